@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/size.h"
+
+#include <ctype.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MEND "write a number with K, M, G or T, like 10GB"
+
+enum weft_status wf_size_parse(const char *text, uint64_t *out_bytes)
+{
+    if (!text || !*text)
+        return wf_fail(WEFT_E_INVALID, "a size is empty; " MEND);
+    const char *p = text;
+    while (isspace((unsigned char)*p))
+        p++;
+    if (!isdigit((unsigned char)*p) && *p != '.')
+        return wf_fail(WEFT_E_INVALID, "'%.64s' is not a size; " MEND, text);
+    char *end;
+    double value = strtod(p, &end);
+    while (isspace((unsigned char)*end))
+        end++;
+    double unit = 1;
+    switch (toupper((unsigned char)*end)) {
+    case 'T': unit *= 1024; /* fall through */
+    case 'G': unit *= 1024; /* fall through */
+    case 'M': unit *= 1024; /* fall through */
+    case 'K': unit *= 1024; end++; break;
+    default: break;
+    }
+    if (unit > 1 && *end == 'i' && toupper((unsigned char)end[1]) == 'B')
+        end += 2;
+    else if (toupper((unsigned char)*end) == 'B')
+        end++;
+    while (isspace((unsigned char)*end))
+        end++;
+    if (*end || !(value >= 0))
+        return wf_fail(WEFT_E_INVALID, "'%.64s' is not a size; " MEND, text);
+    if (value * unit >= 9.2e18)
+        return wf_fail(WEFT_E_INVALID, "'%.64s' is more than any memory holds; " MEND, text);
+    *out_bytes = (uint64_t)(value * unit);
+    return WEFT_OK;
+}
+
+char *wf_size_format(uint64_t bytes, char *buffer, size_t capacity)
+{
+    static const char *const names[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 1024 && unit + 1 < sizeof names / sizeof names[0]) {
+        value /= 1024;
+        unit++;
+    }
+    bool whole = value >= 100 || value == (double)(uint64_t)value;
+    snprintf(buffer, capacity, whole ? "%.0f %s" : "%.1f %s", value, names[unit]);
+    return buffer;
+}
+
+enum weft_status weft_size_parse(const char *text, uint64_t *out_bytes)
+{
+    return wf_size_parse(text, out_bytes);
+}
