@@ -4,19 +4,23 @@
  *
  * What to know before anything else:
  *
- *   - A *block* is the KV cache of `block_tokens` tokens for all layers.  It has a 32-byte *key* that names
- *     its content and, through its parent, everything before it.  Once committed it never changes.
- *   - A *pin* is a hold on a block.  The memory behind a pin stays where it is, with the bytes that it had,
- *     until weft_unpin().  A pointer without a pin is worth nothing.  Pinning and unpinning make no system
- *     call and do not talk to the node.
- *   - A handle belongs to the process that made it: after fork(), the child calls weft_connect() itself.
- *     Any thread may use a `struct weft`, `struct weft_format` or `struct weft_region`.  A
- *     `struct weft_session` and what came out of it (match, pins, fill) is for one thread at a time.
- *   - When the node goes away, calls answer WEFT_E_NODE.  The next call tries to reach it again; handles stay
- *     good and are registered anew.  Pins taken before stay readable until they are given back; nothing
- *     from before is ever answered as a hit.
- *   - libweft never prints, aborts or exits.  Every failure leaves one sentence in weft_last_error().
- *   - Sizes are bytes unless a name says otherwise; times are named with their unit; strings are UTF-8.
+ *   - A *block* is the KV cache of `block_tokens` tokens for all layers.  It has a 32-byte *key*
+ *     that names its content and, through its parent, everything before it.  Once committed it
+ *     never changes.
+ *   - A *pin* is a hold on a block.  The memory behind a pin stays where it is, with the bytes that
+ *     it had, until weft_unpin().  A pointer without a pin is worth nothing.  Pinning and unpinning
+ *     make no system call and do not talk to the node.
+ *   - A handle belongs to the process that made it: after fork(), the child calls weft_connect()
+ *     itself.  Any thread may use a `struct weft`, `struct weft_format` or `struct weft_region`.  A
+ *     `struct weft_session` and what came out of it (match, pins, fill) is for one thread at a
+ *     time.
+ *   - When the node goes away, calls answer WEFT_E_NODE.  The next call tries to reach it again;
+ *     handles stay good and are registered anew.  Pins taken before stay readable until they are
+ *     given back; nothing from before is ever answered as a hit.
+ *   - libweft never prints, aborts or exits.  Every failure leaves one sentence in
+ *     weft_last_error().
+ *   - Sizes are bytes unless a name says otherwise; times are named with their unit; strings are
+ *     UTF-8.
  *
  * This is the sequence for one request (examples/tinyllm is a whole engine built on it):
  *
@@ -47,15 +51,15 @@ extern "C" {
 #define WEFT_CHECKED
 #endif
 
-/* ------------------------------------------------------------------------------------------- status */
+/* --------------------------------------------------------------------------------------- status */
 
-/* 0 is success; > 0 is an answer, not an error; < 0 is an error, grouped by what is lost with it. */
+/* 0 is success; > 0 is an answer, not an error; < 0 is an error, grouped by what is lost. */
 enum weft_status {
     WEFT_OK = 0,
     WEFT_MISS = 1,    /* not there, or a doubt about it */
     WEFT_PENDING = 2, /* not there yet */
     WEFT_EXISTS = 3,  /* someone has committed it already */
-    WEFT_FULL = 4,    /* no room now: everything that could go is pinned or in use.  Try again later */
+    WEFT_FULL = 4,    /* no room now: all that could go is pinned or in use; try again later */
 
     /* this request is lost */
     WEFT_E_INVALID = -1,   /* an argument is wrong */
@@ -68,7 +72,7 @@ enum weft_status {
     WEFT_E_BUSY = -8,      /* in use in a way that excludes this */
 
     /* this block is lost */
-    WEFT_E_CORRUPT = -20, /* bytes do not match their checksum: dropped and reported, never handed out */
+    WEFT_E_CORRUPT = -20, /* not what its checksum says: dropped, reported, never handed out */
     WEFT_E_PARENT = -21,  /* the block's parent is not committed, so the block cannot be */
 
     /* the peer is lost */
@@ -83,34 +87,36 @@ enum weft_status {
 /* "WEFT_E_QUOTA" and the like; a static string, also for values that are none. */
 WEFT_API const char *weft_status_name(enum weft_status status);
 
-/* What went wrong last in this thread, in one sentence: the thing, the value, the mend.  Never NULL; valid
- * until this thread's next failing call.  Only meaningful after a call that returned < 0 or WEFT_FULL. */
+/* What went wrong last in this thread, in one sentence: the thing, the value, the mend.  Never
+ * NULL; valid until this thread's next failing call.  Only meaningful after a call that returned
+ * < 0 or WEFT_FULL. */
 WEFT_API const char *weft_last_error(void);
 
 /* "0.1.0", of the library that is running, which may be newer than the header. */
 WEFT_API const char *weft_version(void);
 
-/* ----------------------------------------------------------------------------------------- connection */
+/* ----------------------------------------------------------------------------------- connection */
 
 struct weft;
 
 struct weft_connect_options {
-    const char *socket; /* path; NULL: $WEFT_SOCKET, else the default place (see weftd(8)) */
-    const char *domain; /* NULL: $WEFT_DOMAIN, else "default" */
-    const char *token;  /* the domain's token; NULL: $WEFT_TOKEN, else none */
+    const char *socket;  /* path; NULL: $WEFT_SOCKET, else the default place (see weftd(8)) */
+    const char *domain;  /* NULL: $WEFT_DOMAIN, else "default" */
+    const char *token;   /* the domain's token; NULL: $WEFT_TOKEN, else none */
     uint32_t timeout_ms; /* for one exchange with the node; 0: 5000 */
 };
 
-/* Attach to a node.  `options` may be NULL: this machine's node, its default domain.  On success *out must be
- * given to weft_close().  Errors: WEFT_E_NODE, WEFT_E_DENIED, WEFT_E_NOT_FOUND (domain), WEFT_E_PROTOCOL,
- * WEFT_E_SYSTEM. */
-WEFT_CHECKED WEFT_API enum weft_status weft_connect(const struct weft_connect_options *options, struct weft **out);
+/* Attach to a node.  `options` may be NULL: this machine's node, its default domain.  On success
+ * *out must be given to weft_close().  Errors: WEFT_E_NODE, WEFT_E_DENIED, WEFT_E_NOT_FOUND
+ * (domain), WEFT_E_PROTOCOL, WEFT_E_SYSTEM. */
+WEFT_CHECKED WEFT_API enum weft_status weft_connect(const struct weft_connect_options *options,
+                                                    struct weft **out);
 
-/* Detach: every pin, reservation, session and private region of this handle is given back.  All other handles
- * made from it must be closed before.  NULL is allowed. */
+/* Detach: every pin, reservation, session and private region of this handle is given back.  All
+ * other handles made from it must be closed before.  NULL is allowed. */
 WEFT_API void weft_close(struct weft *w);
 
-/* --------------------------------------------------------------------------------------------- format */
+/* --------------------------------------------------------------------------------------- format */
 
 enum weft_dtype {
     WEFT_F32 = 1,
@@ -126,70 +132,75 @@ WEFT_API size_t weft_dtype_bytes(enum weft_dtype dtype);
 
 #define WEFT_ROPE_THETA_NONE 0.0
 
-/* A model's KV layout.  Every field is part of every key: two engines share a block only if all agree. */
+/* A model's KV layout.  Every field is part of every key: two engines share a block only if all
+ * agree. */
 struct weft_format_spec {
     const char *model; /* name and revision, "llama-3-8b@<digest of the weights>"; 1 to 512 bytes */
-    uint32_t layers;       /* 1 … 1024 */
-    uint32_t kv_heads;     /* per rank; 1 … 4096 */
-    uint32_t head_dim;     /* elements; 1 … 4096 */
+    uint32_t layers;   /* 1 … 1024 */
+    uint32_t kv_heads; /* per rank; 1 … 4096 */
+    uint32_t head_dim; /* elements; 1 … 4096 */
     enum weft_dtype dtype;
-    uint32_t block_tokens; /* 1 … 65536 */
+    uint32_t block_tokens;     /* 1 … 65536 */
     uint32_t tp_rank, tp_size; /* 0, 0 means rank 0 of 1 */
-    double rope_theta;     /* WEFT_ROPE_THETA_NONE: positions are not rotary */
-    const char *rope_scaling; /* the model's own description of it, or NULL */
-    const void *adapter;   /* LoRA or the like: a digest of its weights; NULL: none */
-    size_t adapter_bytes;  /* 0 … 256 */
-    const void *salt;      /* shared only with who gives the same; NULL: none */
-    size_t salt_bytes;     /* 0 … 256 */
-    uint64_t block_bytes;  /* 0: 2 × layers × block_tokens × kv_heads × head_dim × dtype.  Otherwise the size of
-                              an engine's own opaque payload: then weft_k and weft_v answer NULL. */
+    double rope_theta;         /* WEFT_ROPE_THETA_NONE: positions are not rotary */
+    const char *rope_scaling;  /* the model's own description of it, or NULL */
+    const void *adapter;       /* LoRA or the like: a digest of its weights; NULL: none */
+    size_t adapter_bytes;      /* 0 … 256 */
+    const void *salt;          /* shared only with who gives the same; NULL: none */
+    size_t salt_bytes;         /* 0 … 256 */
+    uint64_t block_bytes; /* 0: 2 × layers × block_tokens × kv_heads × head_dim × dtype.  Otherwise
+                             the size of an engine's own opaque payload: then weft_k and weft_v
+                             answer NULL. */
 };
 
 struct weft_format;
 
-/* Register a layout with the node, which derives the root key from the domain's secret.  *out is for
- * weft_format_close(), after the sessions made from it.  Errors: WEFT_E_INVALID names the field. */
-WEFT_CHECKED WEFT_API enum weft_status weft_format_open(struct weft *w, const struct weft_format_spec *spec,
-                                                        struct weft_format **out);
+/* Register a layout with the node, which derives the root key from the domain's secret.  *out is
+ * for weft_format_close(), after the sessions made from it.  Errors: WEFT_E_INVALID names the
+ * field. */
+WEFT_CHECKED WEFT_API enum weft_status
+weft_format_open(struct weft *w, const struct weft_format_spec *spec, struct weft_format **out);
 WEFT_API void weft_format_close(struct weft_format *f);
 
 /* Payload bytes of one block, and of one layer's K (or V) inside it. */
 WEFT_API size_t weft_format_block_bytes(const struct weft_format *f);
 WEFT_API size_t weft_format_layer_bytes(const struct weft_format *f);
 
-/* ----------------------------------------------------------------------------------------------- keys */
+/* ----------------------------------------------------------------------------------------- keys */
 
 struct weft_key {
     uint8_t bytes[32];
 };
 
-/* The keys of the full blocks of `tokens`, after `parent` (NULL: the format's root).  `extra`, when not NULL,
- * holds one 32-byte digest a block for what is not tokens (images …); a digest of zeros means none.
- * Writes token_count / block_tokens keys to `out`.  docs/IDENTITY.md has the derivation and test vectors. */
-WEFT_CHECKED WEFT_API enum weft_status weft_keys_from_tokens(struct weft_format *f, const struct weft_key *parent,
-                                                             const uint32_t *tokens, size_t token_count,
-                                                             const struct weft_key *extra, struct weft_key *out);
+/* The keys of the full blocks of `tokens`, after `parent` (NULL: the format's root).  `extra`, when
+ * not NULL, holds one 32-byte digest a block for what is not tokens (images …); a digest of zeros
+ * means none.  Writes token_count / block_tokens keys to `out`.  docs/IDENTITY.md has the
+ * derivation and test vectors. */
+WEFT_CHECKED WEFT_API enum weft_status
+weft_keys_from_tokens(struct weft_format *f, const struct weft_key *parent, const uint32_t *tokens,
+                      size_t token_count, const struct weft_key *extra, struct weft_key *out);
 
 /* The key for an identity that an engine derived by itself: `bytes` must name the content in full.
  * 1 to 4096 bytes. */
-WEFT_CHECKED WEFT_API enum weft_status weft_key_from_bytes(struct weft_format *f, const void *bytes, size_t length,
-                                                           struct weft_key *out);
+WEFT_CHECKED WEFT_API enum weft_status weft_key_from_bytes(struct weft_format *f, const void *bytes,
+                                                           size_t length, struct weft_key *out);
 
-/* How many of a chain's keys, from the first, are present now; O(log count) probes of shared memory, no system
- * call.  A count, not a hold: pin what you mean to read. */
-WEFT_CHECKED WEFT_API enum weft_status weft_match_keys(struct weft_format *f, const struct weft_key *chain,
-                                                       size_t count, size_t *out_present);
+/* How many of a chain's keys, from the first, are present now; O(log count) probes of shared
+ * memory, no system call.  A count, not a hold: pin what you mean to read. */
+WEFT_CHECKED WEFT_API enum weft_status weft_match_keys(struct weft_format *f,
+                                                       const struct weft_key *chain, size_t count,
+                                                       size_t *out_present);
 
-/* ------------------------------------------------------------------------------------- pin one block */
+/* -------------------------------------------------------------------------------- pin one block */
 
 /* One held block.  Fields are for reading. */
 struct weft_pin {
     const void *data; /* block_bytes of payload, immutable, readable until weft_unpin */
     uint64_t bytes;
-    uint64_t checksum; /* XXH3-64 of the payload when the node has taken it; 0: not yet */
-    struct weft *weft;      /* private */
-    void *attachment;       /* private */
-    uint32_t slot, entry;   /* private */
+    uint64_t checksum;    /* XXH3-64 of the payload when the node has taken it; 0: not yet */
+    struct weft *weft;    /* private */
+    void *attachment;     /* private */
+    uint32_t slot, entry; /* private */
 };
 
 /* Hold the block named `key`, if it is present with this format's size.  WEFT_OK or WEFT_MISS;
@@ -200,15 +211,17 @@ WEFT_CHECKED WEFT_API enum weft_status weft_pin(struct weft_format *f, const str
 /* Give it back; *pin is cleared.  A cleared pin is allowed. */
 WEFT_API void weft_unpin(struct weft_pin *pin);
 
-/* Copy a held block out and check the copy against the block's checksum, computing the checksum from the pool
- * when the node has not taken it yet.  WEFT_E_CORRUPT: `destination` is zeroed and the node is told. */
-WEFT_CHECKED WEFT_API enum weft_status weft_pin_read(const struct weft_pin *pin, void *destination, size_t bytes);
+/* Copy a held block out and check the copy against the block's checksum, computing the checksum
+ * from the pool when the node has not taken it yet.  WEFT_E_CORRUPT: `destination` is zeroed and
+ * the node is told. */
+WEFT_CHECKED WEFT_API enum weft_status weft_pin_read(const struct weft_pin *pin, void *destination,
+                                                     size_t bytes);
 
-/* -------------------------------------------------------------------------------- put blocks by key */
+/* ---------------------------------------------------------------------------- put blocks by key */
 
 /* One block that is being put. */
 struct weft_slot {
-    enum weft_status status; /* WEFT_OK: reserved, fill `data`.  WEFT_EXISTS: nothing to do.  WEFT_FULL */
+    enum weft_status status; /* WEFT_OK: fill `data`.  WEFT_EXISTS: nothing to do.  WEFT_FULL */
     void *data;              /* block_bytes to write, until weft_commit_slots or weft_abort_slots */
     uint32_t slot, generation; /* private */
     uint64_t staging;          /* private */
@@ -217,30 +230,33 @@ struct weft_slot {
 #define WEFT_BATCH_MAX 512
 
 enum weft_reserve_flags {
-    WEFT_CHAINED = 1, /* keys[i] is the parent of keys[i + 1]; without it every key's parent is `parent` */
+    WEFT_CHAINED = 1, /* keys[i] is the parent of keys[i + 1]; without it all extend `parent` */
 };
 
-/* Ask room for up to WEFT_BATCH_MAX blocks.  `parent` NULL: the keys are first in their chain.  Answers per
- * block in `slots`; WEFT_OK overall unless the request as a whole was refused.  A parent that is neither
- * present nor reserved by this call: WEFT_E_PARENT.  What is reserved and present as EXISTS is held
- * until commit or abort. */
-WEFT_CHECKED WEFT_API enum weft_status weft_reserve_keys(struct weft_format *f, const struct weft_key *parent,
-                                                         const struct weft_key *keys, size_t count, uint32_t flags,
-                                                         struct weft_slot *slots);
+/* Ask room for up to WEFT_BATCH_MAX blocks.  `parent` NULL: the keys are first in their chain.
+ * Answers per block in `slots`; WEFT_OK overall unless the request as a whole was refused.  A
+ * parent that is neither present nor reserved by this call: WEFT_E_PARENT.  What is reserved and
+ * present as EXISTS is held until commit or abort. */
+WEFT_CHECKED WEFT_API enum weft_status weft_reserve_keys(struct weft_format *f,
+                                                         const struct weft_key *parent,
+                                                         const struct weft_key *keys, size_t count,
+                                                         uint32_t flags, struct weft_slot *slots);
 
-/* Publish those of `slots` that are WEFT_OK, in order; the others are let go.  Each slot's status becomes
- * WEFT_OK, WEFT_EXISTS (someone was faster: yours was discarded, theirs serves), WEFT_E_PARENT or
- * WEFT_E_CORRUPT. */
-WEFT_CHECKED WEFT_API enum weft_status weft_commit_slots(struct weft_format *f, struct weft_slot *slots, size_t count);
+/* Publish those of `slots` that are WEFT_OK, in order; the others are let go.  Each slot's status
+ * becomes WEFT_OK, WEFT_EXISTS (someone was faster: yours was discarded, theirs serves),
+ * WEFT_E_PARENT or WEFT_E_CORRUPT. */
+WEFT_CHECKED WEFT_API enum weft_status weft_commit_slots(struct weft_format *f,
+                                                         struct weft_slot *slots, size_t count);
 
 /* Give reservations back unpublished. */
 WEFT_API void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, size_t count);
 
-/* Drop a block and everything that extends it.  WEFT_E_BUSY when one is pinned or in use: nothing is dropped. */
-WEFT_CHECKED WEFT_API enum weft_status weft_remove(struct weft_format *f, const struct weft_key *key,
-                                                   size_t *out_removed);
+/* Drop a block and everything that extends it.  WEFT_E_BUSY when one is pinned or in use: nothing
+ * is dropped. */
+WEFT_CHECKED WEFT_API enum weft_status weft_remove(struct weft_format *f,
+                                                   const struct weft_key *key, size_t *out_removed);
 
-/* ------------------------------------------------------------------------------------------- sessions */
+/* ------------------------------------------------------------------------------------- sessions */
 
 enum weft_session_state {
     WEFT_PREFILL = 1,  /* computing a prompt: its chain is not evicted */
@@ -264,23 +280,27 @@ struct weft_hint {
 
 struct weft_session;
 
-/* `spec` may be NULL: no name, priority 5.  A session starts in state WEFT_IDLE with an empty chain. */
-WEFT_CHECKED WEFT_API enum weft_status weft_session_open(struct weft_format *f, const struct weft_session_spec *spec,
+/* `spec` may be NULL: no name, priority 5.  A session starts in state WEFT_IDLE with an empty
+ * chain. */
+WEFT_CHECKED WEFT_API enum weft_status weft_session_open(struct weft_format *f,
+                                                         const struct weft_session_spec *spec,
                                                          struct weft_session **out);
 WEFT_API void weft_session_close(struct weft_session *s);
 
 /* A second session with the same chain so far.  Costs one message; no block is copied. */
-WEFT_CHECKED WEFT_API enum weft_status weft_session_fork(struct weft_session *s, const struct weft_session_spec *spec,
+WEFT_CHECKED WEFT_API enum weft_status weft_session_fork(struct weft_session *s,
+                                                         const struct weft_session_spec *spec,
                                                          struct weft_session **out);
 
 /* Tell the node what the session does now.  `hint` may be NULL. */
-WEFT_CHECKED WEFT_API enum weft_status weft_session_hint(struct weft_session *s, enum weft_session_state state,
+WEFT_CHECKED WEFT_API enum weft_status weft_session_hint(struct weft_session *s,
+                                                         enum weft_session_state state,
                                                          const struct weft_hint *hint);
 
 /* The node's number for it, as `weft ls sessions` shows. */
 WEFT_API uint64_t weft_session_id(const struct weft_session *s);
 
-/* ------------------------------------------------------------------------------ match, get, reserve */
+/* -------------------------------------------------------------------------- match, get, reserve */
 
 enum weft_tier { WEFT_TIER_DRAM = 0 };
 
@@ -292,10 +312,11 @@ struct weft_match {
     uint64_t epoch;      /* private */
 };
 
-/* The longest prefix of `tokens` that is there.  Never says more than (token_count - 1) / block_tokens blocks:
- * an engine needs the last token computed to have logits.  No system call in the usual case. */
-WEFT_CHECKED WEFT_API enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size_t token_count,
-                                                  struct weft_match *out);
+/* The longest prefix of `tokens` that is there.  Never says more than (token_count - 1) /
+ * block_tokens blocks: an engine needs the last token computed to have logits.  No system call in
+ * the usual case. */
+WEFT_CHECKED WEFT_API enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens,
+                                                  size_t token_count, struct weft_match *out);
 
 enum weft_order {
     WEFT_LAYER_ORDER = 0, /* layer 0 of every block first */
@@ -303,21 +324,22 @@ enum weft_order {
 };
 
 struct weft_pins {
-    uint32_t blocks;         /* held; ≤ match.blocks when some went in between */
+    uint32_t blocks; /* held; ≤ match.blocks when some went in between */
     uint32_t tokens;
-    size_t layer_bytes;      /* K (or V) of one layer in one block */
-    const uint8_t **data;    /* per block: payload; layer i's K at 2 i × layer_bytes, its V right after */
+    size_t layer_bytes;   /* K (or V) of one layer in one block */
+    const uint8_t **data; /* per block: payload; layer i's K at 2 i × layer_bytes, then its V */
     struct weft_session *session; /* private */
     struct weft_pin *pins;        /* private */
 };
 
-/* Hold what was matched.  Returns at once; see weft_wait_layer.  A later weft_get on the same session is
- * independent.  *out is for weft_pins_release(). */
+/* Hold what was matched.  Returns at once; see weft_wait_layer.  A later weft_get on the same
+ * session is independent.  *out is for weft_pins_release(). */
 WEFT_CHECKED WEFT_API enum weft_status weft_get(struct weft_session *s, const struct weft_match *m,
                                                 enum weft_order order, struct weft_pins *out);
 
-/* Wait until `layer` of every held block is readable.  WEFT_OK; WEFT_E_INVALID for no such layer. */
-WEFT_CHECKED WEFT_API enum weft_status weft_wait_layer(const struct weft_pins *pins, uint32_t layer);
+/* Wait until `layer` of every held block is readable.  WEFT_E_INVALID: there is no such layer. */
+WEFT_CHECKED WEFT_API enum weft_status weft_wait_layer(const struct weft_pins *pins,
+                                                       uint32_t layer);
 
 WEFT_API void weft_pins_release(struct weft_pins *pins);
 
@@ -329,27 +351,31 @@ static inline const void *weft_k(const struct weft_pins *pins, uint32_t block, u
 
 static inline const void *weft_v(const struct weft_pins *pins, uint32_t block, uint32_t layer)
 {
-    return pins->layer_bytes ? pins->data[block] + (2 * (size_t)layer + 1) * pins->layer_bytes : NULL;
+    return pins->layer_bytes ? pins->data[block] + (2 * (size_t)layer + 1) * pins->layer_bytes
+                             : NULL;
 }
 
 struct weft_fill {
-    uint32_t blocks;       /* asked for */
-    uint32_t reserved;     /* to be written */
-    uint32_t existing;     /* there already: deduplicated */
-    uint32_t full;         /* no room: not stored, and neither is what follows */
-    uint32_t first_block;  /* index in the chain of blocks[0] */
+    uint32_t blocks;      /* asked for */
+    uint32_t reserved;    /* to be written */
+    uint32_t existing;    /* there already: deduplicated */
+    uint32_t full;        /* no room: not stored, and neither is what follows */
+    uint32_t first_block; /* index in the chain of blocks[0] */
     size_t layer_bytes;
     struct weft_slot *slots;      /* per block; [blocks] */
     struct weft_session *session; /* private */
 };
 
-/* Room for the full blocks of tokens[from_token … token_count), where from_token is a multiple of block_tokens
- * (usually match.tokens) and `tokens` starts at the beginning of the chain.  WEFT_OK also when some or all
- * blocks exist or are full: look at the counts.  *out must go to weft_commit or weft_abort. */
-WEFT_CHECKED WEFT_API enum weft_status weft_reserve(struct weft_session *s, const uint32_t *tokens, size_t from_token,
-                                                    size_t token_count, struct weft_fill *out);
+/* Room for the full blocks of tokens[from_token … token_count), where from_token is a multiple of
+ * block_tokens (usually match.tokens) and `tokens` starts at the beginning of the chain.  WEFT_OK
+ * also when some or all blocks exist or are full: look at the counts.  *out must go to weft_commit
+ * or weft_abort. */
+WEFT_CHECKED WEFT_API enum weft_status weft_reserve(struct weft_session *s, const uint32_t *tokens,
+                                                    size_t from_token, size_t token_count,
+                                                    struct weft_fill *out);
 
-/* Where to write K and V of `layer` in fill block `block`; NULL when that block is not to be written. */
+/* Where to write K and V of `layer` in fill block `block`; NULL when that block is not to be
+ * written. */
 static inline void *weft_fill_k(const struct weft_fill *fill, uint32_t block, uint32_t layer)
 {
     const struct weft_slot *slot = &fill->slots[block];
@@ -371,7 +397,7 @@ static inline void *weft_fill_v(const struct weft_fill *fill, uint32_t block, ui
 WEFT_CHECKED WEFT_API enum weft_status weft_commit(struct weft_fill *fill);
 WEFT_API void weft_abort(struct weft_fill *fill);
 
-/* ------------------------------------------------------------------------------------------- regions */
+/* -------------------------------------------------------------------------------------- regions */
 
 enum weft_latency { WEFT_LATENCY_NORMAL = 0, WEFT_LATENCY_LOW = 1, WEFT_LATENCY_HIGH = 2 };
 enum weft_share {
@@ -382,54 +408,61 @@ enum weft_share {
 
 struct weft_region;
 
-/* Raw memory: "10GB", "512 MiB", "4096".  LOW is populated before the call returns; HIGH may come to lie in
- * slower memory.  `name` lets others of the domain open it and may be NULL for WEFT_SHARE_PRIVATE.  The memory
- * is zero.  It lives until its last holder releases it or dies.  Errors: WEFT_E_INVALID (size), WEFT_E_QUOTA,
- * WEFT_FULL, WEFT_E_BUSY (the name is taken). */
-WEFT_CHECKED WEFT_API enum weft_status weft_allocate(struct weft *w, const char *size, enum weft_latency latency,
-                                                     enum weft_share share, const char *name,
-                                                     struct weft_region **out_region, void **out_memory);
+/* Raw memory: "10GB", "512 MiB", "4096".  LOW is populated before the call returns; HIGH may come
+ * to lie in slower memory.  `name` lets others of the domain open it and may be NULL for
+ * WEFT_SHARE_PRIVATE.  The memory is zero.  It lives until its last holder releases it or dies.
+ * Errors: WEFT_E_INVALID (size), WEFT_E_QUOTA, WEFT_FULL, WEFT_E_BUSY (the name is taken). */
+WEFT_CHECKED WEFT_API enum weft_status
+weft_allocate(struct weft *w, const char *size, enum weft_latency latency, enum weft_share share,
+              const char *name, struct weft_region **out_region, void **out_memory);
 
 /* Map a named region.  *out_writable (may be NULL) says whether this mapping may be written. */
-WEFT_CHECKED WEFT_API enum weft_status weft_region_open(struct weft *w, const char *name, struct weft_region **out_region,
+WEFT_CHECKED WEFT_API enum weft_status weft_region_open(struct weft *w, const char *name,
+                                                        struct weft_region **out_region,
                                                         void **out_memory, int *out_writable);
 WEFT_API size_t weft_region_bytes(const struct weft_region *region);
 WEFT_API void weft_release(struct weft_region *region);
 
-/* A watched region carries records: one writer publishes, any number of readers in other processes see each
- * record whole, or not at all.  A reader that is slow sees the newest, not every one. */
+/* A watched region carries records: one writer publishes, any number of readers in other processes
+ * see each record whole, or not at all.  A reader that is slow sees the newest, not every one. */
 struct weft_watch;
 
-/* Lay out `region` for records of up to `record_bytes`.  Writer side; the region must be writable here. */
-WEFT_CHECKED WEFT_API enum weft_status weft_watch_create(struct weft_region *region, size_t record_bytes,
-                                                         struct weft_watch **out);
+/* Lay out `region` for records of up to `record_bytes`.  Writer side; the region must be writable
+ * here. */
+WEFT_CHECKED WEFT_API enum weft_status
+weft_watch_create(struct weft_region *region, size_t record_bytes, struct weft_watch **out);
 /* Reader side, on any mapping.  WEFT_PENDING: nobody has laid it out yet. */
-WEFT_CHECKED WEFT_API enum weft_status weft_watch_open(struct weft_region *region, struct weft_watch **out);
+WEFT_CHECKED WEFT_API enum weft_status weft_watch_open(struct weft_region *region,
+                                                       struct weft_watch **out);
 WEFT_API void weft_watch_close(struct weft_watch *watch);
 
 /* Publish a record and wake sleeping readers. */
-WEFT_CHECKED WEFT_API enum weft_status weft_watch_publish(struct weft_watch *watch, const void *record, size_t bytes);
+WEFT_CHECKED WEFT_API enum weft_status weft_watch_publish(struct weft_watch *watch,
+                                                          const void *record, size_t bytes);
 
-/* The newest record with a sequence number above *sequence (start with 0), copied whole to `record` (capacity
- * bytes).  Spins for spin_us, then sleeps until timeout_ms have passed; both may be 0.  WEFT_OK sets *sequence
- * and *out_bytes; WEFT_PENDING when none came. */
-WEFT_CHECKED WEFT_API enum weft_status weft_watch_next(struct weft_watch *watch, uint64_t *sequence, void *record,
-                                                       size_t capacity, size_t *out_bytes, uint32_t spin_us,
+/* The newest record with a sequence number above *sequence (start with 0), copied whole to `record`
+ * (capacity bytes).  Spins for spin_us, then sleeps until timeout_ms have passed; both may be 0.
+ * WEFT_OK sets *sequence and *out_bytes; WEFT_PENDING when none came. */
+WEFT_CHECKED WEFT_API enum weft_status weft_watch_next(struct weft_watch *watch, uint64_t *sequence,
+                                                       void *record, size_t capacity,
+                                                       size_t *out_bytes, uint32_t spin_us,
                                                        uint32_t timeout_ms);
 
-/* -------------------------------------------------------------------------- lend memory, ask the node */
+/* -------------------------------------------------------------------- lend memory, ask the node */
 
-/* Lend `size` of this host's idle memory to the node's DRAM pool ("4GB"); take it back with weft_reclaim, which
- * evicts what it must and answers within `within_ms` with what it got: WEFT_OK (all) or WEFT_PENDING (the rest
- * is pinned or in use).  For the node's own user only. */
-WEFT_CHECKED WEFT_API enum weft_status weft_lend(struct weft *w, const char *size, uint64_t *out_pool_bytes);
-WEFT_CHECKED WEFT_API enum weft_status weft_reclaim(struct weft *w, const char *size, uint32_t within_ms,
-                                                    uint64_t *out_reclaimed);
+/* Lend `size` of this host's idle memory to the node's DRAM pool ("4GB"); take it back with
+ * weft_reclaim, which evicts what it must and answers within `within_ms` with what it got: WEFT_OK
+ * (all) or WEFT_PENDING (the rest is pinned or in use).  For the node's own user only. */
+WEFT_CHECKED WEFT_API enum weft_status weft_lend(struct weft *w, const char *size,
+                                                 uint64_t *out_pool_bytes);
+WEFT_CHECKED WEFT_API enum weft_status weft_reclaim(struct weft *w, const char *size,
+                                                    uint32_t within_ms, uint64_t *out_reclaimed);
 
-/* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status", "blocks",
- * "sessions", "domains", "regions", "events", "config".  `cursor` 0 starts; the answer's "next" goes on
- * (0: the end).  A domain sees its own things only. */
-WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor, char **out_json);
+/* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status",
+ * "blocks", "sessions", "domains", "regions", "events", "config".  `cursor` 0 starts; the answer's
+ * "next" goes on (0: the end).  A domain sees its own things only. */
+WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor,
+                                                  char **out_json);
 WEFT_API void weft_text_free(char *text);
 
 /* What this handle's process did so far. */

@@ -25,7 +25,7 @@ static void arm(struct armed *a, const char *text)
     bool number_only = !colon && strspn(text, "0123456789") == strlen(text);
     if (!number_only && length < sizeof a->name)
         memcpy(a->name, text, length);
-    long n = number_only ? atol(text) : colon ? atol(colon + 1) : 1;
+    long n = number_only ? strtol(text, NULL, 10) : colon ? strtol(colon + 1, NULL, 10) : 1;
     atomic_store(&a->left, n > 0 ? n : 1);
     wf_hooks_armed = true;
 }

@@ -19,7 +19,11 @@
 extern bool wf_hooks_armed; /* set once, before main, from the environment */
 void wf_hook_crash(const char *name);
 bool wf_hook_fails(const char *name);
-#define WF_CRASH(name) do { if (__builtin_expect(wf_hooks_armed, 0)) wf_hook_crash(name); } while (0)
+#define WF_CRASH(name)                           \
+    do {                                         \
+        if (__builtin_expect(wf_hooks_armed, 0)) \
+            wf_hook_crash(name);                 \
+    } while (0)
 #define WF_FAILS(name) (__builtin_expect(wf_hooks_armed, 0) && wf_hook_fails(name))
 #else
 #define WF_CRASH(name) ((void)0)

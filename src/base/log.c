@@ -38,10 +38,10 @@ void wf_log(enum wf_log_level level, const char *module, const char *format, ...
     struct tm parts;
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &parts);
-    char line[1024];
-    int head = snprintf(line, sizeof line, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ %-5s %s: ", parts.tm_year + 1900,
-                        parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec,
-                        now.tv_nsec / 1000000, level_names[level], module);
+    char when[32], line[1024];
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &parts);
+    int head = snprintf(line, sizeof line, "%s.%03ldZ %-5s %s: ", when, now.tv_nsec / 1000000,
+                        level_names[level], module);
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(line + head, sizeof line - (size_t)head, format, arguments);

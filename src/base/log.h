@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One line a message on stderr: time, level, module, sentence.  Programs log; the library never does (its
- * level is WF_LOG_OFF until a program sets it).
+ * One line a message on stderr: time, level, module, sentence.  Programs log; the library never
+ * does (its level is WF_LOG_OFF until a program sets it).
  */
 #ifndef WF_BASE_LOG_H
 #define WF_BASE_LOG_H

@@ -26,7 +26,10 @@ enum weft_status wf_size_parse(const char *text, uint64_t *out_bytes)
     case 'T': unit *= 1024; /* fall through */
     case 'G': unit *= 1024; /* fall through */
     case 'M': unit *= 1024; /* fall through */
-    case 'K': unit *= 1024; end++; break;
+    case 'K':
+        unit *= 1024;
+        end++;
+        break;
     default: break;
     }
     if (unit > 1 && *end == 'i' && toupper((unsigned char)end[1]) == 'B')

@@ -2,8 +2,8 @@
  *
  * The public status codes, and how a failure leaves its sentence.
  *
- * The first to detect a failure calls wf_fail(); callers propagate the status.  The sentence is kept per
- * thread, so that weft_last_error() answers without a lock, and never printed here.
+ * The first to detect a failure calls wf_fail(); callers propagate the status.  The sentence is
+ * kept per thread, so that weft_last_error() answers without a lock, and never printed here.
  */
 #ifndef WF_BASE_STATUS_H
 #define WF_BASE_STATUS_H
@@ -12,8 +12,9 @@
 
 #define WF_ERROR_MAX 512
 
-/* Keep the sentence for this thread and return `status`.  Sentence: the thing, the value, the mend. */
-enum weft_status wf_fail(enum weft_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Keep the sentence (the thing, the value, the mend) for this thread and return `status`. */
+enum weft_status wf_fail(enum weft_status status, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* The sentence kept last in this thread; "" when there was none. */
 const char *wf_last_error(void);
