@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Time, as the rest of Weft reads it: monotonic nanoseconds.
+ */
+#ifndef WF_SYS_CLOCK_H
+#define WF_SYS_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+static inline uint64_t wf_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static inline uint64_t wf_now_ms(void)
+{
+    return wf_now_ns() / 1000000u;
+}
+
+/* A hint to the core that this is a spin loop. */
+static inline void wf_cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+#endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sys/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <numa.h>
+#include <numaif.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/hooks.h"
+#include "base/size.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+enum weft_status wf_memfd_create(const char *name, size_t bytes, enum wf_pages pages, int *out_fd)
+{
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    if (pages == WF_PAGES_HUGE)
+        flags |= MFD_HUGETLB | MFD_HUGE_2MB;
+    int fd = WF_FAILS("memfd_create") ? (errno = EMFILE, -1) : memfd_create(name, flags);
+    if (fd < 0)
+        return wf_fail(WEFT_E_SYSTEM, "memfd_create(%s): %s; %s", name, strerror(errno),
+                       errno == EMFILE ? "raise the open-file limit (ulimit -n)"
+                                       : "see weft doctor");
+    char size[16];
+    if ((WF_FAILS("ftruncate") ? (errno = ENOSPC, -1) : ftruncate(fd, (off_t)bytes)) != 0) {
+        enum weft_status status =
+            wf_fail(WEFT_E_SYSTEM, "cannot size shared memory %s to %s: %s; lower the pool's size",
+                    name, wf_size_format(bytes, size, sizeof size), strerror(errno));
+        close(fd);
+        return status;
+    }
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+        enum weft_status status = wf_fail(WEFT_E_SYSTEM, "cannot seal %s: %s", name,
+                                          strerror(errno));
+        close(fd);
+        return status;
+    }
+    *out_fd = fd;
+    return WEFT_OK;
+}
+
+enum weft_status wf_memfd_reopen_readonly(int fd, int *out_fd)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int copy = WF_FAILS("open") ? (errno = EMFILE, -1) : open(path, O_RDONLY | O_CLOEXEC);
+    if (copy < 0)
+        return wf_fail(WEFT_E_SYSTEM,
+                       "%s: %s; /proc must be mounted and the open-file limit not reached", path,
+                       strerror(errno));
+    *out_fd = copy;
+    return WEFT_OK;
+}
+
+size_t wf_file_bytes(int fd)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && info.st_size > 0 ? (size_t)info.st_size : 0;
+}
+
+enum weft_status wf_map(int fd, size_t bytes, bool writable, void **out)
+{
+    void *memory = WF_FAILS("mmap")
+                       ? (errno = ENOMEM, MAP_FAILED)
+                       : mmap(NULL, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                              MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (memory == MAP_FAILED) {
+        char size[16];
+        return wf_fail(WEFT_E_SYSTEM,
+                       "cannot map %s of shared memory: %s; see ulimit -v and vm.max_map_count",
+                       wf_size_format(bytes, size, sizeof size), strerror(errno));
+    }
+    *out = memory;
+    return WEFT_OK;
+}
+
+void wf_unmap(void *memory, size_t bytes)
+{
+    if (memory)
+        munmap(memory, bytes);
+}
+
+void wf_advise_huge(void *memory, size_t bytes)
+{
+    madvise(memory, bytes, MADV_HUGEPAGE);
+}
+
+enum weft_status wf_bind_node(void *memory, size_t bytes, int node)
+{
+    if (numa_available() < 0 || node > numa_max_node())
+        return wf_fail(WEFT_E_INVALID,
+                       "pool.numa_node %d: this host has nodes 0 to %d; choose one of them", node,
+                       numa_available() < 0 ? 0 : numa_max_node());
+    struct bitmask *nodes = numa_allocate_nodemask();
+    if (!nodes)
+        return wf_fail(WEFT_E_NO_MEMORY, "out of memory for a NUMA mask");
+    numa_bitmask_setbit(nodes, (unsigned)node);
+    long rc = mbind(memory, bytes, MPOL_BIND, nodes->maskp, nodes->size + 1, 0);
+    numa_free_nodemask(nodes);
+    if (rc != 0)
+        return wf_fail(WEFT_E_SYSTEM, "cannot place the pool on NUMA node %d: %s", node,
+                       strerror(errno));
+    return WEFT_OK;
+}
+
+enum weft_status wf_populate(void *memory, size_t bytes)
+{
+    if (!WF_FAILS("populate") && madvise(memory, bytes, MADV_POPULATE_WRITE) == 0)
+        return WEFT_OK;
+    if (errno == EINVAL) { /* before Linux 5.14: the first touch does it */
+        for (size_t at = 0; at < bytes; at += 4096)
+            ((volatile char *)memory)[at] = ((volatile char *)memory)[at];
+        return WEFT_OK;
+    }
+    char size[16];
+    return wf_fail(WEFT_E_NO_MEMORY,
+                   "cannot populate %s: %s; lower the size or free memory on this host",
+                   wf_size_format(bytes, size, sizeof size), strerror(errno));
+}
+
+enum weft_status wf_punch(int fd, uint64_t offset, uint64_t bytes)
+{
+    int rc = WF_FAILS("fallocate") ? (errno = EIO, -1)
+                                   : fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                               (off_t)offset, (off_t)bytes);
+    if (rc != 0)
+        return wf_fail(WEFT_E_SYSTEM, "cannot give memory back to the system: %s", strerror(errno));
+    return WEFT_OK;
+}
+
+uint64_t wf_huge_free_bytes(void)
+{
+    FILE *file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "re");
+    unsigned long long pages = 0;
+    if (file) {
+        if (fscanf(file, "%llu", &pages) != 1)
+            pages = 0;
+        fclose(file);
+    }
+    return (uint64_t)pages * WF_HUGE_BYTES;
+}
+
+uint64_t wf_host_bytes(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
+}
+
+void *wf_calloc(size_t count, size_t bytes, const char *what)
+{
+    void *memory = WF_FAILS("calloc") ? NULL : calloc(count, bytes);
+    if (!memory)
+        wf_fail(WEFT_E_NO_MEMORY, "out of memory for %s", what);
+    return memory;
+}
