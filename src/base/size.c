@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MEND "write a number with K, M, G or T, like 10GB"
 
@@ -17,8 +18,12 @@ enum weft_status wf_size_parse(const char *text, uint64_t *out_bytes)
         p++;
     if (!isdigit((unsigned char)*p) && *p != '.')
         return wf_fail(WEFT_E_INVALID, "'%.64s' is not a size; " MEND, text);
+    /* strtod alone would also take "0x10", "1e3" and "inf", which nobody means as a size. */
+    const char *digits_end = p + strspn(p, "0123456789.");
     char *end;
     double value = strtod(p, &end);
+    if (end != digits_end)
+        return wf_fail(WEFT_E_INVALID, "'%.64s' is not a size; " MEND, text);
     while (isspace((unsigned char)*end))
         end++;
     double unit = 1;
@@ -38,7 +43,7 @@ enum weft_status wf_size_parse(const char *text, uint64_t *out_bytes)
         end++;
     while (isspace((unsigned char)*end))
         end++;
-    if (*end || !(value >= 0))
+    if (*end)
         return wf_fail(WEFT_E_INVALID, "'%.64s' is not a size; " MEND, text);
     if (value * unit >= 9.2e18)
         return wf_fail(WEFT_E_INVALID, "'%.64s' is more than any memory holds; " MEND, text);

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+# The front door.  meson does the work; `make help` says what there is.
+
+BUILD      ?= build
+WERROR     ?= true
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+FUZZ_SECONDS ?= 30
+export FUZZ_SECONDS
+
+SANITIZED := --buildtype=debugoptimized -Db_lundef=false -Dwerror=$(WERROR)
+
+# What every sanitizer report ends in is a failed test.
+export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
+export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1:detect_stack_use_after_return=1
+export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
+
+.DEFAULT_GOAL := build
+.PHONY: build run test asan tsan fuzz torture stress soak bench lint clang install clean help
+
+build: ## build into build/; the programs are in build/bin
+	@scripts/deps build test
+	@scripts/build $(BUILD) -Dwerror=$(WERROR)
+
+run: ## build, start a private node, show a language model on it
+	@BUILD=$(BUILD) WERROR=$(WERROR) scripts/run
+
+test: ## everything that a change must pass; ends with "N passed, N failed, N skipped"
+	@scripts/deps build test
+	@scripts/build $(BUILD) -Dwerror=$(WERROR)
+	@scripts/layers
+	@scripts/run-tests $(BUILD)
+
+asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (build-asan/)
+	@scripts/deps build test
+	@scripts/build build-asan $(SANITIZED) -Db_sanitize=address,undefined
+	@scripts/run-tests build-asan --slower 4
+
+tsan: ## the tests under ThreadSanitizer (build-tsan/)
+	@scripts/deps build test
+	@scripts/build build-tsan $(SANITIZED) -Db_sanitize=thread
+	@scripts/run-tests build-tsan --slower 8
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (30); FUZZ_KEEP=1 keeps new inputs in test/fuzz/corpus
+	@scripts/deps build test clang
+	@CC=clang-14 scripts/build build-fuzz $(SANITIZED) -Dfuzz=true -Db_sanitize=address,undefined
+	@scripts/fuzz build-fuzz
+
+torture: build ## the Nth allocation or system call fails, for every N
+	@scripts/run-tests $(BUILD) --suite torture
+
+stress: build ## many processes, every byte verified, minutes
+	@scripts/run-tests $(BUILD) --suite stress
+
+soak: build ## hours
+	@scripts/run-tests $(BUILD) --suite soak
+
+bench: ## the budgets of docs/PERFORMANCE.md, measured on a release build (build-release/)
+	@scripts/deps build bench
+	@scripts/build build-release --buildtype=release -Dtest_hooks=false -Dtests=false -Dprefix=$(PREFIX)
+	@scripts/bench build-release
+
+lint: ## format, clang-tidy, shellcheck, layers, banned functions, lengths, man pages
+	@scripts/deps build test lint
+	@scripts/build $(BUILD) -Dwerror=$(WERROR)
+	@scripts/lint $(BUILD)
+
+clang: ## build with clang 14, every warning an error (build-clang/)
+	@scripts/deps build test clang
+	@CC=clang-14 scripts/build build-clang -Dwerror=true
+
+install: ## release build without test hooks, to PREFIX (/usr/local) under DESTDIR
+	@scripts/deps build
+	@scripts/build build-release --buildtype=release -Dtest_hooks=false -Dtests=false -Dprefix=$(PREFIX)
+	@meson install -C build-release --no-rebuild $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
+
+clean: ## remove every build directory
+	@rm -rf $(BUILD) build-asan build-tsan build-fuzz build-clang build-release
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Sizes as people write them, levels, and how a failure leaves its sentence.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/size.h"
+#include "base/status.h"
+
+static void sizes_are_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {
+        {"0", 0},
+        {"4096", 4096},
+        {"10GB", 10ULL << 30},
+        {"1.5 GiB", 3ULL << 29},
+        {" 512m ", 512ULL << 20},
+        {"1k", 1024},
+        {"2TiB", 2ULL << 40},
+        {"7b", 7},
+        {".5K", 512},
+    };
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        uint64_t bytes = UINT64_MAX;
+        assert_int_equal(weft_size_parse(good[i].text, &bytes), WEFT_OK);
+        assert_int_equal(bytes, good[i].bytes);
+    }
+}
+
+static void what_is_no_size_is_refused(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"",         "GB",   "-1",   "ten",  "10GBs", "10 GB 2",
+                                      "1e999",    "0x10", "nan",  "inf",  "1iB",   "10G i",
+                                      "9999999T", "1..5", "1,5G", "10GBB"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        uint64_t bytes = 42;
+        if (wf_size_parse(bad[i], &bytes) != WEFT_E_INVALID)
+            fail_msg("'%s' was read as %llu bytes", bad[i], (unsigned long long)bytes);
+        assert_int_equal(bytes, 42); /* outputs are set only on success */
+        assert_true(strlen(wf_last_error()) > 0);
+    }
+    uint64_t bytes;
+    assert_int_equal(wf_size_parse(NULL, &bytes), WEFT_E_INVALID);
+}
+
+static void sizes_are_written(void **state)
+{
+    (void)state;
+    char text[16];
+    assert_string_equal(wf_size_format(0, text, sizeof text), "0 B");
+    assert_string_equal(wf_size_format(1536, text, sizeof text), "1.5 KiB");
+    assert_string_equal(wf_size_format(10ULL << 30, text, sizeof text), "10 GiB");
+    assert_true(strlen(wf_size_format(UINT64_MAX, text, sizeof text)) < sizeof text);
+}
+
+static void *other_thread(void *seen)
+{
+    memcpy(seen, wf_last_error(), strlen(wf_last_error()) + 1);
+    return NULL;
+}
+
+static void a_sentence_belongs_to_its_thread(void **state)
+{
+    (void)state;
+    char seen[WF_ERROR_MAX] = "unset";
+    errno = EPERM;
+    assert_int_equal(wf_fail(WEFT_E_QUOTA, "domain '%s' is %d bytes over", "a", 7), WEFT_E_QUOTA);
+    assert_int_equal(errno, EPERM);
+    assert_string_equal(weft_last_error(), "domain 'a' is 7 bytes over");
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, other_thread, seen), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_string_equal(seen, "");
+}
+
+static void every_status_has_its_name(void **state)
+{
+    (void)state;
+    assert_string_equal(weft_status_name(WEFT_OK), "WEFT_OK");
+    assert_string_equal(weft_status_name(WEFT_E_FORKED), "WEFT_E_FORKED");
+    assert_string_equal(weft_status_name((enum weft_status) - 999), "unknown status");
+}
+
+static void levels_are_read(void **state)
+{
+    (void)state;
+    assert_int_equal(wf_log_level_parse("off"), WF_LOG_OFF);
+    assert_int_equal(wf_log_level_parse("debug"), WF_LOG_DEBUG);
+    assert_int_equal(wf_log_level_parse("loud"), -1);
+    assert_int_equal(wf_log_level_get(), WF_LOG_OFF); /* a library is silent until told */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes_are_read),
+        cmocka_unit_test(what_is_no_size_is_refused),
+        cmocka_unit_test(sizes_are_written),
+        cmocka_unit_test(a_sentence_belongs_to_its_thread),
+        cmocka_unit_test(every_status_has_its_name),
+        cmocka_unit_test(levels_are_read),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
