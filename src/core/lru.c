@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Least recently used, among the blocks that may go.
+ *
+ * A list would do if blocks became evictable in the order of their use.  They do not: a parent
+ * becomes a leaf when its last child goes, with a last use long past.  So: a binary heap by last
+ * use, and each slot's place in it.  16 bytes a slot.
+ */
+#include <stdlib.h>
+
+#include "core/policy.h"
+
+struct wf_policy {
+    uint64_t clock;
+    uint32_t slots_max, count;
+    uint64_t *last;  /* [slots_max] clock at last use */
+    uint32_t *place; /* [slots_max] index in heap + 1; 0: not in */
+    uint32_t *heap;  /* [slots_max] slots, oldest first */
+};
+
+static void put(struct wf_policy *policy, uint32_t at, uint32_t slot)
+{
+    policy->heap[at] = slot;
+    policy->place[slot] = at + 1;
+}
+
+static void sift_up(struct wf_policy *policy, uint32_t at)
+{
+    uint32_t slot = policy->heap[at];
+    while (at > 0) {
+        uint32_t above = (at - 1) / 2;
+        if (policy->last[policy->heap[above]] <= policy->last[slot])
+            break;
+        put(policy, at, policy->heap[above]);
+        at = above;
+    }
+    put(policy, at, slot);
+}
+
+static void sift_down(struct wf_policy *policy, uint32_t at)
+{
+    uint32_t slot = policy->heap[at];
+    for (;;) {
+        uint32_t below = 2 * at + 1;
+        if (below >= policy->count)
+            break;
+        if (below + 1 < policy->count &&
+            policy->last[policy->heap[below + 1]] < policy->last[policy->heap[below]])
+            below++;
+        if (policy->last[policy->heap[below]] >= policy->last[slot])
+            break;
+        put(policy, at, policy->heap[below]);
+        at = below;
+    }
+    put(policy, at, slot);
+}
+
+static void lru_destroy(struct wf_policy *policy)
+{
+    if (!policy)
+        return;
+    free(policy->last);
+    free(policy->place);
+    free(policy->heap);
+    free(policy);
+}
+
+static enum weft_status lru_create(uint32_t slots_max, struct wf_policy **out)
+{
+    struct wf_policy *policy = calloc(1, sizeof *policy);
+    if (policy) {
+        policy->slots_max = slots_max;
+        policy->last = calloc(slots_max, sizeof *policy->last);
+        policy->place = calloc(slots_max, sizeof *policy->place);
+        policy->heap = calloc(slots_max, sizeof *policy->heap);
+    }
+    if (!policy || !policy->last || !policy->place || !policy->heap) {
+        lru_destroy(policy);
+        return wf_fail(WEFT_E_NO_MEMORY, "out of memory for the eviction policy of %u blocks",
+                       slots_max);
+    }
+    *out = policy;
+    return WEFT_OK;
+}
+
+static void lru_used(struct wf_policy *policy, uint32_t slot)
+{
+    policy->last[slot] = ++policy->clock;
+    if (policy->place[slot])
+        sift_down(policy, policy->place[slot] - 1);
+}
+
+static void lru_enter(struct wf_policy *policy, uint32_t slot)
+{
+    if (policy->place[slot])
+        return;
+    policy->heap[policy->count] = slot;
+    policy->count++;
+    sift_up(policy, policy->count - 1);
+}
+
+static void lru_leave(struct wf_policy *policy, uint32_t slot)
+{
+    if (!policy->place[slot])
+        return;
+    uint32_t at = policy->place[slot] - 1;
+    policy->place[slot] = 0;
+    uint32_t moved = policy->heap[--policy->count];
+    if (at == policy->count)
+        return;
+    put(policy, at, moved);
+    sift_down(policy, at);
+    sift_up(policy, policy->place[moved] - 1);
+}
+
+static bool lru_holds(const struct wf_policy *policy, uint32_t slot)
+{
+    return policy->place[slot] != 0;
+}
+
+static uint32_t lru_victim(struct wf_policy *policy)
+{
+    if (policy->count == 0)
+        return WF_POLICY_NONE;
+    uint32_t slot = policy->heap[0];
+    lru_leave(policy, slot);
+    return slot;
+}
+
+static uint32_t lru_candidates(const struct wf_policy *policy)
+{
+    return policy->count;
+}
+
+static uint64_t lru_age(const struct wf_policy *policy, uint32_t slot)
+{
+    return policy->clock - policy->last[slot];
+}
+
+const struct wf_policy_ops wf_policy_lru = {
+    .name = "lru_leaf",
+    .create = lru_create,
+    .destroy = lru_destroy,
+    .used = lru_used,
+    .enter = lru_enter,
+    .leave = lru_leave,
+    .holds = lru_holds,
+    .victim = lru_victim,
+    .candidates = lru_candidates,
+    .age = lru_age,
+};

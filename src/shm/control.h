@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a client and its node say to each other over the Unix socket.
+ *
+ * SOCK_SEQPACKET: one message is one datagram of at most WF_MESSAGE_MAX bytes, so there are no half
+ * messages. A client asks and waits for the answer; the answer repeats op and sequence.  Both ends
+ * are on one host, hence native byte order.
+ *
+ *     0      4    6     8       12       16          24
+ *    +------+----+-----+-------+--------+-----------+----------------------+
+ *    | magic| op | ver | bytes | status | sequence  | body of this op …    |
+ *    +------+----+-----+-------+--------+-----------+----------------------+
+ *
+ * `bytes` counts the whole message and must equal what arrived.  An answer with status < 0 carries
+ * a sentence instead of its body.  Every field of a request is untrusted and checked before use.
+ *
+ * HELLO's answer carries descriptors: index, pool, pins and, for `writes: copied`, staging.
+ */
+#ifndef WF_SHM_CONTROL_H
+#define WF_SHM_CONTROL_H
+
+#include <assert.h>
+#include <stdint.h>
+
+#include "weft/weft.h"
+
+#define WF_CONTROL_MAGIC 0x31434657u /* "WFC1" */
+#define WF_CONTROL_VERSION 1u
+#define WF_MESSAGE_MAX 65536u
+
+enum wf_op {
+    WF_OP_HELLO = 1,
+    WF_OP_FORMAT_OPEN = 2,
+    WF_OP_SESSION_OPEN = 3,
+    WF_OP_SESSION_CLOSE = 4,
+    WF_OP_SESSION_HINT = 5,
+    WF_OP_RESERVE = 6,
+    WF_OP_COMMIT = 7,
+    WF_OP_ABORT = 8,
+    WF_OP_REMOVE = 9,
+    WF_OP_REGION_CREATE = 10,
+    WF_OP_REGION_OPEN = 11,
+    WF_OP_REGION_RELEASE = 12,
+    WF_OP_LEND = 13,
+    WF_OP_RECLAIM = 14,
+    WF_OP_QUERY = 15,
+    WF_OP_CORRUPT = 16,
+    WF_OP_COUNT = 17,
+};
+
+struct wf_message {
+    uint32_t magic;
+    uint16_t op;
+    uint16_t version;
+    uint32_t bytes;
+    int32_t status;
+    uint64_t sequence;
+};
+static_assert(sizeof(struct wf_message) == 24, "wire format");
+
+/* ------------------------------------------------------------------------------------------ hello */
+
+#define WF_NAME_BYTES 64
+#define WF_TOKEN_BYTES 136
+
+struct wf_hello {
+    struct wf_message message;
+    char domain[WF_NAME_BYTES]; /* zero-terminated */
+    char token[WF_TOKEN_BYTES]; /* zero-terminated; "" for none */
+};
+
+enum wf_hello_flags { WF_HELLO_COPIED = 1, WF_HELLO_HUGE = 2, WF_HELLO_THP = 4 };
+
+struct wf_hello_answer {
+    struct wf_message message;
+    uint64_t epoch;
+    uint32_t client;
+    uint32_t flags;
+    uint64_t index_bytes, pool_bytes, pins_bytes, staging_bytes;
+};
+
+/* ----------------------------------------------------------------------------------------- format */
+
+struct wf_format_open {
+    struct wf_message message;
+    uint32_t layers, kv_heads, head_dim, dtype, block_tokens, tp_rank, tp_size;
+    uint32_t model_bytes, scaling_bytes, adapter_bytes, salt_bytes;
+    uint32_t reserved;
+    double rope_theta;
+    uint64_t block_bytes;
+    char model[512];
+    char scaling[512];
+    uint8_t adapter[256];
+    uint8_t salt[256];
+};
+
+struct wf_format_answer {
+    struct wf_message message;
+    uint32_t format;
+    uint32_t reserved;
+    uint64_t block_bytes, layer_bytes;
+    uint8_t root[32];
+};
+
+/* ---------------------------------------------------------------------------------------- session */
+
+struct wf_session_open {
+    struct wf_message message;
+    uint32_t format;
+    uint32_t priority;
+    uint64_t fork_of; /* 0: none */
+    uint32_t salt_bytes;
+    uint32_t reserved;
+    char name[72];
+    uint8_t salt[256];
+};
+
+struct wf_session_answer {
+    struct wf_message message;
+    uint64_t session;
+    uint8_t root[32];
+};
+
+struct wf_session_close {
+    struct wf_message message;
+    uint64_t session;
+};
+
+struct wf_session_hint {
+    struct wf_message message;
+    uint64_t session;
+    uint32_t state, returns_in_ms, deadline_ms;
+    uint32_t has_tip; /* the session's chain now ends at `tip` */
+    uint8_t tip[32];
+};
+
+/* ------------------------------------------------------------------------------------ put a block */
+
+enum wf_parent_kind {
+    WF_PARENT_NONE = 0, /* first in its chain */
+    WF_PARENT_KEY = 1,  /* committed, by key */
+    WF_PARENT_SLOT = 2, /* reserved by this client in an earlier request */
+};
+
+struct wf_reserve {
+    struct wf_message message;
+    uint32_t format, count, flags, parent_kind;
+    uint32_t parent_slot, parent_generation;
+    uint8_t parent[32];
+    uint8_t keys[][32];
+};
+
+struct wf_reserved {
+    int32_t status; /* WEFT_OK, WEFT_EXISTS, WEFT_FULL */
+    uint32_t slot, generation;
+    uint32_t entry;  /* WEFT_EXISTS: the pin that the node placed in the client's table */
+    uint64_t offset; /* WEFT_OK: in the pool */
+};
+
+struct wf_reserve_answer {
+    struct wf_message message;
+    uint32_t count, reserved;
+    struct wf_reserved blocks[];
+};
+
+struct wf_commit_block {
+    uint32_t slot, generation;
+    uint64_t staging;  /* copied writes: where the payload lies in the staging segment */
+    uint64_t checksum; /* copied writes: XXH3-64 of the payload; 0 otherwise */
+};
+
+/* COMMIT and ABORT */
+struct wf_commit {
+    struct wf_message message;
+    uint32_t count, reserved;
+    uint64_t session; /* whose chain now ends with the last of them; 0: no one's */
+    struct wf_commit_block blocks[];
+};
+
+struct wf_commit_answer {
+    struct wf_message message;
+    uint32_t count, reserved;
+    int32_t status[];
+};
+
+struct wf_remove {
+    struct wf_message message;
+    uint8_t key[32];
+};
+
+struct wf_count_answer {
+    struct wf_message message;
+    uint64_t count;
+};
+
+/* A client found that a block's bytes do not match its checksum. */
+struct wf_corrupt {
+    struct wf_message message;
+    uint32_t slot, generation;
+};
+
+/* ---------------------------------------------------------------------------------------- regions */
+
+struct wf_region_create {
+    struct wf_message message;
+    uint64_t size;
+    uint32_t latency, share;
+    char name[WF_NAME_BYTES]; /* zero-terminated; "" for a private one */
+};
+
+struct wf_region_open {
+    struct wf_message message;
+    char name[WF_NAME_BYTES];
+};
+
+/* With one descriptor. */
+struct wf_region_answer {
+    struct wf_message message;
+    uint64_t region, size;
+    uint32_t writable, latency;
+};
+
+struct wf_region_release {
+    struct wf_message message;
+    uint64_t region;
+};
+
+/* -------------------------------------------------------------------------------- lend, ask, tell */
+
+struct wf_lend {
+    struct wf_message message;
+    uint64_t size;
+    uint32_t within_ms, reserved;
+};
+
+struct wf_query {
+    struct wf_message message;
+    char what[32];
+    uint64_t cursor;
+};
+
+/* Text follows: JSON for QUERY, a sentence after a status < 0.  Not zero-terminated. */
+struct wf_text_answer {
+    struct wf_message message;
+    char text[];
+};
+
+#endif

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shm/index.h"
+
+#include <string.h>
+#include <xxhash.h>
+
+#include "sys/clock.h"
+
+/* How far an entry may lie from its home bucket.  At a load of 4/5 with 7 entries a bucket, runs of
+ * more than a few full buckets do not occur in practice; the cap bounds what a reader of a hostile
+ * segment does. */
+#define PROBE_MAX 64
+
+/* A look at a slot in EVICTING is repeated this often before it counts as a miss. */
+#define EVICTING_SPINS 400
+
+uint64_t wf_index_bytes(uint32_t slots_max, uint64_t *out_bucket_count)
+{
+    uint64_t buckets = ((uint64_t)slots_max * 5 / 4 + WF_BUCKET_ENTRIES - 1) / WF_BUCKET_ENTRIES;
+    buckets += PROBE_MAX; /* the last homes need room behind them: no wrap-around in the probe */
+    if (out_bucket_count)
+        *out_bucket_count = buckets;
+    uint64_t bytes = WF_PAGE + (uint64_t)slots_max * sizeof(struct wf_desc) +
+                     buckets * sizeof(struct wf_bucket);
+    return (bytes + WF_PAGE - 1) / WF_PAGE * WF_PAGE;
+}
+
+static uint64_t header_checksum(const struct wf_index_header *header)
+{
+    return XXH3_64bits(header, offsetof(struct wf_index_header, checksum));
+}
+
+static void locate(struct wf_index *index, void *memory)
+{
+    struct wf_index_header *header = memory;
+    index->header = header;
+    index->desc = (struct wf_desc *)(void *)((char *)memory + header->desc_offset);
+    index->buckets = (struct wf_bucket *)(void *)((char *)memory + header->bucket_offset);
+    index->slots_max = header->slots_max;
+    index->bucket_count = header->bucket_count;
+    index->pool_bytes = header->pool_bytes;
+}
+
+enum weft_status wf_index_format(void *memory, uint64_t bytes, uint32_t slots_max,
+                                 uint64_t pool_bytes, uint64_t epoch, uint32_t domain,
+                                 struct wf_index *out)
+{
+    static_assert(sizeof(struct wf_index_header) <= WF_OWNER_OFFSET, "header below the mutex");
+    static_assert(WF_OWNER_OFFSET + sizeof(pthread_mutex_t) <= WF_PAGE, "mutex in the page");
+    uint64_t bucket_count;
+    if (bytes < wf_index_bytes(slots_max, &bucket_count))
+        return wf_fail(WEFT_E_INVALID, "an index of %u slots does not fit %llu bytes", slots_max,
+                       (unsigned long long)bytes);
+    struct wf_index_header *header = memory;
+    *header = (struct wf_index_header){
+        .magic = WF_INDEX_MAGIC,
+        .version = WF_LAYOUT_VERSION,
+        .slots_max = slots_max,
+        .epoch = epoch,
+        .bytes = bytes,
+        .desc_offset = WF_PAGE,
+        .bucket_offset = WF_PAGE + (uint64_t)slots_max * sizeof(struct wf_desc),
+        .bucket_count = bucket_count,
+        .pool_bytes = pool_bytes,
+        .granule_bytes = WF_GRANULE,
+        .domain = domain,
+    };
+    header->checksum = header_checksum(header);
+    locate(out, memory);
+
+    pthread_mutex_t *owner = (pthread_mutex_t *)(void *)((char *)memory + WF_OWNER_OFFSET);
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    int rc = pthread_mutex_init(owner, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    if (rc != 0 || pthread_mutex_lock(owner) != 0)
+        return wf_fail(WEFT_E_SYSTEM, "cannot make the index's owner mutex: %s", strerror(rc));
+    return WEFT_OK;
+}
+
+void wf_index_retire(struct wf_index *index)
+{
+    pthread_mutex_unlock((pthread_mutex_t *)(void *)((char *)index->header + WF_OWNER_OFFSET));
+}
+
+enum weft_status wf_index_attach(void *memory, uint64_t bytes, struct wf_index *out)
+{
+    struct wf_index_header header;
+    if (bytes < WF_PAGE)
+        return wf_fail(WEFT_E_PROTOCOL, "the node's index segment has only %llu bytes",
+                       (unsigned long long)bytes);
+    memcpy(&header, memory, sizeof header);
+    uint64_t bucket_count;
+    if (header.magic != WF_INDEX_MAGIC || header.version != WF_LAYOUT_VERSION ||
+        header.checksum != header_checksum(&header))
+        return wf_fail(
+            WEFT_E_PROTOCOL,
+            "the node's index segment is not of version %u; use the libweft that came with weftd",
+            WF_LAYOUT_VERSION);
+    if (header.bytes != bytes || header.slots_max == 0 || header.slots_max == WF_SLOT_NONE ||
+        wf_index_bytes(header.slots_max, &bucket_count) > bytes ||
+        bucket_count != header.bucket_count || header.desc_offset != WF_PAGE ||
+        header.bucket_offset != WF_PAGE + (uint64_t)header.slots_max * sizeof(struct wf_desc) ||
+        header.granule_bytes != WF_GRANULE)
+        return wf_fail(WEFT_E_PROTOCOL, "the node's index segment contradicts its own size");
+    locate(out, memory);
+    return WEFT_OK;
+}
+
+void wf_desc_key_write(struct wf_desc *desc, const uint8_t key[32])
+{
+    for (int i = 0; i < 4; i++) {
+        uint64_t part;
+        memcpy(&part, key + 8 * i, 8);
+        atomic_store_explicit(&desc->key[i], part, memory_order_relaxed);
+    }
+}
+
+void wf_desc_key_read(const struct wf_desc *desc, uint8_t key[32])
+{
+    for (int i = 0; i < 4; i++) {
+        uint64_t part = atomic_load_explicit(&desc->key[i], memory_order_relaxed);
+        memcpy(key + 8 * i, &part, 8);
+    }
+}
+
+struct probe {
+    uint64_t part[4];
+    uint64_t home;
+    uint32_t tag;
+};
+
+static struct probe probe_for(const struct wf_index *index, const uint8_t key[32])
+{
+    struct probe p;
+    memcpy(p.part, key, 32);
+    /* Multiply-shift maps 32 uniform bits onto any number of buckets; the tag uses others. */
+    p.home = ((p.part[0] & 0xffffffffu) * (index->bucket_count - PROBE_MAX)) >> 32;
+    p.tag = (uint32_t)(p.part[1] >> 32);
+    return p;
+}
+
+static bool key_equals(const struct wf_desc *desc, const struct probe *p)
+{
+    uint64_t difference = 0;
+    for (int i = 0; i < 4; i++)
+        difference |= atomic_load_explicit(&desc->key[i], memory_order_relaxed) ^ p->part[i];
+    return difference == 0;
+}
+
+/* Is this slot a committed block with the probed key?  WF_SLOT_EVICTING is an undecided answer. */
+static enum wf_slot_state look(const struct wf_index *index, uint32_t slot, const struct probe *p,
+                               uint64_t *out_word)
+{
+    const struct wf_desc *desc = &index->desc[slot];
+    /* Acquire: pairs with the release of the word in wf_store's publish, so that key, offset and
+     * the payload written before it are seen. */
+    uint64_t word = atomic_load_explicit(&desc->word, memory_order_acquire);
+    enum wf_slot_state state = wf_word_state(word);
+    if ((state != WF_SLOT_COMMITTED && state != WF_SLOT_EVICTING) || !key_equals(desc, p))
+        return WF_SLOT_FREE;
+    *out_word = word;
+    return state;
+}
+
+bool wf_index_find(const struct wf_index *index, const uint8_t key[32], struct wf_found *out)
+{
+    struct probe p = probe_for(index, key);
+    for (int spin = 0;;) {
+        bool undecided = false;
+        for (unsigned step = 0; step < PROBE_MAX; step++) {
+            const struct wf_bucket *bucket = &index->buckets[p.home + step];
+            for (int i = 0; i < WF_BUCKET_ENTRIES; i++) {
+                uint64_t entry = atomic_load_explicit(&bucket->entry[i], memory_order_acquire);
+                uint32_t slot = (uint32_t)entry - 1;
+                if ((uint32_t)(entry >> 32) != p.tag || (uint32_t)entry == 0 ||
+                    slot >= index->slots_max)
+                    continue;
+                enum wf_slot_state state = look(index, slot, &p, &out->word);
+                out->slot = slot;
+                if (state == WF_SLOT_COMMITTED)
+                    return true;
+                undecided |= state == WF_SLOT_EVICTING;
+            }
+            if (atomic_load_explicit(&bucket->passed, memory_order_acquire) == 0)
+                break;
+        }
+        if (!undecided || ++spin > EVICTING_SPINS)
+            return false;
+        wf_cpu_relax();
+    }
+}
+
+size_t wf_index_match(const struct wf_index *index, const uint8_t *keys, size_t count)
+{
+    struct wf_found found;
+    size_t present = 0,
+           absent = count; /* keys[0, present) are there; keys[absent] is not, or is the end */
+    /* The two ends first: a chain that is there in full, or not at all, is the usual case. */
+    if (count == 0 || !wf_index_find(index, keys, &found))
+        return 0;
+    present = 1;
+    if (count > 1 && wf_index_find(index, keys + 32 * (count - 1), &found))
+        return count;
+    absent = count - 1;
+    while (count > 1 && present < absent) {
+        size_t middle = present + (absent - present) / 2;
+        if (wf_index_find(index, keys + 32 * middle, &found))
+            present = middle + 1;
+        else
+            absent = middle;
+    }
+    return present;
+}
+
+bool wf_index_insert(struct wf_index *index, uint32_t slot)
+{
+    uint8_t key[32];
+    wf_desc_key_read(&index->desc[slot], key);
+    struct probe p = probe_for(index, key);
+    uint64_t entry = (uint64_t)p.tag << 32 | (slot + 1);
+    for (unsigned step = 0; step < PROBE_MAX; step++) {
+        struct wf_bucket *bucket = &index->buckets[p.home + step];
+        for (int i = 0; i < WF_BUCKET_ENTRIES; i++) {
+            if (atomic_load_explicit(&bucket->entry[i], memory_order_relaxed) != 0)
+                continue;
+            /* Readers must be told to look further before they could need to. */
+            for (unsigned passed = 0; passed < step; passed++)
+                atomic_fetch_add_explicit(&index->buckets[p.home + passed].passed, 1,
+                                          memory_order_release);
+            /* Release: whoever finds the entry finds the descriptor (acquire in wf_index_find). */
+            atomic_store_explicit(&bucket->entry[i], entry, memory_order_release);
+            return true;
+        }
+    }
+    return false;
+}
+
+void wf_index_remove(struct wf_index *index, uint32_t slot)
+{
+    uint8_t key[32];
+    wf_desc_key_read(&index->desc[slot], key);
+    struct probe p = probe_for(index, key);
+    uint64_t entry = (uint64_t)p.tag << 32 | (slot + 1);
+    for (unsigned step = 0; step < PROBE_MAX; step++) {
+        struct wf_bucket *bucket = &index->buckets[p.home + step];
+        for (int i = 0; i < WF_BUCKET_ENTRIES; i++) {
+            if (atomic_load_explicit(&bucket->entry[i], memory_order_relaxed) != entry)
+                continue;
+            atomic_store_explicit(&bucket->entry[i], 0, memory_order_release);
+            for (unsigned passed = 0; passed < step; passed++)
+                atomic_fetch_sub_explicit(&index->buckets[p.home + passed].passed, 1,
+                                          memory_order_release);
+            return;
+        }
+    }
+    assert(!"a slot to be removed is in the index");
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The shared-memory segments of a domain.
+ *
+ * Three kinds of segment pass between the node and a client, each a sealed memfd:
+ *
+ *   index   the node writes, clients map it read-only: who is where
+ *   pool    the blocks' payload; clients write only into blocks that they reserved (`writes:
+ * direct`), or map it read-only (`writes: copied`) pins    one a client, private to that client and
+ * the node: what it holds, touched and counted
+ *
+ * Index segment:
+ *
+ *     0        +------------------------------------------------------------+
+ *              | struct wf_index_header            (constant after start)   |
+ *     2048     | owner: a robust mutex held by the node's owner thread      |
+ *     4096     +------------------------------------------------------------+
+ *              | struct wf_desc [slots_max]        64 bytes a block         |
+ *              +------------------------------------------------------------+
+ *              | struct wf_bucket [bucket_count]   64 bytes, 7 entries each |
+ *              +------------------------------------------------------------+
+ *
+ * A slot is one contiguous range of the pool.  `desc.word` is the only field that a reader may
+ * trust to be current, and everything else in the descriptor belongs to the generation that the
+ * word names:
+ *
+ *     63            32 31                    8 7       0
+ *    +----------------+-----------------------+---------+
+ *    |   generation   |  depth (in the chain) |  state  |
+ *    +----------------+-----------------------+---------+
+ *
+ * A bucket entry leads from a key to a slot:   tag (32 bits of the key) << 32 | (slot + 1);   0 is
+ * empty. Keys are SHA-256 output, so their own bits are the hash; the tag only saves descriptor
+ * reads, the comparison that counts is of all 32 bytes.
+ *
+ * Readers of any segment treat it as untrusted: every index is checked against the sizes that the
+ * client itself got from the descriptor's file, never against what the segment says about itself.
+ *
+ * The node is single-writer.  After a crash the segments die with their last mapping; nothing here
+ * is ever adopted by another node.  A client knows of the crash without asking: the kernel marks
+ * the robust mutex.
+ */
+#ifndef WF_SHM_LAYOUT_H
+#define WF_SHM_LAYOUT_H
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WF_INDEX_MAGIC 0x3158444954464557u /* "WEFTIDX1", little-endian */
+#define WF_PINS_MAGIC 0x31534e4950544657u  /* "WFTPINS1" */
+#define WF_LAYOUT_VERSION 1u
+
+#define WF_PAGE 4096u
+#define WF_GRANULE 4096u /* pool space is dealt out in these */
+#define WF_SLOT_NONE UINT32_MAX
+#define WF_DEPTH_MAX ((1u << 24) - 1)
+
+enum wf_slot_state {
+    WF_SLOT_FREE = 0,      /* free range of the pool, or no range at all */
+    WF_SLOT_RESERVED = 1,  /* a client is filling it */
+    WF_SLOT_COMMITTED = 2, /* the only state that a reader accepts */
+    WF_SLOT_EVICTING =
+        3, /* the node asks whether anyone holds it; goes back to COMMITTED or to FREE */
+    WF_SLOT_DUPLICATE =
+        4,            /* lost the race to commit this key; waits for its own reserved children */
+    WF_SLOT_DEAD = 5, /* given back or condemned; waits for holders to let go */
+};
+
+struct wf_index_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t slots_max;
+    uint64_t epoch; /* random at every start of the node */
+    uint64_t bytes; /* of this segment */
+    uint64_t desc_offset;
+    uint64_t bucket_offset;
+    uint64_t bucket_count;
+    uint64_t pool_bytes;
+    uint32_t granule_bytes;
+    uint32_t domain;
+    uint64_t checksum; /* XXH3-64 of the fields above */
+};
+
+#define WF_OWNER_OFFSET 2048u
+
+struct wf_desc {
+    _Atomic uint64_t word;
+    _Atomic uint64_t key[4];   /* the 32 bytes as they are, in memory order */
+    _Atomic uint64_t offset;   /* in the pool */
+    _Atomic uint32_t bytes;    /* payload; the range is this rounded up to granules */
+    _Atomic uint32_t parent;   /* slot, or WF_SLOT_NONE */
+    _Atomic uint64_t checksum; /* XXH3-64 of the payload; 0: not taken yet */
+};
+static_assert(sizeof(struct wf_desc) == 64, "a descriptor is one cache line");
+
+#define WF_BUCKET_ENTRIES 7
+struct wf_bucket {
+    _Atomic uint64_t entry[WF_BUCKET_ENTRIES];
+    _Atomic uint64_t passed; /* entries that wanted to be here and lie in a later bucket */
+};
+static_assert(sizeof(struct wf_bucket) == 64, "a bucket is one cache line");
+
+static inline uint64_t wf_word(uint32_t generation, uint32_t depth, enum wf_slot_state state)
+{
+    return (uint64_t)generation << 32 | (uint64_t)(depth & WF_DEPTH_MAX) << 8 | (uint64_t)state;
+}
+static inline uint32_t wf_word_generation(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+static inline uint32_t wf_word_depth(uint64_t word)
+{
+    return (uint32_t)(word >> 8) & WF_DEPTH_MAX;
+}
+static inline enum wf_slot_state wf_word_state(uint64_t word)
+{
+    return (enum wf_slot_state)(word & 0xff);
+}
+
+/* Pins segment:
+ *
+ *     0        +---------------------------------------------------------+
+ *              | struct wf_pins_header: high water, counters             |
+ *              | touched [WF_TOUCH_RING]: slots that were pinned lately  |
+ *     entries  +---------------------------------------------------------+
+ *              | entry [entries_max]: 0, or generation << 32 | slot + 1  |
+ *              +---------------------------------------------------------+
+ *
+ * Entries below `node_first` are the client's to take; those from there on are placed by the node,
+ * for blocks that it answered as EXISTS.  Clearing an entry, by storing 0, is the client's in both
+ * parts.  A client can write nonsense here and harm its own pins alone. */
+#define WF_TOUCH_RING 16384u
+
+struct wf_pins_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t entries_max;
+    uint32_t node_first;
+    uint32_t reserved;
+    uint64_t entries_offset;
+    _Alignas(64) _Atomic uint32_t
+        high_water; /* entries below node_first ever used: what a scan must look at */
+    _Alignas(64) _Atomic uint32_t touch_head;
+    _Alignas(64) _Atomic uint64_t pins;
+    _Atomic uint64_t misses, unpins, matches, bytes_pinned;
+    _Alignas(64) _Atomic uint32_t touched[WF_TOUCH_RING];
+};
+
+static inline uint64_t wf_pins_bytes(uint32_t entries_max)
+{
+    uint64_t header = (sizeof(struct wf_pins_header) + WF_PAGE - 1) / WF_PAGE * WF_PAGE;
+    return header + ((uint64_t)entries_max * 8 + WF_PAGE - 1) / WF_PAGE * WF_PAGE;
+}
+
+static inline uint64_t wf_pin_entry(uint32_t slot, uint32_t generation)
+{
+    return (uint64_t)generation << 32 | (slot + 1);
+}
+
+#endif
