@@ -53,7 +53,8 @@ enum weft_status wf_size_parse(const char *text, uint64_t *out_bytes)
 
 char *wf_size_format(uint64_t bytes, char *buffer, size_t capacity)
 {
-    static const char *const names[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    /* No unit that wf_size_parse() does not read. */
+    static const char *const names[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     double value = (double)bytes;
     size_t unit = 0;
     while (value >= 1024 && unit + 1 < sizeof names / sizeof names[0]) {

@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(text, data, size);
     text[size] = '\0';
     uint64_t bytes, again;
-    if (wf_size_parse(text, &bytes) == WEFT_OK) {
+    if (wf_size_parse(text, &bytes) == WEFT_OK && bytes < 1ULL << 62) { /* rounding has room */
         char written[16];
         wf_size_format(bytes, written, sizeof written);
         if (wf_size_parse(written, &again) != WEFT_OK)

@@ -64,6 +64,7 @@ static void sizes_are_written(void **state)
     assert_string_equal(wf_size_format(0, text, sizeof text), "0 B");
     assert_string_equal(wf_size_format(1536, text, sizeof text), "1.5 KiB");
     assert_string_equal(wf_size_format(10ULL << 30, text, sizeof text), "10 GiB");
+    assert_string_equal(wf_size_format(3ULL << 50, text, sizeof text), "3072 TiB");
     assert_true(strlen(wf_size_format(UINT64_MAX, text, sizeof text)) < sizeof text);
 }
 
