@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What weftd can be told, and where: embedded defaults < YAML file < environment < flags.
+ * What weftd can be told, and where it is told: embedded defaults < YAML file < environment <
+ * flags.
  *
- * wf_config_load() is pure but for reading the file: it never starts anything, so that
- * `weftd --check` and `weft config check` can run it on any machine.
+ * One table of fields (config_fields.c) drives all four, the JSON and the help.  wf_config_load()
+ * is pure but for reading files: it never starts anything, so that `weftd --check` and `weft config
+ * check` can run it on any machine.
  */
 #ifndef WF_DAEMON_CONFIG_H
 #define WF_DAEMON_CONFIG_H
@@ -17,34 +19,54 @@
 #define WF_DOMAINS_MAX 64
 #define WF_DOMAIN_NAME_MAX 63
 #define WF_ALLOW_MAX 32
+#define WF_ALLOW_TEXT_MAX 1023
 #define WF_PATH_MAX 256
 #define WF_TOKEN_MAX 128
+#define WF_CONFIG_FILE_BYTES_MAX (1u << 20)
+#define WF_CONFIG_FIELDS_MAX 32 /* static_assert'ed beside the tables */
+#define WF_DOMAIN_FIELDS_MAX 8
+
+#define WF_CONFIG_FILE_DEFAULT "/etc/weft/weftd.yaml"
 
 enum wf_huge { WF_HUGE_AUTO = 0, WF_HUGE_ON, WF_HUGE_OFF };
 enum wf_writes { WF_WRITES_DIRECT = 0, WF_WRITES_COPIED };
+
+/* Who said so.  Later layers win. */
+enum wf_config_layer { WF_FROM_DEFAULT = 0, WF_FROM_FILE, WF_FROM_ENVIRONMENT, WF_FROM_FLAG };
+
+struct wf_config_origin {
+    enum wf_config_layer layer;
+    uint32_t line; /* WF_FROM_FILE: line in wf_config.file */
+};
 
 struct wf_domain_config {
     char name[WF_DOMAIN_NAME_MAX + 1]; /* [a-z0-9._-], 1 to 63 */
     uint64_t quota_bytes;              /* 0: the whole pool */
     enum wf_writes writes;
-    char token[WF_TOKEN_MAX + 1];     /* "" : none asked */
-    char secret_file[WF_PATH_MAX];    /* ≥ 32 bytes; "": random at every start */
+    char token[WF_TOKEN_MAX + 1]; /* "": none asked; also what token_file held */
+    char token_file[WF_PATH_MAX];
+    char secret_file[WF_PATH_MAX]; /* ≥ 32 bytes; "": random at every start */
+    char allow[WF_ALLOW_TEXT_MAX +
+               1]; /* as given: "any", or uids and user names with commas between */
     uint32_t allow_uid[WF_ALLOW_MAX]; /* who may attach; none: the node's own user and root */
     uint32_t allow_uid_count;
-    bool allow_any_uid; /* allow: any */
+    bool allow_any_uid;                                   /* allow: any */
+    struct wf_config_origin origin[WF_DOMAIN_FIELDS_MAX]; /* a field of the table each */
 };
 
 struct wf_config {
-    char socket[108];                  /* Unix socket path */
-    uint32_t socket_mode;              /* 0600; 0666 with domains that ask for tokens */
-    char http_address[64];             /* "127.0.0.1" */
-    uint16_t http_port;                /* 9464; 0: off */
-    char http_token[WF_TOKEN_MAX + 1]; /* asked as Bearer when the address is not loopback */
+    char socket[108];      /* Unix socket path */
+    uint32_t socket_mode;  /* 0600; 0666 with domains that ask for tokens */
+    char http_address[64]; /* numeric: "127.0.0.1", "::1"; "": no HTTP */
+    uint16_t http_port;    /* 9464; 0: any free one */
+    char http_token[WF_TOKEN_MAX +
+                    1]; /* asked as Bearer; never "" when the address is not loopback */
+    char http_token_file[WF_PATH_MAX];
 
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */
     uint64_t pool_bytes_max; /* how far weft_lend may grow it; default: the host's memory */
     enum wf_huge pool_huge;
-    int pool_numa_node;       /* -1: wherever the kernel finds room */
+    int32_t pool_numa_node;   /* -1: wherever the kernel finds room */
     bool pool_prefault;       /* populate at start: no page faults later, memory taken at once */
     uint64_t block_bytes_min; /* sizes the index: pool_bytes_max / block_bytes_min blocks; 16 KiB */
 
@@ -58,31 +80,53 @@ struct wf_config {
     uint32_t workers;       /* data threads; 2 */
     uint32_t drain_ms;      /* SIGTERM: wait this long for clients to finish; 5000 */
     uint32_t events_max;    /* event ring entries; 65536 */
-    int log_level;          /* enum wf_log_level; info */
+    int32_t log_level;      /* enum wf_log_level; info */
 
     struct wf_domain_config domains[WF_DOMAINS_MAX];
     uint32_t domain_count; /* default: one, "default" */
 
-    char file[WF_PATH_MAX]; /* where it was read from; "": embedded defaults */
+    char file[WF_PATH_MAX];                               /* where it was read from; "": no file */
+    struct wf_config_origin origin[WF_CONFIG_FIELDS_MAX]; /* a field of the table each */
+    struct wf_config_origin domains_origin;
 };
 
 /* Defaults for this host. */
 void wf_config_defaults(struct wf_config *config);
 
 /* defaults, then `path` (NULL: $WEFT_CONFIG, else /etc/weft/weftd.yaml when it exists, else none),
- * then WEFT_* variables, then `overrides`: flags as "pool.size=4GB".  A failure's sentence names
- * file, line, field, value and mend. */
+ * then WEFT_* variables, then `overrides`: flags as "pool.size=4GB", "domain.default.quota=1GB",
+ * "domains=default,guest". Reads token files and looks users up.  A failure's sentence names where,
+ * key, value and mend; *out is written only on success. */
 enum weft_status wf_config_load(const char *path, const char *const *overrides,
                                 size_t override_count, struct wf_config *out);
 
-/* Checks that go beyond one field (sum of floors, paths, memory of this host).  Calls `say` once a
- * remark; `fatal` ones mean that weftd would not start. */
+/* Lay one YAML text over `config`, which wf_config_defaults() has set; `name` stands for it in
+ * sentences and becomes config->file.  No I/O: what goes beyond one field is left to
+ * wf_config_finish(). */
+enum weft_status wf_config_parse_yaml(const void *buffer, size_t length, const char *name,
+                                      struct wf_config *config);
+
+/* What binds fields together: token files, users, domains against the pool, listeners against
+ * tokens. */
+enum weft_status wf_config_finish(struct wf_config *config);
+
+/* Checks that go beyond the text: paths, permissions, memory and huge pages of this host, variables
+ * that look like mistyped keys.  Calls `say` once a remark; `fatal` ones mean that weftd would not
+ * start, and then the answer is WEFT_E_INVALID. */
 enum weft_status wf_config_check(const struct wf_config *config,
                                  void (*say)(void *context, bool fatal, const char *sentence),
                                  void *context);
 
-/* The configuration in force as JSON (tokens and secrets masked), with each value's origin; caller
- * frees. */
+/* The configuration in force as JSON (tokens masked), with each value's origin; caller frees. NULL:
+ * no memory.
+ *   {"file": "/etc/weft/weftd.yaml" | null,
+ *    "settings": {"pool.size": {"value": 4294967296, "origin": "/etc/weft/weftd.yaml:3"}, …},
+ *    "domains": {"default": {"quota": {"value": 0, "origin": "default"}, …}, …}}
+ * An origin is "default", "<file>:<line>", "env WEFT_POOL_SIZE" or "flag pool.size". */
 char *wf_config_json(const struct wf_config *config);
+
+/* Every key with its default, its meaning and its environment variable, as a YAML file that is
+ * itself a valid configuration and says the defaults; caller frees.  NULL: no memory. */
+char *wf_config_help(void);
 
 #endif

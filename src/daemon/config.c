@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The four layers of the configuration, one over the other, and what binds fields together.
+ */
+#include "daemon/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/nearest.h"
+#include "base/size.h"
+#include "daemon/config_fields.h"
+#include "sys/host.h"
+#include "sys/paths.h"
+
+#define MIB (1024ULL * 1024)
+#define MEMORY_UNKNOWN (1024 * MIB) /* a host that does not say how much it has */
+
+void wf_config_defaults(struct wf_config *config)
+{
+    struct wf_host host;
+    wf_host_read(&host);
+    /* Whole MiB, so that the value is readable and a multiple of any page size that a pool uses. */
+    uint64_t memory = (host.memory_bytes ? host.memory_bytes : MEMORY_UNKNOWN) / MIB * MIB;
+    *config = (struct wf_config){
+        .socket_mode = 0600,
+        .http_address = "127.0.0.1",
+        .http_port = 9464,
+        .pool_bytes = memory / 4 / MIB * MIB,
+        .pool_bytes_max = memory,
+        .pool_huge = WF_HUGE_AUTO,
+        .pool_numa_node = -1,
+        .block_bytes_min = 16 * 1024,
+        .clients_max = 256,
+        .pins_max = 65536,
+        .sessions_max = 65536,
+        .formats_max = 1024,
+        .regions_max = 4096,
+        .reserved_max = 4096,
+        .staging_bytes = 64 * MIB,
+        .workers = 2,
+        .drain_ms = 5000,
+        .events_max = 65536,
+        .log_level = WF_LOG_INFO,
+        .domain_count = 1,
+    };
+    wf_host_socket(config->socket);
+    wf_domain_defaults(&config->domains[0]);
+    snprintf(config->domains[0].name, sizeof config->domains[0].name, "default");
+}
+
+/* ----------------------------------------------------------------------------------------- file */
+
+static enum weft_status read_file(const char *path, char **out_text, size_t *out_length)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return wf_fail(errno == ENOENT ? WEFT_E_NOT_FOUND : WEFT_E_SYSTEM,
+                       "cannot open the configuration '%s': %s; check the path", path,
+                       strerror(errno));
+    enum weft_status status = WEFT_OK;
+    size_t used = 0;
+    char *text = malloc(WF_CONFIG_FILE_BYTES_MAX +
+                        1); /* one more, to see that a file is too large */
+    if (!text)
+        status = wf_fail(WEFT_E_NO_MEMORY, "no memory to read the configuration '%s'", path);
+    while (status == WEFT_OK && used <= WF_CONFIG_FILE_BYTES_MAX) {
+        ssize_t count = read(fd, text + used, WF_CONFIG_FILE_BYTES_MAX + 1 - used);
+        if (count == 0)
+            break;
+        if (count > 0)
+            used += (size_t)count;
+        else if (errno != EINTR)
+            status = wf_fail(WEFT_E_SYSTEM, "cannot read the configuration '%s': %s; give a file",
+                             path, strerror(errno));
+    }
+    close(fd);
+    if (status != WEFT_OK) {
+        free(text);
+        return status;
+    }
+    *out_text = text;
+    *out_length = used;
+    return WEFT_OK;
+}
+
+static enum weft_status lay_file(const char *path, struct wf_config *config)
+{
+    if (!path) {
+        path = getenv("WEFT_CONFIG");
+        if (!path || !*path) {
+            if (access(WF_CONFIG_FILE_DEFAULT, F_OK) != 0)
+                return WEFT_OK;
+            path = WF_CONFIG_FILE_DEFAULT;
+        }
+    }
+    char *text = NULL;
+    size_t length = 0;
+    enum weft_status status = read_file(path, &text, &length);
+    if (status != WEFT_OK)
+        return status;
+    status = wf_config_parse_yaml(text, length, path, config);
+    free(text);
+    return status;
+}
+
+/* ------------------------------------------------------------------------ environment and flags */
+
+/* "a,b" names the domains that there are: those that exist keep what was said about them. */
+static enum weft_status name_domains(struct wf_config *config, const char *text,
+                                     enum wf_config_layer layer, const char *where)
+{
+    struct wf_domain_config *named = calloc(WF_DOMAINS_MAX, sizeof *named);
+    if (!named)
+        return wf_fail(WEFT_E_NO_MEMORY, "no memory for %d domains", WF_DOMAINS_MAX);
+    enum weft_status status = WEFT_OK;
+    uint32_t count = 0;
+    for (const char *p = text; status == WEFT_OK; p++) {
+        size_t length = strcspn(p, ",");
+        char name[WF_DOMAIN_NAME_MAX + 2];
+        snprintf(name, sizeof name, "%.*s",
+                 (int)(length > WF_DOMAIN_NAME_MAX + 1 ? WF_DOMAIN_NAME_MAX + 1 : length), p);
+        if (count == WF_DOMAINS_MAX) {
+            status =
+                wf_fail(WEFT_E_INVALID,
+                        "%s: domains: there are more than %d; run a second node for the others",
+                        where, WF_DOMAINS_MAX);
+            break;
+        }
+        for (uint32_t i = 0; i < count; i++)
+            if (strcmp(named[i].name, name) == 0)
+                status = wf_fail(WEFT_E_INVALID, "%s: domains: '%s' is there twice; remove one",
+                                 where, name);
+        const struct wf_domain_config *known = wf_config_domain(config, name);
+        if (known)
+            named[count] = *known;
+        else
+            wf_domain_defaults(&named[count]);
+        if (status == WEFT_OK)
+            status = wf_value_set(&wf_domain_fields[0], &named[count], name, where, "domains");
+        named[count++].origin[0] = (struct wf_config_origin){.layer = layer};
+        p += length;
+        if (!*p)
+            break;
+    }
+    if (status == WEFT_OK) {
+        memcpy(config->domains, named, sizeof config->domains);
+        config->domain_count = count;
+        config->domains_origin = (struct wf_config_origin){.layer = layer};
+    }
+    free(named);
+    return status;
+}
+
+static enum weft_status set_field(struct wf_config *config, int index, const char *text,
+                                  enum wf_config_layer layer, const char *where)
+{
+    enum weft_status status = wf_value_set(&wf_config_fields[index], config, text, where,
+                                           wf_config_fields[index].key);
+    config->origin[index] = (struct wf_config_origin){.layer = layer};
+    return status;
+}
+
+static enum weft_status lay_environment(struct wf_config *config)
+{
+    char variable[WF_CONFIG_KEY_MAX + 6], where[WF_ORIGIN_TEXT_MAX];
+    const char *text = getenv("WEFT_DOMAINS");
+    enum weft_status status = WEFT_OK;
+    if (text && *text)
+        status = name_domains(config, text, WF_FROM_ENVIRONMENT, "env WEFT_DOMAINS");
+    for (size_t i = 0; status == WEFT_OK && i < wf_config_field_count; i++) {
+        text = getenv(wf_config_variable(wf_config_fields[i].key, variable));
+        if (!text || !*text)
+            continue; /* set to nothing is the usual way to unset in a unit file or a compose file
+                       */
+        snprintf(where, sizeof where, "env %s", variable);
+        status = set_field(config, (int)i, text, WF_FROM_ENVIRONMENT, where);
+    }
+    return status;
+}
+
+/* `key` is what stands between "domain." and "=": a name, which may have dots, and a field. */
+static enum weft_status override_domain(struct wf_config *config, const char *key, const char *text,
+                                        const char *where)
+{
+    const char *dot = strrchr(key, '.');
+    char name[WF_DOMAIN_NAME_MAX + 1];
+    int index = dot ? wf_domain_field(dot + 1) : -1;
+    if (index < 1 || dot - key > WF_DOMAIN_NAME_MAX)
+        return wf_fail(
+            WEFT_E_INVALID,
+            "%s: there is no such key of a domain; write domain.NAME.FIELD with quota, writes, "
+            "token, token_file, secret_file or allow",
+            where);
+    snprintf(name, sizeof name, "%.*s", (int)(dot - key), key);
+    struct wf_domain_config *domain = wf_config_domain(config, name);
+    if (!domain) {
+        struct wf_nearest nearest;
+        wf_nearest_init(&nearest, name);
+        for (uint32_t i = 0; i < config->domain_count; i++)
+            wf_nearest_offer(&nearest, config->domains[i].name);
+        if (nearest.best)
+            return wf_fail(WEFT_E_INVALID, "%s: there is no domain '%s'; did you mean '%s'?", where,
+                           name, nearest.best);
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: there is no domain '%s'; name all of them first, as domains=default,%s",
+                       where, name, name);
+    }
+    domain->origin[index] = (struct wf_config_origin){.layer = WF_FROM_FLAG};
+    return wf_value_set(&wf_domain_fields[index], domain, text, where, wf_domain_fields[index].key);
+}
+
+static enum weft_status lay_override(struct wf_config *config, const char *override)
+{
+    char key[WF_CONFIG_KEY_MAX + WF_DOMAIN_NAME_MAX + 2], where[WF_ORIGIN_TEXT_MAX];
+    const char *equals = strchr(override, '=');
+    size_t length = equals ? (size_t)(equals - override) : 0;
+    if (!length || length >= sizeof key)
+        return wf_fail(WEFT_E_INVALID,
+                       "the flag '%.64s' is not KEY=VALUE; write it like pool.size=4GB", override);
+    if (strlen(equals + 1) > WF_CONFIG_VALUE_MAX)
+        return wf_fail(WEFT_E_INVALID,
+                       "the flag '%.64s…' has a value of more than %d bytes; shorten it", override,
+                       WF_CONFIG_VALUE_MAX);
+    snprintf(key, sizeof key, "%.*s", (int)length, override);
+    snprintf(where, sizeof where, "flag %s", key);
+    if (strcmp(key, "domains") == 0)
+        return name_domains(config, equals + 1, WF_FROM_FLAG, where);
+    if (strncmp(key, "domain.", 7) == 0)
+        return override_domain(config, key + 7, equals + 1, where);
+    int index = wf_config_field(key);
+    if (index >= 0)
+        return set_field(config, index, equals + 1, WF_FROM_FLAG, where);
+    struct wf_nearest nearest;
+    wf_nearest_init(&nearest, key);
+    wf_nearest_offer(&nearest, "domains");
+    for (size_t i = 0; i < wf_config_field_count; i++)
+        wf_nearest_offer(&nearest, wf_config_fields[i].key);
+    if (nearest.best)
+        return wf_fail(WEFT_E_INVALID, "%s: there is no key '%s'; did you mean '%s'?", where, key,
+                       nearest.best);
+    return wf_fail(WEFT_E_INVALID, "%s: there is no key '%s'; `weftd --help-config` lists them",
+                   where, key);
+}
+
+/* ------------------------------------------------------------------- what binds fields together */
+
+/* The first line of `path` into the token field; trailing white space is dropped, because editors
+ * add it. */
+static enum weft_status read_token_file(const struct wf_field *field, void *base, const char *path,
+                                        const char *where)
+{
+    char line[WF_TOKEN_MAX + 64];
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return wf_fail(WEFT_E_SYSTEM,
+                       "%s: token_file: cannot open '%s': %s; create it, or correct the path",
+                       where, path, strerror(errno));
+    bool got = fgets(line, sizeof line, file) != NULL;
+    fclose(file);
+    if (got)
+        line[strcspn(line, " \t\r\n")] = '\0';
+    if (!got || !line[0])
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: token_file: '%s' has no token in its first line; write one there",
+                       where, path);
+    return wf_value_set(field, base, line, where, "token_file");
+}
+
+/* Of token and token_file the one that was said in the later layer counts; in one layer both are a
+ * doubt. */
+static enum weft_status settle_token(const struct wf_field *token_field, void *base, char *token,
+                                     char *token_file, struct wf_config_origin *token_origin,
+                                     const struct wf_config_origin *file_origin, const char *where)
+{
+    if (!token_file[0])
+        return WEFT_OK;
+    if (token[0] && token_origin->layer == file_origin->layer)
+        return wf_fail(WEFT_E_INVALID, "%s: both token and token_file are set; keep one of them",
+                       where);
+    if (token_origin->layer > file_origin->layer) {
+        token_file[0] = '\0';
+        return WEFT_OK;
+    }
+    *token_origin = *file_origin;
+    return read_token_file(token_field, base, token_file, where);
+}
+
+static enum weft_status find_user(const char *entry, const char *where, uint32_t *out_uid)
+{
+    char *end;
+    errno = 0;
+    unsigned long number = strtoul(entry, &end, 10);
+    if (entry[0] >= '0' && entry[0] <= '9' && !*end) {
+        if (errno || number >= UINT32_MAX) /* the last one is (uid_t)-1: nobody */
+            return wf_fail(WEFT_E_INVALID, "%s: allow: '%s' is not a uid; write one below %u",
+                           where, entry, UINT32_MAX);
+        *out_uid = (uint32_t)number;
+        return WEFT_OK;
+    }
+    struct passwd entry_of, *found = NULL;
+    char buffer[4096];
+    if (getpwnam_r(entry, &entry_of, buffer, sizeof buffer, &found) != 0 || !found)
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: allow: this host has no user '%.64s'; write a uid, or add the user",
+                       where, entry);
+    *out_uid = found->pw_uid;
+    return WEFT_OK;
+}
+
+static enum weft_status settle_allow(struct wf_domain_config *domain, const char *where)
+{
+    char list[WF_ALLOW_TEXT_MAX + 1], *rest = NULL;
+    domain->allow_uid_count = 0;
+    domain->allow_any_uid = strcmp(domain->allow, "any") == 0;
+    if (domain->allow_any_uid)
+        return WEFT_OK;
+    memcpy(list, domain->allow, sizeof list);
+    for (char *entry = strtok_r(list, ",", &rest); entry; entry = strtok_r(NULL, ",", &rest)) {
+        uint32_t uid = 0;
+        if (domain->allow_uid_count ==
+            WF_ALLOW_MAX) /* read_allow() has counted, but not what finish is given */
+            return wf_fail(WEFT_E_INVALID,
+                           "%s: allow: more than %d entries; write any and ask for a token", where,
+                           WF_ALLOW_MAX);
+        enum weft_status status = find_user(entry, where, &uid);
+        if (status != WEFT_OK)
+            return status;
+        domain->allow_uid[domain->allow_uid_count++] = uid;
+    }
+    return WEFT_OK;
+}
+
+static enum weft_status finish_domain(const struct wf_config *config,
+                                      struct wf_domain_config *domain)
+{
+    int quota_index = wf_domain_field("quota"), token_index = wf_domain_field("token");
+    int file_index = wf_domain_field("token_file"), allow_index = wf_domain_field("allow");
+    char where[WF_ORIGIN_TEXT_MAX], quota[24], pool[24];
+    if (domain->quota_bytes > config->pool_bytes_max)
+        return wf_fail(
+            WEFT_E_INVALID,
+            "%s: domain '%s': quota %s is more than the pool can ever have (%s); lower it, or "
+            "raise pool.size_max",
+            wf_domain_where(config, domain, quota_index, where), domain->name,
+            wf_size_format(domain->quota_bytes, quota, sizeof quota),
+            wf_size_format(config->pool_bytes_max, pool, sizeof pool));
+    enum weft_status status = settle_token(&wf_domain_fields[token_index], domain, domain->token,
+                                           domain->token_file, &domain->origin[token_index],
+                                           &domain->origin[file_index],
+                                           wf_domain_where(config, domain, file_index, where));
+    if (status == WEFT_OK)
+        status = settle_allow(domain, wf_domain_where(config, domain, allow_index, where));
+    return status;
+}
+
+static enum weft_status finish_pool(struct wf_config *config)
+{
+    char where[WF_ORIGIN_TEXT_MAX], size[24], most[24];
+    int most_index = wf_config_field("pool.size_max");
+    if (config->pool_bytes_max >= config->pool_bytes)
+        return WEFT_OK;
+    if (config->origin[most_index].layer == WF_FROM_DEFAULT) {
+        config->pool_bytes_max = config->pool_bytes;
+        return WEFT_OK;
+    }
+    return wf_fail(WEFT_E_INVALID,
+                   "%s: pool.size_max %s is less than pool.size %s; raise it, or lower pool.size",
+                   wf_config_where(config, most_index, where),
+                   wf_size_format(config->pool_bytes_max, most, sizeof most),
+                   wf_size_format(config->pool_bytes, size, sizeof size));
+}
+
+enum weft_status wf_config_finish(struct wf_config *config)
+{
+    char where[WF_ORIGIN_TEXT_MAX];
+    int token_index = wf_config_field("http.token"),
+        file_index = wf_config_field("http.token_file");
+    int listen_index = wf_config_field("http.listen");
+    enum weft_status status = finish_pool(config);
+    if (status == WEFT_OK)
+        status = settle_token(&wf_config_fields[token_index], config, config->http_token,
+                              config->http_token_file, &config->origin[token_index],
+                              &config->origin[file_index],
+                              wf_config_where(config, file_index, where));
+    if (status != WEFT_OK)
+        return status;
+    if (config->http_address[0] && !wf_config_is_loopback(config->http_address) &&
+        !config->http_token[0])
+        return wf_fail(
+            WEFT_E_INVALID,
+            "%s: http.listen: '%s' can be reached from other hosts and asks for nothing; set "
+            "http.token or http.token_file, or listen on 127.0.0.1",
+            wf_config_where(config, listen_index, where), config->http_address);
+    for (uint32_t i = 0; status == WEFT_OK && i < config->domain_count; i++)
+        status = finish_domain(config, &config->domains[i]);
+    return status;
+}
+
+enum weft_status wf_config_load(const char *path, const char *const *overrides,
+                                size_t override_count, struct wf_config *out)
+{
+    struct wf_config *config = malloc(sizeof *config); /* too large for a stack */
+    if (!config)
+        return wf_fail(WEFT_E_NO_MEMORY, "no memory for the configuration");
+    wf_config_defaults(config);
+    enum weft_status status = lay_file(path, config);
+    if (status == WEFT_OK)
+        status = lay_environment(config);
+    for (size_t i = 0; status == WEFT_OK && i < override_count; i++)
+        status = lay_override(config, overrides[i]);
+    if (status == WEFT_OK)
+        status = wf_config_finish(config);
+    if (status == WEFT_OK)
+        *out = *config;
+    free(config);
+    return status;
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The configuration for people and for programs: JSON with origins, and the help, both out of the
+ * table.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/config_fields.h"
+
+/* {"value": …, "origin": "…"}; takes the reference to `value`. */
+static json_t *with_origin(json_t *value, const char *origin)
+{
+    json_t *text = json_string(origin);
+    if (!text)
+        text = json_string("(not UTF-8)");
+    return json_pack("{s:o, s:o}", "value", value, "origin", text);
+}
+
+static json_t *domain_json(const struct wf_config *config, const struct wf_domain_config *domain)
+{
+    char where[WF_ORIGIN_TEXT_MAX];
+    json_t *object = json_object();
+    for (size_t i = 1; object && i < wf_domain_field_count; i++) {
+        const struct wf_field *field = &wf_domain_fields[i];
+        json_t *entry = with_origin(wf_value_json(field, domain),
+                                    wf_domain_where(config, domain, (int)i, where));
+        if (json_object_set_new(object, field->key, entry) != 0) {
+            json_decref(object);
+            return NULL;
+        }
+    }
+    return object;
+}
+
+char *wf_config_json(const struct wf_config *config)
+{
+    char where[WF_ORIGIN_TEXT_MAX], *text = NULL;
+    json_t *settings = json_object(), *domains = json_object();
+    json_t *file = config->file[0] ? json_string(config->file) : json_null();
+    bool good = settings && domains;
+    for (size_t i = 0; good && i < wf_config_field_count; i++) {
+        json_t *value = wf_value_json(&wf_config_fields[i], config);
+        json_t *entry = with_origin(value, wf_config_where(config, (int)i, where));
+        good = json_object_set_new(settings, wf_config_fields[i].key, entry) == 0;
+    }
+    for (uint32_t i = 0; good && i < config->domain_count; i++) {
+        json_t *entry = domain_json(config, &config->domains[i]);
+        good = json_object_set_new(domains, config->domains[i].name, entry) == 0;
+    }
+    json_t *root = json_pack("{s:o, s:o, s:o}", "file", file ? file : json_string("(not UTF-8)"),
+                             "settings", settings, "domains", domains);
+    if (good && root)
+        text = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    return text;
+}
+
+/* ----------------------------------------------------------------------------------------- help */
+
+#define HELP_WIDTH 92
+
+/* The help sentence as comment lines of at most HELP_WIDTH columns. */
+static void print_comment(FILE *out, int indent, const char *text)
+{
+    while (*text) {
+        size_t room = HELP_WIDTH - (size_t)indent - 2, length = strlen(text);
+        if (length > room) {
+            length = room;
+            while (length && text[length] != ' ')
+                length--;
+            if (!length)
+                length = strcspn(text, " "); /* one word wider than the line stands alone */
+        }
+        fprintf(out, "%*s# %.*s\n", indent, "", (int)length, text);
+        text += length;
+        text += strspn(text, " ");
+    }
+}
+
+/* Text that YAML would read as something else is quoted; table defaults hold no quotes themselves.
+ */
+static void print_value(FILE *out, const struct wf_field *field, const char *text)
+{
+    bool plain = field->type != WF_VALUE_PATH && field->type != WF_VALUE_TOKEN &&
+                 field->type != WF_VALUE_ALLOW;
+    fprintf(out, plain ? " %s\n" : " \"%s\"\n", text);
+}
+
+static void print_field(FILE *out, const struct wf_field *field, const void *base)
+{
+    char text[WF_CONFIG_VALUE_MAX], variable[WF_CONFIG_KEY_MAX + 6];
+    const char *dot = strchr(field->key, '.');
+    int indent = dot ? 2 : 0;
+    print_comment(out, indent, field->help);
+    char source[WF_CONFIG_VALUE_MAX];
+    snprintf(source, sizeof source, "%s%s%s", wf_config_variable(field->key, variable),
+             field->host_default ? "; default: " : "",
+             field->host_default ? field->host_default : "");
+    print_comment(out, indent, source);
+    fprintf(out, "%*s%s%s:", indent, "", field->host_default ? "# " : "",
+            dot ? dot + 1 : field->key);
+    print_value(out, field, wf_value_text(field, base, text, sizeof text));
+}
+
+static void print_domains(FILE *out, const struct wf_domain_config *domain)
+{
+    char text[WF_CONFIG_VALUE_MAX];
+    print_comment(
+        out, 0,
+        "Trust domains: each has its own secret, quota and segments, and no sight of another. "
+        "Flags: "
+        "domains=NAME,NAME and domain.NAME.FIELD=VALUE; WEFT_DOMAINS=NAME,NAME.");
+    fprintf(out, "domains:\n");
+    for (size_t i = 0; i < wf_domain_field_count; i++) {
+        const struct wf_field *field = &wf_domain_fields[i];
+        print_comment(out, 4, field->help);
+        fprintf(out, "%s%s:", i ? "    " : "  - ", field->key);
+        print_value(out, field, wf_value_text(field, domain, text, sizeof text));
+    }
+}
+
+char *wf_config_help(void)
+{
+    char *text = NULL;
+    size_t length = 0;
+    struct wf_config *config = malloc(sizeof *config);
+    FILE *out = config ? open_memstream(&text, &length) : NULL;
+    if (out) {
+        wf_config_defaults(config);
+        fprintf(
+            out,
+            "# weftd's configuration: every key with its default. Environment variables override "
+            "this "
+            "file,\n# and flags (--set pool.size=4GB) override both.\n");
+        const char *section = "";
+        for (size_t i = 0; i < wf_config_field_count; i++) {
+            const struct wf_field *field = &wf_config_fields[i];
+            size_t width = strcspn(field->key, "."), before = strcspn(section, ".");
+            bool nested = field->key[width] == '.';
+            fprintf(out, "\n");
+            if (nested && (width != before || strncmp(section, field->key, width) != 0))
+                fprintf(out, "%.*s:\n", (int)width, field->key);
+            section = nested ? field->key : "";
+            print_field(out, field, config);
+        }
+        fprintf(out, "\n");
+        print_domains(out, &config->domains[0]);
+        if (fclose(out) != 0) {
+            free(text);
+            text = NULL;
+        }
+    }
+    free(config);
+    return text;
+}

@@ -1,0 +1,642 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The configuration: four layers, one over the other, and a sentence for every mistake.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/config.h"
+#include "daemon/config_fields.h"
+
+#define KIB 1024ULL
+#define MIB (1024 * KIB)
+#define GIB (1024 * MIB)
+
+static struct wf_config config;
+static char directory[] = "/tmp/weft-config-XXXXXX";
+
+/* Every test starts in an environment that says nothing about Weft. */
+static int clean_environment(void **state)
+{
+    (void)state;
+    for (char **entry = environ; *entry;) {
+        char name[128];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(*entry, "="), *entry);
+        if (strncmp(name, "WEFT_", 5) == 0) {
+            unsetenv(name);
+            entry = environ; /* unsetenv moved the rest */
+        } else {
+            entry++;
+        }
+    }
+    return 0;
+}
+
+static int make_directory(void **state)
+{
+    (void)state;
+    return mkdtemp(directory) ? 0 : -1;
+}
+
+static int remove_entry(const char *path, const struct stat *found, int type, struct FTW *walk)
+{
+    (void)found, (void)type, (void)walk;
+    return remove(path);
+}
+
+static int remove_directory(void **state)
+{
+    (void)state;
+    return nftw(directory, remove_entry, 4, FTW_DEPTH | FTW_PHYS);
+}
+
+/* printf() at the end of what is in `text`. */
+static void append(char *text, size_t capacity, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void append(char *text, size_t capacity, const char *format, ...)
+{
+    size_t used = strlen(text);
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text + used, capacity - used, format, arguments);
+    va_end(arguments);
+    assert_true(length >= 0 && (size_t)length < capacity - used);
+}
+
+static const char *write_file(const char *name, const char *text, mode_t mode)
+{
+    static char path[128];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    unlink(path);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(chmod(path, mode), 0);
+    return path;
+}
+
+static enum weft_status parse(const char *yaml)
+{
+    wf_config_defaults(&config);
+    enum weft_status status = wf_config_parse_yaml(yaml, strlen(yaml), "c.yaml", &config);
+    return status == WEFT_OK ? wf_config_finish(&config) : status;
+}
+
+/* `yaml` is refused, with a sentence that has `sentence` in it. */
+static void refused(const char *yaml, const char *sentence)
+{
+    if (parse(yaml) == WEFT_OK)
+        fail_msg("accepted:\n%s", yaml);
+    if (!strstr(wf_last_error(), sentence))
+        fail_msg("of:\n%s\nit says: %s\nwithout: %s", yaml, wf_last_error(), sentence);
+}
+
+/* --------------------------------------------------------------------------------------- layers */
+
+static void defaults_need_no_file(void **state)
+{
+    (void)state;
+    const char *path = write_file("empty.yaml", "", 0600);
+    assert_int_equal(wf_config_load(path, NULL, 0, &config), WEFT_OK);
+    assert_true(config.pool_bytes >= MIB);
+    assert_true(config.pool_bytes <= config.pool_bytes_max);
+    assert_int_equal(config.pool_bytes % MIB, 0);
+    assert_int_equal(config.socket_mode, 0600);
+    assert_string_equal(config.http_address, "127.0.0.1");
+    assert_int_equal(config.http_port, 9464);
+    assert_int_equal(config.pool_numa_node, -1);
+    assert_int_equal(config.drain_ms, 5000);
+    assert_int_equal(config.log_level, WF_LOG_INFO);
+    assert_int_equal(config.domain_count, 1);
+    assert_string_equal(config.domains[0].name, "default");
+    assert_false(config.domains[0].allow_any_uid);
+}
+
+static void each_layer_wins_over_the_one_below(void **state)
+{
+    (void)state;
+    const char *path = write_file("layers.yaml", "workers: 3\nevents: 1000\nlimits: {pins: 100}\n",
+                                  0600);
+    setenv("WEFT_EVENTS", "2000", 1);
+    setenv("WEFT_LIMITS_PINS", "200", 1);
+    static const char *const flags[] = {"limits.pins=300"};
+    assert_int_equal(wf_config_load(path, flags, 1, &config), WEFT_OK);
+    assert_int_equal(config.workers, 3);
+    assert_int_equal(config.events_max, 2000);
+    assert_int_equal(config.pins_max, 300);
+    assert_int_equal(config.sessions_max, 65536);
+
+    char origin[WF_ORIGIN_TEXT_MAX], expected[160];
+    snprintf(expected, sizeof expected, "%s:1", path);
+    assert_string_equal(wf_config_where(&config, wf_config_field("workers"), origin), expected);
+    assert_string_equal(wf_config_where(&config, wf_config_field("events"), origin),
+                        "env WEFT_EVENTS");
+    assert_string_equal(wf_config_where(&config, wf_config_field("limits.pins"), origin),
+                        "flag limits.pins");
+    assert_string_equal(wf_config_where(&config, wf_config_field("staging"), origin), "default");
+}
+
+static void the_file_can_be_named_by_a_variable(void **state)
+{
+    (void)state;
+    setenv("WEFT_CONFIG", write_file("named.yaml", "workers: 5\n", 0600), 1);
+    assert_int_equal(wf_config_load(NULL, NULL, 0, &config), WEFT_OK);
+    assert_int_equal(config.workers, 5);
+    setenv("WEFT_CONFIG", "/nowhere/weftd.yaml", 1);
+    assert_int_equal(wf_config_load(NULL, NULL, 0, &config), WEFT_E_NOT_FOUND);
+    assert_non_null(strstr(wf_last_error(), "/nowhere/weftd.yaml"));
+}
+
+static void every_field_is_set_by_every_layer(void **state)
+{
+    (void)state;
+    static const char *const values[] = {
+        [WF_VALUE_PATH] = "/p",         [WF_VALUE_TOKEN] = "secretsecret",
+        [WF_VALUE_LISTEN] = "[::1]:17", [WF_VALUE_SIZE] = "32MB",
+        [WF_VALUE_COUNT] = "64",        [WF_VALUE_MODE] = "0640",
+        [WF_VALUE_DURATION] = "7s",     [WF_VALUE_NODE] = "1",
+        [WF_VALUE_BOOL] = "true"};
+    for (size_t i = 0; i < wf_config_field_count; i++) {
+        const struct wf_field *field = &wf_config_fields[i];
+        const char *value = field->type == WF_VALUE_CHOICE ? field->choices[1]
+                                                           : values[field->type];
+        const char *dot = strchr(field->key, '.');
+        char yaml[256], variable[WF_CONFIG_KEY_MAX + 6], got[WF_CONFIG_VALUE_MAX];
+        if (dot)
+            snprintf(yaml, sizeof yaml, "%.*s:\n  %s: \"%s\"\n", (int)(dot - field->key),
+                     field->key, dot + 1, value);
+        else
+            snprintf(yaml, sizeof yaml, "%s: \"%s\"\n", field->key, value);
+        wf_config_defaults(&config);
+        if (wf_config_parse_yaml(yaml, strlen(yaml), "c.yaml", &config) != WEFT_OK)
+            fail_msg("%s", wf_last_error());
+        assert_string_equal(wf_value_text(field, &config, got, sizeof got), value);
+        assert_int_equal(config.origin[i].layer, WF_FROM_FILE);
+        assert_int_equal(config.origin[i].line, dot ? 2 : 1);
+
+        if (strstr(field->key, "token_file"))
+            continue; /* a load reads the file, which is another test's matter */
+        static const char *const sized[] = {"pool.size_max=64TB"};
+        setenv(wf_config_variable(field->key, variable), value, 1);
+        bool shrinks = strcmp(field->key, "pool.size_max") == 0;
+        static const char *const small[] = {"pool.size=1MB"};
+        if (wf_config_load("/dev/null", shrinks ? small : sized, 1, &config) != WEFT_OK)
+            fail_msg("%s", wf_last_error());
+        unsetenv(variable);
+        assert_int_equal(config.origin[i].layer, shrinks || strcmp(field->key, "pool.size_max")
+                                                     ? WF_FROM_ENVIRONMENT
+                                                     : WF_FROM_FLAG);
+        assert_string_equal(wf_value_text(field, &config, got, sizeof got), value);
+    }
+}
+
+static void domains_come_from_file_and_flags(void **state)
+{
+    (void)state;
+    const char *path = write_file("domains.yaml",
+                                  "pool: {size: 64MB}\n"
+                                  "domains:\n"
+                                  "  - name: alice.prod\n"
+                                  "    quota: 1MB\n"
+                                  "    writes: copied\n"
+                                  "    allow: [1000, root]\n"
+                                  "  - {name: bob, allow: any, token: bobbobbobbobbobbob}\n",
+                                  0600);
+    static const char *const flags[] = {"domain.alice.prod.quota=2MB", "domain.bob.allow=7,8"};
+    if (wf_config_load(path, flags, 2, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_int_equal(config.domain_count, 2);
+    const struct wf_domain_config *alice = &config.domains[0], *bob = &config.domains[1];
+    assert_string_equal(alice->name, "alice.prod");
+    assert_int_equal(alice->quota_bytes, 2 * MIB);
+    assert_int_equal(alice->writes, WF_WRITES_COPIED);
+    assert_int_equal(alice->allow_uid_count, 2);
+    assert_int_equal(alice->allow_uid[0], 1000);
+    assert_int_equal(alice->allow_uid[1], 0);
+    assert_false(bob->allow_any_uid);
+    assert_int_equal(bob->allow_uid_count, 2);
+    assert_string_equal(bob->token, "bobbobbobbobbobbob");
+
+    static const char *const renamed[] = {"domains=bob,carol", "domain.carol.quota=3MB"};
+    assert_int_equal(wf_config_load(path, renamed, 2, &config), WEFT_OK);
+    assert_int_equal(config.domain_count, 2);
+    assert_string_equal(config.domains[0].name, "bob");
+    assert_string_equal(config.domains[0].token, "bobbobbobbobbobbob");
+    assert_string_equal(config.domains[1].name, "carol");
+    assert_int_equal(config.domains[1].quota_bytes, 3 * MIB);
+}
+
+static void flags_that_are_wrong_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *flag, *sentence;
+    } wrong[] = {
+        {"pool.size", "is not KEY=VALUE"},
+        {"=4GB", "is not KEY=VALUE"},
+        {"pool.sizes=4GB", "did you mean 'pool.size'?"},
+        {"nothing.like.that=1", "--help-config"},
+        {"pool.size=4XB", "flag pool.size: pool.size: '4XB' is not a size"},
+        {"domain.defualt.quota=1GB", "did you mean 'default'?"},
+        {"domain.stranger.quota=1GB", "domains=default,stranger"},
+        {"domain.default.name=x", "no such key of a domain"},
+        {"domain.default.colour=x", "no such key of a domain"},
+        {"domain.=x", "no such key of a domain"},
+        {"domains=a,,b", "domains: '' is empty"},
+        {"domains=a,a", "is there twice"},
+        {"domains=", "is empty"},
+        {"domains=UPPER", "a-z"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        memset(&config, 0x5a, sizeof config);
+        if (wf_config_load("/dev/null", &wrong[i].flag, 1, &config) == WEFT_OK)
+            fail_msg("accepted: %s", wrong[i].flag);
+        if (!strstr(wf_last_error(), wrong[i].sentence))
+            fail_msg("of %s it says: %s", wrong[i].flag, wf_last_error());
+        assert_int_equal(config.workers, 0x5a5a5a5a); /* outputs are set only on success */
+    }
+    char many[WF_DOMAINS_MAX * 4 + 32] = "domains=d0";
+    for (int i = 1; i <= WF_DOMAINS_MAX; i++)
+        append(many, sizeof many, ",d%d", i);
+    const char *flag = many;
+    assert_int_equal(wf_config_load("/dev/null", &flag, 1, &config), WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "more than 64"));
+}
+
+/* ------------------------------------------------------------------------------------- mistakes */
+
+static void mistakes_get_a_sentence(void **state)
+{
+    (void)state;
+    refused("pool:\n  sise: 4GB\n",
+            "c.yaml:2: there is no key 'pool.sise'; did you mean 'pool.size'?");
+    refused("pol:\n  size: 4GB\n", "c.yaml:1: there is no key 'pol'; did you mean 'pool'?");
+    refused("domain: []\n", "did you mean 'domains'?");
+    refused("quite_something_else: 1\n",
+            "c.yaml:1: there is no key 'quite_something_else'; `weftd --help-config`");
+    refused("\n\npool:\n  size: 4XB\n", "c.yaml:4: pool.size: '4XB' is not a size");
+    refused("pool: {size: 1KB}\n", "pool.size: '1KB' is out of range; write a size from 1 MiB");
+    refused("workers: many\n", "c.yaml:1: workers: 'many' is not a whole number from 1 to 64");
+    refused("workers: 0\n", "workers: '0'");
+    refused("workers: -1\n", "workers: '-1'");
+    refused("workers: 18446744073709551618\n", "not a whole number");
+    refused("socket_mode: 0999\n", "octal");
+    refused("socket: ''\n", "socket: '' is empty");
+    refused("drain: soon\n", "drain: 'soon' is not a time");
+    refused("drain: 5 weeks\n", "not a time");
+    refused("drain: 2h\n", "at most 3600 s");
+    refused("log: {level: loud}\n", "one of off, error, warn, info, debug");
+    refused("pool: {huge: yes}\n",
+            "pool.huge: 'yes' is none of its values; write one of auto, on, off");
+    refused("pool: {prefault: maybe}\n", "neither true nor false");
+    refused("pool: {numa_node: first}\n", "not a NUMA node");
+    refused("pool: {size: 8MB, size_max: 4MB}\n",
+            "pool.size_max 4 MiB is less than pool.size 8 MiB");
+    refused("workers: 1\nworkers: 2\n", "c.yaml:2: workers is set twice, first on line 1");
+    refused("pool: {size: 4MB}\npool: {size: 4MB}\n", "c.yaml:2: pool.size is set twice");
+    refused("workers:\n", "c.yaml:1: workers has no value");
+    refused("workers: [1]\n", "workers wants one value, not a list");
+    refused("workers: {a: 1}\n", "workers wants one value, not a section");
+    refused("pool: 4GB\n", "pool is not a mapping");
+    refused("- pool\n", "the configuration is not a mapping");
+    refused("[[[[[[[[[[[[[[", "not a mapping");
+    refused("? [a]\n: b\n", "a key must be one word");
+    refused("a: &x 1\n", "there is no key 'a'");
+    refused("workers: &x 1\n", "anchors");
+    refused("workers: *x\n", "c.yaml:1: anchors (&) and aliases (*)");
+    refused("workers: 1\n---\nworkers: 1\n", "a second document begins");
+    refused("workers: \"1\n", "c.yaml:2: this is not YAML");
+    refused("socket: b: c\n", "c.yaml:1: this is not YAML");
+    refused("\tworkers: 1\n", "this is not YAML");
+    refused("socket: \"a\\0b\"\n", "zero byte");
+    refused("socket: \"a\\nb\"\n", "control characters");
+    refused("http: {token: 'two words'}\n", "http.token: the token has a character");
+}
+
+static void a_token_is_never_repeated_in_a_sentence(void **state)
+{
+    (void)state;
+    refused("http: {token: 'hush hush'}\n", "http.token");
+    assert_null(strstr(wf_last_error(), "hush"));
+}
+
+static void domain_mistakes_get_a_sentence(void **state)
+{
+    (void)state;
+    refused("domains: []\n", "domains is empty");
+    refused("domains: {a: b}\n", "domains is a list");
+    refused("domains: [a]\n", "an entry is not a mapping");
+    refused("domains:\n  - quota: 1GB\n", "c.yaml:2: a domain has no name");
+    refused("domains:\n  - name: A\n", "c.yaml:2: name: 'A'");
+    refused("domains:\n  - name: ''\n", "name: '' is empty");
+    refused("domains:\n  - name: a\n  - name: a\n",
+            "c.yaml:3: domains: 'a' is there twice, first on line 2");
+    refused("domains:\n  - name: a\n    qouta: 1GB\n",
+            "c.yaml:3: a domain has no key 'qouta'; did you mean 'quota'?");
+    refused("domains:\n  - name: a\n    zzzzzzzz: 1GB\n", "write name, quota");
+    refused("domains:\n  - name: a\n    quota: 60TB\n",
+            "c.yaml:3: domain 'a': quota 60 TiB is more than the pool");
+    refused("domains:\n  - name: a\n    allow: [no-such-user-here]\n",
+            "c.yaml:3: allow: this host has no user");
+    refused("domains:\n  - name: a\n    allow: [4294967295]\n", "is not a uid");
+    refused("domains:\n  - name: a\n    allow: ['a,b']\n", "neither a uid nor a user name");
+    refused("domains:\n  - name: a\n    allow: [[a]]\n", "each entry of allow wants one value");
+    refused("domains:\n  - name: a\n    allow: 1,,2\n", "empty entry");
+    refused("domains:\n  - name: a\n    writes: sideways\n", "one of direct, copied");
+    refused("domains:\n  - name: a\n    token: x\n    token_file: y\n",
+            "both token and token_file");
+    refused("domains:\n  - name: a\n    token_file: /nowhere/t\n",
+            "c.yaml:3: token_file: cannot open '/nowhere/t'");
+    refused("domains:\n  - name: a\n    name: b\n", "name is set twice, first on line 2");
+    char many[8192] = "domains:\n";
+    for (int i = 0; i <= WF_DOMAINS_MAX; i++)
+        append(many, sizeof many, "  - name: d%d\n", i);
+    refused(many, "c.yaml:66: domains: there are more than 64");
+    many[0] = '\0';
+    append(many, sizeof many, "domains:\n  - name: a\n    allow: [0");
+    for (int i = 1; i <= WF_ALLOW_MAX; i++)
+        append(many, sizeof many, ",%d", i);
+    append(many, sizeof many, "]\n");
+    refused(many, "33 entries; at most 32");
+}
+
+static void a_file_that_is_none_is_refused(void **state)
+{
+    (void)state;
+    assert_int_equal(wf_config_load(directory, NULL, 0, &config), WEFT_E_SYSTEM);
+    assert_int_equal(wf_config_load("/dev/zero", NULL, 0, &config), WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "larger than 1048576 bytes"));
+}
+
+/* ------------------------------------------------------------------------------------ listeners */
+
+static void a_listener_that_others_reach_asks_for_a_token(void **state)
+{
+    (void)state;
+    refused("http: {listen: '0.0.0.0:9464'}\n",
+            "c.yaml:1: http.listen: '0.0.0.0' can be reached from other hosts");
+    refused("http: {listen: '[::]:9464'}\n", "can be reached");
+    refused("http: {listen: '10.0.0.1:1'}\n", "can be reached");
+    assert_int_equal(parse("http: {listen: '0.0.0.0:9464', token: long-enough-to-matter}\n"),
+                     WEFT_OK);
+    assert_int_equal(parse("http: {listen: '127.8.9.1:1'}\n"), WEFT_OK);
+    assert_int_equal(parse("http: {listen: '[::1]:1'}\n"), WEFT_OK);
+    assert_string_equal(config.http_address, "::1");
+    assert_int_equal(parse("http: {listen: 'localhost:0'}\n"), WEFT_OK);
+    assert_string_equal(config.http_address, "127.0.0.1");
+    assert_int_equal(config.http_port, 0);
+    assert_int_equal(parse("http: {listen: off}\n"), WEFT_OK);
+    assert_string_equal(config.http_address, "");
+    refused("http: {listen: '9464'}\n", "write it like 127.0.0.1:9464");
+    refused("http: {listen: ':9464'}\n", "write it like 127.0.0.1:9464");
+    refused("http: {listen: '127.0.0.1:65536'}\n", "has no port");
+    refused("http: {listen: '127.0.0.1:80x'}\n", "has no port");
+    refused("http: {listen: 'example.org:80'}\n", "numeric address");
+    refused("http: {listen: '::1:80'}\n", "numeric address");
+}
+
+static void tokens_come_from_files(void **state)
+{
+    (void)state;
+    char yaml[256];
+    snprintf(yaml, sizeof yaml, "http:\n  listen: 0.0.0.0:1\n  token_file: %s\n",
+             write_file("token", "open-sesame-open-sesame \nmore\n", 0600));
+    assert_int_equal(parse(yaml), WEFT_OK);
+    assert_string_equal(config.http_token, "open-sesame-open-sesame");
+    write_file("token", "\n", 0600);
+    refused(yaml, "no token in its first line");
+    char longer[WF_TOKEN_MAX + 2];
+    memset(longer, 'x', sizeof longer - 1);
+    longer[sizeof longer - 1] = '\0';
+    write_file("token", longer, 0600);
+    refused(yaml, "c.yaml:3: token_file: the token is 129 bytes long");
+
+    /* The later layer wins, whichever of the two it sets. */
+    const char *path = write_file("both.yaml", "http: {token_file: /nowhere}\n", 0600);
+    static const char *const flag[] = {"http.token=from-the-flag-it-came"};
+    assert_int_equal(wf_config_load(path, flag, 1, &config), WEFT_OK);
+    assert_string_equal(config.http_token, "from-the-flag-it-came");
+    assert_string_equal(config.http_token_file, "");
+}
+
+/* -------------------------------------------------------------------------------- JSON and help */
+
+static void json_tells_values_and_origins_but_no_token(void **state)
+{
+    (void)state;
+    const char *path = write_file("json.yaml",
+                                  "pool: {size: 4MB}\nhttp: {token: do-not-tell-anyone}\n"
+                                  "domains: [{name: a, token: do-not-tell-either}]\n",
+                                  0600);
+    setenv("WEFT_DRAIN", "2s", 1);
+    assert_int_equal(wf_config_load(path, NULL, 0, &config), WEFT_OK);
+    char *text = wf_config_json(&config);
+    assert_non_null(text);
+    assert_null(strstr(text, "do-not-tell"));
+    json_t *root = json_loads(text, 0, NULL), *settings = json_object_get(root, "settings");
+    assert_non_null(root);
+    assert_int_equal(json_object_size(settings), wf_config_field_count);
+    const char *origin, *file;
+    json_int_t value;
+    assert_int_equal(json_unpack(root, "{s:s, s:{s:{s:I, s:s}}}", "file", &file, "settings",
+                                 "pool.size", "value", &value, "origin", &origin),
+                     0);
+    assert_string_equal(file, path);
+    assert_int_equal(value, 4 * MIB);
+    assert_non_null(strstr(origin, "json.yaml:1"));
+    assert_int_equal(json_unpack(settings, "{s:{s:I, s:s}}", "drain", "value", &value, "origin",
+                                 &origin),
+                     0);
+    assert_int_equal(value, 2000);
+    assert_string_equal(origin, "env WEFT_DRAIN");
+    const char *token;
+    assert_int_equal(json_unpack(root, "{s:{s:{s:{s:s, s:s}}}}", "domains", "a", "token", "value",
+                                 &token, "origin", &origin),
+                     0);
+    assert_string_equal(token, "***");
+    assert_non_null(strstr(origin, "json.yaml:3"));
+    json_decref(root);
+    free(text);
+}
+
+/* `config` was read from a file: it says every default that does not depend on the host, and no
+ * other. */
+static void says_the_defaults(void)
+{
+    struct wf_config *defaults = malloc(sizeof *defaults);
+    assert_non_null(defaults);
+    wf_config_defaults(defaults);
+    for (size_t i = 0; i < wf_config_field_count; i++) {
+        const struct wf_field *field = &wf_config_fields[i];
+        char expected[WF_CONFIG_VALUE_MAX], got[WF_CONFIG_VALUE_MAX];
+        wf_value_text(field, defaults, expected, sizeof expected);
+        assert_string_equal(wf_value_text(field, &config, got, sizeof got), expected);
+        bool said = config.origin[i].layer == WF_FROM_FILE;
+        if (said == (field->host_default != NULL))
+            fail_msg("%s: %s", field->key, said ? "this host's value is there" : "is missing");
+    }
+    assert_int_equal(config.domain_count, 1);
+    for (size_t i = 0; i < wf_domain_field_count; i++) {
+        const struct wf_field *field = &wf_domain_fields[i];
+        char expected[WF_CONFIG_VALUE_MAX], got[WF_CONFIG_VALUE_MAX];
+        wf_value_text(field, &defaults->domains[0], expected, sizeof expected);
+        assert_string_equal(wf_value_text(field, &config.domains[0], got, sizeof got), expected);
+        if (config.domains[0].origin[i].layer != WF_FROM_FILE)
+            fail_msg("domain: %s is missing", field->key);
+    }
+    free(defaults);
+}
+
+static void the_packaged_file_says_the_defaults(void **state)
+{
+    (void)state;
+    if (wf_config_load(PACKAGED_CONFIG, NULL, 0, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    says_the_defaults();
+}
+
+static void help_is_a_configuration_that_says_the_defaults(void **state)
+{
+    (void)state;
+    char *help = wf_config_help();
+    assert_non_null(help);
+    if (parse(help) != WEFT_OK)
+        fail_msg("%s in:\n%s", wf_last_error(), help);
+    says_the_defaults();
+    for (size_t i = 0; i < wf_config_field_count; i++) {
+        char variable[WF_CONFIG_KEY_MAX + 6];
+        if (!strstr(help, wf_config_variable(wf_config_fields[i].key, variable)))
+            fail_msg("the help does not name %s", variable);
+    }
+    for (const char *line = help; *line; line += strcspn(line, "\n") + 1)
+        if (strcspn(line, "\n") > 120)
+            fail_msg("too long: %.130s", line);
+    free(help);
+}
+
+/* ---------------------------------------------------------------------------------------- check */
+
+struct heard {
+    char all[4096];
+    int fatal, count;
+};
+
+static void hear(void *context, bool fatal, const char *sentence)
+{
+    struct heard *heard = context;
+    heard->count++;
+    heard->fatal += fatal;
+    append(heard->all, sizeof heard->all, "%s\n", sentence);
+}
+
+static struct heard remarks_on(const char *yaml)
+{
+    char path[160], socket[200], full[2048];
+    snprintf(socket, sizeof socket, "%s/weftd.sock", directory);
+    snprintf(full, sizeof full, "%s%s%s\n%s",
+             strstr(yaml, "socket:") ? "" : "socket: ", strstr(yaml, "socket:") ? "" : socket, "",
+             yaml);
+    snprintf(path, sizeof path, "%s", write_file("check.yaml", full, 0644));
+    if (wf_config_load(path, NULL, 0, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    struct heard heard = {0};
+    enum weft_status status = wf_config_check(&config, hear, &heard);
+    assert_int_equal(status, heard.fatal ? WEFT_E_INVALID : WEFT_OK);
+    return heard;
+}
+
+static void said(struct heard heard, bool fatal, const char *sentence)
+{
+    if (!strstr(heard.all, sentence) || (heard.fatal > 0) != fatal)
+        fail_msg("expected (fatal %d): %s\nheard (fatal %d): %s", fatal, sentence, heard.fatal,
+                 heard.all);
+}
+
+static void check_remarks_on_this_host(void **state)
+{
+    (void)state;
+    struct heard quiet = remarks_on("pool: {size: 1MB}\n");
+    if (quiet.count)
+        fail_msg("a plain configuration is remarked upon: %s", quiet.all);
+    said(remarks_on("pool: {size: 60TB, prefault: true}\n"), true,
+         "pool.size 60 TiB is more than this");
+    said(remarks_on("pool: {size: 60TB}\n"), false, "pool.size 60 TiB is more than this");
+    said(remarks_on("pool: {size: 60TB, huge: on}\n"), true, "pool.huge is on");
+    said(remarks_on("pool: {numa_node: 1000}\n"), true, "no such node");
+    said(remarks_on("socket: /nowhere/deep/weftd.sock\n"), true, "create '/nowhere/deep'");
+    said(remarks_on("socket_mode: 0666\ndomains: [{name: a, allow: any}]\n"), false,
+         "every user of this host may attach");
+    said(remarks_on("domains: [{name: a, allow: [1]}]\n"), false, "socket_mode 0600 keeps them");
+    said(remarks_on("domains: [{name: a, token: short}]\n"), false, "can be guessed");
+    said(remarks_on("domains: [{name: a, token: abcdefghijklmnopqrs}]\n"), false,
+         "every user of this host can read");
+    said(remarks_on("domains: [{name: a, secret_file: /nowhere/s}]\n"), true,
+         "cannot open '/nowhere/s'");
+    said(remarks_on("pool: {size: 1MB, size_max: 4MB}\ndomains: [{name: a, quota: 2MB}]\n"), false,
+         "once memory is lent");
+    said(remarks_on(
+             "pool: {size: 4MB, size_max: 4MB}\ndomains: [{name: a, quota: 3MB}, {name: b, quota: "
+             "3MB}]\n"),
+         false, "add up to more");
+    said(remarks_on("http: {listen: '0.0.0.0:1', token: abcdefghijklmnopqrs}\n"), false,
+         "clear text");
+    char yaml[256];
+    snprintf(yaml, sizeof yaml, "domains: [{name: a, secret_file: %s}]\n",
+             write_file("secret", "short", 0644));
+    said(remarks_on(yaml), true, "has 5 bytes and 32 are needed");
+    setenv("WEFT_POOL_SZIE", "1GB", 1);
+    said(remarks_on("pool: {size: 1MB}\n"), false, "did you mean WEFT_POOL_SIZE?");
+}
+
+static void check_remarks_on_a_shared_socket_directory(void **state)
+{
+    (void)state;
+    char open_directory[64], yaml[128];
+    snprintf(open_directory, sizeof open_directory, "%s/open", directory);
+    assert_int_equal(mkdir(open_directory, 0700), 0);
+    snprintf(yaml, sizeof yaml, "socket: %s/weftd.sock\n", open_directory);
+    assert_int_equal(remarks_on(yaml).count, 0);
+    assert_int_equal(chmod(open_directory, 0777), 0);
+    said(remarks_on(yaml), true, "chmod go-w");
+    assert_int_equal(chmod(open_directory, 01777), 0);
+    assert_int_equal(remarks_on(yaml).count, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(defaults_need_no_file, clean_environment),
+        cmocka_unit_test_setup(each_layer_wins_over_the_one_below, clean_environment),
+        cmocka_unit_test_setup(the_file_can_be_named_by_a_variable, clean_environment),
+        cmocka_unit_test_setup(every_field_is_set_by_every_layer, clean_environment),
+        cmocka_unit_test_setup(domains_come_from_file_and_flags, clean_environment),
+        cmocka_unit_test_setup(flags_that_are_wrong_are_refused, clean_environment),
+        cmocka_unit_test_setup(mistakes_get_a_sentence, clean_environment),
+        cmocka_unit_test_setup(a_token_is_never_repeated_in_a_sentence, clean_environment),
+        cmocka_unit_test_setup(domain_mistakes_get_a_sentence, clean_environment),
+        cmocka_unit_test_setup(a_file_that_is_none_is_refused, clean_environment),
+        cmocka_unit_test_setup(a_listener_that_others_reach_asks_for_a_token, clean_environment),
+        cmocka_unit_test_setup(tokens_come_from_files, clean_environment),
+        cmocka_unit_test_setup(json_tells_values_and_origins_but_no_token, clean_environment),
+        cmocka_unit_test_setup(the_packaged_file_says_the_defaults, clean_environment),
+        cmocka_unit_test_setup(help_is_a_configuration_that_says_the_defaults, clean_environment),
+        cmocka_unit_test_setup(check_remarks_on_this_host, clean_environment),
+        cmocka_unit_test_setup(check_remarks_on_a_shared_socket_directory, clean_environment),
+    };
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
