@@ -10,9 +10,10 @@ export FUZZ_SECONDS
 
 SANITIZED := --buildtype=debugoptimized -Db_lundef=false -Dwerror=$(WERROR)
 
-# What every sanitizer report ends in is a failed test.
+# What every sanitizer report ends in is a failed test.  Not detect_stack_use_after_return: gcc 12
+# places 64-byte vectors on a stack of its making that is aligned to 32 (gcc bug 110027).
 export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
-export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1:detect_stack_use_after_return=1
+export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
