@@ -32,8 +32,8 @@ const char *wf_sha_isa_name(enum wf_sha_isa isa);
 /* Whether this build and this CPU have it. */
 bool wf_sha_isa_usable(enum wf_sha_isa isa);
 
-/* The fastest usable one: AVX-512, else SHA-NI (by way of OpenSSL), else AVX2; docs/IDENTITY.md says
- * what of this was measured. */
+/* The fastest usable one: AVX-512, else SHA-NI (by way of OpenSSL), else AVX2; docs/IDENTITY.md
+ * says what of this was measured. */
 enum wf_sha_isa wf_sha_isa_best(void);
 
 /* Messages that it takes in one call: WF_SHA_SCALAR 1, WF_SHA_AVX2 8, WF_SHA_AVX512 16. */

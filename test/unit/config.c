@@ -510,6 +510,38 @@ static void the_packaged_file_says_the_defaults(void **state)
     says_the_defaults();
 }
 
+/* Whether a line of `text`, a comment or not, starts with the last word of `key` and a colon. */
+static bool documents(const char *text, const char *key)
+{
+    const char *dot = strrchr(key, '.');
+    const char *word = dot ? dot + 1 : key;
+    size_t length = strlen(word);
+    for (const char *line = text; *line;
+         line += strcspn(line, "\n") + (strchr(line, '\n') != NULL)) {
+        const char *at = line + strspn(line, " #-");
+        if (strncmp(at, word, length) == 0 && at[length] == ':')
+            return true;
+    }
+    return false;
+}
+
+static void the_packaged_file_documents_every_key(void **state)
+{
+    (void)state;
+    static char text[64 * 1024];
+    FILE *file = fopen(PACKAGED_CONFIG, "r");
+    assert_non_null(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    assert_false(documents(text, "pool.no_such_key"));
+    for (size_t i = 0; i < wf_config_field_count; i++)
+        if (!documents(text, wf_config_fields[i].key))
+            fail_msg("packaging/weftd.yaml does not name %s", wf_config_fields[i].key);
+    for (size_t i = 0; i < wf_domain_field_count; i++)
+        if (!documents(text, wf_domain_fields[i].key))
+            fail_msg("packaging/weftd.yaml does not name domains[].%s", wf_domain_fields[i].key);
+}
+
 static void help_is_a_configuration_that_says_the_defaults(void **state)
 {
     (void)state;

@@ -183,8 +183,9 @@ static void test_chain_continues(void **state)
         tokens[i] = random_u32();
     wf_identity_chain(root, tokens, 40, 16, NULL, whole);
     const uint8_t *parent = root;
-    for (size_t at = 0, step = 1;
-         at<40; at += step, step = step + 1> 40 - at - step ? 1 : step + 1) {
+    for (size_t at = 0, step = 1; at < 40; at += step, step++) {
+        if (step > 40 - at)
+            step = 40 - at;
         wf_identity_chain(parent, tokens + 16 * at, step, 16, NULL, pieces + 32 * at);
         parent = pieces + 32 * (at + step - 1);
     }
@@ -352,11 +353,12 @@ static void test_vectors(void **state)
         fail_msg("%s: %s", WF_IDENTITY_VECTORS, error.text);
     size_t i, opaque_count = 0;
     assert_true(json_array_size(json_object_get(file, "roots")) >= 10);
-    json_array_foreach(json_object_get(file, "roots"), i, vector) check_root_vector(vector);
+    json_array_foreach (json_object_get(file, "roots"), i, vector)
+        check_root_vector(vector);
     assert_true(json_array_size(json_object_get(file, "chains")) >= 5);
-    json_array_foreach(json_object_get(file, "chains"), i, vector) check_chain_vector(vector);
-    json_array_foreach(json_object_get(file, "opaque"), i, vector)
-    {
+    json_array_foreach (json_object_get(file, "chains"), i, vector)
+        check_chain_vector(vector);
+    json_array_foreach (json_object_get(file, "opaque"), i, vector) {
         uint8_t root[32], bytes[4096], got[32];
         from_hex(json_object_get(vector, "root"), root, 32);
         wf_identity_bytes(root, bytes,
