@@ -666,6 +666,7 @@ int main(void)
         cmocka_unit_test_setup(tokens_come_from_files, clean_environment),
         cmocka_unit_test_setup(json_tells_values_and_origins_but_no_token, clean_environment),
         cmocka_unit_test_setup(the_packaged_file_says_the_defaults, clean_environment),
+        cmocka_unit_test(the_packaged_file_documents_every_key),
         cmocka_unit_test_setup(help_is_a_configuration_that_says_the_defaults, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_this_host, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_a_shared_socket_directory, clean_environment),
