@@ -7,7 +7,7 @@
 
 static _Thread_local char last_error[WF_ERROR_MAX];
 
-enum weft_status wf_fail(enum weft_status status, const char *format, ...)
+void wf_fail_keep(const char *format, ...)
 {
     int saved_errno = errno;
     va_list arguments;
@@ -15,7 +15,6 @@ enum weft_status wf_fail(enum weft_status status, const char *format, ...)
     vsnprintf(last_error, sizeof last_error, format, arguments);
     va_end(arguments);
     errno = saved_errno;
-    return status;
 }
 
 const char *wf_last_error(void)

@@ -198,7 +198,7 @@ static void every_field_is_set_by_every_layer(void **state)
         if (wf_config_load("/dev/null", shrinks ? small : sized, 1, &config) != WEFT_OK)
             fail_msg("%s", wf_last_error());
         unsetenv(variable);
-        assert_int_equal(config.origin[i].layer, shrinks || strcmp(field->key, "pool.size_max")
+        assert_int_equal(config.origin[i].layer, shrinks || strcmp(field->key, "pool.size_max") != 0
                                                      ? WF_FROM_ENVIRONMENT
                                                      : WF_FROM_FLAG);
         assert_string_equal(wf_value_text(field, &config, got, sizeof got), value);
