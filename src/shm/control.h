@@ -58,6 +58,9 @@ struct wf_message {
 };
 static_assert(sizeof(struct wf_message) == 24, "wire format");
 
+/* How many array elements a message can carry behind its fixed part. */
+#define WF_MESSAGE_ROOM(fixed, element) ((WF_MESSAGE_MAX - sizeof(fixed)) / sizeof(element))
+
 /* ---------------------------------------------------------------------------------------- hello */
 
 #define WF_NAME_BYTES 64
@@ -88,8 +91,8 @@ struct wf_format_open {
     uint32_t reserved;
     double rope_theta;
     uint64_t block_bytes;
-    char model[512];
-    char scaling[512];
+    char model[520]; /* zero-terminated, like scaling */
+    char scaling[4104];
     uint8_t adapter[256];
     uint8_t salt[256];
 };
@@ -172,8 +175,10 @@ struct wf_commit_block {
 /* COMMIT and ABORT */
 struct wf_commit {
     struct wf_message message;
-    uint32_t count, reserved;
-    uint64_t session; /* whose chain now ends with the last of them; 0: no one's */
+    uint32_t count;
+    uint32_t has_tip; /* `session`'s chain now ends at `tip`, if that is committed */
+    uint64_t session; /* 0: no one's */
+    uint8_t tip[32];
     struct wf_commit_block blocks[];
 };
 

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weftd: flags, configuration, start, loop, end.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/size.h"
+#include "daemon/node.h"
+
+enum { EXIT_STARTED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUNNING = 3 };
+
+#define OVERRIDES_MAX 64
+
+struct arguments {
+    const char *config_file;
+    const char *overrides[OVERRIDES_MAX];
+    size_t override_count;
+    char room[OVERRIDES_MAX][320]; /* what overrides made of short flags point to */
+    bool check, json;
+};
+
+static const char usage_text[] =
+    "weftd: the node of a Weft memory fabric\n"
+    "\n"
+    "usage: weftd [--config FILE] [--socket PATH] [--pool SIZE] [--http ADDRESS:PORT|off]\n"
+    "             [--set KEY=VALUE]... [--log LEVEL]\n"
+    "       weftd --check-config [--json]      read the configuration, say what is wrong, start nothing\n"
+    "       weftd --help-config                every key with its default and meaning\n"
+    "       weftd --version | --help\n"
+    "\n"
+    "Without any of these it serves this user on the default socket with a quarter of the host's memory.\n"
+    "Later sources win: built-in defaults, the file, WEFT_* variables, flags.\n"
+    "SIGTERM lets running puts finish (`drain`), then stops; a second one stops at once.\n"
+    "\n"
+    "exit status: 0 stopped as asked; 1 could not start or go on; 2 wrong usage or configuration;\n"
+    "             3 a weftd is running on that socket already\n";
+
+static void override_add(struct arguments *arguments, const char *key, const char *value)
+{
+    if (arguments->override_count == OVERRIDES_MAX) {
+        fprintf(stderr, "weftd: more than %d settings on the command line; put them into a file\n",
+                OVERRIDES_MAX);
+        exit(EXIT_USAGE);
+    }
+    char *room = arguments->room[arguments->override_count];
+    snprintf(room, sizeof arguments->room[0], "%s%s%s", key, *key ? "=" : "", value);
+    arguments->overrides[arguments->override_count++] = room;
+}
+
+static void config_help(void)
+{
+    char *text = wf_config_help();
+    if (text)
+        fputs(text, stdout);
+    free(text);
+}
+
+static void arguments_read(int argc, char **argv, struct arguments *out)
+{
+    enum { CHECK = 1000, HELP_CONFIG, JSON, VERSION };
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},   {"socket", required_argument, NULL, 's'},
+        {"pool", required_argument, NULL, 'p'},     {"http", required_argument, NULL, 'w'},
+        {"set", required_argument, NULL, 'o'},      {"log", required_argument, NULL, 'l'},
+        {"check-config", no_argument, NULL, CHECK}, {"help-config", no_argument, NULL, HELP_CONFIG},
+        {"json", no_argument, NULL, JSON},          {"version", no_argument, NULL, VERSION},
+        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
+    };
+    for (int flag; (flag = getopt_long(argc, argv, "c:s:p:o:h", options, NULL)) != -1;) {
+        switch (flag) {
+        case 'c': out->config_file = optarg; break;
+        case 's': override_add(out, "socket", optarg); break;
+        case 'p': override_add(out, "pool.size", optarg); break;
+        case 'w': override_add(out, "http.listen", optarg); break;
+        case 'l': override_add(out, "log.level", optarg); break;
+        case 'o': override_add(out, "", optarg); break;
+        case CHECK: out->check = true; break;
+        case JSON: out->json = true; break;
+        case HELP_CONFIG: config_help(); exit(EXIT_STARTED);
+        case VERSION: printf("weftd %s\n", WF_VERSION); exit(EXIT_STARTED);
+        case 'h': fputs(usage_text, stdout); exit(EXIT_STARTED);
+        default: fputs("weftd: see weftd --help\n", stderr); exit(EXIT_USAGE);
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "weftd: '%s' is not a flag; see weftd --help\n", argv[optind]);
+        exit(EXIT_USAGE);
+    }
+}
+
+static void remark(void *context, bool fatal, const char *sentence)
+{
+    int *fatal_count = context;
+    *fatal_count += fatal;
+    fprintf(stderr, "weftd: %s%s\n", fatal ? "" : "note: ", sentence);
+}
+
+static int check(const struct wf_config *config, bool json)
+{
+    int fatal = 0;
+    enum weft_status status = wf_config_check(config, remark, &fatal);
+    assert((status != WEFT_OK) == (fatal > 0));
+    if (json) {
+        char *text = wf_config_json(config);
+        if (text)
+            puts(text);
+        free(text);
+    } else {
+        printf("configuration %s: %s\n", config->file[0] ? config->file : "(built-in defaults)",
+               fatal ? "weftd would not start" : "ok");
+    }
+    return fatal ? EXIT_USAGE : EXIT_STARTED;
+}
+
+static int serve(const struct wf_config *config)
+{
+    struct wf_node *node = NULL;
+    char size[16];
+    int result = EXIT_FAILED;
+    enum weft_status status = wf_node_create(config, &node);
+    if (status == WEFT_OK)
+        status = wf_server_start(node);
+    if (status == WEFT_OK) {
+        wf_info("weftd", "version %s, pid %d, socket %s, pool dram0 %s in %s pages, %u domain%s",
+                WF_VERSION, (int)getpid(), config->socket,
+                wf_size_format(node->pool_bytes, size, sizeof size),
+                node->pages == WF_PAGES_HUGE  ? "huge"
+                : node->pages == WF_PAGES_THP ? "transparent huge"
+                                              : "normal",
+                node->domain_count, node->domain_count == 1 ? "" : "s");
+        status = wf_server_run(node);
+    }
+    if (status == WEFT_OK) {
+        wf_info("weftd", "stopped");
+        result = EXIT_STARTED;
+    } else {
+        fprintf(stderr, "weftd: %s\n", wf_last_error());
+        result = status == WEFT_E_BUSY ? EXIT_RUNNING : EXIT_FAILED;
+    }
+    if (node)
+        wf_server_stop(node);
+    wf_node_destroy(node);
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    static struct arguments arguments;
+    static struct wf_config config;
+    arguments_read(argc, argv, &arguments);
+    if (wf_config_load(arguments.config_file, arguments.overrides, arguments.override_count,
+                       &config) != WEFT_OK) {
+        fprintf(stderr, "weftd: %s\n", wf_last_error());
+        return EXIT_USAGE;
+    }
+    if (arguments.check)
+        return check(&config, arguments.json);
+    wf_log_level_set((enum wf_log_level)config.log_level);
+    return serve(&config);
+}

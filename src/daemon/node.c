@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Domains and the memory budget.
+ */
+#include "daemon/node.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/size.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+
+#define JOBS_MAX 1024
+#define RECLAIM_STEP_BYTES ((uint64_t)64 << 20)
+
+enum weft_status wf_segment_create(const char *name, uint64_t bytes, enum wf_pages pages,
+                                   struct wf_segment *out)
+{
+    struct wf_segment segment = {.fd = -1, .bytes = bytes};
+    enum weft_status status = wf_memfd_create(name, bytes, pages, &segment.fd);
+    if (status == WEFT_OK)
+        status = wf_map(segment.fd, bytes, true, &segment.memory);
+    if (status != WEFT_OK) {
+        if (segment.fd >= 0)
+            close(segment.fd);
+        return status;
+    }
+    if (pages == WF_PAGES_THP)
+        wf_advise_huge(segment.memory, bytes);
+    *out = segment;
+    return WEFT_OK;
+}
+
+void wf_segment_destroy(struct wf_segment *segment)
+{
+    wf_unmap(segment->memory, segment->bytes);
+    if (segment->fd >= 0)
+        close(segment->fd);
+    *segment = (struct wf_segment){.fd = -1};
+}
+
+/* ------------------------------------------------------------------------------------------ budget */
+
+static uint64_t used_of(const struct wf_domain *domain)
+{
+    return domain->store.used_bytes + domain->store.other_bytes;
+}
+
+/* A domain's part of the pool when all want theirs: in proportion to the quotas. */
+static uint64_t share_of(const struct wf_domain *domain)
+{
+    const struct wf_node *node = domain->node;
+    double all = 0;
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        all += (double)node->domains[i].store.quota_bytes;
+    return (uint64_t)((double)node->pool_bytes * (double)domain->store.quota_bytes / all);
+}
+
+static void punch(void *context, uint64_t first, uint64_t count)
+{
+    struct wf_domain *domain = context;
+    uint64_t offset = first * WF_GRANULE, bytes = count * WF_GRANULE;
+    /* A hole in reserved huge pages frees whole ones only; what is around them is zeroed by hand,
+     * so that a freed range never shows old bytes. */
+    if (domain->node->pages == WF_PAGES_HUGE)
+        memset((char *)domain->pool.memory + offset, 0, bytes);
+    if (wf_punch(domain->pool.fd, offset, bytes) != WEFT_OK) {
+        wf_warn("node", "%s", wf_last_error());
+        memset((char *)domain->pool.memory + offset, 0, bytes);
+    }
+}
+
+/* Take free backed memory from a domain's arena back into the budget. */
+static uint64_t trim(struct wf_domain *domain, uint64_t bytes)
+{
+    uint64_t granules = (bytes + WF_GRANULE - 1) / WF_GRANULE;
+    uint64_t done = wf_arena_trim(&domain->store.arena, granules, punch, domain) * WF_GRANULE;
+    domain->store.backed_bytes -= done;
+    domain->node->budget_free += done;
+    return done;
+}
+
+/* Free `bytes` for `wanting` (NULL: for the host): first what lies idle with any domain, then by
+ * eviction from those that use more than their share, most first. */
+static void collect(struct wf_node *node, const struct wf_domain *wanting, uint64_t bytes)
+{
+    uint64_t start = node->budget_free;
+    for (uint32_t i = 0; i < node->domain_count && node->budget_free - start < bytes; i++)
+        if (&node->domains[i] != wanting)
+            trim(&node->domains[i], bytes - (node->budget_free - start));
+    while (node->budget_free - start < bytes) {
+        if (wanting && used_of(wanting) + bytes > share_of(wanting))
+            return;
+        struct wf_domain *most = NULL;
+        int64_t over_most = wanting ? 0 : INT64_MIN;
+        for (uint32_t i = 0; i < node->domain_count; i++) {
+            struct wf_domain *domain = &node->domains[i];
+            int64_t over = (int64_t)used_of(domain) - (int64_t)share_of(domain);
+            if (domain != wanting && over > over_most &&
+                domain->store.policy_ops->candidates(domain->store.policy) > 0) {
+                most = domain;
+                over_most = over;
+            }
+        }
+        if (!most)
+            return;
+        uint64_t missing = bytes - (node->budget_free - start);
+        wf_store_make_free(&most->store, missing, WF_EVICT_RECLAIM);
+        if (trim(most, missing) == 0)
+            return;
+    }
+}
+
+static uint64_t budget_take(void *context, uint64_t least, uint64_t wanted)
+{
+    struct wf_domain *domain = context;
+    struct wf_node *node = domain->node;
+    if (node->budget_free < least)
+        collect(node, domain, least - node->budget_free);
+    if (node->budget_free < least)
+        return 0;
+    uint64_t take = wanted < node->budget_free ? wanted : node->budget_free;
+    take = take / WF_GRANULE * WF_GRANULE;
+    node->budget_free -= take;
+    return take;
+}
+
+static void budget_give(void *context, uint64_t bytes)
+{
+    struct wf_domain *domain = context;
+    domain->node->budget_free += bytes;
+}
+
+bool wf_node_budget(struct wf_node *node, struct wf_domain *domain, uint64_t bytes)
+{
+    if (node->budget_free < bytes)
+        collect(node, domain, bytes - node->budget_free);
+    /* For its own needs a domain's own blocks go as well. */
+    if (node->budget_free < bytes) {
+        uint64_t missing = bytes - node->budget_free;
+        wf_store_make_free(&domain->store, missing, WF_EVICT_ROOM);
+        trim(domain, missing);
+    }
+    if (node->budget_free < bytes)
+        return false;
+    node->budget_free -= bytes;
+    return true;
+}
+
+void wf_node_budget_give(struct wf_node *node, uint64_t bytes)
+{
+    node->budget_free += bytes;
+}
+
+void wf_node_reclaim_step(struct wf_node *node)
+{
+    struct wf_reclaim *reclaim = &node->reclaim;
+    if (!reclaim->client)
+        return;
+    uint64_t missing = reclaim->wanted - reclaim->done;
+    uint64_t step = missing < RECLAIM_STEP_BYTES ? missing : RECLAIM_STEP_BYTES;
+    if (node->budget_free < step)
+        collect(node, NULL, step - node->budget_free);
+    uint64_t got = node->budget_free < step ? node->budget_free : step;
+    node->budget_free -= got;
+    node->pool_bytes -= got;
+    reclaim->done += got;
+    bool all = reclaim->done >= reclaim->wanted;
+    if (!all && got > 0 && wf_now_ns() < reclaim->deadline_ns)
+        return;
+    struct wf_client *client = &node->clients[reclaim->client - 1];
+    struct wf_message to = {.op = WF_OP_RECLAIM, .sequence = reclaim->sequence};
+    struct wf_count_answer *answer = (struct wf_count_answer *)(void *)node->answer;
+    answer->count = reclaim->done;
+    reclaim->client = 0;
+    wf_telemetry_event(node, NULL, "reclaim", "the host took back %llu of %llu bytes",
+                       (unsigned long long)reclaim->done, (unsigned long long)reclaim->wanted);
+    wf_answer(client, &to, all ? WEFT_OK : WEFT_PENDING, sizeof *answer, NULL, 0);
+}
+
+/* ------------------------------------------------------------------------------------ what is held */
+
+static void scan_pins(void *context, void (*seen)(void *context, uint32_t slot), void *seen_context)
+{
+    struct wf_domain *domain = context;
+    struct wf_node *node = domain->node;
+    for (uint32_t i = 0; i < node->config.clients_max; i++)
+        if (node->clients[i].domain == domain && node->clients[i].fd >= 0)
+            wf_pins_scan(&node->clients[i].pins, seen, seen_context);
+}
+
+static void gone(void *context, const uint8_t key[32], uint64_t bytes, uint64_t age,
+                 enum wf_evict_reason reason)
+{
+    struct wf_domain *domain = context;
+    domain->evicted[reason]++;
+    wf_telemetry_gone(domain, key, bytes, age, reason);
+}
+
+static void touched(void *context, uint32_t slot)
+{
+    struct wf_domain *domain = context;
+    wf_store_used(&domain->store, slot);
+}
+
+void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain)
+{
+    for (uint32_t i = 0; i < node->config.clients_max; i++) {
+        struct wf_client *client = &node->clients[i];
+        if (client->domain == domain && client->fd >= 0)
+            wf_pins_drain(&client->pins, &client->touch_tail, touched, domain);
+    }
+}
+
+/* ----------------------------------------------------------------------------------------- domains */
+
+static enum weft_status secret_load(struct wf_domain *domain)
+{
+    const char *path = domain->config->secret_file;
+    if (!path[0]) {
+        domain->secret_bytes = 32;
+        if (getrandom(domain->secret, domain->secret_bytes, 0) != (ssize_t)domain->secret_bytes)
+            return wf_fail(WEFT_E_SYSTEM, "getrandom: %s", strerror(errno));
+        return WEFT_OK;
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, domain->secret, sizeof domain->secret);
+    enum weft_status status = WEFT_OK;
+    if (got < 0)
+        status = wf_fail(WEFT_E_SYSTEM, "domain %s: secret_file %s: %s", domain->config->name, path,
+                         strerror(errno));
+    else if (got < 32)
+        status = wf_fail(WEFT_E_INVALID,
+                         "domain %s: secret_file %s has %zd bytes; put at least 32 random "
+                         "ones there (head -c 32 /dev/urandom)",
+                         domain->config->name, path, got);
+    else
+        domain->secret_bytes = (size_t)got;
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+static uint32_t slots_for(const struct wf_config *config, uint64_t pool_bytes)
+{
+    uint64_t slots = pool_bytes / config->block_bytes_min + 1024;
+    return slots < ((uint64_t)1 << 31) ? (uint32_t)slots : 1u << 31;
+}
+
+static enum weft_status domain_init(struct wf_node *node, struct wf_domain *domain, uint32_t id)
+{
+    const struct wf_config *config = &node->config;
+    domain->node = node;
+    domain->id = id;
+    domain->config = &config->domains[id];
+    domain->index.fd = domain->pool.fd = domain->index_readonly = domain->pool_readonly = -1;
+    uint64_t quota = domain->config->quota_bytes ? domain->config->quota_bytes
+                                                 : config->pool_bytes_max;
+    /* The segment is as large as the domain may ever become; only what is backed holds memory. */
+    uint64_t bytes = quota < config->pool_bytes_max ? quota : config->pool_bytes_max;
+    bytes = (bytes + WF_HUGE_BYTES - 1) / WF_HUGE_BYTES * WF_HUGE_BYTES;
+    uint32_t slots = slots_for(config, bytes);
+    enum weft_status status = secret_load(domain);
+    if (status == WEFT_OK)
+        status = wf_segment_create("weft-index", wf_index_bytes(slots, NULL), WF_PAGES_NORMAL,
+                                   &domain->index);
+    if (status == WEFT_OK)
+        status = wf_segment_create("weft-pool", bytes, node->pages, &domain->pool);
+    if (status == WEFT_OK && config->pool_numa_node >= 0)
+        status = wf_bind_node(domain->pool.memory, bytes, config->pool_numa_node);
+    if (status == WEFT_OK)
+        status = wf_memfd_reopen_readonly(domain->index.fd, &domain->index_readonly);
+    if (status == WEFT_OK)
+        status = wf_memfd_reopen_readonly(domain->pool.fd, &domain->pool_readonly);
+    if (status != WEFT_OK)
+        return status;
+    struct wf_store_options options = {
+        .index_memory = domain->index.memory,
+        .index_bytes = domain->index.bytes,
+        .slots_max = slots,
+        .pool_bytes = bytes,
+        .quota_bytes = quota,
+        .epoch = node->epoch,
+        .domain = id,
+        .policy = &wf_policy_lru,
+        .env = {.context = domain,
+                .budget_take = budget_take,
+                .budget_give = budget_give,
+                .scan_pins = scan_pins,
+                .gone = gone},
+    };
+    return wf_store_init(&domain->store, &options);
+}
+
+static void domain_fini(struct wf_domain *domain)
+{
+    if (domain->store.slots)
+        wf_store_fini(&domain->store);
+    if (domain->index_readonly >= 0)
+        close(domain->index_readonly);
+    if (domain->pool_readonly >= 0)
+        close(domain->pool_readonly);
+    wf_segment_destroy(&domain->index);
+    wf_segment_destroy(&domain->pool);
+    memset(domain->secret, 0, sizeof domain->secret);
+}
+
+struct wf_domain *wf_node_domain(struct wf_node *node, const char *name)
+{
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        if (strcmp(node->domains[i].config->name, name) == 0)
+            return &node->domains[i];
+    return NULL;
+}
+
+/* Populate every domain's share now, so that no put meets a page fault. */
+static enum weft_status prefault(struct wf_node *node)
+{
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        struct wf_domain *domain = &node->domains[i];
+        uint64_t share = share_of(domain) / WF_HUGE_BYTES * WF_HUGE_BYTES;
+        if (share > domain->pool.bytes)
+            share = domain->pool.bytes;
+        if (share == 0 || share > node->budget_free)
+            continue;
+        enum weft_status status = wf_populate(domain->pool.memory, share);
+        if (status != WEFT_OK)
+            return status;
+        uint64_t backed = (uint64_t)wf_arena_back(&domain->store.arena,
+                                                  (uint32_t)(share / WF_GRANULE),
+                                                  (uint32_t)(share / WF_GRANULE)) *
+                          WF_GRANULE;
+        node->budget_free -= backed;
+        domain->store.backed_bytes += backed;
+    }
+    return WEFT_OK;
+}
+
+static enum wf_pages pages_choose(const struct wf_config *config)
+{
+    if (config->pool_huge == WF_HUGE_OFF)
+        return WF_PAGES_NORMAL;
+    if (config->pool_huge == WF_HUGE_ON || wf_huge_free_bytes() >= config->pool_bytes_max)
+        return WF_PAGES_HUGE;
+    return WF_PAGES_THP;
+}
+
+static enum weft_status tables_create(struct wf_node *node)
+{
+    const struct wf_config *config = &node->config;
+    node->clients = wf_calloc(config->clients_max, sizeof *node->clients, "the table of clients");
+    node->formats = wf_calloc(config->formats_max, sizeof *node->formats, "the table of formats");
+    node->sessions = wf_calloc(config->sessions_max, sizeof *node->sessions,
+                               "the table of sessions");
+    node->regions = wf_calloc(config->regions_max, sizeof *node->regions, "the table of regions");
+    node->domains = wf_calloc(config->domain_count, sizeof *node->domains, "the table of domains");
+    if (!node->clients || !node->formats || !node->sessions || !node->regions || !node->domains)
+        return WEFT_E_NO_MEMORY;
+    for (uint32_t i = 0; i < config->clients_max; i++)
+        node->clients[i].fd = -1;
+    return WEFT_OK;
+}
+
+enum weft_status wf_node_create(const struct wf_config *config, struct wf_node **out)
+{
+    struct wf_node *node = wf_calloc(1, sizeof *node, "the node");
+    if (!node)
+        return WEFT_E_NO_MEMORY;
+    node->config = *config;
+    node->epoll = node->listener = node->lock = node->signals = node->timer = -1;
+    node->started_ns = wf_now_ns();
+    node->owner_uid = geteuid();
+    node->pool_bytes = node->budget_free = config->pool_bytes / WF_GRANULE * WF_GRANULE;
+    node->pages = pages_choose(config);
+    node->session_first_free = UINT32_MAX;
+    enum weft_status status = WEFT_OK;
+    if (getrandom(&node->epoch, sizeof node->epoch, 0) != (ssize_t)sizeof node->epoch)
+        status = wf_fail(WEFT_E_SYSTEM, "getrandom: %s", strerror(errno));
+    if (status == WEFT_OK)
+        status = tables_create(node);
+    for (; status == WEFT_OK && node->domain_count < config->domain_count; node->domain_count++)
+        status = domain_init(node, &node->domains[node->domain_count], node->domain_count);
+    if (status == WEFT_OK && config->pool_prefault)
+        status = prefault(node);
+    if (status == WEFT_OK)
+        status = wf_workers_create(config->workers, JOBS_MAX, &node->workers);
+    if (status == WEFT_OK)
+        status = wf_telemetry_create(node);
+    if (status != WEFT_OK) {
+        wf_node_destroy(node);
+        return status;
+    }
+    *out = node;
+    return WEFT_OK;
+}
+
+void wf_node_destroy(struct wf_node *node)
+{
+    if (!node)
+        return;
+    wf_workers_destroy(node->workers); /* before the memory that jobs work on */
+    node->workers = NULL;
+    wf_telemetry_destroy(node);
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        domain_fini(&node->domains[i]);
+    for (uint32_t i = 0; i < node->format_count; i++)
+        free(node->formats[i].request);
+    free(node->domains);
+    free(node->clients);
+    free(node->formats);
+    free(node->sessions);
+    free(node->regions);
+    free(node);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A node: its domains, clients, formats, sessions and regions, and the memory that they share.
+ *
+ * Everything here belongs to the owner thread.  Workers see only jobs.
+ *
+ * Memory is accounted in one budget: `pool_bytes` in all, of which `budget_free` is not given out.
+ * Domains (backed ranges of their arenas), regions and staging segments take from it and give back
+ * to it.  Memory changes its domain only by being punched out of one memfd and appearing, zeroed by
+ * the kernel, in another.
+ */
+#ifndef WF_DAEMON_NODE_H
+#define WF_DAEMON_NODE_H
+
+#include "daemon/config.h"
+#include "daemon/store.h"
+#include "daemon/workers.h"
+#include "shm/control.h"
+#include "shm/pins.h"
+#include "sys/memory.h"
+#include "sys/socket.h"
+
+struct wf_node;
+
+/* A memfd of the node with its mapping. */
+struct wf_segment {
+    int fd;
+    void *memory;
+    uint64_t bytes;
+};
+enum weft_status wf_segment_create(const char *name, uint64_t bytes, enum wf_pages pages,
+                                   struct wf_segment *out);
+void wf_segment_destroy(struct wf_segment *segment);
+
+struct wf_domain {
+    struct wf_node *node;
+    const struct wf_domain_config *config;
+    uint32_t id;
+    uint8_t secret[64];
+    size_t secret_bytes;
+    struct wf_segment index, pool;
+    int index_readonly, pool_readonly; /* descriptors to hand out */
+    struct wf_store store;
+    uint32_t clients, sessions, regions;
+    uint64_t evicted[WF_EVICT_REASONS];
+    uint64_t scrub_at;                            /* next slot that the scrubber looks at */
+    uint64_t pins, misses, matches, bytes_pinned; /* of clients that are gone */
+    uint64_t puts, put_bytes, deduplicated, fulls, corrupt;
+};
+
+struct wf_client {
+    struct wf_node *node;
+    struct wf_domain *domain; /* NULL until HELLO */
+    int fd;                   /* -1: this place is free */
+    uint32_t id;              /* place + 1: what wf_slot.owner says */
+    struct wf_peer peer;
+    struct wf_segment pins_segment, staging;
+    struct wf_pins pins;
+    uint32_t touch_tail, place_cursor;
+    struct wf_reservations reserved;
+    bool paused; /* a job runs for it */
+    uint64_t connected_ns, last_ns;
+};
+
+struct wf_format_entry {
+    uint32_t domain;
+    uint8_t root[32], digest[32];
+    uint64_t block_bytes, layer_bytes;
+    uint32_t block_tokens, layers;
+    struct wf_format_open *request; /* as it was asked for; owned */
+};
+
+struct wf_session_entry {
+    uint64_t id; /* 0: free */
+    uint32_t generation;
+    uint32_t client, domain, format;
+    uint32_t priority;
+    enum weft_session_state state;
+    uint32_t returns_in_ms, deadline_ms;
+    uint64_t hinted_ns, opened_ns;
+    bool has_tip, held; /* held: the store holds tip_slot on our behalf */
+    uint32_t tip_slot, tip_generation;
+    uint8_t tip[32];
+    char name[65];
+    uint32_t next_free;
+};
+
+struct wf_region_entry {
+    uint64_t id; /* 0: free */
+    uint32_t domain;
+    char name[WF_NAME_BYTES];
+    uint64_t bytes;
+    enum weft_latency latency;
+    enum weft_share share;
+    int fd, fd_readonly;
+    uint32_t creator; /* client id */
+    uint32_t holders;
+    uint32_t *holds; /* [clients_max] how often a client holds it */
+};
+
+struct wf_reclaim {
+    uint32_t client; /* 0: none under way */
+    uint64_t sequence, wanted, done, deadline_ns;
+};
+
+struct wf_telemetry;
+
+struct wf_node {
+    struct wf_config config;
+    uint64_t epoch, started_ns;
+    uint64_t pool_bytes, budget_free;
+    enum wf_pages pages;
+    struct wf_domain *domains;
+    uint32_t domain_count;
+    struct wf_client *clients; /* [clients_max] */
+    uint32_t client_count;
+    struct wf_format_entry *formats; /* [formats_max] */
+    uint32_t format_count;
+    struct wf_session_entry *sessions; /* [sessions_max] */
+    uint32_t session_first_free, session_used, session_count;
+    struct wf_region_entry *regions; /* [regions_max] */
+    uint32_t region_count;
+    uint64_t region_bytes, region_serial;
+    struct wf_reclaim reclaim;
+    struct wf_workers *workers;
+    struct wf_telemetry *telemetry;
+    int epoll, listener, lock, signals, timer;
+    bool draining, stopping;
+    uint64_t drain_until_ns, busy_ns; /* last time that a client moved data */
+    uint32_t owner_uid;
+    _Alignas(8) uint8_t message[WF_MESSAGE_MAX], answer[WF_MESSAGE_MAX];
+};
+
+/* node.c */
+enum weft_status wf_node_create(const struct wf_config *config, struct wf_node **out);
+void wf_node_destroy(struct wf_node *node);
+struct wf_domain *wf_node_domain(struct wf_node *node, const char *name);
+/* Take `bytes` from the budget for something that is not a block; makes room in the stores when
+ * needed. */
+bool wf_node_budget(struct wf_node *node, struct wf_domain *domain, uint64_t bytes);
+void wf_node_budget_give(struct wf_node *node, uint64_t bytes);
+/* Go on with a reclaim that is under way; answers its client when it ends. */
+void wf_node_reclaim_step(struct wf_node *node);
+void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain);
+
+/* server.c */
+enum weft_status wf_server_start(struct wf_node *node);
+enum weft_status wf_server_run(struct wf_node *node);
+void wf_server_stop(struct wf_node *node);
+void wf_client_close(struct wf_client *client, const char *why);
+/* Leave a client's messages, and its end, unread while a job runs for it. */
+void wf_client_pause(struct wf_client *client);
+void wf_client_resume(struct wf_client *client);
+/* Send node->answer, completing its header; closes the client when it does not take it. */
+void wf_answer(struct wf_client *client, const struct wf_message *to, enum weft_status status,
+               size_t bytes, const int *fds, size_t fd_count);
+/* The last sentence, as the answer to `to`. */
+void wf_answer_failure(struct wf_client *client, const struct wf_message *to,
+                       enum weft_status status);
+
+/* requests.c, sessions.c, regions.c, query.c: one handler an op.  `message` has at least the op's
+ * fixed size. */
+void wf_request(struct wf_client *client, const struct wf_message *message);
+/* The root of a registered format, further restricted by `salt`. */
+void wf_format_root(const struct wf_client *client, uint32_t format, const void *salt,
+                    size_t salt_bytes, uint8_t root[32]);
+void wf_handle_session_open(struct wf_client *client, const struct wf_session_open *request);
+void wf_handle_session_close(struct wf_client *client, const struct wf_session_close *request);
+void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hint *request);
+void wf_session_advance(struct wf_client *client, uint64_t session, const uint8_t tip[32]);
+void wf_sessions_drop(struct wf_client *client);
+const char *wf_session_state_name(enum weft_session_state state);
+void wf_handle_region_create(struct wf_client *client, const struct wf_region_create *request);
+void wf_handle_region_open(struct wf_client *client, const struct wf_region_open *request);
+void wf_handle_region_release(struct wf_client *client, const struct wf_region_release *request);
+void wf_regions_drop(struct wf_client *client);
+void wf_handle_query(struct wf_client *client, const struct wf_query *request);
+char *wf_query_status(struct wf_node *node, const struct wf_domain *only);
+
+/* put.c */
+void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *request);
+void wf_handle_commit(struct wf_client *client, const struct wf_commit *request);
+void wf_handle_abort(struct wf_client *client, const struct wf_commit *request);
+
+/* scrub.c: take and check checksums of what is committed, when nothing else is to do */
+/* Check one block now; WEFT_OK: it is right.  WEFT_E_CORRUPT: it, and what extends it, is gone. */
+enum weft_status wf_scrub_check(struct wf_domain *domain, uint32_t slot, uint64_t *out_removed);
+void wf_scrub_step(struct wf_node *node);
+
+#endif

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * RESERVE, COMMIT, ABORT.
+ *
+ * Where a domain trusts its clients (`writes: direct`) they have written into the pool when they
+ * commit, and committing is metadata alone.  Where it does not (`writes: copied`) the payload lies
+ * in the client's staging segment: workers copy it, take its checksum from the copy, and the owner
+ * publishes what matches the checksum that the client gave.  Until then the client waits for its
+ * answer, and sends nothing else.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/hooks.h"
+#include "daemon/node.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+
+static const struct wf_format_entry *format_of(struct wf_client *client, uint32_t format)
+{
+    struct wf_node *node = client->node;
+    if (format >= node->format_count || node->formats[format].domain != client->domain->id)
+        return NULL;
+    return &node->formats[format];
+}
+
+/* One key of a request.  Returns what the next key's parent is to be. */
+static void reserve_one(struct wf_client *client, const struct wf_reserve *request, uint32_t i,
+                        const struct wf_format_entry *format, struct wf_parent *parent,
+                        struct wf_reserved *out)
+{
+    struct wf_store *store = &client->domain->store;
+    uint32_t slot = WF_SLOT_NONE;
+    *out = (struct wf_reserved){.entry = UINT32_MAX};
+    enum weft_status status = wf_store_reserve(store, client->id, &client->reserved,
+                                               request->keys[i], (uint32_t)format->block_bytes,
+                                               request->format, parent, &slot);
+    out->status = status;
+    out->slot = slot;
+    if (status == WEFT_EXISTS) {
+        out->generation = wf_store_generation(store, slot);
+        wf_pins_place(&client->pins, &client->place_cursor, slot, out->generation, &out->entry);
+        client->domain->deduplicated++;
+    } else if (status == WEFT_OK) {
+        out->generation = wf_store_generation(store, slot);
+        out->offset = atomic_load_explicit(&store->index.desc[slot].offset, memory_order_relaxed);
+    } else if (status == WEFT_FULL) {
+        client->domain->fulls++;
+    }
+    if ((request->flags & WEFT_CHAINED) && (status == WEFT_OK || status == WEFT_EXISTS)) {
+        uint64_t word = atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed);
+        *parent = (struct wf_parent){.slot = slot, .depth = wf_word_depth(word)};
+    }
+}
+
+void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *request)
+{
+    const struct wf_message *to = &request->message;
+    struct wf_node *node = client->node;
+    struct wf_store *store = &client->domain->store;
+    const struct wf_format_entry *format = format_of(client, request->format);
+    uint32_t count = request->count;
+    enum weft_status status = WEFT_OK;
+    struct wf_parent parent = {.slot = WF_SLOT_NONE};
+    if (!format)
+        status = wf_fail(WEFT_E_INVALID, "format %u is not registered in this domain",
+                         request->format);
+    else if (count == 0 || count > WEFT_BATCH_MAX ||
+             to->bytes < sizeof *request + (uint64_t)count * sizeof request->keys[0])
+        status = wf_fail(WEFT_E_INVALID, "a reserve of %u keys in %u bytes; give 1 to %u keys",
+                         count, to->bytes, WEFT_BATCH_MAX);
+    else if (client->reserved.count + count > node->config.reserved_max)
+        status = wf_fail(WEFT_E_LIMIT,
+                         "%u blocks are reserved and %u more are asked for, of %u that a client "
+                         "may hold; commit or abort some, or raise limits.reserved",
+                         client->reserved.count, count, node->config.reserved_max);
+    else if (request->parent_kind == WF_PARENT_KEY)
+        status = wf_store_parent_by_key(store, request->parent, &parent);
+    else if (request->parent_kind == WF_PARENT_SLOT)
+        status = wf_store_parent_by_slot(store, client->id, request->parent_slot,
+                                         request->parent_generation, &parent);
+    else if (request->parent_kind != WF_PARENT_NONE)
+        status = wf_fail(WEFT_E_INVALID, "parent kind %u", request->parent_kind);
+    if (status != WEFT_OK) {
+        wf_answer_failure(client, to, status);
+        return;
+    }
+    node->busy_ns = wf_now_ns();
+    wf_node_touches_drain(node, client->domain);
+    struct wf_reserve_answer *answer = (struct wf_reserve_answer *)(void *)node->answer;
+    answer->count = count;
+    bool full = false;
+    for (uint32_t i = 0; i < count; i++) {
+        /* A chain with a hole in it would be of no use: after the first refusal all others are
+         * refused. */
+        if (full && (request->flags & WEFT_CHAINED)) {
+            answer->blocks[i] = (struct wf_reserved){.status = WEFT_FULL, .entry = UINT32_MAX};
+            continue;
+        }
+        reserve_one(client, request, i, format, &parent, &answer->blocks[i]);
+        full |= answer->blocks[i].status != WEFT_OK && answer->blocks[i].status != WEFT_EXISTS;
+    }
+    if (full)
+        wf_telemetry_event(
+            node, client->domain, "full",
+            "no room for a block of %llu bytes: all that is left is pinned or in use",
+            (unsigned long long)format->block_bytes);
+    WF_CRASH("put.reserve.before_answer");
+    wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
+}
+
+/* ------------------------------------------------------------------------------------------ commit */
+
+struct copy_block {
+    struct wf_commit_block asked;
+    uint64_t offset, bytes;
+    enum weft_status status;
+};
+
+/* A commit on its way.  For direct writes it lives on the owner's stack of calls, for copied ones
+ * in a job. */
+struct commit_job {
+    struct wf_job job;
+    struct wf_client *client;
+    struct wf_message to;
+    uint64_t session;
+    bool has_tip;
+    uint8_t tip[32];
+    uint32_t count;
+    struct copy_block blocks[WEFT_BATCH_MAX];
+};
+
+static void publish(struct commit_job *commit)
+{
+    struct wf_client *client = commit->client;
+    struct wf_domain *domain = client->domain;
+    struct wf_store *store = &domain->store;
+    struct wf_commit_answer *answer = (struct wf_commit_answer *)(void *)client->node->answer;
+    answer->count = commit->count;
+    for (uint32_t i = 0; i < commit->count; i++) {
+        struct copy_block *block = &commit->blocks[i];
+        uint32_t slot = block->asked.slot;
+        if (!wf_store_is_reserved(store, client->id, slot, block->asked.generation)) {
+            answer->status[i] = wf_fail(WEFT_E_INVALID, "slot %u is not reserved by this client",
+                                        slot);
+            continue;
+        }
+        if (block->status != WEFT_OK) {
+            wf_store_abort(store, &client->reserved, slot);
+            answer->status[i] = block->status;
+            domain->corrupt++;
+            continue;
+        }
+        atomic_store_explicit(&store->index.desc[slot].checksum, block->asked.checksum,
+                              memory_order_relaxed);
+        uint32_t format = UINT32_MAX - 2; /* who wrote it is of no use once it is committed */
+        enum weft_status status = wf_store_commit(store, &client->reserved, &slot, format);
+        answer->status[i] = status;
+        if (status == WEFT_OK) {
+            domain->puts++;
+            domain->put_bytes += atomic_load_explicit(&store->index.desc[slot].bytes,
+                                                      memory_order_relaxed);
+        } else if (status == WEFT_EXISTS) {
+            domain->deduplicated++;
+        }
+    }
+    if (commit->session && commit->has_tip)
+        wf_session_advance(client, commit->session, commit->tip);
+    WF_CRASH("put.commit.before_answer");
+    wf_answer(client, &commit->to, WEFT_OK,
+              sizeof *answer + commit->count * sizeof answer->status[0], NULL, 0);
+}
+
+static void copy_run(struct wf_job *job)
+{
+    struct commit_job *commit = (struct commit_job *)job;
+    const char *staging = commit->client->staging.memory;
+    char *pool = commit->client->domain->pool.memory;
+    for (uint32_t i = 0; i < commit->count; i++) {
+        struct copy_block *block = &commit->blocks[i];
+        if (block->status != WEFT_OK)
+            continue;
+        /* The client may go on writing there; what counts is what the copy has. */
+        memcpy(pool + block->offset, staging + block->asked.staging, block->bytes);
+        if (XXH3_64bits(pool + block->offset, block->bytes) != block->asked.checksum)
+            block->status = WEFT_E_CORRUPT;
+    }
+}
+
+static void copy_done(struct wf_job *job)
+{
+    struct commit_job *commit = (struct commit_job *)job;
+    struct wf_client *client = commit->client;
+    publish(commit);
+    wf_client_resume(client);
+    free(commit);
+}
+
+/* Where the payload of a copied write is, checked against the staging segment. */
+static enum weft_status staged(struct wf_client *client, struct copy_block *block)
+{
+    const struct wf_store *store = &client->domain->store;
+    if (!wf_store_is_reserved(store, client->id, block->asked.slot, block->asked.generation))
+        return WEFT_E_INVALID;
+    const struct wf_desc *desc = &store->index.desc[block->asked.slot];
+    block->offset = atomic_load_explicit(&desc->offset, memory_order_relaxed);
+    block->bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
+    if (block->bytes > client->staging.bytes ||
+        block->asked.staging > client->staging.bytes - block->bytes)
+        return WEFT_E_INVALID;
+    return WEFT_OK;
+}
+
+void wf_handle_commit(struct wf_client *client, const struct wf_commit *request)
+{
+    const struct wf_message *to = &request->message;
+    uint32_t count = request->count;
+    if (count > WEFT_BATCH_MAX ||
+        to->bytes < sizeof *request + (uint64_t)count * sizeof request->blocks[0]) {
+        wf_answer_failure(client, to,
+                          wf_fail(WEFT_E_INVALID,
+                                  "a commit of %u blocks in %u bytes; give up to %u", count,
+                                  to->bytes, WEFT_BATCH_MAX));
+        return;
+    }
+    client->node->busy_ns = wf_now_ns();
+    struct commit_job *commit = wf_calloc(1, sizeof *commit, "a commit");
+    if (!commit) {
+        wf_answer_failure(client, to, WEFT_E_NO_MEMORY);
+        return;
+    }
+    commit->client = client;
+    commit->to = *to;
+    commit->session = request->session;
+    commit->has_tip = request->has_tip != 0;
+    memcpy(commit->tip, request->tip, sizeof commit->tip);
+    commit->count = count;
+    bool copied = client->domain->config->writes == WF_WRITES_COPIED;
+    for (uint32_t i = 0; i < count; i++) {
+        commit->blocks[i].asked = request->blocks[i];
+        if (copied)
+            commit->blocks[i].status = staged(client, &commit->blocks[i]);
+        else
+            commit->blocks[i].asked.checksum = 0;
+    }
+    WF_CRASH("put.commit.received");
+    commit->job.run = copy_run;
+    commit->job.done = copy_done;
+    if (!copied || count == 0) {
+        publish(commit);
+        free(commit);
+    } else if (wf_workers_submit(client->node->workers, &commit->job)) {
+        wf_client_pause(client); /* until then it cannot abort what is being written */
+    } else {
+        wf_answer_failure(client, to,
+                          wf_fail(WEFT_E_BUSY,
+                                  "the data threads have all they can hold; try again"));
+        free(commit);
+    }
+}
+
+void wf_handle_abort(struct wf_client *client, const struct wf_commit *request)
+{
+    const struct wf_message *to = &request->message;
+    struct wf_store *store = &client->domain->store;
+    uint32_t count = request->count;
+    if (count > WEFT_BATCH_MAX ||
+        to->bytes < sizeof *request + (uint64_t)count * sizeof request->blocks[0]) {
+        wf_answer_failure(client, to,
+                          wf_fail(WEFT_E_INVALID,
+                                  "an abort of %u blocks in %u bytes; give up to %u", count,
+                                  to->bytes, WEFT_BATCH_MAX));
+        return;
+    }
+    /* Children before parents, so that no slot has to wait for another. */
+    for (uint32_t i = count; i-- > 0;)
+        if (wf_store_is_reserved(store, client->id, request->blocks[i].slot,
+                                 request->blocks[i].generation))
+            wf_store_abort(store, &client->reserved, request->blocks[i].slot);
+    struct wf_count_answer *answer = (struct wf_count_answer *)(void *)client->node->answer;
+    answer->count = count;
+    wf_answer(client, to, WEFT_OK, sizeof *answer, NULL, 0);
+}

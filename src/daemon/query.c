@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * QUERY: what is there, as JSON.  Lists come in pages that fit one message; "next" says where to go
+ * on.
+ *
+ * A client sees its own domain.  The node's own user, in any domain, sees the node's sums as well,
+ * because they are that user's memory.
+ */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/node.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+
+#define PAGE_ROWS 128
+
+static void hex(const uint8_t *bytes, size_t count, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < count; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    out[2 * count] = 0;
+}
+
+static json_t *number(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+/* Sums over a domain's clients, living and gone. */
+struct use {
+    uint64_t pins, misses, matches, bytes_pinned;
+};
+
+static struct use use_of(const struct wf_domain *domain)
+{
+    const struct wf_node *node = domain->node;
+    struct use use = {domain->pins, domain->misses, domain->matches, domain->bytes_pinned};
+    for (uint32_t i = 0; i < node->config.clients_max; i++) {
+        const struct wf_client *client = &node->clients[i];
+        if (client->domain != domain || client->fd < 0)
+            continue;
+        const struct wf_pins_header *header = client->pins.header;
+        use.pins += atomic_load_explicit(&header->pins, memory_order_relaxed);
+        use.misses += atomic_load_explicit(&header->misses, memory_order_relaxed);
+        use.matches += atomic_load_explicit(&header->matches, memory_order_relaxed);
+        use.bytes_pinned += atomic_load_explicit(&header->bytes_pinned, memory_order_relaxed);
+    }
+    return use;
+}
+
+static json_t *domain_json(const struct wf_domain *domain)
+{
+    const struct wf_store *store = &domain->store;
+    struct use use = use_of(domain);
+    json_t *evicted = json_object();
+    for (int reason = 0; reason < WF_EVICT_REASONS; reason++)
+        json_object_set_new(evicted, wf_evict_reason_name((enum wf_evict_reason)reason),
+                            number(domain->evicted[reason]));
+    uint64_t looked = use.pins + use.misses;
+    json_t *out = json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}",
+        "name", domain->config->name, "writes",
+        domain->config->writes == WF_WRITES_COPIED ? "copied" : "direct", "quota_bytes",
+        (json_int_t)store->quota_bytes, "used_bytes",
+        (json_int_t)(store->used_bytes + store->other_bytes), "backed_bytes",
+        (json_int_t)store->backed_bytes, "blocks", (json_int_t)store->blocks, "blocks_reserved",
+        (json_int_t)store->reserved_blocks, "clients", (json_int_t)domain->clients, "sessions",
+        (json_int_t)domain->sessions, "regions", (json_int_t)domain->regions, "puts",
+        (json_int_t)domain->puts, "put_bytes", (json_int_t)domain->put_bytes, "deduplicated",
+        (json_int_t)domain->deduplicated, "full", (json_int_t)domain->fulls, "corrupt",
+        (json_int_t)domain->corrupt, "pins", (json_int_t)use.pins, "misses", (json_int_t)use.misses,
+        "matches", (json_int_t)use.matches, "bytes_pinned", (json_int_t)use.bytes_pinned,
+        "hit_rate", looked ? (double)use.pins / (double)looked : 0.0);
+    json_object_set_new(out, "evicted", evicted);
+    return out;
+}
+
+char *wf_query_status(struct wf_node *node, const struct wf_domain *only)
+{
+    static const char *const pages[] = {"normal", "thp", "huge"};
+    json_t *domains = json_array();
+    uint64_t used = node->region_bytes;
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        used += node->domains[i].store.used_bytes;
+        if (!only || only == &node->domains[i])
+            json_array_append_new(domains, domain_json(&node->domains[i]));
+    }
+    json_t *out = json_pack("{s:s, s:i, s:f, s:s, s:b}", "version", WF_VERSION, "pid",
+                            (int)getpid(), "uptime_s",
+                            (double)(wf_now_ns() - node->started_ns) / 1e9, "socket",
+                            node->config.socket, "draining", node->draining);
+    /* How full the whole pool is would tell one tenant about the others. */
+    if (!only)
+        json_object_set_new(out, "pool",
+                            json_pack("{s:s, s:I, s:I, s:I, s:I, s:s}", "name", "dram0", "bytes",
+                                      (json_int_t)node->pool_bytes, "used_bytes", (json_int_t)used,
+                                      "unassigned_bytes", (json_int_t)node->budget_free,
+                                      "region_bytes", (json_int_t)node->region_bytes, "pages",
+                                      pages[node->pages]));
+    json_object_set_new(out, "clients", number(only ? only->clients : node->client_count));
+    json_object_set_new(out, "sessions", number(only ? only->sessions : node->session_count));
+    json_object_set_new(out, "domains", domains);
+    char *text = json_dumps(out, JSON_COMPACT);
+    json_decref(out);
+    return text;
+}
+
+/* ------------------------------------------------------------------------------------------- lists */
+
+static char *page(const char *name, json_t *rows, uint64_t next)
+{
+    json_t *out = json_pack("{s:o, s:I}", name, rows, "next", (json_int_t)next);
+    char *text = json_dumps(out, JSON_COMPACT);
+    json_decref(out);
+    return text;
+}
+
+static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
+{
+    const struct wf_store *store = &domain->store;
+    json_t *rows = json_array();
+    uint64_t slot = cursor;
+    for (; slot < store->arena.slots_used && json_array_size(rows) < PAGE_ROWS; slot++) {
+        const struct wf_desc *desc = &store->index.desc[slot];
+        uint64_t word = atomic_load_explicit(&desc->word, memory_order_relaxed);
+        enum wf_slot_state state = wf_word_state(word);
+        if (state != WF_SLOT_COMMITTED && state != WF_SLOT_RESERVED)
+            continue;
+        uint8_t key[32];
+        char text[65];
+        wf_desc_key_read(desc, key);
+        hex(key, sizeof key, text);
+        uint32_t parent = atomic_load_explicit(&desc->parent, memory_order_relaxed);
+        json_array_append_new(
+            rows,
+            json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:b}", "key", text, "state",
+                      state == WF_SLOT_COMMITTED ? "committed" : "reserved", "bytes",
+                      (json_int_t)atomic_load_explicit(&desc->bytes, memory_order_relaxed), "depth",
+                      (json_int_t)wf_word_depth(word), "parent_slot",
+                      parent == WF_SLOT_NONE ? (json_int_t)-1 : (json_int_t)parent, "leaf",
+                      state == WF_SLOT_COMMITTED && store->slots[slot].child == WF_SLOT_NONE, "age",
+                      (json_int_t)store->policy_ops->age(store->policy, (uint32_t)slot), "checked",
+                      atomic_load_explicit(&desc->checksum, memory_order_relaxed) != 0));
+    }
+    return page("blocks", rows, slot < store->arena.slots_used ? slot : 0);
+}
+
+static char *list_sessions(const struct wf_node *node, const struct wf_domain *domain,
+                           uint64_t cursor)
+{
+    json_t *rows = json_array();
+    uint64_t i = cursor, now_ns = wf_now_ns();
+    for (; i < node->session_used && json_array_size(rows) < PAGE_ROWS; i++) {
+        const struct wf_session_entry *s = &node->sessions[i];
+        if (!s->id || s->domain != domain->id)
+            continue;
+        char tip[65] = "";
+        if (s->has_tip)
+            hex(s->tip, sizeof s->tip, tip);
+        uint32_t slot = s->has_tip ? wf_store_find(&domain->store, s->tip) : WF_SLOT_NONE;
+        uint64_t word = slot == WF_SLOT_NONE
+                            ? 0
+                            : atomic_load_explicit(&domain->store.index.desc[slot].word,
+                                                   memory_order_relaxed);
+        json_array_append_new(
+            rows,
+            json_pack("{s:I, s:s, s:s, s:I, s:s, s:I, s:I, s:b, s:f, s:I}", "session",
+                      (json_int_t)s->id, "name", s->name, "state", wf_session_state_name(s->state),
+                      "priority", (json_int_t)s->priority, "tip", tip, "blocks",
+                      slot == WF_SLOT_NONE ? (json_int_t)0 : (json_int_t)wf_word_depth(word) + 1,
+                      "pid", (json_int_t)node->clients[s->client - 1].peer.pid, "held", s->held,
+                      "state_s", (double)(now_ns - s->hinted_ns) / 1e9, "returns_in_ms",
+                      (json_int_t)s->returns_in_ms));
+    }
+    return page("sessions", rows, i < node->session_used ? i : 0);
+}
+
+static char *list_regions(const struct wf_node *node, const struct wf_domain *domain,
+                          uint64_t cursor)
+{
+    static const char *const shares[] = {"private", "read", "coherent"};
+    static const char *const latencies[] = {"normal", "low", "high"};
+    json_t *rows = json_array();
+    uint64_t i = cursor;
+    for (; i < node->config.regions_max && json_array_size(rows) < PAGE_ROWS; i++) {
+        const struct wf_region_entry *r = &node->regions[i];
+        if (!r->id || r->domain != domain->id)
+            continue;
+        json_array_append_new(rows,
+                              json_pack("{s:I, s:s, s:I, s:s, s:s, s:I}", "region",
+                                        (json_int_t)r->id, "name", r->name, "bytes",
+                                        (json_int_t)r->bytes, "share", shares[r->share], "latency",
+                                        latencies[r->latency], "holders", (json_int_t)r->holders));
+    }
+    return page("regions", rows, i < node->config.regions_max ? i : 0);
+}
+
+static char *list_domains(struct wf_node *node, const struct wf_domain *only)
+{
+    json_t *rows = json_array();
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        if (!only || only == &node->domains[i])
+            json_array_append_new(rows, domain_json(&node->domains[i]));
+    return page("domains", rows, 0);
+}
+
+static char *list_formats(const struct wf_node *node, const struct wf_domain *domain,
+                          uint64_t cursor)
+{
+    json_t *rows = json_array();
+    uint64_t i = cursor;
+    for (; i < node->format_count && json_array_size(rows) < PAGE_ROWS; i++) {
+        const struct wf_format_entry *f = &node->formats[i];
+        if (f->domain != domain->id)
+            continue;
+        char digest[65];
+        hex(f->digest, sizeof f->digest, digest);
+        json_array_append_new(rows, json_pack("{s:I, s:s, s:s, s:I, s:I, s:I}", "format",
+                                              (json_int_t)i, "model", f->request->model, "digest",
+                                              digest, "block_bytes", (json_int_t)f->block_bytes,
+                                              "block_tokens", (json_int_t)f->block_tokens, "layers",
+                                              (json_int_t)f->layers));
+    }
+    return page("formats", rows, i < node->format_count ? i : 0);
+}
+
+void wf_handle_query(struct wf_client *client, const struct wf_query *request)
+{
+    struct wf_node *node = client->node;
+    struct wf_domain *domain = client->domain;
+    bool owner = client->peer.uid == 0 || client->peer.uid == node->owner_uid;
+    const struct wf_domain *only = owner ? NULL : domain;
+    char *text = NULL;
+    const char *what = request->what;
+    enum weft_status status = WEFT_OK;
+    if (!memchr(what, 0, sizeof request->what))
+        status = WEFT_E_INVALID;
+    else if (strcmp(what, "status") == 0)
+        text = wf_query_status(node, only);
+    else if (strcmp(what, "blocks") == 0)
+        text = list_blocks(domain, request->cursor);
+    else if (strcmp(what, "sessions") == 0)
+        text = list_sessions(node, domain, request->cursor);
+    else if (strcmp(what, "regions") == 0)
+        text = list_regions(node, domain, request->cursor);
+    else if (strcmp(what, "domains") == 0)
+        text = list_domains(node, only);
+    else if (strcmp(what, "formats") == 0)
+        text = list_formats(node, domain, request->cursor);
+    else if (strcmp(what, "events") == 0)
+        text = wf_telemetry_events(node, only, request->cursor);
+    else if (strcmp(what, "config") == 0 && owner)
+        text = wf_config_json(&node->config);
+    else
+        status = WEFT_E_INVALID;
+    struct wf_text_answer *answer = (struct wf_text_answer *)(void *)node->answer;
+    size_t length = text ? strlen(text) : 0;
+    if (status != WEFT_OK)
+        status = wf_fail(
+            status,
+            "query '%.31s': ask for status, blocks, sessions, regions, domains, formats, events "
+            "or, as the node's user, config",
+            what);
+    else if (!text)
+        status = wf_fail(WEFT_E_NO_MEMORY, "out of memory for the answer to '%s'", what);
+    else if (length > sizeof node->answer - sizeof *answer)
+        status = wf_fail(WEFT_E_LIMIT, "the answer to '%s' has %zu bytes, more than a message",
+                         what, length);
+    if (status == WEFT_OK) {
+        memcpy(answer->text, text, length);
+        wf_answer(client, &request->message, WEFT_OK, sizeof *answer + length, NULL, 0);
+    } else {
+        wf_answer_failure(client, &request->message, status);
+    }
+    free(text);
+}

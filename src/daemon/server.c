@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The owner thread's loop: accept, read one message, answer it, housekeeping.
+ *
+ * Sockets never block it.  A client that does not take its answer (it has at most one outstanding,
+ * and every answer fits a socket buffer) is cut off; one that sends nonsense gets a sentence and is
+ * cut off.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "base/hooks.h"
+#include "base/log.h"
+#include "daemon/node.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+
+#define TICK_MS 100
+
+/* What an epoll event is about: small numbers for our own descriptors, clients from FIRST_CLIENT.
+ */
+enum source { LISTENER, SIGNALS, TIMER, WORKERS, HTTP, FIRST_CLIENT };
+
+static enum weft_status watch(struct wf_node *node, int fd, uint64_t source)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = source};
+    if (epoll_ctl(node->epoll, EPOLL_CTL_ADD, fd, &event) != 0)
+        return wf_fail(WEFT_E_SYSTEM, "epoll_ctl: %s", strerror(errno));
+    return WEFT_OK;
+}
+
+enum weft_status wf_server_start(struct wf_node *node)
+{
+    enum weft_status status = wf_socket_listen(node->config.socket, node->config.socket_mode,
+                                               &node->listener, &node->lock);
+    if (status != WEFT_OK)
+        return status;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    node->epoll = epoll_create1(EPOLL_CLOEXEC);
+    node->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    node->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    struct itimerspec tick = {.it_interval.tv_nsec = TICK_MS * 1000000,
+                              .it_value.tv_nsec = TICK_MS * 1000000};
+    if (node->epoll < 0 || node->signals < 0 || node->timer < 0 ||
+        timerfd_settime(node->timer, 0, &tick, NULL) != 0)
+        return wf_fail(WEFT_E_SYSTEM,
+                       "cannot set up the owner's loop: %s; raise the open-file limit",
+                       strerror(errno));
+    status = watch(node, node->listener, LISTENER);
+    if (status == WEFT_OK)
+        status = watch(node, node->signals, SIGNALS);
+    if (status == WEFT_OK)
+        status = watch(node, node->timer, TIMER);
+    if (status == WEFT_OK)
+        status = watch(node, wf_workers_fd(node->workers), WORKERS);
+    if (status == WEFT_OK && wf_telemetry_fd(node) >= 0)
+        status = watch(node, wf_telemetry_fd(node), HTTP);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------ clients */
+
+void wf_client_close(struct wf_client *client, const char *why)
+{
+    struct wf_node *node = client->node;
+    if (client->fd < 0)
+        return;
+    assert(!client->paused);
+    wf_debug("server", "client %u (pid %u) closed: %s", client->id, client->peer.pid, why);
+    struct wf_domain *domain = client->domain;
+    if (node->reclaim.client == client->id)
+        node->reclaim.client = 0;
+    if (domain) {
+        wf_node_touches_drain(node, domain);
+        const struct wf_pins_header *header = client->pins.header;
+        domain->pins += atomic_load_explicit(&header->pins, memory_order_relaxed);
+        domain->misses += atomic_load_explicit(&header->misses, memory_order_relaxed);
+        domain->matches += atomic_load_explicit(&header->matches, memory_order_relaxed);
+        domain->bytes_pinned += atomic_load_explicit(&header->bytes_pinned, memory_order_relaxed);
+        if (client->reserved.count)
+            wf_telemetry_event(node, domain, "client_gone",
+                               "pid %u left with %u reserved blocks, which were given back",
+                               client->peer.pid, client->reserved.count);
+        wf_sessions_drop(client);
+        wf_regions_drop(client);
+    }
+    close(client->fd);
+    client->fd = -1; /* from here on its pins count no more */
+    WF_CRASH("server.client_gone");
+    if (domain) {
+        wf_store_abort_all(&domain->store, &client->reserved);
+        wf_store_bury(&domain->store);
+        domain->clients--;
+    }
+    wf_segment_destroy(&client->pins_segment);
+    if (client->staging.bytes)
+        wf_node_budget_give(node, client->staging.bytes);
+    wf_segment_destroy(&client->staging);
+    client->domain = NULL;
+    node->client_count--;
+}
+
+void wf_client_pause(struct wf_client *client)
+{
+    client->paused = true;
+    epoll_ctl(client->node->epoll, EPOLL_CTL_DEL, client->fd, NULL);
+}
+
+void wf_client_resume(struct wf_client *client)
+{
+    client->paused = false;
+    if (client->fd >= 0 &&
+        watch(client->node, client->fd, FIRST_CLIENT + client->id - 1) != WEFT_OK)
+        wf_client_close(client, wf_last_error());
+}
+
+void wf_answer(struct wf_client *client, const struct wf_message *to, enum weft_status status,
+               size_t bytes, const int *fds, size_t fd_count)
+{
+    struct wf_message *message = (struct wf_message *)(void *)client->node->answer;
+    *message = (struct wf_message){
+        .magic = WF_CONTROL_MAGIC,
+        .op = to->op,
+        .version = WF_CONTROL_VERSION,
+        .bytes = (uint32_t)bytes,
+        .status = status,
+        .sequence = to->sequence,
+    };
+    if (client->fd >= 0 && wf_socket_send(client->fd, message, bytes, fds, fd_count) != WEFT_OK)
+        shutdown(client->fd, SHUT_RDWR); /* its end is read, and dealt with, in the loop */
+}
+
+void wf_answer_failure(struct wf_client *client, const struct wf_message *to,
+                       enum weft_status status)
+{
+    struct wf_text_answer *answer = (struct wf_text_answer *)(void *)client->node->answer;
+    size_t length = strnlen(wf_last_error(), WF_ERROR_MAX);
+    memcpy(answer->text, wf_last_error(), length);
+    wf_answer(client, to, status, sizeof *answer + length, NULL, 0);
+}
+
+static void refuse(struct wf_node *node, int fd, enum weft_status status)
+{
+    struct wf_client stranger = {.node = node, .fd = fd};
+    struct wf_message to = {.op = WF_OP_HELLO};
+    wf_answer_failure(&stranger, &to, status);
+    close(fd);
+}
+
+static void accept_client(struct wf_node *node)
+{
+    int fd = accept4(node->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0)
+        return;
+    uint32_t place = 0;
+    while (place < node->config.clients_max && node->clients[place].fd >= 0)
+        place++;
+    if (node->draining || place == node->config.clients_max) {
+        refuse(node, fd,
+               node->draining
+                   ? wf_fail(WEFT_E_NODE, "the node is stopping; try again when it is back")
+                   : wf_fail(WEFT_E_LIMIT,
+                             "%u clients are connected, which is all that limits.clients "
+                             "allows; close some or raise it",
+                             node->client_count));
+        return;
+    }
+    struct wf_client *client = &node->clients[place];
+    *client = (struct wf_client){
+        .node = node,
+        .fd = fd,
+        .id = place + 1,
+        .pins_segment.fd = -1,
+        .staging.fd = -1,
+        .reserved.head = WF_SLOT_NONE,
+        .connected_ns = wf_now_ns(),
+    };
+    node->client_count++;
+    if (wf_socket_peer(fd, &client->peer) != WEFT_OK ||
+        watch(node, fd, FIRST_CLIENT + place) != WEFT_OK)
+        wf_client_close(client, wf_last_error());
+}
+
+static void read_client(struct wf_node *node, struct wf_client *client)
+{
+    size_t bytes = 0;
+    if (client->fd < 0 || client->paused)
+        return;
+    enum weft_status status = wf_socket_receive(client->fd, node->message, sizeof node->message,
+                                                &bytes, NULL, NULL);
+    if (status == WEFT_PENDING)
+        return;
+    const struct wf_message *message = (const struct wf_message *)(const void *)node->message;
+    if (status == WEFT_OK) {
+        if (bytes < sizeof *message || message->magic != WF_CONTROL_MAGIC ||
+            message->bytes != bytes)
+            status = wf_fail(WEFT_E_PROTOCOL, "a message of %zu bytes without a valid header",
+                             bytes);
+        else if (message->version != WF_CONTROL_VERSION)
+            status = wf_fail(WEFT_E_PROTOCOL,
+                             "the client speaks protocol version %u, this node %u; use the "
+                             "libweft that came with weftd",
+                             message->version, WF_CONTROL_VERSION);
+        if (status == WEFT_OK) {
+            wf_request(client, message);
+            return;
+        }
+    }
+    if (status == WEFT_E_PROTOCOL) {
+        wf_telemetry_op(node, client->domain, 0, status, 0);
+        wf_warn("server", "client %u (pid %u): %s", client->id, client->peer.pid, wf_last_error());
+        struct wf_message to = {.op = 0};
+        wf_answer_failure(client, &to, status);
+    }
+    wf_client_close(client, wf_last_error());
+}
+
+/* --------------------------------------------------------------------------------------------- loop */
+
+static void take_signal(struct wf_node *node)
+{
+    struct signalfd_siginfo info;
+    if (read(node->signals, &info, sizeof info) != (ssize_t)sizeof info)
+        return;
+    if (node->draining) {
+        node->stopping = true; /* asked twice: now */
+        return;
+    }
+    wf_info("server", "signal %u: draining for up to %u ms", info.ssi_signo, node->config.drain_ms);
+    node->draining = true;
+    node->drain_until_ns = wf_now_ns() + (uint64_t)node->config.drain_ms * 1000000u;
+}
+
+/* Drained when nobody is in the middle of a put. */
+static bool drained(const struct wf_node *node)
+{
+    if (wf_now_ns() >= node->drain_until_ns)
+        return true;
+    for (uint32_t i = 0; i < node->config.clients_max; i++)
+        if (node->clients[i].fd >= 0 &&
+            (node->clients[i].paused || node->clients[i].reserved.count))
+            return false;
+    return true;
+}
+
+static void tick(struct wf_node *node)
+{
+    uint64_t expired;
+    ssize_t rc = read(node->timer, &expired, sizeof expired);
+    (void)rc;
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        wf_node_touches_drain(node, &node->domains[i]);
+        wf_store_bury(&node->domains[i].store);
+    }
+    wf_scrub_step(node);
+}
+
+static void dispatch(struct wf_node *node, uint64_t source)
+{
+    switch (source) {
+    case LISTENER: accept_client(node); break;
+    case SIGNALS: take_signal(node); break;
+    case TIMER: tick(node); break;
+    case WORKERS: wf_workers_reap(node->workers); break;
+    case HTTP: wf_telemetry_run(node); break;
+    default: read_client(node, &node->clients[source - FIRST_CLIENT]); break;
+    }
+}
+
+enum weft_status wf_server_run(struct wf_node *node)
+{
+    while (!node->stopping) {
+        struct epoll_event events[64];
+        int wait_ms = node->reclaim.client ? 0 : wf_telemetry_wait_ms(node, 1000);
+        int count = epoll_wait(node->epoll, events, 64, wait_ms);
+        if (count < 0 && errno != EINTR)
+            return wf_fail(WEFT_E_SYSTEM, "epoll_wait: %s", strerror(errno));
+        for (int i = 0; i < count; i++)
+            dispatch(node, events[i].data.u64);
+        wf_node_reclaim_step(node);
+        if (node->draining && drained(node))
+            node->stopping = true;
+    }
+    return WEFT_OK;
+}
+
+void wf_server_stop(struct wf_node *node)
+{
+    /* Copies that run are finished and answered first: their clients are paused until then. */
+    wf_workers_destroy(node->workers);
+    node->workers = NULL;
+    for (uint32_t i = 0; node->clients && i < node->config.clients_max; i++)
+        if (node->clients[i].fd >= 0)
+            wf_client_close(&node->clients[i], "the node stops");
+    int *all[] = {&node->listener, &node->epoll, &node->signals, &node->timer, &node->lock};
+    if (node->listener >= 0)
+        unlink(node->config.socket);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (*all[i] >= 0)
+            close(*all[i]);
+        *all[i] = -1;
+    }
+}

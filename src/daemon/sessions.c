@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Sessions: who is generating on which chain.
+ *
+ * A session's chain is named by its last block, the tip.  While the session is in prefill or
+ * decodes, the store holds the tip; since eviction takes leaves only, that keeps every block of the
+ * chain, at the cost of one counter.  A fork is a second session with the same tip.
+ */
+#include <string.h>
+
+#include "daemon/node.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+
+const char *wf_session_state_name(enum weft_session_state state)
+{
+    switch (state) {
+    case WEFT_PREFILL: return "prefill";
+    case WEFT_DECODING: return "decoding";
+    case WEFT_IDLE: return "idle";
+    case WEFT_WAITING: return "waiting";
+    case WEFT_DONE: return "done";
+    }
+    return "unknown";
+}
+
+/* An id is place + 1 below a generation, so that an old one never means a new session. */
+static struct wf_session_entry *session_of(struct wf_client *client, uint64_t id)
+{
+    struct wf_node *node = client->node;
+    uint32_t place = (uint32_t)id - 1;
+    if (id == 0 || place >= node->session_used || node->sessions[place].id != id ||
+        node->sessions[place].client != client->id)
+        return NULL;
+    return &node->sessions[place];
+}
+
+static void tip_unhold(struct wf_node *node, struct wf_session_entry *session)
+{
+    if (session->held)
+        wf_store_unhold(&node->domains[session->domain].store, session->tip_slot);
+    session->held = false;
+}
+
+/* Hold the tip if the state asks for it and the block is still there. */
+static void tip_hold(struct wf_node *node, struct wf_session_entry *session)
+{
+    struct wf_store *store = &node->domains[session->domain].store;
+    bool active = session->state == WEFT_PREFILL || session->state == WEFT_DECODING;
+    if (!active || !session->has_tip || session->held)
+        return;
+    uint32_t slot = wf_store_find(store, session->tip);
+    if (slot == WF_SLOT_NONE)
+        return;
+    session->tip_slot = slot;
+    session->tip_generation = wf_store_generation(store, slot);
+    session->held = true;
+    wf_store_hold(store, slot);
+}
+
+static void tip_set(struct wf_node *node, struct wf_session_entry *session, const uint8_t tip[32])
+{
+    tip_unhold(node, session);
+    memcpy(session->tip, tip, sizeof session->tip);
+    session->has_tip = true;
+    tip_hold(node, session);
+}
+
+static struct wf_session_entry *session_take(struct wf_node *node)
+{
+    uint32_t place = node->session_first_free;
+    if (place != UINT32_MAX)
+        node->session_first_free = node->sessions[place].next_free;
+    else if (node->session_used < node->config.sessions_max)
+        place = node->session_used++;
+    else
+        return NULL;
+    struct wf_session_entry *session = &node->sessions[place];
+    uint32_t generation = session->generation + 1;
+    *session = (struct wf_session_entry){
+        .id = (uint64_t)generation << 32 | (place + 1),
+        .generation = generation,
+        .state = WEFT_IDLE,
+        .opened_ns = wf_now_ns(),
+        .hinted_ns = wf_now_ns(),
+    };
+    node->session_count++;
+    return session;
+}
+
+static void session_free(struct wf_node *node, struct wf_session_entry *session)
+{
+    tip_unhold(node, session);
+    node->domains[session->domain].sessions--;
+    session->id = 0;
+    session->next_free = node->session_first_free;
+    node->session_first_free = (uint32_t)(session - node->sessions);
+    node->session_count--;
+}
+
+void wf_handle_session_open(struct wf_client *client, const struct wf_session_open *request)
+{
+    struct wf_node *node = client->node;
+    enum weft_status status = WEFT_OK;
+    const struct wf_session_entry *origin = NULL;
+    if (request->format >= node->format_count ||
+        node->formats[request->format].domain != client->domain->id)
+        status = wf_fail(WEFT_E_INVALID, "format %u is not registered in this domain",
+                         request->format);
+    else if (request->priority > 9)
+        status = wf_fail(WEFT_E_INVALID, "priority %u; give 0 (background) to 9 (most urgent)",
+                         request->priority);
+    else if (request->salt_bytes > sizeof request->salt || !memchr(request->name, 0, 65))
+        status = wf_fail(WEFT_E_INVALID,
+                         "a session's name has up to 64 bytes and its salt up to 256");
+    else if (request->fork_of && !(origin = session_of(client, request->fork_of)))
+        status = wf_fail(WEFT_E_NOT_FOUND, "session %llu to fork from is not this client's",
+                         (unsigned long long)request->fork_of);
+    struct wf_session_entry *session = status == WEFT_OK ? session_take(node) : NULL;
+    if (status == WEFT_OK && !session)
+        status =
+            wf_fail(WEFT_E_LIMIT,
+                    "%u sessions are open, which is all that limits.sessions allows; close some "
+                    "or raise it",
+                    node->session_count);
+    if (status != WEFT_OK) {
+        wf_answer_failure(client, &request->message, status);
+        return;
+    }
+    session->client = client->id;
+    session->domain = client->domain->id;
+    session->format = request->format;
+    session->priority = request->priority;
+    memcpy(session->name, request->name, 64);
+    client->domain->sessions++;
+    if (origin && origin->has_tip)
+        tip_set(node, session, origin->tip);
+    struct wf_session_answer *answer = (struct wf_session_answer *)(void *)node->answer;
+    answer->session = session->id;
+    wf_format_root(client, request->format, request->salt, request->salt_bytes, answer->root);
+    wf_answer(client, &request->message, WEFT_OK, sizeof *answer, NULL, 0);
+}
+
+static void answer_done(struct wf_client *client, const struct wf_message *to, bool found,
+                        uint64_t id)
+{
+    if (!found) {
+        wf_answer_failure(client, to,
+                          wf_fail(WEFT_E_NOT_FOUND, "session %llu is not this client's",
+                                  (unsigned long long)id));
+        return;
+    }
+    struct wf_count_answer *answer = (struct wf_count_answer *)(void *)client->node->answer;
+    answer->count = 1;
+    wf_answer(client, to, WEFT_OK, sizeof *answer, NULL, 0);
+}
+
+void wf_handle_session_close(struct wf_client *client, const struct wf_session_close *request)
+{
+    struct wf_session_entry *session = session_of(client, request->session);
+    if (session)
+        session_free(client->node, session);
+    answer_done(client, &request->message, session != NULL, request->session);
+}
+
+void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hint *request)
+{
+    struct wf_session_entry *session = session_of(client, request->session);
+    if (request->state < WEFT_PREFILL || request->state > WEFT_DONE) {
+        wf_answer_failure(client, &request->message,
+                          wf_fail(WEFT_E_INVALID,
+                                  "session state %u is none of WEFT_PREFILL to WEFT_DONE",
+                                  request->state));
+        return;
+    }
+    if (session) {
+        tip_unhold(client->node, session);
+        session->state = (enum weft_session_state)request->state;
+        session->returns_in_ms = request->returns_in_ms;
+        session->deadline_ms = request->deadline_ms;
+        session->hinted_ns = wf_now_ns();
+        if (request->has_tip)
+            tip_set(client->node, session, request->tip);
+        else
+            tip_hold(client->node, session);
+    }
+    answer_done(client, &request->message, session != NULL, request->session);
+}
+
+void wf_session_advance(struct wf_client *client, uint64_t id, const uint8_t tip[32])
+{
+    struct wf_session_entry *session = session_of(client, id);
+    if (session)
+        tip_set(client->node, session, tip);
+}
+
+void wf_sessions_drop(struct wf_client *client)
+{
+    struct wf_node *node = client->node;
+    if (client->domain->sessions == 0)
+        return;
+    for (uint32_t i = 0; i < node->session_used; i++)
+        if (node->sessions[i].id && node->sessions[i].client == client->id)
+            session_free(node, &node->sessions[i]);
+}

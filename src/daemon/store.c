@@ -1,0 +1,674 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hooks.h"
+#include "sys/memory.h"
+
+#define OWNER_NONE WF_SLOT_NONE
+
+/* Backed memory grows in pieces of this size, so that the budget is not asked for every block. */
+#define BACK_STEP_BYTES ((uint64_t)64 << 20)
+
+/* Victims that one scan of the pin tables decides about. */
+#define BATCH 64
+
+const char *wf_evict_reason_name(enum wf_evict_reason reason)
+{
+    static const char *const names[WF_EVICT_REASONS] = {"room", "quota", "reclaim", "removed",
+                                                        "corrupt"};
+    return (unsigned)reason < WF_EVICT_REASONS ? names[reason] : "unknown";
+}
+
+static uint64_t word_of(const struct wf_store *store, uint32_t slot)
+{
+    return atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed);
+}
+
+static enum wf_slot_state state_of(const struct wf_store *store, uint32_t slot)
+{
+    return wf_word_state(word_of(store, slot));
+}
+
+static void state_set(struct wf_store *store, uint32_t slot, enum wf_slot_state state,
+                      memory_order order)
+{
+    uint64_t word = (word_of(store, slot) & ~(uint64_t)0xff) | (uint64_t)state;
+    atomic_store_explicit(&store->index.desc[slot].word, word, order);
+}
+
+static uint32_t parent_of(const struct wf_store *store, uint32_t slot)
+{
+    return atomic_load_explicit(&store->index.desc[slot].parent, memory_order_relaxed);
+}
+
+static uint64_t range_bytes(const struct wf_store *store, uint32_t slot)
+{
+    return (uint64_t)store->slots[slot].count * WF_GRANULE;
+}
+
+enum weft_status wf_store_init(struct wf_store *store, const struct wf_store_options *options)
+{
+    memset(store, 0, sizeof *store);
+    store->env = options->env;
+    store->quota_bytes = options->quota_bytes;
+    store->policy_ops = options->policy;
+    store->dead = WF_SLOT_NONE;
+    enum weft_status status = wf_index_format(options->index_memory, options->index_bytes,
+                                              options->slots_max, options->pool_bytes,
+                                              options->epoch, options->domain, &store->index);
+    if (status != WEFT_OK)
+        return status;
+    store->slots = wf_calloc(options->slots_max, sizeof *store->slots, "the table of blocks");
+    if (!store->slots)
+        return WEFT_E_NO_MEMORY;
+    status = wf_arena_init(&store->arena, store->slots, options->slots_max,
+                           options->pool_bytes / WF_GRANULE);
+    if (status == WEFT_OK)
+        status = store->policy_ops->create(options->slots_max, &store->policy);
+    if (status != WEFT_OK)
+        wf_store_fini(store);
+    return status;
+}
+
+void wf_store_fini(struct wf_store *store)
+{
+    if (store->index.header)
+        wf_index_retire(&store->index);
+    if (store->policy)
+        store->policy_ops->destroy(store->policy);
+    wf_arena_fini(&store->arena);
+    free(store->slots);
+    memset(store, 0, sizeof *store);
+}
+
+uint32_t wf_store_find(const struct wf_store *store, const uint8_t key[32])
+{
+    struct wf_found found;
+    return wf_index_find(&store->index, key, &found) ? found.slot : WF_SLOT_NONE;
+}
+
+enum weft_status wf_store_parent_by_key(const struct wf_store *store, const uint8_t key[32],
+                                        struct wf_parent *out)
+{
+    uint32_t slot = wf_store_find(store, key);
+    if (slot == WF_SLOT_NONE)
+        return wf_fail(WEFT_E_PARENT,
+                       "the parent block %02x%02x%02x%02x… is not present (never put, or "
+                       "evicted since); put the chain from its start",
+                       key[0], key[1], key[2], key[3]);
+    *out = (struct wf_parent){.slot = slot, .depth = wf_word_depth(word_of(store, slot))};
+    return WEFT_OK;
+}
+
+bool wf_store_is_reserved(const struct wf_store *store, uint32_t client, uint32_t slot,
+                          uint32_t generation)
+{
+    return slot < store->arena.slots_used && state_of(store, slot) == WF_SLOT_RESERVED &&
+           wf_store_generation(store, slot) == generation && store->slots[slot].owner == client;
+}
+
+enum weft_status wf_store_parent_by_slot(const struct wf_store *store, uint32_t client,
+                                         uint32_t slot, uint32_t generation, struct wf_parent *out)
+{
+    if (!wf_store_is_reserved(store, client, slot, generation))
+        return wf_fail(WEFT_E_PARENT, "the parent slot %u is not reserved by this client", slot);
+    *out = (struct wf_parent){.slot = slot, .depth = wf_word_depth(word_of(store, slot))};
+    return WEFT_OK;
+}
+
+/* -------------------------------------------------------------------------------- chains and policy */
+
+static bool evictable(const struct wf_store *store, uint32_t slot)
+{
+    return state_of(store, slot) == WF_SLOT_COMMITTED && store->slots[slot].child == WF_SLOT_NONE &&
+           store->slots[slot].holds == 0;
+}
+
+/* Tell the policy what the facts are. */
+static void offer(struct wf_store *store, uint32_t slot)
+{
+    if (evictable(store, slot))
+        store->policy_ops->enter(store->policy, slot);
+    else
+        store->policy_ops->leave(store->policy, slot);
+}
+
+static void child_link(struct wf_store *store, uint32_t parent, uint32_t slot)
+{
+    struct wf_slot *s = &store->slots[slot];
+    s->previous = WF_SLOT_NONE;
+    s->next = WF_SLOT_NONE;
+    if (parent == WF_SLOT_NONE)
+        return;
+    s->next = store->slots[parent].child;
+    if (s->next != WF_SLOT_NONE)
+        store->slots[s->next].previous = slot;
+    store->slots[parent].child = slot;
+    offer(store, parent);
+}
+
+static void child_unlink(struct wf_store *store, uint32_t parent, uint32_t slot)
+{
+    struct wf_slot *s = &store->slots[slot];
+    if (parent == WF_SLOT_NONE)
+        return;
+    if (s->previous != WF_SLOT_NONE)
+        store->slots[s->previous].next = s->next;
+    else
+        store->slots[parent].child = s->next;
+    if (s->next != WF_SLOT_NONE)
+        store->slots[s->next].previous = s->previous;
+    s->previous = s->next = WF_SLOT_NONE;
+    offer(store, parent);
+}
+
+/* The slot's range goes back; whoever still has its number finds another generation. */
+static void release(struct wf_store *store, uint32_t slot)
+{
+    struct wf_desc *desc = &store->index.desc[slot];
+    uint32_t generation = wf_store_generation(store, slot);
+    store->used_bytes -= range_bytes(store, slot);
+    store->slots[slot].owner = OWNER_NONE;
+    /* Release: pairs with the acquire in look(); a reader that saw the old word compares again. */
+    atomic_store_explicit(&desc->word, wf_word(generation + 1, 0, WF_SLOT_FREE),
+                          memory_order_release);
+    wf_arena_free(&store->arena, slot);
+}
+
+void wf_store_hold(struct wf_store *store, uint32_t slot)
+{
+    store->slots[slot].holds++;
+    store->policy_ops->leave(store->policy, slot);
+}
+
+void wf_store_unhold(struct wf_store *store, uint32_t slot)
+{
+    assert(store->slots[slot].holds > 0);
+    store->slots[slot].holds--;
+    enum wf_slot_state state = state_of(store, slot);
+    if (state == WF_SLOT_COMMITTED)
+        offer(store, slot);
+    else if (state == WF_SLOT_DUPLICATE && store->slots[slot].holds == 0) {
+        uint32_t serves = parent_of(store, slot); /* the one that won, held on our behalf */
+        release(store, slot);
+        wf_store_unhold(store, serves);
+    }
+}
+
+void wf_store_used(struct wf_store *store, uint32_t slot)
+{
+    if (slot < store->arena.slots_used && state_of(store, slot) == WF_SLOT_COMMITTED)
+        store->policy_ops->used(store->policy, slot);
+}
+
+/* ------------------------------------------------------------------------------------------- evict */
+
+struct batch {
+    uint32_t slot[BATCH];
+    bool pinned[BATCH];
+    uint32_t count;
+    int16_t place[4 * BATCH]; /* open addressing: index + 1 in slot[] */
+};
+
+static uint32_t batch_home(uint32_t slot)
+{
+    return (slot * 2654435761u) >> 24;
+}
+
+static void batch_add(struct batch *batch, uint32_t slot)
+{
+    static_assert(4 * BATCH == 256, "batch_home gives 8 bits");
+    uint32_t at = batch_home(slot);
+    while (batch->place[at])
+        at = (at + 1) % (4 * BATCH);
+    batch->slot[batch->count++] = slot;
+    batch->place[at] = (int16_t)batch->count;
+}
+
+static void batch_seen(void *context, uint32_t slot)
+{
+    struct batch *batch = context;
+    for (uint32_t at = batch_home(slot); batch->place[at]; at = (at + 1) % (4 * BATCH))
+        if (batch->slot[batch->place[at] - 1] == slot)
+            batch->pinned[batch->place[at] - 1] = true;
+}
+
+/* A committed block leaves for good.  It is a leaf, unlinked from its parent, and nobody holds it.
+ */
+static void drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason)
+{
+    uint8_t key[32];
+    wf_desc_key_read(&store->index.desc[slot], key);
+    uint64_t bytes = atomic_load_explicit(&store->index.desc[slot].bytes, memory_order_relaxed);
+    uint64_t age = store->policy_ops->age(store->policy, slot);
+    wf_index_remove(&store->index, slot);
+    WF_CRASH("store.evict.unindexed");
+    store->blocks--;
+    release(store, slot);
+    store->env.gone(store->env.context, key, bytes, age, reason);
+}
+
+/* Evict up to `granules` worth of blocks with one look at the pin tables; returns how many granules
+ * came free.  *tried counts the candidates looked at.
+ *
+ * Chains go from their ends, also inside one batch: taking a leaf may make its parent the next
+ * victim.  When the leaf then turns out to be pinned, the parent has a child again and stays as
+ * well. */
+static uint64_t evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
+                            uint32_t *tried)
+{
+    struct batch batch = {.count = 0};
+    uint64_t chosen = 0, freed = 0;
+    while (batch.count < BATCH && chosen < granules) {
+        uint32_t slot = store->policy_ops->victim(store->policy);
+        if (slot == WF_POLICY_NONE)
+            break;
+        assert(evictable(store, slot));
+        /* seq_cst: the store half of the owner's store-then-load (index.h). */
+        state_set(store, slot, WF_SLOT_EVICTING, memory_order_seq_cst);
+        batch_add(&batch, slot);
+        chosen += store->slots[slot].count;
+        child_unlink(store, parent_of(store, slot), slot);
+    }
+    *tried += batch.count;
+    if (batch.count == 0)
+        return 0;
+    WF_CRASH("store.evict.marked");
+    store->env.scan_pins(store->env.context, batch_seen, &batch);
+    for (uint32_t i = 0; i < batch.count; i++) {
+        uint32_t slot = batch.slot[i];
+        if (batch.pinned[i] || store->slots[slot].child != WF_SLOT_NONE) {
+            state_set(store, slot, WF_SLOT_COMMITTED, memory_order_seq_cst);
+            child_link(store, parent_of(store, slot), slot);
+            store->policy_ops->used(store->policy, slot); /* who is pinned is in use */
+            offer(store, slot);
+        } else {
+            freed += store->slots[slot].count;
+            drop(store, slot, reason);
+        }
+    }
+    return freed;
+}
+
+/* Evict at least one block, better `granules` worth.  Held ones among the candidates become the
+ * most recently used and are passed over, each at most once. */
+static bool evict_some(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason)
+{
+    uint32_t tried = 0, limit = store->policy_ops->candidates(store->policy);
+    while (tried < limit)
+        if (evict_batch(store, granules, reason, &tried) > 0)
+            return true;
+    return false;
+}
+
+uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evict_reason reason)
+{
+    while (store->arena.backed.granules * WF_GRANULE < bytes)
+        if (!evict_some(store, bytes / WF_GRANULE + 1 - store->arena.backed.granules, reason))
+            break;
+    return store->arena.backed.granules * WF_GRANULE;
+}
+
+/* More backed memory from the node, for at least `granules` in one piece. */
+static bool grow(struct wf_store *store, uint32_t granules)
+{
+    uint64_t least = (uint64_t)granules * WF_GRANULE;
+    uint64_t wanted = least > BACK_STEP_BYTES ? least : BACK_STEP_BYTES;
+    uint64_t got = store->env.budget_take(store->env.context, least, wanted);
+    if (got < least) {
+        if (got)
+            store->env.budget_give(store->env.context, got);
+        return false;
+    }
+    uint64_t backed =
+        (uint64_t)wf_arena_back(&store->arena, granules, (uint32_t)(got / WF_GRANULE)) * WF_GRANULE;
+    if (backed < got)
+        store->env.budget_give(store->env.context, got - backed);
+    store->backed_bytes += backed;
+    return backed > 0;
+}
+
+/* A slot with a range of `granules`.  Room is made in this order: free space, more memory from the
+ * node, eviction.  WEFT_FULL when everything that is left is in use. */
+static enum weft_status make_room(struct wf_store *store, uint32_t granules, uint32_t *out_slot)
+{
+    uint64_t bytes = (uint64_t)granules * WF_GRANULE;
+    if (bytes > store->quota_bytes || bytes > store->arena.granules * WF_GRANULE)
+        return wf_fail(WEFT_E_QUOTA,
+                       "a block of %llu bytes is more than the domain's quota of %llu; "
+                       "raise domains[].quota",
+                       (unsigned long long)bytes, (unsigned long long)store->quota_bytes);
+    uint64_t others = store->other_bytes + bytes;
+    while (store->used_bytes + others > store->quota_bytes) {
+        uint64_t over = store->used_bytes + others - store->quota_bytes;
+        if (!evict_some(store, over / WF_GRANULE + 1, WF_EVICT_QUOTA))
+            return WEFT_FULL;
+    }
+    for (;;) {
+        *out_slot = wf_arena_alloc(&store->arena, granules);
+        if (*out_slot != WF_SLOT_NONE)
+            return WEFT_OK;
+        if (!grow(store, granules) && !evict_some(store, granules, WF_EVICT_ROOM))
+            return WEFT_FULL;
+    }
+}
+
+/* --------------------------------------------------------------------------------- reserve, commit */
+
+static void list_remove(struct wf_store *store, struct wf_reservations *list, uint32_t slot)
+{
+    struct wf_slot *s = &store->slots[slot];
+    if (s->previous != WF_SLOT_NONE)
+        store->slots[s->previous].next = s->next;
+    else
+        list->head = s->next;
+    if (s->next != WF_SLOT_NONE)
+        store->slots[s->next].previous = s->previous;
+    s->previous = s->next = WF_SLOT_NONE;
+    list->count--;
+    store->reserved_blocks--;
+}
+
+enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
+                                  struct wf_reservations *list, const uint8_t key[32],
+                                  uint32_t bytes, uint32_t format, const struct wf_parent *parent,
+                                  uint32_t *out_slot)
+{
+    uint32_t slot = wf_store_find(store, key);
+    if (slot != WF_SLOT_NONE) {
+        store->policy_ops->used(store->policy, slot);
+        *out_slot = slot;
+        return WEFT_EXISTS;
+    }
+    /* The parent must outlive the search for room. */
+    if (parent->slot != WF_SLOT_NONE)
+        wf_store_hold(store, parent->slot);
+    enum weft_status status = make_room(store, (bytes + WF_GRANULE - 1) / WF_GRANULE, &slot);
+    if (status != WEFT_OK) {
+        if (parent->slot != WF_SLOT_NONE)
+            wf_store_unhold(store, parent->slot);
+        return status;
+    }
+    struct wf_slot *s = &store->slots[slot];
+    struct wf_desc *desc = &store->index.desc[slot];
+    store->used_bytes += range_bytes(store, slot);
+    store->reserved_blocks++;
+    s->owner = client;
+    s->previous = WF_SLOT_NONE;
+    s->next = list->head;
+    if (s->next != WF_SLOT_NONE)
+        store->slots[s->next].previous = slot;
+    list->head = slot;
+    list->count++;
+    wf_desc_key_write(desc, key);
+    atomic_store_explicit(&desc->offset, (uint64_t)s->first * WF_GRANULE, memory_order_relaxed);
+    atomic_store_explicit(&desc->bytes, bytes, memory_order_relaxed);
+    atomic_store_explicit(&desc->parent, parent->slot, memory_order_relaxed);
+    atomic_store_explicit(&desc->checksum, 0, memory_order_relaxed);
+    uint32_t depth = parent->slot == WF_SLOT_NONE ? 0 : parent->depth + 1;
+    atomic_store_explicit(&desc->word,
+                          wf_word(wf_store_generation(store, slot),
+                                  depth < WF_DEPTH_MAX ? depth : WF_DEPTH_MAX, WF_SLOT_RESERVED),
+                          memory_order_release);
+    (void)format;
+    *out_slot = slot;
+    return WEFT_OK;
+}
+
+/* Let go of the parent that a reservation held. */
+static void parent_unhold(struct wf_store *store, uint32_t parent)
+{
+    if (parent == WF_SLOT_NONE)
+        return;
+    if (state_of(store, parent) == WF_SLOT_DEAD) {
+        store->slots[parent].holds--;
+        wf_store_bury(store);
+        return;
+    }
+    wf_store_unhold(store, parent);
+}
+
+/* A reservation ends without a block.  Its own reserved children may still point to it. */
+static void discard(struct wf_store *store, struct wf_reservations *list, uint32_t slot)
+{
+    uint32_t parent = parent_of(store, slot);
+    list_remove(store, list, slot);
+    if (store->slots[slot].holds == 0) {
+        release(store, slot);
+    } else {
+        state_set(store, slot, WF_SLOT_DEAD, memory_order_release);
+        store->slots[slot].owner = OWNER_NONE;
+        store->slots[slot].next = store->dead;
+        store->dead = slot;
+    }
+    parent_unhold(store, parent);
+}
+
+void wf_store_abort(struct wf_store *store, struct wf_reservations *list, uint32_t slot)
+{
+    discard(store, list, slot);
+}
+
+void wf_store_abort_all(struct wf_store *store, struct wf_reservations *list)
+{
+    while (list->head != WF_SLOT_NONE)
+        discard(store, list, list->head);
+    wf_store_bury(store);
+}
+
+/* Someone committed the same key first.  Ours goes, but children that were reserved on it go on
+ * with theirs. */
+static void yield_to(struct wf_store *store, struct wf_reservations *list, uint32_t slot,
+                     uint32_t serves)
+{
+    uint32_t parent = parent_of(store, slot);
+    if (store->slots[slot].holds == 0) {
+        discard(store, list, slot);
+        return;
+    }
+    list_remove(store, list, slot);
+    store->slots[slot].owner = OWNER_NONE;
+    atomic_store_explicit(&store->index.desc[slot].parent, serves, memory_order_relaxed);
+    state_set(store, slot, WF_SLOT_DUPLICATE, memory_order_release);
+    wf_store_hold(store, serves);
+    parent_unhold(store, parent);
+}
+
+enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations *list,
+                                 uint32_t *slot_io, uint32_t format)
+{
+    uint32_t slot = *slot_io;
+    struct wf_desc *desc = &store->index.desc[slot];
+    uint8_t key[32];
+    wf_desc_key_read(desc, key);
+    uint32_t serves = wf_store_find(store, key);
+    if (serves != WF_SLOT_NONE) {
+        *slot_io = serves;
+        yield_to(store, list, slot, serves);
+        return WEFT_EXISTS;
+    }
+    uint32_t reserved_on = parent_of(store, slot), parent = reserved_on;
+    if (parent != WF_SLOT_NONE && state_of(store, parent) == WF_SLOT_DUPLICATE)
+        parent = parent_of(store, parent);
+    if (parent != WF_SLOT_NONE && state_of(store, parent) != WF_SLOT_COMMITTED) {
+        discard(store, list, slot);
+        return wf_fail(WEFT_E_PARENT,
+                       "the block's parent was not committed; commit a chain in its order");
+    }
+    list_remove(store, list, slot);
+    store->slots[slot].owner = format;
+    store->slots[slot].child = WF_SLOT_NONE;
+    atomic_store_explicit(&desc->parent, parent, memory_order_relaxed);
+    WF_CRASH("store.commit.before_publish");
+    /* Release: whoever sees COMMITTED sees the descriptor, and the payload that the client wrote
+     * before it asked to commit (the socket orders the two). */
+    state_set(store, slot, WF_SLOT_COMMITTED, memory_order_release);
+    if (!wf_index_insert(&store->index, slot)) {
+        state_set(store, slot, WF_SLOT_DEAD, memory_order_release);
+        store->slots[slot].owner = OWNER_NONE;
+        store->slots[slot].next = store->dead;
+        store->dead = slot;
+        parent_unhold(store, reserved_on);
+        wf_store_bury(store);
+        return WEFT_FULL;
+    }
+    WF_CRASH("store.commit.published");
+    store->blocks++;
+    store->policy_ops->used(store->policy, slot);
+    child_link(store, parent, slot);
+    parent_unhold(store, reserved_on);
+    offer(store, slot);
+    return WEFT_OK;
+}
+
+/* ------------------------------------------------------------------------------------------ remove */
+
+struct subtree {
+    uint32_t *slot;
+    uint64_t count, capacity;
+    const struct wf_store *store;
+    uint8_t *pinned; /* one bit a slot of the store */
+};
+
+static void subtree_seen(void *context, uint32_t slot)
+{
+    struct subtree *tree = context;
+    if (slot < tree->store->arena.slots_max)
+        tree->pinned[slot / 8] |= (uint8_t)(1u << (slot % 8));
+}
+
+/* Parents before children. */
+static bool subtree_collect(struct wf_store *store, uint32_t root, struct subtree *tree)
+{
+    tree->store = store;
+    tree->capacity = store->blocks;
+    tree->slot = wf_calloc(tree->capacity ? tree->capacity : 1, sizeof *tree->slot,
+                           "a list of blocks");
+    tree->pinned = wf_calloc(store->arena.slots_max / 8 + 1, 1, "a map of held blocks");
+    if (!tree->slot || !tree->pinned)
+        return false;
+    tree->slot[tree->count++] = root;
+    for (uint64_t at = 0; at < tree->count; at++)
+        for (uint32_t child = store->slots[tree->slot[at]].child; child != WF_SLOT_NONE;
+             child = store->slots[child].next)
+            tree->slot[tree->count++] = child;
+    return true;
+}
+
+static bool subtree_held(const struct wf_store *store, const struct subtree *tree, uint32_t slot)
+{
+    return (tree->pinned[slot / 8] >> (slot % 8) & 1) || store->slots[slot].holds > 0;
+}
+
+/* A held block disappears from the index at once; its memory waits in the list of the dead. */
+static void condemn_one(struct wf_store *store, uint32_t slot)
+{
+    wf_index_remove(&store->index, slot);
+    store->blocks--;
+    store->policy_ops->leave(store->policy, slot);
+    state_set(store, slot, WF_SLOT_DEAD, memory_order_release);
+    store->slots[slot].owner = OWNER_NONE;
+    store->slots[slot].next = store->dead;
+    store->dead = slot;
+}
+
+enum weft_status wf_store_remove(struct wf_store *store, uint32_t root, bool condemn,
+                                 uint64_t *out_removed)
+{
+    struct subtree tree = {.count = 0};
+    enum weft_status status = WEFT_OK;
+    if (!subtree_collect(store, root, &tree)) {
+        status = WEFT_E_NO_MEMORY;
+        goto done;
+    }
+    for (uint64_t i = 0; i < tree.count; i++) {
+        state_set(store, tree.slot[i], WF_SLOT_EVICTING, memory_order_seq_cst);
+        store->policy_ops->leave(store->policy, tree.slot[i]);
+    }
+    store->env.scan_pins(store->env.context, subtree_seen, &tree);
+    bool held = false;
+    for (uint64_t i = 0; i < tree.count; i++)
+        held |= subtree_held(store, &tree, tree.slot[i]);
+    if (held && !condemn) {
+        for (uint64_t i = 0; i < tree.count; i++)
+            state_set(store, tree.slot[i], WF_SLOT_COMMITTED, memory_order_seq_cst);
+        for (uint64_t i = 0; i < tree.count; i++)
+            offer(store, tree.slot[i]);
+        status = wf_fail(WEFT_E_BUSY,
+                         "the block, or one that extends it, is pinned or in use by a session; "
+                         "try again when they are done");
+        goto done;
+    }
+    /* Children before parents, so that a match never meets a hole. */
+    for (uint64_t i = tree.count; i-- > 0;) {
+        uint32_t slot = tree.slot[i];
+        bool keep = subtree_held(store, &tree, slot);
+        child_unlink(store, parent_of(store, slot), slot);
+        if (keep)
+            condemn_one(store, slot);
+        else
+            drop(store, slot, condemn ? WF_EVICT_CORRUPT : WF_EVICT_REMOVED);
+    }
+    *out_removed = tree.count;
+    wf_store_bury(store);
+done:
+    free(tree.slot);
+    free(tree.pinned);
+    return status;
+}
+
+void wf_store_bury(struct wf_store *store)
+{
+    if (store->dead == WF_SLOT_NONE)
+        return;
+    struct subtree tree = {.store = store};
+    tree.pinned = wf_calloc(store->arena.slots_max / 8 + 1, 1, "a map of held blocks");
+    if (!tree.pinned)
+        return; /* later */
+    store->env.scan_pins(store->env.context, subtree_seen, &tree);
+    uint32_t *link = &store->dead;
+    while (*link != WF_SLOT_NONE) {
+        uint32_t slot = *link;
+        if (subtree_held(store, &tree, slot)) {
+            link = &store->slots[slot].next;
+            continue;
+        }
+        *link = store->slots[slot].next;
+        release(store, slot);
+    }
+    free(tree.pinned);
+}
+
+/* ------------------------------------------------------------------------------------------ verify */
+
+static bool verify_free(void *context, uint32_t slot)
+{
+    return state_of(context, slot) == WF_SLOT_FREE;
+}
+
+void wf_store_verify(const struct wf_store *store)
+{
+    uint64_t blocks = 0, used = 0;
+    wf_arena_verify(&store->arena, verify_free, (void *)(uintptr_t)store);
+    for (uint32_t slot = 0; slot < store->arena.slots_used; slot++) {
+        enum wf_slot_state state = state_of(store, slot);
+        if (state != WF_SLOT_FREE)
+            used += range_bytes(store, slot);
+        if (state != WF_SLOT_COMMITTED) {
+            assert(!store->policy_ops->holds(store->policy, slot));
+            continue;
+        }
+        blocks++;
+        uint8_t key[32];
+        wf_desc_key_read(&store->index.desc[slot], key);
+        assert(wf_store_find(store, key) == slot);
+        uint32_t parent = parent_of(store, slot);
+        assert(parent == WF_SLOT_NONE || state_of(store, parent) == WF_SLOT_COMMITTED);
+        assert(store->policy_ops->holds(store->policy, slot) == evictable(store, slot));
+    }
+    assert(blocks == store->blocks && used == store->used_bytes);
+    assert(store->used_bytes + store->arena.backed.granules * WF_GRANULE == store->backed_bytes);
+}

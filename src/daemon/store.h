@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A domain's blocks: reserve, commit, find, evict.
+ *
+ * The store is the one writer of a domain's index, arena and chains.  It runs on the owner thread,
+ * makes no system call and blocks on nothing; what it needs from outside (memory budget, who holds
+ * what, who wants to know) comes through wf_store_env, so that tests run it on plain memory.
+ *
+ * A slot's life:
+ *
+ *     FREE ──reserve──► RESERVED ──commit──► COMMITTED ⇄ EVICTING ──► FREE (generation + 1)
+ *                          │  └─commit, key is there already─► DUPLICATE ─► FREE when its reserved
+ * children are gone └─abort, or the client died──────► DEAD ──────► FREE likewise COMMITTED
+ * ──condemned (corrupt)──► DEAD ──► FREE when nobody holds it any more
+ *
+ * Invariants (wf_store_verify asserts them):
+ *   - COMMITTED and EVICTING slots are exactly those in the index.
+ *   - A committed block's parent is committed (invariant 2): eviction takes leaves only.
+ *   - A slot is offered to the policy exactly when it is committed, without children and without
+ * holds.
+ */
+#ifndef WF_DAEMON_STORE_H
+#define WF_DAEMON_STORE_H
+
+#include "core/policy.h"
+#include "shm/arena.h"
+#include "shm/index.h"
+
+enum wf_evict_reason {
+    WF_EVICT_ROOM = 0,    /* a reserve needed the room */
+    WF_EVICT_QUOTA = 1,   /* the domain is at its quota */
+    WF_EVICT_RECLAIM = 2, /* the host takes memory back, or another domain is due its share */
+    WF_EVICT_REMOVED = 3, /* someone asked to drop it */
+    WF_EVICT_CORRUPT = 4, /* its bytes do not match its checksum */
+    WF_EVICT_REASONS = 5,
+};
+const char *wf_evict_reason_name(enum wf_evict_reason reason);
+
+struct wf_store_env {
+    void *context;
+    /* Memory from the node's budget: at least `least` bytes, or 0; at most `wanted`. */
+    uint64_t (*budget_take)(void *context, uint64_t least, uint64_t wanted);
+    void (*budget_give)(void *context, uint64_t bytes);
+    /* Call `seen` for every slot that any client of this domain holds. */
+    void (*scan_pins)(void *context, void (*seen)(void *context, uint32_t slot),
+                      void *seen_context);
+    /* A block has gone. */
+    void (*gone)(void *context, const uint8_t key[32], uint64_t bytes, uint64_t age,
+                 enum wf_evict_reason reason);
+};
+
+struct wf_store {
+    struct wf_index index;
+    struct wf_arena arena;
+    struct wf_slot *slots;
+    const struct wf_policy_ops *policy_ops;
+    struct wf_policy *policy;
+    struct wf_store_env env;
+    uint64_t quota_bytes;
+    uint64_t used_bytes;   /* reserved and committed ranges */
+    uint64_t backed_bytes; /* taken from the node's budget */
+    uint64_t other_bytes;  /* counted against the quota by others (regions) */
+    uint64_t blocks, reserved_blocks;
+    uint32_t dead; /* head of the list of DEAD slots that wait for their holders */
+};
+
+struct wf_store_options {
+    void *index_memory;
+    uint64_t index_bytes;
+    uint32_t slots_max;
+    uint64_t pool_bytes;
+    uint64_t quota_bytes;
+    uint64_t epoch;
+    uint32_t domain;
+    const struct wf_policy_ops *policy;
+    struct wf_store_env env;
+};
+
+enum weft_status wf_store_init(struct wf_store *store, const struct wf_store_options *options);
+void wf_store_fini(struct wf_store *store);
+
+/* A client's reserved slots, newest first. */
+struct wf_reservations {
+    uint32_t head;
+    uint32_t count;
+};
+
+struct wf_parent {
+    uint32_t slot; /* WF_SLOT_NONE: first in its chain */
+    uint32_t depth;
+};
+
+/* The committed block `key`; WF_SLOT_NONE when there is none. */
+uint32_t wf_store_find(const struct wf_store *store, const uint8_t key[32]);
+
+/* Who is to be the parent: by key (committed), or a slot reserved by `client` before.
+ * WEFT_E_PARENT. */
+enum weft_status wf_store_parent_by_key(const struct wf_store *store, const uint8_t key[32],
+                                        struct wf_parent *out);
+enum weft_status wf_store_parent_by_slot(const struct wf_store *store, uint32_t client,
+                                         uint32_t slot, uint32_t generation, struct wf_parent *out);
+
+/* WEFT_OK: *out_slot is reserved for `client` and in `list`.  WEFT_EXISTS: *out_slot is the
+ * committed block. WEFT_FULL: no room, and nothing that may go.  WEFT_E_QUOTA: the block alone
+ * exceeds the quota. */
+enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
+                                  struct wf_reservations *list, const uint8_t key[32],
+                                  uint32_t bytes, uint32_t format, const struct wf_parent *parent,
+                                  uint32_t *out_slot);
+
+/* Is this slot reserved by that client, in that generation? */
+bool wf_store_is_reserved(const struct wf_store *store, uint32_t client, uint32_t slot,
+                          uint32_t generation);
+
+/* Publish a reserved slot.  WEFT_OK, or WEFT_EXISTS (*slot is changed to the one that serves), or
+ * WEFT_E_PARENT (the reservation is dropped). */
+enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations *list,
+                                 uint32_t *slot, uint32_t format);
+void wf_store_abort(struct wf_store *store, struct wf_reservations *list, uint32_t slot);
+void wf_store_abort_all(struct wf_store *store, struct wf_reservations *list);
+
+/* While held, a block is not offered for eviction, and so none of its ancestors is. */
+void wf_store_hold(struct wf_store *store, uint32_t slot);
+void wf_store_unhold(struct wf_store *store, uint32_t slot);
+
+/* A use that a client reported; any number is safe. */
+void wf_store_used(struct wf_store *store, uint32_t slot);
+
+/* Drop `slot` and all that extends it.  WEFT_E_BUSY when any is held, and then nothing changes;
+ * with `condemn` held ones, too, disappear from the index at once and their memory follows later.
+ */
+enum weft_status wf_store_remove(struct wf_store *store, uint32_t slot, bool condemn,
+                                 uint64_t *out_removed);
+
+/* Evict until `bytes` of backed memory are free or nothing may go; returns how many are free. */
+uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evict_reason reason);
+
+/* Free what DEAD slots still had when their holders are gone. */
+void wf_store_bury(struct wf_store *store);
+
+/* Every invariant; asserts.  For tests. */
+void wf_store_verify(const struct wf_store *store);
+
+static inline uint32_t wf_store_generation(const struct wf_store *store, uint32_t slot)
+{
+    return wf_word_generation(
+        atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed));
+}
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the node tells about itself: metrics, events, HTTP.  The rest of the daemon calls these few
+ * functions and knows nothing of how it is kept or served.
+ */
+#ifndef WF_DAEMON_TELEMETRY_H
+#define WF_DAEMON_TELEMETRY_H
+
+#include "daemon/node.h"
+
+enum weft_status wf_telemetry_create(struct wf_node *node);
+void wf_telemetry_destroy(struct wf_node *node);
+
+/* For the owner's epoll: readable when HTTP wants to run; -1: HTTP is off. */
+int wf_telemetry_fd(const struct wf_node *node);
+void wf_telemetry_run(struct wf_node *node);
+/* How long HTTP can wait for its next run, at most `limit_ms`. */
+int wf_telemetry_wait_ms(const struct wf_node *node, int limit_ms);
+
+/* An op was answered; `domain` NULL before HELLO. */
+void wf_telemetry_op(struct wf_node *node, const struct wf_domain *domain, unsigned op,
+                     enum weft_status status, uint64_t ns);
+
+/* A block has gone, and why. */
+void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t bytes,
+                       uint64_t age, enum wf_evict_reason reason);
+
+/* Something else that someone will want to know afterwards: `kind` is a word, the rest a sentence.
+ */
+void wf_telemetry_event(struct wf_node *node, const struct wf_domain *domain, const char *kind,
+                        const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Events from `cursor` on as JSON, those of `only` (NULL: all); caller frees. */
+char *wf_telemetry_events(struct wf_node *node, const struct wf_domain *only, uint64_t cursor);
+
+#endif
