@@ -74,7 +74,9 @@ bool wf_pins_take(struct wf_pins *pins, uint32_t *cursor, uint32_t slot, uint32_
                   uint32_t *out_entry)
 {
     for (;;) {
-        uint32_t mark = atomic_load_explicit(&pins->header->high_water, memory_order_relaxed);
+        /* Acquire: pairs with raise_high_water in another thread of this client, so that its raise
+         * comes before our entry in the total order, for the scan as for us. */
+        uint32_t mark = atomic_load_explicit(&pins->header->high_water, memory_order_acquire);
         if (mark > pins->node_first)
             mark = pins->node_first;
         if (take_below(pins, mark, cursor, wf_pin_entry(slot, generation), out_entry))
