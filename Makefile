@@ -17,7 +17,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test asan tsan fuzz torture stress soak bench lint clang install clean help
+.PHONY: build run test asan tsan fuzz torture stress soak bench format lint clang install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -60,6 +60,10 @@ bench: ## the budgets of docs/PERFORMANCE.md, measured on a release build (build
 	@scripts/deps build bench
 	@scripts/build build-release --buildtype=release -Dtest_hooks=false -Dtests=false -Dprefix=$(PREFIX)
 	@scripts/bench build-release
+
+format: ## bring every C file into shape
+	@scripts/deps lint
+	@scripts/format
 
 lint: ## format, clang-tidy, shellcheck, layers, banned functions, lengths, man pages
 	@scripts/deps build test lint

@@ -37,7 +37,7 @@
 _Static_assert(63 + 2 * (FIELD_HEADER_BYTES + WF_KEY_BYTES) + 9 <= KEY_TAIL_BYTES_MAX,
                "the tail has room");
 
-/* --------------------------------------------------------------------------------------- fields */
+/* -------------------------------------------------------------------------------------- fields */
 
 static void put_u32le(uint8_t *out, uint32_t value)
 {
@@ -109,7 +109,7 @@ static void hash_layout(SHA256_CTX *context, const struct weft_format_spec *spec
     hash_field(context, 'A', spec->adapter, spec->adapter_bytes);
 }
 
-/* ---------------------------------------------------------------------------------------- roots */
+/* --------------------------------------------------------------------------------------- roots */
 
 void wf_identity_root(const uint8_t *secret, size_t secret_bytes,
                       const struct weft_format_spec *spec, const void *session_salt,
@@ -169,7 +169,7 @@ void wf_identity_bytes(const uint8_t root[WF_KEY_BYTES], const void *bytes, size
     SHA256_Final(out, &context);
 }
 
-/* --------------------------------------------------------------------------------------- chains */
+/* -------------------------------------------------------------------------------------- chains */
 
 /* Bytes [from, from + length) of the tokens as u32le. */
 static void token_bytes(const uint32_t *tokens, size_t from, size_t length, uint8_t *out)
@@ -335,7 +335,7 @@ void wf_identity_chain(const uint8_t parent[WF_KEY_BYTES], const uint32_t *token
     wf_identity_chain_by(wf_sha_isa_best(), parent, tokens, blocks, block_tokens, extra, out_keys);
 }
 
-/* -------------------------------------------------------------------------------------- layouts */
+/* ------------------------------------------------------------------------------------- layouts */
 
 size_t weft_dtype_bytes(enum weft_dtype dtype)
 {

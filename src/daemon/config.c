@@ -55,7 +55,7 @@ void wf_config_defaults(struct wf_config *config)
     snprintf(config->domains[0].name, sizeof config->domains[0].name, "default");
 }
 
-/* ----------------------------------------------------------------------------------------- file */
+/* ---------------------------------------------------------------------------------------- file */
 
 static enum weft_status read_file(const char *path, char **out_text, size_t *out_length)
 {
@@ -110,7 +110,7 @@ static enum weft_status lay_file(const char *path, struct wf_config *config)
     return status;
 }
 
-/* ------------------------------------------------------------------------ environment and flags */
+/* ----------------------------------------------------------------------- environment and flags */
 
 /* "a,b" names the domains that there are: those that exist keep what was said about them. */
 static enum weft_status name_domains(struct wf_config *config, const char *text,
@@ -249,7 +249,7 @@ static enum weft_status lay_override(struct wf_config *config, const char *overr
                    where, key);
 }
 
-/* ------------------------------------------------------------------- what binds fields together */
+/* ------------------------------------------------------------------ what binds fields together */
 
 /* The first line of `path` into the token field; trailing white space is dropped, because editors
  * add it. */

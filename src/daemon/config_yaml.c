@@ -108,7 +108,7 @@ static enum weft_status key_text(const struct walk *walk, const char *section, c
     return WEFT_OK;
 }
 
-/* --------------------------------------------------------------------------- keys that are none */
+/* -------------------------------------------------------------------------- keys that are none */
 
 static bool is_section(const char *key)
 {
@@ -170,7 +170,7 @@ static enum weft_status no_value(const struct walk *walk, const char *key)
                    here(walk, where), key);
 }
 
-/* -------------------------------------------------------------------------------------- domains */
+/* ------------------------------------------------------------------------------------- domains */
 
 /* `allow: [1000, alice]` becomes "1000,alice", the form that flags use. */
 static enum weft_status allow_list(struct walk *walk, char *out, size_t capacity)
@@ -298,7 +298,7 @@ static enum weft_status domains_list(struct walk *walk)
     return WEFT_OK;
 }
 
-/* ------------------------------------------------------------------------------------- the walk */
+/* ------------------------------------------------------------------------------------ the walk */
 
 static enum weft_status field_value(struct walk *walk, int index)
 {

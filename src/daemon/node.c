@@ -45,11 +45,11 @@ void wf_segment_destroy(struct wf_segment *segment)
     *segment = (struct wf_segment){.fd = -1};
 }
 
-/* ------------------------------------------------------------------------------------------ budget */
+/* -------------------------------------------------------------------------------------- budget */
 
 static uint64_t used_of(const struct wf_domain *domain)
 {
-    return domain->store.used_bytes + domain->store.other_bytes;
+    return domain->store.used_bytes + domain->store.other_bytes; /* NOLINT: never NULL */
 }
 
 /* A domain's part of the pool when all want theirs: in proportion to the quotas. */
@@ -184,7 +184,7 @@ void wf_node_reclaim_step(struct wf_node *node)
     wf_answer(client, &to, all ? WEFT_OK : WEFT_PENDING, sizeof *answer, NULL, 0);
 }
 
-/* ------------------------------------------------------------------------------------ what is held */
+/* -------------------------------------------------------------------------------- what is held */
 
 static void scan_pins(void *context, void (*seen)(void *context, uint32_t slot), void *seen_context)
 {
@@ -218,7 +218,7 @@ void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain)
     }
 }
 
-/* ----------------------------------------------------------------------------------------- domains */
+/* ------------------------------------------------------------------------------------- domains */
 
 static enum weft_status secret_load(struct wf_domain *domain)
 {

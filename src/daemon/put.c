@@ -110,7 +110,7 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
     wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
 }
 
-/* ------------------------------------------------------------------------------------------ commit */
+/* -------------------------------------------------------------------------------------- commit */
 
 struct copy_block {
     struct wf_commit_block asked;

@@ -63,20 +63,23 @@ static json_t *domain_json(const struct wf_domain *domain)
         json_object_set_new(evicted, wf_evict_reason_name((enum wf_evict_reason)reason),
                             number(domain->evicted[reason]));
     uint64_t looked = use.pins + use.misses;
-    json_t *out = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}",
-        "name", domain->config->name, "writes",
-        domain->config->writes == WF_WRITES_COPIED ? "copied" : "direct", "quota_bytes",
-        (json_int_t)store->quota_bytes, "used_bytes",
-        (json_int_t)(store->used_bytes + store->other_bytes), "backed_bytes",
-        (json_int_t)store->backed_bytes, "blocks", (json_int_t)store->blocks, "blocks_reserved",
-        (json_int_t)store->reserved_blocks, "clients", (json_int_t)domain->clients, "sessions",
-        (json_int_t)domain->sessions, "regions", (json_int_t)domain->regions, "puts",
-        (json_int_t)domain->puts, "put_bytes", (json_int_t)domain->put_bytes, "deduplicated",
-        (json_int_t)domain->deduplicated, "full", (json_int_t)domain->fulls, "corrupt",
-        (json_int_t)domain->corrupt, "pins", (json_int_t)use.pins, "misses", (json_int_t)use.misses,
-        "matches", (json_int_t)use.matches, "bytes_pinned", (json_int_t)use.bytes_pinned,
-        "hit_rate", looked ? (double)use.pins / (double)looked : 0.0);
+    json_t *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+                            "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}",
+                            "name", domain->config->name, "writes",
+                            domain->config->writes == WF_WRITES_COPIED ? "copied" : "direct",
+                            "quota_bytes", (json_int_t)store->quota_bytes, "used_bytes",
+                            (json_int_t)(store->used_bytes + store->other_bytes), "backed_bytes",
+                            (json_int_t)store->backed_bytes, "blocks", (json_int_t)store->blocks,
+                            "blocks_reserved", (json_int_t)store->reserved_blocks, "clients",
+                            (json_int_t)domain->clients, "sessions", (json_int_t)domain->sessions,
+                            "regions", (json_int_t)domain->regions, "puts",
+                            (json_int_t)domain->puts, "put_bytes", (json_int_t)domain->put_bytes,
+                            "deduplicated", (json_int_t)domain->deduplicated, "full",
+                            (json_int_t)domain->fulls, "corrupt", (json_int_t)domain->corrupt,
+                            "pins", (json_int_t)use.pins, "misses", (json_int_t)use.misses,
+                            "matches", (json_int_t)use.matches, "bytes_pinned",
+                            (json_int_t)use.bytes_pinned, "hit_rate",
+                            looked ? (double)use.pins / (double)looked : 0.0);
     json_object_set_new(out, "evicted", evicted);
     return out;
 }
@@ -111,7 +114,7 @@ char *wf_query_status(struct wf_node *node, const struct wf_domain *only)
     return text;
 }
 
-/* ------------------------------------------------------------------------------------------- lists */
+/* --------------------------------------------------------------------------------------- lists */
 
 static char *page(const char *name, json_t *rows, uint64_t next)
 {

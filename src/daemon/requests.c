@@ -24,7 +24,7 @@ static bool is_owner(const struct wf_client *client)
     return client->peer.uid == 0 || client->peer.uid == client->node->owner_uid;
 }
 
-/* ------------------------------------------------------------------------------------------- hello */
+/* --------------------------------------------------------------------------------------- hello */
 
 static enum weft_status admit(struct wf_client *client, const struct wf_hello *request,
                               struct wf_domain **out)
@@ -115,7 +115,7 @@ static void handle_hello(struct wf_client *client, const struct wf_hello *reques
     wf_answer(client, to, WEFT_OK, sizeof *answer, fds, copied ? 4 : 3);
 }
 
-/* ------------------------------------------------------------------------------------------ format */
+/* -------------------------------------------------------------------------------------- format */
 
 static enum weft_status format_read(const struct wf_format_open *request,
                                     struct weft_format_spec *spec)
@@ -218,7 +218,7 @@ static void handle_format_open(struct wf_client *client, const struct wf_format_
     wf_answer(client, &request->message, WEFT_OK, sizeof *answer, NULL, 0);
 }
 
-/* ------------------------------------------------------------------------- remove, corrupt, lend … */
+/* --------------------------------------------------------------------- remove, corrupt, lend … */
 
 static void answer_count(struct wf_client *client, const struct wf_message *to,
                          enum weft_status status, uint64_t count)
@@ -302,7 +302,7 @@ static void handle_reclaim(struct wf_client *client, const struct wf_lend *reque
     };
 }
 
-/* ---------------------------------------------------------------------------------------- dispatch */
+/* ------------------------------------------------------------------------------------ dispatch */
 
 /* The fixed part that a message of each op must at least have. */
 static const uint16_t sizes[WF_OP_COUNT] = {

@@ -119,7 +119,7 @@ enum weft_status wf_store_parent_by_slot(const struct wf_store *store, uint32_t 
     return WEFT_OK;
 }
 
-/* -------------------------------------------------------------------------------- chains and policy */
+/* --------------------------------------------------------------------------- chains and policy */
 
 static bool evictable(const struct wf_store *store, uint32_t slot)
 {
@@ -204,7 +204,7 @@ void wf_store_used(struct wf_store *store, uint32_t slot)
         store->policy_ops->used(store->policy, slot);
 }
 
-/* ------------------------------------------------------------------------------------------- evict */
+/* --------------------------------------------------------------------------------------- evict */
 
 struct batch {
     uint32_t slot[BATCH];
@@ -356,7 +356,7 @@ static enum weft_status make_room(struct wf_store *store, uint32_t granules, uin
     }
 }
 
-/* --------------------------------------------------------------------------------- reserve, commit */
+/* ----------------------------------------------------------------------------- reserve, commit */
 
 static void list_remove(struct wf_store *store, struct wf_reservations *list, uint32_t slot)
 {
@@ -524,7 +524,7 @@ enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations 
     return WEFT_OK;
 }
 
-/* ------------------------------------------------------------------------------------------ remove */
+/* -------------------------------------------------------------------------------------- remove */
 
 struct subtree {
     uint32_t *slot;
@@ -642,7 +642,7 @@ void wf_store_bury(struct wf_store *store)
     free(tree.pinned);
 }
 
-/* ------------------------------------------------------------------------------------------ verify */
+/* -------------------------------------------------------------------------------------- verify */
 
 static bool verify_free(void *context, uint32_t slot)
 {

@@ -61,7 +61,7 @@ static_assert(sizeof(struct wf_message) == 24, "wire format");
 /* How many array elements a message can carry behind its fixed part. */
 #define WF_MESSAGE_ROOM(fixed, element) ((WF_MESSAGE_MAX - sizeof(fixed)) / sizeof(element))
 
-/* ---------------------------------------------------------------------------------------- hello */
+/* --------------------------------------------------------------------------------------- hello */
 
 #define WF_NAME_BYTES 64
 #define WF_TOKEN_BYTES 136
@@ -82,7 +82,7 @@ struct wf_hello_answer {
     uint64_t index_bytes, pool_bytes, pins_bytes, staging_bytes;
 };
 
-/* --------------------------------------------------------------------------------------- format */
+/* -------------------------------------------------------------------------------------- format */
 
 struct wf_format_open {
     struct wf_message message;
@@ -105,7 +105,7 @@ struct wf_format_answer {
     uint8_t root[32];
 };
 
-/* -------------------------------------------------------------------------------------- session */
+/* ------------------------------------------------------------------------------------- session */
 
 struct wf_session_open {
     struct wf_message message;
@@ -137,7 +137,7 @@ struct wf_session_hint {
     uint8_t tip[32];
 };
 
-/* ---------------------------------------------------------------------------------- put a block */
+/* --------------------------------------------------------------------------------- put a block */
 
 enum wf_parent_kind {
     WF_PARENT_NONE = 0, /* first in its chain */
@@ -204,7 +204,7 @@ struct wf_corrupt {
     uint32_t slot, generation;
 };
 
-/* -------------------------------------------------------------------------------------- regions */
+/* ------------------------------------------------------------------------------------- regions */
 
 struct wf_region_create {
     struct wf_message message;
@@ -230,7 +230,7 @@ struct wf_region_release {
     uint64_t region;
 };
 
-/* ------------------------------------------------------------------------------ lend, ask, tell */
+/* ----------------------------------------------------------------------------- lend, ask, tell */
 
 struct wf_lend {
     struct wf_message message;

@@ -61,7 +61,7 @@ static inline bool wf_index_alive(const struct wf_index *index)
     return (word & 0x3fffffff) != 0 && (word & 0x40000000) == 0;
 }
 
-/* ---------------------------------------------------------------------------------- reader side */
+/* --------------------------------------------------------------------------------- reader side */
 
 /* A block as a reader found it; only good together with a pin and a second look at the word. */
 struct wf_found {
@@ -77,7 +77,7 @@ bool wf_index_find(const struct wf_index *index, const uint8_t key[32], struct w
  * because a parent outlives its children (invariant 2). */
 size_t wf_index_match(const struct wf_index *index, const uint8_t *keys, size_t count);
 
-/* ----------------------------------------------------------------------------------- owner side */
+/* ---------------------------------------------------------------------------------- owner side */
 
 /* Publish `slot` under its key.  The descriptor is complete and its word is COMMITTED already.
  * False when the neighbourhood of its bucket is full, which a load of 4/5 makes as good as

@@ -47,7 +47,7 @@ static struct wf_watch view(void *memory, uint64_t record_bytes)
     };
 }
 
-/* ------------------------------------------------------------------------------- lay out, attach */
+/* ----------------------------------------------------------------------------- lay out, attach */
 
 enum weft_status wf_watch_attach(const void *memory, size_t bytes, struct wf_watch *out)
 {
@@ -113,7 +113,7 @@ enum weft_status wf_watch_format(void *memory, size_t bytes, size_t record_bytes
     return WEFT_OK;
 }
 
-/* --------------------------------------------------------------------------------------- publish */
+/* ------------------------------------------------------------------------------------- publish */
 
 static void store_words(struct wf_watch_slot *slot, const uint8_t *from, size_t bytes)
 {
@@ -169,7 +169,7 @@ enum weft_status wf_watch_publish(struct wf_watch *watch, const void *record, si
     return WEFT_OK;
 }
 
-/* ------------------------------------------------------------------------------------------ next */
+/* ---------------------------------------------------------------------------------------- next */
 
 /* One look.  WEFT_PENDING also when the writer overtook every try. */
 static enum weft_status look(const struct wf_watch *watch, uint64_t *sequence, void *record,

@@ -20,7 +20,7 @@ test('plain-bad', sh, args: ['-c', 'echo these are last words; exit 3'], suite: 
 test('dies', sh, args: ['-c', 'printf "1..2\nok 1 - a\n"; kill -9 $$'], protocol: 'tap', suite: 'died')
 test('long', sh, args: ['-c', 'exit 1'], suite: 'soak')
 tap = find_program('@TAP@')
-test('cmocka-skip', tap, args: ['printf', '1..1\nnot ok 1 # SKIP a\n'], protocol: 'tap', suite: 'cmocka')
+test('cmocka-skip', tap, args: ['printf', '1..1\nsome words\nnot ok 1 # SKIP a\n'], protocol: 'tap', suite: 'cmocka')
 test('cmocka-fail', tap, args: ['sh', '-c', 'printf "1..1\nnot ok 1 - a\n"; exit 1'], protocol: 'tap', suite: 'cmocka')
 END
 sed -i "s|@TAP@|$root/test/tap|" "$tree/meson.build"
@@ -45,5 +45,6 @@ check "killed half-way" closes_with '1 passed, 1 failed, 0 skipped' 1 --suite di
 check "the default leaves long suites out" closes_with '4 passed, 4 failed, 5 skipped' 1
 check "a long suite when asked" closes_with '0 passed, 1 failed, 0 skipped' 1 --suite soak
 check "cmocka's skips" closes_with '0 passed, 1 failed, 1 skipped' 1 --suite cmocka
+refuse "cmocka's words are no TAP error" grep -q 'Unknown TAP' "$work/output"
 check "nothing found is a failure" closes_with '0 passed, 1 failed, 0 skipped' 1 --suite none
 plan

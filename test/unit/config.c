@@ -106,7 +106,7 @@ static void refused(const char *yaml, const char *sentence)
         fail_msg("of:\n%s\nit says: %s\nwithout: %s", yaml, wf_last_error(), sentence);
 }
 
-/* --------------------------------------------------------------------------------------- layers */
+/* -------------------------------------------------------------------------------------- layers */
 
 static void defaults_need_no_file(void **state)
 {
@@ -278,7 +278,7 @@ static void flags_that_are_wrong_are_refused(void **state)
     assert_non_null(strstr(wf_last_error(), "more than 64"));
 }
 
-/* ------------------------------------------------------------------------------------- mistakes */
+/* ------------------------------------------------------------------------------------ mistakes */
 
 static void mistakes_get_a_sentence(void **state)
 {
@@ -383,7 +383,7 @@ static void a_file_that_is_none_is_refused(void **state)
     assert_non_null(strstr(wf_last_error(), "larger than 1048576 bytes"));
 }
 
-/* ------------------------------------------------------------------------------------ listeners */
+/* ----------------------------------------------------------------------------------- listeners */
 
 static void a_listener_that_others_reach_asks_for_a_token(void **state)
 {
@@ -434,7 +434,7 @@ static void tokens_come_from_files(void **state)
     assert_string_equal(config.http_token_file, "");
 }
 
-/* -------------------------------------------------------------------------------- JSON and help */
+/* ------------------------------------------------------------------------------- JSON and help */
 
 static void json_tells_values_and_origins_but_no_token(void **state)
 {
@@ -561,7 +561,7 @@ static void help_is_a_configuration_that_says_the_defaults(void **state)
     free(help);
 }
 
-/* ---------------------------------------------------------------------------------------- check */
+/* --------------------------------------------------------------------------------------- check */
 
 struct heard {
     char all[4096];

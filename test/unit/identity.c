@@ -49,7 +49,7 @@ static void random_bytes(uint8_t *out, size_t count)
         out[i] = (uint8_t)random_u32();
 }
 
-/* ----------------------------------------------------------------------------- naive derivation */
+/* ---------------------------------------------------------------------------- naive derivation */
 
 struct message {
     size_t length;
@@ -91,7 +91,7 @@ static void naive_key(const uint8_t *parent, const uint32_t *tokens, uint32_t bl
     assert_int_equal(EVP_Digest(m.bytes, m.length, out, NULL, EVP_sha256(), NULL), 1);
 }
 
-/* --------------------------------------------------------------------------------------- chains */
+/* -------------------------------------------------------------------------------------- chains */
 
 static void check_chain(enum wf_sha_isa isa, uint32_t block_tokens, size_t blocks, bool with_extra)
 {
@@ -192,7 +192,7 @@ static void test_chain_continues(void **state)
     assert_memory_equal(whole, pieces, sizeof whole);
 }
 
-/* ---------------------------------------------------------------------------------------- roots */
+/* --------------------------------------------------------------------------------------- roots */
 
 static void test_root_is_hmac(void **state)
 {
@@ -245,7 +245,7 @@ static void test_digest_ignores_secrets_only(void **state)
     assert_memory_not_equal(base, other, 32);
 }
 
-/* -------------------------------------------------------------------------------------- vectors */
+/* ------------------------------------------------------------------------------------- vectors */
 
 static size_t from_hex(const json_t *value, uint8_t *out, size_t capacity)
 {
@@ -370,7 +370,7 @@ static void test_vectors(void **state)
     json_decref(file);
 }
 
-/* -------------------------------------------------------------------------------------- layouts */
+/* ------------------------------------------------------------------------------------- layouts */
 
 /* The spec is refused, and the sentence names the field. */
 static void refused(struct weft_format_spec spec, const char *field)

@@ -80,7 +80,7 @@ static enum weft_status publish_next(struct wf_watch *watch)
     return wf_watch_publish(watch, record, record_length(watch->last + 1));
 }
 
-/* ------------------------------------------------------------------------------------ one process */
+/* --------------------------------------------------------------------------------- one process */
 
 static void test_publish_and_next(void **state)
 {
@@ -174,7 +174,7 @@ static void test_garbage_is_harmless(void **state)
                                     UINT64_MAX};
     uint8_t record[RECORD_BYTES + 1];
     record[RECORD_BYTES] = 0xa5;
-    srand(1);
+    unsigned seed = 1;
     unsigned attached = 0, refused = 0;
     for (int round = 0; round < 20000; round++) {
         struct wf_watch writer, reader;
@@ -182,8 +182,9 @@ static void test_garbage_is_harmless(void **state)
         assert_int_equal(wf_watch_format(guarded, REGION_BYTES, RECORD_BYTES, &writer), WEFT_OK);
         for (int i = 0; i < 12; i++)
             assert_int_equal(publish_next(&writer), WEFT_OK);
-        uint64_t lie = lies[(unsigned)rand() % 10];
-        size_t at = round % 2 ? (unsigned)rand() % 16 : (unsigned)rand() % (REGION_BYTES / 8);
+        uint64_t lie = lies[(unsigned)rand_r(&seed) % 10];
+        size_t at = round % 2 ? (unsigned)rand_r(&seed) % 16
+                              : (unsigned)rand_r(&seed) % (REGION_BYTES / 8);
         memcpy(guarded + 8 * at, &lie, 8);
         if (round % 3 == 0) { /* the newest record's number agrees with its slot, its length lies */
             uint64_t newest = writer.last;
@@ -226,7 +227,7 @@ static void test_waiting_takes_as_long_as_asked(void **state)
     unmap_region(memory, fd);
 }
 
-/* ---------------------------------------------------------------------------------------- threads */
+/* ------------------------------------------------------------------------------------- threads */
 
 struct reader_thread {
     struct wf_watch watch;
@@ -280,7 +281,7 @@ static void test_threads(void **state)
     unmap_region(memory, fd);
 }
 
-/* -------------------------------------------------------------------------------------- processes */
+/* ----------------------------------------------------------------------------------- processes */
 
 /* A process that only has a read-only mapping: reads until record `last`, exits 0 when all that it
  * saw was whole, 1 when not, 2 when it waited for ten seconds in vain. */
@@ -343,12 +344,12 @@ static void test_writers_die(void **state)
     struct wf_watch watch;
     assert_int_equal(wf_watch_format(memory, REGION_BYTES, RECORD_BYTES, &watch), WEFT_OK);
     pid_t readers[2] = {start_reader(fd, last, 100), start_reader(fd, last, 0)};
-    srand(7);
+    unsigned seed = 7;
     uint64_t before = 0;
     unsigned torn = 0;
     for (int death = 0; death < DEATHS; death++) {
         pid_t writer = start_writer(fd, last);
-        usleep(500 + (unsigned)rand() % 3000);
+        usleep(500 + (unsigned)rand_r(&seed) % 3000);
         assert_int_equal(kill(writer, SIGKILL), 0);
         assert_int_equal(waitpid(writer, NULL, 0), writer);
         uint64_t sequence = 0;
@@ -454,7 +455,7 @@ int main(int argc, char **argv)
     if (argc == 3 && !strcmp(argv[1], "--write")) {
         void *memory;
         struct wf_watch watch;
-        if (wf_map(atoi(argv[2]), REGION_BYTES, true, &memory) ||
+        if (wf_map((int)strtol(argv[2], NULL, 10), REGION_BYTES, true, &memory) ||
             wf_watch_format(memory, REGION_BYTES, RECORD_BYTES, &watch))
             return 3;
         while (watch.last < 40) {
