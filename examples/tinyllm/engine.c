@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A batch of tokens goes through the layers together.  The matrices are split among threads by row,
+ * attention by token; every part writes its own place.
+ */
+#include "engine.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "say.h"
+#include "team.h"
+
+/* Below this many multiplications a second thread costs more than it gives. */
+#define PART_MULTIPLIES 65536
+
+struct engine {
+    const struct model *model;
+    const struct kernel *kernel;
+    struct team *team;
+    unsigned threads;
+    uint32_t batch;
+
+    /* per token of a batch */
+    float *x, *normed, *query, *mixed, *projected; /* [ENGINE_BATCH][dim] */
+    float *gate, *up;                              /* [ENGINE_BATCH][hidden_dim] */
+    float *scores;                                 /* [threads][heads / kv_heads][context] */
+};
+
+/* One matrix times a batch of vectors; out[t] says where the result for token t goes. */
+struct multiply_job {
+    const struct kernel *kernel;
+    float *const *out;
+    const float *x;
+    size_t count;
+    struct kernel_rows rows;
+};
+
+struct attention_job {
+    struct engine *engine;
+    const struct kv *kv;
+    uint32_t layer, first;
+};
+
+static float *scratch(size_t count)
+{
+    return aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
+}
+
+struct engine *engine_create(const struct model *model, unsigned threads)
+{
+    const struct model_shape *s = &model->shape;
+    struct engine *e = calloc(1, sizeof(*e));
+    if (!e)
+        return NULL;
+    e->model = model;
+    e->kernel = kernel_widest();
+    e->batch = ENGINE_BATCH;
+    e->threads = threads ? threads : team_default_members();
+    if (e->threads > TEAM_MAX)
+        e->threads = TEAM_MAX;
+    e->team = team_create(e->threads);
+    e->x = scratch((size_t)ENGINE_BATCH * s->dim);
+    e->normed = scratch((size_t)ENGINE_BATCH * s->dim);
+    e->query = scratch((size_t)ENGINE_BATCH * s->dim);
+    e->mixed = scratch((size_t)ENGINE_BATCH * s->dim);
+    e->projected = scratch((size_t)ENGINE_BATCH * s->dim);
+    e->gate = scratch((size_t)ENGINE_BATCH * s->hidden_dim);
+    e->up = scratch((size_t)ENGINE_BATCH * s->hidden_dim);
+    e->scores = scratch((size_t)e->threads * (s->heads / s->kv_heads) * s->context);
+    if (e->team && e->x && e->normed && e->query && e->mixed && e->projected && e->gate && e->up &&
+        e->scores)
+        return e;
+    engine_destroy(e);
+    return NULL;
+}
+
+void engine_destroy(struct engine *e)
+{
+    if (!e)
+        return;
+    team_destroy(e->team);
+    free(e->x);
+    free(e->normed);
+    free(e->query);
+    free(e->mixed);
+    free(e->projected);
+    free(e->gate);
+    free(e->up);
+    free(e->scores);
+    free(e);
+}
+
+void engine_tune(struct engine *e, uint32_t batch, const struct kernel *kernel)
+{
+    assert(batch >= 1 && batch <= ENGINE_BATCH && kernel);
+    e->batch = batch;
+    e->kernel = kernel;
+}
+
+static void multiply_part(void *context, unsigned member, size_t first, size_t end)
+{
+    const struct multiply_job *job = context;
+    (void)member;
+    job->kernel->multiply(job->out, job->x, job->rows.columns, job->count, &job->rows, first, end);
+}
+
+static void multiply(struct engine *e, float *const *out, const float *x, size_t count,
+                     const float *matrix, size_t rows, size_t columns)
+{
+    assert(columns > 0 && count > 0);
+    struct multiply_job job = {e->kernel, out, x, count, {matrix, columns, columns}};
+    size_t grain = PART_MULTIPLIES / (columns * count) + 1;
+    team_run(e->team, rows, grain, multiply_part, &job);
+}
+
+/* The result of token t goes to out + t × stride. */
+static void multiply_to(struct engine *e, float *out, size_t stride, const float *x, size_t count,
+                        const float *matrix, size_t columns)
+{
+    float *where[ENGINE_BATCH];
+    for (size_t t = 0; t < count; t++)
+        where[t] = out + t * stride;
+    multiply(e, where, x, count, matrix, stride, columns);
+}
+
+/* One token's heads that share a KV head: scores over all positions, softmax, weighted sum of V. */
+static void attend(struct engine *e, const struct kv *kv, uint32_t layer, uint32_t position,
+                   uint32_t kv_head, const float *query, float *out, float *scores)
+{
+    const struct model *m = e->model;
+    uint32_t group = m->shape.heads / m->shape.kv_heads, seen = position + 1;
+    size_t head_dim = m->head_dim, offset = kv_head * head_dim;
+    float scale = 1.0f / sqrtf((float)head_dim);
+    struct kernel_rows rows = {.stride = m->kv_dim, .columns = head_dim};
+    float *where[256];
+
+    for (uint32_t start = 0; start < seen; start += kv->block_tokens) {
+        uint32_t count = seen - start < kv->block_tokens ? seen - start : kv->block_tokens;
+        rows.data = kv_k(kv, layer, start) + offset;
+        for (uint32_t h = 0; h < group; h++)
+            where[h] = scores + (size_t)h * m->shape.context + start;
+        e->kernel->multiply(where, query, head_dim, group, &rows, 0, count);
+    }
+    memset(out, 0, group * head_dim * sizeof(*out));
+    for (uint32_t h = 0; h < group; h++)
+        kernel_softmax(scores + (size_t)h * m->shape.context, scale, seen);
+    for (uint32_t start = 0; start < seen; start += kv->block_tokens) {
+        uint32_t count = seen - start < kv->block_tokens ? seen - start : kv->block_tokens;
+        rows.data = kv_v(kv, layer, start) + offset;
+        for (uint32_t h = 0; h < group; h++)
+            e->kernel->weigh(out + h * head_dim, scores + (size_t)h * m->shape.context + start,
+                             &rows, count);
+    }
+}
+
+static void attention_part(void *context, unsigned member, size_t first, size_t end)
+{
+    const struct attention_job *job = context;
+    struct engine *e = job->engine;
+    const struct model_shape *s = &e->model->shape;
+    size_t group = s->heads / s->kv_heads, group_dim = group * e->model->head_dim;
+    float *scores = e->scores + member * group * s->context;
+    for (size_t item = first; item < end; item++) {
+        size_t t = item / s->kv_heads, kv_head = item % s->kv_heads;
+        size_t at = t * s->dim + kv_head * group_dim;
+        attend(e, job->kv, job->layer, job->first + (uint32_t)t, (uint32_t)kv_head, e->query + at,
+               e->mixed + at, scores);
+    }
+}
+
+/* K and V of the batch go straight to where the block lives: the pool, when a slot was reserved for
+ * it. */
+static void project(struct engine *e, struct kv *kv, uint32_t layer, uint32_t first, uint32_t count)
+{
+    const struct model *m = e->model;
+    size_t dim = m->shape.dim, half = m->head_dim / 2;
+    float *k[ENGINE_BATCH], *v[ENGINE_BATCH];
+    for (uint32_t t = 0; t < count; t++) {
+        enum kv_home home = kv->home[(first + t) / kv->block_tokens];
+        assert(home == KV_RESERVED || home == KV_PRIVATE);
+        k[t] = kv_k(kv, layer, first + t);
+        v[t] = kv_v(kv, layer, first + t);
+    }
+    multiply_to(e, e->query, dim, e->normed, count, m->wq + layer * dim * dim, dim);
+    multiply(e, k, e->normed, count, m->wk + layer * dim * m->kv_dim, m->kv_dim, dim);
+    multiply(e, v, e->normed, count, m->wv + layer * dim * m->kv_dim, m->kv_dim, dim);
+    for (uint32_t t = 0; t < count; t++) {
+        const float *cosine = m->cosine + (first + t) * half, *sine = m->sine + (first + t) * half;
+        kernel_rope(e->query + t * dim, m->shape.heads, m->head_dim, cosine, sine);
+        kernel_rope(k[t], m->shape.kv_heads, m->head_dim, cosine, sine);
+    }
+}
+
+static void feed_forward(struct engine *e, uint32_t layer, uint32_t count)
+{
+    const struct model *m = e->model;
+    size_t dim = m->shape.dim, hidden = m->shape.hidden_dim, matrix = layer * dim * hidden;
+    multiply_to(e, e->gate, hidden, e->normed, count, m->w1 + matrix, dim);
+    multiply_to(e, e->up, hidden, e->normed, count, m->w3 + matrix, dim);
+    kernel_swiglu(e->gate, e->up, count * hidden);
+    multiply_to(e, e->projected, dim, e->gate, count, m->w2 + matrix, hidden);
+    kernel_add(e->x, e->projected, count * dim);
+}
+
+static void normalize(struct engine *e, const float *gain, uint32_t count)
+{
+    size_t dim = e->model->shape.dim;
+    for (uint32_t t = 0; t < count; t++)
+        kernel_rmsnorm(e->kernel, e->normed + t * dim, e->x + t * dim, gain, dim);
+}
+
+static enum weft_status forward_batch(struct engine *e, struct kv *kv, const struct weft_pins *pins,
+                                      const uint32_t *tokens, uint32_t first, uint32_t count)
+{
+    const struct model *m = e->model;
+    size_t dim = m->shape.dim;
+    for (uint32_t t = 0; t < count; t++)
+        memcpy(e->x + t * dim, m->embedding + tokens[first + t] * dim, dim * sizeof(float));
+
+    for (uint32_t layer = 0; layer < m->shape.layers; layer++) {
+        normalize(e, m->attention_gain + layer * dim, count);
+        project(e, kv, layer, first, count);
+        if (pins) {
+            enum weft_status status = weft_wait_layer(pins, layer);
+            if (status != WEFT_OK)
+                return status;
+        }
+        struct attention_job job = {e, kv, layer, first};
+        size_t grain = PART_MULTIPLIES / (2 * e->model->head_dim * (size_t)(first + count)) + 1;
+        team_run(e->team, (size_t)count * m->shape.kv_heads, grain, attention_part, &job);
+        multiply_to(e, e->projected, dim, e->mixed, count, m->wo + layer * dim * dim, dim);
+        kernel_add(e->x, e->projected, count * dim);
+
+        normalize(e, m->ffn_gain + layer * dim, count);
+        feed_forward(e, layer, count);
+    }
+    return WEFT_OK;
+}
+
+enum weft_status engine_forward(struct engine *e, struct kv *kv, const struct weft_pins *pins,
+                                const uint32_t *tokens, uint32_t first, uint32_t end, float *logits)
+{
+    const struct model *m = e->model;
+    assert(first < end && end <= m->shape.context);
+    uint32_t count = 0;
+    for (uint32_t start = first; start < end; start += count) {
+        count = end - start < e->batch ? end - start : e->batch;
+        enum weft_status status = forward_batch(e, kv, pins, tokens, start, count);
+        if (status != WEFT_OK)
+            return status;
+    }
+    if (logits) {
+        size_t dim = m->shape.dim;
+        kernel_rmsnorm(e->kernel, e->normed, e->x + (count - 1) * dim, m->final_gain, dim);
+        multiply(e, &logits, e->normed, 1, m->classifier, m->shape.vocab, dim);
+    }
+    return WEFT_OK;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tinyllm: a small Llama whose prefill comes from Weft when somebody has computed it before.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "script.h"
+
+static const char help[] =
+    "tinyllm - a small Llama that keeps its KV cache in Weft\n"
+    "\n"
+    "usage: tinyllm run   [--prompt TEXT] [--tokens N] [--temperature X]\n"
+    "       tinyllm demo  [--users N] [--turns N] [--forks N]\n"
+    "       tinyllm bench [--users N] [--turns N] [--json]\n"
+    "\n"
+    "  run     continue a prompt\n"
+    "  demo    hold the same conversations without Weft and with it; report the difference\n"
+    "  bench   measure the time to the first token, cold and warm, on a private node unless\n"
+    "          --socket is given; needs two turns or more\n"
+    "\n"
+    "  --model FILE        a llama2.c checkpoint; without one, a random model\n"
+    "  --tokenizer FILE    its tokenizer; without one, a token is a byte\n"
+    "  --socket PATH       the node to use; else $WEFT_SOCKET, else this machine's\n"
+    "  --start-node        use a private weftd, found beside this program, stopped at the end\n"
+    "  --no-weft           compute everything (run only)\n"
+    "  --block-tokens N    tokens in a block (16)\n"
+    "  --threads N         threads to compute with (the processors there are, up to 4)\n"
+    "  --seed N            of the random model, and of what --temperature draws (1)\n"
+    "  --prompt TEXT       run: what to continue (nothing)\n"
+    "  --tokens N          run: how many tokens to add (200)\n"
+    "  --temperature X     run: 0 takes the most likely token, 1 draws as the model says (0)\n"
+    "  --users N           demo, bench: conversations (8)\n"
+    "  --turns N           demo, bench: questions in each (3)\n"
+    "  --forks N           demo: conversations that go two ways at the last question (4)\n"
+    "  --json              bench: one JSON object on stdout\n"
+    "  --help, --version\n"
+    "\n"
+    "exit status: 0 done; 1 failed; 2 wrong usage; 3 logits with Weft differ from those without;\n"
+    "             4 no node answers; 130 interrupted\n";
+
+enum option_number {
+    OPTION_MODEL = 256,
+    OPTION_TOKENIZER,
+    OPTION_SOCKET,
+    OPTION_START_NODE,
+    OPTION_NO_WEFT,
+    OPTION_BLOCK_TOKENS,
+    OPTION_THREADS,
+    OPTION_SEED,
+    OPTION_PROMPT,
+    OPTION_TOKENS,
+    OPTION_TEMPERATURE,
+    OPTION_USERS,
+    OPTION_TURNS,
+    OPTION_FORKS,
+    OPTION_JSON,
+    OPTION_HELP,
+    OPTION_VERSION,
+};
+
+static const struct option long_options[] = {
+    {"model", required_argument, NULL, OPTION_MODEL},
+    {"tokenizer", required_argument, NULL, OPTION_TOKENIZER},
+    {"socket", required_argument, NULL, OPTION_SOCKET},
+    {"start-node", no_argument, NULL, OPTION_START_NODE},
+    {"no-weft", no_argument, NULL, OPTION_NO_WEFT},
+    {"block-tokens", required_argument, NULL, OPTION_BLOCK_TOKENS},
+    {"threads", required_argument, NULL, OPTION_THREADS},
+    {"seed", required_argument, NULL, OPTION_SEED},
+    {"prompt", required_argument, NULL, OPTION_PROMPT},
+    {"tokens", required_argument, NULL, OPTION_TOKENS},
+    {"temperature", required_argument, NULL, OPTION_TEMPERATURE},
+    {"users", required_argument, NULL, OPTION_USERS},
+    {"turns", required_argument, NULL, OPTION_TURNS},
+    {"forks", required_argument, NULL, OPTION_FORKS},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {0},
+};
+
+static void interrupt(int signal)
+{
+    (void)signal;
+    command_interrupted = 1;
+}
+
+/* No SA_RESTART: who waits is to notice. */
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = interrupt};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static bool refuse(const char *name, const char *text, const char *mend)
+{
+    fprintf(stderr, "tinyllm: --%s%s%s: %s\n", name, *text ? " " : "", text, mend);
+    return false;
+}
+
+/* `text` as a number from `low` to `high`. */
+static bool number(const char *name, const char *text, uint64_t low, uint64_t high, uint64_t *out)
+{
+    char mend[96], *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (errno || end == text || *end || *text == '-' || value < low || value > high) {
+        snprintf(mend, sizeof(mend), "give a whole number from %llu to %llu",
+                 (unsigned long long)low, (unsigned long long)high);
+        return refuse(name, text, mend);
+    }
+    *out = value;
+    return true;
+}
+
+static bool count(const char *name, const char *text, uint32_t low, uint32_t high, uint32_t *out)
+{
+    uint64_t value;
+    if (!number(name, text, low, high, &value))
+        return false;
+    *out = (uint32_t)value;
+    return true;
+}
+
+static bool temperature(const char *name, const char *text, double *out)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !isfinite(value) || value < 0 || value > 100)
+        return refuse(name, text, "give a number from 0 to 100");
+    *out = value;
+    return true;
+}
+
+static bool take_option(enum option_number option, const char *name, struct options *out)
+{
+    switch (option) {
+    case OPTION_MODEL: out->model = optarg; return true;
+    case OPTION_TOKENIZER: out->tokenizer = optarg; return true;
+    case OPTION_SOCKET: out->socket = optarg; return true;
+    case OPTION_START_NODE: out->start_node = true; return true;
+    case OPTION_NO_WEFT: out->no_weft = true; return true;
+    case OPTION_BLOCK_TOKENS: return count(name, optarg, 1, 4096, &out->block_tokens);
+    case OPTION_THREADS: return count(name, optarg, 1, 64, &out->threads);
+    case OPTION_SEED: return number(name, optarg, 0, UINT64_MAX, &out->seed);
+    case OPTION_PROMPT: out->prompt = optarg; return true;
+    case OPTION_TOKENS: return count(name, optarg, 1, 1u << 16, &out->tokens);
+    case OPTION_TEMPERATURE: return temperature(name, optarg, &out->temperature);
+    case OPTION_USERS: return count(name, optarg, 1, SCRIPT_USERS_MAX, &out->users);
+    case OPTION_TURNS: return count(name, optarg, 1, SCRIPT_TURNS_MAX, &out->turns);
+    case OPTION_FORKS: return count(name, optarg, 0, SCRIPT_USERS_MAX, &out->forks);
+    case OPTION_JSON: out->json = true; return true;
+    default: return false;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {
+        .program = argv[0],
+        .prompt = "",
+        .tokens = 200,
+        .users = SCRIPT_USERS_MAX,
+        .turns = SCRIPT_TURNS_MAX,
+        .forks = SCRIPT_USERS_MAX / 2,
+        .block_tokens = 16,
+        .seed = 1,
+    };
+    int option, index = 0;
+    while ((option = getopt_long(argc, argv, "h", long_options, &index)) != -1) {
+        if (option == OPTION_HELP || option == 'h') {
+            fputs(help, stdout);
+            return EXIT_DONE;
+        }
+        if (option == OPTION_VERSION) {
+            printf("tinyllm %d.%d.%d, libweft %s\n", WEFT_VERSION_MAJOR, WEFT_VERSION_MINOR,
+                   WEFT_VERSION_PATCH, weft_version());
+            return EXIT_DONE;
+        }
+        if (option == '?' ||
+            !take_option((enum option_number)option, long_options[index].name, &options))
+            return EXIT_USAGE;
+    }
+    if (options.forks > options.users)
+        options.forks = options.users;
+
+    const char *command = optind < argc ? argv[optind] : "";
+    if (options.no_weft && strcmp(command, "run") != 0) {
+        refuse("no-weft", "", "only run goes without; demo and bench compare");
+        return EXIT_USAGE;
+    }
+    if (options.turns < 2 && strcmp(command, "bench") == 0) {
+        refuse("turns", "1", "bench measures the last turn, so there must be one before it");
+        return EXIT_USAGE;
+    }
+    catch_signals();
+    if (optind + 1 == argc && strcmp(command, "run") == 0)
+        return (int)command_run(&options);
+    if (optind + 1 == argc && strcmp(command, "demo") == 0)
+        return (int)command_demo(&options);
+    if (optind + 1 == argc && strcmp(command, "bench") == 0)
+        return (int)command_bench(&options);
+    fprintf(stderr, "tinyllm: say one of run, demo, bench; tinyllm --help tells more\n");
+    return EXIT_USAGE;
+}

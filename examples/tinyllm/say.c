@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One sentence, kept for the thread that failed.
+ */
+#include "say.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static _Thread_local char sentence[512];
+
+void say_keep(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof(sentence), format, arguments);
+    va_end(arguments);
+}
+
+const char *say_last(void)
+{
+    return sentence;
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Merging keeps, for each adjacent pair, the token it would become, so that a merge costs two
+ * look-ups and not one for every pair of the text.
+ */
+#include "tokenizer.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "say.h"
+
+#define LONGEST_MAX 4096
+#define NO_TOKEN UINT32_MAX
+
+static int compare_bytes(const char *a, size_t a_length, const char *b, size_t b_length)
+{
+    int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
+    return order ? order : (a_length > b_length) - (a_length < b_length);
+}
+
+static int compare_tokens(const void *a, const void *b, void *tokens)
+{
+    const struct token_text *x = (const struct token_text *)tokens + *(const uint32_t *)a;
+    const struct token_text *y = (const struct token_text *)tokens + *(const uint32_t *)b;
+    return compare_bytes(x->bytes, x->length, y->bytes, y->length);
+}
+
+/* The token that is exactly these bytes, or NO_TOKEN. */
+static uint32_t find(const struct tokenizer *t, const char *bytes, size_t length)
+{
+    uint32_t low = 0, high = t->vocab - TOKEN_SPECIAL;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2, token = t->sorted[middle];
+        int order = compare_bytes(bytes, length, t->tokens[token].bytes, t->tokens[token].length);
+        if (order == 0)
+            return token;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NO_TOKEN;
+}
+
+/* Tables for `vocab` tokens and `text_bytes` of their text.  The special ones get their bytes here;
+ * in a file they carry names like "<0x0A>", which are for people and must never match what a user
+ * types. */
+static bool tables_create(struct tokenizer *t, uint32_t vocab, size_t text_bytes)
+{
+    if (vocab < TOKEN_SPECIAL)
+        return say_failed("a vocabulary of %u is too small: bytes and marks alone are %d tokens",
+                          vocab, TOKEN_SPECIAL);
+    *t = (struct tokenizer){.vocab = vocab};
+    t->tokens = calloc(vocab, sizeof(*t->tokens));
+    t->sorted = calloc(vocab, sizeof(*t->sorted));
+    t->memory = calloc(1, 512 + text_bytes);
+    if (!t->tokens || !t->sorted || !t->memory) {
+        tokenizer_free(t);
+        return say_failed("no memory for a vocabulary of %u", vocab);
+    }
+    for (uint32_t token = 0; token < vocab; token++)
+        t->tokens[token].bytes = "";
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        t->memory[2 * byte] = (char)byte;
+        t->tokens[TOKEN_BYTES + byte] = (struct token_text){&t->memory[2 * byte], 1, 0.0f};
+    }
+    return true;
+}
+
+static void tables_sort(struct tokenizer *t)
+{
+    uint32_t count = t->vocab - TOKEN_SPECIAL;
+    for (uint32_t i = 0; i < count; i++)
+        t->sorted[i] = TOKEN_SPECIAL + i;
+    qsort_r(t->sorted, count, sizeof(*t->sorted), compare_tokens, t->tokens);
+}
+
+bool tokenizer_bytes(uint32_t vocab, struct tokenizer *out)
+{
+    struct tokenizer t;
+    if (!tables_create(&t, vocab, 0))
+        return false;
+    tables_sort(&t);
+    *out = t;
+    return true;
+}
+
+/* The whole file in memory; *out_bytes long, for free(). */
+static char *read_file(const char *path, size_t *out_bytes)
+{
+    FILE *file = fopen(path, "rbe");
+    char *data = NULL;
+    long bytes = -1;
+    if (file && fseek(file, 0, SEEK_END) == 0)
+        bytes = ftell(file);
+    if (bytes > 0 && fseek(file, 0, SEEK_SET) == 0)
+        data = malloc((size_t)bytes);
+    if (data && fread(data, 1, (size_t)bytes, file) != (size_t)bytes) {
+        free(data);
+        data = NULL;
+    }
+    if (!data)
+        say_keep("cannot read the tokenizer %s: %s", path, strerror(errno));
+    else
+        *out_bytes = (size_t)bytes;
+    if (file)
+        fclose(file);
+    return data;
+}
+
+static bool parse(struct tokenizer *t, const char *data, size_t bytes, const char *path)
+{
+    size_t at = sizeof(int32_t); /* past `longest`: each length below is checked by itself */
+    char *text = t->memory + 512;
+    for (uint32_t token = 0; token < t->vocab; token++) {
+        float score;
+        int32_t length;
+        if (at + 8 > bytes)
+            return say_failed("%s ends after %u of %u tokens: it belongs to another model", path,
+                              token, t->vocab);
+        memcpy(&score, data + at, 4);
+        memcpy(&length, data + at + 4, 4);
+        at += 8;
+        if (length < 0 || length > LONGEST_MAX || (size_t)length > bytes - at || !isfinite(score))
+            return say_failed("%s is not a llama2.c tokenizer: token %u has a length of %d and a "
+                              "score of %g",
+                              path, token, length, (double)score);
+        if (token >= TOKEN_SPECIAL) {
+            memcpy(text, data + at, (size_t)length);
+            t->tokens[token] = (struct token_text){text, (uint32_t)length, score};
+            text += length + 1;
+        }
+        at += (size_t)length;
+    }
+    return at == bytes ||
+           say_failed("%s has more than %u tokens: it belongs to another model", path, t->vocab);
+}
+
+bool tokenizer_load(const char *path, uint32_t vocab, struct tokenizer *out)
+{
+    size_t bytes;
+    char *data = read_file(path, &bytes);
+    if (!data)
+        return false;
+    struct tokenizer t;
+    bool ok = tables_create(&t, vocab, bytes + vocab);
+    if (ok && !parse(&t, data, bytes, path)) {
+        tokenizer_free(&t);
+        ok = false;
+    }
+    if (ok) {
+        tables_sort(&t);
+        *out = t;
+    }
+    free(data);
+    return ok;
+}
+
+void tokenizer_free(struct tokenizer *t)
+{
+    free(t->tokens);
+    free(t->sorted);
+    free(t->memory);
+    *t = (struct tokenizer){0};
+}
+
+/* What tokens i and i + 1 would become. */
+static uint32_t merged(const struct tokenizer *t, const uint32_t *tokens, size_t i)
+{
+    const struct token_text *a = &t->tokens[tokens[i]], *b = &t->tokens[tokens[i + 1]];
+    char joined[2 * LONGEST_MAX];
+    memcpy(joined, a->bytes, a->length);
+    memcpy(joined + a->length, b->bytes, b->length);
+    return find(t, joined, a->length + b->length);
+}
+
+/* Join the best-scoring pair, the first of equals, until no pair is a token.  `pair` has room for
+ * `count`. */
+static size_t merge_all(const struct tokenizer *t, uint32_t *tokens, uint32_t *pair, size_t count)
+{
+    for (size_t i = 0; i + 1 < count; i++)
+        pair[i] = merged(t, tokens, i);
+    for (;;) {
+        size_t best = count;
+        for (size_t i = 0; i + 1 < count; i++)
+            if (pair[i] != NO_TOKEN &&
+                (best == count || t->tokens[pair[i]].score > t->tokens[pair[best]].score))
+                best = i;
+        if (best == count)
+            return count;
+        tokens[best] = pair[best];
+        memmove(tokens + best + 1, tokens + best + 2, (count - best - 2) * sizeof(*tokens));
+        memmove(pair + best, pair + best + 1, (count - best - 1) * sizeof(*pair));
+        count--;
+        if (best + 1 < count)
+            pair[best] = merged(t, tokens, best);
+        if (best > 0)
+            pair[best - 1] = merged(t, tokens, best - 1);
+    }
+}
+
+/* One token a character, or one a byte for characters that the vocabulary lacks. */
+static size_t split(const struct tokenizer *t, const char *text, uint32_t *out)
+{
+    size_t count = 0;
+    while (*text) {
+        size_t length = 1;
+        while (length < 4 && ((unsigned char)text[length] & 0xc0) == 0x80)
+            length++;
+        uint32_t token = find(t, text, length);
+        if (token != NO_TOKEN)
+            out[count++] = token;
+        else
+            for (size_t i = 0; i < length; i++)
+                out[count++] = TOKEN_BYTES + (unsigned char)text[i];
+        text += length;
+    }
+    return count;
+}
+
+size_t tokenizer_encode(const struct tokenizer *t, const char *text, bool begin, uint32_t *out,
+                        size_t capacity)
+{
+    size_t length = strlen(text), count = 0;
+    uint32_t *work = malloc(2 * (length + 2) * sizeof(*work));
+    if (!work)
+        return 0;
+    /* sentencepiece puts a space before the first word, so that it is the same token as in mid-text
+     */
+    if (begin && length)
+        count = split(t, " ", work);
+    count += split(t, text, work + count);
+    count = merge_all(t, work, work + length + 2, count);
+
+    size_t kept = 0;
+    if (begin && capacity)
+        out[kept++] = TOKEN_BEGIN;
+    for (size_t i = 0; i < count && kept < capacity; i++)
+        out[kept++] = work[i];
+    free(work);
+    return kept;
+}
+
+const char *tokenizer_decode(const struct tokenizer *t, uint32_t previous, uint32_t token,
+                             size_t *out_length)
+{
+    if (token >= t->vocab) {
+        *out_length = 0;
+        return "";
+    }
+    const struct token_text *text = &t->tokens[token];
+    size_t skipped = previous == TOKEN_BEGIN && text->length && text->bytes[0] == ' ';
+    *out_length = text->length - skipped;
+    return text->bytes + skipped;
+}

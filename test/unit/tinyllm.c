@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tinyllm by itself: the arithmetic's order is fixed, models and tokenizers are read with
+ * suspicion, and the trained model says what it is known to say.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "say.h"
+#include "team.h"
+#include "tokenizer.h"
+
+/* Pins never come into this program, so the library is not linked. */
+enum weft_status weft_wait_layer(const struct weft_pins *pins, uint32_t layer)
+{
+    (void)pins, (void)layer;
+    return WEFT_E_INVALID;
+}
+
+/* The bits, not the numbers: -0 is not 0 here, and a NaN is itself. */
+static bool same_bits(const void *a, const void *b, size_t bytes)
+{
+    return memcmp(a, b, bytes) == 0;
+}
+
+static uint64_t random_state = 1;
+
+static float random_float(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (float)(random_state >> 40) * 0x1p-23f - 1.0f;
+}
+
+/* ----------------------------------------------------------------------------------- arithmetic */
+
+static void every_width_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const size_t columns[] = {1, 6, 8, 15, 16, 17, 33, 64, 172, 512};
+    static float x[9 * 512], rows[11 * 520], reference[9][11], got[9][11];
+    float *reference_rows[9], *got_rows[9];
+    for (size_t i = 0; i < sizeof(x) / sizeof(*x); i++)
+        x[i] = random_float();
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+        rows[i] = random_float();
+    for (size_t t = 0; t < 9; t++) {
+        reference_rows[t] = reference[t];
+        got_rows[t] = got[t];
+    }
+    for (size_t c = 0; c < sizeof(columns) / sizeof(*columns); c++) {
+        struct kernel_rows matrix = {rows, columns[c] + c % 3, columns[c]};
+        for (size_t t = 0; t < 9; t++)
+            kernel_of_width(4)->multiply(&reference_rows[t], x + t * columns[c], columns[c], 1,
+                                         &matrix, 0, 11);
+        for (size_t t = 0; t < 9; t++)
+            for (size_t r = 0; r < 11; r++) {
+                double exact = 0, size = 0;
+                for (size_t i = 0; i < columns[c]; i++) {
+                    double product = (double)x[t * columns[c] + i] *
+                                     (double)rows[r * matrix.stride + i];
+                    exact += product;
+                    size += fabs(product);
+                }
+                assert_true(fabs(exact - (double)reference[t][r]) <= size * 1e-6);
+            }
+        for (unsigned width = 4; width <= 16; width *= 2)
+            for (size_t count = 1; count <= 9 && kernel_of_width(width); count++) {
+                memset(got, 0xff, sizeof(got));
+                kernel_of_width(width)->multiply(got_rows, x, columns[c], count, &matrix, 0, 5);
+                kernel_of_width(width)->multiply(got_rows, x, columns[c], count, &matrix, 5, 11);
+                assert_memory_equal(got, reference, count * sizeof(got[0]));
+            }
+    }
+}
+
+static void weighing_is_the_same_at_every_width(void **state)
+{
+    (void)state;
+    static float rows[13 * 70], weights[13], reference[67], got[67];
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+        rows[i] = random_float();
+    for (size_t i = 0; i < 13; i++)
+        weights[i] = random_float();
+    for (size_t columns = 1; columns <= 67; columns++) {
+        struct kernel_rows matrix = {rows, 70, columns};
+        memset(reference, 0, sizeof(reference));
+        for (size_t r = 0; r < 13; r++)
+            for (size_t c = 0; c < columns; c++) {
+                volatile float product = weights[r] * rows[r * 70 + c]; /* never fused */
+                reference[c] += product;
+            }
+        for (unsigned width = 4; width <= 16; width *= 2) {
+            if (!kernel_of_width(width))
+                continue;
+            memset(got, 0, sizeof(got));
+            kernel_of_width(width)->weigh(got, weights, &matrix, 6);
+            matrix.data = rows + 6 * 70;
+            kernel_of_width(width)->weigh(got, weights + 6, &matrix, 7);
+            matrix.data = rows;
+            assert_memory_equal(got, reference, columns * sizeof(float));
+        }
+    }
+}
+
+static void mark_part(void *context, unsigned member, size_t first, size_t end)
+{
+    unsigned char *seen = context;
+    assert_true(member < 3);
+    for (size_t i = first; i < end; i++)
+        seen[i]++;
+}
+
+static void a_team_does_everything_once(void **state)
+{
+    (void)state;
+    unsigned char seen[100];
+    struct team *team = team_create(3);
+    assert_non_null(team);
+    for (size_t count = 0; count <= 100; count++)
+        for (size_t grain = 1; grain <= 40; grain += 13) {
+            memset(seen, 0, sizeof(seen));
+            team_run(team, count, grain, mark_part, seen);
+            for (size_t i = 0; i < 100; i++)
+                assert_int_equal(seen[i], i < count);
+        }
+    team_destroy(team);
+}
+
+/* --------------------------------------------------------------------------------------- engine */
+
+#define TOKENS 45
+
+static const struct model_shape odd_shape = {
+    .dim = 60, /* head size 10: neither a vector nor half of one */
+    .hidden_dim = 70,
+    .layers = 3,
+    .heads = 6,
+    .kv_heads = 2,
+    .vocab = 300,
+    .context = 64,
+};
+
+static void compute(struct engine *engine, struct kv *kv, const uint32_t *tokens, uint32_t split,
+                    float *logits)
+{
+    kv_reset(kv);
+    assert_true(kv_use_private(kv, 0, kv->blocks_max, false));
+    if (split > 0)
+        assert_int_equal(engine_forward(engine, kv, NULL, tokens, 0, split, NULL), WEFT_OK);
+    assert_int_equal(engine_forward(engine, kv, NULL, tokens, split, TOKENS, logits), WEFT_OK);
+}
+
+static void prefill_may_be_split_anywhere(void **state)
+{
+    (void)state;
+    struct model model;
+    struct kv kv;
+    float expected[300], got[300];
+    uint32_t tokens[TOKENS];
+    assert_true(model_random(&odd_shape, 3, &model));
+    assert_true(kv_init(&kv, &model, 16));
+    struct engine *engine = engine_create(&model, 1), *pair = engine_create(&model, 3);
+    assert_true(engine && pair);
+    for (uint32_t i = 0; i < TOKENS; i++)
+        tokens[i] = i * 37 % 300;
+
+    compute(engine, &kv, tokens, 0, expected);
+    for (uint32_t i = 1; i < 300; i++)
+        assert_true(isfinite(expected[i]) && expected[i] != expected[0]);
+    for (uint32_t split = 0; split < TOKENS; split++) {
+        compute(engine, &kv, tokens, split, got);
+        if (!same_bits(got, expected, sizeof(got)))
+            fail_msg("split after %u tokens: the logits differ", split);
+    }
+    for (uint32_t batch = 1; batch <= ENGINE_BATCH; batch += 5)
+        for (unsigned width = 4; width <= 16; width *= 2) {
+            if (!kernel_of_width(width))
+                continue;
+            engine_tune(engine, batch, kernel_of_width(width));
+            compute(engine, &kv, tokens, 0, got);
+            assert_memory_equal(got, expected, sizeof(got));
+        }
+    compute(pair, &kv, tokens, 7, got);
+    assert_memory_equal(got, expected, sizeof(got));
+
+    struct kv other; /* blocks of another size hold the same numbers elsewhere */
+    assert_true(kv_init(&other, &model, 5));
+    compute(engine, &other, tokens, 11, got);
+    assert_memory_equal(got, expected, sizeof(got));
+
+    tokens[2]++; /* and yet every token counts */
+    compute(engine, &kv, tokens, 0, got);
+    assert_memory_not_equal(got, expected, sizeof(got));
+    kv_fini(&other);
+    kv_fini(&kv);
+    engine_destroy(engine);
+    engine_destroy(pair);
+    model_free(&model);
+}
+
+/* ---------------------------------------------------------------------------------------- files */
+
+static void write_file(char *path, const void *a, size_t a_bytes, const void *b, size_t b_bytes)
+{
+    memcpy(path, "/tmp/tinyllm-test.XXXXXX", sizeof("/tmp/tinyllm-test.XXXXXX"));
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, a, a_bytes), a_bytes);
+    assert_int_equal(write(fd, b, b_bytes), b_bytes);
+    close(fd);
+}
+
+static void a_checkpoint_is_read_as_written(void **state)
+{
+    (void)state;
+    struct model made, read, other;
+    char path[64];
+    assert_true(model_random(&odd_shape, 3, &made));
+    int32_t header[7];
+    memcpy(header, &made.shape, sizeof(header)); /* the file's order is the struct's */
+    write_file(path, header, sizeof(header), made.memory, made.memory_bytes);
+    assert_true(model_load(path, &read));
+    assert_string_equal(read.digest, made.digest);
+    assert_memory_equal(&read.shape, &made.shape, sizeof(read.shape));
+    assert_memory_equal(read.w3, made.w3, sizeof(float) * 3 * 60 * 70);
+    assert_memory_equal(read.classifier, made.classifier, sizeof(float) * 60 * 300);
+    unlink(path);
+
+    assert_true(model_random(&odd_shape, 4, &other));
+    assert_string_not_equal(other.digest, made.digest);
+    model_free(&other);
+    model_free(&read);
+    model_free(&made);
+}
+
+static void a_broken_checkpoint_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t header[7];
+        const char *word; /* that its sentence must have */
+    } bad[] = {
+        {{60, 70, 3, 6, 2, 300, 64}, "bytes"}, /* fine, but the weights are missing */
+        {{0, 70, 3, 6, 2, 300, 64}, "dim"},
+        {{-60, 70, 3, 6, 2, 300, 64}, "dim"},
+        {{60, 70, 3, 7, 2, 300, 64}, "heads"},
+        {{60, 70, 3, 20, 2, 300, 64}, "heads"}, /* an odd head size cannot be rotated */
+        {{60, 70, 3, 6, 4, 300, 64}, "KV heads"},
+        {{60, 70, 3, 6, 0, 300, 64}, "kv_heads"},
+        {{60, 70, 3, 6, 2, 0, 64}, "vocabulary"},
+        {{60, 70, 3, 6, 2, INT32_MIN, 64}, "vocabulary"},
+        {{60, 70, 3, 6, 2, 300, INT32_MAX}, "context"},
+        {{60, INT32_MAX, 3, 6, 2, 300, 64}, "hidden_dim"},
+        {{60, 70, INT32_MAX, 6, 2, 300, 64}, "layers"},
+    };
+    struct model model;
+    char path[64];
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        write_file(path, bad[i].header, sizeof(bad[i].header), "weights?", 8);
+        assert_false(model_load(path, &model));
+        if (!strstr(say_last(), bad[i].word) || !strstr(say_last(), path))
+            fail_msg("the sentence '%s' names neither %s nor the file", say_last(), bad[i].word);
+        unlink(path);
+    }
+    write_file(path, "short", 5, "", 0);
+    assert_false(model_load(path, &model));
+    unlink(path);
+    assert_false(model_load(path, &model)); /* it is gone */
+    assert_false(model_load("/", &model));
+}
+
+/* A tokenizer file: the special tokens with names, then `words`. */
+static size_t tokenizer_file(char *data, const char *const *words, size_t count)
+{
+    size_t at = 4;
+    memset(data, 0, 4);
+    for (size_t token = 0; token < TOKEN_SPECIAL + count; token++) {
+        const char *text = token < 3               ? "<s>"
+                           : token < TOKEN_SPECIAL ? "<0x00>"
+                                                   : words[token - TOKEN_SPECIAL];
+        float score = (float)token;
+        int32_t length = (int32_t)strlen(text);
+        memcpy(data + at, &score, 4);
+        memcpy(data + at + 4, &length, 4);
+        memcpy(data + at + 8, text, (size_t)length);
+        at += 8 + (size_t)length;
+    }
+    return at;
+}
+
+static void check_round_trip(const struct tokenizer *t, const char *text, size_t expected_count)
+{
+    uint32_t tokens[128];
+    char back[256] = "";
+    size_t count = tokenizer_encode(t, text, true, tokens, 128), at = 0;
+    assert_int_equal(tokens[0], TOKEN_BEGIN);
+    if (expected_count)
+        assert_int_equal(count, expected_count);
+    for (size_t i = 1; i < count; i++) {
+        size_t length;
+        const char *bytes = tokenizer_decode(t, tokens[i - 1], tokens[i], &length);
+        assert_true(tokens[i] >= TOKEN_BYTES && at + length < sizeof(back));
+        memcpy(back + at, bytes, length);
+        at += length;
+    }
+    back[at] = '\0';
+    assert_string_equal(back, text);
+}
+
+static void text_becomes_tokens_and_text_again(void **state)
+{
+    (void)state;
+    static const char *const words[] = {" ", "a", "b", "ab", "abab", " ab", "s", "é", "<", ">"};
+    static char data[8192];
+    struct tokenizer t;
+    char path[64];
+    size_t bytes = tokenizer_file(data, words, 10);
+    write_file(path, data, bytes, "", 0);
+    assert_true(tokenizer_load(path, TOKEN_SPECIAL + 10, &t));
+    check_round_trip(&t, "", 1);
+    check_round_trip(&t, "ab", 2);           /* begin, " ab" */
+    check_round_trip(&t, "abab", 3);         /* " ab" scores above "abab" and is taken first */
+    check_round_trip(&t, "é and é", 0);      /* a character that is known, and bytes */
+    check_round_trip(&t, "<s>", 5);          /* the mark's name is only text */
+    check_round_trip(&t, "\xff\x80\xc3", 0); /* not UTF-8 at all */
+    uint32_t few[2];
+    assert_int_equal(tokenizer_encode(&t, "bbbbbb", false, few, 2), 2);
+    tokenizer_free(&t);
+    unlink(path);
+
+    assert_true(tokenizer_bytes(300, &t));
+    check_round_trip(&t, "one token a byte", 1 + 1 + 16);
+    size_t length;
+    tokenizer_decode(&t, 5, 299, &length);
+    assert_int_equal(length, 0);
+    tokenizer_decode(&t, 5, 4000000000u, &length);
+    assert_int_equal(length, 0);
+    tokenizer_free(&t);
+    assert_false(tokenizer_bytes(258, &t));
+}
+
+static void a_broken_tokenizer_is_refused(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"a", "b"};
+    static char data[8192];
+    struct tokenizer t;
+    char path[64];
+    size_t bytes = tokenizer_file(data, words, 2);
+    for (size_t cut = 0; cut < bytes; cut += 11) { /* every kind of too short */
+        write_file(path, data, cut, "", 0);
+        assert_false(tokenizer_load(path, TOKEN_SPECIAL + 2, &t));
+        unlink(path);
+    }
+    write_file(path, data, bytes, "more", 4);
+    assert_false(tokenizer_load(path, TOKEN_SPECIAL + 2, &t));
+    assert_non_null(strstr(say_last(), "another model"));
+    unlink(path);
+    for (int32_t length = -1; length <= 5000; length += 5001) {
+        memcpy(data + 8, &length, 4);
+        write_file(path, data, bytes, "", 0);
+        assert_false(tokenizer_load(path, TOKEN_SPECIAL + 2, &t));
+        unlink(path);
+    }
+}
+
+/* --------------------------------------------------------------------------------- what it says */
+
+static const char golden[] =
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
+    "One day, she saw a big, red ball. She wanted to play with it, but it was too high.\n"
+    "Lily's mom said, \"Lily, let's go to the park.\" Lily was sad and didn't know what to do. She "
+    "said, \"I want to play with your ball, but I can't find it.\"\n"
+    "Lily was sad and didn't know what to do. She said, \"I'm sorry, Lily. I didn't know what to "
+    "do.\"\n"
+    "Lily didn't want to help her mom, so she";
+
+static void the_trained_model_tells_its_story(void **state)
+{
+    (void)state;
+    struct model model;
+    struct tokenizer t;
+    struct kv kv;
+    char path[512], tokenizer_path[512];
+    const char *data = getenv("WEFT_TEST_DATA");
+    data = data ? data : TEST_DATA;
+    snprintf(path, sizeof(path), "%s/stories260K.bin", data);
+    snprintf(tokenizer_path, sizeof(tokenizer_path), "%s/tok512.bin", data);
+    if (access(path, R_OK) != 0) {
+        print_message("# no %s: the trained model's text is not checked\n", path);
+        skip();
+    }
+    assert_true(model_load(path, &model));
+    assert_true(tokenizer_load(tokenizer_path, model.shape.vocab, &t));
+    assert_true(kv_init(&kv, &model, 16) && kv_use_private(&kv, 0, kv.blocks_max, false));
+    struct engine *engine = engine_create(&model, 2);
+    uint32_t tokens[201] = {TOKEN_BEGIN};
+    float logits[512];
+    char text[2048];
+    size_t at = 0, length;
+    for (uint32_t i = 0; i < 200; i++) {
+        assert_int_equal(engine_forward(engine, &kv, NULL, tokens, i, i + 1, logits), WEFT_OK);
+        tokens[i + 1] = 0;
+        for (uint32_t token = 1; token < 512; token++)
+            if (logits[token] > logits[tokens[i + 1]])
+                tokens[i + 1] = token;
+        const char *bytes = tokenizer_decode(&t, tokens[i], tokens[i + 1], &length);
+        memcpy(text + at, bytes, length);
+        at += length;
+    }
+    text[at] = '\0';
+    assert_string_equal(text, golden);
+    engine_destroy(engine);
+    kv_fini(&kv);
+    tokenizer_free(&t);
+    model_free(&model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_width_gives_the_same_bits),
+        cmocka_unit_test(weighing_is_the_same_at_every_width),
+        cmocka_unit_test(a_team_does_everything_once),
+        cmocka_unit_test(prefill_may_be_split_anywhere),
+        cmocka_unit_test(a_checkpoint_is_read_as_written),
+        cmocka_unit_test(a_broken_checkpoint_is_refused),
+        cmocka_unit_test(text_becomes_tokens_and_text_again),
+        cmocka_unit_test(a_broken_tokenizer_is_refused),
+        cmocka_unit_test(the_trained_model_tells_its_story),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
