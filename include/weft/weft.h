@@ -224,7 +224,7 @@ struct weft_slot {
     enum weft_status status; /* WEFT_OK: fill `data`.  WEFT_EXISTS: nothing to do.  WEFT_FULL */
     void *data;              /* block_bytes to write, until weft_commit_slots or weft_abort_slots */
     uint32_t slot, generation; /* private */
-    uint64_t staging;          /* private */
+    uint64_t place, epoch;     /* private */
 };
 
 #define WEFT_BATCH_MAX 512

@@ -96,6 +96,10 @@ void wf_client_close(struct wf_client *client, const char *why)
         wf_sessions_drop(client);
         wf_regions_drop(client);
     }
+    /* seq_cst: a client that is alive after all, but was cut off, sees this after it took a pin,
+     * and drops the pin; see weft_pin(). */
+    if (domain)
+        atomic_store_explicit(&client->pins.header->closed, 1, memory_order_seq_cst);
     close(client->fd);
     client->fd = -1; /* from here on its pins count no more */
     WF_CRASH("server.client_gone");

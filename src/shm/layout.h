@@ -142,6 +142,7 @@ struct wf_pins_header {
     uint32_t node_first;
     uint32_t reserved;
     uint64_t entries_offset;
+    _Atomic uint32_t closed; /* the node no longer looks here: nothing new may be pinned */
     _Alignas(64) _Atomic uint32_t
         high_water; /* entries below node_first ever used: what a scan must look at */
     _Alignas(64) _Atomic uint32_t touch_head;

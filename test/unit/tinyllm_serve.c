@@ -263,7 +263,7 @@ enum weft_status weft_reserve(struct weft_session *s, const uint32_t *tokens, si
             slot->data = malloc(s->format->block_bytes);
             poison(slot->data, s->format->block_bytes);
         }
-        slot->staging = (uintptr_t)tokens;
+        slot->place = (uintptr_t)tokens;
     }
     fake.held++;
     return WEFT_OK;
@@ -279,7 +279,7 @@ enum weft_status weft_commit(struct weft_fill *fill)
     enum weft_status status = maybe_fail();
     uint32_t size = fill->session->format->spec.block_tokens;
     for (uint32_t i = 0; i < fill->blocks && status == WEFT_OK; i++) {
-        const uint32_t *tokens = (const uint32_t *)(uintptr_t)fill->slots[i].staging;
+        const uint32_t *tokens = (const uint32_t *)(uintptr_t)fill->slots[i].place;
         uint32_t count = (fill->first_block + i + 1) * size, free_at = 0;
         bool parent = count == size || find(tokens, count - size);
         while (free_at < BLOCKS_MAX && fake.blocks[free_at].present)

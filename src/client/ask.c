@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Lend, reclaim, query.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "client/client.h"
+#include "sys/memory.h"
+
+static enum weft_status lend_or_reclaim(struct weft *w, enum wf_op op, const char *size,
+                                        uint32_t within_ms, uint64_t *out)
+{
+    uint64_t bytes = 0;
+    enum weft_status status = wf_size_parse(size, &bytes);
+    struct attachment *a = status == WEFT_OK ? wf_client_attach(w, &status) : NULL;
+    if (!a)
+        return status;
+    pthread_mutex_lock(&w->lock);
+    struct wf_lend *request = (struct wf_lend *)(void *)w->request;
+    memset(request, 0, sizeof *request);
+    request->size = bytes;
+    request->within_ms = within_ms;
+    status = wf_client_exchange(w, a, op, sizeof *request, sizeof(struct wf_count_answer), NULL,
+                                NULL);
+    if (status >= 0 && out)
+        *out = ((const struct wf_count_answer *)(const void *)w->answer)->count;
+    pthread_mutex_unlock(&w->lock);
+    return status;
+}
+
+enum weft_status weft_lend(struct weft *w, const char *size, uint64_t *out_pool_bytes)
+{
+    return lend_or_reclaim(w, WF_OP_LEND, size, 0, out_pool_bytes);
+}
+
+enum weft_status weft_reclaim(struct weft *w, const char *size, uint32_t within_ms,
+                              uint64_t *out_reclaimed)
+{
+    if (within_ms >= w->timeout_ms)
+        return wf_fail(
+            WEFT_E_INVALID,
+            "reclaim within %u ms: an exchange with the node may take %u ms; connect with a "
+            "longer timeout_ms",
+            within_ms, w->timeout_ms);
+    return lend_or_reclaim(w, WF_OP_RECLAIM, size, within_ms, out_reclaimed);
+}
+
+enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor, char **out_json)
+{
+    enum weft_status status = WEFT_OK;
+    if (!what || strlen(what) >= sizeof((struct wf_query *)0)->what)
+        return wf_fail(WEFT_E_INVALID, "a query needs a word, like \"status\"");
+    struct attachment *a = wf_client_attach(w, &status);
+    if (!a)
+        return status;
+    char *text = NULL;
+    pthread_mutex_lock(&w->lock);
+    struct wf_query *request = (struct wf_query *)(void *)w->request;
+    memset(request, 0, sizeof *request);
+    memcpy(request->what, what, strlen(what));
+    request->cursor = cursor;
+    status = wf_client_exchange(w, a, WF_OP_QUERY, sizeof *request, sizeof(struct wf_message), NULL,
+                                NULL);
+    if (status == WEFT_OK) {
+        size_t length = w->answer->bytes - sizeof *w->answer;
+        text = wf_calloc(length + 1, 1, "the node's answer");
+        if (text)
+            memcpy(text, ((const struct wf_text_answer *)(const void *)w->answer)->text, length);
+        else
+            status = WEFT_E_NO_MEMORY;
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (status == WEFT_OK)
+        *out_json = text;
+    return status;
+}
+
+void weft_text_free(char *text)
+{
+    free(text);
+}

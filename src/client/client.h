@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inside libweft.
+ *
+ * An *attachment* is one connection with the segments that came over it.  When the node goes away,
+ * or an exchange with it fails, the attachment is poisoned and a new one takes its place at the
+ * next call.  A poisoned one keeps its socket (so that a node that still lives honours its pins)
+ * and its pool mapping until nothing is pinned or reserved in it any more; index and pin table,
+ * which lock-free readers may still be looking at, stay mapped until weft_close().
+ *
+ * Formats and sessions are bound to an attachment anew when they are first used on it.  A binding,
+ * once made, is never changed or freed before its handle is closed, so that readers need no lock.
+ *
+ * Locks: `weft.lock` is held for an exchange, for reconnecting and for binding.  Pin, unpin and
+ * match take none.
+ */
+#ifndef WF_CLIENT_CLIENT_H
+#define WF_CLIENT_CLIENT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/status.h"
+#include "shm/control.h"
+#include "shm/index.h"
+#include "shm/pins.h"
+#include "sys/socket.h"
+
+struct attachment {
+    struct attachment *next;
+    uint64_t epoch; /* of this attachment, in this process; never 0 */
+    int fd;
+    bool copied;
+    _Atomic bool poisoned;
+    bool drained;          /* under lock: socket closed, pool unmapped */
+    _Atomic uint64_t busy; /* blocks reserved and neither committed nor aborted */
+    struct wf_index index;
+    struct wf_pins pins;
+    void *index_memory, *pins_memory;
+    uint8_t *pool, *staging;
+    uint64_t index_bytes, pins_bytes, pool_bytes, staging_bytes;
+    uint8_t *staged; /* under lock: one byte a granule of staging that is taken */
+};
+
+struct binding {
+    struct binding *next;
+    const struct attachment *attachment;
+    uint64_t id; /* the node's number for this format or session */
+    uint8_t root[32];
+};
+
+struct weft {
+    pthread_mutex_t lock;
+    struct wf_message *request, *answer; /* WF_MESSAGE_MAX each; under lock */
+    char *socket, *domain, *token;
+    uint32_t timeout_ms;
+    uint32_t fork_generation;
+    uint64_t sequence;                    /* under lock */
+    uint64_t last_failure_ms;             /* under lock: when connecting failed last */
+    uint64_t epochs;                      /* under lock */
+    struct attachment *attachments;       /* under lock: newest first */
+    _Atomic(struct attachment *) current; /* NULL: none */
+    _Atomic uint64_t blocks_put, bytes_put, reconnects;
+    uint64_t counted[5]; /* under lock: counters of attachments before the current one */
+};
+
+struct weft_format {
+    struct weft *weft;
+    struct wf_format_open request; /* as sent, again after a reconnect */
+    uint64_t block_bytes, layer_bytes;
+    _Atomic(struct binding *) binding; /* newest; older ones behind it */
+};
+
+/* connect.c */
+
+/* The attachment to use now: connects anew when there is none that is good.  NULL leaves a
+ * sentence. */
+struct attachment *wf_client_attach(struct weft *w, enum weft_status *status);
+
+/* Is it good for new pins?  seq_cst throughout: see weft_pin(). */
+static inline bool wf_attachment_good(const struct attachment *a)
+{
+    return !atomic_load_explicit(&a->poisoned, memory_order_seq_cst) && wf_index_alive(&a->index) &&
+           atomic_load_explicit(&a->pins.header->closed, memory_order_seq_cst) == 0;
+}
+
+extern _Atomic uint32_t wf_client_forks; /* fork()s that this process is the child of */
+
+static inline bool wf_client_forked(const struct weft *w)
+{
+    return w->fork_generation != atomic_load_explicit(&wf_client_forks, memory_order_relaxed);
+}
+
+/* One exchange on `a`: sends w->request (header is completed; `bytes` in all), fills w->answer. The
+ * caller holds the lock.  A status < 0 from the node comes back with its sentence; a transport
+ * failure poisons `a` and is WEFT_E_NODE.  `answer_least` is the fixed part that a good answer must
+ * have. */
+enum weft_status wf_client_exchange(struct weft *w, struct attachment *a, enum wf_op op,
+                                    size_t bytes, size_t answer_least, int *fds, size_t *fd_count);
+
+/* Give back what poisoned attachments no longer need.  Takes the lock. */
+void wf_client_drain(struct weft *w);
+
+/* format.c */
+
+/* The binding of `f` to attachment `a`, made if need be; NULL leaves a sentence. */
+const struct binding *wf_format_bind(struct weft_format *f, struct attachment *a,
+                                     enum weft_status *status);
+
+/* Keys after `parent`, or the root of the current binding. */
+void wf_format_spec_of(const struct weft_format *f, struct weft_format_spec *spec);
+
+/* Find or make a binding: `ask` does the exchange, under the lock, and fills id and root. */
+const struct binding *
+wf_binding_get(struct weft *w, _Atomic(struct binding *) *list, struct attachment *a,
+               enum weft_status (*ask)(void *context, struct attachment *a, struct binding *out),
+               void *context, enum weft_status *status);
+void wf_bindings_free(struct binding *list);
+
+/* put.c */
+
+/* weft_commit_slots() for a session: the chain of `session` ends with `tip` afterwards. */
+enum weft_status wf_client_commit(struct weft_format *f, struct weft_slot *slots, size_t count,
+                                  uint64_t session, const struct weft_key *tip);
+/* weft_reserve_keys() after a block that this process reserved and has not committed yet. */
+enum weft_status wf_client_reserve(struct weft_format *f, const struct weft_key *parent,
+                                   const struct weft_slot *parent_slot, const struct weft_key *keys,
+                                   size_t count, uint32_t flags, struct weft_slot *slots);
+
+#endif
