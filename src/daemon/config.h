@@ -125,6 +125,13 @@ enum weft_status wf_config_check(const struct wf_config *config,
  * An origin is "default", "<file>:<line>", "env WEFT_POOL_SIZE" or "flag pool.size". */
 char *wf_config_json(const struct wf_config *config);
 
+/* Whether nobody said anything about `key`, so that a failure with it is no failure of the user's.
+ */
+bool wf_config_is_default(const struct wf_config *config, const char *key);
+
+/* Whether only this host can open a connection to the numeric `address`. */
+bool wf_config_is_loopback(const char *address);
+
 /* Every key with its default, its meaning and its environment variable, as a YAML file that is
  * itself a valid configuration and says the defaults; caller frees.  NULL: no memory. */
 char *wf_config_help(void);

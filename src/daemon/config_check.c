@@ -230,6 +230,11 @@ enum weft_status wf_config_check(const struct wf_config *config,
         remark(&remarks, false,
                "http.listen: '%s' sends http.token in clear text; put a TLS proxy before it",
                config->http_address);
+    if (config->http_address[0] && !config->http_token[0] && config->domain_count > 1)
+        remark(&remarks, false,
+               "http.listen: with several domains and no http.token only /healthz answers; set a "
+               "token, "
+               "so that no domain's users read another's figures");
     check_private(&remarks, config->http_token_file, "http.token_file");
     if (tokens_inside)
         check_private(&remarks, config->file, "a token");

@@ -128,6 +128,13 @@ int wf_domain_field(const char *key)
     return find(wf_domain_fields, wf_domain_field_count, key);
 }
 
+bool wf_config_is_default(const struct wf_config *config, const char *key)
+{
+    int index = wf_config_field(key);
+    assert(index >= 0);
+    return config->origin[index].layer == WF_FROM_DEFAULT;
+}
+
 char *wf_config_variable(const char *key, char *out)
 {
     memcpy(out, "WEFT_", 5);

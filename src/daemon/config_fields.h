@@ -79,7 +79,4 @@ void wf_domain_defaults(struct wf_domain_config *domain);
 /* The domain of that name, or NULL. */
 struct wf_domain_config *wf_config_domain(struct wf_config *config, const char *name);
 
-/* Whether who can open a connection to `address` must be on this host. */
-bool wf_config_is_loopback(const char *address);
-
 #endif

@@ -45,7 +45,7 @@ struct wf_domain {
     uint64_t evicted[WF_EVICT_REASONS];
     uint64_t scrub_at;                            /* next slot that the scrubber looks at */
     uint64_t pins, misses, matches, bytes_pinned; /* of clients that are gone */
-    uint64_t puts, put_bytes, deduplicated, fulls, corrupt;
+    uint64_t puts, put_bytes, deduplicated, deduplicated_bytes, fulls, corrupt;
 };
 
 struct wf_client {

@@ -42,6 +42,7 @@ static void reserve_one(struct wf_client *client, const struct wf_reserve *reque
         out->generation = wf_store_generation(store, slot);
         wf_pins_place(&client->pins, &client->place_cursor, slot, out->generation, &out->entry);
         client->domain->deduplicated++;
+        client->domain->deduplicated_bytes += format->block_bytes;
     } else if (status == WEFT_OK) {
         out->generation = wf_store_generation(store, slot);
         out->offset = atomic_load_explicit(&store->index.desc[slot].offset, memory_order_relaxed);
@@ -163,6 +164,8 @@ static void publish(struct commit_job *commit)
                                                       memory_order_relaxed);
         } else if (status == WEFT_EXISTS) {
             domain->deduplicated++;
+            domain->deduplicated_bytes += atomic_load_explicit(&store->index.desc[slot].bytes,
+                                                               memory_order_relaxed);
         }
     }
     if (commit->session && commit->has_tip)

@@ -370,6 +370,7 @@ void wf_request(struct wf_client *client, const struct wf_message *message)
     uint16_t op = message->op;
     struct wf_message *answer = (struct wf_message *)(void *)node->answer;
     answer->status = WEFT_PENDING; /* what it stays when the answer comes later */
+    wf_telemetry_serve(node, client->domain);
     handle(client, message);
     status = answer->status;
     wf_telemetry_op(node, client->domain, op, status, wf_now_ns() - started_ns);

@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Where the node's state meets metrics, events and HTTP.  Figures that the node keeps anyway
+ * (blocks, bytes, pins) are read when somebody asks; only what nobody else keeps is counted as it
+ * happens.
+ */
 #include "daemon/telemetry.h"
 
 #include <stdarg.h>
@@ -7,47 +12,270 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/events.h"
+#include "daemon/http.h"
+#include "daemon/metrics.h"
 
-enum weft_status wf_telemetry_create(struct wf_node *node)
+#define HTTP_EVENTS_BYTES_MAX (256 * 1024)
+
+struct wf_telemetry {
+    struct wf_metrics *metrics;
+    struct wf_events *events;
+    struct wf_http *http;           /* NULL: off */
+    const struct wf_domain *served; /* for whom the node works at this moment; NULL: for itself */
+};
+
+/* --------------------------------------------------------------------------------------- asking */
+
+/* Counters that the node keeps: they become what it says now. */
+static void refresh(struct wf_metrics *metrics, const struct wf_domain *domain)
 {
-    (void)node;
-    return WEFT_OK;
+    const struct wf_node *node = domain->node;
+    uint64_t pins = domain->pins, misses = domain->misses, matches = domain->matches;
+    uint64_t bytes_pinned = domain->bytes_pinned;
+    for (uint32_t i = 0; i < node->config.clients_max; i++) {
+        const struct wf_client *client = &node->clients[i];
+        if (client->domain != domain || client->fd < 0)
+            continue;
+        const struct wf_pins_header *header = client->pins.header;
+        pins += atomic_load_explicit(&header->pins, memory_order_relaxed);
+        misses += atomic_load_explicit(&header->misses, memory_order_relaxed);
+        matches += atomic_load_explicit(&header->matches, memory_order_relaxed);
+        bytes_pinned += atomic_load_explicit(&header->bytes_pinned, memory_order_relaxed);
+    }
+    wf_metrics_set(metrics, domain->id, WF_M_PINS, pins);
+    wf_metrics_set(metrics, domain->id, WF_M_PIN_MISSES, misses);
+    wf_metrics_set(metrics, domain->id, WF_M_MATCHES, matches);
+    wf_metrics_set(metrics, domain->id, WF_M_BYTES_PINNED, bytes_pinned);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_PUT, domain->puts);
+    wf_metrics_set(metrics, domain->id, WF_M_BYTES_PUT, domain->put_bytes);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_DEDUPLICATED, domain->deduplicated);
+    wf_metrics_set(metrics, domain->id, WF_M_BYTES_DEDUPLICATED, domain->deduplicated_bytes);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_FULL, domain->fulls);
+    wf_metrics_set(metrics, domain->id, WF_M_CHECKSUM_FAILURES, domain->corrupt);
 }
-void wf_telemetry_destroy(struct wf_node *node)
+
+static void fill_domains(const struct wf_node *node, struct wf_domain_gauges *gauges)
 {
-    (void)node;
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        const struct wf_domain *domain = &node->domains[i];
+        gauges[i].clients = domain->clients;
+        gauges[i].blocks = domain->store.blocks;
+        gauges[i].block_bytes = domain->store.used_bytes;
+        gauges[i].reserved_blocks = domain->store.reserved_blocks;
+        gauges[i].quota_bytes = domain->config->quota_bytes;
+    }
+    for (uint32_t i = 0; i < node->format_count; i++)
+        gauges[node->formats[i].domain].formats++;
+    for (uint32_t i = 0; i < node->session_used; i++) {
+        const struct wf_session_entry *session = &node->sessions[i];
+        if (session->id && session->state >= WEFT_PREFILL && session->state <= WEFT_DONE)
+            gauges[session->domain].sessions[session->state - WEFT_PREFILL]++;
+    }
+    for (uint32_t i = 0; i < node->config.regions_max; i++) {
+        const struct wf_region_entry *region = &node->regions[i];
+        if (region->id) {
+            gauges[region->domain].regions++;
+            gauges[region->domain].region_bytes += region->bytes;
+        }
+    }
 }
-int wf_telemetry_fd(const struct wf_node *node)
+
+static void fill(void *context, struct wf_gauges *gauges)
 {
-    (void)node;
-    return -1;
+    const struct wf_node *node = context;
+    uint64_t idle = 0, largest = node->budget_free;
+    uint32_t attached = 0;
+    fill_domains(node, gauges->domains);
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        const struct wf_domain *domain = &node->domains[i];
+        uint64_t range = wf_arena_largest(&domain->store.arena) * WF_GRANULE;
+        idle += domain->store.backed_bytes - domain->store.used_bytes;
+        largest = range > largest ? range : largest;
+        attached += domain->clients;
+    }
+    struct wf_pool_gauges *pool = &gauges->pools[0];
+    pool->total_bytes = node->pool_bytes;
+    pool->free_bytes = node->budget_free + idle;
+    pool->used_bytes = node->pool_bytes - pool->free_bytes;
+    pool->largest_free_bytes = largest;
+    if (node->pool_bytes > node->config.pool_bytes)
+        pool->lent_bytes = node->pool_bytes - node->config.pool_bytes;
+    gauges->clients_unknown = node->client_count - attached;
+    gauges->draining = node->draining;
 }
-void wf_telemetry_run(struct wf_node *node)
+
+static char *metrics_text(void *context)
 {
-    (void)node;
+    struct wf_node *node = context;
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        refresh(node->telemetry->metrics, &node->domains[i]);
+    return wf_metrics_render(node->telemetry->metrics, fill, node);
 }
-int wf_telemetry_wait_ms(const struct wf_node *node, int limit_ms)
+
+static char *status_json(void *context)
 {
-    (void)node;
-    return limit_ms;
+    return wf_query_status(context, NULL);
 }
+
+static char *events_json(void *context, uint64_t cursor)
+{
+    const struct wf_node *node = context;
+    return wf_events_json(node->telemetry->events, WF_EVENTS_NODE, cursor, HTTP_EVENTS_BYTES_MAX);
+}
+
+static bool draining(void *context)
+{
+    const struct wf_node *node = context;
+    return node->draining;
+}
+
+char *wf_telemetry_events(struct wf_node *node, const struct wf_domain *only, uint64_t cursor)
+{
+    return wf_events_json(node->telemetry->events, only ? only->id : WF_EVENTS_NODE, cursor,
+                          WF_MESSAGE_MAX - sizeof(struct wf_text_answer) - 1);
+}
+
+/* ------------------------------------------------------------------------------------ happening */
+
+void wf_telemetry_serve(struct wf_node *node, const struct wf_domain *domain)
+{
+    node->telemetry->served = domain;
+}
+
 void wf_telemetry_op(struct wf_node *node, const struct wf_domain *domain, unsigned op,
                      enum weft_status status, uint64_t ns)
 {
-    (void)node, (void)domain, (void)op, (void)status, (void)ns;
+    struct wf_telemetry *telemetry = node->telemetry;
+    uint32_t id = domain ? domain->id : WF_NO_DOMAIN;
+    telemetry->served = NULL;
+    if (status == WEFT_E_PROTOCOL)
+        wf_metrics_add(telemetry->metrics, id, WF_M_PROTOCOL_ERRORS, 1);
+    wf_metrics_op(telemetry->metrics, id, op < WF_OP_COUNT ? (enum wf_op)op : (enum wf_op)0, status,
+                  ns);
 }
+
 void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t bytes,
                        uint64_t age, enum wf_evict_reason reason)
 {
-    (void)domain, (void)key, (void)bytes, (void)age, (void)reason;
+    static const enum wf_metric counted[WF_EVICT_REASONS][2] = {
+        [WF_EVICT_ROOM] = {WF_M_BLOCKS_EVICTED, WF_M_BYTES_EVICTED},
+        [WF_EVICT_QUOTA] = {WF_M_BLOCKS_EVICTED, WF_M_BYTES_EVICTED},
+        [WF_EVICT_RECLAIM] = {WF_M_BLOCKS_EVICTED, WF_M_BYTES_EVICTED},
+        [WF_EVICT_REMOVED] = {WF_M_BLOCKS_REMOVED, WF_M_BYTES_REMOVED},
+        [WF_EVICT_CORRUPT] = {WF_M_BLOCKS_DROPPED, WF_M_BYTES_DROPPED},
+    };
+    struct wf_telemetry *telemetry = domain->node->telemetry;
+    if (!telemetry)
+        return; /* the node is being made or unmade */
+    wf_metrics_add(telemetry->metrics, domain->id, counted[reason][0], 1);
+    wf_metrics_add(telemetry->metrics, domain->id, counted[reason][1], bytes);
+    struct wf_event event = {
+        .what = reason == WF_EVICT_REMOVED ? "remove" : "evict",
+        .domain = domain->id,
+        .evicted = true,
+        .for_domain = telemetry->served ? telemetry->served->id : WF_EVENTS_NODE,
+        .bytes = bytes,
+        .age = age,
+        .reason = wf_evict_reason_name(reason),
+    };
+    memcpy(event.key, key, sizeof event.key);
+    wf_events_add(telemetry->events, &event);
 }
+
 void wf_telemetry_event(struct wf_node *node, const struct wf_domain *domain, const char *kind,
                         const char *format, ...)
 {
-    (void)node, (void)domain, (void)kind, (void)format;
+    if (!node->telemetry)
+        return;
+    struct wf_event event = {.what = kind, .domain = domain ? domain->id : WF_EVENTS_NODE};
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(event.text, sizeof event.text, format, arguments);
+    va_end(arguments);
+    wf_events_add(node->telemetry->events, &event);
 }
-char *wf_telemetry_events(struct wf_node *node, const struct wf_domain *only, uint64_t cursor)
+
+/* ------------------------------------------------------------------------------- start and stop */
+
+static enum weft_status http_start(struct wf_node *node)
 {
-    (void)node, (void)only, (void)cursor;
-    return strdup("{\"events\":[],\"next\":0}");
+    const struct wf_config *config = &node->config;
+    struct wf_http_handlers handlers = {
+        .context = node,
+        .metrics_text = metrics_text,
+        .status_json = status_json,
+        .events_json = events_json,
+        .draining = draining,
+        .private_pages = node->domain_count > 1,
+    };
+    if (!config->http_address[0])
+        return WEFT_OK;
+    enum weft_status status = wf_http_start(config->http_address, config->http_port,
+                                            config->http_token, &handlers, &node->telemetry->http);
+    if (status == WEFT_OK) {
+        wf_info("telemetry", "http on %s port %u", config->http_address,
+                wf_http_port(node->telemetry->http));
+        return WEFT_OK;
+    }
+    /* A second node on one host meets the default port taken: nobody asked for that port, so it
+     * does without. */
+    if (status == WEFT_E_SYSTEM && wf_config_is_default(config, "http.listen")) {
+        wf_warn("telemetry", "no HTTP: %s", wf_last_error());
+        return WEFT_OK;
+    }
+    return status;
+}
+
+enum weft_status wf_telemetry_create(struct wf_node *node)
+{
+    static const char *const pools[] = {"dram0"};
+    const char *domains[WF_DOMAINS_MAX];
+    struct wf_telemetry *telemetry = calloc(1, sizeof *telemetry);
+    if (!telemetry)
+        return wf_fail(WEFT_E_NO_MEMORY, "no memory for telemetry");
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        domains[i] = node->domains[i].config->name;
+    enum weft_status status = wf_metrics_create(domains, node->domain_count, pools, 1,
+                                                &telemetry->metrics);
+    if (status == WEFT_OK)
+        status = wf_events_create(node->config.events_max, domains, node->domain_count,
+                                  &telemetry->events);
+    node->telemetry = telemetry;
+    if (status == WEFT_OK)
+        status = http_start(node);
+    if (status != WEFT_OK)
+        wf_telemetry_destroy(node);
+    return status;
+}
+
+void wf_telemetry_destroy(struct wf_node *node)
+{
+    struct wf_telemetry *telemetry = node->telemetry;
+    if (!telemetry)
+        return;
+    node->telemetry = NULL;
+    wf_http_stop(telemetry->http);
+    wf_events_destroy(telemetry->events);
+    wf_metrics_destroy(telemetry->metrics);
+    free(telemetry);
+}
+
+/* ------------------------------------------------------------------------------------- the loop */
+
+int wf_telemetry_fd(const struct wf_node *node)
+{
+    return node->telemetry->http ? wf_http_epoll_fd(node->telemetry->http) : -1;
+}
+
+void wf_telemetry_run(struct wf_node *node)
+{
+    if (node->telemetry->http)
+        wf_http_run(node->telemetry->http);
+}
+
+int wf_telemetry_wait_ms(const struct wf_node *node, int limit_ms)
+{
+    int due_ms = node->telemetry->http ? wf_http_timeout_ms(node->telemetry->http) : -1;
+    return due_ms >= 0 && due_ms < limit_ms ? due_ms : limit_ms;
 }

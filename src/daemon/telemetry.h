@@ -17,11 +17,15 @@ void wf_telemetry_run(struct wf_node *node);
 /* How long HTTP can wait for its next run, at most `limit_ms`. */
 int wf_telemetry_wait_ms(const struct wf_node *node, int limit_ms);
 
+/* What follows is done for `domain`, until wf_telemetry_op(): for it others may have to make room.
+ */
+void wf_telemetry_serve(struct wf_node *node, const struct wf_domain *domain);
+
 /* An op was answered; `domain` NULL before HELLO. */
 void wf_telemetry_op(struct wf_node *node, const struct wf_domain *domain, unsigned op,
                      enum weft_status status, uint64_t ns);
 
-/* A block has gone, and why. */
+/* A block has gone, and why; `age` in uses of other blocks since its own last. */
 void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t bytes,
                        uint64_t age, enum wf_evict_reason reason);
 
@@ -30,7 +34,8 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t
 void wf_telemetry_event(struct wf_node *node, const struct wf_domain *domain, const char *kind,
                         const char *format, ...) __attribute__((format(printf, 4, 5)));
 
-/* Events from `cursor` on as JSON, those of `only` (NULL: all); caller frees. */
+/* Events from `cursor` on as JSON that fits an answer, those of `only` (NULL: all); caller frees.
+ */
 char *wf_telemetry_events(struct wf_node *node, const struct wf_domain *only, uint64_t cursor);
 
 #endif

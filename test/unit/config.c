@@ -625,6 +625,7 @@ static void check_remarks_on_this_host(void **state)
              "pool: {size: 4MB, size_max: 4MB}\ndomains: [{name: a, quota: 3MB}, {name: b, quota: "
              "3MB}]\n"),
          false, "add up to more");
+    said(remarks_on("domains: [{name: a}, {name: b}]\n"), false, "only /healthz answers");
     said(remarks_on("http: {listen: '0.0.0.0:1', token: abcdefghijklmnopqrs}\n"), false,
          "clear text");
     char yaml[256];

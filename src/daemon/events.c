@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/events.h"
+
+#include <assert.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "daemon/config.h"
+
+struct entry {
+    struct wf_event event;
+    uint64_t sequence; /* among all of the node, from 1: orders the rings */
+    int64_t time_ms;   /* since 1970 */
+};
+
+struct ring {
+    char name[WF_DOMAIN_NAME_MAX + 1];
+    struct entry *entries;
+    uint64_t
+        added; /* the newest has this number in its ring; the oldest kept, added - capacity + 1 */
+};
+
+struct wf_events {
+    uint32_t ring_count; /* domains and the node's, which is the last */
+    uint32_t ring_capacity;
+    uint64_t added;
+    struct entry *entries;
+    struct ring rings[WF_DOMAINS_MAX + 1];
+};
+
+enum weft_status wf_events_create(uint32_t capacity, const char *const *domains,
+                                  uint32_t domain_count, struct wf_events **out)
+{
+    if (domain_count > WF_DOMAINS_MAX)
+        return wf_fail(WEFT_E_LIMIT, "events of %u domains; at most %d", domain_count,
+                       WF_DOMAINS_MAX);
+    struct wf_events *events = calloc(1, sizeof *events);
+    if (!events)
+        return wf_fail(WEFT_E_NO_MEMORY, "no memory for an event ring");
+    events->ring_count = domain_count + 1;
+    events->ring_capacity = capacity / events->ring_count ? capacity / events->ring_count : 1;
+    size_t count = (size_t)events->ring_capacity * events->ring_count;
+    events->entries = calloc(count, sizeof events->entries[0]);
+    if (!events->entries) {
+        free(events);
+        return wf_fail(WEFT_E_NO_MEMORY, "no memory for %zu events; set `events` lower", count);
+    }
+    for (uint32_t i = 0; i < events->ring_count; i++) {
+        struct ring *ring = &events->rings[i];
+        ring->entries = events->entries + (size_t)i * events->ring_capacity;
+        if (i < domain_count)
+            snprintf(ring->name, sizeof ring->name, "%s", domains[i]);
+    }
+    *out = events;
+    return WEFT_OK;
+}
+
+void wf_events_destroy(struct wf_events *events)
+{
+    if (events)
+        free(events->entries);
+    free(events);
+}
+
+static uint32_t ring_of(const struct wf_events *events, uint32_t domain)
+{
+    assert(domain == WF_EVENTS_NODE || domain < events->ring_count - 1);
+    return domain == WF_EVENTS_NODE ? events->ring_count - 1 : domain;
+}
+
+void wf_events_add(struct wf_events *events, const struct wf_event *event)
+{
+    assert(event->what);
+    struct ring *ring = &events->rings[ring_of(events, event->domain)];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    ring->entries[ring->added++ % events->ring_capacity] = (struct entry){
+        .event = *event,
+        .sequence = ++events->added,
+        .time_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000,
+    };
+}
+
+uint64_t wf_events_total(const struct wf_events *events, uint32_t domain)
+{
+    return domain == WF_EVENTS_NODE ? events->added : events->rings[ring_of(events, domain)].added;
+}
+
+/* ----------------------------------------------------------------------------------------- JSON */
+
+static bool put(json_t *object, const char *name, json_t *value)
+{
+    return json_object_set_new(object, name, value) == 0;
+}
+
+static bool put_number(json_t *object, const char *name, uint64_t value)
+{
+    return put(object, name, json_integer((json_int_t)value));
+}
+
+/* Whom the room was for: a reader that is one domain learns only whether it was itself. */
+static const char *beneficiary(const struct wf_events *events, const struct wf_event *event,
+                               uint32_t reader)
+{
+    if (event->for_domain >= events->ring_count - 1)
+        return "the host";
+    bool named = reader == WF_EVENTS_NODE || reader == event->for_domain;
+    return named ? events->rings[event->for_domain].name : "another domain";
+}
+
+static bool put_eviction(json_t *object, const struct wf_events *events,
+                         const struct wf_event *event, uint32_t reader)
+{
+    char hex[2 * WF_EVENT_KEY_BYTES + 1];
+    for (size_t i = 0; i < WF_EVENT_KEY_BYTES; i++)
+        snprintf(hex + 2 * i, 3, "%02x", event->key[i]);
+    return put(object, "key", json_string(hex)) && put_number(object, "bytes", event->bytes) &&
+           put_number(object, "age", event->age) &&
+           put(object, "reason", json_string(event->reason)) &&
+           put(object, "for", json_string(beneficiary(events, event, reader)));
+}
+
+static json_t *entry_json(const struct wf_events *events, const struct entry *entry,
+                          uint64_t sequence, uint32_t reader)
+{
+    const struct wf_event *event = &entry->event;
+    json_t *object = json_object();
+    bool good = object && put_number(object, "sequence", sequence) &&
+                put(object, "time_ms", json_integer(entry->time_ms)) &&
+                put(object, "what", json_string(event->what));
+    if (good && event->domain != WF_EVENTS_NODE)
+        good = put(object, "domain", json_string(events->rings[event->domain].name));
+    if (good && event->evicted)
+        good = put_eviction(object, events, event, reader);
+    if (good && event->text[0]) {
+        json_t *text = json_string(event->text);
+        good = put(object, "text", text ? text : json_string("(not UTF-8)"));
+    }
+    if (good)
+        return object;
+    json_decref(object);
+    return NULL;
+}
+
+/* Numbers of a ring's entries run from oldest() to ring->added. */
+static uint64_t oldest(const struct wf_events *events, const struct ring *ring)
+{
+    return ring->added > events->ring_capacity ? ring->added - events->ring_capacity + 1 : 1;
+}
+
+static const struct entry *entry_at(const struct wf_events *events, const struct ring *ring,
+                                    uint64_t number)
+{
+    return &ring->entries[(number - 1) % events->ring_capacity];
+}
+
+struct page {
+    json_t *list;
+    size_t bytes_left;
+    uint64_t last, lost;
+    bool more, failed;
+};
+
+/* What the members around the list take, at most. */
+#define PAGE_FRAME_BYTES 128
+
+/* False: the page is full, or there is no memory. */
+static bool append(struct page *page, const struct wf_events *events, const struct entry *entry,
+                   uint64_t sequence, uint32_t reader)
+{
+    json_t *object = entry_json(events, entry, sequence, reader);
+    size_t bytes = object ? json_dumpb(object, NULL, 0, JSON_COMPACT) + 1 : 0;
+    page->failed = !object;
+    page->more = object && bytes > page->bytes_left;
+    if (page->failed || page->more) {
+        json_decref(object);
+        return false;
+    }
+    page->failed = json_array_append_new(page->list, object) != 0;
+    page->bytes_left -= bytes;
+    page->last = sequence;
+    return !page->failed;
+}
+
+/* One domain's own: its ring's numbers are the cursor. */
+static void page_of_domain(const struct wf_events *events, uint32_t domain, uint64_t cursor,
+                           struct page *page)
+{
+    const struct ring *ring = &events->rings[ring_of(events, domain)];
+    uint64_t first = oldest(events, ring), number = cursor + 1;
+    if (number < first) {
+        page->lost = first - number;
+        number = first;
+    }
+    page->last = cursor < ring->added ? cursor : ring->added;
+    while (number <= ring->added &&
+           append(page, events, entry_at(events, ring, number), number, domain))
+        number++;
+}
+
+/* The first number in `ring` whose entry comes after `cursor` in the node's order; added + 1 when
+ * none does. */
+static uint64_t first_after(const struct wf_events *events, const struct ring *ring,
+                            uint64_t cursor)
+{
+    uint64_t low = oldest(events, ring), high = ring->added + 1;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (entry_at(events, ring, middle)->sequence > cursor)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* All rings merged by the node's numbers. */
+static void page_of_node(const struct wf_events *events, uint64_t cursor, struct page *page)
+{
+    uint64_t number[WF_DOMAINS_MAX + 1], kept_after = 0;
+    page->last = cursor < events->added ? cursor : events->added;
+    for (uint32_t i = 0; i < events->ring_count; i++) {
+        number[i] = first_after(events, &events->rings[i], cursor);
+        kept_after += events->rings[i].added + 1 - number[i];
+    }
+    page->lost = events->added - page->last - kept_after;
+    for (;;) {
+        uint32_t next = events->ring_count;
+        uint64_t least = UINT64_MAX;
+        for (uint32_t i = 0; i < events->ring_count; i++) {
+            const struct ring *ring = &events->rings[i];
+            if (number[i] <= ring->added && entry_at(events, ring, number[i])->sequence < least) {
+                least = entry_at(events, ring, number[i])->sequence;
+                next = i;
+            }
+        }
+        if (next == events->ring_count ||
+            !append(page, events, entry_at(events, &events->rings[next], number[next]), least,
+                    WF_EVENTS_NODE))
+            return;
+        number[next]++;
+    }
+}
+
+char *wf_events_json(const struct wf_events *events, uint32_t domain, uint64_t cursor,
+                     size_t bytes_max)
+{
+    assert(bytes_max >= WF_EVENTS_JSON_MIN);
+    char *text = NULL;
+    struct page page = {.list = json_array(), .bytes_left = bytes_max - PAGE_FRAME_BYTES};
+    if (!page.list)
+        return NULL;
+    if (cursor == UINT64_MAX)
+        cursor--; /* so that cursor + 1 is a number; both are beyond the newest */
+    if (domain == WF_EVENTS_NODE)
+        page_of_node(events, cursor, &page);
+    else
+        page_of_domain(events, domain, cursor, &page);
+    json_t *root = json_pack("{s:o, s:I, s:I, s:I}", "events", page.list, "next",
+                             (json_int_t)(page.more ? page.last : 0), "last", (json_int_t)page.last,
+                             "lost", (json_int_t)page.lost);
+    if (root && !page.failed)
+        text = json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    return text;
+}

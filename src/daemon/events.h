@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The last things that happened and why: who was evicted for whom, which client went away, what was
+ * corrupt.
+ *
+ * Every domain has a ring of its own, and the node has one for what is no domain's.  So a busy
+ * domain pushes nobody else's events out, and what a domain is shown (numbers, gaps, what was lost)
+ * says nothing about another.  Each ring holds capacity / (domains + 1) events, at least one; the
+ * oldest is overwritten.
+ *
+ * Owner thread only.
+ */
+#ifndef WF_DAEMON_EVENTS_H
+#define WF_DAEMON_EVENTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "weft/weft.h"
+
+#define WF_EVENT_KEY_BYTES \
+    8 /* of a key: enough to find it in `weft ls blocks`, not enough to ask for it */
+#define WF_EVENT_TEXT_MAX 191
+#define WF_EVENTS_NODE \
+    UINT32_MAX /* no domain: what happened to the node; or all domains, for a reader */
+
+struct wf_event {
+    const char *what; /* "evict", "full", "corrupt", "client_gone", "lend", "reclaim": a literal */
+    uint32_t domain;  /* whose ring; WF_EVENTS_NODE */
+    bool evicted;     /* the members from here to `reason` say something */
+    uint32_t for_domain; /* who asked for the room; WF_EVENTS_NODE: the host */
+    uint8_t key[WF_EVENT_KEY_BYTES];
+    uint64_t bytes;
+    uint64_t age;       /* uses of other blocks since its own last, as the policy counts */
+    const char *reason; /* a literal */
+    char text[WF_EVENT_TEXT_MAX + 1]; /* a sentence for what is no eviction; "": none */
+};
+
+struct wf_events;
+
+/* Names are copied.  WEFT_E_NO_MEMORY, WEFT_E_LIMIT. */
+enum weft_status wf_events_create(uint32_t capacity, const char *const *domains,
+                                  uint32_t domain_count, struct wf_events **out);
+void wf_events_destroy(struct wf_events *events);
+
+/* Keep one.  Never fails and allocates nothing. */
+void wf_events_add(struct wf_events *events, const struct wf_event *event);
+
+/* The events after `cursor` (0: from the oldest kept), oldest first, as many as fit `bytes_max` of
+ * JSON; caller frees.  `domain`: only its own, numbered by themselves, and others of whom they
+ * speak unnamed; WF_EVENTS_NODE: all.
+ *   {"events": [{"sequence": 7, "time_ms": …, "what": "evict", "domain": "a", "key": "00ff…",
+ * "bytes": …, "age": …, "reason": "room", "for": "b"},
+ *               {"sequence": 8, "time_ms": …, "what": "lend", "text": "the host lent …"}],
+ *    "next": 0,      cursor for more, 0 when this is the end
+ *    "last": 8,      cursor that a follower comes back with
+ *    "lost": 0}      events after `cursor` that were overwritten before they were asked for
+ * NULL: no memory. */
+char *wf_events_json(const struct wf_events *events, uint32_t domain, uint64_t cursor,
+                     size_t bytes_max);
+#define WF_EVENTS_JSON_MIN 2048 /* the least bytes_max: room for one event of any length */
+
+/* Events ever added to that ring, or to all. */
+uint64_t wf_events_total(const struct wf_events *events, uint32_t domain);
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the daemon counts: operations with their outcomes and durations, what happened to blocks,
+ * and how full things are, as Prometheus text.
+ *
+ * Counters only grow and may be added to by any thread (relaxed atomics); the owner thread renders.
+ * Gauges are not kept here: whoever knows them fills them in when asked.  All memory is taken at
+ * creation: a histogram an operation and domain.
+ */
+#ifndef WF_DAEMON_METRICS_H
+#define WF_DAEMON_METRICS_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+#include "daemon/config.h"
+#include "shm/control.h"
+
+#define WF_POOLS_MAX 4
+#define WF_NO_DOMAIN UINT32_MAX /* before hello, or the node's own: rendered as domain="" */
+
+enum wf_metric {
+    WF_M_BLOCKS_PUT, /* committed */
+    WF_M_BYTES_PUT,
+    WF_M_BLOCKS_DEDUPLICATED, /* answered EXISTS: bytes that nobody had to send or keep */
+    WF_M_BYTES_DEDUPLICATED,
+    WF_M_BLOCKS_EVICTED,
+    WF_M_BYTES_EVICTED,
+    WF_M_BLOCKS_REMOVED, /* asked for by a client */
+    WF_M_BYTES_REMOVED,
+    WF_M_BLOCKS_FULL, /* answered FULL */
+    WF_M_CHECKSUM_FAILURES,
+    WF_M_BLOCKS_DROPPED, /* they, or what they extend, did not match their checksum */
+    WF_M_BYTES_DROPPED,
+    WF_M_PINS, /* as clients report in shared memory */
+    WF_M_PIN_MISSES,
+    WF_M_BYTES_PINNED,
+    WF_M_MATCHES,
+    WF_M_PROTOCOL_ERRORS, /* messages that no client of ours sends */
+    WF_M_COUNT,
+};
+
+#define WF_SESSION_STATES 5 /* enum weft_session_state, from WEFT_PREFILL */
+
+struct wf_domain_gauges {
+    uint64_t clients, blocks, block_bytes, reserved_blocks, regions, region_bytes, quota_bytes,
+        formats;
+    uint64_t sessions[WF_SESSION_STATES]; /* [state - WEFT_PREFILL] */
+};
+
+struct wf_pool_gauges {
+    uint64_t total_bytes, used_bytes, free_bytes, largest_free_bytes, lent_bytes;
+};
+
+struct wf_gauges {
+    struct wf_domain_gauges domains[WF_DOMAINS_MAX];
+    struct wf_pool_gauges pools[WF_POOLS_MAX];
+    uint64_t clients_unknown; /* connected and not attached to a domain yet */
+    uint64_t draining;        /* 0 or 1 */
+};
+
+struct wf_metrics;
+
+/* Names are copied.  Indices of domains and pools are those of the arrays.  WEFT_E_NO_MEMORY;
+ * WEFT_E_LIMIT. */
+enum weft_status wf_metrics_create(const char *const *domains, uint32_t domain_count,
+                                   const char *const *pools, uint32_t pool_count,
+                                   struct wf_metrics **out);
+void wf_metrics_destroy(struct wf_metrics *metrics);
+
+/* One operation came to its end with `status` after `ns`.  Op 0 is one that nobody knows. */
+void wf_metrics_op(struct wf_metrics *metrics, uint32_t domain, enum wf_op op,
+                   enum weft_status status, uint64_t ns);
+
+/* `n` more of `metric`; the pool counts for what happens to blocks and is 0 for the rest. */
+void wf_metrics_add_in(struct wf_metrics *metrics, uint32_t domain, uint32_t pool,
+                       enum wf_metric metric, uint64_t n);
+
+/* The same for a metric whose truth is kept elsewhere: it becomes `total`, or stays when that is
+ * less, because clients write some of them and a counter must not go back. */
+void wf_metrics_set(struct wf_metrics *metrics, uint32_t domain, enum wf_metric metric,
+                    uint64_t total);
+
+static inline void wf_metrics_add(struct wf_metrics *metrics, uint32_t domain,
+                                  enum wf_metric metric, uint64_t n)
+{
+    wf_metrics_add_in(metrics, domain, 0, metric, n);
+}
+
+/* What was counted: of one domain, or of all and none with WF_NO_DOMAIN.  For /v1/status and tests.
+ */
+uint64_t wf_metrics_total(const struct wf_metrics *metrics, uint32_t domain, enum wf_metric metric);
+uint64_t wf_metrics_op_total(const struct wf_metrics *metrics, uint32_t domain, enum wf_op op);
+uint64_t wf_metrics_op_quantile_ns(const struct wf_metrics *metrics, uint32_t domain, enum wf_op op,
+                                   double q);
+
+/* "reserve" and the like; 0 is "unknown". */
+const char *wf_op_name(enum wf_op op);
+
+/* Prometheus text, exposition format 0.0.4; caller frees.  `fill` gets zeroed gauges.  NULL: no
+ * memory. */
+char *wf_metrics_render(const struct wf_metrics *metrics,
+                        void (*fill)(void *context, struct wf_gauges *gauges), void *context);
+#define WF_METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
+
+#endif
