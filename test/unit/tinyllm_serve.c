@@ -38,6 +38,7 @@ struct weft_format {
 };
 struct weft_session {
     struct weft_format *format;
+    const uint32_t *matched, *reserved; /* the tokens of the last match, of the last reserve */
 };
 
 static struct {
@@ -178,8 +179,8 @@ enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size
         return status;
     while ((blocks + 1) * size < token_count && find(tokens, (blocks + 1) * size))
         blocks++;
-    *out =
-        (struct weft_match){.blocks = blocks, .tokens = blocks * size, .epoch = (uintptr_t)tokens};
+    *out = (struct weft_match){.blocks = blocks, .tokens = blocks * size};
+    s->matched = tokens;
     return WEFT_OK;
 }
 
@@ -190,18 +191,15 @@ enum weft_status weft_get(struct weft_session *s, const struct weft_match *m, en
     (void)order;
     if (status != WEFT_OK)
         return status;
-    const uint32_t *tokens = (const uint32_t *)(uintptr_t)m->epoch;
     uint32_t size = s->format->spec.block_tokens;
     *out = (struct weft_pins){.layer_bytes = s->format->layer_bytes, .session = s};
     out->data = calloc(m->blocks + 1, sizeof(*out->data));
-    out->pins = calloc(m->blocks + 1, sizeof(*out->pins));
     for (; out->blocks < m->blocks; out->blocks++) {
-        struct block *block = find(tokens, (out->blocks + 1) * size);
+        struct block *block = find(s->matched, (out->blocks + 1) * size);
         if (!block) /* it went in between */
             break;
         block->pins++;
         out->data[out->blocks] = block->data;
-        out->pins[out->blocks].slot = (uint32_t)(block - fake.blocks);
     }
     out->tokens = out->blocks * size;
     fake.hits += out->blocks;
@@ -218,9 +216,10 @@ enum weft_status weft_wait_layer(const struct weft_pins *pins, uint32_t layer)
 void weft_pins_release(struct weft_pins *pins)
 {
     for (uint32_t i = 0; i < pins->blocks; i++)
-        fake.blocks[pins->pins[i].slot].pins--;
+        for (uint32_t j = 0; j < BLOCKS_MAX; j++)
+            if (fake.blocks[j].present && fake.blocks[j].data == pins->data[i])
+                fake.blocks[j].pins--;
     free(pins->data);
-    free(pins->pins);
     fake.held--;
     *pins = (struct weft_pins){0};
 }
@@ -263,8 +262,8 @@ enum weft_status weft_reserve(struct weft_session *s, const uint32_t *tokens, si
             slot->data = malloc(s->format->block_bytes);
             poison(slot->data, s->format->block_bytes);
         }
-        slot->place = (uintptr_t)tokens;
     }
+    s->reserved = tokens;
     fake.held++;
     return WEFT_OK;
 }
@@ -279,7 +278,7 @@ enum weft_status weft_commit(struct weft_fill *fill)
     enum weft_status status = maybe_fail();
     uint32_t size = fill->session->format->spec.block_tokens;
     for (uint32_t i = 0; i < fill->blocks && status == WEFT_OK; i++) {
-        const uint32_t *tokens = (const uint32_t *)(uintptr_t)fill->slots[i].place;
+        const uint32_t *tokens = fill->session->reserved;
         uint32_t count = (fill->first_block + i + 1) * size, free_at = 0;
         bool parent = count == size || find(tokens, count - size);
         while (free_at < BLOCKS_MAX && fake.blocks[free_at].present)
