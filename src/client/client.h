@@ -62,7 +62,6 @@ struct weft {
     struct attachment *attachments;       /* under lock: newest first */
     _Atomic(struct attachment *) current; /* NULL: none */
     _Atomic uint64_t blocks_put, bytes_put, reconnects;
-    uint64_t counted[5]; /* under lock: counters of attachments before the current one */
 };
 
 struct weft_format {
@@ -76,7 +75,7 @@ struct weft_format {
 
 /* The attachment to use now: connects anew when there is none that is good.  NULL leaves a
  * sentence. */
-struct attachment *wf_client_attach(struct weft *w, enum weft_status *status);
+struct attachment *wf_client_attach_anew(struct weft *w, enum weft_status *status);
 
 /* Is it good for new pins?  seq_cst throughout: see weft_pin(). */
 static inline bool wf_attachment_good(const struct attachment *a)
@@ -90,6 +89,16 @@ extern _Atomic uint32_t wf_client_forks; /* fork()s that this process is the chi
 static inline bool wf_client_forked(const struct weft *w)
 {
     return w->fork_generation != atomic_load_explicit(&wf_client_forks, memory_order_relaxed);
+}
+
+static inline struct attachment *wf_client_attach(struct weft *w, enum weft_status *status)
+{
+    struct attachment *a = atomic_load_explicit(&w->current, memory_order_acquire);
+    if (__builtin_expect(a && !wf_client_forked(w) && wf_attachment_good(a), 1)) {
+        *status = WEFT_OK;
+        return a;
+    }
+    return wf_client_attach_anew(w, status);
 }
 
 /* One exchange on `a`: sends w->request (header is completed; `bytes` in all), fills w->answer. The

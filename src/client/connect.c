@@ -154,7 +154,7 @@ static enum weft_status attachment_create(struct weft *w, struct attachment **ou
     return WEFT_OK;
 }
 
-struct attachment *wf_client_attach(struct weft *w, enum weft_status *status)
+struct attachment *wf_client_attach_anew(struct weft *w, enum weft_status *status)
 {
     *status = WEFT_OK;
     if (wf_client_forked(w)) {
@@ -163,11 +163,8 @@ struct attachment *wf_client_attach(struct weft *w, enum weft_status *status)
                     "this handle was made before fork(); the child calls weft_connect() itself");
         return NULL;
     }
-    struct attachment *a = atomic_load_explicit(&w->current, memory_order_acquire);
-    if (a && wf_attachment_good(a))
-        return a;
     pthread_mutex_lock(&w->lock);
-    a = atomic_load_explicit(&w->current, memory_order_relaxed);
+    struct attachment *a = atomic_load_explicit(&w->current, memory_order_relaxed);
     if (a && !wf_attachment_good(a)) {
         poison(w, a);
         a = NULL;

@@ -56,7 +56,8 @@ struct wf_client {
     struct wf_peer peer;
     struct wf_segment pins_segment, staging;
     struct wf_pins pins;
-    uint32_t touch_tail, place_cursor;
+    uint64_t touch_tail;
+    uint32_t place_cursor;
     struct wf_reservations reserved;
     bool paused; /* a job runs for it */
     uint64_t connected_ns, last_ns;

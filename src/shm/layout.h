@@ -145,9 +145,9 @@ struct wf_pins_header {
     _Atomic uint32_t closed; /* the node no longer looks here: nothing new may be pinned */
     _Alignas(64) _Atomic uint32_t
         high_water; /* entries below node_first ever used: what a scan must look at */
-    _Alignas(64) _Atomic uint32_t touch_head;
-    _Alignas(64) _Atomic uint64_t pins;
-    _Atomic uint64_t misses, unpins, matches, bytes_pinned;
+    _Alignas(64) _Atomic uint64_t pins;         /* taken so far; also the head of the ring below */
+    _Alignas(64) _Atomic uint64_t bytes_pinned; /* exact unless threads pin in the same instant */
+    _Atomic uint64_t misses, matches;
     _Alignas(64) _Atomic uint32_t touched[WF_TOUCH_RING];
 };
 

@@ -129,10 +129,10 @@ void wf_pins_scan(const struct wf_pins *pins, void (*seen)(void *context, uint32
     scan_range(pins, pins->node_first, pins->node_first + pins->node_mark, seen, context);
 }
 
-void wf_pins_drain(struct wf_pins *pins, uint32_t *tail,
+void wf_pins_drain(struct wf_pins *pins, uint64_t *tail,
                    void (*touched)(void *context, uint32_t slot), void *context)
 {
-    uint32_t head = atomic_load_explicit(&pins->header->touch_head, memory_order_relaxed);
+    uint64_t head = atomic_load_explicit(&pins->header->pins, memory_order_relaxed);
     if (head - *tail > WF_TOUCH_RING)
         *tail = head - WF_TOUCH_RING;
     for (; *tail != head; ++*tail) {

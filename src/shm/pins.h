@@ -39,11 +39,11 @@ static inline void wf_pins_clear(struct wf_pins *pins, uint32_t entry)
     atomic_store_explicit(&pins->entries[entry], 0, memory_order_release);
 }
 
-/* Client: tell the policy of a use.  Lossy: what a ring of WF_TOUCH_RING does not hold is
- * forgotten. */
+/* Client: count a pin, and tell the policy of it.  Lossy in the latter: what a ring of
+ * WF_TOUCH_RING does not hold is forgotten. */
 static inline void wf_pins_touch(struct wf_pins *pins, uint32_t slot)
 {
-    uint32_t at = atomic_fetch_add_explicit(&pins->header->touch_head, 1, memory_order_relaxed);
+    uint64_t at = atomic_fetch_add_explicit(&pins->header->pins, 1, memory_order_relaxed);
     atomic_store_explicit(&pins->header->touched[at % WF_TOUCH_RING], slot + 1,
                           memory_order_release);
 }
@@ -57,7 +57,7 @@ void wf_pins_scan(const struct wf_pins *pins, void (*seen)(void *context, uint32
                   void *context);
 
 /* Node: call `touched` for what came into the ring since *tail. */
-void wf_pins_drain(struct wf_pins *pins, uint32_t *tail,
+void wf_pins_drain(struct wf_pins *pins, uint64_t *tail,
                    void (*touched)(void *context, uint32_t slot), void *context);
 
 #endif
