@@ -172,8 +172,9 @@ void wf_node_reclaim_step(struct wf_node *node)
     node->pool_bytes -= got;
     reclaim->done += got;
     bool all = reclaim->done >= reclaim->wanted;
-    if (!all && got > 0 && wf_now_ns() < reclaim->deadline_ns)
-        return;
+    reclaim->stalled = got == 0;
+    if (!all && wf_now_ns() < reclaim->deadline_ns)
+        return; /* more in the next round; what is pinned now may not be then */
     struct wf_client *client = &node->clients[reclaim->client - 1];
     struct wf_message to = {.op = WF_OP_RECLAIM, .sequence = reclaim->sequence};
     struct wf_count_answer *answer = (struct wf_count_answer *)(void *)node->answer;

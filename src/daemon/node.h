@@ -101,6 +101,7 @@ struct wf_region_entry {
 
 struct wf_reclaim {
     uint32_t client; /* 0: none under way */
+    bool stalled;    /* the last round found nothing that may go */
     uint64_t sequence, wanted, done, deadline_ns;
 };
 

@@ -23,6 +23,8 @@
 #include "sys/clock.h"
 
 #define TICK_MS 100
+#define RECLAIM_RETRY_MS 5
+#define STRANGER_NS 10000000000u /* a connection that says no HELLO is closed after 10 s */
 
 /* What an epoll event is about: small numbers for our own descriptors, clients from FIRST_CLIENT.
  */
@@ -268,6 +270,11 @@ static void tick(struct wf_node *node)
         wf_node_touches_drain(node, &node->domains[i]);
         wf_store_bury(&node->domains[i].store);
     }
+    for (uint32_t i = 0; i < node->config.clients_max; i++) {
+        struct wf_client *client = &node->clients[i];
+        if (client->fd >= 0 && !client->domain && wf_now_ns() - client->connected_ns > STRANGER_NS)
+            wf_client_close(client, "it said no HELLO");
+    }
     wf_scrub_step(node);
 }
 
@@ -287,7 +294,9 @@ enum weft_status wf_server_run(struct wf_node *node)
 {
     while (!node->stopping) {
         struct epoll_event events[64];
-        int wait_ms = node->reclaim.client ? 0 : wf_telemetry_wait_ms(node, 1000);
+        int wait_ms = wf_telemetry_wait_ms(node, 1000);
+        if (node->reclaim.client)
+            wait_ms = node->reclaim.stalled ? RECLAIM_RETRY_MS : 0;
         int count = epoll_wait(node->epoll, events, 64, wait_ms);
         if (count < 0 && errno != EINTR)
             return wf_fail(WEFT_E_SYSTEM, "epoll_wait: %s", strerror(errno));
