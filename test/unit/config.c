@@ -542,6 +542,33 @@ static void the_packaged_file_documents_every_key(void **state)
             fail_msg("packaging/weftd.yaml does not name domains[].%s", wf_domain_fields[i].key);
 }
 
+/* Every ".It Cm key :" of the page is a field, and every field has one. */
+static void the_man_page_lists_every_key(void **state)
+{
+    (void)state;
+    FILE *page = fopen(CONFIG_MAN_PAGE, "r");
+    assert_non_null(page);
+    char line[256], key[WF_CONFIG_KEY_MAX + 1], text[65536] = "";
+    size_t listed = 0;
+    while (fgets(line, sizeof line, page)) {
+        append(text, sizeof text, "%s", line);
+        if (sscanf(line, ".It Cm %63s :", key) != 1)
+            continue;
+        listed++;
+        if (wf_config_field(key) < 0 && wf_domain_field(key) < 0)
+            fail_msg("the page has %s, which weftd has not", key);
+    }
+    fclose(page);
+    assert_int_equal(listed, wf_config_field_count + wf_domain_field_count);
+    for (size_t i = 0; i < wf_config_field_count; i++) {
+        char variable[WF_CONFIG_KEY_MAX + 6];
+        snprintf(line, sizeof line, ".Pq Ev %s\n",
+                 wf_config_variable(wf_config_fields[i].key, variable));
+        if (!strstr(text, line))
+            fail_msg("the page does not name %s", variable);
+    }
+}
+
 static void help_is_a_configuration_that_says_the_defaults(void **state)
 {
     (void)state;
@@ -668,6 +695,7 @@ int main(void)
         cmocka_unit_test_setup(json_tells_values_and_origins_but_no_token, clean_environment),
         cmocka_unit_test_setup(the_packaged_file_says_the_defaults, clean_environment),
         cmocka_unit_test(the_packaged_file_documents_every_key),
+        cmocka_unit_test(the_man_page_lists_every_key),
         cmocka_unit_test_setup(help_is_a_configuration_that_says_the_defaults, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_this_host, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_a_shared_socket_directory, clean_environment),

@@ -251,7 +251,8 @@ static void histograms_are_cumulative_and_in_seconds(void **state)
         "weft_operation_duration_seconds_bucket{domain=\"alice\",op=\"commit\",le=\"4.096e-06\"}",
         2);
     has(seen,
-        "weft_operation_duration_seconds_bucket{domain=\"alice\",op=\"commit\",le=\"17.179869184\"}",
+        "weft_operation_duration_seconds_bucket"
+        "{domain=\"alice\",op=\"commit\",le=\"17.179869184\"}",
         2);
     has(seen, "weft_operation_duration_seconds_count{domain=\"alice\",op=\"commit\"}", 3);
     double sum = value_of(seen,
