@@ -56,6 +56,7 @@ enum weft_status wf_store_init(struct wf_store *store, const struct wf_store_opt
     store->quota_bytes = options->quota_bytes;
     store->policy_ops = options->policy;
     store->dead = WF_SLOT_NONE;
+    store->freed_last = WF_SLOT_NONE;
     enum weft_status status = wf_index_format(options->index_memory, options->index_bytes,
                                               options->slots_max, options->pool_bytes,
                                               options->epoch, options->domain, &store->index);
@@ -175,7 +176,7 @@ static void release(struct wf_store *store, uint32_t slot)
     /* Release: pairs with the acquire in look(); a reader that saw the old word compares again. */
     atomic_store_explicit(&desc->word, wf_word(generation + 1, 0, WF_SLOT_FREE),
                           memory_order_release);
-    wf_arena_free(&store->arena, slot);
+    store->freed_last = wf_arena_free(&store->arena, slot);
 }
 
 void wf_store_hold(struct wf_store *store, uint32_t slot)
@@ -251,36 +252,26 @@ static void drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason rea
     store->env.gone(store->env.context, key, bytes, age, reason);
 }
 
-/* Evict up to `granules` worth of blocks with one look at the pin tables; returns how many granules
- * came free.  *tried counts the candidates looked at.
- *
- * Chains go from their ends, also inside one batch: taking a leaf may make its parent the next
- * victim.  When the leaf then turns out to be pinned, the parent has a child again and stays as
- * well. */
-static uint64_t evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
-                            uint32_t *tried)
+/* Take a candidate, which has left the policy, into the batch. */
+static void batch_take(struct wf_store *store, struct batch *batch, uint32_t slot)
 {
-    struct batch batch = {.count = 0};
-    uint64_t chosen = 0, freed = 0;
-    while (batch.count < BATCH && chosen < granules) {
-        uint32_t slot = store->policy_ops->victim(store->policy);
-        if (slot == WF_POLICY_NONE)
-            break;
-        assert(evictable(store, slot));
-        /* seq_cst: the store half of the owner's store-then-load (index.h). */
-        state_set(store, slot, WF_SLOT_EVICTING, memory_order_seq_cst);
-        batch_add(&batch, slot);
-        chosen += store->slots[slot].count;
-        child_unlink(store, parent_of(store, slot), slot);
-    }
-    *tried += batch.count;
-    if (batch.count == 0)
-        return 0;
+    assert(evictable(store, slot));
+    /* seq_cst: the store half of the owner's store-then-load (index.h). */
+    state_set(store, slot, WF_SLOT_EVICTING, memory_order_seq_cst);
+    batch_add(batch, slot);
+    child_unlink(store, parent_of(store, slot), slot);
+}
+
+/* Look at the pin tables once and decide about the batch; returns how many granules came free. */
+static uint64_t batch_settle(struct wf_store *store, struct batch *batch,
+                             enum wf_evict_reason reason)
+{
+    uint64_t freed = 0;
     WF_CRASH("store.evict.marked");
-    store->env.scan_pins(store->env.context, batch_seen, &batch);
-    for (uint32_t i = 0; i < batch.count; i++) {
-        uint32_t slot = batch.slot[i];
-        if (batch.pinned[i] || store->slots[slot].child != WF_SLOT_NONE) {
+    store->env.scan_pins(store->env.context, batch_seen, batch);
+    for (uint32_t i = 0; i < batch->count; i++) {
+        uint32_t slot = batch->slot[i];
+        if (batch->pinned[i] || store->slots[slot].child != WF_SLOT_NONE) {
             state_set(store, slot, WF_SLOT_COMMITTED, memory_order_seq_cst);
             child_link(store, parent_of(store, slot), slot);
             store->policy_ops->used(store->policy, slot); /* who is pinned is in use */
@@ -291,6 +282,50 @@ static uint64_t evict_batch(struct wf_store *store, uint64_t granules, enum wf_e
         }
     }
     return freed;
+}
+
+/* Evict up to `granules` worth of blocks with one look at the pin tables; returns how many granules
+ * came free.  *tried counts the candidates looked at.
+ *
+ * Chains go from their ends, also inside one batch: taking a leaf may make its parent the next
+ * victim.  When the leaf then turns out to be pinned, the parent has a child again and stays too.
+ */
+static uint64_t evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
+                            uint32_t *tried)
+{
+    struct batch batch = {.count = 0};
+    uint64_t chosen = 0;
+    while (batch.count < BATCH && chosen < granules) {
+        uint32_t slot = store->policy_ops->victim(store->policy);
+        if (slot == WF_POLICY_NONE)
+            break;
+        chosen += store->slots[slot].count;
+        batch_take(store, &batch, slot);
+    }
+    *tried += batch.count;
+    return batch.count ? batch_settle(store, &batch, reason) : 0;
+}
+
+/* Enough is free, but nowhere in one piece: evict what lies beside the range that came free last,
+ * one block after the other, until `granules` are free together.  It costs blocks that were not the
+ * policy's choice, but about as many bytes as are needed; evicting in the policy's order might cost
+ * all. */
+static bool widen(struct wf_store *store, uint32_t granules)
+{
+    while (store->freed_last != WF_SLOT_NONE && store->slots[store->freed_last].count < granules) {
+        const struct wf_slot *range = &store->slots[store->freed_last];
+        uint32_t beside = range->address_next;
+        if (beside == WF_SLOT_NONE || !evictable(store, beside))
+            beside = range->address_previous;
+        if (beside == WF_SLOT_NONE || !evictable(store, beside))
+            return false;
+        struct batch batch = {.count = 0};
+        store->policy_ops->leave(store->policy, beside);
+        batch_take(store, &batch, beside);
+        if (batch_settle(store, &batch, WF_EVICT_ROOM) == 0)
+            return false;
+    }
+    return store->freed_last != WF_SLOT_NONE;
 }
 
 /* Evict at least one block, better `granules` worth.  Held ones among the candidates become the
@@ -347,11 +382,18 @@ static enum weft_status make_room(struct wf_store *store, uint32_t granules, uin
         if (!evict_some(store, over / WF_GRANULE + 1, WF_EVICT_QUOTA))
             return WEFT_FULL;
     }
-    for (;;) {
+    for (bool evicted = false;;) {
         *out_slot = wf_arena_alloc(&store->arena, granules);
         if (*out_slot != WF_SLOT_NONE)
             return WEFT_OK;
-        if (!grow(store, granules) && !evict_some(store, granules, WF_EVICT_ROOM))
+        if (grow(store, granules))
+            continue;
+        /* freed_last is a free range only right after an eviction. */
+        if (evicted && store->arena.backed.granules >= 2 * (uint64_t)granules &&
+            widen(store, granules))
+            continue;
+        evicted = evict_some(store, granules, WF_EVICT_ROOM);
+        if (!evicted)
             return WEFT_FULL;
     }
 }

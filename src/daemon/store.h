@@ -61,7 +61,8 @@ struct wf_store {
     uint64_t backed_bytes; /* taken from the node's budget */
     uint64_t other_bytes;  /* counted against the quota by others (regions) */
     uint64_t blocks, reserved_blocks;
-    uint32_t dead; /* head of the list of DEAD slots that wait for their holders */
+    uint32_t freed_last; /* the free range that the last release made or grew */
+    uint32_t dead;       /* head of the list of DEAD slots that wait for their holders */
 };
 
 struct wf_store_options {

@@ -222,10 +222,12 @@ uint32_t wf_arena_alloc(struct wf_arena *arena, uint32_t granules)
     return slot;
 }
 
-void wf_arena_free(struct wf_arena *arena, uint32_t slot)
+uint32_t wf_arena_free(struct wf_arena *arena, uint32_t slot)
 {
     set_backed(arena, slot, true);
-    bin_insert(arena, coalesce(arena, slot));
+    slot = coalesce(arena, slot);
+    bin_insert(arena, slot);
+    return slot;
 }
 
 uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted)

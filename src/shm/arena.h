@@ -61,8 +61,9 @@ void wf_arena_fini(struct wf_arena *arena);
 /* A slot with a range of exactly `granules`, from backed memory; WF_SLOT_NONE when none fits. */
 uint32_t wf_arena_alloc(struct wf_arena *arena, uint32_t granules);
 
-/* Give a slot's range back (as backed); the slot itself becomes spare. */
-void wf_arena_free(struct wf_arena *arena, uint32_t slot);
+/* Give a slot's range back (as backed), joined with its free neighbours; returns the slot that has
+ * the free range then.  The slot itself may become spare. */
+uint32_t wf_arena_free(struct wf_arena *arena, uint32_t slot);
 
 /* Turn up to `wanted` unbacked granules in one piece, at least `least`, into backed free space.
  * Returns how many, 0 when there is no such piece. */
