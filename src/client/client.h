@@ -108,8 +108,9 @@ static inline struct attachment *wf_client_attach(struct weft *w, enum weft_stat
 enum weft_status wf_client_exchange(struct weft *w, struct attachment *a, enum wf_op op,
                                     size_t bytes, size_t answer_least, int *fds, size_t *fd_count);
 
-/* Give back what poisoned attachments no longer need.  Takes the lock. */
+/* Give back what poisoned attachments no longer need.  The first takes the lock. */
 void wf_client_drain(struct weft *w);
+void wf_client_drain_locked(struct weft *w);
 
 /* format.c */
 

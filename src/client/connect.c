@@ -55,7 +55,7 @@ static void slot_seen(void *context, uint32_t slot)
     *(bool *)context = true;
 }
 
-static void drain_locked(struct weft *w)
+void wf_client_drain_locked(struct weft *w)
 {
     for (struct attachment *a = w->attachments; a; a = a->next) {
         bool held = false;
@@ -72,7 +72,7 @@ static void drain_locked(struct weft *w)
 void wf_client_drain(struct weft *w)
 {
     pthread_mutex_lock(&w->lock);
-    drain_locked(w);
+    wf_client_drain_locked(w);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -82,7 +82,7 @@ static void poison(struct weft *w, struct attachment *a)
     atomic_store_explicit(&a->poisoned, true, memory_order_seq_cst);
     if (atomic_load_explicit(&w->current, memory_order_relaxed) == a)
         atomic_store_explicit(&w->current, NULL, memory_order_release);
-    drain_locked(w);
+    wf_client_drain_locked(w);
 }
 
 /* Map what HELLO's answer brought.  Sizes come from the descriptors themselves. */

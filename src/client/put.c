@@ -92,7 +92,7 @@ static bool slot_take(struct attachment *a, const struct weft_format *f,
 /* In a copied domain the client writes to its staging memory; blocks for which that has no room are
  * given back as FULL, and those chained behind them too. */
 static void slots_stage(struct weft *w, struct attachment *a, const struct weft_format *f,
-                        struct weft_slot *slots, size_t count, uint32_t flags)
+                        struct weft_slot *slots, size_t count)
 {
     size_t i;
     bool full = false;
@@ -105,17 +105,12 @@ static void slots_stage(struct weft *w, struct attachment *a, const struct weft_
     }
     if (!full)
         return;
-    (void)flags;
+    abort_locked(w, a, slots + i - 1, count - (i - 1));
     for (size_t rest = i - 1; rest < count; rest++) {
         if (slots[rest].status == WEFT_EXISTS && slots[rest].place)
             wf_pins_clear(&a->pins, (uint32_t)(slots[rest].place - 1));
-        if (slots[rest].status == WEFT_OK)
-            continue;
-        slots[rest] = (struct weft_slot){.status = WEFT_FULL, .epoch = a->epoch};
+        slots[rest] = (struct weft_slot){.status = WEFT_FULL};
     }
-    abort_locked(w, a, slots + i - 1, count - (i - 1));
-    for (size_t rest = i - 1; rest < count; rest++)
-        slots[rest] = (struct weft_slot){.status = WEFT_FULL, .epoch = a->epoch};
 }
 
 static void request_fill(struct wf_reserve *request, const struct binding *binding,
@@ -169,7 +164,7 @@ enum weft_status wf_client_reserve(struct weft_format *f, const struct weft_key 
         status = wf_fail(WEFT_E_PROTOCOL,
                          "the node's answer to a reserve points outside its segments");
     if (status == WEFT_OK && a->copied)
-        slots_stage(w, a, f, slots, count, flags);
+        slots_stage(w, a, f, slots, count);
     uint64_t reserved = 0;
     for (size_t i = 0; status == WEFT_OK && i < count; i++)
         reserved += slots[i].status == WEFT_OK;
@@ -300,6 +295,7 @@ enum weft_status wf_client_commit(struct weft_format *f, struct weft_slot *slots
             if (lost)
                 slots[i].status = WEFT_MISS;
         }
+    wf_client_drain_locked(w);
     pthread_mutex_unlock(&w->lock);
     return status;
 }
@@ -328,6 +324,7 @@ void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, size_t cou
             if (reserved)
                 slots[i].status = WEFT_MISS;
         }
+    wf_client_drain_locked(w);
     pthread_mutex_unlock(&w->lock);
 }
 

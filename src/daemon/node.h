@@ -185,8 +185,9 @@ void wf_handle_commit(struct wf_client *client, const struct wf_commit *request)
 void wf_handle_abort(struct wf_client *client, const struct wf_commit *request);
 
 /* scrub.c: take and check checksums of what is committed, when nothing else is to do */
-/* Check one block now; WEFT_OK: it is right.  WEFT_E_CORRUPT: it, and what extends it, is gone. */
-enum weft_status wf_scrub_check(struct wf_domain *domain, uint32_t slot, uint64_t *out_removed);
+/* Have one committed block checked by a worker, also when the node is busy; what is wrong is
+ * dropped.  False: it is not there, or the workers are full. */
+bool wf_scrub_soon(struct wf_domain *domain, uint32_t slot, uint32_t generation);
 void wf_scrub_step(struct wf_node *node);
 
 #endif

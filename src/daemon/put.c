@@ -149,8 +149,9 @@ static void publish(struct commit_job *commit)
         }
         if (block->status != WEFT_OK) {
             wf_store_abort(store, &client->reserved, slot);
-            answer->status[i] = block->status;
-            domain->corrupt++;
+            /* WEFT_PENDING: the node stops and never came to copy it. */
+            answer->status[i] = block->status == WEFT_PENDING ? WEFT_E_NODE : block->status;
+            domain->corrupt += block->status == WEFT_E_CORRUPT;
             continue;
         }
         atomic_store_explicit(&store->index.desc[slot].checksum, block->asked.checksum,
@@ -182,12 +183,12 @@ static void copy_run(struct wf_job *job)
     char *pool = commit->client->domain->pool.memory;
     for (uint32_t i = 0; i < commit->count; i++) {
         struct copy_block *block = &commit->blocks[i];
-        if (block->status != WEFT_OK)
+        if (block->status != WEFT_PENDING)
             continue;
         /* The client may go on writing there; what counts is what the copy has. */
         memcpy(pool + block->offset, staging + block->asked.staging, block->bytes);
-        if (XXH3_64bits(pool + block->offset, block->bytes) != block->asked.checksum)
-            block->status = WEFT_E_CORRUPT;
+        bool right = XXH3_64bits(pool + block->offset, block->bytes) == block->asked.checksum;
+        block->status = right ? WEFT_OK : WEFT_E_CORRUPT;
     }
 }
 
@@ -200,19 +201,25 @@ static void copy_done(struct wf_job *job)
     free(commit);
 }
 
-/* Where the payload of a copied write is, checked against the staging segment. */
-static enum weft_status staged(struct wf_client *client, struct copy_block *block)
+/* Where the payload of the i-th copied write is, checked against the staging segment. WEFT_PENDING:
+ * it can be copied.  A slot that is named twice would be overwritten after its checksum was taken.
+ */
+static enum weft_status staged(struct wf_client *client, struct commit_job *commit, uint32_t i)
 {
     const struct wf_store *store = &client->domain->store;
+    struct copy_block *block = &commit->blocks[i];
     if (!wf_store_is_reserved(store, client->id, block->asked.slot, block->asked.generation))
         return WEFT_E_INVALID;
+    for (uint32_t before = 0; before < i; before++)
+        if (commit->blocks[before].asked.slot == block->asked.slot)
+            return WEFT_E_INVALID;
     const struct wf_desc *desc = &store->index.desc[block->asked.slot];
     block->offset = atomic_load_explicit(&desc->offset, memory_order_relaxed);
     block->bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
     if (block->bytes > client->staging.bytes ||
         block->asked.staging > client->staging.bytes - block->bytes)
         return WEFT_E_INVALID;
-    return WEFT_OK;
+    return WEFT_PENDING;
 }
 
 void wf_handle_commit(struct wf_client *client, const struct wf_commit *request)
@@ -228,7 +235,9 @@ void wf_handle_commit(struct wf_client *client, const struct wf_commit *request)
         return;
     }
     client->node->busy_ns = wf_now_ns();
-    struct commit_job *commit = wf_calloc(1, sizeof *commit, "a commit");
+    static struct commit_job direct; /* owner thread only: the usual path allocates nothing */
+    bool copied = client->domain->config->writes == WF_WRITES_COPIED && count > 0;
+    struct commit_job *commit = copied ? wf_calloc(1, sizeof *commit, "a commit") : &direct;
     if (!commit) {
         wf_answer_failure(client, to, WEFT_E_NO_MEMORY);
         return;
@@ -239,20 +248,18 @@ void wf_handle_commit(struct wf_client *client, const struct wf_commit *request)
     commit->has_tip = request->has_tip != 0;
     memcpy(commit->tip, request->tip, sizeof commit->tip);
     commit->count = count;
-    bool copied = client->domain->config->writes == WF_WRITES_COPIED;
     for (uint32_t i = 0; i < count; i++) {
-        commit->blocks[i].asked = request->blocks[i];
+        commit->blocks[i] = (struct copy_block){.asked = request->blocks[i], .status = WEFT_OK};
         if (copied)
-            commit->blocks[i].status = staged(client, &commit->blocks[i]);
+            commit->blocks[i].status = staged(client, commit, i);
         else
             commit->blocks[i].asked.checksum = 0;
     }
     WF_CRASH("put.commit.received");
     commit->job.run = copy_run;
     commit->job.done = copy_done;
-    if (!copied || count == 0) {
+    if (!copied) {
         publish(commit);
-        free(commit);
     } else if (wf_workers_submit(client->node->workers, &commit->job)) {
         wf_client_pause(client); /* until then it cannot abort what is being written */
     } else {

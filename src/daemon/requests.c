@@ -242,17 +242,11 @@ static void handle_remove(struct wf_client *client, const struct wf_remove *requ
     answer_count(client, &request->message, status, removed);
 }
 
-/* A client says that a block's bytes are wrong.  It is believed only after the node looked itself.
- */
+/* A client says that a block's bytes are wrong.  It is believed only after a worker looked. */
 static void handle_corrupt(struct wf_client *client, const struct wf_corrupt *request)
 {
-    struct wf_store *store = &client->domain->store;
-    uint64_t removed = 0;
-    enum weft_status status = WEFT_MISS;
-    if (request->slot < store->arena.slots_used &&
-        wf_store_generation(store, request->slot) == request->generation)
-        status = wf_scrub_check(client->domain, request->slot, &removed);
-    answer_count(client, &request->message, status, removed);
+    bool looking = wf_scrub_soon(client->domain, request->slot, request->generation);
+    answer_count(client, &request->message, looking ? WEFT_OK : WEFT_MISS, looking);
 }
 
 static void handle_lend(struct wf_client *client, const struct wf_lend *request)

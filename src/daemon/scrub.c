@@ -59,17 +59,6 @@ static enum weft_status judge(struct wf_domain *domain, uint32_t slot, uint64_t 
     return wf_fail(WEFT_E_CORRUPT, "the block did not match its checksum and was dropped");
 }
 
-enum weft_status wf_scrub_check(struct wf_domain *domain, uint32_t slot, uint64_t *out_removed)
-{
-    uint64_t word = atomic_load_explicit(&domain->store.index.desc[slot].word,
-                                         memory_order_relaxed);
-    if (wf_word_state(word) != WF_SLOT_COMMITTED)
-        return WEFT_MISS;
-    uint64_t bytes;
-    const void *data = data_of(domain, slot, &bytes);
-    return judge(domain, slot, XXH3_64bits(data, bytes), out_removed);
-}
-
 static void scrub_run(struct wf_job *job)
 {
     struct scrub_job *scrub = (struct scrub_job *)job;
@@ -110,6 +99,17 @@ static bool scrub_submit(struct wf_domain *domain, uint32_t slot, uint64_t word,
     wf_store_unhold(&domain->store, slot);
     free(scrub);
     return false;
+}
+
+bool wf_scrub_soon(struct wf_domain *domain, uint32_t slot, uint32_t generation)
+{
+    if (slot >= domain->store.arena.slots_used)
+        return false;
+    uint64_t bytes = 0;
+    uint64_t word = atomic_load_explicit(&domain->store.index.desc[slot].word,
+                                         memory_order_relaxed);
+    return wf_word_state(word) == WF_SLOT_COMMITTED && wf_word_generation(word) == generation &&
+           scrub_submit(domain, slot, word, &bytes);
 }
 
 void wf_scrub_step(struct wf_node *node)

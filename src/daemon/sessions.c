@@ -190,7 +190,8 @@ void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hi
 void wf_session_advance(struct wf_client *client, uint64_t id, const uint8_t tip[32])
 {
     struct wf_session_entry *session = session_of(client, id);
-    if (session)
+    /* A tip that was not stored leaves the session with the chain that it has. */
+    if (session && wf_store_find(&client->domain->store, tip) != WF_SLOT_NONE)
         tip_set(client->node, session, tip);
 }
 
