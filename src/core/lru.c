@@ -132,6 +132,11 @@ static uint32_t lru_candidates(const struct wf_policy *policy)
     return policy->count;
 }
 
+static uint64_t lru_uses(const struct wf_policy *policy)
+{
+    return policy->clock;
+}
+
 static uint64_t lru_age(const struct wf_policy *policy, uint32_t slot)
 {
     return policy->clock - policy->last[slot];
@@ -147,5 +152,6 @@ const struct wf_policy_ops wf_policy_lru = {
     .holds = lru_holds,
     .victim = lru_victim,
     .candidates = lru_candidates,
+    .uses = lru_uses,
     .age = lru_age,
 };

@@ -33,6 +33,7 @@ struct wf_policy_ops {
     uint32_t (*victim)(
         struct wf_policy *policy); /* the one to go; it has left.  WF_POLICY_NONE: none */
     uint32_t (*candidates)(const struct wf_policy *policy);
+    uint64_t (*uses)(const struct wf_policy *policy); /* so far: the number of the last one */
     uint64_t (*age)(const struct wf_policy *policy,
                     uint32_t slot); /* uses of others since its own last */
 };

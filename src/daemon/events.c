@@ -118,7 +118,7 @@ static bool put_eviction(json_t *object, const struct wf_events *events,
     for (size_t i = 0; i < WF_EVENT_KEY_BYTES; i++)
         snprintf(hex + 2 * i, 3, "%02x", event->key[i]);
     return put(object, "key", json_string(hex)) && put_number(object, "bytes", event->bytes) &&
-           put_number(object, "age", event->age) &&
+           put_number(object, "age_ms", event->age_ms) &&
            put(object, "reason", json_string(event->reason)) &&
            put(object, "for", json_string(beneficiary(events, event, reader)));
 }

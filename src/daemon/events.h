@@ -33,8 +33,8 @@ struct wf_event {
     uint32_t for_domain; /* who asked for the room; WF_EVENTS_NODE: the host */
     uint8_t key[WF_EVENT_KEY_BYTES];
     uint64_t bytes;
-    uint64_t age;       /* uses of other blocks since its own last, as the policy counts */
-    const char *reason; /* a literal */
+    uint64_t age_ms;                  /* since its last use, as wf_ages_since() knows it */
+    const char *reason;               /* a literal */
     char text[WF_EVENT_TEXT_MAX + 1]; /* a sentence for what is no eviction; "": none */
 };
 
@@ -52,7 +52,7 @@ void wf_events_add(struct wf_events *events, const struct wf_event *event);
  * JSON; caller frees.  `domain`: only its own, numbered by themselves, and others of whom they
  * speak unnamed; WF_EVENTS_NODE: all.
  *   {"events": [{"sequence": 7, "time_ms": …, "what": "evict", "domain": "a", "key": "00ff…",
- * "bytes": …, "age": …, "reason": "room", "for": "b"},
+ * "bytes": …, "age_ms": …, "reason": "room", "for": "b"},
  *               {"sequence": 8, "time_ms": …, "what": "lend", "text": "the host lent …"}],
  *    "next": 0,      cursor for more, 0 when this is the end
  *    "last": 8,      cursor that a follower comes back with

@@ -275,7 +275,7 @@ static void tick(struct wf_node *node)
         if (client->fd >= 0 && !client->domain && wf_now_ns() - client->connected_ns > STRANGER_NS)
             wf_client_close(client, "it said no HELLO");
     }
-    wf_telemetry_run(node); /* silent connections time out without an event */
+    wf_telemetry_run(node);
     wf_scrub_step(node);
 }
 

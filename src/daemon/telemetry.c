@@ -12,9 +12,11 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/ages.h"
 #include "daemon/events.h"
 #include "daemon/http.h"
 #include "daemon/metrics.h"
+#include "sys/clock.h"
 
 #define HTTP_EVENTS_BYTES_MAX (256 * 1024)
 
@@ -23,6 +25,7 @@ struct wf_telemetry {
     struct wf_events *events;
     struct wf_http *http;           /* NULL: off */
     const struct wf_domain *served; /* for whom the node works at this moment; NULL: for itself */
+    struct wf_ages ages[];          /* a domain each */
 };
 
 /* --------------------------------------------------------------------------------------- asking */
@@ -168,6 +171,7 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t
     struct wf_telemetry *telemetry = domain->node->telemetry;
     if (!telemetry)
         return; /* the node is being made or unmade */
+    uint64_t uses = domain->store.policy_ops->uses(domain->store.policy);
     wf_metrics_add(telemetry->metrics, domain->id, counted[reason][0], 1);
     wf_metrics_add(telemetry->metrics, domain->id, counted[reason][1], bytes);
     struct wf_event event = {
@@ -176,7 +180,7 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t
         .evicted = true,
         .for_domain = telemetry->served ? telemetry->served->id : WF_EVENTS_NODE,
         .bytes = bytes,
-        .age = age,
+        .age_ms = wf_ages_since(&telemetry->ages[domain->id], uses - age, wf_now_ns()) / 1000000,
         .reason = wf_evict_reason_name(reason),
     };
     memcpy(event.key, key, sizeof event.key);
@@ -231,7 +235,8 @@ enum weft_status wf_telemetry_create(struct wf_node *node)
 {
     static const char *const pools[] = {"dram0"};
     const char *domains[WF_DOMAINS_MAX];
-    struct wf_telemetry *telemetry = calloc(1, sizeof *telemetry);
+    struct wf_telemetry *telemetry = calloc(1, sizeof *telemetry +
+                                                   node->domain_count * sizeof telemetry->ages[0]);
     if (!telemetry)
         return wf_fail(WEFT_E_NO_MEMORY, "no memory for telemetry");
     for (uint32_t i = 0; i < node->domain_count; i++)
@@ -270,6 +275,11 @@ int wf_telemetry_fd(const struct wf_node *node)
 
 void wf_telemetry_run(struct wf_node *node)
 {
+    uint64_t now_ns = wf_now_ns();
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        const struct wf_store *store = &node->domains[i].store;
+        wf_ages_note(&node->telemetry->ages[i], store->policy_ops->uses(store->policy), now_ns);
+    }
     if (node->telemetry->http)
         wf_http_run(node->telemetry->http);
 }

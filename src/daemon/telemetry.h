@@ -13,6 +13,7 @@ void wf_telemetry_destroy(struct wf_node *node);
 
 /* For the owner's epoll: readable when HTTP wants to run; -1: HTTP is off. */
 int wf_telemetry_fd(const struct wf_node *node);
+/* At every tick, and when the descriptor is readable. */
 void wf_telemetry_run(struct wf_node *node);
 /* How long HTTP can wait for its next run, at most `limit_ms`. */
 int wf_telemetry_wait_ms(const struct wf_node *node, int limit_ms);

@@ -41,7 +41,7 @@ static void evict(uint32_t domain, uint32_t for_domain, uint64_t bytes)
                                              .for_domain = for_domain,
                                              .key = {0xab, 1},
                                              .bytes = bytes,
-                                             .age = 5,
+                                             .age_ms = 5,
                                              .reason = "room"});
 }
 
@@ -101,7 +101,7 @@ static void an_event_says_what_who_and_why(void **state)
     assert_string_equal(string(event, "key"), "ab01000000000000");
     assert_string_equal(string(event, "reason"), "room");
     assert_int_equal(number(event, "bytes"), 4096);
-    assert_int_equal(number(event, "age"), 5);
+    assert_int_equal(number(event, "age_ms"), 5);
     assert_true(number(event, "time_ms") > 1600000000000);
     event = event_at(root, 1);
     assert_string_equal(string(event, "what"), "lend");

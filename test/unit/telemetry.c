@@ -268,6 +268,27 @@ static void the_room_for_another_domain_is_accounted_for(void **state)
     weft_close(bob);
 }
 
+static void a_victim_says_how_long_it_was_idle(void **state)
+{
+    (void)state;
+    struct weft_format *format = NULL;
+    struct weft *weft = attach("alice", &format);
+    for (uint32_t i = 200; i < 200 + POOL_BLOCKS; i++)
+        put(format, i);
+    usleep(500000);
+    put(format, 300);
+    char *events = page("/v1/events");
+    json_t *root = json_loads(events, 0, NULL);
+    json_t *list = json_object_get(root, "events");
+    json_t *last = json_array_get(list, json_array_size(list) - 1);
+    json_int_t age_ms = json_integer_value(json_object_get(last, "age_ms"));
+    assert_in_range(age_ms, 250, 10000); /* half a second, a tick or two less, or a slow machine */
+    json_decref(root);
+    free(events);
+    weft_format_close(format);
+    weft_close(weft);
+}
+
 static void the_socket_answers_what_http_does(void **state)
 {
     (void)state;
@@ -316,6 +337,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metrics_and_events_say_what_was_done),
         cmocka_unit_test(the_room_for_another_domain_is_accounted_for),
+        cmocka_unit_test(a_victim_says_how_long_it_was_idle),
         cmocka_unit_test(the_socket_answers_what_http_does),
         cmocka_unit_test(nonsense_is_counted),
     };
