@@ -4,7 +4,6 @@
 #include <ctype.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define MEND "write a number with K, M, G or T, like 10GB"
@@ -18,11 +17,15 @@ enum weft_status wf_size_parse(const char *text, uint64_t *out_bytes)
         p++;
     if (!isdigit((unsigned char)*p) && *p != '.')
         return wf_fail(WEFT_E_INVALID, "'%.64s' is not a size; " MEND, text);
-    /* strtod alone would also take "0x10", "1e3" and "inf", which nobody means as a size. */
-    const char *digits_end = p + strspn(p, "0123456789.");
-    char *end;
-    double value = strtod(p, &end);
-    if (end != digits_end)
+    /* By hand: strtod() depends on the locale, and takes "0x10", "1e3" and "inf" besides. */
+    const char *end = p;
+    double value = 0, place = 1;
+    while (isdigit((unsigned char)*end))
+        value = value * 10 + (*end++ - '0');
+    if (*end == '.')
+        for (end++; isdigit((unsigned char)*end); end++)
+            value += (*end - '0') * (place /= 10);
+    if (end == p + 1 && *p == '.')
         return wf_fail(WEFT_E_INVALID, "'%.64s' is not a size; " MEND, text);
     while (isspace((unsigned char)*end))
         end++;

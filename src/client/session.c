@@ -407,7 +407,7 @@ enum weft_status weft_session_fork(struct weft_session *s, const struct weft_ses
     same.salt_bytes = s->request.salt_bytes;
     struct weft_session *made = NULL;
     status = session_make(s->format, &same, binding->id, &made);
-    if (status != WEFT_OK)
+    if (status != WEFT_OK || !made)
         return status;
     made->has_tip = s->has_tip; /* NOLINT: made whenever status is OK */
     made->tip = s->tip;

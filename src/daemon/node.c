@@ -182,7 +182,9 @@ void wf_node_reclaim_step(struct wf_node *node)
     reclaim->client = 0;
     wf_telemetry_event(node, NULL, "reclaim", "the host took back %llu of %llu bytes",
                        (unsigned long long)reclaim->done, (unsigned long long)reclaim->wanted);
-    wf_answer(client, &to, all ? WEFT_OK : WEFT_PENDING, sizeof *answer, NULL, 0);
+    enum weft_status status = all ? WEFT_OK : WEFT_PENDING;
+    wf_answer(client, &to, status, sizeof *answer, NULL, 0);
+    wf_telemetry_op(node, client->domain, WF_OP_RECLAIM, status, wf_now_ns() - reclaim->started_ns);
 }
 
 /* -------------------------------------------------------------------------------- what is held */

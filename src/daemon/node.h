@@ -102,7 +102,7 @@ struct wf_region_entry {
 struct wf_reclaim {
     uint32_t client; /* 0: none under way */
     bool stalled;    /* the last round found nothing that may go */
-    uint64_t sequence, wanted, done, deadline_ns;
+    uint64_t sequence, wanted, done, started_ns, deadline_ns;
 };
 
 struct wf_telemetry;

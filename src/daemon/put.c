@@ -125,6 +125,7 @@ struct commit_job {
     struct wf_job job;
     struct wf_client *client;
     struct wf_message to;
+    uint64_t started_ns;
     uint64_t session;
     bool has_tip;
     uint8_t tip[32];
@@ -197,6 +198,8 @@ static void copy_done(struct wf_job *job)
     struct commit_job *commit = (struct commit_job *)job;
     struct wf_client *client = commit->client;
     publish(commit);
+    wf_telemetry_op(client->node, client->domain, WF_OP_COMMIT, WEFT_OK,
+                    wf_now_ns() - commit->started_ns);
     wf_client_resume(client);
     free(commit);
 }
@@ -244,6 +247,7 @@ void wf_handle_commit(struct wf_client *client, const struct wf_commit *request)
     }
     commit->client = client;
     commit->to = *to;
+    commit->started_ns = wf_now_ns();
     commit->session = request->session;
     commit->has_tip = request->has_tip != 0;
     memcpy(commit->tip, request->tip, sizeof commit->tip);

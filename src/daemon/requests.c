@@ -292,6 +292,7 @@ static void handle_reclaim(struct wf_client *client, const struct wf_lend *reque
         .client = client->id,
         .sequence = request->message.sequence,
         .wanted = request->size / WF_GRANULE * WF_GRANULE,
+        .started_ns = wf_now_ns(),
         .deadline_ns = wf_now_ns() + (uint64_t)request->within_ms * 1000000u,
     };
 }
@@ -363,9 +364,12 @@ void wf_request(struct wf_client *client, const struct wf_message *message)
     }
     uint16_t op = message->op;
     struct wf_message *answer = (struct wf_message *)(void *)node->answer;
-    answer->status = WEFT_PENDING; /* what it stays when the answer comes later */
     wf_telemetry_serve(node, client->domain);
     handle(client, message);
-    status = answer->status;
-    wf_telemetry_op(node, client->domain, op, status, wf_now_ns() - started_ns);
+    /* Who answers later counts then: copy_done(), wf_node_reclaim_step(). */
+    bool later = client->paused || node->reclaim.client == client->id;
+    if (later)
+        wf_telemetry_serve(node, NULL);
+    else
+        wf_telemetry_op(node, client->domain, op, answer->status, wf_now_ns() - started_ns);
 }

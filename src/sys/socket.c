@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/hooks.h"
+#include "sys/paths.h"
 
 static enum weft_status address(const char *path, struct sockaddr_un *out)
 {
@@ -26,18 +27,6 @@ static enum weft_status address(const char *path, struct sockaddr_un *out)
     return WEFT_OK;
 }
 
-/* The last directory of the path is made when it is missing, for this user alone. */
-static void make_parent(const char *path)
-{
-    char parent[sizeof((struct sockaddr_un){0}).sun_path];
-    snprintf(parent, sizeof parent, "%s", path);
-    char *slash = strrchr(parent, '/');
-    if (slash && slash != parent) {
-        *slash = 0;
-        mkdir(parent, 0700);
-    }
-}
-
 enum weft_status wf_socket_listen(const char *path, uint32_t mode, int *out_fd, int *out_lock)
 {
     struct sockaddr_un name;
@@ -46,7 +35,9 @@ enum weft_status wf_socket_listen(const char *path, uint32_t mode, int *out_fd, 
         return status;
     char lock_path[sizeof name.sun_path + 8];
     snprintf(lock_path, sizeof lock_path, "%s.lock", path);
-    make_parent(path);
+    status = wf_socket_directory(path);
+    if (status != WEFT_OK)
+        return status;
     int lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (lock < 0)
         return wf_fail(WEFT_E_SYSTEM,
