@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/trace.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool wf_trace_format_of(const char *name, enum trace_format *out)
+{
+    if (strcmp(name, "mooncake") == 0)
+        *out = TRACE_MOONCAKE;
+    else if (strcmp(name, "qwen") == 0)
+        *out = TRACE_QWEN;
+    else
+        return false;
+    return true;
+}
+
+uint32_t wf_trace_block_tokens(enum trace_format format)
+{
+    return format == TRACE_MOONCAKE ? 512 : 16;
+}
+
+static enum trace_result bad(struct trace_reader *reader, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static enum trace_result bad(struct trace_reader *reader, const char *format, ...)
+{
+    const char *name = strrchr(reader->path, '/') ? strrchr(reader->path, '/') + 1 : reader->path;
+    int used = snprintf(reader->error, sizeof reader->error, "%.80s:%llu: ", name,
+                        (unsigned long long)reader->line_number);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(reader->error + used, sizeof reader->error - (size_t)used, format, arguments);
+    va_end(arguments);
+    return TRACE_BAD;
+}
+
+bool wf_trace_open(struct trace_reader *reader, const char *path, enum trace_format format)
+{
+    memset(reader, 0, sizeof *reader);
+    reader->format = format;
+    reader->path = strdup(path);
+    reader->line = malloc(TRACE_LINE_MAX + 1);
+    reader->hash_ids = malloc(TRACE_HASH_IDS_MAX * sizeof *reader->hash_ids);
+    if (!reader->path || !reader->line || !reader->hash_ids) {
+        snprintf(reader->error, sizeof reader->error, "no memory to read %.80s", path);
+        return false;
+    }
+    reader->file = fopen(path, "re");
+    if (!reader->file) {
+        snprintf(reader->error, sizeof reader->error, "cannot read %.160s: %s", path,
+                 strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+void wf_trace_close(struct trace_reader *reader)
+{
+    if (reader->file)
+        fclose(reader->file);
+    free(reader->path);
+    free(reader->line);
+    free(reader->hash_ids);
+    memset(reader, 0, sizeof *reader);
+}
+
+enum trace_result wf_trace_line(struct trace_reader *reader)
+{
+    size_t bytes = 0, dropped = 0;
+    int c;
+    while ((c = getc_unlocked(reader->file)) != EOF && c != '\n') {
+        if (bytes < TRACE_LINE_MAX)
+            reader->line[bytes++] = (char)c;
+        else
+            dropped++;
+    }
+    if (c == EOF && ferror(reader->file)) {
+        snprintf(reader->error, sizeof reader->error,
+                 "cannot read on behind line %llu of %.80s: %s",
+                 (unsigned long long)reader->line_number, reader->path, strerror(errno));
+        return TRACE_FAILED;
+    }
+    if (c == EOF && !bytes)
+        return TRACE_END;
+    reader->line[bytes] = '\0';
+    reader->line_bytes = bytes;
+    reader->too_long = dropped > 0;
+    reader->offset += bytes + dropped + 1;
+    reader->line_number++;
+    return TRACE_OK;
+}
+
+static enum trace_result length_read(struct trace_reader *reader, const json_t *root,
+                                     const char *name, uint64_t *out)
+{
+    const json_t *value = json_object_get(root, name);
+    if (!value)
+        return bad(reader, "\"%s\" is missing", name);
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return bad(reader, "\"%s\" is not a number of tokens; write an integer, 0 or more", name);
+    *out = (uint64_t)json_integer_value(value);
+    return TRACE_OK;
+}
+
+static enum trace_result ids_read(struct trace_reader *reader, const json_t *root,
+                                  struct trace_request *out)
+{
+    const json_t *ids = json_object_get(root, "hash_ids");
+    if (!json_is_array(ids))
+        return bad(reader, "\"hash_ids\" is %s; write a list of integers",
+                   ids ? "no list" : "missing");
+    if (json_array_size(ids) > TRACE_HASH_IDS_MAX)
+        return bad(reader, "\"hash_ids\" has %zu entries; %d is the most", json_array_size(ids),
+                   TRACE_HASH_IDS_MAX);
+    out->hash_count = json_array_size(ids);
+    out->hash_ids = reader->hash_ids;
+    for (size_t i = 0; i < out->hash_count; i++) {
+        const json_t *id = json_array_get(ids, i);
+        if (!json_is_integer(id))
+            return bad(reader, "\"hash_ids\"[%zu] is no integer", i);
+        reader->hash_ids[i] = (uint64_t)json_integer_value(id);
+    }
+    return TRACE_OK;
+}
+
+enum trace_result wf_trace_parse(struct trace_reader *reader, struct trace_request *out)
+{
+    if (reader->too_long)
+        return bad(reader, "the line has more than %zu bytes, which is the most", TRACE_LINE_MAX);
+    if (strspn(reader->line, " \t\r") == reader->line_bytes)
+        return TRACE_BLANK;
+    json_error_t error;
+    json_t *root = json_loadb(reader->line, reader->line_bytes, 0, &error);
+    if (!root)
+        return bad(reader, "no JSON: %.120s at column %d", error.text, error.column);
+    struct trace_request request = {0};
+    enum trace_result result = TRACE_OK;
+    const json_t *timestamp = json_object_get(root, "timestamp");
+    if (!json_is_object(root))
+        result = bad(reader, "not an object; write {\"timestamp\": 0, \"input_length\": …}");
+    else if (!json_is_number(timestamp))
+        result = bad(reader, "\"timestamp\" is %s", timestamp ? "no number" : "missing");
+    else if (!(json_number_value(timestamp) >= 0) || json_number_value(timestamp) > 1e15)
+        result = bad(reader, "\"timestamp\" is %g; it is 0 or more", json_number_value(timestamp));
+    if (result == TRACE_OK) {
+        double unit = reader->format == TRACE_MOONCAKE ? 1e-3 : 1;
+        request.timestamp_s = json_number_value(timestamp) * unit;
+        result = length_read(reader, root, "input_length", &request.input_length);
+    }
+    if (result == TRACE_OK)
+        result = length_read(reader, root, "output_length", &request.output_length);
+    if (result == TRACE_OK)
+        result = ids_read(reader, root, &request);
+    json_decref(root);
+    if (result == TRACE_OK)
+        *out = request;
+    return result;
+}
