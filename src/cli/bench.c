@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft bench: the options of all benchmarks, and their clock.
+ */
+#include <stdlib.h>
+
+#include "cli/bench.h"
+#include "cli/commands.h"
+
+#define CALIBRATE_S 0.02
+#define EMPTY_READS 20001
+
+struct bench_options wf_bench_options = {
+    .block_bytes = 2 << 20, .blocks = 1024, .rounds = 5, .readers = 1, .records = 20000};
+
+static const struct cli_word words[] = {
+    {"local", "pin, put, get, match and key derivation against a node on this host"},
+    {"watch", "publishing a record to readers in other processes, spinning and sleeping"},
+    {NULL},
+};
+
+static const struct cli_option options[] = {
+    {"block-bytes", CLI_SIZE, "SIZE", &wf_bench_options.block_bytes, "payload of a block (2 MiB)"},
+    {"blocks", CLI_NUMBER, "N", &wf_bench_options.blocks, "blocks in the working set (1024)"},
+    {"rounds", CLI_NUMBER, "N", &wf_bench_options.rounds, "rounds over the working set (5)"},
+    {"pool", CLI_SIZE, "SIZE", &wf_bench_options.pool_bytes,
+     "start a node of its own with such a pool (what the working set needs)"},
+    {"readers", CLI_NUMBER, "N", &wf_bench_options.readers, "watch: reading processes (1)"},
+    {"records", CLI_NUMBER, "N", &wf_bench_options.records, "watch: records in each way (20000)"},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "the figures of docs/PERFORMANCE.md",
+    "weft bench local --json --block-bytes 2097152 --blocks 1024",
+    "small blocks, against a node that runs",
+    "weft bench local --block-bytes 64KiB --blocks 8192 --socket /run/weft/weftd.sock",
+    "how fast a record reaches three other processes",
+    "weft bench watch --readers 3",
+    NULL,
+};
+
+static int compare_ticks(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+void wf_bench_clock_init(struct bench_clock *clock)
+{
+#if defined(__x86_64__)
+    double begin_s = wf_cli_now_s(), end_s;
+    uint64_t begin = wf_bench_ticks_begin();
+    do
+        end_s = wf_cli_now_s();
+    while (end_s - begin_s < CALIBRATE_S);
+    clock->ns_per_tick = (end_s - begin_s) * 1e9 / (double)(wf_bench_ticks_end() - begin);
+#else
+    clock->ns_per_tick = 1;
+#endif
+    uint64_t *empty = wf_cli_alloc(EMPTY_READS * sizeof *empty);
+    for (int i = 0; i < EMPTY_READS; i++) {
+        uint64_t at = wf_bench_ticks_begin();
+        empty[i] = wf_bench_ticks_end() - at;
+    }
+    qsort(empty, EMPTY_READS, sizeof *empty, compare_ticks);
+    clock->overhead_ns = (double)empty[EMPTY_READS / 2] * clock->ns_per_tick;
+    free(empty);
+}
+
+static int run(struct cli *cli)
+{
+    static int (*const runs[])(struct cli *) = {wf_bench_local, wf_bench_watch};
+    int which = wf_cli_choose(cli);
+    if (which < 0)
+        return CLI_USAGE;
+    if (cli->word_count > 1)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
+    return runs[which](cli);
+}
+
+const struct cli_command wf_cmd_bench = {
+    .name = "bench",
+    .summary = "measure a node against its yardsticks",
+    .synopsis = "local|watch",
+    .about =
+        "Measures, and runs the yardstick beside each figure in the same run: memcpy for put and "
+        "get, one probe a key for match, SHA-256 for keys, a Redis GET of the same block for pin.  "
+        "Without a node that answers, or with --pool, it starts a weftd of its own and stops it at "
+        "the end.  GB are 10^9 bytes; every figure is a median over rounds, in which measure and "
+        "yardstick take turns, so that noise hits both.\n\n"
+        "pin_ns_p50 and pin_ns_p99 are of single calls, weft_pin followed by weft_unpin of a "
+        "random block of the working set, timed with fenced time-stamp reads; the median time of "
+        "two reads with nothing between them is subtracted, which makes the result at worst too "
+        "large by the fences' own stalls. The batch figure beside it times 64 pairs between two "
+        "reads and needs no subtraction; the two bound the truth from both sides.  The node is "
+        "another process by nature.\n\n"
+        "get is weft_pin, memcpy, weft_unpin.  put is weft_reserve_keys, memcpy, weft_commit_slots "
+        "in batches, onto memory that was used before; the first use of the pool's pages, which "
+        "costs page faults, is told apart as \"first put\".  memcpy_gbps is the same copies "
+        "between the same pool memory and the same private buffer, both directions in equal "
+        "shares; the table compares get and put with their own direction.  match_8192_us_p50 "
+        "matches 8,192 keys, half the time all present, else up to a random place.  "
+        "redis_get_us_p50 is null when no redis-server is installed.",
+    .words = words,
+    .options = options,
+    .examples = examples,
+    .run = run,
+};

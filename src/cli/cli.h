@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What every command of `weft` shares: the table of commands, the option table that parsing,
+ * --help, the manual pages and the shell completion are all made from, output for people and for
+ * programs, a node to talk to, and the formats and keys that a command line can name.
+ *
+ * The program sees libweft as any other user does: include/weft/weft.h and nothing else of the
+ * house. Each process runs one command; its options live in static variables of the command's file,
+ * which is why an option table holds addresses.
+ */
+#ifndef WF_CLI_CLI_H
+#define WF_CLI_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "weft/weft.h"
+
+#define CLI_WORDS_MAX 32 /* words after a command that are not options */
+
+/* What the program exits with; the manual page of every command has this table. */
+enum cli_exit {
+    CLI_OK = 0,
+    CLI_MISS = 1,    /* not there, or only in part */
+    CLI_USAGE = 2,   /* the command line is wrong */
+    CLI_NODE = 3,    /* no node answers, or it went away */
+    CLI_REFUSED = 4, /* the node refused: rights, quota, limits, no room */
+    CLI_WRONG = 5,   /* wrong bytes were found */
+    CLI_SYSTEM = 6,  /* this machine refused: files, memory, processes */
+};
+
+/* -------------------------------------------------------------------------------- command table */
+
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER, CLI_SIZE, CLI_REAL };
+
+struct cli_option {
+    const char *name; /* without the dashes; NULL ends the table */
+    enum cli_kind kind;
+    const char *value; /* how --help calls the value; "a|b|c" lists all that are allowed */
+    void *to;          /* bool, const char *, uint64_t, uint64_t, double by kind */
+    const char *help;
+};
+
+/* A first word that chooses between the things one command does: `weft ls blocks`. */
+struct cli_word {
+    const char *name; /* NULL ends the table */
+    const char *help;
+};
+
+struct cli {
+    const struct cli_command *command;
+    const char *words[CLI_WORDS_MAX]; /* the rest of the command line, in order */
+    int word_count;
+    bool json, help;
+    const char *socket, *domain, *token;
+    struct weft *weft; /* set by wf_cli_connect */
+};
+
+struct cli_command {
+    const char *name;
+    const char *summary;  /* one line, no full stop */
+    const char *synopsis; /* what follows the name, besides options */
+    const char *about;    /* paragraphs, parted by "\n\n" */
+    const struct cli_word *words;
+    const struct cli_option *options;   /* its own */
+    const struct cli_option *groups[3]; /* those that it shares with others; NULL ends */
+    const char *const *examples;        /* what it does, the command, …, NULL */
+    int (*run)(struct cli *cli);
+};
+
+/* Every command, in the order of the map; the entry after the last has no name. */
+extern const struct cli_command *const wf_cli_commands[];
+
+/* The options that every command has, with the addresses in `cli`. */
+#define CLI_COMMON_COUNT 5
+void wf_cli_common_options(struct cli *cli, struct cli_option out[CLI_COMMON_COUNT + 1]);
+
+/* Parse what follows the command's name.  CLI_OK, or CLI_USAGE after a sentence on stderr. */
+int wf_cli_parse(struct cli *cli, int count, char **arguments);
+
+/* The known word nearest to `typed`, or NULL when none is near.  `next` walks the candidates. */
+const char *wf_cli_nearest(const char *typed, const char *(*next)(void *context, int index),
+                           void *context);
+
+/* The first word as one of the command's words: its index, or -1 after a sentence. */
+int wf_cli_choose(struct cli *cli);
+
+/* help.c: texts made from the tables. */
+void wf_cli_map_print(FILE *to);
+void wf_cli_help_print(const struct cli_command *command, FILE *to);
+void wf_cli_man_print(const struct cli_command *command, FILE *to);
+void wf_cli_completion_print(FILE *to);
+
+/* --------------------------------------------------------------------------------------- output */
+
+/* "weft put: sentence" on stderr; with --json also {"error": …} on stdout.  Returns `code`. */
+int wf_cli_fail(const struct cli *cli, enum cli_exit code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The same for a call of libweft that did not succeed: `what` was being done. */
+int wf_cli_fail_status(const struct cli *cli, enum weft_status status, const char *what);
+enum cli_exit wf_cli_exit_of(enum weft_status status);
+
+/* Write and release `value`, one line on stdout. */
+void wf_cli_json_print(json_t *value);
+/* Like json_object_set_new, but out of memory ends the program with a sentence. */
+void wf_cli_json_set(json_t *object, const char *key, json_t *value);
+json_t *wf_cli_json_real(double value, int decimals);
+
+/* Bytes as "1.5 GiB"; `buffer` of 16 or more. */
+const char *wf_cli_size(uint64_t bytes, char *buffer, size_t capacity);
+void wf_cli_hex(const uint8_t *bytes, size_t count, char *out); /* 2 × count + 1 */
+
+/* A JSON answer of the node for people: nested objects indented, lists of objects as a table. */
+void wf_cli_tree_print(const json_t *value, int indent, FILE *to);
+void wf_cli_table_print(const json_t *rows, FILE *to);
+
+/* A bar of `width` cells, `part` of 1 filled; and values as one line of growing bars.  ASCII where
+ * the terminal's character set has no blocks.  `out` of 4 × width + 1. */
+void wf_cli_bar(double part, int width, char *out);
+void wf_cli_spark(const double *values, int count, char *out);
+
+/* A progress bar on stderr, only when that is a terminal; at most ten times a second. */
+struct cli_progress {
+    const char *what;
+    double started_s, drawn_s;
+    bool shown;
+};
+void wf_cli_progress_init(struct cli_progress *progress, const char *what);
+void wf_cli_progress_step(struct cli_progress *progress, double part, const char *note);
+void wf_cli_progress_fini(struct cli_progress *progress);
+
+double wf_cli_now_s(void);        /* CLOCK_MONOTONIC */
+void *wf_cli_alloc(size_t bytes); /* zeroed; out of memory ends the program with a sentence */
+
+/* ----------------------------------------------------------------------------------------- node */
+
+/* Connect as the options say.  CLI_OK, or an exit code after a sentence. */
+int wf_cli_connect(struct cli *cli);
+
+/* Ask the node, following "next" to the end and joining the lists; the answer is for json_decref().
+ */
+int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, json_t **out);
+
+/* A weftd of this command's own, on a socket in a temporary folder, gone when the command ends. */
+struct cli_node {
+    pid_t pid; /* 0: none was started */
+    char folder[64];
+    char socket[100];
+};
+
+/* Connect to the node of --socket, else to the one that runs here, else to one that is started with
+ * `pool_bytes`.  `own`: do not look for one that runs.  With --socket nothing is ever started. */
+int wf_cli_node_reach(struct cli *cli, bool own, uint64_t pool_bytes, struct cli_node *node);
+void wf_cli_node_stop(struct cli_node *node);
+
+/* `name` beside this executable, else in PATH; false when neither has it. */
+bool wf_cli_program_find(const char *name, char *path, size_t capacity);
+
+/* ----------------------------------------------------------------------------- formats and keys */
+
+/* The options that name a format and a chain of keys; commands put CLI_FORMAT_OPTIONS in their
+ * table. */
+struct cli_format_options {
+    const char *model, *dtype, *rope_scaling, *salt;
+    uint64_t layers, kv_heads, head_dim, block_tokens, block_bytes, tp_rank, tp_size;
+    double rope_theta;
+    const char *key, *raw_key, *tokens;
+};
+extern struct cli_format_options wf_cli_format_options;
+
+/* The option groups for them, for a command's `groups`. */
+extern const struct cli_option wf_cli_format_group[];
+extern const struct cli_option wf_cli_key_group[];
+
+/* Open the format that the options name.  `payload_bytes` is the size of a block when neither
+ * --block-bytes nor a layout says it; 0: then that is a usage error. */
+int wf_cli_format_open(struct cli *cli, uint64_t payload_bytes, struct weft_format **out);
+
+/* The keys that --key, --raw-key or --tokens name.  With --key, `count` of them: block 0 is the
+ * identity itself, block i the identity followed by i as four little-endian bytes.  With --tokens
+ * all full blocks. *out is for free(). */
+int wf_cli_keys(struct cli *cli, struct weft_format *format, size_t count, struct weft_key **out,
+                size_t *out_count);
+
+/* ------------------------------------------------------------------------ payloads, percentiles */
+
+/* Payload that says what it is: key, position, then a stream seeded by both.  Checked at memory
+ * speed. */
+void wf_cli_payload_fill(void *payload, size_t bytes, const struct weft_key *key,
+                         uint64_t position);
+/* How many bytes differ from what fill would write. */
+uint64_t wf_cli_payload_wrong(const void *payload, size_t bytes, const struct weft_key *key,
+                              uint64_t position);
+
+/* `part` of 1 of `values`, which are sorted by this; 0 for none. */
+double wf_cli_percentile(double *values, size_t count, double part);
+
+/* A pseudo-random sequence (splitmix64); the same for the same seed. */
+uint64_t wf_cli_random(uint64_t *state);
+
+#endif

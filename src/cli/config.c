@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft config: the daemon's configuration, told by the daemon itself.
+ *
+ * The code that reads it lives in weftd; a second reader here would one day answer otherwise.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+
+static const char *file;
+
+static const struct cli_word words[] = {
+    {"check", "would weftd start with it?  Says what is wrong and what is doubtful"},
+    {"show", "every setting with its value and where it comes from"},
+    {"help", "every setting with its default and what it does, as a file that can be edited"},
+    {NULL},
+};
+
+static const struct cli_option options[] = {
+    {"file", CLI_TEXT, "FILE", &file, "the file ($WEFT_CONFIG, else /etc/weft/weftd.yaml)"},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "before a restart",
+    "weft config check --file weftd.yaml && systemctl restart weftd",
+    "where does that pool size come from?",
+    "weft config show | grep pool.size",
+    NULL,
+};
+
+/* The settings of one object of weftd's answer, a line each. */
+static void settings_print(const char *before, const json_t *settings)
+{
+    const char *key;
+    json_t *setting;
+    json_object_foreach ((json_t *)(uintptr_t)settings, key, setting) {
+        char name[160];
+        snprintf(name, sizeof name, "%s%s", before, key);
+        char *value = json_dumps(json_object_get(setting, "value"), JSON_ENCODE_ANY);
+        const char *origin = json_string_value(json_object_get(setting, "origin"));
+        printf("%-32s %-28s %s\n", name, value ? value : "", origin ? origin : "");
+        free(value);
+    }
+}
+
+static int show(struct cli *cli, char *text)
+{
+    json_error_t error;
+    json_t *answer = json_loads(text, 0, &error);
+    if (!json_is_object(answer)) {
+        json_decref(answer);
+        return wf_cli_fail(cli, CLI_SYSTEM, "weftd did not tell its configuration as JSON: %s",
+                           error.text);
+    }
+    settings_print("", json_object_get(answer, "settings"));
+    const char *name;
+    json_t *domain;
+    json_object_foreach (json_object_get(answer, "domains"), name, domain) {
+        char before[96];
+        snprintf(before, sizeof before, "domain.%s.", name);
+        settings_print(before, domain);
+    }
+    json_decref(answer);
+    return CLI_OK;
+}
+
+/* Run weftd and read what it says; stderr stays the user's. */
+static int run_and_show(struct cli *cli, const char *program, const char **arguments)
+{
+    int ends[2];
+    if (pipe(ends) != 0)
+        return wf_cli_fail(cli, CLI_SYSTEM, "no pipe: %s", strerror(errno));
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        execv(program, (char *const *)(uintptr_t)arguments);
+        _exit(127);
+    }
+    close(ends[1]);
+    char *text = NULL;
+    size_t capacity = 0;
+    FILE *from = fdopen(ends[0], "r");
+    ssize_t length = from ? getdelim(&text, &capacity, '\0', from) : -1;
+    if (from)
+        fclose(from);
+    int how = 0;
+    if (child < 0 || waitpid(child, &how, 0) != child)
+        how = 127 << 8;
+    int code = WIFEXITED(how) ? WEXITSTATUS(how) : CLI_SYSTEM;
+    if (length > 0)
+        code = show(cli, text) == CLI_OK ? code : CLI_SYSTEM;
+    else if (code == 127)
+        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot run %s", program);
+    free(text);
+    return code;
+}
+
+static int run(struct cli *cli)
+{
+    int which = wf_cli_choose(cli);
+    if (which < 0)
+        return CLI_USAGE;
+    if (cli->word_count > 1)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many; the file goes after --file",
+                           cli->words[1]);
+    char program[PATH_MAX];
+    if (!wf_cli_program_find("weftd", program, sizeof program))
+        return wf_cli_fail(cli, CLI_SYSTEM,
+                           "there is no weftd beside this program or in PATH, and it is weftd "
+                           "that knows its configuration");
+    bool shows = strcmp(words[which].name, "show") == 0,
+         helps = strcmp(words[which].name, "help") == 0;
+    const char *arguments[8] = {program};
+    int count = 1;
+    if (file) {
+        arguments[count++] = "--config";
+        arguments[count++] = file;
+    }
+    arguments[count++] = helps ? "--help-config" : "--check-config";
+    if ((cli->json && !helps) || shows)
+        arguments[count++] = "--json";
+    fflush(NULL);
+    if (shows && !cli->json)
+        return run_and_show(cli, program, arguments);
+    execv(program, (char *const *)(uintptr_t)arguments);
+    return wf_cli_fail(cli, CLI_SYSTEM, "cannot run %s: %s", program, strerror(errno));
+}
+
+const struct cli_command wf_cmd_config = {
+    .name = "config",
+    .summary = "check, show or explain the daemon's configuration",
+    .synopsis = "check|show|help",
+    .about = "Runs weftd, found beside this program or in PATH, on its configuration: embedded "
+             "defaults, then the file, then WEFT_ variables.  Nothing is started.  The exit code "
+             "is weftd's: 0, or 2 when it would not start.",
+    .words = words,
+    .options = options,
+    .examples = examples,
+    .run = run,
+};

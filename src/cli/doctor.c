@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft doctor: what this machine offers, what is in the way, and the command that mends it.
+ *
+ * It only looks: every check reads a file or tries a system call whose effect ends with the
+ * process.
+ */
+#include "cli/doctor.h"
+
+#include <dirent.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+
+static bool all;
+
+static const struct cli_option options[] = {
+    {"all", CLI_FLAG, NULL, &all, "also what this machine does not have and need not have"},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "before the first start on a host",
+    "weft doctor",
+    "only what must be mended, for a script",
+    "weft doctor --json | jq '.findings[] | select(.state == \"broken\")'",
+    NULL,
+};
+
+static const char *const states[] = {"ok", "absent", "better", "broken"};
+
+struct doctor_finding *wf_doctor_add(struct doctor *doctor, const char *name,
+                                     enum doctor_state state, const char *format, ...)
+{
+    static struct doctor_finding lost; /* beyond the cap: kept nowhere, but written somewhere */
+    struct doctor_finding *finding = doctor->count < DOCTOR_FINDINGS_MAX
+                                         ? &doctor->findings[doctor->count++]
+                                         : &lost;
+    *finding = (struct doctor_finding){.name = name, .state = state};
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(finding->value, sizeof finding->value, format, arguments);
+    va_end(arguments);
+    return finding;
+}
+
+bool wf_doctor_line(const char *path, char *out, size_t capacity)
+{
+    FILE *file = fopen(path, "re");
+    bool read = file && fgets(out, (int)capacity, file);
+    if (read)
+        out[strcspn(out, "\n")] = '\0';
+    if (file)
+        fclose(file);
+    return read;
+}
+
+int wf_doctor_entries(const char *folder, const char *prefix)
+{
+    DIR *directory = opendir(folder);
+    int count = 0;
+    for (struct dirent *entry; directory && (entry = readdir(directory));)
+        count += entry->d_name[0] != '.' && strncmp(entry->d_name, prefix, strlen(prefix)) == 0;
+    if (directory)
+        closedir(directory);
+    return count;
+}
+
+/* Whether a node answers, and whether one could be started. */
+static void node_check(struct cli *cli, struct doctor *doctor)
+{
+    char path[512];
+    bool found = wf_cli_program_find("weftd", path, sizeof path);
+    struct doctor_finding *finding =
+        wf_doctor_add(doctor, "weftd", found ? DOCTOR_OK : DOCTOR_BROKEN, "%.150s",
+                      found ? path : "not beside this program nor in PATH");
+    if (!found)
+        snprintf(finding->mend, sizeof finding->mend, "make install");
+    struct weft_connect_options how = {cli->socket, cli->domain, cli->token, 2000};
+    enum weft_status status = weft_connect(&how, &cli->weft);
+    if (status == WEFT_OK) {
+        wf_doctor_add(doctor, "node", DOCTOR_OK, "answers");
+        return;
+    }
+    finding = wf_doctor_add(doctor, "node", status == WEFT_E_NODE ? DOCTOR_BETTER : DOCTOR_BROKEN,
+                            "no connection (%s)", weft_status_name(status));
+    snprintf(finding->why, sizeof finding->why, "%.199s", weft_last_error());
+    snprintf(finding->mend, sizeof finding->mend, "%s",
+             status == WEFT_E_NODE ? "systemctl start weftd   # or: weftd &" : "weft config check");
+}
+
+static void report_json(const struct doctor *doctor, int broken)
+{
+    json_t *answer = json_object(), *list = json_array();
+    wf_cli_json_set(answer, "broken", json_integer(broken));
+    for (int i = 0; i < doctor->count; i++) {
+        const struct doctor_finding *finding = &doctor->findings[i];
+        json_t *entry = json_object();
+        wf_cli_json_set(entry, "name", json_string(finding->name));
+        wf_cli_json_set(entry, "state", json_string(states[finding->state]));
+        wf_cli_json_set(entry, "value", json_string(finding->value));
+        wf_cli_json_set(entry, "why", json_string(finding->why));
+        wf_cli_json_set(entry, "mend", json_string(finding->mend));
+        json_array_append_new(list, entry);
+    }
+    wf_cli_json_set(answer, "findings", list);
+    wf_cli_json_print(answer);
+}
+
+static void report_people(const struct doctor *doctor)
+{
+    static const char *const marks[] = {"  ok    ", "  -     ", "  better", "! BROKEN"};
+    int absent = 0;
+    for (int i = 0; i < doctor->count; i++) {
+        const struct doctor_finding *finding = &doctor->findings[i];
+        absent += finding->state == DOCTOR_ABSENT;
+        if (finding->state == DOCTOR_ABSENT && !all)
+            continue;
+        printf("%s  %-16s %s\n", marks[finding->state], finding->name, finding->value);
+        if (finding->state != DOCTOR_OK && finding->why[0])
+            printf("%28s%s\n", "", finding->why);
+        if (finding->mend[0])
+            printf("%28smend: %s\n", "", finding->mend);
+    }
+    if (absent && !all)
+        printf("\n%d things that this machine does not have and need not have: weft doctor --all\n",
+               absent);
+}
+
+static int run(struct cli *cli)
+{
+    if (cli->word_count)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[0]);
+    struct doctor *doctor = wf_cli_alloc(sizeof *doctor);
+    node_check(cli, doctor);
+    wf_doctor_memory(doctor);
+    wf_doctor_kernel(doctor);
+    int broken = 0;
+    for (int i = 0; i < doctor->count; i++)
+        broken += doctor->findings[i].state == DOCTOR_BROKEN;
+    if (cli->json)
+        report_json(doctor, broken);
+    else
+        report_people(doctor);
+    free(doctor);
+    return broken ? CLI_MISS : CLI_OK;
+}
+
+const struct cli_command wf_cmd_doctor = {
+    .name = "doctor",
+    .summary = "what this machine offers, what is in the way, how to mend it",
+    .synopsis = "",
+    .about = "Looks at memory, kernel, processor and devices, and says for each whether it serves "
+             "Weft: ok; better, when it works and the command beside it makes it faster; broken, "
+             "when it is in the way.  It changes nothing.\n\n"
+             "Exits with 0, or with 1 when something is broken.",
+    .options = options,
+    .examples = examples,
+    .run = run,
+};

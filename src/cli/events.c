@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft events: what happened lately, as the node keeps it in its ring.
+ */
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+
+#define FOLLOW_US 250000
+
+static bool follow;
+static uint64_t limit;
+static const char *what;
+
+static const struct cli_option options[] = {
+    {"follow", CLI_FLAG, NULL, &follow, "stay, and show what comes"},
+    {"limit", CLI_NUMBER, "N", &limit, "only the newest so many (all that are kept)"},
+    {"what", CLI_TEXT, "KIND", &what, "only these: evict, full, client_gone …"},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "what went on in the last minutes",
+    "weft events --limit 50",
+    "every eviction as it happens, for a log",
+    "weft events --follow --what evict --json",
+    NULL,
+};
+
+static void event_print(const json_t *event)
+{
+    char clock[32] = "", value_text[96];
+    time_t seconds = (time_t)(json_integer_value(json_object_get(event, "time_ms")) / 1000);
+    struct tm local;
+    if (localtime_r(&seconds, &local))
+        strftime(clock, sizeof clock, "%H:%M:%S", &local);
+    const char *kind = json_string_value(json_object_get(event, "what"));
+    printf("%s.%03d  %-13s", clock,
+           (int)(json_integer_value(json_object_get(event, "time_ms")) % 1000), kind ? kind : "?");
+    const char *key;
+    json_t *value;
+    json_object_foreach ((json_t *)(uintptr_t)event, key, value) {
+        if (strcmp(key, "time_ms") == 0 || strcmp(key, "what") == 0 || strcmp(key, "sequence") == 0)
+            continue;
+        if (json_is_string(value))
+            snprintf(value_text, sizeof value_text, "%s", json_string_value(value));
+        else if (json_is_integer(value) && strcmp(key, "bytes") == 0)
+            wf_cli_size((uint64_t)json_integer_value(value), value_text, sizeof value_text);
+        else
+            snprintf(value_text, sizeof value_text, "%.10g", json_number_value(value));
+        printf("  %s %s", key, value_text);
+    }
+    putchar('\n');
+}
+
+/* Keep what is asked for. */
+static void events_filter(json_t *list)
+{
+    for (size_t i = json_array_size(list); i-- > 0;) {
+        const char *kind = json_string_value(json_object_get(json_array_get(list, i), "what"));
+        if (what && (!kind || strcmp(kind, what) != 0))
+            json_array_remove(list, i);
+    }
+    while (limit && !follow && json_array_size(list) > limit)
+        json_array_remove(list, 0);
+}
+
+static void page_print(struct cli *cli, json_t *answer)
+{
+    json_t *list = json_object_get(answer, "events");
+    events_filter(list);
+    size_t index;
+    json_t *event;
+    if (cli->json && !follow) {
+        wf_cli_json_print(json_incref(answer));
+        return;
+    }
+    json_array_foreach (list, index, event) {
+        if (cli->json)
+            wf_cli_json_print(json_incref(event));
+        else
+            event_print(event);
+    }
+    uint64_t lost = (uint64_t)json_integer_value(json_object_get(answer, "lost"));
+    if (lost)
+        fprintf(stderr,
+                "weft events: %llu older events were overwritten; the node keeps as many as its "
+                "`events` setting says\n",
+                (unsigned long long)lost);
+    fflush(stdout);
+}
+
+static int run(struct cli *cli)
+{
+    if (cli->word_count)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[0]);
+    int code = wf_cli_connect(cli);
+    uint64_t cursor = 0;
+    while (code == CLI_OK) {
+        json_t *answer;
+        code = wf_cli_query(cli, "events", cursor, &answer);
+        if (code != CLI_OK)
+            break;
+        uint64_t last = (uint64_t)json_integer_value(json_object_get(answer, "last"));
+        cursor = last ? last : cursor;
+        page_print(cli, answer);
+        json_decref(answer);
+        if (!follow || ferror(stdout))
+            break;
+        usleep(FOLLOW_US);
+    }
+    return code;
+}
+
+const struct cli_command wf_cmd_events = {
+    .name = "events",
+    .summary = "what happened lately: evictions, full pools, clients gone",
+    .synopsis = "",
+    .about = "Shows the node's ring of events, oldest first.  An eviction says which block went, "
+             "for what reason, how long it had not been used and for whom it made room.  With "
+             "--follow and --json every event is a line of its own.",
+    .options = options,
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The formats and keys that a command line can name.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+#define TOKENS_MAX (16u << 20)
+#define IDENTITY_MAX 4092 /* weft_key_from_bytes takes 4096; four are for the block's number */
+
+struct cli_format_options wf_cli_format_options;
+
+const struct cli_option wf_cli_format_group[] = {
+    {"model", CLI_TEXT, "NAME", &wf_cli_format_options.model,
+     "model and revision, part of every key (opaque)"},
+    {"block-bytes", CLI_SIZE, "SIZE", &wf_cli_format_options.block_bytes,
+     "payload of one block, for opaque payloads"},
+    {"block-tokens", CLI_NUMBER, "N", &wf_cli_format_options.block_tokens,
+     "tokens a block (16 with --tokens, else 1)"},
+    {"layers", CLI_NUMBER, "N", &wf_cli_format_options.layers, "layers (1)"},
+    {"kv-heads", CLI_NUMBER, "N", &wf_cli_format_options.kv_heads, "KV heads of this rank (1)"},
+    {"head-dim", CLI_NUMBER, "N", &wf_cli_format_options.head_dim, "elements of a head (1)"},
+    {"dtype", CLI_TEXT, "f32|f16|bf16|fp8_e4m3|fp8_e5m2|int8", &wf_cli_format_options.dtype,
+     "element type (int8)"},
+    {"tp-rank", CLI_NUMBER, "N", &wf_cli_format_options.tp_rank, "tensor-parallel rank (0)"},
+    {"tp-size", CLI_NUMBER, "N", &wf_cli_format_options.tp_size, "tensor-parallel size (1)"},
+    {"rope-theta", CLI_REAL, "X", &wf_cli_format_options.rope_theta, "rotary base (0: none)"},
+    {"rope-scaling", CLI_TEXT, "TEXT", &wf_cli_format_options.rope_scaling,
+     "rotary scaling, as the model describes it"},
+    {"salt", CLI_TEXT, "TEXT", &wf_cli_format_options.salt, "share only with who gives the same"},
+    {NULL},
+};
+
+const struct cli_option wf_cli_key_group[] = {
+    {"key", CLI_TEXT, "TEXT", &wf_cli_format_options.key,
+     "opaque identity of the first block; hex:0a1b… for bytes"},
+    {"raw-key", CLI_TEXT, "HEX", &wf_cli_format_options.raw_key,
+     "a key itself: 64 hex digits, as weft ls blocks shows them"},
+    {"tokens", CLI_TEXT, "LIST", &wf_cli_format_options.tokens,
+     "token numbers: 1,2,3 or @FILE; one key a full block"},
+    {NULL},
+};
+
+static enum weft_dtype dtype_of(const char *name)
+{
+    static const struct {
+        const char *name;
+        enum weft_dtype dtype;
+    } all[] = {{"f32", WEFT_F32},           {"f16", WEFT_F16},           {"bf16", WEFT_BF16},
+               {"fp8_e4m3", WEFT_FP8_E4M3}, {"fp8_e5m2", WEFT_FP8_E5M2}, {"int8", WEFT_INT8}};
+    for (size_t i = 0; name && i < sizeof all / sizeof all[0]; i++)
+        if (strcmp(all[i].name, name) == 0)
+            return all[i].dtype;
+    return WEFT_INT8;
+}
+
+/* 0 stands for "not given"; what does not fit in 32 bits becomes a number that the library refuses.
+ */
+static uint32_t narrow(uint64_t value, uint32_t otherwise)
+{
+    return !value ? otherwise : value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+int wf_cli_format_open(struct cli *cli, uint64_t payload_bytes, struct weft_format **out)
+{
+    const struct cli_format_options *given = &wf_cli_format_options;
+    bool layout = given->layers || given->kv_heads || given->head_dim || given->dtype;
+    uint64_t bytes = given->block_bytes ? given->block_bytes : layout ? 0 : payload_bytes;
+    if (!bytes && !layout)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "how large is a block?  Say --block-bytes, or the layout with "
+                           "--layers, --kv-heads, --head-dim and --dtype");
+    struct weft_format_spec spec = {
+        .model = given->model ? given->model : "opaque",
+        .layers = narrow(given->layers, 1),
+        .kv_heads = narrow(given->kv_heads, 1),
+        .head_dim = narrow(given->head_dim, 1),
+        .dtype = dtype_of(given->dtype),
+        .block_tokens = narrow(given->block_tokens, given->tokens ? 16 : 1),
+        .tp_rank = narrow(given->tp_rank, 0),
+        .tp_size = narrow(given->tp_size, 0),
+        .rope_theta = given->rope_theta,
+        .rope_scaling = given->rope_scaling,
+        .salt = given->salt,
+        .salt_bytes = given->salt ? strlen(given->salt) : 0,
+        .block_bytes = bytes,
+    };
+    enum weft_status status = weft_format_open(cli->weft, &spec, out);
+    return status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "the format is refused");
+}
+
+static int hex_digit(char c)
+{
+    return isdigit((unsigned char)c)    ? c - '0'
+           : isxdigit((unsigned char)c) ? tolower((unsigned char)c) - 'a' + 10
+                                        : -1;
+}
+
+/* Bytes of `text`; SIZE_MAX when it is not hex in pairs or does not fit. */
+static size_t hex_read(const char *text, uint8_t *out, size_t capacity)
+{
+    size_t length = strlen(text);
+    if (length % 2 || length / 2 > capacity)
+        return SIZE_MAX;
+    for (size_t i = 0; i < length / 2; i++) {
+        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return SIZE_MAX;
+        out[i] = (uint8_t)(high << 4 | low);
+    }
+    return length / 2;
+}
+
+static int keys_opaque(struct cli *cli, struct weft_format *format, size_t count,
+                       struct weft_key *keys)
+{
+    const char *text = wf_cli_format_options.key;
+    uint8_t identity[IDENTITY_MAX + 4];
+    size_t length = strlen(text);
+    if (strncmp(text, "hex:", 4) == 0) {
+        length = hex_read(text + 4, identity, IDENTITY_MAX);
+        if (length == SIZE_MAX || !length)
+            return wf_cli_fail(cli, CLI_USAGE,
+                               "--key %.64s: write an even number of hex digits, 1 to %d bytes",
+                               text, IDENTITY_MAX);
+    } else if (!length || length > IDENTITY_MAX) {
+        return wf_cli_fail(cli, CLI_USAGE, "--key has %zu bytes; give 1 to %d", length,
+                           IDENTITY_MAX);
+    } else {
+        memcpy(identity, text, length);
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint8_t number[4] = {(uint8_t)i, (uint8_t)(i >> 8), (uint8_t)(i >> 16), (uint8_t)(i >> 24)};
+        memcpy(identity + length, number, 4);
+        enum weft_status status = weft_key_from_bytes(format, identity, i ? length + 4 : length,
+                                                      &keys[i]);
+        if (status != WEFT_OK)
+            return wf_cli_fail_status(cli, status, "the key is refused");
+    }
+    return CLI_OK;
+}
+
+static int tokens_read(struct cli *cli, uint32_t **out, size_t *out_count)
+{
+    const char *list = wf_cli_format_options.tokens;
+    char *text = NULL;
+    size_t capacity = 0, count = 0;
+    if (list[0] == '@') {
+        FILE *file = fopen(list + 1, "r");
+        ssize_t length = file ? getdelim(&text, &capacity, '\0', file) : -1;
+        if (file)
+            fclose(file);
+        if (length < 0) {
+            free(text);
+            return wf_cli_fail(cli, CLI_SYSTEM, "cannot read tokens from %s: %s", list + 1,
+                               errno ? strerror(errno) : "it is empty");
+        }
+    } else {
+        text = strdup(list);
+    }
+    size_t most = text ? strlen(text) / 2 + 1 : 0;
+    uint32_t *tokens = wf_cli_alloc(most * sizeof *tokens);
+    int code = CLI_OK;
+    for (char *p = text; p && *p && code == CLI_OK;) {
+        while (isspace((unsigned char)*p) || *p == ',')
+            p++;
+        if (!*p)
+            break;
+        char *end;
+        errno = 0;
+        unsigned long long value = strtoull(p, &end, 10);
+        if (end == p || errno || value > UINT32_MAX || *p == '-' || count == TOKENS_MAX)
+            code =
+                wf_cli_fail(cli, CLI_USAGE,
+                            "token %zu is '%.20s'; write numbers of 32 bits, parted by commas or "
+                            "blanks, at most %u",
+                            count, p, TOKENS_MAX);
+        else
+            tokens[count++] = (uint32_t)value;
+        p = end;
+    }
+    free(text);
+    if (code != CLI_OK) {
+        free(tokens);
+        return code;
+    }
+    *out = tokens;
+    *out_count = count;
+    return CLI_OK;
+}
+
+static int keys_of_tokens(struct cli *cli, struct weft_format *format, struct weft_key **out,
+                          size_t *out_count)
+{
+    uint32_t *tokens = NULL;
+    size_t token_count = 0;
+    int code = tokens_read(cli, &tokens, &token_count);
+    if (code != CLI_OK)
+        return code;
+    size_t block_tokens = narrow(wf_cli_format_options.block_tokens, 16);
+    size_t count = token_count / block_tokens;
+    if (!count) {
+        code = wf_cli_fail(cli, CLI_USAGE, "%zu tokens are less than one block of %zu", token_count,
+                           block_tokens);
+    } else {
+        *out = wf_cli_alloc(count * sizeof **out);
+        *out_count = count;
+        enum weft_status status = weft_keys_from_tokens(format, NULL, tokens, token_count, NULL,
+                                                        *out);
+        if (status != WEFT_OK) {
+            free(*out);
+            code = wf_cli_fail_status(cli, status, "the tokens are refused");
+        }
+    }
+    free(tokens);
+    return code;
+}
+
+int wf_cli_keys(struct cli *cli, struct weft_format *format, size_t count, struct weft_key **out,
+                size_t *out_count)
+{
+    const struct cli_format_options *given = &wf_cli_format_options;
+    if (!!given->key + !!given->raw_key + !!given->tokens != 1)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "say which block with one of --key, --raw-key, --tokens");
+    if (given->tokens)
+        return keys_of_tokens(cli, format, out, out_count);
+    struct weft_key *keys = wf_cli_alloc(count * sizeof *keys);
+    int code = CLI_OK;
+    if (given->key)
+        code = keys_opaque(cli, format, count, keys);
+    else if (count != 1 || hex_read(given->raw_key, keys->bytes, sizeof keys->bytes) != 32)
+        code = wf_cli_fail(cli, CLI_USAGE,
+                           "--raw-key names one block with 64 hex digits; it has %zu%s",
+                           strlen(given->raw_key), count != 1 ? ", and more blocks are meant" : "");
+    if (code != CLI_OK) {
+        free(keys);
+        return code;
+    }
+    *out = keys;
+    *out_count = count;
+    return CLI_OK;
+}

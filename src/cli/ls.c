@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft ls: what the node holds.
+ */
+#include <string.h>
+
+#include "cli/commands.h"
+
+static uint64_t limit;
+
+static const struct cli_word words[] = {
+    {"blocks", "blocks with key, size, place in the chain, age"},
+    {"sessions", "open sessions with state and chain"},
+    {"domains", "domains with quota and use (others only for the node's own user)"},
+    {"regions", "named and private regions"},
+    {"formats", "the layouts that clients have registered"},
+    {NULL},
+};
+
+static const struct cli_option options[] = {
+    {"limit", CLI_NUMBER, "N", &limit, "at most so many (all)"},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "who is decoding",
+    "weft ls sessions",
+    "the largest blocks",
+    "weft ls blocks --json | jq '.blocks | sort_by(-.bytes) | .[:10]'",
+    NULL,
+};
+
+/* The list inside an answer: its first array. */
+static json_t *list_of(json_t *answer, const char *what)
+{
+    json_t *list = json_object_get(answer, what);
+    const char *key;
+    json_t *value;
+    if (json_is_array(list))
+        return list;
+    json_object_foreach (answer, key, value)
+        if (json_is_array(value))
+            return value;
+    return NULL;
+}
+
+static int run(struct cli *cli)
+{
+    int which = wf_cli_choose(cli);
+    if (which < 0)
+        return CLI_USAGE;
+    if (cli->word_count > 1)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
+    int code = wf_cli_connect(cli);
+    if (code != CLI_OK)
+        return code;
+    json_t *answer;
+    code = wf_cli_query(cli, words[which].name, 0, &answer);
+    if (code != CLI_OK)
+        return code;
+    json_t *list = list_of(answer, words[which].name);
+    while (limit && list && json_array_size(list) > limit)
+        json_array_remove(list, json_array_size(list) - 1);
+    if (cli->json) {
+        wf_cli_json_print(answer);
+        return CLI_OK;
+    }
+    if (list && json_array_size(list))
+        wf_cli_table_print(list, stdout);
+    else
+        printf("no %s\n", words[which].name);
+    json_decref(answer);
+    return CLI_OK;
+}
+
+const struct cli_command wf_cmd_ls = {
+    .name = "ls",
+    .summary = "list blocks, sessions, domains, regions or formats",
+    .synopsis = "blocks|sessions|domains|regions|formats",
+    .about = "Lists what the node holds.  A domain sees its own things only.",
+    .words = words,
+    .options = options,
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft put: a file, cut into blocks, into the node.
+ *
+ * The blocks form one chain.  A batch at a time is reserved, filled from the input where it lies
+ * and committed; what does not fit ends the chain there, since nothing can follow a block that is
+ * missing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+
+#define STDIN_MAX ((size_t)4 << 30)
+#define BATCH_BYTES ((size_t)64 << 20)
+
+static bool pad;
+
+static const struct cli_option options[] = {
+    {"pad", CLI_FLAG, NULL, &pad, "fill the last block up with zeros"},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "one block of any size, named by yourself",
+    "weft put --key 'conversation 17' kv.bin",
+    "a file as a chain of blocks of 2 MiB",
+    "weft put --key prompt-4f2a --block-bytes 2MiB kv.bin",
+    "from a pipe, the last block filled up",
+    "zcat kv.gz | weft put --key nightly --block-bytes 1MiB --pad -",
+    "a model's blocks, named by their tokens",
+    "weft put --model llama-3-8b@7f3c --layers 32 --kv-heads 8 --head-dim 128 --dtype bf16 "
+    "--tokens @prompt.tokens kv.bin",
+    NULL,
+};
+
+struct input {
+    uint8_t *data;
+    size_t bytes;
+    bool mapped;
+};
+
+struct tally {
+    size_t stored, existing, full;
+};
+
+static int input_pipe(struct cli *cli, struct input *in)
+{
+    size_t capacity = 1 << 20;
+    in->data = wf_cli_alloc(capacity);
+    for (;;) {
+        ssize_t got = read(STDIN_FILENO, in->data + in->bytes, capacity - in->bytes);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return wf_cli_fail(cli, CLI_SYSTEM, "cannot read from stdin: %s", strerror(errno));
+        if (got == 0)
+            return CLI_OK;
+        in->bytes += (size_t)got;
+        if (in->bytes < capacity)
+            continue;
+        capacity *= 2;
+        uint8_t *larger = capacity <= STDIN_MAX ? realloc(in->data, capacity) : NULL;
+        if (!larger)
+            return wf_cli_fail(
+                cli, CLI_SYSTEM,
+                "stdin has more than %zu bytes, which is all that is kept of a pipe; put it in a "
+                "file",
+                in->bytes);
+        in->data = larger;
+    }
+}
+
+static int input_open(struct cli *cli, const char *path, struct input *in)
+{
+    if (strcmp(path, "-") == 0)
+        return input_pipe(cli, in);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat about;
+    if (fd < 0 || fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) {
+        const char *why = fd < 0 ? strerror(errno) : "it is not a regular file; pipe it in with -";
+        if (fd >= 0)
+            close(fd);
+        return wf_cli_fail(cli, CLI_SYSTEM, "cannot read %s: %s", path, why);
+    }
+    in->bytes = (size_t)about.st_size;
+    if (in->bytes) {
+        void *map = mmap(NULL, in->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+        in->mapped = map != MAP_FAILED;
+        in->data = in->mapped ? map : NULL;
+    }
+    int saved = errno;
+    close(fd);
+    if (in->bytes && !in->data)
+        return wf_cli_fail(cli, CLI_SYSTEM, "cannot map %s: %s", path, strerror(saved));
+    return CLI_OK;
+}
+
+static void input_close(struct input *in)
+{
+    if (in->mapped)
+        munmap(in->data, in->bytes);
+    else
+        free(in->data);
+}
+
+/* One batch from block `first`.  `*more` turns false when the chain cannot go on. */
+static int batch_put(struct cli *cli, struct weft_format *format, const struct input *in,
+                     const struct weft_key *keys, size_t first, size_t count, struct tally *tally,
+                     bool *more)
+{
+    struct weft_slot slots[WEFT_BATCH_MAX];
+    size_t block_bytes = weft_format_block_bytes(format);
+    enum weft_status status = weft_reserve_keys(format, first ? &keys[first - 1] : NULL,
+                                                &keys[first], count, WEFT_CHAINED, slots);
+    if (status == WEFT_FULL || (status == WEFT_E_PARENT && first)) {
+        tally->full += count;
+        *more = false;
+        return CLI_OK;
+    }
+    if (status != WEFT_OK)
+        return wf_cli_fail_status(cli, status, "cannot reserve");
+    for (size_t i = 0; i < count; i++) {
+        if (slots[i].status != WEFT_OK)
+            continue;
+        size_t at = (first + i) * block_bytes;
+        size_t part = in->bytes - at < block_bytes ? in->bytes - at : block_bytes;
+        memcpy(slots[i].data, in->data + at, part);
+        memset((uint8_t *)slots[i].data + part, 0, block_bytes - part);
+    }
+    status = weft_commit_slots(format, slots, count);
+    if (status != WEFT_OK)
+        return wf_cli_fail_status(cli, status, "cannot commit");
+    for (size_t i = 0; i < count; i++) {
+        tally->stored += slots[i].status == WEFT_OK;
+        tally->existing += slots[i].status == WEFT_EXISTS;
+        if (slots[i].status != WEFT_OK && slots[i].status != WEFT_EXISTS) {
+            tally->full++;
+            *more = false;
+        }
+    }
+    return CLI_OK;
+}
+
+static int report(struct cli *cli, const struct tally *tally, const struct weft_key *keys,
+                  size_t count, size_t block_bytes)
+{
+    char first[65], last[65], size[32];
+    wf_cli_hex(keys[0].bytes, 32, first);
+    wf_cli_hex(keys[count - 1].bytes, 32, last);
+    if (cli->json) {
+        json_t *answer = json_object();
+        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)count));
+        wf_cli_json_set(answer, "stored", json_integer((json_int_t)tally->stored));
+        wf_cli_json_set(answer, "existing", json_integer((json_int_t)tally->existing));
+        wf_cli_json_set(answer, "full", json_integer((json_int_t)tally->full));
+        wf_cli_json_set(answer, "block_bytes", json_integer((json_int_t)block_bytes));
+        wf_cli_json_set(answer, "first_key", json_string(first));
+        wf_cli_json_set(answer, "last_key", json_string(last));
+        wf_cli_json_print(answer);
+    } else {
+        printf(
+            "%zu of %zu blocks of %s stored, %zu were there already\nfirst key %s\nlast key  %s\n",
+            tally->stored, count, wf_cli_size(block_bytes, size, sizeof size), tally->existing,
+            first, last);
+    }
+    if (!tally->full)
+        return CLI_OK;
+    fprintf(stderr,
+            "weft put: no room for the last %zu blocks: what could go is pinned or in use; free "
+            "some or enlarge the pool\n",
+            tally->full);
+    return tally->stored || tally->existing ? CLI_MISS : CLI_REFUSED;
+}
+
+static int put_input(struct cli *cli, const struct input *in)
+{
+    if (!in->bytes)
+        return wf_cli_fail(cli, CLI_USAGE, "the input is empty; a block has at least one byte");
+    struct weft_format *format;
+    int code = wf_cli_format_open(cli, in->bytes, &format);
+    if (code != CLI_OK)
+        return code;
+    size_t block_bytes = weft_format_block_bytes(format);
+    size_t count = (in->bytes + block_bytes - 1) / block_bytes, key_count = 0;
+    struct weft_key *keys = NULL;
+    struct tally tally = {0};
+    if (in->bytes % block_bytes && !pad)
+        code = wf_cli_fail(
+            cli, CLI_USAGE,
+            "the input has %zu bytes, which is no multiple of the block's %zu; cut it, or say "
+            "--pad",
+            in->bytes, block_bytes);
+    else
+        code = wf_cli_keys(cli, format, count, &keys, &key_count);
+    if (code == CLI_OK && key_count != count)
+        code = wf_cli_fail(cli, CLI_USAGE,
+                           "the input is %zu blocks, the tokens name %zu; give both the same "
+                           "length",
+                           count, key_count);
+    size_t batch = BATCH_BYTES / block_bytes;
+    batch = batch < 1 ? 1 : batch > WEFT_BATCH_MAX ? WEFT_BATCH_MAX : batch;
+    bool more = true;
+    struct cli_progress progress;
+    wf_cli_progress_init(&progress, "put");
+    for (size_t at = 0; code == CLI_OK && at < count; at += batch) {
+        size_t part = count - at < batch ? count - at : batch;
+        if (more)
+            code = batch_put(cli, format, in, keys, at, part, &tally, &more);
+        else
+            tally.full += part;
+        wf_cli_progress_step(&progress, (double)at / (double)count, "");
+    }
+    wf_cli_progress_fini(&progress);
+    if (code == CLI_OK)
+        code = report(cli, &tally, keys, count, block_bytes);
+    free(keys);
+    weft_format_close(format);
+    return code;
+}
+
+static int run(struct cli *cli)
+{
+    if (cli->word_count != 1)
+        return wf_cli_fail(cli, CLI_USAGE, "name one file, or - for stdin");
+    struct input in = {0};
+    int code = input_open(cli, cli->words[0], &in);
+    if (code == CLI_OK)
+        code = wf_cli_connect(cli);
+    if (code == CLI_OK)
+        code = put_input(cli, &in);
+    input_close(&in);
+    return code;
+}
+
+const struct cli_command wf_cmd_put = {
+    .name = "put",
+    .summary = "store a file or stdin as blocks",
+    .synopsis = "FILE|-",
+    .about = "Cuts the input into blocks and stores them as one chain.  A block that is there "
+             "already is not sent again.\n\n"
+             "With --key, block 0 is named by the identity that you give, block i by the identity "
+             "followed by i as four little-endian bytes.  With --tokens, each block is named by "
+             "its tokens and all before them, as an engine names it.  Without --block-bytes or a "
+             "layout the whole input is one block.\n\n"
+             "Exits with 1 when only a first part of the chain found room.",
+    .options = options,
+    .groups = {wf_cli_key_group, wf_cli_format_group},
+    .examples = examples,
+    .run = run,
+};

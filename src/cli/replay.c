@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft replay: a request trace against a live node, every byte of every hit checked.
+ *
+ * The parent connects to nobody while clients run: each client is a process of its own, forked
+ * before it connects, so that the node sees what it sees from as many engines.
+ */
+#include "cli/replay.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+
+struct replay_options wf_replay_options = {
+    .format = "mooncake", .speed = "max", .bytes_per_token = 256, .clients = 1, .patience_s = 30};
+
+static const struct cli_option options[] = {
+    {"trace", CLI_TEXT, "FILE", &wf_replay_options.trace, "the trace, JSON lines"},
+    {"format", CLI_TEXT, "mooncake|qwen", &wf_replay_options.format,
+     "what its lines are (mooncake)"},
+    {"pool", CLI_SIZE, "SIZE", &wf_replay_options.pool_bytes,
+     "start a node of its own with such a pool"},
+    {"bytes-per-token", CLI_NUMBER, "N", &wf_replay_options.bytes_per_token,
+     "KV bytes of a token; a block is 512 tokens (qwen: 16) of them (256)"},
+    {"speed", CLI_TEXT, "SPEED", &wf_replay_options.speed,
+     "max, realtime, or a factor like 10x on the trace's clock (max)"},
+    {"clients", CLI_NUMBER, "N", &wf_replay_options.clients, "client processes (1)"},
+    {"requests", CLI_NUMBER, "N", &wf_replay_options.requests_max,
+     "stop after about so many (all)"},
+    {"strict", CLI_FLAG, NULL, &wf_replay_options.strict, "stop at the first malformed line"},
+    {"patience", CLI_NUMBER, "SECONDS", &wf_replay_options.patience_s,
+     "how long to wait for a node that went away (30)"},
+    {"details", CLI_FLAG, NULL, &wf_replay_options.details, "more figures, under \"details\""},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "a production trace through a node of 512 MiB, by two clients, as fast as it goes",
+    "weft replay --trace mooncake_conversation.jsonl --pool 512MB --bytes-per-token 256 --clients "
+    "2 --json",
+    "against the node that runs here, ten times as fast as it was",
+    "weft replay --trace trace.jsonl --speed 10x --clients 8",
+    "a trace with short blocks, where no line may be malformed",
+    "weft replay --trace qwen.jsonl --format qwen --strict --pool 4GB",
+    NULL,
+};
+
+static uint64_t read_counter(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static int options_check(struct cli *cli)
+{
+    struct replay_options *given = &wf_replay_options;
+    if (cli->word_count)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "'%s' is one word too many; the trace goes after --trace",
+                           cli->words[0]);
+    if (!given->trace)
+        return wf_cli_fail(cli, CLI_USAGE, "name the trace with --trace FILE");
+    struct stat about;
+    if (stat(given->trace, &about) != 0 || !S_ISREG(about.st_mode))
+        return wf_cli_fail(cli, CLI_SYSTEM, "cannot read %s: %s", given->trace,
+                           errno ? strerror(errno) : "every client reads it, so it must be a file");
+    wf_trace_format_of(given->format, &given->trace_format);
+    if (!given->clients || given->clients > REPLAY_CLIENTS_MAX)
+        return wf_cli_fail(cli, CLI_USAGE, "--clients is %llu; give 1 to %d",
+                           (unsigned long long)given->clients, REPLAY_CLIENTS_MAX);
+    if (!given->bytes_per_token || given->bytes_per_token > (1u << 22))
+        return wf_cli_fail(cli, CLI_USAGE, "--bytes-per-token is %llu; give 1 to 4194304",
+                           (unsigned long long)given->bytes_per_token);
+    char *end;
+    given->speed_factor = strtod(given->speed, &end);
+    if (strcmp(given->speed, "max") == 0)
+        given->speed_factor = 0;
+    else if (strcmp(given->speed, "realtime") == 0)
+        given->speed_factor = 1;
+    else if (end == given->speed || strcmp(end, "x") != 0 || !(given->speed_factor > 0))
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "--speed is '%s'; it is max, realtime, or a factor like 10x",
+                           given->speed);
+    return CLI_OK;
+}
+
+static double hit_rate(const struct replay_shared *shared)
+{
+    uint64_t asked = read_counter(&shared->blocks_requested);
+    return asked ? (double)read_counter(&shared->blocks_hit) / (double)asked : 0;
+}
+
+/* Wait for all clients, drawing how far they are.  The worst of their exit codes. */
+static int clients_wait(struct cli *cli, struct replay_shared *shared, const pid_t *clients,
+                        uint64_t count)
+{
+    struct stat about;
+    double size = stat(wf_replay_options.trace, &about) == 0 && about.st_size
+                      ? (double)about.st_size
+                      : 1;
+    struct cli_progress progress;
+    wf_cli_progress_init(&progress, "replay");
+    bool ended[REPLAY_CLIENTS_MAX] = {false};
+    int worst = CLI_OK;
+    for (uint64_t left = count; left;) {
+        for (uint64_t i = 0; i < count; i++) {
+            int how;
+            if (ended[i] || waitpid(clients[i], &how, WNOHANG) != clients[i])
+                continue;
+            ended[i] = true;
+            left--;
+            int code = WIFEXITED(how) ? WEXITSTATUS(how) : CLI_SYSTEM;
+            if (WIFSIGNALED(how)) {
+                wf_cli_progress_fini(&progress);
+                fprintf(stderr, "weft %s: client %llu died of signal %d; its request is lost\n",
+                        cli->command->name, (unsigned long long)i, WTERMSIG(how));
+            }
+            worst = code > worst ? code : worst;
+        }
+        char note[96];
+        snprintf(note, sizeof note, "%llu requests, %.1f %% of blocks hit",
+                 (unsigned long long)read_counter(&shared->requests), 100 * hit_rate(shared));
+        wf_cli_progress_step(&progress, (double)read_counter(&shared->offset) / size, note);
+        if (left)
+            usleep(5000);
+    }
+    wf_cli_progress_fini(&progress);
+    return worst;
+}
+
+static json_t *details_json(const struct replay_shared *shared, double elapsed_s)
+{
+    json_t *out = json_object();
+    const struct {
+        const char *name;
+        const _Atomic uint64_t *counter;
+    } all[] = {{"blocks_put", &shared->puts},          {"blocks_existing", &shared->existing},
+               {"blocks_full", &shared->full},         {"blocks_orphaned", &shared->orphaned},
+               {"blocks_vanished", &shared->vanished}, {"lines_malformed", &shared->malformed},
+               {"node_losses", &shared->node_losses},  {"hint_failures", &shared->hint_failures},
+               {"late_us_max", &shared->late_us_max}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        wf_cli_json_set(out, all[i].name, json_integer((json_int_t)read_counter(all[i].counter)));
+    double block = wf_trace_block_tokens(wf_replay_options.trace_format) *
+                   (double)wf_replay_options.bytes_per_token;
+    wf_cli_json_set(out, "elapsed_s", wf_cli_json_real(elapsed_s, 3));
+    wf_cli_json_set(
+        out, "read_gbps",
+        wf_cli_json_real((double)read_counter(&shared->blocks_hit) * block / elapsed_s / 1e9, 3));
+    wf_cli_json_set(out, "written_gbps",
+                    wf_cli_json_real((double)read_counter(&shared->puts) * block / elapsed_s / 1e9,
+                                     3));
+    return out;
+}
+
+static void report(struct cli *cli, const struct replay_shared *shared, double elapsed_s)
+{
+    uint64_t requests = read_counter(&shared->requests),
+             asked = read_counter(&shared->blocks_requested);
+    uint64_t hit = read_counter(&shared->blocks_hit), wrong = read_counter(&shared->wrong_bytes);
+    double gets_per_s = (double)hit / elapsed_s;
+    double puts_per_s = (double)read_counter(&shared->puts) / elapsed_s;
+    if (cli->json) {
+        json_t *out = json_object();
+        wf_cli_json_set(out, "requests", json_integer((json_int_t)requests));
+        wf_cli_json_set(out, "blocks_requested", json_integer((json_int_t)asked));
+        wf_cli_json_set(out, "blocks_hit", json_integer((json_int_t)hit));
+        wf_cli_json_set(out, "hit_rate", wf_cli_json_real(hit_rate(shared), 6));
+        wf_cli_json_set(out, "wrong_bytes", json_integer((json_int_t)wrong));
+        wf_cli_json_set(out, "gets_per_s", wf_cli_json_real(gets_per_s, 1));
+        wf_cli_json_set(out, "puts_per_s", wf_cli_json_real(puts_per_s, 1));
+        if (wf_replay_options.details)
+            wf_cli_json_set(out, "details", details_json(shared, elapsed_s));
+        wf_cli_json_print(out);
+        return;
+    }
+    char bar[4 * 40 + 1];
+    wf_cli_bar(hit_rate(shared), 40, bar);
+    printf("%s  %.2f %% of blocks hit\n\n", bar, 100 * hit_rate(shared));
+    printf("%llu requests in %.2f s by %llu clients\n", (unsigned long long)requests, elapsed_s,
+           (unsigned long long)wf_replay_options.clients);
+    printf("%llu blocks asked for, %llu read and checked, %llu wrong bytes\n",
+           (unsigned long long)asked, (unsigned long long)hit, (unsigned long long)wrong);
+    printf("%.0f gets/s, %.0f puts/s\n", gets_per_s, puts_per_s);
+    if (wf_replay_options.details) {
+        json_t *details = details_json(shared, elapsed_s);
+        putchar('\n');
+        wf_cli_tree_print(details, 0, stdout);
+        json_decref(details);
+    }
+}
+
+/* What the user should know besides the figures. */
+static void remarks(const struct replay_shared *shared)
+{
+    if (atomic_load_explicit(&shared->said, memory_order_acquire) == 2)
+        fprintf(stderr, "weft replay: %s\n", shared->sentence);
+    uint64_t malformed = read_counter(&shared->malformed),
+             losses = read_counter(&shared->node_losses);
+    if (malformed)
+        fprintf(stderr, "weft replay: %llu malformed lines were %s\n",
+                (unsigned long long)malformed,
+                wf_replay_options.strict ? "found; --strict stops there" : "skipped");
+    if (losses)
+        fprintf(stderr, "weft replay: the node was lost %llu times and found again\n",
+                (unsigned long long)losses);
+    uint64_t full = read_counter(&shared->full);
+    if (full)
+        fprintf(stderr,
+                "weft replay: %llu blocks found no room and were not stored; a larger --pool keeps "
+                "them\n",
+                (unsigned long long)full);
+    uint64_t wrong = read_counter(&shared->wrong_bytes);
+    if (wrong)
+        fprintf(stderr, "weft replay: %llu bytes were not what was stored\n",
+                (unsigned long long)wrong);
+}
+
+static int clients_run(struct cli *cli, struct replay_shared *shared)
+{
+    pid_t clients[REPLAY_CLIENTS_MAX];
+    uint64_t count = 0;
+    int code = CLI_OK;
+    fflush(NULL);
+    while (count < wf_replay_options.clients && code == CLI_OK) {
+        clients[count] = fork();
+        if (clients[count] == 0)
+            _exit(wf_replay_client(cli, shared));
+        if (clients[count] < 0)
+            code = wf_cli_fail(cli, CLI_SYSTEM,
+                               "no process for client %llu: %s; ask for fewer --clients",
+                               (unsigned long long)count, strerror(errno));
+        else
+            count++;
+    }
+    if (code != CLI_OK)
+        atomic_store_explicit(&shared->stop, 1, memory_order_relaxed);
+    siginfo_t ended = {0};
+    while (atomic_load_explicit(&shared->ready, memory_order_acquire) < count && !ended.si_pid) {
+        usleep(500);
+        waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT);
+    }
+    shared->start_s = wf_cli_now_s();
+    atomic_store_explicit(&shared->go, 1, memory_order_release);
+    int worst = clients_wait(cli, shared, clients, count);
+    double elapsed_s = wf_cli_now_s() - shared->start_s;
+    if (code != CLI_OK)
+        return code;
+    if (worst == CLI_OK || read_counter(&shared->requests))
+        report(cli, shared, elapsed_s > 0 ? elapsed_s : 1e-9);
+    remarks(shared);
+    return read_counter(&shared->wrong_bytes) ? CLI_WRONG : worst;
+}
+
+static int run(struct cli *cli)
+{
+    errno = 0;
+    int code = options_check(cli);
+    if (code != CLI_OK)
+        return code;
+    struct cli_node node;
+    bool own = wf_replay_options.pool_bytes != 0;
+    uint64_t pool_bytes = own ? wf_replay_options.pool_bytes : (uint64_t)1 << 30;
+    code = wf_cli_node_reach(cli, own, pool_bytes, &node);
+    if (code != CLI_OK)
+        return code;
+    weft_close(cli->weft); /* it was the proof that a node answers; the clients make their own */
+    cli->weft = NULL;
+    struct replay_shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
+                                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        code = wf_cli_fail(cli, CLI_SYSTEM, "no shared memory for the counters: %s",
+                           strerror(errno));
+    else
+        code = clients_run(cli, shared);
+    wf_cli_node_stop(&node);
+    return code;
+}
+
+const struct cli_command wf_cmd_replay = {
+    .name = "replay",
+    .summary = "drive a node with a request trace and check every byte",
+    .synopsis = "--trace FILE",
+    .about = "Plays the requests of a trace against a node: of each prompt, what is there is "
+             "pinned and every byte of it checked, the rest is reserved, filled and committed.  A "
+             "payload is made from its key and its place in the chain, so a block that is torn, "
+             "stale or another's is found out.  Clients are processes; they take requests in the "
+             "trace's order.\n\n"
+             "Without a node that answers, or with --pool, it starts a weftd of its own and stops "
+             "it at the end.  A full pool is no mistake: what finds no room is counted and the "
+             "request goes on.  When the node goes away, requests begin again once it is back, up "
+             "to --patience.\n\n"
+             "hit_rate is blocks_hit / blocks_requested; gets and puts are blocks.  Exits with 5 "
+             "when wrong bytes were found.",
+    .options = options,
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft rm: drop a block and everything that extends it.
+ */
+#include <stdlib.h>
+
+#include "cli/commands.h"
+
+static const char *const examples[] = {
+    "a chain, by the identity of its first block",
+    "weft rm --key prompt-4f2a --block-bytes 2MiB",
+    "a block that weft ls blocks showed",
+    "weft rm --raw-key 3f0c…d1 --block-bytes 2MiB",
+    NULL,
+};
+
+static int run(struct cli *cli)
+{
+    if (cli->word_count)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many; name the block with --key",
+                           cli->words[0]);
+    int code = wf_cli_connect(cli);
+    if (code != CLI_OK)
+        return code;
+    struct weft_format *format;
+    code = wf_cli_format_open(cli, 0, &format);
+    if (code != CLI_OK)
+        return code;
+    struct weft_key *keys = NULL;
+    size_t count = 0, removed = 0;
+    code = wf_cli_keys(cli, format, 1, &keys, &count);
+    enum weft_status status = WEFT_OK;
+    if (code == CLI_OK) {
+        /* With tokens, the first block and so the whole chain. */
+        status = weft_remove(format, &keys[0], &removed);
+        if (status == WEFT_MISS)
+            code = CLI_MISS;
+        else if (status != WEFT_OK)
+            code = wf_cli_fail_status(cli, status, "cannot drop it");
+    }
+    if ((code == CLI_OK || code == CLI_MISS) && status >= 0 && keys) {
+        if (cli->json) {
+            json_t *answer = json_object();
+            wf_cli_json_set(answer, "removed", json_integer((json_int_t)removed));
+            wf_cli_json_print(answer);
+        } else if (code == CLI_MISS) {
+            puts("no such block");
+        } else {
+            printf("%zu blocks dropped\n", removed);
+        }
+    }
+    free(keys);
+    weft_format_close(format);
+    return code;
+}
+
+const struct cli_command wf_cmd_rm = {
+    .name = "rm",
+    .summary = "drop a block and everything that extends it",
+    .synopsis = "",
+    .about = "Drops the block and all blocks that have it as parent, directly or not.  When one of "
+             "them is pinned or in use, nothing is dropped and the exit code is 4.  With --tokens "
+             "it is the first block that is dropped, and so the whole chain.",
+    .groups = {wf_cli_key_group, wf_cli_format_group},
+    .examples = examples,
+    .run = run,
+};

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft status: what the node has, holds and did.
+ */
+#include <string.h>
+
+#include "cli/commands.h"
+
+static const char *const examples[] = {
+    "how full the pool is, and how often a look-up hits",
+    "weft status",
+    "is a node up?  The exit code says it",
+    "weft status --json > /dev/null",
+    NULL,
+};
+
+static uint64_t number(const json_t *object, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(object, key));
+}
+
+static void pool_print(const json_t *pool)
+{
+    char bar[4 * 40 + 1], used[32], all[32];
+    uint64_t bytes = number(pool, "bytes"), used_bytes = number(pool, "used_bytes");
+    wf_cli_bar(bytes ? (double)used_bytes / (double)bytes : 0, 40, bar);
+    printf("%-8s %s  %s of %s, %s pages\n", json_string_value(json_object_get(pool, "name")), bar,
+           wf_cli_size(used_bytes, used, sizeof used), wf_cli_size(bytes, all, sizeof all),
+           json_string_value(json_object_get(pool, "pages")));
+}
+
+static void domain_print(const json_t *domain)
+{
+    char used[32], quota[32];
+    uint64_t quota_bytes = number(domain, "quota_bytes");
+    printf("%-16s %10s %10s %9llu %8llu %7.1f %% %9llu %9llu %8llu\n",
+           json_string_value(json_object_get(domain, "name")),
+           wf_cli_size(number(domain, "used_bytes"), used, sizeof used),
+           quota_bytes ? wf_cli_size(quota_bytes, quota, sizeof quota) : "-",
+           (unsigned long long)number(domain, "blocks"),
+           (unsigned long long)number(domain, "clients"),
+           100 * json_number_value(json_object_get(domain, "hit_rate")),
+           (unsigned long long)number(domain, "puts"),
+           (unsigned long long)number(domain, "deduplicated"),
+           (unsigned long long)number(domain, "full"));
+}
+
+static int run(struct cli *cli)
+{
+    if (cli->word_count)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[0]);
+    int code = wf_cli_connect(cli);
+    json_t *status;
+    if (code == CLI_OK)
+        code = wf_cli_query(cli, "status", 0, &status);
+    if (code != CLI_OK)
+        return code;
+    if (cli->json) {
+        wf_cli_json_print(status);
+        return CLI_OK;
+    }
+    const char *version = json_string_value(json_object_get(status, "version"));
+    const char *socket = json_string_value(json_object_get(status, "socket"));
+    printf("weftd %s, pid %llu, up %.0f s, %s%s\n\n", version ? version : "?",
+           (unsigned long long)number(status, "pid"),
+           json_number_value(json_object_get(status, "uptime_s")), socket ? socket : "",
+           json_is_true(json_object_get(status, "draining")) ? ", draining" : "");
+    if (json_object_get(status, "pool"))
+        pool_print(json_object_get(status, "pool"));
+    printf("%llu clients, %llu sessions\n\n", (unsigned long long)number(status, "clients"),
+           (unsigned long long)number(status, "sessions"));
+    printf("%-16s %10s %10s %9s %8s %9s %9s %9s %8s\n", "domain", "used", "quota", "blocks",
+           "clients", "hit rate", "puts", "dedup", "full");
+    size_t index;
+    json_t *domain;
+    json_array_foreach (json_object_get(status, "domains"), index, domain)
+        domain_print(domain);
+    json_decref(status);
+    return CLI_OK;
+}
+
+const struct cli_command wf_cmd_status = {
+    .name = "status",
+    .summary = "what the node has, holds and did",
+    .synopsis = "",
+    .about =
+        "Shows the pool, the clients and every domain that the caller may see: the node's own user "
+        "sees all, others their own.  hit rate is pins that found their block / pins that were "
+        "tried.",
+    .examples = examples,
+    .run = run,
+};

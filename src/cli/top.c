@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft top: the node, live.
+ *
+ * Asks for "status" once an interval and shows differences: what the node did since the last look,
+ * not since it began.  A node that goes away is shown as such and asked again.  With --json, or
+ * with --count where there is no terminal, a sample is a line instead of a screen.
+ */
+#include <ncurses.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+
+#define HISTORY 120
+#define DOMAINS_MAX 64
+
+static double interval_s = 1;
+static uint64_t count;
+
+static const struct cli_option options[] = {
+    {"interval", CLI_REAL, "SECONDS", &interval_s, "time between two looks (1)"},
+    {"count", CLI_NUMBER, "N", &count, "end after so many samples (never)"},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "watch the node; q ends it, space stops the picture, + and - change the interval",
+    "weft top",
+    "a sample a second as JSON lines, for a graph",
+    "weft top --json --interval 1",
+    NULL,
+};
+
+/* Counters of one domain, or of their sum, at one look. */
+struct counters {
+    char name[64];
+    uint64_t used_bytes, quota_bytes, blocks, clients, sessions;
+    uint64_t pins, misses, matches, puts, put_bytes, bytes_pinned, evicted, full;
+};
+
+struct look {
+    double at_s;
+    bool answers, has_pool;
+    char version[32], socket[108], why[256], pages[16];
+    uint64_t pid, uptime_s, pool_bytes, pool_used;
+    struct counters sum, domains[DOMAINS_MAX];
+    int domain_count;
+};
+
+struct rates {
+    double pins, puts, matches, evicted, read_gbps, written_gbps, hit_rate;
+    bool looked; /* hit_rate means something: there were pins or misses */
+};
+
+static uint64_t number(const json_t *object, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(object, key));
+}
+
+static void text(const json_t *object, const char *key, char *out, size_t capacity)
+{
+    const char *value = json_string_value(json_object_get(object, key));
+    snprintf(out, capacity, "%s", value ? value : "");
+}
+
+static void domain_read(const json_t *from, struct counters *to)
+{
+    text(from, "name", to->name, sizeof to->name);
+    to->used_bytes = number(from, "used_bytes");
+    to->quota_bytes = number(from, "quota_bytes");
+    to->blocks = number(from, "blocks");
+    to->clients = number(from, "clients");
+    to->sessions = number(from, "sessions");
+    to->pins = number(from, "pins");
+    to->misses = number(from, "misses");
+    to->matches = number(from, "matches");
+    to->puts = number(from, "puts");
+    to->put_bytes = number(from, "put_bytes");
+    to->bytes_pinned = number(from, "bytes_pinned");
+    to->full = number(from, "full");
+    const char *reason;
+    json_t *value;
+    json_object_foreach (json_object_get(from, "evicted"), reason, value)
+        to->evicted += (uint64_t)json_integer_value(value);
+}
+
+static void sum_add(struct counters *sum, const struct counters *part)
+{
+    sum->used_bytes += part->used_bytes;
+    sum->blocks += part->blocks;
+    sum->clients += part->clients;
+    sum->sessions += part->sessions;
+    sum->pins += part->pins;
+    sum->misses += part->misses;
+    sum->matches += part->matches;
+    sum->puts += part->puts;
+    sum->put_bytes += part->put_bytes;
+    sum->bytes_pinned += part->bytes_pinned;
+    sum->evicted += part->evicted;
+    sum->full += part->full;
+}
+
+/* Ask once.  Errors become part of the picture: top outlives its node. */
+static void look_take(struct cli *cli, struct look *look)
+{
+    memset(look, 0, sizeof *look);
+    look->at_s = wf_cli_now_s();
+    char *answer = NULL;
+    enum weft_status status = WEFT_OK;
+    if (!cli->weft)
+        status = weft_connect(&(struct weft_connect_options){cli->socket, cli->domain, cli->token,
+                                                             1000},
+                              &cli->weft);
+    if (status == WEFT_OK)
+        status = weft_query(cli->weft, "status", 0, &answer);
+    json_t *root = status == WEFT_OK ? json_loads(answer, 0, NULL) : NULL;
+    weft_text_free(answer);
+    if (!root) {
+        snprintf(look->why, sizeof look->why, "%s",
+                 status < 0 ? weft_last_error() : "no JSON came");
+        return;
+    }
+    look->answers = true;
+    text(root, "version", look->version, sizeof look->version);
+    text(root, "socket", look->socket, sizeof look->socket);
+    look->pid = number(root, "pid");
+    look->uptime_s = (uint64_t)json_number_value(json_object_get(root, "uptime_s"));
+    const json_t *pool = json_object_get(root, "pool");
+    look->has_pool = json_is_object(pool);
+    look->pool_bytes = number(pool, "bytes");
+    look->pool_used = number(pool, "used_bytes");
+    text(pool, "pages", look->pages, sizeof look->pages);
+    size_t index;
+    json_t *domain;
+    json_array_foreach (json_object_get(root, "domains"), index, domain) {
+        if (look->domain_count == DOMAINS_MAX)
+            break;
+        domain_read(domain, &look->domains[look->domain_count]);
+        sum_add(&look->sum, &look->domains[look->domain_count++]);
+    }
+    json_decref(root);
+}
+
+/* A counter that went back belongs to a node that began anew, and says nothing. */
+static double rate(uint64_t before, uint64_t now, double seconds)
+{
+    return now >= before && seconds > 0 ? (double)(now - before) / seconds : 0;
+}
+
+static struct rates rates_of(const struct counters *before, const struct counters *now,
+                             double seconds)
+{
+    struct rates rates = {
+        .pins = rate(before->pins, now->pins, seconds),
+        .puts = rate(before->puts, now->puts, seconds),
+        .matches = rate(before->matches, now->matches, seconds),
+        .evicted = rate(before->evicted, now->evicted, seconds),
+        .read_gbps = rate(before->bytes_pinned, now->bytes_pinned, seconds) / 1e9,
+        .written_gbps = rate(before->put_bytes, now->put_bytes, seconds) / 1e9,
+    };
+    double looked = rates.pins + rate(before->misses, now->misses, seconds);
+    rates.looked = looked > 0;
+    rates.hit_rate = rates.looked ? rates.pins / looked : 0;
+    return rates;
+}
+
+static const struct counters *same_domain(const struct look *look, const char *name)
+{
+    for (int i = 0; i < look->domain_count; i++)
+        if (strcmp(look->domains[i].name, name) == 0)
+            return &look->domains[i];
+    return NULL;
+}
+
+/* ---------------------------------------------------------------------------------------- lines */
+
+static void sample_json(const struct look *look, const struct rates *rates)
+{
+    json_t *out = json_object();
+    wf_cli_json_set(out, "answers", json_boolean(look->answers));
+    wf_cli_json_set(out, "pool_bytes", json_integer((json_int_t)look->pool_bytes));
+    wf_cli_json_set(out, "pool_used_bytes", json_integer((json_int_t)look->pool_used));
+    wf_cli_json_set(out, "blocks", json_integer((json_int_t)look->sum.blocks));
+    wf_cli_json_set(out, "clients", json_integer((json_int_t)look->sum.clients));
+    wf_cli_json_set(out, "sessions", json_integer((json_int_t)look->sum.sessions));
+    wf_cli_json_set(out, "hit_rate",
+                    rates->looked ? wf_cli_json_real(rates->hit_rate, 4) : json_null());
+    wf_cli_json_set(out, "pins_per_s", wf_cli_json_real(rates->pins, 1));
+    wf_cli_json_set(out, "puts_per_s", wf_cli_json_real(rates->puts, 1));
+    wf_cli_json_set(out, "matches_per_s", wf_cli_json_real(rates->matches, 1));
+    wf_cli_json_set(out, "evicted_per_s", wf_cli_json_real(rates->evicted, 1));
+    wf_cli_json_print(out);
+    fflush(stdout);
+}
+
+static void sample_line(const struct look *look, const struct rates *rates)
+{
+    char used[32], hit[16] = "-";
+    if (rates->looked)
+        snprintf(hit, sizeof hit, "%.1f %%", 100 * rates->hit_rate);
+    if (look->answers)
+        printf("%10s used  %8llu blocks  hit %7s  %10.0f pins/s  %8.0f puts/s  %8.0f evicted/s\n",
+               wf_cli_size(look->has_pool ? look->pool_used : look->sum.used_bytes, used,
+                           sizeof used),
+               (unsigned long long)look->sum.blocks, hit, rates->pins, rates->puts, rates->evicted);
+    else
+        printf("no answer: %s\n", look->why);
+    fflush(stdout);
+}
+
+static int lines_run(struct cli *cli)
+{
+    static struct look looks[2];
+    look_take(cli, &looks[0]);
+    if (!looks[0].answers)
+        return wf_cli_connect(cli);
+    for (uint64_t i = 1; !ferror(stdout) && (!count || i <= count); i++) {
+        usleep((useconds_t)(interval_s * 1e6));
+        struct look *now = &looks[i % 2], *before = &looks[(i + 1) % 2];
+        look_take(cli, now);
+        struct rates rates = rates_of(&before->sum, &now->sum, now->at_s - before->at_s);
+        (cli->json ? sample_json : sample_line)(now, &rates);
+    }
+    return CLI_OK;
+}
+
+/* --------------------------------------------------------------------------------------- screen */
+
+struct history {
+    double pins[HISTORY], puts[HISTORY], hits[HISTORY];
+    int filled;
+};
+
+static void history_add(struct history *history, const struct rates *rates)
+{
+    if (history->filled == HISTORY) {
+        memmove(history->pins, history->pins + 1, (HISTORY - 1) * sizeof(double));
+        memmove(history->puts, history->puts + 1, (HISTORY - 1) * sizeof(double));
+        memmove(history->hits, history->hits + 1, (HISTORY - 1) * sizeof(double));
+        history->filled--;
+    }
+    history->pins[history->filled] = rates->pins;
+    history->puts[history->filled] = rates->puts;
+    history->hits[history->filled++] = rates->hit_rate;
+}
+
+static void spark_draw(int line, const char *what, const double *values, int filled,
+                       const char *unit)
+{
+    int width = COLS - 30 < HISTORY ? COLS - 30 : HISTORY;
+    if (width < 1)
+        return;
+    int shown = filled < width ? filled : width;
+    char spark[4 * HISTORY + 1];
+    wf_cli_spark(values + filled - shown, shown, spark);
+    mvprintw(line, 0, "%-8s %10.4g %-7s ", what, filled ? values[filled - 1] : 0, unit);
+    addstr(spark);
+}
+
+static int domains_draw(int line, const struct look *before, const struct look *now)
+{
+    attron(A_BOLD);
+    mvprintw(line++, 0, "%-16s %10s %10s %8s %7s %7s %10s %9s %9s %8s", "domain", "used", "quota",
+             "blocks", "clients", "hit", "pins/s", "puts/s", "read GB/s", "evict/s");
+    attroff(A_BOLD);
+    for (int i = 0; i < now->domain_count && line < LINES - 1; i++) {
+        const struct counters *domain = &now->domains[i],
+                              *earlier = same_domain(before, domain->name);
+        struct rates rates = rates_of(earlier ? earlier : domain, domain, now->at_s - before->at_s);
+        char used[32], quota[32] = "-", hit[16] = "-";
+        if (domain->quota_bytes)
+            wf_cli_size(domain->quota_bytes, quota, sizeof quota);
+        if (rates.looked)
+            snprintf(hit, sizeof hit, "%.1f %%", 100 * rates.hit_rate);
+        mvprintw(line++, 0, "%-16.16s %10s %10s %8llu %7llu %7s %10.0f %9.0f %9.2f %8.0f",
+                 domain->name, wf_cli_size(domain->used_bytes, used, sizeof used), quota,
+                 (unsigned long long)domain->blocks, (unsigned long long)domain->clients, hit,
+                 rates.pins, rates.puts, rates.read_gbps, rates.evicted);
+    }
+    return line;
+}
+
+static void screen_draw(const struct look *before, const struct look *now,
+                        const struct history *history, bool paused)
+{
+    erase();
+    if (!now->answers) {
+        mvprintw(0, 0, "no node answers: %.*s", COLS > 20 ? COLS - 20 : 1, now->why);
+        mvprintw(2, 0, "asked again every %.1f s; q ends this", interval_s);
+        refresh();
+        return;
+    }
+    mvprintw(0, 0, "weftd %s  pid %llu  up %llu:%02llu:%02llu  %s%s", now->version,
+             (unsigned long long)now->pid, (unsigned long long)now->uptime_s / 3600,
+             (unsigned long long)now->uptime_s / 60 % 60, (unsigned long long)now->uptime_s % 60,
+             now->socket, paused ? "  [stopped]" : "");
+    char bar[4 * 40 + 1], used[32], all[32];
+    int line = 2;
+    if (now->has_pool) {
+        wf_cli_bar(now->pool_bytes ? (double)now->pool_used / (double)now->pool_bytes : 0, 40, bar);
+        mvprintw(line++, 0, "dram0    ");
+        addstr(bar);
+        printw("  %s of %s, %s pages", wf_cli_size(now->pool_used, used, sizeof used),
+               wf_cli_size(now->pool_bytes, all, sizeof all), now->pages);
+    }
+    mvprintw(line++, 0, "%llu clients  %llu sessions  %llu blocks",
+             (unsigned long long)now->sum.clients, (unsigned long long)now->sum.sessions,
+             (unsigned long long)now->sum.blocks);
+    line++;
+    spark_draw(line++, "pins", history->pins, history->filled, "/s");
+    spark_draw(line++, "puts", history->puts, history->filled, "/s");
+    spark_draw(line++, "hit rate", history->hits, history->filled, "");
+    domains_draw(line + 1, before, now);
+    mvprintw(LINES - 1, 0, "q end   space stop   + - interval (%.1f s)", interval_s);
+    refresh();
+}
+
+/* Wait for the interval's end or a key; false when it is time to go. */
+static bool keys_wait(double until_s, bool *paused)
+{
+    while (wf_cli_now_s() < until_s) {
+        timeout((int)((until_s - wf_cli_now_s()) * 1000) + 1);
+        int key = getch();
+        if (key == 'q' || key == 'Q' || key == 3)
+            return false;
+        if (key == ' ')
+            *paused = !*paused;
+        if (key == '+' && interval_s < 60)
+            interval_s *= 2;
+        if (key == '-' && interval_s > 0.1)
+            interval_s /= 2;
+        if (key == KEY_RESIZE)
+            return true;
+    }
+    return true;
+}
+
+static int screen_run(struct cli *cli)
+{
+    static struct look looks[2];
+    static struct history history;
+    look_take(cli, &looks[0]);
+    if (!looks[0].answers)
+        return wf_cli_connect(cli);
+    if (!initscr())
+        return wf_cli_fail(cli, CLI_SYSTEM, "this terminal cannot be drawn on; use --json");
+    cbreak();
+    noecho();
+    curs_set(0);
+    keypad(stdscr, TRUE);
+    bool paused = false;
+    uint64_t i = 1;
+    screen_draw(&looks[0], &looks[0], &history, paused);
+    while (keys_wait(wf_cli_now_s() + interval_s, &paused) && (!count || i <= count)) {
+        if (paused)
+            continue;
+        struct look *now = &looks[i % 2], *before = &looks[(i + 1) % 2];
+        look_take(cli, now);
+        struct rates rates = rates_of(&before->sum, &now->sum, now->at_s - before->at_s);
+        if (now->answers && before->answers)
+            history_add(&history, &rates);
+        screen_draw(before, now, &history, paused);
+        i++;
+    }
+    endwin();
+    return CLI_OK;
+}
+
+static int run(struct cli *cli)
+{
+    if (cli->word_count)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[0]);
+    if (!(interval_s >= 0.05 && interval_s <= 3600))
+        return wf_cli_fail(cli, CLI_USAGE, "--interval is %g; give 0.05 to 3600 seconds",
+                           interval_s);
+    bool screen = !cli->json && isatty(STDOUT_FILENO) && isatty(STDIN_FILENO);
+    return screen ? screen_run(cli) : lines_run(cli);
+}
+
+const struct cli_command wf_cmd_top = {
+    .name = "top",
+    .summary = "the node, live",
+    .synopsis = "",
+    .about = "Shows the pool, each domain's hit rate and operations a second, and their course.  "
+             "Rates are of the last interval.  Without a terminal, or with --json, every sample is "
+             "a line; hit_rate is null in an interval in which nothing was looked up.",
+    .options = options,
+    .examples = examples,
+    .run = run,
+};
