@@ -1,0 +1,502 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What `weft` answers, against a node of the test's own: run.py WEFT WEFTD SOURCE_ROOT
+
+A golden file is the answer with placeholders where a value may differ: "<int>", "<number>", "<text>",
+"<key>" (64 hex digits), "<bool>", "<any>"; a list with one entry and "..." is any number of such entries.
+Keys and their order are exact.  Prints TAP.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+WEFT, WEFTD, ROOT = sys.argv[1:4]
+HERE = os.path.join(ROOT, "test", "cli")
+FOLDER = tempfile.mkdtemp(prefix="weft-cli-")
+SOCKET = os.path.join(FOLDER, "node.sock")
+RESULTS = []
+CASES = []
+
+
+def case(function):
+    CASES.append(function)
+    return function
+
+
+class Failed(Exception):
+    pass
+
+
+def check(truth, *words):
+    if not truth:
+        raise Failed(" ".join(str(word) for word in words))
+
+
+def environment(**more):
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WEFT_")}
+    path = os.path.dirname(os.path.abspath(WEFTD)) + ":" + clean.get("PATH", "")
+    return {**clean, "PATH": path, "WEFT_SOCKET": SOCKET, "TMPDIR": FOLDER, "LC_ALL": "C.UTF-8", "TZ": "UTC", **more}
+
+
+def weft(*words, expect=0, stdin=None, timeout=120, **variables):
+    """Run weft; the finished process, its exit code checked."""
+    done = subprocess.run([WEFT, *words], input=stdin, env=environment(**variables), timeout=timeout,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    check(done.returncode == expect, "weft", *words, "exited with", done.returncode, "not", expect, ":",
+          done.stderr.decode(errors="replace"), done.stdout[:300])
+    return done
+
+
+def answer(*words, **how):
+    """Run weft --json; its one line, read with the order of keys kept."""
+    out = weft(*words, "--json", **how).stdout.decode()
+    check(out.count("\n") == 1 and out.endswith("\n"), "not one line:", out)
+    return json.loads(out)
+
+
+def differ(want, got, at):
+    """Where `got` is not what the golden answer says; None when it is."""
+    kinds = {"<int>": lambda v: isinstance(v, int) and not isinstance(v, bool),
+             "<number>": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
+             "<text>": lambda v: isinstance(v, str), "<bool>": lambda v: isinstance(v, bool),
+             "<key>": lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v),
+             "<any>": lambda v: True}
+    if isinstance(want, str) and want in kinds:
+        return None if kinds[want](got) else f"{at}: {got!r} is no {want}"
+    if type(want) is not type(got):
+        return f"{at}: {got!r} instead of {want!r}"
+    if isinstance(want, dict):
+        if list(want) != list(got):
+            return f"{at}: keys {list(got)} instead of {list(want)}"
+        return next(filter(None, (differ(want[key], got[key], f"{at}.{key}") for key in want)), None)
+    if isinstance(want, list):
+        if want and want[-1] == "...":
+            want = want[:1] * max(1, len(got))
+        if len(want) != len(got):
+            return f"{at}: {len(got)} entries instead of {len(want)}"
+        return next(filter(None, (differ(w, g, f"{at}[{i}]") for i, (w, g) in enumerate(zip(want, got)))),
+                    None)
+    return None if want == got else f"{at}: {got!r} instead of {want!r}"
+
+
+def golden(name, got):
+    with open(os.path.join(HERE, "golden", name + ".json"), encoding="utf-8") as file:
+        complaint = differ(json.load(file), got, name)
+    check(complaint is None, complaint)
+
+
+def start_node(pool="256MB", socket=SOCKET, **variables):
+    node = subprocess.Popen([WEFTD, "--socket", socket, "--pool", pool, "--http", "off", "--log", "warn"],
+                            env=environment(**variables), stderr=subprocess.PIPE)
+    until = time.time() + 30
+    while subprocess.run([WEFT, "status", "--socket", socket], env=environment(), check=False,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+        if node.poll() is not None or time.time() > until:
+            raise Failed("weftd did not start: " + node.stderr.read().decode())
+        time.sleep(0.05)
+    return node
+
+
+def stop_node(node):
+    node.send_signal(signal.SIGTERM)
+    try:
+        node.wait(20)
+    except subprocess.TimeoutExpired:
+        node.kill()
+        node.wait()
+
+
+def blob(name, size, seed=1):
+    path = os.path.join(FOLDER, name)
+    with open(path, "wb") as file:
+        file.write(bytes((i * 131 + seed * 7 + i // 257) % 256 for i in range(size)))
+    return path
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+# ------------------------------------------------------------------------------------------ without a node
+
+
+@case
+def the_map_names_every_command():
+    out = weft().stdout.decode()
+    commands = re.findall(r"^  ([a-z]+) ", out, re.M)
+    check(len(commands) >= 17, commands)
+    for command in commands:
+        text = weft(command, "--help").stdout.decode()
+        check(f"usage: weft {command}" in text and "examples:" in text and "exit codes:" in text, command)
+        check(text == weft("help", command).stdout.decode(), "help", command)
+
+
+@case
+def a_mistake_names_what_was_meant():
+    for words, hint in ((["stauts"], "status"), (["put", "--blok-bytes", "4"], "--block-bytes"),
+                        (["ls", "block"], "'blocks'"), (["bench", "locla"], "'local'"), (["help", "gte"], "'get'")):
+        said = weft(*words, expect=2).stderr.decode()
+        check(hint in said and "did you mean" in said, words, said)
+    for words in (["put"], ["get", "--key", "a", "extra"], ["put", "--key"], ["get", "--verify=yes"],
+                  ["put", "--dtype", "bf17", "x"], ["match", "--blocks", "many"], ["lend"],
+                  ["put", "--block-bytes", "12 parsecs", "x"], ["ls"], ["region", "open"],
+                  ["replay"], ["replay", "--trace", "/dev/null", "--speed", "fast"],
+                  ["top", "--interval", "0"], ["explain", "XYZ"], ["bench", "local", "--blocks", "0"]):
+        said = weft(*words, expect=6 if "fast" in words else 2).stderr.decode()
+        check(said.startswith("weft ") and said.count("\n") == 1, words, said)
+
+
+@case
+def without_a_node_it_says_so():
+    nowhere = os.path.join(FOLDER, "nowhere.sock")
+    error = answer("status", "--socket", nowhere, expect=3)
+    golden("no_node", error)
+    check("nowhere.sock" in error["error"], error)
+    for words in (["put", "--key", "a", blob("tiny", 10)], ["ls", "blocks"], ["lend", "1GB"],
+                  ["region", "ls"], ["events"], ["top", "--count", "1"],
+                  ["bench", "local"], ["get", "--key", "a", "--block-bytes", "10", "--output", "/dev/null"]):
+        weft(*words, "--socket", nowhere, expect=3)
+
+
+@case
+def version_and_doctor():
+    golden("version", answer("version"))
+    findings = subprocess.run([WEFT, "doctor", "--json"], env=environment(), stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, check=False)
+    check(findings.returncode in (0, 1), findings.returncode)
+    report = json.loads(findings.stdout)
+    golden("doctor", report)
+    check((findings.returncode == 1) == (report["broken"] > 0), report["broken"])
+    for finding in report["findings"]:
+        check(finding["state"] in ("ok", "absent", "better", "broken"), finding)
+        check(finding["state"] != "broken" or finding["mend"], "nothing mends", finding)
+    names = {finding["name"] for finding in report["findings"]}
+    check(names >= {"weftd", "node", "memory", "numa", "memlock", "kernel", "io_uring", "userfaultfd", "cxl", "dax"},
+          names)
+
+
+@case
+def config_asks_weftd():
+    good = os.path.join(FOLDER, "good.yaml")
+    with open(good, "w", encoding="utf-8") as file:
+        file.write("pool:\n  size: 64MB\n")
+    weft("config", "check", "--file", good)
+    shown = weft("config", "show", "--file", good).stdout.decode()
+    check(re.search(r"^pool\.size +67108864 +\S*good\.yaml:2$", shown, re.M), shown)
+    check("pool" in weft("config", "help").stdout.decode())
+    with open(good, "w", encoding="utf-8") as file:
+        file.write("pool:\n  size: lots\n")
+    check("lots" in weft("config", "check", "--file", good, expect=2).stderr.decode())
+
+
+@case
+def completion_and_manuals_are_the_programs():
+    def file(*path):
+        with open(os.path.join(ROOT, *path), encoding="utf-8") as opened:
+            return opened.read()
+
+    check(weft("--print-completion").stdout.decode() == file("packaging", "weft.bash-completion"),
+          "packaging/weft.bash-completion is old: weft --print-completion writes it")
+    for command in re.findall(r"^  ([a-z]+) ", weft().stdout.decode(), re.M):
+        check(weft("--print-man", command).stdout.decode() == file("docs", "man", f"weft-{command}.1"),
+              f"docs/man/weft-{command}.1 is old: weft --print-man {command} writes it")
+        check(f".Xr weft-{command} 1" in file("docs", "man", "weft.1"), "weft.1 does not name", command)
+
+
+@case
+def manuals_are_clean():
+    if not shutil.which("mandoc"):
+        return "mandoc is not installed"
+    folder = os.path.join(ROOT, "docs", "man")
+    pages = sorted(name for name in os.listdir(folder) if re.match(r"weft[._-]", name))
+    said = subprocess.run(["mandoc", "-Tlint", *pages], cwd=folder, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, check=False).stdout.decode()
+    # Pages refer to each other, and are not installed here.
+    wrong = [line for line in said.splitlines()
+             if "referenced manual not found" not in line and "mandoc.db" not in line]
+    check(not wrong, "\n".join(wrong))
+    header = read(os.path.join(ROOT, "include", "weft", "weft.h")).decode()
+    functions = set(re.findall(r"\b(weft_[a-z_]+)\(", re.sub(r"/\*.*?\*/", "", header, flags=re.S)))
+    named = set()
+    for page in pages:
+        named |= set(re.findall(r"^\.Nm (weft_[a-z_]+)", read(os.path.join(folder, page)).decode(), re.M))
+    check(functions == named, "no page for", functions - named, "no function for", named - functions)
+    return None
+
+
+# --------------------------------------------------------------------------------------------- with a node
+
+
+@case
+def put_and_get_one_block():
+    path, copy = blob("one", 100000), os.path.join(FOLDER, "one.copy")
+    golden("put_new", answer("put", "--key", "one", path))
+    again = answer("put", "--key", "one", path)
+    check((again["stored"], again["existing"]) == (0, 1), again)
+    golden("get", answer("get", "--key", "one", "--block-bytes", "100000", "--output", copy, "--verify"))
+    check(read(path) == read(copy), "the copy differs")
+    check(weft("get", "--key", "one", "--block-bytes", "100000").stdout == read(path), "the pipe differs")
+    # Another size is another format, and so another key.
+    weft("get", "--key", "one", "--block-bytes", "100001", "--output", copy, expect=1)
+    weft("get", "--key", "two", "--block-bytes", "100000", "--output", copy, expect=1)
+
+
+@case
+def chains_are_put_matched_and_dropped():
+    path, copy = blob("chain", 40 * 4096), os.path.join(FOLDER, "chain.copy")
+    size = ["--block-bytes", "4096"]
+    stored = answer("put", "--key", "chain", *size, "-", stdin=read(path))
+    check((stored["blocks"], stored["stored"]) == (40, 40), stored)
+    golden("match", answer("match", "--key", "chain", *size, "--blocks", "40"))
+    part = answer("match", "--key", "chain", *size, "--blocks", "50", expect=1)
+    check((part["blocks"], part["present"]) == (50, 40), part)
+    weft("get", "--key", "chain", *size, "--blocks", "40", "--output", copy)
+    check(read(path) == read(copy), "the copy differs")
+    part = answer("get", "--key", "chain", *size, "--blocks", "41", "--output", copy, "--verify", expect=1)
+    check(part["present"] == 40, part)
+    weft("get", "--raw-key", stored["last_key"], *size, "--output", copy)
+    check(read(copy) == read(path)[-4096:], "the last block differs")
+    golden("rm", answer("rm", "--raw-key", stored["last_key"], *size))
+    check(answer("rm", "--key", "chain", *size)["removed"] == 39)
+    check(answer("match", "--key", "chain", *size, expect=1)["present"] == 0)
+    weft("rm", "--key", "chain", *size, expect=1)
+
+
+@case
+def odd_sizes_are_padded_or_refused():
+    path, copy = blob("odd", 10000), os.path.join(FOLDER, "odd.copy")
+    said = weft("put", "--key", "odd", "--block-bytes", "4096", path, expect=2).stderr.decode()
+    check("--pad" in said, said)
+    weft("put", "--key", "odd", "--block-bytes", "4096", "--pad", path)
+    weft("get", "--key", "odd", "--block-bytes", "4096", "--blocks", "3", "--bytes", "10000", "--output", copy)
+    check(read(path) == read(copy), "the copy differs")
+    weft("put", "--key", "nothing", "/dev/null", expect=6)
+    weft("put", "--key", "nothing", "-", stdin=b"", expect=2)
+
+
+@case
+def tokens_name_blocks():
+    layout = ["--model", "m@1", "--layers", "2", "--kv-heads", "2", "--head-dim", "16", "--dtype", "bf16"]
+    tokens = os.path.join(FOLDER, "tokens")
+    with open(tokens, "w", encoding="utf-8") as file:
+        file.write("\n".join(str(i * 7) for i in range(70)))
+    path, copy = blob("kv", 4 * 4096), os.path.join(FOLDER, "kv.copy")
+    stored = answer("put", *layout, "--tokens", "@" + tokens, path)
+    check(stored["block_bytes"] == 4096 and stored["stored"] == 4, stored)
+    weft("get", *layout, "--tokens", "@" + tokens, "--output", copy)
+    check(read(path) == read(copy), "the copy differs")
+    shorter = ",".join(str(i * 7) for i in range(32))
+    check(answer("match", *layout, "--tokens", shorter)["present"] == 2)
+    other = ",".join(str(i * 7 + 1) for i in range(32))
+    check(answer("match", *layout, "--tokens", other, expect=1)["present"] == 0)
+    weft("match", *layout, "--tokens", "1,2,3", expect=2)
+    weft("match", *layout, "--tokens", "1,-2", expect=2)
+
+
+@case
+def lists_and_status():
+    weft("put", "--key", "listed", "--block-bytes", "4096", blob("listed", 8192))
+    golden("status", answer("status"))
+    golden("ls_blocks", answer("ls", "blocks"))
+    golden("ls_domains", answer("ls", "domains"))
+    golden("ls_formats", answer("ls", "formats"))
+    check(list(answer("ls", "sessions")) == ["sessions"])
+    check(len(answer("ls", "blocks", "--limit", "1")["blocks"]) == 1)
+    for words in (["status"], ["ls", "blocks"], ["ls", "sessions"], ["ls", "domains"], ["ls", "regions"]):
+        check(weft(*words).stdout.strip(), words)
+
+
+@case
+def pages_are_joined():
+    weft("put", "--key", "many", "--block-bytes", "4096", blob("many", 300 * 4096))
+    blocks = answer("ls", "blocks")["blocks"]
+    check(len(blocks) >= 300 and len({block["key"] for block in blocks}) == len(blocks), len(blocks))
+
+
+@case
+def top_says_rates():
+    golden("top", answer("top", "--count", "1", "--interval", "0.1"))
+    check(b"blocks" in weft("top", "--count", "1", "--interval", "0.1").stdout)
+
+
+@case
+def regions_are_held_and_released():
+    data, copy = blob("region", 1 << 20), os.path.join(FOLDER, "region.copy")
+    golden("region", answer("region", "create", "weights", "1MB", "--share", "read", "--file", data,
+                            "--background"))
+    try:
+        opened = answer("region", "open", "weights")
+        check(opened["writable"] is False, opened)
+        golden("region_ls", answer("region", "ls"))
+        weft("region", "dump", "weights", "--file", copy)
+        check(read(copy) == read(data), "the dump differs")
+        weft("region", "create", "weights", "1MB", "--background", expect=4)
+        weft("region", "load", "weights", stdin=b"x", expect=4)
+    finally:
+        check(answer("region", "release", "weights")["released"] == 1)
+    until = time.time() + 10
+    while answer("region", "ls")["regions"] and time.time() < until:
+        time.sleep(0.05)
+    weft("region", "open", "weights", expect=1)
+    weft("region", "release", "weights", expect=1)
+    weft("region", "create", "scratch", "1MB", "--background")
+    weft("region", "load", "scratch", stdin=b"hello")
+    check(weft("region", "dump", "scratch").stdout[:6] == b"hello\0", "the load is not there")
+    weft("region", "release", "scratch")
+
+
+@case
+def events_say_why_blocks_went():
+    size = ["--block-bytes", "4096"]
+    stored = answer("put", "--key", "doomed", *size, blob("doomed", 4096))
+    weft("rm", "--key", "doomed", *size)
+    shape = answer("events")
+    check(list(shape) == ["events", "last", "lost"], list(shape))
+    golden("explain", answer("explain"))
+    found = answer("explain", stored["first_key"][:16])
+    check(found["events"] and stored["first_key"].startswith(found["events"][-1]["key"][:16]), found)
+    weft("explain", "0123456789abcdef", expect=1)
+    check(weft("events", "--limit", "3").stdout.count(b"\n") <= 3)
+
+
+@case
+def memory_is_lent_and_reclaimed():
+    before = answer("status")["pool"]["bytes"]
+    lent = answer("lend", "32MB")
+    golden("lend", lent)
+    check(lent["pool_bytes"] == before + (32 << 20), before, lent)
+    back = answer("reclaim", "32MB", "--within-ms", "2000")
+    golden("reclaim", back)
+    weft("lend", "a lot", expect=2)
+
+
+# ----------------------------------------------------------------------------------- with nodes of their own
+
+
+def left_behind():
+    return [name for name in os.listdir(FOLDER) if re.fullmatch("weft-[A-Za-z0-9]{6}", name)]
+
+
+@case
+def bench_local_measures():
+    figures = answer("bench", "local", "--block-bytes", "65536", "--blocks", "64", "--rounds", "1", "--pool",
+                     "256MB", WEFT_SOCKET="")
+    golden("bench_local", {**figures, "redis_get_us_p50": None})
+    redis = figures["redis_get_us_p50"]
+    check(redis is None or redis > 0, redis)
+    check(all(value > 0 for key, value in figures.items() if key != "redis_get_us_p50"), figures)
+    check(not left_behind(), "left behind:", left_behind())
+
+
+@case
+def bench_watch_measures():
+    figures = answer("bench", "watch", "--records", "300", "--readers", "2", "--pool", "64MB")
+    golden("bench_watch", figures)
+    check(figures["pipe_seen"] == 1, figures)
+
+
+def trace_make(name, *words):
+    path = os.path.join(FOLDER, name)
+    with open(path, "wb") as file:
+        subprocess.run([sys.executable, os.path.join(HERE, "make_trace.py"), *words], stdout=file, check=True)
+    return path
+
+
+@case
+def replay_checks_every_byte():
+    trace = trace_make("trace.jsonl", "--requests", "300")
+    roomy = answer("replay", "--trace", trace, "--pool", "256MB", "--bytes-per-token", "8", "--clients", "1")
+    golden("replay", roomy)
+    # With room for all, a hit is what an endless cache would hit.
+    seen, ideal, asked = set(), 0, 0
+    for line in read(trace).splitlines():
+        ids = json.loads(line)["hash_ids"]
+        chains = [tuple(ids[: i + 1]) for i in range(len(ids))]
+        ideal += next((i for i, chain in enumerate(chains) if chain not in seen), len(chains))
+        asked += len(chains)
+        seen |= set(chains)
+    check((roomy["blocks_hit"], roomy["blocks_requested"]) == (ideal, asked), roomy, ideal, asked)
+    tight = answer("replay", "--trace", trace, "--pool", "16MB", "--bytes-per-token", "64", "--clients", "3",
+                   "--details")
+    check(tight["requests"] == 300 and tight["wrong_bytes"] == 0, tight)
+    check(0 < tight["blocks_hit"] < ideal, tight)
+    golden("replay_details", tight["details"])
+    check(not left_behind(), "left behind:", left_behind())
+
+
+@case
+def replay_passes_bad_lines():
+    trace = trace_make("bad.jsonl", "--requests", "50", "--bad", "4")
+    done = weft("replay", "--trace", trace, "--pool", "64MB", "--bytes-per-token", "8", "--json")
+    check(json.loads(done.stdout)["requests"] == 46, done.stdout)
+    said = done.stderr.decode()
+    check("4 malformed lines were skipped" in said and re.search(r"bad\.jsonl:\d+: ", said), said)
+    weft("replay", "--trace", trace, "--pool", "64MB", "--bytes-per-token", "8", "--strict", expect=2)
+    weft("replay", "--trace", os.path.join(FOLDER, "none"), expect=6)
+
+
+@case
+def replay_survives_its_node():
+    trace = trace_make("long.jsonl", "--requests", "400")
+    socket = os.path.join(FOLDER, "mortal.sock")
+    node = start_node("64MB", socket)
+    run = subprocess.Popen([WEFT, "replay", "--trace", trace, "--socket", socket, "--bytes-per-token", "8",
+                            "--clients", "2", "--speed", "6x", "--json", "--details"],
+                           env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1)
+    node.kill()
+    node.wait()
+    time.sleep(0.3)
+    node = start_node("64MB", socket)
+    out, said = run.communicate(timeout=90)
+    stop_node(node)
+    check(run.returncode == 0, run.returncode, said)
+    report = json.loads(out)
+    check(report["requests"] == 400 and report["wrong_bytes"] == 0, report)
+    check(report["details"]["node_losses"] >= 1 and b"went away" in said, report, said)
+
+
+@case
+def a_signal_leaves_nothing_behind():
+    trace = trace_make("slow.jsonl", "--requests", "400")
+    run = subprocess.Popen([WEFT, "replay", "--trace", trace, "--pool", "64MB", "--speed", "realtime"],
+                           env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.time() + 10
+    while not left_behind() and time.time() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    check(left_behind(), "no node of its own was started")
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=20)
+    check(run.returncode == 130, run.returncode)
+    check(not left_behind(), "left behind:", left_behind())
+
+
+def main():
+    print(f"1..{len(CASES)}")
+    node = start_node(WEFT_POOL_SIZE_MAX="1GB")
+    failed = 0
+    for number, function in enumerate(CASES, 1):
+        name = function.__name__.replace("_", " ")
+        try:
+            skip = function()
+            print(f"ok {number} - {name}" + (f" # SKIP {skip}" if skip else ""), flush=True)
+        except (Failed, subprocess.SubprocessError, OSError, ValueError, KeyError) as error:
+            failed += 1
+            print(f"not ok {number} - {name}", flush=True)
+            for line in str(error).splitlines():
+                print(f"# {line}", flush=True)
+    stop_node(node)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    sys.exit(failed != 0)
+
+
+if __name__ == "__main__":
+    main()
