@@ -44,6 +44,11 @@ static uint32_t parent_of(const struct wf_store *store, uint32_t slot)
     return atomic_load_explicit(&store->index.desc[slot].parent, memory_order_relaxed);
 }
 
+static uint64_t granules_for(uint64_t bytes)
+{
+    return bytes / WF_GRANULE + (bytes % WF_GRANULE != 0);
+}
+
 static uint64_t range_bytes(const struct wf_store *store, uint32_t slot)
 {
     return (uint64_t)store->slots[slot].count * WF_GRANULE;
@@ -262,16 +267,19 @@ static void batch_take(struct wf_store *store, struct batch *batch, uint32_t slo
     child_unlink(store, parent_of(store, slot), slot);
 }
 
-/* Look at the pin tables once and decide about the batch; returns how many granules came free. */
+/* Look at the pin tables once and decide about the batch; returns how many granules came free.
+ * *passed_over counts the leaves that turned out to be pinned. */
 static uint64_t batch_settle(struct wf_store *store, struct batch *batch,
-                             enum wf_evict_reason reason)
+                             enum wf_evict_reason reason, uint32_t *passed_over)
 {
     uint64_t freed = 0;
     WF_CRASH("store.evict.marked");
     store->env.scan_pins(store->env.context, batch_seen, batch);
     for (uint32_t i = 0; i < batch->count; i++) {
         uint32_t slot = batch->slot[i];
-        if (batch->pinned[i] || store->slots[slot].child != WF_SLOT_NONE) {
+        bool leaf = store->slots[slot].child == WF_SLOT_NONE;
+        if (batch->pinned[i] || !leaf) {
+            *passed_over += leaf;
             state_set(store, slot, WF_SLOT_COMMITTED, memory_order_seq_cst);
             child_link(store, parent_of(store, slot), slot);
             store->policy_ops->used(store->policy, slot); /* who is pinned is in use */
@@ -285,13 +293,13 @@ static uint64_t batch_settle(struct wf_store *store, struct batch *batch,
 }
 
 /* Evict up to `granules` worth of blocks with one look at the pin tables; returns how many granules
- * came free.  *tried counts the candidates looked at.
+ * came free.
  *
  * Chains go from their ends, also inside one batch: taking a leaf may make its parent the next
  * victim.  When the leaf then turns out to be pinned, the parent has a child again and stays too.
  */
 static uint64_t evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
-                            uint32_t *tried)
+                            uint32_t *passed_over)
 {
     struct batch batch = {.count = 0};
     uint64_t chosen = 0;
@@ -302,8 +310,7 @@ static uint64_t evict_batch(struct wf_store *store, uint64_t granules, enum wf_e
         chosen += store->slots[slot].count;
         batch_take(store, &batch, slot);
     }
-    *tried += batch.count;
-    return batch.count ? batch_settle(store, &batch, reason) : 0;
+    return batch.count ? batch_settle(store, &batch, reason, passed_over) : 0;
 }
 
 /* Enough is free, but nowhere in one piece: evict what lies beside the range that came free last,
@@ -320,21 +327,23 @@ static bool widen(struct wf_store *store, uint32_t granules)
         if (beside == WF_SLOT_NONE || !evictable(store, beside))
             return false;
         struct batch batch = {.count = 0};
+        uint32_t passed_over = 0;
         store->policy_ops->leave(store->policy, beside);
         batch_take(store, &batch, beside);
-        if (batch_settle(store, &batch, WF_EVICT_ROOM) == 0)
+        if (batch_settle(store, &batch, WF_EVICT_ROOM, &passed_over) == 0)
             return false;
     }
     return store->freed_last != WF_SLOT_NONE;
 }
 
-/* Evict at least one block, better `granules` worth.  Held ones among the candidates become the
- * most recently used and are passed over, each at most once. */
+/* Evict at least one block, better `granules` worth.  Pinned ones among the candidates become the
+ * most recently used and are passed over, each at most once: a batch that frees nothing has met at
+ * least one of them, and only they count, not the chains above them. */
 static bool evict_some(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason)
 {
-    uint32_t tried = 0, limit = store->policy_ops->candidates(store->policy);
-    while (tried < limit)
-        if (evict_batch(store, granules, reason, &tried) > 0)
+    uint32_t passed_over = 0, limit = store->policy_ops->candidates(store->policy);
+    while (passed_over < limit)
+        if (evict_batch(store, granules, reason, &passed_over) > 0)
             return true;
     return false;
 }
@@ -342,7 +351,7 @@ static bool evict_some(struct wf_store *store, uint64_t granules, enum wf_evict_
 uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evict_reason reason)
 {
     while (store->arena.backed.granules * WF_GRANULE < bytes)
-        if (!evict_some(store, bytes / WF_GRANULE + 1 - store->arena.backed.granules, reason))
+        if (!evict_some(store, granules_for(bytes) - store->arena.backed.granules, reason))
             break;
     return store->arena.backed.granules * WF_GRANULE;
 }
@@ -379,14 +388,15 @@ static enum weft_status make_room(struct wf_store *store, uint32_t granules, uin
     uint64_t others = store->other_bytes + bytes;
     while (store->used_bytes + others > store->quota_bytes) {
         uint64_t over = store->used_bytes + others - store->quota_bytes;
-        if (!evict_some(store, over / WF_GRANULE + 1, WF_EVICT_QUOTA))
+        if (!evict_some(store, granules_for(over), WF_EVICT_QUOTA))
             return WEFT_FULL;
     }
     for (bool evicted = false;;) {
         *out_slot = wf_arena_alloc(&store->arena, granules);
         if (*out_slot != WF_SLOT_NONE)
             return WEFT_OK;
-        if (grow(store, granules))
+        /* More memory is of no use when it is slots that are missing. */
+        if (wf_arena_has_slot(&store->arena) && grow(store, granules))
             continue;
         /* freed_last is a free range only right after an eviction. */
         if (evicted && store->arena.backed.granules >= 2 * (uint64_t)granules &&
@@ -428,7 +438,7 @@ enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
     /* The parent must outlive the search for room. */
     if (parent->slot != WF_SLOT_NONE)
         wf_store_hold(store, parent->slot);
-    enum weft_status status = make_room(store, (bytes + WF_GRANULE - 1) / WF_GRANULE, &slot);
+    enum weft_status status = make_room(store, (uint32_t)granules_for(bytes), &slot);
     if (status != WEFT_OK) {
         if (parent->slot != WF_SLOT_NONE)
             wf_store_unhold(store, parent->slot);

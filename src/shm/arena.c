@@ -156,8 +156,15 @@ void wf_arena_fini(struct wf_arena *arena)
     arena->kind = NULL;
 }
 
+/* Is there a slot for what is left of `slot` when `count` granules are cut from it?  If not, the
+ * range may still serve as a whole, as long as that wastes no more than it serves. */
+static bool can_cut(const struct wf_arena *arena, uint32_t slot, uint32_t count)
+{
+    return wf_arena_has_slot(arena) || arena->slots[slot].count / 2 <= count;
+}
+
 /* Cut `slot` down to `count` granules; the rest becomes a free range of the same kind.  Without a
- * spare slot the range stays whole: a little waste, never a failure. */
+ * spare slot the range stays whole. */
 static void split(struct wf_arena *arena, uint32_t slot, uint32_t count)
 {
     struct wf_slot *s = &arena->slots[slot];
@@ -213,7 +220,7 @@ static uint32_t coalesce(struct wf_arena *arena, uint32_t slot)
 uint32_t wf_arena_alloc(struct wf_arena *arena, uint32_t granules)
 {
     uint32_t slot = bin_find(arena, &arena->backed, granules);
-    if (slot == WF_SLOT_NONE)
+    if (slot == WF_SLOT_NONE || !can_cut(arena, slot, granules))
         return WF_SLOT_NONE;
     bin_remove(arena, slot);
     split(arena, slot, granules);
@@ -235,7 +242,7 @@ uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted)
     uint32_t slot = bin_find(arena, &arena->unbacked, wanted);
     if (slot == WF_SLOT_NONE)
         slot = bin_find(arena, &arena->unbacked, least);
-    if (slot == WF_SLOT_NONE)
+    if (slot == WF_SLOT_NONE || (arena->slots[slot].count > wanted && !wf_arena_has_slot(arena)))
         return 0;
     bin_remove(arena, slot);
     if (arena->slots[slot].count > wanted)

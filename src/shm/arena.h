@@ -58,7 +58,14 @@ enum weft_status wf_arena_init(struct wf_arena *arena, struct wf_slot *slots, ui
                                uint64_t granules);
 void wf_arena_fini(struct wf_arena *arena);
 
-/* A slot with a range of exactly `granules`, from backed memory; WF_SLOT_NONE when none fits. */
+/* Is there a slot to name one more range with? */
+static inline bool wf_arena_has_slot(const struct wf_arena *arena)
+{
+    return arena->spare != WF_SLOT_NONE || arena->slots_used < arena->slots_max;
+}
+
+/* A slot with a range of `granules`, from backed memory; WF_SLOT_NONE when none fits.  When no slot
+ * is left to name what remains of a larger range, up to as much again may come along. */
 uint32_t wf_arena_alloc(struct wf_arena *arena, uint32_t granules);
 
 /* Give a slot's range back (as backed), joined with its free neighbours; returns the slot that has
@@ -66,7 +73,7 @@ uint32_t wf_arena_alloc(struct wf_arena *arena, uint32_t granules);
 uint32_t wf_arena_free(struct wf_arena *arena, uint32_t slot);
 
 /* Turn up to `wanted` unbacked granules in one piece, at least `least`, into backed free space.
- * Returns how many, 0 when there is no such piece. */
+ * Returns how many, 0 when there is no such piece, or no slot to cut it with. */
 uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted);
 
 /* Turn backed free space into unbacked until `granules` are done or none is left, calling `punch`
