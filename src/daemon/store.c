@@ -68,8 +68,10 @@ enum weft_status wf_store_init(struct wf_store *store, const struct wf_store_opt
     if (status != WEFT_OK)
         return status;
     store->slots = wf_calloc(options->slots_max, sizeof *store->slots, "the table of blocks");
-    if (!store->slots)
+    if (!store->slots) {
+        wf_store_fini(store); /* the owner mutex must not outlive the mapping that it lies in */
         return WEFT_E_NO_MEMORY;
+    }
     status = wf_arena_init(&store->arena, store->slots, options->slots_max,
                            options->pool_bytes / WF_GRANULE);
     if (status == WEFT_OK)

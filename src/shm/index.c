@@ -30,10 +30,10 @@ static uint64_t header_checksum(const struct wf_index_header *header)
     return XXH3_64bits(header, offsetof(struct wf_index_header, checksum));
 }
 
-static void locate(struct wf_index *index, void *memory)
+/* `header` is what was checked: never read a second time from memory that someone may change. */
+static void locate(struct wf_index *index, void *memory, const struct wf_index_header *header)
 {
-    struct wf_index_header *header = memory;
-    index->header = header;
+    index->header = memory;
     index->desc = (struct wf_desc *)(void *)((char *)memory + header->desc_offset);
     index->buckets = (struct wf_bucket *)(void *)((char *)memory + header->bucket_offset);
     index->slots_max = header->slots_max;
@@ -66,7 +66,7 @@ enum weft_status wf_index_format(void *memory, uint64_t bytes, uint32_t slots_ma
         .domain = domain,
     };
     header->checksum = header_checksum(header);
-    locate(out, memory);
+    locate(out, memory, header);
 
     pthread_mutex_t *owner = (pthread_mutex_t *)(void *)((char *)memory + WF_OWNER_OFFSET);
     pthread_mutexattr_t attributes;
@@ -105,7 +105,7 @@ enum weft_status wf_index_attach(void *memory, uint64_t bytes, struct wf_index *
         header.bucket_offset != WF_PAGE + (uint64_t)header.slots_max * sizeof(struct wf_desc) ||
         header.granule_bytes != WF_GRANULE)
         return wf_fail(WEFT_E_PROTOCOL, "the node's index segment contradicts its own size");
-    locate(out, memory);
+    locate(out, memory, &header);
     return WEFT_OK;
 }
 

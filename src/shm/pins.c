@@ -25,16 +25,20 @@ void wf_pins_format(void *memory, uint32_t client, uint32_t node, struct wf_pins
 enum weft_status wf_pins_attach(void *memory, uint64_t bytes, struct wf_pins *out)
 {
     struct wf_pins_header *header = memory;
-    if (bytes < sizeof *header || header->magic != WF_PINS_MAGIC ||
-        header->version != WF_LAYOUT_VERSION || header->entries_offset != header_bytes() ||
-        header->node_first > header->entries_max || wf_pins_bytes(header->entries_max) > bytes)
+    bool long_enough = bytes >= sizeof *header;
+    /* Read once: what is checked is what is kept. */
+    uint32_t entries_max = long_enough ? header->entries_max : 0;
+    uint32_t node_first = long_enough ? header->node_first : 0;
+    if (!long_enough || header->magic != WF_PINS_MAGIC || header->version != WF_LAYOUT_VERSION ||
+        header->entries_offset != header_bytes() || node_first > entries_max ||
+        wf_pins_bytes(entries_max) > bytes)
         return wf_fail(WEFT_E_PROTOCOL, "the node's pin table is not of version %u, or too short",
                        WF_LAYOUT_VERSION);
     *out = (struct wf_pins){
         .header = header,
         .entries = (_Atomic uint64_t *)(void *)((char *)memory + header_bytes()),
-        .entries_max = header->entries_max,
-        .node_first = header->node_first,
+        .entries_max = entries_max,
+        .node_first = node_first,
     };
     return WEFT_OK;
 }
