@@ -397,11 +397,12 @@ static enum weft_status make_room(struct wf_store *store, uint32_t granules, uin
         *out_slot = wf_arena_alloc(&store->arena, granules);
         if (*out_slot != WF_SLOT_NONE)
             return WEFT_OK;
-        /* More memory is of no use when it is slots that are missing. */
-        if (wf_arena_has_slot(&store->arena) && grow(store, granules))
+        /* Neither more memory nor a larger piece is of use when it is slots that are missing. */
+        bool nameable = wf_arena_has_slot(&store->arena);
+        if (nameable && grow(store, granules))
             continue;
         /* freed_last is a free range only right after an eviction. */
-        if (evicted && store->arena.backed.granules >= 2 * (uint64_t)granules &&
+        if (evicted && nameable && store->arena.backed.granules >= 2 * (uint64_t)granules &&
             widen(store, granules))
             continue;
         evicted = evict_some(store, granules, WF_EVICT_ROOM);
