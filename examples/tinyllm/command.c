@@ -9,24 +9,13 @@
 
 #include "say.h"
 
-/* Large enough that its prefill is felt, small enough to be made up in a moment. */
-static const struct model_shape random_shape = {
-    .dim = 512,
-    .hidden_dim = 1024,
-    .layers = 6,
-    .heads = 8,
-    .kv_heads = 4,
-    .vocab = 2048,
-    .context = 2048,
-};
-
 volatile sig_atomic_t command_interrupted;
 
 static bool model_open(const struct options *options, struct setting *setting)
 {
     if (!options->model) {
         setting->random = true;
-        return model_random(&random_shape, options->seed, &setting->model);
+        return model_random(&options->shape, options->seed, &setting->model);
     }
     return model_load(options->model, &setting->model);
 }
@@ -60,11 +49,8 @@ enum exit_code command_failed(enum exit_code code)
 {
     if (command_interrupted)
         return EXIT_INTERRUPTED;
-    fprintf(stderr, "tinyllm: %s\n", say_last());
-    if (code == EXIT_NO_NODE)
-        fprintf(stderr,
-                "tinyllm: start weftd, or say --start-node for a private one, or --no-weft to "
-                "compute everything\n");
+    fprintf(stderr, "tinyllm: %s%s\n", say_last(),
+            code == EXIT_NO_NODE ? "; or say --start-node for a private one" : "");
     return code;
 }
 

@@ -30,6 +30,7 @@ struct options {
     unsigned threads;
     double temperature;
     uint64_t seed;
+    struct model_shape shape; /* of the random model */
     bool no_weft, start_node, json;
 };
 

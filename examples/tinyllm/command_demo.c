@@ -30,6 +30,7 @@ static void show_turn(void *context, const struct record *record, uint32_t done,
         printf("%s %2u/%u  user %u %s: %u tokens, %u from Weft, first answer after %.1f ms\n",
                stage->name, done, total, record->user + 1, turn, record->result.history,
                record->result.hit, (double)record->result.ttft_us / 1000.0);
+        fflush(stdout);
         return;
     }
     memset(bar, '.', BAR_CELLS);

@@ -25,6 +25,8 @@ static const char help[] =
     "          --socket is given; needs two turns or more\n"
     "\n"
     "  --model FILE        a llama2.c checkpoint; without one, a random model\n"
+    "  --shape LIST        the random model's dim, hidden dim, layers, heads, KV heads, vocabulary\n"
+    "                      and context (512,1024,6,8,4,2048,2048)\n"
     "  --tokenizer FILE    its tokenizer; without one, a token is a byte\n"
     "  --socket PATH       the node to use; else $WEFT_SOCKET, else this machine's\n"
     "  --start-node        use a private weftd, found beside this program, stopped at the end\n"
@@ -46,6 +48,7 @@ static const char help[] =
 
 enum option_number {
     OPTION_MODEL = 256,
+    OPTION_SHAPE,
     OPTION_TOKENIZER,
     OPTION_SOCKET,
     OPTION_START_NODE,
@@ -66,6 +69,7 @@ enum option_number {
 
 static const struct option long_options[] = {
     {"model", required_argument, NULL, OPTION_MODEL},
+    {"shape", required_argument, NULL, OPTION_SHAPE},
     {"tokenizer", required_argument, NULL, OPTION_TOKENIZER},
     {"socket", required_argument, NULL, OPTION_SOCKET},
     {"start-node", no_argument, NULL, OPTION_START_NODE},
@@ -140,10 +144,24 @@ static bool temperature(const char *name, const char *text, double *out)
     return true;
 }
 
+/* Seven numbers; whether they make a model is for model_random() to say. */
+static bool shape(const char *name, const char *text, struct model_shape *out)
+{
+    struct model_shape s;
+    int end = 0;
+    int found = sscanf(text, "%u,%u,%u,%u,%u,%u,%u%n", &s.dim, &s.hidden_dim, &s.layers, &s.heads,
+                       &s.kv_heads, &s.vocab, &s.context, &end);
+    if (found != 7 || text[end])
+        return refuse(name, text, "give seven numbers, as in 512,1024,6,8,4,2048,2048");
+    *out = s;
+    return true;
+}
+
 static bool take_option(enum option_number option, const char *name, struct options *out)
 {
     switch (option) {
     case OPTION_MODEL: out->model = optarg; return true;
+    case OPTION_SHAPE: return shape(name, optarg, &out->shape);
     case OPTION_TOKENIZER: out->tokenizer = optarg; return true;
     case OPTION_SOCKET: out->socket = optarg; return true;
     case OPTION_START_NODE: out->start_node = true; return true;
@@ -166,6 +184,8 @@ int main(int argc, char **argv)
 {
     struct options options = {
         .program = argv[0],
+        /* large enough that its prefill is felt, small enough to be made up in a moment */
+        .shape = {512, 1024, 6, 8, 4, 2048, 2048},
         .prompt = "",
         .tokens = 200,
         .users = SCRIPT_USERS_MAX,

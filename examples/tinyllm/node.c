@@ -5,6 +5,7 @@
  */
 #include "node.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -154,6 +155,20 @@ bool node_start(const char *program, struct node *out)
     return say_failed("%s did not start; %s", weftd, said);
 }
 
+/* The directory is ours alone, and holds only files: the socket, the log, what weftd keeps beside
+ * them. */
+static void remove_directory(const char *path)
+{
+    DIR *directory = opendir(path);
+    struct dirent *entry;
+    while (directory && (entry = readdir(directory)))
+        if (entry->d_type != DT_DIR)
+            unlinkat(dirfd(directory), entry->d_name, 0);
+    if (directory)
+        closedir(directory);
+    rmdir(path);
+}
+
 void node_stop(struct node *node)
 {
     if (node->pid) {
@@ -164,12 +179,7 @@ void node_stop(struct node *node)
             sleep_ms(10);
         }
     }
-    if (node->directory[0]) {
-        char log[sizeof(node->directory) + 8];
-        snprintf(log, sizeof(log), "%s/log", node->directory);
-        unlink(log);
-        unlink(node->socket);
-        rmdir(node->directory);
-    }
+    if (node->directory[0])
+        remove_directory(node->directory);
     *node = (struct node){0};
 }
