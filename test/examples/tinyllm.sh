@@ -126,6 +126,7 @@ check "a pool of 1 MB: identical" grep -q 'logits identical: yes' "$work/out"
 node_kill TERM
 node_start
 lost() { # whether it comes back
+    : >"$work/out"
     "$tinyllm" demo "$shape" >"$work/out" 2>"$work/err" &
     pid=$!
     tries=0
