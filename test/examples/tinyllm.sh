@@ -134,8 +134,10 @@ lost() { # whether it comes back
         tries=$((tries + 1))
         sleep 0.01
     done
+    kill -STOP $pid
     node_kill KILL
     [ "$1" = no ] || node_start
+    kill -CONT $pid
     wait $pid && return
     echo "exit status $?:"
     tail -n 3 "$work/out" "$work/err" "$work/node.log"
