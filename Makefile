@@ -34,7 +34,8 @@ test: ## everything that a change must pass; ends with "N passed, N failed, N sk
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (build-asan/)
 	@scripts/deps build test
-	@scripts/build build-asan $(SANITIZED) -Db_sanitize=address,undefined
+	@scripts/build build-asan $(SANITIZED) -Db_sanitize=address,undefined \
+	    -Dc_args=-Wno-format-overflow
 	@scripts/run-tests build-asan --slower 4
 
 tsan: ## the tests under ThreadSanitizer (build-tsan/)
