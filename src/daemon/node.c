@@ -351,7 +351,7 @@ static enum wf_pages pages_choose(const struct wf_config *config)
         return WF_PAGES_NORMAL;
     if (config->pool_huge == WF_HUGE_ON || wf_huge_free_bytes() >= config->pool_bytes_max)
         return WF_PAGES_HUGE;
-    return WF_PAGES_THP;
+    return wf_huge_shared_allowed() ? WF_PAGES_THP : WF_PAGES_NORMAL;
 }
 
 static enum weft_status tables_create(struct wf_node *node)

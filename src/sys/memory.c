@@ -94,6 +94,17 @@ void wf_advise_huge(void *memory, size_t bytes)
     madvise(memory, bytes, MADV_HUGEPAGE);
 }
 
+bool wf_huge_shared_allowed(void)
+{
+    char modes[128] = "";
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+    if (!file)
+        return false;
+    bool read = fgets(modes, sizeof modes, file) != NULL;
+    fclose(file);
+    return read && !strstr(modes, "[never]") && !strstr(modes, "[deny]");
+}
+
 enum weft_status wf_bind_node(void *memory, size_t bytes, int node)
 {
     if (numa_available() < 0 || node > numa_max_node())

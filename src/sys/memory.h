@@ -37,6 +37,9 @@ void wf_unmap(void *memory, size_t bytes);
 /* Ask for transparent huge pages; a hint, never an error. */
 void wf_advise_huge(void *memory, size_t bytes);
 
+/* Whether the kernel would give transparent huge pages to shared memory that asks for them. */
+bool wf_huge_shared_allowed(void);
+
 /* Place pages of this range, when first touched, on NUMA node `node`. */
 enum weft_status wf_bind_node(void *memory, size_t bytes, int node);
 
