@@ -25,7 +25,8 @@ enum weft_status wf_segment_create(const char *name, uint64_t bytes, enum wf_pag
     struct wf_segment segment = {.fd = -1, .bytes = bytes};
     enum weft_status status = wf_memfd_create(name, bytes, pages, &segment.fd);
     if (status == WEFT_OK)
-        status = wf_map(segment.fd, bytes, true, &segment.memory);
+        status = pages == WF_PAGES_HUGE ? wf_map_huge(segment.fd, bytes, &segment.memory)
+                                        : wf_map(segment.fd, bytes, true, &segment.memory);
     if (status != WEFT_OK) {
         if (segment.fd >= 0)
             close(segment.fd);
@@ -66,14 +67,15 @@ static void punch(void *context, uint64_t first, uint64_t count)
 {
     struct wf_domain *domain = context;
     uint64_t offset = first * WF_GRANULE, bytes = count * WF_GRANULE;
-    /* A hole in reserved huge pages frees whole ones only; what is around them is zeroed by hand,
-     * so that a freed range never shows old bytes. */
-    if (domain->node->pages == WF_PAGES_HUGE)
-        memset((char *)domain->pool.memory + offset, 0, bytes);
-    if (wf_punch(domain->pool.fd, offset, bytes) != WEFT_OK) {
+    /* Reserved huge pages stay with the segment, zeroed: once given away they might not be there
+     * again at the next touch, which would be SIGBUS. */
+    bool punched = domain->node->pages != WF_PAGES_HUGE;
+    if (punched && wf_punch(domain->pool.fd, offset, bytes) != WEFT_OK) {
         wf_warn("node", "%s", wf_last_error());
-        memset((char *)domain->pool.memory + offset, 0, bytes);
+        punched = false;
     }
+    if (!punched)
+        memset((char *)domain->pool.memory + offset, 0, bytes);
 }
 
 /* Take free backed memory from a domain's arena back into the budget. */
@@ -349,7 +351,13 @@ static enum wf_pages pages_choose(const struct wf_config *config)
 {
     if (config->pool_huge == WF_HUGE_OFF)
         return WF_PAGES_NORMAL;
-    if (config->pool_huge == WF_HUGE_ON || wf_huge_free_bytes() >= config->pool_bytes_max)
+    uint64_t segments = 0; /* each domain's is as large as it may become */
+    for (uint32_t i = 0; i < config->domain_count; i++) {
+        uint64_t quota = config->domains[i].quota_bytes;
+        segments += quota && quota < config->pool_bytes ? quota : config->pool_bytes;
+        segments += WF_HUGE_BYTES;
+    }
+    if (config->pool_huge == WF_HUGE_ON || wf_huge_free_bytes() >= segments)
         return WF_PAGES_HUGE;
     return wf_huge_shared_allowed() ? WF_PAGES_THP : WF_PAGES_NORMAL;
 }
@@ -381,6 +389,8 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
     node->owner_uid = geteuid();
     node->pool_bytes = node->budget_free = config->pool_bytes / WF_GRANULE * WF_GRANULE;
     node->pages = pages_choose(config);
+    if (node->pages == WF_PAGES_HUGE) /* they are set aside whole, so the pool cannot grow */
+        node->config.pool_bytes_max = node->pool_bytes;
     node->session_first_free = UINT32_MAX;
     enum weft_status status = WEFT_OK;
     if (getrandom(&node->epoch, sizeof node->epoch, 0) != (ssize_t)sizeof node->epoch)

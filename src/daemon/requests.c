@@ -279,6 +279,10 @@ static void handle_reclaim(struct wf_client *client, const struct wf_lend *reque
     enum weft_status status = WEFT_OK;
     if (!is_owner(client))
         status = wf_fail(WEFT_E_DENIED, "only the node's own user may take memory back from it");
+    else if (node->pages == WF_PAGES_HUGE)
+        status = wf_fail(WEFT_E_INVALID,
+                         "the pool is in reserved huge pages, which the host cannot use otherwise; "
+                         "set pool.huge to off to lend and reclaim");
     else if (node->reclaim.client)
         status = wf_fail(WEFT_E_BUSY, "another reclaim is under way; try again when it is done");
     else if (request->size > node->pool_bytes)

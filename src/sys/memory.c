@@ -83,6 +83,23 @@ enum weft_status wf_map(int fd, size_t bytes, bool writable, void **out)
     return WEFT_OK;
 }
 
+enum weft_status wf_map_huge(int fd, size_t bytes, void **out)
+{
+    void *memory = WF_FAILS("mmap") ? (errno = ENOMEM, MAP_FAILED)
+                                    : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED) {
+        char wanted[16], there[16];
+        return wf_fail(
+            WEFT_E_SYSTEM,
+            "pool.huge: %s of huge pages are needed and %s are free; reserve them (sysctl "
+            "-w vm.nr_hugepages=%zu), or set pool.huge to auto or off",
+            wf_size_format(bytes, wanted, sizeof wanted),
+            wf_size_format(wf_huge_free_bytes(), there, sizeof there), bytes / WF_HUGE_BYTES);
+    }
+    *out = memory;
+    return WEFT_OK;
+}
+
 void wf_unmap(void *memory, size_t bytes)
 {
     if (memory)

@@ -32,6 +32,11 @@ enum weft_status wf_memfd_reopen_readonly(int fd, int *out_fd);
 size_t wf_file_bytes(int fd);
 
 enum weft_status wf_map(int fd, size_t bytes, bool writable, void **out);
+
+/* The same for reserved huge pages, all of them set aside now: without that, the first touch of a
+ * page that another took meanwhile would be SIGBUS, here or in a client. */
+enum weft_status wf_map_huge(int fd, size_t bytes, void **out);
+
 void wf_unmap(void *memory, size_t bytes);
 
 /* Ask for transparent huge pages; a hint, never an error. */
