@@ -3,7 +3,7 @@
  * weft bench local: the data path of one node, each figure with its yardstick in the same run.
  *
  * A working set of `blocks` unchained blocks stays in the pool.  A round goes through it in chunks
- * of 64 MiB; per chunk, measure and yardstick take turns on the same memory, each after an untimed
+ * of 128 MiB; per chunk, measure and yardstick take turns on the same memory, each after an untimed
  * pass that brings caches to the same state:
  *
  *   get   pin + memcpy + unpin of the chunk        yardstick: the same memcpy from pins held
@@ -21,8 +21,8 @@
 
 #include "cli/bench.h"
 
-#define CHUNK_BYTES ((size_t)64 << 20)
-#define BUFFER_CHUNKS 4
+#define CHUNK_BYTES ((size_t)128 << 20)
+#define BUFFER_CHUNKS 2
 #define PIN_SINGLES 20000 /* a round */
 #define PIN_BATCH 64
 #define PIN_BATCHES 400 /* a round */

@@ -26,8 +26,6 @@
 #define START_S 60.0 /* taking all of a large pool's memory takes seconds */
 #define QUERY_PAGES_MAX 65536
 
-extern char **environ;
-
 static struct cli_node *started; /* for the signal handler; one a process */
 static pid_t owner_pid;
 

@@ -33,13 +33,14 @@ static void domain_print(const json_t *domain)
 {
     char used[32], quota[32];
     uint64_t quota_bytes = number(domain, "quota_bytes");
+    uint64_t read = number(domain, "pins"), put = number(domain, "puts");
     printf("%-16s %10s %10s %9llu %8llu %7.1f %% %9llu %9llu %8llu\n",
            json_string_value(json_object_get(domain, "name")),
            wf_cli_size(number(domain, "used_bytes"), used, sizeof used),
            quota_bytes ? wf_cli_size(quota_bytes, quota, sizeof quota) : "-",
            (unsigned long long)number(domain, "blocks"),
            (unsigned long long)number(domain, "clients"),
-           100 * json_number_value(json_object_get(domain, "hit_rate")),
+           read + put ? 100 * (double)read / (double)(read + put) : 0.0,
            (unsigned long long)number(domain, "puts"),
            (unsigned long long)number(domain, "deduplicated"),
            (unsigned long long)number(domain, "full"));
@@ -70,7 +71,7 @@ static int run(struct cli *cli)
     printf("%llu clients, %llu sessions\n\n", (unsigned long long)number(status, "clients"),
            (unsigned long long)number(status, "sessions"));
     printf("%-16s %10s %10s %9s %8s %9s %9s %9s %8s\n", "domain", "used", "quota", "blocks",
-           "clients", "hit rate", "puts", "dedup", "full");
+           "clients", "hit", "puts", "dedup", "full");
     size_t index;
     json_t *domain;
     json_array_foreach (json_object_get(status, "domains"), index, domain)
@@ -85,8 +86,9 @@ const struct cli_command wf_cmd_status = {
     .synopsis = "",
     .about =
         "Shows the pool, the clients and every domain that the caller may see: the node's own user "
-        "sees all, others their own.  hit rate is pins that found their block / pins that were "
-        "tried.",
+        "sees all, others their own.  hit "
+        "is blocks read / (blocks read + blocks put): the share that engines did not have to "
+        "compute.",
     .examples = examples,
     .run = run,
 };

@@ -38,7 +38,7 @@ static const char *const examples[] = {
 struct counters {
     char name[64];
     uint64_t used_bytes, quota_bytes, blocks, clients, sessions;
-    uint64_t pins, misses, matches, puts, put_bytes, bytes_pinned, evicted, full;
+    uint64_t pins, matches, puts, put_bytes, bytes_pinned, evicted, full;
 };
 
 struct look {
@@ -52,7 +52,7 @@ struct look {
 
 struct rates {
     double pins, puts, matches, evicted, read_gbps, written_gbps, hit_rate;
-    bool looked; /* hit_rate means something: there were pins or misses */
+    bool looked; /* hit_rate means something: there were pins or puts */
 };
 
 static uint64_t number(const json_t *object, const char *key)
@@ -75,7 +75,6 @@ static void domain_read(const json_t *from, struct counters *to)
     to->clients = number(from, "clients");
     to->sessions = number(from, "sessions");
     to->pins = number(from, "pins");
-    to->misses = number(from, "misses");
     to->matches = number(from, "matches");
     to->puts = number(from, "puts");
     to->put_bytes = number(from, "put_bytes");
@@ -94,7 +93,6 @@ static void sum_add(struct counters *sum, const struct counters *part)
     sum->clients += part->clients;
     sum->sessions += part->sessions;
     sum->pins += part->pins;
-    sum->misses += part->misses;
     sum->matches += part->matches;
     sum->puts += part->puts;
     sum->put_bytes += part->put_bytes;
@@ -161,9 +159,9 @@ static struct rates rates_of(const struct counters *before, const struct counter
         .read_gbps = rate(before->bytes_pinned, now->bytes_pinned, seconds) / 1e9,
         .written_gbps = rate(before->put_bytes, now->put_bytes, seconds) / 1e9,
     };
-    double looked = rates.pins + rate(before->misses, now->misses, seconds);
-    rates.looked = looked > 0;
-    rates.hit_rate = rates.looked ? rates.pins / looked : 0;
+    /* Engines match before they pin, so what was not there shows in what they then put. */
+    rates.looked = rates.pins + rates.puts > 0;
+    rates.hit_rate = rates.looked ? rates.pins / (rates.pins + rates.puts) : 0;
     return rates;
 }
 
@@ -384,9 +382,12 @@ const struct cli_command wf_cmd_top = {
     .name = "top",
     .summary = "the node, live",
     .synopsis = "",
-    .about = "Shows the pool, each domain's hit rate and operations a second, and their course.  "
-             "Rates are of the last interval.  Without a terminal, or with --json, every sample is "
-             "a line; hit_rate is null in an interval in which nothing was looked up.",
+    .about =
+        "Shows the pool, each domain's hit rate and operations a second, and their course.  Rates "
+        "are of the last interval.  hit is blocks read / (blocks read + blocks put): the share "
+        "that engines did not have to compute.\n\n"
+        "Without a terminal, or with --json, every sample is a line; hit_rate is null in an "
+        "interval in which nothing was read or put.",
     .options = options,
     .examples = examples,
     .run = run,

@@ -8,7 +8,9 @@ Keys and their order are exact.  Prints TAP.
 """
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -324,6 +326,26 @@ def pages_are_joined():
 def top_says_rates():
     golden("top", answer("top", "--count", "1", "--interval", "0.1"))
     check(b"blocks" in weft("top", "--count", "1", "--interval", "0.1").stdout)
+
+
+@case
+def top_draws_and_ends():
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(WEFT, [WEFT, "top", "--interval", "0.1"], environment(TERM="xterm", LINES="30", COLUMNS="120"))
+    seen, until, asked = b"", time.time() + 20, False
+    while time.time() < until:
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                seen += os.read(terminal, 65536)
+            except OSError:
+                break  # the other end is closed
+        if not asked and b"dram0" in seen and seen.count(b"pins") > 1:
+            asked = True
+            os.write(terminal, b"q")
+    check(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, seen)
+    os.close(terminal)
+    check(asked and b"domain" in seen and b"default" in seen, seen)
 
 
 @case
