@@ -64,7 +64,8 @@ void wf_bench_clock_init(struct bench_clock *clock)
         empty[i] = wf_bench_ticks_end() - at;
     }
     qsort(empty, EMPTY_READS, sizeof *empty, compare_ticks);
-    clock->overhead_ns = (double)empty[EMPTY_READS / 2] * clock->ns_per_tick;
+    uint64_t median = empty[EMPTY_READS / 2];
+    clock->overhead_ns = (double)median * clock->ns_per_tick;
     free(empty);
 }
 

@@ -455,7 +455,7 @@ static int working_set_put(struct bench *bench)
         uint64_t word = wf_cli_random(&bench->random);
         memcpy(bench->buffer + at, &word, 8);
     }
-    double ns = 0, part;
+    double ns = 0, part = 0;
     int code = CLI_OK;
     for (size_t at = 0; code == CLI_OK && at < bench->blocks; at += bench->chunk) {
         code = put_chunk(bench, at, &part);

@@ -226,12 +226,15 @@ static int readers_run(struct cli *cli, struct shared *shared, const char *name,
 {
     uint64_t readers = wf_bench_options.readers;
     int pipes[READERS_MAX][2];
+    memset(pipes, -1, sizeof pipes);
     pid_t children[READERS_MAX] = {0};
     int code = CLI_OK;
     fflush(NULL);
     for (uint64_t i = 0; i < readers && code == CLI_OK; i++) {
-        if (pipe(pipes[i]) != 0)
-            return wf_cli_fail(cli, CLI_SYSTEM, "no pipe: %s", strerror(errno));
+        if (pipe(pipes[i]) != 0) {
+            code = wf_cli_fail(cli, CLI_SYSTEM, "no pipe: %s", strerror(errno));
+            break;
+        }
         children[i] = fork();
         if (children[i] == 0)
             _exit(reader_run(cli, shared, i, name, pipes[i][0]));
@@ -245,7 +248,8 @@ static int readers_run(struct cli *cli, struct shared *shared, const char *name,
     if (code != CLI_OK)
         atomic_store_explicit(&shared->failed, 1, memory_order_relaxed);
     for (uint64_t i = 0; i < readers; i++) {
-        close(pipes[i][1]);
+        if (pipes[i][1] >= 0)
+            close(pipes[i][1]);
         int how = 0;
         if (children[i] > 0 && waitpid(children[i], &how, 0) == children[i] && how &&
             code == CLI_OK)

@@ -31,8 +31,8 @@ static const char *const examples[] = {
     "a chain of 40 blocks, each checked, through a pipe",
     "weft get --key prompt-4f2a --block-bytes 2MiB --blocks 40 --verify | gzip > kv.gz",
     "what is there of a prompt",
-    "weft get --model llama-3-8b@7f3c --layers 32 --kv-heads 8 --head-dim 128 --dtype bf16 "
-    "--tokens @prompt.tokens --output kv.bin",
+    ("weft get --model llama-3-8b@7f3c --layers 32 --kv-heads 8 --head-dim 128 --dtype bf16 "
+     "--tokens @prompt.tokens --output kv.bin"),
     NULL,
 };
 

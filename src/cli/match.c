@@ -15,8 +15,8 @@ static const struct cli_option options[] = {
 
 static const char *const examples[] = {
     "how much of a prompt need not be computed",
-    "weft match --model llama-3-8b@7f3c --layers 32 --kv-heads 8 --head-dim 128 --dtype bf16 "
-    "--tokens @prompt.tokens",
+    ("weft match --model llama-3-8b@7f3c --layers 32 --kv-heads 8 --head-dim 128 --dtype bf16 "
+     "--tokens @prompt.tokens"),
     "how many of 40 blocks are there, for a script",
     "weft match --key prompt-4f2a --block-bytes 2MiB --blocks 40 --json",
     NULL,

@@ -34,8 +34,8 @@ static const char *const examples[] = {
     "from a pipe, the last block filled up",
     "zcat kv.gz | weft put --key nightly --block-bytes 1MiB --pad -",
     "a model's blocks, named by their tokens",
-    "weft put --model llama-3-8b@7f3c --layers 32 --kv-heads 8 --head-dim 128 --dtype bf16 "
-    "--tokens @prompt.tokens kv.bin",
+    ("weft put --model llama-3-8b@7f3c --layers 32 --kv-heads 8 --head-dim 128 --dtype bf16 "
+     "--tokens @prompt.tokens kv.bin"),
     NULL,
 };
 

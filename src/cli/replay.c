@@ -42,8 +42,8 @@ static const struct cli_option options[] = {
 
 static const char *const examples[] = {
     "a production trace through a node of 512 MiB, by two clients, as fast as it goes",
-    "weft replay --trace mooncake_conversation.jsonl --pool 512MB --bytes-per-token 256 --clients "
-    "2 --json",
+    ("weft replay --trace mooncake_conversation.jsonl --pool 512MB --bytes-per-token 256 --clients "
+     "2 --json"),
     "against the node that runs here, ten times as fast as it was",
     "weft replay --trace trace.jsonl --speed 10x --clients 8",
     "a trace with short blocks, where no line may be malformed",
