@@ -315,27 +315,47 @@ static uint64_t evict_batch(struct wf_store *store, uint64_t granules, enum wf_e
     return batch.count ? batch_settle(store, &batch, reason, passed_over) : 0;
 }
 
+/* Evict a committed block with all that extends it, children first.  False when one of them has to
+ * stay, or when they are more than a batch: some of them may have gone then. */
+static bool evict_subtree(struct wf_store *store, uint32_t root)
+{
+    struct batch batch = {.count = 0};
+    uint32_t taken = WF_SLOT_NONE;
+    while (taken != root && batch.count < BATCH) {
+        uint32_t leaf = root;
+        while (store->slots[leaf].child != WF_SLOT_NONE)
+            leaf = store->slots[leaf].child;
+        if (!evictable(store, leaf))
+            break;
+        store->policy_ops->leave(store->policy, leaf);
+        batch_take(store, &batch, leaf);
+        taken = leaf;
+    }
+    uint32_t passed_over = 0;
+    batch_settle(store, &batch, WF_EVICT_ROOM, &passed_over);
+    return taken == root && state_of(store, root) == WF_SLOT_FREE;
+}
+
 /* Enough is free, but nowhere in one piece: evict what lies beside the range that came free last,
  * one block after the other, until `granules` are free together.  It costs blocks that were not the
- * policy's choice, but about as many bytes as are needed; evicting in the policy's order might cost
+ * policy's choice, but about as many bytes as are needed; going on in the policy's order might cost
  * all. */
 static bool widen(struct wf_store *store, uint32_t granules)
 {
-    while (store->freed_last != WF_SLOT_NONE && store->slots[store->freed_last].count < granules) {
-        const struct wf_slot *range = &store->slots[store->freed_last];
-        uint32_t beside = range->address_next;
-        if (beside == WF_SLOT_NONE || !evictable(store, beside))
-            beside = range->address_previous;
-        if (beside == WF_SLOT_NONE || !evictable(store, beside))
-            return false;
-        struct batch batch = {.count = 0};
-        uint32_t passed_over = 0;
-        store->policy_ops->leave(store->policy, beside);
-        batch_take(store, &batch, beside);
-        if (batch_settle(store, &batch, WF_EVICT_ROOM, &passed_over) == 0)
+    uint32_t range = store->freed_last;
+    while (store->slots[range].count < granules) {
+        uint32_t sides[2] = {store->slots[range].address_next,
+                             store->slots[range].address_previous};
+        bool wider = false;
+        for (int i = 0; i < 2 && !wider; i++) {
+            wider = sides[i] != WF_SLOT_NONE && state_of(store, sides[i]) == WF_SLOT_COMMITTED &&
+                    evict_subtree(store, sides[i]);
+            range = wf_arena_joined(&store->arena, range);
+        }
+        if (!wider)
             return false;
     }
-    return store->freed_last != WF_SLOT_NONE;
+    return true;
 }
 
 /* Evict at least one block, better `granules` worth.  Pinned ones among the candidates become the

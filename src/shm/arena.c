@@ -237,6 +237,15 @@ uint32_t wf_arena_free(struct wf_arena *arena, uint32_t slot)
     return slot;
 }
 
+uint32_t wf_arena_joined(const struct wf_arena *arena, uint32_t slot)
+{
+    /* A slot that was joined to the one before it keeps that neighbour's number until it is used
+     * again, and only an allocation uses one. */
+    while (arena->slots[slot].count == 0)
+        slot = arena->slots[slot].address_previous;
+    return slot;
+}
+
 uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted)
 {
     uint32_t slot = bin_find(arena, &arena->unbacked, wanted);

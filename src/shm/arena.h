@@ -72,6 +72,9 @@ uint32_t wf_arena_alloc(struct wf_arena *arena, uint32_t granules);
  * the free range then.  The slot itself may become spare. */
 uint32_t wf_arena_free(struct wf_arena *arena, uint32_t slot);
 
+/* Where a free range is now that frees since may have joined to its neighbours. */
+uint32_t wf_arena_joined(const struct wf_arena *arena, uint32_t slot);
+
 /* Turn up to `wanted` unbacked granules in one piece, at least `least`, into backed free space.
  * Returns how many, 0 when there is no such piece, or no slot to cut it with. */
 uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted);

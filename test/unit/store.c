@@ -454,6 +454,30 @@ static void test_make_free_gives_back(void **state)
     wf_store_verify(&w->store);
 }
 
+/* Chains come and go in random order until the pool is full of small holes; then a block as large
+ * as sixty small ones is asked for.  It must not cost the whole pool. */
+static void test_a_large_block_among_small_ones(void **state)
+{
+    (void)state;
+    static struct world world;
+    struct world *w = &world;
+    world_open(w, 512, UINT64_MAX / 2, 512 * WF_GRANULE, WORLD_SLOTS);
+    struct random_source random = {7};
+    uint64_t key = 0;
+    for (int round = 0; round < 2000; round++) {
+        uint32_t parent = WF_SLOT_NONE;
+        for (uint32_t n = 1 + random_below(&random, 6); n > 0; n--)
+            parent = put(w, key++, parent);
+        wf_store_used(&w->store, random_below(&random, WORLD_SLOTS));
+    }
+    uint64_t before = w->gone_count;
+    uint32_t slot;
+    assert_int_equal(reserve(w, BOB, key, 60, WF_SLOT_NONE, &slot), WEFT_OK);
+    assert_in_range(w->gone_count - before, 60 - 1, 4 * 60);
+    wf_store_verify(&w->store);
+    world_close(w);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -478,6 +502,7 @@ int main(void)
         TEST(test_condemn_with_pins),
         TEST(test_condemn_under_a_duplicate),
         TEST(test_make_free_gives_back),
+        cmocka_unit_test(test_a_large_block_among_small_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
