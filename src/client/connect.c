@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/hooks.h"
 #include "client/client.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
@@ -140,6 +141,7 @@ static enum weft_status attachment_create(struct weft *w, struct attachment **ou
                                     sizeof(struct wf_hello_answer), fds, &fd_count);
     }
     if (status == WEFT_OK) {
+        WF_CRASH("client.hello.answered");
         status = attachment_map(a, (const struct wf_hello_answer *)(const void *)w->answer, fds,
                                 fd_count);
         wf_close_all(fds, fd_count);

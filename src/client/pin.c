@@ -12,6 +12,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/hooks.h"
 #include "client/client.h"
 
 /* Where this thread found its last free entry.  Threads start a cache line apart. */
@@ -54,6 +55,7 @@ static enum weft_status pin_on(struct weft_format *f, struct attachment *a,
         return wf_fail(WEFT_E_LIMIT,
                        "all %u pins of this process are taken; unpin some, or raise limits.pins",
                        pins->node_first);
+    WF_CRASH("client.pin.taken");
     if (!confirmed(a, &found)) {
         wf_pins_clear(pins, entry);
         goto miss;
@@ -80,6 +82,7 @@ static enum weft_status pin_on(struct weft_format *f, struct attachment *a,
         .slot = found.slot,
         .entry = entry,
     };
+    WF_CRASH("client.pin.held");
     return WEFT_OK;
 miss:
     count(&pins->header->misses, 1);

@@ -113,6 +113,14 @@ static void slots_stage(struct weft *w, struct attachment *a, const struct weft_
     }
 }
 
+static uint64_t reserved_of(const struct weft_slot *slots, size_t count)
+{
+    uint64_t reserved = 0;
+    for (size_t i = 0; i < count; i++)
+        reserved += slots[i].status == WEFT_OK;
+    return reserved;
+}
+
 static void request_fill(struct wf_reserve *request, const struct binding *binding,
                          const struct weft_key *parent, const struct weft_slot *parent_slot,
                          const struct weft_key *keys, size_t count, uint32_t flags)
@@ -163,12 +171,15 @@ enum weft_status wf_client_reserve(struct weft_format *f, const struct weft_key 
     if (status == WEFT_OK && !sane)
         status = wf_fail(WEFT_E_PROTOCOL,
                          "the node's answer to a reserve points outside its segments");
-    if (status == WEFT_OK && a->copied)
-        slots_stage(w, a, f, slots, count);
-    uint64_t reserved = 0;
-    for (size_t i = 0; status == WEFT_OK && i < count; i++)
-        reserved += slots[i].status == WEFT_OK;
+    /* Counted before anything else is said to the node: an exchange that fails gives back what a
+     * connection without reserved blocks has mapped. */
+    uint64_t reserved = status == WEFT_OK ? reserved_of(slots, count) : 0;
     atomic_fetch_add_explicit(&a->busy, reserved, memory_order_seq_cst);
+    if (status == WEFT_OK && a->copied) {
+        slots_stage(w, a, f, slots, count);
+        reserved -= reserved_of(slots, count); /* those that staging had no room for */
+        atomic_fetch_sub_explicit(&a->busy, reserved, memory_order_seq_cst);
+    }
     pthread_mutex_unlock(&w->lock);
     WF_CRASH("client.reserved");
     return status;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/hooks.h"
 #include "base/size.h"
 #include "client/client.h"
 #include "sys/memory.h"
@@ -73,6 +74,7 @@ static enum weft_status region_ask(struct weft *w, struct attachment *a, enum wf
                                                  fds, &fd_count);
     if (status != WEFT_OK)
         return status;
+    WF_CRASH("client.region.answered");
     if (fd_count == 1)
         status = region_map(w, a, fds[0], out);
     else

@@ -11,6 +11,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "base/hooks.h"
 #include "base/log.h"
 #include "base/size.h"
 #include "daemon/telemetry.h"
@@ -76,6 +77,7 @@ static void punch(void *context, uint64_t first, uint64_t count)
     }
     if (!punched)
         memset((char *)domain->pool.memory + offset, 0, bytes);
+    WF_CRASH("node.punched");
 }
 
 /* Take free backed memory from a domain's arena back into the budget. */

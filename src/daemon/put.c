@@ -197,6 +197,7 @@ static void copy_done(struct wf_job *job)
 {
     struct commit_job *commit = (struct commit_job *)job;
     struct wf_client *client = commit->client;
+    WF_CRASH("put.copied");
     publish(commit);
     wf_telemetry_op(client->node, client->domain, WF_OP_COMMIT, WEFT_OK,
                     wf_now_ns() - commit->started_ns);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/hooks.h"
 #include "base/size.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
@@ -127,6 +128,7 @@ static void region_answer(struct wf_client *client, const struct wf_message *to,
     answer->size = region->bytes;
     answer->writable = writable;
     answer->latency = (uint32_t)region->latency;
+    WF_CRASH("region.before_answer");
     wf_answer(client, to, WEFT_OK, sizeof *answer, writable ? &region->fd : &region->fd_readonly,
               1);
 }

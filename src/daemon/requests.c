@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hooks.h"
 #include "base/log.h"
 #include "base/size.h"
 #include "core/identity.h"
@@ -98,6 +99,7 @@ static void handle_hello(struct wf_client *client, const struct wf_hello *reques
     }
     client->domain = domain;
     domain->clients++;
+    WF_CRASH("hello.before_answer");
     bool copied = domain->config->writes == WF_WRITES_COPIED;
     struct wf_hello_answer *answer = (struct wf_hello_answer *)(void *)client->node->answer;
     answer->epoch = client->node->epoch;

@@ -663,6 +663,7 @@ enum weft_status wf_store_remove(struct wf_store *store, uint32_t root, bool con
         state_set(store, tree.slot[i], WF_SLOT_EVICTING, memory_order_seq_cst);
         store->policy_ops->leave(store->policy, tree.slot[i]);
     }
+    WF_CRASH("store.remove.marked");
     store->env.scan_pins(store->env.context, subtree_seen, &tree);
     bool held = false;
     for (uint64_t i = 0; i < tree.count; i++)

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Blocks that describe themselves: every byte follows from the key, so that whoever reads one can
+ * tell a wrong byte, a torn write or another block's content without asking anybody.
+ */
+#ifndef TEST_SUPPORT_PAYLOAD_H
+#define TEST_SUPPORT_PAYLOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "random.h"
+
+static inline uint64_t payload_seed(const uint8_t key[32])
+{
+    uint64_t parts[4];
+    memcpy(parts, key, 32);
+    return parts[0] ^ parts[1] * 3 ^ parts[2] * 5 ^ parts[3] * 7;
+}
+
+/* `bytes` is a multiple of 8. */
+static inline void payload_fill(void *data, size_t bytes, const uint8_t key[32])
+{
+    struct random_source r = {payload_seed(key)};
+    for (size_t at = 0; at < bytes; at += 8) {
+        uint64_t word = random_next(&r);
+        memcpy((char *)data + at, &word, 8);
+    }
+}
+
+static inline bool payload_right(const void *data, size_t bytes, const uint8_t key[32])
+{
+    struct random_source r = {payload_seed(key)};
+    for (size_t at = 0; at < bytes; at += 8) {
+        uint64_t word, expected = random_next(&r);
+        memcpy(&word, (const char *)data + at, 8);
+        if (word != expected)
+            return false;
+    }
+    return true;
+}
+
+#endif
