@@ -228,7 +228,8 @@ enum weft_status wf_client_exchange(struct weft *w, struct attachment *a, enum w
         .sequence = ++w->sequence,
     };
     enum weft_status status = wf_socket_send(a->fd, w->request, bytes, NULL, 0);
-    if (status == WEFT_OK)
+    /* A node that has hung up may have said why before. */
+    if (status == WEFT_OK || status == WEFT_E_NODE)
         status = wf_socket_receive(a->fd, w->answer, WF_MESSAGE_MAX, &got, received, &count);
     if (status == WEFT_PENDING)
         status = wf_fail(WEFT_E_NODE, "the node at %s did not answer within %u ms", w->socket,

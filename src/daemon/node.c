@@ -386,7 +386,7 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
     if (!node)
         return WEFT_E_NO_MEMORY;
     node->config = *config;
-    node->epoll = node->listener = node->lock = node->signals = node->timer = -1;
+    node->epoll = node->listener = node->lock = node->signals = node->timer = node->spare = -1;
     node->started_ns = wf_now_ns();
     node->owner_uid = geteuid();
     node->pool_bytes = node->budget_free = config->pool_bytes / WF_GRANULE * WF_GRANULE;

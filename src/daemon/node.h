@@ -127,6 +127,7 @@ struct wf_node {
     struct wf_workers *workers;
     struct wf_telemetry *telemetry;
     int epoll, listener, lock, signals, timer;
+    int spare; /* given up for a moment to turn someone away when no other descriptor is left */
     bool draining, stopping;
     uint64_t drain_until_ns, busy_ns; /* last time that a client moved data */
     uint32_t owner_uid;

@@ -57,6 +57,24 @@ static enum weft_status admit(struct wf_client *client, const struct wf_hello *r
     return WEFT_OK;
 }
 
+static enum weft_status equip_staging(struct wf_client *client, struct wf_domain *domain)
+{
+    uint64_t bytes = client->node->config.staging_bytes;
+    if (!wf_node_budget(client->node, domain, bytes))
+        return wf_fail(
+            WEFT_FULL,
+            "no room for a staging segment of %llu bytes; lower `staging` or raise pool.size",
+            (unsigned long long)bytes);
+    struct wf_segment staging = {.fd = -1};
+    enum weft_status status = wf_segment_create("weft-staging", bytes, WF_PAGES_NORMAL, &staging);
+    if (status != WEFT_OK) {
+        wf_node_budget_give(client->node, bytes);
+        return status;
+    }
+    client->staging = staging;
+    return WEFT_OK;
+}
+
 static enum weft_status equip(struct wf_client *client, struct wf_domain *domain)
 {
     const struct wf_config *config = &client->node->config;
@@ -66,21 +84,11 @@ static enum weft_status equip(struct wf_client *client, struct wf_domain *domain
     if (status != WEFT_OK)
         return status;
     wf_pins_format(client->pins_segment.memory, pins, placed, &client->pins);
-    if (domain->config->writes != WF_WRITES_COPIED)
-        return WEFT_OK;
-    if (!wf_node_budget(client->node, domain, config->staging_bytes))
-        return wf_fail(
-            WEFT_FULL,
-            "no room for a staging segment of %llu bytes; lower `staging` or raise pool.size",
-            (unsigned long long)config->staging_bytes);
-    struct wf_segment staging = {.fd = -1};
-    status = wf_segment_create("weft-staging", config->staging_bytes, WF_PAGES_NORMAL, &staging);
-    if (status != WEFT_OK) {
-        wf_node_budget_give(client->node, config->staging_bytes);
-        return status;
-    }
-    client->staging = staging;
-    return WEFT_OK;
+    if (domain->config->writes == WF_WRITES_COPIED)
+        status = equip_staging(client, domain);
+    if (status != WEFT_OK) /* it may try again, as often as it likes */
+        wf_segment_destroy(&client->pins_segment);
+    return status;
 }
 
 static void handle_hello(struct wf_client *client, const struct wf_hello *request)

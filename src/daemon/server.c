@@ -7,6 +7,7 @@
  * cut off.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,7 @@ enum weft_status wf_server_start(struct wf_node *node)
     sigaddset(&set, SIGINT);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    node->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
     node->epoll = epoll_create1(EPOLL_CLOEXEC);
     node->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     node->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -165,11 +167,28 @@ static void refuse(struct wf_node *node, int fd, enum weft_status status)
     close(fd);
 }
 
+/* No descriptor is left to accept with, and as long as someone knocks the loop would find no rest:
+ * the spare one lets us take the call and end it. */
+static void turn_away(struct wf_node *node)
+{
+    if (node->spare >= 0)
+        close(node->spare);
+    int fd = accept4(node->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0)
+        refuse(node, fd,
+               wf_fail(WEFT_E_LIMIT, "the node has no file descriptor left; close some clients or "
+                                     "regions, or raise its open-file limit"));
+    node->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 static void accept_client(struct wf_node *node)
 {
     int fd = accept4(node->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd < 0)
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE)
+            turn_away(node);
         return;
+    }
     uint32_t place = 0;
     while (place < node->config.clients_max && node->clients[place].fd >= 0)
         place++;
@@ -318,7 +337,8 @@ void wf_server_stop(struct wf_node *node)
     for (uint32_t i = 0; node->clients && i < node->config.clients_max; i++)
         if (node->clients[i].fd >= 0)
             wf_client_close(&node->clients[i], "the node stops");
-    int *all[] = {&node->listener, &node->epoll, &node->signals, &node->timer, &node->lock};
+    int *all[] = {&node->listener, &node->epoll, &node->signals,
+                  &node->timer,    &node->lock,  &node->spare};
     if (node->listener >= 0)
         unlink(node->config.socket);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
