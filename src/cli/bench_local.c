@@ -91,7 +91,7 @@ static size_t chunk_count(const struct bench *bench, size_t first)
 
 static int refused(struct bench *bench, enum weft_status status, const char *what)
 {
-    if (status == WEFT_MISS)
+    if (status == WEFT_MISS || status == WEFT_FULL || status == WEFT_E_PARENT)
         return wf_cli_fail(
             bench->cli, CLI_REFUSED,
             "%s: a block of the working set went; give the node a larger pool, or say --pool",

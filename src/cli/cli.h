@@ -142,9 +142,10 @@ void *wf_cli_alloc(size_t bytes); /* zeroed; out of memory ends the program with
 /* Connect as the options say.  CLI_OK, or an exit code after a sentence. */
 int wf_cli_connect(struct cli *cli);
 
-/* Ask the node, following "next" to the end and joining the lists; the answer is for json_decref().
- */
-int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, json_t **out);
+/* Ask the node, following "next" until the lists have `rows_max` rows (0: to the end) and joining
+ * them; the answer is for json_decref(). */
+int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t rows_max,
+                 json_t **out);
 
 /* A weftd of this command's own, on a socket in a temporary folder, gone when the command ends. */
 struct cli_node {

@@ -100,7 +100,7 @@ static int run(struct cli *cli)
     uint64_t cursor = 0;
     while (code == CLI_OK) {
         json_t *answer;
-        code = wf_cli_query(cli, "events", cursor, &answer);
+        code = wf_cli_query(cli, "events", cursor, 0, &answer);
         if (code != CLI_OK)
             break;
         uint64_t last = (uint64_t)json_integer_value(json_object_get(answer, "last"));

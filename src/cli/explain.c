@@ -175,7 +175,7 @@ static int run(struct cli *cli)
     int code = wf_cli_connect(cli);
     json_t *answer;
     if (code == CLI_OK)
-        code = wf_cli_query(cli, "events", 0, &answer);
+        code = wf_cli_query(cli, "events", 0, 0, &answer);
     if (code != CLI_OK)
         return code;
     if (key)

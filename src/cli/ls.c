@@ -30,20 +30,6 @@ static const char *const examples[] = {
     NULL,
 };
 
-/* The list inside an answer: its first array. */
-static json_t *list_of(json_t *answer, const char *what)
-{
-    json_t *list = json_object_get(answer, what);
-    const char *key;
-    json_t *value;
-    if (json_is_array(list))
-        return list;
-    json_object_foreach (answer, key, value)
-        if (json_is_array(value))
-            return value;
-    return NULL;
-}
-
 static int run(struct cli *cli)
 {
     int which = wf_cli_choose(cli);
@@ -55,17 +41,17 @@ static int run(struct cli *cli)
     if (code != CLI_OK)
         return code;
     json_t *answer;
-    code = wf_cli_query(cli, words[which].name, 0, &answer);
+    code = wf_cli_query(cli, words[which].name, 0, limit, &answer);
     if (code != CLI_OK)
         return code;
-    json_t *list = list_of(answer, words[which].name);
-    while (limit && list && json_array_size(list) > limit)
+    json_t *list = json_object_get(answer, words[which].name);
+    while (limit && json_array_size(list) > limit)
         json_array_remove(list, json_array_size(list) - 1);
     if (cli->json) {
         wf_cli_json_print(answer);
         return CLI_OK;
     }
-    if (list && json_array_size(list))
+    if (json_array_size(list))
         wf_cli_table_print(list, stdout);
     else
         printf("no %s\n", words[which].name);

@@ -62,7 +62,8 @@ static void pages_join(json_t *whole, json_t *page)
     }
 }
 
-int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, json_t **out)
+int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t rows_max,
+                 json_t **out)
 {
     json_t *whole = NULL;
     for (int i = 0; i < QUERY_PAGES_MAX; i++) {
@@ -90,7 +91,7 @@ int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, json_t **ou
             pages_join(whole, page);
             json_decref(page);
         }
-        if (!cursor)
+        if (!cursor || (rows_max && json_array_size(json_object_get(whole, what)) >= rows_max))
             break;
     }
     json_object_del(whole, "next");

@@ -362,7 +362,7 @@ static int list(struct cli *cli)
     int code = wf_cli_connect(cli);
     json_t *answer = NULL;
     if (code == CLI_OK)
-        code = wf_cli_query(cli, "regions", 0, &answer);
+        code = wf_cli_query(cli, "regions", 0, 0, &answer);
     if (code != CLI_OK)
         return code;
     const json_t *regions = json_object_get(answer, "regions");

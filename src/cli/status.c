@@ -53,7 +53,7 @@ static int run(struct cli *cli)
     int code = wf_cli_connect(cli);
     json_t *status;
     if (code == CLI_OK)
-        code = wf_cli_query(cli, "status", 0, &status);
+        code = wf_cli_query(cli, "status", 0, 0, &status);
     if (code != CLI_OK)
         return code;
     if (cli->json) {

@@ -224,6 +224,9 @@ def manuals_are_clean():
     wrong = [line for line in said.splitlines()
              if "referenced manual not found" not in line and "mandoc.db" not in line]
     check(not wrong, "\n".join(wrong))
+    listed = re.findall(r"'(weft[^']*\.[1-9])'", read(os.path.join(folder, "meson.build")).decode())
+    there = sorted(name for name in os.listdir(folder) if re.search(r"\.[1-9]$", name))
+    check(listed == there, "docs/man/meson.build installs", set(there) ^ set(listed), "not as they are")
     header = read(os.path.join(ROOT, "include", "weft", "weft.h")).decode()
     functions = set(re.findall(r"\b(weft_[a-z_]+)\(", re.sub(r"/\*.*?\*/", "", header, flags=re.S)))
     named = set()
@@ -450,6 +453,33 @@ def replay_checks_every_byte():
     check(tight["requests"] == 300 and tight["wrong_bytes"] == 0, tight)
     check(0 < tight["blocks_hit"] < ideal, tight)
     golden("replay_details", tight["details"])
+    check(not left_behind(), "left behind:", left_behind())
+
+
+@case
+def replay_finds_wrong_bytes():
+    """A block that says something else than its key promises, planted by its name."""
+    trace = trace_make("planted.jsonl", "--requests", "20")
+    first = json.loads(read(trace).splitlines()[0])["hash_ids"][0]
+    name = (bytes(32) + first.to_bytes(8, "little")).hex()
+    weft("put", "--model", "weft-replay@1", "--block-tokens", "512", "--block-bytes", "4096", "--key",
+         "hex:" + name, blob("planted", 4096))
+    report = answer("replay", "--trace", trace, "--bytes-per-token", "8", expect=5)
+    check(report["requests"] == 20 and report["wrong_bytes"] > 4000, report)
+    weft("rm", "--model", "weft-replay@1", "--block-tokens", "512", "--block-bytes", "4096", "--key",
+         "hex:" + name)
+
+
+@case
+def what_is_too_small_gets_a_sentence():
+    said = weft("bench", "local", "--blocks", "4096", "--block-bytes", "1MB", "--pool", "64MB", "--rounds", "1",
+                expect=4).stderr.decode()
+    check("larger pool" in said or "--pool" in said, said)
+    said = weft("replay", "--trace", trace_make("small.jsonl", "--requests", "9"), "--pool", "4KB",
+                expect=3).stderr.decode()
+    check("weftd" in said and said.count("\n") == 1, said)
+    said = weft("status", "--domain", "nobody", expect=4).stderr.decode()
+    check("nobody" in said, said)
     check(not left_behind(), "left behind:", left_behind())
 
 
