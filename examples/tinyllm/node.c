@@ -30,14 +30,17 @@ static void sleep_ms(long ms)
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
 }
 
-/* "<directory of path>/weftd", when that can be run. */
+/* The weftd in the directory of `path`, or in its sbin, where an installed one lies. */
 static bool beside(const char *path, char *out, size_t capacity)
 {
+    static const char *const places[] = {"weftd", "../sbin/weftd"};
     const char *slash = strrchr(path, '/');
-    if (!slash)
-        return false;
-    int length = snprintf(out, capacity, "%.*s/weftd", (int)(slash - path), path);
-    return length > 0 && (size_t)length < capacity && access(out, X_OK) == 0;
+    for (size_t i = 0; slash && i < sizeof(places) / sizeof(*places); i++) {
+        int length = snprintf(out, capacity, "%.*s/%s", (int)(slash - path), path, places[i]);
+        if (length > 0 && (size_t)length < capacity && access(out, X_OK) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* As we were called first: build/bin holds links, and the program itself lies elsewhere. */
