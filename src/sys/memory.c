@@ -38,6 +38,14 @@ enum weft_status wf_memfd_create(const char *name, size_t bytes, enum wf_pages p
         close(fd);
         return status;
     }
+    /* A memfd is born with mode 0777, and whoever has a descriptor of it, for reading only even, may
+     * open it again through /proc with the rights of its mode. */
+    if (fchmod(fd, 0600) != 0) {
+        enum weft_status status = wf_fail(WEFT_E_SYSTEM, "cannot restrict %s: %s", name,
+                                          strerror(errno));
+        close(fd);
+        return status;
+    }
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
         enum weft_status status = wf_fail(WEFT_E_SYSTEM, "cannot seal %s: %s", name,
                                           strerror(errno));

@@ -25,7 +25,8 @@ enum wf_pages {
 enum weft_status wf_memfd_create(const char *name, size_t bytes, enum wf_pages pages, int *out_fd);
 
 /* The same file through a descriptor that allows no writing, to be handed to whoever may only read.
- */
+ * It binds every user but our own and root, who could open the file again, as they could read and
+ * write our memory. */
 enum weft_status wf_memfd_reopen_readonly(int fd, int *out_fd);
 
 /* The size of the file behind `fd`; 0 when it has none. */
