@@ -322,8 +322,7 @@ static const struct gauge domain_gauges[] = {
     {"weft_formats", "Formats open.", DOMAIN_GAUGE(formats)},
     {"weft_regions", "Regions allocated.", DOMAIN_GAUGE(regions)},
     {"weft_region_bytes", "Bytes of the regions allocated.", DOMAIN_GAUGE(region_bytes)},
-    {"weft_quota_bytes", "Bytes that the domain may hold; 0 is the whole pool.",
-     DOMAIN_GAUGE(quota_bytes)},
+    {"weft_quota_bytes", "Bytes that the domain may hold.", DOMAIN_GAUGE(quota_bytes)},
 };
 
 static const struct gauge pool_gauges[] = {
