@@ -30,12 +30,13 @@ struct wf_policy_ops {
     void (*enter)(struct wf_policy *policy, uint32_t slot); /* may go from now on */
     void (*leave)(struct wf_policy *policy, uint32_t slot); /* may not; no-op when it was not in */
     bool (*holds)(const struct wf_policy *policy, uint32_t slot); /* entered and not left? */
-    uint32_t (*victim)(
-        struct wf_policy *policy); /* the one to go; it has left.  WF_POLICY_NONE: none */
+    /* The one to go; it has left.  WF_POLICY_NONE: none. */
+    uint32_t (*victim)(struct wf_policy *policy);
     uint32_t (*candidates)(const struct wf_policy *policy);
-    uint64_t (*uses)(const struct wf_policy *policy); /* so far: the number of the last one */
-    uint64_t (*age)(const struct wf_policy *policy,
-                    uint32_t slot); /* uses of others since its own last */
+
+    /* Uses of all blocks so far, and uses of others since this one's last. */
+    uint64_t (*uses)(const struct wf_policy *policy);
+    uint64_t (*age)(const struct wf_policy *policy, uint32_t slot);
 };
 
 extern const struct wf_policy_ops wf_policy_lru;
