@@ -135,7 +135,8 @@ WEFT_API size_t weft_dtype_bytes(enum weft_dtype dtype);
 /* A model's KV layout.  Every field is part of every key: two engines share a block only if all
  * agree. */
 struct weft_format_spec {
-    const char *model; /* name and revision, "llama-3-8b@<digest of the weights>"; 1 to 512 bytes */
+    const char *model; /* name and revision, "llama-3-8b@<digest of the weights>"; 1 to 512
+                          bytes of UTF-8 without control characters */
     uint32_t layers;   /* 1 … 1024 */
     uint32_t kv_heads; /* per rank; 1 … 4096 */
     uint32_t head_dim; /* elements; 1 … 4096 */
@@ -143,7 +144,7 @@ struct weft_format_spec {
     uint32_t block_tokens;     /* 1 … 65536 */
     uint32_t tp_rank, tp_size; /* 0, 0 means rank 0 of 1 */
     double rope_theta;         /* WEFT_ROPE_THETA_NONE: positions are not rotary */
-    const char *rope_scaling;  /* the model's own description of it, or NULL */
+    const char *rope_scaling;  /* the model's own description of it, up to 4096 bytes; NULL */
     const void *adapter;       /* LoRA or the like: a digest of its weights; NULL: none */
     size_t adapter_bytes;      /* 0 … 256 */
     const void *salt;          /* shared only with who gives the same; NULL: none */
@@ -459,13 +460,15 @@ WEFT_CHECKED WEFT_API enum weft_status weft_reclaim(struct weft *w, const char *
                                                     uint32_t within_ms, uint64_t *out_reclaimed);
 
 /* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status",
- * "blocks", "sessions", "domains", "regions", "events", "config".  `cursor` 0 starts; the answer's
- * "next" goes on (0: the end).  A domain sees its own things only. */
+ * "blocks", "sessions", "domains", "regions", "formats", "events" or, for the node's own user,
+ * "config".  `cursor` 0 starts; the answer's "next" goes on (0: the end).  A domain sees its own
+ * things only. */
 WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor,
                                                   char **out_json);
 WEFT_API void weft_text_free(char *text);
 
-/* What this handle's process did so far. */
+/* What this handle's process did so far.  bytes_pinned may be a little short when threads pin in
+ * the same instant; the others are exact. */
 struct weft_counters {
     uint64_t pins, misses, unpins, matches, bytes_pinned, blocks_put, bytes_put, reconnects;
 };

@@ -22,8 +22,12 @@ static enum weft_status lend_or_reclaim(struct weft *w, enum wf_op op, const cha
     memset(request, 0, sizeof *request);
     request->size = bytes;
     request->within_ms = within_ms;
+    /* The node answers when it is done, at the latest after within_ms. */
+    wf_socket_timeout(a->fd, within_ms + w->timeout_ms);
     status = wf_client_exchange(w, a, op, sizeof *request, sizeof(struct wf_count_answer), NULL,
                                 NULL);
+    if (a->fd >= 0)
+        wf_socket_timeout(a->fd, w->timeout_ms);
     if (status >= 0 && out)
         *out = ((const struct wf_count_answer *)(const void *)w->answer)->count;
     pthread_mutex_unlock(&w->lock);
@@ -38,12 +42,6 @@ enum weft_status weft_lend(struct weft *w, const char *size, uint64_t *out_pool_
 enum weft_status weft_reclaim(struct weft *w, const char *size, uint32_t within_ms,
                               uint64_t *out_reclaimed)
 {
-    if (within_ms >= w->timeout_ms)
-        return wf_fail(
-            WEFT_E_INVALID,
-            "reclaim within %u ms: an exchange with the node may take %u ms; connect with a "
-            "longer timeout_ms",
-            within_ms, w->timeout_ms);
     return lend_or_reclaim(w, WF_OP_RECLAIM, size, within_ms, out_reclaimed);
 }
 

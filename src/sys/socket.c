@@ -85,6 +85,13 @@ fail_lock:
     return status;
 }
 
+void wf_socket_timeout(int fd, uint32_t timeout_ms)
+{
+    struct timeval limit = {.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
 enum weft_status wf_socket_connect(const char *path, uint32_t timeout_ms, int *out_fd)
 {
     struct sockaddr_un name;
@@ -95,9 +102,7 @@ enum weft_status wf_socket_connect(const char *path, uint32_t timeout_ms, int *o
                                 : socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return wf_fail(WEFT_E_SYSTEM, "cannot create a socket: %s", strerror(errno));
-    struct timeval limit = {.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    wf_socket_timeout(fd, timeout_ms);
     if (connect(fd, (struct sockaddr *)&name, sizeof name) != 0) {
         const char *mend = errno == EACCES ? "ask its owner for access"
                            : errno == ECONNREFUSED

@@ -20,6 +20,9 @@ enum weft_status wf_socket_listen(const char *path, uint32_t mode, int *out_fd, 
 
 enum weft_status wf_socket_connect(const char *path, uint32_t timeout_ms, int *out_fd);
 
+/* How long sending and receiving may wait. */
+void wf_socket_timeout(int fd, uint32_t timeout_ms);
+
 /* One whole message with up to WF_SOCKET_FDS_MAX descriptors.  WEFT_PENDING: the peer's buffer is
  * full. WEFT_E_NODE: the peer is gone. */
 enum weft_status wf_socket_send(int fd, const void *message, size_t bytes, const int *fds,
