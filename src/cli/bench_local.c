@@ -444,9 +444,24 @@ static int chain_put(struct bench *bench)
     return CLI_OK;
 }
 
+/* Where clients' writes are copied, a batch is no larger than the staging memory. */
+static void chunk_fit(struct bench *bench)
+{
+    struct weft_slot slots[WEFT_BATCH_MAX];
+    for (bool fits = false; !fits && bench->chunk > 1;
+         bench->chunk -= fits ? 0 : bench->chunk / 2) {
+        size_t count = chunk_count(bench, 0);
+        if (weft_reserve_keys(bench->format, NULL, bench->keys, count, 0, slots) != WEFT_OK)
+            return; /* the put itself says why */
+        fits = slots[count - 1].status != WEFT_FULL;
+        weft_abort_slots(bench->format, slots, count);
+    }
+}
+
 /* Fill the pool once; what it costs is the "first put". */
 static int working_set_put(struct bench *bench)
 {
+    chunk_fit(bench);
     size_t buffer_bytes = BUFFER_CHUNKS * bench->chunk * bench->block_bytes;
     bench->buffer = mmap(NULL, buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                          -1, 0);

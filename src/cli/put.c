@@ -109,20 +109,19 @@ static void input_close(struct input *in)
         free(in->data);
 }
 
-/* One batch from block `first`.  `*more` turns false when the chain cannot go on. */
+/* Up to `count` blocks from `first`; *out_done of them are there afterwards.  Fewer than asked for
+ * is no reason to stop, since staging memory may hold less than a batch; none at all is. */
 static int batch_put(struct cli *cli, struct weft_format *format, const struct input *in,
                      const struct weft_key *keys, size_t first, size_t count, struct tally *tally,
-                     bool *more)
+                     size_t *out_done)
 {
     struct weft_slot slots[WEFT_BATCH_MAX];
-    size_t block_bytes = weft_format_block_bytes(format);
+    size_t block_bytes = weft_format_block_bytes(format), done = 0;
+    *out_done = 0;
     enum weft_status status = weft_reserve_keys(format, first ? &keys[first - 1] : NULL,
                                                 &keys[first], count, WEFT_CHAINED, slots);
-    if (status == WEFT_FULL || (status == WEFT_E_PARENT && first)) {
-        tally->full += count;
-        *more = false;
+    if (status == WEFT_FULL || (status == WEFT_E_PARENT && first))
         return CLI_OK;
-    }
     if (status != WEFT_OK)
         return wf_cli_fail_status(cli, status, "cannot reserve");
     for (size_t i = 0; i < count; i++) {
@@ -136,14 +135,13 @@ static int batch_put(struct cli *cli, struct weft_format *format, const struct i
     status = weft_commit_slots(format, slots, count);
     if (status != WEFT_OK)
         return wf_cli_fail_status(cli, status, "cannot commit");
-    for (size_t i = 0; i < count; i++) {
-        tally->stored += slots[i].status == WEFT_OK;
-        tally->existing += slots[i].status == WEFT_EXISTS;
-        if (slots[i].status != WEFT_OK && slots[i].status != WEFT_EXISTS) {
-            tally->full++;
-            *more = false;
-        }
+    for (; done < count; done++) {
+        if (slots[done].status != WEFT_OK && slots[done].status != WEFT_EXISTS)
+            break;
+        tally->stored += slots[done].status == WEFT_OK;
+        tally->existing += slots[done].status == WEFT_EXISTS;
     }
+    *out_done = done;
     return CLI_OK;
 }
 
@@ -205,15 +203,15 @@ static int put_input(struct cli *cli, const struct input *in)
                            count, key_count);
     size_t batch = BATCH_BYTES / block_bytes;
     batch = batch < 1 ? 1 : batch > WEFT_BATCH_MAX ? WEFT_BATCH_MAX : batch;
-    bool more = true;
     struct cli_progress progress;
     wf_cli_progress_init(&progress, "put");
-    for (size_t at = 0; code == CLI_OK && at < count; at += batch) {
+    for (size_t at = 0, done = 1; code == CLI_OK && at < count; at += done) {
         size_t part = count - at < batch ? count - at : batch;
-        if (more)
-            code = batch_put(cli, format, in, keys, at, part, &tally, &more);
-        else
-            tally.full += part;
+        code = batch_put(cli, format, in, keys, at, part, &tally, &done);
+        if (!done) {
+            tally.full = count - at;
+            break;
+        }
         wf_cli_progress_step(&progress, (double)at / (double)count, "");
     }
     wf_cli_progress_fini(&progress);

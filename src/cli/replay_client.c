@@ -106,50 +106,55 @@ static enum weft_status hits_read(struct client *client, size_t count, struct ou
     return WEFT_OK;
 }
 
-/* What became of a batch; false when nothing can follow it. */
-static bool batch_count(struct client *client, size_t count, struct outcome *outcome)
+/* How many of a batch are there now, from its first; a chain cannot go on behind one that is not.
+ */
+static size_t batch_count(struct client *client, size_t count, struct outcome *outcome)
 {
-    bool whole = true;
-    for (size_t i = 0; i < count; i++) {
-        enum weft_status status = client->slots[i].status;
+    size_t done = 0;
+    for (; done < count; done++) {
+        enum weft_status status = client->slots[done].status;
+        if (status != WEFT_OK && status != WEFT_EXISTS)
+            break;
         outcome->put += status == WEFT_OK;
         outcome->existing += status == WEFT_EXISTS;
-        outcome->full += status == WEFT_FULL;
-        outcome->orphaned += status < 0;
-        whole = whole && (status == WEFT_OK || status == WEFT_EXISTS);
     }
-    return whole;
+    return done;
 }
 
-/* Reserve, fill and commit the blocks from `first` on. */
+static enum weft_status batch_write(struct client *client, size_t first, size_t count)
+{
+    enum weft_status status = weft_reserve_keys(client->format,
+                                                first ? &client->keys[first - 1] : NULL,
+                                                &client->keys[first], count, WEFT_CHAINED,
+                                                client->slots);
+    if (status != WEFT_OK)
+        return status;
+    for (size_t i = 0; i < count; i++)
+        if (client->slots[i].status == WEFT_OK)
+            wf_cli_payload_fill(client->slots[i].data, client->block_bytes,
+                                &client->keys[first + i], first + i);
+    return weft_commit_slots(client->format, client->slots, count);
+}
+
+/* Reserve, fill and commit the blocks from `first` on.  A batch that found room in part, as staging
+ * memory may make it, is gone on with; one that found none is backpressure and ends the chain. */
 static enum weft_status rest_write(struct client *client, size_t first, size_t count,
                                    struct outcome *outcome)
 {
-    for (size_t at = first; at < count; at += client->batch) {
+    for (size_t at = first, done = 1; at < count; at += done) {
         size_t part = count - at < client->batch ? count - at : client->batch;
-        enum weft_status status = weft_reserve_keys(client->format,
-                                                    at ? &client->keys[at - 1] : NULL,
-                                                    &client->keys[at], part, WEFT_CHAINED,
-                                                    client->slots);
-        if (status == WEFT_FULL || status == WEFT_E_QUOTA || status == WEFT_E_LIMIT) {
-            outcome->full += count - at;
-            return WEFT_OK;
-        }
+        enum weft_status status = batch_write(client, at, part);
         if (status == WEFT_E_PARENT) {
             outcome->orphaned += count - at;
             return WEFT_OK;
         }
-        if (status != WEFT_OK)
+        bool refused = status == WEFT_FULL || status == WEFT_E_QUOTA || status == WEFT_E_LIMIT;
+        if (status != WEFT_OK && !refused)
             return status;
-        for (size_t i = 0; i < part; i++)
-            if (client->slots[i].status == WEFT_OK)
-                wf_cli_payload_fill(client->slots[i].data, client->block_bytes,
-                                    &client->keys[at + i], at + i);
-        status = weft_commit_slots(client->format, client->slots, part);
-        if (status < 0)
-            return status;
-        if (!batch_count(client, part, outcome)) {
-            outcome->full += count - at - part;
+        done = refused ? 0 : batch_count(client, part, outcome);
+        if (!done) {
+            bool orphan = !refused && client->slots[0].status == WEFT_E_PARENT;
+            *(orphan ? &outcome->orphaned : &outcome->full) += count - at;
             return WEFT_OK;
         }
     }
