@@ -6,7 +6,8 @@
  *                                             ("name" or "name:N" for the Nth passage)
  *   if (WF_FAILS("mmap")) { errno = …; }      true when it is this passage's turn to fail:
  *                                             WEFT_FAIL_AT=N fails the Nth passage of any of them,
- *                                             WEFT_FAIL_AT=name:N the Nth of that name
+ *                                             WEFT_FAIL_AT=name:N the Nth of that name; its name
+ *                                             is written to the file WEFT_FAIL_LOG
  *
  * Built without -Dtest_hooks=true both are nothing at all.
  */

@@ -229,7 +229,7 @@ enum weft_status wf_client_exchange(struct weft *w, struct attachment *a, enum w
     };
     enum weft_status status = wf_socket_send(a->fd, w->request, bytes, NULL, 0);
     /* A node that has hung up may have said why before. */
-    if (status == WEFT_OK || status == WEFT_E_NODE)
+    if (status == WEFT_OK || (status == WEFT_E_NODE && wf_socket_readable(a->fd)))
         status = wf_socket_receive(a->fd, w->answer, WF_MESSAGE_MAX, &got, received, &count);
     if (status == WEFT_PENDING)
         status = wf_fail(WEFT_E_NODE, "the node at %s did not answer within %u ms", w->socket,
@@ -281,9 +281,9 @@ static enum weft_status weft_fill_in(struct weft *w, const struct weft_connect_o
         return wf_fail(WEFT_E_INVALID, "a domain's name has up to %d bytes, a token up to %d",
                        WF_NAME_BYTES - 1, WF_TOKEN_BYTES - 1);
     w->timeout_ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_MS_DEFAULT;
-    w->socket = strdup(o->socket ? o->socket : path);
-    w->domain = strdup(domain);
-    w->token = strdup(token);
+    w->socket = wf_strdup(o->socket ? o->socket : path, "a connection");
+    w->domain = wf_strdup(domain, "a connection");
+    w->token = wf_strdup(token, "a connection");
     w->request = wf_calloc(1, WF_MESSAGE_MAX, "a message");
     w->answer = wf_calloc(1, WF_MESSAGE_MAX, "a message");
     if (!w->socket || !w->domain || !w->token || !w->request || !w->answer)

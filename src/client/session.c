@@ -136,10 +136,10 @@ static enum weft_status room_for(struct weft_session *s, size_t blocks)
     if (blocks <= s->capacity)
         return WEFT_OK;
     size_t capacity = blocks + blocks / 2 + 16;
-    uint32_t *tokens = realloc(s->tokens, capacity * block_tokens * sizeof *tokens);
+    uint32_t *tokens = wf_realloc(s->tokens, capacity * block_tokens * sizeof *tokens, "a chain");
     if (tokens)
         s->tokens = tokens;
-    struct weft_key *keys = realloc(s->keys, capacity * sizeof *keys);
+    struct weft_key *keys = wf_realloc(s->keys, capacity * sizeof *keys, "a chain");
     if (keys)
         s->keys = keys;
     if (!tokens || !keys)
@@ -200,7 +200,7 @@ enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size
     if (status != WEFT_OK)
         return status;
     if (present > s->tiers_capacity) {
-        uint8_t *tiers = realloc(s->tiers, s->capacity);
+        uint8_t *tiers = wf_realloc(s->tiers, s->capacity, "a match");
         if (!tiers)
             return wf_fail(WEFT_E_NO_MEMORY, "out of memory for a match of %zu blocks", present);
         s->tiers = tiers;

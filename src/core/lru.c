@@ -8,6 +8,7 @@
  */
 #include <stdlib.h>
 
+#include "base/hooks.h"
 #include "core/policy.h"
 
 struct wf_policy {
@@ -65,14 +66,19 @@ static void lru_destroy(struct wf_policy *policy)
     free(policy);
 }
 
+static void *table(size_t count, size_t bytes)
+{
+    return WF_FAILS("calloc") ? NULL : calloc(count, bytes);
+}
+
 static enum weft_status lru_create(uint32_t slots_max, struct wf_policy **out)
 {
-    struct wf_policy *policy = calloc(1, sizeof *policy);
+    struct wf_policy *policy = table(1, sizeof *policy);
     if (policy) {
         policy->slots_max = slots_max;
-        policy->last = calloc(slots_max, sizeof *policy->last);
-        policy->place = calloc(slots_max, sizeof *policy->place);
-        policy->heap = calloc(slots_max, sizeof *policy->heap);
+        policy->last = table(slots_max, sizeof *policy->last);
+        policy->place = table(slots_max, sizeof *policy->place);
+        policy->heap = table(slots_max, sizeof *policy->heap);
     }
     if (!policy || !policy->last || !policy->place || !policy->heap) {
         lru_destroy(policy);

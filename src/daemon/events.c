@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "daemon/config.h"
+#include "sys/memory.h"
 
 struct entry {
     struct wf_event event;
@@ -37,13 +38,13 @@ enum weft_status wf_events_create(uint32_t capacity, const char *const *domains,
     if (domain_count > WF_DOMAINS_MAX)
         return wf_fail(WEFT_E_LIMIT, "events of %u domains; at most %d", domain_count,
                        WF_DOMAINS_MAX);
-    struct wf_events *events = calloc(1, sizeof *events);
+    struct wf_events *events = wf_calloc(1, sizeof *events, "an event ring");
     if (!events)
-        return wf_fail(WEFT_E_NO_MEMORY, "no memory for an event ring");
+        return WEFT_E_NO_MEMORY;
     events->ring_count = domain_count + 1;
     events->ring_capacity = capacity / events->ring_count ? capacity / events->ring_count : 1;
     size_t count = (size_t)events->ring_capacity * events->ring_count;
-    events->entries = calloc(count, sizeof events->entries[0]);
+    events->entries = wf_calloc(count, sizeof events->entries[0], "events");
     if (!events->entries) {
         free(events);
         return wf_fail(WEFT_E_NO_MEMORY, "no memory for %zu events; set `events` lower", count);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "daemon/config.h"
 #include "daemon/metrics.h"
+#include "sys/memory.h"
 
 struct wf_http {
     struct MHD_Daemon *daemon;
@@ -289,9 +290,9 @@ enum weft_status wf_http_start(const char *address, uint16_t port, const char *t
             "http.listen: '%.64s' can be reached from other hosts and asks for nothing; set "
             "http.token, or listen on 127.0.0.1",
             address);
-    struct wf_http *http = calloc(1, sizeof *http);
+    struct wf_http *http = wf_calloc(1, sizeof *http, "the HTTP listener");
     if (!http)
-        return wf_fail(WEFT_E_NO_MEMORY, "no memory for the HTTP listener");
+        return WEFT_E_NO_MEMORY;
     http->handlers = *handlers;
     if (token_length)
         memcpy(http->token, token, token_length);

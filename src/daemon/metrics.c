@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/hist.h"
+#include "sys/memory.h"
 
 #define POOL_NAME_MAX 31
 #define OUTCOMES 19
@@ -101,10 +102,10 @@ enum weft_status wf_metrics_create(const char *const *domains, uint32_t domain_c
             WEFT_E_LIMIT,
             "metrics for %u domains and %u pools; at most %d and %d, and one pool at least",
             domain_count, pool_count, WF_DOMAINS_MAX, WF_POOLS_MAX);
-    struct wf_metrics *metrics = calloc(1, sizeof *metrics +
-                                               (domain_count + 1) * sizeof metrics->domains[0]);
+    struct wf_metrics *metrics =
+        wf_calloc(1, sizeof *metrics + (domain_count + 1) * sizeof metrics->domains[0], "metrics");
     if (!metrics)
-        return wf_fail(WEFT_E_NO_MEMORY, "no memory for the metrics of %u domains", domain_count);
+        return WEFT_E_NO_MEMORY;
     metrics->domain_count = domain_count;
     metrics->pool_count = pool_count;
     metrics->start_time = time(NULL);
@@ -373,7 +374,7 @@ char *wf_metrics_render(const struct wf_metrics *metrics,
 {
     char *text = NULL;
     size_t length = 0;
-    struct wf_gauges *gauges = calloc(1, sizeof *gauges);
+    struct wf_gauges *gauges = wf_calloc(1, sizeof *gauges, "gauges");
     FILE *out = gauges ? open_memstream(&text, &length) : NULL;
     if (out) {
         if (fill)

@@ -14,6 +14,7 @@
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
+#include "sys/memory.h"
 
 #define STEP_BYTES ((uint64_t)32 << 20) /* a tick of 100 ms: 320 MB/s at most */
 #define STEP_SLOTS 4096                 /* looked at in one tick */
@@ -82,7 +83,7 @@ static void scrub_done(struct wf_job *job)
 /* Held while a worker reads it: its memory does not change hands meanwhile. */
 static bool scrub_submit(struct wf_domain *domain, uint32_t slot, uint64_t word, uint64_t *bytes)
 {
-    struct scrub_job *scrub = calloc(1, sizeof *scrub);
+    struct scrub_job *scrub = wf_calloc(1, sizeof *scrub, "a check");
     if (!scrub)
         return false;
     *scrub = (struct scrub_job){

@@ -34,7 +34,8 @@ enum source { LISTENER, SIGNALS, TIMER, WORKERS, HTTP, FIRST_CLIENT };
 static enum weft_status watch(struct wf_node *node, int fd, uint64_t source)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = source};
-    if (epoll_ctl(node->epoll, EPOLL_CTL_ADD, fd, &event) != 0)
+    if (WF_FAILS("epoll_ctl") ? (errno = ENOSPC, true)
+                              : epoll_ctl(node->epoll, EPOLL_CTL_ADD, fd, &event) != 0)
         return wf_fail(WEFT_E_SYSTEM, "epoll_ctl: %s", strerror(errno));
     return WEFT_OK;
 }
@@ -52,9 +53,11 @@ enum weft_status wf_server_start(struct wf_node *node)
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     node->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    node->epoll = epoll_create1(EPOLL_CLOEXEC);
+    node->epoll = WF_FAILS("epoll_create1") ? (errno = EMFILE, -1) : epoll_create1(EPOLL_CLOEXEC);
     node->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    node->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    node->timer = WF_FAILS("timerfd_create")
+                      ? (errno = EMFILE, -1)
+                      : timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     struct itimerspec tick = {.it_interval.tv_nsec = TICK_MS * 1000000,
                               .it_value.tv_nsec = TICK_MS * 1000000};
     if (node->epoll < 0 || node->signals < 0 || node->timer < 0 ||
@@ -183,7 +186,9 @@ static void turn_away(struct wf_node *node)
 
 static void accept_client(struct wf_node *node)
 {
-    int fd = accept4(node->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = WF_FAILS("accept4")
+                 ? (errno = EMFILE, -1)
+                 : accept4(node->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE)
             turn_away(node);

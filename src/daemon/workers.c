@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/hooks.h"
 #include "sys/memory.h"
 
 struct list {
@@ -86,7 +87,8 @@ enum weft_status wf_workers_create(uint32_t threads, uint32_t jobs_max, struct w
     list_init(&workers->waiting);
     list_init(&workers->finished);
     workers->jobs_max = jobs_max;
-    workers->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    workers->event = WF_FAILS("eventfd") ? (errno = EMFILE, -1)
+                                         : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (workers->event < 0) {
         enum weft_status status = wf_fail(WEFT_E_SYSTEM, "eventfd: %s", strerror(errno));
         wf_workers_destroy(workers);
@@ -98,7 +100,9 @@ enum weft_status wf_workers_create(uint32_t threads, uint32_t jobs_max, struct w
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = 0;
     for (; workers->thread_count < threads && rc == 0; workers->thread_count += rc == 0)
-        rc = pthread_create(&workers->threads[workers->thread_count], NULL, work, workers);
+        rc = WF_FAILS("pthread_create")
+                 ? EAGAIN
+                 : pthread_create(&workers->threads[workers->thread_count], NULL, work, workers);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0) {
         wf_workers_destroy(workers);

@@ -38,8 +38,8 @@ enum weft_status wf_memfd_create(const char *name, size_t bytes, enum wf_pages p
         close(fd);
         return status;
     }
-    /* A memfd is born with mode 0777, and whoever has a descriptor of it, for reading only even, may
-     * open it again through /proc with the rights of its mode. */
+    /* A memfd is born with mode 0777, and whoever has a descriptor of it, for reading only even,
+     * may open it again through /proc with the rights of its mode. */
     if (fchmod(fd, 0600) != 0) {
         enum weft_status status = wf_fail(WEFT_E_SYSTEM, "cannot restrict %s: %s", name,
                                           strerror(errno));
@@ -197,4 +197,21 @@ void *wf_calloc(size_t count, size_t bytes, const char *what)
     if (!memory)
         wf_fail(WEFT_E_NO_MEMORY, "out of memory for %s", what);
     return memory;
+}
+
+void *wf_realloc(void *memory, size_t bytes, const char *what)
+{
+    void *larger = WF_FAILS("realloc") ? NULL : realloc(memory, bytes);
+    if (!larger)
+        wf_fail(WEFT_E_NO_MEMORY, "out of memory for %s", what);
+    return larger;
+}
+
+char *wf_strdup(const char *text, const char *what)
+{
+    size_t bytes = strlen(text) + 1;
+    char *copy = wf_calloc(bytes, 1, what);
+    if (copy)
+        memcpy(copy, text, bytes);
+    return copy;
 }

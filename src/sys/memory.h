@@ -61,7 +61,9 @@ uint64_t wf_huge_free_bytes(void);
 /* Physical memory of this host, in bytes. */
 uint64_t wf_host_bytes(void);
 
-/* calloc that a test can make fail; `what` names it in the sentence. */
+/* calloc, realloc and strdup that a test can make fail; `what` names it in the sentence. */
 void *wf_calloc(size_t count, size_t bytes, const char *what);
+void *wf_realloc(void *memory, size_t bytes, const char *what);
+char *wf_strdup(const char *text, const char *what);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -206,6 +207,12 @@ enum weft_status wf_socket_receive(int fd, void *message, size_t capacity, size_
         *out_fd_count = count;
     *out_bytes = (size_t)got;
     return WEFT_OK;
+}
+
+bool wf_socket_readable(int fd)
+{
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    return poll(&one, 1, 0) > 0;
 }
 
 enum weft_status wf_socket_peer(int fd, struct wf_peer *out)

@@ -35,6 +35,9 @@ enum weft_status wf_socket_send(int fd, const void *message, size_t bytes, const
 enum weft_status wf_socket_receive(int fd, void *message, size_t capacity, size_t *out_bytes,
                                    int *fds, size_t *out_fd_count);
 
+/* Is there something to receive now, be it the peer's end? */
+bool wf_socket_readable(int fd);
+
 /* Who is on the other side, as the kernel knows. */
 struct wf_peer {
     uint32_t pid, uid, gid;
