@@ -221,11 +221,11 @@ int main(int argc, char **argv)
         double decided = decisions(blocks, 200000), churned = churn(&bench, 100000),
                uses = used(&bench, 400000);
         if (json)
-            printf(
-                "%s\"%u\": {\"decisions_m_per_s\": %.2f, \"churn_m_events_per_s\": %.2f, \"used_m_per_s\": %.2f, "
-                "\"metadata_bytes_a_block\": %.1f}%s",
-                i ? ", " : "{", blocks, decided, churned, uses, metadata_bytes(&bench),
-                i + 1 == count ? "}\n" : "");
+            printf("%s\"%u\": {\"decisions_m_per_s\": %.2f, "
+                   "\"churn_m_events_per_s\": %.2f, \"used_m_per_s\": %.2f, "
+                   "\"metadata_bytes_a_block\": %.1f}%s",
+                   i ? ", " : "{", blocks, decided, churned, uses, metadata_bytes(&bench),
+                   i + 1 == count ? "}\n" : "");
         else
             printf("%10u %18.2f %18.2f %18.2f %14.1f\n", blocks, decided, churned, uses,
                    metadata_bytes(&bench));

@@ -102,7 +102,7 @@ void script_free(struct script *script)
     *script = (struct script){0};
 }
 
-/* -------------------------------------------------------------------------------------- playing */
+/* ------------------------------------------------------------------------------------- playing */
 
 struct listener {
     const struct play *play;
@@ -243,7 +243,7 @@ void play_free(struct play *play)
     play->count = 0;
 }
 
-/* ------------------------------------------------------------------------------ what came of it */
+/* ----------------------------------------------------------------------------- what came of it */
 
 static int compare_doubles(const void *a, const void *b)
 {

@@ -50,7 +50,7 @@ static bool served(struct server *server, enum weft_status status)
     return false;
 }
 
-/* ------------------------------------------------------------------------------ server and chat */
+/* ----------------------------------------------------------------------------- server and chat */
 
 bool server_open(const struct model *model, uint32_t block_tokens, unsigned threads,
                  struct server *out)
@@ -158,7 +158,7 @@ void chat_close(struct chat *chat)
     *chat = (struct chat){0};
 }
 
-/* ------------------------------------------------------------------ a turn's dealings with Weft */
+/* ----------------------------------------------------------------- a turn's dealings with Weft */
 
 static void hint(struct chat *chat, enum weft_session_state state)
 {
@@ -288,7 +288,7 @@ static void publish_answer(struct chat *chat, struct hold *hold, uint32_t comput
     served(server, weft_commit(&fill));
 }
 
-/* --------------------------------------------------------------------------------------- a turn */
+/* -------------------------------------------------------------------------------------- a turn */
 
 static bool append(struct chat *chat, const struct turn_request *request)
 {

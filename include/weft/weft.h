@@ -51,7 +51,7 @@ extern "C" {
 #define WEFT_CHECKED
 #endif
 
-/* --------------------------------------------------------------------------------------- status */
+/* -------------------------------------------------------------------------------------- status */
 
 /* 0 is success; > 0 is an answer, not an error; < 0 is an error, grouped by what is lost. */
 enum weft_status {
@@ -95,7 +95,7 @@ WEFT_API const char *weft_last_error(void);
 /* "0.1.0", of the library that is running, which may be newer than the header. */
 WEFT_API const char *weft_version(void);
 
-/* ----------------------------------------------------------------------------------- connection */
+/* ---------------------------------------------------------------------------------- connection */
 
 struct weft;
 
@@ -116,7 +116,7 @@ WEFT_CHECKED WEFT_API enum weft_status weft_connect(const struct weft_connect_op
  * other handles made from it must be closed before.  NULL is allowed. */
 WEFT_API void weft_close(struct weft *w);
 
-/* --------------------------------------------------------------------------------------- format */
+/* -------------------------------------------------------------------------------------- format */
 
 enum weft_dtype {
     WEFT_F32 = 1,
@@ -167,7 +167,7 @@ WEFT_API void weft_format_close(struct weft_format *f);
 WEFT_API size_t weft_format_block_bytes(const struct weft_format *f);
 WEFT_API size_t weft_format_layer_bytes(const struct weft_format *f);
 
-/* ----------------------------------------------------------------------------------------- keys */
+/* ---------------------------------------------------------------------------------------- keys */
 
 struct weft_key {
     uint8_t bytes[32];
@@ -192,7 +192,7 @@ WEFT_CHECKED WEFT_API enum weft_status weft_match_keys(struct weft_format *f,
                                                        const struct weft_key *chain, size_t count,
                                                        size_t *out_present);
 
-/* -------------------------------------------------------------------------------- pin one block */
+/* ------------------------------------------------------------------------------- pin one block */
 
 /* One held block.  Fields are for reading. */
 struct weft_pin {
@@ -218,7 +218,7 @@ WEFT_API void weft_unpin(struct weft_pin *pin);
 WEFT_CHECKED WEFT_API enum weft_status weft_pin_read(const struct weft_pin *pin, void *destination,
                                                      size_t bytes);
 
-/* ---------------------------------------------------------------------------- put blocks by key */
+/* --------------------------------------------------------------------------- put blocks by key */
 
 /* One block that is being put. */
 struct weft_slot {
@@ -257,7 +257,7 @@ WEFT_API void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, s
 WEFT_CHECKED WEFT_API enum weft_status weft_remove(struct weft_format *f,
                                                    const struct weft_key *key, size_t *out_removed);
 
-/* ------------------------------------------------------------------------------------- sessions */
+/* ------------------------------------------------------------------------------------ sessions */
 
 enum weft_session_state {
     WEFT_PREFILL = 1,  /* computing a prompt: its chain is not evicted */
@@ -301,7 +301,7 @@ WEFT_CHECKED WEFT_API enum weft_status weft_session_hint(struct weft_session *s,
 /* The node's number for it, as `weft ls sessions` shows. */
 WEFT_API uint64_t weft_session_id(const struct weft_session *s);
 
-/* -------------------------------------------------------------------------- match, get, reserve */
+/* ------------------------------------------------------------------------- match, get, reserve */
 
 enum weft_tier { WEFT_TIER_DRAM = 0 };
 
@@ -398,7 +398,7 @@ static inline void *weft_fill_v(const struct weft_fill *fill, uint32_t block, ui
 WEFT_CHECKED WEFT_API enum weft_status weft_commit(struct weft_fill *fill);
 WEFT_API void weft_abort(struct weft_fill *fill);
 
-/* -------------------------------------------------------------------------------------- regions */
+/* ------------------------------------------------------------------------------------- regions */
 
 enum weft_latency { WEFT_LATENCY_NORMAL = 0, WEFT_LATENCY_LOW = 1, WEFT_LATENCY_HIGH = 2 };
 enum weft_share {
@@ -449,7 +449,7 @@ WEFT_CHECKED WEFT_API enum weft_status weft_watch_next(struct weft_watch *watch,
                                                        size_t *out_bytes, uint32_t spin_us,
                                                        uint32_t timeout_ms);
 
-/* -------------------------------------------------------------------- lend memory, ask the node */
+/* ------------------------------------------------------------------- lend memory, ask the node */
 
 /* Lend `size` of this host's idle memory to the node's DRAM pool ("4GB"); take it back with
  * weft_reclaim, which evicts what it must and answers within `within_ms` with what it got: WEFT_OK

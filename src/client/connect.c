@@ -27,7 +27,7 @@ static void watch_forks(void)
 
 static pthread_once_t forks_watched = PTHREAD_ONCE_INIT;
 
-/* ------------------------------------------------------------------------------------- attachments */
+/* --------------------------------------------------------------------------------- attachments */
 
 static void attachment_unmap_pool(struct attachment *a)
 {
@@ -191,7 +191,7 @@ struct attachment *wf_client_attach_anew(struct weft *w, enum weft_status *statu
     return *status == WEFT_OK ? a : NULL;
 }
 
-/* ---------------------------------------------------------------------------------------- exchange */
+/* ------------------------------------------------------------------------------------ exchange */
 
 static enum weft_status answer_check(struct weft *w, enum wf_op op, size_t bytes, size_t least)
 {
@@ -256,7 +256,7 @@ enum weft_status wf_client_exchange(struct weft *w, struct attachment *a, enum w
     return (enum weft_status)w->answer->status;
 }
 
-/* ------------------------------------------------------------------------------------------- public */
+/* -------------------------------------------------------------------------------------- public */
 
 static const char *choose(const char *given, const char *variable, const char *otherwise)
 {

@@ -137,7 +137,7 @@ size_t weft_format_layer_bytes(const struct weft_format *f)
     return f->layer_bytes;
 }
 
-/* -------------------------------------------------------------------------------------------- keys */
+/* ---------------------------------------------------------------------------------------- keys */
 
 enum weft_status weft_keys_from_tokens(struct weft_format *f, const struct weft_key *parent,
                                        const uint32_t *tokens, size_t token_count,

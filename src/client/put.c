@@ -13,7 +13,7 @@
 #include "base/hooks.h"
 #include "client/client.h"
 
-/* ----------------------------------------------------------------------------------------- staging */
+/* ------------------------------------------------------------------------------------- staging */
 
 /* First fit over a byte a granule: staging is small, and this is not the path that is meant to be
  * fast.  The caller holds the lock. */
@@ -37,7 +37,7 @@ static void staging_give(struct attachment *a, uint64_t place, uint64_t bytes)
         memset(a->staged + (place - 1) / WF_GRANULE, 0, (bytes + WF_GRANULE - 1) / WF_GRANULE);
 }
 
-/* ----------------------------------------------------------------------------------------- reserve */
+/* ------------------------------------------------------------------------------------- reserve */
 
 static struct attachment *attachment_of(struct weft *w, uint64_t epoch)
 {
@@ -192,7 +192,7 @@ enum weft_status weft_reserve_keys(struct weft_format *f, const struct weft_key 
     return wf_client_reserve(f, parent, NULL, keys, count, flags, slots);
 }
 
-/* ------------------------------------------------------------------------------------------ commit */
+/* -------------------------------------------------------------------------------------- commit */
 
 /* What a slot still holds goes back: the pin of an EXISTS, the staging room and the count of a
  * reserved one. The caller holds the lock. */

@@ -128,7 +128,7 @@ uint64_t weft_session_id(const struct weft_session *s)
     return atomic_load_explicit(&s->binding, memory_order_acquire)->id;
 }
 
-/* -------------------------------------------------------------------------------------------- keys */
+/* ---------------------------------------------------------------------------------------- keys */
 
 static enum weft_status room_for(struct weft_session *s, size_t blocks)
 {
@@ -179,7 +179,7 @@ static enum weft_status keys_for(struct weft_session *s, const struct binding *b
     return WEFT_OK;
 }
 
-/* --------------------------------------------------------------------------------------- match, get */
+/* ---------------------------------------------------------------------------------- match, get */
 
 enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size_t token_count,
                             struct weft_match *out)
@@ -268,7 +268,7 @@ void weft_pins_release(struct weft_pins *pins)
     memset(pins, 0, sizeof *pins);
 }
 
-/* ----------------------------------------------------------------------------------- reserve, commit */
+/* ----------------------------------------------------------------------------- reserve, commit */
 
 /* Reserve in messages of WEFT_BATCH_MAX; each goes on from the last block of the one before. */
 static enum weft_status reserve_chain(struct weft_session *s, struct weft_fill *fill)
@@ -367,7 +367,7 @@ void weft_abort(struct weft_fill *fill)
     memset(fill, 0, sizeof *fill);
 }
 
-/* ------------------------------------------------------------------------------------- hint and fork */
+/* ------------------------------------------------------------------------------- hint and fork */
 
 enum weft_status weft_session_hint(struct weft_session *s, enum weft_session_state state,
                                    const struct weft_hint *hint)
@@ -409,7 +409,7 @@ enum weft_status weft_session_fork(struct weft_session *s, const struct weft_ses
     status = session_make(s->format, &same, binding->id, &made);
     if (status != WEFT_OK || !made)
         return status;
-    made->has_tip = s->has_tip;
+    made->has_tip = s->has_tip; /* NOLINT: made whenever status is OK */
     made->tip = s->tip;
     *out = made;
     return WEFT_OK;

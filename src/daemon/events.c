@@ -90,7 +90,7 @@ uint64_t wf_events_total(const struct wf_events *events, uint32_t domain)
     return domain == WF_EVENTS_NODE ? events->added : events->rings[ring_of(events, domain)].added;
 }
 
-/* ----------------------------------------------------------------------------------------- JSON */
+/* ---------------------------------------------------------------------------------------- JSON */
 
 static bool put(json_t *object, const char *name, json_t *value)
 {

@@ -65,7 +65,7 @@ static enum MHD_Result answer_made(struct MHD_Connection *connection, const char
     return answer(connection, MHD_HTTP_OK, type, NULL, NULL, text);
 }
 
-/* ---------------------------------------------------------------------------------- who may ask */
+/* --------------------------------------------------------------------------------- who may ask */
 
 /* The time taken says nothing about how much of the token is right. */
 static bool token_is_right(const struct wf_http *http, const char *header)
@@ -100,7 +100,7 @@ static bool host_is_local(const char *host)
     return strcasecmp(name, "localhost") == 0 || wf_config_is_loopback(name);
 }
 
-/* --------------------------------------------------------------------------------- what it says */
+/* -------------------------------------------------------------------------------- what it says */
 
 static bool read_cursor(const char *text, uint64_t *out)
 {
@@ -220,7 +220,7 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
     return MHD_NO;
 }
 
-/* ------------------------------------------------------------------------------- start and stop */
+/* ------------------------------------------------------------------------------ start and stop */
 
 union socket_address {
     struct sockaddr any;

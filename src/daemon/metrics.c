@@ -202,7 +202,7 @@ const char *wf_op_name(enum wf_op op)
     return op < WF_OP_COUNT ? op_names[op] : "unknown";
 }
 
-/* ----------------------------------------------------------------------------------- exposition */
+/* ---------------------------------------------------------------------------------- exposition */
 
 static void head(FILE *out, const char *name, const char *type, const char *help)
 {

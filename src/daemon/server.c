@@ -77,7 +77,7 @@ enum weft_status wf_server_start(struct wf_node *node)
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------ clients */
+/* ------------------------------------------------------------------------------------- clients */
 
 void wf_client_close(struct wf_client *client, const char *why)
 {
@@ -257,7 +257,7 @@ static void read_client(struct wf_node *node, struct wf_client *client)
     wf_client_close(client, wf_last_error());
 }
 
-/* --------------------------------------------------------------------------------------------- loop */
+/* ---------------------------------------------------------------------------------------- loop */
 
 static void take_signal(struct wf_node *node)
 {

@@ -28,7 +28,7 @@ struct wf_telemetry {
     struct wf_ages ages[];          /* a domain each */
 };
 
-/* --------------------------------------------------------------------------------------- asking */
+/* -------------------------------------------------------------------------------------- asking */
 
 /* Counters that the node keeps: they become what it says now. */
 static void refresh(struct wf_metrics *metrics, const struct wf_domain *domain)
@@ -139,7 +139,7 @@ char *wf_telemetry_events(struct wf_node *node, const struct wf_domain *only, ui
                           WF_MESSAGE_MAX - sizeof(struct wf_text_answer) - 1);
 }
 
-/* ------------------------------------------------------------------------------------ happening */
+/* ----------------------------------------------------------------------------------- happening */
 
 void wf_telemetry_serve(struct wf_node *node, const struct wf_domain *domain)
 {
@@ -200,7 +200,7 @@ void wf_telemetry_event(struct wf_node *node, const struct wf_domain *domain, co
     wf_events_add(node->telemetry->events, &event);
 }
 
-/* ------------------------------------------------------------------------------- start and stop */
+/* ------------------------------------------------------------------------------ start and stop */
 
 static enum weft_status http_start(struct wf_node *node)
 {
@@ -266,7 +266,7 @@ void wf_telemetry_destroy(struct wf_node *node)
     free(telemetry);
 }
 
-/* ------------------------------------------------------------------------------------- the loop */
+/* ------------------------------------------------------------------------------------ the loop */
 
 int wf_telemetry_fd(const struct wf_node *node)
 {

@@ -194,7 +194,7 @@ static unsigned key_of(unsigned generation)
     return generation & 1; /* 0 is A */
 }
 
-/* ------------------------------------------------------------------------------------- programs */
+/* ------------------------------------------------------------------------------------ programs */
 
 static enum order order_of(const struct mutation *mutation, enum role role, enum order usual)
 {
@@ -413,7 +413,7 @@ static bool is_violated(const struct setup *setup, const struct state *s, unsign
     return false;
 }
 
-/* ---------------------------------------------------------------------------------------- steps */
+/* --------------------------------------------------------------------------------------- steps */
 
 static unsigned buffered(const struct state *s, unsigned thread)
 {
@@ -520,7 +520,7 @@ static void normalise(const struct setup *setup, struct state *s, unsigned threa
     }
 }
 
-/* ---------------------------------------------------------------------------------- exploration */
+/* --------------------------------------------------------------------------------- exploration */
 
 struct space {
     struct state *states;
@@ -657,7 +657,7 @@ static struct findings explore_all(enum model model, const struct mutation *muta
     return more;
 }
 
-/* ---------------------------------------------------------------------------------------- tests */
+/* --------------------------------------------------------------------------------------- tests */
 
 static const char *const model_names[] = {"SC", "TSO", "WEAK"};
 

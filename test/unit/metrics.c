@@ -45,7 +45,7 @@ static void fill(void *context, struct wf_gauges *gauges)
     gauges->draining = 1;
 }
 
-/* ----------------------------------------------------------------------------------- the parser */
+/* ---------------------------------------------------------------------------------- the parser */
 
 enum { SERIES_MAX = 4096, FAMILIES_MAX = 128 };
 
@@ -108,7 +108,8 @@ static void parse_comment(struct exposition *exposition, const char *line)
         assert_true(exposition->family_count > 0);
         assert_string_equal(exposition->families[exposition->family_count - 1], name);
         assert_string_equal(exposition->types[exposition->family_count - 1], "");
-        if (strcmp(type, "counter") && strcmp(type, "gauge") && strcmp(type, "histogram"))
+        if (strcmp(type, "counter") != 0 && strcmp(type, "gauge") != 0 &&
+            strcmp(type, "histogram") != 0)
             fail_msg("no type: %s", line);
         snprintf(exposition->types[exposition->family_count - 1], 16, "%s", type);
     } else {
@@ -183,7 +184,7 @@ static void has(const struct exposition *exposition, const char *series, double 
         fail_msg("%s is %g and should be %g", series, value, expected);
 }
 
-/* ---------------------------------------------------------------------------------------- tests */
+/* --------------------------------------------------------------------------------------- tests */
 
 static void what_is_counted_is_exposed(void **state)
 {

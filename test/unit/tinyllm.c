@@ -41,7 +41,7 @@ static float random_float(void)
     return (float)(random_state >> 40) * 0x1p-23f - 1.0f;
 }
 
-/* ----------------------------------------------------------------------------------- arithmetic */
+/* ---------------------------------------------------------------------------------- arithmetic */
 
 static void every_width_gives_the_same_bits(void **state)
 {
@@ -136,7 +136,7 @@ static void a_team_does_everything_once(void **state)
     team_destroy(team);
 }
 
-/* --------------------------------------------------------------------------------------- engine */
+/* -------------------------------------------------------------------------------------- engine */
 
 #define TOKENS 45
 
@@ -208,7 +208,7 @@ static void prefill_may_be_split_anywhere(void **state)
     model_free(&model);
 }
 
-/* ---------------------------------------------------------------------------------------- files */
+/* --------------------------------------------------------------------------------------- files */
 
 static void write_file(char *path, const void *a, size_t a_bytes, const void *b, size_t b_bytes)
 {
@@ -374,7 +374,7 @@ static void a_broken_tokenizer_is_refused(void **state)
     }
 }
 
-/* --------------------------------------------------------------------------------- what it says */
+/* -------------------------------------------------------------------------------- what it says */
 
 static const char golden[] =
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
