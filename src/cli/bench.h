@@ -39,7 +39,7 @@ bool wf_bench_redis_set(struct bench_redis *redis, uint64_t key, const void *val
 bool wf_bench_redis_get(struct bench_redis *redis, uint64_t key, void *value, size_t bytes);
 void wf_bench_redis_stop(struct bench_redis *redis);
 
-/* --------------------------------------------------------------------------------------- inline */
+/* -------------------------------------------------------------------------------------- inline */
 
 #if defined(__x86_64__)
 #include <x86intrin.h>

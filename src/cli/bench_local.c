@@ -101,7 +101,7 @@ static int refused(struct bench *bench, enum weft_status status, const char *wha
     return wf_cli_fail_status(bench->cli, status, what);
 }
 
-/* ----------------------------------------------------------------------------------- copy paths */
+/* ---------------------------------------------------------------------------------- copy paths */
 
 static int get_chunk(struct bench *bench, size_t first, double *out_ns)
 {
@@ -274,7 +274,7 @@ static int chunk_round(struct bench *bench, size_t first, bool flip)
     return code;
 }
 
-/* ------------------------------------------------------------------------------- metadata paths */
+/* ------------------------------------------------------------------------------ metadata paths */
 
 static int pin_round(struct bench *bench)
 {
@@ -372,7 +372,7 @@ static int redis_round(struct bench *bench)
     return CLI_OK;
 }
 
-/* ------------------------------------------------------------------------------- set up, report */
+/* ------------------------------------------------------------------------------ set up, report */
 
 static int format_open(struct bench *bench, const char *model, uint32_t block_tokens,
                        uint64_t bytes, struct weft_format **out)

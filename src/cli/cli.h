@@ -33,7 +33,7 @@ enum cli_exit {
     CLI_SYSTEM = 6,  /* this machine refused: files, memory, processes */
 };
 
-/* -------------------------------------------------------------------------------- command table */
+/* ------------------------------------------------------------------------------- command table */
 
 enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER, CLI_SIZE, CLI_REAL };
 
@@ -95,7 +95,7 @@ void wf_cli_help_print(const struct cli_command *command, FILE *to);
 void wf_cli_man_print(const struct cli_command *command, FILE *to);
 void wf_cli_completion_print(FILE *to);
 
-/* --------------------------------------------------------------------------------------- output */
+/* -------------------------------------------------------------------------------------- output */
 
 /* "weft put: sentence" on stderr; with --json also {"error": …} on stdout.  Returns `code`. */
 int wf_cli_fail(const struct cli *cli, enum cli_exit code, const char *format, ...)
@@ -137,7 +137,7 @@ void wf_cli_progress_fini(struct cli_progress *progress);
 double wf_cli_now_s(void);        /* CLOCK_MONOTONIC */
 void *wf_cli_alloc(size_t bytes); /* zeroed; out of memory ends the program with a sentence */
 
-/* ----------------------------------------------------------------------------------------- node */
+/* ---------------------------------------------------------------------------------------- node */
 
 /* Connect as the options say.  CLI_OK, or an exit code after a sentence. */
 int wf_cli_connect(struct cli *cli);
@@ -162,7 +162,7 @@ void wf_cli_node_stop(struct cli_node *node);
 /* `name` beside this executable, else in PATH; false when neither has it. */
 bool wf_cli_program_find(const char *name, char *path, size_t capacity);
 
-/* ----------------------------------------------------------------------------- formats and keys */
+/* ---------------------------------------------------------------------------- formats and keys */
 
 /* The options that name a format and a chain of keys; commands put CLI_FORMAT_OPTIONS in their
  * table. */
@@ -188,7 +188,7 @@ int wf_cli_format_open(struct cli *cli, uint64_t payload_bytes, struct weft_form
 int wf_cli_keys(struct cli *cli, struct weft_format *format, size_t count, struct weft_key **out,
                 size_t *out_count);
 
-/* ------------------------------------------------------------------------ payloads, percentiles */
+/* ----------------------------------------------------------------------- payloads, percentiles */
 
 /* Payload that says what it is: key, position, then a stream seeded by both.  Checked at memory
  * speed. */

@@ -107,7 +107,7 @@ void wf_cli_help_print(const struct cli_command *command, FILE *to)
         fprintf(to, "  %d  %s\n", exits[i].code, exits[i].text);
 }
 
-/* ------------------------------------------------------------------------------------------ man */
+/* ----------------------------------------------------------------------------------------- man */
 
 /* Text for mdoc: a new line after each sentence and before column 80, and no line that troff would
  * take for a request. */
@@ -214,7 +214,7 @@ void wf_cli_man_print(const struct cli_command *command, FILE *to)
     mdoc_tail(command, to);
 }
 
-/* ----------------------------------------------------------------------------------- completion */
+/* ---------------------------------------------------------------------------------- completion */
 
 static void completion_options(const struct cli_option *options, FILE *to)
 {

@@ -132,7 +132,7 @@ bool wf_cli_program_find(const char *name, char *path, size_t capacity)
     return false;
 }
 
-/* -------------------------------------------------------------------------- a node of one's own */
+/* ------------------------------------------------------------------------- a node of one's own */
 
 /* Unlinks by names in the folder, with nothing to format: this also runs in a signal handler. */
 static void folder_remove(const struct cli_node *node)

@@ -92,7 +92,7 @@ int wf_cli_fail_status(const struct cli *cli, enum weft_status status, const cha
     return fail(cli, wf_cli_exit_of(status), weft_status_name(status), sentence);
 }
 
-/* ----------------------------------------------------------------------------------------- JSON */
+/* ---------------------------------------------------------------------------------------- JSON */
 
 void wf_cli_json_set(json_t *object, const char *key, json_t *value)
 {
@@ -118,7 +118,7 @@ void wf_cli_json_print(json_t *value)
     json_decref(value);
 }
 
-/* --------------------------------------------------------------------------------------- people */
+/* -------------------------------------------------------------------------------------- people */
 
 const char *wf_cli_size(uint64_t bytes, char *buffer, size_t capacity)
 {
@@ -235,7 +235,7 @@ void wf_cli_tree_print(const json_t *value, int indent, FILE *to)
     }
 }
 
-/* ------------------------------------------------------------------------------- bars and lines */
+/* ------------------------------------------------------------------------------ bars and lines */
 
 static bool draws_blocks(void)
 {

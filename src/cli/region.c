@@ -95,7 +95,7 @@ static int region_say(struct cli *cli, const char *name, const struct open_regio
     return CLI_OK;
 }
 
-/* -------------------------------------------------------------------------------------- copying */
+/* ------------------------------------------------------------------------------------- copying */
 
 static int copy_in(struct cli *cli, const struct open_region *region)
 {
@@ -148,7 +148,7 @@ static int copy_out(struct cli *cli, const struct open_region *region)
     return CLI_OK;
 }
 
-/* -------------------------------------------------------------------------------------- holding */
+/* ------------------------------------------------------------------------------------- holding */
 
 /* The holders' abstract name; `number` tells several holders of one region apart. */
 static socklen_t holder_address(const struct cli *cli, const char *name, int number,
@@ -331,7 +331,7 @@ static int release_holders(struct cli *cli, const char *name)
     return told ? CLI_OK : CLI_MISS;
 }
 
-/* -------------------------------------------------------------------------------------- command */
+/* ------------------------------------------------------------------------------------- command */
 
 static int opened(struct cli *cli, const char *what, const char *name)
 {

@@ -60,7 +60,7 @@ static bool node_is_lost(enum weft_status status)
     return status == WEFT_E_NODE || status == WEFT_E_PROTOCOL || status == WEFT_E_TIMEOUT;
 }
 
-/* ------------------------------------------------------------------------------------ a request */
+/* ----------------------------------------------------------------------------------- a request */
 
 static enum weft_status keys_make(struct client *client, const struct trace_request *request)
 {
@@ -223,7 +223,7 @@ static int request_run(struct client *client, const struct trace_request *reques
     return CLI_OK;
 }
 
-/* ---------------------------------------------------------------------------- the trace's clock */
+/* --------------------------------------------------------------------------- the trace's clock */
 
 static void clock_wait(struct client *client, const struct trace_request *request)
 {

@@ -173,7 +173,7 @@ static const struct counters *same_domain(const struct look *look, const char *n
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------- lines */
+/* --------------------------------------------------------------------------------------- lines */
 
 static void sample_json(const struct look *look, const struct rates *rates)
 {
@@ -225,7 +225,7 @@ static int lines_run(struct cli *cli)
     return CLI_OK;
 }
 
-/* --------------------------------------------------------------------------------------- screen */
+/* -------------------------------------------------------------------------------------- screen */
 
 struct history {
     double pins[HISTORY], puts[HISTORY], hits[HISTORY];

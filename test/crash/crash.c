@@ -125,7 +125,7 @@ static uint32_t verify_chain(struct weft_format *f, uint64_t chain)
     return found;
 }
 
-/* -------------------------------------------------------------------------------- a client dies */
+/* ------------------------------------------------------------------------------- a client dies */
 
 /* All that a client does, in the child that is to die.  Chain 1 is there already. */
 static int work(const char *socket)
@@ -206,7 +206,7 @@ static void client_dies(const struct point *point, const char *const *settings)
     weftd_clean(&node);
 }
 
-/* -------------------------------------------------------------------------------- the node dies */
+/* ------------------------------------------------------------------------------- the node dies */
 
 /* Everything that can make the node pass its points, until it has. */
 static enum weft_status provoke(struct weft *w, struct weft_format *f, const struct weftd *node)
@@ -310,7 +310,7 @@ static void node_dies(const struct point *point, const char *const *settings)
     weftd_clean(&node);
 }
 
-/* ---------------------------------------------------------------------------------------- tests */
+/* --------------------------------------------------------------------------------------- tests */
 
 static void test_point(void **state)
 {

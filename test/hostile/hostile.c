@@ -135,7 +135,7 @@ static int after(void **state)
     return ended ? 0 : 1;
 }
 
-/* ------------------------------------------------------------------------------ broken messages */
+/* ----------------------------------------------------------------------------- broken messages */
 
 static void test_every_op_at_every_length(void **state)
 {
@@ -246,7 +246,7 @@ static void test_refused_hellos_leak_nothing(void **state)
         raw_close(&full[--count]);
 }
 
-/* ------------------------------------------------------------------------------- lying contents */
+/* ------------------------------------------------------------------------------ lying contents */
 
 static void test_counts(void **state)
 {
@@ -398,7 +398,7 @@ static void test_random_bodies(void **state)
     raw_close(&raw);
 }
 
-/* ------------------------------------------------------------------------------ others' handles */
+/* ----------------------------------------------------------------------------- others' handles */
 
 static void test_handles_of_others(void **state)
 {
@@ -481,7 +481,7 @@ static void test_handles_of_others(void **state)
     raw_close(&c);
 }
 
-/* --------------------------------------------------------------------------------------- floods */
+/* -------------------------------------------------------------------------------------- floods */
 
 static void test_flood_without_reading(void **state)
 {

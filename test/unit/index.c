@@ -267,7 +267,7 @@ static void test_alive(void **state)
     assert_true(wf_index_alive(&reader));
 }
 
-/* -------------------------------------------------------------------------- a segment that lies */
+/* ------------------------------------------------------------------------- a segment that lies */
 
 static void reseal(struct wf_index_header *header)
 {

@@ -69,7 +69,7 @@ static uint32_t find(struct world *w, uint64_t key)
     return wf_store_find(&w->store, bytes);
 }
 
-/* ----------------------------------------------------------------------------------- one by one */
+/* ---------------------------------------------------------------------------------- one by one */
 
 static void test_reserve_hides_and_commit_shows(void **state)
 {
@@ -224,7 +224,7 @@ static void test_parents(void **state)
     assert_int_equal(wf_store_parent_by_slot(&w->store, ALICE, a, 0, &parent), WEFT_E_PARENT);
 }
 
-/* ------------------------------------------------------------------------------------- eviction */
+/* ------------------------------------------------------------------------------------ eviction */
 
 static void fill(struct world *w, uint64_t from)
 {
@@ -370,7 +370,7 @@ static void test_order_is_lru(void **state)
     }
 }
 
-/* ------------------------------------------------------------------------------ remove, condemn */
+/* ----------------------------------------------------------------------------- remove, condemn */
 
 static void test_remove(void **state)
 {

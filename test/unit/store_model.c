@@ -159,7 +159,7 @@ static bool is_pinned(const struct model *m, const struct node *n)
     return (n->kind == BLOCK || n->kind == DEAD) && pins_of(m, n) > 0;
 }
 
-/* ----------------------------------------------------------------------------------- operations */
+/* ---------------------------------------------------------------------------------- operations */
 
 static int reserve_one(struct model *m, uint32_t client, int key, int parent)
 {
