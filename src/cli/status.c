@@ -33,14 +33,13 @@ static void domain_print(const json_t *domain)
 {
     char used[32], quota[32];
     uint64_t quota_bytes = number(domain, "quota_bytes");
-    uint64_t read = number(domain, "pins"), put = number(domain, "puts");
     printf("%-16s %10s %10s %9llu %8llu %7.1f %% %9llu %9llu %8llu\n",
            json_string_value(json_object_get(domain, "name")),
            wf_cli_size(number(domain, "used_bytes"), used, sizeof used),
            quota_bytes ? wf_cli_size(quota_bytes, quota, sizeof quota) : "-",
            (unsigned long long)number(domain, "blocks"),
            (unsigned long long)number(domain, "clients"),
-           read + put ? 100 * (double)read / (double)(read + put) : 0.0,
+           100 * json_number_value(json_object_get(domain, "hit_rate")),
            (unsigned long long)number(domain, "puts"),
            (unsigned long long)number(domain, "deduplicated"),
            (unsigned long long)number(domain, "full"));
@@ -87,7 +86,7 @@ const struct cli_command wf_cmd_status = {
     .about =
         "Shows the pool, the clients and every domain that the caller may see: the node's own user "
         "sees all, others their own.  hit "
-        "is blocks read / (blocks read + blocks put): the share that engines did not have to "
+        "is the share of blocks that were there when an engine matched: what it did not have to "
         "compute.",
     .examples = examples,
     .run = run,

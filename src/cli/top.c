@@ -38,7 +38,7 @@ static const char *const examples[] = {
 struct counters {
     char name[64];
     uint64_t used_bytes, quota_bytes, blocks, clients, sessions;
-    uint64_t pins, matches, puts, put_bytes, bytes_pinned, evicted, full;
+    uint64_t pins, matches, asked, matched, puts, put_bytes, bytes_pinned, evicted, full;
 };
 
 struct look {
@@ -52,7 +52,7 @@ struct look {
 
 struct rates {
     double pins, puts, matches, evicted, read_gbps, written_gbps, hit_rate;
-    bool looked; /* hit_rate means something: there were pins or puts */
+    bool looked; /* hit_rate means something: there were matches */
 };
 
 static uint64_t number(const json_t *object, const char *key)
@@ -76,6 +76,8 @@ static void domain_read(const json_t *from, struct counters *to)
     to->sessions = number(from, "sessions");
     to->pins = number(from, "pins");
     to->matches = number(from, "matches");
+    to->asked = number(from, "blocks_asked");
+    to->matched = number(from, "blocks_matched");
     to->puts = number(from, "puts");
     to->put_bytes = number(from, "put_bytes");
     to->bytes_pinned = number(from, "bytes_pinned");
@@ -94,6 +96,8 @@ static void sum_add(struct counters *sum, const struct counters *part)
     sum->sessions += part->sessions;
     sum->pins += part->pins;
     sum->matches += part->matches;
+    sum->asked += part->asked;
+    sum->matched += part->matched;
     sum->puts += part->puts;
     sum->put_bytes += part->put_bytes;
     sum->bytes_pinned += part->bytes_pinned;
@@ -159,9 +163,9 @@ static struct rates rates_of(const struct counters *before, const struct counter
         .read_gbps = rate(before->bytes_pinned, now->bytes_pinned, seconds) / 1e9,
         .written_gbps = rate(before->put_bytes, now->put_bytes, seconds) / 1e9,
     };
-    /* Engines match before they pin, so what was not there shows in what they then put. */
-    rates.looked = rates.pins + rates.puts > 0;
-    rates.hit_rate = rates.looked ? rates.pins / (rates.pins + rates.puts) : 0;
+    double asked = rate(before->asked, now->asked, seconds);
+    rates.looked = asked > 0;
+    rates.hit_rate = rates.looked ? rate(before->matched, now->matched, seconds) / asked : 0;
     return rates;
 }
 
@@ -384,10 +388,10 @@ const struct cli_command wf_cmd_top = {
     .synopsis = "",
     .about =
         "Shows the pool, each domain's hit rate and operations a second, and their course.  Rates "
-        "are of the last interval.  hit is blocks read / (blocks read + blocks put): the share "
-        "that engines did not have to compute.\n\n"
+        "are of the last interval.  hit is the share of blocks that were there "
+        "when an engine matched.\n\n"
         "Without a terminal, or with --json, every sample is a line; hit_rate is null in an "
-        "interval in which nothing was read or put.",
+        "interval in which nothing was matched.",
     .options = options,
     .examples = examples,
     .run = run,

@@ -155,6 +155,8 @@ enum weft_status weft_match_keys(struct weft_format *f, const struct weft_key *c
     size_t present = wf_index_match(&a->index, chain->bytes, chain_count);
     if (!wf_attachment_good(a))
         present = 0;
+    count(&a->pins.header->asked, chain_count);
+    count(&a->pins.header->matched, present);
     *out_present = present;
     return WEFT_OK;
 }

@@ -89,6 +89,9 @@ static const struct {
     [WF_M_BYTES_PINNED] = {"weft_pinned_bytes_total", "Payload bytes pinned, as clients report.",
                            false},
     [WF_M_MATCHES] = {"weft_matches_total", "Chains matched, as clients report.", false},
+    [WF_M_BLOCKS_ASKED] = {"weft_blocks_asked_total", "Blocks that matches asked for.", false},
+    [WF_M_BLOCKS_MATCHED] = {"weft_blocks_matched_total",
+                             "Blocks that matches asked for and that were there.", false},
     [WF_M_PROTOCOL_ERRORS] = {"weft_protocol_errors_total", "Messages that broke the protocol.",
                               false},
 };

@@ -36,6 +36,8 @@ enum wf_metric {
     WF_M_PIN_MISSES,
     WF_M_BYTES_PINNED,
     WF_M_MATCHES,
+    WF_M_BLOCKS_ASKED,    /* in those matches */
+    WF_M_BLOCKS_MATCHED,  /* and there */
     WF_M_PROTOCOL_ERRORS, /* messages that no client of ours sends */
     WF_M_COUNT,
 };

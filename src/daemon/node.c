@@ -210,6 +210,27 @@ static void gone(void *context, const uint8_t key[32], uint64_t bytes, uint64_t 
     wf_telemetry_gone(domain, key, bytes, age, reason);
 }
 
+void wf_use_add(struct wf_use *use, const struct wf_client *client)
+{
+    const struct wf_pins_header *header = client->pins.header;
+    use->pins += atomic_load_explicit(&header->pins, memory_order_relaxed);
+    use->misses += atomic_load_explicit(&header->misses, memory_order_relaxed);
+    use->matches += atomic_load_explicit(&header->matches, memory_order_relaxed);
+    use->asked += atomic_load_explicit(&header->asked, memory_order_relaxed);
+    use->matched += atomic_load_explicit(&header->matched, memory_order_relaxed);
+    use->bytes_pinned += atomic_load_explicit(&header->bytes_pinned, memory_order_relaxed);
+}
+
+struct wf_use wf_node_use(const struct wf_domain *domain)
+{
+    const struct wf_node *node = domain->node;
+    struct wf_use use = domain->use;
+    for (uint32_t i = 0; i < node->config.clients_max; i++)
+        if (node->clients[i].domain == domain && node->clients[i].fd >= 0)
+            wf_use_add(&use, &node->clients[i]);
+    return use;
+}
+
 static void touched(void *context, uint32_t slot)
 {
     struct wf_domain *domain = context;

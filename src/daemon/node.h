@@ -32,6 +32,11 @@ enum weft_status wf_segment_create(const char *name, uint64_t bytes, enum wf_pag
                                    struct wf_segment *out);
 void wf_segment_destroy(struct wf_segment *segment);
 
+/* What clients say in their pin tables that they did. */
+struct wf_use {
+    uint64_t pins, misses, matches, asked, matched, bytes_pinned;
+};
+
 struct wf_domain {
     struct wf_node *node;
     const struct wf_domain_config *config;
@@ -43,8 +48,8 @@ struct wf_domain {
     struct wf_store store;
     uint32_t clients, sessions, regions;
     uint64_t evicted[WF_EVICT_REASONS];
-    uint64_t scrub_at;                            /* next slot that the scrubber looks at */
-    uint64_t pins, misses, matches, bytes_pinned; /* of clients that are gone */
+    uint64_t scrub_at; /* next slot that the scrubber looks at */
+    struct wf_use use; /* of clients that are gone */
     uint64_t puts, put_bytes, deduplicated, deduplicated_bytes, fulls, corrupt;
 };
 
@@ -144,6 +149,9 @@ bool wf_node_budget(struct wf_node *node, struct wf_domain *domain, uint64_t byt
 void wf_node_budget_give(struct wf_node *node, uint64_t bytes);
 /* Go on with a reclaim that is under way; answers its client when it ends. */
 void wf_node_reclaim_step(struct wf_node *node);
+/* Of all clients that the domain has and had. */
+struct wf_use wf_node_use(const struct wf_domain *domain);
+void wf_use_add(struct wf_use *use, const struct wf_client *client);
 void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain);
 
 /* server.c */

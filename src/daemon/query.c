@@ -32,39 +32,25 @@ static json_t *number(uint64_t value)
     return json_integer((json_int_t)value);
 }
 
-/* Sums over a domain's clients, living and gone. */
-struct use {
-    uint64_t pins, misses, matches, bytes_pinned;
-};
-
-static struct use use_of(const struct wf_domain *domain)
+/* The share of blocks that were there when an engine asked.  Engines match before they pin, so
+ * their pins hit nearly always and say nothing; who never matches is judged by the pins. */
+static double hit_rate(const struct wf_use *use)
 {
-    const struct wf_node *node = domain->node;
-    struct use use = {domain->pins, domain->misses, domain->matches, domain->bytes_pinned};
-    for (uint32_t i = 0; i < node->config.clients_max; i++) {
-        const struct wf_client *client = &node->clients[i];
-        if (client->domain != domain || client->fd < 0)
-            continue;
-        const struct wf_pins_header *header = client->pins.header;
-        use.pins += atomic_load_explicit(&header->pins, memory_order_relaxed);
-        use.misses += atomic_load_explicit(&header->misses, memory_order_relaxed);
-        use.matches += atomic_load_explicit(&header->matches, memory_order_relaxed);
-        use.bytes_pinned += atomic_load_explicit(&header->bytes_pinned, memory_order_relaxed);
-    }
-    return use;
+    uint64_t asked = use->asked ? use->asked : use->pins + use->misses;
+    uint64_t there = use->asked ? use->matched : use->pins;
+    return asked ? (double)there / (double)asked : 0.0;
 }
 
 static json_t *domain_json(const struct wf_domain *domain)
 {
     const struct wf_store *store = &domain->store;
-    struct use use = use_of(domain);
+    struct wf_use use = wf_node_use(domain);
     json_t *evicted = json_object();
     for (int reason = 0; reason < WF_EVICT_REASONS; reason++)
         json_object_set_new(evicted, wf_evict_reason_name((enum wf_evict_reason)reason),
                             number(domain->evicted[reason]));
-    uint64_t looked = use.pins + use.misses;
     json_t *out = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-                            "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}",
+                            "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}",
                             "name", domain->config->name, "writes",
                             domain->config->writes == WF_WRITES_COPIED ? "copied" : "direct",
                             "quota_bytes", (json_int_t)store->quota_bytes, "used_bytes",
@@ -77,9 +63,10 @@ static json_t *domain_json(const struct wf_domain *domain)
                             "deduplicated", (json_int_t)domain->deduplicated, "full",
                             (json_int_t)domain->fulls, "corrupt", (json_int_t)domain->corrupt,
                             "pins", (json_int_t)use.pins, "misses", (json_int_t)use.misses,
-                            "matches", (json_int_t)use.matches, "bytes_pinned",
-                            (json_int_t)use.bytes_pinned, "hit_rate",
-                            looked ? (double)use.pins / (double)looked : 0.0);
+                            "matches", (json_int_t)use.matches, "blocks_asked",
+                            (json_int_t)use.asked, "blocks_matched", (json_int_t)use.matched,
+                            "bytes_pinned", (json_int_t)use.bytes_pinned, "hit_rate",
+                            hit_rate(&use));
     json_object_set_new(out, "evicted", evicted);
     return out;
 }

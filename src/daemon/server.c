@@ -91,11 +91,7 @@ void wf_client_close(struct wf_client *client, const char *why)
         node->reclaim.client = 0;
     if (domain) {
         wf_node_touches_drain(node, domain);
-        const struct wf_pins_header *header = client->pins.header;
-        domain->pins += atomic_load_explicit(&header->pins, memory_order_relaxed);
-        domain->misses += atomic_load_explicit(&header->misses, memory_order_relaxed);
-        domain->matches += atomic_load_explicit(&header->matches, memory_order_relaxed);
-        domain->bytes_pinned += atomic_load_explicit(&header->bytes_pinned, memory_order_relaxed);
+        wf_use_add(&domain->use, client);
         if (client->reserved.count)
             wf_telemetry_event(node, domain, "client_gone",
                                "pid %u left with %u reserved blocks, which were given back",

@@ -33,23 +33,13 @@ struct wf_telemetry {
 /* Counters that the node keeps: they become what it says now. */
 static void refresh(struct wf_metrics *metrics, const struct wf_domain *domain)
 {
-    const struct wf_node *node = domain->node;
-    uint64_t pins = domain->pins, misses = domain->misses, matches = domain->matches;
-    uint64_t bytes_pinned = domain->bytes_pinned;
-    for (uint32_t i = 0; i < node->config.clients_max; i++) {
-        const struct wf_client *client = &node->clients[i];
-        if (client->domain != domain || client->fd < 0)
-            continue;
-        const struct wf_pins_header *header = client->pins.header;
-        pins += atomic_load_explicit(&header->pins, memory_order_relaxed);
-        misses += atomic_load_explicit(&header->misses, memory_order_relaxed);
-        matches += atomic_load_explicit(&header->matches, memory_order_relaxed);
-        bytes_pinned += atomic_load_explicit(&header->bytes_pinned, memory_order_relaxed);
-    }
-    wf_metrics_set(metrics, domain->id, WF_M_PINS, pins);
-    wf_metrics_set(metrics, domain->id, WF_M_PIN_MISSES, misses);
-    wf_metrics_set(metrics, domain->id, WF_M_MATCHES, matches);
-    wf_metrics_set(metrics, domain->id, WF_M_BYTES_PINNED, bytes_pinned);
+    struct wf_use use = wf_node_use(domain);
+    wf_metrics_set(metrics, domain->id, WF_M_PINS, use.pins);
+    wf_metrics_set(metrics, domain->id, WF_M_PIN_MISSES, use.misses);
+    wf_metrics_set(metrics, domain->id, WF_M_MATCHES, use.matches);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_ASKED, use.asked);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_MATCHED, use.matched);
+    wf_metrics_set(metrics, domain->id, WF_M_BYTES_PINNED, use.bytes_pinned);
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_PUT, domain->puts);
     wf_metrics_set(metrics, domain->id, WF_M_BYTES_PUT, domain->put_bytes);
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_DEDUPLICATED, domain->deduplicated);

@@ -148,6 +148,7 @@ struct wf_pins_header {
     _Alignas(64) _Atomic uint64_t pins;         /* taken so far; also the head of the ring below */
     _Alignas(64) _Atomic uint64_t bytes_pinned; /* exact unless threads pin in the same instant */
     _Atomic uint64_t misses, matches;
+    _Atomic uint64_t asked, matched; /* blocks in all matches, and those of them that were there */
     _Alignas(64) _Atomic uint32_t touched[WF_TOUCH_RING];
 };
 
