@@ -211,7 +211,8 @@ static void *scribble(void *context)
     struct scribbler *scribbler = context;
     struct random_source r = {1};
     while (!atomic_load(&scribbler->stop))
-        ((volatile uint8_t *)scribbler->memory)[random_below(&r, BLOCK_BYTES)] ^= 0x55;
+        __atomic_fetch_xor(&scribbler->memory[random_below(&r, BLOCK_BYTES)], 0x55,
+                           __ATOMIC_RELAXED);
     return NULL;
 }
 
@@ -227,7 +228,8 @@ static void test_staging_changes_under_the_copy(void **state)
     uint32_t stored = 0, refused = 0;
     assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
     for (uint64_t number = 1; number <= 150 || (refused == 0 && number < 20000); number++) {
-        memcpy(copy, g.memory, BLOCK_BYTES);
+        for (size_t at = 0; at < BLOCK_BYTES; at++)
+            copy[at] = __atomic_load_n(&g.memory[at], __ATOMIC_RELAXED);
         int32_t status = commit_from(&g, number, 0, XXH3_64bits(copy, BLOCK_BYTES));
         assert_true(status == WEFT_OK || status == WEFT_E_CORRUPT);
         assert_int_equal(present(s, number), status == WEFT_OK);
