@@ -22,7 +22,8 @@ struct raw {
     uint64_t staging_bytes, pins_bytes, index_bytes, pool_bytes;
     int received[RAW_FDS_MAX]; /* descriptors of the last answer, for the caller to close */
     size_t received_count;
-    union { /* what was answered last */
+    size_t answer_bytes;
+    union { /* what was answered last; at the end, for some answers are of any length */
         struct wf_message head;
         struct wf_hello_answer hello;
         struct wf_format_answer format;
@@ -34,7 +35,6 @@ struct raw {
         struct wf_text_answer text;
         uint8_t bytes[WF_MESSAGE_MAX + 1];
     } answer;
-    size_t answer_bytes;
 };
 
 /* Connected, nothing said.  False: refused. */
