@@ -184,10 +184,12 @@ enum weft_status wf_socket_receive(int fd, void *message, size_t capacity, size_
                             .msg_control = control.bytes,
                             .msg_controllen = sizeof control.bytes};
     ssize_t got;
+    /* A peer that closes with something of ours unread resets the connection.  That is reported
+     * once, and before what it had sent: its last word is behind it. */
+    int reset = 0;
     do
-        got = WF_FAILS("recvmsg") ? (errno = ECONNRESET, -1)
-                                  : recvmsg(fd, &header, MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
+        got = WF_FAILS("recvmsg") ? (errno = ENOMEM, -1) : recvmsg(fd, &header, MSG_CMSG_CLOEXEC);
+    while (got < 0 && (errno == EINTR || (errno == ECONNRESET && !reset++)));
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return WEFT_PENDING;
     if (got <= 0)
