@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#define PAYLOAD_ORDERED_ELSEWHERE
 #include "../support/payload.h"
 #include "../support/weftd.h"
 
