@@ -256,17 +256,11 @@ static void test_counts(void **state)
     assert_int_equal(raw_hello(&raw, &s->node, "default"), WEFT_OK);
     uint32_t format = raw_format(&raw, "counts", BLOCK_BYTES);
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        struct {
-            struct wf_reserve head;
-            uint8_t key[32];
-        } reserve = {.head = {.format = format, .count = counts[i]}};
+        union raw_reserve reserve = {.head = {.format = format, .count = counts[i]}};
         assert_int_equal(raw_ask(&raw, &reserve, WF_OP_RESERVE, sizeof reserve), WEFT_E_INVALID);
-        struct {
-            struct wf_commit head;
-            struct wf_commit_block block;
-        } commit = {.head = {.count = counts[i]}};
+        union raw_commit commit = {.head = {.count = counts[i]}};
         for (uint16_t op = WF_OP_COMMIT; op <= WF_OP_ABORT; op++)
-            assert_int_equal(raw_ask(&raw, &commit, op, sizeof commit),
+            assert_int_equal(raw_ask(&raw, &commit, op, RAW_COMMIT_BYTES(1)),
                              counts[i] ? WEFT_E_INVALID : WEFT_OK);
     }
     /* More than a client may hold reserved. */
@@ -437,33 +431,30 @@ static void test_handles_of_others(void **state)
     assert_int_equal(raw_reserve(&a, format, 1, 1), WEFT_OK);
     struct wf_reserved mine = a.answer.reserve.blocks[0];
     assert_int_equal(mine.status, WEFT_OK);
-    struct {
-        struct wf_commit head;
-        struct wf_commit_block block;
-    } commit = {.head.count = 1, .block = {.slot = mine.slot, .generation = mine.generation}};
-    struct {
-        struct wf_reserve head;
-        uint8_t key[32];
-    } child = {.head = {.format = format,
-                        .count = 1,
-                        .parent_kind = WF_PARENT_SLOT,
-                        .parent_slot = mine.slot,
-                        .parent_generation = mine.generation}};
+    union raw_commit commit = {.head = {.count = 1}};
+    commit.head.blocks[0] = (struct wf_commit_block){.slot = mine.slot,
+                                                     .generation = mine.generation};
+    union raw_reserve child = {.head = {.format = format,
+                                        .count = 1,
+                                        .parent_kind = WF_PARENT_SLOT,
+                                        .parent_slot = mine.slot,
+                                        .parent_generation = mine.generation}};
     assert_int_equal(raw_ask(&b, &child, WF_OP_RESERVE, sizeof child), WEFT_E_PARENT);
     for (int i = 0; i < 2; i++) {
         struct raw *other = i ? &c : &b;
-        assert_int_equal(raw_ask(other, &commit, WF_OP_COMMIT, sizeof commit), WEFT_OK);
+        assert_int_equal(raw_ask(other, &commit, WF_OP_COMMIT, RAW_COMMIT_BYTES(1)), WEFT_OK);
         assert_int_equal(other->answer.commit.status[0], WEFT_E_INVALID);
-        assert_int_equal(raw_ask(other, &commit, WF_OP_ABORT, sizeof commit), WEFT_OK);
+        assert_int_equal(raw_ask(other, &commit, WF_OP_ABORT, RAW_COMMIT_BYTES(1)), WEFT_OK);
     }
     assert_int_equal(weftd_number(s->good, "default", "blocks_reserved"), 1);
-    commit.block.generation++;
-    assert_int_equal(raw_ask(&a, &commit, WF_OP_COMMIT, sizeof commit), WEFT_OK);
+    commit.head.blocks[0].generation++;
+    assert_int_equal(raw_ask(&a, &commit, WF_OP_COMMIT, RAW_COMMIT_BYTES(1)), WEFT_OK);
     assert_int_equal(a.answer.commit.status[0], WEFT_E_INVALID);
-    commit.block.generation--;
-    assert_int_equal(raw_ask(&a, &commit, WF_OP_COMMIT, sizeof commit), WEFT_OK);
+    commit.head.blocks[0].generation--;
+    assert_int_equal(raw_ask(&a, &commit, WF_OP_COMMIT, RAW_COMMIT_BYTES(1)), WEFT_OK);
     assert_int_equal(a.answer.commit.status[0], WEFT_OK);
-    assert_int_equal(raw_ask(&a, &commit, WF_OP_COMMIT, sizeof commit), WEFT_OK); /* once only */
+    assert_int_equal(raw_ask(&a, &commit, WF_OP_COMMIT, RAW_COMMIT_BYTES(1)),
+                     WEFT_OK); /* once only */
     assert_int_equal(a.answer.commit.status[0], WEFT_E_INVALID);
 
     /* Regions: by number and by name. */

@@ -92,9 +92,9 @@ static enum weft_status put(struct weft_format *f, uint64_t number)
 /* -------------------------------------------------------------------------------------- staging */
 
 struct staged {
-    struct raw raw;
     uint8_t *memory;
     uint32_t format;
+    struct raw raw;
 };
 
 static void staged_open(struct staged *g, struct stage *s)
@@ -116,18 +116,15 @@ static void staged_close(struct staged *g)
 /* Reserve one block and commit it with this place and checksum; the block's status. */
 static int32_t commit_from(struct staged *g, uint64_t number, uint64_t place, uint64_t checksum)
 {
-    struct {
-        struct wf_commit head;
-        struct wf_commit_block block;
-    } commit = {.head.count = 1};
+    union raw_commit commit = {.head = {.count = 1}};
     assert_int_equal(raw_reserve(&g->raw, g->format, number, 1), WEFT_OK);
     struct wf_reserved slot = g->raw.answer.reserve.blocks[0];
     assert_int_equal(slot.status, WEFT_OK);
-    commit.block = (struct wf_commit_block){.slot = slot.slot,
-                                            .generation = slot.generation,
-                                            .staging = place,
-                                            .checksum = checksum};
-    assert_int_equal(raw_ask(&g->raw, &commit, WF_OP_COMMIT, sizeof commit), WEFT_OK);
+    commit.head.blocks[0] = (struct wf_commit_block){.slot = slot.slot,
+                                                     .generation = slot.generation,
+                                                     .staging = place,
+                                                     .checksum = checksum};
+    assert_int_equal(raw_ask(&g->raw, &commit, WF_OP_COMMIT, RAW_COMMIT_BYTES(1)), WEFT_OK);
     return g->raw.answer.commit.status[0];
 }
 
@@ -174,22 +171,19 @@ static void test_slot_named_twice(void **state)
 {
     struct stage *s = *state;
     struct staged g;
-    struct {
-        struct wf_commit head;
-        struct wf_commit_block block[2];
-    } commit = {.head.count = 2};
+    union raw_commit commit = {.head = {.count = 2}};
     staged_open(&g, s);
     memset(g.memory, 1, BLOCK_BYTES);
     memset(g.memory + BLOCK_BYTES, 2, BLOCK_BYTES);
     assert_int_equal(raw_reserve(&g.raw, g.format, 1, 1), WEFT_OK);
     struct wf_reserved slot = g.raw.answer.reserve.blocks[0];
     for (uint32_t i = 0; i < 2; i++)
-        commit.block[i] = (struct wf_commit_block){
+        commit.head.blocks[i] = (struct wf_commit_block){
             .slot = slot.slot,
             .generation = slot.generation,
             .staging = i * (uint64_t)BLOCK_BYTES,
             .checksum = XXH3_64bits(g.memory + i * (size_t)BLOCK_BYTES, BLOCK_BYTES)};
-    assert_int_equal(raw_ask(&g.raw, &commit, WF_OP_COMMIT, sizeof commit), WEFT_OK);
+    assert_int_equal(raw_ask(&g.raw, &commit, WF_OP_COMMIT, RAW_COMMIT_BYTES(2)), WEFT_OK);
     struct weft_key key;
     struct weft_pin pin;
     static uint8_t copy[BLOCK_BYTES];

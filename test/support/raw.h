@@ -37,6 +37,18 @@ struct raw {
     } answer;
 };
 
+/* Messages with what follows their fixed part. */
+union raw_commit {
+    struct wf_commit head;
+    uint8_t bytes[sizeof(struct wf_commit) + 2 * sizeof(struct wf_commit_block)];
+};
+#define RAW_COMMIT_BYTES(count) \
+    (sizeof(struct wf_commit) + (count) * sizeof(struct wf_commit_block))
+union raw_reserve {
+    struct wf_reserve head;
+    uint8_t bytes[sizeof(struct wf_reserve) + 32];
+};
+
 /* Connected, nothing said.  False: refused. */
 bool raw_connect(struct raw *raw, const struct weftd *node);
 void raw_close(struct raw *raw);
