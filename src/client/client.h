@@ -132,7 +132,7 @@ void wf_bindings_free(struct binding *list);
 
 /* weft_commit_slots() for a session: the chain of `session` ends with `tip` afterwards. */
 enum weft_status wf_client_commit(struct weft_format *f, struct weft_slot *slots, size_t count,
-                                  uint64_t session, const struct weft_key *tip);
+                                  const struct binding *session, const struct weft_key *tip);
 /* weft_reserve_keys() after a block that this process reserved and has not committed yet. */
 enum weft_status wf_client_reserve(struct weft_format *f, const struct weft_key *parent,
                                    const struct weft_slot *parent_slot, const struct weft_key *keys,

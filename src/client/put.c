@@ -260,7 +260,7 @@ static bool any_reserved(const struct weft_slot *slots, size_t count)
 }
 
 enum weft_status wf_client_commit(struct weft_format *f, struct weft_slot *slots, size_t count,
-                                  uint64_t session, const struct weft_key *tip)
+                                  const struct binding *session, const struct weft_key *tip)
 {
     struct weft *w = f->weft;
     enum weft_status status = WEFT_OK;
@@ -279,12 +279,15 @@ enum weft_status wf_client_commit(struct weft_format *f, struct weft_slot *slots
     if (reserved && !same)
         status = wf_fail(WEFT_E_NODE,
                          "the node was lost since these blocks were reserved; they are not stored");
+    /* A session that was registered over another connection has another number on this one. */
+    if (session && session->attachment != a)
+        session = NULL;
     if (status == WEFT_OK && a && (reserved || (session && tip))) {
         struct wf_commit *request = (struct wf_commit *)(void *)w->request;
         const struct wf_commit_answer *answer =
             (const struct wf_commit_answer *)(const void *)w->answer;
         uint32_t asked = commit_fill(request, a, f, slots, count);
-        request->session = session;
+        request->session = session ? session->id : 0;
         request->has_tip = tip != NULL;
         if (tip)
             memcpy(request->tip, tip->bytes, sizeof request->tip);
@@ -313,7 +316,7 @@ enum weft_status wf_client_commit(struct weft_format *f, struct weft_slot *slots
 
 enum weft_status weft_commit_slots(struct weft_format *f, struct weft_slot *slots, size_t count)
 {
-    return wf_client_commit(f, slots, count, 0, NULL);
+    return wf_client_commit(f, slots, count, NULL, NULL);
 }
 
 void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, size_t count)

@@ -345,8 +345,7 @@ enum weft_status weft_commit(struct weft_fill *fill)
         uint32_t n = fill->blocks - from < WEFT_BATCH_MAX ? fill->blocks - from : WEFT_BATCH_MAX;
         uint32_t upto = stored < from + n ? stored : from + n;
         const struct weft_key *tip = upto > from ? &s->keys[fill->first_block + upto - 1] : NULL;
-        enum weft_status part = wf_client_commit(s->format, fill->slots + from, n, binding->id,
-                                                 tip);
+        enum weft_status part = wf_client_commit(s->format, fill->slots + from, n, binding, tip);
         if (part == WEFT_OK && tip) {
             s->has_tip = true;
             s->tip = *tip;

@@ -91,6 +91,7 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
     wf_node_touches_drain(node, client->domain);
     struct wf_reserve_answer *answer = (struct wf_reserve_answer *)(void *)node->answer;
     answer->count = count;
+    answer->reserved = 0;
     bool full = false;
     for (uint32_t i = 0; i < count; i++) {
         /* A chain with a hole in it would be of no use: after the first refusal all others are
@@ -140,6 +141,7 @@ static void publish(struct commit_job *commit)
     struct wf_store *store = &domain->store;
     struct wf_commit_answer *answer = (struct wf_commit_answer *)(void *)client->node->answer;
     answer->count = commit->count;
+    answer->reserved = 0;
     for (uint32_t i = 0; i < commit->count; i++) {
         struct copy_block *block = &commit->blocks[i];
         uint32_t slot = block->asked.slot;

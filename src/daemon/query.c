@@ -16,6 +16,7 @@
 #include "sys/clock.h"
 
 #define PAGE_ROWS 128
+#define PAGE_BYTES ((size_t)WF_MESSAGE_MAX - 512) /* the rest is for what is around the rows */
 
 static void hex(const uint8_t *bytes, size_t count, char *out)
 {
@@ -103,6 +104,19 @@ char *wf_query_status(struct wf_node *node, const struct wf_domain *only)
 
 /* --------------------------------------------------------------------------------------- lists */
 
+/* A row for a page that has `room` bytes left; false, and not taken, when that is too little. */
+static bool row_add(json_t *rows, size_t *room, json_t *row)
+{
+    size_t bytes = json_dumpb(row, NULL, 0, JSON_COMPACT) + 1;
+    if (bytes > *room) {
+        json_decref(row);
+        return false;
+    }
+    *room -= bytes;
+    json_array_append_new(rows, row);
+    return true;
+}
+
 static char *page(const char *name, json_t *rows, uint64_t next)
 {
     json_t *out = json_pack("{s:o, s:I}", name, rows, "next", (json_int_t)next);
@@ -115,6 +129,7 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
 {
     const struct wf_store *store = &domain->store;
     json_t *rows = json_array();
+    size_t room = PAGE_BYTES;
     uint64_t slot = cursor;
     for (; slot < store->arena.slots_used && json_array_size(rows) < PAGE_ROWS; slot++) {
         const struct wf_desc *desc = &store->index.desc[slot];
@@ -127,16 +142,18 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
         wf_desc_key_read(desc, key);
         hex(key, sizeof key, text);
         uint32_t parent = atomic_load_explicit(&desc->parent, memory_order_relaxed);
-        json_array_append_new(
-            rows,
-            json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:b}", "key", text, "state",
-                      state == WF_SLOT_COMMITTED ? "committed" : "reserved", "bytes",
-                      (json_int_t)atomic_load_explicit(&desc->bytes, memory_order_relaxed), "depth",
-                      (json_int_t)wf_word_depth(word), "parent_slot",
-                      parent == WF_SLOT_NONE ? (json_int_t)-1 : (json_int_t)parent, "leaf",
-                      state == WF_SLOT_COMMITTED && store->slots[slot].child == WF_SLOT_NONE, "age",
-                      (json_int_t)store->policy_ops->age(store->policy, (uint32_t)slot), "checked",
-                      atomic_load_explicit(&desc->checksum, memory_order_relaxed) != 0));
+        if (!row_add(
+                rows, &room,
+                json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:b}", "key", text, "state",
+                          state == WF_SLOT_COMMITTED ? "committed" : "reserved", "bytes",
+                          (json_int_t)atomic_load_explicit(&desc->bytes, memory_order_relaxed),
+                          "depth", (json_int_t)wf_word_depth(word), "parent_slot",
+                          parent == WF_SLOT_NONE ? (json_int_t)-1 : (json_int_t)parent, "leaf",
+                          state == WF_SLOT_COMMITTED && store->slots[slot].child == WF_SLOT_NONE,
+                          "age", (json_int_t)store->policy_ops->age(store->policy, (uint32_t)slot),
+                          "checked",
+                          atomic_load_explicit(&desc->checksum, memory_order_relaxed) != 0)))
+            break;
     }
     return page("blocks", rows, slot < store->arena.slots_used ? slot : 0);
 }
@@ -145,6 +162,7 @@ static char *list_sessions(const struct wf_node *node, const struct wf_domain *d
                            uint64_t cursor)
 {
     json_t *rows = json_array();
+    size_t room = PAGE_BYTES;
     uint64_t i = cursor, now_ns = wf_now_ns();
     for (; i < node->session_used && json_array_size(rows) < PAGE_ROWS; i++) {
         const struct wf_session_entry *s = &node->sessions[i];
@@ -158,15 +176,17 @@ static char *list_sessions(const struct wf_node *node, const struct wf_domain *d
                             ? 0
                             : atomic_load_explicit(&domain->store.index.desc[slot].word,
                                                    memory_order_relaxed);
-        json_array_append_new(
-            rows,
-            json_pack("{s:I, s:s, s:s, s:I, s:s, s:I, s:I, s:b, s:f, s:I}", "session",
-                      (json_int_t)s->id, "name", s->name, "state", wf_session_state_name(s->state),
-                      "priority", (json_int_t)s->priority, "tip", tip, "blocks",
-                      slot == WF_SLOT_NONE ? (json_int_t)0 : (json_int_t)wf_word_depth(word) + 1,
-                      "pid", (json_int_t)node->clients[s->client - 1].peer.pid, "held", s->held,
-                      "state_s", (double)(now_ns - s->hinted_ns) / 1e9, "returns_in_ms",
-                      (json_int_t)s->returns_in_ms));
+        if (!row_add(rows, &room,
+                     json_pack("{s:I, s:s, s:s, s:I, s:s, s:I, s:I, s:b, s:f, s:I}", "session",
+                               (json_int_t)s->id, "name", s->name, "state",
+                               wf_session_state_name(s->state), "priority", (json_int_t)s->priority,
+                               "tip", tip, "blocks",
+                               slot == WF_SLOT_NONE ? (json_int_t)0
+                                                    : (json_int_t)wf_word_depth(word) + 1,
+                               "pid", (json_int_t)node->clients[s->client - 1].peer.pid, "held",
+                               s->held, "state_s", (double)(now_ns - s->hinted_ns) / 1e9,
+                               "returns_in_ms", (json_int_t)s->returns_in_ms)))
+            break;
     }
     return page("sessions", rows, i < node->session_used ? i : 0);
 }
@@ -177,16 +197,18 @@ static char *list_regions(const struct wf_node *node, const struct wf_domain *do
     static const char *const shares[] = {"private", "read", "coherent"};
     static const char *const latencies[] = {"normal", "low", "high"};
     json_t *rows = json_array();
+    size_t room = PAGE_BYTES;
     uint64_t i = cursor;
     for (; i < node->config.regions_max && json_array_size(rows) < PAGE_ROWS; i++) {
         const struct wf_region_entry *r = &node->regions[i];
         if (!r->id || r->domain != domain->id)
             continue;
-        json_array_append_new(rows,
-                              json_pack("{s:I, s:s, s:I, s:s, s:s, s:I}", "region",
-                                        (json_int_t)r->id, "name", r->name, "bytes",
-                                        (json_int_t)r->bytes, "share", shares[r->share], "latency",
-                                        latencies[r->latency], "holders", (json_int_t)r->holders));
+        if (!row_add(rows, &room,
+                     json_pack("{s:I, s:s, s:I, s:s, s:s, s:I}", "region", (json_int_t)r->id,
+                               "name", r->name, "bytes", (json_int_t)r->bytes, "share",
+                               shares[r->share], "latency", latencies[r->latency], "holders",
+                               (json_int_t)r->holders)))
+            break;
     }
     return page("regions", rows, i < node->config.regions_max ? i : 0);
 }
@@ -204,6 +226,7 @@ static char *list_formats(const struct wf_node *node, const struct wf_domain *do
                           uint64_t cursor)
 {
     json_t *rows = json_array();
+    size_t room = PAGE_BYTES;
     uint64_t i = cursor;
     for (; i < node->format_count && json_array_size(rows) < PAGE_ROWS; i++) {
         const struct wf_format_entry *f = &node->formats[i];
@@ -211,11 +234,12 @@ static char *list_formats(const struct wf_node *node, const struct wf_domain *do
             continue;
         char digest[65];
         hex(f->digest, sizeof f->digest, digest);
-        json_array_append_new(rows, json_pack("{s:I, s:s, s:s, s:I, s:I, s:I}", "format",
-                                              (json_int_t)i, "model", f->request->model, "digest",
-                                              digest, "block_bytes", (json_int_t)f->block_bytes,
-                                              "block_tokens", (json_int_t)f->block_tokens, "layers",
-                                              (json_int_t)f->layers));
+        if (!row_add(rows, &room,
+                     json_pack("{s:I, s:s, s:s, s:I, s:I, s:I}", "format", (json_int_t)i, "model",
+                               f->request->model, "digest", digest, "block_bytes",
+                               (json_int_t)f->block_bytes, "block_tokens",
+                               (json_int_t)f->block_tokens, "layers", (json_int_t)f->layers)))
+            break;
     }
     return page("formats", rows, i < node->format_count ? i : 0);
 }

@@ -16,6 +16,9 @@
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 
+/* An id is a serial number above its place; limits.regions allows up to 2^20 places. */
+#define PLACE_BITS 20
+
 static struct wf_region_entry *region_by_name(struct wf_client *client, const char *name)
 {
     struct wf_node *node = client->node;
@@ -109,7 +112,7 @@ static enum weft_status region_make(struct wf_client *client,
         wf_node_budget_give(node, bytes);
         return status;
     }
-    region.id = ++node->region_serial << 16 | place;
+    region.id = ++node->region_serial << PLACE_BITS | place;
     node->regions[place] = region;
     node->region_count++;
     node->region_bytes += bytes;
@@ -200,7 +203,7 @@ static void unhold(struct wf_client *client, struct wf_region_entry *region, uin
 void wf_handle_region_release(struct wf_client *client, const struct wf_region_release *request)
 {
     struct wf_node *node = client->node;
-    uint32_t place = (uint32_t)(request->region & 0xffff);
+    uint32_t place = (uint32_t)(request->region & ((1u << PLACE_BITS) - 1));
     struct wf_region_entry *region = &node->regions[place % node->config.regions_max];
     if (request->region == 0 || place >= node->config.regions_max ||
         region->id != request->region || region->holds[client->id - 1] == 0) {

@@ -121,8 +121,9 @@ void wf_scrub_step(struct wf_node *node)
     for (uint32_t d = 0; d < node->domain_count; d++) {
         struct wf_domain *domain = &node->domains[d];
         struct wf_store *store = &domain->store;
-        for (uint32_t looked = 0; store->blocks && looked < STEP_SLOTS && bytes < STEP_BYTES;
-             looked++) {
+        /* Once around at most: a small store is not checked over and over in one tick. */
+        uint32_t most = store->arena.slots_used < STEP_SLOTS ? store->arena.slots_used : STEP_SLOTS;
+        for (uint32_t looked = 0; store->blocks && looked < most && bytes < STEP_BYTES; looked++) {
             if (domain->scrub_at >= store->arena.slots_used)
                 domain->scrub_at = 0;
             uint32_t slot = (uint32_t)domain->scrub_at++;

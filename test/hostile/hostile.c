@@ -364,6 +364,45 @@ static void test_formats(void **state)
     raw_close(&raw);
 }
 
+/* A list comes in pages that fit a message, also when every name needs escaping. */
+static void test_lists_fit_a_message(void **state)
+{
+    struct stage *s = *state;
+    struct raw raw;
+    uint32_t formats = 0, sessions = 0;
+    assert_int_equal(raw_hello(&raw, &s->node, "default"), WEFT_OK);
+    for (uint32_t i = 0; i < 130; i++) {
+        char model[512];
+        snprintf(model, sizeof model, "%u", i);
+        memset(model + strlen(model), '"', sizeof model - 1 - strlen(model));
+        model[sizeof model - 1] = '\0';
+        formats += raw_format(&raw, model, BLOCK_BYTES) != UINT32_MAX;
+        struct wf_session_open session = {.format = 0, .priority = 5};
+        memset(session.name, 1, 64);
+        sessions += raw_ask(&raw, &session, WF_OP_SESSION_OPEN, sizeof session) == WEFT_OK;
+    }
+    assert_int_equal(formats, 130);
+    assert_int_equal(sessions, 130);
+    for (int i = 0; i < 2; i++) {
+        uint64_t cursor = 0;
+        uint32_t seen = 0;
+        do {
+            struct wf_query query = {.cursor = cursor};
+            snprintf(query.what, sizeof query.what, i ? "sessions" : "formats");
+            assert_int_equal(raw_ask(&raw, &query, WF_OP_QUERY, sizeof query), WEFT_OK);
+            raw.answer.bytes[raw.answer_bytes] = '\0';
+            const char *text = raw.answer.text.text, *mark = i ? "\"session\"" : "\"format\"";
+            for (const char *at = text; (at = strstr(at, mark)); at++)
+                seen++;
+            const char *next = strstr(text, "\"next\":");
+            assert_non_null(next);
+            cursor = (uint64_t)strtoull(next + 7, NULL, 10);
+        } while (cursor);
+        assert_true(seen >= 130);
+    }
+    raw_close(&raw);
+}
+
 /* Random bodies for every op, with the lengths right: nothing but answers. */
 static void test_random_bodies(void **state)
 {
@@ -615,6 +654,7 @@ int main(void)
         TEST(test_counts),
         TEST(test_strings),
         TEST(test_formats),
+        TEST(test_lists_fit_a_message),
         TEST(test_random_bodies),
         TEST(test_handles_of_others),
         TEST(test_flood_without_reading),
