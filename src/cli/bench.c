@@ -24,7 +24,7 @@ static const struct cli_option options[] = {
     {"blocks", CLI_NUMBER, "N", &wf_bench_options.blocks, "blocks in the working set (1024)"},
     {"rounds", CLI_NUMBER, "N", &wf_bench_options.rounds, "rounds over the working set (5)"},
     {"pool", CLI_SIZE, "SIZE", &wf_bench_options.pool_bytes,
-     "start a node of its own with such a pool (what the working set needs)"},
+     "the pool of the node that it starts (what the working set needs)"},
     {"readers", CLI_NUMBER, "N", &wf_bench_options.readers, "watch: reading processes (1)"},
     {"records", CLI_NUMBER, "N", &wf_bench_options.records, "watch: records in each way (20000)"},
     {NULL},
@@ -87,8 +87,8 @@ const struct cli_command wf_cmd_bench = {
     .about =
         "Measures, and runs the yardstick beside each figure in the same run: memcpy for put and "
         "get, one probe a key for match, SHA-256 for keys, a Redis GET of the same block for pin.  "
-        "Without a node that answers, or with --pool, it starts a weftd of its own and stops it at "
-        "the end; against one that serves, the working set takes the room of others' blocks.  GB "
+        "It starts a weftd of its own and stops it at the end, unless --socket names one that runs "
+        "($WEFT_SOCKET does not); there the working set takes the room of others' blocks.  GB "
         "are 10^9 bytes; every figure is a median over rounds, in which measure and yardstick take "
         "turns, so that noise hits both.\n\n"
         "pin_ns_p50 and pin_ns_p99 are of single calls, weft_pin followed by weft_unpin of a "

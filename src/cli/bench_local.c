@@ -556,10 +556,12 @@ static void report_people(struct bench *bench)
 {
     char yard[64], size[32];
     double p50 = series_at(&bench->pin_single, 0.5), p99 = series_at(&bench->pin_single, 0.99);
+    wf_cli_node_print(bench->cli, stdout);
     printf(
-        "%zu blocks of %s, %llu rounds; timer overhead %.1f ns, subtracted from single calls\n\n",
-        bench->blocks, wf_cli_size(bench->block_bytes, size, sizeof size),
-        (unsigned long long)wf_bench_options.rounds, bench->clock.overhead_ns);
+        "%zu block%s of %s, %llu round%s; timer overhead %.1f ns, subtracted from single calls\n\n",
+        bench->blocks, wf_cli_s(bench->blocks), wf_cli_size(bench->block_bytes, size, sizeof size),
+        (unsigned long long)wf_bench_options.rounds, wf_cli_s(wf_bench_options.rounds),
+        bench->clock.overhead_ns);
     printf("%-22s %10s %-8s %-34s %8s  %-20s\n", "", "median", "", "yardstick", "ratio", "budget");
     double redis_us = bench->redis_get.count ? series_at(&bench->redis_get, 0.5) : 0;
     snprintf(yard, sizeof yard, redis_us > 0 ? "Redis GET %.0f us" : "no redis-server", redis_us);
@@ -587,6 +589,9 @@ static void report_people(struct bench *bench)
     snprintf(yard, sizeof yard, "SHA-256 alone %.1f Mtokens/s", sha_256);
     row("keys, 256 a block", keys_256, "Mtok/s", yard, keys_256 / sha_256, ">= 200 Mtokens/s",
         keys_256 >= 200);
+    puts(
+        "\nThe ratio of get and put is the median over the pairs of measure and memcpy that follow "
+        "each\nother; it is not the quotient of the two medians beside it.");
 }
 
 static void bench_fini(struct bench *bench)

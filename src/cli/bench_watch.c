@@ -185,10 +185,12 @@ static int report(struct cli *cli, struct shared *shared, double *publish_ns)
     double publish = wf_cli_percentile(publish_ns, records, 0.5);
     wf_cli_json_set(out, "readers", json_integer((json_int_t)readers));
     wf_cli_json_set(out, "publish_ns_p50", wf_cli_json_real(publish, 1));
-    if (!cli->json)
-        printf("%llu readers, records of %d bytes; publish %.0f ns\n\n%-8s %10s %10s %10s %9s\n",
-               (unsigned long long)readers, RECORD_BYTES, publish, "reader", "p50 ns", "p99 ns",
-               "max ns", "seen");
+    if (!cli->json) {
+        wf_cli_node_print(cli, stdout);
+        printf("%llu reader%s, records of %d bytes; publish %.0f ns\n\n%-8s %10s %10s %10s %9s\n",
+               (unsigned long long)readers, wf_cli_s(readers), RECORD_BYTES, publish, "reader",
+               "p50 ns", "p99 ns", "max ns", "seen");
+    }
     for (enum phase phase = PHASE_SPIN; phase < PHASES; phase++) {
         size_t count = 0;
         for (uint64_t i = 0; i < readers; i++) {

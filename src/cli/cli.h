@@ -57,7 +57,8 @@ struct cli {
     int word_count;
     bool json, help;
     const char *socket, *domain, *token;
-    struct weft *weft; /* set by wf_cli_connect */
+    struct weft *weft;       /* set by wf_cli_connect */
+    uint64_t own_pool_bytes; /* of the node that wf_cli_node_reach started; 0: it started none */
 };
 
 struct cli_command {
@@ -103,6 +104,8 @@ int wf_cli_fail(const struct cli *cli, enum cli_exit code, const char *format, .
 
 /* The same for a call of libweft that did not succeed: `what` was being done. */
 int wf_cli_fail_status(const struct cli *cli, enum weft_status status, const char *what);
+/* The same for weft_connect(). */
+int wf_cli_fail_connect(const struct cli *cli, enum weft_status status);
 enum cli_exit wf_cli_exit_of(enum weft_status status);
 
 /* Write and release `value`, one line on stdout. */
@@ -111,6 +114,8 @@ void wf_cli_json_print(json_t *value);
 void wf_cli_json_set(json_t *object, const char *key, json_t *value);
 json_t *wf_cli_json_real(double value, int decimals);
 
+/* "s" where it is not one: "%llu block%s". */
+const char *wf_cli_s(uint64_t count);
 /* Bytes as "1.5 GiB"; `buffer` of 16 or more. */
 const char *wf_cli_size(uint64_t bytes, char *buffer, size_t capacity);
 void wf_cli_hex(const uint8_t *bytes, size_t count, char *out); /* 2 × count + 1 */
@@ -150,14 +155,17 @@ int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t ro
 /* A weftd of this command's own, on a socket in a temporary folder, gone when the command ends. */
 struct cli_node {
     pid_t pid; /* 0: none was started */
-    char folder[64];
+    char folder[80];
     char socket[100];
 };
 
-/* Connect to the node of --socket, else to the one that runs here, else to one that is started with
- * `pool_bytes`.  `own`: do not look for one that runs.  With --socket nothing is ever started. */
-int wf_cli_node_reach(struct cli *cli, bool own, uint64_t pool_bytes, struct cli_node *node);
+/* Connect to the node of --socket, and without it to one that is started with `pool_bytes`: a load
+ * on a node that serves must be asked for by name.  `sized`: --pool was given, which is not for a
+ * node that runs. */
+int wf_cli_node_reach(struct cli *cli, bool sized, uint64_t pool_bytes, struct cli_node *node);
 void wf_cli_node_stop(struct cli_node *node);
+/* Which node it was, and what of this build makes it slower than it need be; lines for people. */
+void wf_cli_node_print(const struct cli *cli, FILE *to);
 
 /* `name` beside this executable, else in PATH; false when neither has it. */
 bool wf_cli_program_find(const char *name, char *path, size_t capacity);

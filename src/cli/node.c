@@ -7,8 +7,10 @@
  * configuration file; it is told everything by environment variables, so that no setting of the
  * user's node leaks into a measurement.  It ends with the command: normally by wf_cli_node_stop(),
  * after a signal by the handler here, and should the command be killed outright, by the
- * parent-death signal (the folder is left then).
+ * parent-death signal.  The folder is left then; it says whose it was, weft-PID-XXXXXX, and the
+ * next command that starts a node removes it.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -16,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -25,6 +28,9 @@
 
 #define START_S 60.0 /* taking all of a large pool's memory takes seconds */
 #define QUERY_PAGES_MAX 65536
+#define STALE_ENTRIES_MAX 4096 /* of $TMPDIR that are looked at for folders left behind */
+#define STALE_FOLDERS_MAX 64   /* that one start removes */
+#define FOLDER_BASE_MAX 40     /* a socket's path has 107 bytes at most */
 
 static struct cli_node *started; /* for the signal handler; one a process */
 static pid_t owner_pid;
@@ -40,11 +46,7 @@ static enum weft_status connect_to(struct cli *cli, const char *socket)
 int wf_cli_connect(struct cli *cli)
 {
     enum weft_status status = connect_to(cli, cli->socket);
-    if (status == WEFT_OK)
-        return CLI_OK;
-    wf_cli_fail_status(cli, status, "no connection to a node");
-    /* An unknown domain is not a missing block: nothing was looked for. */
-    return status == WEFT_E_NOT_FOUND ? CLI_REFUSED : (int)wf_cli_exit_of(status);
+    return status == WEFT_OK ? CLI_OK : wf_cli_fail_connect(cli, status);
 }
 
 /* Add the lists of `page` to those of `whole`; what is no list, like the cursor of a follower, is
@@ -211,13 +213,61 @@ static void log_tail(const struct cli_node *node, char *out, size_t capacity)
         fclose(file);
 }
 
+/* The process that made a folder of this name; 0 when it is no such name. */
+static pid_t folder_owner(const char *name)
+{
+    int end = 0;
+    unsigned int pid = 0;
+    if (sscanf(name, "weft-%7u-%*6[A-Za-z0-9]%n", &pid, &end) != 1 || !end || name[end])
+        return 0;
+    return (pid_t)pid;
+}
+
+/* The lock of a weftd that runs says so, also where its maker is in another container and this one
+ * cannot see the process. */
+static bool folder_serves(const struct cli_node *node)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/weftd.sock.lock", node->folder);
+    int lock = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    bool serves = lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0;
+    if (lock >= 0)
+        close(lock);
+    return serves;
+}
+
+/* Remove what commands that were killed outright have left. */
+static void stale_remove(const char *base)
+{
+    DIR *directory = opendir(base);
+    int removed = 0;
+    for (int i = 0; directory && i < STALE_ENTRIES_MAX && removed < STALE_FOLDERS_MAX; i++) {
+        const struct dirent *entry = readdir(directory);
+        if (!entry)
+            break;
+        pid_t owner = folder_owner(entry->d_name);
+        if (!owner || kill(owner, 0) == 0 || errno != ESRCH)
+            continue;
+        struct cli_node left = {0};
+        struct stat about;
+        snprintf(left.folder, sizeof left.folder, "%.40s/%.30s", base, entry->d_name);
+        if (lstat(left.folder, &about) != 0 || !S_ISDIR(about.st_mode) ||
+            about.st_uid != geteuid() || folder_serves(&left))
+            continue;
+        folder_remove(&left);
+        removed++;
+    }
+    if (directory)
+        closedir(directory);
+}
+
 static int folder_make(struct cli *cli, struct cli_node *node)
 {
     const char *base = getenv("TMPDIR");
-    /* A socket's path has 107 bytes at most, so a long $TMPDIR cannot be used. */
-    if (!base || strlen(base) > 40)
+    if (!base || strlen(base) > FOLDER_BASE_MAX)
         base = "/tmp";
-    snprintf(node->folder, sizeof node->folder, "%s/weft-XXXXXX", base);
+    stale_remove(base);
+    snprintf(node->folder, sizeof node->folder, "%.40s/weft-%d-XXXXXX", base, getpid());
     if (!mkdtemp(node->folder))
         return wf_cli_fail(cli, CLI_SYSTEM, "cannot make a folder in %s: %s; set TMPDIR", base,
                            strerror(errno));
@@ -263,8 +313,16 @@ static int node_start(struct cli *cli, uint64_t pool_bytes, struct cli_node *nod
     if (!wf_cli_program_find("weftd", program, sizeof program))
         return wf_cli_fail(
             cli, CLI_NODE,
-            "no node answers, and there is no weftd beside this program or in PATH to start one; "
-            "start weftd, or say where with --socket");
+            "there is no weftd beside this program or in PATH to start one; build or install it, "
+            "or name a node that runs with --socket");
+    if (cli->domain && strcmp(cli->domain, "default") != 0)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "--domain is '%s', and a node that is started for this has only "
+                           "'default'; name the node that has it with --socket",
+                           cli->domain);
+    cli->domain = "default"; /* $WEFT_DOMAIN and $WEFT_TOKEN are of the user's node */
+    cli->token = NULL;
+    unsetenv("WEFT_TOKEN");
     int code = folder_make(cli, node);
     if (code != CLI_OK)
         return code;
@@ -287,27 +345,34 @@ static int node_start(struct cli *cli, uint64_t pool_bytes, struct cli_node *nod
         wf_cli_node_stop(node);
     else
         cli->socket = node->socket;
+    cli->own_pool_bytes = code == CLI_OK ? pool_bytes : 0;
     return code;
 }
 
-int wf_cli_node_reach(struct cli *cli, bool own, uint64_t pool_bytes, struct cli_node *node)
+int wf_cli_node_reach(struct cli *cli, bool sized, uint64_t pool_bytes, struct cli_node *node)
 {
     memset(node, 0, sizeof *node);
-    if (cli->socket && own)
+    if (cli->socket && sized)
         return wf_cli_fail(
             cli, CLI_USAGE,
             "--pool starts a node of its own and --socket names one that runs; leave one of them "
             "out");
-    if (cli->socket)
-        return wf_cli_connect(cli);
-    if (!own) {
-        enum weft_status status = connect_to(cli, NULL);
-        if (status == WEFT_OK)
-            return CLI_OK;
-        if (status != WEFT_E_NODE)
-            return wf_cli_fail_status(cli, status, "no connection to a node");
-    }
-    return node_start(cli, pool_bytes, node);
+    return cli->socket ? wf_cli_connect(cli) : node_start(cli, pool_bytes, node);
+}
+
+void wf_cli_node_print(const struct cli *cli, FILE *to)
+{
+    char size[32];
+    if (cli->own_pool_bytes)
+        fprintf(to, "against a weftd of its own with a pool of %s\n",
+                wf_cli_size(cli->own_pool_bytes, size, sizeof size));
+    else
+        fprintf(to, "against the node on %s\n", cli->socket);
+#if WF_TEST_HOOKS
+    fputs("this build has test hooks and is not made for speed; `make bench` measures one that "
+          "is\n",
+          to);
+#endif
 }
 
 void wf_cli_node_stop(struct cli_node *node)

@@ -84,12 +84,25 @@ int wf_cli_fail(const struct cli *cli, enum cli_exit code, const char *format, .
     return fail(cli, code, NULL, sentence);
 }
 
-int wf_cli_fail_status(const struct cli *cli, enum weft_status status, const char *what)
+static int fail_status(const struct cli *cli, enum cli_exit code, enum weft_status status,
+                       const char *what)
 {
     char sentence[1024];
     const char *why = status < 0 || status == WEFT_FULL ? weft_last_error() : "";
     snprintf(sentence, sizeof sentence, "%s: %s", what, *why ? why : weft_status_name(status));
-    return fail(cli, wf_cli_exit_of(status), weft_status_name(status), sentence);
+    return fail(cli, code, weft_status_name(status), sentence);
+}
+
+int wf_cli_fail_status(const struct cli *cli, enum weft_status status, const char *what)
+{
+    return fail_status(cli, wf_cli_exit_of(status), status, what);
+}
+
+int wf_cli_fail_connect(const struct cli *cli, enum weft_status status)
+{
+    /* An unknown domain is not a missing block: nothing was looked for. */
+    enum cli_exit code = status == WEFT_E_NOT_FOUND ? CLI_REFUSED : wf_cli_exit_of(status);
+    return fail_status(cli, code, status, "no connection to a node");
 }
 
 /* ---------------------------------------------------------------------------------------- JSON */
@@ -119,6 +132,11 @@ void wf_cli_json_print(json_t *value)
 }
 
 /* -------------------------------------------------------------------------------------- people */
+
+const char *wf_cli_s(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}
 
 const char *wf_cli_size(uint64_t bytes, char *buffer, size_t capacity)
 {

@@ -25,7 +25,7 @@ static const struct cli_option options[] = {
     {"format", CLI_TEXT, "mooncake|qwen", &wf_replay_options.format,
      "what its lines are (mooncake)"},
     {"pool", CLI_SIZE, "SIZE", &wf_replay_options.pool_bytes,
-     "start a node of its own with such a pool"},
+     "the pool of the node that it starts (1 GiB)"},
     {"bytes-per-token", CLI_NUMBER, "N", &wf_replay_options.bytes_per_token,
      "KV bytes of a token; a block is 512 tokens (qwen: 16) of them (256)"},
     {"speed", CLI_TEXT, "SPEED", &wf_replay_options.speed,
@@ -44,8 +44,8 @@ static const char *const examples[] = {
     "a production trace through a node of 512 MiB, by two clients, as fast as it goes",
     ("weft replay --trace mooncake_conversation.jsonl --pool 512MB --bytes-per-token 256 --clients "
      "2 --json"),
-    "against the node that runs here, ten times as fast as it was",
-    "weft replay --trace trace.jsonl --speed 10x --clients 8",
+    "against a node that serves, ten times as fast as it was",
+    "weft replay --trace trace.jsonl --speed 10x --clients 8 --socket /run/weft/weftd.sock",
     "a trace with short blocks, where no line may be malformed",
     "weft replay --trace qwen.jsonl --format qwen --strict --pool 4GB",
     NULL,
@@ -182,8 +182,10 @@ static void report(struct cli *cli, const struct replay_shared *shared, double e
     char bar[4 * 40 + 1];
     wf_cli_bar(hit_rate(shared), 40, bar);
     printf("%s  %.2f %% of blocks hit\n\n", bar, 100 * hit_rate(shared));
-    printf("%llu requests in %.2f s by %llu clients\n", (unsigned long long)requests, elapsed_s,
-           (unsigned long long)wf_replay_options.clients);
+    wf_cli_node_print(cli, stdout);
+    printf("%llu request%s in %.2f s by %llu client%s\n", (unsigned long long)requests,
+           wf_cli_s(requests), elapsed_s, (unsigned long long)wf_replay_options.clients,
+           wf_cli_s(wf_replay_options.clients));
     printf("%llu blocks asked for, %llu read and checked, %llu wrong bytes\n",
            (unsigned long long)asked, (unsigned long long)hit, (unsigned long long)wrong);
     printf("%.0f gets/s, %.0f puts/s\n", gets_per_s, puts_per_s);
@@ -286,17 +288,18 @@ const struct cli_command wf_cmd_replay = {
     .name = "replay",
     .summary = "drive a node with a request trace and check every byte",
     .synopsis = "--trace FILE",
-    .about = "Plays the requests of a trace against a node: of each prompt, what is there is "
-             "pinned and every byte of it checked, the rest is reserved, filled and committed.  A "
-             "payload is made from its key and its place in the chain, so a block that is torn, "
-             "stale or another's is found out.  Clients are processes; they take requests in the "
-             "trace's order.\n\n"
-             "Without a node that answers, or with --pool, it starts a weftd of its own and stops "
-             "it at the end.  A full pool is no mistake: what finds no room is counted and the "
-             "request goes on.  When the node goes away, requests begin again once it is back, up "
-             "to --patience.\n\n"
-             "hit_rate is blocks_hit / blocks_requested; gets and puts are blocks.  Exits with 5 "
-             "when wrong bytes were found.",
+    .about =
+        "Plays the requests of a trace against a node: of each prompt, what is there is "
+        "pinned and every byte of it checked, the rest is reserved, filled and committed.  A "
+        "payload is made from its key and its place in the chain, so a block that is torn, "
+        "stale or another's is found out.  Clients are processes; they take requests in the "
+        "trace's order.\n\n"
+        "It starts a weftd of its own and stops it at the end, unless --socket names one that "
+        "runs; $WEFT_SOCKET does not.  A full pool is no mistake: what finds no room is counted and the "
+        "request goes on.  When the node goes away, requests begin again once it is back, up "
+        "to --patience.\n\n"
+        "hit_rate is blocks_hit / blocks_requested; gets and puts are blocks.  Exits with 5 "
+        "when wrong bytes were found.",
     .options = options,
     .examples = examples,
     .run = run,

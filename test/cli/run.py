@@ -161,6 +161,9 @@ def without_a_node_it_says_so():
     error = answer("status", "--socket", nowhere, expect=3)
     golden("no_node", error)
     check("nowhere.sock" in error["error"], error)
+    for words, code in ((["status", "--socket", nowhere], 3), (["lend", "a lot"], 2), (["put", "/nowhere"], 6),
+                        (["status", "--domain", "nope"], 4), (["region", "open", "nope"], 1)):
+        check(answer(*words, expect=code)["exit"] == code, words)
     for words in (["put", "--key", "a", blob("tiny", 10)], ["ls", "blocks"], ["lend", "1GB"],
                   ["region", "ls"], ["events"], ["top", "--count", "1"],
                   ["bench", "local"], ["get", "--key", "a", "--block-bytes", "10", "--output", "/dev/null"]):
@@ -406,7 +409,7 @@ def memory_is_lent_and_reclaimed():
 
 
 def left_behind():
-    return [name for name in os.listdir(FOLDER) if re.fullmatch("weft-[A-Za-z0-9]{6}", name)]
+    return [name for name in os.listdir(FOLDER) if re.fullmatch("weft-[0-9]+-[A-Za-z0-9]{6}", name)]
 
 
 @case
@@ -464,7 +467,9 @@ def replay_finds_wrong_bytes():
     name = (bytes(32) + first.to_bytes(8, "little")).hex()
     weft("put", "--model", "weft-replay@1", "--block-tokens", "512", "--block-bytes", "4096", "--key",
          "hex:" + name, blob("planted", 4096))
-    report = answer("replay", "--trace", trace, "--bytes-per-token", "8", expect=5)
+    apart = answer("replay", "--trace", trace, "--bytes-per-token", "8")
+    check(apart["wrong_bytes"] == 0, "$WEFT_SOCKET's node was loaded without --socket", apart)
+    report = answer("replay", "--trace", trace, "--bytes-per-token", "8", "--socket", SOCKET, expect=5)
     check(report["requests"] == 20 and report["wrong_bytes"] > 4000, report)
     weft("rm", "--model", "weft-replay@1", "--block-tokens", "512", "--block-bytes", "4096", "--key",
          "hex:" + name)
@@ -529,6 +534,30 @@ def a_signal_leaves_nothing_behind():
     run.communicate(timeout=20)
     check(run.returncode == 130, run.returncode)
     check(not left_behind(), "left behind:", left_behind())
+
+
+@case
+def what_a_kill_leaves_the_next_start_removes():
+    trace = trace_make("killed.jsonl", "--requests", "400")
+    run = subprocess.Popen([WEFT, "replay", "--trace", trace, "--pool", "64MB", "--speed", "realtime"],
+                           env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.time() + 10
+    while not left_behind() and time.time() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    run.kill()
+    run.communicate(timeout=20)
+    check(len(left_behind()) == 1 and str(run.pid) in left_behind()[0], left_behind())
+    live = os.path.join(FOLDER, f"weft-{os.getpid()}-abcdef")
+    os.mkdir(live)
+    lock = os.path.join(FOLDER, left_behind()[0], "weftd.sock.lock")
+    until = time.time() + 20
+    while os.path.exists(lock[: -len(".lock")]) and time.time() < until:
+        time.sleep(0.05)  # its node ends by itself
+    shown = weft("bench", "watch", "--records", "50").stdout.decode()
+    check("a weftd of its own" in shown and "1 reader," in shown, shown)
+    check(left_behind() == [os.path.basename(live)], "left behind:", left_behind())
+    os.rmdir(live)
 
 
 def main():
