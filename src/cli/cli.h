@@ -196,6 +196,10 @@ int wf_cli_format_open(struct cli *cli, uint64_t payload_bytes, struct weft_form
 int wf_cli_keys(struct cli *cli, struct weft_format *format, size_t count, struct weft_key **out,
                 size_t *out_count);
 
+/* The size at which the block that the options name is there, when it is at another than
+ * `format`'s, whose key is `key`; 0: at none that the node knows. */
+uint64_t wf_cli_other_size(struct cli *cli, struct weft_format *format, const struct weft_key *key);
+
 /* ----------------------------------------------------------------------- payloads, percentiles */
 
 /* Payload that says what it is: key, position, then a stream seeded by both.  Checked at memory

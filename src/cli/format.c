@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 
 #define TOKENS_MAX (16u << 20)
+#define OTHER_SIZES_MAX 256
 #define IDENTITY_MAX 4092 /* weft_key_from_bytes takes 4096; four are for the block's number */
 
 struct cli_format_options wf_cli_format_options;
@@ -65,16 +66,16 @@ static uint32_t narrow(uint64_t value, uint32_t otherwise)
     return !value ? otherwise : value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
 }
 
-int wf_cli_format_open(struct cli *cli, uint64_t payload_bytes, struct weft_format **out)
+static bool layout_given(void)
 {
     const struct cli_format_options *given = &wf_cli_format_options;
-    bool layout = given->layers || given->kv_heads || given->head_dim || given->dtype;
-    uint64_t bytes = given->block_bytes ? given->block_bytes : layout ? 0 : payload_bytes;
-    if (!bytes && !layout)
-        return wf_cli_fail(cli, CLI_USAGE,
-                           "how large is a block?  Say --block-bytes, or the layout with "
-                           "--layers, --kv-heads, --head-dim and --dtype");
-    struct weft_format_spec spec = {
+    return given->layers || given->kv_heads || given->head_dim || given->dtype;
+}
+
+static struct weft_format_spec spec_of(uint64_t bytes)
+{
+    const struct cli_format_options *given = &wf_cli_format_options;
+    return (struct weft_format_spec){
         .model = given->model ? given->model : "opaque",
         .layers = narrow(given->layers, 1),
         .kv_heads = narrow(given->kv_heads, 1),
@@ -89,6 +90,17 @@ int wf_cli_format_open(struct cli *cli, uint64_t payload_bytes, struct weft_form
         .salt_bytes = given->salt ? strlen(given->salt) : 0,
         .block_bytes = bytes,
     };
+}
+
+int wf_cli_format_open(struct cli *cli, uint64_t payload_bytes, struct weft_format **out)
+{
+    uint64_t given = wf_cli_format_options.block_bytes;
+    uint64_t bytes = given ? given : layout_given() ? 0 : payload_bytes;
+    if (!bytes && !layout_given())
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "how large is a block?  Say --block-bytes, or the layout with "
+                           "--layers, --kv-heads, --head-dim and --dtype");
+    struct weft_format_spec spec = spec_of(bytes);
     enum weft_status status = weft_format_open(cli->weft, &spec, out);
     return status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "the format is refused");
 }
@@ -244,4 +256,69 @@ int wf_cli_keys(struct cli *cli, struct weft_format *format, size_t count, struc
     *out = keys;
     *out_count = count;
     return CLI_OK;
+}
+
+/* ------------------------------------------------------------------------------- another's size */
+
+/* Is the first block that the options name there, were its size `bytes`? */
+static bool there_at_size(struct cli *cli, uint64_t bytes)
+{
+    struct weft_format_spec spec = spec_of(bytes);
+    struct weft_format *format;
+    if (weft_format_open(cli->weft, &spec, &format) != WEFT_OK)
+        return false;
+    struct weft_key *keys = NULL;
+    size_t count = 0, present = 0;
+    bool there = wf_cli_keys(cli, format, 1, &keys, &count) == CLI_OK &&
+                 weft_match_keys(format, keys, 1, &present) == WEFT_OK && present;
+    free(keys);
+    weft_format_close(format);
+    return there;
+}
+
+/* The size of the block with this very key. */
+static uint64_t size_of_key(struct cli *cli, const struct weft_key *key)
+{
+    char hex[65];
+    wf_cli_hex(key->bytes, sizeof key->bytes, hex);
+    json_t *answer, *block;
+    if (wf_cli_query(cli, "blocks", 0, 0, &answer) != CLI_OK)
+        return 0;
+    uint64_t bytes = 0;
+    size_t index;
+    json_array_foreach (json_object_get(answer, "blocks"), index, block) {
+        const char *of = json_string_value(json_object_get(block, "key"));
+        if (of && strcmp(of, hex) == 0)
+            bytes = (uint64_t)json_integer_value(json_object_get(block, "bytes"));
+    }
+    json_decref(answer);
+    return bytes;
+}
+
+uint64_t wf_cli_other_size(struct cli *cli, struct weft_format *format, const struct weft_key *key)
+{
+    if (wf_cli_format_options.raw_key)
+        return size_of_key(cli, key);
+    json_t *answer, *row;
+    if (layout_given() || wf_cli_query(cli, "formats", 0, 0, &answer) != CLI_OK)
+        return 0;
+    /* Every size that someone has stored blocks of this model in is tried; a key is made from the
+     * size, so there is nothing to look for in the list of blocks. */
+    struct weft_format_spec spec = spec_of(0);
+    uint64_t tried[OTHER_SIZES_MAX], found = 0;
+    int count = 0;
+    size_t index;
+    json_array_foreach (json_object_get(answer, "formats"), index, row) {
+        const char *model = json_string_value(json_object_get(row, "model"));
+        uint64_t bytes = (uint64_t)json_integer_value(json_object_get(row, "block_bytes"));
+        bool known = bytes == weft_format_block_bytes(format);
+        for (int i = 0; i < count; i++)
+            known = known || tried[i] == bytes;
+        if (known || found || count == OTHER_SIZES_MAX || !model || strcmp(model, spec.model) != 0)
+            continue;
+        tried[count++] = bytes;
+        found = there_at_size(cli, bytes) ? bytes : 0;
+    }
+    json_decref(answer);
+    return found;
 }

@@ -4,11 +4,16 @@
  *
  * Each block is pinned while it is written.  With --verify it is first copied and the copy compared
  * with the block's checksum, so that no byte leaves here that is not what was committed.
+ *
+ * A file is made at the first block, beside the place that it is to have, and takes that place when
+ * all that is there was written: a miss or a mistake half-way leaves what was in the file before.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -36,10 +41,59 @@ static const char *const examples[] = {
     NULL,
 };
 
-static int write_all(struct cli *cli, int fd, const uint8_t *data, size_t bytes)
+/* Where the blocks go. */
+struct sink {
+    int fd;                                         /* -1: no block has come yet */
+    char place[PATH_MAX], temporary[PATH_MAX + 16]; /* temporary "": written where it lies */
+};
+
+/* A device, a pipe, or a file in a folder that may not be written to cannot be replaced, so it is
+ * written where it lies; a link keeps pointing where it does. */
+static int sink_open(struct cli *cli, struct sink *sink)
 {
+    struct stat about;
+    bool exists = stat(output, &about) == 0;
+    if (!exists || !realpath(output, sink->place))
+        snprintf(sink->place, sizeof sink->place, "%s", output);
+    if (!exists || S_ISREG(about.st_mode)) {
+        snprintf(sink->temporary, sizeof sink->temporary, "%s.%d", sink->place, getpid());
+        sink->fd = open(sink->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (sink->fd >= 0 && exists && fchmod(sink->fd, about.st_mode & 07777) != 0)
+            errno = 0; /* the bytes matter more than who may read them besides */
+        if (sink->fd >= 0)
+            return CLI_OK;
+        sink->temporary[0] = '\0';
+    }
+    sink->fd = open(output, O_WRONLY | (exists ? O_TRUNC : O_CREAT) | O_CLOEXEC, 0666);
+    if (sink->fd < 0)
+        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", output, strerror(errno));
+    return CLI_OK;
+}
+
+/* `code` is how it went so far. */
+static int sink_close(struct cli *cli, struct sink *sink, int code)
+{
+    if (sink->fd < 0 || sink->fd == STDOUT_FILENO)
+        return code;
+    bool good = close(sink->fd) == 0;
+    if (good && code == CLI_OK && sink->temporary[0])
+        good = rename(sink->temporary, sink->place) == 0;
+    if (code == CLI_OK && !good)
+        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", output, strerror(errno));
+    if (code != CLI_OK && sink->temporary[0])
+        unlink(sink->temporary);
+    return code;
+}
+
+static int write_all(struct cli *cli, struct sink *sink, const uint8_t *data, size_t bytes)
+{
+    if (sink->fd < 0) {
+        int code = sink_open(cli, sink);
+        if (code != CLI_OK)
+            return code;
+    }
     while (bytes) {
-        ssize_t put = write(fd, data, bytes);
+        ssize_t put = write(sink->fd, data, bytes);
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
@@ -52,7 +106,7 @@ static int write_all(struct cli *cli, int fd, const uint8_t *data, size_t bytes)
 
 /* One block; WEFT_MISS in *status ends the chain without being an error. */
 static int block_get(struct cli *cli, struct weft_format *format, const struct weft_key *key,
-                     int fd, uint8_t *copy, uint64_t most, enum weft_status *status)
+                     struct sink *sink, uint8_t *copy, uint64_t most, enum weft_status *status)
 {
     struct weft_pin pin;
     *status = weft_pin(format, key, &pin);
@@ -70,9 +124,26 @@ static int block_get(struct cli *cli, struct weft_format *format, const struct w
             code = wf_cli_fail_status(cli, *status, "a block is not what was committed");
     }
     if (code == CLI_OK)
-        code = write_all(cli, fd, data, bytes);
+        code = write_all(cli, sink, data, bytes);
     weft_unpin(&pin);
     return code;
+}
+
+/* Nothing was there: perhaps because it is called by another name, which its size is part of. */
+static void miss_say(struct cli *cli, struct weft_format *format, const struct weft_key *key)
+{
+    uint64_t other = wf_cli_other_size(cli, format, key);
+    if (other)
+        fprintf(stderr,
+                "weft get: there is no such block of %zu bytes, but one of %llu bytes is there; "
+                "say --block-bytes %llu\n",
+                weft_format_block_bytes(format), (unsigned long long)other,
+                (unsigned long long)other);
+    else
+        fprintf(stderr,
+                "weft get: there is no such block of %zu bytes; a key is of one model, layout, "
+                "size and salt, and weft ls blocks shows what is there\n",
+                weft_format_block_bytes(format));
 }
 
 static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes, int fd)
@@ -86,14 +157,14 @@ static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes, int
         wf_cli_json_set(answer, "verified", json_boolean(verify));
         wf_cli_json_print(answer);
     } else if (fd != STDOUT_FILENO || got < count) {
-        fprintf(stderr, "%zu of %zu blocks, %s%s\n", got, count,
+        fprintf(stderr, "%zu of %zu block%s, %s%s\n", got, count, wf_cli_s(count),
                 wf_cli_size(bytes, size, sizeof size), verify ? ", checked" : "");
     }
     return got == count ? CLI_OK : CLI_MISS;
 }
 
 static int get_chain(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
-                     size_t count, int fd)
+                     size_t count, struct sink *sink)
 {
     size_t block_bytes = weft_format_block_bytes(format), got = 0;
     uint8_t *copy = verify ? wf_cli_alloc(block_bytes) : NULL;
@@ -103,7 +174,7 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
     struct cli_progress progress;
     wf_cli_progress_init(&progress, "get");
     while (code == CLI_OK && status == WEFT_OK && got < count && left) {
-        code = block_get(cli, format, &keys[got], fd, copy, left, &status);
+        code = block_get(cli, format, &keys[got], sink, copy, left, &status);
         if (code == CLI_OK && status == WEFT_OK) {
             got++;
             left -= block_bytes < left ? block_bytes : left;
@@ -112,7 +183,12 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
     }
     wf_cli_progress_fini(&progress);
     free(copy);
-    return code == CLI_OK ? report(cli, got, left ? count : got, before - left, fd) : code;
+    code = sink_close(cli, sink, code);
+    if (code != CLI_OK)
+        return code;
+    if (!got)
+        miss_say(cli, format, keys);
+    return report(cli, got, left ? count : got, before - left, sink->fd);
 }
 
 static int run(struct cli *cli)
@@ -140,16 +216,9 @@ static int run(struct cli *cli)
     struct weft_key *keys = NULL;
     size_t count = 0;
     code = wf_cli_keys(cli, format, blocks, &keys, &count);
-    int fd = STDOUT_FILENO;
-    if (code == CLI_OK && !to_stdout) {
-        fd = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (fd < 0)
-            code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", output, strerror(errno));
-    }
+    struct sink sink = {.fd = to_stdout ? STDOUT_FILENO : -1};
     if (code == CLI_OK)
-        code = get_chain(cli, format, keys, count, fd);
-    if (!to_stdout && fd >= 0 && close(fd) != 0 && code == CLI_OK)
-        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", output, strerror(errno));
+        code = get_chain(cli, format, keys, count, &sink);
     free(keys);
     weft_format_close(format);
     return code;
@@ -163,6 +232,8 @@ const struct cli_command wf_cmd_get = {
         "Writes the blocks of a chain, from the first, as far as they are there.  The size of a "
         "block is part of its format, so say the same --block-bytes or layout as when it was "
         "put.\n\n"
+        "A file that is there is replaced when all is written, and not touched when no block is "
+        "there or something fails.\n\n"
         "Exits with 1 when blocks were missing (the first part is written), and with 5 when "
         "--verify found bytes that are not what was committed (nothing of that block is written).",
     .options = options,

@@ -295,9 +295,9 @@ const struct cli_command wf_cmd_replay = {
         "stale or another's is found out.  Clients are processes; they take requests in the "
         "trace's order.\n\n"
         "It starts a weftd of its own and stops it at the end, unless --socket names one that "
-        "runs; $WEFT_SOCKET does not.  A full pool is no mistake: what finds no room is counted and the "
-        "request goes on.  When the node goes away, requests begin again once it is back, up "
-        "to --patience.\n\n"
+        "runs; $WEFT_SOCKET does not.  A full pool is no mistake: what finds no room is counted "
+        "and the request goes on.  When the node goes away, requests begin again once it is back, "
+        "up to --patience.\n\n"
         "hit_rate is blocks_hit / blocks_requested; gets and puts are blocks.  Exits with 5 "
         "when wrong bytes were found.",
     .options = options,

@@ -252,8 +252,32 @@ def put_and_get_one_block():
     check(read(path) == read(copy), "the copy differs")
     check(weft("get", "--key", "one", "--block-bytes", "100000").stdout == read(path), "the pipe differs")
     # Another size is another format, and so another key.
-    weft("get", "--key", "one", "--block-bytes", "100001", "--output", copy, expect=1)
+    said = weft("get", "--key", "one", "--block-bytes", "100001", "--output", copy, expect=1).stderr.decode()
+    check("say --block-bytes 100000" in said, said)
+    raw = answer("ls", "blocks")["blocks"][0]
+    said = weft("get", "--raw-key", raw["key"], "--block-bytes", "7", expect=1).stderr.decode()
+    check(f"say --block-bytes {raw['bytes']}" in said, said)
     weft("get", "--key", "two", "--block-bytes", "100000", "--output", copy, expect=1)
+
+
+@case
+def a_miss_leaves_the_file_as_it_was():
+    path, copy, link = blob("kept", 50000), os.path.join(FOLDER, "kept.copy"), os.path.join(FOLDER, "kept.link")
+    weft("put", "--key", "kept", path)
+    for place in (copy, os.path.join(FOLDER, "kept.new")):
+        if place == copy:
+            shutil.copy(blob("before", 1000, seed=3), copy)
+        before = read(copy)
+        weft("get", "--key", "kept?", "--block-bytes", "50000", "--output", place, expect=1)
+        check(read(copy) == before and not os.path.exists(os.path.join(FOLDER, "kept.new")), place)
+    os.chmod(copy, 0o640)
+    os.symlink(copy, link)
+    weft("get", "--key", "kept", "--block-bytes", "50000", "--output", link)
+    check(os.path.islink(link) and read(copy) == read(path), "not through the link")
+    check(os.stat(copy).st_mode & 0o777 == 0o640, "another mode")
+    weft("get", "--key", "kept", "--block-bytes", "50000", "--output", "/dev/null")
+    weft("get", "--key", "kept", "--block-bytes", "50000", "--output", os.path.join(FOLDER, "no", "x"), expect=6)
+    check(not [name for name in os.listdir(FOLDER) if re.fullmatch(r"kept\.copy\.[0-9]+", name)], "left behind")
 
 
 @case
