@@ -29,7 +29,7 @@ static const struct cli_option options[] = {
 
 static const char *const examples[] = {
     "before a restart",
-    "weft config check --file weftd.yaml && systemctl restart weftd",
+    "weft config check weftd.yaml && systemctl restart weftd",
     "where does that pool size come from?",
     "weft config show | grep pool.size",
     NULL,
@@ -58,6 +58,10 @@ static int show(struct cli *cli, char *text)
         json_decref(answer);
         return wf_cli_fail(cli, CLI_SYSTEM, "weftd did not tell its configuration as JSON: %s",
                            error.text);
+    }
+    if (cli->json) {
+        wf_cli_json_print(answer);
+        return CLI_OK;
     }
     settings_print("", json_object_get(answer, "settings"));
     const char *name;
@@ -100,6 +104,9 @@ static int run_and_show(struct cli *cli, const char *program, const char **argum
         code = show(cli, text) == CLI_OK ? code : CLI_SYSTEM;
     else if (code == 127)
         code = wf_cli_fail(cli, CLI_SYSTEM, "cannot run %s", program);
+    else if (code != CLI_OK && cli->json)
+        code = wf_cli_fail(cli, (enum cli_exit)code,
+                           "weftd cannot read its configuration; what it says of it is on stderr");
     free(text);
     return code;
 }
@@ -109,16 +116,22 @@ static int run(struct cli *cli)
     int which = wf_cli_choose(cli);
     if (which < 0)
         return CLI_USAGE;
+    bool shows = strcmp(words[which].name, "show") == 0,
+         helps = strcmp(words[which].name, "help") == 0;
+    if (cli->word_count > 1 && (file || helps || cli->word_count > 2))
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many",
+                           cli->words[cli->word_count - 1]);
     if (cli->word_count > 1)
-        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many; the file goes after --file",
-                           cli->words[1]);
+        file = cli->words[1];
+    if (helps && cli->json)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "the help is a YAML file; `weft config show --json` has every setting "
+                           "with its value");
     char program[PATH_MAX];
     if (!wf_cli_program_find("weftd", program, sizeof program))
         return wf_cli_fail(cli, CLI_SYSTEM,
                            "there is no weftd beside this program or in PATH, and it is weftd "
                            "that knows its configuration");
-    bool shows = strcmp(words[which].name, "show") == 0,
-         helps = strcmp(words[which].name, "help") == 0;
     const char *arguments[8] = {program};
     int count = 1;
     if (file) {
@@ -126,10 +139,10 @@ static int run(struct cli *cli)
         arguments[count++] = file;
     }
     arguments[count++] = helps ? "--help-config" : "--check-config";
-    if ((cli->json && !helps) || shows)
+    if (cli->json || shows)
         arguments[count++] = "--json";
     fflush(NULL);
-    if (shows && !cli->json)
+    if (shows || cli->json)
         return run_and_show(cli, program, arguments);
     execv(program, (char *const *)(uintptr_t)arguments);
     return wf_cli_fail(cli, CLI_SYSTEM, "cannot run %s: %s", program, strerror(errno));
@@ -137,8 +150,8 @@ static int run(struct cli *cli)
 
 const struct cli_command wf_cmd_config = {
     .name = "config",
-    .summary = "check, show or explain the daemon's configuration",
-    .synopsis = "check|show|help",
+    .summary = "check or show the daemon's configuration, or help with its settings",
+    .synopsis = "check|show|help [FILE]",
     .about = "Runs weftd, found beside this program or in PATH, on its configuration: embedded "
              "defaults, then the file, then WEFT_ variables.  Nothing is started.  The exit code "
              "is weftd's: 0, or 2 when it would not start.",
