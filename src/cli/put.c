@@ -4,7 +4,8 @@
  *
  * The blocks form one chain.  A batch at a time is reserved, filled from the input where it lies
  * and committed; what does not fit ends the chain there, since nothing can follow a block that is
- * missing.
+ * missing.  What was there already is compared with the input: under a name of the user's making
+ * there may lie something else.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 
 #define STDIN_MAX ((size_t)4 << 30)
 #define BATCH_BYTES ((size_t)64 << 20)
+#define QUOTA_NEAR 16 /* a quota of which less than this part is left is what was run into */
 
 static bool pad;
 
@@ -46,7 +48,8 @@ struct input {
 };
 
 struct tally {
-    size_t stored, existing, full;
+    size_t stored, existing, differing, full;
+    size_t first_differing; /* its number in the chain */
 };
 
 static int input_pipe(struct cli *cli, struct input *in)
@@ -109,6 +112,30 @@ static void input_close(struct input *in)
         free(in->data);
 }
 
+/* The payload of block `index`: *out_part bytes of the input, then zeros. */
+static const uint8_t *payload_of(const struct input *in, size_t index, size_t block_bytes,
+                                 size_t *out_part)
+{
+    size_t at = index * block_bytes;
+    *out_part = in->bytes - at < block_bytes ? in->bytes - at : block_bytes;
+    return in->data + at;
+}
+
+/* Does a block that is there hold what was to be put?  One that went since is no difference. */
+static bool is_same(struct weft_format *format, const struct weft_key *key, const uint8_t *payload,
+                    size_t part)
+{
+    struct weft_pin pin;
+    if (weft_pin(format, key, &pin) != WEFT_OK)
+        return true;
+    const uint8_t *there = pin.data;
+    bool same = memcmp(there, payload, part) == 0;
+    for (size_t i = part; i < pin.bytes && same; i++)
+        same = there[i] == 0;
+    weft_unpin(&pin);
+    return same;
+}
+
 /* Up to `count` blocks from `first`; *out_done of them are there afterwards.  Fewer than asked for
  * is no reason to stop, since staging memory may hold less than a batch; none at all is. */
 static int batch_put(struct cli *cli, struct weft_format *format, const struct input *in,
@@ -127,9 +154,9 @@ static int batch_put(struct cli *cli, struct weft_format *format, const struct i
     for (size_t i = 0; i < count; i++) {
         if (slots[i].status != WEFT_OK)
             continue;
-        size_t at = (first + i) * block_bytes;
-        size_t part = in->bytes - at < block_bytes ? in->bytes - at : block_bytes;
-        memcpy(slots[i].data, in->data + at, part);
+        size_t part;
+        const uint8_t *payload = payload_of(in, first + i, block_bytes, &part);
+        memcpy(slots[i].data, payload, part);
         memset((uint8_t *)slots[i].data + part, 0, block_bytes - part);
     }
     status = weft_commit_slots(format, slots, count);
@@ -139,10 +166,49 @@ static int batch_put(struct cli *cli, struct weft_format *format, const struct i
         if (slots[done].status != WEFT_OK && slots[done].status != WEFT_EXISTS)
             break;
         tally->stored += slots[done].status == WEFT_OK;
-        tally->existing += slots[done].status == WEFT_EXISTS;
+        if (slots[done].status != WEFT_EXISTS)
+            continue;
+        size_t part;
+        const uint8_t *payload = payload_of(in, first + done, block_bytes, &part);
+        tally->existing++;
+        if (is_same(format, &keys[first + done], payload, part))
+            continue;
+        tally->first_differing = tally->differing ? tally->first_differing : first + done;
+        tally->differing++;
     }
     *out_done = done;
     return CLI_OK;
+}
+
+/* What there is no room in: the domain's quota, when the domain has used it up, else the pool. */
+static void full_say(struct cli *cli, const struct tally *tally, size_t block_bytes)
+{
+    const char *mine = cli->domain ? cli->domain : getenv("WEFT_DOMAIN");
+    mine = mine ? mine : "default";
+    uint64_t used_bytes = 0, quota_bytes = 0;
+    char used[32], quota[32];
+    json_t *answer = NULL, *domain;
+    size_t index;
+    if (wf_cli_query(cli, "domains", 0, 0, &answer) != CLI_OK)
+        answer = NULL;
+    json_array_foreach (json_object_get(answer, "domains"), index, domain) {
+        const char *name = json_string_value(json_object_get(domain, "name"));
+        if (!name || strcmp(name, mine) != 0)
+            continue;
+        used_bytes = (uint64_t)json_integer_value(json_object_get(domain, "used_bytes"));
+        quota_bytes = (uint64_t)json_integer_value(json_object_get(domain, "quota_bytes"));
+    }
+    json_decref(answer);
+    fprintf(stderr, "weft put: no room for the last %zu block%s: ", tally->full,
+            wf_cli_s(tally->full));
+    if (quota_bytes && used_bytes + block_bytes + quota_bytes / QUOTA_NEAR > quota_bytes)
+        fprintf(stderr,
+                "domain '%s' uses %s of its quota of %s, and what could go is pinned or in use; "
+                "drop some with weft rm, or raise the domain's quota\n",
+                mine, wf_cli_size(used_bytes, used, sizeof used),
+                wf_cli_size(quota_bytes, quota, sizeof quota));
+    else
+        fputs("what could go is pinned or in use; free some or enlarge the pool\n", stderr);
 }
 
 static int report(struct cli *cli, const struct tally *tally, const struct weft_key *keys,
@@ -156,6 +222,7 @@ static int report(struct cli *cli, const struct tally *tally, const struct weft_
         wf_cli_json_set(answer, "blocks", json_integer((json_int_t)count));
         wf_cli_json_set(answer, "stored", json_integer((json_int_t)tally->stored));
         wf_cli_json_set(answer, "existing", json_integer((json_int_t)tally->existing));
+        wf_cli_json_set(answer, "differing", json_integer((json_int_t)tally->differing));
         wf_cli_json_set(answer, "full", json_integer((json_int_t)tally->full));
         wf_cli_json_set(answer, "block_bytes", json_integer((json_int_t)block_bytes));
         wf_cli_json_set(answer, "first_key", json_string(first));
@@ -163,16 +230,22 @@ static int report(struct cli *cli, const struct tally *tally, const struct weft_
         wf_cli_json_print(answer);
     } else {
         printf(
-            "%zu of %zu blocks of %s stored, %zu were there already\nfirst key %s\nlast key  %s\n",
-            tally->stored, count, wf_cli_size(block_bytes, size, sizeof size), tally->existing,
-            first, last);
+            "%zu of %zu block%s of %s stored, %zu %s there already\nfirst key %s\nlast key  %s\n",
+            tally->stored, count, wf_cli_s(count), wf_cli_size(block_bytes, size, sizeof size),
+            tally->existing, tally->existing == 1 ? "was" : "were", first, last);
     }
+    if (tally->differing)
+        fprintf(stderr,
+                "weft put: %zu block%s there already with other bytes, which stay (the first is "
+                "block %zu): a key names one content for good; give these another key, or drop "
+                "those with weft rm\n",
+                tally->differing, tally->differing == 1 ? " is" : "s are", tally->first_differing);
+    if (tally->full)
+        full_say(cli, tally, block_bytes);
+    if (tally->differing)
+        return CLI_WRONG;
     if (!tally->full)
         return CLI_OK;
-    fprintf(stderr,
-            "weft put: no room for the last %zu blocks: what could go is pinned or in use; free "
-            "some or enlarge the pool\n",
-            tally->full);
     return tally->stored || tally->existing ? CLI_MISS : CLI_REFUSED;
 }
 
@@ -241,12 +314,13 @@ const struct cli_command wf_cmd_put = {
     .summary = "store a file or stdin as blocks",
     .synopsis = "FILE|-",
     .about = "Cuts the input into blocks and stores them as one chain.  A block that is there "
-             "already is not sent again.\n\n"
+             "already is not sent again, only compared.\n\n"
              "With --key, block 0 is named by the identity that you give, block i by the identity "
              "followed by i as four little-endian bytes.  With --tokens, each block is named by "
              "its tokens and all before them, as an engine names it.  Without --block-bytes or a "
              "layout the whole input is one block.\n\n"
-             "Exits with 1 when only a first part of the chain found room.",
+             "Exits with 1 when only a first part of the chain found room, and with 5 when blocks "
+             "were there already with other bytes; those stay as they are.",
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},
     .examples = examples,

@@ -199,6 +199,16 @@ def config_asks_weftd():
     with open(good, "w", encoding="utf-8") as file:
         file.write("pool:\n  size: lots\n")
     check("lots" in weft("config", "check", "--file", good, expect=2).stderr.decode())
+    check(answer("config", "show", good, expect=2)["exit"] == 2)
+    with open(good, "w", encoding="utf-8") as file:
+        file.write("pool:\n  size: 32MB\n")
+    for verb in ("check", "show"):
+        check(answer("config", verb, good)["settings"]["pool.size"]["value"] == 32 << 20, verb)
+    check("config show --json" in answer("config", "help", expect=2)["error"])
+    weft("config", "help", good, expect=2)
+    verbs = re.search(r"usage: weft config \[options\] (\S+)", weft("config", "--help").stdout.decode())[1].split("|")
+    for verb in verbs:
+        weft("config", verb)
 
 
 @case
@@ -299,6 +309,37 @@ def chains_are_put_matched_and_dropped():
     check(answer("rm", "--key", "chain", *size)["removed"] == 39)
     check(answer("match", "--key", "chain", *size, expect=1)["present"] == 0)
     weft("rm", "--key", "chain", *size, expect=1)
+
+
+@case
+def a_key_that_is_taken_is_no_place_for_other_bytes():
+    size = ["--block-bytes", "4096", "--pad"]
+    first, second, copy = blob("first", 10000), blob("second", 10000, seed=2), os.path.join(FOLDER, "first.copy")
+    weft("put", "--key", "taken", *size, first)
+    done = weft("put", "--key", "taken", *size, "--json", second, expect=5)
+    report = json.loads(done.stdout)
+    check((report["stored"], report["existing"], report["differing"]) == (0, 3, 3), report)
+    check(b"3 blocks are there already with other bytes" in done.stderr, done.stderr)
+    # One byte of the padding is a difference, too.
+    done = weft("put", "--key", "taken", *size, "-", stdin=read(first) + b"x", expect=5)
+    check(b"1 block is there" in done.stderr and b"is block 2)" in done.stderr, done.stderr)
+    check(answer("put", "--key", "taken", *size, first)["differing"] == 0)
+    weft("get", "--key", "taken", *size[:2], "--blocks", "3", "--bytes", "10000", "--output", copy)
+    check(read(copy) == read(first), "what was there did not stay")
+
+
+@case
+def a_full_quota_is_not_a_full_pool():
+    socket, settings = os.path.join(FOLDER, "narrow.sock"), os.path.join(FOLDER, "narrow.yaml")
+    with open(settings, "w", encoding="utf-8") as file:
+        file.write("domains:\n  - name: default\n    quota: 8MB\n")
+    node = start_node("64MB", socket, WEFT_CONFIG=settings)
+    try:
+        words = ["--key", "wide", "--block-bytes", "1MB", "--socket", socket]
+        said = weft("put", *words, blob("wide", 20 << 20), expect=1).stderr.decode()
+        check("domain 'default'" in said and "quota of 8 MiB" in said and "pool" not in said, said)
+    finally:
+        stop_node(node)
 
 
 @case
