@@ -124,6 +124,24 @@ static bool is_choice(const struct cli_option *option, const char *value)
     return false;
 }
 
+static int choice_refuse(struct cli *cli, const struct cli_option *option, const char *value)
+{
+    char word[TYPED_MAX + 1], nearest[TYPED_MAX + 32] = "";
+    int best = (int)strlen(value) / 3 + 2;
+    for (const char *p = option->value; *p; p += strspn(p, "|")) {
+        int length = (int)strcspn(p, "|");
+        snprintf(word, sizeof word, "%.*s", length, p);
+        p += length;
+        int away = distance(value, word);
+        if (away >= best)
+            continue;
+        best = away;
+        snprintf(nearest, sizeof nearest, "; did you mean '%s'?", word);
+    }
+    return wf_cli_fail(cli, CLI_USAGE, "--%s is '%s'%s%s of %s", option->name, value, nearest,
+                       *nearest ? "  It is one" : "; it is one", option->value);
+}
+
 static int value_set(struct cli *cli, const struct cli_option *option, const char *value)
 {
     char *end = NULL;
@@ -132,8 +150,7 @@ static int value_set(struct cli *cli, const struct cli_option *option, const cha
     case CLI_FLAG: *(bool *)option->to = true; return CLI_OK;
     case CLI_TEXT:
         if (!is_choice(option, value))
-            return wf_cli_fail(cli, CLI_USAGE, "--%s is '%s'; it is one of %s", option->name, value,
-                               option->value);
+            return choice_refuse(cli, option, value);
         *(const char **)option->to = value;
         return CLI_OK;
     case CLI_NUMBER: {

@@ -10,20 +10,22 @@
 
 #define FOLLOW_US 250000
 
-static bool follow;
-static uint64_t limit;
+static bool follow, all;
+static uint64_t limit = 50;
 static const char *what;
 
 static const struct cli_option options[] = {
     {"follow", CLI_FLAG, NULL, &follow, "stay, and show what comes"},
-    {"limit", CLI_NUMBER, "N", &limit, "only the newest so many (all that are kept)"},
-    {"what", CLI_TEXT, "KIND", &what, "only these: evict, full, client_gone …"},
+    {"limit", CLI_NUMBER, "N", &limit, "only the newest so many of those that are kept (50)"},
+    {"all", CLI_FLAG, NULL, &all, "all that are kept"},
+    {"what", CLI_TEXT, "evict|remove|full|corrupt|client_gone|lend|reclaim", &what,
+     "only of this kind"},
     {NULL},
 };
 
 static const char *const examples[] = {
-    "what went on in the last minutes",
-    "weft events --limit 50",
+    "what happened last",
+    "weft events --limit 10",
     "every eviction as it happens, for a log",
     "weft events --follow --what evict --json",
     NULL,
@@ -55,23 +57,26 @@ static void event_print(const json_t *event)
     putchar('\n');
 }
 
-/* Keep what is asked for. */
-static void events_filter(json_t *list)
+/* Keep what is asked for; how many older ones were left out. */
+static size_t events_filter(json_t *list, bool first)
 {
     for (size_t i = json_array_size(list); i-- > 0;) {
         const char *kind = json_string_value(json_object_get(json_array_get(list, i), "what"));
         if (what && (!kind || strcmp(kind, what) != 0))
             json_array_remove(list, i);
     }
-    while (limit && !follow && json_array_size(list) > limit)
+    size_t count = json_array_size(list), out = 0;
+    if (first && !all && count > limit)
+        out = count - limit;
+    for (size_t i = 0; i < out; i++)
         json_array_remove(list, 0);
+    return out;
 }
 
-static void page_print(struct cli *cli, json_t *answer)
+static void page_print(struct cli *cli, json_t *answer, bool first)
 {
     json_t *list = json_object_get(answer, "events");
-    events_filter(list);
-    size_t index;
+    size_t older = events_filter(list, first), index;
     json_t *event;
     if (cli->json && !follow) {
         wf_cli_json_print(json_incref(answer));
@@ -83,12 +88,15 @@ static void page_print(struct cli *cli, json_t *answer)
         else
             event_print(event);
     }
+    if (older && !cli->json)
+        fprintf(stderr, "weft events: %zu older event%s not shown; --all shows %s\n", older,
+                older == 1 ? " is" : "s are", older == 1 ? "it" : "them");
     uint64_t lost = (uint64_t)json_integer_value(json_object_get(answer, "lost"));
     if (lost)
         fprintf(stderr,
-                "weft events: %llu older events were overwritten; the node keeps as many as its "
+                "weft events: %llu older event%s overwritten; the node keeps as many as its "
                 "`events` setting says\n",
-                (unsigned long long)lost);
+                (unsigned long long)lost, lost == 1 ? " was" : "s were");
     fflush(stdout);
 }
 
@@ -98,6 +106,7 @@ static int run(struct cli *cli)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[0]);
     int code = wf_cli_connect(cli);
     uint64_t cursor = 0;
+    bool first = true;
     while (code == CLI_OK) {
         json_t *answer;
         code = wf_cli_query(cli, "events", cursor, 0, &answer);
@@ -105,7 +114,8 @@ static int run(struct cli *cli)
             break;
         uint64_t last = (uint64_t)json_integer_value(json_object_get(answer, "last"));
         cursor = last ? last : cursor;
-        page_print(cli, answer);
+        page_print(cli, answer, first);
+        first = false;
         json_decref(answer);
         if (!follow || ferror(stdout))
             break;
@@ -118,9 +128,10 @@ const struct cli_command wf_cmd_events = {
     .name = "events",
     .summary = "what happened lately: evictions, full pools, clients gone",
     .synopsis = "",
-    .about = "Shows the node's ring of events, oldest first.  An eviction says which block went, "
-             "for what reason, how long it had not been used and for whom it made room.  With "
-             "--follow and --json every event is a line of its own.",
+    .about =
+        "Shows the newest of the node's ring of events, oldest first.  An eviction says which "
+        "block went, for what reason, how long it had not been used and for whom it made room.  "
+        "With --follow and --json every event is a line of its own.",
     .options = options,
     .examples = examples,
     .run = run,
