@@ -143,7 +143,8 @@ def the_map_names_every_command():
 @case
 def a_mistake_names_what_was_meant():
     for words, hint in ((["stauts"], "status"), (["put", "--blok-bytes", "4"], "--block-bytes"),
-                        (["ls", "block"], "'blocks'"), (["bench", "locla"], "'local'"), (["help", "gte"], "'get'")):
+                        (["ls", "block"], "'blocks'"), (["bench", "locla"], "'local'"), (["help", "gte"], "'get'"),
+                        (["events", "--what", "evcit"], "'evict'"), (["region", "--share", "raed"], "'read'")):
         said = weft(*words, expect=2).stderr.decode()
         check(hint in said and "did you mean" in said, words, said)
     for words in (["put"], ["get", "--key", "a", "extra"], ["put", "--key"], ["get", "--verify=yes"],
@@ -338,6 +339,9 @@ def a_full_quota_is_not_a_full_pool():
         words = ["--key", "wide", "--block-bytes", "1MB", "--socket", socket]
         said = weft("put", *words, blob("wide", 20 << 20), expect=1).stderr.decode()
         check("domain 'default'" in said and "quota of 8 MiB" in said and "pool" not in said, said)
+        refused = answer("explain", "--socket", socket)["not_stored"]
+        check(refused["requests"] >= 1 and refused["blocks"] >= 1 and refused["last"], refused)
+        check("found no room" in weft("explain", "--socket", socket).stdout.decode())
     finally:
         stop_node(node)
 
@@ -456,7 +460,16 @@ def events_say_why_blocks_went():
     found = answer("explain", stored["first_key"][:16])
     check(found["events"] and stored["first_key"].startswith(found["events"][-1]["key"][:16]), found)
     weft("explain", "0123456789abcdef", expect=1)
+    there = answer("put", "--key", "still", *size, blob("still", 4096))["first_key"]
+    found = answer("explain", there)
+    check([block["key"] for block in found["present"]] == [there] and not found["events"], found)
+    check(f"{there} is there" in weft("explain", there[:12]).stdout.decode())
     check(weft("events", "--limit", "3").stdout.count(b"\n") <= 3)
+    weft("put", "--key", "many", *size, blob("many", 300 * 4096))
+    weft("rm", "--key", "many", *size)
+    check(len(answer("events")["events"]) == 50 < len(answer("events", "--all")["events"]))
+    last = answer("events", "--limit", "1", "--what", "remove")["events"]
+    check(last == answer("events", "--all", "--what", "remove")["events"][-1:], last)
 
 
 @case
