@@ -100,7 +100,8 @@ WEFT_API const char *weft_version(void);
 struct weft;
 
 struct weft_connect_options {
-    const char *socket;  /* path; NULL: $WEFT_SOCKET, else the default place (see weftd(8)) */
+    const char *socket;  /* path; NULL: $WEFT_SOCKET, else this user's node, else the
+                             host's (weftd(8)) */
     const char *domain;  /* NULL: $WEFT_DOMAIN, else "default" */
     const char *token;   /* the domain's token; NULL: $WEFT_TOKEN, else none */
     uint32_t timeout_ms; /* for one exchange with the node; 0: 5000 */

@@ -54,6 +54,7 @@ struct weft {
     pthread_mutex_t lock;
     struct wf_message *request, *answer; /* WF_MESSAGE_MAX each; under lock */
     char *socket, *domain, *token;
+    bool search; /* nobody named a socket: the host's node will do, and a stranger's will not */
     uint32_t timeout_ms;
     uint32_t fork_generation;
     uint64_t sequence;                    /* under lock */

@@ -121,6 +121,43 @@ static enum weft_status attachment_map(struct attachment *a, const struct wf_hel
     return status;
 }
 
+/* Who listens where nobody told us to look must be us or root: anyone may make a directory in /tmp.
+ */
+static enum weft_status listener_check(const struct weft *w, int fd)
+{
+    struct wf_peer peer;
+    enum weft_status status = wf_socket_peer(fd, &peer);
+    if (status == WEFT_OK && peer.uid != geteuid() && peer.uid != 0)
+        status = wf_fail(WEFT_E_DENIED,
+                         "the node at %s runs as user %u, who is neither you nor root; name it by "
+                         "--socket or WEFT_SOCKET if you trust it",
+                         w->socket, peer.uid);
+    return status;
+}
+
+/* Connect to the node that was named, or else to this user's, or else to the host's. */
+static enum weft_status reach(struct weft *w, int *out_fd)
+{
+    int fd = -1;
+    enum weft_status status = wf_socket_connect(w->socket, w->timeout_ms, &fd);
+    bool of_host = strcmp(w->socket, WF_SOCKET_OF_HOST) == 0;
+    if (w->search && !of_host && status == WEFT_OK) {
+        status = listener_check(w, fd);
+        if (status != WEFT_OK)
+            close(fd);
+    } else if (w->search && !of_host && status == WEFT_E_NODE) {
+        status = wf_socket_connect(WF_SOCKET_OF_HOST, w->timeout_ms, &fd);
+        if (status == WEFT_E_NODE)
+            status = wf_fail(WEFT_E_NODE,
+                             "no node at %s, nor at %s; start weftd, or name its socket by "
+                             "--socket or WEFT_SOCKET",
+                             w->socket, WF_SOCKET_OF_HOST);
+    }
+    if (status == WEFT_OK)
+        *out_fd = fd;
+    return status;
+}
+
 /* The caller holds the lock. */
 static enum weft_status attachment_create(struct weft *w, struct attachment **out)
 {
@@ -131,7 +168,7 @@ static enum weft_status attachment_create(struct weft *w, struct attachment **ou
     a->epoch = ++w->epochs;
     int fds[WF_SOCKET_FDS_MAX];
     size_t fd_count = 0;
-    enum weft_status status = wf_socket_connect(w->socket, w->timeout_ms, &a->fd);
+    enum weft_status status = reach(w, &a->fd);
     if (status == WEFT_OK) {
         struct wf_hello *hello = (struct wf_hello *)(void *)w->request;
         memset(hello, 0, sizeof *hello);
@@ -280,6 +317,8 @@ static enum weft_status weft_fill_in(struct weft *w, const struct weft_connect_o
     if (strlen(domain) >= WF_NAME_BYTES || strlen(token) >= WF_TOKEN_BYTES)
         return wf_fail(WEFT_E_INVALID, "a domain's name has up to %d bytes, a token up to %d",
                        WF_NAME_BYTES - 1, WF_TOKEN_BYTES - 1);
+    const char *named = getenv("WEFT_SOCKET");
+    w->search = !o->socket && !(named && *named);
     w->timeout_ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_MS_DEFAULT;
     w->socket = wf_strdup(o->socket ? o->socket : path, "a connection");
     w->domain = wf_strdup(domain, "a connection");

@@ -119,14 +119,32 @@ static int check(const struct wf_config *config, bool json)
     return fatal ? EXIT_USAGE : EXIT_STARTED;
 }
 
+static void log_remark(void *context, bool fatal, const char *sentence)
+{
+    (void)context, (void)fatal;
+    wf_warn("config", "%s", sentence);
+}
+
 static int serve(const struct wf_config *config)
 {
     struct wf_node *node = NULL;
     char size[16];
     int result = EXIT_FAILED;
-    enum weft_status status = wf_node_create(config, &node);
+    int listener = -1, lock = -1, fatal = 0;
+    /* The socket first: who finds a node running there leaves it alone in every other way. */
+    enum weft_status status = wf_socket_listen(config->socket, config->socket_mode, &listener,
+                                               &lock);
+    if (status == WEFT_OK) {
+        wf_config_check(config, log_remark, &fatal);
+        status = wf_node_create(config, &node);
+        if (status != WEFT_OK) {
+            unlink(config->socket);
+            close(listener);
+            close(lock);
+        }
+    }
     if (status == WEFT_OK)
-        status = wf_server_start(node);
+        status = wf_server_start(node, listener, lock);
     if (status == WEFT_OK) {
         wf_info("weftd", "version %s, pid %d, socket %s, pool dram0 %s in %s pages, %u domain%s",
                 WF_VERSION, (int)getpid(), config->socket,

@@ -210,6 +210,12 @@ static void gone(void *context, const uint8_t key[32], uint64_t bytes, uint64_t 
     wf_telemetry_gone(domain, key, bytes, age, reason);
 }
 
+uint64_t wf_node_quota(const struct wf_domain *domain)
+{
+    uint64_t quota = domain->store.quota_bytes, pool = domain->node->pool_bytes;
+    return quota < pool ? quota : pool;
+}
+
 void wf_use_add(struct wf_use *use, const struct wf_client *client)
 {
     const struct wf_pins_header *header = client->pins.header;

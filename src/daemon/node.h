@@ -149,13 +149,16 @@ bool wf_node_budget(struct wf_node *node, struct wf_domain *domain, uint64_t byt
 void wf_node_budget_give(struct wf_node *node, uint64_t bytes);
 /* Go on with a reclaim that is under way; answers its client when it ends. */
 void wf_node_reclaim_step(struct wf_node *node);
+/* What the domain may hold now: its quota, as far as the pool has so much. */
+uint64_t wf_node_quota(const struct wf_domain *domain);
 /* Of all clients that the domain has and had. */
 struct wf_use wf_node_use(const struct wf_domain *domain);
 void wf_use_add(struct wf_use *use, const struct wf_client *client);
 void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain);
 
 /* server.c */
-enum weft_status wf_server_start(struct wf_node *node);
+/* Takes over the descriptors of wf_socket_listen(), also when it fails. */
+enum weft_status wf_server_start(struct wf_node *node, int listener, int lock);
 enum weft_status wf_server_run(struct wf_node *node);
 void wf_server_stop(struct wf_node *node);
 void wf_client_close(struct wf_client *client, const char *why);

@@ -54,7 +54,7 @@ static json_t *domain_json(const struct wf_domain *domain)
                             "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}",
                             "name", domain->config->name, "writes",
                             domain->config->writes == WF_WRITES_COPIED ? "copied" : "direct",
-                            "quota_bytes", (json_int_t)store->quota_bytes, "used_bytes",
+                            "quota_bytes", (json_int_t)wf_node_quota(domain), "used_bytes",
                             (json_int_t)(store->used_bytes + store->other_bytes), "backed_bytes",
                             (json_int_t)store->backed_bytes, "blocks", (json_int_t)store->blocks,
                             "blocks_reserved", (json_int_t)store->reserved_blocks, "clients",

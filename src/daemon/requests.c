@@ -40,7 +40,7 @@ static enum weft_status admit(struct wf_client *client, const struct wf_hello *r
                        "configuration lists them",
                        request->domain);
     const struct wf_domain_config *config = domain->config;
-    bool allowed = config->allow_any_uid || (config->allow_uid_count == 0 && is_owner(client));
+    bool allowed = config->allow_any_uid || is_owner(client);
     for (uint32_t i = 0; i < config->allow_uid_count; i++)
         allowed |= config->allow_uid[i] == client->peer.uid;
     if (!allowed)
@@ -51,7 +51,10 @@ static enum weft_status admit(struct wf_client *client, const struct wf_hello *r
     if (length && (strlen(request->token) != length ||
                    CRYPTO_memcmp(request->token, config->token, length) != 0))
         return wf_fail(WEFT_E_DENIED,
-                       "domain '%s' asks for its token; give it by --token or WEFT_TOKEN",
+                       request->token[0]
+                           ? "the token given is not that of domain '%s'; see its `token` in the "
+                             "node's configuration"
+                           : "domain '%s' asks for its token; give it by --token or WEFT_TOKEN",
                        config->name);
     *out = domain;
     return WEFT_OK;

@@ -40,12 +40,11 @@ static enum weft_status watch(struct wf_node *node, int fd, uint64_t source)
     return WEFT_OK;
 }
 
-enum weft_status wf_server_start(struct wf_node *node)
+enum weft_status wf_server_start(struct wf_node *node, int listener, int lock)
 {
-    enum weft_status status = wf_socket_listen(node->config.socket, node->config.socket_mode,
-                                               &node->listener, &node->lock);
-    if (status != WEFT_OK)
-        return status;
+    enum weft_status status = WEFT_OK;
+    node->listener = listener;
+    node->lock = lock;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);

@@ -56,7 +56,7 @@ static void fill_domains(const struct wf_node *node, struct wf_domain_gauges *ga
         gauges[i].blocks = domain->store.blocks;
         gauges[i].block_bytes = domain->store.used_bytes;
         gauges[i].reserved_blocks = domain->store.reserved_blocks;
-        gauges[i].quota_bytes = domain->store.quota_bytes;
+        gauges[i].quota_bytes = wf_node_quota(domain);
     }
     for (uint32_t i = 0; i < node->format_count; i++)
         gauges[node->formats[i].domain].formats++;

@@ -18,7 +18,7 @@ void wf_host_socket(char *out)
             return;
     }
     if (geteuid() == 0)
-        snprintf(out, capacity, "/run/weft/weftd.sock");
+        snprintf(out, capacity, WF_SOCKET_OF_HOST);
     else
         snprintf(out, capacity, "/tmp/weft-%u/weftd.sock", (unsigned)geteuid());
 }

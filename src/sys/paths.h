@@ -11,6 +11,9 @@
 
 #define WF_SOCKET_PATH_MAX 107 /* what sun_path holds before its NUL */
 
+/* Where the host's own node listens, which a service manager starts. */
+#define WF_SOCKET_OF_HOST "/run/weft/weftd.sock"
+
 /* The first of: $WEFT_SOCKET; $XDG_RUNTIME_DIR/weft/weftd.sock; /run/weft/weftd.sock for root;
  * /tmp/weft-<uid>/weftd.sock.  WEFT_E_INVALID when $WEFT_SOCKET does not fit a socket address or
  * `capacity`. */

@@ -15,8 +15,8 @@ node_start() {
     env "$@" "$weftd" >>"$work/node.log" 2>&1 &
     node_pid=$!
     tries=0
-    # its first line is its last act before it serves; the socket may be one that a killed node left
-    until [ -s "$work/node.log" ] || [ $tries -ge 200 ]; do
+    # this line is its last act before it serves; the socket may be one that a killed node left
+    until grep -q "weftd: version" "$work/node.log" || [ $tries -ge 200 ]; do
         kill -0 "$node_pid" 2>/dev/null || break
         tries=$((tries + 1))
         sleep 0.05

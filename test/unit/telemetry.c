@@ -56,6 +56,7 @@ static int start(void **state)
 {
     (void)state;
     char flags[4][128];
+    int listener, lock;
     const char *overrides[7];
     http_port = free_port();
     snprintf(socket_path, sizeof socket_path, "/tmp/weft-telemetry-%d.sock", (int)getpid());
@@ -69,7 +70,9 @@ static int start(void **state)
     overrides[5] = "http.token=open-the-pages-please";
     overrides[6] = "log.level=off";
     if (wf_config_load("/dev/null", overrides, 7, &config) != WEFT_OK ||
-        wf_node_create(&config, &node) != WEFT_OK || wf_server_start(node) != WEFT_OK) {
+        wf_socket_listen(socket_path, 0600, &listener, &lock) != WEFT_OK ||
+        wf_node_create(&config, &node) != WEFT_OK ||
+        wf_server_start(node, listener, lock) != WEFT_OK) {
         fprintf(stderr, "# %s\n", wf_last_error());
         return -1;
     }
@@ -83,6 +86,7 @@ static int stop(void **state)
     pthread_join(owner, NULL);
     wf_server_stop(node);
     wf_node_destroy(node);
+    strncat(socket_path, ".lock", sizeof socket_path - strlen(socket_path) - 1);
     unlink(socket_path);
     return 0;
 }
