@@ -310,6 +310,15 @@ static void test_strings(void **state)
     memset(&query, 0, sizeof query);
     snprintf(query.what, sizeof query.what, "sessions");
     assert_int_equal(raw_ask(&raw, &query, WF_OP_QUERY, sizeof query), WEFT_OK);
+    raw.answer.bytes[raw.answer_bytes] = '\0';
+    assert_non_null(strstr(raw.answer.text.text, "\"session\"")); /* nobody hides behind one */
+    memset(create.name, 0xff, sizeof create.name - 1);
+    create.name[sizeof create.name - 1] = '\0';
+    assert_int_equal(raw_ask(&raw, &create, WF_OP_REGION_CREATE, sizeof create), WEFT_OK);
+    snprintf(query.what, sizeof query.what, "regions");
+    assert_int_equal(raw_ask(&raw, &query, WF_OP_QUERY, sizeof query), WEFT_OK);
+    raw.answer.bytes[raw.answer_bytes] = '\0';
+    assert_non_null(strstr(raw.answer.text.text, "\"region\""));
     raw_close(&raw);
 }
 
