@@ -69,6 +69,7 @@ struct bench {
     EVP_MD *sha256; /* fetched once: OpenSSL looks a name up for every digest otherwise */
     size_t block_bytes, blocks, chunk, redis_keys;
     uint64_t random;
+    uint64_t pool_bytes; /* that the working set needs */
     bool settles;
     double first_put_gbps;
     struct series get, get_copy, get_ratio, put, put_copy, put_ratio, copy;
@@ -93,11 +94,13 @@ static size_t chunk_count(const struct bench *bench, size_t first)
 
 static int refused(struct bench *bench, enum weft_status status, const char *what)
 {
+    char size[32];
     if (status == WEFT_MISS || status == WEFT_FULL || status == WEFT_E_PARENT)
         return wf_cli_fail(
             bench->cli, CLI_REFUSED,
-            "%s: the working set does not fit the pool; say --pool with more, or fewer --blocks",
-            what);
+            "%s: a block of the working set went: all of it and what others keep there do not fit; "
+            "give the node %s, or say fewer --blocks",
+            what, wf_cli_size(bench->pool_bytes, size, sizeof size));
     return wf_cli_fail_status(bench->cli, status, what);
 }
 
@@ -625,6 +628,42 @@ static void bench_fini(struct bench *bench)
             weft_format_close(formats[i]);
 }
 
+/* The working set, the chain to match, an eighth for what is beside the blocks in a node. */
+static void pool_needed(struct bench *bench)
+{
+    bench->pool_bytes =
+        (bench->blocks * bench->block_bytes + (uint64_t)MATCH_KEYS * MATCH_BLOCK_BYTES) * 9 / 8 +
+        ((uint64_t)16 << 20);
+}
+
+static int pool_check(struct bench *bench, uint64_t bytes, const char *what)
+{
+    char needed[32], size[32], there[32];
+    if (bytes >= bench->pool_bytes)
+        return CLI_OK;
+    return wf_cli_fail(bench->cli, CLI_REFUSED,
+                       "%s %s, and %zu blocks of %s with %d of 16 KiB to match need a pool of %s; "
+                       "say a larger one, or fewer or smaller --blocks",
+                       what, wf_cli_size(bytes, there, sizeof there), bench->blocks,
+                       wf_cli_size(bench->block_bytes, size, sizeof size), MATCH_KEYS,
+                       wf_cli_size(bench->pool_bytes, needed, sizeof needed));
+}
+
+/* A node that runs tells its own user how large its pool is. */
+static int served_check(struct bench *bench)
+{
+    json_t *status;
+    int code = wf_cli_query(bench->cli, "status", 0, 0, &status);
+    if (code != CLI_OK)
+        return code;
+    const json_t *pool = json_object_get(status, "pool");
+    if (pool)
+        code = pool_check(bench, (uint64_t)json_integer_value(json_object_get(pool, "bytes")),
+                          "the node's pool is");
+    json_decref(status);
+    return code;
+}
+
 int wf_bench_local(struct cli *cli)
 {
     const struct bench_options *given = &wf_bench_options;
@@ -639,17 +678,21 @@ int wf_bench_local(struct cli *cli)
     bench.chunk = CHUNK_BYTES / bench.block_bytes;
     bench.chunk = bench.chunk < 1 ? 1 : bench.chunk > WEFT_BATCH_MAX ? WEFT_BATCH_MAX : bench.chunk;
     struct cli_node node;
-    /* The working set, the chain to match, and room for what a node keeps beside its blocks. */
-    uint64_t pool_bytes = bench.blocks * bench.block_bytes * 9 / 8 +
-                          (uint64_t)MATCH_KEYS * MATCH_BLOCK_BYTES * 9 / 8 + ((uint64_t)64 << 20);
-    if (given->pool_bytes)
-        pool_bytes = given->pool_bytes;
-    int code = wf_cli_node_reach(cli, given->pool_bytes != 0, pool_bytes, &node);
+    pool_needed(&bench);
+    uint64_t pool_bytes = given->pool_bytes ? given->pool_bytes : bench.pool_bytes;
+    int code = given->pool_bytes && !cli->socket
+                   ? pool_check(&bench, given->pool_bytes, "--pool is")
+                   : CLI_OK;
+    if (code == CLI_OK)
+        code = wf_cli_node_reach(cli, given->pool_bytes != 0, pool_bytes, &node);
     if (code != CLI_OK)
         return code;
+    if (cli->socket && !cli->own_pool_bytes)
+        code = served_check(&bench);
     wf_bench_clock_init(&bench.clock);
     bench.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-    code = formats_open(&bench);
+    if (code == CLI_OK)
+        code = formats_open(&bench);
     if (code == CLI_OK)
         code = names_make(&bench);
     if (code == CLI_OK)
