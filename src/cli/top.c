@@ -7,6 +7,7 @@
  * with --count where there is no terminal, a sample is a line instead of a screen.
  */
 #include <ncurses.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -204,7 +205,7 @@ static void sample_line(const struct look *look, const struct rates *rates)
     if (rates->looked)
         snprintf(hit, sizeof hit, "%.1f %%", 100 * rates->hit_rate);
     if (look->answers)
-        printf("%10s used  %8llu blocks  hit %7s  %10.0f pins/s  %8.0f puts/s  %8.0f evicted/s\n",
+        printf("%-8s %7llu blocks  hit %7s %7.0f pins/s %6.0f puts/s %5.0f evict/s\n",
                wf_cli_size(look->has_pool ? look->pool_used : look->sum.used_bytes, used,
                            sizeof used),
                (unsigned long long)look->sum.blocks, hit, rates->pins, rates->puts, rates->evicted);
@@ -246,7 +247,7 @@ static void history_add(struct history *history, const struct rates *rates)
     }
     history->pins[history->filled] = rates->pins;
     history->puts[history->filled] = rates->puts;
-    history->hits[history->filled++] = rates->hit_rate;
+    history->hits[history->filled++] = 100 * rates->hit_rate;
 }
 
 static void spark_draw(int line, const char *what, const double *values, int filled,
@@ -262,27 +263,125 @@ static void spark_draw(int line, const char *what, const double *values, int fil
     addstr(spark);
 }
 
-static int domains_draw(int line, const struct look *before, const struct look *now)
+/* The table of domains, with the most telling columns of those that fit the terminal. */
+enum column {
+    COLUMN_DOMAIN,
+    COLUMN_USED,
+    COLUMN_QUOTA,
+    COLUMN_BLOCKS,
+    COLUMN_CLIENTS,
+    COLUMN_HIT,
+    COLUMN_PINS,
+    COLUMN_PUTS,
+    COLUMN_READ,
+    COLUMN_EVICT,
+    COLUMNS_COUNT
+};
+
+static const struct {
+    const char *title;
+    int width; /* negative: to the left */
+    int rank;  /* the highest goes first */
+} columns[COLUMNS_COUNT] = {
+    [COLUMN_DOMAIN] = {"domain", -16, 0}, [COLUMN_USED] = {"used", 10, 2},
+    [COLUMN_QUOTA] = {"quota", 10, 7},    [COLUMN_BLOCKS] = {"blocks", 8, 5},
+    [COLUMN_CLIENTS] = {"clients", 7, 9}, [COLUMN_HIT] = {"hit", 7, 1},
+    [COLUMN_PINS] = {"pins/s", 10, 3},    [COLUMN_PUTS] = {"puts/s", 9, 4},
+    [COLUMN_READ] = {"read GB/s", 9, 8},  [COLUMN_EVICT] = {"evict/s", 8, 6},
+};
+
+/* Columns of a rank below this fit. */
+static int columns_fit(int width)
 {
+    int rank = COLUMNS_COUNT, needed;
+    do {
+        needed = -1;
+        for (int i = 0; i < COLUMNS_COUNT; i++)
+            needed += columns[i].rank < rank ? abs(columns[i].width) + 1 : 0;
+    } while (needed > width && --rank > 1);
+    return rank;
+}
+
+static void row_draw(int line, char cells[COLUMNS_COUNT][32])
+{
+    int rank = columns_fit(COLS);
+    move(line, 0);
+    for (int i = 0; i < COLUMNS_COUNT; i++)
+        if (columns[i].rank < rank)
+            printw("%*.16s ", columns[i].width, cells[i]);
+}
+
+static void domains_draw(int line, const struct look *before, const struct look *now)
+{
+    char cells[COLUMNS_COUNT][32];
+    for (int i = 0; i < COLUMNS_COUNT; i++)
+        snprintf(cells[i], sizeof cells[i], "%s", columns[i].title);
     attron(A_BOLD);
-    mvprintw(line++, 0, "%-16s %10s %10s %8s %7s %7s %10s %9s %9s %8s", "domain", "used", "quota",
-             "blocks", "clients", "hit", "pins/s", "puts/s", "read GB/s", "evict/s");
+    row_draw(line++, cells);
     attroff(A_BOLD);
     for (int i = 0; i < now->domain_count && line < LINES - 1; i++) {
         const struct counters *domain = &now->domains[i],
                               *earlier = same_domain(before, domain->name);
         struct rates rates = rates_of(earlier ? earlier : domain, domain, now->at_s - before->at_s);
-        char used[32], quota[32] = "-", hit[16] = "-";
+        snprintf(cells[COLUMN_DOMAIN], 32, "%.31s", domain->name);
+        wf_cli_size(domain->used_bytes, cells[COLUMN_USED], 32);
+        snprintf(cells[COLUMN_QUOTA], 32, "-");
         if (domain->quota_bytes)
-            wf_cli_size(domain->quota_bytes, quota, sizeof quota);
+            wf_cli_size(domain->quota_bytes, cells[COLUMN_QUOTA], 32);
+        snprintf(cells[COLUMN_BLOCKS], 32, "%llu", (unsigned long long)domain->blocks);
+        snprintf(cells[COLUMN_CLIENTS], 32, "%llu", (unsigned long long)domain->clients);
+        snprintf(cells[COLUMN_HIT], 32, "-");
         if (rates.looked)
-            snprintf(hit, sizeof hit, "%.1f %%", 100 * rates.hit_rate);
-        mvprintw(line++, 0, "%-16.16s %10s %10s %8llu %7llu %7s %10.0f %9.0f %9.2f %8.0f",
-                 domain->name, wf_cli_size(domain->used_bytes, used, sizeof used), quota,
-                 (unsigned long long)domain->blocks, (unsigned long long)domain->clients, hit,
-                 rates.pins, rates.puts, rates.read_gbps, rates.evicted);
+            snprintf(cells[COLUMN_HIT], 32, "%.1f %%", 100 * rates.hit_rate);
+        snprintf(cells[COLUMN_PINS], 32, "%.0f", rates.pins);
+        snprintf(cells[COLUMN_PUTS], 32, "%.0f", rates.puts);
+        snprintf(cells[COLUMN_READ], 32, "%.2f", rates.read_gbps);
+        snprintf(cells[COLUMN_EVICT], 32, "%.0f", rates.evicted);
+        row_draw(line++, cells);
+    }
+}
+
+/* A line of text, cut at the terminal's edge. */
+static void line_draw(int line, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void line_draw(int line, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    mvaddnstr(line, 0, text, COLS);
+}
+
+/* A sentence, broken between words; the line after it. */
+static int sentence_draw(int line, const char *text)
+{
+    while (*text && line < LINES) {
+        size_t length = strlen(text), width = (size_t)(COLS > 1 ? COLS : 1);
+        if (length > width) {
+            for (length = width; length && text[length] != ' ';)
+                length--;
+            length = length ? length : width;
+        }
+        mvaddnstr(line++, 0, text, (int)length);
+        text += length;
+        text += strspn(text, " ");
     }
     return line;
+}
+
+static void pool_draw(int line, const struct look *now)
+{
+    char bar[4 * 40 + 1], used[32], all[32], text[128];
+    snprintf(text, sizeof text, "  %s of %s, %s pages",
+             wf_cli_size(now->pool_used, used, sizeof used),
+             wf_cli_size(now->pool_bytes, all, sizeof all), now->pages);
+    int width = COLS - 9 - (int)strlen(text);
+    width = width < 0 ? 0 : width > 40 ? 40 : width;
+    wf_cli_bar(now->pool_bytes ? (double)now->pool_used / (double)now->pool_bytes : 0, width, bar);
+    mvaddstr(line, 0, "dram0    ");
+    addstr(width ? bar : "");
+    addnstr(text, COLS - 9 - width > 0 ? COLS - 9 - width : 0);
 }
 
 static void screen_draw(const struct look *before, const struct look *now,
@@ -290,33 +389,29 @@ static void screen_draw(const struct look *before, const struct look *now,
 {
     erase();
     if (!now->answers) {
-        mvprintw(0, 0, "no node answers: %.*s", COLS > 20 ? COLS - 20 : 1, now->why);
-        mvprintw(2, 0, "asked again every %.1f s; q ends this", interval_s);
+        char text[320];
+        snprintf(text, sizeof text, "no node answers: %s", now->why);
+        line_draw(sentence_draw(0, text) + 1, "asked again every %.1f s; q ends this", interval_s);
         refresh();
         return;
     }
-    mvprintw(0, 0, "weftd %s  pid %llu  up %llu:%02llu:%02llu  %s%s", now->version,
-             (unsigned long long)now->pid, (unsigned long long)now->uptime_s / 3600,
-             (unsigned long long)now->uptime_s / 60 % 60, (unsigned long long)now->uptime_s % 60,
-             now->socket, paused ? "  [stopped]" : "");
-    char bar[4 * 40 + 1], used[32], all[32];
+    line_draw(0, "weftd %s  pid %llu  up %llu:%02llu:%02llu%s  %s", now->version,
+              (unsigned long long)now->pid, (unsigned long long)now->uptime_s / 3600,
+              (unsigned long long)now->uptime_s / 60 % 60, (unsigned long long)now->uptime_s % 60,
+              paused ? "  [stopped]" : "", now->socket);
     int line = 2;
-    if (now->has_pool) {
-        wf_cli_bar(now->pool_bytes ? (double)now->pool_used / (double)now->pool_bytes : 0, 40, bar);
-        mvprintw(line++, 0, "dram0    ");
-        addstr(bar);
-        printw("  %s of %s, %s pages", wf_cli_size(now->pool_used, used, sizeof used),
-               wf_cli_size(now->pool_bytes, all, sizeof all), now->pages);
-    }
-    mvprintw(line++, 0, "%llu clients  %llu sessions  %llu blocks",
-             (unsigned long long)now->sum.clients, (unsigned long long)now->sum.sessions,
-             (unsigned long long)now->sum.blocks);
+    if (now->has_pool)
+        pool_draw(line++, now);
+    line_draw(line++, "%llu client%s  %llu session%s  %llu block%s",
+              (unsigned long long)now->sum.clients, wf_cli_s(now->sum.clients),
+              (unsigned long long)now->sum.sessions, wf_cli_s(now->sum.sessions),
+              (unsigned long long)now->sum.blocks, wf_cli_s(now->sum.blocks));
     line++;
     spark_draw(line++, "pins", history->pins, history->filled, "/s");
     spark_draw(line++, "puts", history->puts, history->filled, "/s");
-    spark_draw(line++, "hit rate", history->hits, history->filled, "");
+    spark_draw(line++, "hit rate", history->hits, history->filled, "%");
     domains_draw(line + 1, before, now);
-    mvprintw(LINES - 1, 0, "q end   space stop   + - interval (%.1f s)", interval_s);
+    line_draw(LINES - 1, "q end   space stop   + - interval (%.1f s)", interval_s);
     refresh();
 }
 
