@@ -156,8 +156,8 @@ static int value_set(struct cli *cli, const struct cli_option *option, const cha
     case CLI_NUMBER: {
         unsigned long long number = strtoull(value, &end, 10);
         if (errno || end == value || *end || *value == '-')
-            return wf_cli_fail(cli, CLI_USAGE, "--%s is '%s'; write a whole number", option->name,
-                               value);
+            return wf_cli_fail(cli, CLI_USAGE, "--%s is '%s'; write a whole number: --%s 10",
+                               option->name, value, option->name);
         *(uint64_t *)option->to = number;
         return CLI_OK;
     }
@@ -168,7 +168,8 @@ static int value_set(struct cli *cli, const struct cli_option *option, const cha
     case CLI_REAL: {
         double real = strtod(value, &end);
         if (errno || end == value || *end)
-            return wf_cli_fail(cli, CLI_USAGE, "--%s is '%s'; write a number", option->name, value);
+            return wf_cli_fail(cli, CLI_USAGE, "--%s is '%s'; write a number: --%s 0.5",
+                               option->name, value, option->name);
         *(double *)option->to = real;
         return CLI_OK;
     }

@@ -72,7 +72,7 @@ static void options_print(const struct cli_option *options, FILE *to)
         snprintf(left, sizeof left, "--%s%s%s", options->name, options->value ? " " : "",
                  options->value ? options->value : "");
         int column = fprintf(to, "  %-24s", left);
-        if (column > 27) {
+        if (column >= 27) {
             fputc('\n', to);
             column = 0;
         }

@@ -9,7 +9,9 @@
 static uint64_t limit;
 
 static const struct cli_word words[] = {
-    {"blocks", "blocks with key, size, place in the chain, age"},
+    {"blocks",
+     "blocks with key, size, place in the chain, and age_uses: how often others were used "
+     "since its last use"},
     {"sessions", "open sessions with state and chain"},
     {"domains", "domains with quota and use (others only for the node's own user)"},
     {"regions", "named and private regions"},

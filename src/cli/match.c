@@ -54,7 +54,8 @@ static int run(struct cli *cli)
     } else if (code == CLI_OK) {
         char bar[4 * 40 + 1], size[32];
         wf_cli_bar((double)present / (double)count, 40, bar);
-        printf("%s  %zu of %zu blocks are there, %s\n", bar, present, count,
+        printf("%s  %zu of %zu block%s %s there, %s\n", bar, present, count, wf_cli_s(count),
+               count == 1 ? "is" : "are",
                wf_cli_size(present * weft_format_block_bytes(format), size, sizeof size));
     }
     free(keys);

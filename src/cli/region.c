@@ -321,7 +321,7 @@ static int release_holders(struct cli *cli, const char *name)
         wf_cli_json_set(answer, "released", json_integer(told));
         wf_cli_json_print(answer);
     } else if (told) {
-        printf("%d holders of %s let go\n", told, name);
+        printf("%d holder%s of %s let go\n", told, wf_cli_s((uint64_t)told), name);
     }
     if (!told && !cli->json)
         return wf_cli_fail(cli, CLI_MISS,

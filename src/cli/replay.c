@@ -186,8 +186,9 @@ static void report(struct cli *cli, const struct replay_shared *shared, double e
     printf("%llu request%s in %.2f s by %llu client%s\n", (unsigned long long)requests,
            wf_cli_s(requests), elapsed_s, (unsigned long long)wf_replay_options.clients,
            wf_cli_s(wf_replay_options.clients));
-    printf("%llu blocks asked for, %llu read and checked, %llu wrong bytes\n",
-           (unsigned long long)asked, (unsigned long long)hit, (unsigned long long)wrong);
+    printf("%llu block%s asked for, %llu read and checked, %llu wrong byte%s\n",
+           (unsigned long long)asked, wf_cli_s(asked), (unsigned long long)hit,
+           (unsigned long long)wrong, wf_cli_s(wrong));
     printf("%.0f gets/s, %.0f puts/s\n", gets_per_s, puts_per_s);
     if (wf_replay_options.details) {
         json_t *details = details_json(shared, elapsed_s);
@@ -205,22 +206,22 @@ static void remarks(const struct replay_shared *shared)
     uint64_t malformed = read_counter(&shared->malformed),
              losses = read_counter(&shared->node_losses);
     if (malformed)
-        fprintf(stderr, "weft replay: %llu malformed lines were %s\n",
-                (unsigned long long)malformed,
+        fprintf(stderr, "weft replay: %llu malformed line%s %s\n", (unsigned long long)malformed,
+                malformed == 1 ? " was" : "s were",
                 wf_replay_options.strict ? "found; --strict stops there" : "skipped");
     if (losses)
-        fprintf(stderr, "weft replay: the node was lost %llu times and found again\n",
-                (unsigned long long)losses);
+        fprintf(stderr, "weft replay: the node was lost %llu time%s and found again\n",
+                (unsigned long long)losses, wf_cli_s(losses));
     uint64_t full = read_counter(&shared->full);
     if (full)
         fprintf(stderr,
-                "weft replay: %llu blocks found no room and were not stored; a larger --pool keeps "
-                "them\n",
-                (unsigned long long)full);
+                "weft replay: %llu block%s found no room and %s not stored; a larger --pool keeps "
+                "more\n",
+                (unsigned long long)full, wf_cli_s(full), full == 1 ? "was" : "were");
     uint64_t wrong = read_counter(&shared->wrong_bytes);
     if (wrong)
-        fprintf(stderr, "weft replay: %llu bytes were not what was stored\n",
-                (unsigned long long)wrong);
+        fprintf(stderr, "weft replay: %llu byte%s not what was stored\n", (unsigned long long)wrong,
+                wrong == 1 ? " was" : "s were");
 }
 
 static int clients_run(struct cli *cli, struct replay_shared *shared)

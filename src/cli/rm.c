@@ -46,7 +46,7 @@ static int run(struct cli *cli)
         } else if (code == CLI_MISS) {
             puts("no such block");
         } else {
-            printf("%zu blocks dropped\n", removed);
+            printf("%zu block%s dropped\n", removed, wf_cli_s(removed));
         }
     }
     free(keys);

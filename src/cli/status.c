@@ -67,8 +67,9 @@ static int run(struct cli *cli)
            json_is_true(json_object_get(status, "draining")) ? ", draining" : "");
     if (json_object_get(status, "pool"))
         pool_print(json_object_get(status, "pool"));
-    printf("%llu clients, %llu sessions\n\n", (unsigned long long)number(status, "clients"),
-           (unsigned long long)number(status, "sessions"));
+    uint64_t clients = number(status, "clients"), sessions = number(status, "sessions");
+    printf("%llu client%s, %llu session%s\n\n", (unsigned long long)clients, wf_cli_s(clients),
+           (unsigned long long)sessions, wf_cli_s(sessions));
     printf("%-16s %10s %10s %9s %8s %9s %9s %9s %8s\n", "domain", "used", "quota", "blocks",
            "clients", "hit", "puts", "dedup", "full");
     size_t index;

@@ -9,6 +9,12 @@
 #define HEADER_VERSION \
     TEXT(WEFT_VERSION_MAJOR) "." TEXT(WEFT_VERSION_MINOR) "." TEXT(WEFT_VERSION_PATCH)
 
+#ifdef __clang__
+#define COMPILER __VERSION__ /* which begins with its name */
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
 static const char *const examples[] = {"for a bug report", "weft version --json", NULL};
 
 static int run(struct cli *cli)
@@ -17,11 +23,11 @@ static int run(struct cli *cli)
         json_t *answer = json_object();
         wf_cli_json_set(answer, "weft", json_string(HEADER_VERSION));
         wf_cli_json_set(answer, "libweft", json_string(weft_version()));
-        wf_cli_json_set(answer, "compiler", json_string(__VERSION__));
+        wf_cli_json_set(answer, "compiler", json_string(COMPILER));
         wf_cli_json_print(answer);
         return CLI_OK;
     }
-    printf("weft %s (libweft %s, built with %s)\n", HEADER_VERSION, weft_version(), __VERSION__);
+    printf("weft %s (libweft %s, built with %s)\n", HEADER_VERSION, weft_version(), COMPILER);
     return CLI_OK;
 }
 

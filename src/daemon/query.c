@@ -142,17 +142,18 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
         wf_desc_key_read(desc, key);
         hex(key, sizeof key, text);
         uint32_t parent = atomic_load_explicit(&desc->parent, memory_order_relaxed);
-        if (!row_add(
-                rows, &room,
-                json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:b}", "key", text, "state",
-                          state == WF_SLOT_COMMITTED ? "committed" : "reserved", "bytes",
-                          (json_int_t)atomic_load_explicit(&desc->bytes, memory_order_relaxed),
-                          "depth", (json_int_t)wf_word_depth(word), "parent_slot",
-                          parent == WF_SLOT_NONE ? (json_int_t)-1 : (json_int_t)parent, "leaf",
-                          state == WF_SLOT_COMMITTED && store->slots[slot].child == WF_SLOT_NONE,
-                          "age", (json_int_t)store->policy_ops->age(store->policy, (uint32_t)slot),
-                          "checked",
-                          atomic_load_explicit(&desc->checksum, memory_order_relaxed) != 0)))
+        if (!row_add(rows, &room,
+                     json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:b}", "key", text, "state",
+                               state == WF_SLOT_COMMITTED ? "committed" : "reserved", "bytes",
+                               (json_int_t)atomic_load_explicit(&desc->bytes, memory_order_relaxed),
+                               "depth", (json_int_t)wf_word_depth(word), "parent_slot",
+                               parent == WF_SLOT_NONE ? (json_int_t)-1 : (json_int_t)parent, "leaf",
+                               state == WF_SLOT_COMMITTED &&
+                                   store->slots[slot].child == WF_SLOT_NONE,
+                               "age_uses",
+                               (json_int_t)store->policy_ops->age(store->policy, (uint32_t)slot),
+                               "checked",
+                               atomic_load_explicit(&desc->checksum, memory_order_relaxed) != 0)))
             break;
     }
     return page("blocks", rows, slot < store->arena.slots_used ? slot : 0);

@@ -147,6 +147,8 @@ def a_mistake_names_what_was_meant():
                         (["events", "--what", "evcit"], "'evict'"), (["region", "--share", "raed"], "'read'")):
         said = weft(*words, expect=2).stderr.decode()
         check(hint in said and "did you mean" in said, words, said)
+    said = weft("top", "--interval", "abc", expect=2).stderr.decode()
+    check("--interval 0.5" in said, said)
     for words in (["put"], ["get", "--key", "a", "extra"], ["put", "--key"], ["get", "--verify=yes"],
                   ["put", "--dtype", "bf17", "x"], ["match", "--blocks", "many"], ["lend"],
                   ["put", "--block-bytes", "12 parsecs", "x"], ["ls"], ["region", "open"],
@@ -174,6 +176,8 @@ def without_a_node_it_says_so():
 @case
 def version_and_doctor():
     golden("version", answer("version"))
+    check(re.search("built with (gcc|.*clang)", weft("version").stdout.decode()), "by which compiler?")
+    check("low|normal|high\n" in weft("region", "--help").stdout.decode(), "an option runs into its help")
     findings = subprocess.run([WEFT, "doctor", "--json"], env=environment(), stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL, check=False)
     check(findings.returncode in (0, 1), findings.returncode)
@@ -309,6 +313,7 @@ def chains_are_put_matched_and_dropped():
     golden("rm", answer("rm", "--raw-key", stored["last_key"], *size))
     check(answer("rm", "--key", "chain", *size)["removed"] == 39)
     check(answer("match", "--key", "chain", *size, expect=1)["present"] == 0)
+    check(b"0 of 1 block is there" in weft("match", "--key", "chain", *size, expect=1).stdout)
     weft("rm", "--key", "chain", *size, expect=1)
 
 
@@ -387,7 +392,8 @@ def lists_and_status():
     check(list(answer("ls", "sessions")) == ["sessions"])
     check(len(answer("ls", "blocks", "--limit", "1")["blocks"]) == 1)
     for words in (["status"], ["ls", "blocks"], ["ls", "sessions"], ["ls", "domains"], ["ls", "regions"]):
-        check(weft(*words).stdout.strip(), words)
+        shown = weft(*words).stdout.decode()
+        check(shown.strip() and not re.search(r"(?<![\d.,])1 (client|session|block|holder)s", shown), words, shown)
 
 
 @case
@@ -403,11 +409,12 @@ def top_says_rates():
     check(b"blocks" in weft("top", "--count", "1", "--interval", "0.1").stdout)
 
 
-@case
-def top_draws_and_ends():
+def top_drawn(columns):
+    """What `weft top` writes to a terminal of so many columns until q ends it."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execve(WEFT, [WEFT, "top", "--interval", "0.1"], environment(TERM="xterm", LINES="30", COLUMNS="120"))
+        os.execve(WEFT, [WEFT, "top", "--interval", "0.1"],
+                  environment(TERM="xterm", LINES="30", COLUMNS=str(columns)))
     seen, until, asked = b"", time.time() + 20, False
     while time.time() < until:
         if select.select([terminal], [], [], 0.1)[0]:
@@ -415,12 +422,27 @@ def top_draws_and_ends():
                 seen += os.read(terminal, 65536)
             except OSError:
                 break  # the other end is closed
-        if not asked and b"dram0" in seen and seen.count(b"pins") > 1:
+        if not asked and b"dram0" in seen and b"domain" in seen:
             asked = True
             os.write(terminal, b"q")
+    if not asked:
+        os.kill(pid, signal.SIGKILL)
     check(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, seen)
     os.close(terminal)
     check(asked and b"domain" in seen and b"default" in seen, seen)
+    return seen
+
+
+@case
+def top_draws_what_fits():
+    told = {120: {b"clients ", b"quota", b"read GB/s"}, 100: {b"quota", b"read GB/s"}, 80: set(), 40: set()}
+    for columns, titles in told.items():
+        seen = top_drawn(columns)
+        # No words of the table are beyond the edge: ncurses would have wrapped them.
+        check({title for title in told[120] if title in seen} == titles, columns, seen)
+        check((b"evict/s" in seen) == (columns > 40) and b"hit" in seen, columns, seen)
+    line = weft("top", "--count", "1", "--interval", "0.1").stdout.decode()
+    check(len(line) <= 80, line)
 
 
 @case
@@ -557,7 +579,13 @@ def replay_finds_wrong_bytes():
 def what_is_too_small_gets_a_sentence():
     said = weft("bench", "local", "--blocks", "4096", "--block-bytes", "1MB", "--pool", "64MB", "--rounds", "1",
                 expect=4).stderr.decode()
-    check("larger pool" in said or "--pool" in said, said)
+    check("--pool is 64 MiB" in said and "need a pool of 4.7 GiB" in said, said)
+    said = weft("bench", "local", "--blocks", "4096", "--block-bytes", "1MB", "--rounds", "1", "--socket", SOCKET,
+                expect=4).stderr.decode()
+    check("the node's pool is" in said and "need a pool of 4.7 GiB" in said, said)
+    shown = weft("bench", "local", "--blocks", "8", "--block-bytes", "64KB", "--rounds", "1").stdout.decode()
+    check("a weftd of its own" in shown and "1 round;" in shown and "quotient of the two medians" in shown, shown)
+    check("--pool" in weft("bench", "local", "--pool", "1GB", "--socket", SOCKET, expect=2).stderr.decode())
     said = weft("replay", "--trace", trace_make("small.jsonl", "--requests", "9"), "--pool", "4KB",
                 expect=3).stderr.decode()
     check("weftd" in said and said.count("\n") == 1, said)
