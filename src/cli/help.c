@@ -245,7 +245,8 @@ void wf_cli_completion_print(FILE *to)
         "  word=${COMP_WORDS[COMP_CWORD]}\n  previous=${COMP_WORDS[COMP_CWORD - 1]}\n"
         "  command='' values=''\n"
         "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
-        "    case ${COMP_WORDS[i]} in -*) ;; *) command=${COMP_WORDS[i]}; break ;; esac\n  done\n"
+        "    case ${COMP_WORDS[i]} in\n    --socket | --domain | --token) ((i++)) ;;\n    -*) ;;\n"
+        "    *) command=${COMP_WORDS[i]}; break ;;\n    esac\n  done\n"
         "  COMPREPLY=()\n  if [[ -z $command ]]; then\n    mapfile -t COMPREPLY < <(compgen -W \"",
         to);
     for (int i = 0; wf_cli_commands[i]; i++)

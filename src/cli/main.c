@@ -55,12 +55,49 @@ static int other_word(struct cli *cli, int count, char **arguments)
         wf_cli_map_print(stdout);
         return CLI_OK;
     }
+    if (strncmp(word, "--", 2) == 0 && !help && !man)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "there is no option %s before a command; --json, --socket, --domain and "
+                           "--token may stand there",
+                           word);
     if (!help && (!man || count < 3))
         return unknown(cli, word);
     const struct cli_command *command = command_find(arguments[2]);
     if (!command)
         return unknown(cli, arguments[2]);
     (man ? wf_cli_man_print : wf_cli_help_print)(command, stdout);
+    return CLI_OK;
+}
+
+/* `weft --json status` is `weft status --json`: move the command before the common options that
+ * stand before it. */
+static int words_first(struct cli *cli, int count, char **arguments)
+{
+    struct cli_option common[CLI_COMMON_COUNT + 1];
+    struct cli scratch = {0};
+    wf_cli_common_options(&scratch, common);
+    int at = 1;
+    while (at < count && strncmp(arguments[at], "--", 2) == 0) {
+        const char *name = arguments[at] + 2;
+        size_t length = strcspn(name, "=");
+        const struct cli_option *option = common;
+        while (option->name &&
+               (strlen(option->name) != length || strncmp(option->name, name, length) != 0))
+            option++;
+        if (!option->name)
+            break;
+        if (strcmp(option->name, "json") == 0)
+            cli->json = true;
+        at += option->kind == CLI_FLAG || name[length] == '=' ? 1 : 2;
+    }
+    if (at == 1 || (at == 2 && count == 2 && strcmp(arguments[1], "--help") == 0))
+        return CLI_OK;
+    if (at >= count)
+        return wf_cli_fail(cli, CLI_USAGE, "%s needs a command after it; `weft` alone lists them",
+                           arguments[count - 1]);
+    char *command = arguments[at];
+    memmove(arguments + 2, arguments + 1, (size_t)(at - 1) * sizeof *arguments);
+    arguments[1] = command;
     return CLI_OK;
 }
 
@@ -75,9 +112,11 @@ int main(int count, char **arguments)
         wf_cli_map_print(stdout);
         return CLI_OK;
     }
+    int code = words_first(&cli, count, arguments);
     cli.command = command_find(arguments[1]);
-    int code;
-    if (!cli.command) {
+    if (code != CLI_OK) {
+        cli.command = &none;
+    } else if (!cli.command) {
         cli.command = &none;
         code = other_word(&cli, count, arguments);
     } else {

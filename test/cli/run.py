@@ -147,6 +147,13 @@ def a_mistake_names_what_was_meant():
                         (["events", "--what", "evcit"], "'evict'"), (["region", "--share", "raed"], "'read'")):
         said = weft(*words, expect=2).stderr.decode()
         check(hint in said and "did you mean" in said, words, said)
+    nowhere = os.path.join(FOLDER, "nowhere.sock")
+    check(json.loads(weft("--json", "--socket", nowhere, "status", expect=3).stdout)["exit"] == 3)
+    check(weft("--json", "version").stdout == weft("version", "--json").stdout)
+    check(weft("--help", "put").stdout == weft("put", "--help").stdout)
+    for words in (["--jsno", "status"], ["--json"], ["--socket"], ["--socket", "status"]):
+        said = weft(*words, expect=2).stderr.decode()
+        check(said.startswith("weft: ") and said.count("\n") == 1, words, said)
     said = weft("top", "--interval", "abc", expect=2).stderr.decode()
     check("--interval 0.5" in said, said)
     for words in (["put"], ["get", "--key", "a", "extra"], ["put", "--key"], ["get", "--verify=yes"],
@@ -242,7 +249,8 @@ def manuals_are_clean():
     wrong = [line for line in said.splitlines()
              if "referenced manual not found" not in line and "mandoc.db" not in line]
     check(not wrong, "\n".join(wrong))
-    listed = re.findall(r"'([^' ]*\.[1-9])'", read(os.path.join(folder, "meson.build")).decode())
+    build = read(os.path.join(folder, "meson.build")).decode()
+    listed = re.findall(r"'([^' ]*\.[1-9])'", build.split("man_links")[0])
     there = sorted(name for name in os.listdir(folder) if re.search(r"\.[1-9]$", name))
     check(listed == there, "docs/man/meson.build installs", set(there) ^ set(listed), "not as they are")
     header = read(os.path.join(ROOT, "include", "weft", "weft.h")).decode()
@@ -251,6 +259,14 @@ def manuals_are_clean():
     for page in pages:
         named |= set(re.findall(r"^\.Nm (weft_[a-z_]+)", read(os.path.join(folder, page)).decode(), re.M))
     check(functions == named, "no page for", functions - named, "no function for", named - functions)
+    # man weft_get finds the page of its family.
+    linked = set(page[: -len(".3")] for page in there)
+    for page, words in re.findall(r"'(weft_[a-z_]+\.3)': \[(.*?)\]", build, re.S):
+        about = set(re.findall(r"^\.Nm (weft_[a-z_]+)", read(os.path.join(folder, page)).decode(), re.M))
+        links = set(re.findall(r"'(weft_[a-z_]+)'", words))
+        check(links <= about, page, "is not about", links - about)
+        linked |= links
+    check(functions <= linked, "man does not find", functions - linked)
     return None
 
 
