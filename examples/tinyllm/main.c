@@ -180,6 +180,43 @@ static bool take_option(enum option_number option, const char *name, struct opti
     }
 }
 
+/* How many letters at the beginning and the end two words have in common: what a slip of the
+ * finger leaves. */
+static size_t likeness(const char *a, const char *b)
+{
+    size_t a_length = strlen(a), b_length = strlen(b), start = 0, end = 0;
+    while (start < a_length && start < b_length && a[start] == b[start])
+        start++;
+    while (start + end < a_length && start + end < b_length &&
+           a[a_length - 1 - end] == b[b_length - 1 - end])
+        end++;
+    return start + end;
+}
+
+/* What getopt found wrong with `word`; `found` is ':' where a value is missing. */
+static void option_refuse(const char *word, int found)
+{
+    const char *name = word + strspn(word, "-"), *nearest = NULL;
+    char typed[64];
+    snprintf(typed, sizeof(typed), "%.*s", (int)strcspn(name, "="), name);
+    size_t best = strlen(typed) / 2; /* less in common is a guess, not a help */
+    for (const struct option *option = long_options; option->name; option++) {
+        if (strcmp(option->name, typed) == 0) {
+            fprintf(stderr, "tinyllm: --%s %s\n", typed,
+                    found == ':' ? "needs a value; tinyllm --help says which" : "takes no value");
+            return;
+        }
+        if (likeness(option->name, typed) > best) {
+            best = likeness(option->name, typed);
+            nearest = option->name;
+        }
+    }
+    if (nearest)
+        fprintf(stderr, "tinyllm: there is no option --%s; did you mean --%s?\n", typed, nearest);
+    else
+        fprintf(stderr, "tinyllm: there is no option %s; tinyllm --help lists them\n", word);
+}
+
 int main(int argc, char **argv)
 {
     struct options options = {
@@ -195,7 +232,7 @@ int main(int argc, char **argv)
         .seed = 1,
     };
     int option, index = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, &index)) != -1) {
+    while ((option = getopt_long(argc, argv, ":h", long_options, &index)) != -1) {
         if (option == OPTION_HELP || option == 'h') {
             fputs(help, stdout);
             return EXIT_DONE;
@@ -205,8 +242,11 @@ int main(int argc, char **argv)
                    WEFT_VERSION_PATCH, weft_version());
             return EXIT_DONE;
         }
-        if (option == '?' ||
-            !take_option((enum option_number)option, long_options[index].name, &options))
+        if (option == '?' || option == ':') {
+            option_refuse(argv[optind - 1], option);
+            return EXIT_USAGE;
+        }
+        if (!take_option((enum option_number)option, long_options[index].name, &options))
             return EXIT_USAGE;
     }
     if (options.forks > options.users)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/nearest.h"
 #include "base/size.h"
 #include "daemon/node.h"
 
@@ -62,6 +63,31 @@ static void config_help(void)
     free(text);
 }
 
+/* What getopt found wrong with `word`: `found` is '?' or, where a value is missing, ':'. */
+static void flag_refuse(const struct option *options, const char *word, int found)
+{
+    const char *name = word + strspn(word, "-");
+    char typed[WF_NEAREST_WORD_MAX + 1];
+    snprintf(typed, sizeof typed, "%.*s", (int)strcspn(name, "="), name);
+    struct wf_nearest nearest;
+    wf_nearest_init(&nearest, typed);
+    bool known = false;
+    for (const struct option *option = options; option->name; option++) {
+        known = known || strcmp(option->name, typed) == 0;
+        wf_nearest_offer(&nearest, option->name);
+    }
+    if (found == ':')
+        fprintf(stderr, "weftd: %s needs a value; see weftd --help\n", word);
+    else if (known)
+        fprintf(stderr, "weftd: --%s takes no value; leave out '%s'\n", typed,
+                name + strcspn(name, "="));
+    else if (nearest.best && strncmp(word, "--", 2) == 0)
+        fprintf(stderr, "weftd: there is no flag --%s; did you mean --%s?\n", typed, nearest.best);
+    else
+        fprintf(stderr, "weftd: there is no flag %s; see weftd --help\n", word);
+    exit(EXIT_USAGE);
+}
+
 static void arguments_read(int argc, char **argv, struct arguments *out)
 {
     enum { CHECK = 1000, HELP_CONFIG, JSON, VERSION };
@@ -73,7 +99,7 @@ static void arguments_read(int argc, char **argv, struct arguments *out)
         {"json", no_argument, NULL, JSON},          {"version", no_argument, NULL, VERSION},
         {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
     };
-    for (int flag; (flag = getopt_long(argc, argv, "c:s:p:o:h", options, NULL)) != -1;) {
+    for (int flag; (flag = getopt_long(argc, argv, ":c:s:p:o:h", options, NULL)) != -1;) {
         switch (flag) {
         case 'c': out->config_file = optarg; break;
         case 's': override_add(out, "socket", optarg); break;
@@ -86,7 +112,7 @@ static void arguments_read(int argc, char **argv, struct arguments *out)
         case HELP_CONFIG: config_help(); exit(EXIT_STARTED);
         case VERSION: printf("weftd %s\n", WF_VERSION); exit(EXIT_STARTED);
         case 'h': fputs(usage_text, stdout); exit(EXIT_STARTED);
-        default: fputs("weftd: see weftd --help\n", stderr); exit(EXIT_USAGE);
+        default: flag_refuse(options, argv[optind - 1], flag);
         }
     }
     if (optind < argc) {
