@@ -225,6 +225,7 @@ static int keys_of_tokens(struct cli *cli, struct weft_format *format, struct we
                                                         *out);
         if (status != WEFT_OK) {
             free(*out);
+            *out = NULL;
             code = wf_cli_fail_status(cli, status, "the tokens are refused");
         }
     }
