@@ -34,8 +34,11 @@ check "every file that it links to is there" test -z "$missing"
 
 # Manual pages by name.
 missing=
-for page in $(grep -o '`man [^`]*`' "$root/README.md" | tr -d '`' | sed 's/^man //; s/^3 //'); do
+sed -n 's/[^`]*`man \([^`]*\)`/\n\1\n/gp' "$root/README.md" | grep -E '^(3 )?weft' |
+    sed 's/^3 //' >"$work/pages"
+while read -r page; do
     ls "$root/docs/man/$page".[1-9] >/dev/null 2>&1 || missing="$missing $page"
-done
+done <"$work/pages"
+check "it names manual pages" test -s "$work/pages"
 check "every manual page that it names is there" test -z "$missing"
 plan

@@ -86,8 +86,9 @@ static int stop(void **state)
     pthread_join(owner, NULL);
     wf_server_stop(node);
     wf_node_destroy(node);
-    strncat(socket_path, ".lock", sizeof socket_path - strlen(socket_path) - 1);
-    unlink(socket_path);
+    char lock_path[sizeof socket_path + 8];
+    snprintf(lock_path, sizeof lock_path, "%s.lock", socket_path);
+    unlink(lock_path);
     return 0;
 }
 
