@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The README's example compiles as it stands there, and what the README points to is there.
+# shellcheck disable=SC2016 # backquotes are the README's, not the shell's
 set -u
 . "$(dirname "$0")/tap.sh"
 root=$1
@@ -27,9 +28,11 @@ refuse "a call that is not in the header is seen" compile "$work/broken.c"
 
 # Links into the tree.
 missing=
-for link in $(sed -n 's/[^(]*](\([^)#:]*\)[)#]/\n\1\n/gp' "$root/README.md" | grep '/'); do
+sed -n 's/[^(]*](\([^)#:]*\)[)#]/\n\1\n/gp' "$root/README.md" | grep '/' >"$work/links"
+while read -r link; do
     [ -e "$root/$link" ] || missing="$missing $link"
-done
+done <"$work/links"
+check "it links to files" test -s "$work/links"
 check "every file that it links to is there" test -z "$missing"
 
 # Manual pages by name.
