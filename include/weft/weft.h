@@ -17,6 +17,10 @@
  *   - When the node goes away, calls answer WEFT_E_NODE.  The next call tries to reach it again;
  *     handles stay good and are registered anew.  Pins taken before stay readable until they are
  *     given back; nothing from before is ever answered as a hit.
+ *   - Pointers must not be NULL unless it says that they may.  What gives something back (close,
+ *     release, unpin, abort) takes NULL, and what was given back already, as nothing to do.
+ *   - WEFT_E_NODE also means that a node did not answer within timeout_ms: nothing is known of it
+ *     then.  Its answer is not waited for any more, so what was reserved and not committed is lost.
  *   - libweft never prints, aborts or exits.  Every failure leaves one sentence in
  *     weft_last_error().
  *   - Sizes are bytes unless a name says otherwise; times are named with their unit; strings are
@@ -370,8 +374,9 @@ struct weft_fill {
 
 /* Room for the full blocks of tokens[from_token … token_count), where from_token is a multiple of
  * block_tokens (usually match.tokens) and `tokens` starts at the beginning of the chain.  WEFT_OK
- * also when some or all blocks exist or are full: look at the counts.  *out must go to weft_commit
- * or weft_abort. */
+ * even when some or all blocks exist or are full: look at the counts.  WEFT_E_PARENT: the block
+ * before from_token is not there any more (it was evicted after the match; a pin on it keeps it):
+ * match again.  On success *out must go to weft_commit or weft_abort. */
 WEFT_CHECKED WEFT_API enum weft_status weft_reserve(struct weft_session *s, const uint32_t *tokens,
                                                     size_t from_token, size_t token_count,
                                                     struct weft_fill *out);

@@ -98,11 +98,11 @@ enum weft_status weft_pin(struct weft_format *f, const struct weft_key *key, str
 
 void weft_unpin(struct weft_pin *pin)
 {
-    struct attachment *a = pin->attachment;
-    struct weft *w = pin->weft;
-    uint32_t entry = pin->entry;
+    struct attachment *a = pin ? pin->attachment : NULL;
     if (!a)
         return;
+    struct weft *w = pin->weft;
+    uint32_t entry = pin->entry;
     memset(pin, 0, sizeof *pin);
     if (wf_client_forked(w))
         return; /* it is the parent's */

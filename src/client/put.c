@@ -149,6 +149,8 @@ enum weft_status wf_client_reserve(struct weft_format *f, const struct weft_key 
     if (count == 0 || count > WEFT_BATCH_MAX)
         return wf_fail(WEFT_E_INVALID, "a reserve of %zu keys; give 1 to %d", count,
                        WEFT_BATCH_MAX);
+    if (flags & ~(uint32_t)WEFT_CHAINED)
+        return wf_fail(WEFT_E_INVALID, "reserve flags 0x%x; only WEFT_CHAINED is known", flags);
     struct attachment *a = wf_client_attach(w, &status);
     const struct binding *binding = a ? wf_format_bind(f, a, &status) : NULL;
     if (!binding)
@@ -270,6 +272,12 @@ enum weft_status wf_client_commit(struct weft_format *f, struct weft_slot *slots
     if (wf_client_forked(w))
         return wf_fail(WEFT_E_FORKED,
                        "this handle was made before fork(); the child calls weft_connect() itself");
+    for (size_t i = 0; i < count; i++)
+        if (slots[i].status == WEFT_OK && slots[i].epoch == 0)
+            return wf_fail(WEFT_E_INVALID,
+                           "slot %zu of %zu was not reserved, or was committed or "
+                           "given back already; reserve first",
+                           i, count);
     bool reserved = any_reserved(slots, count);
     pthread_mutex_lock(&w->lock);
     struct attachment *a = atomic_load_explicit(&w->current, memory_order_relaxed);

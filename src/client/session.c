@@ -253,6 +253,8 @@ enum weft_status weft_get(struct weft_session *s, const struct weft_match *m, en
 
 enum weft_status weft_wait_layer(const struct weft_pins *pins, uint32_t layer)
 {
+    if (!pins || !pins->session)
+        return wf_fail(WEFT_E_INVALID, "nothing is held here; weft_get first");
     uint32_t layers = pins->session->format->request.layers;
     if (layer >= layers)
         return wf_fail(WEFT_E_INVALID, "layer %u of a model with %u", layer, layers);
@@ -261,6 +263,8 @@ enum weft_status weft_wait_layer(const struct weft_pins *pins, uint32_t layer)
 
 void weft_pins_release(struct weft_pins *pins)
 {
+    if (!pins)
+        return;
     for (uint32_t i = 0; pins->pins && i < pins->blocks; i++)
         weft_unpin(&pins->pins[i]);
     free(pins->data);
@@ -335,6 +339,9 @@ enum weft_status weft_reserve(struct weft_session *s, const uint32_t *tokens, si
 
 enum weft_status weft_commit(struct weft_fill *fill)
 {
+    if (!fill || !fill->session)
+        return wf_fail(WEFT_E_INVALID, "this fill was not reserved, or was committed or aborted "
+                                       "already; reserve first");
     struct weft_session *s = fill->session;
     enum weft_status status = WEFT_OK;
     struct binding *binding = atomic_load_explicit(&s->binding, memory_order_acquire);
@@ -360,6 +367,8 @@ enum weft_status weft_commit(struct weft_fill *fill)
 
 void weft_abort(struct weft_fill *fill)
 {
+    if (!fill)
+        return;
     if (fill->session)
         weft_abort_slots(fill->session->format, fill->slots, fill->blocks);
     free(fill->slots);

@@ -21,6 +21,7 @@
 
 #include "core/identity.h"
 
+#include "base/text.h"
 #include <math.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
@@ -350,48 +351,6 @@ size_t weft_dtype_bytes(enum weft_dtype dtype)
     return 0;
 }
 
-/* Bytes of the UTF-8 sequence at `p` (RFC 3629: shortest form, no surrogates), or 0 when there is
- * none. */
-static size_t utf8_sequence(const uint8_t *p)
-{
-    if (p[0] < 0x80)
-        return 1;
-    size_t length = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-    uint32_t low = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;
-    uint32_t code = p[0] & (0x7fu >> length);
-    if (p[0] < 0xc2 || p[0] > 0xf4)
-        return 0;
-    for (size_t i = 1; i < length; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-        code = code << 6 | (p[i] & 0x3fu);
-    }
-    return code < low || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : length;
-}
-
-/* Names are shown to people and written into JSON, so they must be text that harms neither. */
-static enum weft_status check_text(const char *field, const char *text, size_t bytes_max)
-{
-    size_t length = strnlen(text, bytes_max + 1);
-    if (length > bytes_max)
-        return wf_fail(WEFT_E_INVALID, "the format's %s is longer than %zu bytes; shorten it",
-                       field, bytes_max);
-    for (size_t i = 0, step; i < length; i += step) {
-        uint8_t byte = (uint8_t)text[i];
-        step = utf8_sequence((const uint8_t *)text + i);
-        if (!step)
-            return wf_fail(WEFT_E_INVALID,
-                           "the format's %s is not UTF-8 at byte %zu (0x%02x); encode it as UTF-8",
-                           field, i, byte);
-        if (byte == 0x7f || (byte < 0x20 && byte != '\t' && byte != '\n'))
-            return wf_fail(
-                WEFT_E_INVALID,
-                "the format's %s has the control character 0x%02x at byte %zu; remove it", field,
-                byte, i);
-    }
-    return WEFT_OK;
-}
-
 static enum weft_status check_range(const char *field, uint32_t value, uint32_t most)
 {
     if (value >= 1 && value <= most)
@@ -422,7 +381,7 @@ enum weft_status wf_identity_spec_check(const struct weft_format_spec *spec)
         return wf_fail(
             WEFT_E_INVALID,
             "the format's model is empty; name it and its revision, like \"llama-3-8b@1f2e\"");
-    if ((status = check_text("model", spec->model, WF_MODEL_BYTES_MAX)) ||
+    if ((status = wf_text_check("the format's model", spec->model, WF_MODEL_BYTES_MAX, true)) ||
         (status = check_range("layers", spec->layers, 1024)) ||
         (status = check_range("kv_heads", spec->kv_heads, 4096)) ||
         (status = check_range("head_dim", spec->head_dim, 4096)) ||
@@ -443,7 +402,8 @@ enum weft_status wf_identity_spec_check(const struct weft_format_spec *spec)
             "the format's rope_theta is %g; give a positive number, or WEFT_ROPE_THETA_NONE",
             spec->rope_theta);
     if (spec->rope_scaling &&
-        (status = check_text("rope_scaling", spec->rope_scaling, WF_ROPE_SCALING_BYTES_MAX)))
+        (status = wf_text_check("the format's rope_scaling", spec->rope_scaling,
+                                WF_ROPE_SCALING_BYTES_MAX, true)))
         return status;
     if ((status = check_bytes("adapter", spec->adapter, spec->adapter_bytes,
                               WF_ADAPTER_BYTES_MAX)) ||

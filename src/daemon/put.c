@@ -71,6 +71,9 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
              to->bytes < sizeof *request + (uint64_t)count * sizeof request->keys[0])
         status = wf_fail(WEFT_E_INVALID, "a reserve of %u keys in %u bytes; give 1 to %u keys",
                          count, to->bytes, WEFT_BATCH_MAX);
+    else if (request->flags & ~(uint32_t)WEFT_CHAINED)
+        status = wf_fail(WEFT_E_INVALID, "reserve flags 0x%x; only WEFT_CHAINED is known",
+                         request->flags);
     else if (client->reserved.count + count > node->config.reserved_max)
         status = wf_fail(WEFT_E_LIMIT,
                          "%u blocks are reserved and %u more are asked for, of %u that a client "

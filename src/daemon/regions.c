@@ -13,6 +13,7 @@
 
 #include "base/hooks.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 
@@ -141,8 +142,9 @@ void wf_handle_region_create(struct wf_client *client, const struct wf_region_cr
     enum weft_status status = WEFT_OK;
     struct wf_region_entry *region = NULL;
     bool named = request->name[0] != 0;
-    if (!memchr(request->name, 0, sizeof request->name))
-        status = wf_fail(WEFT_E_INVALID, "a region's name has up to %d bytes", WF_NAME_BYTES - 1);
+    status = wf_text_check("a region's name", request->name, WF_NAME_BYTES - 1, false);
+    if (status != WEFT_OK)
+        ; /* said already */
     else if (request->share > WEFT_SHARE_COHERENT || request->latency > WEFT_LATENCY_HIGH)
         status = wf_fail(WEFT_E_INVALID, "region: share %u, latency %u: there are 0 to 2 of each",
                          request->share, request->latency);

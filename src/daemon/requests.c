@@ -160,7 +160,8 @@ static enum weft_status format_read(const struct wf_format_open *request,
     };
     enum weft_status status = wf_identity_spec_check(spec);
     if (status == WEFT_OK && wf_identity_block_bytes(spec) > UINT32_MAX)
-        status = wf_fail(WEFT_E_INVALID, "block_bytes %llu is above 4 GiB; lower block_tokens",
+        status = wf_fail(WEFT_E_INVALID,
+                         "block_bytes %llu is above 4 GiB; lower it, or block_tokens",
                          (unsigned long long)wf_identity_block_bytes(spec));
     return status;
 }

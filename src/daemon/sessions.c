@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "base/text.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -110,9 +111,11 @@ void wf_handle_session_open(struct wf_client *client, const struct wf_session_op
     else if (request->priority > 9)
         status = wf_fail(WEFT_E_INVALID, "priority %u; give 0 (background) to 9 (most urgent)",
                          request->priority);
-    else if (request->salt_bytes > sizeof request->salt || !memchr(request->name, 0, 65))
-        status = wf_fail(WEFT_E_INVALID,
-                         "a session's name has up to 64 bytes and its salt up to 256");
+    else if (request->salt_bytes > sizeof request->salt)
+        status = wf_fail(WEFT_E_INVALID, "a session's salt of %u bytes; give up to 256",
+                         request->salt_bytes);
+    else if (wf_text_check("a session's name", request->name, 64, false) != WEFT_OK)
+        status = WEFT_E_INVALID;
     else if (request->fork_of && !(origin = session_of(client, request->fork_of)))
         status = wf_fail(WEFT_E_NOT_FOUND, "session %llu to fork from is not this client's",
                          (unsigned long long)request->fork_of);

@@ -20,6 +20,9 @@ static enum weft_status address(const char *path, struct sockaddr_un *out)
 {
     memset(out, 0, sizeof *out);
     out->sun_family = AF_UNIX;
+    if (!*path)
+        return wf_fail(WEFT_E_INVALID, "the socket's path is empty; name one, like "
+                                       "/run/weft/weftd.sock");
     if (strlen(path) >= sizeof out->sun_path)
         return wf_fail(WEFT_E_INVALID,
                        "socket path '%s' is longer than %zu bytes; choose a shorter one", path,

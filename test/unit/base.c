@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "base/status.h"
+#include "base/text.h"
 
 static void sizes_are_read(void **state)
 {
@@ -105,9 +106,34 @@ static void levels_are_read(void **state)
     assert_int_equal(wf_log_level_get(), WF_LOG_OFF); /* a library is silent until told */
 }
 
+static void test_text(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"line\n",
+                                      "tab\t",
+                                      "\x1b[31m",
+                                      "\x7f",
+                                      "\xc2\x9b"
+                                      "31m",
+                                      "\xe2\x80\xae",
+                                      "\xe2\x81\xa6",
+                                      "\xff",
+                                      "\xe2\x82",
+                                      "\xc0\x80"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(wf_text_check("it", bad[i], 64, false), WEFT_E_INVALID);
+    assert_int_equal(wf_text_check("it", "", 64, false), WEFT_OK);
+    assert_int_equal(wf_text_check("it", "größe 大きさ 🙂", 64, false), WEFT_OK);
+    assert_int_equal(wf_text_check("it", "two\n\tlines", 64, true), WEFT_OK);
+    assert_int_equal(wf_text_check("it", "1234", 4, false), WEFT_OK);
+    assert_int_equal(wf_text_check("it", "12345", 4, false), WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "longer than 4"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_text),
         cmocka_unit_test(sizes_are_read),
         cmocka_unit_test(what_is_no_size_is_refused),
         cmocka_unit_test(sizes_are_written),
