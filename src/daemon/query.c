@@ -159,13 +159,6 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
     return page("blocks", rows, slot < store->arena.slots_used ? slot : 0);
 }
 
-/* A name as its owner gave it.  What is no UTF-8 cannot be shown, and must not hide its owner. */
-static json_t *name_of(const char *name)
-{
-    json_t *text = json_string(name);
-    return text ? text : json_string("(not UTF-8)");
-}
-
 static char *list_sessions(const struct wf_node *node, const struct wf_domain *domain,
                            uint64_t cursor)
 {
@@ -186,7 +179,7 @@ static char *list_sessions(const struct wf_node *node, const struct wf_domain *d
                                                    memory_order_relaxed);
         if (!row_add(rows, &room,
                      json_pack("{s:I, s:o, s:s, s:I, s:s, s:I, s:I, s:b, s:f, s:I}", "session",
-                               (json_int_t)s->id, "name", name_of(s->name), "state",
+                               (json_int_t)s->id, "name", json_string(s->name), "state",
                                wf_session_state_name(s->state), "priority", (json_int_t)s->priority,
                                "tip", tip, "blocks",
                                slot == WF_SLOT_NONE ? (json_int_t)0
@@ -213,7 +206,7 @@ static char *list_regions(const struct wf_node *node, const struct wf_domain *do
             continue;
         if (!row_add(rows, &room,
                      json_pack("{s:I, s:o, s:I, s:s, s:s, s:I}", "region", (json_int_t)r->id,
-                               "name", name_of(r->name), "bytes", (json_int_t)r->bytes, "share",
+                               "name", json_string(r->name), "bytes", (json_int_t)r->bytes, "share",
                                shares[r->share], "latency", latencies[r->latency], "holders",
                                (json_int_t)r->holders)))
             break;

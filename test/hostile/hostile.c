@@ -303,22 +303,13 @@ static void test_strings(void **state)
     memset(session.name, 0, sizeof session.name);
     session.salt_bytes = 257;
     assert_int_equal(raw_ask(&raw, &session, WF_OP_SESSION_OPEN, sizeof session), WEFT_E_INVALID);
-    /* Names that are no text at all: taken as bytes, and listed without harm. */
+    /* Names that are no text at all. */
     memset(session.name, 0xff, 64);
     session.salt_bytes = 0;
-    assert_int_equal(raw_ask(&raw, &session, WF_OP_SESSION_OPEN, sizeof session), WEFT_OK);
-    memset(&query, 0, sizeof query);
-    snprintf(query.what, sizeof query.what, "sessions");
-    assert_int_equal(raw_ask(&raw, &query, WF_OP_QUERY, sizeof query), WEFT_OK);
-    raw.answer.bytes[raw.answer_bytes] = '\0';
-    assert_non_null(strstr(raw.answer.text.text, "\"session\"")); /* nobody hides behind one */
+    assert_int_equal(raw_ask(&raw, &session, WF_OP_SESSION_OPEN, sizeof session), WEFT_E_INVALID);
     memset(create.name, 0xff, sizeof create.name - 1);
     create.name[sizeof create.name - 1] = '\0';
-    assert_int_equal(raw_ask(&raw, &create, WF_OP_REGION_CREATE, sizeof create), WEFT_OK);
-    snprintf(query.what, sizeof query.what, "regions");
-    assert_int_equal(raw_ask(&raw, &query, WF_OP_QUERY, sizeof query), WEFT_OK);
-    raw.answer.bytes[raw.answer_bytes] = '\0';
-    assert_non_null(strstr(raw.answer.text.text, "\"region\""));
+    assert_int_equal(raw_ask(&raw, &create, WF_OP_REGION_CREATE, sizeof create), WEFT_E_INVALID);
     raw_close(&raw);
 }
 
@@ -387,7 +378,7 @@ static void test_lists_fit_a_message(void **state)
         model[sizeof model - 1] = '\0';
         formats += raw_format(&raw, model, BLOCK_BYTES) != UINT32_MAX;
         struct wf_session_open session = {.format = 0, .priority = 5};
-        memset(session.name, 1, 64);
+        memset(session.name, '"', 64);
         sessions += raw_ask(&raw, &session, WF_OP_SESSION_OPEN, sizeof session) == WEFT_OK;
     }
     assert_int_equal(formats, 130);
