@@ -16,6 +16,12 @@
  * crash at any later instruction, once the flush is reaped as WEFT_OK.  What was not flushed is
  * found again whole, or not at all.
  *   - A full tier says WEFT_FULL, and keeps what it has.
+ *   - A key is written once: a write of one that is there is WEFT_EXISTS and changes nothing.  Of
+ * two writes of one key in flight at once, one at most is WEFT_OK.
+ *   - A removed block is not found from then on, and reads of it under way give its bytes or
+ * WEFT_MISS.  A removal is not durable: the block may be found again when the tier is opened anew.
+ *   - A request that is wrongly put is refused by submit as WEFT_E_INVALID, with a sentence.  Every
+ * other result may come from submit or from reap, but from one of them only.
  *   - A cancelled request is reaped exactly once like any other, as WEFT_E_TIMEOUT, or with its
  * result when it was too late to cancel.
  *
