@@ -16,12 +16,21 @@
 enum closing_step { CLOSE_WRITES = 0, CLOSE_SYNC, CLOSE_FOOTER };
 enum flush_step { FLUSH_IDLE = 0, FLUSH_WRITES, FLUSH_MAPS, FLUSH_SYNC };
 
+/* Over the head, and with that as seed over the rest: the head is looked at apart from a structure
+ * that may not be written to. */
+static uint64_t checksum_of(const struct wf_nvme_head *head, const void *structure)
+{
+    uint64_t seed = XXH3_64bits_withSeed(head, sizeof *head, head->volume);
+    return XXH3_64bits_withSeed((const uint8_t *)structure + sizeof *head,
+                                head->bytes - sizeof *head, seed);
+}
+
 void wf_nvme_seal(void *structure, uint64_t magic, uint32_t bytes, uint64_t volume)
 {
     struct wf_nvme_head *head = structure;
     *head = (struct wf_nvme_head){
         .magic = magic, .version = WF_NVME_VERSION, .bytes = bytes, .volume = volume};
-    head->checksum = XXH3_64bits_withSeed(structure, bytes, volume);
+    head->checksum = checksum_of(head, structure);
 }
 
 int wf_nvme_sealed(const void *structure, uint64_t magic, uint64_t room, uint64_t volume)
@@ -31,15 +40,9 @@ int wf_nvme_sealed(const void *structure, uint64_t magic, uint64_t room, uint64_
     if (head.magic != magic || head.version != WF_NVME_VERSION || head.volume != volume ||
         head.bytes < sizeof head || head.bytes > room)
         return 0;
-    uint64_t given = head.checksum, made;
+    uint64_t given = head.checksum;
     head.checksum = 0;
-    XXH3_state_t state;
-    XXH3_64bits_reset_withSeed(&state, volume);
-    XXH3_64bits_update(&state, &head, sizeof head);
-    XXH3_64bits_update(&state, (const uint8_t *)structure + sizeof head,
-                       head.bytes - sizeof head);
-    made = XXH3_64bits_digest(&state);
-    return made == given;
+    return checksum_of(&head, structure) == given;
 }
 
 void wf_nvme_queue_init(struct wf_nvme_queue *queue)
