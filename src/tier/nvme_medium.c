@@ -27,6 +27,7 @@
 
 #define BUFFER_PIECE ((uint64_t)1 << 30) /* what one registered buffer may have, at most */
 #define BUFFERS_MAX 1024u
+#define LOCK_TRIES 100
 
 void *wf_nvme_pages(uint64_t bytes, const char *what)
 {
@@ -85,9 +86,15 @@ enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_opt
     t->fd_buffered = open(t->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (t->fd_buffered < 0)
         return system_failed("cannot be opened", t->path);
-    if (flock(t->fd_buffered, LOCK_EX | LOCK_NB) != 0)
+    /* A process that was killed may hold it for the moment that its ring takes to end. */
+    for (int tries = 0; flock(t->fd_buffered, LOCK_EX | LOCK_NB) != 0; tries++) {
+        if (tries < LOCK_TRIES) {
+            usleep(10000);
+            continue;
+        }
         return wf_fail(WEFT_E_SYSTEM, "tier %s: in use by another process; end that, or give "
                                       "another path", t->path);
+    }
     (void)posix_fadvise(t->fd_buffered, 0, 0, POSIX_FADV_RANDOM);
     t->fd = open_direct(t->path);
     if (t->fd < 0) {
@@ -180,8 +187,11 @@ void wf_nvme_medium_close(struct wf_nvme *t)
         close(t->event);
     if (t->fd >= 0 && t->fd != t->fd_buffered)
         close(t->fd);
-    if (t->fd_buffered >= 0)
+    if (t->fd_buffered >= 0) {
+        /* The ring lets go of its files later than this returns. */
+        (void)flock(t->fd_buffered, LOCK_UN);
         close(t->fd_buffered);
+    }
     free(t->path);
 }
 

@@ -76,8 +76,9 @@ static enum weft_status read_super(struct wf_nvme *t, uint64_t bytes, uint64_t c
     struct wf_nvme_super super[2];
     uint64_t wanted = capacity ? capacity : bytes;
     memset(pages, 0, 2 * WF_NVME_PAGE);
-    if (bytes >= 2 * WF_NVME_PAGE && wf_nvme_pread(t, pages, 2 * WF_NVME_PAGE, 0) != WEFT_OK)
-        return WEFT_E_SYSTEM;
+    if (pread(t->fd_buffered, pages, 2 * WF_NVME_PAGE, 0) < 0)
+        return wf_fail(WEFT_E_SYSTEM, "tier %s: cannot be read: %s; look at the device", t->path,
+                       strerror(errno));
     bool first = super_valid(pages, &super[0]);
     bool second = super_valid(pages + WF_NVME_PAGE, &super[1]);
     *out_new = false;
@@ -412,9 +413,13 @@ enum weft_status wf_nvme_recover(struct wf_nvme *t, uint64_t bytes, uint64_t cap
     else if (status == WEFT_OK)
         status = recover_all(t);
     t->epoch++;
-    t->next_sequence = t->epoch << WF_NVME_EPOCH_SHIFT;
     if (status == WEFT_OK)
         status = write_super(t, &super, pages);
+    if (status == WEFT_OK && fresh) { /* the other copy too */
+        t->epoch++;
+        status = write_super(t, &super, pages);
+    }
+    t->next_sequence = t->epoch << WF_NVME_EPOCH_SHIFT;
     munmap(pages, 2 * WF_NVME_PAGE);
     return status;
 }
