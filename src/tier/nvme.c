@@ -203,7 +203,7 @@ static void signal_done(const struct wf_nvme *t)
         (void)eventfd_write(t->event, 1);
 }
 
-/* -------------------------------------------------------------------------------- open and close */
+/* ------------------------------------------------------------------------------- open and close */
 
 static void unmap(void *memory, uint64_t bytes)
 {

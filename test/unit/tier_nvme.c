@@ -12,8 +12,10 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "../support/medium.h"
 #include "../support/random.h"
@@ -182,6 +184,52 @@ static void flushed_survives_a_crash(void **state)
             assert_int_equal(get(w, n), n % 3 == 1 ? WEFT_MISS : WEFT_OK);
         for (uint64_t n = 151; n <= 170; n++)
             assert_true(get(w, n) != WEFT_E_CORRUPT);
+        assert_int_equal(stats(w).corrupt, 0);
+        close_it(w);
+    }
+}
+
+/* In a child: blocks through a tier that is always reclaiming; after each flush it says up to which
+ * block all of the last KEPT are durable. */
+#define KEPT 60u
+static void write_until_killed(struct world *w, int tell)
+{
+    open_at(w, w->path, CAPACITY);
+    for (uint64_t n = 1;; n++) {
+        if (put(w, n) != WEFT_OK)
+            _exit(1);
+        if (n > 2 * KEPT && ops->remove(w->tier, block_of(n - 2 * KEPT).key) != WEFT_OK)
+            _exit(2);
+        if (n % 10 == 0 && (flush(w) != WEFT_OK || write(tell, &n, sizeof n) != sizeof n))
+            _exit(3);
+    }
+}
+
+static void a_killed_process_loses_nothing_flushed(void **state)
+{
+    struct world *w = *state;
+    if (!w->path[0])
+        skip();
+    for (int turn = 0; turn < 5; turn++) {
+        int pipes[2], status;
+        assert_int_equal(truncate(w->path, 0), 0);
+        assert_int_equal(pipe(pipes), 0);
+        pid_t child = fork();
+        if (child == 0)
+            write_until_killed(w, pipes[1]);
+        close(pipes[1]);
+        usleep(100000 + random_below(&w->random, 200000));
+        kill(child, SIGKILL);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status));
+        uint64_t n, durable = 0;
+        while (read(pipes[0], &n, sizeof n) == sizeof n)
+            durable = n;
+        close(pipes[0]);
+        open_at(w, w->path, CAPACITY);
+        /* Those older than 2 * KEPT may be gone, and ten more were perhaps begun. */
+        for (n = durable > KEPT ? durable - KEPT : 1; n <= durable; n++)
+            assert_int_equal(get(w, n), WEFT_OK);
         assert_int_equal(stats(w).corrupt, 0);
         close_it(w);
     }
@@ -405,6 +453,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(flushed_survives_a_crash, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_killed_process_loses_nothing_flushed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_clean_end_loses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(torn_tails_are_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(a_flipped_bit_never_gives_wrong_bytes, setup, teardown),
