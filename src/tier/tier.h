@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A place for blocks below the pool: the interface that every tier has behind it.
+ *
+ * A tier holds immutable blocks by key.  It is driven by requests that are submitted and reaped
+ * later, in any order; nothing here waits but reap, and that only as long as it is told.  One
+ * thread drives a tier; what threads or rings a backend has inside is its own affair.
+ *
+ * What a tier promises, and the conformance suite (test/conformance/tier.c) breaks on purpose:
+ *
+ *   - A read gives the bytes that were written under that key, or an error.  Every part of a block
+ * has a checksum that is verified on each read before the request is WEFT_OK; what does not match
+ * is WEFT_E_CORRUPT, the block is gone from then on, and it is counted.
+ *   - A block is found when its write is reaped as WEFT_OK, and not before.
+ *   - What was found before a flush was submitted, and not removed since, is found again after a
+ * crash at any later instruction, once the flush is reaped as WEFT_OK.  What was not flushed is
+ * found again whole, or not at all.
+ *   - A full tier says WEFT_FULL, and keeps what it has.
+ *   - A key is written once: a write of one that is there is WEFT_EXISTS and changes nothing.  Of
+ * two writes of one key in flight at once, one at most is WEFT_OK.
+ *   - A removed block is not found from then on, and reads of it under way give its bytes or
+ * WEFT_MISS.  A removal is not durable: the block may be found again when the tier is opened anew.
+ *   - A request that is wrongly put is refused by submit as WEFT_E_INVALID, with a sentence.  Every
+ * other result may come from submit or from reap, but from one of them only.
+ *   - A cancelled request is reaped exactly once like any other, as WEFT_E_TIMEOUT, or with its
+ * result when it was too late to cancel.
+ *
+ * A block is divided into parts of `part_bytes` (the last may be shorter), each with a checksum of
+ * its own, so that one layer can be read, verified and used while the next is under way.
+ */
+#ifndef WF_TIER_TIER_H
+#define WF_TIER_TIER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#define WF_TIER_PARTS_MAX 1024
+#define WF_TIER_ALIGN 4096u /* data of a request lies at a multiple of this */
+
+/* What is known of a block besides its bytes; kept with it, and given back by find and each. */
+struct wf_tier_block {
+    uint8_t key[32];
+    uint8_t parent[32]; /* zeros: first in its chain */
+    uint8_t format[32]; /* digest of its layout */
+    uint32_t depth;
+    uint32_t part_bytes; /* 1 … 2^30; ≥ bytes / WF_TIER_PARTS_MAX */
+    uint64_t bytes;      /* payload */
+};
+
+enum wf_tier_op {
+    WF_TIER_WRITE = 1,
+    WF_TIER_READ = 2,
+    WF_TIER_FLUSH = 3, /* what is found now is durable when this is reaped */
+};
+
+struct wf_tier_request {
+    /* The caller's, unchanged until the request is reaped: */
+    enum wf_tier_op op;
+    struct wf_tier_block block;      /* WRITE: all of it.  READ: the key */
+    void *data;                      /* WRITE: `block.bytes` to write.  READ: room for the parts */
+    uint32_t first_part, part_count; /* READ: which parts; part_count 0: all */
+    void *user;
+    /* The tier's: */
+    enum weft_status
+        status;     /* when reaped: WEFT_OK, WEFT_MISS (READ), WEFT_FULL (WRITE), WEFT_E_… */
+    uint64_t bytes; /* when reaped: payload bytes moved */
+    struct wf_tier_request *next;
+    uint64_t private[4];
+};
+
+struct wf_tier_stats {
+    uint64_t capacity_bytes, used_bytes, blocks;
+    uint64_t reads, read_bytes, writes, write_bytes;
+    uint64_t device_write_bytes; /* with headers and what was moved: ÷ write_bytes is the
+                                    amplification */
+    uint64_t corrupt, errors, moved_bytes;
+    uint32_t queue_depth, in_flight;
+    bool failed; /* the medium is gone: every request fails until it is opened again */
+};
+
+struct wf_tier_options {
+    const char *path;        /* file, directory or device; what it means is the backend's */
+    uint64_t capacity_bytes; /* 0: what the medium has */
+    uint32_t queue_depth;    /* requests in flight, 1 … 1024 */
+    uint64_t seed;           /* sim */
+    /* Memory that request data will lie in, to be registered with the device; may be NULL. */
+    void *buffers;
+    size_t buffers_bytes;
+};
+
+struct wf_tier;
+
+struct wf_tier_ops {
+    const char *name;
+
+    /* Find what the medium has and take it up.  WEFT_E_INVALID names the option, WEFT_E_SYSTEM the
+     * medium. */
+    enum weft_status (*open)(const struct wf_tier_options *options, struct wf_tier **out);
+    /* Requests still in flight are waited for and dropped.  What is not flushed may be lost. */
+    void (*close)(struct wf_tier *tier);
+
+    /* WEFT_OK: it will be reaped.  WEFT_PENDING: the queue is full, reap first.  Anything else:
+     * refused, and it will not be reaped. */
+    enum weft_status (*submit)(struct wf_tier *tier, struct wf_tier_request *request);
+    /* Up to `max` finished requests.  Waits up to timeout_ms for the first (0: not at all). */
+    uint32_t (*reap)(struct wf_tier *tier, struct wf_tier_request **out, uint32_t max,
+                     uint32_t timeout_ms);
+    void (*cancel)(struct wf_tier *tier, struct wf_tier_request *request);
+    /* Readable when something can be reaped; -1: the backend has none, poll. */
+    int (*event)(const struct wf_tier *tier);
+
+    bool (*find)(const struct wf_tier *tier, const uint8_t key[32], struct wf_tier_block *out);
+    /* WEFT_MISS when it is not there.  Reads of it under way fail or finish. */
+    enum weft_status (*remove)(struct wf_tier *tier, const uint8_t key[32]);
+    /* Every block, parents before their children where both are there. */
+    void (*each)(const struct wf_tier *tier,
+                 void (*found)(void *context, const struct wf_tier_block *block), void *context);
+    void (*stats)(const struct wf_tier *tier, struct wf_tier_stats *out);
+};
+
+extern const struct wf_tier_ops
+    wf_tier_sim; /* memory with a seed: late, torn, rotten, full, gone */
+extern const struct wf_tier_ops
+    wf_tier_nvme; /* a file or block device, io_uring, O_DIRECT, log-structured */
+
+#endif
