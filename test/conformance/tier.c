@@ -4,6 +4,10 @@
  */
 #include "tier_world.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "../support/medium.h"
 #include "tier/sim.h"
 
 static void test_what_is_written_is_read(void **state)
@@ -669,8 +673,32 @@ static void sim_rot(struct wf_tier *tier, const char *path, const struct wf_tier
     assert_true(wf_tier_sim_flip(tier, block->key, 17));
 }
 
+static void nvme_prepare(char *path, size_t path_bytes)
+{
+    if (!medium_has_ring()) {
+        print_message("# io_uring is missing\n");
+        skip();
+    }
+    assert_true(medium_name(path, path_bytes));
+}
+
+static void nvme_dispose(const char *path)
+{
+    assert_int_equal(unlink(path), 0);
+}
+
+static void nvme_rot(struct wf_tier *tier, const char *path, const struct wf_tier_block *block)
+{
+    (void)tier;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_true(medium_flip(fd, block->key, 17) > 0);
+    close(fd);
+}
+
 static const struct backend backends[] = {
     {&wf_tier_sim, 32 << 20, sim_prepare, sim_dispose, wf_tier_sim_crash, sim_rot},
+    {&wf_tier_nvme, 32 << 20, nvme_prepare, nvme_dispose, NULL, nvme_rot},
 };
 
 #define TEST(name)                                     \

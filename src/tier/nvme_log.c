@@ -1,0 +1,594 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Where records go in the log of the NVMe tier; closing segments, removal, flush.
+ */
+#include "tier/nvme_log.h"
+
+#include <errno.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/hooks.h"
+#include "base/log.h"
+
+#define MAPS_AT_A_TIME 16u
+
+enum closing_step { CLOSE_WRITES = 0, CLOSE_SYNC, CLOSE_FOOTER };
+enum flush_step { FLUSH_IDLE = 0, FLUSH_WRITES, FLUSH_MAPS, FLUSH_SYNC };
+
+/* Over the head, and with that as seed over the rest: the head is looked at apart from a structure
+ * that may not be written to. */
+static uint64_t checksum_of(const struct wf_nvme_head *head, const void *structure)
+{
+    uint64_t seed = XXH3_64bits_withSeed(head, sizeof *head, head->volume);
+    return XXH3_64bits_withSeed((const uint8_t *)structure + sizeof *head,
+                                head->bytes - sizeof *head, seed);
+}
+
+void wf_nvme_seal(void *structure, uint64_t magic, uint32_t bytes, uint64_t volume)
+{
+    struct wf_nvme_head *head = structure;
+    *head = (struct wf_nvme_head){
+        .magic = magic, .version = WF_NVME_VERSION, .bytes = bytes, .volume = volume};
+    head->checksum = checksum_of(head, structure);
+}
+
+int wf_nvme_sealed(const void *structure, uint64_t magic, uint64_t room, uint64_t volume)
+{
+    struct wf_nvme_head head;
+    memcpy(&head, structure, sizeof head);
+    if (head.magic != magic || head.version != WF_NVME_VERSION || head.volume != volume ||
+        head.bytes < sizeof head || head.bytes > room)
+        return 0;
+    uint64_t given = head.checksum;
+    head.checksum = 0;
+    return checksum_of(&head, structure) == given;
+}
+
+void wf_nvme_queue_init(struct wf_nvme_queue *queue)
+{
+    queue->first = NULL;
+    queue->last = &queue->first;
+}
+
+void wf_nvme_queue_add(struct wf_nvme_queue *queue, struct wf_tier_request *request)
+{
+    request->next = NULL;
+    *queue->last = request;
+    queue->last = &request->next;
+}
+
+struct wf_tier_request *wf_nvme_queue_take(struct wf_nvme_queue *queue)
+{
+    struct wf_tier_request *request = queue->first;
+    if (!request)
+        return NULL;
+    queue->first = request->next;
+    if (!queue->first)
+        queue->last = &queue->first;
+    return request;
+}
+
+bool wf_nvme_queue_remove(struct wf_nvme_queue *queue, struct wf_tier_request *request)
+{
+    for (struct wf_tier_request **link = &queue->first; *link; link = &(*link)->next) {
+        if (*link != request)
+            continue;
+        *link = request->next;
+        if (!*link)
+            queue->last = link;
+        return true;
+    }
+    return false;
+}
+
+void wf_nvme_finish(struct wf_nvme *t, struct wf_tier_request *request, enum weft_status status)
+{
+    request->status = status;
+    request->private[0] = 0;
+    if (status == WEFT_OK && request->op == WF_TIER_WRITE) {
+        t->stats.writes++;
+        t->stats.write_bytes += request->bytes;
+    } else if (status == WEFT_OK && request->op == WF_TIER_READ) {
+        t->stats.reads++;
+        t->stats.read_bytes += request->bytes;
+    } else {
+        request->bytes = 0;
+    }
+    wf_nvme_queue_add(&t->done, request);
+}
+
+/* After a sync that failed nobody knows what is on the medium, so nothing more is promised. */
+void wf_nvme_fail(struct wf_nvme *t, int error, const char *what)
+{
+    t->stats.errors++;
+    if (!t->failed)
+        wf_error("nvme", "%s: %s: %s; the tier is out of use until it is opened again", t->path,
+                 what, strerror(error));
+    t->failed = true;
+}
+
+void wf_nvme_sum(const struct wf_tier_block *block, const uint8_t *data, uint64_t *sums)
+{
+    uint32_t parts = wf_tier_parts(block);
+    for (uint32_t i = 0; i < parts; i++)
+        sums[i] = XXH3_64bits(data + (uint64_t)i * block->part_bytes, wf_tier_part_bytes(block, i));
+}
+
+void wf_nvme_sums_keep(struct wf_nvme *t, uint64_t sequence, const uint64_t *sums, uint32_t parts)
+{
+    if (parts > WF_NVME_SUMS_LINE)
+        return;
+    struct wf_nvme_sums *line = &t->sums[sequence % t->sums_count];
+    line->sequence = sequence;
+    memcpy(line->sums, sums, parts * sizeof *sums);
+}
+
+uint64_t wf_nvme_sync_ticket(struct wf_nvme *t)
+{
+    t->sync_wanted = t->sync_started + 1;
+    return t->sync_wanted;
+}
+
+/* --------------------------------------------------------------------------------------- place */
+
+static bool activate(struct wf_nvme *t)
+{
+    uint32_t w = 0;
+    while (w < WF_NVME_OPEN_MAX && t->writer[w].segment != WF_NVME_NONE)
+        w++;
+    if (w == WF_NVME_OPEN_MAX)
+        return false;
+    struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_HEADER);
+    if (!io)
+        return false;
+    uint32_t segment = t->free_hint;
+    while (t->segment[segment].state != WF_NVME_SEGMENT_FREE || t->segment[segment].readers)
+        segment = (segment + 1) % t->segments;
+    t->free_hint = (segment + 1) % t->segments;
+    t->free_count--;
+    struct wf_nvme_seg *s = &t->segment[segment];
+    *s = (struct wf_nvme_seg){.generation = t->next_sequence++,
+                              .dead_serial = s->dead_serial,
+                              .state = WF_NVME_SEGMENT_OPEN};
+    memset(t->dead + (uint64_t)segment * t->dead_words, 0, t->dead_words * 8);
+    uint8_t *footer = t->writer[w].footer;
+    t->writer[w] = (struct wf_nvme_writer){
+        .segment = segment, .used = WF_NVME_RECORDS_AT, .writes = 1, .footer = footer};
+    t->active = w;
+
+    struct wf_nvme_segment header = {
+        .number = segment, .generation = s->generation, .use = WF_NVME_USED};
+    wf_nvme_seal(&header, WF_NVME_SEGMENT_MAGIC, sizeof header, t->volume);
+    memset(io->header, 0, WF_NVME_PAGE);
+    memcpy(io->header, &header, sizeof header);
+    io->write = true;
+    io->writer = w;
+    io->order = t->next_order++;
+    io->offset = wf_nvme_segment_at(t, segment);
+    io->vector[0] = (struct iovec){io->header, WF_NVME_PAGE};
+    io->vectors = 1;
+    wf_nvme_io_start(t, io);
+    return true;
+}
+
+void wf_nvme_close_active(struct wf_nvme *t)
+{
+    if (t->active == WF_NVME_NONE)
+        return;
+    t->segment[t->writer[t->active].segment].state = WF_NVME_SEGMENT_CLOSING;
+    t->active = WF_NVME_NONE;
+}
+
+static bool fits(const struct wf_nvme *t, uint64_t bytes)
+{
+    if (t->active == WF_NVME_NONE)
+        return false;
+    const struct wf_nvme_writer *w = &t->writer[t->active];
+    return !w->hole && w->used + bytes + wf_nvme_footer_bytes(w->count + 1) <= t->segment_bytes;
+}
+
+/* The last free segment is the reserve that moves go to, and while they do, it is theirs alone: a
+ * victim's records always fit into one empty segment. */
+bool wf_nvme_place(struct wf_nvme *t, uint64_t bytes, bool moving, uint32_t *out_writer)
+{
+    bool moves = t->reclaim.step == WF_NVME_READING || t->reclaim.step == WF_NVME_WRITING;
+    if (!moving && moves && t->free_count == 0)
+        return false;
+    if (!fits(t, bytes)) {
+        if (t->free_count <= (moving ? 0u : 1u))
+            return false;
+        uint32_t before = t->active;
+        wf_nvme_close_active(t);
+        if (!activate(t)) {
+            t->active = before;
+            if (before != WF_NVME_NONE)
+                t->segment[t->writer[before].segment].state = WF_NVME_SEGMENT_OPEN;
+            return false;
+        }
+    }
+    *out_writer = t->active;
+    return true;
+}
+
+uint32_t wf_nvme_append(struct wf_nvme *t, uint32_t writer, const struct wf_tier_block *block,
+                        uint64_t sequence, uint64_t bytes, uint32_t *out_entry)
+{
+    struct wf_nvme_writer *w = &t->writer[writer];
+    struct wf_nvme_entry entry = {.sequence = sequence,
+                                  .bytes = block->bytes,
+                                  .depth = block->depth,
+                                  .part_bytes = block->part_bytes,
+                                  .page = (uint32_t)(w->used / WF_NVME_PAGE)};
+    memcpy(entry.key, block->key, 32);
+    memcpy(entry.parent, block->parent, 32);
+    memcpy(entry.format, block->format, 32);
+    memcpy(w->footer + w->count * sizeof entry, &entry, sizeof entry);
+    *out_entry = w->count++;
+    w->used += bytes;
+    w->writes++;
+    return entry.page;
+}
+
+void wf_nvme_append_failed(struct wf_nvme *t, uint32_t writer, uint32_t entry)
+{
+    struct wf_nvme_writer *w = &t->writer[writer];
+    struct wf_nvme_entry *entries = (struct wf_nvme_entry *)(void *)w->footer;
+    entries[entry].bytes = 0;
+    w->hole = true;
+    if (t->active == writer)
+        wf_nvme_close_active(t);
+}
+
+uint64_t wf_nvme_footer_make(const struct wf_nvme *t, uint8_t *buffer, uint32_t segment,
+                             uint32_t count, uint64_t *out_bytes)
+{
+    struct wf_nvme_entry *entries = (struct wf_nvme_entry *)(void *)buffer;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (entries[i].bytes)
+            entries[kept++] = entries[i];
+    uint64_t bytes = wf_nvme_footer_bytes(kept), used = kept * sizeof *entries;
+    memset(buffer + used, 0, bytes - used);
+    struct wf_nvme_footer footer = {
+        .number = segment,
+        .generation = t->segment[segment].generation,
+        .count = kept,
+        .entries_checksum = XXH3_64bits_withSeed(buffer, used, t->volume),
+    };
+    wf_nvme_seal(&footer, WF_NVME_FOOTER_MAGIC, sizeof footer, t->volume);
+    memcpy(buffer + bytes - WF_NVME_PAGE, &footer, sizeof footer);
+    *out_bytes = bytes;
+    return wf_nvme_segment_at(t, segment) + t->segment_bytes - bytes;
+}
+
+/* -------------------------------------------------------------------------------------- remove */
+
+void wf_nvme_kill(struct wf_nvme *t, uint32_t segment, uint32_t page)
+{
+    uint64_t *map = t->dead + (uint64_t)segment * t->dead_words;
+    uint32_t bit = page / (WF_NVME_RECORD_MIN / WF_NVME_PAGE);
+    map[bit / 64] |= 1ull << bit % 64;
+    if (!t->segment[segment].dirty) {
+        t->segment[segment].dirty = true;
+        t->dirty_count++;
+    }
+}
+
+void wf_nvme_forget(struct wf_nvme *t, uint32_t item)
+{
+    const struct wf_nvme_item *i = &t->index.items[item];
+    struct wf_tier_block block;
+    wf_nvme_index_block(&t->index, item, &block);
+    wf_nvme_kill(t, i->segment, i->page);
+    t->segment[i->segment].live_bytes -= wf_nvme_record_bytes(&block);
+    t->stats.used_bytes -= wf_nvme_record_bytes(&block);
+    const struct wf_nvme_reclaim *r = &t->reclaim;
+    for (uint32_t m = 0; r->step != WF_NVME_IDLE && m < r->moved_count; m++)
+        if (r->moved[m].sequence == i->sequence)
+            wf_nvme_kill(t, r->victim, r->moved[m].page);
+    wf_nvme_index_remove(&t->index, item);
+}
+
+/* --------------------------------------------------------------------------------------- write */
+
+static void write_header(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t segment,
+                         const uint8_t *data)
+{
+    const struct wf_tier_block *block = &io->block;
+    struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
+    uint32_t parts = wf_tier_parts(block);
+    memset(io->header, 0, io->header_bytes);
+    record->generation = t->segment[segment].generation;
+    record->offset = wf_nvme_segment_at(t, segment) + (uint64_t)io->page * WF_NVME_PAGE;
+    record->sequence = io->sequence;
+    record->bytes = block->bytes;
+    memcpy(record->key, block->key, 32);
+    memcpy(record->parent, block->parent, 32);
+    memcpy(record->format, block->format, 32);
+    record->depth = block->depth;
+    record->part_bytes = block->part_bytes;
+    wf_nvme_sum(block, data, record->sums);
+    wf_nvme_seal(record, WF_NVME_RECORD_MAGIC, (uint32_t)(sizeof *record + parts * 8ull),
+                 t->volume);
+    io->offset = record->offset;
+}
+
+/* WEFT_PENDING: no place now. */
+enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *request)
+{
+    uint64_t bytes = wf_nvme_record_bytes(&request->block);
+    uint32_t writer;
+    if (!wf_nvme_place(t, bytes, false, &writer))
+        return WEFT_PENDING;
+    struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_WRITE);
+    if (!io)
+        return WEFT_PENDING;
+    io->request = request;
+    io->block = request->block;
+    io->sequence = t->next_sequence++;
+    io->order = t->next_order++;
+    io->writer = writer;
+    io->segment = t->writer[writer].segment;
+    io->header_bytes = wf_nvme_header_bytes(wf_tier_parts(&io->block));
+    io->page = wf_nvme_append(t, writer, &io->block, io->sequence, bytes, &io->entry);
+    write_header(t, io, io->segment, request->data);
+    uint64_t whole = io->block.bytes / WF_NVME_PAGE * WF_NVME_PAGE, rest = io->block.bytes - whole;
+    io->write = true;
+    io->vector[io->vectors++] = (struct iovec){io->header, io->header_bytes};
+    if (whole)
+        io->vector[io->vectors++] = (struct iovec){request->data, whole};
+    if (rest) {
+        /* What lies behind the payload in the caller's page is not ours to write. */
+        memcpy(io->tail, (const uint8_t *)request->data + whole, rest);
+        memset(io->tail + rest, 0, WF_NVME_PAGE - rest);
+        io->vector[io->vectors++] = (struct iovec){io->tail, WF_NVME_PAGE};
+    }
+    wf_nvme_io_start(t, io);
+    return WEFT_OK;
+}
+
+void wf_nvme_write_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
+{
+    struct wf_tier_request *request = io->request;
+    enum weft_status status = WEFT_OK;
+    t->writer[io->writer].writes--;
+    if (result < 0 || (uint64_t)result != io->expected) {
+        t->stats.errors++;
+        wf_nvme_append_failed(t, io->writer, io->entry);
+        status = wf_fail(WEFT_E_SYSTEM, "tier %s: a write failed: %s; look at the device", t->path,
+                         result < 0 ? strerror(-result) : "it was cut short");
+    } else if (wf_nvme_index_find(&t->index, io->block.key) != WF_NVME_NONE) {
+        wf_nvme_kill(t, io->segment, io->page); /* another write of it was quicker */
+        status = WEFT_EXISTS;
+    } else if (wf_nvme_index_insert(&t->index, &io->block, io->sequence, io->segment, io->page) ==
+               WF_NVME_NONE) {
+        wf_nvme_kill(t, io->segment, io->page);
+        status = wf_fail(WEFT_FULL, "tier %s: its index is full at %u blocks; remove some",
+                         t->path, t->index.count);
+    } else {
+        uint64_t bytes = wf_nvme_record_bytes(&io->block);
+        t->segment[io->segment].live_bytes += bytes;
+        t->stats.used_bytes += bytes;
+        request->bytes = io->block.bytes;
+        const struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
+        wf_nvme_sums_keep(t, io->sequence, record->sums, wf_tier_parts(&io->block));
+    }
+    wf_nvme_finish(t, request, status);
+    wf_nvme_io_put(t, io);
+}
+
+/* ------------------------------------------------------------------------- closing, flush, sync */
+
+void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
+{
+    bool bad = result < 0 || (uint64_t)result != io->expected;
+    int error = result < 0 ? -result : EIO;
+    struct wf_nvme_writer *w = &t->writer[io->writer];
+    switch (io->kind) {
+    case WF_NVME_IO_HEADER:
+        w->writes--;
+        if (bad)
+            wf_nvme_fail(t, error, "a segment's header could not be written");
+        break;
+    case WF_NVME_IO_FOOTER:
+        if (bad)
+            wf_nvme_fail(t, error, "a segment's footer could not be written");
+        t->segment[w->segment].state = WF_NVME_SEGMENT_CLOSED;
+        w->segment = WF_NVME_NONE;
+        break;
+    case WF_NVME_IO_MAP:
+        t->maps_pending--;
+        if (bad)
+            wf_nvme_fail(t, error, "a segment's dead map could not be written");
+        break;
+    default:
+        t->sync_running = false;
+        if (bad)
+            wf_nvme_fail(t, error, "fdatasync failed");
+        else
+            t->sync_done = t->sync_started;
+        break;
+    }
+    wf_nvme_io_put(t, io);
+}
+
+static void close_step(struct wf_nvme *t, uint32_t writer)
+{
+    struct wf_nvme_writer *w = &t->writer[writer];
+    if (w->segment == WF_NVME_NONE || t->segment[w->segment].state != WF_NVME_SEGMENT_CLOSING)
+        return;
+    if (w->step == CLOSE_WRITES && w->writes == 0) {
+        w->sync = wf_nvme_sync_ticket(t);
+        w->step = CLOSE_SYNC;
+    }
+    if (w->step != CLOSE_SYNC || t->sync_done < w->sync)
+        return;
+    struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_FOOTER);
+    if (!io)
+        return;
+    uint64_t bytes;
+    WF_CRASH("nvme.close.before_footer");
+    io->offset = wf_nvme_footer_make(t, w->footer, w->segment, w->count, &bytes);
+    io->write = true;
+    io->writer = writer;
+    io->vector[0] = (struct iovec){w->footer, bytes};
+    io->vectors = 1;
+    w->step = CLOSE_FOOTER;
+    wf_nvme_io_start(t, io);
+}
+
+static bool writes_before(const struct wf_nvme *t, uint64_t barrier)
+{
+    for (uint32_t i = 0; i < t->ios_count; i++) {
+        enum wf_nvme_io_kind kind = t->ios[i].kind;
+        if ((kind == WF_NVME_IO_WRITE || kind == WF_NVME_IO_MOVE_WRITE ||
+             kind == WF_NVME_IO_HEADER) &&
+            t->ios[i].order < barrier)
+            return true;
+    }
+    for (uint32_t i = 0; i < WF_NVME_OPEN_MAX; i++)
+        if (t->writer[i].segment != WF_NVME_NONE && t->writer[i].hole)
+            return true;
+    return false;
+}
+
+static void map_write(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t segment)
+{
+    struct wf_nvme_seg *s = &t->segment[segment];
+    struct wf_nvme_dead dead = {
+        .number = segment, .generation = s->generation, .serial = ++s->dead_serial};
+    memcpy(dead.bits, t->dead + (uint64_t)segment * t->dead_words, t->dead_words * 8);
+    wf_nvme_seal(&dead, WF_NVME_DEAD_MAGIC, sizeof dead, t->volume);
+    memset(io->header, 0, WF_NVME_PAGE);
+    memcpy(io->header, &dead, sizeof dead);
+    s->dirty = false;
+    t->dirty_count--;
+    t->maps_pending++;
+    io->write = true;
+    io->offset = wf_nvme_segment_at(t, segment) + WF_NVME_PAGE * (1 + (s->dead_serial & 1));
+    io->vector[0] = (struct iovec){io->header, WF_NVME_PAGE};
+    io->vectors = 1;
+    wf_nvme_io_start(t, io);
+}
+
+/* Returns true when every dead map that was dirty is written. */
+static bool maps_step(struct wf_nvme *t)
+{
+    while (t->dirty_count && t->map_next < t->segments) {
+        if (t->segment[t->map_next].dirty) {
+            struct wf_nvme_io *io =
+                t->maps_pending < MAPS_AT_A_TIME ? wf_nvme_io_get(t, WF_NVME_IO_MAP) : NULL;
+            if (!io)
+                return false;
+            map_write(t, io, t->map_next);
+        }
+        t->map_next++;
+    }
+    return t->maps_pending == 0;
+}
+
+static void flush_step(struct wf_nvme *t)
+{
+    if (t->flush_step == FLUSH_IDLE && t->next_flush.first) {
+        t->flushing.first = t->next_flush.first;
+        t->flushing.last = t->next_flush.last;
+        wf_nvme_queue_init(&t->next_flush);
+        t->flush_barrier = t->next_order;
+        t->flush_step = FLUSH_WRITES;
+    }
+    if (t->flush_step == FLUSH_WRITES && !writes_before(t, t->flush_barrier)) {
+        t->map_next = 0;
+        t->flush_step = FLUSH_MAPS;
+    }
+    if (t->flush_step == FLUSH_MAPS && maps_step(t)) {
+        WF_CRASH("nvme.flush.before_sync");
+        t->flush_sync = wf_nvme_sync_ticket(t);
+        t->flush_step = FLUSH_SYNC;
+    }
+    if (t->flush_step == FLUSH_SYNC && t->sync_done >= t->flush_sync) {
+        struct wf_tier_request *request;
+        while ((request = wf_nvme_queue_take(&t->flushing)))
+            wf_nvme_finish(t, request, WEFT_OK);
+        t->flush_step = FLUSH_IDLE;
+    }
+}
+
+static void sync_step(struct wf_nvme *t)
+{
+    if (t->sync_running || t->sync_wanted <= t->sync_started)
+        return;
+    struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_SYNC);
+    if (!io)
+        return;
+    t->sync_running = true;
+    t->sync_started++;
+    wf_nvme_io_sync(t, io);
+}
+
+static bool closing(const struct wf_nvme *t)
+{
+    for (uint32_t i = 0; i < WF_NVME_OPEN_MAX; i++)
+        if (t->writer[i].segment != WF_NVME_NONE && i != t->active)
+            return true;
+    return false;
+}
+
+/* Is there room to come for the first that waits? */
+static bool make_room(struct wf_nvme *t, uint64_t bytes)
+{
+    if (t->reclaim.step != WF_NVME_IDLE || wf_nvme_reclaim_start(t, bytes) || closing(t))
+        return true;
+    if (t->active == WF_NVME_NONE)
+        return false;
+    const struct wf_nvme_writer *w = &t->writer[t->active];
+    if (t->segment[w->segment].live_bytes + bytes > wf_nvme_room(t) || w->writes)
+        return w->writes != 0;
+    wf_nvme_close_active(t); /* enough of it is dead to make it the next victim */
+    return true;
+}
+
+static void waiting_step(struct wf_nvme *t)
+{
+    while (t->waiting.first) {
+        struct wf_tier_request *request = t->waiting.first;
+        if (wf_nvme_write_start(t, request) == WEFT_PENDING) {
+            if (make_room(t, wf_nvme_record_bytes(&request->block)))
+                return;
+            (void)wf_nvme_queue_take(&t->waiting);
+            wf_nvme_finish(t, request,
+                           wf_fail(WEFT_FULL, "tier %s: full, and nothing can be reclaimed; remove "
+                                              "blocks", t->path));
+            continue;
+        }
+        /* It is the ring's now; finishing links it anew. */
+        (void)wf_nvme_queue_take(&t->waiting);
+    }
+}
+
+void wf_nvme_log_step(struct wf_nvme *t)
+{
+    if (t->failed) {
+        struct wf_nvme_queue *queues[] = {&t->waiting, &t->flushing, &t->next_flush};
+        for (uint32_t i = 0; i < 3; i++) {
+            struct wf_tier_request *request;
+            while ((request = wf_nvme_queue_take(queues[i])))
+                wf_nvme_finish(t, request, WEFT_E_SYSTEM);
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < WF_NVME_OPEN_MAX; i++)
+        close_step(t, i);
+    wf_nvme_reclaim_step(t);
+    waiting_step(t);
+    flush_step(t);
+    sync_step(t);
+}
+
+bool wf_nvme_log_idle(const struct wf_nvme *t)
+{
+    if (t->ios_busy)
+        return false;
+    return t->failed || (!closing(t) && t->flush_step == FLUSH_IDLE && !t->next_flush.first &&
+                         !t->waiting.first && t->reclaim.step == WF_NVME_IDLE);
+}

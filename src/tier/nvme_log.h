@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The NVMe tier's insides, shared by its files and by nobody else.
+ *
+ *   nvme.c          the interface: requests, reads, reaping
+ *   nvme_medium.c   the file or device; I/O through the ring
+ *   nvme_log.c      where records go, closing segments, removal, flush
+ *   nvme_reclaim.c  live records moved out of a segment, and the segment freed
+ *   nvme_open.c     what the medium has, found again
+ *
+ * One thread drives all of it.  Nothing here waits but open, close and reap.
+ *
+ * A segment's life:   FREE → OPEN → CLOSING → CLOSED → VICTIM → FREEING → FREE
+ *
+ *   - CLOSING waits for its writes, then for a sync, then writes its footer: what a footer lists is
+ * durable, so footers are believed at open without reading payload.
+ *   - A flush waits for all writes before it, so that the scan of a segment without a footer may
+ * stop at the first record that is not whole and loses nothing that was flushed.
+ *   - A VICTIM becomes FREEING when its records have moved, and their copies are synced before its
+ * header says that it is free, and that header is synced before the segment is used again.
+ *   - A record that is removed while its copy's origin is still on the medium dies in both.
+ */
+#ifndef WF_TIER_NVME_LOG_H
+#define WF_TIER_NVME_LOG_H
+
+#include <liburing.h>
+#include <sys/uio.h>
+
+#include "tier/check.h"
+#include "tier/nvme_format.h"
+#include "tier/nvme_index.h"
+
+#define WF_NVME_HEADER_MAX 12288u /* a record's header with WF_TIER_PARTS_MAX checksums */
+static_assert(sizeof(struct wf_nvme_record) + WF_TIER_PARTS_MAX * 8 <= WF_NVME_HEADER_MAX, "");
+
+#define WF_NVME_OPEN_MAX 4u   /* segments that are open or closing at a time */
+#define WF_NVME_BATCH_MAX 32u /* records moved at a time */
+#define WF_NVME_INNER 96u     /* I/Os of the tier's own: moves, maps, headers, a sync */
+#define WF_NVME_SUMS_LINE 64u /* checksums kept for a block in memory, see struct wf_nvme_sums */
+
+enum wf_nvme_state {
+    WF_NVME_SEGMENT_FREE = 0,
+    WF_NVME_SEGMENT_OPEN,
+    WF_NVME_SEGMENT_CLOSING,
+    WF_NVME_SEGMENT_CLOSED,
+    WF_NVME_SEGMENT_VICTIM,
+    WF_NVME_SEGMENT_FREEING,
+};
+
+struct wf_nvme_seg {
+    uint64_t generation;
+    uint64_t dead_serial;
+    uint64_t live_bytes; /* of records that the index has here */
+    uint32_t readers;    /* reads under way: it is not used again before they end */
+    uint8_t state;       /* enum wf_nvme_state */
+    bool dirty;          /* bits of its dead map are not on the medium */
+};
+
+/* What is needed of a segment while it is written. */
+struct wf_nvme_writer {
+    uint32_t segment; /* WF_NVME_NONE: not in use */
+    uint64_t used;    /* bytes from its start */
+    uint32_t count;   /* records that will be in its footer */
+    uint32_t writes;  /* under way */
+    bool hole;        /* a write failed: only a footer can tell what is behind it */
+    uint64_t sync;    /* CLOSING: the sync that it waits for; 0: not yet */
+    uint8_t step;
+    uint8_t *footer; /* entries, from the start; the footer proper is put behind them at the end */
+};
+
+enum wf_nvme_io_kind {
+    WF_NVME_IO_NONE = 0,
+    WF_NVME_IO_READ,
+    WF_NVME_IO_WRITE,
+    WF_NVME_IO_HEADER, /* of a segment that is taken into use */
+    WF_NVME_IO_FOOTER,
+    WF_NVME_IO_MAP,
+    WF_NVME_IO_SYNC,
+    WF_NVME_IO_MOVE_READ,
+    WF_NVME_IO_MOVE_WRITE,
+    WF_NVME_IO_FREE, /* header of a segment that is given back */
+};
+
+struct wf_nvme_io {
+    enum wf_nvme_io_kind kind;
+    struct wf_tier_request *request;
+    uint32_t next;    /* free ones */
+    uint32_t segment; /* also: which record of a batch */
+    uint32_t writer;
+    uint32_t page;
+    uint32_t entry; /* place in the footer */
+    uint32_t header_bytes;
+    uint64_t sequence;
+    uint64_t order; /* among what was placed in the log: what a flush waits for */
+    uint64_t at, length, skip; /* READ: payload range; bytes of it that come into `tail` */
+    uint64_t offset, expected; /* of the I/O as submitted */
+    uint32_t vectors;
+    uint32_t tries;
+    bool with_header, buffered;
+    int buffer; /* registered one, -1: none */
+    bool write;
+    struct iovec vector[3];
+    struct wf_tier_block block;
+    uint8_t *header; /* WF_NVME_HEADER_MAX, aligned */
+    uint8_t *tail;   /* WF_NVME_PAGE, aligned */
+};
+
+/* Checksums of blocks that were written or read lately.  With them a range of parts is one I/O of
+ * nothing but payload, from registered memory; without them the record's header comes along. */
+struct wf_nvme_sums {
+    uint64_t sequence; /* 0: none */
+    uint64_t sums[WF_NVME_SUMS_LINE];
+};
+
+struct wf_nvme_moving {
+    uint32_t page;
+    uint64_t sequence;
+    uint64_t bytes; /* of the record */
+    uint8_t *at;    /* in the buffer */
+    uint32_t writer, entry, to_segment, to_page;
+    struct wf_tier_block block;
+    bool good;
+};
+
+enum wf_nvme_reclaim_step {
+    WF_NVME_IDLE = 0,
+    WF_NVME_READING,
+    WF_NVME_WRITING,
+    WF_NVME_SYNCING,
+    WF_NVME_HEADING,
+    WF_NVME_RELEASING,
+};
+
+struct wf_nvme_origin {
+    uint64_t sequence;
+    uint32_t page;
+};
+
+struct wf_nvme_reclaim {
+    enum wf_nvme_reclaim_step step;
+    uint32_t victim;
+    uint32_t pending, count, next;
+    uint64_t sync;
+    bool aborted;
+    uint8_t *buffer;
+    uint64_t buffer_bytes;
+    struct wf_nvme_moving batch[WF_NVME_BATCH_MAX];
+    struct wf_nvme_origin *moved; /* out of the victim: [WF_NVME_DEAD_BITS] */
+    uint32_t moved_count;
+};
+
+struct wf_nvme_queue {
+    struct wf_tier_request *first, **last;
+};
+
+struct wf_nvme {
+    char *path;
+    int fd, fd_buffered; /* the same descriptor where O_DIRECT is refused */
+    int event;
+    bool failed, ring_ready, registered, closing;
+    struct io_uring ring;
+    uint32_t buffers_count;
+    uint8_t *buffers;
+    uint64_t buffers_bytes;
+
+    uint64_t volume, epoch, next_sequence;
+    uint64_t segment_bytes;
+    uint32_t segments, free_count, free_hint;
+    struct wf_nvme_seg *segment;
+    uint64_t *dead; /* [segments][dead_words] */
+    uint32_t dead_words;
+    struct wf_nvme_index index;
+    struct wf_nvme_sums *sums;
+    uint32_t sums_count;
+
+    struct wf_nvme_writer writer[WF_NVME_OPEN_MAX];
+    uint32_t active; /* writer; WF_NVME_NONE: none */
+    struct wf_nvme_reclaim reclaim;
+
+    struct wf_nvme_io *ios;
+    uint8_t *io_memory;
+    uint64_t io_memory_bytes;
+    uint32_t ios_count, ios_free, ios_busy, queue_depth;
+
+    struct wf_nvme_queue waiting;  /* writes without room yet */
+    struct wf_nvme_queue flushing; /* flushes of the cycle under way */
+    struct wf_nvme_queue next_flush;
+    struct wf_nvme_queue done;
+    uint64_t next_order, flush_barrier, flush_sync;
+    uint32_t flush_step, maps_pending, map_next, dirty_count;
+    bool flush_failed;
+    uint64_t sync_started, sync_done, sync_wanted;
+    bool sync_running;
+
+    struct wf_tier_stats stats;
+};
+
+/* Where records of a segment may lie, and where the segment starts. */
+static inline uint64_t wf_nvme_segment_at(const struct wf_nvme *t, uint32_t segment)
+{
+    return WF_NVME_SEGMENTS_AT + (uint64_t)segment * t->segment_bytes;
+}
+
+static inline uint64_t wf_nvme_footer_bytes(uint64_t count)
+{
+    return WF_NVME_PAGE + wf_nvme_padded(count * sizeof(struct wf_nvme_entry));
+}
+
+static inline uint32_t wf_nvme_header_bytes(uint32_t parts)
+{
+    return (uint32_t)wf_nvme_padded(sizeof(struct wf_nvme_record) + (uint64_t)parts * 8);
+}
+
+static inline uint64_t wf_nvme_record_bytes(const struct wf_tier_block *block)
+{
+    return wf_nvme_header_bytes(wf_tier_parts(block)) + wf_nvme_padded(block->bytes);
+}
+
+/* What of a segment can be used by records, at most. */
+static inline uint64_t wf_nvme_room(const struct wf_nvme *t)
+{
+    return t->segment_bytes - WF_NVME_RECORDS_AT - wf_nvme_footer_bytes(1);
+}
+
+/* nvme_medium.c */
+enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_options *options,
+                                     uint64_t *out_bytes);
+enum weft_status wf_nvme_medium_extend(struct wf_nvme *t, uint64_t bytes);
+enum weft_status wf_nvme_ring_open(struct wf_nvme *t, const struct wf_tier_options *options);
+void wf_nvme_medium_close(struct wf_nvme *t);
+enum weft_status wf_nvme_pread(struct wf_nvme *t, void *into, uint64_t bytes, uint64_t offset);
+enum weft_status wf_nvme_pwrite(struct wf_nvme *t, const void *from, uint64_t bytes,
+                                uint64_t offset);
+/* Page-aligned, zeroed memory; freed with munmap. */
+void *wf_nvme_pages(uint64_t bytes, const char *what);
+/* NULL when all are busy. */
+struct wf_nvme_io *wf_nvme_io_get(struct wf_nvme *t, enum wf_nvme_io_kind kind);
+void wf_nvme_io_put(struct wf_nvme *t, struct wf_nvme_io *io);
+/* Hand io->vector to the ring, at io->offset. */
+void wf_nvme_io_start(struct wf_nvme *t, struct wf_nvme_io *io);
+void wf_nvme_io_sync(struct wf_nvme *t, struct wf_nvme_io *io);
+int wf_nvme_buffer_of(const struct wf_nvme *t, const void *data, uint64_t bytes);
+
+/* nvme_log.c */
+void wf_nvme_queue_init(struct wf_nvme_queue *queue);
+void wf_nvme_queue_add(struct wf_nvme_queue *queue, struct wf_tier_request *request);
+struct wf_tier_request *wf_nvme_queue_take(struct wf_nvme_queue *queue);
+bool wf_nvme_queue_remove(struct wf_nvme_queue *queue, struct wf_tier_request *request);
+void wf_nvme_finish(struct wf_nvme *t, struct wf_tier_request *request, enum weft_status status);
+void wf_nvme_fail(struct wf_nvme *t, int error, const char *what);
+void wf_nvme_sum(const struct wf_tier_block *block, const uint8_t *data, uint64_t *sums);
+void wf_nvme_sums_keep(struct wf_nvme *t, uint64_t sequence, const uint64_t *sums, uint32_t parts);
+/* A place for a record; false: none now.  `moving`: the reserve may be used. */
+bool wf_nvme_place(struct wf_nvme *t, uint64_t bytes, bool moving, uint32_t *out_writer);
+/* Enter a record into the writer's footer and take its room; returns its page. */
+uint32_t wf_nvme_append(struct wf_nvme *t, uint32_t writer, const struct wf_tier_block *block,
+                        uint64_t sequence, uint64_t bytes, uint32_t *out_entry);
+void wf_nvme_append_failed(struct wf_nvme *t, uint32_t writer, uint32_t entry);
+void wf_nvme_kill(struct wf_nvme *t, uint32_t segment, uint32_t page);
+void wf_nvme_forget(struct wf_nvme *t, uint32_t item); /* out of index and off the medium */
+uint64_t wf_nvme_sync_ticket(struct wf_nvme *t);       /* a sync that begins from now on */
+enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *request);
+void wf_nvme_write_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
+void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
+void wf_nvme_log_step(struct wf_nvme *t);
+void wf_nvme_close_active(struct wf_nvme *t);
+bool wf_nvme_log_idle(const struct wf_nvme *t);
+/* Entries and footer at their places in `buffer`; returns where to write it, and how much. */
+uint64_t wf_nvme_footer_make(const struct wf_nvme *t, uint8_t *buffer, uint32_t segment,
+                             uint32_t count, uint64_t *out_bytes);
+
+/* nvme_reclaim.c */
+/* Begin to make room for `bytes`; false: nothing can be reclaimed. */
+bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes);
+void wf_nvme_reclaim_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
+void wf_nvme_reclaim_step(struct wf_nvme *t);
+
+/* nvme_open.c */
+enum weft_status wf_nvme_recover(struct wf_nvme *t, uint64_t bytes, uint64_t capacity);
+
+#endif
