@@ -279,6 +279,13 @@ static enum weft_status nvme_open(const struct wf_tier_options *options, struct 
     return WEFT_OK;
 }
 
+static void drop_done(struct wf_nvme *t)
+{
+    struct wf_tier_request *request;
+    while ((request = wf_nvme_queue_take(&t->done)))
+        wf_nvme_write_reaped(t, request);
+}
+
 /* A clean end: segments get their footers and removals are written, so that the next open is
  * quick. */
 static void nvme_close(struct wf_tier *tier)
@@ -289,11 +296,13 @@ static void nvme_close(struct wf_tier *tier)
         return;
     while (wf_nvme_queue_take(&t->waiting))
         ;
+    drop_done(t);
     wf_nvme_close_active(t);
     wf_nvme_queue_add(&t->next_flush, &last);
     progress(t);
     while (!wf_nvme_log_idle(t)) {
         wait_ring(t, 100);
+        drop_done(t);
         wf_nvme_close_active(t);
         progress(t);
     }
@@ -315,8 +324,8 @@ static enum weft_status check(const struct wf_nvme *t, const struct wf_tier_requ
         wf_nvme_record_bytes(&request->block) > wf_nvme_room(t))
         return wf_fail(WEFT_E_INVALID,
                        "tier %s: a block of %llu bytes does not fit a segment of %llu; make blocks "
-                       "smaller or the capacity larger", t->path,
-                       (unsigned long long)request->block.bytes,
+                       "smaller or the capacity larger",
+                       t->path, (unsigned long long)request->block.bytes,
                        (unsigned long long)t->segment_bytes);
     return WEFT_OK;
 }
@@ -377,9 +386,12 @@ static uint32_t nvme_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
     }
     uint32_t count = 0;
     while (count < max && t->done.first) {
-        out[count++] = wf_nvme_queue_take(&t->done);
+        out[count] = wf_nvme_queue_take(&t->done);
+        wf_nvme_write_reaped(t, out[count++]);
         t->stats.in_flight--;
     }
+    if (count)
+        wf_nvme_log_step(t);
     signal_done(t);
     return count;
 }
@@ -388,8 +400,7 @@ static uint32_t nvme_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
 static void nvme_cancel(struct wf_tier *tier, struct wf_tier_request *request)
 {
     struct wf_nvme *t = of(tier);
-    if (wf_nvme_queue_remove(&t->waiting, request) ||
-        wf_nvme_queue_remove(&t->flushing, request) ||
+    if (wf_nvme_queue_remove(&t->waiting, request) || wf_nvme_queue_remove(&t->flushing, request) ||
         wf_nvme_queue_remove(&t->next_flush, request)) {
         wf_nvme_finish(t, request,
                        wf_fail(WEFT_E_TIMEOUT, "a request to tier %s was cancelled", t->path));

@@ -33,8 +33,9 @@
  *              +----------------------------------------------------------------------------+
  *
  * All numbers are little-endian and every structure starts at a multiple of 4 KiB, so that each can
- * be written in place without its neighbours.  A checksum is XXH3-64; those of structures go over the head with its checksum as zero, seeded with the volume's number, and then over the
- * rest, seeded with that.
+ * be written in place without its neighbours.  A checksum is XXH3-64; those of structures go over
+ * the head with its checksum as zero, seeded with the volume's number, and then over the rest,
+ * seeded with that.
  *
  * Generations and sequences come from one counter that starts at epoch << 40 whenever a volume is
  * opened: none is ever used twice, so that what an earlier use of a segment left behind is told

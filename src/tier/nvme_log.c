@@ -28,8 +28,10 @@ static uint64_t checksum_of(const struct wf_nvme_head *head, const void *structu
 void wf_nvme_seal(void *structure, uint64_t magic, uint32_t bytes, uint64_t volume)
 {
     struct wf_nvme_head *head = structure;
-    *head = (struct wf_nvme_head){
-        .magic = magic, .version = WF_NVME_VERSION, .bytes = bytes, .volume = volume};
+    *head = (struct wf_nvme_head){.magic = magic,
+                                  .version = WF_NVME_VERSION,
+                                  .bytes = bytes,
+                                  .volume = volume};
     head->checksum = checksum_of(head, structure);
 }
 
@@ -85,11 +87,8 @@ bool wf_nvme_queue_remove(struct wf_nvme_queue *queue, struct wf_tier_request *r
 void wf_nvme_finish(struct wf_nvme *t, struct wf_tier_request *request, enum weft_status status)
 {
     request->status = status;
-    request->private[0] = 0;
-    if (status == WEFT_OK && request->op == WF_TIER_WRITE) {
-        t->stats.writes++;
-        t->stats.write_bytes += request->bytes;
-    } else if (status == WEFT_OK && request->op == WF_TIER_READ) {
+    request->private[0] = request->private[2] = 0;
+    if (status == WEFT_OK && request->op == WF_TIER_READ) {
         t->stats.reads++;
         t->stats.read_bytes += request->bytes;
     } else {
@@ -153,12 +152,15 @@ static bool activate(struct wf_nvme *t)
                               .state = WF_NVME_SEGMENT_OPEN};
     memset(t->dead + (uint64_t)segment * t->dead_words, 0, t->dead_words * 8);
     uint8_t *footer = t->writer[w].footer;
-    t->writer[w] = (struct wf_nvme_writer){
-        .segment = segment, .used = WF_NVME_RECORDS_AT, .writes = 1, .footer = footer};
+    t->writer[w] = (struct wf_nvme_writer){.segment = segment,
+                                           .used = WF_NVME_RECORDS_AT,
+                                           .writes = 1,
+                                           .footer = footer};
     t->active = w;
 
-    struct wf_nvme_segment header = {
-        .number = segment, .generation = s->generation, .use = WF_NVME_USED};
+    struct wf_nvme_segment header = {.number = segment,
+                                     .generation = s->generation,
+                                     .use = WF_NVME_USED};
     wf_nvme_seal(&header, WF_NVME_SEGMENT_MAGIC, sizeof header, t->volume);
     memset(io->header, 0, WF_NVME_PAGE);
     memcpy(io->header, &header, sizeof header);
@@ -348,34 +350,53 @@ enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *
     return WEFT_OK;
 }
 
+/* A record is in the index when its request is reaped, and its segment counts it as under way until
+ * then, so that it is not emptied of what nobody can see yet. */
 void wf_nvme_write_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 {
     struct wf_tier_request *request = io->request;
-    enum weft_status status = WEFT_OK;
-    t->writer[io->writer].writes--;
     if (result < 0 || (uint64_t)result != io->expected) {
         t->stats.errors++;
+        t->writer[io->writer].writes--;
         wf_nvme_append_failed(t, io->writer, io->entry);
-        status = wf_fail(WEFT_E_SYSTEM, "tier %s: a write failed: %s; look at the device", t->path,
-                         result < 0 ? strerror(-result) : "it was cut short");
-    } else if (wf_nvme_index_find(&t->index, io->block.key) != WF_NVME_NONE) {
-        wf_nvme_kill(t, io->segment, io->page); /* another write of it was quicker */
-        status = WEFT_EXISTS;
-    } else if (wf_nvme_index_insert(&t->index, &io->block, io->sequence, io->segment, io->page) ==
-               WF_NVME_NONE) {
-        wf_nvme_kill(t, io->segment, io->page);
-        status = wf_fail(WEFT_FULL, "tier %s: its index is full at %u blocks; remove some",
-                         t->path, t->index.count);
+        wf_nvme_finish(t, request,
+                       wf_fail(WEFT_E_SYSTEM, "tier %s: a write failed: %s; look at the device",
+                               t->path, result < 0 ? strerror(-result) : "it was cut short"));
     } else {
-        uint64_t bytes = wf_nvme_record_bytes(&io->block);
-        t->segment[io->segment].live_bytes += bytes;
-        t->stats.used_bytes += bytes;
-        request->bytes = io->block.bytes;
         const struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
         wf_nvme_sums_keep(t, io->sequence, record->sums, wf_tier_parts(&io->block));
+        wf_nvme_finish(t, request, WEFT_OK);
+        request->private[1] = io->sequence;
+        request->private[2] = (uint64_t)io->segment << 32 | io->page;
+        request->private[3] = io->writer;
     }
-    wf_nvme_finish(t, request, status);
     wf_nvme_io_put(t, io);
+}
+
+void wf_nvme_write_reaped(struct wf_nvme *t, struct wf_tier_request *request)
+{
+    const struct wf_tier_block *block = &request->block;
+    uint32_t segment = (uint32_t)(request->private[2] >> 32);
+    uint32_t page = (uint32_t)request->private[2];
+    if (request->op != WF_TIER_WRITE || !request->private[2])
+        return;
+    t->writer[request->private[3]].writes--;
+    if (wf_nvme_index_find(&t->index, block->key) != WF_NVME_NONE) {
+        wf_nvme_kill(t, segment, page); /* another write of it was quicker */
+        request->status = WEFT_EXISTS;
+    } else if (wf_nvme_index_insert(&t->index, block, request->private[1], segment, page) ==
+               WF_NVME_NONE) {
+        wf_nvme_kill(t, segment, page);
+        request->status = wf_fail(WEFT_FULL, "tier %s: its index is full at %u blocks; remove some",
+                                  t->path, t->index.count);
+    } else {
+        uint64_t bytes = wf_nvme_record_bytes(block);
+        t->segment[segment].live_bytes += bytes;
+        t->stats.used_bytes += bytes;
+        request->bytes = block->bytes;
+        t->stats.writes++;
+        t->stats.write_bytes += block->bytes;
+    }
 }
 
 /* ------------------------------------------------------------------------- closing, flush, sync */
@@ -456,8 +477,9 @@ static bool writes_before(const struct wf_nvme *t, uint64_t barrier)
 static void map_write(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t segment)
 {
     struct wf_nvme_seg *s = &t->segment[segment];
-    struct wf_nvme_dead dead = {
-        .number = segment, .generation = s->generation, .serial = ++s->dead_serial};
+    struct wf_nvme_dead dead = {.number = segment,
+                                .generation = s->generation,
+                                .serial = ++s->dead_serial};
     memcpy(dead.bits, t->dead + (uint64_t)segment * t->dead_words, t->dead_words * 8);
     wf_nvme_seal(&dead, WF_NVME_DEAD_MAGIC, sizeof dead, t->volume);
     memset(io->header, 0, WF_NVME_PAGE);
@@ -477,8 +499,9 @@ static bool maps_step(struct wf_nvme *t)
 {
     while (t->dirty_count && t->map_next < t->segments) {
         if (t->segment[t->map_next].dirty) {
-            struct wf_nvme_io *io =
-                t->maps_pending < MAPS_AT_A_TIME ? wf_nvme_io_get(t, WF_NVME_IO_MAP) : NULL;
+            struct wf_nvme_io *io = t->maps_pending < MAPS_AT_A_TIME
+                                        ? wf_nvme_io_get(t, WF_NVME_IO_MAP)
+                                        : NULL;
             if (!io)
                 return false;
             map_write(t, io, t->map_next);
@@ -557,8 +580,10 @@ static void waiting_step(struct wf_nvme *t)
                 return;
             (void)wf_nvme_queue_take(&t->waiting);
             wf_nvme_finish(t, request,
-                           wf_fail(WEFT_FULL, "tier %s: full, and nothing can be reclaimed; remove "
-                                              "blocks", t->path));
+                           wf_fail(WEFT_FULL,
+                                   "tier %s: full, and nothing can be reclaimed; remove "
+                                   "blocks",
+                                   t->path));
             continue;
         }
         /* It is the ring's now; finishing links it anew. */

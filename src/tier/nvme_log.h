@@ -91,7 +91,7 @@ struct wf_nvme_io {
     uint32_t entry; /* place in the footer */
     uint32_t header_bytes;
     uint64_t sequence;
-    uint64_t order; /* among what was placed in the log: what a flush waits for */
+    uint64_t order;            /* among what was placed in the log: what a flush waits for */
     uint64_t at, length, skip; /* READ: payload range; bytes of it that come into `tail` */
     uint64_t offset, expected; /* of the I/O as submitted */
     uint32_t vectors;
@@ -261,6 +261,7 @@ void wf_nvme_forget(struct wf_nvme *t, uint32_t item); /* out of index and off t
 uint64_t wf_nvme_sync_ticket(struct wf_nvme *t);       /* a sync that begins from now on */
 enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *request);
 void wf_nvme_write_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
+void wf_nvme_write_reaped(struct wf_nvme *t, struct wf_tier_request *request);
 void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
 void wf_nvme_log_step(struct wf_nvme *t);
 void wf_nvme_close_active(struct wf_nvme *t);

@@ -92,8 +92,10 @@ enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_opt
             usleep(10000);
             continue;
         }
-        return wf_fail(WEFT_E_SYSTEM, "tier %s: in use by another process; end that, or give "
-                                      "another path", t->path);
+        return wf_fail(WEFT_E_SYSTEM,
+                       "tier %s: in use by another process; end that, or give "
+                       "another path",
+                       t->path);
     }
     (void)posix_fadvise(t->fd_buffered, 0, 0, POSIX_FADV_RANDOM);
     t->fd = open_direct(t->path);
@@ -149,9 +151,10 @@ static void register_buffers(struct wf_nvme *t, const struct wf_tier_options *op
     int error = io_uring_register_buffers(&t->ring, vector, (unsigned)pieces);
     free(vector);
     if (error) {
-        wf_info("nvme", "%s: the pool could not be registered with the device: %s; raise the "
-                        "limit of locked memory to save some time a read", t->path,
-                strerror(-error));
+        wf_info("nvme",
+                "%s: the pool could not be registered with the device: %s; raise the "
+                "limit of locked memory to save some time a read",
+                t->path, strerror(-error));
         return;
     }
     t->buffers = options->buffers;
@@ -163,8 +166,10 @@ enum weft_status wf_nvme_ring_open(struct wf_nvme *t, const struct wf_tier_optio
 {
     int error = io_uring_queue_init(2 * t->ios_count, &t->ring, 0);
     if (error)
-        return wf_fail(WEFT_E_SYSTEM, "tier %s: io_uring: %s; allow it (kernel.io_uring_disabled, "
-                                      "seccomp, locked memory)", t->path, strerror(-error));
+        return wf_fail(WEFT_E_SYSTEM,
+                       "tier %s: io_uring: %s; allow it (kernel.io_uring_disabled, "
+                       "seccomp, locked memory)",
+                       t->path, strerror(-error));
     t->ring_ready = true;
     t->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (t->event < 0)
@@ -214,8 +219,8 @@ enum weft_status wf_nvme_pwrite(struct wf_nvme *t, const void *from, uint64_t by
 {
     uint64_t done = 0;
     while (done < bytes) {
-        ssize_t n =
-            pwrite(t->fd, (const uint8_t *)from + done, bytes - done, (off_t)(offset + done));
+        ssize_t n = pwrite(t->fd, (const uint8_t *)from + done, bytes - done,
+                           (off_t)(offset + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)

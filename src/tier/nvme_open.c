@@ -64,8 +64,9 @@ static enum weft_status make_volume(struct wf_nvme *t, uint64_t bytes, struct wf
     uint64_t volume;
     if (getrandom(&volume, sizeof volume, 0) != sizeof volume)
         return wf_fail(WEFT_E_SYSTEM, "the system gave no random number; getrandom(2) must work");
-    *out = (struct wf_nvme_super){
-        .head.volume = volume, .segment_bytes = segment, .segments = room / segment};
+    *out = (struct wf_nvme_super){.head.volume = volume,
+                                  .segment_bytes = segment,
+                                  .segments = room / segment};
     return WEFT_OK;
 }
 
@@ -90,15 +91,16 @@ static enum weft_status read_super(struct wf_nvme *t, uint64_t bytes, uint64_t c
         else if (wanted < had && capacity)
             return wf_fail(WEFT_E_INVALID,
                            "tier %s: it was made with %llu bytes and cannot shrink to %llu; give "
-                           "that much, or another path", t->path, (unsigned long long)had,
-                           (unsigned long long)capacity);
+                           "that much, or another path",
+                           t->path, (unsigned long long)had, (unsigned long long)capacity);
         return WEFT_OK;
     }
     for (uint32_t i = 0; i < 2 * WF_NVME_PAGE; i++)
         if (pages[i])
             return wf_fail(WEFT_E_INVALID,
                            "tier %s: holds something else; erase its first 8 KiB to have it "
-                           "overwritten, or give another path", t->path);
+                           "overwritten, or give another path",
+                           t->path);
     if (wanted == 0)
         return wf_fail(WEFT_E_INVALID, "tier %s: a new file needs a capacity; give one", t->path);
     *out_new = true;
@@ -113,8 +115,7 @@ static enum weft_status write_super(struct wf_nvme *t, const struct wf_nvme_supe
     wf_nvme_seal(&sealed, WF_NVME_SUPER_MAGIC, sizeof sealed, super->head.volume);
     memset(page, 0, WF_NVME_PAGE);
     memcpy(page, &sealed, sizeof sealed);
-    enum weft_status status =
-        wf_nvme_pwrite(t, page, WF_NVME_PAGE, (t->epoch & 1) * WF_NVME_PAGE);
+    enum weft_status status = wf_nvme_pwrite(t, page, WF_NVME_PAGE, (t->epoch & 1) * WF_NVME_PAGE);
     if (status == WEFT_OK && fdatasync(t->fd) != 0)
         status = wf_fail(WEFT_E_SYSTEM, "tier %s: fdatasync: %s; look at the device", t->path,
                          strerror(errno));
@@ -180,14 +181,15 @@ static bool by_footer(struct recovery *r, uint32_t segment, const uint8_t *page)
     uint64_t at = wf_nvme_segment_at(t, segment) + t->segment_bytes - WF_NVME_PAGE - bytes;
     if (bytes > t->segment_bytes - WF_NVME_PAGE - WF_NVME_RECORDS_AT ||
         (bytes && wf_nvme_pread(t, r->segment, bytes, at) != WEFT_OK) ||
-        XXH3_64bits_withSeed(r->segment, footer.count * sizeof(struct wf_nvme_entry),
-                             t->volume) != footer.entries_checksum)
+        XXH3_64bits_withSeed(r->segment, footer.count * sizeof(struct wf_nvme_entry), t->volume) !=
+            footer.entries_checksum)
         return false;
     const struct wf_nvme_entry *entries = (struct wf_nvme_entry *)(void *)r->segment;
     for (uint64_t i = 0; i < footer.count; i++) {
         const struct wf_nvme_entry *e = &entries[i];
-        struct wf_tier_block block = {
-            .depth = e->depth, .part_bytes = e->part_bytes, .bytes = e->bytes};
+        struct wf_tier_block block = {.depth = e->depth,
+                                      .part_bytes = e->part_bytes,
+                                      .bytes = e->bytes};
         memcpy(block.key, e->key, 32);
         memcpy(block.parent, e->parent, 32);
         memcpy(block.format, e->format, 32);
@@ -202,7 +204,8 @@ static uint64_t scan_record(const struct wf_nvme *t, uint32_t segment, const uin
                             uint64_t at, struct wf_tier_block *out, uint64_t *out_sequence,
                             bool *out_good)
 {
-    const struct wf_nvme_record *record = (const struct wf_nvme_record *)(const void *)(memory + at);
+    const struct wf_nvme_record *record = (const struct wf_nvme_record *)(const void *)(memory +
+                                                                                        at);
     uint64_t left = t->segment_bytes - at;
     if (left < WF_NVME_RECORD_MIN ||
         !wf_nvme_sealed(record, WF_NVME_RECORD_MAGIC,
@@ -211,8 +214,9 @@ static uint64_t scan_record(const struct wf_nvme *t, uint32_t segment, const uin
         record->generation != t->segment[segment].generation ||
         record->offset != wf_nvme_segment_at(t, segment) + at)
         return 0;
-    *out = (struct wf_tier_block){
-        .depth = record->depth, .part_bytes = record->part_bytes, .bytes = record->bytes};
+    *out = (struct wf_tier_block){.depth = record->depth,
+                                  .part_bytes = record->part_bytes,
+                                  .bytes = record->bytes};
     memcpy(out->key, record->key, 32);
     memcpy(out->parent, record->parent, 32);
     memcpy(out->format, record->format, 32);
@@ -234,8 +238,8 @@ static enum weft_status by_scan(struct recovery *r, uint32_t segment)
     struct wf_nvme *t = r->t;
     uint8_t *footer = t->writer[0].footer;
     struct wf_nvme_entry *entries = (struct wf_nvme_entry *)(void *)footer;
-    enum weft_status status =
-        wf_nvme_pread(t, r->segment, t->segment_bytes, wf_nvme_segment_at(t, segment));
+    enum weft_status status = wf_nvme_pread(t, r->segment, t->segment_bytes,
+                                            wf_nvme_segment_at(t, segment));
     uint64_t at = WF_NVME_RECORDS_AT, bytes, sequence;
     uint32_t count = 0;
     struct wf_tier_block block;
@@ -404,7 +408,8 @@ enum weft_status wf_nvme_recover(struct wf_nvme *t, uint64_t bytes, uint64_t cap
         t->segment_bytes = super.segment_bytes;
         t->segments = (uint32_t)super.segments;
         t->epoch = super.epoch;
-        status = wf_nvme_medium_extend(t, WF_NVME_SEGMENTS_AT + super.segments * super.segment_bytes);
+        status = wf_nvme_medium_extend(t,
+                                       WF_NVME_SEGMENTS_AT + super.segments * super.segment_bytes);
     }
     if (status == WEFT_OK)
         status = make_tables(t);

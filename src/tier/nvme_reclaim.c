@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Space of the NVMe tier's log won back: of the closed segments the one with the least live bytes is
- * emptied (greedy; M. Rosenblum, J. Ousterhout, "The design and implementation of a log-structured
- * file system", TOCS 1992, discusses it), a batch of records at a time.
+ * Space of the NVMe tier's log won back: of the closed segments the one with the least live bytes
+ * is emptied (greedy; M. Rosenblum, J. Ousterhout, "The design and implementation of a
+ * log-structured file system", TOCS 1992, discusses it), a batch of records at a time.
  *
  * A crash at any instruction leaves each record at its old place, at its new one, or at both; of
  * two with one sequence either will do.
@@ -177,8 +177,7 @@ static bool write_batch(struct wf_nvme *t)
         m->to_page = wf_nvme_append(t, m->writer, &m->block, m->sequence, m->bytes, &m->entry);
         struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)m->at;
         record->generation = t->segment[m->to_segment].generation;
-        record->offset =
-            wf_nvme_segment_at(t, m->to_segment) + (uint64_t)m->to_page * WF_NVME_PAGE;
+        record->offset = wf_nvme_segment_at(t, m->to_segment) + (uint64_t)m->to_page * WF_NVME_PAGE;
         wf_nvme_seal(record, WF_NVME_RECORD_MAGIC, record->head.bytes, t->volume);
         io->write = true;
         io->order = t->next_order++;
@@ -199,8 +198,9 @@ static void free_header(struct wf_nvme *t)
     if (!io)
         return;
     WF_CRASH("nvme.reclaim.before_free");
-    struct wf_nvme_segment header = {
-        .number = r->victim, .generation = t->next_sequence++, .use = WF_NVME_FREE};
+    struct wf_nvme_segment header = {.number = r->victim,
+                                     .generation = t->next_sequence++,
+                                     .use = WF_NVME_FREE};
     wf_nvme_seal(&header, WF_NVME_SEGMENT_MAGIC, sizeof header, t->volume);
     memset(io->header, 0, WF_NVME_PAGE);
     memcpy(io->header, &header, sizeof header);

@@ -289,7 +289,8 @@ static void reclaim_keeps_what_lives(void **state)
         while (stats(w).used_bytes > CAPACITY / 2) {
             if (oldest % 4 == 0) /* some live for long, so that there is something to move */
                 oldest++;
-            uint64_t victim = lives[oldest] ? oldest : 4 * (1 + random_below(&w->random, (uint32_t)n / 4));
+            uint64_t victim = lives[oldest] ? oldest
+                                            : 4 * (1 + random_below(&w->random, (uint32_t)n / 4));
             if (lives[victim])
                 assert_int_equal(ops->remove(w->tier, block_of(victim).key), WEFT_OK);
             lives[victim] = false;
@@ -339,8 +340,9 @@ static void each_request_is_reaped_once(void **state)
     struct wf_tier_request requests[DEPTH], *done[DEPTH];
     uint8_t *room = aligned_alloc(WF_TIER_ALIGN, (size_t)DEPTH * 102400);
     for (uint32_t i = 0; i < DEPTH; i++) {
-        requests[i] = (struct wf_tier_request){
-            .op = WF_TIER_READ, .block = block_of(i + 1), .data = room + (size_t)i * 102400};
+        requests[i] = (struct wf_tier_request){.op = WF_TIER_READ,
+                                               .block = block_of(i + 1),
+                                               .data = room + (size_t)i * 102400};
         assert_int_equal(ops->submit(w->tier, &requests[i]), WEFT_OK);
         ops->cancel(w->tier, &requests[i]);
     }
@@ -370,8 +372,9 @@ static void what_is_not_ours_is_left_alone(void **state)
     int fd = open(w->path, O_WRONLY | O_CLOEXEC);
     assert_int_equal(pwrite(fd, "precious", 8, 4000), 8);
     close(fd);
-    struct wf_tier_options options = {
-        .path = w->path, .capacity_bytes = CAPACITY, .queue_depth = DEPTH};
+    struct wf_tier_options options = {.path = w->path,
+                                      .capacity_bytes = CAPACITY,
+                                      .queue_depth = DEPTH};
     assert_int_equal(ops->open(&options, &tier), WEFT_E_INVALID);
     assert_non_null(strstr(wf_last_error(), "holds something else"));
 }
@@ -381,8 +384,9 @@ static void one_at_a_time(void **state)
     struct world *w = *state;
     struct wf_tier *tier;
     open_at(w, w->path, CAPACITY);
-    struct wf_tier_options options = {
-        .path = w->path, .capacity_bytes = CAPACITY, .queue_depth = DEPTH};
+    struct wf_tier_options options = {.path = w->path,
+                                      .capacity_bytes = CAPACITY,
+                                      .queue_depth = DEPTH};
     assert_int_equal(ops->open(&options, &tier), WEFT_E_SYSTEM);
 }
 
