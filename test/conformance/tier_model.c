@@ -8,7 +8,7 @@
 #include "tier/sim.h"
 
 #define KEYS 64
-#define STEPS 4000
+#define STEPS 10000
 
 struct key {
     struct wf_tier_block block;
@@ -244,7 +244,7 @@ void test_random_operations_with_faults(void **state)
                                        .read_error = 0.02,
                                        .write_error = 0.02,
                                        .flush_error = 0.2,
-                                       .rot = 0.03,
+                                       .rot = 0.08,
                                        .full = 0.02,
                                        .lost = 0.4,
                                        .torn = 0.4,
