@@ -8,7 +8,6 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "base/hooks.h"
 #include "base/log.h"
 
 #define MAPS_AT_A_TIME 16u
@@ -449,7 +448,6 @@ static void close_step(struct wf_nvme *t, uint32_t writer)
     if (!io)
         return;
     uint64_t bytes;
-    WF_CRASH("nvme.close.before_footer");
     io->offset = wf_nvme_footer_make(t, w->footer, w->segment, w->count, &bytes);
     io->write = true;
     io->writer = writer;
@@ -525,7 +523,6 @@ static void flush_step(struct wf_nvme *t)
         t->flush_step = FLUSH_MAPS;
     }
     if (t->flush_step == FLUSH_MAPS && maps_step(t)) {
-        WF_CRASH("nvme.flush.before_sync");
         t->flush_sync = wf_nvme_sync_ticket(t);
         t->flush_step = FLUSH_SYNC;
     }

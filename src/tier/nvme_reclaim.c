@@ -14,7 +14,6 @@
 #include <sys/mman.h>
 #include <xxhash.h>
 
-#include "base/hooks.h"
 
 #define BUFFER_LEAST (8u << 20)
 
@@ -197,7 +196,6 @@ static void free_header(struct wf_nvme *t)
     struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_FREE);
     if (!io)
         return;
-    WF_CRASH("nvme.reclaim.before_free");
     struct wf_nvme_segment header = {.number = r->victim,
                                      .generation = t->next_sequence++,
                                      .use = WF_NVME_FREE};
