@@ -14,7 +14,6 @@
 #include <sys/mman.h>
 #include <xxhash.h>
 
-
 #define BUFFER_LEAST (8u << 20)
 
 bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes)

@@ -113,13 +113,13 @@ static const char *const bad_names[] = {
     "evil\n",
     "\x1b]0;title\x07",
     "del\x7f",
-    "\xc2\x9b"
-    "31m",
-    "\xe2\x80\xae"
-    "abc",
+    ("\xc2\x9b"
+     "31m"),
+    ("\xe2\x80\xae"
+     "abc"),
     "\xff\xfe",
-    "\xe2\x81\xa6"
-    "x",
+    ("\xe2\x81\xa6"
+     "x"),
     "half \xe2\x82",
 };
 

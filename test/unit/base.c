@@ -113,8 +113,8 @@ static void test_text(void **state)
                                       "tab\t",
                                       "\x1b[31m",
                                       "\x7f",
-                                      "\xc2\x9b"
-                                      "31m",
+                                      ("\xc2\x9b"
+                                       "31m"),
                                       "\xe2\x80\xae",
                                       "\xe2\x81\xa6",
                                       "\xff",
