@@ -200,6 +200,11 @@ enum weft_status wf_socket_receive(int fd, void *message, size_t capacity, size_
                        got < 0 ? strerror(errno) : "closed");
     int received[WF_SOCKET_FDS_MAX];
     size_t count = take_descriptors(&header, received);
+    if (fds && (header.msg_flags & MSG_CTRUNC)) {
+        wf_close_all(received, count);
+        return wf_fail(WEFT_E_SYSTEM, "this process may open no more files, and what the node sent "
+                                      "are files; raise its limit (ulimit -n)");
+    }
     if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || (count && !fds)) {
         wf_close_all(received, count);
         return wf_fail(WEFT_E_PROTOCOL,
