@@ -86,9 +86,9 @@ static void put(struct bench *bench)
             abort();
     }
     key_make(bench->next++, key);
-    if (wf_store_reserve(&bench->store, 1, &bench->list, key, WF_GRANULE, 0, &parent, &slot) !=
+    if (wf_store_reserve(&bench->store, 1, &bench->list, key, WF_GRANULE, &parent, &slot) !=
             WEFT_OK ||
-        wf_store_commit(&bench->store, &bench->list, &slot, 0) != WEFT_OK)
+        wf_store_commit(&bench->store, &bench->list, &slot) != WEFT_OK)
         abort();
 }
 

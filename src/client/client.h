@@ -119,9 +119,6 @@ void wf_client_drain_locked(struct weft *w);
 const struct binding *wf_format_bind(struct weft_format *f, struct attachment *a,
                                      enum weft_status *status);
 
-/* Keys after `parent`, or the root of the current binding. */
-void wf_format_spec_of(const struct weft_format *f, struct weft_format_spec *spec);
-
 /* Find or make a binding: `ask` does the exchange, under the lock, and fills id and root. */
 const struct binding *
 wf_binding_get(struct weft *w, _Atomic(struct binding *) *list, struct attachment *a,

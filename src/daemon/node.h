@@ -65,7 +65,7 @@ struct wf_client {
     uint32_t place_cursor;
     struct wf_reservations reserved;
     bool paused; /* a job runs for it */
-    uint64_t connected_ns, last_ns;
+    uint64_t connected_ns;
 };
 
 struct wf_format_entry {
@@ -85,7 +85,7 @@ struct wf_session_entry {
     uint32_t returns_in_ms, deadline_ms;
     uint64_t hinted_ns, opened_ns;
     bool has_tip, held; /* held: the store holds tip_slot on our behalf */
-    uint32_t tip_slot, tip_generation;
+    uint32_t tip_slot;
     uint8_t tip[32];
     char name[65];
     uint32_t next_free;

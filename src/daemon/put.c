@@ -35,7 +35,7 @@ static void reserve_one(struct wf_client *client, const struct wf_reserve *reque
     *out = (struct wf_reserved){.entry = UINT32_MAX};
     enum weft_status status = wf_store_reserve(store, client->id, &client->reserved,
                                                request->keys[i], (uint32_t)format->block_bytes,
-                                               request->format, parent, &slot);
+                                               parent, &slot);
     out->status = status;
     out->slot = slot;
     if (status == WEFT_EXISTS) {
@@ -162,8 +162,7 @@ static void publish(struct commit_job *commit)
         }
         atomic_store_explicit(&store->index.desc[slot].checksum, block->asked.checksum,
                               memory_order_relaxed);
-        uint32_t format = UINT32_MAX - 2; /* who wrote it is of no use once it is committed */
-        enum weft_status status = wf_store_commit(store, &client->reserved, &slot, format);
+        enum weft_status status = wf_store_commit(store, &client->reserved, &slot);
         answer->status[i] = status;
         if (status == WEFT_OK) {
             domain->puts++;

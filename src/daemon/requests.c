@@ -366,7 +366,6 @@ void wf_request(struct wf_client *client, const struct wf_message *message)
     struct wf_node *node = client->node;
     enum weft_status status = WEFT_OK;
     uint64_t started_ns = wf_now_ns();
-    client->last_ns = started_ns;
     if (message->op == 0 || message->op >= WF_OP_COUNT)
         status = wf_fail(WEFT_E_PROTOCOL, "there is no op %u", message->op);
     else if (message->bytes < sizes[message->op])

@@ -54,7 +54,6 @@ static void tip_hold(struct wf_node *node, struct wf_session_entry *session)
     if (slot == WF_SLOT_NONE)
         return;
     session->tip_slot = slot;
-    session->tip_generation = wf_store_generation(store, slot);
     session->held = true;
     wf_store_hold(store, slot);
 }

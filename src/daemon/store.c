@@ -449,7 +449,7 @@ static void list_remove(struct wf_store *store, struct wf_reservations *list, ui
 
 enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
                                   struct wf_reservations *list, const uint8_t key[32],
-                                  uint32_t bytes, uint32_t format, const struct wf_parent *parent,
+                                  uint32_t bytes, const struct wf_parent *parent,
                                   uint32_t *out_slot)
 {
     uint32_t slot = wf_store_find(store, key);
@@ -488,7 +488,6 @@ enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
                           wf_word(wf_store_generation(store, slot),
                                   depth < WF_DEPTH_MAX ? depth : WF_DEPTH_MAX, WF_SLOT_RESERVED),
                           memory_order_release);
-    (void)format;
     *out_slot = slot;
     return WEFT_OK;
 }
@@ -553,7 +552,7 @@ static void yield_to(struct wf_store *store, struct wf_reservations *list, uint3
 }
 
 enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations *list,
-                                 uint32_t *slot_io, uint32_t format)
+                                 uint32_t *slot_io)
 {
     uint32_t slot = *slot_io;
     struct wf_desc *desc = &store->index.desc[slot];
@@ -574,7 +573,7 @@ enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations 
                        "the block's parent was not committed; commit a chain in its order");
     }
     list_remove(store, list, slot);
-    store->slots[slot].owner = format;
+    store->slots[slot].owner = OWNER_NONE;
     store->slots[slot].child = WF_SLOT_NONE;
     atomic_store_explicit(&desc->parent, parent, memory_order_relaxed);
     WF_CRASH("store.commit.before_publish");

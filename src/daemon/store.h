@@ -106,7 +106,7 @@ enum weft_status wf_store_parent_by_slot(const struct wf_store *store, uint32_t 
  * exceeds the quota. */
 enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
                                   struct wf_reservations *list, const uint8_t key[32],
-                                  uint32_t bytes, uint32_t format, const struct wf_parent *parent,
+                                  uint32_t bytes, const struct wf_parent *parent,
                                   uint32_t *out_slot);
 
 /* Is this slot reserved by that client, in that generation? */
@@ -116,7 +116,7 @@ bool wf_store_is_reserved(const struct wf_store *store, uint32_t client, uint32_
 /* Publish a reserved slot.  WEFT_OK, or WEFT_EXISTS (*slot is changed to the one that serves), or
  * WEFT_E_PARENT (the reservation is dropped). */
 enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations *list,
-                                 uint32_t *slot, uint32_t format);
+                                 uint32_t *slot);
 void wf_store_abort(struct wf_store *store, struct wf_reservations *list, uint32_t slot);
 void wf_store_abort_all(struct wf_store *store, struct wf_reservations *list);
 

@@ -29,7 +29,7 @@ struct wf_slot {
         next;       /* free: list of its size; reserved: its client's; committed: siblings */
     uint32_t child; /* committed: first child */
     uint32_t holds; /* sessions at this block and reserved children: what forbids eviction */
-    uint32_t owner; /* reserved: the client; committed: the format */
+    uint32_t owner; /* reserved: the client */
 };
 static_assert(sizeof(struct wf_slot) == 36, "metadata budget");
 

@@ -45,12 +45,12 @@ static enum weft_status reserve(struct world *w, uint32_t client, uint64_t key, 
     struct wf_parent p = {.slot = parent};
     random_key(key, bytes);
     return wf_store_reserve(&w->store, client, &w->reservations[client], bytes,
-                            granules * WF_GRANULE, 0, &p, out);
+                            granules * WF_GRANULE, &p, out);
 }
 
 static enum weft_status commit(struct world *w, uint32_t client, uint32_t *slot)
 {
-    return wf_store_commit(&w->store, &w->reservations[client], slot, 0);
+    return wf_store_commit(&w->store, &w->reservations[client], slot);
 }
 
 /* Reserve and commit one granule. */
@@ -213,7 +213,7 @@ static void test_parents(void **state)
     assert_int_equal(wf_store_parent_by_key(&w->store, key, &parent), WEFT_OK);
     assert_int_equal(parent.slot, a);
     assert_int_equal(wf_store_reserve(&w->store, ALICE, &w->reservations[ALICE],
-                                      (const uint8_t[32]){9}, WF_GRANULE, 0, &parent, &b),
+                                      (const uint8_t[32]){9}, WF_GRANULE, &parent, &b),
                      WEFT_OK);
     uint32_t generation = wf_store_generation(&w->store, b);
     assert_int_equal(wf_store_parent_by_slot(&w->store, BOB, b, generation, &parent),
@@ -317,7 +317,7 @@ static void test_huge_blocks_are_refused(void **state)
     random_key(1, key);
     for (uint32_t below = 0; below < 2 * WF_GRANULE; below += 511)
         assert_int_equal(wf_store_reserve(&w->store, ALICE, &w->reservations[ALICE], key,
-                                          UINT32_MAX - below, 0, &none, &slot),
+                                          UINT32_MAX - below, &none, &slot),
                          WEFT_E_QUOTA);
     assert_int_equal(w->store.used_bytes, 0);
     wf_store_verify(&w->store);

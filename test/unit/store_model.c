@@ -172,7 +172,7 @@ static int reserve_one(struct model *m, uint32_t client, int key, int parent)
     if (parent != NOBODY)
         m->nodes[parent].holds++; /* while room is looked for */
     enum weft_status status = wf_store_reserve(store, client, &m->world.reservations[client], bytes,
-                                               m->granules[key] * WF_GRANULE, 0, &p, &slot);
+                                               m->granules[key] * WF_GRANULE, &p, &slot);
     assert_int_equal(status == WEFT_EXISTS, exists);
     if (status == WEFT_OK) {
         int at = node_take(m);
@@ -217,7 +217,7 @@ static void commit_one(struct model *m, int at)
     struct node *n = &m->nodes[at];
     uint32_t slot = n->slot;
     enum weft_status status = wf_store_commit(&m->world.store, &m->world.reservations[n->client],
-                                              &slot, 0);
+                                              &slot);
     int serves = m->block[n->key], reserved_on = n->parent, parent = reserved_on;
     if (serves != NOBODY) {
         assert_int_equal(status, WEFT_EXISTS);
