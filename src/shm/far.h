@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The far table of a domain: which keys lie below DRAM, and on which tier.
+ *
+ * Part of the index segment; the node writes, clients read it without a lock while they match.  It
+ * is a hint: an entry has 56 bits of the key, and the node compares all 32 bytes before it loads
+ * anything.  So a false entry costs a miss, and a wrong byte cannot come of it.
+ *
+ * Buckets are those of the index, one cache line of seven words and a count of those that had to
+ * go further; a word is
+ *
+ *     63                                        8 7        0
+ *    +-------------------------------------------+----------+
+ *    |   56 bits of the key                      | tier + 1 |     0: empty
+ *    +-------------------------------------------+----------+
+ */
+#ifndef WF_SHM_FAR_H
+#define WF_SHM_FAR_H
+
+#include "base/status.h"
+#include "shm/layout.h"
+
+struct wf_far {
+    struct wf_bucket *buckets;
+    uint64_t bucket_count; /* 0: no tier is below, and nothing is ever found */
+};
+
+/* Buckets, and bytes, for so many blocks at a load of 4/5. */
+uint64_t wf_far_bytes(uint32_t blocks_max, uint64_t *out_bucket_count);
+
+/* Either side: the nearest tier that has the key, or -1. */
+int wf_far_find(const struct wf_far *far, const uint8_t key[32]);
+
+/* Owner: the key is on `tier` (0 … 254) now.  False: no room near its place. */
+bool wf_far_set(struct wf_far *far, const uint8_t key[32], unsigned tier);
+void wf_far_clear(struct wf_far *far, const uint8_t key[32]);
+
+#endif
