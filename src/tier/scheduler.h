@@ -5,11 +5,16 @@
  * Reads that someone waits for go first, earliest deadline first (C. L. Liu and J. W. Layland,
  * 1973).  What remains of the queue, and never more than background_depth of it, is shared by the
  * classes behind, each in proportion to its share of the bytes, and earliest deadline first within
- * a class.  A read of parts that another job reads already waits for that one's bytes and makes it
- * as urgent as itself.
+ * a class.  A deadline is an order and drops nothing; what is of no use after some time says so
+ * with expires_us.
  *
- * One thread drives it together with its tier; time is passed in.  Nothing is allocated after
- * create.
+ * A read of parts that another job reads already waits for that one's bytes and makes it as urgent
+ * as itself, in the queue and in flight: what someone waits for does not take up room that is meant
+ * for what nobody waits for.
+ *
+ * Submitting, choosing, cancelling and expiring take O(log jobs), and O(followers) more when who
+ * reads for others leaves the queue.  One thread drives it together with its tier; time is passed
+ * in.  Nothing is allocated after create.
  */
 #ifndef WF_TIER_SCHEDULER_H
 #define WF_TIER_SCHEDULER_H
@@ -28,18 +33,26 @@ enum wf_tier_class {
 
 struct wf_tier_job {
     /* The caller's, unchanged until the job is done; the request as for submit.  Its status and
-     * bytes are the job's result: the tier's, or WEFT_E_TIMEOUT when it was cancelled or its
-     * deadline passed before it began. */
+     * bytes are the job's result: the tier's, or WEFT_E_TIMEOUT when it was cancelled or had not
+     * begun when it expired. */
     struct wf_tier_request request;
     enum wf_tier_class class;
-    uint64_t deadline_us; /* 0: none */
+    uint64_t deadline_us; /* earliest first, and those of one deadline as they came; 0: last */
+    uint64_t expires_us;  /* not begun by then, it is dropped; 0: never */
     /* The scheduler's: */
-    struct wf_tier_job *next;      /* in the queue, in flight or done */
-    struct wf_tier_job *followers; /* jobs that wait for this one's bytes, by their `next` */
-    uint64_t urgent_us;            /* the earliest deadline of it and its followers */
-    enum wf_tier_class urgent;     /* the first class of it and its followers */
+    struct wf_tier_job *next, *previous; /* done, or followers of one leader */
+    struct wf_tier_job *followers;       /* jobs that wait for this one's bytes */
+    struct wf_tier_job *leader;          /* whose bytes it waits for */
+    struct wf_tier_job *same_hash;       /* reads that others can join */
+    uint64_t urgent_us;                  /* the earliest deadline of it and its followers */
+    uint64_t order;                      /* in which it came */
     uint64_t cost_bytes;
-    bool cancelled, charged;
+    uint32_t place[2];         /* in its class's heap, in that of expiry */
+    enum wf_tier_class urgent; /* the first class of it and its followers */
+    uint8_t state;
+    bool given_up;  /* cancelled, and read on for its followers */
+    bool cancelled; /* at the tier: nobody can join it any more */
+    bool background;
 };
 
 struct wf_tier_schedule {
