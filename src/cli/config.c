@@ -64,12 +64,15 @@ static int show(struct cli *cli, char *text)
         return CLI_OK;
     }
     settings_print("", json_object_get(answer, "settings"));
-    const char *name;
-    json_t *domain;
-    json_object_foreach (json_object_get(answer, "domains"), name, domain) {
-        char before[96];
-        snprintf(before, sizeof before, "domain.%s.", name);
-        settings_print(before, domain);
+    static const char *const lists[][2] = {{"domains", "domain"}, {"tiers", "tier"}};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        const char *name;
+        json_t *entry;
+        json_object_foreach (json_object_get(answer, lists[i][0]), name, entry) {
+            char before[96];
+            snprintf(before, sizeof before, "%s.%s.", lists[i][1], name);
+            settings_print(before, entry);
+        }
     }
     json_decref(answer);
     return CLI_OK;

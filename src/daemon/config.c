@@ -37,12 +37,14 @@ void wf_config_defaults(struct wf_config *config)
         .pool_huge = WF_HUGE_AUTO,
         .pool_numa_node = -1,
         .block_bytes_min = 16 * 1024,
+        .ahead_percent = 12,
         .clients_max = 256,
         .pins_max = 65536,
         .sessions_max = 65536,
         .formats_max = 1024,
         .regions_max = 4096,
         .reserved_max = 4096,
+        .below_max = 4194304,
         .staging_bytes = 64 * MIB,
         .workers = 2,
         .drain_ms = 5000,
@@ -51,7 +53,8 @@ void wf_config_defaults(struct wf_config *config)
         .domain_count = 1,
     };
     wf_host_socket(config->socket);
-    wf_domain_defaults(&config->domains[0]);
+    wf_host_state(config->state_dir, sizeof config->state_dir);
+    wf_config_lists[WF_LIST_DOMAINS].defaults(&config->domains[0]);
     snprintf(config->domains[0].name, sizeof config->domains[0].name, "default");
 }
 
@@ -112,47 +115,46 @@ static enum weft_status lay_file(const char *path, struct wf_config *config)
 
 /* ----------------------------------------------------------------------- environment and flags */
 
-/* "a,b" names the domains that there are: those that exist keep what was said about them. */
-static enum weft_status name_domains(struct wf_config *config, const char *text,
-                                     enum wf_config_layer layer, const char *where)
+/* "a,b" names the entries that there are: those that exist keep what was said about them. */
+static enum weft_status name_entries(const struct wf_config_list *list, struct wf_config *config,
+                                     const char *text, enum wf_config_layer layer,
+                                     const char *where)
 {
-    struct wf_domain_config *named = calloc(WF_DOMAINS_MAX, sizeof *named);
+    char *named = calloc(list->max, list->entry_bytes);
     if (!named)
-        return wf_fail(WEFT_E_NO_MEMORY, "no memory for %d domains", WF_DOMAINS_MAX);
+        return wf_fail(WEFT_E_NO_MEMORY, "no memory for %u %s", list->max, list->key);
     enum weft_status status = WEFT_OK;
     uint32_t count = 0;
-    for (const char *p = text; status == WEFT_OK; p++) {
+    for (const char *p = text; status == WEFT_OK && (*text || list->empty); p++) {
         size_t length = strcspn(p, ",");
-        char name[WF_DOMAIN_NAME_MAX + 2];
+        char name[WF_LIST_NAME_MAX + 2], *entry = named + count * list->entry_bytes;
         snprintf(name, sizeof name, "%.*s",
-                 (int)(length > WF_DOMAIN_NAME_MAX + 1 ? WF_DOMAIN_NAME_MAX + 1 : length), p);
-        if (count == WF_DOMAINS_MAX) {
-            status =
-                wf_fail(WEFT_E_INVALID,
-                        "%s: domains: there are more than %d; run a second node for the others",
-                        where, WF_DOMAINS_MAX);
+                 (int)(length > WF_LIST_NAME_MAX + 1 ? WF_LIST_NAME_MAX + 1 : length), p);
+        if (count == list->max) {
+            status = wf_fail(WEFT_E_INVALID, "%s: %s: there are more than %u; %s", where, list->key,
+                             list->max, list->over);
             break;
         }
         for (uint32_t i = 0; i < count; i++)
-            if (strcmp(named[i].name, name) == 0)
-                status = wf_fail(WEFT_E_INVALID, "%s: domains: '%s' is there twice; remove one",
-                                 where, name);
-        const struct wf_domain_config *known = wf_config_domain(config, name);
+            if (strcmp(named + i * list->entry_bytes, name) == 0)
+                status = wf_fail(WEFT_E_INVALID, "%s: %s: '%s' is there twice; remove one", where,
+                                 list->key, name);
+        const void *known = wf_list_find(list, config, name);
         if (known)
-            named[count] = *known;
+            memcpy(entry, known, list->entry_bytes);
         else
-            wf_domain_defaults(&named[count]);
+            list->defaults(entry);
         if (status == WEFT_OK)
-            status = wf_value_set(&wf_domain_fields[0], &named[count], name, where, "domains");
-        named[count++].origin[0] = (struct wf_config_origin){.layer = layer};
+            status = wf_value_set(&list->fields[0], entry, name, where, list->key);
+        *wf_list_origin(list, entry, 0) = (struct wf_config_origin){.layer = layer};
+        count++;
         p += length;
         if (!*p)
             break;
     }
     if (status == WEFT_OK) {
-        memcpy(config->domains, named, sizeof config->domains);
-        config->domain_count = count;
-        config->domains_origin = (struct wf_config_origin){.layer = layer};
+        memcpy(wf_list_entry(list, config, 0), named, list->max * list->entry_bytes);
+        wf_list_resize(list, config, count, (struct wf_config_origin){.layer = layer});
     }
     free(named);
     return status;
@@ -170,56 +172,81 @@ static enum weft_status set_field(struct wf_config *config, int index, const cha
 static enum weft_status lay_environment(struct wf_config *config)
 {
     char variable[WF_CONFIG_KEY_MAX + 6], where[WF_ORIGIN_TEXT_MAX];
-    const char *text = getenv("WEFT_DOMAINS");
     enum weft_status status = WEFT_OK;
-    if (text && *text)
-        status = name_domains(config, text, WF_FROM_ENVIRONMENT, "env WEFT_DOMAINS");
-    for (size_t i = 0; status == WEFT_OK && i < wf_config_field_count; i++) {
-        text = getenv(wf_config_variable(wf_config_fields[i].key, variable));
-        if (!text || !*text)
-            continue; /* set to nothing is the usual way to unset in a unit file or a compose file
-                       */
+    /* Set to nothing is the usual way to unset in a unit file or a compose file. */
+    for (size_t i = 0; status == WEFT_OK && i < WF_LIST_COUNT; i++) {
+        const char *text = getenv(wf_config_variable(wf_config_lists[i].key, variable));
         snprintf(where, sizeof where, "env %s", variable);
-        status = set_field(config, (int)i, text, WF_FROM_ENVIRONMENT, where);
+        if (text && *text)
+            status = name_entries(&wf_config_lists[i], config, text, WF_FROM_ENVIRONMENT, where);
+    }
+    for (size_t i = 0; status == WEFT_OK && i < wf_config_field_count; i++) {
+        const char *text = getenv(wf_config_variable(wf_config_fields[i].key, variable));
+        snprintf(where, sizeof where, "env %s", variable);
+        if (text && *text)
+            status = set_field(config, (int)i, text, WF_FROM_ENVIRONMENT, where);
     }
     return status;
 }
 
 /* `key` is what stands between "domain." and "=": a name, which may have dots, and a field. */
-static enum weft_status override_domain(struct wf_config *config, const char *key, const char *text,
-                                        const char *where)
+static enum weft_status override_entry(const struct wf_config_list *list, struct wf_config *config,
+                                       const char *key, const char *text, const char *where)
 {
     const char *dot = strrchr(key, '.');
-    char name[WF_DOMAIN_NAME_MAX + 1];
-    int index = dot ? wf_domain_field(dot + 1) : -1;
-    if (index < 1 || dot - key > WF_DOMAIN_NAME_MAX)
-        return wf_fail(
-            WEFT_E_INVALID,
-            "%s: there is no such key of a domain; write domain.NAME.FIELD with quota, writes, "
-            "token, token_file, secret_file or allow",
-            where);
-    snprintf(name, sizeof name, "%.*s", (int)(dot - key), key);
-    struct wf_domain_config *domain = wf_config_domain(config, name);
-    if (!domain) {
-        struct wf_nearest nearest;
-        wf_nearest_init(&nearest, name);
-        for (uint32_t i = 0; i < config->domain_count; i++)
-            wf_nearest_offer(&nearest, config->domains[i].name);
-        if (nearest.best)
-            return wf_fail(WEFT_E_INVALID, "%s: there is no domain '%s'; did you mean '%s'?", where,
-                           name, nearest.best);
+    char name[WF_LIST_NAME_MAX + 1], words[256], names[512];
+    int index = dot ? wf_list_field(list, dot + 1) : -1;
+    if (index < 1 || dot - key > (ptrdiff_t)list->name_max)
         return wf_fail(WEFT_E_INVALID,
-                       "%s: there is no domain '%s'; name all of them first, as domains=default,%s",
-                       where, name, name);
+                       "%s: there is no such key of a %s; write %s.NAME.FIELD with %s", where,
+                       list->one, list->one, wf_list_words(list, 1, words, sizeof words));
+    snprintf(name, sizeof name, "%.*s", (int)(dot - key), key);
+    void *entry = wf_list_find(list, config, name);
+    if (!entry) {
+        struct wf_nearest nearest;
+        size_t used = 0;
+        wf_nearest_init(&nearest, name);
+        names[0] = '\0';
+        for (uint32_t i = 0; i < wf_list_count(list, config); i++) {
+            const char *there = wf_list_entry(list, config, i);
+            wf_nearest_offer(&nearest, there);
+            if (used < sizeof names)
+                used += (size_t)snprintf(names + used, sizeof names - used, "%s,", there);
+        }
+        if (nearest.best)
+            return wf_fail(WEFT_E_INVALID, "%s: there is no %s '%s'; did you mean '%s'?", where,
+                           list->one, name, nearest.best);
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: there is no %s '%s'; name all of them first, as %s=%s%s", where,
+                       list->one, name, list->key, names, name);
     }
-    domain->origin[index] = (struct wf_config_origin){.layer = WF_FROM_FLAG};
-    return wf_value_set(&wf_domain_fields[index], domain, text, where, wf_domain_fields[index].key);
+    *wf_list_origin(list, entry, index) = (struct wf_config_origin){.layer = WF_FROM_FLAG};
+    return wf_value_set(&list->fields[index], entry, text, where, list->fields[index].key);
+}
+
+/* Whether `key` names a list or an entry of one; if so, *out says how that went. */
+static bool override_list(struct wf_config *config, const char *key, const char *text,
+                          const char *where, enum weft_status *out)
+{
+    for (size_t i = 0; i < WF_LIST_COUNT; i++) {
+        const struct wf_config_list *list = &wf_config_lists[i];
+        size_t length = strlen(list->one);
+        if (strcmp(key, list->key) == 0)
+            *out = name_entries(list, config, text, WF_FROM_FLAG, where);
+        else if (strncmp(key, list->one, length) == 0 && key[length] == '.')
+            *out = override_entry(list, config, key + length + 1, text, where);
+        else
+            continue;
+        return true;
+    }
+    return false;
 }
 
 static enum weft_status lay_override(struct wf_config *config, const char *override)
 {
-    char key[WF_CONFIG_KEY_MAX + WF_DOMAIN_NAME_MAX + 2], where[WF_ORIGIN_TEXT_MAX];
+    char key[WF_CONFIG_KEY_MAX + WF_LIST_NAME_MAX + 2], where[WF_ORIGIN_TEXT_MAX];
     const char *equals = strchr(override, '=');
+    enum weft_status status;
     size_t length = equals ? (size_t)(equals - override) : 0;
     if (!length || length >= sizeof key)
         return wf_fail(WEFT_E_INVALID,
@@ -230,16 +257,15 @@ static enum weft_status lay_override(struct wf_config *config, const char *overr
                        WF_CONFIG_VALUE_MAX);
     snprintf(key, sizeof key, "%.*s", (int)length, override);
     snprintf(where, sizeof where, "flag %s", key);
-    if (strcmp(key, "domains") == 0)
-        return name_domains(config, equals + 1, WF_FROM_FLAG, where);
-    if (strncmp(key, "domain.", 7) == 0)
-        return override_domain(config, key + 7, equals + 1, where);
+    if (override_list(config, key, equals + 1, where, &status))
+        return status;
     int index = wf_config_field(key);
     if (index >= 0)
         return set_field(config, index, equals + 1, WF_FROM_FLAG, where);
     struct wf_nearest nearest;
     wf_nearest_init(&nearest, key);
-    wf_nearest_offer(&nearest, "domains");
+    for (size_t i = 0; i < WF_LIST_COUNT; i++)
+        wf_nearest_offer(&nearest, wf_config_lists[i].key);
     for (size_t i = 0; i < wf_config_field_count; i++)
         wf_nearest_offer(&nearest, wf_config_fields[i].key);
     if (nearest.best)
@@ -340,23 +366,24 @@ static enum weft_status settle_allow(struct wf_domain_config *domain, const char
 static enum weft_status finish_domain(const struct wf_config *config,
                                       struct wf_domain_config *domain)
 {
-    int quota_index = wf_domain_field("quota"), token_index = wf_domain_field("token");
-    int file_index = wf_domain_field("token_file"), allow_index = wf_domain_field("allow");
+    const struct wf_config_list *list = &wf_config_lists[WF_LIST_DOMAINS];
+    int quota_index = wf_list_field(list, "quota"), token_index = wf_list_field(list, "token");
+    int file_index = wf_list_field(list, "token_file"), allow_index = wf_list_field(list, "allow");
     char where[WF_ORIGIN_TEXT_MAX], quota[24], pool[24];
     if (domain->quota_bytes > config->pool_bytes_max)
         return wf_fail(
             WEFT_E_INVALID,
             "%s: domain '%s': quota %s is more than the pool can ever have (%s); lower it, or "
             "raise pool.size_max",
-            wf_domain_where(config, domain, quota_index, where), domain->name,
+            wf_list_where(list, config, domain, quota_index, where), domain->name,
             wf_size_format(domain->quota_bytes, quota, sizeof quota),
             wf_size_format(config->pool_bytes_max, pool, sizeof pool));
-    enum weft_status status = settle_token(&wf_domain_fields[token_index], domain, domain->token,
+    enum weft_status status = settle_token(&list->fields[token_index], domain, domain->token,
                                            domain->token_file, &domain->origin[token_index],
                                            &domain->origin[file_index],
-                                           wf_domain_where(config, domain, file_index, where));
+                                           wf_list_where(list, config, domain, file_index, where));
     if (status == WEFT_OK)
-        status = settle_allow(domain, wf_domain_where(config, domain, allow_index, where));
+        status = settle_allow(domain, wf_list_where(list, config, domain, allow_index, where));
     return status;
 }
 
@@ -400,7 +427,7 @@ enum weft_status wf_config_finish(struct wf_config *config)
             wf_config_where(config, listen_index, where), config->http_address);
     for (uint32_t i = 0; status == WEFT_OK && i < config->domain_count; i++)
         status = finish_domain(config, &config->domains[i]);
-    return status;
+    return status == WEFT_OK ? wf_config_finish_tiers(config) : status;
 }
 
 enum weft_status wf_config_load(const char *path, const char *const *overrides,

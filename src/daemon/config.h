@@ -20,16 +20,28 @@
 #define WF_DOMAIN_NAME_MAX 63
 #define WF_ALLOW_MAX 32
 #define WF_ALLOW_TEXT_MAX 1023
+#define WF_TIERS_MAX 8
+#define WF_TIER_NAME_MAX 31
 #define WF_PATH_MAX 256
 #define WF_TOKEN_MAX 128
 #define WF_CONFIG_FILE_BYTES_MAX (1u << 20)
 #define WF_CONFIG_FIELDS_MAX 32 /* static_assert'ed beside the tables */
 #define WF_DOMAIN_FIELDS_MAX 8
+#define WF_TIER_FIELDS_MAX 16
 
 #define WF_CONFIG_FILE_DEFAULT "/etc/weft/weftd.yaml"
 
 enum wf_huge { WF_HUGE_AUTO = 0, WF_HUGE_ON, WF_HUGE_OFF };
 enum wf_writes { WF_WRITES_DIRECT = 0, WF_WRITES_COPIED };
+enum wf_tier_kind { WF_KIND_NVME = 0, WF_KIND_CXL, WF_KIND_S3 };
+
+/* What is written to a tier when it leaves DRAM. */
+enum wf_tier_admit {
+    WF_ADMIT_AUTO = 0, /* what is likely to be read again, by what the node sees */
+    WF_ADMIT_ALWAYS,
+    WF_ADMIT_REUSED, /* what was read at least once since it was put */
+    WF_ADMIT_NEVER,  /* archives only */
+};
 
 /* Who said so.  Later layers win. */
 enum wf_config_layer { WF_FROM_DEFAULT = 0, WF_FROM_FILE, WF_FROM_ENVIRONMENT, WF_FROM_FLAG };
@@ -54,11 +66,30 @@ struct wf_domain_config {
     struct wf_config_origin origin[WF_DOMAIN_FIELDS_MAX]; /* a field of the table each */
 };
 
+struct wf_tier_config {
+    char name[WF_TIER_NAME_MAX + 1]; /* [a-z0-9._-], 1 to 31; not "dram0" */
+    enum wf_tier_kind kind;
+    char path[WF_PATH_MAX];   /* nvme: file, directory or block device; cxl: /dev/daxX.Y, node:N or
+                                 file-emulation:PATH; s3: s3://bucket/prefix */
+    uint64_t size_bytes;      /* capacity; 0: what the medium has */
+    uint32_t queue_depth;     /* requests in flight; 32 */
+    enum wf_tier_admit admit; /* auto */
+    bool archive;             /* may hold archives; true */
+    char endpoint[WF_PATH_MAX]; /* s3: URL of the server; "": Amazon's of the region */
+    char region[64];            /* s3 */
+    uint32_t host;              /* cxl: this host's number on a device that several share; 0 */
+    bool shared;                /* cxl: several hosts share the device */
+    uint32_t timeout_ms;        /* a request that takes longer is a miss, and the tier stalled */
+    uint64_t scrub_bytes_per_s; /* read by the background check; 0: it is off */
+    struct wf_config_origin origin[WF_TIER_FIELDS_MAX]; /* a field of the table each */
+};
+
 struct wf_config {
-    char socket[108];      /* Unix socket path */
-    uint32_t socket_mode;  /* 0600; 0666 with domains that ask for tokens */
-    char http_address[64]; /* numeric: "127.0.0.1", "::1"; "": no HTTP */
-    uint16_t http_port;    /* 9464; 0: any free one */
+    char socket[108];            /* Unix socket path */
+    char state_dir[WF_PATH_MAX]; /* what the node keeps for its next start */
+    uint32_t socket_mode;        /* 0600; 0666 with domains that ask for tokens */
+    char http_address[64];       /* numeric: "127.0.0.1", "::1"; "": no HTTP */
+    uint16_t http_port;          /* 9464; 0: any free one */
     char http_token[WF_TOKEN_MAX +
                     1]; /* asked as Bearer; never "" when the address is not loopback */
     char http_token_file[WF_PATH_MAX];
@@ -69,6 +100,7 @@ struct wf_config {
     int32_t pool_numa_node;   /* -1: wherever the kernel finds room */
     bool pool_prefault;       /* populate at start: no page faults later, memory taken at once */
     uint64_t block_bytes_min; /* sizes the index: pool_bytes_max / block_bytes_min blocks; 16 KiB */
+    uint32_t ahead_percent;   /* of the pool, kept written below ahead of need; 12 */
 
     uint32_t clients_max;   /* 256 */
     uint32_t pins_max;      /* a client; 65536 */
@@ -76,6 +108,7 @@ struct wf_config {
     uint32_t formats_max;   /* 1024 */
     uint32_t regions_max;   /* 4096 */
     uint32_t reserved_max;  /* blocks a client may hold reserved; 4096 */
+    uint32_t below_max;     /* blocks known below DRAM at once; 4194304 */
     uint64_t staging_bytes; /* a client of a `writes: copied` domain; 64 MiB */
     uint32_t workers;       /* data threads; 2 */
     uint32_t drain_ms;      /* SIGTERM: wait this long for clients to finish; 5000 */
@@ -85,9 +118,12 @@ struct wf_config {
     struct wf_domain_config domains[WF_DOMAINS_MAX];
     uint32_t domain_count; /* default: one, "default" */
 
+    struct wf_tier_config tiers[WF_TIERS_MAX];
+    uint32_t tier_count; /* default: none; their order is measured, not this one */
+
     char file[WF_PATH_MAX];                               /* where it was read from; "": no file */
     struct wf_config_origin origin[WF_CONFIG_FIELDS_MAX]; /* a field of the table each */
-    struct wf_config_origin domains_origin;
+    struct wf_config_origin domains_origin, tiers_origin;
 };
 
 /* Defaults for this host. */
@@ -106,8 +142,15 @@ enum weft_status wf_config_load(const char *path, const char *const *overrides,
 enum weft_status wf_config_parse_yaml(const void *buffer, size_t length, const char *name,
                                       struct wf_config *config);
 
+/* `--tier`'s short form, "KIND:PATH[:SIZE]" or "s3://BUCKET/PREFIX[:SIZE]", told to `set` as the
+ * overrides that it stands for: "tiers", then the fields of each.  Tiers are named after their
+ * kind: nvme0, nvme1, cxl0, s3, s3-1. */
+enum weft_status
+wf_config_tier_flags(const char *const *flags, size_t flag_count,
+                     void (*set)(void *context, const char *key, const char *value), void *context);
+
 /* What binds fields together: token files, users, domains against the pool, listeners against
- * tokens. */
+ * tokens, tiers against their kinds. */
 enum weft_status wf_config_finish(struct wf_config *config);
 
 /* Checks that go beyond the text: paths, permissions, memory and huge pages of this host, variables
@@ -121,7 +164,8 @@ enum weft_status wf_config_check(const struct wf_config *config,
  * no memory.
  *   {"file": "/etc/weft/weftd.yaml" | null,
  *    "settings": {"pool.size": {"value": 4294967296, "origin": "/etc/weft/weftd.yaml:3"}, …},
- *    "domains": {"default": {"quota": {"value": 0, "origin": "default"}, …}, …}}
+ *    "domains": {"default": {"quota": {"value": 0, "origin": "default"}, …}, …},
+ *    "tiers": {"nvme0": {"kind": {"value": "nvme", "origin": "flag tier.nvme0.kind"}, …}, …}}
  * An origin is "default", "<file>:<line>", "env WEFT_POOL_SIZE" or "flag pool.size". */
 char *wf_config_json(const struct wf_config *config);
 

@@ -18,17 +18,7 @@
 #define TOKEN_SHORT 16 /* fewer characters can be guessed in a night */
 #define SECRET_BYTES 32
 
-struct remarks {
-    const struct wf_config *config;
-    void (*say)(void *context, bool fatal, const char *sentence);
-    void *context;
-    bool fatal;
-};
-
-static void remark(struct remarks *remarks, bool fatal, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void remark(struct remarks *remarks, bool fatal, const char *format, ...)
+void wf_remark(struct wf_remarks *remarks, bool fatal, const char *format, ...)
 {
     char sentence[WF_ERROR_MAX + WF_PATH_MAX];
     va_list arguments;
@@ -39,41 +29,43 @@ static void remark(struct remarks *remarks, bool fatal, const char *format, ...)
     remarks->fatal |= fatal;
 }
 
-static void check_memory(struct remarks *remarks, const struct wf_host *host)
+static void check_memory(struct wf_remarks *remarks, const struct wf_host *host)
 {
     const struct wf_config *config = remarks->config;
     char pool[24], offered[24];
     wf_size_format(config->pool_bytes, pool, sizeof pool);
     if (host->memory_bytes && config->pool_bytes > host->memory_bytes)
-        remark(remarks, config->pool_prefault,
-               "pool.size %s is more than this %s has (%s); lower it", pool,
-               host->memory_is_cgroup ? "cgroup" : "host",
-               wf_size_format(host->memory_bytes, offered, sizeof offered));
+        wf_remark(remarks, config->pool_prefault,
+                  "pool.size %s is more than this %s has (%s); lower it", pool,
+                  host->memory_is_cgroup ? "cgroup" : "host",
+                  wf_size_format(host->memory_bytes, offered, sizeof offered));
     if (config->pool_huge == WF_HUGE_ON && !host->huge_page_bytes)
-        remark(remarks, true,
-               "pool.huge is on and this kernel has no huge pages; set pool.huge to auto");
+        wf_remark(remarks, true,
+                  "pool.huge is on and this kernel has no huge pages; set pool.huge to auto");
     else if (config->pool_huge == WF_HUGE_ON && host->huge_free_bytes < config->pool_bytes)
-        remark(remarks, true,
-               "pool.huge is on and the free huge pages hold %s of %s; set vm.nr_hugepages to %llu "
-               "or more, or "
-               "pool.huge to auto",
-               wf_size_format(host->huge_free_bytes, offered, sizeof offered), pool,
-               (unsigned long long)((config->pool_bytes + host->huge_page_bytes - 1) /
-                                    host->huge_page_bytes));
+        wf_remark(
+            remarks, true,
+            "pool.huge is on and the free huge pages hold %s of %s; set vm.nr_hugepages to %llu "
+            "or more, or "
+            "pool.huge to auto",
+            wf_size_format(host->huge_free_bytes, offered, sizeof offered), pool,
+            (unsigned long long)((config->pool_bytes + host->huge_page_bytes - 1) /
+                                 host->huge_page_bytes));
     if (config->pool_prefault && host->memlock_bytes < config->pool_bytes)
-        remark(remarks, false,
-               "pool.prefault asks for resident memory and RLIMIT_MEMLOCK lets %s of %s be locked; "
-               "raise it with "
-               "`ulimit -l` or LimitMEMLOCK=, or the pool may be swapped out",
-               wf_size_format(host->memlock_bytes, offered, sizeof offered), pool);
+        wf_remark(
+            remarks, false,
+            "pool.prefault asks for resident memory and RLIMIT_MEMLOCK lets %s of %s be locked; "
+            "raise it with "
+            "`ulimit -l` or LimitMEMLOCK=, or the pool may be swapped out",
+            wf_size_format(host->memlock_bytes, offered, sizeof offered), pool);
     if (config->pool_numa_node >= 0 && !wf_host_has_numa_node(config->pool_numa_node))
-        remark(remarks, true,
-               "pool.numa_node is %d and this host has no such node; set one that `numactl -H` "
-               "lists, or any",
-               config->pool_numa_node);
+        wf_remark(remarks, true,
+                  "pool.numa_node is %d and this host has no such node; set one that `numactl -H` "
+                  "lists, or any",
+                  config->pool_numa_node);
 }
 
-static void check_socket(struct remarks *remarks)
+static void check_socket(struct wf_remarks *remarks)
 {
     const char *socket = remarks->config->socket;
     char directory[sizeof remarks->config->socket];
@@ -90,44 +82,46 @@ static void check_socket(struct remarks *remarks)
         if (end && end != parent)
             *end = '\0';
         if (errno != ENOENT || access(end == parent ? "/" : parent, W_OK) != 0)
-            remark(remarks, true,
-                   "socket: '%s' lies in a directory that cannot be reached or made (%s); create "
-                   "'%s', or "
-                   "set socket elsewhere",
-                   socket, strerror(errno), directory);
+            wf_remark(
+                remarks, true,
+                "socket: '%s' lies in a directory that cannot be reached or made (%s); create "
+                "'%s', or "
+                "set socket elsewhere",
+                socket, strerror(errno), directory);
         return; /* weftd makes the last directory itself */
     }
     if (access(directory, W_OK | X_OK) != 0)
-        remark(
+        wf_remark(
             remarks, true,
             "socket: '%s' cannot be made, the directory is not writable for uid %u; chown it, or "
             "set "
             "socket elsewhere",
             socket, (unsigned)geteuid());
     if ((found.st_mode & 0022) && !(found.st_mode & S_ISVTX))
-        remark(remarks, true,
-               "socket: others may write to '%s' and put their own socket in place of weftd's; "
-               "chmod go-w it",
-               directory);
+        wf_remark(remarks, true,
+                  "socket: others may write to '%s' and put their own socket in place of weftd's; "
+                  "chmod go-w it",
+                  directory);
     else if (found.st_uid != geteuid() && found.st_uid != 0)
-        remark(remarks, true,
-               "socket: '%s' belongs to uid %u, who could replace weftd's socket; chown it, or set "
-               "socket "
-               "elsewhere",
-               directory, (unsigned)found.st_uid);
+        wf_remark(
+            remarks, true,
+            "socket: '%s' belongs to uid %u, who could replace weftd's socket; chown it, or set "
+            "socket "
+            "elsewhere",
+            directory, (unsigned)found.st_uid);
 }
 
 /* Tokens and secrets are for weftd's user alone. */
-static void check_private(struct remarks *remarks, const char *path, const char *what)
+static void check_private(struct wf_remarks *remarks, const char *path, const char *what)
 {
     struct stat found;
     if (path[0] && stat(path, &found) == 0 && S_ISREG(found.st_mode) && (found.st_mode & 0004))
-        remark(remarks, false,
-               "%s: every user of this host can read '%s' (mode %04o); chmod 0600 it", what, path,
-               (unsigned)(found.st_mode & 07777));
+        wf_remark(remarks, false,
+                  "%s: every user of this host can read '%s' (mode %04o); chmod 0600 it", what,
+                  path, (unsigned)(found.st_mode & 07777));
 }
 
-static void check_secret(struct remarks *remarks, const struct wf_domain_config *domain)
+static void check_secret(struct wf_remarks *remarks, const struct wf_domain_config *domain)
 {
     struct stat found;
     const char *path = domain->secret_file;
@@ -135,57 +129,60 @@ static void check_secret(struct remarks *remarks, const struct wf_domain_config 
         return;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &found) != 0)
-        remark(remarks, true,
-               "domain '%s': secret_file: cannot open '%s': %s; make one with `head -c 32 "
-               "/dev/urandom`",
-               domain->name, path, strerror(errno));
+        wf_remark(remarks, true,
+                  "domain '%s': secret_file: cannot open '%s': %s; make one with `head -c 32 "
+                  "/dev/urandom`",
+                  domain->name, path, strerror(errno));
     else if (S_ISREG(found.st_mode) && found.st_size < SECRET_BYTES)
-        remark(remarks, true,
-               "domain '%s': secret_file: '%s' has %lld bytes and %d are needed; make one with "
-               "`head -c 32 /dev/urandom`",
-               domain->name, path, (long long)found.st_size, SECRET_BYTES);
+        wf_remark(remarks, true,
+                  "domain '%s': secret_file: '%s' has %lld bytes and %d are needed; make one with "
+                  "`head -c 32 /dev/urandom`",
+                  domain->name, path, (long long)found.st_size, SECRET_BYTES);
     if (fd >= 0)
         close(fd);
     check_private(remarks, path, "secret_file");
 }
 
-static void check_domain(struct remarks *remarks, const struct wf_domain_config *domain)
+static void check_domain(struct wf_remarks *remarks, const struct wf_domain_config *domain)
 {
     const struct wf_config *config = remarks->config;
     char quota[24], pool[24];
     if (domain->quota_bytes > config->pool_bytes)
-        remark(remarks, false,
-               "domain '%s': quota %s is more than pool.size %s, so it counts only once memory is "
-               "lent",
-               domain->name, wf_size_format(domain->quota_bytes, quota, sizeof quota),
-               wf_size_format(config->pool_bytes, pool, sizeof pool));
+        wf_remark(
+            remarks, false,
+            "domain '%s': quota %s is more than pool.size %s, so it counts only once memory is "
+            "lent",
+            domain->name, wf_size_format(domain->quota_bytes, quota, sizeof quota),
+            wf_size_format(config->pool_bytes, pool, sizeof pool));
     if (domain->token[0] && strlen(domain->token) < TOKEN_SHORT)
-        remark(remarks, false,
-               "domain '%s': its token has %zu characters and can be guessed; use %d or more",
-               domain->name, strlen(domain->token), TOKEN_SHORT);
+        wf_remark(remarks, false,
+                  "domain '%s': its token has %zu characters and can be guessed; use %d or more",
+                  domain->name, strlen(domain->token), TOKEN_SHORT);
     if (domain->allow_any_uid && !domain->token[0] && (config->socket_mode & 0066))
-        remark(
+        wf_remark(
             remarks, false,
             "domain '%s': every user of this host may attach and no token is asked; set a token, "
             "or "
             "allow: [users]",
             domain->name);
     if ((domain->allow_any_uid || domain->allow_uid_count) && !(config->socket_mode & 0066))
-        remark(remarks, false,
-               "domain '%s' allows other users, but socket_mode %04o keeps them from connecting; "
-               "set it to "
-               "0660 or 0666",
-               domain->name, config->socket_mode);
+        wf_remark(
+            remarks, false,
+            "domain '%s' allows other users, but socket_mode %04o keeps them from connecting; "
+            "set it to "
+            "0660 or 0666",
+            domain->name, config->socket_mode);
     check_private(remarks, domain->token_file, "token_file");
     check_secret(remarks, domain);
 }
 
 /* WEFT_POOL_SZIE is nobody's variable: say so before somebody wonders why it does nothing. */
-static void check_variables(struct remarks *remarks)
+static void check_variables(struct wf_remarks *remarks)
 {
-    static const char *const others[] = {"WEFT_CONFIG", "WEFT_DOMAINS",  "WEFT_DOMAIN",
-                                         "WEFT_TOKEN",  "WEFT_CRASH_AT", "WEFT_FAIL_AT"};
-    char known[WF_CONFIG_FIELDS_MAX][WF_CONFIG_KEY_MAX + 6], name[WF_NEAREST_WORD_MAX + 1];
+    static const char *const others[] = {"WEFT_CONFIG", "WEFT_DOMAIN", "WEFT_TOKEN",
+                                         "WEFT_CRASH_AT", "WEFT_FAIL_AT"};
+    char known[WF_CONFIG_FIELDS_MAX][WF_CONFIG_KEY_MAX + 6];
+    char lists[WF_LIST_COUNT][WF_CONFIG_KEY_MAX + 6], name[WF_NEAREST_WORD_MAX + 1];
     for (char **entry = environ; entry && *entry; entry++) {
         size_t length = strcspn(*entry, "=");
         if (strncmp(*entry, "WEFT_", 5) != 0 || length >= sizeof name)
@@ -195,11 +192,13 @@ static void check_variables(struct remarks *remarks)
         wf_nearest_init(&nearest, name);
         for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
             wf_nearest_offer(&nearest, others[i]);
+        for (size_t i = 0; i < WF_LIST_COUNT; i++)
+            wf_nearest_offer(&nearest, wf_config_variable(wf_config_lists[i].key, lists[i]));
         for (size_t i = 0; i < wf_config_field_count; i++)
             wf_nearest_offer(&nearest, wf_config_variable(wf_config_fields[i].key, known[i]));
         if (nearest.best && nearest.distance > 0)
-            remark(remarks, false, "the variable %s means nothing to weftd; did you mean %s?", name,
-                   nearest.best);
+            wf_remark(remarks, false, "the variable %s means nothing to weftd; did you mean %s?",
+                      name, nearest.best);
     }
 }
 
@@ -207,7 +206,7 @@ enum weft_status wf_config_check(const struct wf_config *config,
                                  void (*say)(void *context, bool fatal, const char *sentence),
                                  void *context)
 {
-    struct remarks remarks = {.config = config, .say = say, .context = context};
+    struct wf_remarks remarks = {.config = config, .say = say, .context = context};
     struct wf_host host;
     wf_host_read(&host);
     check_memory(&remarks, &host);
@@ -219,22 +218,26 @@ enum weft_status wf_config_check(const struct wf_config *config,
         promised += config->domains[i].quota_bytes;
         tokens_inside |= config->domains[i].token[0] && !config->domains[i].token_file[0];
     }
+    wf_config_check_tiers(&remarks);
     if (config->domain_count > 1 && promised > config->pool_bytes_max)
-        remark(&remarks, false,
-               "the domains' quotas add up to more than pool.size_max; the last to fill will find "
-               "it full");
+        wf_remark(
+            &remarks, false,
+            "the domains' quotas add up to more than pool.size_max; the last to fill will find "
+            "it full");
     if (config->http_token[0] && strlen(config->http_token) < TOKEN_SHORT)
-        remark(&remarks, false, "http.token has %zu characters and can be guessed; use %d or more",
-               strlen(config->http_token), TOKEN_SHORT);
+        wf_remark(&remarks, false,
+                  "http.token has %zu characters and can be guessed; use %d or more",
+                  strlen(config->http_token), TOKEN_SHORT);
     if (config->http_address[0] && !wf_config_is_loopback(config->http_address))
-        remark(&remarks, false,
-               "http.listen: '%s' sends http.token in clear text; put a TLS proxy before it",
-               config->http_address);
+        wf_remark(&remarks, false,
+                  "http.listen: '%s' sends http.token in clear text; put a TLS proxy before it",
+                  config->http_address);
     if (config->http_address[0] && !config->http_token[0] && config->domain_count > 1)
-        remark(&remarks, false,
-               "http.listen: with several domains and no http.token only /healthz answers; set a "
-               "token, "
-               "so that no domain's users read another's figures");
+        wf_remark(
+            &remarks, false,
+            "http.listen: with several domains and no http.token only /healthz answers; set a "
+            "token, "
+            "so that no domain's users read another's figures");
     check_private(&remarks, config->http_token_file, "http.token_file");
     if (tokens_inside)
         check_private(&remarks, config->file, "a token");

@@ -12,6 +12,7 @@
 
 #define AT(member) offsetof(struct wf_config, member)
 #define IN_DOMAIN(member) offsetof(struct wf_domain_config, member)
+#define IN_TIER(member) offsetof(struct wf_tier_config, member)
 #define TEXT(type, member) 0, sizeof(((type *)0)->member) - 1 /* may be empty */
 #define WORD(type, member) 1, sizeof(((type *)0)->member) - 1 /* may not */
 
@@ -19,9 +20,12 @@
 #define MIB (1024 * KIB)
 #define GIB (1024 * MIB)
 #define TIB (1024 * GIB)
+#define EIB (1024 * 1024 * TIB)
 
 static const char *const huge_choices[] = {"auto", "on", "off", NULL};
 static const char *const writes_choices[] = {"direct", "copied", NULL};
+static const char *const kind_choices[] = {"nvme", "cxl", "s3", NULL};
+static const char *const admit_choices[] = {"auto", "always", "reused", "never", NULL};
 static const char *const log_choices[] = {"off", "error", "warn", "info", "debug", NULL};
 
 const struct wf_field wf_config_fields[] = {
@@ -33,6 +37,10 @@ const struct wf_field wf_config_fields[] = {
      "Permissions of the socket, octal. 0666 lets every user of the host knock; `allow` and "
      "`token` of each "
      "domain then decide."},
+    {"state_dir", WF_VALUE_PATH, AT(state_dir), WORD(struct wf_config, state_dir), NULL,
+     "$XDG_STATE_HOME/weft, else /var/lib/weft for root, else ~/.local/state/weft",
+     "Where the node keeps what it needs at its next start to find what lies below DRAM. Made when "
+     "there is something to keep, for its own user alone."},
     {"http.listen", WF_VALUE_LISTEN, 0, 0, 0, NULL, NULL,
      "Address and port of /metrics, /healthz and /v1; `off` for none. An address that is not "
      "loopback needs "
@@ -55,6 +63,9 @@ const struct wf_field wf_config_fields[] = {
      "Take all memory at start, so that no page fault comes later."},
     {"pool.block_bytes_min", WF_VALUE_SIZE, AT(block_bytes_min), 4 * KIB, 64 * MIB, NULL, NULL,
      "The smallest block that is expected: the index has room for pool.size_max divided by this."},
+    {"pool.ahead", WF_VALUE_COUNT, AT(ahead_percent), 0, 50, NULL, NULL,
+     "Percent of the pool that is kept written below ahead of need, so that a put which needs room "
+     "waits for no device. Means nothing without tiers."},
     {"limits.clients", WF_VALUE_COUNT, AT(clients_max), 1, 4096, NULL, NULL,
      "Clients connected at once."},
     {"limits.pins", WF_VALUE_COUNT, AT(pins_max), 64, 1 << 22, NULL, NULL,
@@ -67,6 +78,8 @@ const struct wf_field wf_config_fields[] = {
      "Regions allocated at once."},
     {"limits.reserved", WF_VALUE_COUNT, AT(reserved_max), 1, 1 << 20, NULL, NULL,
      "Blocks that one client may hold reserved and uncommitted."},
+    {"limits.below", WF_VALUE_COUNT, AT(below_max), 1024, 1 << 28, NULL, NULL,
+     "Blocks known below DRAM at once."},
     {"staging", WF_VALUE_SIZE, AT(staging_bytes), MIB, 64 * GIB, NULL, NULL,
      "Staging memory of each client in a domain with `writes: copied`."},
     {"workers", WF_VALUE_COUNT, AT(workers), 1, 64, NULL, NULL,
@@ -80,7 +93,7 @@ const struct wf_field wf_config_fields[] = {
 };
 const size_t wf_config_field_count = sizeof wf_config_fields / sizeof wf_config_fields[0];
 
-const struct wf_field wf_domain_fields[] = {
+static const struct wf_field domain_fields[] = {
     {"name", WF_VALUE_NAME, IN_DOMAIN(name), WORD(struct wf_domain_config, name), NULL, NULL,
      "What clients ask for: 1 to 63 of a-z, 0-9, dot, underscore, hyphen."},
     {"quota", WF_VALUE_SIZE, IN_DOMAIN(quota_bytes), 0, 64 * TIB, NULL, NULL,
@@ -101,13 +114,113 @@ const struct wf_field wf_domain_fields[] = {
      "Who may attach: `any`, or a list of uids and user names. weftd's own user and root always "
      "may."},
 };
-const size_t wf_domain_field_count = sizeof wf_domain_fields / sizeof wf_domain_fields[0];
+
+static const struct wf_field tier_fields[] = {
+    {"name", WF_VALUE_NAME, IN_TIER(name), WORD(struct wf_tier_config, name), NULL, NULL,
+     "What it is called: 1 to 31 of a-z, 0-9, dot, underscore, hyphen."},
+    {"kind", WF_VALUE_CHOICE, IN_TIER(kind), 0, 0, kind_choices, NULL,
+     "nvme, cxl or s3. In which order tiers are asked is measured, whatever their kind."},
+    {"path", WF_VALUE_PATH, IN_TIER(path), WORD(struct wf_tier_config, path), NULL, NULL,
+     "nvme: a file, a directory to make one in, or a block device. cxl: /dev/daxX.Y, node:N, or "
+     "file-emulation:PATH, which is no CXL and is shown as such. s3: s3://BUCKET/PREFIX."},
+    {"size", WF_VALUE_SIZE, IN_TIER(size_bytes), 0, EIB, NULL, NULL,
+     "How much of it is used; 0 for all that the medium has. A file needs a size."},
+    {"queue_depth", WF_VALUE_COUNT, IN_TIER(queue_depth), 1, 1024, NULL, NULL,
+     "Requests in flight."},
+    {"admit", WF_VALUE_CHOICE, IN_TIER(admit), 0, 0, admit_choices, NULL,
+     "What is written to it when it leaves DRAM: `auto` goes by how likely a block is to be read "
+     "again, `reused` takes what was read at least once, `never` leaves archives alone."},
+    {"archive", WF_VALUE_BOOL, IN_TIER(archive), 0, 0, NULL, NULL,
+     "Whether archives may lie there."},
+    {"endpoint", WF_VALUE_WORD, IN_TIER(endpoint), TEXT(struct wf_tier_config, endpoint), NULL,
+     NULL, "s3: URL of the server, for one that is not Amazon's."},
+    {"region", WF_VALUE_WORD, IN_TIER(region), TEXT(struct wf_tier_config, region), NULL, NULL,
+     "s3: the bucket's region."},
+    {"host", WF_VALUE_COUNT, IN_TIER(host), 0, 63, NULL, NULL,
+     "cxl: this host's number on a device that several hosts share."},
+    {"shared", WF_VALUE_BOOL, IN_TIER(shared), 0, 0, NULL, NULL,
+     "cxl: whether several hosts share the device."},
+    {"timeout", WF_VALUE_DURATION, IN_TIER(timeout_ms), 10, 3600000, NULL, NULL,
+     "A request that takes longer counts as a miss, and the tier as stalled."},
+    {"scrub", WF_VALUE_SIZE, IN_TIER(scrub_bytes_per_s), 0, TIB, NULL, NULL,
+     "Bytes a second that the background check reads; 0 for none."},
+};
+
+static void domain_defaults(void *entry)
+{
+    struct wf_domain_config *domain = entry;
+    *domain = (struct wf_domain_config){.writes = WF_WRITES_DIRECT};
+}
+
+static void tier_defaults(void *entry)
+{
+    struct wf_tier_config *tier = entry;
+    *tier = (struct wf_tier_config){
+        .kind = WF_KIND_NVME,
+        .queue_depth = 32,
+        .admit = WF_ADMIT_AUTO,
+        .archive = true,
+        .timeout_ms = 5000,
+        .scrub_bytes_per_s = 32 * MIB,
+    };
+}
+
+const struct wf_config_list wf_config_lists[WF_LIST_COUNT] = {
+    [WF_LIST_DOMAINS] =
+        {
+            .key = "domains",
+            .one = "domain",
+            .fields = domain_fields,
+            .field_count = sizeof domain_fields / sizeof domain_fields[0],
+            .max = WF_DOMAINS_MAX,
+            .name_max = WF_DOMAIN_NAME_MAX,
+            .entries_at = AT(domains),
+            .entry_bytes = sizeof(struct wf_domain_config),
+            .count_at = AT(domain_count),
+            .origin_at = AT(domains_origin),
+            .origins_at = IN_DOMAIN(origin),
+            .defaults = domain_defaults,
+            .over = "run a second node for the others",
+            .empty = "nobody could attach; add `- name: default`",
+            .help = "Trust domains: each has its own secret, quota and segments, and no sight of "
+                    "another.",
+        },
+    [WF_LIST_TIERS] =
+        {
+            .key = "tiers",
+            .one = "tier",
+            .fields = tier_fields,
+            .field_count = sizeof tier_fields / sizeof tier_fields[0],
+            .max = WF_TIERS_MAX,
+            .name_max = WF_TIER_NAME_MAX,
+            .entries_at = AT(tiers),
+            .entry_bytes = sizeof(struct wf_tier_config),
+            .count_at = AT(tier_count),
+            .origin_at = AT(tiers_origin),
+            .origins_at = IN_TIER(origin),
+            .defaults = tier_defaults,
+            .over = "join some, or leave them out",
+            .help = "Tiers: where blocks go that DRAM has no room for, and archives. None unless "
+                    "said.",
+            .example = "nvme0",
+        },
+};
 
 static_assert(sizeof wf_config_fields / sizeof wf_config_fields[0] <= WF_CONFIG_FIELDS_MAX,
               "every field has its origin in struct wf_config");
-static_assert(sizeof wf_domain_fields / sizeof wf_domain_fields[0] <= WF_DOMAIN_FIELDS_MAX,
+static_assert(sizeof domain_fields / sizeof domain_fields[0] <= WF_DOMAIN_FIELDS_MAX,
               "every field has its origin in struct wf_domain_config");
-static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_writes) == sizeof(int),
+static_assert(sizeof tier_fields / sizeof tier_fields[0] <= WF_TIER_FIELDS_MAX,
+              "every field has its origin in struct wf_tier_config");
+static_assert(WF_TIER_FIELDS_MAX <= WF_LIST_FIELDS_MAX &&
+                  WF_DOMAIN_FIELDS_MAX <= WF_LIST_FIELDS_MAX,
+              "the walk over a file has room for the fields of any list");
+static_assert(WF_TIER_NAME_MAX <= WF_LIST_NAME_MAX && WF_DOMAIN_NAME_MAX <= WF_LIST_NAME_MAX,
+              "keys and origins have room for the names of any list");
+static_assert(IN_DOMAIN(name) == 0 && IN_TIER(name) == 0, "an entry begins with its name");
+static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_writes) == sizeof(int) &&
+                  sizeof(enum wf_tier_kind) == sizeof(int) &&
+                  sizeof(enum wf_tier_admit) == sizeof(int),
               "WF_VALUE_CHOICE reads and writes an int");
 
 static int find(const struct wf_field *fields, size_t count, const char *key)
@@ -123,9 +236,61 @@ int wf_config_field(const char *key)
     return find(wf_config_fields, wf_config_field_count, key);
 }
 
-int wf_domain_field(const char *key)
+int wf_list_field(const struct wf_config_list *list, const char *key)
 {
-    return find(wf_domain_fields, wf_domain_field_count, key);
+    return find(list->fields, list->field_count, key);
+}
+
+/* The member of a configuration that may be written to when the caller's may. */
+static void *member(const struct wf_config *config, size_t offset)
+{
+    return (char *)(uintptr_t)config + offset;
+}
+
+void *wf_list_entry(const struct wf_config_list *list, const struct wf_config *config,
+                    uint32_t index)
+{
+    assert(index < list->max);
+    return member(config, list->entries_at + index * list->entry_bytes);
+}
+
+uint32_t wf_list_count(const struct wf_config_list *list, const struct wf_config *config)
+{
+    return *(const uint32_t *)member(config, list->count_at);
+}
+
+void *wf_list_find(const struct wf_config_list *list, const struct wf_config *config,
+                   const char *name)
+{
+    for (uint32_t i = 0; i < wf_list_count(list, config); i++)
+        if (strcmp(wf_list_entry(list, config, i), name) == 0)
+            return wf_list_entry(list, config, i);
+    return NULL;
+}
+
+struct wf_config_origin *wf_list_origin(const struct wf_config_list *list, void *entry, int index)
+{
+    return (struct wf_config_origin *)(void *)((char *)entry + list->origins_at) + index;
+}
+
+void wf_list_resize(const struct wf_config_list *list, struct wf_config *config, uint32_t count,
+                    struct wf_config_origin origin)
+{
+    assert(count <= list->max);
+    *(uint32_t *)member(config, list->count_at) = count;
+    *(struct wf_config_origin *)member(config, list->origin_at) = origin;
+}
+
+char *wf_list_words(const struct wf_config_list *list, size_t first, char *out, size_t capacity)
+{
+    size_t used = 0;
+    for (size_t i = first; i < list->field_count && used < capacity; i++)
+        used += (size_t)snprintf(out + used, capacity - used, "%s%s",
+                                 i == first                   ? ""
+                                 : i + 1 == list->field_count ? " or "
+                                                              : ", ",
+                                 list->fields[i].key);
+    return out;
 }
 
 bool wf_config_is_default(const struct wf_config *config, const char *key)
@@ -166,23 +331,15 @@ char *wf_config_where(const struct wf_config *config, int index, char *out)
                           WF_ORIGIN_TEXT_MAX);
 }
 
-char *wf_domain_where(const struct wf_config *config, const struct wf_domain_config *domain,
-                      int index, char *out)
+char *wf_list_where(const struct wf_config_list *list, const struct wf_config *config,
+                    const void *entry, int index, char *out)
 {
-    char key[WF_CONFIG_KEY_MAX + WF_DOMAIN_NAME_MAX + 16];
-    snprintf(key, sizeof key, "domain.%s.%s", domain->name, wf_domain_fields[index].key);
-    return wf_origin_text(config, &domain->origin[index], key, out, WF_ORIGIN_TEXT_MAX);
-}
-
-void wf_domain_defaults(struct wf_domain_config *domain)
-{
-    *domain = (struct wf_domain_config){.writes = WF_WRITES_DIRECT};
-}
-
-struct wf_domain_config *wf_config_domain(struct wf_config *config, const char *name)
-{
-    for (uint32_t i = 0; i < config->domain_count; i++)
-        if (strcmp(config->domains[i].name, name) == 0)
-            return &config->domains[i];
-    return NULL;
+    char key[WF_CONFIG_KEY_MAX + WF_LIST_NAME_MAX + 16];
+    if (index == 0) /* variables and flags name entries in the list alone */
+        snprintf(key, sizeof key, "%s", list->key);
+    else
+        snprintf(key, sizeof key, "%s.%s.%s", list->one, (const char *)entry,
+                 list->fields[index].key);
+    return wf_origin_text(config, wf_list_origin(list, (void *)(uintptr_t)entry, index), key, out,
+                          WF_ORIGIN_TEXT_MAX);
 }

@@ -11,11 +11,14 @@
 #include "daemon/config.h"
 
 #define WF_CONFIG_KEY_MAX 63
+#define WF_LIST_NAME_MAX 63      /* of an entry, in any list */
+#define WF_LIST_FIELDS_MAX 16    /* of an entry, in any list */
 #define WF_CONFIG_VALUE_MAX 4096 /* bytes of one value's text, wherever it comes from */
 
 enum wf_value_type {
     WF_VALUE_PATH,     /* char[max + 1], no control characters */
-    WF_VALUE_TOKEN,    /* char[max + 1], printable ASCII without spaces */
+    WF_VALUE_TOKEN,    /* char[max + 1], printable ASCII without spaces; never shown */
+    WF_VALUE_WORD,     /* the same, shown */
     WF_VALUE_NAME,     /* char[max + 1], [a-z0-9._-] */
     WF_VALUE_ALLOW,    /* char[max + 1], "any" or a list with commas */
     WF_VALUE_LISTEN,   /* http_address and http_port of a struct wf_config */
@@ -40,12 +43,44 @@ struct wf_field {
 
 extern const struct wf_field wf_config_fields[];
 extern const size_t wf_config_field_count;
-extern const struct wf_field wf_domain_fields[]; /* offsets in struct wf_domain_config */
-extern const size_t wf_domain_field_count;
+
+/* A list of entries that have a name and fields of their own.  The first field is the name, at the
+ * start of the entry. */
+struct wf_config_list {
+    const char *key;               /* "domains": in the file, as a flag, and WEFT_DOMAINS */
+    const char *one;               /* "domain": domain.NAME.FIELD */
+    const struct wf_field *fields; /* offsets in an entry */
+    size_t field_count;
+    uint32_t max, name_max;
+    size_t entries_at, entry_bytes, count_at, origin_at; /* in struct wf_config */
+    size_t origins_at;                                   /* in an entry */
+    void (*defaults)(void *entry); /* as it is before anything was said about it */
+    const char *over;              /* the mend when there are more than `max` */
+    const char *empty;             /* why it may not be empty; NULL: it may */
+    const char *help;
+    const char *example; /* the entry that the help shows, commented out, when there is none */
+};
+
+enum { WF_LIST_DOMAINS = 0, WF_LIST_TIERS, WF_LIST_COUNT };
+extern const struct wf_config_list wf_config_lists[WF_LIST_COUNT];
 
 /* Index of the field named `key`, or -1. */
 int wf_config_field(const char *key);
-int wf_domain_field(const char *key);
+int wf_list_field(const struct wf_config_list *list, const char *key);
+
+/* Entry `index`, up to list->max; how many there are. */
+void *wf_list_entry(const struct wf_config_list *list, const struct wf_config *config,
+                    uint32_t index);
+uint32_t wf_list_count(const struct wf_config_list *list, const struct wf_config *config);
+/* The entry of that name, or NULL. */
+void *wf_list_find(const struct wf_config_list *list, const struct wf_config *config,
+                   const char *name);
+struct wf_config_origin *wf_list_origin(const struct wf_config_list *list, void *entry, int index);
+/* The list has `count` entries from now on, and `origin` says so. */
+void wf_list_resize(const struct wf_config_list *list, struct wf_config *config, uint32_t count,
+                    struct wf_config_origin origin);
+/* "quota, writes, token or allow": the fields from number `first` on. */
+char *wf_list_words(const struct wf_config_list *list, size_t first, char *out, size_t capacity);
 
 /* "pool.size" → "WEFT_POOL_SIZE"; `out` holds WF_CONFIG_KEY_MAX + 6 bytes. */
 char *wf_config_variable(const char *key, char *out);
@@ -66,17 +101,27 @@ json_t *wf_value_json(const struct wf_field *field, const void *base);
 /* Where the value came from: "default", "/etc/weft/weftd.yaml:7", "env WEFT_X", "flag x". */
 char *wf_origin_text(const struct wf_config *config, const struct wf_config_origin *origin,
                      const char *key, char *out, size_t capacity);
-#define WF_ORIGIN_TEXT_MAX (WF_PATH_MAX + WF_CONFIG_KEY_MAX + WF_DOMAIN_NAME_MAX + 32)
+#define WF_ORIGIN_TEXT_MAX (WF_PATH_MAX + WF_CONFIG_KEY_MAX + WF_LIST_NAME_MAX + 32)
 
-/* The same for field `index` of the config, or of its domain `domain`. */
+/* The same for field `index` of the config, or of an entry of a list. */
 char *wf_config_where(const struct wf_config *config, int index, char *out);
-char *wf_domain_where(const struct wf_config *config, const struct wf_domain_config *domain,
-                      int index, char *out);
+char *wf_list_where(const struct wf_config_list *list, const struct wf_config *config,
+                    const void *entry, int index, char *out);
 
-/* A domain as it is before anything was said about it. */
-void wf_domain_defaults(struct wf_domain_config *domain);
+/* wf_config_finish() for the tiers. */
+enum weft_status wf_config_finish_tiers(const struct wf_config *config);
 
-/* The domain of that name, or NULL. */
-struct wf_domain_config *wf_config_domain(struct wf_config *config, const char *name);
+/* wf_config_check() is given a remark: one sentence, passed on to who asked for the check. */
+struct wf_remarks {
+    const struct wf_config *config;
+    void (*say)(void *context, bool fatal, const char *sentence);
+    void *context;
+    bool fatal; /* one was */
+};
+void wf_remark(struct wf_remarks *remarks, bool fatal, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* wf_config_check() for the tiers and what is kept for them. */
+void wf_config_check_tiers(struct wf_remarks *remarks);
 
 #endif

@@ -18,15 +18,29 @@ static json_t *with_origin(json_t *value, const char *origin)
     return json_pack("{s:o, s:o}", "value", value, "origin", text);
 }
 
-static json_t *domain_json(const struct wf_config *config, const struct wf_domain_config *domain)
+static json_t *entry_json(const struct wf_config_list *list, const struct wf_config *config,
+                          const void *entry)
 {
     char where[WF_ORIGIN_TEXT_MAX];
     json_t *object = json_object();
-    for (size_t i = 1; object && i < wf_domain_field_count; i++) {
-        const struct wf_field *field = &wf_domain_fields[i];
-        json_t *entry = with_origin(wf_value_json(field, domain),
-                                    wf_domain_where(config, domain, (int)i, where));
-        if (json_object_set_new(object, field->key, entry) != 0) {
+    for (size_t i = 1; object && i < list->field_count; i++) {
+        json_t *value = with_origin(wf_value_json(&list->fields[i], entry),
+                                    wf_list_where(list, config, entry, (int)i, where));
+        if (json_object_set_new(object, list->fields[i].key, value) != 0) {
+            json_decref(object);
+            return NULL;
+        }
+    }
+    return object;
+}
+
+/* {"NAME": {…}, …} */
+static json_t *list_json(const struct wf_config_list *list, const struct wf_config *config)
+{
+    json_t *object = json_object();
+    for (uint32_t i = 0; object && i < wf_list_count(list, config); i++) {
+        const char *entry = wf_list_entry(list, config, i);
+        if (json_object_set_new(object, entry, entry_json(list, config, entry)) != 0) {
             json_decref(object);
             return NULL;
         }
@@ -37,20 +51,19 @@ static json_t *domain_json(const struct wf_config *config, const struct wf_domai
 char *wf_config_json(const struct wf_config *config)
 {
     char where[WF_ORIGIN_TEXT_MAX], *text = NULL;
-    json_t *settings = json_object(), *domains = json_object();
+    json_t *settings = json_object();
     json_t *file = config->file[0] ? json_string(config->file) : json_null();
-    bool good = settings && domains;
+    bool good = settings != NULL;
     for (size_t i = 0; good && i < wf_config_field_count; i++) {
         json_t *value = wf_value_json(&wf_config_fields[i], config);
         json_t *entry = with_origin(value, wf_config_where(config, (int)i, where));
         good = json_object_set_new(settings, wf_config_fields[i].key, entry) == 0;
     }
-    for (uint32_t i = 0; good && i < config->domain_count; i++) {
-        json_t *entry = domain_json(config, &config->domains[i]);
-        good = json_object_set_new(domains, config->domains[i].name, entry) == 0;
-    }
-    json_t *root = json_pack("{s:o, s:o, s:o}", "file", file ? file : json_string("(not UTF-8)"),
-                             "settings", settings, "domains", domains);
+    json_t *root = json_pack("{s:o, s:o}", "file", file ? file : json_string("(not UTF-8)"),
+                             "settings", settings);
+    for (size_t i = 0; good && root && i < WF_LIST_COUNT; i++)
+        good = json_object_set_new(root, wf_config_lists[i].key,
+                                   list_json(&wf_config_lists[i], config)) == 0;
     if (good && root)
         text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
@@ -84,7 +97,7 @@ static void print_comment(FILE *out, int indent, const char *text)
 static void print_value(FILE *out, const struct wf_field *field, const char *text)
 {
     bool plain = field->type != WF_VALUE_PATH && field->type != WF_VALUE_TOKEN &&
-                 field->type != WF_VALUE_ALLOW;
+                 field->type != WF_VALUE_WORD && field->type != WF_VALUE_ALLOW;
     fprintf(out, plain ? " %s\n" : " \"%s\"\n", text);
 }
 
@@ -104,20 +117,27 @@ static void print_field(FILE *out, const struct wf_field *field, const void *bas
     print_value(out, field, wf_value_text(field, base, text, sizeof text));
 }
 
-static void print_domains(FILE *out, const struct wf_domain_config *domain)
+/* The list with the one entry that it has from the start, or one commented out to begin with. */
+static void print_list(FILE *out, const struct wf_config_list *list, struct wf_config *config)
 {
-    char text[WF_CONFIG_VALUE_MAX];
-    print_comment(
-        out, 0,
-        "Trust domains: each has its own secret, quota and segments, and no sight of another. "
-        "Flags: "
-        "domains=NAME,NAME and domain.NAME.FIELD=VALUE; WEFT_DOMAINS=NAME,NAME.");
-    fprintf(out, "domains:\n");
-    for (size_t i = 0; i < wf_domain_field_count; i++) {
-        const struct wf_field *field = &wf_domain_fields[i];
+    char text[WF_CONFIG_VALUE_MAX], variable[WF_CONFIG_KEY_MAX + 6];
+    bool commented = wf_list_count(list, config) == 0;
+    char *entry = wf_list_entry(list, config, 0);
+    if (commented) {
+        list->defaults(entry);
+        snprintf(entry, list->name_max + 1, "%s", list->example);
+    }
+    snprintf(text, sizeof text, "%s Flags: %s=NAME,NAME and %s.NAME.FIELD=VALUE; %s=NAME,NAME.",
+             list->help, list->key, list->one, wf_config_variable(list->key, variable));
+    fprintf(out, "\n");
+    print_comment(out, 0, text);
+    fprintf(out, "%s%s:\n", commented ? "# " : "", list->key);
+    for (size_t i = 0; i < list->field_count; i++) {
+        const struct wf_field *field = &list->fields[i];
         print_comment(out, 4, field->help);
-        fprintf(out, "%s%s:", i ? "    " : "  - ", field->key);
-        print_value(out, field, wf_value_text(field, domain, text, sizeof text));
+        fprintf(out, "%s%s:", i ? (commented ? "    # " : "    ") : (commented ? "#   - " : "  - "),
+                field->key);
+        print_value(out, field, wf_value_text(field, entry, text, sizeof text));
     }
 }
 
@@ -145,8 +165,8 @@ char *wf_config_help(void)
             section = nested ? field->key : "";
             print_field(out, field, config);
         }
-        fprintf(out, "\n");
-        print_domains(out, &config->domains[0]);
+        for (size_t i = 0; i < WF_LIST_COUNT; i++)
+            print_list(out, &wf_config_lists[i], config);
         if (fclose(out) != 0) {
             free(text);
             text = NULL;

@@ -212,9 +212,15 @@ static bool read_duration(const struct wf_field *field, void *member, const char
             return true;
         }
     }
-    snprintf(mend, MEND_MAX,
-             "is not a time of at most %" PRIu64 " s; write it like 500ms, 5s or 2m",
-             field->max / 1000);
+    if (field->min)
+        snprintf(mend, MEND_MAX,
+                 "is not a time from %" PRIu64 " ms to %" PRIu64
+                 " s; write it like 500ms, 5s or 2m",
+                 field->min, field->max / 1000);
+    else
+        snprintf(mend, MEND_MAX,
+                 "is not a time of at most %" PRIu64 " s; write it like 500ms, 5s or 2m",
+                 field->max / 1000);
     return false;
 }
 
@@ -260,12 +266,13 @@ static bool read_choice(const struct wf_field *field, void *member, const char *
 }
 
 static value_reader *const readers[] = {
-    [WF_VALUE_PATH] = read_path,         [WF_VALUE_TOKEN] = read_token,
-    [WF_VALUE_NAME] = read_name,         [WF_VALUE_ALLOW] = read_allow,
-    [WF_VALUE_LISTEN] = read_listen,     [WF_VALUE_SIZE] = read_size,
-    [WF_VALUE_COUNT] = read_count,       [WF_VALUE_MODE] = read_mode,
-    [WF_VALUE_DURATION] = read_duration, [WF_VALUE_NODE] = read_node,
-    [WF_VALUE_BOOL] = read_bool,         [WF_VALUE_CHOICE] = read_choice,
+    [WF_VALUE_PATH] = read_path,     [WF_VALUE_TOKEN] = read_token,
+    [WF_VALUE_WORD] = read_token,    [WF_VALUE_NAME] = read_name,
+    [WF_VALUE_ALLOW] = read_allow,   [WF_VALUE_LISTEN] = read_listen,
+    [WF_VALUE_SIZE] = read_size,     [WF_VALUE_COUNT] = read_count,
+    [WF_VALUE_MODE] = read_mode,     [WF_VALUE_DURATION] = read_duration,
+    [WF_VALUE_NODE] = read_node,     [WF_VALUE_BOOL] = read_bool,
+    [WF_VALUE_CHOICE] = read_choice,
 };
 
 enum weft_status wf_value_set(const struct wf_field *field, void *base, const char *text,
@@ -315,6 +322,7 @@ char *wf_value_text(const struct wf_field *field, const void *base, char *out, s
     switch (field->type) {
     case WF_VALUE_PATH:
     case WF_VALUE_TOKEN:
+    case WF_VALUE_WORD:
     case WF_VALUE_NAME:
     case WF_VALUE_ALLOW: snprintf(out, capacity, "%s", (const char *)member); break;
     case WF_VALUE_LISTEN: listen_text(member, out, capacity); break;

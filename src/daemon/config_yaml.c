@@ -17,9 +17,8 @@ struct walk {
     yaml_parser_t parser;
     yaml_event_t event; /* the current one; owned */
     struct wf_config *config;
-    bool domains_seen;
-    unsigned domains_line;
-    unsigned seen_line[WF_CONFIG_FIELDS_MAX]; /* 0: not yet */
+    unsigned list_line[WF_LIST_COUNT]; /* 0: not yet */
+    unsigned seen_line[WF_CONFIG_FIELDS_MAX];
 };
 
 /* "file:line" of the current event. */
@@ -126,7 +125,8 @@ static enum weft_status unknown_key(const struct walk *walk, const char *key)
     char sections[WF_CONFIG_FIELDS_MAX][WF_CONFIG_KEY_MAX + 1];
     struct wf_nearest nearest;
     wf_nearest_init(&nearest, key);
-    wf_nearest_offer(&nearest, "domains");
+    for (size_t i = 0; i < WF_LIST_COUNT; i++)
+        wf_nearest_offer(&nearest, wf_config_lists[i].key);
     for (size_t i = 0; i < wf_config_field_count; i++) {
         const char *known = wf_config_fields[i].key, *dot = strchr(known, '.');
         wf_nearest_offer(&nearest, known);
@@ -142,18 +142,19 @@ static enum weft_status unknown_key(const struct walk *walk, const char *key)
                    here(walk, where), key);
 }
 
-static enum weft_status unknown_domain_key(const struct walk *walk, const char *key)
+static enum weft_status unknown_entry_key(const struct walk *walk,
+                                          const struct wf_config_list *list, const char *key)
 {
-    char where[WF_ORIGIN_TEXT_MAX];
+    char where[WF_ORIGIN_TEXT_MAX], words[256];
     struct wf_nearest nearest;
     wf_nearest_init(&nearest, key);
-    for (size_t i = 0; i < wf_domain_field_count; i++)
-        wf_nearest_offer(&nearest, wf_domain_fields[i].key);
-    return wf_fail(WEFT_E_INVALID, "%s: a domain has no key '%s'; %s%s%s", here(walk, where), key,
-                   nearest.best
-                       ? "did you mean '"
-                       : "write name, quota, writes, token, token_file, secret_file or allow",
-                   nearest.best ? nearest.best : "", nearest.best ? "'?" : "");
+    for (size_t i = 0; i < list->field_count; i++)
+        wf_nearest_offer(&nearest, list->fields[i].key);
+    if (nearest.best)
+        return wf_fail(WEFT_E_INVALID, "%s: a %s has no key '%s'; did you mean '%s'?",
+                       here(walk, where), list->one, key, nearest.best);
+    return wf_fail(WEFT_E_INVALID, "%s: a %s has no key '%s'; write %s", here(walk, where),
+                   list->one, key, wf_list_words(list, 0, words, sizeof words));
 }
 
 static enum weft_status set_twice(const struct walk *walk, const char *key, unsigned first_line)
@@ -170,7 +171,7 @@ static enum weft_status no_value(const struct walk *walk, const char *key)
                    here(walk, where), key);
 }
 
-/* ------------------------------------------------------------------------------------- domains */
+/* --------------------------------------------------------------------------------------- lists */
 
 /* `allow: [1000, alice]` becomes "1000,alice", the form that flags use. */
 static enum weft_status allow_list(struct walk *walk, char *out, size_t capacity)
@@ -202,30 +203,33 @@ static enum weft_status allow_list(struct walk *walk, char *out, size_t capacity
     }
 }
 
-static enum weft_status domain_value(struct walk *walk, struct wf_domain_config *domain, int index)
+static enum weft_status entry_value(struct walk *walk, const struct wf_config_list *list,
+                                    void *entry, int index)
 {
-    const struct wf_field *field = &wf_domain_fields[index];
-    char list[WF_ALLOW_TEXT_MAX + 1], where[WF_ORIGIN_TEXT_MAX];
-    const char *text = list;
+    const struct wf_field *field = &list->fields[index];
+    char allow[WF_ALLOW_TEXT_MAX + 1], where[WF_ORIGIN_TEXT_MAX];
+    const char *text = allow;
     if (is_null_scalar(&walk->event))
         return no_value(walk, field->key);
-    domain->origin[index] = (struct wf_config_origin){WF_FROM_FILE, line_of(walk)};
+    *wf_list_origin(list, entry, index) = (struct wf_config_origin){WF_FROM_FILE, line_of(walk)};
     here(walk, where);
     enum weft_status status;
     if (field->type == WF_VALUE_ALLOW && walk->event.type == YAML_SEQUENCE_START_EVENT)
-        status = allow_list(walk, list, sizeof list);
+        status = allow_list(walk, allow, sizeof allow);
     else
         status = scalar_text(walk, field->key, &text);
-    return status == WEFT_OK ? wf_value_set(field, domain, text, where, field->key) : status;
+    return status == WEFT_OK ? wf_value_set(field, entry, text, where, field->key) : status;
 }
 
-/* The current event opens the mapping of one domain. */
-static enum weft_status domain_mapping(struct walk *walk, struct wf_domain_config *domain)
+/* The current event opens the mapping of one entry. */
+static enum weft_status entry_mapping(struct walk *walk, const struct wf_config_list *list,
+                                      void *entry)
 {
     char key[WF_CONFIG_KEY_MAX + 1];
-    unsigned seen_line[WF_DOMAIN_FIELDS_MAX] = {0};
+    unsigned seen_line[WF_LIST_FIELDS_MAX] = {0};
     unsigned first_line = line_of(walk);
-    wf_domain_defaults(domain);
+    const char *name = entry;
+    list->defaults(entry);
     for (;;) {
         enum weft_status status = advance(walk);
         if (status != WEFT_OK)
@@ -235,43 +239,44 @@ static enum weft_status domain_mapping(struct walk *walk, struct wf_domain_confi
         status = key_text(walk, "", key);
         if (status != WEFT_OK)
             return status;
-        int index = wf_domain_field(key);
+        int index = wf_list_field(list, key);
         if (index < 0)
-            return unknown_domain_key(walk, key);
+            return unknown_entry_key(walk, list, key);
         if (seen_line[index])
             return set_twice(walk, key, seen_line[index]);
         seen_line[index] = line_of(walk);
         status = advance(walk);
         if (status == WEFT_OK)
-            status = domain_value(walk, domain, index);
+            status = entry_value(walk, list, entry, index);
         if (status != WEFT_OK)
             return status;
     }
-    if (!domain->name[0])
-        return wf_fail(WEFT_E_INVALID, "%s:%u: a domain has no name; add `name: NAME`",
-                       walk->config->file, first_line);
-    const struct wf_domain_config *other = wf_config_domain(walk->config, domain->name);
+    if (!name[0])
+        return wf_fail(WEFT_E_INVALID, "%s:%u: a %s has no name; add `name: NAME`",
+                       walk->config->file, first_line, list->one);
+    void *other = wf_list_find(list, walk->config, name);
     if (other)
-        return wf_fail(
-            WEFT_E_INVALID,
-            "%s:%u: domains: '%s' is there twice, first on line %u; rename or remove one",
-            walk->config->file, domain->origin[0].line, domain->name, other->origin[0].line);
+        return wf_fail(WEFT_E_INVALID,
+                       "%s:%u: %s: '%s' is there twice, first on line %u; rename or remove one",
+                       walk->config->file, wf_list_origin(list, entry, 0)->line, list->key, name,
+                       wf_list_origin(list, other, 0)->line);
     return WEFT_OK;
 }
 
-static enum weft_status domains_list(struct walk *walk)
+static enum weft_status whole_list(struct walk *walk, int which)
 {
     char where[WF_ORIGIN_TEXT_MAX];
     struct wf_config *config = walk->config;
-    if (walk->domains_seen)
-        return set_twice(walk, "domains", walk->domains_line);
+    const struct wf_config_list *list = &wf_config_lists[which];
+    if (walk->list_line[which])
+        return set_twice(walk, list->key, walk->list_line[which]);
     if (walk->event.type != YAML_SEQUENCE_START_EVENT)
-        return wf_fail(WEFT_E_INVALID, "%s: domains is a list; write each as `- name: NAME`",
-                       here(walk, where));
-    walk->domains_seen = true;
-    walk->domains_line = line_of(walk);
-    config->domain_count = 0; /* the list replaces the embedded one */
-    config->domains_origin = (struct wf_config_origin){WF_FROM_FILE, line_of(walk)};
+        return wf_fail(WEFT_E_INVALID, "%s: %s is a list; write each as `- name: NAME`",
+                       here(walk, where), list->key);
+    walk->list_line[which] = line_of(walk);
+    struct wf_config_origin origin = {WF_FROM_FILE, line_of(walk)};
+    uint32_t count = 0;
+    wf_list_resize(list, config, count, origin); /* the list replaces the embedded one */
     for (;;) {
         enum weft_status status = advance(walk);
         if (status != WEFT_OK)
@@ -280,22 +285,29 @@ static enum weft_status domains_list(struct walk *walk)
             break;
         if (walk->event.type != YAML_MAPPING_START_EVENT)
             return wf_fail(WEFT_E_INVALID,
-                           "%s: domains: an entry is not a mapping; write `- name: NAME`",
-                           here(walk, where));
-        if (config->domain_count == WF_DOMAINS_MAX)
-            return wf_fail(WEFT_E_INVALID,
-                           "%s: domains: there are more than %d; run a second node for the others",
-                           here(walk, where), WF_DOMAINS_MAX);
-        status = domain_mapping(walk, &config->domains[config->domain_count]);
+                           "%s: %s: an entry is not a mapping; write `- name: NAME`",
+                           here(walk, where), list->key);
+        if (count == list->max)
+            return wf_fail(WEFT_E_INVALID, "%s: %s: there are more than %u; %s", here(walk, where),
+                           list->key, list->max, list->over);
+        status = entry_mapping(walk, list, wf_list_entry(list, config, count));
         if (status != WEFT_OK)
             return status;
-        config->domain_count++;
+        wf_list_resize(list, config, ++count, origin);
     }
-    if (config->domain_count == 0)
-        return wf_fail(WEFT_E_INVALID,
-                       "%s: domains is empty, so nobody could attach; add `- name: default`",
-                       here(walk, where));
+    if (!count && list->empty)
+        return wf_fail(WEFT_E_INVALID, "%s: %s is empty, so %s", here(walk, where), list->key,
+                       list->empty);
     return WEFT_OK;
+}
+
+/* Which list `key` is, or -1. */
+static int list_of(const char *key)
+{
+    for (int i = 0; i < WF_LIST_COUNT; i++)
+        if (strcmp(wf_config_lists[i].key, key) == 0)
+            return i;
+    return -1;
 }
 
 /* ------------------------------------------------------------------------------------ the walk */
@@ -333,16 +345,16 @@ static enum weft_status section_mapping(struct walk *walk, const char *section)
         if (status != WEFT_OK)
             return status;
         int index = wf_config_field(key);
-        bool domains = strcmp(key, "domains") == 0, subsection = is_section(key);
-        if (index < 0 && !domains && !subsection)
+        int list = list_of(key);
+        if (index < 0 && list < 0 && !is_section(key))
             return unknown_key(walk, key);
         status = advance(walk);
         if (status != WEFT_OK)
             return status;
         if (index >= 0)
             status = field_value(walk, index);
-        else if (domains)
-            status = domains_list(walk);
+        else if (list >= 0)
+            status = whole_list(walk, list);
         else if (!is_null_scalar(
                      &walk->event)) /* a section whose lines are all commented out is fine */
             status = section_mapping(walk, key);

@@ -2,8 +2,10 @@
  *
  * weftd: flags, configuration, start, loop, end.
  */
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,13 +18,22 @@
 
 enum { EXIT_STARTED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUNNING = 3 };
 
-#define OVERRIDES_MAX 64
+#define SETTINGS_MAX 64
+#define OVERRIDES_MAX (SETTINGS_MAX + 1 + 3 * WF_TIERS_MAX) /* --tier becomes up to 3 each */
+
+struct setting {
+    const char *key, *value; /* key "": `value` is the whole KEY=VALUE */
+};
 
 struct arguments {
     const char *config_file;
-    const char *overrides[OVERRIDES_MAX];
+    struct setting settings[SETTINGS_MAX];
+    size_t setting_count;
+    const char *tiers[SETTINGS_MAX];
+    size_t tier_count;
+    const char *overrides[OVERRIDES_MAX]; /* what all of them come to */
     size_t override_count;
-    char room[OVERRIDES_MAX][320]; /* what overrides made of short flags point to */
+    char room[OVERRIDES_MAX][384]; /* what overrides point to */
     bool check, json;
 };
 
@@ -30,6 +41,7 @@ static const char usage_text[] =
     "weftd: the node of a Weft memory fabric\n"
     "\n"
     "usage: weftd [--config FILE] [--socket PATH] [--pool SIZE] [--http ADDRESS:PORT|off]\n"
+    "             [--tier nvme:PATH:SIZE|cxl:DEVICE|s3://BUCKET/PREFIX]...\n"
     "             [--set KEY=VALUE]... [--log LEVEL]\n"
     "       weftd --check-config [--json]      say what is wrong with the configuration; no start\n"
     "       weftd --help-config                every key with its default and meaning\n"
@@ -43,16 +55,50 @@ static const char usage_text[] =
     "exit status: 0 stopped as asked; 1 could not start or go on; 2 wrong usage or configuration;\n"
     "             3 a weftd is running on that socket already\n";
 
-static void override_add(struct arguments *arguments, const char *key, const char *value)
+static void usage_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+static void usage_fail(const char *format, ...)
 {
-    if (arguments->override_count == OVERRIDES_MAX) {
-        fprintf(stderr, "weftd: more than %d settings on the command line; put them into a file\n",
-                OVERRIDES_MAX);
-        exit(EXIT_USAGE);
-    }
-    char *room = arguments->room[arguments->override_count];
-    snprintf(room, sizeof arguments->room[0], "%s%s%s", key, *key ? "=" : "", value);
-    arguments->overrides[arguments->override_count++] = room;
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("weftd: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(EXIT_USAGE);
+}
+
+static void setting_add(struct arguments *arguments, const char *key, const char *value)
+{
+    if (arguments->setting_count == SETTINGS_MAX)
+        usage_fail("more than %d settings on the command line; put them into a file", SETTINGS_MAX);
+    arguments->settings[arguments->setting_count++] = (struct setting){key, value};
+}
+
+static void override_add(void *context, const char *key, const char *value)
+{
+    struct arguments *arguments = context;
+    size_t index = arguments->override_count++;
+    assert(index < OVERRIDES_MAX);
+    arguments->overrides[index] = value;
+    if (!*key)
+        return;
+    char *room = arguments->room[index];
+    int length = snprintf(room, sizeof arguments->room[0], "%s=%s", key, value);
+    if (length < 0 || (size_t)length >= sizeof arguments->room[0])
+        usage_fail("the value '%.64s…' of %s is too long; shorten it", value, key);
+    arguments->overrides[index] = room;
+}
+
+/* The tiers come before all other settings, wherever they stand, so that --set can say more about
+ * them. */
+static void overrides_make(struct arguments *arguments)
+{
+    if (wf_config_tier_flags(arguments->tiers, arguments->tier_count, override_add, arguments) !=
+        WEFT_OK)
+        usage_fail("%s", wf_last_error());
+    for (size_t i = 0; i < arguments->setting_count; i++)
+        override_add(arguments, arguments->settings[i].key, arguments->settings[i].value);
 }
 
 static void config_help(void)
@@ -77,36 +123,44 @@ static void flag_refuse(const struct option *options, const char *word, int foun
         wf_nearest_offer(&nearest, option->name);
     }
     if (found == ':')
-        fprintf(stderr, "weftd: %s needs a value; see weftd --help\n", word);
-    else if (known)
-        fprintf(stderr, "weftd: --%s takes no value; leave out '%s'\n", typed,
-                name + strcspn(name, "="));
-    else if (nearest.best && strncmp(word, "--", 2) == 0)
-        fprintf(stderr, "weftd: there is no flag --%s; did you mean --%s?\n", typed, nearest.best);
-    else
-        fprintf(stderr, "weftd: there is no flag %s; see weftd --help\n", word);
-    exit(EXIT_USAGE);
+        usage_fail("%s needs a value; see weftd --help", word);
+    if (known)
+        usage_fail("--%s takes no value; leave out '%s'", typed, name + strcspn(name, "="));
+    if (nearest.best && strncmp(word, "--", 2) == 0)
+        usage_fail("there is no flag --%s; did you mean --%s?", typed, nearest.best);
+    usage_fail("there is no flag %s; see weftd --help", word);
 }
 
 static void arguments_read(int argc, char **argv, struct arguments *out)
 {
     enum { CHECK = 1000, HELP_CONFIG, JSON, VERSION };
     static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},   {"socket", required_argument, NULL, 's'},
-        {"pool", required_argument, NULL, 'p'},     {"http", required_argument, NULL, 'w'},
-        {"set", required_argument, NULL, 'o'},      {"log", required_argument, NULL, 'l'},
-        {"check-config", no_argument, NULL, CHECK}, {"help-config", no_argument, NULL, HELP_CONFIG},
-        {"json", no_argument, NULL, JSON},          {"version", no_argument, NULL, VERSION},
-        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'},
+        {"socket", required_argument, NULL, 's'},
+        {"pool", required_argument, NULL, 'p'},
+        {"http", required_argument, NULL, 'w'},
+        {"set", required_argument, NULL, 'o'},
+        {"tier", required_argument, NULL, 't'},
+        {"log", required_argument, NULL, 'l'},
+        {"check-config", no_argument, NULL, CHECK},
+        {"help-config", no_argument, NULL, HELP_CONFIG},
+        {"json", no_argument, NULL, JSON},
+        {"version", no_argument, NULL, VERSION},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     for (int flag; (flag = getopt_long(argc, argv, ":c:s:p:o:h", options, NULL)) != -1;) {
         switch (flag) {
         case 'c': out->config_file = optarg; break;
-        case 's': override_add(out, "socket", optarg); break;
-        case 'p': override_add(out, "pool.size", optarg); break;
-        case 'w': override_add(out, "http.listen", optarg); break;
-        case 'l': override_add(out, "log.level", optarg); break;
-        case 'o': override_add(out, "", optarg); break;
+        case 's': setting_add(out, "socket", optarg); break;
+        case 'p': setting_add(out, "pool.size", optarg); break;
+        case 'w': setting_add(out, "http.listen", optarg); break;
+        case 'l': setting_add(out, "log.level", optarg); break;
+        case 'o': setting_add(out, "", optarg); break;
+        case 't':
+            if (out->tier_count < SETTINGS_MAX)
+                out->tiers[out->tier_count++] = optarg;
+            break;
         case CHECK: out->check = true; break;
         case JSON: out->json = true; break;
         case HELP_CONFIG: config_help(); exit(EXIT_STARTED);
@@ -115,10 +169,9 @@ static void arguments_read(int argc, char **argv, struct arguments *out)
         default: flag_refuse(options, argv[optind - 1], flag);
         }
     }
-    if (optind < argc) {
-        fprintf(stderr, "weftd: '%s' is not a flag; see weftd --help\n", argv[optind]);
-        exit(EXIT_USAGE);
-    }
+    if (optind < argc)
+        usage_fail("'%s' is not a flag; see weftd --help", argv[optind]);
+    overrides_make(out);
 }
 
 static void remark(void *context, bool fatal, const char *sentence)

@@ -3,8 +3,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /* The limit of the cgroup that this process's own namespace shows as its root: what a container is
@@ -55,6 +57,27 @@ void wf_host_read(struct wf_host *out)
     struct rlimit memlock;
     if (getrlimit(RLIMIT_MEMLOCK, &memlock) == 0)
         out->memlock_bytes = memlock.rlim_cur == RLIM_INFINITY ? UINT64_MAX : memlock.rlim_cur;
+}
+
+bool wf_host_mounted(dev_t device, char *out_where, size_t capacity)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    char *line = NULL, where[4096];
+    size_t room = 0;
+    bool found = false;
+    while (file && !found && getline(&line, &room, file) > 0) {
+        unsigned major_number, minor_number;
+        /* ID PARENT MAJOR:MINOR ROOT WHERE …; spaces in a path are written as \040. */
+        found = sscanf(line, "%*d %*d %u:%u %*s %4095s", &major_number, &minor_number, where) ==
+                    3 &&
+                makedev(major_number, minor_number) == device;
+    }
+    if (found)
+        snprintf(out_where, capacity, "%s", where);
+    free(line);
+    if (file)
+        fclose(file);
+    return found;
 }
 
 bool wf_host_has_numa_node(int node)

@@ -6,7 +6,9 @@
 #define WF_SYS_HOST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct wf_host {
     uint64_t memory_bytes;    /* RAM, or the cgroup's limit when that is less */
@@ -18,6 +20,9 @@ struct wf_host {
 
 /* What cannot be read is 0. */
 void wf_host_read(struct wf_host *out);
+
+/* Whether a file system of the device with that number is mounted, and where. */
+bool wf_host_mounted(dev_t device, char *out_where, size_t capacity);
 
 /* True when the kernel has a NUMA node of that number. */
 bool wf_host_has_numa_node(int node);

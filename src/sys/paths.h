@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where a node's socket is when nobody said.  weftd and libweft both ask here, so that they meet.
+ * Where a node's socket and its state are when nobody said.  weftd and libweft both ask here, so
+ * that they meet.
  */
 #ifndef WF_SYS_PATHS_H
 #define WF_SYS_PATHS_H
@@ -28,5 +29,15 @@ void wf_host_socket(char *out);
  * someone who is neither us nor root, or writable by others and not sticky.  WEFT_E_SYSTEM,
  * WEFT_E_DENIED. */
 enum weft_status wf_socket_directory(const char *socket);
+
+/* Where the state is: $XDG_STATE_HOME/weft; /var/lib/weft for root; ~/.local/state/weft.  What is
+ * not absolute or too long is passed over; a user without a home gets /var/tmp/weft-<uid>, which
+ * wf_state_directory() refuses when somebody else made it. */
+void wf_host_state(char *out, size_t capacity);
+
+/* Make `path` and what is missing above it, for this user alone (0700), and refuse a directory that
+ * belongs to another user than us or root, or that others may write to.  WEFT_E_SYSTEM,
+ * WEFT_E_DENIED. */
+enum weft_status wf_state_directory(const char *path);
 
 #endif

@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     assert(config.domain_count >= 1 && config.domain_count <= WF_DOMAINS_MAX);
+    assert(config.tier_count <= WF_TIERS_MAX);
     char *json = wf_config_json(&config);
     assert(json);
     free(json);

@@ -26,6 +26,8 @@
 #define GIB (1024 * MIB)
 
 static struct wf_config config;
+static const struct wf_config_list *const domains = &wf_config_lists[WF_LIST_DOMAINS],
+                                          *const tiers = &wf_config_lists[WF_LIST_TIERS];
 static char directory[] = "/tmp/weft-config-XXXXXX";
 
 /* Every test starts in an environment that says nothing about Weft. */
@@ -125,6 +127,10 @@ static void defaults_need_no_file(void **state)
     assert_int_equal(config.domain_count, 1);
     assert_string_equal(config.domains[0].name, "default");
     assert_false(config.domains[0].allow_any_uid);
+    assert_int_equal(config.tier_count, 0);
+    assert_int_equal(config.below_max, 4194304);
+    assert_int_equal(config.ahead_percent, 12);
+    assert_int_equal(config.state_dir[0], '/');
 }
 
 static void each_layer_wins_over_the_one_below(void **state)
@@ -166,15 +172,16 @@ static void every_field_is_set_by_every_layer(void **state)
 {
     (void)state;
     static const char *const values[] = {
-        [WF_VALUE_PATH] = "/p",         [WF_VALUE_TOKEN] = "secretsecret",
-        [WF_VALUE_LISTEN] = "[::1]:17", [WF_VALUE_SIZE] = "32MB",
-        [WF_VALUE_COUNT] = "64",        [WF_VALUE_MODE] = "0640",
-        [WF_VALUE_DURATION] = "7s",     [WF_VALUE_NODE] = "1",
-        [WF_VALUE_BOOL] = "true"};
+        [WF_VALUE_PATH] = "/p",   [WF_VALUE_TOKEN] = "secretsecret", [WF_VALUE_LISTEN] = "[::1]:17",
+        [WF_VALUE_SIZE] = "32MB", [WF_VALUE_MODE] = "0640",          [WF_VALUE_DURATION] = "7s",
+        [WF_VALUE_NODE] = "1",    [WF_VALUE_BOOL] = "true"};
     for (size_t i = 0; i < wf_config_field_count; i++) {
         const struct wf_field *field = &wf_config_fields[i];
-        const char *value = field->type == WF_VALUE_CHOICE ? field->choices[1]
-                                                           : values[field->type];
+        char number[24];
+        snprintf(number, sizeof number, "%llu", (unsigned long long)field->min + 1);
+        const char *value = field->type == WF_VALUE_CHOICE  ? field->choices[1]
+                            : field->type == WF_VALUE_COUNT ? number
+                                                            : values[field->type];
         const char *dot = strchr(field->key, '.');
         char yaml[256], variable[WF_CONFIG_KEY_MAX + 6], got[WF_CONFIG_VALUE_MAX];
         if (dot)
@@ -261,6 +268,14 @@ static void flags_that_are_wrong_are_refused(void **state)
         {"domains=a,a", "is there twice"},
         {"domains=", "is empty"},
         {"domains=UPPER", "a-z"},
+        {"tiers=a,a", "tiers: 'a' is there twice"},
+        {"tiers=nvme0", "flag tiers: tier 'nvme0' has no path"},
+        {"tiers=a,b,c,d,e,f,g,h,i", "more than 8"},
+        {"tier.nvme0.path=/x", "name all of them first, as tiers=nvme0"},
+        {"tier.nvme0.paht=/x", "no such key of a tier; write tier.NAME.FIELD with kind, path"},
+        {"tier.nvme0.name=x", "no such key of a tier"},
+        {"tires=a", "did you mean 'tiers'?"},
+        {"tiers=abcdefghijklmnopqrstuvwxyz0123456", "is 33 bytes long; at most 31"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         memset(&config, 0x5a, sizeof config);
@@ -276,6 +291,145 @@ static void flags_that_are_wrong_are_refused(void **state)
     const char *flag = many;
     assert_int_equal(wf_config_load("/dev/null", &flag, 1, &config), WEFT_E_INVALID);
     assert_non_null(strstr(wf_last_error(), "more than 64"));
+}
+
+static void tiers_come_from_file_and_flags(void **state)
+{
+    (void)state;
+    const char *path =
+        write_file("tiers.yaml",
+                   "tiers:\n"
+                   "  - name: nvme.fast\n"
+                   "    path: /mnt/fast\n"
+                   "    size: 100GB\n"
+                   "    queue_depth: 64\n"
+                   "    admit: reused\n"
+                   "    archive: false\n"
+                   "    timeout: 250ms\n"
+                   "    scrub: 0\n"
+                   "  - {name: far, kind: s3, path: 's3://kv-cache/n1', region: eu-1,\n"
+                   "     endpoint: 'http://127.0.0.1:9000'}\n"
+                   "  - {name: cxl0, kind: cxl, path: /dev/dax0.0, shared: true, host: 3}\n",
+                   0600);
+    static const char *const flags[] = {"tier.nvme.fast.size=200GB", "tier.far.admit=never"};
+    if (wf_config_load(path, flags, 2, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_int_equal(config.tier_count, 3);
+    const struct wf_tier_config *fast = &config.tiers[0], *far = &config.tiers[1],
+                                *cxl = &config.tiers[2];
+    assert_string_equal(fast->name, "nvme.fast");
+    assert_int_equal(fast->kind, WF_KIND_NVME);
+    assert_string_equal(fast->path, "/mnt/fast");
+    assert_int_equal(fast->size_bytes, 200 * GIB);
+    assert_int_equal(fast->queue_depth, 64);
+    assert_int_equal(fast->admit, WF_ADMIT_REUSED);
+    assert_false(fast->archive);
+    assert_int_equal(fast->timeout_ms, 250);
+    assert_int_equal(fast->scrub_bytes_per_s, 0);
+    assert_int_equal(far->kind, WF_KIND_S3);
+    assert_string_equal(far->endpoint, "http://127.0.0.1:9000");
+    assert_string_equal(far->region, "eu-1");
+    assert_int_equal(far->admit, WF_ADMIT_NEVER);
+    assert_int_equal(far->size_bytes, 0);
+    assert_int_equal(far->queue_depth, 32);
+    assert_true(far->archive);
+    assert_int_equal(far->timeout_ms, 5000);
+    assert_int_equal(far->scrub_bytes_per_s, 32 * MIB);
+    assert_int_equal(cxl->kind, WF_KIND_CXL);
+    assert_true(cxl->shared);
+    assert_int_equal(cxl->host, 3);
+    char origin[WF_ORIGIN_TEXT_MAX], expected[160];
+    snprintf(expected, sizeof expected, "%s:5", path);
+    assert_string_equal(wf_list_where(tiers, &config, fast, wf_list_field(tiers, "queue_depth"),
+                                      origin),
+                        expected);
+    assert_string_equal(wf_list_where(tiers, &config, far, wf_list_field(tiers, "admit"), origin),
+                        "flag tier.far.admit");
+
+    setenv("WEFT_TIERS", "far,nvme.fast", 1); /* those that stay, in this order */
+    assert_int_equal(wf_config_load(path, NULL, 0, &config), WEFT_OK);
+    assert_int_equal(config.tier_count, 2);
+    assert_string_equal(config.tiers[0].region, "eu-1");
+    assert_string_equal(config.tiers[1].path, "/mnt/fast");
+    static const char *const none[] = {"tiers="};
+    assert_int_equal(wf_config_load(path, none, 1, &config), WEFT_OK);
+    assert_int_equal(config.tier_count, 0);
+    unsetenv("WEFT_TIERS");
+    static const char *const fresh[] = {"tiers=nvme0", "tier.nvme0.path=/x", "tier.nvme0.size=1GB"};
+    assert_int_equal(wf_config_load("/dev/null", fresh, 3, &config), WEFT_OK);
+    assert_int_equal(config.tier_count, 1);
+    assert_string_equal(config.tiers[0].name, "nvme0");
+    assert_int_equal(config.tiers[0].size_bytes, GIB);
+    assert_int_equal(parse("tiers: []\n"), WEFT_OK);
+    assert_int_equal(config.tier_count, 0);
+}
+
+struct overrides {
+    char text[64][320];
+    const char *list[64];
+    size_t count;
+};
+
+static void collect(void *context, const char *key, const char *value)
+{
+    struct overrides *overrides = context;
+    assert_true(overrides->count < 64);
+    char *text = overrides->text[overrides->count];
+    snprintf(text, sizeof overrides->text[0], "%s=%s", key, value);
+    overrides->list[overrides->count++] = text;
+}
+
+static void short_forms_stand_for_overrides(void **state)
+{
+    (void)state;
+    static const char *const given[] = {"nvme:/mnt/a:100GB", "s3://kv-cache/n1",
+                                        "cxl:node:1",        "cxl:node:2:4GB",
+                                        "nvme:/dev/nvme1n1", "s3://kv-cache/n2:1.5 TiB",
+                                        "nvme:dir/b:c"};
+    static const struct {
+        const char *name, *path;
+        enum wf_tier_kind kind;
+        uint64_t bytes;
+    } expected[] = {
+        {"nvme0", "/mnt/a", WF_KIND_NVME, 100 * GIB},
+        {"s3", "s3://kv-cache/n1", WF_KIND_S3, 0},
+        {"cxl0", "node:1", WF_KIND_CXL, 0},
+        {"cxl1", "node:2", WF_KIND_CXL, 4 * GIB},
+        {"nvme1", "/dev/nvme1n1", WF_KIND_NVME, 0},
+        {"s3-1", "s3://kv-cache/n2", WF_KIND_S3, 1536 * GIB},
+        {"nvme2", "dir/b:c", WF_KIND_NVME, 0},
+    };
+    static struct overrides overrides;
+    size_t count = sizeof given / sizeof given[0];
+    if (wf_config_tier_flags(given, count, collect, &overrides) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_string_equal(overrides.list[0], "tiers=nvme0,s3,cxl0,cxl1,nvme1,s3-1,nvme2");
+    if (wf_config_load("/dev/null", overrides.list, overrides.count, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_int_equal(config.tier_count, count);
+    for (size_t i = 0; i < count; i++) {
+        assert_string_equal(config.tiers[i].name, expected[i].name);
+        assert_string_equal(config.tiers[i].path, expected[i].path);
+        assert_int_equal(config.tiers[i].kind, expected[i].kind);
+        assert_int_equal(config.tiers[i].size_bytes, expected[i].bytes);
+    }
+    overrides.count = 0;
+    assert_int_equal(wf_config_tier_flags(given, 0, collect, &overrides), WEFT_OK);
+    assert_int_equal(overrides.count, 0); /* no --tier says nothing about the file's */
+
+    static const char *const wrong[] = {"",           "nvme",  "nvme:",       "/mnt/a:100GB",
+                                        "sim:/x:1GB", "s3:/x", "nvme::100GB", "floppy:/dev/fd0"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        if (wf_config_tier_flags(&wrong[i], 1, collect, &overrides) != WEFT_E_INVALID)
+            fail_msg("accepted: --tier '%s'", wrong[i]);
+        assert_non_null(strstr(wf_last_error(), "write nvme:PATH:SIZE"));
+    }
+    static const char *const many[WF_TIERS_MAX + 1] = {"s3://abc", "s3://abc", "s3://abc",
+                                                       "s3://abc", "s3://abc", "s3://abc",
+                                                       "s3://abc", "s3://abc", "s3://abc"};
+    assert_int_equal(wf_config_tier_flags(many, WF_TIERS_MAX + 1, collect, &overrides),
+                     WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "9 times"));
 }
 
 /* ------------------------------------------------------------------------------------ mistakes */
@@ -375,6 +529,51 @@ static void domain_mistakes_get_a_sentence(void **state)
     refused(many, "33 entries; at most 32");
 }
 
+static void tier_mistakes_get_a_sentence(void **state)
+{
+    (void)state;
+    refused("tier: []\n", "did you mean 'tiers'?");
+    refused("tiers: {a: b}\n", "tiers is a list");
+    refused("tiers: []\ntiers: []\n", "c.yaml:2: tiers is set twice, first on line 1");
+    refused("tiers:\n  - path: /x\n", "c.yaml:2: a tier has no name");
+    refused("tiers:\n  - name: a\n", "c.yaml:2: tier 'a' has no path");
+    refused("tiers:\n  - name: dram0\n    path: /x\n",
+            "c.yaml:2: tier 'dram0': that is the pool's");
+    refused("tiers:\n  - name: a\n    path: ''\n", "c.yaml:3: path: '' is empty");
+    refused("tiers:\n  - name: a\n    pfad: x\n", "c.yaml:3: a tier has no key 'pfad'");
+    refused("tiers:\n  - name: a\n    kind: tape\n", "one of nvme, cxl, s3");
+    refused("tiers:\n  - name: a\n    kind: sim\n", "one of nvme, cxl, s3");
+    refused("tiers:\n  - name: a\n    queue_depth: 0\n", "from 1 to 1024");
+    refused("tiers:\n  - name: a\n    timeout: 1ms\n", "not a time from 10 ms to 3600 s");
+    refused("tiers:\n  - {name: a, path: /x}\n  - {name: b, path: /x}\n",
+            "c.yaml:3: tier 'b': path '/x' is that of tier 'a', too");
+    refused("tiers:\n  - {name: a, path: 's3://bucket/x'}\n", "write kind: s3");
+    static const char *const buckets[] = {"/x",          "s3://",         "s3:///x",
+                                          "s3://ab/x",   "s3://Bucket/x", "s3://-abc/x",
+                                          "s3://abc./x", "s3:/abc/x"};
+    static const char *const cxl[] = {"/dev/dax",     "/dev/dax0.",      "/dev/dax0.0x",
+                                      "node:",        "node:x",          "node:1x",
+                                      "/dev/nvme0n1", "file-emulation:", "node:99999"};
+    char yaml[128];
+    for (size_t i = 0; i < sizeof buckets / sizeof buckets[0]; i++) {
+        snprintf(yaml, sizeof yaml, "tiers: [{name: a, kind: s3, path: '%s'}]\n", buckets[i]);
+        refused(yaml, "is no bucket");
+    }
+    for (size_t i = 0; i < sizeof cxl / sizeof cxl[0]; i++) {
+        snprintf(yaml, sizeof yaml, "tiers: [{name: a, kind: cxl, path: '%s'}]\n", cxl[i]);
+        refused(yaml, "is no CXL memory");
+    }
+    assert_int_equal(parse("tiers: [{name: a, kind: cxl, path: 'file-emulation:/x', size: 1GB}]\n"),
+                     WEFT_OK);
+    refused("tiers:\n  - name: a\n    path: /x\n    region: eu\n",
+            "c.yaml:4: tier 'a': region means nothing to kind nvme");
+    refused("tiers: [{name: a, kind: s3, path: 's3://abc', shared: true}]\n",
+            "shared means nothing to kind s3");
+    refused("limits: {below: 1023}\n", "from 1024 to 268435456");
+    refused("pool: {ahead: 51}\n", "from 0 to 50");
+    refused("state_dir: ''\n", "state_dir: '' is empty");
+}
+
 static void a_file_that_is_none_is_refused(void **state)
 {
     (void)state;
@@ -441,7 +640,8 @@ static void json_tells_values_and_origins_but_no_token(void **state)
     (void)state;
     const char *path = write_file("json.yaml",
                                   "pool: {size: 4MB}\nhttp: {token: do-not-tell-anyone}\n"
-                                  "domains: [{name: a, token: do-not-tell-either}]\n",
+                                  "domains: [{name: a, token: do-not-tell-either}]\n"
+                                  "tiers: [{name: n, path: /x, size: 1GB}]\n",
                                   0600);
     setenv("WEFT_DRAIN", "2s", 1);
     assert_int_equal(wf_config_load(path, NULL, 0, &config), WEFT_OK);
@@ -470,6 +670,14 @@ static void json_tells_values_and_origins_but_no_token(void **state)
                      0);
     assert_string_equal(token, "***");
     assert_non_null(strstr(origin, "json.yaml:3"));
+    assert_int_equal(json_object_size(json_object_get(root, "tiers")), 1);
+    assert_int_equal(json_unpack(root, "{s:{s:{s:{s:I, s:s}}}}", "tiers", "n", "size", "value",
+                                 &value, "origin", &origin),
+                     0);
+    assert_int_equal(value, GIB);
+    assert_non_null(strstr(origin, "json.yaml:4"));
+    json_t *tier = json_object_get(json_object_get(root, "tiers"), "n");
+    assert_int_equal(json_object_size(tier), tiers->field_count - 1);
     json_decref(root);
     free(text);
 }
@@ -491,8 +699,9 @@ static void says_the_defaults(void)
             fail_msg("%s: %s", field->key, said ? "this host's value is there" : "is missing");
     }
     assert_int_equal(config.domain_count, 1);
-    for (size_t i = 0; i < wf_domain_field_count; i++) {
-        const struct wf_field *field = &wf_domain_fields[i];
+    assert_int_equal(config.tier_count, 0);
+    for (size_t i = 0; i < domains->field_count; i++) {
+        const struct wf_field *field = &domains->fields[i];
         char expected[WF_CONFIG_VALUE_MAX], got[WF_CONFIG_VALUE_MAX];
         wf_value_text(field, &defaults->domains[0], expected, sizeof expected);
         assert_string_equal(wf_value_text(field, &config.domains[0], got, sizeof got), expected);
@@ -537,9 +746,20 @@ static void the_packaged_file_documents_every_key(void **state)
     for (size_t i = 0; i < wf_config_field_count; i++)
         if (!documents(text, wf_config_fields[i].key))
             fail_msg("packaging/weftd.yaml does not name %s", wf_config_fields[i].key);
-    for (size_t i = 0; i < wf_domain_field_count; i++)
-        if (!documents(text, wf_domain_fields[i].key))
-            fail_msg("packaging/weftd.yaml does not name domains[].%s", wf_domain_fields[i].key);
+    for (size_t k = 0; k < WF_LIST_COUNT; k++) {
+        const struct wf_config_list *list = &wf_config_lists[k];
+        char head[64];
+        snprintf(head, sizeof head, "\n%s:", list->key);
+        const char *from = strstr(text, head);
+        snprintf(head, sizeof head, "\n# %s:", list->key);
+        from = from ? from : strstr(text, head);
+        if (!from)
+            fail_msg("packaging/weftd.yaml does not name %s", list->key);
+        for (size_t i = 0; i < list->field_count; i++)
+            if (!documents(from, list->fields[i].key))
+                fail_msg("packaging/weftd.yaml does not name %s[].%s", list->key,
+                         list->fields[i].key);
+    }
 }
 
 /* Every ".It Cm key :" of the page is a field, and every field has one. */
@@ -549,17 +769,24 @@ static void the_man_page_lists_every_key(void **state)
     FILE *page = fopen(CONFIG_MAN_PAGE, "r");
     assert_non_null(page);
     char line[256], key[WF_CONFIG_KEY_MAX + 1], text[65536] = "";
-    size_t listed = 0;
+    const struct wf_config_list *list = NULL;
+    size_t listed = 0, expected = wf_config_field_count;
     while (fgets(line, sizeof line, page)) {
         append(text, sizeof text, "%s", line);
+        if (strcmp(line, ".Sh DOMAINS\n") == 0)
+            list = domains;
+        if (strcmp(line, ".Sh TIERS\n") == 0)
+            list = tiers;
         if (sscanf(line, ".It Cm %63s :", key) != 1)
             continue;
         listed++;
-        if (wf_config_field(key) < 0 && wf_domain_field(key) < 0)
+        if ((list ? wf_list_field(list, key) : wf_config_field(key)) < 0)
             fail_msg("the page has %s, which weftd has not", key);
     }
     fclose(page);
-    assert_int_equal(listed, wf_config_field_count + wf_domain_field_count);
+    for (size_t i = 0; i < WF_LIST_COUNT; i++)
+        expected += wf_config_lists[i].field_count;
+    assert_int_equal(listed, expected);
     for (size_t i = 0; i < wf_config_field_count; i++) {
         char variable[WF_CONFIG_KEY_MAX + 6];
         snprintf(line, sizeof line, ".Pq Ev %s\n",
@@ -663,6 +890,57 @@ static void check_remarks_on_this_host(void **state)
     said(remarks_on("pool: {size: 1MB}\n"), false, "did you mean WEFT_POOL_SIZE?");
 }
 
+/* What a tier at `path` in the test's own directory comes to; `more` follows the path. */
+static struct heard remarks_on_tier(const char *path, const char *more)
+{
+    char yaml[512];
+    snprintf(yaml, sizeof yaml, "state_dir: %s/state\ntiers: [{name: t, path: %s/%s%s}]\n",
+             directory, directory, path, more);
+    return remarks_on(yaml);
+}
+
+static void check_remarks_on_tiers(void **state)
+{
+    (void)state;
+    char yaml[512];
+    write_file("there", "some bytes", 0600);
+    assert_int_equal(remarks_on_tier("made-later", ", size: 1MB").count, 0);
+    assert_int_equal(remarks_on_tier("there", ", size: 1MB").count, 0);
+    assert_int_equal(remarks_on_tier("", ", size: 1MB").count, 0); /* the directory itself */
+    assert_int_equal(access(config.state_dir, F_OK), -1);          /* a check makes nothing */
+    said(remarks_on_tier("made-later", ""), true, "made-later' is a file, which does not say");
+    said(remarks_on_tier("", ""), true, "is a directory, which does not say");
+    said(remarks_on_tier("no/such/place", ", size: 1MB"), true, "cannot be made by uid");
+    said(remarks_on_tier("made-later", ", size: 1048576TB"), false, "has room for");
+    said(remarks_on_tier("there", ", size: 1MB, admit: never, archive: false"), false,
+         "nothing is ever written to it");
+    said(remarks_on("tiers: [{name: t, path: /dev/null, size: 1MB}]\n"), true,
+         "'/dev/null' is no file, directory or block device");
+    said(remarks_on("tiers: [{name: t, kind: cxl, path: 'node:9999'}]\n"), true,
+         "no NUMA node 9999");
+    said(remarks_on("tiers: [{name: t, kind: cxl, path: /dev/dax99.99}]\n"), true,
+         "may not use '/dev/dax99.99'");
+    snprintf(yaml, sizeof yaml,
+             "state_dir: %s/state\n"
+             "tiers: [{name: t, kind: cxl, path: 'file-emulation:%s/c', size: 1MB}]\n",
+             directory, directory);
+    said(remarks_on(yaml), false, "shown as emulated");
+    char link[64];
+    snprintf(link, sizeof link, "%s/link", directory);
+    assert_int_equal(symlink("there", link), 0);
+    snprintf(yaml, sizeof yaml,
+             "tiers: [{name: t, path: %s/there, size: 1MB}, {name: u, path: %s, size: 1MB}]\n",
+             directory, link);
+    said(remarks_on(yaml), true, "is the same file as");
+    snprintf(yaml, sizeof yaml, "%s/open-state", directory);
+    assert_int_equal(mkdir(yaml, 0700), 0);
+    assert_int_equal(chmod(yaml, 0777), 0);
+    snprintf(yaml, sizeof yaml,
+             "state_dir: %s/open-state\ntiers: [{name: t, path: %s/there, size: 1MB}]\n", directory,
+             directory);
+    said(remarks_on(yaml), true, "chmod go-w");
+}
+
 static void check_remarks_on_a_shared_socket_directory(void **state)
 {
     (void)state;
@@ -685,10 +963,13 @@ int main(void)
         cmocka_unit_test_setup(the_file_can_be_named_by_a_variable, clean_environment),
         cmocka_unit_test_setup(every_field_is_set_by_every_layer, clean_environment),
         cmocka_unit_test_setup(domains_come_from_file_and_flags, clean_environment),
+        cmocka_unit_test_setup(tiers_come_from_file_and_flags, clean_environment),
+        cmocka_unit_test_setup(short_forms_stand_for_overrides, clean_environment),
         cmocka_unit_test_setup(flags_that_are_wrong_are_refused, clean_environment),
         cmocka_unit_test_setup(mistakes_get_a_sentence, clean_environment),
         cmocka_unit_test_setup(a_token_is_never_repeated_in_a_sentence, clean_environment),
         cmocka_unit_test_setup(domain_mistakes_get_a_sentence, clean_environment),
+        cmocka_unit_test_setup(tier_mistakes_get_a_sentence, clean_environment),
         cmocka_unit_test_setup(a_file_that_is_none_is_refused, clean_environment),
         cmocka_unit_test_setup(a_listener_that_others_reach_asks_for_a_token, clean_environment),
         cmocka_unit_test_setup(tokens_come_from_files, clean_environment),
@@ -698,6 +979,7 @@ int main(void)
         cmocka_unit_test(the_man_page_lists_every_key),
         cmocka_unit_test_setup(help_is_a_configuration_that_says_the_defaults, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_this_host, clean_environment),
+        cmocka_unit_test_setup(check_remarks_on_tiers, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_a_shared_socket_directory, clean_environment),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

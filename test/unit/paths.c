@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where the socket is when nobody said, and which directories are fit for it; the nearest known
- * word.
+ * Where the socket and the state are when nobody said, and which directories are fit for them; the
+ * nearest known word.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -91,6 +91,63 @@ static void only_a_safe_directory_holds_a_socket(void **state)
     rmdir(base);
 }
 
+static void the_state_is_where_the_environment_says(void **state)
+{
+    (void)state;
+    char path[64], expected[64], longer[128], *home = getenv("HOME");
+    setenv("XDG_STATE_HOME", "/home/x/.state", 1);
+    wf_host_state(path, sizeof path);
+    assert_string_equal(path, "/home/x/.state/weft");
+    unsetenv("XDG_STATE_HOME");
+    setenv("HOME", "/home/x", 1);
+    wf_host_state(path, sizeof path);
+    assert_string_equal(path, geteuid() == 0 ? "/var/lib/weft" : "/home/x/.local/state/weft");
+    memset(longer, 'a', sizeof longer - 1);
+    longer[0] = '/';
+    longer[sizeof longer - 1] = '\0';
+    setenv("XDG_STATE_HOME", longer, 1);
+    wf_host_state(path, sizeof path);
+    snprintf(expected, sizeof expected, "/var/tmp/weft-%u", (unsigned)geteuid());
+    assert_string_equal(path, geteuid() == 0 ? "/var/lib/weft" : expected);
+    setenv("XDG_STATE_HOME", "relative", 1);
+    wf_host_state(path, sizeof path);
+    assert_int_equal(path[0], '/');
+    unsetenv("XDG_STATE_HOME");
+    if (home)
+        setenv("HOME", home, 1);
+}
+
+static void the_state_is_made_for_one_user_alone(void **state)
+{
+    (void)state;
+    char base[] = "/tmp/weft-paths-XXXXXX", above[64], path[64];
+    struct stat found;
+    assert_non_null(mkdtemp(base));
+    snprintf(above, sizeof above, "%s/a", base);
+    snprintf(path, sizeof path, "%s/a/weft", base);
+    assert_int_equal(wf_state_directory(path), WEFT_OK);
+    assert_int_equal(stat(path, &found), 0);
+    assert_int_equal(found.st_mode & 07777, 0700);
+    assert_int_equal(stat(above, &found), 0);
+    assert_int_equal(found.st_mode & 07777, 0700);
+    assert_int_equal(wf_state_directory(path), WEFT_OK); /* it is there already */
+    assert_int_equal(chmod(path, 01777), 0);             /* no stranger's file among the secrets */
+    assert_int_equal(wf_state_directory(path), WEFT_E_DENIED);
+    assert_non_null(strstr(wf_last_error(), "chmod go-w"));
+    assert_int_equal(rmdir(path), 0);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fclose(file);
+    assert_int_equal(wf_state_directory(path), WEFT_E_SYSTEM);
+    snprintf(path, sizeof path, "%s/a/weft/under", base);
+    assert_int_equal(wf_state_directory(path), WEFT_E_SYSTEM);
+    assert_non_null(strstr(wf_last_error(), "state_dir"));
+    snprintf(path, sizeof path, "%s/a/weft", base);
+    unlink(path);
+    rmdir(above);
+    rmdir(base);
+}
+
 static void distances_are_counted(void **state)
 {
     (void)state;
@@ -127,6 +184,12 @@ static void the_host_is_read(void **state)
     assert_true(host.memory_bytes >= 1 << 20);
     assert_true(host.memlock_bytes > 0);
     assert_false(wf_host_has_numa_node(100000));
+    struct stat found;
+    char where[256];
+    assert_int_equal(stat("/proc", &found), 0);
+    assert_true(wf_host_mounted(found.st_dev, where, sizeof where));
+    assert_string_equal(where, "/proc");
+    assert_false(wf_host_mounted((dev_t)0, where, sizeof where));
 }
 
 int main(void)
@@ -135,6 +198,8 @@ int main(void)
         cmocka_unit_test(the_socket_is_where_the_environment_says),
         cmocka_unit_test(a_path_too_long_is_refused_or_passed_over),
         cmocka_unit_test(only_a_safe_directory_holds_a_socket),
+        cmocka_unit_test(the_state_is_where_the_environment_says),
+        cmocka_unit_test(the_state_is_made_for_one_user_alone),
         cmocka_unit_test(distances_are_counted),
         cmocka_unit_test(the_host_is_read),
     };

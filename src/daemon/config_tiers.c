@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Tiers in the configuration: what a kind allows, the short form of weftd's --tier, and what their
+ * paths mean on this host.  Nothing here opens a tier or writes anywhere.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/size.h"
+#include "daemon/config_fields.h"
+#include "sys/host.h"
+#include "sys/paths.h"
+
+#define DRAM_NAME "dram0" /* what the pool itself is called among the tiers */
+#define S3_SCHEME "s3://"
+#define EMULATION "file-emulation:"
+
+static const struct wf_config_list *const list = &wf_config_lists[WF_LIST_TIERS];
+
+static const char *kind_name(const struct wf_tier_config *tier)
+{
+    return list->fields[wf_list_field(list, "kind")].choices[tier->kind];
+}
+
+static bool starts(const char *text, const char *with)
+{
+    return strncmp(text, with, strlen(with)) == 0;
+}
+
+/* --------------------------------------------------------------------------- what a kind allows */
+
+/* s3://BUCKET or s3://BUCKET/PREFIX, with a bucket's name as every S3 server takes it. */
+static bool is_bucket(const char *path)
+{
+    if (!starts(path, S3_SCHEME))
+        return false;
+    const char *bucket = path + strlen(S3_SCHEME);
+    size_t length = strcspn(bucket, "/");
+    return length >= 3 && length <= 63 &&
+           strspn(bucket, "abcdefghijklmnopqrstuvwxyz0123456789.-") == length &&
+           isalnum((unsigned char)bucket[0]) && isalnum((unsigned char)bucket[length - 1]);
+}
+
+/* The number after `with`, or -1 when `path` is anything else. */
+static int number_after(const char *path, const char *with)
+{
+    size_t length = strlen(with), digits;
+    if (!starts(path, with))
+        return -1;
+    digits = strspn(path + length, "0123456789");
+    return digits && digits <= 4 && !path[length + digits] ? (int)strtol(path + length, NULL, 10)
+                                                           : -1;
+}
+
+static bool is_cxl(const char *path)
+{
+    int device, part, used = 0;
+    if (number_after(path, "node:") >= 0 || (starts(path, EMULATION) && path[strlen(EMULATION)]))
+        return true;
+    return sscanf(path, "/dev/dax%4d.%4d%n", &device, &part, &used) == 2 && !path[used];
+}
+
+/* A path of the wrong form, in a sentence; NULL: it is right. */
+static const char *path_mend(const struct wf_tier_config *tier)
+{
+    switch (tier->kind) {
+    case WF_KIND_NVME:
+        if (strstr(tier->path, "://"))
+            return "is no file, directory or block device; write kind: s3 for a bucket";
+        return tier->path[0] ? NULL : "is empty; name a file, a directory or a block device";
+    case WF_KIND_CXL:
+        return is_cxl(tier->path) ? NULL
+                                  : "is no CXL memory; write /dev/daxX.Y, node:N, or "
+                                    "file-emulation:PATH to try it without";
+    case WF_KIND_S3: return is_bucket(tier->path) ? NULL : "is no bucket; write s3://BUCKET/PREFIX";
+    }
+    return NULL;
+}
+
+/* A setting that only another kind has is a mistake, not a wish. */
+static enum weft_status finish_kind(const struct wf_config *config,
+                                    const struct wf_tier_config *tier)
+{
+    static const struct {
+        const char *key;
+        enum wf_tier_kind kind;
+    } only[] = {{"endpoint", WF_KIND_S3},
+                {"region", WF_KIND_S3},
+                {"host", WF_KIND_CXL},
+                {"shared", WF_KIND_CXL}};
+    char where[WF_ORIGIN_TEXT_MAX], text[WF_CONFIG_VALUE_MAX], defaults[WF_CONFIG_VALUE_MAX];
+    struct wf_tier_config unsaid;
+    list->defaults(&unsaid);
+    for (size_t i = 0; i < sizeof only / sizeof only[0]; i++) {
+        int index = wf_list_field(list, only[i].key);
+        const struct wf_field *field = &list->fields[index];
+        if (tier->kind == only[i].kind ||
+            strcmp(wf_value_text(field, tier, text, sizeof text),
+                   wf_value_text(field, &unsaid, defaults, sizeof defaults)) == 0)
+            continue;
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: tier '%s': %s means nothing to kind %s; remove it, or correct kind",
+                       wf_list_where(list, config, tier, index, where), tier->name, only[i].key,
+                       kind_name(tier));
+    }
+    return WEFT_OK;
+}
+
+enum weft_status wf_config_finish_tiers(const struct wf_config *config)
+{
+    char where[WF_ORIGIN_TEXT_MAX];
+    int path_index = wf_list_field(list, "path");
+    for (uint32_t i = 0; i < config->tier_count; i++) {
+        const struct wf_tier_config *tier = &config->tiers[i];
+        if (strcmp(tier->name, DRAM_NAME) == 0)
+            return wf_fail(WEFT_E_INVALID,
+                           "%s: tier '%s': that is the pool's own name; choose another",
+                           wf_list_where(list, config, tier, 0, where), tier->name);
+        if (tier->origin[path_index].layer == WF_FROM_DEFAULT)
+            return wf_fail(WEFT_E_INVALID,
+                           "%s: tier '%s' has no path; add `path:`, or --set tier.%s.path=PATH",
+                           wf_list_where(list, config, tier, 0, where), tier->name, tier->name);
+        const char *mend = path_mend(tier);
+        if (mend)
+            return wf_fail(WEFT_E_INVALID, "%s: tier '%s': path: '%s' %s",
+                           wf_list_where(list, config, tier, path_index, where), tier->name,
+                           tier->path, mend);
+        enum weft_status status = finish_kind(config, tier);
+        if (status != WEFT_OK)
+            return status;
+        for (uint32_t k = 0; k < i; k++)
+            if (strcmp(config->tiers[k].path, tier->path) == 0)
+                return wf_fail(WEFT_E_INVALID,
+                               "%s: tier '%s': path '%s' is that of tier '%s', too; keep one",
+                               wf_list_where(list, config, tier, path_index, where), tier->name,
+                               tier->path, config->tiers[k].name);
+    }
+    return WEFT_OK;
+}
+
+/* ------------------------------------------------------------------------------ the short form */
+
+struct short_tier {
+    enum wf_tier_kind kind;
+    char name[16], path[WF_PATH_MAX], size[32]; /* size "": not said */
+};
+
+/* "PATH" or "PATH:SIZE".  `node:1` is a path, not a size of 1 after one. */
+static bool split_size(const char *text, struct short_tier *out)
+{
+    const char *colon = strrchr(text, ':');
+    size_t length = strlen(text);
+    uint64_t bytes;
+    out->size[0] = '\0';
+    if (colon && isdigit((unsigned char)colon[1]) && strlen(colon + 1) < sizeof out->size &&
+        wf_size_parse(colon + 1, &bytes) == WEFT_OK &&
+        !(out->kind == WF_KIND_CXL && colon - text == 4 && starts(text, "node"))) {
+        length = (size_t)(colon - text);
+        snprintf(out->size, sizeof out->size, "%s", colon + 1);
+    }
+    if (!length || length >= sizeof out->path)
+        return false;
+    memcpy(out->path, text, length);
+    out->path[length] = '\0';
+    return true;
+}
+
+static enum weft_status read_short(const char *flag, uint32_t *made, struct short_tier *out)
+{
+    const char *const *kinds = list->fields[wf_list_field(list, "kind")].choices;
+    bool good = starts(flag, S3_SCHEME);
+    out->kind = WF_KIND_S3;
+    const char *path = flag;
+    for (int i = 0; kinds[i] && !good; i++) {
+        size_t length = strlen(kinds[i]);
+        if (i == WF_KIND_S3 || !starts(flag, kinds[i]) || flag[length] != ':')
+            continue;
+        good = true;
+        out->kind = (enum wf_tier_kind)i;
+        path = flag + length + 1;
+    }
+    if (!good || !split_size(path, out))
+        return wf_fail(WEFT_E_INVALID,
+                       "--tier '%.96s' is no tier; write nvme:PATH:SIZE, cxl:/dev/daxX.Y or "
+                       "s3://BUCKET/PREFIX",
+                       flag);
+    uint32_t number = made[out->kind]++;
+    if (out->kind != WF_KIND_S3)
+        snprintf(out->name, sizeof out->name, "%s%u", kinds[out->kind], number);
+    else if (number)
+        snprintf(out->name, sizeof out->name, "s3-%u", number);
+    else
+        snprintf(out->name, sizeof out->name, "s3");
+    return WEFT_OK;
+}
+
+static void tell_short(const struct short_tier *tier,
+                       void (*set)(void *context, const char *key, const char *value),
+                       void *context)
+{
+    const char *kind = list->fields[wf_list_field(list, "kind")].choices[tier->kind];
+    const struct {
+        const char *field, *value;
+    } told[] = {{"kind", kind}, {"path", tier->path}, {"size", tier->size}};
+    for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "%s.%s.%s", list->one, tier->name, told[i].field);
+        if (told[i].value[0])
+            set(context, key, told[i].value);
+    }
+}
+
+enum weft_status
+wf_config_tier_flags(const char *const *flags, size_t flag_count,
+                     void (*set)(void *context, const char *key, const char *value), void *context)
+{
+    struct short_tier tiers[WF_TIERS_MAX];
+    char names[WF_TIERS_MAX * sizeof tiers[0].name] = "";
+    uint32_t made[WF_KIND_S3 + 1] = {0};
+    size_t used = 0;
+    if (flag_count > WF_TIERS_MAX)
+        return wf_fail(WEFT_E_INVALID, "--tier is given %zu times and a node has %d at most; %s",
+                       flag_count, WF_TIERS_MAX, list->over);
+    for (size_t i = 0; i < flag_count; i++) {
+        enum weft_status status = read_short(flags[i], made, &tiers[i]);
+        if (status != WEFT_OK)
+            return status;
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used ? "," : "",
+                                 tiers[i].name);
+    }
+    if (flag_count)
+        set(context, list->key, names);
+    for (size_t i = 0; i < flag_count; i++)
+        tell_short(&tiers[i], set, context);
+    return WEFT_OK;
+}
+
+/* -------------------------------------------------------------------------------- on this host */
+
+/* The directory that `path` lies in. */
+static void parent_of(const char *path, char *out, size_t capacity)
+{
+    const char *slash = strrchr(path, '/');
+    size_t length = slash ? (size_t)(slash - path) : 0;
+    snprintf(out, capacity, "%.*s", slash && length ? (int)length : 1,
+             slash ? (length ? path : "/") : ".");
+}
+
+static void check_room(struct wf_remarks *remarks, const struct wf_tier_config *tier,
+                       const char *directory, uint64_t already)
+{
+    struct statvfs room;
+    char size[24], offered[24];
+    if (statvfs(directory, &room) != 0)
+        return;
+    uint64_t bytes = (uint64_t)room.f_bavail * room.f_frsize + already;
+    if (tier->size_bytes > bytes)
+        wf_remark(remarks, false,
+                  "tier '%s': size %s is more than '%s' has room for (%s); lower it, or make room",
+                  tier->name, wf_size_format(tier->size_bytes, size, sizeof size), directory,
+                  wf_size_format(bytes, offered, sizeof offered));
+}
+
+static void check_block_device(struct wf_remarks *remarks, const struct wf_tier_config *tier,
+                               const struct stat *found)
+{
+    char mounted[WF_PATH_MAX];
+    if (access(tier->path, R_OK | W_OK) != 0) {
+        wf_remark(
+            remarks, true,
+            "tier '%s': path: uid %u may not read and write '%s'; give it the device's group, "
+            "or chown it",
+            tier->name, (unsigned)geteuid(), tier->path);
+        return;
+    }
+    if (wf_host_mounted(found->st_rdev, mounted, sizeof mounted)) {
+        wf_remark(
+            remarks, true,
+            "tier '%s': path: '%s' is mounted on '%s' and would be overwritten; unmount it, or "
+            "name a file on it",
+            tier->name, tier->path, mounted);
+        return;
+    }
+    int fd = open(tier->path, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 && errno == EBUSY)
+        wf_remark(remarks, false,
+                  "tier '%s': path: '%s' is in use by the kernel, a mounted partition of it or a "
+                  "volume on it; make sure that it is free",
+                  tier->name, tier->path);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* `path` is a file that is there or would be made, or for NVMe a directory or a device. */
+static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *tier,
+                       const char *path)
+{
+    struct stat found;
+    char directory[WF_PATH_MAX];
+    bool there = stat(path, &found) == 0;
+    if (there && S_ISBLK(found.st_mode) && tier->kind == WF_KIND_NVME) {
+        check_block_device(remarks, tier, &found);
+        return;
+    }
+    bool inside = there && S_ISDIR(found.st_mode) && tier->kind == WF_KIND_NVME;
+    if (there && !inside && !S_ISREG(found.st_mode)) {
+        wf_remark(remarks, true, "tier '%s': path: '%s' is no file%s; name another", tier->name,
+                  path, tier->kind == WF_KIND_NVME ? ", directory or block device" : "");
+        return;
+    }
+    if (inside)
+        snprintf(directory, sizeof directory, "%s", path);
+    else
+        parent_of(path, directory, sizeof directory);
+    if (there ? access(path, inside ? W_OK | X_OK : R_OK | W_OK) != 0
+              : access(directory, W_OK | X_OK) != 0)
+        wf_remark(remarks, true, "tier '%s': path: '%s' cannot be %s by uid %u: %s; %s", tier->name,
+                  path, there ? "written" : "made", (unsigned)geteuid(), strerror(errno),
+                  there ? "chown it" : "create its directory, or name another path");
+    if (!tier->size_bytes)
+        wf_remark(
+            remarks, true,
+            "tier '%s': size: '%s' is %s, which does not say how much of it to use; set size, "
+            "like 100GB",
+            tier->name, path, inside ? "a directory" : "a file");
+    else
+        check_room(remarks, tier, directory,
+                   there && !inside ? (uint64_t)found.st_blocks * 512 : 0);
+}
+
+static void check_cxl(struct wf_remarks *remarks, const struct wf_tier_config *tier)
+{
+    int node = number_after(tier->path, "node:");
+    if (starts(tier->path, EMULATION)) {
+        check_file(remarks, tier, tier->path + strlen(EMULATION));
+        wf_remark(remarks, false,
+                  "tier '%s': '%s' is a file in this host's memory or on its disk, not CXL; it is "
+                  "shown as emulated",
+                  tier->name, tier->path);
+    } else if (node >= 0 && !wf_host_has_numa_node(node)) {
+        wf_remark(
+            remarks, true,
+            "tier '%s': path: this host has no NUMA node %d; name one that `numactl -H` lists",
+            tier->name, node);
+    } else if (node < 0 && access(tier->path, R_OK | W_OK) != 0) {
+        wf_remark(remarks, true,
+                  "tier '%s': path: uid %u may not use '%s': %s; `daxctl list` names the devices",
+                  tier->name, (unsigned)geteuid(), tier->path, strerror(errno));
+    }
+}
+
+/* Two names of one file would have two tiers write over each other. */
+static void check_same(struct wf_remarks *remarks, uint32_t index)
+{
+    const struct wf_tier_config *tier = &remarks->config->tiers[index], *other;
+    struct stat found, others;
+    if (stat(tier->path, &found) != 0)
+        return;
+    for (uint32_t i = 0; i < index; i++) {
+        other = &remarks->config->tiers[i];
+        if (stat(other->path, &others) == 0 && found.st_dev == others.st_dev &&
+            found.st_ino == others.st_ino)
+            wf_remark(remarks, true,
+                      "tier '%s': path '%s' is the same file as '%s' of tier '%s'; keep one",
+                      tier->name, tier->path, other->path, other->name);
+    }
+}
+
+static void check_state(struct wf_remarks *remarks)
+{
+    const char *path = remarks->config->state_dir;
+    char above[WF_PATH_MAX];
+    struct stat found;
+    if (stat(path, &found) == 0) {
+        if (wf_state_directory(path) != WEFT_OK)
+            wf_remark(remarks, true, "%s", wf_last_error());
+        return;
+    }
+    snprintf(above, sizeof above, "%s", path);
+    do
+        parent_of(above, above, sizeof above);
+    while (access(above, F_OK) != 0 && strcmp(above, "/") != 0 && strcmp(above, ".") != 0);
+    if (access(above, W_OK | X_OK) != 0)
+        wf_remark(remarks, true,
+                  "state_dir: '%s' cannot be made by uid %u, because '%s' is not writable; create "
+                  "it, or set state_dir elsewhere",
+                  path, (unsigned)geteuid(), above);
+}
+
+void wf_config_check_tiers(struct wf_remarks *remarks)
+{
+    const struct wf_config *config = remarks->config;
+    for (uint32_t i = 0; i < config->tier_count; i++) {
+        const struct wf_tier_config *tier = &config->tiers[i];
+        if (tier->kind == WF_KIND_NVME)
+            check_file(remarks, tier, tier->path);
+        else if (tier->kind == WF_KIND_CXL)
+            check_cxl(remarks, tier);
+        check_same(remarks, i);
+        if (tier->admit == WF_ADMIT_NEVER && !tier->archive)
+            wf_remark(remarks, false,
+                      "tier '%s': with admit: never and archive: false nothing is ever written to "
+                      "it; set one of them otherwise, or remove the tier",
+                      tier->name);
+    }
+    if (config->tier_count)
+        check_state(remarks);
+}
