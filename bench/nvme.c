@@ -7,7 +7,7 @@
  * Blocks of N bytes are written one after the other and read in random order, by the tier and by
  * plain io_uring with O_DIRECT on a file in the same directory, of the same size, with the same
  * depth.  Writes go to preallocated extents and end with fdatasync on both sides.  restart: the
- * seconds to open a tier with so many blocks of 512 bytes.
+ * seconds to open a tier with so many blocks of 512 bytes, and the memory that a block takes then.
  */
 #include <fcntl.h>
 #include <liburing.h>
@@ -143,20 +143,38 @@ static double raw(const struct bench *b, int fd, bool reading)
     return (double)(b->blocks * b->block_bytes) / seconds / 1e9;
 }
 
-static double restart_seconds(struct bench *b)
+static uint64_t resident_bytes(void)
+{
+    unsigned long long all, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (!file || fscanf(file, "%llu %llu", &all, &resident) != 2)
+        die("/proc/self/statm");
+    fclose(file);
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void count_block(void *context, const struct wf_tier_block *block)
+{
+    *(uint64_t *)context += block->bytes != 0;
+}
+
+static double restart_seconds(struct bench *b, double *out_bytes_per_block)
 {
     unlink(b->path);
     uint64_t capacity = b->restart_blocks * 8192 * 3 / 2 + (64u << 20);
     struct wf_tier *tier = open_tier(b, capacity);
     drive(b, tier, WF_TIER_WRITE, b->restart_blocks, 512);
     wf_tier_nvme.close(tier);
-    uint64_t start = wf_now_ns();
+    uint64_t resident = resident_bytes(), start = wf_now_ns();
     tier = open_tier(b, capacity);
     double seconds = (double)(wf_now_ns() - start) / 1e9;
     struct wf_tier_stats stats;
     wf_tier_nvme.stats(tier, &stats);
-    if (stats.blocks != b->restart_blocks)
+    uint64_t told = 0;
+    wf_tier_nvme.each(tier, count_block, &told);
+    if (stats.blocks != b->restart_blocks || told != b->restart_blocks)
         die("restart lost blocks");
+    *out_bytes_per_block = (double)(int64_t)(resident_bytes() - resident) / (double)told;
     wf_tier_nvme.close(tier);
     return seconds;
 }
@@ -222,16 +240,18 @@ int main(int argc, char **argv)
     wf_tier_nvme.close(tier);
     close(fd);
     unlink(b.raw);
-    double restart = b.restart_blocks ? restart_seconds(&b) : 0;
+    double bytes_per_block = 0;
+    double restart = b.restart_blocks ? restart_seconds(&b, &bytes_per_block) : 0;
     unlink(b.path);
     double amplification = (double)stats.device_write_bytes / (double)stats.write_bytes;
     printf(json ? "{\"write_gbps\": %.3f, \"raw_write_gbps\": %.3f, \"read_gbps\": %.3f, "
                   "\"raw_read_gbps\": %.3f, \"write_amplification\": %.4f, "
-                  "\"restart_blocks\": %llu, \"restart_seconds\": %.3f}\n"
+                  "\"restart_blocks\": %llu, \"restart_seconds\": %.3f, "
+                  "\"bytes_per_block\": %.1f}\n"
                 : "write %.3f GB/s (raw %.3f), read %.3f GB/s (raw %.3f), write amplification "
-                  "%.4f, %llu blocks back in %.3f s\n",
+                  "%.4f, %llu blocks back in %.3f s, %.1f bytes of memory each\n",
            write, raw_write, read, raw_read, amplification, (unsigned long long)b.restart_blocks,
-           restart);
+           restart, bytes_per_block);
     free(b.memory);
     return 0;
 }

@@ -3,7 +3,7 @@
  * The NVMe tier: blocks in a log on a file or block device, through io_uring.
  *
  * Checksums of parts lie in each record's header.  Those of blocks written or read lately are kept
- * in memory, in at most 34 MB, and then a range of parts is one I/O of payload alone.  Without them
+ * in memory, in at most 35 MB, and then a range of parts is one I/O of payload alone.  Without them
  * the header comes along in the same I/O when the range starts with the first part, and before it
  * otherwise.  So memory does not grow with the number of parts, and the first range of a block that
  * is read in layers pays for the others.
@@ -69,15 +69,13 @@ static void read_start(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t item)
     io->at = (uint64_t)request->first_part * io->block.part_bytes;
     io->length = end == parts ? io->block.bytes - io->at
                               : (uint64_t)end * io->block.part_bytes - io->at;
-    io->sequence = i->sequence;
     io->segment = i->segment;
     io->page = i->page;
+    io->generation = t->segment[io->segment].generation;
     io->header_bytes = wf_nvme_header_bytes(parts);
     t->segment[io->segment].readers++;
-    const struct wf_nvme_sums *line = &t->sums[io->sequence % t->sums_count];
     struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
-    if (parts <= WF_NVME_SUMS_LINE && line->sequence == io->sequence) {
-        memcpy(record->sums, line->sums, parts * sizeof line->sums[0]);
+    if (wf_nvme_sums_find(t, io->generation, io->page, record->sums, parts)) {
         read_payload(t, io);
         return;
     }
@@ -92,14 +90,14 @@ static void read_start(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t item)
 /* The record's own word on what it is: the whole key, and the record that the index means. */
 static bool header_right(struct wf_nvme *t, const struct wf_nvme_io *io)
 {
-    const struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
-    uint32_t parts = wf_tier_parts(&io->block);
-    if (!wf_nvme_sealed(record, WF_NVME_RECORD_MAGIC, io->header_bytes, t->volume) ||
-        record->head.bytes != sizeof *record + parts * 8ull || record->sequence != io->sequence ||
-        record->bytes != io->block.bytes || record->part_bytes != io->block.part_bytes ||
-        memcmp(record->key, io->block.key, 32) != 0)
+    struct wf_tier_block block;
+    const struct wf_nvme_record *record = wf_nvme_record_at(t, io->segment,
+                                                            (uint64_t)io->page * WF_NVME_PAGE,
+                                                            io->header, io->header_bytes, &block);
+    if (!record || record->generation != io->generation || block.bytes != io->block.bytes ||
+        block.part_bytes != io->block.part_bytes || memcmp(block.key, io->block.key, 32) != 0)
         return false;
-    wf_nvme_sums_keep(t, io->sequence, record->sums, parts);
+    wf_nvme_sums_keep(t, io->generation, io->page, record->sums, wf_tier_parts(&block));
     return true;
 }
 
@@ -117,6 +115,19 @@ static bool parts_right(const struct wf_nvme_io *io)
         done += bytes;
     }
     return true;
+}
+
+/* What was read is rotten.  The block goes, unless it is elsewhere or another by now: then nothing
+ * is known of that one. */
+static enum weft_status rotten(struct wf_nvme *t, const struct wf_nvme_io *io)
+{
+    uint32_t item = wf_nvme_index_find_at(&t->index, io->block.key, io->segment, io->page);
+    t->stats.corrupt++;
+    if (item == WF_NVME_NONE)
+        return WEFT_MISS;
+    wf_nvme_forget(t, item);
+    return wf_fail(WEFT_E_CORRUPT, "tier %s: a block is not what its checksum says; it was dropped",
+                   t->path);
 }
 
 static void read_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
@@ -140,14 +151,8 @@ static void read_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
         status = WEFT_E_CORRUPT;
     }
     t->segment[io->segment].readers--;
-    if (status == WEFT_E_CORRUPT) {
-        t->stats.corrupt++;
-        (void)wf_fail(status, "tier %s: a block is not what its checksum says; it was dropped",
-                      t->path);
-        uint32_t item = wf_nvme_index_find(&t->index, io->block.key);
-        if (item != WF_NVME_NONE && t->index.items[item].sequence == io->sequence)
-            wf_nvme_forget(t, item);
-    }
+    if (status == WEFT_E_CORRUPT)
+        status = rotten(t, io);
     request->bytes = io->length;
     wf_nvme_finish(t, request, status);
     wf_nvme_io_put(t, io);
@@ -167,6 +172,7 @@ static void io_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
     switch (io->kind) {
     case WF_NVME_IO_READ: read_end(t, io, result); break;
     case WF_NVME_IO_WRITE: wf_nvme_write_end(t, io, result); break;
+    case WF_NVME_IO_LIST:
     case WF_NVME_IO_MOVE_READ:
     case WF_NVME_IO_MOVE_WRITE:
     case WF_NVME_IO_FREE: wf_nvme_reclaim_end(t, io, result); break;
@@ -221,7 +227,8 @@ static void destroy(struct wf_nvme *t)
         unmap(t->writer[i].footer, wf_nvme_footer_bytes(records + 1));
     unmap(t->segment, (uint64_t)t->segments * sizeof *t->segment);
     unmap(t->dead, (uint64_t)t->segments * t->dead_words * 8);
-    unmap(t->reclaim.moved, (records + 1) * sizeof *t->reclaim.moved);
+    unmap(t->reclaim.origins, (records + 1) * sizeof *t->reclaim.origins);
+    unmap(t->reclaim.footer, wf_nvme_footer_bytes(records + 1));
     unmap(t->reclaim.buffer, t->reclaim.buffer_bytes);
     unmap(t->sums, t->sums_count * sizeof *t->sums);
     unmap(t->io_memory, t->io_memory_bytes);
@@ -446,7 +453,7 @@ static void nvme_each(const struct wf_tier *tier,
                       void (*found)(void *context, const struct wf_tier_block *block),
                       void *context)
 {
-    wf_nvme_index_each(&of(tier)->index, found, context);
+    wf_nvme_each(of(tier), found, context);
 }
 
 static void nvme_stats(const struct wf_tier *tier, struct wf_tier_stats *out)

@@ -10,6 +10,7 @@
 #include "sys/memory.h"
 
 #define BUCKETS_FIRST 1024u
+#define FORMAT_SLOTS (2u * WF_NVME_FORMATS_MAX)
 
 static void *reserve_memory(uint64_t bytes, const char *what)
 {
@@ -24,41 +25,67 @@ static void *reserve_memory(uint64_t bytes, const char *what)
     return memory;
 }
 
-enum weft_status wf_nvme_index_init(struct wf_nvme_index *index, uint64_t items_max,
-                                    uint32_t segments)
+static uint64_t items_bytes(const struct wf_nvme_index *index)
+{
+    return (uint64_t)index->items_max * sizeof *index->items;
+}
+
+enum weft_status wf_nvme_index_init(struct wf_nvme_index *index, uint64_t items_max)
 {
     memset(index, 0, sizeof *index);
     index->items_max = items_max < UINT32_MAX / 2 ? (uint32_t)items_max : UINT32_MAX / 2;
     if (index->items_max < BUCKETS_FIRST)
         index->items_max = BUCKETS_FIRST;
-    index->segments = segments;
     index->spare = WF_NVME_NONE;
     index->bucket_count = index->bucket_low = BUCKETS_FIRST;
     if (getrandom(&index->seed, sizeof index->seed, 0) != sizeof index->seed)
         return wf_fail(WEFT_E_SYSTEM, "the system gave no random number; getrandom(2) must work");
-    index->items = reserve_memory((uint64_t)index->items_max * sizeof *index->items, "the index");
+    index->items = reserve_memory(items_bytes(index), "the index");
+    index->parents = reserve_memory((uint64_t)index->items_max * 32, "the index");
     index->buckets = reserve_memory((uint64_t)index->items_max * sizeof(uint32_t), "the index");
     index->formats = reserve_memory((uint64_t)WF_NVME_FORMATS_MAX * 32, "formats");
-    index->heads = wf_calloc(segments, sizeof *index->heads, "lists of segments");
-    if (!index->items || !index->buckets || !index->formats || !index->heads) {
+    index->format_slots = reserve_memory(FORMAT_SLOTS * sizeof(uint32_t), "formats");
+    if (!index->items || !index->parents || !index->buckets || !index->formats ||
+        !index->format_slots) {
         wf_nvme_index_fini(index);
         return WEFT_E_NO_MEMORY;
     }
-    memset(index->heads, 0xff, segments * sizeof *index->heads);
+    wf_advise_huge(index->items, items_bytes(index));
+    wf_advise_huge(index->buckets, (uint64_t)index->items_max * sizeof(uint32_t));
     memset(index->buckets, 0xff, BUCKETS_FIRST * sizeof(uint32_t));
     return WEFT_OK;
+}
+
+void wf_nvme_index_drop_parents(struct wf_nvme_index *index)
+{
+    if (index->parents)
+        munmap(index->parents, (uint64_t)index->items_max * 32);
+    index->parents = NULL;
 }
 
 void wf_nvme_index_fini(struct wf_nvme_index *index)
 {
     if (index->items)
-        munmap(index->items, (uint64_t)index->items_max * sizeof *index->items);
+        munmap(index->items, items_bytes(index));
     if (index->buckets)
         munmap(index->buckets, (uint64_t)index->items_max * sizeof(uint32_t));
     if (index->formats)
         munmap(index->formats, (uint64_t)WF_NVME_FORMATS_MAX * 32);
-    free(index->heads);
+    if (index->format_slots)
+        munmap(index->format_slots, FORMAT_SLOTS * sizeof(uint32_t));
+    wf_nvme_index_drop_parents(index);
     memset(index, 0, sizeof *index);
+}
+
+void wf_nvme_index_expect(struct wf_nvme_index *index, uint64_t items)
+{
+    uint32_t count = items < index->items_max ? (uint32_t)items : index->items_max;
+    if (index->count || count <= index->bucket_count)
+        return;
+    index->bucket_count = count;
+    while (2ull * index->bucket_low <= count)
+        index->bucket_low *= 2;
+    memset(index->buckets, 0xff, count * sizeof(uint32_t));
 }
 
 static uint32_t *bucket_of(const struct wf_nvme_index *index, const uint8_t key[32])
@@ -76,6 +103,21 @@ uint32_t wf_nvme_index_find(const struct wf_nvme_index *index, const uint8_t key
     while (at != WF_NVME_NONE && memcmp(index->items[at].key, key, 32) != 0)
         at = index->items[at].hash_next;
     return at;
+}
+
+uint32_t wf_nvme_index_find_at(const struct wf_nvme_index *index, const uint8_t key[32],
+                               uint32_t segment, uint32_t page)
+{
+    uint32_t at = wf_nvme_index_find(index, key);
+    if (at != WF_NVME_NONE &&
+        (index->items[at].segment != segment || index->items[at].page != page))
+        at = WF_NVME_NONE;
+    return at;
+}
+
+void wf_nvme_index_prefetch(const struct wf_nvme_index *index, const uint8_t key[32])
+{
+    __builtin_prefetch(bucket_of(index, key), 1);
 }
 
 /* One more bucket, which takes its share of the one that it was part of. */
@@ -100,39 +142,19 @@ static void grow(struct wf_nvme_index *index)
 
 static uint32_t format_number(struct wf_nvme_index *index, const uint8_t format[32])
 {
-    for (uint32_t i = index->formats_count; i-- > 0;)
-        if (!memcmp(index->formats[i], format, 32))
-            return i;
+    uint64_t slot = XXH3_64bits_withSeed(format, 32, index->seed) % FORMAT_SLOTS;
+    for (; index->format_slots[slot]; slot = (slot + 1) % FORMAT_SLOTS)
+        if (!memcmp(index->formats[index->format_slots[slot] - 1], format, 32))
+            return index->format_slots[slot] - 1;
     if (index->formats_count == WF_NVME_FORMATS_MAX)
         return WF_NVME_NONE;
     memcpy(index->formats[index->formats_count], format, 32);
+    index->format_slots[slot] = index->formats_count + 1;
     return index->formats_count++;
 }
 
-static void list_add(struct wf_nvme_index *index, uint32_t at, uint32_t segment)
-{
-    struct wf_nvme_item *item = &index->items[at];
-    item->segment = segment;
-    item->list_previous = WF_NVME_NONE;
-    item->list_next = index->heads[segment];
-    if (item->list_next != WF_NVME_NONE)
-        index->items[item->list_next].list_previous = at;
-    index->heads[segment] = at;
-}
-
-static void list_remove(struct wf_nvme_index *index, uint32_t at)
-{
-    const struct wf_nvme_item *item = &index->items[at];
-    if (item->list_previous != WF_NVME_NONE)
-        index->items[item->list_previous].list_next = item->list_next;
-    else
-        index->heads[item->segment] = item->list_next;
-    if (item->list_next != WF_NVME_NONE)
-        index->items[item->list_next].list_previous = item->list_previous;
-}
-
 uint32_t wf_nvme_index_insert(struct wf_nvme_index *index, const struct wf_tier_block *block,
-                              uint64_t sequence, uint32_t segment, uint32_t page)
+                              uint32_t segment, uint32_t page)
 {
     uint32_t format = format_number(index, block->format);
     uint32_t at = index->spare;
@@ -144,14 +166,14 @@ uint32_t wf_nvme_index_insert(struct wf_nvme_index *index, const struct wf_tier_
         index->spare = index->items[at].hash_next;
     struct wf_nvme_item *item = &index->items[at];
     memcpy(item->key, block->key, 32);
-    memcpy(item->parent, block->parent, 32);
-    item->bytes = block->bytes;
-    item->sequence = sequence;
-    item->format = format;
+    if (index->parents)
+        memcpy(index->parents[at], block->parent, 32);
+    item->bytes = (uint32_t)block->bytes;
+    item->format = (uint16_t)format;
     item->depth = block->depth;
     item->part_bytes = block->part_bytes;
-    item->page = page;
-    list_add(index, at, segment);
+    item->segment = segment;
+    item->page = (uint16_t)page;
     uint32_t *bucket = bucket_of(index, block->key);
     item->hash_next = *bucket;
     *bucket = at;
@@ -166,25 +188,17 @@ void wf_nvme_index_remove(struct wf_nvme_index *index, uint32_t at)
     while (*link != at)
         link = &index->items[*link].hash_next;
     *link = index->items[at].hash_next;
-    list_remove(index, at);
-    index->items[at].bytes = 0; /* an item without payload is a spare one */
+    index->items[at].bytes = 0;
     index->items[at].hash_next = index->spare;
     index->spare = at;
     index->count--;
-}
-
-void wf_nvme_index_move(struct wf_nvme_index *index, uint32_t at, uint32_t segment, uint32_t page)
-{
-    list_remove(index, at);
-    list_add(index, at, segment);
-    index->items[at].page = page;
 }
 
 void wf_nvme_index_block(const struct wf_nvme_index *index, uint32_t at, struct wf_tier_block *out)
 {
     const struct wf_nvme_item *item = &index->items[at];
     memcpy(out->key, item->key, 32);
-    memcpy(out->parent, item->parent, 32);
+    memset(out->parent, 0, 32);
     memcpy(out->format, index->formats[item->format], 32);
     out->depth = item->depth;
     out->part_bytes = item->part_bytes;
@@ -193,7 +207,7 @@ void wf_nvme_index_block(const struct wf_nvme_index *index, uint32_t at, struct 
 
 /* Ancestors that were not told of yet go onto a stack and come off it root first.  Each item is
  * marked when it is stacked, so that parents that form a ring end the walk too. */
-void wf_nvme_index_each(const struct wf_nvme_index *index,
+void wf_nvme_index_each(const struct wf_nvme_index *index, const uint8_t (*parents)[32],
                         void (*found)(void *context, const struct wf_tier_block *block),
                         void *context)
 {
@@ -207,12 +221,13 @@ void wf_nvme_index_each(const struct wf_nvme_index *index,
         while (at != WF_NVME_NONE && !told[at]) {
             told[at] = 1;
             stack[depth++] = at;
-            const uint8_t *parent = index->items[at].parent;
-            at = memcmp(parent, none, 32) != 0 ? wf_nvme_index_find(index, parent) : WF_NVME_NONE;
+            at = memcmp(parents[at], none, 32) != 0 ? wf_nvme_index_find(index, parents[at])
+                                                    : WF_NVME_NONE;
         }
         while (depth > 0) {
             struct wf_tier_block block;
             wf_nvme_index_block(index, stack[--depth], &block);
+            memcpy(block.parent, parents[stack[depth]], 32);
             found(context, &block);
         }
     }

@@ -2,10 +2,10 @@
  *
  * What the NVMe tier knows in memory of its blocks: from a key to a record.
  *
- * An entry takes 112 bytes and its share of the hash table 4 to 8; checksums of parts are not here
- * but with the payload on the medium.  The table grows a bucket at a time (W. Litwin, "Linear
- * hashing", VLDB 1980), so that no insert ever waits for all to be rehashed.  Entries of a segment
- * form a list, which is what reclaiming it walks.
+ * A block takes 60 bytes: an entry of 56 and a bucket of 4.  Parents are on the medium, in records
+ * and footers, and in memory only from when the tier is opened until each() has told of them once;
+ * checksums of parts are with the payload.  The table grows a bucket at a time (W. Litwin, "Linear
+ * hashing", VLDB 1980), so that no insert ever waits for all to be rehashed.
  *
  * Memory is reserved for all that the medium can hold and touched as it is used.
  */
@@ -14,6 +14,7 @@
 
 #include <assert.h>
 
+#include "tier/nvme_format.h"
 #include "tier/tier.h"
 
 #define WF_NVME_NONE UINT32_MAX
@@ -21,49 +22,62 @@
 
 struct wf_nvme_item {
     uint8_t key[32];
-    uint8_t parent[32];
-    uint64_t bytes;
-    uint64_t sequence;
-    uint32_t format; /* number of its digest */
-    uint32_t depth;
+    uint32_t bytes; /* 0: a spare one */
     uint32_t part_bytes;
+    uint32_t depth;
     uint32_t segment;
-    uint32_t page; /* of the record in its segment */
     uint32_t hash_next;
-    uint32_t list_next, list_previous;
+    uint16_t page;   /* of the record in its segment */
+    uint16_t format; /* number of its digest */
 };
-static_assert(sizeof(struct wf_nvme_item) == 112, "metadata budget");
+static_assert(sizeof(struct wf_nvme_item) == 56, "metadata budget");
+static_assert(WF_NVME_SEGMENT_MAX / WF_NVME_PAGE <= UINT16_MAX, "a page's number fits an item");
+static_assert(WF_NVME_FORMATS_MAX - 1 <= UINT16_MAX, "a format's number fits an item");
+/* What a block takes in memory, all in. */
+#define WF_NVME_ITEM_MEMORY (sizeof(struct wf_nvme_item) + sizeof(uint32_t))
 
 struct wf_nvme_index {
     struct wf_nvme_item *items;
     uint32_t *buckets;
-    uint32_t *heads;        /* of each segment's list */
+    uint8_t (*parents)[32]; /* of each item; NULL: they have been told of */
     uint8_t (*formats)[32]; /* digests, in the order in which they came */
+    uint32_t *format_slots; /* 1 + number, by the digest's hash; 0: none */
     uint64_t seed;          /* of the hash, so that nobody can aim keys at one bucket */
     uint32_t items_max, items_used, spare, count;
     uint32_t bucket_count, bucket_low; /* in use; largest power of two ≤ bucket_count */
-    uint32_t segments, formats_count;
+    uint32_t formats_count;
 };
 
-enum weft_status wf_nvme_index_init(struct wf_nvme_index *index, uint64_t items_max,
-                                    uint32_t segments);
+enum weft_status wf_nvme_index_init(struct wf_nvme_index *index, uint64_t items_max);
 void wf_nvme_index_fini(struct wf_nvme_index *index);
+
+/* Have buckets for so many at once; nothing may be in it yet. */
+void wf_nvme_index_expect(struct wf_nvme_index *index, uint64_t items);
+
+/* Touch what a find or insert of the key will want, ahead of time. */
+void wf_nvme_index_prefetch(const struct wf_nvme_index *index, const uint8_t key[32]);
 
 /* WF_NVME_NONE when it is not there. */
 uint32_t wf_nvme_index_find(const struct wf_nvme_index *index, const uint8_t key[32]);
 
+/* The same, of that record and no other. */
+uint32_t wf_nvme_index_find_at(const struct wf_nvme_index *index, const uint8_t key[32],
+                               uint32_t segment, uint32_t page);
+
 /* The key must not be there.  WF_NVME_NONE: no room (for an item, or for a new format). */
 uint32_t wf_nvme_index_insert(struct wf_nvme_index *index, const struct wf_tier_block *block,
-                              uint64_t sequence, uint32_t segment, uint32_t page);
+                              uint32_t segment, uint32_t page);
 void wf_nvme_index_remove(struct wf_nvme_index *index, uint32_t item);
-void wf_nvme_index_move(struct wf_nvme_index *index, uint32_t item, uint32_t segment,
-                        uint32_t page);
+
+/* All but the parent, which is zeros. */
 void wf_nvme_index_block(const struct wf_nvme_index *index, uint32_t item,
                          struct wf_tier_block *out);
 
-/* Every block, a parent before its children. */
-void wf_nvme_index_each(const struct wf_nvme_index *index,
+/* Every block, a parent before its children; parents[item] are theirs. */
+void wf_nvme_index_each(const struct wf_nvme_index *index, const uint8_t (*parents)[32],
                         void (*found)(void *context, const struct wf_tier_block *block),
                         void *context);
+/* Nobody asks for them any more. */
+void wf_nvme_index_drop_parents(struct wf_nvme_index *index);
 
 #endif

@@ -15,37 +15,6 @@
 enum closing_step { CLOSE_WRITES = 0, CLOSE_SYNC, CLOSE_FOOTER };
 enum flush_step { FLUSH_IDLE = 0, FLUSH_WRITES, FLUSH_MAPS, FLUSH_SYNC };
 
-/* Over the head, and with that as seed over the rest: the head is looked at apart from a structure
- * that may not be written to. */
-static uint64_t checksum_of(const struct wf_nvme_head *head, const void *structure)
-{
-    uint64_t seed = XXH3_64bits_withSeed(head, sizeof *head, head->volume);
-    return XXH3_64bits_withSeed((const uint8_t *)structure + sizeof *head,
-                                head->bytes - sizeof *head, seed);
-}
-
-void wf_nvme_seal(void *structure, uint64_t magic, uint32_t bytes, uint64_t volume)
-{
-    struct wf_nvme_head *head = structure;
-    *head = (struct wf_nvme_head){.magic = magic,
-                                  .version = WF_NVME_VERSION,
-                                  .bytes = bytes,
-                                  .volume = volume};
-    head->checksum = checksum_of(head, structure);
-}
-
-int wf_nvme_sealed(const void *structure, uint64_t magic, uint64_t room, uint64_t volume)
-{
-    struct wf_nvme_head head;
-    memcpy(&head, structure, sizeof head);
-    if (head.magic != magic || head.version != WF_NVME_VERSION || head.volume != volume ||
-        head.bytes < sizeof head || head.bytes > room)
-        return 0;
-    uint64_t given = head.checksum;
-    head.checksum = 0;
-    return checksum_of(&head, structure) == given;
-}
-
 void wf_nvme_queue_init(struct wf_nvme_queue *queue)
 {
     queue->first = NULL;
@@ -106,20 +75,30 @@ void wf_nvme_fail(struct wf_nvme *t, int error, const char *what)
     t->failed = true;
 }
 
-void wf_nvme_sum(const struct wf_tier_block *block, const uint8_t *data, uint64_t *sums)
+static struct wf_nvme_sums *sums_line(const struct wf_nvme *t, uint64_t generation, uint32_t page)
 {
-    uint32_t parts = wf_tier_parts(block);
-    for (uint32_t i = 0; i < parts; i++)
-        sums[i] = XXH3_64bits(data + (uint64_t)i * block->part_bytes, wf_tier_part_bytes(block, i));
+    return &t->sums[((generation << 14) + page) * 0x9e3779b97f4a7c15u % t->sums_count];
 }
 
-void wf_nvme_sums_keep(struct wf_nvme *t, uint64_t sequence, const uint64_t *sums, uint32_t parts)
+void wf_nvme_sums_keep(struct wf_nvme *t, uint64_t generation, uint32_t page, const uint64_t *sums,
+                       uint32_t parts)
 {
     if (parts > WF_NVME_SUMS_LINE)
         return;
-    struct wf_nvme_sums *line = &t->sums[sequence % t->sums_count];
-    line->sequence = sequence;
+    struct wf_nvme_sums *line = sums_line(t, generation, page);
+    line->generation = generation;
+    line->page = page;
     memcpy(line->sums, sums, parts * sizeof *sums);
+}
+
+bool wf_nvme_sums_find(const struct wf_nvme *t, uint64_t generation, uint32_t page, uint64_t *out,
+                       uint32_t parts)
+{
+    const struct wf_nvme_sums *line = sums_line(t, generation, page);
+    if (parts > WF_NVME_SUMS_LINE || line->generation != generation || line->page != page)
+        return false;
+    memcpy(out, line->sums, parts * sizeof *out);
+    return true;
 }
 
 uint64_t wf_nvme_sync_ticket(struct wf_nvme *t)
@@ -216,14 +195,8 @@ uint32_t wf_nvme_append(struct wf_nvme *t, uint32_t writer, const struct wf_tier
                         uint64_t sequence, uint64_t bytes, uint32_t *out_entry)
 {
     struct wf_nvme_writer *w = &t->writer[writer];
-    struct wf_nvme_entry entry = {.sequence = sequence,
-                                  .bytes = block->bytes,
-                                  .depth = block->depth,
-                                  .part_bytes = block->part_bytes,
-                                  .page = (uint32_t)(w->used / WF_NVME_PAGE)};
-    memcpy(entry.key, block->key, 32);
-    memcpy(entry.parent, block->parent, 32);
-    memcpy(entry.format, block->format, 32);
+    struct wf_nvme_entry entry;
+    wf_nvme_entry_make(&entry, block, sequence, (uint32_t)(w->used / WF_NVME_PAGE));
     memcpy(w->footer + w->count * sizeof entry, &entry, sizeof entry);
     *out_entry = w->count++;
     w->used += bytes;
@@ -239,28 +212,6 @@ void wf_nvme_append_failed(struct wf_nvme *t, uint32_t writer, uint32_t entry)
     w->hole = true;
     if (t->active == writer)
         wf_nvme_close_active(t);
-}
-
-uint64_t wf_nvme_footer_make(const struct wf_nvme *t, uint8_t *buffer, uint32_t segment,
-                             uint32_t count, uint64_t *out_bytes)
-{
-    struct wf_nvme_entry *entries = (struct wf_nvme_entry *)(void *)buffer;
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < count; i++)
-        if (entries[i].bytes)
-            entries[kept++] = entries[i];
-    uint64_t bytes = wf_nvme_footer_bytes(kept), used = kept * sizeof *entries;
-    memset(buffer + used, 0, bytes - used);
-    struct wf_nvme_footer footer = {
-        .number = segment,
-        .generation = t->segment[segment].generation,
-        .count = kept,
-        .entries_checksum = XXH3_64bits_withSeed(buffer, used, t->volume),
-    };
-    wf_nvme_seal(&footer, WF_NVME_FOOTER_MAGIC, sizeof footer, t->volume);
-    memcpy(buffer + bytes - WF_NVME_PAGE, &footer, sizeof footer);
-    *out_bytes = bytes;
-    return wf_nvme_segment_at(t, segment) + t->segment_bytes - bytes;
 }
 
 /* -------------------------------------------------------------------------------------- remove */
@@ -285,9 +236,10 @@ void wf_nvme_forget(struct wf_nvme *t, uint32_t item)
     t->segment[i->segment].live_bytes -= wf_nvme_record_bytes(&block);
     t->stats.used_bytes -= wf_nvme_record_bytes(&block);
     const struct wf_nvme_reclaim *r = &t->reclaim;
-    for (uint32_t m = 0; r->step != WF_NVME_IDLE && m < r->moved_count; m++)
-        if (r->moved[m].sequence == i->sequence)
-            wf_nvme_kill(t, r->victim, r->moved[m].page);
+    for (uint32_t o = 0; r->step != WF_NVME_IDLE && o < r->origins_count; o++)
+        if (r->origins[o].moved && r->origins[o].to_segment == i->segment &&
+            r->origins[o].to_page == i->page)
+            wf_nvme_kill(t, r->victim, r->origins[o].page);
     wf_nvme_index_remove(&t->index, item);
 }
 
@@ -363,9 +315,8 @@ void wf_nvme_write_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
                                t->path, result < 0 ? strerror(-result) : "it was cut short"));
     } else {
         const struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
-        wf_nvme_sums_keep(t, io->sequence, record->sums, wf_tier_parts(&io->block));
+        wf_nvme_sums_keep(t, record->generation, io->page, record->sums, wf_tier_parts(&io->block));
         wf_nvme_finish(t, request, WEFT_OK);
-        request->private[1] = io->sequence;
         request->private[2] = (uint64_t)io->segment << 32 | io->page;
         request->private[3] = io->writer;
     }
@@ -383,8 +334,7 @@ void wf_nvme_write_reaped(struct wf_nvme *t, struct wf_tier_request *request)
     if (wf_nvme_index_find(&t->index, block->key) != WF_NVME_NONE) {
         wf_nvme_kill(t, segment, page); /* another write of it was quicker */
         request->status = WEFT_EXISTS;
-    } else if (wf_nvme_index_insert(&t->index, block, request->private[1], segment, page) ==
-               WF_NVME_NONE) {
+    } else if (wf_nvme_index_insert(&t->index, block, segment, page) == WF_NVME_NONE) {
         wf_nvme_kill(t, segment, page);
         request->status = wf_fail(WEFT_FULL, "tier %s: its index is full at %u blocks; remove some",
                                   t->path, t->index.count);
@@ -586,6 +536,7 @@ static void waiting_step(struct wf_nvme *t)
         /* It is the ring's now; finishing links it anew. */
         (void)wf_nvme_queue_take(&t->waiting);
     }
+    t->reclaim.resting = false;
 }
 
 void wf_nvme_log_step(struct wf_nvme *t)

@@ -7,8 +7,10 @@
  *   nvme_log.c      where records go, closing segments, removal, flush
  *   nvme_reclaim.c  live records moved out of a segment, and the segment freed
  *   nvme_open.c     what the medium has, found again
+ *   nvme_each.c     all blocks told of, with their parents
+ *   nvme_format.c   structures on the medium, made and verified
  *
- * One thread drives all of it.  Nothing here waits but open, close and reap.
+ * One thread drives all of it.  Nothing here waits but open, close, reap and each.
  *
  * A segment's life:   FREE → OPEN → CLOSING → CLOSED → VICTIM → FREEING → FREE
  *
@@ -18,6 +20,8 @@
  * stop at the first record that is not whole and loses nothing that was flushed.
  *   - A VICTIM becomes FREEING when its records have moved, and their copies are synced before its
  * header says that it is free, and that header is synced before the segment is used again.
+ *   - A victim that cannot be emptied is CLOSED again, and its records that moved die in it once
+ * their copies are synced.
  *   - A record that is removed while its copy's origin is still on the medium dies in both.
  */
 #ifndef WF_TIER_NVME_LOG_H
@@ -36,6 +40,8 @@ static_assert(sizeof(struct wf_nvme_record) + WF_TIER_PARTS_MAX * 8 <= WF_NVME_H
 #define WF_NVME_OPEN_MAX 4u   /* segments that are open or closing at a time */
 #define WF_NVME_BATCH_MAX 32u /* records moved at a time */
 #define WF_NVME_INNER 96u     /* I/Os of the tier's own: moves, maps, headers, a sync */
+#define WF_NVME_PIECES 32u    /* read at a time when a tier is opened, two I/Os each at most */
+static_assert(2 * WF_NVME_PIECES <= WF_NVME_INNER, "");
 #define WF_NVME_SUMS_LINE 64u /* checksums kept for a block in memory, see struct wf_nvme_sums */
 
 enum wf_nvme_state {
@@ -45,6 +51,7 @@ enum wf_nvme_state {
     WF_NVME_SEGMENT_CLOSED,
     WF_NVME_SEGMENT_VICTIM,
     WF_NVME_SEGMENT_FREEING,
+    WF_NVME_SEGMENT_BAD, /* could not be read, or given back: left alone until the next open */
 };
 
 struct wf_nvme_seg {
@@ -52,7 +59,9 @@ struct wf_nvme_seg {
     uint64_t dead_serial;
     uint64_t live_bytes; /* of records that the index has here */
     uint32_t readers;    /* reads under way: it is not used again before they end */
+    uint32_t entries;    /* in its footer; 0: it has none that is known of */
     uint8_t state;       /* enum wf_nvme_state */
+    bool stuck;          /* a record of it cannot be read, so it cannot be emptied */
     bool dirty;          /* bits of its dead map are not on the medium */
 };
 
@@ -76,6 +85,7 @@ enum wf_nvme_io_kind {
     WF_NVME_IO_FOOTER,
     WF_NVME_IO_MAP,
     WF_NVME_IO_SYNC,
+    WF_NVME_IO_LIST,
     WF_NVME_IO_MOVE_READ,
     WF_NVME_IO_MOVE_WRITE,
     WF_NVME_IO_FREE, /* header of a segment that is given back */
@@ -90,7 +100,8 @@ struct wf_nvme_io {
     uint32_t page;
     uint32_t entry; /* place in the footer */
     uint32_t header_bytes;
-    uint64_t sequence;
+    uint64_t sequence;         /* WRITE */
+    uint64_t generation;       /* READ: of the segment */
     uint64_t order;            /* among what was placed in the log: what a flush waits for */
     uint64_t at, length, skip; /* READ: payload range; bytes of it that come into `tail` */
     uint64_t offset, expected; /* of the I/O as submitted */
@@ -108,32 +119,37 @@ struct wf_nvme_io {
 /* Checksums of blocks that were written or read lately.  With them a range of parts is one I/O of
  * nothing but payload, from registered memory; without them the record's header comes along. */
 struct wf_nvme_sums {
-    uint64_t sequence; /* 0: none */
+    uint64_t generation; /* of the segment, 0: none */
+    uint64_t page;
     uint64_t sums[WF_NVME_SUMS_LINE];
 };
 
 struct wf_nvme_moving {
-    uint32_t page;
-    uint64_t sequence;
+    uint32_t origin;
     uint64_t bytes; /* of the record */
     uint8_t *at;    /* in the buffer */
-    uint32_t writer, entry, to_segment, to_page;
+    uint32_t writer, entry;
     struct wf_tier_block block;
     bool good;
 };
 
 enum wf_nvme_reclaim_step {
     WF_NVME_IDLE = 0,
+    WF_NVME_LISTING,
     WF_NVME_READING,
     WF_NVME_WRITING,
     WF_NVME_SYNCING,
     WF_NVME_HEADING,
     WF_NVME_RELEASING,
+    WF_NVME_ABORTING,
 };
 
+/* A record of the victim that was live when it was listed. */
 struct wf_nvme_origin {
-    uint64_t sequence;
-    uint32_t page;
+    uint32_t item;
+    uint16_t page, to_page;
+    uint32_t to_segment;
+    bool moved;
 };
 
 struct wf_nvme_reclaim {
@@ -141,12 +157,14 @@ struct wf_nvme_reclaim {
     uint32_t victim;
     uint32_t pending, count, next;
     uint64_t sync;
-    bool aborted;
+    bool aborted, listed_by_index;
+    bool resting; /* it could not be done: not tried again before all that wait are answered */
     uint8_t *buffer;
     uint64_t buffer_bytes;
     struct wf_nvme_moving batch[WF_NVME_BATCH_MAX];
-    struct wf_nvme_origin *moved; /* out of the victim: [WF_NVME_DEAD_BITS] */
-    uint32_t moved_count;
+    uint8_t *footer;                /* the victim's */
+    struct wf_nvme_origin *origins; /* one a record that a segment can have */
+    uint32_t origins_count, origins_next;
 };
 
 struct wf_nvme_queue {
@@ -248,8 +266,10 @@ struct wf_tier_request *wf_nvme_queue_take(struct wf_nvme_queue *queue);
 bool wf_nvme_queue_remove(struct wf_nvme_queue *queue, struct wf_tier_request *request);
 void wf_nvme_finish(struct wf_nvme *t, struct wf_tier_request *request, enum weft_status status);
 void wf_nvme_fail(struct wf_nvme *t, int error, const char *what);
-void wf_nvme_sum(const struct wf_tier_block *block, const uint8_t *data, uint64_t *sums);
-void wf_nvme_sums_keep(struct wf_nvme *t, uint64_t sequence, const uint64_t *sums, uint32_t parts);
+void wf_nvme_sums_keep(struct wf_nvme *t, uint64_t generation, uint32_t page, const uint64_t *sums,
+                       uint32_t parts);
+bool wf_nvme_sums_find(const struct wf_nvme *t, uint64_t generation, uint32_t page, uint64_t *out,
+                       uint32_t parts);
 /* A place for a record; false: none now.  `moving`: the reserve may be used. */
 bool wf_nvme_place(struct wf_nvme *t, uint64_t bytes, bool moving, uint32_t *out_writer);
 /* Enter a record into the writer's footer and take its room; returns its page. */
@@ -266,15 +286,39 @@ void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
 void wf_nvme_log_step(struct wf_nvme *t);
 void wf_nvme_close_active(struct wf_nvme *t);
 bool wf_nvme_log_idle(const struct wf_nvme *t);
+
+/* nvme_format.c */
+void wf_nvme_sum(const struct wf_tier_block *block, const uint8_t *data, uint64_t *sums);
 /* Entries and footer at their places in `buffer`; returns where to write it, and how much. */
-uint64_t wf_nvme_footer_make(const struct wf_nvme *t, uint8_t *buffer, uint32_t segment,
-                             uint32_t count, uint64_t *out_bytes);
+uint64_t wf_nvme_footer_make(struct wf_nvme *t, uint8_t *buffer, uint32_t segment, uint32_t count,
+                             uint64_t *out_bytes);
+/* Is it that segment's, and may it have so many entries?  Then: are these its entries? */
+bool wf_nvme_footer_right(const struct wf_nvme *t, const struct wf_nvme_footer *footer,
+                          uint32_t segment);
+bool wf_nvme_entries_right(const struct wf_nvme *t, const struct wf_nvme_footer *footer,
+                           const uint8_t *entries);
+void wf_nvme_entry_make(struct wf_nvme_entry *out, const struct wf_tier_block *block,
+                        uint64_t sequence, uint32_t page);
+/* false: no block may lie there like that. */
+bool wf_nvme_entry_block(const struct wf_nvme *t, const struct wf_nvme_entry *entry,
+                         struct wf_tier_block *out);
+/* The header in `memory`, of which `room` bytes may be looked at, when it is whole and that of a
+ * record at `at` in the segment; else NULL. */
+const struct wf_nvme_record *wf_nvme_record_at(const struct wf_nvme *t, uint32_t segment,
+                                               uint64_t at, const uint8_t *memory, uint64_t room,
+                                               struct wf_tier_block *out);
+bool wf_nvme_payload_right(const struct wf_tier_block *block, const uint64_t *sums,
+                           const uint8_t *payload);
 
 /* nvme_reclaim.c */
 /* Begin to make room for `bytes`; false: nothing can be reclaimed. */
 bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes);
 void wf_nvme_reclaim_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
 void wf_nvme_reclaim_step(struct wf_nvme *t);
+
+/* nvme_each.c */
+void wf_nvme_each(struct wf_nvme *t,
+                  void (*found)(void *context, const struct wf_tier_block *block), void *context);
 
 /* nvme_open.c */
 enum weft_status wf_nvme_recover(struct wf_nvme *t, uint64_t bytes, uint64_t capacity);

@@ -2,12 +2,16 @@
  *
  * What the medium of the NVMe tier has, found again.
  *
- * All that is read is untrusted.  A segment with a footer costs one read of its first pages, one of
- * its last and one of its entries; of one without, every record is read and verified, and it gets
- * its footer now, so that it is done once.
+ * All that is read is untrusted.  Many segments are read at a time, in three passes: the first
+ * pages and the last of each, which say what it is; the entries of those that have a footer; and
+ * all of those that have none, whose every record is verified and which get their footers now, so
+ * that it is done once.  A segment that cannot be read is left alone until the next time.
  *
  * Nothing that was found is believed to be durable before the sync at the end: the device may have
  * answered from a cache.
+ *
+ * Memory beyond the index: WF_NVME_PIECES times one segment's entries (1 MiB at most),
+ * 64 bytes a segment, 8 a block, and one whole segment when there is one without a footer.
  */
 #include "tier/nvme_log.h"
 
@@ -20,14 +24,26 @@
 
 #include "base/log.h"
 
-#define PROBE_BYTES (4 * WF_NVME_PAGE) /* of a segment: header, dead maps, footer */
-#define PROBES_AT_A_TIME 64u
+#define SCAN_PIECE (1u << 20)
+#define PREFETCH_AHEAD 8u
+
+enum pass { PROBING, ENTERING };
+
+/* A piece of memory, and the segment that is read into it. */
+struct piece {
+    uint8_t *memory;
+    uint32_t segment, pending;
+    bool bad;
+};
 
 struct recovery {
     struct wf_nvme *t;
-    uint8_t *probes;
-    uint8_t *segment; /* room for one */
-    uint64_t last_sequence, scanned, dropped;
+    struct piece piece[WF_NVME_PIECES];
+    uint64_t piece_bytes;
+    uint8_t *segment;              /* room for one; NULL: not needed yet */
+    struct wf_nvme_footer *footer; /* of each segment; magic 0: it has none */
+    uint64_t *sequence;            /* of each item */
+    uint64_t last_sequence, scanned, dropped, unreadable;
 };
 
 static bool geometry_fits(uint64_t segment_bytes, uint64_t segments)
@@ -139,132 +155,136 @@ static void take_up(struct recovery *r, uint32_t segment, const struct wf_tier_b
         r->last_sequence = sequence;
     if (is_dead(t, segment, page))
         return;
-    uint32_t other = wf_nvme_index_find(&t->index, block->key);
-    if (other != WF_NVME_NONE && t->index.items[other].sequence >= sequence) {
+    uint32_t item = wf_nvme_index_find(&t->index, block->key);
+    if (item != WF_NVME_NONE && r->sequence[item] >= sequence) {
         wf_nvme_kill(t, segment, page);
         return;
     }
-    if (other != WF_NVME_NONE)
-        wf_nvme_forget(t, other);
-    if (wf_nvme_index_insert(&t->index, block, sequence, segment, page) == WF_NVME_NONE) {
+    if (item != WF_NVME_NONE)
+        wf_nvme_forget(t, item);
+    item = wf_nvme_index_insert(&t->index, block, segment, page);
+    if (item == WF_NVME_NONE) {
         r->dropped++;
         wf_nvme_kill(t, segment, page);
         return;
     }
+    r->sequence[item] = sequence;
     t->segment[segment].live_bytes += wf_nvme_record_bytes(block);
     t->stats.used_bytes += wf_nvme_record_bytes(block);
 }
 
-/* May a block of that shape lie at `page`?  Bounds before use. */
-static bool shape_fits(const struct wf_nvme *t, const struct wf_tier_block *block, uint64_t page)
-{
-    if (block->bytes == 0 || block->bytes > t->segment_bytes || block->part_bytes == 0 ||
-        block->part_bytes > WF_TIER_PART_BYTES_MAX ||
-        (block->bytes - 1) / block->part_bytes >= WF_TIER_PARTS_MAX)
-        return false;
-    uint64_t at = page * WF_NVME_PAGE;
-    return at >= WF_NVME_RECORDS_AT && at < t->segment_bytes &&
-           wf_nvme_record_bytes(block) <= t->segment_bytes - at;
-}
-
-static bool by_footer(struct recovery *r, uint32_t segment, const uint8_t *page)
+static void take_entries(struct recovery *r, uint32_t segment, const uint8_t *memory)
 {
     struct wf_nvme *t = r->t;
-    struct wf_nvme_footer footer;
-    memcpy(&footer, page, sizeof footer);
-    if (!wf_nvme_sealed(page, WF_NVME_FOOTER_MAGIC, sizeof footer, t->volume) ||
-        footer.head.bytes != sizeof footer || footer.number != segment ||
-        footer.generation != t->segment[segment].generation ||
-        footer.count > t->segment_bytes / WF_NVME_RECORD_MIN)
-        return false;
-    uint64_t bytes = wf_nvme_footer_bytes(footer.count) - WF_NVME_PAGE;
-    uint64_t at = wf_nvme_segment_at(t, segment) + t->segment_bytes - WF_NVME_PAGE - bytes;
-    if (bytes > t->segment_bytes - WF_NVME_PAGE - WF_NVME_RECORDS_AT ||
-        (bytes && wf_nvme_pread(t, r->segment, bytes, at) != WEFT_OK) ||
-        XXH3_64bits_withSeed(r->segment, footer.count * sizeof(struct wf_nvme_entry), t->volume) !=
-            footer.entries_checksum)
-        return false;
-    const struct wf_nvme_entry *entries = (struct wf_nvme_entry *)(void *)r->segment;
-    for (uint64_t i = 0; i < footer.count; i++) {
-        const struct wf_nvme_entry *e = &entries[i];
-        struct wf_tier_block block = {.depth = e->depth,
-                                      .part_bytes = e->part_bytes,
-                                      .bytes = e->bytes};
-        memcpy(block.key, e->key, 32);
-        memcpy(block.parent, e->parent, 32);
-        memcpy(block.format, e->format, 32);
-        if (shape_fits(t, &block, e->page))
-            take_up(r, segment, &block, e->sequence, e->page);
+    const struct wf_nvme_footer *footer = &r->footer[segment];
+    const struct wf_nvme_entry *entries = (const struct wf_nvme_entry *)(const void *)memory;
+    for (uint64_t i = 0; i < footer->count; i++) {
+        struct wf_tier_block block;
+        if (i + PREFETCH_AHEAD < footer->count)
+            wf_nvme_index_prefetch(&t->index, entries[i + PREFETCH_AHEAD].key);
+        if (wf_nvme_entry_block(t, &entries[i], &block))
+            take_up(r, segment, &block, entries[i].sequence, entries[i].page);
     }
-    return true;
+    t->segment[segment].entries = (uint32_t)footer->count;
 }
 
-/* Returns the record's bytes; 0 when there is none.  *out_good: its payload is whole too. */
-static uint64_t scan_record(const struct wf_nvme *t, uint32_t segment, const uint8_t *memory,
-                            uint64_t at, struct wf_tier_block *out, uint64_t *out_sequence,
-                            bool *out_good)
+static void read_start(struct wf_nvme *t, uint32_t tag, uint8_t *into, uint64_t bytes,
+                       uint64_t offset)
 {
-    const struct wf_nvme_record *record = (const struct wf_nvme_record *)(const void *)(memory +
-                                                                                        at);
-    uint64_t left = t->segment_bytes - at;
-    if (left < WF_NVME_RECORD_MIN ||
-        !wf_nvme_sealed(record, WF_NVME_RECORD_MAGIC,
-                        left < WF_NVME_HEADER_MAX ? left : WF_NVME_HEADER_MAX, t->volume) ||
-        record->head.bytes < sizeof *record ||
-        record->generation != t->segment[segment].generation ||
-        record->offset != wf_nvme_segment_at(t, segment) + at)
-        return 0;
-    *out = (struct wf_tier_block){.depth = record->depth,
-                                  .part_bytes = record->part_bytes,
-                                  .bytes = record->bytes};
-    memcpy(out->key, record->key, 32);
-    memcpy(out->parent, record->parent, 32);
-    memcpy(out->format, record->format, 32);
-    if (!shape_fits(t, out, at / WF_NVME_PAGE) ||
-        record->head.bytes != sizeof *record + wf_tier_parts(out) * 8ull)
-        return 0;
-    *out_sequence = record->sequence;
-    *out_good = true;
-    const uint8_t *payload = memory + at + wf_nvme_header_bytes(wf_tier_parts(out));
-    for (uint32_t i = 0; *out_good && i < wf_tier_parts(out); i++)
-        *out_good = XXH3_64bits(payload + (uint64_t)i * out->part_bytes,
-                                wf_tier_part_bytes(out, i)) == record->sums[i];
-    return wf_nvme_record_bytes(out);
+    struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_READ); /* there is one: see PIECES */
+    io->segment = tag;
+    io->offset = offset;
+    io->vector[0] = (struct iovec){into, bytes};
+    io->vectors = 1;
+    wf_nvme_io_start(t, io);
 }
 
-/* Whole records up to the first that is not one; then the footer that is missing. */
+/* Returns the tag of a read that has ended. */
+static uint32_t read_end(struct wf_nvme *t, bool *out_good)
+{
+    struct io_uring_cqe *cqe;
+    while (io_uring_wait_cqe(&t->ring, &cqe) != 0)
+        ;
+    struct wf_nvme_io *io = io_uring_cqe_get_data(cqe);
+    *out_good = cqe->res >= 0 && (uint64_t)cqe->res == io->expected;
+    io_uring_cqe_seen(&t->ring, cqe);
+    wf_nvme_io_put(t, io);
+    return io->segment;
+}
+
+static bool read_segment(struct recovery *r, uint32_t segment)
+{
+    struct wf_nvme *t = r->t;
+    uint64_t begun = 0, pending = 0;
+    bool all = true, good;
+    while (begun < t->segment_bytes || pending) {
+        if (begun < t->segment_bytes && pending < WF_NVME_PIECES) {
+            uint64_t left = t->segment_bytes - begun, bytes = left < SCAN_PIECE ? left : SCAN_PIECE;
+            read_start(t, 0, r->segment + begun, bytes, wf_nvme_segment_at(t, segment) + begun);
+            begun += bytes;
+            pending++;
+        } else {
+            (void)read_end(t, &good);
+            all &= good;
+            pending--;
+        }
+    }
+    return all;
+}
+
+static void unreadable(struct recovery *r, uint32_t segment)
+{
+    struct wf_nvme *t = r->t;
+    wf_warn("nvme", "%s: segment %u cannot be read; its blocks are not found, and it is not used",
+            t->path, segment);
+    t->stats.errors++;
+    t->segment[segment].state = WF_NVME_SEGMENT_BAD;
+    r->unreadable++;
+}
+
+/* Whole records up to the first that is not one; returns how many entries there are, and where the
+ * records end. */
+static uint32_t scan(struct recovery *r, uint32_t segment, struct wf_nvme_entry *entries,
+                     uint64_t *out_end)
+{
+    struct wf_nvme *t = r->t;
+    const struct wf_nvme_record *record;
+    struct wf_tier_block block;
+    uint64_t at = WF_NVME_RECORDS_AT;
+    uint32_t count = 0;
+    while ((record = wf_nvme_record_at(t, segment, at, r->segment + at, t->segment_bytes - at,
+                                       &block))) {
+        uint32_t page = (uint32_t)(at / WF_NVME_PAGE);
+        const uint8_t *payload = r->segment + at + wf_nvme_header_bytes(wf_tier_parts(&block));
+        if (wf_nvme_payload_right(&block, record->sums, payload)) {
+            wf_nvme_entry_make(&entries[count++], &block, record->sequence, page);
+            take_up(r, segment, &block, record->sequence, page);
+        } else {
+            r->dropped++;
+        }
+        at += wf_nvme_record_bytes(&block);
+    }
+    *out_end = at;
+    return count;
+}
+
+/* A segment without a footer: what is whole in it, and then the footer that is missing. */
 static enum weft_status by_scan(struct recovery *r, uint32_t segment)
 {
     struct wf_nvme *t = r->t;
     uint8_t *footer = t->writer[0].footer;
-    struct wf_nvme_entry *entries = (struct wf_nvme_entry *)(void *)footer;
-    enum weft_status status = wf_nvme_pread(t, r->segment, t->segment_bytes,
-                                            wf_nvme_segment_at(t, segment));
-    uint64_t at = WF_NVME_RECORDS_AT, bytes, sequence;
-    uint32_t count = 0;
-    struct wf_tier_block block;
-    bool good;
+    uint64_t end, bytes;
+    if (!r->segment)
+        r->segment = wf_nvme_pages(t->segment_bytes, "opening a tier");
+    if (!r->segment)
+        return WEFT_E_NO_MEMORY;
     r->scanned++;
-    while (status == WEFT_OK &&
-           (bytes = scan_record(t, segment, r->segment, at, &block, &sequence, &good))) {
-        uint32_t page = (uint32_t)(at / WF_NVME_PAGE);
-        if (good) {
-            entries[count] = (struct wf_nvme_entry){.sequence = sequence,
-                                                    .bytes = block.bytes,
-                                                    .depth = block.depth,
-                                                    .part_bytes = block.part_bytes,
-                                                    .page = page};
-            memcpy(entries[count].key, block.key, 32);
-            memcpy(entries[count].parent, block.parent, 32);
-            memcpy(entries[count].format, block.format, 32);
-            count++;
-            take_up(r, segment, &block, sequence, page);
-        } else {
-            r->dropped++;
-        }
-        at += bytes;
+    if (!read_segment(r, segment)) {
+        unreadable(r, segment);
+        return WEFT_OK;
     }
-    if (at + wf_nvme_footer_bytes(count) > t->segment_bytes || status != WEFT_OK)
+    uint32_t count = scan(r, segment, (struct wf_nvme_entry *)(void *)footer, &end);
+    if (end + wf_nvme_footer_bytes(count) > t->segment_bytes)
         return WEFT_OK; /* as it is; it will be scanned again */
     if (fdatasync(t->fd) != 0)
         return wf_fail(WEFT_E_SYSTEM, "tier %s: fdatasync: %s; look at the device", t->path,
@@ -290,82 +310,140 @@ static void read_dead(struct wf_nvme *t, uint32_t segment, const uint8_t *pages)
     }
 }
 
-static enum weft_status recover_segment(struct recovery *r, uint32_t segment, const uint8_t *probe)
+/* The first pages of a segment, and behind them its last. */
+static void probed(struct recovery *r, uint32_t segment, const uint8_t *memory)
 {
     struct wf_nvme *t = r->t;
-    struct wf_nvme_segment header;
-    memcpy(&header, probe, sizeof header);
     struct wf_nvme_seg *s = &t->segment[segment];
-    if (!wf_nvme_sealed(probe, WF_NVME_SEGMENT_MAGIC, sizeof header, t->volume) ||
+    struct wf_nvme_segment header;
+    memcpy(&header, memory, sizeof header);
+    if (!wf_nvme_sealed(memory, WF_NVME_SEGMENT_MAGIC, sizeof header, t->volume) ||
         header.head.bytes != sizeof header || header.number != segment ||
         header.use != WF_NVME_USED) {
         t->free_count++;
-        return WEFT_OK;
+        return;
     }
     s->generation = header.generation;
     s->state = WF_NVME_SEGMENT_CLOSED;
     if (header.generation > r->last_sequence)
         r->last_sequence = header.generation;
-    read_dead(t, segment, probe + WF_NVME_PAGE);
-    return by_footer(r, segment, probe + 3 * WF_NVME_PAGE) ? WEFT_OK : by_scan(r, segment);
+    read_dead(t, segment, memory + WF_NVME_PAGE);
+    memcpy(&r->footer[segment], memory + WF_NVME_RECORDS_AT, sizeof r->footer[segment]);
+    if (!wf_nvme_footer_right(t, &r->footer[segment], segment))
+        r->footer[segment].head.magic = 0;
 }
 
-/* First and last pages of `count` segments, all at once. */
-static enum weft_status probe(struct recovery *r, uint32_t first, uint32_t count)
+static void entered(struct recovery *r, uint32_t segment, const uint8_t *memory)
+{
+    if (wf_nvme_entries_right(r->t, &r->footer[segment], memory))
+        take_entries(r, segment, memory);
+    else
+        r->footer[segment].head.magic = 0;
+}
+
+/* Begin to read what the pass wants of a segment; false: nothing. */
+static bool piece_start(struct recovery *r, enum pass pass, uint32_t index, uint32_t segment)
 {
     struct wf_nvme *t = r->t;
-    uint32_t pending = 0;
-    bool bad = false;
-    for (uint32_t i = 0; i < count; i++) {
-        uint64_t at = wf_nvme_segment_at(t, first + i);
-        uint8_t *into = r->probes + (uint64_t)i * PROBE_BYTES;
-        for (uint32_t last = 0; last < 2; last++) {
-            struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_READ);
-            if (!io)
-                return wf_fail(WEFT_E_SYSTEM, "tier %s: no I/O left at open; raise queue_depth",
-                               t->path);
-            io->vector[0] = (struct iovec){into + (last ? 3 * WF_NVME_PAGE : 0),
-                                           last ? WF_NVME_PAGE : 3 * WF_NVME_PAGE};
-            io->vectors = 1;
-            io->offset = last ? at + t->segment_bytes - WF_NVME_PAGE : at;
-            pending++;
-            wf_nvme_io_start(t, io);
+    struct piece *p = &r->piece[index];
+    uint64_t at = wf_nvme_segment_at(t, segment), end = at + t->segment_bytes;
+    uint64_t bytes = wf_nvme_footer_bytes(r->footer[segment].count) - WF_NVME_PAGE;
+    if (pass == ENTERING && (!r->footer[segment].head.magic || !bytes))
+        return false;
+    *p = (struct piece){.memory = p->memory, .segment = segment, .pending = 1};
+    if (pass == ENTERING) {
+        read_start(t, index, p->memory, bytes, end - WF_NVME_PAGE - bytes);
+        return true;
+    }
+    p->pending = 2;
+    read_start(t, index, p->memory, WF_NVME_RECORDS_AT, at);
+    read_start(t, index, p->memory + WF_NVME_RECORDS_AT, WF_NVME_PAGE, end - WF_NVME_PAGE);
+    return true;
+}
+
+static void piece_end(struct recovery *r, enum pass pass, const struct piece *p)
+{
+    if (p->bad && pass == ENTERING)
+        r->footer[p->segment].head.magic = 0;
+    else if (p->bad)
+        unreadable(r, p->segment);
+    else if (pass == PROBING)
+        probed(r, p->segment, p->memory);
+    else
+        entered(r, p->segment, p->memory);
+}
+
+static void read_all(struct recovery *r, enum pass pass)
+{
+    struct wf_nvme *t = r->t;
+    uint32_t next = 0, busy = 0, idle[WF_NVME_PIECES], idle_count = WF_NVME_PIECES;
+    bool good;
+    for (uint32_t i = 0; i < WF_NVME_PIECES; i++)
+        idle[i] = i;
+    while (next < t->segments || busy) {
+        if (next < t->segments && idle_count) {
+            if (piece_start(r, pass, idle[idle_count - 1], next++)) {
+                idle_count--;
+                busy++;
+            }
+            continue;
+        }
+        uint32_t index = read_end(t, &good);
+        struct piece *p = &r->piece[index];
+        p->bad |= !good;
+        if (--p->pending == 0) {
+            piece_end(r, pass, p);
+            idle[idle_count++] = index;
+            busy--;
         }
     }
-    while (pending > 0) {
-        struct io_uring_cqe *cqe;
-        if (io_uring_wait_cqe(&t->ring, &cqe) != 0)
-            continue;
-        struct wf_nvme_io *io = io_uring_cqe_get_data(cqe);
-        bad |= cqe->res < 0 || (uint64_t)cqe->res != io->expected;
-        io_uring_cqe_seen(&t->ring, cqe);
-        wf_nvme_io_put(t, io);
-        pending--;
-    }
-    return bad ? wf_fail(WEFT_E_SYSTEM, "tier %s: cannot be read; look at the device", t->path)
-               : WEFT_OK;
+}
+
+static enum weft_status read_passes(struct recovery *r)
+{
+    struct wf_nvme *t = r->t;
+    enum weft_status status = WEFT_OK;
+    uint64_t blocks = 0;
+    read_all(r, PROBING);
+    if (r->unreadable == t->segments)
+        return wf_fail(WEFT_E_SYSTEM, "tier %s: cannot be read; look at the device", t->path);
+    for (uint32_t i = 0; i < t->segments; i++)
+        blocks += r->footer[i].head.magic ? r->footer[i].count : 0;
+    wf_nvme_index_expect(&t->index, blocks);
+    read_all(r, ENTERING);
+    for (uint32_t i = 0; status == WEFT_OK && i < t->segments; i++)
+        if (t->segment[i].state == WF_NVME_SEGMENT_CLOSED && !r->footer[i].head.magic)
+            status = by_scan(r, i);
+    return status;
 }
 
 static enum weft_status recover_all(struct wf_nvme *t)
 {
     struct recovery r = {.t = t};
-    uint32_t batch = WF_NVME_INNER / 2 < PROBES_AT_A_TIME ? WF_NVME_INNER / 2 : PROBES_AT_A_TIME;
-    r.probes = wf_nvme_pages((uint64_t)batch * PROBE_BYTES, "opening a tier");
-    r.segment = wf_nvme_pages(t->segment_bytes, "opening a tier");
-    enum weft_status status = r.probes && r.segment ? WEFT_OK : WEFT_E_NO_MEMORY;
-    for (uint32_t first = 0; status == WEFT_OK && first < t->segments; first += batch) {
-        uint32_t count = t->segments - first < batch ? t->segments - first : batch;
-        status = probe(&r, first, count);
-        for (uint32_t i = 0; status == WEFT_OK && i < count; i++)
-            status = recover_segment(&r, first + i, r.probes + (uint64_t)i * PROBE_BYTES);
-    }
+    enum weft_status status = WEFT_E_NO_MEMORY;
+    uint64_t footers = t->segments * sizeof *r.footer;
+    uint64_t sequences = t->index.items_max * sizeof *r.sequence;
+    r.piece_bytes = wf_nvme_footer_bytes(t->segment_bytes / WF_NVME_RECORD_MIN);
+    if (r.piece_bytes < WF_NVME_RECORDS_AT + WF_NVME_PAGE)
+        r.piece_bytes = WF_NVME_RECORDS_AT + WF_NVME_PAGE;
+    uint8_t *pieces = wf_nvme_pages(WF_NVME_PIECES * r.piece_bytes, "opening a tier");
+    r.footer = wf_nvme_pages(footers, "opening a tier");
+    r.sequence = wf_nvme_pages(sequences, "opening a tier");
+    for (uint32_t i = 0; pieces && i < WF_NVME_PIECES; i++)
+        r.piece[i].memory = pieces + i * r.piece_bytes;
+    if (pieces && r.footer && r.sequence)
+        status = read_passes(&r);
     if (r.last_sequence >> WF_NVME_EPOCH_SHIFT > t->epoch)
         t->epoch = r.last_sequence >> WF_NVME_EPOCH_SHIFT;
     if (status == WEFT_OK && (r.scanned || r.dropped))
         wf_info("nvme", "%s: %llu segments were not closed; %llu torn records cut", t->path,
                 (unsigned long long)r.scanned, (unsigned long long)r.dropped);
-    if (r.probes)
-        munmap(r.probes, (uint64_t)batch * PROBE_BYTES);
+    if (pieces)
+        munmap(pieces, WF_NVME_PIECES * r.piece_bytes);
+    if (r.footer)
+        munmap(r.footer, footers);
+    if (r.sequence)
+        munmap(r.sequence, sequences);
     if (r.segment)
         munmap(r.segment, t->segment_bytes);
     return status;
@@ -377,7 +455,8 @@ static enum weft_status make_tables(struct wf_nvme *t)
     t->dead_words = (uint32_t)((records + 63) / 64);
     t->segment = wf_nvme_pages((uint64_t)t->segments * sizeof *t->segment, "segments");
     t->dead = wf_nvme_pages((uint64_t)t->segments * t->dead_words * 8, "dead maps");
-    t->reclaim.moved = wf_nvme_pages((records + 1) * sizeof *t->reclaim.moved, "moves");
+    t->reclaim.origins = wf_nvme_pages((records + 1) * sizeof *t->reclaim.origins, "moves");
+    t->reclaim.footer = wf_nvme_pages(wf_nvme_footer_bytes(records + 1), "moves");
     for (uint32_t i = 0; i < WF_NVME_OPEN_MAX; i++) {
         t->writer[i].segment = WF_NVME_NONE;
         t->writer[i].footer = wf_nvme_pages(wf_nvme_footer_bytes(records + 1), "footers");
@@ -389,9 +468,9 @@ static enum weft_status make_tables(struct wf_nvme *t)
         lines *= 2;
     t->sums_count = (uint32_t)lines;
     t->sums = wf_nvme_pages(lines * sizeof *t->sums, "checksums");
-    if (!t->segment || !t->dead || !t->reclaim.moved || !t->sums)
+    if (!t->segment || !t->dead || !t->reclaim.origins || !t->reclaim.footer || !t->sums)
         return WEFT_E_NO_MEMORY;
-    return wf_nvme_index_init(&t->index, t->segments * records, t->segments);
+    return wf_nvme_index_init(&t->index, t->segments * records);
 }
 
 /* `bytes`: what the medium has; `capacity`: what was asked for, 0: that. */

@@ -12,25 +12,89 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <xxhash.h>
+
+#include "base/log.h"
 
 #define BUFFER_LEAST (8u << 20)
+
+static void add_origin(struct wf_nvme *t, uint32_t item)
+{
+    struct wf_nvme_reclaim *r = &t->reclaim;
+    if (r->origins_count < t->segment_bytes / WF_NVME_RECORD_MIN)
+        r->origins[r->origins_count++] = (struct wf_nvme_origin){
+            .item = item,
+            .page = t->index.items[item].page,
+        };
+}
+
+/* The long way, over all blocks: for a victim whose footer is missing or rotten. */
+static void list_by_index(struct wf_nvme *t)
+{
+    struct wf_nvme_reclaim *r = &t->reclaim;
+    r->listed_by_index = true;
+    for (uint32_t i = 0; i < t->index.items_used; i++)
+        if (t->index.items[i].bytes && t->index.items[i].segment == r->victim)
+            add_origin(t, i);
+}
+
+static void list_end(struct wf_nvme *t, bool good)
+{
+    struct wf_nvme_reclaim *r = &t->reclaim;
+    const struct wf_nvme_entry *entries = (struct wf_nvme_entry *)(void *)r->footer;
+    uint32_t count = t->segment[r->victim].entries;
+    struct wf_nvme_footer footer;
+    memcpy(&footer, r->footer + wf_nvme_footer_bytes(count) - WF_NVME_PAGE, sizeof footer);
+    r->step = WF_NVME_READING;
+    t->stats.errors += !good;
+    if (!good || !wf_nvme_footer_right(t, &footer, r->victim) || footer.count != count ||
+        !wf_nvme_entries_right(t, &footer, r->footer)) {
+        list_by_index(t);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t item = wf_nvme_index_find_at(&t->index, entries[i].key, r->victim,
+                                              entries[i].page);
+        if (item != WF_NVME_NONE)
+            add_origin(t, item);
+    }
+}
+
+static void list_start(struct wf_nvme *t)
+{
+    struct wf_nvme_reclaim *r = &t->reclaim;
+    uint32_t entries = t->segment[r->victim].entries;
+    struct wf_nvme_io *io = entries ? wf_nvme_io_get(t, WF_NVME_IO_LIST) : NULL;
+    if (!io) {
+        list_by_index(t);
+        return;
+    }
+    uint64_t bytes = wf_nvme_footer_bytes(entries);
+    io->offset = wf_nvme_segment_at(t, r->victim) + t->segment_bytes - bytes;
+    io->vector[0] = (struct iovec){r->footer, bytes};
+    io->vectors = 1;
+    r->pending = 1;
+    r->step = WF_NVME_LISTING;
+    wf_nvme_io_start(t, io);
+}
 
 bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes)
 {
     uint32_t victim = WF_NVME_NONE;
+    struct wf_nvme_reclaim *r = &t->reclaim;
     for (uint32_t i = 0; i < t->segments; i++)
-        if (t->segment[i].state == WF_NVME_SEGMENT_CLOSED &&
+        if (t->segment[i].state == WF_NVME_SEGMENT_CLOSED && !t->segment[i].stuck &&
             (victim == WF_NVME_NONE || t->segment[i].live_bytes < t->segment[victim].live_bytes))
             victim = i;
-    if (victim == WF_NVME_NONE || t->segment[victim].live_bytes + bytes > wf_nvme_room(t))
+    if (r->resting || victim == WF_NVME_NONE ||
+        t->segment[victim].live_bytes + bytes > wf_nvme_room(t))
         return false;
-    struct wf_nvme_reclaim *r = &t->reclaim;
     r->victim = victim;
     r->step = WF_NVME_READING;
-    r->pending = r->count = r->next = r->moved_count = 0;
-    r->aborted = false;
+    r->pending = r->count = r->next = r->origins_count = r->origins_next = 0;
+    r->aborted = r->listed_by_index = false;
     t->segment[victim].state = WF_NVME_SEGMENT_VICTIM;
+    if (t->segment[victim].live_bytes)
+        list_start(t);
     return true;
 }
 
@@ -47,33 +111,40 @@ static bool buffer_for(struct wf_nvme_reclaim *r, uint64_t bytes)
     return r->buffer != NULL;
 }
 
+/* Is the block that was listed still there, at its old place? */
+static bool still_there(const struct wf_nvme *t, const struct wf_nvme_origin *origin)
+{
+    const struct wf_nvme_item *item = &t->index.items[origin->item];
+    return item->bytes && item->segment == t->reclaim.victim && item->page == origin->page;
+}
+
 static void read_batch(struct wf_nvme *t)
 {
     struct wf_nvme_reclaim *r = &t->reclaim;
     uint64_t used = 0;
     r->count = r->next = 0;
-    for (uint32_t item = t->index.heads[r->victim];
-         item != WF_NVME_NONE && r->count < WF_NVME_BATCH_MAX;
-         item = t->index.items[item].list_next) {
+    for (; r->origins_next < r->origins_count && r->count < WF_NVME_BATCH_MAX; r->origins_next++) {
+        const struct wf_nvme_origin *origin = &r->origins[r->origins_next];
         struct wf_nvme_moving *m = &r->batch[r->count];
-        wf_nvme_index_block(&t->index, item, &m->block);
+        if (!still_there(t, origin))
+            continue;
+        wf_nvme_index_block(&t->index, origin->item, &m->block);
         m->bytes = wf_nvme_record_bytes(&m->block);
         if (r->count == 0 && !buffer_for(r, m->bytes)) {
-            r->aborted = true;
+            r->aborted = r->resting = true;
             return;
         }
         if (m->bytes > r->buffer_bytes - used)
-            break;
+            return;
         struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_MOVE_READ);
         if (!io)
-            break;
-        m->page = t->index.items[item].page;
-        m->sequence = t->index.items[item].sequence;
+            return;
+        m->origin = r->origins_next;
         m->at = r->buffer + used;
         m->good = false;
         used += m->bytes;
         io->segment = r->count++;
-        io->offset = wf_nvme_segment_at(t, r->victim) + (uint64_t)m->page * WF_NVME_PAGE;
+        io->offset = wf_nvme_segment_at(t, r->victim) + (uint64_t)origin->page * WF_NVME_PAGE;
         io->vector[0] = (struct iovec){m->at, m->bytes};
         io->vectors = 1;
         r->pending++;
@@ -81,67 +152,62 @@ static void read_batch(struct wf_nvme *t)
     }
 }
 
-/* Is the block that was to move still there, at its old place? */
-static uint32_t still_there(const struct wf_nvme *t, const struct wf_nvme_moving *m)
+/* Every byte is verified before it is written anew: rot must not be sealed by a fresh checksum.
+ * The block is the record's own word from here on, its parent too. */
+static bool verified(const struct wf_nvme *t, struct wf_nvme_moving *m)
 {
-    uint32_t item = wf_nvme_index_find(&t->index, m->block.key);
-    if (item != WF_NVME_NONE && (t->index.items[item].sequence != m->sequence ||
-                                 t->index.items[item].segment != t->reclaim.victim))
-        item = WF_NVME_NONE;
-    return item;
-}
-
-/* Every byte is verified before it is written anew: rot must not be sealed by a fresh checksum. */
-static bool verified(const struct wf_nvme *t, const struct wf_nvme_moving *m)
-{
-    const struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)m->at;
-    uint32_t parts = wf_tier_parts(&m->block);
-    const uint8_t *payload = m->at + wf_nvme_header_bytes(parts);
-    if (!wf_nvme_sealed(record, WF_NVME_RECORD_MAGIC, wf_nvme_header_bytes(parts), t->volume) ||
-        record->head.bytes != sizeof *record + parts * 8ull || record->sequence != m->sequence)
+    const struct wf_nvme_reclaim *r = &t->reclaim;
+    struct wf_tier_block block;
+    uint64_t at = (uint64_t)r->origins[m->origin].page * WF_NVME_PAGE;
+    const struct wf_nvme_record *record = wf_nvme_record_at(t, r->victim, at, m->at, m->bytes,
+                                                            &block);
+    if (!record || memcmp(block.key, m->block.key, 32) != 0 || block.bytes != m->block.bytes ||
+        block.part_bytes != m->block.part_bytes)
         return false;
-    for (uint32_t i = 0; i < parts; i++)
-        if (XXH3_64bits(payload + (uint64_t)i * m->block.part_bytes,
-                        wf_tier_part_bytes(&m->block, i)) != record->sums[i])
-            return false;
-    return true;
+    m->block = block;
+    return wf_nvme_payload_right(&block, record->sums,
+                                 m->at + wf_nvme_header_bytes(wf_tier_parts(&block)));
 }
 
 static void move_read_end(struct wf_nvme *t, struct wf_nvme_moving *m, bool good)
 {
+    const struct wf_nvme_origin *origin = &t->reclaim.origins[m->origin];
     if (!good) {
         t->stats.errors++;
+        t->segment[t->reclaim.victim].stuck = true;
         t->reclaim.aborted = true;
         return;
     }
+    if (!still_there(t, origin))
+        return;
     m->good = verified(t, m);
-    uint32_t item = still_there(t, m);
-    if (!m->good && item != WF_NVME_NONE) {
+    if (!m->good) {
         t->stats.corrupt++;
-        wf_nvme_forget(t, item);
+        wf_nvme_forget(t, origin->item);
     }
 }
 
 static void move_write_end(struct wf_nvme *t, struct wf_nvme_moving *m, bool good)
 {
     struct wf_nvme_reclaim *r = &t->reclaim;
+    struct wf_nvme_origin *origin = &r->origins[m->origin];
     t->writer[m->writer].writes--;
     if (!good) {
         t->stats.errors++;
         wf_nvme_append_failed(t, m->writer, m->entry);
-        r->aborted = true;
+        r->aborted = r->resting = true;
         return;
     }
     t->stats.moved_bytes += m->bytes;
-    uint32_t item = still_there(t, m);
-    if (item == WF_NVME_NONE) {
-        wf_nvme_kill(t, m->to_segment, m->to_page);
+    if (!still_there(t, origin)) {
+        wf_nvme_kill(t, origin->to_segment, origin->to_page);
         return;
     }
-    r->moved[r->moved_count++] = (struct wf_nvme_origin){m->sequence, m->page};
+    origin->moved = true;
     t->segment[r->victim].live_bytes -= m->bytes;
-    t->segment[m->to_segment].live_bytes += m->bytes;
-    wf_nvme_index_move(&t->index, item, m->to_segment, m->to_page);
+    t->segment[origin->to_segment].live_bytes += m->bytes;
+    t->index.items[origin->item].segment = origin->to_segment;
+    t->index.items[origin->item].page = origin->to_page;
 }
 
 void wf_nvme_reclaim_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
@@ -149,7 +215,9 @@ void wf_nvme_reclaim_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
     struct wf_nvme_reclaim *r = &t->reclaim;
     bool good = result >= 0 && (uint64_t)result == io->expected;
     r->pending--;
-    if (io->kind == WF_NVME_IO_MOVE_READ)
+    if (io->kind == WF_NVME_IO_LIST)
+        list_end(t, good);
+    else if (io->kind == WF_NVME_IO_MOVE_READ)
         move_read_end(t, &r->batch[io->segment], good);
     else if (io->kind == WF_NVME_IO_MOVE_WRITE)
         move_write_end(t, &r->batch[io->segment], good);
@@ -164,18 +232,21 @@ static bool write_batch(struct wf_nvme *t)
     struct wf_nvme_reclaim *r = &t->reclaim;
     for (; r->next < r->count; r->next++) {
         struct wf_nvme_moving *m = &r->batch[r->next];
-        if (!m->good || still_there(t, m) == WF_NVME_NONE)
+        struct wf_nvme_origin *origin = &r->origins[m->origin];
+        if (!m->good || !still_there(t, origin))
             continue;
         if (!wf_nvme_place(t, m->bytes, true, &m->writer))
             return false;
         struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_MOVE_WRITE);
         if (!io)
             return false;
-        m->to_segment = t->writer[m->writer].segment;
-        m->to_page = wf_nvme_append(t, m->writer, &m->block, m->sequence, m->bytes, &m->entry);
         struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)m->at;
-        record->generation = t->segment[m->to_segment].generation;
-        record->offset = wf_nvme_segment_at(t, m->to_segment) + (uint64_t)m->to_page * WF_NVME_PAGE;
+        origin->to_segment = t->writer[m->writer].segment;
+        origin->to_page = (uint16_t)wf_nvme_append(t, m->writer, &m->block, record->sequence,
+                                                   m->bytes, &m->entry);
+        record->generation = t->segment[origin->to_segment].generation;
+        record->offset = wf_nvme_segment_at(t, origin->to_segment) +
+                         (uint64_t)origin->to_page * WF_NVME_PAGE;
         wf_nvme_seal(record, WF_NVME_RECORD_MAGIC, record->head.bytes, t->volume);
         io->write = true;
         io->order = t->next_order++;
@@ -225,15 +296,39 @@ static void release(struct wf_nvme *t)
     t->reclaim.step = WF_NVME_IDLE;
 }
 
+/* What has moved stays where it is now, and dies in the victim as soon as its copy is synced. */
 static void abort_step(struct wf_nvme *t)
 {
     struct wf_nvme_reclaim *r = &t->reclaim;
     if (r->pending)
         return;
-    /* Copies and origins are both there; which of them outlives a crash is only settled by opening
-     * the tier again. */
-    wf_nvme_fail(t, EIO, "a segment could not be emptied");
+    if (r->step != WF_NVME_ABORTING) {
+        wf_warn("nvme", "%s: a segment could not be emptied; it stays as it is", t->path);
+        r->sync = wf_nvme_sync_ticket(t);
+        r->step = WF_NVME_ABORTING;
+    }
+    if (t->sync_done < r->sync)
+        return;
+    for (uint32_t i = 0; i < r->origins_count; i++)
+        if (r->origins[i].moved)
+            wf_nvme_kill(t, r->victim, r->origins[i].page);
+    t->segment[r->victim].state = WF_NVME_SEGMENT_CLOSED;
     r->step = WF_NVME_IDLE;
+}
+
+/* Nothing more is listed to be moved. */
+static void emptied(struct wf_nvme *t)
+{
+    struct wf_nvme_reclaim *r = &t->reclaim;
+    struct wf_nvme_seg *victim = &t->segment[r->victim];
+    if (victim->live_bytes == 0) {
+        r->sync = wf_nvme_sync_ticket(t);
+        r->step = WF_NVME_SYNCING;
+    } else if (!r->listed_by_index) { /* its footer does not name all that was found in it */
+        list_by_index(t);
+    } else {
+        victim->stuck = r->aborted = true;
+    }
 }
 
 /* The moves are in the log's order like any write: place, copy, sync; then the header, sync. */
@@ -252,11 +347,10 @@ void wf_nvme_reclaim_step(struct wf_nvme *t)
         if (r->count) {
             r->step = WF_NVME_WRITING;
             (void)write_batch(t);
-        } else if (t->index.heads[r->victim] != WF_NVME_NONE) {
+        } else if (r->origins_next < r->origins_count) {
             read_batch(t);
         } else {
-            r->sync = wf_nvme_sync_ticket(t);
-            r->step = WF_NVME_SYNCING;
+            emptied(t);
         }
     }
     if (r->step == WF_NVME_SYNCING && t->sync_done >= r->sync)

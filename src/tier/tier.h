@@ -40,7 +40,8 @@
 #define WF_TIER_PARTS_MAX 1024
 #define WF_TIER_ALIGN 4096u /* data of a request lies at a multiple of this */
 
-/* What is known of a block besides its bytes; kept with it, and given back by find and each. */
+/* What is known of a block besides its bytes; kept with it, and given back by each, and but for the
+ * parent by find. */
 struct wf_tier_block {
     uint8_t key[32];
     uint8_t parent[32]; /* zeros: first in its chain */
@@ -112,10 +113,12 @@ struct wf_tier_ops {
     /* Readable when something can be reaped; -1: the backend has none, poll. */
     int (*event)(const struct wf_tier *tier);
 
+    /* The parent it gives is zeros where the tier does not keep it at hand. */
     bool (*find)(const struct wf_tier *tier, const uint8_t key[32], struct wf_tier_block *out);
     /* WEFT_MISS when it is not there.  Reads of it under way fail or finish. */
     enum weft_status (*remove)(struct wf_tier *tier, const uint8_t key[32]);
-    /* Every block, parents before their children where both are there. */
+    /* Every block, parents before their children where both are there.  It may have to read, and
+     * wait for that, when it is asked for a second time. */
     void (*each)(const struct wf_tier *tier,
                  void (*found)(void *context, const struct wf_tier_block *block), void *context);
     void (*stats)(const struct wf_tier *tier, struct wf_tier_stats *out);

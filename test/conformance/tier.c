@@ -488,6 +488,10 @@ static void test_parents_are_told_first(void **state)
     }
     w->ops->each(w->tier, tell, &told);
     assert_int_equal(told.count, there);
+    memset(told.seen, 0, sizeof told.seen);
+    told.count = 0;
+    w->ops->each(w->tier, tell, &told); /* what it said once it can say again */
+    assert_int_equal(told.count, there);
 
     /* As whoever opens it hears them, some of those that were removed among them. */
     assert_int_equal(flush(w), WEFT_OK);
@@ -501,6 +505,10 @@ static void test_parents_are_told_first(void **state)
         told.there[i] = is;
         again += is;
     }
+    told.count = 0;
+    w->ops->each(w->tier, tell, &told);
+    assert_int_equal(told.count, again);
+    memset(told.seen, 0, sizeof told.seen);
     told.count = 0;
     w->ops->each(w->tier, tell, &told);
     assert_int_equal(told.count, again);

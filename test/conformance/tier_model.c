@@ -157,7 +157,7 @@ static void look_around(struct model *m)
         struct key *k = &m->keys[i];
         assert_int_equal(m->w->ops->find(m->w->tier, k->block.key, &found), k->found);
         if (k->found)
-            assert_same_block(&found, &k->block);
+            assert_found(&found, &k->block);
         blocks += k->found;
     }
     assert_int_equal(stats_of(m->w).blocks, blocks);

@@ -78,6 +78,8 @@ void assert_read_right(const struct wf_tier_request *r, const struct wf_tier_blo
 void assert_whole(struct world *w, const struct wf_tier_block *block);
 void assert_absent(struct world *w, const struct wf_tier_block *block);
 void assert_same_block(const struct wf_tier_block *a, const struct wf_tier_block *b);
+/* As find gives it, which may be without its parent. */
+void assert_found(const struct wf_tier_block *found, const struct wf_tier_block *block);
 struct wf_tier_stats stats_of(const struct world *w);
 
 /* tier_model.c */

@@ -19,6 +19,7 @@
 
 #include "../support/medium.h"
 #include "../support/random.h"
+#include "tier/nvme_index.h"
 #include "tier/tier.h"
 
 #define CAPACITY ((uint64_t)20 << 20) /* four segments of 4.75 MiB */
@@ -88,9 +89,11 @@ static void close_it(struct world *w)
 static struct wf_tier_block block_of(uint64_t n)
 {
     struct random_source r = {n * 77 + 5};
-    struct wf_tier_block block = {.bytes = 1 + random_below(&r, 100000), .depth = 0};
+    struct wf_tier_block block = {.bytes = 1 + random_below(&r, 100000), .depth = (uint32_t)n};
     block.part_bytes = (uint32_t)block.bytes / (1 + random_below(&r, 8)) + 1;
     random_key(n, block.key);
+    if (n / 3)
+        random_key(n / 3, block.parent);
     random_key(7, block.format);
     return block;
 }
@@ -163,6 +166,30 @@ static struct wf_tier_stats stats(struct world *w)
     struct wf_tier_stats stats;
     ops->stats(w->tier, &stats);
     return stats;
+}
+
+struct told {
+    uint64_t count;
+    bool seen[BLOCKS_MAX];
+};
+
+static void tell(void *context, const struct wf_tier_block *block)
+{
+    struct told *told = context;
+    struct wf_tier_block right = block_of(block->depth);
+    assert_true(block->depth < BLOCKS_MAX && !told->seen[block->depth]);
+    assert_memory_equal(block, &right, sizeof right);
+    told->seen[block->depth] = true;
+    told->count++;
+}
+
+/* Each block is told of once, as it was written. */
+static void assert_told(struct world *w)
+{
+    static struct told told;
+    memset(&told, 0, sizeof told);
+    ops->each(w->tier, tell, &told);
+    assert_int_equal(told.count, stats(w).blocks);
 }
 
 static void flushed_survives_a_crash(void **state)
@@ -355,9 +382,80 @@ static void reclaim_keeps_what_lives(void **state)
     for (int where = 0; where < 2; where++) {
         for (uint64_t i = 1; i < n; i++)
             assert_int_equal(get(w, i), lives[i] ? WEFT_OK : WEFT_MISS);
+        assert_told(w);
+        assert_told(w);
         close_it(w);
         open_at(w, w->copy, CAPACITY);
     }
+}
+
+/* Footers rot while the tier is open: what a victim holds is known without them, and who asks for
+ * parents learns them from the records. */
+static void footers_are_not_needed(void **state)
+{
+    struct world *w = *state;
+    const uint64_t segment = (CAPACITY - WF_NVME_SEGMENTS_AT) / 4 / WF_NVME_PAGE * WF_NVME_PAGE;
+    uint64_t n = 1;
+    open_at(w, w->path, CAPACITY);
+    while (put(w, n) == WEFT_OK)
+        n++;
+    assert_int_equal(flush(w), WEFT_OK);
+    assert_told(w);
+    uint8_t noise[WF_NVME_PAGE];
+    fill(random_next(&w->random), sizeof noise, noise);
+    int fd = open(w->path, O_RDWR | O_CLOEXEC);
+    for (uint64_t i = 1; i <= 4; i++)
+        assert_int_equal(pwrite(fd, noise, sizeof noise,
+                                (off_t)(WF_NVME_SEGMENTS_AT + i * segment - sizeof noise)),
+                         sizeof noise);
+    close(fd);
+    assert_told(w);
+    for (uint64_t i = 1; i < n; i += 2)
+        assert_int_equal(ops->remove(w->tier, block_of(i).key), WEFT_OK);
+    uint64_t moved = stats(w).moved_bytes, more = n;
+    while (more < n + 40)
+        assert_int_equal(put(w, more++), WEFT_OK);
+    assert_true(stats(w).moved_bytes > moved);
+    for (uint64_t i = 1; i < more; i++)
+        assert_int_equal(get(w, i), i % 2 && i < n ? WEFT_MISS : WEFT_OK);
+    assert_told(w);
+    assert_int_equal(stats(w).corrupt, 0);
+}
+
+/* The index alone: it keeps to its budget, and finds again what it holds and nothing else. */
+static void the_index_is_small_and_right(void **state)
+{
+    (void)state;
+    struct wf_nvme_index index;
+    struct wf_tier_block block, found;
+    enum { ITEMS = 50000, EXPECTED = 3000 };
+    assert_true(WF_NVME_ITEM_MEMORY <= 64);
+    assert_int_equal(wf_nvme_index_init(&index, ITEMS), WEFT_OK);
+    wf_nvme_index_expect(&index, EXPECTED);
+    for (uint32_t n = 0; n < ITEMS; n++) {
+        block = block_of(n);
+        random_key(n % 1000, block.format);
+        assert_int_equal(wf_nvme_index_find(&index, block.key), WF_NVME_NONE);
+        assert_int_not_equal(wf_nvme_index_insert(&index, &block, n / 9, n % 9), WF_NVME_NONE);
+    }
+    block = block_of(ITEMS);
+    assert_int_equal(wf_nvme_index_insert(&index, &block, 0, 0), WF_NVME_NONE);
+    for (uint32_t n = 0; n < ITEMS; n += 2)
+        wf_nvme_index_remove(&index, wf_nvme_index_find(&index, block_of(n).key));
+    for (uint32_t n = 0; n < ITEMS; n++) {
+        block = block_of(n);
+        uint32_t item = wf_nvme_index_find_at(&index, block.key, n / 9, n % 9);
+        assert_int_equal(item == WF_NVME_NONE, n % 2 == 0);
+        assert_int_equal(wf_nvme_index_find_at(&index, block.key, n / 9 + 1, n % 9), WF_NVME_NONE);
+        if (n % 2 == 0)
+            continue;
+        random_key(n % 1000, block.format);
+        memset(block.parent, 0, sizeof block.parent);
+        wf_nvme_index_block(&index, item, &found);
+        assert_memory_equal(&found, &block, sizeof found);
+    }
+    assert_int_equal(index.count, ITEMS / 2);
+    wf_nvme_index_fini(&index);
 }
 
 static void full_says_so_and_a_removal_helps(void **state)
@@ -458,6 +556,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(torn_tails_are_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(a_flipped_bit_never_gives_wrong_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(reclaim_keeps_what_lives, setup, teardown),
+        cmocka_unit_test_setup_teardown(footers_are_not_needed, setup, teardown),
+        cmocka_unit_test(the_index_is_small_and_right),
         cmocka_unit_test_setup_teardown(full_says_so_and_a_removal_helps, setup, teardown),
         cmocka_unit_test_setup_teardown(each_request_is_reaped_once, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_not_ours_is_left_alone, setup, teardown),
