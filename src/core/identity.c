@@ -9,6 +9,7 @@
  *   "weftfmt1"  M L H D E B r s f c A O        SHA-256
  *   "weftkey1"  T X P                          SHA-256: tokens, extra digest or nothing, parent
  *   "weftraw1"  R B                            SHA-256: root, the engine's own bytes
+ *   "weftdom1"  N H                            SHA-256: label, HMAC-SHA-256 of it with the secret
  *
  * A message is read back in one way only, so that no two meanings share bytes.  In a key's message
  * the parent comes last: all that stands before it does not depend on the chain, and is hashed for
@@ -112,41 +113,73 @@ static void hash_layout(SHA256_CTX *context, const struct weft_format_spec *spec
 
 /* --------------------------------------------------------------------------------------- roots */
 
+struct hmac {
+    SHA256_CTX context;
+    uint8_t key[64];
+};
+
+static void hmac_pad(struct hmac *hmac, uint8_t with)
+{
+    uint8_t pad[sizeof hmac->key];
+    for (size_t i = 0; i < sizeof pad; i++)
+        pad[i] = hmac->key[i] ^ with;
+    SHA256_Init(&hmac->context);
+    SHA256_Update(&hmac->context, pad, sizeof pad);
+    OPENSSL_cleanse(pad, sizeof pad);
+}
+
+/* What is to be signed goes into hmac->context until hmac_end(). */
+static void hmac_begin(struct hmac *hmac, const uint8_t *secret, size_t secret_bytes)
+{
+    memset(hmac->key, 0, sizeof hmac->key);
+    if (secret_bytes > sizeof hmac->key) {
+        SHA256_Init(&hmac->context);
+        SHA256_Update(&hmac->context, secret, secret_bytes);
+        SHA256_Final(hmac->key, &hmac->context);
+    } else if (secret_bytes) {
+        memcpy(hmac->key, secret, secret_bytes);
+    }
+    hmac_pad(hmac, 0x36);
+}
+
+static void hmac_end(struct hmac *hmac, uint8_t out[WF_KEY_BYTES])
+{
+    uint8_t inner[WF_KEY_BYTES];
+    SHA256_Final(inner, &hmac->context);
+    hmac_pad(hmac, 0x5c);
+    SHA256_Update(&hmac->context, inner, sizeof inner);
+    SHA256_Final(out, &hmac->context);
+    OPENSSL_cleanse(hmac, sizeof *hmac);
+}
+
 void wf_identity_root(const uint8_t *secret, size_t secret_bytes,
                       const struct weft_format_spec *spec, const void *session_salt,
                       size_t session_salt_bytes, uint8_t out[WF_KEY_BYTES])
 {
+    struct hmac hmac;
+    hmac_begin(&hmac, secret, secret_bytes);
+    SHA256_Update(&hmac.context, "weftroot", TAG_BYTES);
+    hash_layout(&hmac.context, spec);
+    hash_field(&hmac.context, 'S', spec->salt, spec->salt_bytes);
+    hash_field(&hmac.context, 'U', session_salt, session_salt_bytes);
+    hash_u64(&hmac.context, 'O', spec->block_bytes);
+    hmac_end(&hmac, out);
+}
+
+void wf_domain_tag(const uint8_t *secret, size_t secret_bytes, uint8_t out[WF_KEY_BYTES])
+{
+    static const char label[] = "weft-domain-tag";
+    struct hmac hmac;
     SHA256_CTX context;
-    uint8_t key[64] = {0}, pad[64], inner[WF_KEY_BYTES];
-    if (secret_bytes > sizeof key) {
-        SHA256_Init(&context);
-        SHA256_Update(&context, secret, secret_bytes);
-        SHA256_Final(key, &context);
-    } else if (secret_bytes) {
-        memcpy(key, secret, secret_bytes);
-    }
-
-    for (size_t i = 0; i < sizeof pad; i++)
-        pad[i] = key[i] ^ 0x36;
+    uint8_t code[WF_KEY_BYTES];
+    hmac_begin(&hmac, secret, secret_bytes);
+    SHA256_Update(&hmac.context, label, sizeof label - 1);
+    hmac_end(&hmac, code);
     SHA256_Init(&context);
-    SHA256_Update(&context, pad, sizeof pad);
-    SHA256_Update(&context, "weftroot", TAG_BYTES);
-    hash_layout(&context, spec);
-    hash_field(&context, 'S', spec->salt, spec->salt_bytes);
-    hash_field(&context, 'U', session_salt, session_salt_bytes);
-    hash_u64(&context, 'O', spec->block_bytes);
-    SHA256_Final(inner, &context);
-
-    for (size_t i = 0; i < sizeof pad; i++)
-        pad[i] = key[i] ^ 0x5c;
-    SHA256_Init(&context);
-    SHA256_Update(&context, pad, sizeof pad);
-    SHA256_Update(&context, inner, sizeof inner);
+    SHA256_Update(&context, "weftdom1", TAG_BYTES);
+    hash_text(&context, 'N', label);
+    hash_field(&context, 'H', code, sizeof code);
     SHA256_Final(out, &context);
-
-    OPENSSL_cleanse(key, sizeof key);
-    OPENSSL_cleanse(pad, sizeof pad);
-    OPENSSL_cleanse(&context, sizeof context);
 }
 
 void wf_identity_format_digest(const struct weft_format_spec *spec, uint8_t out[WF_KEY_BYTES])

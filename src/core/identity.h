@@ -32,6 +32,10 @@ void wf_identity_root(const uint8_t *secret, size_t secret_bytes,
                       const struct weft_format_spec *spec, const void *session_salt,
                       size_t session_salt_bytes, uint8_t out[WF_KEY_BYTES]);
 
+/* Names the domain that `secret` belongs to, and says nothing of the secret: what lies below DRAM
+ * carries it, so that a node knows after a restart whose it is. */
+void wf_domain_tag(const uint8_t *secret, size_t secret_bytes, uint8_t out[WF_KEY_BYTES]);
+
 /* Names the layout itself, without secret and salts: for display, and to register a layout once. */
 void wf_identity_format_digest(const struct weft_format_spec *spec, uint8_t out[WF_KEY_BYTES]);
 

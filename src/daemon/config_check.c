@@ -13,10 +13,10 @@
 #include "base/nearest.h"
 #include "base/size.h"
 #include "daemon/config_fields.h"
+#include "daemon/secret.h"
 #include "sys/host.h"
 
 #define TOKEN_SHORT 16 /* fewer characters can be guessed in a night */
-#define SECRET_BYTES 32
 
 void wf_remark(struct wf_remarks *remarks, bool fatal, const char *format, ...)
 {
@@ -133,11 +133,11 @@ static void check_secret(struct wf_remarks *remarks, const struct wf_domain_conf
                   "domain '%s': secret_file: cannot open '%s': %s; make one with `head -c 32 "
                   "/dev/urandom`",
                   domain->name, path, strerror(errno));
-    else if (S_ISREG(found.st_mode) && found.st_size < SECRET_BYTES)
+    else if (S_ISREG(found.st_mode) && found.st_size < WF_SECRET_BYTES_MIN)
         wf_remark(remarks, true,
                   "domain '%s': secret_file: '%s' has %lld bytes and %d are needed; make one with "
                   "`head -c 32 /dev/urandom`",
-                  domain->name, path, (long long)found.st_size, SECRET_BYTES);
+                  domain->name, path, (long long)found.st_size, WF_SECRET_BYTES_MIN);
     if (fd >= 0)
         close(fd);
     check_private(remarks, path, "secret_file");

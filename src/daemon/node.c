@@ -5,7 +5,6 @@
 #include "daemon/node.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -254,33 +253,6 @@ void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain)
 
 /* ------------------------------------------------------------------------------------- domains */
 
-static enum weft_status secret_load(struct wf_domain *domain)
-{
-    const char *path = domain->config->secret_file;
-    if (!path[0]) {
-        domain->secret_bytes = 32;
-        if (getrandom(domain->secret, domain->secret_bytes, 0) != (ssize_t)domain->secret_bytes)
-            return wf_fail(WEFT_E_SYSTEM, "getrandom: %s", strerror(errno));
-        return WEFT_OK;
-    }
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, domain->secret, sizeof domain->secret);
-    enum weft_status status = WEFT_OK;
-    if (got < 0)
-        status = wf_fail(WEFT_E_SYSTEM, "domain %s: secret_file %s: %s", domain->config->name, path,
-                         strerror(errno));
-    else if (got < 32)
-        status = wf_fail(WEFT_E_INVALID,
-                         "domain %s: secret_file %s has %zd bytes; put at least 32 random "
-                         "ones there (head -c 32 /dev/urandom)",
-                         domain->config->name, path, got);
-    else
-        domain->secret_bytes = (size_t)got;
-    if (fd >= 0)
-        close(fd);
-    return status;
-}
-
 static uint32_t slots_for(const struct wf_config *config, uint64_t pool_bytes)
 {
     uint64_t slots = pool_bytes / config->block_bytes_min + 1024;
@@ -300,7 +272,8 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
     uint64_t bytes = quota < config->pool_bytes_max ? quota : config->pool_bytes_max;
     bytes = (bytes + WF_HUGE_BYTES - 1) / WF_HUGE_BYTES * WF_HUGE_BYTES;
     uint32_t slots = slots_for(config, bytes);
-    enum weft_status status = secret_load(domain);
+    enum weft_status status = wf_secret_load(config, domain->config, domain->secret,
+                                             &domain->secret_bytes);
     if (status == WEFT_OK)
         status = wf_segment_create("weft-index", wf_index_bytes(slots, NULL), WF_PAGES_NORMAL,
                                    &domain->index);

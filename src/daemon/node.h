@@ -13,6 +13,7 @@
 #define WF_DAEMON_NODE_H
 
 #include "daemon/config.h"
+#include "daemon/secret.h"
 #include "daemon/store.h"
 #include "daemon/workers.h"
 #include "shm/control.h"
@@ -41,7 +42,7 @@ struct wf_domain {
     struct wf_node *node;
     const struct wf_domain_config *config;
     uint32_t id;
-    uint8_t secret[64];
+    uint8_t secret[WF_SECRET_BYTES_MAX];
     size_t secret_bytes;
     struct wf_segment index, pool;
     int index_readonly, pool_readonly; /* descriptors to hand out */

@@ -32,13 +32,14 @@
 #define BLOCK_BYTES 65536
 #define CHAIN 4
 
-enum side { CLIENT, COPYING_CLIENT, NODE, COPYING_NODE, WATCH };
+enum side { CLIENT, COPYING_CLIENT, NODE, COPYING_NODE, UNIT };
 
 /* `passage`: the first ones belong to what is put before the fault is wanted. */
 static const struct point {
     const char *name;
     enum side side;
     int passage;
+    const char *unit; /* side UNIT: the test in test/unit that kills there */
 } points[] = {
     {"client.hello.answered", CLIENT, 1},
     {"client.reserved", CLIENT, 1},
@@ -60,10 +61,12 @@ static const struct point {
     {"store.evict.unindexed", NODE, 3},
     {"store.remove.marked", NODE, 1},
     {"node.punched", NODE, 1},
-    {"watch.format.before_magic", WATCH, 1}, /* unit/watch.c kills writers at these */
-    {"watch.publish.torn", WATCH, 1},
-    {"watch.publish.before_newest", WATCH, 1},
-    {"watch.publish.before_wake", WATCH, 1},
+    {"watch.format.before_magic", UNIT, 1, "watch.c"},
+    {"watch.publish.torn", UNIT, 1, "watch.c"},
+    {"watch.publish.before_newest", UNIT, 1, "watch.c"},
+    {"watch.publish.before_wake", UNIT, 1, "watch.c"},
+    {"secret.written", UNIT, 1, "secret.c"},
+    {"secret.renamed", UNIT, 1, "secret.c"},
 };
 #define POINTS (sizeof points / sizeof points[0])
 
@@ -326,7 +329,7 @@ static void test_point(void **state)
         node_dies(point, copied);
         break;
     case COPYING_NODE: node_dies(point, copied); break;
-    case WATCH: break;
+    case UNIT: break;
     }
 }
 
@@ -346,8 +349,12 @@ static bool file_has(const char *path, const char *word)
 static bool is_tested(const char *name)
 {
     for (size_t i = 0; i < POINTS; i++)
-        if (strcmp(points[i].name, name) == 0)
-            return points[i].side != WATCH || file_has(WEFT_SOURCE "/test/unit/watch.c", name);
+        if (strcmp(points[i].name, name) == 0) {
+            char path[4096];
+            snprintf(path, sizeof path, WEFT_SOURCE "/test/unit/%s",
+                     points[i].unit ? points[i].unit : "");
+            return points[i].side != UNIT || file_has(path, name);
+        }
     return false;
 }
 
@@ -404,7 +411,7 @@ int main(int argc, char **argv)
     if (!only)
         tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_every_point_is_known);
     for (size_t i = 0; i < POINTS; i++)
-        if (points[i].side != WATCH && (!only || strstr(points[i].name, only)))
+        if (points[i].side != UNIT && (!only || strstr(points[i].name, only)))
             tests[count++] = (struct CMUnitTest){.name = points[i].name,
                                                  .test_func = test_point,
                                                  .initial_state = (void *)(uintptr_t)&points[i]};

@@ -77,6 +77,12 @@ def opaque(root_key, data):
     return hashlib.sha256(b"weftraw1" + field("R", root_key) + field("B", data)).digest()
 
 
+def domain_tag(secret):
+    label = b"weft-domain-tag"
+    return hashlib.sha256(b"weftdom1" + field("N", label) +
+                          field("H", hmac.new(secret, label, hashlib.sha256).digest())).digest()
+
+
 # ---------------------------------------------------------------------------------------------- the file
 
 PLAIN = dict(model="llama-3-8b@0f1e2d3c4b5a69788796a5b4c3d2e1f0", layers=32, kv_heads=8, head_dim=128, dtype="bf16",
@@ -157,6 +163,9 @@ def document():
         "opaque": [
             dict(root=plain.hex(), bytes=data.hex(), key=opaque(plain, data).hex())
             for data in (b"\0", b"engine-hash-1", bytes_of("opaque", 32), bytes_of("opaque", 4096))],
+        "domain_tags": [
+            dict(secret=key.hex(), tag=domain_tag(key).hex())
+            for key in (secret, bytes_of("secret", 32), bytes_of("block", 64), bytes_of("long", 100))],
     }
 
 
@@ -164,7 +173,7 @@ def text():
     """JSON with one entry a line, so that a change shows as the entries that changed."""
     parts = document()
     out = "{\n" + f' "about": {json.dumps(parts["about"])}'
-    for name in ("roots", "chains", "opaque"):
+    for name in ("roots", "chains", "opaque", "domain_tags"):
         rows = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in parts[name])
         out += f',\n "{name}": [\n  {rows}\n ]'
     return out + "\n}\n"
@@ -177,6 +186,12 @@ class Identity(unittest.TestCase):
     def test_all_roots_differ(self):
         found = [root(key, spec, salt) for _, key, spec, salt in roots_to_publish()]
         self.assertEqual(len(found), len(set(found)))
+
+    def test_a_tag_is_no_root_and_no_secret(self):
+        found = [domain_tag(key) for key in (b"a" * 32, b"b" * 32)]
+        self.assertNotEqual(*found)
+        self.assertNotIn(b"a" * 32, found)
+        self.assertFalse(root_message(PLAIN, b"").startswith(b"weft-domain-tag"))
 
     def test_every_field_is_in_the_root(self):
         changed = dict(model="x", layers=31, kv_heads=7, head_dim=64, dtype="f16", block_tokens=32, tp_rank=1, tp_size=2,

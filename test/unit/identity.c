@@ -367,6 +367,17 @@ static void test_vectors(void **state)
         opaque_count++;
     }
     assert_true(opaque_count >= 3);
+    assert_true(json_array_size(json_object_get(file, "domain_tags")) >= 4);
+    json_array_foreach (json_object_get(file, "domain_tags"), i, vector) {
+        uint8_t secret[128], got[32];
+        size_t bytes = from_hex(json_object_get(vector, "secret"), secret, sizeof secret);
+        wf_domain_tag(secret, bytes, got);
+        assert_hex(json_object_get(vector, "tag"), got);
+        secret[0] ^= 1; /* another secret, another tag */
+        uint8_t other[32];
+        wf_domain_tag(secret, bytes, other);
+        assert_memory_not_equal(got, other, sizeof got);
+    }
     json_decref(file);
 }
 

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/secret.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/hooks.h"
+#include "base/log.h"
+#include "sys/paths.h"
+
+#define NAME_MAX_BYTES (WF_DOMAIN_NAME_MAX + sizeof ".secret.new")
+
+/* A file of the state directory, and how sentences call it. */
+struct place {
+    int directory; /* locked while this is open */
+    char name[NAME_MAX_BYTES], beside[NAME_MAX_BYTES];
+    char path[WF_PATH_MAX + NAME_MAX_BYTES];
+    const char *domain;
+};
+
+static enum weft_status random_secret(uint8_t *out, size_t bytes)
+{
+    if (WF_FAILS("getrandom") || getrandom(out, bytes, 0) != (ssize_t)bytes)
+        return wf_fail(WEFT_E_SYSTEM, "the kernel gives no random bytes for a secret: %s",
+                       strerror(errno));
+    return WEFT_OK;
+}
+
+/* Up to `capacity` bytes of the file; -1 with errno. */
+static ssize_t read_up_to(int fd, uint8_t *out, size_t capacity)
+{
+    size_t used = 0;
+    while (used < capacity) {
+        ssize_t count = read(fd, out + used, capacity - used);
+        if (count == 0)
+            break;
+        if (count > 0)
+            used += (size_t)count;
+        else if (errno != EINTR)
+            return -1;
+    }
+    return (ssize_t)used;
+}
+
+static enum weft_status load_given(const struct wf_domain_config *domain, uint8_t *out,
+                                   size_t *out_bytes)
+{
+    const char *path = domain->secret_file;
+    int fd = WF_FAILS("open") ? (errno = EMFILE, -1) : open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read_up_to(fd, out, WF_SECRET_BYTES_MAX);
+    enum weft_status status = WEFT_OK;
+    if (got < 0)
+        status = wf_fail(WEFT_E_SYSTEM, "domain %s: secret_file %s: %s", domain->name, path,
+                         strerror(errno));
+    else if (got < WF_SECRET_BYTES_MIN)
+        status = wf_fail(WEFT_E_INVALID,
+                         "domain %s: secret_file %s has %zd bytes; put at least %d random "
+                         "ones there (head -c %d /dev/urandom)",
+                         domain->name, path, got, WF_SECRET_BYTES_MIN, WF_SECRET_BYTES_MIN);
+    else
+        *out_bytes = (size_t)got;
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+/* ---------------------------------------------------------------------------- kept from before */
+
+/* Whether the open file is one that this node made and nobody else could have read or written. */
+static enum weft_status check_kept(const struct place *place, int fd)
+{
+    struct stat found;
+    if (fstat(fd, &found) != 0)
+        return wf_fail(WEFT_E_SYSTEM, "domain %s: cannot look at its secret '%s': %s",
+                       place->domain, place->path, strerror(errno));
+    if (!S_ISREG(found.st_mode))
+        return wf_fail(WEFT_E_INVALID,
+                       "domain %s: its secret '%s' is not a file; move it away, or set secret_file",
+                       place->domain, place->path);
+    if (found.st_uid != geteuid() && found.st_uid != 0)
+        return wf_fail(WEFT_E_DENIED,
+                       "domain %s: its secret '%s' belongs to uid %u, who may know it; chown it if "
+                       "that is right, or remove it and lose what lies below",
+                       place->domain, place->path, (unsigned)found.st_uid);
+    if (found.st_mode & 0077)
+        return wf_fail(WEFT_E_DENIED,
+                       "domain %s: others may use its secret '%s' (mode %04o); chmod 0600 '%s'",
+                       place->domain, place->path, (unsigned)(found.st_mode & 07777), place->path);
+    if (found.st_size != WF_SECRET_BYTES_MIN)
+        return wf_fail(
+            WEFT_E_INVALID,
+            "domain %s: its secret '%s' has %lld bytes and should have %d; restore it, or "
+            "remove it and lose what lies below",
+            place->domain, place->path, (long long)found.st_size, WF_SECRET_BYTES_MIN);
+    return WEFT_OK;
+}
+
+/* WEFT_MISS: there is none yet. */
+static enum weft_status load_kept(const struct place *place, uint8_t *out)
+{
+    int fd = WF_FAILS("open") ? (errno = EMFILE, -1)
+                              : openat(place->directory, place->name,
+                                       O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return errno == ENOENT ? WEFT_MISS
+                               : wf_fail(WEFT_E_SYSTEM,
+                                         "domain %s: cannot open its secret '%s': %s; it must be a "
+                                         "file that this user may read",
+                                         place->domain, place->path, strerror(errno));
+    enum weft_status status = check_kept(place, fd);
+    if (status == WEFT_OK &&
+        read_up_to(fd, out, WF_SECRET_BYTES_MIN) != (ssize_t)WF_SECRET_BYTES_MIN)
+        status = wf_fail(WEFT_E_SYSTEM, "domain %s: cannot read its secret '%s': %s", place->domain,
+                         place->path, strerror(errno));
+    close(fd);
+    return status;
+}
+
+static bool write_durably(int fd, const uint8_t *bytes, size_t count)
+{
+    for (size_t used = 0; used < count;) {
+        ssize_t wrote = WF_FAILS("write") ? (errno = ENOSPC, -1)
+                                          : write(fd, bytes + used, count - used);
+        if (wrote > 0)
+            used += (size_t)wrote;
+        else if (wrote == 0 || errno != EINTR)
+            return false;
+    }
+    return !WF_FAILS("fsync") && fsync(fd) == 0;
+}
+
+static enum weft_status keep(const struct place *place, const uint8_t *secret)
+{
+    /* What a node that died here left behind was never anybody's secret. */
+    (void)unlinkat(place->directory, place->beside, 0);
+    int fd = WF_FAILS("open") ? (errno = EMFILE, -1)
+                              : openat(place->directory, place->beside,
+                                       O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    bool good = fd >= 0 && write_durably(fd, secret, WF_SECRET_BYTES_MIN);
+    if (fd >= 0 && close(fd) != 0)
+        good = false;
+    WF_CRASH("secret.written");
+    good = good && renameat(place->directory, place->beside, place->directory, place->name) == 0;
+    WF_CRASH("secret.renamed");
+    good = good && !WF_FAILS("fsync") && fsync(place->directory) == 0;
+    if (good)
+        return WEFT_OK;
+    enum weft_status status = wf_fail(WEFT_E_SYSTEM,
+                                      "domain %s: cannot keep its secret in '%s': %s; make room "
+                                      "there, set state_dir elsewhere, or give it a secret_file",
+                                      place->domain, place->path, strerror(errno));
+    (void)unlinkat(place->directory, place->beside, 0);
+    return status;
+}
+
+static enum weft_status place_open(const struct wf_config *config,
+                                   const struct wf_domain_config *domain, struct place *out)
+{
+    enum weft_status status = wf_state_directory(config->state_dir);
+    if (status != WEFT_OK)
+        return status;
+    out->domain = domain->name;
+    snprintf(out->name, sizeof out->name, "%s.secret", domain->name);
+    snprintf(out->beside, sizeof out->beside, "%s.secret.new", domain->name);
+    snprintf(out->path, sizeof out->path, "%s/%s", config->state_dir, out->name);
+    out->directory = WF_FAILS("open") ? (errno = EMFILE, -1)
+                                      : open(config->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (out->directory >= 0 && flock(out->directory, LOCK_EX) == 0)
+        return WEFT_OK;
+    status = wf_fail(WEFT_E_SYSTEM,
+                     "cannot lock the state directory '%s': %s; set state_dir elsewhere",
+                     config->state_dir, strerror(errno));
+    if (out->directory >= 0)
+        close(out->directory);
+    return status;
+}
+
+enum weft_status wf_secret_load(const struct wf_config *config,
+                                const struct wf_domain_config *domain,
+                                uint8_t out[WF_SECRET_BYTES_MAX], size_t *out_bytes)
+{
+    struct place place;
+    uint8_t secret[WF_SECRET_BYTES_MAX];
+    size_t bytes = WF_SECRET_BYTES_MIN;
+    enum weft_status status;
+    if (domain->secret_file[0]) {
+        status = load_given(domain, secret, &bytes);
+    } else if (!config->tier_count) {
+        status = random_secret(secret, bytes);
+    } else {
+        status = place_open(config, domain, &place);
+        if (status != WEFT_OK)
+            return status;
+        status = load_kept(&place, secret);
+        if (status == WEFT_MISS) {
+            status = random_secret(secret, bytes);
+            if (status == WEFT_OK)
+                status = keep(&place, secret);
+            if (status == WEFT_OK)
+                wf_info("secret",
+                        "domain %s: a new secret is in %s; without it what lies below is "
+                        "lost",
+                        domain->name, place.path);
+        }
+        close(place.directory);
+    }
+    if (status == WEFT_OK) {
+        memcpy(out, secret, bytes);
+        *out_bytes = bytes;
+    }
+    explicit_bzero(secret, sizeof secret);
+    return status;
+}
