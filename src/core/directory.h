@@ -8,14 +8,17 @@
  * A block has an *entry* when it is on a tier, or when it is in DRAM alone and something that
  * extends it is on a tier (a *bridge*).  Invariants (wf_directory_verify asserts them):
  *
- *   - Every entry is on a tier, or in DRAM; its parent, if it has one, has an entry.  So what can
- * be matched below has its whole chain (invariant 2 of the product).
- *   - An entry that loses both goes at once, and all that extends it, children first.
- *   - A block that is archived stays on the tiers that it is on until the archive goes, or its
- * tier.
+ *   - Every entry is on a tier, or in DRAM; so is its parent, if it has one.  So what can be
+ *     matched below has its whole chain (invariant 2 of the product).  A bridge's own parent is in
+ *     DRAM as long as the bridge is, and linked when the bridge is written below.
+ *   - An entry that loses both goes at once, and all that extends it, children first.  A bridge
+ *     that nothing extends any more goes without a word.
+ *   - No victim is archived.  An archive is there while its tip is: when that goes (removed, or
+ *     lost with its tier), the rest of its chain belongs to one archive less.
  *
- * All calls but the dropping of subtrees are O(1).  Memory: 80 bytes an entry, and 4 to 8 of its
- * hash table; reserved for `blocks_max` and touched as it is used.
+ * Nearest means the lowest tier number.  All calls are O(1), but for those that say otherwise and
+ * the dropping of subtrees.  Memory: 80 bytes an entry, and 4 of its hash table; reserved for
+ * `blocks_max` and touched as it is used.
  */
 #ifndef WF_CORE_DIRECTORY_H
 #define WF_CORE_DIRECTORY_H
@@ -27,13 +30,17 @@
 
 #define WF_DIRECTORY_NONE UINT32_MAX
 #define WF_DIRECTORY_TIERS_MAX 8u
+#define WF_DIRECTORY_DOMAINS_MAX 64u
+#define WF_DIRECTORY_DOMAINS_ALL UINT16_MAX
+#define WF_DIRECTORY_DEPTH_MAX 0xffffffu
+#define WF_DIRECTORY_HOLDS_MAX UINT16_MAX
 
 struct wf_directory;
 
 /* An entry as callers see it; a copy. */
 struct wf_directory_block {
     uint8_t key[32];
-    uint32_t parent; /* entry, or WF_DIRECTORY_NONE: first in its chain */
+    uint32_t parent; /* entry, or WF_DIRECTORY_NONE: first in its chain, or a bridge's, not known */
     uint32_t bytes;  /* payload */
     uint32_t depth;
     uint16_t domain;
@@ -42,50 +49,60 @@ struct wf_directory_block {
     uint32_t archives; /* how many archives it belongs to */
 };
 
+/* Neither may call the directory. */
 struct wf_directory_env {
     void *context;
-    /* The nearest tier (lowest number) that has the block is `tier` now; -1: it is on none any
-     * more.  Called on every change, and for parents before their children when blocks appear, for
-     * children before their parents when they go. */
+    /* The nearest tier that has the block is `tier` now; -1: it is on none any more.  Called on
+     * every change, and for parents before their children when blocks appear, for children before
+     * their parents when they go. */
     void (*shown)(void *context, uint16_t domain, const uint8_t key[32], int tier);
     /* The block must leave that tier: something that it extends is gone, or it was removed.  The
-     * directory has forgotten it. */
+     * directory has forgotten it.  After shown(-1) of the same block, nearest tier first. */
     void (*dropped)(void *context, uint16_t domain, const uint8_t key[32], uint32_t bytes,
                     unsigned tier);
 };
 
-/* `seed` is of the hash, so that nobody can aim keys at one bucket. */
+/* `seed` is of the hash, so that nobody can aim keys at one bucket.  WEFT_E_INVALID: blocks_max is
+ * 0 or UINT32_MAX; WEFT_E_NO_MEMORY. */
 enum weft_status wf_directory_create(uint32_t blocks_max, uint64_t seed,
                                      const struct wf_directory_env *env, struct wf_directory **out);
 void wf_directory_destroy(struct wf_directory *directory);
 
-/* WF_DIRECTORY_NONE when there is none.  An entry's number is good until it is dropped. */
+/* WF_DIRECTORY_NONE when there is none.  An entry's number is good until the entry goes; while it
+ * is held, until the last unhold(). */
 uint32_t wf_directory_find(const struct wf_directory *directory, const uint8_t key[32]);
 void wf_directory_read(const struct wf_directory *directory, uint32_t entry,
                        struct wf_directory_block *out);
 
-/* The block is on `tier` from now on.  `parent` NULL: first in its chain.  A parent without an
- * entry gets a bridge when `parent_in_dram` (then parent_bytes is its payload), and is
- * WEFT_E_PARENT otherwise.  `in_dram`: the block itself is in DRAM as well.  WEFT_E_LIMIT:
- * blocks_max. */
+/* The block is on `tier` from now on, and is its most recently used.  To say it twice does no harm.
+ * A parent without an entry gets a bridge when `parent_in_dram` (then parent_bytes is its payload);
+ * of one that has an entry, neither is looked at.  `in_dram`: the block itself is in DRAM as well;
+ * false is no news of an entry that is.
+ *
+ * WEFT_E_PARENT: no entry of the parent, and it is not in DRAM.  WEFT_E_LIMIT: blocks_max.
+ * WEFT_E_INVALID: out of bounds, or it contradicts what is known of the block or its parent
+ * (domain, size, depth, parent): a medium that is not to be believed.  Nothing has changed then. */
 struct wf_directory_add {
     uint8_t key[32], parent[32];
-    bool has_parent, in_dram, parent_in_dram;
-    uint16_t domain;
-    uint32_t bytes, parent_bytes, depth;
+    bool has_parent, in_dram, parent_in_dram; /* without a parent: first in its chain */
+    uint16_t domain;                          /* < WF_DIRECTORY_DOMAINS_MAX */
+    uint32_t bytes, parent_bytes;
+    uint32_t depth; /* the parent's and 1; at most WF_DIRECTORY_DEPTH_MAX */
     unsigned tier;
 };
 enum weft_status wf_directory_add(struct wf_directory *directory,
                                   const struct wf_directory_add *add, uint32_t *out_entry);
 
-/* The block is no longer on `tier` (evicted there, rotten, removed).  May drop the subtree. */
+/* The block is no longer on `tier` (evicted there, rotten, removed).  dropped() is not called for
+ * that one copy; it is for all that goes with it.  Not being on it does no harm. */
 void wf_directory_lose(struct wf_directory *directory, uint32_t entry, unsigned tier);
 
-/* The whole tier is gone: lose() for all that it had. */
+/* The whole tier is gone, and dropped() is not called for anything on it.  O(entries). */
 void wf_directory_lose_tier(struct wf_directory *directory, unsigned tier);
 
 /* The block came into DRAM (`promoted`: read from below, so that DRAM's copy is the fresher use),
- * or left it: then it becomes the most recently used of its tier, or goes when it is on none. */
+ * or left it: then it becomes the most recently used of its tier, or goes when it is on none.  What
+ * left before does not leave again. */
 void wf_directory_enter_dram(struct wf_directory *directory, uint32_t entry, bool promoted);
 void wf_directory_leave_dram(struct wf_directory *directory, uint32_t entry);
 
@@ -95,36 +112,51 @@ void wf_directory_remove(struct wf_directory *directory, uint32_t entry);
 /* A use from below. */
 void wf_directory_touch(struct wf_directory *directory, uint32_t entry);
 
-/* While held (being read, moved or written) an entry is no victim.  Counts. */
+/* While held (being read, moved or written) an entry is no victim.  Counts, to
+ * WF_DIRECTORY_HOLDS_MAX.  An entry may go all the same, when its tier does: then nobody finds it
+ * any more, its number stays its own until the last unhold(), and all that may be done with that
+ * number is unhold() and read(), which says that it is on no tier and not in DRAM. */
 void wf_directory_hold(struct wf_directory *directory, uint32_t entry);
 void wf_directory_unhold(struct wf_directory *directory, uint32_t entry);
 
-/* Who leaves `tier` next, WF_DIRECTORY_NONE when nobody may.  First what was promoted and is in
- * DRAM still, the longest ago first (it costs nothing but a later write); then the least recently
- * used that nothing on this tier or further down extends.  Never what is archived or held.  `skip`
- * domains whose bit is... only entries of `domain` when it is not UINT16_MAX. */
-uint32_t wf_directory_victim(const struct wf_directory *directory, unsigned tier, uint16_t domain);
+/* Who leaves `tier` next; WF_DIRECTORY_NONE when nobody may.  Only entries of `domain`, unless that
+ * is WF_DIRECTORY_DOMAINS_ALL.  In this order:
+ *
+ *   1. what was promoted and is in DRAM still (it costs nothing but a later write), the least
+ *      recently used first;
+ *   2. the least recently used of those whose nearest tier this is;
+ *   3. what has a copy on a nearer tier, in no order: what is wanted there is not read here.
+ *
+ * Never what is archived or held, or would lose its last place while something extends it.
+ *
+ * Least recently used is exact for what was touched, and nearly so for what could not go for a
+ * while (it had children, was held or archived) and comes back among many others.  The search in
+ * 3. is bounded: it may end with WF_DIRECTORY_NONE, and the next one goes on from there. */
+uint32_t wf_directory_victim(struct wf_directory *directory, unsigned tier, uint16_t domain);
 
-/* `tip` and all that it extends belong to one archive more, or less. */
+/* `tip` and all that it extends belong to one archive more, or less.  O(depth). */
 void wf_directory_archive(struct wf_directory *directory, uint32_t tip, bool add);
 
-/* From tip to root: up to `max` entries, tip first; returns how many. */
+/* From tip to root: up to `max` entries, tip first; returns how many.  O(max). */
 uint32_t wf_directory_chain(const struct wf_directory *directory, uint32_t tip, uint32_t *out,
                             uint32_t max);
 
 /* The next entry on `tier` at or after *cursor, which moves on; WF_DIRECTORY_NONE at the end, and
- * the cursor is 0 then. */
+ * the cursor is 0 then.  A whole round is O(entries). */
 uint32_t wf_directory_next(const struct wf_directory *directory, unsigned tier, uint32_t *cursor);
 
 struct wf_directory_sum {
     uint64_t blocks, bytes, archived_blocks, archived_bytes;
 };
-/* domain UINT16_MAX: all. */
+/* Of `domain`, or of all (WF_DIRECTORY_DOMAINS_ALL). */
 void wf_directory_sum(const struct wf_directory *directory, unsigned tier, uint16_t domain,
                       struct wf_directory_sum *out);
 uint32_t wf_directory_entries(const struct wf_directory *directory);
 
-/* Every invariant; asserts.  For tests. */
+/* Bytes of memory that it has touched so far: entries do not give theirs back, others reuse it. */
+uint64_t wf_directory_memory(const struct wf_directory *directory);
+
+/* Every invariant; asserts.  O(entries).  For tests. */
 void wf_directory_verify(const struct wf_directory *directory);
 
 #endif
