@@ -467,8 +467,8 @@ WEFT_CHECKED WEFT_API enum weft_status weft_reclaim(struct weft *w, const char *
 
 /* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status",
  * "blocks", "sessions", "domains", "regions", "formats", "events" or, for the node's own user,
- * "config".  `cursor` 0 starts; the answer's "next" goes on (0: the end).  A domain sees its own
- * things only. */
+ * "tiers" and "config".  `cursor` 0 starts; the answer's "next" goes on (0: the end).  A domain
+ * sees its own things only. */
 WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor,
                                                   char **out_json);
 WEFT_API void weft_text_free(char *text);

@@ -152,6 +152,12 @@ int wf_cli_connect(struct cli *cli);
 int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t rows_max,
                  json_t **out);
 
+/* The node's tiers, in the order of their measured latency: a list for json_decref(), or NULL and
+ * in `why` a sentence.  A node tells them to its own user only. */
+json_t *wf_cli_tiers_ask(struct weft *weft, char *why, size_t capacity);
+/* As a table, with a line for each that is not well. */
+void wf_cli_tiers_print(const json_t *tiers, FILE *to);
+
 /* A weftd of this command's own, on a socket in a temporary folder, gone when the command ends. */
 struct cli_node {
     pid_t pid; /* 0: none was started */

@@ -83,13 +83,39 @@ static void node_check(struct cli *cli, struct doctor *doctor)
     enum weft_status status = weft_connect(&how, &cli->weft);
     if (status == WEFT_OK) {
         wf_doctor_add(doctor, "node", DOCTOR_OK, "answers");
+        doctor->tiers = wf_cli_tiers_ask(cli->weft, doctor->tiers_why, sizeof doctor->tiers_why);
         return;
     }
+    snprintf(doctor->tiers_why, sizeof doctor->tiers_why, "no node answers");
     finding = wf_doctor_add(doctor, "node", status == WEFT_E_NODE ? DOCTOR_BETTER : DOCTOR_BROKEN,
                             "no connection (%s)", weft_status_name(status));
     snprintf(finding->why, sizeof finding->why, "%.199s", weft_last_error());
     snprintf(finding->mend, sizeof finding->mend, "%s",
              status == WEFT_E_NODE ? "systemctl start weftd   # or: weftd &" : "weft config check");
+}
+
+/* The node's tiers that are not well.  One that is being opened may still be. */
+static void tiers_check(struct doctor *doctor)
+{
+    size_t index, wrong = 0, count = json_array_size(doctor->tiers);
+    json_t *tier;
+    json_array_foreach (doctor->tiers, index, tier) {
+        const char *name = json_string_value(json_object_get(tier, "name"));
+        const char *state = json_string_value(json_object_get(tier, "state"));
+        const char *reason = json_string_value(json_object_get(tier, "reason"));
+        if (!name || !state || strcmp(state, "ok") == 0 || strcmp(state, "opening") == 0)
+            continue;
+        wrong++;
+        struct doctor_finding *finding = wf_doctor_add(doctor, "tier", DOCTOR_BROKEN,
+                                                       "%.40s is %.40s", name, state);
+        snprintf(finding->why, sizeof finding->why, "%.199s", reason ? reason : "");
+        snprintf(
+            finding->mend, sizeof finding->mend,
+            "weft ls tiers   # look after its medium; a tier that is well again is taken up by "
+            "itself");
+    }
+    if (doctor->tiers && !wrong)
+        wf_doctor_add(doctor, "tiers", DOCTOR_OK, "%zu", count);
 }
 
 static void report_json(const struct doctor *doctor, int broken)
@@ -107,6 +133,7 @@ static void report_json(const struct doctor *doctor, int broken)
         json_array_append_new(list, entry);
     }
     wf_cli_json_set(answer, "findings", list);
+    wf_cli_json_set(answer, "tiers", doctor->tiers ? json_incref(doctor->tiers) : json_null());
     wf_cli_json_print(answer);
 }
 
@@ -128,6 +155,13 @@ static void report_people(const struct doctor *doctor)
     if (absent && !all)
         printf("\n%d things that this machine does not have and need not have: weft doctor --all\n",
                absent);
+    printf("\n");
+    if (doctor->tiers)
+        wf_cli_tiers_print(doctor->tiers, stdout);
+    else
+        printf("tiers: how fast each is, and in which order they are asked, is measured by a node: "
+               "%s\n",
+               doctor->tiers_why);
 }
 
 static int run(struct cli *cli)
@@ -138,6 +172,7 @@ static int run(struct cli *cli)
     node_check(cli, doctor);
     wf_doctor_memory(doctor);
     wf_doctor_kernel(doctor);
+    tiers_check(doctor);
     int broken = 0;
     for (int i = 0; i < doctor->count; i++)
         broken += doctor->findings[i].state == DOCTOR_BROKEN;
@@ -145,6 +180,7 @@ static int run(struct cli *cli)
         report_json(doctor, broken);
     else
         report_people(doctor);
+    json_decref(doctor->tiers);
     free(doctor);
     return broken ? CLI_MISS : CLI_OK;
 }
@@ -153,10 +189,14 @@ const struct cli_command wf_cmd_doctor = {
     .name = "doctor",
     .summary = "what this machine offers, what is in the way, how to mend it",
     .synopsis = "",
-    .about = "Looks at memory, kernel, processor and devices, and says for each whether it serves "
-             "Weft: ok; better, when it works and the command beside it makes it faster; broken, "
-             "when it is in the way.  It changes nothing.\n\n"
-             "Exits with 0, or with 1 when something is broken.",
+    .about =
+        "Looks at memory, kernel, processor and devices, and says for each whether it serves "
+        "Weft: ok; better, when it works and the command beside it makes it faster; broken, "
+        "when it is in the way.  It changes nothing.\n\n"
+        "When a node answers, its tiers follow in the order in which it asks them: by the read "
+        "latency that it measures, a median of small reads, whatever they are called.  What is "
+        "emulated, like CXL memory by a file, says so.\n\n"
+        "Exits with 0, or with 1 when something is broken.",
     .options = options,
     .examples = examples,
     .run = run,

@@ -27,6 +27,8 @@ struct doctor_finding {
 struct doctor {
     struct doctor_finding findings[DOCTOR_FINDINGS_MAX];
     int count;
+    json_t *tiers;       /* as the node tells them; NULL: it does not */
+    char tiers_why[200]; /* why not */
 };
 
 /* Add a finding; the caller sets why and mend. */

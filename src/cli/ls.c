@@ -16,6 +16,7 @@ static const struct cli_word words[] = {
     {"domains", "domains with quota and use (others only for the node's own user)"},
     {"regions", "named and private regions"},
     {"formats", "the layouts that clients have registered"},
+    {"tiers", "the pool and what lies below it, nearest first as measured, with use and state"},
     {NULL},
 };
 
@@ -53,7 +54,9 @@ static int run(struct cli *cli)
         wf_cli_json_print(answer);
         return CLI_OK;
     }
-    if (json_array_size(list))
+    if (strcmp(words[which].name, "tiers") == 0 && json_array_size(list))
+        wf_cli_tiers_print(list, stdout);
+    else if (json_array_size(list))
         wf_cli_table_print(list, stdout);
     else
         printf("no %s\n", words[which].name);
@@ -63,8 +66,8 @@ static int run(struct cli *cli)
 
 const struct cli_command wf_cmd_ls = {
     .name = "ls",
-    .summary = "list blocks, sessions, domains, regions or formats",
-    .synopsis = "blocks|sessions|domains|regions|formats",
+    .summary = "list blocks, sessions, domains, regions, formats or tiers",
+    .synopsis = "blocks|sessions|domains|regions|formats|tiers",
     .about = "Lists what the node holds.  A domain sees its own things only.",
     .words = words,
     .options = options,

@@ -55,7 +55,10 @@ static int run(struct cli *cli)
         code = wf_cli_query(cli, "status", 0, 0, &status);
     if (code != CLI_OK)
         return code;
+    char why[256];
+    json_t *tiers = wf_cli_tiers_ask(cli->weft, why, sizeof why);
     if (cli->json) {
+        wf_cli_json_set(status, "tiers", tiers ? tiers : json_null());
         wf_cli_json_print(status);
         return CLI_OK;
     }
@@ -76,6 +79,11 @@ static int run(struct cli *cli)
     json_t *domain;
     json_array_foreach (json_object_get(status, "domains"), index, domain)
         domain_print(domain);
+    if (json_array_size(tiers)) {
+        printf("\n");
+        wf_cli_tiers_print(tiers, stdout);
+    }
+    json_decref(tiers);
     json_decref(status);
     return CLI_OK;
 }
@@ -86,7 +94,7 @@ const struct cli_command wf_cmd_status = {
     .synopsis = "",
     .about =
         "Shows the pool, the clients and every domain that the caller may see: the node's own user "
-        "sees all, others their own.  hit "
+        "sees all and the tiers (others: null), others their own.  hit "
         "is the share of blocks that were there when an engine matched: what it did not have to "
         "compute.",
     .examples = examples,

@@ -17,6 +17,7 @@
 
 #define HISTORY 120
 #define DOMAINS_MAX 64
+#define TIERS_MAX 16
 
 static double interval_s = 1;
 static uint64_t count;
@@ -42,6 +43,12 @@ struct counters {
     uint64_t pins, matches, asked, matched, puts, put_bytes, bytes_pinned, evicted, full;
 };
 
+/* One tier below DRAM at one look. */
+struct below {
+    char name[32], state[16];
+    uint64_t used_bytes, capacity_bytes, read_bytes, write_bytes;
+};
+
 struct look {
     double at_s;
     bool answers, has_pool;
@@ -49,6 +56,8 @@ struct look {
     uint64_t pid, uptime_s, pool_bytes, pool_used;
     struct counters sum, domains[DOMAINS_MAX];
     int domain_count;
+    struct below tiers[TIERS_MAX];
+    int tier_count;
 };
 
 struct rates {
@@ -106,6 +115,27 @@ static void sum_add(struct counters *sum, const struct counters *part)
     sum->full += part->full;
 }
 
+/* A node that tells its tiers to its own user only shows others none. */
+static void tiers_read(struct cli *cli, struct look *look)
+{
+    char why[256];
+    size_t index;
+    json_t *tier, *tiers = wf_cli_tiers_ask(cli->weft, why, sizeof why);
+    json_array_foreach (tiers, index, tier) {
+        const char *kind = json_string_value(json_object_get(tier, "kind"));
+        if (look->tier_count == TIERS_MAX || (kind && strcmp(kind, "dram") == 0))
+            continue; /* the pool has its line */
+        struct below *to = &look->tiers[look->tier_count++];
+        text(tier, "name", to->name, sizeof to->name);
+        text(tier, "state", to->state, sizeof to->state);
+        to->used_bytes = number(tier, "used_bytes");
+        to->capacity_bytes = number(tier, "capacity_bytes");
+        to->read_bytes = number(tier, "read_bytes");
+        to->write_bytes = number(tier, "write_bytes");
+    }
+    json_decref(tiers);
+}
+
 /* Ask once.  Errors become part of the picture: top outlives its node. */
 static void look_take(struct cli *cli, struct look *look)
 {
@@ -145,6 +175,7 @@ static void look_take(struct cli *cli, struct look *look)
         sum_add(&look->sum, &look->domains[look->domain_count++]);
     }
     json_decref(root);
+    tiers_read(cli, look);
 }
 
 /* A counter that went back belongs to a node that began anew, and says nothing. */
@@ -178,9 +209,38 @@ static const struct counters *same_domain(const struct look *look, const char *n
     return NULL;
 }
 
+static const struct below *same_tier(const struct look *look, const struct below *tier)
+{
+    for (int i = 0; i < look->tier_count; i++)
+        if (strcmp(look->tiers[i].name, tier->name) == 0)
+            return &look->tiers[i];
+    return tier;
+}
+
 /* --------------------------------------------------------------------------------------- lines */
 
-static void sample_json(const struct look *look, const struct rates *rates)
+static json_t *tiers_json(const struct look *before, const struct look *look)
+{
+    double seconds = look->at_s - before->at_s;
+    json_t *list = json_array();
+    for (int i = 0; i < look->tier_count; i++) {
+        const struct below *tier = &look->tiers[i], *earlier = same_tier(before, tier);
+        json_t *out = json_object();
+        wf_cli_json_set(out, "name", json_string(tier->name));
+        wf_cli_json_set(out, "state", json_string(tier->state));
+        wf_cli_json_set(out, "used_bytes", json_integer((json_int_t)tier->used_bytes));
+        wf_cli_json_set(out, "read_bytes_per_s",
+                        wf_cli_json_real(rate(earlier->read_bytes, tier->read_bytes, seconds), 1));
+        wf_cli_json_set(out, "write_bytes_per_s",
+                        wf_cli_json_real(rate(earlier->write_bytes, tier->write_bytes, seconds),
+                                         1));
+        json_array_append_new(list, out);
+    }
+    return list;
+}
+
+static void sample_json(const struct look *before, const struct look *look,
+                        const struct rates *rates)
 {
     json_t *out = json_object();
     wf_cli_json_set(out, "answers", json_boolean(look->answers));
@@ -195,12 +255,15 @@ static void sample_json(const struct look *look, const struct rates *rates)
     wf_cli_json_set(out, "puts_per_s", wf_cli_json_real(rates->puts, 1));
     wf_cli_json_set(out, "matches_per_s", wf_cli_json_real(rates->matches, 1));
     wf_cli_json_set(out, "evicted_per_s", wf_cli_json_real(rates->evicted, 1));
+    wf_cli_json_set(out, "tiers", tiers_json(before, look));
     wf_cli_json_print(out);
     fflush(stdout);
 }
 
-static void sample_line(const struct look *look, const struct rates *rates)
+static void sample_line(const struct look *before, const struct look *look,
+                        const struct rates *rates)
 {
+    (void)before;
     char used[32], hit[16] = "-";
     if (rates->looked)
         snprintf(hit, sizeof hit, "%.1f %%", 100 * rates->hit_rate);
@@ -225,7 +288,7 @@ static int lines_run(struct cli *cli)
         struct look *now = &looks[i % 2], *before = &looks[(i + 1) % 2];
         look_take(cli, now);
         struct rates rates = rates_of(&before->sum, &now->sum, now->at_s - before->at_s);
-        (cli->json ? sample_json : sample_line)(now, &rates);
+        (cli->json ? sample_json : sample_line)(before, now, &rates);
     }
     return CLI_OK;
 }
@@ -384,6 +447,31 @@ static void pool_draw(int line, const struct look *now)
     addnstr(text, COLS - 9 - width > 0 ? COLS - 9 - width : 0);
 }
 
+static void tier_draw(int line, const struct below *earlier, const struct below *tier,
+                      double seconds)
+{
+    char bar[4 * 20 + 1], used[32], all[32] = "-";
+    bool well = strcmp(tier->state, "ok") == 0;
+    if (tier->capacity_bytes)
+        wf_cli_size(tier->capacity_bytes, all, sizeof all);
+    wf_cli_bar(tier->capacity_bytes ? (double)tier->used_bytes / (double)tier->capacity_bytes : 0,
+               COLS > 90 ? 20 : 0, bar);
+    if (!well)
+        attron(A_BOLD);
+    /* A tier that is not well says so first, where no edge cuts it off. */
+    mvprintw(line, 0, "%-8.8s ", tier->name);
+    addstr(bar);
+    char text[160];
+    snprintf(text, sizeof text, "%s%s  %s of %s  read %.2f GB/s  write %.2f GB/s", well ? "" : "  ",
+             well ? "" : tier->state, wf_cli_size(tier->used_bytes, used, sizeof used), all,
+             rate(earlier->read_bytes, tier->read_bytes, seconds) / 1e9,
+             rate(earlier->write_bytes, tier->write_bytes, seconds) / 1e9);
+    int room = COLS - 9 - (COLS > 90 ? 20 : 0);
+    addnstr(text, room > 0 ? room : 0);
+    if (!well)
+        attroff(A_BOLD);
+}
+
 static void screen_draw(const struct look *before, const struct look *now,
                         const struct history *history, bool paused)
 {
@@ -402,6 +490,9 @@ static void screen_draw(const struct look *before, const struct look *now,
     int line = 2;
     if (now->has_pool)
         pool_draw(line++, now);
+    for (int i = 0; i < now->tier_count && line < LINES - 2; i++)
+        tier_draw(line++, same_tier(before, &now->tiers[i]), &now->tiers[i],
+                  now->at_s - before->at_s);
     line_draw(line++, "%llu client%s  %llu session%s  %llu block%s",
               (unsigned long long)now->sum.clients, wf_cli_s(now->sum.clients),
               (unsigned long long)now->sum.sessions, wf_cli_s(now->sum.sessions),
@@ -482,9 +573,9 @@ const struct cli_command wf_cmd_top = {
     .summary = "the node, live",
     .synopsis = "",
     .about =
-        "Shows the pool, each domain's hit rate and operations a second, and their course.  Rates "
-        "are of the last interval.  hit is the share of blocks that were there "
-        "when an engine matched.\n\n"
+        "Shows the pool, each tier below it, each domain's hit rate and operations a second, and "
+        "their course.  Rates are of the last interval.  hit is the share of blocks that were "
+        "there when an engine matched.\n\n"
         "Without a terminal, or with --json, every sample is a line; hit_rate is null in an "
         "interval in which nothing was matched.",
     .options = options,

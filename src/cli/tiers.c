@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The node's tiers for people: one matrix that `weft ls tiers`, `weft status` and `weft doctor`
+ * show, in the node's own order, which is that of measured latency.
+ */
+#include <string.h>
+
+#include "cli/cli.h"
+
+json_t *wf_cli_tiers_ask(struct weft *weft, char *why, size_t capacity)
+{
+    char *text = NULL;
+    json_error_t error = {.text = "the answer has no list of tiers"};
+    enum weft_status status = weft_query(weft, "tiers", 0, &text);
+    if (status != WEFT_OK) {
+        snprintf(why, capacity, "%s", status < 0 ? weft_last_error() : weft_status_name(status));
+        return NULL;
+    }
+    json_t *answer = json_loads(text, 0, &error);
+    weft_text_free(text);
+    json_t *list = json_object_get(answer, "tiers");
+    if (json_is_array(list))
+        json_incref(list);
+    else
+        snprintf(why, capacity, "%.80s", error.text);
+    json_decref(answer);
+    return json_is_array(list) ? list : NULL;
+}
+
+static const char *word(const json_t *tier, const char *key)
+{
+    const char *value = json_string_value(json_object_get(tier, key));
+    return value ? value : "-";
+}
+
+static const char *size(const json_t *tier, const char *key, char *out, size_t capacity)
+{
+    json_int_t bytes = json_integer_value(json_object_get(tier, key));
+    return wf_cli_size(bytes > 0 ? (uint64_t)bytes : 0, out, capacity);
+}
+
+/* What was not measured yet is 0 or null. */
+static const char *measured(const json_t *tier, const char *key, char *out, size_t capacity)
+{
+    double value = json_number_value(json_object_get(tier, key));
+    if (value > 0)
+        snprintf(out, capacity, value < 10 ? "%.2f" : value < 100 ? "%.1f" : "%.0f", value);
+    else
+        snprintf(out, capacity, "-");
+    return out;
+}
+
+void wf_cli_tiers_print(const json_t *tiers, FILE *to)
+{
+    char capacity[32], used[32], latency[32], read[32], write[32];
+    size_t index;
+    json_t *tier;
+    fprintf(to, "%-12s %-5s %-8s %10s %10s %9s %9s %9s %10s  %-8s  %s\n", "tier", "kind", "state",
+            "used", "capacity", "blocks", "read us", "read MB/s", "write MB/s", "emulated", "path");
+    json_array_foreach ((json_t *)(uintptr_t)tiers, index, tier)
+        fprintf(to, "%-12s %-5s %-8s %10s %10s %9lld %9s %9s %10s  %-8s  %s\n", word(tier, "name"),
+                word(tier, "kind"), word(tier, "state"),
+                size(tier, "used_bytes", used, sizeof used),
+                json_integer_value(json_object_get(tier, "capacity_bytes")) > 0
+                    ? size(tier, "capacity_bytes", capacity, sizeof capacity)
+                    : "-",
+                (long long)json_integer_value(json_object_get(tier, "blocks")),
+                measured(tier, "read_latency_us", latency, sizeof latency),
+                measured(tier, "read_mbps", read, sizeof read),
+                measured(tier, "write_mbps", write, sizeof write),
+                json_is_true(json_object_get(tier, "emulated")) ? "yes" : "no", word(tier, "path"));
+    json_array_foreach ((json_t *)(uintptr_t)tiers, index, tier) {
+        const char *reason = json_string_value(json_object_get(tier, "reason"));
+        if (reason && *reason)
+            fprintf(to, "%s is %s: %s\n", word(tier, "name"), word(tier, "state"), reason);
+    }
+}
