@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of the mover share: mover.c (the owner's side, and the queues between), and on the
+ * mover's thread mover_thread.c (its life), mover_jobs.c (a job's way) and mover_meter.c (what goes
+ * to the tier, timed).
+ *
+ * Two threads meet in `lock` only, which is held for list operations and copies, never across a
+ * call of the tier or of the owner's.  All that goes to the owner is in one list, in the order in
+ * which it happened: jobs that are done, and notices (found, opened, changed) that are made like
+ * jobs.
+ */
+#ifndef WF_DAEMON_MOVER_INNER_H
+#define WF_DAEMON_MOVER_INNER_H
+
+#include <pthread.h>
+
+#include "daemon/mover.h"
+
+#define WF_MOVER_BATCHES 2u
+#define WF_MOVER_NOTICES 8u /* besides batches */
+#define WF_MOVER_LEFTOVERS_MAX 64u
+
+/* wf_mover_job.place, under the lock */
+enum { WF_PLACE_INBOX = 1, WF_PLACE_TAKEN, WF_PLACE_DONE };
+
+/* wf_mover_job.step, the thread's: where a job is that was taken up */
+enum {
+    WF_STEP_HELD = 1,  /* another goes first */
+    WF_STEP_READY,     /* may go on */
+    WF_STEP_VERIFY,    /* in the line of those to be verified, or the one that is */
+    WF_STEP_SCHEDULED, /* the scheduler has it, or the tier */
+};
+
+struct wf_mover_list {
+    struct wf_mover_job *first, *last; /* by next and prev */
+};
+
+/* Nothing goes to the tier any more: because it failed, or the mover stops. */
+enum wf_mover_ending { WF_ENDING_NOT = 0, WF_ENDING_FAILED, WF_ENDING_STOPPED };
+
+/* By step_next. */
+struct wf_mover_line {
+    struct wf_mover_job *first, *last;
+};
+
+enum wf_mover_what { WF_NOTICE_FOUND = 1, WF_NOTICE_OPENED, WF_NOTICE_CHANGED };
+
+struct wf_mover_notice {
+    struct wf_mover_job job; /* first; its kind is 0 and its `done` delivers */
+    struct wf_mover *mover;
+    bool busy; /* under the lock */
+    enum wf_mover_what what;
+    enum weft_status status;   /* OPENED */
+    enum wf_mover_state state; /* CHANGED */
+    char sentence[256];
+    struct wf_tier_block *blocks; /* FOUND */
+    uint32_t count;
+};
+
+/* Bytes of large requests and the time for which the tier was busy with them. */
+struct wf_mover_rate {
+    uint64_t flying_bytes;
+    uint64_t bytes;
+    double busy_ns;
+    double mbps;
+};
+
+struct wf_mover {
+    /* Unchanged once it is made. */
+    struct wf_mover_options options;
+    char *name, *path;
+    const struct wf_tier_ops *ops;
+    pthread_t thread;
+    int event, inbox_event;
+    struct wf_tier_scheduler *scheduler;
+    uint8_t *buffer; /* for what is verified, and the probe */
+    uint32_t buffer_bytes;
+    struct wf_mover_job **buckets; /* taken jobs by key, youngest first */
+    uint32_t buckets_mask;
+
+    /* The owner thread's. */
+    uint32_t jobs; /* submitted, their `done` not called */
+
+    /* Under the lock. */
+    pthread_mutex_t lock;
+    pthread_cond_t room;  /* a notice is free, or `stopping` */
+    pthread_cond_t ended; /* `exited` */
+    struct wf_mover_list inbox, done;
+    struct wf_mover_job *cancels;
+    bool inbox_told, done_told; /* the eventfd is, or is about to be, readable */
+    bool stopping, exited;
+    bool abandoned; /* the owner is gone; the thread frees everything */
+    uint32_t flush_ms;
+    uint32_t unfinished;
+    struct wf_mover_stats stats;
+    struct wf_mover_notice notices[WF_MOVER_NOTICES + WF_MOVER_BATCHES];
+
+    /* The thread's. */
+    struct wf_tier *tier; /* NULL: not open */
+    struct wf_mover_list taken;
+    struct wf_mover_line ready, verify, flushes;
+    struct wf_mover_job part; /* the read of the first in `verify`, on its way */
+    bool part_flying;
+    struct wf_tier_block verified; /* the first in `verify`, as it was when that began */
+    uint32_t verified_parts;
+    uint64_t verified_here; /* bytes of it */
+    uint64_t next_number;
+    uint32_t writes;    /* taken and not done */
+    uint32_t scheduled; /* with the scheduler, or through it with the tier */
+    enum wf_mover_ending ending;
+    bool tried;  /* to open it, once at least */
+    bool served; /* a request was WEFT_OK since it was opened */
+    uint32_t errors_in_row;
+    char last_error[256];
+    uint64_t warned_ns;
+
+    /* The thread's, the meter. */
+    struct wf_mover_job *oldest, *youngest; /* with the tier */
+    uint32_t in_flight;
+    uint64_t metered_ns;
+    struct wf_mover_rate reads, writing;
+    double read_latency_us;
+    uint64_t verified_bytes;
+};
+
+/* --- mover.c: between the threads; called on the mover's thread */
+
+/* It is done: on to the owner. */
+void wf_mover_tell(struct wf_mover *m, struct wf_mover_job *job, enum weft_status status,
+                   uint64_t bytes);
+/* What the owner submitted, to `taken`; what it cancelled, one at a time (NULL: no more). */
+struct wf_mover_job *wf_mover_take(struct wf_mover *m);
+struct wf_mover_job *wf_mover_take_cancel(struct wf_mover *m);
+/* A free one to fill in and send, once there is; NULL: it is stopping, and nobody listens. */
+struct wf_mover_notice *wf_mover_notice(struct wf_mover *m, enum wf_mover_what what);
+void wf_mover_send(struct wf_mover *m, struct wf_mover_notice *notice);
+/* FAILED also ends what was submitted and not taken up yet. */
+void wf_mover_state_set(struct wf_mover *m, enum wf_mover_state state, const char *sentence);
+bool wf_mover_stopping(struct wf_mover *m);
+/* The last that the thread does with it. */
+void wf_mover_exit(struct wf_mover *m);
+
+void wf_mover_list_remove(struct wf_mover_list *list, struct wf_mover_job *job);
+void wf_mover_list_add(struct wf_mover_list *list, struct wf_mover_job *job);
+
+/* --- mover_thread.c */
+void *wf_mover_run(void *mover);
+
+/* --- mover_jobs.c: a job's way from the inbox to the owner */
+
+/* One round: what is new, what is cancelled, what is ready, what the tier has done.  Waits up to
+ * wait_ms for the last. */
+void wf_mover_round(struct wf_mover *m, uint32_t wait_ms);
+/* Cancel all that was taken up and, unless `begun` too, is not with the tier. */
+void wf_mover_cancel_all(struct wf_mover *m, bool begun);
+bool wf_mover_idle(const struct wf_mover *m);
+
+/* --- mover_meter.c: the tier, timed */
+
+/* For the scheduler, with the mover for a tier. */
+extern const struct wf_tier_ops wf_mover_metered;
+/* Write, read and remove a block of its own, nothing else being there.  `known` has something to
+ * read when nothing can be written; may be NULL. */
+void wf_mover_probe(struct wf_mover *m, const struct wf_tier_block *known);
+/* Run requests to their end, nothing else being there, cancelled when they take longer. */
+void wf_mover_run_alone(struct wf_mover *m, struct wf_tier_request *requests, uint32_t count,
+                        uint32_t timeout_ms);
+
+#endif
