@@ -218,9 +218,39 @@ def config_asks_weftd():
         check(answer("config", verb, good)["settings"]["pool.size"]["value"] == 32 << 20, verb)
     check("config show --json" in answer("config", "help", expect=2)["error"])
     weft("config", "help", good, expect=2)
+    with open(good, "w", encoding="utf-8") as file:
+        file.write(f"tiers:\n  - name: kv\n    path: {FOLDER}\n    size: 64MB\n")
+    shown = weft("config", "show", good, WEFT_STATE_DIR=FOLDER).stdout.decode()
+    check(re.search(r"^tier\.kv\.size +67108864 +\S*good\.yaml:4$", shown, re.M), shown)
     verbs = re.search(r"usage: weft config \[options\] (\S+)", weft("config", "--help").stdout.decode())[1].split("|")
     for verb in verbs:
         weft("config", verb)
+
+
+@case
+def tiers_have_a_short_form():
+    def weftd(*words, expect=0):
+        done = subprocess.run([WEFTD, *words, "--check-config", "--json"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, check=False, env=environment(WEFT_STATE_DIR=FOLDER))
+        check(done.returncode == expect, "weftd", *words, done.returncode, done.stderr.decode())
+        return done
+
+    path = os.path.join(FOLDER, "kv.tier")
+    # What --set says of a tier counts wherever it stands.
+    tiers = json.loads(weftd("--set", "tier.nvme0.admit=reused", "--tier", f"nvme:{path}:64MB", "--tier",
+                             "s3://kv-cache/n1").stdout)["tiers"]
+    check(list(tiers) == ["nvme0", "s3"], tiers)
+    got = {key: (tiers["nvme0"][key]["value"], tiers["nvme0"][key]["origin"]) for key in tiers["nvme0"]}
+    check(got["path"] == (path, "flag tier.nvme0.path") and got["size"] == (64 << 20, "flag tier.nvme0.size"), got)
+    check(got["admit"] == ("reused", "flag tier.nvme0.admit") and got["queue_depth"] == (32, "default"), got)
+    check(tiers["s3"]["kind"]["value"] == "s3", tiers)
+    for words, hint in ((["--tier", "floppy:/x"], "write nvme:PATH:SIZE"),
+                        (["--tier", f"nvme:{path}"], "set size, like 100GB"),
+                        (["--tier", "s3://kv-cache"] * 9, "9 times"),
+                        (["--tier", "nvme:" + "x" * 300 + ":1GB"], "write nvme:PATH:SIZE")):
+        said = weftd(*words, expect=2).stderr.decode()
+        check(hint in said, words, said)
+    check(not os.path.exists(path), "a check made", path)
 
 
 @case

@@ -7,106 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
-#include <fcntl.h>
-#include <ftw.h>
 #include <jansson.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/log.h"
-#include "daemon/config.h"
-#include "daemon/config_fields.h"
-
-#define KIB 1024ULL
-#define MIB (1024 * KIB)
-#define GIB (1024 * MIB)
-
-static struct wf_config config;
-static const struct wf_config_list *const domains = &wf_config_lists[WF_LIST_DOMAINS],
-                                          *const tiers = &wf_config_lists[WF_LIST_TIERS];
-static char directory[] = "/tmp/weft-config-XXXXXX";
-
-/* Every test starts in an environment that says nothing about Weft. */
-static int clean_environment(void **state)
-{
-    (void)state;
-    for (char **entry = environ; *entry;) {
-        char name[128];
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(*entry, "="), *entry);
-        if (strncmp(name, "WEFT_", 5) == 0) {
-            unsetenv(name);
-            entry = environ; /* unsetenv moved the rest */
-        } else {
-            entry++;
-        }
-    }
-    return 0;
-}
-
-static int make_directory(void **state)
-{
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_entry(const char *path, const struct stat *found, int type, struct FTW *walk)
-{
-    (void)found, (void)type, (void)walk;
-    return remove(path);
-}
-
-static int remove_directory(void **state)
-{
-    (void)state;
-    return nftw(directory, remove_entry, 4, FTW_DEPTH | FTW_PHYS);
-}
-
-/* printf() at the end of what is in `text`. */
-static void append(char *text, size_t capacity, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void append(char *text, size_t capacity, const char *format, ...)
-{
-    size_t used = strlen(text);
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(text + used, capacity - used, format, arguments);
-    va_end(arguments);
-    assert_true(length >= 0 && (size_t)length < capacity - used);
-}
-
-static const char *write_file(const char *name, const char *text, mode_t mode)
-{
-    static char path[128];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    unlink(path);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    assert_int_equal(fclose(file), 0);
-    assert_int_equal(chmod(path, mode), 0);
-    return path;
-}
-
-static enum weft_status parse(const char *yaml)
-{
-    wf_config_defaults(&config);
-    enum weft_status status = wf_config_parse_yaml(yaml, strlen(yaml), "c.yaml", &config);
-    return status == WEFT_OK ? wf_config_finish(&config) : status;
-}
-
-/* `yaml` is refused, with a sentence that has `sentence` in it. */
-static void refused(const char *yaml, const char *sentence)
-{
-    if (parse(yaml) == WEFT_OK)
-        fail_msg("accepted:\n%s", yaml);
-    if (!strstr(wf_last_error(), sentence))
-        fail_msg("of:\n%s\nit says: %s\nwithout: %s", yaml, wf_last_error(), sentence);
-}
+#include "config_world.h"
 
 /* -------------------------------------------------------------------------------------- layers */
 
@@ -293,145 +197,6 @@ static void flags_that_are_wrong_are_refused(void **state)
     assert_non_null(strstr(wf_last_error(), "more than 64"));
 }
 
-static void tiers_come_from_file_and_flags(void **state)
-{
-    (void)state;
-    const char *path =
-        write_file("tiers.yaml",
-                   "tiers:\n"
-                   "  - name: nvme.fast\n"
-                   "    path: /mnt/fast\n"
-                   "    size: 100GB\n"
-                   "    queue_depth: 64\n"
-                   "    admit: reused\n"
-                   "    archive: false\n"
-                   "    timeout: 250ms\n"
-                   "    scrub: 0\n"
-                   "  - {name: far, kind: s3, path: 's3://kv-cache/n1', region: eu-1,\n"
-                   "     endpoint: 'http://127.0.0.1:9000'}\n"
-                   "  - {name: cxl0, kind: cxl, path: /dev/dax0.0, shared: true, host: 3}\n",
-                   0600);
-    static const char *const flags[] = {"tier.nvme.fast.size=200GB", "tier.far.admit=never"};
-    if (wf_config_load(path, flags, 2, &config) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
-    assert_int_equal(config.tier_count, 3);
-    const struct wf_tier_config *fast = &config.tiers[0], *far = &config.tiers[1],
-                                *cxl = &config.tiers[2];
-    assert_string_equal(fast->name, "nvme.fast");
-    assert_int_equal(fast->kind, WF_KIND_NVME);
-    assert_string_equal(fast->path, "/mnt/fast");
-    assert_int_equal(fast->size_bytes, 200 * GIB);
-    assert_int_equal(fast->queue_depth, 64);
-    assert_int_equal(fast->admit, WF_ADMIT_REUSED);
-    assert_false(fast->archive);
-    assert_int_equal(fast->timeout_ms, 250);
-    assert_int_equal(fast->scrub_bytes_per_s, 0);
-    assert_int_equal(far->kind, WF_KIND_S3);
-    assert_string_equal(far->endpoint, "http://127.0.0.1:9000");
-    assert_string_equal(far->region, "eu-1");
-    assert_int_equal(far->admit, WF_ADMIT_NEVER);
-    assert_int_equal(far->size_bytes, 0);
-    assert_int_equal(far->queue_depth, 32);
-    assert_true(far->archive);
-    assert_int_equal(far->timeout_ms, 5000);
-    assert_int_equal(far->scrub_bytes_per_s, 32 * MIB);
-    assert_int_equal(cxl->kind, WF_KIND_CXL);
-    assert_true(cxl->shared);
-    assert_int_equal(cxl->host, 3);
-    char origin[WF_ORIGIN_TEXT_MAX], expected[160];
-    snprintf(expected, sizeof expected, "%s:5", path);
-    assert_string_equal(wf_list_where(tiers, &config, fast, wf_list_field(tiers, "queue_depth"),
-                                      origin),
-                        expected);
-    assert_string_equal(wf_list_where(tiers, &config, far, wf_list_field(tiers, "admit"), origin),
-                        "flag tier.far.admit");
-
-    setenv("WEFT_TIERS", "far,nvme.fast", 1); /* those that stay, in this order */
-    assert_int_equal(wf_config_load(path, NULL, 0, &config), WEFT_OK);
-    assert_int_equal(config.tier_count, 2);
-    assert_string_equal(config.tiers[0].region, "eu-1");
-    assert_string_equal(config.tiers[1].path, "/mnt/fast");
-    static const char *const none[] = {"tiers="};
-    assert_int_equal(wf_config_load(path, none, 1, &config), WEFT_OK);
-    assert_int_equal(config.tier_count, 0);
-    unsetenv("WEFT_TIERS");
-    static const char *const fresh[] = {"tiers=nvme0", "tier.nvme0.path=/x", "tier.nvme0.size=1GB"};
-    assert_int_equal(wf_config_load("/dev/null", fresh, 3, &config), WEFT_OK);
-    assert_int_equal(config.tier_count, 1);
-    assert_string_equal(config.tiers[0].name, "nvme0");
-    assert_int_equal(config.tiers[0].size_bytes, GIB);
-    assert_int_equal(parse("tiers: []\n"), WEFT_OK);
-    assert_int_equal(config.tier_count, 0);
-}
-
-struct overrides {
-    char text[64][320];
-    const char *list[64];
-    size_t count;
-};
-
-static void collect(void *context, const char *key, const char *value)
-{
-    struct overrides *overrides = context;
-    assert_true(overrides->count < 64);
-    char *text = overrides->text[overrides->count];
-    snprintf(text, sizeof overrides->text[0], "%s=%s", key, value);
-    overrides->list[overrides->count++] = text;
-}
-
-static void short_forms_stand_for_overrides(void **state)
-{
-    (void)state;
-    static const char *const given[] = {"nvme:/mnt/a:100GB", "s3://kv-cache/n1",
-                                        "cxl:node:1",        "cxl:node:2:4GB",
-                                        "nvme:/dev/nvme1n1", "s3://kv-cache/n2:1.5 TiB",
-                                        "nvme:dir/b:c"};
-    static const struct {
-        const char *name, *path;
-        enum wf_tier_kind kind;
-        uint64_t bytes;
-    } expected[] = {
-        {"nvme0", "/mnt/a", WF_KIND_NVME, 100 * GIB},
-        {"s3", "s3://kv-cache/n1", WF_KIND_S3, 0},
-        {"cxl0", "node:1", WF_KIND_CXL, 0},
-        {"cxl1", "node:2", WF_KIND_CXL, 4 * GIB},
-        {"nvme1", "/dev/nvme1n1", WF_KIND_NVME, 0},
-        {"s3-1", "s3://kv-cache/n2", WF_KIND_S3, 1536 * GIB},
-        {"nvme2", "dir/b:c", WF_KIND_NVME, 0},
-    };
-    static struct overrides overrides;
-    size_t count = sizeof given / sizeof given[0];
-    if (wf_config_tier_flags(given, count, collect, &overrides) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
-    assert_string_equal(overrides.list[0], "tiers=nvme0,s3,cxl0,cxl1,nvme1,s3-1,nvme2");
-    if (wf_config_load("/dev/null", overrides.list, overrides.count, &config) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
-    assert_int_equal(config.tier_count, count);
-    for (size_t i = 0; i < count; i++) {
-        assert_string_equal(config.tiers[i].name, expected[i].name);
-        assert_string_equal(config.tiers[i].path, expected[i].path);
-        assert_int_equal(config.tiers[i].kind, expected[i].kind);
-        assert_int_equal(config.tiers[i].size_bytes, expected[i].bytes);
-    }
-    overrides.count = 0;
-    assert_int_equal(wf_config_tier_flags(given, 0, collect, &overrides), WEFT_OK);
-    assert_int_equal(overrides.count, 0); /* no --tier says nothing about the file's */
-
-    static const char *const wrong[] = {"",           "nvme",  "nvme:",       "/mnt/a:100GB",
-                                        "sim:/x:1GB", "s3:/x", "nvme::100GB", "floppy:/dev/fd0"};
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        if (wf_config_tier_flags(&wrong[i], 1, collect, &overrides) != WEFT_E_INVALID)
-            fail_msg("accepted: --tier '%s'", wrong[i]);
-        assert_non_null(strstr(wf_last_error(), "write nvme:PATH:SIZE"));
-    }
-    static const char *const many[WF_TIERS_MAX + 1] = {"s3://abc", "s3://abc", "s3://abc",
-                                                       "s3://abc", "s3://abc", "s3://abc",
-                                                       "s3://abc", "s3://abc", "s3://abc"};
-    assert_int_equal(wf_config_tier_flags(many, WF_TIERS_MAX + 1, collect, &overrides),
-                     WEFT_E_INVALID);
-    assert_non_null(strstr(wf_last_error(), "9 times"));
-}
-
 /* ------------------------------------------------------------------------------------ mistakes */
 
 static void mistakes_get_a_sentence(void **state)
@@ -527,51 +292,6 @@ static void domain_mistakes_get_a_sentence(void **state)
         append(many, sizeof many, ",%d", i);
     append(many, sizeof many, "]\n");
     refused(many, "33 entries; at most 32");
-}
-
-static void tier_mistakes_get_a_sentence(void **state)
-{
-    (void)state;
-    refused("tier: []\n", "did you mean 'tiers'?");
-    refused("tiers: {a: b}\n", "tiers is a list");
-    refused("tiers: []\ntiers: []\n", "c.yaml:2: tiers is set twice, first on line 1");
-    refused("tiers:\n  - path: /x\n", "c.yaml:2: a tier has no name");
-    refused("tiers:\n  - name: a\n", "c.yaml:2: tier 'a' has no path");
-    refused("tiers:\n  - name: dram0\n    path: /x\n",
-            "c.yaml:2: tier 'dram0': that is the pool's");
-    refused("tiers:\n  - name: a\n    path: ''\n", "c.yaml:3: path: '' is empty");
-    refused("tiers:\n  - name: a\n    pfad: x\n", "c.yaml:3: a tier has no key 'pfad'");
-    refused("tiers:\n  - name: a\n    kind: tape\n", "one of nvme, cxl, s3");
-    refused("tiers:\n  - name: a\n    kind: sim\n", "one of nvme, cxl, s3");
-    refused("tiers:\n  - name: a\n    queue_depth: 0\n", "from 1 to 1024");
-    refused("tiers:\n  - name: a\n    timeout: 1ms\n", "not a time from 10 ms to 3600 s");
-    refused("tiers:\n  - {name: a, path: /x}\n  - {name: b, path: /x}\n",
-            "c.yaml:3: tier 'b': path '/x' is that of tier 'a', too");
-    refused("tiers:\n  - {name: a, path: 's3://bucket/x'}\n", "write kind: s3");
-    static const char *const buckets[] = {"/x",          "s3://",         "s3:///x",
-                                          "s3://ab/x",   "s3://Bucket/x", "s3://-abc/x",
-                                          "s3://abc./x", "s3:/abc/x"};
-    static const char *const cxl[] = {"/dev/dax",     "/dev/dax0.",      "/dev/dax0.0x",
-                                      "node:",        "node:x",          "node:1x",
-                                      "/dev/nvme0n1", "file-emulation:", "node:99999"};
-    char yaml[128];
-    for (size_t i = 0; i < sizeof buckets / sizeof buckets[0]; i++) {
-        snprintf(yaml, sizeof yaml, "tiers: [{name: a, kind: s3, path: '%s'}]\n", buckets[i]);
-        refused(yaml, "is no bucket");
-    }
-    for (size_t i = 0; i < sizeof cxl / sizeof cxl[0]; i++) {
-        snprintf(yaml, sizeof yaml, "tiers: [{name: a, kind: cxl, path: '%s'}]\n", cxl[i]);
-        refused(yaml, "is no CXL memory");
-    }
-    assert_int_equal(parse("tiers: [{name: a, kind: cxl, path: 'file-emulation:/x', size: 1GB}]\n"),
-                     WEFT_OK);
-    refused("tiers:\n  - name: a\n    path: /x\n    region: eu\n",
-            "c.yaml:4: tier 'a': region means nothing to kind nvme");
-    refused("tiers: [{name: a, kind: s3, path: 's3://abc', shared: true}]\n",
-            "shared means nothing to kind s3");
-    refused("limits: {below: 1023}\n", "from 1024 to 268435456");
-    refused("pool: {ahead: 51}\n", "from 0 to 50");
-    refused("state_dir: ''\n", "state_dir: '' is empty");
 }
 
 static void a_file_that_is_none_is_refused(void **state)
@@ -677,7 +397,7 @@ static void json_tells_values_and_origins_but_no_token(void **state)
     assert_int_equal(value, GIB);
     assert_non_null(strstr(origin, "json.yaml:4"));
     json_t *tier = json_object_get(json_object_get(root, "tiers"), "n");
-    assert_int_equal(json_object_size(tier), tiers->field_count - 1);
+    assert_int_equal(json_object_size(tier), TIERS->field_count - 1);
     json_decref(root);
     free(text);
 }
@@ -700,8 +420,8 @@ static void says_the_defaults(void)
     }
     assert_int_equal(config.domain_count, 1);
     assert_int_equal(config.tier_count, 0);
-    for (size_t i = 0; i < domains->field_count; i++) {
-        const struct wf_field *field = &domains->fields[i];
+    for (size_t i = 0; i < DOMAINS->field_count; i++) {
+        const struct wf_field *field = &DOMAINS->fields[i];
         char expected[WF_CONFIG_VALUE_MAX], got[WF_CONFIG_VALUE_MAX];
         wf_value_text(field, &defaults->domains[0], expected, sizeof expected);
         assert_string_equal(wf_value_text(field, &config.domains[0], got, sizeof got), expected);
@@ -774,9 +494,9 @@ static void the_man_page_lists_every_key(void **state)
     while (fgets(line, sizeof line, page)) {
         append(text, sizeof text, "%s", line);
         if (strcmp(line, ".Sh DOMAINS\n") == 0)
-            list = domains;
+            list = DOMAINS;
         if (strcmp(line, ".Sh TIERS\n") == 0)
-            list = tiers;
+            list = TIERS;
         if (sscanf(line, ".It Cm %63s :", key) != 1)
             continue;
         listed++;
@@ -817,42 +537,6 @@ static void help_is_a_configuration_that_says_the_defaults(void **state)
 
 /* --------------------------------------------------------------------------------------- check */
 
-struct heard {
-    char all[4096];
-    int fatal, count;
-};
-
-static void hear(void *context, bool fatal, const char *sentence)
-{
-    struct heard *heard = context;
-    heard->count++;
-    heard->fatal += fatal;
-    append(heard->all, sizeof heard->all, "%s\n", sentence);
-}
-
-static struct heard remarks_on(const char *yaml)
-{
-    char path[160], socket[200], full[2048];
-    snprintf(socket, sizeof socket, "%s/weftd.sock", directory);
-    snprintf(full, sizeof full, "%s%s%s\n%s",
-             strstr(yaml, "socket:") ? "" : "socket: ", strstr(yaml, "socket:") ? "" : socket, "",
-             yaml);
-    snprintf(path, sizeof path, "%s", write_file("check.yaml", full, 0644));
-    if (wf_config_load(path, NULL, 0, &config) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
-    struct heard heard = {0};
-    enum weft_status status = wf_config_check(&config, hear, &heard);
-    assert_int_equal(status, heard.fatal ? WEFT_E_INVALID : WEFT_OK);
-    return heard;
-}
-
-static void said(struct heard heard, bool fatal, const char *sentence)
-{
-    if (!strstr(heard.all, sentence) || (heard.fatal > 0) != fatal)
-        fail_msg("expected (fatal %d): %s\nheard (fatal %d): %s", fatal, sentence, heard.fatal,
-                 heard.all);
-}
-
 static void check_remarks_on_this_host(void **state)
 {
     (void)state;
@@ -890,57 +574,6 @@ static void check_remarks_on_this_host(void **state)
     said(remarks_on("pool: {size: 1MB}\n"), false, "did you mean WEFT_POOL_SIZE?");
 }
 
-/* What a tier at `path` in the test's own directory comes to; `more` follows the path. */
-static struct heard remarks_on_tier(const char *path, const char *more)
-{
-    char yaml[512];
-    snprintf(yaml, sizeof yaml, "state_dir: %s/state\ntiers: [{name: t, path: %s/%s%s}]\n",
-             directory, directory, path, more);
-    return remarks_on(yaml);
-}
-
-static void check_remarks_on_tiers(void **state)
-{
-    (void)state;
-    char yaml[512];
-    write_file("there", "some bytes", 0600);
-    assert_int_equal(remarks_on_tier("made-later", ", size: 1MB").count, 0);
-    assert_int_equal(remarks_on_tier("there", ", size: 1MB").count, 0);
-    assert_int_equal(remarks_on_tier("", ", size: 1MB").count, 0); /* the directory itself */
-    assert_int_equal(access(config.state_dir, F_OK), -1);          /* a check makes nothing */
-    said(remarks_on_tier("made-later", ""), true, "made-later' is a file, which does not say");
-    said(remarks_on_tier("", ""), true, "is a directory, which does not say");
-    said(remarks_on_tier("no/such/place", ", size: 1MB"), true, "cannot be made by uid");
-    said(remarks_on_tier("made-later", ", size: 1048576TB"), false, "has room for");
-    said(remarks_on_tier("there", ", size: 1MB, admit: never, archive: false"), false,
-         "nothing is ever written to it");
-    said(remarks_on("tiers: [{name: t, path: /dev/null, size: 1MB}]\n"), true,
-         "'/dev/null' is no file, directory or block device");
-    said(remarks_on("tiers: [{name: t, kind: cxl, path: 'node:9999'}]\n"), true,
-         "no NUMA node 9999");
-    said(remarks_on("tiers: [{name: t, kind: cxl, path: /dev/dax99.99}]\n"), true,
-         "may not use '/dev/dax99.99'");
-    snprintf(yaml, sizeof yaml,
-             "state_dir: %s/state\n"
-             "tiers: [{name: t, kind: cxl, path: 'file-emulation:%s/c', size: 1MB}]\n",
-             directory, directory);
-    said(remarks_on(yaml), false, "shown as emulated");
-    char link[64];
-    snprintf(link, sizeof link, "%s/link", directory);
-    assert_int_equal(symlink("there", link), 0);
-    snprintf(yaml, sizeof yaml,
-             "tiers: [{name: t, path: %s/there, size: 1MB}, {name: u, path: %s, size: 1MB}]\n",
-             directory, link);
-    said(remarks_on(yaml), true, "is the same file as");
-    snprintf(yaml, sizeof yaml, "%s/open-state", directory);
-    assert_int_equal(mkdir(yaml, 0700), 0);
-    assert_int_equal(chmod(yaml, 0777), 0);
-    snprintf(yaml, sizeof yaml,
-             "state_dir: %s/open-state\ntiers: [{name: t, path: %s/there, size: 1MB}]\n", directory,
-             directory);
-    said(remarks_on(yaml), true, "chmod go-w");
-}
-
 static void check_remarks_on_a_shared_socket_directory(void **state)
 {
     (void)state;
@@ -963,13 +596,10 @@ int main(void)
         cmocka_unit_test_setup(the_file_can_be_named_by_a_variable, clean_environment),
         cmocka_unit_test_setup(every_field_is_set_by_every_layer, clean_environment),
         cmocka_unit_test_setup(domains_come_from_file_and_flags, clean_environment),
-        cmocka_unit_test_setup(tiers_come_from_file_and_flags, clean_environment),
-        cmocka_unit_test_setup(short_forms_stand_for_overrides, clean_environment),
         cmocka_unit_test_setup(flags_that_are_wrong_are_refused, clean_environment),
         cmocka_unit_test_setup(mistakes_get_a_sentence, clean_environment),
         cmocka_unit_test_setup(a_token_is_never_repeated_in_a_sentence, clean_environment),
         cmocka_unit_test_setup(domain_mistakes_get_a_sentence, clean_environment),
-        cmocka_unit_test_setup(tier_mistakes_get_a_sentence, clean_environment),
         cmocka_unit_test_setup(a_file_that_is_none_is_refused, clean_environment),
         cmocka_unit_test_setup(a_listener_that_others_reach_asks_for_a_token, clean_environment),
         cmocka_unit_test_setup(tokens_come_from_files, clean_environment),
@@ -979,7 +609,6 @@ int main(void)
         cmocka_unit_test(the_man_page_lists_every_key),
         cmocka_unit_test_setup(help_is_a_configuration_that_says_the_defaults, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_this_host, clean_environment),
-        cmocka_unit_test_setup(check_remarks_on_tiers, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_a_shared_socket_directory, clean_environment),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

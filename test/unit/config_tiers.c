@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Tiers in the configuration: file, variables, flags and the short form of --tier, a sentence for
+ * every mistake, and what they come to on this host.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "config_world.h"
+
+static void tiers_come_from_file_and_flags(void **state)
+{
+    (void)state;
+    const char *path =
+        write_file("tiers.yaml",
+                   "tiers:\n"
+                   "  - name: nvme.fast\n"
+                   "    path: /mnt/fast\n"
+                   "    size: 100GB\n"
+                   "    queue_depth: 64\n"
+                   "    admit: reused\n"
+                   "    archive: false\n"
+                   "    timeout: 250ms\n"
+                   "    scrub: 0\n"
+                   "  - {name: far, kind: s3, path: 's3://kv-cache/n1', region: eu-1,\n"
+                   "     endpoint: 'http://127.0.0.1:9000'}\n"
+                   "  - {name: cxl0, kind: cxl, path: /dev/dax0.0, shared: true, host: 3}\n",
+                   0600);
+    static const char *const flags[] = {"tier.nvme.fast.size=200GB", "tier.far.admit=never"};
+    if (wf_config_load(path, flags, 2, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_int_equal(config.tier_count, 3);
+    const struct wf_tier_config *fast = &config.tiers[0], *far = &config.tiers[1],
+                                *cxl = &config.tiers[2];
+    assert_string_equal(fast->name, "nvme.fast");
+    assert_int_equal(fast->kind, WF_KIND_NVME);
+    assert_string_equal(fast->path, "/mnt/fast");
+    assert_int_equal(fast->size_bytes, 200 * GIB);
+    assert_int_equal(fast->queue_depth, 64);
+    assert_int_equal(fast->admit, WF_ADMIT_REUSED);
+    assert_false(fast->archive);
+    assert_int_equal(fast->timeout_ms, 250);
+    assert_int_equal(fast->scrub_bytes_per_s, 0);
+    assert_int_equal(far->kind, WF_KIND_S3);
+    assert_string_equal(far->endpoint, "http://127.0.0.1:9000");
+    assert_string_equal(far->region, "eu-1");
+    assert_int_equal(far->admit, WF_ADMIT_NEVER);
+    assert_int_equal(far->size_bytes, 0);
+    assert_int_equal(far->queue_depth, 32);
+    assert_true(far->archive);
+    assert_int_equal(far->timeout_ms, 5000);
+    assert_int_equal(far->scrub_bytes_per_s, 32 * MIB);
+    assert_int_equal(cxl->kind, WF_KIND_CXL);
+    assert_true(cxl->shared);
+    assert_int_equal(cxl->host, 3);
+    char origin[WF_ORIGIN_TEXT_MAX], expected[160];
+    snprintf(expected, sizeof expected, "%s:5", path);
+    assert_string_equal(wf_list_where(TIERS, &config, fast, wf_list_field(TIERS, "queue_depth"),
+                                      origin),
+                        expected);
+    assert_string_equal(wf_list_where(TIERS, &config, far, wf_list_field(TIERS, "admit"), origin),
+                        "flag tier.far.admit");
+
+    setenv("WEFT_TIERS", "far,nvme.fast", 1); /* those that stay, in this order */
+    assert_int_equal(wf_config_load(path, NULL, 0, &config), WEFT_OK);
+    assert_int_equal(config.tier_count, 2);
+    assert_string_equal(config.tiers[0].region, "eu-1");
+    assert_string_equal(config.tiers[1].path, "/mnt/fast");
+    static const char *const none[] = {"tiers="};
+    assert_int_equal(wf_config_load(path, none, 1, &config), WEFT_OK);
+    assert_int_equal(config.tier_count, 0);
+    unsetenv("WEFT_TIERS");
+    static const char *const fresh[] = {"tiers=nvme0", "tier.nvme0.path=/x", "tier.nvme0.size=1GB"};
+    assert_int_equal(wf_config_load("/dev/null", fresh, 3, &config), WEFT_OK);
+    assert_int_equal(config.tier_count, 1);
+    assert_string_equal(config.tiers[0].name, "nvme0");
+    assert_int_equal(config.tiers[0].size_bytes, GIB);
+    assert_int_equal(parse("tiers: []\n"), WEFT_OK);
+    assert_int_equal(config.tier_count, 0);
+}
+
+struct overrides {
+    char text[64][320];
+    const char *list[64];
+    size_t count;
+};
+
+static void collect(void *context, const char *key, const char *value)
+{
+    struct overrides *overrides = context;
+    assert_true(overrides->count < 64);
+    char *text = overrides->text[overrides->count];
+    snprintf(text, sizeof overrides->text[0], "%s=%s", key, value);
+    overrides->list[overrides->count++] = text;
+}
+
+static void short_forms_stand_for_overrides(void **state)
+{
+    (void)state;
+    static const char *const given[] = {"nvme:/mnt/a:100GB", "s3://kv-cache/n1",
+                                        "cxl:node:1",        "cxl:node:2:4GB",
+                                        "nvme:/dev/nvme1n1", "s3://kv-cache/n2:1.5 TiB",
+                                        "nvme:dir/b:c"};
+    static const struct {
+        const char *name, *path;
+        enum wf_tier_kind kind;
+        uint64_t bytes;
+    } expected[] = {
+        {"nvme0", "/mnt/a", WF_KIND_NVME, 100 * GIB},
+        {"s3", "s3://kv-cache/n1", WF_KIND_S3, 0},
+        {"cxl0", "node:1", WF_KIND_CXL, 0},
+        {"cxl1", "node:2", WF_KIND_CXL, 4 * GIB},
+        {"nvme1", "/dev/nvme1n1", WF_KIND_NVME, 0},
+        {"s3-1", "s3://kv-cache/n2", WF_KIND_S3, 1536 * GIB},
+        {"nvme2", "dir/b:c", WF_KIND_NVME, 0},
+    };
+    static struct overrides overrides;
+    size_t count = sizeof given / sizeof given[0];
+    if (wf_config_tier_flags(given, count, collect, &overrides) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_string_equal(overrides.list[0], "tiers=nvme0,s3,cxl0,cxl1,nvme1,s3-1,nvme2");
+    if (wf_config_load("/dev/null", overrides.list, overrides.count, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_int_equal(config.tier_count, count);
+    for (size_t i = 0; i < count; i++) {
+        assert_string_equal(config.tiers[i].name, expected[i].name);
+        assert_string_equal(config.tiers[i].path, expected[i].path);
+        assert_int_equal(config.tiers[i].kind, expected[i].kind);
+        assert_int_equal(config.tiers[i].size_bytes, expected[i].bytes);
+    }
+    overrides.count = 0;
+    assert_int_equal(wf_config_tier_flags(given, 0, collect, &overrides), WEFT_OK);
+    assert_int_equal(overrides.count, 0); /* no --tier says nothing about the file's */
+
+    static const char *const wrong[] = {"",           "nvme",  "nvme:",       "/mnt/a:100GB",
+                                        "sim:/x:1GB", "s3:/x", "nvme::100GB", "floppy:/dev/fd0"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        if (wf_config_tier_flags(&wrong[i], 1, collect, &overrides) != WEFT_E_INVALID)
+            fail_msg("accepted: --tier '%s'", wrong[i]);
+        assert_non_null(strstr(wf_last_error(), "write nvme:PATH:SIZE"));
+    }
+    static const char *const many[WF_TIERS_MAX + 1] = {"s3://abc", "s3://abc", "s3://abc",
+                                                       "s3://abc", "s3://abc", "s3://abc",
+                                                       "s3://abc", "s3://abc", "s3://abc"};
+    assert_int_equal(wf_config_tier_flags(many, WF_TIERS_MAX + 1, collect, &overrides),
+                     WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "9 times"));
+}
+
+static void tier_mistakes_get_a_sentence(void **state)
+{
+    (void)state;
+    refused("tier: []\n", "did you mean 'tiers'?");
+    refused("tiers: {a: b}\n", "tiers is a list");
+    refused("tiers: []\ntiers: []\n", "c.yaml:2: tiers is set twice, first on line 1");
+    refused("tiers:\n  - path: /x\n", "c.yaml:2: a tier has no name");
+    refused("tiers:\n  - name: a\n", "c.yaml:2: tier 'a' has no path");
+    refused("tiers:\n  - name: dram0\n    path: /x\n",
+            "c.yaml:2: tier 'dram0': that is the pool's");
+    refused("tiers:\n  - name: a\n    path: ''\n", "c.yaml:3: path: '' is empty");
+    refused("tiers:\n  - name: a\n    pfad: x\n", "c.yaml:3: a tier has no key 'pfad'");
+    refused("tiers:\n  - name: a\n    kind: tape\n", "one of nvme, cxl, s3");
+    refused("tiers:\n  - name: a\n    kind: sim\n", "one of nvme, cxl, s3");
+    refused("tiers:\n  - name: a\n    queue_depth: 0\n", "from 1 to 1024");
+    refused("tiers:\n  - name: a\n    timeout: 1ms\n", "not a time from 10 ms to 3600 s");
+    refused("tiers:\n  - {name: a, path: /x}\n  - {name: b, path: /x}\n",
+            "c.yaml:3: tier 'b': path '/x' is that of tier 'a', too");
+    refused("tiers:\n  - {name: a, path: 's3://bucket/x'}\n", "write kind: s3");
+    static const char *const buckets[] = {"/x",          "s3://",         "s3:///x",
+                                          "s3://ab/x",   "s3://Bucket/x", "s3://-abc/x",
+                                          "s3://abc./x", "s3:/abc/x"};
+    static const char *const cxl[] = {"/dev/dax",     "/dev/dax0.",      "/dev/dax0.0x",
+                                      "node:",        "node:x",          "node:1x",
+                                      "/dev/nvme0n1", "file-emulation:", "node:99999"};
+    char yaml[128];
+    for (size_t i = 0; i < sizeof buckets / sizeof buckets[0]; i++) {
+        snprintf(yaml, sizeof yaml, "tiers: [{name: a, kind: s3, path: '%s'}]\n", buckets[i]);
+        refused(yaml, "is no bucket");
+    }
+    for (size_t i = 0; i < sizeof cxl / sizeof cxl[0]; i++) {
+        snprintf(yaml, sizeof yaml, "tiers: [{name: a, kind: cxl, path: '%s'}]\n", cxl[i]);
+        refused(yaml, "is no CXL memory");
+    }
+    assert_int_equal(parse("tiers: [{name: a, kind: cxl, path: 'file-emulation:/x', size: 1GB}]\n"),
+                     WEFT_OK);
+    refused("tiers:\n  - name: a\n    path: /x\n    region: eu\n",
+            "c.yaml:4: tier 'a': region means nothing to kind nvme");
+    refused("tiers: [{name: a, kind: s3, path: 's3://abc', shared: true}]\n",
+            "shared means nothing to kind s3");
+    refused("limits: {below: 1023}\n", "from 1024 to 268435456");
+    refused("pool: {ahead: 51}\n", "from 0 to 50");
+    refused("state_dir: ''\n", "state_dir: '' is empty");
+}
+
+/* What a tier at `path` in the test's own directory comes to; `more` follows the path. */
+static struct heard remarks_on_tier(const char *path, const char *more)
+{
+    char yaml[512];
+    snprintf(yaml, sizeof yaml, "state_dir: %s/state\ntiers: [{name: t, path: %s/%s%s}]\n",
+             directory, directory, path, more);
+    return remarks_on(yaml);
+}
+
+static void check_remarks_on_tiers(void **state)
+{
+    (void)state;
+    char yaml[512];
+    write_file("there", "some bytes", 0600);
+    assert_int_equal(remarks_on_tier("made-later", ", size: 1MB").count, 0);
+    assert_int_equal(remarks_on_tier("there", ", size: 1MB").count, 0);
+    assert_int_equal(remarks_on_tier("", ", size: 1MB").count, 0); /* the directory itself */
+    assert_int_equal(access(config.state_dir, F_OK), -1);          /* a check makes nothing */
+    said(remarks_on_tier("made-later", ""), true, "made-later' is a file, which does not say");
+    said(remarks_on_tier("", ""), true, "is a directory, which does not say");
+    said(remarks_on_tier("no/such/place", ", size: 1MB"), true, "cannot be made by uid");
+    said(remarks_on_tier("made-later", ", size: 1048576TB"), false, "has room for");
+    said(remarks_on_tier("there", ", size: 1MB, admit: never, archive: false"), false,
+         "nothing is ever written to it");
+    said(remarks_on("tiers: [{name: t, path: /dev/null, size: 1MB}]\n"), true,
+         "'/dev/null' is no file, directory or block device");
+    said(remarks_on("tiers: [{name: t, kind: cxl, path: 'node:9999'}]\n"), true,
+         "no NUMA node 9999");
+    said(remarks_on("tiers: [{name: t, kind: cxl, path: /dev/dax99.99}]\n"), true,
+         "may not use '/dev/dax99.99'");
+    snprintf(yaml, sizeof yaml,
+             "state_dir: %s/state\n"
+             "tiers: [{name: t, kind: cxl, path: 'file-emulation:%s/c', size: 1MB}]\n",
+             directory, directory);
+    said(remarks_on(yaml), false, "shown as emulated");
+    char link[64];
+    snprintf(link, sizeof link, "%s/link", directory);
+    assert_int_equal(symlink("there", link), 0);
+    snprintf(yaml, sizeof yaml,
+             "tiers: [{name: t, path: %s/there, size: 1MB}, {name: u, path: %s, size: 1MB}]\n",
+             directory, link);
+    said(remarks_on(yaml), true, "is the same file as");
+    snprintf(yaml, sizeof yaml, "%s/open-state", directory);
+    assert_int_equal(mkdir(yaml, 0700), 0);
+    assert_int_equal(chmod(yaml, 0777), 0);
+    snprintf(yaml, sizeof yaml,
+             "state_dir: %s/open-state\ntiers: [{name: t, path: %s/there, size: 1MB}]\n", directory,
+             directory);
+    said(remarks_on(yaml), true, "chmod go-w");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(tiers_come_from_file_and_flags, clean_environment),
+        cmocka_unit_test_setup(short_forms_stand_for_overrides, clean_environment),
+        cmocka_unit_test_setup(tier_mistakes_get_a_sentence, clean_environment),
+        cmocka_unit_test_setup(check_remarks_on_tiers, clean_environment),
+    };
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
