@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sys/cxl.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "sys/cxl_libs.h"
+
+#define PATH_BYTES 512u
+#define REGIONS_MAX 64u
+
+/* ---------------------------------------------------------------------------- one file of sysfs */
+
+/* The first line of folder/name, without its end. */
+static bool read_line(const char *folder, const char *name, char *out, size_t bytes)
+{
+    char path[PATH_BYTES];
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
+        return false;
+    FILE *file = fopen(path, "re");
+    bool read = file && fgets(out, (int)bytes, file);
+    if (file)
+        fclose(file);
+    if (read)
+        out[strcspn(out, "\n")] = '\0';
+    return read;
+}
+
+/* A number, decimal or with 0x before it; nothing but spaces may follow. */
+static bool read_number(const char *folder, const char *name, uint64_t *out)
+{
+    char text[64], *end;
+    if (!read_line(folder, name, text, sizeof text) || !isdigit((unsigned char)text[0]))
+        return false;
+    errno = 0;
+    uint64_t value = strtoull(text, &end, 0);
+    if (errno != 0 || end[strspn(end, " \t")] != '\0')
+        return false;
+    *out = value;
+    return true;
+}
+
+static uint32_t read_u32(const char *folder, const char *name)
+{
+    uint64_t value;
+    return read_number(folder, name, &value) && value <= UINT32_MAX ? (uint32_t)value : 0;
+}
+
+static int read_node(const char *folder, const char *name)
+{
+    uint64_t value;
+    return read_number(folder, name, &value) && value <= INT_MAX ? (int)value : -1;
+}
+
+/* "MemTotal" or another field of a node's meminfo, in bytes. */
+static uint64_t node_memory(const char *folder, const char *field)
+{
+    char path[PATH_BYTES], line[256];
+    uint64_t bytes = 0;
+    snprintf(path, sizeof path, "%s/meminfo", folder);
+    FILE *file = fopen(path, "re");
+    for (int lines = 0; file && lines < 256 && fgets(line, sizeof line, file); lines++) {
+        const char *at = strstr(line, field);
+        if (!at || at[strlen(field)] != ':')
+            continue;
+        uint64_t kb = strtoull(at + strlen(field) + 1, NULL, 10);
+        bytes = kb <= UINT64_MAX / 1024 ? kb * 1024 : 0;
+        break;
+    }
+    if (file)
+        fclose(file);
+    return bytes;
+}
+
+/* Entries of `folder` that `wanted` takes, as numbers to sort by and to find them again. */
+static uint32_t list(const char *folder, bool (*wanted)(const char *name, uint64_t *out_number),
+                     uint64_t *out, uint32_t max)
+{
+    DIR *directory = opendir(folder);
+    uint32_t count = 0;
+    for (struct dirent *entry; directory && (entry = readdir(directory));) {
+        uint64_t number;
+        if (!wanted(entry->d_name, &number) || count == max)
+            continue;
+        uint32_t at = count++;
+        for (; at > 0 && out[at - 1] > number; at--)
+            out[at] = out[at - 1];
+        out[at] = number;
+    }
+    if (directory)
+        closedir(directory);
+    return count;
+}
+
+/* Digits alone, at most 9 of them; *rest is what follows. */
+static bool number_at(const char *text, uint64_t *out, const char **rest)
+{
+    size_t digits = strspn(text, "0123456789");
+    if (digits == 0 || digits > 9)
+        return false;
+    *out = strtoull(text, NULL, 10);
+    *rest = text + digits;
+    return true;
+}
+
+static bool is_dax(const char *name, uint64_t *out_number)
+{
+    uint64_t region, device;
+    const char *rest;
+    if (strncmp(name, "dax", 3) != 0 || !number_at(name + 3, &region, &rest) || *rest != '.' ||
+        !number_at(rest + 1, &device, &rest) || *rest != '\0')
+        return false;
+    *out_number = region << 32 | device;
+    return true;
+}
+
+static bool is_numbered(const char *name, const char *before, uint64_t *out_number)
+{
+    size_t length = strlen(before);
+    const char *rest;
+    return strncmp(name, before, length) == 0 && number_at(name + length, out_number, &rest) &&
+           *rest == '\0';
+}
+
+static bool is_node(const char *name, uint64_t *out_number)
+{
+    return is_numbered(name, "node", out_number);
+}
+
+static bool is_region(const char *name, uint64_t *out_number)
+{
+    return is_numbered(name, "region", out_number);
+}
+
+/* ------------------------------------------------------------------------------------- DAX devices */
+
+static uint32_t sysfs_devices(const char *sysfs, struct wf_cxl_device *out, uint32_t max)
+{
+    char bus[PATH_BYTES], folder[PATH_BYTES + 64], link[PATH_BYTES + 80], driver[PATH_BYTES];
+    uint64_t numbers[WF_CXL_DEVICES_MAX];
+    uint32_t count = 0;
+    snprintf(bus, sizeof bus, "%s/bus/dax/devices", sysfs);
+    uint32_t found = list(bus, is_dax, numbers, WF_CXL_DEVICES_MAX);
+    for (uint32_t i = 0; i < found && count < max; i++) {
+        struct wf_cxl_device *d = &out[count];
+        unsigned region = (unsigned)(numbers[i] >> 32), device = (unsigned)numbers[i];
+        *d = (struct wf_cxl_device){.kind = WF_CXL_DAX};
+        snprintf(d->path, sizeof d->path, "/dev/dax%u.%u", region, device);
+        snprintf(folder, sizeof folder, "%s/dax%u.%u", bus, region, device);
+        snprintf(link, sizeof link, "%s/driver", folder);
+        ssize_t length = readlink(link, driver, sizeof driver - 1);
+        driver[length > 0 ? length : 0] = '\0';
+        const char *name = strrchr(driver, '/');
+        name = name ? name + 1 : driver;
+        /* kmem: it is system RAM, and found as a node; none: disabled. */
+        if (strcmp(name, "device_dax") != 0 || !read_number(folder, "size", &d->bytes) ||
+            d->bytes == 0)
+            continue;
+        if (!read_number(folder, "align", &d->align_bytes))
+            d->align_bytes = 2u << 20;
+        if (!read_number(folder, "resource", &d->resource))
+            d->resource = 0;
+        d->numa_node = read_node(folder, "target_node");
+        count++;
+    }
+    return count;
+}
+
+static uint32_t sysfs_regions(const char *sysfs, struct wf_cxl_region *out, uint32_t max)
+{
+    char bus[PATH_BYTES], folder[PATH_BYTES + 64];
+    uint64_t numbers[REGIONS_MAX];
+    uint32_t count = 0;
+    snprintf(bus, sizeof bus, "%s/bus/cxl/devices", sysfs);
+    uint32_t found = list(bus, is_region, numbers, REGIONS_MAX);
+    for (uint32_t i = 0; i < found && count < max; i++) {
+        struct wf_cxl_region *r = &out[count];
+        *r = (struct wf_cxl_region){0};
+        snprintf(r->name, sizeof r->name, "region%u", (unsigned)numbers[i]);
+        snprintf(folder, sizeof folder, "%s/%s", bus, r->name);
+        if (!read_number(folder, "resource", &r->resource) ||
+            !read_number(folder, "size", &r->bytes))
+            continue;
+        r->interleave_ways = read_u32(folder, "interleave_ways");
+        char uuid[64] = "";
+        if (read_line(folder, "uuid", uuid, sizeof uuid) && strlen(uuid) == 36 &&
+            strspn(uuid, "0123456789abcdefABCDEF-") == 36)
+            memcpy(r->uuid, uuid, sizeof r->uuid);
+        count++;
+    }
+    return count;
+}
+
+/* A device lies in the region that its first byte lies in: a namespace's own description may come
+ * before it. */
+static void place(struct wf_cxl_device *d, const struct wf_cxl_region *regions, uint32_t count)
+{
+    for (uint32_t i = 0; i < count && d->resource != 0; i++) {
+        const struct wf_cxl_region *r = &regions[i];
+        if (d->resource < r->resource || d->resource - r->resource >= r->bytes)
+            continue;
+        d->is_cxl = true;
+        memcpy(d->region, r->name, sizeof d->region);
+        memcpy(d->uuid, r->uuid, sizeof d->uuid);
+        d->interleave_ways = r->interleave_ways;
+        return;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------- nodes */
+
+/* Documentation/admin-guide/mm/numaperf.rst: access class 0 is the nearest initiators of any kind;
+ * nanoseconds and MB/s. */
+static void attributes(const char *sysfs, struct wf_cxl_device *d)
+{
+    char folder[PATH_BYTES];
+    if (d->numa_node < 0)
+        return;
+    snprintf(folder, sizeof folder, "%s/devices/system/node/node%d/access0/initiators", sysfs,
+             d->numa_node);
+    d->read_latency_ns = read_u32(folder, "read_latency");
+    d->write_latency_ns = read_u32(folder, "write_latency");
+    d->read_mbps = read_u32(folder, "read_bandwidth");
+    d->write_mbps = read_u32(folder, "write_bandwidth");
+}
+
+static uint32_t sysfs_nodes(const char *sysfs, struct wf_cxl_device *out, uint32_t max)
+{
+    char bus[PATH_BYTES], folder[PATH_BYTES + 64], processors[256];
+    uint64_t numbers[WF_CXL_DEVICES_MAX];
+    uint32_t count = 0;
+    snprintf(bus, sizeof bus, "%s/devices/system/node", sysfs);
+    uint32_t found = list(bus, is_node, numbers, WF_CXL_DEVICES_MAX);
+    for (uint32_t i = 0; i < found && count < max; i++) {
+        struct wf_cxl_device *d = &out[count];
+        int node = (int)numbers[i];
+        snprintf(folder, sizeof folder, "%s/node%d", bus, node);
+        uint64_t bytes = node_memory(folder, "MemTotal");
+        /* A node without processors has an empty line there; one without the file is no answer. */
+        if (bytes == 0 || !read_line(folder, "cpulist", processors, sizeof processors) ||
+            processors[strspn(processors, " \t")] != '\0')
+            continue;
+        *d = (struct wf_cxl_device){.kind = WF_CXL_NODE, .bytes = bytes, .numa_node = node};
+        snprintf(d->path, sizeof d->path, "node:%d", node);
+        count++;
+    }
+    return count;
+}
+
+/* --------------------------------------------------------------------------------------------- all */
+
+const char *wf_cxl_kind_name(enum wf_cxl_kind kind)
+{
+    return kind == WF_CXL_DAX ? "dax" : kind == WF_CXL_NODE ? "node" : "unknown";
+}
+
+static int by_number(const void *a, const void *b)
+{
+    const struct wf_cxl_device *one = a, *other = b;
+    uint64_t n = 0, m = 0;
+    (void)is_dax(one->path + strlen("/dev/"), &n);
+    (void)is_dax(other->path + strlen("/dev/"), &m);
+    return n < m ? -1 : n > m;
+}
+
+enum weft_status wf_cxl_find(const struct wf_cxl_search *search, struct wf_cxl_device *out,
+                             uint32_t max, uint32_t *out_count, bool *out_libraries)
+{
+    const char *sysfs = search && search->sysfs ? search->sysfs : "/sys";
+    bool ask = !(search && search->no_libraries) && strcmp(sysfs, "/sys") == 0;
+    struct wf_cxl_device devices[2 * WF_CXL_DEVICES_MAX];
+    struct wf_cxl_region regions[REGIONS_MAX];
+    int count = ask ? wf_cxl_libs_devices(devices, WF_CXL_DEVICES_MAX) : -1;
+    bool libraries = count >= 0;
+    if (count < 0)
+        count = (int)sysfs_devices(sysfs, devices, WF_CXL_DEVICES_MAX);
+    qsort(devices, (size_t)count, sizeof devices[0], by_number);
+    int region_count = ask ? wf_cxl_libs_regions(regions, REGIONS_MAX) : -1;
+    libraries = libraries && region_count >= 0;
+    if (region_count < 0)
+        region_count = (int)sysfs_regions(sysfs, regions, REGIONS_MAX);
+    for (int i = 0; i < count; i++)
+        place(&devices[i], regions, (uint32_t)region_count);
+    count += (int)sysfs_nodes(sysfs, devices + count, WF_CXL_DEVICES_MAX);
+    for (int i = 0; i < count; i++)
+        attributes(sysfs, &devices[i]);
+    if ((uint32_t)count > max)
+        return wf_fail(WEFT_E_LIMIT, "this host has %d devices of memory; there is room for %u",
+                       count, max);
+    memcpy(out, devices, (size_t)count * sizeof devices[0]);
+    *out_count = (uint32_t)count;
+    *out_libraries = libraries;
+    return WEFT_OK;
+}
+
+enum weft_status wf_cxl_dax_geometry(int fd, uint64_t *out_bytes, uint64_t *out_align)
+{
+    struct stat is;
+    char folder[PATH_BYTES];
+    uint64_t bytes, align;
+    if (fstat(fd, &is) != 0 || !S_ISCHR(is.st_mode))
+        return wf_fail(WEFT_E_INVALID, "it is no character device; name one such as /dev/dax0.0");
+    snprintf(folder, sizeof folder, "/sys/dev/char/%u:%u", major(is.st_rdev), minor(is.st_rdev));
+    if (!read_number(folder, "size", &bytes) || !read_number(folder, "align", &align) ||
+        align == 0 || (align & (align - 1)) != 0)
+        return wf_fail(WEFT_E_INVALID,
+                       "character device %u:%u has no size and alignment in sysfs; name a DAX "
+                       "device such as /dev/dax0.0",
+                       major(is.st_rdev), minor(is.st_rdev));
+    *out_bytes = bytes;
+    *out_align = align;
+    return WEFT_OK;
+}
+
+uint64_t wf_cxl_node_free_bytes(const char *sysfs, int node)
+{
+    char folder[PATH_BYTES];
+    snprintf(folder, sizeof folder, "%s/devices/system/node/node%d", sysfs ? sysfs : "/sys", node);
+    return node < 0 ? 0 : node_memory(folder, "MemFree");
+}
