@@ -140,7 +140,7 @@ static bool is_region(const char *name, uint64_t *out_number)
     return is_numbered(name, "region", out_number);
 }
 
-/* ------------------------------------------------------------------------------------- DAX devices */
+/* DAX devices */
 
 static uint32_t sysfs_devices(const char *sysfs, struct wf_cxl_device *out, uint32_t max)
 {
@@ -215,7 +215,7 @@ static void place(struct wf_cxl_device *d, const struct wf_cxl_region *regions, 
     }
 }
 
-/* ------------------------------------------------------------------------------------------- nodes */
+/* ---------------------------------------------------------------------------------------- nodes */
 
 /* Documentation/admin-guide/mm/numaperf.rst: access class 0 is the nearest initiators of any kind;
  * nanoseconds and MB/s. */
@@ -255,7 +255,7 @@ static uint32_t sysfs_nodes(const char *sysfs, struct wf_cxl_device *out, uint32
     return count;
 }
 
-/* --------------------------------------------------------------------------------------------- all */
+/* ------------------------------------------------------------------------------------------ all */
 
 const char *wf_cxl_kind_name(enum wf_cxl_kind kind)
 {

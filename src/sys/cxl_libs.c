@@ -19,7 +19,7 @@
 /* The loaded function `name` in a variable of that name with a _ behind; clears `whole` when it is
  * not there. */
 #define LOADED(name)                            \
-    __typeof__(&name) name##_ = NULL;           \
+    __typeof__(&(name)) name##_ = NULL;         \
     do {                                        \
         void *found = dlsym(library, #name);    \
         memcpy(&name##_, &found, sizeof found); \

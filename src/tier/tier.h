@@ -90,6 +90,9 @@ struct wf_tier_options {
     /* Memory that request data will lie in, to be registered with the device; may be NULL. */
     void *buffers;
     size_t buffers_bytes;
+    /* Several hosts on one device (cxl): which of them this is, 1 … 255. */
+    bool shared;
+    uint8_t host;
 };
 
 struct wf_tier;
@@ -126,6 +129,8 @@ struct wf_tier_ops {
 
 extern const struct wf_tier_ops
     wf_tier_sim; /* memory with a seed: late, torn, rotten, full, gone */
+extern const struct wf_tier_ops
+    wf_tier_cxl; /* a DAX device or a NUMA node: memory that is copied to and from (cxl.h) */
 extern const struct wf_tier_ops
     wf_tier_nvme; /* a file or block device, io_uring, O_DIRECT, log-structured */
 

@@ -7,7 +7,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "../support/cxl_medium.h"
 #include "../support/medium.h"
+#include "tier/cxl.h"
 #include "tier/sim.h"
 
 static void test_what_is_written_is_read(void **state)
@@ -704,9 +706,30 @@ static void nvme_rot(struct wf_tier *tier, const char *path, const struct wf_tie
     close(fd);
 }
 
+/* A mapping of a file in memory, where there is one: an emulation of a device. */
+static void cxl_prepare(char *path, size_t path_bytes)
+{
+    assert_true(cxl_medium_name(path, path_bytes));
+}
+
+static void cxl_dispose(const char *path)
+{
+    assert_int_equal(unlink(path + strlen(CXL_FILE_PREFIX)), 0);
+}
+
+static void cxl_rot(struct wf_tier *tier, const char *path, const struct wf_tier_block *block)
+{
+    (void)tier;
+    int fd = open(path + strlen(CXL_FILE_PREFIX), O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(cxl_medium_flip(fd, block->key, 17), 1);
+    close(fd);
+}
+
 static const struct backend backends[] = {
     {&wf_tier_sim, 32 << 20, sim_prepare, sim_dispose, wf_tier_sim_crash, sim_rot},
     {&wf_tier_nvme, 32 << 20, nvme_prepare, nvme_dispose, NULL, nvme_rot},
+    {&wf_tier_cxl, 32 << 20, cxl_prepare, cxl_dispose, wf_tier_cxl_crash, cxl_rot},
 };
 
 #define TEST(name)                                     \
