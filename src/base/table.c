@@ -15,11 +15,11 @@ enum weft_status wf_table_init(struct wf_table *table, const struct wf_table_ite
     *table = (struct wf_table){
         .items = *items,
         .seed = seed,
-        .reserved = buckets * sizeof(uint32_t),
+        .bucket_bytes = buckets * sizeof(uint32_t),
         .bucket_count = BUCKETS_FIRST,
         .bucket_low = BUCKETS_FIRST,
     };
-    table->buckets = wf_reserve(table->reserved, "a hash table", "ask for fewer blocks");
+    table->buckets = wf_reserve(table->bucket_bytes, "a hash table", "ask for fewer blocks");
     if (!table->buckets)
         return WEFT_E_NO_MEMORY;
     memset(table->buckets, 0xff, BUCKETS_FIRST * sizeof(uint32_t));
@@ -28,7 +28,7 @@ enum weft_status wf_table_init(struct wf_table *table, const struct wf_table_ite
 
 void wf_table_fini(struct wf_table *table)
 {
-    wf_unreserve(table->buckets, table->reserved);
+    wf_unreserve(table->buckets, table->bucket_bytes);
     table->buckets = NULL;
 }
 
@@ -51,6 +51,22 @@ static uint32_t *bucket_of(const struct wf_table *table, const uint8_t key[32])
     if (at >= table->bucket_count)
         at = hash & (table->bucket_low - 1);
     return &table->buckets[at];
+}
+
+void wf_table_expect(struct wf_table *table, uint64_t items)
+{
+    uint32_t count = items < table->items.max ? (uint32_t)items : table->items.max;
+    if (table->count || count <= table->bucket_count)
+        return;
+    table->bucket_count = count;
+    while (2ull * table->bucket_low <= count)
+        table->bucket_low *= 2;
+    memset(table->buckets, 0xff, count * sizeof(uint32_t));
+}
+
+void wf_table_prefetch(const struct wf_table *table, const uint8_t key[32])
+{
+    __builtin_prefetch(bucket_of(table, key), 1);
 }
 
 uint32_t wf_table_find(const struct wf_table *table, const uint8_t key[32])

@@ -28,7 +28,8 @@ struct wf_table_items {
 struct wf_table {
     struct wf_table_items items;
     uint32_t *buckets;
-    uint64_t seed, reserved;
+    uint64_t seed;
+    uint64_t bucket_bytes; /* reserved */
     uint32_t count;
     uint32_t bucket_count, bucket_low; /* in use; largest power of two below or equal to that */
 };
@@ -37,6 +38,12 @@ struct wf_table {
 enum weft_status wf_table_init(struct wf_table *table, const struct wf_table_items *items,
                                uint64_t seed);
 void wf_table_fini(struct wf_table *table);
+
+/* Have buckets for so many items at once; nothing may be in it yet. */
+void wf_table_expect(struct wf_table *table, uint64_t items);
+
+/* Touch what a find or insert of the key will want, ahead of time. */
+void wf_table_prefetch(const struct wf_table *table, const uint8_t key[32]);
 
 /* WF_TABLE_NONE when it is not there. */
 uint32_t wf_table_find(const struct wf_table *table, const uint8_t key[32]);

@@ -3,26 +3,18 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <xxhash.h>
 
+#include "base/reserve.h"
 #include "sys/memory.h"
 
-#define BUCKETS_FIRST 1024u
+#define ITEMS_MIN 1024u
 #define FORMAT_SLOTS (2u * WF_NVME_FORMATS_MAX)
 
 static void *reserve_memory(uint64_t bytes, const char *what)
 {
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-        (void)wf_fail(WEFT_E_NO_MEMORY,
-                      "no address space of %llu bytes for %s; give the tier a smaller capacity",
-                      (unsigned long long)bytes, what);
-        return NULL;
-    }
-    return memory;
+    return wf_reserve(bytes, what, "give the tier a smaller capacity");
 }
 
 static uint64_t items_bytes(const struct wf_nvme_index *index)
@@ -34,75 +26,62 @@ enum weft_status wf_nvme_index_init(struct wf_nvme_index *index, uint64_t items_
 {
     memset(index, 0, sizeof *index);
     index->items_max = items_max < UINT32_MAX / 2 ? (uint32_t)items_max : UINT32_MAX / 2;
-    if (index->items_max < BUCKETS_FIRST)
-        index->items_max = BUCKETS_FIRST;
+    if (index->items_max < ITEMS_MIN)
+        index->items_max = ITEMS_MIN;
     index->spare = WF_NVME_NONE;
-    index->bucket_count = index->bucket_low = BUCKETS_FIRST;
-    if (getrandom(&index->seed, sizeof index->seed, 0) != sizeof index->seed)
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
         return wf_fail(WEFT_E_SYSTEM, "the system gave no random number; getrandom(2) must work");
     index->items = reserve_memory(items_bytes(index), "the index");
     index->parents = reserve_memory((uint64_t)index->items_max * 32, "the index");
-    index->buckets = reserve_memory((uint64_t)index->items_max * sizeof(uint32_t), "the index");
     index->formats = reserve_memory((uint64_t)WF_NVME_FORMATS_MAX * 32, "formats");
     index->format_slots = reserve_memory(FORMAT_SLOTS * sizeof(uint32_t), "formats");
-    if (!index->items || !index->parents || !index->buckets || !index->formats ||
-        !index->format_slots) {
+    struct wf_table_items items = {
+        .first = index->items,
+        .max = index->items_max,
+        .bytes = sizeof *index->items,
+        .key_offset = offsetof(struct wf_nvme_item, key),
+        .next_offset = offsetof(struct wf_nvme_item, hash_next),
+    };
+    if (!index->items || !index->parents || !index->formats || !index->format_slots ||
+        wf_table_init(&index->table, &items, seed) != WEFT_OK) {
         wf_nvme_index_fini(index);
         return WEFT_E_NO_MEMORY;
     }
     wf_advise_huge(index->items, items_bytes(index));
-    wf_advise_huge(index->buckets, (uint64_t)index->items_max * sizeof(uint32_t));
-    memset(index->buckets, 0xff, BUCKETS_FIRST * sizeof(uint32_t));
+    wf_advise_huge(index->table.buckets, index->table.bucket_bytes);
     return WEFT_OK;
 }
 
 void wf_nvme_index_drop_parents(struct wf_nvme_index *index)
 {
-    if (index->parents)
-        munmap(index->parents, (uint64_t)index->items_max * 32);
+    wf_unreserve(index->parents, (uint64_t)index->items_max * 32);
     index->parents = NULL;
 }
 
 void wf_nvme_index_fini(struct wf_nvme_index *index)
 {
-    if (index->items)
-        munmap(index->items, items_bytes(index));
-    if (index->buckets)
-        munmap(index->buckets, (uint64_t)index->items_max * sizeof(uint32_t));
-    if (index->formats)
-        munmap(index->formats, (uint64_t)WF_NVME_FORMATS_MAX * 32);
-    if (index->format_slots)
-        munmap(index->format_slots, FORMAT_SLOTS * sizeof(uint32_t));
+    wf_table_fini(&index->table);
+    wf_unreserve(index->items, items_bytes(index));
+    wf_unreserve(index->formats, (uint64_t)WF_NVME_FORMATS_MAX * 32);
+    wf_unreserve(index->format_slots, FORMAT_SLOTS * sizeof(uint32_t));
     wf_nvme_index_drop_parents(index);
     memset(index, 0, sizeof *index);
 }
 
 void wf_nvme_index_expect(struct wf_nvme_index *index, uint64_t items)
 {
-    uint32_t count = items < index->items_max ? (uint32_t)items : index->items_max;
-    if (index->count || count <= index->bucket_count)
-        return;
-    index->bucket_count = count;
-    while (2ull * index->bucket_low <= count)
-        index->bucket_low *= 2;
-    memset(index->buckets, 0xff, count * sizeof(uint32_t));
+    wf_table_expect(&index->table, items);
 }
 
-static uint32_t *bucket_of(const struct wf_nvme_index *index, const uint8_t key[32])
+void wf_nvme_index_prefetch(const struct wf_nvme_index *index, const uint8_t key[32])
 {
-    uint64_t hash = XXH3_64bits_withSeed(key, 32, index->seed);
-    uint64_t at = hash & (2ull * index->bucket_low - 1);
-    if (at >= index->bucket_count)
-        at = hash & (index->bucket_low - 1);
-    return &index->buckets[at];
+    wf_table_prefetch(&index->table, key);
 }
 
 uint32_t wf_nvme_index_find(const struct wf_nvme_index *index, const uint8_t key[32])
 {
-    uint32_t at = *bucket_of(index, key);
-    while (at != WF_NVME_NONE && memcmp(index->items[at].key, key, 32) != 0)
-        at = index->items[at].hash_next;
-    return at;
+    return wf_table_find(&index->table, key);
 }
 
 uint32_t wf_nvme_index_find_at(const struct wf_nvme_index *index, const uint8_t key[32],
@@ -115,34 +94,9 @@ uint32_t wf_nvme_index_find_at(const struct wf_nvme_index *index, const uint8_t 
     return at;
 }
 
-void wf_nvme_index_prefetch(const struct wf_nvme_index *index, const uint8_t key[32])
-{
-    __builtin_prefetch(bucket_of(index, key), 1);
-}
-
-/* One more bucket, which takes its share of the one that it was part of. */
-static void grow(struct wf_nvme_index *index)
-{
-    if (index->bucket_count >= index->items_max)
-        return;
-    if (index->bucket_count == 2 * index->bucket_low)
-        index->bucket_low *= 2;
-    uint32_t from = index->bucket_count - index->bucket_low;
-    uint32_t at = index->buckets[from];
-    index->buckets[from] = WF_NVME_NONE;
-    index->buckets[index->bucket_count++] = WF_NVME_NONE;
-    while (at != WF_NVME_NONE) {
-        uint32_t next = index->items[at].hash_next;
-        uint32_t *bucket = bucket_of(index, index->items[at].key);
-        index->items[at].hash_next = *bucket;
-        *bucket = at;
-        at = next;
-    }
-}
-
 static uint32_t format_number(struct wf_nvme_index *index, const uint8_t format[32])
 {
-    uint64_t slot = XXH3_64bits_withSeed(format, 32, index->seed) % FORMAT_SLOTS;
+    uint64_t slot = XXH3_64bits_withSeed(format, 32, index->table.seed) % FORMAT_SLOTS;
     for (; index->format_slots[slot]; slot = (slot + 1) % FORMAT_SLOTS)
         if (!memcmp(index->formats[index->format_slots[slot] - 1], format, 32))
             return index->format_slots[slot] - 1;
@@ -174,24 +128,16 @@ uint32_t wf_nvme_index_insert(struct wf_nvme_index *index, const struct wf_tier_
     item->part_bytes = block->part_bytes;
     item->segment = segment;
     item->page = (uint16_t)page;
-    uint32_t *bucket = bucket_of(index, block->key);
-    item->hash_next = *bucket;
-    *bucket = at;
-    if (++index->count > index->bucket_count)
-        grow(index);
+    wf_table_insert(&index->table, at);
     return at;
 }
 
 void wf_nvme_index_remove(struct wf_nvme_index *index, uint32_t at)
 {
-    uint32_t *link = bucket_of(index, index->items[at].key);
-    while (*link != at)
-        link = &index->items[*link].hash_next;
-    *link = index->items[at].hash_next;
+    wf_table_remove(&index->table, at);
     index->items[at].bytes = 0;
     index->items[at].hash_next = index->spare;
     index->spare = at;
-    index->count--;
 }
 
 void wf_nvme_index_block(const struct wf_nvme_index *index, uint32_t at, struct wf_tier_block *out)

@@ -4,8 +4,7 @@
  *
  * A block takes 60 bytes: an entry of 56 and a bucket of 4.  Parents are on the medium, in records
  * and footers, and in memory only from when the tier is opened until each() has told of them once;
- * checksums of parts are with the payload.  The table grows a bucket at a time (W. Litwin, "Linear
- * hashing", VLDB 1980), so that no insert ever waits for all to be rehashed.
+ * checksums of parts are with the payload.
  *
  * Memory is reserved for all that the medium can hold and touched as it is used.
  */
@@ -14,10 +13,11 @@
 
 #include <assert.h>
 
+#include "base/table.h"
 #include "tier/nvme_format.h"
 #include "tier/tier.h"
 
-#define WF_NVME_NONE UINT32_MAX
+#define WF_NVME_NONE WF_TABLE_NONE
 #define WF_NVME_FORMATS_MAX 65536u
 
 struct wf_nvme_item {
@@ -26,9 +26,9 @@ struct wf_nvme_item {
     uint32_t part_bytes;
     uint32_t depth;
     uint32_t segment;
-    uint32_t hash_next;
-    uint16_t page;   /* of the record in its segment */
-    uint16_t format; /* number of its digest */
+    uint32_t hash_next; /* the table's; of a spare one, the next of these */
+    uint16_t page;      /* of the record in its segment */
+    uint16_t format;    /* number of its digest */
 };
 static_assert(sizeof(struct wf_nvme_item) == 56, "metadata budget");
 static_assert(WF_NVME_SEGMENT_MAX / WF_NVME_PAGE <= UINT16_MAX, "a page's number fits an item");
@@ -38,13 +38,11 @@ static_assert(WF_NVME_FORMATS_MAX - 1 <= UINT16_MAX, "a format's number fits an 
 
 struct wf_nvme_index {
     struct wf_nvme_item *items;
-    uint32_t *buckets;
     uint8_t (*parents)[32]; /* of each item; NULL: they have been told of */
     uint8_t (*formats)[32]; /* digests, in the order in which they came */
     uint32_t *format_slots; /* 1 + number, by the digest's hash; 0: none */
-    uint64_t seed;          /* of the hash, so that nobody can aim keys at one bucket */
-    uint32_t items_max, items_used, spare, count;
-    uint32_t bucket_count, bucket_low; /* in use; largest power of two ≤ bucket_count */
+    struct wf_table table;  /* from keys to items */
+    uint32_t items_max, items_used, spare;
     uint32_t formats_count;
 };
 

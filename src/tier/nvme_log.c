@@ -337,7 +337,7 @@ void wf_nvme_write_reaped(struct wf_nvme *t, struct wf_tier_request *request)
     } else if (wf_nvme_index_insert(&t->index, block, segment, page) == WF_NVME_NONE) {
         wf_nvme_kill(t, segment, page);
         request->status = wf_fail(WEFT_FULL, "tier %s: its index is full at %u blocks; remove some",
-                                  t->path, t->index.count);
+                                  t->path, t->index.table.count);
     } else {
         uint64_t bytes = wf_nvme_record_bytes(block);
         t->segment[segment].live_bytes += bytes;

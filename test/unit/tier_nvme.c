@@ -454,7 +454,7 @@ static void the_index_is_small_and_right(void **state)
         wf_nvme_index_block(&index, item, &found);
         assert_memory_equal(&found, &block, sizeof found);
     }
-    assert_int_equal(index.count, ITEMS / 2);
+    assert_int_equal(index.table.count, ITEMS / 2);
     wf_nvme_index_fini(&index);
 }
 
