@@ -98,7 +98,7 @@ static void bench_init(struct bench *bench, uint32_t blocks)
     bench->list.head = WF_SLOT_NONE;
     bench->slots = blocks + 1024;
     bench->budget = (uint64_t)blocks * WF_GRANULE;
-    bench->index_bytes = wf_index_bytes(bench->slots, NULL);
+    bench->index_bytes = wf_index_bytes(bench->slots, 0);
     bench->index_memory = mmap(NULL, bench->index_bytes, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     struct wf_store_options options = {

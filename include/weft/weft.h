@@ -191,8 +191,9 @@ weft_keys_from_tokens(struct weft_format *f, const struct weft_key *parent, cons
 WEFT_CHECKED WEFT_API enum weft_status weft_key_from_bytes(struct weft_format *f, const void *bytes,
                                                            size_t length, struct weft_key *out);
 
-/* How many of a chain's keys, from the first, are present now; O(log count) probes of shared
- * memory, no system call.  A count, not a hold: pin what you mean to read. */
+/* How many of a chain's keys, from the first, are present now, in DRAM or on a tier below; O(log
+ * count) probes of shared memory, no system call.  A count, not a hold: weft_get_keys what you mean
+ * to read. */
 WEFT_CHECKED WEFT_API enum weft_status weft_match_keys(struct weft_format *f,
                                                        const struct weft_key *chain, size_t count,
                                                        size_t *out_present);
@@ -203,14 +204,15 @@ WEFT_CHECKED WEFT_API enum weft_status weft_match_keys(struct weft_format *f,
 struct weft_pin {
     const void *data; /* block_bytes of payload, immutable, readable until weft_unpin */
     uint64_t bytes;
-    uint64_t checksum;    /* XXH3-64 of the payload when the node has taken it; 0: not yet */
-    struct weft *weft;    /* private */
-    void *attachment;     /* private */
-    uint32_t slot, entry; /* private */
+    uint64_t checksum; /* XXH3-64 of the payload when the node has taken it; 0: not yet */
+    struct weft *weft; /* private */
+    void *attachment;  /* private */
+    uint32_t slot, entry, generation; /* private */
 };
 
-/* Hold the block named `key`, if it is present with this format's size.  WEFT_OK or WEFT_MISS;
- * WEFT_E_LIMIT when this process holds as many pins as it may; WEFT_E_NODE. */
+/* Hold the block named `key`, if it is in DRAM with this format's size.  WEFT_OK or WEFT_MISS, also
+ * when it is on a tier below (weft_get_keys brings it up); WEFT_E_LIMIT when this process holds as
+ * many pins as it may; WEFT_E_NODE. */
 WEFT_CHECKED WEFT_API enum weft_status weft_pin(struct weft_format *f, const struct weft_key *key,
                                                 struct weft_pin *out);
 
@@ -268,7 +270,8 @@ enum weft_session_state {
     WEFT_PREFILL = 1,  /* computing a prompt: its chain is not evicted */
     WEFT_DECODING = 2, /* generating: its chain is not evicted */
     WEFT_IDLE = 3,     /* between turns */
-    WEFT_WAITING = 4,  /* a tool runs; returns_in_ms says for how long */
+    WEFT_WAITING = 4,  /* a tool runs; returns_in_ms says for how long: its chain is written below,
+                          may leave DRAM, and is brought back before it is due */
     WEFT_DONE = 5,     /* will not come back */
 };
 
@@ -308,12 +311,21 @@ WEFT_API uint64_t weft_session_id(const struct weft_session *s);
 
 /* ------------------------------------------------------------------------- match, get, reserve */
 
-enum weft_tier { WEFT_TIER_DRAM = 0 };
+enum weft_tier {
+    WEFT_TIER_DRAM = 0,
+    WEFT_TIER_CXL = 1,  /* CXL memory, or another far NUMA node */
+    WEFT_TIER_NVME = 2, /* a file or block device */
+    WEFT_TIER_S3 = 3,   /* an object store */
+};
+
+/* "dram", "cxl", "nvme", "s3"; a static string, also for values that are none. */
+WEFT_API const char *weft_tier_name(enum weft_tier tier);
 
 struct weft_match {
-    uint32_t blocks;     /* present, from the first */
+    uint32_t blocks;     /* present, from the first, in DRAM or below */
     uint32_t tokens;     /* blocks × block_tokens */
-    uint32_t load_us;    /* modelled time until all are readable */
+    uint32_t load_us;    /* modelled time until all are readable, from the measured latency and
+                            bandwidth of the tiers they are on; 0: all are in DRAM */
     const uint8_t *tier; /* enum weft_tier a block; borrowed until the session's next weft_match */
     uint64_t epoch;      /* private */
 };
@@ -332,20 +344,37 @@ enum weft_order {
 struct weft_pins {
     uint32_t blocks; /* held; ≤ match.blocks when some went in between */
     uint32_t tokens;
+    uint32_t loading;     /* blocks from this one on may still be on their way from a tier below;
+                             = blocks: all are readable now */
     size_t layer_bytes;   /* K (or V) of one layer in one block */
     const uint8_t **data; /* per block: payload; layer i's K at 2 i × layer_bytes, then its V */
-    struct weft_session *session; /* private */
-    struct weft_pin *pins;        /* private */
+    struct weft_format *format; /* private */
+    struct weft_pin *pins;      /* per block, for weft_pin_read; weft_pins_release unpins them */
 };
 
-/* Hold what was matched.  Returns at once; see weft_wait_layer.  A later weft_get on the same
- * session is independent.  *out is for weft_pins_release(). */
+/* Hold what was matched.  Returns at once: blocks in DRAM are readable, those on tiers below have
+ * begun to come up, in `order`; before reading a block with a number from pins.loading on, wait for
+ * the layer (weft_wait_layer) or for the whole block (weft_wait_block).  A later weft_get on the
+ * same session is independent.  *out is for weft_pins_release(). */
 WEFT_CHECKED WEFT_API enum weft_status weft_get(struct weft_session *s, const struct weft_match *m,
                                                 enum weft_order order, struct weft_pins *out);
 
-/* Wait until `layer` of every held block is readable.  WEFT_E_INVALID: there is no such layer. */
+/* The same for a chain of keys: holds the longest prefix that is there, which may be none. */
+WEFT_CHECKED WEFT_API enum weft_status weft_get_keys(struct weft_format *f,
+                                                     const struct weft_key *chain, size_t count,
+                                                     enum weft_order order, struct weft_pins *out);
+
+/* Wait until `layer` of every held block is readable; for an opaque payload, until every block is.
+ * WEFT_MISS: one could not be brought up after all (its copy below was damaged, or the device
+ * failed): none of its bytes may be used; release the pins and compute from there, or match again.
+ * WEFT_E_TIMEOUT: not within the connection's timeout_ms; it may be waited for again.
+ * WEFT_E_NODE.  WEFT_E_INVALID: there is no such layer. */
 WEFT_CHECKED WEFT_API enum weft_status weft_wait_layer(const struct weft_pins *pins,
                                                        uint32_t layer);
+
+/* Wait until all of one held block is readable; otherwise as weft_wait_layer. */
+WEFT_CHECKED WEFT_API enum weft_status weft_wait_block(const struct weft_pins *pins,
+                                                       uint32_t block);
 
 WEFT_API void weft_pins_release(struct weft_pins *pins);
 
@@ -360,6 +389,22 @@ static inline const void *weft_v(const struct weft_pins *pins, uint32_t block, u
     return pins->layer_bytes ? pins->data[block] + (2 * (size_t)layer + 1) * pins->layer_bytes
                              : NULL;
 }
+
+/* Bring a chain up before it is asked for: what of it is on a tier below is read into DRAM, to be
+ * there in `within_ms` (0: as soon as nothing more urgent is to do).  Returns at once;
+ * *out_blocks (may be NULL) is how many blocks are in DRAM or on their way. */
+WEFT_CHECKED WEFT_API enum weft_status weft_prefetch(struct weft_session *s, const uint32_t *tokens,
+                                                     size_t token_count, uint32_t within_ms,
+                                                     uint32_t *out_blocks);
+WEFT_CHECKED WEFT_API enum weft_status weft_prefetch_keys(struct weft_format *f,
+                                                          const struct weft_key *chain,
+                                                          size_t count, uint32_t within_ms,
+                                                          uint32_t *out_blocks);
+
+/* Move the session's chain below DRAM now: what is not on a tier yet is written there, and what
+ * nobody else extends or holds leaves DRAM.  WEFT_PENDING: some of it could not leave (it is
+ * pinned, shared, or the tier is full).  WEFT_E_INVALID: the node has no tier. */
+WEFT_CHECKED WEFT_API enum weft_status weft_demote(struct weft_session *s);
 
 struct weft_fill {
     uint32_t blocks;      /* asked for */

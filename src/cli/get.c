@@ -18,6 +18,8 @@
 
 #include "cli/commands.h"
 
+#define WINDOW 16u /* blocks held, and on their way up, at a time */
+
 static bool verify;
 static const char *output = "-";
 static uint64_t blocks = 1, bytes_wanted;
@@ -104,29 +106,25 @@ static int write_all(struct cli *cli, struct sink *sink, const uint8_t *data, si
     return CLI_OK;
 }
 
-/* One block; WEFT_MISS in *status ends the chain without being an error. */
-static int block_get(struct cli *cli, struct weft_format *format, const struct weft_key *key,
+/* One held block; WEFT_MISS in *status ends the chain without being an error. */
+static int block_get(struct cli *cli, const struct weft_pins *pins, uint32_t block,
                      struct sink *sink, uint8_t *copy, uint64_t most, enum weft_status *status)
 {
-    struct weft_pin pin;
-    *status = weft_pin(format, key, &pin);
+    *status = weft_wait_block(pins, block);
     if (*status == WEFT_MISS)
         return CLI_OK;
     if (*status != WEFT_OK)
-        return wf_cli_fail_status(cli, *status, "cannot pin");
-    const uint8_t *data = pin.data;
-    size_t bytes = pin.bytes < most ? pin.bytes : most;
-    int code = CLI_OK;
+        return wf_cli_fail_status(cli, *status, "cannot bring a block up");
+    const struct weft_pin *pin = &pins->pins[block];
+    const uint8_t *data = pin->data;
+    size_t bytes = pin->bytes < most ? pin->bytes : most;
     if (verify) {
-        *status = weft_pin_read(&pin, copy, pin.bytes);
+        *status = weft_pin_read(pin, copy, pin->bytes);
         data = copy;
         if (*status != WEFT_OK)
-            code = wf_cli_fail_status(cli, *status, "a block is not what was committed");
+            return wf_cli_fail_status(cli, *status, "a block is not what was committed");
     }
-    if (code == CLI_OK)
-        code = write_all(cli, sink, data, bytes);
-    weft_unpin(&pin);
-    return code;
+    return write_all(cli, sink, data, bytes);
 }
 
 /* Nothing was there: perhaps because it is called by another name, which its size is part of. */
@@ -173,14 +171,28 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
     int code = CLI_OK;
     struct cli_progress progress;
     wf_cli_progress_init(&progress, "get");
+    struct weft_pins pins, behind = {.blocks = 0};
     while (code == CLI_OK && status == WEFT_OK && got < count && left) {
-        code = block_get(cli, format, &keys[got], sink, copy, left, &status);
-        if (code == CLI_OK && status == WEFT_OK) {
-            got++;
-            left -= block_bytes < left ? block_bytes : left;
+        size_t window = count - got < WINDOW ? count - got : WINDOW;
+        status = weft_get_keys(format, keys + got, window, WEFT_BLOCK_ORDER, &pins);
+        if (status != WEFT_OK) {
+            code = wf_cli_fail_status(cli, status, "cannot get");
+            break;
         }
-        wf_cli_progress_step(&progress, (double)got / (double)count, "");
+        weft_pins_release(&behind); /* held until here: what follows extends it */
+        behind = pins;
+        for (uint32_t i = 0; code == CLI_OK && status == WEFT_OK && i < pins.blocks && left; i++) {
+            code = block_get(cli, &pins, i, sink, copy, left, &status);
+            if (code == CLI_OK && status == WEFT_OK) {
+                got++;
+                left -= block_bytes < left ? block_bytes : left;
+            }
+            wf_cli_progress_step(&progress, (double)got / (double)count, "");
+        }
+        if (pins.blocks < window)
+            break;
     }
+    weft_pins_release(&behind);
     wf_cli_progress_fini(&progress);
     free(copy);
     code = sink_close(cli, sink, code);

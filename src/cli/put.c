@@ -125,14 +125,18 @@ static const uint8_t *payload_of(const struct input *in, size_t index, size_t bl
 static bool is_same(struct weft_format *format, const struct weft_key *key, const uint8_t *payload,
                     size_t part)
 {
-    struct weft_pin pin;
-    if (weft_pin(format, key, &pin) != WEFT_OK)
+    struct weft_pins pins;
+    if (weft_get_keys(format, key, 1, WEFT_BLOCK_ORDER, &pins) != WEFT_OK)
         return true;
-    const uint8_t *there = pin.data;
-    bool same = memcmp(there, payload, part) == 0;
-    for (size_t i = part; i < pin.bytes && same; i++)
-        same = there[i] == 0;
-    weft_unpin(&pin);
+    bool same = true;
+    if (pins.blocks && weft_wait_block(&pins, 0) == WEFT_OK) {
+        const struct weft_pin *pin = &pins.pins[0];
+        const uint8_t *there = pin->data;
+        same = memcmp(there, payload, part) == 0;
+        for (size_t i = part; i < pin->bytes && same; i++)
+            same = there[i] == 0;
+    }
+    weft_pins_release(&pins);
     return same;
 }
 

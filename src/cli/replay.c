@@ -139,10 +139,15 @@ static json_t *details_json(const struct replay_shared *shared, double elapsed_s
     const struct {
         const char *name;
         const _Atomic uint64_t *counter;
-    } all[] = {{"blocks_put", &shared->puts},          {"blocks_existing", &shared->existing},
-               {"blocks_full", &shared->full},         {"blocks_orphaned", &shared->orphaned},
-               {"blocks_vanished", &shared->vanished}, {"lines_malformed", &shared->malformed},
-               {"node_losses", &shared->node_losses},  {"hint_failures", &shared->hint_failures},
+    } all[] = {{"blocks_put", &shared->puts},
+               {"blocks_existing", &shared->existing},
+               {"blocks_full", &shared->full},
+               {"blocks_orphaned", &shared->orphaned},
+               {"blocks_from_below", &shared->below},
+               {"blocks_vanished", &shared->vanished},
+               {"lines_malformed", &shared->malformed},
+               {"node_losses", &shared->node_losses},
+               {"hint_failures", &shared->hint_failures},
                {"late_us_max", &shared->late_us_max}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         wf_cli_json_set(out, all[i].name, json_integer((json_int_t)read_counter(all[i].counter)));

@@ -37,6 +37,7 @@ struct replay_shared {
     _Atomic uint64_t existing;  /* another client stored it between match and reserve */
     _Atomic uint64_t full;      /* blocks not stored: no room */
     _Atomic uint64_t orphaned;  /* blocks not stored: the parent went meanwhile */
+    _Atomic uint64_t below;     /* hits that came up from a tier below DRAM */
     _Atomic uint64_t vanished;  /* matched, and gone before the pin */
     _Atomic uint64_t malformed; /* lines */
     _Atomic uint64_t node_losses;

@@ -31,12 +31,12 @@ struct client {
     struct weft_session *session; /* NULL: the node has no room for one; goes on without */
     size_t block_bytes, batch;
     struct weft_key *keys;
-    struct weft_pin *pins;
+    struct weft_pins pins;
     struct weft_slot slots[WEFT_BATCH_MAX];
 };
 
 struct outcome {
-    uint64_t hit, wrong, put, existing, full, orphaned, vanished;
+    uint64_t hit, below, wrong, put, existing, full, orphaned, vanished;
 };
 
 static void add(_Atomic uint64_t *counter, uint64_t value)
@@ -86,23 +86,23 @@ static enum weft_status hits_read(struct client *client, size_t count, struct ou
         status = WEFT_OK;
     if (status != WEFT_OK)
         return status;
-    while (outcome->hit < present) {
-        status = weft_pin(client->format, &client->keys[outcome->hit], &client->pins[outcome->hit]);
-        if (status == WEFT_MISS || status == WEFT_E_LIMIT) {
-            outcome->vanished += present - outcome->hit;
-            break;
-        }
-        if (status != WEFT_OK)
-            return status;
-        outcome->hit++;
-    }
-    for (size_t i = 0; i < outcome->hit; i++) {
-        const struct weft_pin *pin = &client->pins[i];
+    struct weft_pins pins;
+    status = weft_get_keys(client->format, client->keys, present, WEFT_BLOCK_ORDER, &pins);
+    if (status != WEFT_OK)
+        return status;
+    while (outcome->hit < pins.blocks && weft_wait_block(&pins, (uint32_t)outcome->hit) == WEFT_OK) {
+        const struct weft_pin *pin = &pins.pins[outcome->hit];
         if (pin->bytes != client->block_bytes)
             outcome->wrong += client->block_bytes;
         else
-            outcome->wrong += wf_cli_payload_wrong(pin->data, pin->bytes, &client->keys[i], i);
+            outcome->wrong += wf_cli_payload_wrong(pin->data, pin->bytes,
+                                                   &client->keys[outcome->hit], outcome->hit);
+        outcome->hit++;
     }
+    outcome->below += outcome->hit > pins.loading ? outcome->hit - pins.loading : 0;
+    outcome->vanished += present - outcome->hit;
+    weft_pins_release(&client->pins);
+    client->pins = pins; /* held while the rest is put */
     return WEFT_OK;
 }
 
@@ -179,8 +179,7 @@ static enum weft_status request_try(struct client *client, const struct trace_re
         status = rest_write(client, outcome->hit, request->hash_count, outcome);
     if (status == WEFT_OK)
         hint(client, WEFT_DECODING);
-    for (size_t i = 0; i < outcome->hit; i++)
-        weft_unpin(&client->pins[i]);
+    weft_pins_release(&client->pins);
     hint(client, WEFT_IDLE);
     return status;
 }
@@ -220,6 +219,7 @@ static int request_run(struct client *client, const struct trace_request *reques
     add(&shared->full, outcome.full);
     add(&shared->orphaned, outcome.orphaned);
     add(&shared->vanished, outcome.vanished);
+    add(&shared->below, outcome.below);
     return CLI_OK;
 }
 
@@ -321,7 +321,6 @@ static int client_open(struct client *client)
                     : client->batch > WEFT_BATCH_MAX ? WEFT_BATCH_MAX
                                                      : client->batch;
     client->keys = wf_cli_alloc(TRACE_HASH_IDS_MAX * sizeof *client->keys);
-    client->pins = wf_cli_alloc(TRACE_HASH_IDS_MAX * sizeof *client->pins);
     if (!wf_trace_open(&client->reader, wf_replay_options.trace, wf_replay_options.trace_format))
         return wf_cli_fail(cli, CLI_SYSTEM, "%s", client->reader.error);
     return CLI_OK;
@@ -349,7 +348,6 @@ int wf_replay_client(struct cli *cli, struct replay_shared *shared)
         weft_format_close(client->format);
     weft_close(cli->weft);
     free(client->keys);
-    free(client->pins);
     free(client);
     return code;
 }

@@ -126,6 +126,14 @@ wf_binding_get(struct weft *w, _Atomic(struct binding *) *list, struct attachmen
                void *context, enum weft_status *status);
 void wf_bindings_free(struct binding *list);
 
+/* get.c */
+
+/* Where the first `present` keys of a chain are, which a match found, and what loading them would
+ * take.  Returns how many of them are still there. */
+size_t wf_client_tiers(const struct weft_format *f, const struct attachment *a,
+                       const struct weft_key *keys, size_t present, uint8_t *tiers,
+                       uint32_t *out_load_us);
+
 /* put.c */
 
 /* weft_commit_slots() for a session: the chain of `session` ends with `tip` afterwards. */

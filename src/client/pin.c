@@ -81,6 +81,7 @@ static enum weft_status pin_on(struct weft_format *f, struct attachment *a,
         .attachment = a,
         .slot = found.slot,
         .entry = entry,
+        .generation = wf_word_generation(found.word),
     };
     WF_CRASH("client.pin.held");
     return WEFT_OK;
@@ -153,6 +154,7 @@ enum weft_status weft_match_keys(struct weft_format *f, const struct weft_key *c
         return status;
     count(&a->pins.header->matches, 1);
     size_t present = wf_index_match(&a->index, chain->bytes, chain_count);
+    present = wf_index_match_far(&a->index, chain->bytes, chain_count, present);
     if (!wf_attachment_good(a))
         present = 0;
     count(&a->pins.header->asked, chain_count);

@@ -195,6 +195,7 @@ enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size
         return wf_fail(WEFT_E_INVALID, "%zu tokens; a match takes up to 2^32 - 1", token_count);
     status = keys_for(s, binding, tokens, blocks);
     size_t present = 0;
+    uint32_t load_us = 0;
     if (status == WEFT_OK && blocks)
         status = weft_match_keys(s->format, s->keys, blocks, &present);
     if (status != WEFT_OK)
@@ -207,13 +208,16 @@ enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size
         s->tiers_capacity = s->capacity;
     }
     if (present) {
-        memset(s->tiers, WEFT_TIER_DRAM, present);
+        present = wf_client_tiers(s->format, a, s->keys, present, s->tiers, &load_us);
+    }
+    if (present) {
         s->has_tip = true;
         s->tip = s->keys[present - 1];
     }
     *out = (struct weft_match){
         .blocks = (uint32_t)present,
         .tokens = (uint32_t)(present * block_tokens),
+        .load_us = load_us,
         .tier = s->tiers,
         .epoch = a->epoch,
     };
@@ -223,53 +227,43 @@ enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size
 enum weft_status weft_get(struct weft_session *s, const struct weft_match *m, enum weft_order order,
                           struct weft_pins *out)
 {
-    if (order != WEFT_LAYER_ORDER && order != WEFT_BLOCK_ORDER)
-        return wf_fail(WEFT_E_INVALID, "order %d is neither WEFT_LAYER_ORDER nor WEFT_BLOCK_ORDER",
-                       (int)order);
     if (m->blocks > s->blocks)
         return wf_fail(WEFT_E_INVALID, "the match is not this session's latest; match again");
-    struct weft_pins pins = {.layer_bytes = s->format->layer_bytes, .session = s};
-    pins.data = wf_calloc((size_t)m->blocks + 1, sizeof *pins.data, "held blocks");
-    pins.pins = wf_calloc((size_t)m->blocks + 1, sizeof *pins.pins, "held blocks");
-    enum weft_status status = pins.data && pins.pins ? WEFT_OK : WEFT_E_NO_MEMORY;
-    while (status == WEFT_OK && pins.blocks < m->blocks) {
-        status = weft_pin(s->format, &s->keys[pins.blocks], &pins.pins[pins.blocks]);
-        if (status != WEFT_OK)
-            break;
-        pins.data[pins.blocks] = pins.pins[pins.blocks].data;
-        pins.blocks++;
-    }
-    /* What went since the match, and what our pin table has no room for, is a shorter hit. */
-    if (status == WEFT_MISS || (status < 0 && status != WEFT_E_NO_MEMORY && pins.blocks > 0))
-        status = WEFT_OK;
-    pins.tokens = pins.blocks * s->format->request.block_tokens;
-    if (status != WEFT_OK) {
-        weft_pins_release(&pins);
+    return weft_get_keys(s->format, s->keys, m->blocks, order, out);
+}
+
+enum weft_status weft_prefetch(struct weft_session *s, const uint32_t *tokens, size_t token_count,
+                               uint32_t within_ms, uint32_t *out_blocks)
+{
+    enum weft_status status;
+    struct attachment *a;
+    const struct binding *binding = bind(s, &a, &status);
+    size_t blocks = token_count / s->format->request.block_tokens;
+    if (!binding)
         return status;
-    }
-    *out = pins;
-    return WEFT_OK;
+    if (token_count > UINT32_MAX)
+        return wf_fail(WEFT_E_INVALID, "%zu tokens; a prefetch takes up to 2^32 - 1", token_count);
+    status = keys_for(s, binding, tokens, blocks);
+    return status == WEFT_OK ? weft_prefetch_keys(s->format, s->keys, blocks, within_ms, out_blocks)
+                             : status;
 }
 
-enum weft_status weft_wait_layer(const struct weft_pins *pins, uint32_t layer)
+enum weft_status weft_demote(struct weft_session *s)
 {
-    if (!pins || !pins->session)
-        return wf_fail(WEFT_E_INVALID, "nothing is held here; weft_get first");
-    uint32_t layers = pins->session->format->request.layers;
-    if (layer >= layers)
-        return wf_fail(WEFT_E_INVALID, "layer %u of a model with %u", layer, layers);
-    return WEFT_OK; /* what is in DRAM is there as a whole */
-}
-
-void weft_pins_release(struct weft_pins *pins)
-{
-    if (!pins)
-        return;
-    for (uint32_t i = 0; pins->pins && i < pins->blocks; i++)
-        weft_unpin(&pins->pins[i]);
-    free(pins->data);
-    free(pins->pins);
-    memset(pins, 0, sizeof *pins);
+    struct weft *w = s->format->weft;
+    enum weft_status status;
+    struct attachment *a;
+    if (!bind(s, &a, &status))
+        return status;
+    if (!s->has_tip)
+        return WEFT_OK;
+    pthread_mutex_lock(&w->lock);
+    struct wf_demote *request = (struct wf_demote *)(void *)w->request;
+    memcpy(request->tip, s->tip.bytes, sizeof request->tip);
+    status = wf_client_exchange(w, a, WF_OP_DEMOTE, sizeof *request, sizeof(struct wf_count_answer),
+                                NULL, NULL);
+    pthread_mutex_unlock(&w->lock);
+    return status;
 }
 
 /* ----------------------------------------------------------------------------- reserve, commit */

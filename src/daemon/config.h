@@ -77,8 +77,7 @@ struct wf_tier_config {
     bool archive;             /* may hold archives; true */
     char endpoint[WF_PATH_MAX]; /* s3: URL of the server; "": Amazon's of the region */
     char region[64];            /* s3 */
-    uint32_t host;              /* cxl: this host's number on a device that several share, 1 to
-                                   255; 0 when `shared` is not set */
+    uint32_t host;              /* cxl: this host's number on a device that several share; 0 */
     bool shared;                /* cxl: several hosts share the device */
     uint32_t timeout_ms;        /* a request that takes longer is a miss, and the tier stalled */
     uint64_t scrub_bytes_per_s; /* read by the background check; 0: it is off */

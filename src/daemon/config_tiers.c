@@ -113,29 +113,6 @@ static enum weft_status finish_kind(const struct wf_config *config,
     return WEFT_OK;
 }
 
-/* Each of the hosts that share a device has a number of its own, and nobody else has one. */
-static enum weft_status finish_shared(const struct wf_config *config,
-                                      const struct wf_tier_config *tier)
-{
-    char where[WF_ORIGIN_TEXT_MAX];
-    int host_index = wf_list_field(list, "host"), shared_index = wf_list_field(list, "shared");
-    if (tier->shared && starts(tier->path, "node:"))
-        return wf_fail(WEFT_E_INVALID,
-                       "%s: tier '%s': the memory of a node is this host's own; remove shared, or "
-                       "name a DAX device",
-                       wf_list_where(list, config, tier, shared_index, where), tier->name);
-    if (tier->shared && !tier->host)
-        return wf_fail(WEFT_E_INVALID,
-                       "%s: tier '%s': shared needs host: this host's own number, from 1 to 255",
-                       wf_list_where(list, config, tier, shared_index, where), tier->name);
-    if (tier->host && !tier->shared)
-        return wf_fail(WEFT_E_INVALID,
-                       "%s: tier '%s': host means something on a shared device only; remove it, or "
-                       "add `shared: true`",
-                       wf_list_where(list, config, tier, host_index, where), tier->name);
-    return WEFT_OK;
-}
-
 enum weft_status wf_config_finish_tiers(const struct wf_config *config)
 {
     char where[WF_ORIGIN_TEXT_MAX];
@@ -156,8 +133,6 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
                            wf_list_where(list, config, tier, path_index, where), tier->name,
                            tier->path, mend);
         enum weft_status status = finish_kind(config, tier);
-        if (status == WEFT_OK)
-            status = finish_shared(config, tier);
         if (status != WEFT_OK)
             return status;
         for (uint32_t k = 0; k < i; k++)

@@ -59,6 +59,8 @@ static const char *const op_names[WF_OP_COUNT] = {
     [WF_OP_RECLAIM] = "reclaim",
     [WF_OP_QUERY] = "query",
     [WF_OP_CORRUPT] = "corrupt",
+    [WF_OP_LOAD] = "load",
+    [WF_OP_DEMOTE] = "demote",
 };
 
 /* `pooled`: it happens to blocks, so it happens in a pool. */

@@ -13,6 +13,8 @@
 #include "base/hooks.h"
 #include "base/log.h"
 #include "base/size.h"
+#include "core/identity.h"
+#include "daemon/below.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 
@@ -207,6 +209,7 @@ static void gone(void *context, const uint8_t key[32], uint64_t bytes, uint64_t 
     struct wf_domain *domain = context;
     domain->evicted[reason]++;
     wf_telemetry_gone(domain, key, bytes, age, reason);
+    wf_below_gone(domain, key, reason);
 }
 
 uint64_t wf_node_quota(const struct wf_domain *domain)
@@ -239,6 +242,8 @@ struct wf_use wf_node_use(const struct wf_domain *domain)
 static void touched(void *context, uint32_t slot)
 {
     struct wf_domain *domain = context;
+    if (slot < domain->store.arena.slots_used)
+        domain->used_again[slot / 8] |= (uint8_t)(1u << (slot % 8));
     wf_store_used(&domain->store, slot);
 }
 
@@ -272,10 +277,16 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
     uint64_t bytes = quota < config->pool_bytes_max ? quota : config->pool_bytes_max;
     bytes = (bytes + WF_HUGE_BYTES - 1) / WF_HUGE_BYTES * WF_HUGE_BYTES;
     uint32_t slots = slots_for(config, bytes);
+    uint32_t far = config->tier_count ? config->below_max : 0;
+    domain->arriving.head = WF_SLOT_NONE;
     enum weft_status status = wf_secret_load(config, domain->config, domain->secret,
                                              &domain->secret_bytes);
+    wf_domain_tag(domain->secret, domain->secret_bytes, domain->tag);
+    domain->used_again = wf_calloc(slots / 8 + 1, 1, "the map of blocks that were read");
+    if (status == WEFT_OK && !domain->used_again)
+        status = WEFT_E_NO_MEMORY;
     if (status == WEFT_OK)
-        status = wf_segment_create("weft-index", wf_index_bytes(slots, NULL), WF_PAGES_NORMAL,
+        status = wf_segment_create("weft-index", wf_index_bytes(slots, far), WF_PAGES_NORMAL,
                                    &domain->index);
     if (status == WEFT_OK)
         status = wf_segment_create("weft-pool", bytes, node->pages, &domain->pool);
@@ -291,6 +302,7 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
         .index_memory = domain->index.memory,
         .index_bytes = domain->index.bytes,
         .slots_max = slots,
+        .far_blocks_max = far,
         .pool_bytes = bytes,
         .quota_bytes = quota,
         .epoch = node->epoch,
@@ -300,6 +312,7 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
                 .budget_take = budget_take,
                 .budget_give = budget_give,
                 .scan_pins = scan_pins,
+                .leave = config->tier_count ? wf_demote_leave : NULL,
                 .gone = gone},
     };
     return wf_store_init(&domain->store, &options);
@@ -315,6 +328,7 @@ static void domain_fini(struct wf_domain *domain)
         close(domain->pool_readonly);
     wf_segment_destroy(&domain->index);
     wf_segment_destroy(&domain->pool);
+    free(domain->used_again);
     memset(domain->secret, 0, sizeof domain->secret);
 }
 
@@ -407,6 +421,8 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
         status = wf_workers_create(config->workers, JOBS_MAX, &node->workers);
     if (status == WEFT_OK)
         status = wf_telemetry_create(node);
+    if (status == WEFT_OK)
+        status = wf_below_create(node, &node->below);
     if (status != WEFT_OK) {
         wf_node_destroy(node);
         return status;
@@ -421,6 +437,8 @@ void wf_node_destroy(struct wf_node *node)
         return;
     wf_workers_destroy(node->workers); /* before the memory that jobs work on */
     node->workers = NULL;
+    wf_below_destroy(node->below);
+    node->below = NULL;
     wf_telemetry_destroy(node);
     for (uint32_t i = 0; i < node->domain_count; i++)
         domain_fini(&node->domains[i]);

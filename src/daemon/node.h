@@ -52,6 +52,13 @@ struct wf_domain {
     uint64_t scrub_at; /* next slot that the scrubber looks at */
     struct wf_use use; /* of clients that are gone */
     uint64_t puts, put_bytes, deduplicated, deduplicated_bytes, fulls, corrupt;
+    /* What lies below DRAM (below.h): */
+    uint8_t tag[32];                 /* names the domain on a tier */
+    struct wf_reservations arriving; /* slots that the node fills from below */
+    uint8_t *used_again;             /* a bit a slot: read since it was put */
+    uint64_t demoted;                /* left DRAM and is below */
+    uint64_t promoted, promoted_bytes, load_us, loads_lost;
+    uint64_t hidden; /* below, but not in the far table: its place was full */
 };
 
 struct wf_client {
@@ -65,7 +72,9 @@ struct wf_client {
     uint64_t touch_tail;
     uint32_t place_cursor;
     struct wf_reservations reserved;
-    bool paused; /* a job runs for it */
+    bool paused;               /* a job runs for it */
+    struct wf_message *parked; /* a request that is to be handled again; owned */
+    uint64_t parked_until_ns;
     uint64_t connected_ns;
 };
 
@@ -112,6 +121,7 @@ struct wf_reclaim {
 };
 
 struct wf_telemetry;
+struct wf_below;
 
 struct wf_node {
     struct wf_config config;
@@ -132,6 +142,8 @@ struct wf_node {
     struct wf_reclaim reclaim;
     struct wf_workers *workers;
     struct wf_telemetry *telemetry;
+    struct wf_below *below; /* NULL: no tiers */
+    bool unpark;            /* something came free that a parked request may wait for */
     int epoll, listener, lock, signals, timer;
     int spare; /* given up for a moment to turn someone away when no other descriptor is left */
     bool draining, stopping;
@@ -166,6 +178,10 @@ void wf_client_close(struct wf_client *client, const char *why);
 /* Leave a client's messages, and its end, unread while a job runs for it. */
 void wf_client_pause(struct wf_client *client);
 void wf_client_resume(struct wf_client *client);
+/* There is no room for this request, but soon will be: keep it, and handle it again when
+ * wf_clients_unpark() says so, or wait_ns after it was parked first.  False: that time is over. */
+bool wf_client_park(struct wf_client *client, const struct wf_message *message, uint64_t wait_ns);
+void wf_clients_unpark(struct wf_node *node);
 /* Send node->answer, completing its header; closes the client when it does not take it. */
 void wf_answer(struct wf_client *client, const struct wf_message *to, enum weft_status status,
                size_t bytes, const int *fds, size_t fd_count);

@@ -13,9 +13,12 @@
 #include <xxhash.h>
 
 #include "base/hooks.h"
+#include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
+
+#define WAIT_NS 3000000000u /* for blocks to be written below, or to come from there */
 
 static const struct wf_format_entry *format_of(struct wf_client *client, uint32_t format)
 {
@@ -43,15 +46,29 @@ static void reserve_one(struct wf_client *client, const struct wf_reserve *reque
         wf_pins_place(&client->pins, &client->place_cursor, slot, out->generation, &out->entry);
         client->domain->deduplicated++;
         client->domain->deduplicated_bytes += format->block_bytes;
+        client->domain->used_again[slot / 8] |= (uint8_t)(1u << (slot % 8));
     } else if (status == WEFT_OK) {
         out->generation = wf_store_generation(store, slot);
         out->offset = atomic_load_explicit(&store->index.desc[slot].offset, memory_order_relaxed);
     } else if (status == WEFT_FULL) {
         client->domain->fulls++;
     }
+    if (status == WEFT_OK)
+        client->domain->used_again[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
     if ((request->flags & WEFT_CHAINED) && (status == WEFT_OK || status == WEFT_EXISTS)) {
         uint64_t word = atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed);
         *parent = (struct wf_parent){.slot = slot, .depth = wf_word_depth(word)};
+    }
+}
+
+/* Undo what was reserved and held for the first blocks of a request. */
+static void give_back(struct wf_client *client, const struct wf_reserved *blocks, uint32_t count)
+{
+    while (count-- > 0) {
+        if (blocks[count].status == WEFT_OK)
+            wf_store_abort(&client->domain->store, &client->reserved, blocks[count].slot);
+        else if (blocks[count].entry != UINT32_MAX)
+            wf_pins_clear(&client->pins, blocks[count].entry);
     }
 }
 
@@ -79,9 +96,14 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
                          "%u blocks are reserved and %u more are asked for, of %u that a client "
                          "may hold; commit or abort some, or raise limits.reserved",
                          client->reserved.count, count, node->config.reserved_max);
-    else if (request->parent_kind == WF_PARENT_KEY)
+    else if (request->parent_kind == WF_PARENT_KEY) {
+        /* What is on its way up is worth waiting for. */
+        if (node->below &&
+            wf_load_slot(node->below, client->domain, request->parent) != WF_SLOT_NONE &&
+            wf_client_park(client, to, WAIT_NS))
+            return;
         status = wf_store_parent_by_key(store, request->parent, &parent);
-    else if (request->parent_kind == WF_PARENT_SLOT)
+    } else if (request->parent_kind == WF_PARENT_SLOT)
         status = wf_store_parent_by_slot(store, client->id, request->parent_slot,
                                          request->parent_generation, &parent);
     else if (request->parent_kind != WF_PARENT_NONE)
@@ -105,7 +127,15 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
         }
         reserve_one(client, request, i, format, &parent, &answer->blocks[i]);
         full |= answer->blocks[i].status != WEFT_OK && answer->blocks[i].status != WEFT_EXISTS;
+        if (full && node->below && wf_demotes_busy(node->below) > 0 &&
+            wf_client_park(client, to, WAIT_NS)) {
+            give_back(client, answer->blocks, i);
+            client->domain->fulls--;
+            return;
+        }
     }
+    if (node->below)
+        wf_demote_ahead(node->below);
     if (full)
         wf_telemetry_event(
             node, client->domain, "full",
@@ -165,6 +195,9 @@ static void publish(struct commit_job *commit)
         enum weft_status status = wf_store_commit(store, &client->reserved, &slot);
         answer->status[i] = status;
         if (status == WEFT_OK) {
+            uint8_t key[32];
+            wf_desc_key_read(&store->index.desc[slot], key);
+            wf_below_entered(domain, key, false);
             domain->puts++;
             domain->put_bytes += atomic_load_explicit(&store->index.desc[slot].bytes,
                                                       memory_order_relaxed);

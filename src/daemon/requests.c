@@ -10,9 +10,12 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "core/identity.h"
+#include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
+
+#define REMOVE_WAIT_NS 2000000000u
 
 /* Is there a terminating zero?  Strings in messages are fixed arrays of a stranger's bytes. */
 static bool terminated(const char *text, size_t capacity)
@@ -253,6 +256,15 @@ static void handle_remove(struct wf_client *client, const struct wf_remove *requ
     uint32_t slot = wf_store_find(store, request->key);
     enum weft_status status = slot == WF_SLOT_NONE ? WEFT_MISS
                                                    : wf_store_remove(store, slot, false, &removed);
+    /* It may be in use only because it is being written below. */
+    if (status == WEFT_E_BUSY && store->leaving &&
+        wf_client_park(client, &request->message, REMOVE_WAIT_NS))
+        return;
+    if (status == WEFT_OK || status == WEFT_MISS) {
+        uint64_t below = wf_below_remove(client->domain, request->key);
+        removed = removed > below ? removed : below; /* most are in both */
+        status = removed ? WEFT_OK : WEFT_MISS;
+    }
     answer_count(client, &request->message, status, removed);
 }
 
@@ -335,6 +347,8 @@ static const uint16_t sizes[WF_OP_COUNT] = {
     [WF_OP_RECLAIM] = sizeof(struct wf_lend),
     [WF_OP_QUERY] = sizeof(struct wf_query),
     [WF_OP_CORRUPT] = sizeof(struct wf_corrupt),
+    [WF_OP_LOAD] = sizeof(struct wf_load),
+    [WF_OP_DEMOTE] = sizeof(struct wf_demote),
 };
 
 static void handle(struct wf_client *client, const struct wf_message *m)
@@ -357,6 +371,8 @@ static void handle(struct wf_client *client, const struct wf_message *m)
     case WF_OP_RECLAIM: handle_reclaim(client, request); break;
     case WF_OP_QUERY: wf_handle_query(client, request); break;
     case WF_OP_CORRUPT: handle_corrupt(client, request); break;
+    case WF_OP_LOAD: wf_handle_load(client, request); break;
+    case WF_OP_DEMOTE: wf_handle_demote(client, request); break;
     case WF_OP_COUNT: break;
     }
 }

@@ -19,6 +19,7 @@
 
 #include "base/hooks.h"
 #include "base/log.h"
+#include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -29,7 +30,7 @@
 
 /* What an epoll event is about: small numbers for our own descriptors, clients from FIRST_CLIENT.
  */
-enum source { LISTENER, SIGNALS, TIMER, WORKERS, HTTP, FIRST_CLIENT };
+enum source { LISTENER, SIGNALS, TIMER, WORKERS, HTTP, TIER, FIRST_CLIENT = TIER + WF_TIERS_MAX };
 
 static enum weft_status watch(struct wf_node *node, int fd, uint64_t source)
 {
@@ -73,6 +74,8 @@ enum weft_status wf_server_start(struct wf_node *node, int listener, int lock)
         status = watch(node, wf_workers_fd(node->workers), WORKERS);
     if (status == WEFT_OK && wf_telemetry_fd(node) >= 0)
         status = watch(node, wf_telemetry_fd(node), HTTP);
+    for (uint32_t i = 0; status == WEFT_OK && i < node->config.tier_count; i++)
+        status = watch(node, wf_below_fd(node->below, i), TIER + i);
     return status;
 }
 
@@ -110,6 +113,8 @@ void wf_client_close(struct wf_client *client, const char *why)
         wf_store_bury(&domain->store);
         domain->clients--;
     }
+    free(client->parked);
+    client->parked = NULL;
     wf_segment_destroy(&client->pins_segment);
     if (client->staging.bytes)
         wf_node_budget_give(node, client->staging.bytes);
@@ -130,6 +135,48 @@ void wf_client_resume(struct wf_client *client)
     if (client->fd >= 0 &&
         watch(client->node, client->fd, FIRST_CLIENT + client->id - 1) != WEFT_OK)
         wf_client_close(client, wf_last_error());
+}
+
+bool wf_client_park(struct wf_client *client, const struct wf_message *message, uint64_t wait_ns)
+{
+    uint64_t now_ns = wf_now_ns();
+    if (client->parked_until_ns && now_ns >= client->parked_until_ns)
+        return false;
+    assert(!client->parked && !client->paused);
+    client->parked = wf_calloc(1, message->bytes, "a request that waits");
+    if (!client->parked)
+        return false;
+    memcpy(client->parked, message, message->bytes);
+    if (!client->parked_until_ns)
+        client->parked_until_ns = now_ns + wait_ns;
+    wf_client_pause(client);
+    return true;
+}
+
+void wf_clients_unpark(struct wf_node *node)
+{
+    node->unpark = true; /* by the loop, when nothing else is being handled */
+}
+
+/* Handle again what waited, when something came free or its time is over. */
+static void unpark(struct wf_node *node)
+{
+    uint64_t now_ns = wf_now_ns();
+    bool all = node->unpark;
+    node->unpark = false;
+    for (uint32_t i = 0; i < node->config.clients_max; i++) {
+        struct wf_client *client = &node->clients[i];
+        struct wf_message *message = client->parked;
+        if (client->fd < 0 || !message || (!all && now_ns < client->parked_until_ns))
+            continue;
+        client->parked = NULL;
+        wf_client_resume(client);
+        if (client->fd >= 0)
+            wf_request(client, message);
+        if (!client->parked)
+            client->parked_until_ns = 0;
+        free(message);
+    }
 }
 
 void wf_answer(struct wf_client *client, const struct wf_message *to, enum weft_status status,
@@ -269,7 +316,7 @@ static void take_signal(struct wf_node *node)
 }
 
 /* Drained when nobody is in the middle of a put. */
-static bool drained(const struct wf_node *node)
+static bool drained(struct wf_node *node)
 {
     if (wf_now_ns() >= node->drain_until_ns)
         return true;
@@ -277,7 +324,8 @@ static bool drained(const struct wf_node *node)
         if (node->clients[i].fd >= 0 &&
             (node->clients[i].paused || node->clients[i].reserved.count))
             return false;
-    return true;
+    /* What is only in DRAM is written below, so that the next start finds it. */
+    return !node->below || wf_below_settled(node->below);
 }
 
 static void tick(struct wf_node *node)
@@ -294,6 +342,9 @@ static void tick(struct wf_node *node)
         if (client->fd >= 0 && !client->domain && wf_now_ns() - client->connected_ns > STRANGER_NS)
             wf_client_close(client, "it said no HELLO");
     }
+    if (node->below)
+        wf_below_tick(node->below);
+    unpark(node); /* whose time is over */
     wf_telemetry_run(node);
     wf_scrub_step(node);
 }
@@ -306,7 +357,12 @@ static void dispatch(struct wf_node *node, uint64_t source)
     case TIMER: tick(node); break;
     case WORKERS: wf_workers_reap(node->workers); break;
     case HTTP: wf_telemetry_run(node); break;
-    default: read_client(node, &node->clients[source - FIRST_CLIENT]); break;
+    default:
+        if (source < FIRST_CLIENT)
+            wf_below_run(node->below, (uint32_t)(source - TIER));
+        else
+            read_client(node, &node->clients[source - FIRST_CLIENT]);
+        break;
     }
 }
 
@@ -323,6 +379,8 @@ enum weft_status wf_server_run(struct wf_node *node)
         for (int i = 0; i < count; i++)
             dispatch(node, events[i].data.u64);
         wf_node_reclaim_step(node);
+        if (node->unpark)
+            unpark(node);
         if (node->draining && drained(node))
             node->stopping = true;
     }
@@ -334,6 +392,10 @@ void wf_server_stop(struct wf_node *node)
     /* Copies that run are finished and answered first: their clients are paused until then. */
     wf_workers_destroy(node->workers);
     node->workers = NULL;
+    wf_below_destroy(node->below); /* while the memory is there that it reads and writes */
+    node->below = NULL;
+    for (uint32_t i = 0; node->clients && i < node->config.clients_max; i++)
+        node->clients[i].paused &= !node->clients[i].parked;
     for (uint32_t i = 0; node->clients && i < node->config.clients_max; i++)
         if (node->clients[i].fd >= 0)
             wf_client_close(&node->clients[i], "the node stops");

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/hooks.h"
+#include "sys/futex.h"
 #include "sys/memory.h"
 
 #define OWNER_NONE WF_SLOT_NONE
@@ -15,10 +16,13 @@
 /* Victims that one scan of the pin tables decides about. */
 #define BATCH 64
 
+/* Blocks that one call of wf_store_look_ahead() looks at. */
+#define LOOKS 1024u
+
 const char *wf_evict_reason_name(enum wf_evict_reason reason)
 {
-    static const char *const names[WF_EVICT_REASONS] = {"room", "quota", "reclaim", "removed",
-                                                        "corrupt"};
+    static const char *const names[WF_EVICT_REASONS] = {"room",    "quota",   "reclaim",
+                                                        "removed", "corrupt", "demoted"};
     return (unsigned)reason < WF_EVICT_REASONS ? names[reason] : "unknown";
 }
 
@@ -62,9 +66,13 @@ enum weft_status wf_store_init(struct wf_store *store, const struct wf_store_opt
     store->policy_ops = options->policy;
     store->dead = WF_SLOT_NONE;
     store->freed_last = WF_SLOT_NONE;
-    enum weft_status status = wf_index_format(options->index_memory, options->index_bytes,
-                                              options->slots_max, options->pool_bytes,
-                                              options->epoch, options->domain, &store->index);
+    struct wf_index_shape shape = {.slots_max = options->slots_max,
+                                   .far_blocks_max = options->far_blocks_max,
+                                   .pool_bytes = options->pool_bytes,
+                                   .epoch = options->epoch,
+                                   .domain = options->domain};
+    enum weft_status status = wf_index_format(options->index_memory, options->index_bytes, &shape,
+                                              &store->index);
     if (status != WEFT_OK)
         return status;
     store->slots = wf_calloc(options->slots_max, sizeof *store->slots, "the table of blocks");
@@ -269,39 +277,60 @@ static void batch_take(struct wf_store *store, struct batch *batch, uint32_t slo
     child_unlink(store, parent_of(store, slot), slot);
 }
 
-/* Look at the pin tables once and decide about the batch; returns how many granules came free.
- * *passed_over counts the leaves that turned out to be pinned. */
-static uint64_t batch_settle(struct wf_store *store, struct batch *batch,
-                             enum wf_evict_reason reason, uint32_t *passed_over)
+/* What a round of eviction came to. */
+struct round {
+    uint64_t freed;       /* granules */
+    uint64_t later;       /* granules that come free when they are written below */
+    uint32_t passed_over; /* leaves that turned out to be pinned */
+    bool stuck;           /* nothing more can be begun now */
+};
+
+/* May a block go that nobody holds?  What has children again may not, but is asked about all the
+ * same, so that a chain is written below at once and not a block at a time. */
+static bool may_go(struct wf_store *store, uint32_t slot, struct round *round)
 {
-    uint64_t freed = 0;
+    enum wf_leave leave = WF_LEAVE_NOW;
+    if (round->stuck)
+        return false;
+    if (store->env.leave)
+        leave = store->env.leave(store->env.context, slot);
+    if (leave == WF_LEAVE_LATER)
+        round->later += store->slots[slot].count;
+    round->stuck = leave == WF_LEAVE_NOT;
+    return leave == WF_LEAVE_NOW;
+}
+
+/* Look at the pin tables once and decide about the batch. */
+static void batch_settle(struct wf_store *store, struct batch *batch, enum wf_evict_reason reason,
+                         struct round *round)
+{
     WF_CRASH("store.evict.marked");
     store->env.scan_pins(store->env.context, batch_seen, batch);
     for (uint32_t i = 0; i < batch->count; i++) {
         uint32_t slot = batch->slot[i];
         bool leaf = store->slots[slot].child == WF_SLOT_NONE;
-        if (batch->pinned[i] || !leaf) {
-            *passed_over += leaf;
-            state_set(store, slot, WF_SLOT_COMMITTED, memory_order_seq_cst);
-            child_link(store, parent_of(store, slot), slot);
-            store->policy_ops->used(store->policy, slot); /* who is pinned is in use */
-            offer(store, slot);
-        } else {
-            freed += store->slots[slot].count;
+        bool go = !batch->pinned[i] && may_go(store, slot, round) && leaf;
+        if (go) {
+            round->freed += store->slots[slot].count;
             drop(store, slot, reason);
+            continue;
         }
+        round->passed_over += leaf && batch->pinned[i];
+        state_set(store, slot, WF_SLOT_COMMITTED, memory_order_seq_cst);
+        child_link(store, parent_of(store, slot), slot);
+        if (batch->pinned[i])
+            store->policy_ops->used(store->policy, slot); /* who is pinned is in use */
+        offer(store, slot);
     }
-    return freed;
 }
 
-/* Evict up to `granules` worth of blocks with one look at the pin tables; returns how many granules
- * came free.
+/* Evict up to `granules` worth of blocks with one look at the pin tables.  False: nobody may go.
  *
  * Chains go from their ends, also inside one batch: taking a leaf may make its parent the next
  * victim.  When the leaf then turns out to be pinned, the parent has a child again and stays too.
  */
-static uint64_t evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
-                            uint32_t *passed_over)
+static bool evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
+                        struct round *round)
 {
     struct batch batch = {.count = 0};
     uint64_t chosen = 0;
@@ -312,7 +341,9 @@ static uint64_t evict_batch(struct wf_store *store, uint64_t granules, enum wf_e
         chosen += store->slots[slot].count;
         batch_take(store, &batch, slot);
     }
-    return batch.count ? batch_settle(store, &batch, reason, passed_over) : 0;
+    if (batch.count)
+        batch_settle(store, &batch, reason, round);
+    return batch.count > 0;
 }
 
 /* Evict a committed block with all that extends it, children first.  False when one of them has to
@@ -331,8 +362,8 @@ static bool evict_subtree(struct wf_store *store, uint32_t root)
         batch_take(store, &batch, leaf);
         taken = leaf;
     }
-    uint32_t passed_over = 0;
-    batch_settle(store, &batch, WF_EVICT_ROOM, &passed_over);
+    struct round round = {.freed = 0};
+    batch_settle(store, &batch, WF_EVICT_ROOM, &round);
     return taken == root && state_of(store, root) == WF_SLOT_FREE;
 }
 
@@ -359,15 +390,87 @@ static bool widen(struct wf_store *store, uint32_t granules)
 }
 
 /* Evict at least one block, better `granules` worth.  Pinned ones among the candidates become the
- * most recently used and are passed over, each at most once: a batch that frees nothing has met at
- * least one of them, and only they count, not the chains above them. */
+ * most recently used and are passed over, each at most once: a batch that frees nothing, and begins
+ * nothing, has met at least one of them, and only they count, not the chains above them.  Blocks
+ * that have to be written below first are enough when they are as much as was asked for: then there
+ * is nothing to do but wait. */
 static bool evict_some(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason)
 {
-    uint32_t passed_over = 0, limit = store->policy_ops->candidates(store->policy);
-    while (passed_over < limit)
-        if (evict_batch(store, granules, reason, &passed_over) > 0)
+    struct round round = {.freed = 0};
+    uint32_t limit = store->policy_ops->candidates(store->policy);
+    while (round.passed_over < limit && !round.stuck && round.later < granules) {
+        if (!evict_batch(store, granules, reason, &round))
+            break;
+        if (round.freed > 0)
             return true;
+    }
     return false;
+}
+
+struct ahead {
+    uint64_t granules; /* still to be looked at */
+    uint32_t looks, begun;
+    struct round round;
+};
+
+/* Ask env.leave about a leaf and then about what it alone extends, for these are the next to go. */
+static void look_up_chain(struct wf_store *store, uint32_t slot, struct ahead *ahead)
+{
+    while (slot != WF_SLOT_NONE && ahead->looks > 0 && ahead->granules > 0) {
+        uint64_t later = ahead->round.later;
+        if (state_of(store, slot) == WF_SLOT_COMMITTED && store->slots[slot].holds == 0)
+            (void)may_go(store, slot, &ahead->round);
+        if (ahead->round.stuck)
+            return;
+        ahead->begun += ahead->round.later != later;
+        ahead->looks--;
+        ahead->granules -= ahead->granules < store->slots[slot].count ? ahead->granules
+                                                                      : store->slots[slot].count;
+        slot = parent_of(store, slot);
+        if (slot != WF_SLOT_NONE &&
+            store->slots[store->slots[slot].child].next != WF_SLOT_NONE) /* others extend it, too */
+            return;
+    }
+}
+
+uint32_t wf_store_look_ahead(struct wf_store *store, uint64_t bytes)
+{
+    uint32_t leaves[BATCH], count = 0;
+    struct ahead ahead = {.granules = granules_for(bytes), .looks = LOOKS};
+    while (count < BATCH && ahead.granules > 0 && ahead.looks > 0 && !ahead.round.stuck) {
+        uint32_t slot = store->policy_ops->victim(store->policy);
+        if (slot == WF_POLICY_NONE)
+            break;
+        leaves[count++] = slot;
+        look_up_chain(store, slot, &ahead);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        offer(store, leaves[i]);
+    return ahead.begun;
+}
+
+void wf_store_leaving(struct wf_store *store, uint32_t slot)
+{
+    store->leaving++;
+    wf_store_hold(store, slot);
+}
+
+void wf_store_left(struct wf_store *store, uint32_t slot)
+{
+    store->leaving--;
+    wf_store_unhold(store, slot);
+}
+
+bool wf_store_evict(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason)
+{
+    struct batch batch = {.count = 0};
+    struct round round = {.freed = 0};
+    if (!evictable(store, slot))
+        return false;
+    store->policy_ops->leave(store->policy, slot);
+    batch_take(store, &batch, slot);
+    batch_settle(store, &batch, reason, &round);
+    return round.freed > 0;
 }
 
 uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evict_reason reason)
@@ -492,6 +595,15 @@ enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
     return WEFT_OK;
 }
 
+/* Nobody finds it any more; its memory waits until nobody holds it. */
+static void dead_add(struct wf_store *store, uint32_t slot)
+{
+    state_set(store, slot, WF_SLOT_DEAD, memory_order_release);
+    store->slots[slot].owner = OWNER_NONE;
+    store->slots[slot].next = store->dead;
+    store->dead = slot;
+}
+
 /* Let go of the parent that a reservation held. */
 static void parent_unhold(struct wf_store *store, uint32_t parent)
 {
@@ -513,10 +625,7 @@ static void discard(struct wf_store *store, struct wf_reservations *list, uint32
     if (store->slots[slot].holds == 0) {
         release(store, slot);
     } else {
-        state_set(store, slot, WF_SLOT_DEAD, memory_order_release);
-        store->slots[slot].owner = OWNER_NONE;
-        store->slots[slot].next = store->dead;
-        store->dead = slot;
+        dead_add(store, slot);
     }
     parent_unhold(store, parent);
 }
@@ -551,6 +660,50 @@ static void yield_to(struct wf_store *store, struct wf_reservations *list, uint3
     parent_unhold(store, parent);
 }
 
+/* The committed block with the key of this slot, or the slot itself. */
+static uint32_t same_key(const struct wf_store *store, uint32_t slot)
+{
+    uint8_t key[32];
+    wf_desc_key_read(&store->index.desc[slot], key);
+    uint32_t serves = wf_store_find(store, key);
+    return serves == WF_SLOT_NONE ? slot : serves;
+}
+
+/* Make a reserved slot, which is complete, the block that its key names. */
+static enum weft_status publish(struct wf_store *store, struct wf_reservations *list, uint32_t slot)
+{
+    struct wf_desc *desc = &store->index.desc[slot];
+    uint32_t reserved_on = parent_of(store, slot), parent = reserved_on;
+    if (parent != WF_SLOT_NONE && state_of(store, parent) == WF_SLOT_DUPLICATE)
+        parent = parent_of(store, parent);
+    else if (parent != WF_SLOT_NONE && state_of(store, parent) == WF_SLOT_DEAD)
+        parent = same_key(store, parent); /* arrived when someone had put it: theirs serves */
+    if (parent != WF_SLOT_NONE && state_of(store, parent) != WF_SLOT_COMMITTED)
+        return wf_fail(WEFT_E_PARENT,
+                       "the block's parent was not committed; commit a chain in its order");
+    list_remove(store, list, slot);
+    store->slots[slot].owner = OWNER_NONE;
+    store->slots[slot].child = WF_SLOT_NONE;
+    atomic_store_explicit(&desc->parent, parent, memory_order_relaxed);
+    WF_CRASH("store.commit.before_publish");
+    /* Release: whoever sees COMMITTED sees the descriptor, and the payload that the client wrote
+     * before it asked to commit (the socket orders the two). */
+    state_set(store, slot, WF_SLOT_COMMITTED, memory_order_release);
+    if (!wf_index_insert(&store->index, slot)) {
+        dead_add(store, slot);
+        parent_unhold(store, reserved_on);
+        wf_store_bury(store);
+        return WEFT_FULL;
+    }
+    WF_CRASH("store.commit.published");
+    store->blocks++;
+    store->policy_ops->used(store->policy, slot);
+    child_link(store, parent, slot);
+    parent_unhold(store, reserved_on);
+    offer(store, slot);
+    return WEFT_OK;
+}
+
 enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations *list,
                                  uint32_t *slot_io)
 {
@@ -564,38 +717,62 @@ enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations 
         yield_to(store, list, slot, serves);
         return WEFT_EXISTS;
     }
-    uint32_t reserved_on = parent_of(store, slot), parent = reserved_on;
-    if (parent != WF_SLOT_NONE && state_of(store, parent) == WF_SLOT_DUPLICATE)
-        parent = parent_of(store, parent);
-    if (parent != WF_SLOT_NONE && state_of(store, parent) != WF_SLOT_COMMITTED) {
+    enum weft_status status = publish(store, list, slot);
+    if (status == WEFT_E_PARENT)
         discard(store, list, slot);
-        return wf_fail(WEFT_E_PARENT,
-                       "the block's parent was not committed; commit a chain in its order");
-    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------- arrivals */
+
+static void progress_set(struct wf_store *store, uint32_t slot, uint32_t progress)
+{
+    _Atomic uint32_t *word = wf_progress_word(&store->index.desc[slot]);
+    /* Release: pairs with the acquire in libweft's wait; the bytes were written before. */
+    atomic_store_explicit(word, progress, memory_order_release);
+    wf_futex_wake_all(word);
+}
+
+void wf_store_progress(struct wf_store *store, uint32_t slot, uint32_t granules)
+{
+    assert(state_of(store, slot) == WF_SLOT_RESERVED && granules < WF_PROGRESS_ALL);
+    progress_set(store, slot, granules);
+}
+
+/* No block after all, but it may be held in pin tables. */
+static void reserved_bury(struct wf_store *store, struct wf_reservations *list, uint32_t slot)
+{
+    uint32_t parent = parent_of(store, slot);
     list_remove(store, list, slot);
-    store->slots[slot].owner = OWNER_NONE;
-    store->slots[slot].child = WF_SLOT_NONE;
-    atomic_store_explicit(&desc->parent, parent, memory_order_relaxed);
-    WF_CRASH("store.commit.before_publish");
-    /* Release: whoever sees COMMITTED sees the descriptor, and the payload that the client wrote
-     * before it asked to commit (the socket orders the two). */
-    state_set(store, slot, WF_SLOT_COMMITTED, memory_order_release);
-    if (!wf_index_insert(&store->index, slot)) {
-        state_set(store, slot, WF_SLOT_DEAD, memory_order_release);
-        store->slots[slot].owner = OWNER_NONE;
-        store->slots[slot].next = store->dead;
-        store->dead = slot;
-        parent_unhold(store, reserved_on);
-        wf_store_bury(store);
-        return WEFT_FULL;
+    dead_add(store, slot);
+    parent_unhold(store, parent);
+}
+
+enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations *list,
+                                  uint32_t slot)
+{
+    struct wf_desc *desc = &store->index.desc[slot];
+    uint8_t key[32];
+    wf_desc_key_read(desc, key);
+    progress_set(store, slot, WF_PROGRESS_ALL);
+    if (wf_store_find(store, key) != WF_SLOT_NONE) {
+        reserved_bury(store, list, slot);
+        return WEFT_EXISTS;
     }
-    WF_CRASH("store.commit.published");
-    store->blocks++;
-    store->policy_ops->used(store->policy, slot);
-    child_link(store, parent, slot);
-    parent_unhold(store, reserved_on);
-    offer(store, slot);
-    return WEFT_OK;
+    /* A committed block has its checksum there.  Who waits looks at the state as well. */
+    atomic_store_explicit(&desc->checksum, 0, memory_order_relaxed);
+    enum weft_status status = publish(store, list, slot);
+    if (status == WEFT_E_PARENT)
+        wf_store_lost(store, list, slot);
+    else
+        wf_futex_wake_all(wf_progress_word(desc));
+    return status;
+}
+
+void wf_store_lost(struct wf_store *store, struct wf_reservations *list, uint32_t slot)
+{
+    progress_set(store, slot, WF_PROGRESS_LOST);
+    reserved_bury(store, list, slot);
 }
 
 /* -------------------------------------------------------------------------------------- remove */
@@ -638,15 +815,17 @@ static bool subtree_held(const struct wf_store *store, const struct subtree *tre
 }
 
 /* A held block disappears from the index at once; its memory waits in the list of the dead. */
-static void condemn_one(struct wf_store *store, uint32_t slot)
+static void condemn_one(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason)
 {
+    uint8_t key[32];
+    wf_desc_key_read(&store->index.desc[slot], key);
+    uint64_t bytes = atomic_load_explicit(&store->index.desc[slot].bytes, memory_order_relaxed);
     wf_index_remove(&store->index, slot);
     store->blocks--;
     store->policy_ops->leave(store->policy, slot);
-    state_set(store, slot, WF_SLOT_DEAD, memory_order_release);
-    store->slots[slot].owner = OWNER_NONE;
-    store->slots[slot].next = store->dead;
-    store->dead = slot;
+    dead_add(store, slot);
+    store->env.gone(store->env.context, key, bytes, store->policy_ops->age(store->policy, slot),
+                    reason);
 }
 
 enum weft_status wf_store_remove(struct wf_store *store, uint32_t root, bool condemn,
@@ -683,7 +862,7 @@ enum weft_status wf_store_remove(struct wf_store *store, uint32_t root, bool con
         bool keep = subtree_held(store, &tree, slot);
         child_unlink(store, parent_of(store, slot), slot);
         if (keep)
-            condemn_one(store, slot);
+            condemn_one(store, slot, WF_EVICT_CORRUPT);
         else
             drop(store, slot, condemn ? WF_EVICT_CORRUPT : WF_EVICT_REMOVED);
     }

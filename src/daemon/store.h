@@ -3,8 +3,9 @@
  * A domain's blocks: reserve, commit, find, evict.
  *
  * The store is the one writer of a domain's index, arena and chains.  It runs on the owner thread,
- * makes no system call and blocks on nothing; what it needs from outside (memory budget, who holds
- * what, who wants to know) comes through wf_store_env, so that tests run it on plain memory.
+ * makes no system call but to wake who waits for a block to arrive, and blocks on nothing; what it
+ * needs from outside (memory budget, who holds what, who wants to know) comes through wf_store_env,
+ * so that tests run it on plain memory.
  *
  * A slot's life:
  *
@@ -32,9 +33,16 @@ enum wf_evict_reason {
     WF_EVICT_RECLAIM = 2, /* the host takes memory back, or another domain is due its share */
     WF_EVICT_REMOVED = 3, /* someone asked to drop it */
     WF_EVICT_CORRUPT = 4, /* its bytes do not match its checksum */
-    WF_EVICT_REASONS = 5,
+    WF_EVICT_DEMOTED = 5, /* its session wants it below for now */
+    WF_EVICT_REASONS = 6,
 };
 const char *wf_evict_reason_name(enum wf_evict_reason reason);
+
+enum wf_leave {
+    WF_LEAVE_NOW = 0,   /* drop it */
+    WF_LEAVE_LATER = 1, /* it is being written below: it was held, and may go when it is let go */
+    WF_LEAVE_NOT = 2,   /* that, but nothing more can be begun now: it stays for the time being */
+};
 
 struct wf_store_env {
     void *context;
@@ -44,7 +52,9 @@ struct wf_store_env {
     /* Call `seen` for every slot that any client of this domain holds. */
     void (*scan_pins)(void *context, void (*seen)(void *context, uint32_t slot),
                       void *seen_context);
-    /* A block has gone. */
+    /* A block that nobody holds is about to go, to make room.  NULL: any may. */
+    enum wf_leave (*leave)(void *context, uint32_t slot);
+    /* A block has gone from the index, children before their parents. */
     void (*gone)(void *context, const uint8_t key[32], uint64_t bytes, uint64_t age,
                  enum wf_evict_reason reason);
 };
@@ -62,13 +72,14 @@ struct wf_store {
     uint64_t other_bytes;  /* counted against the quota by others (regions) */
     uint64_t blocks, reserved_blocks;
     uint32_t freed_last; /* the free range that the last release made or grew */
+    uint64_t leaving;    /* blocks that are WF_LEAVE_LATER */
     uint32_t dead;       /* head of the list of DEAD slots that wait for their holders */
 };
 
 struct wf_store_options {
     void *index_memory;
     uint64_t index_bytes;
-    uint32_t slots_max;
+    uint32_t slots_max, far_blocks_max;
     uint64_t pool_bytes;
     uint64_t quota_bytes;
     uint64_t epoch;
@@ -101,6 +112,9 @@ enum weft_status wf_store_parent_by_key(const struct wf_store *store, const uint
 enum weft_status wf_store_parent_by_slot(const struct wf_store *store, uint32_t client,
                                          uint32_t slot, uint32_t generation, struct wf_parent *out);
 
+/* The owner of slots that the node fills itself, from a tier below. */
+#define WF_STORE_NODE UINT32_MAX
+
 /* WEFT_OK: *out_slot is reserved for `client` and in `list`.  WEFT_EXISTS: *out_slot is the
  * committed block. WEFT_FULL: no room, and nothing that may go.  WEFT_E_QUOTA: the block alone
  * exceeds the quota. */
@@ -120,6 +134,25 @@ enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations 
 void wf_store_abort(struct wf_store *store, struct wf_reservations *list, uint32_t slot);
 void wf_store_abort_all(struct wf_store *store, struct wf_reservations *list);
 
+/* A block that the node fills (WF_STORE_NODE) may be held in pin tables before it is complete, so
+ * its end never frees its memory under a reader. progress: the first `granules` of it are there and
+ * verified; readers are woken. arrived: it is complete.  WEFT_OK: committed.  WEFT_EXISTS: someone
+ * else committed the key meanwhile; those who hold this one go on reading it, nobody else finds it.
+ * WEFT_E_PARENT. lost: it will not be complete, and whoever waits for it is told. */
+void wf_store_progress(struct wf_store *store, uint32_t slot, uint32_t granules);
+enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations *list,
+                                  uint32_t slot);
+void wf_store_lost(struct wf_store *store, struct wf_reservations *list, uint32_t slot);
+
+/* Ask env.leave about the coldest `bytes` of blocks, without evicting any; returns how many began to
+ * be written below. */
+uint32_t wf_store_look_ahead(struct wf_store *store, uint64_t bytes);
+
+/* env.leave says WF_LEAVE_LATER: it holds the block from here, until the writing has ended, well or
+ * not. */
+void wf_store_leaving(struct wf_store *store, uint32_t slot);
+void wf_store_left(struct wf_store *store, uint32_t slot);
+
 /* While held, a block is not offered for eviction, and so none of its ancestors is. */
 void wf_store_hold(struct wf_store *store, uint32_t slot);
 void wf_store_unhold(struct wf_store *store, uint32_t slot);
@@ -132,6 +165,9 @@ void wf_store_used(struct wf_store *store, uint32_t slot);
  */
 enum weft_status wf_store_remove(struct wf_store *store, uint32_t slot, bool condemn,
                                  uint64_t *out_removed);
+
+/* Evict this block: false when something extends or holds it. */
+bool wf_store_evict(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason);
 
 /* Evict until `bytes` of backed memory are free or nothing may go; returns how many are free. */
 uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evict_reason reason);

@@ -25,7 +25,7 @@
 #include "weft/weft.h"
 
 #define WF_CONTROL_MAGIC 0x31434657u /* "WFC1" */
-#define WF_CONTROL_VERSION 1u
+#define WF_CONTROL_VERSION 2u
 #define WF_MESSAGE_MAX 65536u
 
 enum wf_op {
@@ -45,7 +45,9 @@ enum wf_op {
     WF_OP_RECLAIM = 14,
     WF_OP_QUERY = 15,
     WF_OP_CORRUPT = 16,
-    WF_OP_COUNT = 17,
+    WF_OP_LOAD = 17,
+    WF_OP_DEMOTE = 18,
+    WF_OP_COUNT = 19,
 };
 
 struct wf_message {
@@ -198,6 +200,42 @@ struct wf_count_answer {
     uint64_t count;
 };
 
+/* ----------------------------------------------------------------------------- what is below DRAM */
+
+enum wf_load_flags {
+    WF_LOAD_PREFETCH = 1, /* nobody waits for it yet: nothing is pinned */
+    WF_LOAD_BLOCKS = 2,   /* whole blocks in their order, not the first layers of all first */
+};
+
+/* Bring blocks up: keys of one chain, each the parent of the next; the parent of the first is in
+ * DRAM, or it is the first of its chain. */
+struct wf_load {
+    struct wf_message message;
+    uint32_t count, flags;
+    uint32_t within_ms; /* PREFETCH: when they should be there; 0: as soon as may be */
+    uint32_t reserved;
+    uint8_t keys[][32];
+};
+
+struct wf_loaded {
+    int32_t status; /* WEFT_OK: in DRAM.  WEFT_PENDING: on its way.  WEFT_MISS, and so are all behind */
+    uint32_t slot, generation;
+    uint32_t entry; /* the pin that the node placed in the client's table; none for PREFETCH */
+    uint64_t offset, bytes; /* in the pool */
+};
+
+struct wf_load_answer {
+    struct wf_message message;
+    uint32_t count, reserved;
+    struct wf_loaded blocks[];
+};
+
+/* Write the chain that ends with `tip` below, and let it leave DRAM when room is needed. */
+struct wf_demote {
+    struct wf_message message;
+    uint8_t tip[32];
+};
+
 /* A client found that a block's bytes do not match its checksum. */
 struct wf_corrupt {
     struct wf_message message;
@@ -240,7 +278,7 @@ struct wf_lend {
 
 struct wf_query {
     struct wf_message message;
-    char what[32];
+    char what[104];
     uint64_t cursor;
 };
 

@@ -14,14 +14,17 @@
 /* A look at a slot in EVICTING is repeated this often before it counts as a miss. */
 #define EVICTING_SPINS 400
 
-uint64_t wf_index_bytes(uint32_t slots_max, uint64_t *out_bucket_count)
+static uint64_t buckets_for(uint32_t slots_max)
 {
     uint64_t buckets = ((uint64_t)slots_max * 5 / 4 + WF_BUCKET_ENTRIES - 1) / WF_BUCKET_ENTRIES;
-    buckets += PROBE_MAX; /* the last homes need room behind them: no wrap-around in the probe */
-    if (out_bucket_count)
-        *out_bucket_count = buckets;
+    return buckets + PROBE_MAX; /* the last homes need room behind them: the probe never wraps */
+}
+
+uint64_t wf_index_bytes(uint32_t slots_max, uint32_t far_blocks_max)
+{
     uint64_t bytes = WF_PAGE + (uint64_t)slots_max * sizeof(struct wf_desc) +
-                     buckets * sizeof(struct wf_bucket);
+                     buckets_for(slots_max) * sizeof(struct wf_bucket) +
+                     (far_blocks_max ? wf_far_bytes(far_blocks_max, NULL) : 0);
     return (bytes + WF_PAGE - 1) / WF_PAGE * WF_PAGE;
 }
 
@@ -39,32 +42,38 @@ static void locate(struct wf_index *index, void *memory, const struct wf_index_h
     index->slots_max = header->slots_max;
     index->bucket_count = header->bucket_count;
     index->pool_bytes = header->pool_bytes;
+    index->far.buckets = (struct wf_bucket *)(void *)((char *)memory + header->far_offset);
+    index->far.bucket_count = header->far_bucket_count;
+    index->speeds = (struct wf_tier_speed *)(void *)((char *)memory + WF_SPEEDS_OFFSET);
 }
 
-enum weft_status wf_index_format(void *memory, uint64_t bytes, uint32_t slots_max,
-                                 uint64_t pool_bytes, uint64_t epoch, uint32_t domain,
+enum weft_status wf_index_format(void *memory, uint64_t bytes, const struct wf_index_shape *shape,
                                  struct wf_index *out)
 {
     static_assert(sizeof(struct wf_index_header) <= WF_OWNER_OFFSET, "header below the mutex");
-    static_assert(WF_OWNER_OFFSET + sizeof(pthread_mutex_t) <= WF_PAGE, "mutex in the page");
-    uint64_t bucket_count;
-    if (bytes < wf_index_bytes(slots_max, &bucket_count))
-        return wf_fail(WEFT_E_INVALID, "an index of %u slots does not fit %llu bytes", slots_max,
-                       (unsigned long long)bytes);
+    static_assert(WF_OWNER_OFFSET + sizeof(pthread_mutex_t) <= WF_SPEEDS_OFFSET, "mutex below");
+    uint64_t bucket_count = buckets_for(shape->slots_max), far_bucket_count = 0;
+    if (bytes < wf_index_bytes(shape->slots_max, shape->far_blocks_max))
+        return wf_fail(WEFT_E_INVALID, "an index of %u slots does not fit %llu bytes",
+                       shape->slots_max, (unsigned long long)bytes);
+    if (shape->far_blocks_max)
+        (void)wf_far_bytes(shape->far_blocks_max, &far_bucket_count);
     struct wf_index_header *header = memory;
     *header = (struct wf_index_header){
         .magic = WF_INDEX_MAGIC,
         .version = WF_LAYOUT_VERSION,
-        .slots_max = slots_max,
-        .epoch = epoch,
+        .slots_max = shape->slots_max,
+        .epoch = shape->epoch,
         .bytes = bytes,
         .desc_offset = WF_PAGE,
-        .bucket_offset = WF_PAGE + (uint64_t)slots_max * sizeof(struct wf_desc),
+        .bucket_offset = WF_PAGE + (uint64_t)shape->slots_max * sizeof(struct wf_desc),
         .bucket_count = bucket_count,
-        .pool_bytes = pool_bytes,
+        .pool_bytes = shape->pool_bytes,
         .granule_bytes = WF_GRANULE,
-        .domain = domain,
+        .domain = shape->domain,
+        .far_bucket_count = far_bucket_count,
     };
+    header->far_offset = header->bucket_offset + bucket_count * sizeof(struct wf_bucket);
     header->checksum = header_checksum(header);
     locate(out, memory, header);
 
@@ -92,17 +101,23 @@ enum weft_status wf_index_attach(void *memory, uint64_t bytes, struct wf_index *
         return wf_fail(WEFT_E_PROTOCOL, "the node's index segment has only %llu bytes",
                        (unsigned long long)bytes);
     memcpy(&header, memory, sizeof header);
-    uint64_t bucket_count;
     if (header.magic != WF_INDEX_MAGIC || header.version != WF_LAYOUT_VERSION ||
         header.checksum != header_checksum(&header))
         return wf_fail(
             WEFT_E_PROTOCOL,
             "the node's index segment is not of version %u; use the libweft that came with weftd",
             WF_LAYOUT_VERSION);
+    uint64_t far_least, far_most = bytes / sizeof(struct wf_bucket);
+    (void)wf_far_bytes(1, &far_least);
     if (header.bytes != bytes || header.slots_max == 0 || header.slots_max == WF_SLOT_NONE ||
-        wf_index_bytes(header.slots_max, &bucket_count) > bytes ||
-        bucket_count != header.bucket_count || header.desc_offset != WF_PAGE ||
+        wf_index_bytes(header.slots_max, 0) > bytes ||
+        buckets_for(header.slots_max) != header.bucket_count || header.desc_offset != WF_PAGE ||
         header.bucket_offset != WF_PAGE + (uint64_t)header.slots_max * sizeof(struct wf_desc) ||
+        header.far_offset !=
+            header.bucket_offset + header.bucket_count * sizeof(struct wf_bucket) ||
+        (header.far_bucket_count && header.far_bucket_count < far_least) ||
+        header.far_bucket_count > far_most ||
+        header.far_offset + header.far_bucket_count * sizeof(struct wf_bucket) > bytes ||
         header.granule_bytes != WF_GRANULE)
         return wf_fail(WEFT_E_PROTOCOL, "the node's index segment contradicts its own size");
     locate(out, memory, &header);
@@ -208,6 +223,31 @@ size_t wf_index_match(const struct wf_index *index, const uint8_t *keys, size_t 
     while (count > 1 && present < absent) {
         size_t middle = present + (absent - present) / 2;
         if (wf_index_find(index, keys + 32 * middle, &found))
+            present = middle + 1;
+        else
+            absent = middle;
+    }
+    return present;
+}
+
+static bool there(const struct wf_index *index, const uint8_t key[32])
+{
+    struct wf_found found;
+    return wf_far_find(&index->far, key) >= 0 || wf_index_find(index, key, &found);
+}
+
+size_t wf_index_match_far(const struct wf_index *index, const uint8_t *keys, size_t count,
+                          size_t near)
+{
+    /* The two ends first, as above. */
+    if (index->far.bucket_count == 0 || near == count || !there(index, keys + 32 * near))
+        return near;
+    if (there(index, keys + 32 * (count - 1)))
+        return count;
+    size_t present = near + 1, absent = count - 1;
+    while (present < absent) {
+        size_t middle = present + (absent - present) / 2;
+        if (there(index, keys + 32 * middle))
             present = middle + 1;
         else
             absent = middle;

@@ -25,6 +25,7 @@
 #define WF_SHM_INDEX_H
 
 #include "base/status.h"
+#include "shm/far.h"
 #include "shm/layout.h"
 
 /* A mapped index segment, from either side. */
@@ -35,14 +36,20 @@ struct wf_index {
     uint32_t slots_max;
     uint64_t bucket_count;
     uint64_t pool_bytes;
+    struct wf_far far;
+    struct wf_tier_speed *speeds; /* [WF_FAR_TIERS] */
 };
 
-/* Bytes of the segment for so many slots, and the number of buckets that goes with it. */
-uint64_t wf_index_bytes(uint32_t slots_max, uint64_t *out_bucket_count);
+/* Bytes of the segment for so many slots, and so many blocks below DRAM (0: none). */
+uint64_t wf_index_bytes(uint32_t slots_max, uint32_t far_blocks_max);
 
 /* Owner side: lay out a fresh, zeroed mapping, and take the owner mutex for the calling thread. */
-enum weft_status wf_index_format(void *memory, uint64_t bytes, uint32_t slots_max,
-                                 uint64_t pool_bytes, uint64_t epoch, uint32_t domain,
+struct wf_index_shape {
+    uint32_t slots_max, far_blocks_max;
+    uint64_t pool_bytes, epoch;
+    uint32_t domain;
+};
+enum weft_status wf_index_format(void *memory, uint64_t bytes, const struct wf_index_shape *shape,
                                  struct wf_index *out);
 
 /* Owner side, at a clean end: readers stop believing in it from here on. */
@@ -73,9 +80,14 @@ struct wf_found {
  * again for a few microseconds. */
 bool wf_index_find(const struct wf_index *index, const uint8_t key[32], struct wf_found *out);
 
-/* The longest present prefix of a chain, by binary search: presence is monotone along a chain,
- * because a parent outlives its children (invariant 2). */
+/* The longest prefix of a chain that is in DRAM, by binary search: presence is monotone along a
+ * chain, because a parent outlives its children (invariant 2). */
 size_t wf_index_match(const struct wf_index *index, const uint8_t *keys, size_t count);
+
+/* The longest prefix that is in DRAM or below, when `near` of it are known to be in DRAM: monotone
+ * for the same reason, in the tiers together. */
+size_t wf_index_match_far(const struct wf_index *index, const uint8_t *keys, size_t count,
+                          size_t near);
 
 /* ---------------------------------------------------------------------------------- owner side */
 

@@ -14,10 +14,13 @@
  *     0        +------------------------------------------------------------+
  *              | struct wf_index_header            (constant after start)   |
  *     2048     | owner: a robust mutex held by the node's owner thread      |
+ *     3072     | struct wf_tier_speed [WF_FAR_TIERS]: what is below, how far|
  *     4096     +------------------------------------------------------------+
  *              | struct wf_desc [slots_max]        64 bytes a block         |
  *              +------------------------------------------------------------+
  *              | struct wf_bucket [bucket_count]   64 bytes, 7 entries each |
+ *              +------------------------------------------------------------+
+ *              | struct wf_bucket [far_bucket_count]   what is below (far.h)|
  *              +------------------------------------------------------------+
  *
  * A slot is one contiguous range of the pool.  `desc.word` is the only field that a reader may
@@ -52,7 +55,7 @@
 
 #define WF_INDEX_MAGIC 0x3158444954464557u /* "WEFTIDX1", little-endian */
 #define WF_PINS_MAGIC 0x31534e4950544657u  /* "WFTPINS1" */
-#define WF_LAYOUT_VERSION 1u
+#define WF_LAYOUT_VERSION 2u
 
 #define WF_PAGE 4096u
 #define WF_GRANULE 4096u /* pool space is dealt out in these */
@@ -82,18 +85,32 @@ struct wf_index_header {
     uint64_t pool_bytes;
     uint32_t granule_bytes;
     uint32_t domain;
-    uint64_t checksum; /* XXH3-64 of the fields above */
+    uint64_t far_offset, far_bucket_count; /* 0, 0: the node has no tiers below DRAM */
+    uint64_t checksum;                     /* XXH3-64 of the fields above */
 };
 
 #define WF_OWNER_OFFSET 2048u
+#define WF_SPEEDS_OFFSET 3072u
+#define WF_FAR_TIERS 8u
+
+/* How a tier is reached, as measured; for the model of what a load will take. */
+struct wf_tier_speed {
+    _Atomic uint32_t kind; /* enum weft_tier; 0 (DRAM): no such tier */
+    _Atomic uint32_t latency_us;
+    _Atomic uint32_t mbps; /* 10^6 bytes a second; 0: not known */
+    uint32_t reserved;
+};
+static_assert(WF_SPEEDS_OFFSET + WF_FAR_TIERS * sizeof(struct wf_tier_speed) <= WF_PAGE, "");
 
 struct wf_desc {
     _Atomic uint64_t word;
-    _Atomic uint64_t key[4];   /* the 32 bytes as they are, in memory order */
-    _Atomic uint64_t offset;   /* in the pool */
-    _Atomic uint32_t bytes;    /* payload; the range is this rounded up to granules */
-    _Atomic uint32_t parent;   /* slot, or WF_SLOT_NONE */
-    _Atomic uint64_t checksum; /* XXH3-64 of the payload; 0: not taken yet */
+    _Atomic uint64_t key[4]; /* the 32 bytes as they are, in memory order */
+    _Atomic uint64_t offset; /* in the pool */
+    _Atomic uint32_t bytes;  /* payload; the range is this rounded up to granules */
+    _Atomic uint32_t parent; /* slot, or WF_SLOT_NONE */
+    /* COMMITTED: XXH3-64 of the payload; 0: not taken yet.  RESERVED by the node, because the block
+     * is on its way from a tier below, or DEAD after that: how far it is, see wf_progress. */
+    _Atomic uint64_t checksum;
 };
 static_assert(sizeof(struct wf_desc) == 64, "a descriptor is one cache line");
 
@@ -119,6 +136,18 @@ static inline uint32_t wf_word_depth(uint64_t word)
 static inline enum wf_slot_state wf_word_state(uint64_t word)
 {
     return (enum wf_slot_state)(word & 0xff);
+}
+
+/* Progress of a block that is on its way: how many granules from its start have arrived and are
+ * verified, in the low half of `desc.checksum`, which readers may sleep on (futex).  All of them,
+ * or none any more, when the load has ended. */
+#define WF_PROGRESS_ALL 0x7fffffffu
+#define WF_PROGRESS_LOST 0x80000000u
+
+static inline _Atomic uint32_t *wf_progress_word(struct wf_desc *desc)
+{
+    static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half comes first");
+    return (_Atomic uint32_t *)(void *)&desc->checksum;
 }
 
 /* Pins segment:

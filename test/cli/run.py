@@ -554,26 +554,6 @@ def memory_is_lent_and_reclaimed():
 # ----------------------------------------------------------------------------------- with nodes of their own
 
 
-@case
-def with_tiers_keys_outlive_the_node():
-    socket, config = os.path.join(FOLDER, "kept.sock"), os.path.join(FOLDER, "kept.yaml")
-    state = os.path.join(FOLDER, "state")
-
-    def key_of_a_run(text):
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(text)
-        node = start_node("64MB", socket, WEFT_CONFIG=config, WEFT_STATE_DIR=state)
-        key = answer("put", "--socket", socket, "--key", "k", "--block-bytes", "4096", blob("kept", 4096))
-        stop_node(node)
-        return key["first_key"]
-
-    check(key_of_a_run("") != key_of_a_run(""), "a node without tiers has kept its secret")
-    check(not os.path.exists(state), "a node without tiers has made", state)
-    tiers = f"tiers:\n  - name: kv\n    path: {FOLDER}/kept.tier\n    size: 64MB\n"
-    check(key_of_a_run(tiers) == key_of_a_run(tiers), "a node with tiers has another secret after a restart")
-    check(os.listdir(state) == ["default.secret"], os.listdir(state))
-
-
 def left_behind():
     return [name for name in os.listdir(FOLDER) if re.fullmatch("weft-[0-9]+-[A-Za-z0-9]{6}", name)]
 

@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t bytes = size - 1;
     bool whole = data[0] & 2;
     if (whole)
-        bytes = (data[0] & 1) ? wf_pins_bytes(96) : wf_index_bytes(64, NULL);
+        bytes = (data[0] & 1) ? wf_pins_bytes(96) : wf_index_bytes(64, 0);
     void *memory = aligned_alloc(WF_PAGE, (bytes + WF_PAGE) / WF_PAGE * WF_PAGE);
     assert(memory);
     memset(memory, 0, (bytes + WF_PAGE) / WF_PAGE * WF_PAGE);
@@ -85,7 +85,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (whole && (data[0] & 1))
         wf_pins_format(memory, 64, 32, &pins);
     else if (whole)
-        formatted = wf_index_format(memory, bytes, 64, 1 << 20, 1, 0, &index) == WEFT_OK;
+        formatted = wf_index_format(memory, bytes,
+                                    &(struct wf_index_shape){.slots_max = 64,
+                                                             .pool_bytes = 1 << 20,
+                                                             .epoch = 1},
+                                    &index) == WEFT_OK;
     if (formatted)
         wf_index_retire(&index);
     /* Pairs of (offset, byte) change a good segment; otherwise the input is the segment. */

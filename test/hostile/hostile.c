@@ -49,6 +49,8 @@ static const uint16_t fixed[WF_OP_COUNT] = {
     [WF_OP_RECLAIM] = sizeof(struct wf_lend),
     [WF_OP_QUERY] = sizeof(struct wf_query),
     [WF_OP_CORRUPT] = sizeof(struct wf_corrupt),
+    [WF_OP_LOAD] = sizeof(struct wf_load),
+    [WF_OP_DEMOTE] = sizeof(struct wf_demote),
 };
 
 /* The node, a good client of it, and what the node had before the test. */
@@ -171,17 +173,43 @@ static void test_broken_headers(void **state)
 {
     struct stage *s = *state;
     static const struct wf_message heads[] = {
-        {.magic = 0, .op = WF_OP_QUERY, .version = 1, .bytes = sizeof(struct wf_query)},
-        {.magic = WF_CONTROL_MAGIC, .op = WF_OP_QUERY, .version = 0, .bytes = 64},
-        {.magic = WF_CONTROL_MAGIC, .op = WF_OP_QUERY, .version = 2, .bytes = 64},
-        {.magic = WF_CONTROL_MAGIC, .op = WF_OP_QUERY, .version = 1, .bytes = 63},
-        {.magic = WF_CONTROL_MAGIC, .op = WF_OP_QUERY, .version = 1, .bytes = 65},
-        {.magic = WF_CONTROL_MAGIC, .op = WF_OP_QUERY, .version = 1, .bytes = UINT32_MAX},
-        {.magic = WF_CONTROL_MAGIC, .op = 0, .version = 1, .bytes = 64},
-        {.magic = WF_CONTROL_MAGIC, .op = WF_OP_COUNT, .version = 1, .bytes = 64},
-        {.magic = WF_CONTROL_MAGIC, .op = UINT16_MAX, .version = 1, .bytes = 64},
+        {.magic = 0,
+         .op = WF_OP_QUERY,
+         .version = WF_CONTROL_VERSION,
+         .bytes = sizeof(struct wf_query)},
+        {.magic = WF_CONTROL_MAGIC,
+         .op = WF_OP_QUERY,
+         .version = 0,
+         .bytes = sizeof(struct wf_query)},
+        {.magic = WF_CONTROL_MAGIC,
+         .op = WF_OP_QUERY,
+         .version = WF_CONTROL_VERSION + 1,
+         .bytes = sizeof(struct wf_query)},
+        {.magic = WF_CONTROL_MAGIC,
+         .op = WF_OP_QUERY,
+         .version = WF_CONTROL_VERSION,
+         .bytes = sizeof(struct wf_query) - 1},
+        {.magic = WF_CONTROL_MAGIC,
+         .op = WF_OP_QUERY,
+         .version = WF_CONTROL_VERSION,
+         .bytes = sizeof(struct wf_query) + 1},
+        {.magic = WF_CONTROL_MAGIC,
+         .op = WF_OP_QUERY,
+         .version = WF_CONTROL_VERSION,
+         .bytes = UINT32_MAX},
+        {.magic = WF_CONTROL_MAGIC,
+         .op = 0,
+         .version = WF_CONTROL_VERSION,
+         .bytes = sizeof(struct wf_query)},
+        {.magic = WF_CONTROL_MAGIC,
+         .op = WF_OP_COUNT,
+         .version = WF_CONTROL_VERSION,
+         .bytes = sizeof(struct wf_query)},
+        {.magic = WF_CONTROL_MAGIC,
+         .op = UINT16_MAX,
+         .version = WF_CONTROL_VERSION,
+         .bytes = sizeof(struct wf_query)},
     };
-    static_assert(sizeof(struct wf_query) == 64, "the lengths above are about this");
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
         struct raw raw;
         struct wf_query query = {.message = heads[i], .what = "status"};

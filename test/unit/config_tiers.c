@@ -190,13 +190,6 @@ static void tier_mistakes_get_a_sentence(void **state)
             "c.yaml:4: tier 'a': region means nothing to kind nvme");
     refused("tiers: [{name: a, kind: s3, path: 's3://abc', shared: true}]\n",
             "shared means nothing to kind s3");
-    refused("tiers: [{name: a, kind: cxl, path: /dev/dax0.0, shared: true}]\n",
-            "shared needs host: this host's own number");
-    refused("tiers:\n  - name: a\n    kind: cxl\n    path: /dev/dax0.0\n    host: 3\n",
-            "c.yaml:5: tier 'a': host means something on a shared device only");
-    refused("tiers: [{name: a, kind: cxl, path: 'node:1', shared: true, host: 1}]\n",
-            "the memory of a node is this host's own");
-    refused("tiers: [{name: a, host: 256}]\n", "from 0 to 255");
     refused("limits: {below: 1023}\n", "from 1024 to 268435456");
     refused("pool: {ahead: 51}\n", "from 0 to 50");
     refused("state_dir: ''\n", "state_dir: '' is empty");

@@ -28,11 +28,14 @@ static int setup(void **state)
 {
     struct segment *s = calloc(1, sizeof *s);
     assert_non_null(s);
-    s->bytes = wf_index_bytes(SLOTS, NULL);
+    s->bytes = wf_index_bytes(SLOTS, 0);
     s->memory = aligned_alloc(WF_PAGE, s->bytes);
     assert_non_null(s->memory);
     memset(s->memory, 0, s->bytes);
-    assert_int_equal(wf_index_format(s->memory, s->bytes, SLOTS, (uint64_t)1 << 30, 7, 0,
+    assert_int_equal(wf_index_format(s->memory, s->bytes,
+                                     &(struct wf_index_shape){.slots_max = SLOTS,
+                                                              .pool_bytes = (uint64_t)1 << 30,
+                                                              .epoch = 7},
                                      &s->index),
                      WEFT_OK);
     *state = s;
@@ -261,7 +264,10 @@ static void test_alive(void **state)
     assert_true(wf_index_alive(&reader));
     wf_index_retire(&s->index);
     assert_false(wf_index_alive(&reader));
-    assert_int_equal(wf_index_format(s->memory, s->bytes, SLOTS, (uint64_t)1 << 30, 8, 0,
+    assert_int_equal(wf_index_format(s->memory, s->bytes,
+                                     &(struct wf_index_shape){.slots_max = SLOTS,
+                                                              .pool_bytes = (uint64_t)1 << 30,
+                                                              .epoch = 8},
                                      &s->index),
                      WEFT_OK);
     assert_true(wf_index_alive(&reader));

@@ -76,7 +76,7 @@ static void *zeroed(uint64_t bytes)
 static void shared_open(struct shared *s)
 {
     memset(s, 0, sizeof *s);
-    s->index_bytes = wf_index_bytes(SLOTS, NULL);
+    s->index_bytes = wf_index_bytes(SLOTS, 0);
     s->index_memory = zeroed(s->index_bytes);
     s->pool = zeroed(POOL_GRANULES * WF_GRANULE);
     for (int i = 0; i < READERS; i++) {

@@ -40,7 +40,7 @@ struct model {
     int parent_key[KEYS];
     uint32_t granules[KEYS];
     int block[KEYS]; /* node of the committed block, or NOBODY */
-    uint64_t clock, operations, counts[5];
+    uint64_t clock, operations, counts[WF_EVICT_REASONS];
     bool listening; /* evictions are checked against LRU order */
     struct random_source random;
 };
@@ -96,11 +96,17 @@ static void gone(struct world *w, const uint8_t key[32], enum wf_evict_reason re
     struct model *m = the_model;
     uint8_t bytes[32];
     int at = NOBODY;
+    bool held = false; /* condemned, and dead in the model already */
     (void)w;
     for (int i = 0; i < NODES && at == NOBODY; i++) {
         random_key((uint64_t)m->nodes[i].key, bytes);
         if (m->nodes[i].kind == BLOCK && memcmp(bytes, key, 32) == 0)
             at = i;
+        held |= m->nodes[i].kind == DEAD && memcmp(bytes, key, 32) == 0;
+    }
+    if (at == NOBODY && held) {
+        assert_int_equal(reason, WF_EVICT_CORRUPT);
+        return;
     }
     assert_int_not_equal(at, NOBODY);
     struct node *n = &m->nodes[at];
@@ -235,6 +241,9 @@ static void commit_one(struct model *m, int at)
     }
     if (parent != NOBODY && m->nodes[parent].kind == DUPLICATE)
         parent = m->nodes[parent].parent;
+    else if (parent != NOBODY && m->nodes[parent].kind == DEAD &&
+             m->block[m->nodes[parent].key] != NOBODY)
+        parent = m->block[m->nodes[parent].key]; /* put again since: that one serves */
     if (parent != NOBODY && m->nodes[parent].kind != BLOCK) {
         assert_int_equal(status, WEFT_E_PARENT);
         discard(m, at);

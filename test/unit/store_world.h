@@ -68,7 +68,7 @@ static inline void world_gone(void *context, const uint8_t key[32], uint64_t byt
 static inline void world_open(struct world *w, uint64_t pool_granules, uint64_t quota_bytes,
                               uint64_t budget, uint32_t slots)
 {
-    uint64_t bytes = wf_index_bytes(slots, NULL);
+    uint64_t bytes = wf_index_bytes(slots, 0);
     assert(slots <= WORLD_SLOTS);
     memset(w, 0, sizeof *w);
     w->memory = aligned_alloc(WF_PAGE, bytes);

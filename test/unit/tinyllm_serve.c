@@ -192,7 +192,7 @@ enum weft_status weft_get(struct weft_session *s, const struct weft_match *m, en
     if (status != WEFT_OK)
         return status;
     uint32_t size = s->format->spec.block_tokens;
-    *out = (struct weft_pins){.layer_bytes = s->format->layer_bytes, .session = s};
+    *out = (struct weft_pins){.layer_bytes = s->format->layer_bytes, .format = s->format};
     out->data = calloc(m->blocks + 1, sizeof(*out->data));
     for (; out->blocks < m->blocks; out->blocks++) {
         struct block *block = find(s->matched, (out->blocks + 1) * size);

@@ -1,0 +1,655 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The tiers of a node: opened, found again, ranked, full, failed.
+ */
+#include "daemon/below.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/log.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+#include "tier/cxl.h"
+
+#define JOBS_MAX 2048u
+#define PART_BYTES 65536u
+#define PARTS_MAX 1024u /* WF_TIER_PARTS_MAX */
+#define ORPHANS_MAX (1u << 20)
+#define REMOVALS_MAX 256u /* under way at a time, a tier */
+#define MEASURE_NS 1000000000u
+#define VICTIMS_MAX 64u  /* let go for one block's room */
+#define FULL_PERCENT 92u /* a log needs room to move in */
+#define SCRUB_BYTES_MAX (16u << 20)
+
+/* Keys that a tier is still to be told to forget.  What is not told comes back at the next start,
+ * as what it is: a block, or one without its parent. */
+struct wf_removals {
+    struct wf_lower *lower;
+    struct removal {
+        struct wf_mover_job job; /* first member */
+        struct wf_removals *all;
+        struct removal *next;
+    } * jobs, *free;
+    uint8_t (*keys)[32];
+    uint32_t head, count, capacity;
+};
+
+uint32_t wf_below_part_bytes(uint64_t bytes)
+{
+    uint64_t least = (bytes + PARTS_MAX - 1) / PARTS_MAX;
+    return (uint32_t)((least + PART_BYTES - 1) / PART_BYTES * PART_BYTES);
+}
+
+bool wf_lower_writable(const struct wf_lower *lower)
+{
+    return lower->opened && lower->stats.state == WF_MOVER_OK;
+}
+
+bool wf_lower_readable(const struct wf_lower *lower)
+{
+    return lower->opened && lower->stats.state == WF_MOVER_OK;
+}
+
+uint64_t wf_lower_capacity(const struct wf_lower *lower)
+{
+    uint64_t capacity = lower->stats.tier.capacity_bytes;
+    return capacity ? capacity : UINT64_MAX;
+}
+
+/* ------------------------------------------------------------------------------------ removals */
+
+static void removals_run(struct wf_removals *removals);
+
+static void removal_done(struct wf_mover_job *job)
+{
+    struct removal *removal = (struct removal *)job;
+    removal->next = removal->all->free;
+    removal->all->free = removal;
+    removals_run(removal->all);
+}
+
+static void removals_run(struct wf_removals *removals)
+{
+    while (removals->count && removals->free) {
+        struct removal *removal = removals->free;
+        removals->free = removal->next;
+        memset(&removal->job, 0, sizeof removal->job);
+        removal->job.kind = WF_MOVE_REMOVE;
+        removal->job.done = removal_done;
+        removal->job.job.class = WF_TIER_DEMOTE;
+        memcpy(removal->job.job.request.block.key, removals->keys[removals->head], 32);
+        if (wf_mover_submit(removals->lower->mover, &removal->job) != WEFT_OK) {
+            removal->next = removals->free;
+            removals->free = removal;
+            return;
+        }
+        removals->head = (removals->head + 1) % removals->capacity;
+        removals->count--;
+    }
+}
+
+static bool removals_grow(struct wf_removals *removals)
+{
+    uint32_t capacity = removals->capacity ? 2 * removals->capacity : 1024;
+    uint8_t(*keys)[32] = wf_calloc(capacity, 32, "keys that leave a tier");
+    if (!keys)
+        return false;
+    for (uint32_t i = 0; i < removals->count; i++)
+        memcpy(keys[i], removals->keys[(removals->head + i) % removals->capacity], 32);
+    free(removals->keys);
+    removals->keys = keys;
+    removals->head = 0;
+    removals->capacity = capacity;
+    return true;
+}
+
+static enum weft_status removals_create(struct wf_lower *lower)
+{
+    struct wf_removals *removals = wf_calloc(1, sizeof *removals, "a tier's removals");
+    if (!removals)
+        return WEFT_E_NO_MEMORY;
+    lower->removals = removals;
+    removals->lower = lower;
+    removals->jobs = wf_calloc(REMOVALS_MAX, sizeof *removals->jobs, "a tier's removals");
+    if (!removals->jobs)
+        return WEFT_E_NO_MEMORY;
+    for (uint32_t i = 0; i < REMOVALS_MAX; i++) {
+        removals->jobs[i].all = removals;
+        removals->jobs[i].next = removals->free;
+        removals->free = &removals->jobs[i];
+    }
+    return WEFT_OK;
+}
+
+void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32])
+{
+    struct wf_removals *removals = lower->removals;
+    if (removals->count == removals->capacity && !removals_grow(removals))
+        return;
+    memcpy(removals->keys[(removals->head + removals->count) % removals->capacity], key, 32);
+    removals->count++;
+    removals_run(removals);
+}
+
+bool wf_lower_quiet(struct wf_lower *lower)
+{
+    removals_run(lower->removals);
+    return lower->removals->count == 0;
+}
+
+void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32])
+{
+    uint32_t entry = wf_directory_find(lower->below->directory, key);
+    if (entry == WF_DIRECTORY_NONE)
+        return;
+    lower->lost++;
+    wf_directory_lose(lower->below->directory, entry, lower->number);
+}
+
+/* ------------------------------------------------------------------------- the directory's words */
+
+static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier)
+{
+    struct wf_below *below = context;
+    struct wf_far *far = &below->node->domains[domain].store.index.far;
+    if (tier < 0)
+        wf_far_clear(far, key);
+    else if (!wf_far_set(far, key, (unsigned)tier))
+        below->node->domains[domain].hidden++; /* found by a load, and not by a match */
+}
+
+static void dropped(void *context, uint16_t domain, const uint8_t key[32], uint32_t bytes,
+                    unsigned tier)
+{
+    struct wf_below *below = context;
+    (void)domain, (void)bytes;
+    wf_lower_remove(&below->tiers[tier], key);
+}
+
+void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted)
+{
+    struct wf_below *below = domain->node->below;
+    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    if (entry != WF_DIRECTORY_NONE)
+        wf_directory_enter_dram(below->directory, entry, promoted);
+}
+
+void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evict_reason reason)
+{
+    struct wf_below *below = domain->node->below;
+    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    if (entry == WF_DIRECTORY_NONE)
+        return;
+    struct wf_directory_block block;
+    wf_directory_read(below->directory, entry, &block);
+    domain->demoted += block.tiers && reason != WF_EVICT_REMOVED;
+    wf_directory_leave_dram(below->directory, entry);
+}
+
+uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32])
+{
+    struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    if (entry == WF_DIRECTORY_NONE)
+        return 0;
+    wf_directory_read(below->directory, entry, &block);
+    if (block.domain != domain->id)
+        return 0;
+    uint32_t before = wf_directory_entries(below->directory);
+    wf_directory_remove(below->directory, entry);
+    return before - wf_directory_entries(below->directory);
+}
+
+/* -------------------------------------------------------------------------------- found at start */
+
+/* False: its parent is not known (yet). */
+static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
+{
+    struct wf_below *below = lower->below;
+    struct wf_node *node = below->node;
+    static const uint8_t none[32];
+    uint32_t d = 0, entry;
+    while (d < node->domain_count && memcmp(node->domains[d].tag, block->format, 32) != 0)
+        d++;
+    if (d == node->domain_count) { /* of a domain that this node does not have: left alone */
+        lower->orphans++;
+        return true;
+    }
+    /* What was written by other rules could not be read by ours. */
+    if (block->part_bytes != wf_below_part_bytes(block->bytes) || block->bytes > UINT32_MAX) {
+        wf_lower_remove(lower, block->key);
+        return true;
+    }
+    struct wf_directory_add add = {
+        .has_parent = memcmp(block->parent, none, 32) != 0,
+        .domain = (uint16_t)d,
+        .bytes = (uint32_t)block->bytes,
+        .depth = block->depth,
+        .tier = lower->number,
+    };
+    memcpy(add.key, block->key, 32);
+    memcpy(add.parent, block->parent, 32);
+    add.in_dram = wf_store_find(&node->domains[d].store, add.key) != WF_SLOT_NONE;
+    uint32_t parent = add.has_parent ? wf_store_find(&node->domains[d].store, add.parent)
+                                     : WF_SLOT_NONE;
+    add.parent_in_dram = parent != WF_SLOT_NONE;
+    if (add.parent_in_dram)
+        add.parent_bytes = atomic_load_explicit(&node->domains[d].store.index.desc[parent].bytes,
+                                                memory_order_relaxed);
+    enum weft_status status = wf_directory_add(below->directory, &add, &entry);
+    if (status == WEFT_E_LIMIT)
+        lower->orphans++;
+    return status != WEFT_E_PARENT;
+}
+
+static void orphan_keep(struct wf_lower *lower, const struct wf_tier_block *block)
+{
+    struct wf_below *below = lower->below;
+    if (below->orphan_count == below->orphan_capacity) {
+        uint32_t capacity = below->orphan_capacity ? 2 * below->orphan_capacity : 1024;
+        struct wf_tier_block *grown = capacity > ORPHANS_MAX
+                                          ? NULL
+                                          : wf_realloc(below->orphans, capacity * sizeof *grown,
+                                                       "blocks without parents");
+        if (!grown) {
+            wf_lower_remove(lower, block->key);
+            return;
+        }
+        below->orphans = grown;
+        below->orphan_capacity = capacity;
+    }
+    below->orphans[below->orphan_count] = *block;
+    /* Its depth is known by now; the field carries the tier meanwhile. */
+    below->orphans[below->orphan_count++].part_bytes = lower->number;
+}
+
+static void found(void *context, const struct wf_tier_block *blocks, uint32_t count)
+{
+    struct wf_lower *lower = context;
+    for (uint32_t i = 0; i < count; i++)
+        if (!take_up(lower, &blocks[i]))
+            orphan_keep(lower, &blocks[i]);
+}
+
+/* Parents may be on a tier that came later.  When all have come, those that are left have none. */
+static void orphans_settle(struct wf_below *below)
+{
+    bool all = true, some = true;
+    for (uint32_t i = 0; i < below->count; i++)
+        all &= below->tiers[i].opened;
+    while (some && below->orphan_count) {
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < below->orphan_count; i++) {
+            struct wf_tier_block block = below->orphans[i];
+            struct wf_lower *lower = &below->tiers[block.part_bytes];
+            block.part_bytes = wf_below_part_bytes(block.bytes);
+            if (!take_up(lower, &block))
+                below->orphans[kept++] = below->orphans[i];
+        }
+        some = kept < below->orphan_count;
+        below->orphan_count = kept;
+    }
+    for (uint32_t i = 0; all && i < below->orphan_count; i++)
+        wf_lower_remove(&below->tiers[below->orphans[i].part_bytes], below->orphans[i].key);
+    if (all) {
+        free(below->orphans);
+        below->orphans = NULL;
+        below->orphan_count = below->orphan_capacity = 0;
+    }
+}
+
+static void opened(void *context, enum weft_status status, const char *sentence)
+{
+    struct wf_lower *lower = context;
+    struct wf_directory_sum sum;
+    wf_mover_stats(lower->mover, &lower->stats);
+    if (status != WEFT_OK) {
+        wf_error("tier", "%s: %s", lower->config->name, sentence);
+        wf_telemetry_event(lower->below->node, NULL, "tier_failed", "tier %s cannot be opened: %s",
+                           lower->config->name, sentence);
+        return;
+    }
+    lower->opened = true;
+    orphans_settle(lower->below);
+    wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
+    wf_info("tier", "%s: %llu blocks, %llu bytes found", lower->config->name,
+            (unsigned long long)sum.blocks, (unsigned long long)sum.bytes);
+    wf_telemetry_event(lower->below->node, NULL, "tier_open",
+                       "tier %s is open; %llu blocks of %llu bytes were found there",
+                       lower->config->name, (unsigned long long)sum.blocks,
+                       (unsigned long long)sum.bytes);
+    lower->below->measured_ns = 0;
+}
+
+static void changed(void *context, enum wf_mover_state state, const char *sentence)
+{
+    struct wf_lower *lower = context;
+    wf_mover_stats(lower->mover, &lower->stats);
+    wf_warn("tier", "%s is %s%s%s", lower->config->name, wf_mover_state_name(state),
+            sentence[0] ? ": " : "", sentence);
+    wf_telemetry_event(lower->below->node, NULL, "tier_state", "tier %s is %s%s%s",
+                       lower->config->name, wf_mover_state_name(state), sentence[0] ? ": " : "",
+                       sentence);
+    if (state == WF_MOVER_FAILED && lower->opened) {
+        lower->opened = false;
+        wf_directory_lose_tier(lower->below->directory, lower->number);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- room */
+
+/* The next tier down that takes what this one lets go. */
+static struct wf_lower *next_of(struct wf_lower *lower, uint64_t bytes)
+{
+    struct wf_below *below = lower->below;
+    bool after = false;
+    for (uint32_t i = 0; i < below->count; i++) {
+        struct wf_lower *next = &below->tiers[below->order[i]];
+        if (after && wf_lower_writable(next) && next->config->admit != WF_ADMIT_NEVER &&
+            next->full_until_ns < wf_now_ns() && wf_lower_room(next, bytes))
+            return next;
+        after |= next == lower;
+    }
+    return NULL;
+}
+
+/* Whose block goes: who has more than its part there, most of all. */
+static uint16_t most_over(const struct wf_lower *lower)
+{
+    const struct wf_node *node = lower->below->node;
+    double all = 0, over_most = 0;
+    uint16_t most = UINT16_MAX;
+    if (node->domain_count == 1)
+        return UINT16_MAX;
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        all += (double)node->domains[i].store.quota_bytes;
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        struct wf_directory_sum sum;
+        wf_directory_sum(lower->below->directory, lower->number, (uint16_t)i, &sum);
+        double over = (double)sum.bytes - (double)wf_lower_capacity(lower) *
+                                              (double)node->domains[i].store.quota_bytes / all;
+        if (over > over_most) {
+            over_most = over;
+            most = (uint16_t)i;
+        }
+    }
+    return most;
+}
+
+/* Let one block go, to the next tier or for good.  False: none may. */
+static bool let_go(struct wf_lower *lower)
+{
+    struct wf_below *below = lower->below;
+    struct wf_directory_block block;
+    uint32_t entry = wf_directory_victim(below->directory, lower->number, most_over(lower));
+    if (entry == WF_DIRECTORY_NONE)
+        entry = wf_directory_victim(below->directory, lower->number, UINT16_MAX);
+    if (entry == WF_DIRECTORY_NONE)
+        return false;
+    wf_directory_read(below->directory, entry, &block);
+    bool last = block.tiers == 1u << lower->number && !block.in_dram;
+    struct wf_lower *next = last ? next_of(lower, block.bytes) : NULL;
+    if (next && wf_move_down(lower, next, entry))
+        return true;
+    lower->evicted++;
+    wf_lower_remove(lower, block.key);
+    wf_directory_lose(below->directory, entry, lower->number);
+    return true;
+}
+
+bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
+{
+    uint64_t capacity = wf_lower_capacity(lower);
+    if (capacity == UINT64_MAX)
+        return true;
+    capacity = capacity / 100 * FULL_PERCENT;
+    for (uint32_t i = 0; i <= VICTIMS_MAX; i++) {
+        struct wf_directory_sum sum;
+        wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
+        if (sum.bytes + lower->writing_bytes + bytes <= capacity)
+            return true;
+        if (i == VICTIMS_MAX || !let_go(lower))
+            return false;
+    }
+    return false;
+}
+
+/* ------------------------------------------------------------------------------------- measured */
+
+/* What a megabyte from there takes. */
+static double cost_us(const struct wf_lower *lower)
+{
+    const struct wf_mover_stats *stats = &lower->stats;
+    return stats->read_latency_us + (stats->read_mbps > 0 ? 1048576.0 / stats->read_mbps : 0);
+}
+
+/* Nearest first, by what was measured; the configured order until then, and between equals. */
+static void rank(struct wf_below *below)
+{
+    for (uint32_t i = 0; i < below->count; i++) {
+        uint32_t at = i;
+        while (at > 0 &&
+               cost_us(&below->tiers[i]) < cost_us(&below->tiers[below->order[at - 1]]) * 0.8) {
+            below->order[at] = below->order[at - 1];
+            at--;
+        }
+        below->order[at] = i;
+    }
+}
+
+static void publish_speeds(struct wf_below *below)
+{
+    for (uint32_t d = 0; d < below->node->domain_count; d++) {
+        struct wf_tier_speed *speeds = below->node->domains[d].store.index.speeds;
+        for (uint32_t i = 0; i < below->count; i++) {
+            const struct wf_lower *lower = &below->tiers[i];
+            atomic_store_explicit(&speeds[i].kind, (uint32_t)lower->kind, memory_order_relaxed);
+            atomic_store_explicit(&speeds[i].latency_us, (uint32_t)lower->stats.read_latency_us,
+                                  memory_order_relaxed);
+            atomic_store_explicit(&speeds[i].mbps, (uint32_t)lower->stats.read_mbps,
+                                  memory_order_relaxed);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- scrub */
+
+struct scrub {
+    struct wf_mover_job job; /* first member */
+    struct wf_lower *lower;
+};
+
+static void scrub_done(struct wf_mover_job *job)
+{
+    struct scrub *scrub = (struct scrub *)job;
+    struct wf_lower *lower = scrub->lower;
+    enum weft_status status = job->job.request.status;
+    const uint8_t *key = job->job.request.block.key;
+    lower->scrubbing = false;
+    if (status == WEFT_E_CORRUPT || status == WEFT_MISS) {
+        wf_telemetry_event(lower->below->node, NULL, "corrupt",
+                           "block %02x%02x%02x%02x… on tier %s is not what its checksum says; the "
+                           "background check dropped it",
+                           key[0], key[1], key[2], key[3], lower->config->name);
+        wf_lower_lost(lower, key);
+    }
+    free(scrub);
+}
+
+/* Check the next block of a tier, as far as its rate allows. */
+static void scrub_step(struct wf_lower *lower, uint64_t elapsed_ns)
+{
+    uint64_t rate = lower->config->scrub_bytes_per_s;
+    struct wf_directory_block block;
+    lower->scrub_credit += rate * (elapsed_ns / 1000) / 1000000;
+    if (lower->scrub_credit > rate + SCRUB_BYTES_MAX)
+        lower->scrub_credit = rate + SCRUB_BYTES_MAX;
+    if (rate == 0 || lower->scrubbing || !wf_lower_readable(lower) || lower->scrub_credit == 0)
+        return;
+    uint32_t entry = wf_directory_next(lower->below->directory, lower->number, &lower->scrub_at);
+    if (entry == WF_DIRECTORY_NONE)
+        return;
+    wf_directory_read(lower->below->directory, entry, &block);
+    if (block.bytes > lower->scrub_credit) {
+        lower->scrub_at = entry; /* the same one, when there is enough */
+        return;
+    }
+    struct scrub *scrub = wf_calloc(1, sizeof *scrub, "a check");
+    if (!scrub)
+        return;
+    scrub->lower = lower;
+    scrub->job.kind = WF_MOVE_VERIFY;
+    scrub->job.done = scrub_done;
+    scrub->job.job.class = WF_TIER_SCRUB;
+    memcpy(scrub->job.job.request.block.key, block.key, 32);
+    lower->scrubbing = wf_mover_submit(lower->mover, &scrub->job) == WEFT_OK;
+    if (lower->scrubbing)
+        lower->scrub_credit -= block.bytes;
+    else
+        free(scrub);
+}
+
+void wf_below_tick(struct wf_below *below)
+{
+    uint64_t now_ns = wf_now_ns();
+    for (uint32_t i = 0; i < below->count; i++) {
+        wf_mover_stats(below->tiers[i].mover, &below->tiers[i].stats);
+        removals_run(below->tiers[i].removals);
+    }
+    wf_demote_ahead(below);
+    uint64_t elapsed_ns = now_ns - below->measured_ns;
+    if (elapsed_ns < MEASURE_NS)
+        return;
+    below->measured_ns = now_ns;
+    rank(below);
+    publish_speeds(below);
+    for (uint32_t i = 0; i < below->count; i++)
+        scrub_step(&below->tiers[i], elapsed_ns < 2 * MEASURE_NS ? elapsed_ns : MEASURE_NS);
+}
+
+/* -------------------------------------------------------------------------------- begin and end */
+
+static const struct wf_tier_ops *ops_of(const struct wf_tier_config *config)
+{
+    switch (config->kind) {
+    case WF_KIND_NVME: return &wf_tier_nvme;
+    case WF_KIND_CXL: return &wf_tier_cxl;
+    case WF_KIND_S3: return NULL;
+    }
+    return NULL;
+}
+
+static enum weft_status lower_init(struct wf_below *below, unsigned number)
+{
+    struct wf_lower *lower = &below->tiers[number];
+    const struct wf_tier_config *config = &below->node->config.tiers[number];
+    static const enum weft_tier kinds[] = {WEFT_TIER_NVME, WEFT_TIER_CXL, WEFT_TIER_S3};
+    lower->below = below;
+    lower->config = config;
+    lower->number = number;
+    lower->kind = kinds[config->kind];
+    lower->durable = config->kind != WF_KIND_CXL || wf_tier_cxl_persistent(config->path);
+    lower->emulated = config->kind == WF_KIND_CXL &&
+                      wf_tier_cxl_medium(config->path) == WF_CXL_MEDIUM_FILE;
+    below->order[number] = number;
+    enum weft_status status = removals_create(lower);
+    if (status != WEFT_OK)
+        return status;
+    const struct wf_domain *first = &below->node->domains[0];
+    bool still = below->node->pages == WF_PAGES_HUGE; /* its pages never change hands */
+    struct wf_mover_options options = {
+        .name = config->name,
+        .ops = ops_of(config),
+        .tier = {.path = config->path,
+                 .capacity_bytes = config->size_bytes,
+                 .queue_depth = config->queue_depth,
+                 .buffers = still ? first->pool.memory : NULL,
+                 .buffers_bytes = still ? first->pool.bytes : 0,
+                 .shared = config->shared,
+                 .host = (uint8_t)config->host},
+        .jobs_max = JOBS_MAX,
+        .timeout_ms = config->timeout_ms,
+        .background_depth = config->queue_depth > 1 ? config->queue_depth / 2 : 1,
+        .shares = {[WF_TIER_WAITED] = 1,
+                   [WF_TIER_PREFETCH] = 600,
+                   [WF_TIER_DEMOTE] = 350,
+                   [WF_TIER_SCRUB] = 50},
+        .found = found,
+        .opened = opened,
+        .changed = changed,
+        .context = lower,
+    };
+    if (!options.ops)
+        return wf_fail(WEFT_E_INVALID, "tier %s: this build has no such tier", config->name);
+    return wf_mover_create(&options, &lower->mover);
+}
+
+enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out)
+{
+    if (node->config.tier_count == 0) {
+        *out = NULL;
+        return WEFT_OK;
+    }
+    struct wf_below *below = wf_calloc(1, sizeof *below, "the tiers");
+    if (!below)
+        return WEFT_E_NO_MEMORY;
+    below->node = node;
+    struct wf_directory_env env = {.context = below, .shown = shown, .dropped = dropped};
+    uint64_t seed = node->epoch;
+    enum weft_status status = wf_directory_create(node->config.below_max, seed, &env,
+                                                  &below->directory);
+    if (status == WEFT_OK)
+        status = wf_demotes_create(below);
+    if (status == WEFT_OK)
+        status = wf_loads_create(below);
+    while (status == WEFT_OK && below->count < node->config.tier_count) {
+        status = lower_init(below, below->count);
+        below->count++;
+    }
+    if (status != WEFT_OK) {
+        wf_below_destroy(below);
+        return status;
+    }
+    *out = below;
+    return WEFT_OK;
+}
+
+void wf_below_destroy(struct wf_below *below)
+{
+    if (!below)
+        return;
+    for (uint32_t i = 0; i < below->count; i++) {
+        struct wf_lower *lower = &below->tiers[i];
+        if (lower->mover)
+            wf_mover_destroy(lower->mover, below->node->config.drain_ms);
+        if (lower->removals) {
+            free(lower->removals->keys);
+            free(lower->removals->jobs);
+        }
+        free(lower->removals);
+    }
+    wf_loads_destroy(below);
+    wf_demotes_destroy(below);
+    wf_directory_destroy(below->directory);
+    free(below->orphans);
+    free(below);
+}
+
+int wf_below_fd(const struct wf_below *below, uint32_t tier)
+{
+    return wf_mover_fd(below->tiers[tier].mover);
+}
+
+void wf_below_run(struct wf_below *below, uint32_t tier)
+{
+    wf_mover_reap(below->tiers[tier].mover);
+}
+
+bool wf_below_settled(struct wf_below *below)
+{
+    return wf_demote_sweep(below) && wf_demotes_busy(below) == 0;
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the node does with the tiers below its DRAM pool.
+ *
+ *   below.c    the tiers themselves: opened, found again, ranked, full, failed
+ *   demote.c   down: a block is written below before it leaves DRAM
+ *   load.c     up: blocks are read into DRAM because someone waits for them, or soon will
+ *
+ * All of it is the owner thread's.  Movers do the I/O; what they finish comes back through
+ * wf_below_run().  A block that is below and in DRAM is *clean*: it may leave DRAM at once.
+ *
+ * While a block is written or read, its slot in DRAM is held (store.h), so the memory that a device
+ * works on never changes hands, also when the client that asked for it dies.
+ */
+#ifndef WF_DAEMON_BELOW_H
+#define WF_DAEMON_BELOW_H
+
+#include "core/directory.h"
+#include "daemon/mover.h"
+#include "daemon/node.h"
+
+#define WF_LOADS_MAX 4096u  /* blocks on their way up at a time */
+#define WF_READS_MAX 4096u  /* reads for them */
+#define WF_WRITES_MAX 1024u /* blocks on their way down, or from tier to tier */
+
+/* A tier of this node. */
+struct wf_lower {
+    struct wf_below *below;
+    const struct wf_tier_config *config;
+    unsigned number; /* in the directory and the far table */
+    enum weft_tier kind;
+    bool durable, emulated;
+    struct wf_mover *mover;
+    bool opened;            /* what it had is in the directory */
+    uint64_t full_until_ns; /* it said so: nothing is written there before */
+    uint64_t writing_bytes; /* on their way to it */
+    struct wf_mover_stats stats;
+    struct wf_removals *removals;
+    uint64_t scrub_credit; /* bytes that the background check may read */
+    uint32_t scrub_at;     /* cursor in the directory */
+    bool scrubbing;
+    uint64_t demoted, promoted, moved, evicted, lost, orphans;
+};
+
+struct wf_loads;
+struct wf_demotes;
+
+struct wf_below {
+    struct wf_node *node;
+    uint32_t count;
+    struct wf_lower tiers[WF_DIRECTORY_TIERS_MAX];
+    unsigned order[WF_DIRECTORY_TIERS_MAX]; /* numbers of tiers, nearest first, as measured */
+    struct wf_directory *directory;
+    struct wf_loads *loads;
+    struct wf_demotes *demotes;
+    struct wf_tier_block *orphans; /* found before their parents, which may be on another tier */
+    uint32_t orphan_count, orphan_capacity;
+    uint64_t measured_ns; /* when the order was looked at last */
+};
+
+/* below.c */
+enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out);
+/* Writes what is only in DRAM, as far as the time allows, and closes the tiers. */
+void wf_below_destroy(struct wf_below *below);
+/* Tell `watch` the descriptors to wait for, and which tier each is of. */
+int wf_below_fd(const struct wf_below *below, uint32_t tier);
+/* A tier has something for us. */
+void wf_below_run(struct wf_below *below, uint32_t tier);
+void wf_below_tick(struct wf_below *below);
+/* When the node stops: true when nothing is left that could be written below. */
+bool wf_below_settled(struct wf_below *below);
+
+/* DRAM's side of things.  `domain` and key of a block that was committed; that has gone. */
+void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted);
+void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evict_reason reason);
+/* Someone asked to drop the block: out of all tiers, with what extends it.  How many. */
+uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32]);
+
+/* Is the tier fit to be written to, or read from? */
+bool wf_lower_writable(const struct wf_lower *lower);
+bool wf_lower_readable(const struct wf_lower *lower);
+uint64_t wf_lower_capacity(const struct wf_lower *lower);
+/* Make room for `bytes` by letting go of what is cold there.  False: there is none to be had. */
+bool wf_lower_room(struct wf_lower *lower, uint64_t bytes);
+/* The block is not there any more, or not as it was; the directory forgets it on that tier. */
+void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32]);
+/* Have the tier forget it; best effort, in the background. */
+void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32]);
+/* Has the tier been told of all that it is to forget?  Before that nothing is written there, or a
+ * removal could meet a block that was written anew. */
+bool wf_lower_quiet(struct wf_lower *lower);
+
+/* Parts that blocks are written in: what a checksum covers and the least that is read. */
+uint32_t wf_below_part_bytes(uint64_t bytes);
+
+/* demote.c */
+enum weft_status wf_demotes_create(struct wf_below *below);
+void wf_demotes_destroy(struct wf_below *below);
+/* wf_store_env.leave */
+enum wf_leave wf_demote_leave(void *context, uint32_t slot);
+/* The same for a block whose session wants it below: WF_LEAVE_NOW only when it is there. */
+enum wf_leave wf_demote_asked(struct wf_domain *domain, uint32_t slot);
+/* Write cold blocks below before their room is needed. */
+void wf_demote_ahead(struct wf_below *below);
+/* Begin to write every block of DRAM that is not below; true when none is left to. */
+bool wf_demote_sweep(struct wf_below *below);
+/* Copy a block from one tier to the other and let go of it there.  False: not now. */
+bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry);
+uint32_t wf_demotes_busy(const struct wf_below *below);
+
+/* load.c */
+enum weft_status wf_loads_create(struct wf_below *below);
+void wf_loads_destroy(struct wf_below *below);
+void wf_handle_load(struct wf_client *client, const struct wf_load *request);
+void wf_handle_demote(struct wf_client *client, const struct wf_demote *request);
+/* The slot that `key` is arriving in; WF_SLOT_NONE when it is not. */
+uint32_t wf_load_slot(const struct wf_below *below, const struct wf_domain *domain,
+                      const uint8_t key[32]);
+/* Bring a chain up, from its root to `tip`, by `deadline_us` (0: when there is nothing better to
+ * do).  How many blocks were begun. */
+uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us);
+/* What bringing `tip`'s chain up would take, as measured. */
+uint64_t wf_prefetch_us(struct wf_domain *domain, const uint8_t tip[32]);
+uint32_t wf_loads_busy(const struct wf_below *below);
+
+#endif

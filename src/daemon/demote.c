@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Down: blocks are written below before they leave DRAM, and from one tier to the next.
+ *
+ * Eviction asks wf_demote_leave() about every victim.  A clean one may go; one that is not admitted
+ * may go too, and is lost; any other is held, written, and goes the next time round.  So that
+ * nobody has to wait for that, what is coldest is written ahead of need (pool.ahead).
+ *
+ * The mover takes the block's checksum from the bytes that it writes, or compares it with the one
+ * that is known: what is below has the checksum that DRAM's copy has from then on.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/below.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+
+#define FULL_NS \
+    500000000u /* a tier that is full with nothing to let go is left alone for so long */
+#define TRIES 3u
+#define AHEAD_NS 1000000u /* between two looks at what is coldest */
+#define MOVES_MAX 16u     /* between tiers at a time; each has a buffer of a block's size */
+
+struct write {
+    struct wf_mover_job job; /* first member */
+    struct wf_below *below;
+    struct wf_domain *domain;
+    struct wf_lower *to, *from; /* from: a move between tiers */
+    uint32_t slot;              /* in DRAM, held; WF_SLOT_NONE for a move */
+    uint32_t generation;
+    uint32_t entry; /* of a move, held */
+    uint32_t tries;
+    void *buffer; /* of a move */
+    struct write *next;
+};
+
+struct wf_demotes {
+    struct write *all, *free;
+    uint32_t busy, moves;
+    uint64_t ahead_ns;
+};
+
+enum weft_status wf_demotes_create(struct wf_below *below)
+{
+    struct wf_demotes *writes = wf_calloc(1, sizeof *writes, "the table of writes");
+    if (!writes)
+        return WEFT_E_NO_MEMORY;
+    below->demotes = writes;
+    writes->all = wf_calloc(WF_WRITES_MAX, sizeof *writes->all, "the table of writes");
+    if (!writes->all)
+        return WEFT_E_NO_MEMORY;
+    for (uint32_t i = 0; i < WF_WRITES_MAX; i++) {
+        writes->all[i].next = writes->free;
+        writes->free = &writes->all[i];
+    }
+    return WEFT_OK;
+}
+
+void wf_demotes_destroy(struct wf_below *below)
+{
+    if (below->demotes)
+        free(below->demotes->all);
+    free(below->demotes);
+    below->demotes = NULL;
+}
+
+uint32_t wf_demotes_busy(const struct wf_below *below)
+{
+    return below->demotes->busy;
+}
+
+static struct write *write_get(struct wf_below *below)
+{
+    struct wf_demotes *writes = below->demotes;
+    struct write *write = writes->free;
+    if (!write)
+        return NULL;
+    writes->free = write->next;
+    writes->busy++;
+    memset(write, 0, sizeof *write);
+    write->below = below;
+    write->slot = WF_SLOT_NONE;
+    return write;
+}
+
+static void write_put(struct write *write)
+{
+    struct wf_demotes *writes = write->below->demotes;
+    free(write->buffer);
+    write->next = writes->free;
+    writes->free = write;
+    writes->busy--;
+}
+
+/* --------------------------------------------------------------------------------- what and where */
+
+/* Where a block of DRAM goes: the nearest tier that takes any. */
+static struct wf_lower *target(struct wf_below *below, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < below->count; i++) {
+        struct wf_lower *lower = &below->tiers[below->order[i]];
+        if (wf_lower_writable(lower) && lower->config->admit != WF_ADMIT_NEVER &&
+            lower->full_until_ns < wf_now_ns() && wf_lower_room(lower, bytes))
+            return lower;
+    }
+    return NULL;
+}
+
+/* Is it worth a write?  What was asked for again is; the rest as long as the device keeps up. */
+static bool admitted(const struct wf_domain *domain, uint32_t slot, const struct wf_lower *lower)
+{
+    bool reused = domain->used_again[slot / 8] >> (slot % 8) & 1;
+    uint32_t queued = lower->stats.queued;
+    switch (lower->config->admit) {
+    case WF_ADMIT_ALWAYS: return true;
+    case WF_ADMIT_NEVER: return false;
+    case WF_ADMIT_REUSED: return reused;
+    case WF_ADMIT_AUTO: return reused || queued < WF_WRITES_MAX / 2;
+    }
+    return true;
+}
+
+/* The block as a tier wants it described. */
+static void describe(struct wf_domain *domain, uint32_t slot, struct wf_tier_block *out)
+{
+    const struct wf_desc *desc = &domain->store.index.desc[slot];
+    uint32_t parent = atomic_load_explicit(&desc->parent, memory_order_relaxed);
+    memset(out, 0, sizeof *out);
+    wf_desc_key_read(desc, out->key);
+    if (parent != WF_SLOT_NONE)
+        wf_desc_key_read(&domain->store.index.desc[parent], out->parent);
+    memcpy(out->format, domain->tag, sizeof out->format);
+    out->depth = wf_word_depth(atomic_load_explicit(&desc->word, memory_order_relaxed));
+    out->bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
+    out->part_bytes = wf_below_part_bytes(out->bytes);
+}
+
+/* It is below now; say so. */
+static bool enter(struct write *write)
+{
+    const struct wf_tier_block *block = &write->job.job.request.block;
+    struct wf_domain *domain = write->domain;
+    static const uint8_t none[32];
+    uint32_t parent = WF_SLOT_NONE, entry;
+    if (write->slot != WF_SLOT_NONE)
+        parent = atomic_load_explicit(&domain->store.index.desc[write->slot].parent,
+                                      memory_order_relaxed);
+    struct wf_directory_add add = {
+        .has_parent = memcmp(block->parent, none, 32) != 0,
+        .in_dram = wf_store_find(&domain->store, block->key) != WF_SLOT_NONE,
+        .parent_in_dram = parent != WF_SLOT_NONE,
+        .domain = (uint16_t)domain->id,
+        .bytes = (uint32_t)block->bytes,
+        .depth = block->depth,
+        .tier = write->to->number,
+    };
+    memcpy(add.key, block->key, 32);
+    memcpy(add.parent, block->parent, 32);
+    if (parent != WF_SLOT_NONE)
+        add.parent_bytes = atomic_load_explicit(&domain->store.index.desc[parent].bytes,
+                                                memory_order_relaxed);
+    return wf_directory_add(write->below->directory, &add, &entry) == WEFT_OK;
+}
+
+/* ----------------------------------------------------------------------------------- from DRAM */
+
+static bool resubmit(struct write *write)
+{
+    struct wf_lower *to = write->to;
+    return ++write->tries < TRIES && wf_lower_writable(to) &&
+           wf_lower_room(to, 4 * write->job.job.request.block.bytes) &&
+           wf_mover_submit(to->mover, &write->job) == WEFT_OK;
+}
+
+/* The block that was written, or not, is let go. */
+static void demote_end(struct write *write)
+{
+    struct wf_store *store = &write->domain->store;
+    struct wf_node *node = write->below->node;
+    assert(wf_store_generation(store, write->slot) == write->generation);
+    write->to->writing_bytes -= write->job.job.request.block.bytes;
+    wf_store_left(store, write->slot);
+    write_put(write);
+    wf_clients_unpark(node);
+}
+
+static void demote_done(struct wf_mover_job *job)
+{
+    struct write *write = (struct write *)job;
+    struct wf_domain *domain = write->domain;
+    struct wf_desc *desc = &domain->store.index.desc[write->slot];
+    enum weft_status status = job->job.request.status;
+    uint64_t word = atomic_load_explicit(&desc->word, memory_order_relaxed);
+    bool there = wf_word_state(word) == WF_SLOT_COMMITTED;
+    if (status == WEFT_FULL) {
+        if (resubmit(write))
+            return;
+        write->to->full_until_ns = wf_now_ns() + FULL_NS;
+    }
+    if ((status == WEFT_OK || status == WEFT_EXISTS) && there) {
+        if (enter(write)) {
+            write->to->demoted++;
+            if (status == WEFT_OK &&
+                atomic_load_explicit(&desc->checksum, memory_order_relaxed) == 0)
+                atomic_store_explicit(&desc->checksum, job->checksum, memory_order_release);
+        } else {
+            wf_lower_remove(write->to, job->job.request.block.key);
+        }
+    } else if (status == WEFT_OK) {
+        wf_lower_remove(write->to, job->job.request.block.key); /* it was dropped meanwhile */
+    } else if (status == WEFT_E_CORRUPT && there) {
+        wf_scrub_soon(domain, write->slot, wf_word_generation(word));
+    }
+    demote_end(write);
+}
+
+/* Begin to write a committed block; it is held until that has ended. */
+static bool demote(struct wf_domain *domain, uint32_t slot, struct wf_lower *to)
+{
+    struct write *write = wf_lower_quiet(to) ? write_get(to->below) : NULL;
+    if (!write)
+        return false;
+    const struct wf_desc *desc = &domain->store.index.desc[slot];
+    struct wf_tier_request *request = &write->job.job.request;
+    write->domain = domain;
+    write->to = to;
+    write->slot = slot;
+    write->generation = wf_store_generation(&domain->store, slot);
+    describe(domain, slot, &request->block);
+    request->op = WF_TIER_WRITE;
+    request->data = (uint8_t *)domain->pool.memory +
+                    atomic_load_explicit(&desc->offset, memory_order_relaxed);
+    write->job.kind = WF_MOVE_WRITE;
+    write->job.job.class = WF_TIER_DEMOTE;
+    write->job.checksum = atomic_load_explicit(&desc->checksum, memory_order_relaxed);
+    write->job.done = demote_done;
+    if (wf_mover_submit(to->mover, &write->job) != WEFT_OK) {
+        write_put(write);
+        return false;
+    }
+    to->writing_bytes += request->block.bytes;
+    wf_store_leaving(&domain->store, slot);
+    return true;
+}
+
+/* `asked`: not because room is needed, so that no other choice is as good as letting it go. */
+static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool asked)
+{
+    struct wf_below *below = domain->node->below;
+    uint8_t key[32];
+    struct wf_directory_block block = {.tiers = 0};
+    enum wf_leave otherwise = asked ? WF_LEAVE_NOT : WF_LEAVE_NOW;
+    if (!below)
+        return otherwise;
+    wf_desc_key_read(&domain->store.index.desc[slot], key);
+    uint32_t entry = wf_directory_find(below->directory, key);
+    if (entry != WF_DIRECTORY_NONE)
+        wf_directory_read(below->directory, entry, &block);
+    if (block.tiers)
+        return WF_LEAVE_NOW;
+    uint64_t bytes = atomic_load_explicit(&domain->store.index.desc[slot].bytes,
+                                          memory_order_relaxed);
+    struct wf_lower *to = target(below, bytes);
+    /* Without its parent nothing that is below could be found: a bridge is always written. */
+    if (!to || (!asked && entry == WF_DIRECTORY_NONE && !admitted(domain, slot, to)))
+        return otherwise;
+    return demote(domain, slot, to) ? WF_LEAVE_LATER : WF_LEAVE_NOT;
+}
+
+enum wf_leave wf_demote_leave(void *context, uint32_t slot)
+{
+    return consider(context, slot, false);
+}
+
+enum wf_leave wf_demote_asked(struct wf_domain *domain, uint32_t slot)
+{
+    return consider(domain, slot, true);
+}
+
+static uint64_t ahead_bytes(const struct wf_domain *domain)
+{
+    return wf_node_quota(domain) / 100 * domain->node->config.ahead_percent;
+}
+
+/* Is less of the domain's pool free than is to be kept ready? */
+static bool short_of_room(const struct wf_domain *domain)
+{
+    uint64_t quota = wf_node_quota(domain);
+    uint64_t taken = domain->store.used_bytes + domain->store.other_bytes;
+    uint64_t left = quota > taken ? quota - taken : 0;
+    uint64_t backed = domain->store.arena.backed.granules * WF_GRANULE + domain->node->budget_free;
+    return (left < backed ? left : backed) < ahead_bytes(domain);
+}
+
+void wf_demote_ahead(struct wf_below *below)
+{
+    struct wf_node *node = below->node;
+    uint64_t now_ns = wf_now_ns();
+    if (now_ns - below->demotes->ahead_ns < AHEAD_NS)
+        return;
+    below->demotes->ahead_ns = now_ns;
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        struct wf_domain *domain = &node->domains[i];
+        if (short_of_room(domain))
+            wf_store_look_ahead(&domain->store, ahead_bytes(domain));
+    }
+}
+
+bool wf_demote_sweep(struct wf_below *below)
+{
+    bool all = true;
+    for (uint32_t i = 0; i < below->node->domain_count; i++) {
+        struct wf_domain *domain = &below->node->domains[i];
+        struct wf_store *store = &domain->store;
+        for (uint32_t slot = 0; slot < store->arena.slots_used; slot++) {
+            uint64_t word = atomic_load_explicit(&store->index.desc[slot].word,
+                                                 memory_order_relaxed);
+            if (wf_word_state(word) != WF_SLOT_COMMITTED)
+                continue;
+            enum wf_leave leave = wf_demote_leave(domain, slot);
+            all &= leave == WF_LEAVE_NOW;
+            if (leave == WF_LEAVE_NOT)
+                return false;
+        }
+    }
+    return all;
+}
+
+/* ---------------------------------------------------------------------------- from tier to tier */
+
+static void move_end(struct write *write)
+{
+    wf_directory_unhold(write->below->directory, write->entry);
+    write->to->writing_bytes -= write->job.job.request.block.bytes;
+    write->below->demotes->moves--;
+    write_put(write);
+    wf_clients_unpark(write->below->node);
+}
+
+/* Both tiers have it: the nearer one may let it go. */
+static void move_written(struct wf_mover_job *job)
+{
+    struct write *write = (struct write *)job;
+    struct wf_directory *directory = write->below->directory;
+    const uint8_t *key = job->job.request.block.key;
+    enum weft_status status = job->job.request.status;
+    uint32_t entry = wf_directory_find(directory, key);
+    if ((status == WEFT_OK || status == WEFT_EXISTS) && entry != WF_DIRECTORY_NONE) {
+        if (enter(write)) {
+            write->to->moved++;
+            wf_directory_lose(directory, entry, write->from->number);
+            wf_lower_remove(write->from, key);
+        }
+    } else if (status == WEFT_OK) {
+        wf_lower_remove(write->to, key);
+    } else if (status == WEFT_FULL) {
+        write->to->full_until_ns = wf_now_ns() + FULL_NS;
+    }
+    move_end(write);
+}
+
+static void move_read(struct wf_mover_job *job)
+{
+    struct write *write = (struct write *)job;
+    enum weft_status status = job->job.request.status;
+    struct wf_tier_request *request = &job->job.request;
+    if (status == WEFT_OK) {
+        request->op = WF_TIER_WRITE;
+        job->kind = WF_MOVE_WRITE;
+        job->checksum = 0;
+        job->done = move_written;
+        if (wf_mover_submit(write->to->mover, job) == WEFT_OK)
+            return;
+    } else if (status == WEFT_E_CORRUPT || status == WEFT_MISS) {
+        wf_lower_lost(write->from, request->block.key);
+    }
+    move_end(write);
+}
+
+bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry)
+{
+    struct wf_below *below = from->below;
+    struct wf_directory_block block, parent = {.tiers = 0};
+    if (below->demotes->moves == MOVES_MAX || !wf_lower_quiet(to))
+        return false;
+    wf_directory_read(below->directory, entry, &block);
+    struct write *write = write_get(below);
+    if (!write)
+        return false;
+    struct wf_tier_request *request = &write->job.job.request;
+    write->domain = &below->node->domains[block.domain];
+    write->from = from;
+    write->to = to;
+    write->entry = entry;
+    write->buffer = aligned_alloc(WF_TIER_ALIGN, (block.bytes + WF_TIER_ALIGN - 1) / WF_TIER_ALIGN *
+                                                     WF_TIER_ALIGN);
+    if (block.parent != WF_DIRECTORY_NONE)
+        wf_directory_read(below->directory, block.parent, &parent);
+    request->op = WF_TIER_READ;
+    memcpy(request->block.key, block.key, 32);
+    memcpy(request->block.parent, parent.key, 32); /* zeros: none */
+    memcpy(request->block.format, write->domain->tag, 32);
+    request->block.depth = block.depth;
+    request->block.bytes = block.bytes;
+    request->block.part_bytes = wf_below_part_bytes(block.bytes);
+    request->data = write->buffer;
+    write->job.kind = WF_MOVE_READ;
+    write->job.job.class = WF_TIER_DEMOTE;
+    write->job.done = move_read;
+    if (!write->buffer || wf_mover_submit(from->mover, &write->job) != WEFT_OK) {
+        write_put(write);
+        return false;
+    }
+    below->demotes->moves++;
+    to->writing_bytes += block.bytes;
+    wf_directory_hold(below->directory, entry);
+    return true;
+}

@@ -1,0 +1,641 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Up: blocks are read from below straight into the pool.
+ *
+ * A load is a slot reserved by the node (WF_STORE_NODE) and the reads that fill it.  A block is
+ * read in ranges of parts, whose checksums the tier verifies; what has arrived from the start
+ * without a gap is published (wf_store_progress), so that a reader may use the first layers while
+ * the others are on their way.  Ranges go to the tier with deadlines in the order in which they are
+ * wanted: for WEFT_LAYER_ORDER the first range of every block, then the second of every block.
+ *
+ * One block has one load: who asks for it meanwhile joins.  A load that fails on one tier goes on
+ * to the next that has the block, from the range that is missing.  One whose parent fails fails
+ * too, for it could not be matched.
+ *
+ * Nothing is cancelled when nobody waits any more: what was asked for is likely to be asked again.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/below.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+
+#define RANGE_PARTS 4u /* parts in a range, for layer order */
+#define RANGE_BYTES_MAX (4u << 20)
+#define RANGES_MAX 256u
+#define BUCKETS (2 * WF_LOADS_MAX)
+#define PARK_NS 3000000000u /* a client waits no longer than that for room to load into */
+#define PREFETCH_SLACK_US 10000u
+
+struct read;
+
+struct load {
+    struct load *next;  /* in its hash bucket, or free */
+    struct load *queue; /* of those whose ranges are not all submitted */
+    struct wf_below *below;
+    struct wf_domain *domain;
+    struct load *parent; /* on its way as well */
+    struct load *children, *sibling;
+    uint8_t key[32];
+    uint8_t *data;
+    uint64_t bytes;
+    uint32_t slot;
+    unsigned tier;
+    unsigned tried; /* tiers that failed */
+    enum wf_tier_class class;
+    uint64_t deadline_us, step_us; /* of range 0, and from one range to the next */
+    uint32_t part_bytes, range_parts, ranges;
+    uint32_t next_range, in_flight, arrived;
+    uint64_t there[RANGES_MAX / 64];
+    bool queued, failed, complete, orphan;
+    uint64_t started_ns;
+};
+
+struct read {
+    struct wf_mover_job job; /* first member */
+    struct load *load;
+    uint32_t range;
+    struct read *next;
+};
+
+struct wf_loads {
+    struct load *all, *free, *buckets[BUCKETS];
+    struct read *reads, *free_reads;
+    struct load *queue, **queue_end;
+    uint32_t busy;
+};
+
+enum weft_status wf_loads_create(struct wf_below *below)
+{
+    struct wf_loads *loads = wf_calloc(1, sizeof *loads, "the table of loads");
+    if (!loads)
+        return WEFT_E_NO_MEMORY;
+    below->loads = loads;
+    loads->queue_end = &loads->queue;
+    loads->all = wf_calloc(WF_LOADS_MAX, sizeof *loads->all, "the table of loads");
+    loads->reads = wf_calloc(WF_READS_MAX, sizeof *loads->reads, "the table of reads");
+    if (!loads->all || !loads->reads)
+        return WEFT_E_NO_MEMORY;
+    for (uint32_t i = 0; i < WF_LOADS_MAX; i++) {
+        loads->all[i].next = loads->free;
+        loads->free = &loads->all[i];
+    }
+    for (uint32_t i = 0; i < WF_READS_MAX; i++) {
+        loads->reads[i].next = loads->free_reads;
+        loads->free_reads = &loads->reads[i];
+    }
+    return WEFT_OK;
+}
+
+void wf_loads_destroy(struct wf_below *below)
+{
+    if (below->loads) {
+        free(below->loads->all);
+        free(below->loads->reads);
+    }
+    free(below->loads);
+    below->loads = NULL;
+}
+
+uint32_t wf_loads_busy(const struct wf_below *below)
+{
+    return below->loads->busy;
+}
+
+/* Keys are SHA-256 output: their own bits are the hash. */
+static struct load **bucket_of(struct wf_loads *loads, const uint8_t key[32])
+{
+    uint32_t bits;
+    memcpy(&bits, key + 8, sizeof bits);
+    return &loads->buckets[bits % BUCKETS];
+}
+
+static struct load *load_find(const struct wf_below *below, const struct wf_domain *domain,
+                              const uint8_t key[32])
+{
+    struct load *load = *bucket_of(below->loads, key);
+    while (load && (load->domain != domain || memcmp(load->key, key, 32) != 0))
+        load = load->next;
+    return load;
+}
+
+uint32_t wf_load_slot(const struct wf_below *below, const struct wf_domain *domain,
+                      const uint8_t key[32])
+{
+    const struct load *load = load_find(below, domain, key);
+    return load && !load->failed ? load->slot : WF_SLOT_NONE;
+}
+
+/* ------------------------------------------------------------------------------------- its end */
+
+static void finish(struct load *load);
+static void pump(struct wf_below *below);
+
+/* What waited for this one, as its parent, goes on or is lost with it. */
+static void children_tell(struct load *load, bool lost)
+{
+    struct load *child = load->children;
+    load->children = NULL;
+    while (child) {
+        struct load *sibling = child->sibling;
+        child->parent = NULL;
+        child->orphan = lost;
+        child->failed |= lost;
+        if (child->in_flight == 0 && (child->complete || lost))
+            finish(child);
+        child = sibling;
+    }
+}
+
+static void load_free(struct load *load)
+{
+    struct wf_loads *loads = load->below->loads;
+    struct load **link = bucket_of(loads, load->key);
+    while (*link != load)
+        link = &(*link)->next;
+    *link = load->next;
+    if (load->queued) {
+        struct load **at = &loads->queue;
+        while (*at != load)
+            at = &(*at)->queue;
+        *at = load->queue;
+        if (loads->queue_end == &load->queue)
+            loads->queue_end = at;
+    }
+    load->next = loads->free;
+    loads->free = load;
+    loads->busy--;
+}
+
+/* Out of its parent's list, when the parent is still on its way. */
+static void leave_parent(struct load *load)
+{
+    if (!load->parent)
+        return;
+    struct load **link = &load->parent->children;
+    while (*link != load)
+        link = &(*link)->sibling;
+    *link = load->sibling;
+    load->parent = NULL;
+}
+
+/* No read is in flight, and either everything has arrived, and so has the parent, or it failed. */
+static void finish(struct load *load)
+{
+    struct wf_below *below = load->below;
+    struct wf_domain *domain = load->domain;
+    struct wf_lower *lower = &below->tiers[load->tier];
+    enum weft_status status = WEFT_MISS;
+    leave_parent(load);
+    if (load->failed) {
+        wf_store_lost(&domain->store, &domain->arriving, load->slot);
+        domain->loads_lost++;
+    } else {
+        status = wf_store_arrived(&domain->store, &domain->arriving, load->slot);
+    }
+    if (status == WEFT_OK) {
+        lower->promoted++;
+        domain->promoted++;
+        domain->promoted_bytes += load->bytes;
+        domain->load_us += (wf_now_ns() - load->started_ns) / 1000;
+        wf_below_entered(domain, load->key, true);
+    }
+    children_tell(load, status != WEFT_OK && status != WEFT_EXISTS);
+    load_free(load);
+}
+
+/* A tier that has the block and was not tried. */
+static bool choose(struct load *load)
+{
+    struct wf_below *below = load->below;
+    struct wf_directory_block block;
+    uint32_t entry = wf_directory_find(below->directory, load->key);
+    if (load->orphan || entry == WF_DIRECTORY_NONE)
+        return false;
+    wf_directory_read(below->directory, entry, &block);
+    for (uint32_t i = 0; i < below->count; i++) {
+        unsigned tier = below->order[i];
+        if ((block.tiers & ~load->tried) >> tier & 1 && wf_lower_readable(&below->tiers[tier])) {
+            load->tier = tier;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---------------------------------------------------------------------------------- its ranges */
+
+static void progress(struct load *load)
+{
+    uint32_t from = load->arrived;
+    while (load->arrived < load->ranges &&
+           load->there[load->arrived / 64] >> (load->arrived % 64) & 1)
+        load->arrived++;
+    if (load->arrived == from || load->arrived == load->ranges)
+        return; /* all of it is said by finish() */
+    uint64_t bytes = (uint64_t)load->arrived * load->range_parts * load->part_bytes;
+    wf_store_progress(&load->domain->store, load->slot, (uint32_t)(bytes / WF_GRANULE));
+}
+
+static void enqueue(struct load *load)
+{
+    struct wf_loads *loads = load->below->loads;
+    if (load->queued)
+        return;
+    load->queued = true;
+    load->queue = NULL;
+    *loads->queue_end = load;
+    loads->queue_end = &load->queue;
+}
+
+/* All that was begun has ended. */
+static void settle(struct load *load)
+{
+    struct wf_below *below = load->below;
+    load->tried |= (unsigned)load->failed << load->tier;
+    if (load->failed && choose(load)) {
+        load->failed = false;
+        load->next_range = 0;
+        enqueue(load);
+        return;
+    }
+    load->complete = load->arrived == load->ranges;
+    if (load->failed || (load->complete && !load->parent))
+        finish(load);
+    wf_clients_unpark(below->node);
+}
+
+static void read_done(struct wf_mover_job *job)
+{
+    struct read *read = (struct read *)job;
+    struct load *load = read->load;
+    struct wf_below *below = load->below;
+    enum weft_status status = job->job.request.status;
+    if (status == WEFT_OK) {
+        load->there[read->range / 64] |= 1ull << (read->range % 64);
+        progress(load);
+    } else {
+        load->failed = true;
+        if (status == WEFT_E_CORRUPT)
+            wf_telemetry_event(below->node, load->domain, "corrupt",
+                               "block %02x%02x%02x%02x… on tier %s is not what its checksum says; "
+                               "that copy was dropped",
+                               load->key[0], load->key[1], load->key[2], load->key[3],
+                               below->tiers[load->tier].config->name);
+        if (status == WEFT_E_CORRUPT || status == WEFT_MISS)
+            wf_lower_lost(&below->tiers[load->tier], load->key);
+    }
+    load->in_flight--;
+    read->next = below->loads->free_reads;
+    below->loads->free_reads = read;
+    bool all = load->failed || (load->next_range == load->ranges && !load->queued);
+    if (load->in_flight == 0 && all)
+        settle(load);
+    pump(below);
+}
+
+/* Submit one range.  False: not now. */
+static bool submit(struct load *load)
+{
+    struct wf_below *below = load->below;
+    struct read *read = below->loads->free_reads;
+    if (!read)
+        return false;
+    uint32_t range = load->next_range;
+    uint64_t from = (uint64_t)range * load->range_parts * load->part_bytes;
+    uint32_t parts = (uint32_t)((load->bytes + load->part_bytes - 1) / load->part_bytes);
+    uint32_t first = range * load->range_parts;
+    struct wf_tier_request *request = &read->job.job.request;
+    struct read *rest = read->next;
+    memset(read, 0, sizeof *read);
+    read->load = load;
+    read->range = range;
+    read->job.kind = WF_MOVE_READ;
+    read->job.done = read_done;
+    read->job.job.class = load->class;
+    read->job.job.deadline_us = load->deadline_us + range * load->step_us;
+    request->op = WF_TIER_READ;
+    memcpy(request->block.key, load->key, 32);
+    request->data = load->data + from;
+    request->first_part = first;
+    request->part_count = parts - first < load->range_parts ? parts - first : load->range_parts;
+    if (load->ranges == 1)
+        request->first_part = request->part_count = 0;
+    if (wf_mover_submit(below->tiers[load->tier].mover, &read->job) != WEFT_OK) {
+        read->next = rest;
+        return false;
+    }
+    below->loads->free_reads = rest;
+    load->in_flight++;
+    load->next_range++;
+    return true;
+}
+
+/* Submit what waits, as far as there is room for it. */
+static void pump(struct wf_below *below)
+{
+    struct wf_loads *loads = below->loads;
+    while (loads->queue) {
+        struct load *load = loads->queue;
+        while (!load->failed && load->next_range < load->ranges) {
+            if (load->there[load->next_range / 64] >> (load->next_range % 64) & 1)
+                load->next_range++; /* from a tier before this one */
+            else if (!submit(load))
+                return;
+        }
+        loads->queue = load->queue;
+        if (!loads->queue)
+            loads->queue_end = &loads->queue;
+        load->queued = false;
+        if (load->in_flight == 0)
+            settle(load);
+    }
+}
+
+/* ----------------------------------------------------------------------------------- its begin */
+
+/* How a block is cut into ranges. */
+static void cut(struct load *load, bool whole)
+{
+    uint32_t parts = (uint32_t)((load->bytes + load->part_bytes - 1) / load->part_bytes);
+    uint32_t range = whole ? RANGE_BYTES_MAX / load->part_bytes : RANGE_PARTS;
+    uint32_t least = (parts + RANGES_MAX - 1) / RANGES_MAX;
+    load->range_parts = range > least ? range : least;
+    load->ranges = (parts + load->range_parts - 1) / load->range_parts;
+}
+
+struct wanted {
+    enum wf_tier_class class;
+    uint64_t deadline_us; /* of the first block's first range */
+    uint32_t place, of;   /* among the blocks of one request */
+    bool whole;
+};
+
+/* Where the parent of an entry is in DRAM, or arriving.  False: neither. */
+static bool parent_of(struct wf_domain *domain, const struct wf_directory_block *block,
+                      struct wf_parent *out, struct load **out_load)
+{
+    struct wf_below *below = domain->node->below;
+    struct wf_directory_block parent;
+    *out = (struct wf_parent){.slot = WF_SLOT_NONE};
+    *out_load = NULL;
+    if (block->parent == WF_DIRECTORY_NONE)
+        return true;
+    wf_directory_read(below->directory, block->parent, &parent);
+    out->depth = parent.depth;
+    out->slot = wf_store_find(&domain->store, parent.key);
+    if (out->slot != WF_SLOT_NONE)
+        return true;
+    *out_load = load_find(below, domain, parent.key);
+    if (!*out_load || (*out_load)->failed)
+        return false;
+    out->slot = (*out_load)->slot;
+    return true;
+}
+
+/* WEFT_OK: a load was begun.  WEFT_MISS: it cannot be; WEFT_FULL: there is no room for it now. */
+static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const struct wanted *wanted)
+{
+    struct wf_below *below = domain->node->below;
+    struct wf_loads *loads = below->loads;
+    struct wf_directory_block block;
+    struct wf_parent parent;
+    struct load *load = loads->free, *above;
+    uint32_t slot;
+    if (!load)
+        return WEFT_FULL;
+    wf_directory_read(below->directory, entry, &block);
+    if (block.domain != domain->id || !parent_of(domain, &block, &parent, &above))
+        return WEFT_MISS;
+    struct load *rest = load->next;
+    memset(load, 0, sizeof *load);
+    load->below = below;
+    load->domain = domain;
+    memcpy(load->key, block.key, 32);
+    load->next = rest;
+    if (!choose(load))
+        return WEFT_MISS;
+    /* Making room may let go of what is cold below. */
+    wf_directory_hold(below->directory, entry);
+    enum weft_status status = wf_store_reserve(&domain->store, WF_STORE_NODE, &domain->arriving,
+                                               block.key, block.bytes, &parent, &slot);
+    wf_directory_unhold(below->directory, entry);
+    if (status != WEFT_OK)
+        return status == WEFT_FULL ? WEFT_FULL : WEFT_MISS;
+    loads->free = rest;
+    loads->busy++;
+    load->slot = slot;
+    load->bytes = block.bytes;
+    load->data = (uint8_t *)domain->pool.memory +
+                 atomic_load_explicit(&domain->store.index.desc[slot].offset, memory_order_relaxed);
+    load->part_bytes = wf_below_part_bytes(block.bytes);
+    load->class = wanted->class;
+    load->started_ns = wf_now_ns();
+    cut(load, wanted->whole);
+    /* In microseconds that are places in a queue: layer order puts a block's next range behind the
+     * same range of all others. */
+    load->deadline_us = wanted->deadline_us +
+                        (wanted->whole ? wanted->place * RANGES_MAX : wanted->place);
+    load->step_us = wanted->whole ? 1 : wanted->of;
+    load->parent = above;
+    if (above) {
+        load->sibling = above->children;
+        above->children = load;
+    }
+    struct load **bucket = bucket_of(loads, load->key);
+    load->next = *bucket;
+    *bucket = load;
+    wf_directory_touch(below->directory, entry);
+    enqueue(load);
+    return WEFT_OK;
+}
+
+/* --------------------------------------------------------------------------------- asked by clients */
+
+/* One key of a request.  WEFT_OK, WEFT_PENDING, WEFT_MISS, or WEFT_FULL: wait for room. */
+static enum weft_status load_one(struct wf_domain *domain, const uint8_t key[32],
+                                 const struct wanted *wanted, uint32_t *out_slot)
+{
+    struct wf_below *below = domain->node->below;
+    *out_slot = wf_store_find(&domain->store, key);
+    if (*out_slot != WF_SLOT_NONE) {
+        wf_store_used(&domain->store, *out_slot);
+        return WEFT_OK;
+    }
+    *out_slot = wf_load_slot(below, domain, key);
+    if (*out_slot != WF_SLOT_NONE)
+        return WEFT_PENDING;
+    uint32_t entry = wf_directory_find(below->directory, key);
+    if (entry == WF_DIRECTORY_NONE)
+        return WEFT_MISS;
+    enum weft_status status = begin(domain, entry, wanted);
+    if (status != WEFT_OK)
+        return status;
+    *out_slot = wf_load_slot(below, domain, key);
+    return WEFT_PENDING;
+}
+
+static void loaded_fill(struct wf_client *client, uint32_t slot, bool pin, struct wf_loaded *out)
+{
+    const struct wf_desc *desc = &client->domain->store.index.desc[slot];
+    out->slot = slot;
+    out->generation = wf_store_generation(&client->domain->store, slot);
+    out->offset = atomic_load_explicit(&desc->offset, memory_order_relaxed);
+    out->bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
+    if (pin &&
+        !wf_pins_place(&client->pins, &client->place_cursor, slot, out->generation, &out->entry))
+        out->status = WEFT_MISS; /* its part of the pin table is full: a shorter hit */
+}
+
+void wf_handle_load(struct wf_client *client, const struct wf_load *request)
+{
+    struct wf_node *node = client->node;
+    struct wf_domain *domain = client->domain;
+    const struct wf_message *to = &request->message;
+    uint32_t count = request->count;
+    bool prefetch = request->flags & WF_LOAD_PREFETCH, missed = !node->below;
+    if (count == 0 || count > WEFT_BATCH_MAX ||
+        to->bytes < sizeof *request + (uint64_t)count * sizeof request->keys[0]) {
+        wf_answer_failure(client, to,
+                          wf_fail(WEFT_E_INVALID,
+                                  "a load of %u keys in %u bytes; give 1 to %u keys", count,
+                                  to->bytes, WEFT_BATCH_MAX));
+        return;
+    }
+    struct wf_load_answer *answer = (struct wf_load_answer *)(void *)node->answer;
+    struct wanted wanted = {.class = prefetch ? WF_TIER_PREFETCH : WF_TIER_WAITED,
+                            .deadline_us = wf_now_ns() / 1000 + request->within_ms * 1000ull,
+                            .of = count,
+                            .whole = request->flags & WF_LOAD_BLOCKS};
+    answer->count = count;
+    answer->reserved = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t slot = WF_SLOT_NONE;
+        answer->blocks[i] = (struct wf_loaded){.status = WEFT_MISS, .entry = UINT32_MAX};
+        if (missed)
+            continue;
+        wanted.place = i;
+        enum weft_status status = load_one(domain, request->keys[i], &wanted, &slot);
+        if (status == WEFT_FULL && !prefetch && wf_demotes_busy(node->below) > 0 &&
+            wf_client_park(client, to, PARK_NS)) {
+            /* It comes back here when something was written below; loads that were begun go on. */
+            for (uint32_t before = 0; before < i; before++)
+                if (answer->blocks[before].entry != UINT32_MAX)
+                    wf_pins_clear(&client->pins, answer->blocks[before].entry);
+            pump(node->below);
+            return;
+        }
+        missed = status != WEFT_OK && status != WEFT_PENDING;
+        if (missed)
+            continue;
+        answer->blocks[i].status = status;
+        loaded_fill(client, slot, !prefetch, &answer->blocks[i]);
+        missed = answer->blocks[i].status == WEFT_MISS;
+    }
+    if (node->below)
+        pump(node->below);
+    wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
+}
+
+/* -------------------------------------------------------------------------------- asked by hints */
+
+/* The entries of a chain that are not in DRAM, tip first. */
+static uint32_t absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t *out, uint32_t max)
+{
+    struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    uint32_t entry = wf_directory_find(below->directory, tip);
+    uint32_t count = entry == WF_DIRECTORY_NONE
+                         ? 0
+                         : wf_directory_chain(below->directory, entry, out, max);
+    for (uint32_t i = 0; i < count; i++) {
+        wf_directory_read(below->directory, out[i], &block);
+        if (block.domain != domain->id)
+            return 0;
+        if (block.in_dram) /* and so are all before it */
+            return i;
+    }
+    return count;
+}
+
+uint64_t wf_prefetch_us(struct wf_domain *domain, const uint8_t tip[32])
+{
+    struct wf_below *below = domain->node->below;
+    uint32_t entries[WF_LOADS_MAX];
+    uint32_t count = absent(domain, tip, entries, WF_LOADS_MAX);
+    double us = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct wf_directory_block block;
+        wf_directory_read(below->directory, entries[i], &block);
+        const struct wf_lower *lower = &below->tiers[__builtin_ctz(block.tiers | 0x100u) & 7];
+        double mbps = lower->stats.read_mbps;
+        us += mbps > 0 ? block.bytes / mbps : lower->stats.read_latency_us;
+    }
+    return count ? (uint64_t)us + PREFETCH_SLACK_US : 0;
+}
+
+uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us)
+{
+    struct wf_below *below = domain->node->below;
+    uint32_t entries[WF_LOADS_MAX], begun = 0;
+    uint32_t count = absent(domain, tip, entries, WF_LOADS_MAX);
+    struct wanted wanted = {.class = WF_TIER_PREFETCH,
+                            .deadline_us = deadline_us ? deadline_us : wf_now_ns() / 1000,
+                            .of = count,
+                            .whole = true};
+    /* From the root: what is loaded without its parent could not be found. */
+    for (uint32_t i = count; i-- > 0;) {
+        struct wf_directory_block block;
+        uint32_t slot;
+        wf_directory_read(below->directory, entries[i], &block);
+        wanted.place = count - 1 - i;
+        enum weft_status status = load_one(domain, block.key, &wanted, &slot);
+        begun += status == WEFT_PENDING;
+        if (status != WEFT_OK && status != WEFT_PENDING)
+            break;
+    }
+    pump(below);
+    return begun;
+}
+
+/* ------------------------------------------------------------------------------------------ down */
+
+/* One step down a chain, from its end: what is clean leaves DRAM, what is not is written.  Returns
+ * how many are being written. */
+static uint32_t step_down(struct wf_domain *domain, const uint8_t tip[32], uint64_t *left)
+{
+    struct wf_store *store = &domain->store;
+    uint32_t slot = wf_store_find(store, tip), writing = 0;
+    bool leaf = true;
+    while (slot != WF_SLOT_NONE) {
+        uint32_t parent = atomic_load_explicit(&store->index.desc[slot].parent,
+                                               memory_order_relaxed);
+        enum wf_leave leave = store->slots[slot].holds ? WF_LEAVE_NOT
+                                                       : wf_demote_asked(domain, slot);
+        leaf = leaf && leave == WF_LEAVE_NOW && wf_store_evict(store, slot, WF_EVICT_DEMOTED);
+        *left += !leaf;
+        writing += leave == WF_LEAVE_LATER;
+        slot = parent;
+    }
+    return writing;
+}
+
+void wf_handle_demote(struct wf_client *client, const struct wf_demote *request)
+{
+    struct wf_node *node = client->node;
+    struct wf_count_answer *answer = (struct wf_count_answer *)(void *)node->answer;
+    uint64_t left = 0;
+    if (!node->below) {
+        wf_answer_failure(client, &request->message,
+                          wf_fail(WEFT_E_INVALID,
+                                  "the node has no tier below DRAM; name one in `tiers`"));
+        return;
+    }
+    step_down(client->domain, request->tip, &left);
+    if (left && client->domain->store.leaving && wf_client_park(client, &request->message, PARK_NS))
+        return;
+    answer->count = left;
+    wf_answer(client, &request->message, left ? WEFT_PENDING : WEFT_OK, sizeof *answer, NULL, 0);
+}
