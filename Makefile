@@ -31,6 +31,7 @@ test: ## everything that a change must pass; ends with "N passed, N failed, N sk
 	@scripts/deps build test
 	@scripts/build $(BUILD) -Dwerror=$(WERROR)
 	@scripts/layers
+	@scripts/s3-server $(BUILD) || true
 	@scripts/run-tests $(BUILD)
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (build-asan/)

@@ -79,11 +79,12 @@ struct wf_tier_stats {
                                     amplification */
     uint64_t corrupt, errors, moved_bytes;
     uint32_t queue_depth, in_flight;
-    bool failed; /* the medium is gone: every request fails until it is opened again */
+    bool failed; /* the medium is gone: every request fails until it is opened again, or, for a
+                    store that may come back, until it has */
 };
 
 struct wf_tier_options {
-    const char *path;        /* file, directory or device; what it means is the backend's */
+    const char *path;        /* file, directory, device or URL; what it means is the backend's */
     uint64_t capacity_bytes; /* 0: what the medium has */
     uint32_t queue_depth;    /* requests in flight, 1 … 1024 */
     uint64_t seed;           /* sim */
@@ -93,6 +94,11 @@ struct wf_tier_options {
     /* Several hosts on one device (cxl): which of them this is, 1 … 255. */
     bool shared;
     uint8_t host;
+    /* s3; NULL: the usual environment variables and files */
+    const char *endpoint;   /* "https://host:port"; without one: AWS */
+    const char *region;     /* without one: us-east-1 */
+    uint32_t stall_seconds; /* a request that moves no byte for so long is given up; 0: 10 */
+    bool plain_http;        /* allow an endpoint without TLS on another host */
 };
 
 struct wf_tier;
@@ -133,5 +139,7 @@ extern const struct wf_tier_ops
     wf_tier_cxl; /* a DAX device or a NUMA node: memory that is copied to and from (cxl.h) */
 extern const struct wf_tier_ops
     wf_tier_nvme; /* a file or block device, io_uring, O_DIRECT, log-structured */
+extern const struct wf_tier_ops
+    wf_tier_s3; /* "s3://bucket/prefix", libcurl, blocks packed into objects */
 
 #endif

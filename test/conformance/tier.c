@@ -9,6 +9,7 @@
 
 #include "../support/cxl_medium.h"
 #include "../support/medium.h"
+#include "../support/s3.h"
 #include "tier/cxl.h"
 #include "tier/sim.h"
 
@@ -726,10 +727,37 @@ static void cxl_rot(struct wf_tier *tier, const char *path, const struct wf_tier
     close(fd);
 }
 
+/* One server for the whole run, one prefix a test. */
+static void s3_prepare(char *path, size_t path_bytes)
+{
+    static unsigned count;
+    static const char bucket[] = "s3://weft-conformance";
+    uint16_t port;
+    const char *missing = s3_server(&port);
+    if (missing) {
+        print_message("# no S3 server: %s\n", missing);
+        skip();
+    }
+    snprintf(path, path_bytes, "%s/test %u+", bucket, count++);
+    if (count == 1)
+        assert_int_equal(s3_ask(bucket, WF_S3_PUT, "", NULL, NULL, 0, NULL, 0, NULL), 200);
+}
+
+static void s3_dispose(const char *path)
+{
+    (void)path; /* the server's own place goes when it ends */
+}
+
+static void s3_rot(struct wf_tier *tier, const char *path, const struct wf_tier_block *block)
+{
+    assert_true(s3_flip(tier, path, block->key, 17));
+}
+
 static const struct backend backends[] = {
     {&wf_tier_sim, 32 << 20, sim_prepare, sim_dispose, wf_tier_sim_crash, sim_rot},
     {&wf_tier_nvme, 32 << 20, nvme_prepare, nvme_dispose, NULL, nvme_rot},
     {&wf_tier_cxl, 32 << 20, cxl_prepare, cxl_dispose, wf_tier_cxl_crash, cxl_rot},
+    {&wf_tier_s3, 32 << 20, s3_prepare, s3_dispose, wf_s3_abandon, s3_rot, 2000},
 };
 
 #define TEST(name)                                     \
@@ -771,8 +799,8 @@ static const struct CMUnitTest faults[] = {
 #define FAULTS (sizeof faults / sizeof faults[0])
 #define BACKENDS (sizeof backends / sizeof backends[0])
 
-/* One list, because TAP knows one plan: every test of every backend, then the faults of the first,
- * which is the simulated one. */
+/* One list, because TAP knows one plan: every test of every backend, then the faults of the
+ * first, which is the simulated one. */
 int main(void)
 {
     static struct CMUnitTest all[BACKENDS * TESTS + FAULTS];

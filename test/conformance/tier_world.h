@@ -30,6 +30,7 @@ struct backend {
     void (*dispose)(const char *path);
     void (*crash)(struct wf_tier *tier); /* NULL: close is as near as a test can come */
     void (*rot)(struct wf_tier *tier, const char *path, const struct wf_tier_block *block);
+    uint32_t steps; /* of random operations; 0: STEPS.  Fewer where each costs milliseconds */
 };
 
 struct world {
