@@ -134,6 +134,11 @@ size_t wf_client_tiers(const struct weft_format *f, const struct attachment *a,
                        const struct weft_key *keys, size_t present, uint8_t *tiers,
                        uint32_t *out_load_us);
 
+/* weft_get_keys() for a session, whose priority and deadline count; NULL: no one's. */
+enum weft_status wf_client_get(struct weft_format *f, const struct binding *session,
+                               const struct weft_key *chain, size_t count, enum weft_order order,
+                               struct weft_pins *out);
+
 /* put.c */
 
 /* weft_commit_slots() for a session: the chain of `session` ends with `tip` afterwards. */

@@ -92,9 +92,9 @@ static bool take(const struct weft_format *f, struct attachment *a, const struct
 
 /* Ask the node for up to WEFT_BATCH_MAX keys; returns how many of them, from the first, are held.
  */
-static enum weft_status load_batch(struct weft_format *f, const struct weft_key *keys, size_t count,
-                                   uint32_t flags, uint32_t within_ms, struct weft_pin *pins,
-                                   size_t *out_held)
+static enum weft_status load_batch(struct weft_format *f, const struct binding *session,
+                                   const struct weft_key *keys, size_t count, uint32_t flags,
+                                   uint32_t within_ms, struct weft_pin *pins, size_t *out_held)
 {
     struct weft *w = f->weft;
     enum weft_status status;
@@ -109,6 +109,8 @@ static enum weft_status load_batch(struct weft_format *f, const struct weft_key 
     request->flags = flags;
     request->within_ms = within_ms;
     request->reserved = 0;
+    /* A session that was registered over another connection has another number on this one. */
+    request->session = session && session->attachment == a ? session->id : 0;
     memcpy(request->keys, keys, count * sizeof keys[0]);
     status = wf_client_exchange(w, a, WF_OP_LOAD, sizeof *request + count * sizeof keys[0],
                                 sizeof *answer + count * sizeof answer->blocks[0], NULL, NULL);
@@ -128,13 +130,13 @@ static enum weft_status load_batch(struct weft_format *f, const struct weft_key 
 }
 
 /* Have the keys from pins->blocks on brought up. */
-static void load(struct weft_format *f, const struct weft_key *chain, size_t count, uint32_t flags,
-                 struct weft_pins *pins)
+static void load(struct weft_format *f, const struct binding *session, const struct weft_key *chain,
+                 size_t count, uint32_t flags, struct weft_pins *pins)
 {
     while (pins->blocks < count) {
         size_t from = pins->blocks, held = 0;
         size_t n = count - from < WEFT_BATCH_MAX ? count - from : WEFT_BATCH_MAX;
-        if (load_batch(f, chain + from, n, flags, 0, pins->pins + from, &held) != WEFT_OK)
+        if (load_batch(f, session, chain + from, n, flags, 0, pins->pins + from, &held) != WEFT_OK)
             return; /* a shorter hit */
         for (size_t i = from; i < from + held; i++)
             pins->data[i] = pins->pins[i].data;
@@ -146,6 +148,13 @@ static void load(struct weft_format *f, const struct weft_key *chain, size_t cou
 
 enum weft_status weft_get_keys(struct weft_format *f, const struct weft_key *chain, size_t count,
                                enum weft_order order, struct weft_pins *out)
+{
+    return wf_client_get(f, NULL, chain, count, order, out);
+}
+
+enum weft_status wf_client_get(struct weft_format *f, const struct binding *session,
+                               const struct weft_key *chain, size_t count, enum weft_order order,
+                               struct weft_pins *out)
 {
     if (order != WEFT_LAYER_ORDER && order != WEFT_BLOCK_ORDER)
         return wf_fail(WEFT_E_INVALID, "order %d is neither WEFT_LAYER_ORDER nor WEFT_BLOCK_ORDER",
@@ -166,7 +175,7 @@ enum weft_status weft_get_keys(struct weft_format *f, const struct weft_key *cha
     pins.loading = pins.blocks;
     struct attachment *a = status == WEFT_MISS ? wf_client_attach(f->weft, &status) : NULL;
     if (a && wf_far_find(&a->index.far, chain[pins.blocks].bytes) >= 0)
-        load(f, chain, count, order == WEFT_BLOCK_ORDER ? WF_LOAD_BLOCKS : 0, &pins);
+        load(f, session, chain, count, order == WEFT_BLOCK_ORDER ? WF_LOAD_BLOCKS : 0, &pins);
     /* What went since the match, and what our pin table has no room for, is a shorter hit. */
     if (status == WEFT_MISS || (status < 0 && status != WEFT_E_NO_MEMORY && pins.blocks > 0))
         status = WEFT_OK;
@@ -274,8 +283,8 @@ enum weft_status weft_prefetch_keys(struct weft_format *f, const struct weft_key
     enum weft_status status = WEFT_OK;
     while (status == WEFT_OK && blocks < count) {
         size_t held = 0, n = count - blocks < WEFT_BATCH_MAX ? count - blocks : WEFT_BATCH_MAX;
-        status = load_batch(f, chain + blocks, n, WF_LOAD_PREFETCH | WF_LOAD_BLOCKS, within_ms,
-                            NULL, &held);
+        status = load_batch(f, NULL, chain + blocks, n, WF_LOAD_PREFETCH | WF_LOAD_BLOCKS,
+                            within_ms, NULL, &held);
         blocks += (uint32_t)held;
         if (held < n)
             break;

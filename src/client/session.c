@@ -229,7 +229,8 @@ enum weft_status weft_get(struct weft_session *s, const struct weft_match *m, en
 {
     if (m->blocks > s->blocks)
         return wf_fail(WEFT_E_INVALID, "the match is not this session's latest; match again");
-    return weft_get_keys(s->format, s->keys, m->blocks, order, out);
+    const struct binding *binding = atomic_load_explicit(&s->binding, memory_order_acquire);
+    return wf_client_get(s->format, binding, s->keys, m->blocks, order, out);
 }
 
 enum weft_status weft_prefetch(struct weft_session *s, const uint32_t *tokens, size_t token_count,

@@ -96,6 +96,13 @@ static void lru_used(struct wf_policy *policy, uint32_t slot)
         sift_down(policy, policy->place[slot] - 1);
 }
 
+static void lru_cool(struct wf_policy *policy, uint32_t slot)
+{
+    policy->last[slot] = 0;
+    if (policy->place[slot])
+        sift_up(policy, policy->place[slot] - 1);
+}
+
 static void lru_enter(struct wf_policy *policy, uint32_t slot)
 {
     if (policy->place[slot])
@@ -153,6 +160,7 @@ const struct wf_policy_ops wf_policy_lru = {
     .create = lru_create,
     .destroy = lru_destroy,
     .used = lru_used,
+    .cool = lru_cool,
     .enter = lru_enter,
     .leave = lru_leave,
     .holds = lru_holds,

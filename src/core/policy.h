@@ -27,6 +27,7 @@ struct wf_policy_ops {
     void (*destroy)(struct wf_policy *policy);
 
     void (*used)(struct wf_policy *policy, uint32_t slot);  /* new, or read */
+    void (*cool)(struct wf_policy *policy, uint32_t slot);  /* not wanted for a while: goes first */
     void (*enter)(struct wf_policy *policy, uint32_t slot); /* may go from now on */
     void (*leave)(struct wf_policy *policy, uint32_t slot); /* may not; no-op when it was not in */
     bool (*holds)(const struct wf_policy *policy, uint32_t slot); /* entered and not left? */

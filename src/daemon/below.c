@@ -43,14 +43,11 @@ uint32_t wf_below_part_bytes(uint64_t bytes)
     return (uint32_t)((least + PART_BYTES - 1) / PART_BYTES * PART_BYTES);
 }
 
-bool wf_lower_writable(const struct wf_lower *lower)
+bool wf_lower_usable(const struct wf_lower *lower)
 {
-    return lower->opened && lower->stats.state == WF_MOVER_OK;
-}
-
-bool wf_lower_readable(const struct wf_lower *lower)
-{
-    return lower->opened && lower->stats.state == WF_MOVER_OK;
+    /* Blocks that were found may be read while others are still being found. */
+    return lower->opened &&
+           (lower->stats.state == WF_MOVER_OK || lower->stats.state == WF_MOVER_OPENING);
 }
 
 uint64_t wf_lower_capacity(const struct wf_lower *lower)
@@ -204,6 +201,22 @@ uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32])
     return before - wf_directory_entries(below->directory);
 }
 
+/* Tell clients how far each tier is. */
+static void publish_speeds(struct wf_below *below)
+{
+    for (uint32_t d = 0; d < below->node->domain_count; d++) {
+        struct wf_tier_speed *speeds = below->node->domains[d].store.index.speeds;
+        for (uint32_t i = 0; i < below->count; i++) {
+            const struct wf_lower *lower = &below->tiers[i];
+            atomic_store_explicit(&speeds[i].kind, (uint32_t)lower->kind, memory_order_relaxed);
+            atomic_store_explicit(&speeds[i].latency_us, (uint32_t)lower->stats.read_latency_us,
+                                  memory_order_relaxed);
+            atomic_store_explicit(&speeds[i].mbps, (uint32_t)lower->stats.read_mbps,
+                                  memory_order_relaxed);
+        }
+    }
+}
+
 /* -------------------------------------------------------------------------------- found at start */
 
 /* False: its parent is not known (yet). */
@@ -270,6 +283,7 @@ static void orphan_keep(struct wf_lower *lower, const struct wf_tier_block *bloc
 static void found(void *context, const struct wf_tier_block *blocks, uint32_t count)
 {
     struct wf_lower *lower = context;
+    lower->opened = true;
     for (uint32_t i = 0; i < count; i++)
         if (!take_up(lower, &blocks[i]))
             orphan_keep(lower, &blocks[i]);
@@ -280,7 +294,7 @@ static void orphans_settle(struct wf_below *below)
 {
     bool all = true, some = true;
     for (uint32_t i = 0; i < below->count; i++)
-        all &= below->tiers[i].opened;
+        all &= below->tiers[i].complete;
     while (some && below->orphan_count) {
         uint32_t kept = 0;
         for (uint32_t i = 0; i < below->orphan_count; i++) {
@@ -307,13 +321,15 @@ static void opened(void *context, enum weft_status status, const char *sentence)
     struct wf_lower *lower = context;
     struct wf_directory_sum sum;
     wf_mover_stats(lower->mover, &lower->stats);
+    wf_clients_unpark(lower->below->node);
     if (status != WEFT_OK) {
         wf_error("tier", "%s: %s", lower->config->name, sentence);
         wf_telemetry_event(lower->below->node, NULL, "tier_failed", "tier %s cannot be opened: %s",
                            lower->config->name, sentence);
         return;
     }
-    lower->opened = true;
+    lower->opened = lower->complete = true;
+    publish_speeds(lower->below);
     orphans_settle(lower->below);
     wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
     wf_info("tier", "%s: %llu blocks, %llu bytes found", lower->config->name,
@@ -328,14 +344,17 @@ static void opened(void *context, enum weft_status status, const char *sentence)
 static void changed(void *context, enum wf_mover_state state, const char *sentence)
 {
     struct wf_lower *lower = context;
+    enum wf_mover_state before = lower->stats.state;
     wf_mover_stats(lower->mover, &lower->stats);
+    if (before == WF_MOVER_OPENING && state == WF_MOVER_OK)
+        return; /* opened() says that */
     wf_warn("tier", "%s is %s%s%s", lower->config->name, wf_mover_state_name(state),
             sentence[0] ? ": " : "", sentence);
     wf_telemetry_event(lower->below->node, NULL, "tier_state", "tier %s is %s%s%s",
                        lower->config->name, wf_mover_state_name(state), sentence[0] ? ": " : "",
                        sentence);
     if (state == WF_MOVER_FAILED && lower->opened) {
-        lower->opened = false;
+        lower->opened = lower->complete = false;
         wf_directory_lose_tier(lower->below->directory, lower->number);
     }
 }
@@ -349,7 +368,7 @@ static struct wf_lower *next_of(struct wf_lower *lower, uint64_t bytes)
     bool after = false;
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *next = &below->tiers[below->order[i]];
-        if (after && wf_lower_writable(next) && next->config->admit != WF_ADMIT_NEVER &&
+        if (after && wf_lower_usable(next) && next->config->admit != WF_ADMIT_NEVER &&
             next->full_until_ns < wf_now_ns() && wf_lower_room(next, bytes))
             return next;
         after |= next == lower;
@@ -441,21 +460,6 @@ static void rank(struct wf_below *below)
     }
 }
 
-static void publish_speeds(struct wf_below *below)
-{
-    for (uint32_t d = 0; d < below->node->domain_count; d++) {
-        struct wf_tier_speed *speeds = below->node->domains[d].store.index.speeds;
-        for (uint32_t i = 0; i < below->count; i++) {
-            const struct wf_lower *lower = &below->tiers[i];
-            atomic_store_explicit(&speeds[i].kind, (uint32_t)lower->kind, memory_order_relaxed);
-            atomic_store_explicit(&speeds[i].latency_us, (uint32_t)lower->stats.read_latency_us,
-                                  memory_order_relaxed);
-            atomic_store_explicit(&speeds[i].mbps, (uint32_t)lower->stats.read_mbps,
-                                  memory_order_relaxed);
-        }
-    }
-}
-
 /* ---------------------------------------------------------------------------------------- scrub */
 
 struct scrub {
@@ -488,7 +492,7 @@ static void scrub_step(struct wf_lower *lower, uint64_t elapsed_ns)
     lower->scrub_credit += rate * (elapsed_ns / 1000) / 1000000;
     if (lower->scrub_credit > rate + SCRUB_BYTES_MAX)
         lower->scrub_credit = rate + SCRUB_BYTES_MAX;
-    if (rate == 0 || lower->scrubbing || !wf_lower_readable(lower) || lower->scrub_credit == 0)
+    if (rate == 0 || lower->scrubbing || !wf_lower_usable(lower) || lower->scrub_credit == 0)
         return;
     uint32_t entry = wf_directory_next(lower->below->directory, lower->number, &lower->scrub_at);
     if (entry == WF_DIRECTORY_NONE)
@@ -614,6 +618,7 @@ enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out)
         wf_below_destroy(below);
         return status;
     }
+    publish_speeds(below);
     *out = below;
     return WEFT_OK;
 }
@@ -647,6 +652,19 @@ int wf_below_fd(const struct wf_below *below, uint32_t tier)
 void wf_below_run(struct wf_below *below, uint32_t tier)
 {
     wf_mover_reap(below->tiers[tier].mover);
+}
+
+bool wf_below_opening(const struct wf_below *below)
+{
+    for (uint32_t i = 0; i < below->count; i++)
+        if (below->tiers[i].stats.state == WF_MOVER_OPENING)
+            return true;
+    return false;
+}
+
+bool wf_below_busy(const struct wf_below *below)
+{
+    return wf_demotes_busy(below) > 0 || wf_below_opening(below);
 }
 
 bool wf_below_settled(struct wf_below *below)

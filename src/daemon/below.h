@@ -31,7 +31,8 @@ struct wf_lower {
     enum weft_tier kind;
     bool durable, emulated;
     struct wf_mover *mover;
-    bool opened;            /* what it had is in the directory */
+    bool opened;            /* blocks are being found there, and may be read */
+    bool complete;          /* all that it had is in the directory */
     uint64_t full_until_ns; /* it said so: nothing is written there before */
     uint64_t writing_bytes; /* on their way to it */
     struct wf_mover_stats stats;
@@ -67,6 +68,10 @@ int wf_below_fd(const struct wf_below *below, uint32_t tier);
 /* A tier has something for us. */
 void wf_below_run(struct wf_below *below, uint32_t tier);
 void wf_below_tick(struct wf_below *below);
+/* Is there a tier of which it is not known yet whether it can be used? */
+bool wf_below_opening(const struct wf_below *below);
+/* Will room in DRAM come of what is under way? */
+bool wf_below_busy(const struct wf_below *below);
 /* When the node stops: true when nothing is left that could be written below. */
 bool wf_below_settled(struct wf_below *below);
 
@@ -77,8 +82,7 @@ void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evic
 uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32]);
 
 /* Is the tier fit to be written to, or read from? */
-bool wf_lower_writable(const struct wf_lower *lower);
-bool wf_lower_readable(const struct wf_lower *lower);
+bool wf_lower_usable(const struct wf_lower *lower);
 uint64_t wf_lower_capacity(const struct wf_lower *lower);
 /* Make room for `bytes` by letting go of what is cold there.  False: there is none to be had. */
 bool wf_lower_room(struct wf_lower *lower, uint64_t bytes);
@@ -119,6 +123,8 @@ uint32_t wf_load_slot(const struct wf_below *below, const struct wf_domain *doma
 /* Bring a chain up, from its root to `tip`, by `deadline_us` (0: when there is nothing better to
  * do).  How many blocks were begun. */
 uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us);
+/* Write what of the chain is only in DRAM below, and let it be the first to leave. */
+void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32]);
 /* What bringing `tip`'s chain up would take, as measured. */
 uint64_t wf_prefetch_us(struct wf_domain *domain, const uint8_t tip[32]);
 uint32_t wf_loads_busy(const struct wf_below *below);

@@ -102,7 +102,7 @@ static struct wf_lower *target(struct wf_below *below, uint64_t bytes)
 {
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *lower = &below->tiers[below->order[i]];
-        if (wf_lower_writable(lower) && lower->config->admit != WF_ADMIT_NEVER &&
+        if (wf_lower_usable(lower) && lower->config->admit != WF_ADMIT_NEVER &&
             lower->full_until_ns < wf_now_ns() && wf_lower_room(lower, bytes))
             return lower;
     }
@@ -170,7 +170,7 @@ static bool enter(struct write *write)
 static bool resubmit(struct write *write)
 {
     struct wf_lower *to = write->to;
-    return ++write->tries < TRIES && wf_lower_writable(to) &&
+    return ++write->tries < TRIES && wf_lower_usable(to) &&
            wf_lower_room(to, 4 * write->job.job.request.block.bytes) &&
            wf_mover_submit(to->mover, &write->job) == WEFT_OK;
 }
@@ -264,6 +264,8 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool aske
     uint64_t bytes = atomic_load_explicit(&domain->store.index.desc[slot].bytes,
                                           memory_order_relaxed);
     struct wf_lower *to = target(below, bytes);
+    if (!to && wf_below_opening(below))
+        return WF_LEAVE_NOT;
     /* Without its parent nothing that is below could be found: a bridge is always written. */
     if (!to || (!asked && entry == WF_DIRECTORY_NONE && !admitted(domain, slot, to)))
         return otherwise;

@@ -27,6 +27,7 @@
 #define RANGES_MAX 256u
 #define BUCKETS (2 * WF_LOADS_MAX)
 #define PARK_NS 3000000000u /* a client waits no longer than that for room to load into */
+#define PREFETCH_READS 32u  /* with the movers at a time */
 #define PREFETCH_SLACK_US 10000u
 
 struct read;
@@ -53,6 +54,14 @@ struct load {
     uint64_t started_ns;
 };
 
+/* How a block is wanted. */
+struct wanted {
+    enum wf_tier_class class;
+    uint64_t deadline_us; /* of the first block's first range */
+    uint32_t place, of;   /* among the blocks of one request */
+    bool whole;
+};
+
 struct read {
     struct wf_mover_job job; /* first member */
     struct load *load;
@@ -60,10 +69,16 @@ struct read {
     struct read *next;
 };
 
+/* Loads whose reads are not all submitted, first come first. */
+struct queue {
+    struct load *first, **end;
+};
+
 struct wf_loads {
     struct load *all, *free, *buckets[BUCKETS];
     struct read *reads, *free_reads;
-    struct load *queue, **queue_end;
+    struct queue waited, prefetch;
+    uint32_t prefetching; /* reads of prefetches with the movers */
     uint32_t busy;
 };
 
@@ -73,7 +88,8 @@ enum weft_status wf_loads_create(struct wf_below *below)
     if (!loads)
         return WEFT_E_NO_MEMORY;
     below->loads = loads;
-    loads->queue_end = &loads->queue;
+    loads->waited.end = &loads->waited.first;
+    loads->prefetch.end = &loads->prefetch.first;
     loads->all = wf_calloc(WF_LOADS_MAX, sizeof *loads->all, "the table of loads");
     loads->reads = wf_calloc(WF_READS_MAX, sizeof *loads->reads, "the table of reads");
     if (!loads->all || !loads->reads)
@@ -149,6 +165,37 @@ static void children_tell(struct load *load, bool lost)
     }
 }
 
+static struct queue *queue_of(struct load *load)
+{
+    struct wf_loads *loads = load->below->loads;
+    return load->class == WF_TIER_WAITED ? &loads->waited : &loads->prefetch;
+}
+
+static void enqueue(struct load *load)
+{
+    struct queue *queue = queue_of(load);
+    if (load->queued)
+        return;
+    load->queued = true;
+    load->queue = NULL;
+    *queue->end = load;
+    queue->end = &load->queue;
+}
+
+static void dequeue(struct load *load)
+{
+    struct queue *queue = queue_of(load);
+    struct load **at = &queue->first;
+    if (!load->queued)
+        return;
+    load->queued = false;
+    while (*at != load)
+        at = &(*at)->queue;
+    *at = load->queue;
+    if (!*at)
+        queue->end = at;
+}
+
 static void load_free(struct load *load)
 {
     struct wf_loads *loads = load->below->loads;
@@ -156,14 +203,7 @@ static void load_free(struct load *load)
     while (*link != load)
         link = &(*link)->next;
     *link = load->next;
-    if (load->queued) {
-        struct load **at = &loads->queue;
-        while (*at != load)
-            at = &(*at)->queue;
-        *at = load->queue;
-        if (loads->queue_end == &load->queue)
-            loads->queue_end = at;
-    }
+    dequeue(load);
     load->next = loads->free;
     loads->free = load;
     loads->busy--;
@@ -217,7 +257,7 @@ static bool choose(struct load *load)
     wf_directory_read(below->directory, entry, &block);
     for (uint32_t i = 0; i < below->count; i++) {
         unsigned tier = below->order[i];
-        if ((block.tiers & ~load->tried) >> tier & 1 && wf_lower_readable(&below->tiers[tier])) {
+        if ((block.tiers & ~load->tried) >> tier & 1 && wf_lower_usable(&below->tiers[tier])) {
             load->tier = tier;
             return true;
         }
@@ -237,17 +277,6 @@ static void progress(struct load *load)
         return; /* all of it is said by finish() */
     uint64_t bytes = (uint64_t)load->arrived * load->range_parts * load->part_bytes;
     wf_store_progress(&load->domain->store, load->slot, (uint32_t)(bytes / WF_GRANULE));
-}
-
-static void enqueue(struct load *load)
-{
-    struct wf_loads *loads = load->below->loads;
-    if (load->queued)
-        return;
-    load->queued = true;
-    load->queue = NULL;
-    *loads->queue_end = load;
-    loads->queue_end = &load->queue;
 }
 
 /* All that was begun has ended. */
@@ -288,6 +317,7 @@ static void read_done(struct wf_mover_job *job)
             wf_lower_lost(&below->tiers[load->tier], load->key);
     }
     load->in_flight--;
+    below->loads->prefetching -= read->job.job.class == WF_TIER_PREFETCH;
     read->next = below->loads->free_reads;
     below->loads->free_reads = read;
     bool all = load->failed || (load->next_range == load->ranges && !load->queued);
@@ -301,7 +331,8 @@ static bool submit(struct load *load)
 {
     struct wf_below *below = load->below;
     struct read *read = below->loads->free_reads;
-    if (!read)
+    bool prefetch = load->class == WF_TIER_PREFETCH;
+    if (!read || (prefetch && below->loads->prefetching == PREFETCH_READS))
         return false;
     uint32_t range = load->next_range;
     uint64_t from = (uint64_t)range * load->range_parts * load->part_bytes;
@@ -328,29 +359,48 @@ static bool submit(struct load *load)
         return false;
     }
     below->loads->free_reads = rest;
+    below->loads->prefetching += prefetch;
     load->in_flight++;
     load->next_range++;
     return true;
 }
 
-/* Submit what waits, as far as there is room for it. */
-static void pump(struct wf_below *below)
+/* Submit what waits in one queue, as far as there is room for it. */
+static void pump_queue(struct queue *queue)
 {
-    struct wf_loads *loads = below->loads;
-    while (loads->queue) {
-        struct load *load = loads->queue;
+    while (queue->first) {
+        struct load *load = queue->first;
         while (!load->failed && load->next_range < load->ranges) {
             if (load->there[load->next_range / 64] >> (load->next_range % 64) & 1)
                 load->next_range++; /* from a tier before this one */
             else if (!submit(load))
                 return;
         }
-        loads->queue = load->queue;
-        if (!loads->queue)
-            loads->queue_end = &loads->queue;
-        load->queued = false;
+        dequeue(load);
         if (load->in_flight == 0)
             settle(load);
+    }
+}
+
+/* Prefetches are handed to the movers a few at a time, so that one that someone comes to wait for
+ * meanwhile has most of its reads still here, where they can be made urgent. */
+static void pump(struct wf_below *below)
+{
+    pump_queue(&below->loads->waited);
+    pump_queue(&below->loads->prefetch);
+}
+
+/* Someone waits now for what was a prefetch. */
+static void hurry(struct load *load, const struct wanted *wanted)
+{
+    for (; load && load->class == WF_TIER_PREFETCH && wanted->class == WF_TIER_WAITED;
+         load = load->parent) { /* without its parent it is of no use */
+        bool queued = load->queued;
+        dequeue(load);
+        load->class = WF_TIER_WAITED;
+        load->deadline_us = wanted->deadline_us;
+        if (queued)
+            enqueue(load);
     }
 }
 
@@ -365,13 +415,6 @@ static void cut(struct load *load, bool whole)
     load->range_parts = range > least ? range : least;
     load->ranges = (parts + load->range_parts - 1) / load->range_parts;
 }
-
-struct wanted {
-    enum wf_tier_class class;
-    uint64_t deadline_us; /* of the first block's first range */
-    uint32_t place, of;   /* among the blocks of one request */
-    bool whole;
-};
 
 /* Where the parent of an entry is in DRAM, or arriving.  False: neither. */
 static bool parent_of(struct wf_domain *domain, const struct wf_directory_block *block,
@@ -464,9 +507,12 @@ static enum weft_status load_one(struct wf_domain *domain, const uint8_t key[32]
         wf_store_used(&domain->store, *out_slot);
         return WEFT_OK;
     }
-    *out_slot = wf_load_slot(below, domain, key);
-    if (*out_slot != WF_SLOT_NONE)
+    struct load *load = load_find(below, domain, key);
+    if (load && !load->failed) {
+        hurry(load, wanted);
+        *out_slot = load->slot;
         return WEFT_PENDING;
+    }
     uint32_t entry = wf_directory_find(below->directory, key);
     if (entry == WF_DIRECTORY_NONE)
         return WEFT_MISS;
@@ -506,7 +552,9 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
     }
     struct wf_load_answer *answer = (struct wf_load_answer *)(void *)node->answer;
     struct wanted wanted = {.class = prefetch ? WF_TIER_PREFETCH : WF_TIER_WAITED,
-                            .deadline_us = wf_now_ns() / 1000 + request->within_ms * 1000ull,
+                            .deadline_us = prefetch
+                                               ? wf_now_ns() / 1000 + request->within_ms * 1000ull
+                                               : wf_session_due_us(client, request->session),
                             .of = count,
                             .whole = request->flags & WF_LOAD_BLOCKS};
     answer->count = count;
@@ -518,7 +566,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
             continue;
         wanted.place = i;
         enum weft_status status = load_one(domain, request->keys[i], &wanted, &slot);
-        if (status == WEFT_FULL && !prefetch && wf_demotes_busy(node->below) > 0 &&
+        if (status == WEFT_FULL && !prefetch && wf_below_busy(node->below) &&
             wf_client_park(client, to, PARK_NS)) {
             /* It comes back here when something was written below; loads that were begun go on. */
             for (uint32_t before = 0; before < i; before++)
@@ -620,6 +668,23 @@ static uint32_t step_down(struct wf_domain *domain, const uint8_t tip[32], uint6
         slot = parent;
     }
     return writing;
+}
+
+void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32])
+{
+    struct wf_store *store = &domain->store;
+    uint32_t slot = wf_store_find(store, tip);
+    /* From its end, as far as no other chain shares it. */
+    while (slot != WF_SLOT_NONE && store->slots[slot].holds == 0) {
+        uint32_t parent = atomic_load_explicit(&store->index.desc[slot].parent,
+                                               memory_order_relaxed);
+        uint32_t child = store->slots[slot].child;
+        if (child != WF_SLOT_NONE && store->slots[child].next != WF_SLOT_NONE)
+            return;
+        wf_store_cool(store, slot);
+        (void)wf_demote_asked(domain, slot);
+        slot = parent;
+    }
 }
 
 void wf_handle_demote(struct wf_client *client, const struct wf_demote *request)

@@ -387,6 +387,9 @@ static enum weft_status tables_create(struct wf_node *node)
                                "the table of sessions");
     node->regions = wf_calloc(config->regions_max, sizeof *node->regions, "the table of regions");
     node->domains = wf_calloc(config->domain_count, sizeof *node->domains, "the table of domains");
+    enum weft_status status = wf_timers_init(&node->wakes, config->sessions_max);
+    if (status != WEFT_OK)
+        return status;
     if (!node->clients || !node->formats || !node->sessions || !node->regions || !node->domains)
         return WEFT_E_NO_MEMORY;
     for (uint32_t i = 0; i < config->clients_max; i++)
@@ -448,6 +451,7 @@ void wf_node_destroy(struct wf_node *node)
     free(node->clients);
     free(node->formats);
     free(node->sessions);
+    wf_timers_fini(&node->wakes);
     free(node->regions);
     free(node);
 }

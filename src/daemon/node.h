@@ -12,6 +12,7 @@
 #ifndef WF_DAEMON_NODE_H
 #define WF_DAEMON_NODE_H
 
+#include "core/timers.h"
 #include "daemon/config.h"
 #include "daemon/secret.h"
 #include "daemon/store.h"
@@ -136,6 +137,7 @@ struct wf_node {
     uint32_t format_count;
     struct wf_session_entry *sessions; /* [sessions_max] */
     uint32_t session_first_free, session_used, session_count;
+    struct wf_timers wakes; /* sessions by number, at the time to begin to bring their chains up */
     struct wf_region_entry *regions; /* [regions_max] */
     uint32_t region_count;
     uint64_t region_bytes, region_serial;
@@ -198,6 +200,10 @@ void wf_format_root(const struct wf_client *client, uint32_t format, const void 
 void wf_handle_session_open(struct wf_client *client, const struct wf_session_open *request);
 void wf_handle_session_close(struct wf_client *client, const struct wf_session_close *request);
 void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hint *request);
+/* When a read that this session waits for should be done, on the clock of wf_now_ns() / 1000. */
+uint64_t wf_session_due_us(struct wf_client *client, uint64_t session);
+/* Bring up what sessions that come back soon will need. */
+void wf_sessions_wake(struct wf_node *node);
 void wf_session_advance(struct wf_client *client, uint64_t session, const uint8_t tip[32]);
 void wf_sessions_drop(struct wf_client *client);
 const char *wf_session_state_name(enum weft_session_state state);

@@ -366,6 +366,16 @@ static void dispatch(struct wf_node *node, uint64_t source)
     }
 }
 
+/* How long may be waited: no longer than until a session's chain is to be brought up. */
+static int until_wake(const struct wf_node *node, int wait_ms)
+{
+    uint64_t next_ns = wf_timers_next(&node->wakes), now_ns = wf_now_ns();
+    if (next_ns == UINT64_MAX || wait_ms == 0)
+        return wait_ms;
+    uint64_t ms = next_ns > now_ns ? (next_ns - now_ns) / 1000000 + 1 : 0;
+    return ms < (uint64_t)wait_ms ? (int)ms : wait_ms;
+}
+
 enum weft_status wf_server_run(struct wf_node *node)
 {
     while (!node->stopping) {
@@ -373,12 +383,15 @@ enum weft_status wf_server_run(struct wf_node *node)
         int wait_ms = wf_telemetry_wait_ms(node, 1000);
         if (node->reclaim.client)
             wait_ms = node->reclaim.stalled ? RECLAIM_RETRY_MS : 0;
+        wait_ms = until_wake(node, wait_ms);
         int count = epoll_wait(node->epoll, events, 64, wait_ms);
         if (count < 0 && errno != EINTR)
             return wf_fail(WEFT_E_SYSTEM, "epoll_wait: %s", strerror(errno));
         for (int i = 0; i < count; i++)
             dispatch(node, events[i].data.u64);
         wf_node_reclaim_step(node);
+        if (node->below)
+            wf_sessions_wake(node);
         if (node->unpark)
             unpark(node);
         if (node->draining && drained(node))

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -66,6 +67,71 @@ static void tip_set(struct wf_node *node, struct wf_session_entry *session, cons
     tip_hold(node, session);
 }
 
+#define WAKE_MARGIN_NS \
+    20000000u            /* a chain that is brought up is there this long before it is due */
+#define URGENCY_US 2000u /* what a step of priority counts for, when no deadline is given */
+#define PRIORITY_MOST 9u
+
+uint64_t wf_session_due_us(struct wf_client *client, uint64_t id)
+{
+    const struct wf_session_entry *session = session_of(client, id);
+    uint64_t now_us = wf_now_ns() / 1000;
+    if (session && session->deadline_ms)
+        return session->hinted_ns / 1000 + session->deadline_ms * 1000ull;
+    return now_us + (PRIORITY_MOST - (session ? session->priority : 5)) * URGENCY_US;
+}
+
+/* The session is away for a while, or not: its chain goes down when it may, and is brought back so
+ * that it is there when the session is. */
+static void wake_plan(struct wf_node *node, struct wf_session_entry *session)
+{
+    uint32_t number = (uint32_t)(session - node->sessions);
+    struct wf_domain *domain = &node->domains[session->domain];
+    wf_timers_cancel(&node->wakes, number);
+    if (!node->below || !session->has_tip)
+        return;
+    if (session->state == WEFT_WAITING)
+        wf_chain_cool(domain, session->tip);
+    if ((session->state != WEFT_WAITING && session->state != WEFT_IDLE) || !session->returns_in_ms)
+        return;
+    /* Looked at again half-way: what it takes is known only when the chain has left DRAM. */
+    uint64_t due_ns = session->hinted_ns + session->returns_in_ms * 1000000ull;
+    uint64_t now_ns = wf_now_ns();
+    wf_timers_set(&node->wakes, number, due_ns > now_ns ? now_ns + (due_ns - now_ns) / 2 : now_ns);
+}
+
+static void wake(struct wf_node *node, uint32_t number)
+{
+    struct wf_session_entry *session = &node->sessions[number];
+    struct wf_domain *domain = &node->domains[session->domain];
+    uint64_t due_ns = session->hinted_ns + session->returns_in_ms * 1000000ull;
+    uint64_t now_ns = wf_now_ns();
+    /* Twice what was measured: others may be served meanwhile. */
+    uint64_t lead_ns = 2000 * wf_prefetch_us(domain, session->tip) + WAKE_MARGIN_NS;
+    if (now_ns + lead_ns < due_ns) {
+        uint64_t half_ns = now_ns + (due_ns - lead_ns - now_ns) / 2;
+        bool close = due_ns - lead_ns - now_ns < 2 * WAKE_MARGIN_NS;
+        wf_timers_set(&node->wakes, number, close ? due_ns - lead_ns : half_ns);
+        return;
+    }
+    uint32_t begun = wf_prefetch_chain(domain, session->tip, due_ns / 1000);
+    if (begun)
+        wf_telemetry_event(node, domain, "prefetch",
+                           "session %llu comes back in %lld ms: %u blocks are brought up",
+                           (unsigned long long)session->id,
+                           (long long)((int64_t)(due_ns - now_ns) / 1000000), begun);
+}
+
+void wf_sessions_wake(struct wf_node *node)
+{
+    for (;;) {
+        uint32_t number = wf_timers_pop(&node->wakes, wf_now_ns());
+        if (number == WF_TIMERS_NONE)
+            return;
+        wake(node, number);
+    }
+}
+
 static struct wf_session_entry *session_take(struct wf_node *node)
 {
     uint32_t place = node->session_first_free;
@@ -91,6 +157,7 @@ static struct wf_session_entry *session_take(struct wf_node *node)
 static void session_free(struct wf_node *node, struct wf_session_entry *session)
 {
     tip_unhold(node, session);
+    wf_timers_cancel(&node->wakes, (uint32_t)(session - node->sessions));
     node->domains[session->domain].sessions--;
     session->id = 0;
     session->next_free = node->session_first_free;
@@ -185,6 +252,7 @@ void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hi
             tip_set(client->node, session, request->tip);
         else
             tip_hold(client->node, session);
+        wake_plan(client->node, session);
     }
     answer_done(client, &request->message, session != NULL, request->session);
 }

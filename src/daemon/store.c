@@ -220,6 +220,11 @@ void wf_store_used(struct wf_store *store, uint32_t slot)
         store->policy_ops->used(store->policy, slot);
 }
 
+void wf_store_cool(struct wf_store *store, uint32_t slot)
+{
+    store->policy_ops->cool(store->policy, slot);
+}
+
 /* --------------------------------------------------------------------------------------- evict */
 
 struct batch {

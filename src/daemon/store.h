@@ -144,8 +144,8 @@ enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations
                                   uint32_t slot);
 void wf_store_lost(struct wf_store *store, struct wf_reservations *list, uint32_t slot);
 
-/* Ask env.leave about the coldest `bytes` of blocks, without evicting any; returns how many began to
- * be written below. */
+/* Ask env.leave about the coldest `bytes` of blocks, without evicting any; returns how many began
+ * to be written below. */
 uint32_t wf_store_look_ahead(struct wf_store *store, uint64_t bytes);
 
 /* env.leave says WF_LEAVE_LATER: it holds the block from here, until the writing has ended, well or
@@ -159,6 +159,9 @@ void wf_store_unhold(struct wf_store *store, uint32_t slot);
 
 /* A use that a client reported; any number is safe. */
 void wf_store_used(struct wf_store *store, uint32_t slot);
+
+/* It is not wanted for a while: the next to go. */
+void wf_store_cool(struct wf_store *store, uint32_t slot);
 
 /* Drop `slot` and all that extends it.  WEFT_E_BUSY when any is held, and then nothing changes;
  * with `condemn` held ones, too, disappear from the index at once and their memory follows later.

@@ -214,11 +214,13 @@ struct wf_load {
     uint32_t count, flags;
     uint32_t within_ms; /* PREFETCH: when they should be there; 0: as soon as may be */
     uint32_t reserved;
+    uint64_t session; /* whose priority and deadline count; 0: no one's */
     uint8_t keys[][32];
 };
 
 struct wf_loaded {
-    int32_t status; /* WEFT_OK: in DRAM.  WEFT_PENDING: on its way.  WEFT_MISS, and so are all behind */
+    int32_t
+        status; /* WEFT_OK: in DRAM.  WEFT_PENDING: on its way.  WEFT_MISS, and so are all behind */
     uint32_t slot, generation;
     uint32_t entry; /* the pin that the node placed in the client's table; none for PREFETCH */
     uint64_t offset, bytes; /* in the pool */
