@@ -70,7 +70,7 @@ static void removal_done(struct wf_mover_job *job)
 
 static void removals_run(struct wf_removals *removals)
 {
-    while (removals->count && removals->free) {
+    while (removals->count && removals->free && !removals->lower->below->stopping) {
         struct removal *removal = removals->free;
         removals->free = removal->next;
         memset(&removal->job, 0, sizeof removal->job);
@@ -542,7 +542,7 @@ static const struct wf_tier_ops *ops_of(const struct wf_tier_config *config)
     switch (config->kind) {
     case WF_KIND_NVME: return &wf_tier_nvme;
     case WF_KIND_CXL: return &wf_tier_cxl;
-    case WF_KIND_S3: return NULL;
+    case WF_KIND_S3: return &wf_tier_s3;
     }
     return NULL;
 }
@@ -573,6 +573,8 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                  .queue_depth = config->queue_depth,
                  .buffers = still ? first->pool.memory : NULL,
                  .buffers_bytes = still ? first->pool.bytes : 0,
+                 .endpoint = config->endpoint[0] ? config->endpoint : NULL,
+                 .region = config->region[0] ? config->region : NULL,
                  .shared = config->shared,
                  .host = (uint8_t)config->host},
         .jobs_max = JOBS_MAX,
@@ -587,8 +589,6 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
         .changed = changed,
         .context = lower,
     };
-    if (!options.ops)
-        return wf_fail(WEFT_E_INVALID, "tier %s: this build has no such tier", config->name);
     return wf_mover_create(&options, &lower->mover);
 }
 
@@ -623,14 +623,25 @@ enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out)
     return WEFT_OK;
 }
 
-void wf_below_destroy(struct wf_below *below)
+bool wf_below_destroy(struct wf_below *below)
 {
+    bool ended = true;
     if (!below)
-        return;
+        return true;
+    below->stopping = true;
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *lower = &below->tiers[i];
-        if (lower->mover)
-            wf_mover_destroy(lower->mover, below->node->config.drain_ms);
+        if (lower->mover && !wf_mover_destroy(lower->mover, below->node->config.drain_ms)) {
+            wf_error("tier", "%s did not come to an end; what it had not written is lost",
+                     lower->config->name);
+            ended = false;
+        }
+        lower->mover = NULL;
+    }
+    if (!ended)
+        return false; /* what the movers still have lies in our tables */
+    for (uint32_t i = 0; i < below->count; i++) {
+        struct wf_lower *lower = &below->tiers[i];
         if (lower->removals) {
             free(lower->removals->keys);
             free(lower->removals->jobs);
@@ -642,6 +653,7 @@ void wf_below_destroy(struct wf_below *below)
     wf_directory_destroy(below->directory);
     free(below->orphans);
     free(below);
+    return true;
 }
 
 int wf_below_fd(const struct wf_below *below, uint32_t tier)

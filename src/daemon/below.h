@@ -56,13 +56,15 @@ struct wf_below {
     struct wf_demotes *demotes;
     struct wf_tier_block *orphans; /* found before their parents, which may be on another tier */
     uint32_t orphan_count, orphan_capacity;
+    bool stopping;        /* movers are being destroyed: nothing more is submitted */
     uint64_t measured_ns; /* when the order was looked at last */
 };
 
 /* below.c */
 enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out);
-/* Writes what is only in DRAM, as far as the time allows, and closes the tiers. */
-void wf_below_destroy(struct wf_below *below);
+/* Flushes and closes the tiers.  False: a device did not come to an end, and may yet write to the
+ * pools, which must stay mapped. */
+bool wf_below_destroy(struct wf_below *below);
 /* Tell `watch` the descriptors to wait for, and which tier each is of. */
 int wf_below_fd(const struct wf_below *below, uint32_t tier);
 /* A tier has something for us. */

@@ -170,7 +170,7 @@ static bool enter(struct write *write)
 static bool resubmit(struct write *write)
 {
     struct wf_lower *to = write->to;
-    return ++write->tries < TRIES && wf_lower_usable(to) &&
+    return ++write->tries < TRIES && !write->below->stopping && wf_lower_usable(to) &&
            wf_lower_room(to, 4 * write->job.job.request.block.bytes) &&
            wf_mover_submit(to->mover, &write->job) == WEFT_OK;
 }
@@ -374,7 +374,7 @@ static void move_read(struct wf_mover_job *job)
         job->kind = WF_MOVE_WRITE;
         job->checksum = 0;
         job->done = move_written;
-        if (wf_mover_submit(write->to->mover, job) == WEFT_OK)
+        if (!write->below->stopping && wf_mover_submit(write->to->mover, job) == WEFT_OK)
             return;
     } else if (status == WEFT_E_CORRUPT || status == WEFT_MISS) {
         wf_lower_lost(write->from, request->block.key);

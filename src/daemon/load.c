@@ -368,7 +368,7 @@ static bool submit(struct load *load)
 /* Submit what waits in one queue, as far as there is room for it. */
 static void pump_queue(struct queue *queue)
 {
-    while (queue->first) {
+    while (queue->first && !queue->first->below->stopping) {
         struct load *load = queue->first;
         while (!load->failed && load->next_range < load->ranges) {
             if (load->there[load->next_range / 64] >> (load->next_range % 64) & 1)

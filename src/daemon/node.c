@@ -440,9 +440,11 @@ void wf_node_destroy(struct wf_node *node)
         return;
     wf_workers_destroy(node->workers); /* before the memory that jobs work on */
     node->workers = NULL;
-    wf_below_destroy(node->below);
+    node->device_lives_on |= !wf_below_destroy(node->below);
     node->below = NULL;
     wf_telemetry_destroy(node);
+    if (node->device_lives_on)
+        return;
     for (uint32_t i = 0; i < node->domain_count; i++)
         domain_fini(&node->domains[i]);
     for (uint32_t i = 0; i < node->format_count; i++)

@@ -145,6 +145,7 @@ struct wf_node {
     struct wf_workers *workers;
     struct wf_telemetry *telemetry;
     struct wf_below *below; /* NULL: no tiers */
+    bool device_lives_on;   /* it may write to the pools: they stay mapped until the process ends */
     bool unpark;            /* something came free that a parked request may wait for */
     int epoll, listener, lock, signals, timer;
     int spare; /* given up for a moment to turn someone away when no other descriptor is left */

@@ -405,7 +405,8 @@ void wf_server_stop(struct wf_node *node)
     /* Copies that run are finished and answered first: their clients are paused until then. */
     wf_workers_destroy(node->workers);
     node->workers = NULL;
-    wf_below_destroy(node->below); /* while the memory is there that it reads and writes */
+    /* While the memory is there that it reads and writes. */
+    node->device_lives_on = !wf_below_destroy(node->below);
     node->below = NULL;
     for (uint32_t i = 0; node->clients && i < node->config.clients_max; i++)
         node->clients[i].paused &= !node->clients[i].parked;

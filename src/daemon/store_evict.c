@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/hooks.h"
+#include "daemon/store_inner.h"
+
+/* Backed memory grows in pieces of this size, so that the budget is not asked for every block. */
+#define BACK_STEP_BYTES ((uint64_t)64 << 20)
+
+/* Victims that one scan of the pin tables decides about. */
+#define BATCH 64
+
+/* Blocks that one call of wf_store_look_ahead() looks at. */
+#define LOOKS 1024u
+
+struct batch {
+    uint32_t slot[BATCH];
+    bool pinned[BATCH];
+    uint32_t count;
+    int16_t place[4 * BATCH]; /* open addressing: index + 1 in slot[] */
+};
+
+static uint32_t batch_home(uint32_t slot)
+{
+    return (slot * 2654435761u) >> 24;
+}
+
+static void batch_add(struct batch *batch, uint32_t slot)
+{
+    static_assert(4 * BATCH == 256, "batch_home gives 8 bits");
+    uint32_t at = batch_home(slot);
+    while (batch->place[at])
+        at = (at + 1) % (4 * BATCH);
+    batch->slot[batch->count++] = slot;
+    batch->place[at] = (int16_t)batch->count;
+}
+
+static void batch_seen(void *context, uint32_t slot)
+{
+    struct batch *batch = context;
+    for (uint32_t at = batch_home(slot); batch->place[at]; at = (at + 1) % (4 * BATCH))
+        if (batch->slot[batch->place[at] - 1] == slot)
+            batch->pinned[batch->place[at] - 1] = true;
+}
+
+void wf_store_drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason)
+{
+    uint8_t key[32];
+    wf_desc_key_read(&store->index.desc[slot], key);
+    uint64_t bytes = atomic_load_explicit(&store->index.desc[slot].bytes, memory_order_relaxed);
+    uint64_t age = store->policy_ops->age(store->policy, slot);
+    wf_index_remove(&store->index, slot);
+    WF_CRASH("store.evict.unindexed");
+    store->blocks--;
+    release(store, slot);
+    store->env.gone(store->env.context, key, bytes, age, reason);
+}
+
+/* Take a candidate, which has left the policy, into the batch. */
+static void batch_take(struct wf_store *store, struct batch *batch, uint32_t slot)
+{
+    assert(evictable(store, slot));
+    /* seq_cst: the store half of the owner's store-then-load (index.h). */
+    state_set(store, slot, WF_SLOT_EVICTING, memory_order_seq_cst);
+    batch_add(batch, slot);
+    child_unlink(store, parent_of(store, slot), slot);
+}
+
+/* What a round of eviction came to. */
+struct round {
+    uint64_t freed;       /* granules */
+    uint64_t later;       /* granules that come free when they are written below */
+    uint32_t passed_over; /* leaves that turned out to be pinned */
+    bool stuck;           /* nothing more can be begun now */
+};
+
+/* May a block go that nobody holds?  What has children again may not, but is asked about all the
+ * same, so that a chain is written below at once and not a block at a time. */
+static bool may_go(struct wf_store *store, uint32_t slot, struct round *round)
+{
+    enum wf_leave leave = WF_LEAVE_NOW;
+    if (round->stuck)
+        return false;
+    if (store->env.leave)
+        leave = store->env.leave(store->env.context, slot);
+    if (leave == WF_LEAVE_LATER)
+        round->later += store->slots[slot].count;
+    round->stuck = leave == WF_LEAVE_NOT;
+    return leave == WF_LEAVE_NOW;
+}
+
+/* Look at the pin tables once and decide about the batch. */
+static void batch_settle(struct wf_store *store, struct batch *batch, enum wf_evict_reason reason,
+                         struct round *round)
+{
+    WF_CRASH("store.evict.marked");
+    store->env.scan_pins(store->env.context, batch_seen, batch);
+    for (uint32_t i = 0; i < batch->count; i++) {
+        uint32_t slot = batch->slot[i];
+        bool leaf = store->slots[slot].child == WF_SLOT_NONE;
+        bool go = !batch->pinned[i] && may_go(store, slot, round) && leaf;
+        if (go) {
+            round->freed += store->slots[slot].count;
+            wf_store_drop(store, slot, reason);
+            continue;
+        }
+        round->passed_over += leaf && batch->pinned[i];
+        state_set(store, slot, WF_SLOT_COMMITTED, memory_order_seq_cst);
+        child_link(store, parent_of(store, slot), slot);
+        if (batch->pinned[i])
+            store->policy_ops->used(store->policy, slot); /* who is pinned is in use */
+        offer(store, slot);
+    }
+}
+
+/* Evict up to `granules` worth of blocks with one look at the pin tables.  False: nobody may go.
+ *
+ * Chains go from their ends, also inside one batch: taking a leaf may make its parent the next
+ * victim.  When the leaf then turns out to be pinned, the parent has a child again and stays too.
+ */
+static bool evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
+                        struct round *round)
+{
+    struct batch batch = {.count = 0};
+    uint64_t chosen = 0;
+    while (batch.count < BATCH && chosen < granules) {
+        uint32_t slot = store->policy_ops->victim(store->policy);
+        if (slot == WF_POLICY_NONE)
+            break;
+        chosen += store->slots[slot].count;
+        batch_take(store, &batch, slot);
+    }
+    if (batch.count)
+        batch_settle(store, &batch, reason, round);
+    return batch.count > 0;
+}
+
+/* Evict a committed block with all that extends it, children first.  False when one of them has to
+ * stay, or when they are more than a batch: some of them may have gone then. */
+static bool evict_subtree(struct wf_store *store, uint32_t root)
+{
+    struct batch batch = {.count = 0};
+    uint32_t taken = WF_SLOT_NONE;
+    while (taken != root && batch.count < BATCH) {
+        uint32_t leaf = root;
+        while (store->slots[leaf].child != WF_SLOT_NONE)
+            leaf = store->slots[leaf].child;
+        if (!evictable(store, leaf))
+            break;
+        store->policy_ops->leave(store->policy, leaf);
+        batch_take(store, &batch, leaf);
+        taken = leaf;
+    }
+    struct round round = {.freed = 0};
+    batch_settle(store, &batch, WF_EVICT_ROOM, &round);
+    return taken == root && state_of(store, root) == WF_SLOT_FREE;
+}
+
+/* Enough is free, but nowhere in one piece: evict what lies beside the range that came free last,
+ * one block after the other, until `granules` are free together.  It costs blocks that were not the
+ * policy's choice, but about as many bytes as are needed; going on in the policy's order might cost
+ * all. */
+static bool widen(struct wf_store *store, uint32_t granules)
+{
+    uint32_t range = store->freed_last;
+    while (store->slots[range].count < granules) {
+        uint32_t sides[2] = {store->slots[range].address_next,
+                             store->slots[range].address_previous};
+        bool wider = false;
+        for (int i = 0; i < 2 && !wider; i++) {
+            wider = sides[i] != WF_SLOT_NONE && state_of(store, sides[i]) == WF_SLOT_COMMITTED &&
+                    evict_subtree(store, sides[i]);
+            range = wf_arena_joined(&store->arena, range);
+        }
+        if (!wider)
+            return false;
+    }
+    return true;
+}
+
+/* Evict at least one block, better `granules` worth.  Pinned ones among the candidates become the
+ * most recently used and are passed over, each at most once: a batch that frees nothing, and begins
+ * nothing, has met at least one of them, and only they count, not the chains above them.  Blocks
+ * that have to be written below first are enough when they are as much as was asked for: then there
+ * is nothing to do but wait. */
+static bool evict_some(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason)
+{
+    struct round round = {.freed = 0};
+    uint32_t limit = store->policy_ops->candidates(store->policy);
+    while (round.passed_over < limit && !round.stuck && round.later < granules) {
+        if (!evict_batch(store, granules, reason, &round))
+            break;
+        if (round.freed > 0)
+            return true;
+    }
+    return false;
+}
+
+struct ahead {
+    uint64_t granules; /* still to be looked at */
+    uint32_t looks, begun;
+    struct round round;
+};
+
+/* Ask env.leave about a leaf and then about what it alone extends, for these are the next to go. */
+static void look_up_chain(struct wf_store *store, uint32_t slot, struct ahead *ahead)
+{
+    while (slot != WF_SLOT_NONE && ahead->looks > 0 && ahead->granules > 0) {
+        uint64_t later = ahead->round.later;
+        if (state_of(store, slot) == WF_SLOT_COMMITTED && store->slots[slot].holds == 0)
+            (void)may_go(store, slot, &ahead->round);
+        if (ahead->round.stuck)
+            return;
+        ahead->begun += ahead->round.later != later;
+        ahead->looks--;
+        ahead->granules -= ahead->granules < store->slots[slot].count ? ahead->granules
+                                                                      : store->slots[slot].count;
+        slot = parent_of(store, slot);
+        if (slot != WF_SLOT_NONE &&
+            store->slots[store->slots[slot].child].next != WF_SLOT_NONE) /* others extend it, too */
+            return;
+    }
+}
+
+uint32_t wf_store_look_ahead(struct wf_store *store, uint64_t bytes)
+{
+    uint32_t leaves[BATCH], count = 0;
+    struct ahead ahead = {.granules = granules_for(bytes), .looks = LOOKS};
+    while (count < BATCH && ahead.granules > 0 && ahead.looks > 0 && !ahead.round.stuck) {
+        uint32_t slot = store->policy_ops->victim(store->policy);
+        if (slot == WF_POLICY_NONE)
+            break;
+        leaves[count++] = slot;
+        look_up_chain(store, slot, &ahead);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        offer(store, leaves[i]);
+    return ahead.begun;
+}
+
+void wf_store_leaving(struct wf_store *store, uint32_t slot)
+{
+    store->leaving++;
+    wf_store_hold(store, slot);
+}
+
+void wf_store_left(struct wf_store *store, uint32_t slot)
+{
+    store->leaving--;
+    wf_store_unhold(store, slot);
+}
+
+bool wf_store_evict(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason)
+{
+    struct batch batch = {.count = 0};
+    struct round round = {.freed = 0};
+    if (!evictable(store, slot))
+        return false;
+    store->policy_ops->leave(store->policy, slot);
+    batch_take(store, &batch, slot);
+    batch_settle(store, &batch, reason, &round);
+    return round.freed > 0;
+}
+
+uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evict_reason reason)
+{
+    while (store->arena.backed.granules * WF_GRANULE < bytes)
+        if (!evict_some(store, granules_for(bytes) - store->arena.backed.granules, reason))
+            break;
+    return store->arena.backed.granules * WF_GRANULE;
+}
+
+/* More backed memory from the node, for at least `granules` in one piece. */
+static bool grow(struct wf_store *store, uint32_t granules)
+{
+    uint64_t least = (uint64_t)granules * WF_GRANULE;
+    uint64_t wanted = least > BACK_STEP_BYTES ? least : BACK_STEP_BYTES;
+    uint64_t got = store->env.budget_take(store->env.context, least, wanted);
+    if (got < least) {
+        if (got)
+            store->env.budget_give(store->env.context, got);
+        return false;
+    }
+    uint64_t backed =
+        (uint64_t)wf_arena_back(&store->arena, granules, (uint32_t)(got / WF_GRANULE)) * WF_GRANULE;
+    if (backed < got)
+        store->env.budget_give(store->env.context, got - backed);
+    store->backed_bytes += backed;
+    return backed > 0;
+}
+
+enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, uint32_t *out_slot)
+{
+    uint64_t bytes = (uint64_t)granules * WF_GRANULE;
+    if (bytes > store->quota_bytes || bytes > store->arena.granules * WF_GRANULE)
+        return wf_fail(WEFT_E_QUOTA,
+                       "a block of %llu bytes is more than the domain's quota of %llu; "
+                       "raise domains[].quota",
+                       (unsigned long long)bytes, (unsigned long long)store->quota_bytes);
+    uint64_t others = store->other_bytes + bytes;
+    while (store->used_bytes + others > store->quota_bytes) {
+        uint64_t over = store->used_bytes + others - store->quota_bytes;
+        if (!evict_some(store, granules_for(over), WF_EVICT_QUOTA))
+            return WEFT_FULL;
+    }
+    for (bool evicted = false;;) {
+        *out_slot = wf_arena_alloc(&store->arena, granules);
+        if (*out_slot != WF_SLOT_NONE)
+            return WEFT_OK;
+        /* Neither more memory nor a larger piece is of use when it is slots that are missing. */
+        bool nameable = wf_arena_has_slot(&store->arena);
+        if (nameable && grow(store, granules))
+            continue;
+        /* freed_last is a free range only right after an eviction. */
+        if (evicted && nameable && store->arena.backed.granules >= 2 * (uint64_t)granules &&
+            widen(store, granules))
+            continue;
+        evicted = evict_some(store, granules, WF_EVICT_ROOM);
+        if (!evicted)
+            return WEFT_FULL;
+    }
+}
