@@ -576,8 +576,10 @@ static bool load_indexes(struct wf_s3 *t, struct loader *l)
     char name[WF_S3_NAME_MAX];
     for (uint32_t i = 1; i < t->reclaim.indexes_used; i++) {
         const struct wf_s3_index_object *index = &t->reclaim.indexes[i];
-        if (index->bytes < sizeof(struct wf_s3_index) || index->bytes > INDEX_BYTES_MAX)
+        if (index->bytes < sizeof(struct wf_s3_index) || index->bytes > INDEX_BYTES_MAX) {
+            t->stats.corrupt++;
             continue;
+        }
         wf_s3_name_write(name, 'i', index->number, index->tag);
         if (!load_begin(t, l, name, i, 0, index->bytes, loaded_index))
             return false;
