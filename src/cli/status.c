@@ -45,6 +45,27 @@ static void domain_print(const json_t *domain)
            (unsigned long long)number(domain, "full"));
 }
 
+/* What came from below DRAM; nothing for a node without tiers. */
+static void below_print(const json_t *domain)
+{
+    const json_t *below = json_object_get(domain, "below");
+    char bytes[32], promoted[32], archived[32];
+    if (!json_is_object(below))
+        return;
+    printf("%-16s %10s below DRAM (archived: %s); %.1f %% of what was asked for hit there, the "
+           "rest of the hits in DRAM\n%-16s %10llu went down; %llu came back, %s, in %.1f ms each; "
+           "%llu were lost on the way\n",
+           json_string_value(json_object_get(domain, "name")),
+           wf_cli_size(number(below, "bytes"), bytes, sizeof bytes),
+           wf_cli_size(number(below, "archived_bytes"), archived, sizeof archived),
+           100 * json_number_value(json_object_get(below, "hit_rate")), "",
+           (unsigned long long)number(below, "demoted"),
+           (unsigned long long)number(below, "promoted"),
+           wf_cli_size(number(below, "promoted_bytes"), promoted, sizeof promoted),
+           json_number_value(json_object_get(below, "load_us_mean")) / 1e3,
+           (unsigned long long)number(below, "loads_lost"));
+}
+
 static int run(struct cli *cli)
 {
     if (cli->word_count)
@@ -79,6 +100,13 @@ static int run(struct cli *cli)
     json_t *domain;
     json_array_foreach (json_object_get(status, "domains"), index, domain)
         domain_print(domain);
+    bool tiers_below = false;
+    json_array_foreach (json_object_get(status, "domains"), index, domain)
+        tiers_below |= json_is_object(json_object_get(domain, "below"));
+    if (tiers_below)
+        printf("\n");
+    json_array_foreach (json_object_get(status, "domains"), index, domain)
+        below_print(domain);
     if (json_array_size(tiers)) {
         printf("\n");
         wf_cli_tiers_print(tiers, stdout);

@@ -153,12 +153,14 @@ enum weft_status weft_match_keys(struct weft_format *f, const struct weft_key *c
     if (!a)
         return status;
     count(&a->pins.header->matches, 1);
-    size_t present = wf_index_match(&a->index, chain->bytes, chain_count);
-    present = wf_index_match_far(&a->index, chain->bytes, chain_count, present);
+    size_t near = wf_index_match(&a->index, chain->bytes, chain_count);
+    size_t present = wf_index_match_far(&a->index, chain->bytes, chain_count, near);
     if (!wf_attachment_good(a))
-        present = 0;
+        near = present = 0;
     count(&a->pins.header->asked, chain_count);
     count(&a->pins.header->matched, present);
+    if (present > near)
+        count(&a->pins.header->matched_far, present - near);
     *out_present = present;
     return WEFT_OK;
 }

@@ -83,6 +83,8 @@ void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evic
 /* Someone asked to drop the block: out of all tiers, with what extends it.  How many. */
 uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32]);
 
+/* "nvme" and the like. */
+const char *wf_tier_kind_name(enum weft_tier kind);
 /* Is the tier fit to be written to, or read from? */
 bool wf_lower_usable(const struct wf_lower *lower);
 uint64_t wf_lower_capacity(const struct wf_lower *lower);

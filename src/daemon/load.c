@@ -51,7 +51,7 @@ struct load {
     uint32_t next_range, in_flight, arrived;
     uint64_t there[RANGES_MAX / 64];
     bool queued, failed, complete, orphan;
-    uint64_t started_ns;
+    uint64_t started_ns, first_ns; /* asked for; the first range of it was readable */
 };
 
 /* How a block is wanted. */
@@ -239,7 +239,11 @@ static void finish(struct load *load)
         lower->promoted++;
         domain->promoted++;
         domain->promoted_bytes += load->bytes;
-        domain->load_us += (wf_now_ns() - load->started_ns) / 1000;
+        uint64_t now_ns = wf_now_ns();
+        domain->load_us += (now_ns - load->started_ns) / 1000;
+        wf_telemetry_load(lower,
+                          load->class == WF_TIER_PREFETCH ? WF_LOAD_PREFETCHED : WF_LOAD_WAITED,
+                          load->first_ns - load->started_ns, now_ns - load->started_ns);
         wf_below_entered(domain, load->key, true);
     }
     children_tell(load, status != WEFT_OK && status != WEFT_EXISTS);
@@ -273,6 +277,8 @@ static void progress(struct load *load)
     while (load->arrived < load->ranges &&
            load->there[load->arrived / 64] >> (load->arrived % 64) & 1)
         load->arrived++;
+    if (load->arrived > 0 && load->first_ns == 0)
+        load->first_ns = wf_now_ns();
     if (load->arrived == from || load->arrived == load->ranges)
         return; /* all of it is said by finish() */
     uint64_t bytes = (uint64_t)load->arrived * load->range_parts * load->part_bytes;

@@ -74,7 +74,8 @@ static const struct {
                                   "Blocks that a reserve found to exist already.", true},
     [WF_M_BYTES_DEDUPLICATED] = {"weft_deduplicated_bytes_total",
                                  "Payload bytes that were neither sent nor kept again.", true},
-    [WF_M_BLOCKS_EVICTED] = {"weft_blocks_evicted_total", "Blocks evicted to make room.", true},
+    [WF_M_BLOCKS_EVICTED] = {"weft_blocks_evicted_total", "Blocks evicted from DRAM to make room.",
+                             true},
     [WF_M_BYTES_EVICTED] = {"weft_evicted_bytes_total", "Payload bytes evicted.", true},
     [WF_M_BLOCKS_REMOVED] = {"weft_blocks_removed_total", "Blocks removed by a client.", true},
     [WF_M_BYTES_REMOVED] = {"weft_removed_bytes_total", "Payload bytes removed by a client.", true},
@@ -94,6 +95,20 @@ static const struct {
     [WF_M_BLOCKS_ASKED] = {"weft_blocks_asked_total", "Blocks that matches asked for.", false},
     [WF_M_BLOCKS_MATCHED] = {"weft_blocks_matched_total",
                              "Blocks that matches asked for and that were there.", false},
+    [WF_M_BLOCKS_MATCHED_BELOW] = {"weft_blocks_matched_below_total",
+                                   "Those of them that were on a tier below DRAM.", false},
+    [WF_M_BLOCKS_DEMOTED] = {"weft_blocks_demoted_total",
+                             "Blocks that left DRAM and are on a tier below it.", false},
+    [WF_M_BLOCKS_PROMOTED] = {"weft_blocks_promoted_total",
+                              "Blocks read from a tier below into DRAM.", false},
+    [WF_M_BYTES_PROMOTED] = {"weft_promoted_bytes_total",
+                             "Payload bytes read from a tier below into DRAM.", false},
+    [WF_M_LOADS_LOST] = {"weft_loads_lost_total",
+                         "Blocks whose reading from below was begun and came to nothing.", false},
+    [WF_M_BLOCKS_HIDDEN] = {"weft_blocks_hidden_total",
+                            "Blocks written below that matches do not see, for their place in the "
+                            "far table was full.",
+                            false},
     [WF_M_PROTOCOL_ERRORS] = {"weft_protocol_errors_total", "Messages that broke the protocol.",
                               false},
 };
@@ -209,7 +224,7 @@ const char *wf_op_name(enum wf_op op)
 
 /* ---------------------------------------------------------------------------------- exposition */
 
-static void head(FILE *out, const char *name, const char *type, const char *help)
+void wf_metrics_head(FILE *out, const char *name, const char *type, const char *help)
 {
     fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
@@ -223,7 +238,7 @@ static bool is_idle(const struct wf_metrics *metrics, uint32_t slot, uint64_t va
 static void render_counters(FILE *out, const struct wf_metrics *metrics)
 {
     for (unsigned m = 0; m < WF_M_COUNT; m++) {
-        head(out, counters[m].name, "counter", counters[m].help);
+        wf_metrics_head(out, counters[m].name, "counter", counters[m].help);
         for (uint32_t slot = 0; slot <= metrics->domain_count; slot++) {
             const struct domain_metrics *domain = &metrics->domains[slot];
             for (uint32_t pool = 0; pool < (counters[m].pooled ? metrics->pool_count : 1); pool++) {
@@ -255,8 +270,8 @@ static const char *outcome_name(enum weft_status status, char *out, size_t capac
 static void render_outcomes(FILE *out, const struct wf_metrics *metrics)
 {
     char name[32];
-    head(out, "weft_operations_total", "counter",
-         "Operations asked of the node, by how they ended.");
+    wf_metrics_head(out, "weft_operations_total", "counter",
+                    "Operations asked of the node, by how they ended.");
     for (uint32_t slot = 0; slot <= metrics->domain_count; slot++)
         for (unsigned op = 0; op < WF_OP_COUNT; op++)
             for (unsigned i = 0; i < OUTCOMES; i++) {
@@ -279,35 +294,36 @@ static void render_outcomes(FILE *out, const struct wf_metrics *metrics)
 #define BOUND_BITS_LAST 34
 #define BOUND_BITS_STEP 2
 
-static void render_duration(FILE *out, const char *domain, const char *op, const struct wf_hist *ns)
+void wf_metrics_duration(FILE *out, const char *name, const char *labels, const struct wf_hist *ns)
 {
-    const char *name = "weft_operation_duration_seconds";
     uint64_t below = 0;
     for (unsigned bits = BOUND_BITS_FIRST; bits <= BOUND_BITS_LAST; bits += BOUND_BITS_STEP) {
         uint64_t count = wf_hist_count_below(ns, bits);
         below = count > below ? count
                               : below; /* workers may have recorded since the bound before */
-        fprintf(out, "%s_bucket{domain=\"%s\",op=\"%s\",le=\"%.12g\"} %" PRIu64 "\n", name, domain,
-                op, (double)(1ULL << bits) / 1e9, below);
+        fprintf(out, "%s_bucket{%s,le=\"%.12g\"} %" PRIu64 "\n", name, labels,
+                (double)(1ULL << bits) / 1e9, below);
     }
     uint64_t count = wf_hist_count(ns);
     count = count > below ? count : below;
-    fprintf(out, "%s_bucket{domain=\"%s\",op=\"%s\",le=\"+Inf\"} %" PRIu64 "\n", name, domain, op,
-            count);
-    fprintf(out, "%s_sum{domain=\"%s\",op=\"%s\"} %.9f\n", name, domain, op,
-            (double)wf_hist_sum(ns) / 1e9);
-    fprintf(out, "%s_count{domain=\"%s\",op=\"%s\"} %" PRIu64 "\n", name, domain, op, count);
+    fprintf(out, "%s_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n", name, labels, count);
+    fprintf(out, "%s_sum{%s} %.9f\n", name, labels, (double)wf_hist_sum(ns) / 1e9);
+    fprintf(out, "%s_count{%s} %" PRIu64 "\n", name, labels, count);
 }
 
 static void render_durations(FILE *out, const struct wf_metrics *metrics)
 {
-    head(out, "weft_operation_duration_seconds", "histogram",
-         "Time from an operation's last byte in to its first byte out.");
+    char labels[WF_DOMAIN_NAME_MAX + 64];
+    wf_metrics_head(out, "weft_operation_duration_seconds", "histogram",
+                    "Time from an operation's last byte in to its first byte out.");
     for (uint32_t slot = 0; slot <= metrics->domain_count; slot++)
         for (unsigned op = 0; op < WF_OP_COUNT; op++) {
             const struct wf_hist *ns = &metrics->domains[slot].ops[op].ns;
-            if (op && !is_idle(metrics, slot, wf_hist_count(ns)))
-                render_duration(out, metrics->domains[slot].name, op_names[op], ns);
+            if (!op || is_idle(metrics, slot, wf_hist_count(ns)))
+                continue;
+            snprintf(labels, sizeof labels, "domain=\"%s\",op=\"%s\"", metrics->domains[slot].name,
+                     op_names[op]);
+            wf_metrics_duration(out, "weft_operation_duration_seconds", labels, ns);
         }
 }
 
@@ -350,27 +366,27 @@ static void render_gauges(FILE *out, const struct wf_metrics *metrics,
     static const char *const states[WF_SESSION_STATES] = {"prefill", "decoding", "idle", "waiting",
                                                           "done"};
     for (size_t g = 0; g < sizeof domain_gauges / sizeof domain_gauges[0]; g++) {
-        head(out, domain_gauges[g].name, "gauge", domain_gauges[g].help);
+        wf_metrics_head(out, domain_gauges[g].name, "gauge", domain_gauges[g].help);
         for (uint32_t i = 0; i < metrics->domain_count; i++)
             fprintf(out, "%s{domain=\"%s\"} %" PRIu64 "\n", domain_gauges[g].name,
                     metrics->domains[i].name, gauge_value(&gauges->domains[i], &domain_gauges[g]));
     }
-    head(out, "weft_sessions", "gauge", "Sessions open, by state.");
+    wf_metrics_head(out, "weft_sessions", "gauge", "Sessions open, by state.");
     for (uint32_t i = 0; i < metrics->domain_count; i++)
         for (unsigned state = 0; state < WF_SESSION_STATES; state++)
             fprintf(out, "weft_sessions{domain=\"%s\",state=\"%s\"} %" PRIu64 "\n",
                     metrics->domains[i].name, states[state], gauges->domains[i].sessions[state]);
     for (size_t g = 0; g < sizeof pool_gauges / sizeof pool_gauges[0]; g++) {
-        head(out, pool_gauges[g].name, "gauge", pool_gauges[g].help);
+        wf_metrics_head(out, pool_gauges[g].name, "gauge", pool_gauges[g].help);
         for (uint32_t i = 0; i < metrics->pool_count; i++)
             fprintf(out, "%s{pool=\"%s\"} %" PRIu64 "\n", pool_gauges[g].name, metrics->pools[i],
                     gauge_value(&gauges->pools[i], &pool_gauges[g]));
     }
-    head(out, "weft_clients_unknown", "gauge",
-         "Connections that have not attached to a domain yet.");
+    wf_metrics_head(out, "weft_clients_unknown", "gauge",
+                    "Connections that have not attached to a domain yet.");
     fprintf(out, "weft_clients_unknown %" PRIu64 "\n", gauges->clients_unknown);
-    head(out, "weft_draining", "gauge",
-         "1 while the node lets its clients finish before it stops.");
+    wf_metrics_head(out, "weft_draining", "gauge",
+                    "1 while the node lets its clients finish before it stops.");
     fprintf(out, "weft_draining %" PRIu64 "\n", gauges->draining);
 }
 
@@ -384,12 +400,13 @@ char *wf_metrics_render(const struct wf_metrics *metrics,
     if (out) {
         if (fill)
             fill(context, gauges);
-        head(out, "weft_build_info", "gauge", "Always 1; the version is in the label.");
+        wf_metrics_head(out, "weft_build_info", "gauge", "Always 1; the version is in the label.");
         fprintf(out, "weft_build_info{version=\"%s\"} 1\n", WF_VERSION);
-        head(out, "weft_start_time_seconds", "gauge",
-             "When this node started, in seconds since 1970.");
+        wf_metrics_head(out, "weft_start_time_seconds", "gauge",
+                        "When this node started, in seconds since 1970.");
         fprintf(out, "weft_start_time_seconds %lld\n", (long long)metrics->start_time);
         render_gauges(out, metrics, gauges);
+        wf_metrics_render_tiers(out, gauges);
         render_counters(out, metrics);
         render_outcomes(out, metrics);
         render_durations(out, metrics);

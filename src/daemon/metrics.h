@@ -10,8 +10,11 @@
 #ifndef WF_DAEMON_METRICS_H
 #define WF_DAEMON_METRICS_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
+#include "base/hist.h"
 #include "base/status.h"
 #include "daemon/config.h"
 #include "shm/control.h"
@@ -36,8 +39,14 @@ enum wf_metric {
     WF_M_PIN_MISSES,
     WF_M_BYTES_PINNED,
     WF_M_MATCHES,
-    WF_M_BLOCKS_ASKED,    /* in those matches */
-    WF_M_BLOCKS_MATCHED,  /* and there */
+    WF_M_BLOCKS_ASKED,         /* in those matches */
+    WF_M_BLOCKS_MATCHED,       /* and there */
+    WF_M_BLOCKS_MATCHED_BELOW, /* and there on a tier below DRAM */
+    WF_M_BLOCKS_DEMOTED,       /* left DRAM and are below */
+    WF_M_BLOCKS_PROMOTED,      /* read from below into DRAM */
+    WF_M_BYTES_PROMOTED,
+    WF_M_LOADS_LOST,      /* reads from below that were begun and gave no block */
+    WF_M_BLOCKS_HIDDEN,   /* below, but where no match sees them: their place was full */
     WF_M_PROTOCOL_ERRORS, /* messages that no client of ours sends */
     WF_M_COUNT,
 };
@@ -54,7 +63,28 @@ struct wf_pool_gauges {
     uint64_t total_bytes, used_bytes, free_bytes, largest_free_bytes, lent_bytes;
 };
 
+/* How a read from below is wanted, as far as its duration tells something. */
+enum wf_load_why {
+    WF_LOAD_WAITED = 0,     /* somebody waits for it */
+    WF_LOAD_PREFETCHED = 1, /* somebody will */
+    WF_LOAD_WHYS = 2,
+};
+
+/* A tier below DRAM, as it is when asked: gauges and counters that others keep. */
+struct wf_tier_gauges {
+    const char *name, *kind, *state; /* literals, or alive until the text is made */
+    bool emulated, durable;
+    double read_latency_us, read_mbps, write_mbps, write_amplification;
+    uint64_t capacity_bytes, used_bytes, blocks, archived_bytes, queued;
+    uint64_t reads, read_bytes, writes, write_bytes, device_write_bytes, errors, corrupt;
+    uint64_t demoted, promoted, moved, evicted, lost;
+    /* Of one block, in ns: until its first range was readable, until all of it was. */
+    const struct wf_hist *first_range[WF_LOAD_WHYS], *whole[WF_LOAD_WHYS];
+};
+
 struct wf_gauges {
+    struct wf_tier_gauges tiers[WF_TIERS_MAX];
+    uint32_t tier_count;
     struct wf_domain_gauges domains[WF_DOMAINS_MAX];
     struct wf_pool_gauges pools[WF_POOLS_MAX];
     uint64_t clients_unknown; /* connected and not attached to a domain yet */
@@ -103,6 +133,11 @@ const char *wf_op_name(enum wf_op op);
  * memory. */
 char *wf_metrics_render(const struct wf_metrics *metrics,
                         void (*fill)(void *context, struct wf_gauges *gauges), void *context);
+/* The parts of it that metrics_tiers.c writes, and what they share. */
+void wf_metrics_render_tiers(FILE *out, const struct wf_gauges *gauges);
+void wf_metrics_head(FILE *out, const char *name, const char *type, const char *help);
+/* `labels` without braces. */
+void wf_metrics_duration(FILE *out, const char *name, const char *labels, const struct wf_hist *ns);
 #define WF_METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
 #endif

@@ -226,6 +226,7 @@ void wf_use_add(struct wf_use *use, const struct wf_client *client)
     use->matches += atomic_load_explicit(&header->matches, memory_order_relaxed);
     use->asked += atomic_load_explicit(&header->asked, memory_order_relaxed);
     use->matched += atomic_load_explicit(&header->matched, memory_order_relaxed);
+    use->matched_far += atomic_load_explicit(&header->matched_far, memory_order_relaxed);
     use->bytes_pinned += atomic_load_explicit(&header->bytes_pinned, memory_order_relaxed);
 }
 
@@ -420,6 +421,8 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
         status = domain_init(node, &node->domains[node->domain_count], node->domain_count);
     if (status == WEFT_OK && config->pool_prefault)
         status = prefault(node);
+    if (status == WEFT_OK)
+        wf_dram_measure(config->pool_numa_node, &node->dram);
     if (status == WEFT_OK)
         status = wf_workers_create(config->workers, JOBS_MAX, &node->workers);
     if (status == WEFT_OK)

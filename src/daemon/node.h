@@ -14,6 +14,7 @@
 
 #include "core/timers.h"
 #include "daemon/config.h"
+#include "daemon/dram.h"
 #include "daemon/secret.h"
 #include "daemon/store.h"
 #include "daemon/workers.h"
@@ -36,7 +37,7 @@ void wf_segment_destroy(struct wf_segment *segment);
 
 /* What clients say in their pin tables that they did. */
 struct wf_use {
-    uint64_t pins, misses, matches, asked, matched, bytes_pinned;
+    uint64_t pins, misses, matches, asked, matched, matched_far, bytes_pinned;
 };
 
 struct wf_domain {
@@ -129,6 +130,7 @@ struct wf_node {
     uint64_t epoch, started_ns;
     uint64_t pool_bytes, budget_free;
     enum wf_pages pages;
+    struct wf_dram_speed dram;
     struct wf_domain *domains;
     uint32_t domain_count;
     struct wf_client *clients; /* [clients_max] */
@@ -214,6 +216,8 @@ void wf_handle_region_release(struct wf_client *client, const struct wf_region_r
 void wf_regions_drop(struct wf_client *client);
 void wf_handle_query(struct wf_client *client, const struct wf_query *request);
 char *wf_query_status(struct wf_node *node, const struct wf_domain *only);
+/* query_tiers.c */
+char *wf_query_tiers(struct wf_node *node);
 
 /* put.c */
 void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *request);

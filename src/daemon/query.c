@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/node.h"
+#include "daemon/below.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 
@@ -42,6 +42,33 @@ static double hit_rate(const struct wf_use *use)
     return asked ? (double)there / (double)asked : 0.0;
 }
 
+/* What of the domain lies below DRAM, and what came and went; null: the node has no tiers. */
+static json_t *below_json(const struct wf_domain *domain, const struct wf_use *use)
+{
+    const struct wf_below *below = domain->node->below;
+    uint64_t blocks = 0, bytes = 0, archived_bytes = 0;
+    if (!below)
+        return json_null();
+    for (uint32_t i = 0; i < below->count; i++) {
+        struct wf_directory_sum sum;
+        wf_directory_sum(below->directory, i, (uint16_t)domain->id, &sum);
+        blocks += sum.blocks;
+        bytes += sum.bytes;
+        archived_bytes += sum.archived_bytes;
+    }
+    uint64_t far = use->matched_far < use->matched ? use->matched_far : use->matched;
+    double load_us = domain->promoted ? (double)domain->load_us / (double)domain->promoted : 0;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:I}", "copies",
+                     (json_int_t)blocks, "bytes", (json_int_t)bytes, "archived_bytes",
+                     (json_int_t)archived_bytes, "demoted", (json_int_t)domain->demoted, "promoted",
+                     (json_int_t)domain->promoted, "promoted_bytes",
+                     (json_int_t)domain->promoted_bytes, "loads_lost",
+                     (json_int_t)domain->loads_lost, "load_us_mean", load_us, "blocks_matched",
+                     (json_int_t)far, "hit_rate",
+                     use->asked ? (double)far / (double)use->asked : 0.0, "hidden",
+                     (json_int_t)domain->hidden);
+}
+
 static json_t *domain_json(const struct wf_domain *domain)
 {
     const struct wf_store *store = &domain->store;
@@ -69,6 +96,7 @@ static json_t *domain_json(const struct wf_domain *domain)
                             "bytes_pinned", (json_int_t)use.bytes_pinned, "hit_rate",
                             hit_rate(&use));
     json_object_set_new(out, "evicted", evicted);
+    json_object_set_new(out, "below", below_json(domain, &use));
     return out;
 }
 
@@ -270,6 +298,8 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         text = list_formats(node, domain, request->cursor);
     else if (strcmp(what, "events") == 0)
         text = wf_telemetry_events(node, only, request->cursor);
+    else if (strcmp(what, "tiers") == 0 && owner)
+        text = wf_query_tiers(node);
     else if (strcmp(what, "config") == 0 && owner)
         text = wf_config_json(&node->config);
     else
@@ -280,7 +310,7 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         status = wf_fail(
             status,
             "query '%.31s': ask for status, blocks, sessions, regions, domains, formats, events "
-            "or, as the node's user, config",
+            "or, as the node's user, tiers and config",
             what);
     else if (!text)
         status = wf_fail(WEFT_E_NO_MEMORY, "out of memory for the answer to '%s'", what);

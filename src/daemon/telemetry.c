@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "daemon/ages.h"
+#include "daemon/below.h"
 #include "daemon/events.h"
 #include "daemon/http.h"
 #include "daemon/metrics.h"
@@ -20,12 +21,18 @@
 
 #define HTTP_EVENTS_BYTES_MAX (256 * 1024)
 
+/* How long blocks of a tier took to be readable, in ns. */
+struct load_times {
+    struct wf_hist first_range, whole;
+};
+
 struct wf_telemetry {
     struct wf_metrics *metrics;
     struct wf_events *events;
     struct wf_http *http;           /* NULL: off */
     const struct wf_domain *served; /* for whom the node works at this moment; NULL: for itself */
-    struct wf_ages ages[];          /* a domain each */
+    struct load_times (*loads)[WF_LOAD_WHYS]; /* [tiers] */
+    struct wf_ages ages[];                    /* a domain each */
 };
 
 /* -------------------------------------------------------------------------------------- asking */
@@ -39,6 +46,13 @@ static void refresh(struct wf_metrics *metrics, const struct wf_domain *domain)
     wf_metrics_set(metrics, domain->id, WF_M_MATCHES, use.matches);
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_ASKED, use.asked);
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_MATCHED, use.matched);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_MATCHED_BELOW,
+                   use.matched_far < use.matched ? use.matched_far : use.matched);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_DEMOTED, domain->demoted);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_PROMOTED, domain->promoted);
+    wf_metrics_set(metrics, domain->id, WF_M_BYTES_PROMOTED, domain->promoted_bytes);
+    wf_metrics_set(metrics, domain->id, WF_M_LOADS_LOST, domain->loads_lost);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_HIDDEN, domain->hidden);
     wf_metrics_set(metrics, domain->id, WF_M_BYTES_PINNED, use.bytes_pinned);
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_PUT, domain->puts);
     wf_metrics_set(metrics, domain->id, WF_M_BYTES_PUT, domain->put_bytes);
@@ -74,12 +88,58 @@ static void fill_domains(const struct wf_node *node, struct wf_domain_gauges *ga
     }
 }
 
+static void fill_tier(struct wf_telemetry *telemetry, struct wf_lower *lower,
+                      struct wf_tier_gauges *out)
+{
+    struct wf_mover_stats stats;
+    struct wf_directory_sum sum;
+    wf_mover_stats(lower->mover, &stats);
+    wf_directory_sum(lower->below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
+    const struct wf_tier_stats *tier = &stats.tier;
+    *out = (struct wf_tier_gauges){
+        .name = lower->config->name,
+        .kind = wf_tier_kind_name(lower->kind),
+        .state = wf_mover_state_name(stats.state),
+        .emulated = lower->emulated,
+        .durable = lower->durable,
+        .read_latency_us = stats.read_latency_us,
+        .read_mbps = stats.read_mbps,
+        .write_mbps = stats.write_mbps,
+        .write_amplification = tier->write_bytes
+                                   ? (double)tier->device_write_bytes / (double)tier->write_bytes
+                                   : 0,
+        .capacity_bytes = tier->capacity_bytes,
+        .used_bytes = tier->used_bytes,
+        .blocks = sum.blocks,
+        .archived_bytes = sum.archived_bytes,
+        .queued = stats.queued,
+        .reads = tier->reads,
+        .read_bytes = tier->read_bytes,
+        .writes = tier->writes,
+        .write_bytes = tier->write_bytes,
+        .device_write_bytes = tier->device_write_bytes,
+        .errors = tier->errors,
+        .corrupt = tier->corrupt,
+        .demoted = lower->demoted,
+        .promoted = lower->promoted,
+        .moved = lower->moved,
+        .evicted = lower->evicted,
+        .lost = lower->lost,
+    };
+    for (unsigned why = 0; why < WF_LOAD_WHYS; why++) {
+        out->first_range[why] = &telemetry->loads[lower->number][why].first_range;
+        out->whole[why] = &telemetry->loads[lower->number][why].whole;
+    }
+}
+
 static void fill(void *context, struct wf_gauges *gauges)
 {
     const struct wf_node *node = context;
     uint64_t idle = 0, largest = node->budget_free;
     uint32_t attached = 0;
     fill_domains(node, gauges->domains);
+    for (uint32_t i = 0; node->below && i < node->below->count; i++)
+        fill_tier(node->telemetry, &node->below->tiers[i], &gauges->tiers[gauges->tier_count++]);
     for (uint32_t i = 0; i < node->domain_count; i++) {
         const struct wf_domain *domain = &node->domains[i];
         uint64_t range = wf_arena_largest(&domain->store.arena) * WF_GRANULE;
@@ -157,6 +217,7 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t
         [WF_EVICT_RECLAIM] = {WF_M_BLOCKS_EVICTED, WF_M_BYTES_EVICTED},
         [WF_EVICT_REMOVED] = {WF_M_BLOCKS_REMOVED, WF_M_BYTES_REMOVED},
         [WF_EVICT_CORRUPT] = {WF_M_BLOCKS_DROPPED, WF_M_BYTES_DROPPED},
+        [WF_EVICT_DEMOTED] = {WF_M_BLOCKS_EVICTED, WF_M_BYTES_EVICTED},
     };
     struct wf_telemetry *telemetry = domain->node->telemetry;
     if (!telemetry)
@@ -175,6 +236,14 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t
     };
     memcpy(event.key, key, sizeof event.key);
     wf_events_add(telemetry->events, &event);
+}
+
+void wf_telemetry_load(const struct wf_lower *lower, enum wf_load_why why, uint64_t first_ns,
+                       uint64_t whole_ns)
+{
+    struct wf_telemetry *telemetry = lower->below->node->telemetry;
+    wf_hist_record(&telemetry->loads[lower->number][why].first_range, first_ns);
+    wf_hist_record(&telemetry->loads[lower->number][why].whole, whole_ns);
 }
 
 void wf_telemetry_event(struct wf_node *node, const struct wf_domain *domain, const char *kind,
@@ -231,8 +300,14 @@ enum weft_status wf_telemetry_create(struct wf_node *node)
         return wf_fail(WEFT_E_NO_MEMORY, "no memory for telemetry");
     for (uint32_t i = 0; i < node->domain_count; i++)
         domains[i] = node->domains[i].config->name;
-    enum weft_status status = wf_metrics_create(domains, node->domain_count, pools, 1,
-                                                &telemetry->metrics);
+    enum weft_status status = WEFT_OK;
+    if (node->config.tier_count) {
+        telemetry->loads = wf_calloc(node->config.tier_count, sizeof telemetry->loads[0],
+                                     "histograms of loads");
+        status = telemetry->loads ? WEFT_OK : WEFT_E_NO_MEMORY;
+    }
+    if (status == WEFT_OK)
+        status = wf_metrics_create(domains, node->domain_count, pools, 1, &telemetry->metrics);
     if (status == WEFT_OK)
         status = wf_events_create(node->config.events_max, domains, node->domain_count,
                                   &telemetry->events);
@@ -253,6 +328,7 @@ void wf_telemetry_destroy(struct wf_node *node)
     wf_http_stop(telemetry->http);
     wf_events_destroy(telemetry->events);
     wf_metrics_destroy(telemetry->metrics);
+    free(telemetry->loads);
     free(telemetry);
 }
 

@@ -6,6 +6,7 @@
 #ifndef WF_DAEMON_TELEMETRY_H
 #define WF_DAEMON_TELEMETRY_H
 
+#include "daemon/metrics.h"
 #include "daemon/node.h"
 
 enum weft_status wf_telemetry_create(struct wf_node *node);
@@ -29,6 +30,11 @@ void wf_telemetry_op(struct wf_node *node, const struct wf_domain *domain, unsig
 /* A block has gone, and why; `age` in uses of other blocks since its own last. */
 void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t bytes,
                        uint64_t age, enum wf_evict_reason reason);
+
+struct wf_lower;
+/* A block was read from below: how long after its request the first of it was readable, and all. */
+void wf_telemetry_load(const struct wf_lower *lower, enum wf_load_why why, uint64_t first_ns,
+                       uint64_t whole_ns);
 
 /* Something else that someone will want to know afterwards: `kind` is a word, the rest a sentence.
  */

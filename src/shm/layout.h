@@ -177,7 +177,9 @@ struct wf_pins_header {
     _Alignas(64) _Atomic uint64_t pins;         /* taken so far; also the head of the ring below */
     _Alignas(64) _Atomic uint64_t bytes_pinned; /* exact unless threads pin in the same instant */
     _Atomic uint64_t misses, matches;
-    _Atomic uint64_t asked, matched; /* blocks in all matches, and those of them that were there */
+    /* Blocks in all matches; those of them that were there; and those of these that were not in
+     * DRAM, or behind one that was not. */
+    _Atomic uint64_t asked, matched, matched_far;
     _Alignas(64) _Atomic uint32_t touched[WF_TOUCH_RING];
 };
 

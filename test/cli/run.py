@@ -93,9 +93,10 @@ def golden(name, got):
     check(complaint is None, complaint)
 
 
-def start_node(pool="256MB", socket=SOCKET, **variables):
-    node = subprocess.Popen([WEFTD, "--socket", socket, "--pool", pool, "--http", "off", "--log", "warn"],
-                            env=environment(**variables), stderr=subprocess.PIPE)
+def start_node(pool="256MB", socket=SOCKET, tiers=(), **variables):
+    words = [word for tier in tiers for word in ("--tier", tier)]
+    node = subprocess.Popen([WEFTD, "--socket", socket, "--pool", pool, "--http", "off", "--log", "warn", *words],
+                            env=environment(WEFT_STATE_DIR=FOLDER, **variables), stderr=subprocess.PIPE)
     until = time.time() + 30
     while subprocess.run([WEFT, "status", "--socket", socket], env=environment(), check=False,
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
@@ -442,6 +443,53 @@ def lists_and_status():
         check(shown.strip() and not re.search(r"(?<![\d.,])1 (client|session|block|holder)s", shown), words, shown)
 
 
+def tier_paths(name):
+    """An nvme tier on a file, and a cxl tier that is emulated by one."""
+    return (f"nvme:{os.path.join(FOLDER, name)}.nvme:256MB", f"cxl:file-emulation:{os.path.join(FOLDER, name)}.cxl:64MB")
+
+
+@case
+def tiers_are_listed_with_what_was_measured():
+    tiers = answer("ls", "tiers")
+    golden("ls_tiers", tiers)
+    tiers = {tier["name"]: tier for tier in tiers["tiers"]}
+    check({name: (tier["kind"], tier["emulated"]) for name, tier in tiers.items()} ==
+          {"dram0": ("dram", False), "nvme0": ("nvme", False), "cxl0": ("cxl", True)}, tiers)
+    for name, tier in tiers.items():
+        check(min(tier[key] for key in ("read_latency_us", "read_mbps", "write_mbps", "capacity_bytes")) > 0, tier)
+        check(name in weft("ls", "tiers").stdout.decode(), name)
+    check(tiers["nvme0"]["path"] == tier_paths("main")[0].split(":")[1], tiers["nvme0"])
+
+
+@case
+def what_leaves_dram_is_below_and_comes_back():
+    socket, size = os.path.join(FOLDER, "deep.sock"), ["--block-bytes", "1MB"]
+    node = start_node("32MB", socket, tier_paths("deep"))
+    at = ["--socket", socket]
+    try:
+        for i in range(12):
+            weft("put", "--key", f"deep{i}", *size, *at, blob(f"deep{i}", 8 << 20, seed=i))
+        first = answer("match", "--key", "deep0", *size, "--blocks", "8", *at)
+        check(first["present"] == 8, "what left DRAM is not below:", first)
+        copy = os.path.join(FOLDER, "deep.copy")
+        weft("get", "--key", "deep0", *size, "--blocks", "8", "--output", copy, "--verify", *at)
+        check(read(copy) == read(os.path.join(FOLDER, "deep0")), "another chain came back")
+        domain = answer("status", *at)["domains"][0]
+        below = domain["below"]
+        check(below["demoted"] >= 64 and below["promoted"] >= 8 and below["promoted_bytes"] >= 8 << 20, below)
+        check(8 <= below["blocks_matched"] <= domain["blocks_matched"] and below["load_us_mean"] > 0, domain)
+        check(0 < below["hit_rate"] <= domain["hit_rate"], domain)
+        tiers = {tier["name"]: tier for tier in answer("ls", "tiers", *at)["tiers"]}
+        lower = [tiers["nvme0"], tiers["cxl0"]]
+        check(sum(tier["blocks"] for tier in lower) == below["copies"] >= 64, tiers, below)
+        check(sum(tier["read_bytes"] for tier in lower) >= 8 << 20, tiers)
+        check(tiers["dram0"]["blocks"] == domain["blocks"], tiers, domain)
+        shown = weft("status", *at).stdout.decode()
+        check(re.search(r"below DRAM", shown), shown)
+    finally:
+        stop_node(node)
+
+
 @case
 def pages_are_joined():
     weft("put", "--key", "many", "--block-bytes", "4096", blob("many", 300 * 4096))
@@ -714,7 +762,7 @@ def what_a_kill_leaves_the_next_start_removes():
 
 def main():
     print(f"1..{len(CASES)}")
-    node = start_node(WEFT_POOL_SIZE_MAX="1GB")
+    node = start_node(tiers=tier_paths("main"), WEFT_POOL_SIZE_MAX="1GB")
     failed = 0
     for number, function in enumerate(CASES, 1):
         name = function.__name__.replace("_", " ")

@@ -289,6 +289,96 @@ static void every_operation_and_counter_has_a_name(void **state)
     drop(seen);
 }
 
+static void fill_tiers(void *context, struct wf_gauges *gauges)
+{
+    struct wf_hist *hist = context;
+    gauges->tier_count = 2;
+    gauges->tiers[0] = (struct wf_tier_gauges){.name = "nvme0",
+                                               .kind = "nvme",
+                                               .state = "stalled",
+                                               .durable = true,
+                                               .read_latency_us = 12.5,
+                                               .read_mbps = 3000,
+                                               .write_mbps = 2000,
+                                               .write_amplification = 1.25,
+                                               .capacity_bytes = 1,
+                                               .used_bytes = 2,
+                                               .blocks = 3,
+                                               .archived_bytes = 4,
+                                               .queued = 5,
+                                               .reads = 6,
+                                               .read_bytes = 7,
+                                               .writes = 8,
+                                               .write_bytes = 9,
+                                               .device_write_bytes = 10,
+                                               .errors = 11,
+                                               .corrupt = 12,
+                                               .demoted = 13,
+                                               .promoted = 14,
+                                               .moved = 15,
+                                               .evicted = 16,
+                                               .lost = 17,
+                                               .first_range = {&hist[0], &hist[1]},
+                                               .whole = {&hist[2], &hist[3]}};
+    gauges->tiers[1] =
+        (struct wf_tier_gauges){.name = "cxl0", .kind = "cxl", .state = "ok", .emulated = true};
+}
+
+static void tiers_are_exposed(void **state)
+{
+    (void)state;
+    static struct wf_hist hist[4];
+    static const struct {
+        const char *name;
+        double value;
+    } series[] = {{"capacity_bytes", 1},
+                  {"used_bytes", 2},
+                  {"blocks", 3},
+                  {"archived_bytes", 4},
+                  {"queued", 5},
+                  {"reads_total", 6},
+                  {"read_bytes_total", 7},
+                  {"writes_total", 8},
+                  {"write_bytes_total", 9},
+                  {"device_write_bytes_total", 10},
+                  {"errors_total", 11},
+                  {"corrupt_total", 12},
+                  {"demoted_total", 13},
+                  {"promoted_total", 14},
+                  {"moved_total", 15},
+                  {"evicted_total", 16},
+                  {"lost_total", 17},
+                  {"read_latency_us", 12.5},
+                  {"read_mbps", 3000},
+                  {"write_mbps", 2000},
+                  {"write_amplification", 1.25}};
+    wf_hist_record(&hist[0], 1000);
+    wf_hist_record(&hist[3], 2000000);
+    wf_hist_record(&hist[3], 3000000);
+    struct exposition *seen = parse(wf_metrics_render(metrics, fill_tiers, hist));
+    for (size_t i = 0; i < sizeof series / sizeof series[0]; i++) {
+        char name[96];
+        snprintf(name, sizeof name, "weft_tier_%s{tier=\"nvme0\"}", series[i].name);
+        has(seen, name, series[i].value);
+        snprintf(name, sizeof name, "weft_tier_%s{tier=\"cxl0\"}", series[i].name);
+        has(seen, name, 0);
+    }
+    has(seen, "weft_tier_state{tier=\"nvme0\",state=\"stalled\"}", 1);
+    has(seen, "weft_tier_state{tier=\"nvme0\",state=\"ok\"}", 0);
+    has(seen, "weft_tier_state{tier=\"cxl0\",state=\"ok\"}", 1);
+    has(seen, "weft_tier_info{tier=\"cxl0\",kind=\"cxl\",emulated=\"yes\",durable=\"no\"}", 1);
+    has(seen, "weft_load_first_range_seconds_count{tier=\"nvme0\",why=\"waited\"}", 1);
+    has(seen, "weft_load_first_range_seconds_count{tier=\"nvme0\",why=\"prefetched\"}", 0);
+    has(seen, "weft_load_duration_seconds_count{tier=\"nvme0\",why=\"prefetched\"}", 2);
+    has(seen, "weft_load_duration_seconds_sum{tier=\"nvme0\",why=\"prefetched\"}", 0.005);
+    has(seen, "weft_load_duration_seconds_count{tier=\"nvme0\",why=\"waited\"}", 0);
+    drop(seen);
+    /* A node without tiers does not speak of them. */
+    char *text = wf_metrics_render(metrics, NULL, NULL);
+    assert_null(strstr(text, "weft_tier_"));
+    free(text);
+}
+
 static void a_counter_never_goes_back(void **state)
 {
     (void)state;
@@ -315,6 +405,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_counted_is_exposed, create, destroy),
         cmocka_unit_test_setup_teardown(histograms_are_cumulative_and_in_seconds, create, destroy),
         cmocka_unit_test_setup_teardown(every_operation_and_counter_has_a_name, create, destroy),
+        cmocka_unit_test_setup_teardown(tiers_are_exposed, create, destroy),
         cmocka_unit_test_setup_teardown(a_counter_never_goes_back, create, destroy),
         cmocka_unit_test(caps_are_kept),
     };
