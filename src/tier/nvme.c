@@ -137,9 +137,6 @@ static void read_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
     if (result == -ECANCELED) {
         status = wf_fail(WEFT_E_TIMEOUT, "a read from tier %s was cancelled", t->path);
     } else if (result < 0 || (uint64_t)result != io->expected) {
-        t->stats.errors++;
-        if (result == -ENODEV || result == -ENXIO)
-            wf_nvme_fail(t, -result, "the device is gone");
         status = wf_fail(WEFT_E_SYSTEM, "tier %s: a read failed: %s; look at the device", t->path,
                          result < 0 ? strerror(-result) : "the medium ends before it");
     } else if (io->with_header && !header_right(t, io)) {
@@ -160,13 +157,8 @@ static void read_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 
 /* ------------------------------------------------------------------------------------ the ring */
 
-static void io_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
+static void end_kind(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 {
-    bool sync = io->kind == WF_NVME_IO_SYNC;
-    if ((result == -EAGAIN || result == -EINTR) && !sync && io->tries++ < TRIES_MAX) {
-        wf_nvme_io_start(t, io);
-        return;
-    }
     if (io->write && result > 0)
         t->stats.device_write_bytes += (uint64_t)result;
     switch (io->kind) {
@@ -180,6 +172,35 @@ static void io_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
     }
 }
 
+/* The header of a segment has ended, well or not, and with it the records that it held back. */
+static void let_go(struct wf_nvme *t, struct wf_nvme_writer *w)
+{
+    while (w->held != WF_NVME_NONE) {
+        struct wf_nvme_io *io = &t->ios[w->held];
+        w->held = io->next;
+        end_kind(t, io, w->broken ? w->broken : io->result);
+    }
+}
+
+static void io_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
+{
+    bool sync = io->kind == WF_NVME_IO_SYNC;
+    if ((result == -EAGAIN || result == -EINTR) && !sync && io->tries++ < TRIES_MAX) {
+        wf_nvme_io_start(t, io);
+        return;
+    }
+    if (result >= 0 && (uint64_t)result == io->expected)
+        t->errors_in_a_row = 0;
+    else if (result != -ECANCELED)
+        wf_nvme_trouble(t, result);
+    if (wf_nvme_hold(t, io, &result))
+        return;
+    struct wf_nvme_writer *begun = io->kind == WF_NVME_IO_HEADER ? &t->writer[io->writer] : NULL;
+    end_kind(t, io, result);
+    if (begun)
+        let_go(t, begun);
+}
+
 static void progress(struct wf_nvme *t)
 {
     struct io_uring_cqe *cqe;
@@ -187,7 +208,7 @@ static void progress(struct wf_nvme *t)
         struct wf_nvme_io *io = io_uring_cqe_get_data(cqe);
         int result = cqe->res;
         io_uring_cqe_seen(&t->ring, cqe);
-        if (io) /* a cancellation's own answer has none */
+        if (io && wf_nvme_io_ended(t, io, &result)) /* a cancellation's own answer has none */
             io_end(t, io, result);
     }
     /* A second time, for steps that the first made possible without any I/O between. */
@@ -293,6 +314,13 @@ static void drop_done(struct wf_nvme *t)
         wf_nvme_write_reaped(t, request);
 }
 
+/* What moves needs an open segment to the end, and for the next time when none is free. */
+static void close_last(struct wf_nvme *t)
+{
+    if (t->reclaim.step == WF_NVME_IDLE && t->free_count > 0)
+        wf_nvme_close_active(t);
+}
+
 /* A clean end: segments get their footers and removals are written, so that the next open is
  * quick. */
 static void nvme_close(struct wf_tier *tier)
@@ -304,13 +332,13 @@ static void nvme_close(struct wf_tier *tier)
     while (wf_nvme_queue_take(&t->waiting))
         ;
     drop_done(t);
-    wf_nvme_close_active(t);
+    close_last(t);
     wf_nvme_queue_add(&t->next_flush, &last);
     progress(t);
     while (!wf_nvme_log_idle(t)) {
         wait_ring(t, 100);
         drop_done(t);
-        wf_nvme_close_active(t);
+        close_last(t);
         progress(t);
     }
     destroy(t);

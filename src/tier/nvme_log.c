@@ -11,6 +11,7 @@
 #include "base/log.h"
 
 #define MAPS_AT_A_TIME 16u
+#define ERRORS_MAX 32u /* with no success between them, and the device is taken for gone */
 
 enum closing_step { CLOSE_WRITES = 0, CLOSE_SYNC, CLOSE_FOOTER };
 enum flush_step { FLUSH_IDLE = 0, FLUSH_WRITES, FLUSH_MAPS, FLUSH_SYNC };
@@ -68,11 +69,26 @@ void wf_nvme_finish(struct wf_nvme *t, struct wf_tier_request *request, enum wef
 /* After a sync that failed nobody knows what is on the medium, so nothing more is promised. */
 void wf_nvme_fail(struct wf_nvme *t, int error, const char *what)
 {
-    t->stats.errors++;
     if (!t->failed)
         wf_error("nvme", "%s: %s: %s; the tier is out of use until it is opened again", t->path,
                  what, strerror(error));
     t->failed = true;
+}
+
+bool wf_nvme_no_space(int result)
+{
+    return result == -ENOSPC || result == -EDQUOT;
+}
+
+void wf_nvme_trouble(struct wf_nvme *t, int result)
+{
+    if (wf_nvme_no_space(result))
+        return;
+    t->stats.errors++;
+    if (result == -ENODEV || result == -ENXIO)
+        wf_nvme_fail(t, -result, "the device is gone");
+    else if (++t->errors_in_a_row == ERRORS_MAX)
+        wf_nvme_fail(t, result < 0 ? -result : EIO, "it answers nothing but errors");
 }
 
 static struct wf_nvme_sums *sums_line(const struct wf_nvme *t, uint64_t generation, uint32_t page)
@@ -132,7 +148,7 @@ static bool activate(struct wf_nvme *t)
     uint8_t *footer = t->writer[w].footer;
     t->writer[w] = (struct wf_nvme_writer){.segment = segment,
                                            .used = WF_NVME_RECORDS_AT,
-                                           .writes = 1,
+                                           .held = WF_NVME_NONE,
                                            .footer = footer};
     t->active = w;
 
@@ -144,7 +160,6 @@ static bool activate(struct wf_nvme *t)
     memcpy(io->header, &header, sizeof header);
     io->write = true;
     io->writer = w;
-    io->order = t->next_order++;
     io->offset = wf_nvme_segment_at(t, segment);
     io->vector[0] = (struct iovec){io->header, WF_NVME_PAGE};
     io->vectors = 1;
@@ -165,15 +180,22 @@ static bool fits(const struct wf_nvme *t, uint64_t bytes)
     if (t->active == WF_NVME_NONE)
         return false;
     const struct wf_nvme_writer *w = &t->writer[t->active];
-    return !w->hole && w->used + bytes + wf_nvme_footer_bytes(w->count + 1) <= t->segment_bytes;
+    return !w->holes && w->used + bytes + wf_nvme_footer_bytes(w->count + 1) <= t->segment_bytes;
 }
 
-/* The last free segment is the reserve that moves go to, and while they do, it is theirs alone: a
- * victim's records always fit into one empty segment. */
+bool wf_nvme_settling(const struct wf_nvme *t)
+{
+    if (t->active == WF_NVME_NONE)
+        return false;
+    const struct wf_nvme_writer *w = &t->writer[t->active];
+    return w->holes && w->writes;
+}
+
+/* The last free segment is the reserve that moves go to, and until another is free, it is theirs
+ * alone: a victim's records always fit into one empty segment, also when a crash came between. */
 bool wf_nvme_place(struct wf_nvme *t, uint64_t bytes, bool moving, uint32_t *out_writer)
 {
-    bool moves = t->reclaim.step == WF_NVME_READING || t->reclaim.step == WF_NVME_WRITING;
-    if (!moving && moves && t->free_count == 0)
+    if (wf_nvme_settling(t) || (!moving && t->free_count == 0))
         return false;
     if (!fits(t, bytes)) {
         if (t->free_count <= (moving ? 0u : 1u))
@@ -209,9 +231,11 @@ void wf_nvme_append_failed(struct wf_nvme *t, uint32_t writer, uint32_t entry)
     struct wf_nvme_writer *w = &t->writer[writer];
     struct wf_nvme_entry *entries = (struct wf_nvme_entry *)(void *)w->footer;
     entries[entry].bytes = 0;
-    w->hole = true;
-    if (t->active == writer)
-        wf_nvme_close_active(t);
+    w->holes++;
+    while (w->count && entries[w->count - 1].bytes == 0) {
+        w->used = (uint64_t)entries[--w->count].page * WF_NVME_PAGE;
+        w->holes--;
+    }
 }
 
 /* -------------------------------------------------------------------------------------- remove */
@@ -301,18 +325,23 @@ enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *
     return WEFT_OK;
 }
 
+static enum weft_status write_failed(const struct wf_nvme *t, int result)
+{
+    if (wf_nvme_no_space(result))
+        return wf_fail(WEFT_FULL, "tier %s: its file system is full; make room there", t->path);
+    return wf_fail(WEFT_E_SYSTEM, "tier %s: a write failed: %s; look at the device", t->path,
+                   result < 0 ? strerror(-result) : "it was cut short");
+}
+
 /* A record is in the index when its request is reaped, and its segment counts it as under way until
  * then, so that it is not emptied of what nobody can see yet. */
 void wf_nvme_write_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 {
     struct wf_tier_request *request = io->request;
     if (result < 0 || (uint64_t)result != io->expected) {
-        t->stats.errors++;
         t->writer[io->writer].writes--;
         wf_nvme_append_failed(t, io->writer, io->entry);
-        wf_nvme_finish(t, request,
-                       wf_fail(WEFT_E_SYSTEM, "tier %s: a write failed: %s; look at the device",
-                               t->path, result < 0 ? strerror(-result) : "it was cut short"));
+        wf_nvme_finish(t, request, write_failed(t, result));
     } else {
         const struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
         wf_nvme_sums_keep(t, record->generation, io->page, record->sums, wf_tier_parts(&io->block));
@@ -350,32 +379,71 @@ void wf_nvme_write_reaped(struct wf_nvme *t, struct wf_tier_request *request)
 
 /* ------------------------------------------------------------------------- closing, flush, sync */
 
+bool wf_nvme_hold(struct wf_nvme *t, struct wf_nvme_io *io, int *result)
+{
+    if (io->kind != WF_NVME_IO_WRITE && io->kind != WF_NVME_IO_MOVE_WRITE)
+        return false;
+    struct wf_nvme_writer *w = &t->writer[io->writer];
+    if (w->broken)
+        *result = w->broken;
+    if (w->ready || w->broken)
+        return false;
+    io->result = *result;
+    io->next = w->held;
+    w->held = (uint32_t)(io - t->ios);
+    return true;
+}
+
+/* Its header could not be written, and no record is in it any more. */
+static void not_begun(struct wf_nvme *t, struct wf_nvme_writer *w)
+{
+    bool full = wf_nvme_no_space(w->broken);
+    if (!full)
+        wf_warn("nvme", "%s: segment %u cannot be written; it is not used any more", t->path,
+                w->segment);
+    t->segment[w->segment].state = full ? WF_NVME_SEGMENT_FREE : WF_NVME_SEGMENT_BAD;
+    t->free_count += full;
+    t->no_space |= full;
+    w->segment = WF_NVME_NONE;
+}
+
+/* Without its footer a segment is found again by its records, up to the first that is not whole. */
+static void footer_end(struct wf_nvme *t, struct wf_nvme_writer *w, int result, bool bad)
+{
+    struct wf_nvme_seg *s = &t->segment[w->segment];
+    if (bad && w->holes)
+        wf_nvme_fail(t, result < 0 ? -result : EIO,
+                     "the footer of a segment that needs one could not be written");
+    if (bad)
+        s->entries = 0;
+    s->state = WF_NVME_SEGMENT_CLOSED;
+    w->segment = WF_NVME_NONE;
+}
+
 void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 {
     bool bad = result < 0 || (uint64_t)result != io->expected;
-    int error = result < 0 ? -result : EIO;
     struct wf_nvme_writer *w = &t->writer[io->writer];
     switch (io->kind) {
     case WF_NVME_IO_HEADER:
-        w->writes--;
-        if (bad)
-            wf_nvme_fail(t, error, "a segment's header could not be written");
+        w->ready = !bad;
+        if (bad && t->active == io->writer)
+            t->active = WF_NVME_NONE;
+        w->broken = !bad ? 0 : result < 0 ? result : -EIO;
         break;
-    case WF_NVME_IO_FOOTER:
-        if (bad)
-            wf_nvme_fail(t, error, "a segment's footer could not be written");
-        t->segment[w->segment].state = WF_NVME_SEGMENT_CLOSED;
-        w->segment = WF_NVME_NONE;
-        break;
+    case WF_NVME_IO_FOOTER: footer_end(t, w, bad ? result : 0, bad); break;
     case WF_NVME_IO_MAP:
+        /* A removal need not outlive a crash; the next flush tries again. */
         t->maps_pending--;
-        if (bad)
-            wf_nvme_fail(t, error, "a segment's dead map could not be written");
+        if (bad && !t->segment[io->segment].dirty) {
+            t->segment[io->segment].dirty = true;
+            t->dirty_count++;
+        }
         break;
     default:
         t->sync_running = false;
         if (bad)
-            wf_nvme_fail(t, error, "fdatasync failed");
+            wf_nvme_fail(t, result < 0 ? -result : EIO, "fdatasync failed");
         else
             t->sync_done = t->sync_started;
         break;
@@ -386,9 +454,11 @@ void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 static void close_step(struct wf_nvme *t, uint32_t writer)
 {
     struct wf_nvme_writer *w = &t->writer[writer];
+    if (w->segment != WF_NVME_NONE && w->broken && w->writes == 0)
+        not_begun(t, w);
     if (w->segment == WF_NVME_NONE || t->segment[w->segment].state != WF_NVME_SEGMENT_CLOSING)
         return;
-    if (w->step == CLOSE_WRITES && w->writes == 0) {
+    if (w->step == CLOSE_WRITES && w->writes == 0 && w->ready) {
         w->sync = wf_nvme_sync_ticket(t);
         w->step = CLOSE_SYNC;
     }
@@ -411,13 +481,12 @@ static bool writes_before(const struct wf_nvme *t, uint64_t barrier)
 {
     for (uint32_t i = 0; i < t->ios_count; i++) {
         enum wf_nvme_io_kind kind = t->ios[i].kind;
-        if ((kind == WF_NVME_IO_WRITE || kind == WF_NVME_IO_MOVE_WRITE ||
-             kind == WF_NVME_IO_HEADER) &&
+        if ((kind == WF_NVME_IO_WRITE || kind == WF_NVME_IO_MOVE_WRITE) &&
             t->ios[i].order < barrier)
             return true;
     }
     for (uint32_t i = 0; i < WF_NVME_OPEN_MAX; i++)
-        if (t->writer[i].segment != WF_NVME_NONE && t->writer[i].hole)
+        if (t->writer[i].segment != WF_NVME_NONE && t->writer[i].holes)
             return true;
     return false;
 }
@@ -436,6 +505,7 @@ static void map_write(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t segment
     t->dirty_count--;
     t->maps_pending++;
     io->write = true;
+    io->segment = segment;
     io->offset = wf_nvme_segment_at(t, segment) + WF_NVME_PAGE * (1 + (s->dead_serial & 1));
     io->vector[0] = (struct iovec){io->header, WF_NVME_PAGE};
     io->vectors = 1;
@@ -493,7 +563,7 @@ static void sync_step(struct wf_nvme *t)
         return;
     t->sync_running = true;
     t->sync_started++;
-    wf_nvme_io_sync(t, io);
+    wf_nvme_io_start(t, io);
 }
 
 static bool closing(const struct wf_nvme *t)
@@ -507,9 +577,13 @@ static bool closing(const struct wf_nvme *t)
 /* Is there room to come for the first that waits? */
 static bool make_room(struct wf_nvme *t, uint64_t bytes)
 {
+    if (wf_nvme_settling(t))
+        return true;
+    if (t->no_space)
+        return false;
     if (t->reclaim.step != WF_NVME_IDLE || wf_nvme_reclaim_start(t, bytes) || closing(t))
         return true;
-    if (t->active == WF_NVME_NONE)
+    if (t->active == WF_NVME_NONE || t->free_count == 0)
         return false;
     const struct wf_nvme_writer *w = &t->writer[t->active];
     if (t->segment[w->segment].live_bytes + bytes > wf_nvme_room(t) || w->writes)
@@ -536,7 +610,7 @@ static void waiting_step(struct wf_nvme *t)
         /* It is the ring's now; finishing links it anew. */
         (void)wf_nvme_queue_take(&t->waiting);
     }
-    t->reclaim.resting = false;
+    t->reclaim.resting = t->no_space = false;
 }
 
 void wf_nvme_log_step(struct wf_nvme *t)
@@ -550,6 +624,8 @@ void wf_nvme_log_step(struct wf_nvme *t)
         }
         return;
     }
+    if (t->active != WF_NVME_NONE && t->writer[t->active].holes && !t->writer[t->active].writes)
+        wf_nvme_close_active(t);
     for (uint32_t i = 0; i < WF_NVME_OPEN_MAX; i++)
         close_step(t, i);
     wf_nvme_reclaim_step(t);

@@ -14,12 +14,20 @@
  *
  * A segment's life:   FREE → OPEN → CLOSING → CLOSED → VICTIM → FREEING → FREE
  *
+ *   - A record is not written before the header of its segment is: one that is quicker is held
+ * back, and fails with the header.  A segment that cannot be begun costs nothing but itself.
  *   - CLOSING waits for its writes, then for a sync, then writes its footer: what a footer lists is
  * durable, so footers are believed at open without reading payload.
  *   - A flush waits for all writes before it, so that the scan of a segment without a footer may
  * stop at the first record that is not whole and loses nothing that was flushed.
  *   - A VICTIM becomes FREEING when its records have moved, and their copies are synced before its
  * header says that it is free, and that header is synced before the segment is used again.
+ *   - A sync that failed is never tried again: what it was to make durable may be gone, and a
+ * second one would not say so (P. Rebello et al., "Can applications recover from fsync failures?",
+ * USENIX ATC 2020).  The tier is out of use from then on.
+ *   - While no segment is free, only what moves is written.  A crash then leaves a segment without
+ * a footer and no free one; the tier goes on in that segment, behind what is whole in it, or there
+ * would never be a free one again.
  *   - A victim that cannot be emptied is CLOSED again, and its records that moved die in it once
  * their copies are synced.
  *   - A record that is removed while its copy's origin is still on the medium dies in both.
@@ -71,7 +79,10 @@ struct wf_nvme_writer {
     uint64_t used;    /* bytes from its start */
     uint32_t count;   /* records that will be in its footer */
     uint32_t writes;  /* under way */
-    bool hole;        /* a write failed: only a footer can tell what is behind it */
+    uint32_t holes;   /* writes that failed, with others behind them: only a footer can tell */
+    bool ready;       /* its header is on the medium */
+    int broken;       /* or it could not be written: with that result, as all records in it */
+    uint32_t held;    /* I/Os of records that were quicker than the header */
     uint64_t sync;    /* CLOSING: the sync that it waits for; 0: not yet */
     uint8_t step;
     uint8_t *footer; /* entries, from the start; the footer proper is put behind them at the end */
@@ -103,11 +114,15 @@ struct wf_nvme_io {
     uint64_t sequence;         /* WRITE */
     uint64_t generation;       /* READ: of the segment */
     uint64_t order;            /* among what was placed in the log: what a flush waits for */
+    int result;                /* of one that is held */
     uint64_t at, length, skip; /* READ: payload range; bytes of it that come into `tail` */
     uint64_t offset, expected; /* of the I/O as submitted */
     uint32_t vectors;
     uint32_t tries;
     bool with_header, buffered;
+    bool held;   /* by a test: what is under way is a timeout */
+    int refused; /* by a test: with that result */
+    struct __kernel_timespec hold;
     int buffer; /* registered one, -1: none */
     bool write;
     struct iovec vector[3];
@@ -175,7 +190,9 @@ struct wf_nvme {
     char *path;
     int fd, fd_buffered; /* the same descriptor where O_DIRECT is refused */
     int event;
-    bool failed, ring_ready, registered, closing;
+    bool failed, ring_ready, registered;
+    bool no_space; /* a segment could not be begun: what waits for one is told that it is full */
+    uint32_t errors_in_a_row;
     struct io_uring ring;
     uint32_t buffers_count;
     uint8_t *buffers;
@@ -247,16 +264,17 @@ enum weft_status wf_nvme_medium_extend(struct wf_nvme *t, uint64_t bytes);
 enum weft_status wf_nvme_ring_open(struct wf_nvme *t, const struct wf_tier_options *options);
 void wf_nvme_medium_close(struct wf_nvme *t);
 enum weft_status wf_nvme_pread(struct wf_nvme *t, void *into, uint64_t bytes, uint64_t offset);
-enum weft_status wf_nvme_pwrite(struct wf_nvme *t, const void *from, uint64_t bytes,
-                                uint64_t offset);
+enum weft_status wf_nvme_pwrite(struct wf_nvme *t, void *from, uint64_t bytes, uint64_t offset);
+enum weft_status wf_nvme_sync(struct wf_nvme *t);
 /* Page-aligned, zeroed memory; freed with munmap. */
 void *wf_nvme_pages(uint64_t bytes, const char *what);
 /* NULL when all are busy. */
 struct wf_nvme_io *wf_nvme_io_get(struct wf_nvme *t, enum wf_nvme_io_kind kind);
 void wf_nvme_io_put(struct wf_nvme *t, struct wf_nvme_io *io);
-/* Hand io->vector to the ring, at io->offset. */
+/* Hand io->vector to the ring, at io->offset; or a sync. */
 void wf_nvme_io_start(struct wf_nvme *t, struct wf_nvme_io *io);
-void wf_nvme_io_sync(struct wf_nvme *t, struct wf_nvme_io *io);
+/* The ring is done with it; false: it was only held back, and begins now. */
+bool wf_nvme_io_ended(struct wf_nvme *t, struct wf_nvme_io *io, int *result);
 int wf_nvme_buffer_of(const struct wf_nvme *t, const void *data, uint64_t bytes);
 
 /* nvme_log.c */
@@ -266,12 +284,17 @@ struct wf_tier_request *wf_nvme_queue_take(struct wf_nvme_queue *queue);
 bool wf_nvme_queue_remove(struct wf_nvme_queue *queue, struct wf_tier_request *request);
 void wf_nvme_finish(struct wf_nvme *t, struct wf_tier_request *request, enum weft_status status);
 void wf_nvme_fail(struct wf_nvme *t, int error, const char *what);
+/* An I/O failed, whatever it was for. */
+void wf_nvme_trouble(struct wf_nvme *t, int result);
+bool wf_nvme_no_space(int result);
 void wf_nvme_sums_keep(struct wf_nvme *t, uint64_t generation, uint32_t page, const uint64_t *sums,
                        uint32_t parts);
 bool wf_nvme_sums_find(const struct wf_nvme *t, uint64_t generation, uint32_t page, uint64_t *out,
                        uint32_t parts);
 /* A place for a record; false: none now.  `moving`: the reserve may be used. */
 bool wf_nvme_place(struct wf_nvme *t, uint64_t bytes, bool moving, uint32_t *out_writer);
+/* A write to the active segment failed, and if all behind it fail too, its room is used again. */
+bool wf_nvme_settling(const struct wf_nvme *t);
 /* Enter a record into the writer's footer and take its room; returns its page. */
 uint32_t wf_nvme_append(struct wf_nvme *t, uint32_t writer, const struct wf_tier_block *block,
                         uint64_t sequence, uint64_t bytes, uint32_t *out_entry);
@@ -282,6 +305,9 @@ uint64_t wf_nvme_sync_ticket(struct wf_nvme *t);       /* a sync that begins fro
 enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *request);
 void wf_nvme_write_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
 void wf_nvme_write_reaped(struct wf_nvme *t, struct wf_tier_request *request);
+/* Was the I/O of a record quicker than its segment's header?  Then it is kept, to be ended later;
+ * otherwise the result may be the header's. */
+bool wf_nvme_hold(struct wf_nvme *t, struct wf_nvme_io *io, int *result);
 void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
 void wf_nvme_log_step(struct wf_nvme *t);
 void wf_nvme_close_active(struct wf_nvme *t);

@@ -24,6 +24,7 @@
 #include "base/hooks.h"
 #include "base/log.h"
 #include "sys/memory.h"
+#include "tier/nvme_hooks.h"
 
 #define BUFFER_PIECE ((uint64_t)1 << 30) /* what one registered buffer may have, at most */
 #define BUFFERS_MAX 1024u
@@ -200,36 +201,115 @@ void wf_nvme_medium_close(struct wf_nvme *t)
     free(t->path);
 }
 
-enum weft_status wf_nvme_pread(struct wf_nvme *t, void *into, uint64_t bytes, uint64_t offset)
+/* --------------------------------------------------------------------------- what tests may do */
+
+#if WF_TEST_HOOKS
+const struct wf_nvme_hooks *wf_nvme_hooks;
+
+static int before(const struct wf_nvme_call *call)
 {
-    uint64_t done = 0;
-    while (done < bytes) {
-        ssize_t n = pread(t->fd, (uint8_t *)into + done, bytes - done, (off_t)(offset + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return system_failed("cannot be read", t->path);
-        done += (uint64_t)n;
-    }
-    return WEFT_OK;
+    return wf_nvme_hooks ? wf_nvme_hooks->before(wf_nvme_hooks->context, call) : 0;
 }
 
-enum weft_status wf_nvme_pwrite(struct wf_nvme *t, const void *from, uint64_t bytes,
-                                uint64_t offset)
+static int after(const struct wf_nvme_call *call, int result)
+{
+    return wf_nvme_hooks ? wf_nvme_hooks->after(wf_nvme_hooks->context, call, result) : result;
+}
+#else
+static int before(const struct wf_nvme_call *call)
+{
+    (void)call;
+    return 0;
+}
+
+static int after(const struct wf_nvme_call *call, int result)
+{
+    (void)call;
+    return result;
+}
+#endif
+
+static struct wf_nvme_call call_of(const struct wf_nvme *t, const struct wf_nvme_io *io)
+{
+    return (struct wf_nvme_call){
+        .what = io->kind == WF_NVME_IO_SYNC ? WF_NVME_CALL_SYNC
+                : io->write                 ? WF_NVME_CALL_WRITE
+                                            : WF_NVME_CALL_READ,
+        .kind = (int)io->kind,
+        .fd = t->fd_buffered,
+        .offset = io->offset,
+        .bytes = io->expected,
+        .vector = io->vector,
+        .vectors = io->vectors,
+    };
+}
+
+/* ---------------------------------------------------------------------- at once, while opening */
+
+static ssize_t all_of(const struct wf_nvme *t, bool writing, uint8_t *memory, uint64_t bytes,
+                      uint64_t offset)
 {
     uint64_t done = 0;
     while (done < bytes) {
-        ssize_t n = pwrite(t->fd, (const uint8_t *)from + done, bytes - done,
-                           (off_t)(offset + done));
+        off_t at = (off_t)(offset + done);
+        ssize_t n = writing ? pwrite(t->fd, memory + done, bytes - done, at)
+                            : pread(t->fd, memory + done, bytes - done, at);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <= 0)
-            return system_failed("cannot be written", t->path);
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
         done += (uint64_t)n;
     }
-    t->stats.device_write_bytes += bytes;
-    return WEFT_OK;
+    return (ssize_t)done;
 }
+
+static enum weft_status at_once(struct wf_nvme *t, bool writing, uint8_t *memory, uint64_t bytes,
+                                uint64_t offset)
+{
+    struct iovec vector = {memory, bytes};
+    struct wf_nvme_call call = {.what = writing ? WF_NVME_CALL_WRITE : WF_NVME_CALL_READ,
+                                .fd = t->fd_buffered,
+                                .offset = offset,
+                                .bytes = bytes,
+                                .vector = &vector,
+                                .vectors = 1};
+    ssize_t result = before(&call);
+    if (result >= 0)
+        result = all_of(t, writing, memory, bytes, offset);
+    result = after(&call, (int)result);
+    if (result == (ssize_t)bytes)
+        return WEFT_OK;
+    errno = result < 0 ? (int)-result : ENODATA;
+    return system_failed(writing ? "cannot be written" : "cannot be read", t->path);
+}
+
+enum weft_status wf_nvme_pread(struct wf_nvme *t, void *into, uint64_t bytes, uint64_t offset)
+{
+    return at_once(t, false, into, bytes, offset);
+}
+
+enum weft_status wf_nvme_pwrite(struct wf_nvme *t, void *from, uint64_t bytes, uint64_t offset)
+{
+    enum weft_status status = at_once(t, true, from, bytes, offset);
+    if (status == WEFT_OK)
+        t->stats.device_write_bytes += bytes;
+    return status;
+}
+
+enum weft_status wf_nvme_sync(struct wf_nvme *t)
+{
+    struct wf_nvme_call call = {.what = WF_NVME_CALL_SYNC, .fd = t->fd_buffered};
+    int result = before(&call);
+    if (result >= 0)
+        result = fdatasync(t->fd) == 0 ? 0 : -errno;
+    result = after(&call, result);
+    errno = -result;
+    return result == 0 ? WEFT_OK : system_failed("fdatasync failed", t->path);
+}
+
+/* ----------------------------------------------------------------------------- through the ring */
 
 struct wf_nvme_io *wf_nvme_io_get(struct wf_nvme *t, enum wf_nvme_io_kind kind)
 {
@@ -242,7 +322,8 @@ struct wf_nvme_io *wf_nvme_io_get(struct wf_nvme *t, enum wf_nvme_io_kind kind)
     io->request = NULL;
     io->tries = io->vectors = 0;
     io->buffer = -1;
-    io->buffered = io->with_header = io->write = false;
+    io->buffered = io->with_header = io->write = io->held = false;
+    io->refused = 0;
     return io;
 }
 
@@ -274,15 +355,13 @@ static struct io_uring_sqe *entry_of(struct wf_nvme *t)
     return sqe;
 }
 
-void wf_nvme_io_start(struct wf_nvme *t, struct wf_nvme_io *io)
+static void prepare(const struct wf_nvme *t, struct wf_nvme_io *io, struct io_uring_sqe *sqe)
 {
-    struct io_uring_sqe *sqe = entry_of(t);
     int fd = io->buffered ? t->fd_buffered : t->fd;
     const struct iovec *v = io->vector;
-    io->expected = 0;
-    for (uint32_t i = 0; i < io->vectors; i++)
-        io->expected += v[i].iov_len;
-    if (io->buffer >= 0 && io->vectors == 1 && io->write)
+    if (io->kind == WF_NVME_IO_SYNC)
+        io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+    else if (io->buffer >= 0 && io->vectors == 1 && io->write)
         io_uring_prep_write_fixed(sqe, fd, v->iov_base, (unsigned)v->iov_len, io->offset,
                                   io->buffer);
     else if (io->buffer >= 0 && io->vectors == 1)
@@ -296,19 +375,41 @@ void wf_nvme_io_start(struct wf_nvme *t, struct wf_nvme_io *io)
         sqe->fd = io->buffered ? 1 : 0;
         sqe->flags |= IOSQE_FIXED_FILE;
     }
+}
+
+static void submit(struct wf_nvme *t, struct wf_nvme_io *io, int fate)
+{
+    struct io_uring_sqe *sqe = entry_of(t);
+    io->refused = fate < 0 ? fate : 0;
+    io->held = fate > 0;
+    if (fate < 0) {
+        io_uring_prep_nop(sqe);
+    } else if (fate > 0) {
+        io->hold = (struct __kernel_timespec){fate / 1000000, fate % 1000000 * 1000LL};
+        io_uring_prep_timeout(sqe, &io->hold, 0, 0);
+    } else {
+        prepare(t, io, sqe);
+    }
     io_uring_sqe_set_data(sqe, io);
     io_uring_submit(&t->ring);
 }
 
-void wf_nvme_io_sync(struct wf_nvme *t, struct wf_nvme_io *io)
+void wf_nvme_io_start(struct wf_nvme *t, struct wf_nvme_io *io)
 {
-    struct io_uring_sqe *sqe = entry_of(t);
-    io_uring_prep_fsync(sqe, t->fd, IORING_FSYNC_DATASYNC);
-    if (t->registered) {
-        sqe->fd = 0;
-        sqe->flags |= IOSQE_FIXED_FILE;
-    }
     io->expected = 0;
-    io_uring_sqe_set_data(sqe, io);
-    io_uring_submit(&t->ring);
+    for (uint32_t i = 0; i < io->vectors; i++)
+        io->expected += io->vector[i].iov_len;
+    struct wf_nvme_call call = call_of(t, io);
+    submit(t, io, before(&call));
+}
+
+bool wf_nvme_io_ended(struct wf_nvme *t, struct wf_nvme_io *io, int *result)
+{
+    struct wf_nvme_call call = call_of(t, io);
+    if (io->held && *result != -ECANCELED) {
+        submit(t, io, 0);
+        return false;
+    }
+    *result = after(&call, io->refused ? io->refused : *result);
+    return true;
 }

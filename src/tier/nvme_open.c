@@ -44,6 +44,7 @@ struct recovery {
     struct wf_nvme_footer *footer; /* of each segment; magic 0: it has none */
     uint64_t *sequence;            /* of each item */
     uint64_t last_sequence, scanned, dropped, unreadable;
+    bool resuming;
 };
 
 static bool geometry_fits(uint64_t segment_bytes, uint64_t segments)
@@ -132,10 +133,7 @@ static enum weft_status write_super(struct wf_nvme *t, const struct wf_nvme_supe
     memset(page, 0, WF_NVME_PAGE);
     memcpy(page, &sealed, sizeof sealed);
     enum weft_status status = wf_nvme_pwrite(t, page, WF_NVME_PAGE, (t->epoch & 1) * WF_NVME_PAGE);
-    if (status == WEFT_OK && fdatasync(t->fd) != 0)
-        status = wf_fail(WEFT_E_SYSTEM, "tier %s: fdatasync: %s; look at the device", t->path,
-                         strerror(errno));
-    return status;
+    return status == WEFT_OK ? wf_nvme_sync(t) : status;
 }
 
 /* ------------------------------------------------------------------------------------ segments */
@@ -146,7 +144,9 @@ static bool is_dead(const struct wf_nvme *t, uint32_t segment, uint32_t page)
     return t->dead[(uint64_t)segment * t->dead_words + bit / 64] >> bit % 64 & 1;
 }
 
-/* A record that is whole: of two with one key the one with the higher sequence stays. */
+/* A record that is whole: of two with one key the one with the higher sequence stays.  Of a record
+ * and its copy, the copy in the segment to go on in, whose victim is to become empty; it is synced
+ * before any map can say that the other is dead. */
 static void take_up(struct recovery *r, uint32_t segment, const struct wf_tier_block *block,
                     uint64_t sequence, uint32_t page)
 {
@@ -156,7 +156,8 @@ static void take_up(struct recovery *r, uint32_t segment, const struct wf_tier_b
     if (is_dead(t, segment, page))
         return;
     uint32_t item = wf_nvme_index_find(&t->index, block->key);
-    if (item != WF_NVME_NONE && r->sequence[item] >= sequence) {
+    bool copied = item != WF_NVME_NONE && r->resuming && r->sequence[item] == sequence;
+    if (item != WF_NVME_NONE && r->sequence[item] >= sequence && !copied) {
         wf_nvme_kill(t, segment, page);
         return;
     }
@@ -203,11 +204,16 @@ static void read_start(struct wf_nvme *t, uint32_t tag, uint8_t *into, uint64_t 
 static uint32_t read_end(struct wf_nvme *t, bool *out_good)
 {
     struct io_uring_cqe *cqe;
-    while (io_uring_wait_cqe(&t->ring, &cqe) != 0)
-        ;
-    struct wf_nvme_io *io = io_uring_cqe_get_data(cqe);
-    *out_good = cqe->res >= 0 && (uint64_t)cqe->res == io->expected;
-    io_uring_cqe_seen(&t->ring, cqe);
+    struct wf_nvme_io *io;
+    int result;
+    do {
+        while (io_uring_wait_cqe(&t->ring, &cqe) != 0)
+            ;
+        io = io_uring_cqe_get_data(cqe);
+        result = cqe->res;
+        io_uring_cqe_seen(&t->ring, cqe);
+    } while (!wf_nvme_io_ended(t, io, &result));
+    *out_good = result >= 0 && (uint64_t)result == io->expected;
     wf_nvme_io_put(t, io);
     return io->segment;
 }
@@ -242,8 +248,9 @@ static void unreadable(struct recovery *r, uint32_t segment)
     r->unreadable++;
 }
 
-/* Whole records up to the first that is not one; returns how many entries there are, and where the
- * records end. */
+/* Whole records up to the first that is not one, or to resume, up to the first whose payload is not
+ * whole either, which was not flushed, nor was anything behind it; returns how many entries there
+ * are, and where the records end. */
 static uint32_t scan(struct recovery *r, uint32_t segment, struct wf_nvme_entry *entries,
                      uint64_t *out_end)
 {
@@ -261,6 +268,8 @@ static uint32_t scan(struct recovery *r, uint32_t segment, struct wf_nvme_entry 
             take_up(r, segment, &block, record->sequence, page);
         } else {
             r->dropped++;
+            if (r->resuming)
+                break;
         }
         at += wf_nvme_record_bytes(&block);
     }
@@ -268,8 +277,29 @@ static uint32_t scan(struct recovery *r, uint32_t segment, struct wf_nvme_entry 
     return count;
 }
 
+/* The segment takes records again from `end` on.  Those that were removed there are no more. */
+static void resume_at(struct wf_nvme *t, uint32_t segment, uint32_t count, uint64_t end)
+{
+    struct wf_nvme_seg *s = &t->segment[segment];
+    uint64_t *dead = t->dead + (uint64_t)segment * t->dead_words;
+    for (uint64_t bit = end / WF_NVME_RECORD_MIN; bit < t->dead_words * 64ull; bit++) {
+        if (!(dead[bit / 64] >> bit % 64 & 1))
+            continue;
+        dead[bit / 64] &= ~(1ull << bit % 64);
+        t->dirty_count += !s->dirty;
+        s->dirty = true;
+    }
+    s->state = WF_NVME_SEGMENT_OPEN;
+    t->writer[0].segment = segment;
+    t->writer[0].used = end;
+    t->writer[0].count = count;
+    t->writer[0].ready = true;
+    t->writer[0].held = WF_NVME_NONE;
+    t->active = 0;
+}
+
 /* A segment without a footer: what is whole in it, and then the footer that is missing. */
-static enum weft_status by_scan(struct recovery *r, uint32_t segment)
+static enum weft_status by_scan(struct recovery *r, uint32_t segment, bool resume)
 {
     struct wf_nvme *t = r->t;
     uint8_t *footer = t->writer[0].footer;
@@ -283,12 +313,17 @@ static enum weft_status by_scan(struct recovery *r, uint32_t segment)
         unreadable(r, segment);
         return WEFT_OK;
     }
+    r->resuming = resume;
     uint32_t count = scan(r, segment, (struct wf_nvme_entry *)(void *)footer, &end);
+    if (resume) {
+        resume_at(t, segment, count, end);
+        return WEFT_OK;
+    }
     if (end + wf_nvme_footer_bytes(count) > t->segment_bytes)
         return WEFT_OK; /* as it is; it will be scanned again */
-    if (fdatasync(t->fd) != 0)
-        return wf_fail(WEFT_E_SYSTEM, "tier %s: fdatasync: %s; look at the device", t->path,
-                       strerror(errno));
+    enum weft_status status = wf_nvme_sync(t);
+    if (status != WEFT_OK)
+        return status;
     uint64_t offset = wf_nvme_footer_make(t, footer, segment, count, &bytes);
     return wf_nvme_pwrite(t, footer, bytes, offset);
 }
@@ -411,9 +446,21 @@ static enum weft_status read_passes(struct recovery *r)
         blocks += r->footer[i].head.magic ? r->footer[i].count : 0;
     wf_nvme_index_expect(&t->index, blocks);
     read_all(r, ENTERING);
-    for (uint32_t i = 0; status == WEFT_OK && i < t->segments; i++)
-        if (t->segment[i].state == WF_NVME_SEGMENT_CLOSED && !r->footer[i].head.magic)
-            status = by_scan(r, i);
+    uint32_t last = WF_NVME_NONE;
+    for (uint32_t i = 0; status == WEFT_OK && i < t->segments; i++) {
+        if (t->segment[i].state != WF_NVME_SEGMENT_CLOSED || r->footer[i].head.magic)
+            continue;
+        /* The youngest comes last: it may be the one to go on in. */
+        uint32_t now = last;
+        if (last == WF_NVME_NONE || t->segment[i].generation > t->segment[last].generation)
+            last = i;
+        else
+            now = i;
+        if (now != WF_NVME_NONE)
+            status = by_scan(r, now, false);
+    }
+    if (status == WEFT_OK && last != WF_NVME_NONE)
+        status = by_scan(r, last, t->free_count == 0);
     return status;
 }
 

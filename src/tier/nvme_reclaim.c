@@ -9,7 +9,6 @@
  */
 #include "tier/nvme_log.h"
 
-#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -45,7 +44,6 @@ static void list_end(struct wf_nvme *t, bool good)
     struct wf_nvme_footer footer;
     memcpy(&footer, r->footer + wf_nvme_footer_bytes(count) - WF_NVME_PAGE, sizeof footer);
     r->step = WF_NVME_READING;
-    t->stats.errors += !good;
     if (!good || !wf_nvme_footer_right(t, &footer, r->victim) || footer.count != count ||
         !wf_nvme_entries_right(t, &footer, r->footer)) {
         list_by_index(t);
@@ -173,7 +171,6 @@ static void move_read_end(struct wf_nvme *t, struct wf_nvme_moving *m, bool good
 {
     const struct wf_nvme_origin *origin = &t->reclaim.origins[m->origin];
     if (!good) {
-        t->stats.errors++;
         t->segment[t->reclaim.victim].stuck = true;
         t->reclaim.aborted = true;
         return;
@@ -193,7 +190,6 @@ static void move_write_end(struct wf_nvme *t, struct wf_nvme_moving *m, bool goo
     struct wf_nvme_origin *origin = &r->origins[m->origin];
     t->writer[m->writer].writes--;
     if (!good) {
-        t->stats.errors++;
         wf_nvme_append_failed(t, m->writer, m->entry);
         r->aborted = r->resting = true;
         return;
@@ -210,6 +206,15 @@ static void move_write_end(struct wf_nvme *t, struct wf_nvme_moving *m, bool goo
     t->index.items[origin->item].page = origin->to_page;
 }
 
+/* Its header may say either; what it had is elsewhere, and the same. */
+static void not_given_back(struct wf_nvme *t)
+{
+    wf_warn("nvme", "%s: segment %u cannot be given back; it is not used any more", t->path,
+            t->reclaim.victim);
+    t->segment[t->reclaim.victim].state = WF_NVME_SEGMENT_BAD;
+    t->reclaim.step = WF_NVME_IDLE;
+}
+
 void wf_nvme_reclaim_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 {
     struct wf_nvme_reclaim *r = &t->reclaim;
@@ -222,7 +227,7 @@ void wf_nvme_reclaim_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
     else if (io->kind == WF_NVME_IO_MOVE_WRITE)
         move_write_end(t, &r->batch[io->segment], good);
     else if (!good)
-        wf_nvme_fail(t, result < 0 ? -result : EIO, "a segment could not be given back");
+        not_given_back(t);
     wf_nvme_io_put(t, io);
 }
 
@@ -235,8 +240,11 @@ static bool write_batch(struct wf_nvme *t)
         struct wf_nvme_origin *origin = &r->origins[m->origin];
         if (!m->good || !still_there(t, origin))
             continue;
-        if (!wf_nvme_place(t, m->bytes, true, &m->writer))
+        if (!wf_nvme_place(t, m->bytes, true, &m->writer)) {
+            /* The reserve is gone: no segment of it could be begun. */
+            r->aborted = r->resting = t->free_count == 0 && !wf_nvme_settling(t);
             return false;
+        }
         struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_MOVE_WRITE);
         if (!io)
             return false;
@@ -249,6 +257,7 @@ static bool write_batch(struct wf_nvme *t)
                          (uint64_t)origin->to_page * WF_NVME_PAGE;
         wf_nvme_seal(record, WF_NVME_RECORD_MAGIC, record->head.bytes, t->volume);
         io->write = true;
+        io->writer = m->writer;
         io->order = t->next_order++;
         io->segment = r->next;
         io->offset = record->offset;

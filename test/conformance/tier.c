@@ -10,6 +10,7 @@
 #include "../support/cxl_medium.h"
 #include "../support/medium.h"
 #include "../support/s3.h"
+#include "../support/torn.h"
 #include "tier/cxl.h"
 #include "tier/sim.h"
 
@@ -684,6 +685,34 @@ static void sim_rot(struct wf_tier *tier, const char *path, const struct wf_tier
     assert_true(wf_tier_sim_flip(tier, block->key, 17));
 }
 
+#if WF_TEST_HOOKS
+static struct torn torn;
+
+/* The power fails: what is under way and what no sync covers is kept, torn or lost. */
+static void nvme_crash(struct wf_tier *tier)
+{
+    torn.dead = true;
+    wf_tier_nvme.close(tier);
+    torn_lose(&torn);
+}
+
+static void torn_medium(const char *path)
+{
+    if (path)
+        torn_begin(&torn, path, random_seeded("torn").state);
+    else
+        torn_end(&torn);
+    wf_nvme_hooks = path ? &torn.hooks : NULL;
+}
+#else
+#define nvme_crash NULL /* close is as near as it can come */
+
+static void torn_medium(const char *path)
+{
+    (void)path;
+}
+#endif
+
 static void nvme_prepare(char *path, size_t path_bytes)
 {
     if (!medium_has_ring()) {
@@ -691,10 +720,12 @@ static void nvme_prepare(char *path, size_t path_bytes)
         skip();
     }
     assert_true(medium_name(path, path_bytes));
+    torn_medium(path);
 }
 
 static void nvme_dispose(const char *path)
 {
+    torn_medium(NULL);
     assert_int_equal(unlink(path), 0);
 }
 
@@ -755,7 +786,7 @@ static void s3_rot(struct wf_tier *tier, const char *path, const struct wf_tier_
 
 static const struct backend backends[] = {
     {&wf_tier_sim, 32 << 20, sim_prepare, sim_dispose, wf_tier_sim_crash, sim_rot},
-    {&wf_tier_nvme, 32 << 20, nvme_prepare, nvme_dispose, NULL, nvme_rot},
+    {&wf_tier_nvme, 32 << 20, nvme_prepare, nvme_dispose, nvme_crash, nvme_rot},
     {&wf_tier_cxl, 32 << 20, cxl_prepare, cxl_dispose, wf_tier_cxl_crash, cxl_rot},
     {&wf_tier_s3, 32 << 20, s3_prepare, s3_dispose, wf_s3_abandon, s3_rot, 2000},
 };
