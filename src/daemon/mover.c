@@ -417,6 +417,15 @@ void wf_mover_stats(struct wf_mover *m, struct wf_mover_stats *out)
 
 /* ------------------------------------------------------------------------- the thread's calls */
 
+void wf_mover_publish(struct wf_mover *m)
+{
+    m->stats.in_flight = m->in_flight;
+    m->stats.read_latency_us = m->read_latency_us;
+    m->stats.read_mbps = m->reads.mbps;
+    m->stats.write_mbps = m->writing.mbps;
+    m->stats.verified_bytes = m->verified_bytes;
+}
+
 void wf_mover_tell(struct wf_mover *m, struct wf_mover_job *job, enum weft_status status,
                    uint64_t bytes)
 {
@@ -430,6 +439,7 @@ void wf_mover_tell(struct wf_mover *m, struct wf_mover_job *job, enum weft_statu
     }
     give_back(m, job, status);
     job->job.request.bytes = status == WEFT_OK ? bytes : 0;
+    wf_mover_publish(m);
     pthread_mutex_unlock(&m->lock);
 }
 

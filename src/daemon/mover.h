@@ -6,7 +6,8 @@
  * checksums more.  So each tier has a thread, with the tier's scheduler; jobs go to it through a
  * bounded queue, and come back, done, through another that wakes the owner.  A job belongs to the
  * mover from wf_mover_submit() until its `done` is called, on the owner thread, from
- * wf_mover_reap(); exactly once, whatever becomes of the tier.
+ * wf_mover_reap(); exactly once, whatever becomes of the tier.  What a device holds on to is done
+ * when the device lets go of it, not before: it may yet write to the job's memory.
  *
  * Jobs run at once and end in any order, but for three rules: a FLUSH begins when the writes that
  * were submitted before it are done; a REMOVE when the jobs of its key that were submitted before
@@ -128,7 +129,7 @@ int wf_mover_fd(const struct wf_mover *mover);
 /* Calls what is to be called; they may submit and cancel, but not destroy. */
 void wf_mover_reap(struct wf_mover *mover);
 
-/* As of the thread's last round; what the last jobs added may follow a moment after they are done.
+/* As of the last job that is done; what the tier says of itself (`tier`) may follow a moment later.
  */
 void wf_mover_stats(struct wf_mover *mover, struct wf_mover_stats *out);
 

@@ -19,6 +19,9 @@
 #define WF_MOVER_BATCHES 2u
 #define WF_MOVER_NOTICES 8u /* besides batches */
 #define WF_MOVER_LEFTOVERS_MAX 64u
+/* When checksums of as much were taken, it is looked first whether a read came that is waited for.
+ */
+#define WF_MOVER_SUM_BYTES (4u << 20)
 
 /* wf_mover_job.place, under the lock */
 enum { WF_PLACE_INBOX = 1, WF_PLACE_TAKEN, WF_PLACE_DONE };
@@ -121,6 +124,7 @@ struct wf_mover {
     struct wf_mover_rate reads, writing;
     double read_latency_us;
     uint64_t verified_bytes;
+    uint64_t summed_bytes; /* in this round; see WF_MOVER_SUM_BYTES */
 };
 
 /* --- mover.c: between the threads; called on the mover's thread */
@@ -128,6 +132,8 @@ struct wf_mover {
 /* It is done: on to the owner. */
 void wf_mover_tell(struct wf_mover *m, struct wf_mover_job *job, enum weft_status status,
                    uint64_t bytes);
+/* With the lock: the thread's own figures, for wf_mover_stats(). */
+void wf_mover_publish(struct wf_mover *m);
 /* What the owner submitted, to `taken`; what it cancelled, one at a time (NULL: no more). */
 struct wf_mover_job *wf_mover_take(struct wf_mover *m);
 struct wf_mover_job *wf_mover_take_cancel(struct wf_mover *m);

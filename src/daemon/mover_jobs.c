@@ -329,6 +329,7 @@ static void reap(struct wf_mover *m, uint32_t wait_ms)
 void wf_mover_round(struct wf_mover *m, uint32_t wait_ms)
 {
     struct wf_mover_job *job = wf_mover_take(m), *next;
+    m->summed_bytes = 0;
     for (; job; job = next) {
         next = job->next;
         take_up(m, job);

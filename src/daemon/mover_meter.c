@@ -130,6 +130,9 @@ static enum weft_status check_payload(struct wf_mover *m, struct wf_mover_job *j
     const struct wf_tier_request *request = &job->job.request;
     if (request->op != WF_TIER_WRITE || job->summed)
         return WEFT_OK;
+    if (m->summed_bytes >= WF_MOVER_SUM_BYTES)
+        return WEFT_PENDING;
+    m->summed_bytes += request->block.bytes;
     uint64_t checksum = XXH3_64bits(request->data, request->block.bytes);
     if (job->checksum && job->checksum != checksum)
         return wf_fail(WEFT_E_CORRUPT,

@@ -62,11 +62,7 @@ static void publish(struct wf_mover *m, const struct wf_tier_stats *stats)
 {
     pthread_mutex_lock(&m->lock);
     m->stats.tier = *stats;
-    m->stats.in_flight = m->in_flight;
-    m->stats.read_latency_us = m->read_latency_us;
-    m->stats.read_mbps = m->reads.mbps;
-    m->stats.write_mbps = m->writing.mbps;
-    m->stats.verified_bytes = m->verified_bytes;
+    wf_mover_publish(m);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -121,12 +117,13 @@ static uint32_t wait_for_work(struct wf_mover *m)
     struct pollfd fds[2] = {{.fd = m->inbox_event, .events = POLLIN},
                             {.fd = event, .events = POLLIN}};
     int timeout_ms = -1;
-    if (m->ready.first || (event < 0 && m->in_flight))
+    bool at_once = m->ready.first || m->summed_bytes >= WF_MOVER_SUM_BYTES;
+    if (at_once || (event < 0 && m->in_flight))
         timeout_ms = 0;
     else if (m->scheduled)
         timeout_ms = event < 0 ? (int)BLIND_MS : TICK_MS;
     int ready = poll(fds, event < 0 ? 1 : 2, timeout_ms);
-    return event < 0 && ready == 0 && !m->ready.first ? BLIND_MS : 0;
+    return event < 0 && ready == 0 && !at_once ? BLIND_MS : 0;
 }
 
 static void fail(struct wf_mover *m, const char *what)

@@ -4,7 +4,7 @@
  *
  * The gated tier is the simulated one behind a lock, so that a test can reach it while the mover's
  * thread drives it, and with a gate: while it is shut nothing is reaped, as with a device that
- * hangs.  It keeps a journal of what was submitted and reaped.
+ * hangs; and each passage may take its time.  It keeps a journal of what was submitted and reaped.
  */
 #ifndef TEST_MOVER_WORLD_H
 #define TEST_MOVER_WORLD_H
@@ -39,6 +39,7 @@ static struct {
     uint32_t journal_count;
 } gate = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static atomic_bool gate_shut;
+static atomic_uint gate_delay_us; /* each request takes so long, one after the other */
 
 static void gate_note(enum wf_tier_op op, bool reaped)
 {
@@ -91,11 +92,14 @@ static uint32_t gate_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
         usleep(timeout_ms * 1000);
         return 0;
     }
+    uint32_t delay_us = atomic_load(&gate_delay_us);
     pthread_mutex_lock(&gate.lock);
-    uint32_t count = wf_tier_sim.reap(tier, out, max, timeout_ms);
+    uint32_t count = wf_tier_sim.reap(tier, out, delay_us ? 1 : max, timeout_ms);
     for (uint32_t i = 0; i < count; i++)
         gate_note(out[i]->op, true);
     pthread_mutex_unlock(&gate.lock);
+    if (count)
+        usleep(delay_us);
     return count;
 }
 
@@ -170,11 +174,13 @@ struct world_job {
     struct world *world;
     uint64_t block;
     bool busy;
+    bool raw; /* the test looks at its bytes itself */
 };
 
 struct world {
     struct wf_mover *mover;
     struct wf_mover_options options;
+    char path[200]; /* of a file for a real tier, to be removed */
     struct random_source random;
     uint8_t *memory;
     struct world_job jobs[WORLD_JOBS];
@@ -216,9 +222,13 @@ static void world_changed(void *context, enum wf_mover_state state, const char *
 static inline int world_setup(void **state)
 {
     struct world *w = calloc(1, sizeof *w);
-    w->memory = aligned_alloc(WF_TIER_ALIGN, (size_t)WORLD_JOBS * WORLD_BYTES);
-    if (!w->memory)
+    if (!w)
         return 1;
+    w->memory = aligned_alloc(WF_TIER_ALIGN, (size_t)WORLD_JOBS * WORLD_BYTES);
+    if (!w->memory) {
+        free(w);
+        return 1;
+    }
     w->random = random_seeded("mover");
     w->options = (struct wf_mover_options){
         .name = "test0",
@@ -243,8 +253,11 @@ static inline int world_teardown(void **state)
 {
     struct world *w = *state;
     atomic_store(&gate_shut, false);
+    atomic_store(&gate_delay_us, 0);
     bool ended = wf_mover_destroy(w->mover, 0);
     wf_tier_sim_forget(WORLD_PATH);
+    if (w->path[0])
+        unlink(w->path);
     free(w->memory);
     free(w);
     return !ended;
@@ -291,6 +304,21 @@ static inline void world_open(struct world *w)
     world_state(w, WF_MOVER_OK);
 }
 
+/* Until that many are with the tier. */
+static inline void world_in_flight(struct world *w, uint32_t wanted)
+{
+    struct wf_mover_stats stats;
+    uint64_t until = wf_now_ms() + 20000;
+    for (;;) {
+        wf_mover_stats(w->mover, &stats);
+        if (stats.in_flight == wanted)
+            return;
+        if (wf_now_ms() > until)
+            fail_msg("%u are with the tier, not %u", stats.in_flight, wanted);
+        usleep(1000);
+    }
+}
+
 /* ---------------------------------------------------------------------------------------- jobs */
 
 /* Block n: size, layout and bytes follow from n. */
@@ -317,7 +345,7 @@ static void world_done(struct wf_mover_job *move)
     assert_true(move->done_ns >= move->submitted_ns);
     if (r->status < 0)
         assert_non_null(strstr(wf_last_error(), "test0"));
-    if (r->status != WEFT_OK)
+    if (r->status != WEFT_OK || job->raw)
         return;
     if (move->kind == WF_MOVE_READ) {
         struct wf_tier_block block = world_block(job->block);
@@ -343,6 +371,7 @@ static inline struct world_job *world_job(struct world *w, enum wf_mover_kind ki
     job->world = w;
     job->block = block;
     job->busy = true;
+    job->raw = false;
     job->move.job.request.block = world_block(block);
     job->move.job.request.data = memory_of(w, job);
     if (kind == WF_MOVE_WRITE)
