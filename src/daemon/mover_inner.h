@@ -60,11 +60,12 @@ struct wf_mover_notice {
     uint32_t count;
 };
 
-/* Bytes of large requests and the time for which the tier was busy with them. */
+/* Bytes of large requests and the time for which the tier was busy with them.  The past is both
+ * sums, fading alike, so that a burst of ends counts for what it is. */
 struct wf_mover_rate {
     uint64_t flying_bytes;
-    uint64_t bytes;
-    double busy_ns;
+    double bytes, busy_ns; /* since it was last added to the past */
+    double past_bytes, past_ns;
     double mbps;
 };
 

@@ -17,7 +17,7 @@
 #define SMALL_BYTES (256u << 10)
 #define SAMPLE_BYTES (4u << 20) /* a rate is taken of as much */
 #define SAMPLE_NS 1e8           /* or after so long, of any number of bytes */
-#define RATE_WEIGHT 0.125
+#define RATE_KEPT 0.875
 #define LATENCY_WEIGHT 0.0625
 
 #define PROBE_BYTES (1u << 20)
@@ -33,9 +33,15 @@ static struct wf_mover *of(const struct wf_tier *tier)
     return (struct wf_mover *)(uintptr_t)tier;
 }
 
-static void mix(double *mean, double sample, double weight)
+/* One that took a hundred times as long, because the machine was busy elsewhere, counts as twice.
+ */
+static void mix_latency(double *mean, double us)
 {
-    *mean = *mean > 0 ? *mean + weight * (sample - *mean) : sample;
+    double most = *mean * 2, least = *mean / 2;
+    if (*mean <= 0)
+        *mean = us;
+    else
+        *mean += LATENCY_WEIGHT * ((us > most ? most : us < least ? least : us) - *mean);
 }
 
 /* ------------------------------------------------------------------------------------- rates */
@@ -64,14 +70,20 @@ static void pass(struct wf_mover *m, uint64_t now_ns)
     }
 }
 
+static void add(struct wf_mover_rate *rate, double bytes, double ns)
+{
+    rate->past_bytes = rate->past_bytes * RATE_KEPT + bytes;
+    rate->past_ns = rate->past_ns * RATE_KEPT + ns;
+    if (rate->past_ns > 0)
+        rate->mbps = rate->past_bytes / rate->past_ns * 1e3;
+}
+
 static void sample(struct wf_mover_rate *rate)
 {
-    if (rate->busy_ns <= 0 || rate->bytes == 0 ||
-        (rate->bytes < SAMPLE_BYTES && rate->busy_ns < SAMPLE_NS))
+    if (rate->bytes <= 0 || (rate->bytes < SAMPLE_BYTES && rate->busy_ns < SAMPLE_NS))
         return;
-    mix(&rate->mbps, (double)rate->bytes / rate->busy_ns * 1e3, RATE_WEIGHT);
-    rate->bytes = 0;
-    rate->busy_ns = 0;
+    add(rate, rate->bytes, rate->busy_ns);
+    rate->bytes = rate->busy_ns = 0;
 }
 
 /* --------------------------------------------------------------------------- what is in flight */
@@ -102,12 +114,11 @@ static void end(struct wf_mover *m, struct wf_mover_job *job, uint64_t now_ns)
     m->in_flight--;
     if (rate) {
         rate->flying_bytes -= job->job.cost_bytes;
-        rate->bytes += request->status == WEFT_OK ? request->bytes : 0;
-        sample(rate);
+        rate->bytes += request->status == WEFT_OK ? (double)request->bytes : 0;
     }
     if (job->alone && request->op == WF_TIER_READ && request->status == WEFT_OK &&
         request->bytes <= SMALL_BYTES)
-        mix(&m->read_latency_us, (double)(now_ns - job->begun_ns) / 1e3, LATENCY_WEIGHT);
+        mix_latency(&m->read_latency_us, (double)(now_ns - job->begun_ns) / 1e3);
 }
 
 /* What the medium says of itself by a result: OK that it works, WEFT_E_SYSTEM that it does not. */
@@ -172,6 +183,8 @@ static uint32_t metered_reap(struct wf_tier *tier, struct wf_tier_request **out,
         end(m, (struct wf_mover_job *)out[i], now_ns);
         judge(m, out[i]->status);
     }
+    sample(&m->reads);
+    sample(&m->writing);
     return count;
 }
 
@@ -269,7 +282,7 @@ static bool probe_write(struct wf_mover *m, struct wf_tier_block *block)
         struct wf_tier_request write = {.op = WF_TIER_WRITE, .block = *block, .data = m->buffer};
         double ns = time_run(m, &write, 1);
         if (ns > 0) {
-            m->writing.mbps = (double)block->bytes / ns * 1e3;
+            add(&m->writing, (double)block->bytes, ns);
             return true;
         }
         if (write.status != WEFT_FULL && write.status != WEFT_E_INVALID)
@@ -311,7 +324,7 @@ static void probe_bandwidth(struct wf_mover *m, const struct wf_tier_block *bloc
     uint64_t room = (block->bytes + WF_TIER_ALIGN - 1) / WF_TIER_ALIGN * WF_TIER_ALIGN;
     uint32_t at_once = PROBE_AT_ONCE, depth = m->options.tier.queue_depth;
     struct wf_tier_request reads[PROBE_AT_ONCE];
-    double spent = 0, bytes = 0;
+    double spent = 0;
     if (at_once > depth)
         at_once = depth;
     if (at_once > m->buffer_bytes / room)
@@ -327,8 +340,7 @@ static void probe_bandwidth(struct wf_mover *m, const struct wf_tier_block *bloc
         if (ns <= 0)
             return;
         spent += ns;
-        bytes += (double)block->bytes * at_once;
-        m->reads.mbps = bytes / spent * 1e3;
+        add(&m->reads, (double)block->bytes * at_once, ns);
     }
 }
 

@@ -448,7 +448,7 @@ static void test_what_is_moved_is_measured(void **state)
         assert_int_equal(job->move.job.request.status, WEFT_OK);
     }
     assert_int_equal(world_run(w, WF_MOVE_WRITE, 1), WEFT_OK);
-    for (int i = 0; i < 80; i++)
+    for (int i = 0; i < 200; i++)
         assert_int_equal(world_run(w, WF_MOVE_READ, 1), WEFT_OK);
     wf_mover_stats(w->mover, &stats);
     print_message("# %.0f us, %.0f MB/s\n", stats.read_latency_us, stats.read_mbps);
