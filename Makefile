@@ -18,7 +18,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test asan tsan fuzz torture stress soak bench format lint clang install clean help
+.PHONY: build run test test-cxl asan tsan fuzz torture stress soak bench format lint clang install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -33,6 +33,12 @@ test: ## everything that a change must pass; ends with "N passed, N failed, N sk
 	@scripts/layers
 	@scripts/s3-server $(BUILD) || true
 	@scripts/run-tests $(BUILD)
+
+test-cxl: ## the CXL tier on the real kernel's drivers, in machines that QEMU emulates; minutes
+	@scripts/deps build test
+	@scripts/deps cxl || true # it skips, and says why, without
+	@scripts/build $(BUILD) -Dwerror=$(WERROR)
+	@test/cxl/run.sh $(BUILD) || [ $$? -eq 77 ]
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (build-asan/)
 	@scripts/deps build test
@@ -86,4 +92,4 @@ clean: ## remove every build directory
 	@rm -rf $(BUILD) build-asan build-tsan build-fuzz build-clang build-release
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18

@@ -105,9 +105,10 @@ static void stream(void *to, const void *from, size_t bytes)
     }
 }
 
-/* mfence: loads after it must not have been answered before the lines were gone (Intel SDM, volume
- * 2A, CLFLUSHOPT). */
-static void after_invalidate(void)
+/* On both sides of the flush (Intel SDM, volume 2A, CLFLUSHOPT): what was loaded and stored before
+ * is over before the lines go, so that a line which comes back too early is not taken for news; and
+ * no load after is answered before they are gone. */
+static void full_fence(void)
 {
     _mm_mfence();
 }
@@ -139,7 +140,7 @@ static void stream(void *to, const void *from, size_t bytes)
     memcpy(to, from, bytes);
 }
 
-static void after_invalidate(void)
+static void full_fence(void)
 {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
@@ -165,9 +166,9 @@ void wf_lines_write_back(const void *memory, size_t bytes)
 
 void wf_lines_invalidate(const void *memory, size_t bytes)
 {
-    /* What was stored before is on its way before the line goes, and gone before what follows. */
+    full_fence();
     evict(memory, bytes, false);
-    after_invalidate();
+    full_fence();
     TELL(invalidated, memory, bytes);
 }
 

@@ -620,6 +620,8 @@ static void cxl_cancel(struct wf_tier *tier, struct wf_tier_request *r)
         drop_active(t);
     else if (!queue_remove(&t->work, r) && !queue_remove(&t->claiming, r))
         return;
+    if (!t->claiming.first)
+        wf_cxl_claim_abandon(&t->volume);
     finish(t, r, wf_fail(WEFT_E_TIMEOUT, "a request to tier %s was cancelled", t->volume.path));
     signal_work(t);
 }

@@ -23,8 +23,14 @@
 
 #define BEAT_MS 1000u
 #define LOCK_PATIENCE_MS 2000u
-#define CLAIM_AT_ONCE 8u /* extents, so that the lock is not taken for each */
 #define NUMBER_MAX (UINT64_C(1) << 62)
+
+/* Extents that a host claims at once, so that the lock is not taken for each, and that it keeps
+ * when they are empty: up to 8, and no more of a small device than others can spare. */
+static uint64_t at_once(const struct wf_cxl *t)
+{
+    return t->extents < 64 ? 1 : t->extents < 512 ? t->extents / 64 : 8;
+}
 
 /* Has anyone declared session `session` of `host` dead?  Touches the medium. */
 static bool is_fenced(const struct wf_cxl *t, uint32_t host, uint64_t session)
@@ -177,7 +183,7 @@ static bool is_free(const struct wf_cxl *t, uint64_t extent, uint64_t *out_word)
     return *out_word != 0 && wf_cxl_owner(*out_word) == 0;
 }
 
-/* `wanted` free ones in a row, and what follows them up to CLAIM_AT_ONCE. */
+/* `wanted` free ones in a row, and what follows them up to what is claimed at once. */
 static void claim_run(struct claim *c)
 {
     struct wf_cxl *t = c->t;
@@ -191,7 +197,7 @@ static void claim_run(struct claim *c)
         if (run < c->wanted)
             continue;
         uint64_t first = e + 1 - run, end = first + run;
-        while (end < t->extents && end - first < CLAIM_AT_ONCE && t->words[end] == 0 &&
+        while (end < t->extents && end - first < at_once(t) && t->words[end] == 0 &&
                is_free(t, end, &word))
             end++;
         for (e = first; e < end; e++)
@@ -248,6 +254,17 @@ enum weft_status wf_cxl_claim_step(struct wf_cxl *t, uint64_t granules)
     return c.status;
 }
 
+static void draw_back(void *context)
+{
+    unlock(context);
+}
+
+void wf_cxl_claim_abandon(struct wf_cxl *t)
+{
+    if (t->lock != WF_CXL_LOCK_NONE && !t->failed)
+        (void)wf_cxl_guarded(t, draw_back, t);
+}
+
 struct release {
     struct wf_cxl *t;
     uint64_t extent;
@@ -266,7 +283,7 @@ static void release_one(void *context)
 void wf_cxl_extents_release(struct wf_cxl *t, uint64_t first, uint64_t granules)
 {
     uint64_t last = (first + granules - 1) / WF_CXL_EXTENT_GRANULES;
-    for (uint64_t e = first / WF_CXL_EXTENT_GRANULES; e <= last && t->empty > CLAIM_AT_ONCE; e++) {
+    for (uint64_t e = first / WF_CXL_EXTENT_GRANULES; e <= last && t->empty > at_once(t); e++) {
         struct release r = {t, e};
         if (!t->words[e] || t->vacant_count[e] != WF_CXL_EXTENT_GRANULES)
             continue;

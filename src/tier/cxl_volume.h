@@ -149,6 +149,9 @@ void wf_cxl_beat(struct wf_cxl *t);
  * WEFT_FULL. */
 enum weft_status wf_cxl_claim_step(struct wf_cxl *t, uint64_t granules);
 
+/* Nobody waits for an extent any more: a number that was drawn would hold up the other hosts. */
+void wf_cxl_claim_abandon(struct wf_cxl *t);
+
 /* Extents that have become empty, beyond a few, are anybody's again. */
 void wf_cxl_extents_release(struct wf_cxl *t, uint64_t first, uint64_t granules);
 

@@ -1,22 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A file for a test to have a CXL tier on, an emulation of a device, and its bytes changed behind
- * the tier's back.
+ * A medium for a test to have a CXL tier on, a file that emulates a device or a device, and its
+ * bytes changed behind the tier's back.
  */
 #ifndef TEST_SUPPORT_CXL_MEDIUM_H
 #define TEST_SUPPORT_CXL_MEDIUM_H
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "sys/lines.h"
 #include "tier/cxl_format.h"
 
 #define CXL_FILE_PREFIX "file-emulation:"
+#define CXL_MEDIUM_BYTES ((size_t)32 << 20) /* as much of it as is looked at */
 
 /* The path of a file that is there and empty, in memory where the system has a file system there.
  */
@@ -30,35 +33,47 @@ static inline bool cxl_medium_name(char *path, size_t path_bytes)
     return fd >= 0 && close(fd) == 0;
 }
 
-/* Where a block with that key has its header; 0: nowhere. */
-static inline off_t cxl_medium_find(int fd, const uint8_t key[32], struct wf_cxl_header *out)
+static inline uint8_t *cxl_medium_map(const char *path)
 {
-    struct stat there;
-    if (fstat(fd, &there) != 0)
-        return 0;
-    for (off_t at = WF_CXL_TABLE_AT; at + (off_t)sizeof *out <= there.st_size; at += WF_CXL_GRANULE)
-        if (pread(fd, out, sizeof *out, at) == sizeof *out && out->magic == WF_CXL_HEADER_MAGIC &&
-            memcmp(out->key, key, 32) == 0)
-            return at;
-    return 0;
+    size_t prefix = strlen(CXL_FILE_PREFIX);
+    int fd = open(strncmp(path, CXL_FILE_PREFIX, prefix) != 0 ? path : path + prefix,
+                  O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    void *memory = mmap(NULL, CXL_MEDIUM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    return memory == MAP_FAILED ? NULL : memory;
 }
 
-static inline bool cxl_medium_flip_at(int fd, off_t at)
+/* Nothing that a tier would find. */
+static inline bool cxl_medium_erase(const char *path)
 {
-    uint8_t byte;
-    if (pread(fd, &byte, 1, at) != 1)
+    uint8_t *memory = cxl_medium_map(path);
+    if (!memory)
         return false;
-    byte ^= 1;
-    return pwrite(fd, &byte, 1, at) == 1;
+    memset(memory, 0, 2 * WF_CXL_GRANULE);
+    wf_lines_write_back(memory, 2 * WF_CXL_GRANULE);
+    wf_lines_fence();
+    return munmap(memory, CXL_MEDIUM_BYTES) == 0;
 }
 
-/* Flip a bit of payload byte `at` of a block. */
-static inline bool cxl_medium_flip(int fd, const uint8_t key[32], uint64_t at)
+/* Flip a bit of payload byte `at` of the block with that key; the file has CXL_MEDIUM_BYTES. */
+static inline bool cxl_medium_flip(const char *path, const uint8_t key[32], uint64_t at)
 {
-    struct wf_cxl_header header;
-    off_t where = cxl_medium_find(fd, key, &header);
-    uint64_t payload = wf_cxl_header_granules(header.parts) * WF_CXL_GRANULE;
-    return where && cxl_medium_flip_at(fd, where + (off_t)(payload + at));
+    uint8_t *memory = cxl_medium_map(path);
+    bool flipped = false;
+    for (size_t page = WF_CXL_TABLE_AT; memory && !flipped && page < CXL_MEDIUM_BYTES;
+         page += WF_CXL_GRANULE) {
+        struct wf_cxl_header header;
+        memcpy(&header, memory + page, sizeof header);
+        if (header.magic != WF_CXL_HEADER_MAGIC || memcmp(header.key, key, 32) != 0)
+            continue;
+        memory[page + wf_cxl_header_granules(header.parts) * WF_CXL_GRANULE + at] ^= 1;
+        flipped = true;
+    }
+    if (memory)
+        munmap(memory, CXL_MEDIUM_BYTES);
+    return flipped;
 }
 
 #endif

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The reader's side of a shared CXL device.
+ *
+ * A host's row counts its publications; where that count has moved, the lines of its extents tell
+ * which directories have changed, and those are read again.  The counts are written after what they
+ * count, so a change that is not seen yet is seen next time.  What is remembered is a hint: find()
+ * believes nothing but what it reads anew, past this host's caches.
+ */
+#include "tier/cxl_share.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "sys/lines.h"
+#include "sys/memory.h"
+#include "tier/cxl_volume.h"
+
+struct seen {
+    uint64_t word, changes;
+};
+
+struct wf_cxl_share {
+    struct wf_cxl *volume;
+    struct wf_cxl_index index;
+    struct seen *extents;
+    uint64_t published[WF_CXL_HOSTS];
+    uint64_t cursor; /* of the round under way; volume->extents: none is */
+    struct wf_cxl_share_stats stats;
+    uint64_t header[(WF_CXL_HEADER_MAX + 7) / 8];
+};
+
+static struct wf_cxl_header *header_of(struct wf_cxl_share *s)
+{
+    return (struct wf_cxl_header *)(void *)s->header;
+}
+
+enum weft_status wf_cxl_share_create(struct wf_tier *tier, struct wf_cxl_share **out)
+{
+    struct wf_cxl *volume = (struct wf_cxl *)(uintptr_t)tier;
+    if (!volume->shared)
+        return wf_fail(WEFT_E_INVALID, "tier %s: it is not shared; open it with a host number",
+                       volume->path);
+    struct wf_cxl_share *s = wf_calloc(1, sizeof *s, "a shared device");
+    if (!s)
+        return WEFT_E_NO_MEMORY;
+    s->volume = volume;
+    s->cursor = volume->extents;
+    s->extents = wf_calloc(volume->extents, sizeof *s->extents, "extents of a shared device");
+    enum weft_status status = s->extents ? wf_cxl_index_init(&s->index, wf_cxl_granules(volume) / 2,
+                                                             (uint32_t)volume->extents)
+                                         : WEFT_E_NO_MEMORY;
+    if (status != WEFT_OK) {
+        wf_cxl_share_destroy(s);
+        return status;
+    }
+    *out = s;
+    return WEFT_OK;
+}
+
+void wf_cxl_share_destroy(struct wf_cxl_share *s)
+{
+    if (!s)
+        return;
+    if (s->index.items)
+        wf_cxl_index_fini(&s->index);
+    free(s->extents);
+    free(s);
+}
+
+static enum weft_status out_of_use(const struct wf_cxl *t)
+{
+    return wf_fail(WEFT_E_SYSTEM, "tier %s: the medium is gone; open it again", t->path);
+}
+
+/* ---- what has changed */
+
+/* One extent's directory, as it is now.  Touches the medium. */
+static void read_extent(struct wf_cxl_share *s, uint64_t extent, uint8_t owner)
+{
+    struct wf_cxl *t = s->volume;
+    const struct wf_cxl_directory *directory = &t->directories[extent];
+    while (s->index.heads[extent] != WF_CXL_NONE)
+        wf_cxl_index_remove(&s->index, s->index.heads[extent]);
+    if (owner == 0 || owner == t->host)
+        return;
+    s->stats.scanned++;
+    wf_lines_invalidate(directory, sizeof *directory);
+    for (uint32_t i = 0; i < WF_CXL_EXTENT_GRANULES; i++) {
+        uint64_t word = __atomic_load_n(&directory->words[i], __ATOMIC_ACQUIRE);
+        uint64_t granule = extent * WF_CXL_EXTENT_GRANULES + i;
+        struct wf_tier_block block;
+        if (word == 0 || !wf_cxl_header_read(t, granule, word, owner, header_of(s)))
+            continue;
+        wf_cxl_header_block(header_of(s), &block);
+        if (wf_cxl_index_find(&s->index, block.key) == WF_CXL_NONE)
+            (void)wf_cxl_index_insert(&s->index, &block, word >> 16, (uint32_t)extent, i);
+    }
+}
+
+struct refresh {
+    struct wf_cxl_share *s;
+    uint64_t extents_max;
+    enum weft_status status;
+};
+
+static bool anyone_published(struct wf_cxl_share *s)
+{
+    struct wf_cxl *t = s->volume;
+    bool changed = false;
+    for (uint32_t h = 1; h < WF_CXL_HOSTS; h++) {
+        uint64_t published = h == t->host ? 0 : wf_cxl_look(t, &t->rows[h].published);
+        changed = changed || published != s->published[h];
+        s->published[h] = published;
+    }
+    return changed;
+}
+
+static void refresh(void *context)
+{
+    struct refresh *r = context;
+    struct wf_cxl_share *s = r->s;
+    struct wf_cxl *t = s->volume;
+    uint64_t looked = 0;
+    if (anyone_published(s))
+        s->cursor = 0;
+    for (; s->cursor < t->extents; s->cursor++) {
+        struct wf_cxl_extent *extent = &t->table[s->cursor];
+        if (r->extents_max && looked++ == r->extents_max) {
+            r->status = WEFT_PENDING;
+            return;
+        }
+        struct seen now = {.word = wf_cxl_extent_word(t, s->cursor)};
+        now.changes = wf_cxl_look(t, &extent->changes);
+        if (now.word == s->extents[s->cursor].word && now.changes == s->extents[s->cursor].changes)
+            continue;
+        read_extent(s, s->cursor, now.word ? wf_cxl_owner(now.word) : 0);
+        s->extents[s->cursor] = now;
+    }
+    r->status = WEFT_OK;
+}
+
+enum weft_status wf_cxl_share_refresh(struct wf_cxl_share *s, uint64_t extents_max)
+{
+    struct refresh r = {.s = s, .extents_max = extents_max};
+    if (s->volume->failed || wf_cxl_guarded(s->volume, refresh, &r) != WF_FAULT_NONE)
+        return out_of_use(s->volume);
+    return r.status;
+}
+
+/* ---- one block */
+
+struct looking {
+    struct wf_cxl_share *s;
+    uint64_t granule, sequence;
+    const uint8_t *key;
+    struct wf_cxl_view view;
+    enum weft_status status;
+};
+
+static bool payload_right(struct wf_cxl_share *s, const uint8_t *data,
+                          const struct wf_tier_block *b)
+{
+    const struct wf_cxl_header *h = header_of(s);
+    wf_lines_invalidate(data, b->bytes);
+    for (uint32_t part = 0; part < h->parts; part++)
+        if (XXH3_64bits(data + (uint64_t)part * b->part_bytes, wf_tier_part_bytes(b, part)) !=
+            h->sums[part])
+            return false;
+    return true;
+}
+
+/* Is the block still the one whose word and generation were read? */
+static bool is_there(const struct wf_cxl *t, uint64_t granule, uint64_t word, uint64_t generation)
+{
+    uint64_t extent = wf_cxl_extent_word(t, granule / WF_CXL_EXTENT_GRANULES);
+    return wf_cxl_look(t, wf_cxl_word(t, granule)) == word && extent != 0 &&
+           wf_cxl_generation(extent) == generation;
+}
+
+static void look_at(void *context)
+{
+    struct looking *l = context;
+    struct wf_cxl *t = l->s->volume;
+    struct wf_cxl_view *v = &l->view;
+    uint64_t extent = wf_cxl_extent_word(t, l->granule / WF_CXL_EXTENT_GRANULES);
+    v->word = wf_cxl_look(t, wf_cxl_word(t, l->granule));
+    v->granule = l->granule;
+    v->host = extent ? wf_cxl_owner(extent) : 0;
+    v->generation = wf_cxl_generation(extent);
+    l->status = WEFT_MISS;
+    if (v->host == 0 || v->host == t->host || v->word >> 16 != l->sequence)
+        return;
+    const struct wf_cxl_header *h = header_of(l->s);
+    bool right = wf_cxl_header_read(t, l->granule, v->word, v->host, header_of(l->s)) &&
+                 memcmp(h->key, l->key, 32) == 0;
+    if (right) {
+        wf_cxl_header_block(h, &v->block);
+        const uint8_t *data = wf_cxl_granule(t, l->granule + wf_cxl_header_granules(h->parts));
+        v->data = data;
+        right = payload_right(l->s, data, &v->block);
+    }
+    /* What is wrong and was written over meanwhile is nobody's fault. */
+    if (is_there(t, l->granule, v->word, v->generation))
+        l->status = right ? WEFT_OK : WEFT_E_CORRUPT;
+}
+
+enum weft_status wf_cxl_share_find(struct wf_cxl_share *s, const uint8_t key[32],
+                                   struct wf_cxl_view *out)
+{
+    uint32_t item = wf_cxl_index_find(&s->index, key);
+    if (s->volume->failed)
+        return out_of_use(s->volume);
+    if (item == WF_CXL_NONE) {
+        s->stats.missed++;
+        return WEFT_MISS;
+    }
+    const struct wf_cxl_item *i = &s->index.items[item];
+    struct looking l = {.s = s, .key = key, .sequence = i->sequence};
+    l.granule = (uint64_t)i->extent * WF_CXL_EXTENT_GRANULES + i->granule;
+    enum wf_fault fault = wf_cxl_guarded(s->volume, look_at, &l);
+    if (fault == WF_FAULT_GONE)
+        return out_of_use(s->volume);
+    if (fault == WF_FAULT_POISON)
+        l.status = WEFT_E_CORRUPT;
+    if (l.status == WEFT_OK) {
+        s->stats.found++;
+        *out = l.view;
+        return WEFT_OK;
+    }
+    wf_cxl_index_remove(&s->index, item);
+    if (l.status == WEFT_MISS) {
+        s->stats.missed++;
+        return WEFT_MISS;
+    }
+    s->stats.corrupt++;
+    return wf_fail(WEFT_E_CORRUPT, "tier %s: a block of host %u is not what its checksum says",
+                   s->volume->path, l.view.host);
+}
+
+struct checking {
+    const struct wf_cxl *t;
+    const struct wf_cxl_view *view;
+    bool there;
+};
+
+static void check(void *context)
+{
+    struct checking *c = context;
+    /* Loads of the data must be over before the word is read again; invalidating fences them. */
+    c->there = is_there(c->t, c->view->granule, c->view->word, c->view->generation);
+}
+
+enum weft_status wf_cxl_share_check(struct wf_cxl_share *s, const struct wf_cxl_view *view)
+{
+    struct checking c = {.t = s->volume, .view = view};
+    if (s->volume->failed || wf_cxl_guarded(s->volume, check, &c) != WF_FAULT_NONE)
+        return out_of_use(s->volume);
+    s->stats.stale += !c.there;
+    return c.there ? WEFT_OK : WEFT_MISS;
+}
+
+void wf_cxl_share_stats(const struct wf_cxl_share *s, struct wf_cxl_share_stats *out)
+{
+    *out = s->stats;
+    out->blocks = s->index.count;
+}
