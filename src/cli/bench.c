@@ -3,6 +3,7 @@
  * weft bench: the options of all benchmarks, and their clock.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/bench.h"
 #include "cli/commands.h"
@@ -10,12 +11,19 @@
 #define CALIBRATE_S 0.02
 #define EMPTY_READS 20001
 
-struct bench_options wf_bench_options = {
-    .block_bytes = 2 << 20, .blocks = 1024, .rounds = 5, .readers = 1, .records = 20000};
+struct bench_options wf_bench_options = {.block_bytes = 2 << 20,
+                                         .blocks = 1024,
+                                         .rounds = 5,
+                                         .readers = 1,
+                                         .records = 20000,
+                                         .tier_bytes = (uint64_t)4 << 30,
+                                         .depth = 32,
+                                         .dir = "/var/tmp"};
 
 static const struct cli_word words[] = {
     {"local", "pin, put, get, match and key derivation against a node on this host"},
     {"watch", "publishing a record to readers in other processes, spinning and sleeping"},
+    {"nvme", "moving blocks below to a file of NVMe and getting them back, with fio beside it"},
     {NULL},
 };
 
@@ -25,6 +33,10 @@ static const struct cli_option options[] = {
     {"rounds", CLI_NUMBER, "N", &wf_bench_options.rounds, "rounds over the working set (5)"},
     {"pool", CLI_SIZE, "SIZE", &wf_bench_options.pool_bytes,
      "the pool of the node that it starts (what the working set needs)"},
+    {"dir", CLI_TEXT, "DIR", &wf_bench_options.dir,
+     "nvme: where the tier's file is made, and fio's (/var/tmp)"},
+    {"tier-size", CLI_SIZE, "SIZE", &wf_bench_options.tier_bytes, "nvme: size of the tier (4 GiB)"},
+    {"depth", CLI_NUMBER, "N", &wf_bench_options.depth, "nvme: requests in flight (32)"},
     {"readers", CLI_NUMBER, "N", &wf_bench_options.readers, "watch: reading processes (1)"},
     {"records", CLI_NUMBER, "N", &wf_bench_options.records, "watch: records in each way (20000)"},
     {NULL},
@@ -35,6 +47,8 @@ static const char *const examples[] = {
     "weft bench local --json --block-bytes 2097152 --blocks 1024",
     "small blocks, against a node that runs",
     "weft bench local --block-bytes 64KiB --blocks 8192 --socket /run/weft/weftd.sock",
+    "the NVMe tier on the device that /srv is on, 3 GiB of blocks of 1 MiB",
+    "weft bench nvme --dir /srv --block-bytes 1MiB --blocks 3072",
     "how fast a record reaches three other processes",
     "weft bench watch --readers 3",
     NULL,
@@ -69,9 +83,34 @@ void wf_bench_clock_init(struct bench_clock *clock)
     free(empty);
 }
 
+void wf_bench_add(struct bench_series *series, double value)
+{
+    if (series->count == series->capacity) {
+        size_t capacity = series->capacity ? 2 * series->capacity : 1024;
+        double *values = wf_cli_alloc(capacity * sizeof *values);
+        if (series->count)
+            memcpy(values, series->values, series->count * sizeof *values);
+        free(series->values);
+        series->values = values;
+        series->capacity = capacity;
+    }
+    series->values[series->count++] = value;
+}
+
+double wf_bench_at(struct bench_series *series, double part)
+{
+    return wf_cli_percentile(series->values, series->count, part);
+}
+
+void wf_bench_forget(struct bench_series *series)
+{
+    free(series->values);
+    *series = (struct bench_series){0};
+}
+
 static int run(struct cli *cli)
 {
-    static int (*const runs[])(struct cli *) = {wf_bench_local, wf_bench_watch};
+    static int (*const runs[])(struct cli *) = {wf_bench_local, wf_bench_watch, wf_bench_nvme};
     int which = wf_cli_choose(cli);
     if (which < 0)
         return CLI_USAGE;
@@ -83,7 +122,7 @@ static int run(struct cli *cli)
 const struct cli_command wf_cmd_bench = {
     .name = "bench",
     .summary = "measure a node against its yardsticks",
-    .synopsis = "local|watch",
+    .synopsis = "local|watch|nvme",
     .about =
         "Measures, and runs the yardstick beside each figure in the same run: memcpy for put and "
         "get, one probe a key for match, SHA-256 for keys, a Redis GET of the same block for pin.  "
@@ -103,7 +142,17 @@ const struct cli_command wf_cmd_bench = {
         "between the same pool memory and the same private buffer, both directions in equal "
         "shares; the table compares get and put with their own direction.  match_8192_us_p50 "
         "matches 8,192 keys, half the time all present, else up to a random place.  "
-        "redis_get_us_p50 is null when no redis-server is installed.",
+        "redis_get_us_p50 is null when no redis-server is installed.\n\n"
+        "nvme moves blocks below and gets them back through the public interface, while fio does "
+        "the same bytes on a file beside the tier's, with io_uring, O_DIRECT, the same block size "
+        "and depth; they take turns.  write ends when all blocks are below, none is left in DRAM "
+        "and fdatasync has returned, as fio's does.  read asks for three chains of 32 blocks "
+        "ahead, in random order, and checks a stamp in each page; every byte is compared in a "
+        "first round that is not timed.  get is one cold block from the call until it is readable; "
+        "first_layer_us_p50 the first layer of a cold chain of 32 blocks.  write_amplification is "
+        "what the kernel says that the node's process wrote, divided by what was put.  direct is "
+        "false where the file system refuses O_DIRECT; then the figures are the page cache's.  "
+        "fio's are null when it is not installed.",
     .words = words,
     .options = options,
     .examples = examples,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the benchmarks share: a cheap clock, and Redis as the yardstick.
+ * What the benchmarks share: a cheap clock, samples, and the yardsticks Redis and fio.
  */
 #ifndef WF_CLI_BENCH_H
 #define WF_CLI_BENCH_H
@@ -8,12 +8,23 @@
 #include "cli/cli.h"
 
 struct bench_options {
-    uint64_t block_bytes, blocks, rounds, pool_bytes, readers, records;
+    uint64_t block_bytes, blocks, rounds, pool_bytes, readers, records, tier_bytes, depth;
+    const char *dir;
 };
 extern struct bench_options wf_bench_options;
 
 int wf_bench_local(struct cli *cli);
 int wf_bench_watch(struct cli *cli);
+int wf_bench_nvme(struct cli *cli);
+
+/* Samples of one figure. */
+struct bench_series {
+    double *values;
+    size_t count, capacity;
+};
+void wf_bench_add(struct bench_series *series, double value);
+double wf_bench_at(struct bench_series *series, double part); /* sorts them; 0 for none */
+void wf_bench_forget(struct bench_series *series);
 
 /* Ticks of the time-stamp counter where it runs at one rate, else nanoseconds of CLOCK_MONOTONIC.
  * The fences keep the timed work between two reads. */
@@ -38,6 +49,20 @@ bool wf_bench_redis_set(struct bench_redis *redis, uint64_t key, const void *val
 /* Read exactly `bytes` into `value`; false when the answer is anything else. */
 bool wf_bench_redis_get(struct bench_redis *redis, uint64_t key, void *value, size_t bytes);
 void wf_bench_redis_stop(struct bench_redis *redis);
+
+/* One run of fio, with io_uring and O_DIRECT.  A write ends with an fsync. */
+struct bench_fio_job {
+    const char *path;
+    uint64_t file_bytes, bytes, block_bytes; /* bytes: that are moved */
+    uint32_t depth;
+    uint32_t run; /* reads: blocks one behind the other before the next random place */
+    bool write;
+};
+struct bench_fio {
+    double gbps, us_p50, us_p99;
+};
+/* False: fio is not installed, or did not move all the bytes. */
+bool wf_bench_fio(const struct bench_fio_job *job, struct bench_fio *out);
 
 /* -------------------------------------------------------------------------------------- inline */
 

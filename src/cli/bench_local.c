@@ -36,28 +36,6 @@
 #define REDIS_KEYS_MAX 64
 #define SETTLE_S 0.5
 
-/* Samples of one figure. */
-struct series {
-    double *values;
-    size_t count, capacity;
-};
-
-static void series_add(struct series *series, double value)
-{
-    if (series->count == series->capacity) {
-        series->capacity = series->capacity ? 2 * series->capacity : 1024;
-        series->values = realloc(series->values, series->capacity * sizeof *series->values);
-        if (!series->values)
-            abort();
-    }
-    series->values[series->count++] = value;
-}
-
-static double series_at(struct series *series, double part)
-{
-    return wf_cli_percentile(series->values, series->count, part);
-}
-
 struct bench {
     struct cli *cli;
     struct bench_clock clock;
@@ -72,9 +50,9 @@ struct bench {
     uint64_t pool_bytes; /* that the working set needs */
     bool settles;
     double first_put_gbps;
-    struct series get, get_copy, get_ratio, put, put_copy, put_ratio, copy;
-    struct series pin_single, pin_batch, match, probe, redis_get;
-    struct series keys_16, keys_256, sha_16, sha_256;
+    struct bench_series get, get_copy, get_ratio, put, put_copy, put_ratio, copy;
+    struct bench_series pin_single, pin_batch, match, probe, redis_get;
+    struct bench_series keys_16, keys_256, sha_16, sha_256;
 };
 
 static double elapsed_ns(const struct bench *bench, uint64_t begin, uint64_t end)
@@ -239,9 +217,9 @@ static int get_round(struct bench *bench, size_t first, bool flip, double *yard_
     if (code != CLI_OK)
         return code;
     double bytes = (double)(chunk_count(bench, first) * bench->block_bytes);
-    series_add(&bench->get, bytes / ns);
-    series_add(&bench->get_copy, bytes / *yard_ns);
-    series_add(&bench->get_ratio, *yard_ns / ns);
+    wf_bench_add(&bench->get, bytes / ns);
+    wf_bench_add(&bench->get_copy, bytes / *yard_ns);
+    wf_bench_add(&bench->get_ratio, *yard_ns / ns);
     return CLI_OK;
 }
 
@@ -259,9 +237,9 @@ static int put_round(struct bench *bench, size_t first, double *yard_ns)
         return code;
     settle(bench, first);
     double bytes = (double)(chunk_count(bench, first) * bench->block_bytes);
-    series_add(&bench->put, bytes / ns);
-    series_add(&bench->put_copy, bytes / *yard_ns);
-    series_add(&bench->put_ratio, *yard_ns / ns);
+    wf_bench_add(&bench->put, bytes / ns);
+    wf_bench_add(&bench->put_copy, bytes / *yard_ns);
+    wf_bench_add(&bench->put_ratio, *yard_ns / ns);
     return CLI_OK;
 }
 
@@ -272,8 +250,8 @@ static int chunk_round(struct bench *bench, size_t first, bool flip)
     if (code == CLI_OK)
         code = put_round(bench, first, &put_yard_ns);
     if (code == CLI_OK)
-        series_add(&bench->copy, 2 * (double)(chunk_count(bench, first) * bench->block_bytes) /
-                                     (get_yard_ns + put_yard_ns));
+        wf_bench_add(&bench->copy, 2 * (double)(chunk_count(bench, first) * bench->block_bytes) /
+                                       (get_yard_ns + put_yard_ns));
     return code;
 }
 
@@ -290,7 +268,7 @@ static int pin_round(struct bench *bench)
             return refused(bench, status, "pin");
         weft_unpin(&pin);
         double ns = elapsed_ns(bench, begin, wf_bench_ticks_end()) - bench->clock.overhead_ns;
-        series_add(&bench->pin_single, ns > 0 ? ns : 0);
+        wf_bench_add(&bench->pin_single, ns > 0 ? ns : 0);
     }
     for (int i = 0; i < PIN_BATCHES; i++) {
         const struct weft_key *keys[PIN_BATCH];
@@ -303,7 +281,7 @@ static int pin_round(struct bench *bench)
                 return refused(bench, status, "pin");
             weft_unpin(&pin);
         }
-        series_add(&bench->pin_batch, elapsed_ns(bench, begin, wf_bench_ticks_end()) / PIN_BATCH);
+        wf_bench_add(&bench->pin_batch, elapsed_ns(bench, begin, wf_bench_ticks_end()) / PIN_BATCH);
     }
     return CLI_OK;
 }
@@ -323,7 +301,7 @@ static int match_round(struct bench *bench)
                 bench->cli, CLI_WRONG,
                 "match found %zu of %zu keys; give the node a larger pool, or say --pool", present,
                 MATCH_KEYS - cut);
-        series_add(&bench->match, ns / 1e3);
+        wf_bench_add(&bench->match, ns / 1e3);
     }
     size_t found = 0;
     uint64_t begin = wf_bench_ticks_begin();
@@ -334,19 +312,19 @@ static int match_round(struct bench *bench)
     }
     double ns = elapsed_ns(bench, begin, wf_bench_ticks_end());
     if (found == MATCH_KEYS)
-        series_add(&bench->probe, ns / 1e3);
+        wf_bench_add(&bench->probe, ns / 1e3);
     return CLI_OK;
 }
 
 static int keys_once(struct bench *bench, struct weft_format *format, size_t block_tokens,
-                     struct series *rate, struct series *sha)
+                     struct bench_series *rate, struct bench_series *sha)
 {
     size_t count = KEY_SAMPLE_TOKENS / block_tokens;
     struct weft_key *out = wf_cli_alloc(count * sizeof *out);
     uint64_t begin = wf_bench_ticks_begin();
     enum weft_status status = weft_keys_from_tokens(format, NULL, bench->tokens, KEY_SAMPLE_TOKENS,
                                                     NULL, out);
-    series_add(rate, 1e3 * KEY_SAMPLE_TOKENS / elapsed_ns(bench, begin, wf_bench_ticks_end()));
+    wf_bench_add(rate, 1e3 * KEY_SAMPLE_TOKENS / elapsed_ns(bench, begin, wf_bench_ticks_end()));
     /* The yardstick: SHA-256 of parent and tokens alone, one digest a block, chained likewise. */
     uint8_t message[32 + 4 * 256] = {0};
     EVP_MD_CTX *context = EVP_MD_CTX_new();
@@ -357,7 +335,7 @@ static int keys_once(struct bench *bench, struct weft_format *format, size_t blo
         EVP_DigestUpdate(context, message, 32 + 4 * block_tokens);
         EVP_DigestFinal_ex(context, message, NULL);
     }
-    series_add(sha, 1e3 * KEY_SAMPLE_TOKENS / elapsed_ns(bench, begin, wf_bench_ticks_end()));
+    wf_bench_add(sha, 1e3 * KEY_SAMPLE_TOKENS / elapsed_ns(bench, begin, wf_bench_ticks_end()));
     EVP_MD_CTX_free(context);
     free(out);
     return status == WEFT_OK ? CLI_OK : refused(bench, status, "keys");
@@ -370,7 +348,7 @@ static int redis_round(struct bench *bench)
         uint64_t begin = wf_bench_ticks_begin();
         if (!wf_bench_redis_get(&bench->redis, key, bench->buffer, bench->block_bytes))
             return wf_cli_fail(bench->cli, CLI_SYSTEM, "redis-server does not give a block back");
-        series_add(&bench->redis_get, elapsed_ns(bench, begin, wf_bench_ticks_end()) / 1e3);
+        wf_bench_add(&bench->redis_get, elapsed_ns(bench, begin, wf_bench_ticks_end()) / 1e3);
     }
     return CLI_OK;
 }
@@ -526,19 +504,20 @@ static int rounds_run(struct bench *bench)
 static void report_json(struct bench *bench)
 {
     json_t *out = json_object();
-    wf_cli_json_set(out, "pin_ns_p50", wf_cli_json_real(series_at(&bench->pin_single, 0.5), 1));
-    wf_cli_json_set(out, "pin_ns_p99", wf_cli_json_real(series_at(&bench->pin_single, 0.99), 1));
-    wf_cli_json_set(out, "get_gbps", wf_cli_json_real(series_at(&bench->get, 0.5), 3));
-    wf_cli_json_set(out, "put_gbps", wf_cli_json_real(series_at(&bench->put, 0.5), 3));
-    wf_cli_json_set(out, "memcpy_gbps", wf_cli_json_real(series_at(&bench->copy, 0.5), 3));
-    wf_cli_json_set(out, "match_8192_us_p50", wf_cli_json_real(series_at(&bench->match, 0.5), 3));
+    wf_cli_json_set(out, "pin_ns_p50", wf_cli_json_real(wf_bench_at(&bench->pin_single, 0.5), 1));
+    wf_cli_json_set(out, "pin_ns_p99", wf_cli_json_real(wf_bench_at(&bench->pin_single, 0.99), 1));
+    wf_cli_json_set(out, "get_gbps", wf_cli_json_real(wf_bench_at(&bench->get, 0.5), 3));
+    wf_cli_json_set(out, "put_gbps", wf_cli_json_real(wf_bench_at(&bench->put, 0.5), 3));
+    wf_cli_json_set(out, "memcpy_gbps", wf_cli_json_real(wf_bench_at(&bench->copy, 0.5), 3));
+    wf_cli_json_set(out, "match_8192_us_p50", wf_cli_json_real(wf_bench_at(&bench->match, 0.5), 3));
     wf_cli_json_set(out, "keys_mtokens_per_s_16",
-                    wf_cli_json_real(series_at(&bench->keys_16, 0.5), 2));
+                    wf_cli_json_real(wf_bench_at(&bench->keys_16, 0.5), 2));
     wf_cli_json_set(out, "keys_mtokens_per_s_256",
-                    wf_cli_json_real(series_at(&bench->keys_256, 0.5), 2));
+                    wf_cli_json_real(wf_bench_at(&bench->keys_256, 0.5), 2));
     wf_cli_json_set(out, "redis_get_us_p50",
-                    bench->redis_get.count ? wf_cli_json_real(series_at(&bench->redis_get, 0.5), 1)
-                                           : json_null());
+                    bench->redis_get.count
+                        ? wf_cli_json_real(wf_bench_at(&bench->redis_get, 0.5), 1)
+                        : json_null());
     wf_cli_json_print(out);
 }
 
@@ -558,7 +537,7 @@ static void row(const char *what, double value, const char *unit, const char *ya
 static void report_people(struct bench *bench)
 {
     char yard[64], size[32];
-    double p50 = series_at(&bench->pin_single, 0.5), p99 = series_at(&bench->pin_single, 0.99);
+    double p50 = wf_bench_at(&bench->pin_single, 0.5), p99 = wf_bench_at(&bench->pin_single, 0.99);
     wf_cli_node_print(bench->cli, stdout);
     printf(
         "%zu block%s of %s, %llu round%s; timer overhead %.1f ns, subtracted from single calls\n\n",
@@ -566,26 +545,27 @@ static void report_people(struct bench *bench)
         (unsigned long long)wf_bench_options.rounds, wf_cli_s(wf_bench_options.rounds),
         bench->clock.overhead_ns);
     printf("%-22s %10s %-8s %-34s %8s  %-20s\n", "", "median", "", "yardstick", "ratio", "budget");
-    double redis_us = bench->redis_get.count ? series_at(&bench->redis_get, 0.5) : 0;
+    double redis_us = bench->redis_get.count ? wf_bench_at(&bench->redis_get, 0.5) : 0;
     snprintf(yard, sizeof yard, redis_us > 0 ? "Redis GET %.0f us" : "no redis-server", redis_us);
     row("pin + unpin", p50, "ns", yard, redis_us * 1e3 / p50, "p50 <= 150 ns", p50 <= 150);
     row("pin + unpin, p99", p99, "ns", "", 0, "p99 <= 1000 ns", p99 <= 1000);
-    row("pin + unpin, of 64", series_at(&bench->pin_batch, 0.5), "ns", "", 0, "", true);
-    double get_ratio = series_at(&bench->get_ratio, 0.5),
-           put_ratio = series_at(&bench->put_ratio, 0.5);
-    snprintf(yard, sizeof yard, "memcpy from pool %.2f GB/s", series_at(&bench->get_copy, 0.5));
-    row("get with copy", series_at(&bench->get, 0.5), "GB/s", yard, get_ratio, ">= 0.95 of memcpy",
-        get_ratio >= 0.95);
-    snprintf(yard, sizeof yard, "memcpy to pool %.2f GB/s", series_at(&bench->put_copy, 0.5));
-    row("put", series_at(&bench->put, 0.5), "GB/s", yard, put_ratio, ">= 0.95 of memcpy",
+    row("pin + unpin, of 64", wf_bench_at(&bench->pin_batch, 0.5), "ns", "", 0, "", true);
+    double get_ratio = wf_bench_at(&bench->get_ratio, 0.5),
+           put_ratio = wf_bench_at(&bench->put_ratio, 0.5);
+    snprintf(yard, sizeof yard, "memcpy from pool %.2f GB/s", wf_bench_at(&bench->get_copy, 0.5));
+    row("get with copy", wf_bench_at(&bench->get, 0.5), "GB/s", yard, get_ratio,
+        ">= 0.95 of memcpy", get_ratio >= 0.95);
+    snprintf(yard, sizeof yard, "memcpy to pool %.2f GB/s", wf_bench_at(&bench->put_copy, 0.5));
+    row("put", wf_bench_at(&bench->put, 0.5), "GB/s", yard, put_ratio, ">= 0.95 of memcpy",
         put_ratio >= 0.95);
     row("first put", bench->first_put_gbps, "GB/s", "page faults of first use", 0, "", true);
-    double match_us = series_at(&bench->match, 0.5), probe_us = series_at(&bench->probe, 0.5);
+    double match_us = wf_bench_at(&bench->match, 0.5), probe_us = wf_bench_at(&bench->probe, 0.5);
     snprintf(yard, sizeof yard, "one probe a key %.0f us", probe_us);
     row("match of 8192 keys", match_us, "us", yard, probe_us / match_us, "p50 <= 5 us",
         match_us <= 5);
-    double keys_16 = series_at(&bench->keys_16, 0.5), keys_256 = series_at(&bench->keys_256, 0.5);
-    double sha_16 = series_at(&bench->sha_16, 0.5), sha_256 = series_at(&bench->sha_256, 0.5);
+    double keys_16 = wf_bench_at(&bench->keys_16, 0.5),
+           keys_256 = wf_bench_at(&bench->keys_256, 0.5);
+    double sha_16 = wf_bench_at(&bench->sha_16, 0.5), sha_256 = wf_bench_at(&bench->sha_256, 0.5);
     snprintf(yard, sizeof yard, "SHA-256 alone %.1f Mtokens/s", sha_16);
     row("keys, 16 a block", keys_16, "Mtok/s", yard, keys_16 / sha_16, ">= 50 Mtokens/s",
         keys_16 >= 50);
@@ -599,12 +579,12 @@ static void report_people(struct bench *bench)
 
 static void bench_fini(struct bench *bench)
 {
-    struct series *all[] = {&bench->get,     &bench->get_copy,   &bench->get_ratio,
-                            &bench->put,     &bench->put_copy,   &bench->put_ratio,
-                            &bench->copy,    &bench->pin_single, &bench->pin_batch,
-                            &bench->match,   &bench->probe,      &bench->redis_get,
-                            &bench->keys_16, &bench->keys_256,   &bench->sha_16,
-                            &bench->sha_256};
+    struct bench_series *all[] = {&bench->get,     &bench->get_copy,   &bench->get_ratio,
+                                  &bench->put,     &bench->put_copy,   &bench->put_ratio,
+                                  &bench->copy,    &bench->pin_single, &bench->pin_batch,
+                                  &bench->match,   &bench->probe,      &bench->redis_get,
+                                  &bench->keys_16, &bench->keys_256,   &bench->sha_16,
+                                  &bench->sha_256};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]->values);
     size_t removed;
@@ -684,10 +664,11 @@ int wf_bench_local(struct cli *cli)
                    ? pool_check(&bench, given->pool_bytes, "--pool is")
                    : CLI_OK;
     if (code == CLI_OK)
-        code = wf_cli_node_reach(cli, given->pool_bytes != 0, pool_bytes, &node);
+        code = wf_cli_node_reach(cli, given->pool_bytes != 0,
+                                 &(struct cli_node_plan){.pool_bytes = pool_bytes}, &node);
     if (code != CLI_OK)
         return code;
-    if (cli->socket && !cli->own_pool_bytes)
+    if (cli->socket && !cli->own_node)
         code = served_check(&bench);
     wf_bench_clock_init(&bench.clock);
     bench.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);

@@ -274,7 +274,8 @@ int wf_bench_watch(struct cli *cli)
                            READERS_MAX, RECORDS_MAX);
     struct cli_node node;
     uint64_t pool_bytes = given->pool_bytes ? given->pool_bytes : (uint64_t)64 << 20;
-    int code = wf_cli_node_reach(cli, given->pool_bytes != 0, pool_bytes, &node);
+    int code = wf_cli_node_reach(cli, given->pool_bytes != 0,
+                                 &(struct cli_node_plan){.pool_bytes = pool_bytes}, &node);
     if (code != CLI_OK)
         return code;
     size_t bytes = sizeof(struct shared) +

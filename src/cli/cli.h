@@ -57,8 +57,8 @@ struct cli {
     int word_count;
     bool json, help;
     const char *socket, *domain, *token;
-    struct weft *weft;       /* set by wf_cli_connect */
-    uint64_t own_pool_bytes; /* of the node that wf_cli_node_reach started; 0: it started none */
+    struct weft *weft;                    /* set by wf_cli_connect */
+    const struct cli_node_plan *own_node; /* that this command started; NULL: it started none */
 };
 
 struct cli_command {
@@ -158,17 +158,38 @@ json_t *wf_cli_tiers_ask(struct weft *weft, char *why, size_t capacity);
 /* As a table, with a line for each that is not well. */
 void wf_cli_tiers_print(const json_t *tiers, FILE *to);
 
-/* A weftd of this command's own, on a socket in a temporary folder, gone when the command ends. */
-struct cli_node {
-    pid_t pid; /* 0: none was started */
-    char folder[80];
-    char socket[100];
+/* What a weftd of this command's own is to have. */
+struct cli_node_plan {
+    uint64_t pool_bytes;
+    const char *tier_dir; /* where an NVMe tier's file is made; NULL: no tier */
+    uint64_t tier_bytes;
+    uint64_t room_bytes;         /* that must be free there besides */
+    const char *const *settings; /* "KEY=VALUE" for weftd --set, NULL at the end; may be NULL */
 };
 
-/* Connect to the node of --socket, and without it to one that is started with `pool_bytes`: a load
- * on a node that serves must be asked for by name.  `sized`: --pool was given, which is not for a
- * node that runs. */
-int wf_cli_node_reach(struct cli *cli, bool sized, uint64_t pool_bytes, struct cli_node *node);
+/* It is on a socket in a temporary folder, and gone when the command ends. */
+struct cli_node {
+    pid_t pid; /* 0: none runs */
+    char folder[80];
+    char socket[100];
+    char below[4096 - 64]; /* folder of the tier's file, nvme.weft; "": it has none */
+    struct cli_node_plan plan;
+    double started_s; /* when the process was made */
+};
+/* What else may lie in node->below, and goes with it. */
+#define CLI_YARDSTICK "yardstick"
+
+/* Start one, whatever --socket says, and connect to it. */
+int wf_cli_node_start(struct cli *cli, const struct cli_node_plan *plan, struct cli_node *node);
+/* End it with a signal and keep all that it has; start it again there, and connect. */
+void wf_cli_node_halt(struct cli_node *node, int number);
+int wf_cli_node_again(struct cli *cli, struct cli_node *node);
+
+/* Connect to the node of --socket, and without it to one that is started by plan: a load on a node
+ * that serves must be asked for by name.  `sized`: --pool was given, which is not for a node that
+ * runs. */
+int wf_cli_node_reach(struct cli *cli, bool sized, const struct cli_node_plan *plan,
+                      struct cli_node *node);
 void wf_cli_node_stop(struct cli_node *node);
 /* Which node it was, and what of this build makes it slower than it need be; lines for people. */
 void wf_cli_node_print(const struct cli *cli, FILE *to);

@@ -9,6 +9,8 @@
  * after a signal by the handler here, and should the command be killed outright, by the
  * parent-death signal.  The folder is left then; it says whose it was, weft-PID-XXXXXX, and the
  * next command that starts a node removes it.
+ *
+ * A tier's file lies in a second folder of such a name, where the caller says that its device is.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -21,6 +23,7 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +34,8 @@
 #define STALE_ENTRIES_MAX 4096 /* of $TMPDIR that are looked at for folders left behind */
 #define STALE_FOLDERS_MAX 64   /* that one start removes */
 #define FOLDER_BASE_MAX 40     /* a socket's path has 107 bytes at most */
+#define ARGUMENTS_MAX 64
+#define HALTS 3000 /* of ten milliseconds */
 
 static struct cli_node *started; /* for the signal handler; one a process */
 static pid_t owner_pid;
@@ -137,15 +142,21 @@ bool wf_cli_program_find(const char *name, char *path, size_t capacity)
 /* ------------------------------------------------------------------------- a node of one's own */
 
 /* Unlinks by names in the folder, with nothing to format: this also runs in a signal handler. */
-static void folder_remove(const struct cli_node *node)
+static void folder_remove(const char *path)
 {
-    static const char *const files[] = {"weftd.sock", "weftd.sock.lock", "weftd.yaml", "weftd.log"};
-    int folder = open(node->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    static const char *const files[] = {
+        "weftd.sock", "weftd.sock.lock",          "weftd.yaml", "weftd.log", "state/default.secret",
+        "nvme.weft",  "state/default.secret.new", CLI_YARDSTICK};
+    if (!path[0])
+        return;
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (size_t i = 0; folder >= 0 && i < sizeof files / sizeof files[0]; i++)
         unlinkat(folder, files[i], 0);
-    if (folder >= 0)
+    if (folder >= 0) {
+        unlinkat(folder, "state", AT_REMOVEDIR);
         close(folder);
-    rmdir(node->folder);
+    }
+    rmdir(path);
 }
 
 static void on_signal(int number)
@@ -153,12 +164,13 @@ static void on_signal(int number)
     if (started && started->pid > 0 && getpid() == owner_pid) {
         kill(started->pid, SIGTERM);
         waitpid(started->pid, NULL, 0);
-        folder_remove(started);
+        folder_remove(started->folder);
+        folder_remove(started->below);
     }
     _exit(128 + number);
 }
 
-static void variables_set(const struct cli_node *node, uint64_t pool_bytes)
+static void variables_set(const struct cli_node *node)
 {
     char *names[256];
     int count = 0;
@@ -173,13 +185,36 @@ static void variables_set(const struct cli_node *node, uint64_t pool_bytes)
     setenv("WEFT_SOCKET", node->socket, 1);
     setenv("WEFT_HTTP_LISTEN", "off", 1);
     setenv("WEFT_LOG_LEVEL", "warn", 1);
-    snprintf(text, sizeof text, "%llu", (unsigned long long)pool_bytes);
+    snprintf(text, sizeof text, "%s/state", node->folder);
+    setenv("WEFT_STATE_DIR", text, 1);
+    snprintf(text, sizeof text, "%llu", (unsigned long long)node->plan.pool_bytes);
     setenv("WEFT_POOL_SIZE", text, 1);
     setenv("WEFT_POOL_SIZE_MAX", text, 1);
 }
 
-static void child_run(const struct cli_node *node, const char *program, uint64_t pool_bytes,
-                      pid_t parent)
+/* What weftd is told of its tier, and what the caller adds. */
+static void arguments_make(const struct cli_node *node, const char *program,
+                           char *out[ARGUMENTS_MAX])
+{
+    const struct cli_node_plan *plan = &node->plan;
+    static char path[PATH_MAX + 32], size[64];
+    int count = 0;
+    out[count++] = (char *)(uintptr_t)program;
+    if (node->below[0]) {
+        snprintf(path, sizeof path, "tier.nvme0.path=%s", node->below);
+        snprintf(size, sizeof size, "tier.nvme0.size=%llu", (unsigned long long)plan->tier_bytes);
+        char *tier[] = {"--set", "tiers=nvme0", "--set", path, "--set", size};
+        for (size_t i = 0; i < sizeof tier / sizeof tier[0]; i++)
+            out[count++] = tier[i];
+    }
+    for (int i = 0; plan->settings && plan->settings[i] && count < ARGUMENTS_MAX - 2; i++) {
+        out[count++] = "--set";
+        out[count++] = (char *)(uintptr_t)plan->settings[i];
+    }
+    out[count] = NULL;
+}
+
+static void child_run(const struct cli_node *node, const char *program, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
@@ -191,8 +226,10 @@ static void child_run(const struct cli_node *node, const char *program, uint64_t
     if (log < 0 || null < 0 || dup2(null, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0)
         _exit(1);
     setpgid(0, 0); /* Ctrl-C is for the command, which then stops the node in order */
-    variables_set(node, pool_bytes);
-    execl(program, program, (char *)NULL);
+    variables_set(node);
+    char *arguments[ARGUMENTS_MAX];
+    arguments_make(node, program, arguments);
+    execv(program, arguments);
     fprintf(stderr, "cannot run %s: %s\n", program, strerror(errno));
     _exit(127);
 }
@@ -223,16 +260,20 @@ static pid_t folder_owner(const char *name)
     return (pid_t)pid;
 }
 
-/* The lock of a weftd that runs says so, also where its maker is in another container and this one
+/* The locks of a weftd that runs say so, also where its maker is in another container and this one
  * cannot see the process. */
-static bool folder_serves(const struct cli_node *node)
+static bool folder_serves(const char *folder)
 {
-    char path[128];
-    snprintf(path, sizeof path, "%s/weftd.sock.lock", node->folder);
-    int lock = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    bool serves = lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0;
-    if (lock >= 0)
-        close(lock);
+    static const char *const locks[] = {"weftd.sock.lock", "nvme.weft"};
+    char path[PATH_MAX + 32];
+    bool serves = false;
+    for (size_t i = 0; i < sizeof locks / sizeof locks[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, locks[i]);
+        int lock = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        serves |= lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0;
+        if (lock >= 0)
+            close(lock);
+    }
     return serves;
 }
 
@@ -248,13 +289,13 @@ static void stale_remove(const char *base)
         pid_t owner = folder_owner(entry->d_name);
         if (!owner || kill(owner, 0) == 0 || errno != ESRCH)
             continue;
-        struct cli_node left = {0};
+        char left[PATH_MAX];
         struct stat about;
-        snprintf(left.folder, sizeof left.folder, "%.40s/%.30s", base, entry->d_name);
-        if (lstat(left.folder, &about) != 0 || !S_ISDIR(about.st_mode) ||
-            about.st_uid != geteuid() || folder_serves(&left))
+        snprintf(left, sizeof left, "%.3000s/%.30s", base, entry->d_name);
+        if (lstat(left, &about) != 0 || !S_ISDIR(about.st_mode) || about.st_uid != geteuid() ||
+            folder_serves(left))
             continue;
-        folder_remove(&left);
+        folder_remove(left);
         removed++;
     }
     if (directory)
@@ -278,6 +319,35 @@ static int folder_make(struct cli *cli, struct cli_node *node)
     if (!file || fputs("# told by environment variables\n", file) == EOF || fclose(file) != 0)
         return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", path, strerror(errno));
     return CLI_OK;
+}
+
+/* The folder of the tier's file, on the device that it is to be on. */
+static int below_make(struct cli *cli, struct cli_node *node)
+{
+    const char *base = node->plan.tier_dir;
+    struct statvfs room;
+    char size[32], offered[32];
+    if (strlen(base) > sizeof node->below - 32)
+        return wf_cli_fail(cli, CLI_USAGE, "the path of --dir has %zu letters; give a shorter one",
+                           strlen(base));
+    stale_remove(base);
+    if (statvfs(base, &room) != 0)
+        return wf_cli_fail(cli, CLI_SYSTEM, "--dir %s: %s; give a directory that is there", base,
+                           strerror(errno));
+    uint64_t needed = node->plan.tier_bytes + node->plan.room_bytes;
+    if ((uint64_t)room.f_bavail * room.f_frsize < needed)
+        return wf_cli_fail(cli, CLI_SYSTEM,
+                           "%s is needed in %s and %s is free; give another --dir, or a smaller "
+                           "--tier-size",
+                           wf_cli_size(needed, size, sizeof size), base,
+                           wf_cli_size((uint64_t)room.f_bavail * room.f_frsize, offered,
+                                       sizeof offered));
+    snprintf(node->below, sizeof node->below, "%s/weft-%d-XXXXXX", base, getpid());
+    if (mkdtemp(node->below))
+        return CLI_OK;
+    node->below[0] = '\0';
+    return wf_cli_fail(cli, CLI_SYSTEM, "cannot make a folder in %s: %s; give another --dir", base,
+                       strerror(errno));
 }
 
 static int node_wait(struct cli *cli, struct cli_node *node)
@@ -307,7 +377,36 @@ static int node_wait(struct cli *cli, struct cli_node *node)
     }
 }
 
-static int node_start(struct cli *cli, uint64_t pool_bytes, struct cli_node *node)
+/* Blocks that leave DRAM before the tier is open are lost, which is not what is to be measured. */
+static int below_wait(struct cli *cli)
+{
+    double until = wf_cli_now_s() + START_S;
+    for (;;) {
+        json_t *answer;
+        const json_t *event;
+        size_t index;
+        bool open = false, failed = false;
+        int code = wf_cli_query(cli, "events", 0, 0, &answer);
+        if (code != CLI_OK)
+            return code;
+        json_array_foreach (json_object_get(answer, "events"), index, event) {
+            const char *what = json_string_value(json_object_get(event, "what"));
+            open |= what && strcmp(what, "tier_open") == 0;
+            failed |= what && strcmp(what, "tier_failed") == 0;
+        }
+        json_decref(answer);
+        if (open)
+            return CLI_OK;
+        if (failed || wf_cli_now_s() > until)
+            return wf_cli_fail(cli, CLI_NODE,
+                               "the tier of the weftd that was started for this does not open; "
+                               "give another --dir");
+        usleep(5000);
+    }
+}
+
+/* In the folders that are there. */
+static int node_run(struct cli *cli, struct cli_node *node)
 {
     char program[PATH_MAX];
     if (!wf_cli_program_find("weftd", program, sizeof program))
@@ -315,6 +414,22 @@ static int node_start(struct cli *cli, uint64_t pool_bytes, struct cli_node *nod
             cli, CLI_NODE,
             "there is no weftd beside this program or in PATH to start one; build or install it, "
             "or name a node that runs with --socket");
+    fflush(NULL);
+    pid_t parent = getpid();
+    node->started_s = wf_cli_now_s();
+    node->pid = fork();
+    if (node->pid == 0)
+        child_run(node, program, parent);
+    if (node->pid > 0)
+        return node_wait(cli, node);
+    node->pid = 0;
+    return wf_cli_fail(cli, CLI_SYSTEM, "cannot start weftd: %s", strerror(errno));
+}
+
+int wf_cli_node_start(struct cli *cli, const struct cli_node_plan *plan, struct cli_node *node)
+{
+    memset(node, 0, sizeof *node);
+    node->plan = *plan;
     if (cli->domain && strcmp(cli->domain, "default") != 0)
         return wf_cli_fail(cli, CLI_USAGE,
                            "--domain is '%s', and a node that is started for this has only "
@@ -324,32 +439,31 @@ static int node_start(struct cli *cli, uint64_t pool_bytes, struct cli_node *nod
     cli->token = NULL;
     unsetenv("WEFT_TOKEN");
     int code = folder_make(cli, node);
-    if (code != CLI_OK)
-        return code;
-    fflush(NULL);
-    pid_t parent = getpid();
-    owner_pid = parent;
+    owner_pid = getpid();
     started = node;
     for (int i = 0; i < 3; i++)
         signal((int[]){SIGINT, SIGTERM, SIGHUP}[i], on_signal);
-    node->pid = fork();
-    if (node->pid == 0)
-        child_run(node, program, pool_bytes, parent);
-    if (node->pid < 0) {
-        node->pid = 0;
-        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot start weftd: %s", strerror(errno));
-    } else {
-        code = node_wait(cli, node);
-    }
+    if (code == CLI_OK && plan->tier_dir)
+        code = below_make(cli, node);
+    if (code == CLI_OK)
+        code = node_run(cli, node);
+    if (code == CLI_OK && plan->tier_dir)
+        code = below_wait(cli);
     if (code != CLI_OK)
         wf_cli_node_stop(node);
     else
         cli->socket = node->socket;
-    cli->own_pool_bytes = code == CLI_OK ? pool_bytes : 0;
+    cli->own_node = code == CLI_OK ? &node->plan : NULL;
     return code;
 }
 
-int wf_cli_node_reach(struct cli *cli, bool sized, uint64_t pool_bytes, struct cli_node *node)
+int wf_cli_node_again(struct cli *cli, struct cli_node *node)
+{
+    return node_run(cli, node);
+}
+
+int wf_cli_node_reach(struct cli *cli, bool sized, const struct cli_node_plan *plan,
+                      struct cli_node *node)
 {
     memset(node, 0, sizeof *node);
     if (cli->socket && sized)
@@ -357,15 +471,20 @@ int wf_cli_node_reach(struct cli *cli, bool sized, uint64_t pool_bytes, struct c
             cli, CLI_USAGE,
             "--pool starts a node of its own and --socket names one that runs; leave one of them "
             "out");
-    return cli->socket ? wf_cli_connect(cli) : node_start(cli, pool_bytes, node);
+    return cli->socket ? wf_cli_connect(cli) : wf_cli_node_start(cli, plan, node);
 }
 
 void wf_cli_node_print(const struct cli *cli, FILE *to)
 {
-    char size[32];
-    if (cli->own_pool_bytes)
+    char size[32], tier[32];
+    const struct cli_node_plan *plan = cli->own_node;
+    if (plan && plan->tier_dir)
+        fprintf(to, "against a weftd of its own with a pool of %s and %s of NVMe in %s\n",
+                wf_cli_size(plan->pool_bytes, size, sizeof size),
+                wf_cli_size(plan->tier_bytes, tier, sizeof tier), plan->tier_dir);
+    else if (plan)
         fprintf(to, "against a weftd of its own with a pool of %s\n",
-                wf_cli_size(cli->own_pool_bytes, size, sizeof size));
+                wf_cli_size(plan->pool_bytes, size, sizeof size));
     else
         fprintf(to, "against the node on %s\n", cli->socket);
 #if WF_TEST_HOOKS
@@ -375,20 +494,26 @@ void wf_cli_node_print(const struct cli *cli, FILE *to)
 #endif
 }
 
+void wf_cli_node_halt(struct cli_node *node, int number)
+{
+    if (node->pid <= 0)
+        return;
+    kill(node->pid, number);
+    /* A node that does not drain in half a minute has nobody left to wait for. */
+    for (int i = 0; i < HALTS && waitpid(node->pid, NULL, WNOHANG) == 0; i++) {
+        if (i == HALTS - 1)
+            kill(node->pid, SIGKILL);
+        usleep(10000);
+    }
+    node->pid = 0;
+}
+
 void wf_cli_node_stop(struct cli_node *node)
 {
     if (!node->folder[0])
         return;
-    if (node->pid > 0) {
-        kill(node->pid, SIGTERM);
-        /* A node that does not drain in ten seconds has nobody left to wait for. */
-        for (int i = 0; i < 1000 && waitpid(node->pid, NULL, WNOHANG) == 0; i++) {
-            if (i == 999)
-                kill(node->pid, SIGKILL);
-            usleep(10000);
-        }
-    }
-    node->pid = 0;
-    folder_remove(node);
-    node->folder[0] = '\0';
+    wf_cli_node_halt(node, SIGTERM);
+    folder_remove(node->folder);
+    folder_remove(node->below);
+    node->folder[0] = node->below[0] = '\0';
 }

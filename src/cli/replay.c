@@ -17,8 +17,12 @@
 
 #include "cli/commands.h"
 
-struct replay_options wf_replay_options = {
-    .format = "mooncake", .speed = "max", .bytes_per_token = 256, .clients = 1, .patience_s = 30};
+struct replay_options wf_replay_options = {.format = "mooncake",
+                                           .speed = "max",
+                                           .bytes_per_token = 256,
+                                           .clients = 1,
+                                           .patience_s = 30,
+                                           .dir = "/var/tmp"};
 
 static const struct cli_option options[] = {
     {"trace", CLI_TEXT, "FILE", &wf_replay_options.trace, "the trace, JSON lines"},
@@ -26,6 +30,9 @@ static const struct cli_option options[] = {
      "what its lines are (mooncake)"},
     {"pool", CLI_SIZE, "SIZE", &wf_replay_options.pool_bytes,
      "the pool of the node that it starts (1 GiB)"},
+    {"tier-size", CLI_SIZE, "SIZE", &wf_replay_options.tier_bytes,
+     "NVMe that this node has below its pool (none)"},
+    {"dir", CLI_TEXT, "DIR", &wf_replay_options.dir, "where the file for it is made (/var/tmp)"},
     {"bytes-per-token", CLI_NUMBER, "N", &wf_replay_options.bytes_per_token,
      "KV bytes of a token; a block is 512 tokens (qwen: 16) of them (256)"},
     {"speed", CLI_TEXT, "SPEED", &wf_replay_options.speed,
@@ -46,6 +53,8 @@ static const char *const examples[] = {
      "2 --json"),
     "against a node that serves, ten times as fast as it was",
     "weft replay --trace trace.jsonl --speed 10x --clients 8 --socket /run/weft/weftd.sock",
+    "the same with a tenth of the room in DRAM and the rest on NVMe",
+    "weft replay --trace mooncake_conversation.jsonl --pool 50MB --tier-size 500MB --details",
     "a trace with short blocks, where no line may be malformed",
     "weft replay --trace qwen.jsonl --format qwen --strict --pool 4GB",
     NULL,
@@ -272,9 +281,13 @@ static int run(struct cli *cli)
     if (code != CLI_OK)
         return code;
     struct cli_node node;
-    bool own = wf_replay_options.pool_bytes != 0;
-    uint64_t pool_bytes = own ? wf_replay_options.pool_bytes : (uint64_t)1 << 30;
-    code = wf_cli_node_reach(cli, own, pool_bytes, &node);
+    const struct replay_options *given = &wf_replay_options;
+    struct cli_node_plan plan = {
+        .pool_bytes = given->pool_bytes ? given->pool_bytes : (uint64_t)1 << 30,
+        .tier_dir = given->tier_bytes ? given->dir : NULL,
+        .tier_bytes = given->tier_bytes,
+    };
+    code = wf_cli_node_reach(cli, given->pool_bytes || given->tier_bytes, &plan, &node);
     if (code != CLI_OK)
         return code;
     weft_close(cli->weft); /* it was the proof that a node answers; the clients make their own */

@@ -90,7 +90,8 @@ static enum weft_status hits_read(struct client *client, size_t count, struct ou
     status = weft_get_keys(client->format, client->keys, present, WEFT_BLOCK_ORDER, &pins);
     if (status != WEFT_OK)
         return status;
-    while (outcome->hit < pins.blocks && weft_wait_block(&pins, (uint32_t)outcome->hit) == WEFT_OK) {
+    while (outcome->hit < pins.blocks &&
+           weft_wait_block(&pins, (uint32_t)outcome->hit) == WEFT_OK) {
         const struct weft_pin *pin = &pins.pins[outcome->hit];
         if (pin->bytes != client->block_bytes)
             outcome->wrong += client->block_bytes;

@@ -618,6 +618,26 @@ def bench_local_measures():
 
 
 @case
+def bench_nvme_measures():
+    below = os.path.join(FOLDER, "below")
+    os.mkdir(below)
+    figures = answer("bench", "nvme", "--block-bytes", "65536", "--blocks", "128", "--rounds", "1", "--tier-size",
+                     "64MB", "--dir", below, WEFT_SOCKET="")
+    yards = [key for key in figures if "fio" in key]
+    golden("bench_nvme", {**figures, **dict.fromkeys(yards)})
+    check(all(value > 0 for key, value in figures.items() if key not in yards + ["direct"]), figures)
+    check(all(figures[key] is None or figures[key] > 0 for key in yards), figures)
+    check(figures["verified_bytes"] == 128 * 65536, figures)
+    check(figures["first_layer_us_p50"] <= figures["all_layers_us_p50"], figures)
+    check(os.listdir(below) == [] and not left_behind(), "left behind:", os.listdir(below), left_behind())
+    said = weft("bench", "nvme", "--blocks", "4096", "--block-bytes", "1MB", "--tier-size", "1GB", expect=2)
+    check("--tier-size" in said.stderr.decode(), said.stderr)
+    said = weft("bench", "nvme", "--dir", os.path.join(FOLDER, "nowhere"), expect=6).stderr.decode()
+    check("--dir" in said and said.count("\n") == 1, said)
+    check("--socket" in weft("bench", "nvme", "--socket", SOCKET, expect=2).stderr.decode())
+
+
+@case
 def bench_watch_measures():
     figures = answer("bench", "watch", "--records", "300", "--readers", "2", "--pool", "64MB")
     golden("bench_watch", figures)
@@ -651,6 +671,21 @@ def replay_checks_every_byte():
     check(0 < tight["blocks_hit"] < ideal, tight)
     golden("replay_details", tight["details"])
     check(not left_behind(), "left behind:", left_behind())
+
+
+@case
+def replay_hits_what_is_below():
+    """A tenth of the room in DRAM and the rest below hits what all of it in DRAM hits."""
+    trace = trace_make("below.jsonl", "--requests", "500")
+    below = os.path.join(FOLDER, "replay-below")
+    os.mkdir(below)
+    common = ["replay", "--trace", trace, "--bytes-per-token", "64", "--details"]
+    dram = answer(*common, "--pool", "64MB")
+    tenth = answer(*common, "--pool", "6.4MB", "--tier-size", "128MB", "--dir", below)
+    check(dram["wrong_bytes"] == tenth["wrong_bytes"] == 0, dram, tenth)
+    check(tenth["details"]["blocks_from_below"] > 0, tenth)
+    check(tenth["hit_rate"] >= dram["hit_rate"] - 0.01, dram, tenth)
+    check(os.listdir(below) == [] and not left_behind(), "left behind:", os.listdir(below), left_behind())
 
 
 @case
