@@ -6,6 +6,8 @@ WERROR     ?= true
 PREFIX     ?= /usr/local
 DESTDIR    ?=
 FUZZ_SECONDS ?= 30
+N          ?= 200
+FAULTS     ?= both
 export FUZZ_SECONDS
 
 # gcc warns of things that only its sanitizers made possible, so warnings are no errors here.
@@ -18,7 +20,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test test-cxl asan tsan fuzz torture stress soak bench format lint clang install clean help
+.PHONY: build run test test-cxl asan tsan fuzz torture stress soak crash bench format lint clang install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -64,6 +66,9 @@ stress: build ## many processes, every byte verified, minutes
 
 soak: build ## hours
 	@scripts/run-tests $(BUILD) --suite soak
+
+crash: build ## a node killed N times (200) under load, every block verified; FAULTS=none, both, only
+	@$(BUILD)/test/test_cycles $(N) $(FAULTS)
 
 bench: ## the budgets of docs/PERFORMANCE.md, measured on a release build (build-release/)
 	@scripts/deps build bench

@@ -556,6 +556,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
                                   to->bytes, WEFT_BATCH_MAX));
         return;
     }
+    node->busy_ns = wf_now_ns();
     struct wf_load_answer *answer = (struct wf_load_answer *)(void *)node->answer;
     struct wanted wanted = {.class = prefetch ? WF_TIER_PREFETCH : WF_TIER_WAITED,
                             .deadline_us = prefetch

@@ -18,6 +18,7 @@
 
 #define STEP_BYTES ((uint64_t)32 << 20) /* a tick of 100 ms: 320 MB/s at most */
 #define STEP_SLOTS 4096                 /* looked at in one tick */
+#define STEP_SHARE 8                    /* of a domain's bytes at most */
 #define QUIET_NS 1000000000u
 
 struct scrub_job {
@@ -123,7 +124,10 @@ void wf_scrub_step(struct wf_node *node)
         struct wf_store *store = &domain->store;
         /* Once around at most: a small store is not checked over and over in one tick. */
         uint32_t most = store->arena.slots_used < STEP_SLOTS ? store->arena.slots_used : STEP_SLOTS;
-        for (uint32_t looked = 0; store->blocks && looked < most && bytes < STEP_BYTES; looked++) {
+        /* What is checked is held: there must be enough left to make room of. */
+        uint64_t until = bytes + store->quota_bytes / STEP_SHARE;
+        until = until < STEP_BYTES ? until : STEP_BYTES;
+        for (uint32_t looked = 0; store->blocks && looked < most && bytes < until; looked++) {
             if (domain->scrub_at >= store->arena.slots_used)
                 domain->scrub_at = 0;
             uint32_t slot = (uint32_t)domain->scrub_at++;

@@ -37,16 +37,23 @@ static PAYLOAD_ACCESS void payload_fill(void *data, size_t bytes, const uint8_t 
     }
 }
 
-static PAYLOAD_ACCESS bool payload_right(const void *data, size_t bytes, const uint8_t key[32])
+/* A part of a block's payload, from byte `from` on; both are multiples of 8. */
+static PAYLOAD_ACCESS bool payload_right_from(const void *part, size_t from, size_t bytes,
+                                              const uint8_t key[32])
 {
-    struct random_source r = {payload_seed(key)};
+    struct random_source r = {payload_seed(key) + from / 8 * RANDOM_STEP};
     for (size_t at = 0; at < bytes; at += 8) {
         uint64_t word, expected = random_next(&r);
-        memcpy(&word, (const char *)data + at, 8);
+        memcpy(&word, (const char *)part + at, 8);
         if (word != expected)
             return false;
     }
     return true;
+}
+
+static inline bool payload_right(const void *data, size_t bytes, const uint8_t key[32])
+{
+    return payload_right_from(data, 0, bytes, key);
 }
 
 #endif

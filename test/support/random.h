@@ -13,13 +13,15 @@
 #include <unistd.h>
 
 /* splitmix64 (G. Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014). */
+#define RANDOM_STEP 0x9e3779b97f4a7c15u /* from one state to the next */
+
 struct random_source {
     uint64_t state;
 };
 
 static inline uint64_t random_next(struct random_source *r)
 {
-    uint64_t z = r->state += 0x9e3779b97f4a7c15u;
+    uint64_t z = r->state += RANDOM_STEP;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);

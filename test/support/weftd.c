@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -91,7 +92,7 @@ static void become_weftd(const struct weftd *node, const char *const *settings,
     _exit(127);
 }
 
-bool weftd_start(struct weftd *node, const char *const *settings, const char *const *variables)
+void weftd_spawn(struct weftd *node, const char *const *settings, const char *const *variables)
 {
     pid_t parent = getpid();
     node->pid = fork();
@@ -99,6 +100,16 @@ bool weftd_start(struct weftd *node, const char *const *settings, const char *co
         give_up("fork");
     if (node->pid == 0)
         become_weftd(node, settings, variables, parent);
+}
+
+bool weftd_start(struct weftd *node, const char *const *settings, const char *const *variables)
+{
+    weftd_spawn(node, settings, variables);
+    return weftd_answers(node);
+}
+
+bool weftd_answers(struct weftd *node)
+{
     struct stat info;
     for (int waited = 0; waited < START_MS_MAX; waited += 5) {
         /* A socket that a dead node left behind is there too: only who answers has started. */
@@ -163,16 +174,17 @@ void weftd_kill(struct weftd *node)
     node->pid = 0;
 }
 
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *at)
+{
+    (void)info, (void)kind, (void)at;
+    return remove(path);
+}
+
 void weftd_clean(struct weftd *node)
 {
-    char lock[112];
     weftd_kill(node);
-    snprintf(lock, sizeof lock, "%s.lock", node->socket);
-    unlink(lock);
-    unlink(node->socket);
-    unlink(node->secret);
-    unlink(node->log);
-    rmdir(node->directory);
+    if (node->directory[0])
+        (void)nftw(node->directory, remove_one, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }
 
 void weftd_show_log(const struct weftd *node)

@@ -28,6 +28,10 @@ void weftd_prepare(struct weftd *node);
  * NULL), both may be NULL.  Returns when it answers; false when it died before. */
 bool weftd_start(struct weftd *node, const char *const *settings, const char *const *variables);
 
+/* The two halves of it: begin, and wait until it answers. */
+void weftd_spawn(struct weftd *node, const char *const *settings, const char *const *variables);
+bool weftd_answers(struct weftd *node);
+
 /* prepare and start; failure ends the test. */
 void weftd_run(struct weftd *node, const char *const *settings);
 
@@ -38,7 +42,7 @@ int weftd_wait(struct weftd *node, int ms);
 bool weftd_stop(struct weftd *node);
 void weftd_kill(struct weftd *node);
 
-/* Remove the directory; stops the node when it runs. */
+/* Remove the directory and all in it; stops the node when it runs. */
 void weftd_clean(struct weftd *node);
 
 /* Print what the node said, for a test that failed. */

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `make crash N=200`: a node with a small pool and a tier below it is killed again and again.
+ *
+ * A cycle: the node starts, every block that can be matched is read and compared byte by byte, the
+ * clients put, get, demote and prefetch, and after a random while the node gets SIGKILL; some of
+ * them while they open their tier, and some clients with them.  Clients live on and use the next
+ * node with the handles that they have.  Between kill and start the tier's file may be damaged
+ * (cycles_damage.c).
+ *
+ *   cycles [N [none|both|only]]     how many cycles; with damage in none, two thirds or all of them
+ *   WEFT_TEST_SEED                  the same choices again; which instruction a kill meets is
+ * chance
+ *
+ * The last line on standard output is JSON.  The exit status is not 0 when a block was wrong, an
+ * archive lost, or something else than what crashes explain happened.
+ */
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cycles.h"
+
+#define CYCLE_S_MAX 120
+#define REST_MS_MAX 30000
+#define WORK_MS_MEAN 250.0
+#define WORK_MS_MAX 1500.0
+#define OPENING_MS_MEAN 15.0
+
+struct run {
+    struct weftd node;
+    struct random_source r;
+    struct client c;
+    pid_t workers[PROCESSES];
+    char settings[4][160];
+    uint64_t kills_during[ACTIVITIES], kills_opening, client_deaths;
+    uint64_t found, missed;
+    double started_s;
+};
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Exponential: short ones are the most likely, and none is impossible. */
+static void sleep_random(struct random_source *r, double mean_ms, double max_ms)
+{
+    double u = ((double)random_below(r, 1u << 30) + 1) / (1u << 30), ms = -log(u) * mean_ms;
+    double s = (ms < max_ms ? ms : max_ms) / 1e3;
+    nanosleep(&(struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)((s - floor(s)) * 1e9)},
+              NULL);
+}
+
+static void give_up(struct run *run, const char *what)
+{
+    fprintf(stderr, "# cycles: %s\n", what);
+    weftd_show_log(&run->node);
+    for (int i = 0; i < PROCESSES; i++)
+        if (run->workers[i] > 0)
+            kill(run->workers[i], SIGKILL);
+    weftd_clean(&run->node);
+    exit(1);
+}
+
+static void too_long(int signal)
+{
+    static const char words[] = "# cycles: a cycle took more than two minutes: something hangs\n";
+    ssize_t rc = write(2, words, sizeof words - 1);
+    (void)rc, (void)signal;
+    _exit(3);
+}
+
+/* ------------------------------------------------------------------------------------- the node */
+
+static void begin_node(struct run *run)
+{
+    const char *const settings[] = {"pool.size=8MB",
+                                    "pool.size_max=8MB",
+                                    "staging=1MB",
+                                    "drain=2s",
+                                    "tiers=nvme0",
+                                    "tier.nvme0.size=256MB",
+                                    "tier.nvme0.admit=always",
+                                    run->settings[0],
+                                    run->settings[1],
+                                    NULL};
+    weftd_spawn(&run->node, settings, NULL);
+}
+
+static void start_node(struct run *run)
+{
+    begin_node(run);
+    if (random_below(&run->r, 8) == 0) {
+        sleep_random(&run->r, OPENING_MS_MEAN, 200);
+        weftd_kill(&run->node);
+        run->kills_opening++;
+        begin_node(run);
+    }
+    if (!weftd_answers(&run->node))
+        give_up(run, "a node does not start");
+}
+
+/* ---------------------------------------------------------------------------------- the clients */
+
+static void begin_worker(struct run *run, uint32_t process)
+{
+    uint64_t seed = random_next(&run->r);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(work(&run->node, process, seed));
+    if (pid < 0)
+        give_up(run, "fork failed");
+    run->workers[process] = pid;
+}
+
+static void one_client_dies(struct run *run)
+{
+    uint32_t victim = random_below(&run->r, PROCESSES);
+    kill(run->workers[victim], SIGKILL);
+    waitpid(run->workers[victim], NULL, 0);
+    run->client_deaths++;
+    begin_worker(run, victim);
+}
+
+/* Until every thread has ended what it was doing. */
+static void clients_rest(struct run *run)
+{
+    uint32_t number = atomic_fetch_add(&tally->rest_number, 1) + 1;
+    atomic_store(&tally->phase, REST);
+    for (int waited = 0;; waited++) {
+        uint32_t rested = 0;
+        for (int i = 0; i < WORKERS; i++)
+            rested += atomic_load(&tally->worker[i].rested) == number;
+        if (rested == WORKERS)
+            return;
+        if (waited > REST_MS_MAX)
+            give_up(run, "a client hangs since the node died");
+        weftd_sleep_ms(1);
+    }
+}
+
+/* ------------------------------------------------------------------------------------ all of it */
+
+/* Read what is there of a chain, in as many gets as that takes. */
+static void verify_chain(struct run *run, enum size size, uint32_t chain)
+{
+    struct weft_key keys[DEPTH_MAX];
+    struct weft_pins pins;
+    size_t present = 0;
+    uint32_t done = 0;
+    if (!chain_keys(&run->c, size, chain, keys))
+        give_up(run, weft_last_error());
+    enum weft_status status = weft_match_keys(run->c.f[size], keys, shapes[size].depth, &present);
+    if (status == WEFT_OK)
+        status = weft_get_keys(run->c.f[size], keys, present, WEFT_BLOCK_ORDER, &pins);
+    if (status != WEFT_OK)
+        give_up(run, weft_last_error());
+    run->found += present;
+    for (; done < pins.blocks && status == WEFT_OK; done++) {
+        status = weft_wait_block(&pins, done);
+        if (status != WEFT_OK)
+            break;
+        add(&tally->blocks_verified, 1);
+        add(&tally->bytes_verified, shapes[size].block_bytes);
+        if (!payload_right(pins.data[done], shapes[size].block_bytes, keys[done].bytes))
+            wrong_block("found after a restart", size, chain, done);
+    }
+    if (status < 0)
+        give_up(run, weft_last_error());
+    run->missed += present - done;
+    weft_pins_release(&pins);
+}
+
+/* The handles are those of the node that died. */
+static void verify_all(struct run *run)
+{
+    struct weft_key key;
+    size_t present;
+    enum weft_status status = WEFT_E_NODE;
+    memset(&key, 0, sizeof key);
+    for (int waited = 0; status == WEFT_E_NODE && waited < 10000; waited += 5) {
+        status = weft_match_keys(run->c.f[SMALL], &key, 1, &present);
+        if (status == WEFT_E_NODE)
+            weftd_sleep_ms(5);
+    }
+    if (status != WEFT_OK)
+        give_up(run, weft_last_error());
+    /* Until the tier is open nothing is found. */
+    for (int waited = 0; waited < 10000; waited += 5) {
+        char *text;
+        status = weft_query(run->c.w, "events", 0, &text);
+        bool open = status == WEFT_OK && strstr(text, "tier_open");
+        if (status == WEFT_OK)
+            weft_text_free(text);
+        if (open)
+            break;
+        weftd_sleep_ms(5);
+    }
+    for (int size = 0; size < SIZES; size++)
+        for (uint32_t chain = 0; chain < shapes[size].chains; chain++)
+            verify_chain(run, (enum size)size, chain);
+}
+
+static void kill_node(struct run *run)
+{
+    bool during[ACTIVITIES] = {false};
+    if (weftd_wait(&run->node, 0) != -1)
+        give_up(run, "the node died of itself");
+    for (int i = 0; i < WORKERS; i++)
+        during[atomic_load_explicit(&tally->worker[i].activity, memory_order_relaxed)] = true;
+    weftd_kill(&run->node);
+    for (int i = 0; i < ACTIVITIES; i++)
+        run->kills_during[i] += during[i];
+}
+
+static void cycle(struct run *run)
+{
+    start_node(run);
+    verify_all(run);
+    atomic_store(&tally->phase, WORK);
+    if (random_below(&run->r, 4) == 0) {
+        sleep_random(&run->r, WORK_MS_MEAN / 2, WORK_MS_MAX);
+        one_client_dies(run);
+    }
+    sleep_random(&run->r, WORK_MS_MEAN, WORK_MS_MAX);
+    kill_node(run);
+    weftd_sleep_ms(5); /* in which everybody meets the end of the node */
+    clients_rest(run);
+}
+
+static bool say(const struct run *run, uint32_t cycles, uint64_t seed)
+{
+    bool bad = tally->wrong_blocks || tally->errors;
+    if (tally->errors)
+        fprintf(stderr, "# %llu calls failed as no crash explains, the first: %s\n",
+                (unsigned long long)tally->errors, tally->error);
+    if (run->missed) {
+        fprintf(stderr, "# %llu blocks were matched on an undamaged tier and not to be had\n",
+                (unsigned long long)run->missed);
+        bad = true;
+    }
+    if (!tally->loads || !tally->blocks_verified || !tally->node_losses || !run->found) {
+        fprintf(stderr, "# nothing was put to the test\n");
+        bad = true;
+    }
+    printf("{\"cycles\": %u, \"wrong_blocks\": %llu, \"errors\": %llu, "
+           "\"blocks_verified\": %llu, \"layers_verified\": %llu, \"bytes_verified\": %llu, "
+           "\"blocks_found_after_restart\": %llu, \"missed_after_match\": %llu, "
+           "\"puts\": %llu, \"gets\": %llu, \"loads\": %llu, \"lost_on_the_way\": %llu, "
+           "\"demotes\": %llu, \"node_losses_seen\": %llu, \"client_deaths\": %llu, "
+           "\"kills_during\": {\"put\": %llu, \"load\": %llu, \"demote\": %llu, \"archive\": "
+           "%llu, \"opening\": %llu}, \"elapsed_s\": %.1f, \"seed\": \"0x%llx\"}\n",
+           cycles, (unsigned long long)tally->wrong_blocks, (unsigned long long)tally->errors,
+           (unsigned long long)tally->blocks_verified, (unsigned long long)tally->layers_verified,
+           (unsigned long long)tally->bytes_verified, (unsigned long long)run->found,
+           (unsigned long long)run->missed, (unsigned long long)tally->puts,
+           (unsigned long long)tally->gets, (unsigned long long)tally->loads,
+           (unsigned long long)tally->lost_on_the_way, (unsigned long long)tally->demotes,
+           (unsigned long long)tally->node_losses, (unsigned long long)run->client_deaths,
+           (unsigned long long)run->kills_during[PUTTING],
+           (unsigned long long)run->kills_during[LOADING],
+           (unsigned long long)run->kills_during[DEMOTING],
+           (unsigned long long)run->kills_during[ARCHIVING], (unsigned long long)run->kills_opening,
+           now_s() - run->started_s, (unsigned long long)seed);
+    return !bad;
+}
+
+int main(int argc, char **argv)
+{
+    static struct run run;
+    uint32_t cycles = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 8;
+    run.r = random_seeded("cycles");
+    uint64_t seed = run.r.state;
+    run.started_s = now_s();
+    tally = mmap(NULL, sizeof *tally, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (tally == MAP_FAILED)
+        return 1;
+    signal(SIGALRM, too_long);
+    weftd_prepare(&run.node);
+    snprintf(run.settings[0], sizeof run.settings[0], "tier.nvme0.path=%s/tier",
+             run.node.directory);
+    snprintf(run.settings[1], sizeof run.settings[1], "state_dir=%s/state", run.node.directory);
+    atomic_store(&tally->phase, REST);
+    for (uint32_t i = 0; i < PROCESSES; i++)
+        begin_worker(&run, i);
+    start_node(&run);
+    if (!client_open(&run.c, &run.node))
+        give_up(&run, weft_last_error());
+    weftd_kill(&run.node);
+    for (uint32_t i = 0; i < cycles && !tally->wrong_blocks; i++) {
+        alarm(CYCLE_S_MAX);
+        cycle(&run);
+        if (cycles <= 10 || i % 10 == 9)
+            fprintf(stderr, "# cycle %u of %u: %llu blocks verified, %llu wrong, %.0f s\n", i + 1,
+                    cycles, (unsigned long long)tally->blocks_verified,
+                    (unsigned long long)tally->wrong_blocks, now_s() - run.started_s);
+    }
+    /* What was left behind is whole, and a node that ends well keeps it. */
+    alarm(CYCLE_S_MAX);
+    start_node(&run);
+    verify_all(&run);
+    if (!weftd_stop(&run.node))
+        give_up(&run, "the last node did not end well");
+    start_node(&run);
+    verify_all(&run);
+    atomic_store(&tally->phase, END);
+    for (int i = 0; i < PROCESSES; i++) {
+        int status = -1;
+        waitpid(run.workers[i], &status, 0);
+        if (status != 0)
+            note_error("a client", WEFT_E_NODE);
+    }
+    client_close(&run.c);
+    bool good = say(&run, cycles, seed);
+    if (!good)
+        weftd_show_log(&run.node);
+    if (!weftd_stop(&run.node))
+        good = false;
+    weftd_clean(&run.node);
+    return good ? 0 : 1;
+}
