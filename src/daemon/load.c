@@ -564,6 +564,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
                                                : wf_session_due_us(client, request->session),
                             .of = count,
                             .whole = request->flags & WF_LOAD_BLOCKS};
+    node->busy_ns = wf_now_ns();
     answer->count = count;
     answer->reserved = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -573,7 +574,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
             continue;
         wanted.place = i;
         enum weft_status status = load_one(domain, request->keys[i], &wanted, &slot);
-        if (status == WEFT_FULL && !prefetch && wf_below_busy(node->below) &&
+        if (status == WEFT_FULL && !prefetch && wf_node_busy(node) &&
             wf_client_park(client, to, PARK_NS)) {
             /* It comes back here when something was written below; loads that were begun go on. */
             for (uint32_t before = 0; before < i; before++)

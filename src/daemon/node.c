@@ -212,6 +212,11 @@ static void gone(void *context, const uint8_t key[32], uint64_t bytes, uint64_t 
     wf_below_gone(domain, key, reason);
 }
 
+bool wf_node_busy(const struct wf_node *node)
+{
+    return node->scrubs > 0 || (node->below && wf_below_busy(node->below));
+}
+
 uint64_t wf_node_quota(const struct wf_domain *domain)
 {
     uint64_t quota = domain->store.quota_bytes, pool = domain->node->pool_bytes;

@@ -147,6 +147,7 @@ struct wf_node {
     struct wf_workers *workers;
     struct wf_telemetry *telemetry;
     struct wf_below *below; /* NULL: no tiers */
+    uint32_t scrubs;        /* blocks of DRAM that are being checked, and held meanwhile */
     bool device_lives_on;   /* it may write to the pools: they stay mapped until the process ends */
     bool unpark;            /* something came free that a parked request may wait for */
     int epoll, listener, lock, signals, timer;
@@ -167,6 +168,8 @@ bool wf_node_budget(struct wf_node *node, struct wf_domain *domain, uint64_t byt
 void wf_node_budget_give(struct wf_node *node, uint64_t bytes);
 /* Go on with a reclaim that is under way; answers its client when it ends. */
 void wf_node_reclaim_step(struct wf_node *node);
+/* Will room in DRAM come of what the node itself is doing? */
+bool wf_node_busy(const struct wf_node *node);
 /* What the domain may hold now: its quota, as far as the pool has so much. */
 uint64_t wf_node_quota(const struct wf_domain *domain);
 /* Of all clients that the domain has and had. */

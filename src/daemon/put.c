@@ -127,8 +127,7 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
         }
         reserve_one(client, request, i, format, &parent, &answer->blocks[i]);
         full |= answer->blocks[i].status != WEFT_OK && answer->blocks[i].status != WEFT_EXISTS;
-        if (full && node->below && wf_below_busy(node->below) &&
-            wf_client_park(client, to, WAIT_NS)) {
+        if (full && wf_node_busy(node) && wf_client_park(client, to, WAIT_NS)) {
             give_back(client, answer->blocks, i);
             client->domain->fulls--;
             return;

@@ -75,6 +75,8 @@ static void scrub_done(struct wf_job *job)
     uint64_t word = atomic_load_explicit(&store->index.desc[scrub->slot].word,
                                          memory_order_relaxed);
     wf_store_unhold(store, scrub->slot);
+    scrub->domain->node->scrubs--;
+    wf_clients_unpark(scrub->domain->node);
     if (wf_word_generation(word) == scrub->generation && wf_word_state(word) == WF_SLOT_COMMITTED &&
         judge(scrub->domain, scrub->slot, scrub->checksum, &removed) != WEFT_OK)
         wf_warn("scrub", "%llu blocks dropped", (unsigned long long)removed);
@@ -96,8 +98,10 @@ static bool scrub_submit(struct wf_domain *domain, uint32_t slot, uint64_t word,
     scrub->data = data_of(domain, slot, &scrub->bytes);
     *bytes += scrub->bytes;
     wf_store_hold(&domain->store, slot);
+    domain->node->scrubs++;
     if (wf_workers_submit(domain->node->workers, &scrub->job))
         return true;
+    domain->node->scrubs--;
     wf_store_unhold(&domain->store, slot);
     free(scrub);
     return false;

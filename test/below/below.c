@@ -131,6 +131,8 @@ static void get(struct stage *s, uint32_t chain, enum weft_order order)
     match(s, chain, &m);
     assert_int_equal(m.blocks, BLOCKS);
     assert_int_equal(weft_get(s->s, &m, order, &pins), WEFT_OK);
+    if (pins.blocks != BLOCKS)
+        print_message("# chain %u: %u blocks; %s\n", chain, pins.blocks, weft_last_error());
     assert_int_equal(pins.blocks, BLOCKS);
     for (uint32_t layer = 0; layer < LAYERS; layer++) {
         assert_int_equal(weft_wait_layer(&pins, layer), WEFT_OK);
