@@ -112,7 +112,7 @@ static bool right(const struct wf_tier_block *block)
 
 static enum weft_status ask(struct world *w, enum wf_tier_op op, const struct wf_tier_block *block)
 {
-    struct wf_tier_request request = {.op = op, .data = memory}, *out;
+    struct wf_tier_request request = {.op = op, .data = memory}, *out = NULL;
     if (block)
         request.block = *block;
     if (op == WF_TIER_WRITE)
