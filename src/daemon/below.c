@@ -676,7 +676,7 @@ bool wf_below_opening(const struct wf_below *below)
 
 bool wf_below_busy(const struct wf_below *below)
 {
-    return wf_demotes_busy(below) > 0 || wf_below_opening(below);
+    return wf_demotes_busy(below) > 0 || wf_loads_busy(below) > 0 || wf_below_opening(below);
 }
 
 bool wf_below_settled(struct wf_below *below)

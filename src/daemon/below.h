@@ -110,7 +110,8 @@ enum wf_leave wf_demote_leave(void *context, uint32_t slot);
 enum wf_leave wf_demote_asked(struct wf_domain *domain, uint32_t slot);
 /* Write cold blocks below before their room is needed. */
 void wf_demote_ahead(struct wf_below *below);
-/* Begin to write every block of DRAM that is not below; true when none is left to. */
+/* A step of writing every block of DRAM that is not below; true when all have been begun.  Once in
+ * a node's life. */
 bool wf_demote_sweep(struct wf_below *below);
 /* Copy a block from one tier to the other and let go of it there.  False: not now. */
 bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry);

@@ -21,8 +21,9 @@
 #define FULL_NS \
     500000000u /* a tier that is full with nothing to let go is left alone for so long */
 #define TRIES 3u
-#define AHEAD_NS 1000000u /* between two looks at what is coldest */
-#define MOVES_MAX 16u     /* between tiers at a time; each has a buffer of a block's size */
+#define SWEEP_SLOTS 65536u /* looked at in one step of a sweep */
+#define AHEAD_NS 1000000u  /* between two looks at what is coldest */
+#define MOVES_MAX 16u      /* between tiers at a time; each has a buffer of a block's size */
 
 struct write {
     struct wf_mover_job job; /* first member */
@@ -41,6 +42,7 @@ struct wf_demotes {
     struct write *all, *free;
     uint32_t busy, moves;
     uint64_t ahead_ns;
+    uint32_t sweep_domain, sweep_slot; /* how far wf_demote_sweep() is */
 };
 
 enum weft_status wf_demotes_create(struct wf_below *below)
@@ -206,7 +208,7 @@ static void demote_done(struct wf_mover_job *job)
             if (status == WEFT_OK &&
                 atomic_load_explicit(&desc->checksum, memory_order_relaxed) == 0)
                 atomic_store_explicit(&desc->checksum, job->checksum, memory_order_release);
-        } else {
+        } else if (status == WEFT_OK) {
             wf_lower_remove(write->to, job->job.request.block.key);
         }
     } else if (status == WEFT_OK) {
@@ -311,24 +313,32 @@ void wf_demote_ahead(struct wf_below *below)
     }
 }
 
+/* The next block that is only in DRAM begins to be written.  False: not now. */
+static bool sweep_slot(struct wf_domain *domain, uint32_t slot)
+{
+    uint64_t word = atomic_load_explicit(&domain->store.index.desc[slot].word,
+                                         memory_order_relaxed);
+    return wf_word_state(word) != WF_SLOT_COMMITTED ||
+           wf_demote_leave(domain, slot) != WF_LEAVE_NOT;
+}
+
 bool wf_demote_sweep(struct wf_below *below)
 {
-    bool all = true;
-    for (uint32_t i = 0; i < below->node->domain_count; i++) {
-        struct wf_domain *domain = &below->node->domains[i];
-        struct wf_store *store = &domain->store;
-        for (uint32_t slot = 0; slot < store->arena.slots_used; slot++) {
-            uint64_t word = atomic_load_explicit(&store->index.desc[slot].word,
-                                                 memory_order_relaxed);
-            if (wf_word_state(word) != WF_SLOT_COMMITTED)
-                continue;
-            enum wf_leave leave = wf_demote_leave(domain, slot);
-            all &= leave == WF_LEAVE_NOW;
-            if (leave == WF_LEAVE_NOT)
-                return false;
+    struct wf_demotes *demotes = below->demotes;
+    for (uint32_t looked = 0; looked < SWEEP_SLOTS; looked++) {
+        if (demotes->sweep_domain == below->node->domain_count)
+            return true;
+        struct wf_domain *domain = &below->node->domains[demotes->sweep_domain];
+        if (demotes->sweep_slot >= domain->store.arena.slots_used) {
+            demotes->sweep_domain++;
+            demotes->sweep_slot = 0;
+        } else if (sweep_slot(domain, demotes->sweep_slot)) {
+            demotes->sweep_slot++;
+        } else {
+            return false;
         }
     }
-    return all;
+    return false;
 }
 
 /* ---------------------------------------------------------------------------- from tier to tier */

@@ -355,6 +355,8 @@ static bool submit(struct load *load)
     read->job.job.deadline_us = load->deadline_us + range * load->step_us;
     request->op = WF_TIER_READ;
     memcpy(request->block.key, load->key, 32);
+    request->block.bytes = load->bytes;
+    request->block.part_bytes = load->part_bytes;
     request->data = load->data + from;
     request->first_part = first;
     request->part_count = parts - first < load->range_parts ? parts - first : load->range_parts;

@@ -31,7 +31,9 @@
 #define WF_MOVER_PROBE "weft: a mover measures its tier" /* 31 bytes and a zero */
 
 enum wf_mover_kind {
-    WF_MOVE_READ = 1,   /* job.request as for the tier; its `op` is set by the mover */
+    /* job.request as for the tier; when it says the block's bytes and part_bytes, and the tier has
+     * others, it is WEFT_MISS */
+    WF_MOVE_READ = 1,
     WF_MOVE_WRITE = 2,  /* likewise; compares or takes `checksum` first */
     WF_MOVE_FLUSH = 3,  /* what is found now is durable */
     WF_MOVE_REMOVE = 4, /* job.request.block.key; WEFT_MISS: it was not there */

@@ -255,6 +255,18 @@ static void schedule(struct wf_mover *m, struct wf_mover_job *job)
     }
 }
 
+/* A range of parts is asked for by who knows the block's size and parts.  On a medium that has
+ * others, it would be other bytes, and more of them than there is room for. */
+static bool as_expected(const struct wf_mover *m, const struct wf_mover_job *job)
+{
+    const struct wf_tier_block *asked = &job->job.request.block;
+    struct wf_tier_block there;
+    if (job->kind != WF_MOVE_READ || asked->bytes == 0 ||
+        !m->ops->find(m->tier, asked->key, &there))
+        return true;
+    return there.bytes == asked->bytes && there.part_bytes == asked->part_bytes;
+}
+
 static void go_on(struct wf_mover *m)
 {
     struct wf_mover_job *job;
@@ -267,6 +279,8 @@ static void go_on(struct wf_mover *m)
             job->step = WF_STEP_VERIFY;
             line_add(&m->verify, job);
             verify_on(m);
+        } else if (!as_expected(m, job)) {
+            finish(m, job, WEFT_MISS, 0);
         } else {
             schedule(m, job);
         }

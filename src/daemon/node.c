@@ -346,6 +346,19 @@ struct wf_domain *wf_node_domain(struct wf_node *node, const char *name)
     return NULL;
 }
 
+/* Domains with one secret would be one domain below DRAM. */
+static enum weft_status secrets_differ(const struct wf_node *node)
+{
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        for (uint32_t j = 0; j < i; j++)
+            if (memcmp(node->domains[i].tag, node->domains[j].tag, 32) == 0)
+                return wf_fail(WEFT_E_INVALID,
+                               "domains %s and %s have the same secret; give each a secret_file "
+                               "of its own",
+                               node->domains[j].config->name, node->domains[i].config->name);
+    return WEFT_OK;
+}
+
 /* Populate every domain's share now, so that no put meets a page fault. */
 static enum weft_status prefault(struct wf_node *node)
 {
@@ -424,6 +437,8 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
         status = tables_create(node);
     for (; status == WEFT_OK && node->domain_count < config->domain_count; node->domain_count++)
         status = domain_init(node, &node->domains[node->domain_count], node->domain_count);
+    if (status == WEFT_OK && config->tier_count)
+        status = secrets_differ(node);
     if (status == WEFT_OK && config->pool_prefault)
         status = prefault(node);
     if (status == WEFT_OK)
