@@ -146,7 +146,7 @@ void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32])
     wf_directory_lose(lower->below->directory, entry, lower->number);
 }
 
-/* ------------------------------------------------------------------------- the directory's words */
+/* ------------------------------------------------------------------------ the directory's words */
 
 static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier)
 {
@@ -217,7 +217,7 @@ static void publish_speeds(struct wf_below *below)
     }
 }
 
-/* -------------------------------------------------------------------------------- found at start */
+/* ------------------------------------------------------------------------------- found at start */
 
 /* False: its parent is not known (yet). */
 static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)

@@ -97,7 +97,7 @@ static void write_put(struct write *write)
     writes->busy--;
 }
 
-/* --------------------------------------------------------------------------------- what and where */
+/* ------------------------------------------------------------------------------- what and where */
 
 /* Where a block of DRAM goes: the nearest tier that takes any. */
 static struct wf_lower *target(struct wf_below *below, uint64_t bytes)

@@ -503,7 +503,7 @@ static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const st
     return WEFT_OK;
 }
 
-/* --------------------------------------------------------------------------------- asked by clients */
+/* ----------------------------------------------------------------------------- asked by clients */
 
 /* One key of a request.  WEFT_OK, WEFT_PENDING, WEFT_MISS, or WEFT_FULL: wait for room. */
 static enum weft_status load_one(struct wf_domain *domain, const uint8_t key[32],
@@ -597,7 +597,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
     wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
 }
 
-/* -------------------------------------------------------------------------------- asked by hints */
+/* ------------------------------------------------------------------------------- asked by hints */
 
 /* The entries of a chain that are not in DRAM, tip first. */
 static uint32_t absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t *out, uint32_t max)
@@ -658,7 +658,7 @@ uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint
     return begun;
 }
 
-/* ------------------------------------------------------------------------------------------ down */
+/* ----------------------------------------------------------------------------------------- down */
 
 /* One step down a chain, from its end: what is clean leaves DRAM, what is not is written.  Returns
  * how many are being written. */

@@ -72,42 +72,55 @@ static void give_back(struct wf_client *client, const struct wf_reserved *blocks
     }
 }
 
-void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *request)
+/* May this be done, and on which parent?  WEFT_PENDING: later; the client waits. */
+static enum weft_status reserve_check(struct wf_client *client, const struct wf_reserve *request,
+                                      struct wf_parent *parent)
 {
     const struct wf_message *to = &request->message;
     struct wf_node *node = client->node;
     struct wf_store *store = &client->domain->store;
-    const struct wf_format_entry *format = format_of(client, request->format);
     uint32_t count = request->count;
-    enum weft_status status = WEFT_OK;
-    struct wf_parent parent = {.slot = WF_SLOT_NONE};
-    if (!format)
-        status = wf_fail(WEFT_E_INVALID, "format %u is not registered in this domain",
-                         request->format);
-    else if (count == 0 || count > WEFT_BATCH_MAX ||
-             to->bytes < sizeof *request + (uint64_t)count * sizeof request->keys[0])
-        status = wf_fail(WEFT_E_INVALID, "a reserve of %u keys in %u bytes; give 1 to %u keys",
-                         count, to->bytes, WEFT_BATCH_MAX);
-    else if (request->flags & ~(uint32_t)WEFT_CHAINED)
-        status = wf_fail(WEFT_E_INVALID, "reserve flags 0x%x; only WEFT_CHAINED is known",
-                         request->flags);
-    else if (client->reserved.count + count > node->config.reserved_max)
-        status = wf_fail(WEFT_E_LIMIT,
-                         "%u blocks are reserved and %u more are asked for, of %u that a client "
-                         "may hold; commit or abort some, or raise limits.reserved",
-                         client->reserved.count, count, node->config.reserved_max);
-    else if (request->parent_kind == WF_PARENT_KEY) {
+    if (!format_of(client, request->format))
+        return wf_fail(WEFT_E_INVALID, "format %u is not registered in this domain",
+                       request->format);
+    if (count == 0 || count > WEFT_BATCH_MAX ||
+        to->bytes < sizeof *request + (uint64_t)count * sizeof request->keys[0])
+        return wf_fail(WEFT_E_INVALID, "a reserve of %u keys in %u bytes; give 1 to %u keys", count,
+                       to->bytes, WEFT_BATCH_MAX);
+    if (request->flags & ~(uint32_t)WEFT_CHAINED)
+        return wf_fail(WEFT_E_INVALID, "reserve flags 0x%x; only WEFT_CHAINED is known",
+                       request->flags);
+    if (client->reserved.count + count > node->config.reserved_max)
+        return wf_fail(WEFT_E_LIMIT,
+                       "%u blocks are reserved and %u more are asked for, of %u that a client "
+                       "may hold; commit or abort some, or raise limits.reserved",
+                       client->reserved.count, count, node->config.reserved_max);
+    switch (request->parent_kind) {
+    case WF_PARENT_NONE: return WEFT_OK;
+    case WF_PARENT_KEY:
         /* What is on its way up is worth waiting for. */
         if (node->below &&
             wf_load_slot(node->below, client->domain, request->parent) != WF_SLOT_NONE &&
             wf_client_park(client, to, WAIT_NS))
-            return;
-        status = wf_store_parent_by_key(store, request->parent, &parent);
-    } else if (request->parent_kind == WF_PARENT_SLOT)
-        status = wf_store_parent_by_slot(store, client->id, request->parent_slot,
-                                         request->parent_generation, &parent);
-    else if (request->parent_kind != WF_PARENT_NONE)
-        status = wf_fail(WEFT_E_INVALID, "parent kind %u", request->parent_kind);
+            return WEFT_PENDING;
+        return wf_store_parent_by_key(store, request->parent, parent);
+    case WF_PARENT_SLOT:
+        return wf_store_parent_by_slot(store, client->id, request->parent_slot,
+                                       request->parent_generation, parent);
+    default: return wf_fail(WEFT_E_INVALID, "parent kind %u", request->parent_kind);
+    }
+}
+
+void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *request)
+{
+    const struct wf_message *to = &request->message;
+    struct wf_node *node = client->node;
+    const struct wf_format_entry *format = format_of(client, request->format);
+    uint32_t count = request->count;
+    struct wf_parent parent = {.slot = WF_SLOT_NONE};
+    enum weft_status status = reserve_check(client, request, &parent);
+    if (status == WEFT_PENDING)
+        return;
     if (status != WEFT_OK) {
         wf_answer_failure(client, to, status);
         return;
@@ -127,7 +140,8 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
         }
         reserve_one(client, request, i, format, &parent, &answer->blocks[i]);
         full |= answer->blocks[i].status != WEFT_OK && answer->blocks[i].status != WEFT_EXISTS;
-        if (full && wf_node_busy(node) && wf_client_park(client, to, WAIT_NS)) {
+        if (answer->blocks[i].status == WEFT_FULL && wf_node_busy(node) &&
+            wf_client_park(client, to, WAIT_NS)) {
             give_back(client, answer->blocks, i);
             client->domain->fulls--;
             return;

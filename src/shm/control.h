@@ -200,7 +200,7 @@ struct wf_count_answer {
     uint64_t count;
 };
 
-/* ----------------------------------------------------------------------------- what is below DRAM */
+/* --------------------------------------------------------------------------- what is below DRAM */
 
 enum wf_load_flags {
     WF_LOAD_PREFETCH = 1, /* nobody waits for it yet: nothing is pinned */
