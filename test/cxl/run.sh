@@ -82,7 +82,7 @@ libraries() { # programs: what they load, and what they load by name
 
 initrd() {
     local image=$run/image file
-    local -a ours=("$build/test/test_tier" "$build/test/cxl/cxl_guest" "$build/src/daemon/weftd")
+    local -a ours=("$build/test/test_tier" "$build/test/cxl/cxl_guest" "$build/src/daemon/weftd" "$build/src/cli/weft")
     local -a theirs=("$work"/root/usr/bin/{cxl,ndctl,daxctl})
     mkdir -p "$image"/{bin,proc,sys,dev,run,tmp,etc,lib64,lib/x86_64-linux-gnu}
     cp -a "$work/image/." "$image/"
@@ -103,7 +103,7 @@ initrd() {
 # ---- machines
 
 machine() { # log, words of the command line, options …
-    timeout 120 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-hypervisor -nodefaults \
+    timeout 240 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-hypervisor -nodefaults \
         -display none -no-reboot -serial stdio -kernel "$work/vmlinuz" -initrd "$run/initrd.gz" \
         -append "console=ttyS0 panic=-1 quiet $2" -smp 2 "${@:3}" >"$1" 2>&1 </dev/null || true
 }
@@ -164,7 +164,7 @@ if [[ $machines = *" first "* ]]; then
 fi
 if [[ $machines = *" second "* ]]; then
     cxl_machine "$run/second" weft.scenario=second "$run/cxl" "$run/labels"
-    report "$run/second" 6 "second start"
+    report "$run/second" 7 "second start"
 fi
 
 # Two machines on one memory.  Each has labels of its own, as two hosts have namespaces of their own.

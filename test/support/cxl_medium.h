@@ -19,7 +19,8 @@
 #include "tier/cxl_format.h"
 
 #define CXL_FILE_PREFIX "file-emulation:"
-#define CXL_MEDIUM_BYTES ((size_t)32 << 20) /* as much of it as is looked at */
+#define CXL_MEDIUM_BYTES \
+    ((size_t)32 << 20) /* as much of it as is looked at, and as there must be */
 
 /* The path of a file that is there and empty, in memory where the system has a file system there.
  */
