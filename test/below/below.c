@@ -26,8 +26,8 @@
 
 struct stage {
     struct weftd node;
-    char path[160];
-    const char *settings[8];
+    char path[160], near_path[160];
+    const char *settings[16];
     struct weft *w;
     struct weft_format *f;
     struct weft_session *s;
@@ -54,15 +54,26 @@ static void detach(struct stage *s)
     weft_close(s->w);
 }
 
-static int before(void **state)
+/* `near`: between DRAM and the NVMe tier there is another, which holds a part of what is put. */
+static int start(void **state, bool near)
 {
     static struct stage s;
     memset(&s, 0, sizeof s);
     weftd_prepare(&s.node);
     snprintf(s.path, sizeof s.path, "tier.nvme0.path=%s/nvme0", s.node.directory);
-    const char *settings[] = {
-        "pool.size=8MB",         "pool.size_max=8MB",       "tiers=nvme0", s.path,
-        "tier.nvme0.size=256MB", "tier.nvme0.admit=always", NULL};
+    snprintf(s.near_path, sizeof s.near_path, "tier.cxl0.path=file-emulation:%s/cxl0",
+             s.node.directory);
+    const char *settings[] = {"pool.size=8MB",
+                              "pool.size_max=8MB",
+                              near ? "tiers=cxl0,nvme0" : "tiers=nvme0",
+                              s.path,
+                              "tier.nvme0.size=256MB",
+                              "tier.nvme0.admit=always",
+                              near ? s.near_path : NULL,
+                              "tier.cxl0.kind=cxl",
+                              "tier.cxl0.size=16MB",
+                              "tier.cxl0.admit=always",
+                              NULL};
     memcpy(s.settings, settings, sizeof settings);
     if (!weftd_start(&s.node, s.settings, NULL)) {
         weftd_show_log(&s.node);
@@ -71,6 +82,16 @@ static int before(void **state)
     attach(&s);
     *state = &s;
     return 0;
+}
+
+static int before(void **state)
+{
+    return start(state, false);
+}
+
+static int before_two(void **state)
+{
+    return start(state, true);
 }
 
 static int after(void **state)
@@ -271,7 +292,7 @@ static void test_more_than_the_pool_holds(void **state)
     get(s, 19, WEFT_LAYER_ORDER);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_does_not_fit_goes_below_and_comes_back),
@@ -281,5 +302,7 @@ int main(void)
         cmocka_unit_test(test_what_is_removed_is_gone_from_everywhere),
         cmocka_unit_test(test_more_than_the_pool_holds),
     };
+    if (argc > 1 && strcmp(argv[1], "two") == 0)
+        return cmocka_run_group_tests_name("below, two tiers", tests, before_two, after);
     return cmocka_run_group_tests_name("below", tests, before, after);
 }
