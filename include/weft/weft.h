@@ -259,8 +259,8 @@ WEFT_CHECKED WEFT_API enum weft_status weft_commit_slots(struct weft_format *f,
 /* Give reservations back unpublished. */
 WEFT_API void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, size_t count);
 
-/* Drop a block and everything that extends it.  WEFT_E_BUSY when one is pinned or in use: nothing
- * is dropped. */
+/* Drop a block and everything that extends it.  WEFT_E_BUSY when one is pinned, in use or part of
+ * an archive: nothing is dropped. */
 WEFT_CHECKED WEFT_API enum weft_status weft_remove(struct weft_format *f,
                                                    const struct weft_key *key, size_t *out_removed);
 
@@ -406,6 +406,44 @@ WEFT_CHECKED WEFT_API enum weft_status weft_prefetch_keys(struct weft_format *f,
  * pinned, shared, or the tier is full).  WEFT_E_INVALID: the node has no tier. */
 WEFT_CHECKED WEFT_API enum weft_status weft_demote(struct weft_session *s);
 
+/* --------------------------------------------------------------------------------- archives */
+
+struct weft_archived {
+    uint32_t blocks;  /* in the chain */
+    uint32_t written; /* of them now: the others were on the tier already */
+    uint64_t bytes;   /* payload of the whole chain */
+    char name[65];    /* of the archive */
+    char tier[32]; /* where its manifest lies, and what was written now; "" before that is known */
+};
+
+/* Make the session's chain durable: WEFT_OK says that every block of it, from the first to the
+ * last that was matched or committed, is on a tier that outlives the machine's power and may hold
+ * archives, was flushed there, and what was written was read back and compared.  It survives a
+ * restart and is never evicted from there until weft_archive_remove().  Its name is the session's,
+ * or "session-" and 16 digits of its last key.  An archive of that name is replaced, and is there
+ * until the new one is durable.  What is archived already costs nothing.
+ *
+ * `out` may be NULL; it is set with every status that is not an error.  WEFT_PENDING: it takes
+ * longer than timeout_ms and goes on without you; call again to hear how it ends.  WEFT_FULL: the
+ * tier has no room for it.  WEFT_E_INVALID: the node has no tier that may hold archives, or the
+ * session has no chain.  WEFT_E_NOT_FOUND: some of the chain is not there any more.  WEFT_E_BUSY:
+ * one of that name, of another chain, is being made.  WEFT_E_LIMIT, WEFT_E_CORRUPT (the device does
+ * not give back what it was given), WEFT_E_SYSTEM, WEFT_E_NODE. */
+WEFT_CHECKED WEFT_API enum weft_status weft_archive(struct weft_session *s, uint32_t timeout_ms,
+                                                    struct weft_archived *out);
+
+/* The same for the chain that ends with `tip`, under a name of 1 to 64 bytes. */
+WEFT_CHECKED WEFT_API enum weft_status weft_archive_keys(struct weft_format *f, const char *name,
+                                                         const struct weft_key *tip,
+                                                         uint32_t timeout_ms,
+                                                         struct weft_archived *out);
+
+/* Its blocks are ordinary ones again: they stay until something else needs the room.
+ * WEFT_E_NOT_FOUND. */
+WEFT_CHECKED WEFT_API enum weft_status weft_archive_remove(struct weft *w, const char *name);
+
+/* --------------------------------------------------------------------------------------- fill */
+
 struct weft_fill {
     uint32_t blocks;      /* asked for */
     uint32_t reserved;    /* to be written */
@@ -511,9 +549,9 @@ WEFT_CHECKED WEFT_API enum weft_status weft_reclaim(struct weft *w, const char *
                                                     uint32_t within_ms, uint64_t *out_reclaimed);
 
 /* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status",
- * "blocks", "sessions", "domains", "regions", "formats", "events" or, for the node's own user,
- * "tiers" and "config".  `cursor` 0 starts; the answer's "next" goes on (0: the end).  A domain
- * sees its own things only. */
+ * "blocks", "sessions", "domains", "regions", "formats", "archives", "archive NAME" (one, with its
+ * format and keys), "events" or, for the node's own user, "tiers" and "config".  `cursor` 0 starts;
+ * the answer's "next" goes on (0: the end).  A domain sees its own things only. */
 WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor,
                                                   char **out_json);
 WEFT_API void weft_text_free(char *text);

@@ -126,6 +126,14 @@ wf_binding_get(struct weft *w, _Atomic(struct binding *) *list, struct attachmen
                void *context, enum weft_status *status);
 void wf_bindings_free(struct binding *list);
 
+/* session.c */
+
+/* What an archive of a session needs: the last key of its chain (false: it has none), its name (""
+ * when it has none) and its format. */
+bool wf_session_tip(const struct weft_session *s, struct weft_key *out);
+const char *wf_session_name(const struct weft_session *s);
+struct weft_format *wf_session_format(const struct weft_session *s);
+
 /* get.c */
 
 /* Where the first `present` keys of a chain are, which a match found, and what loading them would

@@ -128,6 +128,23 @@ uint64_t weft_session_id(const struct weft_session *s)
     return atomic_load_explicit(&s->binding, memory_order_acquire)->id;
 }
 
+bool wf_session_tip(const struct weft_session *s, struct weft_key *out)
+{
+    if (s->has_tip)
+        *out = s->tip;
+    return s->has_tip;
+}
+
+const char *wf_session_name(const struct weft_session *s)
+{
+    return s->request.name;
+}
+
+struct weft_format *wf_session_format(const struct weft_session *s)
+{
+    return s->format;
+}
+
 /* ---------------------------------------------------------------------------------------- keys */
 
 static enum weft_status room_for(struct weft_session *s, size_t blocks)

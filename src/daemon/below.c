@@ -9,6 +9,7 @@
 #include <sys/random.h>
 
 #include "base/log.h"
+#include "daemon/archive.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
@@ -54,6 +55,12 @@ uint64_t wf_lower_capacity(const struct wf_lower *lower)
 {
     uint64_t capacity = lower->stats.tier.capacity_bytes;
     return capacity ? capacity : UINT64_MAX;
+}
+
+uint64_t wf_lower_most_bytes(const struct wf_lower *lower)
+{
+    uint64_t capacity = wf_lower_capacity(lower);
+    return capacity == UINT64_MAX ? capacity : capacity / 100 * FULL_PERCENT;
 }
 
 /* ------------------------------------------------------------------------------------ removals */
@@ -285,7 +292,7 @@ static void found(void *context, const struct wf_tier_block *blocks, uint32_t co
     struct wf_lower *lower = context;
     lower->opened = true;
     for (uint32_t i = 0; i < count; i++)
-        if (!take_up(lower, &blocks[i]))
+        if (!wf_archives_found(lower, &blocks[i]) && !take_up(lower, &blocks[i]))
             orphan_keep(lower, &blocks[i]);
 }
 
@@ -326,11 +333,13 @@ static void opened(void *context, enum weft_status status, const char *sentence)
         wf_error("tier", "%s: %s", lower->config->name, sentence);
         wf_telemetry_event(lower->below->node, NULL, "tier_failed", "tier %s cannot be opened: %s",
                            lower->config->name, sentence);
+        wf_archives_opened(lower->below);
         return;
     }
     lower->opened = lower->complete = true;
     publish_speeds(lower->below);
     orphans_settle(lower->below);
+    wf_archives_opened(lower->below);
     wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
     wf_info("tier", "%s: %llu blocks, %llu bytes found", lower->config->name,
             (unsigned long long)sum.blocks, (unsigned long long)sum.bytes);
@@ -404,9 +413,13 @@ static bool let_go(struct wf_lower *lower)
 {
     struct wf_below *below = lower->below;
     struct wf_directory_block block;
+    if (!wf_archives_settled(below)) /* it is not known yet what may go */
+        return false;
     uint32_t entry = wf_directory_victim(below->directory, lower->number, most_over(lower));
     if (entry == WF_DIRECTORY_NONE)
         entry = wf_directory_victim(below->directory, lower->number, UINT16_MAX);
+    if (entry == WF_DIRECTORY_NONE)
+        entry = wf_archive_spare(lower, &lower->spare_at);
     if (entry == WF_DIRECTORY_NONE)
         return false;
     wf_directory_read(below->directory, entry, &block);
@@ -422,14 +435,13 @@ static bool let_go(struct wf_lower *lower)
 
 bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
 {
-    uint64_t capacity = wf_lower_capacity(lower);
+    uint64_t capacity = wf_lower_most_bytes(lower);
     if (capacity == UINT64_MAX)
         return true;
-    capacity = capacity / 100 * FULL_PERCENT;
     for (uint32_t i = 0; i <= VICTIMS_MAX; i++) {
         struct wf_directory_sum sum;
         wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-        if (sum.bytes + lower->writing_bytes + bytes <= capacity)
+        if (sum.bytes + lower->aside_bytes + lower->writing_bytes + bytes <= capacity)
             return true;
         if (i == VICTIMS_MAX || !let_go(lower))
             return false;
@@ -525,6 +537,7 @@ void wf_below_tick(struct wf_below *below)
         removals_run(below->tiers[i].removals);
     }
     wf_demote_ahead(below);
+    wf_archives_tick(below);
     uint64_t elapsed_ns = now_ns - below->measured_ns;
     if (elapsed_ns < MEASURE_NS)
         return;
@@ -610,6 +623,8 @@ enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out)
         status = wf_demotes_create(below);
     if (status == WEFT_OK)
         status = wf_loads_create(below);
+    if (status == WEFT_OK)
+        status = wf_archives_create(below);
     while (status == WEFT_OK && below->count < node->config.tier_count) {
         status = lower_init(below, below->count);
         below->count++;
@@ -648,6 +663,7 @@ bool wf_below_destroy(struct wf_below *below)
         }
         free(lower->removals);
     }
+    wf_archives_destroy(below);
     wf_loads_destroy(below);
     wf_demotes_destroy(below);
     wf_directory_destroy(below->directory);
@@ -681,5 +697,6 @@ bool wf_below_busy(const struct wf_below *below)
 
 bool wf_below_settled(struct wf_below *below)
 {
-    return wf_demote_sweep(below) && wf_demotes_busy(below) == 0;
+    return wf_demote_sweep(below) && wf_demotes_busy(below) == 0 &&
+           wf_archive_runs_busy(below->archives) == 0;
 }

@@ -4,6 +4,7 @@
  *
  *   below.c    the tiers themselves: opened, found again, ranked, full, failed
  *   demote.c   down: a block is written below before it leaves DRAM
+ *   archive.c  archives: chains that stay there (archive.h)
  *   load.c     up: blocks are read into DRAM because someone waits for them, or soon will
  *
  * All of it is the owner thread's.  Movers do the I/O; what they finish comes back through
@@ -35,6 +36,8 @@ struct wf_lower {
     bool complete;          /* all that it had is in the directory */
     uint64_t full_until_ns; /* it said so: nothing is written there before */
     uint64_t writing_bytes; /* on their way to it */
+    uint64_t aside_bytes;   /* manifests of archives, which are not in the directory */
+    uint32_t spare_at;      /* cursor of wf_archive_spare() */
     struct wf_mover_stats stats;
     struct wf_removals *removals;
     uint64_t scrub_credit; /* bytes that the background check may read */
@@ -45,6 +48,7 @@ struct wf_lower {
 
 struct wf_loads;
 struct wf_demotes;
+struct wf_archives;
 
 struct wf_below {
     struct wf_node *node;
@@ -54,6 +58,7 @@ struct wf_below {
     struct wf_directory *directory;
     struct wf_loads *loads;
     struct wf_demotes *demotes;
+    struct wf_archives *archives;
     struct wf_tier_block *orphans; /* found before their parents, which may be on another tier */
     uint32_t orphan_count, orphan_capacity;
     bool stopping;        /* movers are being destroyed: nothing more is submitted */
@@ -88,6 +93,8 @@ const char *wf_tier_kind_name(enum weft_tier kind);
 /* Is the tier fit to be written to, or read from? */
 bool wf_lower_usable(const struct wf_lower *lower);
 uint64_t wf_lower_capacity(const struct wf_lower *lower);
+/* What of that blocks may take. */
+uint64_t wf_lower_most_bytes(const struct wf_lower *lower);
 /* Make room for `bytes` by letting go of what is cold there.  False: there is none to be had. */
 bool wf_lower_room(struct wf_lower *lower, uint64_t bytes);
 /* The block is not there any more, or not as it was; the directory forgets it on that tier. */
@@ -102,6 +109,11 @@ bool wf_lower_quiet(struct wf_lower *lower);
 uint32_t wf_below_part_bytes(uint64_t bytes);
 
 /* demote.c */
+/* Who wants to know how a write ended; call NULL: nobody. */
+struct wf_ended {
+    void (*call)(void *context, enum weft_status status);
+    void *context;
+};
 enum weft_status wf_demotes_create(struct wf_below *below);
 void wf_demotes_destroy(struct wf_below *below);
 /* wf_store_env.leave */
@@ -115,6 +127,12 @@ void wf_demote_ahead(struct wf_below *below);
 bool wf_demote_sweep(struct wf_below *below);
 /* Copy a block from one tier to the other and let go of it there.  False: not now. */
 bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry);
+/* Write a block of DRAM to `to`, or copy one that is on `from`, whatever is there already; it is in
+ * the directory when `ended` is told WEFT_OK or WEFT_EXISTS.  False: not now. */
+bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
+                  const struct wf_ended *ended);
+bool wf_copy_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry,
+                  const struct wf_ended *ended);
 uint32_t wf_demotes_busy(const struct wf_below *below);
 
 /* load.c */

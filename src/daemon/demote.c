@@ -35,6 +35,8 @@ struct write {
     uint32_t entry; /* of a move, held */
     uint32_t tries;
     void *buffer; /* of a move */
+    bool keep;    /* a move that leaves the block where it was */
+    struct wf_ended ended;
     struct write *next;
 };
 
@@ -178,15 +180,18 @@ static bool resubmit(struct write *write)
 }
 
 /* The block that was written, or not, is let go. */
-static void demote_end(struct write *write)
+static void demote_end(struct write *write, enum weft_status status)
 {
     struct wf_store *store = &write->domain->store;
     struct wf_node *node = write->below->node;
+    struct wf_ended ended = write->ended;
     assert(wf_store_generation(store, write->slot) == write->generation);
     write->to->writing_bytes -= write->job.job.request.block.bytes;
     wf_store_left(store, write->slot);
     write_put(write);
     wf_clients_unpark(node);
+    if (ended.call)
+        ended.call(ended.context, status);
 }
 
 static void demote_done(struct wf_mover_job *job)
@@ -216,11 +221,11 @@ static void demote_done(struct wf_mover_job *job)
     } else if (status == WEFT_E_CORRUPT && there) {
         wf_scrub_soon(domain, write->slot, wf_word_generation(word));
     }
-    demote_end(write);
+    demote_end(write, status);
 }
 
-/* Begin to write a committed block; it is held until that has ended. */
-static bool demote(struct wf_domain *domain, uint32_t slot, struct wf_lower *to)
+bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
+                  const struct wf_ended *ended)
 {
     struct write *write = wf_lower_quiet(to) ? write_get(to->below) : NULL;
     if (!write)
@@ -239,6 +244,7 @@ static bool demote(struct wf_domain *domain, uint32_t slot, struct wf_lower *to)
     write->job.job.class = WF_TIER_DEMOTE;
     write->job.checksum = atomic_load_explicit(&desc->checksum, memory_order_relaxed);
     write->job.done = demote_done;
+    write->ended = *ended;
     if (wf_mover_submit(to->mover, &write->job) != WEFT_OK) {
         write_put(write);
         return false;
@@ -246,6 +252,12 @@ static bool demote(struct wf_domain *domain, uint32_t slot, struct wf_lower *to)
     to->writing_bytes += request->block.bytes;
     wf_store_leaving(&domain->store, slot);
     return true;
+}
+
+/* Begin to write a committed block; it is held until that has ended. */
+static bool demote(struct wf_domain *domain, uint32_t slot, struct wf_lower *to)
+{
+    return wf_demote_to(domain, slot, to, &(struct wf_ended){.call = NULL});
 }
 
 /* `asked`: not because room is needed, so that no other choice is as good as letting it go. */
@@ -343,13 +355,17 @@ bool wf_demote_sweep(struct wf_below *below)
 
 /* ---------------------------------------------------------------------------- from tier to tier */
 
-static void move_end(struct write *write)
+static void move_end(struct write *write, enum weft_status status)
 {
+    struct wf_ended ended = write->ended;
+    struct wf_node *node = write->below->node;
     wf_directory_unhold(write->below->directory, write->entry);
     write->to->writing_bytes -= write->job.job.request.block.bytes;
     write->below->demotes->moves--;
     write_put(write);
-    wf_clients_unpark(write->below->node);
+    wf_clients_unpark(node);
+    if (ended.call)
+        ended.call(ended.context, status);
 }
 
 /* Both tiers have it: the nearer one may let it go. */
@@ -361,7 +377,7 @@ static void move_written(struct wf_mover_job *job)
     enum weft_status status = job->job.request.status;
     uint32_t entry = wf_directory_find(directory, key);
     if ((status == WEFT_OK || status == WEFT_EXISTS) && entry != WF_DIRECTORY_NONE) {
-        if (enter(write)) {
+        if (enter(write) && !write->keep) {
             write->to->moved++;
             wf_directory_lose(directory, entry, write->from->number);
             wf_lower_remove(write->from, key);
@@ -371,7 +387,7 @@ static void move_written(struct wf_mover_job *job)
     } else if (status == WEFT_FULL) {
         write->to->full_until_ns = wf_now_ns() + FULL_NS;
     }
-    move_end(write);
+    move_end(write, status);
 }
 
 static void move_read(struct wf_mover_job *job)
@@ -386,13 +402,15 @@ static void move_read(struct wf_mover_job *job)
         job->done = move_written;
         if (!write->below->stopping && wf_mover_submit(write->to->mover, job) == WEFT_OK)
             return;
+        status = WEFT_PENDING;
     } else if (status == WEFT_E_CORRUPT || status == WEFT_MISS) {
         wf_lower_lost(write->from, request->block.key);
     }
-    move_end(write);
+    move_end(write, status);
 }
 
-bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry)
+static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, bool keep,
+                 const struct wf_ended *ended)
 {
     struct wf_below *below = from->below;
     struct wf_directory_block block, parent = {.tiers = 0};
@@ -407,6 +425,8 @@ bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry)
     write->from = from;
     write->to = to;
     write->entry = entry;
+    write->keep = keep;
+    write->ended = *ended;
     write->buffer = aligned_alloc(WF_TIER_ALIGN, (block.bytes + WF_TIER_ALIGN - 1) / WF_TIER_ALIGN *
                                                      WF_TIER_ALIGN);
     if (block.parent != WF_DIRECTORY_NONE)
@@ -430,4 +450,15 @@ bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry)
     to->writing_bytes += block.bytes;
     wf_directory_hold(below->directory, entry);
     return true;
+}
+
+bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry)
+{
+    return move(from, to, entry, false, &(struct wf_ended){.call = NULL});
+}
+
+bool wf_copy_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry,
+                  const struct wf_ended *ended)
+{
+    return move(from, to, entry, true, ended);
 }

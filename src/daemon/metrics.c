@@ -61,6 +61,7 @@ static const char *const op_names[WF_OP_COUNT] = {
     [WF_OP_CORRUPT] = "corrupt",
     [WF_OP_LOAD] = "load",
     [WF_OP_DEMOTE] = "demote",
+    [WF_OP_ARCHIVE] = "archive",
 };
 
 /* `pooled`: it happens to blocks, so it happens in a pool. */

@@ -203,6 +203,10 @@ void wf_request(struct wf_client *client, const struct wf_message *message);
 /* The root of a registered format, further restricted by `salt`. */
 void wf_format_root(const struct wf_client *client, uint32_t format, const void *salt,
                     size_t salt_bytes, uint8_t root[32]);
+/* The layout that a message asks for, in its bounds; it points into the message.  WEFT_E_PROTOCOL,
+ * WEFT_E_INVALID. */
+enum weft_status wf_format_read(const struct wf_format_open *request,
+                                struct weft_format_spec *spec);
 void wf_handle_session_open(struct wf_client *client, const struct wf_session_open *request);
 void wf_handle_session_close(struct wf_client *client, const struct wf_session_close *request);
 void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hint *request);

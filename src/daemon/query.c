@@ -11,14 +11,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/below.h"
+#include "daemon/archive.h"
+#include "daemon/node.h"
+#include "daemon/query.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 
-#define PAGE_ROWS 128
-#define PAGE_BYTES ((size_t)WF_MESSAGE_MAX - 512) /* the rest is for what is around the rows */
-
-static void hex(const uint8_t *bytes, size_t count, char *out)
+void wf_query_hex(const uint8_t *bytes, size_t count, char *out)
 {
     static const char digits[] = "0123456789abcdef";
     for (size_t i = 0; i < count; i++) {
@@ -132,8 +131,7 @@ char *wf_query_status(struct wf_node *node, const struct wf_domain *only)
 
 /* --------------------------------------------------------------------------------------- lists */
 
-/* A row for a page that has `room` bytes left; false, and not taken, when that is too little. */
-static bool row_add(json_t *rows, size_t *room, json_t *row)
+bool wf_query_row(json_t *rows, size_t *room, json_t *row)
 {
     size_t bytes = json_dumpb(row, NULL, 0, JSON_COMPACT) + 1;
     if (bytes > *room) {
@@ -145,7 +143,7 @@ static bool row_add(json_t *rows, size_t *room, json_t *row)
     return true;
 }
 
-static char *page(const char *name, json_t *rows, uint64_t next)
+char *wf_query_page(const char *name, json_t *rows, uint64_t next)
 {
     json_t *out = json_pack("{s:o, s:I}", name, rows, "next", (json_int_t)next);
     char *text = json_dumps(out, JSON_COMPACT);
@@ -157,9 +155,9 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
 {
     const struct wf_store *store = &domain->store;
     json_t *rows = json_array();
-    size_t room = PAGE_BYTES;
+    size_t room = WF_PAGE_BYTES;
     uint64_t slot = cursor;
-    for (; slot < store->arena.slots_used && json_array_size(rows) < PAGE_ROWS; slot++) {
+    for (; slot < store->arena.slots_used && json_array_size(rows) < WF_PAGE_ROWS; slot++) {
         const struct wf_desc *desc = &store->index.desc[slot];
         uint64_t word = atomic_load_explicit(&desc->word, memory_order_relaxed);
         enum wf_slot_state state = wf_word_state(word);
@@ -168,56 +166,57 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
         uint8_t key[32];
         char text[65];
         wf_desc_key_read(desc, key);
-        hex(key, sizeof key, text);
+        wf_query_hex(key, sizeof key, text);
         uint32_t parent = atomic_load_explicit(&desc->parent, memory_order_relaxed);
-        if (!row_add(rows, &room,
-                     json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:b}", "key", text, "state",
-                               state == WF_SLOT_COMMITTED ? "committed" : "reserved", "bytes",
-                               (json_int_t)atomic_load_explicit(&desc->bytes, memory_order_relaxed),
-                               "depth", (json_int_t)wf_word_depth(word), "parent_slot",
-                               parent == WF_SLOT_NONE ? (json_int_t)-1 : (json_int_t)parent, "leaf",
-                               state == WF_SLOT_COMMITTED &&
-                                   store->slots[slot].child == WF_SLOT_NONE,
-                               "age_uses",
-                               (json_int_t)store->policy_ops->age(store->policy, (uint32_t)slot),
-                               "checked",
-                               atomic_load_explicit(&desc->checksum, memory_order_relaxed) != 0)))
+        if (!wf_query_row(
+                rows, &room,
+                json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:b}", "key", text, "state",
+                          state == WF_SLOT_COMMITTED ? "committed" : "reserved", "bytes",
+                          (json_int_t)atomic_load_explicit(&desc->bytes, memory_order_relaxed),
+                          "depth", (json_int_t)wf_word_depth(word), "parent_slot",
+                          parent == WF_SLOT_NONE ? (json_int_t)-1 : (json_int_t)parent, "leaf",
+                          state == WF_SLOT_COMMITTED && store->slots[slot].child == WF_SLOT_NONE,
+                          "age_uses",
+                          (json_int_t)store->policy_ops->age(store->policy, (uint32_t)slot),
+                          "checked",
+                          atomic_load_explicit(&desc->checksum, memory_order_relaxed) != 0)))
             break;
     }
-    return page("blocks", rows, slot < store->arena.slots_used ? slot : 0);
+    return wf_query_page("blocks", rows, slot < store->arena.slots_used ? slot : 0);
 }
 
 static char *list_sessions(const struct wf_node *node, const struct wf_domain *domain,
                            uint64_t cursor)
 {
     json_t *rows = json_array();
-    size_t room = PAGE_BYTES;
+    size_t room = WF_PAGE_BYTES;
     uint64_t i = cursor, now_ns = wf_now_ns();
-    for (; i < node->session_used && json_array_size(rows) < PAGE_ROWS; i++) {
+    for (; i < node->session_used && json_array_size(rows) < WF_PAGE_ROWS; i++) {
         const struct wf_session_entry *s = &node->sessions[i];
         if (!s->id || s->domain != domain->id)
             continue;
         char tip[65] = "";
         if (s->has_tip)
-            hex(s->tip, sizeof s->tip, tip);
+            wf_query_hex(s->tip, sizeof s->tip, tip);
         uint32_t slot = s->has_tip ? wf_store_find(&domain->store, s->tip) : WF_SLOT_NONE;
         uint64_t word = slot == WF_SLOT_NONE
                             ? 0
                             : atomic_load_explicit(&domain->store.index.desc[slot].word,
                                                    memory_order_relaxed);
-        if (!row_add(rows, &room,
-                     json_pack("{s:I, s:o, s:s, s:I, s:s, s:I, s:I, s:b, s:f, s:I}", "session",
-                               (json_int_t)s->id, "name", json_string(s->name), "state",
-                               wf_session_state_name(s->state), "priority", (json_int_t)s->priority,
-                               "tip", tip, "blocks",
-                               slot == WF_SLOT_NONE ? (json_int_t)0
-                                                    : (json_int_t)wf_word_depth(word) + 1,
-                               "pid", (json_int_t)node->clients[s->client - 1].peer.pid, "held",
-                               s->held, "state_s", (double)(now_ns - s->hinted_ns) / 1e9,
-                               "returns_in_ms", (json_int_t)s->returns_in_ms)))
+        if (!wf_query_row(rows, &room,
+                          json_pack("{s:I, s:o, s:s, s:I, s:s, s:I, s:I, s:b, s:f, s:I}", "session",
+                                    (json_int_t)s->id, "name", json_string(s->name), "state",
+                                    wf_session_state_name(s->state), "priority",
+                                    (json_int_t)s->priority, "tip", tip, "blocks",
+                                    slot == WF_SLOT_NONE ? (json_int_t)0
+                                                         : (json_int_t)wf_word_depth(word) + 1,
+                                    "pid", (json_int_t)node->clients[s->client - 1].peer.pid,
+                                    "held", s->held, "state_s",
+                                    (double)(now_ns - s->hinted_ns) / 1e9, "returns_in_ms",
+                                    (json_int_t)s->returns_in_ms)))
             break;
     }
-    return page("sessions", rows, i < node->session_used ? i : 0);
+    return wf_query_page("sessions", rows, i < node->session_used ? i : 0);
 }
 
 static char *list_regions(const struct wf_node *node, const struct wf_domain *domain,
@@ -226,20 +225,20 @@ static char *list_regions(const struct wf_node *node, const struct wf_domain *do
     static const char *const shares[] = {"private", "read", "coherent"};
     static const char *const latencies[] = {"normal", "low", "high"};
     json_t *rows = json_array();
-    size_t room = PAGE_BYTES;
+    size_t room = WF_PAGE_BYTES;
     uint64_t i = cursor;
-    for (; i < node->config.regions_max && json_array_size(rows) < PAGE_ROWS; i++) {
+    for (; i < node->config.regions_max && json_array_size(rows) < WF_PAGE_ROWS; i++) {
         const struct wf_region_entry *r = &node->regions[i];
         if (!r->id || r->domain != domain->id)
             continue;
-        if (!row_add(rows, &room,
-                     json_pack("{s:I, s:o, s:I, s:s, s:s, s:I}", "region", (json_int_t)r->id,
-                               "name", json_string(r->name), "bytes", (json_int_t)r->bytes, "share",
-                               shares[r->share], "latency", latencies[r->latency], "holders",
-                               (json_int_t)r->holders)))
+        if (!wf_query_row(rows, &room,
+                          json_pack("{s:I, s:o, s:I, s:s, s:s, s:I}", "region", (json_int_t)r->id,
+                                    "name", json_string(r->name), "bytes", (json_int_t)r->bytes,
+                                    "share", shares[r->share], "latency", latencies[r->latency],
+                                    "holders", (json_int_t)r->holders)))
             break;
     }
-    return page("regions", rows, i < node->config.regions_max ? i : 0);
+    return wf_query_page("regions", rows, i < node->config.regions_max ? i : 0);
 }
 
 static char *list_domains(struct wf_node *node, const struct wf_domain *only)
@@ -248,29 +247,39 @@ static char *list_domains(struct wf_node *node, const struct wf_domain *only)
     for (uint32_t i = 0; i < node->domain_count; i++)
         if (!only || only == &node->domains[i])
             json_array_append_new(rows, domain_json(&node->domains[i]));
-    return page("domains", rows, 0);
+    return wf_query_page("domains", rows, 0);
 }
 
 static char *list_formats(const struct wf_node *node, const struct wf_domain *domain,
                           uint64_t cursor)
 {
     json_t *rows = json_array();
-    size_t room = PAGE_BYTES;
+    size_t room = WF_PAGE_BYTES;
     uint64_t i = cursor;
-    for (; i < node->format_count && json_array_size(rows) < PAGE_ROWS; i++) {
+    for (; i < node->format_count && json_array_size(rows) < WF_PAGE_ROWS; i++) {
         const struct wf_format_entry *f = &node->formats[i];
         if (f->domain != domain->id)
             continue;
         char digest[65];
-        hex(f->digest, sizeof f->digest, digest);
-        if (!row_add(rows, &room,
-                     json_pack("{s:I, s:s, s:s, s:I, s:I, s:I}", "format", (json_int_t)i, "model",
-                               f->request->model, "digest", digest, "block_bytes",
-                               (json_int_t)f->block_bytes, "block_tokens",
-                               (json_int_t)f->block_tokens, "layers", (json_int_t)f->layers)))
+        wf_query_hex(f->digest, sizeof f->digest, digest);
+        if (!wf_query_row(rows, &room,
+                          json_pack("{s:I, s:s, s:s, s:I, s:I, s:I}", "format", (json_int_t)i,
+                                    "model", f->request->model, "digest", digest, "block_bytes",
+                                    (json_int_t)f->block_bytes, "block_tokens",
+                                    (json_int_t)f->block_tokens, "layers", (json_int_t)f->layers)))
             break;
     }
-    return page("formats", rows, i < node->format_count ? i : 0);
+    return wf_query_page("formats", rows, i < node->format_count ? i : 0);
+}
+
+static char *archive_show(const struct wf_domain *domain, const char *name, uint64_t cursor,
+                          enum weft_status *status)
+{
+    struct wf_below *below = domain->node->below;
+    if (below && wf_archive_find(below->archives, domain, name))
+        return wf_archive_show(domain, name, cursor);
+    *status = WEFT_E_NOT_FOUND;
+    return NULL;
 }
 
 void wf_handle_query(struct wf_client *client, const struct wf_query *request)
@@ -296,6 +305,10 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         text = list_domains(node, only);
     else if (strcmp(what, "formats") == 0)
         text = list_formats(node, domain, request->cursor);
+    else if (strcmp(what, "archives") == 0)
+        text = wf_archives_list(domain, request->cursor);
+    else if (strncmp(what, "archive ", 8) == 0)
+        text = archive_show(domain, what + 8, request->cursor, &status);
     else if (strcmp(what, "events") == 0)
         text = wf_telemetry_events(node, only, request->cursor);
     else if (strcmp(what, "tiers") == 0 && owner)
@@ -306,12 +319,14 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         status = WEFT_E_INVALID;
     struct wf_text_answer *answer = (struct wf_text_answer *)(void *)node->answer;
     size_t length = text ? strlen(text) : 0;
-    if (status != WEFT_OK)
-        status = wf_fail(
-            status,
-            "query '%.31s': ask for status, blocks, sessions, regions, domains, formats, events "
-            "or, as the node's user, tiers and config",
-            what);
+    if (status == WEFT_E_NOT_FOUND)
+        status = wf_fail(status, "there is no %.96s; `weft session ls` lists them", what);
+    else if (status != WEFT_OK)
+        status =
+            wf_fail(status,
+                    "query '%.31s': ask for status, blocks, sessions, regions, domains, formats, "
+                    "archives, archive NAME, events or, as the node's user, tiers and config",
+                    what);
     else if (!text)
         status = wf_fail(WEFT_E_NO_MEMORY, "out of memory for the answer to '%s'", what);
     else if (length > sizeof node->answer - sizeof *answer)

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "core/identity.h"
+#include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
@@ -133,8 +134,8 @@ static void handle_hello(struct wf_client *client, const struct wf_hello *reques
 
 /* -------------------------------------------------------------------------------------- format */
 
-static enum weft_status format_read(const struct wf_format_open *request,
-                                    struct weft_format_spec *spec)
+enum weft_status wf_format_read(const struct wf_format_open *request,
+                                struct weft_format_spec *spec)
 {
     if (request->model_bytes >= sizeof request->model ||
         request->scaling_bytes >= sizeof request->scaling ||
@@ -174,7 +175,7 @@ void wf_format_root(const struct wf_client *client, uint32_t format, const void 
 {
     const struct wf_format_entry *entry = &client->node->formats[format];
     struct weft_format_spec spec;
-    enum weft_status status = format_read(entry->request, &spec);
+    enum weft_status status = wf_format_read(entry->request, &spec);
     assert(status == WEFT_OK); /* it was when it was registered */
     wf_identity_root(client->domain->secret, client->domain->secret_bytes, &spec, salt, salt_bytes,
                      root);
@@ -218,7 +219,7 @@ static void handle_format_open(struct wf_client *client, const struct wf_format_
 {
     struct weft_format_spec spec;
     uint32_t format = 0;
-    enum weft_status status = format_read(request, &spec);
+    enum weft_status status = wf_format_read(request, &spec);
     if (status == WEFT_OK)
         status = format_register(client, request, &spec, &format);
     if (status != WEFT_OK) {
@@ -254,6 +255,13 @@ static void handle_remove(struct wf_client *client, const struct wf_remove *requ
     struct wf_store *store = &client->domain->store;
     uint64_t removed = 0;
     uint32_t slot = wf_store_find(store, request->key);
+    if (wf_archived(client->domain, request->key)) {
+        answer_count(client, &request->message,
+                     wf_fail(WEFT_E_BUSY, "the block belongs to an archive; let that go first "
+                                          "(weft session rm)"),
+                     0);
+        return;
+    }
     enum weft_status status = slot == WF_SLOT_NONE ? WEFT_MISS
                                                    : wf_store_remove(store, slot, false, &removed);
     /* It may be in use only because it is being written below. */
@@ -349,6 +357,7 @@ static const uint16_t sizes[WF_OP_COUNT] = {
     [WF_OP_CORRUPT] = sizeof(struct wf_corrupt),
     [WF_OP_LOAD] = sizeof(struct wf_load),
     [WF_OP_DEMOTE] = sizeof(struct wf_demote),
+    [WF_OP_ARCHIVE] = sizeof(struct wf_archive),
 };
 
 static void handle(struct wf_client *client, const struct wf_message *m)
@@ -373,6 +382,7 @@ static void handle(struct wf_client *client, const struct wf_message *m)
     case WF_OP_CORRUPT: handle_corrupt(client, request); break;
     case WF_OP_LOAD: wf_handle_load(client, request); break;
     case WF_OP_DEMOTE: wf_handle_demote(client, request); break;
+    case WF_OP_ARCHIVE: wf_handle_archive(client, request); break;
     case WF_OP_COUNT: break;
     }
 }

@@ -47,7 +47,8 @@ enum wf_op {
     WF_OP_CORRUPT = 16,
     WF_OP_LOAD = 17,
     WF_OP_DEMOTE = 18,
-    WF_OP_COUNT = 19,
+    WF_OP_ARCHIVE = 19,
+    WF_OP_COUNT = 20,
 };
 
 struct wf_message {
@@ -236,6 +237,27 @@ struct wf_load_answer {
 struct wf_demote {
     struct wf_message message;
     uint8_t tip[32];
+};
+
+/* ------------------------------------------------------------------------------------ archives */
+
+enum wf_archive_flags {
+    WF_ARCHIVE_REMOVE = 1, /* the archive `name` is one no more; `format` and `tip` say nothing */
+};
+
+struct wf_archive {
+    struct wf_message message;
+    uint32_t format, flags;
+    uint8_t tip[32];
+    char name[72]; /* zero-terminated */
+};
+
+/* WEFT_OK: it is durable.  WEFT_PENDING: it goes on; ask again.  WEFT_FULL: `sentence` says why. */
+struct wf_archive_answer {
+    struct wf_message message;
+    uint32_t blocks, written;
+    uint64_t bytes;
+    char name[72], tier[32], sentence[512]; /* zero-terminated */
 };
 
 /* A client found that a block's bytes do not match its checksum. */

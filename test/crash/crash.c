@@ -67,6 +67,9 @@ static const struct point {
     {"watch.publish.before_wake", UNIT, 1, "watch.c"},
     {"secret.written", UNIT, 1, "secret.c"},
     {"secret.renamed", UNIT, 1, "secret.c"},
+    {"archive.written", UNIT, 1, "../below/archive.c"},
+    {"archive.flushed", UNIT, 1, "../below/archive.c"},
+    {"archive.manifest", UNIT, 1, "../below/archive.c"},
 };
 #define POINTS (sizeof points / sizeof points[0])
 

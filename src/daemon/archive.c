@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The archives that a node keeps: found again at a start, watched, replaced, removed.
+ */
+#include "daemon/archive.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+
+#define CHECK_NS 1000000000u /* one archive is looked at in so much */
+#define SPARE_STEPS 256u     /* entries that one search for a spare copy looks at */
+
+/* Manifests that were found and are still to be read. */
+struct found {
+    struct wf_lower *lower;
+    uint8_t key[32];
+    uint32_t bytes;
+};
+
+struct read {
+    struct wf_mover_job job; /* first member */
+    struct wf_archives *archives;
+    struct wf_lower *lower;
+    void *buffer; /* NULL: this place is free */
+};
+
+struct wf_archive_reads {
+    struct found *found;
+    uint32_t count, capacity, in_flight;
+    struct read all[WF_ARCHIVE_JOBS_MAX];
+};
+
+static void reads_run(struct wf_archives *archives);
+
+enum weft_status wf_archives_create(struct wf_below *below)
+{
+    struct wf_archives *archives = wf_calloc(1, sizeof *archives, "the table of archives");
+    if (!archives)
+        return WEFT_E_NO_MEMORY;
+    below->archives = archives;
+    archives->below = below;
+    wf_archive_tag(archives->tag);
+    archives->reads = wf_calloc(1, sizeof *archives->reads, "the table of archives");
+    return archives->reads ? wf_archive_runs_create(archives) : WEFT_E_NO_MEMORY;
+}
+
+void wf_archives_destroy(struct wf_below *below)
+{
+    struct wf_archives *archives = below->archives;
+    if (!archives)
+        return;
+    wf_archive_runs_destroy(archives);
+    for (uint32_t i = 0; i < archives->count; i++) {
+        free(archives->kept[i]->raw);
+        free(archives->kept[i]);
+    }
+    for (uint32_t i = 0; archives->reads && i < WF_ARCHIVE_JOBS_MAX; i++)
+        free(archives->reads->all[i].buffer);
+    if (archives->reads)
+        free(archives->reads->found);
+    free(archives->reads);
+    free(archives);
+    below->archives = NULL;
+}
+
+uint8_t wf_archive_tiers(const struct wf_below *below)
+{
+    uint8_t tiers = 0;
+    for (uint32_t i = 0; i < below->count; i++)
+        if (below->tiers[i].durable && below->tiers[i].config->archive)
+            tiers |= (uint8_t)(1u << i);
+    return tiers;
+}
+
+bool wf_archived(const struct wf_domain *domain, const uint8_t key[32])
+{
+    const struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    if (entry == WF_DIRECTORY_NONE)
+        return false;
+    wf_directory_read(below->directory, entry, &block);
+    return block.domain == domain->id && block.archives > 0;
+}
+
+uint32_t wf_archive_spare(const struct wf_lower *lower, uint32_t *cursor)
+{
+    uint8_t others = wf_archive_tiers(lower->below) & (uint8_t) ~(1u << lower->number);
+    for (uint32_t i = 0; others && i < SPARE_STEPS; i++) {
+        struct wf_directory_block block;
+        uint32_t entry = wf_directory_next(lower->below->directory, lower->number, cursor);
+        if (entry == WF_DIRECTORY_NONE)
+            return entry;
+        wf_directory_read(lower->below->directory, entry, &block);
+        if (block.archives && block.tiers & others)
+            return entry;
+    }
+    return WF_DIRECTORY_NONE;
+}
+
+/* ---------------------------------------------------------------------------------- one of them */
+
+struct wf_archive_kept *wf_archive_find(struct wf_archives *archives,
+                                        const struct wf_domain *domain, const char *name)
+{
+    for (uint32_t i = 0; i < archives->count; i++)
+        if (archives->kept[i]->domain == domain && strcmp(archives->kept[i]->name, name) == 0)
+            return archives->kept[i];
+    return NULL;
+}
+
+/* Is every block of the chain where archives may lie?  O(blocks). */
+static bool chain_whole(const struct wf_below *below, uint32_t tip, uint32_t blocks)
+{
+    uint8_t tiers = wf_archive_tiers(below);
+    uint32_t count = 0;
+    while (tip != WF_DIRECTORY_NONE && count <= blocks) {
+        struct wf_directory_block block;
+        wf_directory_read(below->directory, tip, &block);
+        if (!(block.tiers & tiers))
+            return false;
+        tip = block.parent;
+        count++;
+    }
+    return count == blocks;
+}
+
+/* Count the archive on its chain no more; what is gone counts nothing. */
+static void unprotect(struct wf_archives *archives, struct wf_archive_kept *kept)
+{
+    struct wf_directory *directory = archives->below->directory;
+    struct wf_directory_block block;
+    if (kept->entry == WF_DIRECTORY_NONE)
+        return;
+    wf_directory_read(directory, kept->entry, &block);
+    if (block.tiers || block.in_dram)
+        wf_directory_archive(directory, kept->entry, false);
+    wf_directory_unhold(directory, kept->entry);
+    kept->entry = WF_DIRECTORY_NONE;
+}
+
+void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept)
+{
+    struct wf_below *below = archives->below;
+    struct wf_directory_block block;
+    if (kept->entry != WF_DIRECTORY_NONE) {
+        wf_directory_read(below->directory, kept->entry, &block);
+        if (!block.tiers && !block.in_dram)
+            unprotect(archives, kept);
+    }
+    if (kept->entry == WF_DIRECTORY_NONE) {
+        uint32_t entry = wf_directory_find(below->directory, kept->tip);
+        if (entry != WF_DIRECTORY_NONE)
+            wf_directory_read(below->directory, entry, &block);
+        if (entry != WF_DIRECTORY_NONE && block.domain == kept->domain->id) {
+            wf_directory_archive(below->directory, entry, true);
+            wf_directory_hold(below->directory, entry);
+            kept->entry = entry;
+        }
+    }
+    kept->whole = kept->entry != WF_DIRECTORY_NONE && chain_whole(below, kept->entry, kept->blocks);
+    if (kept->whole || !wf_archives_settled(below)) {
+        kept->told &= !kept->whole;
+        return;
+    }
+    if (kept->told)
+        return;
+    kept->told = true;
+    archives->lost++;
+    wf_error("archive",
+             "%s of domain %s is damaged: some of its %u blocks are on no tier that may "
+             "hold archives",
+             kept->name, kept->domain->config->name, kept->blocks);
+    wf_telemetry_event(below->node, kept->domain, "archive_lost",
+                       "archive %.64s is damaged: not all of its %u blocks are there", kept->name,
+                       kept->blocks);
+}
+
+static void kept_free(struct wf_archives *archives, struct wf_archive_kept *kept)
+{
+    uint32_t at = 0;
+    unprotect(archives, kept);
+    while (archives->kept[at] != kept)
+        at++;
+    archives->kept[at] = archives->kept[--archives->count];
+    free(kept->raw);
+    free(kept);
+}
+
+void wf_archive_drop(struct wf_archives *archives, struct wf_archive_kept *kept)
+{
+    wf_lower_remove(kept->lower, kept->key);
+    kept->lower->aside_bytes -= kept->raw_bytes;
+    kept_free(archives, kept);
+}
+
+static struct wf_domain *domain_of(struct wf_node *node, const uint8_t tag[32])
+{
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        if (memcmp(node->domains[i].tag, tag, 32) == 0)
+            return &node->domains[i];
+    return NULL;
+}
+
+static struct wf_archive_kept *kept_make(struct wf_lower *lower, const struct wf_manifest *manifest,
+                                         const void *raw, size_t raw_bytes)
+{
+    struct wf_archive_kept *kept = wf_calloc(1, sizeof *kept, "an archive");
+    uint8_t *copy = wf_calloc(1, raw_bytes, "an archive");
+    if (!kept || !copy) {
+        free(kept);
+        free(copy);
+        return NULL;
+    }
+    memcpy(copy, raw, raw_bytes);
+    *kept = (struct wf_archive_kept){
+        .lower = lower,
+        .raw = copy,
+        .raw_bytes = (uint32_t)raw_bytes,
+        .blocks = manifest->blocks,
+        .bytes = manifest->payload_bytes,
+        .created_ms = manifest->created_ms,
+        .domain = domain_of(lower->below->node, manifest->domain),
+        .entry = WF_DIRECTORY_NONE,
+    };
+    memcpy(kept->name, manifest->name, sizeof kept->name);
+    memcpy(kept->tip, manifest->tip, sizeof kept->tip);
+    wf_manifest_key(manifest->domain, manifest->name, manifest->tip, kept->key);
+    return kept;
+}
+
+enum weft_status wf_archive_keep(struct wf_archives *archives, struct wf_lower *lower,
+                                 const void *raw, size_t raw_bytes)
+{
+    struct wf_manifest manifest;
+    enum weft_status status = wf_manifest_read(raw, raw_bytes, &manifest);
+    if (status != WEFT_OK)
+        return status;
+    struct wf_domain *domain = domain_of(archives->below->node, manifest.domain);
+    if (!domain)
+        return wf_fail(WEFT_E_NOT_FOUND, "the archive is of a domain that this node does not have");
+    struct wf_archive_kept *other = wf_archive_find(archives, domain, manifest.name);
+    if (!other && archives->count == WF_ARCHIVES_MAX)
+        return wf_fail(WEFT_E_LIMIT,
+                       "the node keeps %u archives, which is all that it may; remove "
+                       "some",
+                       archives->count);
+    struct wf_archive_kept *kept = kept_make(lower, &manifest, raw, raw_bytes);
+    if (!kept)
+        return WEFT_E_NO_MEMORY;
+    lower->aside_bytes += raw_bytes;
+    bool same = other && other->lower == lower && memcmp(other->key, kept->key, 32) == 0;
+    if (same) { /* the same block of the tier, told again */
+        lower->aside_bytes -= other->raw_bytes;
+        unprotect(archives, other);
+        free(other->raw);
+        *other = *kept;
+        free(kept);
+        kept = other;
+    } else if (other && other->created_ms > kept->created_ms) {
+        wf_lower_remove(lower, kept->key);
+        lower->aside_bytes -= raw_bytes;
+        free(kept->raw);
+        free(kept);
+        return WEFT_OK;
+    } else {
+        if (other)
+            wf_archive_drop(archives, other);
+        archives->kept[archives->count++] = kept;
+    }
+    wf_archive_check(archives, kept);
+    return WEFT_OK;
+}
+
+/* ----------------------------------------------------------------------------- found at a start */
+
+bool wf_archives_found(struct wf_lower *lower, const struct wf_tier_block *block)
+{
+    struct wf_archives *archives = lower->below->archives;
+    struct wf_archive_reads *reads = archives->reads;
+    if (memcmp(block->format, archives->tag, 32) != 0)
+        return false;
+    if (!domain_of(lower->below->node, block->parent)) { /* somebody else's: left alone */
+        lower->orphans++;
+        return true;
+    }
+    for (uint32_t i = 0; i < archives->count; i++) /* a tier that failed is back */
+        if (archives->kept[i]->lower == lower &&
+            memcmp(archives->kept[i]->key, block->key, 32) == 0)
+            return true;
+    if (reads->count == reads->capacity) {
+        uint32_t capacity = reads->capacity ? 2 * reads->capacity : 64;
+        struct found *grown = capacity > 2 * WF_ARCHIVES_MAX
+                                  ? NULL
+                                  : wf_realloc(reads->found, capacity * sizeof *grown,
+                                               "manifests to be read");
+        if (!grown) {
+            archives->lost++;
+            wf_error("archive",
+                     "tier %s has more manifests than a node may keep; one was left "
+                     "unread",
+                     lower->config->name);
+            return true;
+        }
+        reads->found = grown;
+        reads->capacity = capacity;
+    }
+    struct found *found = &reads->found[reads->count++];
+    found->lower = lower;
+    memcpy(found->key, block->key, 32);
+    found->bytes = block->bytes <= WF_ARCHIVE_BYTES_MAX ? (uint32_t)block->bytes : 0;
+    return true;
+}
+
+static void unreadable(struct wf_archives *archives, const struct wf_lower *lower,
+                       const uint8_t key[32], const char *sentence)
+{
+    archives->lost++;
+    wf_error("archive", "manifest %02x%02x%02x%02x… on tier %s cannot be used: %s", key[0], key[1],
+             key[2], key[3], lower->config->name, sentence);
+    wf_telemetry_event(archives->below->node, NULL, "archive_lost",
+                       "manifest %02x%02x%02x%02x… on tier %s cannot be used: %.100s", key[0],
+                       key[1], key[2], key[3], lower->config->name, sentence);
+}
+
+static void read_done(struct wf_mover_job *job)
+{
+    struct read *read = (struct read *)job;
+    struct wf_archives *archives = read->archives;
+    const struct wf_tier_request *request = &job->job.request;
+    enum weft_status status = request->status;
+    if (status == WEFT_OK)
+        status = wf_archive_keep(archives, read->lower, read->buffer, (size_t)request->block.bytes);
+    if (status != WEFT_OK)
+        unreadable(archives, read->lower, request->block.key,
+                   status == WEFT_MISS ? "the tier has it no more" : wf_last_error());
+    free(read->buffer);
+    read->buffer = NULL;
+    archives->reads->in_flight--;
+    reads_run(archives);
+    if (wf_archives_settled(archives->below))
+        wf_archives_opened(archives->below);
+}
+
+/* Read the next manifests. */
+static void reads_run(struct wf_archives *archives)
+{
+    struct wf_archive_reads *reads = archives->reads;
+    for (uint32_t i = 0; i < WF_ARCHIVE_JOBS_MAX && reads->count; i++) {
+        struct read *read = &reads->all[i];
+        if (read->buffer)
+            continue;
+        struct found found = reads->found[--reads->count];
+        if (!found.bytes) {
+            unreadable(archives, found.lower, found.key, "it is larger than one can be");
+            continue;
+        }
+        memset(read, 0, sizeof *read);
+        size_t room = (found.bytes + WF_TIER_ALIGN - 1) / WF_TIER_ALIGN * WF_TIER_ALIGN;
+        read->archives = archives;
+        read->lower = found.lower;
+        read->buffer = aligned_alloc(WF_TIER_ALIGN, room);
+        read->job.kind = WF_MOVE_READ;
+        read->job.done = read_done;
+        read->job.job.class = WF_TIER_WAITED;
+        memcpy(read->job.job.request.block.key, found.key, 32);
+        read->job.job.request.block.bytes = found.bytes;
+        read->job.job.request.block.part_bytes = wf_below_part_bytes(found.bytes);
+        read->job.job.request.data = read->buffer;
+        if (!read->buffer || wf_mover_submit(found.lower->mover, &read->job) != WEFT_OK) {
+            free(read->buffer);
+            read->buffer = NULL;
+            reads->found[reads->count++] = found; /* at the next tick */
+            return;
+        }
+        reads->in_flight++;
+    }
+}
+
+bool wf_archives_settled(const struct wf_below *below)
+{
+    const struct wf_archive_reads *reads = below->archives->reads;
+    bool all = reads->count == 0 && reads->in_flight == 0;
+    for (uint32_t i = 0; i < below->count; i++)
+        all &= below->tiers[i].complete || below->tiers[i].stats.state == WF_MOVER_FAILED;
+    return all;
+}
+
+void wf_archives_opened(struct wf_below *below)
+{
+    struct wf_archives *archives = below->archives;
+    reads_run(archives);
+    if (!wf_archives_settled(below))
+        return;
+    for (uint32_t i = 0; i < archives->count; i++)
+        if (!archives->kept[i]->whole)
+            wf_archive_check(archives, archives->kept[i]);
+}
+
+void wf_archives_tick(struct wf_below *below)
+{
+    struct wf_archives *archives = below->archives;
+    uint64_t now_ns = wf_now_ns();
+    reads_run(archives);
+    wf_archive_runs_tick(archives);
+    if (archives->count == 0 || now_ns - archives->checked_ns < CHECK_NS)
+        return;
+    archives->checked_ns = now_ns;
+    archives->check_at = (archives->check_at + 1) % archives->count;
+    wf_archive_check(archives, archives->kept[archives->check_at]);
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Archives: chains that are durable below DRAM, and that no eviction takes from there.
+ *
+ *   archive_run.c   one is made: blocks written, flushed, read back; the manifest; the answer
+ *   archive.c       those that are kept: found again at a start, watched, replaced, removed
+ *   archive_list.c  what queries say of them
+ *
+ * An archive is its manifest (archive_format.h) and a chain whose every block is on a tier that is
+ * durable and may hold archives.  The directory counts it on every entry of the chain, and its
+ * tip's entry is held, so that its number says whether the chain is still there.
+ *
+ * A crash leaves either no manifest, and the chain is ordinary blocks; or one, and then all of the
+ * chain was durable before.  Two manifests of one name: the newer counts, and the older is removed.
+ *
+ * Owner thread only; movers do the I/O.
+ */
+#ifndef WF_DAEMON_ARCHIVE_H
+#define WF_DAEMON_ARCHIVE_H
+
+#include "daemon/archive_format.h"
+#include "daemon/below.h"
+
+#define WF_ARCHIVES_MAX 4096u   /* of a node */
+#define WF_ARCHIVE_RUNS_MAX 4u  /* being made at a time */
+#define WF_ARCHIVE_JOBS_MAX 16u /* in flight for one of them; and manifests read at a start */
+
+/* One that is kept. */
+struct wf_archive_kept {
+    struct wf_lower *lower; /* where its manifest lies */
+    uint8_t key[32];        /* of the manifest */
+    uint8_t *raw;           /* the manifest; owned */
+    uint32_t raw_bytes, blocks;
+    uint64_t bytes, created_ms;
+    struct wf_domain *domain;
+    char name[WF_ARCHIVE_NAME_MAX + 1];
+    uint8_t tip[32];
+    uint32_t entry; /* of the tip, held and counted; WF_DIRECTORY_NONE: the tip is not there */
+    bool whole;     /* every block is on a tier that may hold archives */
+    bool told;      /* that it is not whole */
+};
+
+struct wf_archive_run;
+struct wf_archive_reads;
+
+struct wf_archives {
+    struct wf_below *below;
+    uint8_t tag[32];
+    struct wf_archive_kept *kept[WF_ARCHIVES_MAX];
+    uint32_t count, check_at;
+    uint64_t lost, checked_ns; /* lost: times that an archive was found not to be whole */
+    struct wf_archive_run *runs;
+    struct wf_archive_reads *reads;
+};
+
+/* archive.c */
+enum weft_status wf_archives_create(struct wf_below *below);
+void wf_archives_destroy(struct wf_below *below);
+/* True: what was found on a tier is a manifest, and was kept aside. */
+bool wf_archives_found(struct wf_lower *lower, const struct wf_tier_block *block);
+/* A tier is open, or cannot be opened. */
+void wf_archives_opened(struct wf_below *below);
+/* Have all manifests been read?  Before, it is not known which blocks may be let go. */
+bool wf_archives_settled(const struct wf_below *below);
+void wf_archives_tick(struct wf_below *below);
+/* Does the block belong to an archive? */
+bool wf_archived(const struct wf_domain *domain, const uint8_t key[32]);
+/* A copy on `lower` that an archive can do without, because another tier has it durably; some of
+ * the tier is looked at, from *cursor on.  WF_DIRECTORY_NONE: none was found. */
+uint32_t wf_archive_spare(const struct wf_lower *lower, uint32_t *cursor);
+/* Tiers that may hold archives, a bit each. */
+uint8_t wf_archive_tiers(const struct wf_below *below);
+struct wf_archive_kept *wf_archive_find(struct wf_archives *archives,
+                                        const struct wf_domain *domain, const char *name);
+/* Look whether it is whole, and count it on its chain if it can be. */
+void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept);
+/* The manifest that lies on `lower` is durable: it counts from now on, and others of its name do
+ * not.  `raw` is copied. */
+enum weft_status wf_archive_keep(struct wf_archives *archives, struct wf_lower *lower,
+                                 const void *raw, size_t raw_bytes);
+/* It is none any more, and its manifest goes. */
+void wf_archive_drop(struct wf_archives *archives, struct wf_archive_kept *kept);
+
+/* archive_run.c */
+enum weft_status wf_archive_runs_create(struct wf_archives *archives);
+void wf_archive_runs_destroy(struct wf_archives *archives);
+uint32_t wf_archive_runs_busy(const struct wf_archives *archives);
+void wf_archive_runs_tick(struct wf_archives *archives);
+void wf_handle_archive(struct wf_client *client, const struct wf_archive *request);
+
+/* archive_list.c: JSON, for free(); NULL: no memory.  wf_archive_show: of one that there is, with
+ * its keys from root to tip, from the cursor's on. */
+char *wf_archives_list(const struct wf_domain *domain, uint64_t cursor);
+char *wf_archive_show(const struct wf_domain *domain, const char *name, uint64_t cursor);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What queries say of archives: all of a domain's, or one with its keys and its format.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/archive.h"
+#include "daemon/query.h"
+
+#define KEY_ROWS 512u /* keys in one answer: 64 digits each, beside a format of up to 5 KiB */
+
+static json_t *row_of(const struct wf_archive_kept *kept, const struct wf_manifest *manifest)
+{
+    char tip[65];
+    wf_query_hex(kept->tip, sizeof kept->tip, tip);
+    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:s}", "name", kept->name, "tip", tip,
+                     "blocks", (json_int_t)kept->blocks, "bytes", (json_int_t)kept->bytes, "tier",
+                     kept->lower->config->name, "model", manifest->format.model, "created_ms",
+                     (json_int_t)kept->created_ms, "state", kept->whole ? "ok" : "damaged");
+}
+
+char *wf_archives_list(const struct wf_domain *domain, uint64_t cursor)
+{
+    const struct wf_below *below = domain->node->below;
+    json_t *rows = json_array();
+    size_t room = WF_PAGE_BYTES;
+    uint64_t i = cursor, count = below ? below->archives->count : 0;
+    for (; i < count && json_array_size(rows) < WF_PAGE_ROWS; i++) {
+        const struct wf_archive_kept *kept = below->archives->kept[i];
+        struct wf_manifest manifest;
+        if (kept->domain != domain ||
+            wf_manifest_read(kept->raw, kept->raw_bytes, &manifest) != WEFT_OK)
+            continue;
+        if (!wf_query_row(rows, &room, row_of(kept, &manifest)))
+            break;
+    }
+    return wf_query_page("archives", rows, i < count ? i : 0);
+}
+
+static void format_set(json_t *out, const struct wf_format_open *f)
+{
+    char adapter[2 * sizeof f->adapter + 1], salt[2 * sizeof f->salt + 1];
+    wf_query_hex(f->adapter, f->adapter_bytes, adapter);
+    wf_query_hex(f->salt, f->salt_bytes, salt);
+    json_object_set_new(
+        out, "format",
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:s, s:I}", "model",
+                  f->model, "layers", (json_int_t)f->layers, "kv_heads", (json_int_t)f->kv_heads,
+                  "head_dim", (json_int_t)f->head_dim, "dtype", (json_int_t)f->dtype,
+                  "block_tokens", (json_int_t)f->block_tokens, "tp_rank", (json_int_t)f->tp_rank,
+                  "tp_size", (json_int_t)f->tp_size, "rope_theta", f->rope_theta, "rope_scaling",
+                  f->scaling, "adapter", adapter, "salt", salt, "block_bytes",
+                  (json_int_t)f->block_bytes));
+}
+
+/* The keys first … of a chain, root first. */
+static json_t *keys_of(const struct wf_directory *directory, const struct wf_archive_kept *kept,
+                       uint64_t first, uint64_t *next)
+{
+    json_t *keys = json_array();
+    uint32_t *entries = kept->entry != WF_DIRECTORY_NONE ? calloc(kept->blocks, sizeof *entries)
+                                                         : NULL;
+    uint32_t count = entries ? wf_directory_chain(directory, kept->entry, entries, kept->blocks)
+                             : 0;
+    uint64_t i = first;
+    for (; i < count && i < first + KEY_ROWS; i++) {
+        struct wf_directory_block block;
+        char key[65];
+        wf_directory_read(directory, entries[count - 1 - i], &block);
+        wf_query_hex(block.key, sizeof block.key, key);
+        json_array_append_new(keys, json_string(key));
+    }
+    *next = i < count ? i : 0;
+    free(entries);
+    return keys;
+}
+
+char *wf_archive_show(const struct wf_domain *domain, const char *name, uint64_t cursor)
+{
+    struct wf_archives *archives = domain->node->below->archives;
+    struct wf_archive_kept *kept = wf_archive_find(archives, domain, name);
+    struct wf_manifest manifest;
+    uint64_t next = 0;
+    if (!kept || wf_manifest_read(kept->raw, kept->raw_bytes, &manifest) != WEFT_OK)
+        return NULL;
+    wf_archive_check(archives, kept);
+    json_t *out = row_of(kept, &manifest);
+    format_set(out, &manifest.format);
+    json_t *keys = keys_of(archives->below->directory, kept, cursor, &next);
+    json_object_set_new(out, "keys", keys);
+    json_object_set_new(out, "next", json_integer((json_int_t)next));
+    char *text = json_dumps(out, JSON_COMPACT);
+    json_decref(out);
+    return text;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What lists in answers to queries are made of: rows, in pages that fit one message.
+ */
+#ifndef WF_DAEMON_QUERY_H
+#define WF_DAEMON_QUERY_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/control.h"
+
+#define WF_PAGE_ROWS 128
+#define WF_PAGE_BYTES ((size_t)WF_MESSAGE_MAX - 512) /* the rest is for what is around the rows */
+
+/* Writes 2 × count digits and a zero. */
+void wf_query_hex(const uint8_t *bytes, size_t count, char *out);
+/* A row for a page that has `room` bytes left; false, and not taken, when that is too little. */
+bool wf_query_row(json_t *rows, size_t *room, json_t *row);
+/* {name: rows, "next": next} as text, for free(); takes the rows.  NULL: no memory. */
+char *wf_query_page(const char *name, json_t *rows, uint64_t next);
+
+#endif
