@@ -353,7 +353,8 @@ static void opened(void *context, enum weft_status status, const char *sentence)
 static void changed(void *context, enum wf_mover_state state, const char *sentence)
 {
     struct wf_lower *lower = context;
-    enum wf_mover_state before = lower->stats.state;
+    enum wf_mover_state before = lower->told;
+    lower->told = state;
     wf_mover_stats(lower->mover, &lower->stats);
     if (before == WF_MOVER_OPENING && state == WF_MOVER_OK)
         return; /* opened() says that */
@@ -408,7 +409,7 @@ static uint16_t most_over(const struct wf_lower *lower)
     return most;
 }
 
-/* Let one block go, to the next tier or for good.  False: none may. */
+/* Let one block go, to the next tier or for good.  False: none may, or not now. */
 static bool let_go(struct wf_lower *lower)
 {
     struct wf_below *below = lower->below;
@@ -423,10 +424,13 @@ static bool let_go(struct wf_lower *lower)
     if (entry == WF_DIRECTORY_NONE)
         return false;
     wf_directory_read(below->directory, entry, &block);
-    bool last = block.tiers == 1u << lower->number && !block.in_dram;
+    /* A node that stops takes no comfort from what DRAM has. */
+    bool last = block.tiers == 1u << lower->number && (!block.in_dram || below->node->draining);
     struct wf_lower *next = last ? next_of(lower, block.bytes) : NULL;
-    if (next && wf_move_down(lower, next, entry))
-        return true;
+    if (next)
+        return wf_move_down(lower, next, entry);
+    if (last && wf_below_opening(below)) /* who knows what can be moved where in a moment */
+        return false;
     lower->evicted++;
     wf_lower_remove(lower, block.key);
     wf_directory_lose(below->directory, entry, lower->number);
@@ -441,9 +445,11 @@ bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
     for (uint32_t i = 0; i <= VICTIMS_MAX; i++) {
         struct wf_directory_sum sum;
         wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-        if (sum.bytes + lower->aside_bytes + lower->writing_bytes + bytes <= capacity)
+        uint64_t wanted = sum.bytes + lower->aside_bytes + lower->writing_bytes + bytes;
+        if (wanted <= capacity)
             return true;
-        if (i == VICTIMS_MAX || !let_go(lower))
+        /* What is on its way to the next tier makes room when it is there, and not before. */
+        if (wanted <= capacity + lower->leaving_bytes || i == VICTIMS_MAX || !let_go(lower))
             return false;
     }
     return false;

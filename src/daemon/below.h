@@ -35,10 +35,12 @@ struct wf_lower {
     bool opened;            /* blocks are being found there, and may be read */
     bool complete;          /* all that it had is in the directory */
     uint64_t full_until_ns; /* it said so: nothing is written there before */
+    uint64_t leaving_bytes; /* on their way from it to the next */
     uint64_t writing_bytes; /* on their way to it */
     uint64_t aside_bytes;   /* manifests of archives, which are not in the directory */
     uint32_t spare_at;      /* cursor of wf_archive_spare() */
     struct wf_mover_stats stats;
+    enum wf_mover_state told; /* the last that was told of */
     struct wf_removals *removals;
     uint64_t scrub_credit; /* bytes that the background check may read */
     uint32_t scrub_at;     /* cursor in the directory */
@@ -122,8 +124,8 @@ enum wf_leave wf_demote_leave(void *context, uint32_t slot);
 enum wf_leave wf_demote_asked(struct wf_domain *domain, uint32_t slot);
 /* Write cold blocks below before their room is needed. */
 void wf_demote_ahead(struct wf_below *below);
-/* A step of writing every block of DRAM that is not below; true when all have been begun.  Once in
- * a node's life. */
+/* A step of writing every block of DRAM that is not below; true after a whole round that found
+ * nothing to write. */
 bool wf_demote_sweep(struct wf_below *below);
 /* Copy a block from one tier to the other and let go of it there.  False: not now. */
 bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry);

@@ -45,6 +45,7 @@ struct wf_demotes {
     uint32_t busy, moves;
     uint64_t ahead_ns;
     uint32_t sweep_domain, sweep_slot; /* how far wf_demote_sweep() is */
+    bool sweep_begun;                  /* in this round it began to write something */
 };
 
 enum weft_status wf_demotes_create(struct wf_below *below)
@@ -326,25 +327,35 @@ void wf_demote_ahead(struct wf_below *below)
 }
 
 /* The next block that is only in DRAM begins to be written.  False: not now. */
-static bool sweep_slot(struct wf_domain *domain, uint32_t slot)
+static bool sweep_slot(struct wf_domain *domain, uint32_t slot, bool *begun)
 {
     uint64_t word = atomic_load_explicit(&domain->store.index.desc[slot].word,
                                          memory_order_relaxed);
-    return wf_word_state(word) != WF_SLOT_COMMITTED ||
-           wf_demote_leave(domain, slot) != WF_LEAVE_NOT;
+    if (wf_word_state(word) != WF_SLOT_COMMITTED)
+        return true;
+    enum wf_leave leave = wf_demote_leave(domain, slot);
+    *begun |= leave == WF_LEAVE_LATER;
+    return leave != WF_LEAVE_NOT;
 }
 
 bool wf_demote_sweep(struct wf_below *below)
 {
     struct wf_demotes *demotes = below->demotes;
     for (uint32_t looked = 0; looked < SWEEP_SLOTS; looked++) {
-        if (demotes->sweep_domain == below->node->domain_count)
-            return true;
+        if (demotes->sweep_domain == below->node->domain_count) {
+            /* Room that was made on a tier may have cost a block that was passed. */
+            bool again = demotes->sweep_begun;
+            if (demotes->busy)
+                return false;
+            demotes->sweep_domain = 0;
+            demotes->sweep_begun = false;
+            return !again;
+        }
         struct wf_domain *domain = &below->node->domains[demotes->sweep_domain];
         if (demotes->sweep_slot >= domain->store.arena.slots_used) {
             demotes->sweep_domain++;
             demotes->sweep_slot = 0;
-        } else if (sweep_slot(domain, demotes->sweep_slot)) {
+        } else if (sweep_slot(domain, demotes->sweep_slot, &demotes->sweep_begun)) {
             demotes->sweep_slot++;
         } else {
             return false;
@@ -361,6 +372,7 @@ static void move_end(struct write *write, enum weft_status status)
     struct wf_node *node = write->below->node;
     wf_directory_unhold(write->below->directory, write->entry);
     write->to->writing_bytes -= write->job.job.request.block.bytes;
+    write->from->leaving_bytes -= write->job.job.request.block.bytes;
     write->below->demotes->moves--;
     write_put(write);
     wf_clients_unpark(node);
@@ -448,6 +460,7 @@ static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, boo
     }
     below->demotes->moves++;
     to->writing_bytes += block.bytes;
+    from->leaving_bytes += block.bytes;
     wf_directory_hold(below->directory, entry);
     return true;
 }

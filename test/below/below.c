@@ -26,6 +26,7 @@
 
 struct stage {
     struct weftd node;
+    bool two; /* tiers */
     char path[160], near_path[160];
     const char *settings[16];
     struct weft *w;
@@ -60,6 +61,7 @@ static int start(void **state, bool near)
     static struct stage s;
     memset(&s, 0, sizeof s);
     weftd_prepare(&s.node);
+    s.two = near;
     snprintf(s.path, sizeof s.path, "tier.nvme0.path=%s/nvme0", s.node.directory);
     snprintf(s.near_path, sizeof s.near_path, "tier.cxl0.path=file-emulation:%s/cxl0",
              s.node.directory);
@@ -207,21 +209,23 @@ static void test_a_restart_finds_all(void **state)
     struct stage *s = *state;
     for (int way = 0; way < 2; way++) {
         detach(s);
-        if (way == 0)
-            assert_true(weftd_stop(&s->node)); /* what was only in DRAM is written below */
+        /* What was only in DRAM is written below; after that nothing is lost to a kill, unless a
+         * full tier had let go of what was in DRAM as well. */
+        if (way == 0 || s->two)
+            assert_true(weftd_stop(&s->node));
         else
-            weftd_kill(&s->node); /* and it is all there still */
+            weftd_kill(&s->node);
         assert_true(weftd_start(&s->node, s->settings, NULL));
         attach(s);
-        struct weft_match m;
-        for (int wait = 0; wait < 1000; wait++) { /* tiers open after the socket */
-            match(s, CHAINS - 1, &m);
-            if (m.blocks == BLOCKS)
-                break;
-            weftd_sleep_ms(5);
-        }
-        for (uint32_t chain = 0; chain < CHAINS; chain++)
+        for (uint32_t chain = 0; chain < CHAINS; chain++) {
+            struct weft_match m = {.blocks = 0};
+            for (int wait = 0; wait < 1000 && m.blocks < BLOCKS; wait++) {
+                match(s, chain, &m);
+                if (m.blocks < BLOCKS) /* tiers open after the socket */
+                    weftd_sleep_ms(5);
+            }
             get(s, chain, WEFT_LAYER_ORDER);
+        }
     }
 }
 
