@@ -21,8 +21,9 @@
 #define ORPHANS_MAX (1u << 20)
 #define REMOVALS_MAX 256u /* under way at a time, a tier */
 #define MEASURE_NS 1000000000u
-#define VICTIMS_MAX 64u  /* let go for one block's room */
-#define FULL_PERCENT 92u /* a log needs room to move in */
+#define VICTIMS_MAX 64u                   /* let go for one block's room */
+#define FULL_PERCENT 92u                  /* a log needs room to move in, */
+#define SPARE_BYTES ((uint64_t)512 << 20) /* and some segments in any case */
 #define SCRUB_BYTES_MAX (16u << 20)
 
 /* Keys that a tier is still to be told to forget.  What is not told comes back at the next start,
@@ -60,7 +61,10 @@ uint64_t wf_lower_capacity(const struct wf_lower *lower)
 uint64_t wf_lower_most_bytes(const struct wf_lower *lower)
 {
     uint64_t capacity = wf_lower_capacity(lower);
-    return capacity == UINT64_MAX ? capacity : capacity / 100 * FULL_PERCENT;
+    if (capacity == UINT64_MAX)
+        return capacity;
+    uint64_t spare = capacity / 8 < SPARE_BYTES ? capacity / 8 : SPARE_BYTES;
+    return capacity / 100 * FULL_PERCENT - spare;
 }
 
 /* ------------------------------------------------------------------------------------ removals */
@@ -543,6 +547,7 @@ void wf_below_tick(struct wf_below *below)
         removals_run(below->tiers[i].removals);
     }
     wf_demote_ahead(below);
+    wf_loads_run(below);
     wf_archives_tick(below);
     uint64_t elapsed_ns = now_ns - below->measured_ns;
     if (elapsed_ns < MEASURE_NS)

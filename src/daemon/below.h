@@ -140,6 +140,8 @@ uint32_t wf_demotes_busy(const struct wf_below *below);
 /* load.c */
 enum weft_status wf_loads_create(struct wf_below *below);
 void wf_loads_destroy(struct wf_below *below);
+/* Submit what could not be submitted before. */
+void wf_loads_run(struct wf_below *below);
 void wf_handle_load(struct wf_client *client, const struct wf_load *request);
 void wf_handle_demote(struct wf_client *client, const struct wf_demote *request);
 /* The slot that `key` is arriving in; WF_SLOT_NONE when it is not. */

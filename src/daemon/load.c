@@ -47,7 +47,8 @@ struct load {
     unsigned tried; /* tiers that failed */
     enum wf_tier_class class;
     uint64_t deadline_us, step_us; /* of range 0, and from one range to the next */
-    uint32_t part_bytes, range_parts, ranges;
+    uint32_t part_bytes, lead_parts, range_parts, ranges; /* lead: the first range */
+    bool whole;
     uint32_t next_range, in_flight, arrived;
     uint64_t there[RANGES_MAX / 64];
     bool queued, failed, complete, orphan;
@@ -271,6 +272,11 @@ static bool choose(struct load *load)
 
 /* ---------------------------------------------------------------------------------- its ranges */
 
+static uint32_t first_part(const struct load *load, uint32_t range)
+{
+    return range ? load->lead_parts + (range - 1) * load->range_parts : 0;
+}
+
 static void progress(struct load *load)
 {
     uint32_t from = load->arrived;
@@ -281,7 +287,7 @@ static void progress(struct load *load)
         load->first_ns = wf_now_ns();
     if (load->arrived == from || load->arrived == load->ranges)
         return; /* all of it is said by finish() */
-    uint64_t bytes = (uint64_t)load->arrived * load->range_parts * load->part_bytes;
+    uint64_t bytes = (uint64_t)first_part(load, load->arrived) * load->part_bytes;
     wf_store_progress(&load->domain->store, load->slot, (uint32_t)(bytes / WF_GRANULE));
 }
 
@@ -341,9 +347,8 @@ static bool submit(struct load *load)
     if (!read || (prefetch && below->loads->prefetching == PREFETCH_READS))
         return false;
     uint32_t range = load->next_range;
-    uint64_t from = (uint64_t)range * load->range_parts * load->part_bytes;
     uint32_t parts = (uint32_t)((load->bytes + load->part_bytes - 1) / load->part_bytes);
-    uint32_t first = range * load->range_parts;
+    uint32_t first = first_part(load, range), end = first_part(load, range + 1);
     struct wf_tier_request *request = &read->job.job.request;
     struct read *rest = read->next;
     memset(read, 0, sizeof *read);
@@ -357,9 +362,9 @@ static bool submit(struct load *load)
     memcpy(request->block.key, load->key, 32);
     request->block.bytes = load->bytes;
     request->block.part_bytes = load->part_bytes;
-    request->data = load->data + from;
+    request->data = load->data + (uint64_t)first * load->part_bytes;
     request->first_part = first;
-    request->part_count = parts - first < load->range_parts ? parts - first : load->range_parts;
+    request->part_count = (end < parts ? end : parts) - first;
     if (load->ranges == 1)
         request->first_part = request->part_count = 0;
     if (wf_mover_submit(below->tiers[load->tier].mover, &read->job) != WEFT_OK) {
@@ -378,16 +383,27 @@ static void pump_queue(struct queue *queue)
 {
     while (queue->first && !queue->first->below->stopping) {
         struct load *load = queue->first;
-        while (!load->failed && load->next_range < load->ranges) {
-            if (load->there[load->next_range / 64] >> (load->next_range % 64) & 1)
-                load->next_range++; /* from a tier before this one */
-            else if (!submit(load))
-                return;
-        }
+        while (load->next_range < load->ranges &&
+               load->there[load->next_range / 64] >> (load->next_range % 64) & 1)
+            load->next_range++; /* from a tier before this one */
+        bool more = !load->failed && load->next_range < load->ranges;
+        if (more && !submit(load))
+            return;
+        if (more && load->whole)
+            continue;
+        /* In layer order the first range of every block goes before the second of any: a device
+         * begins with what it is given first. */
         dequeue(load);
-        if (load->in_flight == 0)
+        if (!load->failed && load->next_range < load->ranges)
+            enqueue(load);
+        else if (load->in_flight == 0)
             settle(load);
     }
+}
+
+void wf_loads_run(struct wf_below *below)
+{
+    pump(below);
 }
 
 /* Prefetches are handed to the movers a few at a time, so that one that someone comes to wait for
@@ -414,14 +430,18 @@ static void hurry(struct load *load, const struct wanted *wanted)
 
 /* ----------------------------------------------------------------------------------- its begin */
 
-/* How a block is cut into ranges. */
+/* How a block is cut into ranges.  For layer order the first is short, so that the first layers of
+ * many blocks are there soon. */
 static void cut(struct load *load, bool whole)
 {
     uint32_t parts = (uint32_t)((load->bytes + load->part_bytes - 1) / load->part_bytes);
     uint32_t range = whole ? RANGE_BYTES_MAX / load->part_bytes : RANGE_PARTS;
-    uint32_t least = (parts + RANGES_MAX - 1) / RANGES_MAX;
+    uint32_t least = (parts + RANGES_MAX - 2) / (RANGES_MAX - 1);
+    load->whole = whole;
     load->range_parts = range > least ? range : least;
-    load->ranges = (parts + load->range_parts - 1) / load->range_parts;
+    load->lead_parts = whole ? load->range_parts : 1;
+    uint32_t rest = parts > load->lead_parts ? parts - load->lead_parts : 0;
+    load->ranges = 1 + (rest + load->range_parts - 1) / load->range_parts;
 }
 
 /* Where the parent of an entry is in DRAM, or arriving.  False: neither. */
