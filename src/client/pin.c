@@ -122,7 +122,12 @@ enum weft_status weft_pin_read(const struct weft_pin *pin, void *destination, si
                        bytes, (unsigned long long)pin->bytes);
     const struct wf_desc *desc = &a->index.desc[pin->slot];
     memcpy(destination, pin->data, pin->bytes);
-    uint64_t checksum = atomic_load_explicit(&desc->checksum, memory_order_acquire);
+    /* As long as a block comes up from below, its progress is where the checksum will be.  Acquire:
+     * pairs with the release that publishes it, after the progress was cleared. */
+    enum wf_slot_state state = wf_word_state(
+        atomic_load_explicit(&desc->word, memory_order_acquire));
+    bool summed = state == WF_SLOT_COMMITTED || state == WF_SLOT_EVICTING;
+    uint64_t checksum = summed ? atomic_load_explicit(&desc->checksum, memory_order_acquire) : 0;
     if (checksum == 0)
         checksum = XXH3_64bits(pin->data, pin->bytes);
     if (XXH3_64bits(destination, pin->bytes) == checksum)

@@ -2,6 +2,7 @@
  *
  * Archives: chains that are durable below DRAM, and that no eviction takes from there.
  *
+ *   archive_begin.c one is asked for
  *   archive_run.c   one is made: blocks written, flushed, read back; the manifest; the answer
  *   archive.c       those that are kept: found again at a start, watched, replaced, removed
  *   archive_list.c  what queries say of them
@@ -81,7 +82,7 @@ enum weft_status wf_archive_keep(struct wf_archives *archives, struct wf_lower *
 /* It is none any more, and its manifest goes. */
 void wf_archive_drop(struct wf_archives *archives, struct wf_archive_kept *kept);
 
-/* archive_run.c */
+/* archive_run.c, archive_begin.c */
 enum weft_status wf_archive_runs_create(struct wf_archives *archives);
 void wf_archive_runs_destroy(struct wf_archives *archives);
 uint32_t wf_archive_runs_busy(const struct wf_archives *archives);

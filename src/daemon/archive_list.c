@@ -38,20 +38,18 @@ char *wf_archives_list(const struct wf_domain *domain, uint64_t cursor)
     return wf_query_page("archives", rows, i < count ? i : 0);
 }
 
-static void format_set(json_t *out, const struct wf_format_open *f)
+json_t *wf_query_format(const struct wf_format_open *f)
 {
     char adapter[2 * sizeof f->adapter + 1], salt[2 * sizeof f->salt + 1];
     wf_query_hex(f->adapter, f->adapter_bytes, adapter);
     wf_query_hex(f->salt, f->salt_bytes, salt);
-    json_object_set_new(
-        out, "format",
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:s, s:I}", "model",
-                  f->model, "layers", (json_int_t)f->layers, "kv_heads", (json_int_t)f->kv_heads,
-                  "head_dim", (json_int_t)f->head_dim, "dtype", (json_int_t)f->dtype,
-                  "block_tokens", (json_int_t)f->block_tokens, "tp_rank", (json_int_t)f->tp_rank,
-                  "tp_size", (json_int_t)f->tp_size, "rope_theta", f->rope_theta, "rope_scaling",
-                  f->scaling, "adapter", adapter, "salt", salt, "block_bytes",
-                  (json_int_t)f->block_bytes));
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:s, s:I}", "model",
+                     f->model, "layers", (json_int_t)f->layers, "kv_heads", (json_int_t)f->kv_heads,
+                     "head_dim", (json_int_t)f->head_dim, "dtype", (json_int_t)f->dtype,
+                     "block_tokens", (json_int_t)f->block_tokens, "tp_rank", (json_int_t)f->tp_rank,
+                     "tp_size", (json_int_t)f->tp_size, "rope_theta", f->rope_theta, "rope_scaling",
+                     f->scaling, "adapter", adapter, "salt", salt, "block_bytes",
+                     (json_int_t)f->block_bytes);
 }
 
 /* The keys first … of a chain, root first. */
@@ -86,7 +84,7 @@ char *wf_archive_show(const struct wf_domain *domain, const char *name, uint64_t
         return NULL;
     wf_archive_check(archives, kept);
     json_t *out = row_of(kept, &manifest);
-    format_set(out, &manifest.format);
+    json_object_set_new(out, "format", wf_query_format(&manifest.format));
     json_t *keys = keys_of(archives->below->directory, kept, cursor, &next);
     json_object_set_new(out, "keys", keys);
     json_object_set_new(out, "next", json_integer((json_int_t)next));

@@ -204,16 +204,16 @@ static char *list_sessions(const struct wf_node *node, const struct wf_domain *d
                             : atomic_load_explicit(&domain->store.index.desc[slot].word,
                                                    memory_order_relaxed);
         if (!wf_query_row(rows, &room,
-                          json_pack("{s:I, s:o, s:s, s:I, s:s, s:I, s:I, s:b, s:f, s:I}", "session",
-                                    (json_int_t)s->id, "name", json_string(s->name), "state",
-                                    wf_session_state_name(s->state), "priority",
+                          json_pack("{s:I, s:o, s:s, s:I, s:s, s:I, s:I, s:b, s:f, s:I, s:I}",
+                                    "session", (json_int_t)s->id, "name", json_string(s->name),
+                                    "state", wf_session_state_name(s->state), "priority",
                                     (json_int_t)s->priority, "tip", tip, "blocks",
                                     slot == WF_SLOT_NONE ? (json_int_t)0
                                                          : (json_int_t)wf_word_depth(word) + 1,
                                     "pid", (json_int_t)node->clients[s->client - 1].peer.pid,
                                     "held", s->held, "state_s",
                                     (double)(now_ns - s->hinted_ns) / 1e9, "returns_in_ms",
-                                    (json_int_t)s->returns_in_ms)))
+                                    (json_int_t)s->returns_in_ms, "format", (json_int_t)s->format)))
             break;
     }
     return wf_query_page("sessions", rows, i < node->session_used ? i : 0);
@@ -272,6 +272,23 @@ static char *list_formats(const struct wf_node *node, const struct wf_domain *do
     return wf_query_page("formats", rows, i < node->format_count ? i : 0);
 }
 
+/* One by its number, in full. */
+static char *format_show(const struct wf_node *node, const struct wf_domain *domain,
+                         const char *number, enum weft_status *status)
+{
+    char *end;
+    unsigned long i = strtoul(number, &end, 10);
+    if (end == number || *end || i >= node->format_count || node->formats[i].domain != domain->id) {
+        *status = WEFT_E_NOT_FOUND;
+        return NULL;
+    }
+    json_t *out = json_object();
+    json_object_set_new(out, "format", wf_query_format(node->formats[i].request));
+    char *text = json_dumps(out, JSON_COMPACT);
+    json_decref(out);
+    return text;
+}
+
 static char *archive_show(const struct wf_domain *domain, const char *name, uint64_t cursor,
                           enum weft_status *status)
 {
@@ -305,6 +322,8 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         text = list_domains(node, only);
     else if (strcmp(what, "formats") == 0)
         text = list_formats(node, domain, request->cursor);
+    else if (strncmp(what, "format ", 7) == 0)
+        text = format_show(node, domain, what + 7, &status);
     else if (strcmp(what, "archives") == 0)
         text = wf_archives_list(domain, request->cursor);
     else if (strncmp(what, "archive ", 8) == 0)
@@ -320,7 +339,9 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
     struct wf_text_answer *answer = (struct wf_text_answer *)(void *)node->answer;
     size_t length = text ? strlen(text) : 0;
     if (status == WEFT_E_NOT_FOUND)
-        status = wf_fail(status, "there is no %.96s; `weft session ls` lists them", what);
+        status = wf_fail(status,
+                         "there is no %.96s; `weft session ls` lists archives, `weft ls` the rest",
+                         what);
     else if (status != WEFT_OK)
         status =
             wf_fail(status,

@@ -19,6 +19,8 @@
 void wf_query_hex(const uint8_t *bytes, size_t count, char *out);
 /* A row for a page that has `room` bytes left; false, and not taken, when that is too little. */
 bool wf_query_row(json_t *rows, size_t *room, json_t *row);
+/* A layout in full, for who wants to open it. */
+json_t *wf_query_format(const struct wf_format_open *format);
 /* {name: rows, "next": next} as text, for free(); takes the rows.  NULL: no memory. */
 char *wf_query_page(const char *name, json_t *rows, uint64_t next);
 

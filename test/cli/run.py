@@ -96,7 +96,7 @@ def golden(name, got):
 def start_node(pool="256MB", socket=SOCKET, tiers=(), **variables):
     words = [word for tier in tiers for word in ("--tier", tier)]
     node = subprocess.Popen([WEFTD, "--socket", socket, "--pool", pool, "--http", "off", "--log", "warn", *words],
-                            env=environment(WEFT_STATE_DIR=FOLDER, **variables), stderr=subprocess.PIPE)
+                            env=environment(**{"WEFT_STATE_DIR": FOLDER, **variables}), stderr=subprocess.PIPE)
     until = time.time() + 30
     while subprocess.run([WEFT, "status", "--socket", socket], env=environment(), check=False,
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
@@ -486,6 +486,69 @@ def what_leaves_dram_is_below_and_comes_back():
         check(tiers["dram0"]["blocks"] == domain["blocks"], tiers, domain)
         shown = weft("status", *at).stdout.decode()
         check(re.search(r"below DRAM", shown), shown)
+    finally:
+        stop_node(node)
+
+
+@case
+def a_session_is_archived_and_carried_over():
+    size, chain = ["--block-bytes", "64KB"], blob("talk", 20 << 16, seed=9)
+    file = os.path.join(FOLDER, "talk.weft")
+    at = ["--socket", os.path.join(FOLDER, "here.sock")]
+    to = ["--socket", os.path.join(FOLDER, "there.sock")]
+    node = start_node("32MB", at[1], tier_paths("here")[:1])
+    try:
+        weft("put", "--key", "talk", *size, *at, chain)
+        check("no archives" in weft("session", "ls", *at).stdout.decode())
+        golden("session_archive", answer("session", "archive", "talk", "--key", "talk", *size, "--blocks", "20", *at))
+        golden("session_ls", answer("session", "ls", *at))
+        check("talk" in weft("session", "ls", *at).stdout.decode())
+        check("archive" in weft("rm", "--key", "talk", *size, *at, expect=4).stderr.decode())
+        weft("session", "archive", "nobody", *at, expect=1)
+        weft("session", "export", "nobody", "--output", file, *at, expect=1)
+        check(not os.path.exists(file), "an export that failed left a file")
+        golden("session_export", answer("session", "export", "talk", "--output", file, *at))
+    finally:
+        stop_node(node)
+    node = start_node("32MB", at[1], tier_paths("here")[:1])  # it is there again
+    try:
+        again = os.path.join(FOLDER, "again.weft")
+        until = time.time() + 10
+        while not answer("session", "ls", *at)["archives"] and time.time() < until:
+            time.sleep(0.05)
+        check("20 blocks" in weft("session", "export", "talk", "--output", again, *at).stdout.decode())
+        check(read(again) == read(file), "two exports of one archive differ")
+        golden("session_rm", answer("session", "rm", "talk", *at))
+        weft("session", "rm", "talk", *at, expect=1)
+    finally:
+        stop_node(node)
+    node = start_node("32MB", to[1], tier_paths("there")[:1])
+    try:
+        golden("session_import", answer("session", "import", file, *to))
+        copy = os.path.join(FOLDER, "talk.copy")
+        weft("get", "--key", "talk", *size, "--blocks", "20", "--output", copy, "--verify", *to)
+        check(read(copy) == read(chain), "other bytes were imported")
+        said = weft("session", "import", file, "--as", "other", *to).stdout.decode()
+        check("0 were not here yet" in said, said)
+        check({row["name"] for row in answer("session", "ls", *to)["archives"]} == {"talk", "other"})
+        good = bytearray(read(file))
+        for at_byte, what in ((4, "no exported"), (8, "version"), (16, "header"), (178, "header"), (190, "end"), (400, "block 0"),
+                              (len(good) // 2, "block"), (len(good) - 5, "end"), (None, "bytes")):
+            bad = good[:-9] if at_byte is None else good[:]
+            if at_byte is not None:
+                bad[at_byte] ^= 0x55
+            with open(copy, "wb") as out:
+                out.write(bad)
+            said = weft("session", "import", copy, *to, expect=5).stderr.decode()
+            check(what in said, at_byte, said)
+    finally:
+        stop_node(node)
+    elsewhere = os.path.join(FOLDER, "elsewhere")
+    os.mkdir(elsewhere)
+    node = start_node("32MB", to[1], tier_paths("elsewhere")[:1], WEFT_STATE_DIR=elsewhere)
+    try:
+        check("secret_file" in weft("session", "import", file, *to, expect=4).stderr.decode())
+        check(answer("status", *to)["domains"][0]["blocks"] == 0, "a refused import put something")
     finally:
         stop_node(node)
 

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft session: sessions made durable, carried to other nodes, and let go.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/session.h"
+
+#define STEP_MS 500 /* between two looks at how far an archive is */
+
+static const char *output, *as;
+static uint64_t blocks = 1;
+
+static const struct cli_word words[] = {
+    {"ls", "the archives of the domain"},
+    {"archive", "NAME|ID: make an open session's chain durable; with --key, that chain as NAME"},
+    {"export", "NAME: write an archive to --output"},
+    {"import", "FILE: read one, and archive it here"},
+    {"rm", "NAME: let an archive go; its blocks are ordinary ones again"},
+    {NULL},
+};
+
+static const struct cli_option options[] = {
+    {"output", CLI_TEXT, "FILE", &output, "export: the file to write"},
+    {"blocks", CLI_NUMBER, "N", &blocks, "archive: length of the chain that --key begins (1)"},
+    {"as", CLI_TEXT, "NAME", &as, "archive, import: the archive's name (the session's own)"},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "keep a conversation, whatever becomes of the node",
+    "weft session archive chat-4711",
+    "keep what was put by hand",
+    "weft session archive prompt --key prompt-4f2a --block-bytes 2MiB --blocks 12",
+    "carry it to another host, whose domain has the same secret_file",
+    "weft session export chat-4711 --output chat.weft",
+    "and there",
+    "weft session import chat.weft",
+    NULL,
+};
+
+/* ---------------------------------------------------------------------------------------- shared */
+
+static bool text_take(const json_t *object, const char *name, char *out, size_t capacity)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    if (!text || strlen(text) >= capacity)
+        return false;
+    memcpy(out, text, strlen(text) + 1);
+    return true;
+}
+
+static int digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool bytes_take(const json_t *value, uint8_t *out, size_t capacity, size_t *out_length)
+{
+    const char *text = json_string_value(value);
+    size_t length = text ? strlen(text) : 1;
+    if (length % 2 || length / 2 > capacity)
+        return false;
+    for (size_t i = 0; i < length / 2; i++) {
+        int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return false;
+        out[i] = (uint8_t)(high << 4 | low);
+    }
+    *out_length = length / 2;
+    return true;
+}
+
+bool wf_session_key_take(const json_t *value, struct weft_key *out)
+{
+    size_t length = 0;
+    return bytes_take(value, out->bytes, sizeof out->bytes, &length) && length == sizeof out->bytes;
+}
+
+static uint32_t number_of(const json_t *object, const char *name)
+{
+    return (uint32_t)json_integer_value(json_object_get(object, name));
+}
+
+bool wf_session_format_take(const json_t *format, struct session_head *head)
+{
+    size_t adapter_bytes = 0, salt_bytes = 0;
+    if (!text_take(format, "model", head->model, sizeof head->model) ||
+        !text_take(format, "rope_scaling", head->scaling, sizeof head->scaling) ||
+        !bytes_take(json_object_get(format, "adapter"), head->adapter, sizeof head->adapter,
+                    &adapter_bytes) ||
+        !bytes_take(json_object_get(format, "salt"), head->salt, sizeof head->salt, &salt_bytes))
+        return false;
+    head->spec = (struct weft_format_spec){
+        .model = head->model,
+        .layers = number_of(format, "layers"),
+        .kv_heads = number_of(format, "kv_heads"),
+        .head_dim = number_of(format, "head_dim"),
+        .dtype = (enum weft_dtype)number_of(format, "dtype"),
+        .block_tokens = number_of(format, "block_tokens"),
+        .tp_rank = number_of(format, "tp_rank"),
+        .tp_size = number_of(format, "tp_size"),
+        .rope_theta = json_number_value(json_object_get(format, "rope_theta")),
+        .rope_scaling = head->scaling[0] ? head->scaling : NULL,
+        .adapter = adapter_bytes ? head->adapter : NULL,
+        .adapter_bytes = adapter_bytes,
+        .salt = salt_bytes ? head->salt : NULL,
+        .salt_bytes = salt_bytes,
+        .block_bytes = (uint64_t)json_integer_value(json_object_get(format, "block_bytes")),
+    };
+    return true;
+}
+
+int wf_session_root(struct cli *cli, struct weft_format *format, struct weft_key *out)
+{
+    static const char label[] = "weft session: the root of this format";
+    enum weft_status status = weft_key_from_bytes(format, label, sizeof label - 1, out);
+    return status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "the node has no root");
+}
+
+int wf_session_archive(struct cli *cli, struct weft_format *format, const char *name,
+                       const struct weft_key *tip, struct weft_archived *out)
+{
+    struct cli_progress progress;
+    enum weft_status status = WEFT_PENDING;
+    memset(out, 0, sizeof *out);
+    wf_cli_progress_init(&progress, "archive");
+    while (status == WEFT_PENDING) {
+        status = weft_archive_keys(format, name, tip, STEP_MS, out);
+        if (status == WEFT_PENDING && out->blocks)
+            wf_cli_progress_step(&progress, (double)out->written / out->blocks, "");
+    }
+    wf_cli_progress_fini(&progress);
+    return status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "it cannot be archived");
+}
+
+/* --------------------------------------------------------------------------------------- archive */
+
+/* The one open session of that name or number; NULL after a sentence. */
+static const json_t *session_find(struct cli *cli, const json_t *sessions, const char *word)
+{
+    const json_t *found = NULL, *row;
+    size_t i;
+    char number[32];
+    json_array_foreach (sessions, i, row) {
+        const char *name = json_string_value(json_object_get(row, "name"));
+        snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT,
+                 json_integer_value(json_object_get(row, "session")));
+        if (strcmp(number, word) == 0)
+            return row;
+        if (!name || strcmp(name, word) != 0)
+            continue;
+        if (found) {
+            wf_cli_fail(cli, CLI_USAGE,
+                        "more than one session is called '%s'; give the number of one, as weft ls "
+                        "sessions shows it",
+                        word);
+            return NULL;
+        }
+        found = row;
+    }
+    if (!found)
+        wf_cli_fail(cli, CLI_MISS, "no open session is called '%s'; weft ls sessions lists them",
+                    word);
+    return found;
+}
+
+static int format_open(struct cli *cli, json_int_t number, struct weft_format **out)
+{
+    static struct session_head head;
+    char what[64];
+    json_t *answer = NULL;
+    snprintf(what, sizeof what, "format %" JSON_INTEGER_FORMAT, number);
+    int code = wf_cli_query(cli, what, 0, 0, &answer);
+    if (code != CLI_OK)
+        return code;
+    bool good = wf_session_format_take(json_object_get(answer, "format"), &head);
+    enum weft_status status = good ? weft_format_open(cli->weft, &head.spec, out) : WEFT_OK;
+    json_decref(answer);
+    if (!good)
+        return wf_cli_fail(cli, CLI_NODE, "the node's answer to '%s' is not one", what);
+    return status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "the format is refused");
+}
+
+static int archived_say(struct cli *cli, const struct weft_archived *archived)
+{
+    char size[32];
+    if (cli->json) {
+        json_t *answer = json_object();
+        wf_cli_json_set(answer, "name", json_string(archived->name));
+        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)archived->blocks));
+        wf_cli_json_set(answer, "written", json_integer((json_int_t)archived->written));
+        wf_cli_json_set(answer, "bytes", json_integer((json_int_t)archived->bytes));
+        wf_cli_json_set(answer, "tier", json_string(archived->tier));
+        wf_cli_json_print(answer);
+    } else {
+        printf("%s: %u block%s, %s, durable on %s; %u written now\n", archived->name,
+               archived->blocks, wf_cli_s(archived->blocks),
+               wf_cli_size(archived->bytes, size, sizeof size), archived->tier, archived->written);
+    }
+    return CLI_OK;
+}
+
+/* The chain that the options name. */
+static int chain_archive(struct cli *cli, const char *name)
+{
+    struct weft_format *format = NULL;
+    struct weft_key *keys = NULL;
+    struct weft_archived archived;
+    size_t count = 0;
+    if (!blocks || blocks > SESSION_BLOCKS_MAX)
+        return wf_cli_fail(cli, CLI_USAGE, "--blocks is %llu; give 1 to %u",
+                           (unsigned long long)blocks, SESSION_BLOCKS_MAX);
+    int code = wf_cli_format_open(cli, 0, &format);
+    if (code == CLI_OK)
+        code = wf_cli_keys(cli, format, blocks, &keys, &count);
+    if (code == CLI_OK)
+        code = wf_session_archive(cli, format, name, &keys[count - 1], &archived);
+    if (code == CLI_OK)
+        code = archived_say(cli, &archived);
+    free(keys);
+    weft_format_close(format);
+    return code;
+}
+
+static int archive(struct cli *cli, const char *word)
+{
+    json_t *answer = NULL;
+    struct weft_format *format = NULL;
+    struct weft_key tip;
+    struct weft_archived archived;
+    char name[80] = "";
+    int code = wf_cli_query(cli, "sessions", 0, 0, &answer);
+    if (code != CLI_OK)
+        return code;
+    const json_t *row = session_find(cli, json_object_get(answer, "sessions"), word);
+    const char *hex = json_string_value(json_object_get(row, "tip"));
+    if (!row) {
+        code = CLI_MISS;
+    } else if (!wf_session_key_take(json_object_get(row, "tip"), &tip)) {
+        code = wf_cli_fail(cli, CLI_MISS, "session %s has no chain yet; nothing was committed",
+                           word);
+    } else {
+        text_take(row, "name", name, sizeof name);
+        if (as)
+            snprintf(name, sizeof name, "%s", as);
+        else if (!name[0])
+            snprintf(name, sizeof name, "session-%.16s", hex);
+        code = format_open(cli, json_integer_value(json_object_get(row, "format")), &format);
+    }
+    json_decref(answer);
+    if (code == CLI_OK)
+        code = wf_session_archive(cli, format, name, &tip, &archived);
+    if (code == CLI_OK)
+        code = archived_say(cli, &archived);
+    weft_format_close(format);
+    return code;
+}
+
+/* ---------------------------------------------------------------------------------------- ls, rm */
+
+static int list(struct cli *cli)
+{
+    json_t *answer = NULL;
+    int code = wf_cli_query(cli, "archives", 0, 0, &answer);
+    if (code != CLI_OK)
+        return code;
+    const json_t *archives = json_object_get(answer, "archives");
+    if (cli->json) {
+        wf_cli_json_print(answer);
+        return CLI_OK;
+    }
+    if (json_array_size(archives))
+        wf_cli_table_print(archives, stdout);
+    else
+        puts("no archives");
+    json_decref(answer);
+    return CLI_OK;
+}
+
+static int let_go(struct cli *cli, const char *name)
+{
+    enum weft_status status = weft_archive_remove(cli->weft, name);
+    if (status != WEFT_OK)
+        return wf_cli_fail_status(cli, status, "it cannot be removed");
+    if (cli->json) {
+        json_t *answer = json_object();
+        wf_cli_json_set(answer, "removed", json_string(name));
+        wf_cli_json_print(answer);
+    } else {
+        printf("%s is an archive no more; its blocks stay until their room is needed\n", name);
+    }
+    return CLI_OK;
+}
+
+static int run(struct cli *cli)
+{
+    int which = wf_cli_choose(cli);
+    if (which < 0)
+        return CLI_USAGE;
+    const char *what = words[which].name;
+    bool exports = strcmp(what, "export") == 0, lists = strcmp(what, "ls") == 0;
+    if (cli->word_count != (lists ? 1 : 2) || (exports && !output))
+        return wf_cli_fail(cli, CLI_USAGE, "it is: weft session %s%s%s", what,
+                           lists                         ? ""
+                           : strcmp(what, "import") == 0 ? " FILE"
+                                                         : " NAME",
+                           exports ? " --output FILE" : "");
+    int code = wf_cli_connect(cli);
+    if (code != CLI_OK)
+        return code;
+    if (lists)
+        return list(cli);
+    const char *word = cli->words[1];
+    const struct cli_format_options *given = &wf_cli_format_options;
+    bool chain = given->key || given->raw_key || given->tokens;
+    if (strcmp(what, "archive") == 0)
+        return chain ? chain_archive(cli, as ? as : word) : archive(cli, word);
+    if (exports)
+        return wf_session_export(cli, word, output);
+    if (strcmp(what, "import") == 0)
+        return wf_session_import(cli, word, as);
+    return let_go(cli, word);
+}
+
+const struct cli_command wf_cmd_session = {
+    .name = "session",
+    .summary = "archives: sessions made durable, exported and imported",
+    .synopsis = "ls|archive|export|import|rm [NAME|ID|FILE]",
+    .about =
+        "An archive is a session's chain of blocks on a tier that outlives the machine's power and "
+        "may hold archives: it survives a restart, and nothing evicts it from there until rm.  "
+        "Archiving again under the same name writes what is new and replaces the archive.\n\n"
+        "export writes an archive to one file, with its format, keys and checksums; it is replaced "
+        "only when all is written.  import checks all of such a file before it puts anything, and "
+        "archives what it put.  The nodes' domains must have the same secret_file, because keys "
+        "come from it.  Whoever imports a file trusts who wrote it: the bytes under a key are what "
+        "the file says.",
+    .words = words,
+    .options = options,
+    .groups = {wf_cli_key_group, wf_cli_format_group},
+    .examples = examples,
+    .run = run,
+};

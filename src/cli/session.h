@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the parts of `weft session` share.
+ */
+#ifndef WF_CLI_SESSION_H
+#define WF_CLI_SESSION_H
+
+#include "cli/cli.h"
+#include "cli/session_file.h"
+
+#define SESSION_WINDOW_BYTES (8u << 20) /* of blocks held or reserved at a time */
+#define SESSION_WINDOW_MAX 64u
+
+/* How many blocks of that size. */
+static inline size_t session_window(uint64_t block_bytes)
+{
+    uint64_t count = SESSION_WINDOW_BYTES / block_bytes;
+    return count > SESSION_WINDOW_MAX ? SESSION_WINDOW_MAX : count ? (size_t)count : 1;
+}
+
+/* A key in 64 digits. */
+bool wf_session_key_take(const json_t *value, struct weft_key *out);
+
+/* The format that a query's answer describes, into `head`: texts and spec.  False: it is not. */
+bool wf_session_format_take(const json_t *format, struct session_head *head);
+
+/* What tells apart two domains, and two formats, without saying their root. */
+int wf_session_root(struct cli *cli, struct weft_format *format, struct weft_key *out);
+
+/* Archive and wait for it, with a bar. */
+int wf_session_archive(struct cli *cli, struct weft_format *format, const char *name,
+                       const struct weft_key *tip, struct weft_archived *out);
+
+int wf_session_export(struct cli *cli, const char *name, const char *output);
+int wf_session_import(struct cli *cli, const char *file, const char *name);
+
+#endif

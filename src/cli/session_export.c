@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft session export: an archive into one file.
+ *
+ * Blocks come up a window at a time, on memory that nothing else needs; the window before is held
+ * until the next one is, because it extends it.  The file has a temporary name until all of it is
+ * on the disk.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "cli/session.h"
+
+struct out {
+    const char *name; /* as it was given */
+    char temporary[4096];
+    int fd;
+    XXH3_state_t *sum;
+};
+
+static int write_all(struct cli *cli, struct out *out, const void *data, size_t bytes)
+{
+    const uint8_t *at = data;
+    while (bytes) {
+        ssize_t put = write(out->fd, at, bytes);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return wf_cli_fail(cli, CLI_SYSTEM, "cannot write to %s: %s", out->name,
+                               strerror(errno));
+        at += put;
+        bytes -= (size_t)put;
+    }
+    return CLI_OK;
+}
+
+static int out_open(struct cli *cli, struct out *out)
+{
+    int length = snprintf(out->temporary, sizeof out->temporary, "%s.%d", out->name, getpid());
+    bool fits = length > 0 && length < (int)sizeof out->temporary;
+    out->fd = fits ? open(out->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
+    if (out->fd >= 0)
+        return CLI_OK;
+    if (!fits)
+        errno = ENAMETOOLONG;
+    out->temporary[0] = '\0';
+    return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", out->name, strerror(errno));
+}
+
+static int out_close(struct cli *cli, struct out *out, int code)
+{
+    if (out->fd < 0)
+        return code;
+    bool good = fsync(out->fd) == 0;
+    good &= close(out->fd) == 0;
+    if (good && code == CLI_OK)
+        good = rename(out->temporary, out->name) == 0;
+    if (code == CLI_OK && !good)
+        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", out->name, strerror(errno));
+    if (code != CLI_OK)
+        unlink(out->temporary);
+    return code;
+}
+
+/* The archive's keys, in all pages of the node's answer; its format goes to `head`. */
+static int ask(struct cli *cli, const char *name, struct session_head *head, struct weft_key **out)
+{
+    char what[104];
+    json_t *answer = NULL;
+    uint64_t cursor = 0, count = 0;
+    struct weft_key *keys = NULL;
+    int code = CLI_OK;
+    if (snprintf(what, sizeof what, "archive %s", name) >= (int)sizeof what)
+        return wf_cli_fail(cli, CLI_USAGE, "an archive's name has up to 64 bytes");
+    do {
+        enum weft_status status;
+        char *text = NULL;
+        status = weft_query(cli->weft, what, cursor, &text);
+        if (status != WEFT_OK) {
+            code = wf_cli_fail_status(cli, status, "the archive is not to be had");
+            break;
+        }
+        json_decref(answer);
+        answer = json_loads(text, 0, NULL);
+        weft_text_free(text);
+        const json_t *page = json_object_get(answer, "keys");
+        uint64_t blocks = (uint64_t)json_integer_value(json_object_get(answer, "blocks"));
+        if (!keys && blocks && blocks <= SESSION_BLOCKS_MAX) {
+            head->blocks = (uint32_t)blocks;
+            keys = wf_cli_alloc(blocks * sizeof *keys);
+        }
+        for (size_t i = 0; keys && i < json_array_size(page) && count < head->blocks; i++)
+            count += wf_session_key_take(json_array_get(page, i), &keys[count]);
+        cursor = (uint64_t)json_integer_value(json_object_get(answer, "next"));
+    } while (cursor);
+    const char *state = json_string_value(json_object_get(answer, "state"));
+    if (code == CLI_OK && (!keys || count != head->blocks || !state || strcmp(state, "ok") != 0))
+        code = wf_cli_fail(cli, CLI_WRONG,
+                           "archive '%s' is damaged: %llu of its blocks are known to the node; "
+                           "archive its session again",
+                           name, (unsigned long long)count);
+    if (code == CLI_OK && !wf_session_format_take(json_object_get(answer, "format"), head))
+        code = wf_cli_fail(cli, CLI_NODE, "the node's answer to '%s' is not one", what);
+    if (code == CLI_OK) {
+        snprintf(head->name, sizeof head->name, "%s", name);
+        head->tip = keys[count - 1];
+        head->created_ms = (uint64_t)json_integer_value(json_object_get(answer, "created_ms"));
+    }
+    json_decref(answer);
+    *out = keys;
+    return code;
+}
+
+static int block_write(struct cli *cli, struct out *out, const struct weft_pins *pins, uint32_t i,
+                       const struct weft_key *key, uint8_t *copy)
+{
+    uint8_t bytes[SESSION_BLOCK_BYTES];
+    enum weft_status status = weft_wait_block(pins, i);
+    size_t length = (size_t)pins->pins[i].bytes;
+    if (status == WEFT_OK)
+        status = weft_pin_read(&pins->pins[i], copy, length);
+    if (status != WEFT_OK)
+        return wf_cli_fail_status(cli, status, "a block cannot be read");
+    struct session_block block = {.key = *key, .bytes = length};
+    block.checksum = XXH3_64bits(copy, length);
+    wf_session_block_write(&block, bytes);
+    XXH3_64bits_update(out->sum, bytes, sizeof bytes);
+    int code = write_all(cli, out, bytes, sizeof bytes);
+    return code == CLI_OK ? write_all(cli, out, copy, length) : code;
+}
+
+static int blocks_write(struct cli *cli, struct out *out, struct weft_format *format,
+                        const struct session_head *head, const struct weft_key *keys)
+{
+    struct weft_pins pins, behind = {.blocks = 0};
+    struct cli_progress progress;
+    uint8_t *copy = wf_cli_alloc(head->block_bytes);
+    size_t window = session_window(head->block_bytes);
+    int code = CLI_OK;
+    wf_cli_progress_init(&progress, "export");
+    for (uint32_t at = 0; code == CLI_OK && at < head->blocks;) {
+        size_t count = head->blocks - at < window ? head->blocks - at : window;
+        enum weft_status status = weft_get_keys(format, keys + at, count, WEFT_BLOCK_ORDER, &pins);
+        if (status != WEFT_OK) {
+            code = wf_cli_fail_status(cli, status, "blocks cannot be brought up");
+            break;
+        }
+        weft_pins_release(&behind);
+        behind = pins;
+        if (pins.blocks == 0)
+            code = wf_cli_fail(cli, CLI_REFUSED,
+                               "block %u of %u cannot be brought up: the pool has no room for the "
+                               "chain, or the block is damaged",
+                               at, head->blocks);
+        for (uint32_t i = 0; code == CLI_OK && i < pins.blocks; i++) {
+            code = block_write(cli, out, &pins, i, &keys[at + i], copy);
+            wf_cli_progress_step(&progress, (double)(at + i + 1) / head->blocks, "");
+        }
+        at += pins.blocks;
+    }
+    weft_pins_release(&behind);
+    wf_cli_progress_fini(&progress);
+    free(copy);
+    return code;
+}
+
+static int file_write(struct cli *cli, struct out *out, struct weft_format *format,
+                      const struct session_head *head, const struct weft_key *keys)
+{
+    uint8_t bytes[SESSION_HEAD_BYTES_MAX], foot[SESSION_FOOT_BYTES];
+    size_t length = wf_session_head_write(head, bytes);
+    int code = out_open(cli, out);
+    if (code != CLI_OK)
+        return code;
+    XXH3_64bits_reset(out->sum);
+    XXH3_64bits_update(out->sum, bytes, length);
+    code = write_all(cli, out, bytes, length);
+    if (code == CLI_OK)
+        code = blocks_write(cli, out, format, head, keys);
+    if (code == CLI_OK) {
+        wf_session_foot_write(head->blocks, XXH3_64bits_digest(out->sum), foot);
+        code = write_all(cli, out, foot, sizeof foot);
+    }
+    return out_close(cli, out, code);
+}
+
+int wf_session_export(struct cli *cli, const char *name, const char *output)
+{
+    static struct session_head head;
+    struct out out = {.name = output, .fd = -1, .sum = XXH3_createState()};
+    struct weft_key *keys = NULL;
+    struct weft_format *format = NULL;
+    char size[32];
+    int code = out.sum ? ask(cli, name, &head, &keys)
+                       : wf_cli_fail(cli, CLI_SYSTEM, "out of memory for a checksum");
+    if (code == CLI_OK) {
+        enum weft_status status = weft_format_open(cli->weft, &head.spec, &format);
+        if (status != WEFT_OK)
+            code = wf_cli_fail_status(cli, status, "the archive's format is refused");
+    }
+    if (code == CLI_OK) {
+        head.block_bytes = weft_format_block_bytes(format);
+        code = wf_session_root(cli, format, &head.root);
+    }
+    if (code == CLI_OK)
+        code = file_write(cli, &out, format, &head, keys);
+    if (code == CLI_OK && cli->json) {
+        json_t *answer = json_object();
+        wf_cli_json_set(answer, "name", json_string(name));
+        wf_cli_json_set(answer, "file", json_string(output));
+        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)head.blocks));
+        wf_cli_json_set(answer, "bytes",
+                        json_integer((json_int_t)(head.blocks * head.block_bytes)));
+        wf_cli_json_print(answer);
+    } else if (code == CLI_OK) {
+        printf("%s: %u block%s, %s, in %s\n", name, head.blocks, wf_cli_s(head.blocks),
+               wf_cli_size(head.blocks * head.block_bytes, size, sizeof size), output);
+    }
+    weft_format_close(format);
+    free(keys);
+    XXH3_freeState(out.sum);
+    return code;
+}

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * An archive is asked for: its chain is found, a tier chosen, a run begun; or one that is under way
+ * or has ended answers.
+ *
+ * A client waits by being parked (server.c) a moment at a time.  Who asks again while a run is
+ * under way, or has ended and nobody took its result, gets that one's.  So a call that gave up
+ * waiting, or a client that died, costs nothing but the work.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "daemon/archive_run.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+
+#define PARK_NS 100000000u /* then the client is told how far it is */
+
+/* ------------------------------------------------------------------------------------ its begin */
+
+/* The chain's keys from its root to its tip, and its deepest block in DRAM. */
+static enum weft_status chain_find(struct wf_archive_run *run)
+{
+    struct wf_directory *directory = run->archives->below->directory;
+    struct wf_store *store = &run->domain->store;
+    struct wf_directory_block block;
+    uint32_t count = 0, entry = WF_DIRECTORY_NONE;
+    uint32_t slot = wf_store_find(store, run->tip);
+    if (slot == WF_SLOT_NONE)
+        entry = wf_directory_find(directory, run->tip);
+    if (entry != WF_DIRECTORY_NONE) {
+        wf_directory_read(directory, entry, &block);
+        count = block.domain == run->domain->id ? block.depth + 1 : 0;
+    } else if (slot != WF_SLOT_NONE) {
+        count = wf_word_depth(
+                    atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed)) +
+                1;
+    }
+    if (count == 0)
+        return wf_fail(
+            WEFT_E_NOT_FOUND,
+            "the chain's last block is neither in DRAM nor on a tier; it was evicted, or "
+            "never put here");
+    if (count > WF_ARCHIVE_BLOCKS_MAX)
+        return wf_fail(WEFT_E_LIMIT, "a chain of %u blocks; an archive may have %u", count,
+                       WF_ARCHIVE_BLOCKS_MAX);
+    run->steps = wf_calloc(count, sizeof *run->steps, "an archive's chain");
+    if (!run->steps)
+        return WEFT_E_NO_MEMORY;
+    run->count = count;
+    for (uint32_t i = 0; i < count; i++)
+        run->steps[i].entry = WF_DIRECTORY_NONE;
+    uint32_t at = count;
+    for (; at && entry != WF_DIRECTORY_NONE; at--) {
+        wf_directory_read(directory, entry, &block);
+        slot = wf_store_find(store, block.key);
+        if (slot != WF_SLOT_NONE)
+            break;
+        memcpy(run->steps[at - 1].key, block.key, 32);
+        entry = block.parent;
+    }
+    if (slot != WF_SLOT_NONE) {
+        wf_store_hold(store, slot);
+        run->slot = slot;
+    }
+    for (; at && slot != WF_SLOT_NONE; at--) {
+        wf_desc_key_read(&store->index.desc[slot], run->steps[at - 1].key);
+        slot = atomic_load_explicit(&store->index.desc[slot].parent, memory_order_relaxed);
+    }
+    for (uint32_t i = 0; i < count && !at; i++)
+        wf_archive_step_hold(run, &run->steps[i], &block);
+    return at ? wf_fail(WEFT_E_NOT_FOUND, "the chain's first %u blocks are not there", at)
+              : WEFT_OK;
+}
+
+/* Where it goes: the nearest tier that may hold archives and has the room for what is not on one.
+ */
+static enum weft_status tier_choose(struct wf_archive_run *run)
+{
+    struct wf_below *below = run->archives->below;
+    uint8_t tiers = wf_archive_tiers(below);
+    uint64_t needed = WF_ARCHIVE_BYTES_MAX, most = 0;
+    const char *name = "";
+    if (!tiers)
+        return wf_fail(WEFT_E_INVALID,
+                       "the node has no tier that may hold archives; give it one that is durable "
+                       "and has archive: true in `tiers`");
+    for (uint32_t i = 0; i < run->count; i++) {
+        struct wf_directory_block block;
+        wf_archive_step_hold(run, &run->steps[i], &block);
+        uint32_t slot = wf_store_find(&run->domain->store, run->steps[i].key);
+        if (!(block.tiers & tiers))
+            needed += slot == WF_SLOT_NONE
+                          ? block.bytes
+                          : atomic_load_explicit(&run->domain->store.index.desc[slot].bytes,
+                                                 memory_order_relaxed);
+    }
+    for (uint32_t i = 0; i < below->count; i++) {
+        struct wf_lower *lower = &below->tiers[below->order[i]];
+        struct wf_directory_sum sum;
+        if (!(tiers >> lower->number & 1) || !wf_lower_usable(lower))
+            continue;
+        wf_directory_sum(below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
+        uint64_t capacity = wf_lower_most_bytes(lower);
+        uint64_t taken = sum.archived_bytes + lower->aside_bytes;
+        uint64_t left = capacity > taken ? capacity - taken : 0;
+        if (left >= needed) {
+            run->to = lower;
+            return WEFT_OK;
+        }
+        most = left > most ? left : most;
+        name = lower->config->name;
+    }
+    if (!name[0])
+        return wf_fail(WEFT_E_SYSTEM, "no tier that may hold archives works now; see `weft status` "
+                                      "and the node's log");
+    return wf_fail(WEFT_FULL,
+                   "the archive needs %llu bytes, and beside other archives tier %s has room for "
+                   "%llu; enlarge it or remove archives",
+                   (unsigned long long)needed, name, (unsigned long long)most);
+}
+
+static struct wf_archive_run *run_take(struct wf_archives *archives)
+{
+    struct wf_archive_run *oldest = NULL;
+    for (uint32_t i = 0; i < WF_ARCHIVE_RUNS_MAX; i++) {
+        struct wf_archive_run *run = &archives->runs[i];
+        if (run->phase == WF_ARCHIVE_UNUSED)
+            return run;
+        if (run->phase == WF_ARCHIVE_ENDED && (!oldest || run->moved_ns < oldest->moved_ns))
+            oldest = run;
+    }
+    return oldest;
+}
+
+static void begin(struct wf_archive_run *run, struct wf_client *client,
+                  const struct wf_archive *request)
+{
+    struct wf_archives *archives = run->archives;
+    *run = (struct wf_archive_run){
+        .archives = archives,
+        .domain = client->domain,
+        .phase = WF_ARCHIVE_WRITE,
+        .slot = WF_SLOT_NONE,
+        .moved_ns = wf_now_ns(),
+        .format = *client->node->formats[request->format].request,
+        .status = WEFT_PENDING,
+    };
+    memcpy(run->name, request->name, strlen(request->name) + 1);
+    memcpy(run->tip, request->tip, sizeof run->tip);
+    enum weft_status status = chain_find(run);
+    if (status == WEFT_OK)
+        status = tier_choose(run);
+    if (status == WEFT_OK && archives->count == WF_ARCHIVES_MAX &&
+        !wf_archive_find(archives, run->domain, run->name))
+        status = wf_fail(WEFT_E_LIMIT,
+                         "the node keeps %u archives, which is all that it may; remove some",
+                         archives->count);
+    if (status != WEFT_OK)
+        wf_archive_fail(run, status);
+    wf_archive_advance(run);
+}
+
+/* ---------------------------------------------------------------------------- asked by a client */
+
+static enum weft_status request_check(const struct wf_client *client,
+                                      const struct wf_archive *request)
+{
+    const struct wf_node *node = client->node;
+    if (!memchr(request->name, 0, sizeof request->name))
+        return wf_fail(WEFT_E_PROTOCOL, "ARCHIVE: a name without an end");
+    if (!request->name[0])
+        return wf_fail(WEFT_E_INVALID, "an archive needs a name");
+    enum weft_status status = wf_text_check("an archive's name", request->name, WF_ARCHIVE_NAME_MAX,
+                                            false);
+    if (status != WEFT_OK)
+        return status;
+    if (!node->below)
+        return wf_fail(WEFT_E_INVALID, "the node has no tier that may hold archives; name one in "
+                                       "`tiers`, durable and with archive: true");
+    if (!(request->flags & WF_ARCHIVE_REMOVE) &&
+        (request->format >= node->format_count ||
+         node->formats[request->format].domain != client->domain->id))
+        return wf_fail(WEFT_E_INVALID, "format %u is not registered in this domain",
+                       request->format);
+    return WEFT_OK;
+}
+
+static void answer(struct wf_client *client, const struct wf_archive *request,
+                   enum weft_status status, uint32_t blocks, uint32_t written_blocks,
+                   uint64_t bytes, const char *tier, const char *sentence)
+{
+    struct wf_archive_answer *out = (struct wf_archive_answer *)(void *)client->node->answer;
+    memset(out, 0, sizeof *out);
+    out->blocks = blocks;
+    out->written = written_blocks;
+    out->bytes = bytes;
+    memcpy(out->name, request->name, strlen(request->name));
+    memcpy(out->tier, tier, strnlen(tier, sizeof out->tier - 1));
+    memcpy(out->sentence, sentence, strnlen(sentence, sizeof out->sentence - 1));
+    wf_answer(client, &request->message, status, sizeof *out, NULL, 0);
+}
+
+static void remove_one(struct wf_client *client, const struct wf_archive *request)
+{
+    struct wf_archives *archives = client->node->below->archives;
+    struct wf_archive_kept *kept = wf_archive_find(archives, client->domain, request->name);
+    if (!kept) {
+        wf_answer_failure(client, &request->message,
+                          wf_fail(WEFT_E_NOT_FOUND, "there is no archive '%s'", request->name));
+        return;
+    }
+    uint32_t blocks = kept->blocks;
+    uint64_t bytes = kept->bytes;
+    const char *tier = kept->lower->config->name;
+    wf_archive_drop(archives, kept);
+    answer(client, request, WEFT_OK, blocks, 0, bytes, tier, "");
+}
+
+/* The run of this archive: under way, or ended and its result not taken. */
+static struct wf_archive_run *run_of(struct wf_archives *archives, const struct wf_domain *domain,
+                                     const char *name)
+{
+    for (uint32_t i = 0; i < WF_ARCHIVE_RUNS_MAX; i++) {
+        struct wf_archive_run *run = &archives->runs[i];
+        if (run->phase != WF_ARCHIVE_UNUSED && run->domain == domain &&
+            strcmp(run->name, name) == 0)
+            return run;
+    }
+    return NULL;
+}
+
+static void result_give(struct wf_client *client, const struct wf_archive *request,
+                        struct wf_archive_run *run)
+{
+    if (run->status < 0) {
+        wf_fail_keep("%s", run->sentence);
+        wf_answer_failure(client, &request->message, run->status);
+    } else {
+        answer(client, request, run->status, run->count, run->written, run->bytes,
+               run->to ? run->to->config->name : "", run->sentence);
+    }
+    run->phase = WF_ARCHIVE_UNUSED;
+}
+
+void wf_handle_archive(struct wf_client *client, const struct wf_archive *request)
+{
+    enum weft_status status = request_check(client, request);
+    if (status != WEFT_OK) {
+        wf_answer_failure(client, &request->message, status);
+        return;
+    }
+    if (request->flags & WF_ARCHIVE_REMOVE) {
+        remove_one(client, request);
+        return;
+    }
+    struct wf_archives *archives = client->node->below->archives;
+    struct wf_archive_run *run = run_of(archives, client->domain, request->name);
+    struct wf_archive_kept *kept = wf_archive_find(archives, client->domain, request->name);
+    bool same = run && memcmp(run->tip, request->tip, sizeof run->tip) == 0;
+    if (run && !same && wf_archive_active(run)) {
+        wf_answer_failure(client, &request->message,
+                          wf_fail(WEFT_E_BUSY,
+                                  "archive '%s' is being made of another chain; wait for that",
+                                  request->name));
+        return;
+    }
+    if (!run && kept && memcmp(kept->tip, request->tip, sizeof kept->tip) == 0) {
+        wf_archive_check(archives, kept);
+        if (kept->whole) { /* as it was asked for */
+            answer(client, request, WEFT_OK, kept->blocks, 0, kept->bytes,
+                   kept->lower->config->name, "");
+            return;
+        }
+    }
+    if (run && !same)
+        run->phase = WF_ARCHIVE_UNUSED; /* nobody will ask for that result */
+    if (!same) {
+        run = wf_archives_settled(archives->below) ? run_take(archives) : NULL;
+        if (run)
+            begin(run, client, request);
+    }
+    if (run && run->phase == WF_ARCHIVE_ENDED)
+        result_give(client, request, run);
+    else if (!wf_client_park(client, &request->message, PARK_NS))
+        answer(client, request, WEFT_PENDING, run ? run->count : 0, run ? run->written : 0,
+               run ? run->bytes : 0, run && run->to ? run->to->config->name : "", "");
+}
