@@ -18,8 +18,8 @@
  * back, and fails with the header.  A segment that cannot be begun costs nothing but itself.
  *   - CLOSING waits for its writes, then for a sync, then writes its footer: what a footer lists is
  * durable, so footers are believed at open without reading payload.
- *   - A flush waits for all writes before it, so that the scan of a segment without a footer may
- * stop at the first record that is not whole and loses nothing that was flushed.
+ *   - A flush waits for all writes before it, so that the scan of a segment without a footer, which
+ * takes all that is whole, loses nothing that was flushed, wherever a bit of it has flipped since.
  *   - A VICTIM becomes FREEING when its records have moved, and their copies are synced before its
  * header says that it is free, and that header is synced before the segment is used again.
  *   - A sync that failed is never tried again: what it was to make durable may be gone, and a

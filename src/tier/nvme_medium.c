@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "sys/memory.h"
 #include "tier/nvme_hooks.h"
+#include "tier/nvme_tests.h"
 
 #define BUFFER_PIECE ((uint64_t)1 << 30) /* what one registered buffer may have, at most */
 #define BUFFERS_MAX 1024u
@@ -84,6 +85,7 @@ enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_opt
     enum weft_status status = path_of(t, options->path);
     if (status != WEFT_OK)
         return status;
+    wf_nvme_tests_begin();
     t->fd_buffered = open(t->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (t->fd_buffered < 0)
         return system_failed("cannot be opened", t->path);

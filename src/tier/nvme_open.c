@@ -248,9 +248,20 @@ static void unreadable(struct recovery *r, uint32_t segment)
     r->unreadable++;
 }
 
-/* Whole records up to the first that is not one, or to resume, up to the first whose payload is not
- * whole either, which was not flushed, nor was anything behind it; returns how many entries there
- * are, and where the records end. */
+/* The next record behind one whose header is not whole, so that its length is not known.  What was
+ * torn by a crash has none that counts behind it, but a bit that flipped may have. */
+static const struct wf_nvme_record *next_record(const struct wf_nvme *t, uint32_t segment,
+                                                const uint8_t *memory, uint64_t *at,
+                                                struct wf_tier_block *out)
+{
+    const struct wf_nvme_record *record = NULL;
+    for (; !record && *at + WF_NVME_RECORD_MIN <= t->segment_bytes;
+         *at += record ? 0 : WF_NVME_PAGE)
+        record = wf_nvme_record_at(t, segment, *at, memory + *at, t->segment_bytes - *at, out);
+    return record;
+}
+
+/* All whole records; returns how many entries there are, and where the last one ends. */
 static uint32_t scan(struct recovery *r, uint32_t segment, struct wf_nvme_entry *entries,
                      uint64_t *out_end)
 {
@@ -259,21 +270,19 @@ static uint32_t scan(struct recovery *r, uint32_t segment, struct wf_nvme_entry 
     struct wf_tier_block block;
     uint64_t at = WF_NVME_RECORDS_AT;
     uint32_t count = 0;
-    while ((record = wf_nvme_record_at(t, segment, at, r->segment + at, t->segment_bytes - at,
-                                       &block))) {
+    *out_end = at;
+    while ((record = next_record(t, segment, r->segment, &at, &block))) {
         uint32_t page = (uint32_t)(at / WF_NVME_PAGE);
         const uint8_t *payload = r->segment + at + wf_nvme_header_bytes(wf_tier_parts(&block));
-        if (wf_nvme_payload_right(&block, record->sums, payload)) {
-            wf_nvme_entry_make(&entries[count++], &block, record->sequence, page);
-            take_up(r, segment, &block, record->sequence, page);
-        } else {
-            r->dropped++;
-            if (r->resuming)
-                break;
-        }
         at += wf_nvme_record_bytes(&block);
+        if (!wf_nvme_payload_right(&block, record->sums, payload)) {
+            r->dropped++;
+            continue;
+        }
+        wf_nvme_entry_make(&entries[count++], &block, record->sequence, page);
+        take_up(r, segment, &block, record->sequence, page);
+        *out_end = at;
     }
-    *out_end = at;
     return count;
 }
 

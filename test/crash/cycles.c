@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "cycles.h"
+#include "cycles_damage.h"
 
 #define CYCLE_S_MAX 120
 #define REST_MS_MAX 30000
@@ -34,12 +35,18 @@
 #define WORK_MS_MAX 1500.0
 #define OPENING_MS_MEAN 15.0
 
+enum damage { INTACT, TORN, FLIPPED };
+
 struct run {
     struct weftd node;
     struct random_source r;
     struct client c;
     pid_t workers[PROCESSES];
-    char settings[4][160];
+    char settings[2][160], journal[160];
+    bool none, only; /* of the cycles have damage */
+    enum damage damage;
+    struct archive_sum archives;
+    uint64_t torn_cycles, torn_pieces, flipped_cycles, flipped_bits, missed_damaged;
     uint64_t kills_during[ACTIVITIES], kills_opening, client_deaths;
     uint64_t found, missed;
     double started_s;
@@ -94,7 +101,8 @@ static void begin_node(struct run *run)
                                     run->settings[0],
                                     run->settings[1],
                                     NULL};
-    weftd_spawn(&run->node, settings, NULL);
+    const char *const variables[] = {run->journal, NULL};
+    weftd_spawn(&run->node, settings, run->none ? NULL : variables);
 }
 
 static void start_node(struct run *run)
@@ -130,6 +138,7 @@ static void one_client_dies(struct run *run)
     kill(run->workers[victim], SIGKILL);
     waitpid(run->workers[victim], NULL, 0);
     run->client_deaths++;
+    archives_abandon(victim);
     begin_worker(run, victim);
 }
 
@@ -178,7 +187,8 @@ static void verify_chain(struct run *run, enum size size, uint32_t chain)
     }
     if (status < 0)
         give_up(run, weft_last_error());
-    run->missed += present - done;
+    bool intact = run->damage == INTACT && run->flipped_cycles == 0;
+    *(intact ? &run->missed : &run->missed_damaged) += present - done;
     weft_pins_release(&pins);
 }
 
@@ -207,6 +217,7 @@ static void verify_all(struct run *run)
             break;
         weftd_sleep_ms(5);
     }
+    archives_verify(&run->c, &run->archives); /* first, so that they come from below */
     for (int size = 0; size < SIZES; size++)
         for (uint32_t chain = 0; chain < shapes[size].chains; chain++)
             verify_chain(run, (enum size)size, chain);
@@ -224,6 +235,25 @@ static void kill_node(struct run *run)
         run->kills_during[i] += during[i];
 }
 
+/* What the device does to the tier before the next node sees it. */
+static void damage(struct run *run)
+{
+    run->damage = INTACT;
+    if (run->none)
+        return;
+    damage_node_died();
+    uint32_t what = random_below(&run->r, run->only ? 2 : 3);
+    if (what == 0) {
+        run->damage = TORN;
+        run->torn_pieces += damage_tear(&run->r);
+        run->torn_cycles++;
+    } else if (what == 1) {
+        run->damage = FLIPPED;
+        run->flipped_bits += damage_flip(&run->r);
+        run->flipped_cycles++;
+    }
+}
+
 static void cycle(struct run *run)
 {
     start_node(run);
@@ -237,11 +267,14 @@ static void cycle(struct run *run)
     kill_node(run);
     weftd_sleep_ms(5); /* in which everybody meets the end of the node */
     clients_rest(run);
+    damage(run);
 }
+
+#define N(counter) (unsigned long long)(counter)
 
 static bool say(const struct run *run, uint32_t cycles, uint64_t seed)
 {
-    bool bad = tally->wrong_blocks || tally->errors;
+    bool bad = tally->wrong_blocks || tally->errors || run->archives.lost;
     if (tally->errors)
         fprintf(stderr, "# %llu calls failed as no crash explains, the first: %s\n",
                 (unsigned long long)tally->errors, tally->error);
@@ -250,29 +283,35 @@ static bool say(const struct run *run, uint32_t cycles, uint64_t seed)
                 (unsigned long long)run->missed);
         bad = true;
     }
-    if (!tally->loads || !tally->blocks_verified || !tally->node_losses || !run->found) {
+    if (!tally->loads || !tally->blocks_verified || !tally->node_losses || !run->found ||
+        !run->archives.verified) {
         fprintf(stderr, "# nothing was put to the test\n");
         bad = true;
     }
-    printf("{\"cycles\": %u, \"wrong_blocks\": %llu, \"errors\": %llu, "
-           "\"blocks_verified\": %llu, \"layers_verified\": %llu, \"bytes_verified\": %llu, "
+    printf("{\"cycles\": %u, \"wrong_blocks\": %llu, \"lost_archives\": %llu, "
+           "\"errors\": %llu, ",
+           cycles, N(tally->wrong_blocks), N(run->archives.lost), N(tally->errors));
+    printf("\"blocks_verified\": %llu, \"layers_verified\": %llu, \"bytes_verified\": %llu, "
            "\"blocks_found_after_restart\": %llu, \"missed_after_match\": %llu, "
-           "\"puts\": %llu, \"gets\": %llu, \"loads\": %llu, \"lost_on_the_way\": %llu, "
-           "\"demotes\": %llu, \"node_losses_seen\": %llu, \"client_deaths\": %llu, "
-           "\"kills_during\": {\"put\": %llu, \"load\": %llu, \"demote\": %llu, \"archive\": "
-           "%llu, \"opening\": %llu}, \"elapsed_s\": %.1f, \"seed\": \"0x%llx\"}\n",
-           cycles, (unsigned long long)tally->wrong_blocks, (unsigned long long)tally->errors,
-           (unsigned long long)tally->blocks_verified, (unsigned long long)tally->layers_verified,
-           (unsigned long long)tally->bytes_verified, (unsigned long long)run->found,
-           (unsigned long long)run->missed, (unsigned long long)tally->puts,
-           (unsigned long long)tally->gets, (unsigned long long)tally->loads,
-           (unsigned long long)tally->lost_on_the_way, (unsigned long long)tally->demotes,
-           (unsigned long long)tally->node_losses, (unsigned long long)run->client_deaths,
-           (unsigned long long)run->kills_during[PUTTING],
-           (unsigned long long)run->kills_during[LOADING],
-           (unsigned long long)run->kills_during[DEMOTING],
-           (unsigned long long)run->kills_during[ARCHIVING], (unsigned long long)run->kills_opening,
-           now_s() - run->started_s, (unsigned long long)seed);
+           "\"missed_when_damaged\": %llu, ",
+           N(tally->blocks_verified), N(tally->layers_verified), N(tally->bytes_verified),
+           N(run->found), N(run->missed), N(run->missed_damaged));
+    printf("\"archives_made\": %llu, \"archives_removed\": %llu, \"archives_verified\": %llu, "
+           "\"archives_rotten\": %llu, ",
+           N(tally->archived), N(tally->archives_removed), N(run->archives.verified),
+           N(run->archives.rotten));
+    printf("\"puts\": %llu, \"gets\": %llu, \"loads\": %llu, \"lost_on_the_way\": %llu, "
+           "\"demotes\": %llu, \"node_losses_seen\": %llu, \"client_deaths\": %llu, ",
+           N(tally->puts), N(tally->gets), N(tally->loads), N(tally->lost_on_the_way),
+           N(tally->demotes), N(tally->node_losses), N(run->client_deaths));
+    printf("\"kills_during\": {\"put\": %llu, \"load\": %llu, \"demote\": %llu, "
+           "\"archive\": %llu, \"opening\": %llu}, ",
+           N(run->kills_during[PUTTING]), N(run->kills_during[LOADING]),
+           N(run->kills_during[DEMOTING]), N(run->kills_during[ARCHIVING]), N(run->kills_opening));
+    printf("\"torn\": {\"cycles\": %llu, \"pieces\": %llu}, \"flipped\": {\"cycles\": %llu, "
+           "\"bits\": %llu}, \"elapsed_s\": %.1f, \"seed\": \"0x%llx\"}\n",
+           N(run->torn_cycles), N(run->torn_pieces), N(run->flipped_cycles), N(run->flipped_bits),
+           now_s() - run->started_s, N(seed));
     return !bad;
 }
 
@@ -280,6 +319,9 @@ int main(int argc, char **argv)
 {
     static struct run run;
     uint32_t cycles = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 8;
+    const char *faults = argc > 2 ? argv[2] : "both";
+    run.none = strcmp(faults, "none") == 0 || strcmp(faults, "0") == 0;
+    run.only = strcmp(faults, "only") == 0 || strcmp(faults, "1") == 0;
     run.r = random_seeded("cycles");
     uint64_t seed = run.r.state;
     run.started_s = now_s();
@@ -291,6 +333,11 @@ int main(int argc, char **argv)
     snprintf(run.settings[0], sizeof run.settings[0], "tier.nvme0.path=%s/tier",
              run.node.directory);
     snprintf(run.settings[1], sizeof run.settings[1], "state_dir=%s/state", run.node.directory);
+    char tier[128], journal[128];
+    snprintf(tier, sizeof tier, "%s/tier", run.node.directory);
+    snprintf(journal, sizeof journal, "%s/journal", run.node.directory);
+    snprintf(run.journal, sizeof run.journal, "WEFT_NVME_JOURNAL=%s", journal);
+    damage_begin(tier, journal);
     atomic_store(&tally->phase, REST);
     for (uint32_t i = 0; i < PROCESSES; i++)
         begin_worker(&run, i);
@@ -298,7 +345,7 @@ int main(int argc, char **argv)
     if (!client_open(&run.c, &run.node))
         give_up(&run, weft_last_error());
     weftd_kill(&run.node);
-    for (uint32_t i = 0; i < cycles && !tally->wrong_blocks; i++) {
+    for (uint32_t i = 0; i < cycles && !tally->wrong_blocks && !run.archives.lost; i++) {
         alarm(CYCLE_S_MAX);
         cycle(&run);
         if (cycles <= 10 || i % 10 == 9)

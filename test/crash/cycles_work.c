@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 const struct shape shapes[SIZES] = {
-    [SMALL] = {"small", 2, 64, 120, 6, 2 * LAYERS * 2 * 64 * 2 * BLOCK_TOKENS},
-    [LARGE] = {"large", 8, 128, 40, 2, 2 * LAYERS * 8 * 128 * 2 * BLOCK_TOKENS},
+    [SMALL] = {"small", 2, 64, 400, 6, 2 * LAYERS * 2 * 64 * 2 * BLOCK_TOKENS},
+    [LARGE] = {"large", 8, 128, 150, 2, 2 * LAYERS * 8 * 128 * 2 * BLOCK_TOKENS},
 };
 struct tally *tally;
 
@@ -91,23 +91,12 @@ bool chain_keys(const struct client *c, enum size size, uint32_t chain,
 
 /* --------------------------------------------------------------------------------- what they do */
 
-struct worker {
-    struct client c;
-    struct random_source r;
-    uint32_t number;
-    const struct weftd *node;
-    enum size size;
-    uint32_t chain;
-    struct weft_key keys[DEPTH_MAX];
-};
-
-static void doing(const struct worker *k, enum activity activity)
+void doing(const struct worker *k, enum activity activity)
 {
     atomic_store_explicit(&tally->worker[k->number].activity, activity, memory_order_relaxed);
 }
 
-/* True when the call was answered as it may be; what is not answered is the node's loss, once. */
-static bool went_well(const char *call, enum weft_status status)
+bool went_well(const char *call, enum weft_status status)
 {
     if (status == WEFT_E_NODE) {
         add(&tally->node_losses, 1);
@@ -128,8 +117,8 @@ static void fill(const struct worker *k, struct weft_fill *put)
                          k->keys[put->first_block + i].bytes);
 }
 
-/* True when all of the chain is the session's. */
-static bool put_chain(struct worker *k)
+/* How many blocks of the chain are the session's. */
+static uint32_t put_chain(struct worker *k)
 {
     uint32_t tokens[DEPTH_MAX * BLOCK_TOKENS + 1] = {0};
     const struct shape *shape = &shapes[k->size];
@@ -144,16 +133,16 @@ static bool put_chain(struct worker *k)
         status = weft_reserve(s, tokens, random_below(&k->r, 2) ? match.tokens : 0,
                               (size_t)blocks * BLOCK_TOKENS, &put);
     if (!went_well("reserve", status))
-        return false;
+        return 0;
     add(&tally->full, put.full);
     bool all = put.full == 0;
     if (random_below(&k->r, 20) == 0) {
         weft_abort(&put);
-        return false;
+        return 0;
     }
     fill(k, &put);
     add(&tally->puts, put.reserved);
-    return went_well("commit", weft_commit(&put)) && all;
+    return went_well("commit", weft_commit(&put)) && all ? blocks : 0;
 }
 
 static void verify_block(const struct worker *k, const struct weft_pins *pins, uint32_t block,
@@ -259,12 +248,17 @@ static void one(struct worker *k)
     if (!chain_keys(&k->c, k->size, k->chain, k->keys))
         return;
     if (what < 40) {
-        if (put_chain(k) && random_below(&k->r, 4) == 0)
+        uint32_t blocks = put_chain(k), then = random_below(&k->r, 16);
+        if (blocks && then < 4)
             demote_chain(k);
+        else if (blocks && then < 6)
+            archive_chain(k, blocks);
     } else if (what < 88) {
         get_chain(k);
-    } else if (what < 97) {
+    } else if (what < 95) {
         prefetch_chain(k);
+    } else if (what < 98) {
+        archive_drop(k);
     } else {
         remove_some(k);
     }

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What tests can do to the I/O of the NVMe tier of a weftd that they started, by its environment:
+ *
+ *   WEFT_NVME_JOURNAL=FILE   FILE tells what of the medium no sync made durable yet: every write
+ *                            with what was there before, its end, and every sync.  Who kills the
+ *                            node can then undo what a device would have been free to forget.
+ *   WEFT_NVME_HOLD=FILE      while FILE is there, every read, write and sync is held back for the
+ *                            number of milliseconds in it: a device that stalls
+ *   WEFT_NVME_REFUSE=FILE    while FILE is there, they end with the error number in it: one that
+ *                            is gone
+ *
+ * One tier of a process.  Built without -Dtest_hooks=true there is nothing of it.
+ */
+#include "tier/nvme_tests.h"
+
+#if WF_TEST_HOOKS
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "tier/nvme_hooks.h"
+
+static struct {
+    const char *hold, *refuse;
+    int journal;
+} tests = {.journal = -1};
+
+static void journal(enum wf_nvme_journal_what what, const struct wf_nvme_call *call,
+                    const void *old)
+{
+    struct wf_nvme_journal entry = {what, call->offset, call->bytes};
+    struct iovec parts[2] = {{&entry, sizeof entry}, {(void *)(uintptr_t)old, call->bytes}};
+    if (tests.journal >= 0 && writev(tests.journal, parts, old ? 2 : 1) < (ssize_t)sizeof entry)
+        tests.journal = -1;
+}
+
+/* The number in a file; 0: there is none. */
+static int number_in(const char *path)
+{
+    char text[16] = "";
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return 0;
+    ssize_t bytes = read(fd, text, sizeof text - 1);
+    close(fd);
+    return bytes > 0 ? (int)strtol(text, NULL, 10) : 0;
+}
+
+static int tests_before(void *context, const struct wf_nvme_call *call)
+{
+    (void)context;
+    int error = number_in(tests.refuse);
+    if (error)
+        return -error;
+    if (call->what == WF_NVME_CALL_SYNC)
+        journal(WF_NVME_SYNC_BEGUN, call, NULL);
+    if (call->what == WF_NVME_CALL_WRITE && tests.journal >= 0) {
+        void *old = calloc(1, call->bytes);
+        if (!old || pread(call->fd, old, call->bytes, (off_t)call->offset) < 0) {
+            free(old);
+            return -EIO;
+        }
+        journal(WF_NVME_WRITE_BEGUN, call, old);
+        free(old);
+    }
+    return number_in(tests.hold) * 1000;
+}
+
+static int tests_after(void *context, const struct wf_nvme_call *call, int result)
+{
+    (void)context;
+    if (call->what == WF_NVME_CALL_WRITE)
+        journal(WF_NVME_WRITE_ENDED, call, NULL);
+    else if (call->what == WF_NVME_CALL_SYNC)
+        journal(result == 0 ? WF_NVME_SYNC_ENDED : WF_NVME_SYNC_FAILED, call, NULL);
+    return result;
+}
+
+void wf_nvme_tests_begin(void)
+{
+    static const struct wf_nvme_hooks hooks = {NULL, tests_before, tests_after};
+    const char *path = getenv("WEFT_NVME_JOURNAL");
+    tests.hold = getenv("WEFT_NVME_HOLD");
+    tests.refuse = getenv("WEFT_NVME_REFUSE");
+    if (!path && !tests.hold && !tests.refuse)
+        return;
+    if (path && tests.journal < 0)
+        tests.journal = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    wf_nvme_hooks = &hooks;
+}
+#else
+void wf_nvme_tests_begin(void)
+{
+}
+#endif
