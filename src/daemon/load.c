@@ -680,12 +680,30 @@ uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint
 
 /* ----------------------------------------------------------------------------------------- down */
 
+/* The last block of a chain that is in DRAM: those behind it have left for below already. */
+static uint32_t end_in_dram(struct wf_domain *domain, const uint8_t tip[32])
+{
+    struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    uint32_t slot = wf_store_find(&domain->store, tip);
+    uint32_t entry = slot == WF_SLOT_NONE ? wf_directory_find(below->directory, tip)
+                                          : WF_DIRECTORY_NONE;
+    for (; slot == WF_SLOT_NONE && entry != WF_DIRECTORY_NONE; entry = block.parent) {
+        wf_directory_read(below->directory, entry, &block);
+        if (block.domain != domain->id)
+            break;
+        if (block.in_dram)
+            slot = wf_store_find(&domain->store, block.key);
+    }
+    return slot;
+}
+
 /* One step down a chain, from its end: what is clean leaves DRAM, what is not is written.  Returns
  * how many are being written. */
 static uint32_t step_down(struct wf_domain *domain, const uint8_t tip[32], uint64_t *left)
 {
     struct wf_store *store = &domain->store;
-    uint32_t slot = wf_store_find(store, tip), writing = 0;
+    uint32_t slot = end_in_dram(domain, tip), writing = 0;
     bool leaf = true;
     while (slot != WF_SLOT_NONE) {
         uint32_t parent = atomic_load_explicit(&store->index.desc[slot].parent,
@@ -703,7 +721,7 @@ static uint32_t step_down(struct wf_domain *domain, const uint8_t tip[32], uint6
 void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32])
 {
     struct wf_store *store = &domain->store;
-    uint32_t slot = wf_store_find(store, tip);
+    uint32_t slot = end_in_dram(domain, tip);
     /* From its end, as far as no other chain shares it. */
     while (slot != WF_SLOT_NONE && store->slots[slot].holds == 0) {
         uint32_t parent = atomic_load_explicit(&store->index.desc[slot].parent,

@@ -243,6 +243,18 @@ static void test_a_session_that_waits_is_brought_back(void **state)
     get(s, 3, WEFT_LAYER_ORDER);
 }
 
+/* Its blocks are written one by one, and the last of them may be done first. */
+static void test_what_is_demoted_is_below_whole(void **state)
+{
+    struct stage *s = *state;
+    for (uint32_t chain = 100; chain < 110; chain++) {
+        put(s, chain);
+        assert_int_equal(weft_demote(s->s), WEFT_OK);
+        assert_int_equal(in_dram(s, chain), 0);
+        get(s, chain, WEFT_LAYER_ORDER);
+    }
+}
+
 static void test_a_prefetch_brings_it_up(void **state)
 {
     struct stage *s = *state;
@@ -302,6 +314,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_what_does_not_fit_goes_below_and_comes_back),
         cmocka_unit_test(test_a_restart_finds_all),
         cmocka_unit_test(test_a_session_that_waits_is_brought_back),
+        cmocka_unit_test(test_what_is_demoted_is_below_whole),
         cmocka_unit_test(test_a_prefetch_brings_it_up),
         cmocka_unit_test(test_what_is_removed_is_gone_from_everywhere),
         cmocka_unit_test(test_more_than_the_pool_holds),
