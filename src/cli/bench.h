@@ -7,7 +7,9 @@
 
 #include "cli/cli.h"
 
-struct bench_options {
+#define BENCH_UNSAID UINT64_MAX
+
+struct bench_options { /* BENCH_UNSAID: what suits the benchmark */
     uint64_t block_bytes, blocks, rounds, pool_bytes, readers, records, tier_bytes, depth;
     const char *dir;
 };
@@ -16,6 +18,9 @@ extern struct bench_options wf_bench_options;
 int wf_bench_local(struct cli *cli);
 int wf_bench_watch(struct cli *cli);
 int wf_bench_nvme(struct cli *cli);
+int wf_bench_restart(struct cli *cli);
+
+void wf_bench_default(uint64_t *option, uint64_t value);
 
 /* Samples of one figure. */
 struct bench_series {

@@ -646,7 +646,9 @@ static int served_check(struct bench *bench)
 
 int wf_bench_local(struct cli *cli)
 {
-    const struct bench_options *given = &wf_bench_options;
+    struct bench_options *given = &wf_bench_options;
+    wf_bench_default(&given->block_bytes, 2 << 20);
+    wf_bench_default(&given->blocks, 1024);
     if (given->block_bytes < 1 || given->block_bytes > (64u << 20) || !given->blocks ||
         given->blocks > (1u << 24) || !given->rounds || given->rounds > 1000)
         return wf_cli_fail(

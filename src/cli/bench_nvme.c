@@ -537,7 +537,10 @@ static void bench_fini(struct bench *bench)
 
 int wf_bench_nvme(struct cli *cli)
 {
-    const struct bench_options *given = &wf_bench_options;
+    struct bench_options *given = &wf_bench_options;
+    wf_bench_default(&given->block_bytes, 1 << 20);
+    wf_bench_default(&given->blocks, 1024);
+    wf_bench_default(&given->tier_bytes, (uint64_t)4 << 30);
     struct bench bench = {.cli = cli, .random = 1, .block_bytes = given->block_bytes};
     struct cli_node node;
     int code = options_check(cli);

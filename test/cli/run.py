@@ -701,6 +701,19 @@ def bench_nvme_measures():
 
 
 @case
+def bench_restart_measures():
+    below = os.path.join(FOLDER, "restart-below")
+    os.mkdir(below)
+    figures = answer("bench", "restart", "--blocks", "20480", "--dir", below, WEFT_SOCKET="")
+    golden("bench_restart", figures)
+    check(all(value > 0 for value in figures.values()), figures)
+    for name in "killed", "stopped":
+        check(figures[name + "_first_hit_s"] <= figures[name + "_full_index_s"], figures)
+        check(figures["seconds_to_full_index"] >= figures[name + "_full_index_s"], figures)
+    check(os.listdir(below) == [] and not left_behind(), "left behind:", os.listdir(below), left_behind())
+
+
+@case
 def bench_watch_measures():
     figures = answer("bench", "watch", "--records", "300", "--readers", "2", "--pool", "64MB")
     golden("bench_watch", figures)
