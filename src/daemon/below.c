@@ -4,6 +4,7 @@
  */
 #include "daemon/below.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -12,6 +13,7 @@
 #include "daemon/archive.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
+#include "sys/cxl.h"
 #include "sys/memory.h"
 #include "tier/cxl.h"
 
@@ -571,6 +573,36 @@ static const struct wf_tier_ops *ops_of(const struct wf_tier_config *config)
     return NULL;
 }
 
+/* `auto`: the first memory beyond DRAM that no tier before this one has. */
+static enum weft_status path_resolve(struct wf_lower *lower)
+{
+    struct wf_cxl_device devices[WF_CXL_DEVICES_MAX];
+    uint32_t count = 0;
+    bool libraries;
+    snprintf(lower->path, sizeof lower->path, "%s", lower->config->path);
+    if (lower->config->kind != WF_KIND_CXL || strcmp(lower->path, "auto") != 0)
+        return WEFT_OK;
+    enum weft_status status = wf_cxl_find(&(struct wf_cxl_search){0}, devices, WF_CXL_DEVICES_MAX,
+                                          &count, &libraries);
+    if (status < 0 && status != WEFT_E_LIMIT)
+        return status;
+    for (uint32_t i = 0; i < count; i++) {
+        bool taken = false;
+        for (unsigned t = 0; t < lower->number; t++)
+            taken |= strcmp(lower->below->tiers[t].path, devices[i].path) == 0;
+        if (!taken) {
+            snprintf(lower->path, sizeof lower->path, "%s", devices[i].path);
+            wf_info("tier", "%s: found %s of %llu bytes", lower->config->name, lower->path,
+                    (unsigned long long)devices[i].bytes);
+            return WEFT_OK;
+        }
+    }
+    return wf_fail(WEFT_E_NOT_FOUND,
+                   "tier %s: path auto, but this host has no (other) DAX device and no NUMA node "
+                   "without processors; name one, or drop the tier",
+                   lower->config->name);
+}
+
 static enum weft_status lower_init(struct wf_below *below, unsigned number)
 {
     struct wf_lower *lower = &below->tiers[number];
@@ -580,11 +612,14 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
     lower->config = config;
     lower->number = number;
     lower->kind = kinds[config->kind];
-    lower->durable = config->kind != WF_KIND_CXL || wf_tier_cxl_persistent(config->path);
+    enum weft_status status = path_resolve(lower);
+    if (status != WEFT_OK)
+        return status;
+    lower->durable = config->kind != WF_KIND_CXL || wf_tier_cxl_persistent(lower->path);
     lower->emulated = config->kind == WF_KIND_CXL &&
-                      wf_tier_cxl_medium(config->path) == WF_CXL_MEDIUM_FILE;
+                      wf_tier_cxl_medium(lower->path) == WF_CXL_MEDIUM_FILE;
     below->order[number] = number;
-    enum weft_status status = removals_create(lower);
+    status = removals_create(lower);
     if (status != WEFT_OK)
         return status;
     const struct wf_domain *first = &below->node->domains[0];
@@ -592,7 +627,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
     struct wf_mover_options options = {
         .name = config->name,
         .ops = ops_of(config),
-        .tier = {.path = config->path,
+        .tier = {.path = lower->path,
                  .capacity_bytes = config->size_bytes,
                  .queue_depth = config->queue_depth,
                  .buffers = still ? first->pool.memory : NULL,

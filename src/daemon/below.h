@@ -28,7 +28,8 @@
 struct wf_lower {
     struct wf_below *below;
     const struct wf_tier_config *config;
-    unsigned number; /* in the directory and the far table */
+    char path[WF_PATH_MAX]; /* the configured one, or what `auto` found */
+    unsigned number;        /* in the directory and the far table */
     enum weft_tier kind;
     bool durable, emulated;
     struct wf_mover *mover;

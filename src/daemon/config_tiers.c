@@ -15,6 +15,7 @@
 
 #include "base/size.h"
 #include "daemon/config_fields.h"
+#include "sys/cxl.h"
 #include "sys/host.h"
 #include "sys/paths.h"
 
@@ -62,6 +63,8 @@ static int number_after(const char *path, const char *with)
 static bool is_cxl(const char *path)
 {
     int device, part, used = 0;
+    if (strcmp(path, "auto") == 0)
+        return true;
     if (number_after(path, "node:") >= 0 || (starts(path, EMULATION) && path[strlen(EMULATION)]))
         return true;
     return sscanf(path, "/dev/dax%4d.%4d%n", &device, &part, &used) == 2 && !path[used];
@@ -77,7 +80,7 @@ static const char *path_mend(const struct wf_tier_config *tier)
         return tier->path[0] ? NULL : "is empty; name a file, a directory or a block device";
     case WF_KIND_CXL:
         return is_cxl(tier->path) ? NULL
-                                  : "is no CXL memory; write /dev/daxX.Y, node:N, or "
+                                  : "is no CXL memory; write auto, /dev/daxX.Y, node:N, or "
                                     "file-emulation:PATH to try it without";
     case WF_KIND_S3: return is_bucket(tier->path) ? NULL : "is no bucket; write s3://BUCKET/PREFIX";
     }
@@ -338,7 +341,18 @@ static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *
 static void check_cxl(struct wf_remarks *remarks, const struct wf_tier_config *tier)
 {
     int node = number_after(tier->path, "node:");
-    if (starts(tier->path, EMULATION)) {
+    if (strcmp(tier->path, "auto") == 0) {
+        struct wf_cxl_device device;
+        uint32_t count = 0;
+        bool libraries;
+        enum weft_status status = wf_cxl_find(&(struct wf_cxl_search){0}, &device, 1, &count,
+                                              &libraries);
+        if (count == 0 && status != WEFT_E_LIMIT)
+            wf_remark(remarks, true,
+                      "tier '%s': path: auto finds no DAX device and no NUMA node without "
+                      "processors on this host; name one, or drop the tier",
+                      tier->name);
+    } else if (starts(tier->path, EMULATION)) {
         check_file(remarks, tier, tier->path + strlen(EMULATION));
         wf_remark(remarks, false,
                   "tier '%s': '%s' is a file in this host's memory or on its disk, not CXL; it is "

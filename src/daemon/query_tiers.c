@@ -118,7 +118,7 @@ static json_t *lower_json(const struct wf_lower *lower)
     wf_directory_sum(lower->below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
     struct row row = {.name = lower->config->name,
                       .kind = wf_tier_kind_name(lower->kind),
-                      .path = lower->config->path,
+                      .path = lower->path,
                       .state = wf_mover_state_name(stats->state),
                       .reason = stats->reason,
                       .emulated = lower->emulated,

@@ -134,8 +134,7 @@ static void handle_hello(struct wf_client *client, const struct wf_hello *reques
 
 /* -------------------------------------------------------------------------------------- format */
 
-enum weft_status wf_format_read(const struct wf_format_open *request,
-                                struct weft_format_spec *spec)
+enum weft_status wf_format_read(const struct wf_format_open *request, struct weft_format_spec *spec)
 {
     if (request->model_bytes >= sizeof request->model ||
         request->scaling_bytes >= sizeof request->scaling ||
