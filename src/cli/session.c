@@ -42,7 +42,7 @@ static const char *const examples[] = {
     NULL,
 };
 
-/* ---------------------------------------------------------------------------------------- shared */
+/* --------------------------------------------------------------------------------------- shared */
 
 static bool text_take(const json_t *object, const char *name, char *out, size_t capacity)
 {
@@ -137,7 +137,7 @@ int wf_session_archive(struct cli *cli, struct weft_format *format, const char *
     return status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "it cannot be archived");
 }
 
-/* --------------------------------------------------------------------------------------- archive */
+/* -------------------------------------------------------------------------------------- archive */
 
 /* The one open session of that name or number; NULL after a sentence. */
 static const json_t *session_find(struct cli *cli, const json_t *sessions, const char *word)
@@ -260,7 +260,7 @@ static int archive(struct cli *cli, const char *word)
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------- ls, rm */
+/* --------------------------------------------------------------------------------------- ls, rm */
 
 static int list(struct cli *cli)
 {

@@ -14,7 +14,7 @@
 /* How many blocks of that size. */
 static inline size_t session_window(uint64_t block_bytes)
 {
-    uint64_t count = SESSION_WINDOW_BYTES / block_bytes;
+    uint64_t count = block_bytes ? SESSION_WINDOW_BYTES / block_bytes : 1;
     return count > SESSION_WINDOW_MAX ? SESSION_WINDOW_MAX : count ? (size_t)count : 1;
 }
 

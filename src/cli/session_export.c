@@ -106,7 +106,7 @@ static int ask(struct cli *cli, const char *name, struct session_head *head, str
                            name, (unsigned long long)count);
     if (code == CLI_OK && !wf_session_format_take(json_object_get(answer, "format"), head))
         code = wf_cli_fail(cli, CLI_NODE, "the node's answer to '%s' is not one", what);
-    if (code == CLI_OK) {
+    if (code == CLI_OK && keys) {
         snprintf(head->name, sizeof head->name, "%s", name);
         head->tip = keys[count - 1];
         head->created_ms = (uint64_t)json_integer_value(json_object_get(answer, "created_ms"));
@@ -207,7 +207,7 @@ int wf_session_export(struct cli *cli, const char *name, const char *output)
         head.block_bytes = weft_format_block_bytes(format);
         code = wf_session_root(cli, format, &head.root);
     }
-    if (code == CLI_OK)
+    if (code == CLI_OK && keys)
         code = file_write(cli, &out, format, &head, keys);
     if (code == CLI_OK && cli->json) {
         json_t *answer = json_object();

@@ -13,13 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "../support/payload.h"
-#include "../support/weftd.h"
+#include "../support/raw.h"
 
 #define BLOCK_BYTES 65536
 #define CHAIN 12
@@ -27,8 +28,8 @@
 
 struct stage {
     struct weftd node;
-    char tier[128], pool[64], pool_max[64];
-    const char *settings[16];
+    char tier[128], secret[128], pool[64], pool_max[64], guest[192];
+    const char *settings[20];
     struct weft *w;
     struct weft_format *f;
 };
@@ -41,13 +42,20 @@ static void stage_settings(struct stage *s, const char *pool, const char *size, 
     snprintf(bytes, sizeof bytes, "tier.nvme0.size=%s", size);
     snprintf(s->pool, sizeof s->pool, "pool.size=%s", pool);
     snprintf(s->pool_max, sizeof s->pool_max, "pool.size_max=%s", pool);
-    const char *const all[] = {
-        s->pool,       s->pool_max,
-        "tiers=nvme0", "tier.nvme0.kind=nvme",
-        path,          bytes,
-        admit,         archive ? "tier.nvme0.archive=true" : "tier.nvme0.archive=false",
-        "staging=1MB", "drain=1s",
-        NULL};
+    snprintf(s->guest, sizeof s->guest, "domain.guest.secret_file=%s", s->secret);
+    const char *const all[] = {s->pool,
+                               s->pool_max,
+                               "tiers=nvme0",
+                               "tier.nvme0.kind=nvme",
+                               path,
+                               bytes,
+                               admit,
+                               archive ? "tier.nvme0.archive=true" : "tier.nvme0.archive=false",
+                               "staging=1MB",
+                               "drain=1s",
+                               "domains=default,guest",
+                               s->guest,
+                               NULL};
     memcpy(s->settings, all, sizeof all);
 }
 
@@ -83,6 +91,12 @@ static void stage_begin(struct stage *s, const char *pool, const char *size, boo
     memset(s, 0, sizeof *s);
     weftd_prepare(&s->node);
     snprintf(s->tier, sizeof s->tier, "%s/tier", s->node.directory);
+    snprintf(s->secret, sizeof s->secret, "%s/guest", s->node.directory);
+    FILE *secret = fopen(s->secret, "wxe");
+    assert_non_null(secret);
+    assert_int_equal(fchmod(fileno(secret), 0600), 0);
+    fputs("another secret of more than thirty-two bytes, for tests alone", secret);
+    assert_int_equal(fclose(secret), 0);
     stage_settings(s, pool, size, archive);
     stage_open(s, (const char *const[]){crash_at, NULL});
 }
@@ -111,6 +125,7 @@ static void stage_end(struct stage *s)
         fail_msg("the node did not end well");
     }
     unlink(s->tier);
+    unlink(s->secret);
     weftd_clean(&s->node);
 }
 
@@ -516,13 +531,58 @@ static void test_damaged(void **state)
     stage_end(&s);
 }
 
+/* Fields that lie, and another domain's chain and archive: refused, and nobody else notices. */
+static void test_strangers(void **state)
+{
+    struct stage s;
+    struct weft_archived got;
+    struct weft_key keys[CHAIN];
+    struct raw raw;
+    char *text;
+    (void)state;
+    stage_begin(&s, "8MB", "64MB", true, NULL);
+    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(archive(s.f, 1, CHAIN, "ours", &got), WEFT_OK);
+    keys_of(s.f, 1, CHAIN, keys);
+
+    assert_int_equal(raw_hello(&raw, &s.node, "guest"), WEFT_OK);
+    uint32_t format = raw_format(&raw, "archive", BLOCK_BYTES);
+    struct wf_archive request = {.format = format, .name = "theirs"};
+    memcpy(request.tip, keys[CHAIN - 1].bytes, 32);
+    assert_int_equal(raw_ask(&raw, &request, WF_OP_ARCHIVE, sizeof request), WEFT_E_NOT_FOUND);
+    request.format = UINT32_MAX;
+    assert_int_equal(raw_ask(&raw, &request, WF_OP_ARCHIVE, sizeof request), WEFT_E_INVALID);
+    request.format = format;
+    memset(request.name, 'x', sizeof request.name);
+    assert_int_equal(raw_ask(&raw, &request, WF_OP_ARCHIVE, sizeof request), WEFT_E_PROTOCOL);
+    request.name[65] = '\0';
+    assert_int_equal(raw_ask(&raw, &request, WF_OP_ARCHIVE, sizeof request), WEFT_E_INVALID);
+    memset(request.name, 0xff, 32);
+    assert_int_equal(raw_ask(&raw, &request, WF_OP_ARCHIVE, sizeof request), WEFT_E_INVALID);
+    memset(&request, 0, sizeof request);
+    request.flags = WF_ARCHIVE_REMOVE;
+    assert_int_equal(raw_ask(&raw, &request, WF_OP_ARCHIVE, sizeof request), WEFT_E_INVALID);
+    memcpy(request.name, "ours", 5);
+    assert_int_equal(raw_ask(&raw, &request, WF_OP_ARCHIVE, sizeof request), WEFT_E_NOT_FOUND);
+    raw_close(&raw);
+
+    struct weft *guest = weftd_connect(&s.node, "guest");
+    assert_non_null(guest);
+    json_decref(archives(guest, 0));
+    assert_int_equal(weft_query(guest, "archive ours", 0, &text), WEFT_E_NOT_FOUND);
+    weft_close(guest);
+    check_listed(&s, "ours", "ok", CHAIN);
+    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    stage_end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_survives), cmocka_unit_test(test_replaced),
         cmocka_unit_test(test_pressure), cmocka_unit_test(test_partly_below),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_damaged),  cmocka_unit_test(test_strangers),
     };
     return cmocka_run_group_tests_name("archive", tests, NULL, NULL);
 }
