@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hooks.h"
 #include "client/client.h"
 #include "sys/clock.h"
 #include "sys/futex.h"
@@ -114,6 +115,7 @@ static enum weft_status load_batch(struct weft_format *f, const struct binding *
     memcpy(request->keys, keys, count * sizeof keys[0]);
     status = wf_client_exchange(w, a, WF_OP_LOAD, sizeof *request + count * sizeof keys[0],
                                 sizeof *answer + count * sizeof answer->blocks[0], NULL, NULL);
+    WF_CRASH("client.load.answered");
     bool whole = status == WEFT_OK && answer->count == count;
     for (size_t i = 0; whole && i < count; i++) {
         const struct wf_loaded *loaded = &answer->blocks[i];
@@ -141,6 +143,7 @@ static void load(struct weft_format *f, const struct binding *session, const str
         for (size_t i = from; i < from + held; i++)
             pins->data[i] = pins->pins[i].data;
         pins->blocks += (uint32_t)held;
+        WF_CRASH("client.load.held");
         if (held < n)
             return;
     }

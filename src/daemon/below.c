@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/hooks.h"
 #include "base/log.h"
 #include "daemon/archive.h"
 #include "daemon/telemetry.h"
@@ -175,7 +176,8 @@ static void dropped(void *context, uint16_t domain, const uint8_t key[32], uint3
                     unsigned tier)
 {
     struct wf_below *below = context;
-    (void)domain, (void)bytes;
+    (void)bytes;
+    wf_load_forget(below, &below->node->domains[domain], key);
     wf_lower_remove(&below->tiers[tier], key);
 }
 
@@ -211,6 +213,7 @@ uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32])
         return 0;
     uint32_t before = wf_directory_entries(below->directory);
     wf_directory_remove(below->directory, entry);
+    WF_CRASH("below.removed");
     return before - wf_directory_entries(below->directory);
 }
 
@@ -439,6 +442,7 @@ static bool let_go(struct wf_lower *lower)
         return false;
     lower->evicted++;
     wf_lower_remove(lower, block.key);
+    WF_CRASH("below.let_go");
     wf_directory_lose(below->directory, entry, lower->number);
     return true;
 }

@@ -155,6 +155,8 @@ uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint
 void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32]);
 /* What bringing `tip`'s chain up would take, as measured. */
 uint64_t wf_prefetch_us(struct wf_domain *domain, const uint8_t tip[32]);
+/* The block was removed: what is on its way of it arrives nowhere. */
+void wf_load_forget(struct wf_below *below, const struct wf_domain *domain, const uint8_t key[32]);
 uint32_t wf_loads_busy(const struct wf_below *below);
 
 #endif

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hooks.h"
 #include "base/log.h"
 #include "daemon/below.h"
 #include "daemon/telemetry.h"
@@ -208,8 +209,10 @@ static void demote_done(struct wf_mover_job *job)
             return;
         write->to->full_until_ns = wf_now_ns() + FULL_NS;
     }
+    WF_CRASH("demote.written");
     if ((status == WEFT_OK || status == WEFT_EXISTS) && there) {
         if (enter(write)) {
+            WF_CRASH("demote.entered");
             write->to->demoted++;
             if (status == WEFT_OK &&
                 atomic_load_explicit(&desc->checksum, memory_order_relaxed) == 0)

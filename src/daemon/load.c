@@ -13,10 +13,13 @@
  * too, for it could not be matched.
  *
  * Nothing is cancelled when nobody waits any more: what was asked for is likely to be asked again.
+ * But a tier that stalls keeps nobody waiting for longer than its timeout: the load is a miss then,
+ * and its slot is kept until the device has let go of the memory.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hooks.h"
 #include "daemon/below.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -51,7 +54,9 @@ struct load {
     bool whole;
     uint32_t next_range, in_flight, arrived;
     uint64_t there[RANGES_MAX / 64];
-    bool queued, failed, complete, orphan;
+    bool queued, failed, complete;
+    bool orphan; /* no other tier is to be tried */
+    bool late;   /* nobody waits any more: it was too slow, or its block was removed */
     uint64_t started_ns, first_ns; /* asked for; the first range of it was readable */
 };
 
@@ -234,7 +239,9 @@ static void finish(struct load *load)
         wf_store_lost(&domain->store, &domain->arriving, load->slot);
         domain->loads_lost++;
     } else {
+        WF_CRASH("load.before_arrival");
         status = wf_store_arrived(&domain->store, &domain->arriving, load->slot);
+        WF_CRASH("load.arrived");
     }
     if (status == WEFT_OK) {
         lower->promoted++;
@@ -289,6 +296,7 @@ static void progress(struct load *load)
         return; /* all of it is said by finish() */
     uint64_t bytes = (uint64_t)first_part(load, load->arrived) * load->part_bytes;
     wf_store_progress(&load->domain->store, load->slot, (uint32_t)(bytes / WF_GRANULE));
+    WF_CRASH("load.progress");
 }
 
 /* All that was begun has ended. */
@@ -314,7 +322,10 @@ static void read_done(struct wf_mover_job *job)
     struct load *load = read->load;
     struct wf_below *below = load->below;
     enum weft_status status = job->job.request.status;
-    if (status == WEFT_OK) {
+    read->load = NULL;
+    if (load->late) {
+        /* What came is of no use to anyone. */
+    } else if (status == WEFT_OK) {
         load->there[read->range / 64] |= 1ull << (read->range % 64);
         progress(load);
     } else {
@@ -401,8 +412,50 @@ static void pump_queue(struct queue *queue)
     }
 }
 
+/* For who waits it is a miss from now on. */
+static void give_up(struct load *load)
+{
+    load->failed = load->late = load->orphan = true;
+    wf_store_give_up(&load->domain->store, load->slot);
+}
+
+void wf_load_forget(struct wf_below *below, const struct wf_domain *domain, const uint8_t key[32])
+{
+    struct load *load = load_find(below, domain, key);
+    if (load && !load->failed)
+        give_up(load);
+}
+
+/* Those of a tier that stalls which took longer than it may. */
+static void look_for_late(struct wf_lower *lower)
+{
+    struct wf_loads *loads = lower->below->loads;
+    uint64_t now_ns = wf_now_ns(), patience_ns = lower->config->timeout_ms * 1000000ull;
+    uint32_t late = 0;
+    for (uint32_t b = 0; b < BUCKETS; b++)
+        for (struct load *load = loads->buckets[b]; load; load = load->next)
+            if (load->tier == lower->number && !load->failed &&
+                now_ns - load->started_ns > patience_ns) {
+                give_up(load);
+                late++;
+            }
+    for (uint32_t i = 0; i < WF_READS_MAX; i++) {
+        struct read *read = &loads->reads[i];
+        if (read->load && read->load->late && read->load->tier == lower->number)
+            wf_mover_cancel(lower->mover, &read->job);
+    }
+    if (late)
+        wf_telemetry_event(lower->below->node, NULL, "late",
+                           "%u blocks did not come from tier %s within its timeout of %u ms; they "
+                           "count as misses",
+                           late, lower->config->name, lower->config->timeout_ms);
+}
+
 void wf_loads_run(struct wf_below *below)
 {
+    for (uint32_t i = 0; i < below->count && below->loads->busy; i++)
+        if (below->tiers[i].stats.state == WF_MOVER_STALLED)
+            look_for_late(&below->tiers[i]);
     pump(below);
 }
 
@@ -614,6 +667,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
     }
     if (node->below)
         pump(node->below);
+    WF_CRASH("load.before_answer");
     wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
 }
 

@@ -360,6 +360,12 @@ enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations
     return status;
 }
 
+void wf_store_give_up(struct wf_store *store, uint32_t slot)
+{
+    assert(state_of(store, slot) == WF_SLOT_RESERVED);
+    progress_set(store, slot, WF_PROGRESS_LOST);
+}
+
 void wf_store_lost(struct wf_store *store, struct wf_reservations *list, uint32_t slot)
 {
     progress_set(store, slot, WF_PROGRESS_LOST);

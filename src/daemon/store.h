@@ -142,6 +142,8 @@ void wf_store_abort_all(struct wf_store *store, struct wf_reservations *list);
 void wf_store_progress(struct wf_store *store, uint32_t slot, uint32_t granules);
 enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations *list,
                                   uint32_t slot);
+/* Nobody is to wait for it any more; its memory is kept until wf_store_lost(). */
+void wf_store_give_up(struct wf_store *store, uint32_t slot);
 void wf_store_lost(struct wf_store *store, struct wf_reservations *list, uint32_t slot);
 
 /* Ask env.leave about the coldest `bytes` of blocks, without evicting any; returns how many began

@@ -9,7 +9,8 @@
  *                   matched afterwards is right byte for byte
  *   the node dies   clients get WEFT_E_NODE, what they had pinned stays readable with the bytes
  * that it had, nothing is matched any more; with a new node on the same socket the same handles
- * work again, and what only the old one had is a miss
+ * work again, and what only the old one had is a miss; with a tier below, whatever the new one
+ * finds there is right, and no match of it has a hole
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -32,7 +33,7 @@
 #define BLOCK_BYTES 65536
 #define CHAIN 4
 
-enum side { CLIENT, COPYING_CLIENT, NODE, COPYING_NODE, UNIT };
+enum side { CLIENT, COPYING_CLIENT, NODE, COPYING_NODE, BELOW_CLIENT, BELOW_NODE, UNIT };
 
 /* `passage`: the first ones belong to what is put before the fault is wanted. */
 static const struct point {
@@ -61,6 +62,16 @@ static const struct point {
     {"store.evict.unindexed", NODE, 3},
     {"store.remove.marked", NODE, 1},
     {"node.punched", NODE, 1},
+    {"client.load.answered", BELOW_CLIENT, 1},
+    {"client.load.held", BELOW_CLIENT, 1},
+    {"demote.written", BELOW_NODE, 9},
+    {"demote.entered", BELOW_NODE, 9},
+    {"below.let_go", BELOW_NODE, 1},
+    {"below.removed", BELOW_NODE, 1},
+    {"load.before_answer", BELOW_NODE, 2},
+    {"load.progress", BELOW_NODE, 2},
+    {"load.before_arrival", BELOW_NODE, 2},
+    {"load.arrived", BELOW_NODE, 2},
     {"watch.format.before_magic", UNIT, 1, "watch.c"},
     {"watch.publish.torn", UNIT, 1, "watch.c"},
     {"watch.publish.before_newest", UNIT, 1, "watch.c"},
@@ -155,13 +166,13 @@ static int work(const char *socket)
 }
 
 /* Status of the child as of waitpid(2). */
-static int run_child(const struct weftd *node, const char *crash_at)
+static int run_child(const struct weftd *node, const char *crash_at, const char *what)
 {
     pid_t pid = fork();
     if (pid == 0) {
         if (crash_at)
             setenv("WEFT_CRASH_AT", crash_at, 1);
-        execl("/proc/self/exe", "crash", "work", node->socket, (char *)NULL);
+        execl("/proc/self/exe", "crash", what, node->socket, (char *)NULL);
         _exit(127);
     }
     int status = -1;
@@ -180,7 +191,7 @@ static void client_dies(const struct point *point, const char *const *settings)
     assert_int_equal(put(f, 1, CHAIN), WEFT_OK);
     int64_t free_before = weftd_number(w, NULL, "pool.unassigned_bytes");
     snprintf(crash_at, sizeof crash_at, "%s:%d", point->name, point->passage);
-    int status = run_child(&node, crash_at);
+    int status = run_child(&node, crash_at, "work");
     if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
         fail_msg("%s killed nobody: status %d", crash_at, status);
     assert_true(weftd_settles(w, NULL, "clients", 1));
@@ -204,7 +215,7 @@ static void client_dies(const struct point *point, const char *const *settings)
     assert_int_equal(weftd_number(w, NULL, "pool.unassigned_bytes") >= free_before, 1);
     /* Others are served as if nothing had been. */
     assert_int_equal(put(f, 1, CHAIN), WEFT_OK);
-    assert_int_equal(run_child(&node, NULL), 0);
+    assert_int_equal(run_child(&node, NULL, "work"), 0);
     assert_int_equal(verify_chain(f, 2), CHAIN);
     weft_format_close(f);
     weft_close(w);
@@ -316,6 +327,183 @@ static void node_dies(const struct point *point, const char *const *settings)
     weftd_clean(&node);
 }
 
+/* ------------------------------------------------------------------- with a tier below the pool */
+
+#define LARGE_BYTES 1048576 /* comes up in several ranges */
+#define BELOW_CHAINS 24u    /* of four: more than the pool and its tier have room for */
+
+static char tier_path[128];
+static const char *const below[] = {"pool.size=8MB",
+                                    "pool.size_max=8MB",
+                                    "staging=1MB",
+                                    "tiers=nvme0",
+                                    tier_path,
+                                    "tier.nvme0.size=64MB",
+                                    "tier.nvme0.admit=always",
+                                    "tier.nvme0.timeout=20s",
+                                    NULL};
+
+static enum weft_status put_below(struct weft_format *f, uint64_t chain)
+{
+    struct weft_key keys[CHAIN];
+    struct weft_slot slots[CHAIN];
+    enum weft_status status = WEFT_OK;
+    for (uint32_t i = 0; i < CHAIN && status == WEFT_OK; i++)
+        status = key_ask(f, chain, i, &keys[i]);
+    if (status == WEFT_OK)
+        status = weft_reserve_keys(f, NULL, keys, CHAIN, WEFT_CHAINED, slots);
+    for (uint32_t i = 0; i < CHAIN && status == WEFT_OK; i++)
+        if (slots[i].status == WEFT_OK)
+            payload_fill(slots[i].data, LARGE_BYTES, keys[i].bytes);
+    return status == WEFT_OK ? weft_commit_slots(f, slots, CHAIN) : status;
+}
+
+/* Get a chain; what is said to be there is right.  *out_found: how many blocks. */
+static enum weft_status get_below(struct weft_format *f, uint64_t chain, uint32_t *out_found)
+{
+    struct weft_key keys[CHAIN];
+    struct weft_pins pins;
+    enum weft_status status = WEFT_OK;
+    *out_found = 0;
+    for (uint32_t i = 0; i < CHAIN && status == WEFT_OK; i++)
+        status = key_ask(f, chain, i, &keys[i]);
+    if (status == WEFT_OK)
+        status = weft_get_keys(f, keys, CHAIN, WEFT_LAYER_ORDER, &pins);
+    if (status != WEFT_OK)
+        return status;
+    for (uint32_t i = 0; i < pins.blocks && status == WEFT_OK; i++) {
+        status = weft_wait_block(&pins, i);
+        if (status == WEFT_OK)
+            assert_true(payload_right(pins.data[i], LARGE_BYTES, keys[i].bytes));
+        *out_found += status == WEFT_OK;
+    }
+    weft_pins_release(&pins);
+    return status;
+}
+
+static enum weft_status put_all_below(struct weft_format *f)
+{
+    enum weft_status status = WEFT_OK;
+    for (uint64_t chain = 1; chain <= BELOW_CHAINS && status >= 0; chain++)
+        status = put_below(f, chain);
+    return status;
+}
+
+/* How many blocks there are of all chains. */
+static enum weft_status get_all_below(struct weft_format *f, uint32_t *out_found)
+{
+    enum weft_status status = WEFT_OK;
+    uint32_t found;
+    *out_found = 0;
+    for (uint64_t chain = 1; chain <= BELOW_CHAINS && status >= 0; chain++) {
+        status = get_below(f, chain, &found);
+        *out_found += found;
+    }
+    return status;
+}
+
+/* The child that is to die. */
+static int work_below(const char *socket)
+{
+    struct weft *w;
+    struct weft_connect_options options = {.socket = socket};
+    uint32_t found;
+    if (weft_connect(&options, &w) != WEFT_OK)
+        return 1;
+    struct weft_format *f = weftd_format(w, "below", LARGE_BYTES);
+    if (!f || get_all_below(f, &found) != WEFT_OK || found == 0)
+        return 1;
+    weft_format_close(f);
+    weft_close(w);
+    return 0;
+}
+
+static void prepare_below(struct weftd *node)
+{
+    weftd_prepare(node);
+    snprintf(tier_path, sizeof tier_path, "tier.nvme0.path=%s/tier", node->directory);
+}
+
+static void client_dies_below(const struct point *point)
+{
+    struct weftd node;
+    char crash_at[96];
+    uint32_t before, after;
+    size_t removed;
+    prepare_below(&node);
+    assert_true(weftd_start(&node, below, NULL));
+    struct weft *w = weftd_connect(&node, "default");
+    struct weft_format *f = weftd_format(w, "below", LARGE_BYTES);
+    assert_int_equal(put_all_below(f), WEFT_OK);
+    assert_int_equal(get_all_below(f, &before), WEFT_OK);
+    snprintf(crash_at, sizeof crash_at, "%s:%d", point->name, point->passage);
+    int status = run_child(&node, crash_at, "work-below");
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        fail_msg("%s killed nobody: status %d", crash_at, status);
+    assert_true(weftd_settles(w, NULL, "clients", 1));
+    assert_true(weftd_settles(w, "default", "blocks_reserved", 0)); /* what it asked for arrives */
+    assert_int_equal(get_all_below(f, &after), WEFT_OK);
+    assert_true(after > 0); /* making room for some may cost others, in a tier that is full */
+    assert_int_equal(run_child(&node, NULL, "work-below"), 0);
+    for (uint64_t chain = 1; chain <= BELOW_CHAINS; chain++) { /* no pin is left */
+        struct weft_key key;
+        key_of(f, chain, 0, &key);
+        enum weft_status gone = weft_remove(f, &key, &removed);
+        assert_true(gone == WEFT_OK || gone == WEFT_MISS);
+    }
+    assert_true(weftd_settles(w, "default", "used_bytes", 0));
+    weft_format_close(f);
+    weft_close(w);
+    assert_true(weftd_stop(&node));
+    weftd_clean(&node);
+}
+
+static void node_dies_below(const struct point *point)
+{
+    struct weftd node;
+    char crash_at[128];
+    struct weft_key key;
+    uint32_t found = 0;
+    size_t removed;
+    prepare_below(&node);
+    snprintf(crash_at, sizeof crash_at, "WEFT_CRASH_AT=%s:%d", point->name, point->passage);
+    assert_true(weftd_start(&node, below, (const char *const[]){crash_at, NULL}));
+    struct weft *w = weftd_connect(&node, "default");
+    struct weft_format *f = w ? weftd_format(w, "below", LARGE_BYTES) : NULL;
+    assert_non_null(f);
+    enum weft_status status = put_all_below(f);
+    if (status >= 0)
+        status = get_all_below(f, &found);
+    for (uint64_t chain = 1; chain <= BELOW_CHAINS && status >= 0; chain++) {
+        status = key_ask(f, chain, 0, &key);
+        if (status >= 0)
+            status = weft_remove(f, &key, &removed);
+    }
+    int end = weftd_wait(&node, 2000);
+    if (end == -1 || !WIFSIGNALED(end) || WTERMSIG(end) != SIGKILL)
+        fail_msg("%s killed nobody: status %d, %s", crash_at, end, weft_status_name(status));
+    assert_int_equal(status, WEFT_E_NODE);
+    if (!weftd_start(&node, below, NULL))
+        fail_msg("%s: no new node starts in its place", crash_at);
+    for (int waited = 0; status == WEFT_E_NODE && waited < 10000; waited += 20) {
+        status = get_below(f, 1, &found);
+        weftd_sleep_ms(20);
+    }
+    assert_int_equal(status, WEFT_OK);
+    for (int waited = 0; found == 0 && waited < 10000; waited += 20) { /* until the tier is open */
+        assert_int_equal(get_all_below(f, &found), WEFT_OK);
+        weftd_sleep_ms(20);
+    }
+    print_message("# %s: %u blocks were below\n", crash_at, found);
+    assert_true(found > 0);
+    assert_true(put_all_below(f) == WEFT_OK && get_all_below(f, &found) == WEFT_OK && found > 0);
+    assert_true(weftd_settles(w, "default", "blocks_reserved", 0));
+    weft_format_close(f);
+    weft_close(w);
+    assert_true(weftd_stop(&node));
+    weftd_clean(&node);
+}
+
 /* --------------------------------------------------------------------------------------- tests */
 
 static void test_point(void **state)
@@ -332,6 +520,8 @@ static void test_point(void **state)
         node_dies(point, copied);
         break;
     case COPYING_NODE: node_dies(point, copied); break;
+    case BELOW_CLIENT: client_dies_below(point); break;
+    case BELOW_NODE: node_dies_below(point); break;
     case UNIT: break;
     }
 }
@@ -410,6 +600,8 @@ int main(int argc, char **argv)
     size_t count = 0;
     if (argc == 3 && strcmp(argv[1], "work") == 0)
         return work(argv[2]);
+    if (argc == 3 && strcmp(argv[1], "work-below") == 0)
+        return work_below(argv[2]);
     const char *only = argc > 1 ? argv[1] : NULL;
     if (!only)
         tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_every_point_is_known);
