@@ -262,16 +262,20 @@ static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
     };
     memcpy(add.key, block->key, 32);
     memcpy(add.parent, block->parent, 32);
-    add.in_dram = wf_store_find(&node->domains[d].store, add.key) != WF_SLOT_NONE;
-    uint32_t parent = add.has_parent ? wf_store_find(&node->domains[d].store, add.parent)
-                                     : WF_SLOT_NONE;
-    add.parent_in_dram = parent != WF_SLOT_NONE;
-    if (add.parent_in_dram)
-        add.parent_bytes = atomic_load_explicit(&node->domains[d].store.index.desc[parent].bytes,
-                                                memory_order_relaxed);
+    const struct wf_store *store = &node->domains[d].store;
+    if (store->blocks) {
+        add.in_dram = wf_store_find(store, add.key) != WF_SLOT_NONE;
+        uint32_t parent = add.has_parent ? wf_store_find(store, add.parent) : WF_SLOT_NONE;
+        add.parent_in_dram = parent != WF_SLOT_NONE;
+        if (add.parent_in_dram)
+            add.parent_bytes = atomic_load_explicit(&store->index.desc[parent].bytes,
+                                                    memory_order_relaxed);
+    }
     enum weft_status status = wf_directory_add(below->directory, &add, &entry);
     if (status == WEFT_E_LIMIT)
         lower->orphans++;
+    else if (status == WEFT_E_INVALID) /* it contradicts what is known of the key */
+        wf_lower_remove(lower, block->key);
     return status != WEFT_E_PARENT;
 }
 
@@ -450,6 +454,12 @@ static bool let_go(struct wf_lower *lower)
 bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
 {
     uint64_t capacity = wf_lower_most_bytes(lower);
+    struct wf_below *below = lower->below;
+    /* Each block on its way needs an entry, and at times one for its parent. */
+    uint32_t coming = 2 * wf_demotes_busy(below) + 2, most = below->node->config.below_max;
+    for (uint32_t i = 0; wf_directory_entries(below->directory) + coming > most; i++)
+        if (i == VICTIMS_MAX || !let_go(lower))
+            return false;
     if (capacity == UINT64_MAX)
         return true;
     for (uint32_t i = 0; i <= VICTIMS_MAX; i++) {

@@ -217,8 +217,10 @@ static void demote_done(struct wf_mover_job *job)
             if (status == WEFT_OK &&
                 atomic_load_explicit(&desc->checksum, memory_order_relaxed) == 0)
                 atomic_store_explicit(&desc->checksum, job->checksum, memory_order_release);
-        } else if (status == WEFT_OK) {
-            wf_lower_remove(write->to, job->job.request.block.key);
+        } else {
+            write->to->full_until_ns = wf_now_ns() + FULL_NS;
+            if (status == WEFT_OK)
+                wf_lower_remove(write->to, job->job.request.block.key);
         }
     } else if (status == WEFT_OK) {
         wf_lower_remove(write->to, job->job.request.block.key); /* it was dropped meanwhile */
