@@ -287,6 +287,14 @@ static bool grow(struct wf_store *store, uint32_t granules)
     return backed > 0;
 }
 
+/* Has the memory of a block that nobody finds any more come free, since nobody holds it? */
+static bool bury_some(struct wf_store *store)
+{
+    uint64_t used = store->used_bytes;
+    wf_store_bury(store);
+    return store->used_bytes < used;
+}
+
 enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, uint32_t *out_slot)
 {
     uint64_t bytes = (uint64_t)granules * WF_GRANULE;
@@ -298,7 +306,7 @@ enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, u
     uint64_t others = store->other_bytes + bytes;
     while (store->used_bytes + others > store->quota_bytes) {
         uint64_t over = store->used_bytes + others - store->quota_bytes;
-        if (!evict_some(store, granules_for(over), WF_EVICT_QUOTA))
+        if (!evict_some(store, granules_for(over), WF_EVICT_QUOTA) && !bury_some(store))
             return WEFT_FULL;
     }
     for (bool evicted = false;;) {
@@ -314,7 +322,7 @@ enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, u
             widen(store, granules))
             continue;
         evicted = evict_some(store, granules, WF_EVICT_ROOM);
-        if (!evicted)
+        if (!evicted && !bury_some(store))
             return WEFT_FULL;
     }
 }
