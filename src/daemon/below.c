@@ -24,8 +24,10 @@
 #define ORPHANS_MAX (1u << 20)
 #define REMOVALS_MAX 256u /* under way at a time, a tier */
 #define MEASURE_NS 1000000000u
-#define VICTIMS_MAX 64u                   /* let go for one block's room */
-#define FULL_PERCENT 92u                  /* a log needs room to move in, */
+#define VICTIMS_MAX 64u  /* let go for one block's room */
+#define FULL_PERCENT 92u /* a log needs room to move in, */
+#define EXPANSION_BYTES_LEAST (1u << 20)
+#define EXPANSION_MOST 64.0
 #define SPARE_BYTES ((uint64_t)512 << 20) /* and some segments in any case */
 #define SCRUB_BYTES_MAX (16u << 20)
 
@@ -451,6 +453,23 @@ static bool let_go(struct wf_lower *lower)
     return true;
 }
 
+/* What so many bytes of payload take there, with headers and padding. */
+static uint64_t taken(const struct wf_lower *lower, uint64_t bytes)
+{
+    return (uint64_t)((double)bytes * lower->expansion);
+}
+
+/* As the tier has it: of all that it holds now. */
+static void expansion_measure(struct wf_lower *lower)
+{
+    struct wf_directory_sum sum;
+    wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
+    if (sum.bytes < EXPANSION_BYTES_LEAST)
+        return;
+    double expansion = (double)lower->stats.tier.used_bytes / (double)sum.bytes;
+    lower->expansion = expansion < 1 ? 1 : expansion > EXPANSION_MOST ? EXPANSION_MOST : expansion;
+}
+
 bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
 {
     uint64_t capacity = wf_lower_most_bytes(lower);
@@ -465,11 +484,13 @@ bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
     for (uint32_t i = 0; i <= VICTIMS_MAX; i++) {
         struct wf_directory_sum sum;
         wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-        uint64_t wanted = sum.bytes + lower->aside_bytes + lower->writing_bytes + bytes;
+        uint64_t wanted = taken(lower, sum.bytes + lower->writing_bytes + bytes) +
+                          lower->aside_bytes;
         if (wanted <= capacity)
             return true;
         /* What is on its way to the next tier makes room when it is there, and not before. */
-        if (wanted <= capacity + lower->leaving_bytes || i == VICTIMS_MAX || !let_go(lower))
+        if (wanted <= capacity + taken(lower, lower->leaving_bytes) || i == VICTIMS_MAX ||
+            !let_go(lower))
             return false;
     }
     return false;
@@ -560,6 +581,7 @@ void wf_below_tick(struct wf_below *below)
     uint64_t now_ns = wf_now_ns();
     for (uint32_t i = 0; i < below->count; i++) {
         wf_mover_stats(below->tiers[i].mover, &below->tiers[i].stats);
+        expansion_measure(&below->tiers[i]);
         removals_run(below->tiers[i].removals);
     }
     wf_demote_ahead(below);
@@ -633,6 +655,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
     lower->emulated = config->kind == WF_KIND_CXL &&
                       wf_tier_cxl_medium(lower->path) == WF_CXL_MEDIUM_FILE;
     below->order[number] = number;
+    lower->expansion = 1;
     status = removals_create(lower);
     if (status != WEFT_OK)
         return status;

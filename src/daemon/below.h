@@ -41,6 +41,7 @@ struct wf_lower {
     uint64_t aside_bytes;   /* manifests of archives, which are not in the directory */
     uint32_t spare_at;      /* cursor of wf_archive_spare() */
     struct wf_mover_stats stats;
+    double expansion;         /* bytes that a byte of payload takes there, as measured */
     enum wf_mover_state told; /* the last that was told of */
     struct wf_removals *removals;
     uint64_t scrub_credit; /* bytes that the background check may read */
