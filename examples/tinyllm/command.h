@@ -26,7 +26,7 @@ enum exit_code {
 struct options {
     const char *program; /* argv[0] */
     const char *model, *tokenizer, *socket, *prompt;
-    uint32_t tokens, users, turns, forks, block_tokens;
+    uint32_t tokens, users, turns, forks, runs, block_tokens;
     unsigned threads;
     double temperature;
     uint64_t seed;
@@ -60,5 +60,6 @@ void command_report_trouble(const struct server *server);
 enum exit_code command_run(const struct options *options);
 enum exit_code command_demo(const struct options *options);
 enum exit_code command_bench(const struct options *options);
+enum exit_code command_overlap(const struct options *options);
 
 #endif

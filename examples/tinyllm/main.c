@@ -18,11 +18,14 @@ static const char help[] =
     "usage: tinyllm run   [--prompt TEXT] [--tokens N] [--temperature X]\n"
     "       tinyllm demo  [--users N] [--turns N] [--forks N]\n"
     "       tinyllm bench [--users N] [--turns N] [--json]\n"
+    "       tinyllm overlap [--runs N] [--json]\n"
     "\n"
     "  run     continue a prompt\n"
     "  demo    hold the same conversations without Weft and with it; report the difference\n"
     "  bench   measure the time to the first token, cold and warm, on a private node unless\n"
     "          --socket is given; needs two turns or more\n"
+    "  overlap measure the time to the first token with the prompt's KV in DRAM, and below it;\n"
+    "          the node needs a tier, as the one has that weft bench overlap starts\n"
     "\n"
     "  --model FILE        a llama2.c checkpoint; without one, a random model\n"
     "  --shape LIST        the random model's dim, hidden dim, layers, heads, KV heads,\n"
@@ -40,7 +43,8 @@ static const char help[] =
     "  --users N           demo, bench: conversations (8)\n"
     "  --turns N           demo, bench: questions in each (3)\n"
     "  --forks N           demo: conversations that go two ways at the last question (4)\n"
-    "  --json              bench: one JSON object on stdout\n"
+    "  --runs N            overlap: prompts, each taken in every way (5)\n"
+    "  --json              bench, overlap: one JSON object on stdout\n"
     "  --help, --version\n"
     "\n"
     "exit status: 0 done; 1 failed; 2 wrong usage; 3 logits with Weft differ from those without;\n"
@@ -62,6 +66,7 @@ enum option_number {
     OPTION_USERS,
     OPTION_TURNS,
     OPTION_FORKS,
+    OPTION_RUNS,
     OPTION_JSON,
     OPTION_HELP,
     OPTION_VERSION,
@@ -83,6 +88,7 @@ static const struct option long_options[] = {
     {"users", required_argument, NULL, OPTION_USERS},
     {"turns", required_argument, NULL, OPTION_TURNS},
     {"forks", required_argument, NULL, OPTION_FORKS},
+    {"runs", required_argument, NULL, OPTION_RUNS},
     {"json", no_argument, NULL, OPTION_JSON},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -175,6 +181,7 @@ static bool take_option(enum option_number option, const char *name, struct opti
     case OPTION_USERS: return count(name, optarg, 1, SCRIPT_USERS_MAX, &out->users);
     case OPTION_TURNS: return count(name, optarg, 1, SCRIPT_TURNS_MAX, &out->turns);
     case OPTION_FORKS: return count(name, optarg, 0, SCRIPT_USERS_MAX, &out->forks);
+    case OPTION_RUNS: return count(name, optarg, 1, 1000, &out->runs);
     case OPTION_JSON: out->json = true; return true;
     default: return false;
     }
@@ -228,6 +235,7 @@ int main(int argc, char **argv)
         .users = SCRIPT_USERS_MAX,
         .turns = SCRIPT_TURNS_MAX,
         .forks = SCRIPT_USERS_MAX / 2,
+        .runs = 5,
         .block_tokens = 16,
         .seed = 1,
     };
@@ -254,7 +262,7 @@ int main(int argc, char **argv)
 
     const char *command = optind < argc ? argv[optind] : "";
     if (options.no_weft && strcmp(command, "run") != 0) {
-        refuse("no-weft", "", "only run goes without; demo and bench compare");
+        refuse("no-weft", "", "only run goes without; the others compare");
         return EXIT_USAGE;
     }
     if (options.turns < 2 && strcmp(command, "bench") == 0) {
@@ -268,6 +276,8 @@ int main(int argc, char **argv)
         return (int)command_demo(&options);
     if (optind + 1 == argc && strcmp(command, "bench") == 0)
         return (int)command_bench(&options);
-    fprintf(stderr, "tinyllm: say one of run, demo, bench; tinyllm --help tells more\n");
+    if (optind + 1 == argc && strcmp(command, "overlap") == 0)
+        return (int)command_overlap(&options);
+    fprintf(stderr, "tinyllm: say one of run, demo, bench, overlap; tinyllm --help tells more\n");
     return EXIT_USAGE;
 }

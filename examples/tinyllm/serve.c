@@ -175,7 +175,14 @@ static bool hold_prefix(struct chat *chat, uint32_t count, struct weft_pins *out
         return false;
     if (match.blocks == 0)
         return false;
-    return served(chat->server, weft_get(chat->session, &match, WEFT_LAYER_ORDER, out));
+    if (!served(chat->server, weft_get(chat->session, &match, WEFT_LAYER_ORDER, out)))
+        return false;
+    for (uint32_t i = 0; chat->server->waits_whole && i < out->blocks; i++)
+        if (!served(chat->server, weft_wait_block(out, i))) {
+            weft_pins_release(out);
+            return false;
+        }
+    return true;
 }
 
 static void hold_release(struct hold *hold)

@@ -27,6 +27,7 @@ struct server {
 
     struct weft *weft; /* NULL: without Weft */
     struct weft_format *format;
+    bool waits_whole; /* for comparison: a prefix from below is waited for before any is used */
     uint64_t trouble_count; /* calls to Weft that failed, and were done without */
     char trouble[512];      /* what the last of them said */
 };

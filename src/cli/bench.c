@@ -25,6 +25,7 @@ static const struct cli_word words[] = {
     {"watch", "publishing a record to readers in other processes, spinning and sleeping"},
     {"nvme", "moving blocks below to a file of NVMe and getting them back, with fio beside it"},
     {"restart", "a node stopped, and killed, with a million blocks below: how soon it serves them"},
+    {"overlap", "an engine's time to the first token with its KV in DRAM, and below it"},
     {NULL},
 };
 
@@ -37,10 +38,13 @@ static const struct cli_option options[] = {
     {"pool", CLI_SIZE, "SIZE", &wf_bench_options.pool_bytes,
      "the pool of the node that it starts (what the working set needs)"},
     {"dir", CLI_TEXT, "DIR", &wf_bench_options.dir,
-     "nvme, restart: where the tier's file is made, and fio's (/var/tmp)"},
+     "nvme, restart, overlap: where the tier's file is made, and fio's (/var/tmp)"},
     {"tier-size", CLI_SIZE, "SIZE", &wf_bench_options.tier_bytes,
-     "nvme, restart: size of the tier (4 GiB; what the blocks need)"},
+     "their size of the tier (4 GiB, what the blocks need, 2 GiB)"},
     {"depth", CLI_NUMBER, "N", &wf_bench_options.depth, "nvme: requests in flight (32)"},
+    {"model", CLI_TEXT, "FILE", &wf_bench_options.model, "overlap: tinyllm's (a random one)"},
+    {"shape", CLI_TEXT, "LIST", &wf_bench_options.shape,
+     "overlap: the random one's, see tinyllm(1)"},
     {"readers", CLI_NUMBER, "N", &wf_bench_options.readers, "watch: reading processes (1)"},
     {"records", CLI_NUMBER, "N", &wf_bench_options.records, "watch: records in each way (20000)"},
     {NULL},
@@ -55,6 +59,8 @@ static const char *const examples[] = {
     "weft bench nvme --dir /srv --block-bytes 1MiB --blocks 3072",
     "how soon a node serves a million blocks again",
     "weft bench restart --json --blocks 1000000",
+    "what it costs an engine that its KV is on NVMe",
+    "weft bench overlap",
     "how fast a record reaches three other processes",
     "weft bench watch --readers 3",
     NULL,
@@ -123,7 +129,7 @@ void wf_bench_forget(struct bench_series *series)
 static int run(struct cli *cli)
 {
     static int (*const runs[])(struct cli *) = {wf_bench_local, wf_bench_watch, wf_bench_nvme,
-                                                wf_bench_restart};
+                                                wf_bench_restart, wf_bench_overlap};
     int which = wf_cli_choose(cli);
     if (which < 0)
         return CLI_USAGE;
@@ -135,7 +141,7 @@ static int run(struct cli *cli)
 const struct cli_command wf_cmd_bench = {
     .name = "bench",
     .summary = "measure a node against its yardsticks",
-    .synopsis = "local|watch|nvme|restart",
+    .synopsis = "local|watch|nvme|restart|overlap",
     .about =
         "Measures, and runs the yardstick beside each figure in the same run: memcpy for put and "
         "get, one probe a key for match, SHA-256 for keys, a Redis GET of the same block for pin.  "
@@ -171,7 +177,11 @@ const struct cli_command wf_cmd_bench = {
         "of the process until one of the blocks is readable and every byte of it right; "
         "seconds_to_full_index until the last is matched; each the worse of the two starts.  "
         "bytes_of_index_per_block is the resident memory of the node with the full index, less "
-        "that of the same node with an empty tier.",
+        "that of the same node with an empty tier.\n\n"
+        "overlap has tinyllm(1) ask a question behind a prompt that fills its context.  The "
+        "prompt's KV is computed (cold), read from NVMe before anything is computed (nvme), read "
+        "by layers while they are computed (overlap), brought up for the time that the session's "
+        "hint said (prefetched), or in DRAM; each after the same pause, and every logit compared.",
     .words = words,
     .options = options,
     .examples = examples,

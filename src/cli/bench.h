@@ -11,7 +11,7 @@
 
 struct bench_options { /* BENCH_UNSAID: what suits the benchmark */
     uint64_t block_bytes, blocks, rounds, pool_bytes, readers, records, tier_bytes, depth;
-    const char *dir;
+    const char *dir, *model, *shape;
 };
 extern struct bench_options wf_bench_options;
 
@@ -19,6 +19,7 @@ int wf_bench_local(struct cli *cli);
 int wf_bench_watch(struct cli *cli);
 int wf_bench_nvme(struct cli *cli);
 int wf_bench_restart(struct cli *cli);
+int wf_bench_overlap(struct cli *cli);
 
 void wf_bench_default(uint64_t *option, uint64_t value);
 

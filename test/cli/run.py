@@ -42,7 +42,8 @@ def check(truth, *words):
 
 def environment(**more):
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WEFT_")}
-    path = os.path.dirname(os.path.abspath(WEFTD)) + ":" + clean.get("PATH", "")
+    beside = os.path.dirname(os.path.abspath(WEFTD))
+    path = ":".join([beside, os.path.join(beside, "..", "..", "examples"), clean.get("PATH", "")])
     return {**clean, "PATH": path, "WEFT_SOCKET": SOCKET, "TMPDIR": FOLDER, "LC_ALL": "C.UTF-8", "TZ": "UTC", **more}
 
 
@@ -710,6 +711,19 @@ def bench_restart_measures():
     for name in "killed", "stopped":
         check(figures[name + "_first_hit_s"] <= figures[name + "_full_index_s"], figures)
         check(figures["seconds_to_full_index"] >= figures[name + "_full_index_s"], figures)
+    check(os.listdir(below) == [] and not left_behind(), "left behind:", os.listdir(below), left_behind())
+
+
+@case
+def bench_overlap_measures():
+    below = os.path.join(FOLDER, "overlap-below")
+    os.mkdir(below)
+    figures = answer("bench", "overlap", "--rounds", "2", "--shape", "64,128,3,8,4,320,320", "--dir", below,
+                     "--tier-size", "64MB", "--pool", "64MB", WEFT_SOCKET="")
+    golden("bench_overlap", figures)
+    check(all(value > 0 for key, value in figures.items() if key.startswith("ttft_")), figures)
+    check(figures["logits_identical"] and figures["misses"] == 0, figures)
+    check(figures["prefetched_in_time"] == figures["runs"] == 2, figures)
     check(os.listdir(below) == [] and not left_behind(), "left behind:", os.listdir(below), left_behind())
 
 
