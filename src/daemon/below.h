@@ -124,6 +124,9 @@ void wf_demotes_destroy(struct wf_below *below);
 enum wf_leave wf_demote_leave(void *context, uint32_t slot);
 /* The same for a block whose session wants it below: WF_LEAVE_NOW only when it is there. */
 enum wf_leave wf_demote_asked(struct wf_domain *domain, uint32_t slot);
+void wf_handle_demote(struct wf_client *client, const struct wf_demote *request);
+/* Write what of the chain is only in DRAM below, and let it be the first to leave. */
+void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32]);
 /* Write cold blocks below before their room is needed. */
 void wf_demote_ahead(struct wf_below *below);
 /* A step of writing every block of DRAM that is not below; true after a whole round that found
@@ -145,15 +148,12 @@ void wf_loads_destroy(struct wf_below *below);
 /* Submit what could not be submitted before. */
 void wf_loads_run(struct wf_below *below);
 void wf_handle_load(struct wf_client *client, const struct wf_load *request);
-void wf_handle_demote(struct wf_client *client, const struct wf_demote *request);
 /* The slot that `key` is arriving in; WF_SLOT_NONE when it is not. */
 uint32_t wf_load_slot(const struct wf_below *below, const struct wf_domain *domain,
                       const uint8_t key[32]);
 /* Bring a chain up, from its root to `tip`, by `deadline_us` (0: when there is nothing better to
  * do).  How many blocks were begun. */
 uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us);
-/* Write what of the chain is only in DRAM below, and let it be the first to leave. */
-void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32]);
 /* What bringing `tip`'s chain up would take, as measured. */
 uint64_t wf_prefetch_us(struct wf_domain *domain, const uint8_t tip[32]);
 /* The block was removed: what is on its way of it arrives nowhere. */
