@@ -89,7 +89,8 @@ static enum weft_status make_volume(struct wf_nvme *t, uint64_t bytes, struct wf
 
 /* The volume's description, or a new one where there are nothing but zeros. */
 static enum weft_status read_super(struct wf_nvme *t, uint64_t bytes, uint64_t capacity,
-                                   uint8_t *pages, struct wf_nvme_super *out, bool *out_new)
+                                   uint8_t *pages, struct wf_nvme_super *out, bool *out_new,
+                                   bool *out_both)
 {
     struct wf_nvme_super super[2];
     uint64_t wanted = capacity ? capacity : bytes;
@@ -100,6 +101,7 @@ static enum weft_status read_super(struct wf_nvme *t, uint64_t bytes, uint64_t c
     bool first = super_valid(pages, &super[0]);
     bool second = super_valid(pages + WF_NVME_PAGE, &super[1]);
     *out_new = false;
+    *out_both = first && second;
     if (first || second) {
         *out = first && (!second || super[0].epoch >= super[1].epoch) ? super[0] : super[1];
         uint64_t had = WF_NVME_SEGMENTS_AT + out->segments * out->segment_bytes;
@@ -533,11 +535,11 @@ static enum weft_status make_tables(struct wf_nvme *t)
 enum weft_status wf_nvme_recover(struct wf_nvme *t, uint64_t bytes, uint64_t capacity)
 {
     struct wf_nvme_super super;
-    bool fresh;
+    bool fresh, both;
     uint8_t *pages = wf_nvme_pages(2 * WF_NVME_PAGE, "opening a tier");
     if (!pages)
         return WEFT_E_NO_MEMORY;
-    enum weft_status status = read_super(t, bytes, capacity, pages, &super, &fresh);
+    enum weft_status status = read_super(t, bytes, capacity, pages, &super, &fresh, &both);
     if (status == WEFT_OK) {
         t->volume = super.head.volume;
         t->segment_bytes = super.segment_bytes;
@@ -555,7 +557,7 @@ enum weft_status wf_nvme_recover(struct wf_nvme *t, uint64_t bytes, uint64_t cap
     t->epoch++;
     if (status == WEFT_OK)
         status = write_super(t, &super, pages);
-    if (status == WEFT_OK && fresh) { /* the other copy too */
+    if (status == WEFT_OK && !both) { /* there are two again, before the next bit flips */
         t->epoch++;
         status = write_super(t, &super, pages);
     }

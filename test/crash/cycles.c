@@ -112,6 +112,8 @@ static void start_node(struct run *run)
         sleep_random(&run->r, OPENING_MS_MEAN, 200);
         weftd_kill(&run->node);
         run->kills_opening++;
+        if (!run->none)
+            damage_node_died();
         begin_node(run);
     }
     if (!weftd_answers(&run->node))
@@ -258,6 +260,8 @@ static void cycle(struct run *run)
 {
     start_node(run);
     verify_all(run);
+    if (run->archives.lost)
+        return;
     atomic_store(&tally->phase, WORK);
     if (random_below(&run->r, 4) == 0) {
         sleep_random(&run->r, WORK_MS_MEAN / 2, WORK_MS_MAX);
@@ -270,6 +274,12 @@ static void cycle(struct run *run)
     damage(run);
 }
 
+static const char *damage_name(enum damage damage)
+{
+    static const char *const names[] = {"none", "lost writes", "flipped bits"};
+    return names[damage];
+}
+
 #define N(counter) (unsigned long long)(counter)
 
 static bool say(const struct run *run, uint32_t cycles, uint64_t seed)
@@ -278,6 +288,9 @@ static bool say(const struct run *run, uint32_t cycles, uint64_t seed)
     if (tally->errors)
         fprintf(stderr, "# %llu calls failed as no crash explains, the first: %s\n",
                 (unsigned long long)tally->errors, tally->error);
+    if (run->archives.lost)
+        fprintf(stderr, "# archives were lost after damage of this kind: %s\n",
+                damage_name(run->damage));
     if (run->missed) {
         fprintf(stderr, "# %llu blocks were matched on an undamaged tier and not to be had\n",
                 (unsigned long long)run->missed);
@@ -352,6 +365,10 @@ int main(int argc, char **argv)
             fprintf(stderr, "# cycle %u of %u: %llu blocks verified, %llu wrong, %.0f s\n", i + 1,
                     cycles, (unsigned long long)tally->blocks_verified,
                     (unsigned long long)tally->wrong_blocks, now_s() - run.started_s);
+    }
+    if (tally->wrong_blocks || run.archives.lost) { /* now, with the log of what came before */
+        (void)say(&run, cycles, seed);
+        give_up(&run, "a block was wrong, or an archive lost");
     }
     /* What was left behind is whole, and a node that ends well keeps it. */
     alarm(CYCLE_S_MAX);

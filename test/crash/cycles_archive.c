@@ -83,7 +83,7 @@ void archives_abandon(uint32_t process)
 
 /* All of it must be readable and right, and known by its name. */
 static bool verify_one(const struct client *c, enum size size, uint32_t chain, uint32_t depth,
-                       const struct weft_key *keys)
+                       const struct weft_key *keys, int *patience_ms)
 {
     struct weft_pins pins;
     char name[65], what[80], *text;
@@ -91,7 +91,7 @@ static bool verify_one(const struct client *c, enum size size, uint32_t chain, u
     snprintf(what, sizeof what, "archive %s", name_of(size, chain, depth, name));
     /* Manifests are read when the tier is open. */
     enum weft_status status = weft_query(c->w, what, 0, &text);
-    for (int waited = 0; status == WEFT_E_NOT_FOUND && waited < MANIFEST_MS; waited += 5) {
+    for (; status == WEFT_E_NOT_FOUND && *patience_ms > 0; *patience_ms -= 5) {
         weftd_sleep_ms(5);
         status = weft_query(c->w, what, 0, &text);
     }
@@ -121,6 +121,7 @@ static bool verify_one(const struct client *c, enum size size, uint32_t chain, u
 void archives_verify(const struct client *c, struct archive_sum *sum)
 {
     struct weft_key keys[DEPTH_MAX];
+    int patience_ms = MANIFEST_MS; /* for all of them together */
     for (int size = 0; size < SIZES; size++)
         for (uint32_t chain = 0; chain < shapes[size].chains; chain++)
             for (uint32_t depth = 1; depth <= shapes[size].depth; depth++) {
@@ -131,7 +132,7 @@ void archives_verify(const struct client *c, struct archive_sum *sum)
                 hit = damage_hit_manifest(keys[depth - 1].bytes);
                 for (uint32_t i = 0; i < depth; i++)
                     hit |= damage_hit(keys[i].bytes);
-                if (verify_one(c, (enum size)size, chain, depth, keys)) {
+                if (verify_one(c, (enum size)size, chain, depth, keys, &patience_ms)) {
                     sum->verified++;
                     continue;
                 }
