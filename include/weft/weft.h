@@ -198,6 +198,14 @@ WEFT_CHECKED WEFT_API enum weft_status weft_match_keys(struct weft_format *f,
                                                        const struct weft_key *chain, size_t count,
                                                        size_t *out_present);
 
+/* The same, and where each of them is: `out_tiers` of `count` gets an enum weft_tier for every
+ * block that is present, and *out_load_us what it would take to have all of them in DRAM, as
+ * modelled from what was measured (0: all are there).  O(present). */
+WEFT_CHECKED WEFT_API enum weft_status weft_locate_keys(struct weft_format *f,
+                                                        const struct weft_key *chain, size_t count,
+                                                        uint8_t *out_tiers, size_t *out_present,
+                                                        uint32_t *out_load_us);
+
 /* ------------------------------------------------------------------------------- pin one block */
 
 /* One held block.  Fields are for reading. */
@@ -549,9 +557,11 @@ WEFT_CHECKED WEFT_API enum weft_status weft_reclaim(struct weft *w, const char *
                                                     uint32_t within_ms, uint64_t *out_reclaimed);
 
 /* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status",
- * "blocks", "sessions", "domains", "regions", "formats", "archives", "archive NAME" (one, with its
- * format and keys), "events" or, for the node's own user, "tiers" and "config".  `cursor` 0 starts;
- * the answer's "next" goes on (0: the end).  A domain sees its own things only. */
+ * "blocks", "below" (what of the domain is on tiers below DRAM, of one with "below tier=NAME", of
+ * keys that begin alike with "below key=DIGITS"), "sessions", "domains", "regions", "formats",
+ * "archives", "archive NAME" (one, with its format and keys), "events" or, for the node's own user,
+ * "tiers" and "config".  `cursor` 0 starts; the answer's "next" goes on (0: the end).  A domain
+ * sees its own things only. */
 WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor,
                                                   char **out_json);
 WEFT_API void weft_text_free(char *text);

@@ -18,8 +18,10 @@ static const struct cli_option options[] = {
     {"follow", CLI_FLAG, NULL, &follow, "stay, and show what comes"},
     {"limit", CLI_NUMBER, "N", &limit, "only the newest so many of those that are kept (50)"},
     {"all", CLI_FLAG, NULL, &all, "all that are kept"},
-    {"what", CLI_TEXT, "evict|remove|full|corrupt|client_gone|lend|reclaim", &what,
-     "only of this kind"},
+    {"what", CLI_TEXT,
+     "evict|remove|full|corrupt|client_gone|lend|reclaim|demote|promote|move|let_go|missing|"
+     "load_failed|prefetch|tier_open|tier_state|tier_failed|tier_lost",
+     &what, "only of this kind"},
     {NULL},
 };
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * weft explain: why blocks are not there: which went, which found no room, and what would have kept
- * them.
+ * them; and the story of one block across DRAM and the tiers below.
  */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/commands.h"
 
@@ -31,6 +32,25 @@ static const struct {
     {"removed", "someone dropped it with weft rm or weft_remove()", ""},
     {"corrupt", "its bytes did not match its checksum",
      "look for failing memory: journalctl -k | grep -i -e mce -e edac"},
+    {"demoted", "its session waits, and nothing below took it", "weft ls tiers: is one not well?"},
+    {"below", "it left DRAM and is on a tier below; a get brings it up", ""},
+    {"cold", "the last tier that had it let it go: it was the least recently used there",
+     "give that tier more room (its size), or a further one below it: weftd --tier"},
+    {"parent", "what it extends went, so it could not be found any more", ""},
+    {"corrupt below", "on a tier, it was not what its checksum says",
+     "look after the device: weft ls tiers, smartctl -a"},
+    {"missing", "the tier that had it does not have it any more", "weft ls tiers"},
+};
+
+/* Why it was not written below when it left DRAM. */
+static const struct {
+    const char *word, *meaning;
+} refusals_meanings[] = {
+    {"not used again", "the tier takes only what was used again (admit: reused)"},
+    {"not admitted", "no tier takes what leaves DRAM (admit: never)"},
+    {"tier busy", "the tier was behind with writing, and it was never used again"},
+    {"tiers full", "the tiers were full of what may not go"},
+    {"tiers unusable", "no tier was well"},
 };
 
 struct tally {
@@ -45,18 +65,31 @@ static uint64_t number(const json_t *object, const char *key)
     return (uint64_t)json_integer_value(json_object_get(object, key));
 }
 
+static const char *word(const json_t *event, const char *key)
+{
+    const char *value = json_string_value(json_object_get(event, key));
+    return value ? value : "";
+}
+
+/* Did the block go from where it could be had?  Copies that were not the last are no loss. */
 static bool is_loss(const json_t *event)
 {
-    const char *kind = json_string_value(json_object_get(event, "what"));
-    return kind &&
-           (strcmp(kind, "evict") == 0 || strcmp(kind, "remove") == 0 || strstr(kind, "corrupt"));
+    const char *kind = word(event, "what"), *reason = word(event, "reason");
+    if (strcmp(kind, "let_go") == 0)
+        return strcmp(reason, "cold") == 0 || strcmp(reason, "parent") == 0;
+    return strcmp(kind, "evict") == 0 || strcmp(kind, "remove") == 0 ||
+           strcmp(kind, "missing") == 0 || strstr(kind, "corrupt");
 }
 
 static const char *reason_of(const json_t *event)
 {
-    const char *reason = json_string_value(json_object_get(event, "reason"));
-    const char *kind = json_string_value(json_object_get(event, "what"));
-    return reason ? reason : kind && strstr(kind, "corrupt") ? "corrupt" : "unknown";
+    bool tier = json_object_get(event, "tier") != NULL;
+    const char *kind = word(event, "what"), *reason = word(event, "reason");
+    if (strcmp(kind, "evict") == 0 && tier)
+        return "below";
+    if (strstr(kind, "corrupt"))
+        return tier ? "corrupt below" : "corrupt";
+    return *reason ? reason : "unknown";
 }
 
 static const char *meaning_of(const char *reason, const char **mend)
@@ -172,64 +205,182 @@ static int explain_all(struct cli *cli, const json_t *answer)
     return CLI_OK;
 }
 
-/* The blocks that are there now and whose keys begin so. */
-static int present_find(struct cli *cli, const char *key, json_t **out)
+/* Blocks of `list` whose keys begin so go to `out`. */
+static void present_keep(const json_t *list, const char *key, json_t *out)
 {
-    json_t *answer, *block;
+    size_t index;
+    json_t *block;
+    json_array_foreach ((json_t *)(uintptr_t)list, index, block)
+        if (strncmp(word(block, "key"), key, strlen(key)) == 0)
+            json_array_append(out, block);
+}
+
+/* The row of the same key; NULL when there is none. */
+static json_t *row_of(const json_t *list, const char *key)
+{
+    size_t index;
+    json_t *row;
+    json_array_foreach ((json_t *)(uintptr_t)list, index, row)
+        if (strcmp(word(row, "key"), key) == 0)
+            return row;
+    return NULL;
+}
+
+/* "nvme0 and s3" */
+static const char *tiers_text(const json_t *row, char *out, size_t capacity)
+{
+    size_t index, used = 0;
+    json_t *tier;
+    out[0] = '\0';
+    json_array_foreach (json_object_get(row, "tiers"), index, tier)
+        if (used < capacity)
+            used += (size_t)snprintf(out + used, capacity - used, "%s%s", index ? " and " : "",
+                                     json_string_value(tier));
+    return out;
+}
+
+static void present_print(const json_t *dram, const json_t *below)
+{
+    char size[32], tiers[256];
+    size_t index;
+    json_t *row;
+    json_array_foreach ((json_t *)(uintptr_t)dram, index, row) {
+        const json_t *copy = row_of(below, word(row, "key"));
+        bool committed = strcmp(word(row, "state"), "committed") == 0;
+        printf("%s is %s%s%s%s: %s, block %llu of its chain\n", word(row, "key"),
+               committed ? "there, in DRAM" : "being written", copy ? " and on " : "",
+               copy ? tiers_text(copy, tiers, sizeof tiers) : "",
+               copy && json_is_true(json_object_get(copy, "archived")) ? ", archived" : "",
+               wf_cli_size(number(row, "bytes"), size, sizeof size),
+               (unsigned long long)number(row, "depth"));
+    }
+    json_array_foreach ((json_t *)(uintptr_t)below, index, row)
+        if (!row_of(dram, word(row, "key")))
+            printf("%s is there, below DRAM on %s%s: %s, block %llu of its chain\n",
+                   word(row, "key"), tiers_text(row, tiers, sizeof tiers),
+                   json_is_true(json_object_get(row, "archived")) ? ", archived" : "",
+                   wf_cli_size(number(row, "bytes"), size, sizeof size),
+                   (unsigned long long)number(row, "depth"));
+}
+
+/* What is there now of keys that begin so, in DRAM and below. */
+static int present_find(struct cli *cli, const char *key, json_t **out_dram, json_t **out_below)
+{
+    json_t *answer;
+    char question[96];
     int code = wf_cli_query(cli, "blocks", 0, 0, &answer);
     if (code != CLI_OK)
         return code;
-    *out = json_array();
-    size_t index;
-    json_array_foreach (json_object_get(answer, "blocks"), index, block) {
-        const char *of = json_string_value(json_object_get(block, "key"));
-        if (!of || strncmp(of, key, strlen(key)) != 0)
-            continue;
-        json_array_append(*out, block);
-        const char *state = json_string_value(json_object_get(block, "state"));
-        bool committed = state && strcmp(state, "committed") == 0;
-        char size[32];
-        if (!cli->json)
-            printf("%s is %s: %s, block %llu of its chain\n", of,
-                   committed ? "there" : "being written",
-                   wf_cli_size(number(block, "bytes"), size, sizeof size),
-                   (unsigned long long)number(block, "depth"));
-    }
+    *out_dram = json_array();
+    *out_below = json_array();
+    present_keep(json_object_get(answer, "blocks"), key, *out_dram);
     json_decref(answer);
+    snprintf(question, sizeof question, "below key=%.64s", key);
+    code = wf_cli_query(cli, question, 0, 0, &answer);
+    if (code != CLI_OK)
+        return code;
+    present_keep(json_object_get(answer, "below"), key, *out_below);
+    json_decref(answer);
+    if (!cli->json)
+        present_print(*out_dram, *out_below);
     return CLI_OK;
+}
+
+/* What happened, to one block, in words. */
+static void move_print(const json_t *event)
+{
+    static const struct {
+        const char *what, *reason, *text;
+    } stories[] = {
+        {"demote", "room", "written to %s, because DRAM needed its room"},
+        {"demote", "ahead", "written to %s ahead of need"},
+        {"demote", "session", "written to %s, because its session waits or was told to go down"},
+        {"demote", "stop", "written to %s, because the node stopped"},
+        {"promote", "get", "read back from %s, because a get waited for it"},
+        {"promote", "prefetch", "read back from %s, because a prefetch asked for it"},
+        {"promote", "hint", "read back from %s, because its session comes back"},
+        {"move", "cold", "moved to %s, because the tier above it needed its room"},
+        {"let_go", "cold", "let go of by %s: it was the least recently used there"},
+        {"let_go", "spare", "let go of by %s, where it was a spare copy"},
+        {"let_go", "parent", "let go of by %s, because what it extends went"},
+        {"let_go", "removed", "removed from %s with weft rm or weft_remove()"},
+        {"missing", "missing", "not on %s any more"},
+        {"load_failed", "corrupt", "not read back: its copy on %s is corrupt"},
+        {"load_failed", "missing", "not read back: %s does not have it any more"},
+        {"load_failed", "timeout", "not read back: %s took too long"},
+        {"load_failed", "device", "not read back: the device of %s failed"},
+        {"load_failed", "parent", "not read back from %s: what it extends could not be"},
+        {"corrupt", "corrupt", "found corrupt on %s, and dropped there"},
+    };
+    const char *what = word(event, "what"), *reason = word(event, "reason");
+    for (size_t i = 0; i < sizeof stories / sizeof stories[0]; i++) {
+        if (strcmp(stories[i].what, what) != 0 || strcmp(stories[i].reason, reason) != 0)
+            continue;
+        const char *text = stories[i].text, *place = strstr(text, "%s");
+        printf("%.*s%s%s", (int)(place - text), text, word(event, "tier"), place + 2);
+        if (json_object_get(event, "took_us"))
+            printf("; it took %.1f ms", (double)number(event, "took_us") / 1e3);
+        return;
+    }
+    printf("%s %s %s", what, reason, word(event, "tier"));
+}
+
+static void loss_print(const json_t *event)
+{
+    const char *mend, *tier = word(event, "tier"), *refused = word(event, "not_below");
+    printf("left DRAM (%s): %s; unused for %.1f s", word(event, "reason"),
+           meaning_of(word(event, "reason"), &mend), (double)number(event, "age_ms") / 1e3);
+    if (*word(event, "for"))
+        printf("; for %s", word(event, "for"));
+    if (*tier)
+        printf("; it stayed on %s", tier);
+    for (size_t i = 0; i < sizeof refusals_meanings / sizeof refusals_meanings[0]; i++)
+        if (strcmp(refusals_meanings[i].word, refused) == 0)
+            printf("; not written below: %s", refusals_meanings[i].meaning);
+}
+
+static void story_print(const json_t *event)
+{
+    char clock[32] = "";
+    const char *what = word(event, "what");
+    time_t seconds = (time_t)(number(event, "time_ms") / 1000);
+    struct tm local;
+    if (localtime_r(&seconds, &local))
+        strftime(clock, sizeof clock, "%H:%M:%S", &local);
+    printf("%s.%03d  %s  ", clock, (int)(number(event, "time_ms") % 1000), word(event, "key"));
+    if (strcmp(what, "evict") == 0 || strcmp(what, "remove") == 0)
+        loss_print(event);
+    else
+        move_print(event);
+    putchar('\n');
 }
 
 /* Is it there?  Then its events, by as many digits as both sides have. */
 static int explain_key(struct cli *cli, const json_t *answer, const char *key)
 {
-    json_t *present = NULL;
-    int code = present_find(cli, key, &present);
+    json_t *dram = NULL, *below = NULL, *event, *found = json_array();
+    size_t digits = strlen(key) < KEY_DIGITS ? strlen(key) : KEY_DIGITS, index;
+    int code = present_find(cli, key, &dram, &below);
     if (code != CLI_OK)
         return code;
-    size_t digits = strlen(key) < KEY_DIGITS ? strlen(key) : KEY_DIGITS;
-    json_t *found = json_array();
-    size_t index;
-    json_t *event;
     json_array_foreach (json_object_get(answer, "events"), index, event) {
         const char *of = json_string_value(json_object_get(event, "key"));
         if (!of || strncmp(of, key, digits) != 0)
             continue;
         json_array_append(found, event);
-        const char *mend, *meaning = meaning_of(reason_of(event), &mend);
-        const char *beneficiary = json_string_value(json_object_get(event, "for"));
-        if (!cli->json && is_loss(event))
-            printf("%s went (%s): %s; unused for %.1f s%s%s\n", of, reason_of(event), meaning,
-                   (double)number(event, "age_ms") / 1e3, beneficiary ? "; for " : "",
-                   beneficiary ? beneficiary : "");
+        if (!cli->json)
+            story_print(event);
     }
-    size_t count = json_array_size(found) + json_array_size(present);
+    size_t count = json_array_size(found) + json_array_size(dram) + json_array_size(below);
     if (cli->json) {
         json_t *out = json_object();
-        wf_cli_json_set(out, "present", present);
+        wf_cli_json_set(out, "present", dram);
+        wf_cli_json_set(out, "below", below);
         wf_cli_json_set(out, "events", found);
         wf_cli_json_print(out);
     } else {
-        json_decref(present);
+        json_decref(dram);
+        json_decref(below);
         json_decref(found);
         if (!count)
             printf("%s is not there, and no event tells of it: it was never stored in this domain, "
@@ -269,7 +420,8 @@ const struct cli_command wf_cmd_explain = {
     .about = "Sums up the node's events: how many blocks went for which reason, how long they had "
              "not been used, and what to change so that more stay; and how many found no room.  "
              "With a KEY, or the first four or more hex digits of one, it says whether that block "
-             "is there, and what became of it if it went.\n\n"
+             "is there, in DRAM or on which tiers below, and what became of it: when it was "
+             "written below and why, when it was read back and for whom, where it was let go.\n\n"
              "Exits with 1 when nothing is known of the key.",
     .examples = examples,
     .run = run,

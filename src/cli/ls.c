@@ -7,6 +7,8 @@
 #include "cli/commands.h"
 
 static uint64_t limit;
+static bool below;
+static const char *tier;
 
 static const struct cli_word words[] = {
     {"blocks",
@@ -22,6 +24,8 @@ static const struct cli_word words[] = {
 
 static const struct cli_option options[] = {
     {"limit", CLI_NUMBER, "N", &limit, "at most so many (all)"},
+    {"below", CLI_FLAG, NULL, &below, "blocks: those on tiers below DRAM"},
+    {"tier", CLI_TEXT, "NAME", &tier, "blocks: those on this tier"},
     {NULL},
 };
 
@@ -30,24 +34,55 @@ static const char *const examples[] = {
     "weft ls sessions",
     "the largest blocks",
     "weft ls blocks --json | jq '.blocks | sort_by(-.bytes) | .[:10]'",
+    "what is on a tier",
+    "weft ls blocks --tier nvme0",
     NULL,
 };
 
+/* The question, and in *out_list the name of the list that answers it.  NULL: the options
+ * contradict the word. */
+static const char *question(struct cli *cli, const char *word, const char **out_list)
+{
+    static char text[128];
+    *out_list = word;
+    if (!below && !tier)
+        return word;
+    if (strcmp(word, "blocks") != 0) {
+        wf_cli_fail(cli, CLI_USAGE, "%s is for blocks: weft ls blocks %s",
+                    tier ? "--tier" : "--below", tier ? "--tier NAME" : "--below");
+        return NULL;
+    }
+    if (tier && strcmp(tier, "dram0") == 0)
+        return word;
+    if (tier && strlen(tier) > 64) {
+        wf_cli_fail(cli, CLI_USAGE, "--tier '%.32s…' is no tier's name; weft ls tiers shows them",
+                    tier);
+        return NULL;
+    }
+    *out_list = "below";
+    snprintf(text, sizeof text, tier ? "below tier=%s" : "below%s", tier ? tier : "");
+    return text;
+}
+
 static int run(struct cli *cli)
 {
+    const char *asked, *name;
     int which = wf_cli_choose(cli);
     if (which < 0)
         return CLI_USAGE;
     if (cli->word_count > 1)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
+    asked = question(cli, words[which].name, &name);
+    if (!asked)
+        return CLI_USAGE;
     int code = wf_cli_connect(cli);
     if (code != CLI_OK)
         return code;
     json_t *answer;
-    code = wf_cli_query(cli, words[which].name, 0, limit, &answer);
+    code = wf_cli_query(cli, asked, 0, limit, &answer);
     if (code != CLI_OK)
         return code;
-    json_t *list = json_object_get(answer, words[which].name);
+    json_t *list = json_object_get(answer, name);
     while (limit && json_array_size(list) > limit)
         json_array_remove(list, json_array_size(list) - 1);
     if (cli->json) {
@@ -59,7 +94,7 @@ static int run(struct cli *cli)
     else if (json_array_size(list))
         wf_cli_table_print(list, stdout);
     else
-        printf("no %s\n", words[which].name);
+        printf("no %s%s\n", words[which].name, below || tier ? " there" : "");
     json_decref(answer);
     return CLI_OK;
 }

@@ -6,6 +6,9 @@
 
 #include "cli/commands.h"
 
+#define TIERS 4 /* enum weft_tier */
+#define BAR 40
+
 static uint64_t blocks = 1;
 
 static const struct cli_option options[] = {
@@ -22,6 +25,58 @@ static const char *const examples[] = {
     NULL,
 };
 
+/* What is where, block by block. */
+struct there {
+    uint8_t *tier;
+    size_t present, on[TIERS];
+    uint32_t load_us;
+};
+
+static void locate(struct there *there)
+{
+    for (size_t i = 0; i < there->present; i++)
+        if (there->tier[i] < TIERS)
+            there->on[there->tier[i]]++;
+}
+
+/* A letter a block, or for so many blocks as a cell stands for: d for DRAM, c, n and s for what is
+ * below, dots for what is not there. */
+static void letters(const struct there *there, size_t count, char out[BAR + 1])
+{
+    size_t width = count < BAR ? count : BAR;
+    for (size_t i = 0; i < width; i++) {
+        size_t block = i * count / width;
+        out[i] = '.';
+        if (block < there->present)
+            out[i] = weft_tier_name((enum weft_tier)there->tier[block])[0];
+    }
+    out[width] = '\0';
+}
+
+static void shown_print(const struct there *there, size_t count, uint64_t block_bytes)
+{
+    char bar[BAR + 1], size[32];
+    letters(there, count, bar);
+    printf("%s  %zu of %zu block%s %s there, %s\n", bar, there->present, count, wf_cli_s(count),
+           count == 1 ? "is" : "are", wf_cli_size(there->present * block_bytes, size, sizeof size));
+    if (there->on[WEFT_TIER_DRAM] == there->present)
+        return;
+    for (unsigned t = 0; t < TIERS; t++)
+        if (there->on[t])
+            printf("%c  %zu in %s\n", weft_tier_name((enum weft_tier)t)[0], there->on[t],
+                   weft_tier_name((enum weft_tier)t));
+    printf("to have all in DRAM takes about %.1f ms\n", there->load_us / 1e3);
+}
+
+static json_t *tiers_json(const struct there *there)
+{
+    json_t *tiers = json_object();
+    for (unsigned t = 0; t < TIERS; t++)
+        wf_cli_json_set(tiers, weft_tier_name((enum weft_tier)t),
+                        json_integer((json_int_t)there->on[t]));
+    return tiers;
+}
+
 static int run(struct cli *cli)
 {
     if (cli->word_count)
@@ -37,27 +92,31 @@ static int run(struct cli *cli)
     if (code != CLI_OK)
         return code;
     struct weft_key *keys = NULL;
-    size_t count = 0, present = 0;
+    size_t count = 0;
+    struct there there = {.present = 0};
     code = wf_cli_keys(cli, format, blocks, &keys, &count);
     if (code == CLI_OK) {
-        enum weft_status status = weft_match_keys(format, keys, count, &present);
+        there.tier = wf_cli_alloc(count + 1);
+        enum weft_status status = weft_locate_keys(format, keys, count, there.tier, &there.present,
+                                                   &there.load_us);
+        locate(&there);
         if (status != WEFT_OK && status != WEFT_MISS)
             code = wf_cli_fail_status(cli, status, "cannot match");
     }
+    size_t present = there.present;
     if (code == CLI_OK && cli->json) {
         json_t *answer = json_object();
         wf_cli_json_set(answer, "blocks", json_integer((json_int_t)count));
         wf_cli_json_set(answer, "present", json_integer((json_int_t)present));
         wf_cli_json_set(answer, "present_bytes",
                         json_integer((json_int_t)(present * weft_format_block_bytes(format))));
+        wf_cli_json_set(answer, "tiers", tiers_json(&there));
+        wf_cli_json_set(answer, "load_us", json_integer((json_int_t)there.load_us));
         wf_cli_json_print(answer);
     } else if (code == CLI_OK) {
-        char bar[4 * 40 + 1], size[32];
-        wf_cli_bar((double)present / (double)count, 40, bar);
-        printf("%s  %zu of %zu block%s %s there, %s\n", bar, present, count, wf_cli_s(count),
-               count == 1 ? "is" : "are",
-               wf_cli_size(present * weft_format_block_bytes(format), size, sizeof size));
+        shown_print(&there, count, weft_format_block_bytes(format));
     }
+    free(there.tier);
     free(keys);
     weft_format_close(format);
     return code == CLI_OK && present < count ? CLI_MISS : code;
@@ -65,10 +124,13 @@ static int run(struct cli *cli)
 
 const struct cli_command wf_cmd_match = {
     .name = "match",
-    .summary = "count how many blocks of a chain are there",
+    .summary = "how many blocks of a chain are there, and where",
     .synopsis = "",
-    .about = "Counts the blocks of a chain that are present, from the first.  It holds nothing: a "
-             "moment later there may be fewer.\n\n"
+    .about = "Counts the blocks of a chain that are present, from the first, and shows where they "
+             "are, a letter a block: d for DRAM, c for CXL memory, n for NVMe, s for an object "
+             "store, a dot for one that is not there; load_us is what it would take to have all "
+             "in DRAM, as modelled from what was measured.  It holds nothing: a moment later there "
+             "may be fewer.\n\n"
              "Exits with 0 when all are there, with 1 when not.",
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},

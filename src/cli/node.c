@@ -73,6 +73,8 @@ int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t ro
                  json_t **out)
 {
     json_t *whole = NULL;
+    char list[32]; /* what is asked for, without the words that narrow it */
+    snprintf(list, sizeof list, "%.*s", (int)strcspn(what, " "), what);
     for (int i = 0; i < QUERY_PAGES_MAX; i++) {
         char *text = NULL;
         enum weft_status status = weft_query(cli->weft, what, cursor, &text);
@@ -98,7 +100,7 @@ int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t ro
             pages_join(whole, page);
             json_decref(page);
         }
-        if (!cursor || (rows_max && json_array_size(json_object_get(whole, what)) >= rows_max))
+        if (!cursor || (rows_max && json_array_size(json_object_get(whole, list)) >= rows_max))
             break;
     }
     json_object_del(whole, "next");

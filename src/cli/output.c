@@ -181,6 +181,14 @@ static void cell_text(const char *key, const json_t *value, char *out, size_t ca
         snprintf(out, capacity, "%.4g", json_real_value(value));
     } else if (json_is_boolean(value)) {
         snprintf(out, capacity, "%s", json_is_true(value) ? "yes" : "no");
+    } else if (json_is_array(value) && json_is_string(json_array_get(value, 0))) {
+        size_t index, used = 0;
+        json_t *word;
+        out[0] = '\0';
+        json_array_foreach ((json_t *)(uintptr_t)value, index, word)
+            if (used < capacity)
+                used += (size_t)snprintf(out + used, capacity - used, "%s%s", index ? "," : "",
+                                         json_string_value(word));
     } else if (json_is_null(value)) {
         snprintf(out, capacity, "-");
     } else {

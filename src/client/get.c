@@ -66,6 +66,18 @@ size_t wf_client_tiers(const struct weft_format *f, const struct attachment *a,
     return present;
 }
 
+enum weft_status weft_locate_keys(struct weft_format *f, const struct weft_key *chain, size_t count,
+                                  uint8_t *out_tiers, size_t *out_present, uint32_t *out_load_us)
+{
+    size_t present = 0;
+    enum weft_status status = weft_match_keys(f, chain, count, &present);
+    struct attachment *a = status == WEFT_OK ? wf_client_attach(f->weft, &status) : NULL;
+    if (!a)
+        return status;
+    *out_present = wf_client_tiers(f, a, chain, present, out_tiers, out_load_us);
+    return WEFT_OK;
+}
+
 /* ------------------------------------------------------------------------------------------ get */
 
 /* Take what the node answered for one key into a pin.  False: it is not to be had. */

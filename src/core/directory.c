@@ -591,6 +591,20 @@ uint32_t wf_directory_next(const struct wf_directory *d, unsigned tier, uint32_t
     return WF_DIRECTORY_NONE;
 }
 
+uint32_t wf_directory_scan(const struct wf_directory *d, uint8_t tiers, uint16_t domain,
+                           uint32_t looks, uint32_t *cursor)
+{
+    uint32_t at = *cursor;
+    for (; at < d->entries_used && looks > 0; at++, looks--)
+        if (d->entries[at].live && d->entries[at].domain == domain &&
+            (d->entries[at].tiers & tiers)) {
+            *cursor = at + 1;
+            return at;
+        }
+    *cursor = at < d->entries_used ? at : 0;
+    return WF_DIRECTORY_NONE;
+}
+
 void wf_directory_sum(const struct wf_directory *d, unsigned tier, uint16_t domain,
                       struct wf_directory_sum *out)
 {

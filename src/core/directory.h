@@ -145,6 +145,12 @@ uint32_t wf_directory_chain(const struct wf_directory *directory, uint32_t tip, 
  * the cursor is 0 then.  A whole round is O(entries). */
 uint32_t wf_directory_next(const struct wf_directory *directory, unsigned tier, uint32_t *cursor);
 
+/* The next entry at or after *cursor that is on any of `tiers` (bits), of that domain.  It looks at
+ * `looks` entries at most: WF_DIRECTORY_NONE with a cursor that is not 0 means that it may go on.
+ */
+uint32_t wf_directory_scan(const struct wf_directory *directory, uint8_t tiers, uint16_t domain,
+                           uint32_t looks, uint32_t *cursor);
+
 struct wf_directory_sum {
     uint64_t blocks, bytes, archived_blocks, archived_bytes;
 };

@@ -335,7 +335,7 @@ static void verified(struct wf_mover_job *job)
                            "right; that copy was dropped",
                            step->key[0], step->key[1], step->key[2], step->key[3],
                            task->at->config->name);
-        wf_lower_lost(task->at, step->key);
+        wf_lower_lost(task->at, step->key, status);
         run->again = true;
     } else {
         wf_archive_fail(run, status < 0 ? status

@@ -153,13 +153,27 @@ bool wf_lower_quiet(struct wf_lower *lower)
     return lower->removals->count == 0;
 }
 
-void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32])
+void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32], enum weft_status status)
 {
-    uint32_t entry = wf_directory_find(lower->below->directory, key);
+    struct wf_below *below = lower->below;
+    struct wf_directory_block block;
+    uint32_t entry = wf_directory_find(below->directory, key);
     if (entry == WF_DIRECTORY_NONE)
         return;
+    wf_directory_read(below->directory, entry, &block);
+    bool corrupt = status == WEFT_E_CORRUPT;
+    struct wf_block_move lost = {
+        .what = corrupt ? "corrupt" : "missing",
+        .reason = corrupt ? "corrupt" : "missing",
+        .tier = lower->config->name,
+        .bytes = block.bytes,
+        .text = corrupt ? "it is not what its checksum says; that copy was dropped"
+                        : "the tier does not have it any more",
+    };
+    wf_telemetry_moved(&below->node->domains[block.domain], key, &lost);
     lower->lost++;
-    wf_directory_lose(lower->below->directory, entry, lower->number);
+    below->dropping = "parent";
+    wf_directory_lose(below->directory, entry, lower->number);
 }
 
 /* ------------------------------------------------------------------------ the directory's words */
@@ -178,8 +192,12 @@ static void dropped(void *context, uint16_t domain, const uint8_t key[32], uint3
                     unsigned tier)
 {
     struct wf_below *below = context;
-    (void)bytes;
     wf_load_forget(below, &below->node->domains[domain], key);
+    struct wf_block_move move = {.what = "let_go",
+                                 .reason = below->dropping,
+                                 .tier = below->tiers[tier].config->name,
+                                 .bytes = bytes};
+    wf_telemetry_moved(&below->node->domains[domain], key, &move);
     wf_lower_remove(&below->tiers[tier], key);
 }
 
@@ -200,7 +218,30 @@ void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evic
     struct wf_directory_block block;
     wf_directory_read(below->directory, entry, &block);
     domain->demoted += block.tiers && reason != WF_EVICT_REMOVED;
+    below->dropping = "parent";
     wf_directory_leave_dram(below->directory, entry);
+}
+
+const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32])
+{
+    struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    if (entry == WF_DIRECTORY_NONE)
+        return NULL;
+    wf_directory_read(below->directory, entry, &block);
+    for (uint32_t i = 0; i < below->count; i++)
+        if (block.tiers >> below->order[i] & 1)
+            return below->tiers[below->order[i]].config->name;
+    return NULL;
+}
+
+const char *wf_below_refusal(const struct wf_domain *domain, const uint8_t key[32])
+{
+    const struct wf_below *below = domain->node->below;
+    const struct wf_refusal *refusal = below ? &below->refusals[key[0] % WF_REFUSALS] : NULL;
+    bool ours = refusal && refusal->why && memcmp(refusal->key, key, sizeof refusal->key) == 0;
+    return ours ? refusal->why : NULL;
 }
 
 uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32])
@@ -214,6 +255,7 @@ uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32])
     if (block.domain != domain->id)
         return 0;
     uint32_t before = wf_directory_entries(below->directory);
+    below->dropping = "removed";
     wf_directory_remove(below->directory, entry);
     WF_CRASH("below.removed");
     return before - wf_directory_entries(below->directory);
@@ -379,7 +421,13 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
                        lower->config->name, wf_mover_state_name(state), sentence[0] ? ": " : "",
                        sentence);
     if (state == WF_MOVER_FAILED && lower->opened) {
+        struct wf_directory_sum sum;
+        wf_directory_sum(lower->below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
+        wf_telemetry_event(lower->below->node, NULL, "tier_lost",
+                           "%llu blocks are not to be had as long as tier %s is failed",
+                           (unsigned long long)sum.blocks, lower->config->name);
         lower->opened = lower->complete = false;
+        lower->below->dropping = "parent";
         wf_directory_lose_tier(lower->below->directory, lower->number);
     }
 }
@@ -446,7 +494,13 @@ static bool let_go(struct wf_lower *lower)
         return wf_move_down(lower, next, entry);
     if (last && wf_below_opening(below)) /* who knows what can be moved where in a moment */
         return false;
+    struct wf_block_move move = {.what = "let_go",
+                                 .reason = last ? "cold" : "spare",
+                                 .tier = lower->config->name,
+                                 .bytes = block.bytes};
+    wf_telemetry_moved(&below->node->domains[block.domain], block.key, &move);
     lower->evicted++;
+    below->dropping = "parent";
     wf_lower_remove(lower, block.key);
     WF_CRASH("below.let_go");
     wf_directory_lose(below->directory, entry, lower->number);
@@ -533,13 +587,8 @@ static void scrub_done(struct wf_mover_job *job)
     enum weft_status status = job->job.request.status;
     const uint8_t *key = job->job.request.block.key;
     lower->scrubbing = false;
-    if (status == WEFT_E_CORRUPT || status == WEFT_MISS) {
-        wf_telemetry_event(lower->below->node, NULL, "corrupt",
-                           "block %02x%02x%02x%02x… on tier %s is not what its checksum says; the "
-                           "background check dropped it",
-                           key[0], key[1], key[2], key[3], lower->config->name);
-        wf_lower_lost(lower, key);
-    }
+    if (status == WEFT_E_CORRUPT || status == WEFT_MISS)
+        wf_lower_lost(lower, key, status);
     free(scrub);
 }
 
@@ -698,6 +747,8 @@ enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out)
     if (!below)
         return WEFT_E_NO_MEMORY;
     below->node = node;
+    below->writing = "room";
+    below->dropping = "parent";
     struct wf_directory_env env = {.context = below, .shown = shown, .dropped = dropped};
     uint64_t seed = node->epoch;
     enum weft_status status = wf_directory_create(node->config.below_max, seed, &env,

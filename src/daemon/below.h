@@ -50,6 +50,13 @@ struct wf_lower {
     uint64_t demoted, promoted, moved, evicted, lost, orphans;
 };
 
+/* Why a block was not written below; the last of those whose keys begin alike. */
+struct wf_refusal {
+    uint8_t key[8];
+    const char *why; /* a literal; NULL: none yet */
+};
+#define WF_REFUSALS 256u
+
 struct wf_loads;
 struct wf_demotes;
 struct wf_archives;
@@ -60,6 +67,9 @@ struct wf_below {
     struct wf_lower tiers[WF_DIRECTORY_TIERS_MAX];
     unsigned order[WF_DIRECTORY_TIERS_MAX]; /* numbers of tiers, nearest first, as measured */
     struct wf_directory *directory;
+    /* For events: why blocks are written, and dropped, at this moment. */
+    const char *writing, *dropping;
+    struct wf_refusal refusals[WF_REFUSALS]; /* by the first byte of the key */
     struct wf_loads *loads;
     struct wf_demotes *demotes;
     struct wf_archives *archives;
@@ -89,6 +99,10 @@ bool wf_below_settled(struct wf_below *below);
 /* DRAM's side of things.  `domain` and key of a block that was committed; that has gone. */
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted);
 void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evict_reason reason);
+/* The nearest tier that has the block, by name; NULL: none.  And if none, why it was not written
+ * there when it was last thought of; NULL: it is not known. */
+const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32]);
+const char *wf_below_refusal(const struct wf_domain *domain, const uint8_t key[32]);
 /* Someone asked to drop the block: out of all tiers, with what extends it.  How many. */
 uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32]);
 
@@ -101,8 +115,9 @@ uint64_t wf_lower_capacity(const struct wf_lower *lower);
 uint64_t wf_lower_most_bytes(const struct wf_lower *lower);
 /* Make room for `bytes` by letting go of what is cold there.  False: there is none to be had. */
 bool wf_lower_room(struct wf_lower *lower, uint64_t bytes);
-/* The block is not there any more, or not as it was; the directory forgets it on that tier. */
-void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32]);
+/* The block is not there any more (WEFT_MISS), or not as it was (WEFT_E_CORRUPT); the directory
+ * forgets it on that tier. */
+void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32], enum weft_status status);
 /* Have the tier forget it; best effort, in the background. */
 void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32]);
 /* Has the tier been told of all that it is to forget?  Before that nothing is written there, or a

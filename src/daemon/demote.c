@@ -36,8 +36,9 @@ struct write {
     uint32_t generation;
     uint32_t entry; /* of a move, held */
     uint32_t tries;
-    void *buffer; /* of a move */
-    bool keep;    /* a move that leaves the block where it was */
+    const char *why; /* a literal, for the event */
+    void *buffer;    /* of a move */
+    bool keep;       /* a move that leaves the block where it was */
     struct wf_ended ended;
     struct write *next;
 };
@@ -215,6 +216,11 @@ static void demote_done(struct wf_mover_job *job)
         if (enter(write)) {
             WF_CRASH("demote.entered");
             write->to->demoted++;
+            struct wf_block_move move = {.what = "demote",
+                                         .reason = write->why,
+                                         .tier = write->to->config->name,
+                                         .bytes = job->job.request.block.bytes};
+            wf_telemetry_moved(domain, job->job.request.block.key, &move);
             if (status == WEFT_OK &&
                 atomic_load_explicit(&desc->checksum, memory_order_relaxed) == 0)
                 atomic_store_explicit(&desc->checksum, job->checksum, memory_order_release);
@@ -242,6 +248,7 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
     write->domain = domain;
     write->to = to;
     write->slot = slot;
+    write->why = to->below->writing;
     write->generation = wf_store_generation(&domain->store, slot);
     describe(domain, slot, &request->block);
     request->op = WF_TIER_WRITE;
@@ -267,6 +274,25 @@ static bool demote(struct wf_domain *domain, uint32_t slot, struct wf_lower *to)
     return wf_demote_to(domain, slot, to, &(struct wf_ended){.call = NULL});
 }
 
+/* Remember why, for the event that tells of the block's end. */
+static void refuse(struct wf_below *below, const uint8_t key[32], const struct wf_lower *to)
+{
+    struct wf_refusal *refusal = &below->refusals[key[0] % WF_REFUSALS];
+    bool usable = false, admits = false;
+    for (uint32_t i = 0; i < below->count; i++) {
+        bool open = wf_lower_usable(&below->tiers[i]);
+        usable |= open;
+        admits |= open && below->tiers[i].config->admit != WF_ADMIT_NEVER;
+    }
+    memcpy(refusal->key, key, sizeof refusal->key);
+    if (to)
+        refusal->why = to->config->admit == WF_ADMIT_REUSED ? "not used again" : "tier busy";
+    else if (!usable)
+        refusal->why = "tiers unusable";
+    else
+        refusal->why = admits ? "tiers full" : "not admitted";
+}
+
 /* `asked`: not because room is needed, so that no other choice is as good as letting it go. */
 static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool asked)
 {
@@ -288,8 +314,10 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool aske
     if (!to && wf_below_opening(below))
         return WF_LEAVE_NOT;
     /* Without its parent nothing that is below could be found: a bridge is always written. */
-    if (!to || (!asked && entry == WF_DIRECTORY_NONE && !admitted(domain, slot, to)))
+    if (!to || (!asked && entry == WF_DIRECTORY_NONE && !admitted(domain, slot, to))) {
+        refuse(below, key, to);
         return otherwise;
+    }
     return demote(domain, slot, to) ? WF_LEAVE_LATER : WF_LEAVE_NOT;
 }
 
@@ -300,7 +328,10 @@ enum wf_leave wf_demote_leave(void *context, uint32_t slot)
 
 enum wf_leave wf_demote_asked(struct wf_domain *domain, uint32_t slot)
 {
-    return consider(domain, slot, true);
+    domain->node->below->writing = "session";
+    enum wf_leave leave = consider(domain, slot, true);
+    domain->node->below->writing = "room";
+    return leave;
 }
 
 static uint64_t ahead_bytes(const struct wf_domain *domain)
@@ -325,11 +356,13 @@ void wf_demote_ahead(struct wf_below *below)
     if (now_ns - below->demotes->ahead_ns < AHEAD_NS)
         return;
     below->demotes->ahead_ns = now_ns;
+    below->writing = "ahead";
     for (uint32_t i = 0; i < node->domain_count; i++) {
         struct wf_domain *domain = &node->domains[i];
         if (short_of_room(domain))
             wf_store_look_ahead(&domain->store, ahead_bytes(domain));
     }
+    below->writing = "room";
 }
 
 /* The next block that is only in DRAM begins to be written.  False: not now. */
@@ -347,6 +380,7 @@ static bool sweep_slot(struct wf_domain *domain, uint32_t slot, bool *begun)
 bool wf_demote_sweep(struct wf_below *below)
 {
     struct wf_demotes *demotes = below->demotes;
+    below->writing = "stop"; /* nothing else is written any more */
     for (uint32_t looked = 0; looked < SWEEP_SLOTS; looked++) {
         if (demotes->sweep_domain == below->node->domain_count) {
             /* Room that was made on a tier may have cost a block that was passed. */
@@ -397,6 +431,12 @@ static void move_written(struct wf_mover_job *job)
     if ((status == WEFT_OK || status == WEFT_EXISTS) && entry != WF_DIRECTORY_NONE) {
         if (enter(write) && !write->keep) {
             write->to->moved++;
+            struct wf_block_move move = {.what = "move",
+                                         .reason = "cold",
+                                         .tier = write->to->config->name,
+                                         .from = write->from->config->name,
+                                         .bytes = job->job.request.block.bytes};
+            wf_telemetry_moved(write->domain, key, &move);
             wf_directory_lose(directory, entry, write->from->number);
             wf_lower_remove(write->from, key);
         }
@@ -422,7 +462,7 @@ static void move_read(struct wf_mover_job *job)
             return;
         status = WEFT_PENDING;
     } else if (status == WEFT_E_CORRUPT || status == WEFT_MISS) {
-        wf_lower_lost(write->from, request->block.key);
+        wf_lower_lost(write->from, request->block.key, status);
     }
     move_end(write, status);
 }

@@ -112,16 +112,33 @@ static const char *beneficiary(const struct wf_events *events, const struct wf_e
     return named ? events->rings[event->for_domain].name : "another domain";
 }
 
-static bool put_eviction(json_t *object, const struct wf_events *events,
-                         const struct wf_event *event, uint32_t reader)
+static bool put_word(json_t *object, const char *name, const char *word)
+{
+    return !word || put(object, name, json_string(word));
+}
+
+static bool put_key(json_t *object, const struct wf_event *event)
 {
     char hex[2 * WF_EVENT_KEY_BYTES + 1];
     for (size_t i = 0; i < WF_EVENT_KEY_BYTES; i++)
         snprintf(hex + 2 * i, 3, "%02x", event->key[i]);
-    return put(object, "key", json_string(hex)) && put_number(object, "bytes", event->bytes) &&
-           put_number(object, "age_ms", event->age_ms) &&
+    return put(object, "key", json_string(hex)) && put_number(object, "bytes", event->bytes);
+}
+
+static bool put_move(json_t *object, const struct wf_event *event)
+{
+    return put_key(object, event) && put_word(object, "reason", event->reason) &&
+           put_word(object, "tier", event->tier) && put_word(object, "from", event->from) &&
+           (event->took_us == 0 || put_number(object, "took_us", event->took_us));
+}
+
+static bool put_eviction(json_t *object, const struct wf_events *events,
+                         const struct wf_event *event, uint32_t reader)
+{
+    return put_key(object, event) && put_number(object, "age_ms", event->age_ms) &&
            put(object, "reason", json_string(event->reason)) &&
-           put(object, "for", json_string(beneficiary(events, event, reader)));
+           put(object, "for", json_string(beneficiary(events, event, reader))) &&
+           put_word(object, "tier", event->tier) && put_word(object, "not_below", event->not_below);
 }
 
 static json_t *entry_json(const struct wf_events *events, const struct entry *entry,
@@ -136,6 +153,8 @@ static json_t *entry_json(const struct wf_events *events, const struct entry *en
         good = put(object, "domain", json_string(events->rings[event->domain].name));
     if (good && event->evicted)
         good = put_eviction(object, events, event, reader);
+    else if (good && event->moved)
+        good = put_move(object, event);
     if (good && event->text[0]) {
         json_t *text = json_string(event->text);
         good = put(object, "text", text ? text : json_string("(not UTF-8)"));

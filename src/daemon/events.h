@@ -27,14 +27,22 @@
     UINT32_MAX /* no domain: what happened to the node; or all domains, for a reader */
 
 struct wf_event {
-    const char *what; /* "evict", "full", "corrupt", "client_gone", "lend", "reclaim": a literal */
-    uint32_t domain;  /* whose ring; WF_EVENTS_NODE */
-    bool evicted;     /* the members from here to `reason` say something */
+    /* "evict", "full", "corrupt", "client_gone", "lend", "reclaim", or of a block below DRAM
+     * "demote", "promote", "move", "let_go", "missing", "load_failed": a literal. */
+    const char *what;
+    uint32_t domain;     /* whose ring; WF_EVENTS_NODE */
+    bool evicted;        /* the members from here to `not_below` say something */
+    bool moved;          /* `key`, `bytes`, `reason` and from `tier` to `took_us` do */
     uint32_t for_domain; /* who asked for the room; WF_EVENTS_NODE: the host */
     uint8_t key[WF_EVENT_KEY_BYTES];
     uint64_t bytes;
-    uint64_t age_ms;                  /* since its last use, as wf_ages_since() knows it */
-    const char *reason;               /* a literal */
+    uint64_t age_ms;    /* since its last use, as wf_ages_since() knows it */
+    const char *reason; /* a literal */
+    /* Names that live as long as the node, or literals; NULL: nothing to say. */
+    const char *tier;      /* evicted: where it still is; moved: which tier it is about */
+    const char *not_below; /* evicted: why it was not written below */
+    const char *from;      /* moved: from that tier to `tier` */
+    uint64_t took_us;      /* moved: since it was asked for; 0: nothing to say */
     char text[WF_EVENT_TEXT_MAX + 1]; /* a sentence for what is no eviction; "": none */
 };
 
@@ -52,7 +60,9 @@ void wf_events_add(struct wf_events *events, const struct wf_event *event);
  * JSON; caller frees.  `domain`: only its own, numbered by themselves, and others of whom they
  * speak unnamed; WF_EVENTS_NODE: all.
  *   {"events": [{"sequence": 7, "time_ms": …, "what": "evict", "domain": "a", "key": "00ff…",
- * "bytes": …, "age_ms": …, "reason": "room", "for": "b"},
+ * "bytes": …, "age_ms": …, "reason": "room", "for": "b", "tier": "nvme0"},
+ *               {"sequence": 7, "time_ms": …, "what": "promote", "domain": "a", "key": "00ff…",
+ * "bytes": …, "reason": "get", "tier": "nvme0", "took_us": 830},
  *               {"sequence": 8, "time_ms": …, "what": "lend", "text": "the host lent …"}],
  *    "next": 0,      cursor for more, 0 when this is the end
  *    "last": 8,      cursor that a follower comes back with

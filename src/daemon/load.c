@@ -57,6 +57,8 @@ struct load {
     bool queued, failed, complete;
     bool orphan; /* no other tier is to be tried */
     bool late;   /* nobody waits any more: it was too slow, or its block was removed */
+    const char *why;
+    enum weft_status failure;      /* of the last read that failed */
     uint64_t started_ns, first_ns; /* asked for; the first range of it was readable */
 };
 
@@ -66,6 +68,7 @@ struct wanted {
     uint64_t deadline_us; /* of the first block's first range */
     uint32_t place, of;   /* among the blocks of one request */
     bool whole;
+    const char *why; /* a literal, for the event */
 };
 
 struct read {
@@ -227,6 +230,18 @@ static void leave_parent(struct load *load)
     load->parent = NULL;
 }
 
+static const char *failure_name(const struct load *load)
+{
+    if (load->orphan)
+        return "parent";
+    switch (load->failure) {
+    case WEFT_E_CORRUPT: return "corrupt";
+    case WEFT_MISS: return "missing";
+    case WEFT_E_TIMEOUT: return "timeout";
+    default: return "device";
+    }
+}
+
 /* No read is in flight, and either everything has arrived, and so has the parent, or it failed. */
 static void finish(struct load *load)
 {
@@ -238,6 +253,11 @@ static void finish(struct load *load)
     if (load->failed) {
         wf_store_lost(&domain->store, &domain->arriving, load->slot);
         domain->loads_lost++;
+        struct wf_block_move move = {.what = "load_failed",
+                                     .reason = failure_name(load),
+                                     .tier = lower->config->name,
+                                     .bytes = load->bytes};
+        wf_telemetry_moved(domain, load->key, &move);
     } else {
         WF_CRASH("load.before_arrival");
         status = wf_store_arrived(&domain->store, &domain->arriving, load->slot);
@@ -252,6 +272,12 @@ static void finish(struct load *load)
         wf_telemetry_load(lower,
                           load->class == WF_TIER_PREFETCH ? WF_LOAD_PREFETCHED : WF_LOAD_WAITED,
                           load->first_ns - load->started_ns, now_ns - load->started_ns);
+        struct wf_block_move move = {.what = "promote",
+                                     .reason = load->why,
+                                     .tier = lower->config->name,
+                                     .bytes = load->bytes,
+                                     .took_us = (now_ns - load->started_ns) / 1000};
+        wf_telemetry_moved(domain, load->key, &move);
         wf_below_entered(domain, load->key, true);
     }
     children_tell(load, status != WEFT_OK && status != WEFT_EXISTS);
@@ -330,14 +356,9 @@ static void read_done(struct wf_mover_job *job)
         progress(load);
     } else {
         load->failed = true;
-        if (status == WEFT_E_CORRUPT)
-            wf_telemetry_event(below->node, load->domain, "corrupt",
-                               "block %02x%02x%02x%02x… on tier %s is not what its checksum says; "
-                               "that copy was dropped",
-                               load->key[0], load->key[1], load->key[2], load->key[3],
-                               below->tiers[load->tier].config->name);
+        load->failure = status;
         if (status == WEFT_E_CORRUPT || status == WEFT_MISS)
-            wf_lower_lost(&below->tiers[load->tier], load->key);
+            wf_lower_lost(&below->tiers[load->tier], load->key, status);
     }
     load->in_flight--;
     below->loads->prefetching -= read->job.job.class == WF_TIER_PREFETCH;
@@ -556,6 +577,7 @@ static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const st
                  atomic_load_explicit(&domain->store.index.desc[slot].offset, memory_order_relaxed);
     load->part_bytes = wf_below_part_bytes(block.bytes);
     load->class = wanted->class;
+    load->why = wanted->why;
     load->started_ns = wf_now_ns();
     cut(load, wanted->whole);
     /* In microseconds that are places in a queue: layer order puts a block's next range behind the
@@ -638,7 +660,8 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
                                                ? wf_now_ns() / 1000 + request->within_ms * 1000ull
                                                : wf_session_due_us(client, request->session),
                             .of = count,
-                            .whole = request->flags & WF_LOAD_BLOCKS};
+                            .whole = request->flags & WF_LOAD_BLOCKS,
+                            .why = prefetch ? "prefetch" : "get"};
     node->busy_ns = wf_now_ns();
     answer->count = count;
     answer->reserved = 0;
@@ -716,7 +739,8 @@ uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint
     struct wanted wanted = {.class = WF_TIER_PREFETCH,
                             .deadline_us = deadline_us ? deadline_us : wf_now_ns() / 1000,
                             .of = count,
-                            .whole = true};
+                            .whole = true,
+                            .why = "hint"};
     /* From the root: what is loaded without its parent could not be found. */
     for (uint32_t i = count; i-- > 0;) {
         struct wf_directory_block block;

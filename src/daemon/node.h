@@ -223,8 +223,6 @@ void wf_handle_region_release(struct wf_client *client, const struct wf_region_r
 void wf_regions_drop(struct wf_client *client);
 void wf_handle_query(struct wf_client *client, const struct wf_query *request);
 char *wf_query_status(struct wf_node *node, const struct wf_domain *only);
-/* query_tiers.c */
-char *wf_query_tiers(struct wf_node *node);
 
 /* put.c */
 void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *request);

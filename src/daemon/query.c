@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "daemon/archive.h"
+#include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/query.h"
 #include "daemon/telemetry.h"
@@ -330,6 +331,8 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         text = archive_show(domain, what + 8, request->cursor, &status);
     else if (strcmp(what, "events") == 0)
         text = wf_telemetry_events(node, only, request->cursor);
+    else if (strcmp(what, "below") == 0 || strncmp(what, "below ", 6) == 0)
+        text = wf_query_below(domain, what + strlen("below"), request->cursor, &status);
     else if (strcmp(what, "tiers") == 0 && owner)
         text = wf_query_tiers(node);
     else if (strcmp(what, "config") == 0 && owner)
@@ -343,11 +346,12 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
                          "there is no %.96s; `weft session ls` lists archives, `weft ls` the rest",
                          what);
     else if (status != WEFT_OK)
-        status =
-            wf_fail(status,
-                    "query '%.31s': ask for status, blocks, sessions, regions, domains, formats, "
-                    "archives, archive NAME, events or, as the node's user, tiers and config",
-                    what);
+        status = wf_fail(
+            status,
+            "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], sessions, "
+            "regions, domains, formats, archives, archive NAME, events or, as the node's user, tiers "
+            "and config",
+            what);
     else if (!text)
         status = wf_fail(WEFT_E_NO_MEMORY, "out of memory for the answer to '%s'", what);
     else if (length > sizeof node->answer - sizeof *answer)

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/node.h"
 #include "shm/control.h"
 
 #define WF_PAGE_ROWS 128
@@ -23,5 +24,11 @@ bool wf_query_row(json_t *rows, size_t *room, json_t *row);
 json_t *wf_query_format(const struct wf_format_open *format);
 /* {name: rows, "next": next} as text, for free(); takes the rows.  NULL: no memory. */
 char *wf_query_page(const char *name, json_t *rows, uint64_t next);
+
+/* query_tiers.c: answers, as text for free().  NULL: no memory, or wf_query_below() did not
+ * understand `words`, and says so in *out_status. */
+char *wf_query_tiers(struct wf_node *node);
+char *wf_query_below(const struct wf_domain *domain, const char *words, uint64_t cursor,
+                     enum weft_status *out_status);
 
 #endif

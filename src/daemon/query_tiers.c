@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * QUERY "tiers": the pool and what lies below it, with what was measured there, nearest first.
+ * QUERY "tiers" and "below": what lies below the pool, and where.
  *
- * The pool is always the first: what is used is used there.  For the node's own user alone, because
- * the figures are sums over all domains.
+ * "tiers" is the pool and what lies below it, with what was measured there, nearest first; the pool
+ * is always the first, because what is used is used there.  For the node's own user alone: the
+ * figures are sums over all domains.
+ *
+ * "below" is a domain's own blocks on tiers.  "below tier=NAME" is those on one of them, and
+ * "below key=DIGITS" those whose keys begin so.
  */
-#include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "daemon/below.h"
-#include "daemon/node.h"
+#include "daemon/query.h"
 
 static json_t *number(uint64_t value)
 {
@@ -154,4 +158,117 @@ char *wf_query_tiers(struct wf_node *node)
     char *answer = json_dumps(out, JSON_COMPACT);
     json_decref(out);
     return answer;
+}
+
+/* --------------------------------------------------------------------------------------- below */
+
+#define LOOKS (1u << 16) /* entries that one request looks at */
+
+struct filter {
+    uint8_t tiers;
+    char digits[65]; /* a key begins so */
+};
+
+static bool filter_word(const struct wf_below *below, char *word, struct filter *out)
+{
+    if (strncmp(word, "key=", 4) == 0) {
+        const char *digits = word + 4;
+        size_t length = strlen(digits);
+        if (length == 0 || length > 64 || strspn(digits, "0123456789abcdef") != length)
+            return false;
+        memcpy(out->digits, digits, length + 1);
+        return true;
+    }
+    if (strncmp(word, "tier=", 5) != 0)
+        return false;
+    out->tiers = 0;
+    for (uint32_t i = 0; below && i < below->count; i++)
+        if (strcmp(below->tiers[i].config->name, word + 5) == 0)
+            out->tiers = (uint8_t)(1u << i);
+    return out->tiers != 0;
+}
+
+static bool filter_read(const struct wf_below *below, const char *words, struct filter *out)
+{
+    char copy[128], *rest = NULL;
+    *out = (struct filter){.tiers = UINT8_MAX};
+    if (strlen(words) >= sizeof copy)
+        return false;
+    memcpy(copy, words, strlen(words) + 1);
+    for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+        if (!filter_word(below, word, out))
+            return false;
+    return true;
+}
+
+static json_t *below_row(const struct wf_below *below, const struct wf_directory_block *block,
+                         const char *key)
+{
+    json_t *tiers = json_array();
+    for (uint32_t i = 0; i < below->count; i++)
+        if (block->tiers >> below->order[i] & 1)
+            json_array_append_new(tiers, text(below->tiers[below->order[i]].config->name));
+    return json_pack("{s:s, s:I, s:I, s:o, s:b, s:b}", "key", key, "bytes",
+                     (json_int_t)block->bytes, "depth", (json_int_t)block->depth, "tiers", tiers,
+                     "in_dram", block->in_dram, "archived", block->archives > 0);
+}
+
+/* Into the page, if it is asked for; false: the page is full. */
+static bool below_take(const struct wf_domain *domain, uint32_t entry, const struct filter *filter,
+                       json_t *rows, size_t *room)
+{
+    const struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    char key[65];
+    wf_directory_read(below->directory, entry, &block);
+    wf_query_hex(block.key, sizeof block.key, key);
+    return block.domain != domain->id || !(block.tiers & filter->tiers) ||
+           strncmp(key, filter->digits, strlen(filter->digits)) != 0 ||
+           wf_query_row(rows, room, below_row(below, &block, key));
+}
+
+/* The entry of a whole key, as hex digits. */
+static uint32_t below_find(const struct wf_below *below, const char *digits)
+{
+    uint8_t key[32];
+    for (size_t i = 0; i < sizeof key; i++) {
+        char byte[3] = {digits[2 * i], digits[2 * i + 1], 0};
+        key[i] = (uint8_t)strtoul(byte, NULL, 16);
+    }
+    return wf_directory_find(below->directory, key);
+}
+
+char *wf_query_below(const struct wf_domain *domain, const char *words, uint64_t cursor,
+                     enum weft_status *out_status)
+{
+    const struct wf_below *below = domain->node->below;
+    struct filter filter;
+    uint32_t at = cursor < UINT32_MAX ? (uint32_t)cursor : 0, looks = LOOKS;
+    if (!filter_read(below, words, &filter)) {
+        /* Words that it knows, and a tier that it does not. */
+        *out_status = strstr(words, "tier=") ? WEFT_E_NOT_FOUND : WEFT_E_INVALID;
+        return NULL;
+    }
+    json_t *rows = json_array();
+    size_t room = WF_PAGE_BYTES;
+    bool whole = strlen(filter.digits) == 64;
+    if (below && whole) {
+        uint32_t entry = below_find(below, filter.digits);
+        if (entry != WF_DIRECTORY_NONE)
+            below_take(domain, entry, &filter, rows, &room);
+        at = 0;
+    }
+    while (below && !whole && json_array_size(rows) < WF_PAGE_ROWS) {
+        uint32_t from = at;
+        uint32_t entry = wf_directory_scan(below->directory, filter.tiers, (uint16_t)domain->id,
+                                           looks, &at);
+        if (entry == WF_DIRECTORY_NONE)
+            break;
+        if (!below_take(domain, entry, &filter, rows, &room)) {
+            at = from;
+            break;
+        }
+        looks -= at - from; /* it looked at no more than it was allowed */
+    }
+    return wf_query_page("below", rows, below ? at : 0);
 }

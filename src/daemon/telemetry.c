@@ -235,7 +235,31 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t
         .reason = wf_evict_reason_name(reason),
     };
     memcpy(event.key, key, sizeof event.key);
+    if (domain->node->below && reason != WF_EVICT_REMOVED) {
+        event.tier = wf_below_where(domain, key);
+        event.not_below = event.tier ? NULL : wf_below_refusal(domain, key);
+    }
     wf_events_add(telemetry->events, &event);
+}
+
+void wf_telemetry_moved(const struct wf_domain *domain, const uint8_t key[32],
+                        const struct wf_block_move *move)
+{
+    struct wf_event event = {
+        .what = move->what,
+        .domain = domain->id,
+        .moved = true,
+        .bytes = move->bytes,
+        .reason = move->reason,
+        .tier = move->tier,
+        .from = move->from,
+        .took_us = move->took_us,
+    };
+    memcpy(event.key, key, sizeof event.key);
+    if (move->text)
+        snprintf(event.text, sizeof event.text, "%s", move->text);
+    if (domain->node->telemetry)
+        wf_events_add(domain->node->telemetry->events, &event);
 }
 
 void wf_telemetry_load(const struct wf_lower *lower, enum wf_load_why why, uint64_t first_ns,

@@ -36,6 +36,14 @@ struct wf_lower;
 void wf_telemetry_load(const struct wf_lower *lower, enum wf_load_why why, uint64_t first_ns,
                        uint64_t whole_ns);
 
+/* What happened to a block below DRAM; see struct wf_event for the members. */
+struct wf_block_move {
+    const char *what, *reason, *tier, *from, *text;
+    uint64_t bytes, took_us;
+};
+void wf_telemetry_moved(const struct wf_domain *domain, const uint8_t key[32],
+                        const struct wf_block_move *move);
+
 /* Something else that someone will want to know afterwards: `kind` is a word, the rest a sentence.
  */
 void wf_telemetry_event(struct wf_node *node, const struct wf_domain *domain, const char *kind,

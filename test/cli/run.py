@@ -462,6 +462,38 @@ def tiers_are_listed_with_what_was_measured():
     check(tiers["nvme0"]["path"] == tier_paths("main")[0].split(":")[1], tiers["nvme0"])
 
 
+def where_it_is(at, first, size, tiers):
+    """A chain that went down and came up, and one that is down: in lists, matches and explanations."""
+    until, counts = time.time() + 20, None
+    while counts is None or (counts[0] != counts[1] and time.time() < until):  # some may be on their way
+        below = answer("ls", "blocks", "--below", *at)["below"]
+        each = [answer("ls", "blocks", "--tier", tier["name"], *at)["below"] for tier in tiers]
+        counts = (sum(len(block["tiers"]) for block in below), sum(map(len, each)))
+    check(counts[0] == counts[1], counts)
+    check(all(block["tiers"] and not block["archived"] for block in below), below)
+    golden("ls_below", {"below": below[:1]})
+    check(len(answer("ls", "blocks", "--tier", "nvme0", "--limit", "3", *at)["below"]) == 3)
+    weft("ls", "blocks", "--tier", "nope", *at, expect=4)
+    weft("ls", "sessions", "--below", *at, expect=2)
+    check(sum(first["tiers"].values()) == 8 and first["tiers"]["dram"] < 8 and first["load_us"] > 0, first)
+    deep = answer("match", "--key", "deep1", *size, "--blocks", "9", *at, expect=1)
+    check(deep["tiers"]["nvme"] + deep["tiers"]["cxl"] == 8, deep)
+    shown = weft("match", "--key", "deep1", *size, "--blocks", "9", *at, expect=1).stdout.decode()
+    check(re.match(r"[cn]{8}\.  8 of 9 blocks are there", shown) and "to have all in DRAM" in shown, shown)
+    up = next(event for event in answer("events", "--what", "promote", *at)["events"])
+    golden("event_promote", up)
+    story = answer("explain", up["key"], *at)
+    check([event["what"] for event in story["events"]] == ["demote", "evict", "promote"], story)
+    check(story["events"][1]["tier"] == up["tier"] == story["below"][0]["tiers"][0], story)
+    check(story["present"] and story["below"][0]["in_dram"], story)
+    shown = weft("explain", up["key"], *at).stdout.decode()
+    check(f"is there, in DRAM and on {up['tier']}" in shown and "because a get waited for it" in shown, shown)
+    down = next(block for block in below if not block["in_dram"])
+    shown = weft("explain", down["key"], *at).stdout.decode()
+    check(f"{down['key']} is there, below DRAM on {down['tiers'][0]}" in shown, shown)
+    check("a get brings it up" in weft("explain", *at).stdout.decode())
+
+
 @case
 def what_leaves_dram_is_below_and_comes_back():
     socket, size = os.path.join(FOLDER, "deep.sock"), ["--block-bytes", "1MB"]
@@ -487,6 +519,7 @@ def what_leaves_dram_is_below_and_comes_back():
         check(tiers["dram0"]["blocks"] == domain["blocks"], tiers, domain)
         shown = weft("status", *at).stdout.decode()
         check(re.search(r"below DRAM", shown), shown)
+        where_it_is(at, first, size, lower)
     finally:
         stop_node(node)
 
