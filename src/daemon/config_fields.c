@@ -122,7 +122,8 @@ static const struct wf_field tier_fields[] = {
      "nvme, cxl or s3. In which order tiers are asked is measured, whatever their kind."},
     {"path", WF_VALUE_PATH, IN_TIER(path), WORD(struct wf_tier_config, path), NULL, NULL,
      "nvme: a file, a directory to make one in, or a block device. cxl: auto, /dev/daxX.Y, "
-     "node:N, or file-emulation:PATH, which is no CXL and is shown as such. s3: s3://BUCKET/PREFIX."},
+     "node:N, or file-emulation:PATH, which is no CXL and is shown as such. "
+     "s3: s3://BUCKET/PREFIX."},
     {"size", WF_VALUE_SIZE, IN_TIER(size_bytes), 0, EIB, NULL, NULL,
      "How much of it is used; 0 for all that the medium has. A file needs a size."},
     {"queue_depth", WF_VALUE_COUNT, IN_TIER(queue_depth), 1, 1024, NULL, NULL,

@@ -349,8 +349,8 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         status = wf_fail(
             status,
             "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], sessions, "
-            "regions, domains, formats, archives, archive NAME, events or, as the node's user, tiers "
-            "and config",
+            "regions, domains, formats, archives, archive NAME, events or, as the node's user, "
+            "tiers and config",
             what);
     else if (!text)
         status = wf_fail(WEFT_E_NO_MEMORY, "out of memory for the answer to '%s'", what);
