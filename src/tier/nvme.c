@@ -75,7 +75,7 @@ static void read_start(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t item)
     io->header_bytes = wf_nvme_header_bytes(parts);
     t->segment[io->segment].readers++;
     struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
-    if (wf_nvme_sums_find(t, io->generation, io->page, record->sums, parts)) {
+    if (wf_nvme_sums_find(t, io->segment, io->page, io->generation, record->sums, parts)) {
         read_payload(t, io);
         return;
     }
@@ -97,7 +97,8 @@ static bool header_right(struct wf_nvme *t, const struct wf_nvme_io *io)
     if (!record || record->generation != io->generation || block.bytes != io->block.bytes ||
         block.part_bytes != io->block.part_bytes || memcmp(block.key, io->block.key, 32) != 0)
         return false;
-    wf_nvme_sums_keep(t, io->generation, io->page, record->sums, wf_tier_parts(&block));
+    wf_nvme_sums_keep(t, io->segment, io->page, io->generation, record->sums,
+                      wf_tier_parts(&block));
     return true;
 }
 

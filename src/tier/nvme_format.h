@@ -59,6 +59,7 @@
 #define WF_NVME_SEGMENT_MAX (64u << 20)
 #define WF_NVME_SEGMENTS_LEAST 4u
 #define WF_NVME_EPOCH_SHIFT 40
+#define WF_NVME_EPOCH_MAX ((1u << 23) - 1) /* so many openings; a higher one is not believed */
 
 #define WF_NVME_SUPER_MAGIC 0x3152505553464557ull   /* "WEFSUPR1" */
 #define WF_NVME_SEGMENT_MAGIC 0x3147455353464557ull /* "WEFSSEG1" */

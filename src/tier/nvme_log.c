@@ -91,27 +91,29 @@ void wf_nvme_trouble(struct wf_nvme *t, int result)
         wf_nvme_fail(t, result < 0 ? -result : EIO, "it answers nothing but errors");
 }
 
-static struct wf_nvme_sums *sums_line(const struct wf_nvme *t, uint64_t generation, uint32_t page)
+static struct wf_nvme_sums *sums_line(const struct wf_nvme *t, uint32_t segment, uint32_t page)
 {
-    return &t->sums[((generation << 14) + page) * 0x9e3779b97f4a7c15u % t->sums_count];
+    return &t->sums[(((uint64_t)segment << 14) + page) * 0x9e3779b97f4a7c15u % t->sums_count];
 }
 
-void wf_nvme_sums_keep(struct wf_nvme *t, uint64_t generation, uint32_t page, const uint64_t *sums,
-                       uint32_t parts)
+void wf_nvme_sums_keep(struct wf_nvme *t, uint32_t segment, uint32_t page, uint64_t generation,
+                       const uint64_t *sums, uint32_t parts)
 {
     if (parts > WF_NVME_SUMS_LINE)
         return;
-    struct wf_nvme_sums *line = sums_line(t, generation, page);
+    struct wf_nvme_sums *line = sums_line(t, segment, page);
     line->generation = generation;
+    line->segment = segment;
     line->page = page;
     memcpy(line->sums, sums, parts * sizeof *sums);
 }
 
-bool wf_nvme_sums_find(const struct wf_nvme *t, uint64_t generation, uint32_t page, uint64_t *out,
-                       uint32_t parts)
+bool wf_nvme_sums_find(const struct wf_nvme *t, uint32_t segment, uint32_t page,
+                       uint64_t generation, uint64_t *out, uint32_t parts)
 {
-    const struct wf_nvme_sums *line = sums_line(t, generation, page);
-    if (parts > WF_NVME_SUMS_LINE || line->generation != generation || line->page != page)
+    const struct wf_nvme_sums *line = sums_line(t, segment, page);
+    if (parts > WF_NVME_SUMS_LINE || line->generation != generation || line->segment != segment ||
+        line->page != page)
         return false;
     memcpy(out, line->sums, parts * sizeof *out);
     return true;
@@ -344,7 +346,8 @@ void wf_nvme_write_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
         wf_nvme_finish(t, request, write_failed(t, result));
     } else {
         const struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
-        wf_nvme_sums_keep(t, record->generation, io->page, record->sums, wf_tier_parts(&io->block));
+        wf_nvme_sums_keep(t, io->segment, io->page, record->generation, record->sums,
+                          wf_tier_parts(&io->block));
         wf_nvme_finish(t, request, WEFT_OK);
         request->private[2] = (uint64_t)io->segment << 32 | io->page;
         request->private[3] = io->writer;

@@ -135,7 +135,7 @@ struct wf_nvme_io {
  * nothing but payload, from registered memory; without them the record's header comes along. */
 struct wf_nvme_sums {
     uint64_t generation; /* of the segment, 0: none */
-    uint64_t page;
+    uint32_t segment, page;
     uint64_t sums[WF_NVME_SUMS_LINE];
 };
 
@@ -287,10 +287,10 @@ void wf_nvme_fail(struct wf_nvme *t, int error, const char *what);
 /* An I/O failed, whatever it was for. */
 void wf_nvme_trouble(struct wf_nvme *t, int result);
 bool wf_nvme_no_space(int result);
-void wf_nvme_sums_keep(struct wf_nvme *t, uint64_t generation, uint32_t page, const uint64_t *sums,
-                       uint32_t parts);
-bool wf_nvme_sums_find(const struct wf_nvme *t, uint64_t generation, uint32_t page, uint64_t *out,
-                       uint32_t parts);
+void wf_nvme_sums_keep(struct wf_nvme *t, uint32_t segment, uint32_t page, uint64_t generation,
+                       const uint64_t *sums, uint32_t parts);
+bool wf_nvme_sums_find(const struct wf_nvme *t, uint32_t segment, uint32_t page,
+                       uint64_t generation, uint64_t *out, uint32_t parts);
 /* A place for a record; false: none now.  `moving`: the reserve may be used. */
 bool wf_nvme_place(struct wf_nvme *t, uint64_t bytes, bool moving, uint32_t *out_writer);
 /* A write to the active segment failed, and if all behind it fail too, its room is used again. */

@@ -60,7 +60,8 @@ static bool super_valid(const uint8_t *page, struct wf_nvme_super *out)
     memcpy(&head, page, sizeof head);
     memcpy(out, page, sizeof *out);
     return wf_nvme_sealed(page, WF_NVME_SUPER_MAGIC, sizeof *out, head.volume) &&
-           head.bytes == sizeof *out && geometry_fits(out->segment_bytes, out->segments);
+           head.bytes == sizeof *out && out->epoch <= WF_NVME_EPOCH_MAX &&
+           geometry_fits(out->segment_bytes, out->segments);
 }
 
 static enum weft_status make_volume(struct wf_nvme *t, uint64_t bytes, struct wf_nvme_super *out)
@@ -105,13 +106,13 @@ static enum weft_status read_super(struct wf_nvme *t, uint64_t bytes, uint64_t c
     if (first || second) {
         *out = first && (!second || super[0].epoch >= super[1].epoch) ? super[0] : super[1];
         uint64_t had = WF_NVME_SEGMENTS_AT + out->segments * out->segment_bytes;
-        if (wanted >= had + out->segment_bytes)
-            out->segments = (wanted - WF_NVME_SEGMENTS_AT) / out->segment_bytes;
-        else if (wanted < had && capacity)
+        if (wanted < had)
             return wf_fail(WEFT_E_INVALID,
                            "tier %s: it was made with %llu bytes and cannot shrink to %llu; give "
                            "that much, or another path",
-                           t->path, (unsigned long long)had, (unsigned long long)capacity);
+                           t->path, (unsigned long long)had, (unsigned long long)wanted);
+        if (geometry_fits(out->segment_bytes, (wanted - WF_NVME_SEGMENTS_AT) / out->segment_bytes))
+            out->segments = (wanted - WF_NVME_SEGMENTS_AT) / out->segment_bytes;
         return WEFT_OK;
     }
     for (uint32_t i = 0; i < 2 * WF_NVME_PAGE; i++)
@@ -153,10 +154,10 @@ static void take_up(struct recovery *r, uint32_t segment, const struct wf_tier_b
                     uint64_t sequence, uint32_t page)
 {
     struct wf_nvme *t = r->t;
+    if (sequence >> WF_NVME_EPOCH_SHIFT > WF_NVME_EPOCH_MAX || is_dead(t, segment, page))
+        return;
     if (sequence > r->last_sequence)
         r->last_sequence = sequence;
-    if (is_dead(t, segment, page))
-        return;
     uint32_t item = wf_nvme_index_find(&t->index, block->key);
     bool copied = item != WF_NVME_NONE && r->resuming && r->sequence[item] == sequence;
     if (item != WF_NVME_NONE && r->sequence[item] >= sequence && !copied) {
@@ -365,6 +366,7 @@ static void probed(struct recovery *r, uint32_t segment, const uint8_t *memory)
     memcpy(&header, memory, sizeof header);
     if (!wf_nvme_sealed(memory, WF_NVME_SEGMENT_MAGIC, sizeof header, t->volume) ||
         header.head.bytes != sizeof header || header.number != segment ||
+        header.generation >> WF_NVME_EPOCH_SHIFT > WF_NVME_EPOCH_MAX ||
         header.use != WF_NVME_USED) {
         t->free_count++;
         return;

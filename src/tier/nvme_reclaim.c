@@ -159,7 +159,8 @@ static bool verified(const struct wf_nvme *t, struct wf_nvme_moving *m)
     uint64_t at = (uint64_t)r->origins[m->origin].page * WF_NVME_PAGE;
     const struct wf_nvme_record *record = wf_nvme_record_at(t, r->victim, at, m->at, m->bytes,
                                                             &block);
-    if (!record || memcmp(block.key, m->block.key, 32) != 0 || block.bytes != m->block.bytes ||
+    if (!record || record->sequence >= t->next_sequence ||
+        memcmp(block.key, m->block.key, 32) != 0 || block.bytes != m->block.bytes ||
         block.part_bytes != m->block.part_bytes)
         return false;
     m->block = block;
