@@ -513,14 +513,16 @@ static uint64_t taken(const struct wf_lower *lower, uint64_t bytes)
     return (uint64_t)((double)bytes * lower->expansion);
 }
 
-/* As the tier has it: of all that it holds now. */
+/* As the tier has it, of all that it holds now.  How many blocks those are is its own count, too:
+ * it hears later than the directory what is to go, and what has come it knows before. */
 static void expansion_measure(struct wf_lower *lower)
 {
     struct wf_directory_sum sum;
     wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-    if (sum.bytes < EXPANSION_BYTES_LEAST)
+    if (sum.bytes < EXPANSION_BYTES_LEAST || lower->stats.tier.blocks == 0)
         return;
-    double expansion = (double)lower->stats.tier.used_bytes / (double)sum.bytes;
+    double payload = (double)sum.bytes / (double)sum.blocks * (double)lower->stats.tier.blocks;
+    double expansion = (double)lower->stats.tier.used_bytes / payload;
     lower->expansion = expansion < 1 ? 1 : expansion > EXPANSION_MOST ? EXPANSION_MOST : expansion;
 }
 
