@@ -282,8 +282,11 @@ static int run(struct cli *cli)
         return code;
     struct cli_node node;
     const struct replay_options *given = &wf_replay_options;
+    /* As fast as a replay goes, a device that may say no would be asked for more than it takes. */
+    static const char *const settings[] = {"tier.nvme0.admit=always", NULL};
     struct cli_node_plan plan = {
         .pool_bytes = given->pool_bytes ? given->pool_bytes : (uint64_t)1 << 30,
+        .settings = given->tier_bytes ? settings : NULL,
         .tier_dir = given->tier_bytes ? given->dir : NULL,
         .tier_bytes = given->tier_bytes,
     };
