@@ -132,7 +132,7 @@ static uint32_t put_chain(struct worker *k)
     if (status == WEFT_OK)
         status = weft_reserve(s, tokens, random_below(&k->r, 2) ? match.tokens : 0,
                               (size_t)blocks * BLOCK_TOKENS, &put);
-    if (!went_well("reserve", status))
+    if (!went_well("reserve", status) || status != WEFT_OK)
         return 0;
     add(&tally->full, put.full);
     bool all = put.full == 0;

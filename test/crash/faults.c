@@ -308,7 +308,7 @@ static void test_gone_and_back(void **state)
 /* A bit of every 4 KiB of what blocks lie in. */
 static void rot(const struct world *world)
 {
-    struct stat info;
+    struct stat info = {.st_size = 0};
     uint8_t page[4096];
     int fd = open(world->path, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0 && fstat(fd, &info) == 0);
