@@ -316,9 +316,11 @@ static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
                                                     memory_order_relaxed);
     }
     enum weft_status status = wf_directory_add(below->directory, &add, &entry);
-    if (status == WEFT_E_LIMIT)
+    if (status == WEFT_E_LIMIT) {
         lower->orphans++;
-    else if (status == WEFT_E_INVALID) /* it contradicts what is known of the key */
+        below->limited = true;
+    }
+    if (status == WEFT_E_INVALID) /* it contradicts what is known of the key */
         wf_lower_remove(lower, block->key);
     return status != WEFT_E_PARENT;
 }
@@ -371,8 +373,15 @@ static void orphans_settle(struct wf_below *below)
         some = kept < below->orphan_count;
         below->orphan_count = kept;
     }
-    for (uint32_t i = 0; all && i < below->orphan_count; i++)
-        wf_lower_remove(&below->tiers[below->orphans[i].part_bytes], below->orphans[i].key);
+    /* The parent of one may be among those that limits.below left no entry for: both are left alone
+     * then, for a start with a higher limit. */
+    for (uint32_t i = 0; all && i < below->orphan_count; i++) {
+        struct wf_lower *lower = &below->tiers[below->orphans[i].part_bytes];
+        if (below->limited)
+            lower->orphans++;
+        else
+            wf_lower_remove(lower, below->orphans[i].key);
+    }
     if (all) {
         free(below->orphans);
         below->orphans = NULL;

@@ -75,6 +75,7 @@ struct wf_below {
     struct wf_archives *archives;
     struct wf_tier_block *orphans; /* found before their parents, which may be on another tier */
     uint32_t orphan_count, orphan_capacity;
+    bool limited;         /* limits.below left no entry for some of what was found */
     bool stopping;        /* movers are being destroyed: nothing more is submitted */
     uint64_t measured_ns; /* when the order was looked at last */
 };

@@ -260,6 +260,38 @@ static void test_survives(void **state)
     stage_end(&s);
 }
 
+/* A start whose limits.below is too low for what is there leaves all of it for one that is not. */
+static void test_limited(void **state)
+{
+    enum { CHAINS = 100 }; /* x CHAIN are more than the least limit, 1024 */
+    struct stage s;
+    struct weft_archived got;
+    char name[32];
+    size_t at = 0;
+    (void)state;
+    stage_begin(&s, "8MB", "256MB", true, NULL);
+    for (uint64_t chain = 0; chain < CHAINS; chain++) {
+        snprintf(name, sizeof name, "limited%llu", (unsigned long long)chain);
+        assert_int_equal(put(s.f, chain, CHAIN), CHAIN);
+        assert_int_equal(archive(s.f, chain, CHAIN, name, &got), WEFT_OK);
+    }
+    while (s.settings[at])
+        at++;
+    s.settings[at] = "limits.below=1024";
+    stage_again(&s);
+    json_decref(archives(s.w, CHAINS));
+    uint32_t there = 0;
+    for (uint64_t chain = 0; chain < CHAINS; chain++)
+        there += verify(s.f, chain, CHAIN);
+    assert_in_range(there, 1, 1024);
+    s.settings[at] = NULL;
+    stage_again(&s);
+    json_decref(archives(s.w, CHAINS));
+    for (uint64_t chain = 0; chain < CHAINS; chain++)
+        assert_int_equal(verify(s.f, chain, CHAIN), CHAIN);
+    stage_end(&s);
+}
+
 static void test_replaced(void **state)
 {
     struct stage s;
@@ -579,10 +611,11 @@ static void test_strangers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_survives), cmocka_unit_test(test_replaced),
-        cmocka_unit_test(test_pressure), cmocka_unit_test(test_partly_below),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_damaged),  cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_survives),     cmocka_unit_test(test_limited),
+        cmocka_unit_test(test_replaced),     cmocka_unit_test(test_pressure),
+        cmocka_unit_test(test_partly_below), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_killed),       cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_strangers),
     };
     return cmocka_run_group_tests_name("archive", tests, NULL, NULL);
 }
