@@ -285,7 +285,9 @@ static void test_limited(void **state)
         there += verify(s.f, chain, CHAIN);
     assert_in_range(there, 1, 1024);
     s.settings[at] = NULL;
-    stage_again(&s);
+    stage_close(&s);
+    assert_true(weftd_stop(&s.node)); /* what it removed, it removed for good */
+    stage_open(&s, NULL);
     json_decref(archives(s.w, CHAINS));
     for (uint64_t chain = 0; chain < CHAINS; chain++)
         assert_int_equal(verify(s.f, chain, CHAIN), CHAIN);
