@@ -198,7 +198,9 @@ static void dropped(void *context, uint16_t domain, const uint8_t key[32], uint3
                                  .tier = below->tiers[tier].config->name,
                                  .bytes = bytes};
     wf_telemetry_moved(&below->node->domains[domain], key, &move);
-    wf_lower_remove(&below->tiers[tier], key);
+    /* What a failed tier takes along stays where it is: the next start may find all of it. */
+    if (!below->losing_tier)
+        wf_lower_remove(&below->tiers[tier], key);
 }
 
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted)
@@ -290,6 +292,7 @@ static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
         d++;
     if (d == node->domain_count) { /* of a domain that this node does not have: left alone */
         lower->orphans++;
+        lower->foreign_bytes += block->bytes;
         return true;
     }
     /* What was written by other rules could not be read by ours. */
@@ -335,7 +338,7 @@ static void orphan_keep(struct wf_lower *lower, const struct wf_tier_block *bloc
                                           : wf_realloc(below->orphans, capacity * sizeof *grown,
                                                        "blocks without parents");
         if (!grown) {
-            wf_lower_remove(lower, block->key);
+            below->limited = true; /* left alone, for a start that can take it up */
             return;
         }
         below->orphans = grown;
@@ -413,6 +416,11 @@ static void opened(void *context, enum weft_status status, const char *sentence)
                        "tier %s is open; %llu blocks of %llu bytes were found there",
                        lower->config->name, (unsigned long long)sum.blocks,
                        (unsigned long long)sum.bytes);
+    if (lower->foreign_bytes)
+        wf_warn("tier",
+                "%s: %llu bytes of blocks there belong to domains that this node does not have, by "
+                "their secrets; they are left alone and take up room",
+                lower->config->name, (unsigned long long)lower->foreign_bytes);
     lower->below->measured_ns = 0;
 }
 
@@ -437,7 +445,10 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
                            (unsigned long long)sum.blocks, lower->config->name);
         lower->opened = lower->complete = false;
         lower->below->dropping = "parent";
+        lower->below->losing_tier = true;
         wf_directory_lose_tier(lower->below->directory, lower->number);
+        lower->below->losing_tier = false;
+        lower->foreign_bytes = 0; /* counted anew when it comes back */
     }
 }
 
@@ -549,7 +560,8 @@ bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
     for (uint32_t i = 0; i <= VICTIMS_MAX; i++) {
         struct wf_directory_sum sum;
         wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-        uint64_t wanted = taken(lower, sum.bytes + lower->writing_bytes + bytes) +
+        uint64_t wanted = taken(lower,
+                                sum.bytes + lower->foreign_bytes + lower->writing_bytes + bytes) +
                           lower->aside_bytes;
         if (wanted <= capacity)
             return true;

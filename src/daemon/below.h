@@ -36,6 +36,7 @@ struct wf_lower {
     bool opened;            /* blocks are being found there, and may be read */
     bool complete;          /* all that it had is in the directory */
     uint64_t full_until_ns; /* it said so: nothing is written there before */
+    uint64_t foreign_bytes; /* there, of domains that this node does not have */
     uint64_t leaving_bytes; /* on their way from it to the next */
     uint64_t writing_bytes; /* on their way to it */
     uint64_t aside_bytes;   /* manifests of archives, which are not in the directory */
@@ -76,6 +77,7 @@ struct wf_below {
     struct wf_tier_block *orphans; /* found before their parents, which may be on another tier */
     uint32_t orphan_count, orphan_capacity;
     bool limited;         /* limits.below left no entry for some of what was found */
+    bool losing_tier;     /* the directory is being told that a tier failed */
     bool stopping;        /* movers are being destroyed: nothing more is submitted */
     uint64_t measured_ns; /* when the order was looked at last */
 };

@@ -27,6 +27,7 @@ struct scrub_job {
     uint32_t slot, generation;
     const void *data;
     uint64_t bytes, checksum;
+    bool ran; /* false: the node stopped before */
 };
 
 static const void *data_of(const struct wf_domain *domain, uint32_t slot, uint64_t *bytes)
@@ -65,6 +66,7 @@ static void scrub_run(struct wf_job *job)
 {
     struct scrub_job *scrub = (struct scrub_job *)job;
     scrub->checksum = XXH3_64bits(scrub->data, scrub->bytes);
+    scrub->ran = true;
 }
 
 static void scrub_done(struct wf_job *job)
@@ -77,7 +79,8 @@ static void scrub_done(struct wf_job *job)
     wf_store_unhold(store, scrub->slot);
     scrub->domain->node->scrubs--;
     wf_clients_unpark(scrub->domain->node);
-    if (wf_word_generation(word) == scrub->generation && wf_word_state(word) == WF_SLOT_COMMITTED &&
+    if (scrub->ran && wf_word_generation(word) == scrub->generation &&
+        wf_word_state(word) == WF_SLOT_COMMITTED &&
         judge(scrub->domain, scrub->slot, scrub->checksum, &removed) != WEFT_OK)
         wf_warn("scrub", "%llu blocks dropped", (unsigned long long)removed);
     free(scrub);
