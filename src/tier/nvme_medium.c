@@ -79,6 +79,15 @@ static int open_direct(const char *path)
     return -1;
 }
 
+/* The kernel refuses a block device that is mounted or a part of something (O_EXCL without O_CREAT,
+ * open(2)).  A file is made when it is not there. */
+static int open_medium(const char *path)
+{
+    struct stat there;
+    bool device = stat(path, &there) == 0 && S_ISBLK(there.st_mode);
+    return open(path, O_RDWR | O_CLOEXEC | (device ? O_EXCL : O_CREAT), 0600);
+}
+
 enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_options *options,
                                      uint64_t *out_bytes)
 {
@@ -86,7 +95,12 @@ enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_opt
     if (status != WEFT_OK)
         return status;
     wf_nvme_tests_begin();
-    t->fd_buffered = open(t->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    t->fd_buffered = open_medium(t->path);
+    if (t->fd_buffered < 0 && errno == EBUSY)
+        return wf_fail(WEFT_E_SYSTEM,
+                       "tier %s: the device is mounted, or in use otherwise, and would be "
+                       "overwritten; unmount it, or give another path",
+                       t->path);
     if (t->fd_buffered < 0)
         return system_failed("cannot be opened", t->path);
     /* A process that was killed may hold it for the moment that its ring takes to end. */
@@ -130,6 +144,10 @@ enum weft_status wf_nvme_medium_extend(struct wf_nvme *t, uint64_t bytes)
         return WEFT_OK;
     int error = posix_fallocate(t->fd_buffered, 0, (off_t)bytes);
     if (error) {
+        /* What was set aside before the file system was full is given back, as far as we added it.
+         */
+        if (ftruncate(t->fd_buffered, there.st_size) != 0)
+            error = errno;
         errno = error;
         return system_failed("no room could be set aside", t->path);
     }
