@@ -154,10 +154,12 @@ static void take_up(struct recovery *r, uint32_t segment, const struct wf_tier_b
                     uint64_t sequence, uint32_t page)
 {
     struct wf_nvme *t = r->t;
-    if (sequence >> WF_NVME_EPOCH_SHIFT > WF_NVME_EPOCH_MAX || is_dead(t, segment, page))
+    if (sequence >> WF_NVME_EPOCH_SHIFT > WF_NVME_EPOCH_MAX)
         return;
     if (sequence > r->last_sequence)
         r->last_sequence = sequence;
+    if (is_dead(t, segment, page))
+        return;
     uint32_t item = wf_nvme_index_find(&t->index, block->key);
     bool copied = item != WF_NVME_NONE && r->resuming && r->sequence[item] == sequence;
     if (item != WF_NVME_NONE && r->sequence[item] >= sequence && !copied) {
@@ -364,17 +366,17 @@ static void probed(struct recovery *r, uint32_t segment, const uint8_t *memory)
     struct wf_nvme_seg *s = &t->segment[segment];
     struct wf_nvme_segment header;
     memcpy(&header, memory, sizeof header);
-    if (!wf_nvme_sealed(memory, WF_NVME_SEGMENT_MAGIC, sizeof header, t->volume) ||
-        header.head.bytes != sizeof header || header.number != segment ||
-        header.generation >> WF_NVME_EPOCH_SHIFT > WF_NVME_EPOCH_MAX ||
-        header.use != WF_NVME_USED) {
+    bool right = wf_nvme_sealed(memory, WF_NVME_SEGMENT_MAGIC, sizeof header, t->volume) &&
+                 header.head.bytes == sizeof header && header.number == segment &&
+                 header.generation >> WF_NVME_EPOCH_SHIFT <= WF_NVME_EPOCH_MAX;
+    if (right && header.generation > r->last_sequence)
+        r->last_sequence = header.generation;
+    if (!right || header.use != WF_NVME_USED) {
         t->free_count++;
         return;
     }
     s->generation = header.generation;
     s->state = WF_NVME_SEGMENT_CLOSED;
-    if (header.generation > r->last_sequence)
-        r->last_sequence = header.generation;
     read_dead(t, segment, memory + WF_NVME_PAGE);
     memcpy(&r->footer[segment], memory + WF_NVME_RECORDS_AT, sizeof r->footer[segment]);
     if (!wf_nvme_footer_right(t, &r->footer[segment], segment))
@@ -556,6 +558,12 @@ enum weft_status wf_nvme_recover(struct wf_nvme *t, uint64_t bytes, uint64_t cap
         t->free_count = t->segments;
     else if (status == WEFT_OK)
         status = recover_all(t);
+    /* A higher one would not be believed at the next open, and all would be lost. */
+    if (status == WEFT_OK && t->epoch + 2 > WF_NVME_EPOCH_MAX)
+        status = wf_fail(WEFT_E_INVALID,
+                         "tier %s: it was opened %llu times, which is the most; erase its first 8 "
+                         "KiB to have it made anew",
+                         t->path, (unsigned long long)t->epoch);
     t->epoch++;
     if (status == WEFT_OK)
         status = write_super(t, &super, pages);

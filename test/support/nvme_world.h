@@ -22,7 +22,7 @@
 #include "random.h"
 #include "tier/tier.h"
 
-#define CAPACITY ((uint64_t)20 << 20) /* four segments of 4.75 MiB */
+#define CAPACITY ((uint64_t)20 << 20) /* four segments of 4 MiB */
 #define DEPTH 16u
 #define ROOM (512u << 10)
 #define BLOCKS_MAX 4096u

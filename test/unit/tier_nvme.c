@@ -225,7 +225,6 @@ static void reclaim_keeps_what_lives(void **state)
 static void footers_are_not_needed(void **state)
 {
     struct world *w = *state;
-    const uint64_t segment = (CAPACITY - WF_NVME_SEGMENTS_AT) / 4 / WF_NVME_PAGE * WF_NVME_PAGE;
     uint64_t n = 1;
     open_at(w, w->path, CAPACITY);
     while (put(w, n) == WEFT_OK)
@@ -234,12 +233,18 @@ static void footers_are_not_needed(void **state)
     assert_told(w);
     uint8_t noise[WF_NVME_PAGE];
     fill(random_next(&w->random), sizeof noise, noise);
-    int fd = open(w->path, O_RDWR | O_CLOEXEC);
-    for (uint64_t i = 1; i <= 4; i++)
-        assert_int_equal(pwrite(fd, noise, sizeof noise,
-                                (off_t)(WF_NVME_SEGMENTS_AT + i * segment - sizeof noise)),
-                         sizeof noise);
+    struct wf_nvme_super super;
+    struct wf_nvme_footer footer;
+    int fd = open(w->path, O_RDWR | O_CLOEXEC), rotten = 0;
+    assert_int_equal(pread(fd, &super, sizeof super, 0), sizeof super);
+    for (uint64_t i = 1; i <= super.segments; i++) {
+        off_t at = (off_t)(WF_NVME_SEGMENTS_AT + i * super.segment_bytes - sizeof noise);
+        assert_int_equal(pread(fd, &footer, sizeof footer, at), sizeof footer);
+        rotten += footer.head.magic == WF_NVME_FOOTER_MAGIC;
+        assert_int_equal(pwrite(fd, noise, sizeof noise, at), sizeof noise);
+    }
     close(fd);
+    assert_true(rotten >= 2);
     assert_told(w);
     for (uint64_t i = 1; i < n; i += 2)
         assert_int_equal(ops->remove(w->tier, block_of(i).key), WEFT_OK);
