@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the programs say without a node: help, mistakes, configuration, manual pages."""
+import json
+import os
+import re
+import shutil
+import subprocess
+
+from harness import FOLDER, ROOT, WEFT, WEFTD, answer, blob, case, check, environment, golden, read, weft
+
+
+@case
+def the_map_names_every_command():
+    out = weft().stdout.decode()
+    commands = re.findall(r"^  ([a-z]+) ", out, re.M)
+    check(len(commands) >= 17, commands)
+    for command in commands:
+        text = weft(command, "--help").stdout.decode()
+        check(f"usage: weft {command}" in text and "examples:" in text and "exit codes:" in text, command)
+        check(text == weft("help", command).stdout.decode(), "help", command)
+
+
+@case
+def a_mistake_names_what_was_meant():
+    for words, hint in ((["stauts"], "status"), (["put", "--blok-bytes", "4"], "--block-bytes"),
+                        (["ls", "block"], "'blocks'"), (["bench", "locla"], "'local'"), (["help", "gte"], "'get'"),
+                        (["events", "--what", "evcit"], "'evict'"), (["region", "--share", "raed"], "'read'")):
+        said = weft(*words, expect=2).stderr.decode()
+        check(hint in said and "did you mean" in said, words, said)
+    nowhere = os.path.join(FOLDER, "nowhere.sock")
+    check(json.loads(weft("--json", "--socket", nowhere, "status", expect=3).stdout)["exit"] == 3)
+    check(weft("--json", "version").stdout == weft("version", "--json").stdout)
+    check(weft("--help", "put").stdout == weft("put", "--help").stdout)
+    for words in (["--jsno", "status"], ["--json"], ["--socket"], ["--socket", "status"]):
+        said = weft(*words, expect=2).stderr.decode()
+        check(said.startswith("weft: ") and said.count("\n") == 1, words, said)
+    said = weft("top", "--interval", "abc", expect=2).stderr.decode()
+    check("--interval 0.5" in said, said)
+    for words in (["put"], ["get", "--key", "a", "extra"], ["put", "--key"], ["get", "--verify=yes"],
+                  ["put", "--dtype", "bf17", "x"], ["match", "--blocks", "many"], ["lend"],
+                  ["put", "--block-bytes", "12 parsecs", "x"], ["ls"], ["region", "open"],
+                  ["replay"], ["replay", "--trace", "/dev/null", "--speed", "fast"],
+                  ["top", "--interval", "0"], ["explain", "XYZ"], ["bench", "local", "--blocks", "0"]):
+        said = weft(*words, expect=6 if "fast" in words else 2).stderr.decode()
+        check(said.startswith("weft ") and said.count("\n") == 1, words, said)
+
+
+@case
+def without_a_node_it_says_so():
+    nowhere = os.path.join(FOLDER, "nowhere.sock")
+    error = answer("status", "--socket", nowhere, expect=3)
+    golden("no_node", error)
+    check("nowhere.sock" in error["error"], error)
+    for words, code in ((["status", "--socket", nowhere], 3), (["lend", "a lot"], 2), (["put", "/nowhere"], 6),
+                        (["status", "--domain", "nope"], 4), (["region", "open", "nope"], 1)):
+        check(answer(*words, expect=code)["exit"] == code, words)
+    for words in (["put", "--key", "a", blob("tiny", 10)], ["ls", "blocks"], ["lend", "1GB"],
+                  ["region", "ls"], ["events"], ["top", "--count", "1"],
+                  ["bench", "local"], ["get", "--key", "a", "--block-bytes", "10", "--output", "/dev/null"]):
+        weft(*words, "--socket", nowhere, expect=3)
+
+
+@case
+def version_and_doctor():
+    golden("version", answer("version"))
+    check(re.search("built with (gcc|.*clang)", weft("version").stdout.decode()), "by which compiler?")
+    check("low|normal|high\n" in weft("region", "--help").stdout.decode(), "an option runs into its help")
+    findings = subprocess.run([WEFT, "doctor", "--json"], env=environment(), stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, check=False)
+    check(findings.returncode in (0, 1), findings.returncode)
+    report = json.loads(findings.stdout)
+    golden("doctor", report)
+    check((findings.returncode == 1) == (report["broken"] > 0), report["broken"])
+    for finding in report["findings"]:
+        check(finding["state"] in ("ok", "absent", "better", "broken"), finding)
+        check(finding["state"] != "broken" or finding["mend"], "nothing mends", finding)
+    names = {finding["name"] for finding in report["findings"]}
+    check(names >= {"weftd", "node", "memory", "numa", "memlock", "kernel", "io_uring", "userfaultfd", "cxl", "dax"},
+          names)
+
+
+@case
+def config_asks_weftd():
+    good = os.path.join(FOLDER, "good.yaml")
+    with open(good, "w", encoding="utf-8") as file:
+        file.write("pool:\n  size: 64MB\n")
+    weft("config", "check", "--file", good)
+    shown = weft("config", "show", "--file", good).stdout.decode()
+    check(re.search(r"^pool\.size +67108864 +\S*good\.yaml:2$", shown, re.M), shown)
+    check("pool" in weft("config", "help").stdout.decode())
+    with open(good, "w", encoding="utf-8") as file:
+        file.write("pool:\n  size: lots\n")
+    check("lots" in weft("config", "check", "--file", good, expect=2).stderr.decode())
+    check(answer("config", "show", good, expect=2)["exit"] == 2)
+    with open(good, "w", encoding="utf-8") as file:
+        file.write("pool:\n  size: 32MB\n")
+    for verb in ("check", "show"):
+        check(answer("config", verb, good)["settings"]["pool.size"]["value"] == 32 << 20, verb)
+    check("config show --json" in answer("config", "help", expect=2)["error"])
+    weft("config", "help", good, expect=2)
+    with open(good, "w", encoding="utf-8") as file:
+        file.write(f"tiers:\n  - name: kv\n    path: {FOLDER}\n    size: 64MB\n")
+    shown = weft("config", "show", good, WEFT_STATE_DIR=FOLDER).stdout.decode()
+    check(re.search(r"^tier\.kv\.size +67108864 +\S*good\.yaml:4$", shown, re.M), shown)
+    verbs = re.search(r"usage: weft config \[options\] (\S+)", weft("config", "--help").stdout.decode())[1].split("|")
+    for verb in verbs:
+        weft("config", verb)
+
+
+@case
+def tiers_have_a_short_form():
+    def weftd(*words, expect=0):
+        done = subprocess.run([WEFTD, *words, "--check-config", "--json"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, check=False, env=environment(WEFT_STATE_DIR=FOLDER))
+        check(done.returncode == expect, "weftd", *words, done.returncode, done.stderr.decode())
+        return done
+
+    path = os.path.join(FOLDER, "kv.tier")
+    # What --set says of a tier counts wherever it stands.
+    tiers = json.loads(weftd("--set", "tier.nvme0.admit=reused", "--tier", f"nvme:{path}:64MB", "--tier",
+                             "s3://kv-cache/n1").stdout)["tiers"]
+    check(list(tiers) == ["nvme0", "s3"], tiers)
+    got = {key: (tiers["nvme0"][key]["value"], tiers["nvme0"][key]["origin"]) for key in tiers["nvme0"]}
+    check(got["path"] == (path, "flag tier.nvme0.path") and got["size"] == (64 << 20, "flag tier.nvme0.size"), got)
+    check(got["admit"] == ("reused", "flag tier.nvme0.admit") and got["queue_depth"] == (32, "default"), got)
+    check(tiers["s3"]["kind"]["value"] == "s3", tiers)
+    for words, hint in ((["--tier", "floppy:/x"], "write nvme:PATH:SIZE"),
+                        (["--tier", f"nvme:{path}"], "set size, like 100GB"),
+                        (["--tier", "s3://kv-cache"] * 9, "9 times"),
+                        (["--tier", "nvme:" + "x" * 300 + ":1GB"], "write nvme:PATH:SIZE")):
+        said = weftd(*words, expect=2).stderr.decode()
+        check(hint in said, words, said)
+    check(not os.path.exists(path), "a check made", path)
+
+
+@case
+def completion_and_manuals_are_the_programs():
+    def file(*path):
+        with open(os.path.join(ROOT, *path), encoding="utf-8") as opened:
+            return opened.read()
+
+    check(weft("--print-completion").stdout.decode() == file("packaging", "weft.bash-completion"),
+          "packaging/weft.bash-completion is old: weft --print-completion writes it")
+    for command in re.findall(r"^  ([a-z]+) ", weft().stdout.decode(), re.M):
+        check(weft("--print-man", command).stdout.decode() == file("docs", "man", f"weft-{command}.1"),
+              f"docs/man/weft-{command}.1 is old: weft --print-man {command} writes it")
+        check(f".Xr weft-{command} 1" in file("docs", "man", "weft.1"), "weft.1 does not name", command)
+
+
+@case
+def manuals_are_clean():
+    if not shutil.which("mandoc"):
+        return "mandoc is not installed"
+    folder = os.path.join(ROOT, "docs", "man")
+    pages = sorted(name for name in os.listdir(folder) if re.match(r"weft[._-]", name))
+    said = subprocess.run(["mandoc", "-Tlint", *pages], cwd=folder, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, check=False).stdout.decode()
+    # Pages refer to each other, and are not installed here.
+    wrong = [line for line in said.splitlines()
+             if "referenced manual not found" not in line and "mandoc.db" not in line]
+    check(not wrong, "\n".join(wrong))
+    build = read(os.path.join(folder, "meson.build")).decode()
+    listed = re.findall(r"'([^' ]*\.[1-9])'", build.split("man_links")[0])
+    there = sorted(name for name in os.listdir(folder) if re.search(r"\.[1-9]$", name))
+    check(listed == there, "docs/man/meson.build installs", set(there) ^ set(listed), "not as they are")
+    header = read(os.path.join(ROOT, "include", "weft", "weft.h")).decode()
+    functions = set(re.findall(r"\b(weft_[a-z_]+)\(", re.sub(r"/\*.*?\*/", "", header, flags=re.S)))
+    named = set()
+    for page in pages:
+        named |= set(re.findall(r"^\.Nm (weft_[a-z_]+)", read(os.path.join(folder, page)).decode(), re.M))
+    check(functions == named, "no page for", functions - named, "no function for", named - functions)
+    # man weft_get finds the page of its family.
+    linked = set(page[: -len(".3")] for page in there)
+    for page, words in re.findall(r"'(weft_[a-z_]+\.3)': \[(.*?)\]", build, re.S):
+        about = set(re.findall(r"^\.Nm (weft_[a-z_]+)", read(os.path.join(folder, page)).decode(), re.M))
+        links = set(re.findall(r"'(weft_[a-z_]+)'", words))
+        check(links <= about, page, "is not about", links - about)
+        linked |= links
+    check(functions <= linked, "man does not find", functions - linked)
+    return None

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands answer of nodes with tiers below DRAM."""
+import os
+import re
+import time
+
+from harness import FOLDER, answer, blob, case, check, golden, read, start_node, stop_node, tier_paths, weft
+
+
+@case
+def tiers_are_listed_with_what_was_measured():
+    tiers = answer("ls", "tiers")
+    golden("ls_tiers", tiers)
+    tiers = {tier["name"]: tier for tier in tiers["tiers"]}
+    check({name: (tier["kind"], tier["emulated"]) for name, tier in tiers.items()} ==
+          {"dram0": ("dram", False), "nvme0": ("nvme", False), "cxl0": ("cxl", True)}, tiers)
+    for name, tier in tiers.items():
+        check(min(tier[key] for key in ("read_latency_us", "read_mbps", "write_mbps", "capacity_bytes")) > 0, tier)
+        check(name in weft("ls", "tiers").stdout.decode(), name)
+    check(tiers["nvme0"]["path"] == tier_paths("main")[0].split(":")[1], tiers["nvme0"])
+
+
+def where_it_is(at, first, size, tiers):
+    """A chain that went down and came up, and one that is down: in lists, matches and explanations."""
+    until, counts = time.time() + 20, None
+    while counts is None or (counts[0] != counts[1] and time.time() < until):  # some may be on their way
+        below = answer("ls", "blocks", "--below", *at)["below"]
+        each = [answer("ls", "blocks", "--tier", tier["name"], *at)["below"] for tier in tiers]
+        counts = (sum(len(block["tiers"]) for block in below), sum(map(len, each)))
+    check(counts[0] == counts[1], counts)
+    check(all(block["tiers"] and not block["archived"] for block in below), below)
+    golden("ls_below", {"below": below[:1]})
+    check(len(answer("ls", "blocks", "--tier", "nvme0", "--limit", "3", *at)["below"]) == 3)
+    weft("ls", "blocks", "--tier", "nope", *at, expect=1)
+    weft("ls", "sessions", "--below", *at, expect=2)
+    check(sum(first["tiers"].values()) == 8 and first["tiers"]["dram"] < 8 and first["load_us"] > 0, first)
+    deep = answer("match", "--key", "deep1", *size, "--blocks", "9", *at, expect=1)
+    check(deep["tiers"]["nvme"] + deep["tiers"]["cxl"] == 8, deep)
+    shown = weft("match", "--key", "deep1", *size, "--blocks", "9", *at, expect=1).stdout.decode()
+    check(re.match(r"[cn]{8}\.  8 of 9 blocks are there", shown) and "to have all in DRAM" in shown, shown)
+    # Of what came up, a full tier lets go of its copy, the longest there first.
+    both = {block["key"][:16] for block in below if block["in_dram"]}
+    up = next(event for event in reversed(answer("events", "--what", "promote", *at)["events"])
+              if event["key"] in both)
+    golden("event_promote", up)
+    story = answer("explain", up["key"], *at)
+    told = [event["what"] for event in story["events"]]  # and it may have moved on to the next tier
+    check([what for what in told if what in ("demote", "evict", "promote")][-3:] == ["demote", "evict", "promote"], story)
+    tier = story["below"][0]["tiers"][0]
+    check(story["present"] and story["below"][0]["in_dram"], story)
+    shown = weft("explain", up["key"], *at).stdout.decode()
+    check(f"is there, in DRAM and on {tier}" in shown and "because a get waited for it" in shown, shown)
+    down = next(block for block in below if not block["in_dram"])
+    shown = weft("explain", down["key"], *at).stdout.decode()
+    check(f"{down['key']} is there, below DRAM on {down['tiers'][0]}" in shown, shown)
+    check("a get brings it up" in weft("explain", *at).stdout.decode())
+
+
+@case
+def what_leaves_dram_is_below_and_comes_back():
+    socket, size = os.path.join(FOLDER, "deep.sock"), ["--block-bytes", "1MB"]
+    node = start_node("32MB", socket, tier_paths("deep"))
+    at = ["--socket", socket]
+    try:
+        for i in range(12):
+            weft("put", "--key", f"deep{i}", *size, *at, blob(f"deep{i}", 8 << 20, seed=i))
+        first = answer("match", "--key", "deep0", *size, "--blocks", "8", *at)
+        check(first["present"] == 8, "what left DRAM is not below:", first)
+        copy = os.path.join(FOLDER, "deep.copy")
+        weft("get", "--key", "deep0", *size, "--blocks", "8", "--output", copy, "--verify", *at)
+        check(read(copy) == read(os.path.join(FOLDER, "deep0")), "another chain came back")
+        domain = answer("status", *at)["domains"][0]
+        below = domain["below"]
+        check(below["demoted"] >= 64 and below["promoted"] >= 8 and below["promoted_bytes"] >= 8 << 20, below)
+        check(8 <= below["blocks_matched"] <= domain["blocks_matched"] and below["load_us_mean"] > 0, domain)
+        check(0 < below["hit_rate"] <= domain["hit_rate"], domain)
+        tiers = {tier["name"]: tier for tier in answer("ls", "tiers", *at)["tiers"]}
+        lower = [tiers["nvme0"], tiers["cxl0"]]
+        check(sum(tier["blocks"] for tier in lower) == below["copies"] >= 64, tiers, below)
+        check(sum(tier["read_bytes"] for tier in lower) >= 8 << 20, tiers)
+        check(tiers["dram0"]["blocks"] == domain["blocks"], tiers, domain)
+        shown = weft("status", *at).stdout.decode()
+        check(re.search(r"below DRAM", shown), shown)
+        where_it_is(at, first, size, lower)
+    finally:
+        stop_node(node)
+
+
+@case
+def a_session_is_archived_and_carried_over():
+    size, chain = ["--block-bytes", "64KB"], blob("talk", 20 << 16, seed=9)
+    file = os.path.join(FOLDER, "talk.weft")
+    at = ["--socket", os.path.join(FOLDER, "here.sock")]
+    to = ["--socket", os.path.join(FOLDER, "there.sock")]
+    node = start_node("32MB", at[1], tier_paths("here")[:1])
+    try:
+        weft("put", "--key", "talk", *size, *at, chain)
+        check("no archives" in weft("session", "ls", *at).stdout.decode())
+        golden("session_archive", answer("session", "archive", "talk", "--key", "talk", *size, "--blocks", "20", *at))
+        golden("session_ls", answer("session", "ls", *at))
+        check("talk" in weft("session", "ls", *at).stdout.decode())
+        check("archive" in weft("rm", "--key", "talk", *size, *at, expect=4).stderr.decode())
+        weft("session", "archive", "nobody", *at, expect=1)
+        weft("session", "export", "nobody", "--output", file, *at, expect=1)
+        check(not os.path.exists(file), "an export that failed left a file")
+        golden("session_export", answer("session", "export", "talk", "--output", file, *at))
+    finally:
+        stop_node(node)
+    node = start_node("32MB", at[1], tier_paths("here")[:1])  # it is there again
+    try:
+        again = os.path.join(FOLDER, "again.weft")
+        until = time.time() + 10
+        while not answer("session", "ls", *at)["archives"] and time.time() < until:
+            time.sleep(0.05)
+        check("20 blocks" in weft("session", "export", "talk", "--output", again, *at).stdout.decode())
+        check(read(again) == read(file), "two exports of one archive differ")
+        golden("session_rm", answer("session", "rm", "talk", *at))
+        weft("session", "rm", "talk", *at, expect=1)
+    finally:
+        stop_node(node)
+    node = start_node("32MB", to[1], tier_paths("there")[:1])
+    try:
+        golden("session_import", answer("session", "import", file, *to))
+        copy = os.path.join(FOLDER, "talk.copy")
+        weft("get", "--key", "talk", *size, "--blocks", "20", "--output", copy, "--verify", *to)
+        check(read(copy) == read(chain), "other bytes were imported")
+        said = weft("session", "import", file, "--as", "other", *to).stdout.decode()
+        check("0 were not here yet" in said, said)
+        check({row["name"] for row in answer("session", "ls", *to)["archives"]} == {"talk", "other"})
+        good = bytearray(read(file))
+        for at_byte, what in ((4, "no exported"), (8, "version"), (16, "header"), (178, "header"), (190, "end"), (400, "block 0"),
+                              (len(good) // 2, "block"), (len(good) - 5, "end"), (None, "bytes")):
+            bad = good[:-9] if at_byte is None else good[:]
+            if at_byte is not None:
+                bad[at_byte] ^= 0x55
+            with open(copy, "wb") as out:
+                out.write(bad)
+            said = weft("session", "import", copy, *to, expect=5).stderr.decode()
+            check(what in said, at_byte, said)
+    finally:
+        stop_node(node)
+    elsewhere = os.path.join(FOLDER, "elsewhere")
+    os.mkdir(elsewhere)
+    node = start_node("32MB", to[1], tier_paths("elsewhere")[:1], WEFT_STATE_DIR=elsewhere)
+    try:
+        check("secret_file" in weft("session", "import", file, *to, expect=4).stderr.decode())
+        check(answer("status", *to)["domains"][0]["blocks"] == 0, "a refused import put something")
+    finally:
+        stop_node(node)

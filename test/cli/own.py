@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that start nodes of their own: bench and replay."""
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+from harness import (FOLDER, SOCKET, WEFT, answer, blob, case, check, environment, golden, left_behind, read,
+                     start_node, stop_node, trace_make, weft)
+
+
+@case
+def bench_local_measures():
+    figures = answer("bench", "local", "--block-bytes", "65536", "--blocks", "64", "--rounds", "1", "--pool",
+                     "256MB", WEFT_SOCKET="")
+    golden("bench_local", {**figures, "redis_get_us_p50": None})
+    redis = figures["redis_get_us_p50"]
+    check(redis is None or redis > 0, redis)
+    check(all(value > 0 for key, value in figures.items() if key != "redis_get_us_p50"), figures)
+    check(not left_behind(), "left behind:", left_behind())
+
+
+@case
+def bench_nvme_measures():
+    below = os.path.join(FOLDER, "below")
+    os.mkdir(below)
+    figures = answer("bench", "nvme", "--block-bytes", "65536", "--blocks", "128", "--rounds", "1", "--tier-size",
+                     "64MB", "--dir", below, WEFT_SOCKET="")
+    yards = [key for key in figures if "fio" in key]
+    golden("bench_nvme", {**figures, **dict.fromkeys(yards)})
+    check(all(value > 0 for key, value in figures.items() if key not in yards + ["direct"]), figures)
+    check(all(figures[key] is None or figures[key] > 0 for key in yards), figures)
+    check(figures["verified_bytes"] == 128 * 65536, figures)
+    check(figures["first_layer_us_p50"] <= figures["all_layers_us_p50"], figures)
+    check(os.listdir(below) == [] and not left_behind(), "left behind:", os.listdir(below), left_behind())
+    said = weft("bench", "nvme", "--blocks", "4096", "--block-bytes", "1MB", "--tier-size", "1GB", expect=2)
+    check("--tier-size" in said.stderr.decode(), said.stderr)
+    said = weft("bench", "nvme", "--dir", os.path.join(FOLDER, "nowhere"), expect=6).stderr.decode()
+    check("--dir" in said and said.count("\n") == 1, said)
+    check("--socket" in weft("bench", "nvme", "--socket", SOCKET, expect=2).stderr.decode())
+
+
+@case
+def bench_restart_measures():
+    below = os.path.join(FOLDER, "restart-below")
+    os.mkdir(below)
+    figures = answer("bench", "restart", "--blocks", "20480", "--dir", below, WEFT_SOCKET="")
+    golden("bench_restart", figures)
+    check(all(value > 0 for value in figures.values()), figures)
+    for name in "killed", "stopped":
+        check(figures[name + "_first_hit_s"] <= figures[name + "_full_index_s"], figures)
+        check(figures["seconds_to_full_index"] >= figures[name + "_full_index_s"], figures)
+    check(os.listdir(below) == [] and not left_behind(), "left behind:", os.listdir(below), left_behind())
+
+
+@case
+def bench_overlap_measures():
+    below = os.path.join(FOLDER, "overlap-below")
+    os.mkdir(below)
+    figures = answer("bench", "overlap", "--rounds", "2", "--shape", "64,128,3,8,4,320,320", "--dir", below,
+                     "--tier-size", "64MB", "--pool", "64MB", WEFT_SOCKET="")
+    golden("bench_overlap", figures)
+    check(all(value > 0 for key, value in figures.items() if key.startswith("ttft_")), figures)
+    check(figures["logits_identical"] and figures["misses"] == 0, figures)
+    check(figures["prefetched_in_time"] == figures["runs"] == 2, figures)
+    check(os.listdir(below) == [] and not left_behind(), "left behind:", os.listdir(below), left_behind())
+
+
+@case
+def bench_watch_measures():
+    figures = answer("bench", "watch", "--records", "300", "--readers", "2", "--pool", "64MB")
+    golden("bench_watch", figures)
+    check(figures["pipe_seen"] == 1, figures)
+
+
+@case
+def replay_checks_every_byte():
+    trace = trace_make("trace.jsonl", "--requests", "300")
+    roomy = answer("replay", "--trace", trace, "--pool", "256MB", "--bytes-per-token", "8", "--clients", "1")
+    golden("replay", roomy)
+    # With room for all, a hit is what an endless cache would hit.
+    seen, ideal, asked = set(), 0, 0
+    for line in read(trace).splitlines():
+        ids = json.loads(line)["hash_ids"]
+        chains = [tuple(ids[: i + 1]) for i in range(len(ids))]
+        ideal += next((i for i, chain in enumerate(chains) if chain not in seen), len(chains))
+        asked += len(chains)
+        seen |= set(chains)
+    check((roomy["blocks_hit"], roomy["blocks_requested"]) == (ideal, asked), roomy, ideal, asked)
+    tight = answer("replay", "--trace", trace, "--pool", "16MB", "--bytes-per-token", "64", "--clients", "3",
+                   "--details")
+    check(tight["requests"] == 300 and tight["wrong_bytes"] == 0, tight)
+    check(0 < tight["blocks_hit"] < ideal, tight)
+    golden("replay_details", tight["details"])
+    check(not left_behind(), "left behind:", left_behind())
+
+
+@case
+def replay_hits_what_is_below():
+    """A tenth of the room in DRAM and the rest below hits what all of it in DRAM hits."""
+    trace = trace_make("below.jsonl", "--requests", "500")
+    below = os.path.join(FOLDER, "replay-below")
+    os.mkdir(below)
+    common = ["replay", "--trace", trace, "--bytes-per-token", "64", "--details"]
+    dram = answer(*common, "--pool", "64MB")
+    tenth = answer(*common, "--pool", "6.4MB", "--tier-size", "128MB", "--dir", below)
+    check(dram["wrong_bytes"] == tenth["wrong_bytes"] == 0, dram, tenth)
+    check(tenth["details"]["blocks_from_below"] > 0, tenth)
+    check(tenth["hit_rate"] >= dram["hit_rate"] - 0.01, dram, tenth)
+    check(os.listdir(below) == [] and not left_behind(), "left behind:", os.listdir(below), left_behind())
+
+
+@case
+def replay_finds_wrong_bytes():
+    """A block that says something else than its key promises, planted by its name."""
+    trace = trace_make("planted.jsonl", "--requests", "20")
+    first = json.loads(read(trace).splitlines()[0])["hash_ids"][0]
+    name = (bytes(32) + first.to_bytes(8, "little")).hex()
+    weft("put", "--model", "weft-replay@1", "--block-tokens", "512", "--block-bytes", "4096", "--key",
+         "hex:" + name, blob("planted", 4096))
+    apart = answer("replay", "--trace", trace, "--bytes-per-token", "8")
+    check(apart["wrong_bytes"] == 0, "$WEFT_SOCKET's node was loaded without --socket", apart)
+    report = answer("replay", "--trace", trace, "--bytes-per-token", "8", "--socket", SOCKET, expect=5)
+    check(report["requests"] == 20 and report["wrong_bytes"] > 4000, report)
+    weft("rm", "--model", "weft-replay@1", "--block-tokens", "512", "--block-bytes", "4096", "--key",
+         "hex:" + name)
+
+
+@case
+def what_is_too_small_gets_a_sentence():
+    said = weft("bench", "local", "--blocks", "4096", "--block-bytes", "1MB", "--pool", "64MB", "--rounds", "1",
+                expect=4).stderr.decode()
+    check("--pool is 64 MiB" in said and "need a pool of 4.7 GiB" in said, said)
+    said = weft("bench", "local", "--blocks", "4096", "--block-bytes", "1MB", "--rounds", "1", "--socket", SOCKET,
+                expect=4).stderr.decode()
+    check("the node's pool is" in said and "need a pool of 4.7 GiB" in said, said)
+    shown = weft("bench", "local", "--blocks", "8", "--block-bytes", "64KB", "--rounds", "1").stdout.decode()
+    check("a weftd of its own" in shown and "1 round;" in shown and "quotient of the two medians" in shown, shown)
+    check("--pool" in weft("bench", "local", "--pool", "1GB", "--socket", SOCKET, expect=2).stderr.decode())
+    said = weft("replay", "--trace", trace_make("small.jsonl", "--requests", "9"), "--pool", "4KB",
+                expect=3).stderr.decode()
+    check("weftd" in said and said.count("\n") == 1, said)
+    said = weft("status", "--domain", "nobody", expect=4).stderr.decode()
+    check("nobody" in said, said)
+    check(not left_behind(), "left behind:", left_behind())
+
+
+@case
+def replay_passes_bad_lines():
+    trace = trace_make("bad.jsonl", "--requests", "50", "--bad", "4")
+    done = weft("replay", "--trace", trace, "--pool", "64MB", "--bytes-per-token", "8", "--json")
+    check(json.loads(done.stdout)["requests"] == 46, done.stdout)
+    said = done.stderr.decode()
+    check("4 malformed lines were skipped" in said and re.search(r"bad\.jsonl:\d+: ", said), said)
+    weft("replay", "--trace", trace, "--pool", "64MB", "--bytes-per-token", "8", "--strict", expect=2)
+    weft("replay", "--trace", os.path.join(FOLDER, "none"), expect=6)
+
+
+@case
+def replay_survives_its_node():
+    trace = trace_make("long.jsonl", "--requests", "400")
+    socket = os.path.join(FOLDER, "mortal.sock")
+    node = start_node("64MB", socket)
+    run = subprocess.Popen([WEFT, "replay", "--trace", trace, "--socket", socket, "--bytes-per-token", "8",
+                            "--clients", "2", "--speed", "6x", "--json", "--details"],
+                           env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1)
+    node.kill()
+    node.wait()
+    time.sleep(0.3)
+    node = start_node("64MB", socket)
+    out, said = run.communicate(timeout=90)
+    stop_node(node)
+    check(run.returncode == 0, run.returncode, said)
+    report = json.loads(out)
+    check(report["requests"] == 400 and report["wrong_bytes"] == 0, report)
+    check(report["details"]["node_losses"] >= 1 and b"went away" in said, report, said)
+
+
+@case
+def a_signal_leaves_nothing_behind():
+    trace = trace_make("slow.jsonl", "--requests", "400")
+    run = subprocess.Popen([WEFT, "replay", "--trace", trace, "--pool", "64MB", "--speed", "realtime"],
+                           env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.time() + 10
+    while not left_behind() and time.time() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    check(left_behind(), "no node of its own was started")
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=20)
+    check(run.returncode == 130, run.returncode)
+    check(not left_behind(), "left behind:", left_behind())
+
+
+@case
+def what_a_kill_leaves_the_next_start_removes():
+    trace = trace_make("killed.jsonl", "--requests", "400")
+    run = subprocess.Popen([WEFT, "replay", "--trace", trace, "--pool", "64MB", "--speed", "realtime"],
+                           env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.time() + 10
+    while not left_behind() and time.time() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    run.kill()
+    run.communicate(timeout=20)
+    check(len(left_behind()) == 1 and str(run.pid) in left_behind()[0], left_behind())
+    live = os.path.join(FOLDER, f"weft-{os.getpid()}-abcdef")
+    os.mkdir(live)
+    lock = os.path.join(FOLDER, left_behind()[0], "weftd.sock.lock")
+    until = time.time() + 20
+    while os.path.exists(lock[: -len(".lock")]) and time.time() < until:
+        time.sleep(0.05)  # its node ends by itself
+    shown = weft("bench", "watch", "--records", "50").stdout.decode()
+    check("a weftd of its own" in shown and "1 reader," in shown, shown)
+    check(left_behind() == [os.path.basename(live)], "left behind:", left_behind())
+    os.rmdir(live)
