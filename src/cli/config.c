@@ -157,7 +157,8 @@ const struct cli_command wf_cmd_config = {
     .synopsis = "check|show|help [FILE]",
     .about = "Runs weftd, found beside this program or in PATH, on its configuration: embedded "
              "defaults, then the file, then WEFT_ variables.  Nothing is started.  The exit code "
-             "is weftd's: 0, or 2 when it would not start.",
+             "is weftd's: 0, or 2 when it would not start.  A tier that is not to be had at the "
+             "moment keeps no node from starting; it is named, and would be failed.",
     .words = words,
     .options = options,
     .examples = examples,

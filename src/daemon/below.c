@@ -399,7 +399,6 @@ static void opened(void *context, enum weft_status status, const char *sentence)
     wf_mover_stats(lower->mover, &lower->stats);
     wf_clients_unpark(lower->below->node);
     if (status != WEFT_OK) {
-        wf_error("tier", "%s: %s", lower->config->name, sentence);
         wf_telemetry_event(lower->below->node, NULL, "tier_failed", "tier %s cannot be opened: %s",
                            lower->config->name, sentence);
         wf_archives_opened(lower->below);
@@ -424,6 +423,7 @@ static void opened(void *context, enum weft_status status, const char *sentence)
     lower->below->measured_ns = 0;
 }
 
+/* The mover, which saw it first, has logged it. */
 static void changed(void *context, enum wf_mover_state state, const char *sentence)
 {
     struct wf_lower *lower = context;
@@ -431,9 +431,9 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
     lower->told = state;
     wf_mover_stats(lower->mover, &lower->stats);
     if (before == WF_MOVER_OPENING && state == WF_MOVER_OK)
-        return; /* opened() says that */
-    wf_warn("tier", "%s is %s%s%s", lower->config->name, wf_mover_state_name(state),
-            sentence[0] ? ": " : "", sentence);
+        return; /* opened() says that, */
+    if (state == WF_MOVER_FAILED && !lower->opened)
+        return; /* and this */
     wf_telemetry_event(lower->below->node, NULL, "tier_state", "tier %s is %s%s%s",
                        lower->config->name, wf_mover_state_name(state), sentence[0] ? ": " : "",
                        sentence);

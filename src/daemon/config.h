@@ -153,11 +153,19 @@ wf_config_tier_flags(const char *const *flags, size_t flag_count,
  * tokens, tiers against their kinds. */
 enum weft_status wf_config_finish(struct wf_config *config);
 
+/* What a remark is about. */
+enum wf_remark_kind {
+    WF_REMARK_NOTE,
+    WF_REMARK_TIER, /* weftd starts, and the tier is failed until the host is otherwise */
+    WF_REMARK_FATAL /* weftd does not start */
+};
+
 /* Checks that go beyond the text: paths, permissions, memory and huge pages of this host, variables
- * that look like mistyped keys.  Calls `say` once a remark; `fatal` ones mean that weftd would not
- * start, and then the answer is WEFT_E_INVALID. */
+ * that look like mistyped keys.  Makes nothing.  Calls `say` once a remark; WEFT_E_INVALID: one was
+ * fatal. */
 enum weft_status wf_config_check(const struct wf_config *config,
-                                 void (*say)(void *context, bool fatal, const char *sentence),
+                                 void (*say)(void *context, enum wf_remark_kind kind,
+                                             const char *sentence),
                                  void *context);
 
 /* The configuration in force as JSON (tokens masked), with each value's origin; caller frees. NULL:

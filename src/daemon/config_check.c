@@ -18,15 +18,15 @@
 
 #define TOKEN_SHORT 16 /* fewer characters can be guessed in a night */
 
-void wf_remark(struct wf_remarks *remarks, bool fatal, const char *format, ...)
+void wf_remark(struct wf_remarks *remarks, enum wf_remark_kind kind, const char *format, ...)
 {
     char sentence[WF_ERROR_MAX + WF_PATH_MAX];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
-    remarks->say(remarks->context, fatal, sentence);
-    remarks->fatal |= fatal;
+    remarks->say(remarks->context, kind, sentence);
+    remarks->fatal |= kind == WF_REMARK_FATAL;
 }
 
 static void check_memory(struct wf_remarks *remarks, const struct wf_host *host)
@@ -35,16 +35,16 @@ static void check_memory(struct wf_remarks *remarks, const struct wf_host *host)
     char pool[24], offered[24];
     wf_size_format(config->pool_bytes, pool, sizeof pool);
     if (host->memory_bytes && config->pool_bytes > host->memory_bytes)
-        wf_remark(remarks, config->pool_prefault,
+        wf_remark(remarks, config->pool_prefault ? WF_REMARK_FATAL : WF_REMARK_NOTE,
                   "pool.size %s is more than this %s has (%s); lower it", pool,
                   host->memory_is_cgroup ? "cgroup" : "host",
                   wf_size_format(host->memory_bytes, offered, sizeof offered));
     if (config->pool_huge == WF_HUGE_ON && !host->huge_page_bytes)
-        wf_remark(remarks, true,
+        wf_remark(remarks, WF_REMARK_FATAL,
                   "pool.huge is on and this kernel has no huge pages; set pool.huge to auto");
     else if (config->pool_huge == WF_HUGE_ON && host->huge_free_bytes < config->pool_bytes)
         wf_remark(
-            remarks, true,
+            remarks, WF_REMARK_FATAL,
             "pool.huge is on and the free huge pages hold %s of %s; set vm.nr_hugepages to %llu "
             "or more, or "
             "pool.huge to auto",
@@ -53,13 +53,13 @@ static void check_memory(struct wf_remarks *remarks, const struct wf_host *host)
                                  host->huge_page_bytes));
     if (config->pool_prefault && host->memlock_bytes < config->pool_bytes)
         wf_remark(
-            remarks, false,
+            remarks, WF_REMARK_NOTE,
             "pool.prefault asks for resident memory and RLIMIT_MEMLOCK lets %s of %s be locked; "
             "raise it with "
             "`ulimit -l` or LimitMEMLOCK=, or the pool may be swapped out",
             wf_size_format(host->memlock_bytes, offered, sizeof offered), pool);
     if (config->pool_numa_node >= 0 && !wf_host_has_numa_node(config->pool_numa_node))
-        wf_remark(remarks, true,
+        wf_remark(remarks, WF_REMARK_FATAL,
                   "pool.numa_node is %d and this host has no such node; set one that `numactl -H` "
                   "lists, or any",
                   config->pool_numa_node);
@@ -83,7 +83,7 @@ static void check_socket(struct wf_remarks *remarks)
             *end = '\0';
         if (errno != ENOENT || access(end == parent ? "/" : parent, W_OK) != 0)
             wf_remark(
-                remarks, true,
+                remarks, WF_REMARK_FATAL,
                 "socket: '%s' lies in a directory that cannot be reached or made (%s); create "
                 "'%s', or "
                 "set socket elsewhere",
@@ -92,19 +92,19 @@ static void check_socket(struct wf_remarks *remarks)
     }
     if (access(directory, W_OK | X_OK) != 0)
         wf_remark(
-            remarks, true,
+            remarks, WF_REMARK_FATAL,
             "socket: '%s' cannot be made, the directory is not writable for uid %u; chown it, or "
             "set "
             "socket elsewhere",
             socket, (unsigned)geteuid());
     if ((found.st_mode & 0022) && !(found.st_mode & S_ISVTX))
-        wf_remark(remarks, true,
+        wf_remark(remarks, WF_REMARK_FATAL,
                   "socket: others may write to '%s' and put their own socket in place of weftd's; "
                   "chmod go-w it",
                   directory);
     else if (found.st_uid != geteuid() && found.st_uid != 0)
         wf_remark(
-            remarks, true,
+            remarks, WF_REMARK_FATAL,
             "socket: '%s' belongs to uid %u, who could replace weftd's socket; chown it, or set "
             "socket "
             "elsewhere",
@@ -116,7 +116,7 @@ static void check_private(struct wf_remarks *remarks, const char *path, const ch
 {
     struct stat found;
     if (path[0] && stat(path, &found) == 0 && S_ISREG(found.st_mode) && (found.st_mode & 0004))
-        wf_remark(remarks, false,
+        wf_remark(remarks, WF_REMARK_NOTE,
                   "%s: every user of this host can read '%s' (mode %04o); chmod 0600 it", what,
                   path, (unsigned)(found.st_mode & 07777));
 }
@@ -129,12 +129,12 @@ static void check_secret(struct wf_remarks *remarks, const struct wf_domain_conf
         return;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &found) != 0)
-        wf_remark(remarks, true,
+        wf_remark(remarks, WF_REMARK_FATAL,
                   "domain '%s': secret_file: cannot open '%s': %s; make one with `head -c 32 "
                   "/dev/urandom`",
                   domain->name, path, strerror(errno));
     else if (S_ISREG(found.st_mode) && found.st_size < WF_SECRET_BYTES_MIN)
-        wf_remark(remarks, true,
+        wf_remark(remarks, WF_REMARK_FATAL,
                   "domain '%s': secret_file: '%s' has %lld bytes and %d are needed; make one with "
                   "`head -c 32 /dev/urandom`",
                   domain->name, path, (long long)found.st_size, WF_SECRET_BYTES_MIN);
@@ -149,25 +149,25 @@ static void check_domain(struct wf_remarks *remarks, const struct wf_domain_conf
     char quota[24], pool[24];
     if (domain->quota_bytes > config->pool_bytes)
         wf_remark(
-            remarks, false,
+            remarks, WF_REMARK_NOTE,
             "domain '%s': quota %s is more than pool.size %s, so it counts only once memory is "
             "lent",
             domain->name, wf_size_format(domain->quota_bytes, quota, sizeof quota),
             wf_size_format(config->pool_bytes, pool, sizeof pool));
     if (domain->token[0] && strlen(domain->token) < TOKEN_SHORT)
-        wf_remark(remarks, false,
+        wf_remark(remarks, WF_REMARK_NOTE,
                   "domain '%s': its token has %zu characters and can be guessed; use %d or more",
                   domain->name, strlen(domain->token), TOKEN_SHORT);
     if (domain->allow_any_uid && !domain->token[0] && (config->socket_mode & 0066))
         wf_remark(
-            remarks, false,
+            remarks, WF_REMARK_NOTE,
             "domain '%s': every user of this host may attach and no token is asked; set a token, "
             "or "
             "allow: [users]",
             domain->name);
     if ((domain->allow_any_uid || domain->allow_uid_count) && !(config->socket_mode & 0066))
         wf_remark(
-            remarks, false,
+            remarks, WF_REMARK_NOTE,
             "domain '%s' allows other users, but socket_mode %04o keeps them from connecting; "
             "set it to "
             "0660 or 0666",
@@ -197,13 +197,15 @@ static void check_variables(struct wf_remarks *remarks)
         for (size_t i = 0; i < wf_config_field_count; i++)
             wf_nearest_offer(&nearest, wf_config_variable(wf_config_fields[i].key, known[i]));
         if (nearest.best && nearest.distance > 0)
-            wf_remark(remarks, false, "the variable %s means nothing to weftd; did you mean %s?",
-                      name, nearest.best);
+            wf_remark(remarks, WF_REMARK_NOTE,
+                      "the variable %s means nothing to weftd; did you mean %s?", name,
+                      nearest.best);
     }
 }
 
 enum weft_status wf_config_check(const struct wf_config *config,
-                                 void (*say)(void *context, bool fatal, const char *sentence),
+                                 void (*say)(void *context, enum wf_remark_kind kind,
+                                             const char *sentence),
                                  void *context)
 {
     struct wf_remarks remarks = {.config = config, .say = say, .context = context};
@@ -221,20 +223,20 @@ enum weft_status wf_config_check(const struct wf_config *config,
     wf_config_check_tiers(&remarks);
     if (config->domain_count > 1 && promised > config->pool_bytes_max)
         wf_remark(
-            &remarks, false,
+            &remarks, WF_REMARK_NOTE,
             "the domains' quotas add up to more than pool.size_max; the last to fill will find "
             "it full");
     if (config->http_token[0] && strlen(config->http_token) < TOKEN_SHORT)
-        wf_remark(&remarks, false,
+        wf_remark(&remarks, WF_REMARK_NOTE,
                   "http.token has %zu characters and can be guessed; use %d or more",
                   strlen(config->http_token), TOKEN_SHORT);
     if (config->http_address[0] && !wf_config_is_loopback(config->http_address))
-        wf_remark(&remarks, false,
+        wf_remark(&remarks, WF_REMARK_NOTE,
                   "http.listen: '%s' sends http.token in clear text; put a TLS proxy before it",
                   config->http_address);
     if (config->http_address[0] && !config->http_token[0] && config->domain_count > 1)
         wf_remark(
-            &remarks, false,
+            &remarks, WF_REMARK_NOTE,
             "http.listen: with several domains and no http.token only /healthz answers; set a "
             "token, "
             "so that no domain's users read another's figures");
@@ -244,6 +246,6 @@ enum weft_status wf_config_check(const struct wf_config *config,
     check_variables(&remarks);
     if (remarks.fatal)
         return wf_fail(WEFT_E_INVALID,
-                       "weftd would not start with this configuration; see the remarks");
+                       "weftd does not start with this configuration; see the remarks");
     return WEFT_OK;
 }

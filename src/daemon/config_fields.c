@@ -125,7 +125,7 @@ static const struct wf_field tier_fields[] = {
      "node:N, or file-emulation:PATH, which is no CXL and is shown as such. "
      "s3: s3://BUCKET/PREFIX."},
     {"size", WF_VALUE_SIZE, IN_TIER(size_bytes), 0, EIB, NULL, NULL,
-     "How much of it is used; 0 for all that the medium has. A file needs a size."},
+     "How much of it is used; 0 for all that the medium has. A new file needs a size."},
     {"queue_depth", WF_VALUE_COUNT, IN_TIER(queue_depth), 1, 1024, NULL, NULL,
      "Requests in flight."},
     {"admit", WF_VALUE_CHOICE, IN_TIER(admit), 0, 0, admit_choices, NULL,

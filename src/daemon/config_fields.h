@@ -114,11 +114,11 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config);
 /* wf_config_check() is given a remark: one sentence, passed on to who asked for the check. */
 struct wf_remarks {
     const struct wf_config *config;
-    void (*say)(void *context, bool fatal, const char *sentence);
+    void (*say)(void *context, enum wf_remark_kind kind, const char *sentence);
     void *context;
     bool fatal; /* one was */
 };
-void wf_remark(struct wf_remarks *remarks, bool fatal, const char *format, ...)
+void wf_remark(struct wf_remarks *remarks, enum wf_remark_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* wf_config_check() for the tiers and what is kept for them. */

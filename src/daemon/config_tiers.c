@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +19,14 @@
 #include "sys/cxl.h"
 #include "sys/host.h"
 #include "sys/paths.h"
+#include "tier/tier.h"
 
 #define DRAM_NAME "dram0" /* what the pool itself is called among the tiers */
 #define S3_SCHEME "s3://"
 #define EMULATION "file-emulation:"
+#define NVME_FILE "/nvme.weft" /* what the NVMe tier makes in a directory */
+#define FILE_MAX (WF_PATH_MAX + sizeof NVME_FILE)
+#define SIZE_LETTERS_MAX 4 /* no unit has more */
 
 static const struct wf_config_list *const list = &wf_config_lists[WF_LIST_TIERS];
 
@@ -155,18 +160,34 @@ struct short_tier {
     char name[16], path[WF_PATH_MAX], size[32]; /* size "": not said */
 };
 
-/* "PATH" or "PATH:SIZE".  `node:1` is a path, not a size of 1 after one. */
-static bool split_size(const char *text, struct short_tier *out)
+/* What follows the last colon was meant as a size and is none: a number and letters, like 64XB.
+ * Paths of devices have colons, too, with more behind them: 01:00.0-nvme-1. */
+static bool is_bad_size(const char *text)
+{
+    size_t digits = strspn(text, "0123456789.");
+    size_t letters = strspn(text + digits, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    return digits && letters && letters <= SIZE_LETTERS_MAX && !text[digits + letters];
+}
+
+/* "PATH" or "PATH:SIZE".  `node:1` is a path, not a size of 1 after one; and so is what names
+ * something that is there, whatever it looks like.  False: it is neither; `bad` is what was meant
+ * as a size, or NULL. */
+static bool split_size(const char *text, struct short_tier *out, const char **bad)
 {
     const char *colon = strrchr(text, ':');
     size_t length = strlen(text);
     uint64_t bytes;
     out->size[0] = '\0';
-    if (colon && isdigit((unsigned char)colon[1]) && strlen(colon + 1) < sizeof out->size &&
-        wf_size_parse(colon + 1, &bytes) == WEFT_OK &&
+    *bad = NULL;
+    if (colon && isdigit((unsigned char)colon[1]) && access(text, F_OK) != 0 &&
         !(out->kind == WF_KIND_CXL && colon - text == 4 && starts(text, "node"))) {
-        length = (size_t)(colon - text);
-        snprintf(out->size, sizeof out->size, "%s", colon + 1);
+        if (wf_size_parse(colon + 1, &bytes) == WEFT_OK && strlen(colon + 1) < sizeof out->size) {
+            length = (size_t)(colon - text);
+            snprintf(out->size, sizeof out->size, "%s", colon + 1);
+        } else if (is_bad_size(colon + 1)) {
+            *bad = colon + 1;
+            return false;
+        }
     }
     if (!length || length >= sizeof out->path)
         return false;
@@ -189,7 +210,14 @@ static enum weft_status read_short(const char *flag, uint32_t *made, struct shor
         out->kind = (enum wf_tier_kind)i;
         path = flag + length + 1;
     }
-    if (!good || !split_size(path, out))
+    const char *bad = NULL;
+    good = good && split_size(path, out, &bad);
+    if (bad)
+        return wf_fail(WEFT_E_INVALID,
+                       "--tier '%.96s': '%.32s' is no size; write a number with K, M, G or T, like "
+                       "100GB",
+                       flag, bad);
+    if (!good)
         return wf_fail(WEFT_E_INVALID,
                        "--tier '%.96s' is no tier; write nvme:PATH:SIZE, cxl:/dev/daxX.Y or "
                        "s3://BUCKET/PREFIX",
@@ -256,6 +284,7 @@ static void parent_of(const char *path, char *out, size_t capacity)
              slash ? (length ? path : "/") : ".");
 }
 
+/* `already`: what the file has taken up before. */
 static void check_room(struct wf_remarks *remarks, const struct wf_tier_config *tier,
                        const char *directory, uint64_t already)
 {
@@ -263,9 +292,10 @@ static void check_room(struct wf_remarks *remarks, const struct wf_tier_config *
     char size[24], offered[24];
     if (statvfs(directory, &room) != 0)
         return;
-    uint64_t bytes = (uint64_t)room.f_bavail * room.f_frsize + already;
+    uint64_t blocks = geteuid() == 0 ? room.f_bfree : room.f_bavail;
+    uint64_t bytes = blocks * room.f_frsize + already;
     if (tier->size_bytes > bytes)
-        wf_remark(remarks, false,
+        wf_remark(remarks, WF_REMARK_TIER,
                   "tier '%s': size %s is more than '%s' has room for (%s); lower it, or make room",
                   tier->name, wf_size_format(tier->size_bytes, size, sizeof size), directory,
                   wf_size_format(bytes, offered, sizeof offered));
@@ -277,7 +307,7 @@ static void check_block_device(struct wf_remarks *remarks, const struct wf_tier_
     char mounted[WF_PATH_MAX];
     if (access(tier->path, R_OK | W_OK) != 0) {
         wf_remark(
-            remarks, true,
+            remarks, WF_REMARK_TIER,
             "tier '%s': path: uid %u may not read and write '%s'; give it the device's group, "
             "or chown it",
             tier->name, (unsigned)geteuid(), tier->path);
@@ -285,7 +315,7 @@ static void check_block_device(struct wf_remarks *remarks, const struct wf_tier_
     }
     if (wf_host_mounted(found->st_rdev, mounted, sizeof mounted)) {
         wf_remark(
-            remarks, true,
+            remarks, WF_REMARK_TIER,
             "tier '%s': path: '%s' is mounted on '%s' and would be overwritten; unmount it, or "
             "name a file on it",
             tier->name, tier->path, mounted);
@@ -293,12 +323,48 @@ static void check_block_device(struct wf_remarks *remarks, const struct wf_tier_
     }
     int fd = open(tier->path, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && errno == EBUSY)
-        wf_remark(remarks, false,
+        wf_remark(remarks, WF_REMARK_NOTE,
                   "tier '%s': path: '%s' is in use by the kernel, a mounted partition of it or a "
                   "volume on it; make sure that it is free",
                   tier->name, tier->path);
     if (fd >= 0)
         close(fd);
+}
+
+/* The file that a tier at `path` is kept in. */
+static void file_of(const struct wf_tier_config *tier, const char *path, char out[FILE_MAX])
+{
+    struct stat found;
+    bool inside = tier->kind == WF_KIND_NVME && stat(path, &found) == 0 && S_ISDIR(found.st_mode);
+    snprintf(out, FILE_MAX, "%s%s", path, inside ? NVME_FILE : "");
+}
+
+/* How large it is to be must be said of a file that is new; what is there may go on as it is. */
+static void check_size(struct wf_remarks *remarks, const struct wf_tier_config *tier,
+                       const char *path, const char *directory, bool inside)
+{
+    uint64_t least = tier->kind == WF_KIND_NVME ? WF_TIER_NVME_BYTES_LEAST
+                                                : WF_TIER_CXL_BYTES_LEAST;
+    char file[FILE_MAX], size[24], needed[24];
+    struct stat found;
+    file_of(tier, path, file);
+    bool there = stat(file, &found) == 0;
+    if (!tier->size_bytes) {
+        if (!there || found.st_size == 0)
+            wf_remark(
+                remarks, WF_REMARK_FATAL,
+                "tier '%s': size: '%s' is %s, which does not say how much of it to use; set size, "
+                "like 100GB",
+                tier->name, path, inside ? "a directory" : "a file");
+    } else if (tier->size_bytes < least) {
+        wf_remark(remarks, WF_REMARK_FATAL,
+                  "tier '%s': size: %s is too little; %s is the least that a tier can work with, "
+                  "and some hundred times a block's size is sensible",
+                  tier->name, wf_size_format(tier->size_bytes, size, sizeof size),
+                  wf_size_format(least, needed, sizeof needed));
+    } else {
+        check_room(remarks, tier, directory, there ? (uint64_t)found.st_blocks * 512 : 0);
+    }
 }
 
 /* `path` is a file that is there or would be made, or for NVMe a directory or a device. */
@@ -314,8 +380,9 @@ static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *
     }
     bool inside = there && S_ISDIR(found.st_mode) && tier->kind == WF_KIND_NVME;
     if (there && !inside && !S_ISREG(found.st_mode)) {
-        wf_remark(remarks, true, "tier '%s': path: '%s' is no file%s; name another", tier->name,
-                  path, tier->kind == WF_KIND_NVME ? ", directory or block device" : "");
+        wf_remark(remarks, WF_REMARK_TIER, "tier '%s': path: '%s' is no file%s; name another",
+                  tier->name, path,
+                  tier->kind == WF_KIND_NVME ? ", directory or block device" : "");
         return;
     }
     if (inside)
@@ -324,18 +391,11 @@ static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *
         parent_of(path, directory, sizeof directory);
     if (there ? access(path, inside ? W_OK | X_OK : R_OK | W_OK) != 0
               : access(directory, W_OK | X_OK) != 0)
-        wf_remark(remarks, true, "tier '%s': path: '%s' cannot be %s by uid %u: %s; %s", tier->name,
-                  path, there ? "written" : "made", (unsigned)geteuid(), strerror(errno),
+        wf_remark(remarks, WF_REMARK_TIER, "tier '%s': path: '%s' cannot be %s by uid %u: %s; %s",
+                  tier->name, path, there ? "written" : "made", (unsigned)geteuid(),
+                  strerror(errno),
                   there ? "chown it" : "create its directory, or name another path");
-    if (!tier->size_bytes)
-        wf_remark(
-            remarks, true,
-            "tier '%s': size: '%s' is %s, which does not say how much of it to use; set size, "
-            "like 100GB",
-            tier->name, path, inside ? "a directory" : "a file");
-    else
-        check_room(remarks, tier, directory,
-                   there && !inside ? (uint64_t)found.st_blocks * 512 : 0);
+    check_size(remarks, tier, path, directory, inside);
 }
 
 static void check_cxl(struct wf_remarks *remarks, const struct wf_tier_config *tier)
@@ -348,40 +408,72 @@ static void check_cxl(struct wf_remarks *remarks, const struct wf_tier_config *t
         enum weft_status status = wf_cxl_find(&(struct wf_cxl_search){0}, &device, 1, &count,
                                               &libraries);
         if (count == 0 && status != WEFT_E_LIMIT)
-            wf_remark(remarks, true,
+            wf_remark(remarks, WF_REMARK_FATAL,
                       "tier '%s': path: auto finds no DAX device and no NUMA node without "
                       "processors on this host; name one, or drop the tier",
                       tier->name);
     } else if (starts(tier->path, EMULATION)) {
         check_file(remarks, tier, tier->path + strlen(EMULATION));
-        wf_remark(remarks, false,
+        wf_remark(remarks, WF_REMARK_NOTE,
                   "tier '%s': '%s' is a file in this host's memory or on its disk, not CXL; it is "
                   "shown as emulated",
                   tier->name, tier->path);
     } else if (node >= 0 && !wf_host_has_numa_node(node)) {
         wf_remark(
-            remarks, true,
+            remarks, WF_REMARK_TIER,
             "tier '%s': path: this host has no NUMA node %d; name one that `numactl -H` lists",
             tier->name, node);
     } else if (node < 0 && access(tier->path, R_OK | W_OK) != 0) {
-        wf_remark(remarks, true,
+        wf_remark(remarks, WF_REMARK_TIER,
                   "tier '%s': path: uid %u may not use '%s': %s; `daxctl list` names the devices",
                   tier->name, (unsigned)geteuid(), tier->path, strerror(errno));
     }
+}
+
+/* What a tier is kept in, told from anything else: by device and number when it is there, else by
+ * its directory's and its own name. */
+struct place {
+    bool known, there;
+    dev_t device;
+    ino_t number;
+    char name[NAME_MAX + 1];
+};
+
+static void place_find(const struct wf_tier_config *tier, struct place *out)
+{
+    const char *path = starts(tier->path, EMULATION) ? tier->path + strlen(EMULATION) : tier->path;
+    char file[FILE_MAX], directory[FILE_MAX];
+    struct stat found;
+    *out = (struct place){0};
+    if (tier->kind == WF_KIND_S3)
+        return;
+    file_of(tier, path, file);
+    out->there = stat(file, &found) == 0;
+    if (!out->there) {
+        const char *slash = strrchr(file, '/');
+        snprintf(out->name, sizeof out->name, "%.*s", NAME_MAX, slash ? slash + 1 : file);
+        parent_of(file, directory, sizeof directory);
+        if (stat(directory, &found) != 0)
+            return;
+    }
+    bool device = out->there && (S_ISBLK(found.st_mode) || S_ISCHR(found.st_mode));
+    out->known = true;
+    out->device = device ? found.st_rdev : found.st_dev;
+    out->number = device ? 0 : found.st_ino; /* a device has many names */
 }
 
 /* Two names of one file would have two tiers write over each other. */
 static void check_same(struct wf_remarks *remarks, uint32_t index)
 {
     const struct wf_tier_config *tier = &remarks->config->tiers[index], *other;
-    struct stat found, others;
-    if (stat(tier->path, &found) != 0)
-        return;
-    for (uint32_t i = 0; i < index; i++) {
+    struct place mine, others;
+    place_find(tier, &mine);
+    for (uint32_t i = 0; i < index && mine.known; i++) {
         other = &remarks->config->tiers[i];
-        if (stat(other->path, &others) == 0 && found.st_dev == others.st_dev &&
-            found.st_ino == others.st_ino)
-            wf_remark(remarks, true,
+        place_find(other, &others);
+        if (others.known && mine.there == others.there && mine.device == others.device &&
+            mine.number == others.number && strcmp(mine.name, others.name) == 0)
+            wf_remark(remarks, WF_REMARK_FATAL,
                       "tier '%s': path '%s' is the same file as '%s' of tier '%s'; keep one",
                       tier->name, tier->path, other->path, other->name);
     }
@@ -394,7 +486,7 @@ static void check_state(struct wf_remarks *remarks)
     struct stat found;
     if (stat(path, &found) == 0) {
         if (wf_state_directory(path) != WEFT_OK)
-            wf_remark(remarks, true, "%s", wf_last_error());
+            wf_remark(remarks, WF_REMARK_FATAL, "%s", wf_last_error());
         return;
     }
     snprintf(above, sizeof above, "%s", path);
@@ -402,7 +494,7 @@ static void check_state(struct wf_remarks *remarks)
         parent_of(above, above, sizeof above);
     while (access(above, F_OK) != 0 && strcmp(above, "/") != 0 && strcmp(above, ".") != 0);
     if (access(above, W_OK | X_OK) != 0)
-        wf_remark(remarks, true,
+        wf_remark(remarks, WF_REMARK_FATAL,
                   "state_dir: '%s' cannot be made by uid %u, because '%s' is not writable; create "
                   "it, or set state_dir elsewhere",
                   path, (unsigned)geteuid(), above);
@@ -419,7 +511,7 @@ void wf_config_check_tiers(struct wf_remarks *remarks)
             check_cxl(remarks, tier);
         check_same(remarks, i);
         if (tier->admit == WF_ADMIT_NEVER && !tier->archive)
-            wf_remark(remarks, false,
+            wf_remark(remarks, WF_REMARK_NOTE,
                       "tier '%s': with admit: never and archive: false nothing is ever written to "
                       "it; set one of them otherwise, or remove the tier",
                       tier->name);

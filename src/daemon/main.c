@@ -174,18 +174,24 @@ static void arguments_read(int argc, char **argv, struct arguments *out)
     overrides_make(out);
 }
 
-static void remark(void *context, bool fatal, const char *sentence)
+/* What --check-config heard. */
+struct findings {
+    int tiers, fatal;
+};
+
+static void remark(void *context, enum wf_remark_kind kind, const char *sentence)
 {
-    int *fatal_count = context;
-    *fatal_count += fatal;
-    fprintf(stderr, "weftd: %s%s\n", fatal ? "" : "note: ", sentence);
+    struct findings *findings = context;
+    findings->tiers += kind == WF_REMARK_TIER;
+    findings->fatal += kind == WF_REMARK_FATAL;
+    fprintf(stderr, "weftd: %s%s\n", kind == WF_REMARK_NOTE ? "note: " : "", sentence);
 }
 
 static int check(const struct wf_config *config, bool json)
 {
-    int fatal = 0;
-    enum weft_status status = wf_config_check(config, remark, &fatal);
-    assert((status != WEFT_OK) == (fatal > 0));
+    struct findings findings = {0};
+    enum weft_status status = wf_config_check(config, remark, &findings);
+    assert((status != WEFT_OK) == (findings.fatal > 0));
     if (json) {
         char *text = wf_config_json(config);
         if (text)
@@ -193,15 +199,22 @@ static int check(const struct wf_config *config, bool json)
         free(text);
     } else {
         printf("configuration %s: %s\n", config->file[0] ? config->file : "(built-in defaults)",
-               fatal ? "weftd would not start" : "ok");
+               findings.fatal ? "weftd would not start"
+               : findings.tiers
+                   ? "weftd would start, with a tier that is failed until that is mended"
+                   : "ok");
     }
-    return fatal ? EXIT_USAGE : EXIT_STARTED;
+    return findings.fatal ? EXIT_USAGE : EXIT_STARTED;
 }
 
-static void log_remark(void *context, bool fatal, const char *sentence)
+/* At a start: what is not fatal goes to the log, and then what is ends the program. */
+static void log_remark(void *context, enum wf_remark_kind kind, const char *sentence)
 {
-    (void)context, (void)fatal;
-    wf_warn("config", "%s", sentence);
+    const bool *fatal = context;
+    if (*fatal && kind == WF_REMARK_FATAL)
+        fprintf(stderr, "weftd: %s\n", sentence);
+    else if (!*fatal && kind != WF_REMARK_FATAL)
+        wf_warn("config", "%s", sentence);
 }
 
 static int serve(const struct wf_config *config)
@@ -209,13 +222,17 @@ static int serve(const struct wf_config *config)
     struct wf_node *node = NULL;
     char size[16];
     int result = EXIT_FAILED;
-    int listener = -1, lock = -1, fatal = 0;
+    int listener = -1, lock = -1;
+    bool refused = false;
     /* The socket first: who finds a node running there leaves it alone in every other way. */
     enum weft_status status = wf_socket_listen(config->socket, config->socket_mode, &listener,
                                                &lock);
     if (status == WEFT_OK) {
-        wf_config_check(config, log_remark, &fatal);
-        status = wf_node_create(config, &node);
+        refused = wf_config_check(config, log_remark, &refused) != WEFT_OK;
+        if (refused)
+            status = wf_config_check(config, log_remark, &refused);
+        else
+            status = wf_node_create(config, &node);
         if (status != WEFT_OK) {
             unlink(config->socket);
             close(listener);
@@ -237,6 +254,8 @@ static int serve(const struct wf_config *config)
     if (status == WEFT_OK) {
         wf_info("weftd", "stopped");
         result = EXIT_STARTED;
+    } else if (refused) {
+        result = EXIT_USAGE;
     } else {
         fprintf(stderr, "weftd: %s\n", wf_last_error());
         result = status == WEFT_E_BUSY ? EXIT_RUNNING : EXIT_FAILED;

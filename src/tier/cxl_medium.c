@@ -117,7 +117,13 @@ static enum weft_status open_dax(struct wf_cxl *t, uint64_t capacity)
 static enum weft_status open_file(struct wf_cxl *t, uint64_t capacity)
 {
     struct stat is;
-    enum weft_status status = open_path(t, t->path + strlen(FILE_PREFIX), O_CREAT);
+    const char *path = t->path + strlen(FILE_PREFIX);
+    if (capacity < WF_TIER_CXL_BYTES_LEAST && (stat(path, &is) != 0 || is.st_size == 0))
+        return wf_fail(WEFT_E_INVALID,
+                       "tier %s: a new file needs a capacity of %u bytes or more, not %llu; give "
+                       "one",
+                       t->path, WF_TIER_CXL_BYTES_LEAST, (unsigned long long)capacity);
+    enum weft_status status = open_path(t, path, O_CREAT);
     if (status != WEFT_OK)
         return status;
     if (fstat(t->fd, &is) != 0 || !S_ISREG(is.st_mode))
@@ -134,7 +140,8 @@ static enum weft_status open_file(struct wf_cxl *t, uint64_t capacity)
     if (capacity && capacity < bytes)
         bytes = capacity;
     if (bytes < WF_CXL_GRANULE)
-        return wf_fail(WEFT_E_INVALID, "tier %s: a new file needs a capacity; give one", t->path);
+        return wf_fail(WEFT_E_INVALID, "tier %s: its file has %llu bytes; give it a capacity",
+                       t->path, (unsigned long long)bytes);
     return map(t, bytes / WF_CXL_GRANULE * WF_CXL_GRANULE, MAP_SHARED);
 }
 

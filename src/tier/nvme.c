@@ -301,6 +301,8 @@ static enum weft_status nvme_open(const struct wf_tier_options *options, struct 
     if (status == WEFT_OK)
         status = wf_nvme_recover(t, bytes, options->capacity_bytes);
     if (status != WEFT_OK) {
+        if (t->made) /* nothing in it is of use */
+            unlink(t->path);
         destroy(t);
         return status;
     }

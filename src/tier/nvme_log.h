@@ -189,6 +189,7 @@ struct wf_nvme_queue {
 struct wf_nvme {
     char *path;
     int fd, fd_buffered; /* the same descriptor where O_DIRECT is refused */
+    bool made;           /* the file was not there before */
     int event;
     bool failed, ring_ready, registered;
     bool no_space; /* a segment could not be begun: what waits for one is told that it is full */

@@ -79,23 +79,42 @@ static int open_direct(const char *path)
     return -1;
 }
 
-/* The kernel refuses a block device that is mounted or a part of something (O_EXCL without O_CREAT,
- * open(2)).  A file is made when it is not there. */
-static int open_medium(const char *path)
+/* A file that is not there yet is made as large as was said, or not at all. */
+static enum weft_status check_new(const struct wf_nvme *t, const struct wf_tier_options *options)
 {
     struct stat there;
-    bool device = stat(path, &there) == 0 && S_ISBLK(there.st_mode);
-    return open(path, O_RDWR | O_CLOEXEC | (device ? O_EXCL : O_CREAT), 0600);
+    if (stat(t->path, &there) == 0 && (!S_ISREG(there.st_mode) || there.st_size))
+        return WEFT_OK;
+    if (options->capacity_bytes == 0)
+        return wf_fail(WEFT_E_INVALID, "tier %s: a new file needs a capacity; give one", t->path);
+    if (options->capacity_bytes < WF_TIER_NVME_BYTES_LEAST)
+        return wf_fail(WEFT_E_INVALID,
+                       "tier %s: a capacity of %llu bytes is too small; give %u or more", t->path,
+                       (unsigned long long)options->capacity_bytes, WF_TIER_NVME_BYTES_LEAST);
+    return WEFT_OK;
+}
+
+/* The kernel refuses a block device that is mounted or a part of something (O_EXCL without O_CREAT,
+ * open(2)).  A file is made when it is not there. */
+static int open_medium(struct wf_nvme *t)
+{
+    struct stat there;
+    bool found = stat(t->path, &there) == 0, device = found && S_ISBLK(there.st_mode);
+    int fd = open(t->path, O_RDWR | O_CLOEXEC | (device ? O_EXCL : O_CREAT), 0600);
+    t->made = fd >= 0 && !found;
+    return fd;
 }
 
 enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_options *options,
                                      uint64_t *out_bytes)
 {
     enum weft_status status = path_of(t, options->path);
+    if (status == WEFT_OK)
+        status = check_new(t, options);
     if (status != WEFT_OK)
         return status;
     wf_nvme_tests_begin();
-    t->fd_buffered = open_medium(t->path);
+    t->fd_buffered = open_medium(t);
     if (t->fd_buffered < 0 && errno == EBUSY)
         return wf_fail(WEFT_E_SYSTEM,
                        "tier %s: the device is mounted, or in use otherwise, and would be "

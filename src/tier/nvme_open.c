@@ -66,11 +66,13 @@ static bool super_valid(const uint8_t *page, struct wf_nvme_super *out)
 
 static enum weft_status make_volume(struct wf_nvme *t, uint64_t bytes, struct wf_nvme_super *out)
 {
-    if (bytes < WF_NVME_SEGMENTS_AT + WF_NVME_SEGMENTS_LEAST * (uint64_t)WF_NVME_SEGMENT_MIN)
+    static_assert(WF_TIER_NVME_BYTES_LEAST ==
+                      WF_NVME_SEGMENTS_AT + WF_NVME_SEGMENTS_LEAST * WF_NVME_SEGMENT_MIN,
+                  "tier.h says what the format needs");
+    if (bytes < WF_TIER_NVME_BYTES_LEAST)
         return wf_fail(WEFT_E_INVALID,
                        "tier %s: a capacity of %llu bytes is too small; give %u or more", t->path,
-                       (unsigned long long)bytes,
-                       WF_NVME_SEGMENTS_AT + WF_NVME_SEGMENTS_LEAST * WF_NVME_SEGMENT_MIN);
+                       (unsigned long long)bytes, WF_TIER_NVME_BYTES_LEAST);
     uint64_t room = bytes - WF_NVME_SEGMENTS_AT, segment = room / 64;
     if (segment < 4u << 20)
         segment = 4u << 20;

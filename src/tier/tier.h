@@ -83,6 +83,10 @@ struct wf_tier_stats {
                     store that may come back, until it has */
 };
 
+/* The least capacity that the kinds of media can work with. */
+#define WF_TIER_NVME_BYTES_LEAST ((1u << 20) + 4 * (64u << 10))
+#define WF_TIER_CXL_BYTES_LEAST (16u << 20)
+
 struct wf_tier_options {
     const char *path;        /* file, directory, device or URL; what it means is the backend's */
     uint64_t capacity_bytes; /* 0: what the medium has */

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 
-from harness import FOLDER, ROOT, WEFT, WEFTD, answer, blob, case, check, environment, golden, read, weft
+from harness import (FOLDER, ROOT, WEFT, WEFTD, answer, blob, case, check, environment, golden, read, start_node,
+                     stop_node, weft)
 
 
 @case
@@ -126,11 +127,41 @@ def tiers_have_a_short_form():
     check(tiers["s3"]["kind"]["value"] == "s3", tiers)
     for words, hint in ((["--tier", "floppy:/x"], "write nvme:PATH:SIZE"),
                         (["--tier", f"nvme:{path}"], "set size, like 100GB"),
+                        (["--tier", f"nvme:{path}:100"], "is the least"),
+                        (["--tier", f"nvme:{path}:64XB"], "'64XB' is no size"),
                         (["--tier", "s3://kv-cache"] * 9, "9 times"),
                         (["--tier", "nvme:" + "x" * 300 + ":1GB"], "write nvme:PATH:SIZE")):
         said = weftd(*words, expect=2).stderr.decode()
         check(hint in said, words, said)
     check(not os.path.exists(path), "a check made", path)
+
+
+@case
+def a_start_does_what_the_check_says():
+    path, socket = os.path.join(FOLDER, "checked.tier"), os.path.join(FOLDER, "checked.sock")
+    for tier, starts, hint in ((f"nvme:{path}", False, "set size"), (f"nvme:{path}:100", False, "is the least"),
+                               (f"cxl:file-emulation:{path}", False, "set size"),
+                               (f"nvme:{FOLDER}/no/such/place:64MB", True, "cannot be made"),
+                               ("cxl:/dev/dax99.9", True, "may not use"), (f"nvme:{path}:9000TB", True, "room for")):
+        words = [WEFTD, "--socket", socket, "--pool", "16MB", "--http", "off", "--tier", tier]
+        told = subprocess.run([*words, "--check-config"], env=environment(WEFT_STATE_DIR=FOLDER), check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        said = told.stderr.decode()
+        check(told.returncode == (0 if starts else 2) and hint in said, tier, told.returncode, said)
+        check(b"would start, with a tier that is failed" in told.stdout or not starts, told.stdout)
+        if starts:
+            node = start_node("16MB", socket, [tier])
+            check(answer("ls", "tiers", "--socket", socket)["tiers"][1]["state"] == "failed", tier)
+            stop_node(node)
+            said = node.stderr.read().decode()
+            check(len(re.findall(r"ERROR|error", said)) <= 1, said)
+        else:
+            node = subprocess.run(words, env=environment(WEFT_STATE_DIR=FOLDER), check=False,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
+            refused = [line for line in node.stderr.decode().splitlines() if line.startswith("weftd: ")]
+            check(node.returncode == 2 and len(refused) == 1 and refused[0] in said, tier, node.stderr)
+            check(not os.path.exists(socket), "a socket was left")
+        check(not os.path.exists(path), tier, "left a file")
 
 
 @case

@@ -103,7 +103,7 @@ static void short_forms_stand_for_overrides(void **state)
     static const char *const given[] = {"nvme:/mnt/a:100GB", "s3://kv-cache/n1",
                                         "cxl:node:1",        "cxl:node:2:4GB",
                                         "nvme:/dev/nvme1n1", "s3://kv-cache/n2:1.5 TiB",
-                                        "nvme:dir/b:c"};
+                                        "nvme:dir/b:c",      "nvme:/dev/x-01:00.0-nvme-1"};
     static const struct {
         const char *name, *path;
         enum wf_tier_kind kind;
@@ -116,12 +116,13 @@ static void short_forms_stand_for_overrides(void **state)
         {"nvme1", "/dev/nvme1n1", WF_KIND_NVME, 0},
         {"s3-1", "s3://kv-cache/n2", WF_KIND_S3, 1536 * GIB},
         {"nvme2", "dir/b:c", WF_KIND_NVME, 0},
+        {"nvme3", "/dev/x-01:00.0-nvme-1", WF_KIND_NVME, 0},
     };
     static struct overrides overrides;
     size_t count = sizeof given / sizeof given[0];
     if (wf_config_tier_flags(given, count, collect, &overrides) != WEFT_OK)
         fail_msg("%s", wf_last_error());
-    assert_string_equal(overrides.list[0], "tiers=nvme0,s3,cxl0,cxl1,nvme1,s3-1,nvme2");
+    assert_string_equal(overrides.list[0], "tiers=nvme0,s3,cxl0,cxl1,nvme1,s3-1,nvme2,nvme3");
     if (wf_config_load("/dev/null", overrides.list, overrides.count, &config) != WEFT_OK)
         fail_msg("%s", wf_last_error());
     assert_int_equal(config.tier_count, count);
@@ -141,6 +142,14 @@ static void short_forms_stand_for_overrides(void **state)
         if (wf_config_tier_flags(&wrong[i], 1, collect, &overrides) != WEFT_E_INVALID)
             fail_msg("accepted: --tier '%s'", wrong[i]);
         assert_non_null(strstr(wf_last_error(), "write nvme:PATH:SIZE"));
+    }
+    static const char *const units[] = {"nvme:/x:64XB", "s3://abc/x:1.5GBB", "cxl:node:1:4Q"};
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        char sentence[64];
+        snprintf(sentence, sizeof sentence, "'%s' is no size", strrchr(units[i], ':') + 1);
+        if (wf_config_tier_flags(&units[i], 1, collect, &overrides) != WEFT_E_INVALID)
+            fail_msg("accepted: --tier '%s'", units[i]);
+        assert_non_null(strstr(wf_last_error(), sentence));
     }
     static const char *const many[WF_TIERS_MAX + 1] = {"s3://abc", "s3://abc", "s3://abc",
                                                        "s3://abc", "s3://abc", "s3://abc",
@@ -204,46 +213,76 @@ static struct heard remarks_on_tier(const char *path, const char *more)
     return remarks_on(yaml);
 }
 
+/* One of a tier that does not keep the node from starting. */
+static void tier_said(struct heard heard, const char *sentence)
+{
+    said(heard, false, sentence);
+    assert_int_equal(heard.tiers, 1);
+}
+
 static void check_remarks_on_tiers(void **state)
 {
     (void)state;
     char yaml[512];
     write_file("there", "some bytes", 0600);
-    assert_int_equal(remarks_on_tier("made-later", ", size: 1MB").count, 0);
-    assert_int_equal(remarks_on_tier("there", ", size: 1MB").count, 0);
-    assert_int_equal(remarks_on_tier("", ", size: 1MB").count, 0); /* the directory itself */
+    assert_int_equal(remarks_on_tier("made-later", ", size: 2MB").count, 0);
+    assert_int_equal(remarks_on_tier("there", ", size: 2MB").count, 0);
+    assert_int_equal(remarks_on_tier("there", "").count, 0);       /* it may be one already */
+    assert_int_equal(remarks_on_tier("", ", size: 2MB").count, 0); /* the directory itself */
     assert_int_equal(access(config.state_dir, F_OK), -1);          /* a check makes nothing */
     said(remarks_on_tier("made-later", ""), true, "made-later' is a file, which does not say");
     said(remarks_on_tier("", ""), true, "is a directory, which does not say");
-    said(remarks_on_tier("no/such/place", ", size: 1MB"), true, "cannot be made by uid");
-    said(remarks_on_tier("made-later", ", size: 1048576TB"), false, "has room for");
-    said(remarks_on_tier("there", ", size: 1MB, admit: never, archive: false"), false,
+    said(remarks_on_tier("made-later", ", size: 1MB"), true, "1.2 MiB is the least");
+    tier_said(remarks_on_tier("no/such/place", ", size: 2MB"), "cannot be made by uid");
+    tier_said(remarks_on_tier("made-later", ", size: 1048576TB"), "has room for");
+    said(remarks_on_tier("there", ", size: 2MB, admit: never, archive: false"), false,
          "nothing is ever written to it");
-    said(remarks_on("tiers: [{name: t, path: /dev/null, size: 1MB}]\n"), true,
-         "'/dev/null' is no file, directory or block device");
-    said(remarks_on("tiers: [{name: t, kind: cxl, path: 'node:9999'}]\n"), true,
-         "no NUMA node 9999");
-    said(remarks_on("tiers: [{name: t, kind: cxl, path: /dev/dax99.99}]\n"), true,
-         "may not use '/dev/dax99.99'");
+    tier_said(remarks_on("tiers: [{name: t, path: /dev/null, size: 2MB}]\n"),
+              "'/dev/null' is no file, directory or block device");
+    tier_said(remarks_on("tiers: [{name: t, kind: cxl, path: 'node:9999'}]\n"),
+              "no NUMA node 9999");
+    tier_said(remarks_on("tiers: [{name: t, kind: cxl, path: /dev/dax99.99}]\n"),
+              "may not use '/dev/dax99.99'");
     snprintf(yaml, sizeof yaml,
              "state_dir: %s/state\n"
-             "tiers: [{name: t, kind: cxl, path: 'file-emulation:%s/c', size: 1MB}]\n",
+             "tiers: [{name: t, kind: cxl, path: 'file-emulation:%s/c', size: 16MB}]\n",
              directory, directory);
     said(remarks_on(yaml), false, "shown as emulated");
-    char link[64];
-    snprintf(link, sizeof link, "%s/link", directory);
-    assert_int_equal(symlink("there", link), 0);
-    snprintf(yaml, sizeof yaml,
-             "tiers: [{name: t, path: %s/there, size: 1MB}, {name: u, path: %s, size: 1MB}]\n",
-             directory, link);
-    said(remarks_on(yaml), true, "is the same file as");
     snprintf(yaml, sizeof yaml, "%s/open-state", directory);
     assert_int_equal(mkdir(yaml, 0700), 0);
     assert_int_equal(chmod(yaml, 0777), 0);
     snprintf(yaml, sizeof yaml,
-             "state_dir: %s/open-state\ntiers: [{name: t, path: %s/there, size: 1MB}]\n", directory,
+             "state_dir: %s/open-state\ntiers: [{name: t, path: %s/there, size: 2MB}]\n", directory,
              directory);
     said(remarks_on(yaml), true, "chmod go-w");
+}
+
+/* Two tiers, by paths in the test's own directory. */
+static struct heard remarks_on_two(const char *first, const char *second)
+{
+    char yaml[1024];
+    snprintf(yaml, sizeof yaml,
+             "state_dir: %s/state\n"
+             "tiers: [{name: t, path: %s/%s, size: 2MB}, {name: u, path: %s/%s, size: 2MB}]\n",
+             directory, directory, first, directory, second);
+    return remarks_on(yaml);
+}
+
+static void one_file_by_two_names_is_refused(void **state)
+{
+    (void)state;
+    char link[64];
+    write_file("there", "some bytes", 0600);
+    snprintf(link, sizeof link, "%s/link", directory);
+    assert_int_equal(symlink("there", link), 0);
+    said(remarks_on_two("there", "link"), true, "is the same file as");
+    said(remarks_on_two("not-there", "./not-there"), true, "is the same file as");
+    said(remarks_on_two("not-there", "not//../not-there"), false, "cannot be made by uid");
+    said(remarks_on_two(".", "nvme.weft"), true, "is the same file as");
+    said(remarks_on_two("", "./"), true, "is the same file as");
+    assert_int_equal(remarks_on_two("not-there", "nor-this").count, 0);
+    assert_int_equal(remarks_on_two("there", "nvme.weft").count, 0);
+    assert_int_equal(unlink(link), 0);
 }
 
 int main(void)
@@ -253,6 +292,7 @@ int main(void)
         cmocka_unit_test_setup(short_forms_stand_for_overrides, clean_environment),
         cmocka_unit_test_setup(tier_mistakes_get_a_sentence, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_tiers, clean_environment),
+        cmocka_unit_test_setup(one_file_by_two_names_is_refused, clean_environment),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

@@ -113,14 +113,15 @@ static inline void refused(const char *yaml, const char *sentence)
 
 struct heard {
     char all[4096];
-    int fatal, count;
+    int fatal, tiers, count;
 };
 
-static inline void hear(void *context, bool fatal, const char *sentence)
+static inline void hear(void *context, enum wf_remark_kind kind, const char *sentence)
 {
     struct heard *heard = context;
     heard->count++;
-    heard->fatal += fatal;
+    heard->fatal += kind == WF_REMARK_FATAL;
+    heard->tiers += kind == WF_REMARK_TIER;
     append(heard->all, sizeof heard->all, "%s\n", sentence);
 }
 
