@@ -367,6 +367,14 @@ static enum weft_status check_add(const struct wf_directory *d, const struct wf_
     return WEFT_OK;
 }
 
+enum weft_status wf_directory_would_add(const struct wf_directory *d,
+                                        const struct wf_directory_add *add)
+{
+    uint32_t at = wf_table_find(&d->table, add->key);
+    uint32_t parent = add->has_parent ? wf_table_find(&d->table, add->parent) : WF_DIRECTORY_NONE;
+    return check_add(d, add, at, parent);
+}
+
 enum weft_status wf_directory_add(struct wf_directory *d, const struct wf_directory_add *add,
                                   uint32_t *out_entry)
 {

@@ -92,6 +92,9 @@ struct wf_directory_add {
 };
 enum weft_status wf_directory_add(struct wf_directory *directory,
                                   const struct wf_directory_add *add, uint32_t *out_entry);
+/* What add() would say.  So nothing is written that could not be entered. */
+enum weft_status wf_directory_would_add(const struct wf_directory *directory,
+                                        const struct wf_directory_add *add);
 
 /* The block is no longer on `tier` (evicted there, rotten, removed).  dropped() is not called for
  * that one copy; it is for all that goes with it.  Not being on it does no harm. */

@@ -81,11 +81,11 @@ bool wf_archived(const struct wf_domain *domain, const uint8_t key[32])
 {
     const struct wf_below *below = domain->node->below;
     struct wf_directory_block block;
-    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    uint32_t entry = wf_below_find(domain, key);
     if (entry == WF_DIRECTORY_NONE)
         return false;
     wf_directory_read(below->directory, entry, &block);
-    return block.domain == domain->id && block.archives > 0;
+    return block.archives > 0;
 }
 
 uint32_t wf_archive_spare(const struct wf_lower *lower, uint32_t *cursor)
@@ -154,10 +154,8 @@ void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept
             unprotect(archives, kept);
     }
     if (kept->entry == WF_DIRECTORY_NONE) {
-        uint32_t entry = wf_directory_find(below->directory, kept->tip);
-        if (entry != WF_DIRECTORY_NONE)
-            wf_directory_read(below->directory, entry, &block);
-        if (entry != WF_DIRECTORY_NONE && block.domain == kept->domain->id) {
+        uint32_t entry = wf_below_find(kept->domain, kept->tip);
+        if (entry != WF_DIRECTORY_NONE) {
             wf_directory_archive(below->directory, entry, true);
             wf_directory_hold(below->directory, entry);
             kept->entry = entry;
@@ -369,6 +367,7 @@ static void reads_run(struct wf_archives *archives)
         read->job.done = read_done;
         read->job.job.class = WF_TIER_WAITED;
         memcpy(read->job.job.request.block.key, found.key, 32);
+        memcpy(read->job.job.request.block.format, archives->tag, 32);
         read->job.job.request.block.bytes = found.bytes;
         read->job.job.request.block.part_bytes = wf_below_part_bytes(found.bytes);
         read->job.job.request.data = read->buffer;

@@ -28,10 +28,10 @@ static enum weft_status chain_find(struct wf_archive_run *run)
     uint32_t count = 0, entry = WF_DIRECTORY_NONE;
     uint32_t slot = wf_store_find(store, run->tip);
     if (slot == WF_SLOT_NONE)
-        entry = wf_directory_find(directory, run->tip);
+        entry = wf_below_find(run->domain, run->tip);
     if (entry != WF_DIRECTORY_NONE) {
         wf_directory_read(directory, entry, &block);
-        count = block.domain == run->domain->id ? block.depth + 1 : 0;
+        count = block.depth + 1;
     } else if (slot != WF_SLOT_NONE) {
         count = wf_word_depth(
                     atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed)) +

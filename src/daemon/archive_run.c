@@ -147,7 +147,7 @@ void wf_archive_step_hold(struct wf_archive_run *run, struct wf_archive_step *st
             return;
         wf_directory_unhold(directory, step->entry); /* it went all the same */
     }
-    step->entry = wf_directory_find(directory, step->key);
+    step->entry = wf_below_find(run->domain, step->key);
     if (step->entry == WF_DIRECTORY_NONE)
         return;
     wf_directory_read(directory, step->entry, out);
@@ -335,7 +335,7 @@ static void verified(struct wf_mover_job *job)
                            "right; that copy was dropped",
                            step->key[0], step->key[1], step->key[2], step->key[3],
                            task->at->config->name);
-        wf_lower_lost(task->at, step->key, status);
+        wf_lower_lost(task->at, run->domain, step->key, status);
         run->again = true;
     } else {
         wf_archive_fail(run, status < 0 ? status

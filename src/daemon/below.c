@@ -153,11 +153,22 @@ bool wf_lower_quiet(struct wf_lower *lower)
     return lower->removals->count == 0;
 }
 
-void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32], enum weft_status status)
+uint32_t wf_below_find(const struct wf_domain *domain, const uint8_t key[32])
+{
+    const struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    if (entry != WF_DIRECTORY_NONE)
+        wf_directory_read(below->directory, entry, &block);
+    return entry != WF_DIRECTORY_NONE && block.domain == domain->id ? entry : WF_DIRECTORY_NONE;
+}
+
+void wf_lower_lost(struct wf_lower *lower, const struct wf_domain *domain, const uint8_t key[32],
+                   enum weft_status status)
 {
     struct wf_below *below = lower->below;
     struct wf_directory_block block;
-    uint32_t entry = wf_directory_find(below->directory, key);
+    uint32_t entry = wf_below_find(domain, key);
     if (entry == WF_DIRECTORY_NONE)
         return;
     wf_directory_read(below->directory, entry, &block);
@@ -170,7 +181,7 @@ void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32], enum weft_stat
         .text = corrupt ? "it is not what its checksum says; that copy was dropped"
                         : "the tier does not have it any more",
     };
-    wf_telemetry_moved(&below->node->domains[block.domain], key, &lost);
+    wf_telemetry_moved(domain, key, &lost);
     lower->lost++;
     below->dropping = "parent";
     wf_directory_lose(below->directory, entry, lower->number);
@@ -205,16 +216,15 @@ static void dropped(void *context, uint16_t domain, const uint8_t key[32], uint3
 
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted)
 {
-    struct wf_below *below = domain->node->below;
-    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    uint32_t entry = wf_below_find(domain, key);
     if (entry != WF_DIRECTORY_NONE)
-        wf_directory_enter_dram(below->directory, entry, promoted);
+        wf_directory_enter_dram(domain->node->below->directory, entry, promoted);
 }
 
 void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evict_reason reason)
 {
     struct wf_below *below = domain->node->below;
-    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    uint32_t entry = wf_below_find(domain, key);
     if (entry == WF_DIRECTORY_NONE)
         return;
     struct wf_directory_block block;
@@ -228,7 +238,7 @@ const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32]
 {
     struct wf_below *below = domain->node->below;
     struct wf_directory_block block;
-    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    uint32_t entry = wf_below_find(domain, key);
     if (entry == WF_DIRECTORY_NONE)
         return NULL;
     wf_directory_read(below->directory, entry, &block);
@@ -249,12 +259,8 @@ const char *wf_below_refusal(const struct wf_domain *domain, const uint8_t key[3
 uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32])
 {
     struct wf_below *below = domain->node->below;
-    struct wf_directory_block block;
-    uint32_t entry = below ? wf_directory_find(below->directory, key) : WF_DIRECTORY_NONE;
+    uint32_t entry = wf_below_find(domain, key);
     if (entry == WF_DIRECTORY_NONE)
-        return 0;
-    wf_directory_read(below->directory, entry, &block);
-    if (block.domain != domain->id)
         return 0;
     uint32_t before = wf_directory_entries(below->directory);
     below->dropping = "removed";
@@ -280,6 +286,22 @@ static void publish_speeds(struct wf_below *below)
 }
 
 /* ------------------------------------------------------------------------------- found at start */
+
+/* Does what was found contradict another domain's block, and not its own domain's? */
+static bool of_others(const struct wf_directory *directory, const struct wf_directory_add *add)
+{
+    const uint8_t *const keys[2] = {add->key, add->parent};
+    for (int i = 0; i < 2; i++) {
+        struct wf_directory_block block;
+        uint32_t entry = wf_directory_find(directory, keys[i]);
+        if (entry == WF_DIRECTORY_NONE)
+            continue;
+        wf_directory_read(directory, entry, &block);
+        if (block.domain != add->domain)
+            return true;
+    }
+    return false;
+}
 
 /* False: its parent is not known (yet). */
 static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
@@ -323,8 +345,13 @@ static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
         lower->orphans++;
         below->limited = true;
     }
-    if (status == WEFT_E_INVALID) /* it contradicts what is known of the key */
+    if (status == WEFT_E_INVALID && of_others(below->directory, &add)) {
+        /* It was here first, and will be found when the other is gone. */
+        lower->orphans++;
+        lower->foreign_bytes += block->bytes;
+    } else if (status == WEFT_E_INVALID) { /* it contradicts what is known of the key */
         wf_lower_remove(lower, block->key);
+    }
     return status != WEFT_E_PARENT;
 }
 
@@ -601,6 +628,7 @@ static void rank(struct wf_below *below)
 struct scrub {
     struct wf_mover_job job; /* first member */
     struct wf_lower *lower;
+    struct wf_domain *domain;
 };
 
 static void scrub_done(struct wf_mover_job *job)
@@ -611,7 +639,7 @@ static void scrub_done(struct wf_mover_job *job)
     const uint8_t *key = job->job.request.block.key;
     lower->scrubbing = false;
     if (status == WEFT_E_CORRUPT || status == WEFT_MISS)
-        wf_lower_lost(lower, key, status);
+        wf_lower_lost(lower, scrub->domain, key, status);
     free(scrub);
 }
 
@@ -637,6 +665,7 @@ static void scrub_step(struct wf_lower *lower, uint64_t elapsed_ns)
     if (!scrub)
         return;
     scrub->lower = lower;
+    scrub->domain = &lower->below->node->domains[block.domain];
     scrub->job.kind = WF_MOVE_VERIFY;
     scrub->job.done = scrub_done;
     scrub->job.job.class = WF_TIER_SCRUB;

@@ -99,6 +99,10 @@ bool wf_below_busy(const struct wf_below *below);
 /* When the node stops: true when nothing is left that could be written below. */
 bool wf_below_settled(struct wf_below *below);
 
+/* The directory's entry of a block of this domain; WF_DIRECTORY_NONE: it is not below.  A key that
+ * another domain has below is not, for this one. */
+uint32_t wf_below_find(const struct wf_domain *domain, const uint8_t key[32]);
+
 /* DRAM's side of things.  `domain` and key of a block that was committed; that has gone. */
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted);
 void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evict_reason reason);
@@ -120,7 +124,8 @@ uint64_t wf_lower_most_bytes(const struct wf_lower *lower);
 bool wf_lower_room(struct wf_lower *lower, uint64_t bytes);
 /* The block is not there any more (WEFT_MISS), or not as it was (WEFT_E_CORRUPT); the directory
  * forgets it on that tier. */
-void wf_lower_lost(struct wf_lower *lower, const uint8_t key[32], enum weft_status status);
+void wf_lower_lost(struct wf_lower *lower, const struct wf_domain *domain, const uint8_t key[32],
+                   enum weft_status status);
 /* Have the tier forget it; best effort, in the background. */
 void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32]);
 /* Has the tier been told of all that it is to forget?  Before that nothing is written there, or a

@@ -146,16 +146,14 @@ static void describe(struct wf_domain *domain, uint32_t slot, struct wf_tier_blo
     out->part_bytes = wf_below_part_bytes(out->bytes);
 }
 
-/* It is below now; say so. */
-static bool enter(struct write *write)
+/* The block as the directory wants it told; `slot`: where it is in DRAM, if it comes from there. */
+static struct wf_directory_add addition(const struct wf_domain *domain, uint32_t slot,
+                                        const struct wf_tier_block *block, unsigned tier)
 {
-    const struct wf_tier_block *block = &write->job.job.request.block;
-    struct wf_domain *domain = write->domain;
     static const uint8_t none[32];
-    uint32_t parent = WF_SLOT_NONE, entry;
-    if (write->slot != WF_SLOT_NONE)
-        parent = atomic_load_explicit(&domain->store.index.desc[write->slot].parent,
-                                      memory_order_relaxed);
+    uint32_t parent = WF_SLOT_NONE;
+    if (slot != WF_SLOT_NONE)
+        parent = atomic_load_explicit(&domain->store.index.desc[slot].parent, memory_order_relaxed);
     struct wf_directory_add add = {
         .has_parent = memcmp(block->parent, none, 32) != 0,
         .in_dram = wf_store_find(&domain->store, block->key) != WF_SLOT_NONE,
@@ -163,14 +161,28 @@ static bool enter(struct write *write)
         .domain = (uint16_t)domain->id,
         .bytes = (uint32_t)block->bytes,
         .depth = block->depth,
-        .tier = write->to->number,
+        .tier = tier,
     };
     memcpy(add.key, block->key, 32);
     memcpy(add.parent, block->parent, 32);
     if (parent != WF_SLOT_NONE)
         add.parent_bytes = atomic_load_explicit(&domain->store.index.desc[parent].bytes,
                                                 memory_order_relaxed);
-    return wf_directory_add(write->below->directory, &add, &entry) == WEFT_OK;
+    return add;
+}
+
+/* It is below now; say so.  What is not to be said is not below, and goes again. */
+static enum weft_status enter(struct write *write, enum weft_status written)
+{
+    const struct wf_tier_block *block = &write->job.job.request.block;
+    struct wf_directory_add add = addition(write->domain, write->slot, block, write->to->number);
+    uint32_t entry;
+    enum weft_status status = wf_directory_add(write->below->directory, &add, &entry);
+    if (status == WEFT_E_LIMIT)
+        write->to->full_until_ns = wf_now_ns() + FULL_NS;
+    if (status != WEFT_OK && written == WEFT_OK)
+        wf_lower_remove(write->to, block->key);
+    return status;
 }
 
 /* ----------------------------------------------------------------------------------- from DRAM */
@@ -213,7 +225,8 @@ static void demote_done(struct wf_mover_job *job)
     }
     WF_CRASH("demote.written");
     if ((status == WEFT_OK || status == WEFT_EXISTS) && there) {
-        if (enter(write)) {
+        enum weft_status entered = enter(write, status);
+        if (entered == WEFT_OK) {
             WF_CRASH("demote.entered");
             write->to->demoted++;
             struct wf_block_move move = {.what = "demote",
@@ -225,12 +238,12 @@ static void demote_done(struct wf_mover_job *job)
                 atomic_load_explicit(&desc->checksum, memory_order_relaxed) == 0)
                 atomic_store_explicit(&desc->checksum, job->checksum, memory_order_release);
         } else {
-            write->to->full_until_ns = wf_now_ns() + FULL_NS;
-            if (status == WEFT_OK)
-                wf_lower_remove(write->to, job->job.request.block.key);
+            status = entered;
         }
     } else if (status == WEFT_OK) {
         wf_lower_remove(write->to, job->job.request.block.key); /* it was dropped meanwhile */
+    } else if (status == WEFT_MISS) {
+        domain->key_taken[write->slot / 8] |= (uint8_t)(1u << (write->slot % 8));
     } else if (status == WEFT_E_CORRUPT && there) {
         wf_scrub_soon(domain, write->slot, wf_word_generation(word));
     }
@@ -274,23 +287,42 @@ static bool demote(struct wf_domain *domain, uint32_t slot, struct wf_lower *to)
     return wf_demote_to(domain, slot, to, &(struct wf_ended){.call = NULL});
 }
 
-/* Remember why, for the event that tells of the block's end. */
-static void refuse(struct wf_below *below, const uint8_t key[32], const struct wf_lower *to)
+/* Where to remember why, for the event that tells of the block's end. */
+static struct wf_refusal *refusal_of(struct wf_below *below, const uint8_t key[32])
 {
     struct wf_refusal *refusal = &below->refusals[key[0] % WF_REFUSALS];
+    memcpy(refusal->key, key, sizeof refusal->key);
+    return refusal;
+}
+
+static void refuse(struct wf_below *below, const uint8_t key[32], const struct wf_lower *to)
+{
+    struct wf_refusal *refusal = refusal_of(below, key);
     bool usable = false, admits = false;
     for (uint32_t i = 0; i < below->count; i++) {
         bool open = wf_lower_usable(&below->tiers[i]);
         usable |= open;
         admits |= open && below->tiers[i].config->admit != WF_ADMIT_NEVER;
     }
-    memcpy(refusal->key, key, sizeof refusal->key);
     if (to)
         refusal->why = to->config->admit == WF_ADMIT_REUSED ? "not used again" : "tier busy";
     else if (!usable)
         refusal->why = "tiers unusable";
     else
         refusal->why = admits ? "tiers full" : "not admitted";
+}
+
+/* One that the directory would not take, since it contradicts what is below under its key or its
+ * parent's, is not written: it would be in vain, each time that it is the next to go.  Only a
+ * client that makes up keys has such blocks. */
+static bool may_be_below(struct wf_domain *domain, uint32_t slot)
+{
+    struct wf_tier_block block;
+    if (domain->key_taken[slot / 8] >> (slot % 8) & 1)
+        return false;
+    describe(domain, slot, &block);
+    struct wf_directory_add add = addition(domain, slot, &block, 0);
+    return wf_directory_would_add(domain->node->below->directory, &add) != WEFT_E_INVALID;
 }
 
 /* `asked`: not because room is needed, so that no other choice is as good as letting it go. */
@@ -303,11 +335,15 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool aske
     if (!below)
         return otherwise;
     wf_desc_key_read(&domain->store.index.desc[slot], key);
-    uint32_t entry = wf_directory_find(below->directory, key);
+    uint32_t entry = wf_below_find(domain, key);
     if (entry != WF_DIRECTORY_NONE)
         wf_directory_read(below->directory, entry, &block);
     if (block.tiers)
         return WF_LEAVE_NOW;
+    if (!may_be_below(domain, slot)) {
+        refusal_of(below, key)->why = "key taken";
+        return otherwise;
+    }
     uint64_t bytes = atomic_load_explicit(&domain->store.index.desc[slot].bytes,
                                           memory_order_relaxed);
     struct wf_lower *to = target(below, bytes);
@@ -427,9 +463,12 @@ static void move_written(struct wf_mover_job *job)
     struct wf_directory *directory = write->below->directory;
     const uint8_t *key = job->job.request.block.key;
     enum weft_status status = job->job.request.status;
-    uint32_t entry = wf_directory_find(directory, key);
+    uint32_t entry = wf_below_find(write->domain, key);
     if ((status == WEFT_OK || status == WEFT_EXISTS) && entry != WF_DIRECTORY_NONE) {
-        if (enter(write) && !write->keep) {
+        enum weft_status entered = enter(write, status);
+        if (entered != WEFT_OK) {
+            status = entered;
+        } else if (!write->keep) {
             write->to->moved++;
             struct wf_block_move move = {.what = "move",
                                          .reason = "cold",
@@ -442,6 +481,10 @@ static void move_written(struct wf_mover_job *job)
         }
     } else if (status == WEFT_OK) {
         wf_lower_remove(write->to, key);
+    } else if (status == WEFT_MISS && entry != WF_DIRECTORY_NONE && !write->keep) {
+        /* Another domain's block is there under its key: the way down ends here. */
+        wf_lower_remove(write->from, key);
+        wf_directory_lose(directory, entry, write->from->number);
     } else if (status == WEFT_FULL) {
         write->to->full_until_ns = wf_now_ns() + FULL_NS;
     }
@@ -462,7 +505,7 @@ static void move_read(struct wf_mover_job *job)
             return;
         status = WEFT_PENDING;
     } else if (status == WEFT_E_CORRUPT || status == WEFT_MISS) {
-        wf_lower_lost(write->from, request->block.key, status);
+        wf_lower_lost(write->from, write->domain, request->block.key, status);
     }
     move_end(write, status);
 }
@@ -530,12 +573,9 @@ static uint32_t end_in_dram(struct wf_domain *domain, const uint8_t tip[32])
     struct wf_below *below = domain->node->below;
     struct wf_directory_block block;
     uint32_t slot = wf_store_find(&domain->store, tip);
-    uint32_t entry = slot == WF_SLOT_NONE ? wf_directory_find(below->directory, tip)
-                                          : WF_DIRECTORY_NONE;
+    uint32_t entry = slot == WF_SLOT_NONE ? wf_below_find(domain, tip) : WF_DIRECTORY_NONE;
     for (; slot == WF_SLOT_NONE && entry != WF_DIRECTORY_NONE; entry = block.parent) {
         wf_directory_read(below->directory, entry, &block);
-        if (block.domain != domain->id)
-            break;
         if (block.in_dram)
             slot = wf_store_find(&domain->store, block.key);
     }

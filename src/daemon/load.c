@@ -289,7 +289,7 @@ static bool choose(struct load *load)
 {
     struct wf_below *below = load->below;
     struct wf_directory_block block;
-    uint32_t entry = wf_directory_find(below->directory, load->key);
+    uint32_t entry = wf_below_find(load->domain, load->key);
     if (load->orphan || entry == WF_DIRECTORY_NONE)
         return false;
     wf_directory_read(below->directory, entry, &block);
@@ -358,7 +358,7 @@ static void read_done(struct wf_mover_job *job)
         load->failed = true;
         load->failure = status;
         if (status == WEFT_E_CORRUPT || status == WEFT_MISS)
-            wf_lower_lost(&below->tiers[load->tier], load->key, status);
+            wf_lower_lost(&below->tiers[load->tier], load->domain, load->key, status);
     }
     load->in_flight--;
     below->loads->prefetching -= read->job.job.class == WF_TIER_PREFETCH;
@@ -392,6 +392,7 @@ static bool submit(struct load *load)
     read->job.job.deadline_us = load->deadline_us + range * load->step_us;
     request->op = WF_TIER_READ;
     memcpy(request->block.key, load->key, 32);
+    memcpy(request->block.format, load->domain->tag, 32);
     request->block.bytes = load->bytes;
     request->block.part_bytes = load->part_bytes;
     request->data = load->data + (uint64_t)first * load->part_bytes;
@@ -552,7 +553,7 @@ static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const st
     if (!load)
         return WEFT_FULL;
     wf_directory_read(below->directory, entry, &block);
-    if (block.domain != domain->id || !parent_of(domain, &block, &parent, &above))
+    if (!parent_of(domain, &block, &parent, &above))
         return WEFT_MISS;
     struct load *rest = load->next;
     memset(load, 0, sizeof *load);
@@ -571,6 +572,7 @@ static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const st
         return status == WEFT_FULL ? WEFT_FULL : WEFT_MISS;
     loads->free = rest;
     loads->busy++;
+    domain->key_taken[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
     load->slot = slot;
     load->bytes = block.bytes;
     load->data = (uint8_t *)domain->pool.memory +
@@ -616,7 +618,7 @@ static enum weft_status load_one(struct wf_domain *domain, const uint8_t key[32]
         *out_slot = load->slot;
         return WEFT_PENDING;
     }
-    uint32_t entry = wf_directory_find(below->directory, key);
+    uint32_t entry = wf_below_find(domain, key);
     if (entry == WF_DIRECTORY_NONE)
         return WEFT_MISS;
     enum weft_status status = begin(domain, entry, wanted);
@@ -701,14 +703,12 @@ static uint32_t absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t
 {
     struct wf_below *below = domain->node->below;
     struct wf_directory_block block;
-    uint32_t entry = wf_directory_find(below->directory, tip);
+    uint32_t entry = wf_below_find(domain, tip);
     uint32_t count = entry == WF_DIRECTORY_NONE
                          ? 0
                          : wf_directory_chain(below->directory, entry, out, max);
     for (uint32_t i = 0; i < count; i++) {
         wf_directory_read(below->directory, out[i], &block);
-        if (block.domain != domain->id)
-            return 0;
         if (block.in_dram) /* and so are all before it */
             return i;
     }

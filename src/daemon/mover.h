@@ -31,8 +31,8 @@
 #define WF_MOVER_PROBE "weft: a mover measures its tier" /* 31 bytes and a zero */
 
 enum wf_mover_kind {
-    /* job.request as for the tier; when it says the block's bytes and part_bytes, and the tier has
-     * others, it is WEFT_MISS */
+    /* job.request as for the tier; when it says the block's bytes, part_bytes and format, and the
+     * tier has others, it is WEFT_MISS */
     WF_MOVE_READ = 1,
     WF_MOVE_WRITE = 2,  /* likewise; compares or takes `checksum` first */
     WF_MOVE_FLUSH = 3,  /* what is found now is durable */

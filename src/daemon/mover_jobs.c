@@ -256,15 +256,17 @@ static void schedule(struct wf_mover *m, struct wf_mover_job *job)
 }
 
 /* A range of parts is asked for by who knows the block's size and parts.  On a medium that has
- * others, it would be other bytes, and more of them than there is room for. */
+ * others, it would be other bytes, and more of them than there is room for.  Of another format it
+ * is somebody else's, and so is what is there already when such a block is written. */
 static bool as_expected(const struct wf_mover *m, const struct wf_mover_job *job)
 {
     const struct wf_tier_block *asked = &job->job.request.block;
     struct wf_tier_block there;
-    if (job->kind != WF_MOVE_READ || asked->bytes == 0 ||
-        !m->ops->find(m->tier, asked->key, &there))
+    bool looks = job->kind == WF_MOVE_READ || job->kind == WF_MOVE_WRITE;
+    if (!looks || asked->bytes == 0 || !m->ops->find(m->tier, asked->key, &there))
         return true;
-    return there.bytes == asked->bytes && there.part_bytes == asked->part_bytes;
+    return there.bytes == asked->bytes && there.part_bytes == asked->part_bytes &&
+           memcmp(there.format, asked->format, sizeof there.format) == 0;
 }
 
 static void go_on(struct wf_mover *m)

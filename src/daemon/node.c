@@ -289,7 +289,8 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
                                              &domain->secret_bytes);
     wf_domain_tag(domain->secret, domain->secret_bytes, domain->tag);
     domain->used_again = wf_calloc(slots / 8 + 1, 1, "the map of blocks that were read");
-    if (status == WEFT_OK && !domain->used_again)
+    domain->key_taken = wf_calloc(slots / 8 + 1, 1, "the map of blocks that stay in DRAM");
+    if (status == WEFT_OK && (!domain->used_again || !domain->key_taken))
         status = WEFT_E_NO_MEMORY;
     if (status == WEFT_OK)
         status = wf_segment_create("weft-index", wf_index_bytes(slots, far), WF_PAGES_NORMAL,
@@ -335,6 +336,7 @@ static void domain_fini(struct wf_domain *domain)
     wf_segment_destroy(&domain->index);
     wf_segment_destroy(&domain->pool);
     free(domain->used_again);
+    free(domain->key_taken);
     memset(domain->secret, 0, sizeof domain->secret);
 }
 

@@ -58,7 +58,8 @@ struct wf_domain {
     uint8_t tag[32];                 /* names the domain on a tier */
     struct wf_reservations arriving; /* slots that the node fills from below */
     uint8_t *used_again;             /* a bit a slot: read since it was put */
-    uint64_t demoted;                /* left DRAM and is below */
+    uint8_t *key_taken; /* a bit a slot: a tier has another domain's block under its key */
+    uint64_t demoted;   /* left DRAM and is below */
     uint64_t promoted, promoted_bytes, load_us, loads_lost;
     uint64_t hidden; /* below, but not in the far table: its place was full */
 };
