@@ -315,17 +315,19 @@ static void take_signal(struct wf_node *node)
     node->drain_until_ns = wf_now_ns() + (uint64_t)node->config.drain_ms * 1000000u;
 }
 
-/* Drained when nobody is in the middle of a put. */
+/* Drained when nobody is in the middle of a put, and what is only in DRAM is below, so that the
+ * next start finds it.  The one does not wait for the other: a client that is stuck costs nobody
+ * else what was put. */
 static bool drained(struct wf_node *node)
 {
     if (wf_now_ns() >= node->drain_until_ns)
         return true;
+    bool settled = !node->below || wf_below_settled(node->below);
     for (uint32_t i = 0; i < node->config.clients_max; i++)
         if (node->clients[i].fd >= 0 &&
             (node->clients[i].paused || node->clients[i].reserved.count))
             return false;
-    /* What is only in DRAM is written below, so that the next start finds it. */
-    return !node->below || wf_below_settled(node->below);
+    return settled;
 }
 
 static void tick(struct wf_node *node)
