@@ -196,6 +196,9 @@ void wf_cli_node_print(const struct cli *cli, FILE *to);
 
 /* `name` beside this executable, else in PATH; false when neither has it. */
 bool wf_cli_program_find(const char *name, char *path, size_t capacity);
+/* Run it and read what it says; stderr stays the user's.  Its exit code, or 127 when it cannot be
+ * run.  *out_text is for free(), or NULL when it said nothing. */
+int wf_cli_program_read(const char *program, const char *const *arguments, char **out_text);
 
 /* ---------------------------------------------------------------------------- formats and keys */
 

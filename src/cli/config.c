@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -78,32 +77,11 @@ static int show(struct cli *cli, char *text)
     return CLI_OK;
 }
 
-/* Run weftd and read what it says; stderr stays the user's. */
-static int run_and_show(struct cli *cli, const char *program, const char **arguments)
+static int run_and_show(struct cli *cli, const char *program, const char *const *arguments)
 {
-    int ends[2];
-    if (pipe(ends) != 0)
-        return wf_cli_fail(cli, CLI_SYSTEM, "no pipe: %s", strerror(errno));
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(ends[1], STDOUT_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        execv(program, (char *const *)(uintptr_t)arguments);
-        _exit(127);
-    }
-    close(ends[1]);
-    char *text = NULL;
-    size_t capacity = 0;
-    FILE *from = fdopen(ends[0], "r");
-    ssize_t length = from ? getdelim(&text, &capacity, '\0', from) : -1;
-    if (from)
-        fclose(from);
-    int how = 0;
-    if (child < 0 || waitpid(child, &how, 0) != child)
-        how = 127 << 8;
-    int code = WIFEXITED(how) ? WEXITSTATUS(how) : CLI_SYSTEM;
-    if (length > 0)
+    char *text;
+    int code = wf_cli_program_read(program, arguments, &text);
+    if (text)
         code = show(cli, text) == CLI_OK ? code : CLI_SYSTEM;
     else if (code == 127)
         code = wf_cli_fail(cli, CLI_SYSTEM, "cannot run %s", program);

@@ -16,9 +16,11 @@
 #include "cli/commands.h"
 
 static bool all;
+static const char *sysfs;
 
 static const struct cli_option options[] = {
     {"all", CLI_FLAG, NULL, &all, "also what this machine does not have and need not have"},
+    {"sysfs", CLI_TEXT, "DIR", &sysfs, "look for memory beyond DRAM in this copy of a /sys"},
     {NULL},
 };
 
@@ -133,6 +135,7 @@ static void report_json(const struct doctor *doctor, int broken)
         json_array_append_new(list, entry);
     }
     wf_cli_json_set(answer, "findings", list);
+    wf_cli_json_set(answer, "memory", doctor->devices ? json_incref(doctor->devices) : json_null());
     wf_cli_json_set(answer, "tiers", doctor->tiers ? json_incref(doctor->tiers) : json_null());
     wf_cli_json_print(answer);
 }
@@ -156,6 +159,8 @@ static void report_people(const struct doctor *doctor)
         printf("\n%d things that this machine does not have and need not have: weft doctor --all\n",
                absent);
     printf("\n");
+    wf_doctor_devices_print(doctor);
+    printf("\n");
     if (doctor->tiers)
         wf_cli_tiers_print(doctor->tiers, stdout);
     else
@@ -171,6 +176,7 @@ static int run(struct cli *cli)
     struct doctor *doctor = wf_cli_alloc(sizeof *doctor);
     node_check(cli, doctor);
     wf_doctor_memory(doctor);
+    wf_doctor_devices(cli, doctor, sysfs);
     wf_doctor_kernel(doctor);
     tiers_check(doctor);
     int broken = 0;
@@ -180,6 +186,7 @@ static int run(struct cli *cli)
         report_json(doctor, broken);
     else
         report_people(doctor);
+    json_decref(doctor->devices);
     json_decref(doctor->tiers);
     free(doctor);
     return broken ? CLI_MISS : CLI_OK;
@@ -193,6 +200,9 @@ const struct cli_command wf_cmd_doctor = {
         "Looks at memory, kernel, processor and devices, and says for each whether it serves "
         "Weft: ok; better, when it works and the command beside it makes it faster; broken, "
         "when it is in the way.  It changes nothing.\n\n"
+        "Memory beyond DRAM follows: CXL regions, DAX devices and NUMA nodes without processors, "
+        "with their sizes, the latency and bandwidth that the firmware tells the kernel (ACPI "
+        "HMAT), and the tier of the node that uses them.  Where no node answers, weftd looks.\n\n"
         "When a node answers, its tiers follow in the order in which it asks them: by the read "
         "latency that it measures, a median of small reads, whatever they are called.  What is "
         "emulated, like CXL memory by a file, says so.\n\n"

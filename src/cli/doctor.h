@@ -29,6 +29,8 @@ struct doctor {
     int count;
     json_t *tiers;       /* as the node tells them; NULL: it does not */
     char tiers_why[200]; /* why not */
+    json_t *devices;     /* memory beyond DRAM, as the node or weftd tells it; NULL: neither does */
+    char devices_why[200];
 };
 
 /* Add a finding; the caller sets why and mend. */
@@ -44,5 +46,10 @@ int wf_doctor_entries(const char *folder, const char *prefix);
 void wf_doctor_memory(struct doctor *doctor); /* doctor_memory.c: pages, NUMA, limits, tiers */
 void wf_doctor_kernel(
     struct doctor *doctor); /* doctor_kernel.c: processor, kernel services, devices */
+
+/* doctor_devices.c: CXL and other memory beyond DRAM.  Asked of the node that answers, because it
+ * knows which tier is on which; else, or for another `sysfs` than this machine's, of weftd. */
+void wf_doctor_devices(struct cli *cli, struct doctor *doctor, const char *sysfs);
+void wf_doctor_devices_print(const struct doctor *doctor);
 
 #endif

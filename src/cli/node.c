@@ -19,7 +19,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -106,39 +105,6 @@ int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t ro
     json_object_del(whole, "next");
     *out = whole;
     return CLI_OK;
-}
-
-/* `folder of program`/`beside`/`name`. */
-static bool beside(const char *program, const char *where, const char *name, char *path,
-                   size_t capacity)
-{
-    const char *slash = strrchr(program, '/');
-    return slash &&
-           snprintf(path, capacity, "%.*s%s%s", (int)(slash + 1 - program), program, where, name) <
-               (int)capacity &&
-           access(path, X_OK) == 0;
-}
-
-bool wf_cli_program_find(const char *name, char *path, size_t capacity)
-{
-    /* As it was called, so that build/bin with its links works, then where it lies, then bin's
-     * sbin. */
-    const char *called = (const char *)getauxval(AT_EXECFN);
-    char self[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    self[length > 0 ? length : 0] = '\0';
-    if ((called && beside(called, "", name, path, capacity)) ||
-        beside(self, "", name, path, capacity) || beside(self, "../sbin/", name, path, capacity))
-        return true;
-    const char *search = getenv("PATH");
-    for (const char *p = search ? search : "/usr/local/bin:/usr/bin:/bin"; *p;) {
-        size_t part = strcspn(p, ":");
-        if (part && snprintf(path, capacity, "%.*s/%s", (int)part, p, name) < (int)capacity &&
-            access(path, X_OK) == 0)
-            return true;
-        p += part + (p[part] == ':');
-    }
-    return false;
 }
 
 /* ------------------------------------------------------------------------- a node of one's own */

@@ -772,6 +772,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                  .buffers_bytes = still ? first->pool.bytes : 0,
                  .endpoint = config->endpoint[0] ? config->endpoint : NULL,
                  .region = config->region[0] ? config->region : NULL,
+                 .dram_node = config->dram_node,
                  .shared = config->shared,
                  .host = (uint8_t)config->host},
         .jobs_max = JOBS_MAX,

@@ -102,7 +102,8 @@ static enum weft_status finish_kind(const struct wf_config *config,
     } only[] = {{"endpoint", WF_KIND_S3},
                 {"region", WF_KIND_S3},
                 {"host", WF_KIND_CXL},
-                {"shared", WF_KIND_CXL}};
+                {"shared", WF_KIND_CXL},
+                {"dram_node", WF_KIND_CXL}};
     char where[WF_ORIGIN_TEXT_MAX], text[WF_CONFIG_VALUE_MAX], defaults[WF_CONFIG_VALUE_MAX];
     struct wf_tier_config unsaid;
     list->defaults(&unsaid);
@@ -118,6 +119,15 @@ static enum weft_status finish_kind(const struct wf_config *config,
                        wf_list_where(list, config, tier, index, where), tier->name, only[i].key,
                        kind_name(tier));
     }
+    bool numbered = tier->host != 0;
+    if (tier->shared != numbered)
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: tier '%s': %s; set `shared: true` and `host` from 1 to 255, or neither",
+                       wf_list_where(list, config, tier,
+                                     wf_list_field(list, numbered ? "host" : "shared"), where),
+                       tier->name,
+                       numbered ? "a host number means nothing on a device that is not shared"
+                                : "hosts that share a device need a number each");
     return WEFT_OK;
 }
 
@@ -423,6 +433,12 @@ static void check_cxl(struct wf_remarks *remarks, const struct wf_tier_config *t
             remarks, WF_REMARK_TIER,
             "tier '%s': path: this host has no NUMA node %d; name one that `numactl -H` lists",
             tier->name, node);
+    } else if (node >= 0 && wf_cxl_node_has_processors(NULL, node)) {
+        wf_remark(remarks, tier->dram_node ? WF_REMARK_NOTE : WF_REMARK_FATAL,
+                  "tier '%s': path: NUMA node %d has processors, so its memory is plain DRAM, not "
+                  "CXL; name a node without (weft doctor lists them), give the memory to the pool "
+                  "(pool.size), or set dram_node: true",
+                  tier->name, node);
     } else if (node < 0 && access(tier->path, R_OK | W_OK) != 0) {
         wf_remark(remarks, WF_REMARK_TIER,
                   "tier '%s': path: uid %u may not use '%s': %s; `daxctl list` names the devices",

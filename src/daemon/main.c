@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/nearest.h"
 #include "base/size.h"
+#include "daemon/devices.h"
 #include "daemon/node.h"
 
 enum { EXIT_STARTED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUNNING = 3 };
@@ -44,6 +45,7 @@ static const char usage_text[] =
     "             [--tier nvme:PATH:SIZE|cxl:DEVICE|s3://BUCKET/PREFIX]...\n"
     "             [--set KEY=VALUE]... [--log LEVEL]\n"
     "       weftd --check-config [--json]      say what is wrong with the configuration; no start\n"
+    "       weftd --devices[=SYSFS]            CXL and other memory beyond DRAM, as JSON\n"
     "       weftd --help-config                every key with its default and meaning\n"
     "       weftd --version | --help\n"
     "\n"
@@ -109,6 +111,18 @@ static void config_help(void)
     free(text);
 }
 
+static int devices_show(const char *sysfs)
+{
+    char *text = wf_devices_json(NULL, sysfs);
+    if (!text) {
+        fprintf(stderr, "weftd: %s\n", wf_last_error());
+        return EXIT_FAILED;
+    }
+    puts(text);
+    free(text);
+    return EXIT_STARTED;
+}
+
 /* What getopt found wrong with `word`: `found` is '?' or, where a value is missing, ':'. */
 static void flag_refuse(const struct option *options, const char *word, int found)
 {
@@ -133,7 +147,7 @@ static void flag_refuse(const struct option *options, const char *word, int foun
 
 static void arguments_read(int argc, char **argv, struct arguments *out)
 {
-    enum { CHECK = 1000, HELP_CONFIG, JSON, VERSION };
+    enum { CHECK = 1000, DEVICES, HELP_CONFIG, JSON, VERSION };
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
         {"socket", required_argument, NULL, 's'},
@@ -143,6 +157,7 @@ static void arguments_read(int argc, char **argv, struct arguments *out)
         {"tier", required_argument, NULL, 't'},
         {"log", required_argument, NULL, 'l'},
         {"check-config", no_argument, NULL, CHECK},
+        {"devices", optional_argument, NULL, DEVICES},
         {"help-config", no_argument, NULL, HELP_CONFIG},
         {"json", no_argument, NULL, JSON},
         {"version", no_argument, NULL, VERSION},
@@ -163,6 +178,7 @@ static void arguments_read(int argc, char **argv, struct arguments *out)
             break;
         case CHECK: out->check = true; break;
         case JSON: out->json = true; break;
+        case DEVICES: exit(devices_show(optarg));
         case HELP_CONFIG: config_help(); exit(EXIT_STARTED);
         case VERSION: printf("weftd %s\n", WF_VERSION); exit(EXIT_STARTED);
         case 'h': fputs(usage_text, stdout); exit(EXIT_STARTED);

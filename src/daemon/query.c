@@ -13,6 +13,7 @@
 
 #include "daemon/archive.h"
 #include "daemon/below.h"
+#include "daemon/devices.h"
 #include "daemon/node.h"
 #include "daemon/query.h"
 #include "daemon/telemetry.h"
@@ -335,6 +336,8 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         text = wf_query_below(domain, what + strlen("below"), request->cursor, &status);
     else if (strcmp(what, "tiers") == 0 && owner)
         text = wf_query_tiers(node);
+    else if (strcmp(what, "devices") == 0 && owner)
+        text = wf_devices_json(node->below, NULL);
     else if (strcmp(what, "config") == 0 && owner)
         text = wf_config_json(&node->config);
     else
@@ -350,7 +353,7 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
             status,
             "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], sessions, "
             "regions, domains, formats, archives, archive NAME, events or, as the node's user, "
-            "tiers and config",
+            "tiers, devices and config",
             what);
     else if (!text)
         status = wf_fail(WEFT_E_NO_MEMORY, "out of memory for the answer to '%s'", what);

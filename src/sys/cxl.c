@@ -15,7 +15,6 @@
 #include "sys/cxl_libs.h"
 
 #define PATH_BYTES 512u
-#define REGIONS_MAX 64u
 
 /* ---------------------------------------------------------------------------- one file of sysfs */
 
@@ -177,10 +176,10 @@ static uint32_t sysfs_devices(const char *sysfs, struct wf_cxl_device *out, uint
 static uint32_t sysfs_regions(const char *sysfs, struct wf_cxl_region *out, uint32_t max)
 {
     char bus[PATH_BYTES], folder[PATH_BYTES + 64];
-    uint64_t numbers[REGIONS_MAX];
+    uint64_t numbers[WF_CXL_REGIONS_MAX];
     uint32_t count = 0;
     snprintf(bus, sizeof bus, "%s/bus/cxl/devices", sysfs);
-    uint32_t found = list(bus, is_region, numbers, REGIONS_MAX);
+    uint32_t found = list(bus, is_region, numbers, WF_CXL_REGIONS_MAX);
     for (uint32_t i = 0; i < found && count < max; i++) {
         struct wf_cxl_region *r = &out[count];
         *r = (struct wf_cxl_region){0};
@@ -232,9 +231,19 @@ static void attributes(const char *sysfs, struct wf_cxl_device *d)
     d->write_mbps = read_u32(folder, "write_bandwidth");
 }
 
+/* A node without processors has an empty line there; one without the file is no answer. */
+static bool lists_processors(const char *folder, bool *out_any)
+{
+    char processors[256];
+    if (!read_line(folder, "cpulist", processors, sizeof processors))
+        return false;
+    *out_any = processors[strspn(processors, " \t")] != '\0';
+    return true;
+}
+
 static uint32_t sysfs_nodes(const char *sysfs, struct wf_cxl_device *out, uint32_t max)
 {
-    char bus[PATH_BYTES], folder[PATH_BYTES + 64], processors[256];
+    char bus[PATH_BYTES], folder[PATH_BYTES + 64];
     uint64_t numbers[WF_CXL_DEVICES_MAX];
     uint32_t count = 0;
     snprintf(bus, sizeof bus, "%s/devices/system/node", sysfs);
@@ -244,9 +253,8 @@ static uint32_t sysfs_nodes(const char *sysfs, struct wf_cxl_device *out, uint32
         int node = (int)numbers[i];
         snprintf(folder, sizeof folder, "%s/node%d", bus, node);
         uint64_t bytes = node_memory(folder, "MemTotal");
-        /* A node without processors has an empty line there; one without the file is no answer. */
-        if (bytes == 0 || !read_line(folder, "cpulist", processors, sizeof processors) ||
-            processors[strspn(processors, " \t")] != '\0')
+        bool processors;
+        if (bytes == 0 || !lists_processors(folder, &processors) || processors)
             continue;
         *d = (struct wf_cxl_device){.kind = WF_CXL_NODE, .bytes = bytes, .numa_node = node};
         snprintf(d->path, sizeof d->path, "node:%d", node);
@@ -271,24 +279,49 @@ static int by_number(const void *a, const void *b)
     return n < m ? -1 : n > m;
 }
 
+static const char *root_of(const struct wf_cxl_search *search)
+{
+    return search && search->sysfs ? search->sysfs : "/sys";
+}
+
+/* The libraries know one sysfs alone. */
+static bool may_ask(const struct wf_cxl_search *search)
+{
+    return !(search && search->no_libraries) && strcmp(root_of(search), "/sys") == 0;
+}
+
+static uint32_t find_regions(const struct wf_cxl_search *search, struct wf_cxl_region *out,
+                             uint32_t max, bool *out_libraries)
+{
+    int count = may_ask(search) ? wf_cxl_libs_regions(out, max) : -1;
+    *out_libraries = count >= 0;
+    return count >= 0 ? (uint32_t)count : sysfs_regions(root_of(search), out, max);
+}
+
+uint32_t wf_cxl_find_regions(const struct wf_cxl_search *search, struct wf_cxl_region *out,
+                             uint32_t max)
+{
+    bool libraries;
+    return find_regions(search, out, max, &libraries);
+}
+
 enum weft_status wf_cxl_find(const struct wf_cxl_search *search, struct wf_cxl_device *out,
                              uint32_t max, uint32_t *out_count, bool *out_libraries)
 {
-    const char *sysfs = search && search->sysfs ? search->sysfs : "/sys";
-    bool ask = !(search && search->no_libraries) && strcmp(sysfs, "/sys") == 0;
+    const char *sysfs = root_of(search);
+    bool ask = may_ask(search);
     struct wf_cxl_device devices[2 * WF_CXL_DEVICES_MAX];
-    struct wf_cxl_region regions[REGIONS_MAX];
+    struct wf_cxl_region regions[WF_CXL_REGIONS_MAX];
+    bool asked = false;
     int count = ask ? wf_cxl_libs_devices(devices, WF_CXL_DEVICES_MAX) : -1;
     bool libraries = count >= 0;
     if (count < 0)
         count = (int)sysfs_devices(sysfs, devices, WF_CXL_DEVICES_MAX);
     qsort(devices, (size_t)count, sizeof devices[0], by_number);
-    int region_count = ask ? wf_cxl_libs_regions(regions, REGIONS_MAX) : -1;
-    libraries = libraries && region_count >= 0;
-    if (region_count < 0)
-        region_count = (int)sysfs_regions(sysfs, regions, REGIONS_MAX);
+    uint32_t region_count = find_regions(search, regions, WF_CXL_REGIONS_MAX, &asked);
+    libraries = libraries && asked;
     for (int i = 0; i < count; i++)
-        place(&devices[i], regions, (uint32_t)region_count);
+        place(&devices[i], regions, region_count);
     count += (int)sysfs_nodes(sysfs, devices + count, WF_CXL_DEVICES_MAX);
     for (int i = 0; i < count; i++)
         attributes(sysfs, &devices[i]);
@@ -325,4 +358,12 @@ uint64_t wf_cxl_node_free_bytes(const char *sysfs, int node)
     char folder[PATH_BYTES];
     snprintf(folder, sizeof folder, "%s/devices/system/node/node%d", sysfs ? sysfs : "/sys", node);
     return node < 0 ? 0 : node_memory(folder, "MemFree");
+}
+
+bool wf_cxl_node_has_processors(const char *sysfs, int node)
+{
+    char folder[PATH_BYTES];
+    bool any = false;
+    snprintf(folder, sizeof folder, "%s/devices/system/node/node%d", sysfs ? sysfs : "/sys", node);
+    return node >= 0 && lists_processors(folder, &any) && any;
 }

@@ -40,6 +40,15 @@ struct wf_cxl_device {
 
 const char *wf_cxl_kind_name(enum wf_cxl_kind kind);
 
+#define WF_CXL_REGIONS_MAX 64u
+
+/* Memory of CXL devices that the kernel has mapped, whether a DAX device lies in it or not. */
+struct wf_cxl_region {
+    char name[32], uuid[37];
+    uint64_t resource, bytes;
+    uint32_t interleave_ways;
+};
+
 struct wf_cxl_search {
     const char *sysfs; /* NULL: /sys */
     bool no_libraries; /* sysfs alone; so does another sysfs than /sys */
@@ -50,8 +59,16 @@ struct wf_cxl_search {
 enum weft_status wf_cxl_find(const struct wf_cxl_search *search, struct wf_cxl_device *out,
                              uint32_t max, uint32_t *out_count, bool *out_libraries);
 
+/* CXL regions, by number; those beyond `max` are left out.  Returns how many. */
+uint32_t wf_cxl_find_regions(const struct wf_cxl_search *search, struct wf_cxl_region *out,
+                             uint32_t max);
+
 /* Size and alignment of the DAX device that is open as `fd`; WEFT_E_INVALID when it is none. */
 enum weft_status wf_cxl_dax_geometry(int fd, uint64_t *out_bytes, uint64_t *out_align);
+
+/* Whether a NUMA node has processors, so that its memory is plain DRAM; sysfs NULL: /sys.  False,
+ * too, where there is no such node or it does not tell. */
+bool wf_cxl_node_has_processors(const char *sysfs, int node);
 
 /* Memory that a node has free, in bytes; 0 when there is no such node or it does not tell. */
 uint64_t wf_cxl_node_free_bytes(const char *sysfs, int node);

@@ -7,12 +7,6 @@
 
 #include "sys/cxl.h"
 
-struct wf_cxl_region {
-    char name[32], uuid[37];
-    uint64_t resource, bytes;
-    uint32_t interleave_ways;
-};
-
 /* -1: libdaxctl is not installed or refused.  Devices have no attributes and no region yet. */
 int wf_cxl_libs_devices(struct wf_cxl_device *out, uint32_t max);
 

@@ -4,7 +4,8 @@
  *
  * options.path is one of
  *   /dev/daxX.Y           a DAX character device; contents stay as long as the medium's do
- *   node:N                memory of NUMA node N; gone at restart, and a flush is refused
+ *   node:N                memory of NUMA node N; gone at restart, and a flush is refused.  One with
+ *                         processors is plain DRAM, and refused unless options.dram_node
  *   file-emulation:PATH   a mapping of a regular file: an emulation, for tests.  Its blocks outlive
  *                         the process, and the machine only where a flush was reaped
  *

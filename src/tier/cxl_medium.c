@@ -147,12 +147,17 @@ static enum weft_status open_file(struct wf_cxl *t, uint64_t capacity)
 
 /* All of it is asked for now: memory that is bound to a node and not there when it is touched would
  * have the kernel end a process to find some. */
-static enum weft_status open_node(struct wf_cxl *t, uint64_t capacity)
+static enum weft_status open_node(struct wf_cxl *t, uint64_t capacity, bool dram_too)
 {
     int node = -1;
     (void)node_number(t->path, &node);
     if (!wf_host_has_numa_node(node))
         return wf_fail(WEFT_E_INVALID, "tier %s: this host has no such node; see numactl -H",
+                       t->path);
+    if (!dram_too && wf_cxl_node_has_processors(NULL, node))
+        return wf_fail(WEFT_E_INVALID,
+                       "tier %s: that node has processors, so its memory is plain DRAM; name one "
+                       "without, give the memory to the pool (pool.size), or set dram_node: true",
                        t->path);
     if (t->shared)
         return wf_fail(WEFT_E_INVALID,
@@ -185,7 +190,7 @@ enum weft_status wf_cxl_medium_open(struct wf_cxl *t, const struct wf_tier_optio
     t->medium = wf_tier_cxl_medium(t->path);
     switch (t->medium) {
     case WF_CXL_MEDIUM_DAX: return open_dax(t, options->capacity_bytes);
-    case WF_CXL_MEDIUM_NODE: return open_node(t, options->capacity_bytes);
+    case WF_CXL_MEDIUM_NODE: return open_node(t, options->capacity_bytes, options->dram_node);
     case WF_CXL_MEDIUM_FILE: return open_file(t, options->capacity_bytes);
     }
     return wf_fail(WEFT_E_INVALID,

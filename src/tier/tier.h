@@ -98,6 +98,7 @@ struct wf_tier_options {
     /* Several hosts on one device (cxl): which of them this is, 1 … 255. */
     bool shared;
     uint8_t host;
+    bool dram_node; /* cxl: node:N may have processors, though its memory is plain DRAM then */
     /* s3; NULL: the usual environment variables and files */
     const char *endpoint;   /* "https://host:port"; without one: AWS */
     const char *region;     /* without one: us-east-1 */

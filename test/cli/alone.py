@@ -80,6 +80,59 @@ def version_and_doctor():
           names)
 
 
+def sysfs_of_another_machine():
+    """A region with a device in it, one without, and a NUMA node without processors."""
+    root = os.path.join(FOLDER, "sysfs")
+    files = {"bus/dax/devices/dax0.0/size": "534773760", "bus/dax/devices/dax0.0/align": "2097152",
+             "bus/dax/devices/dax0.0/resource": "0x3d0200000", "bus/dax/devices/dax0.0/target_node": "1",
+             "bus/cxl/devices/region0/resource": "0x3d0000000", "bus/cxl/devices/region0/size": "0x20000000",
+             "bus/cxl/devices/region0/interleave_ways": "2",
+             "bus/cxl/devices/region3/resource": "0x4d0000000", "bus/cxl/devices/region3/size": "0x20000000",
+             "devices/system/node/node1/access0/initiators/read_latency": "250",
+             "devices/system/node/node1/access0/initiators/read_bandwidth": "28000",
+             "devices/system/node/node0/cpulist": "0-3", "devices/system/node/node2/cpulist": "",
+             "devices/system/node/node2/meminfo": "Node 2 MemTotal:       1048576 kB"}
+    for path, text in files.items():
+        os.makedirs(os.path.dirname(os.path.join(root, path)), exist_ok=True)
+        with open(os.path.join(root, path), "w", encoding="ascii") as file:
+            file.write(text + "\n")
+    os.symlink("../../../../bus/dax/drivers/device_dax", os.path.join(root, "bus/dax/devices/dax0.0/driver"))
+    return root
+
+
+def doctor(*words):
+    done = subprocess.run([WEFT, "doctor", *words], env=environment(), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, check=False)
+    check(done.returncode in (0, 1), words, done.returncode, done.stderr)
+    return done.stdout.decode()
+
+
+@case
+def doctor_finds_memory_beyond_dram():
+    """Whether a node answers or not; and what another machine has, from a copy of its /sys."""
+    nowhere = os.path.join(FOLDER, "nowhere.sock")
+    alone = json.loads(doctor("--json", "--socket", nowhere))["memory"]
+    check(alone == json.loads(doctor("--json"))["memory"], alone)
+    empty = os.path.join(FOLDER, "empty")
+    os.mkdir(empty)
+    none = doctor("--sysfs", empty)
+    check(re.search("^memory beyond DRAM .*: none found$", none, re.M), none)
+    root = sysfs_of_another_machine()
+    for how in ([], ["--socket", nowhere]):
+        report = json.loads(doctor("--json", "--sysfs", root, *how))
+        found = report["memory"]
+        check([(row["name"], row["bytes"], row["has_device"]) for row in found["regions"]] ==
+              [("region0", 1 << 29, True), ("region3", 1 << 29, False)], found)
+        check([(row["path"], row["kind"], row["bytes"], row["numa_node"], row["region"], row["read_latency_ns"],
+                row["read_mbps"], row["tier"]) for row in found["devices"]] ==
+              [("/dev/dax0.0", "dax", 534773760, 1, "region0", 250, 28000, None),
+               ("node:2", "node", 1 << 30, 2, None, 0, 0, None)], found)
+        check("region3 has no device in devdax mode" in
+              [finding["value"] for finding in report["findings"] if finding["name"] == "cxl_region"], report)
+    shown = doctor("--sysfs", root)
+    check(re.search(r"^/dev/dax0\.0 +dax +510\S* ?MiB +1 +250 +- +28000 +- +region0 +-$", shown, re.M), shown)
+
+
 @case
 def config_asks_weftd():
     good = os.path.join(FOLDER, "good.yaml")

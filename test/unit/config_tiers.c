@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "config_world.h"
+#include "sys/cxl.h"
 
 static void tiers_come_from_file_and_flags(void **state)
 {
@@ -199,6 +200,14 @@ static void tier_mistakes_get_a_sentence(void **state)
             "c.yaml:4: tier 'a': region means nothing to kind nvme");
     refused("tiers: [{name: a, kind: s3, path: 's3://abc', shared: true}]\n",
             "shared means nothing to kind s3");
+    refused("tiers: [{name: a, kind: cxl, path: /dev/dax0.0, shared: true}]\n",
+            "hosts that share a device need a number each");
+    refused("tiers: [{name: a, kind: cxl, path: /dev/dax0.0, host: 2}]\n",
+            "means nothing on a device that is not shared");
+    refused("tiers: [{name: a, kind: cxl, path: /dev/dax0.0, shared: true, host: 256}]\n",
+            "from 0 to 255");
+    refused("tiers: [{name: a, path: /x, dram_node: true}]\n",
+            "dram_node means nothing to kind nvme");
     refused("limits: {below: 1023}\n", "from 1024 to 268435456");
     refused("pool: {ahead: 51}\n", "from 0 to 50");
     refused("state_dir: ''\n", "state_dir: '' is empty");
@@ -243,6 +252,12 @@ static void check_remarks_on_tiers(void **state)
               "no NUMA node 9999");
     tier_said(remarks_on("tiers: [{name: t, kind: cxl, path: /dev/dax99.99}]\n"),
               "may not use '/dev/dax99.99'");
+    if (wf_cxl_node_has_processors(NULL, 0)) {
+        said(remarks_on("tiers: [{name: t, kind: cxl, path: 'node:0'}]\n"), true,
+             "NUMA node 0 has processors, so its memory is plain DRAM");
+        said(remarks_on("tiers: [{name: t, kind: cxl, path: 'node:0', dram_node: true}]\n"), false,
+             "plain DRAM");
+    }
     snprintf(yaml, sizeof yaml,
              "state_dir: %s/state\n"
              "tiers: [{name: t, kind: cxl, path: 'file-emulation:%s/c', size: 16MB}]\n",

@@ -94,6 +94,34 @@ static void test_a_host_without(void **state)
     assert_int_equal(find(out), 0);
 }
 
+static void test_regions_and_processors(void **state)
+{
+    (void)state;
+    struct wf_cxl_search search = {.sysfs = root};
+    struct wf_cxl_region out[2];
+    assert_int_equal(wf_cxl_find_regions(&search, out, 2), 0);
+    for (unsigned i = 0; i < 3;
+         i++) { /* 10, 9, 8: told by number, and no more than there is room */
+        char path[64], text[32];
+        snprintf(path, sizeof path, "bus/cxl/devices/region%u/resource", 10 - i);
+        snprintf(text, sizeof text, "0x%x0000000\n", i + 1);
+        put(path, text);
+        snprintf(path, sizeof path, "bus/cxl/devices/region%u/size", 10 - i);
+        put(path, "0x10000000\n");
+    }
+    assert_int_equal(wf_cxl_find_regions(&search, out, 2), 2);
+    assert_string_equal(out[0].name, "region8");
+    assert_string_equal(out[1].name, "region9");
+    assert_int_equal(out[0].resource, 0x30000000);
+    assert_int_equal(out[0].bytes, 0x10000000);
+    put(NODE "node0/cpulist", "0-3\n");
+    put(NODE "node1/cpulist", "\n");
+    assert_true(wf_cxl_node_has_processors(root, 0));
+    assert_false(wf_cxl_node_has_processors(root, 1));
+    assert_false(wf_cxl_node_has_processors(root, 2));
+    assert_false(wf_cxl_node_has_processors(root, -1));
+}
+
 static void test_a_device_in_a_region(void **state)
 {
     (void)state;
@@ -250,6 +278,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_host_without, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_regions_and_processors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_device_in_a_region, setup, teardown),
         cmocka_unit_test_setup_teardown(test_order_and_what_is_left_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nonsense_does_no_harm, setup, teardown),

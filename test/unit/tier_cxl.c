@@ -20,6 +20,7 @@
 #include "../support/cxl_medium.h"
 #include "../support/random.h"
 #include "sys/clock.h"
+#include "sys/cxl.h"
 #include "sys/guard.h"
 #include "tier/cxl.h"
 #include "tier/cxl_share.h"
@@ -164,6 +165,19 @@ static void test_media_by_name(void **state)
     refused("/dev/dax999.999", false, 0, 0);
     refused("/etc/passwd", false, 0, 0);
     refused("node:9999", false, 0, 32 << 20);
+    if (wf_cxl_node_has_processors(NULL, 0)) { /* plain DRAM, unless that is wanted */
+        refused("node:0", false, 0, 32 << 20);
+        assert_non_null(strstr(wf_last_error(), "dram_node: true"));
+        struct wf_tier_options wanted = {.path = "node:0",
+                                         .capacity_bytes = 32 << 20,
+                                         .queue_depth = 8,
+                                         .dram_node = true};
+        struct wf_tier *tier = NULL;
+        if (ops->open(&wanted, &tier) == WEFT_OK)
+            ops->close(tier);
+        else /* where the host does not let memory be bound */
+            assert_null(strstr(wf_last_error(), "processors"));
+    }
     refused(path, false, 0, 0);       /* a new file needs a capacity */
     refused(path, false, 0, 8 << 20); /* too small */
     refused(path, true, 0, 32 << 20); /* which host? */
