@@ -221,9 +221,11 @@ static void stop(struct wf_mover *m)
     if (!m->tier)
         return;
     struct wf_tier_request flush = {.op = WF_TIER_FLUSH};
-    if (m->flush_ms) /* unchanged since `stopping` was seen under the lock */
+    /* Unchanged since `stopping` was seen under the lock. */
+    bool flushes = m->flush_ms && !m->stats.tier.forgets;
+    if (flushes)
         wf_mover_run_alone(m, &flush, 1, m->flush_ms);
-    if (m->flush_ms && flush.status != WEFT_OK)
+    if (flushes && flush.status != WEFT_OK)
         wf_warn("mover",
                 "tier %s: what was written last may be lost, as its last flush did not end "
                 "well: %s",

@@ -665,6 +665,7 @@ static void cxl_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     out->blocks = t->volume.index.count;
     out->queue_depth = t->queue_depth;
     out->failed = t->volume.failed;
+    out->forgets = t->volume.medium == WF_CXL_MEDIUM_NODE;
 }
 
 const struct wf_tier_ops wf_tier_cxl = {

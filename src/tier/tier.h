@@ -15,6 +15,8 @@
  *   - What was found before a flush was submitted, and not removed since, is found again after a
  * crash at any later instruction, once the flush is reaped as WEFT_OK.  What was not flushed is
  * found again whole, or not at all.
+ *   - A tier whose stats say `forgets` is memory: it has nothing when it is opened anew, and
+ * refuses a flush, so that nobody takes it for durable.
  *   - A full tier says WEFT_FULL, and keeps what it has.
  *   - A key is written once: a write of one that is there is WEFT_EXISTS and changes nothing.  Of
  * two writes of one key in flight at once, one at most is WEFT_OK.
@@ -79,8 +81,9 @@ struct wf_tier_stats {
                                     amplification */
     uint64_t corrupt, errors, moved_bytes;
     uint32_t queue_depth, in_flight;
-    bool failed; /* the medium is gone: every request fails until it is opened again, or, for a
-                    store that may come back, until it has */
+    bool failed;  /* the medium is gone: every request fails until it is opened again, or, for a
+                     store that may come back, until it has */
+    bool forgets; /* nothing outlives close */
 };
 
 /* The least capacity that the kinds of media can work with. */
@@ -140,6 +143,7 @@ struct wf_tier_ops {
 
 extern const struct wf_tier_ops
     wf_tier_sim; /* memory with a seed: late, torn, rotten, full, gone */
+extern const struct wf_tier_ops wf_tier_dram; /* plain memory, lost at close */
 extern const struct wf_tier_ops
     wf_tier_cxl; /* a DAX device or a NUMA node: memory that is copied to and from (cxl.h) */
 extern const struct wf_tier_ops

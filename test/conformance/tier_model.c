@@ -111,7 +111,7 @@ static void submit_one(struct model *m, uint32_t slot)
     struct key *k = &m->keys[at];
     struct wf_tier_request *r;
     *a = (struct asked){.key = at, .found = k->found, .removals = k->removals};
-    if (kind == 0 && !m->flushing) {
+    if (kind == 0 && !m->flushing && !w->forgets) {
         r = flush_request(w, slot);
         for (uint32_t i = 0; i < KEYS; i++)
             m->keys[i].covered = m->keys[i].found;

@@ -42,6 +42,7 @@ struct world {
     uint8_t *memory;
     struct wf_tier_request requests[SLOTS];
     struct random_source random;
+    bool forgets; /* nothing of it outlives close, by its own word */
 };
 
 /* *state: the backend at first, the world then. */
@@ -72,6 +73,7 @@ struct wf_tier_request *reap_one(struct world *w);
 /* Submit, and wait for that request, which must be the only one. */
 enum weft_status outcome(struct world *w, struct wf_tier_request *r);
 enum weft_status write_block(struct world *w, const struct wf_tier_block *block);
+/* Of a tier that forgets: WEFT_OK, after it has refused it. */
 enum weft_status flush(struct world *w);
 
 /* What a read that is WEFT_OK brought is the block's, and nothing beyond was touched. */
@@ -82,6 +84,19 @@ void assert_same_block(const struct wf_tier_block *a, const struct wf_tier_block
 /* As find gives it, which may be without its parent. */
 void assert_found(const struct wf_tier_block *found, const struct wf_tier_block *block);
 struct wf_tier_stats stats_of(const struct world *w);
+
+#define TEST(name)                                     \
+    {                                                  \
+#name, name, world_setup, world_teardown, NULL \
+    }
+
+/* tier_backends.c: the simulated one is the first */
+extern const struct backend backends[];
+extern const size_t backend_count;
+
+/* tier_sim.c */
+extern const struct CMUnitTest sim_tests[];
+extern const size_t sim_test_count;
 
 /* tier_model.c */
 void test_random_operations(void **state);
