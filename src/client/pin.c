@@ -10,9 +10,9 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/hooks.h"
+#include "base/sum.h"
 #include "client/client.h"
 
 /* Where this thread found its last free entry.  Threads start a cache line apart. */
@@ -129,8 +129,8 @@ enum weft_status weft_pin_read(const struct weft_pin *pin, void *destination, si
     bool summed = state == WF_SLOT_COMMITTED || state == WF_SLOT_EVICTING;
     uint64_t checksum = summed ? atomic_load_explicit(&desc->checksum, memory_order_acquire) : 0;
     if (checksum == 0)
-        checksum = XXH3_64bits(pin->data, pin->bytes);
-    if (XXH3_64bits(destination, pin->bytes) == checksum)
+        checksum = wf_sum64(pin->data, pin->bytes);
+    if (wf_sum64(destination, pin->bytes) == checksum)
         return WEFT_OK;
     memset(destination, 0, pin->bytes);
     struct weft *w = pin->weft;

@@ -8,9 +8,9 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/hooks.h"
+#include "base/sum.h"
 #include "client/client.h"
 
 /* ------------------------------------------------------------------------------------- staging */
@@ -229,7 +229,7 @@ static uint32_t commit_fill(struct wf_commit *request, const struct attachment *
         *block = (struct wf_commit_block){.slot = slot->slot, .generation = slot->generation};
         if (a->copied) {
             block->staging = slot->place - 1;
-            block->checksum = XXH3_64bits(slot->data, f->block_bytes);
+            block->checksum = wf_sum64(slot->data, f->block_bytes);
         }
     }
     return request->count;

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <xxhash.h>
 
+#include "base/sum.h"
 #include "daemon/mover_inner.h"
 #include "sys/clock.h"
 
@@ -144,7 +144,7 @@ static enum weft_status check_payload(struct wf_mover *m, struct wf_mover_job *j
     if (m->summed_bytes >= WF_MOVER_SUM_BYTES)
         return WEFT_PENDING;
     m->summed_bytes += request->block.bytes;
-    uint64_t checksum = XXH3_64bits(request->data, request->block.bytes);
+    uint64_t checksum = wf_sum64(request->data, request->block.bytes);
     if (job->checksum && job->checksum != checksum)
         return wf_fail(WEFT_E_CORRUPT,
                        "tier %s: a block of %llu bytes does not match its checksum before it is "

@@ -10,9 +10,9 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/hooks.h"
+#include "base/sum.h"
 #include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
@@ -240,7 +240,7 @@ static void copy_run(struct wf_job *job)
             continue;
         /* The client may go on writing there; what counts is what the copy has. */
         memcpy(pool + block->offset, staging + block->asked.staging, block->bytes);
-        bool right = XXH3_64bits(pool + block->offset, block->bytes) == block->asked.checksum;
+        bool right = wf_sum64(pool + block->offset, block->bytes) == block->asked.checksum;
         block->status = right ? WEFT_OK : WEFT_E_CORRUPT;
     }
 }

@@ -8,9 +8,9 @@
  * it.  Its rate is bounded (STEP_BYTES a tick), and a busy node is left alone.
  */
 #include <stdlib.h>
-#include <xxhash.h>
 
 #include "base/log.h"
+#include "base/sum.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -65,7 +65,7 @@ static enum weft_status judge(struct wf_domain *domain, uint32_t slot, uint64_t 
 static void scrub_run(struct wf_job *job)
 {
     struct scrub_job *scrub = (struct scrub_job *)job;
-    scrub->checksum = XXH3_64bits(scrub->data, scrub->bytes);
+    scrub->checksum = wf_sum64(scrub->data, scrub->bytes);
     scrub->ran = true;
 }
 

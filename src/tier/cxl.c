@@ -17,8 +17,8 @@
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
-#include <xxhash.h>
 
+#include "base/sum.h"
 #include "sys/clock.h"
 #include "sys/lines.h"
 #include "sys/memory.h"

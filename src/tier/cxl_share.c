@@ -11,8 +11,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
+#include "base/sum.h"
 #include "sys/lines.h"
 #include "sys/memory.h"
 #include "tier/cxl_volume.h"
@@ -165,7 +165,7 @@ static bool payload_right(struct wf_cxl_share *s, const uint8_t *data,
     const struct wf_cxl_header *h = header_of(s);
     wf_lines_invalidate(data, b->bytes);
     for (uint32_t part = 0; part < h->parts; part++)
-        if (XXH3_64bits(data + (uint64_t)part * b->part_bytes, wf_tier_part_bytes(b, part)) !=
+        if (wf_sum64(data + (uint64_t)part * b->part_bytes, wf_tier_part_bytes(b, part)) !=
             h->sums[part])
             return false;
     return true;

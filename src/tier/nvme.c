@@ -16,12 +16,13 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include <xxhash.h>
 
+#include "base/sum.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
 
 #define TRIES_MAX 16u
+#define VERIFY_BYTES (512u << 10) /* of landed reads in one reap, the last of them whole */
 
 static struct wf_nvme *of(const struct wf_tier *tier)
 {
@@ -111,7 +112,7 @@ static bool parts_right(const struct wf_nvme_io *io)
     uint64_t done = 0;
     for (uint32_t part = io->request->first_part; done < io->length; part++) {
         uint32_t bytes = wf_tier_part_bytes(&io->block, part);
-        if (XXH3_64bits(data + done, bytes) != record->sums[part])
+        if (wf_sum64(data + done, bytes) != record->sums[part])
             return false;
         done += bytes;
     }
@@ -158,12 +159,40 @@ static void read_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 
 /* ------------------------------------------------------------------------------------ the ring */
 
+/* Payload has landed.  To verify it takes about as long as the device needs for a third of it, so
+ * it is left for the reaps to come: what is to be read next goes to the device first. */
+static void land(struct wf_nvme *t, struct wf_nvme_io *io, int result)
+{
+    if (result < 0 || (io->with_header && io->at != 0)) {
+        read_end(t, io, result);
+        return;
+    }
+    io->result = result;
+    io->next = WF_NVME_NONE;
+    *(t->landed_last == WF_NVME_NONE ? &t->landed
+                                     : &t->ios[t->landed_last].next) = (uint32_t)(io - t->ios);
+    t->landed_last = (uint32_t)(io - t->ios);
+}
+
+static void verify_landed(struct wf_nvme *t, uint64_t bytes_max)
+{
+    uint64_t bytes = 0;
+    while (t->landed != WF_NVME_NONE && bytes < bytes_max) {
+        struct wf_nvme_io *io = &t->ios[t->landed];
+        t->landed = io->next;
+        if (t->landed == WF_NVME_NONE)
+            t->landed_last = WF_NVME_NONE;
+        bytes += io->length;
+        read_end(t, io, io->result);
+    }
+}
+
 static void end_kind(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 {
     if (io->write && result > 0)
         t->stats.device_write_bytes += (uint64_t)result;
     switch (io->kind) {
-    case WF_NVME_IO_READ: read_end(t, io, result); break;
+    case WF_NVME_IO_READ: land(t, io, result); break;
     case WF_NVME_IO_WRITE: wf_nvme_write_end(t, io, result); break;
     case WF_NVME_IO_LIST:
     case WF_NVME_IO_MOVE_READ:
@@ -227,7 +256,7 @@ static void wait_ring(struct wf_nvme *t, uint64_t ms)
 
 static void signal_done(const struct wf_nvme *t)
 {
-    if (t->done.first)
+    if (t->done.first || t->landed != WF_NVME_NONE)
         (void)eventfd_write(t->event, 1);
 }
 
@@ -288,7 +317,7 @@ static enum weft_status nvme_open(const struct wf_tier_options *options, struct 
     if (!t)
         return WEFT_E_NO_MEMORY;
     t->fd = t->fd_buffered = t->event = -1;
-    t->active = WF_NVME_NONE;
+    t->active = t->landed = t->landed_last = WF_NVME_NONE;
     wf_nvme_queue_init(&t->waiting);
     wf_nvme_queue_init(&t->flushing);
     wf_nvme_queue_init(&t->next_flush);
@@ -339,7 +368,9 @@ static void nvme_close(struct wf_tier *tier)
     wf_nvme_queue_add(&t->next_flush, &last);
     progress(t);
     while (!wf_nvme_log_idle(t)) {
-        wait_ring(t, 100);
+        if (t->landed == WF_NVME_NONE)
+            wait_ring(t, 100);
+        verify_landed(t, UINT64_MAX);
         drop_done(t);
         close_last(t);
         progress(t);
@@ -418,9 +449,11 @@ static uint32_t nvme_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
     eventfd_t ignored;
     (void)eventfd_read(t->event, &ignored);
     progress(t);
+    verify_landed(t, VERIFY_BYTES);
     while (!t->done.first && t->stats.in_flight && (now = wf_now_ms()) < until) {
         wait_ring(t, until - now);
         progress(t);
+        verify_landed(t, VERIFY_BYTES);
     }
     uint32_t count = 0;
     while (count < max && t->done.first) {

@@ -5,7 +5,8 @@
 #include "tier/nvme_log.h"
 
 #include <string.h>
-#include <xxhash.h>
+
+#include "base/sum.h"
 
 /* Over the head, and with that as seed over the rest: the head is looked at apart from a structure
  * that may not be written to. */
@@ -42,7 +43,7 @@ void wf_nvme_sum(const struct wf_tier_block *block, const uint8_t *data, uint64_
 {
     uint32_t parts = wf_tier_parts(block);
     for (uint32_t i = 0; i < parts; i++)
-        sums[i] = XXH3_64bits(data + (uint64_t)i * block->part_bytes, wf_tier_part_bytes(block, i));
+        sums[i] = wf_sum64(data + (uint64_t)i * block->part_bytes, wf_tier_part_bytes(block, i));
 }
 
 uint64_t wf_nvme_footer_make(struct wf_nvme *t, uint8_t *buffer, uint32_t segment, uint32_t count,
@@ -149,7 +150,7 @@ bool wf_nvme_payload_right(const struct wf_tier_block *block, const uint64_t *su
                            const uint8_t *payload)
 {
     for (uint32_t i = 0; i < wf_tier_parts(block); i++)
-        if (XXH3_64bits(payload + (uint64_t)i * block->part_bytes, wf_tier_part_bytes(block, i)) !=
+        if (wf_sum64(payload + (uint64_t)i * block->part_bytes, wf_tier_part_bytes(block, i)) !=
             sums[i])
             return false;
     return true;

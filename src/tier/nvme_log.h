@@ -114,7 +114,7 @@ struct wf_nvme_io {
     uint64_t sequence;         /* WRITE */
     uint64_t generation;       /* READ: of the segment */
     uint64_t order;            /* among what was placed in the log: what a flush waits for */
-    int result;                /* of one that is held */
+    int result;                /* of one that is held, or landed */
     uint64_t at, length, skip; /* READ: payload range; bytes of it that come into `tail` */
     uint64_t offset, expected; /* of the I/O as submitted */
     uint32_t vectors;
@@ -222,6 +222,7 @@ struct wf_nvme {
     struct wf_nvme_queue flushing; /* flushes of the cycle under way */
     struct wf_nvme_queue next_flush;
     struct wf_nvme_queue done;
+    uint32_t landed, landed_last; /* reads to be verified, by io.next; WF_NVME_NONE: none */
     uint64_t next_order, flush_barrier, flush_sync;
     uint32_t flush_step, maps_pending, map_next, dirty_count;
     bool flush_failed;

@@ -8,8 +8,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <xxhash.h>
 
+#include "base/sum.h"
 #include "tier/check.h"
 
 /* Every structure begins with its checksum. */

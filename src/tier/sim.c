@@ -18,8 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <xxhash.h>
-
+#include "base/sum.h"
 #include "tier/check.h"
 
 #define BUCKETS 4096u
@@ -108,8 +107,8 @@ static uint64_t footprint(const struct wf_tier_block *block)
 
 static uint64_t sum_of(const struct stored *s, uint32_t part)
 {
-    return XXH3_64bits(s->data + (uint64_t)part * s->block.part_bytes,
-                       wf_tier_part_bytes(&s->block, part));
+    return wf_sum64(s->data + (uint64_t)part * s->block.part_bytes,
+                    wf_tier_part_bytes(&s->block, part));
 }
 
 static bool sums_right(const struct stored *s, uint32_t first, uint32_t count)

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -345,6 +346,65 @@ static void each_request_is_reaped_once(void **state)
     free(room);
 }
 
+/* Reads that have landed are verified a few at a time; what is left says so through the event, for
+ * nothing else would bring the caller back when the device has no more to tell. */
+static void the_event_tells_of_all_that_landed(void **state)
+{
+    struct world *w = *state;
+    struct wf_tier_request requests[DEPTH], *done[DEPTH];
+    uint8_t *room = aligned_alloc(WF_TIER_ALIGN, (size_t)DEPTH * 102400), *right = malloc(102400);
+    open_at(w, w->path, CAPACITY);
+    for (uint64_t n = 1; n <= DEPTH; n++)
+        assert_int_equal(put(w, n), WEFT_OK);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < DEPTH; i++) {
+        requests[i] = (struct wf_tier_request){.op = WF_TIER_READ,
+                                               .block = block_of(i + 1),
+                                               .data = room + (size_t)i * 102400};
+        assert_int_equal(ops->submit(w->tier, &requests[i]), WEFT_OK);
+        bytes += requests[i].block.bytes;
+    }
+    assert_true(bytes > 512u << 10); /* more than is verified in one reap */
+    usleep(200000);
+    struct pollfd event = {.fd = ops->event(w->tier), .events = POLLIN};
+    uint32_t count = 0;
+    while (count < DEPTH) {
+        assert_int_equal(poll(&event, 1, 10000), 1);
+        count += ops->reap(w->tier, done, DEPTH, 0);
+    }
+    for (uint32_t i = 0; i < DEPTH; i++) {
+        assert_int_equal(requests[i].status, WEFT_OK);
+        fill(i + 1, requests[i].block.bytes, right);
+        assert_memory_equal(requests[i].data, right, requests[i].block.bytes);
+    }
+    free(right);
+    free(room);
+}
+
+/* What landed and was never reaped keeps nobody from closing it. */
+static void it_closes_over_what_landed(void **state)
+{
+    struct world *w = *state;
+    struct wf_tier_request requests[DEPTH];
+    uint8_t *room = aligned_alloc(WF_TIER_ALIGN, (size_t)DEPTH * 102400);
+    open_at(w, w->path, CAPACITY);
+    for (uint64_t n = 1; n <= DEPTH; n++)
+        assert_int_equal(put(w, n), WEFT_OK);
+    for (uint32_t i = 0; i < DEPTH; i++) {
+        requests[i] = (struct wf_tier_request){.op = WF_TIER_READ,
+                                               .block = block_of(i + 1),
+                                               .data = room + (size_t)i * 102400};
+        assert_int_equal(ops->submit(w->tier, &requests[i]), WEFT_OK);
+    }
+    usleep(100000);
+    struct wf_tier_request *one;
+    assert_int_equal(ops->reap(w->tier, &one, 1, 5000), 1);
+    close_it(w);
+    open_at(w, w->path, 0);
+    assert_int_equal(stats(w).blocks, DEPTH);
+    free(room);
+}
+
 static void what_is_not_ours_is_left_alone(void **state)
 {
     struct world *w = *state;
@@ -396,6 +456,8 @@ int main(void)
         cmocka_unit_test(the_index_is_small_and_right),
         cmocka_unit_test_setup_teardown(full_says_so_and_a_removal_helps, setup, teardown),
         cmocka_unit_test_setup_teardown(each_request_is_reaped_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_event_tells_of_all_that_landed, setup, teardown),
+        cmocka_unit_test_setup_teardown(it_closes_over_what_landed, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_not_ours_is_left_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(one_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(it_can_grow, setup, teardown),
