@@ -152,6 +152,16 @@ int wf_cli_connect(struct cli *cli);
 int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t rows_max,
                  json_t **out);
 
+/* opening.c: tiers that the node is still opening, so that not all that lies there is found yet.
+ * Their names as a list for json_decref(); as "tier nvme0 is" or "tiers nvme0 and s3 are", NULL:
+ * none. */
+#define CLI_OPENING_MAX 320
+#define CLI_OPENING_S 5
+json_t *wf_cli_opening_list(struct cli *cli);
+const char *wf_cli_opening(struct cli *cli, char *out, size_t capacity);
+/* Wait for them, for CLI_OPENING_S at most, and say so.  False: there was none to wait for. */
+bool wf_cli_opening_wait(struct cli *cli);
+
 /* The node's tiers, in the order of their measured latency: a list for json_decref(), or NULL and
  * in `why` a sentence.  A node tells them to its own user only. */
 json_t *wf_cli_tiers_ask(struct weft *weft, char *why, size_t capacity);

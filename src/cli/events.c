@@ -54,7 +54,9 @@ static void event_print(const json_t *event)
             wf_cli_size((uint64_t)json_integer_value(value), value_text, sizeof value_text);
         else
             snprintf(value_text, sizeof value_text, "%.10g", json_number_value(value));
-        printf("  %s %s", key, value_text);
+        /* What left DRAM is not gone when a tier has it. */
+        bool stays = strcmp(key, "tier") == 0 && kind && strcmp(kind, "evict") == 0;
+        printf("  %s %s", stays ? "stays_on" : key, value_text);
     }
     putchar('\n');
 }
@@ -132,7 +134,8 @@ const struct cli_command wf_cmd_events = {
     .synopsis = "",
     .about =
         "Shows the newest of the node's ring of events, oldest first.  An eviction says which "
-        "block went, for what reason, how long it had not been used and for whom it made room.  "
+        "block went, for what reason, how long it had not been used and for whom it made room; with a tier, it left DRAM "
+        "and stays there, from where a get brings it up.  "
         "With --follow and --json every event is a line of its own.",
     .options = options,
     .examples = examples,

@@ -33,7 +33,7 @@ static const struct {
     {"corrupt", "its bytes did not match its checksum",
      "look for failing memory: journalctl -k | grep -i -e mce -e edac"},
     {"demoted", "its session waits, and nothing below took it", "weft ls tiers: is one not well?"},
-    {"below", "it left DRAM and is on a tier below; a get brings it up", ""},
+    {"below", "left DRAM for a tier below, where it was written before; a get brings it up", ""},
     {"cold", "the last tier that had it let it go: it was the least recently used there",
      "give that tier more room (its size), or a further one below it: weftd --tier"},
     {"parent", "what it extends went, so it could not be found any more", ""},
@@ -44,13 +44,17 @@ static const struct {
 
 /* Why it was not written below when it left DRAM. */
 static const struct {
-    const char *word, *meaning;
+    const char *word, *meaning, *mend;
 } refusals_meanings[] = {
-    {"not used again", "the tier takes only what was used again (admit: reused)"},
-    {"not admitted", "no tier takes what leaves DRAM (admit: never)"},
-    {"tier busy", "the tier was behind with writing, and it was never used again"},
-    {"tiers full", "the tiers were full of what may not go"},
-    {"tiers unusable", "no tier was well"},
+    {"not used again", "the tier takes only what was used again (admit: reused)",
+     "admit: auto or always for the tier, or a larger pool"},
+    {"not admitted", "no tier takes what leaves DRAM (admit: never)",
+     "admit: auto or always for a tier"},
+    {"tier busy", "the tier was behind with writing, and it was never used again",
+     "admit: always for the tier, which puts wait for then; or a larger pool.ahead"},
+    {"tiers full", "the tiers were full of what may not go",
+     "more room for the tier (its size), or fewer archives: weft session rm"},
+    {"tiers unusable", "no tier was well", "weft ls tiers says what is wrong"},
 };
 
 struct tally {
@@ -89,6 +93,8 @@ static const char *reason_of(const json_t *event)
         return "below";
     if (strstr(kind, "corrupt"))
         return tier ? "corrupt below" : "corrupt";
+    if (*word(event, "not_below"))
+        return word(event, "not_below");
     return *reason ? reason : "unknown";
 }
 
@@ -99,6 +105,11 @@ static const char *meaning_of(const char *reason, const char **mend)
         if (strcmp(meanings[i].reason, reason) == 0) {
             *mend = meanings[i].mend;
             return meanings[i].meaning;
+        }
+    for (size_t i = 0; i < sizeof refusals_meanings / sizeof refusals_meanings[0]; i++)
+        if (strcmp(refusals_meanings[i].word, reason) == 0) {
+            *mend = refusals_meanings[i].mend;
+            return refusals_meanings[i].meaning;
         }
     return "";
 }
@@ -328,12 +339,14 @@ static void move_print(const json_t *event)
 static void loss_print(const json_t *event)
 {
     const char *mend, *tier = word(event, "tier"), *refused = word(event, "not_below");
-    printf("left DRAM (%s): %s; unused for %.1f s", word(event, "reason"),
-           meaning_of(word(event, "reason"), &mend), (double)number(event, "age_ms") / 1e3);
-    if (*word(event, "for"))
-        printf("; for %s", word(event, "for"));
     if (*tier)
-        printf("; it stayed on %s", tier);
+        printf("left DRAM (%s) and stayed on %s, from where a get brings it up; unused for %.1f s",
+               word(event, "reason"), tier, (double)number(event, "age_ms") / 1e3);
+    else
+        printf("left DRAM (%s): %s; unused for %.1f s", word(event, "reason"),
+               meaning_of(word(event, "reason"), &mend), (double)number(event, "age_ms") / 1e3);
+    if (*word(event, "for"))
+        printf("; its place went to domain %s", word(event, "for"));
     for (size_t i = 0; i < sizeof refusals_meanings / sizeof refusals_meanings[0]; i++)
         if (strcmp(refusals_meanings[i].word, refused) == 0)
             printf("; not written below: %s", refusals_meanings[i].meaning);
@@ -360,7 +373,14 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
 {
     json_t *dram = NULL, *below = NULL, *event, *found = json_array();
     size_t digits = strlen(key) < KEY_DIGITS ? strlen(key) : KEY_DIGITS, index;
+    char opening[CLI_OPENING_MAX];
     int code = present_find(cli, key, &dram, &below);
+    if (code == CLI_OK && json_array_size(dram) + json_array_size(below) == 0 &&
+        wf_cli_opening_wait(cli)) {
+        json_decref(dram);
+        json_decref(below);
+        code = present_find(cli, key, &dram, &below);
+    }
     if (code != CLI_OK)
         return code;
     json_array_foreach (json_object_get(answer, "events"), index, event) {
@@ -382,7 +402,11 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
         json_decref(dram);
         json_decref(below);
         json_decref(found);
-        if (!count)
+        if (!count && wf_cli_opening(cli, opening, sizeof opening))
+            printf("%s is not known yet: %s still being opened, and what lies there is found "
+                   "meanwhile; ask again later\n",
+                   key, opening);
+        else if (!count)
             printf("%s is not there, and no event tells of it: it was never stored in this domain, "
                    "or went before the oldest event that is kept\n",
                    key);

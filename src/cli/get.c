@@ -130,6 +130,7 @@ static int block_get(struct cli *cli, const struct weft_pins *pins, uint32_t blo
 /* Nothing was there: perhaps because it is called by another name, which its size is part of. */
 static void miss_say(struct cli *cli, struct weft_format *format, const struct weft_key *key)
 {
+    char opening[CLI_OPENING_MAX];
     uint64_t other = wf_cli_other_size(cli, format, key);
     if (other)
         fprintf(stderr,
@@ -137,6 +138,11 @@ static void miss_say(struct cli *cli, struct weft_format *format, const struct w
                 "say --block-bytes %llu\n",
                 weft_format_block_bytes(format), (unsigned long long)other,
                 (unsigned long long)other);
+    else if (wf_cli_opening(cli, opening, sizeof opening))
+        fprintf(stderr,
+                "weft get: no such block of %zu bytes is known yet: %s still being opened; get it "
+                "again later, weft ls tiers shows when it is ok\n",
+                weft_format_block_bytes(format), opening);
     else
         fprintf(stderr,
                 "weft get: there is no such block of %zu bytes; a key is of one model, layout, "
@@ -161,6 +167,14 @@ static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes, int
     return got == count ? CLI_OK : CLI_MISS;
 }
 
+/* Whether what was not there is worth another try, now that it has been waited for. */
+static bool again(struct cli *cli, bool *waited)
+{
+    bool first = !*waited;
+    *waited = true;
+    return first && wf_cli_opening_wait(cli);
+}
+
 static int get_chain(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
                      size_t count, struct sink *sink)
 {
@@ -168,6 +182,7 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
     uint8_t *copy = verify ? wf_cli_alloc(block_bytes) : NULL;
     uint64_t left = bytes_wanted ? bytes_wanted : UINT64_MAX, before = left;
     enum weft_status status = WEFT_OK;
+    bool waited = false;
     int code = CLI_OK;
     struct cli_progress progress;
     wf_cli_progress_init(&progress, "get");
@@ -189,8 +204,12 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
             }
             wf_cli_progress_step(&progress, (double)got / (double)count, "");
         }
-        if (pins.blocks < window)
-            break;
+        if (code == CLI_OK && left && got < count &&
+            (pins.blocks < window || status == WEFT_MISS)) {
+            if (!again(cli, &waited))
+                break;
+            status = WEFT_OK;
+        }
     }
     weft_pins_release(&behind);
     wf_cli_progress_fini(&progress);
@@ -244,6 +263,8 @@ const struct cli_command wf_cmd_get = {
         "Writes the blocks of a chain, from the first, as far as they are there.  The size of a "
         "block is part of its format, so say the same --block-bytes or layout as when it was "
         "put.\n\n"
+        "While the node still opens a tier (after its start), what is not found is waited for, "
+        "for up to 5 s.\n\n"
         "A file that is there is replaced when all is written, and not touched when no block is "
         "there or something fails.\n\n"
         "Exits with 1 when blocks were missing (the first part is written), and with 5 when "

@@ -65,7 +65,10 @@ static void shown_print(const struct there *there, size_t count, uint64_t block_
         if (there->on[t])
             printf("%c  %zu in %s\n", weft_tier_name((enum weft_tier)t)[0], there->on[t],
                    weft_tier_name((enum weft_tier)t));
-    printf("to have all in DRAM takes about %.1f ms\n", there->load_us / 1e3);
+    if (there->load_us)
+        printf("to have all in DRAM takes about %.1f ms\n", there->load_us / 1e3);
+    else
+        puts("what it takes to have all in DRAM is not measured yet");
 }
 
 static json_t *tiers_json(const struct there *there)
@@ -104,6 +107,7 @@ static int run(struct cli *cli)
             code = wf_cli_fail_status(cli, status, "cannot match");
     }
     size_t present = there.present;
+    char opening[CLI_OPENING_MAX];
     if (code == CLI_OK && cli->json) {
         json_t *answer = json_object();
         wf_cli_json_set(answer, "blocks", json_integer((json_int_t)count));
@@ -112,9 +116,12 @@ static int run(struct cli *cli)
                         json_integer((json_int_t)(present * weft_format_block_bytes(format))));
         wf_cli_json_set(answer, "tiers", tiers_json(&there));
         wf_cli_json_set(answer, "load_us", json_integer((json_int_t)there.load_us));
+        wf_cli_json_set(answer, "opening", wf_cli_opening_list(cli));
         wf_cli_json_print(answer);
     } else if (code == CLI_OK) {
         shown_print(&there, count, weft_format_block_bytes(format));
+        if (present < count && wf_cli_opening(cli, opening, sizeof opening))
+            printf("%s still being opened: there may be more in a moment\n", opening);
     }
     free(there.tier);
     free(keys);
@@ -130,7 +137,8 @@ const struct cli_command wf_cmd_match = {
              "are, a letter a block: d for DRAM, c for CXL memory, n for NVMe, s for an object "
              "store, a dot for one that is not there; load_us is what it would take to have all "
              "in DRAM, as modelled from what was measured.  It holds nothing: a moment later there "
-             "may be fewer.\n\n"
+             "may be fewer.  While the node opens a tier, after its start, not all that lies there "
+             "is found: `opening` names such tiers.\n\n"
              "Exits with 0 when all are there, with 1 when not.",
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},

@@ -184,13 +184,25 @@ static int batch_put(struct cli *cli, struct weft_format *format, const struct i
     return CLI_OK;
 }
 
+/* What the node's own user may know; 0: someone else asks. */
+static uint64_t pool_size(struct cli *cli)
+{
+    json_t *answer = NULL;
+    if (wf_cli_query(cli, "status", 0, 0, &answer) != CLI_OK)
+        return 0;
+    json_int_t bytes = json_integer_value(
+        json_object_get(json_object_get(answer, "pool"), "bytes"));
+    json_decref(answer);
+    return (uint64_t)bytes;
+}
+
 /* What there is no room in: the domain's quota, when the domain has used it up, else the pool. */
-static void full_say(struct cli *cli, const struct tally *tally, size_t block_bytes)
+static void full_say(struct cli *cli, const struct tally *tally, size_t count, size_t block_bytes)
 {
     const char *mine = cli->domain ? cli->domain : getenv("WEFT_DOMAIN");
     mine = mine ? mine : "default";
-    uint64_t used_bytes = 0, quota_bytes = 0;
-    char used[32], quota[32];
+    uint64_t used_bytes = 0, quota_bytes = 0, chain_bytes = (uint64_t)count * block_bytes;
+    char used[32], quota[32], chain[32];
     json_t *answer = NULL, *domain;
     size_t index;
     if (wf_cli_query(cli, "domains", 0, 0, &answer) != CLI_OK)
@@ -203,9 +215,28 @@ static void full_say(struct cli *cli, const struct tally *tally, size_t block_by
         quota_bytes = (uint64_t)json_integer_value(json_object_get(domain, "quota_bytes"));
     }
     json_decref(answer);
+    uint64_t pool_bytes = pool_size(cli);
     fprintf(stderr, "weft put: no room for the last %zu block%s: ", tally->full,
             wf_cli_s(tally->full));
-    if (quota_bytes && used_bytes + block_bytes + quota_bytes / QUOTA_NEAR > quota_bytes)
+    if (quota_bytes && chain_bytes > quota_bytes - quota_bytes / QUOTA_NEAR)
+        fprintf(stderr,
+                "a chain must fit in DRAM as a whole, also when tiers lie below; this one has %s, "
+                "and %s%s%s has %s%s; %s, or put it as several chains, each with a key of its "
+                "own\n",
+                wf_cli_size(chain_bytes, chain, sizeof chain),
+                quota_bytes == pool_bytes ? "the DRAM pool" : "domain '",
+                quota_bytes == pool_bytes ? "" : mine, quota_bytes == pool_bytes ? "" : "'",
+                quota_bytes == pool_bytes ? "" : "a quota of ",
+                wf_cli_size(quota_bytes, quota, sizeof quota),
+                quota_bytes == pool_bytes
+                    ? "enlarge the pool (pool.size in the configuration, or weft lend SIZE)"
+                    : "raise the domain's quota");
+    else if (quota_bytes == pool_bytes && pool_bytes)
+        fprintf(stderr,
+                "the DRAM pool of %s is used, and what could go is pinned or in use; drop some "
+                "with weft rm, or enlarge it (pool.size in the configuration, or weft lend SIZE)\n",
+                wf_cli_size(pool_bytes, quota, sizeof quota));
+    else if (quota_bytes && used_bytes + block_bytes + quota_bytes / QUOTA_NEAR > quota_bytes)
         fprintf(stderr,
                 "domain '%s' uses %s of its quota of %s, and what could go is pinned or in use; "
                 "drop some with weft rm, or raise the domain's quota\n",
@@ -245,7 +276,7 @@ static int report(struct cli *cli, const struct tally *tally, const struct weft_
                 "those with weft rm\n",
                 tally->differing, tally->differing == 1 ? " is" : "s are", tally->first_differing);
     if (tally->full)
-        full_say(cli, tally, block_bytes);
+        full_say(cli, tally, count, block_bytes);
     if (tally->differing)
         return CLI_WRONG;
     if (!tally->full)
@@ -323,6 +354,8 @@ const struct cli_command wf_cmd_put = {
              "followed by i as four little-endian bytes.  With --tokens, each block is named by "
              "its tokens and all before them, as an engine names it.  Without --block-bytes or a "
              "layout the whole input is one block.\n\n"
+             "A chain must fit in DRAM as a whole, also when tiers lie below: it is the pool's "
+             "size, or the domain's quota, that bounds it.\n\n"
              "Exits with 1 when only a first part of the chain found room, and with 5 when blocks "
              "were there already with other bytes; those stay as they are.",
     .options = options,

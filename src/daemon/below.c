@@ -869,6 +869,11 @@ void wf_below_run(struct wf_below *below, uint32_t tier)
     wf_mover_reap(below->tiers[tier].mover);
 }
 
+bool wf_lower_opening(const struct wf_lower *lower)
+{
+    return !lower->complete && lower->stats.state == WF_MOVER_OPENING;
+}
+
 bool wf_below_opening(const struct wf_below *below)
 {
     for (uint32_t i = 0; i < below->count; i++)

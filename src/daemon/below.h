@@ -92,6 +92,8 @@ int wf_below_fd(const struct wf_below *below, uint32_t tier);
 /* A tier has something for us. */
 void wf_below_run(struct wf_below *below, uint32_t tier);
 void wf_below_tick(struct wf_below *below);
+/* Is what the tier has still being found? */
+bool wf_lower_opening(const struct wf_lower *lower);
 /* Is there a tier of which it is not known yet whether it can be used? */
 bool wf_below_opening(const struct wf_below *below);
 /* Will room in DRAM come of what is under way? */

@@ -2,9 +2,11 @@
 """What commands answer of nodes with tiers below DRAM."""
 import os
 import re
+import subprocess
 import time
 
-from harness import FOLDER, answer, blob, case, check, golden, read, start_node, stop_node, tier_paths, weft
+from harness import (FOLDER, WEFT, answer, blob, case, check, environment, golden, read, start_node, stop_node,
+                     tier_paths, weft)
 
 
 @case
@@ -50,10 +52,13 @@ def where_it_is(at, first, size, tiers):
     check(story["present"] and story["below"][0]["in_dram"], story)
     shown = weft("explain", up["key"], *at).stdout.decode()
     check(f"is there, in DRAM and on {tier}" in shown and "because a get waited for it" in shown, shown)
+    check("and stayed on" in shown and "not used" not in shown, shown)
     down = next(block for block in below if not block["in_dram"])
     shown = weft("explain", down["key"], *at).stdout.decode()
     check(f"{down['key']} is there, below DRAM on {down['tiers'][0]}" in shown, shown)
-    check("a get brings it up" in weft("explain", *at).stdout.decode())
+    shown = weft("explain", *at).stdout.decode()
+    check("a get brings it up" in shown and "enlarge the pool" not in shown, shown)
+    check(" stays_on nvme0" in weft("events", "--what", "evict", *at).stdout.decode())
 
 
 @case
@@ -82,6 +87,38 @@ def what_leaves_dram_is_below_and_comes_back():
         shown = weft("status", *at).stdout.decode()
         check(re.search(r"below DRAM", shown), shown)
         where_it_is(at, first, size, lower)
+        said = weft("put", "--key", "long", *size, *at, blob("long", 40 << 20), expect=1).stderr.decode()
+        check("must fit in DRAM as a whole" in said and "40 MiB, and the DRAM pool has 32 MiB" in said, said)
+    finally:
+        stop_node(node)
+
+
+@case
+def a_tier_that_is_still_being_opened_is_waited_for():
+    socket, size = os.path.join(FOLDER, "slow.sock"), ["--block-bytes", "64KB", "--socket", os.path.join(FOLDER, "slow.sock")]
+    hold, tiers = os.path.join(FOLDER, "slow.hold"), tier_paths("slow")[:1]
+    node = start_node("32MB", socket, tiers)
+    key = answer("put", "--key", "slow", *size, blob("slow", 8 << 16))["last_key"]
+    stop_node(node)
+    with open(hold, "w", encoding="utf-8") as file:
+        file.write("1500")  # what is read of the medium takes so many milliseconds
+    node = start_node("32MB", socket, tiers, WEFT_NVME_HOLD=hold)
+    try:
+        found = answer("match", "--key", "slow", *size, "--blocks", "8", expect=1)
+        check(found["present"] == 0 and found["opening"] == ["nvme0"], found)
+        said = weft("match", "--key", "slow", *size, "--blocks", "8", expect=1).stdout.decode()
+        check("tier nvme0 is still being opened" in said, said)
+        copy = os.path.join(FOLDER, "slow.copy")
+        getter = subprocess.Popen([WEFT, "get", "--key", "slow", *size, "--blocks", "8", "--output", copy],
+                                  env=environment(), stderr=subprocess.PIPE)
+        time.sleep(0.2)
+        os.unlink(hold)
+        done = weft("explain", key[:8], "--socket", socket)
+        check(b"is there, below DRAM on nvme0" in done.stdout and b"waiting" in done.stderr, done)
+        said = getter.communicate(timeout=30)[1]
+        check(getter.returncode == 0 and b"tier nvme0 is still being opened" in said, said)
+        check(read(copy) == read(os.path.join(FOLDER, "slow")), "other bytes came")
+        check(answer("match", "--key", "slow", *size, "--blocks", "9", expect=1)["opening"] == [], "open by now")
     finally:
         stop_node(node)
 
