@@ -134,8 +134,8 @@ const struct cli_command wf_cmd_events = {
     .synopsis = "",
     .about =
         "Shows the newest of the node's ring of events, oldest first.  An eviction says which "
-        "block went, for what reason, how long it had not been used and for whom it made room; with a tier, it left DRAM "
-        "and stays there, from where a get brings it up.  "
+        "block went, for what reason, how long it had not been used and for whom it made room; "
+        "with a tier, it left DRAM and stays there, from where a get brings it up.  "
         "With --follow and --json every event is a line of its own.",
     .options = options,
     .examples = examples,
