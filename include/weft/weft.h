@@ -321,7 +321,7 @@ WEFT_API uint64_t weft_session_id(const struct weft_session *s);
 
 enum weft_tier {
     WEFT_TIER_DRAM = 0,
-    WEFT_TIER_CXL = 1,  /* CXL memory, or another far NUMA node */
+    WEFT_TIER_CXL = 1,  /* CXL memory, another far NUMA node, memory beyond the pool */
     WEFT_TIER_NVME = 2, /* a file or block device */
     WEFT_TIER_S3 = 3,   /* an object store */
 };

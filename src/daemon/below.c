@@ -706,6 +706,7 @@ static const struct wf_tier_ops *ops_of(const struct wf_tier_config *config)
     case WF_KIND_NVME: return &wf_tier_nvme;
     case WF_KIND_CXL: return &wf_tier_cxl;
     case WF_KIND_S3: return &wf_tier_s3;
+    case WF_KIND_DRAM: return &wf_tier_dram;
     }
     return NULL;
 }
@@ -716,7 +717,8 @@ static enum weft_status path_resolve(struct wf_lower *lower)
     struct wf_cxl_device devices[WF_CXL_DEVICES_MAX];
     uint32_t count = 0;
     bool libraries;
-    snprintf(lower->path, sizeof lower->path, "%s", lower->config->path);
+    const char *path = lower->config->path; /* memory need not have one */
+    snprintf(lower->path, sizeof lower->path, "%s", path[0] ? path : lower->config->name);
     if (lower->config->kind != WF_KIND_CXL || strcmp(lower->path, "auto") != 0)
         return WEFT_OK;
     enum weft_status status = wf_cxl_find(&(struct wf_cxl_search){0}, devices, WF_CXL_DEVICES_MAX,
@@ -744,15 +746,19 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
 {
     struct wf_lower *lower = &below->tiers[number];
     const struct wf_tier_config *config = &below->node->config.tiers[number];
-    static const enum weft_tier kinds[] = {WEFT_TIER_NVME, WEFT_TIER_CXL, WEFT_TIER_S3};
+    /* To a client, memory that it does not map is as far as CXL's, whatever it is made of. */
+    static const enum weft_tier kinds[WF_KINDS] = {WEFT_TIER_NVME, WEFT_TIER_CXL, WEFT_TIER_S3,
+                                                   WEFT_TIER_CXL};
     lower->below = below;
     lower->config = config;
     lower->number = number;
     lower->kind = kinds[config->kind];
+    lower->kind_name = ops_of(config)->name;
     enum weft_status status = path_resolve(lower);
     if (status != WEFT_OK)
         return status;
-    lower->durable = config->kind != WF_KIND_CXL || wf_tier_cxl_persistent(lower->path);
+    lower->durable = config->kind != WF_KIND_DRAM &&
+                     (config->kind != WF_KIND_CXL || wf_tier_cxl_persistent(lower->path));
     lower->emulated = config->kind == WF_KIND_CXL &&
                       wf_tier_cxl_medium(lower->path) == WF_CXL_MEDIUM_FILE;
     below->order[number] = number;

@@ -30,7 +30,8 @@ struct wf_lower {
     const struct wf_tier_config *config;
     char path[WF_PATH_MAX]; /* the configured one, or what `auto` found */
     unsigned number;        /* in the directory and the far table */
-    enum weft_tier kind;
+    enum weft_tier kind;    /* as clients are told */
+    const char *kind_name;  /* "nvme" and the like: what it really is */
     bool durable, emulated;
     struct wf_mover *mover;
     bool opened;            /* blocks are being found there, and may be read */
@@ -115,8 +116,6 @@ const char *wf_below_refusal(const struct wf_domain *domain, const uint8_t key[3
 /* Someone asked to drop the block: out of all tiers, with what extends it.  How many. */
 uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32]);
 
-/* "nvme" and the like. */
-const char *wf_tier_kind_name(enum weft_tier kind);
 /* Is the tier fit to be written to, or read from? */
 bool wf_lower_usable(const struct wf_lower *lower);
 uint64_t wf_lower_capacity(const struct wf_lower *lower);

@@ -33,7 +33,8 @@
 
 enum wf_huge { WF_HUGE_AUTO = 0, WF_HUGE_ON, WF_HUGE_OFF };
 enum wf_writes { WF_WRITES_DIRECT = 0, WF_WRITES_COPIED };
-enum wf_tier_kind { WF_KIND_NVME = 0, WF_KIND_CXL, WF_KIND_S3 };
+enum wf_tier_kind { WF_KIND_NVME = 0, WF_KIND_CXL, WF_KIND_S3, WF_KIND_DRAM };
+#define WF_KINDS (WF_KIND_DRAM + 1)
 
 /* What is written to a tier when it leaves DRAM. */
 enum wf_tier_admit {

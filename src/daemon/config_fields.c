@@ -24,7 +24,7 @@
 
 static const char *const huge_choices[] = {"auto", "on", "off", NULL};
 static const char *const writes_choices[] = {"direct", "copied", NULL};
-static const char *const kind_choices[] = {"nvme", "cxl", "s3", NULL};
+static const char *const kind_choices[] = {"nvme", "cxl", "s3", "dram", NULL};
 static const char *const admit_choices[] = {"auto", "always", "reused", "never", NULL};
 static const char *const log_choices[] = {"off", "error", "warn", "info", "debug", NULL};
 
@@ -119,13 +119,14 @@ static const struct wf_field tier_fields[] = {
     {"name", WF_VALUE_NAME, IN_TIER(name), WORD(struct wf_tier_config, name), NULL, NULL,
      "What it is called: 1 to 31 of a-z, 0-9, dot, underscore, hyphen."},
     {"kind", WF_VALUE_CHOICE, IN_TIER(kind), 0, 0, kind_choices, NULL,
-     "nvme, cxl or s3. In which order tiers are asked is measured, whatever their kind."},
+     "nvme, cxl, s3 or dram. In which order tiers are asked is measured, whatever their kind."},
     {"path", WF_VALUE_PATH, IN_TIER(path), WORD(struct wf_tier_config, path), NULL, NULL,
      "nvme: a file, a directory to make one in, or a block device. cxl: auto, /dev/daxX.Y, "
      "node:N, or file-emulation:PATH, which is no CXL and is shown as such. "
-     "s3: s3://BUCKET/PREFIX."},
+     "s3: s3://BUCKET/PREFIX. dram: none is needed, and what it says is but shown."},
     {"size", WF_VALUE_SIZE, IN_TIER(size_bytes), 0, EIB, NULL, NULL,
-     "How much of it is used; 0 for all that the medium has. A new file needs a size."},
+     "How much of it is used; 0 for all that the medium has. A new file needs a size, and so does "
+     "dram."},
     {"queue_depth", WF_VALUE_COUNT, IN_TIER(queue_depth), 1, 1024, NULL, NULL,
      "Requests in flight."},
     {"admit", WF_VALUE_CHOICE, IN_TIER(admit), 0, 0, admit_choices, NULL,

@@ -18,6 +18,7 @@
 #include "daemon/config_fields.h"
 #include "sys/cxl.h"
 #include "sys/host.h"
+#include "sys/memory.h"
 #include "sys/paths.h"
 #include "tier/tier.h"
 
@@ -88,6 +89,7 @@ static const char *path_mend(const struct wf_tier_config *tier)
                                   : "is no CXL memory; write auto, /dev/daxX.Y, node:N, or "
                                     "file-emulation:PATH to try it without";
     case WF_KIND_S3: return is_bucket(tier->path) ? NULL : "is no bucket; write s3://BUCKET/PREFIX";
+    case WF_KIND_DRAM: return NULL;
     }
     return NULL;
 }
@@ -119,6 +121,10 @@ static enum weft_status finish_kind(const struct wf_config *config,
                        wf_list_where(list, config, tier, index, where), tier->name, only[i].key,
                        kind_name(tier));
     }
+    if (tier->kind == WF_KIND_DRAM && !tier->size_bytes)
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: tier '%s': memory has no size of its own; set size, like 4GB",
+                       wf_list_where(list, config, tier, 0, where), tier->name);
     bool numbered = tier->host != 0;
     if (tier->shared != numbered)
         return wf_fail(WEFT_E_INVALID,
@@ -141,7 +147,8 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
             return wf_fail(WEFT_E_INVALID,
                            "%s: tier '%s': that is the pool's own name; choose another",
                            wf_list_where(list, config, tier, 0, where), tier->name);
-        if (tier->origin[path_index].layer == WF_FROM_DEFAULT)
+        bool placed = tier->kind != WF_KIND_DRAM;
+        if (placed && tier->origin[path_index].layer == WF_FROM_DEFAULT)
             return wf_fail(WEFT_E_INVALID,
                            "%s: tier '%s' has no path; add `path:`, or --set tier.%s.path=PATH",
                            wf_list_where(list, config, tier, 0, where), tier->name, tier->name);
@@ -153,7 +160,7 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
         enum weft_status status = finish_kind(config, tier);
         if (status != WEFT_OK)
             return status;
-        for (uint32_t k = 0; k < i; k++)
+        for (uint32_t k = 0; placed && k < i; k++)
             if (strcmp(config->tiers[k].path, tier->path) == 0)
                 return wf_fail(WEFT_E_INVALID,
                                "%s: tier '%s': path '%s' is that of tier '%s', too; keep one",
@@ -179,16 +186,21 @@ static bool is_bad_size(const char *text)
     return digits && letters && letters <= SIZE_LETTERS_MAX && !text[digits + letters];
 }
 
-/* "PATH" or "PATH:SIZE".  `node:1` is a path, not a size of 1 after one; and so is what names
- * something that is there, whatever it looks like.  False: it is neither; `bad` is what was meant
- * as a size, or NULL. */
+/* "PATH", "PATH:SIZE" or for memory "SIZE".  `node:1` is a path, not a size of 1 after one; and so
+ * is what names something that is there, whatever it looks like.  False: it is neither; `bad` is
+ * what was meant as a size, or NULL. */
 static bool split_size(const char *text, struct short_tier *out, const char **bad)
 {
     const char *colon = strrchr(text, ':');
     size_t length = strlen(text);
     uint64_t bytes;
-    out->size[0] = '\0';
+    out->size[0] = out->path[0] = '\0';
     *bad = NULL;
+    if (out->kind == WF_KIND_DRAM && !colon && isdigit((unsigned char)text[0])) {
+        *bad = wf_size_parse(text, &bytes) != WEFT_OK || length >= sizeof out->size ? text : NULL;
+        snprintf(out->size, sizeof out->size, "%s", *bad ? "" : text);
+        return !*bad;
+    }
     if (colon && isdigit((unsigned char)colon[1]) && access(text, F_OK) != 0 &&
         !(out->kind == WF_KIND_CXL && colon - text == 4 && starts(text, "node"))) {
         if (wf_size_parse(colon + 1, &bytes) == WEFT_OK && strlen(colon + 1) < sizeof out->size) {
@@ -229,10 +241,10 @@ static enum weft_status read_short(const char *flag, uint32_t *made, struct shor
                        flag, bad);
     if (!good)
         return wf_fail(WEFT_E_INVALID,
-                       "--tier '%.96s' is no tier; write nvme:PATH:SIZE, cxl:/dev/daxX.Y or "
-                       "s3://BUCKET/PREFIX",
+                       "--tier '%.96s' is no tier; write nvme:PATH:SIZE, cxl:/dev/daxX.Y, "
+                       "dram:SIZE or s3://BUCKET/PREFIX",
                        flag);
-    uint32_t number = made[out->kind]++;
+    uint32_t number = made[out->kind]++ + (out->kind == WF_KIND_DRAM); /* dram0 is the pool */
     if (out->kind != WF_KIND_S3)
         snprintf(out->name, sizeof out->name, "%s%u", kinds[out->kind], number);
     else if (number)
@@ -264,7 +276,7 @@ wf_config_tier_flags(const char *const *flags, size_t flag_count,
 {
     struct short_tier tiers[WF_TIERS_MAX];
     char names[WF_TIERS_MAX * sizeof tiers[0].name] = "";
-    uint32_t made[WF_KIND_S3 + 1] = {0};
+    uint32_t made[WF_KINDS] = {0};
     size_t used = 0;
     if (flag_count > WF_TIERS_MAX)
         return wf_fail(WEFT_E_INVALID, "--tier is given %zu times and a node has %d at most; %s",
@@ -446,6 +458,23 @@ static void check_cxl(struct wf_remarks *remarks, const struct wf_tier_config *t
     }
 }
 
+/* What the pool has is not for it; pages of both come when they are first written to. */
+static void check_dram(struct wf_remarks *remarks, const struct wf_tier_config *tier)
+{
+    struct wf_host host;
+    char size[24], pool[24], offered[24];
+    uint64_t pool_bytes = remarks->config->pool_bytes;
+    wf_host_read(&host);
+    if (!host.memory_bytes || tier->size_bytes + pool_bytes <= host.memory_bytes)
+        return;
+    wf_remark(remarks, tier->size_bytes > wf_host_bytes() ? WF_REMARK_FATAL : WF_REMARK_NOTE,
+              "tier '%s': size %s and the pool's %s are more than this %s has (%s); lower one",
+              tier->name, wf_size_format(tier->size_bytes, size, sizeof size),
+              wf_size_format(pool_bytes, pool, sizeof pool),
+              host.memory_is_cgroup ? "cgroup" : "host",
+              wf_size_format(host.memory_bytes, offered, sizeof offered));
+}
+
 /* What a tier is kept in, told from anything else: by device and number when it is there, else by
  * its directory's and its own name. */
 struct place {
@@ -461,7 +490,7 @@ static void place_find(const struct wf_tier_config *tier, struct place *out)
     char file[FILE_MAX], directory[FILE_MAX];
     struct stat found;
     *out = (struct place){0};
-    if (tier->kind == WF_KIND_S3)
+    if (tier->kind == WF_KIND_S3 || tier->kind == WF_KIND_DRAM)
         return;
     file_of(tier, path, file);
     out->there = stat(file, &found) == 0;
@@ -525,6 +554,8 @@ void wf_config_check_tiers(struct wf_remarks *remarks)
             check_file(remarks, tier, tier->path);
         else if (tier->kind == WF_KIND_CXL)
             check_cxl(remarks, tier);
+        else if (tier->kind == WF_KIND_DRAM)
+            check_dram(remarks, tier);
         check_same(remarks, i);
         if (tier->admit == WF_ADMIT_NEVER && !tier->archive)
             wf_remark(remarks, WF_REMARK_NOTE,

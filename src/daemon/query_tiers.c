@@ -103,17 +103,6 @@ static json_t *dram_json(const struct wf_node *node)
     return row_json(&row);
 }
 
-const char *wf_tier_kind_name(enum weft_tier kind)
-{
-    switch (kind) {
-    case WEFT_TIER_DRAM: return "dram";
-    case WEFT_TIER_CXL: return "cxl";
-    case WEFT_TIER_NVME: return "nvme";
-    case WEFT_TIER_S3: return "s3";
-    }
-    return "unknown";
-}
-
 static json_t *lower_json(const struct wf_lower *lower)
 {
     const struct wf_mover_stats *stats = &lower->stats;
@@ -121,7 +110,7 @@ static json_t *lower_json(const struct wf_lower *lower)
     struct wf_directory_sum sum;
     wf_directory_sum(lower->below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
     struct row row = {.name = lower->config->name,
-                      .kind = wf_tier_kind_name(lower->kind),
+                      .kind = lower->kind_name,
                       .path = lower->path,
                       .state = wf_mover_state_name(stats->state),
                       .reason = stats->reason,

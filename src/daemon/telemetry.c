@@ -98,7 +98,7 @@ static void fill_tier(struct wf_telemetry *telemetry, struct wf_lower *lower,
     const struct wf_tier_stats *tier = &stats.tier;
     *out = (struct wf_tier_gauges){
         .name = lower->config->name,
-        .kind = wf_tier_kind_name(lower->kind),
+        .kind = lower->kind_name,
         .state = wf_mover_state_name(stats.state),
         .emulated = lower->emulated,
         .durable = lower->durable,

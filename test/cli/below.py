@@ -124,6 +124,30 @@ def a_tier_that_is_still_being_opened_is_waited_for():
 
 
 @case
+def memory_below_the_pool_is_a_tier_that_forgets():
+    socket, size = os.path.join(FOLDER, "memory.sock"), ["--block-bytes", "1MB"]
+    node = start_node("32MB", socket, ("dram:96MB",))
+    at = ["--socket", socket]
+    try:
+        for i in range(8):
+            weft("put", "--key", f"memory{i}", *size, *at, blob(f"memory{i}", 8 << 20, seed=i))
+        for i in range(8):
+            copy = os.path.join(FOLDER, "memory.copy")
+            weft("get", "--key", f"memory{i}", *size, "--blocks", "8", "--output", copy, "--verify", *at)
+            check(read(copy) == read(os.path.join(FOLDER, f"memory{i}")), "another chain came back")
+        tier = next(tier for tier in answer("ls", "tiers", *at)["tiers"] if tier["name"] == "dram1")
+        check((tier["kind"], tier["durable"], tier["emulated"]) == ("dram", False, False), tier)
+        check(tier["capacity_bytes"] == 96 << 20 and tier["read_bytes"] >= 32 << 20 and tier["errors"] == 0, tier)
+        said = weft("session", "archive", "a", "--key", "memory0", *size, "--blocks", "8", *at, expect=2)
+        check("no tier that may hold archives" in said.stderr.decode(), said.stderr)
+        check("dram1" in weft("doctor", *at).stdout.decode())
+    finally:
+        stop_node(node)
+    said = node.stderr.read().decode()
+    check("flush" not in said, said)
+
+
+@case
 def a_session_is_archived_and_carried_over():
     size, chain = ["--block-bytes", "64KB"], blob("talk", 20 << 16, seed=9)
     file = os.path.join(FOLDER, "talk.weft")

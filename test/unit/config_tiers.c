@@ -160,6 +160,23 @@ static void short_forms_stand_for_overrides(void **state)
     assert_non_null(strstr(wf_last_error(), "9 times"));
 }
 
+static void memory_needs_a_size_and_no_path(void **state)
+{
+    (void)state;
+    static struct overrides overrides;
+    overrides.count = 0;
+    static const char *const memory[] = {"dram:4GB", "dram:far:1.5GB"};
+    assert_int_equal(wf_config_tier_flags(memory, 2, collect, &overrides), WEFT_OK);
+    assert_string_equal(overrides.list[0], "tiers=dram1,dram2"); /* dram0 is the pool */
+    if (wf_config_load("/dev/null", overrides.list, overrides.count, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(config.tiers[i].kind, WF_KIND_DRAM);
+        assert_int_equal(config.tiers[i].size_bytes, i ? 1536 * MIB : 4 * GIB);
+        assert_string_equal(config.tiers[i].path, i ? "far" : "");
+    }
+}
+
 static void tier_mistakes_get_a_sentence(void **state)
 {
     (void)state;
@@ -172,8 +189,8 @@ static void tier_mistakes_get_a_sentence(void **state)
             "c.yaml:2: tier 'dram0': that is the pool's");
     refused("tiers:\n  - name: a\n    path: ''\n", "c.yaml:3: path: '' is empty");
     refused("tiers:\n  - name: a\n    pfad: x\n", "c.yaml:3: a tier has no key 'pfad'");
-    refused("tiers:\n  - name: a\n    kind: tape\n", "one of nvme, cxl, s3");
-    refused("tiers:\n  - name: a\n    kind: sim\n", "one of nvme, cxl, s3");
+    refused("tiers:\n  - name: a\n    kind: tape\n", "one of nvme, cxl, s3, dram");
+    refused("tiers:\n  - name: a\n    kind: sim\n", "one of nvme, cxl, s3, dram");
     refused("tiers:\n  - name: a\n    queue_depth: 0\n", "from 1 to 1024");
     refused("tiers:\n  - name: a\n    timeout: 1ms\n", "not a time from 10 ms to 3600 s");
     refused("tiers:\n  - {name: a, path: /x}\n  - {name: b, path: /x}\n",
@@ -208,6 +225,10 @@ static void tier_mistakes_get_a_sentence(void **state)
             "from 0 to 255");
     refused("tiers: [{name: a, path: /x, dram_node: true}]\n",
             "dram_node means nothing to kind nvme");
+    refused("tiers:\n  - {name: a, kind: dram}\n", "c.yaml:2: tier 'a': memory has no size");
+    assert_int_equal(parse("tiers: [{name: a, kind: dram, size: 1MB}, "
+                           "{name: b, kind: dram, size: 1MB}]\n"),
+                     WEFT_OK);
     refused("limits: {below: 1023}\n", "from 1024 to 268435456");
     refused("pool: {ahead: 51}\n", "from 0 to 50");
     refused("state_dir: ''\n", "state_dir: '' is empty");
@@ -248,6 +269,9 @@ static void check_remarks_on_tiers(void **state)
          "nothing is ever written to it");
     tier_said(remarks_on("tiers: [{name: t, path: /dev/null, size: 2MB}]\n"),
               "'/dev/null' is no file, directory or block device");
+    said(remarks_on("tiers: [{name: t, kind: dram, size: 1048576TB}]\n"), true,
+         "tier 't': size 1048576 TiB and the pool's");
+    assert_int_equal(remarks_on("tiers: [{name: t, kind: dram, size: 16KB}]\n").count, 0);
     tier_said(remarks_on("tiers: [{name: t, kind: cxl, path: 'node:9999'}]\n"),
               "no NUMA node 9999");
     tier_said(remarks_on("tiers: [{name: t, kind: cxl, path: /dev/dax99.99}]\n"),
@@ -305,6 +329,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(tiers_come_from_file_and_flags, clean_environment),
         cmocka_unit_test_setup(short_forms_stand_for_overrides, clean_environment),
+        cmocka_unit_test_setup(memory_needs_a_size_and_no_path, clean_environment),
         cmocka_unit_test_setup(tier_mistakes_get_a_sentence, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_tiers, clean_environment),
         cmocka_unit_test_setup(one_file_by_two_names_is_refused, clean_environment),
