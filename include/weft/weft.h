@@ -410,8 +410,8 @@ WEFT_CHECKED WEFT_API enum weft_status weft_prefetch_keys(struct weft_format *f,
                                                           uint32_t *out_blocks);
 
 /* Move the session's chain below DRAM now: what is not on a tier yet is written there, and what
- * nobody else extends or holds leaves DRAM.  WEFT_PENDING: some of it could not leave (it is
- * pinned, shared, or the tier is full).  WEFT_E_INVALID: the node has no tier. */
+ * nobody else extends or holds leaves DRAM.  WEFT_PENDING, with a sentence: some of it could
+ * not leave (a session that is decoding holds it, it is pinned, shared, or the tier is full).  WEFT_E_INVALID: the node has no tier. */
 WEFT_CHECKED WEFT_API enum weft_status weft_demote(struct weft_session *s);
 
 /* --------------------------------------------------------------------------------- archives */

@@ -34,7 +34,8 @@
 #define STALE_FOLDERS_MAX 64   /* that one start removes */
 #define FOLDER_BASE_MAX 40     /* a socket's path has 107 bytes at most */
 #define ARGUMENTS_MAX 64
-#define HALTS 3000 /* of ten milliseconds */
+#define TIER_LEAST (2u << 20) /* what weftd can make a tier of, with some to spare */
+#define HALTS 3000            /* of ten milliseconds */
 
 static struct cli_node *started; /* for the signal handler; one a process */
 static pid_t owner_pid;
@@ -295,6 +296,13 @@ static int below_make(struct cli *cli, struct cli_node *node)
     const char *base = node->plan.tier_dir;
     struct statvfs room;
     char size[32], offered[32];
+    if (node->plan.tier_bytes < TIER_LEAST)
+        return wf_cli_fail(
+            cli, CLI_USAGE,
+            "--tier-size is %s; a tier needs %s at the least, and some hundred times "
+            "a block's size to be of use: say --tier-size 64MB",
+            wf_cli_size(node->plan.tier_bytes, size, sizeof size),
+            wf_cli_size(TIER_LEAST, offered, sizeof offered));
     if (strlen(base) > sizeof node->below - 32)
         return wf_cli_fail(cli, CLI_USAGE, "the path of --dir has %zu letters; give a shorter one",
                            strlen(base));

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/commands.h"
 #include "cli/session.h"
@@ -262,6 +263,46 @@ static int archive(struct cli *cli, const char *word)
 
 /* --------------------------------------------------------------------------------------- ls, rm */
 
+/* "2026-11-21 06:10:28, 5 min ago" */
+static json_t *when(uint64_t created_ms)
+{
+    static const struct {
+        const char *name;
+        long long seconds;
+    } units[] = {{"d", 86400}, {"h", 3600}, {"min", 60}, {"s", 1}};
+    char text[64];
+    time_t seconds = (time_t)(created_ms / 1000);
+    long long age = (long long)time(NULL) - (long long)seconds;
+    size_t unit = 0, used = 0;
+    struct tm local;
+    if (localtime_r(&seconds, &local))
+        used = strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &local);
+    while (unit < 3 && age < units[unit].seconds)
+        unit++;
+    if (age >= 0)
+        snprintf(text + used, sizeof text - used, ", %lld %s ago", age / units[unit].seconds,
+                 units[unit].name);
+    return json_string(used ? text : "unknown");
+}
+
+/* The rows as people read them. */
+static json_t *rows_shown(const json_t *archives)
+{
+    json_t *out = json_array(), *row, *value;
+    size_t index;
+    json_array_foreach ((json_t *)(uintptr_t)archives, index, row) {
+        const char *key;
+        json_t *shown = json_object();
+        json_object_foreach (row, key, value)
+            if (strcmp(key, "created_ms") == 0)
+                json_object_set_new(shown, "created", when((uint64_t)json_integer_value(value)));
+            else
+                json_object_set(shown, key, value);
+        json_array_append_new(out, shown);
+    }
+    return out;
+}
+
 static int list(struct cli *cli)
 {
     json_t *answer = NULL;
@@ -273,10 +314,12 @@ static int list(struct cli *cli)
         wf_cli_json_print(answer);
         return CLI_OK;
     }
-    if (json_array_size(archives))
-        wf_cli_table_print(archives, stdout);
+    json_t *rows = rows_shown(archives);
+    if (json_array_size(rows))
+        wf_cli_table_print(rows, stdout);
     else
         puts("no archives");
+    json_decref(rows);
     json_decref(answer);
     return CLI_OK;
 }

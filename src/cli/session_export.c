@@ -82,7 +82,7 @@ static int ask(struct cli *cli, const char *name, struct session_head *head, str
         char *text = NULL;
         status = weft_query(cli->weft, what, cursor, &text);
         if (status != WEFT_OK) {
-            code = wf_cli_fail_status(cli, status, "the archive is not to be had");
+            code = wf_cli_fail_status(cli, status, "cannot export");
             break;
         }
         json_decref(answer);

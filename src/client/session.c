@@ -280,6 +280,13 @@ enum weft_status weft_demote(struct weft_session *s)
     memcpy(request->tip, s->tip.bytes, sizeof request->tip);
     status = wf_client_exchange(w, a, WF_OP_DEMOTE, sizeof *request, sizeof(struct wf_count_answer),
                                 NULL, NULL);
+    if (status == WEFT_PENDING)
+        status = wf_fail(
+            WEFT_PENDING,
+            "%llu blocks of the chain are still in DRAM: a session that is in prefill or decoding "
+            "holds them (hint another state), others pin or extend them, or the tier has not taken "
+            "them yet; call again",
+            (unsigned long long)((const struct wf_count_answer *)(const void *)w->answer)->count);
     pthread_mutex_unlock(&w->lock);
     return status;
 }

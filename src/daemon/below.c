@@ -468,7 +468,7 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
         struct wf_directory_sum sum;
         wf_directory_sum(lower->below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
         wf_telemetry_event(lower->below->node, NULL, "tier_lost",
-                           "%llu blocks are not to be had as long as tier %s is failed",
+                           "%llu blocks on tier %s cannot be read until it works again",
                            (unsigned long long)sum.blocks, lower->config->name);
         lower->opened = lower->complete = false;
         lower->below->dropping = "parent";

@@ -305,6 +305,21 @@ static char *archive_show(const struct wf_domain *domain, const char *name, uint
     return NULL;
 }
 
+static enum weft_status not_found(const char *what)
+{
+    const char *space = strchr(what, ' '), *name = space ? space + 1 : what;
+    if (strncmp(what, "archive ", 8) == 0)
+        return wf_fail(WEFT_E_NOT_FOUND,
+                       "there is no archive '%.96s' in this domain; `weft session ls` lists those "
+                       "that there are",
+                       name);
+    if (strncmp(what, "below ", 6) == 0)
+        return wf_fail(WEFT_E_NOT_FOUND, "there is no such tier: %.96s; `weft ls tiers` lists them",
+                       name);
+    return wf_fail(WEFT_E_NOT_FOUND,
+                   "there is no %.96s in this domain; `weft ls` lists what there is", what);
+}
+
 void wf_handle_query(struct wf_client *client, const struct wf_query *request)
 {
     struct wf_node *node = client->node;
@@ -349,9 +364,7 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
     struct wf_text_answer *answer = (struct wf_text_answer *)(void *)node->answer;
     size_t length = text ? strlen(text) : 0;
     if (status == WEFT_E_NOT_FOUND)
-        status = wf_fail(status,
-                         "there is no %.96s; `weft session ls` lists archives, `weft ls` the rest",
-                         what);
+        status = not_found(what);
     else if (status != WEFT_OK)
         status = wf_fail(
             status,

@@ -255,6 +255,19 @@ static void test_what_is_demoted_is_below_whole(void **state)
     }
 }
 
+static void test_what_cannot_go_down_is_said(void **state)
+{
+    struct stage *s = *state;
+    put(s, 110);
+    assert_int_equal(weft_session_hint(s->s, WEFT_DECODING, NULL), WEFT_OK);
+    assert_int_equal(weft_demote(s->s), WEFT_PENDING);
+    assert_non_null(strstr(weft_last_error(), "4 blocks of the chain are still in DRAM"));
+    assert_int_equal(in_dram(s, 110), BLOCKS);
+    assert_int_equal(weft_session_hint(s->s, WEFT_IDLE, NULL), WEFT_OK);
+    assert_int_equal(weft_demote(s->s), WEFT_OK);
+    get(s, 110, WEFT_LAYER_ORDER);
+}
+
 static void test_a_prefetch_brings_it_up(void **state)
 {
     struct stage *s = *state;
@@ -315,6 +328,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_restart_finds_all),
         cmocka_unit_test(test_a_session_that_waits_is_brought_back),
         cmocka_unit_test(test_what_is_demoted_is_below_whole),
+        cmocka_unit_test(test_what_cannot_go_down_is_said),
         cmocka_unit_test(test_a_prefetch_brings_it_up),
         cmocka_unit_test(test_what_is_removed_is_gone_from_everywhere),
         cmocka_unit_test(test_more_than_the_pool_holds),

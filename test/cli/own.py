@@ -142,6 +142,9 @@ def what_is_too_small_gets_a_sentence():
     said = weft("replay", "--trace", trace_make("small.jsonl", "--requests", "9"), "--pool", "4KB",
                 expect=3).stderr.decode()
     check("weftd" in said and said.count("\n") == 1, said)
+    said = weft("replay", "--trace", trace_make("small.jsonl", "--requests", "9"), "--pool", "16MB", "--tier-size",
+                "100", expect=2).stderr.decode()
+    check("--tier-size is 100 B" in said and "2 MiB at the least" in said, said)
     said = weft("status", "--domain", "nobody", expect=4).stderr.decode()
     check("nobody" in said, said)
     check(not left_behind(), "left behind:", left_behind())
