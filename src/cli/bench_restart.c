@@ -38,11 +38,17 @@ struct bench {
     struct weft_session *ahead[AHEAD];
     struct weft_key *keys;
     uint64_t block_bytes;
-    size_t chain_count;
+    size_t chain_count, blocks; /* the last chain has what is left */
     uint64_t empty_bytes;
     const char *last; /* what was done to the node */
     double fill_s;
 };
+
+static uint32_t length_of(const struct bench *bench, size_t chain)
+{
+    size_t left = bench->blocks - chain * CHAIN;
+    return left < CHAIN ? (uint32_t)left : CHAIN;
+}
 
 /* -------------------------------------------------------------------------------------- filling */
 
@@ -79,24 +85,24 @@ static int chain_put(struct bench *bench, size_t number)
 {
     struct weft_session **at = &bench->ahead[number % AHEAD];
     struct weft_key *keys = bench->keys + number * CHAIN;
-    uint32_t tokens[CHAIN];
+    uint32_t tokens[CHAIN], count = length_of(bench, number);
     struct weft_fill fill;
     int code = ahead_finish(bench, at);
     if (code != CLI_OK)
         return code;
-    for (uint32_t i = 0; i < CHAIN; i++)
+    for (uint32_t i = 0; i < count; i++)
         tokens[i] = i ? i : (uint32_t)number;
-    enum weft_status status = weft_keys_from_tokens(bench->format, NULL, tokens, CHAIN, NULL, keys);
+    enum weft_status status = weft_keys_from_tokens(bench->format, NULL, tokens, count, NULL, keys);
     if (status == WEFT_OK)
         status = weft_session_open(bench->format, NULL, at);
     if (status == WEFT_OK)
-        status = weft_reserve(*at, tokens, 0, CHAIN, &fill);
-    if (status == WEFT_OK && fill.reserved != CHAIN) {
+        status = weft_reserve(*at, tokens, 0, count, &fill);
+    if (status == WEFT_OK && fill.reserved != count) {
         weft_abort(&fill);
         status = WEFT_FULL;
     }
     if (status == WEFT_OK) {
-        for (uint32_t i = 0; i < CHAIN; i++)
+        for (uint32_t i = 0; i < count; i++)
             wf_cli_payload_fill(fill.slots[i].data, bench->block_bytes, &keys[i], i);
         status = weft_commit(&fill);
     }
@@ -172,11 +178,11 @@ static int full_index(struct bench *bench, double *out_s)
     double until = wf_cli_now_s() + PATIENCE_S;
     size_t chain = 0, present = 0;
     while (chain < bench->chain_count && wf_cli_now_s() < until) {
-        enum weft_status status = weft_match_keys(bench->format, bench->keys + chain * CHAIN, CHAIN,
-                                                  &present);
+        enum weft_status status = weft_match_keys(bench->format, bench->keys + chain * CHAIN,
+                                                  length_of(bench, chain), &present);
         if (status < 0)
             return wf_cli_fail_status(bench->cli, status, "match");
-        if (present == CHAIN)
+        if (present == length_of(bench, chain))
             chain++;
         else
             usleep(POLL_US);
@@ -187,7 +193,7 @@ static int full_index(struct bench *bench, double *out_s)
     return wf_cli_fail(
         bench->cli, CLI_MISS,
         "chain %zu has %zu of %u blocks %.0f s after the node was %s; blocks were lost", chain,
-        present, CHAIN, PATIENCE_S, bench->last);
+        present, length_of(bench, chain), PATIENCE_S, bench->last);
 }
 
 static uint64_t resident_bytes(const struct bench *bench)
@@ -229,7 +235,7 @@ static double larger(double a, double b)
 
 static void report(struct bench *bench, const struct start *killed, const struct start *stopped)
 {
-    uint64_t blocks = bench->chain_count * CHAIN;
+    uint64_t blocks = bench->blocks;
     uint64_t resident = killed->resident_bytes > stopped->resident_bytes ? killed->resident_bytes
                                                                          : stopped->resident_bytes;
     uint64_t index = resident > bench->empty_bytes ? resident - bench->empty_bytes : 0;
@@ -312,7 +318,8 @@ int wf_bench_restart(struct cli *cli)
         return code;
     char below[48], least[48];
     bench.block_bytes = given->block_bytes;
-    bench.chain_count = given->blocks / CHAIN;
+    bench.blocks = given->blocks;
+    bench.chain_count = (given->blocks + CHAIN - 1) / CHAIN;
     snprintf(below, sizeof below, "limits.below=%llu", (unsigned long long)(given->blocks + 65536));
     snprintf(least, sizeof least, "pool.block_bytes_min=%llu",
              (unsigned long long)(given->block_bytes < 4096 ? 4096 : given->block_bytes));

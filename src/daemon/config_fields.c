@@ -108,8 +108,9 @@ static const struct wf_field domain_fields[] = {
      NULL, NULL, "A file whose first line is the token."},
     {"secret_file", WF_VALUE_PATH, IN_DOMAIN(secret_file),
      TEXT(struct wf_domain_config, secret_file), NULL, NULL,
-     "32 bytes or more that the domain's keys derive from; without it a random secret is made at "
-     "every start."},
+     "32 bytes or more that the domain's keys derive from, from `head -c 32 /dev/urandom`. Without "
+     "it a random secret is made at every start; with tiers at the first one, and kept in "
+     "state_dir, so that what lies below is found again."},
     {"allow", WF_VALUE_ALLOW, IN_DOMAIN(allow), TEXT(struct wf_domain_config, allow), NULL, NULL,
      "Who may attach: `any`, or a list of uids and user names. weftd's own user and root always "
      "may."},

@@ -247,6 +247,9 @@ def manuals_are_clean():
     listed = re.findall(r"'([^' ]*\.[1-9])'", build.split("man_links")[0])
     there = sorted(name for name in os.listdir(folder) if re.search(r"\.[1-9]$", name))
     check(listed == there, "docs/man/meson.build installs", set(there) ^ set(listed), "not as they are")
+    for page in there:
+        for name, section in re.findall(r"^\.Xr (weft\S*) ([0-9])", read(os.path.join(folder, page)).decode(), re.M):
+            check(f"{name}.{section}" in there, page, "refers to", f"{name}({section}), which is no page")
     header = read(os.path.join(ROOT, "include", "weft", "weft.h")).decode()
     functions = set(re.findall(r"\b(weft_[a-z_]+)\(", re.sub(r"/\*.*?\*/", "", header, flags=re.S)))
     named = set()

@@ -46,8 +46,9 @@ def bench_nvme_measures():
 def bench_restart_measures():
     below = os.path.join(FOLDER, "restart-below")
     os.mkdir(below)
-    figures = answer("bench", "restart", "--blocks", "20480", "--dir", below, WEFT_SOCKET="")
+    figures = answer("bench", "restart", "--blocks", "20500", "--dir", below, WEFT_SOCKET="")
     golden("bench_restart", figures)
+    check(figures["blocks"] == 20500, "not all that was asked for:", figures)
     check(all(value > 0 for value in figures.values()), figures)
     for name in "killed", "stopped":
         check(figures[name + "_first_hit_s"] <= figures[name + "_full_index_s"], figures)
