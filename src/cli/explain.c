@@ -54,6 +54,8 @@ static const struct {
      "admit: always for the tier, which puts wait for then; or a larger pool.ahead"},
     {"tiers full", "the tiers were full of what may not go",
      "more room for the tier (its size), or fewer archives: weft session rm"},
+    {"too large", "it is larger than any tier takes",
+     "a larger tier (its size): a log's segment is a sixty-fourth of it and must hold a block"},
     {"tiers unusable", "no tier was well", "weft ls tiers says what is wrong"},
 };
 

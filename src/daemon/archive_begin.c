@@ -80,8 +80,8 @@ static enum weft_status tier_choose(struct wf_archive_run *run)
 {
     struct wf_below *below = run->archives->below;
     uint8_t tiers = wf_archive_tiers(below);
-    uint64_t needed = WF_ARCHIVE_BYTES_MAX, most = 0;
-    const char *name = "";
+    uint64_t needed = WF_ARCHIVE_BYTES_MAX, most = 0, largest = 0;
+    const char *name = "", *narrow = "";
     if (!tiers)
         return wf_fail(WEFT_E_INVALID,
                        "the node has no tier that may hold archives; give it one that is durable "
@@ -90,17 +90,24 @@ static enum weft_status tier_choose(struct wf_archive_run *run)
         struct wf_directory_block block;
         wf_archive_step_hold(run, &run->steps[i], &block);
         uint32_t slot = wf_store_find(&run->domain->store, run->steps[i].key);
-        if (!(block.tiers & tiers))
-            needed += slot == WF_SLOT_NONE
-                          ? block.bytes
-                          : atomic_load_explicit(&run->domain->store.index.desc[slot].bytes,
-                                                 memory_order_relaxed);
+        if (block.tiers & tiers)
+            continue;
+        uint64_t bytes = slot == WF_SLOT_NONE
+                             ? block.bytes
+                             : atomic_load_explicit(&run->domain->store.index.desc[slot].bytes,
+                                                    memory_order_relaxed);
+        needed += bytes;
+        largest = bytes > largest ? bytes : largest;
     }
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *lower = &below->tiers[below->order[i]];
         struct wf_directory_sum sum;
         if (!(tiers >> lower->number & 1) || !wf_lower_usable(lower))
             continue;
+        if (!wf_lower_fits(lower, largest)) {
+            narrow = lower->config->name;
+            continue;
+        }
         wf_directory_sum(below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
         uint64_t capacity = wf_lower_most_bytes(lower);
         uint64_t taken = sum.archived_bytes + lower->aside_bytes;
@@ -112,6 +119,11 @@ static enum weft_status tier_choose(struct wf_archive_run *run)
         most = left > most ? left : most;
         name = lower->config->name;
     }
+    if (!name[0] && narrow[0])
+        return wf_fail(WEFT_E_INVALID,
+                       "a block of %llu bytes is larger than tier %s takes; make blocks smaller, "
+                       "or the tier larger",
+                       (unsigned long long)largest, narrow);
     if (!name[0])
         return wf_fail(WEFT_E_SYSTEM, "no tier that may hold archives works now; see `weft status` "
                                       "and the node's log");

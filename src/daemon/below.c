@@ -63,6 +63,12 @@ uint64_t wf_lower_capacity(const struct wf_lower *lower)
     return capacity ? capacity : UINT64_MAX;
 }
 
+bool wf_lower_fits(const struct wf_lower *lower, uint64_t bytes)
+{
+    uint64_t most = lower->stats.tier.block_bytes_max; /* 0: it has not said yet */
+    return !most || bytes <= most;
+}
+
 uint64_t wf_lower_most_bytes(const struct wf_lower *lower)
 {
     uint64_t capacity = wf_lower_capacity(lower);
@@ -489,7 +495,8 @@ static struct wf_lower *next_of(struct wf_lower *lower, uint64_t bytes)
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *next = &below->tiers[below->order[i]];
         if (after && wf_lower_usable(next) && next->config->admit != WF_ADMIT_NEVER &&
-            next->full_until_ns < wf_now_ns() && wf_lower_room(next, bytes))
+            wf_lower_fits(next, bytes) && next->full_until_ns < wf_now_ns() &&
+            wf_lower_room(next, bytes))
             return next;
         after |= next == lower;
     }

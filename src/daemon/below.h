@@ -121,6 +121,8 @@ bool wf_lower_usable(const struct wf_lower *lower);
 uint64_t wf_lower_capacity(const struct wf_lower *lower);
 /* What of that blocks may take. */
 uint64_t wf_lower_most_bytes(const struct wf_lower *lower);
+/* Does it take blocks of that size at all? */
+bool wf_lower_fits(const struct wf_lower *lower, uint64_t bytes);
 /* Make room for `bytes` by letting go of what is cold there.  False: there is none to be had. */
 bool wf_lower_room(struct wf_lower *lower, uint64_t bytes);
 /* The block is not there any more (WEFT_MISS), or not as it was (WEFT_E_CORRUPT); the directory

@@ -105,13 +105,14 @@ static void write_put(struct write *write)
 
 /* ------------------------------------------------------------------------------- what and where */
 
-/* Where a block of DRAM goes: the nearest tier that takes any. */
+/* Where a block of DRAM goes: the nearest tier that takes it. */
 static struct wf_lower *target(struct wf_below *below, uint64_t bytes)
 {
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *lower = &below->tiers[below->order[i]];
         if (wf_lower_usable(lower) && lower->config->admit != WF_ADMIT_NEVER &&
-            lower->full_until_ns < wf_now_ns() && wf_lower_room(lower, bytes))
+            wf_lower_fits(lower, bytes) && lower->full_until_ns < wf_now_ns() &&
+            wf_lower_room(lower, bytes))
             return lower;
     }
     return NULL;
@@ -295,21 +296,26 @@ static struct wf_refusal *refusal_of(struct wf_below *below, const uint8_t key[3
     return refusal;
 }
 
-static void refuse(struct wf_below *below, const uint8_t key[32], const struct wf_lower *to)
+static void refuse(struct wf_below *below, const uint8_t key[32], const struct wf_lower *to,
+                   uint64_t bytes)
 {
     struct wf_refusal *refusal = refusal_of(below, key);
-    bool usable = false, admits = false;
+    bool usable = false, admits = false, fits = false;
     for (uint32_t i = 0; i < below->count; i++) {
         bool open = wf_lower_usable(&below->tiers[i]);
         usable |= open;
-        admits |= open && below->tiers[i].config->admit != WF_ADMIT_NEVER;
+        open = open && below->tiers[i].config->admit != WF_ADMIT_NEVER;
+        admits |= open;
+        fits |= open && wf_lower_fits(&below->tiers[i], bytes);
     }
     if (to)
         refusal->why = to->config->admit == WF_ADMIT_REUSED ? "not used again" : "tier busy";
     else if (!usable)
         refusal->why = "tiers unusable";
+    else if (!admits)
+        refusal->why = "not admitted";
     else
-        refusal->why = admits ? "tiers full" : "not admitted";
+        refusal->why = fits ? "tiers full" : "too large";
 }
 
 /* One that the directory would not take, since it contradicts what is below under its key or its
@@ -351,7 +357,7 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool aske
         return WF_LEAVE_NOT;
     /* Without its parent nothing that is below could be found: a bridge is always written. */
     if (!to || (!asked && entry == WF_DIRECTORY_NONE && !admitted(domain, slot, to))) {
-        refuse(below, key, to);
+        refuse(below, key, to, bytes);
         return otherwise;
     }
     return demote(domain, slot, to) ? WF_LEAVE_LATER : WF_LEAVE_NOT;

@@ -661,6 +661,8 @@ static void cxl_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     const struct tier *t = of(tier);
     *out = t->stats;
     out->capacity_bytes = (t->volume.extents - t->volume.foreign) * WF_CXL_EXTENT;
+    out->block_bytes_max =
+        (wf_cxl_granules(&t->volume) - wf_cxl_header_granules(WF_TIER_PARTS_MAX)) * WF_CXL_GRANULE;
     out->used_bytes = t->volume.used_granules * WF_CXL_GRANULE;
     out->blocks = t->volume.index.count;
     out->queue_depth = t->queue_depth;

@@ -641,6 +641,7 @@ static void dram_each(const struct wf_tier *t,
 static void dram_stats(const struct wf_tier *t, struct wf_tier_stats *out)
 {
     *out = t->stats;
+    out->block_bytes_max = (uint64_t)(t->granules - header_granules(WF_TIER_PARTS_MAX)) * GRANULE;
     out->used_bytes = (uint64_t)t->used * GRANULE;
     out->blocks = t->table.count;
 }

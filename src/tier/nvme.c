@@ -525,6 +525,7 @@ static void nvme_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     const struct wf_nvme *t = of(tier);
     *out = t->stats;
     out->capacity_bytes = (uint64_t)(t->segments - 1) * wf_nvme_room(t);
+    out->block_bytes_max = wf_nvme_room(t) - WF_NVME_HEADER_MAX;
     out->blocks = t->index.table.count;
     out->queue_depth = t->queue_depth;
     out->failed = t->failed;

@@ -437,6 +437,13 @@ static void s3_close(struct wf_tier *tier)
 
 /* ---------------------------------------------------------------------------- requests */
 
+/* What the record of one block may have. */
+static uint64_t record_bytes_max(const struct wf_s3 *t)
+{
+    uint64_t pack = WF_S3_PACK_MAX - sizeof(struct wf_s3_pack);
+    return t->capacity_bytes < pack ? t->capacity_bytes : pack;
+}
+
 static enum weft_status check(const struct wf_s3 *t, const struct wf_tier_request *request,
                               uint32_t item)
 {
@@ -447,11 +454,12 @@ static enum weft_status check(const struct wf_s3 *t, const struct wf_tier_reques
     if (status != WEFT_OK || request->op != WF_TIER_WRITE)
         return status;
     if (request->block.bytes > WF_S3_PACK_MAX ||
-        wf_s3_record_bytes(&request->block) > WF_S3_PACK_MAX - sizeof(struct wf_s3_pack))
+        wf_s3_record_bytes(&request->block) > record_bytes_max(t))
         return wf_fail(WEFT_E_INVALID,
-                       "tier %s: a block of %llu bytes does not fit an object of %u; make blocks "
-                       "smaller",
-                       t->path, (unsigned long long)request->block.bytes, WF_S3_PACK_MAX);
+                       "tier %s: a block of %llu bytes does not fit an object or the tier, which "
+                       "take %llu; make blocks smaller",
+                       t->path, (unsigned long long)request->block.bytes,
+                       (unsigned long long)record_bytes_max(t));
     return WEFT_OK;
 }
 
@@ -577,6 +585,8 @@ static void s3_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     const struct wf_s3 *t = of(tier);
     *out = t->stats;
     out->capacity_bytes = t->capacity_bytes;
+    uint64_t heads = WF_TIER_PARTS_MAX * sizeof(struct wf_s3_part), most = record_bytes_max(t);
+    out->block_bytes_max = most > heads ? most - heads : 1;
     out->used_bytes = t->live_bytes;
     out->blocks = t->index.count;
     out->queue_depth = t->queue_depth;

@@ -343,6 +343,13 @@ static void sim_close(struct wf_tier *t)
 
 /* ---------------------------------------------------------------------------------- requests */
 
+/* See footprint(). */
+static uint64_t block_bytes_max(const struct wf_tier *t)
+{
+    uint64_t pages = t->stats.capacity_bytes / WF_TIER_ALIGN;
+    return pages > 1 ? (pages - 1) * WF_TIER_ALIGN : 1;
+}
+
 static enum weft_status sim_submit(struct wf_tier *t, struct wf_tier_request *r)
 {
     const struct wf_tier_sim_faults *faults = &t->medium->faults;
@@ -350,6 +357,9 @@ static enum weft_status sim_submit(struct wf_tier *t, struct wf_tier_request *r)
     enum weft_status status = wf_tier_check_request(r, there ? &there->block : NULL);
     if (status != WEFT_OK)
         return status;
+    if (r->op == WF_TIER_WRITE && r->block.bytes > block_bytes_max(t))
+        return wf_fail(WEFT_E_INVALID, "tier %s: a block of %llu bytes is larger than all of it",
+                       t->medium->path, (unsigned long long)r->block.bytes);
     if (t->stats.in_flight == t->stats.queue_depth)
         return WEFT_PENDING;
 
@@ -563,6 +573,7 @@ static void sim_each(const struct wf_tier *t,
 static void sim_stats(const struct wf_tier *t, struct wf_tier_stats *out)
 {
     *out = t->stats;
+    out->block_bytes_max = block_bytes_max(t);
 }
 
 /* -------------------------------------------------------------------------------- for tests */

@@ -76,6 +76,7 @@ struct wf_tier_request {
 
 struct wf_tier_stats {
     uint64_t capacity_bytes, used_bytes, blocks;
+    uint64_t block_bytes_max; /* a larger one is refused; up to this it fits in any parts */
     uint64_t reads, read_bytes, writes, write_bytes;
     uint64_t device_write_bytes; /* with headers and what was moved: ÷ write_bytes is the
                                     amplification */

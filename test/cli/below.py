@@ -148,6 +148,27 @@ def memory_below_the_pool_is_a_tier_that_forgets():
 
 
 @case
+def a_block_that_no_tier_takes_is_not_tried():
+    socket, size = os.path.join(FOLDER, "large.sock"), ["--block-bytes", "1MB"]
+    node = start_node("16MB", socket, (f"nvme:{os.path.join(FOLDER, 'large')}.nvme:3MB",))
+    at = ["--socket", socket]
+    try:
+        for i in range(4):
+            weft("put", "--key", f"large{i}", *size, *at, blob(f"large{i}", 8 << 20, seed=i))
+        gone = next(event for event in answer("events", "--what", "evict", *at)["events"])
+        said = weft("explain", gone["key"], *at).stdout.decode()
+        check("larger than any tier takes" in said, said)
+        tier = next(tier for tier in answer("ls", "tiers", *at)["tiers"] if tier["name"] == "nvme0")
+        check(tier["errors"] == 0 and tier["blocks"] == 0 and tier["state"] == "ok", tier)
+        said = weft("session", "archive", "a", "--key", "large3", *size, "--blocks", "8", *at, expect=2).stderr.decode()
+        check("larger than tier nvme0 takes" in said, said)
+    finally:
+        stop_node(node)
+    said = node.stderr.read().decode()
+    check("does not fit a segment" not in said, said)
+
+
+@case
 def a_session_is_archived_and_carried_over():
     size, chain = ["--block-bytes", "64KB"], blob("talk", 20 << 16, seed=9)
     file = os.path.join(FOLDER, "talk.weft")

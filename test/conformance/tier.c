@@ -333,6 +333,34 @@ static void test_full_keeps_what_it_has(void **state)
     }
 }
 
+/* A tier says what it takes at most, takes that, and refuses what is larger before any of it is
+ * read. */
+static void test_the_largest_block(void **state)
+{
+    struct world *w = *state;
+    uint64_t most = stats_of(w).block_bytes_max;
+    assert_in_range(most, 64 << 10, w->options.capacity_bytes);
+    struct wf_tier_block block =
+        block_of(1, 0, most, (uint32_t)((most + WF_TIER_PARTS_MAX - 1) / WF_TIER_PARTS_MAX));
+    uint64_t room = (most + WF_TIER_ALIGN - 1) / WF_TIER_ALIGN * WF_TIER_ALIGN;
+    uint8_t *written = aligned_alloc(WF_TIER_ALIGN, room);
+    uint8_t *read = aligned_alloc(WF_TIER_ALIGN, room);
+    assert_true(written && read);
+    for (uint64_t i = 0; i < most; i++)
+        written[i] = (uint8_t)(i * 7 + (i >> 12));
+    struct wf_tier_request *r = &w->requests[0];
+    *r = (struct wf_tier_request){.op = WF_TIER_WRITE, .block = block, .data = written};
+    assert_int_equal(outcome(w, r), WEFT_OK);
+    *r = (struct wf_tier_request){.op = WF_TIER_READ, .block = block, .data = read};
+    assert_int_equal(outcome(w, r), WEFT_OK);
+    assert_memory_equal(written, read, most);
+    struct wf_tier_block larger = block_of(2, 0, most + (1 << 20), block.part_bytes + 1024);
+    *r = (struct wf_tier_request){.op = WF_TIER_WRITE, .block = larger, .data = written};
+    refused(w, r);
+    free(written);
+    free(read);
+}
+
 static void test_removed_is_gone(void **state)
 {
     struct world *w = *state;
@@ -607,6 +635,7 @@ static const struct CMUnitTest tests[] = {
     TEST(test_flushed_is_found_again),
     TEST(test_unflushed_is_whole_or_absent),
     TEST(test_full_keeps_what_it_has),
+    TEST(test_the_largest_block),
     TEST(test_removed_is_gone),
     TEST(test_remove_while_reading),
     TEST(test_cancelled_is_reaped_once),
