@@ -28,9 +28,9 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/reserve.h"
+#include "base/sum.h"
 #include "base/table.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
@@ -349,11 +349,11 @@ static uint64_t advance(struct wf_tier *t)
     uint32_t bytes = wf_tier_part_bytes(&a->shape, a->part);
     uint64_t *sum = sum_of(t, a->first, a->part);
     if (!item)
-        *sum = XXH3_64bits(here, bytes);
+        *sum = wf_sum64(here, bytes);
     copy(t, &a->at, here, bytes, !item);
     a->part++;
     a->done += bytes;
-    if (item && XXH3_64bits(here, bytes) != *sum) {
+    if (item && wf_sum64(here, bytes) != *sum) {
         t->stats.corrupt++;
         forget(t, item);
         end_active(t, wf_fail(WEFT_E_CORRUPT,
