@@ -275,6 +275,14 @@ uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32])
     return before - wf_directory_entries(below->directory);
 }
 
+/* What other hosts have is on the same device as our own, and as fast as that until it was
+ * measured. */
+static const struct wf_mover_stats *speed_of(const struct wf_lower *lower)
+{
+    bool measured = lower->stats.read_latency_us > 0 && lower->stats.read_mbps > 0;
+    return lower->own && !measured ? &lower->own->stats : &lower->stats;
+}
+
 /* Tell clients how far each tier is. */
 static void publish_speeds(struct wf_below *below)
 {
@@ -283,9 +291,10 @@ static void publish_speeds(struct wf_below *below)
         for (uint32_t i = 0; i < below->count; i++) {
             const struct wf_lower *lower = &below->tiers[i];
             atomic_store_explicit(&speeds[i].kind, (uint32_t)lower->kind, memory_order_relaxed);
-            atomic_store_explicit(&speeds[i].latency_us, (uint32_t)lower->stats.read_latency_us,
+            const struct wf_mover_stats *stats = speed_of(lower);
+            atomic_store_explicit(&speeds[i].latency_us, (uint32_t)stats->read_latency_us,
                                   memory_order_relaxed);
-            atomic_store_explicit(&speeds[i].mbps, (uint32_t)lower->stats.read_mbps,
+            atomic_store_explicit(&speeds[i].mbps, (uint32_t)stats->read_mbps,
                                   memory_order_relaxed);
         }
     }
@@ -309,8 +318,7 @@ static bool of_others(const struct wf_directory *directory, const struct wf_dire
     return false;
 }
 
-/* False: its parent is not known (yet). */
-static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
+enum weft_status wf_lower_enter(struct wf_lower *lower, const struct wf_tier_block *block)
 {
     struct wf_below *below = lower->below;
     struct wf_node *node = below->node;
@@ -318,16 +326,11 @@ static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
     uint32_t d = 0, entry;
     while (d < node->domain_count && memcmp(node->domains[d].tag, block->format, 32) != 0)
         d++;
-    if (d == node->domain_count) { /* of a domain that this node does not have: left alone */
-        lower->orphans++;
-        lower->foreign_bytes += block->bytes;
-        return true;
-    }
+    if (d == node->domain_count)
+        return WEFT_E_NOT_FOUND;
     /* What was written by other rules could not be read by ours. */
-    if (block->part_bytes != wf_below_part_bytes(block->bytes) || block->bytes > UINT32_MAX) {
-        wf_lower_remove(lower, block->key);
-        return true;
-    }
+    if (block->part_bytes != wf_below_part_bytes(block->bytes) || block->bytes > UINT32_MAX)
+        return WEFT_E_INVALID;
     struct wf_directory_add add = {
         .has_parent = memcmp(block->parent, none, 32) != 0,
         .domain = (uint16_t)d,
@@ -347,17 +350,25 @@ static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
                                                     memory_order_relaxed);
     }
     enum weft_status status = wf_directory_add(below->directory, &add, &entry);
+    return status == WEFT_E_INVALID && of_others(below->directory, &add) ? WEFT_EXISTS : status;
+}
+
+/* False: its parent is not known (yet). */
+static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
+{
+    enum weft_status status = wf_lower_enter(lower, block);
     if (status == WEFT_E_LIMIT) {
         lower->orphans++;
-        below->limited = true;
+        lower->below->limited = true;
     }
-    if (status == WEFT_E_INVALID && of_others(below->directory, &add)) {
-        /* It was here first, and will be found when the other is gone. */
+    /* Left alone: of a domain that this node does not have, or of one whose key another domain has.
+     * That one was here first, and this one will be found when it is gone. */
+    if (status == WEFT_E_NOT_FOUND || status == WEFT_EXISTS) {
         lower->orphans++;
         lower->foreign_bytes += block->bytes;
-    } else if (status == WEFT_E_INVALID) { /* it contradicts what is known of the key */
-        wf_lower_remove(lower, block->key);
     }
+    if (status == WEFT_E_INVALID)
+        wf_lower_remove(lower, block->key);
     return status != WEFT_E_PARENT;
 }
 
@@ -395,8 +406,9 @@ static void found(void *context, const struct wf_tier_block *blocks, uint32_t co
 static void orphans_settle(struct wf_below *below)
 {
     bool all = true, some = true;
-    for (uint32_t i = 0; i < below->count; i++)
-        all &= below->tiers[i].complete;
+    for (uint32_t i = 0; i < below->count; i++) /* another host may have it; or not be there */
+        all &= below->tiers[i].complete ||
+               (below->tiers[i].own && below->tiers[i].stats.state == WF_MOVER_FAILED);
     while (some && below->orphan_count) {
         uint32_t kept = 0;
         for (uint32_t i = 0; i < below->orphan_count; i++) {
@@ -482,6 +494,8 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
         wf_directory_lose_tier(lower->below->directory, lower->number);
         lower->below->losing_tier = false;
         lower->foreign_bytes = 0; /* counted anew when it comes back */
+        if (lower->own)
+            wf_others_lost(lower);
     }
 }
 
@@ -587,7 +601,7 @@ bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
     /* Each block on its way needs an entry, and at times one for its parent. */
     uint32_t coming = 2 * wf_demotes_busy(below) + 2, most = below->node->config.below_max;
     for (uint32_t i = 0; wf_directory_entries(below->directory) + coming > most; i++)
-        if (i == VICTIMS_MAX || !let_go(lower))
+        if (i == VICTIMS_MAX || (!wf_others_yield(below) && !let_go(lower)))
             return false;
     if (capacity == UINT64_MAX)
         return true;
@@ -612,7 +626,7 @@ bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
 /* What a megabyte from there takes. */
 static double cost_us(const struct wf_lower *lower)
 {
-    const struct wf_mover_stats *stats = &lower->stats;
+    const struct wf_mover_stats *stats = speed_of(lower);
     return stats->read_latency_us + (stats->read_mbps > 0 ? 1048576.0 / stats->read_mbps : 0);
 }
 
@@ -694,6 +708,7 @@ void wf_below_tick(struct wf_below *below)
     }
     wf_demote_ahead(below);
     wf_loads_run(below);
+    wf_others_tick(below);
     wf_archives_tick(below);
     uint64_t elapsed_ns = now_ns - below->measured_ns;
     if (elapsed_ns < MEASURE_NS)
@@ -709,6 +724,8 @@ void wf_below_tick(struct wf_below *below)
 
 static const struct wf_tier_ops *ops_of(const struct wf_tier_config *config)
 {
+    if (config->others_of)
+        return &wf_tier_cxl_others;
     switch (config->kind) {
     case WF_KIND_NVME: return &wf_tier_nvme;
     case WF_KIND_CXL: return &wf_tier_cxl;
@@ -724,7 +741,10 @@ static enum weft_status path_resolve(struct wf_lower *lower)
     struct wf_cxl_device devices[WF_CXL_DEVICES_MAX];
     uint32_t count = 0;
     bool libraries;
-    const char *path = lower->config->path; /* memory need not have one */
+    const struct wf_lower *own = lower->config->others_of
+                                     ? &lower->below->tiers[lower->config->others_of - 1]
+                                     : NULL;
+    const char *path = own ? own->path : lower->config->path; /* memory need not have one */
     snprintf(lower->path, sizeof lower->path, "%s", path[0] ? path : lower->config->name);
     if (lower->config->kind != WF_KIND_CXL || strcmp(lower->path, "auto") != 0)
         return WEFT_OK;
@@ -771,6 +791,8 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
     below->order[number] = number;
     lower->expansion = 1;
     status = removals_create(lower);
+    if (status == WEFT_OK && config->others_of)
+        status = wf_others_create(lower, &below->tiers[config->others_of - 1]);
     if (status != WEFT_OK)
         return status;
     const struct wf_domain *first = &below->node->domains[0];
@@ -795,7 +817,8 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                    [WF_TIER_PREFETCH] = 600,
                    [WF_TIER_DEMOTE] = 350,
                    [WF_TIER_SCRUB] = 50},
-        .found = found,
+        .found = lower->own ? wf_others_found : found,
+        .gone = lower->own ? wf_others_gone : NULL,
         .opened = opened,
         .changed = changed,
         .context = lower,
@@ -825,7 +848,7 @@ enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out)
         status = wf_loads_create(below);
     if (status == WEFT_OK)
         status = wf_archives_create(below);
-    while (status == WEFT_OK && below->count < node->config.tier_count) {
+    while (status == WEFT_OK && below->count < node->config.lower_count) {
         status = lower_init(below, below->count);
         below->count++;
     }
@@ -862,6 +885,7 @@ bool wf_below_destroy(struct wf_below *below)
             free(lower->removals->jobs);
         }
         free(lower->removals);
+        wf_others_destroy(lower);
     }
     wf_archives_destroy(below);
     wf_loads_destroy(below);

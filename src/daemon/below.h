@@ -6,6 +6,7 @@
  *   demote.c   down: a block is written below before it leaves DRAM
  *   archive.c  archives: chains that stay there (archive.h)
  *   load.c     up: blocks are read into DRAM because someone waits for them, or soon will
+ *   others.c   what other hosts have on a tier that they share with this one
  *
  * All of it is the owner thread's.  Movers do the I/O; what they finish comes back through
  * wf_below_run().  A block that is below and in DRAM is *clean*: it may leave DRAM at once.
@@ -28,10 +29,12 @@
 struct wf_lower {
     struct wf_below *below;
     const struct wf_tier_config *config;
-    char path[WF_PATH_MAX]; /* the configured one, or what `auto` found */
-    unsigned number;        /* in the directory and the far table */
-    enum weft_tier kind;    /* as clients are told */
-    const char *kind_name;  /* "nvme" and the like: what it really is */
+    char path[WF_PATH_MAX];   /* the configured one, or what `auto` found */
+    unsigned number;          /* in the directory and the far table */
+    struct wf_lower *own;     /* of a tier of other hosts' blocks: this host's on the same device */
+    struct wf_others *others; /* and what is known of it besides; both NULL for all other tiers */
+    enum weft_tier kind;      /* as clients are told */
+    const char *kind_name;    /* "nvme" and the like: what it really is */
     bool durable, emulated;
     struct wf_mover *mover;
     bool opened;            /* blocks are being found there, and may be read */
@@ -59,6 +62,7 @@ struct wf_refusal {
 };
 #define WF_REFUSALS 256u
 
+struct wf_others;
 struct wf_loads;
 struct wf_demotes;
 struct wf_archives;
@@ -135,6 +139,11 @@ void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32]);
  * removal could meet a block that was written anew. */
 bool wf_lower_quiet(struct wf_lower *lower);
 
+/* A block was found on the tier: it is in the directory now, or why not.  WEFT_E_NOT_FOUND: no
+ * domain of this node's.  WEFT_E_INVALID: it was written by other rules, or contradicts what is
+ * known.  WEFT_EXISTS: another domain's block has its key.  WEFT_E_PARENT, WEFT_E_LIMIT. */
+enum weft_status wf_lower_enter(struct wf_lower *lower, const struct wf_tier_block *block);
+
 /* Parts that blocks are written in: what a checksum covers and the least that is read. */
 uint32_t wf_below_part_bytes(uint64_t bytes);
 
@@ -167,6 +176,18 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
 bool wf_copy_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry,
                   const struct wf_ended *ended);
 uint32_t wf_demotes_busy(const struct wf_below *below);
+
+/* others.c: `lower` is a tier of other hosts' blocks */
+enum weft_status wf_others_create(struct wf_lower *lower, struct wf_lower *own);
+void wf_others_destroy(struct wf_lower *lower);
+/* What came and what went there; wf_mover_options. */
+void wf_others_found(void *lower, const struct wf_tier_block *blocks, uint32_t count);
+void wf_others_gone(void *lower, const struct wf_tier_block *blocks, uint32_t count);
+/* The tier failed: all of it will be told again. */
+void wf_others_lost(struct wf_lower *lower);
+void wf_others_tick(struct wf_below *below);
+/* Forget one, to have room in the directory for blocks of our own.  False: there is none. */
+bool wf_others_yield(struct wf_below *below);
 
 /* load.c */
 enum weft_status wf_loads_create(struct wf_below *below);

@@ -21,6 +21,7 @@
 #define WF_ALLOW_MAX 32
 #define WF_ALLOW_TEXT_MAX 1023
 #define WF_TIERS_MAX 8
+#define WF_OTHERS_SUFFIX "-hosts" /* of a shared tier's name: what other hosts have there */
 #define WF_TIER_NAME_MAX 31
 #define WF_PATH_MAX 256
 #define WF_TOKEN_MAX 128
@@ -83,6 +84,8 @@ struct wf_tier_config {
     bool dram_node;             /* cxl: node:N may have processors */
     uint32_t timeout_ms;        /* a request that takes longer is a miss, and the tier stalled */
     uint64_t scrub_bytes_per_s; /* read by the background check; 0: it is off */
+    /* 0, or the number + 1 of the shared tier whose other hosts' blocks this is: read only */
+    uint32_t others_of;
     struct wf_config_origin origin[WF_TIER_FIELDS_MAX]; /* a field of the table each */
 };
 
@@ -122,6 +125,8 @@ struct wf_config {
 
     struct wf_tier_config tiers[WF_TIERS_MAX];
     uint32_t tier_count; /* default: none; their order is measured, not this one */
+    /* With those that wf_config_add_others() made behind them, for the node alone. */
+    uint32_t lower_count;
 
     char file[WF_PATH_MAX];                               /* where it was read from; "": no file */
     struct wf_config_origin origin[WF_CONFIG_FIELDS_MAX]; /* a field of the table each */
@@ -156,6 +161,9 @@ wf_config_tier_flags(const char *const *flags, size_t flag_count,
 enum weft_status wf_config_finish(struct wf_config *config);
 
 /* What a remark is about. */
+/* Behind the tiers, one for each that is shared, by which other hosts' blocks there are read. */
+void wf_config_add_others(struct wf_config *config);
+
 enum wf_remark_kind {
     WF_REMARK_NOTE,
     WF_REMARK_TIER, /* weftd starts, and the tier is failed until the host is otherwise */

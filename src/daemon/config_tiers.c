@@ -137,10 +137,53 @@ static enum weft_status finish_kind(const struct wf_config *config,
     return WEFT_OK;
 }
 
+/* Other hosts' blocks are a tier of their own inside the node, with a name of its own. */
+static enum weft_status finish_shared(const struct wf_config *config,
+                                      const struct wf_tier_config *tier)
+{
+    char where[WF_ORIGIN_TEXT_MAX], name[sizeof tier->name + sizeof WF_OTHERS_SUFFIX];
+    if (!tier->shared)
+        return WEFT_OK;
+    snprintf(name, sizeof name, "%s%s", tier->name, WF_OTHERS_SUFFIX);
+    if (strlen(name) > WF_TIER_NAME_MAX)
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: tier '%s': a shared tier's name has %zu characters at "
+                       "most; shorten it",
+                       wf_list_where(list, config, tier, 0, where), tier->name,
+                       WF_TIER_NAME_MAX - strlen(WF_OTHERS_SUFFIX));
+    for (uint32_t i = 0; i < config->tier_count; i++)
+        if (strcmp(config->tiers[i].name, name) == 0)
+            return wf_fail(WEFT_E_INVALID,
+                           "%s: tier '%s': that name is kept for what other hosts have on '%s'; "
+                           "choose another",
+                           wf_list_where(list, config, &config->tiers[i], 0, where), name,
+                           tier->name);
+    return WEFT_OK;
+}
+
+void wf_config_add_others(struct wf_config *config)
+{
+    config->lower_count = config->tier_count;
+    for (uint32_t i = 0; i < config->tier_count && config->lower_count < WF_TIERS_MAX; i++) {
+        const struct wf_tier_config *tier = &config->tiers[i];
+        if (!tier->shared)
+            continue;
+        struct wf_tier_config *others = &config->tiers[config->lower_count++];
+        size_t length = strnlen(tier->name, WF_TIER_NAME_MAX - strlen(WF_OTHERS_SUFFIX));
+        *others = *tier;
+        memcpy(others->name + length, WF_OTHERS_SUFFIX, sizeof WF_OTHERS_SUFFIX);
+        others->others_of = i + 1;
+        others->admit = WF_ADMIT_NEVER;
+        others->archive = false;
+        others->scrub_bytes_per_s = 0; /* their owners do that */
+    }
+}
+
 enum weft_status wf_config_finish_tiers(const struct wf_config *config)
 {
     char where[WF_ORIGIN_TEXT_MAX];
     int path_index = wf_list_field(list, "path");
+    uint32_t shared = 0;
     for (uint32_t i = 0; i < config->tier_count; i++) {
         const struct wf_tier_config *tier = &config->tiers[i];
         if (strcmp(tier->name, DRAM_NAME) == 0)
@@ -158,8 +201,11 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
                            wf_list_where(list, config, tier, path_index, where), tier->name,
                            tier->path, mend);
         enum weft_status status = finish_kind(config, tier);
+        if (status == WEFT_OK)
+            status = finish_shared(config, tier);
         if (status != WEFT_OK)
             return status;
+        shared += tier->shared;
         for (uint32_t k = 0; placed && k < i; k++)
             if (strcmp(config->tiers[k].path, tier->path) == 0)
                 return wf_fail(WEFT_E_INVALID,
@@ -167,6 +213,10 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
                                wf_list_where(list, config, tier, path_index, where), tier->name,
                                tier->path, config->tiers[k].name);
     }
+    if (config->tier_count + shared > WF_TIERS_MAX)
+        return wf_fail(WEFT_E_INVALID,
+                       "tiers: %u, and %u of them are shared, which count twice; %d is the most",
+                       config->tier_count, shared, WF_TIERS_MAX);
     return WEFT_OK;
 }
 

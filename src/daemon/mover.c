@@ -42,6 +42,7 @@ static const char *kind_name(enum wf_mover_kind kind)
     case WF_MOVE_FLUSH: return "a flush";
     case WF_MOVE_REMOVE: return "a removal";
     case WF_MOVE_VERIFY: return "a verification";
+    case WF_MOVE_FENCE: return "a fence";
     }
     return "a job of no known kind";
 }
@@ -296,6 +297,7 @@ static enum weft_status check_job(struct wf_mover *m, struct wf_mover_job *job)
     case WF_MOVE_WRITE: request->op = WF_TIER_WRITE; break;
     case WF_MOVE_FLUSH:
     case WF_MOVE_REMOVE:
+    case WF_MOVE_FENCE:
     case WF_MOVE_VERIFY: request->op = WF_TIER_FLUSH; break;
     default:
         return wf_fail(WEFT_E_INVALID, "tier %s: a job of kind %d is none that a mover knows",
@@ -487,6 +489,8 @@ static void deliver(struct wf_mover_job *job)
     const struct wf_mover_options *o = &m->options;
     if (n->what == WF_NOTICE_FOUND && o->found)
         o->found(o->context, n->blocks, n->count);
+    else if (n->what == WF_NOTICE_GONE && o->gone)
+        o->gone(o->context, n->blocks, n->count);
     else if (n->what == WF_NOTICE_OPENED && o->opened)
         o->opened(o->context, n->status, n->sentence);
     else if (n->what == WF_NOTICE_CHANGED && o->changed)
@@ -499,7 +503,7 @@ static void deliver(struct wf_mover_job *job)
 
 struct wf_mover_notice *wf_mover_notice(struct wf_mover *m, enum wf_mover_what what)
 {
-    bool found = what == WF_NOTICE_FOUND;
+    bool found = what == WF_NOTICE_FOUND || what == WF_NOTICE_GONE;
     uint32_t first = found ? WF_MOVER_NOTICES : 0;
     uint32_t end = found ? WF_MOVER_NOTICES + WF_MOVER_BATCHES : WF_MOVER_NOTICES;
     struct wf_mover_notice *free_one = NULL;

@@ -39,6 +39,8 @@ enum wf_mover_kind {
     WF_MOVE_REMOVE = 4, /* job.request.block.key; WEFT_MISS: it was not there */
     WF_MOVE_VERIFY = 5, /* read all of job.request.block.key into the mover's own memory, and forget
                            it: WEFT_OK means that every byte is what its checksum says */
+    WF_MOVE_FENCE = 6,  /* job.request.block.depth is the number of a host that is dead; what it had
+                           is told as found before this is done */
 };
 
 struct wf_mover_job {
@@ -88,9 +90,11 @@ struct wf_mover_options {
     /* On the owner thread, from wf_mover_reap(): what the tier had when it was opened, parents
      * before their children, a batch at a time; then opened(), with WEFT_OK or why not.  When a
      * failed tier comes back, all of it comes again; attempts in between that fail are not told.
-     * changed(): another state than before; what comes after it belongs to that state.  Each may be
-     * NULL. */
+     * Where others write to the medium, too, what came there is told as found later on, in any
+     * order and with no parent promised, and what went is told as gone. changed(): another state
+     * than before; what comes after it belongs to that state.  Each may be NULL. */
     void (*found)(void *context, const struct wf_tier_block *blocks, uint32_t count);
+    void (*gone)(void *context, const struct wf_tier_block *blocks, uint32_t count); /* keys */
     void (*opened)(void *context, enum weft_status status, const char *sentence);
     void (*changed)(void *context, enum wf_mover_state state, const char *sentence);
     void *context;
@@ -134,5 +138,7 @@ void wf_mover_reap(struct wf_mover *mover);
 /* As of the last job that is done; what the tier says of itself (`tier`) may follow a moment later.
  */
 void wf_mover_stats(struct wf_mover *mover, struct wf_mover_stats *out);
+/* Hosts that share the medium, as of a second ago; 0 where none do. */
+uint32_t wf_mover_hosts(struct wf_mover *mover, struct wf_tier_host *out, uint32_t max);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the files of the mover share: mover.c (the owner's side, and the queues between), and on the
- * mover's thread mover_thread.c (its life), mover_jobs.c (a job's way) and mover_meter.c (what goes
- * to the tier, timed).
+ * mover's thread mover_thread.c (its life), mover_jobs.c (a job's way), mover_meter.c (what goes to
+ * the tier, timed) and mover_news.c (what others do to the medium).
  *
  * Two threads meet in `lock` only, which is held for list operations and copies, never across a
  * call of the tier or of the owner's.  All that goes to the owner is in one list, in the order in
@@ -46,7 +46,7 @@ struct wf_mover_line {
     struct wf_mover_job *first, *last;
 };
 
-enum wf_mover_what { WF_NOTICE_FOUND = 1, WF_NOTICE_OPENED, WF_NOTICE_CHANGED };
+enum wf_mover_what { WF_NOTICE_FOUND = 1, WF_NOTICE_GONE, WF_NOTICE_OPENED, WF_NOTICE_CHANGED };
 
 struct wf_mover_notice {
     struct wf_mover_job job; /* first; its kind is 0 and its `done` delivers */
@@ -56,7 +56,7 @@ struct wf_mover_notice {
     enum weft_status status;   /* OPENED */
     enum wf_mover_state state; /* CHANGED */
     char sentence[256];
-    struct wf_tier_block *blocks; /* FOUND */
+    struct wf_tier_block *blocks; /* FOUND, GONE */
     uint32_t count;
 };
 
@@ -98,6 +98,8 @@ struct wf_mover {
     uint32_t unfinished;
     struct wf_mover_stats stats;
     struct wf_mover_notice notices[WF_MOVER_NOTICES + WF_MOVER_BATCHES];
+    struct wf_tier_host hosts[WF_TIER_HOSTS_MAX];
+    uint32_t host_count;
 
     /* The thread's. */
     struct wf_tier *tier; /* NULL: not open */
@@ -117,6 +119,9 @@ struct wf_mover {
     uint32_t errors_in_row;
     char last_error[256];
     uint64_t warned_ns;
+
+    uint64_t news_ms, hosts_ms;  /* when to look again */
+    struct wf_tier_block sample; /* one of what was told as news, to measure with; bytes 0: none */
 
     /* The thread's, the meter. */
     struct wf_mover_job *oldest, *youngest; /* with the tier */
@@ -161,6 +166,16 @@ void wf_mover_round(struct wf_mover *m, uint32_t wait_ms);
 /* Cancel all that was taken up and, unless `begun` too, is not with the tier. */
 void wf_mover_cancel_all(struct wf_mover *m, bool begun);
 bool wf_mover_idle(const struct wf_mover *m);
+
+/* --- mover_news.c: a medium that others write to */
+
+/* Tell the owner what came and went there, when it is time to look. */
+void wf_mover_news(struct wf_mover *m);
+/* All of it, before the tier counts as open. */
+void wf_mover_news_first(struct wf_mover *m);
+/* How long the thread may sleep until it must look, in ms; -1: for as long as it likes. */
+int wf_mover_news_wait(const struct wf_mover *m);
+enum weft_status wf_mover_fence(struct wf_mover *m, const struct wf_mover_job *job);
 
 /* --- mover_meter.c: the tier, timed */
 

@@ -277,6 +277,8 @@ static void go_on(struct wf_mover *m)
             finish(m, job, WEFT_E_TIMEOUT, 0);
         } else if (job->kind == WF_MOVE_REMOVE) {
             finish(m, job, m->ops->remove(m->tier, job->job.request.block.key), 0);
+        } else if (job->kind == WF_MOVE_FENCE) {
+            finish(m, job, wf_mover_fence(m, job), 0);
         } else if (job->kind == WF_MOVE_VERIFY) {
             job->step = WF_STEP_VERIFY;
             line_add(&m->verify, job);

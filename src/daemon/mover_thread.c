@@ -73,10 +73,13 @@ static void take_in(struct wf_mover *m)
     m->ops->each(m->tier, found, &finding);
     if (finding.batch)
         wf_mover_send(m, finding.batch);
+    wf_mover_news_first(m);
     for (uint32_t i = 0; i < finding.leftovers; i++)
         (void)m->ops->remove(m->tier, finding.leftover[i]);
     if (!wf_mover_stopping(m))
-        wf_mover_probe(m, finding.known.bytes ? &finding.known : NULL);
+        wf_mover_probe(m, finding.known.bytes ? &finding.known
+                          : m->sample.bytes   ? &m->sample
+                                              : NULL);
     m->ops->stats(m->tier, &stats);
     publish(m, &stats);
 }
@@ -122,6 +125,9 @@ static uint32_t wait_for_work(struct wf_mover *m)
         timeout_ms = 0;
     else if (m->scheduled)
         timeout_ms = event < 0 ? (int)BLIND_MS : TICK_MS;
+    int news_ms = wf_mover_news_wait(m);
+    if (news_ms >= 0 && (timeout_ms < 0 || news_ms < timeout_ms))
+        timeout_ms = news_ms;
     int ready = poll(fds, event < 0 ? 1 : 2, timeout_ms);
     return event < 0 && ready == 0 && !at_once ? BLIND_MS : 0;
 }
@@ -159,6 +165,7 @@ static void serve(struct wf_mover *m)
     struct wf_tier_stats stats;
     while (m->ending == WF_ENDING_NOT && !wf_mover_stopping(m)) {
         wf_mover_round(m, wait_for_work(m));
+        wf_mover_news(m);
         m->ops->stats(m->tier, &stats);
         publish(m, &stats);
         if (stats.failed)

@@ -424,6 +424,7 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
     if (!node)
         return WEFT_E_NO_MEMORY;
     node->config = *config;
+    wf_config_add_others(&node->config);
     node->epoll = node->listener = node->lock = node->signals = node->timer = node->spare = -1;
     node->started_ns = wf_now_ns();
     node->owner_uid = geteuid();

@@ -74,7 +74,7 @@ enum weft_status wf_server_start(struct wf_node *node, int listener, int lock)
         status = watch(node, wf_workers_fd(node->workers), WORKERS);
     if (status == WEFT_OK && wf_telemetry_fd(node) >= 0)
         status = watch(node, wf_telemetry_fd(node), HTTP);
-    for (uint32_t i = 0; status == WEFT_OK && i < node->config.tier_count; i++)
+    for (uint32_t i = 0; status == WEFT_OK && i < node->config.lower_count; i++)
         status = watch(node, wf_below_fd(node->below, i), TIER + i);
     return status;
 }

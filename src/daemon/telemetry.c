@@ -325,8 +325,8 @@ enum weft_status wf_telemetry_create(struct wf_node *node)
     for (uint32_t i = 0; i < node->domain_count; i++)
         domains[i] = node->domains[i].config->name;
     enum weft_status status = WEFT_OK;
-    if (node->config.tier_count) {
-        telemetry->loads = wf_calloc(node->config.tier_count, sizeof telemetry->loads[0],
+    if (node->config.lower_count) {
+        telemetry->loads = wf_calloc(node->config.lower_count, sizeof telemetry->loads[0],
                                      "histograms of loads");
         status = telemetry->loads ? WEFT_OK : WEFT_E_NO_MEMORY;
     }

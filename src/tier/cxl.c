@@ -682,4 +682,5 @@ const struct wf_tier_ops wf_tier_cxl = {
     .remove = cxl_remove,
     .each = cxl_each,
     .stats = cxl_stats,
+    .fence = wf_tier_cxl_fence,
 };

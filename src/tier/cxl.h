@@ -13,6 +13,11 @@
  * 255), extents are assigned to hosts one by one as they need them; tier.h's functions show a host
  * its own blocks, cxl_share.h those of all others.  Host 1 formats a new device.
  *
+ * wf_tier_cxl_others is a tier of those, of the same path and host: reads copy from the other
+ * host's extent to where they are asked to, news() tells what is published there, and nothing is
+ * ever written, for its mapping does not allow it.  A removal only has the block told again.  It
+ * can be opened when host 1 has formatted the device.
+ *
  * What a load from a device that was unplugged does (SIGBUS) is caught: the tier is failed then,
  * and every request WEFT_E_SYSTEM.
  */
@@ -34,22 +39,14 @@ const char *wf_tier_cxl_medium_name(enum wf_cxl_medium medium);
 /* Whether blocks on it outlive the program: what may be archived there. */
 bool wf_tier_cxl_persistent(const char *path);
 
-struct wf_cxl_host {
-    uint8_t host;
-    bool here;          /* has started and has not said goodbye */
-    bool fenced;        /* was declared dead since */
-    uint64_t session;   /* how often it has started */
-    uint64_t heartbeat; /* grows about once a second while it runs; look twice */
-    uint64_t extents;
-};
-
-/* Every host that has ever used a shared device; returns how many.  255 are the most. */
-uint32_t wf_tier_cxl_hosts(struct wf_tier *tier, struct wf_cxl_host *out, uint32_t max);
+/* Every host that has ever used a shared device; returns how many.  255 are the most.  Reads the
+ * table of all extents. */
+uint32_t wf_tier_cxl_hosts(struct wf_tier *tier, struct wf_tier_host *out, uint32_t max);
 
 /* An operator's word that `host` is dead: its lock is void, its extents and the blocks in them are
  * ours from now on.  Whoever says so of a host that runs on takes its memory from under it; it
  * finds out within a second or two and fails.  Waits for the lock for up to timeout_ms; called
- * again, it goes on. */
+ * again, it goes on.  wf_tier_ops.fence. */
 enum weft_status wf_tier_cxl_fence(struct wf_tier *tier, uint8_t host, uint32_t timeout_ms);
 
 /* For tests: gone without a goodbye, as when the process dies. */

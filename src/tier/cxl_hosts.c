@@ -295,9 +295,28 @@ void wf_cxl_extents_release(struct wf_cxl *t, uint64_t first, uint64_t granules)
 
 /* ------------------------------------------------------------------------------ for an operator */
 
+uint32_t wf_cxl_census(const struct wf_cxl *t, const uint64_t extents[WF_CXL_HOSTS],
+                       struct wf_tier_host *out, uint32_t max)
+{
+    uint32_t count = 0;
+    for (uint32_t h = 1; h < WF_CXL_HOSTS && count < max; h++) {
+        const struct wf_cxl_row *row = &t->rows[h];
+        if (wf_cxl_look(t, &row->magic) != WF_CXL_ROW_MAGIC)
+            continue;
+        struct wf_tier_host *host = &out[count++];
+        *host = (struct wf_tier_host){.host = (uint8_t)h};
+        host->session = wf_cxl_look(t, &row->session);
+        host->here = wf_cxl_look(t, &row->left) != host->session;
+        host->fenced = is_fenced(t, h, host->session);
+        host->heartbeat = wf_cxl_look(t, &row->heartbeat);
+        host->extents = extents[h];
+    }
+    return count;
+}
+
 struct census {
     struct wf_cxl *t;
-    struct wf_cxl_host *out;
+    struct wf_tier_host *out;
     uint32_t max, count;
     uint64_t extents[WF_CXL_HOSTS];
 };
@@ -310,21 +329,10 @@ static void take_census(void *context)
         uint64_t word = wf_cxl_extent_word(t, e);
         c->extents[word ? wf_cxl_owner(word) : 0]++;
     }
-    for (uint32_t h = 1; h < WF_CXL_HOSTS && c->count < c->max; h++) {
-        const struct wf_cxl_row *row = &t->rows[h];
-        if (wf_cxl_look(t, &row->magic) != WF_CXL_ROW_MAGIC)
-            continue;
-        struct wf_cxl_host *host = &c->out[c->count++];
-        host->host = (uint8_t)h;
-        host->session = wf_cxl_look(t, &row->session);
-        host->here = wf_cxl_look(t, &row->left) != host->session;
-        host->fenced = is_fenced(t, h, host->session);
-        host->heartbeat = wf_cxl_look(t, &row->heartbeat);
-        host->extents = c->extents[h];
-    }
+    c->count = wf_cxl_census(t, c->extents, c->out, c->max);
 }
 
-uint32_t wf_tier_cxl_hosts(struct wf_tier *tier, struct wf_cxl_host *out, uint32_t max)
+uint32_t wf_tier_cxl_hosts(struct wf_tier *tier, struct wf_tier_host *out, uint32_t max)
 {
     struct census c = {.t = (struct wf_cxl *)(uintptr_t)tier, .out = out, .max = max};
     if (c.t->failed || wf_cxl_guarded(c.t, take_census, &c) != WF_FAULT_NONE)

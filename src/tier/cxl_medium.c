@@ -198,6 +198,41 @@ enum weft_status wf_cxl_medium_open(struct wf_cxl *t, const struct wf_tier_optio
                    t->path);
 }
 
+/* The size is that of the file or device: how much of it is used, the superblock says. */
+enum weft_status wf_cxl_medium_watch(struct wf_cxl *t, const struct wf_tier_options *options)
+{
+    struct stat is;
+    uint64_t bytes = 0, align;
+    enum weft_status status = WEFT_OK;
+    snprintf(t->path, sizeof t->path, "%s", options->path);
+    t->medium = wf_tier_cxl_medium(t->path);
+    const char *path = t->path;
+    if (t->medium == WF_CXL_MEDIUM_FILE)
+        path += strlen(FILE_PREFIX);
+    else if (t->medium != WF_CXL_MEDIUM_DAX)
+        return wf_fail(WEFT_E_INVALID, "tier %s: only a device or a file can be shared; name one",
+                       t->path);
+    t->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (t->fd < 0 || fstat(t->fd, &is) != 0)
+        return wf_fail(WEFT_E_SYSTEM, "tier %s: %s; it must be there, and readable", t->path,
+                       strerror(errno));
+    if (t->medium == WF_CXL_MEDIUM_DAX)
+        status = wf_cxl_dax_geometry(t->fd, &bytes, &align);
+    else
+        bytes = (uint64_t)is.st_size;
+    if (status == WEFT_OK && bytes < WF_CXL_TABLE_AT)
+        status = wf_fail(WEFT_E_SYSTEM, "tier %s: nothing is formatted there yet", t->path);
+    if (status != WEFT_OK)
+        return status;
+    void *memory = mmap(NULL, bytes, PROT_READ, MAP_SHARED, t->fd, 0);
+    if (memory == MAP_FAILED)
+        return wf_fail(WEFT_E_SYSTEM, "tier %s: %llu bytes cannot be mapped: %s; see ulimit -v",
+                       t->path, (unsigned long long)bytes, strerror(errno));
+    t->memory = memory;
+    t->bytes = bytes;
+    return WEFT_OK;
+}
+
 void wf_cxl_medium_close(struct wf_cxl *t)
 {
     if (t->memory)

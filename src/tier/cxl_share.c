@@ -21,8 +21,20 @@ struct seen {
     uint64_t word, changes;
 };
 
+/* What one extent's reading came to, to be told when the medium is not touched any more. */
+struct news {
+    uint32_t gone_count, fresh_count;
+    uint8_t gone[WF_CXL_EXTENT_GRANULES][32];
+    uint32_t fresh[WF_CXL_EXTENT_GRANULES]; /* items */
+};
+
 struct wf_cxl_share {
     struct wf_cxl *volume;
+    void (*told)(void *context, const struct wf_tier_block *block, bool there);
+    void *context;
+    struct news news;
+    uint64_t bytes;               /* of blocks that are known */
+    uint64_t owned[WF_CXL_HOSTS]; /* extents, by `extents` */
     struct wf_cxl_index index;
     struct seen *extents;
     uint64_t published[WF_CXL_HOSTS];
@@ -46,7 +58,7 @@ enum weft_status wf_cxl_share_create(struct wf_tier *tier, struct wf_cxl_share *
     if (!s)
         return WEFT_E_NO_MEMORY;
     s->volume = volume;
-    s->cursor = volume->extents;
+    s->owned[0] = volume->extents;
     s->extents = wf_calloc(volume->extents, sizeof *s->extents, "extents of a shared device");
     enum weft_status status = s->extents ? wf_cxl_index_init(&s->index, wf_cxl_granules(volume) / 2,
                                                              (uint32_t)volume->extents)
@@ -76,33 +88,80 @@ static enum weft_status out_of_use(const struct wf_cxl *t)
 
 /* ---- what has changed */
 
+static void forget(struct wf_cxl_share *s, uint32_t item)
+{
+    memcpy(s->news.gone[s->news.gone_count++], s->index.items[item].key, 32);
+    s->bytes -= s->index.items[item].bytes;
+    wf_cxl_index_remove(&s->index, item);
+}
+
+/* Blocks that are known of an extent and are not there any more; sets the bits of those that are.
+ * Touches the medium. */
+static void drop_old(struct wf_cxl_share *s, uint64_t extent, bool foreign, uint64_t *known)
+{
+    const struct wf_cxl_directory *directory = &s->volume->directories[extent];
+    for (uint32_t item = s->index.heads[extent], next; item != WF_CXL_NONE; item = next) {
+        const struct wf_cxl_item *i = &s->index.items[item];
+        uint64_t word = __atomic_load_n(&directory->words[i->granule], __ATOMIC_ACQUIRE);
+        next = i->list_next;
+        if (foreign && word >> 16 == i->sequence)
+            known[i->granule / 64] |= UINT64_C(1) << i->granule % 64;
+        else
+            forget(s, item);
+    }
+}
+
 /* One extent's directory, as it is now.  Touches the medium. */
 static void read_extent(struct wf_cxl_share *s, uint64_t extent, uint8_t owner)
 {
     struct wf_cxl *t = s->volume;
     const struct wf_cxl_directory *directory = &t->directories[extent];
-    while (s->index.heads[extent] != WF_CXL_NONE)
-        wf_cxl_index_remove(&s->index, s->index.heads[extent]);
-    if (owner == 0 || owner == t->host)
+    bool foreign = owner != 0 && owner != t->host;
+    uint64_t known[WF_CXL_EXTENT_GRANULES / 64] = {0};
+    s->news.gone_count = s->news.fresh_count = 0;
+    wf_lines_invalidate(directory, sizeof *directory);
+    drop_old(s, extent, foreign, known);
+    if (!foreign)
         return;
     s->stats.scanned++;
-    wf_lines_invalidate(directory, sizeof *directory);
     for (uint32_t i = 0; i < WF_CXL_EXTENT_GRANULES; i++) {
         uint64_t word = __atomic_load_n(&directory->words[i], __ATOMIC_ACQUIRE);
         uint64_t granule = extent * WF_CXL_EXTENT_GRANULES + i;
         struct wf_tier_block block;
-        if (word == 0 || !wf_cxl_header_read(t, granule, word, owner, header_of(s)))
+        if (word == 0 || known[i / 64] >> i % 64 & 1 ||
+            !wf_cxl_header_read(t, granule, word, owner, header_of(s)))
             continue;
         wf_cxl_header_block(header_of(s), &block);
-        if (wf_cxl_index_find(&s->index, block.key) == WF_CXL_NONE)
-            (void)wf_cxl_index_insert(&s->index, &block, word >> 16, (uint32_t)extent, i);
+        if (wf_cxl_index_find(&s->index, block.key) != WF_CXL_NONE)
+            continue;
+        uint32_t item = wf_cxl_index_insert(&s->index, &block, word >> 16, (uint32_t)extent, i);
+        if (item == WF_CXL_NONE)
+            continue;
+        s->bytes += block.bytes;
+        s->news.fresh[s->news.fresh_count++] = item;
     }
+}
+
+static void tell(struct wf_cxl_share *s)
+{
+    struct wf_tier_block block = {.bytes = 0};
+    for (uint32_t i = 0; s->told && i < s->news.gone_count; i++) {
+        memcpy(block.key, s->news.gone[i], 32);
+        s->told(s->context, &block, false);
+    }
+    for (uint32_t i = 0; s->told && i < s->news.fresh_count; i++) {
+        wf_cxl_index_block(&s->index, s->news.fresh[i], &block);
+        s->told(s->context, &block, true);
+    }
+    s->news.gone_count = s->news.fresh_count = 0;
 }
 
 struct refresh {
     struct wf_cxl_share *s;
-    uint64_t extents_max;
-    enum weft_status status;
+    uint64_t left; /* extents that may be looked at */
+    struct seen now;
+    bool begun;
+    enum weft_status status; /* WEFT_EXISTS: an extent was read, and there is something to tell */
 };
 
 static bool anyone_published(struct wf_cxl_share *s)
@@ -117,42 +176,83 @@ static bool anyone_published(struct wf_cxl_share *s)
     return changed;
 }
 
+static void count_owner(struct wf_cxl_share *s, uint64_t extent, uint64_t word)
+{
+    uint64_t before = s->extents[extent].word;
+    s->owned[before ? wf_cxl_owner(before) : 0]--;
+    s->owned[word ? wf_cxl_owner(word) : 0]++;
+}
+
+/* Up to the end of one extent that is not as it was. */
 static void refresh(void *context)
 {
     struct refresh *r = context;
     struct wf_cxl_share *s = r->s;
     struct wf_cxl *t = s->volume;
-    uint64_t looked = 0;
-    if (anyone_published(s))
+    if (!r->begun && anyone_published(s))
         s->cursor = 0;
+    r->begun = true;
     for (; s->cursor < t->extents; s->cursor++) {
         struct wf_cxl_extent *extent = &t->table[s->cursor];
-        if (r->extents_max && looked++ == r->extents_max) {
+        if (r->left == 0) {
             r->status = WEFT_PENDING;
             return;
         }
-        struct seen now = {.word = wf_cxl_extent_word(t, s->cursor)};
-        now.changes = wf_cxl_look(t, &extent->changes);
-        if (now.word == s->extents[s->cursor].word && now.changes == s->extents[s->cursor].changes)
+        r->left--;
+        r->now.word = wf_cxl_extent_word(t, s->cursor);
+        r->now.changes = wf_cxl_look(t, &extent->changes);
+        if (r->now.word == s->extents[s->cursor].word &&
+            r->now.changes == s->extents[s->cursor].changes)
             continue;
-        read_extent(s, s->cursor, now.word ? wf_cxl_owner(now.word) : 0);
-        s->extents[s->cursor] = now;
+        read_extent(s, s->cursor, r->now.word ? wf_cxl_owner(r->now.word) : 0);
+        r->status = WEFT_EXISTS;
+        return;
     }
     r->status = WEFT_OK;
 }
 
 enum weft_status wf_cxl_share_refresh(struct wf_cxl_share *s, uint64_t extents_max)
 {
-    struct refresh r = {.s = s, .extents_max = extents_max};
-    if (s->volume->failed || wf_cxl_guarded(s->volume, refresh, &r) != WF_FAULT_NONE)
-        return out_of_use(s->volume);
+    struct refresh r = {.s = s, .left = extents_max ? extents_max : UINT64_MAX};
+    do {
+        enum wf_fault fault = s->volume->failed ? WF_FAULT_GONE
+                                                : wf_cxl_guarded(s->volume, refresh, &r);
+        if (fault == WF_FAULT_GONE)
+            return out_of_use(s->volume);
+        if (fault == WF_FAULT_POISON && s->cursor == s->volume->extents)
+            return out_of_use(s->volume); /* not in an extent: in the rows of hosts */
+        if (fault == WF_FAULT_NONE && r.status != WEFT_EXISTS)
+            break;
+        /* A line that is lost takes along what was not read of that extent, until it changes. */
+        s->stats.corrupt += fault == WF_FAULT_POISON;
+        tell(s);
+        count_owner(s, s->cursor, r.now.word);
+        s->extents[s->cursor++] = r.now;
+        r.status = WEFT_EXISTS;
+    } while (r.status == WEFT_EXISTS);
     return r.status;
+}
+
+void wf_cxl_share_again(struct wf_cxl_share *s)
+{
+    if (s->cursor == s->volume->extents)
+        s->cursor = 0;
+}
+
+void wf_cxl_share_listen(struct wf_cxl_share *s,
+                         void (*told)(void *context, const struct wf_tier_block *block, bool there),
+                         void *context)
+{
+    s->told = told;
+    s->context = context;
 }
 
 /* ---- one block */
 
 struct looking {
     struct wf_cxl_share *s;
+    struct wf_cxl_header *header;
+    bool payload; /* look at that, too */
     uint64_t granule, sequence;
     const uint8_t *key;
     struct wf_cxl_view view;
@@ -192,24 +292,22 @@ static void look_at(void *context)
     l->status = WEFT_MISS;
     if (v->host == 0 || v->host == t->host || v->word >> 16 != l->sequence)
         return;
-    const struct wf_cxl_header *h = header_of(l->s);
-    bool right = wf_cxl_header_read(t, l->granule, v->word, v->host, header_of(l->s)) &&
+    const struct wf_cxl_header *h = l->header;
+    bool right = wf_cxl_header_read(t, l->granule, v->word, v->host, l->header) &&
                  memcmp(h->key, l->key, 32) == 0;
     if (right) {
         wf_cxl_header_block(h, &v->block);
-        const uint8_t *data = wf_cxl_granule(t, l->granule + wf_cxl_header_granules(h->parts));
-        v->data = data;
-        right = payload_right(l->s, data, &v->block);
+        v->data = wf_cxl_granule(t, l->granule + wf_cxl_header_granules(h->parts));
+        right = !l->payload || payload_right(l->s, v->data, &v->block);
     }
     /* What is wrong and was written over meanwhile is nobody's fault. */
     if (is_there(t, l->granule, v->word, v->generation))
         l->status = right ? WEFT_OK : WEFT_E_CORRUPT;
 }
 
-enum weft_status wf_cxl_share_find(struct wf_cxl_share *s, const uint8_t key[32],
-                                   struct wf_cxl_view *out)
+static enum weft_status look_up(struct wf_cxl_share *s, struct looking *l)
 {
-    uint32_t item = wf_cxl_index_find(&s->index, key);
+    uint32_t item = wf_cxl_index_find(&s->index, l->key);
     if (s->volume->failed)
         return out_of_use(s->volume);
     if (item == WF_CXL_NONE) {
@@ -217,26 +315,56 @@ enum weft_status wf_cxl_share_find(struct wf_cxl_share *s, const uint8_t key[32]
         return WEFT_MISS;
     }
     const struct wf_cxl_item *i = &s->index.items[item];
-    struct looking l = {.s = s, .key = key, .sequence = i->sequence};
-    l.granule = (uint64_t)i->extent * WF_CXL_EXTENT_GRANULES + i->granule;
-    enum wf_fault fault = wf_cxl_guarded(s->volume, look_at, &l);
+    l->s = s;
+    l->sequence = i->sequence;
+    l->granule = (uint64_t)i->extent * WF_CXL_EXTENT_GRANULES + i->granule;
+    enum wf_fault fault = wf_cxl_guarded(s->volume, look_at, l);
     if (fault == WF_FAULT_GONE)
         return out_of_use(s->volume);
     if (fault == WF_FAULT_POISON)
-        l.status = WEFT_E_CORRUPT;
-    if (l.status == WEFT_OK) {
+        l->status = WEFT_E_CORRUPT;
+    if (l->status == WEFT_OK) {
         s->stats.found++;
-        *out = l.view;
         return WEFT_OK;
     }
+    s->bytes -= i->bytes;
     wf_cxl_index_remove(&s->index, item);
-    if (l.status == WEFT_MISS) {
+    if (l->status == WEFT_MISS) {
         s->stats.missed++;
         return WEFT_MISS;
     }
     s->stats.corrupt++;
     return wf_fail(WEFT_E_CORRUPT, "tier %s: a block of host %u is not what its checksum says",
-                   s->volume->path, l.view.host);
+                   s->volume->path, l->view.host);
+}
+
+enum weft_status wf_cxl_share_find(struct wf_cxl_share *s, const uint8_t key[32],
+                                   struct wf_cxl_view *out)
+{
+    struct looking l = {.key = key, .header = header_of(s), .payload = true};
+    enum weft_status status = look_up(s, &l);
+    if (status == WEFT_OK)
+        *out = l.view;
+    return status;
+}
+
+enum weft_status wf_cxl_share_locate(struct wf_cxl_share *s, const uint8_t key[32],
+                                     struct wf_cxl_header *header, struct wf_cxl_view *out)
+{
+    struct looking l = {.key = key, .header = header};
+    enum weft_status status = look_up(s, &l);
+    if (status == WEFT_OK)
+        *out = l.view;
+    return status;
+}
+
+bool wf_cxl_share_known(const struct wf_cxl_share *s, const uint8_t key[32],
+                        struct wf_tier_block *out)
+{
+    uint32_t item = wf_cxl_index_find(&s->index, key);
+    if (item != WF_CXL_NONE && out)
+        wf_cxl_index_block(&s->index, item, out);
+    return item != WF_CXL_NONE;
 }
 
 struct checking {
@@ -265,4 +393,10 @@ void wf_cxl_share_stats(const struct wf_cxl_share *s, struct wf_cxl_share_stats 
 {
     *out = s->stats;
     out->blocks = s->index.count;
+    out->bytes = s->bytes;
+}
+
+void wf_cxl_share_extents(const struct wf_cxl_share *s, uint64_t out[256])
+{
+    memcpy(out, s->owned, sizeof s->owned);
 }

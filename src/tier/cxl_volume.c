@@ -544,6 +544,26 @@ enum weft_status wf_cxl_volume_open(struct wf_cxl *t, const struct wf_tier_optio
     return status;
 }
 
+enum weft_status wf_cxl_volume_watch(struct wf_cxl *t)
+{
+    struct opening o = {.t = t};
+    if (wf_cxl_guarded(t, read_super, &o) != WF_FAULT_NONE)
+        return gone(t);
+    if (!o.valid || !o.super.shared)
+        return wf_fail(WEFT_E_SYSTEM,
+                       "tier %s: it is not formatted for several hosts yet; host 1 does that, "
+                       "start it first",
+                       t->path);
+    lay_out(t, &o.super);
+    return WEFT_OK;
+}
+
+bool wf_cxl_volume_same(const struct wf_cxl *t)
+{
+    const struct wf_cxl_super *super = (const struct wf_cxl_super *)(const void *)t->memory;
+    return wf_cxl_look(t, &super->volume) == t->volume;
+}
+
 void wf_cxl_volume_close(struct wf_cxl *t)
 {
     if (t->index.items)

@@ -7,6 +7,7 @@
  *   cxl_volume.c   superblock, extents, space, and what an open finds
  *   cxl_hosts.c    rows, the lock, extents claimed and taken over
  *   cxl_share.c    blocks of other hosts, read where they lie
+ *   cxl_others.c   those blocks as a tier, on a mapping that cannot be written
  *
  * Functions marked "touches the medium" may be left in the middle by a fault (sys/guard.h): they
  * are called from inside wf_cxl_guarded() alone, own nothing while they are in there, and have the
@@ -84,6 +85,8 @@ static inline uint64_t *wf_cxl_word(const struct wf_cxl *t, uint64_t granule)
 
 /* Map it; t->path, t->medium, t->fd, t->memory, t->bytes. */
 enum weft_status wf_cxl_medium_open(struct wf_cxl *t, const struct wf_tier_options *options);
+/* The same for who only reads: a mapping that cannot be written, of a medium that nobody locks. */
+enum weft_status wf_cxl_medium_watch(struct wf_cxl *t, const struct wf_tier_options *options);
 void wf_cxl_medium_close(struct wf_cxl *t);
 /* What was published is durable. */
 enum weft_status wf_cxl_medium_flush(struct wf_cxl *t);
@@ -94,6 +97,11 @@ enum wf_fault wf_cxl_guarded(struct wf_cxl *t, void (*work)(void *context), void
 /* ---- cxl_volume.c */
 
 enum weft_status wf_cxl_volume_open(struct wf_cxl *t, const struct wf_tier_options *options);
+/* For who only reads, of a medium that is mapped: its description, if it has one.  WEFT_E_SYSTEM:
+ * not (yet), or not one that hosts share. */
+enum weft_status wf_cxl_volume_watch(struct wf_cxl *t);
+/* Is it still the volume that was opened?  Touches the medium. */
+bool wf_cxl_volume_same(const struct wf_cxl *t);
 void wf_cxl_volume_close(struct wf_cxl *t);
 
 /* Store one word that others read, and have it in memory before anything after.  Touches the
@@ -151,6 +159,10 @@ enum weft_status wf_cxl_claim_step(struct wf_cxl *t, uint64_t granules);
 
 /* Nobody waits for an extent any more: a number that was drawn would hold up the other hosts. */
 void wf_cxl_claim_abandon(struct wf_cxl *t);
+
+/* Every host that was ever there; `extents`: how many each has.  Touches the medium. */
+uint32_t wf_cxl_census(const struct wf_cxl *t, const uint64_t extents[WF_CXL_HOSTS],
+                       struct wf_tier_host *out, uint32_t max);
 
 /* Extents that have become empty, beyond a few, are anybody's again. */
 void wf_cxl_extents_release(struct wf_cxl *t, uint64_t first, uint64_t granules);

@@ -91,6 +91,18 @@ struct wf_tier_stats {
 #define WF_TIER_NVME_BYTES_LEAST ((1u << 20) + 4 * (64u << 10))
 #define WF_TIER_CXL_BYTES_LEAST (16u << 20)
 
+/* One of several hosts that share a medium. */
+struct wf_tier_host {
+    uint8_t host;
+    bool here;          /* has started and has not said goodbye */
+    bool fenced;        /* was declared dead since */
+    uint64_t session;   /* how often it has started */
+    uint64_t heartbeat; /* grows about once a second while it runs; look twice */
+    uint64_t silent_ms; /* it has not grown for so long, for as long as somebody has looked */
+    uint64_t extents;
+};
+#define WF_TIER_HOSTS_MAX 255u
+
 struct wf_tier_options {
     const char *path;        /* file, directory, device or URL; what it means is the backend's */
     uint64_t capacity_bytes; /* 0: what the medium has */
@@ -140,6 +152,21 @@ struct wf_tier_ops {
     void (*each)(const struct wf_tier *tier,
                  void (*found)(void *context, const struct wf_tier_block *block), void *context);
     void (*stats)(const struct wf_tier *tier, struct wf_tier_stats *out);
+
+    /* NULL, but for a medium that others write to: which blocks came and which went since the last
+     * call, in any order; of one that went, the key alone.  Looks at a bounded part of the medium
+     * and does not wait.  WEFT_PENDING: there is more to look at.  A block that was told and is
+     * removed here stays where it is, and is told again. */
+    enum weft_status (*news)(struct wf_tier *tier,
+                             void (*told)(void *context, const struct wf_tier_block *block,
+                                          bool there),
+                             void *context);
+    /* NULL, but for what tells of a shared medium: its hosts, as they were when they were last
+     * looked at; returns how many. */
+    uint32_t (*hosts)(struct wf_tier *tier, struct wf_tier_host *out, uint32_t max);
+    /* NULL, but for a shared medium: an operator's word that `host` is dead, so that what it had is
+     * this host's; each() tells of it from then on.  Waits for up to timeout_ms. */
+    enum weft_status (*fence)(struct wf_tier *tier, uint8_t host, uint32_t timeout_ms);
 };
 
 extern const struct wf_tier_ops
@@ -147,6 +174,8 @@ extern const struct wf_tier_ops
 extern const struct wf_tier_ops wf_tier_dram; /* plain memory, lost at close */
 extern const struct wf_tier_ops
     wf_tier_cxl; /* a DAX device or a NUMA node: memory that is copied to and from (cxl.h) */
+extern const struct wf_tier_ops
+    wf_tier_cxl_others; /* what other hosts have on a CXL device that they share: read only */
 extern const struct wf_tier_ops
     wf_tier_nvme; /* a file or block device, io_uring, O_DIRECT, log-structured */
 extern const struct wf_tier_ops

@@ -283,7 +283,7 @@ static int share(const char *path, uint8_t host, uint32_t hosts)
     for (uint32_t i = 1; i <= OWN; i++)
         MUST(read_number(tier, number_of(host, i)) == WEFT_OK, "own block %u", i);
 
-    struct wf_cxl_host census[8];
+    struct wf_tier_host census[8];
     uint32_t count = wf_tier_cxl_hosts(tier, census, 8);
     MUST(count == hosts, "%u hosts", count);
     for (uint32_t i = 0; i < count; i++)

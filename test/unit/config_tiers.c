@@ -223,6 +223,19 @@ static void tier_mistakes_get_a_sentence(void **state)
             "means nothing on a device that is not shared");
     refused("tiers: [{name: a, kind: cxl, path: /dev/dax0.0, shared: true, host: 256}]\n",
             "from 0 to 255");
+    refused("tiers:\n"
+            "  - {name: a, kind: cxl, path: /dev/dax0.0, shared: true, host: 1}\n"
+            "  - {name: a-hosts, path: /x}\n",
+            "that name is kept for what other hosts have on 'a'");
+    refused(
+        "tiers: [{name: abcdefghijklmnopqrstuvwxyz, kind: cxl, path: /dev/dax0.0, shared: true, "
+        "host: 1}]\n",
+        "has 25 characters at most");
+    char many[1024] = "tiers:\n";
+    for (size_t i = 0; i < 5; i++)
+        snprintf(many + strlen(many), sizeof many - strlen(many),
+                 "  - {name: t%zu, kind: cxl, path: /dev/dax%zu.0, shared: true, host: 1}\n", i, i);
+    refused(many, "which count twice; 8 is the most");
     refused("tiers: [{name: a, path: /x, dram_node: true}]\n",
             "dram_node means nothing to kind nvme");
     refused("tiers:\n  - {name: a, kind: dram}\n", "c.yaml:2: tier 'a': memory has no size");

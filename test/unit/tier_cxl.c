@@ -356,6 +356,116 @@ static void test_hosts_read_each_other_in_place(void **state)
     ops->close(two);
 }
 
+struct heard {
+    uint32_t came, went;
+    struct wf_tier_block last;
+};
+
+static void hear(void *context, const struct wf_tier_block *block, bool there)
+{
+    struct heard *heard = context;
+    heard->came += there;
+    heard->went += !there;
+    heard->last = *block;
+}
+
+static struct heard news_of(struct wf_tier *others)
+{
+    struct heard heard = {0};
+    assert_int_equal(wf_tier_cxl_others.news(others, hear, &heard), WEFT_OK);
+    return heard;
+}
+
+static struct wf_tier *open_others(uint8_t host)
+{
+    struct wf_tier *tier = NULL;
+    struct wf_tier_options options = {.path = path, .queue_depth = 8, .shared = true, .host = host};
+    assert_int_equal(wf_tier_cxl_others.open(&options, &tier), WEFT_OK);
+    return tier;
+}
+
+static enum weft_status read_others(struct wf_tier *others, uint64_t number, uint32_t first_part,
+                                    uint32_t parts, struct wf_tier_request *r)
+{
+    struct wf_tier_request *out;
+    *r = (struct wf_tier_request){.op = WF_TIER_READ,
+                                  .data = room,
+                                  .first_part = first_part,
+                                  .part_count = parts};
+    random_key(number, r->block.key);
+    enum weft_status status = wf_tier_cxl_others.submit(others, r);
+    if (status != WEFT_OK)
+        return status;
+    assert_int_equal(wf_tier_cxl_others.reap(others, &out, 1, 1000), 1);
+    return r->status;
+}
+
+static void test_other_hosts_are_a_tier(void **state)
+{
+    (void)state;
+    const uint64_t large = 3u << 20;
+    struct wf_tier_request r, *out;
+    uint8_t key[32];
+    struct wf_tier *one = open_tier(1), *two = open_tier(2), *others = open_others(2);
+    assert_int_equal(news_of(others).came, 0);
+    assert_int_equal(write_one(one, 1), WEFT_OK);
+    assert_int_equal(write_sized(one, 2, large), WEFT_OK);
+    assert_int_equal(write_one(two, 3), WEFT_OK);                  /* its own are no news */
+    assert_int_equal(read_others(others, 1, 0, 0, &r), WEFT_MISS); /* not looked at yet */
+    assert_int_equal(news_of(others).came, 2);
+    assert_int_equal(news_of(others).came, 0);
+    assert_int_equal(read_others(others, 3, 0, 0, &r), WEFT_MISS);
+
+    uint64_t part = large / 10;
+    assert_int_equal(read_others(others, 2, 0, 0, &r), WEFT_OK);
+    fill(2, large);
+    assert_int_equal(r.bytes, large);
+    assert_memory_equal(room, data, large);
+    assert_int_equal(read_others(others, 2, 3, 5, &r), WEFT_OK);
+    assert_int_equal(r.bytes, 5 * part);
+    assert_memory_equal(room, data + 3 * part, 5 * part);
+    assert_int_equal(read_others(others, 2, 9, 99, &r), WEFT_E_INVALID);
+    r = (struct wf_tier_request){.op = WF_TIER_WRITE,
+                                 .data = data,
+                                 .block = {.bytes = 10, .part_bytes = 10}};
+    assert_int_equal(wf_tier_cxl_others.submit(others, &r), WEFT_E_INVALID);
+
+    /* Forgotten here, it is told again; there it stays. */
+    random_key(1, key);
+    assert_int_equal(wf_tier_cxl_others.remove(others, key), WEFT_OK);
+    struct heard heard = news_of(others);
+    assert_int_equal(heard.came, 1);
+    assert_memory_equal(heard.last.key, key, 32);
+    assert_int_equal(read_one(one, 1), WEFT_OK);
+
+    /* Taken back, and written over by another, while it is being read. */
+    r = (struct wf_tier_request){.op = WF_TIER_READ, .data = room};
+    random_key(2, r.block.key);
+    assert_int_equal(wf_tier_cxl_others.submit(others, &r), WEFT_OK);
+    assert_int_equal(wf_tier_cxl_others.reap(others, &out, 1, 0), 0); /* a slice of it */
+    assert_int_equal(remove_one(one, 2), WEFT_OK);
+    assert_int_equal(write_sized(one, 4, large), WEFT_OK);
+    assert_int_equal(wf_tier_cxl_others.reap(others, &out, 1, 1000), 1);
+    assert_int_equal(r.status, WEFT_MISS);
+    heard = news_of(others);
+    assert_true(heard.came == 1 && heard.went == 1);
+
+    random_key(4, key);
+    assert_true(cxl_medium_flip(path, key, 99));
+    assert_int_equal(read_others(others, 4, 0, 0, &r), WEFT_E_CORRUPT);
+    struct wf_tier_host hosts[4];
+    assert_int_equal(wf_tier_cxl_others.hosts(others, hosts, 4), 2);
+    assert_true(hosts[0].extents >= 3 && hosts[1].extents >= 1 && hosts[0].here);
+    struct wf_tier_stats stats;
+    wf_tier_cxl_others.stats(others, &stats);
+    assert_int_equal(stats.corrupt, 1);
+    assert_int_equal(stats.in_flight, 0);
+    assert_int_equal(stats.writes, 0);
+    wf_tier_cxl_others.close(others);
+    ops->close(one);
+    ops->close(two);
+}
+
 static void test_extents_go_from_host_to_host(void **state)
 {
     (void)state;
@@ -372,7 +482,7 @@ static void test_extents_go_from_host_to_host(void **state)
     assert_in_range(other, count * 9 / 10, count);
     for (uint64_t i = 0; i < other; i++)
         assert_int_equal(read_one(two, 5000 + i), WEFT_OK);
-    struct wf_cxl_host hosts[4];
+    struct wf_tier_host hosts[4];
     assert_int_equal(wf_tier_cxl_hosts(one, hosts, 4), 2);
     assert_int_equal(hosts[0].host, 1);
     assert_true(hosts[0].here && hosts[1].here && hosts[1].extents > hosts[0].extents);
@@ -403,7 +513,7 @@ static void test_a_dead_host_is_fenced(void **state)
     assert_in_range(wf_now_ms() - from, 1000, 8000);
 
     assert_int_equal(wf_tier_cxl_fence(one, 2, 1000), WEFT_OK);
-    struct wf_cxl_host hosts[4];
+    struct wf_tier_host hosts[4];
     assert_int_equal(wf_tier_cxl_hosts(one, hosts, 4), 3);
     assert_true(hosts[1].fenced && hosts[1].extents == 0);
     assert_true(hosts[0].extents >= extents);
@@ -442,6 +552,7 @@ int main(void)
         TEST(test_damage_is_contained),
         TEST(test_the_medium_goes_away),
         TEST(test_hosts_read_each_other_in_place),
+        TEST(test_other_hosts_are_a_tier),
         TEST(test_extents_go_from_host_to_host),
         TEST(test_a_dead_host_is_fenced),
     };
