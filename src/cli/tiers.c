@@ -73,5 +73,14 @@ void wf_cli_tiers_print(const json_t *tiers, FILE *to)
         const char *reason = json_string_value(json_object_get(tier, "reason"));
         if (reason && *reason)
             fprintf(to, "%s is %s: %s\n", word(tier, "name"), word(tier, "state"), reason);
+        json_int_t alone = json_integer_value(json_object_get(tier, "left_alone"));
+        if (alone > 0)
+            fprintf(to,
+                    "%s: %lld more block%s there %s left alone and take%s up room: %s of domains "
+                    "that this node does not have, by their secrets, and what limits.below left no "
+                    "entry for\n",
+                    word(tier, "name"), (long long)alone, wf_cli_s((uint64_t)alone),
+                    alone == 1 ? "is" : "are", alone == 1 ? "s" : "",
+                    size(tier, "foreign_bytes", used, sizeof used));
     }
 }

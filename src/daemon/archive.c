@@ -284,7 +284,8 @@ bool wf_archives_found(struct wf_lower *lower, const struct wf_tier_block *block
     if (memcmp(block->format, archives->tag, 32) != 0)
         return false;
     if (!domain_of(lower->below->node, block->parent)) { /* somebody else's: left alone */
-        lower->orphans++;
+        lower->left_alone++;
+        lower->foreign_bytes += block->bytes;
         return true;
     }
     for (uint32_t i = 0; i < archives->count; i++) /* a tier that failed is back */

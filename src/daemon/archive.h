@@ -91,6 +91,8 @@ void wf_handle_archive(struct wf_client *client, const struct wf_archive *reques
 
 /* archive_list.c: JSON, for free(); NULL: no memory.  wf_archive_show: of one that there is, with
  * its keys from root to tip, from the cursor's on. */
+struct wf_domain_gauges;
+void wf_archives_gauge(const struct wf_domain *domain, struct wf_domain_gauges *out);
 char *wf_archives_list(const struct wf_domain *domain, uint64_t cursor);
 char *wf_archive_show(const struct wf_domain *domain, const char *name, uint64_t cursor);
 

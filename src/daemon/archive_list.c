@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/archive.h"
+#include "daemon/metrics.h"
 #include "daemon/query.h"
 
 #define KEY_ROWS 512u /* keys in one answer: 64 digits each, beside a format of up to 5 KiB */
@@ -18,6 +19,19 @@ static json_t *row_of(const struct wf_archive_kept *kept, const struct wf_manife
                      "blocks", (json_int_t)kept->blocks, "bytes", (json_int_t)kept->bytes, "tier",
                      kept->lower->config->name, "model", manifest->format.model, "created_ms",
                      (json_int_t)kept->created_ms, "state", kept->whole ? "ok" : "damaged");
+}
+
+void wf_archives_gauge(const struct wf_domain *domain, struct wf_domain_gauges *out)
+{
+    const struct wf_archives *archives = domain->node->below->archives;
+    for (uint32_t i = 0; i < archives->count; i++) {
+        const struct wf_archive_kept *kept = archives->kept[i];
+        if (kept->domain != domain)
+            continue;
+        out->archives++;
+        out->archive_bytes += kept->bytes;
+        out->archives_not_whole += !kept->whole;
+    }
 }
 
 char *wf_archives_list(const struct wf_domain *domain, uint64_t cursor)

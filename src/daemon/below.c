@@ -358,13 +358,13 @@ static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
 {
     enum weft_status status = wf_lower_enter(lower, block);
     if (status == WEFT_E_LIMIT) {
-        lower->orphans++;
+        lower->left_alone++;
         lower->below->limited = true;
     }
     /* Left alone: of a domain that this node does not have, or of one whose key another domain has.
      * That one was here first, and this one will be found when it is gone. */
     if (status == WEFT_E_NOT_FOUND || status == WEFT_EXISTS) {
-        lower->orphans++;
+        lower->left_alone++;
         lower->foreign_bytes += block->bytes;
     }
     if (status == WEFT_E_INVALID)
@@ -426,7 +426,7 @@ static void orphans_settle(struct wf_below *below)
     for (uint32_t i = 0; all && i < below->orphan_count; i++) {
         struct wf_lower *lower = &below->tiers[below->orphans[i].part_bytes];
         if (below->limited)
-            lower->orphans++;
+            lower->left_alone++;
         else
             wf_lower_remove(lower, below->orphans[i].key);
     }

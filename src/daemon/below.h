@@ -40,7 +40,9 @@ struct wf_lower {
     bool opened;            /* blocks are being found there, and may be read */
     bool complete;          /* all that it had is in the directory */
     uint64_t full_until_ns; /* it said so: nothing is written there before */
-    uint64_t foreign_bytes; /* there, of domains that this node does not have */
+    /* Blocks there that were not taken up, and stay: of domains that this node does not have, with
+     * so many bytes, or beyond limits.below. */
+    uint64_t left_alone, foreign_bytes;
     uint64_t leaving_bytes; /* on their way from it to the next */
     uint64_t writing_bytes; /* on their way to it */
     uint64_t aside_bytes;   /* manifests of archives, which are not in the directory */
@@ -52,7 +54,7 @@ struct wf_lower {
     uint64_t scrub_credit; /* bytes that the background check may read */
     uint32_t scrub_at;     /* cursor in the directory */
     bool scrubbing;
-    uint64_t demoted, promoted, moved, evicted, lost, orphans;
+    uint64_t demoted, promoted, moved, evicted, lost;
 };
 
 /* Why a block was not written below; the last of those whose keys begin alike. */

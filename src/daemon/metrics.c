@@ -346,6 +346,12 @@ static const struct gauge domain_gauges[] = {
     {"weft_regions", "Regions allocated.", DOMAIN_GAUGE(regions)},
     {"weft_region_bytes", "Bytes of the regions allocated.", DOMAIN_GAUGE(region_bytes)},
     {"weft_quota_bytes", "Bytes that the domain may hold.", DOMAIN_GAUGE(quota_bytes)},
+    {"weft_archive_count", "Archives kept.", DOMAIN_GAUGE(archives)},
+    {"weft_archive_bytes", "Payload bytes of the archives kept; what two share counts twice.",
+     DOMAIN_GAUGE(archive_bytes)},
+    {"weft_archive_not_whole",
+     "Archives of which some is not there now: a tier is failed or still opening, or it is lost.",
+     DOMAIN_GAUGE(archives_not_whole)},
 };
 
 static const struct gauge pool_gauges[] = {
@@ -389,6 +395,12 @@ static void render_gauges(FILE *out, const struct wf_metrics *metrics,
     wf_metrics_head(out, "weft_draining", "gauge",
                     "1 while the node lets its clients finish before it stops.");
     fprintf(out, "weft_draining %" PRIu64 "\n", gauges->draining);
+    wf_metrics_head(out, "weft_archive_in_progress", "gauge", "Archives that are being made.");
+    fprintf(out, "weft_archive_in_progress %" PRIu64 "\n", gauges->archives_made);
+    wf_metrics_head(out, "weft_archive_lost_total", "counter",
+                    "Times that an archive was found not to be whole, or its manifest not to be "
+                    "readable.");
+    fprintf(out, "weft_archive_lost_total %" PRIu64 "\n", gauges->archives_lost);
 }
 
 char *wf_metrics_render(const struct wf_metrics *metrics,

@@ -57,6 +57,8 @@ struct wf_domain_gauges {
     uint64_t clients, blocks, block_bytes, reserved_blocks, regions, region_bytes, quota_bytes,
         formats;
     uint64_t sessions[WF_SESSION_STATES]; /* [state - WEFT_PREFILL] */
+    /* Archives: kept, of how many payload bytes, and how many of them are not whole now. */
+    uint64_t archives, archive_bytes, archives_not_whole;
 };
 
 struct wf_pool_gauges {
@@ -78,6 +80,7 @@ struct wf_tier_gauges {
     uint64_t capacity_bytes, used_bytes, blocks, archived_bytes, queued;
     uint64_t reads, read_bytes, writes, write_bytes, device_write_bytes, errors, corrupt;
     uint64_t demoted, promoted, moved, evicted, lost;
+    uint64_t left_alone, foreign_bytes;
     /* Of one block, in ns: until its first range was readable, until all of it was. */
     const struct wf_hist *first_range[WF_LOAD_WHYS], *whole[WF_LOAD_WHYS];
 };
@@ -89,6 +92,8 @@ struct wf_gauges {
     struct wf_pool_gauges pools[WF_POOLS_MAX];
     uint64_t clients_unknown; /* connected and not attached to a domain yet */
     uint64_t draining;        /* 0 or 1 */
+    uint64_t archives_lost;   /* times that one was found not to be whole, or not readable */
+    uint64_t archives_made;   /* at this moment */
 };
 
 struct wf_metrics;

@@ -22,6 +22,13 @@ static const struct figure gauges_of_tiers[] = {
     {"weft_tier_blocks", "Blocks there.", TIER(blocks)},
     {"weft_tier_archived_bytes", "Payload bytes there that belong to archives.",
      TIER(archived_bytes)},
+    {"weft_tier_left_alone_blocks",
+     "Blocks there that were not taken up: of domains that this node does not have, or beyond "
+     "limits.below.",
+     TIER(left_alone)},
+    {"weft_tier_foreign_bytes",
+     "Payload bytes there of domains that this node does not have, by their secrets.",
+     TIER(foreign_bytes)},
     {"weft_tier_queued", "Requests that wait for the tier.", TIER(queued)},
 };
 

@@ -39,7 +39,7 @@ struct row {
     bool emulated, durable;
     double read_latency_us, read_mbps, write_mbps;
     uint64_t capacity_bytes, used_bytes, blocks, reads, read_bytes, writes, write_bytes, errors,
-        corrupt, queued, device_write_bytes, archived_bytes;
+        corrupt, queued, device_write_bytes, archived_bytes, left_alone, foreign_bytes;
 };
 
 static json_t *row_json(const struct row *row)
@@ -69,6 +69,8 @@ static json_t *row_json(const struct row *row)
         {"queued", number(row->queued)},
         {"device_write_bytes", number(row->device_write_bytes)},
         {"archived_bytes", number(row->archived_bytes)},
+        {"left_alone", number(row->left_alone)},
+        {"foreign_bytes", number(row->foreign_bytes)},
         {"reason", text(row->reason)},
     };
     json_t *out = json_object();
@@ -130,7 +132,9 @@ static json_t *lower_json(const struct wf_lower *lower)
                       .corrupt = tier->corrupt,
                       .queued = stats->queued,
                       .device_write_bytes = tier->device_write_bytes,
-                      .archived_bytes = sum.archived_bytes};
+                      .archived_bytes = sum.archived_bytes,
+                      .left_alone = lower->left_alone,
+                      .foreign_bytes = lower->foreign_bytes};
     return row_json(&row);
 }
 

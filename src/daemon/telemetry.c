@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "daemon/ages.h"
+#include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/events.h"
 #include "daemon/http.h"
@@ -125,6 +126,8 @@ static void fill_tier(struct wf_telemetry *telemetry, struct wf_lower *lower,
         .moved = lower->moved,
         .evicted = lower->evicted,
         .lost = lower->lost,
+        .left_alone = lower->left_alone,
+        .foreign_bytes = lower->foreign_bytes,
     };
     for (unsigned why = 0; why < WF_LOAD_WHYS; why++) {
         out->first_range[why] = &telemetry->loads[lower->number][why].first_range;
@@ -138,6 +141,12 @@ static void fill(void *context, struct wf_gauges *gauges)
     uint64_t idle = 0, largest = node->budget_free;
     uint32_t attached = 0;
     fill_domains(node, gauges->domains);
+    for (uint32_t i = 0; node->below && i < node->domain_count; i++)
+        wf_archives_gauge(&node->domains[i], &gauges->domains[i]);
+    if (node->below) {
+        gauges->archives_lost = node->below->archives->lost;
+        gauges->archives_made = wf_archive_runs_busy(node->below->archives);
+    }
     for (uint32_t i = 0; node->below && i < node->below->count; i++)
         fill_tier(node->telemetry, &node->below->tiers[i], &gauges->tiers[gauges->tier_count++]);
     for (uint32_t i = 0; i < node->domain_count; i++) {

@@ -293,6 +293,11 @@ static void fill_tiers(void *context, struct wf_gauges *gauges)
 {
     struct wf_hist *hist = context;
     gauges->tier_count = 2;
+    gauges->domains[0].archives = 20;
+    gauges->domains[0].archive_bytes = 21;
+    gauges->domains[0].archives_not_whole = 22;
+    gauges->archives_made = 23;
+    gauges->archives_lost = 24;
     gauges->tiers[0] = (struct wf_tier_gauges){.name = "nvme0",
                                                .kind = "nvme",
                                                .state = "stalled",
@@ -318,6 +323,8 @@ static void fill_tiers(void *context, struct wf_gauges *gauges)
                                                .moved = 15,
                                                .evicted = 16,
                                                .lost = 17,
+                                               .left_alone = 18,
+                                               .foreign_bytes = 19,
                                                .first_range = {&hist[0], &hist[1]},
                                                .whole = {&hist[2], &hist[3]}};
     gauges->tiers[1] =
@@ -348,6 +355,8 @@ static void tiers_are_exposed(void **state)
                   {"moved_total", 15},
                   {"evicted_total", 16},
                   {"lost_total", 17},
+                  {"left_alone_blocks", 18},
+                  {"foreign_bytes", 19},
                   {"read_latency_us", 12.5},
                   {"read_mbps", 3000},
                   {"write_mbps", 2000},
@@ -367,6 +376,12 @@ static void tiers_are_exposed(void **state)
     has(seen, "weft_tier_state{tier=\"nvme0\",state=\"ok\"}", 0);
     has(seen, "weft_tier_state{tier=\"cxl0\",state=\"ok\"}", 1);
     has(seen, "weft_tier_info{tier=\"cxl0\",kind=\"cxl\",emulated=\"yes\",durable=\"no\"}", 1);
+    has(seen, "weft_archive_count{domain=\"alice\"}", 20);
+    has(seen, "weft_archive_bytes{domain=\"alice\"}", 21);
+    has(seen, "weft_archive_not_whole{domain=\"alice\"}", 22);
+    has(seen, "weft_archive_not_whole{domain=\"bob.x\"}", 0);
+    has(seen, "weft_archive_in_progress", 23);
+    has(seen, "weft_archive_lost_total", 24);
     has(seen, "weft_load_first_range_seconds_count{tier=\"nvme0\",why=\"waited\"}", 1);
     has(seen, "weft_load_first_range_seconds_count{tier=\"nvme0\",why=\"prefetched\"}", 0);
     has(seen, "weft_load_duration_seconds_count{tier=\"nvme0\",why=\"prefetched\"}", 2);
