@@ -433,7 +433,7 @@ struct weft_archived {
  *
  * `out` may be NULL; it is set with every status that is not an error.  WEFT_PENDING: it takes
  * longer than timeout_ms and goes on without you; call again to hear how it ends.  WEFT_FULL: the
- * tier has no room for it.  WEFT_E_INVALID: the node has no tier that may hold archives, or the
+ * tier has no room for it, or the domain's part of it, by quotas, is taken.  WEFT_E_INVALID: the node has no tier that may hold archives, or the
  * session has no chain.  WEFT_E_NOT_FOUND: some of the chain is not there any more.  WEFT_E_BUSY:
  * one of that name, of another chain, is being made.  WEFT_E_LIMIT, WEFT_E_CORRUPT (the device does
  * not give back what it was given), WEFT_E_SYSTEM, WEFT_E_NODE. */
@@ -447,7 +447,7 @@ WEFT_CHECKED WEFT_API enum weft_status weft_archive_keys(struct weft_format *f, 
                                                          struct weft_archived *out);
 
 /* Its blocks are ordinary ones again: they stay until something else needs the room.
- * WEFT_E_NOT_FOUND. */
+ * WEFT_E_NOT_FOUND.  WEFT_E_BUSY: it is being made. */
 WEFT_CHECKED WEFT_API enum weft_status weft_archive_remove(struct weft *w, const char *name);
 
 /* --------------------------------------------------------------------------------------- fill */

@@ -80,8 +80,9 @@ static enum weft_status tier_choose(struct wf_archive_run *run)
 {
     struct wf_below *below = run->archives->below;
     uint8_t tiers = wf_archive_tiers(below);
-    uint64_t needed = WF_ARCHIVE_BYTES_MAX, most = 0, largest = 0;
-    const char *name = "", *narrow = "";
+    uint64_t needed = WF_ARCHIVE_BYTES_MAX, most = 0, largest = 0, grows = 0;
+    uint32_t grows_blocks = 0;
+    const char *name = "", *narrow = "", *beyond = "";
     if (!tiers)
         return wf_fail(WEFT_E_INVALID,
                        "the node has no tier that may hold archives; give it one that is durable "
@@ -90,12 +91,14 @@ static enum weft_status tier_choose(struct wf_archive_run *run)
         struct wf_directory_block block;
         wf_archive_step_hold(run, &run->steps[i], &block);
         uint32_t slot = wf_store_find(&run->domain->store, run->steps[i].key);
-        if (block.tiers & tiers)
-            continue;
         uint64_t bytes = slot == WF_SLOT_NONE
                              ? block.bytes
                              : atomic_load_explicit(&run->domain->store.index.desc[slot].bytes,
                                                     memory_order_relaxed);
+        grows += block.archives ? 0 : bytes;
+        grows_blocks += block.archives == 0;
+        if (block.tiers & tiers)
+            continue;
         needed += bytes;
         largest = bytes > largest ? bytes : largest;
     }
@@ -106,6 +109,10 @@ static enum weft_status tier_choose(struct wf_archive_run *run)
             continue;
         if (!wf_lower_fits(lower, largest)) {
             narrow = lower->config->name;
+            continue;
+        }
+        if (!wf_lower_may_archive(lower, run->domain, grows_blocks, grows)) {
+            beyond = lower->config->name;
             continue;
         }
         wf_directory_sum(below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
@@ -124,6 +131,12 @@ static enum weft_status tier_choose(struct wf_archive_run *run)
                        "a block of %llu bytes is larger than tier %s takes; make blocks smaller, "
                        "or the tier larger",
                        (unsigned long long)largest, narrow);
+    if (!name[0] && beyond[0])
+        return wf_fail(
+            WEFT_FULL,
+            "domain %s may archive no more on tier %s, which others have a part of, too; "
+            "remove archives, enlarge the tier or raise the domain's quota",
+            run->domain->config->name, beyond);
     if (!name[0])
         return wf_fail(WEFT_E_SYSTEM, "no tier that may hold archives works now; see `weft status` "
                                       "and the node's log");
@@ -214,22 +227,6 @@ static void answer(struct wf_client *client, const struct wf_archive *request,
     wf_answer(client, &request->message, status, sizeof *out, NULL, 0);
 }
 
-static void remove_one(struct wf_client *client, const struct wf_archive *request)
-{
-    struct wf_archives *archives = client->node->below->archives;
-    struct wf_archive_kept *kept = wf_archive_find(archives, client->domain, request->name);
-    if (!kept) {
-        wf_answer_failure(client, &request->message,
-                          wf_fail(WEFT_E_NOT_FOUND, "there is no archive '%s'", request->name));
-        return;
-    }
-    uint32_t blocks = kept->blocks;
-    uint64_t bytes = kept->bytes;
-    const char *tier = kept->lower->config->name;
-    wf_archive_drop(archives, kept);
-    answer(client, request, WEFT_OK, blocks, 0, bytes, tier, "");
-}
-
 /* The run of this archive: under way, or ended and its result not taken. */
 static struct wf_archive_run *run_of(struct wf_archives *archives, const struct wf_domain *domain,
                                      const char *name)
@@ -241,6 +238,29 @@ static struct wf_archive_run *run_of(struct wf_archives *archives, const struct 
             return run;
     }
     return NULL;
+}
+
+static void remove_one(struct wf_client *client, const struct wf_archive *request)
+{
+    struct wf_archives *archives = client->node->below->archives;
+    struct wf_archive_kept *kept = wf_archive_find(archives, client->domain, request->name);
+    const struct wf_archive_run *run = run_of(archives, client->domain, request->name);
+    if (run && wf_archive_active(run)) { /* or it might be kept without a manifest */
+        wf_answer_failure(client, &request->message,
+                          wf_fail(WEFT_E_BUSY, "archive '%s' is being made; wait for that",
+                                  request->name));
+        return;
+    }
+    if (!kept) {
+        wf_answer_failure(client, &request->message,
+                          wf_fail(WEFT_E_NOT_FOUND, "there is no archive '%s'", request->name));
+        return;
+    }
+    uint32_t blocks = kept->blocks;
+    uint64_t bytes = kept->bytes;
+    const char *tier = kept->lower->config->name;
+    wf_archive_drop(archives, kept);
+    answer(client, request, WEFT_OK, blocks, 0, bytes, tier, "");
 }
 
 static void result_give(struct wf_client *client, const struct wf_archive *request,

@@ -71,8 +71,19 @@ void wf_archive_fail(struct wf_archive_run *run, enum weft_status status)
     run->sentence[WF_ERROR_MAX - 1] = '\0';
 }
 
+/* Others leave so much of the room that comes free to this run, instead of what it had claimed.
+ * Under load there would be none left whenever it looks. */
+static void claim(struct wf_archive_run *run, uint64_t bytes)
+{
+    if (!run->to)
+        return;
+    run->to->claimed_bytes += bytes - run->claimed;
+    run->claimed = bytes;
+}
+
 static void let_go(struct wf_archive_run *run)
 {
+    claim(run, 0);
     for (uint32_t i = 0; i < run->count; i++)
         if (run->steps[i].entry != WF_DIRECTORY_NONE)
             wf_directory_unhold(run->archives->below->directory, run->steps[i].entry);
@@ -193,8 +204,11 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
                          ? atomic_load_explicit(&run->domain->store.index.desc[slot].bytes,
                                                 memory_order_relaxed)
                          : block.bytes;
-    if (!wf_lower_room(run->to, bytes))
+    if (!wf_lower_room_claimed(run->to, run->domain, bytes)) {
+        uint32_t left = run->count - at;
+        claim(run, bytes * (left < WF_ARCHIVE_JOBS_MAX ? left : WF_ARCHIVE_JOBS_MAX));
         return false;
+    }
     struct wf_archive_task *task = task_get(run, at);
     struct wf_ended ended = {.call = written, .context = task};
     if (!task)
@@ -212,6 +226,7 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
 static void write_steps(struct wf_archive_run *run)
 {
     uint64_t moved_ns = run->moved_ns;
+    claim(run, 0);
     while (run->status == WEFT_PENDING && run->next < run->count && write_step(run, run->next))
         run->next++;
     if (run->status != WEFT_PENDING || run->in_flight)
@@ -439,13 +454,16 @@ static void manifest_write(struct wf_archive_run *run)
             wf_lower_remove(run->to, key);
         }
     }
-    if (!wf_lower_quiet(run->to) || !wf_lower_room(run->to, run->manifest_bytes)) {
+    if (!wf_lower_quiet(run->to) ||
+        !wf_lower_room_claimed(run->to, run->domain, run->manifest_bytes)) {
+        claim(run, run->manifest_bytes);
         if (wf_now_ns() - run->moved_ns > STALLED_NS)
             wf_archive_fail(run,
                             wf_fail(WEFT_FULL, "tier %s has no room for the archive's manifest",
                                     run->to->config->name));
         return;
     }
+    claim(run, 0);
     memset(&run->job, 0, sizeof run->job);
     memcpy(block->key, key, 32);
     memcpy(block->parent, run->domain->tag, 32);

@@ -45,7 +45,8 @@ struct wf_archive_run {
     uint32_t count, next, in_flight, round;
     struct wf_archive_task tasks[WF_ARCHIVE_JOBS_MAX];
     struct wf_lower *to;
-    uint32_t slot; /* held; WF_SLOT_NONE */
+    uint64_t claimed; /* of to->claimed_bytes */
+    uint32_t slot;    /* held; WF_SLOT_NONE */
     uint8_t unflushed;
     bool again;              /* this round left something to do */
     struct wf_mover_job job; /* flushes and the manifest */

@@ -24,11 +24,6 @@
 #define ORPHANS_MAX (1u << 20)
 #define REMOVALS_MAX 256u /* under way at a time, a tier */
 #define MEASURE_NS 1000000000u
-#define VICTIMS_MAX 64u  /* let go for one block's room */
-#define FULL_PERCENT 92u /* a log needs room to move in, */
-#define EXPANSION_BYTES_LEAST (1u << 20)
-#define EXPANSION_MOST 64.0
-#define SPARE_BYTES ((uint64_t)512 << 20) /* and some segments in any case */
 #define SCRUB_BYTES_MAX (16u << 20)
 
 /* Keys that a tier is still to be told to forget.  What is not told comes back at the next start,
@@ -55,27 +50,6 @@ bool wf_lower_usable(const struct wf_lower *lower)
     /* Blocks that were found may be read while others are still being found. */
     return lower->opened &&
            (lower->stats.state == WF_MOVER_OK || lower->stats.state == WF_MOVER_OPENING);
-}
-
-uint64_t wf_lower_capacity(const struct wf_lower *lower)
-{
-    uint64_t capacity = lower->stats.tier.capacity_bytes;
-    return capacity ? capacity : UINT64_MAX;
-}
-
-bool wf_lower_fits(const struct wf_lower *lower, uint64_t bytes)
-{
-    uint64_t most = lower->stats.tier.block_bytes_max; /* 0: it has not said yet */
-    return !most || bytes <= most;
-}
-
-uint64_t wf_lower_most_bytes(const struct wf_lower *lower)
-{
-    uint64_t capacity = wf_lower_capacity(lower);
-    if (capacity == UINT64_MAX)
-        return capacity;
-    uint64_t spare = capacity / 8 < SPARE_BYTES ? capacity / 8 : SPARE_BYTES;
-    return capacity / 100 * FULL_PERCENT - spare;
 }
 
 /* ------------------------------------------------------------------------------------ removals */
@@ -499,128 +473,6 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
     }
 }
 
-/* ---------------------------------------------------------------------------------------- room */
-
-/* The next tier down that takes what this one lets go. */
-static struct wf_lower *next_of(struct wf_lower *lower, uint64_t bytes)
-{
-    struct wf_below *below = lower->below;
-    bool after = false;
-    for (uint32_t i = 0; i < below->count; i++) {
-        struct wf_lower *next = &below->tiers[below->order[i]];
-        if (after && wf_lower_usable(next) && next->config->admit != WF_ADMIT_NEVER &&
-            wf_lower_fits(next, bytes) && next->full_until_ns < wf_now_ns() &&
-            wf_lower_room(next, bytes))
-            return next;
-        after |= next == lower;
-    }
-    return NULL;
-}
-
-/* Whose block goes: who has more than its part there, most of all. */
-static uint16_t most_over(const struct wf_lower *lower)
-{
-    const struct wf_node *node = lower->below->node;
-    double all = 0, over_most = 0;
-    uint16_t most = UINT16_MAX;
-    if (node->domain_count == 1)
-        return UINT16_MAX;
-    for (uint32_t i = 0; i < node->domain_count; i++)
-        all += (double)node->domains[i].store.quota_bytes;
-    for (uint32_t i = 0; i < node->domain_count; i++) {
-        struct wf_directory_sum sum;
-        wf_directory_sum(lower->below->directory, lower->number, (uint16_t)i, &sum);
-        double over = (double)sum.bytes - (double)wf_lower_capacity(lower) *
-                                              (double)node->domains[i].store.quota_bytes / all;
-        if (over > over_most) {
-            over_most = over;
-            most = (uint16_t)i;
-        }
-    }
-    return most;
-}
-
-/* Let one block go, to the next tier or for good.  False: none may, or not now. */
-static bool let_go(struct wf_lower *lower)
-{
-    struct wf_below *below = lower->below;
-    struct wf_directory_block block;
-    if (!wf_archives_settled(below)) /* it is not known yet what may go */
-        return false;
-    uint32_t entry = wf_directory_victim(below->directory, lower->number, most_over(lower));
-    if (entry == WF_DIRECTORY_NONE)
-        entry = wf_directory_victim(below->directory, lower->number, UINT16_MAX);
-    if (entry == WF_DIRECTORY_NONE)
-        entry = wf_archive_spare(lower, &lower->spare_at);
-    if (entry == WF_DIRECTORY_NONE)
-        return false;
-    wf_directory_read(below->directory, entry, &block);
-    /* A node that stops takes no comfort from what DRAM has. */
-    bool last = block.tiers == 1u << lower->number && (!block.in_dram || below->node->draining);
-    struct wf_lower *next = last ? next_of(lower, block.bytes) : NULL;
-    if (next)
-        return wf_move_down(lower, next, entry);
-    if (last && wf_below_opening(below)) /* who knows what can be moved where in a moment */
-        return false;
-    struct wf_block_move move = {.what = "let_go",
-                                 .reason = last ? "cold" : "spare",
-                                 .tier = lower->config->name,
-                                 .bytes = block.bytes};
-    wf_telemetry_moved(&below->node->domains[block.domain], block.key, &move);
-    lower->evicted++;
-    below->dropping = "parent";
-    wf_lower_remove(lower, block.key);
-    WF_CRASH("below.let_go");
-    wf_directory_lose(below->directory, entry, lower->number);
-    return true;
-}
-
-/* What so many bytes of payload take there, with headers and padding. */
-static uint64_t taken(const struct wf_lower *lower, uint64_t bytes)
-{
-    return (uint64_t)((double)bytes * lower->expansion);
-}
-
-/* As the tier has it, of all that it holds now.  How many blocks those are is its own count, too:
- * it hears later than the directory what is to go, and what has come it knows before. */
-static void expansion_measure(struct wf_lower *lower)
-{
-    struct wf_directory_sum sum;
-    wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-    if (sum.bytes < EXPANSION_BYTES_LEAST || lower->stats.tier.blocks == 0)
-        return;
-    double payload = (double)sum.bytes / (double)sum.blocks * (double)lower->stats.tier.blocks;
-    double expansion = (double)lower->stats.tier.used_bytes / payload;
-    lower->expansion = expansion < 1 ? 1 : expansion > EXPANSION_MOST ? EXPANSION_MOST : expansion;
-}
-
-bool wf_lower_room(struct wf_lower *lower, uint64_t bytes)
-{
-    uint64_t capacity = wf_lower_most_bytes(lower);
-    struct wf_below *below = lower->below;
-    /* Each block on its way needs an entry, and at times one for its parent. */
-    uint32_t coming = 2 * wf_demotes_busy(below) + 2, most = below->node->config.below_max;
-    for (uint32_t i = 0; wf_directory_entries(below->directory) + coming > most; i++)
-        if (i == VICTIMS_MAX || (!wf_others_yield(below) && !let_go(lower)))
-            return false;
-    if (capacity == UINT64_MAX)
-        return true;
-    for (uint32_t i = 0; i <= VICTIMS_MAX; i++) {
-        struct wf_directory_sum sum;
-        wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-        uint64_t wanted = taken(lower,
-                                sum.bytes + lower->foreign_bytes + lower->writing_bytes + bytes) +
-                          lower->aside_bytes;
-        if (wanted <= capacity)
-            return true;
-        /* What is on its way to the next tier makes room when it is there, and not before. */
-        if (wanted <= capacity + taken(lower, lower->leaving_bytes) || i == VICTIMS_MAX ||
-            !let_go(lower))
-            return false;
-    }
-    return false;
-}
-
 /* ------------------------------------------------------------------------------------- measured */
 
 /* What a megabyte from there takes. */
@@ -703,7 +555,7 @@ void wf_below_tick(struct wf_below *below)
     uint64_t now_ns = wf_now_ns();
     for (uint32_t i = 0; i < below->count; i++) {
         wf_mover_stats(below->tiers[i].mover, &below->tiers[i].stats);
-        expansion_measure(&below->tiers[i]);
+        wf_lower_measure(&below->tiers[i]);
         removals_run(below->tiers[i].removals);
     }
     wf_demote_ahead(below);

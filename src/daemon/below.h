@@ -2,11 +2,12 @@
  *
  * What the node does with the tiers below its DRAM pool.
  *
- *   below.c    the tiers themselves: opened, found again, ranked, full, failed
- *   demote.c   down: a block is written below before it leaves DRAM
- *   archive.c  archives: chains that stay there (archive.h)
- *   load.c     up: blocks are read into DRAM because someone waits for them, or soon will
- *   others.c   what other hosts have on a tier that they share with this one
+ *   below.c       the tiers themselves: opened, found again, ranked, failed
+ *   below_room.c  how full they are, and whose block goes
+ *   demote.c      down: a block is written below before it leaves DRAM
+ *   archive.c     archives: chains that stay there (archive.h)
+ *   load.c        up: blocks are read into DRAM because someone waits for them, or soon will
+ *   others.c      what other hosts have on a tier that they share with this one
  *
  * All of it is the owner thread's.  Movers do the I/O; what they finish comes back through
  * wf_below_run().  A block that is below and in DRAM is *clean*: it may leave DRAM at once.
@@ -44,7 +45,9 @@ struct wf_lower {
      * so many bytes, or beyond limits.below. */
     uint64_t left_alone, foreign_bytes;
     uint64_t leaving_bytes; /* on their way from it to the next */
-    uint64_t writing_bytes; /* on their way to it */
+    uint64_t writing_bytes; /* on their way to it; and by domain */
+    uint64_t writing_of[WF_DIRECTORY_DOMAINS_MAX];
+    uint64_t claimed_bytes; /* that archives wait for */
     uint64_t aside_bytes;   /* manifests of archives, which are not in the directory */
     uint32_t spare_at;      /* cursor of wf_archive_spare() */
     struct wf_mover_stats stats;
@@ -129,8 +132,15 @@ uint64_t wf_lower_capacity(const struct wf_lower *lower);
 uint64_t wf_lower_most_bytes(const struct wf_lower *lower);
 /* Does it take blocks of that size at all? */
 bool wf_lower_fits(const struct wf_lower *lower, uint64_t bytes);
-/* Make room for `bytes` by letting go of what is cold there.  False: there is none to be had. */
-bool wf_lower_room(struct wf_lower *lower, uint64_t bytes);
+/* Make room for `bytes` of a domain by letting go of what is cold there.  False: there is none to
+ * be had.  What archives wait for is left to them; wf_lower_room_claimed() is for these. */
+bool wf_lower_room(struct wf_lower *lower, const struct wf_domain *domain, uint64_t bytes);
+bool wf_lower_room_claimed(struct wf_lower *lower, const struct wf_domain *domain, uint64_t bytes);
+/* May the domain archive so much more there?  Only up to its part, when others have parts. */
+bool wf_lower_may_archive(const struct wf_lower *lower, const struct wf_domain *domain,
+                          uint32_t blocks, uint64_t bytes);
+/* See what a byte takes there. */
+void wf_lower_measure(struct wf_lower *lower);
 /* The block is not there any more (WEFT_MISS), or not as it was (WEFT_E_CORRUPT); the directory
  * forgets it on that tier. */
 void wf_lower_lost(struct wf_lower *lower, const struct wf_domain *domain, const uint8_t key[32],

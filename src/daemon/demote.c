@@ -105,14 +105,22 @@ static void write_put(struct write *write)
 
 /* ------------------------------------------------------------------------------- what and where */
 
-/* Where a block of DRAM goes: the nearest tier that takes it. */
-static struct wf_lower *target(struct wf_below *below, uint64_t bytes)
+/* So much more, or, modulo 2^64, less is on its way. */
+static void writing(struct wf_lower *to, const struct wf_domain *domain, uint64_t bytes)
 {
+    to->writing_bytes += bytes;
+    to->writing_of[domain->id] += bytes;
+}
+
+/* Where a block of DRAM goes: the nearest tier that takes it. */
+static struct wf_lower *target(const struct wf_domain *domain, uint64_t bytes)
+{
+    struct wf_below *below = domain->node->below;
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *lower = &below->tiers[below->order[i]];
         if (wf_lower_usable(lower) && lower->config->admit != WF_ADMIT_NEVER &&
             wf_lower_fits(lower, bytes) && lower->full_until_ns < wf_now_ns() &&
-            wf_lower_room(lower, bytes))
+            wf_lower_room(lower, domain, bytes))
             return lower;
     }
     return NULL;
@@ -192,7 +200,7 @@ static bool resubmit(struct write *write)
 {
     struct wf_lower *to = write->to;
     return ++write->tries < TRIES && !write->below->stopping && wf_lower_usable(to) &&
-           wf_lower_room(to, 4 * write->job.job.request.block.bytes) &&
+           wf_lower_room(to, write->domain, 4 * write->job.job.request.block.bytes) &&
            wf_mover_submit(to->mover, &write->job) == WEFT_OK;
 }
 
@@ -203,7 +211,7 @@ static void demote_end(struct write *write, enum weft_status status)
     struct wf_node *node = write->below->node;
     struct wf_ended ended = write->ended;
     assert(wf_store_generation(store, write->slot) == write->generation);
-    write->to->writing_bytes -= write->job.job.request.block.bytes;
+    writing(write->to, write->domain, 0 - write->job.job.request.block.bytes);
     wf_store_left(store, write->slot);
     write_put(write);
     wf_clients_unpark(node);
@@ -277,7 +285,7 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
         write_put(write);
         return false;
     }
-    to->writing_bytes += request->block.bytes;
+    writing(to, domain, request->block.bytes);
     wf_store_leaving(&domain->store, slot);
     return true;
 }
@@ -352,7 +360,7 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool aske
     }
     uint64_t bytes = atomic_load_explicit(&domain->store.index.desc[slot].bytes,
                                           memory_order_relaxed);
-    struct wf_lower *to = target(below, bytes);
+    struct wf_lower *to = target(domain, bytes);
     if (!to && wf_below_opening(below))
         return WF_LEAVE_NOT;
     /* Without its parent nothing that is below could be found: a bridge is always written. */
@@ -453,7 +461,7 @@ static void move_end(struct write *write, enum weft_status status)
     struct wf_ended ended = write->ended;
     struct wf_node *node = write->below->node;
     wf_directory_unhold(write->below->directory, write->entry);
-    write->to->writing_bytes -= write->job.job.request.block.bytes;
+    writing(write->to, write->domain, 0 - write->job.job.request.block.bytes);
     write->from->leaving_bytes -= write->job.job.request.block.bytes;
     write->below->demotes->moves--;
     write_put(write);
@@ -554,7 +562,7 @@ static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, boo
         return false;
     }
     below->demotes->moves++;
-    to->writing_bytes += block.bytes;
+    writing(to, write->domain, block.bytes);
     from->leaving_bytes += block.bytes;
     wf_directory_hold(below->directory, entry);
     return true;

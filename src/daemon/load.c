@@ -31,6 +31,8 @@
 #define BUCKETS (2 * WF_LOADS_MAX)
 #define PARK_NS 3000000000u /* a client waits no longer than that for room to load into */
 #define PREFETCH_READS 32u  /* with the movers at a time */
+#define PREFETCHES_MAX (WF_LOADS_MAX / 4 * 3) /* the rest is for those that someone waits for */
+#define DOMAIN_MAX (WF_LOADS_MAX / 4 * 3)     /* one domain's, when there are others */
 #define PREFETCH_SLACK_US 10000u
 
 struct read;
@@ -550,7 +552,9 @@ static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const st
     struct wf_parent parent;
     struct load *load = loads->free, *above;
     uint32_t slot;
-    if (!load)
+    bool crowded = domain->node->domain_count > 1 && domain->arriving.count >= DOMAIN_MAX;
+    bool prefetch = wanted->class == WF_TIER_PREFETCH && loads->busy >= PREFETCHES_MAX;
+    if (!load || crowded || prefetch)
         return WEFT_FULL;
     wf_directory_read(below->directory, entry, &block);
     if (!parent_of(domain, &block, &parent, &above))

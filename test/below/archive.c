@@ -424,7 +424,7 @@ static void test_refused(void **state)
     stage_end(&s);
 
     stage_begin(&s, "64MB", "24MB", true, NULL);
-    for (uint64_t chain = 1; chain < 40; chain++) /* the last ones find the tier full of archives */
+    for (uint64_t chain = 1; chain < 40; chain++) /* the last ones find no room for archives */
         assert_int_equal(put(s.f, chain, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 99, 2, "one", &got), WEFT_E_NOT_FOUND);
     uint32_t made = 0;
@@ -438,7 +438,7 @@ static void test_refused(void **state)
     print_message("# %u archives of %d bytes fit a tier of 24 MiB: %s\n", made, CHAIN * BLOCK_BYTES,
                   weft_last_error());
     assert_int_equal(status, WEFT_FULL);
-    assert_true(made > 8);
+    assert_true(made > 5); /* two domains: a half of it is for either */
     assert_non_null(strstr(weft_last_error(), "nvme0"));
     /* What was said to be durable is not worse for it. */
     stage_again(&s);

@@ -58,7 +58,7 @@ static void settings_make(struct stage *s, bool with_guest)
                          "pool.size_max=8MB",
                          "tiers=nvme0",
                          s->tier,
-                         "tier.nvme0.size=64MB",
+                         "tier.nvme0.size=24MB",
                          "tier.nvme0.admit=always",
                          "tier.nvme0.archive=true",
                          "limits.pins=4096",
@@ -341,6 +341,52 @@ static void test_a_stop_with_a_put_that_never_ends(void **state)
     side_close(&good);
 }
 
+/* As the client's library asks for it: again, as long as it goes on. */
+static int32_t archive(struct side *side, uint64_t tip, uint32_t name)
+{
+    struct wf_archive request = {.format = side->format};
+    int32_t status = WEFT_PENDING;
+    random_key(tip, request.tip);
+    snprintf(request.name, sizeof request.name, "archive %u", name);
+    for (int i = 0; i < 300 && status == WEFT_PENDING; i++)
+        status = raw_ask(&side->raw, &request, WF_OP_ARCHIVE, sizeof request);
+    return status;
+}
+
+/* An archive is never pushed out, and so a domain cannot archive what would push out another's
+ * blocks: its part of a tier is as large as its part of the pool. */
+static void test_nobody_archives_more_than_a_part(void **state)
+{
+    enum { CHAINS = 10, LONG = 32, GOOD = 2 };
+    struct stage *s = *state;
+    struct side greedy, good;
+    uint32_t archived = 0;
+    side_open(&greedy, s, "guest");
+    side_open(&good, s, "default");
+    for (uint64_t i = 0; i < GOOD; i++) {
+        assert_int_equal(put(&good, 0, 20000 + 100 * i, LONG, false), LONG);
+        assert_true(goes_down(&good, 20000 + 100 * i + LONG - 1));
+    }
+    int32_t status = WEFT_OK;
+    for (uint64_t i = 0; i < CHAINS && status == WEFT_OK; i++) {
+        uint64_t first = 30000 + 100 * i;
+        assert_int_equal(put(&greedy, 0, first, LONG, true), LONG);
+        status = archive(&greedy, first + LONG - 1, (uint32_t)i);
+        archived += status == WEFT_OK;
+    }
+    assert_int_equal(status, WEFT_FULL);
+    assert_non_null(strstr(((const struct wf_archive_answer *)&greedy.raw.answer)->sentence,
+                           "others have a part"));
+    assert_in_range(archived, 1, 4); /* of 19 MiB that may be filled, a half has 4.8 of 2 MiB */
+    for (uint64_t i = 0; i < CHAINS; i++) /* and what it does not archive, goes before */
+        (void)(put(&greedy, 0, 40000 + 100 * i, LONG, true) &&
+               demote(&greedy, 40000 + 100 * i + LONG - 1));
+    for (uint64_t i = 0; i < GOOD; i++)
+        assert_int_equal(load(&good, 20000 + 100 * i, LONG, false), LONG);
+    side_close(&greedy);
+    side_close(&good);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_a_contradiction_stops_nobody_else),
         cmocka_unit_test(test_the_same_key_in_two_domains),
         cmocka_unit_test(test_a_domain_that_is_away),
+        cmocka_unit_test(test_nobody_archives_more_than_a_part),
     };
     return cmocka_run_group_tests_name("strangers below", tests, before, after);
 }
