@@ -59,18 +59,17 @@ static void stage_settings(struct stage *s, const char *pool, const char *size, 
     memcpy(s->settings, all, sizeof all);
 }
 
-/* Until a tier is open, nothing is written there or found. */
-static void wait_open(struct weft *w)
+static void wait_event(struct weft *w, const char *what)
 {
-    bool open = false;
-    for (int waited = 0; !open && waited < 10000; waited += 5) {
+    bool there = false;
+    for (int waited = 0; !there && waited < 10000; waited += 5) {
         char *text;
         assert_int_equal(weft_query(w, "events", 0, &text), WEFT_OK);
-        open = strstr(text, "tier_open") != NULL;
+        there = strstr(text, what) != NULL;
         weft_text_free(text);
         weftd_sleep_ms(5);
     }
-    assert_true(open);
+    assert_true(there);
 }
 
 static void stage_open(struct stage *s, const char *const *variables)
@@ -82,7 +81,7 @@ static void stage_open(struct stage *s, const char *const *variables)
     s->w = weftd_connect(&s->node, "default");
     s->f = s->w ? weftd_format(s->w, "archive", BLOCK_BYTES) : NULL;
     assert_non_null(s->f);
-    wait_open(s->w);
+    wait_event(s->w, "tier_open"); /* before, nothing is written there or found */
 }
 
 static void stage_begin(struct stage *s, const char *pool, const char *size, bool archive,
@@ -555,9 +554,7 @@ static void test_damaged(void **state)
     assert_true(damage(s.tier, "WFARCHIV", 8, 60) >= 1);
     stage_open(&s, NULL);
     json_decref(archives(s.w, 0));
-    assert_int_equal(weft_query(s.w, "events", 0, &text), WEFT_OK);
-    assert_non_null(strstr(text, "archive_lost"));
-    weft_text_free(text);
+    wait_event(s.w, "archive_lost");
     assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
     stage_again(&s);
