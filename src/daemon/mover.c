@@ -81,6 +81,7 @@ static void free_all(struct wf_mover *m)
     pthread_mutex_destroy(&m->lock);
     free(m->buckets);
     free(m->buffer);
+    XXH3_freeState(m->sum);
     free(m->path);
     free(m->name);
     free(m);
@@ -136,6 +137,9 @@ static enum weft_status make_memory(struct wf_mover *m)
         if (!n->blocks)
             return WEFT_E_NO_MEMORY;
     }
+    m->sum = WF_FAILS("XXH3_createState") ? NULL : XXH3_createState();
+    if (!m->sum)
+        return wf_fail(WEFT_E_NO_MEMORY, "tier %s: no memory for a checksum", m->name);
     m->buffer = WF_FAILS("aligned_alloc") ? NULL : aligned_alloc(WF_TIER_ALIGN, m->buffer_bytes);
     if (!m->buffer)
         return wf_fail(WEFT_E_NO_MEMORY, "tier %s: no memory for %u bytes to verify blocks in",

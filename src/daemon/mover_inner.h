@@ -14,6 +14,7 @@
 
 #include <pthread.h>
 
+#include "base/sum.h"
 #include "daemon/mover.h"
 
 #define WF_MOVER_BATCHES 2u
@@ -131,6 +132,9 @@ struct wf_mover {
     double read_latency_us;
     uint64_t verified_bytes;
     uint64_t summed_bytes; /* in this round; see WF_MOVER_SUM_BYTES */
+    XXH3_state_t *sum;
+    const struct wf_mover_job *sums_of; /* whose are in `sums`; NULL: nobody's */
+    uint64_t sums[WF_TIER_PARTS_MAX];   /* of the parts of what is written next */
 };
 
 /* --- mover.c: between the threads; called on the mover's thread */

@@ -422,7 +422,7 @@ static enum weft_status nvme_submit(struct wf_tier *tier, struct wf_tier_request
     } else if (request->op == WF_TIER_WRITE) {
         if (item != WF_NVME_NONE)
             wf_nvme_finish(t, request, WEFT_EXISTS);
-        else if (t->waiting.first || wf_nvme_write_start(t, request) != WEFT_OK)
+        else if (t->waiting.first || wf_nvme_write_start(t, request, request->sums) != WEFT_OK)
             wf_nvme_queue_add(&t->waiting, request);
     } else if (item == WF_NVME_NONE) {
         wf_nvme_finish(t, request, WEFT_MISS);

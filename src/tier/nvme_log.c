@@ -271,15 +271,14 @@ void wf_nvme_forget(struct wf_nvme *t, uint32_t item)
 
 /* --------------------------------------------------------------------------------------- write */
 
-static void write_header(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t segment,
-                         const uint8_t *data)
+static void write_header(struct wf_nvme *t, struct wf_nvme_io *io, const uint64_t *sums)
 {
     const struct wf_tier_block *block = &io->block;
     struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
     uint32_t parts = wf_tier_parts(block);
     memset(io->header, 0, io->header_bytes);
-    record->generation = t->segment[segment].generation;
-    record->offset = wf_nvme_segment_at(t, segment) + (uint64_t)io->page * WF_NVME_PAGE;
+    record->generation = t->segment[io->segment].generation;
+    record->offset = wf_nvme_segment_at(t, io->segment) + (uint64_t)io->page * WF_NVME_PAGE;
     record->sequence = io->sequence;
     record->bytes = block->bytes;
     memcpy(record->key, block->key, 32);
@@ -287,14 +286,18 @@ static void write_header(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t segm
     memcpy(record->format, block->format, 32);
     record->depth = block->depth;
     record->part_bytes = block->part_bytes;
-    wf_nvme_sum(block, data, record->sums);
+    if (sums)
+        memcpy(record->sums, sums, parts * sizeof *sums);
+    else
+        wf_nvme_sum(block, io->request->data, record->sums);
     wf_nvme_seal(record, WF_NVME_RECORD_MAGIC, (uint32_t)(sizeof *record + parts * 8ull),
                  t->volume);
     io->offset = record->offset;
 }
 
 /* WEFT_PENDING: no place now. */
-enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *request)
+enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *request,
+                                     const uint64_t *sums)
 {
     uint64_t bytes = wf_nvme_record_bytes(&request->block);
     uint32_t writer;
@@ -311,7 +314,7 @@ enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *
     io->segment = t->writer[writer].segment;
     io->header_bytes = wf_nvme_header_bytes(wf_tier_parts(&io->block));
     io->page = wf_nvme_append(t, writer, &io->block, io->sequence, bytes, &io->entry);
-    write_header(t, io, io->segment, request->data);
+    write_header(t, io, sums);
     uint64_t whole = io->block.bytes / WF_NVME_PAGE * WF_NVME_PAGE, rest = io->block.bytes - whole;
     io->write = true;
     io->vector[io->vectors++] = (struct iovec){io->header, io->header_bytes};
@@ -599,7 +602,7 @@ static void waiting_step(struct wf_nvme *t)
 {
     while (t->waiting.first) {
         struct wf_tier_request *request = t->waiting.first;
-        if (wf_nvme_write_start(t, request) == WEFT_PENDING) {
+        if (wf_nvme_write_start(t, request, NULL) == WEFT_PENDING) {
             if (make_room(t, wf_nvme_record_bytes(&request->block)))
                 return;
             (void)wf_nvme_queue_take(&t->waiting);

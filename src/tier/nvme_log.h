@@ -304,7 +304,8 @@ void wf_nvme_append_failed(struct wf_nvme *t, uint32_t writer, uint32_t entry);
 void wf_nvme_kill(struct wf_nvme *t, uint32_t segment, uint32_t page);
 void wf_nvme_forget(struct wf_nvme *t, uint32_t item); /* out of index and off the medium */
 uint64_t wf_nvme_sync_ticket(struct wf_nvme *t);       /* a sync that begins from now on */
-enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *request);
+enum weft_status wf_nvme_write_start(struct wf_nvme *t, struct wf_tier_request *request,
+                                     const uint64_t *sums);
 void wf_nvme_write_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
 void wf_nvme_write_reaped(struct wf_nvme *t, struct wf_tier_request *request);
 /* Was the I/O of a record quicker than its segment's header?  Then it is kept, to be ended later;

@@ -65,6 +65,8 @@ struct wf_tier_request {
     struct wf_tier_block block;      /* WRITE: all of it.  READ: the key */
     void *data;                      /* WRITE: `block.bytes` to write.  READ: room for the parts */
     uint32_t first_part, part_count; /* READ: which parts; part_count 0: all */
+    const uint64_t *sums; /* WRITE: XXH3-64 of each part, where the caller has them; for submit
+                             alone, which need not look.  NULL: it has not */
     void *user;
     /* The tier's: */
     enum weft_status
