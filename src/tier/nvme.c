@@ -75,6 +75,7 @@ static void read_start(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t item)
     io->generation = t->segment[io->segment].generation;
     io->header_bytes = wf_nvme_header_bytes(parts);
     t->segment[io->segment].readers++;
+    t->readers++;
     struct wf_nvme_record *record = (struct wf_nvme_record *)(void *)io->header;
     if (wf_nvme_sums_find(t, io->segment, io->page, io->generation, record->sums, parts)) {
         read_payload(t, io);
@@ -150,6 +151,7 @@ static void read_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
         status = WEFT_E_CORRUPT;
     }
     t->segment[io->segment].readers--;
+    t->readers--;
     if (status == WEFT_E_CORRUPT)
         status = rotten(t, io);
     request->bytes = io->length;
@@ -363,6 +365,7 @@ static void nvme_close(struct wf_tier *tier)
         return;
     while (wf_nvme_queue_take(&t->waiting))
         ;
+    t->leaving = true;
     drop_done(t);
     close_last(t);
     wf_nvme_queue_add(&t->next_flush, &last);

@@ -260,6 +260,7 @@ void wf_nvme_forget(struct wf_nvme *t, uint32_t item)
     wf_nvme_index_block(&t->index, item, &block);
     wf_nvme_kill(t, i->segment, i->page);
     t->segment[i->segment].live_bytes -= wf_nvme_record_bytes(&block);
+    wf_nvme_reclaim_look(t, i->segment);
     t->stats.used_bytes -= wf_nvme_record_bytes(&block);
     const struct wf_nvme_reclaim *r = &t->reclaim;
     for (uint32_t o = 0; r->step != WF_NVME_IDLE && o < r->origins_count; o++)
@@ -423,6 +424,7 @@ static void footer_end(struct wf_nvme *t, struct wf_nvme_writer *w, int result, 
     if (bad)
         s->entries = 0;
     s->state = WF_NVME_SEGMENT_CLOSED;
+    wf_nvme_reclaim_look(t, w->segment);
     w->segment = WF_NVME_NONE;
 }
 
@@ -587,6 +589,7 @@ static bool make_room(struct wf_nvme *t, uint64_t bytes)
         return true;
     if (t->no_space)
         return false;
+    t->reclaim.ahead = false;
     if (t->reclaim.step != WF_NVME_IDLE || wf_nvme_reclaim_start(t, bytes) || closing(t))
         return true;
     if (t->active == WF_NVME_NONE || t->free_count == 0)
@@ -636,6 +639,7 @@ void wf_nvme_log_step(struct wf_nvme *t)
         close_step(t, i);
     wf_nvme_reclaim_step(t);
     waiting_step(t);
+    wf_nvme_reclaim_ahead(t);
     flush_step(t);
     sync_step(t);
 }

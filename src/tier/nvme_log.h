@@ -173,7 +173,11 @@ struct wf_nvme_reclaim {
     uint32_t pending, count, next;
     uint64_t sync;
     bool aborted, listed_by_index;
-    bool resting; /* it could not be done: not tried again before all that wait are answered */
+    bool ahead;       /* of need: nothing waits for it, so it makes way for reads */
+    bool look;        /* there may be a segment that is worth it, unlike at the last look */
+    uint64_t next_ms; /* ahead: the next record may be read while reads are under way */
+    uint64_t rest_ms; /* ahead: it could not be done, and is not tried before that */
+    bool resting;     /* it could not be done: not tried again before all that wait are answered */
     uint8_t *buffer;
     uint64_t buffer_bytes;
     struct wf_nvme_moving batch[WF_NVME_BATCH_MAX];
@@ -192,6 +196,7 @@ struct wf_nvme {
     bool made;           /* the file was not there before */
     int event;
     bool failed, ring_ready, registered;
+    bool leaving;  /* it is being closed */
     bool no_space; /* a segment could not be begun: what waits for one is told that it is full */
     uint32_t errors_in_a_row;
     struct io_uring ring;
@@ -202,6 +207,7 @@ struct wf_nvme {
     uint64_t volume, epoch, next_sequence;
     uint64_t segment_bytes;
     uint32_t segments, free_count, free_hint;
+    uint32_t readers; /* requests to read that are under way, of all segments */
     struct wf_nvme_seg *segment;
     uint64_t *dead; /* [segments][dead_words] */
     uint32_t dead_words;
@@ -340,8 +346,14 @@ bool wf_nvme_payload_right(const struct wf_tier_block *block, const uint64_t *su
                            const uint8_t *payload);
 
 /* nvme_reclaim.c */
+/* The closed segment that is emptied next; WF_NVME_NONE: there is none. */
+uint32_t wf_nvme_reclaim_victim(const struct wf_nvme *t);
 /* Begin to make room for `bytes`; false: nothing can be reclaimed. */
 bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes);
+/* Nothing waits: is there a segment to be freed for what will? */
+void wf_nvme_reclaim_ahead(struct wf_nvme *t);
+/* The segment has fewer live bytes, or is closed by now. */
+void wf_nvme_reclaim_look(struct wf_nvme *t, uint32_t segment);
 void wf_nvme_reclaim_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
 void wf_nvme_reclaim_step(struct wf_nvme *t);
 

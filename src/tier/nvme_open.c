@@ -574,6 +574,7 @@ enum weft_status wf_nvme_recover(struct wf_nvme *t, uint64_t bytes, uint64_t cap
         status = write_super(t, &super, pages);
     }
     t->next_sequence = t->epoch << WF_NVME_EPOCH_SHIFT;
+    t->reclaim.look = true;
     munmap(pages, 2 * WF_NVME_PAGE);
     return status;
 }

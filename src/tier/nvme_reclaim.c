@@ -1,8 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Space of the NVMe tier's log won back: of the closed segments the one with the least live bytes
- * is emptied (greedy; M. Rosenblum, J. Ousterhout, "The design and implementation of a
- * log-structured file system", TOCS 1992, discusses it), a batch of records at a time.
+ * is emptied, a batch of records at a time.
+ *
+ * That choice is called greedy.  The other one that is known weighs benefit against cost, with the
+ * age of what lives there (M. Rosenblum, J. Ousterhout, "The design and implementation of a
+ * log-structured file system", TOCS 1992).  It needs what moves to be kept apart from what is new,
+ * which takes one segment more to be open; as the log is, it is not better.  Device writes a write,
+ * as test/unit/tier_nvme_reclaim.c measures them on every run, greedy and cost-benefit:
+ *
+ *     live of the capacity                             75 %          85 %          92 %
+ *     the least recently used goes (as the node does)  1.29  1.30    1.41  1.41    3.57  3.91
+ *     nine of ten removals hit a tenth of the blocks   2.93  2.91    4.32  4.29    7.01  6.99
+ *     any block goes, all alike                        2.15  2.16    3.37  3.41    5.91  6.05
+ *
+ * It is done when a write waits for room; and ahead of that when few segments are free, nothing
+ * waits, and a segment is half dead or more, which at 85 % costs 3 % more device writes where it is
+ * always so.  While reads are under way, what is done ahead moves one record every PACE_MS: a read
+ * finds one I/O before it, not a batch.
  *
  * A crash at any instruction leaves each record at its old place, at its new one, or at both; of
  * two with one sequence either will do.
@@ -13,8 +28,15 @@
 #include <sys/mman.h>
 
 #include "base/log.h"
+#include "sys/clock.h"
 
 #define BUFFER_LEAST (8u << 20)
+#define AHEAD_PART 32u         /* one of so many segments is kept free ahead of need, */
+#define AHEAD_LEAST 2u         /* but at least these, of which one is the reserve, */
+#define AHEAD_MOST 64u         /* and no more than so many */
+#define AHEAD_BYTES (2u << 20) /* moved at a time then */
+#define PACE_MS 20u
+#define REST_MS 10000u /* after a reclaim that could not be done */
 
 static void add_origin(struct wf_nvme *t, uint32_t item)
 {
@@ -75,26 +97,78 @@ static void list_start(struct wf_nvme *t)
     wf_nvme_io_start(t, io);
 }
 
-bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes)
+uint32_t wf_nvme_reclaim_victim(const struct wf_nvme *t)
 {
     uint32_t victim = WF_NVME_NONE;
-    struct wf_nvme_reclaim *r = &t->reclaim;
     for (uint32_t i = 0; i < t->segments; i++)
         if (t->segment[i].state == WF_NVME_SEGMENT_CLOSED && !t->segment[i].stuck &&
             (victim == WF_NVME_NONE || t->segment[i].live_bytes < t->segment[victim].live_bytes))
             victim = i;
-    if (r->resting || victim == WF_NVME_NONE ||
-        t->segment[victim].live_bytes + bytes > wf_nvme_room(t))
-        return false;
+    return victim;
+}
+
+static void begin(struct wf_nvme *t, uint32_t victim, bool ahead)
+{
+    struct wf_nvme_reclaim *r = &t->reclaim;
     r->victim = victim;
+    r->ahead = ahead;
     r->step = WF_NVME_READING;
     r->pending = r->count = r->next = r->origins_count = r->origins_next = 0;
     r->aborted = r->listed_by_index = false;
     t->segment[victim].state = WF_NVME_SEGMENT_VICTIM;
     if (t->segment[victim].live_bytes)
         list_start(t);
+}
+
+bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes)
+{
+    uint32_t victim = t->reclaim.resting ? WF_NVME_NONE : wf_nvme_reclaim_victim(t);
+    if (victim == WF_NVME_NONE || t->segment[victim].live_bytes + bytes > wf_nvme_room(t))
+        return false;
+    begin(t, victim, false);
     return true;
 }
+
+/* ------------------------------------------------------------------------------- ahead of need */
+
+static bool worth_it(const struct wf_nvme *t, uint32_t segment)
+{
+    const struct wf_nvme_seg *s = &t->segment[segment];
+    return s->state == WF_NVME_SEGMENT_CLOSED && !s->stuck && s->live_bytes <= wf_nvme_room(t) / 2;
+}
+
+void wf_nvme_reclaim_look(struct wf_nvme *t, uint32_t segment)
+{
+    t->reclaim.look |= worth_it(t, segment);
+}
+
+void wf_nvme_reclaim_ahead(struct wf_nvme *t)
+{
+    struct wf_nvme_reclaim *r = &t->reclaim;
+    uint32_t kept = t->segments / AHEAD_PART;
+    kept = kept < AHEAD_LEAST ? AHEAD_LEAST : kept > AHEAD_MOST ? AHEAD_MOST : kept;
+    if (r->step != WF_NVME_IDLE || !r->look || t->free_count >= kept || t->free_count == 0 ||
+        t->waiting.first || t->leaving || (r->rest_ms && wf_now_ms() < r->rest_ms))
+        return;
+    uint32_t victim = wf_nvme_reclaim_victim(t);
+    r->look = victim != WF_NVME_NONE && worth_it(t, victim);
+    if (r->look)
+        begin(t, victim, true);
+}
+
+/* How many records may be read now; they make way for those that someone asked for. */
+static uint32_t batch_max(struct wf_nvme_reclaim *r, uint32_t readers)
+{
+    if (!r->ahead || !readers)
+        return WF_NVME_BATCH_MAX;
+    uint64_t now_ms = wf_now_ms();
+    if (now_ms < r->next_ms)
+        return 0;
+    r->next_ms = now_ms + PACE_MS;
+    return 1;
+}
+
+/* ---------------------------------------------------------------------------------------- moves */
 
 static bool buffer_for(struct wf_nvme_reclaim *r, uint64_t bytes)
 {
@@ -119,9 +193,10 @@ static bool still_there(const struct wf_nvme *t, const struct wf_nvme_origin *or
 static void read_batch(struct wf_nvme *t)
 {
     struct wf_nvme_reclaim *r = &t->reclaim;
-    uint64_t used = 0;
+    uint64_t used = 0, room;
+    uint32_t most = batch_max(r, t->readers);
     r->count = r->next = 0;
-    for (; r->origins_next < r->origins_count && r->count < WF_NVME_BATCH_MAX; r->origins_next++) {
+    for (; r->origins_next < r->origins_count && r->count < most; r->origins_next++) {
         const struct wf_nvme_origin *origin = &r->origins[r->origins_next];
         struct wf_nvme_moving *m = &r->batch[r->count];
         if (!still_there(t, origin))
@@ -132,7 +207,9 @@ static void read_batch(struct wf_nvme *t)
             r->aborted = r->resting = true;
             return;
         }
-        if (m->bytes > r->buffer_bytes - used)
+        room = r->ahead && r->count && r->buffer_bytes > AHEAD_BYTES ? AHEAD_BYTES
+                                                                     : r->buffer_bytes;
+        if (used > room || m->bytes > room - used)
             return;
         struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_MOVE_READ);
         if (!io)
@@ -314,6 +391,7 @@ static void abort_step(struct wf_nvme *t)
         return;
     if (r->step != WF_NVME_ABORTING) {
         wf_warn("nvme", "%s: a segment could not be emptied; it stays as it is", t->path);
+        r->rest_ms = wf_now_ms() + REST_MS;
         r->sync = wf_nvme_sync_ticket(t);
         r->step = WF_NVME_ABORTING;
     }
