@@ -77,6 +77,7 @@ struct read {
     struct wf_mover_job job; /* first member */
     struct load *load;
     uint32_t range;
+    bool prefetch; /* it counts as such */
     struct read *next;
 };
 
@@ -363,7 +364,7 @@ static void read_done(struct wf_mover_job *job)
             wf_lower_lost(&below->tiers[load->tier], load->domain, load->key, status);
     }
     load->in_flight--;
-    below->loads->prefetching -= read->job.job.class == WF_TIER_PREFETCH;
+    below->loads->prefetching -= read->prefetch;
     read->next = below->loads->free_reads;
     below->loads->free_reads = read;
     bool all = load->failed || (load->next_range == load->ranges && !load->queued);
@@ -408,6 +409,7 @@ static bool submit(struct load *load)
     }
     below->loads->free_reads = rest;
     below->loads->prefetching += prefetch;
+    read->prefetch = prefetch;
     load->in_flight++;
     load->next_range++;
     return true;
@@ -491,6 +493,23 @@ static void pump(struct wf_below *below)
     pump_queue(&below->loads->prefetch);
 }
 
+/* Those of its reads that the mover has already. */
+static void hurry_reads(struct load *load)
+{
+    struct wf_loads *loads = load->below->loads;
+    uint32_t left = load->in_flight;
+    for (uint32_t i = 0; left && i < WF_READS_MAX; i++) {
+        struct read *read = &loads->reads[i];
+        if (read->load != load)
+            continue;
+        left--;
+        loads->prefetching -= read->prefetch;
+        read->prefetch = false;
+        wf_mover_hurry(load->below->tiers[load->tier].mover, &read->job,
+                       load->deadline_us + read->range * load->step_us);
+    }
+}
+
 /* Someone waits now for what was a prefetch. */
 static void hurry(struct load *load, const struct wanted *wanted)
 {
@@ -500,6 +519,7 @@ static void hurry(struct load *load, const struct wanted *wanted)
         dequeue(load);
         load->class = WF_TIER_WAITED;
         load->deadline_us = wanted->deadline_us;
+        hurry_reads(load);
         if (queued)
             enqueue(load);
     }

@@ -336,9 +336,10 @@ enum weft_status wf_mover_submit(struct wf_mover *m, struct wf_mover_job *job)
     job->submitted_ns = wf_now_ns();
     job->waits = 0;
     job->step = 0;
-    job->step_next = job->bucket_next = job->cancel_next = NULL;
+    job->step_next = job->bucket_next = job->asked_next = NULL;
     job->flight_next = job->flight_prev = NULL;
-    job->cancel_asked = job->cancelled = job->summed = job->alone = false;
+    job->asked = job->cancel_asked = job->cancelled = job->summed = job->alone = false;
+    job->hurry_us = 0;
     pthread_mutex_lock(&m->lock);
     m->unfinished++;
     if (m->stats.state == WF_MOVER_FAILED) {
@@ -352,6 +353,30 @@ enum weft_status wf_mover_submit(struct wf_mover *m, struct wf_mover_job *job)
     return WEFT_OK;
 }
 
+/* With the lock. */
+static void ask(struct wf_mover *m, struct wf_mover_job *job)
+{
+    if (job->asked)
+        return;
+    job->asked = true;
+    job->asked_next = m->asked;
+    m->asked = job;
+    signal_once(m->inbox_event, &m->inbox_told);
+}
+
+void wf_mover_hurry(struct wf_mover *m, struct wf_mover_job *job, uint64_t deadline_us)
+{
+    pthread_mutex_lock(&m->lock);
+    if (job->place == WF_PLACE_INBOX) {
+        job->job.class = WF_TIER_WAITED;
+        job->job.deadline_us = deadline_us;
+    } else if (job->place == WF_PLACE_TAKEN) {
+        job->hurry_us = deadline_us;
+        ask(m, job);
+    }
+    pthread_mutex_unlock(&m->lock);
+}
+
 void wf_mover_cancel(struct wf_mover *m, struct wf_mover_job *job)
 {
     pthread_mutex_lock(&m->lock);
@@ -360,9 +385,7 @@ void wf_mover_cancel(struct wf_mover *m, struct wf_mover_job *job)
         give_back(m, job, WEFT_E_TIMEOUT);
     } else if (job->place == WF_PLACE_TAKEN && !job->cancel_asked) {
         job->cancel_asked = true;
-        job->cancel_next = m->cancels;
-        m->cancels = job;
-        signal_once(m->inbox_event, &m->inbox_told);
+        ask(m, job);
     }
     pthread_mutex_unlock(&m->lock);
 }
@@ -436,12 +459,12 @@ void wf_mover_tell(struct wf_mover *m, struct wf_mover_job *job, enum weft_statu
                    uint64_t bytes)
 {
     pthread_mutex_lock(&m->lock);
-    struct wf_mover_job **at = &m->cancels;
-    if (job->cancel_asked && !job->cancelled) {
-        while (*at && *at != job)
-            at = &(*at)->cancel_next;
-        if (*at)
-            *at = job->cancel_next;
+    struct wf_mover_job **at = &m->asked;
+    if (job->asked) {
+        while (*at != job)
+            at = &(*at)->asked_next;
+        *at = job->asked_next;
+        job->asked = false;
     }
     give_back(m, job, status);
     job->job.request.bytes = status == WEFT_OK ? bytes : 0;
@@ -463,15 +486,17 @@ struct wf_mover_job *wf_mover_take(struct wf_mover *m)
     return first;
 }
 
-struct wf_mover_job *wf_mover_take_cancel(struct wf_mover *m)
+struct wf_mover_job *wf_mover_take_asked(struct wf_mover *m, uint64_t *out_hurry_us)
 {
     pthread_mutex_lock(&m->lock);
-    struct wf_mover_job *job = m->cancels;
-    if (job)
-        m->cancels = job->cancel_next;
+    struct wf_mover_job *job = m->asked;
+    if (job) {
+        m->asked = job->asked_next;
+        job->asked = false;
+        job->cancelled |= job->cancel_asked;
+        *out_hurry_us = job->cancelled ? 0 : job->hurry_us;
+    }
     pthread_mutex_unlock(&m->lock);
-    if (job)
-        job->cancelled = true;
     return job;
 }
 

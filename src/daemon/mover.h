@@ -59,12 +59,13 @@ struct wf_mover_job {
     struct wf_mover_job *next, *prev; /* submitted, then taken up, then done */
     struct wf_mover_job *step_next;   /* ready, to be verified, or a flush that waits */
     struct wf_mover_job *bucket_next; /* older ones whose keys hash alike */
-    struct wf_mover_job *cancel_next;
+    struct wf_mover_job *asked_next; /* cancelled or hurried, and the thread has not heard yet */
     struct wf_mover_job *flight_next, *flight_prev; /* with the tier, oldest first */
     uint64_t number, begun_ns;
     uint32_t waits; /* FLUSH: writes before it that are not done */
     uint8_t place, step;
-    bool cancel_asked, cancelled, summed, alone;
+    bool asked, cancel_asked, cancelled, summed, alone;
+    uint64_t hurry_us; /* its new deadline; 0: it is not hurried */
 };
 
 enum wf_mover_state {
@@ -129,6 +130,10 @@ enum weft_status wf_mover_submit(struct wf_mover *mover, struct wf_mover_job *jo
 
 /* It is done soon, as WEFT_E_TIMEOUT or with its result.  The job must not be done yet. */
 void wf_mover_cancel(struct wf_mover *mover, struct wf_mover_job *job);
+/* Someone waits for it now: from here on it is WF_TIER_WAITED, with that deadline, which is not 0.
+ * The class and the deadline in the job are the mover's until it is done, as ever.  The job must
+ * not be done yet. */
+void wf_mover_hurry(struct wf_mover *mover, struct wf_mover_job *job, uint64_t deadline_us);
 
 /* Readable when there is something to reap. */
 int wf_mover_fd(const struct wf_mover *mover);

@@ -91,7 +91,7 @@ struct wf_mover {
     pthread_cond_t room;  /* a notice is free, or `stopping` */
     pthread_cond_t ended; /* `exited` */
     struct wf_mover_list inbox, done;
-    struct wf_mover_job *cancels;
+    struct wf_mover_job *asked; /* by asked_next */
     bool inbox_told, done_told; /* the eventfd is, or is about to be, readable */
     bool stopping, exited;
     bool abandoned; /* the owner is gone; the thread frees everything */
@@ -144,9 +144,10 @@ void wf_mover_tell(struct wf_mover *m, struct wf_mover_job *job, enum weft_statu
                    uint64_t bytes);
 /* With the lock: the thread's own figures, for wf_mover_stats(). */
 void wf_mover_publish(struct wf_mover *m);
-/* What the owner submitted, to `taken`; what it cancelled, one at a time (NULL: no more). */
+/* What the owner submitted, to `taken`; what it cancelled or hurried, one at a time (NULL: no more),
+ * and the new deadline of what is hurried (0: cancelled). */
 struct wf_mover_job *wf_mover_take(struct wf_mover *m);
-struct wf_mover_job *wf_mover_take_cancel(struct wf_mover *m);
+struct wf_mover_job *wf_mover_take_asked(struct wf_mover *m, uint64_t *out_hurry_us);
 /* A free one to fill in and send, once there is; NULL: it is stopping, and nobody listens. */
 struct wf_mover_notice *wf_mover_notice(struct wf_mover *m, enum wf_mover_what what);
 void wf_mover_send(struct wf_mover *m, struct wf_mover_notice *notice);

@@ -316,6 +316,16 @@ static void cancel(struct wf_mover *m, struct wf_mover_job *job, bool begun)
     }
 }
 
+static void hurry(struct wf_mover *m, struct wf_mover_job *job, uint64_t deadline_us)
+{
+    if (job->step == WF_STEP_SCHEDULED) {
+        wf_tier_scheduler_hurry(m->scheduler, &job->job, WF_TIER_WAITED, deadline_us);
+        return;
+    }
+    job->job.class = WF_TIER_WAITED;
+    job->job.deadline_us = deadline_us;
+}
+
 void wf_mover_cancel_all(struct wf_mover *m, bool begun)
 {
     struct wf_mover_job *next;
@@ -352,8 +362,13 @@ void wf_mover_round(struct wf_mover *m, uint32_t wait_ms)
         next = job->next;
         take_up(m, job);
     }
-    while ((job = wf_mover_take_cancel(m)))
-        cancel(m, job, true);
+    uint64_t hurry_us;
+    while ((job = wf_mover_take_asked(m, &hurry_us))) {
+        if (hurry_us)
+            hurry(m, job, hurry_us);
+        else
+            cancel(m, job, true);
+    }
     go_on(m);
     if (m->tier && m->in_flight == 0) {
         /* The tier may have work of its own that only a reap moves on. */

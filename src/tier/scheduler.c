@@ -296,21 +296,41 @@ static uint64_t cost_of(const struct wf_tier_scheduler *s, const struct wf_tier_
     return r->part_count ? (uint64_t)r->part_count * block.part_bytes : block.bytes;
 }
 
+/* The urgency of who reads: anew from its own and its followers', or with one that came. */
+static void reconsider(struct wf_tier_scheduler *s, struct wf_tier_job *reader,
+                       const struct wf_tier_job *came)
+{
+    if (reader->state == QUEUED)
+        heap_remove(&s->queued[reader->urgent], reader);
+    if (came)
+        hurry(reader, came);
+    else
+        urgency(reader);
+    if (reader->state == QUEUED) {
+        heap_add(&s->queued[reader->urgent], reader, reader->urgent_us);
+    } else if (reader->urgent == WF_TIER_WAITED && reader->background) {
+        reader->background = false;
+        s->background--;
+    }
+}
+
 static void join(struct wf_tier_scheduler *s, struct wf_tier_job *leader, struct wf_tier_job *job)
 {
     follow(leader, job);
-    if (leader->state == QUEUED) {
-        heap_remove(&s->queued[leader->urgent], leader);
-        hurry(leader, job);
-        heap_add(&s->queued[leader->urgent], leader, leader->urgent_us);
-        return;
-    }
-    expires_no_more(s, job);
-    hurry(leader, job);
-    if (leader->urgent == WF_TIER_WAITED && leader->background) {
-        leader->background = false;
-        s->background--;
-    }
+    if (leader->state == FLYING)
+        expires_no_more(s, job);
+    reconsider(s, leader, job);
+}
+
+void wf_tier_scheduler_hurry(struct wf_tier_scheduler *s, struct wf_tier_job *job,
+                             enum wf_tier_class class, uint64_t deadline_us)
+{
+    job->class = class;
+    job->deadline_us = deadline_us;
+    if (job->state == FOLLOWING)
+        reconsider(s, job->leader, NULL);
+    else if (job->state == QUEUED || job->state == FLYING)
+        reconsider(s, job, NULL);
 }
 
 enum weft_status wf_tier_scheduler_submit(struct wf_tier_scheduler *s, struct wf_tier_job *job)
@@ -373,13 +393,10 @@ static void part(struct wf_tier_scheduler *s, struct wf_tier_job *job)
     struct wf_tier_job *leader = job->leader;
     expires_no_more(s, job);
     unfollow(job);
-    if (leader->state == QUEUED) {
-        heap_remove(&s->queued[leader->urgent], leader);
-        urgency(leader);
-        heap_add(&s->queued[leader->urgent], leader, leader->urgent_us);
-    } else if (leader->given_up && !leader->followers) {
+    if (leader->state == QUEUED)
+        reconsider(s, leader, NULL);
+    else if (leader->given_up && !leader->followers)
         stop(s, leader);
-    }
     tell(s, job, WEFT_E_TIMEOUT, 0);
 }
 

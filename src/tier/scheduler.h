@@ -32,7 +32,7 @@ enum wf_tier_class {
 };
 
 struct wf_tier_job {
-    /* The caller's, unchanged until the job is done; the request as for submit.  Its status and
+    /* The caller's, unchanged until the job is done but by wf_tier_scheduler_hurry(); the request as for submit.  Its status and
      * bytes are the job's result: the tier's, or WEFT_E_TIMEOUT when it was cancelled or had not
      * begun when it expired. */
     struct wf_tier_request request;
@@ -74,6 +74,9 @@ void wf_tier_scheduler_destroy(struct wf_tier_scheduler *scheduler);
 /* WEFT_OK: it will be reaped, once.  WEFT_PENDING: jobs_max are there, reap first. */
 enum weft_status wf_tier_scheduler_submit(struct wf_tier_scheduler *scheduler,
                                           struct wf_tier_job *job);
+/* From now on the job has that class and deadline. */
+void wf_tier_scheduler_hurry(struct wf_tier_scheduler *scheduler, struct wf_tier_job *job,
+                             enum wf_tier_class class, uint64_t deadline_us);
 /* It is reaped soon, as WEFT_E_TIMEOUT or with its result; who waits for the same bytes gets
  * them. */
 void wf_tier_scheduler_cancel(struct wf_tier_scheduler *scheduler, struct wf_tier_job *job);

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 
 #include "../support/medium.h"
+#include "base/sum.h"
 #include "mover_world.h"
 
 #define CHAIN 5000u
@@ -74,6 +75,8 @@ static void test_payload_is_checked_first(void **state)
     job = world_submit(w, WF_MOVE_WRITE, 5);
     WAIT_FOR(w, done, w->done + 1);
     uint64_t checksum = job->move.checksum;
+    assert_int_equal(checksum, wf_sum64(memory_of(w, job), job->move.job.request.block.bytes));
+    assert_true(job->move.job.request.block.bytes > job->move.job.request.block.part_bytes);
     assert_int_equal(world_run(w, WF_MOVE_REMOVE, 5), WEFT_OK);
     job = world_job(w, WF_MOVE_WRITE, 5);
     job->move.checksum = checksum;
@@ -124,6 +127,8 @@ static void random_load(struct world *w, uint32_t jobs, uint32_t blocks)
         struct world_job *other = &w->jobs[random_below(&w->random, WORLD_JOBS)];
         if (other->busy && random_below(&w->random, 8) == 0)
             wf_mover_cancel(w->mover, &other->move);
+        if (other->busy && random_below(&w->random, 8) == 0)
+            wf_mover_hurry(w->mover, &other->move, 1 + random_below(&w->random, 1000));
     }
     WAIT_FOR(w, done, jobs);
     assert_int_equal(w->busy, 0);
@@ -284,6 +289,48 @@ static void test_cancel_wherever_it_is(void **state)
     WAIT_FOR(w, done, w->done + 1);
     assert_int_equal(world_run(w, WF_MOVE_READ, 1), WEFT_OK);
     assert_int_equal(world_run(w, WF_MOVE_READ, 4), WEFT_MISS);
+}
+
+/* Those that someone waits for go before those that came first, wherever they are: not taken up
+ * yet, with the scheduler, or done meanwhile. */
+static void test_who_is_hurried_goes_first(void **state)
+{
+    struct world *w = *state;
+    w->options.tier.queue_depth = 1;
+    w->options.background_depth = 1;
+    world_open(w);
+    for (uint64_t n = 1; n <= 6; n++)
+        assert_int_equal(world_run(w, WF_MOVE_WRITE, n), WEFT_OK);
+    atomic_store(&gate_shut, true);
+    struct world_job *jobs[6];
+    for (uint32_t i = 0; i < 6; i++) {
+        jobs[i] = world_job(w, WF_MOVE_READ, i + 1);
+        jobs[i]->move.job.class = WF_TIER_PREFETCH;
+        jobs[i]->move.job.deadline_us = 1000 + i;
+        assert_int_equal(wf_mover_submit(w->mover, &jobs[i]->move), WEFT_OK);
+        w->busy++;
+        if (i == 0)
+            world_in_flight(w, 1);
+        if (i == 4)
+            usleep(20000); /* but for the last they are with the scheduler */
+    }
+    wf_mover_hurry(w->mover, &jobs[5]->move, 7); /* perhaps before it is taken up */
+    wf_mover_hurry(w->mover, &jobs[3]->move, 5);
+    wf_mover_hurry(w->mover, &jobs[2]->move, 6);
+    wf_mover_hurry(w->mover, &jobs[2]->move, 4);
+    wf_mover_hurry(w->mover, &jobs[4]->move, 8);
+    wf_mover_cancel(w->mover, &jobs[4]->move);
+    wf_mover_hurry(w->mover, &jobs[4]->move, 9);
+    usleep(20000);
+    uint64_t before = w->done;
+    atomic_store(&gate_delay_us, 1000);
+    atomic_store(&gate_shut, false);
+    WAIT_FOR(w, done, before + 5);
+    assert_int_equal(jobs[4]->move.job.request.status, WEFT_E_TIMEOUT);
+    static const uint32_t order[] = {0, 2, 3, 5, 1};
+    WAIT_FOR(w, done, before + 6);
+    for (uint32_t i = 0; i + 1 < 5; i++)
+        assert_true(jobs[order[i]]->move.done_ns < jobs[order[i + 1]]->move.done_ns);
 }
 
 static void test_what_expires_is_dropped(void **state)
@@ -707,6 +754,7 @@ int main(void)
         MOVER_TEST(test_the_queue_has_an_end),
         MOVER_TEST(test_cancel_before_it_is_open),
         MOVER_TEST(test_cancel_wherever_it_is),
+        MOVER_TEST(test_who_is_hurried_goes_first),
         MOVER_TEST(test_what_expires_is_dropped),
         MOVER_TEST(test_what_is_found_is_told),
         MOVER_TEST(test_stopped_while_it_tells),

@@ -186,6 +186,50 @@ static void test_readers_of_one_block_share_one_read(void **state)
     assert_int_equal(stats.reads, 2);
 }
 
+static void test_who_is_hurried_goes_first(void **state)
+{
+    struct world *w = *state;
+    struct wf_tier_job *none;
+    ask(w, 0, 0, WF_TIER_PREFETCH, 10);
+    wf_tier_scheduler_reap(w->scheduler, 0, &none, 0, 0); /* 0 is in flight */
+    ask(w, 1, 1, WF_TIER_PREFETCH, 20);
+    ask(w, 2, 2, WF_TIER_PREFETCH, 30);
+    ask(w, 3, 3, WF_TIER_WAITED, 500);
+    ask(w, 4, 2, WF_TIER_SCRUB, 0); /* waits for the bytes of 2 */
+    ask(w, 5, 4, WF_TIER_WAITED, 400);
+    wf_tier_scheduler_hurry(w->scheduler, &w->jobs[4], WF_TIER_WAITED, 100);
+    wf_tier_scheduler_hurry(w->scheduler, &w->jobs[3], WF_TIER_WAITED, 300);
+    done_well(w, 0);
+    uint32_t both = next_done(w) + next_done(w);
+    assert_int_equal(both, 2 + 4);
+    done_well(w, 3);
+    done_well(w, 5);
+    done_well(w, 1);
+    wf_tier_scheduler_hurry(w->scheduler, &w->jobs[1], WF_TIER_WAITED, 1); /* nothing to hurry */
+}
+
+/* In flight, it takes up no room any more that is meant for what nobody waits for. */
+static void test_who_is_hurried_in_flight_makes_room(void **state)
+{
+    struct world *w = *state;
+    struct wf_tier_job *none;
+    struct wf_tier_stats stats;
+    wf_tier_scheduler_destroy(w->scheduler);
+    w->schedule.queue_depth = 8;
+    w->schedule.background_depth = 2;
+    assert_int_equal(wf_tier_scheduler_create(&w->schedule, &w->scheduler), WEFT_OK);
+    for (uint32_t i = 0; i < 6; i++)
+        ask(w, i, i, WF_TIER_PREFETCH, 10 + i);
+    wf_tier_scheduler_reap(w->scheduler, 0, &none, 0, 0);
+    wf_tier_scheduler_hurry(w->scheduler, &w->jobs[1], WF_TIER_WAITED, 5);
+    wf_tier_scheduler_hurry(w->scheduler, &w->jobs[1], WF_TIER_WAITED, 4);
+    wf_tier_scheduler_reap(w->scheduler, 0, &none, 0, 0);
+    wf_tier_sim.stats(w->tier, &stats);
+    assert_int_equal(stats.in_flight, 3);
+    for (uint32_t i = 0; i < 6; i++)
+        assert_int_equal(w->jobs[next_done(w)].request.status, WEFT_OK);
+}
+
 static void test_who_is_cancelled_takes_nobody_along(void **state)
 {
     struct world *w = *state;
@@ -403,6 +447,8 @@ int main(void)
         TEST(test_classes_get_their_shares),
         TEST(test_room_is_kept_for_who_waits),
         TEST(test_readers_of_one_block_share_one_read),
+        TEST(test_who_is_hurried_goes_first),
+        TEST(test_who_is_hurried_in_flight_makes_room),
         TEST(test_who_is_cancelled_takes_nobody_along),
         TEST(test_what_expired_is_not_begun),
         TEST(test_a_deadline_drops_nothing),
