@@ -411,7 +411,8 @@ WEFT_CHECKED WEFT_API enum weft_status weft_prefetch_keys(struct weft_format *f,
 
 /* Move the session's chain below DRAM now: what is not on a tier yet is written there, and what
  * nobody else extends or holds leaves DRAM.  WEFT_PENDING, with a sentence: some of it could
- * not leave (a session that is decoding holds it, it is pinned, shared, or the tier is full).  WEFT_E_INVALID: the node has no tier. */
+ * not leave (a session that is decoding holds it, it is pinned, shared, or the tier is full).
+ * WEFT_E_INVALID: the node has no tier. */
 WEFT_CHECKED WEFT_API enum weft_status weft_demote(struct weft_session *s);
 
 /* --------------------------------------------------------------------------------- archives */
@@ -556,12 +557,21 @@ WEFT_CHECKED WEFT_API enum weft_status weft_lend(struct weft *w, const char *siz
 WEFT_CHECKED WEFT_API enum weft_status weft_reclaim(struct weft *w, const char *size,
                                                     uint32_t within_ms, uint64_t *out_reclaimed);
 
+/* An operator's word that host number `host` of the shared tier `tier` ("cxl0") is dead: what it
+ * had there is this node's from now on, and when it starts again it has nothing there.  Who says so
+ * of a host that runs on takes its memory from under it.  WEFT_E_BUSY: it gave a sign of life just
+ * now
+ * (`force` does it all the same), or a third host does not go on.  WEFT_E_NOT_FOUND: there is no
+ * such tier, or that host was never there.  For the node's own user only. */
+WEFT_CHECKED WEFT_API enum weft_status weft_fence(struct weft *w, const char *tier, uint32_t host,
+                                                  int force);
+
 /* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status",
  * "blocks", "below" (what of the domain is on tiers below DRAM, of one with "below tier=NAME", of
  * keys that begin alike with "below key=DIGITS"), "sessions", "domains", "regions", "formats",
  * "archives", "archive NAME" (one, with its format and keys), "events" or, for the node's own user,
- * "tiers" and "config".  `cursor` 0 starts; the answer's "next" goes on (0: the end).  A domain
- * sees its own things only. */
+ * "tiers", "devices" and "config".  `cursor` 0 starts; the answer's "next" goes on (0: the end).  A
+ * domain sees its own things only. */
 WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor,
                                                   char **out_json);
 WEFT_API void weft_text_free(char *text);

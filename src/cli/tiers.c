@@ -50,6 +50,25 @@ static const char *measured(const json_t *tier, const char *key, char *out, size
     return out;
 }
 
+/* Who shares the device, and what part of it each has. */
+static void hosts_print(const json_t *tier, FILE *to)
+{
+    char bytes[32];
+    size_t index;
+    json_t *host;
+    json_array_foreach (json_object_get(tier, "hosts"), index, host) {
+        double silent_ms = json_number_value(json_object_get(host, "silent_ms"));
+        fprintf(to, "%s: host %lld%s has %lld extents, %s; %s", word(tier, "name"),
+                (long long)json_integer_value(json_object_get(host, "host")),
+                json_is_true(json_object_get(host, "self")) ? " (this node)" : "",
+                (long long)json_integer_value(json_object_get(host, "extents")),
+                size(host, "bytes", bytes, sizeof bytes), word(host, "state"));
+        if (silent_ms >= 5000 && strcmp(word(host, "state"), "here") == 0)
+            fprintf(to, ", but silent for %.0f s", silent_ms / 1000);
+        fputc('\n', to);
+    }
+}
+
 void wf_cli_tiers_print(const json_t *tiers, FILE *to)
 {
     char capacity[32], used[32], latency[32], read[32], write[32];
@@ -82,5 +101,6 @@ void wf_cli_tiers_print(const json_t *tiers, FILE *to)
                     word(tier, "name"), (long long)alone, wf_cli_s((uint64_t)alone),
                     alone == 1 ? "is" : "are", alone == 1 ? "s" : "",
                     size(tier, "foreign_bytes", used, sizeof used));
+        hosts_print(tier, to);
     }
 }

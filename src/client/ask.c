@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Lend, reclaim, query.
+ * Lend, reclaim, fence, query.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +8,8 @@
 #include "base/size.h"
 #include "client/client.h"
 #include "sys/memory.h"
+
+#define FENCE_MS 10000u /* the node answers within that */
 
 static enum weft_status lend_or_reclaim(struct weft *w, enum wf_op op, const char *size,
                                         uint32_t within_ms, uint64_t *out)
@@ -43,6 +45,29 @@ enum weft_status weft_reclaim(struct weft *w, const char *size, uint32_t within_
                               uint64_t *out_reclaimed)
 {
     return lend_or_reclaim(w, WF_OP_RECLAIM, size, within_ms, out_reclaimed);
+}
+
+enum weft_status weft_fence(struct weft *w, const char *tier, uint32_t host, int force)
+{
+    enum weft_status status = WEFT_OK;
+    if (!tier || !*tier || strlen(tier) >= sizeof((struct wf_fence *)0)->tier)
+        return wf_fail(WEFT_E_INVALID, "a fence needs the name of a tier, like \"cxl0\"");
+    struct attachment *a = wf_client_attach(w, &status);
+    if (!a)
+        return status;
+    pthread_mutex_lock(&w->lock);
+    struct wf_fence *request = (struct wf_fence *)(void *)w->request;
+    memset(request, 0, sizeof *request);
+    memcpy(request->tier, tier, strlen(tier));
+    request->host = host;
+    request->flags = force ? WF_FENCE_FORCE : 0;
+    wf_socket_timeout(a->fd, FENCE_MS + w->timeout_ms);
+    status = wf_client_exchange(w, a, WF_OP_FENCE, sizeof *request, sizeof(struct wf_message), NULL,
+                                NULL);
+    if (a->fd >= 0)
+        wf_socket_timeout(a->fd, w->timeout_ms);
+    pthread_mutex_unlock(&w->lock);
+    return status;
 }
 
 enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor, char **out_json)

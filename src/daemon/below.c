@@ -377,7 +377,7 @@ static void found(void *context, const struct wf_tier_block *blocks, uint32_t co
 }
 
 /* Parents may be on a tier that came later.  When all have come, those that are left have none. */
-static void orphans_settle(struct wf_below *below)
+void wf_below_orphans_settle(struct wf_below *below)
 {
     bool all = true, some = true;
     for (uint32_t i = 0; i < below->count; i++) /* another host may have it; or not be there */
@@ -425,7 +425,7 @@ static void opened(void *context, enum weft_status status, const char *sentence)
     }
     lower->opened = lower->complete = true;
     publish_speeds(lower->below);
-    orphans_settle(lower->below);
+    wf_below_orphans_settle(lower->below);
     wf_archives_opened(lower->below);
     wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
     wf_info("tier", "%s: %llu blocks, %llu bytes found", lower->config->name,

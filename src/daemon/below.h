@@ -151,6 +151,9 @@ void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32]);
  * removal could meet a block that was written anew. */
 bool wf_lower_quiet(struct wf_lower *lower);
 
+/* Blocks that were found before their parents are tried again; when every tier has told all that it
+ * has, those that are left have none, and go. */
+void wf_below_orphans_settle(struct wf_below *below);
 /* A block was found on the tier: it is in the directory now, or why not.  WEFT_E_NOT_FOUND: no
  * domain of this node's.  WEFT_E_INVALID: it was written by other rules, or contradicts what is
  * known.  WEFT_EXISTS: another domain's block has its key.  WEFT_E_PARENT, WEFT_E_LIMIT. */
@@ -198,6 +201,7 @@ void wf_others_gone(void *lower, const struct wf_tier_block *blocks, uint32_t co
 /* The tier failed: all of it will be told again. */
 void wf_others_lost(struct wf_lower *lower);
 void wf_others_tick(struct wf_below *below);
+void wf_handle_fence(struct wf_client *client, const struct wf_fence *request);
 /* Forget one, to have room in the directory for blocks of our own.  False: there is none. */
 bool wf_others_yield(struct wf_below *below);
 

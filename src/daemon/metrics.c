@@ -62,6 +62,7 @@ static const char *const op_names[WF_OP_COUNT] = {
     [WF_OP_LOAD] = "load",
     [WF_OP_DEMOTE] = "demote",
     [WF_OP_ARCHIVE] = "archive",
+    [WF_OP_FENCE] = "fence",
 };
 
 /* `pooled`: it happens to blocks, so it happens in a pool. */

@@ -7,18 +7,40 @@
  * long before its parent is, or while its parent is in that host's DRAM alone.  Such a block waits
  * here, and is tried again and again, until its parent is below or in this host's DRAM.  What is
  * remembered is a hint: a read finds out whether the block is there still.
+ *
+ * A fence makes a dead host's blocks this host's own.  They are found on our own tier then, and
+ * gone from this one; what is told as gone meanwhile is kept until the first is done, so that
+ * nothing that extends such a block is dropped in between.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/below.h"
+#include "daemon/telemetry.h"
 #include "sys/memory.h"
 
 #define WAITING_MAX 65536u
 #define TRIES 1024u        /* a tick */
 #define FORGET_LOOKS 4096u /* more than that are not searched for one that went */
 
+#define FENCE_NS 8000000000u
+#define ALIVE_MS 5000u /* who was silent for less is not dead by just any word */
+#define LATER_MAX (1u << 20)
+
+struct fence {
+    struct wf_mover_job job; /* first member */
+    struct wf_lower *lower;
+    uint32_t client; /* who asked; 0: nobody */
+    uint64_t sequence;
+    uint32_t host;
+    bool busy, done;
+    enum weft_status status;
+};
+
 struct wf_others {
+    struct fence fence;
+    struct wf_tier_block *later; /* gone, when the fence is done */
+    uint32_t later_count, later_capacity;
     struct wf_tier_block *waiting; /* for their parents, or for room in the directory */
     uint32_t count, at, oldest;
 };
@@ -36,8 +58,10 @@ enum weft_status wf_others_create(struct wf_lower *lower, struct wf_lower *own)
 
 void wf_others_destroy(struct wf_lower *lower)
 {
-    if (lower->others)
+    if (lower->others) {
         free(lower->others->waiting);
+        free(lower->others->later);
+    }
     free(lower->others);
     lower->others = NULL;
 }
@@ -85,9 +109,27 @@ static void wait_no_more(struct wf_others *others, const uint8_t key[32])
         }
 }
 
-void wf_others_gone(void *context, const struct wf_tier_block *blocks, uint32_t count)
+static bool keep_for_later(struct wf_others *others, const struct wf_tier_block *blocks,
+                           uint32_t count)
 {
-    struct wf_lower *lower = context;
+    if (others->later_count + count > others->later_capacity) {
+        uint32_t capacity = 2 * (others->later_capacity + count);
+        struct wf_tier_block *grown = capacity > LATER_MAX
+                                          ? NULL
+                                          : wf_realloc(others->later, capacity * sizeof *grown,
+                                                       "blocks of a host that is fenced");
+        if (!grown)
+            return false;
+        others->later = grown;
+        others->later_capacity = capacity;
+    }
+    memcpy(others->later + others->later_count, blocks, count * sizeof *blocks);
+    others->later_count += count;
+    return true;
+}
+
+static void lose(struct wf_lower *lower, const struct wf_tier_block *blocks, uint32_t count)
+{
     struct wf_below *below = lower->below;
     below->dropping = "parent";
     for (uint32_t i = 0; i < count; i++) {
@@ -98,6 +140,13 @@ void wf_others_gone(void *context, const struct wf_tier_block *blocks, uint32_t 
         wf_directory_lose(below->directory, entry, lower->number);
         lower->lost++;
     }
+}
+
+void wf_others_gone(void *context, const struct wf_tier_block *blocks, uint32_t count)
+{
+    struct wf_lower *lower = context;
+    if (!lower->others->fence.busy || !keep_for_later(lower->others, blocks, count))
+        lose(lower, blocks, count);
 }
 
 void wf_others_lost(struct wf_lower *lower)
@@ -142,4 +191,136 @@ bool wf_others_yield(struct wf_below *below)
         return true;
     }
     return false;
+}
+
+/* ---------------------------------------------------------------------------------------- fence */
+
+static void fenced(struct wf_mover_job *job)
+{
+    struct fence *fence = (struct fence *)job;
+    struct wf_lower *lower = fence->lower;
+    struct wf_others *others = lower->others;
+    struct wf_below *below = lower->below;
+    fence->busy = false;
+    fence->done = true;
+    fence->status = job->job.request.status;
+    if (below->stopping)
+        return;
+    wf_below_orphans_settle(below);
+    lose(lower, others->later, others->later_count);
+    free(others->later);
+    others->later = NULL;
+    others->later_count = others->later_capacity = 0;
+    if (fence->status == WEFT_OK)
+        wf_telemetry_event(below->node, NULL, "host_fenced",
+                           "host %u of tier %s was declared dead; what it had there is this "
+                           "node's",
+                           fence->host, lower->own->config->name);
+    wf_clients_unpark(below->node);
+}
+
+static struct wf_lower *shared_tier(struct wf_below *below, const char *name)
+{
+    for (uint32_t i = 0; below && i < below->count; i++)
+        if (below->tiers[i].own && strcmp(below->tiers[i].own->config->name, name) == 0)
+            return &below->tiers[i];
+    return NULL;
+}
+
+/* May that host be called dead? */
+static enum weft_status judge(struct wf_lower *lower, const struct wf_fence *request)
+{
+    static struct wf_tier_host hosts[WF_TIER_HOSTS_MAX];
+    const char *name = lower->own->config->name;
+    uint32_t count = wf_mover_hosts(lower->mover, hosts, WF_TIER_HOSTS_MAX);
+    if (request->host == lower->own->config->host)
+        return wf_fail(WEFT_E_INVALID, "host %u of tier %s is this node itself; name another",
+                       request->host, name);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct wf_tier_host *h = &hosts[i];
+        if (h->host != request->host)
+            continue;
+        if (h->here && !h->fenced && h->silent_ms < ALIVE_MS && !(request->flags & WF_FENCE_FORCE))
+            return wf_fail(WEFT_E_BUSY,
+                           "host %u of tier %s gave a sign of life %llu ms ago; stop it first, or "
+                           "wait %u s; --force takes its memory from under it",
+                           request->host, name, (unsigned long long)h->silent_ms, ALIVE_MS / 1000);
+        return WEFT_OK;
+    }
+    return wf_fail(WEFT_E_NOT_FOUND, "host %u was never on tier %s; weft ls tiers shows who was",
+                   request->host, name);
+}
+
+static enum weft_status begin(struct wf_client *client, struct wf_lower *lower,
+                              const struct wf_fence *request)
+{
+    struct fence *fence = &lower->others->fence;
+    if (fence->busy)
+        return wf_fail(WEFT_E_BUSY, "another fence on tier %s is under way; try again",
+                       request->tier);
+    enum weft_status status = judge(lower, request);
+    if (status != WEFT_OK)
+        return status;
+    memset(fence, 0, sizeof *fence);
+    fence->lower = lower;
+    fence->client = client->id;
+    fence->sequence = request->message.sequence;
+    fence->host = request->host;
+    fence->job.kind = WF_MOVE_FENCE;
+    fence->job.done = fenced;
+    fence->job.job.class = WF_TIER_WAITED;
+    fence->job.job.request.block.depth = request->host;
+    status = wf_mover_submit(lower->own->mover, &fence->job);
+    fence->busy = status == WEFT_OK;
+    return status == WEFT_PENDING
+               ? wf_fail(WEFT_E_BUSY, "tier %s has no room for another job; try again",
+                         request->tier)
+               : status;
+}
+
+/* What the mover's log has more of. */
+static enum weft_status ended(const struct fence *fence, const char *tier)
+{
+    if (fence->status == WEFT_E_TIMEOUT)
+        return wf_fail(WEFT_E_BUSY,
+                       "a third host of tier %s holds its lock and does not go on; fence that one "
+                       "too if it is dead, or try again; the node's log names it",
+                       tier);
+    return fence->status == WEFT_OK
+               ? WEFT_OK
+               : wf_fail(fence->status,
+                         "host %u of tier %s could not be fenced; see the node's log", fence->host,
+                         tier);
+}
+
+void wf_handle_fence(struct wf_client *client, const struct wf_fence *request)
+{
+    struct wf_node *node = client->node;
+    enum weft_status status = WEFT_OK;
+    bool owner = client->peer.uid == 0 || client->peer.uid == node->owner_uid;
+    bool named = memchr(request->tier, 0, sizeof request->tier) != NULL;
+    struct wf_lower *lower = named ? shared_tier(node->below, request->tier) : NULL;
+    if (!owner)
+        status = wf_fail(WEFT_E_DENIED, "only the node's own user may call another host dead");
+    else if (!lower)
+        status = wf_fail(WEFT_E_NOT_FOUND,
+                         "the node has no tier '%.31s' that hosts share; weft ls tiers lists them",
+                         named ? request->tier : "");
+    struct fence *fence = lower ? &lower->others->fence : NULL;
+    bool ours = status == WEFT_OK && fence->client == client->id &&
+                fence->sequence == request->message.sequence;
+    if (status == WEFT_OK && !ours)
+        status = begin(client, lower, request);
+    if (status == WEFT_OK && !fence->done) {
+        if (wf_client_park(client, &request->message, FENCE_NS))
+            return;
+        status = wf_fail(WEFT_E_BUSY, "tier %s takes its time; the fence goes on", request->tier);
+    } else if (status == WEFT_OK) {
+        fence->client = 0;
+        status = ended(fence, request->tier);
+    }
+    if (status == WEFT_OK)
+        wf_answer(client, &request->message, WEFT_OK, sizeof(struct wf_message), NULL, 0);
+    else
+        wf_answer_failure(client, &request->message, status);
 }

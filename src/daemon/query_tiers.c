@@ -14,6 +14,7 @@
 
 #include "daemon/below.h"
 #include "daemon/query.h"
+#include "tier/cxl.h"
 
 static json_t *number(uint64_t value)
 {
@@ -138,6 +139,28 @@ static json_t *lower_json(const struct wf_lower *lower)
     return row_json(&row);
 }
 
+/* Of a tier that hosts share: which they are. */
+static json_t *hosts_json(struct wf_lower *others)
+{
+    static struct wf_tier_host hosts[WF_TIER_HOSTS_MAX];
+    uint32_t count = wf_mover_hosts(others->mover, hosts, WF_TIER_HOSTS_MAX);
+    json_t *rows = json_array();
+    for (uint32_t i = 0; i < count; i++) {
+        const struct wf_tier_host *h = &hosts[i];
+        bool self = h->host == others->own->config->host;
+        json_array_append_new(rows, json_pack("{s:I, s:b, s:s, s:I, s:I, s:I, s:I}", "host",
+                                              (json_int_t)h->host, "self", self, "state",
+                                              h->fenced ? "fenced"
+                                              : h->here ? "here"
+                                                        : "left",
+                                              "silent_ms", (json_int_t)h->silent_ms, "session",
+                                              (json_int_t)h->session, "extents",
+                                              (json_int_t)h->extents, "bytes",
+                                              (json_int_t)(h->extents * WF_TIER_CXL_EXTENT_BYTES)));
+    }
+    return rows;
+}
+
 char *wf_query_tiers(struct wf_node *node)
 {
     json_t *rows = json_array();
@@ -145,7 +168,10 @@ char *wf_query_tiers(struct wf_node *node)
     for (uint32_t i = 0; node->below && i < node->below->count; i++) {
         struct wf_lower *lower = &node->below->tiers[node->below->order[i]];
         wf_mover_stats(lower->mover, &lower->stats);
-        json_array_append_new(rows, lower_json(lower));
+        json_t *row = lower_json(lower);
+        if (lower->own)
+            json_object_set_new(row, "hosts", hosts_json(lower));
+        json_array_append_new(rows, row);
     }
     json_t *out = json_pack("{s:o, s:i}", "tiers", rows, "next", 0);
     char *answer = json_dumps(out, JSON_COMPACT);

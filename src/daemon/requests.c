@@ -357,6 +357,7 @@ static const uint16_t sizes[WF_OP_COUNT] = {
     [WF_OP_LOAD] = sizeof(struct wf_load),
     [WF_OP_DEMOTE] = sizeof(struct wf_demote),
     [WF_OP_ARCHIVE] = sizeof(struct wf_archive),
+    [WF_OP_FENCE] = sizeof(struct wf_fence),
 };
 
 static void handle(struct wf_client *client, const struct wf_message *m)
@@ -382,6 +383,7 @@ static void handle(struct wf_client *client, const struct wf_message *m)
     case WF_OP_LOAD: wf_handle_load(client, request); break;
     case WF_OP_DEMOTE: wf_handle_demote(client, request); break;
     case WF_OP_ARCHIVE: wf_handle_archive(client, request); break;
+    case WF_OP_FENCE: wf_handle_fence(client, request); break;
     case WF_OP_COUNT: break;
     }
 }

@@ -48,7 +48,8 @@ enum wf_op {
     WF_OP_LOAD = 17,
     WF_OP_DEMOTE = 18,
     WF_OP_ARCHIVE = 19,
-    WF_OP_COUNT = 20,
+    WF_OP_FENCE = 20,
+    WF_OP_COUNT = 21,
 };
 
 struct wf_message {
@@ -258,6 +259,14 @@ struct wf_archive_answer {
     uint32_t blocks, written;
     uint64_t bytes;
     char name[72], tier[32], sentence[512]; /* zero-terminated */
+};
+
+/* Another host of a shared tier is dead: answered when what it had is this host's. */
+enum wf_fence_flags { WF_FENCE_FORCE = 1 }; /* though it gave a sign of life just now */
+struct wf_fence {
+    struct wf_message message;
+    char tier[32]; /* zero-terminated */
+    uint32_t host, flags;
 };
 
 /* A client found that a block's bytes do not match its checksum. */

@@ -26,6 +26,8 @@
 
 #include "tier/tier.h"
 
+#define WF_TIER_CXL_EXTENT_BYTES (2u << 20)
+
 enum wf_cxl_medium {
     WF_CXL_MEDIUM_DAX = 1,
     WF_CXL_MEDIUM_NODE = 2,

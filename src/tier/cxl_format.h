@@ -39,7 +39,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "tier/tier.h"
+#include "tier/cxl.h"
 
 #define WF_CXL_SUPER_MAGIC UINT64_C(0x7265707573787877)  /* "wxxsuper" */
 #define WF_CXL_HEADER_MAGIC UINT64_C(0x6b636f6c62787877) /* "wxxblock" */
@@ -65,6 +65,7 @@ struct wf_cxl_super {
     uint64_t data_at;
 };
 static_assert(sizeof(struct wf_cxl_super) == 48, "format");
+static_assert(WF_CXL_EXTENT == WF_TIER_CXL_EXTENT_BYTES, "format");
 
 struct wf_cxl_row {
     uint64_t magic;     /* 0: that host was never here */

@@ -469,7 +469,7 @@ static void others_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
 }
 
 const struct wf_tier_ops wf_tier_cxl_others = {
-    .name = "cxl-others",
+    .name = "cxl",
     .open = others_open,
     .close = others_close,
     .submit = others_submit,

@@ -341,6 +341,62 @@ static void test_a_start_finds_what_others_have(void **state)
     }
 }
 
+/* Its number's row as the other tells it. */
+static int64_t host_extents(struct host *h, int64_t number, const char *state)
+{
+    json_t *root, *row;
+    size_t i;
+    int64_t extents = -1;
+    json_array_foreach (tier_field(h, "cxl0-hosts", "hosts", &root), i, row)
+        if (json_integer_value(json_object_get(row, "host")) == number &&
+            strcmp(json_string_value(json_object_get(row, "state")), state) == 0)
+            extents = json_integer_value(json_object_get(row, "extents"));
+    json_decref(root);
+    return extents;
+}
+
+static void test_a_dead_host_is_fenced(void **state)
+{
+    struct stage *s = *state;
+    assert_int_equal(weft_fence(s->two.w, "cxl0", 2, 0), WEFT_E_INVALID);
+    assert_int_equal(weft_fence(s->two.w, "cxl0", 3, 0), WEFT_E_NOT_FOUND);
+    assert_int_equal(weft_fence(s->two.w, "cxl1", 1, 0), WEFT_E_NOT_FOUND);
+    assert_in_range(host_extents(&s->two, 1, "here"), 1, INT64_MAX);
+    detach(&s->one);
+    weftd_kill(&s->one.node);
+    assert_int_equal(weft_fence(s->two.w, "cxl0", 1, 0), WEFT_E_BUSY); /* it lived a moment ago */
+    assert_int_equal(weft_fence(s->two.w, "cxl0", 1, 1), WEFT_OK);
+    for (uint32_t chain = 2; chain < CHAINS; chain++) {
+        assert_int_equal(matches(&s->two, chain, NULL), BLOCKS); /* at every moment */
+        get(&s->two, chain);
+    }
+    for (int ms = 0; host_extents(&s->two, 1, "fenced") != 0; ms += 20) {
+        assert_in_range(ms, 0, PATIENCE_MS);
+        weftd_sleep_ms(20);
+    }
+    for (int ms = 0; tier_number(&s->two, "cxl0-hosts", "blocks") != 0; ms += 20) {
+        assert_in_range(ms, 0, PATIENCE_MS);
+        weftd_sleep_ms(20);
+    }
+    /* Its own now: they are found after a restart, and by the dead one when it is back. */
+    detach(&s->two);
+    weftd_kill(&s->two.node);
+    up(&s->two);
+    for (uint32_t chain = 2; chain < CHAINS; chain++) {
+        assert_true(comes_to(&s->two, chain, BLOCKS));
+        get(&s->two, chain);
+    }
+    up(&s->one);
+    assert_int_equal(tier_number(&s->one, "cxl0", "blocks"), 0);
+    for (uint32_t chain = 2; chain < CHAINS; chain++) {
+        assert_true(comes_to(&s->one, chain, BLOCKS));
+        get(&s->one, chain);
+    }
+    put_below(&s->one, 200); /* and goes on */
+    assert_true(comes_to(&s->two, 200, BLOCKS));
+    get(&s->two, 200);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_neither_takes_from_the_other),
         cmocka_unit_test(test_a_dead_host_is_read_still),
         cmocka_unit_test(test_a_start_finds_what_others_have),
+        cmocka_unit_test(test_a_dead_host_is_fenced),
     };
     return cmocka_run_group_tests_name("shared", tests, before, after);
 }

@@ -200,6 +200,61 @@ def a_signal_leaves_nothing_behind():
 
 
 @case
+def hosts_share_a_device():
+    """Two nodes on one file, which emulates the device; one dies and the other takes over what it had."""
+    device, secret = os.path.join(FOLDER, "device"), os.path.join(FOLDER, "secret")
+    with open(secret, "w", encoding="ascii") as file:
+        file.write("0123456789abcdef" * 4)
+    os.chmod(secret, 0o600)
+    config = os.path.join(FOLDER, "shared.yaml")
+    with open(config, "w", encoding="ascii") as file:
+        file.write(f"domains:\n  - {{name: default, secret_file: {secret}}}\n"
+                   f"tiers:\n  - {{name: cxl0, kind: cxl, path: 'file-emulation:{device}', size: 32MB, shared: true, "
+                   "host: 1, admit: always}\n")
+    sockets = [os.path.join(FOLDER, f"host{number}.sock") for number in (1, 2)]
+    nodes = []
+    for number, socket in enumerate(sockets, 1):
+        with open(config, encoding="ascii") as file:
+            text = file.read().replace("host: 1,", f"host: {number},")
+        with open(f"{config}{number}", "w", encoding="ascii") as file:
+            file.write(text)
+        state = os.path.join(FOLDER, f"state{number}")
+        nodes.append(start_node("16MB", socket, WEFT_CONFIG=f"{config}{number}", WEFT_STATE_DIR=state))
+        until = time.time() + 20
+        while time.time() < until and "opening" in weft("ls", "tiers", "--socket", socket).stdout.decode():
+            time.sleep(0.05)
+    one, two = (("--socket", socket) for socket in sockets)
+    chain = ("--key", "shared", "--block-bytes", "65536")
+    data = blob("shared", 4 * 65536)
+    weft("put", *chain, data, *one)
+    stop_node(nodes[0])
+    nodes[0] = start_node("16MB", sockets[0], WEFT_CONFIG=f"{config}1", WEFT_STATE_DIR=os.path.join(FOLDER, "state1"))
+    nodes[0].kill()
+    nodes[0].wait()
+    back = os.path.join(FOLDER, "shared.back")
+    weft("get", *chain, "--blocks", "4", "--verify", "--output", back, *two)
+    check(read(back) == read(data), "other bytes")
+    shown = weft("ls", "tiers", *two).stdout.decode()
+    check(re.search(r"^cxl0-hosts +cxl +ok .* 4 .* yes ", shown, re.M), shown)
+    check(re.search(r"^cxl0-hosts: host 1 has \d+ extents, \d+ MiB; here", shown, re.M), shown)
+    check("cxl0-hosts: host 2 (this node) has " in shown, shown)
+    said = weft("tier", "fence", "cxl0", "--host", "2", *two, expect=2).stderr.decode()
+    check("is this node itself" in said, said)
+    weft("tier", "fence", "nvme0", "--host", "1", *two, expect=1)
+    weft("tier", "fence", "cxl0", *two, expect=2)
+    golden("tier_fence", answer("tier", "fence", "cxl0", "--host", "1", "--force", *two))
+    until = time.time() + 20
+    while time.time() < until and "host 1 has 0 extents, 0 B; fenced" not in shown:
+        shown = weft("ls", "tiers", *two).stdout.decode()
+        time.sleep(0.1)
+    check(re.search(r"^cxl0-hosts: host 1 has 0 extents, 0 B; fenced$", shown, re.M), shown)
+    check(re.search(r"^cxl0 +cxl +ok .* 4 .* yes ", shown, re.M), shown)
+    check("host 1 of tier cxl0 was declared dead" in weft("events", *two).stdout.decode())
+    stop_node(nodes[1])
+    os.unlink(device)
+
+
+@case
 def what_a_kill_leaves_the_next_start_removes():
     trace = trace_make("killed.jsonl", "--requests", "400")
     run = subprocess.Popen([WEFT, "replay", "--trace", trace, "--pool", "64MB", "--speed", "realtime"],
