@@ -660,6 +660,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                  .endpoint = config->endpoint[0] ? config->endpoint : NULL,
                  .region = config->region[0] ? config->region : NULL,
                  .dram_node = config->dram_node,
+                 .discard = config->discard,
                  .shared = config->shared,
                  .host = (uint8_t)config->host},
         .jobs_max = JOBS_MAX,

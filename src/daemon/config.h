@@ -81,6 +81,7 @@ struct wf_tier_config {
     char region[64];            /* s3 */
     uint32_t host;              /* cxl: this host's number on a device that several share; 0 */
     bool shared;                /* cxl: several hosts share the device */
+    bool discard;               /* nvme: a block device is told of what is unused; true */
     bool dram_node;             /* cxl: node:N may have processors */
     uint32_t timeout_ms;        /* a request that takes longer is a miss, and the tier stalled */
     uint64_t scrub_bytes_per_s; /* read by the background check; 0: it is off */

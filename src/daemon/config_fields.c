@@ -145,6 +145,8 @@ static const struct wf_field tier_fields[] = {
      "cxl: whether several hosts share the device."},
     {"dram_node", WF_VALUE_BOOL, IN_TIER(dram_node), 0, 0, NULL, NULL,
      "cxl: whether node:N may have processors, though its memory is plain DRAM then."},
+    {"discard", WF_VALUE_BOOL, IN_TIER(discard), 0, 0, NULL, NULL,
+     "nvme: whether a block device is told of what is not used any more, if it wants to know."},
     {"timeout", WF_VALUE_DURATION, IN_TIER(timeout_ms), 10, 3600000, NULL, NULL,
      "A request that takes longer counts as a miss, and the tier as stalled."},
     {"scrub", WF_VALUE_SIZE, IN_TIER(scrub_bytes_per_s), 0, TIB, NULL, NULL,
@@ -165,6 +167,7 @@ static void tier_defaults(void *entry)
         .queue_depth = 32,
         .admit = WF_ADMIT_AUTO,
         .archive = true,
+        .discard = true,
         .timeout_ms = 5000,
         .scrub_bytes_per_s = 32 * MIB,
     };

@@ -101,11 +101,8 @@ static enum weft_status finish_kind(const struct wf_config *config,
     static const struct {
         const char *key;
         enum wf_tier_kind kind;
-    } only[] = {{"endpoint", WF_KIND_S3},
-                {"region", WF_KIND_S3},
-                {"host", WF_KIND_CXL},
-                {"shared", WF_KIND_CXL},
-                {"dram_node", WF_KIND_CXL}};
+    } only[] = {{"endpoint", WF_KIND_S3}, {"region", WF_KIND_S3},     {"host", WF_KIND_CXL},
+                {"shared", WF_KIND_CXL},  {"dram_node", WF_KIND_CXL}, {"discard", WF_KIND_NVME}};
     char where[WF_ORIGIN_TEXT_MAX], text[WF_CONFIG_VALUE_MAX], defaults[WF_CONFIG_VALUE_MAX];
     struct wf_tier_config unsaid;
     list->defaults(&unsaid);

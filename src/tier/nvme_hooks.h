@@ -11,7 +11,12 @@
 #include <sys/uio.h>
 
 struct wf_nvme_call {
-    enum { WF_NVME_CALL_READ, WF_NVME_CALL_WRITE, WF_NVME_CALL_SYNC } what;
+    enum {
+        WF_NVME_CALL_READ,
+        WF_NVME_CALL_WRITE,
+        WF_NVME_CALL_SYNC,
+        WF_NVME_CALL_DISCARD /* at once; it cannot be held back */
+    } what;
     int kind; /* enum wf_nvme_io_kind; 0: while it is being opened */
     int fd;   /* of the medium, through the page cache */
     uint64_t offset, bytes;

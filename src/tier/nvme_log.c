@@ -142,6 +142,7 @@ static bool activate(struct wf_nvme *t)
         segment = (segment + 1) % t->segments;
     t->free_hint = (segment + 1) % t->segments;
     t->free_count--;
+    wf_nvme_discard_unmark(t, segment);
     struct wf_nvme_seg *s = &t->segment[segment];
     *s = (struct wf_nvme_seg){.generation = t->next_sequence++,
                               .dead_serial = s->dead_serial,
@@ -642,6 +643,7 @@ void wf_nvme_log_step(struct wf_nvme *t)
     wf_nvme_reclaim_ahead(t);
     flush_step(t);
     sync_step(t);
+    wf_nvme_discard_step(t);
 }
 
 bool wf_nvme_log_idle(const struct wf_nvme *t)

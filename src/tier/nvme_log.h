@@ -6,6 +6,7 @@
  *   nvme_medium.c   the file or device; I/O through the ring
  *   nvme_log.c      where records go, closing segments, removal, flush
  *   nvme_reclaim.c  live records moved out of a segment, and the segment freed
+ *   nvme_discard.c  freed segments told to the device as unused
  *   nvme_open.c     what the medium has, found again
  *   nvme_each.c     all blocks told of, with their parents
  *   nvme_format.c   structures on the medium, made and verified
@@ -71,6 +72,7 @@ struct wf_nvme_seg {
     uint8_t state;       /* enum wf_nvme_state */
     bool stuck;          /* a record of it cannot be read, so it cannot be emptied */
     bool dirty;          /* bits of its dead map are not on the medium */
+    bool freed;          /* FREE, which is durable, and the device was not told yet */
 };
 
 /* What is needed of a segment while it is written. */
@@ -186,6 +188,14 @@ struct wf_nvme_reclaim {
     uint32_t origins_count, origins_next;
 };
 
+struct wf_nvme_discard {
+    bool on;
+    uint32_t count;   /* segments that are `freed` */
+    uint32_t segment; /* the one that is being told of */
+    uint64_t done;    /* bytes of it */
+    uint64_t next_ms;
+};
+
 struct wf_nvme_queue {
     struct wf_tier_request *first, **last;
 };
@@ -218,6 +228,7 @@ struct wf_nvme {
     struct wf_nvme_writer writer[WF_NVME_OPEN_MAX];
     uint32_t active; /* writer; WF_NVME_NONE: none */
     struct wf_nvme_reclaim reclaim;
+    struct wf_nvme_discard discard;
 
     struct wf_nvme_io *ios;
     uint8_t *io_memory;
@@ -274,6 +285,8 @@ void wf_nvme_medium_close(struct wf_nvme *t);
 enum weft_status wf_nvme_pread(struct wf_nvme *t, void *into, uint64_t bytes, uint64_t offset);
 enum weft_status wf_nvme_pwrite(struct wf_nvme *t, void *from, uint64_t bytes, uint64_t offset);
 enum weft_status wf_nvme_sync(struct wf_nvme *t);
+/* Tell the device that nobody needs these bytes any more: 0, or -errno.  Waits. */
+int wf_nvme_unused(struct wf_nvme *t, uint64_t offset, uint64_t bytes);
 /* Page-aligned, zeroed memory; freed with munmap. */
 void *wf_nvme_pages(uint64_t bytes, const char *what);
 /* NULL when all are busy. */
@@ -356,6 +369,13 @@ void wf_nvme_reclaim_ahead(struct wf_nvme *t);
 void wf_nvme_reclaim_look(struct wf_nvme *t, uint32_t segment);
 void wf_nvme_reclaim_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
 void wf_nvme_reclaim_step(struct wf_nvme *t);
+
+/* nvme_discard.c */
+/* It is durable that the segment is free. */
+void wf_nvme_discard_mark(struct wf_nvme *t, uint32_t segment);
+/* It is about to be used. */
+void wf_nvme_discard_unmark(struct wf_nvme *t, uint32_t segment);
+void wf_nvme_discard_step(struct wf_nvme *t);
 
 /* nvme_each.c */
 void wf_nvme_each(struct wf_nvme *t,

@@ -29,7 +29,7 @@
 
 #define BUFFER_PIECE ((uint64_t)1 << 30) /* what one registered buffer may have, at most */
 #define BUFFERS_MAX 1024u
-#define LOCK_TRIES 100
+#define LOCK_TRIES 100 /* of 10 ms each */
 
 void *wf_nvme_pages(uint64_t bytes, const char *what)
 {
@@ -95,12 +95,19 @@ static enum weft_status check_new(const struct wf_nvme *t, const struct wf_tier_
 }
 
 /* The kernel refuses a block device that is mounted or a part of something (O_EXCL without O_CREAT,
- * open(2)).  A file is made when it is not there. */
+ * open(2)).  A tier that was closed, or a process that was killed, may hold it for the moment that
+ * its ring takes to end.  A file is made when it is not there. */
 static int open_medium(struct wf_nvme *t)
 {
     struct stat there;
     bool found = stat(t->path, &there) == 0, device = found && S_ISBLK(there.st_mode);
-    int fd = open(t->path, O_RDWR | O_CLOEXEC | (device ? O_EXCL : O_CREAT), 0600);
+    int fd = -1;
+    for (int tries = 0; tries < LOCK_TRIES; tries++) {
+        fd = open(t->path, O_RDWR | O_CLOEXEC | (device ? O_EXCL : O_CREAT), 0600);
+        if (fd >= 0 || errno != EBUSY)
+            break;
+        usleep(10000);
+    }
     t->made = fd >= 0 && !found;
     return fd;
 }
@@ -122,7 +129,7 @@ enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_opt
                        t->path);
     if (t->fd_buffered < 0)
         return system_failed("cannot be opened", t->path);
-    /* A process that was killed may hold it for the moment that its ring takes to end. */
+    /* So may a file's lock be held. */
     for (int tries = 0; flock(t->fd_buffered, LOCK_EX | LOCK_NB) != 0; tries++) {
         if (tries < LOCK_TRIES) {
             usleep(10000);
@@ -149,6 +156,7 @@ enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_opt
     if (!S_ISBLK(there.st_mode) && !S_ISREG(there.st_mode))
         return wf_fail(WEFT_E_INVALID, "tier %s: is neither a file nor a block device; give one",
                        t->path);
+    t->discard.on = options->discard && S_ISBLK(there.st_mode);
     *out_bytes = bytes;
     return WEFT_OK;
 }
@@ -346,6 +354,19 @@ enum weft_status wf_nvme_sync(struct wf_nvme *t)
     result = after(&call, result);
     errno = -result;
     return result == 0 ? WEFT_OK : system_failed("fdatasync failed", t->path);
+}
+
+int wf_nvme_unused(struct wf_nvme *t, uint64_t offset, uint64_t bytes)
+{
+    struct wf_nvme_call call = {.what = WF_NVME_CALL_DISCARD,
+                                .fd = t->fd_buffered,
+                                .offset = offset,
+                                .bytes = bytes};
+    uint64_t range[2] = {offset, bytes};
+    int result = before(&call);
+    if (result >= 0)
+        result = ioctl(t->fd_buffered, BLKDISCARD, range) == 0 ? 0 : -errno;
+    return after(&call, result);
 }
 
 /* ----------------------------------------------------------------------------- through the ring */

@@ -375,6 +375,8 @@ static void probed(struct recovery *r, uint32_t segment, const uint8_t *memory)
         r->last_sequence = header.generation;
     if (!right || header.use != WF_NVME_USED) {
         t->free_count++;
+        if (right && header.use == WF_NVME_FREE)
+            wf_nvme_discard_mark(t, segment);
         return;
     }
     s->generation = header.generation;
@@ -556,9 +558,11 @@ enum weft_status wf_nvme_recover(struct wf_nvme *t, uint64_t bytes, uint64_t cap
     }
     if (status == WEFT_OK)
         status = make_tables(t);
-    if (status == WEFT_OK && fresh)
+    if (status == WEFT_OK && fresh) {
+        for (uint32_t i = 0; i < t->segments; i++)
+            wf_nvme_discard_mark(t, i);
         t->free_count = t->segments;
-    else if (status == WEFT_OK)
+    } else if (status == WEFT_OK)
         status = recover_all(t);
     /* A higher one would not be believed at the next open, and all would be lost. */
     if (status == WEFT_OK && t->epoch + 2 > WF_NVME_EPOCH_MAX)

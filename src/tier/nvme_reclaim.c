@@ -380,6 +380,7 @@ static void release(struct wf_nvme *t)
     }
     s->state = WF_NVME_SEGMENT_FREE;
     t->free_count++;
+    wf_nvme_discard_mark(t, t->reclaim.victim);
     t->reclaim.step = WF_NVME_IDLE;
 }
 

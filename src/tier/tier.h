@@ -113,6 +113,7 @@ struct wf_tier_options {
     /* Memory that request data will lie in, to be registered with the device; may be NULL. */
     void *buffers;
     size_t buffers_bytes;
+    bool discard; /* nvme on a block device: tell it of what is not used any more */
     /* Several hosts on one device (cxl): which of them this is, 1 … 255. */
     bool shared;
     uint8_t host;
