@@ -210,13 +210,19 @@ enum weft_status wf_mover_create(const struct wf_mover_options *options, struct 
     return WEFT_OK;
 }
 
-/* With the lock: the eventfd counts at most once for all that is in a list. */
-static void signal_once(int event, bool *told)
+/* With the lock: the eventfd counts at most once for all that is in a list.  True: it is to be
+ * written to when the lock has been let go of, for whom it wakes wants the lock first of all. */
+static bool untold(bool *told)
 {
-    if (*told)
-        return;
+    bool first = !*told;
     *told = true;
-    (void)eventfd_write(event, 1); /* cannot overflow: it is read before it is written again */
+    return first;
+}
+
+static void tell_when(bool first, int event)
+{
+    if (first)
+        (void)eventfd_write(event, 1); /* cannot overflow: it is read before it is written again */
 }
 
 /* Jobs of `done` alone: the notices lie in the mover, and nobody listens any more. */
@@ -247,7 +253,7 @@ bool wf_mover_destroy(struct wf_mover *m, uint32_t flush_ms)
     pthread_mutex_lock(&m->lock);
     m->stopping = true;
     m->flush_ms = flush_ms;
-    signal_once(m->inbox_event, &m->inbox_told);
+    tell_when(untold(&m->inbox_told), m->inbox_event);
     pthread_cond_broadcast(&m->room);
     while (!m->exited && rc == 0)
         rc = pthread_cond_timedwait(&m->ended, &m->lock, &at);
@@ -313,8 +319,8 @@ static enum weft_status check_job(struct wf_mover *m, struct wf_mover_job *job)
     return wf_tier_check_request(request, NULL);
 }
 
-/* With the lock. */
-static void give_back(struct wf_mover *m, struct wf_mover_job *job, enum weft_status status)
+/* With the lock.  True: as untold(), of m->event. */
+static bool give_back(struct wf_mover *m, struct wf_mover_job *job, enum weft_status status)
 {
     job->job.request.status = status;
     job->job.request.bytes = 0;
@@ -322,7 +328,7 @@ static void give_back(struct wf_mover *m, struct wf_mover_job *job, enum weft_st
     job->place = WF_PLACE_DONE;
     m->unfinished--;
     wf_mover_list_add(&m->done, job);
-    signal_once(m->event, &m->done_told);
+    return untold(&m->done_told);
 }
 
 enum weft_status wf_mover_submit(struct wf_mover *m, struct wf_mover_job *job)
@@ -340,16 +346,19 @@ enum weft_status wf_mover_submit(struct wf_mover *m, struct wf_mover_job *job)
     job->flight_next = job->flight_prev = NULL;
     job->asked = job->cancel_asked = job->cancelled = job->summed = job->alone = false;
     job->hurry_us = 0;
+    bool ended = false, came = false;
     pthread_mutex_lock(&m->lock);
     m->unfinished++;
     if (m->stats.state == WF_MOVER_FAILED) {
-        give_back(m, job, WEFT_E_SYSTEM);
+        ended = give_back(m, job, WEFT_E_SYSTEM);
     } else {
         job->place = WF_PLACE_INBOX;
         wf_mover_list_add(&m->inbox, job);
-        signal_once(m->inbox_event, &m->inbox_told);
+        came = untold(&m->inbox_told);
     }
     pthread_mutex_unlock(&m->lock);
+    tell_when(ended, m->event);
+    tell_when(came, m->inbox_event);
     return WEFT_OK;
 }
 
@@ -361,7 +370,7 @@ static void ask(struct wf_mover *m, struct wf_mover_job *job)
     job->asked = true;
     job->asked_next = m->asked;
     m->asked = job;
-    signal_once(m->inbox_event, &m->inbox_told);
+    tell_when(untold(&m->inbox_told), m->inbox_event);
 }
 
 void wf_mover_hurry(struct wf_mover *m, struct wf_mover_job *job, uint64_t deadline_us)
@@ -382,7 +391,7 @@ void wf_mover_cancel(struct wf_mover *m, struct wf_mover_job *job)
     pthread_mutex_lock(&m->lock);
     if (job->place == WF_PLACE_INBOX) {
         wf_mover_list_remove(&m->inbox, job);
-        give_back(m, job, WEFT_E_TIMEOUT);
+        tell_when(give_back(m, job, WEFT_E_TIMEOUT), m->event);
     } else if (job->place == WF_PLACE_TAKEN && !job->cancel_asked) {
         job->cancel_asked = true;
         ask(m, job);
@@ -466,10 +475,11 @@ void wf_mover_tell(struct wf_mover *m, struct wf_mover_job *job, enum weft_statu
         *at = job->asked_next;
         job->asked = false;
     }
-    give_back(m, job, status);
+    bool first = give_back(m, job, status);
     job->job.request.bytes = status == WEFT_OK ? bytes : 0;
     wf_mover_publish(m);
     pthread_mutex_unlock(&m->lock);
+    tell_when(first, m->event);
 }
 
 struct wf_mover_job *wf_mover_take(struct wf_mover *m)
@@ -561,8 +571,9 @@ void wf_mover_send(struct wf_mover *m, struct wf_mover_notice *notice)
 {
     pthread_mutex_lock(&m->lock);
     wf_mover_list_add(&m->done, &notice->job);
-    signal_once(m->event, &m->done_told);
+    bool first = untold(&m->done_told);
     pthread_mutex_unlock(&m->lock);
+    tell_when(first, m->event);
 }
 
 void wf_mover_state_set(struct wf_mover *m, enum wf_mover_state state, const char *sentence)
@@ -574,7 +585,7 @@ void wf_mover_state_set(struct wf_mover *m, enum wf_mover_state state, const cha
     snprintf(m->stats.reason, sizeof m->stats.reason, "%s", sentence);
     while (state == WF_MOVER_FAILED && (job = m->inbox.first)) {
         wf_mover_list_remove(&m->inbox, job);
-        give_back(m, job, WEFT_E_SYSTEM);
+        tell_when(give_back(m, job, WEFT_E_SYSTEM), m->event);
     }
     pthread_mutex_unlock(&m->lock);
     struct wf_mover_notice *n = same ? NULL : wf_mover_notice(m, WF_NOTICE_CHANGED);
