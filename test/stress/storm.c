@@ -5,10 +5,11 @@
  * are stopped in the middle of it.  Then the node is told to stop, every other time under that
  * load, which it must do in bounded time, and is started again on what it left.
  *
- * Both domains use the same tokens, and each writes bytes of its own under them, so that a block of
- * the other domain is told from one's own.  No byte is wrong, ever; every archive that was said to
- * be durable is there whole after each start; and when the clients have gone, the node has as many
- * descriptors as before, and nothing reserved.
+ * One of them writes into the pool, the other has its writes copied.  Both use the same tokens, and
+ * each writes bytes of its own under them, so that a block of the other domain is told from one's
+ * own.  No byte is wrong, ever; every archive that was said to be durable is there whole after each
+ * start; and when the clients have gone, the node has as many descriptors as before, and nothing
+ * reserved.
  *
  *   STORM_SECONDS=3   of a round
  *   STORM_ROUNDS=2
@@ -390,13 +391,14 @@ static void test_storm(void **state)
     assert_int_equal(fchmod(fileno(file), 0600), 0);
     fputs("another secret of more than thirty-two bytes, for tests alone", file);
     assert_int_equal(fclose(file), 0);
-    const char *const settings[] = {"pool.size=8MB",
-                                    "pool.size_max=8MB",
-                                    "staging=1MB",
+    const char *const settings[] = {"pool.size=16MB",
+                                    "pool.size_max=16MB",
+                                    "staging=512KB",
                                     "drain=1s",
                                     "limits.clients=64",
                                     "domains=default,guest",
                                     guest,
+                                    "domain.guest.writes=copied",
                                     "tiers=cxl0,nvme0",
                                     cxl,
                                     "tier.cxl0.kind=cxl",
