@@ -19,6 +19,7 @@
 
 /* An id is a serial number above its place; limits.regions allows up to 2^20 places. */
 #define PLACE_BITS 20
+#define WAIT_NS 3000000000u
 
 static struct wf_region_entry *region_by_name(struct wf_client *client, const char *name)
 {
@@ -160,6 +161,10 @@ void wf_handle_region_create(struct wf_client *client, const struct wf_region_cr
                          request->name);
     if (status == WEFT_OK)
         status = region_make(client, request, &region);
+    /* What is to make room for it may have to be written below first. */
+    if (status == WEFT_FULL && wf_node_busy(client->node) &&
+        wf_client_park(client, &request->message, WAIT_NS))
+        return;
     if (status != WEFT_OK)
         wf_answer_failure(client, &request->message, status);
     else

@@ -17,6 +17,7 @@
 #include "sys/clock.h"
 
 #define REMOVE_WAIT_NS 2000000000u
+#define HELLO_WAIT_NS 3000000000u
 
 /* Is there a terminating zero?  Strings in messages are fixed arrays of a stranger's bytes. */
 static bool terminated(const char *text, size_t capacity)
@@ -106,6 +107,10 @@ static void handle_hello(struct wf_client *client, const struct wf_hello *reques
                                              : admit(client, request, &domain);
     if (status == WEFT_OK)
         status = equip(client, domain);
+    /* What is to make room for its staging segment may have to be written below first. */
+    if (status == WEFT_FULL && wf_node_busy(client->node) &&
+        wf_client_park(client, to, HELLO_WAIT_NS))
+        return;
     if (status != WEFT_OK) {
         wf_warn("server", "pid %u of user %u refused: %s", client->peer.pid, client->peer.uid,
                 wf_last_error());

@@ -321,6 +321,23 @@ static void test_more_than_the_pool_holds(void **state)
     get(s, 19, WEFT_LAYER_ORDER);
 }
 
+/* Memory for something else than blocks: what is to make room for it is written below first. */
+static void test_a_region_makes_room(void **state)
+{
+    struct stage *s = *state;
+    struct weft_region *region;
+    void *memory;
+    for (uint32_t chain = 200; chain < 208; chain++) /* as much as the pool holds */
+        put(s, chain);
+    assert_int_equal(weft_allocate(s->w, "6MB", WEFT_LATENCY_LOW, WEFT_SHARE_PRIVATE, NULL, &region,
+                                   &memory),
+                     WEFT_OK);
+    memset(memory, 1, 6 << 20);
+    weft_release(region);
+    for (uint32_t chain = 200; chain < 208; chain++)
+        get(s, chain, WEFT_LAYER_ORDER);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -332,6 +349,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_prefetch_brings_it_up),
         cmocka_unit_test(test_what_is_removed_is_gone_from_everywhere),
         cmocka_unit_test(test_more_than_the_pool_holds),
+        cmocka_unit_test(test_a_region_makes_room),
     };
     if (argc > 1 && strcmp(argv[1], "two") == 0)
         return cmocka_run_group_tests_name("below, two tiers", tests, before_two, after);

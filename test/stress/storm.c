@@ -391,9 +391,9 @@ static void test_storm(void **state)
     assert_int_equal(fchmod(fileno(file), 0600), 0);
     fputs("another secret of more than thirty-two bytes, for tests alone", file);
     assert_int_equal(fclose(file), 0);
-    const char *const settings[] = {"pool.size=16MB",
-                                    "pool.size_max=16MB",
-                                    "staging=512KB",
+    const char *const settings[] = {"pool.size=32MB",
+                                    "pool.size_max=32MB",
+                                    "staging=1MB",
                                     "drain=1s",
                                     "limits.clients=64",
                                     "domains=default,guest",
