@@ -58,9 +58,11 @@ const struct cli_command wf_cmd_rm = {
     .name = "rm",
     .summary = "drop a block and everything that extends it",
     .synopsis = "",
-    .about = "Drops the block and all blocks that have it as parent, directly or not.  When one of "
-             "them is pinned or in use, nothing is dropped and the exit code is 4.  With --tokens "
-             "it is the first block that is dropped, and so the whole chain.",
+    .about =
+        "Drops the block and all blocks that have it as parent, directly or not.  When one of "
+        "them is pinned or in use, nothing is dropped and the exit code is 4.  With --tokens "
+        "it is the first block that is dropped, and so the whole chain.  What another host has of "
+        "it on a tier that hosts share stays until that host drops it.",
     .groups = {wf_cli_key_group, wf_cli_format_group},
     .examples = examples,
     .run = run,

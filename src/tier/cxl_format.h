@@ -47,7 +47,7 @@
 #define WF_CXL_VERSION 1u
 
 #define WF_CXL_GRANULE 4096u
-#define WF_CXL_EXTENT (2u << 20)
+#define WF_CXL_EXTENT WF_TIER_CXL_EXTENT_BYTES
 #define WF_CXL_EXTENT_GRANULES (WF_CXL_EXTENT / WF_CXL_GRANULE)
 #define WF_CXL_EXTENTS_MAX (1u << 22) /* 8 TiB */
 #define WF_CXL_EXTENTS_LEAST 4u
@@ -65,7 +65,6 @@ struct wf_cxl_super {
     uint64_t data_at;
 };
 static_assert(sizeof(struct wf_cxl_super) == 48, "format");
-static_assert(WF_CXL_EXTENT == WF_TIER_CXL_EXTENT_BYTES, "format");
 
 struct wf_cxl_row {
     uint64_t magic;     /* 0: that host was never here */

@@ -341,6 +341,47 @@ static void test_a_start_finds_what_others_have(void **state)
     }
 }
 
+/* Blocks of it that came; all that came is right. */
+static uint32_t get_what_comes(struct host *h, struct stage *s, uint32_t chain, uint32_t next)
+{
+    uint32_t tokens[TOKENS], came = 0;
+    uint8_t key[32];
+    struct weft_match m;
+    struct weft_pins pins;
+    tokens_of(chain, tokens);
+    assert_int_equal(weft_match(h->s, tokens, TOKENS, &m), WEFT_OK);
+    enum weft_status status = weft_get(h->s, &m, WEFT_BLOCK_ORDER, &pins);
+    put_below(&s->one, next); /* while it is on its way */
+    if (status != WEFT_OK)
+        return 0;
+    for (uint32_t b = 0; b < pins.blocks && weft_wait_block(&pins, b) == WEFT_OK; b++, came++)
+        for (uint32_t layer = 0; layer < LAYERS; layer++) {
+            part_key(chain, b, layer, key);
+            assert_true(payload_right(weft_k(&pins, b, layer), pins.layer_bytes, key));
+            assert_true(payload_right(weft_v(&pins, b, layer), pins.layer_bytes, key));
+        }
+    weft_pins_release(&pins);
+    return came;
+}
+
+/* The one writes more than the device holds, so that what the other reads is taken back and written
+ * over all the time. */
+static void test_what_is_taken_back_is_never_read(void **state)
+{
+    struct stage *s = *state;
+    struct random_source r = {7};
+    uint64_t came = 0;
+    for (uint32_t i = 0; i < 300; i++) {
+        uint32_t back = (uint32_t)(random_next(&r) % 40);
+        weftd_sleep_ms(5); /* others are looked at ten times a second */
+        came += get_what_comes(&s->two, s, 1000 + (i > back ? i - back : 0), 1000 + i);
+    }
+    print_message("# %llu blocks of %u came\n", (unsigned long long)came, 300 * BLOCKS);
+    assert_in_range(came, 100, 300 * BLOCKS);
+    assert_in_range(tier_number(&s->two, "cxl0-hosts", "reads"), 100, INT64_MAX);
+    assert_int_equal(tier_number(&s->two, "cxl0-hosts", "corrupt"), 0);
+}
+
 /* Its number's row as the other tells it. */
 static int64_t host_extents(struct host *h, int64_t number, const char *state)
 {
@@ -355,9 +396,23 @@ static int64_t host_extents(struct host *h, int64_t number, const char *state)
     return extents;
 }
 
+static bool has_archive(struct host *h, const char *name)
+{
+    char *text = NULL;
+    assert_int_equal(weft_query(h->w, "archives", 0, &text), WEFT_OK);
+    bool has = strstr(text, name) != NULL;
+    weft_text_free(text);
+    return has;
+}
+
 static void test_a_dead_host_is_fenced(void **state)
 {
     struct stage *s = *state;
+    struct weft_archived archived;
+    put(&s->one, 300);
+    assert_int_equal(weft_archive(s->one.s, PATIENCE_MS, &archived), WEFT_OK);
+    assert_true(has_archive(&s->one, archived.name));
+    assert_false(has_archive(&s->two, archived.name));
     assert_int_equal(weft_fence(s->two.w, "cxl0", 2, 0), WEFT_E_INVALID);
     assert_int_equal(weft_fence(s->two.w, "cxl0", 3, 0), WEFT_E_NOT_FOUND);
     assert_int_equal(weft_fence(s->two.w, "cxl1", 1, 0), WEFT_E_NOT_FOUND);
@@ -378,6 +433,11 @@ static void test_a_dead_host_is_fenced(void **state)
         assert_in_range(ms, 0, PATIENCE_MS);
         weftd_sleep_ms(20);
     }
+    for (int ms = 0; !has_archive(&s->two, archived.name); ms += 20) { /* that, too */
+        assert_in_range(ms, 0, PATIENCE_MS);
+        weftd_sleep_ms(20);
+    }
+    get(&s->two, 300);
     /* Its own now: they are found after a restart, and by the dead one when it is back. */
     detach(&s->two);
     weftd_kill(&s->two.node);
@@ -406,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_a_dead_host_is_read_still),
         cmocka_unit_test(test_a_start_finds_what_others_have),
         cmocka_unit_test(test_a_dead_host_is_fenced),
+        cmocka_unit_test(test_what_is_taken_back_is_never_read),
     };
     return cmocka_run_group_tests_name("shared", tests, before, after);
 }

@@ -9,7 +9,7 @@
  *   cxl_guest gone PATH DEVICE          the driver lets go of DEVICE while PATH is open and mapped
  *   cxl_guest erase PATH                nothing is there that a tier would find
  *   cxl_guest share PATH HOST HOSTS     blocks of our own are published, those of HOSTS others read
- *                                       where they lie
+ *                                       where they lie, and as a tier
  *
  * Exit status 0, or 1 with a sentence.
  */
@@ -245,6 +245,39 @@ static void read_other(struct wf_tier *tier, struct wf_cxl_share *share, uint32_
     }
 }
 
+static void hear(void *context, const struct wf_tier_block *block, bool there)
+{
+    uint32_t *came = context;
+    (void)block;
+    *came += there;
+}
+
+/* The same blocks by the tier that a node has of other hosts, whose mapping cannot be written. */
+static void read_as_tier(const char *path, uint8_t host, uint8_t other)
+{
+    struct wf_tier *tier = NULL;
+    struct wf_tier_options options = {.path = path,
+                                      .queue_depth = 16,
+                                      .shared = true,
+                                      .host = host};
+    MUST(wf_tier_cxl_others.open(&options, &tier) == WEFT_OK, "open");
+    uint32_t came = 0;
+    enum weft_status status = WEFT_PENDING;
+    while (status == WEFT_PENDING)
+        status = wf_tier_cxl_others.news(tier, hear, &came);
+    MUST(status == WEFT_OK && came >= OWN, "%u blocks are told", came);
+    for (uint32_t i = 1; i <= OWN; i++) {
+        struct wf_tier_request r = {.op = WF_TIER_READ, .data = room}, *out;
+        random_key(number_of(other, i), r.block.key);
+        MUST(wf_tier_cxl_others.submit(tier, &r) == WEFT_OK, "submit");
+        MUST(wf_tier_cxl_others.reap(tier, &out, 1, 1000) == 1 && r.status == WEFT_OK,
+             "block %u of host %u is %d", i, other, (int)r.status);
+        fill(payload, number_of(other, i));
+        MUST(memcmp(room, payload, BLOCK_BYTES) == 0, "block %u of host %u is wrong", i, other);
+    }
+    wf_tier_cxl_others.close(tier);
+}
+
 static struct wf_tier *open_shared(const char *path, uint8_t host)
 {
     struct wf_tier *tier = NULL;
@@ -278,8 +311,10 @@ static int share(const char *path, uint8_t host, uint32_t hosts)
         MUST(i % 3 == 0 || ops->remove(tier, key) == WEFT_OK, "remove");
     }
     for (uint32_t other = 1; other <= hosts; other++)
-        if (other != host)
+        if (other != host) {
             read_other(tier, others, other);
+            read_as_tier(path, host, (uint8_t)other);
+        }
     for (uint32_t i = 1; i <= OWN; i++)
         MUST(read_number(tier, number_of(host, i)) == WEFT_OK, "own block %u", i);
 
