@@ -114,7 +114,7 @@ bool wf_lower_may_archive(const struct wf_lower *lower, const struct wf_domain *
     wf_directory_sum(lower->below->directory, lower->number, (uint16_t)domain->id, &sum);
     return (double)taken(lower, sum.archived_bytes + bytes) <=
                part * (double)wf_lower_most_bytes(lower) &&
-           sum.archived_blocks + blocks <= part * domain->node->config.below_max;
+           (double)(sum.archived_blocks + blocks) <= part * domain->node->config.below_max;
 }
 
 /* Let one block go, to the next tier or for good.  False: none may, or not now. */
