@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/hooks.h"
 #include "daemon/mover_inner.h"
 #include "sys/clock.h"
 #include "tier/check.h"
@@ -372,6 +373,7 @@ void wf_mover_probe(struct wf_mover *m, const struct wf_tier_block *known)
     m->reads = m->writing = (struct wf_mover_rate){0};
     m->read_latency_us = 0;
     bool own = probe_write(m, &block);
+    WF_CRASH("mover.probing");
     if (!own && (!known || known->bytes > m->buffer_bytes))
         return;
     if (!own)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hooks.h"
 #include "base/log.h"
 #include "daemon/mover_inner.h"
 #include "sys/clock.h"
@@ -73,6 +74,7 @@ static void take_in(struct wf_mover *m)
     m->ops->each(m->tier, found, &finding);
     if (finding.batch)
         wf_mover_send(m, finding.batch);
+    WF_CRASH("mover.found");
     wf_mover_news_first(m);
     for (uint32_t i = 0; i < finding.leftovers; i++)
         (void)m->ops->remove(m->tier, finding.leftover[i]);
@@ -237,6 +239,7 @@ static void stop(struct wf_mover *m)
                 "tier %s: what was written last may be lost, as its last flush did not end "
                 "well: %s",
                 m->name, weft_status_name(flush.status));
+    WF_CRASH("mover.flushed");
     close_tier(m);
 }
 

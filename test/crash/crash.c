@@ -33,7 +33,16 @@
 #define BLOCK_BYTES 65536
 #define CHAIN 4
 
-enum side { CLIENT, COPYING_CLIENT, NODE, COPYING_NODE, BELOW_CLIENT, BELOW_NODE, UNIT };
+enum side {
+    CLIENT,
+    COPYING_CLIENT,
+    NODE,
+    COPYING_NODE,
+    BELOW_CLIENT,
+    BELOW_NODE,
+    BELOW_TIER,
+    UNIT
+};
 
 /* `passage`: the first ones belong to what is put before the fault is wanted. */
 static const struct point {
@@ -72,6 +81,9 @@ static const struct point {
     {"load.progress", BELOW_NODE, 2},
     {"load.before_arrival", BELOW_NODE, 2},
     {"load.arrived", BELOW_NODE, 2},
+    {"mover.found", BELOW_TIER, 1},
+    {"mover.probing", BELOW_TIER, 1},
+    {"mover.flushed", BELOW_TIER, 1},
     {"watch.format.before_magic", UNIT, 1, "watch.c"},
     {"watch.publish.torn", UNIT, 1, "watch.c"},
     {"watch.publish.before_newest", UNIT, 1, "watch.c"},
@@ -504,6 +516,44 @@ static void node_dies_below(const struct point *point)
     weftd_clean(&node);
 }
 
+/* The node dies while it opens or closes a tier that had been closed well: all of it is there. */
+static void tier_dies(const struct point *point)
+{
+    struct weftd node;
+    char crash_at[128];
+    uint32_t before, found = 0;
+    prepare_below(&node);
+    assert_true(weftd_start(&node, below, NULL));
+    struct weft *w = weftd_connect(&node, "default");
+    struct weft_format *f = w ? weftd_format(w, "below", LARGE_BYTES) : NULL;
+    assert_non_null(f);
+    for (uint64_t chain = 1; chain <= 4; chain++) /* what the tier has room for */
+        assert_int_equal(put_below(f, chain), WEFT_OK);
+    assert_int_equal(get_all_below(f, &before), WEFT_OK);
+    assert_int_equal(before, 4 * CHAIN);
+    assert_true(weftd_stop(&node));
+    snprintf(crash_at, sizeof crash_at, "WEFT_CRASH_AT=%s:%d", point->name, point->passage);
+    weftd_spawn(&node, below, (const char *const[]){crash_at, NULL});
+    int end = weftd_answers(&node) ? weftd_wait(&node, 1000) : SIGKILL;
+    if (end == -1) {
+        kill(node.pid, SIGTERM);
+        end = weftd_wait(&node, 10000);
+    }
+    if (end == -1 || !WIFSIGNALED(end) || WTERMSIG(end) != SIGKILL)
+        fail_msg("%s killed nobody: status %d", crash_at, end);
+    if (!weftd_start(&node, below, NULL))
+        fail_msg("%s: no new node starts in its place", crash_at);
+    for (int waited = 0; found < before && waited < 10000; waited += 20) {
+        (void)get_all_below(f, &found); /* WEFT_E_NODE at first, for the node is another */
+        weftd_sleep_ms(20);
+    }
+    assert_int_equal(found, before);
+    weft_format_close(f);
+    weft_close(w);
+    assert_true(weftd_stop(&node));
+    weftd_clean(&node);
+}
+
 /* --------------------------------------------------------------------------------------- tests */
 
 static void test_point(void **state)
@@ -522,6 +572,7 @@ static void test_point(void **state)
     case COPYING_NODE: node_dies(point, copied); break;
     case BELOW_CLIENT: client_dies_below(point); break;
     case BELOW_NODE: node_dies_below(point); break;
+    case BELOW_TIER: tier_dies(point); break;
     case UNIT: break;
     }
 }
