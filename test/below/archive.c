@@ -29,7 +29,7 @@
 struct stage {
     struct weftd node;
     char tier[128], secret[128], pool[64], pool_max[64], guest[192];
-    const char *settings[20];
+    const char *settings[24];
     struct weft *w;
     struct weft_format *f;
 };
@@ -290,6 +290,49 @@ static void test_limited(void **state)
     json_decref(archives(s.w, CHAINS));
     for (uint64_t chain = 0; chain < CHAINS; chain++)
         assert_int_equal(verify(s.f, chain, CHAIN), CHAIN);
+    stage_end(&s);
+}
+
+/* What lies on a tier that may not hold archives, and is in DRAM no more, is copied to one that
+ * may. */
+static void test_copied(void **state)
+{
+    struct stage s;
+    struct weft_archived got;
+    struct weft_key keys[CHAIN];
+    struct weft_pin pin;
+    char cxl[160];
+    size_t at = 0;
+    (void)state;
+    stage_begin(&s, "8MB", "64MB", true, NULL);
+    snprintf(cxl, sizeof cxl, "tier.cxl0.path=file-emulation:%s/cxl0", s.node.directory);
+    const char *const near[] = {"tiers=cxl0,nvme0", "tier.cxl0.kind=cxl", "tier.cxl0.size=16MB",
+                                cxl, "tier.cxl0.archive=false"};
+    while (s.settings[at])
+        at++;
+    memcpy(&s.settings[at], near, sizeof near);
+    stage_again(&s);
+    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    for (uint64_t chain = 2; chain < 14; chain++) /* more than DRAM holds, less than both do */
+        assert_int_equal(put(s.f, chain, CHAIN), CHAIN);
+    keys_of(s.f, 1, CHAIN, keys);
+    assert_int_equal(present(s.f, 1, CHAIN), CHAIN);
+    for (uint32_t i = 0; i < CHAIN; i++) /* all below */
+        assert_int_equal(weft_pin(s.f, &keys[i], &pin), WEFT_MISS);
+    assert_int_equal(archive(s.f, 1, CHAIN, "copied", &got), WEFT_OK);
+    assert_int_equal(got.written, CHAIN);
+    assert_string_equal(got.tier, "nvme0");
+    /* Nothing of it is needed of the other: without that tier it is whole. */
+    s.settings[at] = "tiers=nvme0";
+    s.settings[at + 1] = NULL;
+    stage_again(&s);
+    check_listed(&s, "copied", "ok", CHAIN);
+    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    /* And with it again, nothing has changed. */
+    memcpy(&s.settings[at], near, sizeof near);
+    stage_again(&s);
+    check_listed(&s, "copied", "ok", CHAIN);
+    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
     stage_end(&s);
 }
 
@@ -610,11 +653,11 @@ static void test_strangers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_survives),     cmocka_unit_test(test_limited),
-        cmocka_unit_test(test_replaced),     cmocka_unit_test(test_pressure),
-        cmocka_unit_test(test_partly_below), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_killed),       cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_survives), cmocka_unit_test(test_limited),
+        cmocka_unit_test(test_copied),   cmocka_unit_test(test_replaced),
+        cmocka_unit_test(test_pressure), cmocka_unit_test(test_partly_below),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_damaged),  cmocka_unit_test(test_strangers),
     };
     return cmocka_run_group_tests_name("archive", tests, NULL, NULL);
 }
