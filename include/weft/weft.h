@@ -434,10 +434,11 @@ struct weft_archived {
  *
  * `out` may be NULL; it is set with every status that is not an error.  WEFT_PENDING: it takes
  * longer than timeout_ms and goes on without you; call again to hear how it ends.  WEFT_FULL: the
- * tier has no room for it, or the domain's part of it, by quotas, is taken.  WEFT_E_INVALID: the node has no tier that may hold archives, or the
- * session has no chain.  WEFT_E_NOT_FOUND: some of the chain is not there any more.  WEFT_E_BUSY:
- * one of that name, of another chain, is being made.  WEFT_E_LIMIT, WEFT_E_CORRUPT (the device does
- * not give back what it was given), WEFT_E_SYSTEM, WEFT_E_NODE. */
+ * tier has no room for it, or the domain's part of it, by quotas, is taken.  WEFT_E_INVALID: the
+ * node has no tier that may hold archives, or the session has no chain.  WEFT_E_NOT_FOUND: some of
+ * the chain is not there any more.  WEFT_E_BUSY: one of that name, of another chain, is being made.
+ * WEFT_E_LIMIT, WEFT_E_CORRUPT (the device does not give back what it was given), WEFT_E_SYSTEM,
+ * WEFT_E_NODE. */
 WEFT_CHECKED WEFT_API enum weft_status weft_archive(struct weft_session *s, uint32_t timeout_ms,
                                                     struct weft_archived *out);
 
@@ -447,8 +448,12 @@ WEFT_CHECKED WEFT_API enum weft_status weft_archive_keys(struct weft_format *f, 
                                                          uint32_t timeout_ms,
                                                          struct weft_archived *out);
 
-/* Its blocks are ordinary ones again: they stay until something else needs the room.
- * WEFT_E_NOT_FOUND.  WEFT_E_BUSY: it is being made. */
+/* Its blocks are ordinary ones again: they stay until something else needs the room.  WEFT_OK says
+ * that the archive is gone for good: what named it was removed and its tier flushed (a tier of kind
+ * s3 may still find it again when its node is killed, until it rewrites the object).  WEFT_PENDING:
+ * that takes longer than the connection's timeout_ms and goes on; call again to hear how it ends.
+ * WEFT_E_NOT_FOUND; WEFT_E_BUSY: it is being made; WEFT_E_SYSTEM: the tier failed, and may yet find
+ * it again. */
 WEFT_CHECKED WEFT_API enum weft_status weft_archive_remove(struct weft *w, const char *name);
 
 /* --------------------------------------------------------------------------------------- fill */
@@ -569,9 +574,10 @@ WEFT_CHECKED WEFT_API enum weft_status weft_fence(struct weft *w, const char *ti
 /* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status",
  * "blocks", "below" (what of the domain is on tiers below DRAM, of one with "below tier=NAME", of
  * keys that begin alike with "below key=DIGITS"), "sessions", "domains", "regions", "formats",
- * "archives", "archive NAME" (one, with its format and keys), "events" or, for the node's own user,
- * "tiers", "devices" and "config".  `cursor` 0 starts; the answer's "next" goes on (0: the end).  A
- * domain sees its own things only. */
+ * "archives", "archive NAME" (one, with its format and keys; WEFT_PENDING while the node, after its
+ * start, still reads which ones there are), "events" or, for the node's own user, "tiers", "devices"
+ * and "config".  `cursor` 0 starts; the answer's "next" goes on (0: the end).  A domain sees its own
+ * things only. */
 WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor,
                                                   char **out_json);
 WEFT_API void weft_text_free(char *text);

@@ -261,8 +261,10 @@ static void present_print(const json_t *dram, const json_t *below)
         const json_t *copy = row_of(below, word(row, "key"));
         bool committed = strcmp(word(row, "state"), "committed") == 0;
         printf("%s is %s%s%s%s: %s, block %llu of its chain\n", word(row, "key"),
-               committed ? "there, in DRAM" : "being written", copy ? " and on " : "",
-               copy ? tiers_text(copy, tiers, sizeof tiers) : "",
+               committed ? "there, in DRAM"
+               : copy    ? "there, on its way into DRAM"
+                         : "being written",
+               copy ? " and on " : "", copy ? tiers_text(copy, tiers, sizeof tiers) : "",
                copy && json_is_true(json_object_get(copy, "archived")) ? ", archived" : "",
                wf_cli_size(number(row, "bytes"), size, sizeof size),
                (unsigned long long)number(row, "depth"));

@@ -319,6 +319,9 @@ static int list(struct cli *cli)
         wf_cli_table_print(rows, stdout);
     else
         puts("no archives");
+    char opening[CLI_OPENING_MAX];
+    if (wf_cli_opening(cli, opening, sizeof opening))
+        printf("%s still being opened: there may be more archives in a moment\n", opening);
     json_decref(rows);
     json_decref(answer);
     return CLI_OK;
@@ -326,7 +329,10 @@ static int list(struct cli *cli)
 
 static int let_go(struct cli *cli, const char *name)
 {
-    enum weft_status status = weft_archive_remove(cli->weft, name);
+    enum weft_status status;
+    do
+        status = weft_archive_remove(cli->weft, name);
+    while (status == WEFT_PENDING);
     if (status != WEFT_OK)
         return wf_cli_fail_status(cli, status, "it cannot be removed");
     if (cli->json) {
@@ -377,6 +383,8 @@ const struct cli_command wf_cmd_session = {
         "An archive is a session's chain of blocks on a tier that outlives the machine's power and "
         "may hold archives: it survives a restart, and nothing evicts it from there until rm.  "
         "Archiving again under the same name writes what is new and replaces the archive.\n\n"
+        "ls says of each archive whether it is whole (ok), waits for a tier that does not work or "
+        "is still being opened (unavailable), or has lost blocks for good (damaged).\n\n"
         "export writes an archive to one file, with its format, keys and checksums; it is replaced "
         "only when all is written.  import checks all of such a file before it puts anything, and "
         "archives what it put.  The nodes' domains must have the same secret_file, because keys "

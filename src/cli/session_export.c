@@ -16,6 +16,8 @@
 
 #include "cli/session.h"
 
+#define ASK_US 20000
+
 struct out {
     const char *name; /* as it was given */
     char temporary[4096];
@@ -80,7 +82,10 @@ static int ask(struct cli *cli, const char *name, struct session_head *head, str
     do {
         enum weft_status status;
         char *text = NULL;
-        status = weft_query(cli->weft, what, cursor, &text);
+        double until_s = wf_cli_now_s() + CLI_OPENING_S; /* archives are being read at a start */
+        while ((status = weft_query(cli->weft, what, cursor, &text)) == WEFT_PENDING &&
+               wf_cli_now_s() < until_s)
+            usleep(ASK_US);
         if (status != WEFT_OK) {
             code = wf_cli_fail_status(cli, status, "cannot export");
             break;
@@ -99,6 +104,12 @@ static int ask(struct cli *cli, const char *name, struct session_head *head, str
         cursor = (uint64_t)json_integer_value(json_object_get(answer, "next"));
     } while (cursor);
     const char *state = json_string_value(json_object_get(answer, "state"));
+    const json_t *waits = json_array_get(json_object_get(answer, "waits_for"), 0);
+    if (code == CLI_OK && waits)
+        code = wf_cli_fail(cli, CLI_MISS,
+                           "archive '%s' is not whole as long as tier %s does not work; `weft ls "
+                           "tiers` says what is wrong with it",
+                           name, json_string_value(waits));
     if (code == CLI_OK && (!keys || count != head->blocks || !state || strcmp(state, "ok") != 0))
         code = wf_cli_fail(cli, CLI_WRONG,
                            "archive '%s' is damaged: %llu of its blocks are known to the node; "

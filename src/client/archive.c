@@ -98,6 +98,21 @@ enum weft_status weft_archive_remove(struct weft *w, const char *name)
 {
     struct weft_archived archived;
     enum weft_status status = name_check(name);
-    struct attachment *a = status == WEFT_OK ? wf_client_attach(w, &status) : NULL;
-    return a ? exchange(w, a, 0, WF_ARCHIVE_REMOVE, name, NULL, &archived) : status;
+    uint64_t until_ns = wf_now_ns() + (uint64_t)w->timeout_ms * 1000000u;
+    while (status >= 0) {
+        struct attachment *a = wf_client_attach(w, &status);
+        if (!a)
+            return status;
+        status = exchange(w, a, 0, WF_ARCHIVE_REMOVE, name, NULL, &archived);
+        if (status != WEFT_PENDING)
+            break;
+        if (wf_now_ns() >= until_ns)
+            return wf_fail(WEFT_PENDING,
+                           "archive '%s' is not durably gone after %u ms: its tier has not flushed "
+                           "yet, or the node still reads which archives it has; call again to hear "
+                           "how it ends",
+                           name, w->timeout_ms);
+        nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+    }
+    return status;
 }

@@ -93,6 +93,9 @@ enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor, c
             memcpy(text, ((const struct wf_text_answer *)(const void *)w->answer)->text, length);
         else
             status = WEFT_E_NO_MEMORY;
+    } else if (status > 0) {
+        status = wf_fail(status, "%.*s", (int)(w->answer->bytes - sizeof *w->answer),
+                         ((const struct wf_text_answer *)(const void *)w->answer)->text);
     }
     pthread_mutex_unlock(&w->lock);
     if (status == WEFT_OK)

@@ -256,6 +256,13 @@ static void erase(struct wf_directory *d, uint32_t at, uint8_t told)
 {
     struct entry *e = &d->entries[at];
     uint8_t tiers = e->tiers;
+    struct wf_directory_dropped gone = {
+        .key = e->key,
+        .parent = e->parent != WF_DIRECTORY_NONE ? d->entries[e->parent].key : NULL,
+        .domain = e->domain,
+        .bytes = e->bytes,
+        .depth = e->depth,
+    };
     assert(e->child == WF_DIRECTORY_NONE);
     /* Archives that it belongs to, and no child of it did, end with it. */
     if (e->archives)
@@ -270,8 +277,10 @@ static void erase(struct wf_directory *d, uint32_t at, uint8_t told)
     e->live = false;
     if (tiers)
         d->env.shown(d->env.context, e->domain, e->key, -1);
-    for (unsigned left = tiers & ~(unsigned)told; left; left &= left - 1)
-        d->env.dropped(d->env.context, e->domain, e->key, e->bytes, (unsigned)__builtin_ctz(left));
+    for (unsigned left = tiers & ~(unsigned)told; left; left &= left - 1) {
+        gone.tier = (unsigned)__builtin_ctz(left);
+        d->env.dropped(d->env.context, &gone);
+    }
     if (e->holds == 0)
         entry_free(d, at);
 }

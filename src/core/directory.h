@@ -49,6 +49,14 @@ struct wf_directory_block {
     uint32_t archives; /* how many archives it belongs to */
 };
 
+/* A block that must leave a tier. */
+struct wf_directory_dropped {
+    const uint8_t *key, *parent; /* [32]; parent NULL: it begins a chain */
+    uint16_t domain;
+    uint32_t bytes, depth;
+    unsigned tier;
+};
+
 /* Neither may call the directory. */
 struct wf_directory_env {
     void *context;
@@ -58,8 +66,7 @@ struct wf_directory_env {
     void (*shown)(void *context, uint16_t domain, const uint8_t key[32], int tier);
     /* The block must leave that tier: something that it extends is gone, or it was removed.  The
      * directory has forgotten it.  After shown(-1) of the same block, nearest tier first. */
-    void (*dropped)(void *context, uint16_t domain, const uint8_t key[32], uint32_t bytes,
-                    unsigned tier);
+    void (*dropped)(void *context, const struct wf_directory_dropped *block);
 };
 
 /* `seed` is of the hash, so that nobody can aim keys at one bucket.  WEFT_E_INVALID: blocks_max is

@@ -46,7 +46,9 @@ enum weft_status wf_archives_create(struct wf_below *below)
     archives->below = below;
     wf_archive_tag(archives->tag);
     archives->reads = wf_calloc(1, sizeof *archives->reads, "the table of archives");
-    return archives->reads ? wf_archive_runs_create(archives) : WEFT_E_NO_MEMORY;
+    enum weft_status status = archives->reads ? wf_archive_leaves_create(archives)
+                                              : WEFT_E_NO_MEMORY;
+    return status == WEFT_OK ? wf_archive_runs_create(archives) : status;
 }
 
 void wf_archives_destroy(struct wf_below *below)
@@ -55,6 +57,7 @@ void wf_archives_destroy(struct wf_below *below)
     if (!archives)
         return;
     wf_archive_runs_destroy(archives);
+    wf_archive_leaves_destroy(archives);
     for (uint32_t i = 0; i < archives->count; i++) {
         free(archives->kept[i]->raw);
         free(archives->kept[i]);
@@ -115,18 +118,22 @@ struct wf_archive_kept *wf_archive_find(struct wf_archives *archives,
 }
 
 /* Is every block of the chain where archives may lie?  O(blocks). */
-static bool chain_whole(const struct wf_below *below, uint32_t tip, uint32_t blocks)
+static bool chain_whole(const struct wf_below *below, uint32_t tip, uint32_t blocks,
+                        uint8_t *out_on)
 {
-    uint8_t tiers = wf_archive_tiers(below);
+    uint8_t tiers = wf_archive_tiers(below), on = 0;
     uint32_t count = 0;
     while (tip != WF_DIRECTORY_NONE && count <= blocks) {
         struct wf_directory_block block;
         wf_directory_read(below->directory, tip, &block);
         if (!(block.tiers & tiers))
             return false;
+        on |= block.tiers & tiers;
         tip = block.parent;
         count++;
     }
+    if (count == blocks)
+        *out_on = on;
     return count == blocks;
 }
 
@@ -142,6 +149,29 @@ static void unprotect(struct wf_archives *archives, struct wf_archive_kept *kept
         wf_directory_archive(directory, kept->entry, false);
     wf_directory_unhold(directory, kept->entry);
     kept->entry = WF_DIRECTORY_NONE;
+}
+
+uint8_t wf_archive_waits(const struct wf_archives *archives, const struct wf_archive_kept *kept)
+{
+    const struct wf_below *below = archives->below;
+    uint8_t may = kept->on ? kept->on : wf_archive_tiers(below), waits = 0;
+    may |= (uint8_t)(1u << kept->lower->number);
+    for (uint32_t i = 0; i < below->count && !kept->whole; i++)
+        if (may >> i & 1 && !below->tiers[i].complete)
+            waits |= (uint8_t)(1u << i);
+    return waits;
+}
+
+static void missed_say(const struct wf_archives *archives, struct wf_archive_kept *kept,
+                       uint8_t waits)
+{
+    const char *tier = archives->below->tiers[__builtin_ctz(waits)].config->name;
+    kept->missed = true;
+    wf_warn("archive", "%s of domain %s is not whole as long as tier %s does not work", kept->name,
+            kept->domain->config->name, tier);
+    wf_telemetry_event(archives->below->node, kept->domain, "archive_waits",
+                       "archive %.64s is not whole as long as tier %s does not work", kept->name,
+                       tier);
 }
 
 void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept)
@@ -161,12 +191,17 @@ void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept
             kept->entry = entry;
         }
     }
-    kept->whole = kept->entry != WF_DIRECTORY_NONE && chain_whole(below, kept->entry, kept->blocks);
+    kept->whole = kept->entry != WF_DIRECTORY_NONE &&
+                  chain_whole(below, kept->entry, kept->blocks, &kept->on);
     if (kept->whole || !wf_archives_settled(below)) {
         kept->told &= !kept->whole;
+        kept->missed &= !kept->whole;
         return;
     }
-    if (kept->told)
+    uint8_t waits = wf_archive_waits(archives, kept);
+    if (waits && !kept->missed)
+        missed_say(archives, kept, waits);
+    if (waits || kept->told)
         return;
     kept->told = true;
     archives->lost++;
@@ -190,11 +225,16 @@ static void kept_free(struct wf_archives *archives, struct wf_archive_kept *kept
     free(kept);
 }
 
+void wf_archive_forget(struct wf_archives *archives, struct wf_archive_kept *kept)
+{
+    kept->lower->aside_bytes -= kept->raw_bytes;
+    kept_free(archives, kept);
+}
+
 void wf_archive_drop(struct wf_archives *archives, struct wf_archive_kept *kept)
 {
     wf_lower_remove(kept->lower, kept->key);
-    kept->lower->aside_bytes -= kept->raw_bytes;
-    kept_free(archives, kept);
+    wf_archive_forget(archives, kept);
 }
 
 static struct wf_domain *domain_of(struct wf_node *node, const uint8_t tag[32])
@@ -402,12 +442,21 @@ void wf_archives_opened(struct wf_below *below)
             wf_archive_check(archives, archives->kept[i]);
 }
 
+void wf_archives_failed(const struct wf_lower *lower)
+{
+    struct wf_archives *archives = lower->below->archives;
+    for (uint32_t i = 0; i < archives->count; i++)
+        if (archives->kept[i]->whole)
+            wf_archive_check(archives, archives->kept[i]);
+}
+
 void wf_archives_tick(struct wf_below *below)
 {
     struct wf_archives *archives = below->archives;
     uint64_t now_ns = wf_now_ns();
     reads_run(archives);
     wf_archive_runs_tick(archives);
+    wf_archive_leaves_tick(archives);
     if (archives->count == 0 || now_ns - archives->checked_ns < CHECK_NS)
         return;
     archives->checked_ns = now_ns;

@@ -4,7 +4,8 @@
  *
  *   archive_begin.c one is asked for
  *   archive_run.c   one is made: blocks written, flushed, read back; the manifest; the answer
- *   archive.c       those that are kept: found again at a start, watched, replaced, removed
+ *   archive.c       those that are kept: found again at a start, watched, replaced
+ *   archive_leave.c one is let go of
  *   archive_list.c  what queries say of them
  *
  * An archive is its manifest (archive_format.h) and a chain whose every block is on a tier that is
@@ -37,12 +38,15 @@ struct wf_archive_kept {
     char name[WF_ARCHIVE_NAME_MAX + 1];
     uint8_t tip[32];
     uint32_t entry; /* of the tip, held and counted; WF_DIRECTORY_NONE: the tip is not there */
+    uint8_t on;     /* tiers that its blocks were on when it was whole; 0: not known */
     bool whole;     /* every block is on a tier that may hold archives */
-    bool told;      /* that it is not whole */
+    bool told;      /* that it is damaged; */
+    bool missed;    /* that it waits for tiers */
 };
 
 struct wf_archive_run;
 struct wf_archive_reads;
+struct wf_archive_leaves;
 
 struct wf_archives {
     struct wf_below *below;
@@ -52,6 +56,7 @@ struct wf_archives {
     uint64_t lost, checked_ns; /* lost: times that an archive was found not to be whole */
     struct wf_archive_run *runs;
     struct wf_archive_reads *reads;
+    struct wf_archive_leaves *leaves;
 };
 
 /* archive.c */
@@ -61,6 +66,8 @@ void wf_archives_destroy(struct wf_below *below);
 bool wf_archives_found(struct wf_lower *lower, const struct wf_tier_block *block);
 /* A tier is open, or cannot be opened. */
 void wf_archives_opened(struct wf_below *below);
+/* A tier that was open works no more, and the directory knows it. */
+void wf_archives_failed(const struct wf_lower *lower);
 /* Have all manifests been read?  Before, it is not known which blocks may be let go. */
 bool wf_archives_settled(const struct wf_below *below);
 void wf_archives_tick(struct wf_below *below);
@@ -73,14 +80,38 @@ uint32_t wf_archive_spare(const struct wf_lower *lower, uint32_t *cursor);
 uint8_t wf_archive_tiers(const struct wf_below *below);
 struct wf_archive_kept *wf_archive_find(struct wf_archives *archives,
                                         const struct wf_domain *domain, const char *name);
+/* Tiers that it waits for, a bit each: they may have what is not there now.  0: it is whole, or
+ * damaged. */
+uint8_t wf_archive_waits(const struct wf_archives *archives, const struct wf_archive_kept *kept);
 /* Look whether it is whole, and count it on its chain if it can be. */
 void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept);
 /* The manifest that lies on `lower` is durable: it counts from now on, and others of its name do
  * not.  `raw` is copied. */
 enum weft_status wf_archive_keep(struct wf_archives *archives, struct wf_lower *lower,
                                  const void *raw, size_t raw_bytes);
-/* It is none any more, and its manifest goes. */
+/* It is none any more; its manifest stays where it is. */
+void wf_archive_forget(struct wf_archives *archives, struct wf_archive_kept *kept);
+/* The same, and its manifest goes by and by. */
 void wf_archive_drop(struct wf_archives *archives, struct wf_archive_kept *kept);
+
+/* archive_leave.c */
+struct wf_archive_left {
+    uint32_t blocks;
+    uint64_t bytes;
+    const char *tier; /* where its manifest lay; NULL: not known */
+};
+enum weft_status wf_archive_leaves_create(struct wf_archives *archives);
+void wf_archive_leaves_destroy(struct wf_archives *archives);
+void wf_archive_leaves_tick(struct wf_archives *archives);
+/* How many are not durably gone yet. */
+uint32_t wf_archive_leaves_busy(const struct wf_archives *archives);
+/* Is one of that name on its way out, or gone, and nobody has heard of it? */
+bool wf_archive_leaves(struct wf_archives *archives, const struct wf_domain *domain,
+                       const char *name);
+/* Let go of an archive, or see how far that is: WEFT_PENDING until it is durably gone; then its
+ * result, once.  WEFT_E_NOT_FOUND. */
+enum weft_status wf_archive_leave(struct wf_archives *archives, const struct wf_domain *domain,
+                                  const char *name, struct wf_archive_left *out);
 
 /* archive_run.c, archive_begin.c */
 enum weft_status wf_archive_runs_create(struct wf_archives *archives);

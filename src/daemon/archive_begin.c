@@ -243,24 +243,21 @@ static struct wf_archive_run *run_of(struct wf_archives *archives, const struct 
 static void remove_one(struct wf_client *client, const struct wf_archive *request)
 {
     struct wf_archives *archives = client->node->below->archives;
-    struct wf_archive_kept *kept = wf_archive_find(archives, client->domain, request->name);
+    struct wf_archive_left left = {.tier = ""};
     const struct wf_archive_run *run = run_of(archives, client->domain, request->name);
-    if (run && wf_archive_active(run)) { /* or it might be kept without a manifest */
+    if (run && wf_archive_active(run) &&
+        !wf_archive_leaves(archives, client->domain, request->name)) {
+        /* or it might be kept without a manifest */
         wf_answer_failure(client, &request->message,
                           wf_fail(WEFT_E_BUSY, "archive '%s' is being made; wait for that",
                                   request->name));
         return;
     }
-    if (!kept) {
-        wf_answer_failure(client, &request->message,
-                          wf_fail(WEFT_E_NOT_FOUND, "there is no archive '%s'", request->name));
-        return;
-    }
-    uint32_t blocks = kept->blocks;
-    uint64_t bytes = kept->bytes;
-    const char *tier = kept->lower->config->name;
-    wf_archive_drop(archives, kept);
-    answer(client, request, WEFT_OK, blocks, 0, bytes, tier, "");
+    enum weft_status status = wf_archive_leave(archives, client->domain, request->name, &left);
+    if (status < 0)
+        wf_answer_failure(client, &request->message, status);
+    else if (status != WEFT_PENDING || !wf_client_park(client, &request->message, PARK_NS))
+        answer(client, request, status, left.blocks, 0, left.bytes, left.tier, "");
 }
 
 static void result_give(struct wf_client *client, const struct wf_archive *request,

@@ -11,14 +11,24 @@
 
 #define KEY_ROWS 512u /* keys in one answer: 64 digits each, beside a format of up to 5 KiB */
 
-static json_t *row_of(const struct wf_archive_kept *kept, const struct wf_manifest *manifest)
+/* "unavailable": the tiers that it waits for may have what is not there; "damaged": none has. */
+static json_t *row_of(const struct wf_archives *archives, const struct wf_archive_kept *kept,
+                      const struct wf_manifest *manifest)
 {
     char tip[65];
+    uint8_t waits = wf_archive_waits(archives, kept);
+    const char *state = kept->whole ? "ok" : waits ? "unavailable" : "damaged";
+    json_t *names = json_array();
     wf_query_hex(kept->tip, sizeof kept->tip, tip);
-    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:s}", "name", kept->name, "tip", tip,
-                     "blocks", (json_int_t)kept->blocks, "bytes", (json_int_t)kept->bytes, "tier",
-                     kept->lower->config->name, "model", manifest->format.model, "created_ms",
-                     (json_int_t)kept->created_ms, "state", kept->whole ? "ok" : "damaged");
+    for (; waits; waits &= (uint8_t)(waits - 1))
+        json_array_append_new(names,
+                              json_string(
+                                  archives->below->tiers[__builtin_ctz(waits)].config->name));
+    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:s, s:o}", "name", kept->name, "tip",
+                     tip, "blocks", (json_int_t)kept->blocks, "bytes", (json_int_t)kept->bytes,
+                     "tier", kept->lower->config->name, "model", manifest->format.model,
+                     "created_ms", (json_int_t)kept->created_ms, "state", state, "waits_for",
+                     names);
 }
 
 void wf_archives_gauge(const struct wf_domain *domain, struct wf_domain_gauges *out)
@@ -37,16 +47,17 @@ void wf_archives_gauge(const struct wf_domain *domain, struct wf_domain_gauges *
 char *wf_archives_list(const struct wf_domain *domain, uint64_t cursor)
 {
     const struct wf_below *below = domain->node->below;
+    const struct wf_archives *archives = below ? below->archives : NULL;
     json_t *rows = json_array();
     size_t room = WF_PAGE_BYTES;
-    uint64_t i = cursor, count = below ? below->archives->count : 0;
+    uint64_t i = cursor, count = archives ? archives->count : 0;
     for (; i < count && json_array_size(rows) < WF_PAGE_ROWS; i++) {
-        const struct wf_archive_kept *kept = below->archives->kept[i];
+        const struct wf_archive_kept *kept = archives->kept[i];
         struct wf_manifest manifest;
         if (kept->domain != domain ||
             wf_manifest_read(kept->raw, kept->raw_bytes, &manifest) != WEFT_OK)
             continue;
-        if (!wf_query_row(rows, &room, row_of(kept, &manifest)))
+        if (!wf_query_row(rows, &room, row_of(archives, kept, &manifest)))
             break;
     }
     return wf_query_page("archives", rows, i < count ? i : 0);
@@ -97,7 +108,7 @@ char *wf_archive_show(const struct wf_domain *domain, const char *name, uint64_t
     if (!kept || wf_manifest_read(kept->raw, kept->raw_bytes, &manifest) != WEFT_OK)
         return NULL;
     wf_archive_check(archives, kept);
-    json_t *out = row_of(kept, &manifest);
+    json_t *out = row_of(archives, kept, &manifest);
     json_object_set_new(out, "format", wf_query_format(&manifest.format));
     json_t *keys = keys_of(archives->below->directory, kept, cursor, &next);
     json_object_set_new(out, "keys", keys);

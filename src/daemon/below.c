@@ -4,6 +4,7 @@
  */
 #include "daemon/below.h"
 
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,19 +180,52 @@ static void shown(void *context, uint16_t domain, const uint8_t key[32], int tie
         below->node->domains[domain].hidden++; /* found by a load, and not by a match */
 }
 
-static void dropped(void *context, uint16_t domain, const uint8_t key[32], uint32_t bytes,
-                    unsigned tier)
+static void orphan_keep(struct wf_lower *lower, const struct wf_tier_block *block)
+{
+    struct wf_below *below = lower->below;
+    if (below->orphan_count == below->orphan_capacity) {
+        uint32_t capacity = below->orphan_capacity ? 2 * below->orphan_capacity : 1024;
+        struct wf_tier_block *grown = capacity > ORPHANS_MAX
+                                          ? NULL
+                                          : wf_realloc(below->orphans, capacity * sizeof *grown,
+                                                       "blocks without parents");
+        if (!grown) {
+            below->limited = true; /* left alone, for a start that can take it up */
+            return;
+        }
+        below->orphans = grown;
+        below->orphan_capacity = capacity;
+    }
+    below->orphans[below->orphan_count] = *block;
+    /* The field carries the tier meanwhile. */
+    below->orphans[below->orphan_count++].part_bytes = lower->number;
+    lower->orphan_bytes += block->bytes;
+}
+
+/* What a failed tier takes along is still on the others, and is taken up again when it is back. */
+static void dropped(void *context, const struct wf_directory_dropped *block)
 {
     struct wf_below *below = context;
-    wf_load_forget(below, &below->node->domains[domain], key);
+    struct wf_lower *lower = &below->tiers[block->tier];
+    struct wf_domain *domain = &below->node->domains[block->domain];
+    wf_load_forget(below, domain, block->key);
+    if (below->losing) {
+        if (below->losing->own || lower->own)
+            return; /* other hosts tell again what they have */
+        struct wf_tier_block aside = {.bytes = block->bytes, .depth = block->depth};
+        memcpy(aside.key, block->key, sizeof aside.key);
+        if (block->parent)
+            memcpy(aside.parent, block->parent, sizeof aside.parent);
+        memcpy(aside.format, domain->tag, sizeof aside.format);
+        orphan_keep(lower, &aside);
+        return;
+    }
     struct wf_block_move move = {.what = "let_go",
                                  .reason = below->dropping,
-                                 .tier = below->tiers[tier].config->name,
-                                 .bytes = bytes};
-    wf_telemetry_moved(&below->node->domains[domain], key, &move);
-    /* What a failed tier takes along stays where it is: the next start may find all of it. */
-    if (!below->losing_tier)
-        wf_lower_remove(&below->tiers[tier], key);
+                                 .tier = lower->config->name,
+                                 .bytes = block->bytes};
+    wf_telemetry_moved(domain, block->key, &move);
+    wf_lower_remove(lower, block->key);
 }
 
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted)
@@ -346,27 +380,6 @@ static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
     return status != WEFT_E_PARENT;
 }
 
-static void orphan_keep(struct wf_lower *lower, const struct wf_tier_block *block)
-{
-    struct wf_below *below = lower->below;
-    if (below->orphan_count == below->orphan_capacity) {
-        uint32_t capacity = below->orphan_capacity ? 2 * below->orphan_capacity : 1024;
-        struct wf_tier_block *grown = capacity > ORPHANS_MAX
-                                          ? NULL
-                                          : wf_realloc(below->orphans, capacity * sizeof *grown,
-                                                       "blocks without parents");
-        if (!grown) {
-            below->limited = true; /* left alone, for a start that can take it up */
-            return;
-        }
-        below->orphans = grown;
-        below->orphan_capacity = capacity;
-    }
-    below->orphans[below->orphan_count] = *block;
-    /* Its depth is known by now; the field carries the tier meanwhile. */
-    below->orphans[below->orphan_count++].part_bytes = lower->number;
-}
-
 static void found(void *context, const struct wf_tier_block *blocks, uint32_t count)
 {
     struct wf_lower *lower = context;
@@ -374,6 +387,41 @@ static void found(void *context, const struct wf_tier_block *blocks, uint32_t co
     for (uint32_t i = 0; i < count; i++)
         if (!wf_archives_found(lower, &blocks[i]) && !take_up(lower, &blocks[i]))
             orphan_keep(lower, &blocks[i]);
+}
+
+/* Those of one tier, which tells of them again when it is back. */
+static void orphans_forget(struct wf_lower *lower)
+{
+    struct wf_below *below = lower->below;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < below->orphan_count; i++)
+        if (below->orphans[i].part_bytes != lower->number)
+            below->orphans[kept++] = below->orphans[i];
+    below->orphan_count = kept;
+    lower->orphan_bytes = 0;
+}
+
+/* Take up those whose parents are known by now.  A chain lies there from its root on, as a tier
+ * tells of it, or from its tip on, as the directory lets go of it; so they are looked at from one
+ * end and from the other in turn.  False: there were none. */
+static bool orphans_round(struct wf_below *below, bool backward)
+{
+    uint32_t count = below->orphan_count, kept = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct wf_tier_block *orphan = &below->orphans[backward ? count - 1 - i : i];
+        struct wf_tier_block block = *orphan;
+        struct wf_lower *lower = &below->tiers[block.part_bytes];
+        block.part_bytes = wf_below_part_bytes(block.bytes);
+        if (!take_up(lower, &block))
+            continue;
+        lower->orphan_bytes -= block.bytes;
+        orphan->bytes = 0;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        if (below->orphans[i].bytes)
+            below->orphans[kept++] = below->orphans[i];
+    below->orphan_count = kept;
+    return kept < count;
 }
 
 /* Parents may be on a tier that came later.  When all have come, those that are left have none. */
@@ -384,21 +432,14 @@ void wf_below_orphans_settle(struct wf_below *below)
         all &= below->tiers[i].complete ||
                (below->tiers[i].own && below->tiers[i].stats.state == WF_MOVER_FAILED);
     while (some && below->orphan_count) {
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < below->orphan_count; i++) {
-            struct wf_tier_block block = below->orphans[i];
-            struct wf_lower *lower = &below->tiers[block.part_bytes];
-            block.part_bytes = wf_below_part_bytes(block.bytes);
-            if (!take_up(lower, &block))
-                below->orphans[kept++] = below->orphans[i];
-        }
-        some = kept < below->orphan_count;
-        below->orphan_count = kept;
+        some = orphans_round(below, false);
+        some |= orphans_round(below, true);
     }
     /* The parent of one may be among those that limits.below left no entry for: both are left alone
      * then, for a start with a higher limit. */
     for (uint32_t i = 0; all && i < below->orphan_count; i++) {
         struct wf_lower *lower = &below->tiers[below->orphans[i].part_bytes];
+        lower->orphan_bytes -= below->orphans[i].bytes;
         if (below->limited)
             lower->left_alone++;
         else
@@ -408,6 +449,31 @@ void wf_below_orphans_settle(struct wf_below *below)
         free(below->orphans);
         below->orphans = NULL;
         below->orphan_count = below->orphan_capacity = 0;
+    }
+}
+
+/* ------------------------------------------------------------------------------------- measured */
+
+/* What a megabyte from there takes; what was not measured yet comes after what was. */
+static double cost_us(const struct wf_lower *lower)
+{
+    const struct wf_mover_stats *stats = speed_of(lower);
+    if (stats->read_latency_us <= 0 && stats->read_mbps <= 0)
+        return DBL_MAX;
+    return stats->read_latency_us + (stats->read_mbps > 0 ? 1048576.0 / stats->read_mbps : 0);
+}
+
+/* Nearest first, by what was measured; the configured order until then, and between equals. */
+static void rank(struct wf_below *below)
+{
+    for (uint32_t i = 0; i < below->count; i++) {
+        uint32_t at = i;
+        while (at > 0 &&
+               cost_us(&below->tiers[i]) < cost_us(&below->tiers[below->order[at - 1]]) * 0.8) {
+            below->order[at] = below->order[at - 1];
+            at--;
+        }
+        below->order[at] = i;
     }
 }
 
@@ -424,6 +490,7 @@ static void opened(void *context, enum weft_status status, const char *sentence)
         return;
     }
     lower->opened = lower->complete = true;
+    rank(lower->below); /* before anyone chooses by it */
     publish_speeds(lower->below);
     wf_below_orphans_settle(lower->below);
     wf_archives_opened(lower->below);
@@ -464,35 +531,14 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
                            (unsigned long long)sum.blocks, lower->config->name);
         lower->opened = lower->complete = false;
         lower->below->dropping = "parent";
-        lower->below->losing_tier = true;
+        orphans_forget(lower);
+        lower->below->losing = lower;
         wf_directory_lose_tier(lower->below->directory, lower->number);
-        lower->below->losing_tier = false;
-        lower->foreign_bytes = 0; /* counted anew when it comes back */
+        lower->below->losing = NULL;
+        lower->foreign_bytes = lower->left_alone = 0; /* counted anew when it comes back */
+        wf_archives_failed(lower);
         if (lower->own)
             wf_others_lost(lower);
-    }
-}
-
-/* ------------------------------------------------------------------------------------- measured */
-
-/* What a megabyte from there takes. */
-static double cost_us(const struct wf_lower *lower)
-{
-    const struct wf_mover_stats *stats = speed_of(lower);
-    return stats->read_latency_us + (stats->read_mbps > 0 ? 1048576.0 / stats->read_mbps : 0);
-}
-
-/* Nearest first, by what was measured; the configured order until then, and between equals. */
-static void rank(struct wf_below *below)
-{
-    for (uint32_t i = 0; i < below->count; i++) {
-        uint32_t at = i;
-        while (at > 0 &&
-               cost_us(&below->tiers[i]) < cost_us(&below->tiers[below->order[at - 1]]) * 0.8) {
-            below->order[at] = below->order[at - 1];
-            at--;
-        }
-        below->order[at] = i;
     }
 }
 
@@ -780,5 +826,6 @@ bool wf_below_busy(const struct wf_below *below)
 bool wf_below_settled(struct wf_below *below)
 {
     return wf_demote_sweep(below) && wf_demotes_busy(below) == 0 &&
-           wf_archive_runs_busy(below->archives) == 0;
+           wf_archive_runs_busy(below->archives) == 0 &&
+           wf_archive_leaves_busy(below->archives) == 0;
 }

@@ -44,6 +44,7 @@ struct wf_lower {
     /* Blocks there that were not taken up, and stay: of domains that this node does not have, with
      * so many bytes, or beyond limits.below. */
     uint64_t left_alone, foreign_bytes;
+    uint64_t orphan_bytes;  /* there, and waiting for what they extend to be found */
     uint64_t leaving_bytes; /* on their way from it to the next */
     uint64_t writing_bytes; /* on their way to it; and by domain */
     uint64_t writing_of[WF_DIRECTORY_DOMAINS_MAX];
@@ -86,10 +87,10 @@ struct wf_below {
     struct wf_archives *archives;
     struct wf_tier_block *orphans; /* found before their parents, which may be on another tier */
     uint32_t orphan_count, orphan_capacity;
-    bool limited;         /* limits.below left no entry for some of what was found */
-    bool losing_tier;     /* the directory is being told that a tier failed */
-    bool stopping;        /* movers are being destroyed: nothing more is submitted */
-    uint64_t measured_ns; /* when the order was looked at last */
+    bool limited;                  /* limits.below left no entry for some of what was found */
+    const struct wf_lower *losing; /* the directory is being told that it failed; NULL: none */
+    bool stopping;                 /* movers are being destroyed: nothing more is submitted */
+    uint64_t measured_ns;          /* when the order was looked at last */
 };
 
 /* below.c */

@@ -186,8 +186,8 @@ bool wf_lower_room_claimed(struct wf_lower *lower, const struct wf_domain *domai
     for (uint32_t i = 0; i <= VICTIMS_MAX; i++) {
         struct wf_directory_sum sum;
         wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-        uint64_t wanted = taken(lower,
-                                sum.bytes + lower->foreign_bytes + lower->writing_bytes + bytes) +
+        uint64_t wanted = taken(lower, sum.bytes + lower->foreign_bytes + lower->orphan_bytes +
+                                           lower->writing_bytes + bytes) +
                           lower->aside_bytes;
         if (wanted <= capacity)
             return true;

@@ -301,7 +301,7 @@ static char *archive_show(const struct wf_domain *domain, const char *name, uint
     struct wf_below *below = domain->node->below;
     if (below && wf_archive_find(below->archives, domain, name))
         return wf_archive_show(domain, name, cursor);
-    *status = WEFT_E_NOT_FOUND;
+    *status = !below || wf_archives_settled(below) ? WEFT_E_NOT_FOUND : WEFT_PENDING;
     return NULL;
 }
 
@@ -365,6 +365,11 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
     size_t length = text ? strlen(text) : 0;
     if (status == WEFT_E_NOT_FOUND)
         status = not_found(what);
+    else if (status == WEFT_PENDING)
+        status = wf_fail(status,
+                         "'%.96s' is not known yet: the node still reads which archives its tiers "
+                         "have; ask again",
+                         what);
     else if (status != WEFT_OK)
         status = wf_fail(
             status,

@@ -10,14 +10,17 @@
  *   WEFT_NVME_REFUSE=FILE    while FILE is there, they end with the error number in it: one that
  *                            is gone
  *
- * One tier of a process.  Built without -Dtest_hooks=true there is nothing of it.
+ * A path behind the number has it count for the tier on that file alone; the journal is of one tier
+ * of a process.  Built without -Dtest_hooks=true there is nothing of it.
  */
 #include "tier/nvme_tests.h"
 
 #if WF_TEST_HOOKS
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "tier/nvme_hooks.h"
@@ -36,22 +39,29 @@ static void journal(enum wf_nvme_journal_what what, const struct wf_nvme_call *c
         tests.journal = -1;
 }
 
-/* The number in a file; 0: there is none. */
-static int number_in(const char *path)
+/* The number in a file, if it is meant for this tier; 0: there is none. */
+static int number_in(const char *path, int medium)
 {
-    char text[16] = "";
+    char text[256] = "", link[64], name[256] = "", *end;
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0)
         return 0;
     ssize_t bytes = read(fd, text, sizeof text - 1);
     close(fd);
-    return bytes > 0 ? (int)strtol(text, NULL, 10) : 0;
+    if (bytes <= 0)
+        return 0;
+    int number = (int)strtol(text, &end, 10);
+    if (*end != ' ')
+        return number;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", medium);
+    bytes = readlink(link, name, sizeof name - 1);
+    return bytes > 0 && strcmp(name, end + 1) == 0 ? number : 0;
 }
 
 static int tests_before(void *context, const struct wf_nvme_call *call)
 {
     (void)context;
-    int error = number_in(tests.refuse);
+    int error = number_in(tests.refuse, call->fd);
     if (error)
         return -error;
     if (call->what == WF_NVME_CALL_SYNC)
@@ -65,7 +75,7 @@ static int tests_before(void *context, const struct wf_nvme_call *call)
         journal(WF_NVME_WRITE_BEGUN, call, old);
         free(old);
     }
-    return number_in(tests.hold) * 1000;
+    return number_in(tests.hold, call->fd) * 1000;
 }
 
 static int tests_after(void *context, const struct wf_nvme_call *call, int result)

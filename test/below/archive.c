@@ -260,6 +260,149 @@ static void test_survives(void **state)
 }
 
 /* A start whose limits.below is too low for what is there leaves all of it for one that is not. */
+/* Killed right after it was said: what was let go of is not found again. */
+static void test_removed_for_good(void **state)
+{
+    struct stage s;
+    struct weft_archived got;
+    enum weft_status status;
+    char *text;
+    (void)state;
+    stage_begin(&s, "8MB", "64MB", true, NULL);
+    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
+        assert_int_equal(weft_archive_remove(s.w, "one"), WEFT_OK);
+        stage_again(&s);
+        while ((status = weft_query(s.w, "archive one", 0, &text)) == WEFT_PENDING) {
+            assert_non_null(strstr(weft_last_error(), "still reads which archives"));
+            weftd_sleep_ms(2);
+        }
+        assert_int_equal(status, WEFT_E_NOT_FOUND);
+        assert_int_equal(weft_archive_remove(s.w, "one"), WEFT_E_NOT_FOUND);
+        json_decref(archives(s.w, 0));
+        (void)put(s.f, 1, CHAIN);
+    }
+    stage_end(&s);
+    /* Killed half-way it is there, and whole, or not. */
+    stage_begin(&s, "8MB", "64MB", true, "WEFT_CRASH_AT=archive.removed:1");
+    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
+    assert_int_equal(weft_archive_remove(s.w, "one"), WEFT_E_NODE);
+    stage_again(&s);
+    while ((status = weft_query(s.w, "archive one", 0, &text)) == WEFT_PENDING)
+        weftd_sleep_ms(2);
+    if (status == WEFT_OK) {
+        assert_non_null(strstr(text, "\"state\":\"ok\""));
+        weft_text_free(text);
+        assert_int_equal(weft_archive_remove(s.w, "one"), WEFT_OK);
+    }
+    assert_int_equal(weft_archive_remove(s.w, "one"), WEFT_E_NOT_FOUND);
+    stage_end(&s);
+}
+
+static enum weft_status archive_of(struct stage *s, uint64_t chain, uint32_t count,
+                                   const char *name, struct weft_archived *out)
+{
+    assert_int_equal(put(s->f, chain, count), count);
+    return archive(s->f, chain, count, name, out);
+}
+
+/* An archive's state and what it waits for; chain 1 is told of among `count` archives. */
+static void wait_state(struct stage *s, size_t count, const char *state, const char *tier)
+{
+    const char *is = NULL, *waits = NULL;
+    for (int waited = 0; waited < 20000; waited += 20) {
+        json_t *rows = archives(s->w, count), *row;
+        size_t i;
+        json_array_foreach (rows, i, row)
+            if (strcmp(text_of(rows, i, "name"), "split") == 0) {
+                json_t *names = json_object_get(row, "waits_for");
+                is = text_of(rows, i, "state");
+                waits = json_string_value(json_array_get(names, 0));
+            }
+        bool right = is && strcmp(is, state) == 0 &&
+                     (tier ? waits && strcmp(waits, tier) == 0 : !waits);
+        json_decref(rows);
+        if (right)
+            return;
+        weftd_sleep_ms(20);
+    }
+    fail_msg("the archive never was %s", state);
+}
+
+/* The chain's begin is on one tier and its end on another: while the first is failed it is said to
+ * be unavailable, and whole again when that is back. */
+static void test_split(void **state)
+{
+    struct stage s;
+    struct weft_archived got;
+    char second[160], refuse[160], hold[160], name[16], refuses[192], holds[192];
+    size_t count = 1;
+    (void)state;
+    stage_begin(&s, "8MB", "32MB", true, NULL);
+    stage_close(&s);
+    assert_true(weftd_stop(&s.node));
+    snprintf(second, sizeof second, "tier.nvme1.path=%s.second", s.tier);
+    snprintf(refuse, sizeof refuse, "%s.refuse", s.tier);
+    snprintf(hold, sizeof hold, "%s.hold", s.tier);
+    snprintf(refuses, sizeof refuses, "WEFT_NVME_REFUSE=%s", refuse);
+    snprintf(holds, sizeof holds, "WEFT_NVME_HOLD=%s", hold);
+    const char *const variables[] = {refuses, holds, NULL};
+    FILE *file = fopen(hold, "we"); /* so that the other is the nearer one */
+    assert_non_null(file);
+    fprintf(file, "10 %s.second", s.tier);
+    fclose(file);
+    const char *const more[] = {second, "tier.nvme1.size=64MB", "tier.nvme1.admit=never", NULL};
+    size_t at = 0;
+    while (strcmp(s.settings[at], "tiers=nvme0") != 0)
+        at++;
+    s.settings[at] = "tiers=nvme0,nvme1";
+    while (s.settings[at])
+        at++;
+    memcpy(&s.settings[at], more, sizeof more);
+    stage_open(&s, variables);
+    assert_int_equal(archive_of(&s, 1, CHAIN / 2, "begin", &got), WEFT_OK);
+    assert_string_equal(got.tier, "nvme0");
+    do { /* until there is no more room there */
+        snprintf(name, sizeof name, "fill%zu", count);
+        assert_int_equal(archive_of(&s, 1 + count++, CHAIN / 2, name, &got), WEFT_OK);
+    } while (strcmp(got.tier, "nvme0") == 0 && count < 60);
+    assert_string_equal(got.tier, "nvme1");
+    assert_int_equal(archive_of(&s, 1, CHAIN, "split", &got), WEFT_OK);
+    assert_string_equal(got.tier, "nvme1");
+    assert_int_equal(got.written, CHAIN / 2);
+    wait_state(&s, count + 1, "ok", NULL);
+    stage_close(&s);
+    assert_true(weftd_stop(&s.node));
+    stage_open(&s, variables); /* nothing in DRAM keeps it */
+    wait_state(&s, count + 1, "ok", NULL);
+
+    file = fopen(refuse, "we");
+    assert_non_null(file);
+    fprintf(file, "5 %s", s.tier);
+    fclose(file);
+    while (present(s.f, 1, CHAIN)) { /* until it is seen to be failed */
+        struct weft_key keys[CHAIN];
+        struct weft_pins pins;
+        keys_of(s.f, 1, CHAIN, keys);
+        if (weft_get_keys(s.f, keys, CHAIN, WEFT_BLOCK_ORDER, &pins) == WEFT_OK) {
+            if (pins.blocks && weft_wait_block(&pins, 0) == WEFT_OK)
+                assert_true(payload_right(pins.data[0], BLOCK_BYTES, keys[0].bytes));
+            weft_pins_release(&pins);
+        }
+        weftd_sleep_ms(10);
+    }
+    wait_state(&s, count + 1, "unavailable", "nvme0");
+    unlink(refuse);
+    wait_state(&s, count + 1, "ok", NULL);
+    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    snprintf(second, sizeof second, "%s.second", s.tier);
+    unlink(hold);
+    stage_end(&s);
+    unlink(second);
+}
+
 static void test_limited(void **state)
 {
     enum { CHAINS = 100 }; /* x CHAIN are more than the least limit, 1024 */
@@ -654,7 +797,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_survives), cmocka_unit_test(test_limited),
-        cmocka_unit_test(test_copied),   cmocka_unit_test(test_replaced),
+        cmocka_unit_test(test_copied),   cmocka_unit_test(test_split),
+        cmocka_unit_test(test_replaced), cmocka_unit_test(test_removed_for_good),
         cmocka_unit_test(test_pressure), cmocka_unit_test(test_partly_below),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_killed),
         cmocka_unit_test(test_damaged),  cmocka_unit_test(test_strangers),

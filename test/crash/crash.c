@@ -93,6 +93,7 @@ static const struct point {
     {"archive.written", UNIT, 1, "../below/archive.c"},
     {"archive.flushed", UNIT, 1, "../below/archive.c"},
     {"archive.manifest", UNIT, 1, "../below/archive.c"},
+    {"archive.removed", UNIT, 1, "../below/archive.c"},
 };
 #define POINTS (sizeof points / sizeof points[0])
 

@@ -51,12 +51,11 @@ static void shown(void *context, uint16_t domain, const uint8_t key[32], int tie
     log_event(context, key, '>', tier);
 }
 
-static void dropped(void *context, uint16_t domain, const uint8_t key[32], uint32_t bytes,
-                    unsigned tier)
+static void dropped(void *context, const struct wf_directory_dropped *block)
 {
-    (void)domain;
-    assert_int_equal(bytes, BYTES);
-    log_event(context, key, 'x', (int)tier);
+    assert_int_equal(block->bytes, BYTES);
+    assert_int_equal(block->parent != NULL, block->depth > 0);
+    log_event(context, block->key, 'x', (int)block->tier);
 }
 
 static void open_world(struct world *w, uint32_t blocks_max)
@@ -520,10 +519,9 @@ static void nobody_shown(void *context, uint16_t domain, const uint8_t key[32], 
     (void)context, (void)domain, (void)key, (void)tier;
 }
 
-static void nobody_dropped(void *context, uint16_t domain, const uint8_t key[32], uint32_t bytes,
-                           unsigned tier)
+static void nobody_dropped(void *context, const struct wf_directory_dropped *block)
 {
-    (void)context, (void)domain, (void)key, (void)bytes, (void)tier;
+    (void)context, (void)block;
 }
 
 static uint64_t resident_bytes(void)

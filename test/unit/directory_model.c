@@ -104,16 +104,16 @@ static void shown(void *context, uint16_t domain, const uint8_t key[32], int tie
     m->displayed[k] = tier;
 }
 
-static void dropped(void *context, uint16_t domain, const uint8_t key[32], uint32_t bytes,
-                    unsigned tier)
+static void dropped(void *context, const struct wf_directory_dropped *block)
 {
     struct model *m = context;
-    int k = number_of(key);
-    assert_int_equal(domain, m->domain[k]);
-    assert_int_equal(bytes, m->bytes[k]);
+    int k = number_of(block->key);
+    assert_int_equal(block->domain, m->domain[k]);
+    assert_int_equal(block->bytes, m->bytes[k]);
     assert_int_equal(m->displayed[k], -1);
-    assert_false(m->dropped_said[k] >> tier & 1);
-    m->dropped_said[k] |= (uint8_t)(1u << tier);
+    assert_int_equal(block->parent ? number_of(block->parent) : NOBODY, m->parent[k]);
+    assert_false(m->dropped_said[k] >> block->tier & 1);
+    m->dropped_said[k] |= (uint8_t)(1u << block->tier);
 }
 
 /* ----------------------------------------------------------------------------- the model */
