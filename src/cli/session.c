@@ -296,8 +296,14 @@ static json_t *rows_shown(const json_t *archives)
         json_object_foreach (row, key, value)
             if (strcmp(key, "created_ms") == 0)
                 json_object_set_new(shown, "created", when((uint64_t)json_integer_value(value)));
-            else
+            else if (strcmp(key, "waits_for") != 0)
                 json_object_set(shown, key, value);
+        const char *waits = json_string_value(json_array_get(json_object_get(row, "waits_for"), 0));
+        if (waits) {
+            char state[96];
+            snprintf(state, sizeof state, "unavailable, waits for %.64s", waits);
+            json_object_set_new(shown, "state", json_string(state));
+        }
         json_array_append_new(out, shown);
     }
     return out;

@@ -459,7 +459,8 @@ static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *
     else
         parent_of(path, directory, sizeof directory);
     if (there ? access(path, inside ? W_OK | X_OK : R_OK | W_OK) != 0
-              : access(directory, W_OK | X_OK) != 0)
+              : access(directory, W_OK | X_OK) != 0 &&
+                    strcmp(directory, remarks->config->state_dir) != 0) /* which is made before */
         wf_remark(remarks, WF_REMARK_TIER, "tier '%s': path: '%s' cannot be %s by uid %u: %s; %s",
                   tier->name, path, there ? "written" : "made", (unsigned)geteuid(),
                   strerror(errno),

@@ -277,6 +277,7 @@ static void check_remarks_on_tiers(void **state)
     said(remarks_on_tier("", ""), true, "is a directory, which does not say");
     said(remarks_on_tier("made-later", ", size: 1MB"), true, "1.2 MiB is the least");
     tier_said(remarks_on_tier("no/such/place", ", size: 2MB"), "cannot be made by uid");
+    assert_int_equal(remarks_on_tier("state/tier", ", size: 2MB").count, 0); /* it will be made */
     tier_said(remarks_on_tier("made-later", ", size: 1048576TB"), "has room for");
     said(remarks_on_tier("there", ", size: 2MB, admit: never, archive: false"), false,
          "nothing is ever written to it");
