@@ -24,6 +24,7 @@
 
 #include "base/log.h"
 
+#define HEADLESS UINT32_MAX /* the `number` of a footer whose segment has no first page */
 #define SCAN_PIECE (1u << 20)
 #define PREFETCH_AHEAD 8u
 
@@ -361,6 +362,32 @@ static void read_dead(struct wf_nvme *t, uint32_t segment, const uint8_t *pages)
     }
 }
 
+/* A segment whose first page says nothing, though its footer does: it was closed, and that page has
+ * rotted, or was torn when the segment was about to be used anew.  Its records are verified one by
+ * one, after those of all other segments: what was moved or written over since is not taken. */
+static bool headless(struct recovery *r, uint32_t segment, const uint8_t *memory)
+{
+    struct wf_nvme *t = r->t;
+    struct wf_nvme_seg *s = &t->segment[segment];
+    struct wf_nvme_footer footer;
+    memcpy(&footer, memory + WF_NVME_RECORDS_AT, sizeof footer);
+    s->generation = footer.generation;
+    if (footer.generation >> WF_NVME_EPOCH_SHIFT > WF_NVME_EPOCH_MAX ||
+        !wf_nvme_footer_right(t, &footer, segment)) {
+        s->generation = 0;
+        return false;
+    }
+    wf_warn("nvme", "%s: the first page of segment %u is damaged; its blocks are looked for",
+            t->path, segment);
+    if (footer.generation > r->last_sequence)
+        r->last_sequence = footer.generation;
+    s->state = WF_NVME_SEGMENT_CLOSED;
+    read_dead(t, segment, memory + WF_NVME_PAGE);
+    r->footer[segment].head.magic = 0;
+    r->footer[segment].number = HEADLESS;
+    return true;
+}
+
 /* The first pages of a segment, and behind them its last. */
 static void probed(struct recovery *r, uint32_t segment, const uint8_t *memory)
 {
@@ -373,6 +400,8 @@ static void probed(struct recovery *r, uint32_t segment, const uint8_t *memory)
                  header.generation >> WF_NVME_EPOCH_SHIFT <= WF_NVME_EPOCH_MAX;
     if (right && header.generation > r->last_sequence)
         r->last_sequence = header.generation;
+    if (!right && headless(r, segment, memory))
+        return;
     if (!right || header.use != WF_NVME_USED) {
         t->free_count++;
         if (right && header.use == WF_NVME_FREE)
@@ -384,7 +413,7 @@ static void probed(struct recovery *r, uint32_t segment, const uint8_t *memory)
     read_dead(t, segment, memory + WF_NVME_PAGE);
     memcpy(&r->footer[segment], memory + WF_NVME_RECORDS_AT, sizeof r->footer[segment]);
     if (!wf_nvme_footer_right(t, &r->footer[segment], segment))
-        r->footer[segment].head.magic = 0;
+        r->footer[segment] = (struct wf_nvme_footer){.head.magic = 0};
 }
 
 static void entered(struct recovery *r, uint32_t segment, const uint8_t *memory)
@@ -467,7 +496,8 @@ static enum weft_status read_passes(struct recovery *r)
     read_all(r, ENTERING);
     uint32_t last = WF_NVME_NONE;
     for (uint32_t i = 0; status == WEFT_OK && i < t->segments; i++) {
-        if (t->segment[i].state != WF_NVME_SEGMENT_CLOSED || r->footer[i].head.magic)
+        if (t->segment[i].state != WF_NVME_SEGMENT_CLOSED || r->footer[i].head.magic ||
+            r->footer[i].number == HEADLESS)
             continue;
         /* The youngest comes last: it may be the one to go on in. */
         uint32_t now = last;
@@ -478,6 +508,9 @@ static enum weft_status read_passes(struct recovery *r)
         if (now != WF_NVME_NONE)
             status = by_scan(r, now, false);
     }
+    for (uint32_t i = 0; status == WEFT_OK && i < t->segments; i++)
+        if (r->footer[i].number == HEADLESS)
+            status = by_scan(r, i, false);
     if (status == WEFT_OK && last != WF_NVME_NONE)
         status = by_scan(r, last, t->free_count == 0);
     return status;

@@ -259,6 +259,51 @@ static void footers_are_not_needed(void **state)
     assert_int_equal(stats(w).corrupt, 0);
 }
 
+/* First pages rot while the tier is closed: the footers say what their segments are. */
+static void first_pages_are_not_needed(void **state)
+{
+    struct world *w = *state;
+    uint64_t n = 1;
+    open_at(w, w->path, CAPACITY);
+    while (put(w, n) == WEFT_OK)
+        n++;
+    for (uint64_t i = 3; i < n; i += 7)
+        assert_int_equal(ops->remove(w->tier, block_of(i).key), WEFT_OK);
+    assert_int_equal(flush(w), WEFT_OK);
+    close_it(w);
+    uint8_t noise[WF_NVME_PAGE];
+    fill(random_next(&w->random), sizeof noise, noise);
+    struct wf_nvme_super super;
+    struct wf_nvme_footer footer;
+    int fd = open(w->path, O_RDWR | O_CLOEXEC), rotten = 0;
+    assert_int_equal(pread(fd, &super, sizeof super, 0), sizeof super);
+    for (uint64_t i = 0; i < super.segments; i++) {
+        off_t at = (off_t)(WF_NVME_SEGMENTS_AT + i * super.segment_bytes);
+        off_t end = at + (off_t)super.segment_bytes - (off_t)sizeof noise;
+        assert_int_equal(pread(fd, &footer, sizeof footer, end), sizeof footer);
+        if (footer.head.magic != WF_NVME_FOOTER_MAGIC)
+            continue; /* it goes on there: without both, nothing says what it is */
+        assert_int_equal(pwrite(fd, noise, sizeof noise, at), sizeof noise);
+        rotten++;
+    }
+    close(fd);
+    assert_true(rotten >= 2);
+    for (int turn = 0; turn < 2; turn++) {
+        open_at(w, w->path, CAPACITY);
+        for (uint64_t i = 1; i < n; i++)
+            assert_int_equal(get(w, i), i % 7 == 3 ? WEFT_MISS : WEFT_OK);
+        assert_told(w);
+        close_it(w);
+    }
+    open_at(w, w->path, CAPACITY);
+    for (uint64_t i = 1; i < n; i += 2) /* and they are used anew as any other */
+        (void)ops->remove(w->tier, block_of(i).key);
+    for (uint64_t more = n; more < n + 30; more++)
+        assert_int_equal(put(w, more), WEFT_OK);
+    for (uint64_t i = 2; i < n + 30; i += i < n ? 2 : 1)
+        assert_int_equal(get(w, i), i < n && i % 7 == 3 ? WEFT_MISS : WEFT_OK);
+}
+
 /* The index alone: it keeps to its budget, and finds again what it holds and nothing else. */
 static void the_index_is_small_and_right(void **state)
 {
@@ -453,6 +498,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_flipped_bit_never_gives_wrong_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(reclaim_keeps_what_lives, setup, teardown),
         cmocka_unit_test_setup_teardown(footers_are_not_needed, setup, teardown),
+        cmocka_unit_test_setup_teardown(first_pages_are_not_needed, setup, teardown),
         cmocka_unit_test(the_index_is_small_and_right),
         cmocka_unit_test_setup_teardown(full_says_so_and_a_removal_helps, setup, teardown),
         cmocka_unit_test_setup_teardown(each_request_is_reaped_once, setup, teardown),
