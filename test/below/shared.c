@@ -385,10 +385,10 @@ static void test_what_is_taken_back_is_never_read(void **state)
 /* Its number's row as the other tells it. */
 static int64_t host_extents(struct host *h, int64_t number, const char *state)
 {
-    json_t *root, *row;
+    json_t *root, *row, *rows = tier_field(h, "cxl0-hosts", "hosts", &root);
     size_t i;
     int64_t extents = -1;
-    json_array_foreach (tier_field(h, "cxl0-hosts", "hosts", &root), i, row)
+    json_array_foreach (rows, i, row)
         if (json_integer_value(json_object_get(row, "host")) == number &&
             strcmp(json_string_value(json_object_get(row, "state")), state) == 0)
             extents = json_integer_value(json_object_get(row, "extents"));
