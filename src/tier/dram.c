@@ -243,6 +243,7 @@ static void copy(const struct wf_tier *t, struct cursor *c, uint8_t *memory, uin
 static void block_of(const struct wf_tier *t, const struct item *item, struct wf_tier_block *out)
 {
     const struct header *header = header_of(t, item->first);
+    assert(item->bytes && item->part_bytes); /* no spare one */
     *out = (struct wf_tier_block){.depth = item->depth,
                                   .part_bytes = item->part_bytes,
                                   .bytes = item->bytes};
