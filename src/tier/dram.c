@@ -244,9 +244,9 @@ static void block_of(const struct wf_tier *t, const struct item *item, struct wf
 {
     const struct header *header = header_of(t, item->first);
     assert(item->bytes && item->part_bytes); /* no spare one */
-    *out = (struct wf_tier_block){.depth = item->depth,
-                                  .part_bytes = item->part_bytes,
-                                  .bytes = item->bytes};
+    out->depth = item->depth;
+    out->part_bytes = item->part_bytes;
+    out->bytes = item->bytes;
     memcpy(out->key, item->key, 32);
     memcpy(out->parent, header->parent, 32);
     memcpy(out->format, header->format, 32);
