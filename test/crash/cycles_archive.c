@@ -91,7 +91,8 @@ static bool verify_one(const struct client *c, enum size size, uint32_t chain, u
     snprintf(what, sizeof what, "archive %s", name_of(size, chain, depth, name));
     /* Manifests are read when the tier is open. */
     enum weft_status status = weft_query(c->w, what, 0, &text);
-    for (; status == WEFT_E_NOT_FOUND && *patience_ms > 0; *patience_ms -= 5) {
+    for (; (status == WEFT_E_NOT_FOUND || status == WEFT_PENDING) && *patience_ms > 0;
+         *patience_ms -= 5) {
         weftd_sleep_ms(5);
         status = weft_query(c->w, what, 0, &text);
     }
