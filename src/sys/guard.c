@@ -15,6 +15,13 @@ struct guard {
     struct guard *outer;
 };
 
+/* ThreadSanitizer puts a handler of its own before ours, which blocks all signals. */
+#ifdef __SANITIZE_THREAD__
+#define SAVES_MASK 1
+#else
+#define SAVES_MASK 0
+#endif
+
 static _Thread_local struct guard *innermost;
 static pthread_mutex_t install_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction before; /* whose SIGBUS it was */
@@ -75,7 +82,7 @@ enum wf_fault wf_guard_run(const void *memory, size_t bytes, void (*work)(void *
 {
     struct guard g = {.from = (uintptr_t)memory, .end = (uintptr_t)memory + bytes};
     g.outer = innermost;
-    int fault = sigsetjmp(g.back, 0);
+    int fault = sigsetjmp(g.back, SAVES_MASK);
     if (fault != WF_FAULT_NONE)
         return (enum wf_fault)fault;
     innermost = &g;
