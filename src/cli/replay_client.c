@@ -269,7 +269,7 @@ static int lines_run(struct client *client)
         enum trace_result result = line_take(client);
         if (result == TRACE_END)
             return CLI_OK;
-        struct trace_request request;
+        struct trace_request request = {0};
         if (result == TRACE_OK)
             result = wf_trace_parse(&client->reader, &request);
         if (result == TRACE_BLANK)

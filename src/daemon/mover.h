@@ -59,7 +59,7 @@ struct wf_mover_job {
     struct wf_mover_job *next, *prev; /* submitted, then taken up, then done */
     struct wf_mover_job *step_next;   /* ready, to be verified, or a flush that waits */
     struct wf_mover_job *bucket_next; /* older ones whose keys hash alike */
-    struct wf_mover_job *asked_next; /* cancelled or hurried, and the thread has not heard yet */
+    struct wf_mover_job *asked_next;  /* cancelled or hurried, and the thread has not heard yet */
     struct wf_mover_job *flight_next, *flight_prev; /* with the tier, oldest first */
     uint64_t number, begun_ns;
     uint32_t waits; /* FLUSH: writes before it that are not done */

@@ -144,8 +144,8 @@ void wf_mover_tell(struct wf_mover *m, struct wf_mover_job *job, enum weft_statu
                    uint64_t bytes);
 /* With the lock: the thread's own figures, for wf_mover_stats(). */
 void wf_mover_publish(struct wf_mover *m);
-/* What the owner submitted, to `taken`; what it cancelled or hurried, one at a time (NULL: no more),
- * and the new deadline of what is hurried (0: cancelled). */
+/* What the owner submitted, to `taken`; what it cancelled or hurried, one at a time (NULL: no
+ * more), and the new deadline of what is hurried (0: cancelled). */
 struct wf_mover_job *wf_mover_take(struct wf_mover *m);
 struct wf_mover_job *wf_mover_take_asked(struct wf_mover *m, uint64_t *out_hurry_us);
 /* A free one to fill in and send, once there is; NULL: it is stopping, and nobody listens. */

@@ -341,7 +341,8 @@ static void tick(struct wf_node *node)
     }
     for (uint32_t i = 0; i < node->config.clients_max; i++) {
         struct wf_client *client = &node->clients[i];
-        if (client->fd >= 0 && !client->domain && !client->paused && wf_now_ns() - client->connected_ns > STRANGER_NS)
+        if (client->fd >= 0 && !client->domain && !client->paused &&
+            wf_now_ns() - client->connected_ns > STRANGER_NS)
             wf_client_close(client, "it said no HELLO");
     }
     if (node->below)

@@ -32,9 +32,9 @@ enum wf_tier_class {
 };
 
 struct wf_tier_job {
-    /* The caller's, unchanged until the job is done but by wf_tier_scheduler_hurry(); the request as for submit.  Its status and
-     * bytes are the job's result: the tier's, or WEFT_E_TIMEOUT when it was cancelled or had not
-     * begun when it expired. */
+    /* The caller's, unchanged until the job is done but by wf_tier_scheduler_hurry(); the request
+     * as for submit.  Its status and bytes are the job's result: the tier's, or WEFT_E_TIMEOUT when
+     * it was cancelled or had not begun when it expired. */
     struct wf_tier_request request;
     enum wf_tier_class class;
     uint64_t deadline_us; /* earliest first, and those of one deadline as they came; 0: last */

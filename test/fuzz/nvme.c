@@ -86,7 +86,7 @@ static enum weft_status flush(struct wf_tier *tier)
     return perform(tier, &r);
 }
 
-/* ---------------------------------------------------------------------------------- good volumes */
+/* --------------------------------------------------------------------------------- good volumes */
 
 static void keep(enum good which)
 {
@@ -127,7 +127,7 @@ static void make_good(void)
     keep(FULL);
 }
 
-/* ------------------------------------------------------------------------------------- the changes */
+/* ---------------------------------------------------------------------------------- the changes */
 
 static uint8_t *segment_at(uint32_t segment)
 {
@@ -221,7 +221,7 @@ static void seal(void)
     }
 }
 
-/* ------------------------------------------------------------------------------------- what it is */
+/* ----------------------------------------------------------------------------------- what it is */
 
 struct told {
     struct wf_tier_block blocks[BLOCKS_MAX];
