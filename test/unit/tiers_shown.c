@@ -122,6 +122,14 @@ static json_t *tiers_of(json_t **out_root)
     return json_object_get(*out_root, "tiers");
 }
 
+static void says_of_no_tiers(void)
+{
+    json_t *root;
+    const json_t *tiers = tiers_of(&root);
+    assert_true(json_is_null(tiers));
+    json_decref(root);
+}
+
 static const char *three(void)
 {
     static char text[4096];
@@ -161,12 +169,13 @@ static void every_command_gives_programs_the_nodes_own_words(void **state)
     tiers_answer = three();
     static const struct cli_command *const commands[] = {&wf_cmd_ls, &wf_cmd_status,
                                                          &wf_cmd_doctor};
-    json_t *expected = json_object_get(json_loads(tiers_answer, 0, NULL), "tiers"), *root;
+    json_t *told = json_loads(tiers_answer, 0, NULL), *root;
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         run(commands[i], true, i == 0 ? "tiers" : NULL);
-        assert_true(json_equal(tiers_of(&root), expected));
+        assert_true(json_equal(tiers_of(&root), json_object_get(told, "tiers")));
         json_decref(root);
     }
+    json_decref(told);
 }
 
 static void status_shows_the_matrix(void **state)
@@ -197,11 +206,9 @@ static void doctor_finds_what_is_not_well(void **state)
 static void who_is_not_told_sees_none(void **state)
 {
     (void)state;
-    json_t *root;
     tiers_answer = NULL;
     assert_int_equal(run(&wf_cmd_status, true, NULL), CLI_OK);
-    assert_true(json_is_null(tiers_of(&root)));
-    json_decref(root);
+    says_of_no_tiers();
     assert_int_equal(run(&wf_cmd_status, false, NULL), CLI_OK);
     has_not("emulated");
     assert_int_equal(run(&wf_cmd_ls, false, "tiers"), CLI_USAGE);
@@ -209,24 +216,20 @@ static void who_is_not_told_sees_none(void **state)
     has("is measured by a node: query 'tiers': this node has no such thing\n");
     tiers_answer = "{\"next\":0}"; /* a node that says something else */
     assert_int_equal(run(&wf_cmd_status, true, NULL), CLI_OK);
-    assert_true(json_is_null(tiers_of(&root)));
-    json_decref(root);
+    says_of_no_tiers();
     tiers_answer = "[";
     assert_int_equal(run(&wf_cmd_status, true, NULL), CLI_OK);
-    assert_true(json_is_null(tiers_of(&root)));
-    json_decref(root);
+    says_of_no_tiers();
 }
 
 static void without_a_node_the_matrix_is_said_to_need_one(void **state)
 {
     (void)state;
-    json_t *root;
     connects = WEFT_E_NODE;
     run(&wf_cmd_doctor, false, NULL);
     has("is measured by a node: no node answers\n");
     run(&wf_cmd_doctor, true, NULL);
-    assert_true(json_is_null(tiers_of(&root)));
-    json_decref(root);
+    says_of_no_tiers();
     connects = WEFT_OK;
 }
 
