@@ -18,6 +18,7 @@
 #if WF_TEST_HOOKS
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,7 +89,7 @@ static int tests_after(void *context, const struct wf_nvme_call *call, int resul
     return result;
 }
 
-void wf_nvme_tests_begin(void)
+static void begin_once(void)
 {
     static const struct wf_nvme_hooks hooks = {NULL, tests_before, tests_after};
     const char *path = getenv("WEFT_NVME_JOURNAL");
@@ -96,9 +97,16 @@ void wf_nvme_tests_begin(void)
     tests.refuse = getenv("WEFT_NVME_REFUSE");
     if (!path && !tests.hold && !tests.refuse)
         return;
-    if (path && tests.journal < 0)
+    if (path)
         tests.journal = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     wf_nvme_hooks = &hooks;
+}
+
+/* Tiers are opened by threads of their own. */
+void wf_nvme_tests_begin(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, begin_once);
 }
 #else
 void wf_nvme_tests_begin(void)

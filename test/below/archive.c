@@ -449,8 +449,9 @@ static void test_copied(void **state)
     (void)state;
     stage_begin(&s, "8MB", "64MB", true, NULL);
     snprintf(cxl, sizeof cxl, "tier.cxl0.path=file-emulation:%s/cxl0", s.node.directory);
-    const char *const near[] = {"tiers=cxl0,nvme0", "tier.cxl0.kind=cxl", "tier.cxl0.size=16MB",
-                                cxl, "tier.cxl0.archive=false"};
+    const char *const near[] = {"tiers=cxl0,nvme0",        "tier.cxl0.kind=cxl",
+                                "tier.cxl0.size=16MB",     cxl,
+                                "tier.cxl0.archive=false", "tier.cxl0.admit=always"};
     while (s.settings[at])
         at++;
     memcpy(&s.settings[at], near, sizeof near);
