@@ -193,6 +193,7 @@ void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept
     }
     kept->whole = kept->entry != WF_DIRECTORY_NONE &&
                   chain_whole(below, kept->entry, kept->blocks, &kept->on);
+    kept->durable &= kept->whole;
     if (kept->whole || !wf_archives_settled(below)) {
         kept->told &= !kept->whole;
         kept->missed &= !kept->whole;

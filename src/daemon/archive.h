@@ -40,6 +40,7 @@ struct wf_archive_kept {
     uint32_t entry; /* of the tip, held and counted; WF_DIRECTORY_NONE: the tip is not there */
     uint8_t on;     /* tiers that its blocks were on when it was whole; 0: not known */
     bool whole;     /* every block is on a tier that may hold archives */
+    bool durable;   /* and this node flushed and verified them all, and has not missed one since */
     bool told;      /* that it is damaged; */
     bool missed;    /* that it waits for tiers */
 };

@@ -297,7 +297,9 @@ void wf_handle_archive(struct wf_client *client, const struct wf_archive *reques
     }
     if (!run && kept && memcmp(kept->tip, request->tip, sizeof kept->tip) == 0) {
         wf_archive_check(archives, kept);
-        if (kept->whole) { /* as it was asked for */
+        /* As it was asked for.  Whole alone is not enough: what it lacked may have been written
+         * below a moment ago, and not flushed. */
+        if (kept->durable) {
             answer(client, request, WEFT_OK, kept->blocks, 0, kept->bytes,
                    kept->lower->config->name, "");
             return;

@@ -108,6 +108,11 @@ static void end(struct wf_archive_run *run)
         wf_manifest_key(run->domain->tag, run->name, run->tip, key);
         wf_lower_remove(run->to, key);
     }
+    struct wf_archive_kept *kept = run->status == WEFT_OK
+                                       ? wf_archive_find(run->archives, run->domain, run->name)
+                                       : NULL;
+    if (kept)
+        kept->durable = kept->whole;
     if (run->status == WEFT_OK)
         wf_telemetry_event(node, run->domain, "archive",
                            "archive %.64s: %u blocks are durable on tier %s", run->name, run->count,
