@@ -161,8 +161,8 @@ static void read_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 
 /* ------------------------------------------------------------------------------------ the ring */
 
-/* Payload has landed.  To verify it takes about as long as the device needs for a third of it, so
- * it is left for the reaps to come: what is to be read next goes to the device first. */
+/* Payload has landed.  To verify it takes the processor a while, so it is left for the reaps to
+ * come: what is to be read next goes to the device first. */
 static void land(struct wf_nvme *t, struct wf_nvme_io *io, int result)
 {
     if (result < 0 || (io->with_header && io->at != 0)) {
