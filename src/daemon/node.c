@@ -15,6 +15,7 @@
 #include "base/size.h"
 #include "core/identity.h"
 #include "daemon/below.h"
+#include "daemon/huge.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 
@@ -72,6 +73,8 @@ static void punch(void *context, uint64_t first, uint64_t count)
     /* Reserved huge pages stay with the segment, zeroed: once given away they might not be there
      * again at the next touch, which would be SIGBUS. */
     bool punched = domain->node->pages != WF_PAGES_HUGE;
+    if (domain->node->huge)
+        wf_huge_punching(domain->node->huge, domain->pool.memory, offset, bytes);
     if (punched && wf_punch(domain->pool.fd, offset, bytes) != WEFT_OK) {
         wf_warn("node", "%s", wf_last_error());
         punched = false;
@@ -140,6 +143,14 @@ static void budget_give(void *context, uint64_t bytes)
 {
     struct wf_domain *domain = context;
     domain->node->budget_free += bytes;
+}
+
+static void backed(void *context, uint64_t first, uint64_t granules)
+{
+    struct wf_domain *domain = context;
+    if (domain->node->huge)
+        wf_huge_backed(domain->node->huge, domain->pool.memory, first * WF_GRANULE,
+                       granules * WF_GRANULE);
 }
 
 bool wf_node_budget(struct wf_node *node, struct wf_domain *domain, uint64_t bytes)
@@ -318,6 +329,7 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
         .env = {.context = domain,
                 .budget_take = budget_take,
                 .budget_give = budget_give,
+                .backed = backed,
                 .scan_pins = scan_pins,
                 .leave = config->tier_count ? wf_demote_leave : NULL,
                 .gone = gone},
@@ -371,15 +383,17 @@ static enum weft_status prefault(struct wf_node *node)
             share = domain->pool.bytes;
         if (share == 0 || share > node->budget_free)
             continue;
+        for (uint64_t at = 0; node->pages == WF_PAGES_THP && at < share; at += WF_HUGE_BYTES)
+            if (!wf_huge_make((char *)domain->pool.memory + at))
+                break; /* the host's memory is in pieces: the rest as it comes */
         enum weft_status status = wf_populate(domain->pool.memory, share);
         if (status != WEFT_OK)
             return status;
-        uint64_t backed = (uint64_t)wf_arena_back(&domain->store.arena,
-                                                  (uint32_t)(share / WF_GRANULE),
-                                                  (uint32_t)(share / WF_GRANULE)) *
-                          WF_GRANULE;
-        node->budget_free -= backed;
-        domain->store.backed_bytes += backed;
+        uint32_t first, granules = (uint32_t)(share / WF_GRANULE);
+        uint64_t taken = (uint64_t)wf_arena_back(&domain->store.arena, granules, granules, &first) *
+                         WF_GRANULE;
+        node->budget_free -= taken;
+        domain->store.backed_bytes += taken;
     }
     return WEFT_OK;
 }
@@ -396,7 +410,7 @@ static enum wf_pages pages_choose(const struct wf_config *config)
     }
     if (config->pool_huge == WF_HUGE_ON || wf_huge_free_bytes() >= segments)
         return WF_PAGES_HUGE;
-    return wf_huge_shared_allowed() ? WF_PAGES_THP : WF_PAGES_NORMAL;
+    return wf_huge_shared_allowed() || wf_huge_make_works() ? WF_PAGES_THP : WF_PAGES_NORMAL;
 }
 
 static enum weft_status tables_create(struct wf_node *node)
@@ -448,6 +462,8 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
         wf_dram_measure(config->pool_numa_node, &node->dram);
     if (status == WEFT_OK)
         status = wf_workers_create(config->workers, JOBS_MAX, &node->workers);
+    if (status == WEFT_OK && node->pages == WF_PAGES_THP)
+        status = wf_huge_create(node->workers, &node->huge);
     if (status == WEFT_OK)
         status = wf_telemetry_create(node);
     if (status == WEFT_OK)
@@ -464,8 +480,11 @@ void wf_node_destroy(struct wf_node *node)
 {
     if (!node)
         return;
+    wf_huge_stop(node->huge);
     wf_workers_destroy(node->workers); /* before the memory that jobs work on */
+    wf_huge_destroy(node->huge);
     node->workers = NULL;
+    node->huge = NULL;
     node->device_lives_on |= !wf_below_destroy(node->below);
     node->below = NULL;
     wf_telemetry_destroy(node);

@@ -146,6 +146,7 @@ struct wf_node {
     uint64_t region_bytes, region_serial;
     struct wf_reclaim reclaim;
     struct wf_workers *workers;
+    struct wf_huge_pages *huge; /* NULL: the pool's pages are what they are */
     struct wf_telemetry *telemetry;
     struct wf_below *below; /* NULL: no tiers */
     uint32_t scrubs;        /* blocks of DRAM that are being checked, and held meanwhile */

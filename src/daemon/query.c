@@ -14,6 +14,7 @@
 #include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/devices.h"
+#include "daemon/huge.h"
 #include "daemon/node.h"
 #include "daemon/query.h"
 #include "daemon/telemetry.h"
@@ -119,14 +120,19 @@ char *wf_query_status(struct wf_node *node, const struct wf_domain *only)
                             (int)getpid(), "uptime_s",
                             (double)(wf_now_ns() - node->started_ns) / 1e9, "socket",
                             node->config.socket, "draining", node->draining);
+    uint64_t made = 0, refused = 0;
+    if (node->huge)
+        wf_huge_counts(node->huge, &made, &refused);
     /* How full the whole pool is would tell one tenant about the others. */
     if (!only)
         json_object_set_new(out, "pool",
-                            json_pack("{s:s, s:I, s:I, s:I, s:I, s:s}", "name", "dram0", "bytes",
-                                      (json_int_t)node->pool_bytes, "used_bytes", (json_int_t)used,
-                                      "unassigned_bytes", (json_int_t)node->budget_free,
-                                      "region_bytes", (json_int_t)node->region_bytes, "pages",
-                                      pages[node->pages]));
+                            json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:I, s:I}", "name", "dram0",
+                                      "bytes", (json_int_t)node->pool_bytes, "used_bytes",
+                                      (json_int_t)used, "unassigned_bytes",
+                                      (json_int_t)node->budget_free, "region_bytes",
+                                      (json_int_t)node->region_bytes, "pages", pages[node->pages],
+                                      "huge_made_bytes", (json_int_t)made, "huge_refused_bytes",
+                                      (json_int_t)refused));
     json_object_set_new(out, "clients", number(only ? only->clients : node->client_count));
     json_object_set_new(out, "sessions", number(only ? only->sessions : node->session_count));
     json_object_set_new(out, "domains", domains);

@@ -49,6 +49,8 @@ struct wf_store_env {
     /* Memory from the node's budget: at least `least` bytes, or 0; at most `wanted`. */
     uint64_t (*budget_take)(void *context, uint64_t least, uint64_t wanted);
     void (*budget_give)(void *context, uint64_t bytes);
+    /* This range of the pool is backed now: its first touches are near.  NULL: nobody asks. */
+    void (*backed)(void *context, uint64_t first, uint64_t granules);
     /* Call `seen` for every slot that any client of this domain holds. */
     void (*scan_pins)(void *context, void (*seen)(void *context, uint32_t slot),
                       void *seen_context);

@@ -279,11 +279,14 @@ static bool grow(struct wf_store *store, uint32_t granules)
             store->env.budget_give(store->env.context, got);
         return false;
     }
-    uint64_t backed =
-        (uint64_t)wf_arena_back(&store->arena, granules, (uint32_t)(got / WF_GRANULE)) * WF_GRANULE;
+    uint32_t first = 0,
+             count = wf_arena_back(&store->arena, granules, (uint32_t)(got / WF_GRANULE), &first);
+    uint64_t backed = (uint64_t)count * WF_GRANULE;
     if (backed < got)
         store->env.budget_give(store->env.context, got - backed);
     store->backed_bytes += backed;
+    if (count && store->env.backed)
+        store->env.backed(store->env.context, first, count);
     return backed > 0;
 }
 

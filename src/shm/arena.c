@@ -246,7 +246,7 @@ uint32_t wf_arena_joined(const struct wf_arena *arena, uint32_t slot)
     return slot;
 }
 
-uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted)
+uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted, uint32_t *first)
 {
     uint32_t slot = bin_find(arena, &arena->unbacked, wanted);
     if (slot == WF_SLOT_NONE)
@@ -257,6 +257,7 @@ uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted)
     if (arena->slots[slot].count > wanted)
         split(arena, slot, wanted);
     uint32_t got = arena->slots[slot].count;
+    *first = arena->slots[slot].first;
     set_backed(arena, slot, true);
     bin_insert(arena, coalesce(arena, slot));
     return got;

@@ -76,8 +76,9 @@ uint32_t wf_arena_free(struct wf_arena *arena, uint32_t slot);
 uint32_t wf_arena_joined(const struct wf_arena *arena, uint32_t slot);
 
 /* Turn up to `wanted` unbacked granules in one piece, at least `least`, into backed free space.
- * Returns how many, 0 when there is no such piece, or no slot to cut it with. */
-uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted);
+ * Returns how many, from granule *first on; 0 when there is no such piece, or no slot to cut it
+ * with. */
+uint32_t wf_arena_back(struct wf_arena *arena, uint32_t least, uint32_t wanted, uint32_t *first);
 
 /* Turn backed free space into unbacked until `granules` are done or none is left, calling `punch`
  * for each piece.  Returns how many. */

@@ -19,6 +19,11 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+#define PAGE_BYTES ((size_t)4096)
 
 enum weft_status wf_memfd_create(const char *name, size_t bytes, enum wf_pages pages, int *out_fd)
 {
@@ -75,12 +80,40 @@ size_t wf_file_bytes(int fd)
     return fstat(fd, &info) == 0 && info.st_size > 0 ? (size_t)info.st_size : 0;
 }
 
+/* As mmap(), at a multiple of WF_HUGE_BYTES. */
+static void *map_aligned(size_t bytes, int protection, int flags, int fd)
+{
+    size_t whole = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    char *room = mmap(NULL, whole + WF_HUGE_BYTES, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return MAP_FAILED;
+    size_t before = (WF_HUGE_BYTES - (uintptr_t)room % WF_HUGE_BYTES) % WF_HUGE_BYTES;
+    void *memory = mmap(room + before, bytes, protection, flags | MAP_FIXED, fd, 0);
+    int error = errno;
+    if (memory == MAP_FAILED) {
+        munmap(room, whole + WF_HUGE_BYTES);
+        errno = error;
+        return MAP_FAILED;
+    }
+    if (before)
+        munmap(room, before);
+    munmap(room + before + whole, WF_HUGE_BYTES - before);
+    return memory;
+}
+
 enum weft_status wf_map(int fd, size_t bytes, bool writable, void **out)
 {
-    void *memory = WF_FAILS("mmap")
-                       ? (errno = ENOMEM, MAP_FAILED)
-                       : mmap(NULL, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ,
-                              MAP_SHARED | MAP_NORESERVE, fd, 0);
+    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    int flags = MAP_SHARED | MAP_NORESERVE;
+    void *memory;
+    if (WF_FAILS("mmap")) {
+        memory = MAP_FAILED;
+        errno = ENOMEM;
+    } else {
+        memory = bytes >= WF_HUGE_BYTES ? map_aligned(bytes, protection, flags, fd)
+                                        : mmap(NULL, bytes, protection, flags, fd, 0);
+    }
     if (memory == MAP_FAILED) {
         char size[16];
         return wf_fail(WEFT_E_SYSTEM,
@@ -128,6 +161,28 @@ bool wf_huge_shared_allowed(void)
     bool read = fgets(modes, sizeof modes, file) != NULL;
     fclose(file);
     return read && !strstr(modes, "[never]") && !strstr(modes, "[deny]");
+}
+
+bool wf_huge_make(void *memory)
+{
+    /* A range without a single page has nothing to collapse; this touch changes no byte. */
+    return !WF_FAILS("collapse") && madvise(memory, PAGE_BYTES, MADV_POPULATE_WRITE) == 0 &&
+           madvise(memory, WF_HUGE_BYTES, MADV_COLLAPSE) == 0;
+}
+
+bool wf_huge_make_works(void)
+{
+    int fd = memfd_create("weft-huge", MFD_CLOEXEC);
+    bool works = false;
+    if (fd >= 0 && ftruncate(fd, (off_t)WF_HUGE_BYTES) == 0) {
+        void *memory = map_aligned(WF_HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+        works = memory != MAP_FAILED && wf_huge_make(memory);
+        if (memory != MAP_FAILED)
+            munmap(memory, WF_HUGE_BYTES);
+    }
+    if (fd >= 0)
+        close(fd);
+    return works;
 }
 
 enum weft_status wf_bind_node(void *memory, size_t bytes, int node)

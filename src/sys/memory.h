@@ -14,7 +14,7 @@
 
 enum wf_pages {
     WF_PAGES_NORMAL = 0,
-    WF_PAGES_THP,  /* transparent: the kernel may use 2 MiB pages */
+    WF_PAGES_THP,  /* transparent: 2 MiB where the kernel has them, by itself or when asked to */
     WF_PAGES_HUGE, /* reserved ones (vm.nr_hugepages), 2 MiB */
 };
 
@@ -32,6 +32,7 @@ enum weft_status wf_memfd_reopen_readonly(int fd, int *out_fd);
 /* The size of the file behind `fd`; 0 when it has none. */
 size_t wf_file_bytes(int fd);
 
+/* What has room for huge pages is mapped at a border of one, so that it can have them. */
 enum weft_status wf_map(int fd, size_t bytes, bool writable, void **out);
 
 /* The same for reserved huge pages, all of them set aside now: without that, the first touch of a
@@ -45,6 +46,15 @@ void wf_advise_huge(void *memory, size_t bytes);
 
 /* Whether the kernel would give transparent huge pages to shared memory that asks for them. */
 bool wf_huge_shared_allowed(void);
+
+/* Whether wf_huge_make() works here, whatever transparent huge pages are set to for first touches:
+ * found out by making one.  Linux has it since 6.1. */
+bool wf_huge_make_works(void);
+
+/* Have the huge page at `memory`, a border of one, present, with what is in there; others may read
+ * and write it meanwhile.  False: there is no such page free, or someone holds part of it for a
+ * device; then it stays as it is. */
+bool wf_huge_make(void *memory);
 
 /* Place pages of this range, when first touched, on NUMA node `node`. */
 enum weft_status wf_bind_node(void *memory, size_t bytes, int node);

@@ -94,12 +94,12 @@ static void free_one(struct ground *g, struct random_source *r)
     wf_arena_free(&g->arena, slot);
 }
 
-/* The arena says how much became backed, not where; the model finds it by the lists. */
+/* Where the arena says that memory became backed is where the model finds it by the lists. */
 static void back_some(struct ground *g, struct random_source *r)
 {
     uint32_t least = 1 + random_below(r, 40), wanted = least + random_below(r, 200);
     uint64_t before = g->arena.backed.granules;
-    uint32_t got = wf_arena_back(&g->arena, least, wanted);
+    uint32_t first = 0, got = wf_arena_back(&g->arena, least, wanted, &first);
     if (got == 0) {
         assert_true(longest(g, false) < least + least / 8 + 1);
         return;
@@ -113,6 +113,8 @@ static void back_some(struct ground *g, struct random_source *r)
             continue;
         for (uint32_t i = s->first; i < s->first + s->count; i++) {
             assert_int_equal(g->owner[i], NOBODY);
+            if (!g->backed[i])
+                assert_in_range(i, first, first + got - 1);
             became += !g->backed[i];
             g->backed[i] = true;
         }
@@ -177,7 +179,9 @@ static void test_few_slots(void **state)
     struct random_source r = random_seeded("arena, few slots");
     assert_non_null(g);
     ground_open(g, GRANULES, 24);
-    assert_int_equal(wf_arena_back(&g->arena, GRANULES, GRANULES), GRANULES);
+    uint32_t first = 1;
+    assert_int_equal(wf_arena_back(&g->arena, GRANULES, GRANULES, &first), GRANULES);
+    assert_int_equal(first, 0);
     for (uint32_t i = 0; i < 20000; i++) {
         uint32_t granules = 1 + random_below(&r, 30), slot = WF_SLOT_NONE;
         if (random_below(&r, 100) < 55 && g->held_count < 24)
@@ -205,7 +209,8 @@ static void test_sizes_that_no_pool_has(void **state)
     assert_int_equal(wf_arena_init(&arena, slots, 4, UINT32_MAX), WEFT_E_INVALID);
     assert_int_equal(wf_arena_init(&arena, slots, 4, UINT32_MAX - 1), WEFT_OK);
     assert_int_equal(wf_arena_alloc(&arena, 1), WF_SLOT_NONE); /* nothing is backed yet */
-    assert_int_equal(wf_arena_back(&arena, UINT32_MAX - 1, UINT32_MAX - 1), UINT32_MAX - 1);
+    uint32_t first;
+    assert_int_equal(wf_arena_back(&arena, UINT32_MAX - 1, UINT32_MAX - 1, &first), UINT32_MAX - 1);
     assert_int_equal(wf_arena_largest(&arena), UINT32_MAX - 1);
     uint32_t slot = wf_arena_alloc(&arena, UINT32_MAX - 1);
     assert_int_not_equal(slot, WF_SLOT_NONE);
