@@ -33,7 +33,7 @@ static const struct cli_option options[] = {
     {"block-bytes", CLI_SIZE, "SIZE", &wf_bench_options.block_bytes,
      "payload of a block (local 2 MiB, nvme 1 MiB, restart 4 KiB)"},
     {"blocks", CLI_NUMBER, "N", &wf_bench_options.blocks,
-     "blocks in the working set (1024; restart 1000000)"},
+     "blocks in the working set (1024; nvme 1 GiB of them; restart 1000000)"},
     {"rounds", CLI_NUMBER, "N", &wf_bench_options.rounds, "rounds over the working set (5)"},
     {"pool", CLI_SIZE, "SIZE", &wf_bench_options.pool_bytes,
      "the pool of the node that it starts (what the working set needs)"},

@@ -539,7 +539,10 @@ int wf_bench_nvme(struct cli *cli)
 {
     struct bench_options *given = &wf_bench_options;
     wf_bench_default(&given->block_bytes, 1 << 20);
-    wf_bench_default(&given->blocks, 1024);
+    /* As many bytes a round whatever the size of a block, so that what a round begins and ends with
+     * weighs the same. */
+    uint64_t blocks = given->block_bytes ? ((uint64_t)1 << 30) / given->block_bytes : 0;
+    wf_bench_default(&given->blocks, blocks > CHAIN ? blocks : CHAIN);
     wf_bench_default(&given->tier_bytes, (uint64_t)4 << 30);
     struct bench bench = {.cli = cli, .random = 1, .block_bytes = given->block_bytes};
     struct cli_node node;

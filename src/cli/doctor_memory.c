@@ -15,6 +15,13 @@
 
 #define GIB ((uint64_t)1 << 30)
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 /* A field of /proc/meminfo in bytes. */
 static uint64_t meminfo(const char *field)
 {
@@ -114,6 +121,27 @@ static bool bracketed(const char *path, char *out, size_t capacity)
     return true;
 }
 
+/* Try what the daemon does where the kernel gives none to shared memory by itself. */
+static bool collapse_works(void)
+{
+    size_t huge = (size_t)2 << 20, page = 4096;
+    int fd = memfd_create("weft-doctor", MFD_CLOEXEC);
+    bool works = false;
+    char *room = mmap(NULL, 2 * huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (room != MAP_FAILED && fd >= 0 && ftruncate(fd, (off_t)huge) == 0) {
+        char *at = room + (huge - (uintptr_t)room % huge) % huge;
+        works = mmap(at, huge, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) !=
+                    MAP_FAILED &&
+                madvise(at, page, MADV_POPULATE_WRITE) == 0 &&
+                madvise(at, huge, MADV_COLLAPSE) == 0;
+    }
+    if (room != MAP_FAILED)
+        munmap(room, 2 * huge);
+    if (fd >= 0)
+        close(fd);
+    return works;
+}
+
 static void transparent_check(struct doctor *doctor)
 {
     char mode[64];
@@ -123,11 +151,14 @@ static void transparent_check(struct doctor *doctor)
         return;
     }
     bool serves = strcmp(mode, "never") != 0 && strcmp(mode, "deny") != 0;
-    struct doctor_finding *finding = wf_doctor_add(doctor, "thp_shmem",
-                                                   serves ? DOCTOR_OK : DOCTOR_BETTER, "%s", mode);
-    if (!serves) {
+    bool made = !serves && collapse_works();
+    struct doctor_finding *finding =
+        wf_doctor_add(doctor, "thp_shmem", serves || made ? DOCTOR_OK : DOCTOR_BETTER, "%s%s", mode,
+                      made ? " at first touch; the node makes them as memory comes into use" : "");
+    if (!serves && !made) {
         snprintf(finding->why, sizeof finding->why,
-                 "without reserved huge pages, the pool cannot get transparent ones either");
+                 "without reserved huge pages, the pool cannot get transparent ones either; a "
+                 "device below it gets a block in many pieces");
         snprintf(finding->mend, sizeof finding->mend,
                  "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled");
     }

@@ -55,8 +55,8 @@ const struct wf_field wf_config_fields[] = {
      "the host's memory, or pool.size when that is more",
      "How far memory that is lent later may grow the pool."},
     {"pool.huge", WF_VALUE_CHOICE, AT(pool_huge), 0, 0, huge_choices, NULL,
-     "Huge pages: `auto` takes them when there are enough, `on` does not start without, `off` "
-     "uses none."},
+     "Huge pages: `auto` takes reserved ones when there are enough, and transparent ones "
+     "otherwise, `on` does not start without reserved ones, `off` uses none."},
     {"pool.numa_node", WF_VALUE_NODE, AT(pool_numa_node), 0, 1023, NULL, NULL,
      "NUMA node that the pool's memory comes from; `any` leaves it to the kernel."},
     {"pool.prefault", WF_VALUE_BOOL, AT(pool_prefault), 0, 0, NULL, NULL,
