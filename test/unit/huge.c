@@ -113,7 +113,8 @@ static void test_whole_pages_of_a_range_are_made(void **state)
     struct world *w = *state;
     skip_without(w);
     assert_int_equal((uintptr_t)w->segment % WF_HUGE_BYTES, 0);
-    strcpy(w->segment + 5 * WF_HUGE_BYTES, "what was there before");
+    static const char before_it[] = "what was there before";
+    memcpy(w->segment + 5 * WF_HUGE_BYTES, before_it, sizeof before_it);
     uint64_t before = held(w);
     assert_true(before < WF_HUGE_BYTES);
     /* from within page 1 to within page 20: pages 2 to 19 */
@@ -126,7 +127,7 @@ static void test_whole_pages_of_a_range_are_made(void **state)
     for (uint32_t page = 2; page < 20; page++) /* a mapping has them from its next touch on */
         assert_int_equal(((volatile char *)w->segment)[page * WF_HUGE_BYTES], page == 5 ? 'w' : 0);
     assert_int_equal(mapped_huge(w), made);
-    assert_string_equal(w->segment + 5 * WF_HUGE_BYTES, "what was there before");
+    assert_string_equal(w->segment + 5 * WF_HUGE_BYTES, before_it);
     /* Parts of a page only: nothing to do. */
     wf_huge_backed(w->huge, w->segment, 30 * WF_HUGE_BYTES + 4096, WF_HUGE_BYTES);
     wf_huge_counts(w->huge, &made, &refused);
