@@ -27,6 +27,7 @@
 #define HEADLESS UINT32_MAX /* the `number` of a footer whose segment has no first page */
 #define SCAN_PIECE (1u << 20)
 #define PREFETCH_AHEAD 8u
+#define FIRST_BYTES (WF_NVME_RECORDS_AT + WF_NVME_PAGE) /* with the first record's head */
 
 enum pass { PROBING, ENTERING };
 
@@ -44,7 +45,7 @@ struct recovery {
     uint8_t *segment;              /* room for one; NULL: not needed yet */
     struct wf_nvme_footer *footer; /* of each segment; magic 0: it has none */
     uint64_t *sequence;            /* of each item */
-    uint64_t last_sequence, scanned, dropped, unreadable;
+    uint64_t last_sequence, scanned, dropped, unreadable, foreign;
     bool resuming;
 };
 
@@ -315,6 +316,48 @@ static void resume_at(struct wf_nvme *t, uint32_t segment, uint32_t count, uint6
     t->active = 0;
 }
 
+static void read_dead(struct wf_nvme *t, uint32_t segment, const uint8_t *pages);
+
+/* Whose use of a segment its records are, where neither its first page nor its footer tells: the
+ * last one has the highest number.  False: there are none. */
+static bool generation_find(struct recovery *r, uint32_t segment)
+{
+    struct wf_nvme *t = r->t;
+    uint64_t found = 0;
+    for (uint64_t at = WF_NVME_RECORDS_AT; at + WF_NVME_RECORD_MIN <= t->segment_bytes;
+         at += WF_NVME_PAGE) {
+        uint64_t room = t->segment_bytes - at;
+        struct wf_nvme_record record;
+        memcpy(&record, r->segment + at, sizeof record);
+        if (record.generation > found &&
+            record.generation >> WF_NVME_EPOCH_SHIFT <= WF_NVME_EPOCH_MAX &&
+            record.head.bytes >= sizeof record &&
+            record.offset == wf_nvme_segment_at(t, segment) + at &&
+            wf_nvme_sealed(r->segment + at, WF_NVME_RECORD_MAGIC,
+                           room < WF_NVME_HEADER_MAX ? room : WF_NVME_HEADER_MAX, t->volume))
+            found = record.generation;
+    }
+    t->segment[segment].generation = found;
+    if (found > r->last_sequence)
+        r->last_sequence = found;
+    if (found)
+        read_dead(t, segment, r->segment + WF_NVME_PAGE);
+    return found != 0;
+}
+
+/* Nothing of it can be told from what an earlier use left there. */
+static void taken_back(struct recovery *r, uint32_t segment)
+{
+    struct wf_nvme *t = r->t;
+    wf_warn("nvme",
+            "%s: segment %u has neither a first page, nor a footer, nor a record that can be read; "
+            "what was in it, if anything, is lost, and it is used anew",
+            t->path, segment);
+    t->stats.corrupt++;
+    t->segment[segment].state = WF_NVME_SEGMENT_FREE;
+    t->free_count++;
+}
+
 /* A segment without a footer: what is whole in it, and then the footer that is missing. */
 static enum weft_status by_scan(struct recovery *r, uint32_t segment, bool resume)
 {
@@ -328,6 +371,10 @@ static enum weft_status by_scan(struct recovery *r, uint32_t segment, bool resum
     r->scanned++;
     if (!read_segment(r, segment)) {
         unreadable(r, segment);
+        return WEFT_OK;
+    }
+    if (t->segment[segment].generation == 0 && !generation_find(r, segment)) {
+        taken_back(r, segment);
         return WEFT_OK;
     }
     r->resuming = resume;
@@ -362,27 +409,60 @@ static void read_dead(struct wf_nvme *t, uint32_t segment, const uint8_t *pages)
     }
 }
 
+/* Does any of the structures that are looked at first name this volume, whole or not? */
+static bool is_ours(const struct wf_nvme *t, const uint8_t *memory)
+{
+    struct wf_nvme_head head;
+    for (uint32_t at = 0; at <= FIRST_BYTES; at += WF_NVME_PAGE) {
+        memcpy(&head, memory + at, sizeof head);
+        if (head.volume == t->volume)
+            return true;
+    }
+    return false;
+}
+
+/* Never used, or used by an earlier volume, whose whole header it may have. */
+static bool is_blank(const uint8_t *memory)
+{
+    struct wf_nvme_head head;
+    memcpy(&head, memory, sizeof head);
+    if (wf_nvme_sealed(memory, WF_NVME_SEGMENT_MAGIC, sizeof(struct wf_nvme_segment), head.volume))
+        return true;
+    for (uint32_t i = 0; i < WF_NVME_PAGE; i++)
+        if (memory[i])
+            return false;
+    return true;
+}
+
 /* A segment whose first page says nothing, though its footer does: it was closed, and that page has
- * rotted, or was torn when the segment was about to be used anew.  Its records are verified one by
- * one, after those of all other segments: what was moved or written over since is not taken. */
+ * rotted, or was torn when the segment was about to be used anew.  Or the footer says nothing
+ * either: its records tell whose they are.  They are verified one by one, after those of all other
+ * segments: what was moved or written over since is not taken. */
 static bool headless(struct recovery *r, uint32_t segment, const uint8_t *memory)
 {
     struct wf_nvme *t = r->t;
     struct wf_nvme_seg *s = &t->segment[segment];
     struct wf_nvme_footer footer;
-    memcpy(&footer, memory + WF_NVME_RECORDS_AT, sizeof footer);
+    memcpy(&footer, memory + FIRST_BYTES, sizeof footer);
     s->generation = footer.generation;
-    if (footer.generation >> WF_NVME_EPOCH_SHIFT > WF_NVME_EPOCH_MAX ||
-        !wf_nvme_footer_right(t, &footer, segment)) {
+    bool told = footer.generation >> WF_NVME_EPOCH_SHIFT <= WF_NVME_EPOCH_MAX &&
+                wf_nvme_footer_right(t, &footer, segment);
+    if (!told) {
         s->generation = 0;
-        return false;
+        if (is_blank(memory))
+            return false;
+        if (!is_ours(t, memory)) {
+            r->foreign++;
+            return false;
+        }
     }
-    wf_warn("nvme", "%s: the first page of segment %u is damaged; its blocks are looked for",
-            t->path, segment);
-    if (footer.generation > r->last_sequence)
-        r->last_sequence = footer.generation;
+    wf_warn("nvme", "%s: the first page of segment %u is damaged%s; its blocks are looked for",
+            t->path, segment, told ? "" : ", and its footer is missing or damaged");
+    if (s->generation > r->last_sequence)
+        r->last_sequence = s->generation;
     s->state = WF_NVME_SEGMENT_CLOSED;
-    read_dead(t, segment, memory + WF_NVME_PAGE);
+    if (told)
+        read_dead(t, segment, memory + WF_NVME_PAGE);
     r->footer[segment].head.magic = 0;
     r->footer[segment].number = HEADLESS;
     return true;
@@ -411,7 +491,7 @@ static void probed(struct recovery *r, uint32_t segment, const uint8_t *memory)
     s->generation = header.generation;
     s->state = WF_NVME_SEGMENT_CLOSED;
     read_dead(t, segment, memory + WF_NVME_PAGE);
-    memcpy(&r->footer[segment], memory + WF_NVME_RECORDS_AT, sizeof r->footer[segment]);
+    memcpy(&r->footer[segment], memory + FIRST_BYTES, sizeof r->footer[segment]);
     if (!wf_nvme_footer_right(t, &r->footer[segment], segment))
         r->footer[segment] = (struct wf_nvme_footer){.head.magic = 0};
 }
@@ -439,8 +519,8 @@ static bool piece_start(struct recovery *r, enum pass pass, uint32_t index, uint
         return true;
     }
     p->pending = 2;
-    read_start(t, index, p->memory, WF_NVME_RECORDS_AT, at);
-    read_start(t, index, p->memory + WF_NVME_RECORDS_AT, WF_NVME_PAGE, end - WF_NVME_PAGE);
+    read_start(t, index, p->memory, FIRST_BYTES, at);
+    read_start(t, index, p->memory + FIRST_BYTES, WF_NVME_PAGE, end - WF_NVME_PAGE);
     return true;
 }
 
@@ -523,8 +603,8 @@ static enum weft_status recover_all(struct wf_nvme *t)
     uint64_t footers = t->segments * sizeof *r.footer;
     uint64_t sequences = t->index.items_max * sizeof *r.sequence;
     r.piece_bytes = wf_nvme_footer_bytes(t->segment_bytes / WF_NVME_RECORD_MIN);
-    if (r.piece_bytes < WF_NVME_RECORDS_AT + WF_NVME_PAGE)
-        r.piece_bytes = WF_NVME_RECORDS_AT + WF_NVME_PAGE;
+    if (r.piece_bytes < FIRST_BYTES + WF_NVME_PAGE)
+        r.piece_bytes = FIRST_BYTES + WF_NVME_PAGE;
     uint8_t *pieces = wf_nvme_pages(WF_NVME_PIECES * r.piece_bytes, "opening a tier");
     r.footer = wf_nvme_pages(footers, "opening a tier");
     r.sequence = wf_nvme_pages(sequences, "opening a tier");
@@ -537,6 +617,10 @@ static enum weft_status recover_all(struct wf_nvme *t)
     if (status == WEFT_OK && (r.scanned || r.dropped))
         wf_info("nvme", "%s: %llu segments were not closed; %llu torn records cut", t->path,
                 (unsigned long long)r.scanned, (unsigned long long)r.dropped);
+    if (status == WEFT_OK && r.foreign)
+        wf_info("nvme",
+                "%s: %llu segments hold something that is not the tier's; it is overwritten",
+                t->path, (unsigned long long)r.foreign);
     if (pieces)
         munmap(pieces, WF_NVME_PIECES * r.piece_bytes);
     if (r.footer)

@@ -120,10 +120,22 @@ static void begin(struct wf_nvme *t, uint32_t victim, bool ahead)
         list_start(t);
 }
 
+/* Would there be room for so much behind what the segment has, moved to another one with a footer
+ * for all of it?  Otherwise it would be moved for nothing, and again. */
+static bool makes_room(const struct wf_nvme *t, uint32_t segment, uint64_t bytes)
+{
+    const struct wf_nvme_seg *s = &t->segment[segment];
+    uint64_t entries = s->live_bytes / WF_NVME_RECORD_MIN; /* at most, */
+    if (s->entries && s->entries < entries)
+        entries = s->entries; /* and no more than there were */
+    return WF_NVME_RECORDS_AT + s->live_bytes + bytes + wf_nvme_footer_bytes(entries + 1) <=
+           t->segment_bytes;
+}
+
 bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes)
 {
     uint32_t victim = t->reclaim.resting ? WF_NVME_NONE : wf_nvme_reclaim_victim(t);
-    if (victim == WF_NVME_NONE || t->segment[victim].live_bytes + bytes > wf_nvme_room(t))
+    if (victim == WF_NVME_NONE || !makes_room(t, victim, bytes))
         return false;
     begin(t, victim, false);
     return true;

@@ -232,6 +232,49 @@ static int watch_after(void *context, const struct wf_nvme_call *call, int resul
     return call->what == WF_NVME_CALL_DISCARD ? result : torn_after(&v->torn, call, result);
 }
 
+/* A device that cannot take it (a file system without holes under a loop device, a disk without
+ * TRIM): it is asked once, and the tier goes on. */
+struct deaf {
+    struct wf_nvme_hooks hooks;
+    uint32_t asked;
+};
+
+static int deaf_before(void *context, const struct wf_nvme_call *call)
+{
+    struct deaf *deaf = context;
+    if (call->what != WF_NVME_CALL_DISCARD)
+        return 0;
+    deaf->asked++;
+    return -EOPNOTSUPP;
+}
+
+static int deaf_after(void *context, const struct wf_nvme_call *call, int result)
+{
+    (void)context;
+    (void)call;
+    return result;
+}
+
+static void a_device_without_discard_goes_on(void **state)
+{
+    struct world *w = *state;
+    static struct deaf deaf;
+    deaf = (struct deaf){.hooks = {&deaf, deaf_before, deaf_after}};
+    make_device(w);
+    wf_nvme_hooks = &deaf.hooks;
+    for (uint32_t opened = 1; opened <= 2; opened++) {
+        open_device(w, true);
+        come_and_go(w);
+        assert_int_equal(deaf.asked, opened);
+        assert_int_equal(stats(w).errors + stats(w).corrupt, 0);
+        assert_false(stats(w).failed);
+        close_it(w);
+    }
+    wf_nvme_hooks = NULL;
+    open_device(w, false);
+    assert_told(w);
+}
+
 static uint64_t segment_bytes_of(void)
 {
     struct wf_nvme_super super;
@@ -294,6 +337,7 @@ int main(void)
         TEST(a_device_is_told_of_what_is_unused),
         TEST(who_does_not_want_to_know_is_left_alone),
 #if WF_TEST_HOOKS
+        TEST(a_device_without_discard_goes_on),
         TEST(nothing_durable_is_discarded),
 #endif
     };

@@ -6,8 +6,10 @@
  */
 #include "../support/nvme_world.h"
 
+#include <stdio.h>
 #include <xxhash.h>
 
+#include "base/log.h"
 #include "tier/nvme_log.h"
 
 static void look(const struct world *w, void *out, size_t bytes, uint64_t at)
@@ -146,11 +148,134 @@ static void the_last_epoch_is_refused(void **state)
     assert_int_equal(put(w, 1), WEFT_OK);
 }
 
+/* ----------------------------------------------------- neither a first page nor a footer is whole */
+
+/* Full, with every seventh block removed; returns the first that did not fit. */
+static uint64_t fill_up(struct world *w)
+{
+    uint64_t n = 1;
+    open_at(w, w->path, CAPACITY);
+    while (put(w, n) == WEFT_OK)
+        n++;
+    for (uint64_t i = 3; i < n; i += 7)
+        assert_int_equal(ops->remove(w->tier, block_of(i).key), WEFT_OK);
+    assert_int_equal(flush(w), WEFT_OK);
+    close_it(w);
+    return n;
+}
+
+static void noise(struct world *w, uint64_t at, uint64_t bytes)
+{
+    uint8_t *memory = malloc(bytes);
+    assert_non_null(memory);
+    fill(random_next(&w->random), bytes, memory);
+    change(w, memory, bytes, at);
+    free(memory);
+}
+
+static uint64_t segment_at(const struct wf_nvme_super *super, uint64_t segment)
+{
+    return WF_NVME_SEGMENTS_AT + segment * super->segment_bytes;
+}
+
+/* The first and the last page of every segment rot, and the first record of one: the others say
+ * what there was, and what was removed stays so. */
+static void records_tell_whose_they_are(void **state)
+{
+    struct world *w = *state;
+    uint64_t n = fill_up(w), lost = 0;
+    struct wf_nvme_super super = super_of(w);
+    struct wf_nvme_record first;
+    for (uint64_t i = 0; i < super.segments; i++) {
+        struct wf_nvme_segment header;
+        uint64_t at = segment_at(&super, i);
+        look(w, &header, sizeof header, at);
+        if (header.head.magic != WF_NVME_SEGMENT_MAGIC)
+            continue; /* never used */
+        noise(w, at, WF_NVME_PAGE);
+        noise(w, at + super.segment_bytes - WF_NVME_PAGE, WF_NVME_PAGE);
+    }
+    look(w, &first, sizeof first, segment_at(&super, 1) + WF_NVME_RECORDS_AT);
+    assert_int_equal(first.head.magic, WF_NVME_RECORD_MAGIC);
+    if (first.depth % 7 != 3)
+        lost = first.depth; /* block_of() has its number there */
+    first.bytes ^= 1;
+    change(w, &first, sizeof first, segment_at(&super, 1) + WF_NVME_RECORDS_AT);
+    for (int turn = 0; turn < 2; turn++) {
+        open_at(w, w->path, CAPACITY);
+        for (uint64_t i = 1; i < n; i++)
+            assert_int_equal(get(w, i), i % 7 == 3 || i == lost ? WEFT_MISS : WEFT_OK);
+        assert_int_equal(stats(w).corrupt, 0);
+        assert_told(w);
+        close_it(w);
+    }
+}
+
+/* Open and close, and what was said meanwhile. */
+static void open_and_listen(struct world *w, char *said, size_t bytes, struct wf_tier_stats *out)
+{
+    int before = dup(STDERR_FILENO);
+    FILE *log = tmpfile();
+    assert_true(before >= 0 && log);
+    assert_true(dup2(fileno(log), STDERR_FILENO) >= 0);
+    wf_log_level_set(WF_LOG_INFO);
+    open_at(w, w->path, CAPACITY);
+    wf_log_level_set(WF_LOG_OFF);
+    assert_true(dup2(before, STDERR_FILENO) >= 0);
+    close(before);
+    *out = stats(w);
+    rewind(log);
+    said[fread(said, 1, bytes - 1, log)] = '\0';
+    fclose(log);
+}
+
+/* Nothing in a segment can be read any more, but that it is this volume's: it is taken back, which
+ * is said and counted once, and used again.  Where not even that can be read, nobody knows that
+ * there was anything. */
+static void a_segment_that_says_nothing_is_taken_back(void **state)
+{
+    struct world *w = *state;
+    static char said[8192];
+    struct wf_tier_stats found;
+    uint64_t n = fill_up(w), missing = 0, more = n;
+    struct wf_nvme_super super = super_of(w);
+    struct wf_nvme_segment header;
+    look(w, &header, sizeof header, segment_at(&super, 1));
+    assert_int_equal(header.head.magic, WF_NVME_SEGMENT_MAGIC);
+    header.generation ^= 1;
+    noise(w, segment_at(&super, 1), super.segment_bytes);
+    change(w, &header, sizeof header, segment_at(&super, 1));
+    noise(w, segment_at(&super, 2), super.segment_bytes);
+    open_and_listen(w, said, sizeof said, &found);
+    if (!strstr(said, "segment 1 has neither a first page, nor a footer, nor a record") ||
+        !strstr(said, "1 segments hold something that is not the tier's"))
+        fail_msg("it says: %s", said);
+    assert_null(strstr(said, "segment 2"));
+    assert_int_equal(found.corrupt, 1);
+    for (uint64_t i = 1; i < n; i++)
+        missing += get(w, i) == WEFT_MISS;
+    assert_in_range(missing, n / 7 + 2, n - n / 5);
+    assert_told(w);
+    while (put(w, more) == WEFT_OK)
+        more++;
+    assert_true(more > n + 20);
+    for (uint64_t i = n; i < more; i++)
+        assert_int_equal(get(w, i), WEFT_OK);
+    close_it(w);
+    open_and_listen(w, said, sizeof said, &found);
+    assert_null(strstr(said, "neither"));
+    assert_int_equal(found.corrupt, 0);
+    for (uint64_t i = n; i < more; i++)
+        assert_int_equal(get(w, i), WEFT_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(no_number_is_used_twice, setup, teardown),
         cmocka_unit_test_setup_teardown(the_last_epoch_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(records_tell_whose_they_are, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_segment_that_says_nothing_is_taken_back, setup, teardown),
     };
     return cmocka_run_group_tests_name("tier_nvme_open", tests, NULL, NULL);
 }

@@ -317,6 +317,40 @@ static int teardown_hooks(void **state)
     return teardown(state);
 }
 
+/* ----------------------------------------------------------------------- nothing is won by moving */
+
+static enum weft_status put_sized(struct world *w, uint64_t n, uint64_t bytes)
+{
+    struct wf_tier_request request = {.op = WF_TIER_WRITE, .data = w->data};
+    request.block = (struct wf_tier_block){.bytes = bytes, .part_bytes = WF_NVME_PAGE * 64};
+    random_key(n, request.block.key);
+    fill(n, bytes, w->data);
+    return run(w, &request);
+}
+
+/* Segments full of blocks of a page have footers of many pages.  What would fit behind their blocks
+ * alone, and does not fit with the footer, finds the tier full; moving them would win nothing,
+ * however often it is done. */
+static void what_wins_no_room_is_not_moved(void **state)
+{
+    struct world *w = *state;
+    uint64_t n = 1;
+    open_at(w, w->path, CAPACITY);
+    while (put_sized(w, n, WF_NVME_PAGE) == WEFT_OK)
+        n++;
+    assert_true(n > 1000);
+    for (uint64_t bytes = WF_NVME_PAGE; bytes <= 20 * WF_NVME_PAGE; bytes += WF_NVME_PAGE)
+        assert_int_equal(put_sized(w, n + bytes, bytes), WEFT_FULL);
+    assert_int_equal(stats(w).moved_bytes, 0);
+    for (uint64_t i = 1; i <= 20; i++) {
+        struct wf_tier_block gone;
+        random_key(i, gone.key);
+        assert_int_equal(ops->remove(w->tier, gone.key), WEFT_OK);
+    }
+    assert_int_equal(put_sized(w, n, 10 * WF_NVME_PAGE), WEFT_OK);
+    assert_int_equal(put_sized(w, n + 1, 10 * WF_NVME_PAGE), WEFT_OK);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown_hooks)
 
 int main(void)
@@ -327,6 +361,7 @@ int main(void)
 #if WF_TEST_HOOKS
         TEST(reads_have_the_way),
 #endif
+        TEST(what_wins_no_room_is_not_moved),
         cmocka_unit_test(the_choice_of_segments_is_the_cheaper_one),
     };
     return cmocka_run_group_tests_name("tier_nvme_reclaim", tests, NULL, NULL);
