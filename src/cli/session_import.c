@@ -55,9 +55,14 @@ static int in_open(struct cli *cli, struct in *in)
     uint8_t bytes[SESSION_HEAD_BYTES_MAX];
     const char *why = "";
     struct stat about;
-    in->fd = open(in->name, O_RDONLY | O_CLOEXEC);
+    /* A pipe that nobody writes to is not waited for. */
+    in->fd = open(in->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (in->fd < 0 || fstat(in->fd, &about) != 0)
         return wf_cli_fail(cli, CLI_SYSTEM, "cannot read %s: %s", in->name, strerror(errno));
+    if (!S_ISREG(about.st_mode))
+        return wf_cli_fail(cli, CLI_WRONG,
+                           "%s cannot be imported: it is no file; name one that export wrote",
+                           in->name);
     int code = read_at(cli, in, bytes, SESSION_HEAD_BYTES, 0);
     if (code != CLI_OK)
         return code;
@@ -69,7 +74,7 @@ static int in_open(struct cli *cli, struct in *in)
     if (!in->head_bytes || !wf_session_head_read(bytes, in->head_bytes, &in->head, &why))
         return wf_cli_fail(cli, CLI_WRONG, "%s cannot be imported: %s", in->name, why);
     uint64_t expected = wf_session_file_bytes(&in->head, in->head_bytes);
-    if (!S_ISREG(about.st_mode) || (uint64_t)about.st_size != expected)
+    if ((uint64_t)about.st_size != expected)
         return wf_cli_fail(cli, CLI_WRONG,
                            "%s cannot be imported: it has %llu bytes, and by its header %llu; copy "
                            "or export it again",
@@ -79,6 +84,48 @@ static int in_open(struct cli *cli, struct in *in)
     in->checksums = wf_cli_alloc(in->head.blocks * sizeof *in->checksums);
     in->copy = wf_cli_alloc(in->head.block_bytes);
     return CLI_OK;
+}
+
+/* What no archive could be called is said before anything is put. */
+static int name_check(struct cli *cli, const char *name)
+{
+    size_t length = strlen(name);
+    bool control = false;
+    for (size_t i = 0; i < length; i++)
+        control |= (unsigned char)name[i] < ' ' || name[i] == 0x7f;
+    if (length >= 1 && length < sizeof((struct session_head *)0)->name && !control)
+        return CLI_OK;
+    return wf_cli_fail(cli, CLI_USAGE,
+                       "an archive's name has 1 to 64 bytes, and no control characters; give "
+                       "another with --as");
+}
+
+static int key_compare(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(struct weft_key));
+}
+
+/* A chain has no key twice; the order of `keys` is lost. */
+static bool keys_repeat(struct weft_key *keys, uint32_t count)
+{
+    qsort(keys, count, sizeof *keys, key_compare);
+    for (uint32_t i = 1; i < count; i++)
+        if (key_compare(&keys[i - 1], &keys[i]) == 0)
+            return true;
+    return false;
+}
+
+static int keys_check(struct cli *cli, const struct in *in)
+{
+    struct weft_key *sorted = wf_cli_alloc(in->head.blocks * sizeof *sorted);
+    memcpy(sorted, in->keys, in->head.blocks * sizeof *sorted);
+    bool twice = keys_repeat(sorted, in->head.blocks);
+    free(sorted);
+    return twice ? wf_cli_fail(cli, CLI_WRONG,
+                               "%s cannot be imported: two of its blocks have one key; export it "
+                               "again",
+                               in->name)
+                 : CLI_OK;
 }
 
 /* Every checksum of the file; its keys are known then. */
@@ -260,9 +307,13 @@ int wf_session_import(struct cli *cli, const char *file, const char *name)
     in = (struct in){.name = file, .fd = -1};
     int code = in_open(cli, &in);
     if (code == CLI_OK)
+        code = name_check(cli, name ? name : in.head.name);
+    if (code == CLI_OK)
         code = format_open(cli, &in, &format);
     if (code == CLI_OK)
         code = in_check(cli, &in);
+    if (code == CLI_OK)
+        code = keys_check(cli, &in);
     if (code == CLI_OK)
         code = blocks_put(cli, &in, format);
     if (code == CLI_OK)

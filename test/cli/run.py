@@ -15,9 +15,10 @@ from harness import CASES, FOLDER, Failed, start_node, stop_node, tier_paths
 import alone
 import node
 import below
+import exported
 import own
 
-MODULES = (alone, node, below, own)  # their cases run in this order
+MODULES = (alone, node, below, exported, own)  # their cases run in this order
 
 
 def main():
