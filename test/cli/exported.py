@@ -51,6 +51,7 @@ class Importer:
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
         said = done.stderr.decode()
         check(done.returncode in codes, what, "ended with", done.returncode, said)
+        check("changed while" not in said, what, "was found out too late:", said)
         check(said.count("\n") == 1 and said.startswith("weft session: ") and not done.stdout, what, "says", repr(said))
 
     def bad(self, data, what, **how):

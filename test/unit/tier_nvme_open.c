@@ -148,7 +148,7 @@ static void the_last_epoch_is_refused(void **state)
     assert_int_equal(put(w, 1), WEFT_OK);
 }
 
-/* ----------------------------------------------------- neither a first page nor a footer is whole */
+/* -------------------------------------------------- neither a first page nor a footer is whole */
 
 /* Full, with every seventh block removed; returns the first that did not fit. */
 static uint64_t fill_up(struct world *w)

@@ -317,7 +317,7 @@ static int teardown_hooks(void **state)
     return teardown(state);
 }
 
-/* ----------------------------------------------------------------------- nothing is won by moving */
+/* --------------------------------------------------------------------- nothing is won by moving */
 
 static enum weft_status put_sized(struct world *w, uint64_t n, uint64_t bytes)
 {
