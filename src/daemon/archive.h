@@ -40,7 +40,7 @@ struct wf_archive_kept {
     uint32_t entry; /* of the tip, held and counted; WF_DIRECTORY_NONE: the tip is not there */
     uint8_t on;     /* tiers that its blocks were on when it was whole; 0: not known */
     bool whole;     /* every block is on a tier that may hold archives */
-    bool durable;   /* and this node flushed and verified them all, and has not missed one since */
+    bool durable;   /* and this node flushed them all, and no tier lost one of the domain since */
     bool told;      /* that it is damaged; */
     bool missed;    /* that it waits for tiers */
 };
@@ -84,6 +84,9 @@ struct wf_archive_kept *wf_archive_find(struct wf_archives *archives,
 /* Tiers that it waits for, a bit each: they may have what is not there now.  0: it is whole, or
  * damaged. */
 uint8_t wf_archive_waits(const struct wf_archives *archives, const struct wf_archive_kept *kept);
+/* A tier does not have a block of that entry any more, or not as it was: what is put in its place
+ * is not durable before it was flushed, however soon the chain is whole again. */
+void wf_archive_missed(struct wf_below *below, const struct wf_domain *domain, uint32_t entry);
 /* Look whether it is whole, and count it on its chain if it can be. */
 void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept);
 /* The manifest that lies on `lower` is durable: it counts from now on, and others of its name do

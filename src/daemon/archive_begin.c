@@ -174,11 +174,12 @@ static void begin(struct wf_archive_run *run, struct wf_client *client,
     };
     memcpy(run->name, request->name, strlen(request->name) + 1);
     memcpy(run->tip, request->tip, sizeof run->tip);
+    const struct wf_archive_kept *kept = wf_archive_find(archives, run->domain, run->name);
+    run->doubted = kept && !kept->durable && memcmp(kept->tip, run->tip, sizeof run->tip) == 0;
     enum weft_status status = chain_find(run);
     if (status == WEFT_OK)
         status = tier_choose(run);
-    if (status == WEFT_OK && archives->count == WF_ARCHIVES_MAX &&
-        !wf_archive_find(archives, run->domain, run->name))
+    if (status == WEFT_OK && archives->count == WF_ARCHIVES_MAX && !kept)
         status = wf_fail(WEFT_E_LIMIT,
                          "the node keeps %u archives, which is all that it may; remove some",
                          archives->count);

@@ -196,7 +196,7 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
     struct wf_directory_block block;
     wf_archive_step_hold(run, step, &block);
     if (block.tiers & wf_archive_tiers(below)) {
-        step->verify |= block.archives == 0;
+        step->verify |= block.archives == 0 || run->doubted;
         return true;
     }
     uint32_t slot = wf_store_find(&run->domain->store, step->key);
@@ -270,7 +270,7 @@ static void job_done(struct wf_mover_job *job)
     run->in_flight--;
     run->moved_ns = wf_now_ns();
     if (run->phase == WF_ARCHIVE_MANIFEST && (status == WEFT_OK || status == WEFT_EXISTS)) {
-        run->manifest_there = status == WEFT_OK;
+        run->manifest_there |= status == WEFT_OK;
         run->unflushed = (uint8_t)(1u << run->to->number);
         run->phase = WF_ARCHIVE_SETTLE;
     } else if (run->phase == WF_ARCHIVE_CHECK &&
@@ -327,6 +327,7 @@ static void flush(struct wf_archive_run *run, enum wf_archive_phase then)
 static void flush_what(struct wf_archive_run *run)
 {
     uint8_t tiers = wf_archive_tiers(run->archives->below);
+    run->missed = false;
     run->unflushed = 0;
     run->bytes = 0;
     for (uint32_t i = 0; i < run->count; i++) {
@@ -486,6 +487,28 @@ static void manifest_check(struct wf_archive_run *run)
     job_submit(run, run->to, WF_MOVE_VERIFY);
 }
 
+void wf_archive_missed(struct wf_below *below, const struct wf_domain *domain, uint32_t entry)
+{
+    struct wf_archives *archives = below->archives;
+    for (uint32_t i = 0; i < archives->count; i++) /* of which chain it was is not looked for */
+        archives->kept[i]->durable &= archives->kept[i]->domain != domain;
+    for (uint32_t i = 0; i < WF_ARCHIVE_RUNS_MAX; i++) {
+        struct wf_archive_run *run = &archives->runs[i];
+        for (uint32_t step = 0; wf_archive_active(run) && run->steps && step < run->count; step++)
+            run->missed |= run->steps[step].entry == entry;
+    }
+}
+
+/* What is there of the chain was not all flushed: once more from its begin. */
+static void start_over(struct wf_archive_run *run)
+{
+    run->phase = WF_ARCHIVE_WRITE;
+    run->next = 0;
+    if (++run->round > ROUNDS)
+        wf_archive_fail(run, wf_fail(WEFT_E_CORRUPT, "tier %s does not keep what was written to it",
+                                     run->to->config->name));
+}
+
 /* Do what can be done now.  Called whenever something ended, and at every tick. */
 void wf_archive_advance(struct wf_archive_run *run)
 {
@@ -495,6 +518,10 @@ void wf_archive_advance(struct wf_archive_run *run)
         enum wf_archive_phase phase = run->phase;
         uint32_t round = run->round;
         bool done = phase == WF_ARCHIVE_CHECK && run->next == run->count;
+        if (done && run->missed && run->status == WEFT_PENDING) {
+            start_over(run);
+            continue;
+        }
         if (run->status != WEFT_PENDING || done) {
             if (run->in_flight == 0)
                 end(run);

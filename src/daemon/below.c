@@ -165,6 +165,7 @@ void wf_lower_lost(struct wf_lower *lower, const struct wf_domain *domain, const
     wf_telemetry_moved(domain, key, &lost);
     lower->lost++;
     below->dropping = "parent";
+    wf_archive_missed(below, domain, entry);
     wf_directory_lose(below->directory, entry, lower->number);
 }
 

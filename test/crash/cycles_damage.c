@@ -129,6 +129,23 @@ void damage_node_died(void)
     close(fd);
 }
 
+uint64_t damage_lose(void)
+{
+    uint64_t lost = pending_count;
+    int fd = open(tier_path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        broken(tier_path);
+    for (; pending_count > 0; pending_count--) {
+        struct pending *p = &pending[pending_count - 1];
+        if (pwrite(fd, p->old, p->bytes, (off_t)p->offset) != (ssize_t)p->bytes)
+            broken(tier_path);
+        free(p->old);
+    }
+    fsync(fd);
+    close(fd);
+    return lost;
+}
+
 enum fate { KEPT, LOST, PIECES_LOST, PIECES_ZERO };
 
 uint64_t damage_tear(struct random_source *r)

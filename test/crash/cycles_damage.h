@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What happens to the tier's file of `make crash` while no node runs.
+ * What happens to a tier's file while no node runs: in `make crash` by seed, and in the test of
+ * lost writes (below/archive_lost.c).
  */
 #ifndef TEST_CRASH_CYCLES_DAMAGE_H
 #define TEST_CRASH_CYCLES_DAMAGE_H
@@ -15,6 +16,9 @@ void damage_begin(const char *tier, const char *journal);
 
 /* A node has died: take in what it wrote to the journal, and empty that. */
 void damage_node_died(void);
+
+/* Undo all that no sync made durable.  How many writes. */
+uint64_t damage_lose(void);
 
 /* Undo what no sync made durable, whole writes, or pieces of 512 bytes or 4 KiB, or turn them into
  * zeros, by seed.  How many pieces. */
