@@ -38,9 +38,7 @@ cat >"$work/host.sh" <<'END'
 mount -t tmpfs none /run && mkdir /run/weft || exit 1
 WEFT_SOCKET=/run/weft/weftd.sock WEFT_POOL_SIZE=16MB "$1" 2>"$3/host.log" &
 node=$!
-tries=0
-until grep -q "weftd: version" "$3/host.log" || [ $tries -ge 100 ]; do
-    tries=$((tries + 1))
+until grep -q "weftd: version" "$3/host.log" || ! kill -0 $node; do
     sleep 0.05
 done
 unset WEFT_SOCKET
@@ -52,13 +50,13 @@ exit $found
 END
 if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then
     check "without a node of one's own, the host's is found" \
-        timeout 20 unshare -m sh "$work/host.sh" "$weftd" "$weft" "$work"
+        unshare -m sh "$work/host.sh" "$weftd" "$weft" "$work"
 else
     skip "without a node of one's own, the host's is found" "needs root and mount namespaces"
 fi
 (
     unset WEFT_SOCKET
-    XDG_RUNTIME_DIR=$work/nowhere timeout 20 "$weft" status >"$work/out" 2>&1
+    XDG_RUNTIME_DIR=$work/nowhere "$weft" status >"$work/out" 2>&1
 )
 if [ -S /run/weft/weftd.sock ]; then
     skip "where it looked is said" "this host has a node"
@@ -76,11 +74,7 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     setpriv --reuid=61001 --clear-groups env WEFT_SOCKET="$work/weft/weftd.sock" WEFT_SOCKET_MODE=0666 \
         WEFT_POOL_SIZE=16MB "$weftd" --set domain.default.allow=any 2>"$work/node.log" &
     node_pid=$!
-    tries=0
-    until grep -q "weftd: version" "$work/node.log" || [ $tries -ge 200 ]; do
-        tries=$((tries + 1))
-        sleep 0.05
-    done
+    node_wait
     (
         unset WEFT_SOCKET
         XDG_RUNTIME_DIR=$work setpriv --reuid=61002 --clear-groups "$weft" status >"$work/out" 2>&1

@@ -14,11 +14,14 @@ node_start() {
     : >"$work/node.log"
     env "$@" "$weftd" >>"$work/node.log" 2>&1 &
     node_pid=$!
-    tries=0
-    # this line is its last act before it serves; the socket may be one that a killed node left
-    until grep -q "weftd: version" "$work/node.log" || [ $tries -ge 200 ]; do
+    node_wait
+}
+
+# Until it serves, which this line is its last act before, or has died; the socket may be one that a
+# killed node left.  How long that may take is for whoever runs the test to say.
+node_wait() {
+    until grep -q "weftd: version" "$work/node.log"; do
         kill -0 "$node_pid" 2>/dev/null || break
-        tries=$((tries + 1))
         sleep 0.05
     done
 }

@@ -69,9 +69,8 @@ check "demo leaves nothing" nothing_left
 interrupted() {
     "$tinyllm" demo --start-node "$shape" --threads 1 >"$work/out" 2>"$work/err" &
     pid=$!
-    tries=0 # it has begun when its node has a place
-    until [ -n "$(ls -A "$TMPDIR")" ] || [ $tries -ge 200 ]; do
-        tries=$((tries + 1))
+    # it has begun when its node has a place
+    until [ -n "$(ls -A "$TMPDIR")" ] || ! kill -0 $pid 2>/dev/null; do
         sleep 0.02
     done
     sleep 0.2
@@ -129,9 +128,7 @@ lost() { # whether it comes back
     : >"$work/out"
     "$tinyllm" demo "$shape" >"$work/out" 2>"$work/err" &
     pid=$!
-    tries=0
-    until grep -q '^with Weft  *9/' "$work/out" || [ $tries -ge 1000 ]; do
-        tries=$((tries + 1))
+    until grep -q '^with Weft  *9/' "$work/out" || ! kill -0 $pid 2>/dev/null; do
         sleep 0.01
     done
     kill -STOP $pid
