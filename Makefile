@@ -46,12 +46,12 @@ asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (build-
 	@scripts/deps build test
 	@scripts/build build-asan $(SANITIZED) -Db_sanitize=address,undefined \
 	    -Dc_args=-Wno-format-overflow
-	@scripts/run-tests build-asan --slower 4
+	@scripts/run-tests build-asan
 
 tsan: ## the tests under ThreadSanitizer (build-tsan/)
 	@scripts/deps build test
 	@scripts/build build-tsan $(SANITIZED) -Db_sanitize=thread
-	@scripts/run-tests build-tsan --slower 8
+	@scripts/run-tests build-tsan
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (30); FUZZ_KEEP=1 keeps new inputs in test/fuzz/corpus
 	@scripts/deps build test clang

@@ -46,5 +46,20 @@ check "the default leaves long suites out" closes_with '4 passed, 4 failed, 5 sk
 check "a long suite when asked" closes_with '0 passed, 1 failed, 0 skipped' 1 --suite soak
 check "cmocka's skips" closes_with '0 passed, 1 failed, 1 skipped' 1 --suite cmocka
 refuse "cmocka's words are no TAP error" grep -q 'Unknown TAP' "$work/output"
+
+# A sanitized build has the time that its sanitizer takes.
+tree=$work/slow
+mkdir "$tree"
+cat >"$tree/meson.build" <<'END'
+project('slow', 'c')
+test('takes its time', find_program('sh'), args: ['-c', 'sleep 2'], timeout: 1)
+END
+meson setup "$tree/build" "$tree" -Db_lundef=false >"$work/setup" 2>&1 || cat "$work/setup"
+check "too slow" closes_with '0 passed, 1 failed, 0 skipped' 1
+check "not too slow when it is told" closes_with '1 passed, 0 failed, 0 skipped' 0 --slower 8
+meson configure "$tree/build" -Db_sanitize=thread >"$work/setup" 2>&1 || cat "$work/setup"
+check "not too slow for a sanitizer" closes_with '1 passed, 0 failed, 0 skipped' 0
+tree=$work/project
+
 check "nothing found is a failure" closes_with '0 passed, 1 failed, 0 skipped' 1 --suite none
 plan
