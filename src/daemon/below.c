@@ -545,6 +545,8 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
 
 /* ---------------------------------------------------------------------------------------- scrub */
 
+static void scrub_step(struct wf_lower *lower, uint64_t elapsed_ns);
+
 struct scrub {
     struct wf_mover_job job; /* first member */
     struct wf_lower *lower;
@@ -561,9 +563,13 @@ static void scrub_done(struct wf_mover_job *job)
     if (status == WEFT_E_CORRUPT || status == WEFT_MISS)
         wf_lower_lost(lower, scrub->domain, key, status);
     free(scrub);
+    /* The next one, while the second's bytes last.  A bucket is asked once a second: there, each
+     * look is paid for. */
+    if (lower->config->kind != WF_KIND_S3 && !lower->below->stopping)
+        scrub_step(lower, 0);
 }
 
-/* Check the next block of a tier, as far as its rate allows. */
+/* Check the next block of a tier, as far as its rate allows; one round a second at most. */
 static void scrub_step(struct wf_lower *lower, uint64_t elapsed_ns)
 {
     uint64_t rate = lower->config->scrub_bytes_per_s;

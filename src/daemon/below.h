@@ -183,6 +183,9 @@ void wf_demote_ahead(struct wf_below *below);
 /* A step of writing every block of DRAM that is not below; true after a whole round that found
  * nothing to write. */
 bool wf_demote_sweep(struct wf_below *below);
+/* How many blocks of DRAM, and bytes in them, are on no tier, though there is one that takes such:
+ * what a stop loses. */
+uint64_t wf_demote_unwritten(const struct wf_below *below, uint64_t *out_bytes);
 /* Copy a block from one tier to the other and let go of it there.  False: not now. */
 bool wf_move_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry);
 /* Write a block of DRAM to `to`, or copy one that is on `from`, whatever is there already; it is in

@@ -24,8 +24,9 @@
 #define TRIES 3u
 #define CHAIN_NS 3000000000u /* a client waits no longer than that for its chain to go down */
 #define SWEEP_SLOTS 65536u   /* looked at in one step of a sweep */
-#define AHEAD_NS 1000000u    /* between two looks at what is coldest */
-#define MOVES_MAX 16u        /* between tiers at a time; each has a buffer of a block's size */
+#define SWEEP_ROUNDS 4u
+#define AHEAD_NS 1000000u /* between two looks at what is coldest */
+#define MOVES_MAX 16u     /* between tiers at a time; each has a buffer of a block's size */
 
 struct write {
     struct wf_mover_job job; /* first member */
@@ -49,6 +50,7 @@ struct wf_demotes {
     uint64_t ahead_ns;
     uint32_t sweep_domain, sweep_slot; /* how far wf_demote_sweep() is */
     bool sweep_begun;                  /* in this round it began to write something */
+    uint32_t sweep_rounds;
 };
 
 enum weft_status wf_demotes_create(struct wf_below *below)
@@ -433,12 +435,14 @@ bool wf_demote_sweep(struct wf_below *below)
     below->writing = "stop"; /* nothing else is written any more */
     for (uint32_t looked = 0; looked < SWEEP_SLOTS; looked++) {
         if (demotes->sweep_domain == below->node->domain_count) {
-            /* Room that was made on a tier may have cost a block that was passed. */
-            bool again = demotes->sweep_begun;
+            /* Room that was made on a tier may have cost a block that was passed; on a full one
+             * each costs another, however often it is done. */
+            bool again = demotes->sweep_begun && demotes->sweep_rounds + 1 < SWEEP_ROUNDS;
             if (demotes->busy)
                 return false;
             demotes->sweep_domain = 0;
             demotes->sweep_begun = false;
+            demotes->sweep_rounds++;
             return !again;
         }
         struct wf_domain *domain = &below->node->domains[demotes->sweep_domain];
@@ -452,6 +456,48 @@ bool wf_demote_sweep(struct wf_below *below)
         }
     }
     return false;
+}
+
+/* Would a tier take it, were there time, and did the tier work? */
+static bool is_wanted(struct wf_domain *domain, uint32_t slot, uint64_t bytes)
+{
+    const struct wf_below *below = domain->node->below;
+    bool reused = domain->used_again[slot / 8] >> (slot % 8) & 1;
+    for (uint32_t i = 0; i < below->count; i++) {
+        const struct wf_lower *lower = &below->tiers[i];
+        enum wf_tier_admit admit = lower->config->admit;
+        if (admit != WF_ADMIT_NEVER && (admit != WF_ADMIT_REUSED || reused) &&
+            wf_lower_fits(lower, bytes))
+            return may_be_below(domain, slot);
+    }
+    return false;
+}
+
+uint64_t wf_demote_unwritten(const struct wf_below *below, uint64_t *out_bytes)
+{
+    uint64_t blocks = 0;
+    *out_bytes = 0;
+    for (uint32_t d = 0; d < below->node->domain_count; d++) {
+        struct wf_domain *domain = &below->node->domains[d];
+        for (uint32_t slot = 0; slot < domain->store.arena.slots_used; slot++) {
+            const struct wf_desc *desc = &domain->store.index.desc[slot];
+            uint64_t word = atomic_load_explicit(&desc->word, memory_order_relaxed);
+            uint64_t bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
+            struct wf_directory_block block = {.tiers = 0};
+            uint8_t key[32];
+            if (wf_word_state(word) != WF_SLOT_COMMITTED)
+                continue;
+            wf_desc_key_read(desc, key);
+            uint32_t entry = wf_below_find(domain, key);
+            if (entry != WF_DIRECTORY_NONE)
+                wf_directory_read(below->directory, entry, &block);
+            if (block.tiers || !is_wanted(domain, slot, bytes))
+                continue;
+            blocks++;
+            *out_bytes += bytes;
+        }
+    }
+    return blocks;
 }
 
 /* ---------------------------------------------------------------------------- from tier to tier */

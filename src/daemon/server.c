@@ -19,6 +19,7 @@
 
 #include "base/hooks.h"
 #include "base/log.h"
+#include "base/size.h"
 #include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
@@ -307,7 +308,7 @@ static void take_signal(struct wf_node *node)
     if (read(node->signals, &info, sizeof info) != (ssize_t)sizeof info)
         return;
     if (node->draining) {
-        node->stopping = true; /* asked twice: now */
+        node->stopping = node->hurried = true; /* asked twice: now */
         return;
     }
     wf_info("server", "signal %u: draining for up to %u ms", info.ssi_signo, node->config.drain_ms);
@@ -379,6 +380,23 @@ static int until_wake(const struct wf_node *node, int wait_ms)
     return ms < (uint64_t)wait_ms ? (int)ms : wait_ms;
 }
 
+/* What was not written below when the node stops, and why. */
+static void say_unwritten(const struct wf_node *node)
+{
+    uint64_t bytes, blocks = node->below ? wf_demote_unwritten(node->below, &bytes) : 0;
+    char size[16], why[96] = "no tier had room for them, or worked";
+    if (!blocks)
+        return;
+    if (wf_now_ns() >= node->drain_until_ns)
+        snprintf(why, sizeof why, "the %u ms of `drain` were over; raise it to have them next time",
+                 node->config.drain_ms);
+    else if (node->hurried)
+        snprintf(why, sizeof why, "a second signal asked for an end at once");
+    wf_warn("server", "stopped with %llu block%s (%s) not written below: %s",
+            (unsigned long long)blocks, blocks == 1 ? "" : "s",
+            wf_size_format(bytes, size, sizeof size), why);
+}
+
 enum weft_status wf_server_run(struct wf_node *node)
 {
     while (!node->stopping) {
@@ -400,6 +418,7 @@ enum weft_status wf_server_run(struct wf_node *node)
         if (node->draining && drained(node))
             node->stopping = true;
     }
+    say_unwritten(node);
     return WEFT_OK;
 }
 

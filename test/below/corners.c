@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is rarely done to a node with tiers: started again with less memory, or with its tiers in
+ * another order, or without one of them, or with one more; memory taken back while blocks come and
+ * go; a flipped byte; a stop that has no time.
+ */
+#include "corners_world.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ARCHIVES 4u
+#define CHAINS 20u /* the archived ones first */
+#define FILLERS_AT 100u
+
+static const char *const two_tiers[] = {
+    "pool.size=8MB",        "pool.size_max=8MB",       "drain=30s",
+    "log.level=info",       "tiers=nvme0,nvme1",       "tier.nvme0.path=%d/nvme0",
+    "tier.nvme0.size=16MB", "tier.nvme0.admit=always", "tier.nvme1.path=%d/nvme1",
+    "tier.nvme1.size=64MB", "tier.nvme1.admit=always", NULL};
+
+/* ------------------------------------------------------------------------------- started again */
+
+static uint32_t fillers;
+
+static void again(struct world *w)
+{
+    stop(w);
+    assert_int_equal(truncate(w->node.log, 0), 0);
+    start(w, NULL);
+}
+
+/* Chains that are archived, their first half on the one tier, which is then full of archives, their
+ * second on the other; beside them, the same again under another name. */
+static void fill(struct world *w)
+{
+    set(w, "tier.nvme1.archive=false");
+    start(w, NULL);
+    for (uint64_t chain = 0; chain < ARCHIVES; chain++) {
+        assert_int_equal(put_some(w, chain, DEPTH / 2), DEPTH / 2);
+        assert_int_equal(archive(w, 'p', chain, DEPTH / 2), WEFT_OK);
+    }
+    enum weft_status status = WEFT_OK;
+    for (fillers = 0; status == WEFT_OK; fillers += status == WEFT_OK) {
+        assert_int_equal(put(w, FILLERS_AT + fillers), DEPTH);
+        status = archive(w, 'f', FILLERS_AT + fillers, DEPTH);
+    }
+    assert_int_equal(status, WEFT_FULL);
+    assert_true(fillers > ARCHIVES);
+    set(w, "tier.nvme1.archive=true");
+    again(w);
+    for (uint64_t chain = 0; chain < CHAINS; chain++)
+        assert_int_equal(put(w, chain), DEPTH);
+    for (uint64_t chain = 0; chain < ARCHIVES; chain++)
+        for (char letter = 'a'; letter <= 'b'; letter++)
+            assert_int_equal(archive(w, letter, chain, DEPTH), WEFT_OK);
+    int64_t all = (int64_t)((ARCHIVES + fillers) * CHAIN_BYTES), half = ARCHIVES * CHAIN_BYTES / 2;
+    int64_t second = tier_number(w, "nvme1", "archived_bytes");
+    assert_int_equal(second + tier_number(w, "nvme0", "archived_bytes"), all);
+    assert_in_range(second, half / 2, half); /* one or the other found room on the first */
+}
+
+static uint32_t archives(const struct world *w, const char *state)
+{
+    char *text, words[48];
+    uint32_t count = 0;
+    assert_int_equal(weft_query(w->w, "archives", 0, &text), WEFT_OK);
+    snprintf(words, sizeof words, "\"state\":\"%s\"", state);
+    for (const char *at = text; (at = strstr(at, words)); at++)
+        count++;
+    weft_text_free(text);
+    return count;
+}
+
+static bool archives_settle(const struct world *w, const char *state, uint32_t count)
+{
+    for (int waited = 0; waited < 5000 && archives(w, state) != count; waited += 10)
+        weftd_sleep_ms(10);
+    if (archives(w, state) == count)
+        return true;
+    char *text;
+    if (weft_query(w->w, "archives", 0, &text) == WEFT_OK)
+        fprintf(stderr, "# %s\n", text);
+    return false;
+}
+
+static void all_is_there(const struct world *w)
+{
+    assert_true(archives_settle(w, "ok", 3 * ARCHIVES + fillers));
+    assert_int_equal(get_all(w, 0, CHAINS), CHAINS * DEPTH);
+    assert_int_equal(get_all(w, FILLERS_AT, fillers), fillers * DEPTH);
+}
+
+static void test_less_memory_and_another_order(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, two_tiers);
+    fill(&w);
+    set(&w, "pool.size=3MB");
+    set(&w, "pool.size_max=3MB");
+    again(&w);
+    all_is_there(&w);
+    set(&w, "tiers=nvme1,nvme0");
+    again(&w);
+    all_is_there(&w);
+    end(&w);
+}
+
+static void test_a_tier_more(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, two_tiers);
+    fill(&w);
+    set(&w, "tiers=cxl0,nvme0,nvme1");
+    set(&w, "tier.cxl0.kind=cxl");
+    set(&w, "tier.cxl0.path=file-emulation:%d/cxl0");
+    set(&w, "tier.cxl0.size=16MB");
+    set(&w, "tier.cxl0.admit=always");
+    again(&w);
+    all_is_there(&w);
+    end(&w);
+}
+
+/* A tier that cannot become so small is out of use, with a word, until it may be as large again. */
+static void test_a_smaller_tier(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, two_tiers);
+    fill(&w);
+    set(&w, "tier.nvme1.size=32MB");
+    again(&w);
+    assert_true(told(&w, "events", "cannot shrink"));
+    assert_in_range(get_all(&w, 0, ARCHIVES), ARCHIVES * DEPTH / 2, ARCHIVES * DEPTH * 3 / 4);
+    assert_int_equal(archives(&w, "ok"), ARCHIVES + fillers);
+    set(&w, "tier.nvme1.size=64MB");
+    again(&w);
+    all_is_there(&w);
+    end(&w);
+}
+
+/* ---------------------------------------------------------------------- a stop without the time */
+
+static const char *const one_tier[] = {"pool.size=16MB",
+                                       "pool.size_max=32MB",
+                                       "log.level=info",
+                                       "tiers=nvme0",
+                                       "tier.nvme0.path=%d/nvme0",
+                                       "tier.nvme0.size=256MB",
+                                       "tier.nvme0.admit=always",
+                                       "tier.nvme0.scrub=0",
+                                       NULL};
+
+static void test_a_stop_without_the_time(void **state)
+{
+    (void)state;
+    enum { PUT = 8 };
+    struct world w;
+    char hold[96], variable[128], line[512] = "";
+    unsigned blocks = 0, after = 0;
+    begin(&w, one_tier);
+    set(&w, "drain=300ms");
+    snprintf(hold, sizeof hold, "%s/hold", w.node.directory);
+    snprintf(variable, sizeof variable, "WEFT_NVME_HOLD=%s", hold);
+    start(&w, (const char *const[]){variable, NULL});
+    for (uint64_t chain = 0; chain < PUT; chain++)
+        assert_int_equal(put(&w, chain), DEPTH);
+    FILE *file = fopen(hold, "we");
+    assert_non_null(file);
+    fputs("1000", file);
+    fclose(file);
+    stop(&w);
+    unlink(hold);
+    FILE *log = fopen(w.node.log, "re");
+    assert_non_null(log);
+    while (!blocks && fgets(line, sizeof line, log)) {
+        const char *at = strstr(line, "stopped with ");
+        if (at)
+            assert_int_equal(sscanf(at, "stopped with %u blocks (%*[^)]) not written below: the %u",
+                                    &blocks, &after),
+                             2);
+    }
+    fclose(log);
+    if (!blocks)
+        weftd_show_log(&w.node);
+    assert_in_range(blocks, 1, PUT * DEPTH);
+    assert_int_equal(after, 300);
+    assert_non_null(strstr(line, "MiB)"));
+    /* What it does not name is there; and with the time nothing is said. */
+    assert_int_equal(truncate(w.node.log, 0), 0);
+    set(&w, "drain=30s");
+    start(&w, NULL);
+    assert_true(get_all(&w, 0, PUT) >= PUT * DEPTH - blocks);
+    for (uint64_t chain = 0; chain < PUT; chain++)
+        assert_int_equal(put(&w, chain), DEPTH);
+    again(&w);
+    assert_int_equal(get_all(&w, 0, PUT), PUT * DEPTH);
+    assert_false(logged(&w, "stopped with"));
+    end(&w);
+}
+
+/* ------------------------------------------------------------------------------------------ rot */
+
+/* Flip a byte of the payload of the chain's last block, as it lies on the tier's file. */
+static void flip(const struct world *w, const struct weft_key *key)
+{
+    char path[128];
+    uint8_t page[4096], byte;
+    struct stat there;
+    bool found = false;
+    snprintf(path, sizeof path, "%s/nvme0", w->node.directory);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0 && fstat(fd, &there) == 0);
+    for (off_t at = 1 << 20; !found && at < there.st_size; at += (off_t)sizeof page) {
+        assert_int_equal(pread(fd, page, sizeof page, at), sizeof page);
+        if (memcmp(page, "WEFBBLK1", 8) != 0 || memcmp(page + 64, key->bytes, 32) != 0)
+            continue; /* src/tier/nvme_format.h draws it */
+        assert_int_equal(pread(fd, &byte, 1, at + 4096 + 77777), 1);
+        byte ^= 4;
+        assert_int_equal(pwrite(fd, &byte, 1, at + 4096 + 77777), 1);
+        found = true;
+    }
+    close(fd);
+    assert_true(found);
+}
+
+enum { ROTTEN = 3, ROTTEN_OF = 6 };
+
+static void rot(struct world *w)
+{
+    struct weft_key keys[ROTTEN][DEPTH];
+    for (uint64_t chain = 0; chain < ROTTEN_OF; chain++)
+        assert_int_equal(put(w, chain), DEPTH);
+    for (uint64_t chain = 0; chain < ROTTEN; chain++)
+        chain_keys(w, chain, keys[chain]);
+    stop(w);
+    for (uint32_t chain = 0; chain < ROTTEN; chain++)
+        flip(w, &keys[chain][DEPTH - 1]);
+}
+
+static void test_rot_is_counted_once(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, one_tier);
+    start(&w, NULL);
+    rot(&w);
+    start(&w, NULL);
+    assert_int_equal(tier_number(&w, "nvme0", "corrupt"), 0);
+    for (uint32_t turn = 0; turn < 2; turn++) {
+        assert_int_equal(get_all(&w, 0, ROTTEN), ROTTEN * (DEPTH - 1));
+        assert_int_equal(get_all(&w, ROTTEN, ROTTEN), ROTTEN * DEPTH);
+        assert_int_equal(tier_number(&w, "nvme0", "corrupt"), ROTTEN);
+        assert_int_equal(tier_number(&w, "nvme0", "errors"), 0);
+        assert_int_equal(tier_number(&w, "nvme0", "blocks"), ROTTEN_OF * DEPTH - ROTTEN);
+        assert_int_equal(weftd_number(w.w, "default", "below.loads_lost"), ROTTEN);
+        assert_int_equal(weftd_number(w.w, "default", "corrupt"), 0); /* of DRAM */
+    }
+    assert_true(told(&w, "events", "corrupt"));
+    for (uint64_t chain = 0; chain < ROTTEN; chain++) /* and it can be put again */
+        assert_int_equal(put(&w, chain), DEPTH);
+    assert_int_equal(get_all(&w, 0, ROTTEN_OF), ROTTEN_OF * DEPTH);
+    end(&w);
+}
+
+/* Nobody reads: the background check finds it. */
+static void test_rot_is_found_unasked(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, one_tier);
+    set(&w, "tier.nvme0.scrub=1GB");
+    start(&w, NULL);
+    rot(&w);
+    start(&w, NULL);
+    bool found = false;
+    for (int waited = 0; !found && waited < 20000; waited += 100) {
+        found = tier_number(&w, "nvme0", "corrupt") == ROTTEN;
+        weftd_sleep_ms(100);
+    }
+    assert_true(found);
+    assert_true(tier_settles(&w, "nvme0", "blocks", ROTTEN_OF * DEPTH - ROTTEN));
+    assert_int_equal(weftd_number(w.w, "default", "below.loads_lost"), 0);
+    assert_int_equal(get_all(&w, 0, ROTTEN), ROTTEN * (DEPTH - 1));
+    assert_int_equal(tier_number(&w, "nvme0", "corrupt"), ROTTEN);
+    end(&w);
+}
+
+/* ---------------------------------------------------------------------------- memory taken back */
+
+enum { READERS = 2, MOVING = 48, TURNS = 12 };
+
+struct reader {
+    const struct world *world;
+    pthread_t thread;
+    _Atomic bool *stop;
+    uint64_t at, gets;
+};
+
+static void *come_and_go(void *context)
+{
+    struct reader *r = context;
+    struct world own = *r->world;
+    attach(&own);
+    while (!atomic_load(r->stop)) {
+        uint64_t chain = r->at++ * 5 % MOVING;
+        (void)get(&own, chain); /* what it gives is right */
+        (void)put(&own, chain); /* what it does not find */
+        r->gets++;
+    }
+    detach(&own);
+    return NULL;
+}
+
+static void reclaim_and_lend(bool prefault)
+{
+    struct world w;
+    struct reader readers[READERS];
+    _Atomic bool done = false;
+    uint64_t got, pool, taken = 0;
+    begin(&w, one_tier);
+    set(&w, prefault ? "pool.prefault=true" : "pool.prefault=false");
+    start(&w, NULL);
+    for (uint64_t chain = 0; chain < MOVING; chain++)
+        assert_int_equal(put(&w, chain), DEPTH);
+    for (uint32_t i = 0; i < READERS; i++) {
+        readers[i] = (struct reader){.world = &w, .stop = &done, .at = i * 7};
+        assert_int_equal(pthread_create(&readers[i].thread, NULL, come_and_go, &readers[i]), 0);
+    }
+    for (uint32_t turn = 0; turn < TURNS; turn++) {
+        enum weft_status status = weft_reclaim(w.w, turn % 3 ? "8MB" : "12MB", 3000, &got);
+        assert_true(status == WEFT_OK || status == WEFT_PENDING);
+        taken += got;
+        weftd_sleep_ms(30);
+        char size[32];
+        snprintf(size, sizeof size, "%llu", (unsigned long long)got);
+        if (got)
+            assert_int_equal(weft_lend(w.w, size, &pool), WEFT_OK);
+        assert_true(!got || pool == 16 << 20);
+    }
+    atomic_store(&done, true);
+    for (uint32_t i = 0; i < READERS; i++) {
+        pthread_join(readers[i].thread, NULL);
+        assert_true(readers[i].gets > 0);
+    }
+    assert_true(taken >= TURNS * (4u << 20));
+    assert_int_equal(get_all(&w, 0, MOVING), MOVING * DEPTH);
+    assert_int_equal(weftd_number(w.w, "default", "blocks_reserved"), 0);
+    assert_int_equal(weftd_number(w.w, "default", "below.loads_lost"), 0);
+    assert_int_equal(weftd_number(w.w, NULL, "pool.bytes"), 16 << 20);
+    assert_int_equal(tier_number(&w, "nvme0", "corrupt") + tier_number(&w, "nvme0", "errors"), 0);
+    again(&w);
+    assert_int_equal(get_all(&w, 0, MOVING), MOVING * DEPTH);
+    end(&w);
+}
+
+static void test_memory_is_taken_back_while_blocks_move(void **state)
+{
+    (void)state;
+    reclaim_and_lend(false);
+}
+
+static void test_memory_that_is_backed_at_once_is_taken_back(void **state)
+{
+    (void)state;
+    reclaim_and_lend(true);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_less_memory_and_another_order),
+        cmocka_unit_test(test_a_tier_more),
+        cmocka_unit_test(test_a_smaller_tier),
+        cmocka_unit_test(test_a_stop_without_the_time),
+        cmocka_unit_test(test_rot_is_counted_once),
+        cmocka_unit_test(test_rot_is_found_unasked),
+        cmocka_unit_test(test_memory_is_taken_back_while_blocks_move),
+        cmocka_unit_test(test_memory_that_is_backed_at_once_is_taken_back),
+    };
+    return cmocka_run_group_tests_name("corners", tests, NULL, NULL);
+}
