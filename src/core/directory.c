@@ -332,6 +332,7 @@ void wf_directory_read(const struct wf_directory *d, uint32_t at, struct wf_dire
         .tiers = e->tiers,
         .in_dram = e->in_dram,
         .archives = e->archives,
+        .holds = e->holds,
     };
     memcpy(out->key, e->key, 32);
 }

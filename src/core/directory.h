@@ -47,6 +47,7 @@ struct wf_directory_block {
     uint8_t tiers;     /* bit t: on tier t */
     bool in_dram;      /* as far as the directory was told */
     uint32_t archives; /* how many archives it belongs to */
+    uint32_t holds;
 };
 
 /* A block that must leave a tier. */

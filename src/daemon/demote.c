@@ -516,6 +516,15 @@ static void move_end(struct write *write, enum weft_status status)
         ended.call(ended.context, status);
 }
 
+/* May the tier that it comes from let it go?  Not what became part of an archive meanwhile, or is
+ * about to: that was flushed there, and where it went it was not. */
+static bool may_leave(const struct write *write, uint32_t entry)
+{
+    struct wf_directory_block block;
+    wf_directory_read(write->below->directory, entry, &block);
+    return block.archives == 0 && block.holds <= (entry == write->entry);
+}
+
 /* Both tiers have it: the nearer one may let it go. */
 static void move_written(struct wf_mover_job *job)
 {
@@ -528,7 +537,7 @@ static void move_written(struct wf_mover_job *job)
         enum weft_status entered = enter(write, status);
         if (entered != WEFT_OK) {
             status = entered;
-        } else if (!write->keep) {
+        } else if (!write->keep && may_leave(write, entry)) {
             write->to->moved++;
             struct wf_block_move move = {.what = "move",
                                          .reason = "cold",
@@ -541,7 +550,8 @@ static void move_written(struct wf_mover_job *job)
         }
     } else if (status == WEFT_OK) {
         wf_lower_remove(write->to, key);
-    } else if (status == WEFT_MISS && entry != WF_DIRECTORY_NONE && !write->keep) {
+    } else if (status == WEFT_MISS && entry != WF_DIRECTORY_NONE && !write->keep &&
+               may_leave(write, entry)) {
         /* Another domain's block is there under its key: the way down ends here. */
         wf_lower_remove(write->from, key);
         wf_directory_lose(directory, entry, write->from->number);

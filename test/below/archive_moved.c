@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A chain becomes an archive while its blocks are on their way from a tier that may hold archives
+ * to one that may not: what is archived stays where it is, however the moves end.
+ *
+ * The farther tier holds back what it is given, so that the moves are under way for seconds.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "../support/payload.h"
+#include "../support/weftd.h"
+
+#define BLOCK_BYTES 65536
+#define CHAIN 12u
+#define CHAINS_MAX 60u
+#define HOLD_MS "6000" /* longer than a reserve waits for room */
+#define WAIT_MS 30000
+
+struct stage {
+    struct weftd node;
+    char near[128], far[160], near_at[160], far_at[192], hold[160], hold_at[192];
+    struct weft *w;
+    struct weft_format *f;
+};
+
+static void hold(const struct stage *s, const char *ms)
+{
+    FILE *file = fopen(s->hold, "we");
+    assert_non_null(file);
+    fprintf(file, "%s %s", ms, s->far);
+    fclose(file);
+}
+
+/* A number of the tier's, or -1. */
+static int64_t of_tier(const struct stage *s, const char *tier, const char *name)
+{
+    char *text;
+    int64_t value = -1;
+    size_t i;
+    json_t *row;
+    assert_int_equal(weft_query(s->w, "tiers", 0, &text), WEFT_OK);
+    json_t *all = json_loads(text, 0, NULL);
+    weft_text_free(text);
+    json_array_foreach (json_object_get(all, "tiers"), i, row)
+        if (strcmp(json_string_value(json_object_get(row, "name")), tier) == 0)
+            value = json_integer_value(json_object_get(row, name));
+    json_decref(all);
+    return value;
+}
+
+static void wait_open(const struct stage *s, int tiers)
+{
+    int open = 0;
+    for (int waited = 0; open < tiers && waited < WAIT_MS; waited += 5) {
+        char *text;
+        assert_int_equal(weft_query(s->w, "events", 0, &text), WEFT_OK);
+        open = 0;
+        for (const char *at = text; (at = strstr(at, "tier_open")); at++)
+            open++;
+        weft_text_free(text);
+        weftd_sleep_ms(5);
+    }
+    assert_int_equal(open, tiers);
+}
+
+static void stage_open(struct stage *s, bool both)
+{
+    const char *const settings[] = {"pool.size=2MB",
+                                    "pool.size_max=2MB",
+                                    "staging=1MB",
+                                    both ? "tiers=near,far" : "tiers=near",
+                                    "tier.near.kind=nvme",
+                                    "tier.near.size=24MB",
+                                    "tier.near.admit=always",
+                                    "tier.near.timeout=60s",
+                                    s->near_at,
+                                    both ? "tier.far.kind=nvme" : NULL,
+                                    "tier.far.size=64MB",
+                                    "tier.far.admit=always",
+                                    "tier.far.timeout=60s",
+                                    "tier.far.archive=false",
+                                    s->far_at,
+                                    NULL};
+    const char *const variables[] = {s->hold_at, NULL};
+    if (!weftd_start(&s->node, settings, variables)) {
+        weftd_show_log(&s->node);
+        fail_msg("the node did not start");
+    }
+    s->w = weftd_connect(&s->node, "default");
+    s->f = s->w ? weftd_format(s->w, "moved", BLOCK_BYTES) : NULL;
+    assert_non_null(s->f);
+    wait_open(s, both ? 2 : 1);
+}
+
+static void stage_stop(struct stage *s)
+{
+    weft_format_close(s->f);
+    weft_close(s->w);
+    if (!weftd_stop(&s->node)) {
+        weftd_show_log(&s->node);
+        fail_msg("the node did not end well");
+    }
+}
+
+static void keys_of(const struct stage *s, uint64_t chain, struct weft_key *out)
+{
+    for (uint32_t i = 0; i < CHAIN; i++) {
+        uint64_t name[2] = {chain, i};
+        assert_int_equal(weft_key_from_bytes(s->f, name, sizeof name, &out[i]), WEFT_OK);
+    }
+}
+
+/* As much of it as there is room for; returns how many blocks that were. */
+static uint32_t put(const struct stage *s, uint64_t chain)
+{
+    struct weft_key keys[CHAIN];
+    struct weft_slot slots[CHAIN];
+    keys_of(s, chain, keys);
+    assert_int_equal(weft_reserve_keys(s->f, NULL, keys, CHAIN, WEFT_CHAINED, slots), WEFT_OK);
+    for (uint32_t i = 0; i < CHAIN; i++)
+        if (slots[i].status == WEFT_OK)
+            payload_fill(slots[i].data, BLOCK_BYTES, keys[i].bytes);
+    assert_int_equal(weft_commit_slots(s->f, slots, CHAIN), WEFT_OK);
+    uint32_t stored = 0;
+    while (stored < CHAIN &&
+           (slots[stored].status == WEFT_OK || slots[stored].status == WEFT_EXISTS))
+        stored++;
+    return stored;
+}
+
+static uint32_t verify(const struct stage *s, uint64_t chain)
+{
+    struct weft_key keys[CHAIN];
+    struct weft_pins pins;
+    uint32_t right = 0;
+    keys_of(s, chain, keys);
+    assert_int_equal(weft_get_keys(s->f, keys, CHAIN, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
+    while (right < pins.blocks && weft_wait_block(&pins, right) == WEFT_OK) {
+        assert_true(payload_right(pins.data[right], BLOCK_BYTES, keys[right].bytes));
+        right++;
+    }
+    weft_pins_release(&pins);
+    return right;
+}
+
+static void test_archived_on_the_way(void **state)
+{
+    struct stage s;
+    struct weft_key keys[CHAIN];
+    struct weft_archived got;
+    char *text;
+    (void)state;
+    memset(&s, 0, sizeof s);
+    weftd_prepare(&s.node);
+    snprintf(s.near, sizeof s.near, "%s/near", s.node.directory);
+    snprintf(s.far, sizeof s.far, "%s/far", s.node.directory);
+    snprintf(s.near_at, sizeof s.near_at, "tier.near.path=%s", s.near);
+    snprintf(s.far_at, sizeof s.far_at, "tier.far.path=%s", s.far);
+    snprintf(s.hold, sizeof s.hold, "%s/hold", s.node.directory);
+    snprintf(s.hold_at, sizeof s.hold_at, "WEFT_NVME_HOLD=%s", s.hold);
+    hold(&s, "20"); /* so that it is measured to be the farther one */
+    stage_open(&s, true);
+    hold(&s, HOLD_MS);
+    /* Until there is no room before something has moved: the first chain is the coldest, and the
+     * first to go. */
+    uint64_t chain = 1;
+    while (put(&s, chain) == CHAIN && chain < CHAINS_MAX)
+        chain++;
+    assert_in_range(chain, 2, CHAINS_MAX - 1);
+    assert_int_equal(of_tier(&s, "far", "blocks"), 0);
+    keys_of(&s, 1, keys);
+    assert_int_equal(weft_archive_keys(s.f, "moved", &keys[CHAIN - 1], WAIT_MS, &got), WEFT_OK);
+    assert_string_equal(got.tier, "near");
+    unlink(s.hold);
+    for (int waited = 0; of_tier(&s, "far", "blocks") == 0 && waited < WAIT_MS; waited += 10)
+        weftd_sleep_ms(10);
+    assert_true(of_tier(&s, "far", "blocks") > 0);
+    stage_stop(&s);
+    stage_open(&s, false);
+    assert_int_equal(weft_query(s.w, "archive moved", 0, &text), WEFT_OK);
+    assert_non_null(strstr(text, "\"state\":\"ok\""));
+    weft_text_free(text);
+    assert_int_equal(verify(&s, 1), CHAIN);
+    stage_stop(&s);
+    weftd_clean(&s.node);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_archived_on_the_way),
+    };
+    return cmocka_run_group_tests_name("archive_moved", tests, NULL, NULL);
+}
