@@ -150,9 +150,11 @@ enum weft_status wf_config_load(const char *path, const char *const *overrides,
 enum weft_status wf_config_parse_yaml(const void *buffer, size_t length, const char *name,
                                       struct wf_config *config);
 
-/* `--tier`'s short form, "KIND:PATH[:SIZE]" or "s3://BUCKET/PREFIX[:SIZE]", told to `set` as the
- * overrides that it stands for: "tiers", then the fields of each.  Tiers are named after their
- * kind: nvme0, nvme1, cxl0, s3, s3-1. */
+/* `--tier`'s short form, "KIND:PATH[:SIZE]" or "s3://BUCKET/PREFIX[:SIZE]" and then any
+ * ",KEY=VALUE", told to `set` as the overrides that it stands for: "tiers", then up to
+ * WF_TIER_FLAG_SETTINGS of each.  Tiers are named after their kind: nvme0, nvme1, cxl0, s3, s3-1.
+ */
+#define WF_TIER_FLAG_SETTINGS 12
 enum weft_status
 wf_config_tier_flags(const char *const *flags, size_t flag_count,
                      void (*set)(void *context, const char *key, const char *value), void *context);

@@ -219,10 +219,63 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
 
 /* ------------------------------------------------------------------------------ the short form */
 
+#define OPTIONS_MAX (WF_TIER_FLAG_SETTINGS - 4) /* beside kind, path, size and shared */
+
 struct short_tier {
     enum wf_tier_kind kind;
     char name[16], path[WF_PATH_MAX], size[32]; /* size "": not said */
+    char options[256];                          /* KEY=VALUE, each with its end */
+    uint32_t option_count;
 };
+
+/* The field that `text` sets, as "KEY=VALUE"; -1: none, or one that has its own place there. */
+static int option_field(const char *text)
+{
+    char key[32];
+    size_t length = strcspn(text, "=,");
+    if (text[length] != '=' || length >= sizeof key)
+        return -1;
+    memcpy(key, text, length);
+    key[length] = '\0';
+    int field = wf_list_field(list, key);
+    bool placed = field == 0 || strcmp(key, "kind") == 0 || strcmp(key, "path") == 0 ||
+                  strcmp(key, "size") == 0;
+    return placed ? -1 : field;
+}
+
+/* Where ",KEY=VALUE,…" begins; a comma that no key follows is part of a path. */
+static size_t options_at(const char *flag)
+{
+    const char *comma = strchr(flag, ',');
+    while (comma && option_field(comma + 1) < 0)
+        comma = strchr(comma + 1, ',');
+    return comma ? (size_t)(comma - flag) : strlen(flag);
+}
+
+static enum weft_status read_options(const char *flag, const char *text, struct short_tier *out)
+{
+    char *at = out->options, *end = out->options + sizeof out->options;
+    out->option_count = 0;
+    while (*text == ',') {
+        size_t length = strcspn(++text, ",");
+        if (option_field(text) < 0)
+            return wf_fail(WEFT_E_INVALID,
+                           "--tier '%.96s': '%.*s' sets nothing; write KEY=VALUE with a key that a "
+                           "tier has",
+                           flag, length < 32 ? (int)length : 32, text);
+        if (out->option_count == OPTIONS_MAX || length >= (size_t)(end - at))
+            return wf_fail(WEFT_E_INVALID,
+                           "--tier '%.96s': there is room for %d settings of %zu bytes; use --set "
+                           "for the others",
+                           flag, OPTIONS_MAX, sizeof out->options);
+        memcpy(at, text, length);
+        at[length] = '\0';
+        at += length + 1;
+        text += length;
+        out->option_count++;
+    }
+    return WEFT_OK;
+}
 
 /* What follows the last colon was meant as a size and is none: a number and letters, like 64XB.
  * Paths of devices have colons, too, with more behind them: 01:00.0-nvme-1. */
@@ -268,16 +321,23 @@ static bool split_size(const char *text, struct short_tier *out, const char **ba
 static enum weft_status read_short(const char *flag, uint32_t *made, struct short_tier *out)
 {
     const char *const *kinds = list->fields[wf_list_field(list, "kind")].choices;
-    bool good = starts(flag, S3_SCHEME);
+    char place[WF_PATH_MAX + 64]; /* all but its options */
+    size_t place_bytes = options_at(flag);
+    enum weft_status status = read_options(flag, flag + place_bytes, out);
+    if (status != WEFT_OK)
+        return status;
+    bool good = place_bytes < sizeof place;
+    snprintf(place, sizeof place, "%.*s", good ? (int)place_bytes : 0, flag);
+    const char *path = place;
     out->kind = WF_KIND_S3;
-    const char *path = flag;
+    good = good && starts(place, S3_SCHEME);
     for (int i = 0; kinds[i] && !good; i++) {
         size_t length = strlen(kinds[i]);
-        if (i == WF_KIND_S3 || !starts(flag, kinds[i]) || flag[length] != ':')
+        if (i == WF_KIND_S3 || !starts(place, kinds[i]) || place[length] != ':')
             continue;
         good = true;
         out->kind = (enum wf_tier_kind)i;
-        path = flag + length + 1;
+        path = place + length + 1;
     }
     const char *bad = NULL;
     good = good && split_size(path, out, &bad);
@@ -314,6 +374,20 @@ static void tell_short(const struct short_tier *tier,
         snprintf(key, sizeof key, "%s.%s.%s", list->one, tier->name, told[i].field);
         if (told[i].value[0])
             set(context, key, told[i].value);
+    }
+    /* Who has a number shares; an option may still say otherwise, which is then refused. */
+    const char *option = tier->options;
+    bool shared = false;
+    for (uint32_t i = 0; i < tier->option_count; i++, option += strlen(option) + 1) {
+        char key[64];
+        size_t length = strcspn(option, "=");
+        if (starts(option, "host=") && !shared) {
+            snprintf(key, sizeof key, "%s.%s.shared", list->one, tier->name);
+            set(context, key, "true");
+            shared = true;
+        }
+        snprintf(key, sizeof key, "%s.%s.%.*s", list->one, tier->name, (int)length, option);
+        set(context, key, option + length + 1);
     }
 }
 

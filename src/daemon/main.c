@@ -20,7 +20,7 @@
 enum { EXIT_STARTED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUNNING = 3 };
 
 #define SETTINGS_MAX 64
-#define OVERRIDES_MAX (SETTINGS_MAX + 1 + 3 * WF_TIERS_MAX) /* --tier becomes up to 3 each */
+#define OVERRIDES_MAX (SETTINGS_MAX + 1 + WF_TIER_FLAG_SETTINGS * WF_TIERS_MAX)
 
 struct setting {
     const char *key, *value; /* key "": `value` is the whole KEY=VALUE */
@@ -42,7 +42,7 @@ static const char usage_text[] =
     "weftd: the node of a Weft memory fabric\n"
     "\n"
     "usage: weftd [--config FILE] [--socket PATH] [--pool SIZE] [--http ADDRESS:PORT|off]\n"
-    "             [--tier nvme:PATH:SIZE|cxl:DEVICE|s3://BUCKET/PREFIX]...\n"
+    "             [--tier nvme:PATH:SIZE|cxl:DEVICE|s3://BUCKET/PREFIX[,KEY=VALUE]...]...\n"
     "             [--set KEY=VALUE]... [--log LEVEL]\n"
     "       weftd --check-config [--json]      say what is wrong with the configuration; no start\n"
     "       weftd --devices[=SYSFS]            CXL and other memory beyond DRAM, as JSON\n"

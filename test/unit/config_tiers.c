@@ -160,6 +160,62 @@ static void short_forms_stand_for_overrides(void **state)
     assert_non_null(strstr(wf_last_error(), "9 times"));
 }
 
+/* What else a tier has may follow, after a comma; a comma that no key follows is the path's. */
+static void short_forms_have_options(void **state)
+{
+    (void)state;
+    static struct overrides overrides;
+    static const char *const given[] = {"cxl:/dev/dax0.0,host=3",
+                                        "nvme:/mnt/a,b=c,d:2GB,admit=reused,queue_depth=7",
+                                        "s3://abc/x,region=eu-1,scrub=0",
+                                        "cxl:file-emulation:/x:1GB,shared=true,host=1"};
+    overrides.count = 0;
+    if (wf_config_tier_flags(given, 4, collect, &overrides) != WEFT_OK ||
+        wf_config_load("/dev/null", overrides.list, overrides.count, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    const struct wf_tier_config *t = config.tiers;
+    assert_string_equal(t[0].path, "/dev/dax0.0");
+    assert_true(t[0].shared && t[3].shared && !t[1].shared);
+    assert_int_equal(t[0].host, 3);
+    assert_int_equal(t[3].host, 1);
+    assert_string_equal(t[1].path, "/mnt/a,b=c,d");
+    assert_int_equal(t[1].size_bytes, 2 * GIB);
+    assert_int_equal(t[1].admit, WF_ADMIT_REUSED);
+    assert_int_equal(t[1].queue_depth, 7);
+    assert_string_equal(t[2].path, "s3://abc/x");
+    assert_string_equal(t[2].region, "eu-1");
+    assert_int_equal(t[2].scrub_bytes_per_s, 0);
+    static const struct {
+        const char *flag, *why;
+    } wrong[] = {
+        {"cxl:/dev/dax0.0,host=3,hots=4", "'hots=4' sets nothing"},
+        {"cxl:/dev/dax0.0,host=3,", "sets nothing"},
+        {"cxl:/dev/dax0.0,host=3,path=/x", "'path=/x' sets nothing"},
+        {"nvme:/x,scrub=1,scrub=2,scrub=3,scrub=4,scrub=5,scrub=6,scrub=7,scrub=8,scrub=9",
+         "room for 8 settings"},
+        {",host=1", "write nvme:PATH:SIZE"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        overrides.count = 0;
+        assert_int_equal(wf_config_tier_flags(&wrong[i].flag, 1, collect, &overrides),
+                         WEFT_E_INVALID);
+        if (!strstr(wf_last_error(), wrong[i].why))
+            fail_msg("%s: %s", wrong[i].flag, wf_last_error());
+    }
+    /* As many as there may be are no more than the flag's part of the overrides. */
+    static const char *const most = "cxl:/x:1GB,host=1,host=2,host=3,host=4,host=5,host=6,host=7,"
+                                    "host=8";
+    overrides.count = 0;
+    assert_int_equal(wf_config_tier_flags(&most, 1, collect, &overrides), WEFT_OK);
+    assert_in_range(overrides.count, 1, 1 + WF_TIER_FLAG_SETTINGS);
+    static const char *const no[] = {"nvme:/x:1GB,host=1"};
+    overrides.count = 0;
+    assert_int_equal(wf_config_tier_flags(no, 1, collect, &overrides), WEFT_OK);
+    assert_int_equal(wf_config_load("/dev/null", overrides.list, overrides.count, &config),
+                     WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "means nothing to kind nvme"));
+}
+
 static void memory_needs_a_size_and_no_path(void **state)
 {
     (void)state;
@@ -343,6 +399,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(tiers_come_from_file_and_flags, clean_environment),
         cmocka_unit_test_setup(short_forms_stand_for_overrides, clean_environment),
+        cmocka_unit_test_setup(short_forms_have_options, clean_environment),
         cmocka_unit_test_setup(memory_needs_a_size_and_no_path, clean_environment),
         cmocka_unit_test_setup(tier_mistakes_get_a_sentence, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_tiers, clean_environment),
