@@ -19,6 +19,7 @@ HERE = os.path.join(ROOT, "test", "cli")
 FOLDER = tempfile.mkdtemp(prefix="weft-cli-")
 SOCKET = os.path.join(FOLDER, "node.sock")
 CASES = []
+NODES = []
 
 
 def case(function):
@@ -93,7 +94,8 @@ def start_node(pool="256MB", socket=SOCKET, tiers=(), **variables):
     words = [word for tier in tiers for word in ("--tier", tier)]
     node = subprocess.Popen([WEFTD, "--socket", socket, "--pool", pool, "--http", "off", "--log", "warn", *words],
                             env=environment(**{"WEFT_STATE_DIR": FOLDER, **variables}), stderr=subprocess.PIPE)
-    until = time.time() + 30
+    NODES.append(node)
+    until = time.time() + 60
     while subprocess.run([WEFT, "status", "--socket", socket], env=environment(), check=False,
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
         if node.poll() is not None or time.time() > until:
@@ -105,10 +107,18 @@ def start_node(pool="256MB", socket=SOCKET, tiers=(), **variables):
 def stop_node(node):
     node.send_signal(signal.SIGTERM)
     try:
-        node.wait(20)
+        node.wait(60)  # what is only in DRAM is written below first
     except subprocess.TimeoutExpired:
         node.kill()
         node.wait()
+
+
+def kill_nodes():
+    """Those of cases that failed half-way: whoever reads our output waits for them, too."""
+    for node in NODES:
+        if node.poll() is None:
+            node.kill()
+            node.wait()
 
 
 def blob(name, size, seed=1):

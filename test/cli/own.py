@@ -199,6 +199,12 @@ def a_signal_leaves_nothing_behind():
     check(not left_behind(), "left behind:", left_behind())
 
 
+def wait_opened(socket):
+    until = time.time() + 60
+    while time.time() < until and "opening" in weft("ls", "tiers", "--socket", socket).stdout.decode():
+        time.sleep(0.05)
+
+
 @case
 def hosts_share_a_device():
     """Two nodes on one file, which emulates the device; one dies and the other takes over what it had."""
@@ -220,23 +226,25 @@ def hosts_share_a_device():
             file.write(text)
         state = os.path.join(FOLDER, f"state{number}")
         nodes.append(start_node("16MB", socket, WEFT_CONFIG=f"{config}{number}", WEFT_STATE_DIR=state))
-        until = time.time() + 20
-        while time.time() < until and "opening" in weft("ls", "tiers", "--socket", socket).stdout.decode():
-            time.sleep(0.05)
+        wait_opened(socket)
     one, two = (("--socket", socket) for socket in sockets)
     chain = ("--key", "shared", "--block-bytes", "65536")
     data = blob("shared", 4 * 65536)
     weft("put", *chain, data, *one)
     stop_node(nodes[0])
     nodes[0] = start_node("16MB", sockets[0], WEFT_CONFIG=f"{config}1", WEFT_STATE_DIR=os.path.join(FOLDER, "state1"))
+    wait_opened(sockets[0])  # or the device would never hear of it
     nodes[0].kill()
     nodes[0].wait()
     back = os.path.join(FOLDER, "shared.back")
     weft("get", *chain, "--blocks", "4", "--verify", "--output", back, *two)
     check(read(back) == read(data), "other bytes")
-    shown = weft("ls", "tiers", *two).stdout.decode()
+    here, shown, until = r"^cxl0-hosts: host 1 has \d+ extents, \d+ MiB; here", "", time.time() + 60
+    while time.time() < until and not re.search(here, shown, re.M):  # as it was when the tier last looked
+        shown = weft("ls", "tiers", *two).stdout.decode()
+        time.sleep(0.05)
     check(re.search(r"^cxl0-hosts +cxl +ok .* 4 .* yes ", shown, re.M), shown)
-    check(re.search(r"^cxl0-hosts: host 1 has \d+ extents, \d+ MiB; here", shown, re.M), shown)
+    check(re.search(here, shown, re.M), shown)
     check("cxl0-hosts: host 2 (this node) has " in shown, shown)
     said = weft("tier", "fence", "cxl0", "--host", "2", *two, expect=2).stderr.decode()
     check("is this node itself" in said, said)

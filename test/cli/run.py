@@ -11,7 +11,7 @@ import sys
 
 sys.dont_write_bytecode = True  # nothing appears beside the sources
 
-from harness import CASES, FOLDER, Failed, start_node, stop_node, tier_paths
+from harness import CASES, FOLDER, Failed, kill_nodes, start_node, stop_node, tier_paths
 import alone
 import node
 import below
@@ -38,6 +38,7 @@ def main():
             for line in str(error).splitlines():
                 print(f"# {line}", flush=True)
     stop_node(running)
+    kill_nodes()
     shutil.rmtree(FOLDER, ignore_errors=True)
     sys.exit(failed != 0)
 
