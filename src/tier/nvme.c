@@ -319,7 +319,8 @@ static enum weft_status nvme_open(const struct wf_tier_options *options, struct 
     if (!t)
         return WEFT_E_NO_MEMORY;
     t->fd = t->fd_buffered = t->event = -1;
-    t->active = t->landed = t->landed_last = WF_NVME_NONE;
+    t->active[WF_NVME_NEW] = t->active[WF_NVME_MOVED] = WF_NVME_NONE;
+    t->landed = t->landed_last = WF_NVME_NONE;
     wf_nvme_queue_init(&t->waiting);
     wf_nvme_queue_init(&t->flushing);
     wf_nvme_queue_init(&t->next_flush);
@@ -351,8 +352,9 @@ static void drop_done(struct wf_nvme *t)
 /* What moves needs an open segment to the end, and for the next time when none is free. */
 static void close_last(struct wf_nvme *t)
 {
-    if (t->reclaim.step == WF_NVME_IDLE && t->free_count > 0)
-        wf_nvme_close_active(t);
+    for (uint32_t s = 0;
+         t->reclaim.step == WF_NVME_IDLE && t->free_count > 0 && s < WF_NVME_STREAMS; s++)
+        wf_nvme_close_active(t, s);
 }
 
 /* A clean end: segments get their footers and removals are written, so that the next open is

@@ -127,7 +127,7 @@ uint64_t wf_nvme_sync_ticket(struct wf_nvme *t)
 
 /* --------------------------------------------------------------------------------------- place */
 
-static bool activate(struct wf_nvme *t)
+static bool activate(struct wf_nvme *t, enum wf_nvme_stream stream)
 {
     uint32_t w = 0;
     while (w < WF_NVME_OPEN_MAX && t->writer[w].segment != WF_NVME_NONE)
@@ -153,7 +153,7 @@ static bool activate(struct wf_nvme *t)
                                            .used = WF_NVME_RECORDS_AT,
                                            .held = WF_NVME_NONE,
                                            .footer = footer};
-    t->active = w;
+    t->active[stream] = w;
 
     struct wf_nvme_segment header = {.number = segment,
                                      .generation = s->generation,
@@ -170,27 +170,27 @@ static bool activate(struct wf_nvme *t)
     return true;
 }
 
-void wf_nvme_close_active(struct wf_nvme *t)
+void wf_nvme_close_active(struct wf_nvme *t, enum wf_nvme_stream stream)
 {
-    if (t->active == WF_NVME_NONE)
+    if (t->active[stream] == WF_NVME_NONE)
         return;
-    t->segment[t->writer[t->active].segment].state = WF_NVME_SEGMENT_CLOSING;
-    t->active = WF_NVME_NONE;
+    t->segment[t->writer[t->active[stream]].segment].state = WF_NVME_SEGMENT_CLOSING;
+    t->active[stream] = WF_NVME_NONE;
 }
 
-static bool fits(const struct wf_nvme *t, uint64_t bytes)
+static bool fits(const struct wf_nvme *t, enum wf_nvme_stream stream, uint64_t bytes)
 {
-    if (t->active == WF_NVME_NONE)
+    if (t->active[stream] == WF_NVME_NONE)
         return false;
-    const struct wf_nvme_writer *w = &t->writer[t->active];
+    const struct wf_nvme_writer *w = &t->writer[t->active[stream]];
     return !w->holes && w->used + bytes + wf_nvme_footer_bytes(w->count + 1) <= t->segment_bytes;
 }
 
-bool wf_nvme_settling(const struct wf_nvme *t)
+bool wf_nvme_settling(const struct wf_nvme *t, enum wf_nvme_stream stream)
 {
-    if (t->active == WF_NVME_NONE)
+    if (t->active[stream] == WF_NVME_NONE)
         return false;
-    const struct wf_nvme_writer *w = &t->writer[t->active];
+    const struct wf_nvme_writer *w = &t->writer[t->active[stream]];
     return w->holes && w->writes;
 }
 
@@ -198,21 +198,22 @@ bool wf_nvme_settling(const struct wf_nvme *t)
  * alone: a victim's records always fit into one empty segment, also when a crash came between. */
 bool wf_nvme_place(struct wf_nvme *t, uint64_t bytes, bool moving, uint32_t *out_writer)
 {
-    if (wf_nvme_settling(t) || (!moving && t->free_count == 0))
+    enum wf_nvme_stream stream = wf_nvme_stream_of(t, moving);
+    if (wf_nvme_settling(t, stream) || (!moving && t->free_count == 0))
         return false;
-    if (!fits(t, bytes)) {
+    if (!fits(t, stream, bytes)) {
         if (t->free_count <= (moving ? 0u : 1u))
             return false;
-        uint32_t before = t->active;
-        wf_nvme_close_active(t);
-        if (!activate(t)) {
-            t->active = before;
+        uint32_t before = t->active[stream];
+        wf_nvme_close_active(t, stream);
+        if (!activate(t, stream)) {
+            t->active[stream] = before;
             if (before != WF_NVME_NONE)
                 t->segment[t->writer[before].segment].state = WF_NVME_SEGMENT_OPEN;
             return false;
         }
     }
-    *out_writer = t->active;
+    *out_writer = t->active[stream];
     return true;
 }
 
@@ -425,6 +426,7 @@ static void footer_end(struct wf_nvme *t, struct wf_nvme_writer *w, int result, 
     if (bad)
         s->entries = 0;
     s->state = WF_NVME_SEGMENT_CLOSED;
+    s->closed = ++t->closed_count;
     wf_nvme_reclaim_look(t, w->segment);
     w->segment = WF_NVME_NONE;
 }
@@ -436,8 +438,9 @@ void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
     switch (io->kind) {
     case WF_NVME_IO_HEADER:
         w->ready = !bad;
-        if (bad && t->active == io->writer)
-            t->active = WF_NVME_NONE;
+        for (uint32_t s = 0; bad && s < WF_NVME_STREAMS; s++)
+            if (t->active[s] == io->writer)
+                t->active[s] = WF_NVME_NONE;
         w->broken = !bad ? 0 : result < 0 ? result : -EIO;
         break;
     case WF_NVME_IO_FOOTER: footer_end(t, w, bad ? result : 0, bad); break;
@@ -578,28 +581,49 @@ static void sync_step(struct wf_nvme *t)
 static bool closing(const struct wf_nvme *t)
 {
     for (uint32_t i = 0; i < WF_NVME_OPEN_MAX; i++)
-        if (t->writer[i].segment != WF_NVME_NONE && i != t->active)
+        if (t->writer[i].segment != WF_NVME_NONE && i != t->active[WF_NVME_NEW] &&
+            i != t->active[WF_NVME_MOVED])
             return true;
     return false;
+}
+
+/* What moved last does not fill its segment, and nothing else has room: new records go there. */
+static bool share(struct wf_nvme *t, uint64_t bytes)
+{
+    if (!fits(t, WF_NVME_MOVED, bytes))
+        return false;
+    wf_nvme_close_active(t, WF_NVME_NEW);
+    t->active[WF_NVME_NEW] = t->active[WF_NVME_MOVED];
+    t->active[WF_NVME_MOVED] = WF_NVME_NONE;
+    return true;
+}
+
+/* Is enough of an open segment dead, or will be known to be, to make it the next victim? */
+static bool give_up_open(struct wf_nvme *t, enum wf_nvme_stream stream, uint64_t bytes)
+{
+    if (t->active[stream] == WF_NVME_NONE)
+        return false;
+    const struct wf_nvme_writer *w = &t->writer[t->active[stream]];
+    if (t->segment[w->segment].live_bytes + bytes > wf_nvme_room(t) || w->writes)
+        return w->writes != 0;
+    wf_nvme_close_active(t, stream);
+    return true;
 }
 
 /* Is there room to come for the first that waits? */
 static bool make_room(struct wf_nvme *t, uint64_t bytes)
 {
-    if (wf_nvme_settling(t))
+    if (wf_nvme_settling(t, WF_NVME_NEW))
         return true;
     if (t->no_space)
         return false;
     t->reclaim.ahead = false;
     if (t->reclaim.step != WF_NVME_IDLE || wf_nvme_reclaim_start(t, bytes) || closing(t))
         return true;
-    if (t->active == WF_NVME_NONE || t->free_count == 0)
+    if (t->free_count == 0)
         return false;
-    const struct wf_nvme_writer *w = &t->writer[t->active];
-    if (t->segment[w->segment].live_bytes + bytes > wf_nvme_room(t) || w->writes)
-        return w->writes != 0;
-    wf_nvme_close_active(t); /* enough of it is dead to make it the next victim */
-    return true;
+    return share(t, bytes) || give_up_open(t, WF_NVME_NEW, bytes) ||
+           give_up_open(t, WF_NVME_MOVED, bytes);
 }
 
 static void waiting_step(struct wf_nvme *t)
@@ -634,8 +658,10 @@ void wf_nvme_log_step(struct wf_nvme *t)
         }
         return;
     }
-    if (t->active != WF_NVME_NONE && t->writer[t->active].holes && !t->writer[t->active].writes)
-        wf_nvme_close_active(t);
+    for (uint32_t s = 0; s < WF_NVME_STREAMS; s++)
+        if (t->active[s] != WF_NVME_NONE && t->writer[t->active[s]].holes &&
+            !t->writer[t->active[s]].writes)
+            wf_nvme_close_active(t, s);
     for (uint32_t i = 0; i < WF_NVME_OPEN_MAX; i++)
         close_step(t, i);
     wf_nvme_reclaim_step(t);

@@ -26,9 +26,12 @@
  *   - A sync that failed is never tried again: what it was to make durable may be gone, and a
  * second one would not say so (P. Rebello et al., "Can applications recover from fsync failures?",
  * USENIX ATC 2020).  The tier is out of use from then on.
- *   - While no segment is free, only what moves is written.  A crash then leaves a segment without
- * a footer and no free one; the tier goes on in that segment, behind what is whole in it, or there
- * would never be a free one again.
+ *   - What moves goes to a segment of its own, apart from what is new, where there are segments
+ * enough for that (WF_NVME_APART_LEAST): the last free one is kept for it.  When no room can be won
+ * otherwise, new records are put there too, as long as another is free.
+ *   - While no segment is free, only what moves is written.  A crash then leaves no free segment,
+ * and of those without a footer the youngest is the one that records moved to; the tier goes on in
+ * it, behind what is whole in it, or there would never be a free one again.
  *   - A victim that cannot be emptied is CLOSED again, and its records that moved die in it once
  * their copies are synced.
  *   - A record that is removed while its copy's origin is still on the medium dies in both.
@@ -46,7 +49,9 @@
 #define WF_NVME_HEADER_MAX 12288u /* a record's header with WF_TIER_PARTS_MAX checksums */
 static_assert(sizeof(struct wf_nvme_record) + WF_TIER_PARTS_MAX * 8 <= WF_NVME_HEADER_MAX, "");
 
-#define WF_NVME_OPEN_MAX 4u   /* segments that are open or closing at a time */
+#define WF_NVME_OPEN_MAX 4u /* segments that are open or closing at a time */
+#define WF_NVME_APART_LEAST \
+    64u                       /* segments: with fewer, a second open one costs more than it saves */
 #define WF_NVME_BATCH_MAX 32u /* records moved at a time */
 #define WF_NVME_INNER 96u     /* I/Os of the tier's own: moves, maps, headers, a sync */
 #define WF_NVME_PIECES 32u    /* read at a time when a tier is opened, two I/Os each at most */
@@ -67,12 +72,20 @@ struct wf_nvme_seg {
     uint64_t generation;
     uint64_t dead_serial;
     uint64_t live_bytes; /* of records that the index has here */
+    uint64_t closed;     /* when, counted in segments that were closed; 0: before the tier's open */
     uint32_t readers;    /* reads under way: it is not used again before they end */
     uint32_t entries;    /* in its footer; 0: it has none that is known of */
     uint8_t state;       /* enum wf_nvme_state */
     bool stuck;          /* a record of it cannot be read, so it cannot be emptied */
     bool dirty;          /* bits of its dead map are not on the medium */
     bool freed;          /* FREE, which is durable, and the device was not told yet */
+};
+
+/* What an open segment takes. */
+enum wf_nvme_stream {
+    WF_NVME_NEW = 0, /* what is written, and what moves where it is not kept apart */
+    WF_NVME_MOVED,
+    WF_NVME_STREAMS,
 };
 
 /* What is needed of a segment while it is written. */
@@ -226,7 +239,8 @@ struct wf_nvme {
     uint32_t sums_count;
 
     struct wf_nvme_writer writer[WF_NVME_OPEN_MAX];
-    uint32_t active; /* writer; WF_NVME_NONE: none */
+    uint32_t active[WF_NVME_STREAMS]; /* writer; WF_NVME_NONE: none */
+    uint64_t closed_count;
     struct wf_nvme_reclaim reclaim;
     struct wf_nvme_discard discard;
 
@@ -276,6 +290,12 @@ static inline uint64_t wf_nvme_room(const struct wf_nvme *t)
     return t->segment_bytes - WF_NVME_RECORDS_AT - wf_nvme_footer_bytes(1);
 }
 
+/* Which of the open segments takes a record. */
+static inline enum wf_nvme_stream wf_nvme_stream_of(const struct wf_nvme *t, bool moving)
+{
+    return moving && t->segments >= WF_NVME_APART_LEAST ? WF_NVME_MOVED : WF_NVME_NEW;
+}
+
 /* nvme_medium.c */
 enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_options *options,
                                      uint64_t *out_bytes);
@@ -314,8 +334,8 @@ bool wf_nvme_sums_find(const struct wf_nvme *t, uint32_t segment, uint32_t page,
                        uint64_t generation, uint64_t *out, uint32_t parts);
 /* A place for a record; false: none now.  `moving`: the reserve may be used. */
 bool wf_nvme_place(struct wf_nvme *t, uint64_t bytes, bool moving, uint32_t *out_writer);
-/* A write to the active segment failed, and if all behind it fail too, its room is used again. */
-bool wf_nvme_settling(const struct wf_nvme *t);
+/* A write to the open segment failed, and if all behind it fail too, its room is used again. */
+bool wf_nvme_settling(const struct wf_nvme *t, enum wf_nvme_stream stream);
 /* Enter a record into the writer's footer and take its room; returns its page. */
 uint32_t wf_nvme_append(struct wf_nvme *t, uint32_t writer, const struct wf_tier_block *block,
                         uint64_t sequence, uint64_t bytes, uint32_t *out_entry);
@@ -332,7 +352,7 @@ void wf_nvme_write_reaped(struct wf_nvme *t, struct wf_tier_request *request);
 bool wf_nvme_hold(struct wf_nvme *t, struct wf_nvme_io *io, int *result);
 void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result);
 void wf_nvme_log_step(struct wf_nvme *t);
-void wf_nvme_close_active(struct wf_nvme *t);
+void wf_nvme_close_active(struct wf_nvme *t, enum wf_nvme_stream stream);
 bool wf_nvme_log_idle(const struct wf_nvme *t);
 
 /* nvme_format.c */
@@ -359,8 +379,9 @@ bool wf_nvme_payload_right(const struct wf_tier_block *block, const uint64_t *su
                            const uint8_t *payload);
 
 /* nvme_reclaim.c */
-/* The closed segment that is emptied next; WF_NVME_NONE: there is none. */
-uint32_t wf_nvme_reclaim_victim(const struct wf_nvme *t);
+/* The closed segment that is emptied next, to make room for `bytes`; WF_NVME_NONE: there is none.
+ */
+uint32_t wf_nvme_reclaim_victim(const struct wf_nvme *t, uint64_t bytes);
 /* Begin to make room for `bytes`; false: nothing can be reclaimed. */
 bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes);
 /* Nothing waits: is there a segment to be freed for what will? */

@@ -313,7 +313,7 @@ static void resume_at(struct wf_nvme *t, uint32_t segment, uint32_t count, uint6
     t->writer[0].count = count;
     t->writer[0].ready = true;
     t->writer[0].held = WF_NVME_NONE;
-    t->active = 0;
+    t->active[wf_nvme_stream_of(t, true)] = 0;
 }
 
 static void read_dead(struct wf_nvme *t, uint32_t segment, const uint8_t *pages);

@@ -97,16 +97,6 @@ static void list_start(struct wf_nvme *t)
     wf_nvme_io_start(t, io);
 }
 
-uint32_t wf_nvme_reclaim_victim(const struct wf_nvme *t)
-{
-    uint32_t victim = WF_NVME_NONE;
-    for (uint32_t i = 0; i < t->segments; i++)
-        if (t->segment[i].state == WF_NVME_SEGMENT_CLOSED && !t->segment[i].stuck &&
-            (victim == WF_NVME_NONE || t->segment[i].live_bytes < t->segment[victim].live_bytes))
-            victim = i;
-    return victim;
-}
-
 static void begin(struct wf_nvme *t, uint32_t victim, bool ahead)
 {
     struct wf_nvme_reclaim *r = &t->reclaim;
@@ -132,10 +122,44 @@ static bool makes_room(const struct wf_nvme *t, uint32_t segment, uint64_t bytes
            t->segment_bytes;
 }
 
+/* The higher, the sooner.  Without a free segment only the least will surely fit into what is open,
+ * and records that are not kept apart have no age. */
+static double worth(const struct wf_nvme *t, const struct wf_nvme_seg *s)
+{
+    double room = (double)wf_nvme_room(t), live = (double)s->live_bytes;
+    double won = (room - live) / (room + live);
+    if (wf_nvme_stream_of(t, true) == WF_NVME_NEW || t->free_count == 0)
+        return won;
+    return won * won * (double)(t->closed_count - s->closed + 1);
+}
+
+static uint32_t choose(const struct wf_nvme *t, uint64_t bytes, uint64_t live_max)
+{
+    uint32_t victim = WF_NVME_NONE;
+    double most = 0;
+    for (uint32_t i = 0; i < t->segments; i++) {
+        const struct wf_nvme_seg *s = &t->segment[i];
+        if (s->state != WF_NVME_SEGMENT_CLOSED || s->stuck || s->live_bytes > live_max ||
+            !makes_room(t, i, bytes))
+            continue;
+        double now = worth(t, s);
+        if (victim != WF_NVME_NONE && now <= most)
+            continue;
+        victim = i;
+        most = now;
+    }
+    return victim;
+}
+
+uint32_t wf_nvme_reclaim_victim(const struct wf_nvme *t, uint64_t bytes)
+{
+    return choose(t, bytes, t->segment_bytes);
+}
+
 bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes)
 {
-    uint32_t victim = t->reclaim.resting ? WF_NVME_NONE : wf_nvme_reclaim_victim(t);
-    if (victim == WF_NVME_NONE || !makes_room(t, victim, bytes))
+    uint32_t victim = t->reclaim.resting ? WF_NVME_NONE : wf_nvme_reclaim_victim(t, bytes);
+    if (victim == WF_NVME_NONE)
         return false;
     begin(t, victim, false);
     return true;
@@ -143,15 +167,16 @@ bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes)
 
 /* ------------------------------------------------------------------------------- ahead of need */
 
-static bool worth_it(const struct wf_nvme *t, uint32_t segment)
+static uint64_t ahead_live_max(const struct wf_nvme *t)
 {
-    const struct wf_nvme_seg *s = &t->segment[segment];
-    return s->state == WF_NVME_SEGMENT_CLOSED && !s->stuck && s->live_bytes <= wf_nvme_room(t) / 2;
+    return wf_nvme_room(t) / 2;
 }
 
 void wf_nvme_reclaim_look(struct wf_nvme *t, uint32_t segment)
 {
-    t->reclaim.look |= worth_it(t, segment);
+    const struct wf_nvme_seg *s = &t->segment[segment];
+    t->reclaim.look |= s->state == WF_NVME_SEGMENT_CLOSED && !s->stuck &&
+                       s->live_bytes <= ahead_live_max(t);
 }
 
 void wf_nvme_reclaim_ahead(struct wf_nvme *t)
@@ -162,8 +187,8 @@ void wf_nvme_reclaim_ahead(struct wf_nvme *t)
     if (r->step != WF_NVME_IDLE || !r->look || t->free_count >= kept || t->free_count == 0 ||
         t->waiting.first || t->leaving || (r->rest_ms && wf_now_ms() < r->rest_ms))
         return;
-    uint32_t victim = wf_nvme_reclaim_victim(t);
-    r->look = victim != WF_NVME_NONE && worth_it(t, victim);
+    uint32_t victim = choose(t, 0, ahead_live_max(t));
+    r->look = victim != WF_NVME_NONE;
     if (r->look)
         begin(t, victim, true);
 }
@@ -332,7 +357,8 @@ static bool write_batch(struct wf_nvme *t)
             continue;
         if (!wf_nvme_place(t, m->bytes, true, &m->writer)) {
             /* The reserve is gone: no segment of it could be begun. */
-            r->aborted = r->resting = t->free_count == 0 && !wf_nvme_settling(t);
+            r->aborted = r->resting = t->free_count == 0 &&
+                                      !wf_nvme_settling(t, wf_nvme_stream_of(t, true));
             return false;
         }
         struct wf_nvme_io *io = wf_nvme_io_get(t, WF_NVME_IO_MOVE_WRITE);

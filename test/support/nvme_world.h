@@ -20,6 +20,7 @@
 
 #include "medium.h"
 #include "random.h"
+#include "tier/nvme_format.h"
 #include "tier/tier.h"
 
 #define CAPACITY ((uint64_t)20 << 20) /* four segments of 4 MiB */
@@ -77,6 +78,17 @@ static inline void open_at(struct world *w, const char *path, uint64_t capacity)
     enum weft_status status = ops->open(&options, &w->tier);
     if (status != WEFT_OK)
         fail_msg("open: %s", wf_last_error());
+}
+
+/* A medium with segments of a size that only larger ones would be given. */
+static inline uint64_t format(const char *path, uint32_t segments, uint64_t segment_bytes)
+{
+    struct wf_nvme_super super = {.segment_bytes = segment_bytes, .segments = segments};
+    wf_nvme_seal(&super, WF_NVME_SUPER_MAGIC, sizeof super, 4711);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_int_equal(pwrite(fd, &super, sizeof super, 0), sizeof super);
+    close(fd);
+    return WF_NVME_SEGMENTS_AT + segments * segment_bytes;
 }
 
 static inline void close_it(struct world *w)

@@ -333,9 +333,9 @@ static void check_after_crash(struct world *w, uint8_t *fate, uint64_t end)
     }
 }
 
-static void remove_some(struct world *w, uint8_t *fate, uint64_t end)
+static void remove_some(struct world *w, uint8_t *fate, uint64_t end, uint64_t kept)
 {
-    for (int tries = 0; stats(w).used_bytes > CAPACITY / 2 && tries < 10000; tries++) {
+    for (int tries = 0; stats(w).used_bytes > kept && tries < 10000; tries++) {
         uint64_t n = 1 + random_next(&w->random) % (end - 1);
         if (ops->remove(w->tier, block_of(n).key) == WEFT_OK)
             fate[n] = REMOVED;
@@ -345,9 +345,8 @@ static void remove_some(struct world *w, uint8_t *fate, uint64_t end)
 #define POWER_BLOCKS 1500u
 
 /* Power fails at any point of a log that is always reclaiming. */
-static void power_fails_while_it_reclaims(void **state)
+static void power_fails(struct world *w, uint64_t capacity, uint64_t kept)
 {
-    struct world *w = *state;
     static uint8_t fate[BLOCKS_MAX];
     static struct torn torn;
     static uint8_t *room;
@@ -359,12 +358,12 @@ static void power_fails_while_it_reclaims(void **state)
         torn_begin(&torn, w->path, random_next(&w->random));
         wf_nvme_hooks = &torn.hooks;
     }
-    open_at(w, w->path, CAPACITY);
+    open_at(w, w->path, capacity);
     while (n < POWER_BLOCKS) {
         for (uint32_t step = 20 + random_below(&w->random, 200); step; step--, n++) {
             assert_int_equal(put(w, n), WEFT_OK);
             fate[n] = WRITTEN;
-            remove_some(w, fate, n + 1);
+            remove_some(w, fate, n + 1, kept);
             if (random_below(&w->random, 25) == 0) {
                 assert_int_equal(flush(w), WEFT_OK);
                 for (uint64_t i = 1; i <= n; i++)
@@ -383,7 +382,7 @@ static void power_fails_while_it_reclaims(void **state)
         torn.dead = true;
         close_it(w);
         torn_lose(&torn);
-        open_at(w, w->path, CAPACITY);
+        open_at(w, w->path, capacity);
         check_after_crash(w, fate, n);
         assert_int_equal(stats(w).corrupt, 0);
     }
@@ -391,6 +390,19 @@ static void power_fails_while_it_reclaims(void **state)
     wf_nvme_hooks = NULL;
     torn_end(&torn);
     free(room);
+}
+
+static void power_fails_while_it_reclaims(void **state)
+{
+    power_fails(*state, CAPACITY, CAPACITY / 2);
+}
+
+/* Two segments are open then. */
+static void power_fails_while_what_moves_is_kept_apart(void **state)
+{
+    struct world *w = *state;
+    if (w->path[0])
+        power_fails(w, format(w->path, WF_NVME_APART_LEAST, 256 << 10), 12 << 20);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown_hooks)
@@ -408,6 +420,7 @@ int main(void)
         TEST(a_segment_that_cannot_be_read_costs_only_itself),
         TEST(a_slow_device_is_waited_for),
         TEST(power_fails_while_it_reclaims),
+        TEST(power_fails_while_what_moves_is_kept_apart),
     };
     return cmocka_run_group_tests_name("tier_nvme_faults", tests, NULL, NULL);
 }

@@ -29,9 +29,12 @@ struct medium {
     char path[200];
     int fatal;     /* when a write of this kind has ended the power fails; 0: never */
     uint32_t skip; /* but not for the first ones */
+    int bad_moves; /* a kind of I/O of which one fails */
+    uint32_t moves;
     bool dead, fell, held;
     int hold, hold_ms; /* a kind of write that takes so long */
     uint64_t segment_bytes;
+    uint32_t takes[WF_NVME_APART_LEAST]; /* of each segment: kinds of records, 1 << kind */
     struct written writes[WRITES_MAX];
     uint32_t count;
 };
@@ -58,6 +61,11 @@ static int medium_before(void *context, const struct wf_nvme_call *call)
     assert_true(m->count < WRITES_MAX);
     struct written *w = &m->writes[m->count++];
     *w = (struct written){.offset = call->offset, .bytes = call->bytes, .kind = kind_of(m, call)};
+    uint64_t segment = (call->offset - WF_NVME_SEGMENTS_AT) / m->segment_bytes;
+    if (call->kind == WF_NVME_IO_HEADER)
+        m->takes[segment] = 0;
+    else if (call->kind)
+        m->takes[segment] |= 1u << call->kind;
     w->old = calloc(1, call->bytes);
     assert_true(w->old && pread(call->fd, w->old, call->bytes, (off_t)call->offset) >= 0);
     m->held |= m->hold && w->kind == m->hold;
@@ -87,18 +95,29 @@ static int medium_after(void *context, const struct wf_nvme_call *call, int resu
     return result;
 }
 
-static void begin(struct world *w)
+/* With few segments, or with so many that what moves is kept apart. */
+enum size { FEW, MANY, SIZES };
+
+static void begin_with(struct world *w, enum size size)
 {
-    struct wf_nvme_super super = {.segment_bytes = 4 << 20};
+    struct wf_nvme_super super = {.segment_bytes = size == FEW ? 4 << 20 : 256 << 10};
+    uint64_t bytes = CAPACITY;
     medium = (struct medium){.hooks = {&medium, medium_before, medium_after},
                              .segment_bytes = super.segment_bytes};
     snprintf(medium.path, sizeof medium.path, "%s", w->path);
-    open_at(w, w->path, CAPACITY);
+    if (size == MANY && w->path[0])
+        bytes = format(w->path, WF_NVME_APART_LEAST, super.segment_bytes);
+    open_at(w, w->path, bytes);
     int fd = open(w->path, O_RDONLY | O_CLOEXEC);
     assert_int_equal(pread(fd, &super, sizeof super, 0), sizeof super);
     close(fd);
     assert_int_equal(super.segment_bytes, medium.segment_bytes);
     wf_nvme_hooks = &medium.hooks;
+}
+
+static void begin(struct world *w)
+{
+    begin_with(w, FEW);
 }
 
 /* The process ends; what it wrote is still in the device's cache. */
@@ -246,20 +265,22 @@ static uint64_t full_of_holes(struct world *w)
 static void free_comes_after_the_copies(void **state)
 {
     struct world *w = *state;
-    for (uint32_t skip = 0; skip < 3; skip++) {
-        begin(w);
+    for (uint32_t i = 0; i < 3 * SIZES; i++) {
+        begin_with(w, i % SIZES);
+        uint64_t n = full_of_holes(w);
         medium.fatal = WF_NVME_IO_FREE;
-        medium.skip = skip;
-        uint64_t n = full_of_holes(w), more = put_until_it_falls(w, n);
+        medium.skip = i / SIZES;
+        uint64_t more = put_until_it_falls(w, n);
         for (; !medium.fell && more < n + 2000; more++) {
             (void)!ops->remove(w->tier, block_of(more - 10).key);
             (void)!put(w, more);
         }
         assert_true(medium.fell);
         lose(w, WF_NVME_IO_FREE);
-        open_at(w, w->path, CAPACITY);
-        for (uint64_t i = 2; i < n - 10; i += 2)
-            assert_int_equal(get(w, i), WEFT_OK);
+        open_at(w, w->path, 0);
+        for (uint64_t there = 2; there < n - 10; there += 2)
+            assert_int_equal(get(w, there), WEFT_OK);
+        assert_int_equal(put(w, more + 1), WEFT_OK);
         assert_int_equal(stats(w).corrupt, 0);
         kill_it(w);
         wf_nvme_hooks = NULL;
@@ -269,17 +290,15 @@ static void free_comes_after_the_copies(void **state)
 
 /* A record that moved before its segment's reclaim was given up dies there after its copy is
  * durable. */
-static int fail_reads(void *context, const struct wf_nvme_call *call)
+static int fail_one(void *context, const struct wf_nvme_call *call)
 {
-    static uint32_t seen;
     int result = medium_before(context, call);
-    return call->kind == WF_NVME_IO_MOVE_READ && ++seen == 40 ? -EIO : result;
+    return call->kind == medium.bad_moves && ++medium.moves == 40 ? -EIO : result;
 }
 
-static void death_comes_after_the_copy(void **state)
+static void dies_after_the_copy(struct world *w, enum size size)
 {
-    struct world *w = *state;
-    begin(w);
+    begin_with(w, size);
     uint64_t n = 1;
     while (put(w, n) == WEFT_OK)
         n++;
@@ -287,25 +306,35 @@ static void death_comes_after_the_copy(void **state)
     for (uint64_t i = 1; i < n; i += 6)
         assert_int_equal(ops->remove(w->tier, block_of(i).key), WEFT_OK);
     assert_int_equal(flush(w), WEFT_OK);
-    medium.hooks.before = fail_reads;
-    for (uint64_t i = n; i < n + 20 && stats(w).errors == 0; i++)
+    medium.hooks.before = fail_one;
+    medium.bad_moves = size == FEW ? WF_NVME_IO_MOVE_READ : WF_NVME_IO_MOVE_WRITE;
+    for (uint64_t i = n; i < n + 200 && stats(w).errors == 0; i++)
         (void)!put(w, i);
     assert_true(stats(w).errors > 0);
     medium.fatal = WF_NVME_IO_MAP;
     (void)!flush(w);
     assert_true(medium.fell);
     lose(w, WF_NVME_IO_MAP);
-    open_at(w, w->path, CAPACITY);
+    open_at(w, w->path, 0);
     for (uint64_t i = 1; i < n; i++)
         if (i % 6 != 1)
             assert_int_equal(get(w, i), WEFT_OK);
 }
 
-/* What is removed while its copy's origin is still on the medium is gone from both. */
-static void what_moves_dies_in_both_places(void **state)
+static void death_comes_after_the_copy(void **state)
 {
-    struct world *w = *state;
-    begin(w);
+    dies_after_the_copy(*state, FEW);
+}
+
+static void death_comes_after_the_copy_that_is_kept_apart(void **state)
+{
+    dies_after_the_copy(*state, MANY);
+}
+
+/* What is removed while its copy's origin is still on the medium is gone from both. */
+static void dies_in_both_places(struct world *w, enum size size)
+{
+    begin_with(w, size);
     uint64_t n = put_until_it_falls(w, 1);
     medium.hold = WF_NVME_IO_FREE;
     medium.hold_ms = 1500;
@@ -321,9 +350,81 @@ static void what_moves_dies_in_both_places(void **state)
     copy_file(w->path, w->copy);
     wf_nvme_hooks = NULL;
     close_it(w);
-    open_at(w, w->copy, CAPACITY);
+    open_at(w, w->copy, 0);
     for (uint64_t i = 1; i < n; i++)
         assert_int_equal(get(w, i), WEFT_MISS);
+}
+
+static void what_moves_dies_in_both_places(void **state)
+{
+    dies_in_both_places(*state, FEW);
+}
+
+static void what_is_kept_apart_dies_in_both_places(void **state)
+{
+    dies_in_both_places(*state, MANY);
+}
+
+/* What was removed may be there again; it goes, so that half of the tier lives as before.  The last
+ * write was cut off. */
+static void found_again(struct world *w, const uint64_t *there, uint64_t count, uint64_t end)
+{
+    static bool wanted[BLOCKS_MAX];
+    assert_true(end <= BLOCKS_MAX);
+    memset(wanted, 0, sizeof wanted);
+    for (uint64_t i = 0; i < count; i++)
+        wanted[there[i]] = true;
+    for (uint64_t i = 1; i < end; i++)
+        if (!wanted[i])
+            (void)!ops->remove(w->tier, block_of(i).key);
+    enum weft_status status = put(w, end - 1);
+    assert_true(status == WEFT_OK || status == WEFT_EXISTS);
+    for (uint64_t i = 0; i < count; i++)
+        assert_int_equal(get(w, there[i]), WEFT_OK);
+}
+
+/* One block goes, another comes. */
+static void replace(struct world *w, uint64_t *there, uint64_t count, uint64_t next)
+{
+    uint64_t *one = &there[random_below(&w->random, (uint32_t)count)];
+    assert_int_equal(ops->remove(w->tier, block_of(*one).key), WEFT_OK);
+    *one = next;
+}
+
+/* New records and moved ones are never in one segment while room can be won otherwise, and a crash
+ * with a segment open for each, also while none is free, leaves a tier that goes on. */
+static void what_moves_has_a_segment_of_its_own(void **state)
+{
+    struct world *w = *state;
+    static uint64_t there[WRITES_MAX];
+    const uint32_t both = 1u << WF_NVME_IO_WRITE | 1u << WF_NVME_IO_MOVE_WRITE;
+    begin_with(w, MANY);
+    uint64_t n = full_of_holes(w), count = 0, moved = 0;
+    for (uint64_t i = 2; i < n; i += 2)
+        there[count++] = i;
+    memset(medium.takes, 0, sizeof medium.takes);
+    for (uint32_t crash = 0; crash < 8; crash++) {
+        for (uint32_t i = 0; i < 100; i++) {
+            replace(w, there, count, n);
+            assert_int_equal(put(w, n++), WEFT_OK);
+        }
+        moved += stats(w).moved_bytes;
+        for (uint32_t i = 0; crash == 0 && i < WF_NVME_APART_LEAST; i++)
+            assert_true((medium.takes[i] & both) != both);
+        medium.fatal = WF_NVME_IO_MOVE_WRITE;
+        medium.skip = random_below(&w->random, 8);
+        while (!medium.fell) {
+            replace(w, there, count, n);
+            (void)!put(w, n++);
+        }
+        kill_it(w);
+        medium.fatal = 0;
+        medium.fell = false;
+        open_at(w, w->path, 0);
+        found_again(w, there, count, n);
+    }
+    assert_true(moved > 0);
+    assert_int_equal(stats(w).corrupt, 0);
 }
 
 /* A write that was there before a flush ends before it, so that the flush stands for it too. */
@@ -374,7 +475,10 @@ int main(void)
         TEST(a_footer_at_open_comes_after_its_records),
         TEST(free_comes_after_the_copies),
         TEST(death_comes_after_the_copy),
+        TEST(death_comes_after_the_copy_that_is_kept_apart),
         TEST(what_moves_dies_in_both_places),
+        TEST(what_is_kept_apart_dies_in_both_places),
+        TEST(what_moves_has_a_segment_of_its_own),
         TEST(a_flush_waits_for_what_was_before_it),
         TEST(a_record_waits_for_its_header),
     };
