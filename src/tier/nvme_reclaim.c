@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Space of the NVMe tier's log won back: of the closed segments the one with the least live bytes
- * is emptied, a batch of records at a time.
+ * Space of the NVMe tier's log won back: a closed segment is emptied, a batch of records at a time.
  *
- * That choice is called greedy.  The other one that is known weighs benefit against cost, with the
- * age of what lives there (M. Rosenblum, J. Ousterhout, "The design and implementation of a
- * log-structured file system", TOCS 1992).  It needs what moves to be kept apart from what is new,
- * which takes one segment more to be open; as the log is, it is not better.  Device writes a write,
- * as test/unit/tier_nvme_reclaim.c measures them on every run, greedy and cost-benefit:
+ * What moves has outlived what was written with it and will live on, so it goes to a segment of its
+ * own, and of the closed segments one is emptied that wins much for what it costs, the sooner the
+ * longer nothing new came into it (M. Rosenblum, J. Ousterhout, "The design and implementation of a
+ * log-structured file system", TOCS 1992).  Age counts with its square root here, as that does
+ * better where the least recently used goes.  Age is counted in segments that were closed, and
+ * those that were there when the tier was opened are all alike.
+ *
+ * With fewer than WF_NVME_APART_LEAST segments the part of the tier that a second open segment
+ * takes costs more than it saves.  Then moved records go where new ones go, and the segment with
+ * the least live bytes is emptied, which is called greedy.  Device writes a write, as
+ * test/unit/tier_nvme_reclaim.c measures them with the tier's own choice on every run; greedy, and
+ * kept apart with age:
  *
  *     live of the capacity                             75 %          85 %          92 %
- *     the least recently used goes (as the node does)  1.29  1.30    1.41  1.41    3.57  3.91
- *     nine of ten removals hit a tenth of the blocks   2.93  2.91    4.32  4.29    7.01  6.99
- *     any block goes, all alike                        2.15  2.16    3.37  3.41    5.91  6.05
+ *     the least recently used goes (as the node does)  1.29  1.30    1.41  1.40    3.57  2.08
+ *     nine of ten removals hit a tenth of the blocks   2.93  1.72    4.32  2.52    7.01  4.20
+ *     any block goes, all alike                        2.15  2.18    3.37  3.47    5.91  6.23
  *
  * It is done when a write waits for room; and ahead of that when few segments are free, nothing
  * waits, and a segment is half dead or more, which at 85 % costs 3 % more device writes where it is
