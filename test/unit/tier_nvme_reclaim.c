@@ -384,7 +384,7 @@ static double churn(struct world *w, uint32_t segments, uint32_t blocks)
     static uint64_t number[CHURN_BLOCKS];
     struct random_source random = {42};
     uint64_t next = 1, before = 0, moved;
-    uint32_t hot = blocks / 10, steps = 6 * blocks;
+    uint32_t hot = blocks / 10, before_steps = 3 * blocks, steps = 2 * before_steps;
     assert_true(blocks <= CHURN_BLOCKS);
     open_at(w, w->path, format(w->path, segments, CHURN_SEGMENT));
     for (uint32_t i = 0; i < blocks; i++) {
@@ -394,7 +394,7 @@ static double churn(struct world *w, uint32_t segments, uint32_t blocks)
     for (uint32_t i = 0; i < steps; i++) {
         uint64_t at = random_below(&random, 10) ? random_below(&random, hot)
                                                 : hot + random_below(&random, blocks - hot);
-        if (i == steps / 2)
+        if (i == before_steps)
             before = stats(w).moved_bytes;
         churn_remove(w, number[at]);
         number[at] = next++;
@@ -405,7 +405,7 @@ static double churn(struct world *w, uint32_t segments, uint32_t blocks)
     assert_int_equal(stats(w).corrupt, 0);
     close_it(w);
     assert_int_equal(unlink(w->path), 0);
-    return (double)moved / (steps - steps / 2) / (CHURN_BYTES + WF_NVME_PAGE);
+    return (double)moved / ((double)(steps - before_steps) * (CHURN_BYTES + WF_NVME_PAGE));
 }
 
 /* The same blocks, in a tier with one segment less than it takes to keep apart what moves. */
