@@ -427,6 +427,37 @@ static void what_moves_has_a_segment_of_its_own(void **state)
     assert_int_equal(stats(w).corrupt, 0);
 }
 
+/* The last free segment is in use for what moves when the process ends.  The tier goes on in it, or
+ * it would be full for ever. */
+static void a_crash_without_a_free_segment_is_got_over(void **state)
+{
+    struct world *w = *state;
+    uint32_t without = 0;
+    for (uint32_t skip = 0; skip < 4; skip++) {
+        begin_with(w, MANY);
+        uint64_t n = put_until_it_falls(w, 1);
+        for (uint64_t i = 1; i < n; i += 4)
+            assert_int_equal(ops->remove(w->tier, block_of(i).key), WEFT_OK);
+        assert_int_equal(flush(w), WEFT_OK);
+        medium.fatal = WF_NVME_IO_MOVE_WRITE;
+        medium.skip = skip;
+        (void)put_until_it_falls(w, n);
+        assert_true(medium.fell);
+        kill_it(w);
+        wf_nvme_hooks = NULL;
+        while (medium.count)
+            free(medium.writes[--medium.count].old);
+        open_at(w, w->path, 0);
+        without += ((const struct wf_nvme *)(const void *)w->tier)->free_count == 0;
+        for (uint64_t i = 1; i < n; i++)
+            assert_int_equal(get(w, i), i % 4 == 1 ? WEFT_MISS : WEFT_OK);
+        for (uint64_t i = 1; i < 20; i += 4)
+            assert_int_equal(put(w, i), WEFT_OK);
+        close_it(w);
+    }
+    assert_true(without > 0);
+}
+
 /* A write that was there before a flush ends before it, so that the flush stands for it too. */
 static void a_flush_waits_for_what_was_before_it(void **state)
 {
@@ -479,6 +510,7 @@ int main(void)
         TEST(what_moves_dies_in_both_places),
         TEST(what_is_kept_apart_dies_in_both_places),
         TEST(what_moves_has_a_segment_of_its_own),
+        TEST(a_crash_without_a_free_segment_is_got_over),
         TEST(a_flush_waits_for_what_was_before_it),
         TEST(a_record_waits_for_its_header),
     };
