@@ -463,6 +463,20 @@ static void test_random_bodies(void **state)
 
 /* ----------------------------------------------------------------------------- others' handles */
 
+/* By number and by name; `b` is of the owner's domain, `c` of another. */
+static void regions_of_others(struct raw *a, struct raw *b, struct raw *c)
+{
+    struct wf_region_create create = {.size = 4096, .share = WEFT_SHARE_READ, .name = "theirs"};
+    assert_int_equal(raw_ask(a, &create, WF_OP_REGION_CREATE, sizeof create), WEFT_OK);
+    struct wf_region_release release = {.region = a->answer.region.region};
+    struct wf_region_open open = {.name = "theirs"};
+    assert_int_equal(raw_ask(b, &release, WF_OP_REGION_RELEASE, sizeof release), WEFT_E_NOT_FOUND);
+    assert_int_equal(raw_ask(c, &release, WF_OP_REGION_RELEASE, sizeof release), WEFT_E_NOT_FOUND);
+    assert_int_equal(raw_ask(c, &open, WF_OP_REGION_OPEN, sizeof open), WEFT_E_NOT_FOUND);
+    assert_int_equal(raw_ask(b, &open, WF_OP_REGION_OPEN, sizeof open), WEFT_OK);
+    assert_false(b->answer.region.writable);
+}
+
 static void test_handles_of_others(void **state)
 {
     struct stage *s = *state;
@@ -526,16 +540,7 @@ static void test_handles_of_others(void **state)
                      WEFT_OK); /* once only */
     assert_int_equal(a.answer.commit.status[0], WEFT_E_INVALID);
 
-    /* Regions: by number and by name. */
-    struct wf_region_create create = {.size = 4096, .share = WEFT_SHARE_READ, .name = "theirs"};
-    assert_int_equal(raw_ask(&a, &create, WF_OP_REGION_CREATE, sizeof create), WEFT_OK);
-    struct wf_region_release release = {.region = a.answer.region.region};
-    struct wf_region_open open = {.name = "theirs"};
-    assert_int_equal(raw_ask(&b, &release, WF_OP_REGION_RELEASE, sizeof release), WEFT_E_NOT_FOUND);
-    assert_int_equal(raw_ask(&c, &release, WF_OP_REGION_RELEASE, sizeof release), WEFT_E_NOT_FOUND);
-    assert_int_equal(raw_ask(&c, &open, WF_OP_REGION_OPEN, sizeof open), WEFT_E_NOT_FOUND);
-    assert_int_equal(raw_ask(&b, &open, WF_OP_REGION_OPEN, sizeof open), WEFT_OK);
-    assert_false(b.answer.region.writable);
+    regions_of_others(&a, &b, &c);
     raw_close(&a);
     raw_close(&b);
     raw_close(&c);

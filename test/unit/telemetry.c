@@ -165,6 +165,34 @@ static double metric(const char *text, const char *series)
     return strtod(at + strlen(series), NULL);
 }
 
+/* How many there were, all of alice's blocks for alice's. */
+static size_t evictions_told(void)
+{
+    char *events = page("/v1/events");
+    json_t *root = json_loads(events, 0, NULL), *event;
+    size_t index, evictions = 0;
+    assert_non_null(root);
+    json_array_foreach (json_object_get(root, "events"), index, event) {
+        const char *what = NULL, *whose = NULL, *name = NULL, *reason = NULL, *whom = NULL;
+        json_int_t bytes = 0;
+        assert_int_equal(json_unpack(event, "{s:s}", "what", &what), 0);
+        if (strcmp(what, "evict") != 0)
+            continue;
+        assert_int_equal(json_unpack(event, "{s:s, s:s, s:s, s:s, s:I}", "domain", &whose, "key",
+                                     &name, "reason", &reason, "for", &whom, "bytes", &bytes),
+                         0);
+        assert_string_equal(whose, "alice");
+        assert_string_equal(whom, "alice");
+        assert_int_equal(strlen(name), 16);
+        assert_true(strcmp(reason, "room") == 0 || strcmp(reason, "quota") == 0);
+        assert_true(bytes >= BLOCK_BYTES - 4096);
+        evictions++;
+    }
+    json_decref(root);
+    free(events);
+    return evictions;
+}
+
 static void metrics_and_events_say_what_was_done(void **state)
 {
     (void)state;
@@ -211,29 +239,7 @@ static void metrics_and_events_say_what_was_done(void **state)
                 blocks * (BLOCK_BYTES - 4096));
     free(text);
 
-    char *events = page("/v1/events");
-    json_t *root = json_loads(events, 0, NULL), *event;
-    size_t index, evictions = 0;
-    assert_non_null(root);
-    json_array_foreach (json_object_get(root, "events"), index, event) {
-        const char *what = NULL, *whose = NULL, *name = NULL, *reason = NULL, *whom = NULL;
-        json_int_t bytes = 0;
-        assert_int_equal(json_unpack(event, "{s:s}", "what", &what), 0);
-        if (strcmp(what, "evict") != 0)
-            continue;
-        assert_int_equal(json_unpack(event, "{s:s, s:s, s:s, s:s, s:I}", "domain", &whose, "key",
-                                     &name, "reason", &reason, "for", &whom, "bytes", &bytes),
-                         0);
-        assert_string_equal(whose, "alice");
-        assert_string_equal(whom, "alice");
-        assert_int_equal(strlen(name), 16);
-        assert_true(strcmp(reason, "room") == 0 || strcmp(reason, "quota") == 0);
-        assert_true(bytes >= BLOCK_BYTES - 4096);
-        evictions++;
-    }
-    assert_true((double)evictions == evicted);
-    json_decref(root);
-    free(events);
+    assert_true((double)evictions_told() == evicted);
     weft_format_close(format);
     weft_close(weft);
 }
