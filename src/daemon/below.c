@@ -23,22 +23,8 @@
 #define PART_BYTES 65536u
 #define PARTS_MAX 1024u /* WF_TIER_PARTS_MAX */
 #define ORPHANS_MAX (1u << 20)
-#define REMOVALS_MAX 256u /* under way at a time, a tier */
 #define MEASURE_NS 1000000000u
 #define SCRUB_BYTES_MAX (16u << 20)
-
-/* Keys that a tier is still to be told to forget.  What is not told comes back at the next start,
- * as what it is: a block, or one without its parent. */
-struct wf_removals {
-    struct wf_lower *lower;
-    struct removal {
-        struct wf_mover_job job; /* first member */
-        struct wf_removals *all;
-        struct removal *next;
-    } * jobs, *free;
-    uint8_t (*keys)[32];
-    uint32_t head, count, capacity;
-};
 
 uint32_t wf_below_part_bytes(uint64_t bytes)
 {
@@ -51,87 +37,6 @@ bool wf_lower_usable(const struct wf_lower *lower)
     /* Blocks that were found may be read while others are still being found. */
     return lower->opened &&
            (lower->stats.state == WF_MOVER_OK || lower->stats.state == WF_MOVER_OPENING);
-}
-
-/* ------------------------------------------------------------------------------------ removals */
-
-static void removals_run(struct wf_removals *removals);
-
-static void removal_done(struct wf_mover_job *job)
-{
-    struct removal *removal = (struct removal *)job;
-    removal->next = removal->all->free;
-    removal->all->free = removal;
-    removals_run(removal->all);
-}
-
-static void removals_run(struct wf_removals *removals)
-{
-    while (removals->count && removals->free && !removals->lower->below->stopping) {
-        struct removal *removal = removals->free;
-        removals->free = removal->next;
-        memset(&removal->job, 0, sizeof removal->job);
-        removal->job.kind = WF_MOVE_REMOVE;
-        removal->job.done = removal_done;
-        removal->job.job.class = WF_TIER_DEMOTE;
-        memcpy(removal->job.job.request.block.key, removals->keys[removals->head], 32);
-        if (wf_mover_submit(removals->lower->mover, &removal->job) != WEFT_OK) {
-            removal->next = removals->free;
-            removals->free = removal;
-            return;
-        }
-        removals->head = (removals->head + 1) % removals->capacity;
-        removals->count--;
-    }
-}
-
-static bool removals_grow(struct wf_removals *removals)
-{
-    uint32_t capacity = removals->capacity ? 2 * removals->capacity : 1024;
-    uint8_t(*keys)[32] = wf_calloc(capacity, 32, "keys that leave a tier");
-    if (!keys)
-        return false;
-    for (uint32_t i = 0; i < removals->count; i++)
-        memcpy(keys[i], removals->keys[(removals->head + i) % removals->capacity], 32);
-    free(removals->keys);
-    removals->keys = keys;
-    removals->head = 0;
-    removals->capacity = capacity;
-    return true;
-}
-
-static enum weft_status removals_create(struct wf_lower *lower)
-{
-    struct wf_removals *removals = wf_calloc(1, sizeof *removals, "a tier's removals");
-    if (!removals)
-        return WEFT_E_NO_MEMORY;
-    lower->removals = removals;
-    removals->lower = lower;
-    removals->jobs = wf_calloc(REMOVALS_MAX, sizeof *removals->jobs, "a tier's removals");
-    if (!removals->jobs)
-        return WEFT_E_NO_MEMORY;
-    for (uint32_t i = 0; i < REMOVALS_MAX; i++) {
-        removals->jobs[i].all = removals;
-        removals->jobs[i].next = removals->free;
-        removals->free = &removals->jobs[i];
-    }
-    return WEFT_OK;
-}
-
-void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32])
-{
-    struct wf_removals *removals = lower->removals;
-    if (removals->count == removals->capacity && !removals_grow(removals))
-        return;
-    memcpy(removals->keys[(removals->head + removals->count) % removals->capacity], key, 32);
-    removals->count++;
-    removals_run(removals);
-}
-
-bool wf_lower_quiet(struct wf_lower *lower)
-{
-    removals_run(lower->removals);
-    return lower->removals->count == 0;
 }
 
 uint32_t wf_below_find(const struct wf_domain *domain, const uint8_t key[32])
@@ -609,7 +514,7 @@ void wf_below_tick(struct wf_below *below)
     for (uint32_t i = 0; i < below->count; i++) {
         wf_mover_stats(below->tiers[i].mover, &below->tiers[i].stats);
         wf_lower_measure(&below->tiers[i]);
-        removals_run(below->tiers[i].removals);
+        (void)wf_lower_quiet(&below->tiers[i]);
     }
     wf_demote_ahead(below);
     wf_loads_run(below);
@@ -695,7 +600,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                       wf_tier_cxl_medium(lower->path) == WF_CXL_MEDIUM_FILE;
     below->order[number] = number;
     lower->expansion = 1;
-    status = removals_create(lower);
+    status = wf_lower_removals_create(lower);
     if (status == WEFT_OK && config->others_of)
         status = wf_others_create(lower, &below->tiers[config->others_of - 1]);
     if (status != WEFT_OK)
@@ -786,11 +691,7 @@ bool wf_below_destroy(struct wf_below *below)
         return false; /* what the movers still have lies in our tables */
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *lower = &below->tiers[i];
-        if (lower->removals) {
-            free(lower->removals->keys);
-            free(lower->removals->jobs);
-        }
-        free(lower->removals);
+        wf_lower_removals_destroy(lower);
         wf_others_destroy(lower);
     }
     wf_archives_destroy(below);

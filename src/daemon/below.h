@@ -151,6 +151,8 @@ void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32]);
 /* Has the tier been told of all that it is to forget?  Before that nothing is written there, or a
  * removal could meet a block that was written anew. */
 bool wf_lower_quiet(struct wf_lower *lower);
+enum weft_status wf_lower_removals_create(struct wf_lower *lower);
+void wf_lower_removals_destroy(struct wf_lower *lower);
 
 /* Blocks that were found before their parents are tried again; when every tier has told all that it
  * has, those that are left have none, and go. */
