@@ -6,6 +6,8 @@
  *       ▲ blocks   tiers      read │      written      flushed     read back
  *       └──────────────────────────┘ what did not come back right is written once more
  *
+ * A run begins anew when a tier lost one of its blocks after they were flushed.
+ *
  * From its begin to its end a run holds the deepest block of the chain that is in DRAM, and with it
  * all before that, and the directory's entry of every block that is below: what it found or wrote
  * is no victim of anyone.  At its end all that is let go again; what stays is the archive, or
