@@ -23,14 +23,11 @@
 #include "sys/lines.h"
 #include "sys/memory.h"
 #include "tier/cxl_volume.h"
+#include "tier/queue.h"
 
 #define SLICE_BYTES (256u << 10)
 #define SLICES_A_REAP 4u
 #define NAP_NS 200000 /* between two looks at a lock that another host has */
-
-struct queue {
-    struct wf_tier_request *first, *last;
-};
 
 /* The request that is being copied.  A READ goes from the block to the request, a WRITE back. */
 struct active {
@@ -50,7 +47,7 @@ struct tier {
     struct wf_tier_stats stats;
     uint32_t queue_depth;
     int event;
-    struct queue work, claiming, done;
+    struct wf_tier_queue work, claiming, done;
     struct active active;
     uint64_t header[(WF_CXL_HEADER_MAX + 7) / 8];
 };
@@ -63,53 +60,13 @@ static struct tier *of(const struct wf_tier *tier)
     return (struct tier *)(uintptr_t)tier;
 }
 
-/* --------------------------------------------------------------------------------------- queues */
-
-static void queue_add(struct queue *q, struct wf_tier_request *r)
-{
-    r->next = NULL;
-    if (q->last)
-        q->last->next = r;
-    else
-        q->first = r;
-    q->last = r;
-}
-
-static struct wf_tier_request *queue_take(struct queue *q)
-{
-    struct wf_tier_request *r = q->first;
-    if (r)
-        q->first = r->next;
-    if (!q->first)
-        q->last = NULL;
-    return r;
-}
-
-static bool queue_remove(struct queue *q, const struct wf_tier_request *r)
-{
-    struct wf_tier_request *before = NULL, *at = q->first;
-    while (at && at != r) {
-        before = at;
-        at = at->next;
-    }
-    if (!at)
-        return false;
-    if (before)
-        before->next = at->next;
-    else
-        q->first = at->next;
-    if (q->last == at)
-        q->last = before;
-    return true;
-}
-
 static void finish(struct tier *t, struct wf_tier_request *r, enum weft_status status)
 {
     r->status = status;
     if (status != WEFT_OK)
         r->bytes = 0;
     t->stats.errors += status == WEFT_E_SYSTEM;
-    queue_add(&t->done, r);
+    wf_tier_queue_add(&t->done, r);
 }
 
 static enum weft_status out_of_use(const struct tier *t)
@@ -352,7 +309,7 @@ static void begin(struct tier *t, struct wf_tier_request *r)
     else
         status = r->op == WF_TIER_WRITE ? begin_write(t, r) : begin_read(t, r);
     if (status == WEFT_PENDING)
-        queue_add(&t->claiming, r);
+        wf_tier_queue_add(&t->claiming, r);
     else if (status != WEFT_OK || r->op == WF_TIER_FLUSH)
         finish(t, r, status);
 }
@@ -365,15 +322,15 @@ static void claim(struct tier *t)
     enum weft_status status = wf_cxl_claim_step(&t->volume, granules);
     if (status == WEFT_PENDING)
         return;
-    struct wf_tier_request *r = queue_take(&t->claiming);
+    struct wf_tier_request *r = wf_tier_queue_take(&t->claiming);
     r->private[CLAIMED] = 1;
     if (status == WEFT_OK)
-        queue_add(&t->work, r);
+        wf_tier_queue_add(&t->work, r);
     else
         finish(t, r, status);
     /* Those behind may fit into what came; who does not gets a turn of its own. */
-    while (status == WEFT_OK && (r = queue_take(&t->claiming)))
-        queue_add(&t->work, r);
+    while (status == WEFT_OK && (r = wf_tier_queue_take(&t->claiming)))
+        wf_tier_queue_add(&t->work, r);
 }
 
 static void fail_all(struct tier *t)
@@ -384,7 +341,7 @@ static void fail_all(struct tier *t)
         t->active.request = NULL;
         finish(t, r, out_of_use(t));
     }
-    while ((r = queue_take(&t->work)) || (r = queue_take(&t->claiming)))
+    while ((r = wf_tier_queue_take(&t->work)) || (r = wf_tier_queue_take(&t->claiming)))
         finish(t, r, out_of_use(t));
 }
 
@@ -398,7 +355,7 @@ static void progress(struct tier *t, uint64_t budget)
         if (t->active.request)
             advance(t, &budget);
         else if (t->work.first)
-            begin(t, queue_take(&t->work));
+            begin(t, wf_tier_queue_take(&t->work));
         else
             break;
     }
@@ -575,7 +532,7 @@ static enum weft_status cxl_submit(struct wf_tier *tier, struct wf_tier_request 
             bytes = r->part_count ? (uint64_t)r->part_count * t->volume.index.items[item].part_bytes
                                   : t->volume.index.items[item].bytes;
         }
-        queue_add(&t->work, r);
+        wf_tier_queue_add(&t->work, r);
         if (idle && r->op != WF_TIER_FLUSH && bytes <= SLICE_BYTES)
             progress(t, 1);
     }
@@ -598,7 +555,7 @@ static uint32_t cxl_reap(struct wf_tier *tier, struct wf_tier_request **out, uin
     }
     uint32_t count = 0;
     while (count < max && t->done.first) {
-        struct wf_tier_request *r = queue_take(&t->done);
+        struct wf_tier_request *r = wf_tier_queue_take(&t->done);
         out[count++] = r;
         t->stats.in_flight--;
         if (r->status == WEFT_OK && r->op == WF_TIER_WRITE)
@@ -618,7 +575,7 @@ static void cxl_cancel(struct wf_tier *tier, struct wf_tier_request *r)
     bool is_active = t->active.request == r;
     if (is_active)
         drop_active(t);
-    else if (!queue_remove(&t->work, r) && !queue_remove(&t->claiming, r))
+    else if (!wf_tier_queue_remove(&t->work, r) && !wf_tier_queue_remove(&t->claiming, r))
         return;
     if (!t->claiming.first)
         wf_cxl_claim_abandon(&t->volume);

@@ -35,6 +35,7 @@
 #include "sys/clock.h"
 #include "sys/memory.h"
 #include "tier/check.h"
+#include "tier/queue.h"
 
 #define GRANULE 4096u
 #define NONE UINT32_MAX
@@ -61,10 +62,6 @@ struct item {
 };
 static_assert(sizeof(struct item) == 64, "metadata budget");
 
-struct queue {
-    struct wf_tier_request *first, **last;
-};
-
 struct cursor {
     uint32_t granule, offset;
 };
@@ -89,7 +86,7 @@ struct wf_tier {
     uint32_t items_max, items_used, spare_item;
     uint32_t last_id;
     struct wf_table table;
-    struct queue work, done;
+    struct wf_tier_queue work, done;
     struct active active;
     struct wf_tier_stats stats;
     int event;
@@ -98,51 +95,12 @@ struct wf_tier {
 /* request->private: a READ's item and which block it was then; a WRITE's chain when it is done. */
 enum { ITEM = 0, ID = 1, FIRST = 0 };
 
-/* --------------------------------------------------------------------------------------- queues */
-
-static void queue_init(struct queue *q)
-{
-    q->first = NULL;
-    q->last = &q->first;
-}
-
-static void queue_add(struct queue *q, struct wf_tier_request *r)
-{
-    r->next = NULL;
-    *q->last = r;
-    q->last = &r->next;
-}
-
-static struct wf_tier_request *queue_take(struct queue *q)
-{
-    struct wf_tier_request *r = q->first;
-    if (!r)
-        return NULL;
-    q->first = r->next;
-    if (!q->first)
-        q->last = &q->first;
-    return r;
-}
-
-static bool queue_remove(struct queue *q, const struct wf_tier_request *r)
-{
-    for (struct wf_tier_request **link = &q->first; *link; link = &(*link)->next) {
-        if (*link != r)
-            continue;
-        *link = r->next;
-        if (!*link)
-            q->last = link;
-        return true;
-    }
-    return false;
-}
-
 static void finish(struct wf_tier *t, struct wf_tier_request *r, enum weft_status status)
 {
     r->status = status;
     if (status != WEFT_OK)
         r->bytes = 0;
-    queue_add(&t->done, r);
+    wf_tier_queue_add(&t->done, r);
 }
 
 /* ------------------------------------------------------------------------------------- granules */
@@ -375,7 +333,7 @@ static void progress(struct wf_tier *t, uint64_t budget)
             done += advance(t);
             continue;
         }
-        struct wf_tier_request *r = queue_take(&t->work);
+        struct wf_tier_request *r = wf_tier_queue_take(&t->work);
         if (r->op == WF_TIER_WRITE)
             begin_write(t, r);
         else
@@ -479,8 +437,6 @@ static enum weft_status dram_open(const struct wf_tier_options *options, struct 
     t->granules = (uint32_t)(options->capacity_bytes / GRANULE);
     t->items_max = t->granules / 2;
     t->spare = t->spare_item = NONE;
-    queue_init(&t->work);
-    queue_init(&t->done);
     t->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     t->path = wf_strdup(options->path, "a tier's name");
     if (t->event < 0)
@@ -544,7 +500,7 @@ static enum weft_status dram_submit(struct wf_tier *t, struct wf_tier_request *r
             bytes = r->part_count ? (uint64_t)r->part_count * t->items[item].part_bytes
                                   : t->items[item].bytes;
         }
-        queue_add(&t->work, r);
+        wf_tier_queue_add(&t->work, r);
         if (idle && bytes <= AT_ONCE_BYTES)
             progress(t, bytes);
     }
@@ -563,7 +519,7 @@ static uint32_t dram_reap(struct wf_tier *t, struct wf_tier_request **out, uint3
         progress(t, REAP_BYTES);
     uint32_t count = 0;
     while (count < max && t->done.first) {
-        struct wf_tier_request *r = queue_take(&t->done);
+        struct wf_tier_request *r = wf_tier_queue_take(&t->done);
         out[count++] = r;
         t->stats.in_flight--;
         if (r->status == WEFT_OK && r->op == WF_TIER_WRITE)
@@ -583,7 +539,7 @@ static void dram_cancel(struct wf_tier *t, struct wf_tier_request *r)
                                       t->path);
     if (t->active.request == r)
         end_active(t, status);
-    else if (queue_remove(&t->work, r))
+    else if (wf_tier_queue_remove(&t->work, r))
         finish(t, r, status);
     signal_work(t);
 }
