@@ -304,6 +304,7 @@ static void orphans_forget(struct wf_lower *lower)
         if (below->orphans[i].part_bytes != lower->number)
             below->orphans[kept++] = below->orphans[i];
     below->orphan_count = kept;
+    below->orphans_told = 0;
     lower->orphan_bytes = 0;
 }
 
@@ -330,10 +331,77 @@ static bool orphans_round(struct wf_below *below, bool backward)
     return kept < count;
 }
 
+/* Every tier has told what it has, and these have no beginning.  They may be a part of an archive
+ * whose other part is on a tier that this node was started without, so they stay on a tier of
+ * archives until their room is needed (wf_below_orphan_go()). */
+static void orphans_end(struct wf_below *below)
+{
+    uint64_t blocks[WF_TIERS_MAX] = {0};
+    uint32_t count = below->orphan_count;
+    below->orphan_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct wf_tier_block *orphan = &below->orphans[i];
+        struct wf_lower *lower = &below->tiers[orphan->part_bytes];
+        bool stays = !below->limited && lower->durable && lower->config->archive && !lower->own;
+        if (stays) {
+            blocks[lower->number]++;
+            below->orphans[below->orphan_count++] = *orphan;
+            continue;
+        }
+        lower->orphan_bytes -= orphan->bytes;
+        /* The parent of one may be among those that limits.below left no entry for: both are left
+         * alone then, for a start with a higher limit. */
+        if (below->limited)
+            lower->left_alone++;
+        else
+            wf_lower_remove(lower, orphan->key);
+    }
+    below->orphans_told = below->orphan_count;
+    for (uint32_t i = 0; i < below->count; i++)
+        if (blocks[i])
+            wf_warn("tier",
+                    "%s: %llu blocks of %llu bytes there begin on no tier of this node; they stay "
+                    "until their room is needed, and are found when a tier that has the beginning "
+                    "is there again",
+                    below->tiers[i].config->name, (unsigned long long)blocks[i],
+                    (unsigned long long)below->tiers[i].orphan_bytes);
+    if (below->orphan_count)
+        return;
+    free(below->orphans);
+    below->orphans = NULL;
+    below->orphan_capacity = 0;
+}
+
+bool wf_below_orphan_go(struct wf_lower *lower)
+{
+    struct wf_below *below = lower->below;
+    /* While writes are under way, one of them may be of what would go. */
+    if (!lower->orphan_bytes || !below->orphans_told || wf_demotes_busy(below))
+        return false;
+    for (uint32_t i = below->orphan_count; i-- > 0;) {
+        struct wf_tier_block gone = below->orphans[i];
+        if (gone.part_bytes != lower->number)
+            continue;
+        below->orphans[i] = below->orphans[--below->orphan_count];
+        below->orphans_told = below->orphan_count;
+        lower->orphan_bytes -= gone.bytes;
+        struct wf_directory_block block = {.tiers = 0};
+        uint32_t entry = wf_directory_find(below->directory, gone.key);
+        if (entry != WF_DIRECTORY_NONE)
+            wf_directory_read(below->directory, entry, &block);
+        if (!(block.tiers >> lower->number & 1)) /* it was put again, and is an orphan no more */
+            wf_lower_remove(lower, gone.key);
+        return true;
+    }
+    return false;
+}
+
 /* Parents may be on a tier that came later.  When all have come, those that are left have none. */
 void wf_below_orphans_settle(struct wf_below *below)
 {
     bool all = true, some = true;
+    if (below->orphan_count && below->orphan_count == below->orphans_told)
+        return;                                 /* nothing came since */
     for (uint32_t i = 0; i < below->count; i++) /* another host may have it; or not be there */
         all &= below->tiers[i].complete ||
                (below->tiers[i].own && below->tiers[i].stats.state == WF_MOVER_FAILED);
@@ -341,21 +409,8 @@ void wf_below_orphans_settle(struct wf_below *below)
         some = orphans_round(below, false);
         some |= orphans_round(below, true);
     }
-    /* The parent of one may be among those that limits.below left no entry for: both are left alone
-     * then, for a start with a higher limit. */
-    for (uint32_t i = 0; all && i < below->orphan_count; i++) {
-        struct wf_lower *lower = &below->tiers[below->orphans[i].part_bytes];
-        lower->orphan_bytes -= below->orphans[i].bytes;
-        if (below->limited)
-            lower->left_alone++;
-        else
-            wf_lower_remove(lower, below->orphans[i].key);
-    }
-    if (all) {
-        free(below->orphans);
-        below->orphans = NULL;
-        below->orphan_count = below->orphan_capacity = 0;
-    }
+    if (all)
+        orphans_end(below);
 }
 
 /* ------------------------------------------------------------------------------------- measured */
@@ -398,6 +453,7 @@ static void opened(void *context, enum weft_status status, const char *sentence)
     lower->opened = lower->complete = true;
     rank(lower->below); /* before anyone chooses by it */
     publish_speeds(lower->below);
+    lower->below->orphans_told = 0;
     wf_below_orphans_settle(lower->below);
     wf_archives_opened(lower->below);
     wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);

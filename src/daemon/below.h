@@ -87,6 +87,7 @@ struct wf_below {
     struct wf_archives *archives;
     struct wf_tier_block *orphans; /* found before their parents, which may be on another tier */
     uint32_t orphan_count, orphan_capacity;
+    uint32_t orphans_told; /* so many of them stay, after all tiers have told; 0: that is not so */
     bool limited;                  /* limits.below left no entry for some of what was found */
     const struct wf_lower *losing; /* the directory is being told that it failed; NULL: none */
     bool stopping;                 /* movers are being destroyed: nothing more is submitted */
@@ -157,6 +158,9 @@ void wf_lower_removals_destroy(struct wf_lower *lower);
 /* Blocks that were found before their parents are tried again; when every tier has told all that it
  * has, those that are left have none, and go. */
 void wf_below_orphans_settle(struct wf_below *below);
+/* One of those that were left there without a beginning goes, for its room.  False: there is none,
+ * or not now. */
+bool wf_below_orphan_go(struct wf_lower *lower);
 /* A block was found on the tier: it is in the directory now, or why not.  WEFT_E_NOT_FOUND: no
  * domain of this node's.  WEFT_E_INVALID: it was written by other rules, or contradicts what is
  * known.  WEFT_EXISTS: another domain's block has its key.  WEFT_E_PARENT, WEFT_E_LIMIT. */

@@ -33,6 +33,18 @@ static void again(struct world *w)
     start(w, NULL);
 }
 
+/* A tier that is full at the moment says so; its room is made meanwhile. */
+static enum weft_status archive_soon(const struct world *w, char letter, uint64_t chain)
+{
+    enum weft_status status = WEFT_FULL;
+    for (int tries = 0; tries < 100 && status == WEFT_FULL; tries++) {
+        status = archive(w, letter, chain, DEPTH);
+        if (status == WEFT_FULL)
+            weftd_sleep_ms(50);
+    }
+    return status;
+}
+
 /* Chains that are archived, their first half on the one tier, which is then full of archives, their
  * second on the other; beside them, the same again under another name. */
 static void fill(struct world *w)
@@ -56,7 +68,7 @@ static void fill(struct world *w)
         assert_int_equal(put(w, chain), DEPTH);
     for (uint64_t chain = 0; chain < ARCHIVES; chain++)
         for (char letter = 'a'; letter <= 'b'; letter++)
-            assert_int_equal(archive(w, letter, chain, DEPTH), WEFT_OK);
+            assert_int_equal(archive_soon(w, letter, chain), WEFT_OK);
     int64_t all = (int64_t)((ARCHIVES + fillers) * CHAIN_BYTES), half = ARCHIVES * CHAIN_BYTES / 2;
     int64_t second = tier_number(w, "nvme1", "archived_bytes");
     assert_int_equal(second + tier_number(w, "nvme0", "archived_bytes"), all);
@@ -123,6 +135,45 @@ static void test_a_tier_more(void **state)
     set(&w, "tier.cxl0.admit=always");
     again(&w);
     all_is_there(&w);
+    end(&w);
+}
+
+/* Without the tier where its chains begin a node does not find the rest of them; nothing of that is
+ * lost, unless its room is needed. */
+static void test_a_tier_less(void **state)
+{
+    (void)state;
+    static const char *const second[] = {"pool.size=8MB",
+                                         "pool.size_max=8MB",
+                                         "drain=30s",
+                                         "log.level=info",
+                                         "tiers=nvme1",
+                                         "tier.nvme1.path=%d/nvme1",
+                                         "tier.nvme1.size=64MB",
+                                         "tier.nvme1.admit=always",
+                                         NULL};
+    struct world w;
+    begin(&w, two_tiers);
+    fill(&w);
+    for (uint32_t turn = 0; turn < 2; turn++) {
+        set_all(&w, second);
+        again(&w);
+        assert_int_equal(get_all(&w, 0, ARCHIVES), 0);
+        assert_int_equal(archives(&w, "ok"), 0);
+        assert_true(logged(&w, "begin on no tier of this node"));
+        for (uint64_t chain = 1000; turn && chain < 1080; chain++)
+            assert_int_equal(put(&w, chain), DEPTH);
+        set_all(&w, two_tiers);
+        again(&w);
+        if (turn == 0) {
+            assert_true(archives_settle(&w, "ok", 3 * ARCHIVES + fillers));
+            assert_int_equal(get_all(&w, 0, ARCHIVES), ARCHIVES * DEPTH);
+        }
+        assert_int_equal(get_all(&w, FILLERS_AT, fillers), fillers * DEPTH);
+        for (int waited = 0; turn && waited < 5000 && !archives(&w, "damaged"); waited += 10)
+            weftd_sleep_ms(10);
+        assert_true(!turn || archives(&w, "damaged") > 0); /* it went, for what was put */
+    }
     end(&w);
 }
 
@@ -376,6 +427,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_less_memory_and_another_order),
         cmocka_unit_test(test_a_tier_more),
+        cmocka_unit_test(test_a_tier_less),
         cmocka_unit_test(test_a_smaller_tier),
         cmocka_unit_test(test_a_stop_without_the_time),
         cmocka_unit_test(test_rot_is_counted_once),
