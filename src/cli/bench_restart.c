@@ -196,18 +196,24 @@ static int full_index(struct bench *bench, double *out_s)
         present, length_of(bench, chain), PATIENCE_S, bench->last);
 }
 
+/* Of the node's process, without the pool: how much of that is resident is no matter of the index.
+ */
 static uint64_t resident_bytes(const struct bench *bench)
 {
-    char path[64], line[128];
-    unsigned long long kib = 0;
-    snprintf(path, sizeof path, "/proc/%d/status", (int)bench->node->pid);
+    char path[64], line[4096 + 128];
+    unsigned long long kib, at, end, all = 0;
+    bool pool = false;
+    snprintf(path, sizeof path, "/proc/%d/smaps", (int)bench->node->pid);
     FILE *file = fopen(path, "r");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "VmRSS: %llu", &kib) == 1)
-            break;
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%llx-%llx ", &at, &end) == 2) /* a mapping begins */
+            pool = strstr(line, "memfd:weft-pool") != NULL;
+        else if (!pool && sscanf(line, "Rss: %llu", &kib) == 1)
+            all += kib;
+    }
     if (file)
         fclose(file);
-    return kib * 1024;
+    return all * 1024;
 }
 
 static int start_again(struct bench *bench, int number, struct start *out)
