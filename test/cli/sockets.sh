@@ -69,7 +69,7 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     chmod 711 "$work"
     mkdir "$work/weft"
     chown 61001 "$work/weft"
-    touch "$work/node.log"
+    : >"$work/node.log" # else node_wait finds what the last one said
     chown 61001 "$work/node.log"
     setpriv --reuid=61001 --clear-groups env WEFT_SOCKET="$work/weft/weftd.sock" WEFT_SOCKET_MODE=0666 \
         WEFT_POOL_SIZE=16MB "$weftd" --set domain.default.allow=any 2>"$work/node.log" &
