@@ -88,7 +88,7 @@ struct wf_below {
     struct wf_tier_block *orphans; /* found before their parents, which may be on another tier */
     uint32_t orphan_count, orphan_capacity;
     uint32_t orphans_told; /* so many of them stay, after all tiers have told; 0: that is not so */
-    bool limited;                  /* limits.below left no entry for some of what was found */
+    bool limited;          /* limits.below left no entry for some of what was found */
     const struct wf_lower *losing; /* the directory is being told that it failed; NULL: none */
     bool stopping;                 /* movers are being destroyed: nothing more is submitted */
     uint64_t measured_ns;          /* when the order was looked at last */

@@ -244,9 +244,10 @@ static int serve(const struct wf_config *config)
     enum weft_status status = wf_socket_listen(config->socket, config->socket_mode, &listener,
                                                &lock);
     if (status == WEFT_OK) {
-        refused = wf_config_check(config, log_remark, &refused) != WEFT_OK;
-        if (refused)
-            status = wf_config_check(config, log_remark, &refused);
+        status = wf_config_check(config, log_remark, &refused);
+        refused = status != WEFT_OK;
+        if (refused) /* once more for the sentences; what the first look said counts */
+            (void)!wf_config_check(config, log_remark, &refused);
         else
             status = wf_node_create(config, &node);
         if (status != WEFT_OK) {

@@ -262,7 +262,7 @@ static void flip(const struct world *w, const struct weft_key *key)
 {
     char path[128];
     uint8_t page[4096], byte;
-    struct stat there;
+    struct stat there = {.st_size = 0};
     bool found = false;
     snprintf(path, sizeof path, "%s/nvme0", w->node.directory);
     int fd = open(path, O_RDWR | O_CLOEXEC);

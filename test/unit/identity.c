@@ -369,7 +369,7 @@ static void test_vectors(void **state)
     assert_true(opaque_count >= 3);
     assert_true(json_array_size(json_object_get(file, "domain_tags")) >= 4);
     json_array_foreach (json_object_get(file, "domain_tags"), i, vector) {
-        uint8_t secret[128], got[32];
+        uint8_t secret[128] = {0}, got[32];
         size_t bytes = from_hex(json_object_get(vector, "secret"), secret, sizeof secret);
         wf_domain_tag(secret, bytes, got);
         assert_hex(json_object_get(vector, "tag"), got);
