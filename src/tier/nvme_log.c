@@ -11,7 +11,8 @@
 #include "base/log.h"
 
 #define MAPS_AT_A_TIME 16u
-#define ERRORS_MAX 32u /* with no success between them, and the device is taken for gone */
+#define VICTIMS_MOST 16u /* emptied for a free segment, before what they won is used as it is */
+#define ERRORS_MAX 32u   /* with no success between them, and the device is taken for gone */
 
 enum closing_step { CLOSE_WRITES = 0, CLOSE_SYNC, CLOSE_FOOTER };
 enum flush_step { FLUSH_IDLE = 0, FLUSH_WRITES, FLUSH_MAPS, FLUSH_SYNC };
@@ -154,6 +155,8 @@ static bool activate(struct wf_nvme *t, enum wf_nvme_stream stream)
                                            .held = WF_NVME_NONE,
                                            .footer = footer};
     t->active[stream] = w;
+    if (stream == WF_NVME_NEW)
+        t->reclaim.in_vain = 0;
 
     struct wf_nvme_segment header = {.number = segment,
                                      .generation = s->generation,
@@ -618,7 +621,12 @@ static bool make_room(struct wf_nvme *t, uint64_t bytes)
     if (t->no_space)
         return false;
     t->reclaim.ahead = false;
-    if (t->reclaim.step != WF_NVME_IDLE || wf_nvme_reclaim_start(t, bytes) || closing(t))
+    if (t->reclaim.step != WF_NVME_IDLE)
+        return true;
+    /* After so many more it is tried again whether they become a free segment. */
+    if (t->reclaim.in_vain / VICTIMS_MOST % 2 && t->free_count && share(t, bytes))
+        return true;
+    if (wf_nvme_reclaim_start(t, bytes) || closing(t))
         return true;
     if (t->free_count == 0)
         return false;

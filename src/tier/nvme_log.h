@@ -28,7 +28,9 @@
  * USENIX ATC 2020).  The tier is out of use from then on.
  *   - What moves goes to a segment of its own, apart from what is new, where there are segments
  * enough for that (WF_NVME_APART_LEAST): the last free one is kept for it.  When no room can be won
- * otherwise, new records are put there too, as long as another is free.
+ * otherwise, new records are put there too, as long as another is free; also when victim after
+ * victim was emptied and none of it became a free segment, as where records of many sizes leave
+ * gaps.  Then what a victim wins is used at once, so that no write waits for more than some.
  *   - While no segment is free, only what moves is written.  A crash then leaves no free segment,
  * and of those without a footer the youngest is the one that records moved to; the tier goes on in
  * it, behind what is whole in it, or there would never be a free one again.
@@ -192,6 +194,7 @@ struct wf_nvme_reclaim {
     bool look;        /* there may be a segment that is worth it, unlike at the last look */
     uint64_t next_ms; /* ahead: the next record may be read while reads are under way */
     uint64_t rest_ms; /* ahead: it could not be done, and is not tried before that */
+    uint32_t in_vain; /* victims for what waits, since that last had a free segment */
     bool resting;     /* it could not be done: not tried again before all that wait are answered */
     uint8_t *buffer;
     uint64_t buffer_bytes;

@@ -168,6 +168,7 @@ bool wf_nvme_reclaim_start(struct wf_nvme *t, uint64_t bytes)
     if (victim == WF_NVME_NONE)
         return false;
     begin(t, victim, false);
+    t->reclaim.in_vain++;
     return true;
 }
 
