@@ -24,7 +24,6 @@
 #define PARTS_MAX 1024u /* WF_TIER_PARTS_MAX */
 #define ORPHANS_MAX (1u << 20)
 #define MEASURE_NS 1000000000u
-#define SCRUB_BYTES_MAX (16u << 20)
 
 uint32_t wf_below_part_bytes(uint64_t bytes)
 {
@@ -106,6 +105,7 @@ static void orphan_keep(struct wf_lower *lower, const struct wf_tier_block *bloc
     /* The field carries the tier meanwhile. */
     below->orphans[below->orphan_count++].part_bytes = lower->number;
     lower->orphan_bytes += block->bytes;
+    lower->orphans_end = below->orphan_count;
 }
 
 /* What a failed tier takes along is still on the others, and is taken up again when it is back. */
@@ -375,14 +375,19 @@ static void orphans_end(struct wf_below *below)
 bool wf_below_orphan_go(struct wf_lower *lower)
 {
     struct wf_below *below = lower->below;
-    /* While writes are under way, one of them may be of what would go. */
-    if (!lower->orphan_bytes || !below->orphans_told || wf_demotes_busy(below))
+    if (!lower->orphan_bytes || !below->orphans_told)
         return false;
-    for (uint32_t i = below->orphan_count; i-- > 0;) {
-        struct wf_tier_block gone = below->orphans[i];
-        if (gone.part_bytes != lower->number)
+    uint32_t at = lower->orphans_end;
+    at = at < below->orphan_count ? at : below->orphan_count;
+    while (at > 0 && below->orphans[at - 1].part_bytes != lower->number)
+        at--;
+    lower->orphans_end = at;
+    while (at-- > 0) {
+        struct wf_tier_block gone = below->orphans[at];
+        /* One that is being written anew is none in a moment. */
+        if (gone.part_bytes != lower->number || wf_demote_writes(lower, gone.key))
             continue;
-        below->orphans[i] = below->orphans[--below->orphan_count];
+        below->orphans[at] = below->orphans[--below->orphan_count];
         below->orphans_told = below->orphan_count;
         lower->orphan_bytes -= gone.bytes;
         struct wf_directory_block block = {.tiers = 0};
@@ -504,66 +509,6 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
     }
 }
 
-/* ---------------------------------------------------------------------------------------- scrub */
-
-static void scrub_step(struct wf_lower *lower, uint64_t elapsed_ns);
-
-struct scrub {
-    struct wf_mover_job job; /* first member */
-    struct wf_lower *lower;
-    struct wf_domain *domain;
-};
-
-static void scrub_done(struct wf_mover_job *job)
-{
-    struct scrub *scrub = (struct scrub *)job;
-    struct wf_lower *lower = scrub->lower;
-    enum weft_status status = job->job.request.status;
-    const uint8_t *key = job->job.request.block.key;
-    lower->scrubbing = false;
-    if (status == WEFT_E_CORRUPT || status == WEFT_MISS)
-        wf_lower_lost(lower, scrub->domain, key, status);
-    free(scrub);
-    /* The next one, while the second's bytes last.  A bucket is asked once a second: there, each
-     * look is paid for. */
-    if (lower->config->kind != WF_KIND_S3 && !lower->below->stopping)
-        scrub_step(lower, 0);
-}
-
-/* Check the next block of a tier, as far as its rate allows; one round a second at most. */
-static void scrub_step(struct wf_lower *lower, uint64_t elapsed_ns)
-{
-    uint64_t rate = lower->config->scrub_bytes_per_s;
-    struct wf_directory_block block;
-    lower->scrub_credit += rate * (elapsed_ns / 1000) / 1000000;
-    if (lower->scrub_credit > rate + SCRUB_BYTES_MAX)
-        lower->scrub_credit = rate + SCRUB_BYTES_MAX;
-    if (rate == 0 || lower->scrubbing || !wf_lower_usable(lower) || lower->scrub_credit == 0)
-        return;
-    uint32_t entry = wf_directory_next(lower->below->directory, lower->number, &lower->scrub_at);
-    if (entry == WF_DIRECTORY_NONE)
-        return;
-    wf_directory_read(lower->below->directory, entry, &block);
-    if (block.bytes > lower->scrub_credit) {
-        lower->scrub_at = entry; /* the same one, when there is enough */
-        return;
-    }
-    struct scrub *scrub = wf_calloc(1, sizeof *scrub, "a check");
-    if (!scrub)
-        return;
-    scrub->lower = lower;
-    scrub->domain = &lower->below->node->domains[block.domain];
-    scrub->job.kind = WF_MOVE_VERIFY;
-    scrub->job.done = scrub_done;
-    scrub->job.job.class = WF_TIER_SCRUB;
-    memcpy(scrub->job.job.request.block.key, block.key, 32);
-    lower->scrubbing = wf_mover_submit(lower->mover, &scrub->job) == WEFT_OK;
-    if (lower->scrubbing)
-        lower->scrub_credit -= block.bytes;
-    else
-        free(scrub);
-}
-
 void wf_below_tick(struct wf_below *below)
 {
     uint64_t now_ns = wf_now_ns();
@@ -583,7 +528,7 @@ void wf_below_tick(struct wf_below *below)
     rank(below);
     publish_speeds(below);
     for (uint32_t i = 0; i < below->count; i++)
-        scrub_step(&below->tiers[i], elapsed_ns < 2 * MEASURE_NS ? elapsed_ns : MEASURE_NS);
+        wf_lower_scrub(&below->tiers[i], elapsed_ns < 2 * MEASURE_NS ? elapsed_ns : MEASURE_NS);
 }
 
 /* -------------------------------------------------------------------------------- begin and end */

@@ -4,6 +4,7 @@
  *
  *   below.c       the tiers themselves: opened, found again, ranked, failed
  *   below_room.c  how full they are, and whose block goes
+ *   below_scrub.c blocks checked in the background
  *   demote.c      down: a block is written below before it leaves DRAM
  *   archive.c     archives: chains that stay there (archive.h)
  *   load.c        up: blocks are read into DRAM because someone waits for them, or soon will
@@ -45,6 +46,7 @@ struct wf_lower {
      * so many bytes, or beyond limits.below. */
     uint64_t left_alone, foreign_bytes;
     uint64_t orphan_bytes;  /* there, and waiting for what they extend to be found */
+    uint32_t orphans_end;   /* in the list: behind it there are none of this tier's */
     uint64_t leaving_bytes; /* on their way from it to the next */
     uint64_t writing_bytes; /* on their way to it; and by domain */
     uint64_t writing_of[WF_DIRECTORY_DOMAINS_MAX];
@@ -56,7 +58,9 @@ struct wf_lower {
     enum wf_mover_state told; /* the last that was told of */
     struct wf_removals *removals;
     uint64_t scrub_credit; /* bytes that the background check may read */
-    uint32_t scrub_at;     /* cursor in the directory */
+    uint64_t scrub_wants;  /* a block is larger than it may ever be otherwise; 0: none */
+    uint32_t scrub_at;     /* cursor in the directory, among blocks of scrub_domain */
+    uint16_t scrub_domain;
     bool scrubbing;
     uint64_t demoted, promoted, moved, evicted, lost;
 };
@@ -156,10 +160,10 @@ enum weft_status wf_lower_removals_create(struct wf_lower *lower);
 void wf_lower_removals_destroy(struct wf_lower *lower);
 
 /* Blocks that were found before their parents are tried again; when every tier has told all that it
- * has, those that are left have none, and go. */
+ * has, those that are left have none: they go, or stay on a tier of archives. */
 void wf_below_orphans_settle(struct wf_below *below);
-/* One of those that were left there without a beginning goes, for its room.  False: there is none,
- * or not now. */
+/* One of those that were left there without a beginning goes, for its room.  False: there is none
+ * that may. */
 bool wf_below_orphan_go(struct wf_lower *lower);
 /* A block was found on the tier: it is in the directory now, or why not.  WEFT_E_NOT_FOUND: no
  * domain of this node's.  WEFT_E_INVALID: it was written by other rules, or contradicts what is
@@ -201,6 +205,12 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
 bool wf_copy_down(struct wf_lower *from, struct wf_lower *to, uint32_t entry,
                   const struct wf_ended *ended);
 uint32_t wf_demotes_busy(const struct wf_below *below);
+/* Is the block on its way there? */
+bool wf_demote_writes(const struct wf_lower *to, const uint8_t key[32]);
+
+/* below_scrub.c: check the next block of a tier, as far as its rate allows; one round a second at
+ * most. */
+void wf_lower_scrub(struct wf_lower *lower, uint64_t elapsed_ns);
 
 /* others.c: `lower` is a tier of other hosts' blocks */
 enum weft_status wf_others_create(struct wf_lower *lower, struct wf_lower *own);

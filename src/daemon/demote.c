@@ -82,6 +82,16 @@ uint32_t wf_demotes_busy(const struct wf_below *below)
     return below->demotes->busy;
 }
 
+bool wf_demote_writes(const struct wf_lower *to, const uint8_t key[32])
+{
+    const struct wf_demotes *writes = to->below->demotes;
+    for (uint32_t i = 0; writes->busy && i < WF_WRITES_MAX; i++)
+        if (writes->all[i].to == to &&
+            memcmp(writes->all[i].job.job.request.block.key, key, 32) == 0)
+            return true;
+    return false;
+}
+
 static struct write *write_get(struct wf_below *below)
 {
     struct wf_demotes *writes = below->demotes;
@@ -100,6 +110,7 @@ static void write_put(struct write *write)
 {
     struct wf_demotes *writes = write->below->demotes;
     free(write->buffer);
+    write->to = NULL;
     write->next = writes->free;
     writes->free = write;
     writes->busy--;

@@ -177,6 +177,52 @@ static void test_a_tier_less(void **state)
     end(&w);
 }
 
+/* Full of what begins nowhere, a tier is as good as empty: all of that goes before anything that is
+ * written, also while more is being written. */
+static void test_a_tier_full_of_what_begins_nowhere(void **state)
+{
+    (void)state;
+    static const char *const second[] = {"pool.size=8MB",
+                                         "pool.size_max=8MB",
+                                         "drain=30s",
+                                         "log.level=info",
+                                         "tiers=nvme1",
+                                         "tier.nvme1.path=%d/nvme1",
+                                         "tier.nvme1.size=32MB",
+                                         "tier.nvme1.admit=always",
+                                         NULL};
+    struct world w;
+    begin(&w, second);
+    set(&w, "tiers=nvme0,nvme1");
+    set(&w, "tier.nvme0.path=%d/nvme0");
+    set(&w, "tier.nvme0.size=16MB");
+    set(&w, "tier.nvme0.admit=always");
+    set(&w, "tier.nvme1.archive=false");
+    start(&w, NULL);
+    uint64_t chains = 0;
+    while (chains < 22 && put_some(&w, chains, 1) == 1 && archive(&w, 'p', chains, 1) == WEFT_OK)
+        chains++;
+    assert_int_equal(chains, 22);
+    stop(&w);
+    set(&w, "tier.nvme0.archive=false");
+    set(&w, "tier.nvme0.admit=never");
+    set(&w, "tier.nvme1.archive=true");
+    start(&w, NULL);
+    for (uint64_t chain = 0; chain < chains; chain++)
+        assert_int_equal(put(&w, chain), DEPTH);
+    stop(&w);
+    set_all(&w, second);
+    start(&w, NULL);
+    assert_true(logged(&w, "begin on no tier of this node"));
+    const uint64_t many = 24;
+    for (uint64_t chain = 1000; chain < 1000 + many; chain++)
+        assert_int_equal(put(&w, chain), DEPTH);
+    uint32_t found = get_all(&w, 1000, many);
+    print_message("# %u of %u blocks were kept\n", found, (unsigned)many * DEPTH);
+    assert_int_equal(found, many * DEPTH);
+    end(&w);
+}
+
 /* A tier that cannot become so small is out of use, with a word, until it may be as large again. */
 static void test_a_smaller_tier(void **state)
 {
@@ -342,6 +388,38 @@ static void test_rot_is_found_unasked(void **state)
     end(&w);
 }
 
+/* Also of a block that is larger than what a second's rate and some more would be. */
+static void test_rot_of_a_large_block_is_found(void **state)
+{
+    (void)state;
+    enum { LARGE = 28 << 20 };
+    struct weft_key key;
+    struct weft_slot slot;
+    struct world w;
+    const uint64_t name = 1;
+    begin(&w, one_tier);
+    set(&w, "pool.size=64MB");
+    set(&w, "pool.size_max=64MB");
+    set(&w, "tier.nvme0.size=2GB");
+    set(&w, "tier.nvme0.scrub=8MB");
+    start(&w, NULL);
+    struct weft_format *large = weftd_format(w.w, "large", LARGE);
+    assert_non_null(large);
+    assert_int_equal(weft_key_from_bytes(large, &name, sizeof name, &key), WEFT_OK);
+    assert_int_equal(weft_reserve_keys(large, NULL, &key, 1, WEFT_CHAINED, &slot), WEFT_OK);
+    assert_int_equal(slot.status, WEFT_OK);
+    payload_fill(slot.data, LARGE, key.bytes);
+    assert_int_equal(weft_commit_slots(large, &slot, 1), WEFT_OK);
+    weft_format_close(large);
+    stop(&w);
+    flip(&w, &key);
+    start(&w, NULL);
+    assert_int_equal(tier_number(&w, "nvme0", "blocks"), 1);
+    assert_true(tier_settles(&w, "nvme0", "corrupt", 1));
+    assert_true(tier_settles(&w, "nvme0", "blocks", 0));
+    end(&w);
+}
+
 /* ---------------------------------------------------------------------------- memory taken back */
 
 enum { READERS = 2, MOVING = 48, TURNS = 12 };
@@ -428,10 +506,12 @@ int main(void)
         cmocka_unit_test(test_less_memory_and_another_order),
         cmocka_unit_test(test_a_tier_more),
         cmocka_unit_test(test_a_tier_less),
+        cmocka_unit_test(test_a_tier_full_of_what_begins_nowhere),
         cmocka_unit_test(test_a_smaller_tier),
         cmocka_unit_test(test_a_stop_without_the_time),
         cmocka_unit_test(test_rot_is_counted_once),
         cmocka_unit_test(test_rot_is_found_unasked),
+        cmocka_unit_test(test_rot_of_a_large_block_is_found),
         cmocka_unit_test(test_memory_is_taken_back_while_blocks_move),
         cmocka_unit_test(test_memory_that_is_backed_at_once_is_taken_back),
     };

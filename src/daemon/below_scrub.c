@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The background check of tiers: block after block is read by its mover and verified there, at a
+ * bounded rate; one that is not what its checksum says, or not there, is lost on that tier.
+ *
+ * Owner thread only.  It looks at so many entries of the directory at a time, as one that has
+ * millions of another tier's blocks would keep everyone waiting otherwise.
+ */
+#include "daemon/below.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "sys/memory.h"
+
+#define AHEAD_BYTES (16u << 20) /* beyond a second's, of what was not used */
+#define LOOKS_MAX 32768u        /* entries of the directory in one step */
+
+struct scrub {
+    struct wf_mover_job job; /* first member */
+    struct wf_lower *lower;
+    struct wf_domain *domain;
+};
+
+static void scrub_done(struct wf_mover_job *job)
+{
+    struct scrub *scrub = (struct scrub *)job;
+    struct wf_lower *lower = scrub->lower;
+    enum weft_status status = job->job.request.status;
+    const uint8_t *key = job->job.request.block.key;
+    lower->scrubbing = false;
+    if (status == WEFT_E_CORRUPT || status == WEFT_MISS)
+        wf_lower_lost(lower, scrub->domain, key, status);
+    free(scrub);
+    /* The next one, while the second's bytes last.  A bucket is asked once a second: there, each
+     * look is paid for. */
+    if (lower->config->kind != WF_KIND_S3 && !lower->below->stopping)
+        wf_lower_scrub(lower, 0);
+}
+
+/* The next block of the tier, of one domain after the other; WF_DIRECTORY_NONE: none was found in
+ * so many entries. */
+static uint32_t next_of(struct wf_lower *lower)
+{
+    const struct wf_below *below = lower->below;
+    uint32_t domains = below->node->domain_count;
+    struct wf_directory_sum sum = {.blocks = 0};
+    for (uint32_t i = 0; i < domains && lower->scrub_at == 0; i++) {
+        wf_directory_sum(below->directory, lower->number, lower->scrub_domain, &sum);
+        if (sum.blocks)
+            break;
+        lower->scrub_domain = (uint16_t)((lower->scrub_domain + 1u) % domains);
+    }
+    if (lower->scrub_at == 0 && sum.blocks == 0)
+        return WF_DIRECTORY_NONE;
+    uint32_t entry = wf_directory_scan(below->directory, (uint8_t)(1u << lower->number),
+                                       lower->scrub_domain, LOOKS_MAX, &lower->scrub_at);
+    if (entry == WF_DIRECTORY_NONE && lower->scrub_at == 0)
+        lower->scrub_domain = (uint16_t)((lower->scrub_domain + 1u) % domains);
+    return entry;
+}
+
+void wf_lower_scrub(struct wf_lower *lower, uint64_t elapsed_ns)
+{
+    uint64_t rate = lower->config->scrub_bytes_per_s, most = rate + AHEAD_BYTES;
+    struct wf_directory_block block;
+    if (most < lower->scrub_wants) /* a block that is larger has its turn, too */
+        most = lower->scrub_wants;
+    lower->scrub_credit += rate * (elapsed_ns / 1000) / 1000000;
+    if (lower->scrub_credit > most)
+        lower->scrub_credit = most;
+    if (rate == 0 || lower->scrubbing || !wf_lower_usable(lower) || lower->scrub_credit == 0)
+        return;
+    uint32_t entry = next_of(lower);
+    lower->scrub_wants = 0;
+    if (entry == WF_DIRECTORY_NONE)
+        return;
+    wf_directory_read(lower->below->directory, entry, &block);
+    if (block.bytes > lower->scrub_credit) {
+        lower->scrub_at = entry; /* the same one, when there is enough */
+        lower->scrub_wants = block.bytes;
+        return;
+    }
+    struct scrub *scrub = wf_calloc(1, sizeof *scrub, "a check");
+    if (!scrub)
+        return;
+    scrub->lower = lower;
+    scrub->domain = &lower->below->node->domains[block.domain];
+    scrub->job.kind = WF_MOVE_VERIFY;
+    scrub->job.done = scrub_done;
+    scrub->job.job.class = WF_TIER_SCRUB;
+    memcpy(scrub->job.job.request.block.key, block.key, 32);
+    lower->scrubbing = wf_mover_submit(lower->mover, &scrub->job) == WEFT_OK;
+    if (lower->scrubbing)
+        lower->scrub_credit -= block.bytes;
+    else
+        free(scrub);
+}
