@@ -91,16 +91,10 @@ static void too_long(int signal)
 
 static void begin_node(struct run *run)
 {
-    const char *const settings[] = {"pool.size=8MB",
-                                    "pool.size_max=8MB",
-                                    "staging=1MB",
-                                    "drain=2s",
-                                    "tiers=nvme0",
-                                    "tier.nvme0.size=256MB",
-                                    "tier.nvme0.admit=always",
-                                    run->settings[0],
-                                    run->settings[1],
-                                    NULL};
+    const char *const settings[] = {
+        "pool.size=8MB",           "pool.size_max=8MB", "staging=1MB",    "drain=2s", "tiers=nvme0",
+        "tier.nvme0.size=264MB", /* 64 segments */
+        "tier.nvme0.admit=always", run->settings[0],    run->settings[1], NULL};
     const char *const variables[] = {run->journal, NULL};
     weftd_spawn(&run->node, settings, run->none ? NULL : variables);
 }
