@@ -36,9 +36,28 @@ static struct model {
     struct key keys[KEYS];
     struct slot slots[SLOTS];
     uint64_t live, room; /* bytes of records; what the tier has for them */
-    bool flushing;
-    uint64_t writes, fulls, crashes, reads, flushes;
+    bool flushing, faulty;
+    uint64_t writes, fulls, crashes, reads, flushes, errors;
 } m;
+
+/* Writes fail now and then, or some in a row as on a full file system. */
+static int failing_before(void *context, const struct wf_nvme_call *call)
+{
+    static uint32_t burst;
+    struct torn *torn = context;
+    if (!torn->dead && call->what == WF_NVME_CALL_WRITE && call->kind) {
+        uint32_t fate = random_below(&torn->random, 400);
+        if (fate == 0)
+            burst = random_below(&torn->random, 20);
+        if (burst) {
+            burst--;
+            return -ENOSPC;
+        }
+        if (fate < 4)
+            return -EIO;
+    }
+    return torn_before(context, call);
+}
 
 static struct wf_tier_block sized(uint64_t n)
 {
@@ -90,12 +109,15 @@ static void ended(struct slot *s)
         key->found = key->may = true;
         m.live += takes(s->n);
         m.writes++;
+    } else if (m.faulty && r->status == WEFT_E_SYSTEM) {
+        key->may = true;
+        m.errors++;
     } else {
         if (r->status != WEFT_FULL)
             fail_msg("write: %d %s", r->status, wf_last_error());
         key->may = true;
         m.fulls++;
-        if (m.live < m.room / 100 * 65)
+        if (!m.faulty && m.live < m.room / 100 * 65)
             fail_msg("full with %llu of %llu live", (unsigned long long)m.live,
                      (unsigned long long)m.room);
     }
@@ -223,8 +245,9 @@ static void step(struct random_source *r, uint32_t percent)
     }
 }
 
-static void life(struct world *w, uint32_t segments, uint32_t percent, uint64_t seed)
+static void life(struct world *w, uint32_t segments, uint32_t percent, bool faulty)
 {
+    uint64_t seed = random_next(&w->random);
     struct random_source r = {seed};
     memset(&m, 0, sizeof m);
     m.w = w;
@@ -233,6 +256,9 @@ static void life(struct world *w, uint32_t segments, uint32_t percent, uint64_t 
     uint64_t bytes = format(w->path, segments, SEGMENT);
     torn_begin(&m.torn, w->path, seed);
     wf_nvme_hooks = &m.torn.hooks;
+    if (faulty)
+        m.torn.hooks.before = failing_before;
+    m.faulty = faulty;
     open_again(bytes);
     for (uint32_t i = 0; i < STEPS; i++) {
         step(&r, percent);
@@ -250,9 +276,10 @@ static void life(struct world *w, uint32_t segments, uint32_t percent, uint64_t 
     drain(0);
     power_fails();
     print_message(
-        "# %u segments, %u %%: %llu writes, %llu read, %llu full, %llu flushes, %llu crashes\n",
-        segments, percent, (unsigned long long)m.writes, (unsigned long long)m.reads,
-        (unsigned long long)m.fulls, (unsigned long long)m.flushes, (unsigned long long)m.crashes);
+        "# %u segments, %u %%%s: %llu writes, %llu read, %llu full, %llu flushes, %llu crashes\n",
+        segments, percent, faulty ? ", failing" : "", (unsigned long long)m.writes,
+        (unsigned long long)m.reads, (unsigned long long)m.fulls, (unsigned long long)m.flushes,
+        (unsigned long long)m.crashes);
     close_it(w);
     torn_end(&m.torn);
     wf_nvme_hooks = NULL;
@@ -273,14 +300,15 @@ static void lives(void **state)
         skip();
     }
     if (!count) {
-        life(w, apart - 1, 106, random_next(&w->random));
-        life(w, apart, 106, random_next(&w->random));
-        life(w, apart + 1, 94, random_next(&w->random));
+        life(w, apart - 1, 106, false);
+        life(w, apart, 106, false);
+        life(w, apart + 1, 94, false);
+        life(w, apart, 82, true);
     }
     for (uint32_t i = 0; i < count; i++)
         for (uint32_t segments = apart - 1; segments <= apart + 1; segments++)
             for (uint32_t percent = 70; percent <= 106; percent += 12)
-                life(w, segments, percent, random_next(&w->random));
+                life(w, segments, percent, i % 2);
 }
 
 int main(void)
