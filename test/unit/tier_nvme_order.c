@@ -150,6 +150,12 @@ static void lose(struct world *w, int kept)
     medium.fell = false;
 }
 
+static void forget_writes(void)
+{
+    while (medium.count)
+        free(medium.writes[--medium.count].old);
+}
+
 static int teardown_hooks(void **state)
 {
     struct world *w = *state;
@@ -157,8 +163,7 @@ static int teardown_hooks(void **state)
     if (w->tier)
         close_it(w);
     wf_nvme_hooks = NULL;
-    while (medium.count)
-        free(medium.writes[--medium.count].old);
+    forget_writes();
     return teardown(state);
 }
 
@@ -284,6 +289,7 @@ static void free_comes_after_the_copies(void **state)
         assert_int_equal(stats(w).corrupt, 0);
         kill_it(w);
         wf_nvme_hooks = NULL;
+        forget_writes();
         assert_int_equal(truncate(w->path, 0), 0);
     }
 }
@@ -445,8 +451,7 @@ static void a_crash_without_a_free_segment_is_got_over(void **state)
         assert_true(medium.fell);
         kill_it(w);
         wf_nvme_hooks = NULL;
-        while (medium.count)
-            free(medium.writes[--medium.count].old);
+        forget_writes();
         open_at(w, w->path, 0);
         without += ((const struct wf_nvme *)(const void *)w->tier)->free_count == 0;
         for (uint64_t i = 1; i < n; i++)
