@@ -13,7 +13,6 @@
 #include "sys/memory.h"
 
 #define CHECK_NS 1000000000u /* one archive is looked at in so much */
-#define SPARE_STEPS 256u     /* entries that one search for a spare copy looks at */
 
 /* Manifests that were found and are still to be read. */
 struct found {
@@ -48,6 +47,8 @@ enum weft_status wf_archives_create(struct wf_below *below)
     archives->reads = wf_calloc(1, sizeof *archives->reads, "the table of archives");
     enum weft_status status = archives->reads ? wf_archive_leaves_create(archives)
                                               : WEFT_E_NO_MEMORY;
+    if (status == WEFT_OK)
+        status = wf_archive_spares_create(archives);
     return status == WEFT_OK ? wf_archive_runs_create(archives) : status;
 }
 
@@ -58,6 +59,7 @@ void wf_archives_destroy(struct wf_below *below)
         return;
     wf_archive_runs_destroy(archives);
     wf_archive_leaves_destroy(archives);
+    wf_archive_spares_destroy(archives);
     for (uint32_t i = 0; i < archives->count; i++) {
         free(archives->kept[i]->raw);
         free(archives->kept[i]);
@@ -89,21 +91,6 @@ bool wf_archived(const struct wf_domain *domain, const uint8_t key[32])
         return false;
     wf_directory_read(below->directory, entry, &block);
     return block.archives > 0;
-}
-
-uint32_t wf_archive_spare(const struct wf_lower *lower, uint32_t *cursor)
-{
-    uint8_t others = wf_archive_tiers(lower->below) & (uint8_t) ~(1u << lower->number);
-    for (uint32_t i = 0; others && i < SPARE_STEPS; i++) {
-        struct wf_directory_block block;
-        uint32_t entry = wf_directory_next(lower->below->directory, lower->number, cursor);
-        if (entry == WF_DIRECTORY_NONE)
-            return entry;
-        wf_directory_read(lower->below->directory, entry, &block);
-        if (block.archives && block.tiers & others)
-            return entry;
-    }
-    return WF_DIRECTORY_NONE;
 }
 
 /* ---------------------------------------------------------------------------------- one of them */
@@ -446,6 +433,7 @@ void wf_archives_opened(struct wf_below *below)
 void wf_archives_failed(const struct wf_lower *lower)
 {
     struct wf_archives *archives = lower->below->archives;
+    wf_archive_spares_forget(archives);
     for (uint32_t i = 0; i < archives->count; i++)
         if (archives->kept[i]->whole)
             wf_archive_check(archives, archives->kept[i]);

@@ -6,6 +6,7 @@
  *   archive_run.c   one is made: blocks written, flushed, read back; the manifest; the answer
  *   archive.c       those that are kept: found again at a start, watched, replaced
  *   archive_leave.c one is let go of
+ *   archive_spare.c copies that archives can do without
  *   archive_list.c  what queries say of them
  *
  * An archive is its manifest (archive_format.h) and a chain whose every block is on a tier that is
@@ -48,6 +49,7 @@ struct wf_archive_kept {
 struct wf_archive_run;
 struct wf_archive_reads;
 struct wf_archive_leaves;
+struct wf_archive_spares;
 
 struct wf_archives {
     struct wf_below *below;
@@ -58,6 +60,7 @@ struct wf_archives {
     struct wf_archive_run *runs;
     struct wf_archive_reads *reads;
     struct wf_archive_leaves *leaves;
+    struct wf_archive_spares *spares;
 };
 
 /* archive.c */
@@ -74,9 +77,6 @@ bool wf_archives_settled(const struct wf_below *below);
 void wf_archives_tick(struct wf_below *below);
 /* Does the block belong to an archive? */
 bool wf_archived(const struct wf_domain *domain, const uint8_t key[32]);
-/* A copy on `lower` that an archive can do without, because another tier has it durably; some of
- * the tier is looked at, from *cursor on.  WF_DIRECTORY_NONE: none was found. */
-uint32_t wf_archive_spare(const struct wf_lower *lower, uint32_t *cursor);
 /* Tiers that may hold archives, a bit each. */
 uint8_t wf_archive_tiers(const struct wf_below *below);
 struct wf_archive_kept *wf_archive_find(struct wf_archives *archives,
@@ -116,6 +116,15 @@ bool wf_archive_leaves(struct wf_archives *archives, const struct wf_domain *dom
  * result, once.  WEFT_E_NOT_FOUND. */
 enum weft_status wf_archive_leave(struct wf_archives *archives, const struct wf_domain *domain,
                                   const char *name, struct wf_archive_left *out);
+
+/* archive_spare.c */
+enum weft_status wf_archive_spares_create(struct wf_archives *archives);
+void wf_archive_spares_destroy(struct wf_archives *archives);
+/* An entry whose copy on `lower` an archive can do without, because another tier has it durably.
+ * WF_DIRECTORY_NONE: none was found, or it must be made sure first; ask again. */
+uint32_t wf_archive_spare(const struct wf_lower *lower);
+/* A tier lost something. */
+void wf_archive_spares_forget(struct wf_archives *archives);
 
 /* archive_run.c, archive_begin.c */
 enum weft_status wf_archive_runs_create(struct wf_archives *archives);

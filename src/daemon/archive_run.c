@@ -492,6 +492,7 @@ static void manifest_check(struct wf_archive_run *run)
 void wf_archive_missed(struct wf_below *below, const struct wf_domain *domain, uint32_t entry)
 {
     struct wf_archives *archives = below->archives;
+    wf_archive_spares_forget(archives);
     for (uint32_t i = 0; i < archives->count; i++) /* of which chain it was is not looked for */
         archives->kept[i]->durable &= archives->kept[i]->domain != domain;
     for (uint32_t i = 0; i < WF_ARCHIVE_RUNS_MAX; i++) {

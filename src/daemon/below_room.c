@@ -130,7 +130,7 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
     if (entry == WF_DIRECTORY_NONE)
         entry = wf_directory_victim(below->directory, lower->number, UINT16_MAX);
     if (entry == WF_DIRECTORY_NONE)
-        entry = wf_archive_spare(lower, &lower->spare_at);
+        entry = wf_archive_spare(lower);
     if (entry == WF_DIRECTORY_NONE)
         return false;
     wf_directory_read(below->directory, entry, &block);
