@@ -275,6 +275,7 @@ void wf_cli_bar(double part, int width, char *out)
     double cells = (part < 0 ? 0 : part > 1 ? 1 : part) * width;
     int full = (int)cells;
     char *p = out;
+    *p = '\0';
     for (int i = 0; i < full; i++)
         p = stpcpy(p, blocks ? "█" : "#");
     int drawn = full;

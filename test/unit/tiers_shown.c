@@ -246,6 +246,15 @@ static void odd_rows_do_no_harm(void **state)
     assert_int_equal(run(&wf_cmd_status, false, NULL), CLI_OK);
 }
 
+/* On a narrow screen top has no room for one. */
+static void a_bar_of_no_cells_is_empty(void **state)
+{
+    (void)state;
+    char bar[] = "of another row";
+    wf_cli_bar(0.5, 0, bar);
+    assert_string_equal(bar, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +265,7 @@ int main(void)
         cmocka_unit_test(who_is_not_told_sees_none),
         cmocka_unit_test(without_a_node_the_matrix_is_said_to_need_one),
         cmocka_unit_test(odd_rows_do_no_harm),
+        cmocka_unit_test(a_bar_of_no_cells_is_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
