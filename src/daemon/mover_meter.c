@@ -303,9 +303,14 @@ static bool probe_write(struct wf_mover *m, struct wf_tier_block *block)
             getrandom(m->buffer, block->bytes, 0) < 1)
             return false;
         struct wf_tier_request write = {.op = WF_TIER_WRITE, .block = *block, .data = m->buffer};
+        struct wf_tier_request flush = {.op = WF_TIER_FLUSH};
         double ns = time_run(m, &write, 1);
         if (ns > 0) {
-            add(&m->writing, (double)block->bytes, ns);
+            /* Until then it may lie in memory that the tier gathers writes in, and reads of it
+             * would measure that. */
+            double flush_ns = time_run(m, &flush, 1);
+            if (flush_ns > 0)
+                add(&m->writing, (double)block->bytes, ns + flush_ns);
             return true;
         }
         if (write.status != WEFT_FULL && write.status != WEFT_E_INVALID)
