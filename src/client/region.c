@@ -70,10 +70,18 @@ static enum weft_status region_ask(struct weft *w, struct attachment *a, enum wf
 {
     int fds[WF_SOCKET_FDS_MAX];
     size_t fd_count = 0;
-    enum weft_status status = wf_client_exchange(w, a, op, bytes, sizeof(struct wf_region_answer),
-                                                 fds, &fd_count);
-    if (status != WEFT_OK)
+    enum weft_status status = wf_client_exchange(w, a, op, bytes, sizeof(struct wf_message), fds,
+                                                 &fd_count);
+    if (status == WEFT_FULL) /* no error, but a sentence came as with one */
+        status = wf_fail(status, "%.*s", (int)(w->answer->bytes - sizeof *w->answer),
+                         ((const struct wf_text_answer *)(const void *)w->answer)->text);
+    if (status == WEFT_OK && w->answer->bytes < sizeof(struct wf_region_answer))
+        status = wf_fail(WEFT_E_PROTOCOL, "the node's answer for a region has %u bytes",
+                         w->answer->bytes);
+    if (status != WEFT_OK) {
+        wf_close_all(fds, fd_count);
         return status;
+    }
     WF_CRASH("client.region.answered");
     if (fd_count == 1)
         status = region_map(w, a, fds[0], out);

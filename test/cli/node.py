@@ -220,6 +220,12 @@ def regions_are_held_and_released():
         time.sleep(0.05)
     weft("region", "open", "weights", expect=1)
     weft("region", "release", "weights", expect=1)
+    # What cannot fit evicts nothing, and is told why.
+    weft("put", "--key", "stays", "--block-bytes", "4096", blob("stays", 4096))
+    said = weft("region", "create", "huge", "600MB", expect=4).stderr.decode()
+    check("600 MiB does not fit the pool of" in said, said)
+    check(answer("match", "--key", "stays", "--block-bytes", "4096")["tiers"]["dram"] == 1, "it was evicted")
+    weft("rm", "--key", "stays", "--block-bytes", "4096")
     weft("region", "create", "scratch", "1MB", "--background")
     weft("region", "load", "scratch", stdin=b"hello")
     check(weft("region", "dump", "scratch").stdout[:6] == b"hello\0", "the load is not there")
