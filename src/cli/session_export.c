@@ -20,7 +20,8 @@
 
 struct out {
     const char *name; /* as it was given */
-    char temporary[4096];
+    char place[4096]; /* the file itself, where that is a link to it */
+    char temporary[4200];
     int fd;
     XXH3_state_t *sum;
 };
@@ -41,9 +42,24 @@ static int write_all(struct cli *cli, struct out *out, const void *data, size_t 
     return CLI_OK;
 }
 
+/* A rename would put a file in the place of a device or a pipe, so only a file is replaced. */
+static int out_find(struct cli *cli, struct out *out)
+{
+    struct stat about;
+    bool exists = stat(out->name, &about) == 0;
+    if (strcmp(out->name, "-") == 0 || (exists && !S_ISREG(about.st_mode)))
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "--output '%s' is no file; an archive is exported to one, which is "
+                           "replaced only when all is written: --output FILE",
+                           out->name);
+    if (!exists || !realpath(out->name, out->place))
+        snprintf(out->place, sizeof out->place, "%s", out->name);
+    return CLI_OK;
+}
+
 static int out_open(struct cli *cli, struct out *out)
 {
-    int length = snprintf(out->temporary, sizeof out->temporary, "%s.%d", out->name, getpid());
+    int length = snprintf(out->temporary, sizeof out->temporary, "%s.%d", out->place, getpid());
     bool fits = length > 0 && length < (int)sizeof out->temporary;
     out->fd = fits ? open(out->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
     if (out->fd >= 0)
@@ -61,7 +77,7 @@ static int out_close(struct cli *cli, struct out *out, int code)
     bool good = fsync(out->fd) == 0;
     good &= close(out->fd) == 0;
     if (good && code == CLI_OK)
-        good = rename(out->temporary, out->name) == 0;
+        good = rename(out->temporary, out->place) == 0;
     if (code == CLI_OK && !good)
         code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", out->name, strerror(errno));
     if (code != CLI_OK)
@@ -112,9 +128,9 @@ static int ask(struct cli *cli, const char *name, struct session_head *head, str
                            name, json_string_value(waits));
     if (code == CLI_OK && (!keys || count != head->blocks || !state || strcmp(state, "ok") != 0))
         code = wf_cli_fail(cli, CLI_WRONG,
-                           "archive '%s' is damaged: %llu of its blocks are known to the node; "
-                           "archive its session again",
-                           name, (unsigned long long)count);
+                           "archive '%s' is damaged: not all of its blocks are there; archive its "
+                           "session again, or import a file of it",
+                           name);
     if (code == CLI_OK && !wf_session_format_take(json_object_get(answer, "format"), head))
         code = wf_cli_fail(cli, CLI_NODE, "the node's answer to '%s' is not one", what);
     if (code == CLI_OK && keys) {
@@ -207,8 +223,10 @@ int wf_session_export(struct cli *cli, const char *name, const char *output)
     struct weft_key *keys = NULL;
     struct weft_format *format = NULL;
     char size[32];
-    int code = out.sum ? ask(cli, name, &head, &keys)
+    int code = out.sum ? out_find(cli, &out)
                        : wf_cli_fail(cli, CLI_SYSTEM, "out of memory for a checksum");
+    if (code == CLI_OK)
+        code = ask(cli, name, &head, &keys);
     if (code == CLI_OK) {
         enum weft_status status = weft_format_open(cli->weft, &head.spec, &format);
         if (status != WEFT_OK)

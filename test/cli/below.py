@@ -191,6 +191,12 @@ def a_session_is_archived_and_carried_over():
         said = weft("session", "export", "nobody", "--output", file, *at, expect=1).stderr.decode()
         check("there is no archive 'nobody' in this domain" in said, said)
         check(not os.path.exists(file), "an export that failed left a file")
+        pipe = os.path.join(FOLDER, "pipe")
+        os.mkfifo(pipe)
+        for none in ("-", pipe):
+            said = weft("session", "export", "talk", "--output", none, *at, expect=2).stderr.decode()
+            check("is no file" in said, said)
+        check(not os.path.exists("-") and not os.path.isfile(pipe), "what is no file was replaced")
         golden("session_export", answer("session", "export", "talk", "--output", file, *at))
     finally:
         stop_node(node)
