@@ -132,7 +132,8 @@ static const struct wf_field tier_fields[] = {
      "Requests in flight."},
     {"admit", WF_VALUE_CHOICE, IN_TIER(admit), 0, 0, admit_choices, NULL,
      "What is written to it when it leaves DRAM: `auto` goes by how likely a block is to be read "
-     "again, `reused` takes what was read at least once, `never` leaves archives alone."},
+     "again, `always` takes all, `reused` what was read at least once, `never` leaves archives "
+     "alone."},
     {"archive", WF_VALUE_BOOL, IN_TIER(archive), 0, 0, NULL, NULL,
      "Whether archives may lie there."},
     {"endpoint", WF_VALUE_WORD, IN_TIER(endpoint), TEXT(struct wf_tier_config, endpoint), NULL,

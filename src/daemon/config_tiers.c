@@ -88,10 +88,21 @@ static const char *path_mend(const struct wf_tier_config *tier)
         return is_cxl(tier->path) ? NULL
                                   : "is no CXL memory; write auto, /dev/daxX.Y, node:N, or "
                                     "file-emulation:PATH to try it without";
-    case WF_KIND_S3: return is_bucket(tier->path) ? NULL : "is no bucket; write s3://BUCKET/PREFIX";
+    case WF_KIND_S3:
+        return is_bucket(tier->path) ? NULL
+                                     : "is no bucket; write s3://BUCKET/PREFIX, where BUCKET has 3 "
+                                       "to 63 of a-z, 0-9, dot and hyphen";
     case WF_KIND_DRAM: return NULL;
     }
     return NULL;
+}
+
+/* http:// or https:// and a host; the rest is for the tier to say when it opens. */
+static bool is_endpoint(const char *url)
+{
+    size_t scheme = starts(url, "https://") ? strlen("https://") : strlen("http://");
+    return (starts(url, "https://") || starts(url, "http://")) && url[scheme] &&
+           url[scheme] != '/' && url[scheme] != ':';
 }
 
 /* A setting that only another kind has is a mistake, not a wish. */
@@ -122,6 +133,12 @@ static enum weft_status finish_kind(const struct wf_config *config,
         return wf_fail(WEFT_E_INVALID,
                        "%s: tier '%s': memory has no size of its own; set size, like 4GB",
                        wf_list_where(list, config, tier, 0, where), tier->name);
+    if (tier->endpoint[0] && !is_endpoint(tier->endpoint))
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: tier '%s': endpoint: '%s' is no URL of a server; write https://host or "
+                       "http://host:port",
+                       wf_list_where(list, config, tier, wf_list_field(list, "endpoint"), where),
+                       tier->name, tier->endpoint);
     bool numbered = tier->host != 0;
     if (tier->shared != numbered)
         return wf_fail(WEFT_E_INVALID,
@@ -351,6 +368,12 @@ static enum weft_status read_short(const char *flag, uint32_t *made, struct shor
                        "--tier '%.96s' is no tier; write nvme:PATH:SIZE, cxl:/dev/daxX.Y, "
                        "dram:SIZE or s3://BUCKET/PREFIX",
                        flag);
+    const char *comma = out->kind == WF_KIND_S3 ? strchr(out->path, ',') : NULL;
+    if (comma && strchr(comma, '='))
+        return wf_fail(WEFT_E_INVALID,
+                       "--tier '%.96s': '%.32s' sets nothing; write KEY=VALUE with a key that a "
+                       "tier has, or --set tier.NAME.path= for a prefix with a comma",
+                       flag, comma + 1);
     uint32_t number = made[out->kind]++ + (out->kind == WF_KIND_DRAM); /* dram0 is the pool */
     if (out->kind != WF_KIND_S3)
         snprintf(out->name, sizeof out->name, "%s%u", kinds[out->kind], number);

@@ -190,6 +190,7 @@ static void short_forms_have_options(void **state)
     } wrong[] = {
         {"cxl:/dev/dax0.0,host=3,hots=4", "'hots=4' sets nothing"},
         {"cxl:/dev/dax0.0,host=3,", "sets nothing"},
+        {"s3://abc/x,endpiont=http://a", "'endpiont=http://a' sets nothing"},
         {"cxl:/dev/dax0.0,host=3,path=/x", "'path=/x' sets nothing"},
         {"nvme:/x,scrub=1,scrub=2,scrub=3,scrub=4,scrub=5,scrub=6,scrub=7,scrub=8,scrub=9",
          "room for 8 settings"},
@@ -231,6 +232,23 @@ static void memory_needs_a_size_and_no_path(void **state)
         assert_int_equal(config.tiers[i].size_bytes, i ? 1536 * MIB : 4 * GIB);
         assert_string_equal(config.tiers[i].path, i ? "far" : "");
     }
+}
+
+static void an_endpoint_is_a_url(void **state)
+{
+    (void)state;
+    char yaml[128];
+    static const char *const endpoints[] = {"127.0.0.1:9000", "ftp://a", "https://", "http:///x",
+                                            "http://:9000"};
+    for (size_t i = 0; i < sizeof endpoints / sizeof endpoints[0]; i++) {
+        snprintf(yaml, sizeof yaml,
+                 "tiers: [{name: a, kind: s3, path: 's3://abc/x', endpoint: '%s'}]\n",
+                 endpoints[i]);
+        refused(yaml, "is no URL of a server; write https://host");
+    }
+    assert_int_equal(parse("tiers: [{name: a, kind: s3, path: 's3://abc/x', endpoint: "
+                           "'http://[::1]:9000'}]\n"),
+                     WEFT_OK);
 }
 
 static void tier_mistakes_get_a_sentence(void **state)
@@ -401,6 +419,7 @@ int main(void)
         cmocka_unit_test_setup(short_forms_stand_for_overrides, clean_environment),
         cmocka_unit_test_setup(short_forms_have_options, clean_environment),
         cmocka_unit_test_setup(memory_needs_a_size_and_no_path, clean_environment),
+        cmocka_unit_test_setup(an_endpoint_is_a_url, clean_environment),
         cmocka_unit_test_setup(tier_mistakes_get_a_sentence, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_tiers, clean_environment),
         cmocka_unit_test_setup(one_file_by_two_names_is_refused, clean_environment),
