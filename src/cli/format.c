@@ -238,8 +238,8 @@ int wf_cli_keys(struct cli *cli, struct weft_format *format, size_t count, struc
 {
     const struct cli_format_options *given = &wf_cli_format_options;
     if (!!given->key + !!given->raw_key + !!given->tokens != 1)
-        return wf_cli_fail(cli, CLI_USAGE,
-                           "say which block with one of --key, --raw-key, --tokens");
+        return wf_cli_fail(cli, CLI_USAGE, "say which block with %s of --key, --raw-key, --tokens",
+                           given->key || given->raw_key || given->tokens ? "only one" : "one");
     if (given->tokens)
         return keys_of_tokens(cli, format, out, out_count);
     struct weft_key *keys = wf_cli_alloc(count * sizeof *keys);

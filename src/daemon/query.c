@@ -319,9 +319,9 @@ static enum weft_status not_found(const char *what)
                        "there is no archive '%.96s' in this domain; `weft session ls` lists those "
                        "that there are",
                        name);
-    if (strncmp(what, "below ", 6) == 0)
-        return wf_fail(WEFT_E_NOT_FOUND, "there is no such tier: %.96s; `weft ls tiers` lists them",
-                       name);
+    if (strncmp(what, "below tier=", 11) == 0)
+        return wf_fail(WEFT_E_NOT_FOUND, "there is no tier '%.96s'; `weft ls tiers` lists them",
+                       what + 11);
     return wf_fail(WEFT_E_NOT_FOUND,
                    "there is no %.96s in this domain; `weft ls` lists what there is", what);
 }

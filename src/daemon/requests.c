@@ -291,16 +291,15 @@ static void handle_lend(struct wf_client *client, const struct wf_lend *request)
 {
     struct wf_node *node = client->node;
     enum weft_status status = WEFT_OK;
+    char has[16], most[16], asked[16];
     if (!is_owner(client))
         status = wf_fail(WEFT_E_DENIED, "only the node's own user may lend memory to it");
     else if (request->size > node->config.pool_bytes_max - node->pool_bytes)
-        status =
-            wf_fail(WEFT_E_LIMIT,
-                    "the pool has %llu bytes and may grow to pool.size_max, %llu; %llu more are "
-                    "too many",
-                    (unsigned long long)node->pool_bytes,
-                    (unsigned long long)node->config.pool_bytes_max,
-                    (unsigned long long)request->size);
+        status = wf_fail(WEFT_E_LIMIT,
+                         "the pool has %s and may grow to pool.size_max, %s; %s more are too many",
+                         wf_size_format(node->pool_bytes, has, sizeof has),
+                         wf_size_format(node->config.pool_bytes_max, most, sizeof most),
+                         wf_size_format(request->size, asked, sizeof asked));
     if (status == WEFT_OK) {
         uint64_t bytes = request->size / WF_GRANULE * WF_GRANULE;
         node->pool_bytes += bytes;
@@ -315,6 +314,7 @@ static void handle_reclaim(struct wf_client *client, const struct wf_lend *reque
 {
     struct wf_node *node = client->node;
     enum weft_status status = WEFT_OK;
+    char has[16], asked[16];
     if (!is_owner(client))
         status = wf_fail(WEFT_E_DENIED, "only the node's own user may take memory back from it");
     else if (node->pages == WF_PAGES_HUGE)
@@ -324,8 +324,9 @@ static void handle_reclaim(struct wf_client *client, const struct wf_lend *reque
     else if (node->reclaim.client)
         status = wf_fail(WEFT_E_BUSY, "another reclaim is under way; try again when it is done");
     else if (request->size > node->pool_bytes)
-        status = wf_fail(WEFT_E_INVALID, "the pool has %llu bytes; %llu cannot be taken from it",
-                         (unsigned long long)node->pool_bytes, (unsigned long long)request->size);
+        status = wf_fail(WEFT_E_INVALID, "the pool has %s; %s cannot be taken from it",
+                         wf_size_format(node->pool_bytes, has, sizeof has),
+                         wf_size_format(request->size, asked, sizeof asked));
     if (status != WEFT_OK) {
         wf_answer_failure(client, &request->message, status);
         return;
