@@ -203,9 +203,10 @@ const struct cli_command wf_cmd_doctor = {
         "Memory beyond DRAM follows: CXL regions, DAX devices and NUMA nodes without processors, "
         "with their sizes, the latency and bandwidth that the firmware tells the kernel (ACPI "
         "HMAT), and the tier of the node that uses them.  Where no node answers, weftd looks.\n\n"
-        "When a node answers, its tiers follow in the order in which it asks them: by the read "
-        "latency that it measures, a median of small reads, whatever they are called.  What is "
-        "emulated, like CXL memory by a file, says so.\n\n"
+        "When a node answers, its tiers follow in the order in which it asks them: by how long "
+        "a mebibyte takes to read, by the latency, a median of small reads, and the rate that it "
+        "measures, whatever they are called.  What is emulated, like CXL memory by a file, says "
+        "so.\n\n"
         "Exits with 0, or with 1 when something is broken.",
     .options = options,
     .examples = examples,
