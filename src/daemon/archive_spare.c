@@ -78,8 +78,12 @@ static uint32_t look(struct spares *spares, const struct wf_lower *lower, uint8_
                      uint32_t most)
 {
     const struct wf_directory *directory = lower->below->directory;
+    struct wf_directory_sum sum;
     uint32_t entry, found = WF_DIRECTORY_NONE;
     spares->count = 0;
+    wf_directory_sum(directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
+    if (sum.archived_blocks == 0) /* all of the directory would be gone over for nothing */
+        return found;
     for (uint32_t i = 0; others && i < STEPS && spares->count < most; i++) {
         struct wf_directory_block block;
         entry = wf_directory_next(directory, lower->number, &spares->at);

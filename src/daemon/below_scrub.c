@@ -38,25 +38,30 @@ static void scrub_done(struct wf_mover_job *job)
         wf_lower_scrub(lower, 0);
 }
 
+static void next_domain(struct wf_lower *lower)
+{
+    uint32_t next = lower->scrub_domain + 1u;
+    lower->scrub_domain = next < lower->below->node->domain_count ? (uint16_t)next : 0;
+}
+
 /* The next block of the tier, of one domain after the other; WF_DIRECTORY_NONE: none was found in
  * so many entries. */
 static uint32_t next_of(struct wf_lower *lower)
 {
     const struct wf_below *below = lower->below;
-    uint32_t domains = below->node->domain_count;
     struct wf_directory_sum sum = {.blocks = 0};
-    for (uint32_t i = 0; i < domains && lower->scrub_at == 0; i++) {
+    for (uint32_t i = 0; i < below->node->domain_count && lower->scrub_at == 0; i++) {
         wf_directory_sum(below->directory, lower->number, lower->scrub_domain, &sum);
         if (sum.blocks)
             break;
-        lower->scrub_domain = (uint16_t)((lower->scrub_domain + 1u) % domains);
+        next_domain(lower);
     }
     if (lower->scrub_at == 0 && sum.blocks == 0)
         return WF_DIRECTORY_NONE;
     uint32_t entry = wf_directory_scan(below->directory, (uint8_t)(1u << lower->number),
                                        lower->scrub_domain, LOOKS_MAX, &lower->scrub_at);
     if (entry == WF_DIRECTORY_NONE && lower->scrub_at == 0)
-        lower->scrub_domain = (uint16_t)((lower->scrub_domain + 1u) % domains);
+        next_domain(lower);
     return entry;
 }
 
