@@ -86,8 +86,13 @@ static void ended(struct slot *s)
     struct key *key = &m.keys[s->n];
     struct wf_tier_request *r = &s->request;
     s->used = false;
+    /* A tier with too many errors, or one that it may not have, is out of use until it is opened
+     * anew. */
+    bool out = m.faulty && r->status == WEFT_E_SYSTEM && stats(m.w).failed;
     if (r->op == WF_TIER_FLUSH) {
         m.flushing = false;
+        if (out)
+            return;
         assert_int_equal(r->status, WEFT_OK);
         for (uint32_t n = 1; n < KEYS; n++)
             m.keys[n].durable |= m.keys[n].covered;
@@ -100,7 +105,7 @@ static void ended(struct slot *s)
             fill(s->n, r->block.bytes, right);
             assert_memory_equal(s->data, right, r->block.bytes);
             m.reads++;
-        } else {
+        } else if (!out) {
             assert_int_equal(r->status, WEFT_MISS);
             assert_true(s->removed);
         }
@@ -228,6 +233,10 @@ static void step(struct random_source *r, uint32_t percent)
     uint64_t n = 1 + random_below(r, KEYS - 1);
     struct key *key = &m.keys[n];
     drain(SLOTS - 1);
+    if (stats(m.w).failed) {
+        power_fails();
+        return;
+    }
     if (m.live + SLOTS * BYTES_MAX / 2 > m.room / 100 * percent) {
         while (!m.keys[n].found)
             n = n % (KEYS - 1) + 1;
@@ -269,7 +278,7 @@ static void life(struct world *w, uint32_t segments, uint32_t percent, bool faul
             drain(0);
             close_it(w);
             for (uint32_t n = 1; n < KEYS; n++)
-                m.keys[n].durable = m.keys[n].found;
+                m.keys[n].durable |= m.keys[n].found && !m.faulty;
             open_again(0);
         }
     }
