@@ -46,6 +46,12 @@ static void child_run(struct cli *cli, const char *program, pid_t parent)
 static int engine_run(struct cli *cli, const char *program)
 {
     int how;
+    /* How far it is, the engine alone knows; that nothing is wrong should be known here, too. */
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr,
+                "%llu rounds, in each of which the engine computes its whole prompt once: minutes "
+                "without a word\n",
+                (unsigned long long)wf_bench_options.rounds);
     fflush(NULL);
     pid_t parent = getpid(), pid = fork();
     if (pid == 0)
