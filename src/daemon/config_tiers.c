@@ -260,6 +260,24 @@ static int option_field(const char *text)
     return placed ? -1 : field;
 }
 
+/* What `text` sets nothing with, and which keys there are. */
+static enum weft_status unknown_option(const char *flag, const char *text)
+{
+    char keys[256] = "", pair[64];
+    size_t used = 0, length = strcspn(text, ",");
+    for (size_t i = 0; i < list->field_count; i++) {
+        snprintf(pair, sizeof pair, "%s=", list->fields[i].key);
+        if (option_field(pair) < 0 || used + strlen(pair) + 2 > sizeof keys)
+            continue;
+        used += (size_t)snprintf(keys + used, sizeof keys - used, "%s%s", used ? ", " : "",
+                                 list->fields[i].key);
+    }
+    return wf_fail(WEFT_E_INVALID,
+                   "--tier '%.96s': '%.*s' sets nothing; write KEY=VALUE, with one of these keys: "
+                   "%s; or --set tier.NAME.path=PATH for a path with a comma",
+                   flag, length < 32 ? (int)length : 32, text, keys);
+}
+
 /* Where ",KEY=VALUE,…" begins; a comma that no key follows is part of a path. */
 static size_t options_at(const char *flag)
 {
@@ -276,10 +294,7 @@ static enum weft_status read_options(const char *flag, const char *text, struct 
     while (*text == ',') {
         size_t length = strcspn(++text, ",");
         if (option_field(text) < 0)
-            return wf_fail(WEFT_E_INVALID,
-                           "--tier '%.96s': '%.*s' sets nothing; write KEY=VALUE with a key that a "
-                           "tier has",
-                           flag, length < 32 ? (int)length : 32, text);
+            return unknown_option(flag, text);
         if (out->option_count == OPTIONS_MAX || length >= (size_t)(end - at))
             return wf_fail(WEFT_E_INVALID,
                            "--tier '%.96s': there is room for %d settings of %zu bytes; use --set "
@@ -335,6 +350,39 @@ static bool split_size(const char *text, struct short_tier *out, const char **ba
     return true;
 }
 
+/* Does a tier's path, with or without a size, end at `end`, so that what follows is none of it? */
+static bool ends_place(enum wf_tier_kind kind, const char *text, const char *end)
+{
+    char place[WF_PATH_MAX + 64];
+    uint64_t bytes;
+    snprintf(place, sizeof place, "%.*s", (int)(end - text), text);
+    const char *colon = strrchr(place, ':');
+    if (kind == WF_KIND_CXL && !starts(place, EMULATION) && is_cxl(place))
+        return true;
+    if (colon || kind == WF_KIND_DRAM) /* a size after it */
+        return wf_size_parse(colon ? colon + 1 : place, &bytes) == WEFT_OK;
+    return access(place, F_OK) == 0;
+}
+
+/* The first of what was meant to set something behind a comma of `text`, by a key that there is
+ * not; NULL: none, and each comma is the path's.  What names something that is there is a path. */
+static const char *stray_option(enum wf_tier_kind kind, const char *text)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+    const char *colon = strrchr(text, ':'), *comma;
+    uint64_t bytes;
+    bool sized = colon && wf_size_parse(colon + 1, &bytes) == WEFT_OK;
+    if (kind != WF_KIND_S3 && (sized || access(text, F_OK) == 0))
+        return NULL;
+    for (comma = strchr(text, ','); comma; comma = strchr(comma + 1, ',')) {
+        size_t length = strspn(comma + 1, letters);
+        if (length && comma[1 + length] == '=' &&
+            (kind == WF_KIND_S3 || ends_place(kind, text, comma)))
+            return comma + 1;
+    }
+    return NULL;
+}
+
 static enum weft_status read_short(const char *flag, uint32_t *made, struct short_tier *out)
 {
     const char *const *kinds = list->fields[wf_list_field(list, "kind")].choices;
@@ -356,7 +404,9 @@ static enum weft_status read_short(const char *flag, uint32_t *made, struct shor
         out->kind = (enum wf_tier_kind)i;
         path = place + length + 1;
     }
-    const char *bad = NULL;
+    const char *bad = NULL, *stray = good ? stray_option(out->kind, path) : NULL;
+    if (stray)
+        return unknown_option(flag, stray);
     good = good && split_size(path, out, &bad);
     if (bad)
         return wf_fail(WEFT_E_INVALID,
@@ -368,12 +418,6 @@ static enum weft_status read_short(const char *flag, uint32_t *made, struct shor
                        "--tier '%.96s' is no tier; write nvme:PATH:SIZE, cxl:/dev/daxX.Y, "
                        "dram:SIZE or s3://BUCKET/PREFIX",
                        flag);
-    const char *comma = out->kind == WF_KIND_S3 ? strchr(out->path, ',') : NULL;
-    if (comma && strchr(comma, '='))
-        return wf_fail(WEFT_E_INVALID,
-                       "--tier '%.96s': '%.32s' sets nothing; write KEY=VALUE with a key that a "
-                       "tier has, or --set tier.NAME.path= for a prefix with a comma",
-                       flag, comma + 1);
     uint32_t number = made[out->kind]++ + (out->kind == WF_KIND_DRAM); /* dram0 is the pool */
     if (out->kind != WF_KIND_S3)
         snprintf(out->name, sizeof out->name, "%s%u", kinds[out->kind], number);

@@ -192,6 +192,12 @@ static void short_forms_have_options(void **state)
         {"cxl:/dev/dax0.0,host=3,", "sets nothing"},
         {"s3://abc/x,endpiont=http://a", "'endpiont=http://a' sets nothing"},
         {"cxl:/dev/dax0.0,host=3,path=/x", "'path=/x' sets nothing"},
+        {"nvme:/f:64MB,nope=1", "'nope=1' sets nothing; write KEY=VALUE, with one of these keys: "},
+        {"nvme:/f:64MB,nope=1", "queue_depth, admit, archive,"},
+        {"nvme:/f:64MB,nope=1,scrub=0", "'nope=1' sets nothing"},
+        {"nvme:/tmp,sise=2GB", "'sise=2GB' sets nothing"}, /* what is before the comma is there */
+        {"cxl:node:1,hots=4", "'hots=4' sets nothing"},
+        {"dram:4GB,nope=1", "'nope=1' sets nothing"},
         {"nvme:/x,scrub=1,scrub=2,scrub=3,scrub=4,scrub=5,scrub=6,scrub=7,scrub=8,scrub=9",
          "room for 8 settings"},
         {",host=1", "write nvme:PATH:SIZE"},
