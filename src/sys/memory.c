@@ -80,14 +80,15 @@ size_t wf_file_bytes(int fd)
     return fstat(fd, &info) == 0 && info.st_size > 0 ? (size_t)info.st_size : 0;
 }
 
-/* As mmap(), at a multiple of WF_HUGE_BYTES. */
+/* As mmap(), at a multiple of WF_HUGE_BYTES if the address space has room to look for one: where it
+ * has not (ulimit -v), the memory is as good without, but for huge pages. */
 static void *map_aligned(size_t bytes, int protection, int flags, int fd)
 {
     size_t whole = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     char *room = mmap(NULL, whole + WF_HUGE_BYTES, PROT_NONE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED)
-        return MAP_FAILED;
+        return mmap(NULL, bytes, protection, flags, fd, 0);
     size_t before = (WF_HUGE_BYTES - (uintptr_t)room % WF_HUGE_BYTES) % WF_HUGE_BYTES;
     void *memory = mmap(room + before, bytes, protection, flags | MAP_FIXED, fd, 0);
     int error = errno;

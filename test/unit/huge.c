@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -178,12 +179,40 @@ static void test_more_ranges_than_places(void **state)
     assert_in_range(made + refused, 256 * WF_HUGE_BYTES, 300 * WF_HUGE_BYTES);
 }
 
+/* Where the address space is bounded, what fits in it is mapped, aligned or not. */
+static void test_address_space_that_is_just_enough(void **state)
+{
+    (void)state;
+    enum { MORE = WF_HUGE_BYTES / 2 };
+    struct rlimit before, tight;
+    unsigned long pages = 0;
+    void *memory = NULL;
+    int fd;
+    assert_int_equal(wf_memfd_create("test-room", WF_HUGE_BYTES, WF_PAGES_NORMAL, &fd), WEFT_OK);
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    FILE *file = fopen("/proc/self/statm", "re");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    tight = before;
+    tight.rlim_cur = pages * 4096 + WF_HUGE_BYTES + MORE;
+    assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
+    enum weft_status status = wf_map(fd, WF_HUGE_BYTES, true, &memory);
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    if (status != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    memset(memory, 1, WF_HUGE_BYTES);
+    wf_unmap(memory, WF_HUGE_BYTES);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_whole_pages_of_a_range_are_made, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_punched_stays_away, setup, teardown),
         cmocka_unit_test_setup_teardown(test_more_ranges_than_places, setup, teardown),
+        cmocka_unit_test(test_address_space_that_is_just_enough),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
