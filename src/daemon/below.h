@@ -56,9 +56,9 @@ struct wf_lower {
     double expansion;         /* bytes that a byte of payload takes there, as measured */
     enum wf_mover_state told; /* the last that was told of */
     struct wf_removals *removals;
-    uint64_t scrub_credit; /* bytes that the background check may read */
-    uint64_t scrub_wants;  /* a block is larger than it may ever be otherwise; 0: none */
-    uint32_t scrub_at;     /* cursor in the directory, among blocks of scrub_domain */
+    double scrub_credit;  /* bytes that the background check may read */
+    uint64_t scrub_wants; /* a block is larger than it may ever be otherwise; 0: none */
+    uint32_t scrub_at;    /* cursor in the directory, among blocks of scrub_domain */
     uint16_t scrub_domain;
     bool scrubbing;
     uint64_t demoted, promoted, moved, evicted, lost;
@@ -208,7 +208,8 @@ uint32_t wf_demotes_busy(const struct wf_below *below);
 bool wf_demote_writes(const struct wf_lower *to, const uint8_t key[32]);
 
 /* below_scrub.c: check the next block of a tier, as far as its rate allows; one round a second at
- * most. */
+ * most.  The rate is bytes a second of a tier that has `held_bytes` of blocks. */
+double wf_tier_scrub_rate(const struct wf_tier_config *tier, uint64_t held_bytes);
 void wf_lower_scrub(struct wf_lower *lower, uint64_t elapsed_ns);
 
 /* others.c: `lower` is a tier of other hosts' blocks */

@@ -3,6 +3,9 @@
  * The background check of tiers: block after block is read by its mover and verified there, at a
  * bounded rate; one that is not what its checksum says, or not there, is lost on that tier.
  *
+ * A rate that is configured holds.  Otherwise it goes by what the tier has: a pass over it takes an
+ * hour at least, and one over a bucket, where each look is paid for, 30 days, within bounds a day.
+ *
  * Owner thread only.  It looks at so many entries of the directory at a time, as one that has
  * millions of another tier's blocks would keep everyone waiting otherwise.
  */
@@ -11,8 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/config_fields.h"
 #include "sys/memory.h"
 
+#define PASS_SECONDS 3600.0 /* over a tier, at least */
+#define DAY_SECONDS 86400.0
+#define BUCKET_DAYS 30.0 /* over a bucket */
+#define BUCKET_DAY_LEAST ((double)(64u << 20))
+#define BUCKET_DAY_MOST ((double)(1u << 30))
 #define AHEAD_BYTES (16u << 20) /* beyond a second's, of what was not used */
 #define LOOKS_MAX 32768u        /* entries of the directory in one step */
 
@@ -65,23 +74,60 @@ static uint32_t next_of(struct wf_lower *lower)
     return entry;
 }
 
-void wf_lower_scrub(struct wf_lower *lower, uint64_t elapsed_ns)
+static bool rate_is_said(const struct wf_tier_config *tier)
 {
-    uint64_t rate = lower->config->scrub_bytes_per_s, most = rate + AHEAD_BYTES;
-    struct wf_directory_block block;
-    if (most < lower->scrub_wants) /* a block that is larger has its turn, too */
-        most = lower->scrub_wants;
-    lower->scrub_credit += rate * (elapsed_ns / 1000) / 1000000;
+    int index = wf_list_field(&wf_config_lists[WF_LIST_TIERS], "scrub");
+    return tier->origin[index].layer != WF_FROM_DEFAULT;
+}
+
+double wf_tier_scrub_rate(const struct wf_tier_config *tier, uint64_t held_bytes)
+{
+    double held = (double)held_bytes, rate = (double)tier->scrub_bytes_per_s;
+    if (rate_is_said(tier) || tier->scrub_bytes_per_s == 0)
+        return rate;
+    if (rate > held / PASS_SECONDS)
+        rate = held / PASS_SECONDS;
+    if (tier->kind != WF_KIND_S3)
+        return rate;
+    double day = held / BUCKET_DAYS;
+    if (day < BUCKET_DAY_LEAST)
+        day = BUCKET_DAY_LEAST;
+    if (day > BUCKET_DAY_MOST)
+        day = BUCKET_DAY_MOST;
+    return rate < day / DAY_SECONDS ? rate : day / DAY_SECONDS;
+}
+
+/* The bytes of `elapsed_ns`, and what was not used before, as far as it is kept: no more than all
+ * that the tier has, which would be read twice in a row. */
+static void credit(struct wf_lower *lower, uint64_t elapsed_ns)
+{
+    struct wf_directory_sum sum;
+    wf_directory_sum(lower->below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
+    double rate = wf_tier_scrub_rate(lower->config, sum.bytes), most = rate + AHEAD_BYTES;
+    if (!rate_is_said(lower->config) && most > (double)sum.bytes)
+        most = (double)sum.bytes;
+    if (most < (double)lower->scrub_wants) /* a block that is larger has its turn, too */
+        most = (double)lower->scrub_wants;
+    lower->scrub_credit += rate * (double)elapsed_ns / 1e9;
     if (lower->scrub_credit > most)
         lower->scrub_credit = most;
-    if (rate == 0 || lower->scrubbing || !wf_lower_usable(lower) || lower->scrub_credit == 0)
+}
+
+void wf_lower_scrub(struct wf_lower *lower, uint64_t elapsed_ns)
+{
+    struct wf_directory_block block;
+    if (lower->config->scrub_bytes_per_s == 0)
+        return;
+    if (elapsed_ns)
+        credit(lower, elapsed_ns);
+    if (lower->scrubbing || !wf_lower_usable(lower) || lower->scrub_credit < 1)
         return;
     uint32_t entry = next_of(lower);
     lower->scrub_wants = 0;
     if (entry == WF_DIRECTORY_NONE)
         return;
     wf_directory_read(lower->below->directory, entry, &block);
-    if (block.bytes > lower->scrub_credit) {
+    if ((double)block.bytes > lower->scrub_credit) {
         lower->scrub_at = entry; /* the same one, when there is enough */
         lower->scrub_wants = block.bytes;
         return;
@@ -97,7 +143,7 @@ void wf_lower_scrub(struct wf_lower *lower, uint64_t elapsed_ns)
     memcpy(scrub->job.job.request.block.key, block.key, 32);
     lower->scrubbing = wf_mover_submit(lower->mover, &scrub->job) == WEFT_OK;
     if (lower->scrubbing)
-        lower->scrub_credit -= block.bytes;
+        lower->scrub_credit -= (double)block.bytes;
     else
         free(scrub);
 }

@@ -84,7 +84,8 @@ struct wf_tier_config {
     bool discard;               /* nvme: a block device is told of what is unused; true */
     bool dram_node;             /* cxl: node:N may have processors */
     uint32_t timeout_ms;        /* a request that takes longer is a miss, and the tier stalled */
-    uint64_t scrub_bytes_per_s; /* read by the background check; 0: it is off */
+    uint64_t scrub_bytes_per_s; /* read by the background check; 0: it is off; when nothing is said
+                                   of it, less may be read (below_scrub.c) */
     /* 0, or the number + 1 of the shared tier whose other hosts' blocks this is: read only */
     uint32_t others_of;
     struct wf_config_origin origin[WF_TIER_FIELDS_MAX]; /* a field of the table each */

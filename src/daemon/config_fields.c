@@ -150,7 +150,8 @@ static const struct wf_field tier_fields[] = {
      "nvme: whether a block device is told of what is not used any more, if it wants to know."},
     {"timeout", WF_VALUE_DURATION, IN_TIER(timeout_ms), 10, 3600000, NULL, NULL,
      "A request that takes longer counts as a miss, and the tier as stalled."},
-    {"scrub", WF_VALUE_SIZE, IN_TIER(scrub_bytes_per_s), 0, TIB, NULL, NULL,
+    {"scrub", WF_VALUE_SIZE, IN_TIER(scrub_bytes_per_s), 0, TIB, NULL,
+     "32MB, but an hour at least to read all of the tier; s3: 30 days, from 64MB to 1GB a day",
      "Bytes a second that the background check reads; 0 for none."},
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a byte of payload takes on a tier, as the node measures it: of what the tier says that it
- * holds, whatever the directory has forgotten by then or not heard of yet.
+ * holds, whatever the directory has forgotten by then or not heard of yet.  And how fast the
+ * background check reads of it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -113,13 +114,38 @@ static void what_cannot_be_is_not_believed(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, before, after)
 
+/* --------------------------------------------------------------------- the background check */
+
+/* Unless a rate is said, a pass takes an hour, and of a bucket, which is paid for, a month. */
+static void the_check_has_a_pace(void **state)
+{
+    (void)state;
+    static struct wf_config config;
+    static const char *const said[] = {"tiers=a,b",         "tier.a.path=/a",
+                                       "tier.b.kind=s3",    "tier.b.path=s3://abc/b",
+                                       "tier.a.scrub=32MB", "tier.b.scrub=1MB"};
+    const double day = 86400, mib = 1 << 20, gib = 1 << 30;
+    assert_int_equal(wf_config_load("/dev/null", said, 4, &config), WEFT_OK);
+    const struct wf_tier_config *file = &config.tiers[0], *bucket = &config.tiers[1];
+    assert_true(wf_tier_scrub_rate(file, 0) < 1);
+    assert_true(wf_tier_scrub_rate(file, 3600u * 1000u) <= 1000);
+    assert_true(wf_tier_scrub_rate(file, 1ull << 50) == 32 * mib);
+    assert_true(wf_tier_scrub_rate(bucket, 1ull << 50) * day <= gib);
+    assert_true(wf_tier_scrub_rate(bucket, 15ull << 30) * day * 30 <= 15 * gib + 1);
+    assert_true(wf_tier_scrub_rate(bucket, 15ull << 30) * day * 30 >= 15 * gib - 1);
+    assert_true(wf_tier_scrub_rate(bucket, 1ull << 30) * day >= 64 * mib - 1);
+    assert_true(wf_tier_scrub_rate(bucket, 3600) <= 1);
+    assert_int_equal(wf_config_load("/dev/null", said, 6, &config), WEFT_OK);
+    assert_true(wf_tier_scrub_rate(file, 4096) == 32 * mib);
+    assert_true(wf_tier_scrub_rate(bucket, 4096) == mib);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(what_headers_cost_is_measured),
-        TEST(what_is_to_be_removed_does_not_count),
-        TEST(what_has_just_come_does_not_count),
-        TEST(what_cannot_be_is_not_believed),
+        TEST(what_headers_cost_is_measured),     TEST(what_is_to_be_removed_does_not_count),
+        TEST(what_has_just_come_does_not_count), TEST(what_cannot_be_is_not_believed),
+        cmocka_unit_test(the_check_has_a_pace),
     };
     return cmocka_run_group_tests_name("below_room", tests, NULL, NULL);
 }
