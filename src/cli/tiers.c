@@ -92,6 +92,10 @@ void wf_cli_tiers_print(const json_t *tiers, FILE *to)
         const char *reason = json_string_value(json_object_get(tier, "reason"));
         if (reason && *reason)
             fprintf(to, "%s is %s: %s\n", word(tier, "name"), word(tier, "state"), reason);
+        json_int_t corrupt = json_integer_value(json_object_get(tier, "corrupt"));
+        if (corrupt > 0)
+            fprintf(to, "%s: %lld corrupt block%s found there and dropped\n", word(tier, "name"),
+                    (long long)corrupt, corrupt == 1 ? " was" : "s were");
         json_int_t alone = json_integer_value(json_object_get(tier, "left_alone"));
         if (alone > 0)
             fprintf(to,

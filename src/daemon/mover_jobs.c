@@ -113,22 +113,27 @@ static enum weft_status status_when_failed(const struct wf_mover_job *job, enum 
 }
 
 /* The tier left its sentence in this thread; many fail at once, and one line a second is enough. */
-static void note_error(struct wf_mover *m, enum weft_status status)
+static void note_error(struct wf_mover *m, const struct wf_mover_job *job, enum weft_status status)
 {
+    const uint8_t *key = job->job.request.block.key;
     if (status >= 0 || status == WEFT_E_TIMEOUT || m->ending != WF_ENDING_NOT)
         return;
     uint64_t now_ns = wf_now_ns();
     snprintf(m->last_error, sizeof m->last_error, "%s", wf_last_error());
     if (m->warned_ns == 0 || now_ns - m->warned_ns >= WARN_NS) {
         m->warned_ns = now_ns;
-        wf_warn("mover", "tier %s: %s", m->name, m->last_error);
+        if (job->kind == WF_MOVE_FLUSH)
+            wf_warn("mover", "tier %s: %s", m->name, m->last_error);
+        else
+            wf_warn("mover", "tier %s: block %02x%02x%02x%02x…: %s", m->name, key[0], key[1],
+                    key[2], key[3], m->last_error);
     }
 }
 
 static void finish(struct wf_mover *m, struct wf_mover_job *job, enum weft_status status,
                    uint64_t bytes)
 {
-    note_error(m, status);
+    note_error(m, job, status);
     if (m->ending == WF_ENDING_FAILED)
         status = status_when_failed(job, status);
     wf_mover_list_remove(&m->taken, job);

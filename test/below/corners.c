@@ -359,9 +359,44 @@ static void test_rot_is_counted_once(void **state)
         assert_int_equal(weftd_number(w.w, "default", "corrupt"), 0); /* of DRAM */
     }
     assert_true(told(&w, "events", "corrupt"));
+    bool named = false; /* a line a second, of one of them */
+    for (uint32_t chain = 0; chain < ROTTEN; chain++) {
+        struct weft_key keys[DEPTH];
+        char text[64];
+        chain_keys(&w, chain, keys);
+        const uint8_t *key = keys[DEPTH - 1].bytes;
+        snprintf(text, sizeof text, "tier nvme0: block %02x%02x%02x%02x…: ", key[0], key[1], key[2],
+                 key[3]);
+        named |= logged(&w, text);
+    }
+    assert_true(named);
     for (uint64_t chain = 0; chain < ROTTEN; chain++) /* and it can be put again */
         assert_int_equal(put(&w, chain), DEPTH);
     assert_int_equal(get_all(&w, 0, ROTTEN_OF), ROTTEN_OF * DEPTH);
+    end(&w);
+}
+
+/* A tier that is small is not read over and over, unless a rate is asked for. */
+static void test_a_small_tier_is_left_in_peace(void **state)
+{
+    (void)state;
+    static const char *const unsaid[] = {"pool.size=16MB",
+                                         "pool.size_max=32MB",
+                                         "tiers=nvme0",
+                                         "tier.nvme0.path=%d/nvme0",
+                                         "tier.nvme0.size=256MB",
+                                         "tier.nvme0.admit=always",
+                                         NULL};
+    struct world w;
+    begin(&w, unsaid);
+    start(&w, NULL);
+    assert_int_equal(put(&w, 1), DEPTH);
+    stop(&w);
+    start(&w, NULL);
+    assert_int_equal(tier_number(&w, "nvme0", "blocks"), DEPTH);
+    int64_t before = tier_number(&w, "nvme0", "reads");
+    weftd_sleep_ms(2500); /* two rounds of the check */
+    assert_int_equal(tier_number(&w, "nvme0", "reads"), before);
     end(&w);
 }
 
@@ -510,6 +545,7 @@ int main(void)
         cmocka_unit_test(test_a_smaller_tier),
         cmocka_unit_test(test_a_stop_without_the_time),
         cmocka_unit_test(test_rot_is_counted_once),
+        cmocka_unit_test(test_a_small_tier_is_left_in_peace),
         cmocka_unit_test(test_rot_is_found_unasked),
         cmocka_unit_test(test_rot_of_a_large_block_is_found),
         cmocka_unit_test(test_memory_is_taken_back_while_blocks_move),

@@ -158,9 +158,21 @@ static void the_matrix_shows_what_was_measured(void **state)
     has("         -      3210       45.2  no        /mnt/kv\n"); /* not measured yet */
     has("nvme0 is stalled: a read takes longer than 5 s\n");
     has_not("dram0 is");
+    has_not("corrupt");
     char *dram = strstr(shown, "dram0"), *cxl = strstr(shown, "cxl0"),
          *nvme = strstr(shown, "nvme0");
     assert_true(dram < cxl && cxl < nvme); /* the node's order is kept */
+}
+
+static void rot_is_shown_where_there_is_some(void **state)
+{
+    (void)state;
+    tiers_answer = "{\"tiers\":[{\"name\":\"a\",\"corrupt\":2},{\"name\":\"b\",\"corrupt\":1},"
+                   "{\"name\":\"c\",\"corrupt\":0}],\"next\":0}";
+    assert_int_equal(run(&wf_cmd_ls, false, "tiers"), CLI_OK);
+    has("a: 2 corrupt blocks were found there and dropped\n");
+    has("b: 1 corrupt block was found there and dropped\n");
+    has_not("c: ");
 }
 
 static void every_command_gives_programs_the_nodes_own_words(void **state)
@@ -259,6 +271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_matrix_shows_what_was_measured),
+        cmocka_unit_test(rot_is_shown_where_there_is_some),
         cmocka_unit_test(every_command_gives_programs_the_nodes_own_words),
         cmocka_unit_test(status_shows_the_matrix),
         cmocka_unit_test(doctor_finds_what_is_not_well),
