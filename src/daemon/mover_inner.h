@@ -115,8 +115,9 @@ struct wf_mover {
     uint32_t writes;    /* taken and not done */
     uint32_t scheduled; /* with the scheduler, or through it with the tier */
     enum wf_mover_ending ending;
-    bool tried;  /* to open it, once at least */
-    bool served; /* a request was WEFT_OK since it was opened */
+    bool tried;    /* to open it, once at least */
+    uint64_t held; /* the tier's claim when it was open last; 0: it was not, or has none */
+    bool served;   /* a request was WEFT_OK since it was opened */
     uint32_t errors_in_row;
     char last_error[256];
     uint64_t warned_ns;

@@ -83,6 +83,7 @@ static void take_in(struct wf_mover *m)
                           : m->sample.bytes   ? &m->sample
                                               : NULL);
     m->ops->stats(m->tier, &stats);
+    m->held = stats.claim;
     publish(m, &stats);
 }
 
@@ -90,7 +91,9 @@ static bool open_tier(struct wf_mover *m)
 {
     bool first = !m->tried;
     m->tried = true;
-    enum weft_status status = m->ops->open(&m->options.tier, &m->tier);
+    struct wf_tier_options options = m->options.tier;
+    options.held = m->held;
+    enum weft_status status = m->ops->open(&options, &m->tier);
     if (status != WEFT_OK) {
         m->tier = NULL;
         snprintf(m->last_error, sizeof m->last_error, "%s", wf_last_error());
@@ -134,11 +137,12 @@ static uint32_t wait_for_work(struct wf_mover *m)
     return event < 0 && ready == 0 && !at_once ? BLIND_MS : 0;
 }
 
-static void fail(struct wf_mover *m, const char *what)
+/* `what` alone, or with the last request's sentence. */
+static void fail(struct wf_mover *m, const char *what, bool with_last)
 {
     char sentence[sizeof m->stats.reason];
-    snprintf(sentence, sizeof sentence, "%s%s%.200s", what, m->last_error[0] ? ": " : "",
-             m->last_error);
+    const char *last = with_last ? m->last_error : "";
+    snprintf(sentence, sizeof sentence, "%s%s%.200s", what, last[0] ? ": " : "", last);
     wf_error("mover", "tier %s is out of use: %s", m->name, sentence);
     m->ending = WF_ENDING_FAILED;
     wf_mover_state_set(m, WF_MOVER_FAILED, sentence);
@@ -171,9 +175,9 @@ static void serve(struct wf_mover *m)
         m->ops->stats(m->tier, &stats);
         publish(m, &stats);
         if (stats.failed)
-            fail(m, "the device is gone");
+            fail(m, stats.why[0] ? stats.why : "the device is gone", !stats.why[0]);
         else if (m->errors_in_row >= ERRORS_MAX)
-            fail(m, "one request after the other failed");
+            fail(m, "one request after the other failed", true);
         else
             look_for_stall(m);
     }

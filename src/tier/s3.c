@@ -350,6 +350,7 @@ static enum weft_status make_memory(struct wf_s3 *t, const struct wf_tier_option
 {
     uint64_t items = options->capacity_bytes ? options->capacity_bytes / 1024 : WF_S3_ITEMS_MAX;
     t->queue_depth = options->queue_depth;
+    t->held = options->held;
     t->path = wf_strdup(options->path, "a tier's path");
     t->slots = reserve(WF_S3_PACKS_MAX * sizeof *t->slots);
     t->reclaim.memory = reserve(WF_S3_OBJECT_MAX);
@@ -591,6 +592,9 @@ static void s3_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     out->blocks = t->index.count;
     out->queue_depth = t->queue_depth;
     out->failed = t->failed;
+    out->claim = t->owner_id;
+    if (t->failed)
+        snprintf(out->why, sizeof out->why, "%s", t->why);
 }
 
 const struct wf_tier_ops wf_tier_s3 = {

@@ -3,13 +3,15 @@
  * The claim of a prefix, the index made from what the bucket lists, and the probes of a store that
  * failed.
  *
- * `owner` is an object of three lines: what this is, a random number of this opening, a digest of
- * the host.  It is created only if there is none (If-None-Match), renewed every 15 s, and deleted
- * by a clean close.  Who finds one that another host renewed within a minute, by the server's
- * clock, is refused.  One that the same host left is taken over at once, so that a node is back as
- * soon as it is started again; of two nodes of one host on one prefix, the first learns at its next
- * renewal that it has lost it and fails.  Until then both write, which harms neither: no two packs
- * have one name.
+ * `owner` is an object of four lines: what this is, a random number of this opening, the process
+ * for people, a digest of the host.  It is created only if there is none (If-None-Match), renewed
+ * every 15 s, and deleted by a clean close.  Who finds one that another host renewed within a
+ * minute, by the server's clock, is refused.  One that the same host left is taken over at once, so
+ * that a node is back as soon as it is started again; of two nodes of one host on one prefix, the
+ * first learns at its next renewal that it has lost it and fails.  It does not take the prefix
+ * back: who had it open before
+ * (`held`) waits until the other deletes its claim or renews it no more, wherever that one runs.
+ * Until then both write, which harms neither: no two packs have one name.
  *
  * The index comes from a list of the prefix: index objects are read whole, then the footer of each
  * pack that none of them has.
@@ -98,11 +100,48 @@ static void host_digest(char out[65])
 
 static void owner_write(struct wf_s3 *t)
 {
-    char host[65];
+    char host[65], name[65] = "unknown host";
     host_digest(host);
+    (void)gethostname(name, sizeof name - 1);
     snprintf(t->owner, sizeof t->owner,
-             "weft object store tier, version %u\nid %016" PRIx64 "\nhost %s\n", WF_S3_VERSION,
-             t->owner_id, host);
+             "weft object store tier, version %u\nid %016" PRIx64
+             "\nnode process %ld on %s\nhost %s\n",
+             WF_S3_VERSION, t->owner_id, (long)getpid(), name, host);
+}
+
+/* Who wrote `owner`, for people: what anyone could have written there, without what is not for a
+ * terminal. */
+static const char *owner_name(const char *owner, char out[96])
+{
+    const char *line = strstr(owner, "\nnode ");
+    size_t length = 0;
+    snprintf(out, 96, "another node");
+    if (!line)
+        return out;
+    line += strlen("\nnode ");
+    while (line[length] > ' ' - 1 && line[length] <= '~' && length < 80)
+        length++;
+    if (length)
+        snprintf(out, 96, "another node (%.*s)", (int)length, line);
+    return out;
+}
+
+static bool owner_has_id(const char *owner, uint64_t id)
+{
+    char line[32];
+    snprintf(line, sizeof line, "\nid %016" PRIx64 "\n", id);
+    return strstr(owner, line) != NULL;
+}
+
+/* Returns `out`. */
+static const char *taken_over(const char *owner, char out[200])
+{
+    char name[96];
+    snprintf(out, 200,
+             "%s took the prefix over; this one stays off it until that one stops, or this is "
+             "started anew: give each a prefix of its own",
+             owner_name(owner, name));
+    return out;
 }
 
 /* The lines from "host" on are the same for every opening by one host. */
@@ -131,10 +170,14 @@ static struct wf_s3_call *owner_put(struct wf_s3 *t)
 
 static enum weft_status in_use(const struct wf_s3 *t, long seconds)
 {
-    return wf_fail(WEFT_E_BUSY,
-                   "tier %s: another node uses this prefix (it said so %ld s ago); give this node "
-                   "a prefix of its own, or stop the other and wait a minute",
-                   t->path, seconds);
+    char name[200];
+    if (t->held)
+        return wf_fail(WEFT_E_BUSY, "tier %s: %s", t->path, taken_over(t->owner_read, name));
+    return wf_fail(
+        WEFT_E_BUSY,
+        "tier %s: %s uses this prefix (it said so %ld s ago); give this node a prefix of "
+        "its own, or stop the other and wait a minute",
+        t->path, owner_name(t->owner_read, name), seconds);
 }
 
 static enum weft_status claim(struct wf_s3 *t)
@@ -144,7 +187,8 @@ static enum weft_status claim(struct wf_s3 *t)
     owner_write(t);
     if (there.outcome != WF_S3_DONE && there.outcome != WF_S3_MISSING)
         return refused(t, "it cannot be opened", there.error);
-    if (there.outcome == WF_S3_DONE && there.got && !same_host(t->owner, t->owner_read)) {
+    bool ours = t->held ? owner_has_id(t->owner_read, t->held) : same_host(t->owner, t->owner_read);
+    if (there.outcome == WF_S3_DONE && there.got && !ours) {
         long age = (long)(there.date - there.modified);
         if (there.date <= 0 || there.modified <= 0 || age < WF_S3_CLAIM_SECONDS)
             return in_use(t, age);
@@ -209,11 +253,12 @@ static void renewed(void *context, struct wf_s3_call *call)
 static void looked(void *context, struct wf_s3_call *call)
 {
     struct wf_s3 *t = context;
+    char why[200];
     t->owner_read[sizeof t->owner_read - 1] = '\0';
     if (call->outcome == WF_S3_DONE && strcmp(t->owner, t->owner_read) != 0) {
         t->renewing = t->probing = false;
         t->lost = true;
-        wf_s3_fail(t, "another node has taken the prefix; give each a prefix of its own");
+        wf_s3_fail(t, taken_over(t->owner_read, why));
     } else if (call->outcome == WF_S3_DONE || call->outcome == WF_S3_MISSING) {
         struct wf_s3_call *put = wf_s3_http_take(&t->http);
         if (!put) {

@@ -158,6 +158,7 @@ struct wf_s3 {
 
     char owner[WF_S3_OWNER_MAX], owner_read[WF_S3_OWNER_MAX];
     uint64_t owner_id, renew_ms;
+    uint64_t held; /* the claim that the opener had before; 0: none */
     bool renewing, closing;
     struct loader *loader; /* while it is opened */
 

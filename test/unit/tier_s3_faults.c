@@ -339,7 +339,49 @@ static void test_a_prefix_has_one_owner(void **state)
     assert_true(stats_of(w).failed);
     struct wf_tier_block block = block_of(1, SMALL);
     assert_int_equal(ask(w, WF_TIER_WRITE, &block), WEFT_E_SYSTEM);
-    assert_non_null(strstr(wf_last_error(), "another node has taken the prefix"));
+    assert_non_null(strstr(wf_last_error(), "another node took the prefix over"));
+}
+
+/* Of two nodes of one host the later has it; the earlier says who that is, and waits. */
+static void test_a_prefix_is_not_taken_back(void **state)
+{
+    struct world *w = world(state);
+    struct wf_tier *other = NULL, *again = NULL;
+    struct wf_tier_request *out;
+    char who[64];
+    snprintf(who, sizeof who, "another node (process %ld on ", (long)getpid());
+    assert_int_equal(wf_tier_s3.open(&w->options, &other), WEFT_OK);
+    inside(w)->renew_ms = 0; /* it is due */
+    for (uint64_t until = wf_now_ms() + 10000; !stats_of(w).failed && wf_now_ms() < until;) {
+        (void)wf_tier_s3.reap(w->tier, &out, 1, 0);
+        usleep(10000);
+    }
+    struct wf_tier_stats lost = stats_of(w);
+    assert_true(lost.failed);
+    assert_non_null(strstr(lost.why, who));
+    assert_non_null(strstr(lost.why, "took the prefix over"));
+    wf_tier_s3.close(w->tier);
+    w->tier = NULL;
+    struct wf_tier_options options = w->options;
+    options.held = lost.claim;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(wf_tier_s3.open(&options, &again), WEFT_E_BUSY);
+        assert_non_null(strstr(wf_last_error(), who));
+    }
+    ((struct wf_s3 *)other)->renew_ms = 0;
+    for (int i = 0; i < 50; i++) {
+        (void)wf_tier_s3.reap(other, &out, 1, 0);
+        usleep(2000);
+    }
+    struct wf_tier_stats kept;
+    wf_tier_s3.stats(other, &kept);
+    assert_false(kept.failed);
+    wf_tier_s3.close(other); /* it gives up */
+    assert_int_equal(wf_tier_s3.open(&options, &w->tier), WEFT_OK);
+    options.held = stats_of(w).claim;
+    wf_s3_abandon(w->tier); /* what it left itself is its own */
+    w->tier = NULL;
+    assert_int_equal(wf_tier_s3.open(&options, &w->tier), WEFT_OK);
 }
 
 static void test_stale_uploads_are_aborted(void **state)
@@ -466,6 +508,7 @@ int main(void)
         TEST(test_rights_that_come_back),
         TEST(test_the_wrong_secret_opens_nothing),
         TEST(test_a_prefix_has_one_owner),
+        TEST(test_a_prefix_is_not_taken_back),
         TEST(test_stale_uploads_are_aborted),
         TEST(test_indexes_gather_footers),
         TEST(test_keys_from_a_container),
