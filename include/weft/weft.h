@@ -422,7 +422,8 @@ struct weft_archived {
     uint32_t written; /* of them now: the others were on the tier already */
     uint64_t bytes;   /* payload of the whole chain */
     char name[65];    /* of the archive */
-    char tier[32]; /* where its manifest lies, and what was written now; "" before that is known */
+    char tier[32];    /* where its manifest lies, and what was written now; "" before that is known;
+                         the query "archive NAME" says which tiers hold the rest */
 };
 
 /* Make the session's chain durable: WEFT_OK says that every block of it, from the first to the

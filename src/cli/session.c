@@ -138,6 +138,36 @@ int wf_session_archive(struct cli *cli, struct weft_format *format, const char *
     return status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "it cannot be archived");
 }
 
+json_t *wf_session_tiers(struct cli *cli, const struct weft_archived *archived)
+{
+    char what[96], *text = NULL;
+    snprintf(what, sizeof what, "archive %s", archived->name);
+    if (weft_query(cli->weft, what, 0, &text) == WEFT_OK) {
+        json_t *answer = json_loads(text, 0, NULL);
+        json_t *tiers = json_incref(json_object_get(answer, "tiers"));
+        weft_text_free(text);
+        json_decref(answer);
+        if (json_array_size(tiers))
+            return tiers;
+        json_decref(tiers);
+    }
+    return json_pack("[s]", archived->tier);
+}
+
+const char *wf_session_tiers_text(const json_t *tiers, char *out, size_t capacity)
+{
+    size_t index, used = 0;
+    json_t *tier;
+    out[0] = '\0';
+    json_array_foreach ((json_t *)(uintptr_t)tiers, index, tier) {
+        const char *name = json_string_value(tier);
+        if (used < capacity)
+            used += (size_t)snprintf(out + used, capacity - used, "%s%s", used ? ", " : "",
+                                     name ? name : "?");
+    }
+    return out;
+}
+
 /* -------------------------------------------------------------------------------------- archive */
 
 /* The one open session of that name or number; NULL after a sentence. */
@@ -188,7 +218,8 @@ static int format_open(struct cli *cli, json_int_t number, struct weft_format **
 
 static int archived_say(struct cli *cli, const struct weft_archived *archived)
 {
-    char size[32];
+    char size[32], names[SESSION_TIERS_TEXT];
+    json_t *tiers = wf_session_tiers(cli, archived);
     if (cli->json) {
         json_t *answer = json_object();
         wf_cli_json_set(answer, "name", json_string(archived->name));
@@ -196,12 +227,15 @@ static int archived_say(struct cli *cli, const struct weft_archived *archived)
         wf_cli_json_set(answer, "written", json_integer((json_int_t)archived->written));
         wf_cli_json_set(answer, "bytes", json_integer((json_int_t)archived->bytes));
         wf_cli_json_set(answer, "tier", json_string(archived->tier));
+        wf_cli_json_set(answer, "tiers", json_incref(tiers));
         wf_cli_json_print(answer);
     } else {
         printf("%s: %u block%s, %s, durable on %s; %u written now\n", archived->name,
                archived->blocks, wf_cli_s(archived->blocks),
-               wf_cli_size(archived->bytes, size, sizeof size), archived->tier, archived->written);
+               wf_cli_size(archived->bytes, size, sizeof size),
+               wf_session_tiers_text(tiers, names, sizeof names), archived->written);
     }
+    json_decref(tiers);
     return CLI_OK;
 }
 
@@ -291,12 +325,16 @@ static json_t *rows_shown(const json_t *archives)
     json_t *out = json_array(), *row, *value;
     size_t index;
     json_array_foreach ((json_t *)(uintptr_t)archives, index, row) {
+        char names[SESSION_TIERS_TEXT];
         const char *key;
         json_t *shown = json_object();
         json_object_foreach (row, key, value)
-            if (strcmp(key, "created_ms") == 0)
+            if (strcmp(key, "tiers") == 0) /* the manifest's own, "tier", is among them */
+                json_object_set_new(shown, key,
+                                    json_string(wf_session_tiers_text(value, names, sizeof names)));
+            else if (strcmp(key, "created_ms") == 0)
                 json_object_set_new(shown, "created", when((uint64_t)json_integer_value(value)));
-            else if (strcmp(key, "waits_for") != 0)
+            else if (strcmp(key, "waits_for") != 0 && strcmp(key, "tier") != 0)
                 json_object_set(shown, key, value);
         const char *waits = json_string_value(json_array_get(json_object_get(row, "waits_for"), 0));
         if (waits) {
@@ -390,7 +428,10 @@ const struct cli_command wf_cmd_session = {
         "may hold archives: it survives a restart, and nothing evicts it from there until rm.  "
         "Archiving again under the same name writes what is new and replaces the archive.\n\n"
         "ls says of each archive whether it is whole (ok), waits for a tier that does not work or "
-        "is still being opened (unavailable), or has lost blocks for good (damaged).\n\n"
+        "is still being opened (unavailable), or has lost blocks for good (damaged), and which "
+        "tiers hold some of it: blocks that were durable before stay where they were, so losing any "
+        "of these tiers may damage it.  In JSON, tiers are those, and tier is the one that has its "
+        "manifest.\n\n"
         "export writes an archive to one file, with its format, keys and checksums; it is replaced "
         "only when all is written.  import checks all of such a file before it puts anything, and "
         "archives what it put.  The nodes' domains must have the same secret_file, because keys "

@@ -10,6 +10,7 @@
 
 #define SESSION_WINDOW_BYTES (8u << 20) /* of blocks held or reserved at a time */
 #define SESSION_WINDOW_MAX 64u
+#define SESSION_TIERS_TEXT 320 /* the names of all tiers, for wf_session_tiers_text() */
 
 /* How many blocks of that size. */
 static inline size_t session_window(uint64_t block_bytes)
@@ -33,5 +34,11 @@ int wf_session_archive(struct cli *cli, struct weft_format *format, const char *
 
 int wf_session_export(struct cli *cli, const char *name, const char *output);
 int wf_session_import(struct cli *cli, const char *file, const char *name);
+
+/* The tiers that hold some of the archive, a new reference: as the node says, or the one that
+ * `archived` names where it does not. */
+json_t *wf_session_tiers(struct cli *cli, const struct weft_archived *archived);
+/* "nvme0, s3". */
+const char *wf_session_tiers_text(const json_t *tiers, char *out, size_t capacity);
 
 #endif

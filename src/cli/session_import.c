@@ -281,7 +281,8 @@ static int blocks_put(struct cli *cli, struct in *in, struct weft_format *format
 
 static int say(struct cli *cli, const struct in *in, const struct weft_archived *archived)
 {
-    char size[32];
+    char size[32], names[SESSION_TIERS_TEXT];
+    json_t *tiers = wf_session_tiers(cli, archived);
     if (cli->json) {
         json_t *answer = json_object();
         wf_cli_json_set(answer, "name", json_string(archived->name));
@@ -290,12 +291,15 @@ static int say(struct cli *cli, const struct in *in, const struct weft_archived 
         wf_cli_json_set(answer, "put", json_integer((json_int_t)in->put));
         wf_cli_json_set(answer, "bytes", json_integer((json_int_t)archived->bytes));
         wf_cli_json_set(answer, "tier", json_string(archived->tier));
+        wf_cli_json_set(answer, "tiers", json_incref(tiers));
         wf_cli_json_print(answer);
     } else {
         printf("%s: %u block%s, %s, durable on %s; %u were not here yet\n", archived->name,
                archived->blocks, wf_cli_s(archived->blocks),
-               wf_cli_size(archived->bytes, size, sizeof size), archived->tier, in->put);
+               wf_cli_size(archived->bytes, size, sizeof size),
+               wf_session_tiers_text(tiers, names, sizeof names), in->put);
     }
+    json_decref(tiers);
     return CLI_OK;
 }
 

@@ -142,11 +142,16 @@ uint8_t wf_archive_waits(const struct wf_archives *archives, const struct wf_arc
 {
     const struct wf_below *below = archives->below;
     uint8_t may = kept->on ? kept->on : wf_archive_tiers(below), waits = 0;
-    may |= (uint8_t)(1u << kept->lower->number);
+    may |= wf_archive_on(kept);
     for (uint32_t i = 0; i < below->count && !kept->whole; i++)
         if (may >> i & 1 && !below->tiers[i].complete)
             waits |= (uint8_t)(1u << i);
     return waits;
+}
+
+uint8_t wf_archive_on(const struct wf_archive_kept *kept)
+{
+    return kept->on | (uint8_t)(1u << kept->lower->number);
 }
 
 static void missed_say(const struct wf_archives *archives, struct wf_archive_kept *kept,

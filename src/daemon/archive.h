@@ -84,6 +84,9 @@ struct wf_archive_kept *wf_archive_find(struct wf_archives *archives,
 /* Tiers that it waits for, a bit each: they may have what is not there now.  0: it is whole, or
  * damaged. */
 uint8_t wf_archive_waits(const struct wf_archives *archives, const struct wf_archive_kept *kept);
+/* Tiers that hold some of it, a bit each, as it was last found; which is once in a while, and at
+ * wf_archive_check(). */
+uint8_t wf_archive_on(const struct wf_archive_kept *kept);
 /* A tier does not have a block of that entry any more, or not as it was: what is put in its place
  * is not durable before it was flushed, however soon the chain is whole again. */
 void wf_archive_missed(struct wf_below *below, const struct wf_domain *domain, uint32_t entry);

@@ -9,26 +9,33 @@
 #include "daemon/metrics.h"
 #include "daemon/query.h"
 
-#define KEY_ROWS 512u /* keys in one answer: 64 digits each, beside a format of up to 5 KiB */
+#define CHECK_BLOCKS 65536u /* looked at anew for one page */
+#define KEY_ROWS 512u       /* keys in one answer: 64 digits each, beside a format of up to 5 KiB */
 
-/* "unavailable": the tiers that it waits for may have what is not there; "damaged": none has. */
+static json_t *names_of(const struct wf_below *below, uint8_t tiers)
+{
+    json_t *names = json_array();
+    for (; tiers; tiers &= (uint8_t)(tiers - 1))
+        json_array_append_new(names, json_string(below->tiers[__builtin_ctz(tiers)].config->name));
+    return names;
+}
+
+/* "tier" has the manifest, and "tiers" are all that hold some of the archive.  "unavailable": the
+ * tiers that it waits for may have what is not there; "damaged": none has. */
 static json_t *row_of(const struct wf_archives *archives, const struct wf_archive_kept *kept,
                       const struct wf_manifest *manifest)
 {
     char tip[65];
     uint8_t waits = wf_archive_waits(archives, kept);
     const char *state = kept->whole ? "ok" : waits ? "unavailable" : "damaged";
-    json_t *names = json_array();
+    json_t *on = names_of(archives->below, wf_archive_on(kept));
+    json_t *names = names_of(archives->below, waits);
     wf_query_hex(kept->tip, sizeof kept->tip, tip);
-    for (; waits; waits &= (uint8_t)(waits - 1))
-        json_array_append_new(names,
-                              json_string(
-                                  archives->below->tiers[__builtin_ctz(waits)].config->name));
-    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:s, s:o}", "name", kept->name, "tip",
-                     tip, "blocks", (json_int_t)kept->blocks, "bytes", (json_int_t)kept->bytes,
-                     "tier", kept->lower->config->name, "model", manifest->format.model,
-                     "created_ms", (json_int_t)kept->created_ms, "state", state, "waits_for",
-                     names);
+    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:o, s:s, s:I, s:s, s:o}", "name", kept->name,
+                     "tip", tip, "blocks", (json_int_t)kept->blocks, "bytes",
+                     (json_int_t)kept->bytes, "tier", kept->lower->config->name, "tiers", on,
+                     "model", manifest->format.model, "created_ms", (json_int_t)kept->created_ms,
+                     "state", state, "waits_for", names);
 }
 
 void wf_archives_gauge(const struct wf_domain *domain, struct wf_domain_gauges *out)
@@ -47,16 +54,19 @@ void wf_archives_gauge(const struct wf_domain *domain, struct wf_domain_gauges *
 char *wf_archives_list(const struct wf_domain *domain, uint64_t cursor)
 {
     const struct wf_below *below = domain->node->below;
-    const struct wf_archives *archives = below ? below->archives : NULL;
+    struct wf_archives *archives = below ? below->archives : NULL;
+    uint64_t looked = 0;
     json_t *rows = json_array();
     size_t room = WF_PAGE_BYTES;
     uint64_t i = cursor, count = archives ? archives->count : 0;
     for (; i < count && json_array_size(rows) < WF_PAGE_ROWS; i++) {
-        const struct wf_archive_kept *kept = archives->kept[i];
+        struct wf_archive_kept *kept = archives->kept[i];
         struct wf_manifest manifest;
         if (kept->domain != domain ||
             wf_manifest_read(kept->raw, kept->raw_bytes, &manifest) != WEFT_OK)
             continue;
+        if ((looked += kept->blocks) <= CHECK_BLOCKS)
+            wf_archive_check(archives, kept);
         if (!wf_query_row(rows, &room, row_of(archives, kept, &manifest)))
             break;
     }

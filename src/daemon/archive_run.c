@@ -98,6 +98,22 @@ static void let_go(struct wf_archive_run *run)
     run->slot = WF_SLOT_NONE;
 }
 
+/* Blocks that were durable before stay where they were, on whichever tier that is. */
+static void done_say(const struct wf_archive_run *run, const struct wf_archive_kept *kept)
+{
+    const struct wf_below *below = run->archives->below;
+    uint8_t on = kept ? wf_archive_on(kept) : (uint8_t)(1u << run->to->number);
+    char names[WF_TIERS_MAX * (WF_TIER_NAME_MAX + 2) + 1] = "";
+    size_t used = 0;
+    for (uint32_t i = 0; i < below->count && used < sizeof names; i++)
+        if (on >> i & 1)
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "",
+                                     below->tiers[i].config->name);
+    wf_telemetry_event(below->node, run->domain, "archive",
+                       "archive %.64s: %u blocks are durable on %.120s", run->name, run->count,
+                       names);
+}
+
 static void end(struct wf_archive_run *run)
 {
     struct wf_node *node = run->archives->below->node;
@@ -116,9 +132,7 @@ static void end(struct wf_archive_run *run)
     if (kept)
         kept->durable = kept->whole;
     if (run->status == WEFT_OK)
-        wf_telemetry_event(node, run->domain, "archive",
-                           "archive %.64s: %u blocks are durable on tier %s", run->name, run->count,
-                           run->to->config->name);
+        done_say(run, kept);
     else
         wf_warn("archive", "%s of domain %s: %s", run->name, run->domain->config->name,
                 run->sentence);

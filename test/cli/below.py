@@ -241,3 +241,35 @@ def a_session_is_archived_and_carried_over():
         check(answer("status", *to)["domains"][0]["blocks"] == 0, "a refused import put something")
     finally:
         stop_node(node)
+
+
+@case
+def an_archive_says_where_its_blocks_are():
+    """Blocks that are durable on one tier stay there, and the manifest goes to another."""
+    size, chain = ["--block-bytes", "64KB"], blob("apart", 4 << 16, seed=10)
+    at = ["--socket", os.path.join(FOLDER, "apart.sock")]
+    tiers = [f"nvme:{FOLDER}/apart0:64MB,admit=never", f"nvme:{FOLDER}/apart1:64MB,admit=always"]
+    node = start_node("32MB", at[1], tiers)
+    try:
+        weft("put", "--key", "apart", *size, *at, chain)
+    finally:
+        stop_node(node)  # which writes them to the one tier that takes them
+    node = start_node("32MB", at[1], tiers)
+    try:
+        until, below = time.time() + 20, []
+        while len(below) < 4 and time.time() < until:
+            below = answer("ls", "blocks", "--tier", "nvme1", *at)["below"]
+        chained = ["--key", "apart", *size, "--blocks", "4", *at]
+        said = answer("session", "archive", "a", *chained)
+        check((said["tier"], said["tiers"], said["written"]) == ("nvme0", ["nvme0", "nvme1"], 0), said)
+        shown = weft("session", "archive", "a", *chained).stdout.decode()
+        check("durable on nvme0, nvme1; 0 written now" in shown, shown)
+        row = answer("session", "ls", *at)["archives"][0]
+        check((row["tier"], row["tiers"]) == ("nvme0", ["nvme0", "nvme1"]), row)
+        check(" nvme0, nvme1 " in weft("session", "ls", *at).stdout.decode(), row)
+        story = weft("events", *at).stdout.decode()
+        check("archive a: 4 blocks are durable on nvme0, nvme1" in story, story)
+        shown = weft("explain", below[0]["key"], *at).stdout.decode()
+        check("below DRAM on nvme1, archived" in shown, shown)
+    finally:
+        stop_node(node)
