@@ -3,9 +3,12 @@
  * Which block goes next: the interface of an eviction policy.
  *
  * A policy is told of blocks by slot number and answers with slot numbers; it does no I/O and takes
- * no time of its own.  The hard rules stand above it: it is only ever offered blocks that may go
- * (`enter`: a leaf of its chain, of no decoding session), and whoever asks for a victim still
- * checks that nobody holds it.
+ * no time of its own: the clock is what it is told.  The hard rules stand above it: it is only ever
+ * offered blocks that may go (`enter`: a leaf of its chain, of no decoding session), and whoever
+ * asks for a victim still checks that nobody holds it.
+ *
+ * The daemon and the simulator call the same object in the same order: a request is its blocks'
+ * `used`, from the beginning of the chain on, those that were there and those that are new alike.
  *
  * All calls are O(log n) or better in the blocks held.  One thread.
  */
@@ -21,25 +24,62 @@
 
 struct wf_policy;
 
+/* A block is new, or was read. */
+struct wf_policy_use {
+    uint32_t slot, parent; /* parent: WF_POLICY_NONE when it begins a chain */
+    uint32_t reader;       /* whose request: uses of one reader along a chain are one */
+    uint64_t key;          /* a part of the block's key: what it is known by when it is gone */
+    uint64_t now_us;
+};
+
+/* What somebody says of a chain; how far it is believed is the policy's business. */
+enum wf_policy_hint_kind {
+    WF_POLICY_OUTPUT = 0, /* its last request made so many tokens */
+    WF_POLICY_WANTED,     /* it will be wanted again while that is worth the room */
+    WF_POLICY_DONE,       /* it will not */
+};
+struct wf_policy_hint {
+    enum wf_policy_hint_kind kind;
+    uint32_t slot; /* the end of the chain */
+    uint32_t output_tokens;
+};
+
+/* Why a block is where it is in the order. */
+struct wf_policy_reason {
+    const char *rule; /* which order stands: a policy's name */
+    double value;     /* expected hits a block-second, on the horizon that makes most of it */
+    double chance;    /* that it is wanted again at all, as far ahead as the policy looks */
+    double age_s;     /* since its last use */
+    uint32_t turn;    /* requests that this chain had before */
+    int hint;         /* -1: none; else enum wf_policy_hint_kind */
+};
+
 struct wf_policy_ops {
     const char *name;
     enum weft_status (*create)(uint32_t slots_max, struct wf_policy **out);
     void (*destroy)(struct wf_policy *policy);
 
-    void (*used)(struct wf_policy *policy, uint32_t slot);  /* new, or read */
+    void (*used)(struct wf_policy *policy, const struct wf_policy_use *use);
+    void (*hint)(struct wf_policy *policy, const struct wf_policy_hint *hint);
     void (*cool)(struct wf_policy *policy, uint32_t slot);  /* not wanted for a while: goes first */
     void (*enter)(struct wf_policy *policy, uint32_t slot); /* may go from now on */
     void (*leave)(struct wf_policy *policy, uint32_t slot); /* may not; no-op when it was not in */
     bool (*holds)(const struct wf_policy *policy, uint32_t slot); /* entered and not left? */
     /* The one to go; it has left.  WF_POLICY_NONE: none. */
-    uint32_t (*victim)(struct wf_policy *policy);
+    uint32_t (*victim)(struct wf_policy *policy, uint64_t now_us);
+    /* It was a victim and turned out to be held: not again soon. */
+    void (*spared)(struct wf_policy *policy, uint32_t slot);
+    /* Its block is no more; the slot may be another's soon.  `key` as it was used. */
+    void (*gone)(struct wf_policy *policy, uint32_t slot, uint64_t key);
     uint32_t (*candidates)(const struct wf_policy *policy);
 
     /* Uses of all blocks so far, and uses of others since this one's last. */
     uint64_t (*uses)(const struct wf_policy *policy);
     uint64_t (*age)(const struct wf_policy *policy, uint32_t slot);
+    void (*explain)(const struct wf_policy *policy, uint32_t slot, struct wf_policy_reason *out);
 };
 
 extern const struct wf_policy_ops wf_policy_lru;
+extern const struct wf_policy_ops wf_policy_value; /* "weft" */
 
 #endif
