@@ -158,34 +158,46 @@ static double used(struct bench *bench, uint32_t n)
     for (int round = 0; round < ROUNDS; round++) {
         uint64_t start = wf_now_ns();
         for (uint32_t i = 0; i < n; i++)
-            wf_store_used(&bench->store, (uint32_t)(mix(i) % bench->slots));
+            wf_store_used(&bench->store, (uint32_t)(mix(i) % bench->slots), 0);
         rates[round] = n * 1e3 / (double)(wf_now_ns() - start);
     }
     return median(rates);
 }
 
+static void use(const struct wf_policy_ops *ops, struct wf_policy *policy, uint32_t slot,
+                uint64_t now_us)
+{
+    const struct wf_policy_use given = {.slot = slot,
+                                        .parent = WF_POLICY_NONE,
+                                        .key = mix(slot),
+                                        .now_us = now_us};
+    ops->used(policy, &given);
+}
+
 /* The policy alone: `blocks` candidates; each turn is three events. */
-static double decisions(uint32_t blocks, uint32_t n)
+static double decisions(const struct wf_policy_ops *ops, uint32_t blocks, uint32_t n)
 {
     struct wf_policy *policy;
     double rates[ROUNDS];
-    if (wf_policy_lru.create(blocks, &policy) != WEFT_OK)
+    uint64_t now_us = 0;
+    if (ops->create(blocks, &policy) != WEFT_OK)
         exit(1);
     for (uint32_t i = 0; i < blocks; i++) {
-        wf_policy_lru.used(policy, i);
-        wf_policy_lru.enter(policy, i);
+        use(ops, policy, i, now_us += 10);
+        ops->enter(policy, i);
     }
     for (int round = 0; round < ROUNDS; round++) {
         uint64_t start = wf_now_ns();
         for (uint32_t i = 0; i < n; i++) {
-            wf_policy_lru.used(policy, (uint32_t)(mix(i) % blocks));
-            uint32_t victim = wf_policy_lru.victim(policy);
-            wf_policy_lru.used(policy, victim);
-            wf_policy_lru.enter(policy, victim);
+            use(ops, policy, (uint32_t)(mix(i) % blocks), now_us += 10);
+            uint32_t victim = ops->victim(policy, now_us);
+            ops->gone(policy, victim, mix(victim));
+            use(ops, policy, victim, now_us);
+            ops->enter(policy, victim);
         }
         rates[round] = 3.0 * n * 1e3 / (double)(wf_now_ns() - start);
     }
-    wf_policy_lru.destroy(policy);
+    ops->destroy(policy);
     return median(rates);
 }
 
@@ -218,7 +230,7 @@ int main(int argc, char **argv)
         uint32_t blocks = only ? only : sizes[i];
         static struct bench bench;
         bench_init(&bench, blocks);
-        double decided = decisions(blocks, 200000), churned = churn(&bench, 100000),
+        double decided = decisions(&wf_policy_lru, blocks, 200000), churned = churn(&bench, 100000),
                uses = used(&bench, 400000);
         if (json)
             printf("%s\"%u\": {\"decisions_m_per_s\": %.2f, "

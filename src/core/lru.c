@@ -89,11 +89,22 @@ static enum weft_status lru_create(uint32_t slots_max, struct wf_policy **out)
     return WEFT_OK;
 }
 
-static void lru_used(struct wf_policy *policy, uint32_t slot)
+static void use(struct wf_policy *policy, uint32_t slot)
 {
     policy->last[slot] = ++policy->clock;
     if (policy->place[slot])
         sift_down(policy, policy->place[slot] - 1);
+}
+
+static void lru_used(struct wf_policy *policy, const struct wf_policy_use *given)
+{
+    use(policy, given->slot);
+}
+
+static void lru_hint(struct wf_policy *policy, const struct wf_policy_hint *hint)
+{
+    (void)policy;
+    (void)hint;
 }
 
 static void lru_cool(struct wf_policy *policy, uint32_t slot)
@@ -131,13 +142,21 @@ static bool lru_holds(const struct wf_policy *policy, uint32_t slot)
     return policy->place[slot] != 0;
 }
 
-static uint32_t lru_victim(struct wf_policy *policy)
+static uint32_t lru_victim(struct wf_policy *policy, uint64_t now_us)
 {
+    (void)now_us;
     if (policy->count == 0)
         return WF_POLICY_NONE;
     uint32_t slot = policy->heap[0];
     lru_leave(policy, slot);
     return slot;
+}
+
+static void lru_gone(struct wf_policy *policy, uint32_t slot, uint64_t key)
+{
+    (void)policy;
+    (void)slot;
+    (void)key;
 }
 
 static uint32_t lru_candidates(const struct wf_policy *policy)
@@ -155,17 +174,28 @@ static uint64_t lru_age(const struct wf_policy *policy, uint32_t slot)
     return policy->clock - policy->last[slot];
 }
 
+static void lru_explain(const struct wf_policy *policy, uint32_t slot, struct wf_policy_reason *out)
+{
+    (void)policy;
+    (void)slot;
+    *out = (struct wf_policy_reason){.rule = "lru_leaf", .hint = -1};
+}
+
 const struct wf_policy_ops wf_policy_lru = {
     .name = "lru_leaf",
     .create = lru_create,
     .destroy = lru_destroy,
     .used = lru_used,
+    .hint = lru_hint,
     .cool = lru_cool,
     .enter = lru_enter,
     .leave = lru_leave,
     .holds = lru_holds,
     .victim = lru_victim,
+    .spared = use,
+    .gone = lru_gone,
     .candidates = lru_candidates,
     .uses = lru_uses,
     .age = lru_age,
+    .explain = lru_explain,
 };

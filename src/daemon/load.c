@@ -633,7 +633,7 @@ static enum weft_status load_one(struct wf_domain *domain, const uint8_t key[32]
     struct wf_below *below = domain->node->below;
     *out_slot = wf_store_find(&domain->store, key);
     if (*out_slot != WF_SLOT_NONE) {
-        wf_store_used(&domain->store, *out_slot);
+        wf_store_used(&domain->store, *out_slot, WF_STORE_NODE);
         return WEFT_OK;
     }
     struct load *load = load_find(below, domain, key);

@@ -145,6 +145,12 @@ static void budget_give(void *context, uint64_t bytes)
     domain->node->budget_free += bytes;
 }
 
+static uint64_t now_us(void *context)
+{
+    (void)context;
+    return wf_now_ns() / 1000;
+}
+
 static void backed(void *context, uint64_t first, uint64_t granules)
 {
     struct wf_domain *domain = context;
@@ -258,10 +264,11 @@ struct wf_use wf_node_use(const struct wf_domain *domain)
 
 static void touched(void *context, uint32_t slot)
 {
-    struct wf_domain *domain = context;
+    const struct wf_client *client = context;
+    struct wf_domain *domain = client->domain;
     if (slot < domain->store.arena.slots_used)
         domain->used_again[slot / 8] |= (uint8_t)(1u << (slot % 8));
-    wf_store_used(&domain->store, slot);
+    wf_store_used(&domain->store, slot, client->id);
 }
 
 void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain)
@@ -269,7 +276,7 @@ void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain)
     for (uint32_t i = 0; i < node->config.clients_max; i++) {
         struct wf_client *client = &node->clients[i];
         if (client->domain == domain && client->fd >= 0)
-            wf_pins_drain(&client->pins, &client->touch_tail, touched, domain);
+            wf_pins_drain(&client->pins, &client->touch_tail, touched, client);
     }
 }
 
@@ -330,6 +337,7 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
                 .budget_take = budget_take,
                 .budget_give = budget_give,
                 .backed = backed,
+                .now_us = now_us,
                 .scan_pins = scan_pins,
                 .leave = config->tier_count ? wf_demote_leave : NULL,
                 .gone = gone},

@@ -114,10 +114,10 @@ void wf_store_unhold(struct wf_store *store, uint32_t slot)
     }
 }
 
-void wf_store_used(struct wf_store *store, uint32_t slot)
+void wf_store_used(struct wf_store *store, uint32_t slot, uint32_t reader)
 {
     if (slot < store->arena.slots_used && state_of(store, slot) == WF_SLOT_COMMITTED)
-        store->policy_ops->used(store->policy, slot);
+        policy_used(store, slot, reader);
 }
 
 void wf_store_cool(struct wf_store *store, uint32_t slot)
@@ -148,7 +148,7 @@ enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
 {
     uint32_t slot = wf_store_find(store, key);
     if (slot != WF_SLOT_NONE) {
-        store->policy_ops->used(store->policy, slot);
+        policy_used(store, slot, client);
         *out_slot = slot;
         return WEFT_EXISTS;
     }
@@ -273,6 +273,7 @@ static enum weft_status publish(struct wf_store *store, struct wf_reservations *
         return wf_fail(WEFT_E_PARENT,
                        "the block's parent was not committed; commit a chain in its order");
     list_remove(store, list, slot);
+    uint32_t reader = store->slots[slot].owner;
     store->slots[slot].owner = OWNER_NONE;
     store->slots[slot].child = WF_SLOT_NONE;
     atomic_store_explicit(&desc->parent, parent, memory_order_relaxed);
@@ -288,7 +289,7 @@ static enum weft_status publish(struct wf_store *store, struct wf_reservations *
     }
     WF_CRASH("store.commit.published");
     store->blocks++;
-    store->policy_ops->used(store->policy, slot);
+    policy_used(store, slot, reader);
     child_link(store, parent, slot);
     parent_unhold(store, reserved_on);
     offer(store, slot);
@@ -420,9 +421,10 @@ static void condemn_one(struct wf_store *store, uint32_t slot, enum wf_evict_rea
     wf_index_remove(&store->index, slot);
     store->blocks--;
     store->policy_ops->leave(store->policy, slot);
+    uint64_t age = store->policy_ops->age(store->policy, slot);
+    store->policy_ops->gone(store->policy, slot, name_of(store, slot));
     dead_add(store, slot);
-    store->env.gone(store->env.context, key, bytes, store->policy_ops->age(store->policy, slot),
-                    reason);
+    store->env.gone(store->env.context, key, bytes, age, reason);
 }
 
 enum weft_status wf_store_remove(struct wf_store *store, uint32_t root, bool condemn,

@@ -54,6 +54,7 @@ struct wf_store_env {
     /* Call `seen` for every slot that any client of this domain holds. */
     void (*scan_pins)(void *context, void (*seen)(void *context, uint32_t slot),
                       void *seen_context);
+    uint64_t (*now_us)(void *context); /* the clock that the policy sees; NULL: it stands still */
     /* A block that nobody holds is about to go, to make room.  NULL: any may. */
     enum wf_leave (*leave)(void *context, uint32_t slot);
     /* A block has gone from the index, children before their parents. */
@@ -161,8 +162,8 @@ void wf_store_left(struct wf_store *store, uint32_t slot);
 void wf_store_hold(struct wf_store *store, uint32_t slot);
 void wf_store_unhold(struct wf_store *store, uint32_t slot);
 
-/* A use that a client reported; any number is safe. */
-void wf_store_used(struct wf_store *store, uint32_t slot);
+/* A use that a client reported; any number is safe.  `reader` tells clients apart. */
+void wf_store_used(struct wf_store *store, uint32_t slot, uint32_t reader);
 
 /* It is not wanted for a while: the next to go. */
 void wf_store_cool(struct wf_store *store, uint32_t slot);

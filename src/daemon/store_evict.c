@@ -47,6 +47,7 @@ void wf_store_drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason r
     wf_desc_key_read(&store->index.desc[slot], key);
     uint64_t bytes = atomic_load_explicit(&store->index.desc[slot].bytes, memory_order_relaxed);
     uint64_t age = store->policy_ops->age(store->policy, slot);
+    store->policy_ops->gone(store->policy, slot, name_of(store, slot));
     wf_index_remove(&store->index, slot);
     WF_CRASH("store.evict.unindexed");
     store->blocks--;
@@ -106,7 +107,7 @@ static void batch_settle(struct wf_store *store, struct batch *batch, enum wf_ev
         state_set(store, slot, WF_SLOT_COMMITTED, memory_order_seq_cst);
         child_link(store, parent_of(store, slot), slot);
         if (batch->pinned[i])
-            store->policy_ops->used(store->policy, slot); /* who is pinned is in use */
+            store->policy_ops->spared(store->policy, slot);
         offer(store, slot);
     }
 }
@@ -120,9 +121,9 @@ static bool evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict
                         struct round *round)
 {
     struct batch batch = {.count = 0};
-    uint64_t chosen = 0;
+    uint64_t chosen = 0, now_us = clock_of(store);
     while (batch.count < BATCH && chosen < granules) {
-        uint32_t slot = store->policy_ops->victim(store->policy);
+        uint32_t slot = store->policy_ops->victim(store->policy, now_us);
         if (slot == WF_POLICY_NONE)
             break;
         chosen += store->slots[slot].count;
@@ -224,8 +225,9 @@ uint32_t wf_store_look_ahead(struct wf_store *store, uint64_t bytes)
 {
     uint32_t leaves[BATCH], count = 0;
     struct ahead ahead = {.granules = granules_for(bytes), .looks = LOOKS};
+    uint64_t now_us = clock_of(store);
     while (count < BATCH && ahead.granules > 0 && ahead.looks > 0 && !ahead.round.stuck) {
-        uint32_t slot = store->policy_ops->victim(store->policy);
+        uint32_t slot = store->policy_ops->victim(store->policy, now_us);
         if (slot == WF_POLICY_NONE)
             break;
         leaves[count++] = slot;

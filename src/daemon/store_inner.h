@@ -8,6 +8,8 @@
 #ifndef WF_DAEMON_STORE_INNER_H
 #define WF_DAEMON_STORE_INNER_H
 
+#include <string.h>
+
 #include "daemon/store.h"
 
 #define OWNER_NONE WF_SLOT_NONE
@@ -59,6 +61,33 @@ static inline void offer(struct wf_store *store, uint32_t slot)
         store->policy_ops->enter(store->policy, slot);
     else
         store->policy_ops->leave(store->policy, slot);
+}
+
+static inline uint64_t clock_of(const struct wf_store *store)
+{
+    return store->env.now_us ? store->env.now_us(store->env.context) : 0;
+}
+
+/* What the policy calls a block by: a quarter of its key's bits. */
+static inline uint64_t name_of(const struct wf_store *store, uint32_t slot)
+{
+    uint8_t key[32];
+    uint64_t name;
+    wf_desc_key_read(&store->index.desc[slot], key);
+    memcpy(&name, key, sizeof name);
+    return name;
+}
+
+static inline void policy_used(struct wf_store *store, uint32_t slot, uint32_t reader)
+{
+    const struct wf_policy_use use = {
+        .slot = slot,
+        .parent = parent_of(store, slot),
+        .reader = reader,
+        .key = name_of(store, slot),
+        .now_us = clock_of(store),
+    };
+    store->policy_ops->used(store->policy, &use);
 }
 
 static inline void child_link(struct wf_store *store, uint32_t parent, uint32_t slot)

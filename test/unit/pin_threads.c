@@ -167,7 +167,7 @@ static void *read_along(void *context)
 
 static void touched(void *context, uint32_t slot)
 {
-    wf_store_used(context, slot);
+    wf_store_used(context, slot, 0);
 }
 
 static void put_along(struct shared *s, struct random_source *r, struct wf_reservations *list)

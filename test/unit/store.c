@@ -356,7 +356,7 @@ static void test_order_is_lru(void **state)
     }
     for (uint32_t i = 0; i < 500; i++) {
         uint32_t at = random_below(&r, 16), used = order[at];
-        wf_store_used(&w->store, slot[used]);
+        wf_store_used(&w->store, slot[used], 0);
         memmove(order + at, order + at + 1, (15 - at) * sizeof order[0]);
         order[15] = used;
     }
@@ -468,7 +468,7 @@ static void test_a_large_block_among_small_ones(void **state)
         uint32_t parent = WF_SLOT_NONE;
         for (uint32_t n = 1 + random_below(&random, 6); n > 0; n--)
             parent = put(w, key++, parent);
-        wf_store_used(&w->store, random_below(&random, WORLD_SLOTS));
+        wf_store_used(&w->store, random_below(&random, WORLD_SLOTS), 0);
     }
     uint64_t before = w->gone_count;
     uint32_t slot;

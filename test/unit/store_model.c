@@ -303,7 +303,7 @@ static void client_dies(struct model *m)
 static void use_chain(struct model *m, int at)
 {
     for (; at != NOBODY; at = m->nodes[at].parent) {
-        wf_store_used(&m->world.store, m->nodes[at].slot);
+        wf_store_used(&m->world.store, m->nodes[at].slot, 0);
         used(m, at);
     }
 }
@@ -418,7 +418,7 @@ static void operate(struct model *m)
     } else if (what < 84) {
         session_ends(m);
     } else if (what < 92 && (at = pick(m, is_block)) != NOBODY) {
-        wf_store_used(&m->world.store, m->nodes[at].slot);
+        wf_store_used(&m->world.store, m->nodes[at].slot, 0);
         used(m, at);
     } else if (what < 94) {
         remove_tree(m, false);
