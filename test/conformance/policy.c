@@ -19,18 +19,34 @@
 #define SLOTS 257
 #define STEPS 40000
 
-static const struct wf_policy_ops *const policies[] = {&wf_policy_lru};
+static const struct wf_policy_ops *const policies[] = {&wf_policy_lru, &wf_policy_value};
 
 struct subject {
     const struct wf_policy_ops *ops;
     struct wf_policy *policy;
     bool in[SLOTS]; /* the model: which slots may go */
     uint32_t count;
+    uint64_t now_us;
 };
+
+static void use_after(struct subject *s, uint32_t slot, uint32_t parent)
+{
+    const struct wf_policy_use use = {.slot = slot,
+                                      .parent = parent,
+                                      .reader = slot % 3,
+                                      .key = slot * 0x9e3779b97f4a7c15u,
+                                      .now_us = s->now_us};
+    s->ops->used(s->policy, &use);
+}
+
+static void use(struct subject *s, uint32_t slot)
+{
+    use_after(s, slot, WF_POLICY_NONE);
+}
 
 static void enter(struct subject *s, uint32_t slot)
 {
-    s->ops->used(s->policy, slot);
+    use(s, slot);
     s->ops->enter(s->policy, slot);
     s->count += !s->in[slot];
     s->in[slot] = true;
@@ -45,7 +61,7 @@ static void leave(struct subject *s, uint32_t slot)
 
 static void victim(struct subject *s)
 {
-    uint32_t slot = s->ops->victim(s->policy);
+    uint32_t slot = s->ops->victim(s->policy, s->now_us);
     if (s->count == 0) {
         assert_int_equal(slot, WF_POLICY_NONE);
         return;
@@ -63,18 +79,32 @@ static void agree(const struct subject *s)
         assert_int_equal(s->ops->holds(s->policy, slot), s->in[slot]);
 }
 
-/* Random calls: a policy names only what was offered, each once, and loses none. */
+/* Random calls: a policy names only what was offered, each once, and loses none, whatever parents
+ * are said to be, and however the clock goes. */
 static void test_offers_are_kept(void **state)
 {
     struct subject *s = *state;
     struct random_source random = random_seeded("offers_are_kept");
     for (int step = 0; step < STEPS; step++) {
-        uint32_t slot = random_below(&random, SLOTS);
-        switch (random_below(&random, 5)) {
+        uint32_t slot = random_below(&random, SLOTS), other = random_below(&random, SLOTS + 1);
+        s->now_us += random_below(&random, 100) ? random_below(&random, 100000)
+                                                : (uint64_t)random_below(&random, 1u << 31) * 64;
+        switch (random_below(&random, 10)) {
         case 0:
-        case 1: enter(s, slot); break;
-        case 2: leave(s, slot); break;
-        case 3: s->ops->used(s->policy, slot); break;
+        case 1:
+        case 2: enter(s, slot); break;
+        case 3: leave(s, slot); break;
+        case 4: use(s, slot); break;
+        case 5: use_after(s, slot, other < SLOTS ? other : WF_POLICY_NONE); break;
+        case 6:
+            leave(s, slot);
+            s->ops->gone(s->policy, slot, slot * 0x9e3779b97f4a7c15u);
+            break;
+        case 7:
+            s->ops->hint(s->policy,
+                         &(struct wf_policy_hint){random_below(&random, 3), slot, other});
+            break;
+        case 8: (random_below(&random, 2) ? s->ops->cool : s->ops->spared)(s->policy, slot); break;
         default: victim(s); break;
         }
         if (step % 500 == 0)
@@ -84,6 +114,58 @@ static void test_offers_are_kept(void **state)
         victim(s);
     agree(s);
     victim(s);
+}
+
+/* A chain that comes and goes, in parts, with others: what is gone may come back, at another slot.
+ */
+static void test_chains_come_and_go(void **state)
+{
+    struct subject *s = *state;
+    struct random_source random = random_seeded("chains_come_and_go");
+    uint32_t slot_of[40][20], length[40] = {0}, spare[SLOTS], spares = 0;
+    for (uint32_t slot = 0; slot < SLOTS; slot++)
+        spare[spares++] = slot;
+    for (int step = 0; step < STEPS / 10; step++) {
+        uint32_t chain = random_below(&random, 40), end = 1 + random_below(&random, 20);
+        s->now_us += random_below(&random, 1000000);
+        for (uint32_t i = 0; i < end; i++) {
+            if (i >= length[chain]) {
+                if (!spares)
+                    break;
+                if (i)
+                    leave(s, slot_of[chain][i - 1]);
+                slot_of[chain][length[chain]++] = spare[--spares];
+            }
+            const struct wf_policy_use use = {.slot = slot_of[chain][i],
+                                              .parent = i ? slot_of[chain][i - 1] : WF_POLICY_NONE,
+                                              .key = (chain * 20 + i + 1) * 0x9e3779b97f4a7c15u,
+                                              .now_us = s->now_us};
+            s->ops->used(s->policy, &use);
+            if (i + 1 == length[chain] && !s->in[use.slot]) {
+                s->ops->enter(s->policy, use.slot);
+                s->in[use.slot] = true;
+                s->count++;
+            }
+        }
+        while (spares < 20) {
+            uint32_t slot = s->ops->victim(s->policy, s->now_us);
+            for (chain = 0; chain < 40; chain++)
+                if (length[chain] && slot_of[chain][length[chain] - 1] == slot)
+                    break;
+            assert_in_range(chain, 0, 39); /* it was the end of one */
+            s->in[slot] = false;
+            s->count--;
+            s->ops->gone(s->policy, slot, (chain * 20 + length[chain]) * 0x9e3779b97f4a7c15u);
+            spare[spares++] = slot;
+            if (--length[chain]) {
+                s->ops->enter(s->policy, slot_of[chain][length[chain] - 1]);
+                s->in[slot_of[chain][length[chain] - 1]] = true;
+                s->count++;
+            }
+        }
+        if (step % 100 == 0)
+            agree(s);
+    }
 }
 
 static void test_enter_and_leave_twice(void **state)
@@ -107,9 +189,9 @@ static void test_what_is_used_stays(void **state)
         enter(s, slot);
     for (int round = 0; round < 50; round++)
         for (uint32_t slot = 0; slot < 10; slot++)
-            s->ops->used(s->policy, slot);
+            use(s, slot);
     for (int gone = 0; gone < 50; gone++) {
-        uint32_t slot = s->ops->victim(s->policy);
+        uint32_t slot = s->ops->victim(s->policy, s->now_us);
         assert_in_range(slot, 10, 99);
     }
 }
@@ -122,7 +204,7 @@ static void test_age_counts_others(void **state)
     enter(s, 2);
     enter(s, 3);
     assert_int_equal(s->ops->age(s->policy, 1), before + 2);
-    s->ops->used(s->policy, 1);
+    use(s, 1);
     assert_int_equal(s->ops->age(s->policy, 1), 0);
 }
 
@@ -151,9 +233,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_offers_are_kept),
-        TEST(test_enter_and_leave_twice),
-        TEST(test_what_is_used_stays),
+        TEST(test_offers_are_kept),       TEST(test_chains_come_and_go),
+        TEST(test_enter_and_leave_twice), TEST(test_what_is_used_stays),
         TEST(test_age_counts_others),
     };
     int failed = 0;
