@@ -57,6 +57,10 @@ struct wf_value_model {
     uint8_t phase[WF_VALUE_BUCKETS];
     struct wf_value_weight age[WF_VALUE_BUCKETS];
     struct wf_value_weight shared_age[4][WF_VALUE_BUCKETS];
+    float seen[4][WF_VALUE_BUCKETS];   /* examples, by how many share */
+    float by_age[4][WF_VALUE_BUCKETS]; /* both weights of age; where little was seen, those of the
+                                          younger */
+    uint32_t learned;                  /* examples since by_age was made */
     struct wf_value_weight feature[WF_VALUE_FEATURES][WF_VALUE_BINS];
     struct wf_value_weight phased[WF_VALUE_FEATURES][WF_VALUE_BINS][WF_VALUE_PHASES];
     struct wf_value_weight hint[2][WF_VALUE_HINTS]; /* of what is shared, and of what is not */
