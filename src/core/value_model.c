@@ -5,14 +5,15 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define FIRST_EDGE_S 0.25f
+#define FIRST_EDGE_S 1.0f
 #define RATE 0.1f
 #define ODDS_AT_FIRST -3.0f /* of a use in half an octave of age, before anything was seen */
 #define HINT_AT_FIRST 1.0f
-#define SEEN_LITTLE 20.0f
+#define SEEN_LITTLE 20.0f /* examples */
+#define DECLINE 0.7f /* of the odds, from one bucket to the next, as long as nothing is known */
 #define SMOOTH_EVERY 64u
 #define AHEAD 8u       /* buckets that a value looks ahead: sixteen times the age */
-#define LOOK_LEAST 30u /* but to an age of an hour and a half in any case */
+#define LOOK_LEAST 26u /* but to an age of an hour and a half in any case */
 #define TERMS_MAX (2u + 2u * (WF_VALUE_FEATURES + 1u))
 
 uint8_t wf_value_octave(double x)
@@ -33,7 +34,7 @@ static void ages_smooth(struct wf_value_model *model)
         for (unsigned i = 0; i < WF_VALUE_BUCKETS; i++) {
             float own = model->age[i].weight + model->shared_age[shared][i].weight;
             float seen = model->seen[shared][i];
-            before = (seen * own + SEEN_LITTLE * before) / (seen + SEEN_LITTLE);
+            before = (seen * own + SEEN_LITTLE * (before - DECLINE)) / (seen + SEEN_LITTLE);
             model->by_age[shared][i] = before;
         }
     }

@@ -25,7 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WF_VALUE_BUCKETS 40u /* up to 36 hours */
+#define WF_VALUE_BUCKETS 36u /* up to 36 hours */
 #define WF_VALUE_PHASES 9u
 
 /* A segment's features, each a small number: which bin of its kind it falls into. */
