@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -208,14 +209,13 @@ static void test_age_counts_others(void **state)
     assert_int_equal(s->ops->age(s->policy, 1), 0);
 }
 
-static const struct wf_policy_ops *current;
-
 static int setup(void **state)
 {
+    const struct wf_policy_ops *ops = *state;
     struct subject *s = calloc(1, sizeof *s);
     assert_non_null(s);
-    s->ops = current;
-    assert_int_equal(current->create(SLOTS, &s->policy), WEFT_OK);
+    s->ops = ops;
+    assert_int_equal(ops->create(SLOTS, &s->policy), WEFT_OK);
     *state = s;
     return 0;
 }
@@ -228,19 +228,28 @@ static int teardown(void **state)
     return 0;
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+static const struct {
+    const char *name;
+    CMUnitTestFunction run;
+} checks[] = {
+    {"offers are kept", test_offers_are_kept},
+    {"chains come and go", test_chains_come_and_go},
+    {"enter and leave twice", test_enter_and_leave_twice},
+    {"what is used stays", test_what_is_used_stays},
+    {"age counts others", test_age_counts_others},
+};
+#define POLICIES (sizeof policies / sizeof policies[0])
+#define CHECKS (sizeof checks / sizeof checks[0])
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        TEST(test_offers_are_kept),       TEST(test_chains_come_and_go),
-        TEST(test_enter_and_leave_twice), TEST(test_what_is_used_stays),
-        TEST(test_age_counts_others),
-    };
-    int failed = 0;
-    for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++) {
-        current = policies[i];
-        failed += cmocka_run_group_tests_name(current->name, tests, NULL, NULL);
+    static char names[POLICIES * CHECKS][64];
+    struct CMUnitTest tests[POLICIES * CHECKS];
+    for (size_t i = 0; i < POLICIES * CHECKS; i++) {
+        const struct wf_policy_ops *ops = policies[i / CHECKS];
+        snprintf(names[i], sizeof names[i], "%s: %s", ops->name, checks[i % CHECKS].name);
+        tests[i] = (struct CMUnitTest){names[i], checks[i % CHECKS].run, setup, teardown,
+                                       (void *)(uintptr_t)ops};
     }
-    return failed;
+    return _cmocka_run_group_tests("policy", tests, POLICIES * CHECKS, NULL, NULL);
 }
