@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Eviction by value: what the model learns, and what the policy makes of it.
+ *
+ * The small world here has a virtual clock.  Chains are numbers; a chain's block i has slot and key
+ * by the table below, as a store would have it.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../support/random.h"
+#include "core/policy.h"
+#include "core/value_model.h"
+
+#define CHAINS 4096u
+#define LENGTH 8u
+#define SLOTS 1024u
+#define SECOND 1000000u
+
+/* ------------------------------------------------------------------------------------- the model */
+
+static void test_octaves(void **state)
+{
+    (void)state;
+    const double x[] = {-1, 0, 0.99, 1, 1.99, 2, 3.9, 4, 1e30};
+    const uint8_t bin[] = {0, 0, 0, 1, 1, 2, 2, 3, WF_VALUE_BINS - 1};
+    for (size_t i = 0; i < sizeof bin; i++)
+        assert_int_equal(wf_value_octave(x[i]), bin[i]);
+}
+
+static void test_kinds_are_told_apart(void **state)
+{
+    (void)state;
+    struct wf_value_model *m = malloc(sizeof *m);
+    assert_non_null(m);
+    wf_value_model_init(m);
+    struct wf_value_kind comes_back = {.bin = {[WF_VALUE_TURN] = 3}};
+    struct wf_value_kind never = {.bin = {[WF_VALUE_TURN] = 0}};
+    assert_true(wf_value_chance(m, &comes_back, 0) <= 1 && wf_value_chance(m, &never, 0) >= 0);
+    for (int round = 0; round < 300; round++)
+        for (unsigned bucket = 0; bucket <= 16; bucket++) {
+            if (bucket <= 10)
+                wf_value_learn(m, &comes_back, bucket, bucket == 10);
+            wf_value_learn(m, &never, bucket, false);
+        }
+    assert_true(wf_value_of(m, &comes_back, 5, m->edge[5]) >
+                20 * wf_value_of(m, &never, 5, m->edge[5]));
+    assert_true(wf_value_chance(m, &comes_back, 0) > 0.9f);
+    assert_true(wf_value_chance(m, &never, 0) < 0.3f);
+    /* The nearer the use, the less room it costs to wait for it. */
+    for (unsigned bucket = 1; bucket <= 10; bucket++)
+        assert_true(wf_value_of(m, &comes_back, bucket, m->edge[bucket]) >=
+                    wf_value_of(m, &comes_back, bucket - 1, m->edge[bucket - 1]));
+    free(m);
+}
+
+static void test_with_nothing_known_the_youngest_is_worth_most(void **state)
+{
+    (void)state;
+    struct wf_value_model *m = malloc(sizeof *m);
+    assert_non_null(m);
+    wf_value_model_init(m);
+    const struct wf_value_kind kind = {.hint = 0};
+    /* From the second bucket on: it is shorter than the first. */
+    for (unsigned bucket = 2; bucket < WF_VALUE_BUCKETS; bucket++)
+        assert_true(wf_value_of(m, &kind, bucket, m->edge[bucket]) <=
+                    wf_value_of(m, &kind, bucket - 1, m->edge[bucket - 1]));
+    free(m);
+}
+
+/* ------------------------------------------------------------------------------------ the policy */
+
+struct world {
+    const struct wf_policy_ops *ops;
+    struct wf_policy *policy;
+    uint32_t slot_of[CHAINS][LENGTH]; /* slot + 1 */
+    uint32_t held[CHAINS];            /* blocks of it that are there */
+    uint32_t chain_of[SLOTS], spare[SLOTS], spares, capacity;
+    uint64_t now_us, asked, hits;
+};
+
+static struct world *world_open(const struct wf_policy_ops *ops, uint32_t capacity)
+{
+    struct world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    w->ops = ops;
+    w->capacity = capacity;
+    w->now_us = SECOND;
+    assert_int_equal(ops->create(SLOTS, &w->policy), WEFT_OK);
+    for (uint32_t slot = 0; slot < SLOTS; slot++)
+        w->spare[w->spares++] = slot;
+    return w;
+}
+
+static void world_close(struct world *w)
+{
+    w->ops->destroy(w->policy);
+    free(w);
+}
+
+static uint64_t key_of(uint32_t chain, uint32_t block)
+{
+    return ((uint64_t)chain * LENGTH + block + 1) * 0x9e3779b97f4a7c15u;
+}
+
+static void one_goes(struct world *w)
+{
+    uint32_t slot = w->ops->victim(w->policy, w->now_us);
+    assert_int_not_equal(slot, WF_POLICY_NONE);
+    uint32_t chain = w->chain_of[slot];
+    assert_int_equal(w->slot_of[chain][w->held[chain] - 1], slot + 1); /* the end of a chain */
+    w->ops->gone(w->policy, slot, key_of(chain, --w->held[chain]));
+    w->spare[w->spares++] = slot;
+    if (w->held[chain])
+        w->ops->enter(w->policy, w->slot_of[chain][w->held[chain] - 1] - 1);
+}
+
+static void request(struct world *w, uint32_t chain, uint32_t length)
+{
+    w->asked += length;
+    w->hits += w->held[chain] < length ? w->held[chain] : length;
+    for (uint32_t i = 0; i < length; i++) {
+        if (i == w->held[chain]) {
+            if (i)
+                w->ops->leave(w->policy, w->slot_of[chain][i - 1] - 1);
+            uint32_t slot = w->spare[--w->spares];
+            w->chain_of[slot] = chain;
+            w->slot_of[chain][i] = slot + 1;
+            w->held[chain]++;
+        }
+        const struct wf_policy_use use = {.slot = w->slot_of[chain][i] - 1,
+                                          .parent = i ? w->slot_of[chain][i - 1] - 1
+                                                      : WF_POLICY_NONE,
+                                          .key = key_of(chain, i),
+                                          .now_us = w->now_us};
+        w->ops->used(w->policy, &use);
+    }
+    w->ops->enter(w->policy, w->slot_of[chain][w->held[chain] - 1] - 1);
+    while (SLOTS - w->spares > w->capacity)
+        one_goes(w);
+}
+
+/* Chains of 3 blocks that come back and chains of 6 that never do: who tells them apart keeps the
+ * former. */
+static double hit_rate(const struct wf_policy_ops *ops)
+{
+    struct world *w = world_open(ops, 100);
+    struct random_source random = random_seeded("hit_rate");
+    for (uint32_t step = 0; step < 3000; step++) {
+        w->now_us += SECOND;
+        if (step % 3 == 0)
+            request(w, random_below(&random, 20), 3); /* each about once a minute */
+        else
+            request(w, 20 + step, 6);
+    }
+    double rate = (double)w->hits / (double)w->asked;
+    world_close(w);
+    return rate;
+}
+
+static void test_what_never_comes_back_goes_first(void **state)
+{
+    (void)state;
+    double lru = hit_rate(&wf_policy_lru), value = hit_rate(&wf_policy_value);
+    assert_true(lru < 0.12);   /* 100 blocks pass in 20 seconds */
+    assert_true(value > 0.17); /* 0.2 is all that there is */
+}
+
+static struct wf_policy_reason reason_of(const struct world *w, uint32_t chain)
+{
+    struct wf_policy_reason reason;
+    w->ops->explain(w->policy, w->slot_of[chain][0] - 1, &reason);
+    return reason;
+}
+
+/* A chain that went as a whole is known when it is back: its turn goes on. */
+static void test_what_went_is_remembered(void **state)
+{
+    (void)state;
+    struct world *w = world_open(&wf_policy_value, 64);
+    request(w, 7, 4);
+    w->now_us += SECOND;
+    while (w->held[7])
+        one_goes(w);
+    w->now_us += 10 * (uint64_t)SECOND;
+    request(w, 7, 5);
+    request(w, 8, 1); /* the request before is over */
+    assert_int_equal(reason_of(w, 7).turn, 1);
+    w->now_us += 5 * (uint64_t)SECOND;
+    request(w, 7, 6);
+    request(w, 9, 1);
+    assert_int_equal(reason_of(w, 7).turn, 2);
+    request(w, 10, 1);
+    assert_int_equal(reason_of(w, 9).turn, 0);
+    world_close(w);
+}
+
+static void test_hints_and_cooling(void **state)
+{
+    (void)state;
+    struct world *w = world_open(&wf_policy_value, 64);
+    for (uint32_t chain = 0; chain < 3; chain++)
+        request(w, chain, 2);
+    w->ops->hint(w->policy, &(struct wf_policy_hint){WF_POLICY_DONE, w->slot_of[0][1] - 1, 0});
+    w->ops->hint(w->policy, &(struct wf_policy_hint){WF_POLICY_WANTED, w->slot_of[1][1] - 1, 0});
+    assert_int_equal(reason_of(w, 0).hint, WF_POLICY_DONE);
+    assert_int_equal(reason_of(w, 1).hint, WF_POLICY_WANTED);
+    assert_true(reason_of(w, 0).value < reason_of(w, 2).value);
+    assert_true(reason_of(w, 2).value < reason_of(w, 1).value);
+    w->ops->cool(w->policy, w->slot_of[1][1] - 1);
+    assert_int_equal(w->ops->victim(w->policy, w->now_us), w->slot_of[1][1] - 1);
+    world_close(w);
+}
+
+/* Hints that are worth nothing cost nothing; hints that are right are believed. */
+static void test_hints_are_believed_as_far_as_they_were_right(void **state)
+{
+    (void)state;
+    for (int honest = 0; honest < 2; honest++) {
+        struct world *w = world_open(&wf_policy_value, 256);
+        struct random_source random = random_seeded("hints");
+        for (uint32_t step = 0; step < 2000; step++) {
+            w->now_us += SECOND;
+            bool comes_back = step % 2;
+            uint32_t chain = comes_back ? random_below(&random, 30) : 30 + step;
+            request(w, chain, 2);
+            bool says = honest ? comes_back : random_below(&random, 2);
+            w->ops->hint(w->policy,
+                         &(struct wf_policy_hint){says ? WF_POLICY_WANTED : WF_POLICY_DONE,
+                                                  w->slot_of[chain][1] - 1, 0});
+        }
+        for (uint32_t i = 0; i < 2; i++) {
+            request(w, 4000 + i, 2);
+            w->ops->hint(w->policy, &(struct wf_policy_hint){i ? WF_POLICY_WANTED : WF_POLICY_DONE,
+                                                             w->slot_of[4000 + i][1] - 1, 0});
+        }
+        double times = reason_of(w, 4001).value / reason_of(w, 4000).value;
+        if (honest)
+            assert_true(times > 10);
+        else
+            assert_true(times < 3);
+        world_close(w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_octaves),
+        cmocka_unit_test(test_kinds_are_told_apart),
+        cmocka_unit_test(test_with_nothing_known_the_youngest_is_worth_most),
+        cmocka_unit_test(test_what_never_comes_back_goes_first),
+        cmocka_unit_test(test_what_went_is_remembered),
+        cmocka_unit_test(test_hints_and_cooling),
+        cmocka_unit_test(test_hints_are_believed_as_far_as_they_were_right),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
