@@ -7,7 +7,7 @@
 
 #define FIRST_EDGE_S 1.0f
 #define RATE 0.1f
-#define ODDS_AT_FIRST -3.0f /* of a use in half an octave of age, before anything was seen */
+#define ODDS_AT_FIRST (-3.0f) /* of a use in half an octave of age, before anything was seen */
 #define HINT_AT_FIRST 1.0f
 #define SEEN_LITTLE 20.0f /* examples */
 #define DECLINE 0.7f /* of the odds, from one bucket to the next, as long as nothing is known */
