@@ -9,8 +9,8 @@
  * next bucket of age (value_model.h): each bucket is a list in the order in which they leave it.
  *
  * A request is put together from `used` calls and is judged when it is over: when another one's
- * come, or somebody asks for a victim.  If it goes on after that, what comes joins its last
- * segment.
+ * come, or somebody asks for a victim.  If it goes on after that (room is made for what it is about
+ * to add, or its answer grows), it is judged as the longer request that it is then.
  *
  * Blocks that went stay known, as many as there are slots, by a part of their keys: as members of
  * their segment, which is a ghost when it has no others, until they come back or are forgotten, the
@@ -88,8 +88,13 @@ struct list {
     uint32_t first, last;
 };
 
-struct recent { /* a request that was judged */
+struct request { /* that was judged */
     uint32_t reader, last, segment, ticks;
+    uint32_t count, fresh; /* blocks, and those that were new */
+    uint32_t turn;
+    uint8_t gap; /* its bin */
+    uint8_t learned_generation;
+    uint32_t learned; /* the segment that learned last that it is used */
 };
 
 struct wf_policy {
@@ -111,10 +116,10 @@ struct wf_policy {
     struct { /* the request that is open */
         uint32_t *slots;
         uint64_t *keys;
-        uint32_t count, reader, extends;
+        uint32_t count, reader, parent;
         uint32_t uses; /* of all blocks, at its last */
     } open;
-    struct recent recent[RECENT];
+    struct request recent[RECENT];
     uint32_t recent_next;
     struct wf_value_model model;
 };
@@ -411,6 +416,8 @@ struct past {       /* what is known of a request's chain from before */
     uint32_t turn;  /* requests that it had */
     uint32_t ticks; /* of the last */
     bool any;
+    uint8_t learned_generation;
+    uint32_t learned;
 };
 
 static unsigned class_of(uint8_t fan)
@@ -420,10 +427,15 @@ static unsigned class_of(uint8_t fan)
 
 /* Those whose blocks are used learn that they are, once each.  What was evicted and comes back is
  * not new. */
-static struct past look_back(struct wf_policy *p)
+static struct past look_back(struct wf_policy *p, const struct request *before)
 {
-    struct past past = {.any = false};
+    struct past past = {.any = false, .learned = NONE};
     uint32_t last = NONE;
+    if (before && before->learned != NONE &&
+        p->segments[before->learned].generation == before->learned_generation) {
+        past.learned = last = before->learned;
+        past.learned_generation = before->learned_generation;
+    }
     for (uint32_t i = 0; i < p->open.count; i++) {
         struct seat *seat = &p->seats[p->open.slots[i]];
         uint32_t number = seat->segment;
@@ -446,22 +458,28 @@ static struct past look_back(struct wf_policy *p)
             struct wf_value_kind kind = kind_of(s);
             wf_value_learn(&p->model, &kind, s->bucket, true);
         }
-        last = number;
+        past.learned = last = number;
+        past.learned_generation = s->generation;
         if (ghost.fan)
             missing_less(p, &ghost);
     }
     return past;
 }
 
+static void branches(struct seat *parent)
+{
+    parent->fan = (uint8_t)(parent->fan + (parent->fan < UINT8_MAX));
+}
+
 /* Count the uses, and leave the segments of before. */
 static void take_out(struct wf_policy *p, uint32_t known)
 {
+    if (known == 0 && p->open.parent < p->slots_max)
+        branches(&p->seats[p->open.parent]);
     for (uint32_t i = 0; i < p->open.count; i++) {
         struct seat *seat = &p->seats[p->open.slots[i]];
-        if (i >= known && i > 0) {
-            struct seat *parent = &p->seats[p->open.slots[i - 1]];
-            parent->fan = (uint8_t)(parent->fan + (parent->fan < UINT8_MAX));
-        }
+        if (i >= known && i > 0)
+            branches(&p->seats[p->open.slots[i - 1]]);
         seat->uses = (uint16_t)(seat->uses + (seat->uses < UINT16_MAX));
         if (seat->segment < OPEN)
             seat_leave(p, p->open.slots[i]);
@@ -483,47 +501,66 @@ static uint8_t bin(unsigned n)
     return (uint8_t)(n < WF_VALUE_BINS ? n : WF_VALUE_BINS - 1);
 }
 
+static struct wf_value_kind kind_in(const struct request *request)
+{
+    struct wf_value_kind kind = {.hint = 0};
+    kind.bin[WF_VALUE_TURN] = (uint8_t)(request->turn < TURN_MAX ? request->turn : TURN_MAX);
+    kind.bin[WF_VALUE_LENGTH] = wf_value_octave(request->count);
+    kind.bin[WF_VALUE_FRESH] = wf_value_octave(request->fresh);
+    kind.bin[WF_VALUE_GAP] = request->gap;
+    return kind;
+}
+
+static void shared_as(struct wf_value_kind *kind, const struct seat *seat)
+{
+    kind->bin[WF_VALUE_SHARED] = (uint8_t)class_of(seat->fan);
+    kind->bin[WF_VALUE_SHARED_GAP] = bin(seat->gap);
+    kind->bin[WF_VALUE_SHARED_USES] = wf_value_octave(seat->uses);
+}
+
 /* It went on: what came joins the segment at its end, which was used just now. */
-static void join(struct wf_policy *p, uint32_t number, uint32_t known)
+static void join(struct wf_policy *p, uint32_t number, const struct request *request)
 {
     struct segment *s = &p->segments[number];
-    uint8_t fresh = wf_value_octave(p->open.count - known), length = wf_value_octave(s->blocks);
+    const struct wf_value_kind now = kind_in(request);
+    const uint8_t output = s->bin[WF_VALUE_OUTPUT];
     if (s->bucket < WF_VALUE_BUCKETS)
         list_remove(p, &p->age[s->bucket], number);
     s->bucket = 0;
     s->ticks = p->now;
     s->uses = p->open.uses;
     list_add(p, &p->age[0], number);
+    memcpy(s->bin, now.bin, sizeof s->bin);
+    s->bin[WF_VALUE_OUTPUT] = output;
     for (uint32_t i = 0; i < p->open.count; i++)
         seated(p, p->open.slots[i], number);
-    if (s->bin[WF_VALUE_FRESH] < fresh)
-        s->bin[WF_VALUE_FRESH] = fresh;
-    if (s->bin[WF_VALUE_LENGTH] < length)
-        s->bin[WF_VALUE_LENGTH] = length;
     struct wf_value_kind kind = kind_of(s);
     value_set(p, number, wf_value_of(&p->model, &kind, 0, 0));
 }
 
-static uint32_t divide(struct wf_policy *p, const struct past *past)
+/* Another chain begins at the end of what was judged: it may be shared otherwise than the rest of
+ * its segment now, and has one of its own then. */
+static void split_off(struct wf_policy *p, uint32_t slot)
+{
+    const struct seat *seat = &p->seats[slot];
+    struct wf_value_kind kind = kind_of(&p->segments[seat->segment]);
+    if (kind.bin[WF_VALUE_SHARED] == class_of(seat->fan))
+        return;
+    shared_as(&kind, seat);
+    seat_leave(p, slot);
+    seated(p, slot, segment_new(p, &kind));
+}
+
+static uint32_t divide(struct wf_policy *p, const struct request *request)
 {
     uint32_t count = p->open.count, number = NONE;
-    uint32_t turn = past->any ? past->turn : 0;
-    struct wf_value_kind kind = {.hint = 0};
-    kind.bin[WF_VALUE_TURN] = bin(turn < TURN_MAX ? turn : TURN_MAX);
-    kind.bin[WF_VALUE_LENGTH] = wf_value_octave(count);
-    kind.bin[WF_VALUE_FRESH] = wf_value_octave(count - past->known);
-    if (turn)
-        kind.bin[WF_VALUE_GAP] = bin(1u +
-                                     wf_value_octave((double)(p->now - past->ticks) / TICKS_PER_S));
+    struct wf_value_kind kind = kind_in(request);
     for (uint32_t i = 0, end; i < count; i = end) {
-        unsigned class = class_of(p->seats[p->open.slots[i]].fan);
-        for (end = i + 1; end < count; end++)
-            if (class_of(p->seats[p->open.slots[end]].fan) != class)
-                break;
         const struct seat *first = &p->seats[p->open.slots[i]];
-        kind.bin[WF_VALUE_SHARED] = (uint8_t) class;
-        kind.bin[WF_VALUE_SHARED_GAP] = bin(first->gap);
-        kind.bin[WF_VALUE_SHARED_USES] = wf_value_octave(first->uses);
+        for (end = i + 1; end < count; end++)
+            if (class_of(p->seats[p->open.slots[end]].fan) != class_of(first->fan))
+                break;
+        shared_as(&kind, first);
         number = segment_new(p, &kind);
         for (uint32_t k = i; k < end; k++)
             seated(p, p->open.slots[k], number);
@@ -531,38 +568,61 @@ static uint32_t divide(struct wf_policy *p, const struct past *past)
     return number;
 }
 
+/* The request of this reader's that ended with `parent` a moment ago. */
+static struct request *extended(struct wf_policy *p, uint32_t parent, uint32_t reader)
+{
+    if (parent >= p->slots_max || p->seats[parent].segment >= OPEN)
+        return NULL;
+    for (uint32_t i = 0; i < RECENT; i++) {
+        struct request *recent = &p->recent[i];
+        if (recent->last == parent && recent->reader == reader &&
+            recent->segment == p->seats[parent].segment && p->now - recent->ticks < RECENT_TICKS)
+            return recent;
+    }
+    return NULL;
+}
+
 static void judge(struct wf_policy *p)
 {
     if (!p->open.count)
         return;
-    struct past past = look_back(p);
-    uint32_t extends = p->open.extends, last = p->open.slots[p->open.count - 1];
-    take_out(p, past.known);
-    /* Its parent may have gone, or have been used by another, since. */
-    if (extends != NONE && p->segments[extends].blocks &&
-        p->segments[extends].blocks + p->open.count <= BLOCKS_MAX &&
-        p->segments[extends].bin[WF_VALUE_SHARED] == 0)
-        join(p, extends, past.known);
-    else
-        extends = divide(p, &past);
-    p->recent[p->recent_next] = (struct recent){p->open.reader, last, extends, p->now};
-    p->recent_next = (p->recent_next + 1) % RECENT;
-    p->open.count = 0;
-}
-
-/* The segment of a request of this reader's that ended with `parent` a moment ago. */
-static uint32_t extended(const struct wf_policy *p, const struct wf_policy_use *use)
-{
-    if (use->parent >= p->slots_max)
-        return NONE;
-    uint32_t number = p->seats[use->parent].segment;
-    for (uint32_t i = 0; i < RECENT && number < OPEN; i++) {
-        const struct recent *recent = &p->recent[i];
-        if (recent->last == use->parent && recent->reader == use->reader &&
-            recent->segment == number && p->now - recent->ticks < RECENT_TICKS)
-            return number;
+    struct request *before = extended(p, p->open.parent, p->open.reader);
+    struct past past = look_back(p, before);
+    struct request request = {.reader = p->open.reader,
+                              .last = p->open.slots[p->open.count - 1],
+                              .ticks = p->now,
+                              .count = p->open.count,
+                              .learned = past.learned,
+                              .learned_generation = past.learned_generation,
+                              .fresh = p->open.count - past.known};
+    if (past.any && past.turn) {
+        request.turn = past.turn;
+        request.gap = bin(1u + wf_value_octave((double)(p->now - past.ticks) / TICKS_PER_S));
+    } else if (before) {
+        request.turn = before->turn;
+        request.gap = before->gap;
     }
-    return NONE;
+    if (before) {
+        request.count += before->count;
+        request.fresh += before->fresh;
+    }
+    take_out(p, past.known);
+    if (before)
+        split_off(p, p->open.parent);
+    uint32_t number = before ? p->seats[p->open.parent].segment : NONE;
+    if (before && p->segments[number].bin[WF_VALUE_SHARED] == 0 &&
+        p->segments[number].blocks + p->open.count <= BLOCKS_MAX)
+        join(p, number, &request);
+    else
+        number = divide(p, &request);
+    request.segment = number;
+    if (before) {
+        *before = request;
+    } else {
+        p->recent[p->recent_next] = request;
+        p->recent_next = (p->recent_next + 1) % RECENT;
+    }
+    p->open.count = 0;
 }
 
 /* ------------------------------------------------------------------------------------ the policy */
@@ -581,7 +641,7 @@ static void value_used(struct wf_policy *p, const struct wf_policy_use *use)
         judge(p);
     if (!p->open.count) {
         p->open.reader = use->reader;
-        p->open.extends = extended(p, use);
+        p->open.parent = use->parent;
     }
     p->open.uses = (uint32_t)p->uses;
     p->open.slots[p->open.count] = use->slot;
