@@ -607,10 +607,12 @@ static void judge(struct wf_policy *p)
         request.fresh += before->fresh;
     }
     take_out(p, past.known);
-    if (before)
+    /* Its end may be a part of this, if parents were not told rightly. */
+    bool there = before && p->seats[p->open.parent].segment < OPEN;
+    if (there)
         split_off(p, p->open.parent);
-    uint32_t number = before ? p->seats[p->open.parent].segment : NONE;
-    if (before && p->segments[number].bin[WF_VALUE_SHARED] == 0 &&
+    uint32_t number = there ? p->seats[p->open.parent].segment : NONE;
+    if (there && p->segments[number].bin[WF_VALUE_SHARED] == 0 &&
         p->segments[number].blocks + p->open.count <= BLOCKS_MAX)
         join(p, number, &request);
     else
