@@ -40,7 +40,8 @@ enum wf_policy_hint_kind {
 };
 struct wf_policy_hint {
     enum wf_policy_hint_kind kind;
-    uint32_t slot; /* the end of the chain */
+    uint32_t
+        slot; /* the end of the chain; what is said of all of it is said of each of its blocks */
     uint32_t output_tokens;
 };
 

@@ -659,10 +659,13 @@ static void value_hint(struct wf_policy *p, const struct wf_policy_hint *hint)
     if (number >= OPEN)
         return;
     struct segment *s = &p->segments[number];
+    unsigned says = hint->kind == WF_POLICY_WANTED ? 1 : 2;
+    if (hint->kind != WF_POLICY_OUTPUT && s->hint == says)
+        return;
     if (hint->kind == WF_POLICY_OUTPUT)
         s->bin[WF_VALUE_OUTPUT] = wf_value_octave(hint->output_tokens);
     else
-        s->hint = hint->kind == WF_POLICY_WANTED ? 1u : 2u;
+        s->hint = says & 3;
     struct wf_value_kind kind = kind_of(s);
     if (s->bucket < WF_VALUE_BUCKETS && s->value >= 0)
         value_set(p, number, wf_value_of(&p->model, &kind, s->bucket, age_s(p, s)));
