@@ -25,7 +25,7 @@ struct replay_options wf_replay_options = {.format = "mooncake",
                                            .dir = "/var/tmp"};
 
 static const struct cli_option options[] = {
-    {"trace", CLI_TEXT, "FILE", &wf_replay_options.trace, "the trace, JSON lines"},
+    {"trace", CLI_TEXT, "FILE", &wf_replay_options.trace, "the trace, JSON lines, plain or gzip"},
     {"format", CLI_TEXT, "mooncake|qwen", &wf_replay_options.format,
      "what its lines are (mooncake)"},
     {"pool", CLI_SIZE, "SIZE", &wf_replay_options.pool_bytes,

@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 
 #include "cli/cli.h"
-#include "cli/trace.h"
+#include "sim/trace.h"
 
 #define REPLAY_CLIENTS_MAX 256
 

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/trace.h"
+#include "sim/trace.h"
 
 static char path[] = "/tmp/weft-trace-XXXXXX";
 

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/trace.h"
+#include "sim/trace.h"
 
 #include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
+
+#define INPUT_BYTES (256u << 10) /* of the file at a time */
 
 bool wf_trace_format_of(const char *name, enum trace_format *out)
 {
@@ -49,47 +53,63 @@ bool wf_trace_open(struct trace_reader *reader, const char *path, enum trace_for
         snprintf(reader->error, sizeof reader->error, "no memory to read %.80s", path);
         return false;
     }
-    reader->file = fopen(path, "re");
+    errno = 0;
+    reader->file = gzopen(path, "rbe");
     if (!reader->file) {
         snprintf(reader->error, sizeof reader->error, "cannot read %.160s: %s", path,
-                 strerror(errno));
+                 errno ? strerror(errno) : "no memory");
         return false;
     }
+    gzbuffer(reader->file, INPUT_BYTES);
     return true;
 }
 
 void wf_trace_close(struct trace_reader *reader)
 {
     if (reader->file)
-        fclose(reader->file);
+        gzclose_r(reader->file);
     free(reader->path);
     free(reader->line);
     free(reader->hash_ids);
     memset(reader, 0, sizeof *reader);
 }
 
+/* Why no more bytes came, where that was not the end of a whole file; else NULL. */
+static const char *read_error(struct trace_reader *reader)
+{
+    int code;
+    const char *text = gzerror(reader->file, &code);
+    if (code == Z_ERRNO)
+        return strerror(errno);
+    if (code == Z_BUF_ERROR)
+        return "the compressed file ends before its data do; fetch it again";
+    return code < 0 ? text : NULL;
+}
+
 enum trace_result wf_trace_line(struct trace_reader *reader)
 {
     size_t bytes = 0, dropped = 0;
     int c;
-    while ((c = getc_unlocked(reader->file)) != EOF && c != '\n') {
+    while ((c = gzgetc(reader->file)) != -1 && c != '\n') {
         if (bytes < TRACE_LINE_MAX)
             reader->line[bytes++] = (char)c;
         else
             dropped++;
     }
-    if (c == EOF && ferror(reader->file)) {
+    const char *why = c == -1 ? read_error(reader) : NULL;
+    if (why) {
         snprintf(reader->error, sizeof reader->error,
-                 "cannot read on behind line %llu of %.80s: %s",
-                 (unsigned long long)reader->line_number, reader->path, strerror(errno));
+                 "cannot read on behind line %llu of %.80s: %.120s",
+                 (unsigned long long)reader->line_number, reader->path, why);
         return TRACE_FAILED;
     }
-    if (c == EOF && !bytes)
+    if (c == -1 && !bytes)
         return TRACE_END;
     reader->line[bytes] = '\0';
     reader->line_bytes = bytes;
     reader->too_long = dropped > 0;
-    reader->offset += bytes + dropped + 1;
+    reader->offset = gzdirect(reader->file) ? reader->offset + bytes + dropped + 1
+                                            : (uint64_t)gzoffset(reader->file);
     reader->line_number++;
     return TRACE_OK;
 }

@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Request traces: one JSON object a line.
+ * Request traces: one JSON object a line, plain or compressed by gzip(1).
  *
- *   mooncake   {"timestamp": ms, "input_length", "output_length", "hash_ids": [...]}    512 tokens
- * a block qwen       the same with "timestamp" in seconds, and more fields                      16
- * tokens a block
+ *   mooncake   {"timestamp": ms, "input_length", "output_length", "hash_ids": [...]}
+ *              512 tokens a block
+ *   qwen       the same with "timestamp" in seconds, and more fields
+ *              16 tokens a block
  *
  * A hash id names one block of the prompt; requests that begin with the same ids share a prefix.
  * The reader keeps one line at a time.  Lines come from files that anyone may have written: a line
  * that is too long, no JSON, or short of a field is reported with its number, and reading goes on
  * behind it.
  */
-#ifndef WF_CLI_TRACE_H
-#define WF_CLI_TRACE_H
+#ifndef WF_SIM_TRACE_H
+#define WF_SIM_TRACE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
+
+struct gzFile_s;
 
 #define TRACE_LINE_MAX ((size_t)1 << 20)
 #define TRACE_HASH_IDS_MAX 65536
@@ -33,13 +35,13 @@ struct trace_request {
 };
 
 struct trace_reader {
-    FILE *file;
+    struct gzFile_s *file;
     char *path;
     enum trace_format format;
     char *line;
     size_t line_bytes;
     uint64_t line_number; /* of the line that was read last, from 1 */
-    uint64_t offset;      /* bytes read so far */
+    uint64_t offset;      /* bytes of the file read so far, as they lie there */
     bool too_long;        /* the line that was read last had more than TRACE_LINE_MAX bytes */
     uint64_t *hash_ids;
     char error[TRACE_ERROR_MAX]; /* "file:line: sentence", after TRACE_BAD or a failed open */
