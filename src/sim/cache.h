@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A simulated cache of blocks: what every policy of `weft sim` looks like from outside.
+ *
+ * A request wants the blocks of one chain, from its beginning.  What counts as a hit is the same
+ * for all: those blocks from the first on that are there before the request, up to the first that
+ * is not; what lies behind a hole was kept in vain.  Then the cache takes the request in and lets
+ * go of what it must, so that it never holds more than its capacity in blocks.
+ *
+ * Most policies of the literature know single objects: they give `touch`, and are shown the blocks
+ * of a request from the last to the first, so that of two blocks of one request the deeper one is
+ * the older.  That is the kindest order for them: it makes them give up chains from their ends.
+ * Those that know requests give `request`.
+ *
+ * Not thread-safe; one cache, one run.
+ */
+#ifndef WF_SIM_CACHE_H
+#define WF_SIM_CACHE_H
+
+#include "sim/load.h"
+
+struct wf_sim_cache;
+
+/* What a cache is made for.  Borrowed, and it stays as it is while the cache lives. */
+struct wf_sim_world {
+    const struct wf_sim_trace *trace;
+    uint32_t capacity; /* blocks, at least 1 */
+    uint64_t seed;
+    const uint8_t *wanted; /* [request_count] hints: 1 wanted again, 0 not; NULL: no hints */
+    double speed;          /* the clock that policies see runs so much faster than the trace's */
+    double attention;      /* what a token's attention over one block costs, in parts of the rest */
+};
+
+struct wf_sim_cache_ops {
+    const char *name;
+    const char *source;                                               /* the paper, in short */
+    struct wf_sim_cache *(*create)(const struct wf_sim_world *world); /* NULL: no memory */
+    void (*destroy)(struct wf_sim_cache *cache);
+    bool (*holds)(const struct wf_sim_cache *cache, uint32_t block);
+    uint32_t (*count)(const struct wf_sim_cache *cache); /* blocks held */
+    /* One of these two. */
+    void (*touch)(struct wf_sim_cache *cache, uint32_t block);
+    void (*request)(struct wf_sim_cache *cache, uint32_t request, uint32_t hits);
+};
+
+extern const struct wf_sim_cache_ops wf_sim_lru, wf_sim_lfuda, wf_sim_arc, wf_sim_s3fifo,
+    wf_sim_sieve, wf_sim_wtinylfu, wf_sim_gdsf, wf_sim_lhd, wf_sim_lru_leaf, wf_sim_weft,
+    wf_sim_belady;
+
+/* All of them, in the order of tables and plots; NULL at the end. */
+extern const struct wf_sim_cache_ops *const wf_sim_caches[];
+const struct wf_sim_cache_ops *wf_sim_cache_find(const char *name);
+
+/* Serve one request: how many of its blocks were hits. */
+uint32_t wf_sim_cache_serve(const struct wf_sim_cache_ops *ops, struct wf_sim_cache *cache,
+                            const struct wf_sim_trace *trace, uint32_t request);
+
+#endif

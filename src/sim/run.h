@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One policy at one capacity over one trace.
+ */
+#ifndef WF_SIM_RUN_H
+#define WF_SIM_RUN_H
+
+#include "sim/cache.h"
+#include "sim/engine.h"
+
+struct wf_sim_plan {
+    const struct wf_sim_cache_ops *ops;
+    struct wf_sim_world world;
+    const struct wf_sim_model *model;
+    uint32_t replicas;
+    uint32_t warmup; /* requests that are served and not counted */
+};
+
+struct wf_sim_result {
+    uint64_t requests, blocks_requested, blocks_hit;
+    double ttft_ms_mean, ttft_ms_p50, ttft_ms_p95, ttft_ms_p99;
+    double decode_ms_mean;
+    uint64_t prefill_tokens, prefill_tokens_saved;
+    uint64_t bytes_loaded, bytes_stored; /* KV read from the cache for hits, and written to it */
+    double blocks_per_second;            /* served by the cache alone, of all requests, a core */
+};
+
+/* WEFT_E_NO_MEMORY. */
+enum weft_status wf_sim_run(const struct wf_sim_plan *plan, const struct wf_sim_progress *progress,
+                            struct wf_sim_result *out);
+
+#endif

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The daemon's own policies in the simulator: the same objects, called as the daemon's store does.
+ *
+ * Each block that is held has a slot; a request is the use of all its blocks, from the beginning
+ * on.  Only leaves may go, and none of the request that runs: they are offered to the policy when
+ * it is over, or when the last block that extends them has gone.  A block that finds no room, since
+ * all that is left belongs to its own request, is not stored, and neither is what follows it.
+ *
+ *   lru_leaf   wf_policy_lru, least recently used among leaves: what vLLM's prefix cache and
+ *              SGLang's radix tree do (L. Zheng et al., "SGLang: efficient execution of structured
+ *              language model programs", NeurIPS 2024)
+ *   weft       wf_policy_value
+ */
+#include <stdlib.h>
+
+#include "core/policy.h"
+#include "sim/cache.h"
+
+struct slot {
+    uint32_t block, parent, children; /* parent: a slot, or WF_POLICY_NONE */
+};
+
+struct wf_sim_cache {
+    const struct wf_policy_ops *ops;
+    struct wf_policy *policy;
+    const struct wf_sim_world *world;
+    struct slot *slots; /* [capacity] */
+    uint32_t *free;     /* [capacity] slots; the last is taken first */
+    uint32_t *slot_of;  /* [blocks] slot + 1; 0: not held */
+    uint32_t free_count;
+    uint64_t now_us;
+};
+
+static void weft_destroy(struct wf_sim_cache *cache)
+{
+    if (cache->policy)
+        cache->ops->destroy(cache->policy);
+    free(cache->slots);
+    free(cache->free);
+    free(cache->slot_of);
+    free(cache);
+}
+
+static struct wf_sim_cache *create(const struct wf_sim_world *world,
+                                   const struct wf_policy_ops *ops)
+{
+    struct wf_sim_cache *cache = calloc(1, sizeof *cache);
+    if (!cache)
+        return NULL;
+    cache->ops = ops;
+    cache->world = world;
+    cache->slots = calloc(world->capacity, sizeof *cache->slots);
+    cache->free = calloc(world->capacity, sizeof *cache->free);
+    cache->slot_of = calloc(world->trace->block_count, sizeof *cache->slot_of);
+    if (!cache->slots || !cache->free || !cache->slot_of ||
+        ops->create(world->capacity, &cache->policy) != WEFT_OK) {
+        weft_destroy(cache);
+        return NULL;
+    }
+    for (uint32_t slot = world->capacity; slot-- > 0;)
+        cache->free[cache->free_count++] = slot;
+    return cache;
+}
+
+static struct wf_sim_cache *lru_leaf_create(const struct wf_sim_world *world)
+{
+    return create(world, &wf_policy_lru);
+}
+
+static bool weft_holds(const struct wf_sim_cache *cache, uint32_t block)
+{
+    return cache->slot_of[block] != 0;
+}
+
+static uint32_t weft_count(const struct wf_sim_cache *cache)
+{
+    return cache->world->capacity - cache->free_count;
+}
+
+/* A part of a key, as far as anybody can tell. */
+static uint64_t key_of(uint32_t block)
+{
+    uint64_t x = (block + (uint64_t)1) * 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+/* Let the policy's choice go.  `tip`: the block on which the running request goes on, so that it
+ * is not offered when it becomes a leaf. */
+static bool evict(struct wf_sim_cache *cache, uint32_t tip)
+{
+    uint32_t slot = cache->ops->victim(cache->policy, cache->now_us);
+    if (slot == WF_POLICY_NONE)
+        return false;
+    struct slot *gone = &cache->slots[slot];
+    cache->slot_of[gone->block] = 0;
+    cache->ops->gone(cache->policy, slot, key_of(gone->block));
+    cache->free[cache->free_count++] = slot;
+    uint32_t parent = gone->parent;
+    if (parent != WF_POLICY_NONE && --cache->slots[parent].children == 0 && parent != tip)
+        cache->ops->enter(cache->policy, parent);
+    return true;
+}
+
+static void use(struct wf_sim_cache *cache, uint32_t slot)
+{
+    cache->ops->used(cache->policy, &(struct wf_policy_use){
+                                        .slot = slot,
+                                        .parent = cache->slots[slot].parent,
+                                        .key = key_of(cache->slots[slot].block),
+                                        .now_us = cache->now_us,
+                                    });
+}
+
+static void hints_give(struct wf_sim_cache *cache, uint32_t request, uint32_t tip)
+{
+    const struct wf_sim_request *asked = &cache->world->trace->requests[request];
+    struct wf_policy_hint hint = {.kind = WF_POLICY_OUTPUT,
+                                  .slot = tip,
+                                  .output_tokens = asked->output_tokens};
+    cache->ops->hint(cache->policy, &hint);
+    if (!cache->world->wanted)
+        return;
+    hint.kind = cache->world->wanted[request] ? WF_POLICY_WANTED : WF_POLICY_DONE;
+    cache->ops->hint(cache->policy, &hint);
+}
+
+static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t hits)
+{
+    const struct wf_sim_trace *trace = cache->world->trace;
+    const struct wf_sim_request *asked = &trace->requests[request];
+    const uint32_t *blocks = trace->blocks + asked->first;
+    uint32_t tip = WF_POLICY_NONE;
+    cache->now_us = (uint64_t)((double)asked->at_us / cache->world->speed);
+    for (uint32_t i = 0; i < hits; i++) {
+        tip = cache->slot_of[blocks[i]] - 1;
+        if (i + 1 == hits)
+            cache->ops->leave(cache->policy, tip);
+        use(cache, tip);
+    }
+    for (uint32_t i = hits; i < asked->count; i++) {
+        if (!cache->free_count && !evict(cache, tip))
+            break;
+        uint32_t slot = cache->free[--cache->free_count];
+        cache->slots[slot] = (struct slot){blocks[i], tip, 0};
+        cache->slot_of[blocks[i]] = slot + 1;
+        if (tip != WF_POLICY_NONE)
+            cache->slots[tip].children++;
+        use(cache, slot);
+        tip = slot;
+    }
+    if (tip == WF_POLICY_NONE)
+        return;
+    hints_give(cache, request, tip);
+    if (cache->slots[tip].children == 0)
+        cache->ops->enter(cache->policy, tip);
+}
+
+const struct wf_sim_cache_ops wf_sim_lru_leaf = {
+    .name = "lru_leaf",
+    .source = "least recently used among leaves (vLLM, SGLang)",
+    .create = lru_leaf_create,
+    .destroy = weft_destroy,
+    .holds = weft_holds,
+    .count = weft_count,
+    .request = weft_request,
+};
