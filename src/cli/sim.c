@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft sim: a request trace through simulated caches.
+ *
+ * No node is asked and nothing is stored: policies decide about the blocks of a trace, a model of
+ * the engines says what their hits are worth in time.
+ */
+#include "cli/sim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "cli/commands.h"
+
+static struct {
+    const char *trace, *format, *capacities, *policies, *hints, *csv, *svg, *speed, *model;
+    uint64_t seed, replicas;
+    double warmup;
+    bool strict;
+} given = {.format = "mooncake",
+           .policies = "all",
+           .capacities = "3000,6000,10000,20000,30000",
+           .speed = "1x",
+           .model = "llama-3-70b",
+           .replicas = 4,
+           .seed = 1};
+
+static const struct cli_option options[] = {
+    {"trace", CLI_TEXT, "FILE", &given.trace, "the trace, JSON lines, plain or gzip"},
+    {"format", CLI_TEXT, "mooncake|qwen", &given.format, "what its lines are (mooncake)"},
+    {"capacity-blocks", CLI_TEXT, "N,...", &given.capacities,
+     "how many blocks the cache holds (3000,6000,10000,20000,30000)"},
+    {"policy", CLI_TEXT, "NAME,...", &given.policies, "which policies, or all (all)"},
+    {"hints", CLI_TEXT, "precision=P,recall=R", &given.hints,
+     "give weft's policy hints made from the future, with this much noise (none)"},
+    {"seed", CLI_NUMBER, "N", &given.seed, "of all that is drawn by chance (1)"},
+    {"warmup", CLI_REAL, "PART", &given.warmup,
+     "count only what comes after this part of the requests (0)"},
+    {"speed", CLI_TEXT, "FACTOR", &given.speed,
+     "the clock that policies see is so much faster than the trace's: 60x (1x)"},
+    {"model", CLI_TEXT, "NAME", &given.model, "whose times are modelled (llama-3-70b)"},
+    {"replicas", CLI_NUMBER, "N", &given.replicas, "engines that share the cache (4)"},
+    {"csv", CLI_TEXT, "FILE", &given.csv, "write a line for each run there, too"},
+    {"svg", CLI_TEXT, "FILE", &given.svg, "draw hit rates over capacities there, too"},
+    {"strict", CLI_FLAG, NULL, &given.strict, "stop at the first malformed line"},
+    {NULL},
+};
+
+static const char *const examples[] = {
+    "every policy at the usual capacities, and a picture of it",
+    "weft sim --trace mooncake_conversation.jsonl --svg hit-rates.svg",
+    "one policy at one capacity, for a program",
+    ("weft sim --trace mooncake_conversation.jsonl --format mooncake --capacity-blocks 6000 "
+     "--policy lru --json"),
+    "how much hints that are right four times of five are worth",
+    ("weft sim --trace trace.jsonl.gz --policy lru,weft,belady --hints precision=0.8,recall=0.8 "
+     "--warmup 0.33"),
+    NULL,
+};
+
+/* ------------------------------------------------------------------------------------- options */
+
+/* The next of a list's words, without its comma; false at the end. */
+static bool word_next(const char **list, char *word, size_t capacity)
+{
+    if (!**list)
+        return false;
+    size_t length = strcspn(*list, ",");
+    snprintf(word, capacity, "%.*s", (int)length, *list);
+    *list += length;
+    *list += **list == ',';
+    return true;
+}
+
+static const char *policy_name_at(void *context, int index)
+{
+    (void)context;
+    return wf_sim_caches[index] ? wf_sim_caches[index]->name : NULL;
+}
+
+static int policies_read(struct cli *cli, struct sim_plan *plan)
+{
+    char word[64];
+    if (strcmp(given.policies, "all") == 0) {
+        while (wf_sim_caches[plan->policy_count]) {
+            plan->policies[plan->policy_count] = wf_sim_caches[plan->policy_count];
+            plan->policy_count++;
+        }
+        return CLI_OK;
+    }
+    for (const char *list = given.policies; word_next(&list, word, sizeof word);) {
+        const struct wf_sim_cache_ops *ops = wf_sim_cache_find(word);
+        const char *nearest = ops ? NULL : wf_cli_nearest(word, policy_name_at, NULL);
+        if (nearest)
+            return wf_cli_fail(cli, CLI_USAGE, "there is no policy '%s'; did you mean '%s'?", word,
+                               nearest);
+        if (!ops)
+            return wf_cli_fail(cli, CLI_USAGE,
+                               "there is no policy '%s'; `weft sim --help` lists them", word);
+        for (int i = 0; i < plan->policy_count; i++)
+            if (plan->policies[i] == ops)
+                return wf_cli_fail(cli, CLI_USAGE, "--policy names %s twice", word);
+        plan->policies[plan->policy_count++] = ops;
+    }
+    if (!plan->policy_count)
+        return wf_cli_fail(cli, CLI_USAGE, "--policy is empty; name one, or all");
+    return CLI_OK;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int capacities_read(struct cli *cli, struct sim_plan *plan)
+{
+    char word[64], *end;
+    for (const char *list = given.capacities; word_next(&list, word, sizeof word);) {
+        errno = 0;
+        unsigned long long blocks = strtoull(word, &end, 10);
+        if (errno || *end || word[0] < '0' || word[0] > '9' || !blocks || blocks > SIM_CAPACITY_MAX)
+            return wf_cli_fail(cli, CLI_USAGE,
+                               "--capacity-blocks has '%s'; give numbers from 1 to %u, like "
+                               "3000,6000",
+                               word, SIM_CAPACITY_MAX);
+        if (plan->capacity_count == SIM_CAPACITIES_MAX)
+            return wf_cli_fail(cli, CLI_USAGE, "--capacity-blocks has more than %d numbers",
+                               SIM_CAPACITIES_MAX);
+        for (int i = 0; i < plan->capacity_count; i++)
+            if (plan->capacities[i] == blocks)
+                return wf_cli_fail(cli, CLI_USAGE, "--capacity-blocks has %s twice", word);
+        plan->capacities[plan->capacity_count++] = (uint32_t)blocks;
+    }
+    if (!plan->capacity_count)
+        return wf_cli_fail(cli, CLI_USAGE, "--capacity-blocks is empty; give 6000, or several");
+    qsort(plan->capacities, (size_t)plan->capacity_count, sizeof plan->capacities[0], ascending);
+    return CLI_OK;
+}
+
+static int hints_read(struct cli *cli, struct sim_plan *plan)
+{
+    char word[64];
+    if (!given.hints)
+        return CLI_OK;
+    plan->hinted = true;
+    for (const char *list = given.hints; word_next(&list, word, sizeof word);) {
+        double *to = strncmp(word, "precision=", 10) == 0 ? &plan->hints.precision
+                     : strncmp(word, "recall=", 7) == 0   ? &plan->hints.recall
+                                                          : NULL;
+        if (!to)
+            return wf_cli_fail(cli, CLI_USAGE,
+                               "--hints has '%s'; it is precision=P,recall=R, like "
+                               "precision=0.8,recall=0.8",
+                               word);
+        const char *value = strchr(word, '=') + 1;
+        char *end;
+        *to = strtod(value, &end);
+        if (end == value || *end || !(*to > 0) || *to > 1)
+            return wf_cli_fail(cli, CLI_USAGE, "--hints has '%s'; give more than 0, and up to 1",
+                               word);
+    }
+    if (!(plan->hints.precision > 0) || !(plan->hints.recall > 0))
+        return wf_cli_fail(cli, CLI_USAGE, "--hints needs both, like precision=0.8,recall=0.8");
+    return CLI_OK;
+}
+
+static int engine_read(struct cli *cli, struct sim_plan *plan)
+{
+    plan->model = wf_sim_model_find(given.model);
+    char names[256] = "";
+    for (size_t i = 0, used = 0; wf_sim_models[i].name && used < sizeof names; i++)
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
+                                 wf_sim_models[i].name);
+    if (!plan->model)
+        return wf_cli_fail(cli, CLI_USAGE, "there is no model '%s' here; there are %s", given.model,
+                           names);
+    if (!given.replicas || given.replicas > WF_SIM_REPLICAS_MAX)
+        return wf_cli_fail(cli, CLI_USAGE, "--replicas is %llu; give 1 to %d",
+                           (unsigned long long)given.replicas, WF_SIM_REPLICAS_MAX);
+    plan->replicas = (uint32_t)given.replicas;
+    return CLI_OK;
+}
+
+static int plan_read(struct cli *cli, struct sim_plan *plan)
+{
+    if (cli->word_count)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "'%s' is one word too many; the trace goes after --trace",
+                           cli->words[0]);
+    if (!given.trace)
+        return wf_cli_fail(cli, CLI_USAGE, "name the trace with --trace FILE");
+    const char *slash = strrchr(given.trace, '/');
+    plan->trace_name = slash ? slash + 1 : given.trace;
+    char *end;
+    plan->speed = strtod(given.speed, &end);
+    if (end == given.speed || (*end && strcmp(end, "x") != 0) || !(plan->speed >= 1e-6) ||
+        plan->speed > 1e6)
+        return wf_cli_fail(cli, CLI_USAGE, "--speed is '%s'; it is a factor like 60x", given.speed);
+    plan->warmup = given.warmup;
+    if (!(given.warmup >= 0) || given.warmup >= 1)
+        return wf_cli_fail(cli, CLI_USAGE, "--warmup is %g; give 0 or more, and less than 1",
+                           given.warmup);
+    int code = policies_read(cli, plan);
+    if (code == CLI_OK)
+        code = capacities_read(cli, plan);
+    if (code == CLI_OK)
+        code = hints_read(cli, plan);
+    return code == CLI_OK ? engine_read(cli, plan) : code;
+}
+
+/* --------------------------------------------------------------------------------------- a run */
+
+struct progress {
+    struct cli_progress bar;
+    double done, of; /* the trace's reading, and each run, are one each */
+    char note[64];
+};
+
+static void progress_step(void *context, double part)
+{
+    struct progress *progress = context;
+    wf_cli_progress_step(&progress->bar, (progress->done + part) / progress->of, progress->note);
+}
+
+/* Each policy at one capacity. */
+static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
+                                     struct progress *progress)
+{
+    const struct sim_plan *plan = runs->plan;
+    struct wf_sim_hints_made made = {0};
+    uint8_t *wanted = NULL;
+    enum weft_status status = WEFT_OK;
+    if (plan->hinted)
+        status = wf_sim_hints_make(runs->trace, capacity, &plan->hints, given.seed, &wanted, &made);
+    for (int i = 0; i < plan->policy_count && status == WEFT_OK; i++) {
+        struct sim_run *run = &runs->runs[runs->count];
+        *run = (struct sim_run){plan->policies[i], capacity, .hints = made};
+        snprintf(progress->note, sizeof progress->note, "%s, %u blocks", run->ops->name, capacity);
+        struct wf_sim_plan one = {
+            .ops = run->ops,
+            .world = {.trace = runs->trace,
+                      .capacity = capacity,
+                      .seed = given.seed,
+                      .wanted = wanted,
+                      .speed = plan->speed,
+                      .attention = wf_sim_model_attention(plan->model, runs->trace->block_tokens)},
+            .model = plan->model,
+            .replicas = plan->replicas,
+            .warmup = (uint32_t)(plan->warmup * runs->trace->request_count),
+        };
+        status = wf_sim_run(&one, &(struct wf_sim_progress){progress_step, progress}, &run->result);
+        runs->count += status == WEFT_OK;
+        progress->done++;
+    }
+    free(wanted);
+    return status;
+}
+
+/* What the user should know besides the figures. */
+static void remarks(const struct sim_runs *runs)
+{
+    const struct wf_sim_trace *trace = runs->trace;
+    if (trace->lines_malformed)
+        fprintf(stderr, "weft sim: %llu malformed line%s skipped; the first: %s\n",
+                (unsigned long long)trace->lines_malformed,
+                trace->lines_malformed == 1 ? " was" : "s were", trace->first_error);
+    if (trace->lines_early)
+        fprintf(stderr,
+                "weft sim: %llu request%s earlier than the line before; taken to come with it\n",
+                (unsigned long long)trace->lines_early, trace->lines_early == 1 ? " is" : "s are");
+    for (int i = 0; i < runs->count; i += runs->plan->policy_count)
+        if (runs->runs[i].hints.precision_missed)
+            fprintf(stderr,
+                    "weft sim: at %u blocks too few requests are not worth their room for such a "
+                    "precision; all of them are said to be wanted\n",
+                    runs->runs[i].capacity);
+}
+
+static int report(struct cli *cli, const struct sim_runs *runs)
+{
+    int code = CLI_OK;
+    if (given.csv)
+        code = wf_sim_csv_write(cli, runs, given.csv);
+    if (given.svg && code == CLI_OK)
+        code = wf_sim_svg_write(cli, runs, given.svg);
+    if (code != CLI_OK)
+        return code;
+    (cli->json ? wf_sim_json_print : wf_sim_table_print)(runs);
+    remarks(runs);
+    return CLI_OK;
+}
+
+static int run(struct cli *cli)
+{
+    struct sim_plan plan = {0};
+    int code = plan_read(cli, &plan);
+    if (code != CLI_OK)
+        return code;
+    enum trace_format format = TRACE_MOONCAKE;
+    wf_trace_format_of(given.format, &format);
+    struct progress progress = {.of = 1 + plan.policy_count * plan.capacity_count,
+                                .note = "reading the trace"};
+    wf_cli_progress_init(&progress.bar, "sim");
+    struct wf_sim_trace trace = {0};
+    enum weft_status status = wf_sim_trace_load(given.trace, format, given.strict,
+                                                &(struct wf_sim_progress){progress_step, &progress},
+                                                &trace);
+    progress.done++;
+    struct sim_runs runs = {.plan = &plan, .trace = &trace};
+    runs.runs = wf_cli_alloc((size_t)(plan.policy_count * plan.capacity_count) * sizeof *runs.runs);
+    for (int i = 0; i < plan.capacity_count && status == WEFT_OK; i++)
+        status = capacity_run(&runs, plan.capacities[i], &progress);
+    wf_cli_progress_fini(&progress.bar);
+    if (status == WEFT_OK)
+        code = report(cli, &runs);
+    else
+        code = wf_cli_fail(cli, status == WEFT_E_INVALID ? CLI_USAGE : CLI_SYSTEM, "%s",
+                           wf_sim_error());
+    free(runs.runs);
+    wf_sim_trace_fini(&trace);
+    return code;
+}
+
+const struct cli_command wf_cmd_sim = {
+    .name = "sim",
+    .summary = "simulate eviction policies over a request trace",
+    .synopsis = "--trace FILE",
+    .about =
+        "Takes the requests of a trace through simulated caches, several policies at several "
+        "capacities in one run, and says how many blocks are hits: of each request, those from the "
+        "first on that are there, up to the first that is not.  No node is needed.\n\n"
+        "The policies: lru; lru_leaf (least recently used among the ends of chains, as vLLM and "
+        "SGLang do); lfuda, arc, s3fifo, sieve, wtinylfu, gdsf and lhd, each from its paper; weft "
+        "(the object that weftd runs); belady (the bound: it knows the future; since who wants a "
+        "block wants its parent first, no policy has more hits on the trace).  gap_closed is the "
+        "part of the way from lru's hits to belady's, where both ran.\n\n"
+        "Hints are made from the future: a request is worth its room when belady at the same "
+        "capacity keeps more than half of its blocks, beyond the first, which everybody shares, "
+        "from that request until each is wanted next.  Those that are worth it are said to be "
+        "wanted with the probability recall; of the others so many that a share of precision of "
+        "all that are said to be wanted are worth it; the rest are said to be done.  A hint is "
+        "about the whole request.\n\n"
+        "Times are modelled, not measured: prefill on --replicas servers of one queue "
+        "and one cache, by the published shape of --model (llama-3-8b and qwen2.5-7b on 1 GPU, "
+        "llama-3-70b and qwen2.5-72b on 8, llama-3-405b on 16), H100 with 989.4 TFLOP/s of which "
+        "40 % are used, hits loaded over 64 GB/s a GPU of which 85 % are used.  TTFT is queue, "
+        "load and prefill of what was missed.  bytes_moved is the KV loaded for hits and stored "
+        "for the rest.  blocks_per_second is the speed of the policy itself, on one core.\n\n"
+        "The same seed and trace give the same hits.",
+    .options = options,
+    .examples = examples,
+    .run = run,
+};

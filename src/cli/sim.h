@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What `weft sim` was asked for, and what came of it.
+ */
+#ifndef WF_CLI_SIM_H
+#define WF_CLI_SIM_H
+
+#include "cli/cli.h"
+#include "sim/hints.h"
+#include "sim/run.h"
+
+#define SIM_POLICIES_MAX 16
+#define SIM_CAPACITIES_MAX 64
+#define SIM_CAPACITY_MAX (1u << 28) /* blocks */
+
+struct sim_plan {
+    const struct wf_sim_cache_ops *policies[SIM_POLICIES_MAX];
+    uint32_t capacities[SIM_CAPACITIES_MAX]; /* ascending */
+    int policy_count, capacity_count;
+    struct wf_sim_hints hints;
+    bool hinted;
+    double speed, warmup;
+    const struct wf_sim_model *model;
+    uint32_t replicas;
+    const char *trace_name; /* without folders */
+};
+
+struct sim_run {
+    const struct wf_sim_cache_ops *ops;
+    uint32_t capacity;
+    struct wf_sim_result result;
+    struct wf_sim_hints_made hints; /* when the plan is hinted */
+};
+
+/* All that ran: for each capacity all policies, in the order of the plan. */
+struct sim_runs {
+    const struct sim_plan *plan;
+    const struct wf_sim_trace *trace;
+    struct sim_run *runs;
+    int count;
+};
+
+double wf_sim_hit_rate(const struct sim_run *run);
+/* Which part of the way from LRU's hits to Belady's it goes, where both ran at its capacity and
+ * differ. */
+bool wf_sim_gap_closed(const struct sim_runs *runs, const struct sim_run *run, double *out);
+
+/* sim_report.c: for programs, for people, for spreadsheets, for eyes.  An enum cli_exit. */
+void wf_sim_json_print(const struct sim_runs *runs);
+void wf_sim_table_print(const struct sim_runs *runs);
+int wf_sim_csv_write(struct cli *cli, const struct sim_runs *runs, const char *path);
+int wf_sim_svg_write(struct cli *cli, const struct sim_runs *runs, const char *path);
+
+#endif
