@@ -17,8 +17,9 @@ import node
 import below
 import exported
 import own
+import simulated
 
-MODULES = (alone, node, below, exported, own)  # their cases run in this order
+MODULES = (alone, node, below, exported, own, simulated)  # their cases run in this order
 
 
 def main():

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weft sim: policies over a trace, without a node."""
+import csv
+import gzip
+import json
+import os
+import re
+import xml.etree.ElementTree as xml
+
+from harness import FOLDER, answer, case, check, golden, read, trace_make, weft
+
+
+def figures(runs):
+    """All that the seed decides: everything but the speed."""
+    return [{key: value for key, value in run.items() if key != "blocks_per_second"} for run in runs]
+
+
+@case
+def sim_says_what_a_policy_hits():
+    trace = trace_make("sim.jsonl", "--requests", "1500")
+    one = answer("sim", "--trace", trace, "--format", "mooncake", "--capacity-blocks", "600", "--policy", "lru",
+                 "--hints", "precision=0.8,recall=0.8")
+    golden("sim", one)
+    check(abs(one["hit_rate"] - one["blocks_hit"] / one["blocks_requested"]) < 1e-6, one)
+    check(one["ttft_ms_p50"] <= one["ttft_ms_p95"] <= one["ttft_ms_p99"], one)
+    packed = os.path.join(FOLDER, "sim.jsonl.gz")
+    with gzip.open(packed, "wb") as file:
+        file.write(read(trace))
+    common = ["--capacity-blocks", "600", "--policy", "lru", "--hints", "precision=0.8,recall=0.8"]
+    check(figures([answer("sim", "--trace", packed, *common)]) == figures([one]), "gzip gives other figures")
+    warm = answer("sim", "--trace", trace, *common, "--warmup", "0.5")
+    check(warm["requests"] == 750 and warm["hit_rate"] != one["hit_rate"], warm)
+    # Blocks of 16 tokens, and times in seconds.
+    short = answer("sim", "--trace", trace, "--format", "qwen", *common)
+    check(short["blocks_hit"] == one["blocks_hit"], short)
+    check(short["prefill_tokens_saved"] < one["prefill_tokens_saved"], short)
+
+
+@case
+def sim_runs_all_policies_under_the_bound():
+    trace = trace_make("sim.jsonl", "--requests", "1500")
+    sheet, picture = os.path.join(FOLDER, "sim.csv"), os.path.join(FOLDER, "sim.svg")
+    words = ["sim", "--trace", trace, "--capacity-blocks", "900,300", "--seed", "7"]
+    runs = answer(*words, "--csv", sheet, "--svg", picture)["runs"]
+    check(figures(runs) == figures(answer(*words)["runs"]), "another time, other figures")
+    check(sorted({run["capacity_blocks"] for run in runs}) == [300, 900], runs)
+    names = [run["policy"] for run in runs[: len(runs) // 2]]
+    check({"lru", "lru_leaf", "lfuda", "arc", "s3fifo", "sieve", "wtinylfu", "gdsf", "lhd", "belady"} <= set(names), names)
+    about = weft("sim", "--help").stdout.decode()
+    check(all(name in about for name in names), "--help does not name all of", names)
+    for capacity in 300, 900:
+        hits = {run["policy"]: run["blocks_hit"] for run in runs if run["capacity_blocks"] == capacity}
+        check(max(hits.values()) == hits["belady"] > hits["lru"] > 0, hits)
+    ends = {run["policy"]: run["gap_closed"] for run in runs}
+    check(ends["belady"] == 1 and ends["lru"] == 0, ends)
+    with open(sheet, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    check([int(row["blocks_hit"]) for row in rows] == [run["blocks_hit"] for run in runs], rows)
+    drawn = xml.parse(picture).getroot()
+    said = {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    check(set(names) <= said and "sim.jsonl" in said, said)
+    shown = weft(*words).stdout.decode()
+    check(all(re.search(rf"^  {name} ", shown, re.M) for name in names), shown)
+    check("300 blocks" in shown and "gap closed" in shown and "100.0 %" in shown, shown)
+
+
+@case
+def sim_says_what_is_wrong():
+    trace = trace_make("sim-bad.jsonl", "--requests", "60", "--bad", "3")
+    done = weft("sim", "--trace", trace, "--policy", "lru", "--capacity-blocks", "100", "--json")
+    check(json.loads(done.stdout)["requests"] == 57, done.stdout)
+    said = done.stderr.decode()
+    check("3 malformed lines were skipped" in said and re.search(r"sim-bad\.jsonl:\d+: ", said), said)
+    cut = os.path.join(FOLDER, "cut.gz")
+    with open(cut, "wb") as file:
+        file.write(gzip.compress(read(trace))[:200])
+    empty = os.path.join(FOLDER, "empty.jsonl")
+    with open(empty, "wb"):
+        pass
+    for words, code, hint in (
+            ([], 2, "--trace"), (["--trace", "/nowhere"], 6, "/nowhere"), (["--trace", trace, "--strict"], 2, ".jsonl:"),
+            (["--trace", cut], 6, "fetch it again"), (["--trace", empty], 2, "no request"),
+            (["--trace", trace, "--policy", "lur"], 2, "did you mean 'lru'?"),
+            (["--trace", trace, "--policy", "lru,lru"], 2, "twice"), (["--trace", trace, "--policy", ""], 2, "empty"),
+            (["--trace", trace, "--policy", "clairvoyance"], 2, "--help"),
+            (["--trace", trace, "--capacity-blocks", "many"], 2, "many"),
+            (["--trace", trace, "--capacity-blocks", "0"], 2, "'0'"),
+            (["--trace", trace, "--capacity-blocks", "5,5"], 2, "twice"),
+            (["--trace", trace, "--hints", "precision=0.8"], 2, "both"),
+            (["--trace", trace, "--hints", "precision=2,recall=1"], 2, "up to 1"),
+            (["--trace", trace, "--hints", "luck=1"], 2, "luck=1"), (["--trace", trace, "--warmup", "1"], 2, "--warmup"),
+            (["--trace", trace, "--speed", "fast"], 2, "60x"), (["--trace", trace, "--model", "gpt-0"], 2, "llama-3-8b"),
+            (["--trace", trace, "--replicas", "0"], 2, "--replicas"),
+            (["--trace", trace, "--svg", "/nowhere/a.svg"], 6, "/nowhere/a.svg"), (["gen"], 2, "one word too many")):
+        said = weft("sim", *words, expect=code).stderr.decode()
+        lines = [line for line in said.splitlines() if "malformed" not in line]
+        check(len(lines) <= 1 and hint in said and said.startswith("weft sim: "), words, said)
