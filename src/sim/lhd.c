@@ -6,11 +6,12 @@
  * The hit density of a block is what it may expect in hits, divided by the room × time that it will
  * take until it is hit or goes.  It is learned from counts of hits and evictions by age, for 16
  * classes of blocks by the ages at which they were hit the last two times; the least dense of 32
- * blocks drawn by chance goes (of 8 until it has learned).  Ages are counted in uses, in steps that
- * let 20,000 of them span a hundred times the room, as the authors' program has it; now and then a
- * block is kept against its density, so that high ages are seen at all.  All blocks are of one
- * size.  The counts are evaluated every 16,384 uses and decay by a tenth: the authors' million is
- * longer than many traces.
+ * blocks drawn by chance goes.  Ages are counted in uses, in steps that let 20,000 of them span a
+ * hundred times the room, as the authors' program has it; now and then a block is kept against its
+ * density, so that high ages are seen at all.  All blocks are of one size.
+ *
+ * Two things are otherwise than in the authors' program, since traces of requests are short: the
+ * counts are evaluated every 16,384 uses, not a million, and 32 blocks are drawn from the start.
  */
 #include <stdlib.h>
 
@@ -20,7 +21,6 @@
 #define AGES 20000
 #define CLASSES 16
 #define SAMPLE 32
-#define SAMPLE_FIRST 8
 #define LEARNED 50 /* evaluations */
 #define EVALUATE_EVERY 16384
 #define DECAY 0.9
@@ -99,20 +99,20 @@ static uint32_t class_of(const struct block *block)
     uint64_t age = (uint64_t)block->hit_age + block->hit_age_before;
     if (age == 0)
         return CLASSES - 1;
-    uint32_t class = 0;
-    while (age < AGES && class + 1 < CLASSES) {
+    uint32_t kind = 0;
+    while (age < AGES && kind + 1 < CLASSES) {
         age *= 2;
-        class ++;
+        kind++;
     }
-    return class;
+    return kind;
 }
 
 static void evaluate(struct wf_sim_cache *cache)
 {
     cache->evaluations++;
-    for (uint32_t class = 0; class < CLASSES; class ++) {
-        double *hits = cache->hits + class * AGES, *evictions = cache->evictions + class * AGES;
-        double *density = cache->density + class * AGES;
+    for (uint32_t kind = 0; kind < CLASSES; kind++) {
+        double *hits = cache->hits + kind * AGES, *evictions = cache->evictions + kind * AGES;
+        double *density = cache->density + kind * AGES;
         double hits_ahead = 0, events_ahead = 0, lifetime = 0;
         for (uint32_t age = AGES; age-- > 0;) {
             hits[age] *= DECAY;
@@ -135,9 +135,9 @@ static double density_of(const struct wf_sim_cache *cache, const struct block *b
 
 static void evict(struct wf_sim_cache *cache)
 {
-    uint32_t sample = cache->evaluations > LEARNED ? SAMPLE : SAMPLE_FIRST, victim = 0;
+    uint32_t victim = 0;
     double least = 0;
-    for (uint32_t i = 0; i < sample; i++) {
+    for (uint32_t i = 0; i < SAMPLE; i++) {
         uint32_t place = (uint32_t)(wf_sim_random(&cache->random) % cache->count);
         double density = density_of(cache, &cache->blocks[cache->held[place]]);
         if (i == 0 || density < least) {
