@@ -7,7 +7,7 @@
  * back while the ghost queue remembers it, goes to the main queue, which gives what was used
  * another round.  The ghost queue remembers as many as the main queue may hold.  "Used twice" is
  * the paper's freq > 1, uses after the one that brought it in; with one use instead, which some
- * programs have, it is up to half a point better on the Mooncake conversation trace below 10,000
+ * programs have, it is up to half a point better on the Mooncake conversation trace up to 10,000
  * blocks and two points worse at 30,000.
  */
 #include <stdlib.h>
