@@ -4,9 +4,8 @@
 #include <string.h>
 
 const struct wf_sim_cache_ops *const wf_sim_caches[] = {
-    &wf_sim_lru,   &wf_sim_lru_leaf, &wf_sim_lfuda, &wf_sim_arc, &wf_sim_s3fifo,
-    &wf_sim_sieve, &wf_sim_wtinylfu, &wf_sim_gdsf,  &wf_sim_lhd, &wf_sim_belady,
-    NULL,
+    &wf_sim_lru,      &wf_sim_lru_leaf, &wf_sim_lfuda, &wf_sim_arc,  &wf_sim_s3fifo, &wf_sim_sieve,
+    &wf_sim_wtinylfu, &wf_sim_gdsf,     &wf_sim_lhd,   &wf_sim_weft, &wf_sim_belady, NULL,
 };
 
 const struct wf_sim_cache_ops *wf_sim_cache_find(const char *name)

@@ -68,6 +68,11 @@ static struct wf_sim_cache *lru_leaf_create(const struct wf_sim_world *world)
     return create(world, &wf_policy_lru);
 }
 
+static struct wf_sim_cache *weft_create(const struct wf_sim_world *world)
+{
+    return create(world, &wf_policy_value);
+}
+
 static bool weft_holds(const struct wf_sim_cache *cache, uint32_t block)
 {
     return cache->slot_of[block] != 0;
@@ -162,6 +167,16 @@ const struct wf_sim_cache_ops wf_sim_lru_leaf = {
     .name = "lru_leaf",
     .source = "least recently used among leaves (vLLM, SGLang)",
     .create = lru_leaf_create,
+    .destroy = weft_destroy,
+    .holds = weft_holds,
+    .count = weft_count,
+    .request = weft_request,
+};
+
+const struct wf_sim_cache_ops wf_sim_weft = {
+    .name = "weft",
+    .source = "what weftd does",
+    .create = weft_create,
     .destroy = weft_destroy,
     .holds = weft_holds,
     .count = weft_count,
