@@ -16,7 +16,8 @@
 
 static struct {
     const char *trace, *format, *capacities, *policies, *hints, *csv, *svg, *speed, *model;
-    uint64_t seed, replicas;
+    const char *workload, *output;
+    uint64_t seed, replicas, requests;
     double warmup;
     bool strict;
 } given = {.format = "mooncake",
@@ -25,7 +26,13 @@ static struct {
            .speed = "1x",
            .model = "llama-3-70b",
            .replicas = 4,
-           .seed = 1};
+           .seed = 1,
+           .requests = 10000};
+
+static const struct cli_word words[] = {
+    {"gen", "make a trace instead: write --requests of a --workload to --output, or to stdout"},
+    {NULL},
+};
 
 static const struct cli_option options[] = {
     {"trace", CLI_TEXT, "FILE", &given.trace, "the trace, JSON lines, plain or gzip"},
@@ -34,7 +41,8 @@ static const struct cli_option options[] = {
      "how many blocks the cache holds (3000,6000,10000,20000,30000)"},
     {"policy", CLI_TEXT, "NAME,...", &given.policies, "which policies, or all (all)"},
     {"hints", CLI_TEXT, "precision=P,recall=R", &given.hints,
-     "give weft's policy hints made from the future, with this much noise (none)"},
+     "give weft's policy hints made from the future, with this much noise; or trace: those that "
+     "the trace has (none)"},
     {"seed", CLI_NUMBER, "N", &given.seed, "of all that is drawn by chance (1)"},
     {"warmup", CLI_REAL, "PART", &given.warmup,
      "count only what comes after this part of the requests (0)"},
@@ -44,6 +52,9 @@ static const struct cli_option options[] = {
     {"replicas", CLI_NUMBER, "N", &given.replicas, "engines that share the cache (4)"},
     {"csv", CLI_TEXT, "FILE", &given.csv, "write a line for each run there, too"},
     {"svg", CLI_TEXT, "FILE", &given.svg, "draw hit rates over capacities there, too"},
+    {"workload", CLI_TEXT, "chat|agentic|rag|batch", &given.workload, "what gen makes"},
+    {"requests", CLI_NUMBER, "N", &given.requests, "how many requests gen makes (10000)"},
+    {"output", CLI_TEXT, "FILE", &given.output, "where gen writes them (stdout)"},
     {"strict", CLI_FLAG, NULL, &given.strict, "stop at the first malformed line"},
     {NULL},
 };
@@ -57,6 +68,9 @@ static const char *const examples[] = {
     "how much hints that are right four times of five are worth",
     ("weft sim --trace trace.jsonl.gz --policy lru,weft,belady --hints precision=0.8,recall=0.8 "
      "--warmup 0.33"),
+    "agents, whose hints are right nine times of ten, and what a node makes of them",
+    ("weft sim gen --workload agentic --requests 20000 --hints precision=0.9,recall=0.9 --output "
+     "agents.jsonl && weft sim --trace agents.jsonl --hints trace"),
     NULL,
 };
 
@@ -140,15 +154,13 @@ static int capacities_read(struct cli *cli, struct sim_plan *plan)
     return CLI_OK;
 }
 
-static int hints_read(struct cli *cli, struct sim_plan *plan)
+int wf_sim_hints_read(struct cli *cli, const char *text, struct wf_sim_hints *out)
 {
     char word[64];
-    if (!given.hints)
-        return CLI_OK;
-    plan->hinted = true;
-    for (const char *list = given.hints; word_next(&list, word, sizeof word);) {
-        double *to = strncmp(word, "precision=", 10) == 0 ? &plan->hints.precision
-                     : strncmp(word, "recall=", 7) == 0   ? &plan->hints.recall
+    struct wf_sim_hints hints = {0};
+    for (const char *list = text; word_next(&list, word, sizeof word);) {
+        double *to = strncmp(word, "precision=", 10) == 0 ? &hints.precision
+                     : strncmp(word, "recall=", 7) == 0   ? &hints.recall
                                                           : NULL;
         if (!to)
             return wf_cli_fail(cli, CLI_USAGE,
@@ -162,9 +174,17 @@ static int hints_read(struct cli *cli, struct sim_plan *plan)
             return wf_cli_fail(cli, CLI_USAGE, "--hints has '%s'; give more than 0, and up to 1",
                                word);
     }
-    if (!(plan->hints.precision > 0) || !(plan->hints.recall > 0))
+    if (!(hints.precision > 0) || !(hints.recall > 0))
         return wf_cli_fail(cli, CLI_USAGE, "--hints needs both, like precision=0.8,recall=0.8");
+    *out = hints;
     return CLI_OK;
+}
+
+static int hints_read(struct cli *cli, struct sim_plan *plan)
+{
+    plan->traced = given.hints && strcmp(given.hints, "trace") == 0;
+    plan->hinted = given.hints && !plan->traced;
+    return plan->hinted ? wf_sim_hints_read(cli, given.hints, &plan->hints) : CLI_OK;
 }
 
 static int engine_read(struct cli *cli, struct sim_plan *plan)
@@ -186,10 +206,6 @@ static int engine_read(struct cli *cli, struct sim_plan *plan)
 
 static int plan_read(struct cli *cli, struct sim_plan *plan)
 {
-    if (cli->word_count)
-        return wf_cli_fail(cli, CLI_USAGE,
-                           "'%s' is one word too many; the trace goes after --trace",
-                           cli->words[0]);
     if (!given.trace)
         return wf_cli_fail(cli, CLI_USAGE, "name the trace with --trace FILE");
     const char *slash = strrchr(given.trace, '/');
@@ -231,10 +247,10 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
 {
     const struct sim_plan *plan = runs->plan;
     struct wf_sim_hints_made made = {0};
-    uint8_t *wanted = NULL;
-    enum weft_status status = WEFT_OK;
+    uint8_t *hints = plan->traced ? wf_sim_hints_of(runs->trace) : NULL;
+    enum weft_status status = plan->traced && !hints ? WEFT_E_NO_MEMORY : WEFT_OK;
     if (plan->hinted)
-        status = wf_sim_hints_make(runs->trace, capacity, &plan->hints, given.seed, &wanted, &made);
+        status = wf_sim_hints_make(runs->trace, capacity, &plan->hints, given.seed, &hints, &made);
     for (int i = 0; i < plan->policy_count && status == WEFT_OK; i++) {
         struct sim_run *run = &runs->runs[runs->count];
         *run = (struct sim_run){plan->policies[i], capacity, .hints = made};
@@ -244,7 +260,7 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
             .world = {.trace = runs->trace,
                       .capacity = capacity,
                       .seed = given.seed,
-                      .wanted = wanted,
+                      .hints = hints,
                       .speed = plan->speed,
                       .attention = wf_sim_model_attention(plan->model, runs->trace->block_tokens)},
             .model = plan->model,
@@ -255,7 +271,7 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
         runs->count += status == WEFT_OK;
         progress->done++;
     }
-    free(wanted);
+    free(hints);
     return status;
 }
 
@@ -263,6 +279,8 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
 static void remarks(const struct sim_runs *runs)
 {
     const struct wf_sim_trace *trace = runs->trace;
+    if (runs->plan->traced && !trace->hints)
+        fprintf(stderr, "weft sim: no line of %s has a hint\n", runs->plan->trace_name);
     if (trace->lines_malformed)
         fprintf(stderr, "weft sim: %llu malformed line%s skipped; the first: %s\n",
                 (unsigned long long)trace->lines_malformed,
@@ -295,6 +313,16 @@ static int report(struct cli *cli, const struct sim_runs *runs)
 
 static int run(struct cli *cli)
 {
+    if (cli->word_count > 1)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "'%s' is one word too many; the trace goes after --trace",
+                           cli->words[1]);
+    if (cli->word_count && wf_cli_choose(cli) < 0)
+        return CLI_USAGE;
+    if (cli->word_count)
+        return wf_sim_gen_run(cli,
+                              &(struct sim_gen_given){given.workload, given.format, given.hints,
+                                                      given.output, given.requests, given.seed});
     struct sim_plan plan = {0};
     int code = plan_read(cli, &plan);
     if (code != CLI_OK)
@@ -349,7 +377,25 @@ const struct cli_command wf_cmd_sim = {
         "40 % are used, hits loaded over 64 GB/s a GPU of which 85 % are used.  TTFT is queue, "
         "load and prefill of what was missed.  bytes_moved is the KV loaded for hits and stored "
         "for the rest.  blocks_per_second is the speed of the policy itself, on one core.\n\n"
-        "The same seed and trace give the same hits.",
+        "The same seed and trace give the same hits.\n\n"
+        "gen makes traces.  Sessions arrive as a Poisson process; a turn's input is all of the "
+        "turn before, its output, and what is new; up to 131,072 tokens.  Lengths (in tokens) and "
+        "waits are log-normal, given here as median and deviation of the logarithm; which shared "
+        "prompt or document it is, is drawn by Zipf's law.\n\n"
+        "chat: 1 session a second; 20 system prompts (exponent 1) of 600, 0.8; first message 500, "
+        "1.5, others 120, 1.2; output 280, 0.8; another turn with 0.72, after 60 s, 1.2, or with "
+        "0.05 after 1800 s, 1.\n\n"
+        "agentic: a session each 4 seconds; 8 prompts with tools (exponent 1) of 8000, 0.5; the "
+        "task 800, 1.2; what a tool says 700, 1.3; output 150, 0.9; another step with 0.93, after "
+        "5 s, 1.3, or with 0.06 after 180 s, 1.2.\n\n"
+        "rag: 3 sessions a second; 4 prompts (exponent 0.8) of 700, 0.4; 3 of 20,000 documents "
+        "(exponent 1) of 1800, 0.7; question 60, 0.7; output 220, 0.7; another question with 0.15, "
+        "after 45 s, 1.\n\n"
+        "batch: a job each 50 seconds, with a prompt of its own of 2500, 0.7 and 150, 0.8 items of "
+        "1200, 0.9 that come 0.2 s, 0.5 apart; output 180, 0.8; nothing comes back.\n\n"
+        "With --hints, gen writes what each session will do into its lines: \"wanted\" when "
+        "another turn comes, \"done\" when not, with that precision and recall.",
+    .words = words,
     .options = options,
     .examples = examples,
     .run = run,

@@ -18,7 +18,8 @@ struct sim_plan {
     uint32_t capacities[SIM_CAPACITIES_MAX]; /* ascending */
     int policy_count, capacity_count;
     struct wf_sim_hints hints;
-    bool hinted;
+    bool hinted; /* made from the future */
+    bool traced; /* the hints are the trace's own */
     double speed, warmup;
     const struct wf_sim_model *model;
     uint32_t replicas;
@@ -44,6 +45,15 @@ double wf_sim_hit_rate(const struct sim_run *run);
 /* Which part of the way from LRU's hits to Belady's it goes, where both ran at its capacity and
  * differ. */
 bool wf_sim_gap_closed(const struct sim_runs *runs, const struct sim_run *run, double *out);
+
+/* sim_gen.c: `weft sim gen`.  An enum cli_exit. */
+struct sim_gen_given {
+    const char *workload, *format, *hints, *output;
+    uint64_t requests, seed;
+};
+int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given);
+/* "precision=P,recall=R" into `out`: an enum cli_exit. */
+int wf_sim_hints_read(struct cli *cli, const char *text, struct wf_sim_hints *out);
 
 /* sim_report.c: for programs, for people, for spreadsheets, for eyes.  An enum cli_exit. */
 void wf_sim_json_print(const struct sim_runs *runs);

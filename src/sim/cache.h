@@ -26,9 +26,9 @@ struct wf_sim_world {
     const struct wf_sim_trace *trace;
     uint32_t capacity; /* blocks, at least 1 */
     uint64_t seed;
-    const uint8_t *wanted; /* [request_count] hints: 1 wanted again, 0 not; NULL: no hints */
-    double speed;          /* the clock that policies see runs so much faster than the trace's */
-    double attention;      /* what a token's attention over one block costs, in parts of the rest */
+    const uint8_t *hints; /* [request_count] enum trace_hint; NULL: nobody says anything */
+    double speed;         /* the clock that policies see runs so much faster than the trace's */
+    double attention;     /* what a token's attention over one block costs, in parts of the rest */
 };
 
 struct wf_sim_cache_ops {

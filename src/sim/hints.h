@@ -25,7 +25,14 @@ struct wf_sim_hints_made {
     bool precision_missed;  /* so few are false that all of them were not enough */
 };
 
-/* For each request 1 (wanted) or 0 (done); for free(). */
+/* How likely a hint about what is not true is to say "wanted", so that of all that are wanted the
+ * share of `precision` is true, where so many are true and so many not; above 1: it cannot be. */
+double wf_sim_hints_mistaken(const struct wf_sim_hints *hints, double right, double wrong);
+
+/* Those that the trace's lines have, or NULL without memory; for free(). */
+uint8_t *wf_sim_hints_of(const struct wf_sim_trace *trace);
+
+/* For each request an enum trace_hint; for free(). */
 enum weft_status wf_sim_hints_make(const struct wf_sim_trace *trace, uint32_t capacity,
                                    const struct wf_sim_hints *hints, uint64_t seed, uint8_t **out,
                                    struct wf_sim_hints_made *made);

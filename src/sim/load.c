@@ -146,7 +146,9 @@ enum weft_status wf_sim_trace_add(struct wf_sim_trace *trace, const struct trace
         .input_tokens = request->input_length,
         .count = (uint32_t)request->hash_count,
         .output_tokens = output > UINT32_MAX ? UINT32_MAX : (uint32_t)output,
+        .hint = request->hint,
     };
+    trace->hints += request->hint != TRACE_HINT_NONE;
     trace->reference_count = references;
     if (request->hash_count > trace->chain_max)
         trace->chain_max = (uint32_t)request->hash_count;

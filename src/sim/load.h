@@ -23,6 +23,7 @@ struct wf_sim_request {
     uint64_t first; /* its first reference */
     uint64_t input_tokens;
     uint32_t count, output_tokens;
+    enum trace_hint hint;
 };
 
 struct wf_sim_trace {
@@ -34,8 +35,9 @@ struct wf_sim_trace {
     uint64_t reference_count;
     uint32_t request_count, block_count, chain_max; /* chain_max: blocks of the longest request */
     uint32_t block_tokens;
-    uint64_t lines_malformed,
-        lines_early;                   /* passed over; with an earlier time than the one before */
+    uint64_t hints;                    /* requests that have one */
+    uint64_t lines_malformed;          /* passed over */
+    uint64_t lines_early;              /* with an earlier time than the one before */
     char first_error[TRACE_ERROR_MAX]; /* of the first malformed line */
 
     /* While it grows. */

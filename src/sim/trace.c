@@ -147,6 +147,15 @@ static enum trace_result ids_read(struct trace_reader *reader, const json_t *roo
     return TRACE_OK;
 }
 
+/* Other tools' files may have something else of that name: what is no hint is none. */
+static enum trace_hint hint_read(const json_t *root)
+{
+    const char *text = json_string_value(json_object_get(root, "hint"));
+    if (text && strcmp(text, "wanted") == 0)
+        return TRACE_HINT_WANTED;
+    return text && strcmp(text, "done") == 0 ? TRACE_HINT_DONE : TRACE_HINT_NONE;
+}
+
 enum trace_result wf_trace_parse(struct trace_reader *reader, struct trace_request *out)
 {
     if (reader->too_long)
@@ -175,6 +184,7 @@ enum trace_result wf_trace_parse(struct trace_reader *reader, struct trace_reque
         result = length_read(reader, root, "output_length", &request.output_length);
     if (result == TRACE_OK)
         result = ids_read(reader, root, &request);
+    request.hint = hint_read(root);
     json_decref(root);
     if (result == TRACE_OK)
         *out = request;

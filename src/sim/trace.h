@@ -7,10 +7,10 @@
  *   qwen       the same with "timestamp" in seconds, and more fields
  *              16 tokens a block
  *
- * A hash id names one block of the prompt; requests that begin with the same ids share a prefix.
- * The reader keeps one line at a time.  Lines come from files that anyone may have written: a line
- * that is too long, no JSON, or short of a field is reported with its number, and reading goes on
- * behind it.
+ * A line may say what its session will do: "hint": "wanted" or "done".  A hash id names one block
+ * of the prompt; requests that begin with the same ids share a prefix. The reader keeps one line at
+ * a time.  Lines come from files that anyone may have written: a line that is too long, no JSON, or
+ * short of a field is reported with its number, and reading goes on behind it.
  */
 #ifndef WF_SIM_TRACE_H
 #define WF_SIM_TRACE_H
@@ -27,11 +27,14 @@ struct gzFile_s;
 
 enum trace_format { TRACE_MOONCAKE, TRACE_QWEN };
 
+enum trace_hint { TRACE_HINT_NONE, TRACE_HINT_WANTED, TRACE_HINT_DONE };
+
 struct trace_request {
     double timestamp_s;
     uint64_t input_length, output_length;
     uint64_t *hash_ids; /* [hash_count]; the reader's, until its next line */
     size_t hash_count;
+    enum trace_hint hint;
 };
 
 struct trace_reader {

@@ -126,9 +126,10 @@ static void hints_give(struct wf_sim_cache *cache, uint32_t request, uint32_t ti
                                   .slot = tip,
                                   .output_tokens = asked->output_tokens};
     cache->ops->hint(cache->policy, &hint);
-    if (!cache->world->wanted)
+    uint8_t said = cache->world->hints ? cache->world->hints[request] : TRACE_HINT_NONE;
+    if (said == TRACE_HINT_NONE)
         return;
-    hint.kind = cache->world->wanted[request] ? WF_POLICY_WANTED : WF_POLICY_DONE;
+    hint.kind = said == TRACE_HINT_WANTED ? WF_POLICY_WANTED : WF_POLICY_DONE;
     cache->ops->hint(cache->policy, &hint);
 }
 

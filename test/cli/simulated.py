@@ -65,6 +65,22 @@ def sim_runs_all_policies_under_the_bound():
 
 
 @case
+def sim_makes_workloads():
+    trace = os.path.join(FOLDER, "gen.jsonl")
+    words = ["sim", "gen", "--workload", "agentic", "--requests", "2000", "--seed", "4", "--hints",
+             "precision=0.9,recall=0.9"]
+    weft(*words, "--output", trace)
+    check(weft(*words).stdout == read(trace), "another time, another trace")
+    lines = [json.loads(line) for line in read(trace).splitlines()]
+    check(len(lines) == 2000 and {line["hint"] for line in lines} == {"wanted", "done"}, lines[:2])
+    common = ["--trace", trace, "--policy", "lru,weft", "--capacity-blocks", "300"]
+    said = {run["policy"]: run for run in answer("sim", *common, "--hints", "trace")["runs"]}
+    silent = {run["policy"]: run for run in answer("sim", *common)["runs"]}
+    check(said["lru"]["blocks_hit"] == silent["lru"]["blocks_hit"], "lru heard a hint")
+    check(said["weft"]["blocks_hit"] != silent["weft"]["blocks_hit"], "weft heard no hint")
+
+
+@case
 def sim_says_what_is_wrong():
     trace = trace_make("sim-bad.jsonl", "--requests", "60", "--bad", "3")
     done = weft("sim", "--trace", trace, "--policy", "lru", "--capacity-blocks", "100", "--json")
@@ -91,7 +107,11 @@ def sim_says_what_is_wrong():
             (["--trace", trace, "--hints", "luck=1"], 2, "luck=1"), (["--trace", trace, "--warmup", "1"], 2, "--warmup"),
             (["--trace", trace, "--speed", "fast"], 2, "60x"), (["--trace", trace, "--model", "gpt-0"], 2, "llama-3-8b"),
             (["--trace", trace, "--replicas", "0"], 2, "--replicas"),
-            (["--trace", trace, "--svg", "/nowhere/a.svg"], 6, "/nowhere/a.svg"), (["gen"], 2, "one word too many")):
+            (["--trace", trace, "--svg", "/nowhere/a.svg"], 6, "/nowhere/a.svg"), (["gen"], 2, "--workload chat"), (["gen", "gen"], 2, "one word too many"),
+            (["gne"], 2, "did you mean 'gen'?"), (["gen", "--workload", "caht"], 2, "did you mean 'chat'?"),
+            (["gen", "--workload", "rag", "--requests", "0"], 2, "--requests"),
+            (["gen", "--workload", "rag", "--output", "/nowhere/a"], 6, "/nowhere/a"),
+            (["--trace", trace, "--policy", "lru", "--hints", "trace"], 0, "has a hint")):
         said = weft("sim", *words, expect=code).stderr.decode()
         lines = [line for line in said.splitlines() if "malformed" not in line]
         check(len(lines) <= 1 and hint in said and said.startswith("weft sim: "), words, said)

@@ -176,7 +176,8 @@ static void hints_say_what_the_bound_keeps(void **state)
     assert_int_equal(wf_sim_trace_finish(&trace), WEFT_OK);
     uint8_t *wanted;
     struct wf_sim_hints hints = {1, 1};
-    static const uint8_t narrow[] = {1, 0, 0, 0, 0}, wide[] = {1, 1, 0, 0, 0};
+    enum { YES = TRACE_HINT_WANTED, NO = TRACE_HINT_DONE };
+    static const uint8_t narrow[] = {YES, NO, NO, NO, NO}, wide[] = {YES, YES, NO, NO, NO};
     assert_int_equal(wf_sim_hints_make(&trace, 3, &hints, 1, &wanted, NULL), WEFT_OK);
     assert_memory_equal(wanted, narrow, sizeof narrow);
     free(wanted);

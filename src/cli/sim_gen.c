@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weft sim gen: a workload by stated distributions, as a trace.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "cli/sim.h"
+#include "sim/gen.h"
+
+static int gen_read(struct cli *cli, const struct sim_gen_given *given, struct wf_sim_gen *out)
+{
+    *out = (struct wf_sim_gen){.format = TRACE_MOONCAKE, .seed = given->seed};
+    wf_trace_format_of(given->format, &out->format);
+    out->workload = given->workload ? wf_sim_workload_find(given->workload) : NULL;
+    if (!out->workload)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "say what to make with --workload chat, agentic, rag or batch");
+    if (!given->requests || given->requests > WF_SIM_GEN_REQUESTS_MAX)
+        return wf_cli_fail(cli, CLI_USAGE, "--requests is %llu; give 1 to %u",
+                           (unsigned long long)given->requests, WF_SIM_GEN_REQUESTS_MAX);
+    if (cli->json)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "gen writes a trace, which is JSON lines without --json");
+    out->requests = (uint32_t)given->requests;
+    out->hinted = given->hints != NULL;
+    return given->hints ? wf_sim_hints_read(cli, given->hints, &out->hints) : CLI_OK;
+}
+
+int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given)
+{
+    struct wf_sim_gen gen;
+    int code = gen_read(cli, given, &gen);
+    if (code != CLI_OK)
+        return code;
+    const char *name = given->output ? given->output : "stdout";
+    FILE *file = given->output ? fopen(given->output, "we") : stdout;
+    if (!file)
+        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", name, strerror(errno));
+    enum weft_status status = wf_sim_gen_write(&gen, file);
+    bool failed = fflush(file) != 0 || ferror(file);
+    if (given->output)
+        failed |= fclose(file) != 0;
+    if (status != WEFT_OK)
+        return wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_sim_error());
+    if (failed)
+        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", name, strerror(errno));
+    return CLI_OK;
+}

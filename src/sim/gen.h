@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Workloads by stated distributions, written as traces that the reader reads.
+ *
+ * Sessions arrive by chance (a Poisson process), some in groups that share a prompt of their own.
+ * A session begins with a shared prompt, perhaps documents, and its first message; each turn's
+ * input is all of the turn before, its output and what is new.  Lengths and waits are log-normal: a
+ * median and the deviation of the logarithm.  Which prompt, which document: Zipf.
+ *
+ * With hints, each request says what its session will do: "wanted" when another turn comes, "done"
+ * when not, with noise as in hints.h.
+ */
+#ifndef WF_SIM_GEN_H
+#define WF_SIM_GEN_H
+
+#include <stdio.h>
+
+#include "sim/hints.h"
+
+#define WF_SIM_GEN_REQUESTS_MAX 1000000u
+
+struct wf_sim_spread {
+    double median, sigma;
+};
+
+struct wf_sim_workload {
+    const char *name;
+    double sessions_per_s; /* arrivals; a group counts as one */
+    uint32_t prompts;      /* shared ones; 0: each group has one of its own */
+    double prompt_zipf;
+    struct wf_sim_spread prompt_tokens;
+    uint32_t documents, documents_each; /* behind the prompt, in the order drawn */
+    double document_zipf;
+    struct wf_sim_spread document_tokens;
+    struct wf_sim_spread group, group_gap_s; /* sessions that come together; median 0: one */
+    struct wf_sim_spread first_tokens, more_tokens, output_tokens;
+    double goes_on; /* the chance of another turn */
+    struct wf_sim_spread gap_s;
+    double pauses; /* the chance that a gap is a pause instead */
+    struct wf_sim_spread pause_s;
+};
+extern const struct wf_sim_workload wf_sim_workloads[]; /* the entry after the last has no name */
+const struct wf_sim_workload *wf_sim_workload_find(const char *name);
+
+struct wf_sim_gen {
+    const struct wf_sim_workload *workload;
+    enum trace_format format;
+    uint32_t requests;
+    uint64_t seed;
+    bool hinted;
+    struct wf_sim_hints hints;
+};
+
+/* Errors of writing are left to ferror().  WEFT_E_NO_MEMORY. */
+enum weft_status wf_sim_gen_write(const struct wf_sim_gen *gen, FILE *to);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Workloads that are made: the same for the same seed, readable, and distributed as is said.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sim/gen.h"
+
+#define REQUESTS 6000
+
+static char path[] = "/tmp/weft-sim-gen-XXXXXX";
+
+static void make(const char *workload, enum trace_format format, uint64_t seed, double precision,
+                 struct wf_sim_trace *trace)
+{
+    struct wf_sim_gen gen = {.workload = wf_sim_workload_find(workload),
+                             .format = format,
+                             .requests = REQUESTS,
+                             .seed = seed,
+                             .hinted = true,
+                             .hints = {precision, precision}};
+    assert_non_null(gen.workload);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(wf_sim_gen_write(&gen, file), WEFT_OK);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(wf_sim_trace_load(path, format, true, NULL, trace), WEFT_OK);
+    assert_int_equal(trace->request_count, REQUESTS);
+    assert_int_equal(trace->lines_early, 0);
+    assert_int_equal(trace->hints, REQUESTS);
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void all_are_as_said(void **state)
+{
+    (void)state;
+    for (const struct wf_sim_workload *work = wf_sim_workloads; work->name; work++) {
+        struct wf_sim_trace trace;
+        make(work->name, TRACE_MOONCAKE, 1, 1, &trace);
+        uint32_t *outputs = calloc(REQUESTS, sizeof *outputs);
+        assert_non_null(outputs);
+        double wanted = 0;
+        for (uint32_t r = 0; r < REQUESTS; r++) {
+            const struct wf_sim_request *request = &trace.requests[r];
+            assert_int_equal(request->count, (request->input_tokens + 511) / 512);
+            outputs[r] = request->output_tokens;
+            wanted += request->hint == TRACE_HINT_WANTED;
+        }
+        qsort(outputs, REQUESTS, sizeof *outputs, compare);
+        assert_true(fabs(outputs[REQUESTS / 2] / work->output_tokens.median - 1) < 0.08);
+        /* A session that is too long ends earlier. */
+        assert_true(wanted / REQUESTS <= work->goes_on + 0.03);
+        assert_true(wanted / REQUESTS >= work->goes_on - 0.04);
+        free(outputs);
+        wf_sim_trace_fini(&trace);
+    }
+}
+
+static void a_turn_goes_on_where_the_last_ended(void **state)
+{
+    (void)state;
+    struct wf_sim_trace trace;
+    make("chat", TRACE_QWEN, 3, 1, &trace);
+    assert_int_equal(trace.block_tokens, 16);
+    uint32_t wanted = 0, came = 0, done = 0, came_all_the_same = 0;
+    /* Those that come late may have their next turn behind the end of the trace. */
+    for (uint32_t r = 0; r < REQUESTS / 2; r++) {
+        const struct wf_sim_request *request = &trace.requests[r];
+        /* The last block may not have been full, and the one before it is nobody else's. */
+        uint32_t own = request->count - 2;
+        bool again = trace.next[request->first + own] != WF_SIM_NONE;
+        *(request->hint == TRACE_HINT_WANTED ? &wanted : &done) += 1;
+        *(request->hint == TRACE_HINT_WANTED ? &came : &came_all_the_same) += again;
+    }
+    assert_true(came > 0.85 * wanted);
+    assert_true(came_all_the_same < 0.1 * done);
+    wf_sim_trace_fini(&trace);
+}
+
+static void hints_err_as_often_as_said(void **state)
+{
+    (void)state;
+    struct wf_sim_trace true_ones, noisy;
+    make("agentic", TRACE_MOONCAKE, 5, 1, &true_ones);
+    make("agentic", TRACE_MOONCAKE, 5, 0.95, &noisy);
+    double right = 0, wanted = 0, both = 0;
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        bool truth = true_ones.requests[r].hint == TRACE_HINT_WANTED;
+        bool said = noisy.requests[r].hint == TRACE_HINT_WANTED;
+        right += truth;
+        wanted += said;
+        both += truth && said;
+    }
+    assert_true(fabs(both / wanted - 0.95) < 0.02);
+    assert_true(fabs(both / right - 0.95) < 0.02);
+    wf_sim_trace_fini(&true_ones);
+    wf_sim_trace_fini(&noisy);
+}
+
+static void a_seed_is_a_trace(void **state)
+{
+    (void)state;
+    struct wf_sim_trace first, again, other;
+    make("rag", TRACE_MOONCAKE, 8, 0.8, &first);
+    make("rag", TRACE_MOONCAKE, 8, 0.8, &again);
+    make("rag", TRACE_MOONCAKE, 9, 0.8, &other);
+    assert_int_equal(first.reference_count, again.reference_count);
+    assert_memory_equal(first.blocks, again.blocks, first.reference_count * sizeof *first.blocks);
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        assert_int_equal(first.requests[r].at_us, again.requests[r].at_us);
+        assert_int_equal(first.requests[r].hint, again.requests[r].hint);
+    }
+    assert_true(first.reference_count != other.reference_count);
+    wf_sim_trace_fini(&first);
+    wf_sim_trace_fini(&again);
+    wf_sim_trace_fini(&other);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_are_as_said),
+        cmocka_unit_test(a_turn_goes_on_where_the_last_ended),
+        cmocka_unit_test(hints_err_as_often_as_said),
+        cmocka_unit_test(a_seed_is_a_trace),
+    };
+    int fd = mkstemp(path);
+    if (fd < 0)
+        return 1;
+    close(fd);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(path);
+    return failed;
+}
