@@ -28,7 +28,7 @@ static uint64_t mix(uint32_t parent, uint64_t id)
 /* Have room for `wanted` items of `bytes`. */
 static bool grow(void **items, uint64_t *room, uint64_t wanted, size_t bytes)
 {
-    if (wanted <= *room)
+    if (*items && wanted <= *room)
         return true;
     uint64_t more = *room ? *room : 1024;
     while (more < wanted)
@@ -102,7 +102,7 @@ enum weft_status wf_sim_trace_init(struct wf_sim_trace *trace, uint32_t block_to
 {
     memset(trace, 0, sizeof *trace);
     trace->block_tokens = block_tokens;
-    return table_grow(trace) ? WEFT_OK : no_memory();
+    return table_grow(trace) && blocks_grow(trace) ? WEFT_OK : no_memory();
 }
 
 void wf_sim_trace_fini(struct wf_sim_trace *trace)

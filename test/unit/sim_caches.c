@@ -264,7 +264,7 @@ static void nobody_beats_the_bound_and_it_is_reached(void **state)
 {
     (void)state;
     uint64_t random = 7;
-    for (int round = 0; round < 150; round++) {
+    for (int round = 0; round < 60; round++) {
         struct wf_sim_trace trace;
         tree_trace(&trace, &random);
         for (uint32_t capacity = 1; capacity <= 4; capacity++) {
