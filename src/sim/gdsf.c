@@ -11,7 +11,9 @@
  * F counts a block's uses since it came, L is the K of what went last: what has not been used since
  * L was lower ages that way.  All blocks are of one size here, so S is 1; C is what it costs to
  * compute the block again: its tokens' share that is the same everywhere, and their attention over
- * what stands before them.  Of equal K, the one that was used longer ago goes.
+ * what stands before them.  Of equal K, the one that was used longer ago goes.  That C grows along
+ * a chain makes GDSF give up the beginnings of chains before their ends, without which those are no
+ * hits: what it loses against LFU-DA on prefixes is the price of seeing single objects.
  */
 #include <stdlib.h>
 
