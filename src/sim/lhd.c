@@ -7,8 +7,8 @@
  * take until it is hit or goes.  It is learned from counts of hits and evictions by age, for 16
  * classes of blocks by the ages at which they were hit the last two times; the least dense of 32
  * blocks drawn by chance goes.  Ages are counted in uses, in steps that let 20,000 of them span a
- * hundred times the room, as the authors' program has it; now and then a block is kept against its
- * density, so that high ages are seen at all.  All blocks are of one size.
+ * hundred times the room or more, as the authors' program has it; now and then a block is kept
+ * against its density, so that high ages are seen at all.  All blocks are of one size.
  *
  * Two things are otherwise than in the authors' program, since traces of requests are short: the
  * counts are evaluated every 16,384 uses, not a million, and 32 blocks are drawn from the start.
@@ -30,6 +30,7 @@ struct block {
     uint64_t used_at;
     uint32_t hit_age, hit_age_before;
     uint32_t place; /* in held + 1; 0: not in */
+    uint8_t kind;   /* its class */
     bool explorer;
 };
 
@@ -37,7 +38,8 @@ struct wf_sim_cache {
     struct block *blocks;
     uint32_t *held;                     /* [capacity] */
     double *hits, *evictions, *density; /* [CLASSES][AGES] */
-    uint64_t clock, step, random;
+    uint64_t clock, random;
+    uint32_t step_bits; /* an age is 1 << step_bits uses */
     uint32_t capacity, count, evaluations;
     int64_t explorers_left;
 };
@@ -59,7 +61,8 @@ static struct wf_sim_cache *lhd_create(const struct wf_sim_world *world)
         return NULL;
     cache->capacity = world->capacity;
     cache->random = world->seed;
-    cache->step = 100 * (uint64_t)world->capacity / AGES + 1;
+    while (((uint64_t)AGES << cache->step_bits) < 100 * (uint64_t)world->capacity)
+        cache->step_bits++;
     cache->explorers_left = world->capacity / 100;
     cache->blocks = calloc(world->trace->block_count, sizeof *cache->blocks);
     cache->held = calloc(world->capacity, sizeof *cache->held);
@@ -89,17 +92,17 @@ static uint32_t lhd_count(const struct wf_sim_cache *cache)
 
 static uint32_t age_of(const struct wf_sim_cache *cache, const struct block *block)
 {
-    uint64_t age = (cache->clock - block->used_at) / cache->step;
+    uint64_t age = (cache->clock - block->used_at) >> cache->step_bits;
     return age < AGES ? (uint32_t)age : AGES - 1;
 }
 
 /* By the sum of the last two ages at a hit: a class for each doubling, the soonest last. */
-static uint32_t class_of(const struct block *block)
+static uint8_t class_of(const struct block *block)
 {
     uint64_t age = (uint64_t)block->hit_age + block->hit_age_before;
     if (age == 0)
         return CLASSES - 1;
-    uint32_t kind = 0;
+    uint8_t kind = 0;
     while (age < AGES && kind + 1 < CLASSES) {
         age *= 2;
         kind++;
@@ -130,7 +133,7 @@ static double density_of(const struct wf_sim_cache *cache, const struct block *b
     uint32_t age = age_of(cache, block);
     if (age == AGES - 1)
         return -1;
-    return cache->density[class_of(block) * AGES + age] + (block->explorer ? 1 : 0);
+    return cache->density[block->kind * AGES + age] + (block->explorer ? 1 : 0);
 }
 
 static void evict(struct wf_sim_cache *cache)
@@ -146,7 +149,7 @@ static void evict(struct wf_sim_cache *cache)
         }
     }
     struct block *block = &cache->blocks[cache->held[victim]];
-    cache->evictions[class_of(block) * AGES + age_of(cache, block)]++;
+    cache->evictions[block->kind * AGES + age_of(cache, block)]++;
     cache->explorers_left += block->explorer;
     block->place = 0;
     uint32_t last = cache->held[--cache->count];
@@ -161,7 +164,7 @@ static void lhd_touch(struct wf_sim_cache *cache, uint32_t number)
     struct block *block = &cache->blocks[number];
     if (block->place) {
         uint32_t age = age_of(cache, block);
-        cache->hits[class_of(block) * AGES + age]++;
+        cache->hits[block->kind * AGES + age]++;
         cache->explorers_left += block->explorer;
         block->hit_age_before = block->hit_age;
         block->hit_age = age;
@@ -171,6 +174,7 @@ static void lhd_touch(struct wf_sim_cache *cache, uint32_t number)
         *block = (struct block){.hit_age_before = AGES, .place = cache->count + 1};
         cache->held[cache->count++] = number;
     }
+    block->kind = class_of(block);
     block->used_at = cache->clock++;
     block->explorer = false;
     if (cache->explorers_left > 0 && cache->evaluations < LEARNED &&
