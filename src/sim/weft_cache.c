@@ -42,6 +42,10 @@ static void weft_destroy(struct wf_sim_cache *cache)
     free(cache);
 }
 
+/* A node's slots are as many as its pool has of the smallest blocks that it expects; those of a model
+ * are larger, so that there are several a block.  They are what a policy may remember by. */
+#define SLOTS_A_BLOCK 4u
+
 static struct wf_sim_cache *create(const struct wf_sim_world *world,
                                    const struct wf_policy_ops *ops)
 {
@@ -54,7 +58,7 @@ static struct wf_sim_cache *create(const struct wf_sim_world *world,
     cache->free = calloc(world->capacity, sizeof *cache->free);
     cache->slot_of = calloc(world->trace->block_count, sizeof *cache->slot_of);
     if (!cache->slots || !cache->free || !cache->slot_of ||
-        ops->create(world->capacity, &cache->policy) != WEFT_OK) {
+        ops->create(world->capacity * SLOTS_A_BLOCK, &cache->policy) != WEFT_OK) {
         weft_destroy(cache);
         return NULL;
     }
