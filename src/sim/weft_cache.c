@@ -134,7 +134,8 @@ static void hints_give(struct wf_sim_cache *cache, uint32_t request, uint32_t ti
     if (said == TRACE_HINT_NONE)
         return;
     hint.kind = said == TRACE_HINT_WANTED ? WF_POLICY_WANTED : WF_POLICY_DONE;
-    cache->ops->hint(cache->policy, &hint);
+    for (; hint.slot != WF_POLICY_NONE; hint.slot = cache->slots[hint.slot].parent)
+        cache->ops->hint(cache->policy, &hint);
 }
 
 static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t hits)
@@ -180,7 +181,7 @@ const struct wf_sim_cache_ops wf_sim_lru_leaf = {
 
 const struct wf_sim_cache_ops wf_sim_weft = {
     .name = "weft",
-    .source = "what weftd does",
+    .source = "value, learned online (core/value.c); a node goes by lru_leaf as yet",
     .create = weft_create,
     .destroy = weft_destroy,
     .holds = weft_holds,
