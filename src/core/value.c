@@ -124,7 +124,7 @@ struct wf_policy {
     struct wf_value_model model;
 };
 
-/* -------------------------------------------------------------------------------------- the heap */
+/* ------------------------------------------------------------------------------------- the heap */
 
 static bool before(const struct wf_policy *p, uint32_t a, uint32_t b)
 {
@@ -196,7 +196,7 @@ static void value_set(struct wf_policy *p, uint32_t number, float value)
     }
 }
 
-/* ------------------------------------------------------------------------ segments, ages, ghosts */
+/* ----------------------------------------------------------------------- segments, ages, ghosts */
 
 static void list_add(struct wf_policy *p, struct list *list, uint32_t number)
 {
@@ -409,7 +409,7 @@ static void seat_enter(struct wf_policy *p, uint32_t slot)
     heap_add(p, number);
 }
 
-/* --------------------------------------------------------------------------- a request is judged */
+/* -------------------------------------------------------------------------- a request is judged */
 
 struct past {       /* what is known of a request's chain from before */
     uint32_t known; /* blocks from its beginning on */
@@ -627,7 +627,7 @@ static void judge(struct wf_policy *p)
     p->open.count = 0;
 }
 
-/* ------------------------------------------------------------------------------------ the policy */
+/* ----------------------------------------------------------------------------------- the policy */
 
 static void value_used(struct wf_policy *p, const struct wf_policy_use *use)
 {

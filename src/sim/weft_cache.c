@@ -42,8 +42,8 @@ static void weft_destroy(struct wf_sim_cache *cache)
     free(cache);
 }
 
-/* A node's slots are as many as its pool has of the smallest blocks that it expects; those of a model
- * are larger, so that there are several a block.  They are what a policy may remember by. */
+/* A node's slots are as many as its pool has of the smallest blocks that it expects; those of a
+ * model are larger, so that there are several a block.  They are what a policy may remember by. */
 #define SLOTS_A_BLOCK 4u
 
 static struct wf_sim_cache *create(const struct wf_sim_world *world,

@@ -24,7 +24,7 @@
 #define SLOTS 1024u
 #define SECOND 1000000u
 
-/* ------------------------------------------------------------------------------------- the model */
+/* ------------------------------------------------------------------------------------ the model */
 
 static void test_octaves(void **state)
 {
@@ -75,7 +75,7 @@ static void test_with_nothing_known_the_youngest_is_worth_most(void **state)
     free(m);
 }
 
-/* ------------------------------------------------------------------------------------ the policy */
+/* ----------------------------------------------------------------------------------- the policy */
 
 struct world {
     const struct wf_policy_ops *ops;
