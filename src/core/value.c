@@ -18,8 +18,8 @@
  * that comes back knows its turn and where others branched off.  To take another block for one of
  * them costs a wrong example, and nothing else.
  *
- * 64 bytes a slot, and the buffer of the request that is open.  O(log n) a call, and O(length) once
- * a request.
+ * 64 to 72 bytes a slot (the table of those that went has a power of two), and the buffer of the
+ * request that is open.  O(log n) a call, and O(length) once a request.
  */
 #include <assert.h>
 #include <math.h>

@@ -83,7 +83,7 @@ static unsigned terms(struct wf_value_model *model, const struct wf_value_kind *
     return count;
 }
 
-/* 1 / (1 + e^-z), to 1e-4 of it: 2^x by the bits of its whole part and a cubic for the rest, so
+/* 1 / (1 + e^-z), to 2e-4 of it: 2^x by the bits of its whole part and a cubic for the rest, so
  * that a loop of it becomes vector code. */
 static inline float logistic(float z)
 {

@@ -7,7 +7,7 @@
  * gives the odds that the segment is used while its age is in there, if it was not before: a
  * logistic hazard (D. R. Cox, "Regression models and life-tables", 1972, in discrete time) whose
  * terms are the bucket itself, and of each feature a weight for all ages and one for each phase of
- * four octaves' age.  The weights are learned online by gradient steps with AdaGrad's rates (Duchi
+ * two octaves' age.  The weights are learned online by gradient steps with AdaGrad's rates (Duchi
  * et al., 2011): a segment that leaves a bucket unused is an example of no, a use one of yes.
  * Features are few and coarse and their weights begin at nothing, so that a kind of which little
  * was seen is taken to be like the others.
@@ -25,7 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WF_VALUE_BUCKETS 36u /* up to 36 hours */
+#define WF_VALUE_BUCKETS 36u /* up to two days */
 #define WF_VALUE_PHASES 9u
 
 /* A segment's features, each a small number: which bin of its kind it falls into. */

@@ -55,4 +55,15 @@ static inline uint32_t wf_sim_list_pop(struct wf_sim_list *list, struct wf_sim_l
     return block;
 }
 
+/* A block goes to queue `to` of several, from the one that place[block] says; 0: it is in none. */
+static inline void wf_sim_list_move(struct wf_sim_list *lists, struct wf_sim_link *links,
+                                    uint8_t *place, uint32_t block, uint8_t to)
+{
+    if (place[block])
+        wf_sim_list_remove(&lists[place[block]], links, block);
+    if (to)
+        wf_sim_list_push(&lists[to], links, block);
+    place[block] = to;
+}
+
 #endif

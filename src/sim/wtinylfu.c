@@ -107,11 +107,7 @@ static void count_use(struct wf_sim_cache *cache, uint32_t block)
 
 static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 {
-    if (cache->place[block] != NOWHERE)
-        wf_sim_list_remove(&cache->lists[cache->place[block]], cache->links, block);
-    if (to != NOWHERE)
-        wf_sim_list_push(&cache->lists[to], cache->links, block);
-    cache->place[block] = (uint8_t)to;
+    wf_sim_list_move(cache->lists, cache->links, cache->place, block, (uint8_t)to);
 }
 
 /* The oldest of a full window asks to be let into the main part. */
