@@ -163,12 +163,15 @@ bool wf_node_budget(struct wf_node *node, struct wf_domain *domain, uint64_t byt
 {
     if (node->budget_free < bytes)
         collect(node, domain, bytes - node->budget_free);
-    /* For its own needs a domain's own blocks go as well. */
+    /* For its own needs a domain's own blocks go as well; and when they have gone it may be below
+     * its share. */
     if (node->budget_free < bytes) {
         uint64_t missing = bytes - node->budget_free;
         wf_store_make_free(&domain->store, missing, WF_EVICT_ROOM);
         trim(domain, missing);
     }
+    if (node->budget_free < bytes)
+        collect(node, domain, bytes - node->budget_free);
     if (node->budget_free < bytes)
         return false;
     node->budget_free -= bytes;

@@ -222,6 +222,8 @@ const char *wf_session_state_name(enum weft_session_state state);
 void wf_handle_region_create(struct wf_client *client, const struct wf_region_create *request);
 void wf_handle_region_open(struct wf_client *client, const struct wf_region_open *request);
 void wf_handle_region_release(struct wf_client *client, const struct wf_region_release *request);
+/* Would so much fit beside the regions, if all that may go went? */
+bool wf_region_can_fit(const struct wf_node *node, uint64_t bytes);
 void wf_regions_drop(struct wf_client *client);
 void wf_handle_query(struct wf_client *client, const struct wf_query *request);
 char *wf_query_status(struct wf_node *node, const struct wf_domain *only);

@@ -107,8 +107,10 @@ static void handle_hello(struct wf_client *client, const struct wf_hello *reques
                                              : admit(client, request, &domain);
     if (status == WEFT_OK)
         status = equip(client, domain);
-    /* What is to make room for its staging segment may have to be written below first. */
-    if (status == WEFT_FULL && wf_node_busy(client->node) &&
+    /* What is to make room for its staging segment may have to be written below first, or be read
+     * by somebody just now. */
+    if (status == WEFT_FULL &&
+        wf_region_can_fit(client->node, client->node->config.staging_bytes) &&
         wf_client_park(client, to, HELLO_WAIT_NS))
         return;
     if (status != WEFT_OK) {

@@ -122,6 +122,7 @@ void wf_client_close(struct wf_client *client, const char *why)
     wf_segment_destroy(&client->staging);
     client->domain = NULL;
     node->client_count--;
+    wf_clients_unpark(node);
 }
 
 void wf_client_pause(struct wf_client *client)
@@ -348,7 +349,8 @@ static void tick(struct wf_node *node)
     }
     if (node->below)
         wf_below_tick(node->below);
-    unpark(node); /* whose time is over */
+    node->unpark = true; /* nobody says when a pin is dropped */
+    unpark(node);
     wf_telemetry_run(node);
     wf_scrub_step(node);
 }

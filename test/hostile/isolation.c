@@ -460,6 +460,34 @@ static void test_keys_differ_by_domain(void **state)
     assert_int_equal(weft_remove(s->guest_format, &theirs[0], &found), WEFT_MISS);
 }
 
+static void *release_later(void *context)
+{
+    weftd_sleep_ms(150);
+    weft_pins_release(context);
+    return NULL;
+}
+
+/* Whoever comes while all of the pool is being read waits for it, and needs not ask again. */
+static void test_a_start_waits_for_what_is_read(void **state)
+{
+    struct stage *s = *state;
+    enum { COUNT = 112 }; /* beside the staging segment of the client that is there */
+    struct weft_key keys[COUNT];
+    struct weft_pins pins;
+    pthread_t thread;
+    for (uint64_t i = 0; i < COUNT; i++) {
+        assert_int_equal(put(s->f, i), WEFT_OK);
+        random_key(i, keys[i].bytes);
+    }
+    assert_int_equal(weft_get_keys(s->f, keys, COUNT, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
+    assert_int_equal(pins.blocks, COUNT);
+    assert_int_equal(pthread_create(&thread, NULL, release_later, &pins), 0);
+    struct weft *third = weftd_connect(&s->node, "guest");
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_non_null(third);
+    weft_close(third);
+}
+
 /* Memory that one domain gave up, by eviction for the other, comes to that one as zeros. */
 static void test_memory_changes_hands_as_zeros(void **state)
 {
@@ -521,6 +549,7 @@ int main(void)
         TEST(test_what_cannot_be_written),
         TEST(test_another_user),
         TEST(test_keys_differ_by_domain),
+        TEST(test_a_start_waits_for_what_is_read),
         TEST(test_memory_changes_hands_as_zeros),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
