@@ -112,7 +112,10 @@ void wf_archive_leaves_destroy(struct wf_archives *archives);
 void wf_archive_leaves_tick(struct wf_archives *archives);
 /* How many are not durably gone yet. */
 uint32_t wf_archive_leaves_busy(const struct wf_archives *archives);
-/* Is one of that name on its way out, or gone, and nobody has heard of it? */
+/* Is one of that name on its way out? */
+bool wf_archive_leaving(struct wf_archives *archives, const struct wf_domain *domain,
+                        const char *name);
+/* The same, or gone, and nobody has heard of it. */
 bool wf_archive_leaves(struct wf_archives *archives, const struct wf_domain *domain,
                        const char *name);
 /* Let go of an archive, or see how far that is: WEFT_PENDING until it is durably gone; then its
@@ -133,6 +136,8 @@ void wf_archive_spares_forget(struct wf_archives *archives);
 enum weft_status wf_archive_runs_create(struct wf_archives *archives);
 void wf_archive_runs_destroy(struct wf_archives *archives);
 uint32_t wf_archive_runs_busy(const struct wf_archives *archives);
+/* Is the block part of a chain that becomes an archive now?  O(blocks of all such). */
+bool wf_archive_takes(const struct wf_domain *domain, const uint8_t key[32]);
 void wf_archive_runs_tick(struct wf_archives *archives);
 void wf_handle_archive(struct wf_client *client, const struct wf_archive *request);
 

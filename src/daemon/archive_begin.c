@@ -309,7 +309,10 @@ void wf_handle_archive(struct wf_client *client, const struct wf_archive *reques
     if (run && !same)
         run->phase = WF_ARCHIVE_UNUSED; /* nobody will ask for that result */
     if (!same) {
-        run = wf_archives_settled(archives->below) ? run_take(archives) : NULL;
+        /* The one that leaves may have the same manifest; its removal comes first. */
+        bool may = wf_archives_settled(archives->below) &&
+                   !wf_archive_leaving(archives, client->domain, request->name);
+        run = may ? run_take(archives) : NULL;
         if (run)
             begin(run, client, request);
     }

@@ -130,6 +130,13 @@ static struct leave *find(struct wf_archives *archives, const struct wf_domain *
     return NULL;
 }
 
+bool wf_archive_leaving(struct wf_archives *archives, const struct wf_domain *domain,
+                        const char *name)
+{
+    const struct leave *leave = find(archives, domain, name);
+    return leave && leave->phase != ENDED;
+}
+
 bool wf_archive_leaves(struct wf_archives *archives, const struct wf_domain *domain,
                        const char *name)
 {

@@ -142,6 +142,20 @@ static void end(struct wf_archive_run *run)
     wf_clients_unpark(node);
 }
 
+bool wf_archive_takes(const struct wf_domain *domain, const uint8_t key[32])
+{
+    const struct wf_below *below = domain->node->below;
+    for (uint32_t i = 0; below && i < WF_ARCHIVE_RUNS_MAX; i++) {
+        const struct wf_archive_run *run = &below->archives->runs[i];
+        if (run->domain != domain || !wf_archive_active(run) || !run->steps)
+            continue;
+        for (uint32_t step = 0; step < run->count; step++)
+            if (memcmp(run->steps[step].key, key, 32) == 0)
+                return true;
+    }
+    return false;
+}
+
 /* ----------------------------------------------------------------------------------- the blocks */
 
 static struct wf_archive_task *task_get(struct wf_archive_run *run, uint32_t step)
@@ -526,6 +540,20 @@ static void start_over(struct wf_archive_run *run)
                                      run->to->config->name));
 }
 
+/* Is all of it still where an archive may count on it? */
+static bool run_whole(struct wf_archive_run *run)
+{
+    uint8_t tiers = wf_archive_tiers(run->archives->below);
+    for (uint32_t i = 0; i < run->count; i++) {
+        struct wf_directory_block block = {.tiers = 0};
+        if (run->steps[i].entry != WF_DIRECTORY_NONE)
+            wf_directory_read(run->archives->below->directory, run->steps[i].entry, &block);
+        if (!(block.tiers & tiers))
+            return false;
+    }
+    return true;
+}
+
 /* Do what can be done now.  Called whenever something ended, and at every tick. */
 void wf_archive_advance(struct wf_archive_run *run)
 {
@@ -535,7 +563,7 @@ void wf_archive_advance(struct wf_archive_run *run)
         enum wf_archive_phase phase = run->phase;
         uint32_t round = run->round;
         bool done = phase == WF_ARCHIVE_CHECK && run->next == run->count;
-        if (done && run->missed && run->status == WEFT_PENDING) {
+        if (done && run->status == WEFT_PENDING && (run->missed || !run_whole(run))) {
             start_over(run);
             continue;
         }

@@ -268,6 +268,12 @@ static void handle_remove(struct wf_client *client, const struct wf_remove *requ
                      0);
         return;
     }
+    if (wf_archive_takes(client->domain, request->key)) {
+        if (!wf_client_park(client, &request->message, REMOVE_WAIT_NS))
+            answer_count(client, &request->message,
+                         wf_fail(WEFT_E_BUSY, "the block is being archived; wait for that"), 0);
+        return;
+    }
     enum weft_status status = slot == WF_SLOT_NONE ? WEFT_MISS
                                                    : wf_store_remove(store, slot, false, &removed);
     /* It may be in use only because it is being written below. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A chain becomes an archive while its blocks are on their way from a tier that may hold archives
- * to one that may not: what is archived stays where it is, however the moves end.
+ * What happens to a chain while it becomes an archive.  Its blocks are on their way from a tier
+ * that may hold archives to one that may not: what is archived stays where it is, however the moves
+ * end. Or somebody removes one of them: not before that is over, and then it belongs to an archive.
  *
- * The farther tier holds back what it is given, so that the moves are under way for seconds.
+ * The tier holds back what it is given, so that it is all under way for seconds.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +25,7 @@
 #define CHAIN 12u
 #define CHAINS_MAX 60u
 #define HOLD_MS "6000" /* longer than a reserve waits for room */
+#define HOLD_ARCHIVE_MS "300"
 #define WAIT_MS 30000
 
 struct stage {
@@ -33,11 +35,11 @@ struct stage {
     struct weft_format *f;
 };
 
-static void hold(const struct stage *s, const char *ms)
+static void hold(const struct stage *s, const char *ms, const char *tier)
 {
     FILE *file = fopen(s->hold, "we");
     assert_non_null(file);
-    fprintf(file, "%s %s", ms, s->far);
+    fprintf(file, "%s %s", ms, tier);
     fclose(file);
 }
 
@@ -153,24 +155,38 @@ static uint32_t verify(const struct stage *s, uint64_t chain)
     return right;
 }
 
+static void stage_prepare(struct stage *s)
+{
+    memset(s, 0, sizeof *s);
+    weftd_prepare(&s->node);
+    snprintf(s->near, sizeof s->near, "%s/near", s->node.directory);
+    snprintf(s->far, sizeof s->far, "%s/far", s->node.directory);
+    snprintf(s->near_at, sizeof s->near_at, "tier.near.path=%s", s->near);
+    snprintf(s->far_at, sizeof s->far_at, "tier.far.path=%s", s->far);
+    snprintf(s->hold, sizeof s->hold, "%s/hold", s->node.directory);
+    snprintf(s->hold_at, sizeof s->hold_at, "WEFT_NVME_HOLD=%s", s->hold);
+}
+
+/* The first chain is an archive, and whole. */
+static void check_archive(const struct stage *s)
+{
+    char *text;
+    assert_int_equal(weft_query(s->w, "archive moved", 0, &text), WEFT_OK);
+    assert_non_null(strstr(text, "\"state\":\"ok\""));
+    weft_text_free(text);
+    assert_int_equal(verify(s, 1), CHAIN);
+}
+
 static void test_archived_on_the_way(void **state)
 {
     struct stage s;
     struct weft_key keys[CHAIN];
     struct weft_archived got;
-    char *text;
     (void)state;
-    memset(&s, 0, sizeof s);
-    weftd_prepare(&s.node);
-    snprintf(s.near, sizeof s.near, "%s/near", s.node.directory);
-    snprintf(s.far, sizeof s.far, "%s/far", s.node.directory);
-    snprintf(s.near_at, sizeof s.near_at, "tier.near.path=%s", s.near);
-    snprintf(s.far_at, sizeof s.far_at, "tier.far.path=%s", s.far);
-    snprintf(s.hold, sizeof s.hold, "%s/hold", s.node.directory);
-    snprintf(s.hold_at, sizeof s.hold_at, "WEFT_NVME_HOLD=%s", s.hold);
-    hold(&s, "20"); /* so that it is measured to be the farther one */
+    stage_prepare(&s);
+    hold(&s, "20", s.far); /* so that it is measured to be the farther one */
     stage_open(&s, true);
-    hold(&s, HOLD_MS);
+    hold(&s, HOLD_MS, s.far);
     /* Until there is no room before something has moved: the first chain is the coldest, and the
      * first to go. */
     uint64_t chain = 1;
@@ -187,10 +203,31 @@ static void test_archived_on_the_way(void **state)
     assert_true(of_tier(&s, "far", "blocks") > 0);
     stage_stop(&s);
     stage_open(&s, false);
-    assert_int_equal(weft_query(s.w, "archive moved", 0, &text), WEFT_OK);
-    assert_non_null(strstr(text, "\"state\":\"ok\""));
-    weft_text_free(text);
-    assert_int_equal(verify(&s, 1), CHAIN);
+    check_archive(&s);
+    stage_stop(&s);
+    weftd_clean(&s.node);
+}
+
+static void test_removed_on_the_way(void **state)
+{
+    struct stage s;
+    struct weft_key keys[CHAIN];
+    struct weft_archived got;
+    size_t removed;
+    uint64_t chain = 1;
+    (void)state;
+    stage_prepare(&s);
+    stage_open(&s, false);
+    for (; chain < 8; chain++) /* so that the first is on the tier alone */
+        assert_int_equal(put(&s, chain), CHAIN);
+    keys_of(&s, 1, keys);
+    assert_true(of_tier(&s, "near", "blocks") >= CHAIN);
+    hold(&s, HOLD_ARCHIVE_MS, s.near);
+    assert_int_equal(weft_archive_keys(s.f, "moved", &keys[CHAIN - 1], 50, &got), WEFT_PENDING);
+    assert_int_equal(weft_remove(s.f, &keys[CHAIN - 1], &removed), WEFT_E_BUSY);
+    assert_int_equal(weft_archive_keys(s.f, "moved", &keys[CHAIN - 1], WAIT_MS, &got), WEFT_OK);
+    unlink(s.hold);
+    check_archive(&s);
     stage_stop(&s);
     weftd_clean(&s.node);
 }
@@ -199,6 +236,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_archived_on_the_way),
+        cmocka_unit_test(test_removed_on_the_way),
     };
     return cmocka_run_group_tests_name("archive_moved", tests, NULL, NULL);
 }
