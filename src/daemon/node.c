@@ -53,7 +53,8 @@ void wf_segment_destroy(struct wf_segment *segment)
 
 static uint64_t used_of(const struct wf_domain *domain)
 {
-    return domain->store.used_bytes + domain->store.other_bytes; /* NOLINT: never NULL */
+    return domain->store.used_bytes + domain->store.other_bytes + /* NOLINT: never NULL */
+           domain->staging_bytes;
 }
 
 /* A domain's part of the pool when all want theirs: in proportion to the quotas. */

@@ -50,6 +50,7 @@ struct wf_domain {
     int index_readonly, pool_readonly; /* descriptors to hand out */
     struct wf_store store;
     uint32_t clients, sessions, regions;
+    uint64_t staging_bytes; /* of its clients */
     uint64_t evicted[WF_EVICT_REASONS];
     uint64_t scrub_at; /* next slot that the scrubber looks at */
     struct wf_use use; /* of clients that are gone */

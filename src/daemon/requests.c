@@ -80,6 +80,7 @@ static enum weft_status equip_staging(struct wf_client *client, struct wf_domain
         return status;
     }
     client->staging = staging;
+    domain->staging_bytes += bytes;
     return WEFT_OK;
 }
 

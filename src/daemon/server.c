@@ -117,8 +117,10 @@ void wf_client_close(struct wf_client *client, const char *why)
     free(client->parked);
     client->parked = NULL;
     wf_segment_destroy(&client->pins_segment);
-    if (client->staging.bytes)
+    if (client->staging.bytes) {
+        domain->staging_bytes -= client->staging.bytes;
         wf_node_budget_give(node, client->staging.bytes);
+    }
     wf_segment_destroy(&client->staging);
     client->domain = NULL;
     node->client_count--;

@@ -391,8 +391,10 @@ static void test_storm(void **state)
     assert_int_equal(fchmod(fileno(file), 0600), 0);
     fputs("another secret of more than thirty-two bytes, for tests alone", file);
     assert_int_equal(fclose(file), 0);
-    const char *const settings[] = {"pool.size=32MB",
-                                    "pool.size_max=32MB",
+    /* Of a domain's half, 16 clients' staging segments leave as much as they can all hold at once.
+     */
+    const char *const settings[] = {"pool.size=48MB",
+                                    "pool.size_max=48MB",
                                     "staging=1MB",
                                     "drain=1s",
                                     "limits.clients=64",
