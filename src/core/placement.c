@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/placement.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define DAY_S 86400.0
+#define SPREADS                                                                       \
+    2.0 /* of log worth, below and above the mean: least and most of what comes along \
+         */
+#define OFFERS_REMEMBERED 1000.0
+
+/* -------------------------------------------------------------------------------------- numbers */
+
+double wf_reuse_hits(struct wf_reuse reuse, double stay_s)
+{
+    if (!(reuse.chance > 0) || !(reuse.rate > 0) || !(stay_s > 0))
+        return 0;
+    return -reuse.chance * expm1(-reuse.rate * stay_s / reuse.chance);
+}
+
+struct wf_reuse wf_reuse_aged(struct wf_reuse reuse, double unused_s)
+{
+    if (!(reuse.chance > 0) || !(unused_s > 0))
+        return reuse;
+    double speed = reuse.rate / reuse.chance, left = reuse.chance * exp(-speed * unused_s);
+    double chance = left / (1 - reuse.chance + left);
+    if (!(left > 0)) /* certain to come, and never came: as good as over */
+        chance = 0;
+    return (struct wf_reuse){chance, chance * speed};
+}
+
+double wf_prefill_s(struct wf_prefill prefill, double first_token, double tokens)
+{
+    /* Token i attends to i others. */
+    return prefill.token_s * tokens + prefill.attended_s * tokens * (first_token + tokens / 2);
+}
+
+/* ----------------------------------------------------------------------------------------- wear */
+
+void wf_wear_init(struct wf_wear *wear, double capacity_bytes, double drive_writes, double now_s)
+{
+    double bytes_s = drive_writes > 0 ? capacity_bytes * drive_writes / DAY_S : 0;
+    *wear = (struct wf_wear){.bytes_s = bytes_s, .at_s = now_s};
+    wear->most_bytes = wear->bytes = bytes_s * WF_WEAR_BURST_S;
+}
+
+static void wear_fill(struct wf_wear *wear, double now_s)
+{
+    if (now_s > wear->at_s) {
+        wear->bytes = fmin(wear->most_bytes, wear->bytes + wear->bytes_s * (now_s - wear->at_s));
+        wear->at_s = now_s;
+    }
+}
+
+void wf_wear_offer(struct wf_wear *wear, double worth_s_byte)
+{
+    if (!(wear->bytes_s > 0) || !(worth_s_byte > 0))
+        return;
+    double x = log(worth_s_byte);
+    wear->offers = fmin(wear->offers + 1, OFFERS_REMEMBERED);
+    double step = 1 / wear->offers, off = wear->offers > 1 ? x - wear->log_mean : 0;
+    wear->log_mean = wear->offers > 1 ? wear->log_mean : x;
+    wear->log_mean += step * off;
+    wear->log_spread += step * (fabs(off) - wear->log_spread);
+}
+
+double wf_wear_price(struct wf_wear *wear, double bytes, double now_s)
+{
+    if (!(wear->bytes_s > 0))
+        return 0;
+    wear_fill(wear, now_s);
+    if (wear->bytes < bytes)
+        return INFINITY;
+    if (wear->offers < 1)
+        return 0;
+    double spent = 1 - wear->bytes / wear->most_bytes;
+    double least = wear->log_mean - SPREADS * wear->log_spread;
+    /* least ÷ e · (e · most ÷ least) ^ spent */
+    return exp(least - 1 + spent * (1 + 2 * SPREADS * wear->log_spread));
+}
+
+void wf_wear_spend(struct wf_wear *wear, double bytes, double now_s)
+{
+    wear_fill(wear, now_s);
+    wear->bytes -= bytes;
+}
+
+/* ------------------------------------------------------------------------------------ admission */
+
+void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
+              struct wf_admission *out)
+{
+    double run = fmax(1, block->run_blocks);
+    double read_s = place->latency_s / run + block->bytes / place->read_bytes_s;
+    struct wf_admission said = {
+        .hits = wf_reuse_hits(block->reuse, place->stay_s),
+        .saved_s = fmax(0, block->recompute_s - read_s),
+        .write_s = block->bytes / place->write_bytes_s * place->busy,
+        .wear_s = block->bytes * place->wear_s_byte,
+        .room_s = block->bytes * place->room_s_byte,
+    };
+    said.gain_s = said.hits * said.saved_s;
+    said.net_s = said.gain_s - said.write_s - said.wear_s - said.room_s;
+    if (!place->open)
+        said.rule = WF_REFUSED_CLOSED;
+    else if (block->extended)
+        said.rule = WF_ADMITTED_CHAIN;
+    else if (block->uses <= 1 && block->reuse.chance < WF_ONCE_CHANCE)
+        said.rule = WF_REFUSED_ONCE;
+    else if (!(said.saved_s > 0))
+        said.rule = WF_REFUSED_SLOWER;
+    else if (said.gain_s <= said.write_s)
+        said.rule = WF_REFUSED_WRITE;
+    else if (said.gain_s <= said.write_s + said.wear_s)
+        said.rule = WF_REFUSED_WEAR;
+    else if (said.net_s <= 0)
+        said.rule = WF_REFUSED_ROOM;
+    said.place = said.rule <= WF_ADMITTED_CHAIN ? 0 : -1;
+    *out = said;
+}
+
+void wf_place_choose(const struct wf_candidate *block, const struct wf_place *places, int count,
+                     struct wf_admission *out)
+{
+    struct wf_admission best = {.rule = WF_REFUSED_CLOSED, .place = -1, .net_s = -INFINITY};
+    for (int i = 0; i < count; i++) {
+        struct wf_admission one;
+        wf_admit(block, &places[i], &one);
+        bool taken = one.place == 0, better = one.net_s > best.net_s;
+        bool closed = one.rule == WF_REFUSED_CLOSED, none = best.rule == WF_REFUSED_CLOSED;
+        one.place = taken ? i : -1;
+        if (best.place >= 0 ? taken && better : taken || (!closed && (none || better)))
+            best = one;
+    }
+    if (best.rule == WF_REFUSED_CLOSED)
+        best.net_s = 0;
+    *out = best;
+}
+
+const char *wf_admit_rule_name(enum wf_admit_rule rule)
+{
+    static const char *const names[WF_ADMIT_RULES] = {
+        [WF_ADMITTED] = "admitted",     [WF_ADMITTED_CHAIN] = "chain",  [WF_REFUSED_ONCE] = "once",
+        [WF_REFUSED_SLOWER] = "slower", [WF_REFUSED_WRITE] = "write",   [WF_REFUSED_WEAR] = "wear",
+        [WF_REFUSED_ROOM] = "room",     [WF_REFUSED_CLOSED] = "closed",
+    };
+    return names[rule];
+}
+
+/* ------------------------------------------------------------------------------ compute or load */
+
+/* When prefill is done, from when it could begin: nothing loaded waits for nothing. */
+static double done_s(const struct wf_load *load, double latency_s, double data_s, double prefill_s)
+{
+    double layers = fmax(1, load->layers), late_s = latency_s - load->ahead_s;
+    double first = late_s + data_s / layers + prefill_s;
+    double last = late_s + data_s + prefill_s / layers;
+    return fmax(prefill_s, fmax(first, last));
+}
+
+void wf_cut(const struct wf_load *load, const struct wf_place *places, int place_count,
+            const struct wf_run *runs, uint32_t run_count, struct wf_cut *out)
+{
+    double bytes[WF_CUT_PLACES_MAX] = {0}, latency_s = 0, data_s = 0;
+    uint32_t loaded = 0;
+    double none_s = wf_prefill_s(load->prefill, 0, load->tokens);
+    struct wf_cut best = {.rule = WF_CUT_COMPUTE, .done_s = none_s, .prefill_s = none_s};
+    double all_s = none_s;
+    for (uint32_t r = 0; r < run_count; r++) {
+        const struct wf_place *place = &places[runs[r].place];
+        if (runs[r].place < 0 || runs[r].place >= place_count)
+            break;
+        for (uint32_t i = 0; i < runs[r].blocks; i++) {
+            bytes[runs[r].place] += load->block_bytes;
+            loaded++;
+            /* What is slowest to begin, and then what is slowest to flow. */
+            latency_s = fmax(latency_s, place->read_queue_s + place->latency_s);
+            data_s = fmax(data_s, bytes[runs[r].place] / place->read_bytes_s);
+            data_s = fmax(data_s, loaded * load->block_bytes / load->link_bytes_s);
+            /* The last token is computed in any case: its output comes first. */
+            double first = fmin(loaded * load->block_tokens, fmax(0, load->tokens - 1));
+            double prefill_s = wf_prefill_s(load->prefill, first, load->tokens - first);
+            all_s = done_s(load, latency_s, data_s, prefill_s);
+            if (all_s <= best.done_s) {
+                best.done_s = all_s;
+                best.load_blocks = loaded;
+                best.load_s = latency_s + data_s;
+                best.prefill_s = prefill_s;
+            }
+        }
+    }
+    best.all_s = all_s;
+    best.none_s = none_s;
+    best.rule = best.load_blocks == loaded && loaded ? WF_CUT_LOAD
+                : best.load_blocks                   ? WF_CUT_PART
+                                                     : WF_CUT_COMPUTE;
+    *out = best;
+}
+
+/* ------------------------------------------------------------------------------------- prefetch */
+
+void wf_prefetch_decide(const struct wf_return *back, const struct wf_fetch *fetch, double now_s,
+                        struct wf_prefetch *out)
+{
+    struct wf_prefetch said = {.rule = WF_PREFETCH_NOTHING, .begin_s = INFINITY};
+    double hold_s_s = fetch->room_s_byte_s * fetch->bytes; /* a second of holding it */
+    double chance = back->reuse.chance;
+    *out = said;
+    if (!(fetch->saved_s > 0) || !(chance > 0))
+        return;
+    if (!back->known) {
+        /* Nobody says when: it is up to the rate at which it comes, now. */
+        said.gain_s = back->reuse.rate * fetch->saved_s;
+        said.hold_s = hold_s_s;
+        said.rule = said.gain_s > said.hold_s ? WF_PREFETCH_NOW : WF_PREFETCH_NOT_WORTH;
+        said.begin_s = said.rule == WF_PREFETCH_NOW ? now_s : INFINITY;
+        *out = said;
+        return;
+    }
+    /* A second too late costs a second, if it comes at all. */
+    double early_s = 0, ready_s = back->due_s;
+    if (back->spread_s > 0) {
+        double odds = hold_s_s / chance;
+        ready_s = odds > 0 ? back->due_s + back->spread_s * log(odds) : -INFINITY;
+        /* E[max(0, R − ready)] of a logistic R: spread · ln(1 + e^((due − ready) ÷ spread)). */
+        early_s = odds > 0 ? back->spread_s * log1p(1 / odds) : back->due_s - now_s;
+    }
+    said.begin_s = fmax(now_s, ready_s - fetch->load_s);
+    said.gain_s = chance * fetch->saved_s;
+    said.hold_s = hold_s_s * (fetch->load_s + early_s);
+    if (said.gain_s <= said.hold_s) {
+        said.rule = WF_PREFETCH_NOT_WORTH;
+        said.begin_s = INFINITY;
+    } else {
+        said.rule = said.begin_s <= now_s ? WF_PREFETCH_NOW : WF_PREFETCH_LATER;
+    }
+    *out = said;
+}
+
+const char *wf_prefetch_rule_name(enum wf_prefetch_rule rule)
+{
+    static const char *const names[] = {"now", "later", "not worth", "nothing"};
+    return names[rule];
+}
+
+/* ---------------------------------------------------------------------------------------- words */
+
+int wf_admission_say(const struct wf_admission *said, const char *place, char *out, size_t size)
+{
+    const double ms = 1e3;
+    switch (said->rule) {
+    case WF_ADMITTED:
+        return snprintf(out, size,
+                        "written to %s: %.3f hits expected, each saves %.3g ms, and it costs "
+                        "%.3g ms of writing, %.3g of wear, %.3g of room",
+                        place, said->hits, ms * said->saved_s, ms * said->write_s,
+                        ms * said->wear_s, ms * said->room_s);
+    case WF_ADMITTED_CHAIN:
+        return snprintf(out, size, "written to %s: what extends it is below, and lost without it",
+                        place);
+    case WF_REFUSED_ONCE:
+        return snprintf(out, size,
+                        "not written: wanted once, and %.3f hits expected while it would stay",
+                        said->hits);
+    case WF_REFUSED_SLOWER:
+        return snprintf(out, size, "not written: to compute it is sooner than to read it");
+    case WF_REFUSED_WRITE:
+        return snprintf(out, size,
+                        "not written: %.3g ms of gain expected, and %.3g ms taken from reads",
+                        ms * said->gain_s, ms * said->write_s);
+    case WF_REFUSED_WEAR:
+        if (isinf(said->wear_s))
+            return snprintf(out, size, "not written: all that may be written for now is");
+        return snprintf(out, size,
+                        "not written: %.3g ms of gain expected; its writes are worth %.3g ms to "
+                        "others",
+                        ms * said->gain_s, ms * said->wear_s);
+    case WF_REFUSED_ROOM:
+        return snprintf(out, size,
+                        "not written: %.3g ms of gain expected; what must go for it is worth "
+                        "%.3g ms",
+                        ms * said->gain_s, ms * said->room_s);
+    default: return snprintf(out, size, "not written: no tier takes writes now");
+    }
+}
+
+int wf_cut_say(const struct wf_cut *said, uint32_t blocks, char *out, size_t size)
+{
+    return snprintf(out, size,
+                    "%u of %u blocks loaded: done after %.3g ms; with all of them %.3g, with none "
+                    "%.3g",
+                    said->load_blocks, blocks, 1e3 * said->done_s, 1e3 * said->all_s,
+                    1e3 * said->none_s);
+}
+
+int wf_prefetch_say(const struct wf_prefetch *said, double now_s, char *out, size_t size)
+{
+    switch (said->rule) {
+    case WF_PREFETCH_NOW:
+    case WF_PREFETCH_LATER:
+        return snprintf(out, size,
+                        "fetched ahead in %.3g s: %.3g ms of waiting saved, %.3g ms for the room",
+                        said->begin_s - now_s, 1e3 * said->gain_s, 1e3 * said->hold_s);
+    case WF_PREFETCH_NOT_WORTH:
+        return snprintf(out, size,
+                        "not fetched ahead: %.3g ms of waiting saved, %.3g ms for the room",
+                        1e3 * said->gain_s, 1e3 * said->hold_s);
+    default: return snprintf(out, size, "not fetched ahead: nobody would wait less");
+    }
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Whether a block is worth its way down, where to, what of a chain is loaded and what computed, and
+ * when to fetch ahead: decisions from numbers alone.
+ *
+ * Everything is in one unit: seconds of prefill that are saved.  A tier is what was measured of it;
+ * a block is what it costs to compute and how likely it is wanted.  Each decision comes back with
+ * its reason and the numbers that made it.  No state but a tier's budget of writes, no I/O, no
+ * clock; any thread, each struct one at a time.
+ */
+#ifndef WF_CORE_PLACEMENT_H
+#define WF_CORE_PLACEMENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --------------------------------------------------------------------------------------- numbers
+ *
+ * A use that is to come: with `chance` there is one; if so, it comes at the rate `rate ÷ chance`,
+ * so that `rate` is hits a second now (struct wf_policy_reason's value). */
+struct wf_reuse {
+    double chance, rate;
+};
+
+/* The hits that holding it for so long brings: chance · (1 − e^(−rate·stay ÷ chance)).  Never more
+ * than chance, never more than rate · stay. */
+double wf_reuse_hits(struct wf_reuse reuse, double stay_s);
+/* The same block after it was not used for that long: what was never to come gets likelier. */
+struct wf_reuse wf_reuse_aged(struct wf_reuse reuse, double unused_s);
+
+/* What prefill costs: a token, and each token that it attends to.  The cost of a block grows with
+ * its position. */
+struct wf_prefill {
+    double token_s, attended_s;
+};
+double wf_prefill_s(struct wf_prefill prefill, double first_token, double tokens);
+
+/* A tier as it is now. */
+struct wf_place {
+    double latency_s; /* of a read that nobody is before */
+    double read_bytes_s, write_bytes_s;
+    double read_queue_s;  /* until a read that comes now would begin */
+    double write_queue_s; /* the same of a write */
+    double busy;          /* part of the time that it reads: writes take it from reads */
+    double stay_s;        /* how long what is written stays; INFINITY: it has room */
+    double wear_s_byte;   /* the price of a byte written: wf_wear_price() */
+    double room_s_byte;   /* what the bytes that must go for it are worth; 0: none must */
+    bool open;            /* it takes writes */
+};
+
+/* ---------------------------------------------------------------------------------------- wear
+ *
+ * A tier's budget of writes: so many drive writes a day, as a bucket of tokens that fills evenly.
+ * The price of a byte rises as the bucket empties, between 1/e of the least worth that comes along
+ * and the most: what is then bought is within a constant factor (1 + ln(most ÷ least)) of the best
+ * that somebody could buy who knows all that is to come (Y. Zhou, D. Chakrabarty, R. Lukose,
+ * "Budget constrained bidding in keyword auctions and online knapsack problems", WINE 2008).  Least
+ * and most are taken from what was offered: a mean of logarithms and its spread.  That flash caches
+ * need such a gate, and one that looks at what will be read: A. Eisenman et al., "Flashield", NSDI
+ * 2019; S. McAllister et al., "Kangaroo", SOSP 2021; B. Berg et al., "The CacheLib caching engine",
+ * OSDI 2020. */
+struct wf_wear {
+    double bytes_s, most_bytes; /* bytes_s 0: nothing is counted, and every price is 0 */
+    double bytes;               /* in the bucket */
+    double at_s;
+    double log_mean, log_spread; /* of worth a byte, of what was offered */
+    double offers;
+};
+#define WF_WEAR_BURST_S 3600.0 /* the bucket holds what comes in so long */
+
+/* capacity_bytes · drive_writes a day.  drive_writes 0: no limit. */
+void wf_wear_init(struct wf_wear *wear, double capacity_bytes, double drive_writes, double now_s);
+/* Something worth that much a byte was offered; before it is asked for its price. */
+void wf_wear_offer(struct wf_wear *wear, double worth_s_byte);
+/* Seconds a byte; INFINITY when the bucket has fewer than `bytes`. */
+double wf_wear_price(struct wf_wear *wear, double bytes, double now_s);
+/* What must be written may be more than there is: it is owed. */
+void wf_wear_spend(struct wf_wear *wear, double bytes, double now_s);
+
+/* --------------------------------------------------------------------------------- admission */
+
+struct wf_candidate {
+    struct wf_reuse reuse;
+    uint32_t uses; /* requests that wanted it so far, the first included */
+    double bytes;
+    double recompute_s; /* wf_prefill_s() of its tokens where they stand */
+    double run_blocks;  /* blocks that would be read along with it: they share the latency */
+    bool extended;      /* what extends it is below already: without it that is lost */
+};
+
+enum wf_admit_rule {
+    WF_ADMITTED = 0,
+    WF_ADMITTED_CHAIN, /* what extends it is below */
+    WF_REFUSED_ONCE,   /* wanted once, and little likely to be wanted again */
+    WF_REFUSED_SLOWER, /* computing it is sooner than reading it from there */
+    WF_REFUSED_WRITE,  /* what writing takes from others is more than it is worth */
+    WF_REFUSED_WEAR,   /* it is not worth its part of the writes that the device may take */
+    WF_REFUSED_ROOM,   /* what must go for it is worth more */
+    WF_REFUSED_CLOSED, /* nothing takes writes */
+    WF_ADMIT_RULES,
+};
+
+/* A block wanted once must be at least that likely to be wanted again.  (The doorkeeper of G.
+ * Einziger et al., "TinyLFU", ACM ToS 2017, refuses all of them; here a new turn of a chat that
+ * goes on is no one-hit wonder.) */
+#define WF_ONCE_CHANCE 0.1
+
+struct wf_admission {
+    enum wf_admit_rule rule;
+    int place;                      /* which; -1: none */
+    double hits;                    /* expected while it stays */
+    double saved_s;                 /* by one hit */
+    double gain_s;                  /* hits · saved_s */
+    double write_s, wear_s, room_s; /* what it costs */
+    double net_s;                   /* gain less costs */
+};
+
+/* To this tier, or not. */
+void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
+              struct wf_admission *out);
+/* To which of several: where the most is left of its gain.  Refused by all: the reason of the one
+ * that came nearest. */
+void wf_place_choose(const struct wf_candidate *block, const struct wf_place *places, int count,
+                     struct wf_admission *out);
+const char *wf_admit_rule_name(enum wf_admit_rule rule);
+
+/* ----------------------------------------------------------------------------- compute or load
+ *
+ * A chain's first blocks lie in runs on several tiers; the rest of the request has to be computed.
+ * Layer i of prefill needs layer i of what is loaded, and layers come in order, so with D the time
+ * of all loads, C that of the computation, L layers and `ahead` by which loading begins before it,
+ *
+ *   done = max(C, latency − ahead + D/L + C, latency − ahead + D + C/L)
+ *
+ * (layer-wise pre-loading: B. Gao et al., "CachedAttention", USENIX ATC 2024).  Tiers read at the
+ * same time; all of it passes the link to the engine.  Every cut is looked at: O(blocks). */
+struct wf_run {
+    uint32_t blocks;
+    int place; /* into the places */
+};
+
+struct wf_load {
+    struct wf_prefill prefill;
+    double block_tokens, tokens; /* tokens: of the whole request, loaded and computed */
+    double block_bytes;
+    double link_bytes_s;
+    double layers;  /* 1: computation waits for all of it */
+    double ahead_s; /* until computation can begin: a queue, say */
+};
+
+enum wf_cut_rule {
+    WF_CUT_LOAD = 0, /* all that is there is loaded */
+    WF_CUT_PART,     /* a beginning of it; computing the rest is sooner */
+    WF_CUT_COMPUTE,  /* nothing */
+};
+
+struct wf_cut {
+    enum wf_cut_rule rule;
+    uint32_t load_blocks; /* the first so many */
+    double done_s;        /* from when computation could begin */
+    double load_s;        /* of what is loaded: from when loading begins */
+    double prefill_s;     /* of the rest */
+    double all_s, none_s; /* done_s, if all were loaded, and if nothing */
+};
+
+#define WF_CUT_PLACES_MAX 16
+/* run[i].place below place_count, which is at most WF_CUT_PLACES_MAX. */
+void wf_cut(const struct wf_load *load, const struct wf_place *places, int place_count,
+            const struct wf_run *runs, uint32_t run_count, struct wf_cut *out);
+
+/* ------------------------------------------------------------------------------------ prefetch
+ *
+ * A session's blocks lie below and it is said, or likely, to come back.  Fetched too early they
+ * hold room that others would use; too late, somebody waits.  With the return at `due_s` give or
+ * take (a logistic distribution of scale spread_s), the moment at which both cost the same at the
+ * margin is its quantile at hold ÷ (hold + late), the newsvendor's (K. Arrow, T. Harris, J.
+ * Marschak, "Optimal inventory policy", Econometrica 1951): due + spread · ln(hold ÷ late).
+ * Look-ahead to what is to run: CachedAttention; fetching before a request is placed: R. Qin et
+ * al., "Mooncake", FAST 2025. */
+struct wf_return {
+    bool known;             /* due_s is; else the rate of `reuse` speaks */
+    double due_s, spread_s; /* when, on the clock of now_s */
+    struct wf_reuse reuse;  /* chance: that it comes back at all */
+};
+
+struct wf_fetch {
+    double load_s;  /* to bring it up, queue and latency included */
+    double saved_s; /* what somebody waits less when it is up: load_s, if nothing hides it */
+    double bytes;
+    double room_s_byte_s; /* what DRAM's least valuable bytes save: seconds a byte and second */
+};
+
+enum wf_prefetch_rule {
+    WF_PREFETCH_NOW = 0,
+    WF_PREFETCH_LATER,     /* at begin_s */
+    WF_PREFETCH_NOT_WORTH, /* the room is worth more than the wait */
+    WF_PREFETCH_NOTHING,   /* nobody waits less for it */
+};
+
+struct wf_prefetch {
+    enum wf_prefetch_rule rule;
+    double begin_s;
+    double gain_s; /* chance · saved_s; of an unknown return: a second of holding it */
+    double hold_s; /* what its room costs until the return; of an unknown return: a second's */
+};
+
+void wf_prefetch_decide(const struct wf_return *back, const struct wf_fetch *fetch, double now_s,
+                        struct wf_prefetch *out);
+const char *wf_prefetch_rule_name(enum wf_prefetch_rule rule);
+
+/* Each decision in one sentence, without a full stop; as snprintf. */
+int wf_admission_say(const struct wf_admission *said, const char *place, char *out, size_t size);
+int wf_cut_say(const struct wf_cut *said, uint32_t blocks, char *out, size_t size);
+int wf_prefetch_say(const struct wf_prefetch *said, double now_s, char *out, size_t size);
+
+#endif
