@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inside of eviction by value: what value.c, value_request.c, value_segment.c and value_guard.c
+ * know of each other.  Nobody else includes this.
+ *
+ * The unit is the segment: the run of blocks that one request touched last and that are shared
+ * alike.  A request that uses a part of it takes that part into segments of its own; the rest keeps
+ * its age.  A segment is a stretch of one chain, so at most one of its blocks is a leaf, and the
+ * heap of those that may go holds segments, by what they are worth in the order that stands
+ * (value_guard.h).  Values change when a segment comes into the next bucket of age (value_model.h):
+ * each bucket is a list in the order in which they leave it.
+ *
+ * Blocks that went stay known, as many as there are slots, by a part of their keys: as members of
+ * their segment, which is a ghost when it has no others, until they come back or are forgotten, the
+ * oldest of a line of the table first.  So the model also learns from what was evicted, and a chain
+ * that comes back knows its turn and where others branched off.  To take another block for one of
+ * them costs a wrong example, and nothing else.
+ *
+ * One thread.
+ */
+#ifndef WF_CORE_VALUE_H
+#define WF_CORE_VALUE_H
+
+#include <assert.h>
+
+#include "core/policy.h"
+#include "core/value_guard.h"
+#include "core/value_model.h"
+
+#define NONE UINT32_MAX
+#define OPEN (UINT32_MAX - 1) /* for a slot's segment: it is new in the request that is open */
+
+#define TICKS_PER_S 64u        /* 777 days in 32 bits */
+#define OPEN_BLOCKS_MAX 65536u /* a longer request is judged in parts */
+#define RECENT 64u             /* requests that may go on */
+#define USES_MAX ((1u << 15) - 1)
+#define BLOCKS_MAX ((1u << 20) - 1) /* in a segment */
+#define MISSING_MAX ((1u << 17) - 1)
+
+struct seat { /* of a slot */
+    uint32_t segment;
+    uint16_t uses : 15;
+    uint16_t in : 1; /* it may go */
+    uint8_t fan;     /* chains that extend it */
+    uint8_t gap;     /* octave of the time between its last two uses, in quarters of a second */
+};
+
+struct segment {
+    uint32_t ticks; /* of its last use */
+    union {
+        float worth;    /* below 0: it was cooled */
+        uint32_t newer; /* of ghosts: which became one after it */
+    };
+    union {
+        uint32_t uses;  /* of all blocks, at its last use */
+        uint32_t older; /* of ghosts: which became one before it */
+    };
+    union {
+        uint32_t entered;   /* its slot that may go */
+        uint32_t free_next; /* of free ones */
+    };
+    uint32_t place;          /* in the heap + 1; 0: not in */
+    uint32_t previous, next; /* in the list of its bucket */
+    uint32_t blocks : 20;    /* slots that belong to it; 0: a ghost, or free */
+    uint32_t bucket : 6;     /* WF_VALUE_BUCKETS: it is older than all, and in no list */
+    uint32_t generation : 4; /* of its number: what the table of those that went is checked by */
+    uint64_t bins : 45;      /* five bits a feature */
+    uint64_t hint : 2;
+    uint64_t missing : 17; /* blocks that went and are known; MISSING_MAX: that, or more */
+};
+
+/* A block that went. */
+struct ghost {
+    uint32_t key : 24, fan : 4, generation : 4; /* fan, and one more: 0: an empty place */
+    uint32_t segment;
+};
+#define LINE 8u /* ghosts in a line of the table: 64 bytes */
+
+/* A place in the heap goes with each segment, and there are as many segments as slots. */
+static_assert(sizeof(struct seat) + sizeof(struct segment) + sizeof(uint32_t) +
+                      sizeof(struct ghost) <=
+                  64,
+              "the budget of metadata a slot");
+
+struct list {
+    uint32_t first, last;
+};
+
+struct request { /* that was judged */
+    uint32_t reader, last, segment, ticks;
+    uint32_t count, fresh; /* blocks, and those that were new */
+    uint32_t turn;
+    uint8_t gap; /* its bin */
+    uint8_t learned_generation;
+    uint32_t learned; /* the segment that learned last that it is used */
+    struct wf_guard_end end;
+};
+
+struct wf_policy {
+    uint32_t slots_max, count, held; /* candidates; slots that have a block */
+    struct seat *seats;              /* [slots_max] */
+    struct segment *segments;        /* [slots_max] */
+    uint32_t segments_used, free;
+    uint32_t *heap; /* [slots_max] segments with an entered slot, the least worth first */
+    uint32_t heap_count;
+    struct ghost (*ghosts)[LINE]; /* [ghost_lines] the newest of each first */
+    uint32_t ghost_lines;
+    struct list age[WF_VALUE_BUCKETS];   /* ghosts among the others */
+    struct list dead;                    /* ghosts, in the order in which they became that */
+    uint32_t edge[WF_VALUE_BUCKETS + 1]; /* ticks */
+    uint64_t uses;
+    uint32_t now; /* ticks */
+    uint64_t first_us;
+    struct { /* the request that is open */
+        uint32_t *slots;
+        uint64_t *keys;
+        uint32_t count, reader, parent;
+        uint32_t uses; /* of all blocks, at its last */
+    } open;
+    struct request recent[RECENT];
+    uint32_t recent_next;
+    struct wf_value_model model;
+    struct wf_guard *guard;
+};
+
+/* value_segment.c */
+struct wf_value_kind wf_value_kind_of(const struct segment *s);
+void wf_value_bins_set(struct segment *s, const struct wf_value_kind *kind);
+float wf_value_age_s(const struct wf_policy *p, const struct segment *s);
+/* What it is worth now in the order that stands; `order`: in that one. */
+float wf_value_worth(const struct wf_policy *p, uint32_t number, enum wf_guard_order order);
+void wf_value_worth_set(struct wf_policy *p, uint32_t number, float worth);
+/* Another order stands. */
+void wf_value_heap_rebuild(struct wf_policy *p);
+void wf_value_advance(struct wf_policy *p, uint64_t now_us);
+uint32_t wf_value_segment_new(struct wf_policy *p, const struct wf_value_kind *kind);
+/* It was used just now, as a whole. */
+void wf_value_segment_renew(struct wf_policy *p, uint32_t number, const struct wf_value_kind *kind);
+void wf_value_seat_take(struct wf_policy *p, uint32_t slot, uint32_t number);
+void wf_value_seat_enter(struct wf_policy *p, uint32_t slot);
+/* Its slot may not go any more. */
+void wf_value_seat_withdraw(struct wf_policy *p, uint32_t slot);
+void wf_value_seat_leave(struct wf_policy *p, uint32_t slot);
+void wf_value_ghost_add(struct wf_policy *p, uint64_t key, uint32_t number, unsigned fan);
+/* What is known of a block that went; it is there again, and so no ghost any more.  `fan` 0: it is
+ * not known. */
+struct ghost wf_value_ghost_take(struct wf_policy *p, uint64_t key);
+/* One of those that went is known no more. */
+void wf_value_missing_less(struct wf_policy *p, const struct ghost *ghost);
+
+/* value_request.c: the request that is open is over, as far as anybody knows. */
+void wf_value_judge(struct wf_policy *p);
+
+#endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A request is put together from `used` calls and is judged when it is over: when another one's
+ * come, or somebody asks for a victim.  If it goes on after that (room is made for what it is about
+ * to add, or its answer grows), it is judged as the longer request that it is then.
+ */
+#include <string.h>
+
+#include "core/value.h"
+
+#define RECENT_TICKS (60 * TICKS_PER_S)
+#define TURN_MAX 6u
+#define FAN_HUB 10u /* more chains than that branch off: no chain's end, but what all begin with \
+                     */
+
+struct past {       /* what is known of a request's chain from before */
+    uint32_t known; /* blocks from its beginning on */
+    uint32_t turn;  /* requests that it had */
+    uint32_t ticks; /* of the last */
+    bool any;
+    uint8_t learned_generation;
+    uint32_t learned;
+};
+
+static unsigned class_of(uint8_t fan)
+{
+    return fan <= 1 ? 0 : fan <= 3 ? 1 : fan <= FAN_HUB ? 2 : 3;
+}
+
+/* Those whose blocks are used learn that they are, once each.  What was evicted and comes back is
+ * not new. */
+static struct past look_back(struct wf_policy *p, const struct request *before)
+{
+    struct past past = {.any = false, .learned = NONE};
+    uint32_t last = NONE;
+    if (before && before->learned != NONE &&
+        p->segments[before->learned].generation == before->learned_generation) {
+        past.learned = last = before->learned;
+        past.learned_generation = before->learned_generation;
+    }
+    for (uint32_t i = 0; i < p->open.count; i++) {
+        struct seat *seat = &p->seats[p->open.slots[i]];
+        uint32_t number = seat->segment;
+        struct ghost ghost = {.fan = 0};
+        if (number >= OPEN) {
+            ghost = wf_value_ghost_take(p, p->open.keys[i]);
+            if (!ghost.fan)
+                continue;
+            number = ghost.segment;
+            seat->fan = (uint8_t)(ghost.fan - 1);
+            seat->uses = seat->fan;
+        }
+        struct segment *s = &p->segments[number];
+        seat->gap = (uint8_t)(1 + wf_value_octave((double)(p->now - s->ticks) * 4 / TICKS_PER_S));
+        past.any = true;
+        past.known = i + 1;
+        past.ticks = s->ticks;
+        past.turn = seat->fan > FAN_HUB ? 0 : wf_value_kind_of(s).bin[WF_VALUE_TURN] + 1u;
+        if (number != last && s->bucket < WF_VALUE_BUCKETS) {
+            struct wf_value_kind kind = wf_value_kind_of(s);
+            wf_value_learn(&p->model, &kind, s->bucket, true);
+        }
+        past.learned = last = number;
+        past.learned_generation = s->generation;
+        if (ghost.fan)
+            wf_value_missing_less(p, &ghost);
+    }
+    return past;
+}
+
+static void branches(struct seat *parent)
+{
+    parent->fan = (uint8_t)(parent->fan + (parent->fan < UINT8_MAX));
+}
+
+/* Count the uses, and leave the segments of before. */
+static void take_out(struct wf_policy *p, uint32_t known)
+{
+    if (known == 0 && p->open.parent < p->slots_max)
+        branches(&p->seats[p->open.parent]);
+    for (uint32_t i = 0; i < p->open.count; i++) {
+        struct seat *seat = &p->seats[p->open.slots[i]];
+        if (i >= known && i > 0)
+            branches(&p->seats[p->open.slots[i - 1]]);
+        if (seat->uses < USES_MAX)
+            seat->uses++;
+        if (seat->segment < OPEN)
+            wf_value_seat_leave(p, p->open.slots[i]);
+        seat->segment = NONE;
+    }
+}
+
+static void seated(struct wf_policy *p, uint32_t slot, uint32_t number)
+{
+    if (p->seats[slot].segment != NONE)
+        return; /* it is named twice in one request */
+    wf_value_seat_take(p, slot, number);
+    if (p->seats[slot].in)
+        wf_value_seat_enter(p, slot);
+}
+
+static uint8_t bin(unsigned n)
+{
+    return (uint8_t)(n < WF_VALUE_BINS ? n : WF_VALUE_BINS - 1);
+}
+
+static struct wf_value_kind kind_in(const struct request *request)
+{
+    struct wf_value_kind kind = {.hint = 0};
+    kind.bin[WF_VALUE_TURN] = (uint8_t)(request->turn < TURN_MAX ? request->turn : TURN_MAX);
+    kind.bin[WF_VALUE_LENGTH] = wf_value_octave(request->count);
+    kind.bin[WF_VALUE_FRESH] = wf_value_octave(request->fresh);
+    kind.bin[WF_VALUE_GAP] = request->gap;
+    return kind;
+}
+
+static void shared_as(struct wf_value_kind *kind, const struct seat *seat)
+{
+    kind->bin[WF_VALUE_SHARED] = (uint8_t)class_of(seat->fan);
+    kind->bin[WF_VALUE_SHARED_GAP] = bin(seat->gap);
+    kind->bin[WF_VALUE_SHARED_USES] = wf_value_octave(seat->uses);
+}
+
+/* It went on: what came joins the segment at its end, which was used just now. */
+static void join(struct wf_policy *p, uint32_t number, const struct request *request)
+{
+    struct wf_value_kind kind = kind_in(request);
+    kind.bin[WF_VALUE_OUTPUT] = wf_value_kind_of(&p->segments[number]).bin[WF_VALUE_OUTPUT];
+    for (uint32_t i = 0; i < p->open.count; i++)
+        seated(p, p->open.slots[i], number);
+    wf_value_segment_renew(p, number, &kind);
+}
+
+/* Another chain begins at the end of what was judged: it may be shared otherwise than the rest of
+ * its segment now, and has one of its own then. */
+static void split_off(struct wf_policy *p, uint32_t slot)
+{
+    const struct seat *seat = &p->seats[slot];
+    struct wf_value_kind kind = wf_value_kind_of(&p->segments[seat->segment]);
+    if (kind.bin[WF_VALUE_SHARED] == class_of(seat->fan))
+        return;
+    shared_as(&kind, seat);
+    wf_value_seat_leave(p, slot);
+    seated(p, slot, wf_value_segment_new(p, &kind));
+}
+
+static uint32_t divide(struct wf_policy *p, const struct request *request)
+{
+    uint32_t count = p->open.count, number = NONE;
+    struct wf_value_kind kind = kind_in(request);
+    for (uint32_t i = 0, end; i < count; i = end) {
+        const struct seat *first = &p->seats[p->open.slots[i]];
+        for (end = i + 1; end < count; end++)
+            if (class_of(p->seats[p->open.slots[end]].fan) != class_of(first->fan))
+                break;
+        shared_as(&kind, first);
+        number = wf_value_segment_new(p, &kind);
+        for (uint32_t k = i; k < end; k++)
+            seated(p, p->open.slots[k], number);
+    }
+    return number;
+}
+
+/* The request of this reader's that ended with `parent` a moment ago. */
+static struct request *extended(struct wf_policy *p, uint32_t parent, uint32_t reader)
+{
+    if (parent >= p->slots_max || p->seats[parent].segment >= OPEN)
+        return NULL;
+    for (uint32_t i = 0; i < RECENT; i++) {
+        struct request *recent = &p->recent[i];
+        if (recent->last == parent && recent->reader == reader &&
+            recent->segment == p->seats[parent].segment && p->now - recent->ticks < RECENT_TICKS)
+            return recent;
+    }
+    return NULL;
+}
+
+void wf_value_judge(struct wf_policy *p)
+{
+    if (!p->open.count)
+        return;
+    struct request *before = extended(p, p->open.parent, p->open.reader);
+    struct past past = look_back(p, before);
+    struct request request = {.reader = p->open.reader,
+                              .last = p->open.slots[p->open.count - 1],
+                              .ticks = p->now,
+                              .count = p->open.count,
+                              .learned = past.learned,
+                              .learned_generation = past.learned_generation,
+                              .fresh = p->open.count - past.known};
+    if (past.any && past.turn) {
+        request.turn = past.turn;
+        request.gap = bin(1u + wf_value_octave((double)(p->now - past.ticks) / TICKS_PER_S));
+    } else if (before) {
+        request.turn = before->turn;
+        request.gap = before->gap;
+    }
+    if (before) {
+        request.count += before->count;
+        request.fresh += before->fresh;
+    }
+    take_out(p, past.known);
+    /* Its end may be a part of this, if parents were not told rightly. */
+    bool there = before && p->seats[p->open.parent].segment < OPEN;
+    if (there)
+        split_off(p, p->open.parent);
+    uint32_t number = there ? p->seats[p->open.parent].segment : NONE;
+    if (there && wf_value_kind_of(&p->segments[number]).bin[WF_VALUE_SHARED] == 0 &&
+        p->segments[number].blocks + p->open.count <= BLOCKS_MAX)
+        join(p, number, &request);
+    else
+        number = divide(p, &request);
+    request.segment = number;
+    bool turned = wf_guard_request(p->guard, p, before ? &before->end : NULL, &request.end);
+    if (before) {
+        *before = request;
+    } else {
+        p->recent[p->recent_next] = request;
+        p->recent_next = (p->recent_next + 1) % RECENT;
+    }
+    p->open.count = 0;
+    if (turned)
+        wf_value_heap_rebuild(p);
+}

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Segments: their heap, their ages, and those of which no block is left.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "core/value.h"
+
+#define BIN_BITS 5u
+static_assert(WF_VALUE_BINS <= 1u << BIN_BITS && WF_VALUE_FEATURES * BIN_BITS <= 45,
+              "bins fit where a segment has them");
+#define FAN_MAX 14u /* that a ghost remembers */
+
+struct wf_value_kind wf_value_kind_of(const struct segment *s)
+{
+    struct wf_value_kind kind = {.hint = (uint8_t)s->hint};
+    uint64_t bins = s->bins;
+    for (unsigned i = 0; i < WF_VALUE_FEATURES; i++, bins >>= BIN_BITS)
+        kind.bin[i] = bins & ((1u << BIN_BITS) - 1);
+    return kind;
+}
+
+void wf_value_bins_set(struct segment *s, const struct wf_value_kind *kind)
+{
+    uint64_t bins = 0;
+    for (unsigned i = WF_VALUE_FEATURES; i-- > 0;)
+        bins = bins << BIN_BITS | kind->bin[i];
+    s->bins = bins & (((uint64_t)1 << 45) - 1);
+}
+
+/* ------------------------------------------------------------------------------------- the heap */
+
+/* Of equal worth, what was used longer ago goes first. */
+static bool before(const struct wf_policy *p, uint32_t a, uint32_t b)
+{
+    const struct segment *x = &p->segments[a], *y = &p->segments[b];
+    uint32_t uses = (uint32_t)p->uses;
+    return x->worth < y->worth || (!(y->worth < x->worth) && uses - x->uses > uses - y->uses);
+}
+
+static void put(struct wf_policy *p, uint32_t at, uint32_t segment)
+{
+    p->heap[at] = segment;
+    p->segments[segment].place = at + 1;
+}
+
+static void sift_up(struct wf_policy *p, uint32_t at)
+{
+    uint32_t segment = p->heap[at];
+    while (at > 0 && before(p, segment, p->heap[(at - 1) / 2])) {
+        put(p, at, p->heap[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+    put(p, at, segment);
+}
+
+static void sift_down(struct wf_policy *p, uint32_t at)
+{
+    uint32_t segment = p->heap[at];
+    for (;;) {
+        uint32_t below = 2 * at + 1;
+        if (below >= p->heap_count)
+            break;
+        if (below + 1 < p->heap_count && before(p, p->heap[below + 1], p->heap[below]))
+            below++;
+        if (!before(p, p->heap[below], segment))
+            break;
+        put(p, at, p->heap[below]);
+        at = below;
+    }
+    put(p, at, segment);
+}
+
+static void heap_remove(struct wf_policy *p, uint32_t segment)
+{
+    uint32_t at = p->segments[segment].place;
+    if (!at--)
+        return;
+    p->segments[segment].place = 0;
+    uint32_t moved = p->heap[--p->heap_count];
+    if (at == p->heap_count)
+        return;
+    put(p, at, moved);
+    sift_down(p, at);
+    sift_up(p, p->segments[moved].place - 1);
+}
+
+static void heap_add(struct wf_policy *p, uint32_t segment)
+{
+    p->heap[p->heap_count] = segment;
+    p->heap_count++;
+    sift_up(p, p->heap_count - 1);
+}
+
+void wf_value_worth_set(struct wf_policy *p, uint32_t number, float worth)
+{
+    struct segment *s = &p->segments[number];
+    s->worth = worth;
+    if (s->blocks && s->place) {
+        sift_down(p, s->place - 1);
+        sift_up(p, s->place - 1);
+    }
+}
+
+float wf_value_age_s(const struct wf_policy *p, const struct segment *s)
+{
+    return (float)(p->now - s->ticks) / TICKS_PER_S;
+}
+
+float wf_value_worth(const struct wf_policy *p, uint32_t number, enum wf_guard_order order)
+{
+    const struct segment *s = &p->segments[number];
+    if (order == WF_GUARD_RECENT)
+        return 0; /* so that the last use decides */
+    if (order == WF_GUARD_COUNT)
+        return wf_guard_inflation(p->guard, s->ticks) +
+               (s->blocks && s->entered != NONE ? (float)p->seats[s->entered].uses : 0);
+    if (s->bucket == WF_VALUE_BUCKETS)
+        return 0;
+    struct wf_value_kind kind = wf_value_kind_of(s);
+    return wf_value_of(&p->model, &kind, s->bucket, wf_value_age_s(p, s));
+}
+
+/* What was cooled or spared stays so. */
+void wf_value_heap_rebuild(struct wf_policy *p)
+{
+    enum wf_guard_order order = wf_guard_stands(p->guard);
+    for (uint32_t number = 0; number < p->segments_used; number++) {
+        struct segment *s = &p->segments[number];
+        if (s->blocks && s->worth >= 0 && !isinf(s->worth))
+            s->worth = wf_value_worth(p, number, order);
+    }
+    for (uint32_t at = p->heap_count / 2; at-- > 0;)
+        sift_down(p, at);
+}
+
+/* ----------------------------------------------------------------------- segments, ages, ghosts */
+
+static void list_add(struct wf_policy *p, struct list *list, uint32_t number)
+{
+    struct segment *s = &p->segments[number];
+    s->previous = list->last;
+    s->next = NONE;
+    *(list->last == NONE ? &list->first : &p->segments[list->last].next) = number;
+    list->last = number;
+}
+
+static void list_remove(struct wf_policy *p, struct list *list, uint32_t number)
+{
+    struct segment *s = &p->segments[number];
+    *(s->previous == NONE ? &list->first : &p->segments[s->previous].next) = s->next;
+    *(s->next == NONE ? &list->last : &p->segments[s->next].previous) = s->previous;
+}
+
+static void segment_free(struct wf_policy *p, uint32_t number)
+{
+    struct segment *s = &p->segments[number];
+    if (s->bucket < WF_VALUE_BUCKETS)
+        list_remove(p, &p->age[s->bucket], number);
+    s->generation++;
+    s->blocks = 0;
+    s->free_next = p->free;
+    p->free = number;
+}
+
+static void ghost_make(struct wf_policy *p, uint32_t number)
+{
+    struct segment *s = &p->segments[number];
+    s->older = p->dead.last;
+    s->newer = NONE;
+    *(s->older == NONE ? &p->dead.first : &p->segments[s->older].newer) = number;
+    p->dead.last = number;
+}
+
+static void ghost_free(struct wf_policy *p, uint32_t number)
+{
+    const struct segment *s = &p->segments[number];
+    *(s->older == NONE ? &p->dead.first : &p->segments[s->older].newer) = s->newer;
+    *(s->newer == NONE ? &p->dead.last : &p->segments[s->newer].older) = s->older;
+    segment_free(p, number);
+}
+
+void wf_value_missing_less(struct wf_policy *p, const struct ghost *ghost)
+{
+    struct segment *s = &p->segments[ghost->segment];
+    if (s->generation != ghost->generation || s->missing == 0 || s->missing == MISSING_MAX)
+        return;
+    if (--s->missing == 0 && s->blocks == 0)
+        ghost_free(p, ghost->segment);
+}
+
+static struct ghost *line_of(const struct wf_policy *p, uint64_t key)
+{
+    return p->ghosts[((key >> 32) * p->ghost_lines) >> 32];
+}
+
+void wf_value_ghost_add(struct wf_policy *p, uint64_t key, uint32_t number, unsigned fan)
+{
+    struct ghost *line = line_of(p, key), last = line[LINE - 1];
+    struct segment *s = &p->segments[number];
+    memmove(line + 1, line, (LINE - 1) * sizeof *line);
+    line[0] = (struct ghost){.key = key & 0xffffff,
+                             .fan = (1 + (fan < FAN_MAX ? fan : FAN_MAX)) & 15,
+                             .generation = s->generation,
+                             .segment = number};
+    if (s->missing < MISSING_MAX)
+        s->missing++;
+    if (last.fan)
+        wf_value_missing_less(p, &last);
+}
+
+struct ghost wf_value_ghost_take(struct wf_policy *p, uint64_t key)
+{
+    struct ghost *line = line_of(p, key), found;
+    for (unsigned i = 0; i < LINE; i++) {
+        if (!line[i].fan || line[i].key != (key & 0xffffff))
+            continue;
+        found = line[i];
+        memmove(line + i, line + i + 1, (LINE - 1 - i) * sizeof *line);
+        line[LINE - 1] = (struct ghost){.fan = 0};
+        if (p->segments[found.segment].generation == found.generation)
+            return found;
+        break;
+    }
+    return (struct ghost){.fan = 0};
+}
+
+/* There are as many segments as slots, and each that is alive has a slot: either one is free, or
+ * one is a ghost. */
+uint32_t wf_value_segment_new(struct wf_policy *p, const struct wf_value_kind *kind)
+{
+    if (p->free == NONE && p->segments_used == p->slots_max)
+        ghost_free(p, p->dead.first);
+    uint32_t number = p->free;
+    if (number != NONE)
+        p->free = p->segments[number].free_next;
+    else
+        number = p->segments_used++;
+    struct segment *s = &p->segments[number];
+    *s = (struct segment){.ticks = p->now,
+                          .uses = p->open.uses,
+                          .entered = NONE,
+                          .generation = s->generation,
+                          .hint = kind->hint & 3u};
+    wf_value_bins_set(s, kind);
+    list_add(p, &p->age[0], number);
+    s->worth = wf_value_worth(p, number, wf_guard_stands(p->guard));
+    return number;
+}
+
+void wf_value_segment_renew(struct wf_policy *p, uint32_t number, const struct wf_value_kind *kind)
+{
+    struct segment *s = &p->segments[number];
+    if (s->bucket < WF_VALUE_BUCKETS)
+        list_remove(p, &p->age[s->bucket], number);
+    s->bucket = 0;
+    s->ticks = p->now;
+    s->uses = p->open.uses;
+    list_add(p, &p->age[0], number);
+    wf_value_bins_set(s, kind);
+    wf_value_worth_set(p, number, wf_value_worth(p, number, wf_guard_stands(p->guard)));
+}
+
+/* The first of this bucket is through with it. */
+static void grow_older(struct wf_policy *p, unsigned bucket)
+{
+    uint32_t number = p->age[bucket].first;
+    struct segment *s = &p->segments[number];
+    struct wf_value_kind kind = wf_value_kind_of(s);
+    wf_value_learn(&p->model, &kind, bucket, false);
+    if (bucket + 1 == WF_VALUE_BUCKETS && !s->blocks) {
+        ghost_free(p, number);
+        return;
+    }
+    list_remove(p, &p->age[bucket], number);
+    s->bucket = (bucket + 1) & 63;
+    if (bucket + 1 < WF_VALUE_BUCKETS)
+        list_add(p, &p->age[bucket + 1], number);
+    enum wf_guard_order order = wf_guard_stands(p->guard);
+    if (s->blocks && s->worth >= 0 && (order == WF_GUARD_VALUE || isinf(s->worth)))
+        wf_value_worth_set(p, number, wf_value_worth(p, number, order));
+}
+
+/* Youngest buckets first: what passes through several at once is seen in each. */
+void wf_value_advance(struct wf_policy *p, uint64_t now_us)
+{
+    if (p->first_us == 0)
+        p->first_us = now_us;
+    uint32_t now = now_us < p->first_us
+                       ? 0
+                       : (uint32_t)((now_us - p->first_us) / (1000000 / TICKS_PER_S));
+    if (now == p->now || now - p->now > INT32_MAX) /* the same, or a clock that went back */
+        return;
+    p->now = now;
+    for (unsigned bucket = 0; bucket < WF_VALUE_BUCKETS; bucket++)
+        while (p->age[bucket].first != NONE &&
+               p->now - p->segments[p->age[bucket].first].ticks >= p->edge[bucket + 1])
+            grow_older(p, bucket);
+    wf_guard_advance(p->guard, p);
+}
+
+void wf_value_seat_withdraw(struct wf_policy *p, uint32_t slot)
+{
+    uint32_t number = p->seats[slot].segment;
+    if (number < OPEN && p->segments[number].entered == slot) {
+        heap_remove(p, number);
+        p->segments[number].entered = NONE;
+    }
+}
+
+/* A slot no longer belongs to its segment.  What has none left is a ghost if blocks of it are known
+ * that went, and free otherwise. */
+void wf_value_seat_leave(struct wf_policy *p, uint32_t slot)
+{
+    uint32_t number = p->seats[slot].segment;
+    struct segment *s = &p->segments[number];
+    wf_value_seat_withdraw(p, slot);
+    p->seats[slot].segment = NONE;
+    if (--s->blocks)
+        return;
+    if (s->missing && s->bucket < WF_VALUE_BUCKETS)
+        ghost_make(p, number);
+    else
+        segment_free(p, number);
+}
+
+void wf_value_seat_take(struct wf_policy *p, uint32_t slot, uint32_t number)
+{
+    p->seats[slot].segment = number;
+    p->segments[number].blocks++;
+}
+
+/* A segment is a stretch of a chain, so only one of its slots is ever a leaf.  Should another be
+ * offered all the same, it gets a segment of its own. */
+void wf_value_seat_enter(struct wf_policy *p, uint32_t slot)
+{
+    uint32_t number = p->seats[slot].segment;
+    struct segment *s = &p->segments[number];
+    if (s->entered != NONE) {
+        struct wf_value_kind kind = wf_value_kind_of(s);
+        wf_value_seat_leave(p, slot);
+        number = wf_value_segment_new(p, &kind);
+        wf_value_seat_take(p, slot, number);
+        s = &p->segments[number];
+    }
+    s->entered = slot;
+    if (wf_guard_stands(p->guard) == WF_GUARD_COUNT && s->worth >= 0 && !isinf(s->worth))
+        s->worth = wf_value_worth(p, number, WF_GUARD_COUNT);
+    heap_add(p, number);
+}
