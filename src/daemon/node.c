@@ -57,8 +57,7 @@ static uint64_t used_of(const struct wf_domain *domain)
            domain->staging_bytes;
 }
 
-/* A domain's part of the pool when all want theirs: in proportion to the quotas. */
-static uint64_t share_of(const struct wf_domain *domain)
+uint64_t wf_node_share(const struct wf_domain *domain)
 {
     const struct wf_node *node = domain->node;
     double all = 0;
@@ -104,13 +103,13 @@ static void collect(struct wf_node *node, const struct wf_domain *wanting, uint6
         if (&node->domains[i] != wanting)
             trim(&node->domains[i], bytes - (node->budget_free - start));
     while (node->budget_free - start < bytes) {
-        if (wanting && used_of(wanting) + bytes > share_of(wanting))
+        if (wanting && used_of(wanting) + bytes > wf_node_share(wanting))
             return;
         struct wf_domain *most = NULL;
         int64_t over_most = wanting ? 0 : INT64_MIN;
         for (uint32_t i = 0; i < node->domain_count; i++) {
             struct wf_domain *domain = &node->domains[i];
-            int64_t over = (int64_t)used_of(domain) - (int64_t)share_of(domain);
+            int64_t over = (int64_t)used_of(domain) - (int64_t)wf_node_share(domain);
             if (domain != wanting && over > over_most &&
                 domain->store.policy_ops->candidates(domain->store.policy) > 0) {
                 most = domain;
@@ -390,7 +389,7 @@ static enum weft_status prefault(struct wf_node *node)
 {
     for (uint32_t i = 0; i < node->domain_count; i++) {
         struct wf_domain *domain = &node->domains[i];
-        uint64_t share = share_of(domain) / WF_HUGE_BYTES * WF_HUGE_BYTES;
+        uint64_t share = wf_node_share(domain) / WF_HUGE_BYTES * WF_HUGE_BYTES;
         if (share > domain->pool.bytes)
             share = domain->pool.bytes;
         if (share == 0 || share > node->budget_free)

@@ -173,6 +173,8 @@ void wf_node_budget_give(struct wf_node *node, uint64_t bytes);
 void wf_node_reclaim_step(struct wf_node *node);
 /* Will room in DRAM come of what the node itself is doing? */
 bool wf_node_busy(const struct wf_node *node);
+/* A domain's part of the pool when all want theirs: in proportion to the quotas. */
+uint64_t wf_node_share(const struct wf_domain *domain);
 /* What the domain may hold now: its quota, as far as the pool has so much. */
 uint64_t wf_node_quota(const struct wf_domain *domain);
 /* Of all clients that the domain has and had. */
@@ -223,8 +225,6 @@ const char *wf_session_state_name(enum weft_session_state state);
 void wf_handle_region_create(struct wf_client *client, const struct wf_region_create *request);
 void wf_handle_region_open(struct wf_client *client, const struct wf_region_open *request);
 void wf_handle_region_release(struct wf_client *client, const struct wf_region_release *request);
-/* Would so much fit beside the regions, if all that may go went? */
-bool wf_region_can_fit(const struct wf_node *node, uint64_t bytes);
 void wf_regions_drop(struct wf_client *client);
 void wf_handle_query(struct wf_client *client, const struct wf_query *request);
 char *wf_query_status(struct wf_node *node, const struct wf_domain *only);

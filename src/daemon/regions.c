@@ -47,7 +47,7 @@ static void region_free(struct wf_node *node, struct wf_region_entry *region)
 
 /* Eviction cannot make room for what is larger than all that regions leave of the pool, so nothing
  * is evicted for it. */
-bool wf_region_can_fit(const struct wf_node *node, uint64_t bytes)
+static bool can_fit(const struct wf_node *node, uint64_t bytes)
 {
     return bytes <= node->pool_bytes && node->region_bytes <= node->pool_bytes - bytes;
 }
@@ -64,7 +64,7 @@ static enum weft_status region_charge(struct wf_domain *domain, uint64_t bytes)
                        "a region of %s does not fit the quota of domain '%s', %s; ask for less or "
                        "raise domains[].quota",
                        wants, domain->config->name, quota);
-    if (!wf_region_can_fit(domain->node, bytes)) {
+    if (!can_fit(domain->node, bytes)) {
         char pool[16], held[16];
         wf_size_format(domain->node->pool_bytes, pool, sizeof pool);
         wf_size_format(domain->node->region_bytes, held, sizeof held);
@@ -178,8 +178,8 @@ void wf_handle_region_create(struct wf_client *client, const struct wf_region_cr
     if (status == WEFT_OK)
         status = region_make(client, request, &region);
     /* What is to make room for it may have to be written below first. */
-    if (status == WEFT_FULL && wf_region_can_fit(client->node, request->size) &&
-        wf_node_busy(client->node) && wf_client_park(client, &request->message, WAIT_NS))
+    if (status == WEFT_FULL && can_fit(client->node, request->size) && wf_node_busy(client->node) &&
+        wf_client_park(client, &request->message, WAIT_NS))
         return;
     if (status != WEFT_OK)
         wf_answer_failure(client, &request->message, status);

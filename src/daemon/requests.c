@@ -65,6 +65,13 @@ static enum weft_status admit(struct wf_client *client, const struct wf_hello *r
     return WEFT_OK;
 }
 
+/* Has the domain a right to one more, so that whoever has what it takes will give it back? */
+static bool may_stage(const struct wf_domain *domain)
+{
+    uint64_t bytes = domain->staging_bytes + domain->store.other_bytes;
+    return bytes + domain->node->config.staging_bytes <= wf_node_share(domain);
+}
+
 static enum weft_status equip_staging(struct wf_client *client, struct wf_domain *domain)
 {
     uint64_t bytes = client->node->config.staging_bytes;
@@ -110,9 +117,7 @@ static void handle_hello(struct wf_client *client, const struct wf_hello *reques
         status = equip(client, domain);
     /* What is to make room for its staging segment may have to be written below first, or be read
      * by somebody just now. */
-    if (status == WEFT_FULL &&
-        wf_region_can_fit(client->node, client->node->config.staging_bytes) &&
-        wf_client_park(client, to, HELLO_WAIT_NS))
+    if (status == WEFT_FULL && may_stage(domain) && wf_client_park(client, to, HELLO_WAIT_NS))
         return;
     if (status != WEFT_OK) {
         wf_warn("server", "pid %u of user %u refused: %s", client->peer.pid, client->peer.uid,

@@ -29,7 +29,7 @@
 
 #define BUFFER_PIECE ((uint64_t)1 << 30) /* what one registered buffer may have, at most */
 #define BUFFERS_MAX 1024u
-#define LOCK_TRIES 100 /* of 10 ms each */
+#define LOCK_TRIES 300 /* of 10 ms each: a killed process gives its memory back first */
 
 void *wf_nvme_pages(uint64_t bytes, const char *what)
 {
