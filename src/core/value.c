@@ -14,8 +14,23 @@
 #include "base/hooks.h"
 #include "core/value.h"
 
+/* A pool has slots for the smallest blocks that it expects, and most are never taken: their memory
+ * is not written before they are. */
+static struct seat *seat_known(struct wf_policy *p, uint32_t slot)
+{
+    for (; p->seats_known <= slot; p->seats_known++)
+        p->seats[p->seats_known].segment = NONE;
+    return &p->seats[slot];
+}
+
+static uint32_t segment_of(const struct wf_policy *p, uint32_t slot)
+{
+    return slot < p->seats_known ? p->seats[slot].segment : NONE;
+}
+
 static void value_used(struct wf_policy *p, const struct wf_policy_use *use)
 {
+    struct seat *seat = seat_known(p, use->slot);
     wf_value_advance(p, use->now_us);
     uint32_t end = p->open.count ? p->open.slots[p->open.count - 1] : NONE;
     p->uses++;
@@ -33,8 +48,8 @@ static void value_used(struct wf_policy *p, const struct wf_policy_use *use)
     p->open.uses = (uint32_t)p->uses;
     p->open.slots[p->open.count] = use->slot;
     p->open.keys[p->open.count++] = use->key;
-    if (p->seats[use->slot].segment == NONE) {
-        p->seats[use->slot].segment = OPEN;
+    if (seat->segment == NONE) {
+        seat->segment = OPEN;
         p->held++;
     }
 }
@@ -42,7 +57,7 @@ static void value_used(struct wf_policy *p, const struct wf_policy_use *use)
 static void value_hint(struct wf_policy *p, const struct wf_policy_hint *hint)
 {
     wf_value_judge(p);
-    uint32_t number = p->seats[hint->slot].segment;
+    uint32_t number = segment_of(p, hint->slot);
     if (number >= OPEN)
         return;
     struct segment *s = &p->segments[number];
@@ -65,13 +80,14 @@ static void value_hint(struct wf_policy *p, const struct wf_policy_hint *hint)
 static void value_cool(struct wf_policy *p, uint32_t slot)
 {
     wf_value_judge(p);
-    if (p->seats[slot].segment < OPEN)
-        wf_value_worth_set(p, p->seats[slot].segment, -1);
+    uint32_t number = segment_of(p, slot);
+    if (number < OPEN)
+        wf_value_worth_set(p, number, -1);
 }
 
 static void value_enter(struct wf_policy *p, uint32_t slot)
 {
-    struct seat *seat = &p->seats[slot];
+    struct seat *seat = seat_known(p, slot);
     if (seat->in)
         return;
     seat->in = 1;
@@ -114,20 +130,22 @@ static uint32_t value_victim(struct wf_policy *p, uint64_t now_us)
 
 static void value_spared(struct wf_policy *p, uint32_t slot)
 {
-    if (p->seats[slot].segment < OPEN)
-        wf_value_worth_set(p, p->seats[slot].segment, INFINITY); /* until it is older */
+    uint32_t number = segment_of(p, slot);
+    if (number < OPEN)
+        wf_value_worth_set(p, number, INFINITY); /* until it is older */
 }
 
 static void value_gone(struct wf_policy *p, uint32_t slot, uint64_t key)
 {
     wf_value_judge(p);
     value_leave(p, slot);
-    if (p->seats[slot].segment < OPEN) {
-        wf_value_ghost_add(p, key, p->seats[slot].segment, p->seats[slot].fan);
+    struct seat *seat = seat_known(p, slot);
+    if (seat->segment < OPEN) {
+        wf_value_ghost_add(p, key, seat->segment, seat->fan);
         wf_value_seat_leave(p, slot);
         p->held--;
     }
-    p->seats[slot] = (struct seat){.segment = NONE};
+    *seat = (struct seat){.segment = NONE};
 }
 
 static uint32_t value_candidates(const struct wf_policy *p)
@@ -142,7 +160,7 @@ static uint64_t value_uses(const struct wf_policy *p)
 
 static uint64_t value_age(const struct wf_policy *p, uint32_t slot)
 {
-    uint32_t number = p->seats[slot].segment;
+    uint32_t number = segment_of(p, slot);
     bool last = p->open.count && p->open.slots[p->open.count - 1] == slot;
     uint32_t uses = number < OPEN && !last ? p->segments[number].uses : p->open.uses;
     return (uint32_t)p->uses - uses;
@@ -152,7 +170,7 @@ static const char *const rules[WF_GUARD_ORDERS] = {"weft", "lru_leaf", "lfuda"};
 
 static void value_explain(const struct wf_policy *p, uint32_t slot, struct wf_policy_reason *out)
 {
-    uint32_t number = p->seats[slot].segment;
+    uint32_t number = segment_of(p, slot);
     *out = (struct wf_policy_reason){.rule = rules[wf_guard_stands(p->guard)], .hint = -1};
     if (number >= OPEN)
         return;
@@ -214,8 +232,6 @@ static enum weft_status value_create(uint32_t slots_max, struct wf_policy **out)
     p->free = NONE;
     memset(p->age, 0xff, sizeof p->age);
     memset(&p->dead, 0xff, sizeof p->dead);
-    for (uint32_t i = 0; i < slots_max; i++)
-        p->seats[i].segment = NONE;
     for (uint32_t i = 0; i < RECENT; i++)
         p->recent[i].segment = NONE;
     wf_value_model_init(&p->model);

@@ -99,6 +99,7 @@ struct request { /* that was judged */
 struct wf_policy {
     uint32_t slots_max, count, held; /* candidates; slots that have a block */
     struct seat *seats;              /* [slots_max] */
+    uint32_t seats_known;            /* those before it are set; the rest was never touched */
     struct segment *segments;        /* [slots_max] */
     uint32_t segments_used, free;
     uint32_t *heap; /* [slots_max] segments with an entered slot, the least worth first */

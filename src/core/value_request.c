@@ -76,7 +76,7 @@ static void branches(struct seat *parent)
 /* Count the uses, and leave the segments of before. */
 static void take_out(struct wf_policy *p, uint32_t known)
 {
-    if (known == 0 && p->open.parent < p->slots_max)
+    if (known == 0 && p->open.parent < p->seats_known)
         branches(&p->seats[p->open.parent]);
     for (uint32_t i = 0; i < p->open.count; i++) {
         struct seat *seat = &p->seats[p->open.slots[i]];
@@ -164,7 +164,7 @@ static uint32_t divide(struct wf_policy *p, const struct request *request)
 /* The request of this reader's that ended with `parent` a moment ago. */
 static struct request *extended(struct wf_policy *p, uint32_t parent, uint32_t reader)
 {
-    if (parent >= p->slots_max || p->seats[parent].segment >= OPEN)
+    if (parent >= p->seats_known || p->seats[parent].segment >= OPEN)
         return NULL;
     for (uint32_t i = 0; i < RECENT; i++) {
         struct request *recent = &p->recent[i];

@@ -33,6 +33,7 @@
 #define WF_CONFIG_FILE_DEFAULT "/etc/weft/weftd.yaml"
 
 enum wf_huge { WF_HUGE_AUTO = 0, WF_HUGE_ON, WF_HUGE_OFF };
+enum wf_pool_policy { WF_POOL_POLICY_WEFT = 0, WF_POOL_POLICY_LRU };
 enum wf_writes { WF_WRITES_DIRECT = 0, WF_WRITES_COPIED };
 enum wf_tier_kind { WF_KIND_NVME = 0, WF_KIND_CXL, WF_KIND_S3, WF_KIND_DRAM };
 #define WF_KINDS (WF_KIND_DRAM + 1)
@@ -107,7 +108,8 @@ struct wf_config {
     int32_t pool_numa_node;   /* -1: wherever the kernel finds room */
     bool pool_prefault;       /* populate at start: no page faults later, memory taken at once */
     uint64_t block_bytes_min; /* sizes the index: pool_bytes_max / block_bytes_min blocks; 16 KiB */
-    uint32_t ahead_percent;   /* of the pool, kept written below ahead of need; 12 */
+    enum wf_pool_policy pool_policy; /* what goes next when room is needed */
+    uint32_t ahead_percent;          /* of the pool, kept written below ahead of need; 12 */
 
     uint32_t clients_max;   /* 256 */
     uint32_t pins_max;      /* a client; 65536 */

@@ -23,6 +23,7 @@
 #define EIB (1024 * 1024 * TIB)
 
 static const char *const huge_choices[] = {"auto", "on", "off", NULL};
+static const char *const policy_choices[] = {"weft", "lru", NULL};
 static const char *const writes_choices[] = {"direct", "copied", NULL};
 static const char *const kind_choices[] = {"nvme", "cxl", "s3", "dram", NULL};
 static const char *const admit_choices[] = {"auto", "always", "reused", "never", NULL};
@@ -63,6 +64,9 @@ const struct wf_field wf_config_fields[] = {
      "Take all memory at start, so that no page fault comes later."},
     {"pool.block_bytes_min", WF_VALUE_SIZE, AT(block_bytes_min), 4 * KIB, 64 * MIB, NULL, NULL,
      "The smallest block that is expected: the index has room for pool.size_max divided by this."},
+    {"pool.policy", WF_VALUE_CHOICE, AT(pool_policy), 0, 0, policy_choices, NULL,
+     "Which block goes when room is needed: `weft` judges what each is worth from what was used "
+     "again before, `lru` takes the least recently used."},
     {"pool.ahead", WF_VALUE_COUNT, AT(ahead_percent), 0, 50, NULL, NULL,
      "Percent of the pool that is kept written below ahead of need, so that a put which needs room "
      "waits for no device. Means nothing without tiers."},
@@ -228,7 +232,8 @@ static_assert(WF_TIER_FIELDS_MAX <= WF_LIST_FIELDS_MAX &&
 static_assert(WF_TIER_NAME_MAX <= WF_LIST_NAME_MAX && WF_DOMAIN_NAME_MAX <= WF_LIST_NAME_MAX,
               "keys and origins have room for the names of any list");
 static_assert(IN_DOMAIN(name) == 0 && IN_TIER(name) == 0, "an entry begins with its name");
-static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_writes) == sizeof(int) &&
+static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_pool_policy) == sizeof(int) &&
+                  sizeof(enum wf_writes) == sizeof(int) &&
                   sizeof(enum wf_tier_kind) == sizeof(int) &&
                   sizeof(enum wf_tier_admit) == sizeof(int),
               "WF_VALUE_CHOICE reads and writes an int");

@@ -335,7 +335,7 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
         .quota_bytes = quota,
         .epoch = node->epoch,
         .domain = id,
-        .policy = &wf_policy_lru,
+        .policy = config->pool_policy == WF_POOL_POLICY_LRU ? &wf_policy_lru : &wf_policy_value,
         .env = {.context = domain,
                 .budget_take = budget_take,
                 .budget_give = budget_give,

@@ -34,6 +34,7 @@ static void defaults_need_no_file(void **state)
     assert_int_equal(config.tier_count, 0);
     assert_int_equal(config.below_max, 4194304);
     assert_int_equal(config.ahead_percent, 12);
+    assert_int_equal(config.pool_policy, WF_POOL_POLICY_WEFT);
     assert_int_equal(config.state_dir[0], '/');
 }
 
@@ -222,6 +223,8 @@ static void mistakes_get_a_sentence(void **state)
     refused("log: {level: loud}\n", "one of off, error, warn, info, debug");
     refused("pool: {huge: yes}\n",
             "pool.huge: 'yes' is none of its values; write one of auto, on, off");
+    refused("pool: {policy: arc}\n",
+            "pool.policy: 'arc' is none of its values; write one of weft, lru");
     refused("pool: {prefault: maybe}\n", "neither true nor false");
     refused("pool: {numa_node: first}\n", "not a NUMA node");
     refused("pool: {size: 8MB, size_max: 4MB}\n",
