@@ -45,6 +45,7 @@ static void stage_settings(struct stage *s, const char *pool, const char *size, 
     snprintf(s->guest, sizeof s->guest, "domain.guest.secret_file=%s", s->secret);
     const char *const all[] = {s->pool,
                                s->pool_max,
+                               "pool.policy=lru", /* what is pushed out is known */
                                "tiers=nvme0",
                                "tier.nvme0.kind=nvme",
                                path,

@@ -62,6 +62,7 @@ static void stage_open(struct stage *s)
 {
     const char *const settings[] = {"pool.size=8MB",
                                     "pool.size_max=8MB",
+                                    "pool.policy=lru",
                                     "staging=1MB",
                                     "tiers=nvme0",
                                     "tier.nvme0.size=64MB",

@@ -79,6 +79,7 @@ static void stage_open(struct stage *s, bool both)
 {
     const char *const settings[] = {"pool.size=2MB",
                                     "pool.size_max=2MB",
+                                    "pool.policy=lru",
                                     "staging=1MB",
                                     both ? "tiers=near,far" : "tiers=near",
                                     "tier.near.kind=nvme",

@@ -105,6 +105,7 @@ static void stage_open(struct stage *s)
     trouble(s->hold, 20, s->far); /* so that it is measured to be the farther one */
     const char *const settings[] = {"pool.size=2MB",
                                     "pool.size_max=2MB",
+                                    "pool.policy=lru",
                                     "staging=1MB",
                                     "tiers=near,far",
                                     "tier.near.kind=nvme",

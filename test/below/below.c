@@ -67,6 +67,7 @@ static int start(void **state, bool near)
              s.node.directory);
     const char *settings[] = {"pool.size=8MB",
                               "pool.size_max=8MB",
+                              "pool.policy=lru",
                               near ? "tiers=cxl0,nvme0" : "tiers=nvme0",
                               s.path,
                               "tier.nvme0.size=256MB",

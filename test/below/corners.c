@@ -16,11 +16,19 @@
 #define CHAINS 20u /* the archived ones first */
 #define FILLERS_AT 100u
 
-static const char *const two_tiers[] = {
-    "pool.size=8MB",        "pool.size_max=8MB",       "drain=30s",
-    "log.level=info",       "tiers=nvme0,nvme1",       "tier.nvme0.path=%d/nvme0",
-    "tier.nvme0.size=16MB", "tier.nvme0.admit=always", "tier.nvme1.path=%d/nvme1",
-    "tier.nvme1.size=64MB", "tier.nvme1.admit=always", NULL};
+static const char *const two_tiers[] = {"pool.size=8MB",
+                                        "pool.size_max=8MB",
+                                        "pool.policy=lru",
+                                        "drain=30s",
+                                        "log.level=info",
+                                        "tiers=nvme0,nvme1",
+                                        "tier.nvme0.path=%d/nvme0",
+                                        "tier.nvme0.size=16MB",
+                                        "tier.nvme0.admit=always",
+                                        "tier.nvme1.path=%d/nvme1",
+                                        "tier.nvme1.size=64MB",
+                                        "tier.nvme1.admit=always",
+                                        NULL};
 
 /* ------------------------------------------------------------------------------- started again */
 
@@ -145,6 +153,7 @@ static void test_a_tier_less(void **state)
     (void)state;
     static const char *const second[] = {"pool.size=8MB",
                                          "pool.size_max=8MB",
+                                         "pool.policy=lru",
                                          "drain=30s",
                                          "log.level=info",
                                          "tiers=nvme1",
@@ -184,6 +193,7 @@ static void test_a_tier_full_of_what_begins_nowhere(void **state)
     (void)state;
     static const char *const second[] = {"pool.size=8MB",
                                          "pool.size_max=8MB",
+                                         "pool.policy=lru",
                                          "drain=30s",
                                          "log.level=info",
                                          "tiers=nvme1",
@@ -243,15 +253,11 @@ static void test_a_smaller_tier(void **state)
 
 /* ---------------------------------------------------------------------- a stop without the time */
 
-static const char *const one_tier[] = {"pool.size=16MB",
-                                       "pool.size_max=32MB",
-                                       "log.level=info",
-                                       "tiers=nvme0",
-                                       "tier.nvme0.path=%d/nvme0",
-                                       "tier.nvme0.size=256MB",
-                                       "tier.nvme0.admit=always",
-                                       "tier.nvme0.scrub=0",
-                                       NULL};
+static const char *const one_tier[] = {"pool.size=16MB",        "pool.size_max=32MB",
+                                       "pool.policy=lru",       "log.level=info",
+                                       "tiers=nvme0",           "tier.nvme0.path=%d/nvme0",
+                                       "tier.nvme0.size=256MB", "tier.nvme0.admit=always",
+                                       "tier.nvme0.scrub=0",    NULL};
 
 static void test_a_stop_without_the_time(void **state)
 {
@@ -380,13 +386,10 @@ static void test_rot_is_counted_once(void **state)
 static void test_a_small_tier_is_left_in_peace(void **state)
 {
     (void)state;
-    static const char *const unsaid[] = {"pool.size=16MB",
-                                         "pool.size_max=32MB",
-                                         "tiers=nvme0",
-                                         "tier.nvme0.path=%d/nvme0",
-                                         "tier.nvme0.size=256MB",
-                                         "tier.nvme0.admit=always",
-                                         NULL};
+    static const char *const unsaid[] = {"pool.size=16MB",           "pool.size_max=32MB",
+                                         "pool.policy=lru",          "tiers=nvme0",
+                                         "tier.nvme0.path=%d/nvme0", "tier.nvme0.size=256MB",
+                                         "tier.nvme0.admit=always",  NULL};
     struct world w;
     begin(&w, unsaid);
     start(&w, NULL);

@@ -75,6 +75,7 @@ static void test_it_does_not_grow(void **state)
     struct world w;
     static const char *const settings[] = {"pool.size=8MB",
                                            "pool.size_max=8MB",
+                                           "pool.policy=lru",
                                            "log.level=info",
                                            "events=1024", /* their ring fills soon */
                                            "tiers=nvme0",

@@ -115,6 +115,7 @@ static void host_prepare(struct stage *s, struct host *h, int number)
     snprintf(h->number, sizeof h->number, "tier.cxl0.host=%d", number);
     const char *settings[] = {"pool.size=4MB",
                               "pool.size_max=4MB",
+                              "pool.policy=lru",
                               "tiers=cxl0",
                               "tier.cxl0.kind=cxl",
                               "tier.cxl0.size=64MB",
