@@ -153,6 +153,14 @@ static int value_set(struct cli *cli, const struct cli_option *option, const cha
             return choice_refuse(cli, option, value);
         *(const char **)option->to = value;
         return CLI_OK;
+    case CLI_LIST: {
+        struct cli_list *list = option->to;
+        if (list->count == CLI_LIST_MAX)
+            return wf_cli_fail(cli, CLI_USAGE, "--%s is given more than %d times", option->name,
+                               CLI_LIST_MAX);
+        list->items[list->count++] = value;
+        return CLI_OK;
+    }
     case CLI_NUMBER: {
         unsigned long long number = strtoull(value, &end, 10);
         if (errno || end == value || *end || *value == '-')

@@ -35,13 +35,20 @@ enum cli_exit {
 
 /* ------------------------------------------------------------------------------- command table */
 
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER, CLI_SIZE, CLI_REAL };
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER, CLI_SIZE, CLI_REAL, CLI_LIST };
+
+/* What an option has that may be given several times, in the order of the command line. */
+#define CLI_LIST_MAX 64
+struct cli_list {
+    const char *items[CLI_LIST_MAX];
+    int count;
+};
 
 struct cli_option {
     const char *name; /* without the dashes; NULL ends the table */
     enum cli_kind kind;
     const char *value; /* how --help calls the value; "a|b|c" lists all that are allowed */
-    void *to;          /* bool, const char *, uint64_t, uint64_t, double by kind */
+    void *to;          /* bool, const char *, uint64_t, uint64_t, double, struct cli_list by kind */
     const char *help;
 };
 

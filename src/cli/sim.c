@@ -17,7 +17,8 @@
 static struct {
     const char *trace, *format, *capacities, *policies, *hints, *csv, *svg, *speed, *model;
     const char *workload, *output;
-    uint64_t seed, replicas, requests;
+    struct cli_list tiers;
+    uint64_t seed, replicas, requests, stage;
     double warmup;
     bool strict;
 } given = {.format = "mooncake",
@@ -50,6 +51,10 @@ static const struct cli_option options[] = {
      "the clock that policies see is so much faster than the trace's: 60x (1x)"},
     {"model", CLI_TEXT, "NAME", &given.model, "whose times are modelled (llama-3-70b)"},
     {"replicas", CLI_NUMBER, "N", &given.replicas, "engines that share the cache (4)"},
+    {"tier", CLI_LIST, "KIND:BLOCKS|KEY=VALUE,...", &given.tiers,
+     "what lies below the pool, nearest first, one option each (none)"},
+    {"stage-blocks", CLI_NUMBER, "N", &given.stage,
+     "so many blocks of the pool are for what is fetched ahead (0)"},
     {"csv", CLI_TEXT, "FILE", &given.csv, "write a line for each run there, too"},
     {"svg", CLI_TEXT, "FILE", &given.svg, "draw hit rates over capacities there, too"},
     {"workload", CLI_TEXT, "chat|agentic|rag|batch", &given.workload, "what gen makes"},
@@ -68,6 +73,8 @@ static const char *const examples[] = {
     "how much hints that are right four times of five are worth",
     ("weft sim --trace trace.jsonl.gz --policy lru,weft,belady --hints precision=0.8,recall=0.8 "
      "--warmup 0.33"),
+    "a pool of 3,000 blocks over a flash drive that may be written once a day",
+    "weft sim --trace trace.jsonl --capacity-blocks 3000 --policy lru,weft --tier nvme:60000",
     "agents, whose hints are right nine times of ten, and what a node makes of them",
     ("weft sim gen --workload agentic --requests 20000 --hints precision=0.9,recall=0.9 --output "
      "agents.jsonl && weft sim --trace agents.jsonl --hints trace"),
@@ -75,18 +82,6 @@ static const char *const examples[] = {
 };
 
 /* ------------------------------------------------------------------------------------- options */
-
-/* The next of a list's words, without its comma; false at the end. */
-static bool word_next(const char **list, char *word, size_t capacity)
-{
-    if (!**list)
-        return false;
-    size_t length = strcspn(*list, ",");
-    snprintf(word, capacity, "%.*s", (int)length, *list);
-    *list += length;
-    *list += **list == ',';
-    return true;
-}
 
 static const char *policy_name_at(void *context, int index)
 {
@@ -104,7 +99,7 @@ static int policies_read(struct cli *cli, struct sim_plan *plan)
         }
         return CLI_OK;
     }
-    for (const char *list = given.policies; word_next(&list, word, sizeof word);) {
+    for (const char *list = given.policies; wf_sim_word_next(&list, word, sizeof word);) {
         const struct wf_sim_cache_ops *ops = wf_sim_cache_find(word);
         const char *nearest = ops ? NULL : wf_cli_nearest(word, policy_name_at, NULL);
         if (nearest)
@@ -132,7 +127,7 @@ static int ascending(const void *a, const void *b)
 static int capacities_read(struct cli *cli, struct sim_plan *plan)
 {
     char word[64], *end;
-    for (const char *list = given.capacities; word_next(&list, word, sizeof word);) {
+    for (const char *list = given.capacities; wf_sim_word_next(&list, word, sizeof word);) {
         errno = 0;
         unsigned long long blocks = strtoull(word, &end, 10);
         if (errno || *end || word[0] < '0' || word[0] > '9' || !blocks || blocks > SIM_CAPACITY_MAX)
@@ -158,7 +153,7 @@ int wf_sim_hints_read(struct cli *cli, const char *text, struct wf_sim_hints *ou
 {
     char word[64];
     struct wf_sim_hints hints = {0};
-    for (const char *list = text; word_next(&list, word, sizeof word);) {
+    for (const char *list = text; wf_sim_word_next(&list, word, sizeof word);) {
         double *to = strncmp(word, "precision=", 10) == 0 ? &hints.precision
                      : strncmp(word, "recall=", 7) == 0   ? &hints.recall
                                                           : NULL;
@@ -224,6 +219,14 @@ static int plan_read(struct cli *cli, struct sim_plan *plan)
         code = capacities_read(cli, plan);
     if (code == CLI_OK)
         code = hints_read(cli, plan);
+    if (code == CLI_OK)
+        code = wf_sim_tiers_read(cli, &given.tiers, plan);
+    if (code == CLI_OK && given.stage && !plan->tier_count)
+        return wf_cli_fail(cli, CLI_USAGE, "--stage-blocks needs a --tier to fetch from");
+    if (code == CLI_OK && given.stage >= plan->capacities[0])
+        return wf_cli_fail(cli, CLI_USAGE, "--stage-blocks is %llu; a pool of %u has no more left",
+                           (unsigned long long)given.stage, plan->capacities[0]);
+    plan->stage = (uint32_t)given.stage;
     return code == CLI_OK ? engine_read(cli, plan) : code;
 }
 
@@ -266,6 +269,9 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
             .model = plan->model,
             .replicas = plan->replicas,
             .warmup = (uint32_t)(plan->warmup * runs->trace->request_count),
+            .tiers = plan->tiers,
+            .tier_count = plan->tier_count,
+            .stage = plan->stage,
         };
         status = wf_sim_run(&one, &(struct wf_sim_progress){progress_step, progress}, &run->result);
         runs->count += status == WEFT_OK;
@@ -372,12 +378,29 @@ const struct cli_command wf_cmd_sim = {
         "wanted with the probability recall; of the others so many that a share of precision of "
         "all that are said to be wanted are worth it; the rest are said to be done.  A hint is "
         "about the whole request.\n\n"
-        "Times are modelled, not measured: prefill on --replicas servers of one queue "
-        "and one cache, by the published shape of --model (llama-3-8b and qwen2.5-7b on 1 GPU, "
-        "llama-3-70b and qwen2.5-72b on 8, llama-3-405b on 16), H100 with 989.4 TFLOP/s of which "
-        "40 % are used, hits loaded over 64 GB/s a GPU of which 85 % are used.  TTFT is queue, "
-        "load and prefill of what was missed.  bytes_moved is the KV loaded for hits and stored "
-        "for the rest.  blocks_per_second is the speed of the policy itself, on one core.\n\n"
+        "Times are modelled, not measured: prefill on --replicas servers of one queue and one "
+        "cache, by the published shape of --model (llama-3-8b and qwen2.5-7b on 1 GPU, qwen2.5-32b "
+        "on 4, llama-3-70b and qwen2.5-72b on 8, llama-3-405b on 16, deepseek-v3 on 32), H100 with "
+        "989.4 TFLOP/s of which 40 % are used; a token costs more, the more tokens stand before "
+        "it.  Hits are loaded over 64 GB/s a GPU of which 85 % are used, from the arrival of the "
+        "request on, layer by layer, while prefill runs.  TTFT is queue, prefill of what was "
+        "missed, and what of the loading that does not hide.  bytes_moved is the KV loaded for "
+        "hits and stored for the rest.  blocks_per_second is the speed of the policy itself, on "
+        "one core; with tiers, of all of it.\n\n"
+        "--tier says what lies below the pool, nearest first: KIND:BLOCKS, or kind=, name=, "
+        "capacity-blocks=, read-us=, read-gbps=, write-gbps=, dwpd= (drive writes a day that the "
+        "device may take; 0: as many as you like) with commas between them.  The kinds: cxl (1 us, "
+        "26 and 22 GB/s), nvme (90 us, 14 and 6 GB/s, 1 a day), qlc (110 us, 7 and 3.3 GB/s, 0.56 "
+        "a day), s3 (150 ms, 3.1 GB/s).  A block that leaves the pool goes to the tier where most "
+        "is left of what it is expected to save, or nowhere; the answer counts why (decided): "
+        "admitted, chain (what extends it is below), once (wanted once, and little likely to be "
+        "wanted again), slower (computing it is sooner), write (what writing takes from reads), "
+        "wear (the device's writes are better spent), room (what must go for it is worth more), "
+        "closed (1,024 blocks are on their way down).  A copy stays below when it is read.  Of "
+        "what a request finds below as much is loaded as makes it sooner done.  With "
+        "--stage-blocks a part of the pool holds what is fetched ahead for sessions whose hint "
+        "says when they come back (\"returns_in\", in the trace, --hints trace).  "
+        "docs/POLICY.md has the rules.\n\n"
         "The same seed and trace give the same hits.\n\n"
         "gen makes traces.  Sessions arrive as a Poisson process; a turn's input is all of the "
         "turn before, its output, and what is new; up to 131,072 tokens.  Lengths (in tokens) and "

@@ -23,6 +23,9 @@ struct sim_plan {
     double speed, warmup;
     const struct wf_sim_model *model;
     uint32_t replicas;
+    struct wf_sim_tier tiers[WF_SIM_TIERS_MAX];
+    int tier_count;
+    uint32_t stage;         /* blocks of the pool */
     const char *trace_name; /* without folders */
 };
 
@@ -54,6 +57,14 @@ struct sim_gen_given {
 int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given);
 /* "precision=P,recall=R" into `out`: an enum cli_exit. */
 int wf_sim_hints_read(struct cli *cli, const char *text, struct wf_sim_hints *out);
+
+/* sim_tiers.c: --tier, and what tiers did. */
+bool wf_sim_word_next(const char **list, char *word, size_t capacity); /* without its comma */
+int wf_sim_tiers_read(struct cli *cli, const struct cli_list *list, struct sim_plan *plan);
+json_t *wf_sim_tiers_json(const struct sim_plan *plan, const struct wf_sim_result *result);
+void wf_sim_tiers_print(const struct sim_plan *plan, const struct sim_run *run);
+void wf_sim_tiers_csv_head(const struct sim_plan *plan, FILE *file);
+void wf_sim_tiers_csv(const struct sim_plan *plan, const struct wf_sim_result *result, FILE *file);
 
 /* sim_report.c: for programs, for people, for spreadsheets, for eyes.  An enum cli_exit. */
 void wf_sim_json_print(const struct sim_runs *runs);

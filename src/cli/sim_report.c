@@ -84,6 +84,8 @@ static json_t *run_json(const struct sim_runs *runs, const struct sim_run *run)
     wf_cli_json_set(moved, "loaded", json_integer((json_int_t)result->bytes_loaded));
     wf_cli_json_set(moved, "stored", json_integer((json_int_t)result->bytes_stored));
     wf_cli_json_set(out, "bytes_moved", moved);
+    if (runs->plan->tier_count)
+        wf_cli_json_set(out, "below", wf_sim_tiers_json(runs->plan, result));
     if (runs->plan->hinted)
         wf_cli_json_set(out, "hints", hints_json(runs, run));
     wf_cli_json_set(out, "blocks_per_second", wf_cli_json_real(result->blocks_per_second, 0));
@@ -123,6 +125,8 @@ static void capacity_print(const struct sim_runs *runs, const struct sim_run *fi
                100 * wf_sim_hit_rate(run), bar, closed, run->result.ttft_ms_mean,
                run->result.ttft_ms_p50, run->result.ttft_ms_p99,
                run->result.blocks_per_second / 1e6);
+        if (runs->plan->tier_count)
+            wf_sim_tiers_print(runs->plan, run);
     }
     if (runs->plan->hinted)
         printf("  hints: %llu of %u requests are said to be wanted, %llu of these rightly; %llu "
@@ -172,8 +176,10 @@ int wf_sim_csv_write(struct cli *cli, const struct sim_runs *runs, const char *p
         return CLI_SYSTEM;
     fputs("policy,capacity_blocks,requests,blocks_requested,blocks_hit,hit_rate,gap_closed,"
           "ttft_ms_mean,ttft_ms_p50,ttft_ms_p95,ttft_ms_p99,prefill_tokens_saved,bytes_loaded,"
-          "bytes_stored,blocks_per_second\n",
+          "bytes_stored,blocks_per_second",
           file);
+    wf_sim_tiers_csv_head(runs->plan, file);
+    fputc('\n', file);
     for (int i = 0; i < runs->count; i++) {
         const struct sim_run *run = &runs->runs[i];
         const struct wf_sim_result *result = &run->result;
@@ -183,11 +189,13 @@ int wf_sim_csv_write(struct cli *cli, const struct sim_runs *runs, const char *p
                 (unsigned long long)result->blocks_hit, wf_sim_hit_rate(run));
         if (wf_sim_gap_closed(runs, run, &gap))
             fprintf(file, "%.4f", gap);
-        fprintf(file, ",%.3f,%.3f,%.3f,%.3f,%llu,%llu,%llu,%.0f\n", result->ttft_ms_mean,
+        fprintf(file, ",%.3f,%.3f,%.3f,%.3f,%llu,%llu,%llu,%.0f", result->ttft_ms_mean,
                 result->ttft_ms_p50, result->ttft_ms_p95, result->ttft_ms_p99,
                 (unsigned long long)result->prefill_tokens_saved,
                 (unsigned long long)result->bytes_loaded, (unsigned long long)result->bytes_stored,
                 result->blocks_per_second);
+        wf_sim_tiers_csv(runs->plan, result, file);
+        fputc('\n', file);
     }
     return file_done(cli, file, path);
 }
@@ -219,7 +227,9 @@ int wf_sim_svg_write(struct cli *cli, const struct sim_runs *runs, const char *p
     snprintf(x_label, sizeof x_label, "capacity, blocks of %u tokens", runs->trace->block_tokens);
     wf_sim_plot_write(&(struct wf_sim_plot){.title = plan->trace_name,
                                             .x_label = x_label,
-                                            .y_label = "blocks hit, of those wanted",
+                                            .y_label = plan->tier_count
+                                                           ? "blocks hit, tiers included"
+                                                           : "blocks hit, of those wanted",
                                             .lines = lines,
                                             .count = (size_t)plan->policy_count},
                       file);

@@ -42,7 +42,7 @@ void wf_wear_init(struct wf_wear *wear, double capacity_bytes, double drive_writ
 {
     double bytes_s = drive_writes > 0 ? capacity_bytes * drive_writes / DAY_S : 0;
     *wear = (struct wf_wear){.bytes_s = bytes_s, .at_s = now_s};
-    wear->most_bytes = wear->bytes = bytes_s * WF_WEAR_BURST_S;
+    wear->most_bytes = bytes_s * WF_WEAR_BURST_S;
 }
 
 static void wear_fill(struct wf_wear *wear, double now_s)
@@ -150,10 +150,8 @@ const char *wf_admit_rule_name(enum wf_admit_rule rule)
 
 /* ------------------------------------------------------------------------------ compute or load */
 
-/* When prefill is done, from when it could begin: nothing loaded waits for nothing. */
-static double done_s(const struct wf_load *load, double latency_s, double data_s, double prefill_s)
+double wf_overlap_s(double late_s, double data_s, double prefill_s, double layers)
 {
-    double layers = fmax(1, load->layers), late_s = latency_s - load->ahead_s;
     double first = late_s + data_s / layers + prefill_s;
     double last = late_s + data_s + prefill_s / layers;
     return fmax(prefill_s, fmax(first, last));
@@ -181,11 +179,13 @@ void wf_cut(const struct wf_load *load, const struct wf_place *places, int place
             /* The last token is computed in any case: its output comes first. */
             double first = fmin(loaded * load->block_tokens, fmax(0, load->tokens - 1));
             double prefill_s = wf_prefill_s(load->prefill, first, load->tokens - first);
-            all_s = done_s(load, latency_s, data_s, prefill_s);
+            all_s = wf_overlap_s(latency_s - load->ahead_s, data_s, prefill_s,
+                                 fmax(1, load->layers));
             if (all_s <= best.done_s) {
                 best.done_s = all_s;
                 best.load_blocks = loaded;
-                best.load_s = latency_s + data_s;
+                best.latency_s = latency_s;
+                best.data_s = data_s;
                 best.prefill_s = prefill_s;
             }
         }

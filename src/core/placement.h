@@ -69,7 +69,8 @@ struct wf_wear {
 };
 #define WF_WEAR_BURST_S 3600.0 /* the bucket holds what comes in so long */
 
-/* capacity_bytes · drive_writes a day.  drive_writes 0: no limit. */
+/* capacity_bytes · drive_writes a day.  drive_writes 0: no limit.  The bucket is empty at first: no
+ * day has more writes than a day's. */
 void wf_wear_init(struct wf_wear *wear, double capacity_bytes, double drive_writes, double now_s);
 /* Something worth that much a byte was offered; before it is asked for its price. */
 void wf_wear_offer(struct wf_wear *wear, double worth_s_byte);
@@ -159,10 +160,14 @@ struct wf_cut {
     enum wf_cut_rule rule;
     uint32_t load_blocks; /* the first so many */
     double done_s;        /* from when computation could begin */
-    double load_s;        /* of what is loaded: from when loading begins */
+    double latency_s;     /* of what is loaded: from its begin to the first byte, */
+    double data_s;        /* and from there to the last */
     double prefill_s;     /* of the rest */
     double all_s, none_s; /* done_s, if all were loaded, and if nothing */
 };
+
+/* The formula: `late_s` is the latency less `ahead`. */
+double wf_overlap_s(double late_s, double data_s, double prefill_s, double layers);
 
 #define WF_CUT_PLACES_MAX 16
 /* run[i].place below place_count, which is at most WF_CUT_PLACES_MAX. */

@@ -15,6 +15,7 @@
 enum place { NOWHERE, T1, T2, B1, B2, PLACES };
 
 struct wf_sim_cache {
+    const struct wf_sim_world *world;
     struct wf_sim_list lists[PLACES];
     struct wf_sim_link *links;
     uint8_t *place; /* enum place */
@@ -34,6 +35,7 @@ static struct wf_sim_cache *arc_create(const struct wf_sim_world *world)
     struct wf_sim_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return NULL;
+    cache->world = world;
     cache->capacity = world->capacity;
     for (int i = 0; i < PLACES; i++)
         cache->lists[i] = WF_SIM_LIST_EMPTY;
@@ -57,7 +59,10 @@ static uint32_t arc_count(const struct wf_sim_cache *cache)
 
 static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 {
+    bool held = arc_holds(cache, block);
     wf_sim_list_move(cache->lists, cache->links, cache->place, block, (uint8_t)to);
+    if (held && !arc_holds(cache, block))
+        wf_sim_gone(cache->world, block);
 }
 
 /* The paper's REPLACE: one block out of T1 or T2 into the memory of what went. */

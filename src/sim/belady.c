@@ -20,6 +20,7 @@
 #include "sim/heap.h"
 
 struct wf_sim_cache {
+    const struct wf_sim_world *world;
     struct wf_sim_heap heap; /* the farthest first */
     const struct wf_sim_trace *trace;
     uint32_t capacity;
@@ -36,6 +37,7 @@ static struct wf_sim_cache *belady_create(const struct wf_sim_world *world)
     struct wf_sim_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return NULL;
+    cache->world = world;
     cache->capacity = world->capacity;
     cache->trace = world->trace;
     if (wf_sim_heap_init(&cache->heap, world->capacity, world->trace->block_count))
@@ -54,6 +56,12 @@ static uint32_t belady_count(const struct wf_sim_cache *cache)
     return cache->heap.count;
 }
 
+static void let_go(struct wf_sim_cache *cache, uint32_t block)
+{
+    wf_sim_heap_remove(&cache->heap, block);
+    wf_sim_gone(cache->world, block);
+}
+
 static void belady_request(struct wf_sim_cache *cache, uint32_t request, uint32_t hits)
 {
     const struct wf_sim_trace *trace = cache->trace;
@@ -64,9 +72,9 @@ static void belady_request(struct wf_sim_cache *cache, uint32_t request, uint32_
         if (next != WF_SIM_NONE)
             wf_sim_heap_set(&cache->heap, block, -(double)next, UINT64_MAX - i);
         else if (wf_sim_heap_has(&cache->heap, block))
-            wf_sim_heap_remove(&cache->heap, block);
+            let_go(cache, block);
         if (cache->heap.count > cache->capacity)
-            wf_sim_heap_remove(&cache->heap, cache->heap.items[0].block);
+            let_go(cache, cache->heap.items[0].block);
     }
 }
 

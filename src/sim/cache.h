@@ -17,6 +17,7 @@
 #ifndef WF_SIM_CACHE_H
 #define WF_SIM_CACHE_H
 
+#include "core/policy.h"
 #include "sim/load.h"
 
 struct wf_sim_cache;
@@ -29,7 +30,17 @@ struct wf_sim_world {
     const uint8_t *hints; /* [request_count] enum trace_hint; NULL: nobody says anything */
     double speed;         /* the clock that policies see runs so much faster than the trace's */
     double attention;     /* what a token's attention over one block costs, in parts of the rest */
+    /* Told of each block that the cache lets go, or did not take in after it was there; `why`: NULL
+     * where the policy says nothing.  NULL: nobody listens. */
+    void (*gone)(void *context, uint32_t block, const struct wf_policy_reason *why);
+    void *context;
 };
+
+static inline void wf_sim_gone(const struct wf_sim_world *world, uint32_t block)
+{
+    if (world->gone)
+        world->gone(world->context, block, NULL);
+}
 
 struct wf_sim_cache_ops {
     const char *name;

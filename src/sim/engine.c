@@ -17,12 +17,21 @@
 #define DECODE_BATCH 32
 #define BYTES_A_VALUE 2 /* BF16 */
 
+/* Keys and values of so many heads of 128. */
+#define GQA(heads) (2 * (heads)*128), 128, 128
+#define BF16(parameters) (parameters), (2 * (parameters))
+
+/* DeepSeek-V3 (section 4.2): of 671 billion parameters, in FP8, 37 are activated; the cache holds a
+ * latent of 512 and a rotary key of 64; keys have 128 + 64, values 128; 32 GPUs are its smallest
+ * unit for prefill (section 3.4.1). */
 const struct wf_sim_model wf_sim_models[] = {
-    {"llama-3-8b", "arXiv 2407.21783, table 3", 8.03e9, 32, 32, 8, 128, 1},
-    {"llama-3-70b", "arXiv 2407.21783, table 3", 70.6e9, 80, 64, 8, 128, 8},
-    {"llama-3-405b", "arXiv 2407.21783, table 3", 405.9e9, 126, 128, 8, 128, 16},
-    {"qwen2.5-7b", "arXiv 2412.15115, table 1", 7.62e9, 28, 28, 4, 128, 1},
-    {"qwen2.5-72b", "arXiv 2412.15115, table 1", 72.7e9, 80, 64, 8, 128, 8},
+    {"llama-3-8b", "arXiv 2407.21783, table 3", BF16(8.03e9), 32, 32, GQA(8), 1},
+    {"llama-3-70b", "arXiv 2407.21783, table 3", BF16(70.6e9), 80, 64, GQA(8), 8},
+    {"llama-3-405b", "arXiv 2407.21783, table 3", BF16(405.9e9), 126, 128, GQA(8), 16},
+    {"qwen2.5-7b", "arXiv 2412.15115, table 1", BF16(7.62e9), 28, 28, GQA(4), 1},
+    {"qwen2.5-32b", "arXiv 2412.15115, table 1", BF16(32.5e9), 64, 40, GQA(8), 4},
+    {"qwen2.5-72b", "arXiv 2412.15115, table 1", BF16(72.7e9), 80, 64, GQA(8), 8},
+    {"deepseek-v3", "arXiv 2412.19437, section 4.2", 37e9, 671e9, 61, 128, 576, 192, 128, 32},
     {NULL},
 };
 
@@ -36,18 +45,30 @@ const struct wf_sim_model *wf_sim_model_find(const char *name)
 
 uint64_t wf_sim_model_kv_bytes(const struct wf_sim_model *model)
 {
-    return (uint64_t)2 * BYTES_A_VALUE * model->layers * model->kv_heads * model->head_dim;
+    return (uint64_t)BYTES_A_VALUE * model->layers * model->kv_values;
 }
 
 /* Q·K and its product with V, a multiplication and an addition each. */
 static double attention_flops(const struct wf_sim_model *model, double tokens)
 {
-    return 4.0 * model->layers * model->heads * model->head_dim * tokens;
+    return 2.0 * model->layers * model->heads * (model->qk_dim + model->v_dim) * tokens;
 }
 
 double wf_sim_model_attention(const struct wf_sim_model *model, uint64_t tokens)
 {
     return attention_flops(model, (double)tokens) / (2 * model->parameters);
+}
+
+struct wf_prefill wf_sim_model_prefill(const struct wf_sim_model *model)
+{
+    double flops_s = model->gpus * GPU_FLOPS * FLOPS_USED;
+    return (struct wf_prefill){2 * model->parameters / flops_s,
+                               attention_flops(model, 1) / flops_s};
+}
+
+double wf_sim_model_link(const struct wf_sim_model *model)
+{
+    return model->gpus * GPU_LINK_BYTES_S * LINK_USED;
 }
 
 enum weft_status wf_sim_engine_init(struct wf_sim_engine *engine, const struct wf_sim_model *model,
@@ -84,24 +105,28 @@ static void busy_until(struct wf_sim_engine *engine, double until_s)
     engine->free_s[at] = until_s;
 }
 
-struct wf_sim_served wf_sim_engine_serve(struct wf_sim_engine *engine, double at_s,
-                                         uint64_t input_tokens, uint64_t hit_tokens,
-                                         uint32_t output_tokens)
+double wf_sim_engine_queue(const struct wf_sim_engine *engine, double at_s)
+{
+    return engine->free_s[0] > at_s ? engine->free_s[0] - at_s : 0;
+}
+
+struct wf_sim_served wf_sim_engine_serve(struct wf_sim_engine *engine,
+                                         const struct wf_sim_work *work)
 {
     const struct wf_sim_model *model = engine->model;
-    double input = (double)input_tokens, hit = (double)hit_tokens, missed = input - hit;
-    double kv_bytes = (double)wf_sim_model_kv_bytes(model), gpus = model->gpus;
-    /* Token i attends to i others: the sum from the first that was missed to the last. */
-    double attended = (input * input - hit * hit) / 2;
-    double flops = 2 * model->parameters * missed + attention_flops(model, attended);
-    double batch_bytes = BYTES_A_VALUE * model->parameters +
-                         DECODE_BATCH * kv_bytes * (input + (double)output_tokens / 2);
+    double input = (double)work->input_tokens, hit = (double)work->hit_tokens;
+    double batch_bytes = model->weight_bytes + DECODE_BATCH * (double)wf_sim_model_kv_bytes(model) *
+                                                   (input + (double)work->output_tokens / 2);
     struct wf_sim_served served = {
-        .queue_s = engine->free_s[0] > at_s ? engine->free_s[0] - at_s : 0,
-        .load_s = hit * kv_bytes / (gpus * GPU_LINK_BYTES_S * LINK_USED),
-        .prefill_s = flops / (gpus * GPU_FLOPS * FLOPS_USED),
-        .decode_s = output_tokens * batch_bytes / (gpus * GPU_MEMORY_BYTES_S * MEMORY_USED),
+        .queue_s = wf_sim_engine_queue(engine, work->at_s),
+        .prefill_s = wf_prefill_s(wf_sim_model_prefill(model), hit, input - hit),
+        .decode_s = work->output_tokens * batch_bytes /
+                    (model->gpus * GPU_MEMORY_BYTES_S * MEMORY_USED),
     };
-    busy_until(engine, at_s + served.queue_s + served.load_s + served.prefill_s);
+    served.done_s = served.prefill_s;
+    if (work->hit_tokens)
+        served.done_s = wf_overlap_s(work->latency_s - served.queue_s, work->data_s,
+                                     served.prefill_s, model->layers);
+    busy_until(engine, work->at_s + served.queue_s + served.done_s);
     return served;
 }

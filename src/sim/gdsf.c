@@ -21,6 +21,7 @@
 #include "sim/heap.h"
 
 struct wf_sim_cache {
+    const struct wf_sim_world *world;
     struct wf_sim_heap heap;
     uint32_t *uses;
     const uint32_t *depth;
@@ -42,6 +43,7 @@ static struct wf_sim_cache *gdsf_create(const struct wf_sim_world *world)
     struct wf_sim_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return NULL;
+    cache->world = world;
     cache->capacity = world->capacity;
     cache->depth = world->trace->depth;
     cache->attention = world->attention;
@@ -75,7 +77,9 @@ static void gdsf_touch(struct wf_sim_cache *cache, uint32_t block)
     if (!wf_sim_heap_has(&cache->heap, block)) {
         if (cache->heap.count == cache->capacity) {
             cache->inflation = cache->heap.items[0].value;
-            wf_sim_heap_remove(&cache->heap, cache->heap.items[0].block);
+            uint32_t least = cache->heap.items[0].block;
+            wf_sim_heap_remove(&cache->heap, least);
+            wf_sim_gone(cache->world, least);
         }
         cache->uses[block] = 0;
     }

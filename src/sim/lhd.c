@@ -35,6 +35,7 @@ struct block {
 };
 
 struct wf_sim_cache {
+    const struct wf_sim_world *world;
     struct block *blocks;
     uint32_t *held;                     /* [capacity] */
     double *hits, *evictions, *density; /* [CLASSES][AGES] */
@@ -59,6 +60,7 @@ static struct wf_sim_cache *lhd_create(const struct wf_sim_world *world)
     struct wf_sim_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return NULL;
+    cache->world = world;
     cache->capacity = world->capacity;
     cache->random = world->seed;
     while (((uint64_t)AGES << cache->step_bits) < 100 * (uint64_t)world->capacity)
@@ -148,15 +150,17 @@ static void evict(struct wf_sim_cache *cache)
             victim = place;
         }
     }
-    struct block *block = &cache->blocks[cache->held[victim]];
+    uint32_t number = cache->held[victim];
+    struct block *block = &cache->blocks[number];
     cache->evictions[block->kind * AGES + age_of(cache, block)]++;
     cache->explorers_left += block->explorer;
     block->place = 0;
     uint32_t last = cache->held[--cache->count];
-    if (victim == cache->count)
-        return;
-    cache->held[victim] = last;
-    cache->blocks[last].place = victim + 1;
+    if (victim != cache->count) {
+        cache->held[victim] = last;
+        cache->blocks[last].place = victim + 1;
+    }
+    wf_sim_gone(cache->world, number);
 }
 
 static void lhd_touch(struct wf_sim_cache *cache, uint32_t number)

@@ -147,6 +147,7 @@ enum weft_status wf_sim_trace_add(struct wf_sim_trace *trace, const struct trace
         .count = (uint32_t)request->hash_count,
         .output_tokens = output > UINT32_MAX ? UINT32_MAX : (uint32_t)output,
         .hint = request->hint,
+        .returns_in_us = (uint64_t)(request->returns_in_s * 1e6),
     };
     trace->hints += request->hint != TRACE_HINT_NONE;
     trace->reference_count = references;

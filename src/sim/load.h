@@ -22,6 +22,7 @@ struct wf_sim_request {
     uint64_t at_us;
     uint64_t first; /* its first reference */
     uint64_t input_tokens;
+    uint64_t returns_in_us; /* it is said to come back after so long; 0: nothing is said */
     uint32_t count, output_tokens;
     enum trace_hint hint;
 };

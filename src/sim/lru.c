@@ -10,6 +10,7 @@
 #include "sim/list.h"
 
 struct wf_sim_cache {
+    const struct wf_sim_world *world;
     struct wf_sim_list list;
     struct wf_sim_link *links;
     bool *held;
@@ -28,6 +29,7 @@ static struct wf_sim_cache *lru_create(const struct wf_sim_world *world)
     struct wf_sim_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return NULL;
+    cache->world = world;
     cache->capacity = world->capacity;
     cache->list = WF_SIM_LIST_EMPTY;
     cache->links = calloc(world->trace->block_count, sizeof *cache->links);
@@ -50,10 +52,13 @@ static uint32_t lru_count(const struct wf_sim_cache *cache)
 
 static void lru_touch(struct wf_sim_cache *cache, uint32_t block)
 {
-    if (cache->held[block])
+    if (cache->held[block]) {
         wf_sim_list_remove(&cache->list, cache->links, block);
-    else if (cache->list.count == cache->capacity)
-        cache->held[wf_sim_list_pop(&cache->list, cache->links)] = false;
+    } else if (cache->list.count == cache->capacity) {
+        uint32_t oldest = wf_sim_list_pop(&cache->list, cache->links);
+        cache->held[oldest] = false;
+        wf_sim_gone(cache->world, oldest);
+    }
     wf_sim_list_push(&cache->list, cache->links, block);
     cache->held[block] = true;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * First the cache serves the whole trace, which is timed; then the engines are modelled with the
- * hits that came of it.
+ * Without tiers the cache serves the whole trace first, which is timed, and the engines are
+ * modelled with the hits that came of it; with tiers all goes together.
  */
 #include "sim/run.h"
 
@@ -30,84 +30,172 @@ static double percentile(const double *sorted, uint64_t count, double part)
     return count ? sorted[at < count ? at : count - 1] : 0;
 }
 
-static void cache_run(const struct wf_sim_plan *plan, struct wf_sim_cache *cache,
-                      const struct wf_sim_progress *progress, uint32_t *hits,
-                      struct wf_sim_result *result)
+struct run {
+    const struct wf_sim_plan *plan;
+    const struct wf_sim_progress *progress;
+    struct wf_sim_world world;
+    struct wf_sim_cache *cache;
+    struct wf_sim_engine engine;
+    struct wf_sim_below *below; /* NULL: neither tiers nor anybody who asks why */
+    uint32_t *hits;
+    double *ttft_ms, ttft_ms_sum, decode_ms;
+    struct wf_sim_result result;
+};
+
+static void progress_step(const struct run *run, uint32_t r)
 {
-    const struct wf_sim_trace *trace = plan->world.trace;
-    double spent_s = 0;
+    if (run->progress && run->progress->step)
+        run->progress->step(run->progress->context, (double)r / run->world.trace->request_count);
+}
+
+/* The last token is always computed: its output is what comes first. */
+static uint64_t hit_tokens_of(const struct run *run, uint32_t r)
+{
+    const struct wf_sim_trace *trace = run->world.trace;
+    uint64_t input = trace->requests[r].input_tokens, most = input ? input - 1 : 0;
+    uint64_t hit = (uint64_t)run->hits[r] * trace->block_tokens;
+    return hit < most ? hit : most;
+}
+
+/* The engines' part of a request of which so much is loaded. */
+static void serve(struct run *run, uint32_t r, double latency_s, double data_s)
+{
+    const struct wf_sim_trace *trace = run->world.trace;
+    const struct wf_sim_request *asked = &trace->requests[r];
+    struct wf_sim_result *result = &run->result;
+    uint64_t kv_bytes = wf_sim_model_kv_bytes(run->plan->model), hit = hit_tokens_of(run, r);
+    struct wf_sim_work work = {.at_s = (double)asked->at_us * 1e-6,
+                               .input_tokens = asked->input_tokens,
+                               .hit_tokens = hit,
+                               .output_tokens = asked->output_tokens,
+                               .latency_s = latency_s,
+                               .data_s = data_s};
+    struct wf_sim_served served = wf_sim_engine_serve(&run->engine, &work);
+    if (r < run->plan->warmup)
+        return;
+    double ms = 1e3 * (served.queue_s + served.done_s);
+    run->ttft_ms[result->requests++] = ms;
+    run->ttft_ms_sum += ms;
+    run->decode_ms += 1e3 * served.decode_s;
+    result->blocks_requested += asked->count;
+    result->blocks_hit += run->hits[r];
+    result->prefill_tokens += asked->input_tokens - hit;
+    result->prefill_tokens_saved += hit;
+    result->bytes_loaded += hit * kv_bytes;
+    result->bytes_stored += (asked->count - run->hits[r]) * trace->block_tokens * kv_bytes;
+}
+
+/* The cache alone; and then the engines, with the hits that came of it. */
+static void flat_run(struct run *run)
+{
+    const struct wf_sim_trace *trace = run->world.trace;
+    double spent_s = 0, token_s = (double)wf_sim_model_kv_bytes(run->plan->model) /
+                                  wf_sim_model_link(run->plan->model);
     for (uint32_t r = 0; r < trace->request_count;) {
         uint32_t end = r + PROGRESS_EVERY;
         end = end < trace->request_count ? end : trace->request_count;
         double started_s = now_s();
         for (; r < end; r++)
-            hits[r] = wf_sim_cache_serve(plan->ops, cache, trace, r);
+            run->hits[r] = wf_sim_cache_serve(run->plan->ops, run->cache, trace, r);
         spent_s += now_s() - started_s;
-        if (progress && progress->step)
-            progress->step(progress->context, (double)r / trace->request_count);
+        progress_step(run, r);
     }
-    result->blocks_per_second = (double)trace->reference_count / (spent_s > 1e-9 ? spent_s : 1e-9);
+    run->result.blocks_per_second = (double)trace->reference_count /
+                                    (spent_s > 1e-9 ? spent_s : 1e-9);
+    for (uint32_t r = 0; r < trace->request_count; r++)
+        serve(run, r, 0, (double)hit_tokens_of(run, r) * token_s);
 }
 
-static void engines_run(const struct wf_sim_plan *plan, struct wf_sim_engine *engine,
-                        const uint32_t *hits, double *ttft_ms, struct wf_sim_result *result)
+/* What is loaded and what computed depends on how busy engines and tiers are: all in one. */
+static void tiered_run(struct run *run)
 {
-    const struct wf_sim_trace *trace = plan->world.trace;
-    uint64_t kv_bytes = wf_sim_model_kv_bytes(plan->model);
-    double decode_ms = 0, ttft_ms_sum = 0;
+    const struct wf_sim_trace *trace = run->world.trace;
+    double started_s = now_s();
     for (uint32_t r = 0; r < trace->request_count; r++) {
         const struct wf_sim_request *asked = &trace->requests[r];
-        /* The last token is always computed: its output is what comes first. */
-        uint64_t most = asked->input_tokens ? asked->input_tokens - 1 : 0;
-        uint64_t hit_tokens = (uint64_t)hits[r] * trace->block_tokens;
-        hit_tokens = hit_tokens < most ? hit_tokens : most;
-        struct wf_sim_served served = wf_sim_engine_serve(engine, (double)asked->at_us * 1e-6,
-                                                          asked->input_tokens, hit_tokens,
-                                                          asked->output_tokens);
-        if (r < plan->warmup)
-            continue;
-        double ms = 1e3 * (served.queue_s + served.load_s + served.prefill_s);
-        ttft_ms[result->requests++] = ms;
-        ttft_ms_sum += ms;
-        decode_ms += 1e3 * served.decode_s;
-        result->blocks_requested += asked->count;
-        result->blocks_hit += hits[r];
-        result->prefill_tokens += asked->input_tokens - hit_tokens;
-        result->prefill_tokens_saved += hit_tokens;
-        result->bytes_loaded += hit_tokens * kv_bytes;
-        result->bytes_stored += (asked->count - hits[r]) * trace->block_tokens * kv_bytes;
+        uint32_t hits = 0;
+        struct wf_cut cut;
+        while (hits < asked->count &&
+               run->plan->ops->holds(run->cache, trace->blocks[asked->first + hits]))
+            hits++;
+        wf_sim_below_count(run->below, r >= run->plan->warmup);
+        wf_sim_below_request(run->below, r, hits,
+                             wf_sim_engine_queue(&run->engine, (double)asked->at_us * 1e-6), &cut);
+        wf_sim_cache_serve(run->plan->ops, run->cache, trace, r);
+        wf_sim_below_served(run->below, r);
+        run->hits[r] = cut.load_blocks;
+        serve(run, r, cut.latency_s, cut.data_s);
+        if (r % PROGRESS_EVERY == 0)
+            progress_step(run, r);
     }
+    double spent_s = now_s() - started_s;
+    run->result.blocks_per_second = (double)trace->reference_count /
+                                    (spent_s > 1e-9 ? spent_s : 1e-9);
+    wf_sim_below_result(run->below, &run->result.below);
+}
+
+static void percentiles(struct run *run)
+{
+    struct wf_sim_result *result = &run->result;
     double requests = result->requests ? (double)result->requests : 1;
-    qsort(ttft_ms, result->requests, sizeof *ttft_ms, compare);
-    result->ttft_ms_mean = ttft_ms_sum / requests;
-    result->ttft_ms_p50 = percentile(ttft_ms, result->requests, 0.50);
-    result->ttft_ms_p95 = percentile(ttft_ms, result->requests, 0.95);
-    result->ttft_ms_p99 = percentile(ttft_ms, result->requests, 0.99);
-    result->decode_ms_mean = decode_ms / requests;
+    qsort(run->ttft_ms, result->requests, sizeof *run->ttft_ms, compare);
+    result->ttft_ms_mean = run->ttft_ms_sum / requests;
+    result->ttft_ms_p50 = percentile(run->ttft_ms, result->requests, 0.50);
+    result->ttft_ms_p95 = percentile(run->ttft_ms, result->requests, 0.95);
+    result->ttft_ms_p99 = percentile(run->ttft_ms, result->requests, 0.99);
+    result->decode_ms_mean = run->decode_ms / requests;
+}
+
+static void gone(void *context, uint32_t block, const struct wf_policy_reason *why)
+{
+    wf_sim_below_gone(context, block, why);
+}
+
+static bool make(struct run *run)
+{
+    const struct wf_sim_plan *plan = run->plan;
+    run->world = plan->world;
+    if (plan->tier_count || plan->log) {
+        struct wf_sim_below_plan below = {.tiers = plan->tiers,
+                                          .count = plan->tier_count,
+                                          .stage = plan->tier_count ? plan->stage : 0,
+                                          .trace = plan->world.trace,
+                                          .model = plan->model,
+                                          .hints = plan->world.hints,
+                                          .speed = plan->world.speed};
+        run->below = wf_sim_below_create(&below, plan->log);
+        if (!run->below)
+            return false;
+        run->world.capacity -= below.stage;
+        run->world.gone = gone;
+        run->world.context = run->below;
+    }
+    run->hits = calloc(plan->world.trace->request_count, sizeof *run->hits);
+    run->ttft_ms = calloc(plan->world.trace->request_count, sizeof *run->ttft_ms);
+    run->cache = plan->ops->create(&run->world);
+    if (run->below && run->cache)
+        wf_sim_below_pool(run->below, run->cache, plan->ops->holds);
+    return run->hits && run->ttft_ms && run->cache;
 }
 
 enum weft_status wf_sim_run(const struct wf_sim_plan *plan, const struct wf_sim_progress *progress,
                             struct wf_sim_result *out)
 {
-    const struct wf_sim_trace *trace = plan->world.trace;
-    struct wf_sim_result result = {0};
-    struct wf_sim_engine engine = {0};
-    enum weft_status status = wf_sim_engine_init(&engine, plan->model, plan->replicas);
-    uint32_t *hits = calloc(trace->request_count, sizeof *hits);
-    double *ttft_ms = calloc(trace->request_count, sizeof *ttft_ms);
-    struct wf_sim_cache *cache = plan->ops->create(&plan->world);
-    if (status == WEFT_OK && (!hits || !ttft_ms || !cache))
+    struct run run = {.plan = plan, .progress = progress};
+    enum weft_status status = wf_sim_engine_init(&run.engine, plan->model, plan->replicas);
+    if (status == WEFT_OK && !make(&run))
         status = wf_fail(WEFT_E_NO_MEMORY, "no memory to simulate %s with %u blocks",
                          plan->ops->name, plan->world.capacity);
     if (status == WEFT_OK) {
-        cache_run(plan, cache, progress, hits, &result);
-        engines_run(plan, &engine, hits, ttft_ms, &result);
-        *out = result;
+        (run.below ? tiered_run : flat_run)(&run);
+        percentiles(&run);
+        *out = run.result;
     }
-    if (cache)
-        plan->ops->destroy(cache);
-    wf_sim_engine_fini(&engine);
-    free(hits);
-    free(ttft_ms);
+    if (run.cache)
+        plan->ops->destroy(run.cache);
+    wf_sim_below_destroy(run.below);
+    wf_sim_engine_fini(&run.engine);
+    free(run.hits);
+    free(run.ttft_ms);
     return status;
 }

@@ -7,13 +7,18 @@
 
 #include "sim/cache.h"
 #include "sim/engine.h"
+#include "sim/tiers.h"
 
 struct wf_sim_plan {
     const struct wf_sim_cache_ops *ops;
     struct wf_sim_world world;
     const struct wf_sim_model *model;
     uint32_t replicas;
-    uint32_t warmup; /* requests that are served and not counted */
+    uint32_t warmup;                 /* requests that are served and not counted */
+    const struct wf_sim_tier *tiers; /* [tier_count] what lies below, nearest first */
+    int tier_count;
+    uint32_t stage;               /* blocks of the capacity kept for what is fetched ahead */
+    const struct wf_sim_log *log; /* NULL: nobody asks why */
 };
 
 struct wf_sim_result {
@@ -23,6 +28,7 @@ struct wf_sim_result {
     uint64_t prefill_tokens, prefill_tokens_saved;
     uint64_t bytes_loaded, bytes_stored; /* KV read from the cache for hits, and written to it */
     double blocks_per_second;            /* served by the cache alone, of all requests, a core */
+    struct wf_sim_below_result below;    /* where there are tiers */
 };
 
 /* WEFT_E_NO_MEMORY. */

@@ -20,6 +20,7 @@
 enum place { NOWHERE, SMALL, MAIN, GHOST, PLACES };
 
 struct wf_sim_cache {
+    const struct wf_sim_world *world;
     struct wf_sim_list lists[PLACES];
     struct wf_sim_link *links;
     uint8_t *place, *uses;
@@ -39,6 +40,7 @@ static struct wf_sim_cache *s3fifo_create(const struct wf_sim_world *world)
     struct wf_sim_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return NULL;
+    cache->world = world;
     cache->capacity = world->capacity;
     cache->small_max = world->capacity / 10 ? world->capacity / 10 : 1;
     for (int i = 0; i < PLACES; i++)
@@ -64,7 +66,10 @@ static uint32_t s3fifo_count(const struct wf_sim_cache *cache)
 
 static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 {
+    bool held = s3fifo_holds(cache, block);
     wf_sim_list_move(cache->lists, cache->links, cache->place, block, (uint8_t)to);
+    if (held && !s3fifo_holds(cache, block))
+        wf_sim_gone(cache->world, block);
 }
 
 static void remember(struct wf_sim_cache *cache, uint32_t block)

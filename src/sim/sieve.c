@@ -12,6 +12,7 @@
 #include "sim/list.h"
 
 struct wf_sim_cache {
+    const struct wf_sim_world *world;
     struct wf_sim_list list;
     struct wf_sim_link *links;
     bool *held, *visited;
@@ -32,6 +33,7 @@ static struct wf_sim_cache *sieve_create(const struct wf_sim_world *world)
     struct wf_sim_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return NULL;
+    cache->world = world;
     cache->capacity = world->capacity;
     cache->list = WF_SIM_LIST_EMPTY;
     cache->hand = WF_SIM_NONE;
@@ -66,6 +68,7 @@ static void evict(struct wf_sim_cache *cache)
     cache->hand = cache->links[block].newer;
     wf_sim_list_remove(&cache->list, cache->links, block);
     cache->held[block] = false;
+    wf_sim_gone(cache->world, block);
 }
 
 static void sieve_touch(struct wf_sim_cache *cache, uint32_t block)

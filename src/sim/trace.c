@@ -156,6 +156,14 @@ static enum trace_hint hint_read(const json_t *root)
     return text && strcmp(text, "done") == 0 ? TRACE_HINT_DONE : TRACE_HINT_NONE;
 }
 
+#define RETURNS_IN_S_MAX 1e9
+
+static double returns_read(const json_t *root)
+{
+    double seconds = json_number_value(json_object_get(root, "returns_in"));
+    return seconds > 0 && seconds < RETURNS_IN_S_MAX ? seconds : 0;
+}
+
 enum trace_result wf_trace_parse(struct trace_reader *reader, struct trace_request *out)
 {
     if (reader->too_long)
@@ -185,6 +193,7 @@ enum trace_result wf_trace_parse(struct trace_reader *reader, struct trace_reque
     if (result == TRACE_OK)
         result = ids_read(reader, root, &request);
     request.hint = hint_read(root);
+    request.returns_in_s = returns_read(root);
     json_decref(root);
     if (result == TRACE_OK)
         *out = request;

@@ -7,7 +7,8 @@
  *   qwen       the same with "timestamp" in seconds, and more fields
  *              16 tokens a block
  *
- * A line may say what its session will do: "hint": "wanted" or "done".  A hash id names one block
+ * A line may say what its session will do: "hint": "wanted" or "done", and after how many seconds,
+ * in either format: "returns_in".  A hash id names one block
  * of the prompt; requests that begin with the same ids share a prefix. The reader keeps one line at
  * a time.  Lines come from files that anyone may have written: a line that is too long, no JSON, or
  * short of a field is reported with its number, and reading goes on behind it.
@@ -35,6 +36,7 @@ struct trace_request {
     uint64_t *hash_ids; /* [hash_count]; the reader's, until its next line */
     size_t hash_count;
     enum trace_hint hint;
+    double returns_in_s; /* 0: nothing is said */
 };
 
 struct trace_reader {

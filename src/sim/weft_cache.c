@@ -104,6 +104,11 @@ static bool evict(struct wf_sim_cache *cache, uint32_t tip)
     if (slot == WF_POLICY_NONE)
         return false;
     struct slot *gone = &cache->slots[slot];
+    if (cache->world->gone) {
+        struct wf_policy_reason why;
+        cache->ops->explain(cache->policy, slot, &why);
+        cache->world->gone(cache->world->context, gone->block, &why);
+    }
     cache->slot_of[gone->block] = 0;
     cache->ops->gone(cache->policy, slot, key_of(gone->block));
     cache->free[cache->free_count++] = slot;

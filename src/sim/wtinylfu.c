@@ -20,6 +20,7 @@
 enum place { NOWHERE, WINDOW, PROBATION, PROTECTED, PLACES };
 
 struct wf_sim_cache {
+    const struct wf_sim_world *world;
     struct wf_sim_list lists[PLACES];
     struct wf_sim_link *links;
     uint8_t *place;
@@ -41,6 +42,7 @@ static struct wf_sim_cache *wtinylfu_create(const struct wf_sim_world *world)
     struct wf_sim_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return NULL;
+    cache->world = world;
     cache->capacity = world->capacity;
     cache->window_max = world->capacity / 100 ? world->capacity / 100 : 1;
     cache->protected_max = (uint32_t)((uint64_t)(world->capacity - cache->window_max) * 4 / 5);
@@ -108,6 +110,8 @@ static void count_use(struct wf_sim_cache *cache, uint32_t block)
 static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 {
     wf_sim_list_move(cache->lists, cache->links, cache->place, block, (uint8_t)to);
+    if (to == NOWHERE)
+        wf_sim_gone(cache->world, block);
 }
 
 /* The oldest of a full window asks to be let into the main part. */

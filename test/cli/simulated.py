@@ -81,6 +81,33 @@ def sim_makes_workloads():
 
 
 @case
+def sim_has_tiers():
+    trace = trace_make("sim.jsonl", "--requests", "1500")
+    sheet = os.path.join(FOLDER, "tiers.csv")
+    words = ["sim", "--trace", trace, "--capacity-blocks", "300", "--policy", "lru,weft", "--model", "llama-3-8b"]
+    below = ["--tier", "cxl:200", "--tier", "kind=nvme,name=flash,capacity-blocks=2000,dwpd=50"]
+    flat = {run["policy"]: run for run in answer(*words)["runs"]}
+    runs = answer(*words, *below, "--csv", sheet)["runs"]
+    check(figures(runs) == figures(answer(*words, *below)["runs"]), "another time, other figures")
+    for run in runs:
+        said = run["below"]
+        check([tier["name"] for tier in said["tiers"]] == ["cxl", "flash"], said)
+        check(run["blocks_hit"] == said["pool_blocks_hit"] + sum(tier["blocks_hit"] for tier in said["tiers"]), run)
+        check(run["blocks_hit"] > flat[run["policy"]]["blocks_hit"], run)
+        check(run["ttft_ms_mean"] < flat[run["policy"]]["ttft_ms_mean"], run)
+        check(set(run) - {"below"} == set(flat[run["policy"]]), "other keys without tiers")
+        check("budget_a_day" in said["tiers"][1] and "budget_a_day" not in said["tiers"][0], said)
+        check(sum(tier["blocks_written"] for tier in said["tiers"]) ==
+              said["decided"]["admitted"] + said["decided"]["chain"], said)
+    with open(sheet, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    check([int(row["flash_blocks_hit"]) for row in rows] ==
+          [run["below"]["tiers"][1]["blocks_hit"] for run in runs], rows)
+    shown = weft(*words, *below).stdout.decode()
+    check("flash: " in shown and "left the pool: " in shown, shown)
+
+
+@case
 def sim_says_what_is_wrong():
     trace = trace_make("sim-bad.jsonl", "--requests", "60", "--bad", "3")
     done = weft("sim", "--trace", trace, "--policy", "lru", "--capacity-blocks", "100", "--json")
@@ -107,6 +134,11 @@ def sim_says_what_is_wrong():
             (["--trace", trace, "--hints", "luck=1"], 2, "luck=1"), (["--trace", trace, "--warmup", "1"], 2, "--warmup"),
             (["--trace", trace, "--speed", "fast"], 2, "60x"), (["--trace", trace, "--model", "gpt-0"], 2, "llama-3-8b"),
             (["--trace", trace, "--replicas", "0"], 2, "--replicas"),
+            (["--trace", trace, "--tier", "nvm:5"], 2, "nvme"), (["--trace", trace, "--tier", "nvme:0"], 2, "'0'"),
+            (["--trace", trace, "--tier", "nvme"], 2, "KIND:BLOCKS"), (["--trace", trace, "--tier", "kind=nvme"], 2, "too little"),
+            (["--trace", trace, "--tier", "nvme:5", "--tier", "nvme:6"], 2, "twice"),
+            (["--trace", trace, "--tier", "kind=nvme,capacity-blocks=5,read-gbps=-1"], 2, "read-gbps=-1"),
+            (["--trace", trace, "--stage-blocks", "5"], 2, "--tier"),
             (["--trace", trace, "--svg", "/nowhere/a.svg"], 6, "/nowhere/a.svg"), (["gen"], 2, "--workload chat"), (["gen", "gen"], 2, "one word too many"),
             (["gne"], 2, "did you mean 'gen'?"), (["gen", "--workload", "caht"], 2, "did you mean 'chat'?"),
             (["gen", "--workload", "rag", "--requests", "0"], 2, "--requests"),

@@ -201,22 +201,32 @@ static void time_is_by_shape(void **state)
     struct wf_sim_engine engine;
     assert_int_equal(wf_sim_engine_init(&engine, model, 2), WEFT_OK);
     /* 2 × 8.03e9 × 1000 and 4 × 32 × 4096 × 1000² ÷ 2, at 0.4 × 989.4e12 a second. */
-    struct wf_sim_served first = wf_sim_engine_serve(&engine, 10, 1000, 0, 100);
+    struct wf_sim_work work = {.at_s = 10, .input_tokens = 1000, .output_tokens = 100};
+    struct wf_sim_served first = wf_sim_engine_serve(&engine, &work);
     near(first.prefill_s, (1.606e13 + 2.62144e11) / 3.9576e14);
-    assert_true(first.queue_s == 0 && first.load_s == 0);
+    assert_true(first.queue_s == 0 && first.done_s == first.prefill_s);
     /* Weights and 32 × 1,050 tokens of KV for each of 100 tokens, at 0.6 × 3.35e12 bytes a second.
      */
     near(first.decode_s, 100 * (1.606e10 + 32 * 131072.0 * 1050) / 2.01e12);
-    /* The half that was hit is loaded at 0.85 × 64e9, and attended to. */
-    struct wf_sim_served second = wf_sim_engine_serve(&engine, 10, 1000, 500, 100);
-    near(second.load_s, 500 * 131072.0 / 54.4e9);
+    /* The half that was hit is attended to, and loaded: one layer of 32 before prefill begins. */
+    near(wf_sim_model_link(model), 54.4e9);
+    work.hit_tokens = 500;
+    work.data_s = 500 * 131072.0 / 54.4e9;
+    struct wf_sim_served second = wf_sim_engine_serve(&engine, &work);
     near(second.prefill_s, (8.03e12 + 524288 * (5e5 - 1.25e5)) / 3.9576e14);
+    near(second.done_s, second.prefill_s + work.data_s / 32);
     assert_true(second.queue_s == 0);
-    /* Both are busy: the third waits for the one that is done first. */
-    struct wf_sim_served third = wf_sim_engine_serve(&engine, 10.001, 1000, 0, 100);
-    near(third.queue_s, second.load_s + second.prefill_s - 0.001);
-    struct wf_sim_served late = wf_sim_engine_serve(&engine, 20, 1000, 0, 100);
+    /* Both are busy: the third waits for the one that is done first, and loads meanwhile. */
+    work.at_s = 10.001;
+    struct wf_sim_served third = wf_sim_engine_serve(&engine, &work);
+    near(third.queue_s, second.done_s - 0.001);
+    near(third.done_s, third.prefill_s);
+    work.at_s = 20;
+    work.latency_s = 1;
+    struct wf_sim_served late = wf_sim_engine_serve(&engine, &work);
     assert_true(late.queue_s == 0);
+    near(late.done_s, 1 + late.prefill_s + work.data_s / 32);
+    near((double)wf_sim_model_kv_bytes(wf_sim_model_find("deepseek-v3")), 70272);
     wf_sim_engine_fini(&engine);
 }
 

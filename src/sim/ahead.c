@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sim/ahead.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "sim/tiers_state.h"
+
+#define LOOK_LEAST_S 0.1
+#define CHEAPEST_STEP 0.01
+#define SPREAD_AT_FIRST 0.25 /* of the time that is said */
+
+bool wf_sim_ahead_init(struct wf_sim_below *below)
+{
+    struct ahead *ahead = &below->ahead;
+    const struct wf_sim_trace *trace = below->plan.trace;
+    if (!below->plan.stage)
+        return true;
+    ahead->due_s = calloc((size_t)trace->request_count + 1, sizeof *ahead->due_s);
+    ahead->said_of = calloc((size_t)trace->request_count + 1, sizeof *ahead->said_of);
+    ahead->ready_s = calloc((size_t)trace->block_count + 1, sizeof *ahead->ready_s);
+    ahead->queue = calloc(below->plan.stage, sizeof *ahead->queue);
+    return wf_sim_heap_init(&ahead->due, trace->request_count, trace->request_count) &&
+           ahead->due_s && ahead->said_of && ahead->ready_s && ahead->queue;
+}
+
+void wf_sim_ahead_fini(struct wf_sim_below *below)
+{
+    if (below->plan.stage)
+        wf_sim_heap_fini(&below->ahead.due);
+    free(below->ahead.due_s);
+    free(below->ahead.said_of);
+    free(below->ahead.ready_s);
+    free(below->ahead.queue);
+}
+
+void wf_sim_ahead_cheapest(struct wf_sim_below *below, uint32_t block)
+{
+    struct ahead *ahead = &below->ahead;
+    const struct wf_sim_tier *near_by = below->tiers[0].spec;
+    double saved_s = fmin(wf_sim_below_recompute_s(below, block),
+                          below->block_bytes / near_by->read_bytes_s);
+    double worth = below->blocks[block].reuse.rate * saved_s / below->block_bytes;
+    ahead->cheapest += CHEAPEST_STEP * (worth - ahead->cheapest);
+}
+
+/* ---------------------------------------------------------------------------------------- stage */
+
+bool wf_sim_ahead_ready(const struct wf_sim_below *below, uint32_t block)
+{
+    double ready_s = below->plan.stage ? below->ahead.ready_s[block] : 0;
+    return ready_s > 0 && ready_s <= below->now_s;
+}
+
+void wf_sim_ahead_used(struct wf_sim_below *below, uint32_t block, bool loaded)
+{
+    if (!below->plan.stage || !(below->ahead.ready_s[block] > 0))
+        return;
+    bool in_time = loaded && wf_sim_ahead_ready(below, block);
+    below->result.staged_hit += below->counted && in_time;
+    below->ahead.ready_s[block] = 0;
+}
+
+static void stage(struct wf_sim_below *below, uint32_t block, double ready_s)
+{
+    struct ahead *ahead = &below->ahead;
+    if (ahead->count == below->plan.stage) {
+        ahead->ready_s[ahead->queue[ahead->first]] = 0;
+        ahead->first = (ahead->first + 1) % below->plan.stage;
+        ahead->count--;
+    }
+    ahead->queue[(ahead->first + ahead->count++) % below->plan.stage] = block;
+    ahead->ready_s[block] = ready_s;
+    below->result.staged += below->counted;
+}
+
+/* ------------------------------------------------------------------------------------ decisions */
+
+/* Blocks of the request that lie below alone, and how long it takes to bring them up. */
+static uint32_t below_alone(struct wf_sim_below *below, uint32_t r, double *load_s, double *saved_s)
+{
+    const struct wf_sim_request *asked = &below->plan.trace->requests[r];
+    double bytes[WF_SIM_TIERS_MAX] = {0};
+    uint32_t count = 0;
+    *load_s = *saved_s = 0;
+    for (uint32_t i = 0; i < asked->count; i++) {
+        uint32_t block = below->plan.trace->blocks[asked->first + i];
+        if (below->in_pool(below->pool, block) || below->ahead.ready_s[block] > 0)
+            continue;
+        int tier = wf_sim_below_where(below, block);
+        if (tier < 0)
+            break;
+        bytes[tier] += below->block_bytes;
+        *saved_s += wf_sim_below_recompute_s(below, block);
+        count++;
+    }
+    for (int i = 0; i < below->plan.count; i++) {
+        struct wf_place place;
+        wf_sim_below_place(below, i, &place);
+        if (bytes[i] > 0)
+            *load_s = fmax(*load_s,
+                           place.read_queue_s + place.latency_s + bytes[i] / place.read_bytes_s);
+    }
+    /* Without it somebody would load, or compute if that is sooner. */
+    *saved_s = fmin(*load_s, *saved_s);
+    return count;
+}
+
+static struct wf_return back_of(const struct wf_sim_below *below, uint32_t r, double said_at_s)
+{
+    const struct ahead *ahead = &below->ahead;
+    double said_s = ahead->due_s[r] - said_at_s;
+    return (struct wf_return){
+        .known = true,
+        .due_s = ahead->due_s[r],
+        .spread_s = ahead->offs > 0 ? ahead->off_s / ahead->offs : SPREAD_AT_FIRST * said_s,
+        .reuse = {.chance = (ahead->came + 1) / (ahead->said + 1)},
+    };
+}
+
+static bool decide(struct wf_sim_below *below, uint32_t r, struct wf_prefetch *out,
+                   uint32_t *blocks)
+{
+    struct wf_fetch fetch = {.room_s_byte_s = below->ahead.cheapest};
+    *blocks = below_alone(below, r, &fetch.load_s, &fetch.saved_s);
+    fetch.bytes = *blocks * below->block_bytes;
+    double said_at_s = (double)below->plan.trace->requests[r].at_us * 1e-6;
+    struct wf_return back = back_of(below, r, said_at_s);
+    wf_prefetch_decide(&back, &fetch, below->now_s, out);
+    return *blocks && *blocks <= below->plan.stage && out->rule == WF_PREFETCH_NOW;
+}
+
+static void fetch_now(struct wf_sim_below *below, uint32_t r)
+{
+    const struct wf_sim_request *asked = &below->plan.trace->requests[r];
+    for (uint32_t i = 0; i < asked->count; i++) {
+        uint32_t block = below->plan.trace->blocks[asked->first + i];
+        if (below->in_pool(below->pool, block) || below->ahead.ready_s[block] > 0)
+            continue;
+        int tier = wf_sim_below_where(below, block);
+        if (tier < 0)
+            break;
+        wf_sim_below_read(below, tier, 1);
+        stage(below, block, below->tiers[tier].read_until_s + below->tiers[tier].spec->latency_s);
+    }
+}
+
+/* The session of `r` is looked at: it may be back already, or wait a little longer. */
+static void look(struct wf_sim_below *below, uint32_t r)
+{
+    struct wf_sim_event event = {.kind = WF_SIM_FETCHED,
+                                 .block = WF_SIM_NONE,
+                                 .from = -1,
+                                 .place = -1};
+    double left_s = below->ahead.due_s[r] - below->now_s;
+    bool now = decide(below, r, &event.prefetch, &event.blocks);
+    if (event.prefetch.rule == WF_PREFETCH_LATER) {
+        wf_sim_heap_set(&below->ahead.due, r, fmax(event.prefetch.begin_s, below->now_s + 1e-3), r);
+        return;
+    }
+    /* All of it is in the pool as yet. */
+    if (!event.blocks && left_s > LOOK_LEAST_S) {
+        wf_sim_heap_set(&below->ahead.due, r, below->now_s + left_s / 2, r);
+        return;
+    }
+    below->result.fetches[event.prefetch.rule] += below->counted;
+    if (now) {
+        below->ahead.said++;
+        below->ahead.said_of[r] = AHEAD_FETCHED;
+        fetch_now(below, r);
+    }
+    event.number = below->left;
+    event.request = r;
+    event.now_s = below->now_s;
+    if (below->log.note)
+        below->log.note(below->log.context, &event);
+}
+
+void wf_sim_ahead_run(struct wf_sim_below *below, double until_s)
+{
+    struct ahead *ahead = &below->ahead;
+    while (below->plan.stage && ahead->due.count && ahead->due.items[0].value < until_s) {
+        uint32_t r = ahead->due.items[0].block;
+        below->now_s = fmax(below->now_s, ahead->due.items[0].value);
+        wf_sim_heap_remove(&ahead->due, r);
+        look(below, r);
+    }
+}
+
+void wf_sim_ahead_plan(struct wf_sim_below *below, uint32_t r)
+{
+    const struct wf_sim_request *asked = &below->plan.trace->requests[r];
+    struct ahead *ahead = &below->ahead;
+    bool wanted = below->plan.hints && below->plan.hints[r] == TRACE_HINT_WANTED;
+    if (!below->plan.stage || !wanted || !asked->returns_in_us || !asked->count)
+        return;
+    ahead->said_of[r] = AHEAD_SAID;
+    ahead->due_s[r] = below->now_s + (double)asked->returns_in_us * 1e-6;
+    /* When to look is known when it is known where its blocks are: not while they are in the pool.
+     * Halfway there it is looked at, and halfway again. */
+    wf_sim_heap_set(&ahead->due, r, (below->now_s + ahead->due_s[r]) / 2, r);
+}
+
+void wf_sim_ahead_back(struct wf_sim_below *below, uint32_t block)
+{
+    struct ahead *ahead = &below->ahead;
+    uint32_t r = below->blocks[block].last;
+    const struct wf_sim_trace *trace = below->plan.trace;
+    if (!below->plan.stage || !ahead->said_of[r])
+        return;
+    if (trace->depth[block] + 2 < trace->requests[r].count) /* others begin with it, too */
+        return;
+    ahead->came += ahead->said_of[r] == AHEAD_FETCHED;
+    ahead->off_s += fabs(below->now_s - ahead->due_s[r]) / (2 * M_LN2); /* its mean is so much */
+    ahead->offs++;
+    ahead->said_of[r] = AHEAD_NOTHING;
+    if (wf_sim_heap_has(&ahead->due, r))
+        wf_sim_heap_remove(&ahead->due, r);
+}

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sim/tiers.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/ahead.h"
+#include "sim/heap.h"
+#include "sim/tiers_state.h"
+
+#define BUSY_OVER_S 60.0      /* how busy a tier is, is seen over so long */
+#define WRITES_QUEUE_MAX 1024 /* blocks on their way down, as in weftd */
+
+/* CXL: D. D. Sharma, "Compute Express Link", IEEE Micro 2023, and H. Li et al., "Pond", ASPLOS
+ * 2023: about 200 ns a line, and a x8 link of PCIe 5.0.  NVMe: Samsung PM1743, 3.84 TB, data sheet:
+ * 14 and 6 GB/s, 1 drive write a day.  QLC: Solidigm D5-P5336, 30.72 TB, data sheet: 7 and 3.3
+ * GB/s, 0.56. S3: first byte after 100 to 200 ms (AWS, "Best practices design patterns: optimizing
+ * Amazon S3 performance"), over a link of 25 Gbit/s. */
+const struct wf_sim_tier wf_sim_tier_kinds[] = {
+    {"cxl", 0, 1e-6, 26e9, 22e9, 0},
+    {"nvme", 0, 90e-6, 14e9, 6e9, 1},
+    {"qlc", 0, 110e-6, 7e9, 3.3e9, 0.56},
+    {"s3", 0, 150e-3, 3.1e9, 3.1e9, 0},
+    {""},
+};
+
+const struct wf_sim_tier *wf_sim_tier_kind(const char *name)
+{
+    for (const struct wf_sim_tier *kind = wf_sim_tier_kinds; kind->name[0]; kind++)
+        if (strcmp(kind->name, name) == 0)
+            return kind;
+    return NULL;
+}
+
+/* -------------------------------------------------------------------------------- what is known */
+
+static double at_s(const struct wf_sim_below *below, uint32_t request)
+{
+    return (double)below->plan.trace->requests[request].at_us * 1e-6;
+}
+
+double wf_sim_below_recompute_s(const struct wf_sim_below *below, uint32_t block)
+{
+    double tokens = below->plan.trace->block_tokens;
+    return wf_prefill_s(below->prefill, tokens * below->plan.trace->depth[block], tokens);
+}
+
+/* What blocks with as many uses did so far; one more of each than there was, so that nothing is
+ * certain. */
+static struct wf_reuse counted(const struct wf_sim_below *below, uint32_t block)
+{
+    const struct tier_uses *uses = &below->uses[below->blocks[block].uses];
+    double chance = (uses->again + 1) / (uses->seen + 2);
+    double gap_s = uses->again > 0 ? uses->gap_s / uses->again : below->now_s + 1;
+    return wf_reuse_aged((struct wf_reuse){chance, chance / fmax(gap_s, 1e-3)},
+                         below->now_s - at_s(below, below->blocks[block].last));
+}
+
+static void busy_add(struct tier_state *tier, double now_s, double seconds)
+{
+    tier->busy_s = tier->busy_s * exp((tier->busy_at_s - now_s) / BUSY_OVER_S) + seconds;
+    tier->busy_at_s = now_s;
+}
+
+/* What a block there is worth to somebody who would push it out: nothing while the pool has it. */
+static double coldest_worth(const struct wf_sim_below *below, const struct tier_state *tier)
+{
+    uint32_t block = tier->heap.items[0].block;
+    const struct tier_block *state = &below->blocks[block];
+    double unused_s = below->now_s - at_s(below, state->last);
+    struct wf_reuse reuse = wf_reuse_aged(state->reuse, unused_s);
+    double read_s = below->block_bytes / tier->spec->read_bytes_s;
+    double saved_s = fmax(0, wf_sim_below_recompute_s(below, block) - read_s);
+    return wf_reuse_hits(reuse, unused_s) * saved_s / below->block_bytes;
+}
+
+void wf_sim_below_place(const struct wf_sim_below *below, int number, struct wf_place *out)
+{
+    const struct tier_state *tier = &below->tiers[number];
+    const struct wf_sim_tier *spec = tier->spec;
+    double now_s = below->now_s, write_s = below->block_bytes / spec->write_bytes_s;
+    bool full = tier->heap.count == spec->capacity;
+    *out = (struct wf_place){
+        .latency_s = spec->latency_s,
+        .read_bytes_s = spec->read_bytes_s,
+        .write_bytes_s = spec->write_bytes_s,
+        .read_queue_s = fmax(0, tier->read_until_s - now_s),
+        .write_queue_s = fmax(0, tier->write_until_s - now_s),
+        .busy = fmin(1, tier->busy_s * exp((tier->busy_at_s - now_s) / BUSY_OVER_S) / BUSY_OVER_S),
+        .stay_s = INFINITY,
+    };
+    out->open = out->write_queue_s < WRITES_QUEUE_MAX * write_s;
+    if (full) {
+        out->stay_s = now_s - at_s(below, below->blocks[tier->heap.items[0].block].last);
+        out->room_s_byte = coldest_worth(below, tier);
+    }
+}
+
+static void note(struct wf_sim_below *below, struct wf_sim_event *event)
+{
+    event->number = below->left;
+    event->request = below->request;
+    event->now_s = below->now_s;
+    if (below->log.note)
+        below->log.note(below->log.context, event);
+}
+
+/* ----------------------------------------------------------------------------------------- down */
+
+static void demote(struct wf_sim_below *below, int from, uint32_t block);
+
+static void lose(struct wf_sim_below *below, int number, uint32_t block)
+{
+    struct tier_block *state = &below->blocks[block];
+    uint32_t parent = below->plan.trace->parent[block];
+    wf_sim_heap_remove(&below->tiers[number].heap, block);
+    state->tiers &= (uint8_t) ~(1u << number);
+    if (!state->tiers && parent != WF_SIM_NONE)
+        below->blocks[parent].children--;
+}
+
+static void touch(struct wf_sim_below *below, int number, uint32_t block)
+{
+    wf_sim_heap_set(&below->tiers[number].heap, block, below->blocks[block].last,
+                    UINT64_MAX - below->plan.trace->depth[block]);
+}
+
+static void put(struct wf_sim_below *below, int number, uint32_t block)
+{
+    struct tier_state *tier = &below->tiers[number];
+    struct tier_block *state = &below->blocks[block];
+    uint32_t parent = below->plan.trace->parent[block];
+    double write_s = below->block_bytes / tier->spec->write_bytes_s;
+    if (tier->heap.count == tier->spec->capacity) {
+        uint32_t coldest = tier->heap.items[0].block;
+        lose(below, number, coldest);
+        tier->result.blocks_evicted += below->counted;
+        note(below, &(struct wf_sim_event){.kind = WF_SIM_DROPPED,
+                                           .block = coldest,
+                                           .from = number,
+                                           .place = -1,
+                                           .reuse = below->blocks[coldest].reuse});
+        if (!below->blocks[coldest].tiers && !below->in_pool(below->pool, coldest))
+            demote(below, number, coldest);
+    }
+    if (!state->tiers && parent != WF_SIM_NONE)
+        below->blocks[parent].children++;
+    state->tiers |= (uint8_t)(1u << number);
+    touch(below, number, block);
+    wf_wear_spend(&tier->wear, below->block_bytes, below->now_s);
+    tier->write_until_s = fmax(tier->write_until_s, below->now_s) + write_s;
+    tier->result.blocks_written += below->counted;
+}
+
+/* It has left tier `from` (-1: the pool): to one of those behind, or nowhere. */
+static void demote(struct wf_sim_below *below, int from, uint32_t block)
+{
+    const struct tier_block *state = &below->blocks[block];
+    struct wf_sim_event event = {.kind = WF_SIM_REFUSED,
+                                 .block = block,
+                                 .from = from,
+                                 .reuse = state->reuse};
+    struct wf_candidate candidate = {
+        .reuse = wf_reuse_aged(state->reuse,
+                               from < 0 ? 0 : below->now_s - at_s(below, state->last)),
+        .uses = state->uses,
+        .bytes = below->block_bytes,
+        .recompute_s = wf_sim_below_recompute_s(below, block),
+        .run_blocks = below->plan.trace->depth[block] + 1,
+        .extended = state->children > 0,
+    };
+    struct wf_place places[WF_SIM_TIERS_MAX];
+    int count = below->plan.count - from - 1;
+    for (int i = 0; i < count; i++) {
+        struct wf_admission free_of_wear;
+        struct wf_wear *wear = &below->tiers[from + 1 + i].wear;
+        wf_sim_below_place(below, from + 1 + i, &places[i]);
+        places[i].open |= candidate.extended; /* it waits for its turn */
+        wf_admit(&candidate, &places[i], &free_of_wear);
+        wf_wear_offer(wear, free_of_wear.gain_s / below->block_bytes);
+        places[i].wear_s_byte = wf_wear_price(wear, below->block_bytes, below->now_s);
+    }
+    wf_place_choose(&candidate, places, count, &event.admission);
+    below->result.decided[event.admission.rule] += below->counted;
+    event.place = event.admission.place < 0 ? -1 : from + 1 + event.admission.place;
+    if (event.place >= 0)
+        event.kind = WF_SIM_PLACED;
+    note(below, &event);
+    if (event.place >= 0)
+        put(below, event.place, block);
+}
+
+void wf_sim_below_gone(struct wf_sim_below *below, uint32_t block,
+                       const struct wf_policy_reason *why)
+{
+    struct tier_block *state = &below->blocks[block];
+    struct wf_sim_event event = {.kind = WF_SIM_EVICTED, .block = block, .from = -1, .place = -1};
+    below->left++;
+    state->reuse = why && why->chance > 0
+                       ? (struct wf_reuse){why->chance, why->value / below->plan.speed}
+                       : counted(below, block);
+    if (why) {
+        event.has_why = true;
+        event.why = *why;
+    }
+    event.reuse = state->reuse;
+    note(below, &event);
+    if (!below->plan.count)
+        return;
+    wf_sim_ahead_cheapest(below, block);
+    if (state->tiers) {
+        event.kind = WF_SIM_CLEAN;
+        below->result.clean += below->counted;
+        note(below, &event);
+    } else {
+        demote(below, -1, block);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------- up */
+
+int wf_sim_below_where(const struct wf_sim_below *below, uint32_t block)
+{
+    uint8_t tiers = below->blocks[block].tiers;
+    return tiers ? __builtin_ctz(tiers) : -1;
+}
+
+void wf_sim_below_read(struct wf_sim_below *below, int number, uint32_t blocks)
+{
+    struct tier_state *tier = &below->tiers[number];
+    double read_s = blocks * below->block_bytes / tier->spec->read_bytes_s;
+    tier->read_until_s = fmax(tier->read_until_s, below->now_s) + read_s;
+    busy_add(tier, below->now_s, read_s);
+    tier->result.bytes_read += below->counted ? (uint64_t)(blocks * below->block_bytes) : 0;
+}
+
+/* Runs of blocks that lie at one place, from the first on: 0 is the pool, tiers follow. */
+static uint32_t runs_of(struct wf_sim_below *below, const struct wf_sim_request *asked,
+                        uint32_t hits)
+{
+    uint32_t count = 0, found = 0;
+    for (; found < asked->count; found++) {
+        uint32_t block = below->plan.trace->blocks[asked->first + found];
+        int place = found < hits || wf_sim_ahead_ready(below, block)
+                        ? 0
+                        : 1 + wf_sim_below_where(below, block);
+        if (place == 0 && found >= hits && !wf_sim_ahead_ready(below, block))
+            break;
+        if (!count || below->runs[count - 1].place != place)
+            below->runs[count++] = (struct wf_run){0, place};
+        below->runs[count - 1].blocks++;
+    }
+    below->found = found;
+    return count;
+}
+
+static void uses_count(struct wf_sim_below *below, const struct wf_sim_request *asked, uint32_t r)
+{
+    for (uint32_t i = 0; i < asked->count; i++) {
+        uint32_t block = below->plan.trace->blocks[asked->first + i];
+        struct tier_block *state = &below->blocks[block];
+        if (state->uses) {
+            wf_sim_ahead_back(below, block);
+            below->uses[state->uses].again++;
+            below->uses[state->uses].gap_s += below->now_s - at_s(below, state->last);
+        }
+        state->uses = (uint8_t)(state->uses < TIER_USES_MAX ? state->uses + 1 : TIER_USES_MAX);
+        below->uses[state->uses].seen++;
+        state->last = r;
+        for (uint8_t left = state->tiers; left; left &= (uint8_t)(left - 1))
+            touch(below, __builtin_ctz(left), block);
+    }
+}
+
+/* What is loaded is read; what is not, is computed again. */
+static void load(struct wf_sim_below *below, const struct wf_sim_request *asked, uint32_t hits,
+                 uint32_t run_count, const struct wf_cut *cut)
+{
+    uint32_t done = 0;
+    for (uint32_t i = 0; i < run_count && done < cut->load_blocks; i++) {
+        uint32_t blocks = below->runs[i].blocks, left = cut->load_blocks - done;
+        blocks = blocks < left ? blocks : left;
+        done += blocks;
+        if (below->runs[i].place == 0) {
+            below->result.pool_hit += below->counted ? blocks : 0;
+            continue;
+        }
+        wf_sim_below_read(below, below->runs[i].place - 1, blocks);
+        below->tiers[below->runs[i].place - 1].result.blocks_hit += below->counted ? blocks : 0;
+    }
+    for (uint32_t i = hits; i < asked->count; i++)
+        wf_sim_ahead_used(below, below->plan.trace->blocks[asked->first + i], i < cut->load_blocks);
+    below->result.computed += below->counted ? below->found - cut->load_blocks : 0;
+}
+
+void wf_sim_below_request(struct wf_sim_below *below, uint32_t r, uint32_t hits, double queue_s,
+                          struct wf_cut *out)
+{
+    const struct wf_sim_trace *trace = below->plan.trace;
+    const struct wf_sim_request *asked = &trace->requests[r];
+    struct wf_place places[WF_CUT_PLACES_MAX] = {{.read_bytes_s = below->link_bytes_s}};
+    wf_sim_ahead_run(below, at_s(below, r));
+    below->now_s = at_s(below, r);
+    below->request = r;
+    uint32_t run_count = runs_of(below, asked, hits);
+    for (int i = 0; i < below->plan.count; i++)
+        wf_sim_below_place(below, i, &places[1 + i]);
+    struct wf_load ask = {.prefill = below->prefill,
+                          .block_tokens = trace->block_tokens,
+                          .tokens = (double)asked->input_tokens,
+                          .block_bytes = below->block_bytes,
+                          .link_bytes_s = below->link_bytes_s,
+                          .layers = below->plan.model->layers,
+                          .ahead_s = queue_s};
+    wf_cut(&ask, places, 1 + below->plan.count, below->runs, run_count, out);
+    if (below->found > hits)
+        note(below, &(struct wf_sim_event){.kind = WF_SIM_CUT,
+                                           .block = WF_SIM_NONE,
+                                           .blocks = below->found,
+                                           .from = -1,
+                                           .place = -1,
+                                           .cut = *out});
+    load(below, asked, hits, run_count, out);
+    uses_count(below, asked, r);
+}
+
+void wf_sim_below_served(struct wf_sim_below *below, uint32_t r)
+{
+    wf_sim_ahead_plan(below, r);
+}
+
+/* --------------------------------------------------------------------------------- life, result */
+
+void wf_sim_below_destroy(struct wf_sim_below *below)
+{
+    if (!below)
+        return;
+    for (int i = 0; i < below->plan.count; i++)
+        wf_sim_heap_fini(&below->tiers[i].heap);
+    wf_sim_ahead_fini(below);
+    free(below->blocks);
+    free(below->runs);
+    free(below);
+}
+
+struct wf_sim_below *wf_sim_below_create(const struct wf_sim_below_plan *plan,
+                                         const struct wf_sim_log *log)
+{
+    struct wf_sim_below *below = calloc(1, sizeof *below);
+    if (!below)
+        return NULL;
+    const struct wf_sim_trace *trace = plan->trace;
+    double first_s = trace->request_count ? (double)trace->requests[0].at_us * 1e-6 : 0;
+    below->plan = *plan;
+    below->log = log ? *log : (struct wf_sim_log){0};
+    below->block_bytes = (double)(wf_sim_model_kv_bytes(plan->model) * trace->block_tokens);
+    below->prefill = wf_sim_model_prefill(plan->model);
+    below->link_bytes_s = wf_sim_model_link(plan->model);
+    below->counted_from_s = first_s;
+    below->blocks = calloc((size_t)trace->block_count + 1, sizeof *below->blocks);
+    below->runs = calloc((size_t)trace->chain_max + 1, sizeof *below->runs);
+    bool made = below->blocks && below->runs && wf_sim_ahead_init(below);
+    for (int i = 0; i < plan->count; i++) {
+        struct tier_state *tier = &below->tiers[i];
+        tier->spec = &plan->tiers[i];
+        wf_wear_init(&tier->wear, below->block_bytes * tier->spec->capacity,
+                     tier->spec->drive_writes, first_s);
+        made = made && wf_sim_heap_init(&tier->heap, tier->spec->capacity, trace->block_count);
+    }
+    if (made)
+        return below;
+    wf_sim_below_destroy(below);
+    return NULL;
+}
+
+void wf_sim_below_pool(struct wf_sim_below *below, const struct wf_sim_cache *pool,
+                       bool (*holds)(const struct wf_sim_cache *cache, uint32_t block))
+{
+    below->pool = pool;
+    below->in_pool = holds;
+}
+
+void wf_sim_below_count(struct wf_sim_below *below, bool counted_now)
+{
+    if (counted_now && !below->counted)
+        below->counted_from_s = below->now_s;
+    below->counted = counted_now;
+}
+
+void wf_sim_below_result(const struct wf_sim_below *below, struct wf_sim_below_result *out)
+{
+    *out = below->result;
+    double days = (below->now_s - below->counted_from_s) / 86400;
+    for (int i = 0; i < below->plan.count; i++) {
+        struct wf_sim_tier_result *tier = &out->tier[i];
+        *tier = below->tiers[i].result;
+        tier->bytes_written = (uint64_t)((double)tier->blocks_written * below->block_bytes);
+        tier->written_a_day = days > 0 ? (double)tier->bytes_written / days : 0;
+        tier->budget_a_day = below->tiers[i].wear.bytes_s * 86400;
+    }
+}
