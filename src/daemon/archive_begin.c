@@ -74,9 +74,7 @@ static enum weft_status chain_find(struct wf_archive_run *run)
               : WEFT_OK;
 }
 
-/* Where it goes: the nearest tier that may hold archives and has the room for what is not on one.
- */
-static enum weft_status tier_choose(struct wf_archive_run *run)
+enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
 {
     struct wf_below *below = run->archives->below;
     uint8_t tiers = wf_archive_tiers(below);
@@ -104,8 +102,7 @@ static enum weft_status tier_choose(struct wf_archive_run *run)
     }
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *lower = &below->tiers[below->order[i]];
-        struct wf_directory_sum sum;
-        if (!(tiers >> lower->number & 1) || !wf_lower_usable(lower))
+        if (!((tiers & ~run->tried) >> lower->number & 1) || !wf_lower_usable(lower))
             continue;
         if (!wf_lower_fits(lower, largest)) {
             narrow = lower->config->name;
@@ -115,10 +112,7 @@ static enum weft_status tier_choose(struct wf_archive_run *run)
             beyond = lower->config->name;
             continue;
         }
-        wf_directory_sum(below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
-        uint64_t capacity = wf_lower_most_bytes(lower);
-        uint64_t taken = sum.archived_bytes + lower->aside_bytes;
-        uint64_t left = capacity > taken ? capacity - taken : 0;
+        uint64_t left = wf_lower_archive_room(lower);
         if (left >= needed) {
             run->to = lower;
             return WEFT_OK;
@@ -178,7 +172,7 @@ static void begin(struct wf_archive_run *run, struct wf_client *client,
     run->doubted = kept && !kept->durable && memcmp(kept->tip, run->tip, sizeof run->tip) == 0;
     enum weft_status status = chain_find(run);
     if (status == WEFT_OK)
-        status = tier_choose(run);
+        status = wf_archive_tier_choose(run);
     if (status == WEFT_OK && archives->count == WF_ARCHIVES_MAX && !kept)
         status = wf_fail(WEFT_E_LIMIT,
                          "the node keeps %u archives, which is all that it may; remove some",

@@ -258,6 +258,25 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
     return begun;
 }
 
+/* The tier has no room after all, as what may go there does not: another may have. */
+static bool try_another(struct wf_archive_run *run)
+{
+    struct wf_lower *full = run->to;
+    if (wf_now_ns() - run->moved_ns <= STALLED_NS)
+        return true;
+    claim(run, 0);
+    run->tried |= (uint8_t)(1u << full->number);
+    if (wf_archive_tier_choose(run) != WEFT_OK) {
+        run->to = full;
+        return false;
+    }
+    free(run->manifest); /* which may know the one of that tier */
+    run->manifest = NULL;
+    run->next = 0;
+    run->moved_ns = wf_now_ns();
+    return true;
+}
+
 static void write_steps(struct wf_archive_run *run)
 {
     uint64_t moved_ns = run->moved_ns;
@@ -268,7 +287,7 @@ static void write_steps(struct wf_archive_run *run)
         return;
     run->moved_ns = moved_ns; /* what was only tried moved nothing */
     if (run->next < run->count) {
-        if (wf_now_ns() - run->moved_ns > STALLED_NS)
+        if (!try_another(run))
             wf_archive_fail(
                 run, wf_fail(WEFT_FULL,
                              "tier %s has no room for the archive, and nothing there may go; "
@@ -493,7 +512,7 @@ static void manifest_write(struct wf_archive_run *run)
     if (!wf_lower_quiet(run->to) ||
         !wf_lower_room_claimed(run->to, run->domain, run->manifest_bytes)) {
         claim(run, run->manifest_bytes);
-        if (wf_now_ns() - run->moved_ns > STALLED_NS)
+        if (!try_another(run))
             wf_archive_fail(run,
                             wf_fail(WEFT_FULL, "tier %s has no room for the archive's manifest",
                                     run->to->config->name));

@@ -45,6 +45,7 @@ struct wf_archive_run {
     uint32_t count, next, in_flight, round;
     struct wf_archive_task tasks[WF_ARCHIVE_JOBS_MAX];
     struct wf_lower *to;
+    uint8_t tried;    /* tiers that had no room after all */
     uint64_t claimed; /* of to->claimed_bytes */
     uint32_t slot;    /* held; WF_SLOT_NONE */
     uint8_t unflushed;
@@ -66,6 +67,9 @@ struct wf_archive_run {
 
 /* Do what can be done now: after it was begun, whenever something ended, and at every tick. */
 void wf_archive_advance(struct wf_archive_run *run);
+/* Where it goes: the nearest tier that may hold archives, was not tried, and has the room for what
+ * is not on one. */
+enum weft_status wf_archive_tier_choose(struct wf_archive_run *run);
 /* It has failed; it ends when what is in flight has come back.  The first reason counts. */
 void wf_archive_fail(struct wf_archive_run *run, enum weft_status status);
 bool wf_archive_active(const struct wf_archive_run *run);

@@ -144,6 +144,8 @@ bool wf_lower_room_claimed(struct wf_lower *lower, const struct wf_domain *domai
 /* May the domain archive so much more there?  Only up to its part, when others have parts. */
 bool wf_lower_may_archive(const struct wf_lower *lower, const struct wf_domain *domain,
                           uint32_t blocks, uint64_t bytes);
+/* So many bytes of payload more may archives have there, if all that may go went. */
+uint64_t wf_lower_archive_room(const struct wf_lower *lower);
 /* See what a byte takes there. */
 void wf_lower_measure(struct wf_lower *lower);
 /* The block is not there any more (WEFT_MISS), or not as it was (WEFT_E_CORRUPT); the directory

@@ -117,6 +117,15 @@ bool wf_lower_may_archive(const struct wf_lower *lower, const struct wf_domain *
            (double)(sum.archived_blocks + blocks) <= part * domain->node->config.below_max;
 }
 
+uint64_t wf_lower_archive_room(const struct wf_lower *lower)
+{
+    struct wf_directory_sum sum;
+    uint64_t capacity = wf_lower_most_bytes(lower);
+    wf_directory_sum(lower->below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
+    uint64_t stays = taken(lower, sum.archived_bytes + lower->foreign_bytes) + lower->aside_bytes;
+    return capacity > stays ? (uint64_t)((double)(capacity - stays) / lower->expansion) : 0;
+}
+
 /* Let one block go, to the next tier or for good.  False: none may, or not now. */
 static bool let_go(struct wf_lower *lower, const struct wish *wish)
 {

@@ -41,18 +41,6 @@ static void again(struct world *w)
     start(w, NULL);
 }
 
-/* A tier that is full at the moment says so; its room is made meanwhile. */
-static enum weft_status archive_soon(const struct world *w, char letter, uint64_t chain)
-{
-    enum weft_status status = WEFT_FULL;
-    for (int tries = 0; tries < 100 && status == WEFT_FULL; tries++) {
-        status = archive(w, letter, chain, DEPTH);
-        if (status == WEFT_FULL)
-            weftd_sleep_ms(50);
-    }
-    return status;
-}
-
 /* Chains that are archived, their first half on the one tier, which is then full of archives, their
  * second on the other; beside them, the same again under another name. */
 static void fill(struct world *w)
@@ -76,7 +64,7 @@ static void fill(struct world *w)
         assert_int_equal(put(w, chain), DEPTH);
     for (uint64_t chain = 0; chain < ARCHIVES; chain++)
         for (char letter = 'a'; letter <= 'b'; letter++)
-            assert_int_equal(archive_soon(w, letter, chain), WEFT_OK);
+            assert_int_equal(archive(w, letter, chain, DEPTH), WEFT_OK);
     int64_t all = (int64_t)((ARCHIVES + fillers) * CHAIN_BYTES), half = ARCHIVES * CHAIN_BYTES / 2;
     int64_t second = tier_number(w, "nvme1", "archived_bytes");
     assert_int_equal(second + tier_number(w, "nvme0", "archived_bytes"), all);
