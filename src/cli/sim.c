@@ -16,7 +16,7 @@
 
 static struct {
     const char *trace, *format, *capacities, *policies, *hints, *csv, *svg, *speed, *model;
-    const char *workload, *output;
+    const char *workload, *output, *explain;
     struct cli_list tiers;
     uint64_t seed, replicas, requests, stage;
     double warmup;
@@ -55,6 +55,8 @@ static const struct cli_option options[] = {
      "what lies below the pool, nearest first, one option each (none)"},
     {"stage-blocks", CLI_NUMBER, "N", &given.stage,
      "so many blocks of the pool are for what is fetched ahead (0)"},
+    {"explain", CLI_TEXT, "WHAT", &given.explain,
+     "say why, instead: N: the Nth block that left the pool; request:N; request:N/M: its Mth"},
     {"csv", CLI_TEXT, "FILE", &given.csv, "write a line for each run there, too"},
     {"svg", CLI_TEXT, "FILE", &given.svg, "draw hit rates over capacities there, too"},
     {"workload", CLI_TEXT, "chat|agentic|rag|batch", &given.workload, "what gen makes"},
@@ -75,6 +77,9 @@ static const char *const examples[] = {
      "--warmup 0.33"),
     "a pool of 3,000 blocks over a flash drive that may be written once a day",
     "weft sim --trace trace.jsonl --capacity-blocks 3000 --policy lru,weft --tier nvme:60000",
+    "why request 500's third block went where it did",
+    ("weft sim --trace trace.jsonl --capacity-blocks 3000 --policy weft --tier nvme:60000 "
+     "--explain request:500/3"),
     "agents, whose hints are right nine times of ten, and what a node makes of them",
     ("weft sim gen --workload agentic --requests 20000 --hints precision=0.9,recall=0.9 --output "
      "agents.jsonl && weft sim --trace agents.jsonl --hints trace"),
@@ -227,6 +232,8 @@ static int plan_read(struct cli *cli, struct sim_plan *plan)
         return wf_cli_fail(cli, CLI_USAGE, "--stage-blocks is %llu; a pool of %u has no more left",
                            (unsigned long long)given.stage, plan->capacities[0]);
     plan->stage = (uint32_t)given.stage;
+    if (code == CLI_OK && given.explain)
+        code = wf_sim_explain_read(cli, given.explain, plan);
     return code == CLI_OK ? engine_read(cli, plan) : code;
 }
 
@@ -254,6 +261,7 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
     enum weft_status status = plan->traced && !hints ? WEFT_E_NO_MEMORY : WEFT_OK;
     if (plan->hinted)
         status = wf_sim_hints_make(runs->trace, capacity, &plan->hints, given.seed, &hints, &made);
+    struct wf_sim_log log = {wf_sim_explain_note, runs->story};
     for (int i = 0; i < plan->policy_count && status == WEFT_OK; i++) {
         struct sim_run *run = &runs->runs[runs->count];
         *run = (struct sim_run){plan->policies[i], capacity, .hints = made};
@@ -272,6 +280,7 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
             .tiers = plan->tiers,
             .tier_count = plan->tier_count,
             .stage = plan->stage,
+            .log = runs->story ? &log : NULL,
         };
         status = wf_sim_run(&one, &(struct wf_sim_progress){progress_step, progress}, &run->result);
         runs->count += status == WEFT_OK;
@@ -312,6 +321,8 @@ static int report(struct cli *cli, const struct sim_runs *runs)
         code = wf_sim_svg_write(cli, runs, given.svg);
     if (code != CLI_OK)
         return code;
+    if (runs->story)
+        return wf_sim_explain_print(cli, runs->plan, runs->story);
     (cli->json ? wf_sim_json_print : wf_sim_table_print)(runs);
     remarks(runs);
     return CLI_OK;
@@ -345,15 +356,21 @@ static int run(struct cli *cli)
     progress.done++;
     struct sim_runs runs = {.plan = &plan, .trace = &trace};
     runs.runs = wf_cli_alloc((size_t)(plan.policy_count * plan.capacity_count) * sizeof *runs.runs);
-    for (int i = 0; i < plan.capacity_count && status == WEFT_OK; i++)
+    if (plan.question.asked) {
+        runs.story = wf_cli_alloc(sizeof *runs.story);
+        *runs.story = (struct sim_story){.question = plan.question};
+        code = status == WEFT_OK ? wf_sim_explain_begin(cli, &trace, runs.story) : CLI_OK;
+    }
+    for (int i = 0; i < plan.capacity_count && status == WEFT_OK && code == CLI_OK; i++)
         status = capacity_run(&runs, plan.capacities[i], &progress);
     wf_cli_progress_fini(&progress.bar);
     if (status == WEFT_OK)
-        code = report(cli, &runs);
+        code = code == CLI_OK ? report(cli, &runs) : code;
     else
         code = wf_cli_fail(cli, status == WEFT_E_INVALID ? CLI_USAGE : CLI_SYSTEM, "%s",
                            wf_sim_error());
     free(runs.runs);
+    free(runs.story);
     wf_sim_trace_fini(&trace);
     return code;
 }
@@ -401,6 +418,11 @@ const struct cli_command wf_cmd_sim = {
         "--stage-blocks a part of the pool holds what is fetched ahead for sessions whose hint "
         "says when they come back (\"returns_in\", in the trace, --hints trace).  "
         "docs/POLICY.md has the rules.\n\n"
+        "--explain runs one policy at one capacity and says why, in words and with the numbers: "
+        "what the policy expected of the block that left the pool, why it was written below or "
+        "refused, why a part of a request was computed though it was there, when a session's "
+        "blocks were fetched ahead; and when the block was really wanted again.  Exit status 1: "
+        "nothing happened there.\n\n"
         "The same seed and trace give the same hits.\n\n"
         "gen makes traces.  Sessions arrive as a Poisson process; a turn's input is all of the "
         "turn before, its output, and what is new; up to 131,072 tokens.  Lengths (in tokens) and "

@@ -13,6 +13,12 @@
 #define SIM_CAPACITIES_MAX 64
 #define SIM_CAPACITY_MAX (1u << 28) /* blocks */
 
+/* What --explain asks for; numbers from 1, 0: not that. */
+struct sim_question {
+    bool asked;
+    uint32_t eviction, request, block;
+};
+
 struct sim_plan {
     const struct wf_sim_cache_ops *policies[SIM_POLICIES_MAX];
     uint32_t capacities[SIM_CAPACITIES_MAX]; /* ascending */
@@ -25,7 +31,8 @@ struct sim_plan {
     uint32_t replicas;
     struct wf_sim_tier tiers[WF_SIM_TIERS_MAX];
     int tier_count;
-    uint32_t stage;         /* blocks of the pool */
+    uint32_t stage; /* blocks of the pool */
+    struct sim_question question;
     const char *trace_name; /* without folders */
 };
 
@@ -36,12 +43,15 @@ struct sim_run {
     struct wf_sim_hints_made hints; /* when the plan is hinted */
 };
 
+struct sim_story;
+
 /* All that ran: for each capacity all policies, in the order of the plan. */
 struct sim_runs {
     const struct sim_plan *plan;
     const struct wf_sim_trace *trace;
     struct sim_run *runs;
     int count;
+    struct sim_story *story; /* NULL: nobody asks why */
 };
 
 double wf_sim_hit_rate(const struct sim_run *run);
@@ -65,6 +75,23 @@ json_t *wf_sim_tiers_json(const struct sim_plan *plan, const struct wf_sim_resul
 void wf_sim_tiers_print(const struct sim_plan *plan, const struct sim_run *run);
 void wf_sim_tiers_csv_head(const struct sim_plan *plan, FILE *file);
 void wf_sim_tiers_csv(const struct sim_plan *plan, const struct wf_sim_result *result, FILE *file);
+
+/* sim_explain.c: --explain.  Enum cli_exit. */
+#define SIM_STORY_MAX 1000
+struct sim_story {
+    struct sim_question question;
+    const struct wf_sim_trace *trace;
+    uint32_t block; /* the one that is asked about */
+    struct wf_sim_event events[SIM_STORY_MAX];
+    int count;
+    uint64_t more; /* that found no room */
+};
+int wf_sim_explain_read(struct cli *cli, const char *text, struct sim_plan *plan);
+int wf_sim_explain_begin(struct cli *cli, const struct wf_sim_trace *trace,
+                         struct sim_story *story);
+void wf_sim_explain_note(void *context, const struct wf_sim_event *event);
+int wf_sim_explain_print(struct cli *cli, const struct sim_plan *plan,
+                         const struct sim_story *story);
 
 /* sim_report.c: for programs, for people, for spreadsheets, for eyes.  An enum cli_exit. */
 void wf_sim_json_print(const struct sim_runs *runs);

@@ -108,6 +108,37 @@ def sim_has_tiers():
 
 
 @case
+def sim_says_why():
+    trace = trace_make("sim.jsonl", "--requests", "1500")
+    words = ["sim", "--trace", trace, "--capacity-blocks", "300", "--policy", "weft", "--tier", "nvme:2000"]
+    one = answer(*words, "--explain", "40")
+    left = [event for event in one["events"] if event["event"] == "evicted"]
+    check(len(left) == 1 and left[0]["eviction"] == 40 and left[0]["chance"] <= 1, one)
+    check("left the pool, by weft" in left[0]["why"] or "left the pool, by l" in left[0]["why"], left)
+    check(one["events"][1]["event"] in ("placed", "refused", "clean"), one)
+    # All that happened to that block, and in that request, has it, too.
+    place = "request:%d" % left[0]["request"]
+    check(left[0] in answer(*words, "--explain", place)["events"], one)
+    shown = weft(*words, "--explain", place).stdout.decode()
+    check(f"block {left[0]['block']} (number {left[0]['position']} of its chain): left the pool" in shown, shown)
+    check("wants it" in shown, shown)
+    numbers = {}
+    for request, line in enumerate(read(trace).splitlines(), 1):
+        ids = json.loads(line)["hash_ids"]
+        for i in range(len(ids)):
+            numbers.setdefault(tuple(ids[:i + 1]), (len(numbers), request, i + 1))
+    (request, place), = [where[1:] for where in numbers.values() if where[0] == left[0]["block"]]
+    check(place == left[0]["position"], "another place", left)
+    story = answer(*words, "--explain", f"request:{request}/{place}")["events"]
+    check({event["block"] for event in story} == {left[0]["block"]} and left[0] in story, story)
+    weft(*words, "--explain", "99999999", expect=1)
+    for bad, hint in (("0", "the Nth"), ("request:0", "the Nth"), ("request:2000", "1500 requests"),
+                      ("request:1/999", "no 999"), ("3x", "the Nth")):
+        check(hint in weft(*words, "--explain", bad, expect=2).stderr.decode(), bad)
+    check("one run" in weft("sim", "--trace", trace, "--explain", "1", expect=2).stderr.decode(), "several runs")
+
+
+@case
 def sim_says_what_is_wrong():
     trace = trace_make("sim-bad.jsonl", "--requests", "60", "--bad", "3")
     done = weft("sim", "--trace", trace, "--policy", "lru", "--capacity-blocks", "100", "--json")
