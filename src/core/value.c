@@ -234,7 +234,7 @@ static enum weft_status value_create(uint32_t slots_max, struct wf_policy **out)
     memset(&p->dead, 0xff, sizeof p->dead);
     for (uint32_t i = 0; i < RECENT; i++)
         p->recent[i].segment = NONE;
-    wf_value_model_init(&p->model);
+    wf_value_model_init_known(&p->model);
     for (unsigned i = 0; i <= WF_VALUE_BUCKETS; i++)
         p->edge[i] = (uint32_t)((double)p->model.edge[i] * TICKS_PER_S + 0.5);
     *out = p;

@@ -7,14 +7,13 @@
 
 #define FIRST_EDGE_S 1.0f
 #define RATE 0.1f
-#define ODDS_AT_FIRST (-3.0f) /* of a use in half an octave of age, before anything was seen */
-#define HINT_AT_FIRST 1.0f
+#define HINT_AT_FIRST 2.0f
 #define SEEN_LITTLE 20.0f /* examples */
 #define DECLINE 0.7f /* of the odds, from one bucket to the next, as long as nothing is known */
 #define SMOOTH_EVERY 64u
 #define AHEAD 8u       /* buckets that a value looks ahead: sixteen times the age */
 #define LOOK_LEAST 26u /* but to an age of an hour and a half in any case */
-#define TERMS_MAX (2u + 2u * (WF_VALUE_FEATURES + 1u))
+#define ROWS_MAX (WF_VALUE_FEATURES + 1u)
 
 uint8_t wf_value_octave(double x)
 {
@@ -30,7 +29,7 @@ uint8_t wf_value_octave(double x)
 static void ages_smooth(struct wf_value_model *model)
 {
     for (unsigned shared = 0; shared < 4; shared++) {
-        float before = ODDS_AT_FIRST;
+        float before = WF_VALUE_ODDS_AT_FIRST;
         for (unsigned i = 0; i < WF_VALUE_BUCKETS; i++) {
             float own = model->age[i].weight + model->shared_age[shared][i].weight;
             float seen = model->seen[shared][i];
@@ -48,38 +47,59 @@ void wf_value_model_init(struct wf_value_model *model)
         model->edge[i] = FIRST_EDGE_S * exp2f((float)(i - 1) / 2);
     for (unsigned i = 0; i < WF_VALUE_BUCKETS; i++) {
         model->phase[i] = (uint8_t)(log2f(model->edge[i] + 1) / 2);
-        model->age[i].weight = ODDS_AT_FIRST;
+        model->age[i].weight = WF_VALUE_ODDS_AT_FIRST;
     }
     for (unsigned shared = 0; shared < 2; shared++) {
-        model->hint[shared][1].weight = HINT_AT_FIRST;
-        model->hint[shared][2].weight = -HINT_AT_FIRST;
+        model->hint[shared][1].weight[WF_VALUE_ALL_AGES] = HINT_AT_FIRST;
+        model->hint[shared][2].weight[WF_VALUE_ALL_AGES] = -HINT_AT_FIRST;
     }
     ages_smooth(model);
 }
 
-/* What is said of a chain's end says little of what many chains share. */
-static bool tells(const struct wf_value_kind *kind, unsigned feature)
+static struct wf_value_weight known(int8_t parts)
 {
-    bool of_shared = feature == WF_VALUE_SHARED_GAP || feature == WF_VALUE_SHARED_USES;
-    return feature == WF_VALUE_SHARED || of_shared == (kind->bin[WF_VALUE_SHARED] != 0);
+    return (struct wf_value_weight){(float)parts / WF_VALUE_PRIOR_PARTS, parts ? 1 : 0};
 }
 
-static unsigned terms(struct wf_value_model *model, const struct wf_value_kind *kind,
-                      unsigned bucket, struct wf_value_weight *out[TERMS_MAX])
+void wf_value_model_init_known(struct wf_value_model *model)
 {
-    unsigned count = 0, phase = model->phase[bucket], shared = kind->bin[WF_VALUE_SHARED];
-    out[count++] = &model->age[bucket];
-    out[count++] = &model->shared_age[shared][bucket];
-    for (unsigned i = 0; i < WF_VALUE_FEATURES; i++) {
-        if (!tells(kind, i))
-            continue;
-        out[count++] = &model->feature[i][kind->bin[i]];
-        out[count++] = &model->phased[i][kind->bin[i]][phase];
+    wf_value_model_init(model);
+    for (unsigned i = 0; i < WF_VALUE_BUCKETS; i++) {
+        model->age[i] = known(wf_value_prior_age[0][i]);
+        model->age[i].weight += WF_VALUE_ODDS_AT_FIRST;
+        for (unsigned shared = 0; shared < 4; shared++) {
+            model->shared_age[shared][i] = known(wf_value_prior_age[shared + 1][i]);
+            model->seen[shared][i] = wf_value_prior_seen[shared][i];
+        }
     }
-    if (kind->hint) {
-        out[count++] = &model->hint[shared != 0][kind->hint];
-        out[count++] = &model->hint_phased[shared != 0][kind->hint][phase];
-    }
+    for (unsigned f = 0; f < WF_VALUE_FEATURES; f++)
+        for (unsigned bin = 0; bin < WF_VALUE_BINS; bin++)
+            for (unsigned k = 0; k <= WF_VALUE_ALL_AGES; k++) {
+                struct wf_value_weight w = known(wf_value_prior_feature[f][bin][k]);
+                model->feature[f][bin].weight[k] = w.weight;
+                model->feature[f][bin].squares[k] = w.squares;
+            }
+    ages_smooth(model);
+}
+
+/* What is said of a chain's end says little of what many chains share. */
+static bool tells(bool shared, unsigned feature)
+{
+    bool of_shared = feature == WF_VALUE_SHARED_GAP || feature == WF_VALUE_SHARED_USES;
+    return feature == WF_VALUE_SHARED || feature == WF_VALUE_LEFT || of_shared == shared;
+}
+
+/* The rows of what is known of it. */
+static unsigned rows_of(const struct wf_value_model *model, const struct wf_value_kind *kind,
+                        const struct wf_value_row *out[ROWS_MAX])
+{
+    unsigned count = 0;
+    bool shared = kind->bin[WF_VALUE_SHARED] != 0;
+    for (unsigned i = 0; i < WF_VALUE_FEATURES; i++)
+        if (tells(shared, i))
+            out[count++] = &model->feature[i][kind->bin[i]];
+    if (kind->hint)
+        out[count++] = &model->hint[shared][kind->hint];
     return count;
 }
 
@@ -99,48 +119,67 @@ static inline float logistic(float z)
     return 1 / (1 + power * two.scale);
 }
 
+/* 1 / sqrt(x) to a part of 600: by the bits of x, and one step of Newton's. */
+static inline float inverse_root(float x)
+{
+    union {
+        float value;
+        uint32_t bits;
+    } guess = {.value = x};
+    guess.bits = 0x5f3759df - (guess.bits >> 1);
+    return guess.value * (1.5f - 0.5f * x * guess.value * guess.value);
+}
+
+static inline void step(float *weight, float *squares, float gradient, float rate)
+{
+    *squares += gradient * gradient;
+    *weight -= rate * gradient * inverse_root(*squares + 1e-8f);
+}
+
 void wf_value_learn(struct wf_value_model *model, const struct wf_value_kind *kind, unsigned bucket,
                     bool used)
 {
-    struct wf_value_weight *term[TERMS_MAX];
-    unsigned count = terms(model, kind, bucket, term);
-    float z = 0;
+    const struct wf_value_row *found[ROWS_MAX];
+    unsigned phase = model->phase[bucket], shared = kind->bin[WF_VALUE_SHARED];
+    unsigned count = rows_of(model, kind, found);
+    struct wf_value_weight *age = &model->age[bucket], *own = &model->shared_age[shared][bucket];
+    float z = age->weight + own->weight;
     for (unsigned i = 0; i < count; i++)
-        z += term[i]->weight;
-    model->seen[kind->bin[WF_VALUE_SHARED]][bucket] += 1;
+        z += found[i]->weight[phase] + found[i]->weight[WF_VALUE_ALL_AGES];
+    model->seen[shared][bucket] += 1;
     if (++model->learned >= SMOOTH_EVERY)
         ages_smooth(model);
     float gradient = logistic(z) - (used ? 1 : 0);
+    step(&age->weight, &age->squares, gradient, RATE);
+    step(&own->weight, &own->squares, gradient, RATE);
     for (unsigned i = 0; i < count; i++) {
-        term[i]->squares += gradient * gradient;
-        term[i]->weight -= RATE * gradient / sqrtf(term[i]->squares + 1e-8f);
+        struct wf_value_row *row = (struct wf_value_row *)(uintptr_t)found[i];
+        step(&row->weight[phase], &row->squares[phase], gradient, RATE);
+        step(&row->weight[WF_VALUE_ALL_AGES], &row->squares[WF_VALUE_ALL_AGES], gradient, RATE);
     }
 }
 
 /* The part of the odds that does not depend on the bucket but for its phase, a phase. */
 static void by_phase(const struct wf_value_model *model, const struct wf_value_kind *kind,
-                     unsigned first, float out[WF_VALUE_PHASES])
+                     float out[WF_VALUE_ROW])
 {
-    unsigned shared = kind->bin[WF_VALUE_SHARED] != 0;
-    float all = kind->hint ? model->hint[shared][kind->hint].weight : 0;
-    for (unsigned i = 0; i < WF_VALUE_FEATURES; i++)
-        if (tells(kind, i))
-            all += model->feature[i][kind->bin[i]].weight;
-    for (unsigned phase = first; phase < WF_VALUE_PHASES; phase++) {
-        out[phase] = all + (kind->hint ? model->hint_phased[shared][kind->hint][phase].weight : 0);
-        for (unsigned i = 0; i < WF_VALUE_FEATURES; i++)
-            if (tells(kind, i))
-                out[phase] += model->phased[i][kind->bin[i]][phase].weight;
-    }
+    const struct wf_value_row *row[ROWS_MAX];
+    unsigned count = rows_of(model, kind, row);
+    memcpy(out, row[0]->weight, sizeof row[0]->weight);
+    for (unsigned i = 1; i < count; i++)
+        for (unsigned k = 0; k < WF_VALUE_ROW; k++)
+            out[k] += row[i]->weight[k];
+    for (unsigned k = 0; k < WF_VALUE_PHASES; k++)
+        out[k] += out[WF_VALUE_ALL_AGES];
 }
 
 /* The chance of a use in each bucket from `first` to before `end`, if there was none before it. */
 static void chances(const struct wf_value_model *model, const struct wf_value_kind *kind,
                     unsigned first, unsigned end, float out[WF_VALUE_BUCKETS])
 {
-    float odds[WF_VALUE_PHASES];
+    float odds[WF_VALUE_ROW];
     const float *by_age = model->by_age[kind->bin[WF_VALUE_SHARED]];
-    by_phase(model, kind, model->phase[first], odds);
+    by_phase(model, kind, odds);
     for (unsigned i = first; i < end; i++)
         out[i] = odds[model->phase[i]] + by_age[i];
     for (unsigned i = first; i < end; i++)

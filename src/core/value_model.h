@@ -38,6 +38,7 @@ enum wf_value_feature {
     WF_VALUE_SHARED,   /* chains that branch off here: none, up to 3, up to 10, more */
     WF_VALUE_SHARED_GAP, /* of what is shared: since its use before, by octaves */
     WF_VALUE_SHARED_USES,
+    WF_VALUE_LEFT, /* a request used its beginning and went on elsewhere: 1 */
     WF_VALUE_FEATURES,
 };
 #define WF_VALUE_BINS 24u
@@ -48,8 +49,16 @@ struct wf_value_kind {
     uint8_t hint;
 };
 
+/* The weights of one thing that is known of a segment: a weight for each phase of its age, and one
+ * for all ages. */
+#define WF_VALUE_ALL_AGES WF_VALUE_PHASES
+#define WF_VALUE_ROW 12u /* so that rows are whole vectors */
+struct wf_value_row {
+    float weight[WF_VALUE_ROW], squares[WF_VALUE_ROW]; /* squares: of the gradients so far */
+};
+
 struct wf_value_weight {
-    float weight, squares; /* squares: of its gradients so far */
+    float weight, squares;
 };
 
 struct wf_value_model {
@@ -61,13 +70,21 @@ struct wf_value_model {
     float by_age[4][WF_VALUE_BUCKETS]; /* both weights of age; where little was seen, those of the
                                           younger */
     uint32_t learned;                  /* examples since by_age was made */
-    struct wf_value_weight feature[WF_VALUE_FEATURES][WF_VALUE_BINS];
-    struct wf_value_weight phased[WF_VALUE_FEATURES][WF_VALUE_BINS][WF_VALUE_PHASES];
-    struct wf_value_weight hint[2][WF_VALUE_HINTS]; /* of what is shared, and of what is not */
-    struct wf_value_weight hint_phased[2][WF_VALUE_HINTS][WF_VALUE_PHASES];
+    struct wf_value_row feature[WF_VALUE_FEATURES][WF_VALUE_BINS];
+    struct wf_value_row hint[2][WF_VALUE_HINTS]; /* of what is not shared, and of what is */
 };
 
+#define WF_VALUE_ODDS_AT_FIRST \
+    (-3.0f) /* of a use in half an octave of age, before anything was seen */
+#define WF_VALUE_PRIOR_PARTS 16
+extern const int8_t wf_value_prior_age[5][WF_VALUE_BUCKETS]; /* all, and by how many share */
+extern const uint8_t wf_value_prior_seen[4][WF_VALUE_BUCKETS];
+extern const int8_t wf_value_prior_feature[WF_VALUE_FEATURES][WF_VALUE_BINS][WF_VALUE_PHASES + 1];
+
+/* A model that knows nothing, and one that knows what another trace taught (value_prior.c), as if
+ * it had seen it once or twice. */
 void wf_value_model_init(struct wf_value_model *model);
+void wf_value_model_init_known(struct wf_value_model *model);
 
 /* A segment of this kind was, or was not, used while its age was in `bucket`. */
 void wf_value_learn(struct wf_value_model *model, const struct wf_value_kind *kind, unsigned bucket,

@@ -10,8 +10,9 @@
 
 #define RECENT_TICKS (60 * TICKS_PER_S)
 #define TURN_MAX 6u
-#define FAN_HUB 10u /* more chains than that branch off: no chain's end, but what all begin with \
-                     */
+#define FAN_HUB                                                                      \
+    10u /* more chains than that branch off: no chain's end, but what all begin with \
+         */
 
 struct past {       /* what is known of a request's chain from before */
     uint32_t known; /* blocks from its beginning on */
@@ -25,6 +26,14 @@ struct past {       /* what is known of a request's chain from before */
 static unsigned class_of(uint8_t fan)
 {
     return fan <= 1 ? 0 : fan <= 3 ? 1 : fan <= FAN_HUB ? 2 : 3;
+}
+
+/* What this request does not take of it is the beginning of nothing that goes on. */
+static void leave_behind(struct segment *s)
+{
+    struct wf_value_kind kind = wf_value_kind_of(s);
+    kind.bin[WF_VALUE_LEFT] = 1;
+    wf_value_bins_set(s, &kind);
 }
 
 /* Those whose blocks are used learn that they are, once each.  What was evicted and comes back is
@@ -60,12 +69,22 @@ static struct past look_back(struct wf_policy *p, const struct request *before)
             struct wf_value_kind kind = wf_value_kind_of(s);
             wf_value_learn(&p->model, &kind, s->bucket, true);
         }
+        if (number != last)
+            leave_behind(s);
         past.learned = last = number;
         past.learned_generation = s->generation;
         if (ghost.fan)
             wf_value_missing_less(p, &ghost);
     }
     return past;
+}
+
+static void revalue(struct wf_policy *p, uint32_t number)
+{
+    const struct segment *s = &p->segments[number];
+    enum wf_guard_order order = wf_guard_stands(p->guard);
+    if (order == WF_GUARD_VALUE && s->bucket < WF_VALUE_BUCKETS && s->worth >= 0)
+        wf_value_worth_set(p, number, wf_value_worth(p, number, order));
 }
 
 static void branches(struct seat *parent)
@@ -84,9 +103,13 @@ static void take_out(struct wf_policy *p, uint32_t known)
             branches(&p->seats[p->open.slots[i - 1]]);
         if (seat->uses < USES_MAX)
             seat->uses++;
-        if (seat->segment < OPEN)
+        uint32_t number = seat->segment;
+        if (number < OPEN)
             wf_value_seat_leave(p, p->open.slots[i]);
         seat->segment = NONE;
+        bool last = i + 1 == p->open.count || p->seats[p->open.slots[i + 1]].segment != number;
+        if (number < OPEN && last && p->segments[number].blocks)
+            revalue(p, number);
     }
 }
 

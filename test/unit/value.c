@@ -245,7 +245,7 @@ static void test_hints_are_believed_as_far_as_they_were_right(void **state)
         if (honest)
             assert_true(times > 10);
         else
-            assert_true(times < 6); /* at first it is 7 */
+            assert_true(times < 6); /* at first it is more than 50 */
         world_close(w);
     }
 }
