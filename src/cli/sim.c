@@ -17,7 +17,7 @@
 static struct {
     const char *trace, *format, *capacities, *policies, *hints, *csv, *svg, *speed, *model;
     const char *workload, *output, *explain;
-    struct cli_list tiers;
+    struct cli_list tiers, shares, tenants;
     uint64_t seed, replicas, requests, stage;
     double warmup;
     bool strict;
@@ -55,11 +55,15 @@ static const struct cli_option options[] = {
      "what lies below the pool, nearest first, one option each (none)"},
     {"stage-blocks", CLI_NUMBER, "N", &given.stage,
      "so many blocks of the pool are for what is fetched ahead (0)"},
+    {"share", CLI_LIST, "DOMAIN:KEY=VALUE,...", &given.shares,
+     "what a domain of the trace may have of the pool, one option each (all are one)"},
     {"explain", CLI_TEXT, "WHAT", &given.explain,
      "say why, instead: N: the Nth block that left the pool; request:N; request:N/M: its Mth"},
     {"csv", CLI_TEXT, "FILE", &given.csv, "write a line for each run there, too"},
     {"svg", CLI_TEXT, "FILE", &given.svg, "draw hit rates over capacities there, too"},
     {"workload", CLI_TEXT, "chat|agentic|rag|batch", &given.workload, "what gen makes"},
+    {"tenant", CLI_LIST, "NAME:PART[:PRIORITY]", &given.tenants,
+     "whose sessions gen makes, one option each (nobody's)"},
     {"requests", CLI_NUMBER, "N", &given.requests, "how many requests gen makes (10000)"},
     {"output", CLI_TEXT, "FILE", &given.output, "where gen writes them (stdout)"},
     {"strict", CLI_FLAG, NULL, &given.strict, "stop at the first malformed line"},
@@ -80,6 +84,9 @@ static const char *const examples[] = {
     "why request 500's third block went where it did",
     ("weft sim --trace trace.jsonl --capacity-blocks 3000 --policy weft --tier nvme:60000 "
      "--explain request:500/3"),
+    "two tenants, one of which paid for half of the pool",
+    ("weft sim gen --workload chat --tenant gold:0.3:2 --tenant free:0.7 --output two.jsonl && "
+     "weft sim --trace two.jsonl --policy weft --share gold:floor=50%"),
     "agents, whose hints are right nine times of ten, and what a node makes of them",
     ("weft sim gen --workload agentic --requests 20000 --hints precision=0.9,recall=0.9 --output "
      "agents.jsonl && weft sim --trace agents.jsonl --hints trace"),
@@ -232,6 +239,8 @@ static int plan_read(struct cli *cli, struct sim_plan *plan)
         return wf_cli_fail(cli, CLI_USAGE, "--stage-blocks is %llu; a pool of %u has no more left",
                            (unsigned long long)given.stage, plan->capacities[0]);
     plan->stage = (uint32_t)given.stage;
+    if (code == CLI_OK)
+        code = wf_sim_shares_read(cli, &given.shares, plan);
     if (code == CLI_OK && given.explain)
         code = wf_sim_explain_read(cli, given.explain, plan);
     return code == CLI_OK ? engine_read(cli, plan) : code;
@@ -261,6 +270,7 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
     enum weft_status status = plan->traced && !hints ? WEFT_E_NO_MEMORY : WEFT_OK;
     if (plan->hinted)
         status = wf_sim_hints_make(runs->trace, capacity, &plan->hints, given.seed, &hints, &made);
+    struct wf_share shares[WF_SIM_DOMAINS_MAX];
     struct wf_sim_log log = {wf_sim_explain_note, runs->story};
     for (int i = 0; i < plan->policy_count && status == WEFT_OK; i++) {
         struct sim_run *run = &runs->runs[runs->count];
@@ -273,6 +283,7 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
                       .seed = given.seed,
                       .hints = hints,
                       .speed = plan->speed,
+                      .shares = plan->share_count ? shares : NULL,
                       .attention = wf_sim_model_attention(plan->model, runs->trace->block_tokens)},
             .model = plan->model,
             .replicas = plan->replicas,
@@ -282,6 +293,7 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
             .stage = plan->stage,
             .log = runs->story ? &log : NULL,
         };
+        wf_sim_shares_of(plan, runs->trace, capacity, shares, one.deadline_s);
         status = wf_sim_run(&one, &(struct wf_sim_progress){progress_step, progress}, &run->result);
         runs->count += status == WEFT_OK;
         progress->done++;
@@ -339,7 +351,8 @@ static int run(struct cli *cli)
     if (cli->word_count)
         return wf_sim_gen_run(cli,
                               &(struct sim_gen_given){given.workload, given.format, given.hints,
-                                                      given.output, given.requests, given.seed});
+                                                      given.output, given.requests, given.seed,
+                                                      &given.tenants});
     struct sim_plan plan = {0};
     int code = plan_read(cli, &plan);
     if (code != CLI_OK)
@@ -356,7 +369,9 @@ static int run(struct cli *cli)
     progress.done++;
     struct sim_runs runs = {.plan = &plan, .trace = &trace};
     runs.runs = wf_cli_alloc((size_t)(plan.policy_count * plan.capacity_count) * sizeof *runs.runs);
-    if (plan.question.asked) {
+    if (status == WEFT_OK)
+        code = wf_sim_shares_check(cli, &plan, &trace);
+    if (plan.question.asked && code == CLI_OK) {
         runs.story = wf_cli_alloc(sizeof *runs.story);
         *runs.story = (struct sim_story){.question = plan.question};
         code = status == WEFT_OK ? wf_sim_explain_begin(cli, &trace, runs.story) : CLI_OK;
@@ -418,6 +433,13 @@ const struct cli_command wf_cmd_sim = {
         "--stage-blocks a part of the pool holds what is fetched ahead for sessions whose hint "
         "says when they come back (\"returns_in\", in the trace, --hints trace).  "
         "docs/POLICY.md has the rules.\n\n"
+        "Requests may be of several domains (\"domain\" in the trace, a name, and \"priority\"); "
+        "two domains share no block.  With --share each has its part of the pool, by lru_leaf or weft: "
+        "weight= (1) by which what the floors leave is dealt, floor= and ceiling= in blocks or, "
+        "with %, of the pool, priority= (the trace's), deadline-ms= of a first token.  What a "
+        "domain has beyond its due is lent, and goes first when another wants its own: that of the "
+        "lowest priority, then of who has borrowed most.  A domain whose queue leaves too little "
+        "of its deadline counts one priority higher meanwhile.\n\n"
         "--explain runs one policy at one capacity and says why, in words and with the numbers: "
         "what the policy expected of the block that left the pool, why it was written below or "
         "refused, why a part of a request was computed though it was there, when a session's "
@@ -440,7 +462,10 @@ const struct cli_command wf_cmd_sim = {
         "batch: a job each 50 seconds, with a prompt of its own of 2500, 0.7 and 150, 0.8 items of "
         "1200, 0.9 that come 0.2 s, 0.5 apart; output 180, 0.8; nothing comes back.\n\n"
         "With --hints, gen writes what each session will do into its lines: \"wanted\" when "
-        "another turn comes, \"done\" when not, with that precision and recall.",
+        "another turn comes, \"done\" when not, with that precision and recall; and with "
+        "\"wanted\" \"returns_in\", the seconds until then (where none comes: that would have been "
+        "drawn), times a log-normal of median 1 and deviation 0.3.  With --tenant each session, or group of a "
+        "batch, is of one of several domains, by chance in proportion to their parts.",
     .words = words,
     .options = options,
     .examples = examples,

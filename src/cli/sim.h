@@ -6,6 +6,7 @@
 #define WF_CLI_SIM_H
 
 #include "cli/cli.h"
+#include "sim/gen.h"
 #include "sim/hints.h"
 #include "sim/run.h"
 
@@ -17,6 +18,19 @@
 struct sim_question {
     bool asked;
     uint32_t eviction, request, block;
+};
+
+/* --share: of a domain. */
+struct sim_room {
+    bool given, percent; /* percent: of the capacity; else blocks */
+    double value;
+};
+struct sim_share {
+    char name[TRACE_DOMAIN_MAX];
+    struct sim_room floor, ceiling;
+    double weight, deadline_s;
+    uint32_t priority;
+    bool prioritized; /* else it is the trace's */
 };
 
 struct sim_plan {
@@ -33,6 +47,8 @@ struct sim_plan {
     int tier_count;
     uint32_t stage; /* blocks of the pool */
     struct sim_question question;
+    struct sim_share shares[WF_SIM_DOMAINS_MAX];
+    int share_count;
     const char *trace_name; /* without folders */
 };
 
@@ -63,6 +79,7 @@ bool wf_sim_gap_closed(const struct sim_runs *runs, const struct sim_run *run, d
 struct sim_gen_given {
     const char *workload, *format, *hints, *output;
     uint64_t requests, seed;
+    const struct cli_list *tenants;
 };
 int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given);
 /* "precision=P,recall=R" into `out`: an enum cli_exit. */
@@ -75,6 +92,20 @@ json_t *wf_sim_tiers_json(const struct sim_plan *plan, const struct wf_sim_resul
 void wf_sim_tiers_print(const struct sim_plan *plan, const struct sim_run *run);
 void wf_sim_tiers_csv_head(const struct sim_plan *plan, FILE *file);
 void wf_sim_tiers_csv(const struct sim_plan *plan, const struct wf_sim_result *result, FILE *file);
+
+/* sim_shares.c: --share, --tenant, and what became of domains. */
+int wf_sim_shares_read(struct cli *cli, const struct cli_list *list, struct sim_plan *plan);
+int wf_sim_shares_check(struct cli *cli, const struct sim_plan *plan,
+                        const struct wf_sim_trace *trace);
+/* [domain_count] of each at that capacity; deadline_s 0: none. */
+void wf_sim_shares_of(const struct sim_plan *plan, const struct wf_sim_trace *trace,
+                      uint32_t capacity, struct wf_share *out, double *deadline_s);
+int wf_sim_tenants_read(struct cli *cli, const struct cli_list *list, struct wf_sim_tenant *out,
+                        int *count);
+json_t *wf_sim_domains_json(const struct sim_runs *runs, const struct sim_run *run);
+void wf_sim_domains_print(const struct sim_runs *runs, const struct sim_run *run);
+void wf_sim_domains_csv_head(const struct wf_sim_trace *trace, FILE *file);
+void wf_sim_domains_csv(const struct wf_sim_trace *trace, const struct sim_run *run, FILE *file);
 
 /* sim_explain.c: --explain.  Enum cli_exit. */
 #define SIM_STORY_MAX 1000

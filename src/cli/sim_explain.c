@@ -73,9 +73,10 @@ void wf_sim_explain_note(void *context, const struct wf_sim_event *event)
 {
     struct sim_story *story = context;
     const struct sim_question *ask = &story->question;
-    bool of_it = ask->eviction ? event->number == ask->eviction && event->block != WF_SIM_NONE
-                 : ask->block  ? event->block == story->block
-                               : event->request == ask->request - 1;
+    bool of_it = ask->eviction ? event->number == ask->eviction &&
+                                     (event->block != WF_SIM_NONE || event->kind == WF_SIM_SHARED)
+                 : ask->block ? event->block == story->block
+                              : event->request == ask->request - 1;
     if (!of_it)
         return;
     if (story->count < SIM_STORY_MAX)
@@ -110,8 +111,8 @@ static void evicted_say(const struct wf_sim_event *event, const char *policy, ch
                  why->hint == WF_POLICY_WANTED ? "wanted" : "done");
 }
 
-static void event_say(const struct sim_plan *plan, const struct wf_sim_event *event, char *out,
-                      size_t size)
+static void event_say(const struct sim_plan *plan, const struct sim_story *story,
+                      const struct wf_sim_event *event, char *out, size_t size)
 {
     switch (event->kind) {
     case WF_SIM_EVICTED: evicted_say(event, plan->policies[0]->name, out, size); break;
@@ -131,6 +132,12 @@ static void event_say(const struct sim_plan *plan, const struct wf_sim_event *ev
         wf_prefetch_say(&event->prefetch, event->now_s, out + used, size - (size_t)used);
         break;
     }
+    case WF_SIM_SHARED:
+        snprintf(out, size, "domain %s gives room (%s): it has %llu blocks, and is due %llu",
+                 story->trace->domains[event->verdict.who].name,
+                 wf_share_rule_name(event->verdict.rule), (unsigned long long)event->verdict.used,
+                 (unsigned long long)event->verdict.due);
+        break;
     }
 }
 
@@ -149,11 +156,11 @@ static uint32_t wanted_next(const struct wf_sim_trace *trace, uint32_t block, ui
 static json_t *event_json(const struct sim_plan *plan, const struct sim_story *story,
                           const struct wf_sim_event *event)
 {
-    static const char *const kinds[] = {"evicted", "clean", "placed", "refused",
-                                        "dropped", "cut",   "fetched"};
+    static const char *const kinds[] = {"evicted", "clean", "placed",  "refused",
+                                        "dropped", "cut",   "fetched", "shared"};
     char words[WORDS_MAX];
     json_t *out = json_object();
-    event_say(plan, event, words, sizeof words);
+    event_say(plan, story, event, words, sizeof words);
     wf_cli_json_set(out, "at_s", wf_cli_json_real(event->now_s, 3));
     wf_cli_json_set(out, "request", json_integer((json_int_t)event->request + 1));
     wf_cli_json_set(out, "event", json_string(kinds[event->kind]));
@@ -190,7 +197,7 @@ static void event_print(const struct sim_plan *plan, const struct sim_story *sto
                         const struct wf_sim_event *event)
 {
     char words[WORDS_MAX];
-    event_say(plan, event, words, sizeof words);
+    event_say(plan, story, event, words, sizeof words);
     printf("%.3f s, request %u", event->now_s, event->request + 1);
     if (event->block == WF_SIM_NONE) {
         printf(": %s\n", words);

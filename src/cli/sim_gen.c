@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "cli/sim.h"
-#include "sim/gen.h"
 
-static int gen_read(struct cli *cli, const struct sim_gen_given *given, struct wf_sim_gen *out)
+static int gen_read(struct cli *cli, const struct sim_gen_given *given,
+                    struct wf_sim_tenant *tenants, struct wf_sim_gen *out)
 {
     *out = (struct wf_sim_gen){.format = TRACE_MOONCAKE, .seed = given->seed};
     wf_trace_format_of(given->format, &out->format);
@@ -24,13 +24,18 @@ static int gen_read(struct cli *cli, const struct sim_gen_given *given, struct w
                            "gen writes a trace, which is JSON lines without --json");
     out->requests = (uint32_t)given->requests;
     out->hinted = given->hints != NULL;
+    int code = wf_sim_tenants_read(cli, given->tenants, tenants, &out->tenant_count);
+    out->tenants = tenants;
+    if (code != CLI_OK)
+        return code;
     return given->hints ? wf_sim_hints_read(cli, given->hints, &out->hints) : CLI_OK;
 }
 
 int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given)
 {
+    struct wf_sim_tenant tenants[WF_SIM_DOMAINS_MAX];
     struct wf_sim_gen gen;
-    int code = gen_read(cli, given, &gen);
+    int code = gen_read(cli, given, tenants, &gen);
     if (code != CLI_OK)
         return code;
     const char *name = given->output ? given->output : "stdout";

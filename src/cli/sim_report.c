@@ -86,6 +86,8 @@ static json_t *run_json(const struct sim_runs *runs, const struct sim_run *run)
     wf_cli_json_set(out, "bytes_moved", moved);
     if (runs->plan->tier_count)
         wf_cli_json_set(out, "below", wf_sim_tiers_json(runs->plan, result));
+    if (runs->trace->domain_count > 1)
+        wf_cli_json_set(out, "domains", wf_sim_domains_json(runs, run));
     if (runs->plan->hinted)
         wf_cli_json_set(out, "hints", hints_json(runs, run));
     wf_cli_json_set(out, "blocks_per_second", wf_cli_json_real(result->blocks_per_second, 0));
@@ -127,6 +129,8 @@ static void capacity_print(const struct sim_runs *runs, const struct sim_run *fi
                run->result.blocks_per_second / 1e6);
         if (runs->plan->tier_count)
             wf_sim_tiers_print(runs->plan, run);
+        if (runs->trace->domain_count > 1)
+            wf_sim_domains_print(runs, run);
     }
     if (runs->plan->hinted)
         printf("  hints: %llu of %u requests are said to be wanted, %llu of these rightly; %llu "
@@ -179,6 +183,7 @@ int wf_sim_csv_write(struct cli *cli, const struct sim_runs *runs, const char *p
           "bytes_stored,blocks_per_second",
           file);
     wf_sim_tiers_csv_head(runs->plan, file);
+    wf_sim_domains_csv_head(runs->trace, file);
     fputc('\n', file);
     for (int i = 0; i < runs->count; i++) {
         const struct sim_run *run = &runs->runs[i];
@@ -195,6 +200,7 @@ int wf_sim_csv_write(struct cli *cli, const struct sim_runs *runs, const char *p
                 (unsigned long long)result->bytes_loaded, (unsigned long long)result->bytes_stored,
                 result->blocks_per_second);
         wf_sim_tiers_csv(runs->plan, result, file);
+        wf_sim_domains_csv(runs->trace, run, file);
         fputc('\n', file);
     }
     return file_done(cli, file, path);

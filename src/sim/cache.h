@@ -18,6 +18,7 @@
 #define WF_SIM_CACHE_H
 
 #include "core/policy.h"
+#include "core/share.h"
 #include "sim/load.h"
 
 struct wf_sim_cache;
@@ -33,7 +34,12 @@ struct wf_sim_world {
     /* Told of each block that the cache lets go, or did not take in after it was there; `why`: NULL
      * where the policy says nothing.  NULL: nobody listens. */
     void (*gone)(void *context, uint32_t block, const struct wf_policy_reason *why);
+    /* Before it: a domain gives, by the rule of core/share.h. */
+    void (*gave)(void *context, uint32_t to, const struct wf_share_verdict *verdict);
     void *context;
+    /* [domain_count] each domain's part of the cache; what is used is the cache's to count, who is
+     * in a hurry the caller's.  NULL: all are one.  Only caches that have `held` go by it. */
+    const struct wf_share *shares;
 };
 
 static inline void wf_sim_gone(const struct wf_sim_world *world, uint32_t block)
@@ -49,6 +55,8 @@ struct wf_sim_cache_ops {
     void (*destroy)(struct wf_sim_cache *cache);
     bool (*holds)(const struct wf_sim_cache *cache, uint32_t block);
     uint32_t (*count)(const struct wf_sim_cache *cache); /* blocks held */
+    uint32_t (*held)(const struct wf_sim_cache *cache,
+                     uint32_t domain); /* NULL: it has no shares */
     /* One of these two. */
     void (*touch)(struct wf_sim_cache *cache, uint32_t block);
     void (*request)(struct wf_sim_cache *cache, uint32_t request, uint32_t hits);

@@ -15,6 +15,7 @@
 #define PIECES_MAX 512 /* of a session's input; it ends there */
 #define TOKENS_MAX 131072
 #define GROUP_MAX 5000
+#define RETURNS_SIGMA 0.3 /* of the logarithm: how far off a session is about its return */
 
 const struct wf_sim_workload wf_sim_workloads[] = {
     {.name = "chat",
@@ -83,7 +84,8 @@ struct piece {
 struct request {
     double at_s;
     uint64_t first; /* of its ids */
-    uint32_t ids, input, output;
+    uint32_t ids, input, output, tenant;
+    double gap_s;
     bool goes_on, wanted;
 };
 
@@ -96,6 +98,8 @@ struct maker {
     uint64_t count, room, id_count, id_room;
     struct piece pieces[PIECES_MAX];
     uint32_t piece_count, tokens;
+    uint64_t tenant_random, return_random; /* their own: who adds them changes nothing else */
+    uint32_t tenant;
 };
 
 static double normal(uint64_t *random)
@@ -231,7 +235,10 @@ static bool session_make(struct maker *maker, double at_s, uint64_t group_text)
         if (!room(maker, maker->tokens / block + 1))
             return false;
         struct request *request = &maker->requests[maker->count++];
-        *request = (struct request){.at_s = at_s, .first = maker->id_count, .input = maker->tokens};
+        *request = (struct request){.at_s = at_s,
+                                    .first = maker->id_count,
+                                    .input = maker->tokens,
+                                    .tenant = maker->tenant};
         request->ids = ids_add(maker);
         request->output = tokens_of(&maker->random, work->output_tokens);
         uint32_t more = tokens_of(&maker->random, work->more_tokens);
@@ -240,7 +247,8 @@ static bool session_make(struct maker *maker, double at_s, uint64_t group_text)
                   (uint64_t)maker->tokens + request->output + more <= TOKENS_MAX;
         request->goes_on = goes_on;
         bool pause = wf_sim_random_part(&maker->random) < work->pauses;
-        at_s += draw(&maker->random, pause ? work->pause_s : work->gap_s);
+        request->gap_s = draw(&maker->random, pause ? work->pause_s : work->gap_s);
+        at_s += request->gap_s;
         piece_add(maker, ++maker->text, request->output);
         piece_add(maker, ++maker->text, more);
     }
@@ -255,6 +263,21 @@ static int earlier(const void *a, const void *b)
     return (x->first > y->first) - (x->first < y->first);
 }
 
+static uint32_t tenant_draw(struct maker *maker)
+{
+    double all = 0, sum = 0;
+    int count = maker->gen->tenant_count;
+    for (int i = 0; i < count; i++)
+        all += maker->gen->tenants[i].part;
+    double wanted = count ? all * wf_sim_random_part(&maker->tenant_random) : 0;
+    for (int i = 0; i < count; i++) {
+        sum += maker->gen->tenants[i].part;
+        if (wanted < sum)
+            return (uint32_t)i;
+    }
+    return 0;
+}
+
 /* Sessions arrive until there are enough requests before the arrival that came last. */
 static bool sessions_make(struct maker *maker)
 {
@@ -264,6 +287,7 @@ static bool sessions_make(struct maker *maker)
     while (before < maker->gen->requests) {
         at_s -= log(1 - wf_sim_random_part(&maker->random)) / work->sessions_per_s;
         uint64_t group_text = ++maker->text;
+        maker->tenant = tenant_draw(maker);
         double sessions = work->group.median > 0 ? ceil(draw(&maker->random, work->group)) : 1;
         double start_s = at_s;
         for (double i = 0; i < sessions && i < GROUP_MAX; i++) {
@@ -295,7 +319,7 @@ static void hints_make(struct maker *maker)
                                     (maker->requests[i].goes_on ? hints->recall : mistaken);
 }
 
-static void request_write(const struct maker *maker, const struct request *request, FILE *to)
+static void request_write(struct maker *maker, const struct request *request, FILE *to)
 {
     if (maker->gen->format == TRACE_MOONCAKE)
         fprintf(to, "{\"timestamp\": %.0f", 1e3 * request->at_s);
@@ -308,6 +332,13 @@ static void request_write(const struct maker *maker, const struct request *reque
     fputs("]", to);
     if (maker->gen->hinted)
         fprintf(to, ", \"hint\": \"%s\"", request->wanted ? "wanted" : "done");
+    if (maker->gen->hinted && request->wanted)
+        fprintf(to, ", \"returns_in\": %.3f",
+                request->gap_s * exp(RETURNS_SIGMA * normal(&maker->return_random)));
+    if (maker->gen->tenant_count) {
+        const struct wf_sim_tenant *tenant = &maker->gen->tenants[request->tenant];
+        fprintf(to, ", \"domain\": \"%s\", \"priority\": %u", tenant->name, tenant->priority);
+    }
     fputs("}\n", to);
 }
 
@@ -319,6 +350,8 @@ enum weft_status wf_sim_gen_write(const struct wf_sim_gen *gen, FILE *to)
     if (maker) {
         maker->gen = gen;
         maker->random = gen->seed;
+        maker->tenant_random = gen->seed ^ 0x74656e616e7473u;
+        maker->return_random = gen->seed ^ 0x72657475726e73u;
         maker->prompt_sums = zipf_sums(work->prompts, work->prompt_zipf);
         maker->document_sums = zipf_sums(work->documents, work->document_zipf);
     }

@@ -8,7 +8,8 @@
  * median and the deviation of the logarithm.  Which prompt, which document: Zipf.
  *
  * With hints, each request says what its session will do: "wanted" when another turn comes, "done"
- * when not, with noise as in hints.h.
+ * when not, with noise as in hints.h; and where it says "wanted", after how long: the gap that was
+ * drawn (of those that do not come back, too), times a log-normal of median 1.
  */
 #ifndef WF_SIM_GEN_H
 #define WF_SIM_GEN_H
@@ -42,6 +43,14 @@ struct wf_sim_workload {
 extern const struct wf_sim_workload wf_sim_workloads[]; /* the entry after the last has no name */
 const struct wf_sim_workload *wf_sim_workload_find(const char *name);
 
+/* Whose sessions they are: each is one tenant's by chance, `part` of the sum of all parts; those of
+ * a group are one tenant's together. */
+struct wf_sim_tenant {
+    char name[TRACE_DOMAIN_MAX];
+    double part;
+    uint32_t priority;
+};
+
 struct wf_sim_gen {
     const struct wf_sim_workload *workload;
     enum trace_format format;
@@ -49,6 +58,8 @@ struct wf_sim_gen {
     uint64_t seed;
     bool hinted;
     struct wf_sim_hints hints;
+    const struct wf_sim_tenant *tenants;
+    int tenant_count; /* 0: nobody's */
 };
 
 /* Errors of writing are left to ferror().  WEFT_E_NO_MEMORY. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim/load.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -117,6 +118,23 @@ void wf_sim_trace_fini(struct wf_sim_trace *trace)
     memset(trace, 0, sizeof *trace);
 }
 
+/* The number of a domain; WF_SIM_DOMAINS_MAX: there are too many. */
+static uint32_t domain_of(struct wf_sim_trace *trace, const struct trace_request *request)
+{
+    const char *name = request->domain[0] ? request->domain : "default";
+    uint32_t i = 0;
+    while (i < trace->domain_count && strcmp(trace->domains[i].name, name) != 0)
+        i++;
+    if (i == WF_SIM_DOMAINS_MAX)
+        return i;
+    if (i == trace->domain_count)
+        snprintf(trace->domains[trace->domain_count++].name, sizeof trace->domains[i].name, "%s",
+                 name);
+    if (request->priority > trace->domains[i].priority)
+        trace->domains[i].priority = request->priority;
+    return i;
+}
+
 enum weft_status wf_sim_trace_add(struct wf_sim_trace *trace, const struct trace_request *request)
 {
     uint64_t references = trace->reference_count + request->hash_count;
@@ -132,9 +150,14 @@ enum weft_status wf_sim_trace_add(struct wf_sim_trace *trace, const struct trace
     uint64_t at_us = (uint64_t)(request->timestamp_s * 1e6);
     uint64_t before_us = trace->request_count ? trace->requests[trace->request_count - 1].at_us : 0;
     trace->lines_early += at_us < before_us;
-    uint32_t parent = WF_SIM_NONE;
+    uint32_t parent = WF_SIM_NONE, domain = domain_of(trace, request);
+    if (domain == WF_SIM_DOMAINS_MAX)
+        return wf_fail(WEFT_E_LIMIT, "the trace has more than %d domains, which is the most",
+                       WF_SIM_DOMAINS_MAX);
     for (size_t i = 0; i < request->hash_count; i++) {
-        parent = block_of(trace, parent, request->hash_ids[i]);
+        /* What begins a chain is its domain's own, and so is all that follows. */
+        uint64_t own = i ? 0 : domain * 0x9e3779b97f4a7c15u;
+        parent = block_of(trace, parent, request->hash_ids[i] ^ own);
         if (parent == WF_SIM_NONE)
             return no_memory();
         trace->blocks[trace->reference_count + i] = parent;
@@ -147,6 +170,7 @@ enum weft_status wf_sim_trace_add(struct wf_sim_trace *trace, const struct trace
         .count = (uint32_t)request->hash_count,
         .output_tokens = output > UINT32_MAX ? UINT32_MAX : (uint32_t)output,
         .hint = request->hint,
+        .domain = domain,
         .returns_in_us = (uint64_t)(request->returns_in_s * 1e6),
     };
     trace->hints += request->hint != TRACE_HINT_NONE;

@@ -25,6 +25,14 @@ struct wf_sim_request {
     uint64_t returns_in_us; /* it is said to come back after so long; 0: nothing is said */
     uint32_t count, output_tokens;
     enum trace_hint hint;
+    uint32_t domain;
+};
+
+/* Whose requests they are.  Two domains share no block, as in weftd. */
+#define WF_SIM_DOMAINS_MAX 16
+struct wf_sim_domain {
+    char name[TRACE_DOMAIN_MAX];
+    uint32_t priority; /* the highest that a line said */
 };
 
 struct wf_sim_trace {
@@ -36,6 +44,8 @@ struct wf_sim_trace {
     uint64_t reference_count;
     uint32_t request_count, block_count, chain_max; /* chain_max: blocks of the longest request */
     uint32_t block_tokens;
+    struct wf_sim_domain domains[WF_SIM_DOMAINS_MAX]; /* in the order of their first request */
+    uint32_t domain_count;
     uint64_t hints;                    /* requests that have one */
     uint64_t lines_malformed;          /* passed over */
     uint64_t lines_early;              /* with an earlier time than the one before */

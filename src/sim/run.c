@@ -6,6 +6,7 @@
 #include "sim/run.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define PROGRESS_EVERY 1024 /* requests */
@@ -39,6 +40,10 @@ struct run {
     struct wf_sim_below *below; /* NULL: neither tiers nor anybody who asks why */
     uint32_t *hits;
     double *ttft_ms, ttft_ms_sum, decode_ms;
+    bool counting;
+    double *scratch;   /* [requests] */
+    uint32_t *counted; /* [requests] of those that count, which */
+    struct wf_share shares[WF_SIM_DOMAINS_MAX];
     struct wf_sim_result result;
 };
 
@@ -74,6 +79,14 @@ static void serve(struct run *run, uint32_t r, double latency_s, double data_s)
     if (r < run->plan->warmup)
         return;
     double ms = 1e3 * (served.queue_s + served.done_s);
+    struct wf_sim_domain_result *domain = &result->domain[asked->domain];
+    double deadline_s = run->plan->deadline_s[asked->domain];
+    domain->requests++;
+    domain->blocks_requested += asked->count;
+    domain->blocks_hit += run->hits[r];
+    domain->ttft_ms_mean += ms; /* a sum as yet */
+    domain->in_time += deadline_s > 0 && ms <= 1e3 * deadline_s;
+    run->counted[result->requests] = r;
     run->ttft_ms[result->requests++] = ms;
     run->ttft_ms_sum += ms;
     run->decode_ms += 1e3 * served.decode_s;
@@ -106,6 +119,25 @@ static void flat_run(struct run *run)
         serve(run, r, 0, (double)hit_tokens_of(run, r) * token_s);
 }
 
+/* A domain is in a hurry when what is queued leaves too little of its deadline for prefill of all
+ * that its request has. */
+static void hurry(struct run *run, uint32_t r)
+{
+    const struct wf_sim_request *asked = &run->world.trace->requests[r];
+    double deadline_s = run->plan->deadline_s[asked->domain];
+    double queue_s = wf_sim_engine_queue(&run->engine, (double)asked->at_us * 1e-6);
+    double prefill_s = wf_prefill_s(wf_sim_model_prefill(run->plan->model), 0,
+                                    (double)asked->input_tokens);
+    run->shares[asked->domain].hurried = deadline_s > 0 && queue_s + prefill_s > deadline_s;
+}
+
+static void held_add(struct run *run)
+{
+    for (uint32_t i = 0; run->world.shares && run->counting && i < run->world.trace->domain_count;
+         i++)
+        run->result.domain[i].held_mean += run->plan->ops->held(run->cache, i);
+}
+
 /* What is loaded and what computed depends on how busy engines and tiers are: all in one. */
 static void tiered_run(struct run *run)
 {
@@ -118,11 +150,14 @@ static void tiered_run(struct run *run)
         while (hits < asked->count &&
                run->plan->ops->holds(run->cache, trace->blocks[asked->first + hits]))
             hits++;
-        wf_sim_below_count(run->below, r >= run->plan->warmup);
+        run->counting = r >= run->plan->warmup;
+        wf_sim_below_count(run->below, run->counting);
+        hurry(run, r);
         wf_sim_below_request(run->below, r, hits,
                              wf_sim_engine_queue(&run->engine, (double)asked->at_us * 1e-6), &cut);
         wf_sim_cache_serve(run->plan->ops, run->cache, trace, r);
         wf_sim_below_served(run->below, r);
+        held_add(run);
         run->hits[r] = cut.load_blocks;
         serve(run, r, cut.latency_s, cut.data_s);
         if (r % PROGRESS_EVERY == 0)
@@ -134,9 +169,30 @@ static void tiered_run(struct run *run)
     wf_sim_below_result(run->below, &run->result.below);
 }
 
+/* `scratch` has room for all that counted. */
+static void domain_percentiles(struct run *run, uint32_t number, double *scratch)
+{
+    const struct wf_sim_trace *trace = run->world.trace;
+    struct wf_sim_domain_result *domain = &run->result.domain[number];
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < run->result.requests; i++)
+        if (trace->requests[run->counted[i]].domain == number)
+            scratch[count++] = run->ttft_ms[i];
+    if (!count)
+        return;
+    qsort(scratch, count, sizeof *scratch, compare);
+    domain->ttft_ms_mean /= (double)count;
+    domain->ttft_ms_p50 = percentile(scratch, count, 0.50);
+    domain->ttft_ms_p99 = percentile(scratch, count, 0.99);
+    domain->held_mean /= (double)run->result.requests;
+}
+
 static void percentiles(struct run *run)
 {
     struct wf_sim_result *result = &run->result;
+    if (run->world.trace->domain_count > 1)
+        for (uint32_t i = 0; i < run->world.trace->domain_count; i++)
+            domain_percentiles(run, i, run->scratch);
     double requests = result->requests ? (double)result->requests : 1;
     qsort(run->ttft_ms, result->requests, sizeof *run->ttft_ms, compare);
     result->ttft_ms_mean = run->ttft_ms_sum / requests;
@@ -148,14 +204,22 @@ static void percentiles(struct run *run)
 
 static void gone(void *context, uint32_t block, const struct wf_policy_reason *why)
 {
-    wf_sim_below_gone(context, block, why);
+    struct run *run = context;
+    wf_sim_below_gone(run->below, block, why);
+}
+
+static void gave(void *context, uint32_t to, const struct wf_share_verdict *verdict)
+{
+    struct run *run = context;
+    run->result.domain[verdict->who].gave += run->counting && verdict->who != to;
+    wf_sim_below_gave(run->below, verdict);
 }
 
 static bool make(struct run *run)
 {
     const struct wf_sim_plan *plan = run->plan;
     run->world = plan->world;
-    if (plan->tier_count || plan->log) {
+    if (plan->tier_count || plan->log || plan->world.shares) {
         struct wf_sim_below_plan below = {.tiers = plan->tiers,
                                           .count = plan->tier_count,
                                           .stage = plan->tier_count ? plan->stage : 0,
@@ -168,14 +232,22 @@ static bool make(struct run *run)
             return false;
         run->world.capacity -= below.stage;
         run->world.gone = gone;
-        run->world.context = run->below;
+        run->world.gave = gave;
+        run->world.context = run;
+    }
+    if (plan->world.shares) {
+        memcpy(run->shares, plan->world.shares,
+               plan->world.trace->domain_count * sizeof *run->shares);
+        run->world.shares = run->shares;
     }
     run->hits = calloc(plan->world.trace->request_count, sizeof *run->hits);
     run->ttft_ms = calloc(plan->world.trace->request_count, sizeof *run->ttft_ms);
+    run->scratch = calloc(plan->world.trace->request_count, sizeof *run->scratch);
+    run->counted = calloc(plan->world.trace->request_count, sizeof *run->counted);
     run->cache = plan->ops->create(&run->world);
     if (run->below && run->cache)
         wf_sim_below_pool(run->below, run->cache, plan->ops->holds);
-    return run->hits && run->ttft_ms && run->cache;
+    return run->hits && run->ttft_ms && run->scratch && run->counted && run->cache;
 }
 
 enum weft_status wf_sim_run(const struct wf_sim_plan *plan, const struct wf_sim_progress *progress,
@@ -197,5 +269,7 @@ enum weft_status wf_sim_run(const struct wf_sim_plan *plan, const struct wf_sim_
     wf_sim_engine_fini(&run.engine);
     free(run.hits);
     free(run.ttft_ms);
+    free(run.scratch);
+    free(run.counted);
     return status;
 }

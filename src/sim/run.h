@@ -17,8 +17,17 @@ struct wf_sim_plan {
     uint32_t warmup;                 /* requests that are served and not counted */
     const struct wf_sim_tier *tiers; /* [tier_count] what lies below, nearest first */
     int tier_count;
-    uint32_t stage;               /* blocks of the capacity kept for what is fetched ahead */
-    const struct wf_sim_log *log; /* NULL: nobody asks why */
+    uint32_t stage; /* blocks of the capacity kept for what is fetched ahead */
+    double deadline_s[WF_SIM_DOMAINS_MAX]; /* of a first token; 0: none */
+    const struct wf_sim_log *log;          /* NULL: nobody asks why */
+};
+
+struct wf_sim_domain_result {
+    uint64_t requests, blocks_requested, blocks_hit;
+    double ttft_ms_mean, ttft_ms_p50, ttft_ms_p99;
+    double held_mean; /* blocks, as its requests and the others' found it; 0 without shares */
+    uint64_t gave;    /* blocks that went for another domain */
+    uint64_t in_time; /* requests whose first token came within the deadline */
 };
 
 struct wf_sim_result {
@@ -29,6 +38,7 @@ struct wf_sim_result {
     uint64_t bytes_loaded, bytes_stored; /* KV read from the cache for hits, and written to it */
     double blocks_per_second;            /* served by the cache alone, of all requests, a core */
     struct wf_sim_below_result below;    /* where there are tiers */
+    struct wf_sim_domain_result domain[WF_SIM_DOMAINS_MAX]; /* as the trace numbers them */
 };
 
 /* WEFT_E_NO_MEMORY. */

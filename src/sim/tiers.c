@@ -141,7 +141,8 @@ static void put(struct wf_sim_below *below, int number, uint32_t block)
                                            .from = number,
                                            .place = -1,
                                            .reuse = below->blocks[coldest].reuse});
-        if (!below->blocks[coldest].tiers && !below->in_pool(below->pool, coldest))
+        bool last = !below->blocks[coldest].tiers && !below->in_pool(below->pool, coldest);
+        if (last && number + 1 < below->plan.count)
             demote(below, number, coldest);
     }
     if (!state->tiers && parent != WF_SIM_NONE)
@@ -189,6 +190,15 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
     note(below, &event);
     if (event.place >= 0)
         put(below, event.place, block);
+}
+
+void wf_sim_below_gave(struct wf_sim_below *below, const struct wf_share_verdict *verdict)
+{
+    struct wf_sim_event event = {
+        .kind = WF_SIM_SHARED, .block = WF_SIM_NONE, .from = -1, .place = -1, .verdict = *verdict};
+    below->left++; /* it is about the block that leaves next */
+    note(below, &event);
+    below->left--;
 }
 
 void wf_sim_below_gone(struct wf_sim_below *below, uint32_t block,

@@ -49,6 +49,7 @@ enum wf_sim_event_kind {
     WF_SIM_DROPPED,     /* tier `from` lets it go */
     WF_SIM_CUT,         /* a request finds blocks below */
     WF_SIM_FETCHED,     /* ahead, or not */
+    WF_SIM_SHARED,      /* a domain gives to another, or of its own */
 };
 struct wf_sim_event {
     enum wf_sim_event_kind kind;
@@ -64,6 +65,7 @@ struct wf_sim_event {
     struct wf_admission admission;
     struct wf_cut cut;
     struct wf_prefetch prefetch;
+    struct wf_share_verdict verdict;
 };
 struct wf_sim_log {
     void (*note)(void *context, const struct wf_sim_event *event); /* NULL: nobody listens */
@@ -112,6 +114,8 @@ void wf_sim_below_request(struct wf_sim_below *below, uint32_t r, uint32_t hits,
 /* While it is served: a block leaves the pool. */
 void wf_sim_below_gone(struct wf_sim_below *below, uint32_t block,
                        const struct wf_policy_reason *why);
+/* Before that: a domain gives room. */
+void wf_sim_below_gave(struct wf_sim_below *below, const struct wf_share_verdict *verdict);
 /* After it: fetches ahead are planned. */
 void wf_sim_below_served(struct wf_sim_below *below, uint32_t r);
 

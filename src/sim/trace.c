@@ -157,11 +157,25 @@ static enum trace_hint hint_read(const json_t *root)
 }
 
 #define RETURNS_IN_S_MAX 1e9
+#define TRACE_PRIORITY_MAX 1000u
 
 static double returns_read(const json_t *root)
 {
     double seconds = json_number_value(json_object_get(root, "returns_in"));
     return seconds > 0 && seconds < RETURNS_IN_S_MAX ? seconds : 0;
+}
+
+/* Other tools' files may have something else of these names: what fits is taken. */
+static void domain_read(const json_t *root, struct trace_request *out)
+{
+    const char *name = json_string_value(json_object_get(root, "domain"));
+    const json_t *priority = json_object_get(root, "priority");
+    if (name && strlen(name) < sizeof out->domain)
+        snprintf(out->domain, sizeof out->domain, "%s", name);
+    if (json_is_integer(priority) && json_integer_value(priority) > 0)
+        out->priority = json_integer_value(priority) < TRACE_PRIORITY_MAX
+                            ? (uint32_t)json_integer_value(priority)
+                            : TRACE_PRIORITY_MAX;
 }
 
 enum trace_result wf_trace_parse(struct trace_reader *reader, struct trace_request *out)
@@ -194,6 +208,7 @@ enum trace_result wf_trace_parse(struct trace_reader *reader, struct trace_reque
         result = ids_read(reader, root, &request);
     request.hint = hint_read(root);
     request.returns_in_s = returns_read(root);
+    domain_read(root, &request);
     json_decref(root);
     if (result == TRACE_OK)
         *out = request;

@@ -8,7 +8,8 @@
  *              16 tokens a block
  *
  * A line may say what its session will do: "hint": "wanted" or "done", and after how many seconds,
- * in either format: "returns_in".  A hash id names one block
+ * in either format: "returns_in"; and whose it is: "domain", a name, and that one's "priority", a
+ * number.  A hash id names one block
  * of the prompt; requests that begin with the same ids share a prefix. The reader keeps one line at
  * a time.  Lines come from files that anyone may have written: a line that is too long, no JSON, or
  * short of a field is reported with its number, and reading goes on behind it.
@@ -25,6 +26,7 @@ struct gzFile_s;
 #define TRACE_LINE_MAX ((size_t)1 << 20)
 #define TRACE_HASH_IDS_MAX 65536
 #define TRACE_ERROR_MAX 256
+#define TRACE_DOMAIN_MAX 32 /* with its end */
 
 enum trace_format { TRACE_MOONCAKE, TRACE_QWEN };
 
@@ -36,7 +38,9 @@ struct trace_request {
     uint64_t *hash_ids; /* [hash_count]; the reader's, until its next line */
     size_t hash_count;
     enum trace_hint hint;
-    double returns_in_s; /* 0: nothing is said */
+    double returns_in_s;           /* 0: nothing is said */
+    char domain[TRACE_DOMAIN_MAX]; /* whose it is; "": nothing is said */
+    uint32_t priority;             /* of its domain, the higher the more */
 };
 
 struct trace_reader {

@@ -13,29 +13,34 @@
  *   weft       wf_policy_value
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/policy.h"
 #include "sim/cache.h"
 
 struct slot {
     uint32_t block, parent, children; /* parent: a slot, or WF_POLICY_NONE */
+    uint32_t domain;
 };
 
 struct wf_sim_cache {
     const struct wf_policy_ops *ops;
-    struct wf_policy *policy;
+    struct wf_policy *policies[WF_SIM_DOMAINS_MAX]; /* one a domain, as in weftd */
     const struct wf_sim_world *world;
-    struct slot *slots; /* [capacity] */
-    uint32_t *free;     /* [capacity] slots; the last is taken first */
-    uint32_t *slot_of;  /* [blocks] slot + 1; 0: not held */
-    uint32_t free_count;
+    struct slot *slots;                        /* [capacity] */
+    uint32_t *free;                            /* [capacity] slots; the last is taken first */
+    uint32_t *slot_of;                         /* [blocks] slot + 1; 0: not held */
+    uint32_t free_count, domain_count, domain; /* domain: whose request runs */
+    struct wf_share shares[WF_SIM_DOMAINS_MAX];
+    uint64_t due[WF_SIM_DOMAINS_MAX];
     uint64_t now_us;
 };
 
 static void weft_destroy(struct wf_sim_cache *cache)
 {
-    if (cache->policy)
-        cache->ops->destroy(cache->policy);
+    for (uint32_t i = 0; i < cache->domain_count; i++)
+        if (cache->policies[i])
+            cache->ops->destroy(cache->policies[i]);
     free(cache->slots);
     free(cache->free);
     free(cache->slot_of);
@@ -57,10 +62,17 @@ static struct wf_sim_cache *create(const struct wf_sim_world *world,
     cache->slots = calloc(world->capacity, sizeof *cache->slots);
     cache->free = calloc(world->capacity, sizeof *cache->free);
     cache->slot_of = calloc(world->trace->block_count, sizeof *cache->slot_of);
-    if (!cache->slots || !cache->free || !cache->slot_of ||
-        ops->create(world->capacity * SLOTS_A_BLOCK, &cache->policy) != WEFT_OK) {
+    cache->domain_count = world->shares ? world->trace->domain_count : 1;
+    bool made = cache->slots && cache->free && cache->slot_of;
+    for (uint32_t i = 0; i < cache->domain_count && made; i++)
+        made = ops->create(world->capacity * SLOTS_A_BLOCK, &cache->policies[i]) == WEFT_OK;
+    if (!made) {
         weft_destroy(cache);
         return NULL;
+    }
+    if (world->shares) {
+        memcpy(cache->shares, world->shares, cache->domain_count * sizeof *cache->shares);
+        wf_share_due(cache->shares, cache->domain_count, world->capacity, cache->due);
     }
     for (uint32_t slot = world->capacity; slot-- > 0;)
         cache->free[cache->free_count++] = slot;
@@ -87,6 +99,16 @@ static uint32_t weft_count(const struct wf_sim_cache *cache)
     return cache->world->capacity - cache->free_count;
 }
 
+static uint32_t weft_held(const struct wf_sim_cache *cache, uint32_t domain)
+{
+    return (uint32_t)cache->shares[domain].used;
+}
+
+static struct wf_policy *policy_of(const struct wf_sim_cache *cache, uint32_t slot)
+{
+    return cache->policies[cache->slots[slot].domain];
+}
+
 /* A part of a key, as far as anybody can tell. */
 static uint64_t key_of(uint32_t block)
 {
@@ -96,36 +118,62 @@ static uint64_t key_of(uint32_t block)
     return x ^ (x >> 31);
 }
 
-/* Let the policy's choice go.  `tip`: the block on which the running request goes on, so that it
- * is not offered when it becomes a leaf. */
-static bool evict(struct wf_sim_cache *cache, uint32_t tip)
+/* Let the choice of a domain's policy go.  `tip`: the block on which the running request goes on,
+ * so that it is not offered when it becomes a leaf. */
+static bool evict(struct wf_sim_cache *cache, uint32_t domain, uint32_t tip)
 {
-    uint32_t slot = cache->ops->victim(cache->policy, cache->now_us);
+    uint32_t slot = cache->ops->victim(cache->policies[domain], cache->now_us);
     if (slot == WF_POLICY_NONE)
         return false;
     struct slot *gone = &cache->slots[slot];
     if (cache->world->gone) {
         struct wf_policy_reason why;
-        cache->ops->explain(cache->policy, slot, &why);
+        cache->ops->explain(cache->policies[domain], slot, &why);
         cache->world->gone(cache->world->context, gone->block, &why);
     }
     cache->slot_of[gone->block] = 0;
-    cache->ops->gone(cache->policy, slot, key_of(gone->block));
+    cache->ops->gone(cache->policies[domain], slot, key_of(gone->block));
     cache->free[cache->free_count++] = slot;
+    cache->shares[domain].used--;
     uint32_t parent = gone->parent;
     if (parent != WF_POLICY_NONE && --cache->slots[parent].children == 0 && parent != tip)
-        cache->ops->enter(cache->policy, parent);
+        cache->ops->enter(cache->policies[domain], parent);
     return true;
+}
+
+/* Room for one block more: what is free, or what the rule of core/share.h lets go for it. */
+static bool room_make(struct wf_sim_cache *cache, uint32_t tip)
+{
+    if (!cache->world->shares)
+        return cache->free_count || evict(cache, 0, tip);
+    for (;;) {
+        struct wf_share_verdict verdict;
+        for (uint32_t i = 0; i < cache->domain_count; i++) {
+            cache->shares[i].gives = cache->ops->candidates(cache->policies[i]) > 0;
+            cache->shares[i].hurried = cache->world->shares[i].hurried;
+        }
+        wf_share_decide(cache->shares, cache->due, cache->domain_count, cache->world->capacity,
+                        cache->domain, 1, &verdict);
+        if (verdict.rule == WF_SHARE_FREE)
+            return true;
+        if (verdict.rule == WF_SHARE_REFUSED)
+            return false;
+        if (cache->world->gave)
+            cache->world->gave(cache->world->context, cache->domain, &verdict);
+        if (!evict(cache, verdict.who, tip))
+            return false;
+    }
 }
 
 static void use(struct wf_sim_cache *cache, uint32_t slot)
 {
-    cache->ops->used(cache->policy, &(struct wf_policy_use){
-                                        .slot = slot,
-                                        .parent = cache->slots[slot].parent,
-                                        .key = key_of(cache->slots[slot].block),
-                                        .now_us = cache->now_us,
-                                    });
+    const struct wf_policy_use said = {
+        .slot = slot,
+        .parent = cache->slots[slot].parent,
+        .key = key_of(cache->slots[slot].block),
+        .now_us = cache->now_us,
+    };
+    cache->ops->used(policy_of(cache, slot), &said);
 }
 
 static void hints_give(struct wf_sim_cache *cache, uint32_t request, uint32_t tip)
@@ -134,13 +182,13 @@ static void hints_give(struct wf_sim_cache *cache, uint32_t request, uint32_t ti
     struct wf_policy_hint hint = {.kind = WF_POLICY_OUTPUT,
                                   .slot = tip,
                                   .output_tokens = asked->output_tokens};
-    cache->ops->hint(cache->policy, &hint);
+    cache->ops->hint(policy_of(cache, tip), &hint);
     uint8_t said = cache->world->hints ? cache->world->hints[request] : TRACE_HINT_NONE;
     if (said == TRACE_HINT_NONE)
         return;
     hint.kind = said == TRACE_HINT_WANTED ? WF_POLICY_WANTED : WF_POLICY_DONE;
     for (; hint.slot != WF_POLICY_NONE; hint.slot = cache->slots[hint.slot].parent)
-        cache->ops->hint(cache->policy, &hint);
+        cache->ops->hint(policy_of(cache, tip), &hint);
 }
 
 static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t hits)
@@ -149,18 +197,20 @@ static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t 
     const struct wf_sim_request *asked = &trace->requests[request];
     const uint32_t *blocks = trace->blocks + asked->first;
     uint32_t tip = WF_POLICY_NONE;
+    cache->domain = cache->world->shares ? asked->domain : 0;
     cache->now_us = (uint64_t)((double)asked->at_us / cache->world->speed);
     for (uint32_t i = 0; i < hits; i++) {
         tip = cache->slot_of[blocks[i]] - 1;
         if (i + 1 == hits)
-            cache->ops->leave(cache->policy, tip);
+            cache->ops->leave(policy_of(cache, tip), tip);
         use(cache, tip);
     }
     for (uint32_t i = hits; i < asked->count; i++) {
-        if (!cache->free_count && !evict(cache, tip))
+        if (!room_make(cache, tip))
             break;
         uint32_t slot = cache->free[--cache->free_count];
-        cache->slots[slot] = (struct slot){blocks[i], tip, 0};
+        cache->slots[slot] = (struct slot){blocks[i], tip, 0, cache->domain};
+        cache->shares[cache->domain].used++;
         cache->slot_of[blocks[i]] = slot + 1;
         if (tip != WF_POLICY_NONE)
             cache->slots[tip].children++;
@@ -171,7 +221,7 @@ static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t 
         return;
     hints_give(cache, request, tip);
     if (cache->slots[tip].children == 0)
-        cache->ops->enter(cache->policy, tip);
+        cache->ops->enter(policy_of(cache, tip), tip);
 }
 
 const struct wf_sim_cache_ops wf_sim_lru_leaf = {
@@ -181,6 +231,7 @@ const struct wf_sim_cache_ops wf_sim_lru_leaf = {
     .destroy = weft_destroy,
     .holds = weft_holds,
     .count = weft_count,
+    .held = weft_held,
     .request = weft_request,
 };
 
@@ -191,5 +242,6 @@ const struct wf_sim_cache_ops wf_sim_weft = {
     .destroy = weft_destroy,
     .holds = weft_holds,
     .count = weft_count,
+    .held = weft_held,
     .request = weft_request,
 };

@@ -108,6 +108,46 @@ def sim_has_tiers():
 
 
 @case
+def sim_gives_domains_their_part():
+    trace, sheet = os.path.join(FOLDER, "tenants.jsonl"), os.path.join(FOLDER, "tenants.csv")
+    gen = ["sim", "gen", "--workload", "chat", "--requests", "3000", "--hints", "precision=0.9,recall=0.9"]
+    tenants = ["--tenant", "gold:0.3:2", "--tenant", "free:0.7"]
+    weft(*gen, *tenants, "--output", trace)
+    lines = [json.loads(line) for line in read(trace).splitlines()]
+    part = sum(line["domain"] == "gold" for line in lines) / len(lines)
+    check(0.2 < part < 0.4, "gold has", part)
+    check({(line["domain"], line["priority"]) for line in lines} == {("gold", 2), ("free", 0)}, lines[:2])
+    check(all(("returns_in" in line) == (line["hint"] == "wanted") for line in lines), lines[:2])
+    # Whose they are changes nothing else.
+    mine = ("domain", "priority")
+    plain = [json.loads(line) for line in weft(*gen).stdout.splitlines()]
+    check(plain == [{key: line[key] for key in line if key not in mine} for line in lines], "another trace")
+    words = ["sim", "--trace", trace, "--policy", "weft", "--capacity-blocks", "300"]
+    rates = []
+    for shares in ([], ["--share", "gold:floor=50%,deadline-ms=500"],
+                   ["--share", "gold:floor=100", "--share", "free:ceiling=30"]):
+        run = answer(*words, *shares, "--csv", sheet)
+        by = {domain["name"]: domain for domain in run["domains"]}
+        check(sum(domain["blocks_hit"] for domain in by.values()) == run["blocks_hit"], run)
+        check(sum(domain["requests"] for domain in by.values()) == 3000, run)
+        rates.append(by["gold"]["hit_rate"])
+        if shares:
+            check(by["free"]["blocks_held_mean"] <= (30 if "free:ceiling=30" in shares else 300), by)
+            check("blocks_given" in by["gold"], by)
+    check(rates[0] < rates[1] and rates[0] < rates[2], "a floor is of no use:", rates)
+    check("gold_hit_rate" in read(sheet).decode().splitlines()[0], "no column")
+    check("domain gold: TTFT" in weft(*words, *shares).stdout.decode(), "no line of the domain")
+    check("gives room" in weft(*words, *shares, "--explain", "5").stdout.decode(), "no word of shares")
+    for bad, hint in ((["--share", "gold"], "DOMAIN:"), (["--share", "gold:floor=x"], "floor=x"),
+                      (["--share", "silver:weight=1"], "'silver'"), (["--share", "gold:luck=1"], "luck=1"),
+                      (["--share", "gold:weight=1", "--share", "gold:weight=2"], "twice"),
+                      (["--policy", "arc", "--share", "gold:weight=1"], "arc knows no domains")):
+        check(hint in weft(*words, *bad, expect=2).stderr.decode(), bad)
+    for bad, hint in ((["--tenant", "gold"], "NAME:PART"), (["--tenant", "a:1", "--tenant", "a:2"], "twice")):
+        check(hint in weft(*gen, *bad, expect=2).stderr.decode(), bad)
+
+
+@case
 def sim_says_why():
     trace = trace_make("sim.jsonl", "--requests", "1500")
     words = ["sim", "--trace", trace, "--capacity-blocks", "300", "--policy", "weft", "--tier", "nvme:2000"]

@@ -290,9 +290,62 @@ static void nobody_beats_the_bound_and_it_is_reached(void **state)
     }
 }
 
+/* --------------------------------------------------------------------------------------- shares */
+
+/* Domains take what they want, by chance; the rule is core/share.h's, and the cache keeps to it. */
+static void domains_have_their_part(void **state)
+{
+    (void)state;
+    enum { CAPACITY = 100, REQUESTS = 4000 };
+    static const char *const names[] = {"a", "b", "c"};
+    const struct wf_share shares[] = {{.weight = 1, .floor = 40, .ceiling = UINT64_MAX},
+                                      {.weight = 1, .ceiling = 30},
+                                      {.weight = 1, .ceiling = UINT64_MAX, .class = 1}};
+    struct wf_sim_trace trace;
+    uint64_t random = 5, ids[8];
+    assert_int_equal(wf_sim_trace_init(&trace, 512), WEFT_OK);
+    for (int r = 0; r < REQUESTS; r++) {
+        struct trace_request request = {.timestamp_s = r, .hash_ids = ids, .hash_count = 8};
+        int domain = r < 3 ? r : (int)(wf_sim_random(&random) % 3);
+        for (size_t i = 0; i < 8; i++)
+            ids[i] = wf_sim_random(&random) % 12; /* the same ones for all: they share none */
+        strcpy(request.domain, names[domain]);
+        assert_int_equal(wf_sim_trace_add(&trace, &request), WEFT_OK);
+    }
+    assert_int_equal(wf_sim_trace_finish(&trace), WEFT_OK);
+    assert_int_equal(trace.domain_count, 3);
+    const struct wf_sim_cache_ops *both[] = {&wf_sim_lru_leaf, &wf_sim_weft};
+    for (int k = 0; k < 2; k++) {
+        const struct wf_sim_cache_ops *ops = both[k];
+        struct wf_sim_world world = {
+            .trace = &trace, .capacity = CAPACITY, .seed = 1, .speed = 1, .shares = shares};
+        struct wf_sim_cache *cache = ops->create(&world);
+        assert_non_null(cache);
+        bool full = false;
+        for (uint32_t r = 0; r < REQUESTS; r++) {
+            uint32_t before = ops->held(cache, 0), other = trace.requests[r].domain;
+            wf_sim_cache_serve(ops, cache, &trace, r);
+            uint32_t sum = ops->held(cache, 0) + ops->held(cache, 1) + ops->held(cache, 2);
+            assert_int_equal(sum, ops->count(cache));
+            assert_true(ops->held(cache, 1) <= 30);
+            /* Nothing is free once there is no room: others use what one does not. */
+            full |= sum == CAPACITY;
+            assert_true(!full || sum == CAPACITY || other == 1);
+            /* Nobody takes from a what is below its floor; nor from what it is due, which is more.
+             */
+            if (other != 0 && before <= 40 + 20)
+                assert_true(ops->held(cache, 0) >= before);
+        }
+        assert_true(full && ops->held(cache, 0) >= 40);
+        ops->destroy(cache);
+    }
+    wf_sim_trace_fini(&trace);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(domains_have_their_part),
         cmocka_unit_test(lru_lets_the_oldest_go),
         cmocka_unit_test(lfuda_counts_and_ages),
         cmocka_unit_test(gdsf_keeps_what_costs_more),
