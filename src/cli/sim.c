@@ -434,7 +434,8 @@ const struct cli_command wf_cmd_sim = {
         "says when they come back (\"returns_in\", in the trace, --hints trace).  "
         "docs/POLICY.md has the rules.\n\n"
         "Requests may be of several domains (\"domain\" in the trace, a name, and \"priority\"); "
-        "two domains share no block.  With --share each has its part of the pool, by lru_leaf or weft: "
+        "two domains share no block.  With --share each has its part of the pool, by lru_leaf or "
+        "weft: "
         "weight= (1) by which what the floors leave is dealt, floor= and ceiling= in blocks or, "
         "with %, of the pool, priority= (the trace's), deadline-ms= of a first token.  What a "
         "domain has beyond its due is lent, and goes first when another wants its own: that of the "
@@ -464,7 +465,8 @@ const struct cli_command wf_cmd_sim = {
         "With --hints, gen writes what each session will do into its lines: \"wanted\" when "
         "another turn comes, \"done\" when not, with that precision and recall; and with "
         "\"wanted\" \"returns_in\", the seconds until then (where none comes: that would have been "
-        "drawn), times a log-normal of median 1 and deviation 0.3.  With --tenant each session, or group of a "
+        "drawn), times a "
+        "log-normal of median 1 and deviation 0.3.  With --tenant each session, or group of a "
         "batch, is of one of several domains, by chance in proportion to their parts.",
     .words = words,
     .options = options,

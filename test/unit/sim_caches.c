@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "sim/cache.h"
@@ -309,7 +310,7 @@ static void domains_have_their_part(void **state)
         int domain = r < 3 ? r : (int)(wf_sim_random(&random) % 3);
         for (size_t i = 0; i < 8; i++)
             ids[i] = wf_sim_random(&random) % 12; /* the same ones for all: they share none */
-        strcpy(request.domain, names[domain]);
+        snprintf(request.domain, sizeof request.domain, "%s", names[domain]);
         assert_int_equal(wf_sim_trace_add(&trace, &request), WEFT_OK);
     }
     assert_int_equal(wf_sim_trace_finish(&trace), WEFT_OK);
