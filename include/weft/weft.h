@@ -293,6 +293,10 @@ struct weft_session_spec {
 struct weft_hint {
     uint32_t returns_in_ms; /* WEFT_WAITING and WEFT_IDLE: when it is expected back; 0: unknown */
     uint32_t deadline_ms;   /* the next first token is due in; 0: none */
+    uint32_t output_tokens; /* that the request made which just ended; 0: not said */
+    /* The last block of its chain, for who makes keys itself; NULL: what it matched or committed
+     * last.  Read during the call. */
+    const struct weft_key *tip;
 };
 
 struct weft_session;
@@ -309,7 +313,9 @@ WEFT_CHECKED WEFT_API enum weft_status weft_session_fork(struct weft_session *s,
                                                          const struct weft_session_spec *spec,
                                                          struct weft_session **out);
 
-/* Tell the node what the session does now.  `hint` may be NULL. */
+/* Tell the node what the session does now.  `hint` may be NULL.  What goes next when room is needed
+ * is judged by it, too: that a session waits or says when it will be back speaks for its chain,
+ * WEFT_DONE against it, as far as such hints were right before. */
 WEFT_CHECKED WEFT_API enum weft_status weft_session_hint(struct weft_session *s,
                                                          enum weft_session_state state,
                                                          const struct weft_hint *hint);

@@ -30,6 +30,10 @@ static const struct cli_option options[] = {
      "what its lines are (mooncake)"},
     {"pool", CLI_SIZE, "SIZE", &wf_replay_options.pool_bytes,
      "the pool of the node that it starts (1 GiB)"},
+    {"capacity-blocks", CLI_NUMBER, "N", &wf_replay_options.capacity_blocks,
+     "a pool that holds so many blocks and no more, instead of --pool"},
+    {"policy", CLI_TEXT, "weft|lru", &wf_replay_options.policy,
+     "which blocks its node lets go (weft)"},
     {"tier-size", CLI_SIZE, "SIZE", &wf_replay_options.tier_bytes,
      "NVMe that this node has below its pool (none)"},
     {"dir", CLI_TEXT, "DIR", &wf_replay_options.dir, "where the file for it is made (/var/tmp)"},
@@ -37,6 +41,8 @@ static const struct cli_option options[] = {
      "KV bytes of a token; a block is 512 tokens (qwen: 16) of them (256)"},
     {"speed", CLI_TEXT, "SPEED", &wf_replay_options.speed,
      "max, realtime, or a factor like 10x on the trace's clock (max)"},
+    {"hints", CLI_TEXT, "trace", &wf_replay_options.hints,
+     "say to the node what lines say that their sessions will do"},
     {"clients", CLI_NUMBER, "N", &wf_replay_options.clients, "client processes (1)"},
     {"requests", CLI_NUMBER, "N", &wf_replay_options.requests_max,
      "stop after about so many (all)"},
@@ -55,10 +61,15 @@ static const char *const examples[] = {
     "weft replay --trace trace.jsonl --speed 10x --clients 8 --socket /run/weft/weftd.sock",
     "the same with a tenth of the room in DRAM and the rest on NVMe",
     "weft replay --trace mooncake_conversation.jsonl --pool 50MB --tier-size 500MB --details",
+    "what weft sim says of a node with room for 6,000 blocks, on a node",
+    ("weft replay --trace trace.jsonl --capacity-blocks 6000 --speed 60x && weft sim --trace "
+     "trace.jsonl --capacity-blocks 6000 --policy weft --speed 60x"),
     "a trace with short blocks, where no line may be malformed",
     "weft replay --trace qwen.jsonl --format qwen --strict --pool 4GB",
     NULL,
 };
+
+#define CAPACITY_BLOCKS_MAX (1u << 26)
 
 static uint64_t read_counter(const _Atomic uint64_t *counter)
 {
@@ -85,6 +96,20 @@ static int options_check(struct cli *cli)
     if (!given->bytes_per_token || given->bytes_per_token > (1u << 22))
         return wf_cli_fail(cli, CLI_USAGE, "--bytes-per-token is %llu; give 1 to 4194304",
                            (unsigned long long)given->bytes_per_token);
+    if (cli->socket && (given->capacity_blocks || given->policy))
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "--capacity-blocks and --policy start a node, and --socket names one "
+                           "that runs; leave one of them out");
+    if (given->capacity_blocks && given->pool_bytes)
+        return wf_cli_fail(cli, CLI_USAGE, "give --capacity-blocks or --pool, not both");
+    if (given->capacity_blocks > CAPACITY_BLOCKS_MAX)
+        return wf_cli_fail(cli, CLI_USAGE, "--capacity-blocks is %llu; give 1 to %u",
+                           (unsigned long long)given->capacity_blocks, CAPACITY_BLOCKS_MAX);
+    if (given->policy && strcmp(given->policy, "weft") != 0 && strcmp(given->policy, "lru") != 0)
+        return wf_cli_fail(cli, CLI_USAGE, "--policy is '%s'; it is weft or lru", given->policy);
+    if (given->hints && strcmp(given->hints, "trace") != 0)
+        return wf_cli_fail(cli, CLI_USAGE, "--hints is '%s'; only trace is known", given->hints);
+    given->hinted = given->hints != NULL;
     char *end;
     given->speed_factor = strtod(given->speed, &end);
     if (strcmp(given->speed, "max") == 0)
@@ -274,6 +299,23 @@ static int clients_run(struct cli *cli, struct replay_shared *shared)
     return read_counter(&shared->wrong_bytes) ? CLI_WRONG : worst;
 }
 
+/* A pool in blocks: each takes whole granules, and the node's index has as many slots for one as
+ * the simulator's (SLOTS_A_BLOCK in sim/weft_cache.c), since they are what the policy remembers by;
+ * a node adds 1,024. */
+static void capacity_settings(const struct replay_options *given, struct cli_node_plan *plan,
+                              char *out, size_t out_bytes)
+{
+    const uint64_t granule = 4096, blocks = given->capacity_blocks;
+    uint64_t block = wf_trace_block_tokens(given->trace_format) * given->bytes_per_token;
+    uint64_t slots = 4 * blocks > 1024 ? 4 * blocks - 1024 : 1;
+    plan->pool_bytes = blocks * ((block + granule - 1) / granule * granule);
+    uint64_t least = plan->pool_bytes / slots;
+    snprintf(out, out_bytes, "pool.block_bytes_min=%llu",
+             (unsigned long long)(least < granule      ? granule
+                                  : least > (64 << 20) ? 64 << 20
+                                                       : least));
+}
+
 static int run(struct cli *cli)
 {
     errno = 0;
@@ -283,14 +325,28 @@ static int run(struct cli *cli)
     struct cli_node node;
     const struct replay_options *given = &wf_replay_options;
     /* As fast as a replay goes, a device that may say no would be asked for more than it takes. */
-    static const char *const settings[] = {"tier.nvme0.admit=always", NULL};
+    const char *settings[4];
+    char policy[32], least[64];
+    int count = 0;
     struct cli_node_plan plan = {
         .pool_bytes = given->pool_bytes ? given->pool_bytes : (uint64_t)1 << 30,
-        .settings = given->tier_bytes ? settings : NULL,
+        .settings = settings,
         .tier_dir = given->tier_bytes ? given->dir : NULL,
         .tier_bytes = given->tier_bytes,
     };
-    code = wf_cli_node_reach(cli, given->pool_bytes || given->tier_bytes, &plan, &node);
+    if (given->tier_bytes)
+        settings[count++] = "tier.nvme0.admit=always";
+    if (given->policy) {
+        snprintf(policy, sizeof policy, "pool.policy=%s", given->policy);
+        settings[count++] = policy;
+    }
+    if (given->capacity_blocks) {
+        capacity_settings(given, &plan, least, sizeof least);
+        settings[count++] = least;
+    }
+    settings[count] = NULL;
+    bool own = given->pool_bytes || given->tier_bytes || given->capacity_blocks || given->policy;
+    code = wf_cli_node_reach(cli, own, &plan, &node);
     if (code != CLI_OK)
         return code;
     weft_close(cli->weft); /* it was the proof that a node answers; the clients make their own */
@@ -320,6 +376,10 @@ const struct cli_command wf_cmd_replay = {
         "runs; $WEFT_SOCKET does not.  A full pool is no mistake: what finds no room is counted "
         "and the request goes on.  When the node goes away, requests begin again once it is back, "
         "up to --patience.\n\n"
+        "At the end of each request the node is told how many tokens it made, and with --hints "
+        "trace what its line says of the session: wanted, it waits and will be back; done, it will "
+        "not.  With one client, --capacity-blocks and the same --speed, weft sim has the same hit "
+        "rate (its policy weft, or lru_leaf for --policy lru).\n\n"
         "hit_rate is blocks_hit / blocks_requested; gets and puts are blocks.  Exits with 5 "
         "when wrong bytes were found.",
     .options = options,

@@ -18,9 +18,10 @@
 #define REPLAY_CLIENTS_MAX 256
 
 struct replay_options {
-    const char *trace, *format, *speed, *dir;
-    uint64_t pool_bytes, tier_bytes, bytes_per_token, clients, requests_max, patience_s;
-    bool strict, details;
+    const char *trace, *format, *speed, *dir, *policy, *hints;
+    uint64_t pool_bytes, capacity_blocks, tier_bytes, bytes_per_token, clients, requests_max,
+        patience_s;
+    bool strict, details, hinted;
     enum trace_format trace_format;
     double speed_factor; /* 0: as fast as it goes */
 };

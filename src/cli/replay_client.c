@@ -162,26 +162,46 @@ static enum weft_status rest_write(struct client *client, size_t first, size_t c
     return WEFT_OK;
 }
 
-static void hint(struct client *client, enum weft_session_state state)
+static void hint(struct client *client, enum weft_session_state state, const struct weft_hint *what)
 {
-    if (client->session && weft_session_hint(client->session, state, NULL) < 0)
+    if (client->session && weft_session_hint(client->session, state, what) < 0)
         add(&client->shared->hint_failures, 1);
+}
+
+/* The request is over; what it made is known, and perhaps what its session will do. */
+static void hint_end(struct client *client, const struct trace_request *request,
+                     const struct weft_key *tip)
+{
+    enum weft_session_state state = WEFT_IDLE;
+    const struct weft_hint what = {.output_tokens = request->output_length < UINT32_MAX
+                                                        ? (uint32_t)request->output_length
+                                                        : UINT32_MAX,
+                                   .tip = tip};
+    if (wf_replay_options.hinted && request->hint == TRACE_HINT_WANTED)
+        state = WEFT_WAITING;
+    else if (wf_replay_options.hinted && request->hint == TRACE_HINT_DONE)
+        state = WEFT_DONE;
+    hint(client, state, &what);
 }
 
 static enum weft_status request_try(struct client *client, const struct trace_request *request,
                                     struct outcome *outcome)
 {
     *outcome = (struct outcome){0};
-    hint(client, WEFT_PREFILL);
     enum weft_status status = keys_make(client, request);
     if (status == WEFT_OK)
         status = hits_read(client, request->hash_count, outcome);
+    if (status == WEFT_OK && outcome->hit)
+        hint(client, WEFT_PREFILL, &(struct weft_hint){.tip = &client->keys[outcome->hit - 1]});
     if (status == WEFT_OK)
         status = rest_write(client, outcome->hit, request->hash_count, outcome);
-    if (status == WEFT_OK)
-        hint(client, WEFT_DECODING);
+    size_t there = outcome->hit + outcome->put + outcome->existing;
+    const struct weft_key *tip = there ? &client->keys[there - 1] : NULL;
+    if (status == WEFT_OK && tip)
+        hint(client, WEFT_DECODING, &(struct weft_hint){.tip = tip});
     weft_pins_release(&client->pins);
-    hint(client, WEFT_IDLE);
+    if (tip)
+        hint_end(client, request, tip);
     return status;
 }
 

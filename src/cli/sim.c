@@ -400,7 +400,7 @@ const struct cli_command wf_cmd_sim = {
         "first on that are there, up to the first that is not.  No node is needed.\n\n"
         "The policies: lru; lru_leaf (least recently used among the ends of chains, as vLLM and "
         "SGLang do); lfuda, arc, s3fifo, sieve, wtinylfu, gdsf and lhd, each from its paper; weft "
-        "(by value, learned as it goes; weftd itself still goes by lru_leaf); belady (the bound: "
+        "(by value, learned as it goes: what weftd does); belady (the bound: "
         "it knows the future; since who wants a block wants its parent first, no policy has more "
         "hits on the trace).  gap_closed is the part of the way from lru's hits to belady's, where "
         "both ran.\n\n"

@@ -405,6 +405,10 @@ enum weft_status weft_session_hint(struct weft_session *s, enum weft_session_sta
     const struct binding *binding = bind(s, &a, &status);
     if (!binding)
         return status;
+    if (hint && hint->tip) {
+        s->has_tip = true;
+        s->tip = *hint->tip;
+    }
     pthread_mutex_lock(&w->lock);
     struct wf_session_hint *request = (struct wf_session_hint *)(void *)w->request;
     memset(request, 0, sizeof *request);
@@ -412,6 +416,7 @@ enum weft_status weft_session_hint(struct weft_session *s, enum weft_session_sta
     request->state = (uint32_t)state;
     request->returns_in_ms = hint ? hint->returns_in_ms : 0;
     request->deadline_ms = hint ? hint->deadline_ms : 0;
+    request->output_tokens = hint ? hint->output_tokens : 0;
     request->has_tip = s->has_tip;
     memcpy(request->tip, s->tip.bytes, sizeof request->tip);
     status = wf_client_exchange(w, a, WF_OP_SESSION_HINT, sizeof *request,

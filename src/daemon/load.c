@@ -48,6 +48,7 @@ struct load {
     uint8_t *data;
     uint64_t bytes;
     uint32_t slot;
+    uint32_t reader; /* for whose request; WF_STORE_NODE: nobody's yet */
     unsigned tier;
     unsigned tried; /* tiers that failed */
     enum wf_tier_class class;
@@ -71,6 +72,7 @@ struct wanted {
     uint32_t place, of;   /* among the blocks of one request */
     bool whole;
     const char *why; /* a literal, for the event */
+    uint32_t reader; /* for whose request */
 };
 
 struct read {
@@ -263,7 +265,7 @@ static void finish(struct load *load)
         wf_telemetry_moved(domain, load->key, &move);
     } else {
         WF_CRASH("load.before_arrival");
-        status = wf_store_arrived(&domain->store, &domain->arriving, load->slot);
+        status = wf_store_arrived(&domain->store, &domain->arriving, load->slot, load->reader);
         WF_CRASH("load.arrived");
     }
     if (status == WEFT_OK) {
@@ -518,6 +520,7 @@ static void hurry(struct load *load, const struct wanted *wanted)
         bool queued = load->queued;
         dequeue(load);
         load->class = WF_TIER_WAITED;
+        load->reader = wanted->reader;
         load->deadline_us = wanted->deadline_us;
         hurry_reads(load);
         if (queued)
@@ -604,6 +607,7 @@ static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const st
     load->part_bytes = wf_below_part_bytes(block.bytes);
     load->class = wanted->class;
     load->why = wanted->why;
+    load->reader = wanted->reader;
     load->started_ns = wf_now_ns();
     cut(load, wanted->whole);
     /* In microseconds that are places in a queue: layer order puts a block's next range behind the
@@ -633,7 +637,7 @@ static enum weft_status load_one(struct wf_domain *domain, const uint8_t key[32]
     struct wf_below *below = domain->node->below;
     *out_slot = wf_store_find(&domain->store, key);
     if (*out_slot != WF_SLOT_NONE) {
-        wf_store_used(&domain->store, *out_slot, WF_STORE_NODE);
+        wf_store_used(&domain->store, *out_slot, wanted->reader);
         return WEFT_OK;
     }
     struct load *load = load_find(below, domain, key);
@@ -687,8 +691,9 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
                                                : wf_session_due_us(client, request->session),
                             .of = count,
                             .whole = request->flags & WF_LOAD_BLOCKS,
-                            .why = prefetch ? "prefetch" : "get"};
-    node->busy_ns = wf_now_ns();
+                            .why = prefetch ? "prefetch" : "get",
+                            .reader = client->id};
+    wf_client_touches_drain(client); /* the beginning of its chain, which was in DRAM */
     answer->count = count;
     answer->reserved = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -764,7 +769,8 @@ uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint
                             .deadline_us = deadline_us ? deadline_us : wf_now_ns() / 1000,
                             .of = count,
                             .whole = true,
-                            .why = "hint"};
+                            .why = "hint",
+                            .reader = WF_STORE_NODE};
     /* From the root: what is loaded without its parent could not be found. */
     for (uint32_t i = count; i-- > 0;) {
         struct wf_directory_block block;

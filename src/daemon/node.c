@@ -274,12 +274,17 @@ static void touched(void *context, uint32_t slot)
     wf_store_used(&domain->store, slot, client->id);
 }
 
+void wf_client_touches_drain(struct wf_client *client)
+{
+    wf_pins_drain(&client->pins, &client->touch_tail, touched, client);
+}
+
 void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain)
 {
     for (uint32_t i = 0; i < node->config.clients_max; i++) {
         struct wf_client *client = &node->clients[i];
         if (client->domain == domain && client->fd >= 0)
-            wf_pins_drain(&client->pins, &client->touch_tail, touched, client);
+            wf_client_touches_drain(client);
     }
 }
 

@@ -180,6 +180,8 @@ uint64_t wf_node_quota(const struct wf_domain *domain);
 /* Of all clients that the domain has and had. */
 struct wf_use wf_node_use(const struct wf_domain *domain);
 void wf_use_add(struct wf_use *use, const struct wf_client *client);
+/* Tell the store what clients have pinned since; one client's come in their order. */
+void wf_client_touches_drain(struct wf_client *client);
 void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain);
 
 /* server.c */

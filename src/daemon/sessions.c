@@ -232,6 +232,22 @@ void wf_handle_session_close(struct wf_client *client, const struct wf_session_c
     answer_done(client, &request->message, session != NULL, request->session);
 }
 
+/* What the policy makes of a hint.  That a session decodes is no opinion: its chain is held. */
+static void policy_tell(struct wf_node *node, const struct wf_session_entry *session,
+                        uint32_t output_tokens)
+{
+    struct wf_store *store = &node->domains[session->domain].store;
+    uint32_t tip = session->has_tip ? wf_store_find(store, session->tip) : WF_SLOT_NONE;
+    bool back = session->state == WEFT_WAITING ||
+                (session->state == WEFT_IDLE && session->returns_in_ms);
+    if (tip == WF_SLOT_NONE)
+        return;
+    if (output_tokens)
+        wf_store_made(store, tip, output_tokens);
+    if (back || session->state == WEFT_DONE)
+        wf_store_said(store, tip, back);
+}
+
 void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hint *request)
 {
     struct wf_session_entry *session = session_of(client, request->session);
@@ -243,6 +259,8 @@ void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hi
         return;
     }
     if (session) {
+        wf_client_touches_drain(
+            client); /* what it says is about the request that these belong to */
         tip_unhold(client->node, session);
         session->state = (enum weft_session_state)request->state;
         session->returns_in_ms = request->returns_in_ms;
@@ -252,6 +270,7 @@ void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hi
             tip_set(client->node, session, request->tip);
         else
             tip_hold(client->node, session);
+        policy_tell(client->node, session, request->output_tokens);
         wake_plan(client->node, session);
     }
     answer_done(client, &request->message, session != NULL, request->session);

@@ -8,6 +8,9 @@
 #include "sys/futex.h"
 #include "sys/memory.h"
 
+/* Of a chain that wf_store_said() goes up: a million tokens in blocks of 16. */
+#define SAID_BLOCKS_MAX 65536u
+
 const char *wf_evict_reason_name(enum wf_evict_reason reason)
 {
     static const char *const names[WF_EVICT_REASONS] = {"room",    "quota",   "reclaim",
@@ -123,6 +126,23 @@ void wf_store_used(struct wf_store *store, uint32_t slot, uint32_t reader)
 void wf_store_cool(struct wf_store *store, uint32_t slot)
 {
     store->policy_ops->cool(store->policy, slot);
+}
+
+void wf_store_made(struct wf_store *store, uint32_t tip, uint32_t tokens)
+{
+    const struct wf_policy_hint hint = {.kind = WF_POLICY_OUTPUT,
+                                        .slot = tip,
+                                        .output_tokens = tokens};
+    store->policy_ops->hint(store->policy, &hint);
+}
+
+void wf_store_said(struct wf_store *store, uint32_t tip, bool wanted)
+{
+    struct wf_policy_hint hint = {.kind = wanted ? WF_POLICY_WANTED : WF_POLICY_DONE, .slot = tip};
+    for (uint32_t i = 0; i < SAID_BLOCKS_MAX && hint.slot != WF_SLOT_NONE; i++) {
+        store->policy_ops->hint(store->policy, &hint);
+        hint.slot = parent_of(store, hint.slot);
+    }
 }
 
 /* ----------------------------------------------------------------------------- reserve, commit */
@@ -260,8 +280,9 @@ static uint32_t same_key(const struct wf_store *store, uint32_t slot)
     return serves == WF_SLOT_NONE ? slot : serves;
 }
 
-/* Make a reserved slot, which is complete, the block that its key names. */
-static enum weft_status publish(struct wf_store *store, struct wf_reservations *list, uint32_t slot)
+/* Make a reserved slot, which is complete, the block that its key names; `reader` used it. */
+static enum weft_status publish(struct wf_store *store, struct wf_reservations *list, uint32_t slot,
+                                uint32_t reader)
 {
     struct wf_desc *desc = &store->index.desc[slot];
     uint32_t reserved_on = parent_of(store, slot), parent = reserved_on;
@@ -273,7 +294,6 @@ static enum weft_status publish(struct wf_store *store, struct wf_reservations *
         return wf_fail(WEFT_E_PARENT,
                        "the block's parent was not committed; commit a chain in its order");
     list_remove(store, list, slot);
-    uint32_t reader = store->slots[slot].owner;
     store->slots[slot].owner = OWNER_NONE;
     store->slots[slot].child = WF_SLOT_NONE;
     atomic_store_explicit(&desc->parent, parent, memory_order_relaxed);
@@ -309,7 +329,7 @@ enum weft_status wf_store_commit(struct wf_store *store, struct wf_reservations 
         yield_to(store, list, slot, serves);
         return WEFT_EXISTS;
     }
-    enum weft_status status = publish(store, list, slot);
+    enum weft_status status = publish(store, list, slot, store->slots[slot].owner);
     if (status == WEFT_E_PARENT)
         discard(store, list, slot);
     return status;
@@ -341,7 +361,7 @@ static void reserved_bury(struct wf_store *store, struct wf_reservations *list, 
 }
 
 enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations *list,
-                                  uint32_t slot)
+                                  uint32_t slot, uint32_t reader)
 {
     struct wf_desc *desc = &store->index.desc[slot];
     uint8_t key[32];
@@ -353,7 +373,7 @@ enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations
     }
     /* A committed block has its checksum there.  Who waits looks at the state as well. */
     atomic_store_explicit(&desc->checksum, 0, memory_order_relaxed);
-    enum weft_status status = publish(store, list, slot);
+    enum weft_status status = publish(store, list, slot, reader);
     if (status == WEFT_E_PARENT)
         wf_store_lost(store, list, slot);
     else

@@ -25,7 +25,7 @@
 #include "weft/weft.h"
 
 #define WF_CONTROL_MAGIC 0x31434657u /* "WFC1" */
-#define WF_CONTROL_VERSION 2u
+#define WF_CONTROL_VERSION 3u
 #define WF_MESSAGE_MAX 65536u
 
 enum wf_op {
@@ -139,6 +139,8 @@ struct wf_session_hint {
     uint32_t state, returns_in_ms, deadline_ms;
     uint32_t has_tip; /* the session's chain now ends at `tip` */
     uint8_t tip[32];
+    uint32_t output_tokens; /* that its last request made; 0: not said */
+    uint32_t reserved;
 };
 
 /* --------------------------------------------------------------------------------- put a block */

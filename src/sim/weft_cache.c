@@ -4,8 +4,10 @@
  *
  * Each block that is held has a slot; a request is the use of all its blocks, from the beginning
  * on.  Only leaves may go, and none of the request that runs: they are offered to the policy when
- * it is over, or when the last block that extends them has gone.  A block that finds no room, since
- * all that is left belongs to its own request, is not stored, and neither is what follows it.
+ * it is over, or when the last block that extends them has gone.  As in a node, whose clients
+ * reserve before they compute, room is made for all that is new before any of it is used, a batch
+ * at a time, since what the policy sees in between is not the same.  A block that finds no room,
+ * since all that is left belongs to its own request, is not stored, and neither is what follows it.
  *
  *   lru_leaf   wf_policy_lru, least recently used among leaves: what vLLM's prefix cache and
  *              SGLang's radix tree do (L. Zheng et al., "SGLang: efficient execution of structured
@@ -165,6 +167,17 @@ static bool room_make(struct wf_sim_cache *cache, uint32_t tip)
     }
 }
 
+#define RESERVE_BATCH 512u /* WEFT_BATCH_MAX */
+
+/* Room for what one reserve asks for, as far as it is to be had.  Among domains it is made block by
+ * block, since whose turn it is changes with each. */
+static void batch_make(struct wf_sim_cache *cache, uint32_t count, uint32_t tip)
+{
+    uint32_t batch = count < RESERVE_BATCH ? count : RESERVE_BATCH;
+    while (!cache->world->shares && cache->free_count < batch && evict(cache, 0, tip))
+        continue;
+}
+
 static void use(struct wf_sim_cache *cache, uint32_t slot)
 {
     const struct wf_policy_use said = {
@@ -206,6 +219,8 @@ static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t 
         use(cache, tip);
     }
     for (uint32_t i = hits; i < asked->count; i++) {
+        if ((i - hits) % RESERVE_BATCH == 0)
+            batch_make(cache, asked->count - i, tip);
         if (!room_make(cache, tip))
             break;
         uint32_t slot = cache->free[--cache->free_count];
@@ -237,7 +252,7 @@ const struct wf_sim_cache_ops wf_sim_lru_leaf = {
 
 const struct wf_sim_cache_ops wf_sim_weft = {
     .name = "weft",
-    .source = "value, learned online (core/value.c); a node goes by lru_leaf as yet",
+    .source = "value, learned online (core/value.c): pool.policy weft",
     .create = weft_create,
     .destroy = weft_destroy,
     .holds = weft_holds,
