@@ -16,7 +16,7 @@
 
 static struct {
     const char *trace, *format, *capacities, *policies, *hints, *csv, *svg, *speed, *model;
-    const char *workload, *output, *explain;
+    const char *workload, *output, *explain, *admit;
     struct cli_list tiers, shares, tenants;
     uint64_t seed, replicas, requests, stage;
     double warmup;
@@ -53,6 +53,8 @@ static const struct cli_option options[] = {
     {"replicas", CLI_NUMBER, "N", &given.replicas, "engines that share the cache (4)"},
     {"tier", CLI_LIST, "KIND:BLOCKS|KEY=VALUE,...", &given.tiers,
      "what lies below the pool, nearest first, one option each (none)"},
+    {"admit", CLI_TEXT, "worth|always", &given.admit,
+     "which blocks tiers take: what is worth it, or all while the device may be written (worth)"},
     {"stage-blocks", CLI_NUMBER, "N", &given.stage,
      "so many blocks of the pool are for what is fetched ahead (0)"},
     {"share", CLI_LIST, "DOMAIN:KEY=VALUE,...", &given.shares,
@@ -239,6 +241,7 @@ static int plan_read(struct cli *cli, struct sim_plan *plan)
         return wf_cli_fail(cli, CLI_USAGE, "--stage-blocks is %llu; a pool of %u has no more left",
                            (unsigned long long)given.stage, plan->capacities[0]);
     plan->stage = (uint32_t)given.stage;
+    plan->admit_always = given.admit && strcmp(given.admit, "always") == 0;
     if (code == CLI_OK)
         code = wf_sim_shares_read(cli, &given.shares, plan);
     if (code == CLI_OK && given.explain)
@@ -291,6 +294,7 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
             .tiers = plan->tiers,
             .tier_count = plan->tier_count,
             .stage = plan->stage,
+            .admit_always = plan->admit_always,
             .log = runs->story ? &log : NULL,
         };
         wf_sim_shares_of(plan, runs->trace, capacity, shares, one.deadline_s);

@@ -46,6 +46,7 @@ struct sim_plan {
     struct wf_sim_tier tiers[WF_SIM_TIERS_MAX];
     int tier_count;
     uint32_t stage; /* blocks of the pool */
+    bool admit_always;
     struct sim_question question;
     struct sim_share shares[WF_SIM_DOMAINS_MAX];
     int share_count;

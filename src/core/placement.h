@@ -42,7 +42,7 @@ struct wf_place {
     double read_bytes_s, write_bytes_s;
     double read_queue_s;  /* until a read that comes now would begin */
     double write_queue_s; /* the same of a write */
-    double busy;          /* part of the time that it reads: writes take it from reads */
+    double busy;          /* what a second of writing takes from reads; 0: there are none */
     double stay_s;        /* how long what is written stays; INFINITY: it has room */
     double wear_s_byte;   /* the price of a byte written: wf_wear_price() */
     double room_s_byte;   /* what the bytes that must go for it are worth; 0: none must */

@@ -223,6 +223,7 @@ static bool make(struct run *run)
         struct wf_sim_below_plan below = {.tiers = plan->tiers,
                                           .count = plan->tier_count,
                                           .stage = plan->tier_count ? plan->stage : 0,
+                                          .always = plan->admit_always,
                                           .trace = plan->world.trace,
                                           .model = plan->model,
                                           .hints = plan->world.hints,

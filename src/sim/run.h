@@ -17,7 +17,8 @@ struct wf_sim_plan {
     uint32_t warmup;                 /* requests that are served and not counted */
     const struct wf_sim_tier *tiers; /* [tier_count] what lies below, nearest first */
     int tier_count;
-    uint32_t stage; /* blocks of the capacity kept for what is fetched ahead */
+    uint32_t stage;    /* blocks of the capacity kept for what is fetched ahead */
+    bool admit_always; /* into tiers, instead of by worth */
     double deadline_s[WF_SIM_DOMAINS_MAX]; /* of a first token; 0: none */
     const struct wf_sim_log *log;          /* NULL: nobody asks why */
 };

@@ -75,6 +75,16 @@ static double coldest_worth(const struct wf_sim_below *below, const struct tier_
     return wf_reuse_hits(reuse, unused_s) * saved_s / below->block_bytes;
 }
 
+/* Reads go before writes, so that one waits for no more than the rest of the write that runs: half
+ * of it, if it comes while it runs. */
+static double writes_disturb(const struct tier_state *tier, double now_s, double write_s)
+{
+    double faded_s = tier->busy_s * exp((tier->busy_at_s - now_s) / BUSY_OVER_S);
+    double busy = fmin(1, faded_s / BUSY_OVER_S);
+    double read_s = tier->reads ? tier->read_s / tier->reads : 0;
+    return read_s > write_s / 2 ? busy * (write_s / 2) / read_s : busy;
+}
+
 void wf_sim_below_place(const struct wf_sim_below *below, int number, struct wf_place *out)
 {
     const struct tier_state *tier = &below->tiers[number];
@@ -87,7 +97,7 @@ void wf_sim_below_place(const struct wf_sim_below *below, int number, struct wf_
         .write_bytes_s = spec->write_bytes_s,
         .read_queue_s = fmax(0, tier->read_until_s - now_s),
         .write_queue_s = fmax(0, tier->write_until_s - now_s),
-        .busy = fmin(1, tier->busy_s * exp((tier->busy_at_s - now_s) / BUSY_OVER_S) / BUSY_OVER_S),
+        .busy = writes_disturb(tier, now_s, write_s),
         .stay_s = INFINITY,
     };
     out->open = out->write_queue_s < WRITES_QUEUE_MAX * write_s;
@@ -154,6 +164,22 @@ static void put(struct wf_sim_below *below, int number, uint32_t block)
     tier->result.blocks_written += below->counted;
 }
 
+/* What admission is compared with: all that the device takes. */
+static void first_open(const struct wf_place *places, int count, struct wf_admission *out)
+{
+    *out = (struct wf_admission){.rule = WF_REFUSED_CLOSED, .place = -1};
+    for (int i = 0; i < count; i++) {
+        if (!places[i].open)
+            continue;
+        out->rule = isinf(places[i].wear_s_byte) ? WF_REFUSED_WEAR : WF_ADMITTED;
+        out->wear_s = places[i].wear_s_byte;
+        if (out->rule == WF_ADMITTED) {
+            out->place = i;
+            return;
+        }
+    }
+}
+
 /* It has left tier `from` (-1: the pool): to one of those behind, or nowhere. */
 static void demote(struct wf_sim_below *below, int from, uint32_t block)
 {
@@ -182,7 +208,10 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
         wf_wear_offer(wear, free_of_wear.gain_s / below->block_bytes);
         places[i].wear_s_byte = wf_wear_price(wear, below->block_bytes, below->now_s);
     }
-    wf_place_choose(&candidate, places, count, &event.admission);
+    if (below->plan.always)
+        first_open(places, count, &event.admission);
+    else
+        wf_place_choose(&candidate, places, count, &event.admission);
     below->result.decided[event.admission.rule] += below->counted;
     event.place = event.admission.place < 0 ? -1 : from + 1 + event.admission.place;
     if (event.place >= 0)
@@ -242,6 +271,8 @@ void wf_sim_below_read(struct wf_sim_below *below, int number, uint32_t blocks)
     double read_s = blocks * below->block_bytes / tier->spec->read_bytes_s;
     tier->read_until_s = fmax(tier->read_until_s, below->now_s) + read_s;
     busy_add(tier, below->now_s, read_s);
+    tier->reads++;
+    tier->read_s += read_s;
     tier->result.bytes_read += below->counted ? (uint64_t)(blocks * below->block_bytes) : 0;
 }
 

@@ -93,6 +93,7 @@ struct wf_sim_below_plan {
     const struct wf_sim_tier *tiers; /* nearest first; borrowed, as all here */
     int count;
     uint32_t stage; /* blocks of the pool for what is fetched ahead */
+    bool always; /* whatever leaves the pool is written to the nearest tier that may be written */
     const struct wf_sim_trace *trace;
     const struct wf_sim_model *model;
     const uint8_t *hints; /* as in the world; NULL: none */

@@ -27,6 +27,7 @@ struct tier_state {
     const struct wf_sim_tier *spec;
     struct wf_sim_heap heap; /* what was wanted longest ago first */
     double read_until_s, write_until_s;
+    double reads, read_s;     /* how many so far, and how long they took */
     double busy_s, busy_at_s; /* seconds of reading, fading */
     struct wf_wear wear;
     struct wf_sim_tier_result result;

@@ -112,6 +112,30 @@ static void a_file_is_loaded(void **state)
     assert_non_null(strstr(wf_sim_error(), "/nowhere"));
 }
 
+static void a_line_may_say_more(void **state)
+{
+    (void)state;
+    struct wf_sim_trace trace;
+#define MORE(rest)                                                                              \
+    "{\"timestamp\": 2, \"input_length\": 9, \"output_length\": 1, \"hash_ids\": [5, 6], " rest \
+    "}\n"
+    file_write(LINE MORE("\"domain\": \"a\", \"priority\": 3, \"returns_in\": 1.5")
+                   MORE("\"domain\": \"a\", \"priority\": -1, \"returns_in\": -2")
+                       MORE("\"domain\": 7, \"priority\": \"high\", \"returns_in\": \"soon\""));
+    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, true, NULL, &trace), WEFT_OK);
+    /* Domains share no block: 5 and 6 of the one are others than those of the other. */
+    assert_int_equal(trace.block_count, 4);
+    assert_int_equal(trace.domain_count, 2);
+    assert_string_equal(trace.domains[0].name, "default");
+    assert_string_equal(trace.domains[1].name, "a");
+    assert_int_equal(trace.domains[1].priority, 3);
+    assert_int_equal(trace.requests[1].domain, 1);
+    assert_int_equal(trace.requests[1].returns_in_us, 1500000);
+    assert_int_equal(trace.requests[2].returns_in_us, 0);
+    assert_int_equal(trace.requests[3].domain, 0);
+    wf_sim_trace_fini(&trace);
+}
+
 static void a_compressed_file_is_the_same(void **state)
 {
     (void)state;
@@ -286,6 +310,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_block_is_its_chain),
         cmocka_unit_test(a_file_is_loaded),
+        cmocka_unit_test(a_line_may_say_more),
         cmocka_unit_test(a_compressed_file_is_the_same),
         cmocka_unit_test(hints_are_as_good_as_asked),
         cmocka_unit_test(hints_say_what_the_bound_keeps),
