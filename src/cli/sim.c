@@ -407,7 +407,7 @@ const struct cli_command wf_cmd_sim = {
         "(by value, learned as it goes: what weftd does); belady (the bound: "
         "it knows the future; since who wants a block wants its parent first, no policy has more "
         "hits on the trace).  gap_closed is the part of the way from lru's hits to belady's, where "
-        "both ran.\n\n"
+        "both ran; with tiers, belady is the bound of the pool alone.\n\n"
         "Hints are made from the future: a request is worth its room when belady at the same "
         "capacity keeps more than half of its blocks, beyond the first, which everybody shares, "
         "from that request until each is wanted next.  Those that are worth it are said to be "

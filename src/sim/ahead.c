@@ -6,6 +6,7 @@
 
 #include "sim/tiers_state.h"
 
+#define LATE_SPREADS 3.0 /* 95 of 100 are back by then */
 #define LOOK_LEAST_S 0.1
 #define CHEAPEST_STEP 0.01
 #define SPREAD_AT_FIRST 0.25 /* of the time that is said */
@@ -19,9 +20,10 @@ bool wf_sim_ahead_init(struct wf_sim_below *below)
     ahead->due_s = calloc((size_t)trace->request_count + 1, sizeof *ahead->due_s);
     ahead->said_of = calloc((size_t)trace->request_count + 1, sizeof *ahead->said_of);
     ahead->ready_s = calloc((size_t)trace->block_count + 1, sizeof *ahead->ready_s);
+    ahead->until_s = calloc((size_t)trace->block_count + 1, sizeof *ahead->until_s);
     ahead->queue = calloc(below->plan.stage, sizeof *ahead->queue);
     return wf_sim_heap_init(&ahead->due, trace->request_count, trace->request_count) &&
-           ahead->due_s && ahead->said_of && ahead->ready_s && ahead->queue;
+           ahead->due_s && ahead->said_of && ahead->ready_s && ahead->until_s && ahead->queue;
 }
 
 void wf_sim_ahead_fini(struct wf_sim_below *below)
@@ -31,6 +33,7 @@ void wf_sim_ahead_fini(struct wf_sim_below *below)
     free(below->ahead.due_s);
     free(below->ahead.said_of);
     free(below->ahead.ready_s);
+    free(below->ahead.until_s);
     free(below->ahead.queue);
 }
 
@@ -61,16 +64,31 @@ void wf_sim_ahead_used(struct wf_sim_below *below, uint32_t block, bool loaded)
     below->ahead.ready_s[block] = 0;
 }
 
-static void stage(struct wf_sim_below *below, uint32_t block, double ready_s)
+/* Room for so many: what was used, and what nobody came for, leaves the stage. */
+static bool room_make(struct wf_sim_below *below, uint32_t blocks)
 {
     struct ahead *ahead = &below->ahead;
-    if (ahead->count == below->plan.stage) {
-        ahead->ready_s[ahead->queue[ahead->first]] = 0;
+    for (uint32_t left = ahead->count; left > 0 && ahead->count + blocks > below->plan.stage;
+         left--) {
+        uint32_t oldest = ahead->queue[ahead->first];
         ahead->first = (ahead->first + 1) % below->plan.stage;
         ahead->count--;
+        if (!(ahead->ready_s[oldest] > 0))
+            continue;
+        if (ahead->until_s[oldest] < below->now_s)
+            ahead->ready_s[oldest] = 0;
+        else /* it stays, behind the others */
+            ahead->queue[(ahead->first + ahead->count++) % below->plan.stage] = oldest;
     }
+    return ahead->count + blocks <= below->plan.stage;
+}
+
+static void stage(struct wf_sim_below *below, uint32_t block, double ready_s, double until_s)
+{
+    struct ahead *ahead = &below->ahead;
     ahead->queue[(ahead->first + ahead->count++) % below->plan.stage] = block;
     ahead->ready_s[block] = ready_s;
+    ahead->until_s[block] = until_s;
     below->result.staged += below->counted;
 }
 
@@ -127,12 +145,14 @@ static bool decide(struct wf_sim_below *below, uint32_t r, struct wf_prefetch *o
     double said_at_s = (double)below->plan.trace->requests[r].at_us * 1e-6;
     struct wf_return back = back_of(below, r, said_at_s);
     wf_prefetch_decide(&back, &fetch, below->now_s, out);
-    return *blocks && *blocks <= below->plan.stage && out->rule == WF_PREFETCH_NOW;
+    return *blocks && out->rule == WF_PREFETCH_NOW && room_make(below, *blocks);
 }
 
 static void fetch_now(struct wf_sim_below *below, uint32_t r)
 {
     const struct wf_sim_request *asked = &below->plan.trace->requests[r];
+    struct wf_return back = back_of(below, r, (double)asked->at_us * 1e-6);
+    double until_s = back.due_s + LATE_SPREADS * back.spread_s;
     for (uint32_t i = 0; i < asked->count; i++) {
         uint32_t block = below->plan.trace->blocks[asked->first + i];
         if (below->in_pool(below->pool, block) || below->ahead.ready_s[block] > 0)
@@ -140,8 +160,7 @@ static void fetch_now(struct wf_sim_below *below, uint32_t r)
         int tier = wf_sim_below_where(below, block);
         if (tier < 0)
             break;
-        wf_sim_below_read(below, tier, 1);
-        stage(below, block, below->tiers[tier].read_until_s + below->tiers[tier].spec->latency_s);
+        stage(below, block, wf_sim_below_read_ahead(below, tier), until_s);
     }
 }
 
@@ -163,6 +182,8 @@ static void look(struct wf_sim_below *below, uint32_t r)
         wf_sim_heap_set(&below->ahead.due, r, below->now_s + left_s / 2, r);
         return;
     }
+    if (event.prefetch.rule == WF_PREFETCH_NOW && !now)
+        event.prefetch.rule = WF_PREFETCH_NOT_WORTH; /* the stage is full of others */
     below->result.fetches[event.prefetch.rule] += below->counted;
     if (now) {
         below->ahead.said++;

@@ -265,15 +265,35 @@ int wf_sim_below_where(const struct wf_sim_below *below, uint32_t block)
     return tiers ? __builtin_ctz(tiers) : -1;
 }
 
-void wf_sim_below_read(struct wf_sim_below *below, int number, uint32_t blocks)
+static void read_count(struct wf_sim_below *below, struct tier_state *tier, uint32_t blocks,
+                       double read_s)
+{
+    busy_add(tier, below->now_s, read_s);
+    tier->result.bytes_read += below->counted ? (uint64_t)(blocks * below->block_bytes) : 0;
+}
+
+/* Somebody waits: nothing but those who came before is before it, and what is fetched ahead gets
+ * the device later by as much. */
+static void read_now(struct wf_sim_below *below, int number, uint32_t blocks)
 {
     struct tier_state *tier = &below->tiers[number];
     double read_s = blocks * below->block_bytes / tier->spec->read_bytes_s;
     tier->read_until_s = fmax(tier->read_until_s, below->now_s) + read_s;
-    busy_add(tier, below->now_s, read_s);
+    if (tier->ahead_until_s > below->now_s)
+        tier->ahead_until_s += read_s;
     tier->reads++;
     tier->read_s += read_s;
-    tier->result.bytes_read += below->counted ? (uint64_t)(blocks * below->block_bytes) : 0;
+    read_count(below, tier, blocks, read_s);
+}
+
+double wf_sim_below_read_ahead(struct wf_sim_below *below, int number)
+{
+    struct tier_state *tier = &below->tiers[number];
+    double read_s = below->block_bytes / tier->spec->read_bytes_s;
+    double begin_s = fmax(below->now_s, fmax(tier->ahead_until_s, tier->read_until_s));
+    tier->ahead_until_s = begin_s + read_s;
+    read_count(below, tier, 1, read_s);
+    return tier->ahead_until_s + tier->spec->latency_s;
 }
 
 /* Runs of blocks that lie at one place, from the first on: 0 is the pool, tiers follow. */
@@ -327,7 +347,7 @@ static void load(struct wf_sim_below *below, const struct wf_sim_request *asked,
             below->result.pool_hit += below->counted ? blocks : 0;
             continue;
         }
-        wf_sim_below_read(below, below->runs[i].place - 1, blocks);
+        read_now(below, below->runs[i].place - 1, blocks);
         below->tiers[below->runs[i].place - 1].result.blocks_hit += below->counted ? blocks : 0;
     }
     for (uint32_t i = hits; i < asked->count; i++)

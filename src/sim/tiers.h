@@ -15,7 +15,8 @@
  *
  * A part of the pool may be kept for what is fetched ahead: a session that is said to come back at
  * some time is brought up from below before it is due (`stage`).  Its blocks leave the stage when
- * they are wanted, or when others need the room.
+ * they are wanted, or when
+ * they are overdue and others need the room.  Nobody who waits for a read waits for such fetches.
  *
  * Deterministic; one thread.
  */

@@ -27,6 +27,7 @@ struct tier_state {
     const struct wf_sim_tier *spec;
     struct wf_sim_heap heap; /* what was wanted longest ago first */
     double read_until_s, write_until_s;
+    double ahead_until_s;     /* of reads that nobody waits for */
     double reads, read_s;     /* how many so far, and how long they took */
     double busy_s, busy_at_s; /* seconds of reading, fading */
     struct wf_wear wear;
@@ -41,6 +42,7 @@ struct ahead {
     double *due_s;          /* [requests] when they said */
     uint8_t *said_of;       /* [requests] enum ahead_said */
     double *ready_s;        /* [blocks] on the stage from then on; 0: not there */
+    double *until_s;        /* [blocks] on the stage: who wants it is late after that */
     uint32_t *queue;        /* [stage] a ring, the oldest first; what was used stays in it */
     uint32_t first, count;
     double cheapest;    /* what DRAM's least valuable bytes save: seconds a byte and second */
@@ -71,6 +73,7 @@ struct wf_sim_below {
 double wf_sim_below_recompute_s(const struct wf_sim_below *below, uint32_t block);
 void wf_sim_below_place(const struct wf_sim_below *below, int number, struct wf_place *out);
 int wf_sim_below_where(const struct wf_sim_below *below, uint32_t block); /* -1: nowhere */
-void wf_sim_below_read(struct wf_sim_below *below, int number, uint32_t blocks);
+/* A block is read when nobody waits: when it has come. */
+double wf_sim_below_read_ahead(struct wf_sim_below *below, int number);
 
 #endif
