@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim/tiers.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,7 +82,7 @@ static double writes_disturb(const struct tier_state *tier, double now_s, double
 {
     double faded_s = tier->busy_s * exp((tier->busy_at_s - now_s) / BUSY_OVER_S);
     double busy = fmin(1, faded_s / BUSY_OVER_S);
-    double read_s = tier->reads ? tier->read_s / tier->reads : 0;
+    double read_s = tier->reads > 0 ? tier->read_s / tier->reads : 0;
     return read_s > write_s / 2 ? busy * (write_s / 2) / read_s : busy;
 }
 
@@ -141,6 +142,7 @@ static void put(struct wf_sim_below *below, int number, uint32_t block)
     struct tier_state *tier = &below->tiers[number];
     struct tier_block *state = &below->blocks[block];
     uint32_t parent = below->plan.trace->parent[block];
+    assert(number >= 0 && number < WF_SIM_TIERS_MAX);
     double write_s = below->block_bytes / tier->spec->write_bytes_s;
     if (tier->heap.count == tier->spec->capacity) {
         uint32_t coldest = tier->heap.items[0].block;
