@@ -2,7 +2,7 @@
  *
  * Eviction by value: what goes next is what gives the fewest hits for the room that it holds.
  *
- * This is the policy as policy.h wants it; value.h says how it is built.  60 bytes a slot, and what
+ * This is the policy as policy.h wants it; value.h says how it is built.  64 bytes a slot, and what
  * does not depend on slots: the model, the guard's sample, the buffer of the request that is open.
  * O(log n) a call, O(length) once a request; when another order comes to stand, O(n), at most once
  * in as many uses of blocks as there are blocks.
@@ -71,10 +71,7 @@ static void value_hint(struct wf_policy *p, const struct wf_policy_hint *hint)
     } else {
         return;
     }
-    enum wf_guard_order order = wf_guard_stands(p->guard);
-    if (order == WF_GUARD_VALUE && s->bucket < WF_VALUE_BUCKETS && s->worth >= 0)
-        wf_value_worth_set(p, number, wf_value_worth(p, number, order));
-    wf_guard_said(p->guard, p, number);
+    wf_value_changed(p, number);
 }
 
 static void value_cool(struct wf_policy *p, uint32_t slot)
@@ -222,7 +219,7 @@ static enum weft_status value_create(uint32_t slots_max, struct wf_policy **out)
     struct wf_policy *p = table(1, sizeof *p);
     if (p) {
         p->slots_max = slots_max;
-        p->ghost_lines = slots_max / 2 * 3 / LINE + 1;
+        p->ghost_lines = GHOST_LINES(slots_max);
     }
     if (!p || !tables_make(p)) {
         value_destroy(p);

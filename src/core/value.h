@@ -10,11 +10,11 @@
  * (value_guard.h).  Values change when a segment comes into the next bucket of age (value_model.h):
  * each bucket is a list in the order in which they leave it.
  *
- * Blocks that went stay known, as many as there are slots, by a part of their keys: as members of
- * their segment, which is a ghost when it has no others, until they come back or are forgotten, the
- * oldest of a line of the table first.  So the model also learns from what was evicted, and a chain
- * that comes back knows its turn and where others branched off.  To take another block for one of
- * them costs a wrong example, and nothing else.
+ * Blocks that went stay known, half as many again as there are slots, by a part of their keys: as
+ * members of their segment, which is a ghost when it has no others, until they come back or are
+ * forgotten, the oldest of a line of the table first.  So the model also learns from what was
+ * evicted, and a chain that comes back knows its turn and where others branched off.  To take
+ * another block for one of them costs a wrong example, and nothing else.
  *
  * One thread.
  */
@@ -64,6 +64,7 @@ struct segment {
     uint32_t blocks : 20;    /* slots that belong to it; 0: a ghost, or free */
     uint32_t bucket : 6;     /* WF_VALUE_BUCKETS: it is older than all, and in no list */
     uint32_t generation : 4; /* of its number: what the table of those that went is checked by */
+    uint32_t stale : 1;      /* its worth is to be found when it comes into the heap */
     uint64_t bins : 45;      /* five bits a feature */
     uint64_t hint : 2;
     uint64_t missing : 17; /* blocks that went and are known; MISSING_MAX: that, or more */
@@ -77,8 +78,9 @@ struct ghost {
 #define LINE 8u /* ghosts in a line of the table: 64 bytes */
 
 /* A place in the heap goes with each segment, and there are as many segments as slots. */
+#define GHOST_LINES(slots) ((slots) / 2 * 3 / LINE + 1)
 static_assert(sizeof(struct seat) + sizeof(struct segment) + sizeof(uint32_t) +
-                      sizeof(struct ghost) <=
+                      sizeof(struct ghost) * 3 / 2 <=
                   64,
               "the budget of metadata a slot");
 
@@ -131,6 +133,8 @@ float wf_value_age_s(const struct wf_policy *p, const struct segment *s);
 /* What it is worth now in the order that stands; `order`: in that one. */
 float wf_value_worth(const struct wf_policy *p, uint32_t number, enum wf_guard_order order);
 void wf_value_worth_set(struct wf_policy *p, uint32_t number, float worth);
+/* Something that its worth depends on is not what it was. */
+void wf_value_changed(struct wf_policy *p, uint32_t number);
 /* Another order stands. */
 void wf_value_heap_rebuild(struct wf_policy *p);
 void wf_value_advance(struct wf_policy *p, uint64_t now_us);

@@ -44,11 +44,14 @@ struct shadow {
 
 struct wf_guard {
     struct shadow shadows[WF_GUARD_ORDERS];
-    uint32_t *run, *run_entry; /* [size] the request's sampled blocks: their places in it */
-    uint32_t run_count, last;  /* last: its last entry in WF_GUARD_VALUE's cache, or NONE */
-    uint32_t size, capacity;   /* capacity: in sampled blocks; size: none is known yet */
-    uint32_t held;             /* when room was wanted last; 0: never */
-    unsigned shift;            /* one of 2^shift blocks is sampled */
+    struct {
+        uint32_t key, slot, entry;
+    } * run; /* [size] the sampled blocks of the request that was added and may go on */
+    uint32_t run_count, request;
+    uint32_t from;           /* the key of the sampled block on which they go on, or 0 */
+    uint32_t size, capacity; /* capacity: in sampled blocks; size: none is known yet */
+    uint32_t held;           /* when room was wanted last; 0: never */
+    unsigned shift;          /* one of 2^shift blocks is sampled */
     uint32_t stamp;
     float seen;                   /* blocks in the window */
     float apart[WF_GUARD_ORDERS]; /* of each two orders: the squares of how much their hits
@@ -144,23 +147,31 @@ static void age_remove(struct shadow *c, uint32_t entry)
     *(e->next == NONE ? &list->last : &c->entries[e->next].previous) = e->previous;
 }
 
-/* What the real cache's segment is worth now, where that is known. */
-static float value_of(const struct wf_policy *p, const struct entry *e, bool shared)
+/* By its segment in the real cache, with which it shares what was computed. */
+static float value_of(const struct wf_guard *g, struct wf_policy *p, const struct entry *e)
 {
-    const struct segment *s = &p->segments[e->segment];
-    if ((s->generation & 15) != e->generation || e->bucket == WF_VALUE_BUCKETS)
+    struct segment *s = &p->segments[e->segment];
+    if (e->segment == NONE || s->generation != e->generation || e->bucket == WF_VALUE_BUCKETS)
         return 0;
-    if (shared && s->blocks && s->bucket == e->bucket && s->worth >= 0)
-        return s->worth;
     struct wf_value_kind kind = wf_value_kind_of(s);
-    return wf_value_of(&p->model, &kind, e->bucket, (float)(p->now - e->ticks) / TICKS_PER_S);
+    bool same = g->stands == WF_GUARD_VALUE && s->blocks && s->bucket == e->bucket &&
+                s->worth >= 0 && !isinf(s->worth);
+    if (same && !s->stale)
+        return s->worth;
+    float value = wf_value_of(&p->model, &kind, e->bucket,
+                              (float)(p->now - e->ticks) / TICKS_PER_S);
+    if (same) {
+        s->worth = value;
+        s->stale = 0;
+    }
+    return value;
 }
 
-static void leaf_add(const struct wf_guard *g, const struct wf_policy *p, struct shadow *c,
+static void leaf_add(const struct wf_guard *g, struct wf_policy *p, struct shadow *c,
                      uint32_t entry)
 {
     if (c->order == WF_GUARD_VALUE)
-        c->entries[entry].worth = value_of(p, &c->entries[entry], g->stands == WF_GUARD_VALUE);
+        c->entries[entry].worth = value_of(g, p, &c->entries[entry]);
     heap_add(c, entry);
 }
 
@@ -177,7 +188,7 @@ static void entry_free(struct shadow *c, uint32_t entry)
     c->count--;
 }
 
-static void inflate(struct wf_guard *g, const struct wf_policy *p, struct shadow *c, float to)
+static void inflate(struct wf_guard *g, struct wf_policy *p, struct shadow *c, float to)
 {
     if (!(to > c->inflation))
         return;
@@ -187,7 +198,7 @@ static void inflate(struct wf_guard *g, const struct wf_policy *p, struct shadow
 }
 
 /* False: all leaves belong to the request that runs. */
-static bool evict(struct wf_guard *g, const struct wf_policy *p, struct shadow *c)
+static bool evict(struct wf_guard *g, struct wf_policy *p, struct shadow *c)
 {
     if (!c->heap_count)
         return false;
@@ -202,8 +213,8 @@ static bool evict(struct wf_guard *g, const struct wf_policy *p, struct shadow *
     return true;
 }
 
-static uint32_t entry_new(struct wf_guard *g, const struct wf_policy *p, struct shadow *c,
-                          uint32_t key, uint32_t parent)
+static uint32_t entry_new(struct wf_guard *g, struct wf_policy *p, struct shadow *c, uint32_t key,
+                          uint32_t parent)
 {
     while (c->count >= g->capacity)
         if (!evict(g, p, c))
@@ -236,7 +247,7 @@ static bool sampled(const struct wf_guard *g, uint32_t hash)
 }
 
 /* Those that are sampled no more leave; their children become children of what stood before. */
-static void shadow_thin(const struct wf_guard *g, const struct wf_policy *p, struct shadow *c)
+static void shadow_thin(const struct wf_guard *g, struct wf_policy *p, struct shadow *c)
 {
     for (uint32_t i = 0; i < c->heap_count; i++)
         c->entries[c->heap[i]].place = 0;
@@ -262,7 +273,7 @@ static void shadow_thin(const struct wf_guard *g, const struct wf_policy *p, str
                 leaf_add(g, p, c, i);
 }
 
-static void thin(struct wf_guard *g, const struct wf_policy *p)
+static void thin(struct wf_guard *g, struct wf_policy *p)
 {
     g->shift++;
     g->seen /= 2;
@@ -281,24 +292,21 @@ static void capacity_set(struct wf_guard *g)
 
 /* So that the sample has room for all that is held, or, while nobody ever wanted room, for all that
  * it was shown. */
-static void run_make(struct wf_guard *g, const struct wf_policy *p)
+static void room_make(struct wf_guard *g, struct wf_policy *p)
 {
     for (;;) {
-        g->run_count = 0;
-        uint32_t found = 0, most = 0;
-        for (uint32_t i = 0; i < p->open.count; i++) {
-            if (!sampled(g, hash_of(p->open.keys[i])))
-                continue;
-            if (g->run_count < g->size)
-                g->run[g->run_count++] = i;
-            found++;
-        }
+        uint32_t most = 0;
         for (unsigned i = 0; i < WF_GUARD_ORDERS; i++)
             most = g->shadows[i].count > most ? g->shadows[i].count : most;
-        bool unbounded = g->held == 0 || g->held >> g->shift > g->size;
-        if (!unbounded || most + found <= g->size || g->shift == 31)
+        bool bounded = g->held && g->held >> g->shift <= g->size;
+        if (bounded || most + g->run_count <= g->size || g->shift == 31)
             break;
         thin(g, p);
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < g->run_count; i++)
+            if (sampled(g, g->run[i].key))
+                g->run[kept++] = g->run[i];
+        g->run_count = kept;
     }
     capacity_set(g);
 }
@@ -306,21 +314,15 @@ static void run_make(struct wf_guard *g, const struct wf_policy *p)
 /* --------------------------------------------------------------------------------- the requests */
 
 /* The hits of the run in this cache, up to the first hole. */
-static uint32_t hits_of(const struct wf_guard *g, const struct wf_policy *p, struct shadow *c,
-                        uint8_t *hole)
+static uint32_t hits_of(const struct wf_guard *g, const struct shadow *c)
 {
     uint32_t hits = 0;
-    uint8_t bit = (uint8_t)(1u << c->order);
-    for (uint32_t i = 0; i < g->run_count && !(*hole & bit); i++) {
-        if (find(c, hash_of(p->open.keys[g->run[i]])) == NONE)
-            *hole = (uint8_t)(*hole | bit);
-        else
-            hits++;
-    }
+    while (hits < g->run_count && find(c, g->run[hits].key) != NONE)
+        hits++;
     return hits;
 }
 
-static void entry_used(const struct wf_guard *g, const struct wf_policy *p, struct shadow *c,
+static void entry_used(const struct wf_guard *g, struct wf_policy *p, struct shadow *c,
                        uint32_t entry, uint32_t slot)
 {
     struct entry *e = &c->entries[entry];
@@ -330,41 +332,38 @@ static void entry_used(const struct wf_guard *g, const struct wf_policy *p, stru
     if (c->order == WF_GUARD_COUNT) {
         e->worth = c->inflation + (float)e->uses;
     } else if (c->order == WF_GUARD_VALUE) {
-        e->segment = p->seats[slot].segment;
-        e->generation = p->segments[e->segment].generation;
+        uint32_t segment = p->seats[slot].segment;
+        e->segment = segment < OPEN ? segment : NONE;
+        e->generation = segment < OPEN ? p->segments[segment].generation : 0;
         age_remove(c, entry);
         age_add(c, entry, 0);
     }
 }
 
 /* Takes the run in.  Its blocks stay out of the heap until they are all there. */
-static void shadow_request(struct wf_guard *g, const struct wf_policy *p, struct shadow *c,
-                           uint32_t parent)
+static void shadow_request(struct wf_guard *g, struct wf_policy *p, struct shadow *c)
 {
-    uint32_t taken = 0;
-    if (parent != NONE) {
-        heap_remove(c, parent);
-        c->entries[parent].stamp = g->stamp;
+    uint32_t taken = 0, from = g->from ? find(c, g->from) : NONE, parent = from;
+    if (from != NONE) {
+        heap_remove(c, from);
+        c->entries[from].stamp = g->stamp;
     }
-    uint32_t before = parent;
     for (; taken < g->run_count; taken++) {
-        uint32_t i = g->run[taken], key = hash_of(p->open.keys[i]), entry = find(c, key);
+        uint32_t entry = find(c, g->run[taken].key);
         if (entry != NONE)
             heap_remove(c, entry);
         else
-            entry = entry_new(g, p, c, key, parent);
+            entry = entry_new(g, p, c, g->run[taken].key, parent);
         if (entry == NONE)
             break;
-        entry_used(g, p, c, entry, p->open.slots[i]);
-        g->run_entry[taken] = parent = entry;
+        entry_used(g, p, c, entry, g->run[taken].slot);
+        g->run[taken].entry = parent = entry;
     }
     for (uint32_t i = 0; i < taken; i++)
-        if (!c->entries[g->run_entry[i]].children && !c->entries[g->run_entry[i]].place)
-            leaf_add(g, p, c, g->run_entry[i]);
-    if (before != NONE && !c->entries[before].children && !c->entries[before].place)
-        leaf_add(g, p, c, before);
-    if (c->order == WF_GUARD_VALUE)
-        g->last = parent;
+        if (!c->entries[g->run[i].entry].children && !c->entries[g->run[i].entry].place)
+            leaf_add(g, p, c, g->run[i].entry);
+    if (from != NONE && !c->entries[from].children && !c->entries[from].place)
+        leaf_add(g, p, c, from);
 }
 
 /* Does another order stand now? */
@@ -385,43 +384,54 @@ static bool weigh(struct wf_guard *g)
     return true;
 }
 
-bool wf_guard_request(struct wf_guard *g, const struct wf_policy *p,
-                      const struct wf_guard_end *from, struct wf_guard_end *out)
+void wf_guard_add(struct wf_guard *g, struct wf_policy *p, const struct wf_guard_end *from,
+                  struct wf_guard_end *out)
 {
-    run_make(g, p);
-    *out = from ? *from : (struct wf_guard_end){0};
-    g->last = NONE;
+    if (!g->run_count) {
+        g->request++;
+        g->from = from ? from->key : 0;
+    }
+    for (uint32_t i = 0; i < p->open.count && g->run_count < g->size; i++) {
+        uint32_t key = hash_of(p->open.keys[i]);
+        if (!sampled(g, key))
+            continue;
+        g->run[g->run_count].key = key;
+        g->run[g->run_count++].slot = p->open.slots[i];
+    }
+    out->key = g->run_count ? g->run[g->run_count - 1].key : g->from;
+    out->request = g->request;
+}
+
+bool wf_guard_flush_but(struct wf_guard *g, struct wf_policy *p, const struct wf_guard_end *from)
+{
+    return (!from || from->request != g->request) && wf_guard_flush(g, p);
+}
+
+bool wf_guard_flush(struct wf_guard *g, struct wf_policy *p)
+{
     if (!g->run_count)
         return false;
+    room_make(g, p);
     g->stamp++;
     float window = WINDOW * (float)g->capacity, keep = window / (window + (float)g->run_count);
     float hits[WF_GUARD_ORDERS];
     for (unsigned i = 0; i < WF_GUARD_ORDERS; i++) {
         struct shadow *c = &g->shadows[i];
-        hits[i] = (float)hits_of(g, p, c, &out->hole);
+        hits[i] = (float)hits_of(g, c);
         c->hits = c->hits * keep + hits[i];
         for (unsigned k = 0; k < i; k++) {
             float apart = hits[i] - hits[k];
             g->apart[i + k - 1] = g->apart[i + k - 1] * keep + apart * apart;
         }
-        shadow_request(g, p, c, out->key ? find(c, out->key) : NONE);
+        shadow_request(g, p, c);
     }
-    out->key = hash_of(p->open.keys[g->run[g->run_count - 1]]);
     g->seen = g->seen * keep + (float)g->run_count;
     g->calm += g->run_count;
+    g->run_count = 0;
     return weigh(g);
 }
 
-void wf_guard_said(struct wf_guard *g, const struct wf_policy *p, uint32_t segment)
-{
-    struct shadow *c = &g->shadows[WF_GUARD_VALUE];
-    if (g->last == NONE || c->entries[g->last].segment != segment || !c->entries[g->last].place)
-        return;
-    c->entries[g->last].worth = value_of(p, &c->entries[g->last], g->stands == WF_GUARD_VALUE);
-    sift(c, c->entries[g->last].place - 1);
-}
-
-void wf_guard_advance(struct wf_guard *g, const struct wf_policy *p)
+void wf_guard_advance(struct wf_guard *g, struct wf_policy *p)
 {
     struct shadow *c = &g->shadows[WF_GUARD_VALUE];
     for (unsigned bucket = 0; bucket < WF_VALUE_BUCKETS; bucket++) {
@@ -432,13 +442,13 @@ void wf_guard_advance(struct wf_guard *g, const struct wf_policy *p)
             age_add(c, entry, bucket + 1);
             if (!c->entries[entry].place)
                 continue;
-            c->entries[entry].worth = value_of(p, &c->entries[entry], g->stands == WF_GUARD_VALUE);
+            c->entries[entry].worth = value_of(g, p, &c->entries[entry]);
             sift(c, c->entries[entry].place - 1);
         }
     }
 }
 
-void wf_guard_full(struct wf_guard *g, const struct wf_policy *p, uint32_t held)
+void wf_guard_full(struct wf_guard *g, struct wf_policy *p, uint32_t held)
 {
     g->held = held;
     capacity_set(g);
@@ -485,10 +495,8 @@ void wf_guard_destroy(struct wf_guard *g)
         free(g->shadows[i].heap);
         free(g->shadows[i].table);
     }
-    if (g) {
+    if (g)
         free(g->run);
-        free(g->run_entry);
-    }
     free(g);
 }
 
@@ -517,10 +525,8 @@ struct wf_guard *wf_guard_create(uint32_t slots_max)
     if (!g)
         return NULL;
     g->size = g->capacity = slots_max < WF_GUARD_SAMPLES ? slots_max : WF_GUARD_SAMPLES;
-    g->last = NONE;
     g->run = table(g->size, sizeof *g->run);
-    g->run_entry = table(g->size, sizeof *g->run_entry);
-    bool made = g->run && g->run_entry;
+    bool made = g->run != NULL;
     for (unsigned i = 0; i < WF_GUARD_ORDERS; i++) {
         g->shadows[i].order = (enum wf_guard_order)i;
         made = shadow_init(&g->shadows[i], g->size) && made;

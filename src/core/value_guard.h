@@ -22,7 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WF_GUARD_SAMPLES 2048u
+#define WF_GUARD_SAMPLES 1024u
 
 enum wf_guard_order {
     WF_GUARD_VALUE = 0,
@@ -36,8 +36,8 @@ struct wf_guard;
 
 /* Where a request ended, for one that goes on there. */
 struct wf_guard_end {
-    uint32_t key; /* of its last sampled block; 0: it has none */
-    uint8_t hole; /* a bit an order: one of its blocks was missing */
+    uint32_t key;     /* of its last sampled block; 0: it has none */
+    uint32_t request; /* its number */
 };
 
 /* NULL: no memory. */
@@ -46,16 +46,18 @@ void wf_guard_destroy(struct wf_guard *guard);
 
 enum wf_guard_order wf_guard_stands(const struct wf_guard *guard);
 
-/* The open request, its blocks in their new segments.  `before`: what it goes on from, or NULL.
- * True: another order stands now. */
-bool wf_guard_request(struct wf_guard *guard, const struct wf_policy *p,
-                      const struct wf_guard_end *before, struct wf_guard_end *out);
-/* Something was said of the segment after its request. */
-void wf_guard_said(struct wf_guard *guard, const struct wf_policy *p, uint32_t segment);
+/* The open request, its blocks in their new segments; it is weighed when it is sure not to go on.
+ * `from`: what it goes on from, or NULL. */
+void wf_guard_add(struct wf_guard *guard, struct wf_policy *p, const struct wf_guard_end *from,
+                  struct wf_guard_end *out);
+/* What was added is over, unless what comes goes on from it.  True: another order stands now. */
+bool wf_guard_flush_but(struct wf_guard *guard, struct wf_policy *p,
+                        const struct wf_guard_end *from);
+bool wf_guard_flush(struct wf_guard *guard, struct wf_policy *p);
 /* The clock moved on. */
-void wf_guard_advance(struct wf_guard *guard, const struct wf_policy *p);
+void wf_guard_advance(struct wf_guard *guard, struct wf_policy *p);
 /* Room is wanted while so many blocks are held. */
-void wf_guard_full(struct wf_guard *guard, const struct wf_policy *p, uint32_t held);
+void wf_guard_full(struct wf_guard *guard, struct wf_policy *p, uint32_t held);
 
 /* The aging of LFU-DA at the time, in ticks: what a use then was worth before its count. */
 float wf_guard_inflation(const struct wf_guard *guard, uint32_t ticks);

@@ -10,10 +10,12 @@
 #define HINT_AT_FIRST 2.0f
 #define SEEN_LITTLE 20.0f /* examples */
 #define DECLINE 0.7f /* of the odds, from one bucket to the next, as long as nothing is known */
-#define SMOOTH_EVERY 64u
+#define SMOOTH_EVERY 256u
 #define AHEAD 8u       /* buckets that a value looks ahead: sixteen times the age */
+#define STRIDE 8u      /* buckets at once */
 #define LOOK_LEAST 26u /* but to an age of an hour and a half in any case */
-#define ROWS_MAX (WF_VALUE_FEATURES + 1u)
+#define ROWS_MAX 8u
+#define TERMS_MAX 20u /* two a row and two of the age, in whole vectors */
 
 uint8_t wf_value_octave(double x)
 {
@@ -83,21 +85,20 @@ void wf_value_model_init_known(struct wf_value_model *model)
 }
 
 /* What is said of a chain's end says little of what many chains share. */
-static bool tells(bool shared, unsigned feature)
-{
-    bool of_shared = feature == WF_VALUE_SHARED_GAP || feature == WF_VALUE_SHARED_USES;
-    return feature == WF_VALUE_SHARED || feature == WF_VALUE_LEFT || of_shared == shared;
-}
+static const uint8_t of_own[] = {WF_VALUE_TURN,  WF_VALUE_LENGTH, WF_VALUE_OUTPUT, WF_VALUE_GAP,
+                                 WF_VALUE_FRESH, WF_VALUE_SHARED, WF_VALUE_LEFT};
+static const uint8_t of_shared[] = {WF_VALUE_SHARED, WF_VALUE_SHARED_GAP, WF_VALUE_SHARED_USES,
+                                    WF_VALUE_LEFT};
 
 /* The rows of what is known of it. */
 static unsigned rows_of(const struct wf_value_model *model, const struct wf_value_kind *kind,
                         const struct wf_value_row *out[ROWS_MAX])
 {
-    unsigned count = 0;
     bool shared = kind->bin[WF_VALUE_SHARED] != 0;
-    for (unsigned i = 0; i < WF_VALUE_FEATURES; i++)
-        if (tells(shared, i))
-            out[count++] = &model->feature[i][kind->bin[i]];
+    const uint8_t *features = shared ? of_shared : of_own;
+    unsigned count = shared ? sizeof of_shared : sizeof of_own;
+    for (unsigned i = 0; i < count; i++)
+        out[i] = &model->feature[features[i]][kind->bin[features[i]]];
     if (kind->hint)
         out[count++] = &model->hint[shared][kind->hint];
     return count;
@@ -119,44 +120,62 @@ static inline float logistic(float z)
     return 1 / (1 + power * two.scale);
 }
 
-/* 1 / sqrt(x) to a part of 600: by the bits of x, and one step of Newton's. */
-static inline float inverse_root(float x)
+/* Those that an example touches, side by side, so that loops over them become vector code. */
+struct terms {
+    float weight[TERMS_MAX], squares[TERMS_MAX];
+};
+
+static unsigned gather(const struct wf_value_row *const rows[ROWS_MAX], unsigned count,
+                       unsigned phase, struct terms *out)
 {
-    union {
-        float value;
-        uint32_t bits;
-    } guess = {.value = x};
-    guess.bits = 0x5f3759df - (guess.bits >> 1);
-    return guess.value * (1.5f - 0.5f * x * guess.value * guess.value);
+    for (unsigned i = 0; i < count; i++) {
+        out->weight[2 * i] = rows[i]->weight[phase];
+        out->weight[2 * i + 1] = rows[i]->weight[WF_VALUE_ALL_AGES];
+        out->squares[2 * i] = rows[i]->squares[phase];
+        out->squares[2 * i + 1] = rows[i]->squares[WF_VALUE_ALL_AGES];
+    }
+    return 2 * count;
 }
 
-static inline void step(float *weight, float *squares, float gradient, float rate)
+/* AdaGrad's. */
+static void step(struct terms *terms, float gradient)
 {
-    *squares += gradient * gradient;
-    *weight -= rate * gradient * inverse_root(*squares + 1e-8f);
+    for (unsigned i = 0; i < TERMS_MAX; i++) {
+        terms->squares[i] += gradient * gradient;
+        terms->weight[i] -= RATE * gradient / sqrtf(terms->squares[i] + 1e-8f);
+    }
 }
 
 void wf_value_learn(struct wf_value_model *model, const struct wf_value_kind *kind, unsigned bucket,
                     bool used)
 {
-    const struct wf_value_row *found[ROWS_MAX];
+    const struct wf_value_row *rows[ROWS_MAX];
+    struct terms terms;
     unsigned phase = model->phase[bucket], shared = kind->bin[WF_VALUE_SHARED];
-    unsigned count = rows_of(model, kind, found);
+    unsigned count = rows_of(model, kind, rows), in_rows = gather(rows, count, phase, &terms);
     struct wf_value_weight *age = &model->age[bucket], *own = &model->shared_age[shared][bucket];
-    float z = age->weight + own->weight;
-    for (unsigned i = 0; i < count; i++)
-        z += found[i]->weight[phase] + found[i]->weight[WF_VALUE_ALL_AGES];
+    terms.weight[in_rows] = age->weight;
+    terms.squares[in_rows] = age->squares;
+    terms.weight[in_rows + 1] = own->weight;
+    terms.squares[in_rows + 1] = own->squares;
+    for (unsigned i = in_rows + 2; i < TERMS_MAX; i++)
+        terms.weight[i] = terms.squares[i] = 0;
+    float z = 0;
+    for (unsigned i = 0; i < TERMS_MAX; i++)
+        z += terms.weight[i];
     model->seen[shared][bucket] += 1;
     if (++model->learned >= SMOOTH_EVERY)
         ages_smooth(model);
-    float gradient = logistic(z) - (used ? 1 : 0);
-    step(&age->weight, &age->squares, gradient, RATE);
-    step(&own->weight, &own->squares, gradient, RATE);
+    step(&terms, logistic(z) - (used ? 1 : 0));
     for (unsigned i = 0; i < count; i++) {
-        struct wf_value_row *row = (struct wf_value_row *)(uintptr_t)found[i];
-        step(&row->weight[phase], &row->squares[phase], gradient, RATE);
-        step(&row->weight[WF_VALUE_ALL_AGES], &row->squares[WF_VALUE_ALL_AGES], gradient, RATE);
+        struct wf_value_row *row = (struct wf_value_row *)(uintptr_t)rows[i];
+        row->weight[phase] = terms.weight[2 * i];
+        row->weight[WF_VALUE_ALL_AGES] = terms.weight[2 * i + 1];
+        row->squares[phase] = terms.squares[2 * i];
+        row->squares[WF_VALUE_ALL_AGES] = terms.squares[2 * i + 1];
     }
+    *age = (struct wf_value_weight){terms.weight[in_rows], terms.squares[in_rows]};
+    *own = (struct wf_value_weight){terms.weight[in_rows + 1], terms.squares[in_rows + 1]};
 }
 
 /* The part of the odds that does not depend on the bucket but for its phase, a phase. */
@@ -173,36 +192,43 @@ static void by_phase(const struct wf_value_model *model, const struct wf_value_k
         out[k] += out[WF_VALUE_ALL_AGES];
 }
 
-/* The chance of a use in each bucket from `first` to before `end`, if there was none before it. */
+/* The chance of a use in each of STRIDE buckets from `first` on, if there was none before it. */
 static void chances(const struct wf_value_model *model, const struct wf_value_kind *kind,
-                    unsigned first, unsigned end, float out[WF_VALUE_BUCKETS])
+                    const float odds[WF_VALUE_ROW], unsigned first, float out[STRIDE])
 {
-    float odds[WF_VALUE_ROW];
-    const float *by_age = model->by_age[kind->bin[WF_VALUE_SHARED]];
-    by_phase(model, kind, odds);
-    for (unsigned i = first; i < end; i++)
-        out[i] = odds[model->phase[i]] + by_age[i];
-    for (unsigned i = first; i < end; i++)
-        out[i] = logistic(out[i]);
+    const float *by_age = model->by_age[kind->bin[WF_VALUE_SHARED]] + first;
+    float z[STRIDE];
+    for (unsigned i = 0; i < STRIDE; i++)
+        z[i] = odds[model->phase[first + i]] + by_age[i];
+    for (unsigned i = 0; i < STRIDE; i++)
+        out[i] = logistic(z[i]);
 }
 
+/* It looks no further than more hits could still raise the rate. */
 float wf_value_of(const struct wf_value_model *model, const struct wf_value_kind *kind,
                   unsigned bucket, float age_s)
 {
-    float chance[WF_VALUE_BUCKETS], unused = 1, hits = 0, held_s = 0, best = 0;
+    float odds[WF_VALUE_ROW], chance[STRIDE], unused = 1, hits = 0, held_s = 0, best = 0;
     unsigned end = bucket + AHEAD < LOOK_LEAST ? LOOK_LEAST : bucket + AHEAD;
     end = end < WF_VALUE_BUCKETS ? end : WF_VALUE_BUCKETS;
-    chances(model, kind, bucket, end, chance);
-    for (unsigned i = bucket; i < end; i++) {
-        float whole = model->edge[i + 1] - model->edge[i], length = whole, here = chance[i];
-        if (i == bucket && age_s > model->edge[i]) {
-            length = model->edge[i + 1] > age_s ? model->edge[i + 1] - age_s : 0;
-            here *= length / whole;
+    by_phase(model, kind, odds);
+    for (unsigned first = bucket; first < end; first += STRIDE) {
+        unsigned from = first + STRIDE < WF_VALUE_BUCKETS ? first : WF_VALUE_BUCKETS - STRIDE;
+        chances(model, kind, odds, from, chance);
+        for (unsigned i = first; i < end && i < first + STRIDE; i++) {
+            float whole = model->edge[i + 1] - model->edge[i], length = whole;
+            float here = chance[i - from];
+            if (i == bucket && age_s > model->edge[i]) {
+                length = model->edge[i + 1] > age_s ? model->edge[i + 1] - age_s : 0;
+                here *= length / whole;
+            }
+            hits += unused * here;
+            held_s += unused * (1 - here / 2) * length;
+            unused *= 1 - here;
+            best = hits > best * held_s ? hits / held_s : best;
         }
-        hits += unused * here;
-        held_s += unused * (1 - here / 2) * length;
-        unused *= 1 - here;
-        best = hits > best * held_s ? hits / held_s : best;
+        if (hits + unused <= best * held_s)
+            break;
     }
     return best;
 }
@@ -210,9 +236,10 @@ float wf_value_of(const struct wf_value_model *model, const struct wf_value_kind
 float wf_value_chance(const struct wf_value_model *model, const struct wf_value_kind *kind,
                       unsigned bucket)
 {
-    float chance[WF_VALUE_BUCKETS], unused = 1;
-    chances(model, kind, bucket, WF_VALUE_BUCKETS, chance);
+    float odds[WF_VALUE_ROW], unused = 1;
+    const float *by_age = model->by_age[kind->bin[WF_VALUE_SHARED]];
+    by_phase(model, kind, odds);
     for (unsigned i = bucket; i < WF_VALUE_BUCKETS; i++)
-        unused *= 1 - chance[i];
+        unused *= 1 - logistic(odds[model->phase[i]] + by_age[i]);
     return 1 - unused;
 }

@@ -42,6 +42,7 @@ static struct past look_back(struct wf_policy *p, const struct request *before)
 {
     struct past past = {.any = false, .learned = NONE};
     uint32_t last = NONE;
+    uint8_t gap = 0;
     if (before && before->learned != NONE &&
         p->segments[before->learned].generation == before->learned_generation) {
         past.learned = last = before->learned;
@@ -60,7 +61,9 @@ static struct past look_back(struct wf_policy *p, const struct request *before)
             seat->uses = seat->fan;
         }
         struct segment *s = &p->segments[number];
-        seat->gap = (uint8_t)(1 + wf_value_octave((double)(p->now - s->ticks) * 4 / TICKS_PER_S));
+        if (number != last || !past.any)
+            gap = (uint8_t)(1 + wf_value_octave((double)(p->now - s->ticks) * 4 / TICKS_PER_S));
+        seat->gap = gap;
         past.any = true;
         past.known = i + 1;
         past.ticks = s->ticks;
@@ -77,14 +80,6 @@ static struct past look_back(struct wf_policy *p, const struct request *before)
             wf_value_missing_less(p, &ghost);
     }
     return past;
-}
-
-static void revalue(struct wf_policy *p, uint32_t number)
-{
-    const struct segment *s = &p->segments[number];
-    enum wf_guard_order order = wf_guard_stands(p->guard);
-    if (order == WF_GUARD_VALUE && s->bucket < WF_VALUE_BUCKETS && s->worth >= 0)
-        wf_value_worth_set(p, number, wf_value_worth(p, number, order));
 }
 
 static void branches(struct seat *parent)
@@ -109,7 +104,7 @@ static void take_out(struct wf_policy *p, uint32_t known)
         seat->segment = NONE;
         bool last = i + 1 == p->open.count || p->seats[p->open.slots[i + 1]].segment != number;
         if (number < OPEN && last && p->segments[number].blocks)
-            revalue(p, number);
+            wf_value_changed(p, number);
     }
 }
 
@@ -203,6 +198,8 @@ void wf_value_judge(struct wf_policy *p)
     if (!p->open.count)
         return;
     struct request *before = extended(p, p->open.parent, p->open.reader);
+    if (wf_guard_flush_but(p->guard, p, before ? &before->end : NULL))
+        wf_value_heap_rebuild(p);
     struct past past = look_back(p, before);
     struct request request = {.reader = p->open.reader,
                               .last = p->open.slots[p->open.count - 1],
@@ -234,7 +231,7 @@ void wf_value_judge(struct wf_policy *p)
     else
         number = divide(p, &request);
     request.segment = number;
-    bool turned = wf_guard_request(p->guard, p, before ? &before->end : NULL, &request.end);
+    wf_guard_add(p->guard, p, before ? &before->end : NULL, &request.end);
     if (before) {
         *before = request;
     } else {
@@ -242,6 +239,4 @@ void wf_value_judge(struct wf_policy *p)
         p->recent_next = (p->recent_next + 1) % RECENT;
     }
     p->open.count = 0;
-    if (turned)
-        wf_value_heap_rebuild(p);
 }

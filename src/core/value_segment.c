@@ -122,13 +122,26 @@ float wf_value_worth(const struct wf_policy *p, uint32_t number, enum wf_guard_o
     return wf_value_of(&p->model, &kind, s->bucket, wf_value_age_s(p, s));
 }
 
+void wf_value_changed(struct wf_policy *p, uint32_t number)
+{
+    struct segment *s = &p->segments[number];
+    if (s->worth < 0)
+        return;
+    if (s->place)
+        wf_value_worth_set(p, number, wf_value_worth(p, number, wf_guard_stands(p->guard)));
+    s->stale = s->place == 0;
+}
+
 /* What was cooled or spared stays so. */
 void wf_value_heap_rebuild(struct wf_policy *p)
 {
     enum wf_guard_order order = wf_guard_stands(p->guard);
     for (uint32_t number = 0; number < p->segments_used; number++) {
         struct segment *s = &p->segments[number];
-        if (s->blocks && s->worth >= 0 && !isinf(s->worth))
+        if (!s->blocks || s->worth < 0 || isinf(s->worth))
+            continue;
+        s->stale = s->place == 0;
+        if (s->place)
             s->worth = wf_value_worth(p, number, order);
     }
     for (uint32_t at = p->heap_count / 2; at-- > 0;)
@@ -242,10 +255,10 @@ uint32_t wf_value_segment_new(struct wf_policy *p, const struct wf_value_kind *k
                           .uses = p->open.uses,
                           .entered = NONE,
                           .generation = s->generation,
+                          .stale = 1,
                           .hint = kind->hint & 3u};
     wf_value_bins_set(s, kind);
     list_add(p, &p->age[0], number);
-    s->worth = wf_value_worth(p, number, wf_guard_stands(p->guard));
     return number;
 }
 
@@ -259,7 +272,8 @@ void wf_value_segment_renew(struct wf_policy *p, uint32_t number, const struct w
     s->uses = p->open.uses;
     list_add(p, &p->age[0], number);
     wf_value_bins_set(s, kind);
-    wf_value_worth_set(p, number, wf_value_worth(p, number, wf_guard_stands(p->guard)));
+    s->worth = 0;
+    wf_value_changed(p, number);
 }
 
 /* The first of this bucket is through with it. */
@@ -277,9 +291,8 @@ static void grow_older(struct wf_policy *p, unsigned bucket)
     s->bucket = (bucket + 1) & 63;
     if (bucket + 1 < WF_VALUE_BUCKETS)
         list_add(p, &p->age[bucket + 1], number);
-    enum wf_guard_order order = wf_guard_stands(p->guard);
-    if (s->blocks && s->worth >= 0 && (order == WF_GUARD_VALUE || isinf(s->worth)))
-        wf_value_worth_set(p, number, wf_value_worth(p, number, order));
+    if (s->blocks)
+        wf_value_changed(p, number);
 }
 
 /* Youngest buckets first: what passes through several at once is seen in each. */
@@ -292,6 +305,8 @@ void wf_value_advance(struct wf_policy *p, uint64_t now_us)
                        : (uint32_t)((now_us - p->first_us) / (1000000 / TICKS_PER_S));
     if (now == p->now || now - p->now > INT32_MAX) /* the same, or a clock that went back */
         return;
+    if (wf_guard_flush(p->guard, p))
+        wf_value_heap_rebuild(p);
     p->now = now;
     for (unsigned bucket = 0; bucket < WF_VALUE_BUCKETS; bucket++)
         while (p->age[bucket].first != NONE &&
@@ -345,7 +360,9 @@ void wf_value_seat_enter(struct wf_policy *p, uint32_t slot)
         s = &p->segments[number];
     }
     s->entered = slot;
-    if (wf_guard_stands(p->guard) == WF_GUARD_COUNT && s->worth >= 0 && !isinf(s->worth))
-        s->worth = wf_value_worth(p, number, WF_GUARD_COUNT);
+    enum wf_guard_order order = wf_guard_stands(p->guard);
+    if (s->worth >= 0 && !isinf(s->worth) && (s->stale || order == WF_GUARD_COUNT))
+        s->worth = wf_value_worth(p, number, order);
+    s->stale = 0;
     heap_add(p, number);
 }

@@ -1,28 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Eviction by value: what the model learns, and what the policy makes of it.
- *
- * The small world here has a virtual clock.  Chains are numbers; a chain's block i has slot and key
- * by the table below, as a store would have it.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "../support/random.h"
-#include "core/policy.h"
 #include "core/value_model.h"
-
-#define CHAINS 4096u
-#define LENGTH 8u
-#define SLOTS 1024u
-#define SECOND 1000000u
+#include "value_world.h"
 
 /* ------------------------------------------------------------------------------------ the model */
 
@@ -77,76 +58,6 @@ static void test_with_nothing_known_the_youngest_is_worth_most(void **state)
 
 /* ----------------------------------------------------------------------------------- the policy */
 
-struct world {
-    const struct wf_policy_ops *ops;
-    struct wf_policy *policy;
-    uint32_t slot_of[CHAINS][LENGTH]; /* slot + 1 */
-    uint32_t held[CHAINS];            /* blocks of it that are there */
-    uint32_t chain_of[SLOTS], spare[SLOTS], spares, capacity;
-    uint64_t now_us, asked, hits;
-};
-
-static struct world *world_open(const struct wf_policy_ops *ops, uint32_t capacity)
-{
-    struct world *w = calloc(1, sizeof *w);
-    assert_non_null(w);
-    w->ops = ops;
-    w->capacity = capacity;
-    w->now_us = SECOND;
-    assert_int_equal(ops->create(SLOTS, &w->policy), WEFT_OK);
-    for (uint32_t slot = 0; slot < SLOTS; slot++)
-        w->spare[w->spares++] = slot;
-    return w;
-}
-
-static void world_close(struct world *w)
-{
-    w->ops->destroy(w->policy);
-    free(w);
-}
-
-static uint64_t key_of(uint32_t chain, uint32_t block)
-{
-    return ((uint64_t)chain * LENGTH + block + 1) * 0x9e3779b97f4a7c15u;
-}
-
-static void one_goes(struct world *w)
-{
-    uint32_t slot = w->ops->victim(w->policy, w->now_us);
-    assert_int_not_equal(slot, WF_POLICY_NONE);
-    uint32_t chain = w->chain_of[slot];
-    assert_int_equal(w->slot_of[chain][w->held[chain] - 1], slot + 1); /* the end of a chain */
-    w->ops->gone(w->policy, slot, key_of(chain, --w->held[chain]));
-    w->spare[w->spares++] = slot;
-    if (w->held[chain])
-        w->ops->enter(w->policy, w->slot_of[chain][w->held[chain] - 1] - 1);
-}
-
-static void request(struct world *w, uint32_t chain, uint32_t length)
-{
-    w->asked += length;
-    w->hits += w->held[chain] < length ? w->held[chain] : length;
-    for (uint32_t i = 0; i < length; i++) {
-        if (i == w->held[chain]) {
-            if (i)
-                w->ops->leave(w->policy, w->slot_of[chain][i - 1] - 1);
-            uint32_t slot = w->spare[--w->spares];
-            w->chain_of[slot] = chain;
-            w->slot_of[chain][i] = slot + 1;
-            w->held[chain]++;
-        }
-        const struct wf_policy_use use = {.slot = w->slot_of[chain][i] - 1,
-                                          .parent = i ? w->slot_of[chain][i - 1] - 1
-                                                      : WF_POLICY_NONE,
-                                          .key = key_of(chain, i),
-                                          .now_us = w->now_us};
-        w->ops->used(w->policy, &use);
-    }
-    w->ops->enter(w->policy, w->slot_of[chain][w->held[chain] - 1] - 1);
-    while (SLOTS - w->spares > w->capacity)
-        one_goes(w);
-}
-
 /* Chains of 3 blocks that come back and chains of 6 that never do: who tells them apart keeps the
  * former. */
 static double hit_rate(const struct wf_policy_ops *ops)
@@ -171,13 +82,6 @@ static void test_what_never_comes_back_goes_first(void **state)
     double lru = hit_rate(&wf_policy_lru), value = hit_rate(&wf_policy_value);
     assert_true(lru < 0.12);   /* 100 blocks pass in 20 seconds */
     assert_true(value > 0.17); /* 0.2 is all that there is */
-}
-
-static struct wf_policy_reason reason_of(const struct world *w, uint32_t chain)
-{
-    struct wf_policy_reason reason;
-    w->ops->explain(w->policy, w->slot_of[chain][0] - 1, &reason);
-    return reason;
 }
 
 /* A chain that went as a whole is known when it is back: its turn goes on. */
@@ -250,6 +154,34 @@ static void test_hints_are_believed_as_far_as_they_were_right(void **state)
     }
 }
 
+/* What the policy asks for goes through here (the linker wraps it). */
+static size_t asked_bytes;
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    asked_bytes += count * bytes;
+    return __real_calloc(count, bytes);
+}
+
+static size_t bytes_for(uint32_t slots)
+{
+    struct wf_policy *policy;
+    asked_bytes = 0;
+    assert_int_equal(wf_policy_value.create(slots, &policy), WEFT_OK);
+    wf_policy_value.destroy(policy);
+    return asked_bytes;
+}
+
+static void test_64_bytes_a_slot(void **state)
+{
+    (void)state;
+    size_t some = bytes_for(100000), more = bytes_for(300000);
+    assert_true(some > 0);
+    assert_true(more - some <= (size_t)64 * 200000);
+    assert_true(some <= (size_t)64 * 100000 + (1u << 20)); /* and what all have in common */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +192,7 @@ int main(void)
         cmocka_unit_test(test_what_went_is_remembered),
         cmocka_unit_test(test_hints_and_cooling),
         cmocka_unit_test(test_hints_are_believed_as_far_as_they_were_right),
+        cmocka_unit_test(test_64_bytes_a_slot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
