@@ -2,7 +2,7 @@
  *
  * What the owner thread can decide a second, and what a block costs in metadata.
  *
- *     bench_store [--json] [--blocks N]
+ *     bench_store [--json] [--blocks N] [--policy weft|lru]
  *
  * The store runs as in the node, on plain memory and without clients: the decisions alone.
  *   decisions  the eviction policy by itself, full of N blocks: a use, then a victim, then a new
@@ -44,11 +44,18 @@ static void scan_pins(void *context, void (*seen)(void *context, uint32_t slot),
     (void)context, (void)seen, (void)seen_context;
 }
 
-static void gone(void *context, const uint8_t key[32], uint64_t bytes, uint64_t age,
-                 enum wf_evict_reason reason)
+static void gone(void *context, const uint8_t key[32], const struct wf_gone *gone)
 {
-    (void)context, (void)key, (void)bytes, (void)age, (void)reason;
+    (void)context, (void)key, (void)gone;
 }
+
+static uint64_t now_us(void *context)
+{
+    (void)context;
+    return wf_now_ns() / 1000;
+}
+
+static const struct wf_policy_ops *policy = &wf_policy_value;
 
 static uint64_t mix(uint64_t x)
 {
@@ -107,11 +114,12 @@ static void bench_init(struct bench *bench, uint32_t blocks)
         .slots_max = bench->slots,
         .pool_bytes = (uint64_t)blocks * WF_GRANULE,
         .quota_bytes = UINT64_MAX / 2,
-        .policy = &wf_policy_lru,
+        .policy = policy,
         .env = {.context = &bench->budget,
                 .budget_take = budget_take,
                 .budget_give = budget_give,
                 .scan_pins = scan_pins,
+                .now_us = now_us,
                 .gone = gone},
     };
     if (bench->index_memory == MAP_FAILED || wf_store_init(&bench->store, &options) != WEFT_OK) {
@@ -164,47 +172,48 @@ static double used(struct bench *bench, uint32_t n)
     return median(rates);
 }
 
-static void use(const struct wf_policy_ops *ops, struct wf_policy *policy, uint32_t slot,
-                uint64_t now_us)
+static void use(const struct wf_policy_ops *ops, struct wf_policy *one, uint32_t slot,
+                uint64_t at_us)
 {
     const struct wf_policy_use given = {.slot = slot,
                                         .parent = WF_POLICY_NONE,
                                         .key = mix(slot),
-                                        .now_us = now_us};
-    ops->used(policy, &given);
+                                        .now_us = at_us};
+    ops->used(one, &given);
 }
 
 /* The policy alone: `blocks` candidates; each turn is three events. */
 static double decisions(const struct wf_policy_ops *ops, uint32_t blocks, uint32_t n)
 {
-    struct wf_policy *policy;
+    struct wf_policy *one;
     double rates[ROUNDS];
-    uint64_t now_us = 0;
-    if (ops->create(blocks, &policy) != WEFT_OK)
+    uint64_t at_us = 0;
+    if (ops->create(blocks, &one) != WEFT_OK)
         exit(1);
     for (uint32_t i = 0; i < blocks; i++) {
-        use(ops, policy, i, now_us += 10);
-        ops->enter(policy, i);
+        use(ops, one, i, at_us += 10);
+        ops->enter(one, i);
     }
     for (int round = 0; round < ROUNDS; round++) {
         uint64_t start = wf_now_ns();
         for (uint32_t i = 0; i < n; i++) {
-            use(ops, policy, (uint32_t)(mix(i) % blocks), now_us += 10);
-            uint32_t victim = ops->victim(policy, now_us);
-            ops->gone(policy, victim, mix(victim));
-            use(ops, policy, victim, now_us);
-            ops->enter(policy, victim);
+            use(ops, one, (uint32_t)(mix(i) % blocks), at_us += 10);
+            uint32_t victim = ops->victim(one, at_us);
+            ops->gone(one, victim, mix(victim));
+            use(ops, one, victim, at_us);
+            ops->enter(one, victim);
         }
         rates[round] = 3.0 * n * 1e3 / (double)(wf_now_ns() - start);
     }
-    ops->destroy(policy);
+    ops->destroy(one);
     return median(rates);
 }
 
-/* Index segment, slot table, arena's bit, policy (16 bytes: last use, place, heap), by slot. */
+/* Index segment, slot table, arena's bit, policy (core/lru.c and core/value.c say how much). */
 static double metadata_bytes(const struct bench *bench)
 {
-    return (double)bench->index_bytes / bench->slots + sizeof(struct wf_slot) + 1.0 / 8 + 16;
+    return (double)bench->index_bytes / bench->slots + sizeof(struct wf_slot) + 1.0 / 8 +
+           (policy == &wf_policy_lru ? 16 : 60);
 }
 
 int main(int argc, char **argv)
@@ -216,8 +225,10 @@ int main(int argc, char **argv)
             json = true;
         } else if (!strcmp(argv[i], "--blocks") && i + 1 < argc) {
             only = (uint32_t)strtoul(argv[++i], NULL, 10);
+        } else if (!strcmp(argv[i], "--policy") && i + 1 < argc) {
+            policy = strcmp(argv[++i], "lru") == 0 ? &wf_policy_lru : &wf_policy_value;
         } else {
-            fprintf(stderr, "usage: %s [--json] [--blocks N]\n", argv[0]);
+            fprintf(stderr, "usage: %s [--json] [--blocks N] [--policy weft|lru]\n", argv[0]);
             return 2;
         }
     }
@@ -230,7 +241,7 @@ int main(int argc, char **argv)
         uint32_t blocks = only ? only : sizes[i];
         static struct bench bench;
         bench_init(&bench, blocks);
-        double decided = decisions(&wf_policy_lru, blocks, 200000), churned = churn(&bench, 100000),
+        double decided = decisions(policy, blocks, 200000), churned = churn(&bench, 100000),
                uses = used(&bench, 400000);
         if (json)
             printf("%s\"%u\": {\"decisions_m_per_s\": %.2f, "

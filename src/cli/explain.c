@@ -340,6 +340,30 @@ static void move_print(const json_t *event)
     printf("%s %s %s", what, reason, word(event, "tier"));
 }
 
+/* Why it and no other, as the policy said when it went. */
+static void why_print(const json_t *why)
+{
+    const char *rule = word(why, "rule"), *hint = word(why, "hint");
+    unsigned long long among = (unsigned long long)number(why, "candidates");
+    if (strcmp(rule, "beside") == 0) {
+        printf("; it lay beside what had come free, and one piece was needed");
+        return;
+    }
+    printf("; %s of %llu end%s of chains",
+           strcmp(rule, "lru_leaf") == 0 ? "the least recently used"
+           : strcmp(rule, "lfuda") == 0  ? "the least frequently used"
+                                         : "the least valuable",
+           among, wf_cli_s(among));
+    if (!json_object_get(why, "value"))
+        return;
+    double value = json_number_value(json_object_get(why, "value"));
+    double chance = json_number_value(json_object_get(why, "chance"));
+    printf(": %.2g hits a block-second expected, %.0f %% chance of another use, %.0f s since its "
+           "last (turn %llu), %s%s",
+           value, 100 * chance, json_number_value(json_object_get(why, "age_s")),
+           (unsigned long long)number(why, "turn") + 1, *hint ? "said to be " : "no hint", hint);
+}
+
 static void loss_print(const json_t *event)
 {
     const char *mend, *tier = word(event, "tier"), *refused = word(event, "not_below");
@@ -349,6 +373,8 @@ static void loss_print(const json_t *event)
     else
         printf("left DRAM (%s): %s; unused for %.1f s", word(event, "reason"),
                meaning_of(word(event, "reason"), &mend), (double)number(event, "age_ms") / 1e3);
+    if (json_object_get(event, "why"))
+        why_print(json_object_get(event, "why"));
     if (*word(event, "for"))
         printf("; its place went to domain %s", word(event, "for"));
     for (size_t i = 0; i < sizeof refusals_meanings / sizeof refusals_meanings[0]; i++)

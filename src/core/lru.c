@@ -174,7 +174,7 @@ static uint64_t lru_age(const struct wf_policy *policy, uint32_t slot)
     return policy->clock - policy->last[slot];
 }
 
-static void lru_explain(const struct wf_policy *policy, uint32_t slot, struct wf_policy_reason *out)
+static void lru_explain(struct wf_policy *policy, uint32_t slot, struct wf_policy_reason *out)
 {
     (void)policy;
     (void)slot;

@@ -48,6 +48,7 @@ struct wf_policy_hint {
 /* Why a block is where it is in the order. */
 struct wf_policy_reason {
     const char *rule; /* which order stands: a policy's name */
+    bool knows;       /* what follows; an order without a model of uses does not */
     double value;     /* expected hits a block-second, on the horizon that makes most of it */
     double chance;    /* that it is wanted again at all, as far ahead as the policy looks */
     double age_s;     /* since its last use */
@@ -77,7 +78,7 @@ struct wf_policy_ops {
     /* Uses of all blocks so far, and uses of others since this one's last. */
     uint64_t (*uses)(const struct wf_policy *policy);
     uint64_t (*age)(const struct wf_policy *policy, uint32_t slot);
-    void (*explain)(const struct wf_policy *policy, uint32_t slot, struct wf_policy_reason *out);
+    void (*explain)(struct wf_policy *policy, uint32_t slot, struct wf_policy_reason *out);
 };
 
 extern const struct wf_policy_ops wf_policy_lru;

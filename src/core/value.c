@@ -165,20 +165,37 @@ static uint64_t value_age(const struct wf_policy *p, uint32_t slot)
 
 static const char *const rules[WF_GUARD_ORDERS] = {"weft", "lru_leaf", "lfuda"};
 
-static void value_explain(const struct wf_policy *p, uint32_t slot, struct wf_policy_reason *out)
+static bool told_before(const struct wf_policy *p, uint32_t number)
+{
+    const struct segment *s = &p->segments[number];
+    return p->told.number == number && p->told.generation == s->generation &&
+           p->told.uses == s->uses && p->told.ticks == p->now;
+}
+
+static void value_explain(struct wf_policy *p, uint32_t slot, struct wf_policy_reason *out)
 {
     uint32_t number = segment_of(p, slot);
     *out = (struct wf_policy_reason){.rule = rules[wf_guard_stands(p->guard)], .hint = -1};
     if (number >= OPEN)
         return;
     const struct segment *s = &p->segments[number];
-    struct wf_value_kind kind = wf_value_kind_of(s);
-    out->value = (double)wf_value_worth(p, number, WF_GUARD_VALUE);
-    out->age_s = (double)wf_value_age_s(p, s);
-    out->turn = kind.bin[WF_VALUE_TURN];
+    if (told_before(p, number)) {
+        *out = p->told.reason;
+    } else {
+        struct wf_value_kind kind = wf_value_kind_of(s);
+        out->knows = true;
+        out->value = (double)wf_value_worth(p, number, WF_GUARD_VALUE);
+        out->age_s = (double)wf_value_age_s(p, s);
+        out->turn = kind.bin[WF_VALUE_TURN];
+        if (s->bucket < WF_VALUE_BUCKETS)
+            out->chance = (double)wf_value_chance(&p->model, &kind, s->bucket);
+        p->told.number = number;
+        p->told.generation = s->generation;
+        p->told.uses = s->uses;
+        p->told.ticks = p->now;
+        p->told.reason = *out;
+    }
     out->hint = s->hint == 1 ? WF_POLICY_WANTED : s->hint == 2 ? WF_POLICY_DONE : -1;
-    if (s->bucket < WF_VALUE_BUCKETS)
-        out->chance = (double)wf_value_chance(&p->model, &kind, s->bucket);
 }
 
 static void value_destroy(struct wf_policy *p)
@@ -227,6 +244,7 @@ static enum weft_status value_create(uint32_t slots_max, struct wf_policy **out)
                        slots_max);
     }
     p->free = NONE;
+    p->told.number = NONE;
     memset(p->age, 0xff, sizeof p->age);
     memset(&p->dead, 0xff, sizeof p->dead);
     for (uint32_t i = 0; i < RECENT; i++)

@@ -122,6 +122,11 @@ struct wf_policy {
     } open;
     struct request recent[RECENT];
     uint32_t recent_next;
+    struct { /* the segment that was explained last: its blocks go one after the other */
+        uint32_t number, uses, ticks;
+        uint8_t generation;
+        struct wf_policy_reason reason;
+    } told;
     struct wf_value_model model;
     struct wf_guard *guard;
 };

@@ -132,13 +132,43 @@ static bool put_move(json_t *object, const struct wf_event *event)
            (event->took_us == 0 || put_number(object, "took_us", event->took_us));
 }
 
+static bool put_real(json_t *object, const char *name, double value)
+{
+    json_t *number = json_real(value); /* NULL for what is no number to JSON */
+    return put(object, name, number ? number : json_null());
+}
+
+/* What the policy said: an order that knows no value says only its name. */
+static bool put_why(json_t *object, const struct wf_event *event)
+{
+    static const char *const hints[] = {
+        [WF_POLICY_OUTPUT] = NULL, [WF_POLICY_WANTED] = "wanted", [WF_POLICY_DONE] = "done"};
+    const struct wf_policy_reason *why = &event->why;
+    if (!why->rule)
+        return true;
+    json_t *out = json_object();
+    bool good = out && put(out, "rule", json_string(why->rule));
+    if (good && why->knows) {
+        const char *hint = why->hint > 0 && why->hint <= WF_POLICY_DONE ? hints[why->hint] : NULL;
+        good = put_real(out, "value", why->value) && put_real(out, "chance", why->chance) &&
+               put_real(out, "age_s", why->age_s) && put_number(out, "turn", why->turn) &&
+               put(out, "hint", hint ? json_string(hint) : json_null());
+    }
+    good = good && put_number(out, "candidates", event->candidates);
+    if (good)
+        return put(object, "why", out);
+    json_decref(out);
+    return false;
+}
+
 static bool put_eviction(json_t *object, const struct wf_events *events,
                          const struct wf_event *event, uint32_t reader)
 {
     return put_key(object, event) && put_number(object, "age_ms", event->age_ms) &&
            put(object, "reason", json_string(event->reason)) &&
            put(object, "for", json_string(beneficiary(events, event, reader))) &&
-           put_word(object, "tier", event->tier) && put_word(object, "not_below", event->not_below);
+           put_word(object, "tier", event->tier) &&
+           put_word(object, "not_below", event->not_below) && put_why(object, event);
 }
 
 static json_t *entry_json(const struct wf_events *events, const struct entry *entry,
@@ -155,7 +185,7 @@ static json_t *entry_json(const struct wf_events *events, const struct entry *en
         good = put_eviction(object, events, event, reader);
     else if (good && event->moved)
         good = put_move(object, event);
-    if (good && event->text[0]) {
+    if (good && !event->evicted && event->text[0]) {
         json_t *text = json_string(event->text);
         good = put(object, "text", text ? text : json_string("(not UTF-8)"));
     }

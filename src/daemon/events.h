@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "core/policy.h"
 #include "weft/weft.h"
 
 #define WF_EVENT_KEY_BYTES \
@@ -43,7 +44,13 @@ struct wf_event {
     const char *not_below; /* evicted: why it was not written below */
     const char *from;      /* moved: from that tier to `tier` */
     uint64_t took_us;      /* moved: since it was asked for; 0: nothing to say */
-    char text[WF_EVENT_TEXT_MAX + 1]; /* a sentence for what is no eviction; "": none */
+    union {
+        char text[WF_EVENT_TEXT_MAX + 1]; /* a sentence for what is no eviction; "": none */
+        struct { /* evicted: why it and no other; the rule is a literal, NULL: it was named */
+            struct wf_policy_reason why;
+            uint32_t candidates; /* ends of chains that might have gone, it included */
+        };
+    };
 };
 
 struct wf_events;
@@ -60,7 +67,9 @@ void wf_events_add(struct wf_events *events, const struct wf_event *event);
  * JSON; caller frees.  `domain`: only its own, numbered by themselves, and others of whom they
  * speak unnamed; WF_EVENTS_NODE: all.
  *   {"events": [{"sequence": 7, "time_ms": …, "what": "evict", "domain": "a", "key": "00ff…",
- * "bytes": …, "age_ms": …, "reason": "room", "for": "b", "tier": "nvme0"},
+ * "bytes": …, "age_ms": …, "reason": "room", "for": "b", "tier": "nvme0",
+ * "why": {"rule": "weft", "value": 0.02, "chance": 0.04, "age_s": 812, "turn": 2, "hint": null,
+ * "candidates": 5812}},
  *               {"sequence": 7, "time_ms": …, "what": "promote", "domain": "a", "key": "00ff…",
  * "bytes": …, "reason": "get", "tier": "nvme0", "took_us": 830},
  *               {"sequence": 8, "time_ms": …, "what": "lend", "text": "the host lent …"}],

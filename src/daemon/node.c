@@ -223,13 +223,12 @@ static void scan_pins(void *context, void (*seen)(void *context, uint32_t slot),
             wf_pins_scan(&node->clients[i].pins, seen, seen_context);
 }
 
-static void gone(void *context, const uint8_t key[32], uint64_t bytes, uint64_t age,
-                 enum wf_evict_reason reason)
+static void gone(void *context, const uint8_t key[32], const struct wf_gone *gone)
 {
     struct wf_domain *domain = context;
-    domain->evicted[reason]++;
-    wf_telemetry_gone(domain, key, bytes, age, reason);
-    wf_below_gone(domain, key, reason);
+    domain->evicted[gone->reason]++;
+    wf_telemetry_gone(domain, key, gone);
+    wf_below_gone(domain, key, gone->reason);
 }
 
 bool wf_node_busy(const struct wf_node *node)

@@ -437,14 +437,13 @@ static void condemn_one(struct wf_store *store, uint32_t slot, enum wf_evict_rea
 {
     uint8_t key[32];
     wf_desc_key_read(&store->index.desc[slot], key);
-    uint64_t bytes = atomic_load_explicit(&store->index.desc[slot].bytes, memory_order_relaxed);
     wf_index_remove(&store->index, slot);
     store->blocks--;
     store->policy_ops->leave(store->policy, slot);
-    uint64_t age = store->policy_ops->age(store->policy, slot);
+    const struct wf_gone gone = wf_store_gone(store, slot, reason, WF_CHOICE_NAMED);
     store->policy_ops->gone(store->policy, slot, name_of(store, slot));
     dead_add(store, slot);
-    store->env.gone(store->env.context, key, bytes, age, reason);
+    store->env.gone(store->env.context, key, &gone);
 }
 
 enum weft_status wf_store_remove(struct wf_store *store, uint32_t root, bool condemn,
@@ -483,7 +482,8 @@ enum weft_status wf_store_remove(struct wf_store *store, uint32_t root, bool con
         if (keep)
             condemn_one(store, slot, WF_EVICT_CORRUPT);
         else
-            wf_store_drop(store, slot, condemn ? WF_EVICT_CORRUPT : WF_EVICT_REMOVED);
+            wf_store_drop(store, slot, condemn ? WF_EVICT_CORRUPT : WF_EVICT_REMOVED,
+                          WF_CHOICE_NAMED);
     }
     *out_removed = tree.count;
     wf_store_bury(store);

@@ -44,6 +44,17 @@ enum wf_leave {
     WF_LEAVE_NOT = 2,   /* that, but nothing more can be begun now: it stays for the time being */
 };
 
+/* Of a block that has gone. */
+struct wf_gone {
+    uint64_t bytes, age; /* age: uses of others since its own last */
+    enum wf_evict_reason reason;
+    /* Why it and no other: what the policy says, or the rule alone: WF_GONE_BESIDE.  The rule is
+     * NULL when it was named. */
+    struct wf_policy_reason why;
+    uint32_t candidates; /* among how many, it included */
+};
+#define WF_GONE_BESIDE "beside" /* it lay beside what came free, and one piece was needed */
+
 struct wf_store_env {
     void *context;
     /* Memory from the node's budget: at least `least` bytes, or 0; at most `wanted`. */
@@ -58,8 +69,7 @@ struct wf_store_env {
     /* A block that nobody holds is about to go, to make room.  NULL: any may. */
     enum wf_leave (*leave)(void *context, uint32_t slot);
     /* A block has gone from the index, children before their parents. */
-    void (*gone)(void *context, const uint8_t key[32], uint64_t bytes, uint64_t age,
-                 enum wf_evict_reason reason);
+    void (*gone)(void *context, const uint8_t key[32], const struct wf_gone *gone);
 };
 
 struct wf_store {

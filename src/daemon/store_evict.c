@@ -15,6 +15,7 @@ struct batch {
     uint32_t slot[BATCH];
     bool pinned[BATCH];
     uint32_t count;
+    enum wf_choice choice;
     int16_t place[4 * BATCH]; /* open addressing: index + 1 in slot[] */
 };
 
@@ -41,18 +42,34 @@ static void batch_seen(void *context, uint32_t slot)
             batch->pinned[batch->place[at] - 1] = true;
 }
 
-void wf_store_drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason)
+struct wf_gone wf_store_gone(const struct wf_store *store, uint32_t slot,
+                             enum wf_evict_reason reason, enum wf_choice choice)
+{
+    struct wf_gone gone = {
+        .bytes = atomic_load_explicit(&store->index.desc[slot].bytes, memory_order_relaxed),
+        .age = store->policy_ops->age(store->policy, slot),
+        .reason = reason,
+        .candidates = store->policy_ops->candidates(store->policy) + 1,
+    };
+    if (choice == WF_CHOICE_POLICY)
+        store->policy_ops->explain(store->policy, slot, &gone.why);
+    else if (choice == WF_CHOICE_BESIDE)
+        gone.why.rule = WF_GONE_BESIDE;
+    return gone;
+}
+
+void wf_store_drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason,
+                   enum wf_choice choice)
 {
     uint8_t key[32];
     wf_desc_key_read(&store->index.desc[slot], key);
-    uint64_t bytes = atomic_load_explicit(&store->index.desc[slot].bytes, memory_order_relaxed);
-    uint64_t age = store->policy_ops->age(store->policy, slot);
+    const struct wf_gone gone = wf_store_gone(store, slot, reason, choice);
     store->policy_ops->gone(store->policy, slot, name_of(store, slot));
     wf_index_remove(&store->index, slot);
     WF_CRASH("store.evict.unindexed");
     store->blocks--;
     release(store, slot);
-    store->env.gone(store->env.context, key, bytes, age, reason);
+    store->env.gone(store->env.context, key, &gone);
 }
 
 /* Take a candidate, which has left the policy, into the batch. */
@@ -100,7 +117,7 @@ static void batch_settle(struct wf_store *store, struct batch *batch, enum wf_ev
         bool go = !batch->pinned[i] && may_go(store, slot, round) && leaf;
         if (go) {
             round->freed += store->slots[slot].count;
-            wf_store_drop(store, slot, reason);
+            wf_store_drop(store, slot, reason, batch->choice);
             continue;
         }
         round->passed_over += leaf && batch->pinned[i];
@@ -120,7 +137,7 @@ static void batch_settle(struct wf_store *store, struct batch *batch, enum wf_ev
 static bool evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
                         struct round *round)
 {
-    struct batch batch = {.count = 0};
+    struct batch batch = {.choice = WF_CHOICE_POLICY};
     uint64_t chosen = 0, now_us = clock_of(store);
     while (batch.count < BATCH && chosen < granules) {
         uint32_t slot = store->policy_ops->victim(store->policy, now_us);
@@ -138,7 +155,7 @@ static bool evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict
  * stay, or when they are more than a batch: some of them may have gone then. */
 static bool evict_subtree(struct wf_store *store, uint32_t root)
 {
-    struct batch batch = {.count = 0};
+    struct batch batch = {.choice = WF_CHOICE_BESIDE};
     uint32_t taken = WF_SLOT_NONE;
     while (taken != root && batch.count < BATCH) {
         uint32_t leaf = root;

@@ -136,7 +136,17 @@ static inline void release(struct wf_store *store, uint32_t slot)
 
 /* A committed block leaves for good.  It is a leaf, unlinked from its parent, and nobody holds it.
  */
-void wf_store_drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason);
+enum wf_choice {
+    WF_CHOICE_NAMED = 0, /* it was to be this one */
+    WF_CHOICE_POLICY,
+    WF_CHOICE_BESIDE,
+};
+void wf_store_drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason,
+                   enum wf_choice choice);
+
+/* What is to be told of it, while the policy knows it. */
+struct wf_gone wf_store_gone(const struct wf_store *store, uint32_t slot,
+                             enum wf_evict_reason reason, enum wf_choice choice);
 
 /* A slot with a range of `granules`.  Room is made in this order: free space, more memory from the
  * node, eviction.  WEFT_FULL when everything that is left is in use. */

@@ -217,8 +217,7 @@ void wf_telemetry_op(struct wf_node *node, const struct wf_domain *domain, unsig
                   ns);
 }
 
-void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t bytes,
-                       uint64_t age, enum wf_evict_reason reason)
+void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone)
 {
     static const enum wf_metric counted[WF_EVICT_REASONS][2] = {
         [WF_EVICT_ROOM] = {WF_M_BLOCKS_EVICTED, WF_M_BYTES_EVICTED},
@@ -232,19 +231,22 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t
     if (!telemetry)
         return; /* the node is being made or unmade */
     uint64_t uses = domain->store.policy_ops->uses(domain->store.policy);
-    wf_metrics_add(telemetry->metrics, domain->id, counted[reason][0], 1);
-    wf_metrics_add(telemetry->metrics, domain->id, counted[reason][1], bytes);
+    wf_metrics_add(telemetry->metrics, domain->id, counted[gone->reason][0], 1);
+    wf_metrics_add(telemetry->metrics, domain->id, counted[gone->reason][1], gone->bytes);
     struct wf_event event = {
-        .what = reason == WF_EVICT_REMOVED ? "remove" : "evict",
+        .what = gone->reason == WF_EVICT_REMOVED ? "remove" : "evict",
         .domain = domain->id,
         .evicted = true,
         .for_domain = telemetry->served ? telemetry->served->id : WF_EVENTS_NODE,
-        .bytes = bytes,
-        .age_ms = wf_ages_since(&telemetry->ages[domain->id], uses - age, wf_now_ns()) / 1000000,
-        .reason = wf_evict_reason_name(reason),
+        .bytes = gone->bytes,
+        .age_ms = wf_ages_since(&telemetry->ages[domain->id], uses - gone->age, wf_now_ns()) /
+                  1000000,
+        .reason = wf_evict_reason_name(gone->reason),
+        .candidates = gone->candidates,
+        .why = gone->why,
     };
     memcpy(event.key, key, sizeof event.key);
-    if (domain->node->below && reason != WF_EVICT_REMOVED) {
+    if (domain->node->below && gone->reason != WF_EVICT_REMOVED) {
         event.tier = wf_below_where(domain, key);
         event.not_below = event.tier ? NULL : wf_below_refusal(domain, key);
     }

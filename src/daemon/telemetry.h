@@ -27,9 +27,8 @@ void wf_telemetry_serve(struct wf_node *node, const struct wf_domain *domain);
 void wf_telemetry_op(struct wf_node *node, const struct wf_domain *domain, unsigned op,
                      enum weft_status status, uint64_t ns);
 
-/* A block has gone, and why; `age` in uses of other blocks since its own last. */
-void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], uint64_t bytes,
-                       uint64_t age, enum wf_evict_reason reason);
+/* A block has gone, and why. */
+void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone);
 
 struct wf_lower;
 /* A block was read from below: how long after its request the first of it was readable, and all. */

@@ -161,6 +161,10 @@ def a_block_that_no_tier_takes_is_not_tried():
         gone = next(event for event in answer("events", "--what", "evict", *at)["events"])
         said = weft("explain", gone["key"], *at).stdout.decode()
         check("larger than any tier takes" in said, said)
+        why = gone["why"]  # of blocks that were all put just now, and never wanted again
+        check(why["rule"] == "weft" and why["hint"] is None and 0 <= why["chance"] <= 1, why)
+        check(why["turn"] == 0 and 0 <= why["age_s"] < 60 and 1 <= why["candidates"] <= 4, why)
+        check(re.search(r"the least valuable of \d ends? of chains: .* no hint", said), said)
         tier = next(tier for tier in answer("ls", "tiers", *at)["tiers"] if tier["name"] == "nvme0")
         check(tier["errors"] == 0 and tier["blocks"] == 0 and tier["state"] == "ok", tier)
         said = weft("session", "archive", "a", "--key", "large3", *size, "--blocks", "8", *at, expect=2).stderr.decode()

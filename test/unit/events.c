@@ -86,6 +86,47 @@ static size_t count_of(const json_t *root)
     return json_array_size(json_object_get(root, "events"));
 }
 
+static void an_eviction_says_why_it_and_no_other(void **state)
+{
+    struct wf_event event = {.what = "evict",
+                             .domain = ALICE,
+                             .evicted = true,
+                             .for_domain = BOB,
+                             .reason = "room",
+                             .candidates = 12,
+                             .why = {.rule = "lru_leaf", .hint = -1}};
+    (void)state;
+    wf_events_add(events, &event);
+    event.why = (struct wf_policy_reason){.rule = "weft",
+                                          .knows = true,
+                                          .value = 0.25,
+                                          .chance = 0.5,
+                                          .age_s = 8,
+                                          .turn = 2,
+                                          .hint = WF_POLICY_DONE};
+    wf_events_add(events, &event);
+    event.why.value = 1.0 / 0.0; /* no number to JSON */
+    wf_events_add(events, &event);
+    event.why.rule = NULL;
+    wf_events_add(events, &event);
+    json_t *root = ask(ALICE, 0);
+    assert_int_equal(count_of(root), 4);
+    json_t *why = json_object_get(event_at(root, 0), "why");
+    assert_string_equal(string(why, "rule"), "lru_leaf");
+    assert_int_equal(number(why, "candidates"), 12);
+    assert_null(json_object_get(why, "value"));
+    why = json_object_get(event_at(root, 1), "why");
+    assert_true(json_real_value(json_object_get(why, "value")) == 0.25);
+    assert_true(json_real_value(json_object_get(why, "chance")) == 0.5);
+    assert_true(json_real_value(json_object_get(why, "age_s")) == 8);
+    assert_int_equal(number(why, "turn"), 2);
+    assert_string_equal(string(why, "hint"), "done");
+    why = json_object_get(event_at(root, 2), "why");
+    assert_true(json_is_null(json_object_get(why, "value")));
+    assert_null(json_object_get(event_at(root, 3), "why"));
+    json_decref(root);
+}
+
 static void an_event_says_what_who_and_why(void **state)
 {
     (void)state;
@@ -273,6 +314,7 @@ static void the_smallest_ring_holds_one_each(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(an_eviction_says_why_it_and_no_other, create, destroy),
         cmocka_unit_test_setup_teardown(an_event_says_what_who_and_why, create, destroy),
         cmocka_unit_test_setup_teardown(a_domain_sees_its_own_and_no_trace_of_others, create,
                                         destroy),

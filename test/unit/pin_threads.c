@@ -58,10 +58,9 @@ static void scan(void *context, void (*seen)(void *context, uint32_t slot), void
         wf_pins_scan(&s->pins[i], seen, seen_context);
 }
 
-static void gone(void *context, const uint8_t key[32], uint64_t bytes, uint64_t age,
-                 enum wf_evict_reason reason)
+static void gone(void *context, const uint8_t key[32], const struct wf_gone *gone)
 {
-    (void)key, (void)bytes, (void)age, (void)reason;
+    (void)key, (void)gone;
     atomic_fetch_add(&((struct shared *)context)->gone, 1);
 }
 

@@ -243,6 +243,9 @@ static void test_pinned_and_held_stay(void **state)
     fill(w, 1000);
     assert_int_equal(reserve(w, ALICE, 10, 1, WF_SLOT_NONE, &slot), WEFT_OK); /* takes free_one's */
     assert_int_equal(w->gone_count, 1);
+    assert_string_equal(w->gone.why.rule, "lru_leaf"); /* and why it was its turn */
+    assert_false(w->gone.why.knows);
+    assert_int_equal(w->gone.candidates, 2); /* the pinned one is an end as well */
     assert_int_equal(find(w, 3), WF_SLOT_NONE);
     (void)free_one;
     assert_int_equal(reserve(w, ALICE, 11, 1, WF_SLOT_NONE, &slot), WEFT_FULL);

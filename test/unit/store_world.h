@@ -25,6 +25,7 @@ struct world {
     uint64_t gone_count;
     uint8_t gone_key[32];
     enum wf_evict_reason gone_reason;
+    struct wf_gone gone; /* the last */
     void (*on_gone)(struct world *w, const uint8_t key[32], enum wf_evict_reason reason);
 };
 
@@ -53,16 +54,15 @@ static inline void world_scan(void *context, void (*seen)(void *context, uint32_
     seen(seen_context, UINT32_MAX - 7); /* a hostile table names anything */
 }
 
-static inline void world_gone(void *context, const uint8_t key[32], uint64_t bytes, uint64_t age,
-                              enum wf_evict_reason reason)
+static inline void world_gone(void *context, const uint8_t key[32], const struct wf_gone *gone)
 {
     struct world *w = context;
-    (void)bytes, (void)age;
     w->gone_count++;
     memcpy(w->gone_key, key, 32);
-    w->gone_reason = reason;
+    w->gone_reason = gone->reason;
+    w->gone = *gone;
     if (w->on_gone)
-        w->on_gone(w, key, reason);
+        w->on_gone(w, key, gone->reason);
 }
 
 static inline void world_open(struct world *w, uint64_t pool_granules, uint64_t quota_bytes,
