@@ -22,13 +22,9 @@ static struct {
     double warmup;
     bool strict;
 } given = {.format = "mooncake",
-           .policies = "all",
-           .capacities = "3000,6000,10000,20000,30000",
-           .speed = "1x",
-           .model = "llama-3-70b",
-           .replicas = 4,
+           .replicas = SIM_NUMBER_UNSAID,
            .seed = 1,
-           .requests = 10000};
+           .requests = SIM_NUMBER_UNSAID};
 
 static const struct cli_word words[] = {
     {"gen", "make a trace instead: write --requests of a --workload to --output, or to stdout"},
@@ -66,7 +62,8 @@ static const struct cli_option options[] = {
     {"workload", CLI_TEXT, "chat|agentic|rag|batch", &given.workload, "what gen makes"},
     {"tenant", CLI_LIST, "NAME:PART[:PRIORITY]", &given.tenants,
      "whose sessions gen makes, one option each (nobody's)"},
-    {"requests", CLI_NUMBER, "N", &given.requests, "how many requests gen makes (10000)"},
+    {"requests", CLI_NUMBER, "N", &given.requests,
+     "only the first N requests of the trace (all); gen: how many it makes (10000)"},
     {"output", CLI_TEXT, "FILE", &given.output, "where gen writes them (stdout)"},
     {"strict", CLI_FLAG, NULL, &given.strict, "stop at the first malformed line"},
     {NULL},
@@ -81,8 +78,9 @@ static const char *const examples[] = {
     "how much hints that are right four times of five are worth",
     ("weft sim --trace trace.jsonl.gz --policy lru,weft,belady --hints precision=0.8,recall=0.8 "
      "--warmup 0.33"),
-    "a pool of 3,000 blocks over a flash drive that may be written once a day",
-    "weft sim --trace trace.jsonl --capacity-blocks 3000 --policy lru,weft --tier nvme:60000",
+    "a pool of 3,000 blocks over a flash drive, which may be written once a day",
+    ("weft sim --trace trace.jsonl --capacity-blocks 3000 --policy lru,weft --tier "
+     "nvme:60000,dwpd=1"),
     "why request 500's third block went where it did",
     ("weft sim --trace trace.jsonl --capacity-blocks 3000 --policy weft --tier nvme:60000 "
      "--explain request:500/3"),
@@ -101,6 +99,56 @@ static const char *policy_name_at(void *context, int index)
 {
     (void)context;
     return wf_sim_caches[index] ? wf_sim_caches[index]->name : NULL;
+}
+
+static bool is_said(const struct cli_option *option)
+{
+    switch (option->kind) {
+    case CLI_FLAG: return *(const bool *)option->to;
+    case CLI_TEXT: return *(const char *const *)option->to != NULL;
+    case CLI_LIST: return ((const struct cli_list *)option->to)->count > 0;
+    case CLI_REAL: return *(const double *)option->to != 0;
+    default:
+        return *(const uint64_t *)option->to != 0 &&
+               *(const uint64_t *)option->to != SIM_NUMBER_UNSAID;
+    }
+}
+
+/* What is said to the other half of this command would do nothing, which nobody wants who says it.
+ * Then what is not said has its default. */
+static int options_settle(struct cli *cli, bool gen)
+{
+    static const char *const of_gen[] = {"workload", "tenant", "output"};
+    static const char *const of_both[] = {"format", "hints", "seed", "requests"};
+    for (const struct cli_option *option = options; option->name; option++) {
+        bool both = false, makes = false;
+        for (size_t i = 0; i < sizeof of_both / sizeof of_both[0]; i++)
+            both |= strcmp(of_both[i], option->name) == 0;
+        for (size_t i = 0; i < sizeof of_gen / sizeof of_gen[0]; i++)
+            makes |= strcmp(of_gen[i], option->name) == 0;
+        if (both || makes == gen || !is_said(option))
+            continue;
+        return gen ? wf_cli_fail(cli, CLI_USAGE,
+                                 "gen makes a trace and has no use for --%s; leave it out",
+                                 option->name)
+                   : wf_cli_fail(cli, CLI_USAGE,
+                                 "--%s is for gen, which makes a trace; leave it out, or say "
+                                 "weft sim gen",
+                                 option->name);
+    }
+    if (!given.policies)
+        given.policies = "all";
+    if (!given.capacities)
+        given.capacities = "3000,6000,10000,20000,30000";
+    if (!given.speed)
+        given.speed = "1x";
+    if (!given.model)
+        given.model = "llama-3-70b";
+    if (given.replicas == SIM_NUMBER_UNSAID)
+        given.replicas = 4;
+    if (given.requests == SIM_NUMBER_UNSAID)
+        given.requests = gen ? 10000 : UINT64_MAX;
+    return CLI_OK;
 }
 
 static int policies_read(struct cli *cli, struct sim_plan *plan)
@@ -217,6 +265,8 @@ static int plan_read(struct cli *cli, struct sim_plan *plan)
 {
     if (!given.trace)
         return wf_cli_fail(cli, CLI_USAGE, "name the trace with --trace FILE");
+    if (!given.requests)
+        return wf_cli_fail(cli, CLI_USAGE, "--requests is 0; give 1 or more");
     const char *slash = strrchr(given.trace, '/');
     plan->trace_name = slash ? slash + 1 : given.trace;
     char *end;
@@ -310,8 +360,6 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
 static void remarks(const struct sim_runs *runs)
 {
     const struct wf_sim_trace *trace = runs->trace;
-    if (runs->plan->traced && !trace->hints)
-        fprintf(stderr, "weft sim: no line of %s has a hint\n", runs->plan->trace_name);
     if (trace->lines_malformed)
         fprintf(stderr, "weft sim: %llu malformed line%s skipped; the first: %s\n",
                 (unsigned long long)trace->lines_malformed,
@@ -352,13 +400,16 @@ static int run(struct cli *cli)
                            cli->words[1]);
     if (cli->word_count && wf_cli_choose(cli) < 0)
         return CLI_USAGE;
+    int code = options_settle(cli, cli->word_count != 0);
+    if (code != CLI_OK)
+        return code;
     if (cli->word_count)
         return wf_sim_gen_run(cli,
                               &(struct sim_gen_given){given.workload, given.format, given.hints,
                                                       given.output, given.requests, given.seed,
                                                       &given.tenants});
     struct sim_plan plan = {0};
-    int code = plan_read(cli, &plan);
+    code = plan_read(cli, &plan);
     if (code != CLI_OK)
         return code;
     enum trace_format format = TRACE_MOONCAKE;
@@ -367,13 +418,18 @@ static int run(struct cli *cli)
                                 .note = "reading the trace"};
     wf_cli_progress_init(&progress.bar, "sim");
     struct wf_sim_trace trace = {0};
-    enum weft_status status = wf_sim_trace_load(given.trace, format, given.strict,
+    enum weft_status status = wf_sim_trace_load(given.trace, format, given.strict, given.requests,
                                                 &(struct wf_sim_progress){progress_step, &progress},
                                                 &trace);
     progress.done++;
     struct sim_runs runs = {.plan = &plan, .trace = &trace};
     runs.runs = wf_cli_alloc((size_t)(plan.policy_count * plan.capacity_count) * sizeof *runs.runs);
-    if (status == WEFT_OK)
+    if (status == WEFT_OK && plan.traced && !trace.hints)
+        code = wf_cli_fail(cli, CLI_USAGE,
+                           "--hints trace: no line of %s has a hint; leave it out, or have hints "
+                           "made: --hints precision=0.8,recall=0.8",
+                           plan.trace_name);
+    if (status == WEFT_OK && code == CLI_OK)
         code = wf_sim_shares_check(cli, &plan, &trace);
     if (plan.question.asked && code == CLI_OK) {
         runs.story = wf_cli_alloc(sizeof *runs.story);
@@ -423,11 +479,14 @@ const struct cli_command wf_cmd_sim = {
         "missed, and what of the loading that does not hide.  bytes_moved is the KV loaded for "
         "hits and stored for the rest.  blocks_per_second is the speed of the policy itself, on "
         "one core; with tiers, of all of it.\n\n"
-        "--tier says what lies below the pool, nearest first: KIND:BLOCKS, or kind=, name=, "
-        "capacity-blocks=, read-us=, read-gbps=, write-gbps=, dwpd= (drive writes a day that the "
-        "device may take; 0: as many as you like) with commas between them.  The kinds: cxl (1 us, "
-        "26 and 22 GB/s), nvme (90 us, 14 and 6 GB/s, 1 a day), qlc (110 us, 7 and 3.3 GB/s, 0.56 "
-        "a day), s3 (150 ms, 3.1 GB/s).  A block that leaves the pool goes to the tier where most "
+        "--tier says what lies below the pool, nearest first: KIND:BLOCKS, and what differs "
+        "from the kind behind it, with commas: name=, read-us=, read-gbps=, write-gbps=, dwpd=; or "
+        "all of it so: kind=, capacity-blocks=, and these.  The kinds: cxl (1 us, 26 and 22 GB/s), "
+        "nvme (90 us, 14 and 6 GB/s), qlc (110 us, 7 and 3.3 GB/s), s3 (150 ms, 3.1 GB/s).  dwpd= "
+        "is a budget: so many drive writes a day, earned by the second, an hour's at the most.  "
+        "Without, or with 0, writes are not counted, as in weftd, which has no such budget; data "
+        "sheets say 1 for most NVMe drives and about 0.5 for QLC.  When a budget refused blocks, "
+        "the answer says so.  A block that leaves the pool goes to the tier where most "
         "is left of what it is expected to save, or nowhere; the answer counts why (decided): "
         "admitted, chain (what extends it is below), once (wanted once, and little likely to be "
         "wanted again), slower (computing it is sooner), write (what writing takes from reads), "

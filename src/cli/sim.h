@@ -10,6 +10,7 @@
 #include "sim/hints.h"
 #include "sim/run.h"
 
+#define SIM_NUMBER_UNSAID (UINT64_MAX - 1) /* what no option is set to */
 #define SIM_POLICIES_MAX 16
 #define SIM_CAPACITIES_MAX 64
 #define SIM_CAPACITY_MAX (1u << 28) /* blocks */

@@ -121,6 +121,16 @@ int wf_sim_shares_check(struct cli *cli, const struct sim_plan *plan,
                                "'%s'",
                                plan->trace_name, plan->shares[i].name, trace->domains[0].name);
     }
+    for (int c = 0; plan->share_count && c < plan->capacity_count; c++) {
+        uint64_t promised = 0;
+        for (int i = 0; i < plan->share_count; i++)
+            promised += room_of(&plan->shares[i].floor, plan->capacities[c]);
+        if (promised > plan->capacities[c])
+            return wf_cli_fail(cli, CLI_USAGE,
+                               "--share: the floors add up to %llu blocks, and the pool has %u; "
+                               "lower them to 100 %% in all",
+                               (unsigned long long)promised, plan->capacities[c]);
+    }
     return CLI_OK;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What `weft sim` is told of tiers: --tier KIND:BLOCKS, or KEY=VALUE,... with what differs from the
- * kind's.
+ * What `weft sim` is told of tiers: --tier KIND:BLOCKS[,KEY=VALUE]... with what differs from the
+ * kind's, or KEY=VALUE,... alone.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -90,20 +90,22 @@ static int key_set(struct cli *cli, const char *word, struct wf_sim_tier *tier)
     }
     return wf_cli_fail(cli, CLI_USAGE,
                        "--tier has '%s'; it is KIND:BLOCKS, or kind=, name=, capacity-blocks=, "
-                       "read-us=, read-gbps=, write-gbps=, dwpd=",
+                       "read-us=, read-gbps=, write-gbps=, dwpd=, with commas between them",
                        word);
 }
 
 static int tier_read(struct cli *cli, const char *text, struct wf_sim_tier *tier)
 {
     char word[128];
-    const char *colon = strchr(text, ':');
     *tier = (struct wf_sim_tier){0};
     int code = CLI_OK;
-    if (colon && !strchr(text, '=')) {
-        snprintf(word, sizeof word, "%.*s", (int)(colon - text), text);
+    const char *behind = text;
+    if (text[strcspn(text, ":=,")] == ':' && wf_sim_word_next(&behind, word, sizeof word)) {
+        char *colon = strchr(word, ':');
+        *colon = '\0';
         code = kind_set(cli, word, tier);
-        return code == CLI_OK ? capacity_set(cli, colon + 1, tier) : code;
+        code = code == CLI_OK ? capacity_set(cli, colon + 1, tier) : code;
+        text = behind;
     }
     /* The kind first, wherever it stands: what else is given goes above it. */
     for (const char *list = text; code == CLI_OK && wf_sim_word_next(&list, word, sizeof word);)
@@ -197,6 +199,23 @@ json_t *wf_sim_tiers_json(const struct sim_plan *plan, const struct wf_sim_resul
     return out;
 }
 
+/* What no drive would have kept for its wear, which a node does not know of. */
+static void budget_print(const struct sim_plan *plan, const struct wf_sim_below_result *below)
+{
+    char day[32];
+    if (!below->decided[WF_REFUSED_WEAR])
+        return;
+    printf("  %-10s %8s  ", "", "");
+    for (int i = 0, said = 0; i < plan->tier_count; i++)
+        if (below->tier[i].budget_a_day > 0)
+            printf("%s%s (%s a day)", said++ ? " and of " : "the write budget of ",
+                   plan->tiers[i].name,
+                   wf_cli_size((uint64_t)below->tier[i].budget_a_day, day, sizeof day));
+    printf(" refused %llu block%s; dwpd=0 lifts it\n",
+           (unsigned long long)below->decided[WF_REFUSED_WEAR],
+           wf_cli_s(below->decided[WF_REFUSED_WEAR]));
+}
+
 void wf_sim_tiers_print(const struct sim_plan *plan, const struct sim_run *run)
 {
     const struct wf_sim_result *result = &run->result;
@@ -223,6 +242,7 @@ void wf_sim_tiers_print(const struct sim_plan *plan, const struct sim_run *run)
                    wf_admit_rule_name((enum wf_admit_rule)i));
     printf("\n  %-10s %8s  %llu blocks computed though they were there\n", "", "",
            (unsigned long long)below->computed);
+    budget_print(plan, below);
     if (plan->stage)
         printf("  %-10s %8s  fetched ahead: %llu blocks, %llu of them wanted in time\n", "", "",
                (unsigned long long)below->staged, (unsigned long long)below->staged_hit);

@@ -222,7 +222,8 @@ static enum weft_status line_add(struct wf_sim_trace *trace, struct trace_reader
 }
 
 enum weft_status wf_sim_trace_load(const char *path, enum trace_format format, bool strict,
-                                   const struct wf_sim_progress *progress, struct wf_sim_trace *out)
+                                   uint64_t requests_max, const struct wf_sim_progress *progress,
+                                   struct wf_sim_trace *out)
 {
     struct wf_sim_trace trace;
     struct trace_reader reader;
@@ -233,7 +234,8 @@ enum weft_status wf_sim_trace_load(const char *path, enum trace_format format, b
         status = wf_fail(WEFT_E_SYSTEM, "%s", reader.error);
     double bytes = stat(path, &about) == 0 && about.st_size > 0 ? (double)about.st_size : 1;
     enum trace_result result = TRACE_END;
-    while (status == WEFT_OK && (result = wf_trace_line(&reader)) == TRACE_OK) {
+    while (status == WEFT_OK && trace.request_count < requests_max &&
+           (result = wf_trace_line(&reader)) == TRACE_OK) {
         status = line_add(&trace, &reader, strict);
         if (progress && progress->step && reader.line_number % 256 == 0)
             progress->step(progress->context, (double)reader.offset / bytes);

@@ -65,9 +65,10 @@ struct wf_sim_progress {
 };
 
 /* Malformed lines are passed over and counted; `strict`: the first one fails.  WEFT_E_SYSTEM,
- * WEFT_E_INVALID, WEFT_E_NO_MEMORY, WEFT_E_LIMIT.  On success the caller owns it. */
+ * WEFT_E_INVALID, WEFT_E_NO_MEMORY, WEFT_E_LIMIT.  Reading ends after `requests_max`.  On success
+ * the caller owns it. */
 enum weft_status wf_sim_trace_load(const char *path, enum trace_format format, bool strict,
-                                   const struct wf_sim_progress *progress,
+                                   uint64_t requests_max, const struct wf_sim_progress *progress,
                                    struct wf_sim_trace *out);
 void wf_sim_trace_fini(struct wf_sim_trace *trace);
 

@@ -15,13 +15,13 @@
 
 /* CXL: D. D. Sharma, "Compute Express Link", IEEE Micro 2023, and H. Li et al., "Pond", ASPLOS
  * 2023: about 200 ns a line, and a x8 link of PCIe 5.0.  NVMe: Samsung PM1743, 3.84 TB, data sheet:
- * 14 and 6 GB/s, 1 drive write a day.  QLC: Solidigm D5-P5336, 30.72 TB, data sheet: 7 and 3.3
- * GB/s, 0.56. S3: first byte after 100 to 200 ms (AWS, "Best practices design patterns: optimizing
- * Amazon S3 performance"), over a link of 25 Gbit/s. */
+ * 14 and 6 GB/s.  QLC: Solidigm D5-P5336, 30.72 TB, data sheet: 7 and 3.3 GB/s.  S3: first byte
+ * after 100 to 200 ms (AWS, "Best practices design patterns: optimizing Amazon S3 performance"),
+ * over a link of 25 Gbit/s.  Writes are not counted, as weftd does not count them. */
 const struct wf_sim_tier wf_sim_tier_kinds[] = {
     {"cxl", 0, 1e-6, 26e9, 22e9, 0},
-    {"nvme", 0, 90e-6, 14e9, 6e9, 1},
-    {"qlc", 0, 110e-6, 7e9, 3.3e9, 0.56},
+    {"nvme", 0, 90e-6, 14e9, 6e9, 0},
+    {"qlc", 0, 110e-6, 7e9, 3.3e9, 0},
     {"s3", 0, 150e-3, 3.1e9, 3.1e9, 0},
     {""},
 };

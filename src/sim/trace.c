@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <zlib.h>
 
 #define INPUT_BYTES (256u << 10) /* of the file at a time */
@@ -51,6 +52,12 @@ bool wf_trace_open(struct trace_reader *reader, const char *path, enum trace_for
     reader->hash_ids = malloc(TRACE_HASH_IDS_MAX * sizeof *reader->hash_ids);
     if (!reader->path || !reader->line || !reader->hash_ids) {
         snprintf(reader->error, sizeof reader->error, "no memory to read %.80s", path);
+        return false;
+    }
+    struct stat about;
+    if (stat(path, &about) == 0 && S_ISDIR(about.st_mode)) {
+        snprintf(reader->error, sizeof reader->error,
+                 "cannot read %.160s: it is a directory; name a file", path);
         return false;
     }
     errno = 0;

@@ -28,6 +28,7 @@ def sim_says_what_a_policy_hits():
         file.write(read(trace))
     common = ["--capacity-blocks", "600", "--policy", "lru", "--hints", "precision=0.8,recall=0.8"]
     check(figures([answer("sim", "--trace", packed, *common)]) == figures([one]), "gzip gives other figures")
+    check(answer("sim", "--trace", trace, *common, "--requests", "100")["requests"] == 100, "--requests does nothing")
     warm = answer("sim", "--trace", trace, *common, "--warmup", "0.5")
     check(warm["requests"] == 750 and warm["hit_rate"] != one["hit_rate"], warm)
     # Blocks of 16 tokens, and times in seconds.
@@ -105,6 +106,15 @@ def sim_has_tiers():
           [run["below"]["tiers"][1]["blocks_hit"] for run in runs], rows)
     shown = weft(*words, *below).stdout.decode()
     check("flash: " in shown and "left the pool: " in shown, shown)
+    # Two ways to say one tier, and no budget of writes unless one is given.
+    short = answer(*words, "--tier", "nvme:2000,read-us=500")["runs"]
+    check(figures(short) == figures(answer(*words, "--tier", "kind=nvme,capacity-blocks=2000,read-us=500")["runs"]), short)
+    check(all("budget_a_day" not in run["below"]["tiers"][0] for run in short), short)
+    check("write budget" not in weft(*words, "--tier", "nvme:2000").stdout.decode(), "a budget of a node")
+    tight = [*words, "--tier", "nvme:2000,dwpd=1"]
+    said = re.findall(r"the write budget of nvme \(.* a day\) refused (\d+) blocks; dwpd=0 lifts it",
+                      weft(*tight).stdout.decode())
+    check(said == [str(run["below"]["decided"]["wear"]) for run in answer(*tight)["runs"]] and int(said[0]) > 0, said)
 
 
 @case
@@ -141,7 +151,9 @@ def sim_gives_domains_their_part():
     for bad, hint in ((["--share", "gold"], "DOMAIN:"), (["--share", "gold:floor=x"], "floor=x"),
                       (["--share", "silver:weight=1"], "'silver'"), (["--share", "gold:luck=1"], "luck=1"),
                       (["--share", "gold:weight=1", "--share", "gold:weight=2"], "twice"),
-                      (["--policy", "arc", "--share", "gold:weight=1"], "arc knows no domains")):
+                      (["--policy", "arc", "--share", "gold:weight=1"], "arc knows no domains"),
+                      (["--share", "gold:floor=60%", "--share", "free:floor=60%"], "add up to 360 blocks"),
+                      (["--share", "gold:floor=200", "--share", "free:floor=101"], "the pool has 300")):
         check(hint in weft(*words, *bad, expect=2).stderr.decode(), bad)
     for bad, hint in ((["--tenant", "gold"], "NAME:PART"), (["--tenant", "a:1", "--tenant", "a:2"], "twice")):
         check(hint in weft(*gen, *bad, expect=2).stderr.decode(), bad)
@@ -214,7 +226,12 @@ def sim_says_what_is_wrong():
             (["gne"], 2, "did you mean 'gen'?"), (["gen", "--workload", "caht"], 2, "did you mean 'chat'?"),
             (["gen", "--workload", "rag", "--requests", "0"], 2, "--requests"),
             (["gen", "--workload", "rag", "--output", "/nowhere/a"], 6, "/nowhere/a"),
-            (["--trace", trace, "--policy", "lru", "--hints", "trace"], 0, "has a hint")):
+            (["--trace", trace, "--policy", "lru", "--hints", "trace"], 2, "has a hint"),
+            (["--trace", FOLDER], 6, "is a directory; name a file"), (["--trace", trace, "--requests", "0"], 2, "--requests is 0"),
+            (["--trace", trace, "--workload", "rag"], 2, "--workload is for gen"),
+            (["gen", "--workload", "rag", "--capacity-blocks", "30"], 2, "no use for --capacity-blocks"),
+            (["gen", "--workload", "rag", "--strict"], 2, "no use for --strict"),
+            (["--trace", trace, "--tier", "nvme:5,luck=1"], 2, "luck=1"), (["--trace", trace, "--tier", "nvme:5x,read-us=50"], 2, "'5x'")):
         said = weft("sim", *words, expect=code).stderr.decode()
         lines = [line for line in said.splitlines() if "malformed" not in line]
         check(len(lines) <= 1 and hint in said and said.startswith("weft sim: "), words, said)

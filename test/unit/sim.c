@@ -95,7 +95,7 @@ static void a_file_is_loaded(void **state)
     (void)state;
     struct wf_sim_trace trace;
     file_write(LINE "nonsense\n\n" LINE);
-    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, false, NULL, &trace), WEFT_OK);
+    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, false, UINT64_MAX, NULL, &trace), WEFT_OK);
     assert_int_equal(trace.request_count, 2);
     assert_int_equal(trace.block_count, 2);
     assert_int_equal(trace.block_tokens, 16);
@@ -103,12 +103,15 @@ static void a_file_is_loaded(void **state)
     assert_int_equal(trace.lines_malformed, 1);
     assert_non_null(strstr(trace.first_error, ":2: "));
     wf_sim_trace_fini(&trace);
-    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, true, NULL, &trace), WEFT_E_INVALID);
+    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, true, UINT64_MAX, NULL, &trace),
+                     WEFT_E_INVALID);
     assert_non_null(strstr(wf_sim_error(), ":2: "));
     file_write("nonsense\n");
-    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, false, NULL, &trace), WEFT_E_INVALID);
+    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, false, UINT64_MAX, NULL, &trace),
+                     WEFT_E_INVALID);
     assert_non_null(strstr(wf_sim_error(), "no request"));
-    assert_int_equal(wf_sim_trace_load("/nowhere", TRACE_QWEN, false, NULL, &trace), WEFT_E_SYSTEM);
+    assert_int_equal(wf_sim_trace_load("/nowhere", TRACE_QWEN, false, UINT64_MAX, NULL, &trace),
+                     WEFT_E_SYSTEM);
     assert_non_null(strstr(wf_sim_error(), "/nowhere"));
 }
 
@@ -122,7 +125,7 @@ static void a_line_may_say_more(void **state)
     file_write(LINE MORE("\"domain\": \"a\", \"priority\": 3, \"returns_in\": 1.5")
                    MORE("\"domain\": \"a\", \"priority\": -1, \"returns_in\": -2")
                        MORE("\"domain\": 7, \"priority\": \"high\", \"returns_in\": \"soon\""));
-    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, true, NULL, &trace), WEFT_OK);
+    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, true, UINT64_MAX, NULL, &trace), WEFT_OK);
     /* Domains share no block: 5 and 6 of the one are others than those of the other. */
     assert_int_equal(trace.block_count, 4);
     assert_int_equal(trace.domain_count, 2);
@@ -145,7 +148,8 @@ static void a_compressed_file_is_the_same(void **state)
     for (int i = 0; i < 1000; i++)
         assert_true(gzputs(file, LINE) > 0);
     assert_int_equal(gzclose(file), Z_OK);
-    assert_int_equal(wf_sim_trace_load(path, TRACE_MOONCAKE, false, NULL, &trace), WEFT_OK);
+    assert_int_equal(wf_sim_trace_load(path, TRACE_MOONCAKE, false, UINT64_MAX, NULL, &trace),
+                     WEFT_OK);
     assert_int_equal(trace.request_count, 1000);
     wf_sim_trace_fini(&trace);
     /* Cut off, it is no shorter trace but an error; and so is one with a wrong byte. */
@@ -154,9 +158,11 @@ static void a_compressed_file_is_the_same(void **state)
     assert_int_equal(fseek(raw, -6, SEEK_END), 0);
     assert_int_not_equal(fputc('?', raw), EOF);
     assert_int_equal(fclose(raw), 0);
-    assert_int_equal(wf_sim_trace_load(path, TRACE_MOONCAKE, false, NULL, &trace), WEFT_E_SYSTEM);
+    assert_int_equal(wf_sim_trace_load(path, TRACE_MOONCAKE, false, UINT64_MAX, NULL, &trace),
+                     WEFT_E_SYSTEM);
     assert_int_equal(truncate(path, 40), 0);
-    assert_int_equal(wf_sim_trace_load(path, TRACE_MOONCAKE, false, NULL, &trace), WEFT_E_SYSTEM);
+    assert_int_equal(wf_sim_trace_load(path, TRACE_MOONCAKE, false, UINT64_MAX, NULL, &trace),
+                     WEFT_E_SYSTEM);
     assert_non_null(strstr(wf_sim_error(), "ends before its data do"));
 }
 

@@ -34,7 +34,7 @@ static void make(const char *workload, enum trace_format format, uint64_t seed, 
     assert_non_null(file);
     assert_int_equal(wf_sim_gen_write(&gen, file), WEFT_OK);
     assert_int_equal(fclose(file), 0);
-    assert_int_equal(wf_sim_trace_load(path, format, true, NULL, trace), WEFT_OK);
+    assert_int_equal(wf_sim_trace_load(path, format, true, UINT64_MAX, NULL, trace), WEFT_OK);
     assert_int_equal(trace->request_count, REQUESTS);
     assert_int_equal(trace->lines_early, 0);
     assert_int_equal(trace->hints, REQUESTS);
