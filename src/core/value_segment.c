@@ -166,6 +166,8 @@ static void list_remove(struct wf_policy *p, struct list *list, uint32_t number)
     *(s->next == NONE ? &list->last : &p->segments[s->next].previous) = s->previous;
 }
 
+/* Nothing is missing from it any more: a generation comes round after sixteen, and what is still
+ * in the table of those that went must not free it again. */
 static void segment_free(struct wf_policy *p, uint32_t number)
 {
     struct segment *s = &p->segments[number];
@@ -173,6 +175,7 @@ static void segment_free(struct wf_policy *p, uint32_t number)
         list_remove(p, &p->age[s->bucket], number);
     s->generation++;
     s->blocks = 0;
+    s->missing = 0;
     s->free_next = p->free;
     p->free = number;
 }
