@@ -172,6 +172,9 @@ static int value_set(struct cli *cli, const struct cli_option *option, const cha
     case CLI_SIZE:
         if (weft_size_parse(value, option->to) != WEFT_OK)
             return wf_cli_fail(cli, CLI_USAGE, "--%s: %s", option->name, weft_last_error());
+        if (*(uint64_t *)option->to == 0)
+            return wf_cli_fail(cli, CLI_USAGE, "--%s is 0; give a size, like 1MB, or leave it out",
+                               option->name);
         return CLI_OK;
     case CLI_REAL: {
         double real = strtod(value, &end);

@@ -169,6 +169,12 @@ const char *wf_cli_opening(struct cli *cli, char *out, size_t capacity);
 /* Wait for them, for CLI_OPENING_S at most, and say so.  False: there was none to wait for. */
 bool wf_cli_opening_wait(struct cli *cli);
 
+/* Tiers that failed, so that what they hold is not known: a list of {"tier", "reason"} for
+ * json_decref(); the reason "": the node tells it to its own user only. */
+json_t *wf_cli_failed_list(struct cli *cli);
+/* A sentence on stderr for each; how many. */
+size_t wf_cli_failed_say(struct cli *cli);
+
 /* The node's tiers, in the order of their measured latency: a list for json_decref(), or NULL and
  * in `why` a sentence.  A node tells them to its own user only. */
 json_t *wf_cli_tiers_ask(struct weft *weft, char *why, size_t capacity);

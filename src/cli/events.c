@@ -48,15 +48,16 @@ static void event_print(const json_t *event)
     json_object_foreach ((json_t *)(uintptr_t)event, key, value) {
         if (strcmp(key, "time_ms") == 0 || strcmp(key, "what") == 0 || strcmp(key, "sequence") == 0)
             continue;
+        const char *shown = json_is_string(value) ? json_string_value(value) : value_text;
         if (json_is_string(value))
-            snprintf(value_text, sizeof value_text, "%s", json_string_value(value));
+            ;
         else if (json_is_integer(value) && strcmp(key, "bytes") == 0)
             wf_cli_size((uint64_t)json_integer_value(value), value_text, sizeof value_text);
         else
             snprintf(value_text, sizeof value_text, "%.10g", json_number_value(value));
         /* What left DRAM is not gone when a tier has it. */
         bool stays = strcmp(key, "tier") == 0 && kind && strcmp(kind, "evict") == 0;
-        printf("  %s %s", stays ? "stays_on" : key, value_text);
+        printf("  %s %s", stays ? "stays_on" : key, shown);
     }
     putchar('\n');
 }

@@ -177,6 +177,21 @@ static json_t *refusals(struct cli *cli, const json_t *answer)
     return out;
 }
 
+/* What the sums are of: all that happened, or what the ring of events still has. */
+static void scope_print(struct cli *cli, const json_t *answer, int count)
+{
+    uint64_t kept = json_array_size(json_object_get(answer, "events"));
+    uint64_t lost = number(answer, "lost");
+    if (cli->json)
+        return;
+    if (lost)
+        printf("%s the last %llu event%s; %llu before %s overwritten\n",
+               count ? "that is of" : "no block went, of", (unsigned long long)kept, wf_cli_s(kept),
+               (unsigned long long)lost, kept == 1 ? "it are" : "them are");
+    else if (!count)
+        puts("no block went since the node began");
+}
+
 static int explain_all(struct cli *cli, const json_t *answer)
 {
     struct tally tallies[REASONS_MAX];
@@ -202,20 +217,21 @@ static int explain_all(struct cli *cli, const json_t *answer)
                    mend, *mend ? "\n" : "");
         free(tallies[i].ages_ms);
     }
-    if (!cli->json && !count)
-        puts("no block went, as far back as the node's events reach");
+    size_t failed = wf_cli_failed_say(cli);
+    scope_print(cli, answer, count);
     json_t *refused = refusals(cli, answer);
     if (!refused || !cli->json) {
         json_decref(list);
         json_decref(refused);
-        return refused ? CLI_OK : CLI_NODE;
+        return refused ? failed ? CLI_MISS : CLI_OK : CLI_NODE;
     }
     json_t *out = json_object();
     wf_cli_json_set(out, "reasons", list);
     wf_cli_json_set(out, "not_stored", refused);
     wf_cli_json_set(out, "events_lost", json_integer((json_int_t)number(answer, "lost")));
+    wf_cli_json_set(out, "failed_tiers", wf_cli_failed_list(cli));
     wf_cli_json_print(out);
-    return CLI_OK;
+    return failed ? CLI_MISS : CLI_OK;
 }
 
 /* Blocks of `list` whose keys begin so go to `out`. */
@@ -421,12 +437,14 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
         if (!cli->json)
             story_print(event);
     }
-    size_t count = json_array_size(found) + json_array_size(dram) + json_array_size(below);
+    size_t there = json_array_size(dram) + json_array_size(below);
+    size_t count = json_array_size(found) + there, failed = there ? 0 : wf_cli_failed_say(cli);
     if (cli->json) {
         json_t *out = json_object();
         wf_cli_json_set(out, "present", dram);
         wf_cli_json_set(out, "below", below);
         wf_cli_json_set(out, "events", found);
+        wf_cli_json_set(out, "failed_tiers", wf_cli_failed_list(cli));
         wf_cli_json_print(out);
     } else {
         json_decref(dram);
@@ -436,6 +454,10 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
             printf("%s is not known yet: %s still being opened, and what lies there is found "
                    "meanwhile; ask again later\n",
                    key, opening);
+        else if (!count && failed)
+            printf("%s is not known: it is not where this node can look, and may be on a tier that "
+                   "failed\n",
+                   key);
         else if (!count)
             printf("%s is not there, and no event tells of it: it was never stored in this domain, "
                    "or went before the oldest event that is kept\n",
@@ -471,12 +493,14 @@ const struct cli_command wf_cmd_explain = {
     .name = "explain",
     .summary = "why blocks are not there, and what would have kept them",
     .synopsis = "[KEY]",
-    .about = "Sums up the node's events: how many blocks went for which reason, how long they had "
-             "not been used, and what to change so that more stay; and how many found no room.  "
-             "With a KEY, or the first four or more hex digits of one, it says whether that block "
-             "is there, in DRAM or on which tiers below, and what became of it: when it was "
-             "written below and why, when it was read back and for whom, where it was let go.\n\n"
-             "Exits with 1 when nothing is known of the key.",
+    .about =
+        "Sums up the node's events: how many blocks went for which reason, how long they had "
+        "not been used, and what to change so that more stay; and how many found no room.  "
+        "With a KEY, or the first four or more hex digits of one, it says whether that block "
+        "is there, in DRAM or on which tiers below, and what became of it: when it was "
+        "written below and why, when it was read back and for whom, where it was let go.\n\n"
+        "Exits with 1 when nothing is known of the key, and without one when a tier failed, so "
+        "that what it held is not known.",
     .examples = examples,
     .run = run,
 };

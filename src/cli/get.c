@@ -132,6 +132,7 @@ static void miss_say(struct cli *cli, struct weft_format *format, const struct w
 {
     char opening[CLI_OPENING_MAX];
     uint64_t other = wf_cli_other_size(cli, format, key);
+    size_t failed = other ? 0 : wf_cli_failed_say(cli);
     if (other)
         fprintf(stderr,
                 "weft get: there is no such block of %zu bytes, but one of %llu bytes is there; "
@@ -143,6 +144,10 @@ static void miss_say(struct cli *cli, struct weft_format *format, const struct w
                 "weft get: no such block of %zu bytes is known yet: %s still being opened; get it "
                 "again later, weft ls tiers shows when it is ok\n",
                 weft_format_block_bytes(format), opening);
+    else if (failed)
+        fprintf(stderr,
+                "weft get: no such block of %zu bytes is known; it may be on a tier that failed\n",
+                weft_format_block_bytes(format));
     else
         fprintf(stderr,
                 "weft get: there is no such block of %zu bytes; a key is of one model, layout, "
@@ -219,6 +224,8 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
         return code;
     if (!got)
         miss_say(cli, format, keys);
+    else if (got < count && left)
+        wf_cli_failed_say(cli);
     return report(cli, got, left ? count : got, before - left, sink->fd);
 }
 

@@ -64,6 +64,18 @@ static const char *question(struct cli *cli, const char *word, const char **out_
     return text;
 }
 
+/* Is a tier failed that may hold what is asked for? */
+static bool part_is_unknown(struct cli *cli)
+{
+    json_t *failed = wf_cli_failed_list(cli), *row;
+    bool unknown = false;
+    size_t index;
+    json_array_foreach (failed, index, row)
+        unknown |= !tier || strcmp(tier, json_string_value(json_object_get(row, "tier"))) == 0;
+    json_decref(failed);
+    return unknown && wf_cli_failed_say(cli);
+}
+
 static int run(struct cli *cli)
 {
     const char *asked, *name;
@@ -83,11 +95,13 @@ static int run(struct cli *cli)
     if (code != CLI_OK)
         return code;
     json_t *list = json_object_get(answer, name);
+    if (strcmp(name, "below") == 0 && part_is_unknown(cli))
+        code = CLI_MISS;
     while (limit && json_array_size(list) > limit)
         json_array_remove(list, json_array_size(list) - 1);
     if (cli->json) {
         wf_cli_json_print(answer);
-        return CLI_OK;
+        return code;
     }
     if (strcmp(words[which].name, "tiers") == 0 && json_array_size(list))
         wf_cli_tiers_print(list, stdout);
@@ -96,14 +110,15 @@ static int run(struct cli *cli)
     else
         printf("no %s%s\n", words[which].name, below || tier ? " there" : "");
     json_decref(answer);
-    return CLI_OK;
+    return code;
 }
 
 const struct cli_command wf_cmd_ls = {
     .name = "ls",
     .summary = "list blocks, sessions, domains, regions, formats or tiers",
     .synopsis = "blocks|sessions|domains|regions|formats|tiers",
-    .about = "Lists what the node holds.  A domain sees its own things only.",
+    .about = "Lists what the node holds.  A domain sees its own things only.  What lies on a tier "
+             "that failed is not known: of blocks below, that is said, with exit status 1.",
     .words = words,
     .options = options,
     .examples = examples,

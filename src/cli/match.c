@@ -117,12 +117,15 @@ static int run(struct cli *cli)
         wf_cli_json_set(answer, "tiers", tiers_json(&there));
         wf_cli_json_set(answer, "load_us", json_integer((json_int_t)there.load_us));
         wf_cli_json_set(answer, "opening", wf_cli_opening_list(cli));
+        wf_cli_json_set(answer, "failed_tiers", wf_cli_failed_list(cli));
         wf_cli_json_print(answer);
     } else if (code == CLI_OK) {
         shown_print(&there, count, weft_format_block_bytes(format));
         if (present < count && wf_cli_opening(cli, opening, sizeof opening))
             printf("%s still being opened: there may be more in a moment\n", opening);
     }
+    if (code == CLI_OK && present < count)
+        wf_cli_failed_say(cli);
     free(there.tier);
     free(keys);
     weft_format_close(format);
@@ -133,13 +136,15 @@ const struct cli_command wf_cmd_match = {
     .name = "match",
     .summary = "how many blocks of a chain are there, and where",
     .synopsis = "",
-    .about = "Counts the blocks of a chain that are present, from the first, and shows where they "
-             "are, a letter a block: d for DRAM, c for CXL memory, n for NVMe, s for an object "
-             "store, a dot for one that is not there; load_us is what it would take to have all "
-             "in DRAM, as modelled from what was measured.  It holds nothing: a moment later there "
-             "may be fewer.  While the node opens a tier, after its start, not all that lies there "
-             "is found: `opening` names such tiers.\n\n"
-             "Exits with 0 when all are there, with 1 when not.",
+    .about =
+        "Counts the blocks of a chain that are present, from the first, and shows where they "
+        "are, a letter a block: d for DRAM, c for CXL memory, n for NVMe, s for an object "
+        "store, a dot for one that is not there; load_us is what it would take to have all "
+        "in DRAM, as modelled from what was measured.  It holds nothing: a moment later there "
+        "may be fewer.  While the node opens a tier, after its start, not all that lies there "
+        "is found: `opening` names such tiers, and `failed_tiers` those that do not work and may "
+        "hold more.\n\n"
+        "Exits with 0 when all are there, with 1 when not.",
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},
     .examples = examples,

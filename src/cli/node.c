@@ -80,7 +80,7 @@ int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t ro
         enum weft_status status = weft_query(cli->weft, what, cursor, &text);
         if (status != WEFT_OK) {
             json_decref(whole);
-            return wf_cli_fail_status(cli, status, what);
+            return wf_cli_fail_status(cli, status, "the node has no answer");
         }
         json_error_t error;
         json_t *page = json_loads(text, 0, &error);

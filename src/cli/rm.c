@@ -45,6 +45,7 @@ static int run(struct cli *cli)
             wf_cli_json_print(answer);
         } else if (code == CLI_MISS) {
             puts("no such block");
+            wf_cli_failed_say(cli);
         } else {
             printf("%zu block%s dropped\n", removed, wf_cli_s(removed));
         }

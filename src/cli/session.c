@@ -239,6 +239,22 @@ static int archived_say(struct cli *cli, const struct weft_archived *archived)
     return CLI_OK;
 }
 
+/* Are all of them there?  A tip that is not says nothing of how much of the chain is. */
+static int chain_check(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
+                       size_t count)
+{
+    size_t there = 0;
+    char opening[CLI_OPENING_MAX], part[64] = "";
+    if (weft_match_keys(format, keys, count, &there) < 0 || there == count ||
+        wf_cli_opening(cli, opening, sizeof opening))
+        return CLI_OK; /* the node will say, or wait */
+    wf_cli_failed_say(cli);
+    if (there)
+        snprintf(part, sizeof part, ", or say --blocks %zu", there);
+    return wf_cli_fail(cli, CLI_MISS, "%zu of %zu blocks are there; put the others first%s", there,
+                       count, part);
+}
+
 /* The chain that the options name. */
 static int chain_archive(struct cli *cli, const char *name)
 {
@@ -252,6 +268,8 @@ static int chain_archive(struct cli *cli, const char *name)
     int code = wf_cli_format_open(cli, 0, &format);
     if (code == CLI_OK)
         code = wf_cli_keys(cli, format, blocks, &keys, &count);
+    if (code == CLI_OK)
+        code = chain_check(cli, format, keys, count);
     if (code == CLI_OK)
         code = wf_session_archive(cli, format, name, &keys[count - 1], &archived);
     if (code == CLI_OK)
@@ -354,21 +372,27 @@ static int list(struct cli *cli)
     if (code != CLI_OK)
         return code;
     const json_t *archives = json_object_get(answer, "archives");
+    size_t failed = wf_cli_failed_say(cli);
     if (cli->json) {
+        json_t *opening_names = wf_cli_opening_list(cli);
+        code = failed || json_array_size(opening_names) ? CLI_MISS : CLI_OK;
+        wf_cli_json_set(answer, "opening", opening_names);
+        wf_cli_json_set(answer, "failed_tiers", wf_cli_failed_list(cli));
         wf_cli_json_print(answer);
-        return CLI_OK;
+        return code;
     }
     json_t *rows = rows_shown(archives);
     if (json_array_size(rows))
         wf_cli_table_print(rows, stdout);
     else
-        puts("no archives");
+        puts(failed ? "no archives on the tiers that work" : "no archives");
     char opening[CLI_OPENING_MAX];
-    if (wf_cli_opening(cli, opening, sizeof opening))
+    bool more = wf_cli_opening(cli, opening, sizeof opening) != NULL;
+    if (more)
         printf("%s still being opened: there may be more archives in a moment\n", opening);
     json_decref(rows);
     json_decref(answer);
-    return CLI_OK;
+    return more || failed ? CLI_MISS : CLI_OK;
 }
 
 static int let_go(struct cli *cli, const char *name)
@@ -377,6 +401,8 @@ static int let_go(struct cli *cli, const char *name)
     do
         status = weft_archive_remove(cli->weft, name);
     while (status == WEFT_PENDING);
+    if (status == WEFT_E_NOT_FOUND)
+        wf_cli_failed_say(cli);
     if (status != WEFT_OK)
         return wf_cli_fail_status(cli, status, "it cannot be removed");
     if (cli->json) {
@@ -431,7 +457,8 @@ const struct cli_command wf_cmd_session = {
         "is still being opened (unavailable), or has lost blocks for good (damaged), and which "
         "tiers hold some of it: blocks that were durable before stay where they were, so losing "
         "any of these tiers may damage it.  In JSON, tiers are those, and tier is the one that has "
-        "its manifest.\n\n"
+        "its manifest.  While a tier is being opened, or does not work, there may be more archives: "
+        "ls says so and exits with 1.\n\n"
         "export writes an archive to one file, with its format, keys and checksums; it is replaced "
         "only when all is written.  import checks all of such a file before it puts anything, and "
         "archives what it put.  The nodes' domains must have the same secret_file, because keys "

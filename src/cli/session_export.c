@@ -103,6 +103,8 @@ static int ask(struct cli *cli, const char *name, struct session_head *head, str
                wf_cli_now_s() < until_s)
             usleep(ASK_US);
         if (status != WEFT_OK) {
+            if (status == WEFT_E_NOT_FOUND)
+                wf_cli_failed_say(cli);
             code = wf_cli_fail_status(cli, status, "cannot export");
             break;
         }
@@ -143,8 +145,25 @@ static int ask(struct cli *cli, const char *name, struct session_head *head, str
     return code;
 }
 
+/* Block `at` was there and cannot be had. */
+static int block_fail(struct cli *cli, enum weft_status status, const struct session_head *head,
+                      uint32_t at)
+{
+    char what[192];
+    if (status == WEFT_MISS || status == WEFT_E_CORRUPT)
+        return wf_cli_fail(cli, CLI_WRONG,
+                           "archive '%s' is damaged: block %u of %u, counted from 0, is not what "
+                           "was stored, or its tier cannot read it; archive its session again, or "
+                           "import a file of it",
+                           head->name, at, head->blocks);
+    snprintf(what, sizeof what, "archive '%.64s': block %u of %u, counted from 0, cannot be read",
+             head->name, at, head->blocks);
+    return wf_cli_fail_status(cli, status, what);
+}
+
 static int block_write(struct cli *cli, struct out *out, const struct weft_pins *pins, uint32_t i,
-                       const struct weft_key *key, uint8_t *copy)
+                       const struct session_head *head, uint32_t at, const struct weft_key *key,
+                       uint8_t *copy)
 {
     uint8_t bytes[SESSION_BLOCK_BYTES];
     enum weft_status status = weft_wait_block(pins, i);
@@ -152,7 +171,7 @@ static int block_write(struct cli *cli, struct out *out, const struct weft_pins 
     if (status == WEFT_OK)
         status = weft_pin_read(&pins->pins[i], copy, length);
     if (status != WEFT_OK)
-        return wf_cli_fail_status(cli, status, "a block cannot be read");
+        return block_fail(cli, status, head, at);
     struct session_block block = {.key = *key, .bytes = length};
     block.checksum = XXH3_64bits(copy, length);
     wf_session_block_write(&block, bytes);
@@ -181,11 +200,11 @@ static int blocks_write(struct cli *cli, struct out *out, struct weft_format *fo
         behind = pins;
         if (pins.blocks == 0)
             code = wf_cli_fail(cli, CLI_REFUSED,
-                               "block %u of %u cannot be brought up: the pool has no room for the "
-                               "chain, or the block is damaged",
-                               at, head->blocks);
+                               "archive '%s': block %u of %u, counted from 0, cannot be brought "
+                               "up: the pool has no room for the chain, or the block is damaged",
+                               head->name, at, head->blocks);
         for (uint32_t i = 0; code == CLI_OK && i < pins.blocks; i++) {
-            code = block_write(cli, out, &pins, i, &keys[at + i], copy);
+            code = block_write(cli, out, &pins, i, head, at + i, &keys[at + i], copy);
             wf_cli_progress_step(&progress, (double)(at + i + 1) / head->blocks, "");
         }
         at += pins.blocks;

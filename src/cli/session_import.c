@@ -294,10 +294,11 @@ static int say(struct cli *cli, const struct in *in, const struct weft_archived 
         wf_cli_json_set(answer, "tiers", json_incref(tiers));
         wf_cli_json_print(answer);
     } else {
-        printf("%s: %u block%s, %s, durable on %s; %u were not here yet\n", archived->name,
+        printf("%s: %u block%s, %s, durable on %s; %u put now, %u here before\n", archived->name,
                archived->blocks, wf_cli_s(archived->blocks),
                wf_cli_size(archived->bytes, size, sizeof size),
-               wf_session_tiers_text(tiers, names, sizeof names), in->put);
+               wf_session_tiers_text(tiers, names, sizeof names), in->put,
+               archived->blocks - in->put);
     }
     json_decref(tiers);
     return CLI_OK;

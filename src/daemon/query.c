@@ -59,12 +59,16 @@ static json_t *below_json(const struct wf_domain *domain, const struct wf_use *u
         archived_bytes += sum.archived_bytes;
     }
     uint64_t far = use->matched_far < use->matched ? use->matched_far : use->matched;
-    json_t *opening = json_array();
-    for (uint32_t i = 0; i < below->count; i++)
-        if (wf_lower_opening(&below->tiers[i]))
-            json_array_append_new(opening, json_string(below->tiers[i].config->name));
+    json_t *opening = json_array(), *failed = json_array();
+    for (uint32_t i = 0; i < below->count; i++) {
+        const struct wf_lower *lower = &below->tiers[i];
+        if (wf_lower_opening(lower))
+            json_array_append_new(opening, json_string(lower->config->name));
+        else if (lower->stats.state == WF_MOVER_FAILED && !lower->own)
+            json_array_append_new(failed, json_string(lower->config->name));
+    }
     double load_us = domain->promoted ? (double)domain->load_us / (double)domain->promoted : 0;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:I, s:o}", "copies",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:I, s:o, s:o}", "copies",
                      (json_int_t)blocks, "bytes", (json_int_t)bytes, "archived_bytes",
                      (json_int_t)archived_bytes, "demoted", (json_int_t)domain->demoted, "promoted",
                      (json_int_t)domain->promoted, "promoted_bytes",
@@ -72,7 +76,7 @@ static json_t *below_json(const struct wf_domain *domain, const struct wf_use *u
                      (json_int_t)domain->loads_lost, "load_us_mean", load_us, "blocks_matched",
                      (json_int_t)far, "hit_rate",
                      use->asked ? (double)far / (double)use->asked : 0.0, "hidden",
-                     (json_int_t)domain->hidden, "opening", opening);
+                     (json_int_t)domain->hidden, "opening", opening, "failed", failed);
 }
 
 static json_t *domain_json(const struct wf_domain *domain)

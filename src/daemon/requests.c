@@ -308,6 +308,9 @@ static void handle_lend(struct wf_client *client, const struct wf_lend *request)
     char has[16], most[16], asked[16];
     if (!is_owner(client))
         status = wf_fail(WEFT_E_DENIED, "only the node's own user may lend memory to it");
+    else if (request->size < WF_GRANULE)
+        status = wf_fail(WEFT_E_INVALID, "%llu bytes are less than can be lent; give %u or more",
+                         (unsigned long long)request->size, WF_GRANULE);
     else if (request->size > node->config.pool_bytes_max - node->pool_bytes)
         status = wf_fail(WEFT_E_LIMIT,
                          "the pool has %s and may grow to pool.size_max, %s; %s more are too many",

@@ -289,8 +289,14 @@ void wf_telemetry_event(struct wf_node *node, const struct wf_domain *domain, co
     struct wf_event event = {.what = kind, .domain = domain ? domain->id : WF_EVENTS_NODE};
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(event.text, sizeof event.text, format, arguments);
+    int length = vsnprintf(event.text, sizeof event.text, format, arguments);
     va_end(arguments);
+    if (length >= (int)sizeof event.text) { /* cut behind a word, so that it is seen to be cut */
+        static const char more[] = " …";
+        event.text[sizeof event.text - sizeof more] = '\0';
+        char *space = strrchr(event.text, ' ');
+        memcpy(space ? space : event.text, more, sizeof more);
+    }
     wf_events_add(node->telemetry->events, &event);
 }
 

@@ -208,7 +208,7 @@ def a_session_is_archived_and_carried_over():
     try:
         again = os.path.join(FOLDER, "again.weft")
         until = time.time() + 10
-        while not answer("session", "ls", *at)["archives"] and time.time() < until:
+        while answer("match", "--key", "talk", *size, "--blocks", "20", *at, expect=None)["opening"] and time.time() < until:
             time.sleep(0.05)
         check("20 blocks" in weft("session", "export", "talk", "--output", again, *at).stdout.decode())
         check(read(again) == read(file), "two exports of one archive differ")
@@ -223,7 +223,7 @@ def a_session_is_archived_and_carried_over():
         weft("get", "--key", "talk", *size, "--blocks", "20", "--output", copy, "--verify", *to)
         check(read(copy) == read(chain), "other bytes were imported")
         said = weft("session", "import", file, "--as", "other", *to).stdout.decode()
-        check("0 were not here yet" in said, said)
+        check("0 put now, 20 here before" in said, said)
         check({row["name"] for row in answer("session", "ls", *to)["archives"]} == {"talk", "other"})
         good = bytearray(read(file))
         for at_byte, what in ((4, "no exported"), (8, "version"), (16, "header"), (178, "header"), (190, "end"), (400, "block 0"),
@@ -275,5 +275,83 @@ def an_archive_says_where_its_blocks_are():
         check("archive a: 4 blocks are durable on nvme0, nvme1" in story, story)
         shown = weft("explain", below[0]["key"], *at).stdout.decode()
         check("below DRAM on nvme1, archived" in shown, shown)
+    finally:
+        stop_node(node)
+
+
+@case
+def a_failed_tier_is_no_empty_one():
+    """Made with more than the configuration has now, so it is not opened; its archive is still there."""
+    size, chain = ["--block-bytes", "64KB"], blob("lost", 10 << 16, seed=11)
+    at, path = ["--socket", os.path.join(FOLDER, "failed.sock")], os.path.join(FOLDER, "failed.nvme")
+    key = ["--key", "lost", *size, "--blocks", "10"]
+    node = start_node("32MB", at[1], [f"nvme:{path}:64MB"])
+    try:
+        stored = answer("put", *key[:2], *size, *at, chain)
+        said = weft("session", "archive", "a", *key[:-1], "40", *at, expect=1).stderr.decode()
+        check("10 of 40 blocks are there; put the others first, or say --blocks 10" in said, said)
+        weft("session", "archive", "a", *key, *at)
+        check(answer("session", "ls", *at)["failed_tiers"] == [], "a tier failed")
+    finally:
+        stop_node(node)
+    node = start_node("32MB", at[1], [f"nvme:{path}:32MB"])
+    note = "tier nvme0 is failed: "
+    try:
+        until = time.time() + 20
+        while not answer("match", *key, *at, expect=1)["failed_tiers"] and time.time() < until:
+            time.sleep(0.05)
+        for words in (["session", "ls"], ["get", *key, "--output", os.path.join(FOLDER, "never")],
+                      ["session", "export", "a", "--output", os.path.join(FOLDER, "never")], ["session", "rm", "a"],
+                      ["session", "archive", "b", *key], ["rm", *key[:2], *size], ["match", *key],
+                      ["explain", stored["first_key"]], ["explain"], ["ls", "blocks", "--below"],
+                      ["ls", "blocks", "--tier", "nvme0"]):
+            done = weft(*words, *at, expect=1)
+            said = done.stderr.decode()
+            check(note in said and "cannot shrink" in said and "what it holds is not known" in said, words, said)
+            check(b"never stored" not in done.stdout and "no such block of 65536 bytes;" not in said, words, done)
+        for words in (["session", "ls"], ["match", *key], ["explain", stored["first_key"]], ["explain"]):
+            failed = answer(*words, *at, expect=1)["failed_tiers"]
+            check([row["tier"] for row in failed] == ["nvme0"] and "cannot shrink" in failed[0]["reason"], words, failed)
+        shown = weft("events", "--what", "tier_failed", *at).stdout.decode().strip()
+        check(shown.endswith((" …", "path")), shown)
+        weft("ls", "blocks", *at)
+        said = weft("ls", "blocks", "--tier", "nvme7", *at, expect=1).stderr.decode()
+        check("there is no tier 'nvme7'" in said and "tier=" not in said, said)
+    finally:
+        stop_node(node)
+    node = start_node("32MB", at[1], [f"nvme:{path}:64MB"])  # nothing was lost
+    try:
+        until = time.time() + 20
+        while answer("match", *key, *at, expect=None)["opening"] and time.time() < until:
+            time.sleep(0.05)
+        check([row["name"] for row in answer("session", "ls", *at)["archives"]] == ["a"])
+    finally:
+        stop_node(node)
+
+
+@case
+def a_damaged_archive_is_named():
+    size, data = ["--block-bytes", "64KB"], blob("hurt", 10 << 16, seed=12)
+    at, path = ["--socket", os.path.join(FOLDER, "hurt.sock")], os.path.join(FOLDER, "hurt.nvme")
+    node = start_node("32MB", at[1], [f"nvme:{path}:64MB"])
+    try:
+        weft("put", "--key", "hurt", *size, *at, data)
+        weft("session", "archive", "hurt", "--key", "hurt", *size, "--blocks", "10", *at)
+    finally:
+        stop_node(node)
+    block = read(data)[7 << 16:8 << 16]
+    with open(path, "r+b") as file:
+        place = file.read().find(block)
+        check(place > 0, "the block is not where it was written")
+        file.seek(place + 1000)
+        file.write(b"damage")
+    node = start_node("32MB", at[1], [f"nvme:{path}:64MB"])
+    try:
+        until = time.time() + 20
+        while answer("match", "--key", "hurt", *size, *at, expect=None)["opening"] and time.time() < until:
+            time.sleep(0.05)
+        said = weft("session", "export", "hurt", "--output", os.path.join(FOLDER, "never"), *at, expect=5).stderr.decode()
+        check("archive 'hurt' is damaged" in said, said)
+        check("block 7 of 10" in said or "not all of its blocks" in said, said)
     finally:
         stop_node(node)

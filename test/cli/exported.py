@@ -133,7 +133,7 @@ def damaged_exports_are_refused():
         there.refused(pipe, "a pipe that nobody writes to", codes=(5,))
         there.refused(file, "too long a name", "--as", "n" * 65, codes=(2,))
         there.nothing_is_there()
-        check(f"{COUNT} were not here yet" in weft("session", "import", file, *at).stdout.decode())
+        check(f"{COUNT} put now, 0 here before" in weft("session", "import", file, *at).stdout.decode())
         copy = os.path.join(FOLDER, "whole.copy")
         weft("get", "--key", "whole", *size, "--blocks", str(COUNT), "--output", copy, "--verify", *at)
         check(read(copy) == read(chain), "other bytes were imported")

@@ -264,3 +264,5 @@ def memory_is_lent_and_reclaimed():
     back = answer("reclaim", "32MB", "--within-ms", "2000")
     golden("reclaim", back)
     weft("lend", "a lot", expect=2)
+    check("64 bytes are less than can be lent" in weft("lend", "64", expect=2).stderr.decode())
+    check("--block-bytes is 0" in weft("put", "--key", "a", "--block-bytes", "0", blob("tiny", 10), expect=2).stderr.decode())
