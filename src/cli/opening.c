@@ -96,7 +96,8 @@ bool wf_cli_opening_wait(struct cli *cli)
     double until_s = wf_cli_now_s() + CLI_OPENING_S;
     if (!wf_cli_opening(cli, names, sizeof names))
         return false;
-    fprintf(stderr, "weft %s: %s still being opened, and it may be there: waiting for up to %d s\n",
+    fprintf(stderr,
+            "weft %s: %s still being opened, and more may be there: waiting for up to %d s\n",
             cli->command->name, names, CLI_OPENING_S);
     while (wf_cli_opening(cli, names, sizeof names) && wf_cli_now_s() < until_s)
         usleep(LOOK_US);

@@ -244,10 +244,12 @@ static int chain_check(struct cli *cli, struct weft_format *format, const struct
                        size_t count)
 {
     size_t there = 0;
-    char opening[CLI_OPENING_MAX], part[64] = "";
-    if (weft_match_keys(format, keys, count, &there) < 0 || there == count ||
-        wf_cli_opening(cli, opening, sizeof opening))
-        return CLI_OK; /* the node will say, or wait */
+    char part[64] = "";
+    enum weft_status status = weft_match_keys(format, keys, count, &there);
+    if (status >= 0 && there < count && wf_cli_opening_wait(cli))
+        status = weft_match_keys(format, keys, count, &there);
+    if (status < 0 || there == count)
+        return CLI_OK; /* the node will say */
     wf_cli_failed_say(cli);
     if (there)
         snprintf(part, sizeof part, ", or say --blocks %zu", there);
@@ -368,6 +370,7 @@ static json_t *rows_shown(const json_t *archives)
 static int list(struct cli *cli)
 {
     json_t *answer = NULL;
+    wf_cli_opening_wait(cli);
     int code = wf_cli_query(cli, "archives", 0, 0, &answer);
     if (code != CLI_OK)
         return code;
@@ -457,8 +460,9 @@ const struct cli_command wf_cmd_session = {
         "is still being opened (unavailable), or has lost blocks for good (damaged), and which "
         "tiers hold some of it: blocks that were durable before stay where they were, so losing "
         "any of these tiers may damage it.  In JSON, tiers are those, and tier is the one that has "
-        "its manifest.  While a tier is being opened, or does not work, there may be more archives: "
-        "ls says so and exits with 1.\n\n"
+        "its manifest.  A tier that is being opened is waited for, for up to 5 s; when it "
+        "takes longer, or a tier does not work, there may be more archives: ls says so and exits "
+        "with 1.\n\n"
         "export writes an archive to one file, with its format, keys and checksums; it is replaced "
         "only when all is written.  import checks all of such a file before it puts anything, and "
         "archives what it put.  The nodes' domains must have the same secret_file, because keys "

@@ -260,9 +260,10 @@ def an_archive_says_where_its_blocks_are():
         stop_node(node)  # which writes them to the one tier that takes them
     node = start_node("32MB", at[1], tiers)
     try:
-        until, below = time.time() + 20, []
-        while len(below) < 4 and time.time() < until:
+        until, below, opening = time.time() + 20, [], []
+        while (len(below) < 4 or opening) and time.time() < until:
             below = answer("ls", "blocks", "--tier", "nvme1", *at)["below"]
+            opening = answer("session", "ls", *at)["opening"]
         chained = ["--key", "apart", *size, "--blocks", "4", *at]
         said = answer("session", "archive", "a", *chained)
         check((said["tier"], said["tiers"], said["written"]) == ("nvme0", ["nvme0", "nvme1"], 0), said)

@@ -94,8 +94,16 @@ def a_full_quota_is_not_a_full_pool():
     socket, settings = os.path.join(FOLDER, "narrow.sock"), os.path.join(FOLDER, "narrow.yaml")
     with open(settings, "w", encoding="utf-8") as file:
         file.write("domains:\n  - name: default\n    quota: 8MB\n")
-    node = start_node("64MB", socket, WEFT_CONFIG=settings)
+    node = start_node("64MB", socket, WEFT_CONFIG=settings, WEFT_EVENTS="16")
     try:
+        said = weft("explain", "--socket", socket).stdout.decode()
+        check("no block went since the node began" in said, said)
+        for i in range(20):
+            weft("put", "--key", f"gone{i}", "--block-bytes", "4096", "--socket", socket, blob("gone", 4096))
+            weft("rm", "--key", f"gone{i}", "--block-bytes", "4096", "--socket", socket)
+        said = weft("explain", "--socket", socket).stdout.decode()
+        of = re.search(r"that is of the last (\d+) events; (\d+) before them are overwritten", said)
+        check(of and int(of[1]) + int(of[2]) == 20, said)
         words = ["--key", "wide", "--block-bytes", "1MB", "--socket", socket]
         said = weft("put", *words, blob("wide", 20 << 20), expect=1).stderr.decode()
         check("domain 'default'" in said and "quota of 8 MiB" in said and "pool" not in said, said)
