@@ -2,10 +2,10 @@
  *
  * Room on a tier: how much there is, whose block goes when there is too little, and where to.
  *
- * Domains share tiers as they share the pool: in proportion to their quotas, and what one of them
- * does not use, others may.  When room is needed it comes from who has more than its part, so no
- * domain can push out what another has within its own.  An archive is never pushed out; so nobody
- * may archive more than its part.
+ * Domains share tiers as they share the pool (core/share.h), but that floors are of DRAM: each is
+ * due its part by weight, and what one of them does not use, others may.  When room is needed it
+ * comes from who has more than its part, so no domain can push out what another has within its own.
+ * An archive is never pushed out; so nobody may archive more than its part.
  */
 #include "daemon/archive.h"
 #include "daemon/below.h"
@@ -64,51 +64,47 @@ static uint64_t taken(const struct wf_lower *lower, uint64_t bytes)
     return (uint64_t)((double)bytes * lower->expansion);
 }
 
-/* A domain's part of what all share below DRAM, by its quota. */
-static double part_of(const struct wf_domain *domain)
-{
-    const struct wf_node *node = domain->node;
-    double all = 0;
-    for (uint32_t i = 0; i < node->domain_count; i++)
-        all += (double)node->domains[i].store.quota_bytes;
-    return (double)domain->store.quota_bytes / all;
-}
-
 /* Whose room it is for; bytes 0: it is entries that are missing, not bytes. */
 struct wish {
     const struct wf_domain *domain;
     uint64_t bytes;
 };
 
-/* Whose block goes: who has more than its part there, most of all, with what is to come. */
-static uint16_t most_over(const struct wf_lower *lower, const struct wish *wish)
+/* Whose block goes: who has more than its part there, with what is to come.  UINT16_MAX: nobody
+ * has. */
+static uint16_t over_part(const struct wf_lower *lower, const struct wish *wish)
 {
     const struct wf_node *node = lower->below->node;
+    struct wf_share shares[WF_DOMAINS_MAX];
+    uint64_t due[WF_DOMAINS_MAX], used = 0;
     bool of_blocks = wish->bytes == 0;
     double most = of_blocks ? node->config.below_max : (double)wf_lower_most_bytes(lower);
-    double over_most = 0;
-    uint16_t who = UINT16_MAX;
+    uint64_t wanted = of_blocks ? 1 : taken(lower, wish->bytes);
     if (node->domain_count == 1)
         return UINT16_MAX;
     for (uint32_t i = 0; i < node->domain_count; i++) {
         struct wf_directory_sum sum;
         wf_directory_sum(lower->below->directory, lower->number, (uint16_t)i, &sum);
-        sum.bytes += lower->writing_of[i] + (wish->domain->id == i ? wish->bytes : 0);
-        double has = (double)(of_blocks ? sum.blocks : taken(lower, sum.bytes));
-        double over = has - most * part_of(&node->domains[i]);
-        if (over > over_most) {
-            over_most = over;
-            who = (uint16_t)i;
-        }
+        sum.bytes += lower->writing_of[i];
+        due[i] = (uint64_t)(most * node->domains[i].part);
+        shares[i] = (struct wf_share){.used = of_blocks ? sum.blocks : taken(lower, sum.bytes),
+                                      .ceiling = UINT64_MAX,
+                                      .class = node->domains[i].config->priority,
+                                      .gives = sum.blocks > sum.archived_blocks};
+        used += shares[i].used;
     }
-    return who;
+    struct wf_share_verdict said;
+    wf_share_decide(shares, due, node->domain_count, used, wish->domain->id, wanted, &said);
+    bool over = said.rule == WF_SHARE_BORROWED ||
+                (said.rule == WF_SHARE_OWN && said.used + wanted > said.due);
+    return over ? (uint16_t)said.who : UINT16_MAX;
 }
 
 bool wf_lower_may_archive(const struct wf_lower *lower, const struct wf_domain *domain,
                           uint32_t blocks, uint64_t bytes)
 {
     struct wf_directory_sum sum;
-    double part = part_of(domain);
+    double part = domain->part;
     if (domain->node->domain_count == 1)
         return true;
     wf_directory_sum(lower->below->directory, lower->number, (uint16_t)domain->id, &sum);
@@ -135,7 +131,7 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
         return false;
     if (wish->bytes && wf_below_orphan_go(lower))
         return true;
-    uint32_t entry = wf_directory_victim(below->directory, lower->number, most_over(lower, wish));
+    uint32_t entry = wf_directory_victim(below->directory, lower->number, over_part(lower, wish));
     if (entry == WF_DIRECTORY_NONE)
         entry = wf_directory_victim(below->directory, lower->number, UINT16_MAX);
     if (entry == WF_DIRECTORY_NONE)

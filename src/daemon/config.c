@@ -369,7 +369,7 @@ static enum weft_status finish_domain(const struct wf_config *config,
     const struct wf_config_list *list = &wf_config_lists[WF_LIST_DOMAINS];
     int quota_index = wf_list_field(list, "quota"), token_index = wf_list_field(list, "token");
     int file_index = wf_list_field(list, "token_file"), allow_index = wf_list_field(list, "allow");
-    char where[WF_ORIGIN_TEXT_MAX], quota[24], pool[24];
+    char where[WF_ORIGIN_TEXT_MAX], quota[24], pool[24], floor[24];
     if (domain->quota_bytes > config->pool_bytes_max)
         return wf_fail(
             WEFT_E_INVALID,
@@ -378,6 +378,13 @@ static enum weft_status finish_domain(const struct wf_config *config,
             wf_list_where(list, config, domain, quota_index, where), domain->name,
             wf_size_format(domain->quota_bytes, quota, sizeof quota),
             wf_size_format(config->pool_bytes_max, pool, sizeof pool));
+    if (domain->quota_bytes && domain->floor_bytes > domain->quota_bytes)
+        return wf_fail(
+            WEFT_E_INVALID,
+            "%s: domain '%s': floor %s is more than its quota %s; lower it, or raise the quota",
+            wf_list_where(list, config, domain, wf_list_field(list, "floor"), where), domain->name,
+            wf_size_format(domain->floor_bytes, floor, sizeof floor),
+            wf_size_format(domain->quota_bytes, quota, sizeof quota));
     enum weft_status status = settle_token(&list->fields[token_index], domain, domain->token,
                                            domain->token_file, &domain->origin[token_index],
                                            &domain->origin[file_index],
@@ -385,6 +392,37 @@ static enum weft_status finish_domain(const struct wf_config *config,
     if (status == WEFT_OK)
         status = settle_allow(domain, wf_list_where(list, config, domain, allow_index, where));
     return status;
+}
+
+/* Floors that the pool cannot keep, and weights beside none, are promises that mean nothing. */
+static enum weft_status finish_shares(const struct wf_config *config)
+{
+    const struct wf_config_list *list = &wf_config_lists[WF_LIST_DOMAINS];
+    char where[WF_ORIGIN_TEXT_MAX], floor[24], pool[24], rest[24];
+    const struct wf_domain_config *weighed = NULL, *bare = NULL;
+    uint64_t left = config->pool_bytes;
+    for (uint32_t i = 0; i < config->domain_count; i++) {
+        const struct wf_domain_config *domain = &config->domains[i];
+        if (domain->floor_bytes > left)
+            return wf_fail(
+                WEFT_E_INVALID,
+                "%s: domain '%s': floor %s is more than is left of pool.size %s beside the floors "
+                "before it, %s; lower floors, or raise pool.size",
+                wf_list_where(list, config, domain, wf_list_field(list, "floor"), where),
+                domain->name, wf_size_format(domain->floor_bytes, floor, sizeof floor),
+                wf_size_format(config->pool_bytes, pool, sizeof pool),
+                wf_size_format(left, rest, sizeof rest));
+        left -= domain->floor_bytes;
+        weighed = domain->share && !weighed ? domain : weighed;
+        bare = !domain->share && !bare ? domain : bare;
+    }
+    if (weighed && bare)
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: domain '%s' has share %u, and domain '%s' has none; give every domain "
+                       "one, or none",
+                       wf_list_where(list, config, weighed, wf_list_field(list, "share"), where),
+                       weighed->name, weighed->share, bare->name);
+    return WEFT_OK;
 }
 
 static enum weft_status finish_pool(struct wf_config *config)
@@ -427,6 +465,8 @@ enum weft_status wf_config_finish(struct wf_config *config)
             wf_config_where(config, listen_index, where), config->http_address);
     for (uint32_t i = 0; status == WEFT_OK && i < config->domain_count; i++)
         status = finish_domain(config, &config->domains[i]);
+    if (status == WEFT_OK)
+        status = finish_shares(config);
     return status == WEFT_OK ? wf_config_finish_tiers(config) : status;
 }
 

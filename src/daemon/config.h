@@ -27,7 +27,7 @@
 #define WF_TOKEN_MAX 128
 #define WF_CONFIG_FILE_BYTES_MAX (1u << 20)
 #define WF_CONFIG_FIELDS_MAX 32 /* static_assert'ed beside the tables */
-#define WF_DOMAIN_FIELDS_MAX 8
+#define WF_DOMAIN_FIELDS_MAX 12
 #define WF_TIER_FIELDS_MAX 16
 
 #define WF_CONFIG_FILE_DEFAULT "/etc/weft/weftd.yaml"
@@ -35,6 +35,8 @@
 enum wf_huge { WF_HUGE_AUTO = 0, WF_HUGE_ON, WF_HUGE_OFF };
 enum wf_pool_policy { WF_POOL_POLICY_WEFT = 0, WF_POOL_POLICY_LRU };
 enum wf_writes { WF_WRITES_DIRECT = 0, WF_WRITES_COPIED };
+/* Among domains that hold more than they are due, who keeps it longer. */
+enum wf_priority { WF_PRIORITY_LOW = 0, WF_PRIORITY_NORMAL, WF_PRIORITY_HIGH };
 enum wf_tier_kind { WF_KIND_NVME = 0, WF_KIND_CXL, WF_KIND_S3, WF_KIND_DRAM };
 #define WF_KINDS (WF_KIND_DRAM + 1)
 
@@ -57,6 +59,9 @@ struct wf_config_origin {
 struct wf_domain_config {
     char name[WF_DOMAIN_NAME_MAX + 1]; /* [a-z0-9._-], 1 to 63 */
     uint64_t quota_bytes;              /* 0: the whole pool */
+    uint32_t share;                    /* a weight, in all domains or in none; 0: by the quota */
+    uint64_t floor_bytes;              /* of DRAM, that no other domain takes from it */
+    enum wf_priority priority;         /* normal */
     enum wf_writes writes;
     char token[WF_TOKEN_MAX + 1]; /* "": none asked; also what token_file held */
     char token_file[WF_PATH_MAX];

@@ -24,6 +24,7 @@
 
 static const char *const huge_choices[] = {"auto", "on", "off", NULL};
 static const char *const policy_choices[] = {"weft", "lru", NULL};
+static const char *const priority_choices[] = {"low", "normal", "high", NULL};
 static const char *const writes_choices[] = {"direct", "copied", NULL};
 static const char *const kind_choices[] = {"nvme", "cxl", "s3", "dram", NULL};
 static const char *const admit_choices[] = {"auto", "always", "reused", "never", NULL};
@@ -102,6 +103,14 @@ static const struct wf_field domain_fields[] = {
      "What clients ask for: 1 to 63 of a-z, 0-9, dot, underscore, hyphen."},
     {"quota", WF_VALUE_SIZE, IN_DOMAIN(quota_bytes), 0, 64 * TIB, NULL, NULL,
      "Bytes of blocks and regions that it may hold; 0 for the whole pool."},
+    {"share", WF_VALUE_COUNT, IN_DOMAIN(share), 0, 1000000, NULL, NULL,
+     "Its weight when all domains want more than there is, in DRAM and below; 0 for the quota as "
+     "the weight. All domains have one, or none has."},
+    {"floor", WF_VALUE_SIZE, IN_DOMAIN(floor_bytes), 0, 64 * TIB, NULL, NULL,
+     "Bytes of DRAM that no other domain takes from it. All floors together fit pool.size."},
+    {"priority", WF_VALUE_CHOICE, IN_DOMAIN(priority), 0, 0, priority_choices, NULL,
+     "What domains hold beyond their due is given back when it is wanted: by those of `low` first, "
+     "by those of `high` last."},
     {"writes", WF_VALUE_CHOICE, IN_DOMAIN(writes), 0, 0, writes_choices, NULL,
      "`direct`: clients fill blocks in the pool. `copied`: they see it read-only and weftd "
      "copies, for "
@@ -162,7 +171,7 @@ static const struct wf_field tier_fields[] = {
 static void domain_defaults(void *entry)
 {
     struct wf_domain_config *domain = entry;
-    *domain = (struct wf_domain_config){.writes = WF_WRITES_DIRECT};
+    *domain = (struct wf_domain_config){.writes = WF_WRITES_DIRECT, .priority = WF_PRIORITY_NORMAL};
 }
 
 static void tier_defaults(void *entry)
@@ -234,6 +243,7 @@ static_assert(WF_TIER_NAME_MAX <= WF_LIST_NAME_MAX && WF_DOMAIN_NAME_MAX <= WF_L
 static_assert(IN_DOMAIN(name) == 0 && IN_TIER(name) == 0, "an entry begins with its name");
 static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_pool_policy) == sizeof(int) &&
                   sizeof(enum wf_writes) == sizeof(int) &&
+                  sizeof(enum wf_priority) == sizeof(int) &&
                   sizeof(enum wf_tier_kind) == sizeof(int) &&
                   sizeof(enum wf_tier_admit) == sizeof(int),
               "WF_VALUE_CHOICE reads and writes an int");

@@ -51,21 +51,6 @@ void wf_segment_destroy(struct wf_segment *segment)
 
 /* -------------------------------------------------------------------------------------- budget */
 
-static uint64_t used_of(const struct wf_domain *domain)
-{
-    return domain->store.used_bytes + domain->store.other_bytes + /* NOLINT: never NULL */
-           domain->staging_bytes;
-}
-
-uint64_t wf_node_share(const struct wf_domain *domain)
-{
-    const struct wf_node *node = domain->node;
-    double all = 0;
-    for (uint32_t i = 0; i < node->domain_count; i++)
-        all += (double)node->domains[i].store.quota_bytes;
-    return (uint64_t)((double)node->pool_bytes * (double)domain->store.quota_bytes / all);
-}
-
 static void punch(void *context, uint64_t first, uint64_t count)
 {
     struct wf_domain *domain = context;
@@ -94,34 +79,36 @@ static uint64_t trim(struct wf_domain *domain, uint64_t bytes)
     return done;
 }
 
+/* Let a domain's blocks go for another, but none of its floor.  False: the floor was in the way. */
+static bool give(struct wf_domain *domain, uint64_t bytes)
+{
+    uint64_t floor = wf_shares_floor(domain);
+    uint64_t others = domain->store.other_bytes + domain->staging_bytes;
+    return wf_store_give(&domain->store, bytes, floor > others ? floor - others : 0);
+}
+
 /* Free `bytes` for `wanting` (NULL: for the host): first what lies idle with any domain, then by
- * eviction from those that use more than their share, most first. */
+ * eviction from whom the rule names. */
 static void collect(struct wf_node *node, const struct wf_domain *wanting, uint64_t bytes)
 {
     uint64_t start = node->budget_free;
     for (uint32_t i = 0; i < node->domain_count && node->budget_free - start < bytes; i++)
         if (&node->domains[i] != wanting)
             trim(&node->domains[i], bytes - (node->budget_free - start));
+    uint64_t in_vain = 0; /* a bit a domain */
     while (node->budget_free - start < bytes) {
-        if (wanting && used_of(wanting) + bytes > wf_node_share(wanting))
+        struct wf_share_verdict said;
+        wf_shares_decide(node, wanting, bytes, in_vain, &said);
+        if (said.who == WF_SHARE_NONE || (wanting && said.who == wanting->id))
             return;
-        struct wf_domain *most = NULL;
-        int64_t over_most = wanting ? 0 : INT64_MIN;
-        for (uint32_t i = 0; i < node->domain_count; i++) {
-            struct wf_domain *domain = &node->domains[i];
-            int64_t over = (int64_t)used_of(domain) - (int64_t)wf_node_share(domain);
-            if (domain != wanting && over > over_most &&
-                domain->store.policy_ops->candidates(domain->store.policy) > 0) {
-                most = domain;
-                over_most = over;
-            }
-        }
-        if (!most)
-            return;
+        struct wf_domain *giver = &node->domains[said.who];
         uint64_t missing = bytes - (node->budget_free - start);
-        wf_store_make_free(&most->store, missing, WF_EVICT_RECLAIM);
-        if (trim(most, missing) == 0)
+        bool floor = !give(giver, missing < said.most ? missing : said.most);
+        if (trim(giver, missing) > 0)
+            continue;
+        if (!floor) /* what it has is held, or goes when it has been written below */
             return;
+        in_vain |= (uint64_t)1 << said.who;
     }
 }
 
@@ -190,11 +177,14 @@ void wf_node_reclaim_step(struct wf_node *node)
         return;
     uint64_t missing = reclaim->wanted - reclaim->done;
     uint64_t step = missing < RECLAIM_STEP_BYTES ? missing : RECLAIM_STEP_BYTES;
-    if (node->budget_free < step)
+    if (node->budget_free < step) {
+        wf_shares_settle_less(node, step);
         collect(node, NULL, step - node->budget_free);
+    }
     uint64_t got = node->budget_free < step ? node->budget_free : step;
     node->budget_free -= got;
     node->pool_bytes -= got;
+    wf_shares_settle(node);
     reclaim->done += got;
     bool all = reclaim->done >= reclaim->wanted;
     reclaim->stalled = got == 0;
@@ -388,12 +378,12 @@ static enum weft_status secrets_differ(const struct wf_node *node)
     return WEFT_OK;
 }
 
-/* Populate every domain's share now, so that no put meets a page fault. */
+/* Populate what every domain is due now, so that no put meets a page fault. */
 static enum weft_status prefault(struct wf_node *node)
 {
     for (uint32_t i = 0; i < node->domain_count; i++) {
         struct wf_domain *domain = &node->domains[i];
-        uint64_t share = wf_node_share(domain) / WF_HUGE_BYTES * WF_HUGE_BYTES;
+        uint64_t share = domain->due_bytes / WF_HUGE_BYTES * WF_HUGE_BYTES;
         if (share > domain->pool.bytes)
             share = domain->pool.bytes;
         if (share == 0 || share > node->budget_free)
@@ -469,6 +459,8 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
         status = tables_create(node);
     for (; status == WEFT_OK && node->domain_count < config->domain_count; node->domain_count++)
         status = domain_init(node, &node->domains[node->domain_count], node->domain_count);
+    if (status == WEFT_OK)
+        wf_shares_settle(node);
     if (status == WEFT_OK && config->tier_count)
         status = secrets_differ(node);
     if (status == WEFT_OK && config->pool_prefault)

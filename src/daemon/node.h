@@ -12,6 +12,7 @@
 #ifndef WF_DAEMON_NODE_H
 #define WF_DAEMON_NODE_H
 
+#include "core/share.h"
 #include "core/timers.h"
 #include "daemon/config.h"
 #include "daemon/dram.h"
@@ -51,6 +52,8 @@ struct wf_domain {
     struct wf_store store;
     uint32_t clients, sessions, regions;
     uint64_t staging_bytes; /* of its clients */
+    uint64_t due_bytes;     /* of the pool: shares.c */
+    double part;            /* of what all share below DRAM */
     uint64_t evicted[WF_EVICT_REASONS];
     uint64_t scrub_at; /* next slot that the scrubber looks at */
     struct wf_use use; /* of clients that are gone */
@@ -173,8 +176,6 @@ void wf_node_budget_give(struct wf_node *node, uint64_t bytes);
 void wf_node_reclaim_step(struct wf_node *node);
 /* Will room in DRAM come of what the node itself is doing? */
 bool wf_node_busy(const struct wf_node *node);
-/* A domain's part of the pool when all want theirs: in proportion to the quotas. */
-uint64_t wf_node_share(const struct wf_domain *domain);
 /* What the domain may hold now: its quota, as far as the pool has so much. */
 uint64_t wf_node_quota(const struct wf_domain *domain);
 /* Of all clients that the domain has and had. */
@@ -183,6 +184,20 @@ void wf_use_add(struct wf_use *use, const struct wf_client *client);
 /* Tell the store what clients have pinned since; one client's come in their order. */
 void wf_client_touches_drain(struct wf_client *client);
 void wf_node_touches_drain(struct wf_node *node, struct wf_domain *domain);
+
+/* shares.c */
+/* Once the domains are there, and when pool_bytes has changed: what each is due of it. */
+void wf_shares_settle(struct wf_node *node);
+/* The same for when the host wants so many bytes of it; it leaves what floors hold. */
+void wf_shares_settle_less(struct wf_node *node, uint64_t bytes);
+/* Of the budget, what it holds; of that, what no other takes from it, and what is lent to it. */
+uint64_t wf_shares_used(const struct wf_domain *domain);
+uint64_t wf_shares_floor(const struct wf_domain *domain);
+uint64_t wf_shares_lent(const struct wf_domain *domain);
+/* Whose blocks go so that `wanting` (NULL: the host) gets so many bytes more; of those whose bit is
+ * in `but`, none. */
+void wf_shares_decide(const struct wf_node *node, const struct wf_domain *wanting, uint64_t bytes,
+                      uint64_t but, struct wf_share_verdict *out);
 
 /* server.c */
 /* Takes over the descriptors of wf_socket_listen(), also when it fails. */

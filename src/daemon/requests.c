@@ -69,7 +69,7 @@ static enum weft_status admit(struct wf_client *client, const struct wf_hello *r
 static bool may_stage(const struct wf_domain *domain)
 {
     uint64_t bytes = domain->staging_bytes + domain->store.other_bytes;
-    return bytes + domain->node->config.staging_bytes <= wf_node_share(domain);
+    return bytes + domain->node->config.staging_bytes <= domain->due_bytes;
 }
 
 static enum weft_status equip_staging(struct wf_client *client, struct wf_domain *domain)
@@ -320,6 +320,7 @@ static void handle_lend(struct wf_client *client, const struct wf_lend *request)
     if (status == WEFT_OK) {
         uint64_t bytes = request->size / WF_GRANULE * WF_GRANULE;
         node->pool_bytes += bytes;
+        wf_shares_settle(node);
         node->budget_free += bytes;
         wf_telemetry_event(node, NULL, "lend", "the host lent %llu bytes",
                            (unsigned long long)bytes);

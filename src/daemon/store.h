@@ -196,6 +196,9 @@ bool wf_store_evict(struct wf_store *store, uint32_t slot, enum wf_evict_reason 
 
 /* Evict until `bytes` of backed memory are free or nothing may go; returns how many are free. */
 uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evict_reason reason);
+/* The same for somebody else (WF_EVICT_RECLAIM), and no more than leaves `keep` of used_bytes.
+ * False: that ended it. */
+bool wf_store_give(struct wf_store *store, uint64_t bytes, uint64_t keep);
 
 /* Free what DEAD slots still had when their holders are gone. */
 void wf_store_bury(struct wf_store *store);

@@ -88,6 +88,8 @@ struct round {
     uint64_t later;       /* granules that come free when they are written below */
     uint32_t passed_over; /* leaves that turned out to be pinned */
     bool stuck;           /* nothing more can be begun now */
+    uint64_t keep;        /* of used_bytes; what goes, goes for another domain */
+    bool kept;            /* the next victim would have left less */
 };
 
 /* May a block go that nobody holds?  What has children again may not, but is asked about all the
@@ -143,6 +145,12 @@ static bool evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict
         uint32_t slot = store->policy_ops->victim(store->policy, now_us);
         if (slot == WF_POLICY_NONE)
             break;
+        uint64_t goes = (chosen + store->slots[slot].count) * WF_GRANULE;
+        round->kept = round->keep && round->keep + goes > store->used_bytes;
+        if (round->kept) {
+            offer(store, slot);
+            break;
+        }
         chosen += store->slots[slot].count;
         batch_take(store, &batch, slot);
     }
@@ -199,17 +207,23 @@ static bool widen(struct wf_store *store, uint32_t granules)
  * nothing, has met at least one of them, and only they count, not the chains above them.  Blocks
  * that have to be written below first are enough when they are as much as was asked for: then there
  * is nothing to do but wait. */
-static bool evict_some(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason)
+static bool evict_round(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
+                        struct round *round)
 {
-    struct round round = {.freed = 0};
     uint32_t limit = store->policy_ops->candidates(store->policy);
-    while (round.passed_over < limit && !round.stuck && round.later < granules) {
-        if (!evict_batch(store, granules, reason, &round))
+    while (round->passed_over < limit && !round->stuck && round->later < granules) {
+        if (!evict_batch(store, granules, reason, round))
             break;
-        if (round.freed > 0)
+        if (round->freed > 0)
             return true;
     }
     return false;
+}
+
+static bool evict_some(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason)
+{
+    struct round round = {.freed = 0};
+    return evict_round(store, granules, reason, &round);
 }
 
 struct ahead {
@@ -285,6 +299,17 @@ uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evic
         if (!evict_some(store, granules_for(bytes) - store->arena.backed.granules, reason))
             break;
     return store->arena.backed.granules * WF_GRANULE;
+}
+
+bool wf_store_give(struct wf_store *store, uint64_t bytes, uint64_t keep)
+{
+    while (store->arena.backed.granules * WF_GRANULE < bytes) {
+        struct round round = {.keep = keep};
+        uint64_t missing = granules_for(bytes) - store->arena.backed.granules;
+        if (!evict_round(store, missing, WF_EVICT_RECLAIM, &round))
+            return !round.kept;
+    }
+    return true;
 }
 
 /* More backed memory from the node, for at least `granules` in one piece. */

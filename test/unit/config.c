@@ -125,9 +125,12 @@ static void domains_come_from_file_and_flags(void **state)
                                   "domains:\n"
                                   "  - name: alice.prod\n"
                                   "    quota: 1MB\n"
+                                  "    share: 3\n"
+                                  "    floor: 512KB\n"
+                                  "    priority: high\n"
                                   "    writes: copied\n"
                                   "    allow: [1000, root]\n"
-                                  "  - {name: bob, allow: any, token: bobbobbobbobbobbob}\n",
+                                  "  - {name: bob, allow: any, share: 1, token: bobbobbobbobbobbob}\n",
                                   0600);
     static const char *const flags[] = {"domain.alice.prod.quota=2MB", "domain.bob.allow=7,8"};
     if (wf_config_load(path, flags, 2, &config) != WEFT_OK)
@@ -136,6 +139,11 @@ static void domains_come_from_file_and_flags(void **state)
     const struct wf_domain_config *alice = &config.domains[0], *bob = &config.domains[1];
     assert_string_equal(alice->name, "alice.prod");
     assert_int_equal(alice->quota_bytes, 2 * MIB);
+    assert_int_equal(alice->share, 3);
+    assert_int_equal(alice->floor_bytes, MIB / 2);
+    assert_int_equal(alice->priority, WF_PRIORITY_HIGH);
+    assert_int_equal(bob->floor_bytes, 0);
+    assert_int_equal(bob->priority, WF_PRIORITY_NORMAL);
     assert_int_equal(alice->writes, WF_WRITES_COPIED);
     assert_int_equal(alice->allow_uid_count, 2);
     assert_int_equal(alice->allow_uid[0], 1000);
@@ -144,8 +152,9 @@ static void domains_come_from_file_and_flags(void **state)
     assert_int_equal(bob->allow_uid_count, 2);
     assert_string_equal(bob->token, "bobbobbobbobbobbob");
 
-    static const char *const renamed[] = {"domains=bob,carol", "domain.carol.quota=3MB"};
-    assert_int_equal(wf_config_load(path, renamed, 2, &config), WEFT_OK);
+    static const char *const renamed[] = {"domains=bob,carol", "domain.carol.quota=3MB",
+                                          "domain.carol.share=1"};
+    assert_int_equal(wf_config_load(path, renamed, 3, &config), WEFT_OK);
     assert_int_equal(config.domain_count, 2);
     assert_string_equal(config.domains[0].name, "bob");
     assert_string_equal(config.domains[0].token, "bobbobbobbobbobbob");
@@ -273,6 +282,15 @@ static void domain_mistakes_get_a_sentence(void **state)
     refused("domains:\n  - name: a\n    zzzzzzzz: 1GB\n", "write name, quota");
     refused("domains:\n  - name: a\n    quota: 60TB\n",
             "c.yaml:3: domain 'a': quota 60 TiB is more than the pool");
+    refused("domains:\n  - name: a\n    priority: urgent\n", "one of low, normal, high");
+    refused("domains:\n  - name: a\n    share: 1000001\n", "a whole number from 0 to 1000000");
+    refused("domains:\n  - name: a\n    share: 2\n  - name: b\n",
+            "c.yaml:3: domain 'a' has share 2, and domain 'b' has none; give every domain one");
+    refused("domains:\n  - name: a\n    quota: 1MB\n    floor: 2MB\n",
+            "c.yaml:4: domain 'a': floor 2 MiB is more than its quota 1 MiB; lower it");
+    refused("pool: {size: 4MB}\ndomains:\n  - {name: a, floor: 3MB}\n  - {name: b, floor: 2MB}\n",
+            "c.yaml:4: domain 'b': floor 2 MiB is more than is left of pool.size 4 MiB beside the "
+            "floors before it, 1 MiB; lower floors, or raise pool.size");
     refused("domains:\n  - name: a\n    allow: [no-such-user-here]\n",
             "c.yaml:3: allow: this host has no user");
     refused("domains:\n  - name: a\n    allow: [4294967295]\n", "is not a uid");
