@@ -55,7 +55,7 @@ enum wf_metric {
 
 struct wf_domain_gauges {
     uint64_t clients, blocks, block_bytes, reserved_blocks, regions, region_bytes, quota_bytes,
-        formats;
+        due_bytes, floor_bytes, lent_bytes, formats;
     uint64_t sessions[WF_SESSION_STATES]; /* [state - WEFT_PREFILL] */
     /* Archives: kept, of how many payload bytes, and how many of them are not whole now. */
     uint64_t archives, archive_bytes, archives_not_whole;

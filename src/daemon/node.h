@@ -194,6 +194,8 @@ void wf_shares_settle_less(struct wf_node *node, uint64_t bytes);
 uint64_t wf_shares_used(const struct wf_domain *domain);
 uint64_t wf_shares_floor(const struct wf_domain *domain);
 uint64_t wf_shares_lent(const struct wf_domain *domain);
+/* What it is due, without what the pool has beyond all quotas. */
+uint64_t wf_shares_shown(const struct wf_domain *domain);
 /* Whose blocks go so that `wanting` (NULL: the host) gets so many bytes more; of those whose bit is
  * in `but`, none. */
 void wf_shares_decide(const struct wf_node *node, const struct wf_domain *wanting, uint64_t bytes,

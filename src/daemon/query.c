@@ -105,10 +105,7 @@ static json_t *domain_json(const struct wf_domain *domain)
                             (json_int_t)use.asked, "blocks_matched", (json_int_t)use.matched,
                             "bytes_pinned", (json_int_t)use.bytes_pinned, "hit_rate",
                             hit_rate(&use));
-    /* What is due is less than what the pool has where the quota is. */
-    uint64_t quota = wf_node_quota(domain);
-    json_object_set_new(out, "due_bytes",
-                        number(domain->due_bytes < quota ? domain->due_bytes : quota));
+    json_object_set_new(out, "due_bytes", number(wf_shares_shown(domain)));
     json_object_set_new(out, "floor_bytes", number(domain->config->floor_bytes));
     json_object_set_new(out, "lent_bytes", number(wf_shares_lent(domain)));
     json_object_set_new(out, "evicted", evicted);

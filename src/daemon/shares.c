@@ -69,6 +69,12 @@ uint64_t wf_shares_floor(const struct wf_domain *domain)
     return floor < domain->due_bytes ? floor : domain->due_bytes;
 }
 
+uint64_t wf_shares_shown(const struct wf_domain *domain)
+{
+    uint64_t quota = wf_node_quota(domain);
+    return domain->due_bytes < quota ? domain->due_bytes : quota;
+}
+
 uint64_t wf_shares_lent(const struct wf_domain *domain)
 {
     uint64_t used = wf_shares_used(domain);

@@ -72,6 +72,9 @@ static void fill_domains(const struct wf_node *node, struct wf_domain_gauges *ga
         gauges[i].block_bytes = domain->store.used_bytes;
         gauges[i].reserved_blocks = domain->store.reserved_blocks;
         gauges[i].quota_bytes = wf_node_quota(domain);
+        gauges[i].due_bytes = wf_shares_shown(domain);
+        gauges[i].floor_bytes = domain->config->floor_bytes;
+        gauges[i].lent_bytes = wf_shares_lent(domain);
     }
     for (uint32_t i = 0; i < node->format_count; i++)
         gauges[node->formats[i].domain].formats++;

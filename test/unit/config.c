@@ -120,18 +120,19 @@ static void every_field_is_set_by_every_layer(void **state)
 static void domains_come_from_file_and_flags(void **state)
 {
     (void)state;
-    const char *path = write_file("domains.yaml",
-                                  "pool: {size: 64MB}\n"
-                                  "domains:\n"
-                                  "  - name: alice.prod\n"
-                                  "    quota: 1MB\n"
-                                  "    share: 3\n"
-                                  "    floor: 512KB\n"
-                                  "    priority: high\n"
-                                  "    writes: copied\n"
-                                  "    allow: [1000, root]\n"
-                                  "  - {name: bob, allow: any, share: 1, token: bobbobbobbobbobbob}\n",
-                                  0600);
+    const char *path =
+        write_file("domains.yaml",
+                   "pool: {size: 64MB}\n"
+                   "domains:\n"
+                   "  - name: alice.prod\n"
+                   "    quota: 1MB\n"
+                   "    share: 3\n"
+                   "    floor: 512KB\n"
+                   "    priority: high\n"
+                   "    writes: copied\n"
+                   "    allow: [1000, root]\n"
+                   "  - {name: bob, allow: any, share: 1, token: bobbobbobbobbobbob}\n",
+                   0600);
     static const char *const flags[] = {"domain.alice.prod.quota=2MB", "domain.bob.allow=7,8"};
     if (wf_config_load(path, flags, 2, &config) != WEFT_OK)
         fail_msg("%s", wf_last_error());
