@@ -83,7 +83,7 @@ static uint64_t trim(struct wf_domain *domain, uint64_t bytes)
 static bool give(struct wf_domain *domain, uint64_t bytes)
 {
     uint64_t floor = wf_shares_floor(domain);
-    uint64_t others = domain->store.other_bytes + domain->staging_bytes;
+    uint64_t others = domain->store.other_bytes + domain->staging_bytes; /* NOLINT: never NULL */
     return wf_store_give(&domain->store, bytes, floor > others ? floor - others : 0);
 }
 
