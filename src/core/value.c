@@ -117,7 +117,7 @@ static uint32_t value_victim(struct wf_policy *p, uint64_t now_us)
 {
     wf_value_judge(p);
     wf_value_advance(p, now_us);
-    wf_guard_full(p->guard, p, p->held);
+    wf_guard_full(p->guard, p->held);
     if (!p->heap_count)
         return WF_POLICY_NONE;
     uint32_t slot = p->segments[p->heap[0]].entered;

@@ -50,7 +50,8 @@ struct wf_guard {
     uint32_t run_count, request;
     uint32_t from;           /* the key of the sampled block on which they go on, or 0 */
     uint32_t size, capacity; /* capacity: in sampled blocks; size: none is known yet */
-    uint32_t held;           /* when room was wanted last; 0: never */
+    uint32_t held;           /* while room was wanted last; 0: never */
+    uint32_t held_most;      /* at any time that room was wanted since requests were weighed */
     unsigned shift;          /* one of 2^shift blocks is sampled */
     uint32_t stamp;
     float seen;                   /* blocks in the window */
@@ -411,6 +412,9 @@ bool wf_guard_flush(struct wf_guard *g, struct wf_policy *p)
 {
     if (!g->run_count)
         return false;
+    if (g->held_most)
+        g->held = g->held_most;
+    g->held_most = 0;
     room_make(g, p);
     g->stamp++;
     float window = WINDOW * (float)g->capacity, keep = window / (window + (float)g->run_count);
@@ -448,13 +452,12 @@ void wf_guard_advance(struct wf_guard *g, struct wf_policy *p)
     }
 }
 
-void wf_guard_full(struct wf_guard *g, struct wf_policy *p, uint32_t held)
+/* A batch that is reserved is not held before it is used, and the pool is no smaller meanwhile. The
+ * small caches let nothing go yet, since what they would let go may be the open request's own. */
+void wf_guard_full(struct wf_guard *g, uint32_t held)
 {
-    g->held = held;
-    capacity_set(g);
-    for (unsigned i = 0; i < WF_GUARD_ORDERS; i++)
-        while (g->shadows[i].count > g->capacity && evict(g, p, &g->shadows[i]))
-            continue;
+    if (held > g->held_most)
+        g->held_most = held;
 }
 
 /* -------------------------------------------------------------------------------- all the rest */

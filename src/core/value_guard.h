@@ -57,7 +57,7 @@ bool wf_guard_flush(struct wf_guard *guard, struct wf_policy *p);
 /* The clock moved on. */
 void wf_guard_advance(struct wf_guard *guard, struct wf_policy *p);
 /* Room is wanted while so many blocks are held. */
-void wf_guard_full(struct wf_guard *guard, struct wf_policy *p, uint32_t held);
+void wf_guard_full(struct wf_guard *guard, uint32_t held);
 
 /* The aging of LFU-DA at the time, in ticks: what a use then was worth before its count. */
 float wf_guard_inflation(const struct wf_guard *guard, uint32_t ticks);

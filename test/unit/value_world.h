@@ -69,25 +69,34 @@ static inline void one_goes(struct world *w)
         w->ops->enter(w->policy, w->slot_of[chain][w->held[chain] - 1] - 1);
 }
 
+/* The next of the chain.  That before it may not go any more. */
+static inline void block_new(struct world *w, uint32_t chain)
+{
+    uint32_t i = w->held[chain]++;
+    if (i)
+        w->ops->leave(w->policy, w->slot_of[chain][i - 1] - 1);
+    uint32_t slot = w->spare[--w->spares];
+    w->chain_of[slot] = chain;
+    w->slot_of[chain][i] = slot + 1;
+}
+
+static inline void block_used(struct world *w, uint32_t chain, uint32_t i)
+{
+    const struct wf_policy_use use = {.slot = w->slot_of[chain][i] - 1,
+                                      .parent = i ? w->slot_of[chain][i - 1] - 1 : WF_POLICY_NONE,
+                                      .key = key_of(chain, i),
+                                      .now_us = w->now_us};
+    w->ops->used(w->policy, &use);
+}
+
 static inline void request(struct world *w, uint32_t chain, uint32_t length)
 {
     w->asked += length;
     w->hits += w->held[chain] < length ? w->held[chain] : length;
     for (uint32_t i = 0; i < length; i++) {
-        if (i == w->held[chain]) {
-            if (i)
-                w->ops->leave(w->policy, w->slot_of[chain][i - 1] - 1);
-            uint32_t slot = w->spare[--w->spares];
-            w->chain_of[slot] = chain;
-            w->slot_of[chain][i] = slot + 1;
-            w->held[chain]++;
-        }
-        const struct wf_policy_use use = {.slot = w->slot_of[chain][i] - 1,
-                                          .parent = i ? w->slot_of[chain][i - 1] - 1
-                                                      : WF_POLICY_NONE,
-                                          .key = key_of(chain, i),
-                                          .now_us = w->now_us};
-        w->ops->used(w->policy, &use);
+        if (i == w->held[chain])
+            block_new(w, chain);
+        block_used(w, chain, i);
     }
     w->ops->enter(w->policy, w->slot_of[chain][w->held[chain] - 1] - 1);
     while (SLOTS - w->spares > w->capacity)
