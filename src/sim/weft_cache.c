@@ -111,10 +111,11 @@ static struct wf_policy *policy_of(const struct wf_sim_cache *cache, uint32_t sl
     return cache->policies[cache->slots[slot].domain];
 }
 
-/* A part of a key, as far as anybody can tell. */
-static uint64_t key_of(uint32_t block)
+/* A part of a key, as far as anybody can tell.  What a policy samples and forgets goes by keys, so
+ * that with another seed it is other blocks. */
+static uint64_t key_of(const struct wf_sim_cache *cache, uint32_t block)
 {
-    uint64_t x = (block + (uint64_t)1) * 0x9e3779b97f4a7c15u;
+    uint64_t x = (block + (cache->world->seed << 32) + 1) * 0x9e3779b97f4a7c15u;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
     return x ^ (x >> 31);
@@ -134,7 +135,7 @@ static bool evict(struct wf_sim_cache *cache, uint32_t domain, uint32_t tip)
         cache->world->gone(cache->world->context, gone->block, &why);
     }
     cache->slot_of[gone->block] = 0;
-    cache->ops->gone(cache->policies[domain], slot, key_of(gone->block));
+    cache->ops->gone(cache->policies[domain], slot, key_of(cache, gone->block));
     cache->free[cache->free_count++] = slot;
     cache->shares[domain].used--;
     uint32_t parent = gone->parent;
@@ -183,7 +184,7 @@ static void use(struct wf_sim_cache *cache, uint32_t slot)
     const struct wf_policy_use said = {
         .slot = slot,
         .parent = cache->slots[slot].parent,
-        .key = key_of(cache->slots[slot].block),
+        .key = key_of(cache, cache->slots[slot].block),
         .now_us = cache->now_us,
     };
     cache->ops->used(policy_of(cache, slot), &said);
