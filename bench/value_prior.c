@@ -111,7 +111,7 @@ int main(int argc, char **argv)
         fputs("usage: value_prior TRACE PART\n", stderr);
         return 2;
     }
-    if (wf_sim_trace_load(argv[1], TRACE_MOONCAKE, true, NULL, &trace) != WEFT_OK) {
+    if (wf_sim_trace_load(argv[1], TRACE_MOONCAKE, true, UINT64_MAX, NULL, &trace) != WEFT_OK) {
         fprintf(stderr, "value_prior: %s\n", wf_sim_error());
         return 1;
     }
