@@ -67,7 +67,7 @@ static const struct point {
     {"server.client_gone", NODE, 2},
     {"store.commit.before_publish", NODE, CHAIN + 3},
     {"store.commit.published", NODE, CHAIN + 3},
-    {"store.evict.marked", NODE, 2},
+    {"store.evict.marked", NODE, 1},
     {"store.evict.unindexed", NODE, 3},
     {"store.remove.marked", NODE, 1},
     {"node.punched", NODE, 1},
