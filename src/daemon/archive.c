@@ -43,6 +43,7 @@ enum weft_status wf_archives_create(struct wf_below *below)
         return WEFT_E_NO_MEMORY;
     below->archives = archives;
     archives->below = below;
+    archives->waiting = true;
     wf_archive_tag(archives->tag);
     archives->reads = wf_calloc(1, sizeof *archives->reads, "the table of archives");
     enum weft_status status = archives->reads ? wf_archive_leaves_create(archives)
@@ -95,14 +96,101 @@ bool wf_archived(const struct wf_domain *domain, const uint8_t key[32])
 
 /* ---------------------------------------------------------------------------------- one of them */
 
+/* Of two of one name: a whole one, and of such the newer. */
+static bool counts_before(const struct wf_archive_kept *a, const struct wf_archive_kept *b)
+{
+    return a->whole != b->whole ? a->whole : a->created_ms > b->created_ms;
+}
+
 struct wf_archive_kept *wf_archive_find(struct wf_archives *archives,
                                         const struct wf_domain *domain, const char *name)
 {
-    for (uint32_t i = 0; i < archives->count; i++)
-        if (archives->kept[i]->domain == domain && strcmp(archives->kept[i]->name, name) == 0)
-            return archives->kept[i];
+    struct wf_archive_kept *found = NULL;
+    for (uint32_t i = 0; i < archives->count; i++) {
+        struct wf_archive_kept *kept = archives->kept[i];
+        if (kept->domain == domain && strcmp(kept->name, name) == 0 &&
+            (!found || counts_before(kept, found)))
+            found = kept;
+    }
+    return found;
+}
+
+bool wf_archives_waiting(const struct wf_below *below)
+{
+    return below->archives->waiting;
+}
+
+void wf_archives_wait(struct wf_below *below)
+{
+    below->archives->waiting = true;
+}
+
+static void stuck_say(const struct wf_archives *archives)
+{
+    const struct wf_below *below = archives->below;
+    uint32_t i = 0;
+    while (i + 1 < below->count && (below->tiers[i].complete || !below->tiers[i].durable ||
+                                    !below->tiers[i].config->archive))
+        i++;
+    wf_warn("archive",
+            "tier %s does not work, and archives may have a part there: until it does, or is taken "
+            "out of `tiers`, the other tiers that may hold archives let nothing go",
+            below->tiers[i].config->name);
+    wf_telemetry_event(below->node, NULL, "archive_waits",
+                       "tier %s does not work: what may belong to archives stays on the others, "
+                       "which let nothing go",
+                       below->tiers[i].config->name);
+}
+
+static void waiting_look(struct wf_archives *archives)
+{
+    const struct wf_below *below = archives->below;
+    uint8_t tiers = wf_archive_tiers(below);
+    bool waiting = !wf_archives_settled(below);
+    for (uint32_t i = 0; i < below->count; i++) /* whose manifests nobody has seen */
+        waiting |= tiers >> i & 1 && !below->tiers[i].known;
+    for (uint32_t i = 0; !waiting && i < archives->count; i++)
+        waiting = wf_archive_waits(archives, archives->kept[i]) != 0;
+    archives->waiting = waiting;
+    bool stuck = waiting && wf_archives_settled(below);
+    if (stuck && !archives->stuck)
+        stuck_say(archives);
+    archives->stuck = stuck;
+}
+
+/* ------------------------------------------------------------------------ what is to be undone */
+
+static struct wf_archive_undone *undone_find(struct wf_archives *archives,
+                                             const struct wf_lower *lower, const uint8_t key[32])
+{
+    for (uint32_t i = 0; i < WF_ARCHIVE_UNDONE_MAX; i++) {
+        struct wf_archive_undone *undone = &archives->undone[i];
+        if (undone->lower == lower && memcmp(undone->key, key, 32) == 0)
+            return undone;
+    }
     return NULL;
 }
+
+void wf_archive_undo(struct wf_archives *archives, struct wf_lower *lower, const uint8_t key[32])
+{
+    wf_lower_remove(lower, key);
+    if (undone_find(archives, lower, key))
+        return;
+    struct wf_archive_undone *undone = &archives->undone[archives->undone_next];
+    archives->undone_next = (archives->undone_next + 1) % WF_ARCHIVE_UNDONE_MAX;
+    undone->lower = lower;
+    memcpy(undone->key, key, sizeof undone->key);
+}
+
+void wf_archive_redo(struct wf_archives *archives, const struct wf_lower *lower,
+                     const uint8_t key[32])
+{
+    struct wf_archive_undone *undone = undone_find(archives, lower, key);
+    if (undone)
+        undone->lower = NULL;
+}
+
+/* ----------------------------------------------------------------------------- whole or damaged */
 
 /* Is every block of the chain where archives may lie?  O(blocks). */
 static bool chain_whole(const struct wf_below *below, uint32_t tip, uint32_t blocks,
@@ -265,6 +353,15 @@ static struct wf_archive_kept *kept_make(struct wf_lower *lower, const struct wf
     return kept;
 }
 
+static struct wf_archive_kept *kept_on(struct wf_archives *archives, const struct wf_lower *lower,
+                                       const uint8_t key[32])
+{
+    for (uint32_t i = 0; i < archives->count; i++)
+        if (archives->kept[i]->lower == lower && memcmp(archives->kept[i]->key, key, 32) == 0)
+            return archives->kept[i];
+    return NULL;
+}
+
 enum weft_status wf_archive_keep(struct wf_archives *archives, struct wf_lower *lower,
                                  const void *raw, size_t raw_bytes)
 {
@@ -275,8 +372,8 @@ enum weft_status wf_archive_keep(struct wf_archives *archives, struct wf_lower *
     struct wf_domain *domain = domain_of(archives->below->node, manifest.domain);
     if (!domain)
         return wf_fail(WEFT_E_NOT_FOUND, "the archive is of a domain that this node does not have");
-    struct wf_archive_kept *other = wf_archive_find(archives, domain, manifest.name);
-    if (!other && archives->count == WF_ARCHIVES_MAX)
+    const struct wf_archive_kept *other = wf_archive_find(archives, domain, manifest.name);
+    if (archives->count >= WF_ARCHIVES_MAX + (other != NULL))
         return wf_fail(WEFT_E_LIMIT,
                        "the node keeps %u archives, which is all that it may; remove "
                        "some",
@@ -285,27 +382,51 @@ enum weft_status wf_archive_keep(struct wf_archives *archives, struct wf_lower *
     if (!kept)
         return WEFT_E_NO_MEMORY;
     lower->aside_bytes += raw_bytes;
-    bool same = other && other->lower == lower && memcmp(other->key, kept->key, 32) == 0;
+    struct wf_archive_kept *same = kept_on(archives, lower, kept->key);
     if (same) { /* the same block of the tier, told again */
-        lower->aside_bytes -= other->raw_bytes;
-        unprotect(archives, other);
-        free(other->raw);
-        *other = *kept;
+        lower->aside_bytes -= same->raw_bytes;
+        unprotect(archives, same);
+        free(same->raw);
+        *same = *kept;
         free(kept);
-        kept = other;
-    } else if (other && other->created_ms > kept->created_ms) {
-        wf_lower_remove(lower, kept->key);
-        lower->aside_bytes -= raw_bytes;
-        free(kept->raw);
-        free(kept);
-        return WEFT_OK;
+        kept = same;
     } else {
-        if (other)
-            wf_archive_drop(archives, other);
+        archives->doubles |= other != NULL;
         archives->kept[archives->count++] = kept;
     }
     wf_archive_check(archives, kept);
     return WEFT_OK;
+}
+
+static struct wf_archive_kept *double_of(const struct wf_archives *archives,
+                                         const struct wf_archive_kept *kept)
+{
+    for (uint32_t i = 0; i < archives->count; i++) {
+        struct wf_archive_kept *other = archives->kept[i];
+        if (other != kept && other->domain == kept->domain && strcmp(other->name, kept->name) == 0)
+            return other;
+    }
+    return NULL;
+}
+
+void wf_archive_alone(struct wf_archives *archives, const struct wf_archive_kept *kept)
+{
+    struct wf_archive_kept *other;
+    while ((other = double_of(archives, kept)))
+        wf_archive_drop(archives, other);
+}
+
+/* It is known by now which of those of one name are whole. */
+static void doubles_end(struct wf_archives *archives)
+{
+    for (uint32_t i = 0; i < archives->count; i++) {
+        const struct wf_archive_kept *kept = archives->kept[i];
+        if (!double_of(archives, kept))
+            continue;
+        wf_archive_alone(archives, wf_archive_find(archives, kept->domain, kept->name));
+        i = UINT32_MAX; /* places have changed: from the first on */
+    }
+    archives->doubles = false;
 }
 
 /* ----------------------------------------------------------------------------- found at a start */
@@ -321,10 +442,15 @@ bool wf_archives_found(struct wf_lower *lower, const struct wf_tier_block *block
         lower->foreign_bytes += block->bytes;
         return true;
     }
-    for (uint32_t i = 0; i < archives->count; i++) /* a tier that failed is back */
-        if (archives->kept[i]->lower == lower &&
-            memcmp(archives->kept[i]->key, block->key, 32) == 0)
-            return true;
+    if (undone_find(archives, lower, block->key)) {
+        wf_lower_remove(lower, block->key);
+        return true;
+    }
+    struct wf_archive_kept *kept = kept_on(archives, lower, block->key);
+    if (kept) { /* a tier that failed is back */
+        kept->unseen = false;
+        return true;
+    }
     if (reads->count == reads->capacity) {
         uint32_t capacity = reads->capacity ? 2 * reads->capacity : 64;
         struct found *grown = capacity > 2 * WF_ARCHIVES_MAX
@@ -424,24 +550,44 @@ bool wf_archives_settled(const struct wf_below *below)
     return all;
 }
 
+/* Its blocks may all be there, but who starts the node again will not know of it. */
+static void gone_say(const struct wf_archives *archives, struct wf_archive_kept *kept)
+{
+    kept->unseen = false;
+    kept->gone = true;
+    wf_error("archive", "%s of domain %s: tier %s came back without its manifest; archive it again",
+             kept->name, kept->domain->config->name, kept->lower->config->name);
+    wf_telemetry_event(archives->below->node, kept->domain, "archive_lost",
+                       "archive %.64s: tier %s came back without its manifest; archive it again",
+                       kept->name, kept->lower->config->name);
+}
+
 void wf_archives_opened(struct wf_below *below)
 {
     struct wf_archives *archives = below->archives;
     reads_run(archives);
+    for (uint32_t i = 0; i < archives->count; i++)
+        if (archives->kept[i]->unseen && archives->kept[i]->lower->complete)
+            gone_say(archives, archives->kept[i]);
     if (!wf_archives_settled(below))
         return;
     for (uint32_t i = 0; i < archives->count; i++)
         if (!archives->kept[i]->whole)
             wf_archive_check(archives, archives->kept[i]);
+    waiting_look(archives);
 }
 
 void wf_archives_failed(const struct wf_lower *lower)
 {
     struct wf_archives *archives = lower->below->archives;
     wf_archive_spares_forget(archives);
-    for (uint32_t i = 0; i < archives->count; i++)
-        if (archives->kept[i]->whole)
-            wf_archive_check(archives, archives->kept[i]);
+    for (uint32_t i = 0; i < archives->count; i++) {
+        struct wf_archive_kept *kept = archives->kept[i];
+        kept->unseen |= kept->lower == lower;
+        kept->durable &= !kept->unseen;
+        if (kept->whole)
+            wf_archive_check(archives, kept);
+    }
 }
 
 void wf_archives_tick(struct wf_below *below)
@@ -451,6 +597,9 @@ void wf_archives_tick(struct wf_below *below)
     reads_run(archives);
     wf_archive_runs_tick(archives);
     wf_archive_leaves_tick(archives);
+    waiting_look(archives);
+    if (archives->doubles && !archives->waiting)
+        doubles_end(archives);
     if (archives->count == 0 || now_ns - archives->checked_ns < CHECK_NS)
         return;
     archives->checked_ns = now_ns;

@@ -14,7 +14,8 @@
  * tip's entry is held, so that its number says whether the chain is still there.
  *
  * A crash leaves either no manifest, and the chain is ordinary blocks; or one, and then all of the
- * chain was durable before.  Two manifests of one name: the newer counts, and the older is removed.
+ * chain was durable before.  Two manifests of one name are both kept until it is known which of
+ * them are whole; then the newer of these counts, and the other is removed.
  *
  * Owner thread only; movers do the I/O.
  */
@@ -24,8 +25,9 @@
 #include "daemon/archive_format.h"
 #include "daemon/below.h"
 
-#define WF_ARCHIVES_MAX 4096u   /* of a node */
-#define WF_ARCHIVE_RUNS_MAX 4u  /* being made at a time */
+#define WF_ARCHIVES_MAX 4096u  /* of a node */
+#define WF_ARCHIVE_RUNS_MAX 4u /* being made at a time */
+#define WF_ARCHIVE_UNDONE_MAX 64u
 #define WF_ARCHIVE_JOBS_MAX 16u /* in flight for one of them; and manifests read at a start */
 
 /* One that is kept. */
@@ -44,6 +46,14 @@ struct wf_archive_kept {
     bool durable;   /* and this node flushed them all, and no tier lost one of the domain since */
     bool told;      /* that it is damaged; */
     bool missed;    /* that it waits for tiers */
+    bool unseen;    /* its manifest's tier failed and has not told of it again; */
+    bool gone;      /* and never will: it was opened without */
+};
+
+/* The manifest of a run that failed: its tier is to forget it, whenever it can. */
+struct wf_archive_undone {
+    struct wf_lower *lower; /* NULL: this place is free */
+    uint8_t key[32];
 };
 
 struct wf_archive_run;
@@ -54,9 +64,14 @@ struct wf_archive_spares;
 struct wf_archives {
     struct wf_below *below;
     uint8_t tag[32];
-    struct wf_archive_kept *kept[WF_ARCHIVES_MAX];
+    struct wf_archive_kept *kept[WF_ARCHIVES_MAX + 1]; /* one more is about to be replaced */
     uint32_t count, check_at;
     uint64_t lost, checked_ns; /* lost: times that an archive was found not to be whole */
+    bool waiting;              /* see wf_archives_waiting() */
+    bool stuck;                /* and not because a tier is only being opened */
+    bool doubles;              /* there are two of one name */
+    struct wf_archive_undone undone[WF_ARCHIVE_UNDONE_MAX];
+    uint32_t undone_next;
     struct wf_archive_run *runs;
     struct wf_archive_reads *reads;
     struct wf_archive_leaves *leaves;
@@ -72,6 +87,16 @@ bool wf_archives_found(struct wf_lower *lower, const struct wf_tier_block *block
 void wf_archives_opened(struct wf_below *below);
 /* A tier that was open works no more, and the directory knows it. */
 void wf_archives_failed(const struct wf_lower *lower);
+/* Is what a tier that does not work has a part of some archive, as far as can be known?  Then what
+ * lies on the other tiers for archives may be the rest of it, and stays: nothing there is evicted,
+ * and nothing is removed. */
+bool wf_archives_waiting(const struct wf_below *below);
+/* A tier is about to fail: it is so until somebody has looked. */
+void wf_archives_wait(struct wf_below *below);
+/* The manifest of a run that failed lies there, or may; or is written anew. */
+void wf_archive_undo(struct wf_archives *archives, struct wf_lower *lower, const uint8_t key[32]);
+void wf_archive_redo(struct wf_archives *archives, const struct wf_lower *lower,
+                     const uint8_t key[32]);
 /* Have all manifests been read?  Before, it is not known which blocks may be let go. */
 bool wf_archives_settled(const struct wf_below *below);
 void wf_archives_tick(struct wf_below *below);
@@ -92,10 +117,12 @@ uint8_t wf_archive_on(const struct wf_archive_kept *kept);
 void wf_archive_missed(struct wf_below *below, const struct wf_domain *domain, uint32_t entry);
 /* Look whether it is whole, and count it on its chain if it can be. */
 void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept);
-/* The manifest that lies on `lower` is durable: it counts from now on, and others of its name do
- * not.  `raw` is copied. */
+/* The manifest that lies on `lower` is durable: it counts from now on, beside others of its name.
+ * `raw` is copied. */
 enum weft_status wf_archive_keep(struct wf_archives *archives, struct wf_lower *lower,
                                  const void *raw, size_t raw_bytes);
+/* It is the only one of its name from now on. */
+void wf_archive_alone(struct wf_archives *archives, const struct wf_archive_kept *kept);
 /* It is none any more; its manifest stays where it is. */
 void wf_archive_forget(struct wf_archives *archives, struct wf_archive_kept *kept);
 /* The same, and its manifest goes by and by. */

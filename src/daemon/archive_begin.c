@@ -80,6 +80,7 @@ enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
     uint8_t tiers = wf_archive_tiers(below);
     uint64_t needed = WF_ARCHIVE_BYTES_MAX, most = 0, largest = 0, grows = 0;
     uint32_t grows_blocks = 0;
+    uint8_t tip = 0; /* where the tip is, if it is only the manifest that is missing */
     const char *name = "", *narrow = "", *beyond = "";
     if (!tiers)
         return wf_fail(WEFT_E_INVALID,
@@ -95,14 +96,17 @@ enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
                                                     memory_order_relaxed);
         grows += block.archives ? 0 : bytes;
         grows_blocks += block.archives == 0;
-        if (block.tiers & tiers)
+        tip = block.tiers & tiers;
+        if (tip)
             continue;
         needed += bytes;
         largest = bytes > largest ? bytes : largest;
     }
-    for (uint32_t i = 0; i < below->count; i++) {
-        struct wf_lower *lower = &below->tiers[below->order[i]];
-        if (!((tiers & ~run->tried) >> lower->number & 1) || !wf_lower_usable(lower))
+    tip = largest ? 0 : tip;
+    for (uint32_t i = 0; i < 2 * below->count; i++) {
+        struct wf_lower *lower = &below->tiers[below->order[i % below->count]];
+        uint8_t may = (i < below->count ? tip : tiers) & (uint8_t)~run->tried;
+        if (!(may >> lower->number & 1) || !wf_lower_usable(lower))
             continue;
         if (!wf_lower_fits(lower, largest)) {
             narrow = lower->config->name;

@@ -27,7 +27,10 @@ static json_t *row_of(const struct wf_archives *archives, const struct wf_archiv
 {
     char tip[65];
     uint8_t waits = wf_archive_waits(archives, kept);
-    const char *state = kept->whole ? "ok" : waits ? "unavailable" : "damaged";
+    const char *state = kept->gone    ? "damaged"
+                        : kept->whole ? "ok"
+                        : waits       ? "unavailable"
+                                      : "damaged";
     json_t *on = names_of(archives->below, wf_archive_on(kept));
     json_t *names = names_of(archives->below, waits);
     wf_query_hex(kept->tip, sizeof kept->tip, tip);
@@ -47,7 +50,7 @@ void wf_archives_gauge(const struct wf_domain *domain, struct wf_domain_gauges *
             continue;
         out->archives++;
         out->archive_bytes += kept->bytes;
-        out->archives_not_whole += !kept->whole;
+        out->archives_not_whole += !kept->whole || kept->gone;
     }
 }
 

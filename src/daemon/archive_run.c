@@ -25,7 +25,8 @@
 #include "sys/memory.h"
 
 #define ROUNDS 3u
-#define STALLED_NS 10000000000u /* nothing moved for so long: the tier is full */
+#define HURRY_NS 500000000u     /* nothing moved for so long: another tier may have room, */
+#define STALLED_NS 10000000000u /* and for so long: all are full */
 #define RESULT_NS 600000000000u /* a result that nobody took is forgotten */
 
 enum weft_status wf_archive_runs_create(struct wf_archives *archives)
@@ -114,6 +115,18 @@ static void done_say(const struct wf_archive_run *run, const struct wf_archive_k
                        names);
 }
 
+/* What came of it: the one of its name and its chain that has its manifest there. */
+static struct wf_archive_kept *run_kept(const struct wf_archive_run *run)
+{
+    const struct wf_archives *archives = run->archives;
+    uint8_t key[32];
+    wf_manifest_key(run->domain->tag, run->name, run->tip, key);
+    for (uint32_t i = 0; i < archives->count; i++)
+        if (archives->kept[i]->lower == run->to && memcmp(archives->kept[i]->key, key, 32) == 0)
+            return archives->kept[i];
+    return NULL;
+}
+
 static void end(struct wf_archive_run *run)
 {
     struct wf_node *node = run->archives->below->node;
@@ -124,13 +137,13 @@ static void end(struct wf_archive_run *run)
     if (run->status != WEFT_OK && run->manifest_there) {
         uint8_t key[32];
         wf_manifest_key(run->domain->tag, run->name, run->tip, key);
-        wf_lower_remove(run->to, key);
+        wf_archive_undo(run->archives, run->to, key);
     }
-    struct wf_archive_kept *kept = run->status == WEFT_OK
-                                       ? wf_archive_find(run->archives, run->domain, run->name)
-                                       : NULL;
-    if (kept)
+    struct wf_archive_kept *kept = run->status == WEFT_OK ? run_kept(run) : NULL;
+    if (kept) {
         kept->durable = kept->whole;
+        wf_archive_alone(run->archives, kept);
+    }
     if (run->status == WEFT_OK)
         done_say(run, kept);
     else
@@ -262,13 +275,17 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
 static bool try_another(struct wf_archive_run *run)
 {
     struct wf_lower *full = run->to;
-    if (wf_now_ns() - run->moved_ns <= STALLED_NS)
+    uint64_t waited_ns = wf_now_ns() - run->moved_ns;
+    if (waited_ns <= HURRY_NS)
         return true;
+    uint64_t claimed = run->claimed;
     claim(run, 0);
     run->tried |= (uint8_t)(1u << full->number);
     if (wf_archive_tier_choose(run) != WEFT_OK) {
         run->to = full;
-        return false;
+        run->tried &= (uint8_t) ~(1u << full->number);
+        claim(run, claimed);
+        return waited_ns <= STALLED_NS;
     }
     free(run->manifest); /* which may know the one of that tier */
     run->manifest = NULL;
@@ -519,6 +536,7 @@ static void manifest_write(struct wf_archive_run *run)
         return;
     }
     claim(run, 0);
+    wf_archive_redo(archives, run->to, key);
     memset(&run->job, 0, sizeof run->job);
     memcpy(block->key, key, 32);
     memcpy(block->parent, run->domain->tag, 32);

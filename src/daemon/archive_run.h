@@ -68,7 +68,7 @@ struct wf_archive_run {
 /* Do what can be done now: after it was begun, whenever something ended, and at every tick. */
 void wf_archive_advance(struct wf_archive_run *run);
 /* Where it goes: the nearest tier that may hold archives, was not tried, and has the room for what
- * is not on one. */
+ * is not on one; when all is, the one that has the tip. */
 enum weft_status wf_archive_tier_choose(struct wf_archive_run *run);
 /* It has failed; it ends when what is in flight has come back.  The first reason counts. */
 void wf_archive_fail(struct wf_archive_run *run, enum weft_status status);

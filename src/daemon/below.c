@@ -115,8 +115,11 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
     struct wf_lower *lower = &below->tiers[block->tier];
     struct wf_domain *domain = &below->node->domains[block->domain];
     wf_load_forget(below, domain, block->key);
-    if (below->losing) {
-        if (below->losing->own || lower->own)
+    /* Without its parent it cannot be found, but may be a part of an archive all the same. */
+    bool stays = strcmp(below->dropping, "parent") == 0 && wf_archives_waiting(below) &&
+                 wf_archive_tiers(below) >> lower->number & 1;
+    if (below->losing || stays) {
+        if ((below->losing && below->losing->own) || lower->own)
             return; /* other hosts tell again what they have */
         struct wf_tier_block aside = {.bytes = block->bytes, .depth = block->depth};
         memcpy(aside.key, block->key, sizeof aside.key);
@@ -455,7 +458,7 @@ static void opened(void *context, enum weft_status status, const char *sentence)
         wf_archives_opened(lower->below);
         return;
     }
-    lower->opened = lower->complete = true;
+    lower->opened = lower->complete = lower->known = true;
     rank(lower->below); /* before anyone chooses by it */
     publish_speeds(lower->below);
     lower->below->orphans_told = 0;
@@ -498,6 +501,7 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
                            (unsigned long long)sum.blocks, lower->config->name);
         lower->opened = lower->complete = false;
         lower->below->dropping = "parent";
+        wf_archives_wait(lower->below);
         orphans_forget(lower);
         lower->below->losing = lower;
         wf_directory_lose_tier(lower->below->directory, lower->number);

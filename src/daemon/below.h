@@ -41,6 +41,7 @@ struct wf_lower {
     struct wf_mover *mover;
     bool opened;            /* blocks are being found there, and may be read */
     bool complete;          /* all that it had is in the directory */
+    bool known;             /* so it was once since the start */
     uint64_t full_until_ns; /* it said so: nothing is written there before */
     /* Blocks there that were not taken up, and stay: of domains that this node does not have, with
      * so many bytes, or beyond limits.below. */

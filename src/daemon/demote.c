@@ -14,6 +14,7 @@
 
 #include "base/hooks.h"
 #include "base/log.h"
+#include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -532,6 +533,8 @@ static void move_end(struct write *write, enum weft_status status)
 static bool may_leave(const struct write *write, uint32_t entry)
 {
     struct wf_directory_block block;
+    if (wf_archives_waiting(write->below))
+        return false;
     wf_directory_read(write->below->directory, entry, &block);
     return block.archives == 0 && block.holds <= (entry == write->entry);
 }

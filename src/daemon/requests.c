@@ -274,10 +274,16 @@ static void handle_remove(struct wf_client *client, const struct wf_remove *requ
                      0);
         return;
     }
-    if (wf_archive_takes(client->domain, request->key)) {
+    bool waits = client->node->below && wf_archives_waiting(client->node->below);
+    if (waits || wf_archive_takes(client->domain, request->key)) {
         if (!wf_client_park(client, &request->message, REMOVE_WAIT_NS))
             answer_count(client, &request->message,
-                         wf_fail(WEFT_E_BUSY, "the block is being archived; wait for that"), 0);
+                         wf_fail(WEFT_E_BUSY,
+                                 waits ? "the block may be part of an archive, of which a tier has "
+                                         "the rest that does not work; mend that tier, or take it "
+                                         "out of `tiers`"
+                                       : "the block is being archived; wait for that"),
+                         0);
         return;
     }
     enum weft_status status = slot == WF_SLOT_NONE ? WEFT_MISS
