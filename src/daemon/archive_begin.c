@@ -104,8 +104,9 @@ enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
     }
     tip = largest ? 0 : tip;
     for (uint32_t i = 0; i < 2 * below->count; i++) {
-        struct wf_lower *lower = &below->tiers[below->order[i % below->count]];
-        uint8_t may = (i < below->count ? tip : tiers) & (uint8_t)~run->tried;
+        bool first = i < below->count;
+        struct wf_lower *lower = &below->tiers[below->order[first ? i : i - below->count]];
+        uint8_t may = (first ? tip : tiers) & (uint8_t)~run->tried;
         if (!(may >> lower->number & 1) || !wf_lower_usable(lower))
             continue;
         if (!wf_lower_fits(lower, largest)) {
