@@ -70,6 +70,7 @@ static const char *const examples[] = {
 };
 
 #define CAPACITY_BLOCKS_MAX (1u << 26)
+#define POOL_BYTES_LEAST ((uint64_t)1 << 20) /* of pool.size */
 
 static uint64_t read_counter(const _Atomic uint64_t *counter)
 {
@@ -105,6 +106,11 @@ static int options_check(struct cli *cli)
     if (given->capacity_blocks > CAPACITY_BLOCKS_MAX)
         return wf_cli_fail(cli, CLI_USAGE, "--capacity-blocks is %llu; give 1 to %u",
                            (unsigned long long)given->capacity_blocks, CAPACITY_BLOCKS_MAX);
+    char least[32];
+    if (given->pool_bytes && given->pool_bytes < POOL_BYTES_LEAST)
+        return wf_cli_fail(cli, CLI_USAGE, "--pool is %llu bytes; give %s or more",
+                           (unsigned long long)given->pool_bytes,
+                           wf_cli_size(POOL_BYTES_LEAST, least, sizeof least));
     if (given->policy && strcmp(given->policy, "weft") != 0 && strcmp(given->policy, "lru") != 0)
         return wf_cli_fail(cli, CLI_USAGE, "--policy is '%s'; it is weft or lru", given->policy);
     if (given->hints && strcmp(given->hints, "trace") != 0)
@@ -197,6 +203,12 @@ static json_t *details_json(const struct replay_shared *shared, double elapsed_s
     return out;
 }
 
+/* Of the node that is started. */
+static const char *policy_of(const struct replay_options *given)
+{
+    return given->policy ? given->policy : "weft";
+}
+
 static void report(struct cli *cli, const struct replay_shared *shared, double elapsed_s)
 {
     uint64_t requests = read_counter(&shared->requests),
@@ -213,6 +225,8 @@ static void report(struct cli *cli, const struct replay_shared *shared, double e
         wf_cli_json_set(out, "wrong_bytes", json_integer((json_int_t)wrong));
         wf_cli_json_set(out, "gets_per_s", wf_cli_json_real(gets_per_s, 1));
         wf_cli_json_set(out, "puts_per_s", wf_cli_json_real(puts_per_s, 1));
+        wf_cli_json_set(out, "policy",
+                        cli->own_node ? json_string(policy_of(&wf_replay_options)) : json_null());
         if (wf_replay_options.details)
             wf_cli_json_set(out, "details", details_json(shared, elapsed_s));
         wf_cli_json_print(out);
@@ -222,6 +236,8 @@ static void report(struct cli *cli, const struct replay_shared *shared, double e
     wf_cli_bar(hit_rate(shared), 40, bar);
     printf("%s  %.2f %% of blocks hit\n\n", bar, 100 * hit_rate(shared));
     wf_cli_node_print(cli, stdout);
+    if (cli->own_node)
+        printf("which lets blocks go by %s (--policy)\n", policy_of(&wf_replay_options));
     printf("%llu request%s in %.2f s by %llu client%s\n", (unsigned long long)requests,
            wf_cli_s(requests), elapsed_s, (unsigned long long)wf_replay_options.clients,
            wf_cli_s(wf_replay_options.clients));
@@ -336,10 +352,8 @@ static int run(struct cli *cli)
     };
     if (given->tier_bytes)
         settings[count++] = "tier.nvme0.admit=always";
-    if (given->policy) {
-        snprintf(policy, sizeof policy, "pool.policy=%s", given->policy);
-        settings[count++] = policy;
-    }
+    snprintf(policy, sizeof policy, "pool.policy=%s", policy_of(given));
+    settings[count++] = policy;
     if (given->capacity_blocks) {
         capacity_settings(given, &plan, least, sizeof least);
         settings[count++] = least;
@@ -373,14 +387,17 @@ const struct cli_command wf_cmd_replay = {
         "stale or another's is found out.  Clients are processes; they take requests in the "
         "trace's order.\n\n"
         "It starts a weftd of its own and stops it at the end, unless --socket names one that "
-        "runs; $WEFT_SOCKET does not.  A full pool is no mistake: what finds no room is counted "
+        "runs; $WEFT_SOCKET does not, and no other WEFT_ variable counts for a node of its own: "
+        "its options say what that is, and the rest has its defaults.  A full pool is no mistake: "
+        "what finds no room is counted "
         "and the request goes on.  When the node goes away, requests begin again once it is back, "
         "up to --patience.\n\n"
         "At the end of each request the node is told how many tokens it made, and with --hints "
         "trace what its line says of the session: wanted, it waits and will be back; done, it will "
         "not.  With one client, --capacity-blocks and the same --speed, weft sim has the same hit "
         "rate (its policy weft, or lru_leaf for --policy lru).\n\n"
-        "hit_rate is blocks_hit / blocks_requested; gets and puts are blocks.  Exits with 5 "
+        "hit_rate is blocks_hit / blocks_requested; gets and puts are blocks; policy is that of "
+        "a node that it started.  Exits with 5 "
         "when wrong bytes were found.",
     .options = options,
     .examples = examples,

@@ -177,6 +177,7 @@ void wf_config_add_others(struct wf_config *config);
 
 enum wf_remark_kind {
     WF_REMARK_NOTE,
+    WF_REMARK_RISK, /* weftd starts, and the system may end it */
     WF_REMARK_TIER, /* weftd starts, and the tier is failed until the host is otherwise */
     WF_REMARK_FATAL /* weftd does not start */
 };

@@ -35,9 +35,10 @@ static void check_memory(struct wf_remarks *remarks, const struct wf_host *host)
     char pool[24], offered[24];
     wf_size_format(config->pool_bytes, pool, sizeof pool);
     if (host->memory_bytes && config->pool_bytes > host->memory_bytes)
-        wf_remark(remarks, config->pool_prefault ? WF_REMARK_FATAL : WF_REMARK_NOTE,
-                  "pool.size %s is more than this %s has (%s); lower it", pool,
-                  host->memory_is_cgroup ? "cgroup" : "host",
+        wf_remark(remarks, config->pool_prefault ? WF_REMARK_FATAL : WF_REMARK_RISK,
+                  "pool.size %s is more than this %s has (%s), and weftd would be "
+                  "killed when the pool fills; lower it",
+                  pool, host->memory_is_cgroup ? "cgroup" : "host",
                   wf_size_format(host->memory_bytes, offered, sizeof offered));
     if (config->pool_huge == WF_HUGE_ON && !host->huge_page_bytes)
         wf_remark(remarks, WF_REMARK_FATAL,

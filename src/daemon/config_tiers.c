@@ -577,6 +577,18 @@ static void check_size(struct wf_remarks *remarks, const struct wf_tier_config *
     }
 }
 
+/* What lies there may be another's, or more than `size` holds. */
+static void check_content(struct wf_remarks *remarks, const struct wf_tier_config *tier,
+                          const char *path)
+{
+    char file[FILE_MAX];
+    file_of(tier, path, file);
+    if ((tier->kind == WF_KIND_NVME ? wf_tier_nvme_check(file, tier->size_bytes)
+                                    : wf_tier_cxl_check(file)) != WEFT_OK)
+        wf_remark(remarks, WF_REMARK_TIER, "tier '%s' cannot be opened: %s", tier->name,
+                  wf_last_error());
+}
+
 /* `path` is a file that is there or would be made, or for NVMe a directory or a device. */
 static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *tier,
                        const char *path)
@@ -586,6 +598,7 @@ static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *
     bool there = stat(path, &found) == 0;
     if (there && S_ISBLK(found.st_mode) && tier->kind == WF_KIND_NVME) {
         check_block_device(remarks, tier, &found);
+        check_content(remarks, tier, path);
         return;
     }
     bool inside = there && S_ISDIR(found.st_mode) && tier->kind == WF_KIND_NVME;
@@ -607,6 +620,7 @@ static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *
                   strerror(errno),
                   there ? "chown it" : "create its directory, or name another path");
     check_size(remarks, tier, path, directory, inside);
+    check_content(remarks, tier, path);
 }
 
 static void check_cxl(struct wf_remarks *remarks, const struct wf_tier_config *tier)

@@ -192,12 +192,13 @@ static void arguments_read(int argc, char **argv, struct arguments *out)
 
 /* What --check-config heard. */
 struct findings {
-    int tiers, fatal;
+    int risks, tiers, fatal;
 };
 
 static void remark(void *context, enum wf_remark_kind kind, const char *sentence)
 {
     struct findings *findings = context;
+    findings->risks += kind == WF_REMARK_RISK;
     findings->tiers += kind == WF_REMARK_TIER;
     findings->fatal += kind == WF_REMARK_FATAL;
     fprintf(stderr, "weftd: %s%s\n", kind == WF_REMARK_NOTE ? "note: " : "", sentence);
@@ -218,7 +219,8 @@ static int check(const struct wf_config *config, bool json)
                findings.fatal ? "weftd would not start"
                : findings.tiers
                    ? "weftd would start, with a tier that is failed until that is mended"
-                   : "ok");
+               : findings.risks ? "weftd would start, and be killed when its pool fills"
+                                : "ok");
     }
     return findings.fatal ? EXIT_USAGE : EXIT_STARTED;
 }

@@ -9,9 +9,11 @@
  */
 #include "tier/cxl_volume.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "base/log.h"
@@ -358,6 +360,14 @@ struct opening {
     uint64_t random;
 };
 
+static enum weft_status something_else(const char *path)
+{
+    return wf_fail(WEFT_E_INVALID,
+                   "tier %s: holds something else; have its first 8 KiB zeroed to give it away, or "
+                   "name another",
+                   path);
+}
+
 static uint64_t super_checksum(const struct wf_cxl_super *super)
 {
     size_t from = offsetof(struct wf_cxl_super, version);
@@ -384,6 +394,24 @@ static void read_super(void *context)
     o->zeros = true;
     for (uint32_t i = 0; i < 2 * WF_CXL_GRANULE && o->zeros; i++)
         o->zeros = o->t->memory[i] == 0;
+}
+
+enum weft_status wf_tier_cxl_check(const char *path)
+{
+    uint8_t pages[2 * WF_CXL_GRANULE];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t got = fd >= 0 ? pread(fd, pages, sizeof pages, 0) : -1;
+    if (fd >= 0)
+        close(fd);
+    bool ours = false, zeros = true;
+    for (uint32_t copy = 0; copy < 2 && got == sizeof pages; copy++) {
+        struct wf_cxl_super super;
+        memcpy(&super, pages + copy * WF_CXL_GRANULE, sizeof super);
+        ours |= super.magic == WF_CXL_SUPER_MAGIC && super.checksum == super_checksum(&super);
+    }
+    for (ssize_t i = 0; i < got; i++)
+        zeros &= pages[i] == 0;
+    return ours || zeros ? WEFT_OK : something_else(path);
 }
 
 static void lay_out(struct wf_cxl *t, const struct wf_cxl_super *super)
@@ -438,11 +466,7 @@ static enum weft_status make_super(struct opening *o)
             "tier %s: %llu bytes are too few; 16 MiB are the least, and 2 GiB a fair size", t->path,
             (unsigned long long)t->bytes);
     if (!o->zeros)
-        return wf_fail(
-            WEFT_E_INVALID,
-            "tier %s: holds something else; have its first 8 KiB zeroed to give it away, "
-            "or name another",
-            t->path);
+        return something_else(t->path);
     if (t->shared && t->host != 1)
         return wf_fail(WEFT_E_SYSTEM,
                        "tier %s: it is not formatted yet; host 1 does that, start it first",

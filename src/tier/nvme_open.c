@@ -16,6 +16,7 @@
 #include "tier/nvme_log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -92,20 +93,14 @@ static enum weft_status make_volume(struct wf_nvme *t, uint64_t bytes, struct wf
     return WEFT_OK;
 }
 
-/* The volume's description, or a new one where there are nothing but zeros. */
-static enum weft_status read_super(struct wf_nvme *t, uint64_t bytes, uint64_t capacity,
-                                   uint8_t *pages, struct wf_nvme_super *out, bool *out_new,
-                                   bool *out_both)
+/* What the first two pages say.  *out_new: nothing, and `out` is not set. */
+static enum weft_status super_choose(const char *path, const uint8_t *pages, uint64_t wanted,
+                                     struct wf_nvme_super *out, bool *out_new, bool *out_both)
 {
     struct wf_nvme_super super[2];
-    uint64_t wanted = capacity ? capacity : bytes;
-    memset(pages, 0, 2 * WF_NVME_PAGE);
-    if (pread(t->fd_buffered, pages, 2 * WF_NVME_PAGE, 0) < 0)
-        return wf_fail(WEFT_E_SYSTEM, "tier %s: cannot be read: %s; look at the device", t->path,
-                       strerror(errno));
     bool first = super_valid(pages, &super[0]);
     bool second = super_valid(pages + WF_NVME_PAGE, &super[1]);
-    *out_new = false;
+    *out_new = !first && !second;
     *out_both = first && second;
     if (first || second) {
         *out = first && (!second || super[0].epoch >= super[1].epoch) ? super[0] : super[1];
@@ -114,9 +109,7 @@ static enum weft_status read_super(struct wf_nvme *t, uint64_t bytes, uint64_t c
             return wf_fail(WEFT_E_INVALID,
                            "tier %s: it was made with %llu bytes and cannot shrink to %llu; give "
                            "that much, or another path",
-                           t->path, (unsigned long long)had, (unsigned long long)wanted);
-        if (geometry_fits(out->segment_bytes, (wanted - WF_NVME_SEGMENTS_AT) / out->segment_bytes))
-            out->segments = (wanted - WF_NVME_SEGMENTS_AT) / out->segment_bytes;
+                           path, (unsigned long long)had, (unsigned long long)wanted);
         return WEFT_OK;
     }
     for (uint32_t i = 0; i < 2 * WF_NVME_PAGE; i++)
@@ -124,10 +117,46 @@ static enum weft_status read_super(struct wf_nvme *t, uint64_t bytes, uint64_t c
             return wf_fail(WEFT_E_INVALID,
                            "tier %s: holds something else; erase its first 8 KiB to have it "
                            "overwritten, or give another path",
-                           t->path);
+                           path);
+    return WEFT_OK;
+}
+
+enum weft_status wf_tier_nvme_check(const char *path, uint64_t capacity)
+{
+    uint8_t pages[2 * WF_NVME_PAGE];
+    struct wf_nvme_super super;
+    bool is_new, both;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    off_t bytes = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+    memset(pages, 0, sizeof pages);
+    ssize_t got = bytes >= 0 ? pread(fd, pages, sizeof pages, 0) : -1;
+    if (fd >= 0)
+        close(fd);
+    if (got < 0) /* the one who opens it for writing has the better sentence */
+        return WEFT_OK;
+    return super_choose(path, pages, capacity ? capacity : (uint64_t)bytes, &super, &is_new, &both);
+}
+
+/* The volume's description, or a new one where there are nothing but zeros. */
+static enum weft_status read_super(struct wf_nvme *t, uint64_t bytes, uint64_t capacity,
+                                   uint8_t *pages, struct wf_nvme_super *out, bool *out_new,
+                                   bool *out_both)
+{
+    uint64_t wanted = capacity ? capacity : bytes;
+    memset(pages, 0, 2 * WF_NVME_PAGE);
+    if (pread(t->fd_buffered, pages, 2 * WF_NVME_PAGE, 0) < 0)
+        return wf_fail(WEFT_E_SYSTEM, "tier %s: cannot be read: %s; look at the device", t->path,
+                       strerror(errno));
+    enum weft_status status = super_choose(t->path, pages, wanted, out, out_new, out_both);
+    if (status != WEFT_OK)
+        return status;
+    if (!*out_new) {
+        if (geometry_fits(out->segment_bytes, (wanted - WF_NVME_SEGMENTS_AT) / out->segment_bytes))
+            out->segments = (wanted - WF_NVME_SEGMENTS_AT) / out->segment_bytes;
+        return WEFT_OK;
+    }
     if (wanted == 0)
         return wf_fail(WEFT_E_INVALID, "tier %s: a new file needs a capacity; give one", t->path);
-    *out_new = true;
     return make_volume(t, wanted, out);
 }
 

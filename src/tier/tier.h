@@ -183,6 +183,11 @@ extern const struct wf_tier_ops
     wf_tier_cxl; /* a DAX device or a NUMA node: memory that is copied to and from (cxl.h) */
 extern const struct wf_tier_ops
     wf_tier_cxl_others; /* what other hosts have on a CXL device that they share: read only */
+/* What their open would say of what lies at `path`, a file or block device, which is only read:
+ * WEFT_E_INVALID with its sentence, or WEFT_OK, also where there is nothing to be read.  `capacity`
+ * as in the options. */
+enum weft_status wf_tier_nvme_check(const char *path, uint64_t capacity);
+enum weft_status wf_tier_cxl_check(const char *path);
 extern const struct wf_tier_ops
     wf_tier_nvme; /* a file or block device, io_uring, O_DIRECT, log-structured */
 extern const struct wf_tier_ops

@@ -162,6 +162,14 @@ def config_asks_weftd():
 
 
 @case
+def a_pool_that_the_host_does_not_have_is_no_small_thing():
+    told = subprocess.run([WEFTD, "--socket", os.path.join(FOLDER, "vast.sock"), "--pool", "60TB", "--check-config"],
+                          env=environment(WEFT_STATE_DIR=FOLDER), check=False, capture_output=True)
+    check(told.returncode == 0 and b"and be killed when its pool fills" in told.stdout, told)
+    check(b"pool.size 60 TiB is more than this" in told.stderr and b"note:" not in told.stderr, told)
+
+
+@case
 def tiers_have_a_short_form():
     def weftd(*words, expect=0):
         done = subprocess.run([WEFTD, *words, "--check-config", "--json"], stdout=subprocess.PIPE,

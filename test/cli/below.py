@@ -5,7 +5,7 @@ import re
 import subprocess
 import time
 
-from harness import (FOLDER, WEFT, answer, blob, case, check, environment, golden, read, start_node, stop_node,
+from harness import (FOLDER, WEFT, WEFTD, answer, blob, case, check, environment, golden, read, start_node, stop_node,
                      tier_paths, weft)
 
 
@@ -300,6 +300,14 @@ def a_failed_tier_is_no_empty_one():
         stop_node(node)
     node = start_node("32MB", at[1], [f"nvme:{path}:32MB"])
     note = "tier nvme0 is failed: "
+    text = blob("text.nvme", 100)
+    for tier, why in ((f"nvme:{path}:32MB", "cannot shrink"), (f"nvme:{text}:32MB", "holds something else"),
+                      (f"cxl:file-emulation:{text}:32MB", "holds something else"), (f"nvme:{path}:64MB", None),
+                      (f"nvme:{path}.new:64MB", None)):
+        done = subprocess.run([WEFTD, "--socket", at[1] + "2", "--check-config", "--pool", "32MB", "--tier", tier],
+                              env=environment(WEFT_STATE_DIR=FOLDER), capture_output=True, check=False)
+        check(done.returncode == 0 and (b"with a tier that is failed" in done.stdout) == (why is not None), tier, done)
+        check((why or "").encode() in done.stderr and (b"cannot be opened" in done.stderr) == (why is not None), tier, done)
     try:
         until = time.time() + 20
         while not answer("match", *key, *at, expect=1)["failed_tiers"] and time.time() < until:

@@ -81,6 +81,10 @@ def replay_checks_every_byte():
     trace = trace_make("trace.jsonl", "--requests", "300")
     roomy = answer("replay", "--trace", trace, "--pool", "256MB", "--bytes-per-token", "8", "--clients", "1")
     golden("replay", roomy)
+    common = ["replay", "--trace", trace, "--bytes-per-token", "8"]
+    check(answer(*common, "--policy", "lru", WEFT_POOL_POLICY="weft")["policy"] == "lru", "--policy does not count")
+    check("which lets blocks go by lru" in weft(*common, "--policy", "lru").stdout.decode())
+    check("--pool is 50 bytes; give 1 MiB or more" in weft(*common, "--pool", "50", expect=2).stderr.decode())
     # With room for all, a hit is what an endless cache would hit.
     seen, ideal, asked = set(), 0, 0
     for line in read(trace).splitlines():
@@ -141,8 +145,8 @@ def what_is_too_small_gets_a_sentence():
     check("a weftd of its own" in shown and "1 round;" in shown and "quotient of the two medians" in shown, shown)
     check("--pool" in weft("bench", "local", "--pool", "1GB", "--socket", SOCKET, expect=2).stderr.decode())
     said = weft("replay", "--trace", trace_make("small.jsonl", "--requests", "9"), "--pool", "4KB",
-                expect=3).stderr.decode()
-    check("weftd" in said and said.count("\n") == 1, said)
+                expect=2).stderr.decode()
+    check("--pool is 4096 bytes" in said and said.count("\n") == 1, said)
     said = weft("replay", "--trace", trace_make("small.jsonl", "--requests", "9"), "--pool", "16MB", "--tier-size",
                 "100", expect=2).stderr.decode()
     check("--tier-size is 100 B" in said and "2 MiB at the least" in said, said)

@@ -343,11 +343,22 @@ static void tier_said(struct heard heard, const char *sentence)
     assert_int_equal(heard.tiers, 1);
 }
 
+/* As a tier is before its first start. */
+static void write_zeros(const char *name)
+{
+    char path[512];
+    write_file(name, "", 0600);
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    assert_int_equal(truncate(path, 10), 0);
+}
+
 static void check_remarks_on_tiers(void **state)
 {
     (void)state;
     char yaml[512];
     write_file("there", "some bytes", 0600);
+    tier_said(remarks_on_tier("there", ", size: 2MB"), "holds something else");
+    write_zeros("there");
     assert_int_equal(remarks_on_tier("made-later", ", size: 2MB").count, 0);
     assert_int_equal(remarks_on_tier("there", ", size: 2MB").count, 0);
     assert_int_equal(remarks_on_tier("there", "").count, 0);       /* it may be one already */
@@ -405,7 +416,7 @@ static void one_file_by_two_names_is_refused(void **state)
 {
     (void)state;
     char link[64];
-    write_file("there", "some bytes", 0600);
+    write_zeros("there");
     snprintf(link, sizeof link, "%s/link", directory);
     assert_int_equal(symlink("there", link), 0);
     said(remarks_on_two("there", "link"), true, "is the same file as");
