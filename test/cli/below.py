@@ -314,13 +314,15 @@ def a_failed_tier_is_no_empty_one():
             time.sleep(0.05)
         for words in (["session", "ls"], ["get", *key, "--output", os.path.join(FOLDER, "never")],
                       ["session", "export", "a", "--output", os.path.join(FOLDER, "never")], ["session", "rm", "a"],
-                      ["session", "archive", "b", *key], ["rm", *key[:2], *size], ["match", *key],
+                      ["session", "archive", "b", *key], ["match", *key],
                       ["explain", stored["first_key"]], ["explain"], ["ls", "blocks", "--below"],
                       ["ls", "blocks", "--tier", "nvme0"]):
             done = weft(*words, *at, expect=1)
             said = done.stderr.decode()
             check(note in said and "cannot shrink" in said and "what it holds is not known" in said, words, said)
             check(b"never stored" not in done.stdout and "no such block of 65536 bytes;" not in said, words, done)
+        said = weft("rm", *key[:2], *size, *at, expect=4).stderr.decode()
+        check("may be part of an archive" in said, said)
         for words in (["session", "ls"], ["match", *key], ["explain", stored["first_key"]], ["explain"]):
             failed = answer(*words, *at, expect=1)["failed_tiers"]
             check([row["tier"] for row in failed] == ["nvme0"] and "cannot shrink" in failed[0]["reason"], words, failed)
