@@ -40,7 +40,8 @@ static const struct cli_option options[] = {
     {"hints", CLI_TEXT, "precision=P,recall=R", &given.hints,
      "give weft's policy hints made from the future, with this much noise; or trace: those that "
      "the trace has (none)"},
-    {"seed", CLI_NUMBER, "N", &given.seed, "of all that is drawn by chance (1)"},
+    {"seed", CLI_NUMBER, "N", &given.seed,
+     "of all that is drawn by chance, the keys of blocks among it (1)"},
     {"warmup", CLI_REAL, "PART", &given.warmup,
      "count only what comes after this part of the requests (0)"},
     {"speed", CLI_TEXT, "FACTOR", &given.speed,
