@@ -71,8 +71,8 @@ struct wish {
 };
 
 /* Whose block goes: who has more than its part there, with what is to come.  UINT16_MAX: nobody
- * has. */
-static uint16_t over_part(const struct wf_lower *lower, const struct wish *wish)
+ * has.  False: nobody's goes for this. */
+static bool over_part(const struct wf_lower *lower, const struct wish *wish, uint16_t *who)
 {
     const struct wf_node *node = lower->below->node;
     struct wf_share shares[WF_DOMAINS_MAX];
@@ -80,8 +80,9 @@ static uint16_t over_part(const struct wf_lower *lower, const struct wish *wish)
     bool of_blocks = wish->bytes == 0;
     double most = of_blocks ? node->config.below_max : (double)wf_lower_most_bytes(lower);
     uint64_t wanted = of_blocks ? 1 : taken(lower, wish->bytes);
+    *who = UINT16_MAX;
     if (node->domain_count == 1)
-        return UINT16_MAX;
+        return true;
     for (uint32_t i = 0; i < node->domain_count; i++) {
         struct wf_directory_sum sum;
         wf_directory_sum(lower->below->directory, lower->number, (uint16_t)i, &sum);
@@ -97,7 +98,23 @@ static uint16_t over_part(const struct wf_lower *lower, const struct wish *wish)
     wf_share_decide(shares, due, node->domain_count, used, wish->domain->id, wanted, &said);
     bool over = said.rule == WF_SHARE_BORROWED ||
                 (said.rule == WF_SHARE_OWN && said.used + wanted > said.due);
-    return over ? (uint16_t)said.who : UINT16_MAX;
+    if (over)
+        *who = (uint16_t)said.who;
+    return said.rule != WF_SHARE_REFUSED;
+}
+
+/* The block that goes; WF_DIRECTORY_NONE: none.  Who has more than its part and nothing that may go
+ * now, as it is all under way, has to wait, and takes nobody else's. */
+static uint32_t victim_of(const struct wf_lower *lower, const struct wish *wish)
+{
+    struct wf_directory *directory = lower->below->directory;
+    uint16_t who;
+    if (!over_part(lower, wish, &who))
+        return WF_DIRECTORY_NONE;
+    uint32_t entry = wf_directory_victim(directory, lower->number, who);
+    if (entry == WF_DIRECTORY_NONE && who != wish->domain->id)
+        entry = wf_directory_victim(directory, lower->number, UINT16_MAX);
+    return entry;
 }
 
 bool wf_lower_may_archive(const struct wf_lower *lower, const struct wf_domain *domain,
@@ -133,9 +150,7 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
         return false;
     if (wish->bytes && wf_below_orphan_go(lower))
         return true;
-    uint32_t entry = wf_directory_victim(below->directory, lower->number, over_part(lower, wish));
-    if (entry == WF_DIRECTORY_NONE)
-        entry = wf_directory_victim(below->directory, lower->number, UINT16_MAX);
+    uint32_t entry = victim_of(lower, wish);
     if (entry == WF_DIRECTORY_NONE)
         entry = wf_archive_spare(lower);
     if (entry == WF_DIRECTORY_NONE)
