@@ -16,7 +16,7 @@
 #include "../support/random.h"
 #include "core/value.h"
 
-#define STEPS 100000u
+#define STEPS 40000u
 #define DEEP 64u
 #define THREE_DAYS_US (3 * 86400 * (uint64_t)1000000)
 
@@ -83,7 +83,7 @@ static void goes(struct world *w, uint32_t slot)
 static void used(struct world *w, uint32_t slot)
 {
     struct block *block = &w->blocks[slot];
-    uint32_t chain[DEEP], count = 0, reader = random_below(&w->random, 3);
+    uint32_t chain[DEEP] = {slot}, count = 1, reader = random_below(&w->random, 3);
     if (!block->live) {
         uint32_t parent = random_below(&w->random, w->slots);
         bool follows = parent != slot && w->blocks[parent].live;
@@ -95,7 +95,8 @@ static void used(struct world *w, uint32_t slot)
             leaves(w, parent);
         }
     }
-    for (uint32_t at = slot; at != WF_POLICY_NONE && count < DEEP; at = w->blocks[at].parent)
+    for (uint32_t at = block->parent; at != WF_POLICY_NONE && count < DEEP;
+         at = w->blocks[at].parent)
         chain[count++] = at;
     if (random_below(&w->random, 2))
         count = 1;
