@@ -64,7 +64,7 @@ def where_it_is(at, first, size, tiers):
 @case
 def what_leaves_dram_is_below_and_comes_back():
     socket, size = os.path.join(FOLDER, "deep.sock"), ["--block-bytes", "1MB"]
-    node = start_node("32MB", socket, tier_paths("deep"))
+    node = start_node("32MB", socket, tier_paths("deep"), WEFT_POOL_POLICY="lru")  # deep0 leaves first
     at = ["--socket", socket]
     try:
         for i in range(12):
