@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,10 @@
 #define BUFFER_PIECE ((uint64_t)1 << 30) /* what one registered buffer may have, at most */
 #define BUFFERS_MAX 1024u
 #define LOCK_TRIES 300 /* of 10 ms each: a killed process gives its memory back first */
+
+/* A ring may get the address of one that another thread has ended.  The kernel puts the one after
+ * the other; this says so to a sanitizer, which does not see liburing unmap. */
+static _Atomic uint64_t rings_ended;
 
 void *wf_nvme_pages(uint64_t bytes, const char *what)
 {
@@ -213,6 +218,7 @@ static void register_buffers(struct wf_nvme *t, const struct wf_tier_options *op
 enum weft_status wf_nvme_ring_open(struct wf_nvme *t, const struct wf_tier_options *options)
 {
     int error = io_uring_queue_init(2 * t->ios_count, &t->ring, 0);
+    (void)atomic_load_explicit(&rings_ended, memory_order_acquire);
     if (error)
         return wf_fail(WEFT_E_SYSTEM,
                        "tier %s: io_uring: %s; allow it (kernel.io_uring_disabled, "
@@ -234,8 +240,10 @@ enum weft_status wf_nvme_ring_open(struct wf_nvme *t, const struct wf_tier_optio
 
 void wf_nvme_medium_close(struct wf_nvme *t)
 {
-    if (t->ring_ready)
+    if (t->ring_ready) {
+        atomic_fetch_add_explicit(&rings_ended, 1, memory_order_release);
         io_uring_queue_exit(&t->ring);
+    }
     if (t->event >= 0)
         close(t->event);
     if (t->fd >= 0 && t->fd != t->fd_buffered)
