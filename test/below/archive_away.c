@@ -57,37 +57,6 @@ static void let_go_of(const struct world *w, char letter, uint64_t chain)
     assert_int_equal(weft_archive_remove(w->w, name), WEFT_OK);
 }
 
-static uint32_t archives(const struct world *w, const char *state)
-{
-    char *text, words[48];
-    uint32_t count = 0;
-    assert_int_equal(weft_query(w->w, "archives", 0, &text), WEFT_OK);
-    snprintf(words, sizeof words, "\"state\":\"%s\"", state);
-    for (const char *at = text; (at = strstr(at, words)); at++)
-        count++;
-    weft_text_free(text);
-    return count;
-}
-
-static void show(const struct world *w, const char *query)
-{
-    char *text;
-    if (weft_query(w->w, query, 0, &text) == WEFT_OK) {
-        fprintf(stderr, "# %s: %s\n", query, text);
-        weft_text_free(text);
-    }
-}
-
-static bool archives_settle(const struct world *w, const char *state, uint32_t count)
-{
-    for (int waited = 0; waited < 8000 && archives(w, state) != count; waited += 10)
-        weftd_sleep_ms(10);
-    if (archives(w, state) == count)
-        return true;
-    show(w, "archives");
-    return false;
-}
-
 /* Archives whose first half is on nvme0 and whose second is on nvme1, and nothing else counts. */
 static void halves(struct world *w)
 {

@@ -71,30 +71,6 @@ static void fill(struct world *w)
     assert_in_range(second, half / 2, half); /* one or the other found room on the first */
 }
 
-static uint32_t archives(const struct world *w, const char *state)
-{
-    char *text, words[48];
-    uint32_t count = 0;
-    assert_int_equal(weft_query(w->w, "archives", 0, &text), WEFT_OK);
-    snprintf(words, sizeof words, "\"state\":\"%s\"", state);
-    for (const char *at = text; (at = strstr(at, words)); at++)
-        count++;
-    weft_text_free(text);
-    return count;
-}
-
-static bool archives_settle(const struct world *w, const char *state, uint32_t count)
-{
-    for (int waited = 0; waited < 5000 && archives(w, state) != count; waited += 10)
-        weftd_sleep_ms(10);
-    if (archives(w, state) == count)
-        return true;
-    char *text;
-    if (weft_query(w->w, "archives", 0, &text) == WEFT_OK)
-        fprintf(stderr, "# %s\n", text);
-    return false;
-}
-
 static void all_is_there(const struct world *w)
 {
     assert_true(archives_settle(w, "ok", 3 * ARCHIVES + fillers));

@@ -257,4 +257,29 @@ static inline bool tier_settles(const struct world *w, const char *tier, const c
     return false;
 }
 
+/* How many archives of the domain are in that state. */
+static inline uint32_t archives(const struct world *w, const char *state)
+{
+    char *text, words[48];
+    uint32_t count = 0;
+    assert_int_equal(weft_query(w->w, "archives", 0, &text), WEFT_OK);
+    snprintf(words, sizeof words, "\"state\":\"%s\"", state);
+    for (const char *at = text; (at = strstr(at, words)); at++)
+        count++;
+    weft_text_free(text);
+    return count;
+}
+
+static inline bool archives_settle(const struct world *w, const char *state, uint32_t count)
+{
+    for (int waited = 0; waited < 8000 && archives(w, state) != count; waited += 10)
+        weftd_sleep_ms(10);
+    if (archives(w, state) == count)
+        return true;
+    char *text;
+    if (weft_query(w->w, "archives", 0, &text) == WEFT_OK)
+        fprintf(stderr, "# %s\n", text);
+    return false;
+}
+
 #endif
