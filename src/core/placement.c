@@ -203,7 +203,9 @@ void wf_cut(const struct wf_load *load, const struct wf_place *places, int place
 void wf_prefetch_decide(const struct wf_return *back, const struct wf_fetch *fetch, double now_s,
                         struct wf_prefetch *out)
 {
-    struct wf_prefetch said = {.rule = WF_PREFETCH_NOTHING, .begin_s = INFINITY};
+    struct wf_prefetch said = {.rule = WF_PREFETCH_NOTHING,
+                               .begin_s = INFINITY,
+                               .ready_s = INFINITY};
     double hold_s_s = fetch->room_s_byte_s * fetch->bytes; /* a second of holding it */
     double chance = back->reuse.chance;
     *out = said;
@@ -215,23 +217,25 @@ void wf_prefetch_decide(const struct wf_return *back, const struct wf_fetch *fet
         said.hold_s = hold_s_s;
         said.rule = said.gain_s > said.hold_s ? WF_PREFETCH_NOW : WF_PREFETCH_NOT_WORTH;
         said.begin_s = said.rule == WF_PREFETCH_NOW ? now_s : INFINITY;
+        said.ready_s = said.begin_s + fetch->load_s;
         *out = said;
         return;
     }
     /* A second too late costs a second, if it comes at all. */
-    double early_s = 0, ready_s = back->due_s;
+    double early_s = 0, ready_s = back->due_s, odds = hold_s_s / chance;
+    said.quantile = odds / (1 + odds);
     if (back->spread_s > 0) {
-        double odds = hold_s_s / chance;
         ready_s = odds > 0 ? back->due_s + back->spread_s * log(odds) : -INFINITY;
         /* E[max(0, R − ready)] of a logistic R: spread · ln(1 + e^((due − ready) ÷ spread)). */
         early_s = odds > 0 ? back->spread_s * log1p(1 / odds) : back->due_s - now_s;
     }
     said.begin_s = fmax(now_s, ready_s - fetch->load_s);
+    said.ready_s = said.begin_s + fetch->load_s;
     said.gain_s = chance * fetch->saved_s;
     said.hold_s = hold_s_s * (fetch->load_s + early_s);
     if (said.gain_s <= said.hold_s) {
         said.rule = WF_PREFETCH_NOT_WORTH;
-        said.begin_s = INFINITY;
+        said.begin_s = said.ready_s = INFINITY;
     } else {
         said.rule = said.begin_s <= now_s ? WF_PREFETCH_NOW : WF_PREFETCH_LATER;
     }

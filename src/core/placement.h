@@ -205,8 +205,9 @@ enum wf_prefetch_rule {
 
 struct wf_prefetch {
     enum wf_prefetch_rule rule;
-    double begin_s;
-    double gain_s; /* chance · saved_s; of an unknown return: a second of holding it */
+    double begin_s, ready_s; /* ready_s: when it is up then, at the soonest */
+    double quantile;         /* of the return, at which it is to be up; of an unknown one: 0 */
+    double gain_s;           /* chance · saved_s; of an unknown return: a second of holding it */
     double hold_s; /* what its room costs until the return; of an unknown return: a second's */
 };
 

@@ -117,12 +117,24 @@ static bool put_word(json_t *object, const char *name, const char *word)
     return !word || put(object, name, json_string(word));
 }
 
-static bool put_key(json_t *object, const struct wf_event *event)
+static bool put_hex(json_t *object, const char *name, const uint8_t key[WF_EVENT_KEY_BYTES])
 {
     char hex[2 * WF_EVENT_KEY_BYTES + 1];
     for (size_t i = 0; i < WF_EVENT_KEY_BYTES; i++)
-        snprintf(hex + 2 * i, 3, "%02x", event->key[i]);
-    return put(object, "key", json_string(hex)) && put_number(object, "bytes", event->bytes);
+        snprintf(hex + 2 * i, 3, "%02x", key[i]);
+    return put(object, name, json_string(hex));
+}
+
+static bool put_key(json_t *object, const struct wf_event *event)
+{
+    return put_hex(object, "key", event->key) && put_number(object, "bytes", event->bytes);
+}
+
+static bool put_parent(json_t *object, const struct wf_event *event)
+{
+    static const uint8_t none[WF_EVENT_KEY_BYTES];
+    return memcmp(event->parent, none, sizeof none) == 0 ||
+           put_hex(object, "parent", event->parent);
 }
 
 static bool put_move(json_t *object, const struct wf_event *event)
@@ -168,7 +180,31 @@ static bool put_eviction(json_t *object, const struct wf_events *events,
            put(object, "reason", json_string(event->reason)) &&
            put(object, "for", json_string(beneficiary(events, event, reader))) &&
            put_word(object, "tier", event->tier) &&
-           put_word(object, "not_below", event->not_below) && put_why(object, event);
+           put_word(object, "not_below", event->not_below) && put_parent(object, event) &&
+           put_why(object, event);
+}
+
+/* What is never is null. */
+static bool put_ms(json_t *object, const char *name, double seconds)
+{
+    return put_real(object, name, 1e3 * seconds);
+}
+
+static bool put_prefetch(json_t *object, const struct wf_event *event)
+{
+    const struct wf_event_prefetch *said = &event->prefetch;
+    return put_key(object, event) && put(object, "reason", json_string(said->rule)) &&
+           put_number(object, "session", said->session) &&
+           put_ms(object, "due_in_ms", said->due_s) &&
+           put_ms(object, "begin_in_ms", said->begin_s) &&
+           put_ms(object, "ready_in_ms", said->ready_s) &&
+           put_ms(object, "load_ms", said->load_s) &&
+           put_real(object, "quantile", said->quantile) &&
+           put_real(object, "chance", said->chance) &&
+           put_ms(object, "spread_ms", said->spread_s) &&
+           put_ms(object, "saved_ms", said->saved_s) && put_ms(object, "room_ms", said->room_s) &&
+           put_number(object, "pushed_bytes", said->pushed_bytes) &&
+           put_number(object, "blocks", said->blocks) && put_number(object, "begun", said->begun);
 }
 
 static json_t *entry_json(const struct wf_events *events, const struct entry *entry,
@@ -185,7 +221,9 @@ static json_t *entry_json(const struct wf_events *events, const struct entry *en
         good = put_eviction(object, events, event, reader);
     else if (good && event->moved)
         good = put_move(object, event);
-    if (good && !event->evicted && event->text[0]) {
+    else if (good && event->fetched)
+        good = put_prefetch(object, event);
+    if (good && !event->evicted && !event->fetched && event->text[0]) {
         json_t *text = json_string(event->text);
         good = put(object, "text", text ? text : json_string("(not UTF-8)"));
     }

@@ -27,15 +27,31 @@
 #define WF_EVENTS_NODE \
     UINT32_MAX /* no domain: what happened to the node; or all domains, for a reader */
 
+/* The chain of a session that is due back: brought up, or not.  Times are from the event on. */
+struct wf_event_prefetch {
+    const char *rule; /* wf_prefetch_rule_name(), or what stood against it: a literal */
+    uint64_t session;
+    double due_s, begin_s, ready_s; /* due below 0: it is overdue; INFINITY: never */
+    double load_s;                  /* what bringing it up takes, as measured */
+    double quantile, chance;        /* of the return: core/placement.h */
+    double spread_s;                /* the scale of how far such times were off */
+    double saved_s, room_s;         /* what is won, and what its room costs others */
+    uint64_t pushed_bytes;          /* of others', that have to go for it */
+    uint32_t blocks, begun;         /* that lie below alone; that are on their way now */
+};
+
 struct wf_event {
     /* "evict", "full", "corrupt", "client_gone", "lend", "reclaim", or of a block below DRAM
-     * "demote", "promote", "move", "let_go", "missing", "load_failed": a literal. */
+     * "demote", "promote", "move", "let_go", "missing", "load_failed", of a chain "prefetch": a
+     * literal. */
     const char *what;
     uint32_t domain;     /* whose ring; WF_EVENTS_NODE */
     bool evicted;        /* the members from here to `not_below` say something */
     bool moved;          /* `key`, `bytes`, `reason` and from `tier` to `took_us` do */
+    bool fetched;        /* `key` (of the chain's end), `bytes` and `prefetch` do */
     uint32_t for_domain; /* who asked for the room; WF_EVENTS_NODE: the host */
     uint8_t key[WF_EVENT_KEY_BYTES];
+    uint8_t parent[WF_EVENT_KEY_BYTES]; /* evicted: what it extended; zeros: nothing */
     uint64_t bytes;
     uint64_t age_ms;    /* since its last use, as wf_ages_since() knows it */
     const char *reason; /* a literal */
@@ -45,11 +61,12 @@ struct wf_event {
     const char *from;      /* moved: from that tier to `tier` */
     uint64_t took_us;      /* moved: since it was asked for; 0: nothing to say */
     union {
-        char text[WF_EVENT_TEXT_MAX + 1]; /* a sentence for what is no eviction; "": none */
+        char text[WF_EVENT_TEXT_MAX + 1]; /* a sentence for what is no other; "": none */
         struct { /* evicted: why it and no other; the rule is a literal, NULL: it was named */
             struct wf_policy_reason why;
             uint32_t candidates; /* ends of chains that might have gone, it included */
         };
+        struct wf_event_prefetch prefetch;
     };
 };
 

@@ -47,6 +47,7 @@ enum wf_leave {
 /* Of a block that has gone. */
 struct wf_gone {
     uint64_t bytes, age; /* age: uses of others since its own last */
+    uint8_t parent[8];   /* of the key of what it extended; zeros: it began its chain */
     enum wf_evict_reason reason;
     /* Why it and no other: what the policy says, or the rule alone: WF_GONE_BESIDE.  The rule is
      * NULL when it was named. */

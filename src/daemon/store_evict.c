@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
 #include "base/hooks.h"
 #include "daemon/store_inner.h"
 
@@ -51,6 +53,12 @@ struct wf_gone wf_store_gone(const struct wf_store *store, uint32_t slot,
         .reason = reason,
         .candidates = store->policy_ops->candidates(store->policy) + 1,
     };
+    uint32_t parent = parent_of(store, slot);
+    if (parent != WF_SLOT_NONE) { /* it goes after what extends it, so its key is there yet */
+        uint8_t key[32];
+        wf_desc_key_read(&store->index.desc[parent], key);
+        memcpy(gone.parent, key, sizeof gone.parent);
+    }
     if (choice == WF_CHOICE_POLICY)
         store->policy_ops->explain(store->policy, slot, &gone.why);
     else if (choice == WF_CHOICE_BESIDE)

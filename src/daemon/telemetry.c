@@ -249,6 +249,7 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], const st
         .why = gone->why,
     };
     memcpy(event.key, key, sizeof event.key);
+    memcpy(event.parent, gone->parent, sizeof event.parent);
     if (domain->node->below && gone->reason != WF_EVICT_REMOVED) {
         event.tier = wf_below_where(domain, key);
         event.not_below = event.tier ? NULL : wf_below_refusal(domain, key);
@@ -272,6 +273,19 @@ void wf_telemetry_moved(const struct wf_domain *domain, const uint8_t key[32],
     memcpy(event.key, key, sizeof event.key);
     if (move->text)
         snprintf(event.text, sizeof event.text, "%s", move->text);
+    if (domain->node->telemetry)
+        wf_events_add(domain->node->telemetry->events, &event);
+}
+
+void wf_telemetry_prefetch(const struct wf_domain *domain, const uint8_t tip[32], uint64_t bytes,
+                           const struct wf_event_prefetch *said)
+{
+    struct wf_event event = {.what = "prefetch",
+                             .domain = domain->id,
+                             .fetched = true,
+                             .bytes = bytes,
+                             .prefetch = *said};
+    memcpy(event.key, tip, sizeof event.key);
     if (domain->node->telemetry)
         wf_events_add(domain->node->telemetry->events, &event);
 }

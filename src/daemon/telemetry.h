@@ -43,6 +43,11 @@ struct wf_block_move {
 void wf_telemetry_moved(const struct wf_domain *domain, const uint8_t key[32],
                         const struct wf_block_move *move);
 
+struct wf_event_prefetch;
+/* The chain that ends at `tip` is brought up for a session, or not; so many bytes of it. */
+void wf_telemetry_prefetch(const struct wf_domain *domain, const uint8_t tip[32], uint64_t bytes,
+                           const struct wf_event_prefetch *said);
+
 /* Something else that someone will want to know afterwards: `kind` is a word, the rest a sentence.
  */
 void wf_telemetry_event(struct wf_node *node, const struct wf_domain *domain, const char *kind,

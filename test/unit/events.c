@@ -127,6 +127,59 @@ static void an_eviction_says_why_it_and_no_other(void **state)
     json_decref(root);
 }
 
+static void an_eviction_names_what_it_extended(void **state)
+{
+    (void)state;
+    struct wf_event event = {.what = "evict", .evicted = true, .reason = "room", .parent = {7, 1}};
+    wf_events_add(events, &event);
+    memset(event.parent, 0, sizeof event.parent);
+    wf_events_add(events, &event);
+    json_t *root = ask(ALICE, 0);
+    assert_string_equal(string(event_at(root, 0), "parent"), "0701000000000000");
+    assert_null(json_object_get(event_at(root, 1), "parent"));
+    json_decref(root);
+}
+
+static void a_prefetch_says_its_reasons(void **state)
+{
+    (void)state;
+    struct wf_event event = {.what = "prefetch",
+                             .domain = BOB,
+                             .fetched = true,
+                             .key = {0xcd},
+                             .bytes = 640,
+                             .prefetch = {.rule = "not worth",
+                                          .session = 77,
+                                          .due_s = -0.5,
+                                          .begin_s = 1.0 / 0.0,
+                                          .ready_s = 1.0 / 0.0,
+                                          .load_s = 0.25,
+                                          .quantile = 0.125,
+                                          .chance = 0.75,
+                                          .spread_s = 2,
+                                          .saved_s = 0.5,
+                                          .room_s = 1.5,
+                                          .pushed_bytes = 320,
+                                          .blocks = 10}};
+    wf_events_add(events, &event);
+    json_t *root = ask(BOB, 0), *said = event_at(root, 0);
+    assert_string_equal(string(said, "what"), "prefetch");
+    assert_string_equal(string(said, "reason"), "not worth");
+    assert_string_equal(string(said, "key"), "cd00000000000000");
+    static const struct {
+        const char *name;
+        double value;
+    } figures[] = {{"session", 77},       {"bytes", 640},      {"due_in_ms", -500},
+                   {"load_ms", 250},      {"quantile", 0.125}, {"chance", 0.75},
+                   {"spread_ms", 2000},   {"saved_ms", 500},   {"room_ms", 1500},
+                   {"pushed_bytes", 320}, {"blocks", 10},      {"begun", 0}};
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++)
+        assert_true(json_number_value(json_object_get(said, figures[i].name)) == figures[i].value);
+    assert_true(json_is_null(json_object_get(said, "begin_in_ms"))); /* never */
+    assert_null(json_object_get(said, "text"));
+    json_decref(root);
+}
+
 static void an_event_says_what_who_and_why(void **state)
 {
     (void)state;
@@ -316,6 +369,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_eviction_says_why_it_and_no_other, create, destroy),
         cmocka_unit_test_setup_teardown(an_event_says_what_who_and_why, create, destroy),
+        cmocka_unit_test_setup_teardown(an_eviction_names_what_it_extended, create, destroy),
+        cmocka_unit_test_setup_teardown(a_prefetch_says_its_reasons, create, destroy),
         cmocka_unit_test_setup_teardown(a_domain_sees_its_own_and_no_trace_of_others, create,
                                         destroy),
         cmocka_unit_test_setup_teardown(a_follower_misses_nothing_and_is_told_what_it_missed,

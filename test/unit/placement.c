@@ -378,6 +378,8 @@ static void prefetch_is_there_when_it_is_due(void **state)
     wf_prefetch_decide(&back, &fetch, 100, &said);
     assert_int_equal(said.rule, WF_PREFETCH_LATER);
     near(said.begin_s, 108);
+    near(said.ready_s, 110);
+    near(said.quantile, 0.1 / 1.1);
     near(said.gain_s, 2);
     near(said.hold_s, 0.2); /* a tenth of a second each second, for the two that it takes */
     wf_prefetch_decide(&back, &fetch, 109, &said);
