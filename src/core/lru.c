@@ -101,6 +101,14 @@ static void lru_used(struct wf_policy *policy, const struct wf_policy_use *given
     use(policy, given->slot);
 }
 
+/* As young as the last use. */
+static void lru_brought(struct wf_policy *policy, const struct wf_policy_use *given)
+{
+    policy->last[given->slot] = policy->clock;
+    if (policy->place[given->slot])
+        sift_down(policy, policy->place[given->slot] - 1);
+}
+
 static void lru_hint(struct wf_policy *policy, const struct wf_policy_hint *hint)
 {
     (void)policy;
@@ -181,12 +189,23 @@ static void lru_explain(struct wf_policy *policy, uint32_t slot, struct wf_polic
     *out = (struct wf_policy_reason){.rule = "lru_leaf", .hint = -1};
 }
 
+static uint32_t lru_before(const struct wf_policy *policy, uint32_t slot)
+{
+    uint32_t step = policy->count / WF_POLICY_LOOKS + 1, count = 0, looks = 0;
+    if (!policy->place[slot])
+        return WF_POLICY_NONE;
+    for (uint32_t at = 0; at < policy->count; at += step, looks++)
+        count += policy->last[policy->heap[at]] < policy->last[slot];
+    return (uint32_t)((uint64_t)count * policy->count / looks);
+}
+
 const struct wf_policy_ops wf_policy_lru = {
     .name = "lru_leaf",
     .create = lru_create,
     .destroy = lru_destroy,
     .used = lru_used,
     .hint = lru_hint,
+    .brought = lru_brought,
     .cool = lru_cool,
     .enter = lru_enter,
     .leave = lru_leave,
@@ -198,4 +217,5 @@ const struct wf_policy_ops wf_policy_lru = {
     .uses = lru_uses,
     .age = lru_age,
     .explain = lru_explain,
+    .before = lru_before,
 };

@@ -21,10 +21,11 @@
 #include "base/status.h"
 
 #define WF_POLICY_NONE UINT32_MAX
+#define WF_POLICY_LOOKS 65536u
 
 struct wf_policy;
 
-/* A block is new, or was read. */
+/* A block is new, or was read; or it was brought up, and then nobody is the reader. */
 struct wf_policy_use {
     uint32_t slot, parent; /* parent: WF_POLICY_NONE when it begins a chain */
     uint32_t reader;       /* whose request: uses of one reader along a chain are one */
@@ -54,6 +55,7 @@ struct wf_policy_reason {
     double age_s;     /* since its last use */
     uint32_t turn;    /* requests that this chain had before */
     int hint;         /* -1: none; else enum wf_policy_hint_kind */
+    int aside;        /* below 0: cooled, and first to go; above: last, until it is older */
 };
 
 struct wf_policy_ops {
@@ -63,6 +65,10 @@ struct wf_policy_ops {
 
     void (*used)(struct wf_policy *policy, const struct wf_policy_use *use);
     void (*hint)(struct wf_policy *policy, const struct wf_policy_hint *hint);
+    /* It is in this slot again, or was there, because somebody is to come for it: that is no use,
+     * neither now nor for what is learned, and the chain is no request older.  It is not the next
+     * to go before it is older. */
+    void (*brought)(struct wf_policy *policy, const struct wf_policy_use *use);
     void (*cool)(struct wf_policy *policy, uint32_t slot);  /* not wanted for a while: goes first */
     void (*enter)(struct wf_policy *policy, uint32_t slot); /* may go from now on */
     void (*leave)(struct wf_policy *policy, uint32_t slot); /* may not; no-op when it was not in */
@@ -79,6 +85,9 @@ struct wf_policy_ops {
     uint64_t (*uses)(const struct wf_policy *policy);
     uint64_t (*age)(const struct wf_policy *policy, uint32_t slot);
     void (*explain)(struct wf_policy *policy, uint32_t slot, struct wf_policy_reason *out);
+    /* About so many of those that may go would go before it; WF_POLICY_NONE: it may not itself.
+     * O(candidates), but no more than WF_POLICY_LOOKS. */
+    uint32_t (*before)(const struct wf_policy *policy, uint32_t slot);
 };
 
 extern const struct wf_policy_ops wf_policy_lru;

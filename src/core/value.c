@@ -54,6 +54,24 @@ static void value_used(struct wf_policy *p, const struct wf_policy_use *use)
     }
 }
 
+/* It is its segment's age that goes on, and the model learns of it what it would have learned of
+ * what is not there. */
+static void value_brought(struct wf_policy *p, const struct wf_policy_use *use)
+{
+    struct seat *seat = seat_known(p, use->slot);
+    if (seat->segment == NONE) {
+        wf_value_seat_bring(p, use->slot, use->parent, use->key);
+        p->held++;
+    }
+    if (seat->segment == OPEN) /* somebody has come for it */
+        return;
+    struct segment *s = &p->segments[seat->segment];
+    if (s->bucket == WF_VALUE_BUCKETS) /* it gets no older, and would stay for ever */
+        return;
+    wf_value_worth_set(p, seat->segment, INFINITY);
+    s->brought = 1;
+}
+
 static void value_hint(struct wf_policy *p, const struct wf_policy_hint *hint)
 {
     wf_value_judge(p);
@@ -78,8 +96,10 @@ static void value_cool(struct wf_policy *p, uint32_t slot)
 {
     wf_value_judge(p);
     uint32_t number = segment_of(p, slot);
-    if (number < OPEN)
-        wf_value_worth_set(p, number, -1);
+    if (number >= OPEN)
+        return;
+    p->segments[number].brought = 0;
+    wf_value_worth_set(p, number, -1);
 }
 
 static void value_enter(struct wf_policy *p, uint32_t slot)
@@ -138,7 +158,8 @@ static void value_gone(struct wf_policy *p, uint32_t slot, uint64_t key)
     value_leave(p, slot);
     struct seat *seat = seat_known(p, slot);
     if (seat->segment < OPEN) {
-        wf_value_ghost_add(p, key, seat->segment, seat->fan);
+        if (!p->segments[seat->segment].unknown)
+            wf_value_ghost_add(p, key, seat->segment, seat->fan);
         wf_value_seat_leave(p, slot);
         p->held--;
     }
@@ -195,7 +216,16 @@ static void value_explain(struct wf_policy *p, uint32_t slot, struct wf_policy_r
         p->told.ticks = p->now;
         p->told.reason = *out;
     }
+    out->aside = s->worth < 0 ? -1 : isinf(s->worth) ? 1 : 0;
     out->hint = s->hint == 1 ? WF_POLICY_WANTED : s->hint == 2 ? WF_POLICY_DONE : -1;
+}
+
+static uint32_t value_before(const struct wf_policy *p, uint32_t slot)
+{
+    uint32_t number = segment_of(p, slot);
+    if (number >= OPEN || p->segments[number].entered != slot)
+        return WF_POLICY_NONE;
+    return wf_value_before(p, number);
 }
 
 static void value_destroy(struct wf_policy *p)
@@ -262,6 +292,7 @@ const struct wf_policy_ops wf_policy_value = {
     .destroy = value_destroy,
     .used = value_used,
     .hint = value_hint,
+    .brought = value_brought,
     .cool = value_cool,
     .enter = value_enter,
     .leave = value_leave,
@@ -273,4 +304,5 @@ const struct wf_policy_ops wf_policy_value = {
     .uses = value_uses,
     .age = value_age,
     .explain = value_explain,
+    .before = value_before,
 };

@@ -35,7 +35,7 @@
 #define RECENT 64u             /* requests that may go on */
 #define USES_MAX ((1u << 15) - 1)
 #define BLOCKS_MAX ((1u << 20) - 1) /* in a segment */
-#define MISSING_MAX ((1u << 17) - 1)
+#define MISSING_MAX ((1u << 16) - 1)
 
 struct seat { /* of a slot */
     uint32_t segment;
@@ -65,9 +65,12 @@ struct segment {
     uint32_t bucket : 6;     /* WF_VALUE_BUCKETS: it is older than all, and in no list */
     uint32_t generation : 4; /* of its number: what the table of those that went is checked by */
     uint32_t stale : 1;      /* its worth is to be found when it comes into the heap */
-    uint64_t bins : 45;      /* five bits a feature */
+    uint32_t
+        brought : 1;    /* up, for somebody who is to come: kept until it is older, and once more */
+    uint64_t bins : 45; /* five bits a feature */
     uint64_t hint : 2;
-    uint64_t missing : 17; /* blocks that went and are known; MISSING_MAX: that, or more */
+    uint64_t missing : 16; /* blocks that went and are known; MISSING_MAX: that, or more */
+    uint64_t unknown : 1;  /* it was brought up and nothing is known of it: it teaches nothing */
 };
 
 /* A block that went. */
@@ -148,6 +151,11 @@ uint32_t wf_value_segment_new(struct wf_policy *p, const struct wf_value_kind *k
 void wf_value_segment_renew(struct wf_policy *p, uint32_t number, const struct wf_value_kind *kind);
 void wf_value_seat_take(struct wf_policy *p, uint32_t slot, uint32_t number);
 void wf_value_seat_enter(struct wf_policy *p, uint32_t slot);
+/* What went is in this slot again, and in the segment that it was of; of what is not known a new
+ * one, or its parent's.  It was not used. */
+void wf_value_seat_bring(struct wf_policy *p, uint32_t slot, uint32_t parent, uint64_t key);
+/* Segments in the heap that would go before this one, as far as a sample tells. */
+uint32_t wf_value_before(const struct wf_policy *p, uint32_t number);
 /* Its slot may not go any more. */
 void wf_value_seat_withdraw(struct wf_policy *p, uint32_t slot);
 void wf_value_seat_leave(struct wf_policy *p, uint32_t slot);

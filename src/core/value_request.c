@@ -61,6 +61,8 @@ static struct past look_back(struct wf_policy *p, const struct request *before)
             seat->uses = seat->fan;
         }
         struct segment *s = &p->segments[number];
+        if (s->unknown)
+            continue; /* it is as new as if it had not been brought up */
         if (number != last || !past.any)
             gap = (uint8_t)(1 + wf_value_octave((double)(p->now - s->ticks) * 4 / TICKS_PER_S));
         seat->gap = gap;

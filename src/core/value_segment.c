@@ -125,10 +125,12 @@ float wf_value_worth(const struct wf_policy *p, uint32_t number, enum wf_guard_o
 void wf_value_changed(struct wf_policy *p, uint32_t number)
 {
     struct segment *s = &p->segments[number];
-    if (s->worth < 0)
+    if (s->worth < 0 || s->brought)
         return;
     if (s->place)
         wf_value_worth_set(p, number, wf_value_worth(p, number, wf_guard_stands(p->guard)));
+    else
+        s->worth = 0;
     s->stale = s->place == 0;
 }
 
@@ -189,11 +191,16 @@ static void ghost_make(struct wf_policy *p, uint32_t number)
     p->dead.last = number;
 }
 
-static void ghost_free(struct wf_policy *p, uint32_t number)
+static void dead_remove(struct wf_policy *p, uint32_t number)
 {
     const struct segment *s = &p->segments[number];
     *(s->older == NONE ? &p->dead.first : &p->segments[s->older].newer) = s->newer;
     *(s->newer == NONE ? &p->dead.last : &p->segments[s->newer].older) = s->older;
+}
+
+static void ghost_free(struct wf_policy *p, uint32_t number)
+{
+    dead_remove(p, number);
     segment_free(p, number);
 }
 
@@ -275,6 +282,7 @@ void wf_value_segment_renew(struct wf_policy *p, uint32_t number, const struct w
     s->uses = p->open.uses;
     list_add(p, &p->age[0], number);
     wf_value_bins_set(s, kind);
+    s->brought = s->unknown = 0;
     s->worth = 0;
     wf_value_changed(p, number);
 }
@@ -285,7 +293,8 @@ static void grow_older(struct wf_policy *p, unsigned bucket)
     uint32_t number = p->age[bucket].first;
     struct segment *s = &p->segments[number];
     struct wf_value_kind kind = wf_value_kind_of(s);
-    wf_value_learn(&p->model, &kind, bucket, false);
+    if (!s->unknown)
+        wf_value_learn(&p->model, &kind, bucket, false);
     if (bucket + 1 == WF_VALUE_BUCKETS && !s->blocks) {
         ghost_free(p, number);
         return;
@@ -294,8 +303,9 @@ static void grow_older(struct wf_policy *p, unsigned bucket)
     s->bucket = (bucket + 1) & 63;
     if (bucket + 1 < WF_VALUE_BUCKETS)
         list_add(p, &p->age[bucket + 1], number);
-    if (s->blocks)
+    if (s->blocks && !s->brought)
         wf_value_changed(p, number);
+    s->brought = 0;
 }
 
 /* Youngest buckets first: what passes through several at once is seen in each. */
@@ -349,6 +359,49 @@ void wf_value_seat_take(struct wf_policy *p, uint32_t slot, uint32_t number)
     p->segments[number].blocks++;
 }
 
+/* Of the dead, one that has a block again: when it was used is known by its age alone. */
+static void ghost_wake(struct wf_policy *p, uint32_t number)
+{
+    struct segment *s = &p->segments[number];
+    dead_remove(p, number);
+    s->worth = 0;
+    s->uses = (uint32_t)p->uses;
+    s->entered = NONE;
+    s->place = 0;
+    s->stale = 1;
+}
+
+void wf_value_seat_bring(struct wf_policy *p, uint32_t slot, uint32_t parent, uint64_t key)
+{
+    struct seat *seat = &p->seats[slot];
+    struct ghost ghost = wf_value_ghost_take(p, key);
+    uint32_t above = parent < p->seats_known ? p->seats[parent].segment : NONE;
+    /* Its number may be free again: generations come round. */
+    if (ghost.fan && (p->segments[ghost.segment].blocks || p->segments[ghost.segment].missing)) {
+        seat->fan = (uint8_t)(ghost.fan - 1);
+        seat->uses = seat->fan;
+        if (!p->segments[ghost.segment].blocks)
+            ghost_wake(p, ghost.segment);
+        wf_value_seat_take(p, slot, ghost.segment);
+        wf_value_missing_less(p, &ghost);
+        return;
+    }
+    if (above >= OPEN || !p->segments[above].unknown || p->segments[above].blocks == BLOCKS_MAX) {
+        const struct wf_value_kind kind = {.hint = 0};
+        above = wf_value_segment_new(p, &kind);
+        p->segments[above].unknown = 1;
+    }
+    wf_value_seat_take(p, slot, above);
+}
+
+uint32_t wf_value_before(const struct wf_policy *p, uint32_t number)
+{
+    uint32_t step = p->heap_count / WF_POLICY_LOOKS + 1, count = 0, looks = 0;
+    for (uint32_t at = 0; at < p->heap_count; at += step, looks++)
+        count += before(p, p->heap[at], number);
+    return looks ? (uint32_t)((uint64_t)count * p->heap_count / looks) : 0;
+}
+
 /* A segment is a stretch of a chain, so only one of its slots is ever a leaf.  Should another be
  * offered all the same, it gets a segment of its own. */
 void wf_value_seat_enter(struct wf_policy *p, uint32_t slot)
@@ -358,9 +411,11 @@ void wf_value_seat_enter(struct wf_policy *p, uint32_t slot)
     if (s->entered != NONE) {
         struct wf_value_kind kind = wf_value_kind_of(s);
         wf_value_seat_leave(p, slot);
+        uint64_t unknown = s->unknown;
         number = wf_value_segment_new(p, &kind);
         wf_value_seat_take(p, slot, number);
         s = &p->segments[number];
+        s->unknown = unknown & 1;
     }
     s->entered = slot;
     enum wf_guard_order order = wf_guard_stands(p->guard);

@@ -72,7 +72,7 @@ struct wanted {
     uint32_t place, of;   /* among the blocks of one request */
     bool whole;
     const char *why; /* a literal, for the event */
-    uint32_t reader; /* for whose request */
+    uint32_t reader; /* for whose request; WF_STORE_NODE: of one that is to come */
 };
 
 struct read {
@@ -692,7 +692,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
                             .of = count,
                             .whole = request->flags & WF_LOAD_BLOCKS,
                             .why = prefetch ? "prefetch" : "get",
-                            .reader = client->id};
+                            .reader = prefetch ? WF_STORE_NODE : client->id};
     wf_client_touches_drain(client); /* the beginning of its chain, which was in DRAM */
     answer->count = count;
     answer->reserved = 0;

@@ -145,6 +145,15 @@ void wf_store_said(struct wf_store *store, uint32_t tip, bool wanted)
     }
 }
 
+void wf_store_keep(struct wf_store *store, uint32_t tip)
+{
+    uint32_t slot = tip;
+    for (uint32_t i = 0; i < SAID_BLOCKS_MAX && slot != WF_SLOT_NONE; i++) {
+        policy_used(store, slot, WF_STORE_NODE);
+        slot = parent_of(store, slot);
+    }
+}
+
 /* ----------------------------------------------------------------------------- reserve, commit */
 
 static void list_remove(struct wf_store *store, struct wf_reservations *list, uint32_t slot)

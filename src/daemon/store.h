@@ -150,10 +150,10 @@ void wf_store_abort_all(struct wf_store *store, struct wf_reservations *list);
 
 /* A block that the node fills (WF_STORE_NODE) may be held in pin tables before it is complete, so
  * its end never frees its memory under a reader. progress: the first `granules` of it are there and
- * verified; readers are woken. arrived: it is complete, which was `reader`'s use of it.  WEFT_OK:
- * committed.  WEFT_EXISTS: someone else committed the key meanwhile; those who hold this one go on
- * reading it, nobody else finds it. WEFT_E_PARENT. lost: it will not be complete, and whoever waits
- * for it is told. */
+ * verified; readers are woken. arrived: it is complete, which was `reader`'s use of it
+ * (WF_STORE_NODE: nobody's).  WEFT_OK: committed.  WEFT_EXISTS: someone else committed the key
+ * meanwhile; those who hold this one go on reading it, nobody else finds it. WEFT_E_PARENT. lost:
+ * it will not be complete, and whoever waits for it is told. */
 void wf_store_progress(struct wf_store *store, uint32_t slot, uint32_t granules);
 enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations *list,
                                   uint32_t slot, uint32_t reader);
@@ -174,7 +174,8 @@ void wf_store_left(struct wf_store *store, uint32_t slot);
 void wf_store_hold(struct wf_store *store, uint32_t slot);
 void wf_store_unhold(struct wf_store *store, uint32_t slot);
 
-/* A use that a client reported; any number is safe.  `reader` tells clients apart. */
+/* A use that a client reported; any number is safe.  `reader` tells clients apart; WF_STORE_NODE:
+ * no use, but somebody is to come for it. */
 void wf_store_used(struct wf_store *store, uint32_t slot, uint32_t reader);
 
 /* The last request of the chain that ends at the committed block `tip` made so many tokens. */
@@ -182,6 +183,10 @@ void wf_store_made(struct wf_store *store, uint32_t tip, uint32_t tokens);
 
 /* What somebody says of that chain: it will be wanted again, or it will not. */
 void wf_store_said(struct wf_store *store, uint32_t tip, bool wanted);
+
+/* It is to be there when somebody comes for the chain: what is there of it is not the next to go.
+ */
+void wf_store_keep(struct wf_store *store, uint32_t tip);
 
 /* It is not wanted for a while: the next to go. */
 void wf_store_cool(struct wf_store *store, uint32_t slot);

@@ -78,6 +78,7 @@ static inline uint64_t name_of(const struct wf_store *store, uint32_t slot)
     return name;
 }
 
+/* What the node brings up for itself is no use. */
 static inline void policy_used(struct wf_store *store, uint32_t slot, uint32_t reader)
 {
     const struct wf_policy_use use = {
@@ -87,7 +88,10 @@ static inline void policy_used(struct wf_store *store, uint32_t slot, uint32_t r
         .key = name_of(store, slot),
         .now_us = clock_of(store),
     };
-    store->policy_ops->used(store->policy, &use);
+    if (reader == WF_STORE_NODE)
+        store->policy_ops->brought(store->policy, &use);
+    else
+        store->policy_ops->used(store->policy, &use);
 }
 
 static inline void child_link(struct wf_store *store, uint32_t parent, uint32_t slot)

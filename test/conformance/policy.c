@@ -45,6 +45,16 @@ static void use(struct subject *s, uint32_t slot)
     use_after(s, slot, WF_POLICY_NONE);
 }
 
+static void bring(struct subject *s, uint32_t slot, uint32_t parent)
+{
+    const struct wf_policy_use use = {.slot = slot,
+                                      .parent = parent,
+                                      .reader = WF_POLICY_NONE,
+                                      .key = slot * 0x9e3779b97f4a7c15u,
+                                      .now_us = s->now_us};
+    s->ops->brought(s->policy, &use);
+}
+
 static void enter(struct subject *s, uint32_t slot)
 {
     use(s, slot);
@@ -90,7 +100,7 @@ static void test_offers_are_kept(void **state)
         uint32_t slot = random_below(&random, SLOTS), other = random_below(&random, SLOTS + 1);
         s->now_us += random_below(&random, 100) ? random_below(&random, 100000)
                                                 : (uint64_t)random_below(&random, 1u << 31) * 64;
-        switch (random_below(&random, 10)) {
+        switch (random_below(&random, 11)) {
         case 0:
         case 1:
         case 2: enter(s, slot); break;
@@ -105,6 +115,7 @@ static void test_offers_are_kept(void **state)
             s->ops->hint(s->policy,
                          &(struct wf_policy_hint){random_below(&random, 3), slot, other});
             break;
+        case 9: bring(s, slot, other < SLOTS ? other : WF_POLICY_NONE); break;
         case 8: (random_below(&random, 2) ? s->ops->cool : s->ops->spared)(s->policy, slot); break;
         default: victim(s); break;
         }
@@ -209,6 +220,28 @@ static void test_age_counts_others(void **state)
     assert_int_equal(s->ops->age(s->policy, 1), 0);
 }
 
+/* What is brought up is not the next to go, and what goes before it can be counted. */
+static void test_what_is_brought_up_waits(void **state)
+{
+    struct subject *s = *state;
+    for (uint32_t slot = 0; slot < 40; slot++)
+        enter(s, slot);
+    uint64_t uses = s->ops->uses(s->policy);
+    bring(s, 50, WF_POLICY_NONE);
+    s->ops->enter(s->policy, 50);
+    assert_true(s->ops->uses(s->policy) == uses);
+    assert_int_equal(s->ops->before(s->policy, 51), WF_POLICY_NONE);
+    uint32_t before = s->ops->before(s->policy, 50);
+    assert_in_range(before, 39, 40);
+    s->ops->cool(s->policy, 7);
+    assert_int_equal(s->ops->before(s->policy, 7), 0);
+    bring(s, 7, WF_POLICY_NONE); /* it may stay after all */
+    for (uint32_t gone = 0; gone < 38; gone++) {
+        uint32_t slot = s->ops->victim(s->policy, s->now_us);
+        assert_true(slot != 50 && slot != 7);
+    }
+}
+
 static int setup(void **state)
 {
     const struct wf_policy_ops *ops = *state;
@@ -237,6 +270,7 @@ static const struct {
     {"enter and leave twice", test_enter_and_leave_twice},
     {"what is used stays", test_what_is_used_stays},
     {"age counts others", test_age_counts_others},
+    {"what is brought up waits", test_what_is_brought_up_waits},
 };
 #define POLICIES (sizeof policies / sizeof policies[0])
 #define CHECKS (sizeof checks / sizeof checks[0])

@@ -2,7 +2,7 @@
  *
  * Eviction by value: what the model learns, and what the policy makes of it.
  */
-#include "core/value_model.h"
+#include "core/value.h"
 #include "value_world.h"
 
 /* ------------------------------------------------------------------------------------ the model */
@@ -106,6 +106,98 @@ static void test_what_went_is_remembered(void **state)
     world_close(w);
 }
 
+/* All of the chain goes, because somebody says so. */
+static void chain_goes(struct world *w, uint32_t chain)
+{
+    while (w->held[chain]) {
+        uint32_t slot = w->slot_of[chain][--w->held[chain]] - 1;
+        w->ops->leave(w->policy, slot);
+        w->ops->gone(w->policy, slot, key_of(chain, w->held[chain]));
+        w->spare[w->spares++] = slot;
+    }
+}
+
+/* The same requests to two pools; one of them has brought the chain up before.  Chains of `many`
+ * come back late or never; with `vain`, some are brought up for nobody, and go again. */
+static bool brought_alike(uint32_t many, bool vain)
+{
+    enum { FEW = 60, STEPS = 4000 };
+    struct world *w[2];
+    struct random_source random = {many};
+    bool forgotten = false;
+    for (int i = 0; i < 2; i++)
+        w[i] = world_open(&wf_policy_value, SLOTS);
+    for (uint32_t step = 0; step < STEPS; step++) {
+        uint32_t few = random_below(&random, FEW), late = FEW + random_below(&random, many);
+        uint32_t chain = step % 2 ? late : few, length = 1 + random_below(&random, LENGTH);
+        uint32_t leaves = step % 2 ? late : random_below(&random, FEW);
+        uint32_t wait_us = 1 + random_below(&random, 4 * SECOND);
+        bool up = random_below(&random, 4) < 3;
+        for (int i = 0; i < 2; i++) {
+            w[i]->now_us += wait_us;
+            if (i && vain && !w[i]->held[leaves]) {
+                bring(w[i], leaves, length);
+                chain_goes(w[i], leaves);
+            }
+            if (i && up)
+                bring(w[i], chain, length);
+            request(w[i], chain, length);
+            wf_value_judge(w[i]->policy);
+        }
+        struct wf_policy_reason why[2] = {reason_of(w[0], chain), reason_of(w[1], chain)};
+        assert_int_equal(why[0].turn, why[1].turn);
+        assert_true(why[0].value == why[1].value && why[0].chance == why[1].chance);
+        forgotten |= step > STEPS / 2 && step % 2 && why[0].turn == 0;
+        assert_memory_equal(&w[0]->policy->model, &w[1]->policy->model, sizeof w[0]->policy->model);
+        assert_true(w[0]->ops->uses(w[0]->policy) == w[1]->ops->uses(w[1]->policy));
+        for (int i = 0; i < 2; i++)
+            chain_goes(w[i], leaves);
+    }
+    for (int i = 0; i < 2; i++)
+        world_close(w[i]);
+    return forgotten;
+}
+
+static void test_bringing_up_is_no_request(void **state)
+{
+    (void)state;
+    assert_false(brought_alike(30, true));
+    assert_true(brought_alike(2000, false)); /* of some that come back nothing is known any more */
+}
+
+/* What was evicted for being worth least is not the next to go when it is up again; unless it is
+ * cooled, or nobody comes for long. */
+static void test_what_is_brought_up_stays_a_while(void **state)
+{
+    (void)state;
+    struct world *w = world_open(&wf_policy_value, 40);
+    uint64_t minute_us = 60 * (uint64_t)SECOND;
+    request(w, 0, 4);
+    w->now_us += minute_us;
+    chain_goes(w, 0);
+    for (uint32_t chain = 1; chain < 10; chain++)
+        request(w, chain, 4);
+    wf_value_judge(w->policy); /* the last is over, too */
+    bring(w, 0, 4);
+    assert_int_equal(reason_of(w, 0).aside, 1);
+    assert_true(reason_of(w, 0).age_s >= 60); /* it was not used */
+    assert_int_equal(w->ops->before(w->policy, w->slot_of[0][3] - 1), 9);
+    for (uint32_t chain = 10; chain < 20; chain++)
+        request(w, chain, 4);
+    assert_int_equal(w->held[0], 4);
+    w->now_us += 2 * minute_us; /* an octave older */
+    for (uint32_t chain = 20; chain < 30; chain++)
+        request(w, chain, 4);
+    assert_int_equal(w->held[0], 0);
+    bring(w, 0, 4);
+    w->ops->cool(w->policy, w->slot_of[0][3] - 1);
+    assert_int_equal(reason_of(w, 0).aside, -1);
+    assert_int_equal(w->ops->before(w->policy, w->slot_of[0][3] - 1), 0);
+    bring(w, 0, 4); /* it was there, and may stay */
+    assert_int_equal(reason_of(w, 0).aside, 1);
+    world_close(w);
+}
+
 static void test_hints_and_cooling(void **state)
 {
     (void)state;
@@ -190,6 +282,8 @@ int main(void)
         cmocka_unit_test(test_with_nothing_known_the_youngest_is_worth_most),
         cmocka_unit_test(test_what_never_comes_back_goes_first),
         cmocka_unit_test(test_what_went_is_remembered),
+        cmocka_unit_test(test_bringing_up_is_no_request),
+        cmocka_unit_test(test_what_is_brought_up_stays_a_while),
         cmocka_unit_test(test_hints_and_cooling),
         cmocka_unit_test(test_hints_are_believed_as_far_as_they_were_right),
         cmocka_unit_test(test_64_bytes_a_slot),

@@ -79,22 +79,41 @@ static void goes(struct world *w, uint32_t slot)
     *block = (struct block){.live = false};
 }
 
+/* A block that may be known, at the end of one that is there or by itself. */
+static void made(struct world *w, uint32_t slot)
+{
+    struct block *block = &w->blocks[slot];
+    uint32_t parent = random_below(&w->random, w->slots);
+    bool follows = parent != slot && w->blocks[parent].live;
+    *block = (struct block){.live = true, .parent = follows ? parent : WF_POLICY_NONE};
+    bool known = random_below(&w->random, 3) == 0;
+    block->key = known ? random_below(&w->random, 200) : w->key++;
+    if (follows) {
+        w->blocks[parent].children++;
+        leaves(w, parent);
+    }
+}
+
+static void brought(struct world *w, uint32_t slot)
+{
+    const struct block *block = &w->blocks[slot];
+    if (!block->live)
+        made(w, slot);
+    const struct wf_policy_use use = {.slot = slot,
+                                      .parent = block->parent,
+                                      .reader = WF_POLICY_NONE,
+                                      .key = block->key,
+                                      .now_us = w->now_us};
+    ops->brought(w->policy, &use);
+}
+
 /* A new block, or one that is there, by itself or at the end of its whole chain. */
 static void used(struct world *w, uint32_t slot)
 {
     struct block *block = &w->blocks[slot];
     uint32_t chain[DEEP] = {slot}, count = 1, reader = random_below(&w->random, 3);
-    if (!block->live) {
-        uint32_t parent = random_below(&w->random, w->slots);
-        bool follows = parent != slot && w->blocks[parent].live;
-        *block = (struct block){.live = true, .parent = follows ? parent : WF_POLICY_NONE};
-        bool known = random_below(&w->random, 3) == 0;
-        block->key = known ? random_below(&w->random, 200) : w->key++;
-        if (follows) {
-            w->blocks[parent].children++;
-            leaves(w, parent);
-        }
-    }
+    if (!block->live)
+        made(w, slot);
     for (uint32_t at = block->parent; at != WF_POLICY_NONE && count < DEEP;
          at = w->blocks[at].parent)
         chain[count++] = at;
@@ -138,6 +157,8 @@ static void said(struct world *w, uint32_t slot)
     else
         ops->hint(w->policy, &hint);
     ops->explain(w->policy, slot, &why);
+    uint32_t before = ops->before(w->policy, slot);
+    assert_true(before == WF_POLICY_NONE || before < w->in);
     assert_true(why.chance >= 0 && why.chance <= 1 && why.age_s >= 0);
 }
 
@@ -147,7 +168,9 @@ static void step(struct world *w)
     w->now_us += random_below(&w->random, 5000);
     if (random_below(&w->random, 1000) == 0)
         w->now_us += THREE_DAYS_US;
-    if (what < 30) {
+    if (what < 6) {
+        brought(w, slot);
+    } else if (what < 30) {
         used(w, slot);
     } else if (what < 55) {
         enters(w, slot);

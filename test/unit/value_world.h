@@ -103,6 +103,23 @@ static inline void request(struct world *w, uint32_t chain, uint32_t length)
         one_goes(w);
 }
 
+/* What is missing of the chain's first blocks comes up, asked for by nobody. */
+static inline void bring(struct world *w, uint32_t chain, uint32_t length)
+{
+    for (uint32_t i = 0; i < length; i++) {
+        if (i == w->held[chain])
+            block_new(w, chain);
+        const struct wf_policy_use use = {.slot = w->slot_of[chain][i] - 1,
+                                          .parent = i ? w->slot_of[chain][i - 1] - 1
+                                                      : WF_POLICY_NONE,
+                                          .reader = WF_POLICY_NONE,
+                                          .key = key_of(chain, i),
+                                          .now_us = w->now_us};
+        w->ops->brought(w->policy, &use);
+    }
+    w->ops->enter(w->policy, w->slot_of[chain][w->held[chain] - 1] - 1);
+}
+
 static inline struct wf_policy_reason reason_of(const struct world *w, uint32_t chain)
 {
     struct wf_policy_reason reason;
