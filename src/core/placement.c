@@ -36,6 +36,17 @@ double wf_prefill_s(struct wf_prefill prefill, double first_token, double tokens
     return prefill.token_s * tokens + prefill.attended_s * tokens * (first_token + tokens / 2);
 }
 
+double wf_place_busy(double reading, double read_s, double write_s)
+{
+    double busy = fmin(1, reading);
+    return read_s > write_s / 2 ? busy * (write_s / 2) / read_s : busy;
+}
+
+double wf_place_room(struct wf_reuse reuse, double unused_s, double saved_s, double bytes)
+{
+    return wf_reuse_hits(wf_reuse_aged(reuse, unused_s), unused_s) * fmax(0, saved_s) / bytes;
+}
+
 /* ----------------------------------------------------------------------------------------- wear */
 
 void wf_wear_init(struct wf_wear *wear, double capacity_bytes, double drive_writes, double now_s)
@@ -93,10 +104,11 @@ void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
 {
     double run = fmax(1, block->run_blocks);
     double read_s = place->latency_s / run + block->bytes / place->read_bytes_s;
+    double write_s = block->bytes / place->write_bytes_s * place->busy;
     struct wf_admission said = {
         .hits = wf_reuse_hits(block->reuse, place->stay_s),
-        .saved_s = fmax(0, block->recompute_s - read_s),
-        .write_s = block->bytes / place->write_bytes_s * place->busy,
+        .saved_s = block->guessed ? block->recompute_s : fmax(0, block->recompute_s - read_s),
+        .write_s = block->guessed ? 0 : write_s,
         .wear_s = block->bytes * place->wear_s_byte,
         .room_s = block->bytes * place->room_s_byte,
     };
@@ -106,7 +118,8 @@ void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
         said.rule = WF_REFUSED_CLOSED;
     else if (block->extended)
         said.rule = WF_ADMITTED_CHAIN;
-    else if (block->uses <= 1 && block->reuse.chance < WF_ONCE_CHANCE)
+    else if (block->uses <= 1 && block->reuse.chance < WF_ONCE_CHANCE &&
+             (said.wear_s > 0 || said.room_s > 0))
         said.rule = WF_REFUSED_ONCE;
     else if (!(said.saved_s > 0))
         said.rule = WF_REFUSED_SLOWER;
@@ -136,6 +149,18 @@ void wf_place_choose(const struct wf_candidate *block, const struct wf_place *pl
     if (best.rule == WF_REFUSED_CLOSED)
         best.net_s = 0;
     *out = best;
+}
+
+void wf_place_offer(const struct wf_candidate *block, struct wf_place *places,
+                    struct wf_wear *const *wears, int count, double now_s, struct wf_admission *out)
+{
+    for (int i = 0; i < count; i++) {
+        struct wf_admission free_of_wear;
+        wf_admit(block, &places[i], &free_of_wear);
+        wf_wear_offer(wears[i], free_of_wear.gain_s / block->bytes);
+        places[i].wear_s_byte = wf_wear_price(wears[i], block->bytes, now_s);
+    }
+    wf_place_choose(block, places, count, out);
 }
 
 const char *wf_admit_rule_name(enum wf_admit_rule rule)

@@ -35,6 +35,11 @@ struct wf_prefill {
     double token_s, attended_s;
 };
 double wf_prefill_s(struct wf_prefill prefill, double first_token, double tokens);
+/* Where nobody says it.  Of published shapes on the GPUs that they are commonly run on
+ * (src/sim/engine.c), the longest time for a byte of KV; and the most that attending to one token
+ * adds to what a token costs, in parts of it.  A test holds both against the shapes. */
+#define WF_PREFILL_S_BYTE 6.8e-10
+#define WF_PREFILL_ATTENDED 6.8e-5
 
 /* A tier as it is now. */
 struct wf_place {
@@ -48,6 +53,14 @@ struct wf_place {
     double room_s_byte;   /* what the bytes that must go for it are worth; 0: none must */
     bool open;            /* it takes writes */
 };
+
+/* What a second of writing takes from reads, where reading has the device for that part of the time
+ * and a read takes read_s.  Reads go before writes, so that one waits for no more than the rest of
+ * the write that runs: half of it, if it comes while it runs. */
+double wf_place_busy(double reading, double read_s, double write_s);
+/* What a byte of a block that was last wanted so long ago is worth to who would push it out:
+ * looked ahead as far as it has waited.  saved_s: by one hit. */
+double wf_place_room(struct wf_reuse reuse, double unused_s, double saved_s, double bytes);
 
 /* ---------------------------------------------------------------------------------------- wear
  *
@@ -86,8 +99,11 @@ struct wf_candidate {
     uint32_t uses; /* requests that wanted it so far, the first included */
     double bytes;
     double recompute_s; /* wf_prefill_s() of its tokens where they stand */
-    double run_blocks;  /* blocks that would be read along with it: they share the latency */
-    bool extended;      /* what extends it is below already: without it that is lost */
+    /* recompute_s is WF_PREFILL_S_BYTE's: good to compare blocks by, and nothing is refused for it
+     * alone. */
+    bool guessed;
+    double run_blocks; /* blocks that would be read along with it: they share the latency */
+    bool extended;     /* what extends it is below already: without it that is lost */
 };
 
 enum wf_admit_rule {
@@ -102,9 +118,9 @@ enum wf_admit_rule {
     WF_ADMIT_RULES,
 };
 
-/* A block wanted once must be at least that likely to be wanted again.  (The doorkeeper of G.
- * Einziger et al., "TinyLFU", ACM ToS 2017, refuses all of them; here a new turn of a chat that
- * goes on is no one-hit wonder.) */
+/* A block wanted once must be at least that likely to be wanted again, where writes or room are
+ * short.  (The doorkeeper of G. Einziger et al., "TinyLFU", ACM ToS 2017, refuses all of them; here
+ * a new turn of a chat that goes on is no one-hit wonder.) */
 #define WF_ONCE_CHANCE 0.1
 
 struct wf_admission {
@@ -124,6 +140,11 @@ void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
  * that came nearest. */
 void wf_place_choose(const struct wf_candidate *block, const struct wf_place *places, int count,
                      struct wf_admission *out);
+/* The same, of tiers that have budgets, one each: it is offered to all of them, and their prices
+ * are set. */
+void wf_place_offer(const struct wf_candidate *block, struct wf_place *places,
+                    struct wf_wear *const *wears, int count, double now_s,
+                    struct wf_admission *out);
 const char *wf_admit_rule_name(enum wf_admit_rule rule);
 
 /* ----------------------------------------------------------------------------- compute or load

@@ -64,26 +64,21 @@ static void busy_add(struct tier_state *tier, double now_s, double seconds)
     tier->busy_at_s = now_s;
 }
 
-/* What a block there is worth to somebody who would push it out: nothing while the pool has it. */
+/* What a byte there is worth to somebody who would push it out. */
 static double coldest_worth(const struct wf_sim_below *below, const struct tier_state *tier)
 {
     uint32_t block = tier->heap.items[0].block;
     const struct tier_block *state = &below->blocks[block];
-    double unused_s = below->now_s - at_s(below, state->last);
-    struct wf_reuse reuse = wf_reuse_aged(state->reuse, unused_s);
     double read_s = below->block_bytes / tier->spec->read_bytes_s;
-    double saved_s = fmax(0, wf_sim_below_recompute_s(below, block) - read_s);
-    return wf_reuse_hits(reuse, unused_s) * saved_s / below->block_bytes;
+    return wf_place_room(state->reuse, below->now_s - state->left_s,
+                         wf_sim_below_recompute_s(below, block) - read_s, below->block_bytes);
 }
 
-/* Reads go before writes, so that one waits for no more than the rest of the write that runs: half
- * of it, if it comes while it runs. */
 static double writes_disturb(const struct tier_state *tier, double now_s, double write_s)
 {
     double faded_s = tier->busy_s * exp((tier->busy_at_s - now_s) / BUSY_OVER_S);
-    double busy = fmin(1, faded_s / BUSY_OVER_S);
     double read_s = tier->reads > 0 ? tier->read_s / tier->reads : 0;
-    return read_s > write_s / 2 ? busy * (write_s / 2) / read_s : busy;
+    return wf_place_busy(faded_s / BUSY_OVER_S, read_s, write_s);
 }
 
 void wf_sim_below_place(const struct wf_sim_below *below, int number, struct wf_place *out)
@@ -191,8 +186,7 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
                                  .from = from,
                                  .reuse = state->reuse};
     struct wf_candidate candidate = {
-        .reuse = wf_reuse_aged(state->reuse,
-                               from < 0 ? 0 : below->now_s - at_s(below, state->last)),
+        .reuse = wf_reuse_aged(state->reuse, below->now_s - state->left_s),
         .uses = state->uses,
         .bytes = below->block_bytes,
         .recompute_s = wf_sim_below_recompute_s(below, block),
@@ -200,20 +194,16 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
         .extended = state->children > 0,
     };
     struct wf_place places[WF_SIM_TIERS_MAX];
+    struct wf_wear *wears[WF_SIM_TIERS_MAX];
     int count = below->plan.count - from - 1;
     for (int i = 0; i < count; i++) {
-        struct wf_admission free_of_wear;
-        struct wf_wear *wear = &below->tiers[from + 1 + i].wear;
         wf_sim_below_place(below, from + 1 + i, &places[i]);
         places[i].open |= candidate.extended; /* it waits for its turn */
-        wf_admit(&candidate, &places[i], &free_of_wear);
-        wf_wear_offer(wear, free_of_wear.gain_s / below->block_bytes);
-        places[i].wear_s_byte = wf_wear_price(wear, below->block_bytes, below->now_s);
+        wears[i] = &below->tiers[from + 1 + i].wear;
     }
+    wf_place_offer(&candidate, places, wears, count, below->now_s, &event.admission);
     if (below->plan.always)
         first_open(places, count, &event.admission);
-    else
-        wf_place_choose(&candidate, places, count, &event.admission);
     below->result.decided[event.admission.rule] += below->counted;
     event.place = event.admission.place < 0 ? -1 : from + 1 + event.admission.place;
     if (event.place >= 0)
@@ -241,6 +231,7 @@ void wf_sim_below_gone(struct wf_sim_below *below, uint32_t block,
     state->reuse = why && why->chance > 0
                        ? (struct wf_reuse){why->chance, why->value / below->plan.speed}
                        : counted(below, block);
+    state->left_s = below->now_s;
     if (why) {
         event.has_why = true;
         event.why = *why;

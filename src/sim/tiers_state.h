@@ -11,7 +11,8 @@
 #define TIER_USES_MAX 15
 
 struct tier_block {
-    struct wf_reuse reuse; /* when it left the pool last */
+    struct wf_reuse reuse; /* when it left the pool last, */
+    double left_s;         /* which was then */
     uint32_t last;         /* the request that wanted it last */
     uint32_t children;     /* that have a copy below */
     uint8_t tiers;         /* a bit each that has a copy */

@@ -258,6 +258,76 @@ static void a_block_goes_where_most_is_left(void **state)
     assert_int_equal(said.rule, WF_REFUSED_CLOSED);
 }
 
+/* Where nothing is short, nothing that may be wanted is refused; where the cost of prefill is a
+ * guess, nothing is refused that only the guess speaks against. */
+static void what_costs_nothing_is_taken(void **state)
+{
+    (void)state;
+    struct wf_admission said;
+    struct wf_place place = flash;
+    struct wf_candidate once = block;
+    once.uses = 1;
+    once.reuse.chance = 0.01;
+    place.busy = 0;
+    wf_admit(&once, &place, &said);
+    assert_int_equal(said.rule, WF_ADMITTED);
+    place.room_s_byte = 1e-30;
+    wf_admit(&once, &place, &said);
+    assert_int_equal(said.rule, WF_REFUSED_ONCE);
+    struct wf_candidate guess = block;
+    place = flash;
+    place.read_bytes_s = 1 * MB;
+    place.write_bytes_s = 1 * MB;
+    wf_admit(&guess, &place, &said);
+    assert_int_equal(said.rule, WF_REFUSED_SLOWER);
+    guess.guessed = true;
+    wf_admit(&guess, &place, &said);
+    assert_int_equal(said.rule, WF_ADMITTED);
+    near(said.saved_s, guess.recompute_s);
+    place.room_s_byte = said.gain_s / guess.bytes;
+    wf_admit(&guess, &place, &said);
+    assert_int_equal(said.rule, WF_REFUSED_ROOM);
+}
+
+/* What is offered to several tiers is offered to each one's budget, at its price. */
+static void an_offer_is_counted_by_every_budget(void **state)
+{
+    (void)state;
+    struct wf_wear tight, loose, none;
+    wf_wear_init(&tight, 86.4 * MB, 1, 0); /* 3.6 MB an hour */
+    wf_wear_init(&loose, 864 * GB, 10, 0);
+    wf_wear_init(&none, 864 * GB, 0, 0);
+    struct wf_wear *const wears[] = {&tight, &loose, &none};
+    struct wf_place places[] = {flash, flash, flash};
+    struct wf_admission said;
+    wf_place_offer(&block, places, wears, 2, 4000, &said);
+    assert_true(places[0].wear_s_byte == INFINITY);
+    assert_true(places[1].wear_s_byte > 0 && places[1].wear_s_byte < INFINITY);
+    assert_int_equal(said.rule, WF_ADMITTED);
+    assert_int_equal(said.place, 1);
+    assert_true(tight.offers == 1 && loose.offers == 1);
+    places[0] = places[1] = flash;
+    wf_place_offer(&block, places, wears, 3, 4000, &said);
+    assert_int_equal(said.place, 2); /* the most is left where writes cost nothing */
+    places[0] = flash;
+    wf_place_offer(&block, places, wears, 1, 4000, &said);
+    assert_int_equal(said.rule, WF_REFUSED_WEAR);
+    assert_int_equal(said.place, -1);
+}
+
+static void room_is_worth_what_lies_there(void **state)
+{
+    (void)state;
+    struct wf_reuse reuse = {.chance = 0.5, .rate = 0.01};
+    near(wf_place_room(reuse, 100, 0.1, 10 * MB),
+         wf_reuse_hits(wf_reuse_aged(reuse, 100), 100) * 1e-8);
+    assert_true(wf_place_room((struct wf_reuse){0, 0}, 100, 0.1, MB) == 0); /* nothing is known */
+    assert_true(wf_place_room(reuse, 100, -1, MB) == 0);
+    near(wf_place_busy(0.5, 0.001, 0.1), 0.5); /* reads are shorter than half a write */
+    near(wf_place_busy(0.5, 0.1, 0.02), 0.05);
+    near(wf_place_busy(7, 0, 0), 1);
+}
+
 /* ------------------------------------------------------------------------------ compute or load */
 
 /* 100 tokens a block and 10 µs a token: 1 ms to compute, a block. */
@@ -479,6 +549,9 @@ int main(void)
         cmocka_unit_test(admission_is_gain_less_costs),
         cmocka_unit_test(admission_goes_up_with_worth_and_down_with_cost),
         cmocka_unit_test(a_block_goes_where_most_is_left),
+        cmocka_unit_test(what_costs_nothing_is_taken),
+        cmocka_unit_test(an_offer_is_counted_by_every_budget),
+        cmocka_unit_test(room_is_worth_what_lies_there),
         cmocka_unit_test(what_is_sooner_is_done),
         cmocka_unit_test(tiers_read_at_the_same_time),
         cmocka_unit_test(no_other_cut_is_sooner),

@@ -298,6 +298,22 @@ static void all_adds_up(void **state)
     wf_sim_trace_fini(&trace);
 }
 
+/* What a node takes prefill to cost when nobody says it is what the dearest published shape does.
+ */
+static void the_guess_is_of_the_published_shapes(void **state)
+{
+    (void)state;
+    double most_s_byte = 0, most_attended = 0;
+    for (const struct wf_sim_model *model = wf_sim_models; model->name; model++) {
+        struct wf_prefill prefill = wf_sim_model_prefill(model);
+        double s_byte = prefill.token_s / (double)wf_sim_model_kv_bytes(model);
+        most_s_byte = fmax(most_s_byte, s_byte);
+        most_attended = fmax(most_attended, prefill.attended_s / prefill.token_s);
+    }
+    assert_true(WF_PREFILL_S_BYTE >= most_s_byte && WF_PREFILL_S_BYTE < 1.05 * most_s_byte);
+    assert_true(WF_PREFILL_ATTENDED >= most_attended && WF_PREFILL_ATTENDED < 1.05 * most_attended);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +325,7 @@ int main(void)
         cmocka_unit_test(admission_is_worth_its_name),
         cmocka_unit_test(who_says_when_is_fetched_before),
         cmocka_unit_test(all_adds_up),
+        cmocka_unit_test(the_guess_is_of_the_published_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
