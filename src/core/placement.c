@@ -182,7 +182,7 @@ double wf_overlap_s(double late_s, double data_s, double prefill_s, double layer
     return fmax(prefill_s, fmax(first, last));
 }
 
-void wf_cut(const struct wf_load *load, const struct wf_place *places, int place_count,
+void wf_cut(const struct wf_cut_load *load, const struct wf_place *places, int place_count,
             const struct wf_run *runs, uint32_t run_count, struct wf_cut *out)
 {
     double bytes[WF_CUT_PLACES_MAX] = {0}, latency_s = 0, data_s = 0;

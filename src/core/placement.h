@@ -162,7 +162,7 @@ struct wf_run {
     int place; /* into the places */
 };
 
-struct wf_load {
+struct wf_cut_load {
     struct wf_prefill prefill;
     double block_tokens, tokens; /* tokens: of the whole request, loaded and computed */
     double block_bytes;
@@ -192,7 +192,7 @@ double wf_overlap_s(double late_s, double data_s, double prefill_s, double layer
 
 #define WF_CUT_PLACES_MAX 16
 /* run[i].place below place_count, which is at most WF_CUT_PLACES_MAX. */
-void wf_cut(const struct wf_load *load, const struct wf_place *places, int place_count,
+void wf_cut(const struct wf_cut_load *load, const struct wf_place *places, int place_count,
             const struct wf_run *runs, uint32_t run_count, struct wf_cut *out);
 
 /* ------------------------------------------------------------------------------------ prefetch

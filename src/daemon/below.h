@@ -7,6 +7,7 @@
  *   below_scrub.c blocks checked in the background
  *   demote.c      down: a block is written below before it leaves DRAM
  *   archive.c     archives: chains that stay there (archive.h)
+ *   ahead.c       when a chain is brought up before somebody comes for it (ahead.h)
  *   load.c        up: blocks are read into DRAM because someone waits for them, or soon will
  *   others.c      what other hosts have on a tier that they share with this one
  *
@@ -240,8 +241,9 @@ uint32_t wf_load_slot(const struct wf_below *below, const struct wf_domain *doma
 /* Bring a chain up, from its root to `tip`, by `deadline_us` (0: when there is nothing better to
  * do).  How many blocks were begun. */
 uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us);
-/* What bringing `tip`'s chain up would take, as measured. */
-uint64_t wf_prefetch_us(struct wf_domain *domain, const uint8_t tip[32]);
+/* The entries of a chain that are not in DRAM, tip first, the last `max` of them. */
+uint32_t wf_chain_absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t *out,
+                         uint32_t max);
 /* The block was removed: what is on its way of it arrives nowhere. */
 void wf_load_forget(struct wf_below *below, const struct wf_domain *domain, const uint8_t key[32]);
 uint32_t wf_loads_busy(const struct wf_below *below);

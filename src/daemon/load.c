@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/hooks.h"
+#include "daemon/ahead.h"
 #include "daemon/below.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -33,7 +34,6 @@
 #define PREFETCH_READS 32u  /* with the movers at a time */
 #define PREFETCHES_MAX (WF_LOADS_MAX / 4 * 3) /* the rest is for those that someone waits for */
 #define DOMAIN_MAX (WF_LOADS_MAX / 4 * 3)     /* one domain's, when there are others */
-#define PREFETCH_SLACK_US 10000u
 
 struct read;
 
@@ -668,6 +668,16 @@ static void loaded_fill(struct wf_client *client, uint32_t slot, bool pin, struc
         out->status = WEFT_MISS; /* its part of the pin table is full: a shorter hit */
 }
 
+static void asked_note(struct wf_ahead_asked *asked, uint32_t place, enum weft_status status)
+{
+    if (status != WEFT_PENDING && status != WEFT_FULL)
+        return;
+    asked->blocks++;
+    asked->begun += status == WEFT_PENDING;
+    asked->full |= status == WEFT_FULL;
+    asked->last = place;
+}
+
 void wf_handle_load(struct wf_client *client, const struct wf_load *request)
 {
     struct wf_node *node = client->node;
@@ -693,6 +703,9 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
                             .whole = request->flags & WF_LOAD_BLOCKS,
                             .why = prefetch ? "prefetch" : "get",
                             .reader = prefetch ? WF_STORE_NODE : client->id};
+    struct wf_ahead_asked asked = {.blocks = 0};
+    if (!prefetch)
+        wf_session_back(client, request->session);
     wf_client_touches_drain(client); /* the beginning of its chain, which was in DRAM */
     answer->count = count;
     answer->reserved = 0;
@@ -713,22 +726,26 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
             return;
         }
         missed = status != WEFT_OK && status != WEFT_PENDING;
+        asked_note(&asked, i, status);
         if (missed)
             continue;
         answer->blocks[i].status = status;
         loaded_fill(client, slot, !prefetch, &answer->blocks[i]);
+        asked.bytes += status == WEFT_PENDING ? answer->blocks[i].bytes : 0;
         missed = answer->blocks[i].status == WEFT_MISS;
     }
     if (node->below)
         pump(node->below);
+    if (prefetch)
+        wf_ahead_asked(client, request, &asked);
     WF_CRASH("load.before_answer");
     wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
 }
 
 /* ------------------------------------------------------------------------------- asked by hints */
 
-/* The entries of a chain that are not in DRAM, tip first. */
-static uint32_t absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t *out, uint32_t max)
+uint32_t wf_chain_absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t *out,
+                         uint32_t max)
 {
     struct wf_below *below = domain->node->below;
     struct wf_directory_block block;
@@ -744,27 +761,11 @@ static uint32_t absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t
     return count;
 }
 
-uint64_t wf_prefetch_us(struct wf_domain *domain, const uint8_t tip[32])
-{
-    struct wf_below *below = domain->node->below;
-    uint32_t entries[WF_LOADS_MAX];
-    uint32_t count = absent(domain, tip, entries, WF_LOADS_MAX);
-    double us = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        struct wf_directory_block block;
-        wf_directory_read(below->directory, entries[i], &block);
-        const struct wf_lower *lower = &below->tiers[__builtin_ctz(block.tiers | 0x100u) & 7];
-        double mbps = lower->stats.read_mbps;
-        us += mbps > 0 ? block.bytes / mbps : lower->stats.read_latency_us;
-    }
-    return count ? (uint64_t)us + PREFETCH_SLACK_US : 0;
-}
-
 uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us)
 {
     struct wf_below *below = domain->node->below;
     uint32_t entries[WF_LOADS_MAX], begun = 0;
-    uint32_t count = absent(domain, tip, entries, WF_LOADS_MAX);
+    uint32_t count = wf_chain_absent(domain, tip, entries, WF_LOADS_MAX);
     struct wanted wanted = {.class = WF_TIER_PREFETCH,
                             .deadline_us = deadline_us ? deadline_us : wf_now_ns() / 1000,
                             .of = count,

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "core/identity.h"
+#include "daemon/ahead.h"
 #include "daemon/below.h"
 #include "daemon/huge.h"
 #include "daemon/telemetry.h"
@@ -218,6 +219,7 @@ static void gone(void *context, const uint8_t key[32], const struct wf_gone *gon
     struct wf_domain *domain = context;
     domain->evicted[gone->reason]++;
     wf_telemetry_gone(domain, key, gone);
+    wf_ahead_gone(domain, gone);
     wf_below_gone(domain, key, gone->reason);
 }
 

@@ -12,6 +12,7 @@
 #ifndef WF_DAEMON_NODE_H
 #define WF_DAEMON_NODE_H
 
+#include "core/ahead.h"
 #include "core/share.h"
 #include "core/timers.h"
 #include "daemon/config.h"
@@ -66,6 +67,7 @@ struct wf_domain {
     uint64_t demoted;   /* left DRAM and is below */
     uint64_t promoted, promoted_bytes, load_us, loads_lost;
     uint64_t hidden; /* below, but not in the far table: its place was full */
+    struct wf_ahead ahead;
 };
 
 struct wf_client {
@@ -93,6 +95,14 @@ struct wf_format_entry {
     struct wf_format_open *request; /* as it was asked for; owned */
 };
 
+/* Of a session that said when it comes back. */
+enum wf_session_back {
+    WF_BACK_NONE = 0, /* it said nothing, or is back */
+    WF_BACK_SAID,
+    WF_BACK_DECIDED, /* its chain was brought up, or will not be */
+    WF_BACK_LATE,    /* it did not keep its word */
+};
+
 struct wf_session_entry {
     uint64_t id; /* 0: free */
     uint32_t generation;
@@ -100,7 +110,9 @@ struct wf_session_entry {
     uint32_t priority;
     enum weft_session_state state;
     uint32_t returns_in_ms, deadline_ms;
-    uint64_t hinted_ns, opened_ns;
+    uint64_t hinted_ns, opened_ns, due_ns; /* due: when it said that it comes back */
+    enum wf_session_back back;
+    bool crowded;       /* its chain found no room as yet */
     bool has_tip, held; /* held: the store holds tip_slot on our behalf */
     uint32_t tip_slot;
     uint8_t tip[32];
@@ -144,7 +156,8 @@ struct wf_node {
     uint32_t format_count;
     struct wf_session_entry *sessions; /* [sessions_max] */
     uint32_t session_first_free, session_used, session_count;
-    struct wf_timers wakes; /* sessions by number, at the time to begin to bring their chains up */
+    struct wf_timers
+        wakes; /* sessions by number, when they that come back are looked at: ahead.c */
     struct wf_region_entry *regions; /* [regions_max] */
     uint32_t region_count;
     uint64_t region_bytes, region_serial;
@@ -236,8 +249,10 @@ void wf_handle_session_close(struct wf_client *client, const struct wf_session_c
 void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hint *request);
 /* When a read that this session waits for should be done, on the clock of wf_now_ns() / 1000. */
 uint64_t wf_session_due_us(struct wf_client *client, uint64_t session);
-/* Bring up what sessions that come back soon will need. */
+/* ahead.c: bring up what sessions that come back soon will need. */
 void wf_sessions_wake(struct wf_node *node);
+/* It is back, if it said that it would be. */
+void wf_session_back(struct wf_client *client, uint64_t session);
 void wf_session_advance(struct wf_client *client, uint64_t session, const uint8_t tip[32]);
 void wf_sessions_drop(struct wf_client *client);
 const char *wf_session_state_name(enum weft_session_state state);

@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "daemon/ahead.h"
 #include "daemon/below.h"
 #include "daemon/node.h"
-#include "daemon/telemetry.h"
 #include "sys/clock.h"
 
 const char *wf_session_state_name(enum weft_session_state state)
@@ -67,8 +67,6 @@ static void tip_set(struct wf_node *node, struct wf_session_entry *session, cons
     tip_hold(node, session);
 }
 
-#define WAKE_MARGIN_NS \
-    20000000u            /* a chain that is brought up is there this long before it is due */
 #define URGENCY_US 2000u /* what a step of priority counts for, when no deadline is given */
 #define PRIORITY_MOST 9u
 
@@ -83,53 +81,18 @@ uint64_t wf_session_due_us(struct wf_client *client, uint64_t id)
 
 /* The session is away for a while, or not: its chain goes down when it may, and is brought back so
  * that it is there when the session is. */
-static void wake_plan(struct wf_node *node, struct wf_session_entry *session)
+static void away(struct wf_node *node, struct wf_session_entry *session)
 {
-    uint32_t number = (uint32_t)(session - node->sessions);
-    struct wf_domain *domain = &node->domains[session->domain];
-    wf_timers_cancel(&node->wakes, number);
-    if (!node->below || !session->has_tip)
-        return;
-    if (session->state == WEFT_WAITING)
-        wf_chain_cool(domain, session->tip);
-    if ((session->state != WEFT_WAITING && session->state != WEFT_IDLE) || !session->returns_in_ms)
-        return;
-    /* Looked at again half-way: what it takes is known only when the chain has left DRAM. */
-    uint64_t due_ns = session->hinted_ns + session->returns_in_ms * 1000000ull;
-    uint64_t now_ns = wf_now_ns();
-    wf_timers_set(&node->wakes, number, due_ns > now_ns ? now_ns + (due_ns - now_ns) / 2 : now_ns);
+    if (session->state == WEFT_WAITING && node->below && session->has_tip)
+        wf_chain_cool(&node->domains[session->domain], session->tip);
+    wf_session_says(node, session);
 }
 
-static void wake(struct wf_node *node, uint32_t number)
+void wf_session_back(struct wf_client *client, uint64_t id)
 {
-    struct wf_session_entry *session = &node->sessions[number];
-    struct wf_domain *domain = &node->domains[session->domain];
-    uint64_t due_ns = session->hinted_ns + session->returns_in_ms * 1000000ull;
-    uint64_t now_ns = wf_now_ns();
-    /* Twice what was measured: others may be served meanwhile. */
-    uint64_t lead_ns = 2000 * wf_prefetch_us(domain, session->tip) + WAKE_MARGIN_NS;
-    if (now_ns + lead_ns < due_ns) {
-        uint64_t half_ns = now_ns + (due_ns - lead_ns - now_ns) / 2;
-        bool close = due_ns - lead_ns - now_ns < 2 * WAKE_MARGIN_NS;
-        wf_timers_set(&node->wakes, number, close ? due_ns - lead_ns : half_ns);
-        return;
-    }
-    uint32_t begun = wf_prefetch_chain(domain, session->tip, due_ns / 1000);
-    if (begun)
-        wf_telemetry_event(node, domain, "prefetch",
-                           "session %llu comes back in %lld ms: %u blocks are brought up",
-                           (unsigned long long)session->id,
-                           (long long)((int64_t)(due_ns - now_ns) / 1000000), begun);
-}
-
-void wf_sessions_wake(struct wf_node *node)
-{
-    for (;;) {
-        uint32_t number = wf_timers_pop(&node->wakes, wf_now_ns());
-        if (number == WF_TIMERS_NONE)
-            return;
-        wake(node, number);
-    }
+    struct wf_session_entry *session = session_of(client, id);
+    if (session)
+        wf_session_returns(client->node, session);
 }
 
 static struct wf_session_entry *session_take(struct wf_node *node)
@@ -157,7 +120,7 @@ static struct wf_session_entry *session_take(struct wf_node *node)
 static void session_free(struct wf_node *node, struct wf_session_entry *session)
 {
     tip_unhold(node, session);
-    wf_timers_cancel(&node->wakes, (uint32_t)(session - node->sessions));
+    wf_session_ends(node, session);
     node->domains[session->domain].sessions--;
     session->id = 0;
     session->next_free = node->session_first_free;
@@ -248,6 +211,19 @@ static void policy_tell(struct wf_node *node, const struct wf_session_entry *ses
         wf_store_said(store, tip, back);
 }
 
+/* It goes on, it ends, or it says of the same wait what it knows better now. */
+static void back_note(struct wf_node *node, struct wf_session_entry *session,
+                      const struct wf_session_hint *request)
+{
+    bool active = request->state == WEFT_PREFILL || request->state == WEFT_DECODING;
+    bool longer = request->has_tip &&
+                  (!session->has_tip || memcmp(session->tip, request->tip, 32) != 0);
+    if (active || longer)
+        wf_session_returns(node, session);
+    else if (request->state == WEFT_DONE)
+        wf_session_ends(node, session);
+}
+
 void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hint *request)
 {
     struct wf_session_entry *session = session_of(client, request->session);
@@ -261,6 +237,7 @@ void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hi
     if (session) {
         wf_client_touches_drain(
             client); /* what it says is about the request that these belong to */
+        back_note(client->node, session, request);
         tip_unhold(client->node, session);
         session->state = (enum weft_session_state)request->state;
         session->returns_in_ms = request->returns_in_ms;
@@ -271,7 +248,7 @@ void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hi
         else
             tip_hold(client->node, session);
         policy_tell(client->node, session, request->output_tokens);
-        wake_plan(client->node, session);
+        away(client->node, session);
     }
     answer_done(client, &request->message, session != NULL, request->session);
 }
@@ -279,6 +256,8 @@ void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hi
 void wf_session_advance(struct wf_client *client, uint64_t id, const uint8_t tip[32])
 {
     struct wf_session_entry *session = session_of(client, id);
+    if (session)
+        wf_session_returns(client->node, session);
     /* A tip that was not stored leaves the session with the chain that it has. */
     if (session && wf_store_find(&client->domain->store, tip) != WF_SLOT_NONE)
         tip_set(client->node, session, tip);

@@ -6,10 +6,7 @@
 
 #include "sim/tiers_state.h"
 
-#define LATE_SPREADS 3.0 /* 95 of 100 are back by then */
 #define LOOK_LEAST_S 0.1
-#define CHEAPEST_STEP 0.01
-#define SPREAD_AT_FIRST 0.25 /* of the time that is said */
 
 bool wf_sim_ahead_init(struct wf_sim_below *below)
 {
@@ -18,12 +15,14 @@ bool wf_sim_ahead_init(struct wf_sim_below *below)
     if (!below->plan.stage)
         return true;
     ahead->due_s = calloc((size_t)trace->request_count + 1, sizeof *ahead->due_s);
+    ahead->said_s = calloc((size_t)trace->request_count + 1, sizeof *ahead->said_s);
     ahead->said_of = calloc((size_t)trace->request_count + 1, sizeof *ahead->said_of);
     ahead->ready_s = calloc((size_t)trace->block_count + 1, sizeof *ahead->ready_s);
     ahead->until_s = calloc((size_t)trace->block_count + 1, sizeof *ahead->until_s);
     ahead->queue = calloc(below->plan.stage, sizeof *ahead->queue);
     return wf_sim_heap_init(&ahead->due, trace->request_count, trace->request_count) &&
-           ahead->due_s && ahead->said_of && ahead->ready_s && ahead->until_s && ahead->queue;
+           ahead->due_s && ahead->said_s && ahead->said_of && ahead->ready_s && ahead->until_s &&
+           ahead->queue;
 }
 
 void wf_sim_ahead_fini(struct wf_sim_below *below)
@@ -31,6 +30,7 @@ void wf_sim_ahead_fini(struct wf_sim_below *below)
     if (below->plan.stage)
         wf_sim_heap_fini(&below->ahead.due);
     free(below->ahead.due_s);
+    free(below->ahead.said_s);
     free(below->ahead.said_of);
     free(below->ahead.ready_s);
     free(below->ahead.until_s);
@@ -39,12 +39,11 @@ void wf_sim_ahead_fini(struct wf_sim_below *below)
 
 void wf_sim_ahead_cheapest(struct wf_sim_below *below, uint32_t block)
 {
-    struct ahead *ahead = &below->ahead;
     const struct wf_sim_tier *near_by = below->tiers[0].spec;
     double saved_s = fmin(wf_sim_below_recompute_s(below, block),
                           below->block_bytes / near_by->read_bytes_s);
-    double worth = below->blocks[block].reuse.rate * saved_s / below->block_bytes;
-    ahead->cheapest += CHEAPEST_STEP * (worth - ahead->cheapest);
+    wf_ahead_went(&below->ahead.known, below->blocks[block].reuse.rate, saved_s,
+                  below->block_bytes);
 }
 
 /* ---------------------------------------------------------------------------------------- stage */
@@ -124,26 +123,14 @@ static uint32_t below_alone(struct wf_sim_below *below, uint32_t r, double *load
     return count;
 }
 
-static struct wf_return back_of(const struct wf_sim_below *below, uint32_t r, double said_at_s)
-{
-    const struct ahead *ahead = &below->ahead;
-    double said_s = ahead->due_s[r] - said_at_s;
-    return (struct wf_return){
-        .known = true,
-        .due_s = ahead->due_s[r],
-        .spread_s = ahead->offs > 0 ? ahead->off_s / ahead->offs : SPREAD_AT_FIRST * said_s,
-        .reuse = {.chance = (ahead->came + 1) / (ahead->said + 1)},
-    };
-}
-
 static bool decide(struct wf_sim_below *below, uint32_t r, struct wf_prefetch *out,
                    uint32_t *blocks)
 {
-    struct wf_fetch fetch = {.room_s_byte_s = below->ahead.cheapest};
+    struct wf_fetch fetch = {.room_s_byte_s = below->ahead.known.room};
     *blocks = below_alone(below, r, &fetch.load_s, &fetch.saved_s);
     fetch.bytes = *blocks * below->block_bytes;
-    double said_at_s = (double)below->plan.trace->requests[r].at_us * 1e-6;
-    struct wf_return back = back_of(below, r, said_at_s);
+    struct wf_return back = wf_ahead_return(&below->ahead.known, below->ahead.due_s[r],
+                                            below->ahead.said_s[r]);
     wf_prefetch_decide(&back, &fetch, below->now_s, out);
     return *blocks && out->rule == WF_PREFETCH_NOW && room_make(below, *blocks);
 }
@@ -151,8 +138,8 @@ static bool decide(struct wf_sim_below *below, uint32_t r, struct wf_prefetch *o
 static void fetch_now(struct wf_sim_below *below, uint32_t r)
 {
     const struct wf_sim_request *asked = &below->plan.trace->requests[r];
-    struct wf_return back = back_of(below, r, (double)asked->at_us * 1e-6);
-    double until_s = back.due_s + LATE_SPREADS * back.spread_s;
+    double said_s = below->ahead.said_s[r];
+    double until_s = below->ahead.due_s[r] + wf_ahead_patience_s(&below->ahead.known, said_s);
     for (uint32_t i = 0; i < asked->count; i++) {
         uint32_t block = below->plan.trace->blocks[asked->first + i];
         if (below->in_pool(below->pool, block) || below->ahead.ready_s[block] > 0)
@@ -186,7 +173,7 @@ static void look(struct wf_sim_below *below, uint32_t r)
         event.prefetch.rule = WF_PREFETCH_NOT_WORTH; /* the stage is full of others */
     below->result.fetches[event.prefetch.rule] += below->counted;
     if (now) {
-        below->ahead.said++;
+        wf_ahead_said(&below->ahead.known);
         below->ahead.said_of[r] = AHEAD_FETCHED;
         fetch_now(below, r);
     }
@@ -216,7 +203,8 @@ void wf_sim_ahead_plan(struct wf_sim_below *below, uint32_t r)
     if (!below->plan.stage || !wanted || !asked->returns_in_us || !asked->count)
         return;
     ahead->said_of[r] = AHEAD_SAID;
-    ahead->due_s[r] = below->now_s + (double)asked->returns_in_us * 1e-6;
+    ahead->said_s[r] = (double)asked->returns_in_us * 1e-6;
+    ahead->due_s[r] = below->now_s + ahead->said_s[r];
     /* When to look is known when it is known where its blocks are: not while they are in the pool.
      * Halfway there it is looked at, and halfway again. */
     wf_sim_heap_set(&ahead->due, r, (below->now_s + ahead->due_s[r]) / 2, r);
@@ -231,9 +219,9 @@ void wf_sim_ahead_back(struct wf_sim_below *below, uint32_t block)
         return;
     if (trace->depth[block] + 2 < trace->requests[r].count) /* others begin with it, too */
         return;
-    ahead->came += ahead->said_of[r] == AHEAD_FETCHED;
-    ahead->off_s += fabs(below->now_s - ahead->due_s[r]) / (2 * M_LN2); /* its mean is so much */
-    ahead->offs++;
+    if (ahead->said_of[r] == AHEAD_FETCHED)
+        wf_ahead_came(&ahead->known);
+    wf_ahead_off(&ahead->known, ahead->said_s[r], below->now_s - ahead->due_s[r]);
     ahead->said_of[r] = AHEAD_NOTHING;
     if (wf_sim_heap_has(&ahead->due, r))
         wf_sim_heap_remove(&ahead->due, r);

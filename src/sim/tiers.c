@@ -360,13 +360,13 @@ void wf_sim_below_request(struct wf_sim_below *below, uint32_t r, uint32_t hits,
     uint32_t run_count = runs_of(below, asked, hits);
     for (int i = 0; i < below->plan.count; i++)
         wf_sim_below_place(below, i, &places[1 + i]);
-    struct wf_load ask = {.prefill = below->prefill,
-                          .block_tokens = trace->block_tokens,
-                          .tokens = (double)asked->input_tokens,
-                          .block_bytes = below->block_bytes,
-                          .link_bytes_s = below->link_bytes_s,
-                          .layers = below->plan.model->layers,
-                          .ahead_s = queue_s};
+    struct wf_cut_load ask = {.prefill = below->prefill,
+                              .block_tokens = trace->block_tokens,
+                              .tokens = (double)asked->input_tokens,
+                              .block_bytes = below->block_bytes,
+                              .link_bytes_s = below->link_bytes_s,
+                              .layers = below->plan.model->layers,
+                              .ahead_s = queue_s};
     wf_cut(&ask, places, 1 + below->plan.count, below->runs, run_count, out);
     if (below->found > hits)
         note(below, &(struct wf_sim_event){.kind = WF_SIM_CUT,

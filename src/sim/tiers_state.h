@@ -5,6 +5,7 @@
 #ifndef WF_SIM_TIERS_STATE_H
 #define WF_SIM_TIERS_STATE_H
 
+#include "core/ahead.h"
 #include "sim/heap.h"
 #include "sim/tiers.h"
 
@@ -46,9 +47,8 @@ struct ahead {
     double *until_s;        /* [blocks] on the stage: who wants it is late after that */
     uint32_t *queue;        /* [stage] a ring, the oldest first; what was used stays in it */
     uint32_t first, count;
-    double cheapest;    /* what DRAM's least valuable bytes save: seconds a byte and second */
-    double came, said;  /* fetched chains that were wanted, of all */
-    double off_s, offs; /* how far off the times were that were said, in sum */
+    double *said_s;        /* [requests] what they said: in so many seconds */
+    struct wf_ahead known; /* of all so far; who said is who was fetched */
 };
 
 struct wf_sim_below {

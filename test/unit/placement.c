@@ -331,12 +331,12 @@ static void room_is_worth_what_lies_there(void **state)
 /* ------------------------------------------------------------------------------ compute or load */
 
 /* 100 tokens a block and 10 µs a token: 1 ms to compute, a block. */
-static const struct wf_load load = {.prefill = {.token_s = 1e-5},
-                                    .block_tokens = 100,
-                                    .tokens = 1000,
-                                    .block_bytes = 1 * MB,
-                                    .link_bytes_s = 1000 * GB,
-                                    .layers = 1};
+static const struct wf_cut_load load = {.prefill = {.token_s = 1e-5},
+                                        .block_tokens = 100,
+                                        .tokens = 1000,
+                                        .block_bytes = 1 * MB,
+                                        .link_bytes_s = 1000 * GB,
+                                        .layers = 1};
 
 static void what_is_sooner_is_done(void **state)
 {
@@ -351,7 +351,7 @@ static void what_is_sooner_is_done(void **state)
     near(cut.done_s, 0.0037);
     near(cut.none_s, 0.01);
     /* With 4 layers that overlap: 0.1 + 1.6 ÷ 4 + 2 or 0.1 + 1.6 + 2 ÷ 4, whichever is later. */
-    struct wf_load layered = load;
+    struct wf_cut_load layered = load;
     layered.layers = 4;
     wf_cut(&layered, &place, 1, runs, 1, &cut);
     near(cut.done_s, 0.0025);
@@ -398,7 +398,7 @@ static void tiers_read_at_the_same_time(void **state)
     wf_cut(&load, places, 2, runs, 3, &cut); /* what stands behind a hole is of no use */
     assert_int_equal(cut.load_blocks, 4);
     assert_int_equal(cut.rule, WF_CUT_PART);
-    struct wf_load linked = load;
+    struct wf_cut_load linked = load;
     linked.link_bytes_s = 2 * GB;
     wf_cut(&linked, places, 1, runs, 1, &cut);
     near(cut.latency_s + cut.data_s, 0.0021);
@@ -411,13 +411,14 @@ static void no_other_cut_is_sooner(void **state)
     for (int i = 0; i < 2000; i++) {
         struct wf_place place = {.latency_s = some(&random, 1e-6, 1e-2),
                                  .read_bytes_s = some(&random, 1e8, 1e10)};
-        struct wf_load one = {.prefill = {some(&random, 1e-6, 1e-4), some(&random, 1e-11, 1e-8)},
-                              .block_tokens = 64,
-                              .tokens = 64 * 40,
-                              .block_bytes = 4 * MB,
-                              .link_bytes_s = 100 * GB,
-                              .layers = 1 + (double)(random_next(&random) % 60),
-                              .ahead_s = part(&random) < 0.5 ? 0 : 0.01 * part(&random)};
+        struct wf_cut_load one = {.prefill = {some(&random, 1e-6, 1e-4),
+                                              some(&random, 1e-11, 1e-8)},
+                                  .block_tokens = 64,
+                                  .tokens = 64 * 40,
+                                  .block_bytes = 4 * MB,
+                                  .link_bytes_s = 100 * GB,
+                                  .layers = 1 + (double)(random_next(&random) % 60),
+                                  .ahead_s = part(&random) < 0.5 ? 0 : 0.01 * part(&random)};
         uint32_t there = (uint32_t)(random_next(&random) % 40);
         struct wf_cut best, slower, faster;
         wf_cut(&one, &place, 1, &(struct wf_run){there, 0}, 1, &best);
