@@ -16,7 +16,7 @@
 
 static struct {
     const char *trace, *format, *capacities, *policies, *hints, *csv, *svg, *speed, *model;
-    const char *workload, *output, *explain, *admit;
+    const char *workload, *output, *explain, *admit, *objective;
     struct cli_list tiers, shares, tenants;
     uint64_t seed, replicas, requests, stage;
     double warmup;
@@ -58,6 +58,8 @@ static const struct cli_option options[] = {
      "what a domain of the trace may have of the pool, one option each (all are one)"},
     {"explain", CLI_TEXT, "WHAT", &given.explain,
      "say why, instead: N: the Nth block that left the pool; request:N; request:N/M: its Mth"},
+    {"objective", CLI_TEXT, "hits|ttft", &given.objective,
+     "what weft keeps blocks for: hits alone, or each at what it costs to have it again (hits)"},
     {"csv", CLI_TEXT, "FILE", &given.csv, "write a line for each run there, too"},
     {"svg", CLI_TEXT, "FILE", &given.svg, "draw hit rates over capacities there, too"},
     {"workload", CLI_TEXT, "chat|agentic|rag|batch", &given.workload, "what gen makes"},
@@ -245,6 +247,15 @@ static int hints_read(struct cli *cli, struct sim_plan *plan)
     return plan->hinted ? wf_sim_hints_read(cli, given.hints, &plan->hints) : CLI_OK;
 }
 
+static int objective_read(struct cli *cli, struct sim_plan *plan)
+{
+    const char *objective = given.objective;
+    plan->by_cost = objective && strcmp(objective, "ttft") == 0;
+    if (objective && !plan->by_cost && strcmp(objective, "hits") != 0)
+        return wf_cli_fail(cli, CLI_USAGE, "--objective is '%s'; give hits or ttft", objective);
+    return CLI_OK;
+}
+
 static int engine_read(struct cli *cli, struct sim_plan *plan)
 {
     plan->model = wf_sim_model_find(given.model);
@@ -286,6 +297,8 @@ static int plan_read(struct cli *cli, struct sim_plan *plan)
         code = hints_read(cli, plan);
     if (code == CLI_OK)
         code = wf_sim_tiers_read(cli, &given.tiers, plan);
+    if (code == CLI_OK)
+        code = objective_read(cli, plan);
     if (code == CLI_OK && given.stage && !plan->tier_count)
         return wf_cli_fail(cli, CLI_USAGE, "--stage-blocks needs a --tier to fetch from");
     if (code == CLI_OK && given.stage >= plan->capacities[0])
@@ -346,6 +359,7 @@ static enum weft_status capacity_run(struct sim_runs *runs, uint32_t capacity,
             .tier_count = plan->tier_count,
             .stage = plan->stage,
             .admit_always = plan->admit_always,
+            .by_cost = plan->by_cost,
             .log = runs->story ? &log : NULL,
         };
         wf_sim_shares_of(plan, runs->trace, capacity, shares, one.deadline_s);
@@ -480,6 +494,11 @@ const struct cli_command wf_cmd_sim = {
         "missed, and what of the loading that does not hide.  bytes_moved is the KV loaded for "
         "hits and stored for the rest.  blocks_per_second is the speed of the policy itself, on "
         "one core; with tiers, of all of it.\n\n"
+        "What weft keeps blocks for is the --objective: hits, or ttft, where a block counts by the "
+        "seconds that it takes to have it again: to compute it where it stands, or, with --tier, "
+        "to read it from below, where a copy lies or is likely to.  ttft gives a few hits of short "
+        "prompts for those of long ones: the longest waits get shorter, and the others a little "
+        "longer.\n\n"
         "--tier says what lies below the pool, nearest first: KIND:BLOCKS, and what differs "
         "from the kind behind it, with commas: name=, read-us=, read-gbps=, write-gbps=, dwpd=; or "
         "all of it so: kind=, capacity-blocks=, and these.  The kinds: cxl (1 us, 26 and 22 GB/s), "

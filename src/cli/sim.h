@@ -39,8 +39,9 @@ struct sim_plan {
     uint32_t capacities[SIM_CAPACITIES_MAX]; /* ascending */
     int policy_count, capacity_count;
     struct wf_sim_hints hints;
-    bool hinted; /* made from the future */
-    bool traced; /* the hints are the trace's own */
+    bool hinted;  /* made from the future */
+    bool traced;  /* the hints are the trace's own */
+    bool by_cost; /* weft is told what it takes to have a block again */
     double speed, warmup;
     const struct wf_sim_model *model;
     uint32_t replicas;

@@ -31,6 +31,10 @@ struct wf_policy_use {
     uint32_t reader;       /* whose request: uses of one reader along a chain are one */
     uint64_t key;          /* a part of the block's key: what it is known by when it is gone */
     uint64_t now_us;
+    /* Seconds that it takes to have it again once it went (computed where it stands, or read from
+     * below, where a copy lies or will), for each GiB of its size.  0: as of the block that was
+     * told of before it; while nobody says anything, all are alike. */
+    float cost_s_gib;
 };
 
 /* What somebody says of a chain; how far it is believed is the policy's business. */
@@ -48,14 +52,15 @@ struct wf_policy_hint {
 
 /* Why a block is where it is in the order. */
 struct wf_policy_reason {
-    const char *rule; /* which order stands: a policy's name */
-    bool knows;       /* what follows; an order without a model of uses does not */
-    double value;     /* expected hits a block-second, on the horizon that makes most of it */
-    double chance;    /* that it is wanted again at all, as far ahead as the policy looks */
-    double age_s;     /* since its last use */
-    uint32_t turn;    /* requests that this chain had before */
-    int hint;         /* -1: none; else enum wf_policy_hint_kind */
-    int aside;        /* below 0: cooled, and first to go; above: last, until it is older */
+    const char *rule;  /* which order stands: a policy's name */
+    bool knows;        /* what follows; an order without a model of uses does not */
+    double value;      /* expected hits a block-second, on the horizon that makes most of it */
+    double cost_s_gib; /* to have it again, about as it was told; 0: it was not */
+    double chance;     /* that it is wanted again at all, as far ahead as the policy looks */
+    double age_s;      /* since its last use */
+    uint32_t turn;     /* requests that this chain had before */
+    int hint;          /* -1: none; else enum wf_policy_hint_kind */
+    int aside;         /* below 0: cooled, and first to go; above: last, until it is older */
 };
 
 struct wf_policy_ops {

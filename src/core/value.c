@@ -28,9 +28,17 @@ static uint32_t segment_of(const struct wf_policy *p, uint32_t slot)
     return slot < p->seats_known ? p->seats[slot].segment : NONE;
 }
 
+static void cost_told(struct wf_policy *p, const struct wf_policy_use *use)
+{
+    unsigned cost = wf_value_cost_code(use->cost_s_gib);
+    p->cost = cost ? cost : p->cost;
+    p->seats[use->slot].cost = p->cost & (COST_CODES - 1);
+}
+
 static void value_used(struct wf_policy *p, const struct wf_policy_use *use)
 {
     struct seat *seat = seat_known(p, use->slot);
+    cost_told(p, use);
     wf_value_advance(p, use->now_us);
     uint32_t end = p->open.count ? p->open.slots[p->open.count - 1] : NONE;
     p->uses++;
@@ -59,6 +67,7 @@ static void value_used(struct wf_policy *p, const struct wf_policy_use *use)
 static void value_brought(struct wf_policy *p, const struct wf_policy_use *use)
 {
     struct seat *seat = seat_known(p, use->slot);
+    cost_told(p, use);
     if (seat->segment == NONE) {
         wf_value_seat_bring(p, use->slot, use->parent, use->key);
         p->held++;
@@ -205,7 +214,7 @@ static void value_explain(struct wf_policy *p, uint32_t slot, struct wf_policy_r
     } else {
         struct wf_value_kind kind = wf_value_kind_of(s);
         out->knows = true;
-        out->value = (double)wf_value_worth(p, number, WF_GUARD_VALUE);
+        out->value = (double)wf_value_density(p, number);
         out->age_s = (double)wf_value_age_s(p, s);
         out->turn = kind.bin[WF_VALUE_TURN];
         if (s->bucket < WF_VALUE_BUCKETS)
@@ -217,6 +226,8 @@ static void value_explain(struct wf_policy *p, uint32_t slot, struct wf_policy_r
         p->told.reason = *out;
     }
     out->aside = s->worth < 0 ? -1 : isinf(s->worth) ? 1 : 0;
+    unsigned cost = p->seats[slot].cost;
+    out->cost_s_gib = cost ? (double)wf_value_cost(cost) : 0;
     out->hint = s->hint == 1 ? WF_POLICY_WANTED : s->hint == 2 ? WF_POLICY_DONE : -1;
 }
 

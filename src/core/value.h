@@ -10,6 +10,9 @@
  * (value_guard.h).  Values change when a segment comes into the next bucket of age (value_model.h):
  * each bucket is a list in the order in which they leave it.
  *
+ * What it takes to have a block again, a code of seven bits, is the block's; a segment has that of
+ * its block that may go, so that its worth is the value of its kind times that.
+ *
  * Blocks that went stay known, half as many again as there are slots, by a part of their keys: as
  * members of their segment, which is a ghost when it has no others, until they come back or are
  * forgotten, the oldest of a line of the table first.  So the model also learns from what was
@@ -40,10 +43,12 @@
 struct seat { /* of a slot */
     uint32_t segment;
     uint16_t uses : 15;
-    uint16_t in : 1; /* it may go */
-    uint8_t fan;     /* chains that extend it */
-    uint8_t gap;     /* octave of the time between its last two uses, in quarters of a second */
+    uint16_t in : 1;   /* it may go */
+    uint16_t fan : 4;  /* chains that extend it, up to FAN_MAX */
+    uint16_t gap : 5;  /* octave of the time between its last two uses, in quarters of a second */
+    uint16_t cost : 7; /* wf_value_cost() */
 };
+#define FAN_MAX 14u /* a ghost's is one more */
 
 struct segment {
     uint32_t ticks; /* of its last use */
@@ -66,11 +71,12 @@ struct segment {
     uint32_t generation : 4; /* of its number: what the table of those that went is checked by */
     uint32_t stale : 1;      /* its worth is to be found when it comes into the heap */
     uint32_t
-        brought : 1;    /* up, for somebody who is to come: kept until it is older, and once more */
-    uint64_t bins : 45; /* five bits a feature */
+        brought : 1; /* up, for somebody who is to come: kept until it is older, and once more */
+    uint64_t bins : WF_VALUE_BITS;
     uint64_t hint : 2;
     uint64_t missing : 16; /* blocks that went and are known; MISSING_MAX: that, or more */
     uint64_t unknown : 1;  /* it was brought up and nothing is known of it: it teaches nothing */
+    uint64_t cost : 7;     /* in its worth */
 };
 
 /* A block that went. */
@@ -124,6 +130,7 @@ struct wf_policy {
         uint32_t uses; /* of all blocks, at its last */
     } open;
     struct request recent[RECENT];
+    unsigned cost; /* the code of what was told of last */
     uint32_t recent_next;
     struct { /* the segment that was explained last: its blocks go one after the other */
         uint32_t number, uses, ticks;
@@ -134,12 +141,24 @@ struct wf_policy {
     struct wf_guard *guard;
 };
 
+/* Costs (seconds a GiB) are told apart by steps of a fifth of an octave: up to an hour. */
+#define COST_LEAST 1e-4f
+#define COST_STEPS 5
+#define COST_CODES 128u
+unsigned wf_value_cost_code(float cost);
+/* 1 of code 0, which is that of blocks whose cost nobody said. */
+float wf_value_cost(unsigned code);
+
 /* value_segment.c */
 struct wf_value_kind wf_value_kind_of(const struct segment *s);
 void wf_value_bins_set(struct segment *s, const struct wf_value_kind *kind);
 float wf_value_age_s(const struct wf_policy *p, const struct segment *s);
-/* What it is worth now in the order that stands; `order`: in that one. */
+/* Expected hits a block-second. */
+float wf_value_density(const struct wf_policy *p, uint32_t number);
+/* What it is worth now in that order. */
 float wf_value_worth(const struct wf_policy *p, uint32_t number, enum wf_guard_order order);
+/* Its worth is from now on at this cost. */
+void wf_value_cost_set(struct wf_policy *p, uint32_t number, unsigned code);
 void wf_value_worth_set(struct wf_policy *p, uint32_t number, float worth);
 /* Something that its worth depends on is not what it was. */
 void wf_value_changed(struct wf_policy *p, uint32_t number);

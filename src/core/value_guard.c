@@ -28,7 +28,7 @@ struct entry { /* a sampled block in a small cache */
     uint32_t segment;        /* of its last use: whose kind it has */
     uint32_t previous, next; /* in the list of its bucket */
     uint32_t ticks;
-    uint8_t generation, bucket;
+    uint8_t generation, bucket, cost;
 };
 
 struct shadow {
@@ -39,13 +39,14 @@ struct shadow {
     uint32_t count, heap_count, free;
     struct list age[WF_VALUE_BUCKETS]; /* of WF_GUARD_VALUE alone */
     float inflation;                   /* of WF_GUARD_COUNT: the worth of what went last */
-    float hits;                        /* in the window */
+    float hits;                        /* in the window, each at its cost */
 };
 
 struct wf_guard {
     struct shadow shadows[WF_GUARD_ORDERS];
     struct {
         uint32_t key, slot, entry;
+        uint8_t cost;
     } * run; /* [size] the sampled blocks of the request that was added and may go on */
     uint32_t run_count, request;
     uint32_t from;           /* the key of the sampled block on which they go on, or 0 */
@@ -54,7 +55,7 @@ struct wf_guard {
     uint32_t held_most;      /* at any time that room was wanted since requests were weighed */
     unsigned shift;          /* one of 2^shift blocks is sampled */
     uint32_t stamp;
-    float seen;                   /* blocks in the window */
+    float seen;                   /* blocks in the window, each at its cost */
     float apart[WF_GUARD_ORDERS]; /* of each two orders: the squares of how much their hits
                                      of a request differ, in the window; i and k at i + k - 1 */
     uint32_t calm; /* sampled blocks since another order came to stand, or something like it */
@@ -157,12 +158,18 @@ static float value_of(const struct wf_guard *g, struct wf_policy *p, const struc
     struct wf_value_kind kind = wf_value_kind_of(s);
     bool same = g->stands == WF_GUARD_VALUE && s->blocks && s->bucket == e->bucket &&
                 s->worth >= 0 && !isinf(s->worth);
+    float own = 1, its = 1;
+    if (e->cost != s->cost) {
+        own = wf_value_cost(e->cost);
+        its = wf_value_cost(s->cost);
+    }
     if (same && !s->stale)
-        return s->worth;
-    float value = wf_value_of(&p->model, &kind, e->bucket,
-                              (float)(p->now - e->ticks) / TICKS_PER_S);
+        return own == its ? s->worth : s->worth / its * own;
+    float density = wf_value_of(&p->model, &kind, e->bucket,
+                                (float)(p->now - e->ticks) / TICKS_PER_S);
+    float value = density * wf_value_cost(e->cost);
     if (same) {
-        s->worth = value;
+        s->worth = own == its ? value : density * its;
         s->stale = 0;
     }
     return value;
@@ -315,20 +322,21 @@ static void room_make(struct wf_guard *g, struct wf_policy *p)
 /* --------------------------------------------------------------------------------- the requests */
 
 /* The hits of the run in this cache, up to the first hole. */
-static uint32_t hits_of(const struct wf_guard *g, const struct shadow *c)
+static float hits_of(const struct wf_guard *g, const struct shadow *c)
 {
-    uint32_t hits = 0;
-    while (hits < g->run_count && find(c, g->run[hits].key) != NONE)
-        hits++;
+    float hits = 0;
+    for (uint32_t i = 0; i < g->run_count && find(c, g->run[i].key) != NONE; i++)
+        hits += wf_value_cost(g->run[i].cost);
     return hits;
 }
 
 static void entry_used(const struct wf_guard *g, struct wf_policy *p, struct shadow *c,
-                       uint32_t entry, uint32_t slot)
+                       uint32_t entry, uint32_t slot, uint8_t cost)
 {
     struct entry *e = &c->entries[entry];
     e->stamp = g->stamp;
     e->ticks = p->now;
+    e->cost = cost;
     e->uses++;
     if (c->order == WF_GUARD_COUNT) {
         e->worth = c->inflation + (float)e->uses;
@@ -357,7 +365,7 @@ static void shadow_request(struct wf_guard *g, struct wf_policy *p, struct shado
             entry = entry_new(g, p, c, g->run[taken].key, parent);
         if (entry == NONE)
             break;
-        entry_used(g, p, c, entry, g->run[taken].slot);
+        entry_used(g, p, c, entry, g->run[taken].slot, g->run[taken].cost);
         g->run[taken].entry = parent = entry;
     }
     for (uint32_t i = 0; i < taken; i++)
@@ -397,6 +405,7 @@ void wf_guard_add(struct wf_guard *g, struct wf_policy *p, const struct wf_guard
         if (!sampled(g, key))
             continue;
         g->run[g->run_count].key = key;
+        g->run[g->run_count].cost = p->seats[p->open.slots[i]].cost;
         g->run[g->run_count++].slot = p->open.slots[i];
     }
     out->key = g->run_count ? g->run[g->run_count - 1].key : g->from;
@@ -421,7 +430,7 @@ bool wf_guard_flush(struct wf_guard *g, struct wf_policy *p)
     float hits[WF_GUARD_ORDERS];
     for (unsigned i = 0; i < WF_GUARD_ORDERS; i++) {
         struct shadow *c = &g->shadows[i];
-        hits[i] = (float)hits_of(g, c);
+        hits[i] = hits_of(g, c);
         c->hits = c->hits * keep + hits[i];
         for (unsigned k = 0; k < i; k++) {
             float apart = hits[i] - hits[k];
@@ -429,7 +438,9 @@ bool wf_guard_flush(struct wf_guard *g, struct wf_policy *p)
         }
         shadow_request(g, p, c);
     }
-    g->seen = g->seen * keep + (float)g->run_count;
+    g->seen *= keep;
+    for (uint32_t i = 0; i < g->run_count; i++)
+        g->seen += wf_value_cost(g->run[i].cost);
     g->calm += g->run_count;
     g->run_count = 0;
     return weigh(g);

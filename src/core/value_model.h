@@ -42,6 +42,7 @@ enum wf_value_feature {
     WF_VALUE_FEATURES,
 };
 #define WF_VALUE_BINS 24u
+#define WF_VALUE_BITS 36u /* in which all of a kind's bins fit */
 #define WF_VALUE_HINTS 3u /* none, wanted, done */
 
 struct wf_value_kind {

@@ -57,7 +57,7 @@ static struct past look_back(struct wf_policy *p, const struct request *before)
             if (!ghost.fan)
                 continue;
             number = ghost.segment;
-            seat->fan = (uint8_t)(ghost.fan - 1);
+            seat->fan = (ghost.fan - 1) & 15;
             seat->uses = seat->fan;
         }
         struct segment *s = &p->segments[number];
@@ -65,7 +65,7 @@ static struct past look_back(struct wf_policy *p, const struct request *before)
             continue; /* it is as new as if it had not been brought up */
         if (number != last || !past.any)
             gap = (uint8_t)(1 + wf_value_octave((double)(p->now - s->ticks) * 4 / TICKS_PER_S));
-        seat->gap = gap;
+        seat->gap = (uint16_t)(gap & 31u);
         past.any = true;
         past.known = i + 1;
         past.ticks = s->ticks;
@@ -86,7 +86,7 @@ static struct past look_back(struct wf_policy *p, const struct request *before)
 
 static void branches(struct seat *parent)
 {
-    parent->fan = (uint8_t)(parent->fan + (parent->fan < UINT8_MAX));
+    parent->fan = (parent->fan + (parent->fan < FAN_MAX ? 1u : 0u)) & 15u;
 }
 
 /* Count the uses, and leave the segments of before. */

@@ -7,17 +7,22 @@
 
 #include "core/value.h"
 
-#define BIN_BITS 5u
-static_assert(WF_VALUE_BINS <= 1u << BIN_BITS && WF_VALUE_FEATURES * BIN_BITS <= 45,
-              "bins fit where a segment has them");
-#define FAN_MAX 14u /* that a ghost remembers */
+static_assert(WF_VALUE_BINS <= 1u << 5, "five bits a bin, where less is not said");
+static const uint8_t bits[WF_VALUE_FEATURES] = {
+    [WF_VALUE_TURN] = 3,       [WF_VALUE_LENGTH] = 5, [WF_VALUE_OUTPUT] = 5,
+    [WF_VALUE_GAP] = 5,        [WF_VALUE_FRESH] = 5,  [WF_VALUE_SHARED] = 2,
+    [WF_VALUE_SHARED_GAP] = 5, [WF_VALUE_LEFT] = 1,   [WF_VALUE_SHARED_USES] = 5,
+};
+static_assert(3 + 5 + 5 + 5 + 5 + 2 + 5 + 1 + 5 == WF_VALUE_BITS, "as many as a segment has");
 
 struct wf_value_kind wf_value_kind_of(const struct segment *s)
 {
     struct wf_value_kind kind = {.hint = (uint8_t)s->hint};
     uint64_t bins = s->bins;
-    for (unsigned i = 0; i < WF_VALUE_FEATURES; i++, bins >>= BIN_BITS)
-        kind.bin[i] = bins & ((1u << BIN_BITS) - 1);
+    for (unsigned i = 0; i < WF_VALUE_FEATURES; i++) {
+        kind.bin[i] = (uint8_t)(bins & ((1u << bits[i]) - 1));
+        bins >>= bits[i];
+    }
     return kind;
 }
 
@@ -25,8 +30,8 @@ void wf_value_bins_set(struct segment *s, const struct wf_value_kind *kind)
 {
     uint64_t bins = 0;
     for (unsigned i = WF_VALUE_FEATURES; i-- > 0;)
-        bins = bins << BIN_BITS | kind->bin[i];
-    s->bins = bins & (((uint64_t)1 << 45) - 1);
+        bins = bins << bits[i] | kind->bin[i];
+    s->bins = bins & (((uint64_t)1 << WF_VALUE_BITS) - 1);
 }
 
 /* ------------------------------------------------------------------------------------- the heap */
@@ -108,6 +113,28 @@ float wf_value_age_s(const struct wf_policy *p, const struct segment *s)
     return (float)(p->now - s->ticks) / TICKS_PER_S;
 }
 
+unsigned wf_value_cost_code(float cost)
+{
+    if (!(cost > 0))
+        return 0;
+    float code = 1 + roundf(COST_STEPS * log2f(cost / COST_LEAST));
+    return code < 1 ? 1 : code < COST_CODES ? (unsigned)code : COST_CODES - 1;
+}
+
+float wf_value_cost(unsigned code)
+{
+    return code ? COST_LEAST * exp2f((float)(code - 1) / COST_STEPS) : 1;
+}
+
+float wf_value_density(const struct wf_policy *p, uint32_t number)
+{
+    const struct segment *s = &p->segments[number];
+    if (s->bucket == WF_VALUE_BUCKETS)
+        return 0;
+    struct wf_value_kind kind = wf_value_kind_of(s);
+    return wf_value_of(&p->model, &kind, s->bucket, wf_value_age_s(p, s));
+}
+
 float wf_value_worth(const struct wf_policy *p, uint32_t number, enum wf_guard_order order)
 {
     const struct segment *s = &p->segments[number];
@@ -116,10 +143,18 @@ float wf_value_worth(const struct wf_policy *p, uint32_t number, enum wf_guard_o
     if (order == WF_GUARD_COUNT)
         return wf_guard_inflation(p->guard, s->ticks) +
                (s->blocks && s->entered != NONE ? (float)p->seats[s->entered].uses : 0);
-    if (s->bucket == WF_VALUE_BUCKETS)
-        return 0;
-    struct wf_value_kind kind = wf_value_kind_of(s);
-    return wf_value_of(&p->model, &kind, s->bucket, wf_value_age_s(p, s));
+    return wf_value_density(p, number) * wf_value_cost(s->cost);
+}
+
+/* Where it is not known any more, or another order stands, there is nothing to scale. */
+void wf_value_cost_set(struct wf_policy *p, uint32_t number, unsigned code)
+{
+    struct segment *s = &p->segments[number];
+    unsigned before = s->cost;
+    s->cost = code & (COST_CODES - 1);
+    bool known = !s->stale && s->worth > 0 && !isinf(s->worth);
+    if (before != code && known && wf_guard_stands(p->guard) == WF_GUARD_VALUE)
+        wf_value_worth_set(p, number, s->worth * (wf_value_cost(code) / wf_value_cost(before)));
 }
 
 void wf_value_changed(struct wf_policy *p, uint32_t number)
@@ -378,7 +413,7 @@ void wf_value_seat_bring(struct wf_policy *p, uint32_t slot, uint32_t parent, ui
     uint32_t above = parent < p->seats_known ? p->seats[parent].segment : NONE;
     /* Its number may be free again: generations come round. */
     if (ghost.fan && (p->segments[ghost.segment].blocks || p->segments[ghost.segment].missing)) {
-        seat->fan = (uint8_t)(ghost.fan - 1);
+        seat->fan = (ghost.fan - 1u) & 15u;
         seat->uses = seat->fan;
         if (!p->segments[ghost.segment].blocks)
             ghost_wake(p, ghost.segment);
@@ -418,6 +453,7 @@ void wf_value_seat_enter(struct wf_policy *p, uint32_t slot)
         s->unknown = unknown & 1;
     }
     s->entered = slot;
+    wf_value_cost_set(p, number, p->seats[slot].cost);
     enum wf_guard_order order = wf_guard_stands(p->guard);
     if (s->worth >= 0 && !isinf(s->worth) && (s->stale || order == WF_GUARD_COUNT))
         s->worth = wf_value_worth(p, number, order);

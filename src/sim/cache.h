@@ -36,6 +36,8 @@ struct wf_sim_world {
     void (*gone)(void *context, uint32_t block, const struct wf_policy_reason *why);
     /* Before it: a domain gives, by the rule of core/share.h. */
     void (*gave)(void *context, uint32_t to, const struct wf_share_verdict *verdict);
+    /* Seconds to have a block again, for each GiB.  NULL: all are alike. */
+    float (*cost_s_gib)(void *context, uint32_t block);
     void *context;
     /* [domain_count] each domain's part of the cache; what is used is the cache's to count, who is
      * in a hurry the caller's.  NULL: all are one.  Only caches that have `held` go by it. */

@@ -208,6 +208,19 @@ static void gone(void *context, uint32_t block, const struct wf_policy_reason *w
     wf_sim_below_gone(run->below, block, why);
 }
 
+/* Where nothing lies below it is computed again. */
+static float cost_s_gib(void *context, uint32_t block)
+{
+    const struct run *run = context;
+    const struct wf_sim_trace *trace = run->world.trace;
+    double tokens = trace->block_tokens;
+    double gib = tokens * (double)wf_sim_model_kv_bytes(run->plan->model) / 0x1p30;
+    double again_s = run->below ? wf_sim_below_again_s(run->below, block)
+                                : wf_prefill_s(wf_sim_model_prefill(run->plan->model),
+                                               tokens * trace->depth[block], tokens);
+    return (float)(again_s / gib);
+}
+
 static void gave(void *context, uint32_t to, const struct wf_share_verdict *verdict)
 {
     struct run *run = context;
@@ -234,8 +247,9 @@ static bool make(struct run *run)
         run->world.capacity -= below.stage;
         run->world.gone = gone;
         run->world.gave = gave;
-        run->world.context = run;
     }
+    run->world.context = run;
+    run->world.cost_s_gib = plan->by_cost ? cost_s_gib : NULL;
     if (plan->world.shares) {
         memcpy(run->shares, plan->world.shares,
                plan->world.trace->domain_count * sizeof *run->shares);

@@ -20,7 +20,8 @@ struct wf_sim_plan {
     uint32_t stage;    /* blocks of the capacity kept for what is fetched ahead */
     bool admit_always; /* into tiers, instead of by worth */
     double deadline_s[WF_SIM_DOMAINS_MAX]; /* of a first token; 0: none */
-    const struct wf_sim_log *log;          /* NULL: nobody asks why */
+    bool by_cost;                 /* policies are told what it takes to have a block again */
+    const struct wf_sim_log *log; /* NULL: nobody asks why */
 };
 
 struct wf_sim_domain_result {

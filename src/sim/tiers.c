@@ -205,6 +205,10 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
     if (below->plan.always)
         first_open(places, count, &event.admission);
     below->result.decided[event.admission.rule] += below->counted;
+    if (from < 0) {
+        below->offered++;
+        below->placed += event.admission.place >= 0;
+    }
     event.place = event.admission.place < 0 ? -1 : from + 1 + event.admission.place;
     if (event.place >= 0)
         event.kind = WF_SIM_PLACED;
@@ -287,6 +291,26 @@ double wf_sim_below_read_ahead(struct wf_sim_below *below, int number)
     tier->ahead_until_s = begin_s + read_s;
     read_count(below, tier, 1, read_s);
     return tier->ahead_until_s + tier->spec->latency_s;
+}
+
+/* A read is of all of a chain, so that its blocks share the latency.  What has no copy yet gets
+ * one, in the nearest tier, as often as others did. */
+double wf_sim_below_again_s(const struct wf_sim_below *below, uint32_t block)
+{
+    double compute_s = wf_sim_below_recompute_s(below, block);
+    int number = wf_sim_below_where(below, block);
+    double copied = 1;
+    if (!below->plan.count)
+        return compute_s;
+    if (number < 0) {
+        number = 0;
+        copied = (below->placed + 1) / (below->offered + 2);
+    }
+    const struct wf_sim_tier *tier = below->tiers[number].spec;
+    double chain = below->plan.trace->depth[block] + 1;
+    double read_s = fmin(compute_s,
+                         tier->latency_s / chain + below->block_bytes / tier->read_bytes_s);
+    return copied * read_s + (1 - copied) * compute_s;
 }
 
 /* Runs of blocks that lie at one place, from the first on: 0 is the pool, tiers follow. */

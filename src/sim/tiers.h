@@ -116,6 +116,9 @@ void wf_sim_below_request(struct wf_sim_below *below, uint32_t r, uint32_t hits,
 /* While it is served: a block leaves the pool. */
 void wf_sim_below_gone(struct wf_sim_below *below, uint32_t block,
                        const struct wf_policy_reason *why);
+/* Seconds to have a block again that leaves the pool: computed, or read, if that is sooner, of
+ * which its copy below is sure, or as likely as others'. */
+double wf_sim_below_again_s(const struct wf_sim_below *below, uint32_t block);
 /* Before that: a domain gives room. */
 void wf_sim_below_gave(struct wf_sim_below *below, const struct wf_share_verdict *verdict);
 /* After it: fetches ahead are planned. */

@@ -60,7 +60,8 @@ struct wf_sim_below {
     struct wf_prefill prefill;
     double now_s, counted_from_s;
     uint32_t request;
-    uint64_t left; /* blocks that left the pool */
+    uint64_t left;          /* blocks that left the pool */
+    double offered, placed; /* of those, without a copy, and of these, that got one */
     bool counted;
     struct tier_state tiers[WF_SIM_TIERS_MAX];
     struct tier_block *blocks;

@@ -179,6 +179,11 @@ static void batch_make(struct wf_sim_cache *cache, uint32_t count, uint32_t tip)
         continue;
 }
 
+static float cost_of(const struct wf_sim_cache *cache, uint32_t block)
+{
+    return cache->world->cost_s_gib ? cache->world->cost_s_gib(cache->world->context, block) : 0;
+}
+
 static void use(struct wf_sim_cache *cache, uint32_t slot)
 {
     const struct wf_policy_use said = {
@@ -186,6 +191,7 @@ static void use(struct wf_sim_cache *cache, uint32_t slot)
         .parent = cache->slots[slot].parent,
         .key = key_of(cache, cache->slots[slot].block),
         .now_us = cache->now_us,
+        .cost_s_gib = cost_of(cache, cache->slots[slot].block),
     };
     cache->ops->used(policy_of(cache, slot), &said);
 }

@@ -38,6 +38,17 @@ def sim_says_what_a_policy_hits():
 
 
 @case
+def sim_has_an_objective():
+    trace = trace_make("sim.jsonl", "--requests", "1500")
+    words = ["sim", "--trace", trace, "--capacity-blocks", "600", "--policy", "lru,weft"]
+    plain = figures(answer(*words)["runs"])
+    hits, ttft = (figures(answer(*words, "--objective", name)["runs"]) for name in ("hits", "ttft"))
+    check(hits == plain, "hits are not what is kept for by default")
+    check(ttft[0] == hits[0], "lru goes by costs")
+    check(ttft[1] != hits[1], "weft does not go by costs")
+
+
+@case
 def sim_runs_all_policies_under_the_bound():
     trace = trace_make("sim.jsonl", "--requests", "1500")
     sheet, picture = os.path.join(FOLDER, "sim.csv"), os.path.join(FOLDER, "sim.svg")
@@ -217,6 +228,7 @@ def sim_says_what_is_wrong():
             (["--trace", trace, "--hints", "luck=1"], 2, "luck=1"), (["--trace", trace, "--warmup", "1"], 2, "--warmup"),
             (["--trace", trace, "--speed", "fast"], 2, "60x"), (["--trace", trace, "--model", "gpt-0"], 2, "llama-3-8b"),
             (["--trace", trace, "--replicas", "0"], 2, "--replicas"),
+            (["--trace", trace, "--objective", "luck"], 2, "ttft"),
             (["--trace", trace, "--tier", "nvm:5"], 2, "nvme"), (["--trace", trace, "--tier", "nvme:0"], 2, "'0'"),
             (["--trace", trace, "--tier", "nvme"], 2, "KIND:BLOCKS"), (["--trace", trace, "--tier", "kind=nvme"], 2, "too little"),
             (["--trace", trace, "--tier", "nvme:5", "--tier", "nvme:6"], 2, "twice"),

@@ -31,6 +31,7 @@ struct world {
     uint32_t held[CHAINS];            /* blocks of it that are there */
     uint32_t chain_of[SLOTS], spare[SLOTS], spares, capacity;
     uint64_t now_us, asked, hits;
+    float cost_s_gib, cost_of_block[LENGTH]; /* that is told; of a block, where it is set */
 };
 
 static inline struct world *world_open(const struct wf_policy_ops *ops, uint32_t capacity)
@@ -85,7 +86,9 @@ static inline void block_used(struct world *w, uint32_t chain, uint32_t i)
     const struct wf_policy_use use = {.slot = w->slot_of[chain][i] - 1,
                                       .parent = i ? w->slot_of[chain][i - 1] - 1 : WF_POLICY_NONE,
                                       .key = key_of(chain, i),
-                                      .now_us = w->now_us};
+                                      .now_us = w->now_us,
+                                      .cost_s_gib = w->cost_of_block[i] > 0 ? w->cost_of_block[i]
+                                                                            : w->cost_s_gib};
     w->ops->used(w->policy, &use);
 }
 
