@@ -4,20 +4,31 @@
  * them; and the story of one block across DRAM and the tiers below.
  */
 #include <ctype.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "cli/commands.h"
+#include "cli/explain.h"
 
 #define REASONS_MAX 16
-#define KEY_DIGITS 16 /* of a key, that an event says */
+
+static bool as_key, as_session;
+
+static const struct cli_option options[] = {
+    {"key", CLI_FLAG, NULL, &as_key, "the word is the beginning of a key, and no session"},
+    {"session", CLI_FLAG, NULL, &as_session, "the word is a session's number or name, and no key"},
+    {NULL},
+};
 
 static const char *const examples[] = {
     "what is missing, why, and what would keep more",
     "weft explain",
     "is a block there, and if not, what became of it",
     "weft explain 3f0c92ab51d07e66",
+    "a session: where its chain is, what became of it, and what happens next",
+    "weft explain --session chat-17",
     NULL,
 };
 
@@ -65,17 +76,6 @@ struct tally {
     double *ages_ms;
     size_t age_count;
 };
-
-static uint64_t number(const json_t *object, const char *key)
-{
-    return (uint64_t)json_integer_value(json_object_get(object, key));
-}
-
-static const char *word(const json_t *event, const char *key)
-{
-    const char *value = json_string_value(json_object_get(event, key));
-    return value ? value : "";
-}
 
 /* Did the block go from where it could be had?  Copies that were not the last are no loss. */
 static bool is_loss(const json_t *event)
@@ -398,7 +398,19 @@ static void loss_print(const json_t *event)
             printf("; not written below: %s", refusals_meanings[i].meaning);
 }
 
-static void story_print(const json_t *event)
+/* Of the chain that ends with that key. */
+static void prefetch_print(const json_t *event)
+{
+    uint64_t session = number(event, "session");
+    double due_s = real(event, "due_in_ms") / 1e3;
+    if (session)
+        printf("for session %llu, ", (unsigned long long)session);
+    if (json_is_number(json_object_get(event, "due_in_ms")))
+        printf(due_s < 0 ? "which was due %.1f s before: " : "due in %.1f s: ", fabs(due_s));
+    wf_explain_prefetch(event);
+}
+
+void wf_explain_story(const json_t *event)
 {
     char clock[32] = "";
     const char *what = word(event, "what");
@@ -409,6 +421,8 @@ static void story_print(const json_t *event)
     printf("%s.%03d  %s  ", clock, (int)(number(event, "time_ms") % 1000), word(event, "key"));
     if (strcmp(what, "evict") == 0 || strcmp(what, "remove") == 0)
         loss_print(event);
+    else if (strcmp(what, "prefetch") == 0)
+        prefetch_print(event);
     else
         move_print(event);
     putchar('\n');
@@ -435,7 +449,7 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
             continue;
         json_array_append(found, event);
         if (!cli->json)
-            story_print(event);
+            wf_explain_story(event);
     }
     size_t there = json_array_size(dram) + json_array_size(below);
     size_t count = json_array_size(found) + there, failed = there ? 0 : wf_cli_failed_say(cli);
@@ -466,23 +480,50 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
     return count ? CLI_OK : CLI_MISS;
 }
 
+/* A session, when there is one that is called so; else a key, when it may be one. */
+static int explain_word(struct cli *cli, const json_t *answer, const char *which)
+{
+    bool known = false;
+    bool digits = strlen(which) >= 4 && strspn(which, "0123456789abcdef") == strlen(which);
+    if (!as_key) {
+        int code = wf_explain_session(cli, answer, which, &known);
+        if (known)
+            return code;
+    }
+    if (as_session || !digits)
+        return wf_cli_fail(
+            cli, CLI_MISS,
+            "there is no session '%s' in this domain%s; weft ls sessions lists those "
+            "that there are",
+            which,
+            as_session ? ""
+                       : ", and it is no key either, for that is four or more hex "
+                         "digits in lower case");
+    return explain_key(cli, answer, which);
+}
+
 static int run(struct cli *cli)
 {
+    const char *which = cli->word_count ? cli->words[0] : NULL;
     if (cli->word_count > 1)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
-    const char *key = cli->word_count ? cli->words[0] : NULL;
-    if (key && (strlen(key) < 4 || strspn(key, "0123456789abcdef") != strlen(key)))
+    if (as_key && as_session)
+        return wf_cli_fail(cli, CLI_USAGE, "it is --key or --session, not both");
+    if (!which && (as_key || as_session))
+        return wf_cli_fail(cli, CLI_USAGE, "--%s of what?  Give it as the word behind",
+                           as_key ? "key" : "session");
+    if (as_key && (strlen(which) < 4 || strspn(which, "0123456789abcdef") != strlen(which)))
         return wf_cli_fail(cli, CLI_USAGE,
                            "'%s' is no key; give four or more of its hex digits, in lower case",
-                           key);
+                           which);
     int code = wf_cli_connect(cli);
     json_t *answer;
     if (code == CLI_OK)
         code = wf_cli_query(cli, "events", 0, 0, &answer);
     if (code != CLI_OK)
         return code;
-    if (key)
-        code = explain_key(cli, answer, key);
+    if (which)
+        code = explain_word(cli, answer, which);
     else
         code = explain_all(cli, answer);
     json_decref(answer);
@@ -492,15 +533,22 @@ static int run(struct cli *cli)
 const struct cli_command wf_cmd_explain = {
     .name = "explain",
     .summary = "why blocks are not there, and what would have kept them",
-    .synopsis = "[KEY]",
+    .synopsis = "[KEY|SESSION]",
     .about =
         "Sums up the node's events: how many blocks went for which reason, how long they had "
         "not been used, and what to change so that more stay; and how many found no room.  "
         "With a KEY, or the first four or more hex digits of one, it says whether that block "
         "is there, in DRAM or on which tiers below, and what became of it: when it was "
         "written below and why, when it was read back and for whom, where it was let go.\n\n"
-        "Exits with 1 when nothing is known of the key, and without one when a tier failed, so "
-        "that what it held is not known.",
+        "With a SESSION, its number or its name as weft ls sessions shows them, it says what that "
+        "session said last and when it is due back, where the blocks of its chain are, what the "
+        "policy expects of them and how many others go before, whether and when they are brought "
+        "up, and what became of those that it had: evicted, written below, refused there, fetched "
+        "ahead or not, each with its reasons.  A word that may be both is taken as a session when "
+        "there is one, which is said; --key and --session choose.\n\n"
+        "Exits with 1 when nothing is known of the key or session, and without one when a tier "
+        "failed, so that what it held is not known.",
+    .options = options,
     .examples = examples,
     .run = run,
 };

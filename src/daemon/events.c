@@ -190,10 +190,9 @@ static bool put_ms(json_t *object, const char *name, double seconds)
     return put_real(object, name, 1e3 * seconds);
 }
 
-static bool put_prefetch(json_t *object, const struct wf_event *event)
+bool wf_event_prefetch_put(json_t *object, const struct wf_event_prefetch *said)
 {
-    const struct wf_event_prefetch *said = &event->prefetch;
-    return put_key(object, event) && put(object, "reason", json_string(said->rule)) &&
+    return put(object, "reason", json_string(said->rule)) &&
            put_number(object, "session", said->session) &&
            put_ms(object, "due_in_ms", said->due_s) &&
            put_ms(object, "begin_in_ms", said->begin_s) &&
@@ -222,7 +221,7 @@ static json_t *entry_json(const struct wf_events *events, const struct entry *en
     else if (good && event->moved)
         good = put_move(object, event);
     else if (good && event->fetched)
-        good = put_prefetch(object, event);
+        good = put_key(object, event) && wf_event_prefetch_put(object, &event->prefetch);
     if (good && !event->evicted && !event->fetched && event->text[0]) {
         json_t *text = json_string(event->text);
         good = put(object, "text", text ? text : json_string("(not UTF-8)"));

@@ -13,6 +13,7 @@
 #ifndef WF_DAEMON_EVENTS_H
 #define WF_DAEMON_EVENTS_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -69,6 +70,9 @@ struct wf_event {
         struct wf_event_prefetch prefetch;
     };
 };
+
+/* Its members, into a JSON object.  False: no memory. */
+bool wf_event_prefetch_put(json_t *object, const struct wf_event_prefetch *said);
 
 struct wf_events;
 

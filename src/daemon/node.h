@@ -115,6 +115,7 @@ struct wf_session_entry {
     bool crowded;       /* its chain found no room as yet */
     bool has_tip, held; /* held: the store holds tip_slot on our behalf */
     uint32_t tip_slot;
+    uint32_t tip_blocks; /* of its chain, when it was there last; 0: it never was */
     uint8_t tip[32];
     char name[65];
     uint32_t next_free;

@@ -326,6 +326,11 @@ static enum weft_status not_found(const char *what)
                        "there is no archive '%.96s' in this domain; `weft session ls` lists those "
                        "that there are",
                        name);
+    if (strncmp(what, "session ", 8) == 0)
+        return wf_fail(WEFT_E_NOT_FOUND,
+                       "there is no session '%.96s' in this domain; `weft ls sessions` lists those "
+                       "that there are",
+                       name);
     if (strncmp(what, "below tier=", 11) == 0)
         return wf_fail(WEFT_E_NOT_FOUND, "there is no tier '%.96s'; `weft ls tiers` lists them",
                        what + 11);
@@ -350,6 +355,8 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         text = list_blocks(domain, request->cursor);
     else if (strcmp(what, "sessions") == 0)
         text = list_sessions(node, domain, request->cursor);
+    else if (strncmp(what, "session ", 8) == 0)
+        text = wf_query_session(domain, what + 8, &status);
     else if (strcmp(what, "regions") == 0)
         text = list_regions(node, domain, request->cursor);
     else if (strcmp(what, "domains") == 0)
@@ -387,8 +394,8 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
         status = wf_fail(
             status,
             "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], sessions, "
-            "regions, domains, formats, archives, archive NAME, events or, as the node's user, "
-            "tiers, devices and config",
+            "session WORD, regions, domains, formats, archives, archive NAME, events or, as the "
+            "node's user, tiers, devices and config",
             what);
     else if (!text)
         status = wf_fail(WEFT_E_NO_MEMORY, "out of memory for the answer to '%s'", what);

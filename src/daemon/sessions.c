@@ -62,6 +62,9 @@ static void tip_hold(struct wf_node *node, struct wf_session_entry *session)
 static void tip_set(struct wf_node *node, struct wf_session_entry *session, const uint8_t tip[32])
 {
     tip_unhold(node, session);
+    const struct wf_store *store = &node->domains[session->domain].store;
+    uint32_t slot = wf_store_find(store, tip);
+    session->tip_blocks = slot == WF_SLOT_NONE ? 0 : wf_store_depth(store, slot) + 1;
     memcpy(session->tip, tip, sizeof session->tip);
     session->has_tip = true;
     tip_hold(node, session);

@@ -212,6 +212,12 @@ void wf_store_bury(struct wf_store *store);
 /* Every invariant; asserts.  For tests. */
 void wf_store_verify(const struct wf_store *store);
 
+/* Blocks before it in its chain. */
+static inline uint32_t wf_store_depth(const struct wf_store *store, uint32_t slot)
+{
+    return wf_word_depth(atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed));
+}
+
 static inline uint32_t wf_store_generation(const struct wf_store *store, uint32_t slot)
 {
     return wf_word_generation(

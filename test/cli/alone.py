@@ -41,7 +41,7 @@ def a_mistake_names_what_was_meant():
                   ["put", "--dtype", "bf17", "x"], ["match", "--blocks", "many"], ["lend"],
                   ["put", "--block-bytes", "12 parsecs", "x"], ["ls"], ["region", "open"],
                   ["replay"], ["replay", "--trace", "/dev/null", "--speed", "fast"],
-                  ["top", "--interval", "0"], ["explain", "XYZ"], ["bench", "local", "--blocks", "0"]):
+                  ["top", "--interval", "0"], ["explain", "--key", "XYZ"], ["bench", "local", "--blocks", "0"]):
         said = weft(*words, expect=6 if "fast" in words else 2).stderr.decode()
         check(said.startswith("weft ") and said.count("\n") == 1, words, said)
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 
 WEFT, WEFTD, ROOT = sys.argv[1:4]
+HOLD = os.path.join(os.path.dirname(os.path.abspath(WEFT)), "..", "..", "test", "session_hold")
 HERE = os.path.join(ROOT, "test", "cli")
 FOLDER = tempfile.mkdtemp(prefix="weft-cli-")
 SOCKET = os.path.join(FOLDER, "node.sock")

@@ -17,9 +17,10 @@ import node
 import below
 import exported
 import own
+import sessions
 import simulated
 
-MODULES = (alone, node, below, exported, own, simulated)  # their cases run in this order
+MODULES = (alone, node, below, exported, own, sessions, simulated)  # their cases run in this order
 
 
 def main():

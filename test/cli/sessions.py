@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weft explain SESSION: what a session said, where its chain is, what was decided of it, and why."""
+import os
+import subprocess
+import time
+
+from harness import FOLDER, HOLD, answer, case, check, environment, start_node, stop_node, weft
+
+IDLE, WAITING, DONE, PREFILL = 3, 4, 5, 1
+
+
+class Held:
+    """Sessions that stay open, in a client of their own."""
+
+    def __init__(self, socket):
+        self.client = subprocess.Popen([HOLD, socket], env=environment(), stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
+        self.line()
+
+    def line(self):
+        words = self.client.stdout.readline().split()
+        check(words and words[0] == "ok", "session_hold:", *words)
+        return words[1:]
+
+    def do(self, *words):
+        """The session's number, and how many blocks it came to."""
+        print(*words, file=self.client.stdin, flush=True)
+        number, blocks = self.line()
+        return int(number), int(blocks)
+
+    def end(self):
+        self.client.stdin.close()
+        self.client.wait(60)
+        self.client.stdout.close()
+
+
+def on_node(name, *tiers, **variables):
+    socket = os.path.join(FOLDER, name + ".sock")
+    node = start_node("8MB", socket, tiers, WEFT_POOL_SIZE_MAX="8MB", **variables)
+    return node, Held(socket), ["--socket", socket]
+
+
+def wait_for(look):
+    """What look() says, when it says something."""
+    until, found = time.time() + 60, look()
+    while not found and time.time() < until:
+        time.sleep(0.02)
+        found = look()
+    check(found, "it did not come to that")
+    return found
+
+
+@case
+def a_session_is_explained():
+    tier = f"nvme:{os.path.join(FOLDER, 'held')}.nvme:256MB"
+    node, held, at = on_node("held", tier)
+    try:
+        number, _ = held.do("put", "chat", 1)
+        one = answer("explain", "chat", *at)
+        check(one["session"]["session"] == number and one["session"]["name"] == "chat", one)
+        check(one["chain"]["blocks"] == one["chain"]["found"] == one["chain"]["dram"] == 4, one)
+        check(one["session"]["due_in_ms"] is None and one["next_fetch"] is None, one)
+        check(answer("explain", str(number), *at)["session"]["name"] == "chat")
+        said = weft("explain", "chat", *at).stdout.decode()
+        check(said.startswith(f"session {number} 'chat' of domain default\n  idle for "), said)
+        check("did not say when" in said and "4 in DRAM" in said, said)
+        # It goes down, and is due in ten minutes.
+        held.do("demote", "chat")
+        held.do("hint", "chat", WAITING, 600000, 0)
+        one = answer("explain", "chat", *at)
+        check(one["chain"]["dram"] == 0 and one["chain"]["tiers"] == {"nvme0": 4}, one)
+        check(one["policy"] is None and one["session"]["return"] == "waited for", one)
+        check(590000 < one["session"]["due_in_ms"] <= 600000, one)
+        check(one["next_fetch"]["blocks"] == 4 and one["next_fetch"]["looked_at_in_ms"] <= 300000, one)
+        check([event["what"] for event in one["events"]].count("demote") == 4, one)
+        check([event["what"] for event in one["events"]].count("evict") == 4, one)
+        said = weft("explain", "chat", *at).stdout.decode()
+        for words in ("waiting for", "said to be back in 600.0 s", "4 on nvme0", "nothing of it is in DRAM",
+                      "what happened:", "its session waits", "ms of waiting"):
+            check(words in said, words, "is not in", said)
+        # Due soon, it is brought up; the event says why, and so does what is made of it.
+        held.do("hint", "chat", WAITING, 400, 0)
+        one = wait_for(lambda: [event for event in answer("events", "--what", "prefetch", *at)["events"]])[0]
+        check(one["reason"] in ("now", "late") and one["session"] == number, one)
+        check(one["blocks"] == one["begun"] == 4 and one["bytes"] == 4 * 65536 * 4, one)
+        check(one["chance"] == 1 and one["load_ms"] > 0 and one["saved_ms"] > 0 and one["spread_ms"] == 100, one)
+        check(one["pushed_bytes"] == 0 and one["room_ms"] == 0 and one["quantile"] == 0, one)
+        wait_for(lambda: answer("explain", "chat", *at)["chain"]["dram"] == 4)
+        said = weft("explain", "chat", *at).stdout.decode()
+        check("its chain is brought up, 4 blocks" in said and "room is free" in said, said)
+        check("because its session comes back" in said and "for session" in said, said)
+        check("its chain is brought up" in weft("explain", one["key"], *at).stdout.decode(), one)
+        # It comes, and that is remembered.
+        check(held.do("get", "chat", 1)[1] == 4)
+        held.do("hint", "chat", PREFILL, 0, 0)
+        one = answer("explain", "chat", *at)
+        check(one["returns"]["said"] == one["returns"]["came"] == 1 and one["session"]["held"], one)
+        check(one["policy"]["stays"] == "held", one)
+        check("it may not go, because it is in use" in weft("explain", "chat", *at).stdout.decode())
+        check(one["session"]["return"] == "nothing", one)
+        # What a client asks for is not weighed.
+        held.do("hint", "chat", IDLE, 0, 0)
+        held.do("demote", "chat")
+        check(held.do("prefetch", "chat", 1, 5000)[1] == 4)
+        one = answer("events", "--what", "prefetch", *at)["events"][-1]
+        check(one["reason"] == "asked" and one["begun"] == 4 and one["due_in_ms"] == 5000, one)
+    finally:
+        held.end()
+        stop_node(node)
+
+
+@case
+def a_word_is_a_session_or_a_key_and_which_is_said():
+    node, held, at = on_node("words")
+    try:
+        held.do("put", "cafe1234", 1)
+        held.do("put", "twice", 2)
+        key = answer("ls", "blocks", *at)["blocks"][0]["key"]
+        said = weft("explain", "cafe1234", *at).stdout.decode()
+        check("session " in said and "(for a block whose key begins so: --key)" in said, said)
+        weft("explain", "cafe1234", "--key", *at, expect=1)
+        check(f"{key} is there, in DRAM" in weft("explain", key, *at).stdout.decode())
+        check(answer("explain", key[:8], "--key", *at)["present"][0]["key"] == key)
+        missing = weft("explain", key, "--session", *at, expect=1).stderr.decode()
+        check(f"there is no session '{key}'" in missing and "no key either" not in missing, missing)
+        missing = weft("explain", "No Such", *at, expect=1).stderr.decode()
+        check("there is no session 'No Such'" in missing and "no key either" in missing, missing)
+        weft("explain", "x" * 80, *at, expect=1)
+        for words in (["--key", "--session", "abcd"], ["--key"], ["--key", "xyz"], ["a", "b"]):
+            weft("explain", *words, *at, expect=2)
+        other = Held(at[1])
+        number, _ = other.do("put", "twice", 3)
+        one = answer("explain", "twice", *at)
+        check(one["session"]["session"] == number and one["of_that_name"] == 2, one)
+        check("the last used of 2 of that name" in weft("explain", "twice", *at).stdout.decode())
+        other.end()
+    finally:
+        held.end()
+        stop_node(node)
+
+
+@case
+def a_chain_that_went_is_followed_from_its_end():
+    node, held, at = on_node("went")
+    try:
+        number, _ = held.do("put", "lost", 1)
+        for chain in range(2, 30):
+            held.do("put", "others", chain)
+        one = answer("explain", str(number), *at)
+        check(one["chain"]["blocks"] == 4 and one["chain"]["found"] == 0, one)
+        check([event["what"] for event in one["events"]] == ["evict"] * 4, one)
+        check("parent" not in one["events"][-1] and one["events"][0]["parent"] == one["events"][1]["key"], one)
+        check(one["events"][0]["key"] == one["tip"][:16], one)
+        said = weft("explain", "lost", *at).stdout.decode()
+        check("4 gone from everywhere" in said and said.count("left DRAM (") == 4, said)
+    finally:
+        held.end()
+        stop_node(node)
+
+
+@case
+def what_room_is_worth_speaks_against():
+    tier = f"nvme:{os.path.join(FOLDER, 'worth')}.nvme:256MB"
+    node, held, at = on_node("worth", tier, WEFT_TIER_NVME0_ADMIT="always")
+    try:
+        held.do("put", "away", 1)
+        held.do("demote", "away")
+        for chain in range(2, 40):  # each pushes one out that is as young
+            held.do("put", "busy", chain)
+        held.do("hint", "away", WAITING, 4000000000, 0)  # in six weeks
+        one = answer("explain", "away", *at)["next_fetch"]
+        check(one["pushed_bytes"] > 0 and one["room_ms"] > one["saved_ms"], one)
+        check(one["reason"] == "not worth" and one["begin_in_ms"] is None, one)
+        said = weft("explain", "away", *at).stdout.decode()
+        check("what would have to go for it is worth more" in said and "of theirs has to go" in said, said)
+    finally:
+        held.end()
+        stop_node(node)
