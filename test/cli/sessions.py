@@ -19,14 +19,22 @@ class Held:
 
     def line(self):
         words = self.client.stdout.readline().split()
-        check(words and words[0] == "ok", "session_hold:", *words)
-        return words[1:]
+        check(words and words[0] in ("ok", "failed"), "session_hold:", *words)
+        return words
 
     def do(self, *words):
         """The session's number, and how many blocks it came to."""
         print(*words, file=self.client.stdin, flush=True)
-        number, blocks = self.line()
+        said, number, blocks = self.line()[:3]
+        check(said == "ok", "session_hold:", *words, said, number, blocks)
         return int(number), int(blocks)
+
+    def down(self, name):
+        """Its chain leaves DRAM, when the tier is open and has taken it."""
+        def tried():
+            print("demote", name, file=self.client.stdin, flush=True)
+            return self.line()[0] == "ok"
+        wait_for(tried)
 
     def end(self):
         self.client.stdin.close()
@@ -65,7 +73,7 @@ def a_session_is_explained():
         check(said.startswith(f"session {number} 'chat' of domain default\n  idle for "), said)
         check("did not say when" in said and "4 in DRAM" in said, said)
         # It goes down, and is due in ten minutes.
-        held.do("demote", "chat")
+        held.down("chat")
         held.do("hint", "chat", WAITING, 600000, 0)
         one = answer("explain", "chat", *at)
         check(one["chain"]["dram"] == 0 and one["chain"]["tiers"] == {"nvme0": 4}, one)
@@ -100,7 +108,7 @@ def a_session_is_explained():
         check(one["session"]["return"] == "nothing", one)
         # What a client asks for is not weighed.
         held.do("hint", "chat", IDLE, 0, 0)
-        held.do("demote", "chat")
+        held.down("chat")
         check(held.do("prefetch", "chat", 1, 5000)[1] == 4)
         one = answer("events", "--what", "prefetch", *at)["events"][-1]
         check(one["reason"] == "asked" and one["begun"] == 4 and one["due_in_ms"] == 5000, one)
@@ -164,7 +172,7 @@ def what_room_is_worth_speaks_against():
     node, held, at = on_node("worth", tier, WEFT_TIER_NVME0_ADMIT="always")
     try:
         held.do("put", "away", 1)
-        held.do("demote", "away")
+        held.down("away")
         for chain in range(2, 40):  # each pushes one out that is as young
             held.do("put", "busy", chain)
         held.do("hint", "away", WAITING, 4000000000, 0)  # in six weeks
