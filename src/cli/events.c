@@ -10,6 +10,12 @@
 
 #define FOLLOW_US 250000
 
+/* All kinds that a node tells of; a test looks for others among its sources. */
+#define KINDS                                                                                 \
+    "evict|remove|full|corrupt|client_gone|lend|reclaim|demote|promote|move|let_go|missing|"  \
+    "load_failed|late|prefetch|archive|archive_removed|archive_waits|archive_lost|tier_open|" \
+    "tier_state|tier_failed|tier_lost|host_fenced"
+
 static bool follow, all;
 static uint64_t limit = 50;
 static const char *what;
@@ -18,10 +24,7 @@ static const struct cli_option options[] = {
     {"follow", CLI_FLAG, NULL, &follow, "stay, and show what comes"},
     {"limit", CLI_NUMBER, "N", &limit, "only the newest so many of those that are kept (50)"},
     {"all", CLI_FLAG, NULL, &all, "all that are kept"},
-    {"what", CLI_TEXT,
-     "evict|remove|full|corrupt|client_gone|lend|reclaim|demote|promote|move|let_go|missing|"
-     "load_failed|prefetch|tier_open|tier_state|tier_failed|tier_lost",
-     &what, "only of this kind"},
+    {"what", CLI_TEXT, KINDS, &what, "only of this kind"},
     {NULL},
 };
 
@@ -32,6 +35,26 @@ static const char *const examples[] = {
     "weft events --follow --what evict --json",
     NULL,
 };
+
+/* Why it and no other: the policy's rule, then what it knew, in its own names. */
+static void why_print(const json_t *why)
+{
+    const char *key, *rule = json_string_value(json_object_get(why, "rule"));
+    json_t *value;
+    printf("  why %s", rule ? rule : "?");
+    const char *between = " (";
+    json_object_foreach ((json_t *)(uintptr_t)why, key, value) {
+        if (strcmp(key, "rule") == 0 || json_is_null(value))
+            continue;
+        if (json_is_string(value))
+            printf("%s%s %s", between, key, json_string_value(value));
+        else
+            printf("%s%s %.3g", between, key, json_number_value(value));
+        between = ", ";
+    }
+    if (*between == ',')
+        putchar(')');
+}
 
 static void event_print(const json_t *event)
 {
@@ -46,8 +69,13 @@ static void event_print(const json_t *event)
     const char *key;
     json_t *value;
     json_object_foreach ((json_t *)(uintptr_t)event, key, value) {
-        if (strcmp(key, "time_ms") == 0 || strcmp(key, "what") == 0 || strcmp(key, "sequence") == 0)
+        if (strcmp(key, "time_ms") == 0 || strcmp(key, "what") == 0 ||
+            strcmp(key, "sequence") == 0 || json_is_null(value))
             continue;
+        if (json_is_object(value)) {
+            why_print(value);
+            continue;
+        }
         const char *shown = json_is_string(value) ? json_string_value(value) : value_text;
         if (json_is_string(value))
             ;
@@ -131,7 +159,7 @@ static int run(struct cli *cli)
 
 const struct cli_command wf_cmd_events = {
     .name = "events",
-    .summary = "what happened lately: evictions, full pools, clients gone",
+    .summary = "what happened lately: evictions, archives, tiers, clients gone",
     .synopsis = "",
     .about =
         "Shows the newest of the node's ring of events, oldest first.  An eviction says which "

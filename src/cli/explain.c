@@ -73,7 +73,7 @@ static const struct {
 struct tally {
     const char *reason;
     uint64_t count, bytes;
-    double *ages_ms;
+    double *ages_ms; /* of those whose age the event says */
     size_t age_count;
 };
 
@@ -137,7 +137,8 @@ static int tally_events(const json_t *events, struct tally *tallies)
         }
         tallies[i].count++;
         tallies[i].bytes += number(event, "bytes");
-        tallies[i].ages_ms[tallies[i].age_count++] = (double)number(event, "age_ms");
+        if (json_object_get(event, "age_ms"))
+            tallies[i].ages_ms[tallies[i].age_count++] = (double)number(event, "age_ms");
     }
     return count;
 }
@@ -192,31 +193,41 @@ static void scope_print(struct cli *cli, const json_t *answer, int count)
         puts("no block went since the node began");
 }
 
+/* One reason, and its ages done with.  A tier does not tell how long what it lets go of was not
+ * used, so of such a reason no age is known. */
+static json_t *tally_show(const struct cli *cli, struct tally *tally)
+{
+    char size[32];
+    const char *mend, *meaning = meaning_of(tally->reason, &mend);
+    double age_ms = wf_cli_percentile(tally->ages_ms, tally->age_count, 0.5);
+    json_t *entry = json_object();
+    wf_cli_json_set(entry, "reason", json_string(tally->reason));
+    wf_cli_json_set(entry, "blocks", json_integer((json_int_t)tally->count));
+    wf_cli_json_set(entry, "bytes", json_integer((json_int_t)tally->bytes));
+    wf_cli_json_set(entry, "age_ms_p50",
+                    tally->age_count ? wf_cli_json_real(age_ms, 0) : json_null());
+    wf_cli_json_set(entry, "meaning", json_string(meaning));
+    wf_cli_json_set(entry, "mend", json_string(mend));
+    if (!cli->json) {
+        printf("%llu block%s, %s: %s%s%s\n", (unsigned long long)tally->count,
+               wf_cli_s(tally->count), wf_cli_size(tally->bytes, size, sizeof size), tally->reason,
+               *meaning ? ", " : "", meaning);
+        if (tally->age_count)
+            printf("    unused for %.1f s before (median)\n", age_ms / 1e3);
+        if (*mend)
+            printf("    to keep more: %s\n", mend);
+    }
+    free(tally->ages_ms);
+    return entry;
+}
+
 static int explain_all(struct cli *cli, const json_t *answer)
 {
     struct tally tallies[REASONS_MAX];
     int count = tally_events(json_object_get(answer, "events"), tallies);
     json_t *list = json_array();
-    for (int i = 0; i < count; i++) {
-        const char *mend, *meaning = meaning_of(tallies[i].reason, &mend);
-        double age_ms = wf_cli_percentile(tallies[i].ages_ms, tallies[i].age_count, 0.5);
-        char size[32];
-        json_t *entry = json_object();
-        wf_cli_json_set(entry, "reason", json_string(tallies[i].reason));
-        wf_cli_json_set(entry, "blocks", json_integer((json_int_t)tallies[i].count));
-        wf_cli_json_set(entry, "bytes", json_integer((json_int_t)tallies[i].bytes));
-        wf_cli_json_set(entry, "age_ms_p50", wf_cli_json_real(age_ms, 0));
-        wf_cli_json_set(entry, "meaning", json_string(meaning));
-        wf_cli_json_set(entry, "mend", json_string(mend));
-        json_array_append_new(list, entry);
-        if (!cli->json)
-            printf("%llu block%s, %s: %s%s%s\n    unused for %.1f s before (median)\n%s%s%s",
-                   (unsigned long long)tallies[i].count, wf_cli_s(tallies[i].count),
-                   wf_cli_size(tallies[i].bytes, size, sizeof size), tallies[i].reason,
-                   *meaning ? ", " : "", meaning, age_ms / 1e3, *mend ? "    to keep more: " : "",
-                   mend, *mend ? "\n" : "");
-        free(tallies[i].ages_ms);
-    }
+    for (int i = 0; i < count; i++)
+        json_array_append_new(list, tally_show(cli, &tallies[i]));
     size_t failed = wf_cli_failed_say(cli);
     scope_print(cli, answer, count);
     json_t *refused = refusals(cli, answer);

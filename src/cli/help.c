@@ -68,7 +68,7 @@ static void wrap_print(const char *text, int indent, int column, FILE *to)
 static void options_print(const struct cli_option *options, FILE *to)
 {
     for (; options->name; options++) {
-        char left[96];
+        char left[512]; /* the longest has all kinds of events */
         snprintf(left, sizeof left, "--%s%s%s", options->name, options->value ? " " : "",
                  options->value ? options->value : "");
         int column = fprintf(to, "  %-24s", left);

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/hooks.h"
+#include "base/size.h"
 #include "daemon/archive.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -65,6 +66,14 @@ static void end(struct leave *leave, enum weft_status status)
     leave->status = status;
     leave->ended_ns = wf_now_ns();
     wf_clients_unpark(leave->archives->below->node);
+    if (status != WEFT_OK)
+        return;
+    char size[32];
+    wf_telemetry_event(leave->archives->below->node, leave->domain, "archive_removed",
+                       "archive %.64s is none any more: its %u blocks, %s, are ordinary ones, and "
+                       "its manifest is gone from tier %s",
+                       leave->name, leave->blocks, wf_size_format(leave->bytes, size, sizeof size),
+                       leave->lower->config->name);
 }
 
 static void step(struct leave *leave);

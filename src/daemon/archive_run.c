@@ -19,6 +19,7 @@
 
 #include "base/hooks.h"
 #include "base/log.h"
+#include "base/size.h"
 #include "daemon/archive_run.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -105,14 +106,15 @@ static void done_say(const struct wf_archive_run *run, const struct wf_archive_k
     const struct wf_below *below = run->archives->below;
     uint8_t on = kept ? wf_archive_on(kept) : (uint8_t)(1u << run->to->number);
     char names[WF_TIERS_MAX * (WF_TIER_NAME_MAX + 2) + 1] = "";
+    char size[32];
     size_t used = 0;
     for (uint32_t i = 0; i < below->count && used < sizeof names; i++)
         if (on >> i & 1)
             used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "",
                                      below->tiers[i].config->name);
     wf_telemetry_event(below->node, run->domain, "archive",
-                       "archive %.64s: %u blocks are durable on %.120s", run->name, run->count,
-                       names);
+                       "archive %.64s: %u blocks, %s, are durable on %.100s", run->name, run->count,
+                       wf_size_format(run->bytes, size, sizeof size), names);
 }
 
 /* What came of it: the one of its name and its chain that has its manifest there. */

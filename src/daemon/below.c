@@ -12,6 +12,7 @@
 
 #include "base/hooks.h"
 #include "base/log.h"
+#include "base/size.h"
 #include "daemon/archive.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -465,17 +466,18 @@ static void opened(void *context, enum weft_status status, const char *sentence)
     wf_below_orphans_settle(lower->below);
     wf_archives_opened(lower->below);
     wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-    wf_info("tier", "%s: %llu blocks, %llu bytes found", lower->config->name,
-            (unsigned long long)sum.blocks, (unsigned long long)sum.bytes);
+    char bytes[32];
+    wf_size_format(sum.bytes, bytes, sizeof bytes);
+    wf_info("tier", "%s: %llu blocks, %s found", lower->config->name,
+            (unsigned long long)sum.blocks, bytes);
     wf_telemetry_event(lower->below->node, NULL, "tier_open",
-                       "tier %s is open; %llu blocks of %llu bytes were found there",
-                       lower->config->name, (unsigned long long)sum.blocks,
-                       (unsigned long long)sum.bytes);
+                       "tier %s is open; %llu blocks, %s, were found there", lower->config->name,
+                       (unsigned long long)sum.blocks, bytes);
     if (lower->foreign_bytes)
         wf_warn("tier",
-                "%s: %llu bytes of blocks there belong to domains that this node does not have, by "
+                "%s: %s of blocks there belong to domains that this node does not have, by "
                 "their secrets; they are left alone and take up room",
-                lower->config->name, (unsigned long long)lower->foreign_bytes);
+                lower->config->name, wf_size_format(lower->foreign_bytes, bytes, sizeof bytes));
     lower->below->measured_ns = 0;
 }
 

@@ -42,9 +42,7 @@ struct wf_event_prefetch {
 };
 
 struct wf_event {
-    /* "evict", "full", "corrupt", "client_gone", "lend", "reclaim", or of a block below DRAM
-     * "demote", "promote", "move", "let_go", "missing", "load_failed", of a chain "prefetch": a
-     * literal. */
+    /* A literal; `weft events --what` (src/cli/events.c) has the list of all. */
     const char *what;
     uint32_t domain;     /* whose ring; WF_EVENTS_NODE */
     bool evicted;        /* the members from here to `not_below` say something */

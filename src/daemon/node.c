@@ -196,8 +196,10 @@ void wf_node_reclaim_step(struct wf_node *node)
     struct wf_count_answer *answer = (struct wf_count_answer *)(void *)node->answer;
     answer->count = reclaim->done;
     reclaim->client = 0;
-    wf_telemetry_event(node, NULL, "reclaim", "the host took back %llu of %llu bytes",
-                       (unsigned long long)reclaim->done, (unsigned long long)reclaim->wanted);
+    char done[32], wanted[32];
+    wf_telemetry_event(node, NULL, "reclaim", "the host took back %s of %s",
+                       wf_size_format(reclaim->done, done, sizeof done),
+                       wf_size_format(reclaim->wanted, wanted, sizeof wanted));
     enum weft_status status = all ? WEFT_OK : WEFT_PENDING;
     wf_answer(client, &to, status, sizeof *answer, NULL, 0);
     wf_telemetry_op(node, client->domain, WF_OP_RECLAIM, status, wf_now_ns() - reclaim->started_ns);

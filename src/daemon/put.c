@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/hooks.h"
+#include "base/size.h"
 #include "base/sum.h"
 #include "daemon/below.h"
 #include "daemon/node.h"
@@ -151,11 +152,12 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
     }
     if (node->below)
         wf_demote_ahead(node->below);
-    if (full)
-        wf_telemetry_event(
-            node, client->domain, "full",
-            "no room for a block of %llu bytes: all that is left is pinned or in use",
-            (unsigned long long)format->block_bytes);
+    if (full) {
+        char bytes[32];
+        wf_telemetry_event(node, client->domain, "full",
+                           "no room for a block of %s: all that is left is pinned or in use",
+                           wf_size_format(format->block_bytes, bytes, sizeof bytes));
+    }
     WF_CRASH("put.reserve.before_answer");
     wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
 }

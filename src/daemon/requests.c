@@ -328,8 +328,8 @@ static void handle_lend(struct wf_client *client, const struct wf_lend *request)
         node->pool_bytes += bytes;
         wf_shares_settle(node);
         node->budget_free += bytes;
-        wf_telemetry_event(node, NULL, "lend", "the host lent %llu bytes",
-                           (unsigned long long)bytes);
+        wf_telemetry_event(node, NULL, "lend", "the host lent %s",
+                           wf_size_format(bytes, asked, sizeof asked));
     }
     answer_count(client, &request->message, status, node->pool_bytes);
 }

@@ -240,6 +240,19 @@ def completion_and_manuals_are_the_programs():
 
 
 @case
+def every_kind_of_event_can_be_asked_for():
+    folder, told = os.path.join(ROOT, "src", "daemon"), set()
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            text = file.read()
+        told |= set(re.findall(r'wf_telemetry_event\(\s*[^",]+,\s*[^",]+,\s*"([a-z_]+)"', text))
+        for line in re.findall(r"\.what = ([^,;]+)", text) if name.endswith(".c") else ():
+            told |= set(re.findall(r'"([a-z_]+)"', line))
+    known = re.search(r"--what (\S+)", weft("events", "--help").stdout.decode())[1].split("|")
+    check(len(told) > 20 and told == set(known), "told and not known, or known and not told:", told ^ set(known))
+
+
+@case
 def manuals_are_clean():
     if not shutil.which("mandoc"):
         return "mandoc is not installed"

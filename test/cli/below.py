@@ -58,7 +58,8 @@ def where_it_is(at, first, size, tiers):
     check(f"{down['key']} is there, below DRAM on {down['tiers'][0]}" in shown, shown)
     shown = weft("explain", *at).stdout.decode()
     check("a get brings it up" in shown and "enlarge the pool" not in shown, shown)
-    check(" stays_on nvme0" in weft("events", "--what", "evict", *at).stdout.decode())
+    shown = weft("events", "--what", "evict", *at).stdout.decode()
+    check(" stays_on nvme0" in shown and re.search(r"  why lru_leaf \(candidates \d+\)$", shown, re.M), shown)
 
 
 @case
@@ -151,6 +152,26 @@ def memory_below_the_pool_is_a_tier_that_forgets():
 
 
 @case
+def of_what_a_tier_lets_go_of_no_age_is_told():
+    socket, size = os.path.join(FOLDER, "cold.sock"), ["--block-bytes", "1MB"]
+    node = start_node("16MB", socket, ("dram:16MB",), WEFT_POOL_POLICY="lru")
+    at = ["--socket", socket]
+    try:
+        for i in range(8):
+            weft("put", "--key", f"cold{i}", *size, *at, blob("cold", 8 << 20, seed=i))
+        until, reasons = time.time() + 20, {}
+        while "cold" not in reasons and time.time() < until:
+            reasons = {each["reason"]: each for each in answer("explain", *at)["reasons"]}
+        check("cold" in reasons and reasons["cold"]["age_ms_p50"] is None, reasons)
+        check(reasons["below"]["age_ms_p50"] is not None, reasons)
+        told = weft("explain", *at).stdout.decode().splitlines()
+        after = {line.split(": ")[1].split(",")[0]: told[i + 1] for i, line in enumerate(told) if line[0] != " "}
+        check("unused for" not in after["cold"] and "unused for" in after["below"], told)
+    finally:
+        stop_node(node)
+
+
+@case
 def a_block_that_no_tier_takes_is_not_tried():
     socket, size = os.path.join(FOLDER, "large.sock"), ["--block-bytes", "1MB"]
     node = start_node("16MB", socket, (f"nvme:{os.path.join(FOLDER, 'large')}.nvme:3MB",))
@@ -165,6 +186,8 @@ def a_block_that_no_tier_takes_is_not_tried():
         check(why["rule"] == "weft" and why["hint"] is None and 0 <= why["chance"] <= 1, why)
         check(why["turn"] == 0 and 0 <= why["age_s"] < 60 and 1 <= why["candidates"] <= 4, why)
         check(re.search(r"the least valuable of \d ends? of chains: .* no hint", said), said)
+        shown = weft("events", "--what", "evict", *at).stdout.decode()
+        check(re.search(r"  why weft \(value \S+, chance \S+, age_s \S+, turn 0, candidates \d\)$", shown, re.M), shown)
         tier = next(tier for tier in answer("ls", "tiers", *at)["tiers"] if tier["name"] == "nvme0")
         check(tier["errors"] == 0 and tier["blocks"] == 0 and tier["state"] == "ok", tier)
         said = weft("session", "archive", "a", "--key", "large3", *size, "--blocks", "8", *at, expect=2).stderr.decode()
@@ -213,6 +236,9 @@ def a_session_is_archived_and_carried_over():
         check("20 blocks" in weft("session", "export", "talk", "--output", again, *at).stdout.decode())
         check(read(again) == read(file), "two exports of one archive differ")
         golden("session_rm", answer("session", "rm", "talk", *at))
+        said = answer("events", "--what", "archive_removed", *at)["events"]
+        check(len(said) == 1 and "archive talk is none any more: its 20 blocks, 1.2 MiB, are" in said[0]["text"] and
+              "tier nvme0" in said[0]["text"], said)
         weft("session", "rm", "talk", *at, expect=1)
     finally:
         stop_node(node)
@@ -274,7 +300,7 @@ def an_archive_says_where_its_blocks_are():
         check((row["tier"], row["tiers"]) == (said["tier"], names), row)
         check(f" {', '.join(names)} " in weft("session", "ls", *at).stdout.decode(), row)
         story = weft("events", *at).stdout.decode()
-        check(f"archive a: 4 blocks are durable on {', '.join(names)}" in story, story)
+        check(f"archive a: 4 blocks, {row['bytes'] >> 10} KiB, are durable on {', '.join(names)}" in story, story)
         shown = weft("session", "archive", "a", *chained).stdout.decode()
         check(re.search(r"durable on (nvme0, )?nvme1; 0 written now", shown), shown)
         shown = weft("explain", below[0]["key"], *at).stdout.decode()
