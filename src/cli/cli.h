@@ -175,6 +175,13 @@ json_t *wf_cli_failed_list(struct cli *cli);
 /* A sentence on stderr for each; how many. */
 size_t wf_cli_failed_say(struct cli *cli);
 
+/* missing.c: why `block` of a chain, called `key`, did not come when it was asked for at `since_ms`
+ * (of 1970) or later: {"block", "why", "tier", "text"} for json_decref().  why: "absent"; "tier",
+ * which has it and did not give it in time; "opening"; "failed", a tier that may have it; or the
+ * reason of the event of the read that failed. */
+json_t *wf_cli_missing(struct cli *cli, const struct weft_key *key, uint64_t block,
+                       int64_t since_ms);
+
 /* The node's tiers, in the order of their measured latency: a list for json_decref(), or NULL and
  * in `why` a sentence.  A node tells them to its own user only. */
 json_t *wf_cli_tiers_ask(struct weft *weft, char *why, size_t capacity);

@@ -350,6 +350,7 @@ static void move_print(const json_t *event)
         {"load_failed", "corrupt", "not read back: its copy on %s is corrupt"},
         {"load_failed", "missing", "not read back: %s does not have it any more"},
         {"load_failed", "timeout", "not read back: %s took too long"},
+        {"load_failed", "removed", "not read back from %s: it was removed meanwhile"},
         {"load_failed", "device", "not read back: the device of %s failed"},
         {"load_failed", "parent", "not read back from %s: what it extends could not be"},
         {"corrupt", "corrupt", "found corrupt on %s, and dropped there"},

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -128,9 +129,15 @@ static int block_get(struct cli *cli, const struct weft_pins *pins, uint32_t blo
 }
 
 /* Nothing was there: perhaps because it is called by another name, which its size is part of. */
-static void miss_say(struct cli *cli, struct weft_format *format, const struct weft_key *key)
+static void miss_say(struct cli *cli, struct weft_format *format, const struct weft_key *key,
+                     const json_t *missing)
 {
     char opening[CLI_OPENING_MAX];
+    const char *why = json_string_value(json_object_get(missing, "why"));
+    if (strcmp(why, "absent") != 0 && strcmp(why, "opening") != 0 && strcmp(why, "failed") != 0) {
+        fprintf(stderr, "weft get: %s\n", json_string_value(json_object_get(missing, "text")));
+        return;
+    }
     uint64_t other = wf_cli_other_size(cli, format, key);
     size_t failed = other ? 0 : wf_cli_failed_say(cli);
     if (other)
@@ -155,7 +162,9 @@ static void miss_say(struct cli *cli, struct weft_format *format, const struct w
                 weft_format_block_bytes(format));
 }
 
-static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes, int fd)
+/* Takes over `missing`, which is NULL when all was there. */
+static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes, int fd,
+                  json_t *missing)
 {
     char size[32];
     if (cli->json) {
@@ -164,11 +173,16 @@ static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes, int
         wf_cli_json_set(answer, "present", json_integer((json_int_t)got));
         wf_cli_json_set(answer, "bytes", json_integer((json_int_t)bytes));
         wf_cli_json_set(answer, "verified", json_boolean(verify));
+        wf_cli_json_set(answer, "missing", missing ? missing : json_null());
         wf_cli_json_print(answer);
+        missing = NULL;
     } else if (fd != STDOUT_FILENO || got < count) {
         fprintf(stderr, "%zu of %zu block%s, %s%s\n", got, count, wf_cli_s(count),
                 wf_cli_size(bytes, size, sizeof size), verify ? ", checked" : "");
+        if (got && missing)
+            fprintf(stderr, "weft get: %s\n", json_string_value(json_object_get(missing, "text")));
     }
+    json_decref(missing);
     return got == count ? CLI_OK : CLI_MISS;
 }
 
@@ -178,6 +192,14 @@ static bool again(struct cli *cli, bool *waited)
     bool first = !*waited;
     *waited = true;
     return first && wf_cli_opening_wait(cli);
+}
+
+/* As events tell the time. */
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static int get_chain(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
@@ -192,6 +214,7 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
     struct cli_progress progress;
     wf_cli_progress_init(&progress, "get");
     struct weft_pins pins, behind = {.blocks = 0};
+    int64_t begun_ms = now_ms();
     while (code == CLI_OK && status == WEFT_OK && got < count && left) {
         size_t window = count - got < WINDOW ? count - got : WINDOW;
         status = weft_get_keys(format, keys + got, window, WEFT_BLOCK_ORDER, &pins);
@@ -222,11 +245,12 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
     code = sink_close(cli, sink, code);
     if (code != CLI_OK)
         return code;
-    if (!got)
-        miss_say(cli, format, keys);
-    else if (got < count && left)
+    json_t *missing = got < count && left ? wf_cli_missing(cli, &keys[got], got, begun_ms) : NULL;
+    if (missing && !got)
+        miss_say(cli, format, keys, missing);
+    else if (missing)
         wf_cli_failed_say(cli);
-    return report(cli, got, left ? count : got, before - left, sink->fd);
+    return report(cli, got, left ? count : got, before - left, sink->fd, missing);
 }
 
 static int run(struct cli *cli)
@@ -274,6 +298,11 @@ const struct cli_command wf_cmd_get = {
         "for up to 5 s.\n\n"
         "A file that is there is replaced when all is written, and not touched when no block is "
         "there or something fails.\n\n"
+        "Of the first block that did not come it says why: it is not there; a tier has it and did "
+        "not give it within its timeout; a tier that may have it is still being opened, or "
+        "failed; or reading it failed.  With --json that is `missing`: its place in the chain, "
+        "`why` (absent, tier, opening, failed, or the event's reason), the tier and a sentence; "
+        "null when nothing is missing.\n\n"
         "Exits with 1 when blocks were missing (the first part is written), and with 5 when "
         "--verify found bytes that are not what was committed (nothing of that block is written).",
     .options = options,

@@ -60,6 +60,7 @@ struct load {
     bool queued, failed, complete;
     bool orphan; /* no other tier is to be tried */
     bool late;   /* nobody waits any more: it was too slow, or its block was removed */
+    bool slow;   /* and which of these */
     const char *why;
     enum weft_status failure;      /* of the last read that failed */
     uint64_t started_ns, first_ns; /* asked for; the first range of it was readable */
@@ -237,6 +238,8 @@ static void leave_parent(struct load *load)
 
 static const char *failure_name(const struct load *load)
 {
+    if (load->late) /* given up: its block was removed, or it was too slow */
+        return load->slow ? "timeout" : "removed";
     if (load->orphan)
         return "parent";
     switch (load->failure) {
@@ -464,6 +467,7 @@ static void look_for_late(struct wf_lower *lower)
         for (struct load *load = loads->buckets[b]; load; load = load->next)
             if (load->tier == lower->number && !load->failed &&
                 now_ns - load->started_ns > patience_ns) {
+                load->slow = true;
                 give_up(load);
                 late++;
             }

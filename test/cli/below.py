@@ -128,6 +128,29 @@ def a_tier_that_is_still_being_opened_is_waited_for():
 
 
 @case
+def a_tier_that_does_not_answer_is_named():
+    socket, size = os.path.join(FOLDER, "away.sock"), ["--block-bytes", "64KB", "--socket", os.path.join(FOLDER, "away.sock")]
+    hold, copy = os.path.join(FOLDER, "away.hold"), os.path.join(FOLDER, "away.copy")
+    settings = os.path.join(FOLDER, "away.yaml")
+    with open(settings, "w", encoding="utf-8") as file:
+        file.write(f"tiers:\n  - {{name: nvme0, kind: nvme, path: {FOLDER}/away.nvme, size: 64MB, timeout: 300ms}}\n")
+    node = start_node("8MB", socket, WEFT_CONFIG=settings, WEFT_NVME_HOLD=hold, WEFT_POOL_POLICY="lru")
+    try:
+        for i in range(3):
+            weft("put", "--key", f"away{i}", *size, blob("away", 6 << 20, seed=i))
+        with open(hold, "w", encoding="utf-8") as file:
+            file.write("2000")
+        done = weft("get", "--key", "away0", *size, "--blocks", "96", "--output", copy, expect=1)
+        check(b"block 0 is on tier nvme0, which is stalled: " in done.stderr or
+              b"block 0 could not be read from tier nvme0: timeout" in done.stderr, done.stderr)
+        part = answer("get", "--key", "away0", *size, "--blocks", "96", "--output", copy, expect=1)["missing"]
+        check(part["tier"] == "nvme0" and part["why"] in ("tier", "timeout"), part)
+    finally:
+        os.unlink(hold)
+        stop_node(node)
+
+
+@case
 def memory_below_the_pool_is_a_tier_that_forgets():
     socket, size = os.path.join(FOLDER, "memory.sock"), ["--block-bytes", "1MB"]
     node = start_node("32MB", socket, ("dram:96MB",))

@@ -63,6 +63,7 @@ def chains_are_put_matched_and_dropped():
     check(read(path) == read(copy), "the copy differs")
     part = answer("get", "--key", "chain", *size, "--blocks", "41", "--output", copy, "--verify", expect=1)
     check(part["present"] == 40, part)
+    check(part["missing"] == {"block": 40, "why": "absent", "tier": None, "text": "block 40 is not there"}, part)
     weft("get", "--raw-key", stored["last_key"], *size, "--output", copy)
     check(read(copy) == read(path)[-4096:], "the last block differs")
     golden("rm", answer("rm", "--raw-key", stored["last_key"], *size))

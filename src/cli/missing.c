@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Why a block that was asked for did not come: it is nowhere, or a tier has it and did not give it.
+ *
+ * A tier that is away is told of by the node's list of tiers, which is for the node's own user; by
+ * the directory, which still says that the block is there; and by the event of a read that failed.
+ */
+#include <string.h>
+
+#include "cli/cli.h"
+
+#define EVENT_DIGITS 16 /* of a key, that an event says */
+
+static const char *word(const json_t *object, const char *key)
+{
+    const char *value = json_string_value(json_object_get(object, key));
+    return value ? value : "";
+}
+
+static json_t *missing_make(uint64_t block, const char *why, const char *tier, const char *text)
+{
+    json_t *out = json_object();
+    wf_cli_json_set(out, "block", json_integer((json_int_t)block));
+    wf_cli_json_set(out, "why", json_string(why));
+    wf_cli_json_set(out, "tier", *tier ? json_string(tier) : json_null());
+    wf_cli_json_set(out, "text", json_string(text));
+    return out;
+}
+
+/* ": stalled: a read takes longer than 5000 ms", or "" when it is well or not for us to know. */
+static void state_say(struct cli *cli, const char *name, char *out, size_t capacity)
+{
+    char why[256];
+    size_t index;
+    json_t *tier, *tiers = wf_cli_tiers_ask(cli->weft, why, sizeof why);
+    out[0] = '\0';
+    json_array_foreach (tiers, index, tier) {
+        const char *state = word(tier, "state"), *reason = word(tier, "reason");
+        if (strcmp(word(tier, "name"), name) == 0 && strcmp(state, "ok") != 0)
+            snprintf(out, capacity, ", which is %s%s%s", state, *reason ? ": " : "", reason);
+    }
+    json_decref(tiers);
+}
+
+/* The block lies on a tier still: it did not come in time. */
+static json_t *on_tier(struct cli *cli, const char *hex, uint64_t block)
+{
+    char question[96], state[300], text[600];
+    json_t *answer = NULL, *out = NULL;
+    snprintf(question, sizeof question, "below key=%s", hex);
+    if (wf_cli_query(cli, question, 0, 0, &answer) != CLI_OK)
+        return NULL;
+    const json_t *row = json_array_get(json_object_get(answer, "below"), 0);
+    const char *tier = json_string_value(json_array_get(json_object_get(row, "tiers"), 0));
+    if (tier) {
+        state_say(cli, tier, state, sizeof state);
+        snprintf(text, sizeof text, "block %llu is on tier %s%s%s", (unsigned long long)block, tier,
+                 state, *state ? "" : ", which did not give it in time; get it again");
+        out = missing_make(block, "tier", tier, text);
+    }
+    json_decref(answer);
+    return out;
+}
+
+/* It was there, and could not be read: the newest event says so. */
+static json_t *not_read(struct cli *cli, const char *hex, uint64_t block, int64_t since_ms)
+{
+    char text[256];
+    size_t index;
+    json_t *answer = NULL, *event, *out = NULL;
+    if (wf_cli_query(cli, "events", 0, 0, &answer) != CLI_OK)
+        return NULL;
+    json_array_foreach (json_object_get(answer, "events"), index, event) {
+        const char *kind = word(event, "what");
+        if (json_integer_value(json_object_get(event, "time_ms")) < since_ms ||
+            strncmp(word(event, "key"), hex, EVENT_DIGITS) != 0 ||
+            (strcmp(kind, "load_failed") != 0 && strcmp(kind, "missing") != 0 &&
+             strcmp(kind, "corrupt") != 0))
+            continue;
+        json_decref(out);
+        snprintf(text, sizeof text,
+                 "block %llu could not be read from tier %s: %s; weft explain %.16s has its story",
+                 (unsigned long long)block, word(event, "tier"), word(event, "reason"), hex);
+        out = missing_make(block, word(event, "reason"), word(event, "tier"), text);
+    }
+    json_decref(answer);
+    return out;
+}
+
+json_t *wf_cli_missing(struct cli *cli, const struct weft_key *key, uint64_t block,
+                       int64_t since_ms)
+{
+    char hex[2 * sizeof key->bytes + 1], opening[CLI_OPENING_MAX], text[CLI_OPENING_MAX + 128];
+    wf_cli_hex(key->bytes, sizeof key->bytes, hex);
+    json_t *out = not_read(cli, hex, block, since_ms);
+    if (!out)
+        out = on_tier(cli, hex, block);
+    if (out)
+        return out;
+    if (wf_cli_opening(cli, opening, sizeof opening)) {
+        snprintf(text, sizeof text,
+                 "block %llu is not known yet: %s still being opened; get it again later",
+                 (unsigned long long)block, opening);
+        return missing_make(block, "opening", "", text);
+    }
+    json_t *failed = wf_cli_failed_list(cli);
+    const char *tier = word(json_array_get(failed, 0), "tier");
+    if (*tier)
+        snprintf(text, sizeof text,
+                 "block %llu is not known; it may be on tier %.64s, which is failed",
+                 (unsigned long long)block, tier);
+    else
+        snprintf(text, sizeof text, "block %llu is not there", (unsigned long long)block);
+    out = missing_make(block, *tier ? "failed" : "absent", tier, text);
+    json_decref(failed);
+    return out;
+}
