@@ -14,7 +14,8 @@ static const struct cli_word words[] = {
     {"blocks",
      "blocks with key, size, place in the chain, and age_uses: how often others were used "
      "since its last use"},
-    {"sessions", "open sessions with state and chain"},
+    {"sessions", "open sessions with state and chain: its blocks, below DRAM too, and how many of "
+                 "them, from its beginning, are in DRAM"},
     {"domains", "domains with quota and use (others only for the node's own user)"},
     {"regions", "named and private regions"},
     {"formats", "the layouts that clients have registered"},

@@ -204,35 +204,69 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
     return wf_query_page("blocks", rows, slot < store->arena.slots_used ? slot : 0);
 }
 
+/* Blocks of the chain that ends with `tip`, and how many of these are in DRAM: eviction takes the
+ * ends of chains only, so that is its beginning.  Goes up from the tip, a look a block that is
+ * below alone; *looks is what may still be looked at.  False: there are more. */
+static bool chain_count(const struct wf_domain *domain, const uint8_t tip[32], uint32_t *looks,
+                        uint64_t *out_blocks, uint64_t *out_dram)
+{
+    const struct wf_below *below = domain->node->below;
+    const struct wf_store *store = &domain->store;
+    uint32_t slot = wf_store_find(store, tip);
+    uint32_t entry = slot == WF_SLOT_NONE && below ? wf_below_find(domain, tip) : WF_DIRECTORY_NONE;
+    struct wf_directory_block block;
+    *out_blocks = *out_dram = 0;
+    if (slot != WF_SLOT_NONE) {
+        uint64_t word = atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed);
+        *out_blocks = *out_dram = (uint64_t)wf_word_depth(word) + 1;
+        return true;
+    }
+    while (entry != WF_DIRECTORY_NONE) {
+        if (!*looks)
+            return false;
+        --*looks;
+        wf_directory_read(below->directory, entry, &block);
+        uint64_t blocks = (uint64_t)block.depth + 1;
+        *out_blocks = *out_blocks ? *out_blocks : blocks;
+        *out_dram = block.in_dram ? blocks : 0;
+        entry = block.in_dram ? WF_DIRECTORY_NONE : block.parent;
+    }
+    return true;
+}
+
+/* Blocks below DRAM that one page of sessions looks at; a chain that has more has null for what of
+ * it is in DRAM. */
+#define SESSION_LOOKS (1u << 16)
+
 static char *list_sessions(const struct wf_node *node, const struct wf_domain *domain,
                            uint64_t cursor)
 {
     json_t *rows = json_array();
     size_t room = WF_PAGE_BYTES;
-    uint64_t i = cursor, now_ns = wf_now_ns();
+    uint64_t i = cursor, now_ns = wf_now_ns(), blocks = 0, dram = 0;
+    uint32_t looks = SESSION_LOOKS;
     for (; i < node->session_used && json_array_size(rows) < WF_PAGE_ROWS; i++) {
         const struct wf_session_entry *s = &node->sessions[i];
         if (!s->id || s->domain != domain->id)
             continue;
         char tip[65] = "";
+        blocks = dram = 0;
         if (s->has_tip)
             wf_query_hex(s->tip, sizeof s->tip, tip);
-        uint32_t slot = s->has_tip ? wf_store_find(&domain->store, s->tip) : WF_SLOT_NONE;
-        uint64_t word = slot == WF_SLOT_NONE
-                            ? 0
-                            : atomic_load_explicit(&domain->store.index.desc[slot].word,
-                                                   memory_order_relaxed);
+        bool whole = !s->has_tip || chain_count(domain, s->tip, &looks, &blocks, &dram);
+        if (!whole && json_array_size(rows))
+            break; /* the next page has looks of its own */
         if (!wf_query_row(rows, &room,
-                          json_pack("{s:I, s:o, s:s, s:I, s:s, s:I, s:I, s:b, s:f, s:I, s:I}",
+                          json_pack("{s:I, s:o, s:s, s:I, s:s, s:I, s:o, s:I, s:b, s:f, s:I, s:I}",
                                     "session", (json_int_t)s->id, "name", json_string(s->name),
                                     "state", wf_session_state_name(s->state), "priority",
                                     (json_int_t)s->priority, "tip", tip, "blocks",
-                                    slot == WF_SLOT_NONE ? (json_int_t)0
-                                                         : (json_int_t)wf_word_depth(word) + 1,
-                                    "pid", (json_int_t)node->clients[s->client - 1].peer.pid,
-                                    "held", s->held, "state_s",
-                                    (double)(now_ns - s->hinted_ns) / 1e9, "returns_in_ms",
-                                    (json_int_t)s->returns_in_ms, "format", (json_int_t)s->format)))
+                                    (json_int_t)blocks, "in_dram",
+                                    whole ? json_integer((json_int_t)dram) : json_null(), "pid",
+                                    (json_int_t)node->clients[s->client - 1].peer.pid, "held",
+                                    s->held, "state_s", (double)(now_ns - s->hinted_ns) / 1e9,
+                                    "returns_in_ms", (json_int_t)s->returns_in_ms, "format",
+                                    (json_int_t)s->format)))
             break;
     }
     return wf_query_page("sessions", rows, i < node->session_used ? i : 0);

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "../support/payload.h"
 #include "../support/weftd.h"
@@ -244,6 +245,35 @@ static void test_a_session_that_waits_is_brought_back(void **state)
     get(s, 3, WEFT_LAYER_ORDER);
 }
 
+/* What the node says of the stage's session. */
+static int64_t session_number(struct stage *s, const char *name)
+{
+    char *text;
+    int64_t value = INT64_MIN;
+    size_t i;
+    json_t *row;
+    assert_int_equal(weft_query(s->w, "sessions", 0, &text), WEFT_OK);
+    json_t *all = json_loads(text, 0, NULL);
+    weft_text_free(text);
+    json_array_foreach (json_object_get(all, "sessions"), i, row)
+        if (json_integer_value(json_object_get(row, "session")) ==
+            (json_int_t)weft_session_id(s->s))
+            value = json_integer_value(json_object_get(row, name));
+    json_decref(all);
+    return value;
+}
+
+static void test_a_session_has_its_blocks_below_too(void **state)
+{
+    struct stage *s = *state;
+    put(s, 99);
+    assert_int_equal(session_number(s, "blocks"), BLOCKS);
+    assert_int_equal(session_number(s, "in_dram"), BLOCKS);
+    assert_int_equal(weft_demote(s->s), WEFT_OK);
+    assert_int_equal(session_number(s, "blocks"), BLOCKS);
+    assert_int_equal(session_number(s, "in_dram"), 0);
+}
+
 /* Its blocks are written one by one, and the last of them may be done first. */
 static void test_what_is_demoted_is_below_whole(void **state)
 {
@@ -345,6 +375,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_what_does_not_fit_goes_below_and_comes_back),
         cmocka_unit_test(test_a_restart_finds_all),
         cmocka_unit_test(test_a_session_that_waits_is_brought_back),
+        cmocka_unit_test(test_a_session_has_its_blocks_below_too),
         cmocka_unit_test(test_what_is_demoted_is_below_whole),
         cmocka_unit_test(test_what_cannot_go_down_is_said),
         cmocka_unit_test(test_a_prefetch_brings_it_up),
