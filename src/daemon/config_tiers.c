@@ -485,13 +485,17 @@ wf_config_tier_flags(const char *const *flags, size_t flag_count,
 
 /* -------------------------------------------------------------------------------- on this host */
 
-/* The directory that `path` lies in. */
+/* The directory that `path` lies in; `out` may be `path`. */
 static void parent_of(const char *path, char *out, size_t capacity)
 {
     const char *slash = strrchr(path, '/');
     size_t length = slash ? (size_t)(slash - path) : 0;
-    snprintf(out, capacity, "%.*s", slash && length ? (int)length : 1,
-             slash ? (length ? path : "/") : ".");
+    if (length && length < capacity) {
+        memmove(out, path, length);
+        out[length] = '\0';
+    } else {
+        snprintf(out, capacity, "%s", slash ? "/" : ".");
+    }
 }
 
 /* `already`: what the file has taken up before. */

@@ -15,8 +15,9 @@
 
 #define ERRORS_MAX 8u /* one after the other: the medium is given up */
 #define RETRY_GROWTH 60u
-#define TICK_MS 10  /* while jobs are there: for what expires, or stalls */
-#define BLIND_MS 1u /* for a tier that cannot say when something can be reaped */
+#define TICK_MS 10   /* while jobs are there: for what expires, or stalls */
+#define LOOK_MS 1000 /* while there are none: a tier looks at its medium when it reaps */
+#define BLIND_MS 1u  /* for a tier that cannot say when something can be reaped */
 
 /* ----------------------------------------------------------------------------------- opening */
 
@@ -124,7 +125,7 @@ static uint32_t wait_for_work(struct wf_mover *m)
     int event = m->tier ? m->ops->event(m->tier) : -1;
     struct pollfd fds[2] = {{.fd = m->inbox_event, .events = POLLIN},
                             {.fd = event, .events = POLLIN}};
-    int timeout_ms = -1;
+    int timeout_ms = m->tier ? LOOK_MS : -1;
     bool at_once = m->ready.first || m->summed_bytes >= WF_MOVER_SUM_BYTES;
     if (at_once || (event < 0 && m->in_flight))
         timeout_ms = 0;

@@ -332,6 +332,8 @@ static enum weft_status nvme_open(const struct wf_tier_options *options, struct 
         status = wf_nvme_ring_open(t, options);
     if (status == WEFT_OK)
         status = wf_nvme_recover(t, bytes, options->capacity_bytes);
+    if (status == WEFT_OK)
+        status = wf_nvme_medium_opened(t);
     if (status != WEFT_OK) {
         if (t->made) /* nothing in it is of use */
             unlink(t->path);
@@ -453,6 +455,8 @@ static uint32_t nvme_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
     uint64_t until = wf_now_ms() + timeout_ms, now;
     eventfd_t ignored;
     (void)eventfd_read(t->event, &ignored);
+    if (wf_now_ms() >= t->file.next_ms)
+        wf_nvme_medium_look(t);
     progress(t);
     verify_landed(t, VERIFY_BYTES);
     while (!t->done.first && t->stats.in_flight && (now = wf_now_ms()) < until) {
@@ -534,6 +538,7 @@ static void nvme_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     out->blocks = t->index.table.count;
     out->queue_depth = t->queue_depth;
     out->failed = t->failed;
+    out->claim = t->volume;
 }
 
 const struct wf_tier_ops wf_tier_nvme = {

@@ -5,6 +5,7 @@
 #include "tier/nvme_log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -73,6 +74,16 @@ void wf_nvme_fail(struct wf_nvme *t, int error, const char *what)
     if (!t->failed)
         wf_error("nvme", "%s: %s: %s; the tier is out of use until it is opened again", t->path,
                  what, strerror(error));
+    t->failed = true;
+}
+
+/* `why` is a sentence, and what the tier's state says from then on. */
+void wf_nvme_fail_why(struct wf_nvme *t, const char *why)
+{
+    if (t->failed)
+        return;
+    wf_error("nvme", "%s: %s", t->path, why);
+    snprintf(t->stats.why, sizeof t->stats.why, "%s", why);
     t->failed = true;
 }
 
@@ -457,9 +468,11 @@ void wf_nvme_log_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
         break;
     default:
         t->sync_running = false;
+        /* Durable is what a restart finds. */
+        wf_nvme_medium_look(t);
         if (bad)
             wf_nvme_fail(t, result < 0 ? -result : EIO, "fdatasync failed");
-        else
+        else if (!t->failed)
             t->sync_done = t->sync_started;
         break;
     }

@@ -216,10 +216,18 @@ struct wf_nvme_queue {
     struct wf_tier_request *first, **last;
 };
 
+/* The file as it was when the tier was open: a restart must find the same one at the path. */
+struct wf_nvme_file {
+    bool known; /* it is a file, not a device */
+    uint64_t device, number, bytes;
+    uint64_t next_ms; /* when it is looked at again */
+};
+
 struct wf_nvme {
     char *path;
     int fd, fd_buffered; /* the same descriptor where O_DIRECT is refused */
     bool made;           /* the file was not there before */
+    struct wf_nvme_file file;
     int event;
     bool failed, ring_ready, registered;
     bool leaving;  /* it is being closed */
@@ -303,6 +311,10 @@ static inline enum wf_nvme_stream wf_nvme_stream_of(const struct wf_nvme *t, boo
 enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_options *options,
                                      uint64_t *out_bytes);
 enum weft_status wf_nvme_medium_extend(struct wf_nvme *t, uint64_t bytes);
+/* It is as large as it is going to be. */
+enum weft_status wf_nvme_medium_opened(struct wf_nvme *t);
+/* Fail the tier if a restart would not find this file at its path, or not all of it. */
+void wf_nvme_medium_look(struct wf_nvme *t);
 enum weft_status wf_nvme_ring_open(struct wf_nvme *t, const struct wf_tier_options *options);
 void wf_nvme_medium_close(struct wf_nvme *t);
 enum weft_status wf_nvme_pread(struct wf_nvme *t, void *into, uint64_t bytes, uint64_t offset);
@@ -328,6 +340,7 @@ struct wf_tier_request *wf_nvme_queue_take(struct wf_nvme_queue *queue);
 bool wf_nvme_queue_remove(struct wf_nvme_queue *queue, struct wf_tier_request *request);
 void wf_nvme_finish(struct wf_nvme *t, struct wf_tier_request *request, enum weft_status status);
 void wf_nvme_fail(struct wf_nvme *t, int error, const char *what);
+void wf_nvme_fail_why(struct wf_nvme *t, const char *why);
 /* An I/O failed, whatever it was for. */
 void wf_nvme_trouble(struct wf_nvme *t, int result);
 bool wf_nvme_no_space(int result);

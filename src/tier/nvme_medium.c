@@ -24,12 +24,14 @@
 
 #include "base/hooks.h"
 #include "base/log.h"
+#include "sys/clock.h"
 #include "sys/memory.h"
 #include "tier/nvme_hooks.h"
 #include "tier/nvme_tests.h"
 
 #define BUFFER_PIECE ((uint64_t)1 << 30) /* what one registered buffer may have, at most */
 #define BUFFERS_MAX 1024u
+#define LOOK_MS 1000
 #define LOCK_TRIES 300 /* of 10 ms each: a killed process gives its memory back first */
 
 /* A ring may get the address of one that another thread has ended.  The kernel puts the one after
@@ -101,14 +103,15 @@ static enum weft_status check_new(const struct wf_nvme *t, const struct wf_tier_
 
 /* The kernel refuses a block device that is mounted or a part of something (O_EXCL without O_CREAT,
  * open(2)).  A tier that was closed, or a process that was killed, may hold it for the moment that
- * its ring takes to end.  A file is made when it is not there. */
-static int open_medium(struct wf_nvme *t)
+ * its ring takes to end.  A file is made when it is not there; but not `again`, by a node that had
+ * it: it may be below a mount that is gone, and what was archived in it put back yet. */
+static int open_medium(struct wf_nvme *t, bool again)
 {
     struct stat there;
     bool found = stat(t->path, &there) == 0, device = found && S_ISBLK(there.st_mode);
     int fd = -1;
     for (int tries = 0; tries < LOCK_TRIES; tries++) {
-        fd = open(t->path, O_RDWR | O_CLOEXEC | (device ? O_EXCL : O_CREAT), 0600);
+        fd = open(t->path, O_RDWR | O_CLOEXEC | (device ? O_EXCL : again ? 0 : O_CREAT), 0600);
         if (fd >= 0 || errno != EBUSY)
             break;
         usleep(10000);
@@ -126,11 +129,16 @@ enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_opt
     if (status != WEFT_OK)
         return status;
     wf_nvme_tests_begin();
-    t->fd_buffered = open_medium(t);
+    t->fd_buffered = open_medium(t, options->held != 0);
     if (t->fd_buffered < 0 && errno == EBUSY)
         return wf_fail(WEFT_E_SYSTEM,
                        "tier %s: the device is mounted, or in use otherwise, and would be "
                        "overwritten; unmount it, or give another path",
+                       t->path);
+    if (t->fd_buffered < 0 && errno == ENOENT && options->held)
+        return wf_fail(WEFT_E_SYSTEM,
+                       "tier %s: its file is gone, and what was in it; put it back, or make an "
+                       "empty one there to begin anew",
                        t->path);
     if (t->fd_buffered < 0)
         return system_failed("cannot be opened", t->path);
@@ -184,6 +192,42 @@ enum weft_status wf_nvme_medium_extend(struct wf_nvme *t, uint64_t bytes)
         return system_failed("no room could be set aside", t->path);
     }
     return WEFT_OK;
+}
+
+enum weft_status wf_nvme_medium_opened(struct wf_nvme *t)
+{
+    struct stat there;
+    if (fstat(t->fd_buffered, &there) != 0)
+        return system_failed("has no size", t->path);
+    t->file = (struct wf_nvme_file){.known = S_ISREG(there.st_mode),
+                                    .device = there.st_dev,
+                                    .number = there.st_ino,
+                                    .bytes = (uint64_t)there.st_size,
+                                    .next_ms = wf_now_ms() + LOOK_MS};
+    return WEFT_OK;
+}
+
+/* Writes to a file that was deleted, or is below another mount by now, end well, and so does their
+ * sync.  A device tells by errors. */
+void wf_nvme_medium_look(struct wf_nvme *t)
+{
+    const struct wf_nvme_file *file = &t->file;
+    struct stat there;
+    t->file.next_ms = wf_now_ms() + LOOK_MS;
+    if (!file->known || t->failed)
+        return;
+    bool found = stat(t->path, &there) == 0;
+    if (!found && errno != ENOENT && errno != ENOTDIR)
+        return; /* it cannot be told */
+    if (!found)
+        wf_nvme_fail_why(t, "its file was deleted or moved while the node used it; put it back, or "
+                            "make an empty one there to begin anew");
+    else if (there.st_dev != file->device || there.st_ino != file->number)
+        wf_nvme_fail_why(t, "another file lies at its path than the node opened; it is opened in "
+                            "its place");
+    else if ((uint64_t)there.st_size < file->bytes)
+        wf_nvme_fail_why(t, "its file was made shorter while the node used it, and what lay "
+                            "behind is gone; look at who did that");
 }
 
 /* Registered memory saves pinning its pages at every read.  It is counted against the process's

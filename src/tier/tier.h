@@ -88,7 +88,8 @@ struct wf_tier_stats {
                        store that may come back, until it has */
     bool forgets;   /* nothing outlives close */
     char why[256];  /* it failed, in a sentence; "": there is none but that the medium is gone */
-    uint64_t claim; /* s3: by which it has its prefix, for `held` of the next open; 0: none */
+    uint64_t claim; /* for `held` of the next open, s3: by which it has its prefix, nvme: which
+                       volume it is; 0: none */
 };
 
 /* The least capacity that the kinds of media can work with. */
@@ -125,8 +126,9 @@ struct wf_tier_options {
     const char *region;     /* without one: us-east-1 */
     uint32_t stall_seconds; /* a request that moves no byte for so long is given up; 0: 10 */
     bool plain_http;        /* allow an endpoint without TLS on another host */
-    uint64_t held; /* the claim that this node had last; who has the prefix since is left alone,
-                      even if it is of this host.  0: it was not open yet */
+    uint64_t held; /* the claim that this node had last; 0: it was not open yet.  s3: who has the
+                      prefix since is left alone, even if it is of this host.  nvme: no file is made
+                      in place of one that is gone */
 };
 
 struct wf_tier;

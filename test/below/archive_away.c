@@ -266,7 +266,7 @@ static void test_the_manifest_is_gone(void **state)
     (void)archive(&w, 'x', 50, DEPTH); /* so that it is noticed */
     assert_true(told(&w, "events", "tier_lost"));
     snprintf(path, sizeof path, "%s/nvme0", w.node.directory);
-    assert_int_equal(unlink(path), 0);
+    assert_int_equal(truncate(path, 0), 0);
     unlink(refuse);
     assert_true(told(&w, "events", "came back without its manifest"));
     assert_true(archives_settle(&w, "damaged", 2));
@@ -337,6 +337,38 @@ static void test_a_name_whose_second_archive_failed(void **state)
     end(&w);
 }
 
+/* Somebody moves the tier's file away while the node runs, and puts it back; then it is deleted. */
+static void test_the_file_is_gone(void **state)
+{
+    char path[192], away[200];
+    (void)state;
+    struct world w;
+    begin_here(&w);
+    set(&w, "tiers=nvme0");
+    start(&w, variables);
+    snprintf(path, sizeof path, "%s/nvme0", w.node.directory);
+    snprintf(away, sizeof away, "%s.away", path);
+    assert_int_equal(put(&w, 0), DEPTH);
+    assert_int_equal(archive(&w, 'a', 0, DEPTH), WEFT_OK);
+    assert_int_equal(rename(path, away), 0);
+    assert_int_equal(put(&w, 1), DEPTH);
+    assert_int_not_equal(archive(&w, 'a', 1, DEPTH), WEFT_OK);
+    assert_true(told(&w, "tiers", "put it back"));
+    assert_int_equal(rename(away, path), 0);
+    assert_true(archives_settle(&w, "ok", 1));
+    assert_int_equal(archive(&w, 'a', 1, DEPTH), WEFT_OK);
+    assert_int_equal(unlink(path), 0);
+    assert_true(told(&w, "tiers", "put it back"));
+    assert_int_not_equal(access(path, F_OK), 0);
+    FILE *empty = fopen(path, "we");
+    assert_non_null(empty);
+    fclose(empty);
+    assert_true(archives_settle(&w, "damaged", 2));
+    assert_int_equal(put(&w, 2), DEPTH);
+    assert_int_equal(archive(&w, 'a', 2, DEPTH), WEFT_OK);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_the_beginning_leaves_dram),
         cmocka_unit_test(test_the_manifest_is_gone),
         cmocka_unit_test(test_a_name_whose_second_archive_failed),
+        cmocka_unit_test(test_the_file_is_gone),
     };
     return cmocka_run_group_tests_name("archive_away", tests, NULL, NULL);
 }

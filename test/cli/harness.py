@@ -7,6 +7,7 @@ Keys and their order are exact.
 """
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -125,7 +126,7 @@ def kill_nodes():
 def blob(name, size, seed=1):
     path = os.path.join(FOLDER, name)
     with open(path, "wb") as file:
-        file.write(bytes((i * 131 + seed * 7 + i // 257) % 256 for i in range(size)))
+        file.write(random.Random(seed).randbytes(size))
     return path
 
 

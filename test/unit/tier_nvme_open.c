@@ -269,6 +269,69 @@ static void a_segment_that_says_nothing_is_taken_back(void **state)
         assert_int_equal(get(w, i), WEFT_OK);
 }
 
+/* What a restart would not find is not durable: a flush is refused, and the state says why. */
+static void file_lost(struct world *w, void (*lose)(struct world *), const char *why)
+{
+    unlink(w->path);
+    open_at(w, w->path, CAPACITY);
+    assert_int_equal(put(w, 1), WEFT_OK);
+    assert_int_equal(flush(w), WEFT_OK);
+    lose(w);
+    assert_int_equal(put(w, 2), WEFT_OK);
+    assert_int_equal(flush(w), WEFT_E_SYSTEM);
+    assert_true(stats(w).failed);
+    if (!strstr(stats(w).why, why))
+        fail_msg("it says: %s", stats(w).why);
+    close_it(w);
+}
+
+static void deleted(struct world *w)
+{
+    assert_int_equal(unlink(w->path), 0);
+}
+
+static void replaced(struct world *w)
+{
+    copy_file(w->path, w->copy);
+    assert_int_equal(rename(w->copy, w->path), 0);
+}
+
+static void cut(struct world *w)
+{
+    assert_int_equal(truncate(w->path, CAPACITY / 2), 0);
+}
+
+static void a_file_that_is_lost_is_seen(void **state)
+{
+    struct world *w = *state;
+    file_lost(w, replaced, "another file");
+    file_lost(w, deleted, "deleted");
+    file_lost(w, cut, "shorter");
+}
+
+/* A node that had the tier makes no file in place of the one that is gone, and takes one that is
+ * there. */
+static void no_file_is_made_again(void **state)
+{
+    struct world *w = *state;
+    open_at(w, w->path, CAPACITY);
+    struct wf_tier_options options = {.path = w->path,
+                                      .capacity_bytes = CAPACITY,
+                                      .queue_depth = DEPTH,
+                                      .held = stats(w).claim};
+    assert_int_not_equal(options.held, 0);
+    close_it(w);
+    assert_int_equal(unlink(w->path), 0);
+    assert_int_equal(ops->open(&options, &w->tier), WEFT_E_SYSTEM);
+    assert_non_null(strstr(wf_last_error(), "put it back"));
+    assert_int_not_equal(access(w->path, F_OK), 0);
+    int fd = open(w->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    close(fd);
+    assert_int_equal(ops->open(&options, &w->tier), WEFT_OK);
+    assert_int_equal(put(w, 1), WEFT_OK);
+    assert_int_equal(get(w, 1), WEFT_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +339,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_last_epoch_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(records_tell_whose_they_are, setup, teardown),
         cmocka_unit_test_setup_teardown(a_segment_that_says_nothing_is_taken_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_that_is_lost_is_seen, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_file_is_made_again, setup, teardown),
     };
     return cmocka_run_group_tests_name("tier_nvme_open", tests, NULL, NULL);
 }
