@@ -82,6 +82,17 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     check "a stranger's node in our place is not trusted" grep -q "runs as user 61001" "$work/out"
     check "unless it is named" setpriv --reuid=61002 --clear-groups "$weft" status --socket "$work/weft/weftd.sock"
     node_kill TERM
+
+    # What a user may write does not depend on where the node is started.
+    mkdir -m 700 "$work/own"
+    chown 61002 "$work/own"
+    checked() { # STATE_DIR
+        (cd / && setpriv --reuid=61002 --clear-groups env WEFT_SOCKET="$work/own/node.sock" \
+            "$weftd" --check-config --set state_dir="$1" --tier "nvme:$work/own/nvme0:64MB")
+    }
+    check "a user's own state directory can be made" checked "$work/own/a/b"
+    checked "$work/foreign" >"$work/out" 2>&1
+    check "another's cannot" grep -q "because '$work' is not writable" "$work/out"
 else
     skip "a stranger's node in our place is not trusted" "needs root and setpriv"
 fi
