@@ -284,15 +284,18 @@ enum weft_session_state {
 };
 
 struct weft_session_spec {
-    const char *name;  /* for people and logs, up to 64 bytes; NULL: none */
-    uint32_t priority; /* 0 (background) … 9 (most urgent); 5 is usual */
+    const char *name; /* for people and logs, up to 64 bytes; NULL: none */
+    /* 0 (background) … 9 (most urgent); 5 is usual.  Reads of a more urgent one go first,
+     * and what its chain is worth when room is needed is weighed by it, twice as much a step. */
+    uint32_t priority;
     const void *salt;  /* further restricts sharing, on top of the format's salt; NULL: none */
     size_t salt_bytes; /* 0 … 256 */
 };
 
 struct weft_hint {
     uint32_t returns_in_ms; /* WEFT_WAITING and WEFT_IDLE: when it is expected back; 0: unknown */
-    uint32_t deadline_ms;   /* the next first token is due in; 0: none */
+    uint32_t deadline_ms;   /* the next first token is due in; 0: none.  While that is near, its
+                             * domain keeps longer what it has borrowed of others */
     uint32_t output_tokens; /* that the request made which just ended; 0: not said */
     /* The last block of its chain, for who makes keys itself; NULL: what it matched or committed
      * last.  Read during the call. */

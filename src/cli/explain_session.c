@@ -86,8 +86,11 @@ static void state_print(const json_t *about, const json_t *session, bool digits)
     else
         printf("; it did not say when it will be back");
     if (number(session, "deadline_ms"))
-        printf("; first token due %llu ms after its hint",
-               (unsigned long long)number(session, "deadline_ms"));
+        printf("; first token due %llu ms after its hint%s",
+               (unsigned long long)number(session, "deadline_ms"),
+               json_is_true(json_object_get(session, "hurried"))
+                   ? ", which is near: its domain counts one class higher"
+                   : "");
     putchar('\n');
 }
 
@@ -134,6 +137,9 @@ static void policy_print(const json_t *about)
                real(policy, "value"), 100 * real(policy, "chance"), real(policy, "age_s"),
                (unsigned long long)number(policy, "turn") + 1, *hint ? "said to be " : "no hint",
                hint);
+    double weight = real(policy, "weight");
+    if (weight > 0 && (weight < 0.9 || weight > 1.1))
+        printf("by its priority it counts %.2g times; ", weight);
     if (strcmp(stays, "held") == 0)
         printf("it may not go, because it is in use");
     else if (strcmp(stays, "extended") == 0)

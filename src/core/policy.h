@@ -32,8 +32,8 @@ struct wf_policy_use {
     uint64_t key;          /* a part of the block's key: what it is known by when it is gone */
     uint64_t now_us;
     /* Seconds that it takes to have it again once it went (computed where it stands, or read from
-     * below, where a copy lies or will), for each GiB of its size.  0: as of the block that was
-     * told of before it; while nobody says anything, all are alike. */
+     * below, where a copy lies or will), for each GiB of its size.  0: as it was, of what is new as
+     * of the block that was told of before it; while nobody says anything, all are alike. */
     float cost_s_gib;
 };
 
@@ -42,12 +42,14 @@ enum wf_policy_hint_kind {
     WF_POLICY_OUTPUT = 0, /* its last request made so many tokens */
     WF_POLICY_WANTED,     /* it will be wanted again while that is worth the room */
     WF_POLICY_DONE,       /* it will not */
+    WF_POLICY_WEIGHS,     /* waiting for this block counts that much; no matter of belief */
 };
 struct wf_policy_hint {
     enum wf_policy_hint_kind kind;
     uint32_t
         slot; /* the end of the chain; what is said of all of it is said of each of its blocks */
     uint32_t output_tokens;
+    float weight; /* above 0; 1: what it counts when nobody says so */
 };
 
 /* Why a block is where it is in the order. */
@@ -59,6 +61,7 @@ struct wf_policy_reason {
     double chance;     /* that it is wanted again at all, as far ahead as the policy looks */
     double age_s;      /* since its last use */
     uint32_t turn;     /* requests that this chain had before */
+    double weight;     /* of its waiting, as somebody said; 1 as a rule */
     int hint;          /* -1: none; else enum wf_policy_hint_kind */
     int aside;         /* below 0: cooled, and first to go; above: last, until it is older */
 };

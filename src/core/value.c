@@ -31,8 +31,10 @@ static uint32_t segment_of(const struct wf_policy *p, uint32_t slot)
 static void cost_told(struct wf_policy *p, const struct wf_policy_use *use)
 {
     unsigned cost = wf_value_cost_code(use->cost_s_gib);
+    struct seat *seat = &p->seats[use->slot];
     p->cost = cost ? cost : p->cost;
-    p->seats[use->slot].cost = p->cost & (COST_CODES - 1);
+    if (cost || seat->segment == NONE)
+        seat->cost = p->cost & (COST_CODES - 1);
 }
 
 static void value_used(struct wf_policy *p, const struct wf_policy_use *use)
@@ -81,12 +83,27 @@ static void value_brought(struct wf_policy *p, const struct wf_policy_use *use)
     s->brought = 1;
 }
 
+/* In what it takes to have the block again, as it was told of the last. */
+static void weight_set(struct wf_policy *p, uint32_t slot, float weight)
+{
+    uint32_t number = p->seats[slot].segment;
+    bool plain = weight == 1 && !p->cost;
+    unsigned code = plain ? 0 : wf_value_cost_code(weight * wf_value_cost(p->cost));
+    p->seats[slot].cost = code & (COST_CODES - 1);
+    if (p->segments[number].entered == slot)
+        wf_value_cost_set(p, number, code);
+}
+
 static void value_hint(struct wf_policy *p, const struct wf_policy_hint *hint)
 {
     wf_value_judge(p);
     uint32_t number = segment_of(p, hint->slot);
     if (number >= OPEN)
         return;
+    if (hint->kind == WF_POLICY_WEIGHS) {
+        weight_set(p, hint->slot, hint->weight);
+        return;
+    }
     struct segment *s = &p->segments[number];
     struct wf_value_kind kind = wf_value_kind_of(s);
     unsigned says = hint->kind == WF_POLICY_WANTED ? 1 : 2;
@@ -227,7 +244,8 @@ static void value_explain(struct wf_policy *p, uint32_t slot, struct wf_policy_r
     }
     out->aside = s->worth < 0 ? -1 : isinf(s->worth) ? 1 : 0;
     unsigned cost = p->seats[slot].cost;
-    out->cost_s_gib = cost ? (double)wf_value_cost(cost) : 0;
+    out->cost_s_gib = p->cost ? (double)wf_value_cost(cost) : 0;
+    out->weight = (double)(wf_value_cost(cost) / wf_value_cost(p->cost));
     out->hint = s->hint == 1 ? WF_POLICY_WANTED : s->hint == 2 ? WF_POLICY_DONE : -1;
 }
 

@@ -82,6 +82,12 @@ void wf_chain_look(struct wf_domain *domain, const uint8_t tip[32], struct wf_ch
             out->read_s = fmax(out->read_s, read_s(&below->tiers[i], bytes[i], blocks[i]));
 }
 
+double wf_chain_again_s(const struct wf_chain *chain)
+{
+    double bytes = (double)(chain->there_bytes + chain->absent_bytes);
+    return fmax(TIMES_MEASURED * chain->read_s + MARGIN_S, bytes * WF_PREFILL_S_BYTE);
+}
+
 /* Of so many bytes more in DRAM, what others have to leave for. */
 static uint64_t pushed_bytes(const struct wf_domain *domain, uint64_t bytes)
 {

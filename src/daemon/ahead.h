@@ -17,6 +17,8 @@ struct wf_chain {
     double read_s; /* what reading the absent takes as measured; none is: all of it, if it left */
 };
 void wf_chain_look(struct wf_domain *domain, const uint8_t tip[32], struct wf_chain *out);
+/* What it takes at the most to have all of it again: to read it, or to compute it if it is lost. */
+double wf_chain_again_s(const struct wf_chain *chain);
 
 /* What would be done now for a session that said when it comes back, and has a chain. */
 struct wf_ahead_decision {

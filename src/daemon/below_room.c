@@ -91,6 +91,7 @@ static bool over_part(const struct wf_lower *lower, const struct wish *wish, uin
         shares[i] = (struct wf_share){.used = of_blocks ? sum.blocks : taken(lower, sum.bytes),
                                       .ceiling = UINT64_MAX,
                                       .class = node->domains[i].config->priority,
+                                      .hurried = node->domains[i].hurried > 0,
                                       .gives = sum.blocks > sum.archived_blocks};
         used += shares[i].used;
     }

@@ -432,6 +432,8 @@ static enum weft_status tables_create(struct wf_node *node)
     node->regions = wf_calloc(config->regions_max, sizeof *node->regions, "the table of regions");
     node->domains = wf_calloc(config->domain_count, sizeof *node->domains, "the table of domains");
     enum weft_status status = wf_timers_init(&node->wakes, config->sessions_max);
+    if (status == WEFT_OK)
+        status = wf_timers_init(&node->deadlines, config->sessions_max);
     if (status != WEFT_OK)
         return status;
     if (!node->clients || !node->formats || !node->sessions || !node->regions || !node->domains)
@@ -510,6 +512,7 @@ void wf_node_destroy(struct wf_node *node)
     free(node->formats);
     free(node->sessions);
     wf_timers_fini(&node->wakes);
+    wf_timers_fini(&node->deadlines);
     free(node->regions);
     free(node);
 }

@@ -68,6 +68,7 @@ struct wf_domain {
     uint64_t promoted, promoted_bytes, load_us, loads_lost;
     uint64_t hidden; /* below, but not in the far table: its place was full */
     struct wf_ahead ahead;
+    uint32_t hurried; /* sessions whose deadline is near */
 };
 
 struct wf_client {
@@ -113,6 +114,7 @@ struct wf_session_entry {
     uint64_t hinted_ns, opened_ns, due_ns; /* due: when it said that it comes back */
     enum wf_session_back back;
     bool crowded;       /* its chain found no room as yet */
+    bool hurried;       /* its deadline is near */
     bool has_tip, held; /* held: the store holds tip_slot on our behalf */
     uint32_t tip_slot;
     uint32_t tip_blocks; /* of its chain, when it was there last; 0: it never was */
@@ -159,6 +161,7 @@ struct wf_node {
     uint32_t session_first_free, session_used, session_count;
     struct wf_timers
         wakes; /* sessions by number, when they that come back are looked at: ahead.c */
+    struct wf_timers deadlines; /* sessions by number, when theirs is near, and when it is over */
     struct wf_region_entry *regions; /* [regions_max] */
     uint32_t region_count;
     uint64_t region_bytes, region_serial;
@@ -250,6 +253,8 @@ void wf_handle_session_close(struct wf_client *client, const struct wf_session_c
 void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hint *request);
 /* When a read that this session waits for should be done, on the clock of wf_now_ns() / 1000. */
 uint64_t wf_session_due_us(struct wf_client *client, uint64_t session);
+/* Whose deadline is near from now on, and whose is over. */
+void wf_sessions_hurry(struct wf_node *node);
 /* ahead.c: bring up what sessions that come back soon will need. */
 void wf_sessions_wake(struct wf_node *node);
 /* It is back, if it said that it would be. */

@@ -108,6 +108,7 @@ static json_t *domain_json(const struct wf_domain *domain)
     json_object_set_new(out, "due_bytes", number(wf_shares_shown(domain)));
     json_object_set_new(out, "floor_bytes", number(domain->config->floor_bytes));
     json_object_set_new(out, "lent_bytes", number(wf_shares_lent(domain)));
+    json_object_set_new(out, "hurried", number(domain->hurried));
     json_object_set_new(out, "evicted", evicted);
     json_object_set_new(out, "below", below_json(domain, &use));
     return out;

@@ -81,6 +81,7 @@ static json_t *session_json(const struct wf_node *node, const struct wf_session_
                         due ? real(((double)s->due_ns - (double)now_ns) / 1e6) : json_null());
     json_object_set_new(out, "return", json_string(words[s->back]));
     json_object_set_new(out, "deadline_ms", number(s->deadline_ms));
+    json_object_set_new(out, "hurried", json_boolean(s->hurried));
     return out;
 }
 
@@ -202,6 +203,7 @@ static json_t *policy_json(const struct wf_domain *domain, const struct wf_sessi
         json_object_set_new(out, "age_s", real(why.age_s));
         json_object_set_new(out, "turn", number(why.turn));
         json_object_set_new(out, "hint", hint ? json_string(hint) : json_null());
+        json_object_set_new(out, "weight", real(why.weight));
     }
     json_object_set_new(out, "aside",
                         json_string(why.aside < 0 ? "first"

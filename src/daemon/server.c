@@ -374,10 +374,12 @@ static void dispatch(struct wf_node *node, uint64_t source)
     }
 }
 
-/* How long may be waited: no longer than until a session's chain is to be brought up. */
+/* How long may be waited: no longer than until a session is to be looked at. */
 static int until_wake(const struct wf_node *node, int wait_ms)
 {
     uint64_t next_ns = wf_timers_next(&node->wakes), now_ns = wf_now_ns();
+    uint64_t hurry_ns = wf_timers_next(&node->deadlines);
+    next_ns = hurry_ns < next_ns ? hurry_ns : next_ns;
     if (next_ns == UINT64_MAX || wait_ms == 0)
         return wait_ms;
     uint64_t ms = next_ns > now_ns ? (next_ns - now_ns) / 1000000 + 1 : 0;
@@ -415,8 +417,8 @@ enum weft_status wf_server_run(struct wf_node *node)
         for (int i = 0; i < count; i++)
             dispatch(node, events[i].data.u64);
         wf_node_reclaim_step(node);
-        if (node->below)
-            wf_sessions_wake(node);
+        wf_sessions_wake(node);
+        wf_sessions_hurry(node);
         if (node->unpark)
             unpark(node);
         if (node->draining && drained(node))

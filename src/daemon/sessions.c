@@ -6,6 +6,7 @@
  * decodes, the store holds the tip; since eviction takes leaves only, that keeps every block of the
  * chain, at the cost of one counter.  A fork is a second session with the same tip.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -72,6 +73,7 @@ static void tip_set(struct wf_node *node, struct wf_session_entry *session, cons
 
 #define URGENCY_US 2000u /* what a step of priority counts for, when no deadline is given */
 #define PRIORITY_MOST 9u
+#define PRIORITY_USUAL 5u
 
 uint64_t wf_session_due_us(struct wf_client *client, uint64_t id)
 {
@@ -79,7 +81,7 @@ uint64_t wf_session_due_us(struct wf_client *client, uint64_t id)
     uint64_t now_us = wf_now_ns() / 1000;
     if (session && session->deadline_ms)
         return session->hinted_ns / 1000 + session->deadline_ms * 1000ull;
-    return now_us + (PRIORITY_MOST - (session ? session->priority : 5)) * URGENCY_US;
+    return now_us + (PRIORITY_MOST - (session ? session->priority : PRIORITY_USUAL)) * URGENCY_US;
 }
 
 /* The session is away for a while, or not: its chain goes down when it may, and is brought back so
@@ -97,6 +99,51 @@ void wf_session_back(struct wf_client *client, uint64_t id)
     if (session)
         wf_session_returns(client->node, session);
 }
+
+/* ------------------------------------------------------------------------------------ deadlines */
+
+static void hurry(struct wf_node *node, struct wf_session_entry *session, bool near)
+{
+    struct wf_domain *domain = &node->domains[session->domain];
+    domain->hurried = domain->hurried + near - session->hurried;
+    session->hurried = near;
+}
+
+/* A deadline is near when there would be no time to have the chain again, and while it is being
+ * worked for; over when the first token is there, or too late. */
+static void hurry_plan(struct wf_node *node, struct wf_session_entry *session)
+{
+    uint32_t number = (uint32_t)(session - node->sessions);
+    bool made = session->state == WEFT_DECODING || session->state == WEFT_DONE;
+    uint64_t now_ns = wf_now_ns(), due_ns = session->hinted_ns + session->deadline_ms * 1000000ull;
+    struct wf_chain chain = {.there = 0};
+    wf_timers_cancel(&node->deadlines, number);
+    hurry(node, session, false);
+    if (!session->deadline_ms || made || now_ns >= due_ns)
+        return;
+    if (session->has_tip)
+        wf_chain_look(&node->domains[session->domain], session->tip, &chain);
+    uint64_t again_ns = (uint64_t)(wf_chain_again_s(&chain) * 1e9);
+    bool near = session->state == WEFT_PREFILL || due_ns - now_ns <= again_ns;
+    hurry(node, session, near);
+    wf_timers_set(&node->deadlines, number, near ? due_ns : due_ns - again_ns);
+}
+
+void wf_sessions_hurry(struct wf_node *node)
+{
+    for (;;) {
+        uint32_t number = wf_timers_pop(&node->deadlines, wf_now_ns());
+        if (number == WF_TIMERS_NONE)
+            return;
+        struct wf_session_entry *session = &node->sessions[number];
+        hurry(node, session, !session->hurried);
+        if (session->hurried)
+            wf_timers_set(&node->deadlines, number,
+                          session->hinted_ns + session->deadline_ms * 1000000ull);
+    }
+}
+
+/* ------------------------------------------------------------------------ opened, hinted, closed */
 
 static struct wf_session_entry *session_take(struct wf_node *node)
 {
@@ -124,6 +171,8 @@ static void session_free(struct wf_node *node, struct wf_session_entry *session)
 {
     tip_unhold(node, session);
     wf_session_ends(node, session);
+    wf_timers_cancel(&node->deadlines, (uint32_t)(session - node->sessions));
+    hurry(node, session, false);
     node->domains[session->domain].sessions--;
     session->id = 0;
     session->next_free = node->session_first_free;
@@ -198,6 +247,12 @@ void wf_handle_session_close(struct wf_client *client, const struct wf_session_c
     answer_done(client, &request->message, session != NULL, request->session);
 }
 
+/* What waiting for a session counts, for what is evicted: twice as much a step of priority. */
+static float weight_of(const struct wf_session_entry *session)
+{
+    return ldexpf(1, (int)session->priority - (int)PRIORITY_USUAL);
+}
+
 /* What the policy makes of a hint.  That a session decodes is no opinion: its chain is held. */
 static void policy_tell(struct wf_node *node, const struct wf_session_entry *session,
                         uint32_t output_tokens)
@@ -205,9 +260,10 @@ static void policy_tell(struct wf_node *node, const struct wf_session_entry *ses
     struct wf_store *store = &node->domains[session->domain].store;
     uint32_t tip = session->has_tip ? wf_store_find(store, session->tip) : WF_SLOT_NONE;
     bool back = session->state == WEFT_WAITING ||
-                (session->state == WEFT_IDLE && session->returns_in_ms);
+                (session->state == WEFT_IDLE && (session->returns_in_ms || session->deadline_ms));
     if (tip == WF_SLOT_NONE)
         return;
+    wf_store_weigh(store, tip, weight_of(session));
     if (output_tokens)
         wf_store_made(store, tip, output_tokens);
     if (back || session->state == WEFT_DONE)
@@ -252,6 +308,7 @@ void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hi
             tip_hold(client->node, session);
         policy_tell(client->node, session, request->output_tokens);
         away(client->node, session);
+        hurry_plan(client->node, session);
     }
     answer_done(client, &request->message, session != NULL, request->session);
 }
@@ -262,8 +319,12 @@ void wf_session_advance(struct wf_client *client, uint64_t id, const uint8_t tip
     if (session)
         wf_session_returns(client->node, session);
     /* A tip that was not stored leaves the session with the chain that it has. */
-    if (session && wf_store_find(&client->domain->store, tip) != WF_SLOT_NONE)
-        tip_set(client->node, session, tip);
+    struct wf_store *store = &client->domain->store;
+    uint32_t slot = session ? wf_store_find(store, tip) : WF_SLOT_NONE;
+    if (slot == WF_SLOT_NONE)
+        return;
+    tip_set(client->node, session, tip);
+    wf_store_weigh(store, slot, weight_of(session));
 }
 
 void wf_sessions_drop(struct wf_client *client)

@@ -97,6 +97,7 @@ void wf_shares_decide(const struct wf_node *node, const struct wf_domain *wantin
             .floor = domain->config->floor_bytes,
             .ceiling = UINT64_MAX,
             .class = domain->config->priority,
+            .hurried = domain->hurried > 0,
             .gives = !(but >> i & 1) && store->policy_ops->candidates(store->policy) > 0,
         };
         used += shares[i].used;

@@ -145,6 +145,18 @@ void wf_store_said(struct wf_store *store, uint32_t tip, bool wanted)
     }
 }
 
+void wf_store_weigh(struct wf_store *store, uint32_t tip, float weight)
+{
+    struct wf_policy_hint hint = {.kind = WF_POLICY_WEIGHS, .slot = tip, .weight = weight};
+    for (uint32_t i = 0; i < SAID_BLOCKS_MAX && hint.slot != WF_SLOT_NONE; i++) {
+        uint32_t child = store->slots[hint.slot].child;
+        if (child != WF_SLOT_NONE && (i == 0 || store->slots[child].next != WF_SLOT_NONE))
+            return;
+        store->policy_ops->hint(store->policy, &hint);
+        hint.slot = parent_of(store, hint.slot);
+    }
+}
+
 void wf_store_keep(struct wf_store *store, uint32_t tip)
 {
     uint32_t slot = tip;

@@ -184,3 +184,52 @@ def what_room_is_worth_speaks_against():
     finally:
         held.end()
         stop_node(node)
+
+
+@case
+def what_a_session_s_priority_counts():
+    node, held, at = on_node("priority")
+    try:
+        held.do("priority", "urgent", 9)
+        held.do("priority", "background", 0)
+        held.do("put", "urgent", 1)  # the oldest, and of all that are there
+        for chain in range(2, 7):
+            held.do("put", f"usual{chain}", chain)
+        held.do("put", "background", 7)
+        one = answer("explain", "background", *at)
+        check(one["policy"]["weight"] < 0.05 and answer("explain", "usual2", *at)["policy"]["weight"] == 1, one)
+        said = weft("explain", "background", *at).stdout.decode()
+        check("by its priority it counts 0.0" in said, said)
+        for chain in range(10, 13):
+            held.do("put", "usual", chain)
+        check(answer("explain", "background", *at)["chain"]["found"] == 0, "the youngest, and it stayed")
+        check(answer("explain", "urgent", *at)["chain"]["dram"] == 4, "the oldest, and it went")
+        # A deadline that is being worked for.
+        held.do("hint", "usual", PREFILL, 0, 3600000)
+        said = weft("explain", "usual", *at).stdout.decode()
+        check("its domain counts one class higher" in said, said)
+    finally:
+        held.end()
+        stop_node(node)
+
+
+@case
+def a_node_without_tiers_waits_for_nobody():
+    node, held, at = on_node("alone")
+    try:
+        held.do("put", "away", 1)
+        held.do("hint", "away", WAITING, 20, 0)
+        wait_for(lambda: answer("explain", "away", *at)["session"]["return"] == "late")
+        check("counts as not kept" in weft("explain", "away", *at).stdout.decode())
+        with open(f"/proc/{node.pid}/stat", encoding="ascii") as file:
+            before = sum(map(int, file.read().rsplit(")", 1)[1].split()[11:13]))
+        time.sleep(1)
+        with open(f"/proc/{node.pid}/stat", encoding="ascii") as file:
+            spent = sum(map(int, file.read().rsplit(")", 1)[1].split()[11:13])) - before
+        check(spent < 0.5 * os.sysconf("SC_CLK_TCK"), spent, "ticks of a second, with nothing to do")
+        held.do("hint", "away", PREFILL, 0, 0)
+        one = answer("explain", "away", *at)["returns"]
+        check(one["said"] == one["came"] == 1, one)
+    finally:
+        held.end()
+        stop_node(node)

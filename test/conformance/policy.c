@@ -113,7 +113,7 @@ static void test_offers_are_kept(void **state)
             break;
         case 7:
             s->ops->hint(s->policy,
-                         &(struct wf_policy_hint){random_below(&random, 3), slot, other});
+                         &(struct wf_policy_hint){random_below(&random, 4), slot, other, 0.5f});
             break;
         case 9: bring(s, slot, other < SLOTS ? other : WF_POLICY_NONE); break;
         case 8: (random_below(&random, 2) ? s->ops->cool : s->ops->spared)(s->policy, slot); break;

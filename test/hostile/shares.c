@@ -141,6 +141,44 @@ static void test_priority(void **state)
     close_stage();
 }
 
+/* Without priorities, but for whom somebody works against a deadline, what is lent is lent longer.
+ */
+static void test_deadline(void **state)
+{
+    (void)state;
+    static const char *const settings[] = {"domain.a.share=1", "domain.b.share=1",
+                                           "domain.c.share=2", NULL};
+    struct weft_session *s;
+    struct weft_hint hint = {.deadline_ms = 3600000};
+    open_stage(settings);
+    put(0, 80);
+    put(1, 48);
+    assert_int_equal(weft_session_open(stage.f[0], NULL, &s), WEFT_OK);
+    assert_int_equal(weft_session_hint(s, WEFT_IDLE, &hint), WEFT_OK); /* in an hour */
+    assert_int_equal(says(0, "hurried"), 0);
+    assert_int_equal(weft_session_hint(s, WEFT_PREFILL, &hint), WEFT_OK);
+    assert_int_equal(says(0, "hurried"), 1);
+    put(2, 16);
+    holds(80, 32, 16);
+    assert_int_equal(weft_session_hint(s, WEFT_DECODING, &hint), WEFT_OK); /* the token is there */
+    assert_int_equal(says(0, "hurried"), 0);
+    put(2, 16);
+    holds(64, 32, 32);
+    hint.deadline_ms = 1;
+    assert_int_equal(weft_session_hint(s, WEFT_PREFILL, &hint), WEFT_OK);
+    for (int wait = 0; wait < 2000 && says(0, "hurried"); wait++) /* it is over soon */
+        weftd_sleep_ms(5);
+    assert_int_equal(says(0, "hurried"), 0);
+    hint.deadline_ms = 400;
+    assert_int_equal(weft_session_hint(s, WEFT_IDLE, &hint), WEFT_OK);
+    hint.deadline_ms = 3600000;
+    assert_int_equal(weft_session_hint(s, WEFT_PREFILL, &hint), WEFT_OK);
+    assert_int_equal(says(0, "hurried"), 1);
+    weft_session_close(s);
+    assert_int_equal(says(0, "hurried"), 0);
+    close_stage();
+}
+
 /* The same without priorities: who has borrowed most gives. */
 static void test_most_first(void **state)
 {
@@ -196,7 +234,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_floor),        cmocka_unit_test(test_priority),
         cmocka_unit_test(test_most_first),   cmocka_unit_test(test_ceiling),
-        cmocka_unit_test(test_quotas_weigh),
+        cmocka_unit_test(test_quotas_weigh), cmocka_unit_test(test_deadline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -198,6 +198,41 @@ static void test_what_is_brought_up_stays_a_while(void **state)
     world_close(w);
 }
 
+/* Of two that are alike, what counts for less goes first, also after uses that say nothing. */
+static void test_what_counts_for_more_stays(void **state)
+{
+    (void)state;
+    struct world *w = world_open(&wf_policy_value, 12);
+    for (uint32_t chain = 0; chain < 3; chain++)
+        request(w, chain, 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        w->ops->hint(w->policy, &(struct wf_policy_hint){.kind = WF_POLICY_WEIGHS,
+                                                         .slot = w->slot_of[0][i] - 1,
+                                                         .weight = 16});
+        w->ops->hint(w->policy, &(struct wf_policy_hint){.kind = WF_POLICY_WEIGHS,
+                                                         .slot = w->slot_of[2][i] - 1,
+                                                         .weight = 0.25f});
+    }
+    assert_true(reason_of(w, 0).weight > 14 && reason_of(w, 0).weight < 18);
+    assert_true(reason_of(w, 1).weight == 1 && reason_of(w, 1).cost_s_gib == 0);
+    assert_true(reason_of(w, 2).weight > 0.2 && reason_of(w, 2).weight < 0.3);
+    for (uint32_t chain = 0; chain < 3; chain++)
+        request(w, chain, 4);
+    wf_value_judge(w->policy);
+    assert_true(reason_of(w, 0).weight > 14);
+    assert_true(reason_of(w, 0).value == reason_of(w, 1).value); /* hits are hits */
+    request(w, 3, 4);
+    assert_int_equal(w->held[2], 0);
+    request(w, 4, 4);
+    assert_int_equal(w->held[1], 0);
+    assert_int_equal(w->held[0], 4);
+    w->ops->hint(w->policy, &(struct wf_policy_hint){.kind = WF_POLICY_WEIGHS,
+                                                     .slot = w->slot_of[0][3] - 1,
+                                                     .weight = 1});
+    assert_int_equal(w->policy->seats[w->slot_of[0][3] - 1].cost, 0);
+    world_close(w);
+}
+
 static void test_hints_and_cooling(void **state)
 {
     (void)state;
@@ -284,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_what_went_is_remembered),
         cmocka_unit_test(test_bringing_up_is_no_request),
         cmocka_unit_test(test_what_is_brought_up_stays_a_while),
+        cmocka_unit_test(test_what_counts_for_more_stays),
         cmocka_unit_test(test_hints_and_cooling),
         cmocka_unit_test(test_hints_are_believed_as_far_as_they_were_right),
         cmocka_unit_test(test_64_bytes_a_slot),

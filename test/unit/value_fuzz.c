@@ -149,8 +149,9 @@ static void victim(struct world *w)
 
 static void said(struct world *w, uint32_t slot)
 {
-    const struct wf_policy_hint hint = {(enum wf_policy_hint_kind)random_below(&w->random, 3), slot,
-                                        random_below(&w->random, 10000)};
+    const struct wf_policy_hint hint = {(enum wf_policy_hint_kind)random_below(&w->random, 4), slot,
+                                        random_below(&w->random, 10000),
+                                        (float)(1 + random_below(&w->random, 1000)) / 100};
     struct wf_policy_reason why;
     if (random_below(&w->random, 3) == 0)
         ops->cool(w->policy, slot);
