@@ -143,7 +143,7 @@ void wf_sessions_hurry(struct wf_node *node)
     }
 }
 
-/* ------------------------------------------------------------------------ opened, hinted, closed */
+/* ----------------------------------------------------------------------- opened, hinted, closed */
 
 static struct wf_session_entry *session_take(struct wf_node *node)
 {
