@@ -12,8 +12,11 @@
 
 #define STEP_MS 500 /* between two looks at how far an archive is */
 
-static const char *output, *as;
+#define SECONDS_MAX 86400.0
+
+static const char *output, *as, *doing = "idle";
 static uint64_t blocks = 1;
+static double returns_s, keep_s;
 
 static const struct cli_word words[] = {
     {"ls", "the archives of the domain"},
@@ -21,13 +24,21 @@ static const struct cli_word words[] = {
     {"export", "NAME: write an archive to --output"},
     {"import", "FILE: read one, and archive it here"},
     {"rm", "NAME: let an archive go; its blocks are ordinary ones again"},
+    {"hint", "NAME: open a session of that name on the chain that --key begins, tell the node its "
+             "--state, and keep it until interrupted"},
     {NULL},
 };
 
 static const struct cli_option options[] = {
     {"output", CLI_TEXT, "FILE", &output, "export: the file to write"},
-    {"blocks", CLI_NUMBER, "N", &blocks, "archive: length of the chain that --key begins (1)"},
+    {"blocks", CLI_NUMBER, "N", &blocks,
+     "archive, hint: length of the chain that --key begins (1)"},
     {"as", CLI_TEXT, "NAME", &as, "archive, import: the archive's name (the session's own)"},
+    {"state", CLI_TEXT, "prefill|decoding|idle|waiting|done", &doing,
+     "hint: what the session does (idle)"},
+    {"returns-in", CLI_REAL, "S", &returns_s,
+     "hint: seconds until it is back, when it waits or is idle (not known)"},
+    {"for", CLI_REAL, "S", &keep_s, "hint: seconds to keep it (until interrupted)"},
     {NULL},
 };
 
@@ -36,6 +47,9 @@ static const char *const examples[] = {
     "weft session archive chat-4711",
     "keep what was put by hand",
     "weft session archive prompt --key prompt-4f2a --block-bytes 2MiB --blocks 12",
+    "a tool runs for a minute: the chain may go down, and is back when that is over",
+    ("weft session hint chat-4711 --key prompt-4f2a --block-bytes 2MiB --blocks 12 --state waiting "
+     "--returns-in 60"),
     "carry it to another host, whose domain has the same secret_file",
     "weft session export chat-4711 --output chat.weft",
     "and there",
@@ -257,8 +271,8 @@ static int chain_check(struct cli *cli, struct weft_format *format, const struct
                        count, part);
 }
 
-/* The chain that the options name. */
-static int chain_archive(struct cli *cli, const char *name)
+/* The chain that the options name, archived; or with the state that they say. */
+static int chain_do(struct cli *cli, const char *name, bool hints)
 {
     struct weft_format *format = NULL;
     struct weft_key *keys = NULL;
@@ -272,10 +286,14 @@ static int chain_archive(struct cli *cli, const char *name)
         code = wf_cli_keys(cli, format, blocks, &keys, &count);
     if (code == CLI_OK)
         code = chain_check(cli, format, keys, count);
-    if (code == CLI_OK)
+    if (code == CLI_OK && hints) {
+        const struct session_said said = {name, doing, returns_s, keep_s, count};
+        code = wf_session_hint(cli, format, &keys[count - 1], &said);
+    } else if (code == CLI_OK) {
         code = wf_session_archive(cli, format, name, &keys[count - 1], &archived);
-    if (code == CLI_OK)
-        code = archived_say(cli, &archived);
+        if (code == CLI_OK)
+            code = archived_say(cli, &archived);
+    }
     free(keys);
     weft_format_close(format);
     return code;
@@ -418,6 +436,19 @@ static int let_go(struct cli *cli, const char *name)
     return CLI_OK;
 }
 
+static int hint(struct cli *cli, const char *name, bool chain)
+{
+    if (!chain)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "say which chain: weft session hint NAME --key K --blocks N --state "
+                           "waiting; a session that another program opened is its own");
+    if (!(returns_s >= 0 && returns_s <= SECONDS_MAX) || !(keep_s >= 0 && keep_s <= SECONDS_MAX))
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "--returns-in and --for are seconds, from 0 to %.0f, which is a day",
+                           SECONDS_MAX);
+    return chain_do(cli, name, true);
+}
+
 static int run(struct cli *cli)
 {
     int which = wf_cli_choose(cli);
@@ -440,7 +471,9 @@ static int run(struct cli *cli)
     const struct cli_format_options *given = &wf_cli_format_options;
     bool chain = given->key || given->raw_key || given->tokens;
     if (strcmp(what, "archive") == 0)
-        return chain ? chain_archive(cli, as ? as : word) : archive(cli, word);
+        return chain ? chain_do(cli, as ? as : word, false) : archive(cli, word);
+    if (strcmp(what, "hint") == 0)
+        return hint(cli, word, chain);
     if (exports)
         return wf_session_export(cli, word, output);
     if (strcmp(what, "import") == 0)
@@ -450,8 +483,8 @@ static int run(struct cli *cli)
 
 const struct cli_command wf_cmd_session = {
     .name = "session",
-    .summary = "archives: sessions made durable, exported and imported",
-    .synopsis = "ls|archive|export|import|rm [NAME|ID|FILE]",
+    .summary = "archives: sessions made durable, exported and imported; hints",
+    .synopsis = "ls|archive|export|import|rm|hint [NAME|ID|FILE]",
     .about =
         "An archive is a session's chain of blocks on a tier that outlives the machine's power and "
         "may hold archives: it survives a restart, and nothing evicts it from there until rm.  "
@@ -467,7 +500,11 @@ const struct cli_command wf_cmd_session = {
         "only when all is written.  import checks all of such a file before it puts anything, and "
         "archives what it put.  The nodes' domains must have the same secret_file, because keys "
         "come from it.  Whoever imports a file trusts who wrote it: the bytes under a key are what "
-        "the file says.",
+        "the file says.\n\n"
+        "hint says what weft_session_hint(3) says.  A session ends with the connection that opened "
+        "it, so the command opens one of its own and keeps it: in prefill or decoding its chain is "
+        "not evicted; waiting, it is written below, may leave DRAM, and is brought back before "
+        "--returns-in is over; done, it goes first.",
     .words = words,
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},

@@ -32,6 +32,17 @@ int wf_session_root(struct cli *cli, struct weft_format *format, struct weft_key
 int wf_session_archive(struct cli *cli, struct weft_format *format, const char *name,
                        const struct weft_key *tip, struct weft_archived *out);
 
+/* What `weft session hint` says of a session of its own. */
+struct session_said {
+    const char *name, *state; /* "prefill", "decoding", "idle", "waiting", "done" */
+    double returns_s;         /* 0: not known */
+    double keep_s;            /* 0: until interrupted */
+    uint64_t blocks;          /* of its chain */
+};
+/* Open it, with the chain that ends with `tip`, and keep it. */
+int wf_session_hint(struct cli *cli, struct weft_format *format, const struct weft_key *tip,
+                    const struct session_said *said);
+
 int wf_session_export(struct cli *cli, const char *name, const char *output);
 int wf_session_import(struct cli *cli, const char *file, const char *name);
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What commands answer of nodes with tiers below DRAM."""
+import json
 import os
 import re
 import subprocess
@@ -147,6 +148,43 @@ def a_tier_that_does_not_answer_is_named():
         check(part["tier"] == "nvme0" and part["why"] in ("tier", "timeout"), part)
     finally:
         os.unlink(hold)
+        stop_node(node)
+
+
+@case
+def a_chain_is_moved_and_a_session_waits_by_hand():
+    socket, size = os.path.join(FOLDER, "hand.sock"), ["--block-bytes", "64KB", "--socket", os.path.join(FOLDER, "hand.sock")]
+    key = ["--key", "hand", *size, "--blocks", "40"]
+    node = start_node("32MB", socket, tier_paths("hand")[:1])
+    try:
+        weft("put", "--key", "hand", *size, blob("hand", 40 << 16))
+        weft("demote", *key[:-1], "0", expect=2)
+        golden("demote", answer("demote", *key))
+        check("0 blocks left DRAM; of 40 that are there, 0 are in DRAM" in weft("demote", *key).stdout.decode())
+        check(answer("demote", *key[:-1], "41", expect=1)["present"] == 40)
+        golden("prefetch", answer("prefetch", *key, "--by", "30000"))
+        shown = weft("prefetch", *key[:-1], "41", expect=1).stdout.decode()
+        check("40 of 41 blocks are in DRAM, 1 is not there" in shown, shown)
+        weft("prefetch", *key, "--by", "3600001", expect=2)
+        holder = subprocess.Popen([WEFT, "session", "hint", "talk", *key, "--state", "decoding", "--json"],
+                                  env=environment(), stdout=subprocess.PIPE)
+        golden("session_hint", json.loads(holder.stdout.readline()))
+        done = answer("demote", *key[:-1], "40", expect=1, timeout=60)
+        check(done["in_dram"] == 40, "a chain that is decoded left DRAM:", done)
+        row = answer("ls", "sessions", "--socket", socket)["sessions"][0]
+        check((row["name"], row["state"], row["blocks"], row["in_dram"]) == ("talk", "decoding", 40, 40), row)
+        holder.kill()
+        holder.wait()
+        until = time.time() + 20
+        while answer("ls", "sessions", "--socket", socket)["sessions"] and time.time() < until:
+            time.sleep(0.05)
+        check(answer("demote", *key)["in_dram"] == 0)
+        shown = weft("session", "hint", "talk", *key, "--state", "waiting", "--returns-in", "9", "--for", "0.1").stdout.decode()
+        check(re.search(r"session \d+, 'talk', is waiting on 40 blocks, back in 9 s$", shown, re.M), shown)
+        weft("session", "hint", "talk", "--socket", socket, expect=2)
+        weft("session", "hint", "talk", *key, "--returns-in", "-1", expect=2)
+        weft("session", "hint", "talk", *key[:-1], "41", expect=1)
+    finally:
         stop_node(node)
 
 
