@@ -52,18 +52,19 @@ static void below_print(const json_t *domain)
     char bytes[32], promoted[32], archived[32];
     if (!json_is_object(below))
         return;
-    printf("%-16s %10s below DRAM (archived: %s); %.1f %% of what was asked for hit there, the "
-           "rest of the hits in DRAM\n%-16s %10llu went down; %llu came back, %s, in %.1f ms each; "
-           "%llu were lost on the way\n",
-           json_string_value(json_object_get(domain, "name")),
-           wf_cli_size(number(below, "bytes"), bytes, sizeof bytes),
-           wf_cli_size(number(below, "archived_bytes"), archived, sizeof archived),
-           100 * json_number_value(json_object_get(below, "hit_rate")), "",
-           (unsigned long long)number(below, "demoted"),
-           (unsigned long long)number(below, "promoted"),
-           wf_cli_size(number(below, "promoted_bytes"), promoted, sizeof promoted),
-           json_number_value(json_object_get(below, "load_us_mean")) / 1e3,
-           (unsigned long long)number(below, "loads_lost"));
+    printf(
+        "%-16s %10s below DRAM (archived: %s); %.1f %% of what was asked for hit there, the "
+        "rest of the hits in DRAM\n%-16s %10llu left DRAM and stayed there; %llu came back, %s, in %.1f ms each; "
+        "%llu were lost on the way\n",
+        json_string_value(json_object_get(domain, "name")),
+        wf_cli_size(number(below, "bytes"), bytes, sizeof bytes),
+        wf_cli_size(number(below, "archived_bytes"), archived, sizeof archived),
+        100 * json_number_value(json_object_get(below, "hit_rate")), "",
+        (unsigned long long)number(below, "left_dram"),
+        (unsigned long long)number(below, "promoted"),
+        wf_cli_size(number(below, "promoted_bytes"), promoted, sizeof promoted),
+        json_number_value(json_object_get(below, "load_us_mean")) / 1e3,
+        (unsigned long long)number(below, "loads_lost"));
 }
 
 static int run(struct cli *cli)
@@ -124,7 +125,13 @@ const struct cli_command wf_cmd_status = {
         "Shows the pool, the clients and every domain that the caller may see: the node's own user "
         "sees all and the tiers (others: null), others their own.  hit "
         "is the share of blocks that were there when an engine matched: what it did not have to "
-        "compute.",
+        "compute.\n\n"
+        "Of the counters in JSON, evicted says how many blocks left DRAM, by reason (session: a "
+        "session waits, or was told to go down), and below.left_dram how many of these a tier below "
+        "had, so that they were not lost; weft_blocks_left_dram_total is the same.  What was "
+        "written below is another number, because most is written ahead and leaves DRAM later, "
+        "or never: `weft events --what demote` tells of it, and weft_tier_demoted_total counts it "
+        "for each tier.  below.promoted is what was read from there into DRAM.",
     .examples = examples,
     .run = run,
 };

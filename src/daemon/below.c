@@ -153,7 +153,7 @@ void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evic
         return;
     struct wf_directory_block block;
     wf_directory_read(below->directory, entry, &block);
-    domain->demoted += block.tiers && reason != WF_EVICT_REMOVED;
+    domain->left_dram += block.tiers && reason != WF_EVICT_REMOVED;
     below->dropping = "parent";
     wf_directory_leave_dram(below->directory, entry);
 }

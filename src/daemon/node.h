@@ -64,7 +64,7 @@ struct wf_domain {
     struct wf_reservations arriving; /* slots that the node fills from below */
     uint8_t *used_again;             /* a bit a slot: read since it was put */
     uint8_t *key_taken; /* a bit a slot: a tier has another domain's block under its key */
-    uint64_t demoted;   /* left DRAM and is below */
+    uint64_t left_dram; /* evicted there while a tier had it */
     uint64_t promoted, promoted_bytes, load_us, loads_lost;
     uint64_t hidden; /* below, but not in the far table: its place was full */
     struct wf_ahead ahead;

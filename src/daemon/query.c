@@ -70,8 +70,8 @@ static json_t *below_json(const struct wf_domain *domain, const struct wf_use *u
     double load_us = domain->promoted ? (double)domain->load_us / (double)domain->promoted : 0;
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:I, s:o, s:o}", "copies",
                      (json_int_t)blocks, "bytes", (json_int_t)bytes, "archived_bytes",
-                     (json_int_t)archived_bytes, "demoted", (json_int_t)domain->demoted, "promoted",
-                     (json_int_t)domain->promoted, "promoted_bytes",
+                     (json_int_t)archived_bytes, "left_dram", (json_int_t)domain->left_dram,
+                     "promoted", (json_int_t)domain->promoted, "promoted_bytes",
                      (json_int_t)domain->promoted_bytes, "loads_lost",
                      (json_int_t)domain->loads_lost, "load_us_mean", load_us, "blocks_matched",
                      (json_int_t)far, "hit_rate",

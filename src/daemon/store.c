@@ -14,7 +14,7 @@
 const char *wf_evict_reason_name(enum wf_evict_reason reason)
 {
     static const char *const names[WF_EVICT_REASONS] = {"room",    "quota",   "reclaim",
-                                                        "removed", "corrupt", "demoted"};
+                                                        "removed", "corrupt", "session"};
     return (unsigned)reason < WF_EVICT_REASONS ? names[reason] : "unknown";
 }
 

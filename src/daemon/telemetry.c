@@ -49,7 +49,7 @@ static void refresh(struct wf_metrics *metrics, const struct wf_domain *domain)
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_MATCHED, use.matched);
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_MATCHED_BELOW,
                    use.matched_far < use.matched ? use.matched_far : use.matched);
-    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_DEMOTED, domain->demoted);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_LEFT_DRAM, domain->left_dram);
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_PROMOTED, domain->promoted);
     wf_metrics_set(metrics, domain->id, WF_M_BYTES_PROMOTED, domain->promoted_bytes);
     wf_metrics_set(metrics, domain->id, WF_M_LOADS_LOST, domain->loads_lost);

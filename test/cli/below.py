@@ -82,7 +82,7 @@ def what_leaves_dram_is_below_and_comes_back():
             tiers = {tier["name"]: tier for tier in answer("ls", "tiers", *at)["tiers"]}
             told = tiers["nvme0"]["blocks"] + tiers["cxl0"]["blocks"]
         below = domain["below"]
-        check(below["demoted"] >= 64 and below["promoted"] >= 8 and below["promoted_bytes"] >= 8 << 20, below)
+        check(below["left_dram"] >= 64 and below["promoted"] >= 8 and below["promoted_bytes"] >= 8 << 20, below)
         check(8 <= below["blocks_matched"] <= domain["blocks_matched"] and below["load_us_mean"] > 0, domain)
         check(0 < below["hit_rate"] <= domain["hit_rate"], domain)
         lower = [tiers["nvme0"], tiers["cxl0"]]
