@@ -287,6 +287,8 @@ void wf_ahead_asked(const struct wf_client *client, const struct wf_load *reques
                     const struct wf_ahead_asked *asked)
 {
     struct wf_domain *domain = client->domain;
+    if (!asked->blocks) /* there are no tiers, or nothing of it is below alone */
+        return;
     const struct wf_lower *lower = nearest(domain->node->below, UINT8_MAX);
     double load_s = lower ? read_s(lower, (double)asked->bytes, asked->begun) : 0;
     double within_s = request->within_ms ? request->within_ms * 1e-3 : INFINITY;
@@ -302,6 +304,5 @@ void wf_ahead_asked(const struct wf_client *client, const struct wf_load *reques
                                      .pushed_bytes = pushed_bytes(domain, 0),
                                      .blocks = asked->blocks,
                                      .begun = asked->begun};
-    if (asked->blocks)
-        wf_telemetry_prefetch(domain, request->keys[asked->last], asked->bytes, &told);
+    wf_telemetry_prefetch(domain, request->keys[asked->last], asked->bytes, &told);
 }

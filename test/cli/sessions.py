@@ -103,7 +103,7 @@ def a_session_is_explained():
         held.do("hint", "chat", PREFILL, 0, 0)
         one = answer("explain", "chat", *at)
         check(one["returns"]["said"] == one["returns"]["came"] == 1 and one["session"]["held"], one)
-        check(one["policy"]["stays"] == "held", one)
+        check(one["policy"]["stays"] == "held" and one["policy"]["turn"] == 1, one)  # bringing it up was none
         check("it may not go, because it is in use" in weft("explain", "chat", *at).stdout.decode())
         check(one["session"]["return"] == "nothing", one)
         # What a client asks for is not weighed.
@@ -227,6 +227,8 @@ def a_node_without_tiers_waits_for_nobody():
         with open(f"/proc/{node.pid}/stat", encoding="ascii") as file:
             spent = sum(map(int, file.read().rsplit(")", 1)[1].split()[11:13])) - before
         check(spent < 0.5 * os.sysconf("SC_CLK_TCK"), spent, "ticks of a second, with nothing to do")
+        check(held.do("prefetch", "away", 1, 100)[1] == 4)
+        check(held.do("prefetch", "away", 2, 100)[1] == 0)
         held.do("hint", "away", PREFILL, 0, 0)
         one = answer("explain", "away", *at)["returns"]
         check(one["said"] == one["came"] == 1, one)
