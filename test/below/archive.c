@@ -62,15 +62,7 @@ static void stage_settings(struct stage *s, const char *pool, const char *size, 
 
 static void wait_event(struct weft *w, const char *what)
 {
-    bool there = false;
-    for (int waited = 0; !there && waited < 10000; waited += 5) {
-        char *text;
-        assert_int_equal(weft_query(w, "events", 0, &text), WEFT_OK);
-        there = strstr(text, what) != NULL;
-        weft_text_free(text);
-        weftd_sleep_ms(5);
-    }
-    assert_true(there);
+    assert_true(weftd_told(w, what, 10000));
 }
 
 static void stage_open(struct stage *s, const char *const *variables)

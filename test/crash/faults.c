@@ -133,17 +133,7 @@ static void say(const char *path, const char *number)
 /* Is a word in the node's events by and by? */
 static bool told(const struct world *world, const char *word)
 {
-    bool found = false;
-    for (int waited = 0; !found && waited < 30000; waited += 20) {
-        char *text;
-        if (weft_query(world->w, "events", 0, &text) != WEFT_OK)
-            return false;
-        found = strstr(text, word) != NULL;
-        weft_text_free(text);
-        if (!found)
-            weftd_sleep_ms(20);
-    }
-    return found;
+    return weftd_told(world->w, word, 30000);
 }
 
 /* ----------------------------------------------------------------------------------- the chains */

@@ -242,6 +242,29 @@ int64_t weftd_number(struct weft *w, const char *domain, const char *name)
     return found ? number_in(found, name) : INT64_MIN;
 }
 
+/* Events come in pages, the oldest first: what is new is on the last. */
+bool weftd_told(struct weft *w, const char *word, int wait_ms)
+{
+    bool found = false;
+    uint64_t cursor = 0;
+    for (int waited = 0; !found && waited <= wait_ms;) {
+        char *text;
+        if (weft_query(w, "events", cursor, &text) != WEFT_OK)
+            return false;
+        found = strstr(text, word) != NULL;
+        json_t *page = json_loads(text, 0, NULL);
+        weft_text_free(text);
+        cursor = (uint64_t)json_integer_value(json_object_get(page, "last"));
+        bool more = json_integer_value(json_object_get(page, "next")) != 0;
+        json_decref(page);
+        if (!found && !more) {
+            weftd_sleep_ms(5);
+            waited += 5;
+        }
+    }
+    return found;
+}
+
 bool weftd_settles(struct weft *w, const char *domain, const char *name, int64_t value)
 {
     int64_t is = INT64_MIN;

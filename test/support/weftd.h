@@ -54,6 +54,8 @@ struct weft *weftd_connect(const struct weftd *node, const char *domain);
 /* A number from the status of `domain` ("blocks_reserved"), or of the node when `domain` is NULL
  * ("pool.unassigned_bytes", "clients"). */
 int64_t weftd_number(struct weft *w, const char *domain, const char *name);
+/* Has an event that is kept such a text in its JSON?  It waits for one that long. */
+bool weftd_told(struct weft *w, const char *text, int wait_ms);
 
 /* Wait until that number has this value, up to 10 s. */
 bool weftd_settles(struct weft *w, const char *domain, const char *name, int64_t value);
