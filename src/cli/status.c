@@ -127,8 +127,8 @@ const struct cli_command wf_cmd_status = {
         "is the share of blocks that were there when an engine matched: what it did not have to "
         "compute.\n\n"
         "Of the counters in JSON, evicted says how many blocks left DRAM, by reason (session: a "
-        "session waits, or was told to go down), and below.left_dram how many of these a tier below "
-        "had, so that they were not lost; weft_blocks_left_dram_total is the same.  What was "
+        "session waits, or was told to go down), and below.left_dram how many of these a tier "
+        "below had, so that they were not lost; weft_blocks_left_dram_total is the same.  What was "
         "written below is another number, because most is written ahead and leaves DRAM later, "
         "or never: `weft events --what demote` tells of it, and weft_tier_demoted_total counts it "
         "for each tier.  below.promoted is what was read from there into DRAM.",

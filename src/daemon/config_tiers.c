@@ -506,13 +506,15 @@ static void check_room(struct wf_remarks *remarks, const struct wf_tier_config *
     char size[24], offered[24];
     if (statvfs(directory, &room) != 0)
         return;
-    uint64_t blocks = geteuid() == 0 ? room.f_bfree : room.f_bavail;
-    uint64_t bytes = blocks * room.f_frsize + already;
+    uint64_t bytes = room.f_bavail * room.f_frsize + already;
+    uint64_t most = geteuid() == 0 ? room.f_bfree * room.f_frsize + already : bytes;
     if (tier->size_bytes > bytes)
-        wf_remark(remarks, WF_REMARK_TIER,
-                  "tier '%s': size %s is more than '%s' has room for (%s); lower it, or make room",
-                  tier->name, wf_size_format(tier->size_bytes, size, sizeof size), directory,
-                  wf_size_format(bytes, offered, sizeof offered));
+        wf_remark(
+            remarks, tier->size_bytes > most ? WF_REMARK_TIER : WF_REMARK_NOTE,
+            "tier '%s': size %s is more than '%s' has room for (%s%s); lower it, or make room",
+            tier->name, wf_size_format(tier->size_bytes, size, sizeof size), directory,
+            wf_size_format(bytes, offered, sizeof offered),
+            tier->size_bytes > most ? "" : ", and the rest is kept for root alone");
 }
 
 static void check_block_device(struct wf_remarks *remarks, const struct wf_tier_config *tier,
@@ -559,7 +561,7 @@ static void check_size(struct wf_remarks *remarks, const struct wf_tier_config *
 {
     uint64_t least = tier->kind == WF_KIND_NVME ? WF_TIER_NVME_BYTES_LEAST
                                                 : WF_TIER_CXL_BYTES_LEAST;
-    char file[FILE_MAX], size[24], needed[24];
+    char file[FILE_MAX];
     struct stat found;
     file_of(tier, path, file);
     bool there = stat(file, &found) == 0;
@@ -569,13 +571,16 @@ static void check_size(struct wf_remarks *remarks, const struct wf_tier_config *
                 remarks, WF_REMARK_FATAL,
                 "tier '%s': size: '%s' is %s, which does not say how much of it to use; set size, "
                 "like 100GB",
-                tier->name, path, inside ? "a directory" : "a file");
+                tier->name, path,
+                inside  ? "a directory"
+                : there ? "an empty file"
+                        : "not there yet and will be a file");
     } else if (tier->size_bytes < least) {
-        wf_remark(remarks, WF_REMARK_FATAL,
-                  "tier '%s': size: %s is too little; %s is the least that a tier can work with, "
-                  "and some hundred times a block's size is sensible",
-                  tier->name, wf_size_format(tier->size_bytes, size, sizeof size),
-                  wf_size_format(least, needed, sizeof needed));
+        wf_remark(
+            remarks, WF_REMARK_FATAL,
+            "tier '%s': size: %llu bytes is too little; %llu is the least that a tier can work "
+            "with, and some hundred times a block's size is sensible",
+            tier->name, (unsigned long long)tier->size_bytes, (unsigned long long)least);
     } else {
         check_room(remarks, tier, directory, there ? (uint64_t)found.st_blocks * 512 : 0);
     }
@@ -682,6 +687,15 @@ static void check_dram(struct wf_remarks *remarks, const struct wf_tier_config *
               wf_size_format(host.memory_bytes, offered, sizeof offered));
 }
 
+/* Who we are to the store; weftd may have another environment than who checks. */
+static void check_s3(struct wf_remarks *remarks, const struct wf_tier_config *tier)
+{
+    enum weft_status status = wf_tier_s3_check();
+    if (status != WEFT_OK)
+        wf_remark(remarks, status == WEFT_MISS ? WF_REMARK_NOTE : WF_REMARK_TIER, "tier '%s': %s",
+                  tier->name, wf_last_error());
+}
+
 /* What a tier is kept in, told from anything else: by device and number when it is there, else by
  * its directory's and its own name. */
 struct place {
@@ -763,6 +777,8 @@ void wf_config_check_tiers(struct wf_remarks *remarks)
             check_cxl(remarks, tier);
         else if (tier->kind == WF_KIND_DRAM)
             check_dram(remarks, tier);
+        else if (tier->kind == WF_KIND_S3)
+            check_s3(remarks, tier);
         check_same(remarks, i);
         if (tier->admit == WF_ADMIT_NEVER && !tier->archive)
             wf_remark(remarks, WF_REMARK_NOTE,

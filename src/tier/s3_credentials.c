@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "sys/memory.h"
+#include "tier/tier.h"
 
 static bool blank(char c)
 {
@@ -215,4 +217,23 @@ enum weft_status wf_s3_credentials_local(struct wf_s3_credentials *out)
         return status;
     config_section(section, sizeof section);
     return from_file("AWS_CONFIG_FILE", ".aws/config", section, out);
+}
+
+enum weft_status wf_tier_s3_check(void)
+{
+    static const char places[] = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for weftd, or "
+                                 "write ~/.aws/credentials";
+    struct wf_s3_credentials found;
+    const char *off = environment("AWS_EC2_METADATA_DISABLED");
+    enum weft_status status = wf_s3_credentials_local(&found);
+    explicit_bzero(&found, sizeof found);
+    if (status != WEFT_MISS || environment("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") ||
+        environment("AWS_CONTAINER_CREDENTIALS_FULL_URI"))
+        return status == WEFT_MISS ? WEFT_OK : status;
+    if (off && strcasecmp(off, "true") == 0)
+        return wf_fail(WEFT_E_INVALID, "there are no credentials for an object store; %s", places);
+    return wf_fail(WEFT_MISS,
+                   "there are no credentials in the environment or in files, so the instance's "
+                   "metadata service is asked, which only a cloud's machine has; %s",
+                   places);
 }

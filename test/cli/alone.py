@@ -186,6 +186,16 @@ def tiers_have_a_short_form():
     check(got["path"] == (path, "flag tier.nvme0.path") and got["size"] == (64 << 20, "flag tier.nvme0.size"), got)
     check(got["admit"] == ("reused", "flag tier.nvme0.admit") and got["queue_depth"] == (32, "default"), got)
     check(tiers["s3"]["kind"]["value"] == "s3", tiers)
+    for variables, said in (({}, "there are no credentials in the environment or in files"),
+                            ({"AWS_EC2_METADATA_DISABLED": "true"}, "there are no credentials for an object store"),
+                            ({"AWS_ACCESS_KEY_ID": "a"}, "AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY"),
+                            ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, None)):
+        clean = {key: value for key, value in environment(WEFT_STATE_DIR=FOLDER, HOME=FOLDER).items()
+                 if not key.startswith("AWS_")}
+        done = subprocess.run([WEFTD, "--tier", "s3://kv-cache/n1", "--check-config"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, check=False, env={**clean, **variables})
+        check(done.returncode == 0 and (said or "") in done.stderr.decode(), variables, done)
+        check(said or b"tier 's3'" not in done.stderr, variables, done)
     for words, hint in ((["--tier", "floppy:/x"], "write nvme:PATH:SIZE"),
                         (["--tier", f"nvme:{path}"], "set size, like 100GB"),
                         (["--tier", f"nvme:{path}:100"], "is the least"),

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An S3 server for tests: OpenStack Swift with its s3api, all of it in one process on loopback.
 
-    server.py DIRECTORY     serves until its standard input ends; DIRECTORY is its own
+    server.py DIRECTORY [BUCKET]...     serves until its standard input ends; DIRECTORY is its own,
+                                        and it begins with these buckets
 
 Nothing of it is emulated: proxy, object, container and account servers are Swift's own, containers
 are SQLite files under DIRECTORY, objects lie in memory, and every request's signature
@@ -17,6 +18,7 @@ import logging
 import os
 import socket
 import sys
+import urllib.request
 
 from eventlet import wsgi
 from swift.account.server import AccountController
@@ -107,6 +109,18 @@ def make_ring(place, name, port):
     builder.get_ring().save(os.path.join(place, name + ".ring.gz"))
 
 
+def make_buckets(port, names):
+    """Through Swift's own interface, whose containers are the buckets."""
+    whole = f"http://127.0.0.1:{port}"
+    login = urllib.request.Request(whole + "/auth/v1.0", headers={"X-Storage-User": "test:tester",
+                                                                  "X-Storage-Pass": "testing"})
+    with urllib.request.urlopen(login) as answer:
+        token = answer.headers["X-Auth-Token"]
+    for name in names:
+        urllib.request.urlopen(urllib.request.Request(f"{whole}/v1/AUTH_test/{name}", method="PUT",
+                                                      headers={"X-Auth-Token": token})).close()
+
+
 def main():
     place = os.path.abspath(sys.argv[1])
     os.makedirs(os.path.join(place, "d"), exist_ok=True)
@@ -127,6 +141,7 @@ def main():
         eventlet.spawn(wsgi.server, sock, controller(conf), **quiet)
     sock = listen()
     eventlet.spawn(wsgi.server, sock, loadapp(os.path.join(place, "proxy.conf")), **quiet)
+    make_buckets(sock.getsockname()[1], sys.argv[2:])
     print("ready", sock.getsockname()[1], flush=True)
     while eventlet.tpool.execute(os.read, 0, 4096):
         pass
