@@ -191,8 +191,8 @@ extern const struct wf_tier_ops
 enum weft_status wf_tier_nvme_check(const char *path, uint64_t capacity);
 enum weft_status wf_tier_cxl_check(const char *path);
 /* Has this process credentials for an object store?  WEFT_OK: in its environment or files, or a
- * container's endpoint is named.  Else a sentence: WEFT_MISS, only the metadata service of a cloud's
- * instance is left to ask; WEFT_E_INVALID, there is half of one, or nothing is left. */
+ * container's endpoint is named.  Else a sentence: WEFT_MISS, only the metadata service of a
+ * cloud's instance is left to ask; WEFT_E_INVALID, there is half of one, or nothing is left. */
 enum weft_status wf_tier_s3_check(void);
 extern const struct wf_tier_ops
     wf_tier_nvme; /* a file or block device, io_uring, O_DIRECT, log-structured */

@@ -364,9 +364,11 @@ static void check_remarks_on_tiers(void **state)
     assert_int_equal(remarks_on_tier("there", "").count, 0);       /* it may be one already */
     assert_int_equal(remarks_on_tier("", ", size: 2MB").count, 0); /* the directory itself */
     assert_int_equal(access(config.state_dir, F_OK), -1);          /* a check makes nothing */
-    said(remarks_on_tier("made-later", ""), true, "made-later' is not there yet and will be a file, which does");
+    said(remarks_on_tier("made-later", ""), true,
+         "made-later' is not there yet and will be a file, which does");
     said(remarks_on_tier("", ""), true, "is a directory, which does not say");
-    said(remarks_on_tier("made-later", ", size: 1MB"), true, "1048576 bytes is too little; 1310720 is the least");
+    said(remarks_on_tier("made-later", ", size: 1MB"), true,
+         "1048576 bytes is too little; 1310720 is the least");
     tier_said(remarks_on_tier("no/such/place", ", size: 2MB"), "cannot be made by uid");
     assert_int_equal(remarks_on_tier("state/tier", ", size: 2MB").count, 0); /* it will be made */
     tier_said(remarks_on_tier("made-later", ", size: 1048576TB"), "has room for");
