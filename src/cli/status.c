@@ -52,19 +52,19 @@ static void below_print(const json_t *domain)
     char bytes[32], promoted[32], archived[32];
     if (!json_is_object(below))
         return;
-    printf(
-        "%-16s %10s below DRAM (archived: %s); %.1f %% of what was asked for hit there, the "
-        "rest of the hits in DRAM\n%-16s %10llu left DRAM and stayed there; %llu came back, %s, in %.1f ms each; "
-        "%llu were lost on the way\n",
-        json_string_value(json_object_get(domain, "name")),
-        wf_cli_size(number(below, "bytes"), bytes, sizeof bytes),
-        wf_cli_size(number(below, "archived_bytes"), archived, sizeof archived),
-        100 * json_number_value(json_object_get(below, "hit_rate")), "",
-        (unsigned long long)number(below, "left_dram"),
-        (unsigned long long)number(below, "promoted"),
-        wf_cli_size(number(below, "promoted_bytes"), promoted, sizeof promoted),
-        json_number_value(json_object_get(below, "load_us_mean")) / 1e3,
-        (unsigned long long)number(below, "loads_lost"));
+    printf("%-16s %10s below DRAM (archived: %s); %.1f %% of what was asked for hit there, the "
+           "rest of the hits in DRAM\n%-16s %10llu left DRAM and stayed there; %llu came back, %s, "
+           "in %.1f ms each; "
+           "%llu were lost on the way\n",
+           json_string_value(json_object_get(domain, "name")),
+           wf_cli_size(number(below, "bytes"), bytes, sizeof bytes),
+           wf_cli_size(number(below, "archived_bytes"), archived, sizeof archived),
+           100 * json_number_value(json_object_get(below, "hit_rate")), "",
+           (unsigned long long)number(below, "left_dram"),
+           (unsigned long long)number(below, "promoted"),
+           wf_cli_size(number(below, "promoted_bytes"), promoted, sizeof promoted),
+           json_number_value(json_object_get(below, "load_us_mean")) / 1e3,
+           (unsigned long long)number(below, "loads_lost"));
 }
 
 static int run(struct cli *cli)

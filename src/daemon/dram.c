@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Memory is measured as the movers measure a tier: reads of 16 KiB one by one for the latency, and
- * one long copy for the rates.  What is copied is thrown out of the caches first, where the
+ * copies of 512 KiB for the rates.  Each figure is the median of many short runs over pages that
+ * were touched before, so that a busy machine, which takes the processor away for milliseconds at a
+ * time, is not taken for slow memory.  What is copied is thrown out of the caches first, where the
  * processor can; where it cannot, the figures flatter.
  *
  * Called once, by the owner thread, before the node answers anyone.
@@ -19,6 +21,8 @@
 #define BYTES ((size_t)8 << 20)
 #define READ_BYTES ((size_t)16 << 10)
 #define READS 9u
+#define RUN_BYTES ((size_t)512 << 10)
+#define RUNS (BYTES / RUN_BYTES)
 #define PAGE 4096u
 
 /* How long a copy takes whose both ends are in no cache. */
@@ -43,6 +47,16 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* The median of copies of `bytes`, `step` apart, in nanoseconds. */
+static double median_ns(uint8_t *to, const uint8_t *from, size_t bytes, size_t step, size_t runs)
+{
+    double ns[RUNS > READS ? RUNS : READS];
+    for (size_t i = 0; i < runs; i++)
+        ns[i] = copy_ns(to + i * step, from + i * step, bytes);
+    qsort(ns, runs, sizeof ns[0], compare);
+    return ns[runs / 2];
+}
+
 void wf_dram_measure(int numa_node, struct wf_dram_speed *out)
 {
     *out = (struct wf_dram_speed){0};
@@ -50,15 +64,11 @@ void wf_dram_measure(int numa_node, struct wf_dram_speed *out)
     if (!memory)
         return;
     uint8_t *pool = memory + (PAGE - (uintptr_t)memory % PAGE) % PAGE, *own = pool + BYTES;
-    double ns[READS];
     if (numa_node < 0 || wf_bind_node(pool, BYTES, numa_node) == WEFT_OK) {
         memset(pool, 1, 2 * BYTES); /* pages that are there, and not all one */
-        for (unsigned i = 0; i < READS; i++)
-            ns[i] = copy_ns(own, pool + i * 2 * READ_BYTES, READ_BYTES);
-        qsort(ns, READS, sizeof ns[0], compare);
-        out->read_latency_us = ns[READS / 2] / 1e3;
-        out->read_mbps = (double)BYTES / copy_ns(own, pool, BYTES) * 1e3;
-        out->write_mbps = (double)BYTES / copy_ns(pool, own, BYTES) * 1e3;
+        out->read_latency_us = median_ns(own, pool, READ_BYTES, 2 * READ_BYTES, READS) / 1e3;
+        out->read_mbps = RUN_BYTES / median_ns(own, pool, RUN_BYTES, RUN_BYTES, RUNS) * 1e3;
+        out->write_mbps = RUN_BYTES / median_ns(pool, own, RUN_BYTES, RUN_BYTES, RUNS) * 1e3;
     }
     free(memory);
 }
