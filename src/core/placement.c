@@ -9,6 +9,7 @@
     2.0 /* of log worth, below and above the mean: least and most of what comes along \
          */
 #define OFFERS_REMEMBERED 1000.0
+#define MOVE_BUSY_LEAST 0.01 /* to move a block is never for nothing */
 
 /* -------------------------------------------------------------------------------------- numbers */
 
@@ -42,9 +43,17 @@ double wf_place_busy(double reading, double read_s, double write_s)
     return read_s > write_s / 2 ? busy * (write_s / 2) / read_s : busy;
 }
 
-double wf_place_room(struct wf_reuse reuse, double unused_s, double saved_s, double bytes)
+static double read_s(const struct wf_place *place, double bytes, double run_blocks)
 {
-    return wf_reuse_hits(wf_reuse_aged(reuse, unused_s), unused_s) * fmax(0, saved_s) / bytes;
+    return place->latency_s / fmax(1, run_blocks) + bytes / place->read_bytes_s;
+}
+
+double wf_prefill_guess_s(double bytes, double run_blocks, const struct wf_place *places, int count)
+{
+    double slowest_s = 0;
+    for (int i = 0; i < count; i++)
+        slowest_s = fmax(slowest_s, read_s(&places[i], bytes, run_blocks));
+    return fmax(WF_PREFILL_S_BYTE * bytes, 2 * slowest_s);
 }
 
 /* ----------------------------------------------------------------------------------------- wear */
@@ -102,17 +111,22 @@ void wf_wear_spend(struct wf_wear *wear, double bytes, double now_s)
 void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
               struct wf_admission *out)
 {
-    double run = fmax(1, block->run_blocks);
-    double read_s = place->latency_s / run + block->bytes / place->read_bytes_s;
+    const struct wf_place *next = place->next;
     double write_s = block->bytes / place->write_bytes_s * place->busy;
     struct wf_admission said = {
         .hits = wf_reuse_hits(block->reuse, place->stay_s),
-        .saved_s = block->guessed ? block->recompute_s : fmax(0, block->recompute_s - read_s),
+        .saved_s = fmax(0, block->recompute_s - read_s(place, block->bytes, block->run_blocks)),
         .write_s = block->guessed ? 0 : write_s,
         .wear_s = block->bytes * place->wear_s_byte,
         .room_s = block->bytes * place->room_s_byte,
     };
     said.gain_s = said.hits * said.saved_s;
+    if (next) { /* it goes on there */
+        double more = wf_reuse_hits(block->reuse, place->stay_s + next->stay_s) - said.hits;
+        said.hits += more;
+        said.gain_s += more *
+                       fmax(0, block->recompute_s - read_s(next, block->bytes, block->run_blocks));
+    }
     said.net_s = said.gain_s - said.write_s - said.wear_s - said.room_s;
     if (!place->open)
         said.rule = WF_REFUSED_CLOSED;
@@ -151,11 +165,34 @@ void wf_place_choose(const struct wf_candidate *block, const struct wf_place *pl
     *out = best;
 }
 
+void wf_place_full(struct wf_place *place, const struct wf_place *next,
+                   const struct wf_candidate *coldest, double unused_s)
+{
+    struct wf_candidate aged = *coldest;
+    struct wf_admission said = {.place = -1};
+    aged.reuse = wf_reuse_aged(coldest->reuse, unused_s);
+    double hits = wf_reuse_hits(aged.reuse, unused_s), bytes = aged.bytes;
+    double saved_s = fmax(0, aged.recompute_s - bytes / place->read_bytes_s);
+    place->next = NULL;
+    place->room_s_byte = hits * saved_s / bytes;
+    if (next)
+        wf_admit(&aged, next, &said);
+    if (said.place < 0)
+        return;
+    double slower_s = bytes / next->read_bytes_s - bytes / place->read_bytes_s;
+    double way_s_byte = fmax(next->busy, MOVE_BUSY_LEAST) / next->write_bytes_s +
+                        next->wear_s_byte + next->room_s_byte;
+    place->next = next;
+    place->room_s_byte = fmin(place->room_s_byte,
+                              hits * fmax(0, fmin(saved_s, slower_s)) / bytes + way_s_byte);
+}
+
 void wf_place_offer(const struct wf_candidate *block, struct wf_place *places,
                     struct wf_wear *const *wears, int count, double now_s, struct wf_admission *out)
 {
     for (int i = 0; i < count; i++) {
         struct wf_admission free_of_wear;
+        places[i].wear_s_byte = 0;
         wf_admit(block, &places[i], &free_of_wear);
         wf_wear_offer(wears[i], free_of_wear.gain_s / block->bytes);
         places[i].wear_s_byte = wf_wear_price(wears[i], block->bytes, now_s);

@@ -43,7 +43,8 @@ double wf_prefill_s(struct wf_prefill prefill, double first_token, double tokens
 
 /* A tier as it is now. */
 struct wf_place {
-    double latency_s; /* of a read that nobody is before */
+    const struct wf_place *next; /* takes what this one lets go; NULL: that is lost */
+    double latency_s;            /* of a read that nobody is before */
     double read_bytes_s, write_bytes_s;
     double read_queue_s;  /* until a read that comes now would begin */
     double write_queue_s; /* the same of a write */
@@ -58,9 +59,10 @@ struct wf_place {
  * and a read takes read_s.  Reads go before writes, so that one waits for no more than the rest of
  * the write that runs: half of it, if it comes while it runs. */
 double wf_place_busy(double reading, double read_s, double write_s);
-/* What a byte of a block that was last wanted so long ago is worth to who would push it out:
- * looked ahead as far as it has waited.  saved_s: by one hit. */
-double wf_place_room(struct wf_reuse reuse, double unused_s, double saved_s, double bytes);
+/* What a block costs to compute, where nobody says it: by its bytes, and at least twice what it
+ * takes to read from any of the places, since they are there to be read. */
+double wf_prefill_guess_s(double bytes, double run_blocks, const struct wf_place *places,
+                          int count);
 
 /* ---------------------------------------------------------------------------------------- wear
  *
@@ -99,8 +101,8 @@ struct wf_candidate {
     uint32_t uses; /* requests that wanted it so far, the first included */
     double bytes;
     double recompute_s; /* wf_prefill_s() of its tokens where they stand */
-    /* recompute_s is WF_PREFILL_S_BYTE's: good to compare blocks by, and nothing is refused for it
-     * alone. */
+    /* recompute_s is wf_prefill_guess_s(): good to compare blocks by, and not with what writing
+     * takes from reads. */
     bool guessed;
     double run_blocks; /* blocks that would be read along with it: they share the latency */
     bool extended;     /* what extends it is below already: without it that is lost */
@@ -126,9 +128,9 @@ enum wf_admit_rule {
 struct wf_admission {
     enum wf_admit_rule rule;
     int place;                      /* which; -1: none */
-    double hits;                    /* expected while it stays */
-    double saved_s;                 /* by one hit */
-    double gain_s;                  /* hits · saved_s */
+    double hits;                    /* expected while it stays, there or on the tiers behind */
+    double saved_s;                 /* by one hit there */
+    double gain_s;                  /* by all of them */
     double write_s, wear_s, room_s; /* what it costs */
     double net_s;                   /* gain less costs */
 };
@@ -140,8 +142,14 @@ void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
  * that came nearest. */
 void wf_place_choose(const struct wf_candidate *block, const struct wf_place *places, int count,
                      struct wf_admission *out);
-/* The same, of tiers that have budgets, one each: it is offered to all of them, and their prices
- * are set. */
+/* It has room only if `coldest` goes, which was not wanted for that long since its reuse was what
+ * it says.  What that is worth to who would push it out, looked ahead as far as it has waited, is
+ * room_s_byte: all that it may save, or, if `next` would take it (NULL: none would), what it saves
+ * less there, and its way. */
+void wf_place_full(struct wf_place *place, const struct wf_place *next,
+                   const struct wf_candidate *coldest, double unused_s);
+/* wf_place_choose() of tiers that have budgets, one each: it is offered to all of them, and their
+ * prices are set. */
 void wf_place_offer(const struct wf_candidate *block, struct wf_place *places,
                     struct wf_wear *const *wears, int count, double now_s,
                     struct wf_admission *out);

@@ -64,16 +64,6 @@ static void busy_add(struct tier_state *tier, double now_s, double seconds)
     tier->busy_at_s = now_s;
 }
 
-/* What a byte there is worth to somebody who would push it out. */
-static double coldest_worth(const struct wf_sim_below *below, const struct tier_state *tier)
-{
-    uint32_t block = tier->heap.items[0].block;
-    const struct tier_block *state = &below->blocks[block];
-    double read_s = below->block_bytes / tier->spec->read_bytes_s;
-    return wf_place_room(state->reuse, below->now_s - state->left_s,
-                         wf_sim_below_recompute_s(below, block) - read_s, below->block_bytes);
-}
-
 static double writes_disturb(const struct tier_state *tier, double now_s, double write_s)
 {
     double faded_s = tier->busy_s * exp((tier->busy_at_s - now_s) / BUSY_OVER_S);
@@ -97,10 +87,39 @@ void wf_sim_below_place(const struct wf_sim_below *below, int number, struct wf_
         .stay_s = INFINITY,
     };
     out->open = out->write_queue_s < WRITES_QUEUE_MAX * write_s;
-    if (full) {
+    if (full)
         out->stay_s = now_s - at_s(below, below->blocks[tier->heap.items[0].block].last);
-        out->room_s_byte = coldest_worth(below, tier);
+}
+
+static struct wf_candidate candidate_of(const struct wf_sim_below *below, uint32_t block)
+{
+    const struct tier_block *state = &below->blocks[block];
+    return (struct wf_candidate){
+        .reuse = state->reuse,
+        .uses = state->uses,
+        .bytes = below->block_bytes,
+        .recompute_s = wf_sim_below_recompute_s(below, block),
+        .run_blocks = below->plan.trace->depth[block] + 1,
+        .extended = state->children > 0,
+    };
+}
+
+/* All behind tier `from`, and what their room costs.  How many. */
+static int places_behind(struct wf_sim_below *below, int from, struct wf_place *places)
+{
+    int count = below->plan.count - from - 1;
+    for (int i = count - 1; i >= 0; i--) {
+        struct tier_state *tier = &below->tiers[from + 1 + i];
+        wf_sim_below_place(below, from + 1 + i, &places[i]);
+        places[i].wear_s_byte = wf_wear_price(&tier->wear, below->block_bytes, below->now_s);
+        if (isinf(places[i].stay_s))
+            continue;
+        uint32_t coldest = tier->heap.items[0].block;
+        struct wf_candidate goes = candidate_of(below, coldest);
+        wf_place_full(&places[i], i + 1 < count ? &places[i + 1] : NULL, &goes,
+                      below->now_s - below->blocks[coldest].left_s);
     }
+    return count;
 }
 
 static void note(struct wf_sim_below *below, struct wf_sim_event *event)
@@ -185,19 +204,12 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
                                  .block = block,
                                  .from = from,
                                  .reuse = state->reuse};
-    struct wf_candidate candidate = {
-        .reuse = wf_reuse_aged(state->reuse, below->now_s - state->left_s),
-        .uses = state->uses,
-        .bytes = below->block_bytes,
-        .recompute_s = wf_sim_below_recompute_s(below, block),
-        .run_blocks = below->plan.trace->depth[block] + 1,
-        .extended = state->children > 0,
-    };
+    struct wf_candidate candidate = candidate_of(below, block);
+    candidate.reuse = wf_reuse_aged(state->reuse, below->now_s - state->left_s);
     struct wf_place places[WF_SIM_TIERS_MAX];
     struct wf_wear *wears[WF_SIM_TIERS_MAX];
-    int count = below->plan.count - from - 1;
+    int count = places_behind(below, from, places);
     for (int i = 0; i < count; i++) {
-        wf_sim_below_place(below, from + 1 + i, &places[i]);
         places[i].open |= candidate.extended; /* it waits for its turn */
         wears[i] = &below->tiers[from + 1 + i].wear;
     }

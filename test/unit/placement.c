@@ -281,12 +281,34 @@ static void what_costs_nothing_is_taken(void **state)
     wf_admit(&guess, &place, &said);
     assert_int_equal(said.rule, WF_REFUSED_SLOWER);
     guess.guessed = true;
+    guess.recompute_s = wf_prefill_guess_s(guess.bytes, 1, &place, 1);
+    near(guess.recompute_s, 20.0002);
     wf_admit(&guess, &place, &said);
     assert_int_equal(said.rule, WF_ADMITTED);
-    near(said.saved_s, guess.recompute_s);
+    near(wf_prefill_guess_s(guess.bytes, 1, &flash, 1), 6.8e-3);
     place.room_s_byte = said.gain_s / guess.bytes;
     wf_admit(&guess, &place, &said);
     assert_int_equal(said.rule, WF_REFUSED_ROOM);
+}
+
+/* What a nearer tier has no room for long is found on the next one then. */
+static void what_is_let_go_goes_on(void **state)
+{
+    (void)state;
+    struct wf_admission alone, linked;
+    struct wf_place place = flash, next = flash;
+    place.stay_s = 10;
+    wf_admit(&block, &place, &alone);
+    place.next = &next;
+    next.read_bytes_s = 0.5 * GB;
+    wf_admit(&block, &place, &linked);
+    near(linked.hits, 0.5);
+    near(linked.gain_s, alone.gain_s + (0.5 - alone.hits) * (0.1021 - 0.0001 - 0.02));
+    struct wf_place places[] = {place, next};
+    places[0].next = &places[1];
+    struct wf_admission said;
+    wf_place_choose(&block, places, 2, &said);
+    assert_int_equal(said.place, 0);
 }
 
 /* What is offered to several tiers is offered to each one's budget, at its price. */
@@ -318,11 +340,32 @@ static void an_offer_is_counted_by_every_budget(void **state)
 static void room_is_worth_what_lies_there(void **state)
 {
     (void)state;
-    struct wf_reuse reuse = {.chance = 0.5, .rate = 0.01};
-    near(wf_place_room(reuse, 100, 0.1, 10 * MB),
-         wf_reuse_hits(wf_reuse_aged(reuse, 100), 100) * 1e-8);
-    assert_true(wf_place_room((struct wf_reuse){0, 0}, 100, 0.1, MB) == 0); /* nothing is known */
-    assert_true(wf_place_room(reuse, 100, -1, MB) == 0);
+    struct wf_place place = flash, next = flash;
+    struct wf_candidate coldest = {.reuse = {.chance = 0.5, .rate = 0.01},
+                                   .uses = 2,
+                                   .recompute_s = 0.102,
+                                   .bytes = 10 * MB};
+    double hits = wf_reuse_hits(wf_reuse_aged(coldest.reuse, 100), 100);
+    wf_place_full(&place, NULL, &coldest, 100);
+    near(place.room_s_byte, hits * 1e-8);
+    next.read_bytes_s = 2.5 * GB; /* 2 ms more of reading, and 5 ms of writing, half of the time */
+    wf_place_full(&place, &next, &coldest, 100);
+    near(place.room_s_byte, hits * 2e-10 + 2.5e-10);
+    assert_true(place.next == &next);
+    next.room_s_byte = 2e-10;
+    next.wear_s_byte = 3e-10;
+    wf_place_full(&place, &next, &coldest, 100);
+    near(place.room_s_byte, hits * 2e-10 + 7.5e-10);
+    next.wear_s_byte = INFINITY; /* it would not take it */
+    wf_place_full(&place, &next, &coldest, 100);
+    near(place.room_s_byte, hits * 1e-8);
+    assert_true(place.next == NULL);
+    coldest.recompute_s = 0.001;
+    wf_place_full(&place, NULL, &coldest, 100);
+    assert_true(place.room_s_byte == 0);
+    coldest = (struct wf_candidate){.recompute_s = 1, .bytes = MB}; /* nothing is known of it */
+    wf_place_full(&place, NULL, &coldest, 100);
+    assert_true(place.room_s_byte == 0);
     near(wf_place_busy(0.5, 0.001, 0.1), 0.5); /* reads are shorter than half a write */
     near(wf_place_busy(0.5, 0.1, 0.02), 0.05);
     near(wf_place_busy(7, 0, 0), 1);
@@ -551,6 +594,7 @@ int main(void)
         cmocka_unit_test(admission_goes_up_with_worth_and_down_with_cost),
         cmocka_unit_test(a_block_goes_where_most_is_left),
         cmocka_unit_test(what_costs_nothing_is_taken),
+        cmocka_unit_test(what_is_let_go_goes_on),
         cmocka_unit_test(an_offer_is_counted_by_every_budget),
         cmocka_unit_test(room_is_worth_what_lies_there),
         cmocka_unit_test(what_is_sooner_is_done),
