@@ -64,6 +64,16 @@ static const struct {
      "admit: auto or always for a tier"},
     {"tier busy", "the tier was behind with writing, and it was never used again",
      "admit: always for the tier, which puts wait for then; or a larger pool.ahead"},
+    {"once",
+     "it was wanted once, is little likely to be wanted again, and writes or room are short",
+     "more room for the tier (its size), or admit: always"},
+    {"slower", "to compute it is sooner than to read it from there",
+     "a faster tier; or is pool.prefill_tokens_per_second too high?"},
+    {"write", "what writing it takes from reads is more than it is worth", "admit: always"},
+    {"wear", "the device may be written no more for now (dwpd), or others are worth more to it",
+     "a higher dwpd for the tier, if its data sheet has one"},
+    {"room below", "what would have to go for it there is worth more",
+     "more room for the tier (its size), or a further one"},
     {"tiers full", "the tiers were full of what may not go",
      "more room for the tier (its size), or fewer archives: weft session rm"},
     {"too large", "it is larger than any tier takes",
@@ -393,6 +403,26 @@ static void why_print(const json_t *why)
            (unsigned long long)number(why, "turn") + 1, *hint ? "said to be " : "no hint", hint);
 }
 
+/* What it was worth to the tier that came nearest to taking it. */
+static void refusal_print(const json_t *refusal)
+{
+    static const struct {
+        const char *key, *of;
+    } costs[] = {{"write_s", "of writing"}, {"wear_s", "of wear"}, {"room_s", "of room"}};
+    double hits = json_number_value(json_object_get(refusal, "hits"));
+    double saved_s = json_number_value(json_object_get(refusal, "saved_s"));
+    printf(": %.0f %% chance of another use, %.3g hits expected while it would stay, each saves "
+           "%.3g ms; it would cost",
+           100 * json_number_value(json_object_get(refusal, "chance")), hits, 1e3 * saved_s);
+    for (size_t i = 0; i < sizeof costs / sizeof costs[0]; i++) {
+        const json_t *cost = json_object_get(refusal, costs[i].key);
+        if (json_is_number(cost))
+            printf("%s %.3g ms %s", i ? "," : "", 1e3 * json_number_value(cost), costs[i].of);
+        else
+            printf("%s more writes than are left", i ? "," : "");
+    }
+}
+
 static void loss_print(const json_t *event)
 {
     const char *mend, *tier = word(event, "tier"), *refused = word(event, "not_below");
@@ -409,6 +439,8 @@ static void loss_print(const json_t *event)
     for (size_t i = 0; i < sizeof refusals_meanings / sizeof refusals_meanings[0]; i++)
         if (strcmp(refusals_meanings[i].word, refused) == 0)
             printf("; not written below: %s", refusals_meanings[i].meaning);
+    if (json_object_get(event, "refusal"))
+        refusal_print(json_object_get(event, "refusal"));
 }
 
 /* Of the chain that ends with that key. */

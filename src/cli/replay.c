@@ -340,8 +340,7 @@ static int run(struct cli *cli)
         return code;
     struct cli_node node;
     const struct replay_options *given = &wf_replay_options;
-    /* As fast as a replay goes, a device that may say no would be asked for more than it takes. */
-    const char *settings[4];
+    const char *settings[3];
     char policy[32], least[64];
     int count = 0;
     struct cli_node_plan plan = {
@@ -350,8 +349,6 @@ static int run(struct cli *cli)
         .tier_dir = given->tier_bytes ? given->dir : NULL,
         .tier_bytes = given->tier_bytes,
     };
-    if (given->tier_bytes)
-        settings[count++] = "tier.nvme0.admit=always";
     snprintf(policy, sizeof policy, "pool.policy=%s", policy_of(given));
     settings[count++] = policy;
     if (given->capacity_blocks) {

@@ -169,6 +169,7 @@ static void after_use(struct wf_directory *d, uint32_t at, struct queue *was)
     if (was)
         queue_remove(d, was, at);
     d->entries[at].used = ++d->clock;
+    d->entries[at].when = d->now_ds;
     struct queue *is = queue_of(d, &d->entries[at]);
     if (is)
         queue_put(d, is, at, is->warmest, WF_DIRECTORY_NONE);
@@ -204,6 +205,7 @@ static uint32_t entry_new(struct wf_directory *d, const uint8_t key[32], uint16_
         .elder = WF_DIRECTORY_NONE,
         .younger = WF_DIRECTORY_NONE,
         .used = ++d->clock,
+        .when = d->now_ds,
         .bytes = bytes,
         .depth = depth & WF_DIRECTORY_DEPTH_MAX,
         .live = true,
@@ -320,6 +322,24 @@ uint32_t wf_directory_find(const struct wf_directory *d, const uint8_t key[32])
     return wf_table_find(&d->table, key);
 }
 
+static float rate_of(const struct entry *e)
+{
+    uint32_t bits = (uint32_t)e->rate << 16;
+    float rate;
+    memcpy(&rate, &bits, sizeof rate);
+    return rate;
+}
+
+static void judge(struct entry *e, float chance, float rate)
+{
+    uint32_t bits;
+    memcpy(&bits, &rate, sizeof bits);
+    bool known = chance > 0 && rate > 0;
+    float part = chance < 1 ? chance : 1;
+    e->chance = known ? (uint16_t)(part * UINT16_MAX + 0.5f) : 0;
+    e->rate = known ? (uint16_t)(bits >> 16) : 0;
+}
+
 void wf_directory_read(const struct wf_directory *d, uint32_t at, struct wf_directory_block *out)
 {
     assert(at < d->entries_used && (d->entries[at].live || d->entries[at].holds));
@@ -333,6 +353,9 @@ void wf_directory_read(const struct wf_directory *d, uint32_t at, struct wf_dire
         .in_dram = e->in_dram,
         .archives = e->archives,
         .holds = e->holds,
+        .chance = (float)e->chance / UINT16_MAX,
+        .rate = rate_of(e),
+        .idle_ds = d->now_ds - e->when,
     };
     memcpy(out->key, e->key, 32);
 }
@@ -402,9 +425,14 @@ enum weft_status wf_directory_add(struct wf_directory *d, const struct wf_direct
         link_child(d, parent, at);
     unsigned nearest = nearest_tier(e);
     struct queue *was = before(d, at);
+    uint32_t when = e->when;
     e->tiers |= bit_of(add->tier);
     e->in_dram |= add->in_dram;
     after_use(d, at, was);
+    if (add->chance > 0)
+        judge(e, add->chance, add->rate);
+    else
+        e->when = when; /* what was expected is as old as before */
     if (add->tier < nearest)
         d->env.shown(d->env.context, e->domain, e->key, (int)add->tier);
     *out_entry = at;
@@ -520,6 +548,19 @@ void wf_directory_touch(struct wf_directory *d, uint32_t at)
 {
     (void)live(d, at);
     after_use(d, at, before(d, at));
+}
+
+void wf_directory_judge(struct wf_directory *d, uint32_t at, float chance, float rate)
+{
+    struct entry *e = &d->entries[at];
+    (void)live(d, at);
+    judge(e, chance, rate);
+    e->when = d->now_ds;
+}
+
+void wf_directory_clock(struct wf_directory *d, uint32_t now_ds)
+{
+    d->now_ds = now_ds;
 }
 
 void wf_directory_hold(struct wf_directory *d, uint32_t at)

@@ -17,7 +17,7 @@
  *     lost with its tier), the rest of its chain belongs to one archive less.
  *
  * Nearest means the lowest tier number.  All calls are O(1), but for those that say otherwise and
- * the dropping of subtrees.  Memory: 80 bytes an entry, and 4 of its hash table; reserved for
+ * the dropping of subtrees.  Memory: 88 bytes an entry, and 4 of its hash table; reserved for
  * `blocks_max` and touched as it is used.
  */
 #ifndef WF_CORE_DIRECTORY_H
@@ -48,6 +48,8 @@ struct wf_directory_block {
     bool in_dram;      /* as far as the directory was told */
     uint32_t archives; /* how many archives it belongs to */
     uint32_t holds;
+    float chance, rate; /* of another use, as it was when it was judged last; 0: nothing is known */
+    uint32_t idle_ds;   /* since then, or since its last use here: tenths of a second */
 };
 
 /* A block that must leave a tier. */
@@ -97,6 +99,7 @@ struct wf_directory_add {
     uint32_t bytes, parent_bytes;
     uint32_t depth; /* the parent's and 1; at most WF_DIRECTORY_DEPTH_MAX */
     unsigned tier;
+    float chance, rate; /* 0: nothing is known */
 };
 enum weft_status wf_directory_add(struct wf_directory *directory,
                                   const struct wf_directory_add *add, uint32_t *out_entry);
@@ -122,6 +125,13 @@ void wf_directory_remove(struct wf_directory *directory, uint32_t entry);
 
 /* A use from below. */
 void wf_directory_touch(struct wf_directory *directory, uint32_t entry);
+
+/* What is expected of it from now on; no less than 0, and coarse: one part in a hundred. */
+void wf_directory_judge(struct wf_directory *directory, uint32_t entry, float chance, float rate);
+
+/* The time, in tenths of a second from anywhere; it may wrap.  Until it is told again, it stands.
+ */
+void wf_directory_clock(struct wf_directory *directory, uint32_t now_ds);
 
 /* While held (being read, moved or written) an entry is no victim.  Counts, to
  * WF_DIRECTORY_HOLDS_MAX.  An entry may go all the same, when its tier does: then nobody finds it

@@ -35,8 +35,11 @@ struct entry {
     uint8_t domain;
     uint8_t tiers;
     uint16_t holds;
+    uint16_t chance; /* in parts of UINT16_MAX, */
+    uint16_t rate;   /* the upper half of a float: of another use, since `when` */
+    uint32_t when;   /* last used or judged; tenths of a second, may wrap */
 };
-static_assert(sizeof(struct entry) == 80, "metadata budget");
+static_assert(sizeof(struct entry) == 88, "metadata budget");
 
 enum queue_kind { QUEUE_PROMOTED = 0, QUEUE_MAIN = 1, QUEUE_KINDS = 2 };
 
@@ -60,7 +63,8 @@ struct wf_directory {
     uint32_t unused;       /* first of those in it that are not now */
     uint32_t taken;        /* live, or held */
     uint32_t clock;        /* of uses; may wrap */
-    uint32_t domains;      /* one more than the highest seen */
+    uint32_t now_ds;
+    uint32_t domains; /* one more than the highest seen */
     struct tier_state tiers[WF_DIRECTORY_TIERS_MAX];
 };
 

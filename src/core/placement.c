@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "core/policy.h"
+
 #define DAY_S 86400.0
 #define SPREADS                                                                       \
     2.0 /* of log worth, below and above the mean: least and most of what comes along \
@@ -18,6 +20,13 @@ double wf_reuse_hits(struct wf_reuse reuse, double stay_s)
     if (!(reuse.chance > 0) || !(reuse.rate > 0) || !(stay_s > 0))
         return 0;
     return -reuse.chance * expm1(-reuse.rate * stay_s / reuse.chance);
+}
+
+bool wf_reuse_told(const struct wf_policy_reason *why, double speed, struct wf_reuse *out)
+{
+    bool known = why->knows && why->chance > 0 && why->value > 0 && isfinite(why->value);
+    *out = known ? (struct wf_reuse){why->chance, why->value / speed} : (struct wf_reuse){0, 0};
+    return known;
 }
 
 struct wf_reuse wf_reuse_aged(struct wf_reuse reuse, double unused_s)

@@ -26,6 +26,10 @@ struct wf_reuse {
 /* The hits that holding it for so long brings: chance · (1 − e^(−rate·stay ÷ chance)).  Never more
  * than chance, never more than rate · stay. */
 double wf_reuse_hits(struct wf_reuse reuse, double stay_s);
+/* What a policy says of a block, whose clock runs `speed` times as fast as ours.  False: it does
+ * not know. */
+struct wf_policy_reason;
+bool wf_reuse_told(const struct wf_policy_reason *why, double speed, struct wf_reuse *out);
 /* The same block after it was not used for that long: what was never to come gets likelier. */
 struct wf_reuse wf_reuse_aged(struct wf_reuse reuse, double unused_s);
 

@@ -145,7 +145,7 @@ void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool prom
         wf_directory_enter_dram(domain->node->below->directory, entry, promoted);
 }
 
-void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evict_reason reason)
+void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone)
 {
     struct wf_below *below = domain->node->below;
     uint32_t entry = wf_below_find(domain, key);
@@ -153,7 +153,10 @@ void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evic
         return;
     struct wf_directory_block block;
     wf_directory_read(below->directory, entry, &block);
-    domain->left_dram += block.tiers && reason != WF_EVICT_REMOVED;
+    struct wf_reuse reuse;
+    domain->left_dram += block.tiers && gone->reason != WF_EVICT_REMOVED;
+    if (wf_reuse_told(&gone->why, 1, &reuse))
+        wf_directory_judge(below->directory, entry, (float)reuse.chance, (float)reuse.rate);
     below->dropping = "parent";
     wf_directory_leave_dram(below->directory, entry);
 }
@@ -170,14 +173,6 @@ const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32]
         if (block.tiers >> below->order[i] & 1)
             return below->tiers[below->order[i]].config->name;
     return NULL;
-}
-
-const char *wf_below_refusal(const struct wf_domain *domain, const uint8_t key[32])
-{
-    const struct wf_below *below = domain->node->below;
-    const struct wf_refusal *refusal = below ? &below->refusals[key[0] % WF_REFUSALS] : NULL;
-    bool ours = refusal && refusal->why && memcmp(refusal->key, key, sizeof refusal->key) == 0;
-    return ours ? refusal->why : NULL;
 }
 
 uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32])
@@ -460,6 +455,7 @@ static void opened(void *context, enum weft_status status, const char *sentence)
         return;
     }
     lower->opened = lower->complete = lower->known = true;
+    wf_lower_meter(lower, 0);
     rank(lower->below); /* before anyone chooses by it */
     publish_speeds(lower->below);
     lower->below->orphans_told = 0;
@@ -518,6 +514,7 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
 void wf_below_tick(struct wf_below *below)
 {
     uint64_t now_ns = wf_now_ns();
+    wf_directory_clock(below->directory, (uint32_t)(now_ns / 100000000));
     for (uint32_t i = 0; i < below->count; i++) {
         wf_mover_stats(below->tiers[i].mover, &below->tiers[i].stats);
         wf_lower_measure(&below->tiers[i]);
@@ -533,6 +530,8 @@ void wf_below_tick(struct wf_below *below)
     below->measured_ns = now_ns;
     rank(below);
     publish_speeds(below);
+    for (uint32_t i = 0; i < below->count; i++)
+        wf_lower_meter(&below->tiers[i], elapsed_ns);
     for (uint32_t i = 0; i < below->count; i++)
         wf_lower_scrub(&below->tiers[i], elapsed_ns < 2 * MEASURE_NS ? elapsed_ns : MEASURE_NS);
 }

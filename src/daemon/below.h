@@ -5,6 +5,7 @@
  *   below.c       the tiers themselves: opened, found again, ranked, failed
  *   below_room.c  how full they are, and whose block goes
  *   below_scrub.c blocks checked in the background
+ *   admit.c       which blocks are written below, and to which tier
  *   demote.c      down: a block is written below before it leaves DRAM
  *   archive.c     archives: chains that stay there (archive.h)
  *   ahead.c       when a chain is brought up before somebody comes for it (ahead.h)
@@ -21,12 +22,21 @@
 #define WF_DAEMON_BELOW_H
 
 #include "core/directory.h"
+#include "core/placement.h"
 #include "daemon/mover.h"
 #include "daemon/node.h"
 
 #define WF_LOADS_MAX 4096u  /* blocks on their way up at a time */
 #define WF_READS_MAX 4096u  /* reads for them */
 #define WF_WRITES_MAX 1024u /* blocks on their way down, or from tier to tier */
+
+/* How much a tier reads, by the counters of its mover. */
+struct wf_lower_meter {
+    uint64_t reads, read_bytes; /* as of the last look */
+    double busy_s;              /* of reading, fading */
+    double read_s;              /* that one takes */
+    double wear_capacity;       /* what the budget of writes is of; 0: that is not known yet */
+};
 
 /* A tier of this node. */
 struct wf_lower {
@@ -58,6 +68,8 @@ struct wf_lower {
     double expansion;         /* bytes that a byte of payload takes there, as measured */
     enum wf_mover_state told; /* the last that was told of */
     struct wf_removals *removals;
+    struct wf_wear wear; /* writes that it may have; nothing is counted without tiers[].dwpd */
+    struct wf_lower_meter meter;
     double scrub_credit;  /* bytes that the background check may read */
     uint64_t scrub_wants; /* a block is larger than it may ever be otherwise; 0: none */
     uint32_t scrub_at;    /* cursor in the directory, among blocks of scrub_domain */
@@ -69,7 +81,12 @@ struct wf_lower {
 /* Why a block was not written below; the last of those whose keys begin alike. */
 struct wf_refusal {
     uint8_t key[8];
-    const char *why; /* a literal; NULL: none yet */
+    bool told; /* there is one */
+    enum wf_not_below why;
+    bool by_tier;  /* one could have taken it */
+    bool by_worth; /* what follows says something */
+    struct wf_reuse reuse;
+    struct wf_admission said;
 };
 #define WF_REFUSALS 256u
 
@@ -86,6 +103,7 @@ struct wf_below {
     struct wf_directory *directory;
     /* For events: why blocks are written, and dropped, at this moment. */
     const char *writing, *dropping;
+    bool ahead;                              /* blocks are looked at that need not leave yet */
     struct wf_refusal refusals[WF_REFUSALS]; /* by the first byte of the key */
     struct wf_loads *loads;
     struct wf_demotes *demotes;
@@ -124,11 +142,9 @@ uint32_t wf_below_find(const struct wf_domain *domain, const uint8_t key[32]);
 
 /* DRAM's side of things.  `domain` and key of a block that was committed; that has gone. */
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted);
-void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], enum wf_evict_reason reason);
-/* The nearest tier that has the block, by name; NULL: none.  And if none, why it was not written
- * there when it was last thought of; NULL: it is not known. */
+void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone);
+/* The nearest tier that has the block, by name; NULL: none. */
 const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32]);
-const char *wf_below_refusal(const struct wf_domain *domain, const uint8_t key[32]);
 /* Someone asked to drop the block: out of all tiers, with what extends it.  How many. */
 uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32]);
 
@@ -148,6 +164,10 @@ bool wf_lower_may_archive(const struct wf_lower *lower, const struct wf_domain *
                           uint32_t blocks, uint64_t bytes);
 /* So many bytes of payload more may archives have there, if all that may go went. */
 uint64_t wf_lower_archive_room(const struct wf_lower *lower);
+/* What goes there first so that `bytes` of the domain fit; WF_DIRECTORY_NONE: nothing has to, or
+ * nothing may. */
+uint32_t wf_lower_coldest(const struct wf_lower *lower, const struct wf_domain *domain,
+                          uint64_t bytes);
 /* See what a byte takes there. */
 void wf_lower_measure(struct wf_lower *lower);
 /* The block is not there any more (WEFT_MISS), or not as it was (WEFT_E_CORRUPT); the directory
@@ -175,6 +195,32 @@ enum weft_status wf_lower_enter(struct wf_lower *lower, const struct wf_tier_blo
 
 /* Parts that blocks are written in: what a checksum covers and the least that is read. */
 uint32_t wf_below_part_bytes(uint64_t bytes);
+
+/* admit.c */
+struct wf_below_ask {
+    uint32_t slot; /* in DRAM */
+    uint32_t depth;
+    uint64_t bytes;
+    bool must;  /* whatever it is worth: what extends it is below, or somebody asked for it */
+    bool ahead; /* it need not leave yet, and will be asked about again */
+};
+/* The tier that takes the block, and has room for it now; NULL: none, and why.  The same decision
+ * as the simulator's, from the same calls (src/sim/tiers.c). */
+struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below_ask *ask,
+                                 struct wf_refusal *refusal);
+/* What the policy expects of a block of DRAM.  False: it does not know. */
+bool wf_below_estimate(const struct wf_domain *domain, uint32_t slot, struct wf_reuse *out);
+/* Remember why, for the event that tells of the block's end; NULL: it is not known. */
+void wf_below_refused(struct wf_below *below, const uint8_t key[32],
+                      const struct wf_refusal *refusal);
+const struct wf_refusal *wf_below_refusal(const struct wf_domain *domain, const uint8_t key[32]);
+const char *wf_not_below_name(enum wf_not_below why);
+/* See how busy it is with reads, and how much it may be written. */
+void wf_lower_meter(struct wf_lower *lower, uint64_t elapsed_ns);
+/* So many bytes of payload are on their way there. */
+void wf_lower_written(struct wf_lower *lower, uint64_t bytes);
+/* Has it been written as much as it may, for now? */
+bool wf_lower_worn(struct wf_lower *lower, uint64_t bytes);
 
 /* demote.c */
 /* Who wants to know how a write ended; call NULL: nobody. */

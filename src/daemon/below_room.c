@@ -51,7 +51,7 @@ static struct wf_lower *next_of(struct wf_lower *lower, const struct wf_domain *
         struct wf_lower *next = &below->tiers[below->order[i]];
         if (after && wf_lower_usable(next) && next->config->admit != WF_ADMIT_NEVER &&
             wf_lower_fits(next, bytes) && next->full_until_ns < wf_now_ns() &&
-            wf_lower_room(next, domain, bytes))
+            !wf_lower_worn(next, bytes) && wf_lower_room(next, domain, bytes))
             return next;
         after |= next == lower;
     }
@@ -191,6 +191,38 @@ void wf_lower_measure(struct wf_lower *lower)
     lower->expansion = expansion < 1 ? 1 : expansion > EXPANSION_MOST ? EXPANSION_MOST : expansion;
 }
 
+/* Each block on its way needs an entry, and at times one for its parent. */
+static bool entries_full(const struct wf_below *below)
+{
+    uint32_t coming = 2 * wf_demotes_busy(below) + 2;
+    return wf_directory_entries(below->directory) + coming > below->node->config.below_max;
+}
+
+/* What would be taken there with so many bytes more. */
+static uint64_t taken_with(const struct wf_lower *lower, uint64_t bytes)
+{
+    struct wf_directory_sum sum;
+    wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
+    return taken(lower, sum.bytes + lower->foreign_bytes + lower->orphan_bytes +
+                            lower->writing_bytes + bytes) +
+           lower->aside_bytes;
+}
+
+uint32_t wf_lower_coldest(const struct wf_lower *lower, const struct wf_domain *domain,
+                          uint64_t bytes)
+{
+    struct wish wish = {.domain = domain};
+    if (!entries_full(lower->below)) {
+        uint64_t wanted = taken_with(lower, bytes + lower->claimed_bytes);
+        if (wanted <= wf_lower_most_bytes(lower))
+            return WF_DIRECTORY_NONE;
+        wish.bytes = bytes;
+        if (lower->orphan_bytes && lower->below->orphans_told) /* these go first */
+            return WF_DIRECTORY_NONE;
+    }
+    return victim_of(lower, &wish);
+}
+
 bool wf_lower_room(struct wf_lower *lower, const struct wf_domain *domain, uint64_t bytes)
 {
     return wf_lower_room_claimed(lower, domain, bytes + lower->claimed_bytes);
@@ -200,20 +232,13 @@ bool wf_lower_room_claimed(struct wf_lower *lower, const struct wf_domain *domai
 {
     const struct wish entry = {.domain = domain}, room = {.domain = domain, .bytes = bytes};
     uint64_t capacity = wf_lower_most_bytes(lower);
-    struct wf_below *below = lower->below;
-    /* Each block on its way needs an entry, and at times one for its parent. */
-    uint32_t coming = 2 * wf_demotes_busy(below) + 2, most = below->node->config.below_max;
-    for (uint32_t i = 0; wf_directory_entries(below->directory) + coming > most; i++)
+    for (uint32_t i = 0; entries_full(lower->below); i++)
         if (i == VICTIMS_MAX || !let_go(lower, &entry))
             return false;
     if (capacity == UINT64_MAX)
         return true;
     for (uint32_t i = 0; i <= VICTIMS_MAX; i++) {
-        struct wf_directory_sum sum;
-        wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-        uint64_t wanted = taken(lower, sum.bytes + lower->foreign_bytes + lower->orphan_bytes +
-                                           lower->writing_bytes + bytes) +
-                          lower->aside_bytes;
+        uint64_t wanted = taken_with(lower, bytes);
         if (wanted <= capacity)
             return true;
         /* What is on its way to the next tier makes room when it is there, and not before. */

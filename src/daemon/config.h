@@ -89,6 +89,7 @@ struct wf_tier_config {
     bool shared;                /* cxl: several hosts share the device */
     bool discard;               /* nvme: a block device is told of what is unused; true */
     bool dram_node;             /* cxl: node:N may have processors */
+    double drive_writes;        /* its capacity, a day, that may be written to it; 0: any */
     uint32_t timeout_ms;        /* a request that takes longer is a miss, and the tier stalled */
     uint64_t scrub_bytes_per_s; /* read by the background check; 0: it is off; when nothing is said
                                    of it, less may be read (below_scrub.c) */
@@ -115,6 +116,7 @@ struct wf_config {
     uint64_t block_bytes_min; /* sizes the index: pool_bytes_max / block_bytes_min blocks; 16 KiB */
     enum wf_pool_policy pool_policy; /* what goes next when room is needed */
     uint32_t ahead_percent;          /* of the pool, kept written below ahead of need; 12 */
+    uint32_t prefill_tokens_s;       /* that engines compute; 0: nobody said */
 
     uint32_t clients_max;   /* 256 */
     uint32_t pins_max;      /* a client; 65536 */

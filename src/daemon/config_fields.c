@@ -71,6 +71,11 @@ const struct wf_field wf_config_fields[] = {
     {"pool.ahead", WF_VALUE_COUNT, AT(ahead_percent), 0, 50, NULL, NULL,
      "Percent of the pool that is kept written below ahead of need, so that a put which needs room "
      "waits for no device. Means nothing without tiers."},
+    {"pool.prefill_tokens_per_second", WF_VALUE_COUNT, AT(prefill_tokens_s), 0, 1000000000, NULL,
+     NULL,
+     "How many tokens of a prompt the engines behind one request compute in a second: what a hit "
+     "saves, so that tiers with `admit: auto` know what is sooner computed than read. 0 for not "
+     "known: nothing is refused for being slow then."},
     {"limits.clients", WF_VALUE_COUNT, AT(clients_max), 1, 4096, NULL, NULL,
      "Clients connected at once."},
     {"limits.pins", WF_VALUE_COUNT, AT(pins_max), 64, 1 << 22, NULL, NULL,
@@ -144,11 +149,13 @@ static const struct wf_field tier_fields[] = {
     {"queue_depth", WF_VALUE_COUNT, IN_TIER(queue_depth), 1, 1024, NULL, NULL,
      "Requests in flight."},
     {"admit", WF_VALUE_CHOICE, IN_TIER(admit), 0, 0, admit_choices, NULL,
-     "What is written to it when it leaves DRAM: `auto` goes by how likely a block is to be read "
-     "again, `always` takes all, `reused` what was read at least once, `never` leaves archives "
-     "alone."},
+     "What is written to it when it leaves DRAM: `auto` goes by what it is worth there, `always` "
+     "takes all, `reused` what was read at least once, `never` leaves archives alone."},
     {"archive", WF_VALUE_BOOL, IN_TIER(archive), 0, 0, NULL, NULL,
      "Whether archives may lie there."},
+    {"dwpd", WF_VALUE_DECIMAL, IN_TIER(drive_writes), 0, 10000, NULL, NULL,
+     "Drive writes a day: how often its size may be written in a day, as the data sheets of drives "
+     "have it, like 0.3 or 1; 0 for no limit. It is earned by the second, an hour's at most."},
     {"endpoint", WF_VALUE_WORD, IN_TIER(endpoint), TEXT(struct wf_tier_config, endpoint), NULL,
      NULL, "s3: URL of the server, for one that is not Amazon's."},
     {"region", WF_VALUE_WORD, IN_TIER(region), TEXT(struct wf_tier_config, region), NULL, NULL,

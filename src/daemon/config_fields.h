@@ -24,6 +24,7 @@ enum wf_value_type {
     WF_VALUE_LISTEN,   /* http_address and http_port of a struct wf_config */
     WF_VALUE_SIZE,     /* uint64_t, "4GB" */
     WF_VALUE_COUNT,    /* uint32_t */
+    WF_VALUE_DECIMAL,  /* double, "0.3" */
     WF_VALUE_MODE,     /* uint32_t, octal */
     WF_VALUE_DURATION, /* uint32_t milliseconds, "5s" */
     WF_VALUE_NODE,     /* int32_t, -1 is "any" */

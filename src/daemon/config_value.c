@@ -184,6 +184,21 @@ static bool read_count(const struct wf_field *field, void *member, const char *t
     return true;
 }
 
+static bool read_decimal(const struct wf_field *field, void *member, const char *text, char *mend)
+{
+    char *end = NULL;
+    bool plain = text[0] && strspn(text, "0123456789.") == strlen(text);
+    double value = plain ? strtod(text, &end) : -1;
+    if (!end || *end || value < (double)field->min || value > (double)field->max) {
+        snprintf(mend, MEND_MAX,
+                 "is not a number from %" PRIu64 " to %" PRIu64 "; write one like 0.3 or 2",
+                 field->min, field->max);
+        return false;
+    }
+    *(double *)member = value;
+    return true;
+}
+
 static bool read_mode(const struct wf_field *field, void *member, const char *text, char *mend)
 {
     uint64_t value;
@@ -272,7 +287,7 @@ static value_reader *const readers[] = {
     [WF_VALUE_SIZE] = read_size,     [WF_VALUE_COUNT] = read_count,
     [WF_VALUE_MODE] = read_mode,     [WF_VALUE_DURATION] = read_duration,
     [WF_VALUE_NODE] = read_node,     [WF_VALUE_BOOL] = read_bool,
-    [WF_VALUE_CHOICE] = read_choice,
+    [WF_VALUE_CHOICE] = read_choice, [WF_VALUE_DECIMAL] = read_decimal,
 };
 
 enum weft_status wf_value_set(const struct wf_field *field, void *base, const char *text,
@@ -328,6 +343,7 @@ char *wf_value_text(const struct wf_field *field, const void *base, char *out, s
     case WF_VALUE_LISTEN: listen_text(member, out, capacity); break;
     case WF_VALUE_SIZE: size_text(*(const uint64_t *)member, out, capacity); break;
     case WF_VALUE_COUNT: snprintf(out, capacity, "%u", *(const uint32_t *)member); break;
+    case WF_VALUE_DECIMAL: snprintf(out, capacity, "%.10g", *(const double *)member); break;
     case WF_VALUE_MODE: snprintf(out, capacity, "%04o", *(const uint32_t *)member); break;
     case WF_VALUE_DURATION: duration_text(*(const uint32_t *)member, out, capacity); break;
     case WF_VALUE_NODE:
@@ -354,6 +370,7 @@ json_t *wf_value_json(const struct wf_field *field, const void *base)
     case WF_VALUE_SIZE: return json_integer((json_int_t) * (const uint64_t *)member);
     case WF_VALUE_COUNT:
     case WF_VALUE_DURATION: return json_integer(*(const uint32_t *)member);
+    case WF_VALUE_DECIMAL: return json_real(*(const double *)member);
     case WF_VALUE_BOOL: return json_boolean(*(const bool *)member);
     case WF_VALUE_TOKEN: return *(const char *)member ? json_string("***") : json_null();
     case WF_VALUE_NODE:

@@ -26,6 +26,9 @@
 #define CHAIN_NS 3000000000u /* a client waits no longer than that for its chain to go down */
 #define SWEEP_SLOTS 65536u   /* looked at in one step of a sweep */
 #define SWEEP_ROUNDS 4u
+#define REFUSED_NS                                                                          \
+    1000000000u           /* what was refused ahead of need is asked about again after that \
+                           */
 #define AHEAD_NS 1000000u /* between two looks at what is coldest */
 #define MOVES_MAX 16u     /* between tiers at a time; each has a buffer of a block's size */
 
@@ -38,9 +41,10 @@ struct write {
     uint32_t generation;
     uint32_t entry; /* of a move, held */
     uint32_t tries;
-    const char *why; /* a literal, for the event */
-    void *buffer;    /* of a move */
-    bool keep;       /* a move that leaves the block where it was */
+    const char *why;       /* a literal, for the event */
+    struct wf_reuse reuse; /* as expected when the write began; zeros: not known */
+    void *buffer;          /* of a move */
+    bool keep;             /* a move that leaves the block where it was */
     struct wf_ended ended;
     struct write *next;
 };
@@ -126,34 +130,6 @@ static void writing(struct wf_lower *to, const struct wf_domain *domain, uint64_
     to->writing_of[domain->id] += bytes;
 }
 
-/* Where a block of DRAM goes: the nearest tier that takes it. */
-static struct wf_lower *target(const struct wf_domain *domain, uint64_t bytes)
-{
-    struct wf_below *below = domain->node->below;
-    for (uint32_t i = 0; i < below->count; i++) {
-        struct wf_lower *lower = &below->tiers[below->order[i]];
-        if (wf_lower_usable(lower) && lower->config->admit != WF_ADMIT_NEVER &&
-            wf_lower_fits(lower, bytes) && lower->full_until_ns < wf_now_ns() &&
-            wf_lower_room(lower, domain, bytes))
-            return lower;
-    }
-    return NULL;
-}
-
-/* Is it worth a write?  What was asked for again is; the rest as long as the device keeps up. */
-static bool admitted(const struct wf_domain *domain, uint32_t slot, const struct wf_lower *lower)
-{
-    bool reused = domain->used_again[slot / 8] >> (slot % 8) & 1;
-    uint32_t queued = lower->stats.queued;
-    switch (lower->config->admit) {
-    case WF_ADMIT_ALWAYS: return true;
-    case WF_ADMIT_NEVER: return false;
-    case WF_ADMIT_REUSED: return reused;
-    case WF_ADMIT_AUTO: return reused || queued < WF_WRITES_MAX / 2;
-    }
-    return true;
-}
-
 /* The block as a tier wants it described. */
 static void describe(struct wf_domain *domain, uint32_t slot, struct wf_tier_block *out)
 {
@@ -200,6 +176,8 @@ static enum weft_status enter(struct write *write, enum weft_status written)
     const struct wf_tier_block *block = &write->job.job.request.block;
     struct wf_directory_add add = addition(write->domain, write->slot, block, write->to->number);
     uint32_t entry;
+    add.chance = (float)write->reuse.chance;
+    add.rate = (float)write->reuse.rate;
     enum weft_status status = wf_directory_add(write->below->directory, &add, &entry);
     if (status == WEFT_E_LIMIT)
         write->to->full_until_ns = wf_now_ns() + FULL_NS;
@@ -287,6 +265,7 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
     write->why = to->below->writing;
     write->generation = wf_store_generation(&domain->store, slot);
     describe(domain, slot, &request->block);
+    (void)wf_below_estimate(domain, slot, &write->reuse);
     request->op = WF_TIER_WRITE;
     request->data = (uint8_t *)domain->pool.memory +
                     atomic_load_explicit(&desc->offset, memory_order_relaxed);
@@ -300,6 +279,7 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
         return false;
     }
     writing(to, domain, request->block.bytes);
+    wf_lower_written(to, request->block.bytes);
     wf_store_leaving(&domain->store, slot);
     return true;
 }
@@ -308,36 +288,6 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
 static bool demote(struct wf_domain *domain, uint32_t slot, struct wf_lower *to)
 {
     return wf_demote_to(domain, slot, to, &(struct wf_ended){.call = NULL});
-}
-
-/* Where to remember why, for the event that tells of the block's end. */
-static struct wf_refusal *refusal_of(struct wf_below *below, const uint8_t key[32])
-{
-    struct wf_refusal *refusal = &below->refusals[key[0] % WF_REFUSALS];
-    memcpy(refusal->key, key, sizeof refusal->key);
-    return refusal;
-}
-
-static void refuse(struct wf_below *below, const uint8_t key[32], const struct wf_lower *to,
-                   uint64_t bytes)
-{
-    struct wf_refusal *refusal = refusal_of(below, key);
-    bool usable = false, admits = false, fits = false;
-    for (uint32_t i = 0; i < below->count; i++) {
-        bool open = wf_lower_usable(&below->tiers[i]);
-        usable |= open;
-        open = open && below->tiers[i].config->admit != WF_ADMIT_NEVER;
-        admits |= open;
-        fits |= open && wf_lower_fits(&below->tiers[i], bytes);
-    }
-    if (to)
-        refusal->why = to->config->admit == WF_ADMIT_REUSED ? "not used again" : "tier busy";
-    else if (!usable)
-        refusal->why = "tiers unusable";
-    else if (!admits)
-        refusal->why = "not admitted";
-    else
-        refusal->why = fits ? "tiers full" : "too large";
 }
 
 /* One that the directory would not take, since it contradicts what is below under its key or its
@@ -353,6 +303,17 @@ static bool may_be_below(struct wf_domain *domain, uint32_t slot)
     return wf_directory_would_add(domain->node->below->directory, &add) != WEFT_E_INVALID;
 }
 
+/* Was it refused not long ago, and not used since?  Ahead of need that is answer enough. */
+static bool was_refused(struct wf_domain *domain, uint32_t slot)
+{
+    uint64_t now_ns = wf_now_ns();
+    if (now_ns - domain->refused_ns > REFUSED_NS) {
+        memset(domain->refused, 0, domain->store.arena.slots_used / 8 + 1);
+        domain->refused_ns = now_ns;
+    }
+    return domain->refused[slot / 8] >> (slot % 8) & 1;
+}
+
 /* `asked`: not because room is needed, so that no other choice is as good as letting it go. */
 static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool asked)
 {
@@ -362,24 +323,34 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool aske
     enum wf_leave otherwise = asked ? WF_LEAVE_NOT : WF_LEAVE_NOW;
     if (!below)
         return otherwise;
-    wf_desc_key_read(&domain->store.index.desc[slot], key);
+    const struct wf_desc *desc = &domain->store.index.desc[slot];
+    wf_desc_key_read(desc, key);
     uint32_t entry = wf_below_find(domain, key);
     if (entry != WF_DIRECTORY_NONE)
         wf_directory_read(below->directory, entry, &block);
     if (block.tiers)
         return WF_LEAVE_NOW;
     if (!may_be_below(domain, slot)) {
-        refusal_of(below, key)->why = "key taken";
+        wf_below_refused(below, key, &(struct wf_refusal){.why = WF_NOT_KEY});
         return otherwise;
     }
-    uint64_t bytes = atomic_load_explicit(&domain->store.index.desc[slot].bytes,
-                                          memory_order_relaxed);
-    struct wf_lower *to = target(domain, bytes);
-    if (!to && wf_below_opening(below))
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = {
+        .slot = slot,
+        .depth = wf_word_depth(atomic_load_explicit(&desc->word, memory_order_relaxed)),
+        .bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed),
+        .must = asked || entry != WF_DIRECTORY_NONE, /* a bridge leads to what is below */
+        .ahead = below->ahead,
+    };
+    if (ask.ahead && !ask.must && was_refused(domain, slot))
+        return otherwise;
+    struct wf_lower *to = wf_below_choose(domain, &ask, &refusal);
+    if (!to && !refusal.by_tier && wf_below_opening(below))
         return WF_LEAVE_NOT;
-    /* Without its parent nothing that is below could be found: a bridge is always written. */
-    if (!to || (!asked && entry == WF_DIRECTORY_NONE && !admitted(domain, slot, to))) {
-        refuse(below, key, to, bytes);
+    if (!to) {
+        if (refusal.by_worth)
+            domain->refused[slot / 8] |= (uint8_t)(1u << (slot % 8));
+        wf_below_refused(below, key, &refusal);
         return otherwise;
     }
     return demote(domain, slot, to) ? WF_LEAVE_LATER : WF_LEAVE_NOT;
@@ -421,11 +392,13 @@ void wf_demote_ahead(struct wf_below *below)
         return;
     below->demotes->ahead_ns = now_ns;
     below->writing = "ahead";
+    below->ahead = true;
     for (uint32_t i = 0; i < node->domain_count; i++) {
         struct wf_domain *domain = &node->domains[i];
         if (short_of_room(domain))
             wf_store_look_ahead(&domain->store, ahead_bytes(domain));
     }
+    below->ahead = false;
     below->writing = "room";
 }
 
@@ -474,6 +447,8 @@ bool wf_demote_sweep(struct wf_below *below)
 static bool is_wanted(struct wf_domain *domain, uint32_t slot, uint64_t bytes)
 {
     const struct wf_below *below = domain->node->below;
+    if (domain->refused[slot / 8] >> (slot % 8) & 1)
+        return false;
     bool reused = domain->used_again[slot / 8] >> (slot % 8) & 1;
     for (uint32_t i = 0; i < below->count; i++) {
         const struct wf_lower *lower = &below->tiers[i];
@@ -633,6 +608,7 @@ static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, boo
     }
     below->demotes->moves++;
     writing(to, write->domain, block.bytes);
+    wf_lower_written(to, block.bytes);
     from->leaving_bytes += block.bytes;
     wf_directory_hold(below->directory, entry);
     return true;

@@ -173,6 +173,24 @@ static bool put_why(json_t *object, const struct wf_event *event)
     return false;
 }
 
+/* What it was worth to a tier that did not take it. */
+static bool put_refusal(json_t *object, const struct wf_event_refusal *refusal)
+{
+    if (!refusal->knows)
+        return true;
+    json_t *out = json_object();
+    bool good = out && put_real(out, "chance", refusal->chance) &&
+                put_real(out, "rate", refusal->rate) && put_real(out, "hits", refusal->hits) &&
+                put_real(out, "saved_s", refusal->saved_s) &&
+                put_real(out, "write_s", refusal->write_s) &&
+                put_real(out, "wear_s", refusal->wear_s) &&
+                put_real(out, "room_s", refusal->room_s);
+    if (good)
+        return put(object, "refusal", out);
+    json_decref(out);
+    return false;
+}
+
 static bool put_eviction(json_t *object, const struct wf_events *events,
                          const struct wf_event *event, uint32_t reader)
 {
@@ -180,7 +198,8 @@ static bool put_eviction(json_t *object, const struct wf_events *events,
            put(object, "reason", json_string(event->reason)) &&
            put(object, "for", json_string(beneficiary(events, event, reader))) &&
            put_word(object, "tier", event->tier) &&
-           put_word(object, "not_below", event->not_below) && put_parent(object, event) &&
+           put_word(object, "not_below", event->not_below) &&
+           put_refusal(object, &event->refusal) && put_parent(object, event) &&
            put_why(object, event);
 }
 

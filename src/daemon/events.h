@@ -41,6 +41,14 @@ struct wf_event_prefetch {
     uint32_t blocks, begun;         /* that lie below alone; that are on their way now */
 };
 
+/* What a block was worth to the tier that came nearest to taking it. */
+struct wf_event_refusal {
+    bool knows;                     /* what follows */
+    double chance, rate;            /* that it is wanted again, and hits a second, now */
+    double hits, saved_s;           /* expected while it would stay, and what each saves */
+    double write_s, wear_s, room_s; /* what it would cost; wear INFINITY: no writes are left */
+};
+
 struct wf_event {
     /* A literal; `weft events --what` (src/cli/events.c) has the list of all. */
     const char *what;
@@ -63,7 +71,8 @@ struct wf_event {
         char text[WF_EVENT_TEXT_MAX + 1]; /* a sentence for what is no other; "": none */
         struct { /* evicted: why it and no other; the rule is a literal, NULL: it was named */
             struct wf_policy_reason why;
-            uint32_t candidates; /* ends of chains that might have gone, it included */
+            uint32_t candidates;             /* ends of chains that might have gone, it included */
+            struct wf_event_refusal refusal; /* by the rule `not_below` */
         };
         struct wf_event_prefetch prefetch;
     };
@@ -87,6 +96,8 @@ void wf_events_add(struct wf_events *events, const struct wf_event *event);
  * speak unnamed; WF_EVENTS_NODE: all.
  *   {"events": [{"sequence": 7, "time_ms": …, "what": "evict", "domain": "a", "key": "00ff…",
  * "bytes": …, "age_ms": …, "reason": "room", "for": "b", "tier": "nvme0",
+ * "not_below": "once", "refusal": {"chance": 0.04, "rate": 0.0001, "hits": 0.03, "saved_s": 0.01,
+ * "write_s": 0, "wear_s": null, "room_s": 0.002},
  * "why": {"rule": "weft", "value": 0.02, "chance": 0.04, "age_s": 812, "turn": 2, "hint": null,
  * "candidates": 5812}},
  *               {"sequence": 7, "time_ms": …, "what": "promote", "domain": "a", "key": "00ff…",

@@ -374,6 +374,19 @@ static uint64_t gauge_value(const void *base, const struct gauge *gauge)
     return *(const uint64_t *)((const char *)base + gauge->offset);
 }
 
+/* Why blocks that left DRAM are on no tier. */
+static void render_not_below(FILE *out, const struct wf_metrics *metrics,
+                             const struct wf_gauges *gauges)
+{
+    wf_metrics_head(out, "weft_blocks_not_below_total", "counter",
+                    "Blocks that left DRAM and that no tier took, by the rule.");
+    for (uint32_t i = 0; i < metrics->domain_count; i++)
+        for (unsigned k = 0; k < WF_REASONS_MAX && gauges->domains[i].not_below[k].name; k++)
+            fprintf(out, "weft_blocks_not_below_total{domain=\"%s\",rule=\"%s\"} %" PRIu64 "\n",
+                    metrics->domains[i].name, gauges->domains[i].not_below[k].name,
+                    gauges->domains[i].not_below[k].count);
+}
+
 static void render_gauges(FILE *out, const struct wf_metrics *metrics,
                           const struct wf_gauges *gauges)
 {
@@ -427,6 +440,8 @@ char *wf_metrics_render(const struct wf_metrics *metrics,
         fprintf(out, "weft_start_time_seconds %lld\n", (long long)metrics->start_time);
         render_gauges(out, metrics, gauges);
         wf_metrics_render_tiers(out, gauges);
+        if (gauges->tier_count)
+            render_not_below(out, metrics, gauges);
         render_counters(out, metrics);
         render_outcomes(out, metrics);
         render_durations(out, metrics);

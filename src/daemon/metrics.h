@@ -53,12 +53,19 @@ enum wf_metric {
 
 #define WF_SESSION_STATES 5 /* enum weft_session_state, from WEFT_PREFILL */
 
+#define WF_REASONS_MAX 16 /* not to be written below */
+struct wf_reason_gauge {
+    const char *name; /* a literal; NULL: there is none */
+    uint64_t count;
+};
+
 struct wf_domain_gauges {
     uint64_t clients, blocks, block_bytes, reserved_blocks, regions, region_bytes, quota_bytes,
         due_bytes, floor_bytes, lent_bytes, formats;
     uint64_t sessions[WF_SESSION_STATES]; /* [state - WEFT_PREFILL] */
     /* Archives: kept, of how many payload bytes, and how many of them are not whole now. */
     uint64_t archives, archive_bytes, archives_not_whole;
+    struct wf_reason_gauge not_below[WF_REASONS_MAX]; /* blocks that left DRAM and are lost */
 };
 
 struct wf_pool_gauges {

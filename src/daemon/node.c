@@ -222,7 +222,7 @@ static void gone(void *context, const uint8_t key[32], const struct wf_gone *gon
     domain->evicted[gone->reason]++;
     wf_telemetry_gone(domain, key, gone);
     wf_ahead_gone(domain, gone);
-    wf_below_gone(domain, key, gone->reason);
+    wf_below_gone(domain, key, gone);
 }
 
 bool wf_node_busy(const struct wf_node *node)
@@ -262,8 +262,10 @@ static void touched(void *context, uint32_t slot)
 {
     const struct wf_client *client = context;
     struct wf_domain *domain = client->domain;
-    if (slot < domain->store.arena.slots_used)
+    if (slot < domain->store.arena.slots_used) {
         domain->used_again[slot / 8] |= (uint8_t)(1u << (slot % 8));
+        domain->refused[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
+    }
     wf_store_used(&domain->store, slot, client->id);
 }
 
@@ -309,7 +311,8 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
     wf_domain_tag(domain->secret, domain->secret_bytes, domain->tag);
     domain->used_again = wf_calloc(slots / 8 + 1, 1, "the map of blocks that were read");
     domain->key_taken = wf_calloc(slots / 8 + 1, 1, "the map of blocks that stay in DRAM");
-    if (status == WEFT_OK && (!domain->used_again || !domain->key_taken))
+    domain->refused = wf_calloc(slots / 8 + 1, 1, "the map of blocks that no tier takes");
+    if (status == WEFT_OK && (!domain->used_again || !domain->key_taken || !domain->refused))
         status = WEFT_E_NO_MEMORY;
     if (status == WEFT_OK)
         status = wf_segment_create("weft-index", wf_index_bytes(slots, far), WF_PAGES_NORMAL,
@@ -358,6 +361,7 @@ static void domain_fini(struct wf_domain *domain)
     wf_segment_destroy(&domain->pool);
     free(domain->used_again);
     free(domain->key_taken);
+    free(domain->refused);
     memset(domain->secret, 0, sizeof domain->secret);
 }
 

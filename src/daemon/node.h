@@ -42,6 +42,24 @@ struct wf_use {
     uint64_t pins, misses, matches, asked, matched, matched_far, bytes_pinned;
 };
 
+/* Why a block that left DRAM was not written below. */
+enum wf_not_below {
+    WF_NOT_KEY = 0,  /* another domain has a block under its key there */
+    WF_NOT_REUSED,   /* admit: reused, and it was not used again */
+    WF_NOT_BUSY,     /* the tier is behind with writing */
+    WF_NOT_USABLE,   /* no tier was well, */
+    WF_NOT_ADMITTED, /* or takes what leaves DRAM, */
+    WF_NOT_FULL,     /* or has room, */
+    WF_NOT_LARGE,    /* or takes blocks of that size */
+    /* By worth: core/placement.h, enum wf_admit_rule */
+    WF_NOT_ONCE,
+    WF_NOT_SLOWER,
+    WF_NOT_WRITE,
+    WF_NOT_WEAR, /* also where worth is not looked at */
+    WF_NOT_ROOM,
+    WF_NOT_BELOW_REASONS,
+};
+
 struct wf_domain {
     struct wf_node *node;
     const struct wf_domain_config *config;
@@ -63,8 +81,11 @@ struct wf_domain {
     uint8_t tag[32];                 /* names the domain on a tier */
     struct wf_reservations arriving; /* slots that the node fills from below */
     uint8_t *used_again;             /* a bit a slot: read since it was put */
-    uint8_t *key_taken; /* a bit a slot: a tier has another domain's block under its key */
-    uint64_t left_dram; /* evicted there while a tier had it */
+    uint8_t *key_taken;  /* a bit a slot: a tier has another domain's block under its key */
+    uint8_t *refused;    /* a bit a slot: no tier takes it, as of not long ago */
+    uint64_t refused_ns; /* when all of them were forgotten last */
+    uint64_t not_below[WF_NOT_BELOW_REASONS]; /* left DRAM, and are lost */
+    uint64_t left_dram;                       /* evicted there while a tier had it */
     uint64_t promoted, promoted_bytes, load_us, loads_lost;
     uint64_t hidden; /* below, but not in the far table: its place was full */
     struct wf_ahead ahead;

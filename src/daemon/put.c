@@ -57,6 +57,7 @@ static void reserve_one(struct wf_client *client, const struct wf_reserve *reque
     if (status == WEFT_OK) { /* what is said of a slot was of the block before */
         client->domain->used_again[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
         client->domain->key_taken[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
+        client->domain->refused[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
     }
     if ((request->flags & WEFT_CHAINED) && (status == WEFT_OK || status == WEFT_EXISTS)) {
         uint64_t word = atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed);

@@ -22,6 +22,8 @@
 
 #define HTTP_EVENTS_BYTES_MAX (256 * 1024)
 
+static_assert(WF_NOT_BELOW_REASONS <= WF_REASONS_MAX, "each has a place among the gauges");
+
 /* How long blocks of a tier took to be readable, in ns. */
 struct load_times {
     struct wf_hist first_range, whole;
@@ -75,6 +77,10 @@ static void fill_domains(const struct wf_node *node, struct wf_domain_gauges *ga
         gauges[i].due_bytes = wf_shares_shown(domain);
         gauges[i].floor_bytes = domain->config->floor_bytes;
         gauges[i].lent_bytes = wf_shares_lent(domain);
+        for (unsigned why = 0; domain->node->below && why < WF_NOT_BELOW_REASONS; why++)
+            gauges[i].not_below[why] =
+                (struct wf_reason_gauge){wf_not_below_name((enum wf_not_below)why),
+                                         domain->not_below[why]};
     }
     for (uint32_t i = 0; i < node->format_count; i++)
         gauges[node->formats[i].domain].formats++;
@@ -220,6 +226,26 @@ void wf_telemetry_op(struct wf_node *node, const struct wf_domain *domain, unsig
                   ns);
 }
 
+/* It is on no tier: what was said when one was to take it. */
+static void refusal_tell(struct wf_domain *domain, const struct wf_refusal *refusal,
+                         struct wf_event *event)
+{
+    if (!refusal)
+        return;
+    const struct wf_admission *said = &refusal->said;
+    domain->not_below[refusal->why]++;
+    event->not_below = wf_not_below_name(refusal->why);
+    if (refusal->by_worth)
+        event->refusal = (struct wf_event_refusal){.knows = true,
+                                                   .chance = refusal->reuse.chance,
+                                                   .rate = refusal->reuse.rate,
+                                                   .hits = said->hits,
+                                                   .saved_s = said->saved_s,
+                                                   .write_s = said->write_s,
+                                                   .wear_s = said->wear_s,
+                                                   .room_s = said->room_s};
+}
+
 void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone)
 {
     static const enum wf_metric counted[WF_EVICT_REASONS][2] = {
@@ -252,7 +278,8 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], const st
     memcpy(event.parent, gone->parent, sizeof event.parent);
     if (domain->node->below && gone->reason != WF_EVICT_REMOVED) {
         event.tier = wf_below_where(domain, key);
-        event.not_below = event.tier ? NULL : wf_below_refusal(domain, key);
+        if (!event.tier)
+            refusal_tell(domain, wf_below_refusal(domain, key), &event);
     }
     wf_events_add(telemetry->events, &event);
 }

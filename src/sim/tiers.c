@@ -244,9 +244,8 @@ void wf_sim_below_gone(struct wf_sim_below *below, uint32_t block,
     struct tier_block *state = &below->blocks[block];
     struct wf_sim_event event = {.kind = WF_SIM_EVICTED, .block = block, .from = -1, .place = -1};
     below->left++;
-    state->reuse = why && why->chance > 0
-                       ? (struct wf_reuse){why->chance, why->value / below->plan.speed}
-                       : counted(below, block);
+    if (!why || !wf_reuse_told(why, below->plan.speed, &state->reuse))
+        state->reuse = counted(below, block);
     state->left_s = below->now_s;
     if (why) {
         event.has_why = true;

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which blocks of DRAM are written below, and to which tier.
+ *
+ * Tiers of `admit: auto` are asked what a block is worth to them (core/placement.h): how likely the
+ * eviction policy finds another use, what that would save, how long it would stay, what the writing
+ * takes from reads, from the device's budget and from what must go for it.  Where the policy has no
+ * estimate (`pool.policy: lru`), what was used again is written, and the rest as long as the device
+ * keeps up.  What must be below (a bridge, a chain that was asked for) is written in any case.
+ *
+ * Why a block was refused is remembered for the event of its end.  Owner thread only; nothing here
+ * survives it: a budget of writes begins empty.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "daemon/archive.h"
+#include "daemon/below.h"
+#include "sys/clock.h"
+
+#define READING_OVER_S 60.0 /* how busy a tier is with reads, is seen over so long */
+
+/* ----------------------------------------------------------------------------- what is measured */
+
+static double seconds(uint64_t ns)
+{
+    return (double)ns * 1e-9;
+}
+
+void wf_lower_meter(struct wf_lower *lower, uint64_t elapsed_ns)
+{
+    const struct wf_tier_stats *tier = &lower->stats.tier;
+    struct wf_lower_meter *meter = &lower->meter;
+    double capacity = (double)tier->capacity_bytes;
+    double fade = exp(-seconds(elapsed_ns) / READING_OVER_S);
+    uint64_t reads = tier->reads - meter->reads, bytes = tier->read_bytes - meter->read_bytes;
+    bool again = tier->reads < meter->reads; /* opened again, it counts from the beginning */
+    meter->reads = tier->reads;
+    meter->read_bytes = tier->read_bytes;
+    meter->busy_s *= fade;
+    if (!again && reads && lower->stats.read_mbps > 0) {
+        double busy_s = (double)bytes / (lower->stats.read_mbps * 1e6);
+        meter->busy_s += fmin(busy_s, seconds(elapsed_ns));
+        meter->read_s = busy_s / (double)reads;
+    }
+    if (lower->config->drive_writes > 0 && capacity > 0 && capacity != meter->wear_capacity) {
+        wf_wear_init(&lower->wear, capacity, lower->config->drive_writes, seconds(wf_now_ns()));
+        meter->wear_capacity = capacity;
+    }
+}
+
+void wf_lower_written(struct wf_lower *lower, uint64_t bytes)
+{
+    double taken = (double)bytes * lower->expansion;
+    if (lower->wear.bytes_s > 0)
+        wf_wear_spend(&lower->wear, taken, seconds(wf_now_ns()));
+}
+
+bool wf_lower_worn(struct wf_lower *lower, uint64_t bytes)
+{
+    double taken = (double)bytes * lower->expansion;
+    return lower->wear.bytes_s > 0 &&
+           isinf(wf_wear_price(&lower->wear, taken, seconds(wf_now_ns())));
+}
+
+/* ------------------------------------------------------------------------------ what is offered */
+
+/* A block, and the tiers that are asked what it is worth to them, nearest first. */
+struct offer {
+    struct wf_domain *domain;
+    const struct wf_below_ask *ask;
+    struct wf_candidate block;
+    struct wf_lower *lowers[WF_DIRECTORY_TIERS_MAX];
+    struct wf_place places[WF_DIRECTORY_TIERS_MAX];
+    struct wf_wear budgets[WF_DIRECTORY_TIERS_MAX];
+    int count;
+    bool full; /* one would take it and has no room to be had */
+};
+
+/* Tokens of a block of so many bytes; 0: that is not known. */
+static uint32_t tokens_of(const struct wf_domain *domain, uint64_t bytes)
+{
+    const struct wf_node *node = domain->node;
+    for (uint32_t i = 0; i < node->format_count; i++)
+        if (node->formats[i].domain == domain->id && node->formats[i].block_bytes == bytes)
+            return node->formats[i].block_tokens;
+    return 0;
+}
+
+/* What it costs to compute the block; false: that is a guess. */
+static bool recompute(const struct offer *offer, const struct wf_domain *domain, uint32_t depth,
+                      struct wf_candidate *block)
+{
+    double speed = domain->node->config.prefill_tokens_s;
+    double tokens = speed > 0 ? tokens_of(domain, (uint64_t)block->bytes) : 0;
+    struct wf_prefill prefill = {1 / speed, WF_PREFILL_ATTENDED / speed};
+    block->run_blocks = depth + 1.0;
+    block->guessed = !(tokens > 0);
+    block->recompute_s = block->guessed ? wf_prefill_guess_s(block->bytes, block->run_blocks,
+                                                             offer->places, offer->count)
+                                        : wf_prefill_s(prefill, depth * tokens, tokens);
+    return !block->guessed;
+}
+
+/* What is known of the tier, but for its room. */
+static void place_of(const struct wf_lower *lower, double bytes, struct wf_place *out)
+{
+    const struct wf_mover_stats *stats = &lower->stats;
+    double write_bytes_s = stats->write_mbps > 0 ? stats->write_mbps * 1e6 : INFINITY;
+    *out = (struct wf_place){
+        .latency_s = stats->read_latency_us * 1e-6,
+        .read_bytes_s = stats->read_mbps > 0 ? stats->read_mbps * 1e6 : INFINITY,
+        .write_bytes_s = write_bytes_s,
+        .write_queue_s = stats->queued * bytes / write_bytes_s,
+        .busy = wf_place_busy(lower->meter.busy_s / READING_OVER_S, lower->meter.read_s,
+                              bytes / write_bytes_s),
+        .stay_s = INFINITY,
+        .open = stats->queued < WF_WRITES_MAX / 2,
+    };
+}
+
+/* What must go for it, if something must: a copy that is not the last goes for nothing. */
+static void room_of(struct offer *offer, int number)
+{
+    struct wf_lower *lower = offer->lowers[number];
+    struct wf_below *below = lower->below;
+    struct wf_directory_block coldest;
+    uint32_t entry = wf_lower_coldest(lower, offer->domain, offer->ask->bytes);
+    if (entry == WF_DIRECTORY_NONE)
+        return;
+    wf_directory_read(below->directory, entry, &coldest);
+    if (coldest.tiers != 1u << lower->number || coldest.in_dram)
+        return;
+    struct wf_place *place = &offer->places[number];
+    struct wf_candidate goes = {.reuse = {coldest.chance, coldest.rate},
+                                .uses = 2, /* what goes on to the next tier is not asked for more */
+                                .bytes = coldest.bytes};
+    double idle_s = coldest.idle_ds * 0.1;
+    recompute(offer, &below->node->domains[coldest.domain], coldest.depth, &goes);
+    place->stay_s = idle_s;
+    wf_place_full(place, number + 1 < offer->count ? &offer->places[number + 1] : NULL, &goes,
+                  idle_s);
+}
+
+/* The tier that takes it, by worth; NULL: none does.  In `said`, why. */
+static struct wf_lower *take_offer(struct offer *offer, struct wf_admission *said)
+{
+    struct wf_wear *budgets[WF_DIRECTORY_TIERS_MAX];
+    const struct wf_below_ask *ask = offer->ask;
+    double now_s = seconds(wf_now_ns());
+    /* What is likely to be wanted again waits for a device that is behind, and so do puts. */
+    bool waits = offer->block.extended || offer->block.uses > 1 ||
+                 offer->block.reuse.chance >= WF_ONCE_CHANCE;
+    if (!offer->count)
+        return NULL;
+    for (int i = 0; i < offer->count; i++)
+        place_of(offer->lowers[i], (double)ask->bytes, &offer->places[i]);
+    recompute(offer, offer->domain, ask->depth, &offer->block);
+    for (int i = offer->count - 1; i >= 0; i--) {
+        struct wf_lower *lower = offer->lowers[i];
+        offer->budgets[i] = lower->wear;
+        budgets[i] = &offer->budgets[i];
+        offer->places[i].wear_s_byte = wf_lower_worn(lower, ask->bytes)
+                                           ? INFINITY
+                                           : wf_wear_price(budgets[i], (double)ask->bytes, now_s);
+        room_of(offer, i);
+        offer->places[i].open |= waits;
+    }
+    wf_place_offer(&offer->block, offer->places, budgets, offer->count, now_s, said);
+    /* What is asked about again and again ahead of need counts once: when it is written, or goes.
+     */
+    for (int i = 0; i < offer->count && (said->place >= 0 || !ask->ahead); i++)
+        offer->lowers[i]->wear = offer->budgets[i];
+    while (said->place >= 0) {
+        struct wf_lower *to = offer->lowers[said->place];
+        if (wf_lower_room(to, offer->domain, ask->bytes))
+            return to;
+        offer->full = true;
+        offer->places[said->place].open = false;
+        wf_place_choose(&offer->block, offer->places, offer->count, said);
+    }
+    return NULL;
+}
+
+/* --------------------------------------------------------------------------------- who is asked */
+
+bool wf_below_estimate(const struct wf_domain *domain, uint32_t slot, struct wf_reuse *out)
+{
+    const struct wf_store *store = &domain->store;
+    struct wf_policy_reason why;
+    store->policy_ops->explain(store->policy, slot, &why);
+    return wf_reuse_told(&why, 1, out);
+}
+
+static bool used_again(const struct wf_domain *domain, uint32_t slot)
+{
+    return domain->used_again[slot / 8] >> (slot % 8) & 1;
+}
+
+/* Does it take the block without looking at its worth?  If not, why. */
+static bool takes(struct wf_lower *lower, const struct offer *offer, enum wf_not_below *why)
+{
+    bool again = offer->block.uses > 1, behind = lower->stats.queued >= WF_WRITES_MAX / 2;
+    enum wf_not_below no = WF_NOT_BELOW_REASONS;
+    if (offer->ask->must)
+        return true;
+    if (lower->config->admit == WF_ADMIT_REUSED && !again)
+        no = WF_NOT_REUSED;
+    else if (lower->config->admit == WF_ADMIT_AUTO && !again && behind)
+        no = WF_NOT_BUSY;
+    else if (wf_lower_worn(lower, offer->ask->bytes))
+        no = WF_NOT_WEAR;
+    if (no != WF_NOT_BELOW_REASONS)
+        *why = no;
+    return no == WF_NOT_BELOW_REASONS;
+}
+
+static enum wf_not_below reason_of(enum wf_admit_rule rule)
+{
+    switch (rule) {
+    case WF_REFUSED_ONCE: return WF_NOT_ONCE;
+    case WF_REFUSED_SLOWER: return WF_NOT_SLOWER;
+    case WF_REFUSED_WRITE: return WF_NOT_WRITE;
+    case WF_REFUSED_WEAR: return WF_NOT_WEAR;
+    case WF_REFUSED_ROOM: return WF_NOT_ROOM;
+    default: return WF_NOT_BUSY;
+    }
+}
+
+/* No tier was even asked: which of them could have been? */
+static enum wf_not_below nobody_asked(const struct wf_below *below, uint64_t bytes)
+{
+    bool usable = false, admits = false, fits = false;
+    for (uint32_t i = 0; i < below->count; i++) {
+        bool open = wf_lower_usable(&below->tiers[i]);
+        usable |= open;
+        open = open && below->tiers[i].config->admit != WF_ADMIT_NEVER;
+        admits |= open;
+        fits |= open && wf_lower_fits(&below->tiers[i], bytes);
+    }
+    if (!usable)
+        return WF_NOT_USABLE;
+    return !admits ? WF_NOT_ADMITTED : fits ? WF_NOT_FULL : WF_NOT_LARGE;
+}
+
+/* May anything be written there now? */
+static bool open_to(const struct wf_lower *lower, const struct wf_below_ask *ask)
+{
+    return wf_lower_usable(lower) && lower->config->admit != WF_ADMIT_NEVER &&
+           wf_lower_fits(lower, ask->bytes) && lower->full_until_ns < wf_now_ns();
+}
+
+/* Those that go by worth are asked; why they do not take it goes to `refusal`. */
+static struct wf_lower *by_worth(struct offer *offer, struct wf_refusal *refusal)
+{
+    struct wf_admission said = {.place = -1};
+    struct wf_lower *to = take_offer(offer, &said);
+    if (!to && offer->count && !offer->full) {
+        refusal->by_tier = true;
+        refusal->by_worth = said.rule != WF_REFUSED_CLOSED;
+        refusal->why = reason_of(said.rule);
+        refusal->reuse = offer->block.reuse;
+        refusal->said = said;
+    }
+    offer->count = 0;
+    offer->full = false;
+    return to;
+}
+
+struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below_ask *ask,
+                                 struct wf_refusal *refusal)
+{
+    struct wf_below *below = domain->node->below;
+    struct offer offer = {.domain = domain,
+                          .ask = ask,
+                          .block = {.uses = used_again(domain, ask->slot) ? 2 : 1,
+                                    .bytes = (double)ask->bytes,
+                                    .extended = ask->must}};
+    bool asked = false, known = false;
+    *refusal = (struct wf_refusal){.why = nobody_asked(below, ask->bytes)};
+    wf_directory_clock(below->directory, (uint32_t)(wf_now_ns() / 100000000));
+    for (uint32_t i = 0; i < below->count; i++) {
+        struct wf_lower *lower = &below->tiers[below->order[i]], *to;
+        if (!open_to(lower, ask))
+            continue;
+        if (lower->config->admit == WF_ADMIT_AUTO && !asked) {
+            known = wf_below_estimate(domain, ask->slot, &offer.block.reuse);
+            asked = true;
+        }
+        if (lower->config->admit == WF_ADMIT_AUTO && known) {
+            offer.lowers[offer.count++] = lower;
+            continue;
+        }
+        /* A tier that does not look at worth comes after those nearer that do. */
+        to = by_worth(&offer, refusal);
+        if (to)
+            return to;
+        if (!takes(lower, &offer, &refusal->why))
+            refusal->by_tier = true;
+        else if (wf_lower_room(lower, domain, ask->bytes))
+            return lower;
+    }
+    return by_worth(&offer, refusal);
+}
+
+/* ------------------------------------------------------------------------- what was not written */
+
+const char *wf_not_below_name(enum wf_not_below why)
+{
+    static const char *const names[WF_NOT_BELOW_REASONS] = {
+        [WF_NOT_KEY] = "key taken",
+        [WF_NOT_REUSED] = "not used again",
+        [WF_NOT_BUSY] = "tier busy",
+        [WF_NOT_USABLE] = "tiers unusable",
+        [WF_NOT_ADMITTED] = "not admitted",
+        [WF_NOT_FULL] = "tiers full",
+        [WF_NOT_LARGE] = "too large",
+        [WF_NOT_ONCE] = "once",
+        [WF_NOT_SLOWER] = "slower",
+        [WF_NOT_WRITE] = "write",
+        [WF_NOT_WEAR] = "wear",
+        [WF_NOT_ROOM] = "room below",
+    };
+    return names[why];
+}
+
+void wf_below_refused(struct wf_below *below, const uint8_t key[32],
+                      const struct wf_refusal *refusal)
+{
+    struct wf_refusal *kept = &below->refusals[key[0] % WF_REFUSALS];
+    *kept = *refusal;
+    kept->told = true;
+    memcpy(kept->key, key, sizeof kept->key);
+}
+
+const struct wf_refusal *wf_below_refusal(const struct wf_domain *domain, const uint8_t key[32])
+{
+    const struct wf_below *below = domain->node->below;
+    const struct wf_refusal *refusal = below ? &below->refusals[key[0] % WF_REFUSALS] : NULL;
+    bool ours = refusal && refusal->told && memcmp(refusal->key, key, sizeof refusal->key) == 0;
+    return ours ? refusal : NULL;
+}

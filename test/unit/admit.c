@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which blocks a node writes below, and where, from figures that are given: the rules one by one,
+ * and that it is what core/placement.h decides from the same figures, as the simulator does.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "../support/random.h"
+#include "daemon/below.h"
+#include "sys/clock.h"
+
+#define MIB ((uint64_t)1 << 20)
+#define BLOCK_BYTES (2 * MIB)
+#define TIER_BYTES (64 * MIB)
+#define MOST (wf_lower_most_bytes(&s->below.tiers[0]) / BLOCK_BYTES) /* blocks that fit a tier */
+
+struct stage {
+    struct wf_node node;
+    struct wf_domain domain;
+    struct wf_below below;
+    struct wf_tier_config tiers[2];
+    struct wf_format_entry format;
+    uint8_t used_again[8];
+    uint32_t keys;
+};
+
+static struct wf_policy_reason told;
+
+static void explain(struct wf_policy *policy, uint32_t slot, struct wf_policy_reason *out)
+{
+    (void)policy, (void)slot;
+    *out = told;
+}
+
+static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier)
+{
+    (void)context, (void)domain, (void)key, (void)tier;
+}
+
+static void dropped(void *context, const struct wf_directory_dropped *block)
+{
+    (void)context, (void)block;
+}
+
+/* Two tiers: 1 and 0.5 GB/s, 100 µs and 1 ms. */
+static int before(void **state)
+{
+    static struct stage s;
+    static const struct wf_policy_ops policy = {.name = "told", .explain = explain};
+    const struct wf_directory_env env = {.context = &s, .shown = shown, .dropped = dropped};
+    memset(&s, 0, sizeof s);
+    assert_int_equal(wf_directory_create(4096, 7, &env, &s.below.directory), WEFT_OK);
+    s.below.node = &s.node;
+    assert_int_equal(wf_demotes_create(&s.below), WEFT_OK);
+    s.node.below = &s.below;
+    s.node.domains = &s.domain;
+    s.node.domain_count = 1;
+    s.node.config.below_max = 4096;
+    s.node.formats = &s.format;
+    s.node.format_count = 1;
+    s.format = (struct wf_format_entry){.block_bytes = BLOCK_BYTES, .block_tokens = 16};
+    s.domain.node = &s.node;
+    s.domain.used_again = s.used_again;
+    s.domain.store.policy_ops = &policy;
+    for (uint32_t i = 0; i < 2; i++) {
+        struct wf_lower *lower = &s.below.tiers[i];
+        *lower = (struct wf_lower){
+            .below = &s.below, .config = &s.tiers[i], .number = i, .opened = true, .expansion = 1};
+        lower->stats.state = WF_MOVER_OK;
+        lower->stats.tier.capacity_bytes = TIER_BYTES;
+        lower->stats.read_latency_us = i ? 1000 : 100;
+        lower->stats.read_mbps = lower->stats.write_mbps = i ? 500 : 1000;
+        s.below.order[i] = i;
+    }
+    s.below.count = 1;
+    told = (struct wf_policy_reason){.rule = "told", .knows = true, .value = 0.01, .chance = 0.5};
+    *state = &s;
+    return 0;
+}
+
+static int after(void **state)
+{
+    struct stage *s = *state;
+    wf_demotes_destroy(&s->below);
+    wf_directory_destroy(s->below.directory);
+    return 0;
+}
+
+static struct wf_below_ask asking(void)
+{
+    return (struct wf_below_ask){.slot = 3, .depth = 2, .bytes = BLOCK_BYTES};
+}
+
+/* The number of the tier that takes it; -1: none does. */
+static int chosen(struct stage *s, const struct wf_below_ask *ask, struct wf_refusal *refusal)
+{
+    struct wf_lower *to = wf_below_choose(&s->domain, ask, refusal);
+    return to ? (int)to->number : -1;
+}
+
+/* Blocks on a tier, of which so much was expected so long ago. */
+static void fill(struct stage *s, unsigned tier, uint64_t blocks, uint32_t age_s, float chance,
+                 float rate)
+{
+    wf_directory_clock(s->below.directory, (uint32_t)(wf_now_ns() / 100000000) - 10 * age_s);
+    for (uint64_t i = 0; i < blocks; i++) {
+        struct wf_directory_add add = {.bytes = BLOCK_BYTES, .tier = tier};
+        uint32_t entry;
+        add.chance = chance;
+        add.rate = rate;
+        random_key(++s->keys, add.key);
+        assert_int_equal(wf_directory_add(s->below.directory, &add, &entry), WEFT_OK);
+    }
+}
+
+static void with_room_all_is_taken(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    told.chance = 1e-4; /* a one-hit wonder costs nothing */
+    told.value = 1e-9;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+    s->below.tiers[0].stats.read_mbps = 0.1; /* slow, and nobody said how dear prefill is */
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+    s->node.config.prefill_tokens_s = 1000; /* 16 ms for what takes 20 s to read */
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_int_equal(refusal.why, WF_NOT_SLOWER);
+    s->format.block_tokens = 0; /* a block of no format that is known */
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+}
+
+/* The tier is full of what is expected back. */
+static void a_one_hit_wonder_is_refused_where_room_is_short(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    fill(s, 0, MOST, 100, 0.2f, 1e-4f);
+    told.chance = 0.05;
+    told.value = 1e-4;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_int_equal(refusal.why, WF_NOT_ONCE);
+    assert_true(refusal.by_worth && refusal.by_tier);
+    assert_true(fabs(refusal.reuse.chance - 0.05) < 1e-9);
+    assert_true(refusal.said.room_s > 0);
+}
+
+static void what_was_used_twice_is_weighed(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    wf_wear_init(&s->below.tiers[0].wear, 1e9, 86400, 0); /* 1 GB a second, and full */
+    told.chance = 0.05;
+    told.value = 0.01;
+    for (int i = 0; i < 3; i++) /* something to compare with */
+        wf_wear_offer(&s->below.tiers[0].wear, 1e-12);
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_int_equal(refusal.why, WF_NOT_ONCE);
+    s->used_again[0] |= 1u << 3;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+}
+
+static void a_budget_that_is_used_up_refuses(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    struct wf_lower *lower = &s->below.tiers[0];
+    s->tiers[0].drive_writes = 0.001;
+    wf_lower_meter(lower, 0);
+    assert_true(wf_lower_worn(lower, BLOCK_BYTES));
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_int_equal(refusal.why, WF_NOT_WEAR);
+    assert_true(refusal.by_worth && isinf(refusal.said.wear_s));
+    assert_string_equal(wf_not_below_name(refusal.why), "wear");
+    /* So it does where worth is not looked at, as the tier says, or the policy knows nothing; */
+    s->tiers[0].admit = WF_ADMIT_ALWAYS;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(refusal.why == WF_NOT_WEAR && !refusal.by_worth);
+    s->tiers[0].admit = WF_ADMIT_AUTO;
+    told.knows = false;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(refusal.why == WF_NOT_WEAR && !refusal.by_worth);
+    /* and what must be below is owed. */
+    ask.must = true;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+    told.knows = true;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+    double left = lower->wear.bytes;
+    wf_lower_written(lower, BLOCK_BYTES);
+    assert_true(lower->wear.bytes < left - BLOCK_BYTES / 2.0);
+}
+
+/* What is looked at ahead of need over and over is one offer, when it is taken or goes. */
+static void a_look_ahead_is_no_offer(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    struct wf_wear *wear = &s->below.tiers[0].wear;
+    s->tiers[0].drive_writes = 0.001;
+    wf_lower_meter(&s->below.tiers[0], 0);
+    ask.ahead = true;
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(wear->offers == 0);
+    ask.ahead = false;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(wear->offers == 1);
+}
+
+static void it_goes_where_most_is_left(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    s->below.count = 2;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+    fill(s, 0, MOST, 10, 0.9f, 0.1f); /* of what is worth more */
+    assert_int_equal(chosen(s, &ask, &refusal), 1);
+    s->below.tiers[1].full_until_ns = UINT64_MAX;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(refusal.by_worth);
+}
+
+/* A tier that does not look at worth takes what those before it do not, and none behind it is asked
+ * before it. */
+static void tiers_that_take_all_have_their_place(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    s->below.count = 2;
+    s->tiers[1].admit = WF_ADMIT_ALWAYS;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+    s->tiers[0].drive_writes = 0.001;
+    wf_lower_meter(&s->below.tiers[0], 0);
+    assert_int_equal(chosen(s, &ask, &refusal), 1);
+    s->tiers[1].admit = WF_ADMIT_REUSED;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_int_equal(refusal.why, WF_NOT_REUSED);
+    s->tiers[1].admit = WF_ADMIT_NEVER;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_int_equal(refusal.why, WF_NOT_WEAR);
+    s->tiers[0].admit = WF_ADMIT_NEVER;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(refusal.why == WF_NOT_ADMITTED && !refusal.by_tier);
+    s->tiers[0].admit = s->tiers[1].admit = WF_ADMIT_ALWAYS;
+    s->tiers[0].drive_writes = 0;
+    s->below.tiers[0].wear = (struct wf_wear){0};
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+}
+
+/* Without an estimate of the policy's: what was used again, and the rest while the tier keeps up.
+ */
+static void without_an_estimate_it_is_by_use(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    told.knows = false;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+    s->below.tiers[0].stats.queued = WF_WRITES_MAX;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(refusal.why == WF_NOT_BUSY && !refusal.by_worth);
+    s->used_again[0] |= 1u << 3;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+}
+
+/* A tier that is behind gets what is likely to be wanted again, which waits for it. */
+static void what_is_unlikely_does_not_wait(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    s->below.tiers[0].stats.queued = WF_WRITES_MAX;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+    told.chance = 0.05;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(refusal.why == WF_NOT_BUSY && refusal.by_tier && !refusal.by_worth);
+    s->used_again[0] |= 1u << 3;
+    assert_int_equal(chosen(s, &ask, &refusal), 0);
+}
+
+static double some(struct random_source *random, double least, double most)
+{
+    return least * pow(most / least, (double)(random_next(random) >> 11) * 0x1p-53);
+}
+
+/* The same figures as the simulator would have of such tiers, and the same decision. */
+static void it_is_what_the_simulator_decides(void **state)
+{
+    struct stage *s = *state;
+    struct random_source random = {5};
+    uint32_t rules[WF_ADMIT_RULES] = {0}, taken[2] = {0};
+    s->below.count = 2;
+    s->node.config.prefill_tokens_s = 20000;
+    for (int round = 0; round < 4000; round++) {
+        struct wf_below_ask ask = asking();
+        struct wf_place places[2];
+        struct wf_wear wears[2], *budgets[2] = {&wears[0], &wears[1]};
+        double tokens_s = s->node.config.prefill_tokens_s, tokens = s->format.block_tokens;
+        struct wf_prefill prefill = {1 / tokens_s, WF_PREFILL_ATTENDED / tokens_s};
+        told.chance = some(&random, 0.01, 1);
+        told.value = some(&random, 1e-6, 1);
+        s->used_again[0] = (uint8_t)random_next(&random);
+        ask.depth = (uint32_t)(random_next(&random) % 100);
+        for (int i = 0; i < 2; i++) {
+            struct wf_lower *lower = &s->below.tiers[i];
+            lower->stats.read_latency_us = some(&random, 1, 1e5);
+            lower->stats.read_mbps = some(&random, 10, 1e5);
+            lower->stats.write_mbps = some(&random, 10, 1e5);
+            lower->meter.busy_s = some(&random, 1e-3, 60);
+            lower->meter.read_s = BLOCK_BYTES / (lower->stats.read_mbps * 1e6);
+            double write_s = BLOCK_BYTES / (lower->stats.write_mbps * 1e6);
+            wears[i] = lower->wear;
+            places[i] = (struct wf_place){.latency_s = lower->stats.read_latency_us * 1e-6,
+                                          .read_bytes_s = lower->stats.read_mbps * 1e6,
+                                          .write_bytes_s = lower->stats.write_mbps * 1e6,
+                                          .busy = wf_place_busy(lower->meter.busy_s / 60,
+                                                                lower->meter.read_s, write_s),
+                                          .stay_s = INFINITY,
+                                          .open = true};
+        }
+        struct wf_candidate block = {.reuse = {told.chance, told.value},
+                                     .uses = s->used_again[0] >> 3 & 1 ? 2 : 1,
+                                     .bytes = BLOCK_BYTES,
+                                     .recompute_s = wf_prefill_s(prefill, ask.depth * tokens,
+                                                                 tokens),
+                                     .run_blocks = ask.depth + 1};
+        struct wf_admission want;
+        struct wf_refusal refusal;
+        wf_place_offer(&block, places, budgets, 2, 0, &want);
+        int tier = chosen(s, &ask, &refusal);
+        assert_int_equal(tier, want.place);
+        rules[want.rule]++;
+        if (tier >= 0) {
+            taken[tier]++;
+            continue;
+        }
+        assert_int_equal(refusal.said.rule, want.rule);
+        assert_true(refusal.said.hits == want.hits && refusal.said.saved_s == want.saved_s &&
+                    refusal.said.write_s == want.write_s && refusal.said.net_s == want.net_s);
+    }
+    assert_true(taken[0] > 100 && taken[1] > 100);
+    assert_true(rules[WF_REFUSED_SLOWER] > 10 && rules[WF_REFUSED_WRITE] > 10);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, before, after)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(with_room_all_is_taken),
+        TEST(a_one_hit_wonder_is_refused_where_room_is_short),
+        TEST(what_was_used_twice_is_weighed),
+        TEST(a_budget_that_is_used_up_refuses),
+        TEST(a_look_ahead_is_no_offer),
+        TEST(it_goes_where_most_is_left),
+        TEST(tiers_that_take_all_have_their_place),
+        TEST(without_an_estimate_it_is_by_use),
+        TEST(what_is_unlikely_does_not_wait),
+        TEST(it_is_what_the_simulator_decides),
+    };
+    return cmocka_run_group_tests_name("admit", tests, NULL, NULL);
+}
