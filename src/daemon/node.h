@@ -90,6 +90,7 @@ struct wf_domain {
     uint64_t hidden; /* below, but not in the far table: its place was full */
     struct wf_ahead ahead;
     uint32_t hurried; /* sessions whose deadline is near */
+    bool weighed;     /* some session of it had another priority than the usual */
 };
 
 struct wf_client {

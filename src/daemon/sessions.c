@@ -253,6 +253,15 @@ static float weight_of(const struct wf_session_entry *session)
     return ldexpf(1, (int)session->priority - (int)PRIORITY_USUAL);
 }
 
+/* The last `blocks` of its chain.  Where all are of the usual priority, there is nothing to say. */
+static void weigh(struct wf_domain *domain, const struct wf_session_entry *session, uint32_t tip,
+                  uint32_t blocks)
+{
+    domain->weighed |= session->priority != PRIORITY_USUAL;
+    if (domain->weighed)
+        wf_store_weigh(&domain->store, tip, blocks, weight_of(session));
+}
+
 /* What the policy makes of a hint.  That a session decodes is no opinion: its chain is held. */
 static void policy_tell(struct wf_node *node, const struct wf_session_entry *session,
                         uint32_t output_tokens)
@@ -263,7 +272,9 @@ static void policy_tell(struct wf_node *node, const struct wf_session_entry *ses
                 (session->state == WEFT_IDLE && (session->returns_in_ms || session->deadline_ms));
     if (tip == WF_SLOT_NONE)
         return;
-    wf_store_weigh(store, tip, weight_of(session));
+    if (session->state != WEFT_PREFILL && session->state != WEFT_DECODING)
+        weigh(&node->domains[session->domain], session, tip,
+              UINT32_MAX); /* it may go from now on */
     if (output_tokens)
         wf_store_made(store, tip, output_tokens);
     if (back || session->state == WEFT_DONE)
@@ -319,12 +330,13 @@ void wf_session_advance(struct wf_client *client, uint64_t id, const uint8_t tip
     if (session)
         wf_session_returns(client->node, session);
     /* A tip that was not stored leaves the session with the chain that it has. */
-    struct wf_store *store = &client->domain->store;
-    uint32_t slot = session ? wf_store_find(store, tip) : WF_SLOT_NONE;
+    uint32_t slot = session ? wf_store_find(&client->domain->store, tip) : WF_SLOT_NONE;
     if (slot == WF_SLOT_NONE)
         return;
+    uint32_t before = session->tip_blocks;
     tip_set(client->node, session, tip);
-    wf_store_weigh(store, slot, weight_of(session));
+    uint32_t blocks = session->tip_blocks;
+    weigh(client->domain, session, slot, blocks > before ? blocks - before : blocks);
 }
 
 void wf_sessions_drop(struct wf_client *client)

@@ -145,10 +145,11 @@ void wf_store_said(struct wf_store *store, uint32_t tip, bool wanted)
     }
 }
 
-void wf_store_weigh(struct wf_store *store, uint32_t tip, float weight)
+void wf_store_weigh(struct wf_store *store, uint32_t tip, uint32_t blocks, float weight)
 {
     struct wf_policy_hint hint = {.kind = WF_POLICY_WEIGHS, .slot = tip, .weight = weight};
-    for (uint32_t i = 0; i < SAID_BLOCKS_MAX && hint.slot != WF_SLOT_NONE; i++) {
+    uint32_t most = blocks < SAID_BLOCKS_MAX ? blocks : SAID_BLOCKS_MAX;
+    for (uint32_t i = 0; i < most && hint.slot != WF_SLOT_NONE; i++) {
         uint32_t child = store->slots[hint.slot].child;
         if (child != WF_SLOT_NONE && (i == 0 || store->slots[child].next != WF_SLOT_NONE))
             return;

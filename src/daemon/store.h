@@ -184,8 +184,9 @@ void wf_store_made(struct wf_store *store, uint32_t tip, uint32_t tokens);
 /* What somebody says of that chain: it will be wanted again, or it will not. */
 void wf_store_said(struct wf_store *store, uint32_t tip, bool wanted);
 
-/* What waiting for that chain counts, 1 as a rule: of its blocks that no other shares. */
-void wf_store_weigh(struct wf_store *store, uint32_t tip, float weight);
+/* What waiting for that chain counts, 1 as a rule: of its last so many blocks, as far as no other
+ * shares them. */
+void wf_store_weigh(struct wf_store *store, uint32_t tip, uint32_t blocks, float weight);
 
 /* It is to be there when somebody comes for the chain: what is there of it is not the next to go.
  */

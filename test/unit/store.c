@@ -278,6 +278,64 @@ static void test_leaves_first(void **state)
 }
 
 /* One pinned end keeps its chain, and must not keep the search from others that may go. */
+/* What hint() was told, by slot. */
+static float weights[WORLD_SLOTS];
+
+static void weight_note(struct wf_policy *policy, const struct wf_policy_hint *hint)
+{
+    (void)policy;
+    assert_int_equal(hint->kind, WF_POLICY_WEIGHS);
+    weights[hint->slot] = hint->weight;
+}
+
+/* A weight is of what no other chain shares, and of no more than was asked for. */
+static void test_what_is_shared_is_not_weighed(void **state)
+{
+    struct world *w = *state;
+    struct wf_policy_ops spy = wf_policy_lru;
+    uint32_t slots[6], parent = WF_SLOT_NONE;
+    spy.hint = weight_note;
+    for (uint32_t i = 0; i < 6; i++)
+        parent = slots[i] = put(w, i, parent);
+    put(w, 50, slots[2]); /* another chain goes on from the third */
+    w->store.policy_ops = &spy;
+    memset(weights, 0, sizeof weights);
+    wf_store_weigh(&w->store, slots[5], 1, 2);
+    assert_true(weights[slots[5]] == 2 && weights[slots[4]] == 0);
+    wf_store_weigh(&w->store, slots[5], UINT32_MAX, 4);
+    for (uint32_t i = 0; i < 6; i++)
+        assert_true(weights[slots[i]] == (i > 2 ? 4 : 0));
+    wf_store_weigh(&w->store, slots[2], UINT32_MAX, 8); /* others have it behind */
+    for (uint32_t i = 0; i < 6; i++)
+        assert_true(weights[slots[i]] == (i > 2 ? 4 : 0));
+    w->store.policy_ops = &wf_policy_lru;
+}
+
+/* What the node brings up for nobody is no use, and does not go next; who goes names its parent. */
+static void test_what_is_brought_up_is_not_used(void **state)
+{
+    struct world *w = *state;
+    struct wf_reservations arriving = {.head = WF_SLOT_NONE};
+    uint8_t key[32], parent[32];
+    uint32_t slot, first = put(w, 1, WF_SLOT_NONE), second = put(w, 2, first);
+    uint64_t uses = w->store.policy_ops->uses(w->store.policy);
+    random_key(3, key);
+    assert_int_equal(wf_store_reserve(&w->store, WF_STORE_NODE, &arriving, key, WF_GRANULE, &none,
+                                      &slot),
+                     WEFT_OK);
+    assert_int_equal(wf_store_arrived(&w->store, &arriving, slot, WF_STORE_NODE), WEFT_OK);
+    wf_store_keep(&w->store, second);
+    assert_true(w->store.policy_ops->uses(w->store.policy) == uses);
+    assert_true(w->store.policy_ops->age(w->store.policy, slot) == 0);
+    wf_store_cool(&w->store, second);
+    assert_true(wf_store_evict(&w->store, second, WF_EVICT_ROOM));
+    random_key(1, parent);
+    assert_memory_equal(w->gone.parent, parent, sizeof w->gone.parent);
+    assert_true(wf_store_evict(&w->store, first, WF_EVICT_ROOM));
+    assert_true(w->gone.parent[0] == 0 && memcmp(w->gone.parent, w->gone.parent + 1, 7) == 0);
+    wf_store_verify(&w->store);
+}
+
 static void test_a_pinned_chain_hides_no_victim(void **state)
 {
     struct world *w = *state;
@@ -496,6 +554,8 @@ int main(void)
         TEST(test_parents),
         TEST(test_pinned_and_held_stay),
         TEST(test_leaves_first),
+        TEST(test_what_is_shared_is_not_weighed),
+        TEST(test_what_is_brought_up_is_not_used),
         TEST(test_a_pinned_chain_hides_no_victim),
         TEST(test_full_and_quota),
         TEST(test_huge_blocks_are_refused),
