@@ -109,7 +109,8 @@ void wf_cli_completion_print(FILE *to);
 int wf_cli_fail(const struct cli *cli, enum cli_exit code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The same for a call of libweft that did not succeed: `what` was being done. */
+/* The same for a call of libweft that did not succeed: `what` was being done; NULL: its sentence
+ * alone. */
 int wf_cli_fail_status(const struct cli *cli, enum weft_status status, const char *what);
 /* The same for weft_connect(). */
 int wf_cli_fail_connect(const struct cli *cli, enum weft_status status);

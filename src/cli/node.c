@@ -80,7 +80,9 @@ int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t ro
         enum weft_status status = weft_query(cli->weft, what, cursor, &text);
         if (status != WEFT_OK) {
             json_decref(whole);
-            return wf_cli_fail_status(cli, status, "the node has no answer");
+            /* Of what is not there or not understood, the node's sentence says all. */
+            bool says = status == WEFT_E_NOT_FOUND || status == WEFT_E_INVALID;
+            return wf_cli_fail_status(cli, status, says ? NULL : "the node has no answer");
         }
         json_error_t error;
         json_t *page = json_loads(text, 0, &error);

@@ -89,7 +89,8 @@ static int fail_status(const struct cli *cli, enum cli_exit code, enum weft_stat
 {
     char sentence[1024];
     const char *why = status < 0 || status == WEFT_FULL ? weft_last_error() : "";
-    snprintf(sentence, sizeof sentence, "%s: %s", what, *why ? why : weft_status_name(status));
+    snprintf(sentence, sizeof sentence, "%s%s%s", what ? what : "", what ? ": " : "",
+             *why ? why : weft_status_name(status));
     return fail(cli, code, weft_status_name(status), sentence);
 }
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "base/text.h"
 #include "daemon/archive_run.h"
 #include "sys/clock.h"
@@ -74,6 +75,28 @@ static enum weft_status chain_find(struct wf_archive_run *run)
               : WEFT_OK;
 }
 
+/* What fills the tier that has the most room for archives, and what frees it. */
+static enum weft_status no_room(uint64_t needed, uint64_t most, const struct wf_lower *lower)
+{
+    char needs[32], has[32], others[32], kept[32];
+    uint64_t capacity = wf_lower_capacity(lower), usable = wf_lower_most_bytes(lower);
+    wf_size_format(needed, needs, sizeof needs);
+    wf_size_format(most, has, sizeof has);
+    if (lower->foreign_bytes > usable / 2)
+        return wf_fail(WEFT_FULL,
+                       "the archive needs %s, and tier %s has room for %s: %s of blocks there "
+                       "belong to domains that this node does not have, by their secrets; start it "
+                       "with the secret_file that they were written with and remove them, or give "
+                       "the tier another, empty path",
+                       needs, lower->config->name, has,
+                       wf_size_format(lower->foreign_bytes, others, sizeof others));
+    return wf_fail(WEFT_FULL,
+                   "the archive needs %s, and beside other archives tier %s has room for %s (%s of "
+                   "it are kept free to work in); enlarge it or remove archives",
+                   needs, lower->config->name, has,
+                   wf_size_format(capacity - usable, kept, sizeof kept));
+}
+
 enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
 {
     struct wf_below *below = run->archives->below;
@@ -81,7 +104,9 @@ enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
     uint64_t needed = WF_ARCHIVE_BYTES_MAX, most = 0, largest = 0, grows = 0;
     uint32_t grows_blocks = 0;
     uint8_t tip = 0; /* where the tip is, if it is only the manifest that is missing */
-    const char *name = "", *narrow = "", *beyond = "";
+    const char *narrow = "", *beyond = "";
+    const struct wf_lower *widest = NULL; /* of those that had too little room */
+    char size[32];
     if (!tiers)
         return wf_fail(WEFT_E_INVALID,
                        "the node has no tier that may hold archives; give it one that is durable "
@@ -122,27 +147,26 @@ enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
             run->to = lower;
             return WEFT_OK;
         }
-        most = left > most ? left : most;
-        name = lower->config->name;
+        if (!widest || left > most) {
+            most = left;
+            widest = lower;
+        }
     }
-    if (!name[0] && narrow[0])
+    if (!widest && narrow[0])
         return wf_fail(WEFT_E_INVALID,
-                       "a block of %llu bytes is larger than tier %s takes; make blocks smaller, "
-                       "or the tier larger",
-                       (unsigned long long)largest, narrow);
-    if (!name[0] && beyond[0])
+                       "a block of %s is larger than tier %s takes; make blocks smaller, or the "
+                       "tier larger",
+                       wf_size_format(largest, size, sizeof size), narrow);
+    if (!widest && beyond[0])
         return wf_fail(
             WEFT_FULL,
             "domain %s may archive no more on tier %s, which others have a part of, too; "
             "remove archives, enlarge the tier or raise the domain's quota",
             run->domain->config->name, beyond);
-    if (!name[0])
+    if (!widest)
         return wf_fail(WEFT_E_SYSTEM, "no tier that may hold archives works now; see `weft status` "
                                       "and the node's log");
-    return wf_fail(WEFT_FULL,
-                   "the archive needs %llu bytes, and beside other archives tier %s has room for "
-                   "%llu; enlarge it or remove archives",
-                   (unsigned long long)needed, name, (unsigned long long)most);
+    return no_room(needed, most, widest);
 }
 
 static struct wf_archive_run *run_take(struct wf_archives *archives)

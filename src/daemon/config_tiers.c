@@ -598,6 +598,23 @@ static void check_content(struct wf_remarks *remarks, const struct wf_tier_confi
                   wf_last_error());
 }
 
+/* Another that runs has it, which the check of a changed configuration is usually asked beside. */
+static void check_held(struct wf_remarks *remarks, const struct wf_tier_config *tier,
+                       const char *path)
+{
+    char file[FILE_MAX], who[32] = "";
+    struct stat found;
+    pid_t pid = 0;
+    file_of(tier, path, file);
+    if (stat(file, &found) != 0 || !wf_host_locked(found.st_dev, found.st_ino, &pid))
+        return;
+    if (pid)
+        snprintf(who, sizeof who, ", pid %d", (int)pid);
+    wf_remark(remarks, WF_REMARK_NOTE,
+              "tier '%s': path: '%s' is in use by a running node%s; only one can have it at a time",
+              tier->name, file, who);
+}
+
 /* `path` is a file that is there or would be made, or for NVMe a directory or a device. */
 static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *tier,
                        const char *path)
@@ -607,6 +624,7 @@ static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *
     bool there = stat(path, &found) == 0;
     if (there && S_ISBLK(found.st_mode) && tier->kind == WF_KIND_NVME) {
         check_block_device(remarks, tier, &found);
+        check_held(remarks, tier, path);
         check_content(remarks, tier, path);
         return;
     }
@@ -629,6 +647,7 @@ static void check_file(struct wf_remarks *remarks, const struct wf_tier_config *
                   strerror(errno),
                   there ? "chown it" : "create its directory, or name another path");
     check_size(remarks, tier, path, directory, inside);
+    check_held(remarks, tier, path);
     check_content(remarks, tier, path);
 }
 

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/nearest.h"
 #include "base/size.h"
+#include "daemon/config_fields.h"
 #include "daemon/devices.h"
 #include "daemon/node.h"
 
@@ -276,7 +277,13 @@ static int serve(const struct wf_config *config)
     } else if (refused) {
         result = EXIT_USAGE;
     } else {
-        fprintf(stderr, "weftd: %s\n", wf_last_error());
+        /* A WEFT_SOCKET that is meant for clients counts for weftd, too, and before the file. */
+        char where[WF_ORIGIN_TEXT_MAX + 32] = "", origin[WF_ORIGIN_TEXT_MAX];
+        int field = wf_config_field("socket");
+        if (status == WEFT_E_BUSY && config->origin[field].layer != WF_FROM_DEFAULT)
+            snprintf(where, sizeof where, " (the path is from: %s)",
+                     wf_config_where(config, field, origin));
+        fprintf(stderr, "weftd: %s%s\n", wf_last_error(), where);
         result = status == WEFT_E_BUSY ? EXIT_RUNNING : EXIT_FAILED;
     }
     if (node)

@@ -170,6 +170,7 @@ static enum weft_status start_thread(struct wf_mover *m)
     m->inbox_event = m->event < 0 ? -1 : make_event();
     if (m->inbox_event < 0)
         return wf_fail(WEFT_E_SYSTEM, "tier %s: eventfd: %s", m->name, strerror(errno));
+    snprintf(m->stats.reason, sizeof m->stats.reason, "it is being opened, and its own index read");
     /* Signals are the owner thread's. */
     sigset_t all, old;
     sigfillset(&all);

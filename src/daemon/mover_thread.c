@@ -109,7 +109,8 @@ static bool open_tier(struct wf_mover *m)
     m->served = false;
     m->errors_in_row = 0;
     m->last_error[0] = '\0';
-    wf_mover_state_set(m, WF_MOVER_OPENING, "");
+    wf_mover_state_set(m, WF_MOVER_OPENING,
+                       "what it has is taken into the node's index, and it is measured");
     take_in(m);
     tell_opened(m, WEFT_OK, "");
     wf_mover_state_set(m, WF_MOVER_OK, "");

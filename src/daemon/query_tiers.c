@@ -40,7 +40,8 @@ struct row {
     bool emulated, durable;
     double read_latency_us, read_mbps, write_mbps;
     uint64_t capacity_bytes, used_bytes, blocks, reads, read_bytes, writes, write_bytes, errors,
-        corrupt, queued, device_write_bytes, archived_bytes, left_alone, foreign_bytes;
+        corrupt, queued, device_write_bytes, archived_bytes, left_alone, foreign_bytes,
+        reserve_bytes;
 };
 
 static json_t *row_json(const struct row *row)
@@ -72,6 +73,7 @@ static json_t *row_json(const struct row *row)
         {"archived_bytes", number(row->archived_bytes)},
         {"left_alone", number(row->left_alone)},
         {"foreign_bytes", number(row->foreign_bytes)},
+        {"reserve_bytes", number(row->reserve_bytes)},
         {"reason", text(row->reason)},
     };
     json_t *out = json_object();
@@ -135,7 +137,10 @@ static json_t *lower_json(const struct wf_lower *lower)
                       .device_write_bytes = tier->device_write_bytes,
                       .archived_bytes = sum.archived_bytes,
                       .left_alone = lower->left_alone,
-                      .foreign_bytes = lower->foreign_bytes};
+                      .foreign_bytes = lower->foreign_bytes,
+                      .reserve_bytes = tier->capacity_bytes
+                                           ? tier->capacity_bytes - wf_lower_most_bytes(lower)
+                                           : 0};
     return row_json(&row);
 }
 

@@ -80,6 +80,29 @@ bool wf_host_mounted(dev_t device, char *out_where, size_t capacity)
     return found;
 }
 
+bool wf_host_locked(dev_t device, ino_t file, pid_t *out_pid)
+{
+    FILE *locks = fopen("/proc/locks", "re");
+    char *line = NULL;
+    size_t room = 0;
+    bool found = false;
+    while (locks && !found && getline(&line, &room, locks) > 0) {
+        unsigned major_number, minor_number;
+        unsigned long long number;
+        int pid;
+        /* "1: FLOCK  ADVISORY  WRITE PID MAJOR:MINOR:INODE …"; who waits for one has "->". */
+        found = sscanf(line, "%*d: %*s %*s WRITE %d %x:%x:%llu", &pid, &major_number, &minor_number,
+                       &number) == 4 &&
+                makedev(major_number, minor_number) == device && number == file;
+        if (found)
+            *out_pid = pid > 0 ? pid : 0;
+    }
+    free(line);
+    if (locks)
+        fclose(locks);
+    return found;
+}
+
 bool wf_host_has_numa_node(int node)
 {
     char path[64];

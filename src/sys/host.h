@@ -24,6 +24,10 @@ void wf_host_read(struct wf_host *out);
 /* Whether a file system of the device with that number is mounted, and where. */
 bool wf_host_mounted(dev_t device, char *out_where, size_t capacity);
 
+/* Whether somebody has locked that file, as /proc/locks says, and who; 0: somebody whom this
+ * process is not told of. */
+bool wf_host_locked(dev_t device, ino_t file, pid_t *out_pid);
+
 /* True when the kernel has a NUMA node of that number. */
 bool wf_host_has_numa_node(int node);
 

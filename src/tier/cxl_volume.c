@@ -363,8 +363,9 @@ struct opening {
 static enum weft_status something_else(const char *path)
 {
     return wf_fail(WEFT_E_INVALID,
-                   "tier %s: holds something else; have its first 8 KiB zeroed to give it away, or "
-                   "name another",
+                   "tier %s: holds something else, which is left as it is; name another (nothing "
+                   "but a tier's own is overwritten: zero the first 8 KiB of what you are sure "
+                   "that nobody needs)",
                    path);
 }
 

@@ -115,8 +115,9 @@ static enum weft_status super_choose(const char *path, const uint8_t *pages, uin
     for (uint32_t i = 0; i < 2 * WF_NVME_PAGE; i++)
         if (pages[i])
             return wf_fail(WEFT_E_INVALID,
-                           "tier %s: holds something else; erase its first 8 KiB to have it "
-                           "overwritten, or give another path",
+                           "tier %s: holds something else, which is left as it is; give another "
+                           "path (nothing but a tier's own is ever overwritten: what you are sure "
+                           "that nobody needs, first make empty)",
                            path);
     return WEFT_OK;
 }
@@ -644,12 +645,12 @@ static enum weft_status recover_all(struct wf_nvme *t)
     if (r.last_sequence >> WF_NVME_EPOCH_SHIFT > t->epoch)
         t->epoch = r.last_sequence >> WF_NVME_EPOCH_SHIFT;
     if (status == WEFT_OK && (r.scanned || r.dropped))
-        wf_info("nvme", "%s: %llu segments were not closed; %llu torn records cut", t->path,
-                (unsigned long long)r.scanned, (unsigned long long)r.dropped);
+        wf_info("nvme", "%s: %llu segment%s not closed; %llu torn record%s cut", t->path,
+                (unsigned long long)r.scanned, r.scanned == 1 ? " was" : "s were",
+                (unsigned long long)r.dropped, r.dropped == 1 ? "" : "s");
     if (status == WEFT_OK && r.foreign)
-        wf_info("nvme",
-                "%s: %llu segments hold something that is not the tier's; it is overwritten",
-                t->path, (unsigned long long)r.foreign);
+        wf_info("nvme", "%s: %llu segment%s something that is not the tier's; it is overwritten",
+                t->path, (unsigned long long)r.foreign, r.foreign == 1 ? " holds" : "s hold");
     if (pieces)
         munmap(pieces, WF_NVME_PIECES * r.piece_bytes);
     if (r.footer)

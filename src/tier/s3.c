@@ -246,8 +246,7 @@ static void call_done(void *context, struct wf_s3_call *call)
     } else {
         wf_s3_trouble(t, call, "a read failed");
         t->stats.errors--; /* the request's own end counts it */
-        read_finish(t, r,
-                    wf_fail(WEFT_E_SYSTEM, "tier %s: %s; look at the store", t->path, t->why));
+        read_finish(t, r, wf_fail(WEFT_E_SYSTEM, "tier %s: %s", t->path, t->why));
     }
 }
 

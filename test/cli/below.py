@@ -20,6 +20,14 @@ def tiers_are_listed_with_what_was_measured():
     for name, tier in tiers.items():
         check(min(tier[key] for key in ("read_latency_us", "read_mbps", "write_mbps", "capacity_bytes")) > 0, tier)
         check(name in weft("ls", "tiers").stdout.decode(), name)
+    done = subprocess.run([WEFTD, "--check-config", "--socket", os.path.join(FOLDER, "another.sock"), "--pool", "16MB", "--tier",
+                           tier_paths("main")[0], "--tier", tier_paths("main")[1]], env=environment(WEFT_STATE_DIR=FOLDER),
+                          capture_output=True, check=False)
+    said = done.stderr.decode()
+    check(done.returncode == 0 and re.search(r"main.nvme' is in use by a running node, pid \d+;", said), done)
+    check("main.cxl' is in use by a running node;" in said, said)
+    kept = {name: tiers[name]["reserve_bytes"] / tiers[name]["capacity_bytes"] for name in tiers}
+    check(kept["dram0"] == 0 and 0.2 < kept["nvme0"] < 0.21, kept)
     check(tiers["nvme0"]["path"] == tier_paths("main")[0].split(":")[1], tiers["nvme0"])
 
 

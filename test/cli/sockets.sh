@@ -4,8 +4,8 @@
 set -u
 . "$(dirname "$0")/../house/tap.sh"
 . "$(dirname "$0")/../examples/node.sh"
-weftd=$1
-weft=$2
+weftd=$(realpath "$1")
+weft=$(realpath "$2")
 
 configured() { # domain's field: the node's configuration has it
     printf 'domains:\n  - name: default\n    %s\n' "$1" >"$work/weftd.yaml"
@@ -31,6 +31,7 @@ check "what is odd about the configuration is logged at start" grep -q "warn.*co
 "$weftd" >"$work/out" 2>&1
 check "a second node on one socket says nothing but that" test "$(wc -l <"$work/out")" = 1
 check "and what to do" grep -q "already running on .*; stop it, or choose another" "$work/out"
+check "and who said where" grep -q "the path is from: env WEFT_SOCKET" "$work/out"
 node_kill TERM
 
 # Without a name: this user's, else the host's.  In a mount namespace /run is our own.
