@@ -60,9 +60,12 @@ static void event_print(const json_t *event)
 {
     char clock[32] = "", value_text[96];
     time_t seconds = (time_t)(json_integer_value(json_object_get(event, "time_ms")) / 1000);
-    struct tm local;
-    if (localtime_r(&seconds, &local))
-        strftime(clock, sizeof clock, "%H:%M:%S", &local);
+    time_t today = time(NULL);
+    struct tm local, now;
+    if (localtime_r(&seconds, &local) && localtime_r(&today, &now)) {
+        bool same = local.tm_yday == now.tm_yday && local.tm_year == now.tm_year;
+        strftime(clock, sizeof clock, same ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &local);
+    }
     const char *kind = json_string_value(json_object_get(event, "what"));
     printf("%s.%03d  %-13s", clock,
            (int)(json_integer_value(json_object_get(event, "time_ms")) % 1000), kind ? kind : "?");
@@ -162,7 +165,8 @@ const struct cli_command wf_cmd_events = {
     .summary = "what happened lately: evictions, archives, tiers, clients gone",
     .synopsis = "",
     .about =
-        "Shows the newest of the node's ring of events, oldest first.  An eviction says which "
+        "Shows the newest of the node's ring of events, oldest first, each with its time, and its "
+        "date when that is not today.  An eviction says which "
         "block went, for what reason, how long it had not been used and for whom it made room; "
         "with a tier, it left DRAM and stays there, from where a get brings it up.  "
         "With --follow and --json every event is a line of its own.",

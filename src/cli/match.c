@@ -138,7 +138,8 @@ const struct cli_command wf_cmd_match = {
     .synopsis = "",
     .about =
         "Counts the blocks of a chain that are present, from the first, and shows where they "
-        "are, a letter a block: d for DRAM, c for CXL memory, n for NVMe, s for an object "
+        "are, a letter a block, or of a chain of more than 40 blocks 40 letters, each of every "
+        "so-many-th: d for DRAM, c for CXL memory, n for NVMe, s for an object "
         "store, a dot for one that is not there; load_us is what it would take to have all "
         "in DRAM, as modelled from what was measured.  It holds nothing: a moment later there "
         "may be fewer.  While the node opens a tier, after its start, not all that lies there "

@@ -21,10 +21,12 @@
 #define BATCH_BYTES ((size_t)64 << 20)
 #define QUOTA_NEAR 16 /* a quota of which less than this part is left is what was run into */
 
-static bool pad;
+static bool pad, partial;
 
 static const struct cli_option options[] = {
     {"pad", CLI_FLAG, NULL, &pad, "fill the last block up with zeros"},
+    {"partial", CLI_FLAG, NULL, &partial,
+     "store the first part of a chain that is larger than the pool or the quota"},
     {NULL},
 };
 
@@ -196,41 +198,60 @@ static uint64_t pool_size(struct cli *cli)
     return (uint64_t)bytes;
 }
 
-/* What there is no room in: the domain's quota, when the domain has used it up, else the pool. */
-static void full_say(struct cli *cli, const struct tally *tally, size_t count, size_t block_bytes)
+/* The DRAM that the caller's domain may use, as far as it is told. */
+struct room {
+    const char *domain;
+    uint64_t used_bytes, quota_bytes; /* the quota is the pool when there is none */
+    uint64_t pool_bytes;              /* 0: not known */
+};
+
+static struct room room_ask(struct cli *cli)
 {
     const char *mine = cli->domain ? cli->domain : getenv("WEFT_DOMAIN");
-    mine = mine ? mine : "default";
-    uint64_t used_bytes = 0, quota_bytes = 0, chain_bytes = (uint64_t)count * block_bytes;
-    char used[32], quota[32], chain[32];
+    struct room room = {.domain = mine ? mine : "default", .pool_bytes = pool_size(cli)};
     json_t *answer = NULL, *domain;
     size_t index;
     if (wf_cli_query(cli, "domains", 0, 0, &answer) != CLI_OK)
         answer = NULL;
     json_array_foreach (json_object_get(answer, "domains"), index, domain) {
         const char *name = json_string_value(json_object_get(domain, "name"));
-        if (!name || strcmp(name, mine) != 0)
+        if (!name || strcmp(name, room.domain) != 0)
             continue;
-        used_bytes = (uint64_t)json_integer_value(json_object_get(domain, "used_bytes"));
-        quota_bytes = (uint64_t)json_integer_value(json_object_get(domain, "quota_bytes"));
+        room.used_bytes = (uint64_t)json_integer_value(json_object_get(domain, "used_bytes"));
+        room.quota_bytes = (uint64_t)json_integer_value(json_object_get(domain, "quota_bytes"));
     }
     json_decref(answer);
-    uint64_t pool_bytes = pool_size(cli);
+    return room;
+}
+
+static const char *too_long(const struct room *room, uint64_t chain_bytes, char *out,
+                            size_t capacity)
+{
+    char quota[32], chain[32];
+    bool pool = room->quota_bytes == room->pool_bytes;
+    snprintf(out, capacity,
+             "a chain must fit in DRAM as a whole, also when tiers lie below; this one has %s, and "
+             "%s%s%s has %s%s; %s, or put it as several chains, each with a key of its own",
+             wf_cli_size(chain_bytes, chain, sizeof chain), pool ? "the DRAM pool" : "domain '",
+             pool ? "" : room->domain, pool ? "" : "'", pool ? "" : "a quota of ",
+             wf_cli_size(room->quota_bytes, quota, sizeof quota),
+             pool ? "enlarge the pool (pool.size in the configuration, or weft lend SIZE)"
+                  : "raise the domain's quota");
+    return out;
+}
+
+/* What there is no room in: the domain's quota, when the domain has used it up, else the pool. */
+static void full_say(struct cli *cli, const struct tally *tally, size_t count, size_t block_bytes)
+{
+    const struct room room = room_ask(cli);
+    const char *mine = room.domain;
+    uint64_t quota_bytes = room.quota_bytes, pool_bytes = room.pool_bytes;
+    uint64_t used_bytes = room.used_bytes, chain_bytes = (uint64_t)count * block_bytes;
+    char used[32], quota[32], text[512];
     fprintf(stderr, "weft put: no room for the last %zu block%s: ", tally->full,
             wf_cli_s(tally->full));
     if (quota_bytes && chain_bytes > quota_bytes - quota_bytes / QUOTA_NEAR)
-        fprintf(stderr,
-                "a chain must fit in DRAM as a whole, also when tiers lie below; this one has %s, "
-                "and %s%s%s has %s%s; %s, or put it as several chains, each with a key of its "
-                "own\n",
-                wf_cli_size(chain_bytes, chain, sizeof chain),
-                quota_bytes == pool_bytes ? "the DRAM pool" : "domain '",
-                quota_bytes == pool_bytes ? "" : mine, quota_bytes == pool_bytes ? "" : "'",
-                quota_bytes == pool_bytes ? "" : "a quota of ",
-                wf_cli_size(quota_bytes, quota, sizeof quota),
-                quota_bytes == pool_bytes
-                    ? "enlarge the pool (pool.size in the configuration, or weft lend SIZE)"
-                    : "raise the domain's quota");
+        fprintf(stderr, "%s\n", too_long(&room, chain_bytes, text, sizeof text));
     else if (quota_bytes == pool_bytes && pool_bytes)
         fprintf(stderr,
                 "the DRAM pool of %s is used, and what could go is pinned or in use; drop some "
@@ -284,6 +305,20 @@ static int report(struct cli *cli, const struct tally *tally, const struct weft_
     return tally->stored || tally->existing ? CLI_MISS : CLI_REFUSED;
 }
 
+/* What cannot be stored whole evicts much and is of little use, so it is asked for by name. */
+static int fit_check(struct cli *cli, size_t count, size_t block_bytes)
+{
+    char text[512];
+    uint64_t chain_bytes = (uint64_t)count * block_bytes;
+    if (partial)
+        return CLI_OK;
+    const struct room room = room_ask(cli);
+    if (!room.quota_bytes || chain_bytes <= room.quota_bytes)
+        return CLI_OK;
+    return wf_cli_fail(cli, CLI_REFUSED, "%s; --partial stores the first part that fits",
+                       too_long(&room, chain_bytes, text, sizeof text));
+}
+
 static int put_input(struct cli *cli, const struct input *in)
 {
     if (!in->bytes)
@@ -309,6 +344,8 @@ static int put_input(struct cli *cli, const struct input *in)
                            "the input is %zu blocks, the tokens name %zu; give both the same "
                            "length",
                            count, key_count);
+    if (code == CLI_OK)
+        code = fit_check(cli, count, block_bytes);
     size_t batch = BATCH_BYTES / block_bytes;
     batch = batch < 1 ? 1 : batch > WEFT_BATCH_MAX ? WEFT_BATCH_MAX : batch;
     struct cli_progress progress;
@@ -348,16 +385,18 @@ const struct cli_command wf_cmd_put = {
     .name = "put",
     .summary = "store a file or stdin as blocks",
     .synopsis = "FILE|-",
-    .about = "Cuts the input into blocks and stores them as one chain.  A block that is there "
-             "already is not sent again, only compared.\n\n"
-             "With --key, block 0 is named by the identity that you give, block i by the identity "
-             "followed by i as four little-endian bytes.  With --tokens, each block is named by "
-             "its tokens and all before them, as an engine names it.  Without --block-bytes or a "
-             "layout the whole input is one block.\n\n"
-             "A chain must fit in DRAM as a whole, also when tiers lie below: it is the pool's "
-             "size, or the domain's quota, that bounds it.\n\n"
-             "Exits with 1 when only a first part of the chain found room, and with 5 when blocks "
-             "were there already with other bytes; those stay as they are.",
+    .about =
+        "Cuts the input into blocks and stores them as one chain.  A block that is there "
+        "already is not sent again, only compared.\n\n"
+        "With --key, block 0 is named by the identity that you give, block i by the identity "
+        "followed by i as four little-endian bytes.  With --tokens, each block is named by "
+        "its tokens and all before them, as an engine names it.  Without --block-bytes or a "
+        "layout the whole input is one block.\n\n"
+        "A chain must fit in DRAM as a whole, also when tiers lie below: it is the pool's "
+        "size, or the domain's quota, that bounds it.  A larger one is refused before anything "
+        "is stored, unless with --partial.\n\n"
+        "Exits with 1 when only a first part of the chain found room, and with 5 when blocks "
+        "were there already with other bytes; those stay as they are.",
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},
     .examples = examples,

@@ -100,7 +100,10 @@ def what_leaves_dram_is_below_and_comes_back():
         shown = weft("status", *at).stdout.decode()
         check(re.search(r"below DRAM", shown), shown)
         where_it_is(at, first, size, lower)
-        said = weft("put", "--key", "long", *size, *at, blob("long", 40 << 20), expect=1).stderr.decode()
+        said = weft("put", "--key", "long", *size, *at, blob("long", 40 << 20), expect=4).stderr.decode()
+        check("must fit in DRAM as a whole" in said and "--partial stores" in said, said)
+        check(answer("match", "--key", "long", *size, *at, expect=1)["present"] == 0, "what was refused is there")
+        said = weft("put", "--key", "long", *size, *at, "--partial", os.path.join(FOLDER, "long"), expect=1).stderr.decode()
         check("must fit in DRAM as a whole" in said and "40 MiB, and the DRAM pool has 32 MiB" in said, said)
     finally:
         stop_node(node)

@@ -106,7 +106,9 @@ def a_full_quota_is_not_a_full_pool():
         of = re.search(r"that is of the last (\d+) events; (\d+) before them are overwritten", said)
         check(of and int(of[1]) + int(of[2]) == 20, said)
         words = ["--key", "wide", "--block-bytes", "1MB", "--socket", socket]
-        said = weft("put", *words, blob("wide", 20 << 20), expect=1).stderr.decode()
+        said = weft("put", *words, blob("wide", 20 << 20), expect=4).stderr.decode()
+        check("domain 'default' has a quota of 8 MiB" in said, said)
+        said = weft("put", *words, "--partial", os.path.join(FOLDER, "wide"), expect=1).stderr.decode()
         check("domain 'default'" in said and "quota of 8 MiB" in said and "pool" not in said, said)
         refused = answer("explain", "--socket", socket)["not_stored"]
         check(refused["requests"] >= 1 and refused["blocks"] >= 1 and refused["last"], refused)
