@@ -36,12 +36,12 @@ static const char *const examples[] = {
     NULL,
 };
 
-/* Why it and no other: the policy's rule, then what it knew, in its own names. */
-static void why_print(const json_t *why)
+/* Why it went and no other, or to no tier: the rule, then what was known, in its own names. */
+static void why_print(const char *name, const json_t *why)
 {
     const char *key, *rule = json_string_value(json_object_get(why, "rule"));
     json_t *value;
-    printf("  why %s", rule ? rule : "?");
+    printf("  %s %s", name, rule ? rule : "?");
     const char *between = " (";
     json_object_foreach ((json_t *)(uintptr_t)why, key, value) {
         if (strcmp(key, "rule") == 0 || json_is_null(value))
@@ -76,7 +76,7 @@ static void event_print(const json_t *event)
             strcmp(key, "sequence") == 0 || json_is_null(value))
             continue;
         if (json_is_object(value)) {
-            why_print(value);
+            why_print(key, value);
             continue;
         }
         const char *shown = json_is_string(value) ? json_string_value(value) : value_text;

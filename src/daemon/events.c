@@ -176,11 +176,12 @@ static bool put_why(json_t *object, const struct wf_event *event)
 /* What it was worth to a tier that did not take it. */
 static bool put_refusal(json_t *object, const struct wf_event_refusal *refusal)
 {
-    if (!refusal->knows)
+    if (!refusal->rule)
         return true;
     json_t *out = json_object();
-    bool good = out && put_real(out, "chance", refusal->chance) &&
-                put_real(out, "rate", refusal->rate) && put_real(out, "hits", refusal->hits) &&
+    bool good = out && put(out, "rule", json_string(refusal->rule)) &&
+                put_real(out, "chance", refusal->chance) && put_real(out, "rate", refusal->rate) &&
+                put_real(out, "hits", refusal->hits) &&
                 put_real(out, "saved_s", refusal->saved_s) &&
                 put_real(out, "write_s", refusal->write_s) &&
                 put_real(out, "wear_s", refusal->wear_s) &&

@@ -43,7 +43,7 @@ struct wf_event_prefetch {
 
 /* What a block was worth to the tier that came nearest to taking it. */
 struct wf_event_refusal {
-    bool knows;                     /* what follows */
+    const char *rule;               /* wf_admit_rule_name(); NULL: nobody looked at worth */
     double chance, rate;            /* that it is wanted again, and hits a second, now */
     double hits, saved_s;           /* expected while it would stay, and what each saves */
     double write_s, wear_s, room_s; /* what it would cost; wear INFINITY: no writes are left */
@@ -96,10 +96,9 @@ void wf_events_add(struct wf_events *events, const struct wf_event *event);
  * speak unnamed; WF_EVENTS_NODE: all.
  *   {"events": [{"sequence": 7, "time_ms": …, "what": "evict", "domain": "a", "key": "00ff…",
  * "bytes": …, "age_ms": …, "reason": "room", "for": "b", "tier": "nvme0",
- * "not_below": "once", "refusal": {"chance": 0.04, "rate": 0.0001, "hits": 0.03, "saved_s": 0.01,
- * "write_s": 0, "wear_s": null, "room_s": 0.002},
- * "why": {"rule": "weft", "value": 0.02, "chance": 0.04, "age_s": 812, "turn": 2, "hint": null,
- * "candidates": 5812}},
+ * "not_below": "once", "refusal": {"rule": "once", "chance": 0.04, "rate": 0.0001, "hits": 0.03,
+ * "saved_s": 0.01, "write_s": 0, "wear_s": null, "room_s": 0.002}, "why": {"rule": "weft", "value":
+ * 0.02, "chance": 0.04, "age_s": 812, "turn": 2, "hint": null, "candidates": 5812}},
  *               {"sequence": 7, "time_ms": …, "what": "promote", "domain": "a", "key": "00ff…",
  * "bytes": …, "reason": "get", "tier": "nvme0", "took_us": 830},
  *               {"sequence": 8, "time_ms": …, "what": "lend", "text": "the host lent …"}],

@@ -236,7 +236,7 @@ static void refusal_tell(struct wf_domain *domain, const struct wf_refusal *refu
     domain->not_below[refusal->why]++;
     event->not_below = wf_not_below_name(refusal->why);
     if (refusal->by_worth)
-        event->refusal = (struct wf_event_refusal){.knows = true,
+        event->refusal = (struct wf_event_refusal){.rule = wf_admit_rule_name(said->rule),
                                                    .chance = refusal->reuse.chance,
                                                    .rate = refusal->reuse.rate,
                                                    .hits = said->hits,

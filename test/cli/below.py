@@ -271,6 +271,33 @@ def a_block_that_no_tier_takes_is_not_tried():
 
 
 @case
+def what_a_tier_refuses_is_told_with_its_figures():
+    socket, size = os.path.join(FOLDER, "worn.sock"), ["--block-bytes", "1MB"]
+    node = start_node("16MB", socket, (f"nvme:{os.path.join(FOLDER, 'worn')}.nvme:256MB,dwpd=0.001",))
+    at = ["--socket", socket]
+    try:
+        for i in range(4):
+            weft("put", "--key", f"worn{i}", *size, *at, blob(f"worn{i}", 8 << 20, seed=i))
+        gone = next(event for event in answer("events", "--what", "evict", *at)["events"])
+        check(gone["not_below"] == "wear", gone)
+        figures = gone["refusal"]
+        check(figures["rule"] == "wear" and figures["wear_s"] is None, figures)
+        check(0 < figures["chance"] <= 1 and figures["rate"] > 0 and figures["saved_s"] > 0, figures)
+        check(0 < figures["hits"] <= figures["chance"], figures)
+        said = weft("explain", gone["key"], *at).stdout.decode()
+        check(re.search(r"not written below: the device may be written no more for now \(dwpd\).*: \d+ % chance of "
+                        r"another use, \S+ hits expected .*, more writes than are left", said), said)
+        shown = weft("events", "--what", "evict", *at).stdout.decode()
+        check(re.search(r"  refusal wear \(chance \S+, rate", shown), shown)
+        reasons = {each["reason"]: each for each in answer("explain", *at)["reasons"]}
+        check("data sheet" in reasons["wear"]["mend"], reasons)
+        tier = next(tier for tier in answer("ls", "tiers", *at)["tiers"] if tier["name"] == "nvme0")
+        check(tier["blocks"] == 0, tier)
+    finally:
+        stop_node(node)
+
+
+@case
 def a_session_is_archived_and_carried_over():
     size, chain = ["--block-bytes", "64KB"], blob("talk", 20 << 16, seed=9)
     file = os.path.join(FOLDER, "talk.weft")
