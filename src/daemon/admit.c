@@ -182,6 +182,31 @@ static struct wf_lower *take_offer(struct offer *offer, struct wf_admission *sai
     return NULL;
 }
 
+bool wf_lower_wants(struct wf_lower *lower, const struct wf_directory_block *block)
+{
+    struct wf_domain *domain = &lower->below->node->domains[block->domain];
+    const struct wf_below_ask ask = {.bytes = block->bytes, .depth = block->depth};
+    struct offer offer = {.domain = domain,
+                          .ask = &ask,
+                          .block = {.uses = 2, .bytes = block->bytes},
+                          .lowers = {lower},
+                          .count = 1};
+    struct wf_reuse reuse = {block->chance, block->rate};
+    struct wf_admission said;
+    if (wf_lower_worn(lower, block->bytes))
+        return false;
+    if (lower->config->admit != WF_ADMIT_AUTO || !(block->chance > 0))
+        return true;
+    offer.block.reuse = wf_reuse_aged(reuse, block->idle_ds * 0.1);
+    place_of(lower, block->bytes, &offer.places[0]);
+    recompute(&offer, domain, block->depth, &offer.block);
+    offer.places[0].wear_s_byte = wf_wear_price(&lower->wear, block->bytes, seconds(wf_now_ns()));
+    offer.places[0].open = true; /* it has its turn, one after the other */
+    room_of(&offer, 0);
+    wf_admit(&offer.block, &offer.places[0], &said);
+    return said.place == 0;
+}
+
 /* --------------------------------------------------------------------------------- who is asked */
 
 bool wf_below_estimate(const struct wf_domain *domain, uint32_t slot, struct wf_reuse *out)

@@ -219,6 +219,8 @@ const char *wf_not_below_name(enum wf_not_below why);
 void wf_lower_meter(struct wf_lower *lower, uint64_t elapsed_ns);
 /* So many bytes of payload are on their way there. */
 void wf_lower_written(struct wf_lower *lower, uint64_t bytes);
+/* Is what another tier lets go worth its way there? */
+bool wf_lower_wants(struct wf_lower *lower, const struct wf_directory_block *block);
 /* Has it been written as much as it may, for now? */
 bool wf_lower_worn(struct wf_lower *lower, uint64_t bytes);
 

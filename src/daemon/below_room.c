@@ -42,16 +42,17 @@ uint64_t wf_lower_most_bytes(const struct wf_lower *lower)
 }
 
 /* The next tier down that takes what this one lets go. */
-static struct wf_lower *next_of(struct wf_lower *lower, const struct wf_domain *domain,
-                                uint64_t bytes)
+static struct wf_lower *next_of(struct wf_lower *lower, const struct wf_directory_block *block)
 {
     struct wf_below *below = lower->below;
+    const struct wf_domain *domain = &below->node->domains[block->domain];
+    uint64_t bytes = block->bytes;
     bool after = false;
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *next = &below->tiers[below->order[i]];
         if (after && wf_lower_usable(next) && next->config->admit != WF_ADMIT_NEVER &&
             wf_lower_fits(next, bytes) && next->full_until_ns < wf_now_ns() &&
-            !wf_lower_worn(next, bytes) && wf_lower_room(next, domain, bytes))
+            wf_lower_wants(next, block) && wf_lower_room(next, domain, bytes))
             return next;
         after |= next == lower;
     }
@@ -159,8 +160,7 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
     wf_directory_read(below->directory, entry, &block);
     /* A node that stops takes no comfort from what DRAM has. */
     bool last = block.tiers == 1u << lower->number && (!block.in_dram || below->node->draining);
-    struct wf_lower *next = last ? next_of(lower, &below->node->domains[block.domain], block.bytes)
-                                 : NULL;
+    struct wf_lower *next = last ? next_of(lower, &block) : NULL;
     if (next)
         return wf_move_down(lower, next, entry);
     if (last && wf_below_opening(below)) /* who knows what can be moved where in a moment */

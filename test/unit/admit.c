@@ -276,6 +276,26 @@ static void without_an_estimate_it_is_by_use(void **state)
     assert_int_equal(chosen(s, &ask, &refusal), 0);
 }
 
+/* What one tier lets go is worth its way to the next, or is lost. */
+static void what_is_let_go_is_weighed_too(void **state)
+{
+    struct stage *s = *state;
+    struct wf_lower *lower = &s->below.tiers[0];
+    struct wf_directory_block block = {.bytes = BLOCK_BYTES,
+                                       .chance = 0.5f,
+                                       .rate = 0.01f,
+                                       .idle_ds = 100};
+    assert_true(wf_lower_wants(lower, &block));
+    fill(s, 0, MOST, 100, 0.9f, 1e-3f);
+    assert_false(wf_lower_wants(
+        lower, &(struct wf_directory_block){.bytes = BLOCK_BYTES, .chance = 0.1f, .rate = 1e-6f}));
+    block.chance = 0; /* nothing is known of it */
+    assert_true(wf_lower_wants(lower, &block));
+    s->tiers[0].drive_writes = 0.001;
+    wf_lower_meter(lower, 0);
+    assert_false(wf_lower_wants(lower, &block));
+}
+
 /* A tier that is behind gets what is likely to be wanted again, which waits for it. */
 static void what_is_unlikely_does_not_wait(void **state)
 {
@@ -368,6 +388,7 @@ int main(void)
         TEST(it_goes_where_most_is_left),
         TEST(tiers_that_take_all_have_their_place),
         TEST(without_an_estimate_it_is_by_use),
+        TEST(what_is_let_go_is_weighed_too),
         TEST(what_is_unlikely_does_not_wait),
         TEST(it_is_what_the_simulator_decides),
     };
