@@ -126,6 +126,9 @@ json_t *wf_cli_json_real(double value, int decimals);
 const char *wf_cli_s(uint64_t count);
 /* Bytes as "1.5 GiB"; `buffer` of 16 or more. */
 const char *wf_cli_size(uint64_t bytes, char *buffer, size_t capacity);
+/* A time since 1970 as "14:03:59.120", with the date before it when that is not today's; `buffer`
+ * of 40. */
+const char *wf_cli_clock(int64_t time_ms, char *buffer, size_t capacity);
 void wf_cli_hex(const uint8_t *bytes, size_t count, char *out); /* 2 × count + 1 */
 
 /* A JSON answer of the node for people: nested objects indented, lists of objects as a table. */

@@ -3,7 +3,6 @@
  * weft events: what happened lately, as the node keeps it in its ring.
  */
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -58,17 +57,10 @@ static void why_print(const char *name, const json_t *why)
 
 static void event_print(const json_t *event)
 {
-    char clock[32] = "", value_text[96];
-    time_t seconds = (time_t)(json_integer_value(json_object_get(event, "time_ms")) / 1000);
-    time_t today = time(NULL);
-    struct tm local, now;
-    if (localtime_r(&seconds, &local) && localtime_r(&today, &now)) {
-        bool same = local.tm_yday == now.tm_yday && local.tm_year == now.tm_year;
-        strftime(clock, sizeof clock, same ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &local);
-    }
+    char clock[40], value_text[96];
+    wf_cli_clock(json_integer_value(json_object_get(event, "time_ms")), clock, sizeof clock);
     const char *kind = json_string_value(json_object_get(event, "what"));
-    printf("%s.%03d  %-13s", clock,
-           (int)(json_integer_value(json_object_get(event, "time_ms")) % 1000), kind ? kind : "?");
+    printf("%s  %-13s", clock, kind ? kind : "?");
     const char *key;
     json_t *value;
     json_object_foreach ((json_t *)(uintptr_t)event, key, value) {

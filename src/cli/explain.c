@@ -457,13 +457,10 @@ static void prefetch_print(const json_t *event)
 
 void wf_explain_story(const json_t *event)
 {
-    char clock[32] = "";
+    char clock[40];
     const char *what = word(event, "what");
-    time_t seconds = (time_t)(number(event, "time_ms") / 1000);
-    struct tm local;
-    if (localtime_r(&seconds, &local))
-        strftime(clock, sizeof clock, "%H:%M:%S", &local);
-    printf("%s.%03d  %s  ", clock, (int)(number(event, "time_ms") % 1000), word(event, "key"));
+    wf_cli_clock((int64_t)number(event, "time_ms"), clock, sizeof clock);
+    printf("%s  %s  ", clock, word(event, "key"));
     if (strcmp(what, "evict") == 0 || strcmp(what, "remove") == 0)
         loss_print(event);
     else if (strcmp(what, "prefetch") == 0)

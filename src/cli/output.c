@@ -139,6 +139,19 @@ const char *wf_cli_s(uint64_t count)
     return count == 1 ? "" : "s";
 }
 
+const char *wf_cli_clock(int64_t time_ms, char *buffer, size_t capacity)
+{
+    time_t seconds = (time_t)(time_ms / 1000), today = time(NULL);
+    struct tm local, now;
+    size_t used = 0;
+    if (localtime_r(&seconds, &local) && localtime_r(&today, &now)) {
+        bool same = local.tm_yday == now.tm_yday && local.tm_year == now.tm_year;
+        used = strftime(buffer, capacity, same ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &local);
+    }
+    snprintf(buffer + used, capacity - used, ".%03d", (int)(time_ms % 1000));
+    return buffer;
+}
+
 const char *wf_cli_size(uint64_t bytes, char *buffer, size_t capacity)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
