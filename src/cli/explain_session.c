@@ -166,8 +166,10 @@ static void next_print(const json_t *about)
     if (json_is_object(next)) {
         wf_explain_prefetch(next);
         printf("; it is looked at in %.1f s", real(next, "looked_at_in_ms") / 1e3);
+    } else if (strcmp(back, "up") == 0) {
+        printf("what is up for it, or on its way, is kept until it should be here");
     } else if (strcmp(back, "decided") == 0) {
-        printf("it is decided whether its chain is brought up; its events say how");
+        printf("its chain is not brought up before it asks; its events say why");
     } else if (strcmp(back, "waited for") == 0) {
         printf("nothing is brought up: %s",
                *word(about, "tip") ? "there is no tier below DRAM" : "it has no chain");

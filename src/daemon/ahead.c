@@ -22,6 +22,7 @@
 #define TIMES_MEASURED 2.0 /* others may be read meanwhile */
 #define MARGIN_S 0.03      /* of the owner, and of what is asked for first */
 #define LOOK_LEAST_S 0.02
+#define KEPT_PART 0.4           /* of its age: less than a bucket of value_model.h */
 #define CHAIN_BLOCKS_MAX 65536u /* a million tokens in blocks of 16 */
 
 /* ----------------------------------------------------------------------------- where a chain is */
@@ -152,13 +153,38 @@ static void look_in(struct wf_node *node, const struct wf_session_entry *session
                   wf_now_ns() + (ns > 1000000 ? ns : 1000000));
 }
 
-/* It is decided; who is not back after a while will not have kept its word. */
-static void settle(struct wf_node *node, struct wf_session_entry *session, double due_s)
+/* It is decided, and who is not back after a while will not have kept its word.  Until then, what
+ * is up for it is to stay: a policy keeps what was brought up until it is older by a part, so it is
+ * told again before. */
+static void wait_on(struct wf_node *node, struct wf_session_entry *session)
 {
-    const struct wf_ahead *known = &node->domains[session->domain].ahead;
-    session->back = WF_BACK_DECIDED;
-    look_in(node, session,
-            due_s + fmax(LOOK_LEAST_S, wf_ahead_patience_s(known, session->returns_in_ms * 1e-3)));
+    struct wf_ahead *known = &node->domains[session->domain].ahead;
+    uint64_t now_ns = wf_now_ns();
+    double late_s = left_s(session, now_ns) +
+                    wf_ahead_patience_s(known, session->returns_in_ms * 1e-3);
+    if (late_s <= 0) {
+        wf_ahead_said(known);
+        session->back = WF_BACK_LATE;
+        return;
+    }
+    double again_s = KEPT_PART * seconds(now_ns - session->hinted_ns);
+    bool up = session->back == WF_BACK_UP;
+    look_in(node, session, up ? fmin(late_s, fmax(LOOK_LEAST_S, again_s)) : late_s);
+}
+
+static void settle(struct wf_node *node, struct wf_session_entry *session, bool up)
+{
+    session->back = up ? WF_BACK_UP : WF_BACK_DECIDED;
+    wait_on(node, session);
+}
+
+static void keep(struct wf_node *node, const struct wf_session_entry *session)
+{
+    struct wf_domain *domain = &node->domains[session->domain];
+    struct wf_chain chain;
+    wf_chain_look(domain, session->tip, &chain);
+    if (chain.end != WF_SLOT_NONE)
+        wf_store_keep(&domain->store, chain.end);
 }
 
 static void tell(struct wf_node *node, const struct wf_session_entry *session,
@@ -192,7 +218,7 @@ static void bring(struct wf_node *node, struct wf_session_entry *session,
     if (session->crowded)
         look_in(node, session, told->due_s / 2);
     else
-        settle(node, session, told->due_s);
+        settle(node, session, true);
 }
 
 static void look(struct wf_node *node, struct wf_session_entry *session)
@@ -212,7 +238,7 @@ static void look(struct wf_node *node, struct wf_session_entry *session)
     case WF_PREFETCH_NOTHING: told->rule = any ? told->rule : "gone"; break;
     }
     tell(node, session, &decision);
-    settle(node, session, told->due_s);
+    settle(node, session, false);
 }
 
 void wf_sessions_wake(struct wf_node *node)
@@ -225,10 +251,11 @@ void wf_sessions_wake(struct wf_node *node)
         if (session->back == WF_BACK_SAID && node->below && session->has_tip) {
             look(node, session);
         } else if (session->back == WF_BACK_SAID) {
-            settle(node, session, left_s(session, wf_now_ns()));
-        } else if (session->back == WF_BACK_DECIDED) {
-            wf_ahead_said(&node->domains[session->domain].ahead);
-            session->back = WF_BACK_LATE;
+            settle(node, session, false);
+        } else {
+            if (session->back == WF_BACK_UP)
+                keep(node, session);
+            wait_on(node, session);
         }
     }
 }
@@ -263,7 +290,7 @@ void wf_session_returns(struct wf_node *node, struct wf_session_entry *session)
 
 void wf_session_ends(struct wf_node *node, struct wf_session_entry *session)
 {
-    if (session->back == WF_BACK_SAID || session->back == WF_BACK_DECIDED)
+    if (session->back != WF_BACK_NONE && session->back != WF_BACK_LATE)
         wf_ahead_said(&node->domains[session->domain].ahead);
     session->back = WF_BACK_NONE;
     wf_timers_cancel(&node->wakes, (uint32_t)(session - node->sessions));

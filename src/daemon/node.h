@@ -122,7 +122,8 @@ struct wf_format_entry {
 enum wf_session_back {
     WF_BACK_NONE = 0, /* it said nothing, or is back */
     WF_BACK_SAID,
-    WF_BACK_DECIDED, /* its chain was brought up, or will not be */
+    WF_BACK_UP,      /* its chain is up for it, or on its way */
+    WF_BACK_DECIDED, /* it will not be brought up */
     WF_BACK_LATE,    /* it did not keep its word */
 };
 

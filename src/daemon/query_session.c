@@ -64,6 +64,7 @@ static json_t *session_json(const struct wf_node *node, const struct wf_session_
 {
     static const char *const words[] = {[WF_BACK_NONE] = "nothing",
                                         [WF_BACK_SAID] = "waited for",
+                                        [WF_BACK_UP] = "up",
                                         [WF_BACK_DECIDED] = "decided",
                                         [WF_BACK_LATE] = "late"};
     json_t *out = json_object();

@@ -114,6 +114,16 @@ def a_session_is_explained():
         check(held.do("prefetch", "chat", 1, 5000)[1] == 4)
         one = answer("events", "--what", "prefetch", *at)["events"][-1]
         check(one["reason"] == "asked" and one["begun"] == 4 and one["due_in_ms"] == 5000, one)
+        # What is in DRAM yet goes first while its session waits, and is kept when that is due.
+        wait_for(lambda: answer("explain", "chat", *at)["chain"]["dram"] == 4)
+        held.do("hint", "chat", WAITING, 600000, 0)
+        wait_for(lambda: answer("explain", "chat", *at)["policy"]["aside"] == "first")
+        check("to go first, because its session waits" in weft("explain", "chat", *at).stdout.decode())
+        held.do("hint", "chat", WAITING, 2000, 0)
+        wait_for(lambda: answer("explain", "chat", *at)["policy"]["aside"] == "last")
+        one = answer("events", "--what", "prefetch", *at)["events"][-1]
+        check(one["reason"] == "kept" and one["blocks"] == 0 and one["due_in_ms"] <= 1000, one)
+        check("its chain is in DRAM, and is kept there" in weft("explain", "chat", *at).stdout.decode())
     finally:
         held.end()
         stop_node(node)
