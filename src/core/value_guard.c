@@ -12,9 +12,9 @@
 #define WINDOW 16u /* times what the small caches hold: sampled blocks until one counts 1/e */
 #define CALM 8u    /* times as many sampled blocks, at least, from one change to the next */
 #define MARGIN                                                                                \
-    0.005f         /* of the blocks in the window: so many hits more, and an order takes over \
+    0.003f         /* of the blocks in the window: so many hits more, and an order takes over \
                     */
-#define DOUBT 3.0f /* and so many deviations of the difference more, as if requests were apart */
+#define DOUBT 0.5f /* and so many deviations of the difference more, as if requests were apart */
 #define STEPS 64u  /* of LFU-DA's inflation that are remembered */
 
 struct entry { /* a sampled block in a small cache */
