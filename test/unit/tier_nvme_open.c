@@ -248,7 +248,7 @@ static void a_segment_that_says_nothing_is_taken_back(void **state)
     noise(w, segment_at(&super, 2), super.segment_bytes);
     open_and_listen(w, said, sizeof said, &found);
     if (!strstr(said, "segment 1 has neither a first page, nor a footer, nor a record") ||
-        !strstr(said, "1 segments hold something that is not the tier's"))
+        !strstr(said, "1 segment holds something that is not the tier's"))
         fail_msg("it says: %s", said);
     assert_null(strstr(said, "segment 2"));
     assert_int_equal(found.corrupt, 1);
