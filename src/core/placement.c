@@ -271,6 +271,14 @@ void wf_cut(const struct wf_cut_load *load, const struct wf_place *places, int p
 
 /* ------------------------------------------------------------------------------------- prefetch */
 
+/* E[max(0, X)] of a logistic X about x_s: spread · ln(1 + e^(x ÷ spread)). */
+static double beyond_s(double x_s, double spread_s)
+{
+    if (!(spread_s > 0))
+        return fmax(0, x_s);
+    return fmax(0, x_s) + spread_s * log1p(exp(-fabs(x_s) / spread_s));
+}
+
 void wf_prefetch_decide(const struct wf_return *back, const struct wf_fetch *fetch, double now_s,
                         struct wf_prefetch *out)
 {
@@ -292,19 +300,18 @@ void wf_prefetch_decide(const struct wf_return *back, const struct wf_fetch *fet
         *out = said;
         return;
     }
-    /* A second too late costs a second, if it comes at all. */
-    double early_s = 0, ready_s = back->due_s, odds = hold_s_s / chance;
-    said.quantile = odds / (1 + odds);
-    if (back->spread_s > 0) {
-        ready_s = odds > 0 ? back->due_s + back->spread_s * log(odds) : -INFINITY;
-        /* E[max(0, R − ready)] of a logistic R: spread · ln(1 + e^((due − ready) ÷ spread)). */
-        early_s = odds > 0 ? back->spread_s * log1p(1 / odds) : back->due_s - now_s;
-    }
+    /* A second too late costs a second, up to saved_s, if it comes at all. */
+    double spread_s = back->spread_s, within = spread_s > 0 ? exp(-fetch->saved_s / spread_s) : 0;
+    double odds = hold_s_s > 0 ? chance * (1 - within) / hold_s_s - within : INFINITY;
+    double ready_s = spread_s > 0 && odds > 0 ? back->due_s - spread_s * log(odds) : back->due_s;
+    said.quantile = odds > 0 ? 1 / (1 + odds) : 1;
     said.begin_s = fmax(now_s, ready_s - fetch->load_s);
     said.ready_s = said.begin_s + fetch->load_s;
-    said.gain_s = chance * fetch->saved_s;
-    said.hold_s = hold_s_s * (fetch->load_s + early_s);
-    if (said.gain_s <= said.hold_s) {
+    double late_s = said.ready_s - back->due_s;
+    double waits_s = beyond_s(late_s, spread_s) - beyond_s(late_s - fetch->saved_s, spread_s);
+    said.gain_s = chance * (fetch->saved_s - waits_s);
+    said.hold_s = hold_s_s * (fetch->load_s + beyond_s(-late_s, spread_s));
+    if (odds <= 0 || said.gain_s <= said.hold_s) {
         said.rule = WF_PREFETCH_NOT_WORTH;
         said.begin_s = said.ready_s = INFINITY;
     } else {

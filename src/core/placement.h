@@ -210,10 +210,17 @@ void wf_cut(const struct wf_cut_load *load, const struct wf_place *places, int p
 /* ------------------------------------------------------------------------------------ prefetch
  *
  * A session's blocks lie below and it is said, or likely, to come back.  Fetched too early they
- * hold room that others would use; too late, somebody waits.  With the return at `due_s` give or
- * take (a logistic distribution of scale spread_s), the moment at which both cost the same at the
- * margin is its quantile at hold ÷ (hold + late), the newsvendor's (K. Arrow, T. Harris, J.
- * Marschak, "Optimal inventory policy", Econometrica 1951): due + spread · ln(hold ÷ late).
+ * hold room that others would use; too late, somebody waits: a second for each, but no longer than
+ * it takes without.  With the return at `due_s` give or take (a logistic distribution F of scale
+ * spread_s), a moment earlier costs hold · (1 − F(t)) and saves chance · (F(t) − F(t − saved)). The
+ * two are equal where the odds that it is not back yet, (1 − F) ÷ F, are
+ *
+ *   chance ÷ hold · (1 − w) − w      with w = e^(−saved ÷ spread)
+ *
+ * If a load takes long, measured by how well the return is known, that is the newsvendor's quantile
+ * hold ÷ (hold + chance) (K. Arrow, T. Harris, J. Marschak, "Optimal inventory policy",
+ * Econometrica 1951); if not, hold · spread ÷ (chance · saved): as early as the rate at which it
+ * comes pays for the room.  If the odds are below 0, at no time.
  * Look-ahead to what is to run: CachedAttention; fetching before a request is placed: R. Qin et
  * al., "Mooncake", FAST 2025. */
 struct wf_return {
@@ -240,7 +247,7 @@ struct wf_prefetch {
     enum wf_prefetch_rule rule;
     double begin_s, ready_s; /* ready_s: when it is up then, at the soonest */
     double quantile;         /* of the return, at which it is to be up; of an unknown one: 0 */
-    double gain_s;           /* chance · saved_s; of an unknown return: a second of holding it */
+    double gain_s; /* what is waited less; of an unknown return: for a second of holding it */
     double hold_s; /* what its room costs until the return; of an unknown return: a second's */
 };
 

@@ -118,8 +118,10 @@ static void what_is_learned_decides(void **state)
     struct wf_return back = wf_ahead_return(&ahead, 100, 10);
     wf_prefetch_decide(&back, &fetch, 90, &said);
     assert_int_equal(said.rule, WF_PREFETCH_LATER);
-    near(said.begin_s, 100 + 0.5 / (2 * M_LN2) * log(0.01) - 2);
-    near(said.quantile, 0.01 / 1.01);
+    double spread_s = 0.5 / (2 * M_LN2), within = exp(-2 / spread_s);
+    double odds = (1 - within) / 0.01 - within;
+    near(said.begin_s, 100 - spread_s * log(odds) - 2);
+    near(said.quantile, 1 / (1 + odds));
     for (int i = 0; i < 2000; i++)
         wf_ahead_said(&ahead);
     for (int i = 0; i < 2000; i++)

@@ -499,11 +499,30 @@ static void prefetch_is_there_when_it_is_due(void **state)
     wf_prefetch_decide(&back, &fetch, 109, &said);
     assert_int_equal(said.rule, WF_PREFETCH_NOW);
     near(said.begin_s, 109);
-    /* Give or take: holding costs a tenth of being late, so it is early by spread · ln 10. */
+    near(said.gain_s, 1); /* of two that are saved, one is waited */
+    /* Give or take: holding costs a tenth of being late. */
     back.spread_s = 1;
     wf_prefetch_decide(&back, &fetch, 100, &said);
-    near(said.begin_s, 108 - log(10));
-    near(said.hold_s, 0.1 * (2 + log(11)));
+    double odds = 10 * (1 - exp(-2)) - exp(-2), late_s = -log(odds);
+    near(said.begin_s, 108 - log(odds));
+    near(said.quantile, 1 / (1 + odds));
+    near(said.hold_s, 0.1 * (2 + log(1 + odds)));
+    near(said.gain_s, 2 - (log1p(exp(late_s)) - log1p(exp(late_s - 2))));
+    /* Who knows nearly to the second has the newsvendor's: early by spread · ln 10. */
+    back.spread_s = 0.01;
+    wf_prefetch_decide(&back, &fetch, 100, &said);
+    near(said.begin_s, 108 - 0.01 * log(10));
+    near(said.quantile, 0.1 / 1.1);
+    /* Who does not, waits until it is nearly sure to come: spread · hold ÷ saved. */
+    back.spread_s = 1000;
+    fetch.room_s_byte_s = 1e-12;
+    wf_prefetch_decide(&back, &fetch, -9000, &said);
+    assert_true(fabs(said.quantile - 0.5) < 1e-3);
+    fetch.room_s_byte_s = 2.1e-12; /* at no time it comes fast enough to pay for the room */
+    wf_prefetch_decide(&back, &fetch, -9000, &said);
+    assert_int_equal(said.rule, WF_PREFETCH_NOT_WORTH);
+    near(said.quantile, 1);
+    back.spread_s = 1;
     /* The room is worth more. */
     fetch.room_s_byte_s = 1e-8;
     wf_prefetch_decide(&back, &fetch, 100, &said);
@@ -511,6 +530,41 @@ static void prefetch_is_there_when_it_is_due(void **state)
     fetch.saved_s = 0;
     wf_prefetch_decide(&back, &fetch, 100, &said);
     assert_int_equal(said.rule, WF_PREFETCH_NOTHING);
+}
+
+/* No other moment is better, whatever the numbers. */
+static void prefetch_begins_at_the_best_moment(void **state)
+{
+    (void)state;
+    struct random_source random = {11};
+    for (int i = 0; i < 5; i++) {
+        struct wf_return back = {.known = true,
+                                 .due_s = some(&random, 1, 1000),
+                                 .spread_s = some(&random, 0.01, 100),
+                                 .reuse = {.chance = part(&random)}};
+        struct wf_fetch fetch = {.load_s = some(&random, 0.01, 10),
+                                 .bytes = 1e6,
+                                 .room_s_byte_s = some(&random, 1e-12, 1e-6)};
+        fetch.saved_s = fetch.load_s * part(&random);
+        double hold = fetch.bytes * fetch.room_s_byte_s;
+        struct wf_prefetch said;
+        wf_prefetch_decide(&back, &fetch, 0, &said);
+        double best = said.rule == WF_PREFETCH_NOT_WORTH ? 0 : said.gain_s - said.hold_s;
+        for (double ready = fetch.load_s; ready < back.due_s + 20 * back.spread_s;
+             ready += 0.25 * back.spread_s) {
+            /* By adding up small slices of when it comes. */
+            double gain = 0, held = fetch.load_s, step = 0.02 * back.spread_s;
+            for (double r = back.due_s - 15 * back.spread_s; r < back.due_s + 15 * back.spread_s;
+                 r += step) {
+                double f = exp(-fabs(r - back.due_s) / back.spread_s);
+                double part_of = step / back.spread_s * f / ((1 + f) * (1 + f));
+                gain += part_of * (fetch.saved_s - fmin(fetch.saved_s, fmax(0, ready - r)));
+                held += part_of * fmax(0, r - ready);
+            }
+            assert_true(back.reuse.chance * gain - hold * held <=
+                        best + 1e-3 * (fetch.saved_s + hold * held));
+        }
+    }
 }
 
 static void prefetch_without_a_word_goes_by_rate(void **state)
@@ -601,6 +655,7 @@ int main(void)
         cmocka_unit_test(tiers_read_at_the_same_time),
         cmocka_unit_test(no_other_cut_is_sooner),
         cmocka_unit_test(prefetch_is_there_when_it_is_due),
+        cmocka_unit_test(prefetch_begins_at_the_best_moment),
         cmocka_unit_test(prefetch_without_a_word_goes_by_rate),
         cmocka_unit_test(prefetch_begins_the_sooner_the_likelier),
         cmocka_unit_test(reasons_are_words),
