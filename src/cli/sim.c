@@ -62,7 +62,7 @@ static const struct cli_option options[] = {
      "what weft keeps blocks for: hits alone, or each at what it costs to have it again (hits)"},
     {"csv", CLI_TEXT, "FILE", &given.csv, "write a line for each run there, too"},
     {"svg", CLI_TEXT, "FILE", &given.svg, "draw hit rates over capacities there, too"},
-    {"workload", CLI_TEXT, "chat|agentic|rag|batch", &given.workload, "what gen makes"},
+    {"workload", CLI_TEXT, "chat|agentic|rag|batch|api", &given.workload, "what gen makes"},
     {"tenant", CLI_LIST, "NAME:PART[:PRIORITY]", &given.tenants,
      "whose sessions gen makes, one option each (nobody's)"},
     {"requests", CLI_NUMBER, "N", &given.requests,
@@ -545,6 +545,10 @@ const struct cli_command wf_cmd_sim = {
         "after 45 s, 1.\n\n"
         "batch: a job each 50 seconds, with a prompt of its own of 2500, 0.7 and 150, 0.8 items of "
         "1200, 0.9 that come 0.2 s, 0.5 apart; output 180, 0.8; nothing comes back.\n\n"
+        "api: calls by programs, 4 a second, which swing by 0.7 of that up and down in 20 minutes; 300 "
+        "templates (exponent 1.1) of 1200, 0.9, of which each falls by a rank in 5 minutes, the last "
+        "becoming the first; 0.35 of the calls have a text of that length of their own instead; then "
+        "250, 1.3; output 150, 1; another call with 0.08, 80, 1 more after 15 s, 1.2.\n\n"
         "With --hints, gen writes what each session will do into its lines: \"wanted\" when "
         "another turn comes, \"done\" when not, with that precision and recall; and with "
         "\"wanted\" \"returns_in\", the seconds until then (where none comes: that would have been "

@@ -15,7 +15,7 @@ static int gen_read(struct cli *cli, const struct sim_gen_given *given,
     out->workload = given->workload ? wf_sim_workload_find(given->workload) : NULL;
     if (!out->workload)
         return wf_cli_fail(cli, CLI_USAGE,
-                           "say what to make with --workload chat, agentic, rag or batch");
+                           "say what to make with --workload chat, agentic, rag, batch or api");
     if (!given->requests || given->requests > WF_SIM_GEN_REQUESTS_MAX)
         return wf_cli_fail(cli, CLI_USAGE, "--requests is %llu; give 1 to %u",
                            (unsigned long long)given->requests, WF_SIM_GEN_REQUESTS_MAX);

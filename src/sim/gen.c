@@ -64,6 +64,20 @@ const struct wf_sim_workload wf_sim_workloads[] = {
      .first_tokens = {1200, 0.9},
      .more_tokens = {100, 0.5},
      .output_tokens = {180, 0.8}},
+    {.name = "api",
+     .sessions_per_s = 4,
+     .swing = 0.7,
+     .swing_s = 1200,
+     .prompts = 300,
+     .prompt_zipf = 1.1,
+     .prompt_own = 0.35,
+     .drift_s = 300,
+     .prompt_tokens = {1200, 0.9},
+     .first_tokens = {250, 1.3},
+     .more_tokens = {80, 1},
+     .output_tokens = {150, 1},
+     .goes_on = 0.08,
+     .gap_s = {15, 1.2}},
     {NULL},
 };
 
@@ -157,14 +171,23 @@ static void shared_add(struct maker *maker, uint64_t text, struct wf_sim_spread 
     piece_add(maker, text, tokens_of(&own, spread));
 }
 
-static void session_begin(struct maker *maker, uint64_t group_text)
+static uint64_t prompt_draw(struct maker *maker, double at_s, uint64_t group_text)
+{
+    const struct wf_sim_workload *work = maker->gen->workload;
+    if (!work->prompts ||
+        (work->prompt_own > 0 && wf_sim_random_part(&maker->random) < work->prompt_own))
+        return group_text;
+    uint64_t rank = zipf(&maker->random, maker->prompt_sums, work->prompts);
+    uint64_t drifted = work->drift_s > 0 ? (uint64_t)(at_s / work->drift_s) % work->prompts : 0;
+    return ((uint64_t)1 << 40) + (rank + work->prompts - drifted) % work->prompts;
+}
+
+static void session_begin(struct maker *maker, double at_s, uint64_t group_text)
 {
     const struct wf_sim_workload *work = maker->gen->workload;
     maker->piece_count = 0;
     maker->tokens = 0;
-    uint64_t prompt = group_text;
-    if (work->prompts)
-        prompt = ((uint64_t)1 << 40) + zipf(&maker->random, maker->prompt_sums, work->prompts);
+    uint64_t prompt = prompt_draw(maker, at_s, group_text);
     shared_add(maker, prompt, work->prompt_tokens);
     for (uint32_t i = 0; i < work->documents_each; i++)
         shared_add(maker,
@@ -230,7 +253,7 @@ static bool session_make(struct maker *maker, double at_s, uint64_t group_text)
 {
     const struct wf_sim_workload *work = maker->gen->workload;
     uint32_t block = wf_trace_block_tokens(maker->gen->format);
-    session_begin(maker, group_text);
+    session_begin(maker, at_s, group_text);
     for (bool goes_on = true; goes_on;) {
         if (!room(maker, maker->tokens / block + 1))
             return false;
@@ -285,7 +308,10 @@ static bool sessions_make(struct maker *maker)
     double at_s = 0;
     uint64_t before = 0, look_at = maker->gen->requests;
     while (before < maker->gen->requests) {
-        at_s -= log(1 - wf_sim_random_part(&maker->random)) / work->sessions_per_s;
+        double rate = work->sessions_per_s;
+        if (work->swing > 0)
+            rate *= 1 + work->swing * sin(2 * M_PI * at_s / work->swing_s);
+        at_s -= log(1 - wf_sim_random_part(&maker->random)) / rate;
         uint64_t group_text = ++maker->text;
         maker->tenant = tenant_draw(maker);
         double sessions = work->group.median > 0 ? ceil(draw(&maker->random, work->group)) : 1;

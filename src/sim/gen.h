@@ -27,8 +27,12 @@ struct wf_sim_spread {
 struct wf_sim_workload {
     const char *name;
     double sessions_per_s; /* arrivals; a group counts as one */
-    uint32_t prompts;      /* shared ones; 0: each group has one of its own */
+    double swing,
+        swing_s; /* they come as sessions_per_s · (1 + swing · sin(2π · time ÷ swing_s)) */
+    uint32_t prompts; /* shared ones; 0: each group has one of its own */
     double prompt_zipf;
+    double prompt_own; /* the chance that a session has one that nobody shares */
+    double drift_s;    /* so often each prompt's rank is one lower, and the last one's the first */
     struct wf_sim_spread prompt_tokens;
     uint32_t documents, documents_each; /* behind the prompt, in the order drawn */
     double document_zipf;

@@ -114,6 +114,63 @@ static void hints_err_as_often_as_said(void **state)
     wf_sim_trace_fini(&noisy);
 }
 
+/* The block that most requests of these seconds begin with, of `what` alone if it is not
+ * WF_SIM_NONE, and its part of them. */
+static uint32_t hottest(const struct wf_sim_trace *trace, double from_s, double to_s, uint32_t what,
+                        double *part)
+{
+    uint32_t *wanted = calloc(trace->block_count, sizeof *wanted), best = 0;
+    double all = 0;
+    assert_non_null(wanted);
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        const struct wf_sim_request *request = &trace->requests[r];
+        double at_s = (double)request->at_us * 1e-6;
+        if (at_s < from_s || at_s >= to_s)
+            continue;
+        all++;
+        wanted[trace->blocks[request->first]]++;
+    }
+    for (uint32_t block = 0; block < trace->block_count; block++)
+        best = wanted[block] > wanted[best] ? block : best;
+    best = what == WF_SIM_NONE ? best : what;
+    *part = wanted[best] / all;
+    free(wanted);
+    return best;
+}
+
+static double requests_in(const struct wf_sim_trace *trace, double from_s, double to_s)
+{
+    double count = 0;
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        double at_s = (double)trace->requests[r].at_us * 1e-6;
+        count += at_s >= from_s && at_s < to_s;
+    }
+    return count;
+}
+
+/* Of the calls of programs: many begin as nobody else's, and they swell, and what is hot cools. */
+static void calls_come_and_go(void **state)
+{
+    (void)state;
+    const struct wf_sim_workload *api = wf_sim_workload_find("api");
+    struct wf_sim_trace trace;
+    make("api", TRACE_QWEN, 4, 1, &trace);
+    double swell = requests_in(&trace, 0, api->swing_s / 2);
+    double ebb = requests_in(&trace, api->swing_s / 2, api->swing_s);
+    assert_true(swell > 2.1 * ebb && swell < 3.2 * ebb); /* (1 + 1.4/π) ÷ (1 − 1.4/π) is 2.6 */
+    double roots = 0, sessions = REQUESTS / (1 + api->goes_on);
+    for (uint32_t block = 0; block < trace.block_count; block++)
+        roots += trace.depth[block] == 0;
+    assert_true(roots > 0.9 * api->prompt_own * sessions);
+    assert_true(roots < 1.1 * api->prompt_own * sessions + api->prompts);
+    double first, later, then;
+    uint32_t hot = hottest(&trace, 0, api->drift_s, WF_SIM_NONE, &first);
+    hottest(&trace, 3 * api->drift_s, 4 * api->drift_s, hot, &later);
+    assert_true(later < 0.5 * first && later > 0.05 * first); /* of rank 4 it has 0.22 */
+    assert_true(hottest(&trace, 3 * api->drift_s, 4 * api->drift_s, WF_SIM_NONE, &then) != hot);
+    wf_sim_trace_fini(&trace);
+}
+
 static void a_seed_is_a_trace(void **state)
 {
     (void)state;
@@ -139,6 +196,7 @@ int main(void)
         cmocka_unit_test(all_are_as_said),
         cmocka_unit_test(a_turn_goes_on_where_the_last_ended),
         cmocka_unit_test(hints_err_as_often_as_said),
+        cmocka_unit_test(calls_come_and_go),
         cmocka_unit_test(a_seed_is_a_trace),
     };
     int fd = mkstemp(path);
