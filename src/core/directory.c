@@ -336,7 +336,7 @@ static void judge(struct entry *e, float chance, float rate)
     memcpy(&bits, &rate, sizeof bits);
     bool known = chance > 0 && rate > 0;
     float part = chance < 1 ? chance : 1;
-    e->chance = known ? (uint16_t)(part * UINT16_MAX + 0.5f) : 0;
+    e->chance = known ? (uint16_t)(part * UINT16_MAX) : 0;
     e->rate = known ? (uint16_t)(bits >> 16) : 0;
 }
 
