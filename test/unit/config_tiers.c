@@ -167,7 +167,7 @@ static void short_forms_have_options(void **state)
     static struct overrides overrides;
     static const char *const given[] = {"cxl:/dev/dax0.0,host=3",
                                         "nvme:/mnt/a,b=c,d:2GB,admit=reused,queue_depth=7",
-                                        "s3://abc/x,region=eu-1,scrub=0",
+                                        "s3://abc/x,region=eu-1,scrub=0,dwpd=0.3",
                                         "cxl:file-emulation:/x:1GB,shared=true,host=1"};
     overrides.count = 0;
     if (wf_config_tier_flags(given, 4, collect, &overrides) != WEFT_OK ||
@@ -185,6 +185,15 @@ static void short_forms_have_options(void **state)
     assert_string_equal(t[2].path, "s3://abc/x");
     assert_string_equal(t[2].region, "eu-1");
     assert_int_equal(t[2].scrub_bytes_per_s, 0);
+    assert_true(t[2].drive_writes == 0.3 && t[1].drive_writes == 0);
+    static const char *const no_numbers[] = {"-1", "1e3", "0.3x", "10001", "", ".", "nan"};
+    for (size_t i = 0; i < sizeof no_numbers / sizeof no_numbers[0]; i++) {
+        char setting[64];
+        const char *const list[] = {"tiers=a", "tier.a.path=/a", setting};
+        snprintf(setting, sizeof setting, "tier.a.dwpd=%s", no_numbers[i]);
+        assert_int_equal(wf_config_load("/dev/null", list, 3, &config), WEFT_E_INVALID);
+        assert_non_null(strstr(wf_last_error(), "is not a number from 0 to 10000"));
+    }
     static const struct {
         const char *flag, *why;
     } wrong[] = {
