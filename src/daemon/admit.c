@@ -87,18 +87,27 @@ static uint32_t tokens_of(const struct wf_domain *domain, uint64_t bytes)
     return 0;
 }
 
+/* 0: nobody said how fast engines are, or what format it is of. */
+static double compute_s(const struct wf_domain *domain, uint64_t bytes, uint32_t depth)
+{
+    double speed = domain->node->config.prefill_tokens_s;
+    double tokens = speed > 0 ? tokens_of(domain, bytes) : 0;
+    if (!(tokens > 0))
+        return 0;
+    struct wf_prefill prefill = {1 / speed, WF_PREFILL_ATTENDED / speed};
+    return wf_prefill_s(prefill, depth * tokens, tokens);
+}
+
 /* What it costs to compute the block; false: that is a guess. */
 static bool recompute(const struct offer *offer, const struct wf_domain *domain, uint32_t depth,
                       struct wf_candidate *block)
 {
-    double speed = domain->node->config.prefill_tokens_s;
-    double tokens = speed > 0 ? tokens_of(domain, (uint64_t)block->bytes) : 0;
-    struct wf_prefill prefill = {1 / speed, WF_PREFILL_ATTENDED / speed};
     block->run_blocks = depth + 1.0;
-    block->guessed = !(tokens > 0);
-    block->recompute_s = block->guessed ? wf_prefill_guess_s(block->bytes, block->run_blocks,
-                                                             offer->places, offer->count)
-                                        : wf_prefill_s(prefill, depth * tokens, tokens);
+    block->recompute_s = compute_s(domain, (uint64_t)block->bytes, depth);
+    block->guessed = !(block->recompute_s > 0);
+    if (block->guessed)
+        block->recompute_s = wf_prefill_guess_s(block->bytes, block->run_blocks, offer->places,
+                                                offer->count);
     return !block->guessed;
 }
 
@@ -205,6 +214,44 @@ bool wf_lower_wants(struct wf_lower *lower, const struct wf_directory_block *blo
     room_of(&offer, 0);
     wf_admit(&offer.block, &offer.places[0], &said);
     return said.place == 0;
+}
+
+/* ----------------------------------------------------------------- what it takes to have again */
+
+/* Reading what lies below; INFINITY: nothing does. */
+static double read_again_s(const struct wf_domain *domain, const uint8_t key[32], double bytes,
+                           double chain)
+{
+    struct wf_directory_block block;
+    struct wf_place place;
+    const struct wf_below *below = domain->node->below;
+    uint32_t entry = below ? wf_below_find(domain, key) : WF_DIRECTORY_NONE;
+    double least_s = INFINITY;
+    if (entry == WF_DIRECTORY_NONE)
+        return least_s;
+    wf_directory_read(below->directory, entry, &block);
+    for (uint32_t i = 0; i < below->count; i++) {
+        if (!(block.tiers >> below->tiers[i].number & 1))
+            continue;
+        place_of(&below->tiers[i], bytes, &place);
+        least_s = fmin(least_s, place.latency_s / chain + bytes / place.read_bytes_s);
+    }
+    return least_s;
+}
+
+float wf_below_cost_s_gib(void *context, uint32_t slot)
+{
+    const struct wf_domain *domain = context;
+    const struct wf_desc *desc = &domain->store.index.desc[slot];
+    uint64_t word = atomic_load_explicit(&desc->word, memory_order_relaxed);
+    uint32_t bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
+    double again_s = compute_s(domain, bytes, wf_word_depth(word));
+    uint8_t key[32];
+    if (!(again_s > 0) || !bytes)
+        return 0;
+    wf_desc_key_read(desc, key);
+    again_s = fmin(again_s, read_again_s(domain, key, bytes, wf_word_depth(word) + 1.0));
+    return (float)(again_s / bytes * 0x1p30);
 }
 
 /* --------------------------------------------------------------------------------- who is asked */

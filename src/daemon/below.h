@@ -210,6 +210,9 @@ struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below
                                  struct wf_refusal *refusal);
 /* What the policy expects of a block of DRAM.  False: it does not know. */
 bool wf_below_estimate(const struct wf_domain *domain, uint32_t slot, struct wf_reuse *out);
+/* wf_store_env.cost_s_gib: to compute it, or to read it from the nearest tier that has a copy, if
+ * that is sooner.  0: nobody said how fast engines are, or what format it is of. */
+float wf_below_cost_s_gib(void *context, uint32_t slot);
 /* Remember why, for the event that tells of the block's end; NULL: it is not known. */
 void wf_below_refused(struct wf_below *below, const uint8_t key[32],
                       const struct wf_refusal *refusal);

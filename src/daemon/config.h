@@ -34,6 +34,7 @@
 
 enum wf_huge { WF_HUGE_AUTO = 0, WF_HUGE_ON, WF_HUGE_OFF };
 enum wf_pool_policy { WF_POOL_POLICY_WEFT = 0, WF_POOL_POLICY_LRU };
+enum wf_objective { WF_OBJECTIVE_HITS = 0, WF_OBJECTIVE_TTFT };
 enum wf_writes { WF_WRITES_DIRECT = 0, WF_WRITES_COPIED };
 /* Among domains that hold more than they are due, who keeps it longer. */
 enum wf_priority { WF_PRIORITY_LOW = 0, WF_PRIORITY_NORMAL, WF_PRIORITY_HIGH };
@@ -115,6 +116,7 @@ struct wf_config {
     bool pool_prefault;       /* populate at start: no page faults later, memory taken at once */
     uint64_t block_bytes_min; /* sizes the index: pool_bytes_max / block_bytes_min blocks; 16 KiB */
     enum wf_pool_policy pool_policy; /* what goes next when room is needed */
+    enum wf_objective objective;     /* what blocks are kept for */
     uint32_t ahead_percent;          /* of the pool, kept written below ahead of need; 12 */
     uint32_t prefill_tokens_s;       /* that engines compute; 0: nobody said */
 

@@ -24,6 +24,7 @@
 
 static const char *const huge_choices[] = {"auto", "on", "off", NULL};
 static const char *const policy_choices[] = {"weft", "lru", NULL};
+static const char *const objective_choices[] = {"hits", "ttft", NULL};
 static const char *const priority_choices[] = {"low", "normal", "high", NULL};
 static const char *const writes_choices[] = {"direct", "copied", NULL};
 static const char *const kind_choices[] = {"nvme", "cxl", "s3", "dram", NULL};
@@ -68,6 +69,9 @@ const struct wf_field wf_config_fields[] = {
     {"pool.policy", WF_VALUE_CHOICE, AT(pool_policy), 0, 0, policy_choices, NULL,
      "Which block goes when room is needed: `weft` judges what each is worth from what was used "
      "again before, `lru` takes the least recently used."},
+    {"pool.objective", WF_VALUE_CHOICE, AT(objective), 0, 0, objective_choices, NULL,
+     "What policy `weft` keeps blocks for: `hits` alone, or `ttft`: each counts by what it takes "
+     "to have it again, by `prefill_tokens_per_second`, or by its tier where a copy lies below."},
     {"pool.ahead", WF_VALUE_COUNT, AT(ahead_percent), 0, 50, NULL, NULL,
      "Percent of the pool that is kept written below ahead of need, so that a put which needs room "
      "waits for no device. Means nothing without tiers."},
@@ -249,6 +253,7 @@ static_assert(WF_TIER_NAME_MAX <= WF_LIST_NAME_MAX && WF_DOMAIN_NAME_MAX <= WF_L
               "keys and origins have room for the names of any list");
 static_assert(IN_DOMAIN(name) == 0 && IN_TIER(name) == 0, "an entry begins with its name");
 static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_pool_policy) == sizeof(int) &&
+                  sizeof(enum wf_objective) == sizeof(int) &&
                   sizeof(enum wf_writes) == sizeof(int) &&
                   sizeof(enum wf_priority) == sizeof(int) &&
                   sizeof(enum wf_tier_kind) == sizeof(int) &&

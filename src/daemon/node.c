@@ -343,6 +343,7 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
                 .backed = backed,
                 .now_us = now_us,
                 .scan_pins = scan_pins,
+                .cost_s_gib = config->objective == WF_OBJECTIVE_TTFT ? wf_below_cost_s_gib : NULL,
                 .leave = config->tier_count ? wf_demote_leave : NULL,
                 .gone = gone},
     };

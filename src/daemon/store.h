@@ -67,6 +67,9 @@ struct wf_store_env {
     void (*scan_pins)(void *context, void (*seen)(void *context, uint32_t slot),
                       void *seen_context);
     uint64_t (*now_us)(void *context); /* the clock that the policy sees; NULL: it stands still */
+    /* What it takes to have the block of this slot again, as struct wf_policy_use has it.  NULL: it
+     * is not known of any. */
+    float (*cost_s_gib)(void *context, uint32_t slot);
     /* A block that nobody holds is about to go, to make room.  NULL: any may. */
     enum wf_leave (*leave)(void *context, uint32_t slot);
     /* A block has gone from the index, children before their parents. */

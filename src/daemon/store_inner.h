@@ -87,6 +87,7 @@ static inline void policy_used(struct wf_store *store, uint32_t slot, uint32_t r
         .reader = reader,
         .key = name_of(store, slot),
         .now_us = clock_of(store),
+        .cost_s_gib = store->env.cost_s_gib ? store->env.cost_s_gib(store->env.context, slot) : 0,
     };
     if (reader == WF_STORE_NODE)
         store->policy_ops->brought(store->policy, &use);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A node whose tiers go by worth: with room and writes to spare it keeps all; where the drive may
- * be written no more it refuses, and says why, and what was promised is kept all the same.
+ * be written no more it refuses, and says why, and what was promised is kept all the same.  And
+ * DRAM, where what counts is what it takes to have a block again.
  */
 #include "corners_world.h"
 
@@ -78,11 +79,73 @@ static void test_a_drive_that_may_not_be_written(void **state)
     end(&w);
 }
 
+/* Blocks of 256 tokens in 16 KiB, among those of 4 in 128: for its room one is five hundred times
+ * as dear to compute as the other, so that no age makes up for it. */
+static const char *const by_cost[] = {"pool.size=8MB",
+                                      "pool.size_max=8MB",
+                                      "log.level=info",
+                                      "pool.objective=ttft",
+                                      "pool.prefill_tokens_per_second=1000",
+                                      NULL};
+
+static struct weft_format *dear_format(const struct world *w)
+{
+    struct weft_format *f;
+    struct weft_format_spec spec = {.model = "dear",
+                                    .layers = 2,
+                                    .kv_heads = 2,
+                                    .head_dim = 8,
+                                    .dtype = WEFT_F16,
+                                    .block_tokens = 256,
+                                    .block_bytes = 16u << 10};
+    assert_int_equal(weft_format_open(w->w, &spec, &f), WEFT_OK);
+    return f;
+}
+
+static uint32_t dear_stored(struct weft_format *f, const struct weft_key keys[DEPTH])
+{
+    struct weft_slot slots[DEPTH];
+    uint32_t stored = 0;
+    assert_int_equal(weft_reserve_keys(f, NULL, keys, DEPTH, WEFT_CHAINED, slots), WEFT_OK);
+    for (uint32_t i = 0; i < DEPTH; i++) {
+        assert_int_equal(slots[i].status, WEFT_OK);
+        payload_fill(slots[i].data, 16u << 10, keys[i].bytes);
+    }
+    assert_int_equal(weft_commit_slots(f, slots, DEPTH), WEFT_OK);
+    for (uint32_t i = 0; i < DEPTH; i++)
+        stored += slots[i].status == WEFT_OK;
+    return stored;
+}
+
+static void test_what_is_dear_to_compute_stays(void **state)
+{
+    (void)state;
+    struct world w;
+    struct weft_key keys[DEPTH];
+    struct weft_pins pins;
+    begin(&w, by_cost);
+    start(&w, NULL);
+    struct weft_format *dear = dear_format(&w);
+    for (uint64_t i = 0; i < DEPTH; i++)
+        assert_int_equal(weft_key_from_bytes(dear, &i, sizeof i, &keys[i]), WEFT_OK);
+    assert_int_equal(dear_stored(dear, keys), DEPTH);
+    for (uint64_t chain = 0; chain < CHAINS; chain++)
+        assert_int_equal(put(&w, chain), DEPTH);
+    assert_int_equal(weft_get_keys(dear, keys, DEPTH, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
+    assert_int_equal(pins.blocks, DEPTH);
+    for (uint32_t i = 0; i < DEPTH; i++)
+        assert_true(payload_right(pins.data[i], 16u << 10, keys[i].bytes));
+    weft_pins_release(&pins);
+    weft_format_close(dear);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_with_room_all_is_kept),
         cmocka_unit_test(test_a_drive_that_may_not_be_written),
+        cmocka_unit_test(test_what_is_dear_to_compute_stays),
     };
     return cmocka_run_group_tests_name("worth", tests, NULL, NULL);
 }

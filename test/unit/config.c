@@ -35,6 +35,7 @@ static void defaults_need_no_file(void **state)
     assert_int_equal(config.below_max, 4194304);
     assert_int_equal(config.ahead_percent, 12);
     assert_int_equal(config.pool_policy, WF_POOL_POLICY_WEFT);
+    assert_int_equal(config.objective, WF_OBJECTIVE_HITS);
     assert_int_equal(config.state_dir[0], '/');
 }
 
