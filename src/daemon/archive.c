@@ -12,25 +12,29 @@
 #include "sys/clock.h"
 #include "sys/memory.h"
 
-#define CHECK_NS 1000000000u /* one archive is looked at in so much */
+#define CHECK_NS 1000000000u    /* one archive is looked at in so much */
+#define READ_TRIES 5u           /* of a manifest, while its device gives errors, */
+#define READ_REST_NS 100000000u /* with so long between the first two, and doubled each time */
 
 /* Manifests that were found and are still to be read. */
 struct found {
     struct wf_lower *lower;
     uint8_t key[32];
-    uint32_t bytes;
+    uint32_t bytes, tries;
 };
 
 struct read {
     struct wf_mover_job job; /* first member */
     struct wf_archives *archives;
     struct wf_lower *lower;
-    void *buffer; /* NULL: this place is free */
+    uint32_t tries; /* before this one */
+    void *buffer;   /* NULL: this place is free */
 };
 
 struct wf_archive_reads {
     struct found *found;
     uint32_t count, capacity, in_flight;
+    uint64_t rest_ns; /* a device gave an error: none is read before that */
     struct read all[WF_ARCHIVE_JOBS_MAX];
 };
 
@@ -314,7 +318,7 @@ void wf_archive_forget(struct wf_archives *archives, struct wf_archive_kept *kep
 
 void wf_archive_drop(struct wf_archives *archives, struct wf_archive_kept *kept)
 {
-    wf_lower_remove(kept->lower, kept->key);
+    wf_archive_undo(archives, kept->lower, kept->key); /* also if that one is away now */
     wf_archive_forget(archives, kept);
 }
 
@@ -470,6 +474,7 @@ bool wf_archives_found(struct wf_lower *lower, const struct wf_tier_block *block
     }
     struct found *found = &reads->found[reads->count++];
     found->lower = lower;
+    found->tries = 0;
     memcpy(found->key, block->key, 32);
     found->bytes = block->bytes <= WF_ARCHIVE_BYTES_MAX ? (uint32_t)block->bytes : 0;
     return true;
@@ -486,15 +491,40 @@ static void unreadable(struct wf_archives *archives, const struct wf_lower *lowe
                        key[1], key[2], key[3], lower->config->name, sentence);
 }
 
+/* Its device gave an error, which says nothing of the manifest: it is read again, for without it
+ * the archive's blocks would be let go of.  Or its tier failed: that one tells of it again.  False:
+ * it cannot be read. */
+static bool read_again(const struct read *read, enum weft_status status)
+{
+    struct wf_archive_reads *reads = read->archives->reads;
+    const struct wf_tier_block *block = &read->job.job.request.block;
+    if (status == WEFT_OK || status == WEFT_MISS || status == WEFT_E_CORRUPT)
+        return false;
+    if (!read->lower->opened || read->archives->below->stopping) {
+        read->lower->known = false;
+        return true;
+    }
+    if (read->tries + 1 == READ_TRIES || reads->count == reads->capacity)
+        return false;
+    struct found *found = &reads->found[reads->count++];
+    *found = (struct found){.lower = read->lower,
+                            .bytes = (uint32_t)block->bytes,
+                            .tries = read->tries + 1};
+    memcpy(found->key, block->key, 32);
+    reads->rest_ns = wf_now_ns() + ((uint64_t)READ_REST_NS << read->tries);
+    return true;
+}
+
 static void read_done(struct wf_mover_job *job)
 {
     struct read *read = (struct read *)job;
     struct wf_archives *archives = read->archives;
     const struct wf_tier_request *request = &job->job.request;
     enum weft_status status = request->status;
+    bool again = read_again(read, status);
     if (status == WEFT_OK)
         status = wf_archive_keep(archives, read->lower, read->buffer, (size_t)request->block.bytes);
-    if (status != WEFT_OK)
+    if (status != WEFT_OK && !again)
         unreadable(archives, read->lower, request->block.key,
                    status == WEFT_MISS ? "the tier has it no more" : wf_last_error());
     free(read->buffer);
@@ -509,6 +539,8 @@ static void read_done(struct wf_mover_job *job)
 static void reads_run(struct wf_archives *archives)
 {
     struct wf_archive_reads *reads = archives->reads;
+    if (reads->count && wf_now_ns() < reads->rest_ns)
+        return; /* at a tick */
     for (uint32_t i = 0; i < WF_ARCHIVE_JOBS_MAX && reads->count; i++) {
         struct read *read = &reads->all[i];
         if (read->buffer)
@@ -522,6 +554,7 @@ static void reads_run(struct wf_archives *archives)
         size_t room = (found.bytes + WF_TIER_ALIGN - 1) / WF_TIER_ALIGN * WF_TIER_ALIGN;
         read->archives = archives;
         read->lower = found.lower;
+        read->tries = found.tries;
         read->buffer = aligned_alloc(WF_TIER_ALIGN, room);
         read->job.kind = WF_MOVE_READ;
         read->job.done = read_done;
@@ -577,10 +610,22 @@ void wf_archives_opened(struct wf_below *below)
     waiting_look(archives);
 }
 
-void wf_archives_failed(const struct wf_lower *lower)
+/* Those of a tier that failed: until it tells of them again, it has archives that nobody knows. */
+static void reads_forget(struct wf_archive_reads *reads, struct wf_lower *lower)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < reads->count; i++)
+        if (reads->found[i].lower != lower)
+            reads->found[kept++] = reads->found[i];
+    lower->known &= kept == reads->count;
+    reads->count = kept;
+}
+
+void wf_archives_failed(struct wf_lower *lower)
 {
     struct wf_archives *archives = lower->below->archives;
     wf_archive_spares_forget(archives);
+    reads_forget(archives->reads, lower);
     for (uint32_t i = 0; i < archives->count; i++) {
         struct wf_archive_kept *kept = archives->kept[i];
         kept->unseen |= kept->lower == lower;

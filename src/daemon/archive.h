@@ -86,7 +86,7 @@ bool wf_archives_found(struct wf_lower *lower, const struct wf_tier_block *block
 /* A tier is open, or cannot be opened. */
 void wf_archives_opened(struct wf_below *below);
 /* A tier that was open works no more, and the directory knows it. */
-void wf_archives_failed(const struct wf_lower *lower);
+void wf_archives_failed(struct wf_lower *lower);
 /* Is what a tier that does not work has a part of some archive, as far as can be known?  Then what
  * lies on the other tiers for archives may be the rest of it, and stays: nothing there is evicted,
  * and nothing is removed. */

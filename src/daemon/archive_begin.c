@@ -297,6 +297,19 @@ static void result_give(struct wf_client *client, const struct wf_archive *reque
     run->phase = WF_ARCHIVE_UNUSED;
 }
 
+/* Has a run ended well, and is what it made not there any more?  Nobody may have taken its result,
+ * and the archive was let go of meanwhile, or its tier lost some of it. */
+static bool is_stale(struct wf_archives *archives, const struct wf_archive_run *run,
+                     struct wf_archive_kept *kept)
+{
+    if (run->phase != WF_ARCHIVE_ENDED || run->status != WEFT_OK)
+        return false;
+    if (!kept || memcmp(kept->tip, run->tip, sizeof kept->tip) != 0)
+        return true;
+    wf_archive_check(archives, kept);
+    return !kept->durable;
+}
+
 void wf_handle_archive(struct wf_client *client, const struct wf_archive *request)
 {
     enum weft_status status = request_check(client, request);
@@ -312,6 +325,11 @@ void wf_handle_archive(struct wf_client *client, const struct wf_archive *reques
     struct wf_archive_run *run = run_of(archives, client->domain, request->name);
     struct wf_archive_kept *kept = wf_archive_find(archives, client->domain, request->name);
     bool same = run && memcmp(run->tip, request->tip, sizeof run->tip) == 0;
+    if (same && is_stale(archives, run, kept)) {
+        run->phase = WF_ARCHIVE_UNUSED;
+        run = NULL;
+        same = false;
+    }
     if (run && !same && wf_archive_active(run)) {
         wf_answer_failure(client, &request->message,
                           wf_fail(WEFT_E_BUSY,

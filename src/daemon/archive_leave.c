@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * An archive is let go of: its manifest is removed from its tier, and the tier flushed, before
- * whoever asked hears WEFT_OK.
+ * An archive is let go of: its manifest is removed from its tier, and the tiers flushed, before
+ * whoever asked hears WEFT_OK.  All of them, for an archive of that name that this one replaced may
+ * have lain on another, and is gone from there no sooner.
  *
  *     asked ──► forgotten here ──► REMOVE ──► FLUSH ──► answered
  *
@@ -34,7 +35,8 @@ struct leave {
     enum phase phase;
     bool submitted;
     struct wf_domain *domain;
-    struct wf_lower *lower;
+    struct wf_lower *lower, *at; /* at: what is being flushed */
+    uint8_t unflushed;           /* tiers, a bit each */
     char name[WF_ARCHIVE_NAME_MAX + 1];
     uint8_t key[32];
     uint32_t blocks;
@@ -78,6 +80,18 @@ static void end(struct leave *leave, enum weft_status status)
 
 static void step(struct leave *leave);
 
+/* Its own tier, and those that work of the others. */
+static uint8_t tiers_of(const struct leave *leave)
+{
+    const struct wf_below *below = leave->archives->below;
+    uint8_t tiers = 0;
+    for (uint32_t i = 0; i < below->count; i++)
+        if (&below->tiers[i] == leave->lower ||
+            (wf_archive_tiers(below) >> i & 1 && wf_lower_usable(&below->tiers[i])))
+            tiers |= (uint8_t)(1u << i);
+    return tiers;
+}
+
 static void done(struct wf_mover_job *job)
 {
     struct leave *leave = (struct leave *)job;
@@ -85,12 +99,17 @@ static void done(struct wf_mover_job *job)
     leave->submitted = false;
     if (leave->phase == REMOVE && (status == WEFT_OK || status == WEFT_MISS)) {
         leave->phase = FLUSH;
+        leave->unflushed = tiers_of(leave);
         WF_CRASH("archive.removed");
-        if (!leave->archives->below->stopping)
-            step(leave);
-        return;
+    } else if (leave->phase == FLUSH && (status == WEFT_OK || leave->at != leave->lower)) {
+        leave->unflushed &= (uint8_t) ~(1u << leave->at->number);
+    } else {
+        end(leave, WEFT_E_SYSTEM);
     }
-    end(leave, status == WEFT_OK ? WEFT_OK : WEFT_E_SYSTEM);
+    if (leave->phase == FLUSH && leave->unflushed == 0)
+        end(leave, WEFT_OK);
+    else if (!leave->archives->below->stopping)
+        step(leave);
 }
 
 /* Submit what comes next; when the mover has no room, the next tick does. */
@@ -98,15 +117,24 @@ static void step(struct leave *leave)
 {
     if (leave->submitted || (leave->phase != REMOVE && leave->phase != FLUSH))
         return;
+    leave->at = leave->phase == REMOVE
+                    ? leave->lower
+                    : &leave->archives->below->tiers[__builtin_ctz(leave->unflushed)];
+    if (leave->phase == FLUSH && !wf_lower_quiet(leave->at))
+        return; /* what is to be gone is not all with it */
     memset(&leave->job, 0, sizeof leave->job);
     leave->job.kind = leave->phase == REMOVE ? WF_MOVE_REMOVE : WF_MOVE_FLUSH;
     leave->job.done = done;
     leave->job.job.class = WF_TIER_WAITED;
     if (leave->phase == REMOVE)
         memcpy(leave->job.job.request.block.key, leave->key, 32);
-    enum weft_status status = wf_mover_submit(leave->lower->mover, &leave->job);
+    enum weft_status status = wf_mover_submit(leave->at->mover, &leave->job);
     leave->submitted = status == WEFT_OK;
-    if (status < 0)
+    if (status >= 0)
+        return;
+    if (leave->phase == FLUSH && leave->at != leave->lower)
+        leave->unflushed &= (uint8_t) ~(1u << leave->at->number); /* the next tick goes on */
+    else
         end(leave, status);
 }
 

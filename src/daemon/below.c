@@ -516,9 +516,14 @@ void wf_below_tick(struct wf_below *below)
     uint64_t now_ns = wf_now_ns();
     wf_directory_clock(below->directory, (uint32_t)(now_ns / 100000000));
     for (uint32_t i = 0; i < below->count; i++) {
-        wf_mover_stats(below->tiers[i].mover, &below->tiers[i].stats);
-        wf_lower_measure(&below->tiers[i]);
-        (void)wf_lower_quiet(&below->tiers[i]);
+        struct wf_lower *lower = &below->tiers[i];
+        wf_mover_stats(lower->mover, &lower->stats);
+        if (lower->stats.state != WF_MOVER_OPENING)
+            lower->opening_ns = 0;
+        else if (!lower->opening_ns)
+            lower->opening_ns = now_ns;
+        wf_lower_measure(lower);
+        (void)wf_lower_quiet(lower);
     }
     wf_demote_ahead(below);
     wf_loads_run(below);
@@ -726,9 +731,13 @@ bool wf_lower_opening(const struct wf_lower *lower)
 
 bool wf_below_opening(const struct wf_below *below)
 {
-    for (uint32_t i = 0; i < below->count; i++)
-        if (below->tiers[i].stats.state == WF_MOVER_OPENING)
+    for (uint32_t i = 0; i < below->count; i++) {
+        const struct wf_lower *lower = &below->tiers[i];
+        uint64_t patience_ns = (uint64_t)lower->config->timeout_ms * 1000000u;
+        if (lower->stats.state == WF_MOVER_OPENING &&
+            (!lower->opening_ns || wf_now_ns() - lower->opening_ns < patience_ns))
             return true;
+    }
     return false;
 }
 

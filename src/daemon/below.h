@@ -53,6 +53,7 @@ struct wf_lower {
     bool opened;            /* blocks are being found there, and may be read */
     bool complete;          /* all that it had is in the directory */
     bool known;             /* so it was once since the start */
+    uint64_t opening_ns;    /* since when it is being opened; 0: it is not, or not seen at it yet */
     uint64_t full_until_ns; /* it said so: nothing is written there before */
     /* Blocks there that were not taken up, and stay: of domains that this node does not have, with
      * so many bytes, or beyond limits.below. */
@@ -129,7 +130,8 @@ void wf_below_run(struct wf_below *below, uint32_t tier);
 void wf_below_tick(struct wf_below *below);
 /* Is what the tier has still being found? */
 bool wf_lower_opening(const struct wf_lower *lower);
-/* Is there a tier of which it is not known yet whether it can be used? */
+/* Is there a tier of which it will be known in a moment whether it can be used?  What takes longer
+ * to open than a request to it may is as good as one that does not work. */
 bool wf_below_opening(const struct wf_below *below);
 /* Will room in DRAM come of what is under way? */
 bool wf_below_busy(const struct wf_below *below);

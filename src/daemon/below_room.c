@@ -106,7 +106,8 @@ static bool over_part(const struct wf_lower *lower, const struct wish *wish, uin
 }
 
 /* The block that goes; WF_DIRECTORY_NONE: none.  Who has more than its part and nothing that may go
- * now, as it is all under way, has to wait, and takes nobody else's. */
+ * now, as it is all under way, has to wait, and takes nobody else's; nor does who asks for room
+ * take that of a third, but its own. */
 static uint32_t victim_of(const struct wf_lower *lower, const struct wish *wish)
 {
     struct wf_directory *directory = lower->below->directory;
@@ -115,7 +116,7 @@ static uint32_t victim_of(const struct wf_lower *lower, const struct wish *wish)
         return WF_DIRECTORY_NONE;
     uint32_t entry = wf_directory_victim(directory, lower->number, who);
     if (entry == WF_DIRECTORY_NONE && who != wish->domain->id)
-        entry = wf_directory_victim(directory, lower->number, UINT16_MAX);
+        entry = wf_directory_victim(directory, lower->number, (uint16_t)wish->domain->id);
     return entry;
 }
 

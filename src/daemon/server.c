@@ -117,7 +117,7 @@ void wf_client_close(struct wf_client *client, const char *why)
     free(client->parked);
     client->parked = NULL;
     wf_segment_destroy(&client->pins_segment);
-    if (client->staging.bytes) {
+    if (domain && client->staging.bytes) { /* without a domain there is none */
         domain->staging_bytes -= client->staging.bytes;
         wf_node_budget_give(node, client->staging.bytes);
     }

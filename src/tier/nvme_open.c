@@ -5,7 +5,9 @@
  * All that is read is untrusted.  Many segments are read at a time, in three passes: the first
  * pages and the last of each, which say what it is; the entries of those that have a footer; and
  * all of those that have none, whose every record is verified and which get their footers now, so
- * that it is done once.  A segment that cannot be read is left alone until the next time.
+ * that it is done once.  A segment that cannot be read, when others can, is tried again a few
+ * times, for an archive with a block in it would be damaged; then it is left alone until the next
+ * time.
  *
  * Nothing that was found is believed to be durable before the sync at the end: the device may have
  * answered from a cache.
@@ -28,6 +30,8 @@
 #define HEADLESS UINT32_MAX /* the `number` of a footer whose segment has no first page */
 #define SCAN_PIECE (1u << 20)
 #define PREFETCH_AHEAD 8u
+#define READ_TRIES 4u        /* of a segment that cannot be read, */
+#define READ_REST_US 100000u /* with so long between the first two, and doubled each time */
 #define FIRST_BYTES (WF_NVME_RECORDS_AT + WF_NVME_PAGE) /* with the first record's head */
 
 enum pass { PROBING, ENTERING };
@@ -47,7 +51,7 @@ struct recovery {
     struct wf_nvme_footer *footer; /* of each segment; magic 0: it has none */
     uint64_t *sequence;            /* of each item */
     uint64_t last_sequence, scanned, dropped, unreadable, foreign;
-    bool resuming;
+    bool resuming, again; /* again: what could not be read is read once more */
 };
 
 static bool geometry_fits(uint64_t segment_bytes, uint64_t segments)
@@ -280,11 +284,18 @@ static bool read_segment(struct recovery *r, uint32_t segment)
 static void unreadable(struct recovery *r, uint32_t segment)
 {
     struct wf_nvme *t = r->t;
-    wf_warn("nvme", "%s: segment %u cannot be read; its blocks are not found, and it is not used",
-            t->path, segment);
     t->stats.errors++;
     t->segment[segment].state = WF_NVME_SEGMENT_BAD;
     r->unreadable++;
+}
+
+static void unreadable_say(const struct wf_nvme *t)
+{
+    for (uint32_t i = 0; i < t->segments; i++)
+        if (t->segment[i].state == WF_NVME_SEGMENT_BAD)
+            wf_warn("nvme",
+                    "%s: segment %u cannot be read; its blocks are not found, and it is not used",
+                    t->path, i);
 }
 
 /* The next record behind one whose header is not whole, so that its length is not known.  What was
@@ -399,7 +410,12 @@ static enum weft_status by_scan(struct recovery *r, uint32_t segment, bool resum
     if (!r->segment)
         return WEFT_E_NO_MEMORY;
     r->scanned++;
-    if (!read_segment(r, segment)) {
+    bool read = read_segment(r, segment);
+    for (uint32_t tries = 1; !read && tries < READ_TRIES; tries++) {
+        usleep(READ_REST_US << (tries - 1));
+        read = read_segment(r, segment);
+    }
+    if (!read) {
         unreadable(r, segment);
         return WEFT_OK;
     }
@@ -543,6 +559,12 @@ static bool piece_start(struct recovery *r, enum pass pass, uint32_t index, uint
     uint64_t bytes = wf_nvme_footer_bytes(r->footer[segment].count) - WF_NVME_PAGE;
     if (pass == ENTERING && (!r->footer[segment].head.magic || !bytes))
         return false;
+    if (r->again && t->segment[segment].state != WF_NVME_SEGMENT_BAD)
+        return false;
+    if (r->again) {
+        t->segment[segment].state = WF_NVME_SEGMENT_FREE;
+        r->unreadable--;
+    }
     *p = (struct piece){.memory = p->memory, .segment = segment, .pending = 1};
     if (pass == ENTERING) {
         read_start(t, index, p->memory, bytes, end - WF_NVME_PAGE - bytes);
@@ -600,6 +622,12 @@ static enum weft_status read_passes(struct recovery *r)
     read_all(r, PROBING);
     if (r->unreadable == t->segments)
         return wf_fail(WEFT_E_SYSTEM, "tier %s: cannot be read; look at the device", t->path);
+    r->again = true;
+    for (uint32_t tries = 1; r->unreadable && tries < READ_TRIES; tries++) {
+        usleep(READ_REST_US << (tries - 1));
+        read_all(r, PROBING);
+    }
+    r->again = false;
     for (uint32_t i = 0; i < t->segments; i++)
         blocks += r->footer[i].head.magic ? r->footer[i].count : 0;
     wf_nvme_index_expect(&t->index, blocks);
@@ -623,6 +651,7 @@ static enum weft_status read_passes(struct recovery *r)
             status = by_scan(r, i, false);
     if (status == WEFT_OK && last != WF_NVME_NONE)
         status = by_scan(r, last, t->free_count == 0);
+    unreadable_say(t);
     return status;
 }
 

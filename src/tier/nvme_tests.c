@@ -10,8 +10,9 @@
  *   WEFT_NVME_REFUSE=FILE    while FILE is there, they end with the error number in it: one that
  *                            is gone
  *
- * A path behind the number has it count for the tier on that file alone; the journal is of one tier
- * of a process.  Built without -Dtest_hooks=true there is nothing of it.
+ * A path behind the number has it count for the tier on that file alone, and two offsets behind
+ * that, for what touches bytes from the one to before the other; the journal is of one tier of a
+ * process.  Built without -Dtest_hooks=true there is nothing of it.
  */
 #include "tier/nvme_tests.h"
 
@@ -40,10 +41,11 @@ static void journal(enum wf_nvme_journal_what what, const struct wf_nvme_call *c
         tests.journal = -1;
 }
 
-/* The number in a file, if it is meant for this tier; 0: there is none. */
-static int number_in(const char *path, int medium)
+/* The number in a file, if it is meant for this call on this tier; 0: there is none. */
+static int number_in(const char *path, const struct wf_nvme_call *call)
 {
     char text[256] = "", link[64], name[256] = "", *end;
+    int medium = call->fd;
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0)
         return 0;
@@ -56,13 +58,20 @@ static int number_in(const char *path, int medium)
         return number;
     snprintf(link, sizeof link, "/proc/self/fd/%d", medium);
     bytes = readlink(link, name, sizeof name - 1);
+    char *range = strchr(end + 1, ' ');
+    if (range) {
+        *range++ = '\0';
+        uint64_t from = strtoull(range, &range, 10), to = strtoull(range, &range, 10);
+        if (call->offset + call->bytes <= from || call->offset >= to)
+            return 0;
+    }
     return bytes > 0 && strcmp(name, end + 1) == 0 ? number : 0;
 }
 
 static int tests_before(void *context, const struct wf_nvme_call *call)
 {
     (void)context;
-    int error = number_in(tests.refuse, call->fd);
+    int error = number_in(tests.refuse, call);
     if (error)
         return -error;
     if (call->what == WF_NVME_CALL_SYNC)
@@ -76,7 +85,7 @@ static int tests_before(void *context, const struct wf_nvme_call *call)
         journal(WF_NVME_WRITE_BEGUN, call, old);
         free(old);
     }
-    return number_in(tests.hold, call->fd) * 1000;
+    return number_in(tests.hold, call) * 1000;
 }
 
 static int tests_after(void *context, const struct wf_nvme_call *call, int result)

@@ -180,11 +180,37 @@ static void move_some(struct wf_s3 *t)
     victim_end(t);
 }
 
+/* Is all that lives in the victim what its checksums say? */
+static bool victim_right(const struct wf_s3 *t)
+{
+    uint32_t slot = t->reclaim.victim;
+    for (uint32_t item = t->index.heads[slot]; item != WF_S3_NONE;
+         item = t->index.items[item].list_next) {
+        struct wf_tier_block block;
+        wf_s3_table_block(&t->index, item, &block);
+        uint64_t at = t->index.items[item].offset;
+        if (at + wf_s3_record_bytes(&block) > t->slots[slot].object_bytes ||
+            !record_right(&block, t->reclaim.memory + at))
+            return false;
+    }
+    return true;
+}
+
+/* What came wrong once may have been right in the bucket, and what is not moved is lost with the
+ * pack: it is believed to be rotten when it comes so a second time. */
 static void victim_came(void *context, struct wf_s3_call *call)
 {
     struct wf_s3 *t = context;
-    if (call->outcome == WF_S3_DONE) {
+    struct wf_s3_slot *s = &t->slots[t->reclaim.victim];
+    if (call->outcome == WF_S3_DONE && (s->doubted || victim_right(t))) {
         t->reclaim.victim_here = true;
+        return;
+    }
+    if (call->outcome == WF_S3_DONE) {
+        s->doubted = true;
+        t->stats.corrupt++;
+        t->reclaim.rest_until_ms = wf_now_ms() + REST_MS;
+        victim_end(t);
         return;
     }
     rest(t, call, "a pack could not be read to be compacted");

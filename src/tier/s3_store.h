@@ -76,6 +76,7 @@ struct wf_s3_slot {
     uint16_t index;      /* which has its footer; 0: none */
     uint8_t state, buffer;
     bool loaded, large;
+    bool doubted; /* it came wrong once, when it was to be compacted */
 };
 
 enum wf_s3_buffer_state {
