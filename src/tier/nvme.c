@@ -60,6 +60,20 @@ static void read_payload(struct wf_nvme *t, struct wf_nvme_io *io)
     wf_nvme_io_start(t, io);
 }
 
+/* The header, and the payload along with it when it is wanted from its beginning. */
+static void read_record(struct wf_nvme *t, struct wf_nvme_io *io)
+{
+    io->vectors = 0;
+    io->buffer = -1;
+    io->buffered = false;
+    io->with_header = true;
+    io->vector[io->vectors++] = (struct iovec){io->header, io->header_bytes};
+    io->offset = wf_nvme_segment_at(t, io->segment) + (uint64_t)io->page * WF_NVME_PAGE;
+    if (io->at == 0)
+        payload_vectors(t, io);
+    wf_nvme_io_start(t, io);
+}
+
 static void read_start(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t item)
 {
     const struct wf_nvme_item *i = &t->index.items[item];
@@ -81,12 +95,7 @@ static void read_start(struct wf_nvme *t, struct wf_nvme_io *io, uint32_t item)
         read_payload(t, io);
         return;
     }
-    io->with_header = true;
-    io->vector[io->vectors++] = (struct iovec){io->header, io->header_bytes};
-    io->offset = wf_nvme_segment_at(t, io->segment) + (uint64_t)io->page * WF_NVME_PAGE;
-    if (io->at == 0)
-        payload_vectors(t, io);
-    wf_nvme_io_start(t, io);
+    read_record(t, io);
 }
 
 /* The record's own word on what it is: the whole key, and the record that the index means. */
@@ -120,8 +129,8 @@ static bool parts_right(const struct wf_nvme_io *io)
     return true;
 }
 
-/* What was read is rotten.  The block goes, unless it is elsewhere or another by now: then nothing
- * is known of that one. */
+/* What was read twice is rotten.  The block goes, unless it is elsewhere or another by now: then
+ * nothing is known of that one. */
 static enum weft_status rotten(struct wf_nvme *t, const struct wf_nvme_io *io)
 {
     uint32_t item = wf_nvme_index_find_at(&t->index, io->block.key, io->segment, io->page);
@@ -149,6 +158,11 @@ static void read_end(struct wf_nvme *t, struct wf_nvme_io *io, int result)
         return;
     } else if (!parts_right(io)) {
         status = WEFT_E_CORRUPT;
+    }
+    if (status == WEFT_E_CORRUPT && !io->doubted) {
+        io->doubted = true; /* it may have gone wrong on its way */
+        read_record(t, io);
+        return;
     }
     t->segment[io->segment].readers--;
     t->readers--;

@@ -137,8 +137,9 @@ struct wf_nvme_io {
     uint32_t vectors;
     uint32_t tries;
     bool with_header, buffered;
-    bool held;   /* by a test: what is under way is a timeout */
-    int refused; /* by a test: with that result */
+    bool doubted; /* READ: it came wrong once, and is read again */
+    bool held;    /* by a test: what is under way is a timeout */
+    int refused;  /* by a test: with that result */
     struct __kernel_timespec hold;
     int buffer; /* registered one, -1: none */
     bool write;

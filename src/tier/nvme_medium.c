@@ -434,7 +434,7 @@ struct wf_nvme_io *wf_nvme_io_get(struct wf_nvme *t, enum wf_nvme_io_kind kind)
     io->request = NULL;
     io->tries = io->vectors = 0;
     io->buffer = -1;
-    io->buffered = io->with_header = io->write = io->held = false;
+    io->buffered = io->with_header = io->doubted = io->write = io->held = false;
     io->refused = 0;
     return io;
 }

@@ -299,7 +299,10 @@ static void move_read_end(struct wf_nvme *t, struct wf_nvme_moving *m, bool good
     }
     if (!still_there(t, origin))
         return;
-    m->good = verified(t, m);
+    /* What is not moved is lost with the segment, and may have gone wrong on its way here. */
+    uint64_t at = wf_nvme_segment_at(t, t->reclaim.victim) + (uint64_t)origin->page * WF_NVME_PAGE;
+    m->good = verified(t, m) ||
+              (wf_nvme_pread(t, m->at, m->bytes, at) == WEFT_OK && verified(t, m));
     if (!m->good) {
         t->stats.corrupt++;
         wf_nvme_forget(t, origin->item);

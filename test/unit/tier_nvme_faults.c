@@ -17,6 +17,7 @@ struct fault {
     int what, kind; /* kind 0: any */
     uint32_t skip, times, seen;
     int result; /* < 0: -errno; 0 … 1000000: cut to that; larger: held back for the rest in us */
+    bool flips; /* instead: a bit in the last part of what was read */
 };
 
 static bool fault_hits(struct fault *f, const struct wf_nvme_call *call)
@@ -40,6 +41,11 @@ static int fault_after(void *context, const struct wf_nvme_call *call, int resul
     struct fault *f = context;
     if (f->result < 0 || f->result > 1000000 || !fault_hits(f, call))
         return result;
+    if (f->flips) {
+        const struct iovec *last = &call->vector[call->vectors - 1];
+        ((uint8_t *)last->iov_base)[0] ^= 4;
+        return result;
+    }
     return result < f->result ? result : f->result;
 }
 
@@ -86,6 +92,31 @@ static void a_failed_read_is_an_error_and_the_block_stays(void **state)
     }
     assert_int_equal(stats(w).corrupt, 0);
     assert_false(stats(w).failed);
+}
+
+/* A bit that flips on the way: what is on the medium counts, and is read again. */
+static void what_comes_wrong_once_is_read_again(void **state)
+{
+    struct world *w = *state;
+    struct fault f;
+    open_at(w, w->path, CAPACITY);
+    put_some(w, 1, 20);
+    for (int cached = 0; cached < 2;
+         cached++) { /* checksums: from the write, and from the header */
+        begin(&f, WF_NVME_CALL_READ, WF_NVME_IO_READ, 0, 1);
+        f.flips = true;
+        assert_int_equal(get(w, 7), WEFT_OK);
+        assert_int_equal(f.seen, 2);
+        assert_int_equal(flush(w), WEFT_OK);
+        close_it(w);
+        open_at(w, w->path, CAPACITY);
+    }
+    assert_int_equal(stats(w).corrupt, 0);
+    begin(&f, WF_NVME_CALL_READ, WF_NVME_IO_READ, 0, 2);
+    f.flips = true;
+    assert_int_equal(get(w, 7), WEFT_E_CORRUPT);
+    assert_int_equal(get(w, 7), WEFT_MISS);
+    assert_int_equal(stats(w).corrupt, 1);
 }
 
 static void a_failed_write_is_an_error_and_nothing_else_suffers(void **state)
@@ -219,6 +250,21 @@ static uint64_t make_holes(struct world *w)
         assert_int_equal(ops->remove(w->tier, block_of(i).key), WEFT_OK);
     assert_int_equal(flush(w), WEFT_OK);
     return n;
+}
+
+static void what_comes_wrong_to_a_reclaim_is_read_again(void **state)
+{
+    struct world *w = *state;
+    struct fault f;
+    uint64_t n = make_holes(w), gone = (n - 2) / 2 * 2;
+    begin(&f, WF_NVME_CALL_READ, WF_NVME_IO_MOVE_READ, 0, UINT32_MAX);
+    f.flips = true;
+    for (uint64_t more = n; more < n + 40; more++)
+        assert_int_equal(put(w, more), WEFT_OK);
+    assert_true(f.seen > 5);
+    for (uint64_t k = 2; k < gone; k += 2)
+        assert_int_equal(get(w, k), WEFT_OK);
+    assert_int_equal(stats(w).corrupt, 0);
 }
 
 /* Each I/O of a reclaim fails in its turn: what lives is found, there and after a crash. */
@@ -412,6 +458,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_failed_read_is_an_error_and_the_block_stays),
+        TEST(what_comes_wrong_once_is_read_again),
+        TEST(what_comes_wrong_to_a_reclaim_is_read_again),
         TEST(a_failed_write_is_an_error_and_nothing_else_suffers),
         TEST(a_full_file_system_is_full),
         TEST(several_writes_fail_at_once),
