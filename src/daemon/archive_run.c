@@ -145,6 +145,8 @@ static void end(struct wf_archive_run *run)
     if (kept) {
         kept->durable = kept->whole;
         wf_archive_alone(run->archives, kept);
+        for (uint32_t i = 0; i < node->below->count; i++) /* before anybody hears of it */
+            wf_volume_tick(&node->below->tiers[i]);
     }
     if (run->status == WEFT_OK)
         done_say(run, kept);

@@ -456,6 +456,7 @@ static void opened(void *context, enum weft_status status, const char *sentence)
     }
     lower->opened = lower->complete = lower->known = true;
     wf_lower_meter(lower, 0);
+    wf_volume_opened(lower);
     rank(lower->below); /* before anyone chooses by it */
     publish_speeds(lower->below);
     lower->below->orphans_told = 0;
@@ -523,6 +524,7 @@ void wf_below_tick(struct wf_below *below)
         else if (!lower->opening_ns)
             lower->opening_ns = now_ns;
         wf_lower_measure(lower);
+        wf_volume_tick(lower);
         (void)wf_lower_quiet(lower);
     }
     wf_demote_ahead(below);
@@ -631,6 +633,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                  .dram_node = config->dram_node,
                  .discard = config->discard,
                  .shared = config->shared,
+                 .held = wf_volume_recall(lower),
                  .host = (uint8_t)config->host},
         .jobs_max = JOBS_MAX,
         .timeout_ms = config->timeout_ms,

@@ -25,6 +25,7 @@
 #include "core/placement.h"
 #include "daemon/mover.h"
 #include "daemon/node.h"
+#include "daemon/volumes.h"
 
 #define WF_LOADS_MAX 4096u  /* blocks on their way up at a time */
 #define WF_READS_MAX 4096u  /* reads for them */
@@ -50,11 +51,12 @@ struct wf_lower {
     const char *kind_name;    /* "nvme" and the like: what it really is */
     bool durable, emulated;
     struct wf_mover *mover;
-    bool opened;            /* blocks are being found there, and may be read */
-    bool complete;          /* all that it had is in the directory */
-    bool known;             /* so it was once since the start */
-    uint64_t opening_ns;    /* since when it is being opened; 0: it is not, or not seen at it yet */
-    uint64_t full_until_ns; /* it said so: nothing is written there before */
+    bool opened;         /* blocks are being found there, and may be read */
+    bool complete;       /* all that it had is in the directory */
+    bool known;          /* so it was once since the start */
+    uint64_t opening_ns; /* since when it is being opened; 0: it is not, or not seen at it yet */
+    struct wf_volume volume; /* as it is written down */
+    uint64_t full_until_ns;  /* it said so: nothing is written there before */
     /* Blocks there that were not taken up, and stay: of domains that this node does not have, with
      * so many bytes, or beyond limits.below. */
     uint64_t left_alone, foreign_bytes;

@@ -93,7 +93,8 @@ static bool open_tier(struct wf_mover *m)
     bool first = !m->tried;
     m->tried = true;
     struct wf_tier_options options = m->options.tier;
-    options.held = m->held;
+    if (m->held)
+        options.held = m->held;
     enum weft_status status = m->ops->open(&options, &m->tier);
     if (status != WEFT_OK) {
         m->tier = NULL;

@@ -369,6 +369,35 @@ static void test_the_file_is_gone(void **state)
     end(&w);
 }
 
+/* Its file is missing when the node starts: with archives no other is made in its place, without
+ * them it is. */
+static void test_the_file_is_missing(void **state)
+{
+    char path[192], away[200];
+    (void)state;
+    struct world w;
+    begin_here(&w);
+    set(&w, "tiers=nvme0");
+    start(&w, variables);
+    snprintf(path, sizeof path, "%s/nvme0", w.node.directory);
+    snprintf(away, sizeof away, "%s.away", path);
+    stop(&w);
+    assert_int_equal(unlink(path), 0);
+    start(&w, variables);
+    assert_true(logged(&w, "is not the volume that was there last"));
+    assert_int_equal(put(&w, 0), DEPTH);
+    assert_int_equal(archive(&w, 'a', 0, DEPTH), WEFT_OK);
+    stop(&w);
+    assert_int_equal(rename(path, away), 0);
+    start(&w, variables);
+    assert_true(told(&w, "tiers", "put it back"));
+    assert_int_not_equal(access(path, F_OK), 0);
+    assert_int_equal(rename(away, path), 0);
+    assert_true(archives_settle(&w, "ok", 1));
+    assert_int_equal(get(&w, 0), DEPTH);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -381,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_the_manifest_is_gone),
         cmocka_unit_test(test_a_name_whose_second_archive_failed),
         cmocka_unit_test(test_the_file_is_gone),
+        cmocka_unit_test(test_the_file_is_missing),
     };
     return cmocka_run_group_tests_name("archive_away", tests, NULL, NULL);
 }

@@ -79,6 +79,8 @@ static inline void detach(struct world *w)
 static inline bool told(const struct world *w, const char *query, const char *word)
 {
     bool found = false;
+    if (strcmp(query, "events") == 0)
+        return weftd_told(w->w, word, 10000);
     for (int waited = 0; !found && waited < 10000; waited += 10) {
         char *text;
         if (weft_query(w->w, query, 0, &text) != WEFT_OK)

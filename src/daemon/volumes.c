@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One file a tier, "state_dir/NAME.tier": a line with the volume and whether it has archives, and
+ * one with the path.  It is written beside and renamed; one that cannot be read counts as none, and
+ * one that cannot be written is said once.
+ */
+#include "daemon/volumes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/below.h"
+#include "daemon/node.h"
+#include "daemon/telemetry.h"
+
+#define TEXT_MAX (WF_PATH_MAX + 64u)
+
+static bool counts(const struct wf_lower *lower)
+{
+    return lower->config->kind == WF_KIND_NVME;
+}
+
+static bool place(const struct wf_lower *lower, const char *suffix, char out[WF_PATH_MAX])
+{
+    int length = snprintf(out, WF_PATH_MAX, "%s/%s.tier%s", lower->below->node->config.state_dir,
+                          lower->config->name, suffix);
+    return length > 0 && length < (int)WF_PATH_MAX;
+}
+
+uint64_t wf_volume_recall(struct wf_lower *lower)
+{
+    char path[WF_PATH_MAX], text[TEXT_MAX], right[TEXT_MAX];
+    struct wf_volume found = {0};
+    int archives = 0;
+    lower->volume = found;
+    FILE *file = counts(lower) && place(lower, "", path) ? fopen(path, "re") : NULL;
+    if (!file)
+        return 0;
+    size_t bytes = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[bytes] = '\0';
+    if (sscanf(text, "%16" SCNx64 " %d", &found.claim, &archives) != 2)
+        return 0;
+    found.archives = archives == 1;
+    snprintf(right, sizeof right, "%016" PRIx64 " %d\n%s\n", found.claim, archives, lower->path);
+    if (strcmp(text, right) != 0) /* of another path, or not ours */
+        return 0;
+    lower->volume = found;
+    return found.archives ? found.claim : 0;
+}
+
+static void keep(struct wf_lower *lower, struct wf_volume volume)
+{
+    char path[WF_PATH_MAX], beside[WF_PATH_MAX], text[TEXT_MAX];
+    int length = snprintf(text, sizeof text, "%016" PRIx64 " %d\n%s\n", volume.claim,
+                          volume.archives, lower->path);
+    bool good = place(lower, "", path) && place(lower, ".new", beside) && length > 0;
+    lower->volume = volume; /* also if it fails: it is not tried all the time */
+    int fd = good ? open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600) : -1;
+    good = fd >= 0 && write(fd, text, (size_t)length) == length && fdatasync(fd) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (!good || rename(beside, path) != 0)
+        wf_warn("tier",
+                "%s: what it is cannot be written down in '%s': %s; a file that is missing at the "
+                "next start would be made anew",
+                lower->config->name, lower->below->node->config.state_dir, strerror(errno));
+}
+
+static bool has_archives(const struct wf_lower *lower)
+{
+    struct wf_directory_sum sum;
+    wf_directory_sum(lower->below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
+    return sum.archived_blocks > 0;
+}
+
+void wf_volume_opened(struct wf_lower *lower)
+{
+    struct wf_volume now = {.claim = lower->stats.tier.claim};
+    const struct wf_volume was = lower->volume;
+    if (!counts(lower) || (now.claim == was.claim && was.claim))
+        return;
+    if (was.claim) {
+        wf_warn("tier",
+                "%s: '%s' is not the volume that was there last, and what that had%s is not here; "
+                "if it is on a file system that is not mounted, stop the node and mount it",
+                lower->config->name, lower->path, was.archives ? ", archives too," : "");
+        wf_telemetry_event(lower->below->node, NULL, "tier_state",
+                           "tier %s is another volume than the last one at its path%s",
+                           lower->config->name, was.archives ? ", which had archives" : "");
+    }
+    keep(lower, now);
+}
+
+void wf_volume_tick(struct wf_lower *lower)
+{
+    if (!counts(lower) || !lower->complete)
+        return;
+    struct wf_volume now = {.claim = lower->stats.tier.claim, .archives = has_archives(lower)};
+    if (now.claim && (now.claim != lower->volume.claim || now.archives != lower->volume.archives))
+        keep(lower, now);
+}
