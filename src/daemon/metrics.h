@@ -42,7 +42,7 @@ enum wf_metric {
     WF_M_BLOCKS_ASKED,         /* in those matches */
     WF_M_BLOCKS_MATCHED,       /* and there */
     WF_M_BLOCKS_MATCHED_BELOW, /* and there on a tier below DRAM */
-    WF_M_BLOCKS_LEFT_DRAM,       /* left DRAM and are below */
+    WF_M_BLOCKS_LEFT_DRAM,     /* left DRAM and are below */
     WF_M_BLOCKS_PROMOTED,      /* read from below into DRAM */
     WF_M_BYTES_PROMOTED,
     WF_M_LOADS_LOST,      /* reads from below that were begun and gave no block */
