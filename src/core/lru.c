@@ -192,7 +192,7 @@ static void lru_explain(struct wf_policy *policy, uint32_t slot, struct wf_polic
 static uint32_t lru_before(const struct wf_policy *policy, uint32_t slot)
 {
     uint32_t step = policy->count / WF_POLICY_LOOKS + 1, count = 0, looks = 0;
-    if (!policy->place[slot])
+    if (!policy->count || !policy->place[slot])
         return WF_POLICY_NONE;
     for (uint32_t at = 0; at < policy->count; at += step, looks++)
         count += policy->last[policy->heap[at]] < policy->last[slot];

@@ -97,20 +97,16 @@ static enum weft_status no_room(uint64_t needed, uint64_t most, const struct wf_
                    wf_size_format(capacity - usable, kept, sizeof kept));
 }
 
-enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
+/* What a tier must have for a chain, and what it adds to what the domain has archived. */
+struct needs {
+    uint64_t bytes, largest, grows;
+    uint32_t grows_blocks;
+    uint8_t tip; /* where the tip is, if it is only the manifest that is missing */
+};
+
+static struct needs needs_of(struct wf_archive_run *run, uint8_t tiers)
 {
-    struct wf_below *below = run->archives->below;
-    uint8_t tiers = wf_archive_tiers(below);
-    uint64_t needed = WF_ARCHIVE_BYTES_MAX, most = 0, largest = 0, grows = 0;
-    uint32_t grows_blocks = 0;
-    uint8_t tip = 0; /* where the tip is, if it is only the manifest that is missing */
-    const char *narrow = "", *beyond = "";
-    const struct wf_lower *widest = NULL; /* of those that had too little room */
-    char size[32];
-    if (!tiers)
-        return wf_fail(WEFT_E_INVALID,
-                       "the node has no tier that may hold archives; give it one that is durable "
-                       "and has archive: true in `tiers`");
+    struct needs needs = {.bytes = WF_ARCHIVE_BYTES_MAX};
     for (uint32_t i = 0; i < run->count; i++) {
         struct wf_directory_block block;
         wf_archive_step_hold(run, &run->steps[i], &block);
@@ -119,31 +115,48 @@ enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
                              ? block.bytes
                              : atomic_load_explicit(&run->domain->store.index.desc[slot].bytes,
                                                     memory_order_relaxed);
-        grows += block.archives ? 0 : bytes;
-        grows_blocks += block.archives == 0;
-        tip = block.tiers & tiers;
-        if (tip)
+        needs.grows += block.archives ? 0 : bytes;
+        needs.grows_blocks += block.archives == 0;
+        needs.tip = block.tiers & tiers;
+        if (needs.tip)
             continue;
-        needed += bytes;
-        largest = bytes > largest ? bytes : largest;
+        needs.bytes += bytes;
+        needs.largest = bytes > needs.largest ? bytes : needs.largest;
     }
-    tip = largest ? 0 : tip;
+    if (needs.largest)
+        needs.tip = 0;
+    return needs;
+}
+
+enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
+{
+    struct wf_below *below = run->archives->below;
+    uint8_t tiers = wf_archive_tiers(below);
+    uint64_t most = 0;
+    const char *narrow = "", *beyond = "";
+    const struct wf_lower *widest = NULL; /* of those that had too little room */
+    char size[32];
+    if (!tiers)
+        return wf_fail(WEFT_E_INVALID,
+                       "the node has no tier that may hold archives; give it one that is durable "
+                       "and has archive: true in `tiers`");
+    const struct needs needs = needs_of(run, tiers);
     for (uint32_t i = 0; i < 2 * below->count; i++) {
         bool first = i < below->count;
         struct wf_lower *lower = &below->tiers[below->order[first ? i : i - below->count]];
-        uint8_t may = (first ? tip : tiers) & (uint8_t)~run->tried;
+        uint8_t may = (first ? needs.tip : tiers) & (uint8_t)~run->tried;
         if (!(may >> lower->number & 1) || !wf_lower_usable(lower))
             continue;
-        if (!wf_lower_fits(lower, largest)) {
+        if (!wf_lower_fits(lower, needs.largest)) {
             narrow = lower->config->name;
             continue;
         }
-        if (!wf_lower_may_archive(lower, run->domain, grows_blocks, grows)) {
+        if (!wf_lower_may_archive(lower, run->domain, needs.grows_blocks, needs.grows)) {
             beyond = lower->config->name;
             continue;
         }
         uint64_t left = wf_lower_archive_room(lower);
-        if (left >= needed) {
+        if (left >= needs.bytes) {
             run->to = lower;
             return WEFT_OK;
         }
@@ -156,7 +169,7 @@ enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
         return wf_fail(WEFT_E_INVALID,
                        "a block of %s is larger than tier %s takes; make blocks smaller, or the "
                        "tier larger",
-                       wf_size_format(largest, size, sizeof size), narrow);
+                       wf_size_format(needs.largest, size, sizeof size), narrow);
     if (!widest && beyond[0])
         return wf_fail(
             WEFT_FULL,
@@ -166,7 +179,7 @@ enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
     if (!widest)
         return wf_fail(WEFT_E_SYSTEM, "no tier that may hold archives works now; see `weft status` "
                                       "and the node's log");
-    return no_room(needed, most, widest);
+    return no_room(needs.bytes, most, widest);
 }
 
 static struct wf_archive_run *run_take(struct wf_archives *archives)
