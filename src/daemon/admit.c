@@ -111,6 +111,12 @@ static bool recompute(const struct offer *offer, const struct wf_domain *domain,
     return !block->guessed;
 }
 
+/* A node that stops has nobody who waits for it: all that fits is written before it ends. */
+static bool is_behind(const struct wf_lower *lower)
+{
+    return lower->stats.queued >= WF_WRITES_MAX / 2 && !lower->below->node->draining;
+}
+
 /* What is known of the tier, but for its room. */
 static void place_of(const struct wf_lower *lower, double bytes, struct wf_place *out)
 {
@@ -124,7 +130,7 @@ static void place_of(const struct wf_lower *lower, double bytes, struct wf_place
         .busy = wf_place_busy(lower->meter.busy_s / READING_OVER_S, lower->meter.read_s,
                               bytes / write_bytes_s),
         .stay_s = INFINITY,
-        .open = stats->queued < WF_WRITES_MAX / 2,
+        .open = !is_behind(lower),
     };
 }
 
@@ -272,7 +278,7 @@ static bool used_again(const struct wf_domain *domain, uint32_t slot)
 /* Does it take the block without looking at its worth?  If not, why. */
 static bool takes(struct wf_lower *lower, const struct offer *offer, enum wf_not_below *why)
 {
-    bool again = offer->block.uses > 1, behind = lower->stats.queued >= WF_WRITES_MAX / 2;
+    bool again = offer->block.uses > 1, behind = is_behind(lower);
     enum wf_not_below no = WF_NOT_BELOW_REASONS;
     if (offer->ask->must)
         return true;

@@ -753,14 +753,18 @@ uint32_t wf_chain_absent(struct wf_domain *domain, const uint8_t tip[32], uint32
 {
     struct wf_below *below = domain->node->below;
     struct wf_directory_block block;
-    uint32_t entry = wf_below_find(domain, tip);
-    uint32_t count = entry == WF_DIRECTORY_NONE
-                         ? 0
-                         : wf_directory_chain(below->directory, entry, out, max);
-    for (uint32_t i = 0; i < count; i++) {
-        wf_directory_read(below->directory, out[i], &block);
+    uint32_t tip_entry = wf_below_find(domain, tip), absent = 0, count = 0;
+    for (uint32_t at = tip_entry; at != WF_DIRECTORY_NONE; at = block.parent, absent++) {
+        wf_directory_read(below->directory, at, &block);
         if (block.in_dram) /* and so are all before it */
-            return i;
+            break;
+    }
+    /* Of more, those that come first: without them the rest could not be loaded. */
+    uint32_t beyond = absent > max ? absent - max : 0;
+    for (uint32_t at = tip_entry, i = 0; i < absent; at = block.parent, i++) {
+        wf_directory_read(below->directory, at, &block);
+        if (i >= beyond)
+            out[count++] = at;
     }
     return count;
 }
