@@ -15,9 +15,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
+#include "sys/paths.h"
 
 #define TEXT_MAX (WF_PATH_MAX + 64u)
 
@@ -60,7 +62,9 @@ static void keep(struct wf_lower *lower, struct wf_volume volume)
     char path[WF_PATH_MAX], beside[WF_PATH_MAX], text[TEXT_MAX];
     int length = snprintf(text, sizeof text, "%016" PRIx64 " %d\n%s\n", volume.claim,
                           volume.archives, lower->path);
-    bool good = place(lower, "", path) && place(lower, ".new", beside) && length > 0;
+    /* Where all domains name their secrets, nobody else has made it. */
+    bool good = wf_state_directory(lower->below->node->config.state_dir) == WEFT_OK &&
+                place(lower, "", path) && place(lower, ".new", beside) && length > 0;
     lower->volume = volume; /* also if it fails: it is not tried all the time */
     int fd = good ? open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600) : -1;
     good = fd >= 0 && write(fd, text, (size_t)length) == length && fdatasync(fd) == 0;
@@ -73,11 +77,20 @@ static void keep(struct wf_lower *lower, struct wf_volume volume)
                 lower->config->name, lower->below->node->config.state_dir, strerror(errno));
 }
 
+/* A block of one lies there, or a manifest, whose blocks may all be elsewhere.  That there are none
+ * is known when all manifests were read and no tier is away that may have some: until then it is as
+ * it was. */
 static bool has_archives(const struct wf_lower *lower)
 {
+    const struct wf_below *below = lower->below;
+    const struct wf_archives *archives = below->archives;
     struct wf_directory_sum sum;
-    wf_directory_sum(lower->below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
-    return sum.archived_blocks > 0;
+    wf_directory_sum(below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
+    bool has = sum.archived_blocks > 0;
+    for (uint32_t i = 0; !has && i < archives->count; i++)
+        has = archives->kept[i]->lower == lower && !archives->kept[i]->gone;
+    bool known = wf_archives_settled(below) && !wf_archives_waiting(below);
+    return has || (!known && lower->volume.archives);
 }
 
 void wf_volume_opened(struct wf_lower *lower)

@@ -6,6 +6,7 @@
  */
 #include "corners_world.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define ARCHIVES 4u
@@ -398,6 +399,31 @@ static void test_the_file_is_missing(void **state)
     end(&w);
 }
 
+/* While manifests are still being read nobody knows of archives, and it stays written down that
+ * there were some: a node that is killed then knows it at the next start. */
+static void test_what_is_remembered_stays(void **state)
+{
+    char remembered[192];
+    struct stat before, after;
+    (void)state;
+    struct world w;
+    begin_here(&w);
+    set(&w, "tiers=nvme0");
+    set(&w, "state_dir=%d/state");
+    start(&w, variables);
+    snprintf(remembered, sizeof remembered, "%s/state/nvme0.tier", w.node.directory);
+    assert_int_equal(put(&w, 0), DEPTH);
+    assert_int_equal(archive(&w, 'a', 0, DEPTH), WEFT_OK);
+    stop(&w);
+    assert_int_equal(stat(remembered, &before), 0);
+    start(&w, variables);
+    assert_true(archives_settle(&w, "ok", 1));
+    assert_int_equal(stat(remembered, &after), 0);
+    assert_true(before.st_mtim.tv_sec == after.st_mtim.tv_sec &&
+                before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +437,7 @@ int main(void)
         cmocka_unit_test(test_a_name_whose_second_archive_failed),
         cmocka_unit_test(test_the_file_is_gone),
         cmocka_unit_test(test_the_file_is_missing),
+        cmocka_unit_test(test_what_is_remembered_stays),
     };
     return cmocka_run_group_tests_name("archive_away", tests, NULL, NULL);
 }
