@@ -134,8 +134,10 @@ static void step(struct leave *leave)
         return;
     if (leave->phase == FLUSH && leave->at != leave->lower)
         leave->unflushed &= (uint8_t) ~(1u << leave->at->number); /* the next tick goes on */
-    else
+    if (leave->at == leave->lower)
         end(leave, status);
+    else if (leave->unflushed == 0)
+        end(leave, WEFT_OK);
 }
 
 void wf_archive_leaves_tick(struct wf_archives *archives)
