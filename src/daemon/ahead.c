@@ -22,6 +22,7 @@
 #define TIMES_MEASURED 2.0 /* others may be read meanwhile */
 #define MARGIN_S 0.03      /* of the owner, and of what is asked for first */
 #define LOOK_LEAST_S 0.02
+#define WAKES_NS 2000000u       /* then others have their turn: a look is O(its chain) */
 #define KEPT_PART 0.4           /* of its age: less than a bucket of value_model.h */
 #define CHAIN_BLOCKS_MAX 65536u /* a million tokens in blocks of 16 */
 
@@ -243,8 +244,9 @@ static void look(struct wf_node *node, struct wf_session_entry *session)
 
 void wf_sessions_wake(struct wf_node *node)
 {
-    for (;;) {
-        uint32_t number = wf_timers_pop(&node->wakes, wf_now_ns());
+    uint64_t begun_ns = wf_now_ns();
+    for (uint64_t now_ns = begun_ns; now_ns - begun_ns < WAKES_NS; now_ns = wf_now_ns()) {
+        uint32_t number = wf_timers_pop(&node->wakes, now_ns);
         if (number == WF_TIMERS_NONE)
             return;
         struct wf_session_entry *session = &node->sessions[number];
