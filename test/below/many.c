@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * More blocks than may be on their way at a time: a node that is told to stop writes them all, and a
- * chain that a session is due back for comes up from its beginning.
+ * More blocks than may be on their way at a time: a node that is told to stop writes them all, and
+ * a chain that a session is due back for comes up from its beginning.
  */
 #include "corners_world.h"
 
