@@ -39,6 +39,8 @@ static const struct {
      "enlarge the pool: pool.size in the configuration, or weft lend SIZE"},
     {"quota", "its domain had reached its quota", "raise the domain's quota in the configuration"},
     {"reclaim", "the host took memory back", "weft lend SIZE gives it to the pool again"},
+    {"lent", "its domain had borrowed more than it is due, and gave it back for another domain",
+     "enlarge the pool, or raise the domain's share, floor or priority (weft ls domains)"},
     {"removed", "someone dropped it with weft rm or weft_remove()", ""},
     {"corrupt", "its bytes did not match its checksum",
      "look for failing memory: journalctl -k | grep -i -e mce -e edac"},

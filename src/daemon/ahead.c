@@ -302,7 +302,7 @@ void wf_ahead_gone(struct wf_domain *domain, const struct wf_gone *gone)
 {
     const struct wf_below *below = domain->node->below;
     bool pushed = gone->reason == WF_EVICT_ROOM || gone->reason == WF_EVICT_QUOTA ||
-                  gone->reason == WF_EVICT_RECLAIM;
+                  gone->reason == WF_EVICT_RECLAIM || gone->reason == WF_EVICT_LENT;
     const struct wf_lower *lower = below && pushed ? nearest(below, UINT8_MAX) : NULL;
     if (!lower || !gone->why.knows || !(lower->stats.read_mbps > 0))
         return;

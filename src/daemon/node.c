@@ -81,11 +81,11 @@ static uint64_t trim(struct wf_domain *domain, uint64_t bytes)
 }
 
 /* Let a domain's blocks go for another, but none of its floor.  False: the floor was in the way. */
-static bool give(struct wf_domain *domain, uint64_t bytes)
+static bool give(struct wf_domain *domain, uint64_t bytes, enum wf_evict_reason reason)
 {
     uint64_t floor = wf_shares_floor(domain);
     uint64_t others = domain->store.other_bytes + domain->staging_bytes; /* NOLINT: never NULL */
-    return wf_store_give(&domain->store, bytes, floor > others ? floor - others : 0);
+    return wf_store_give(&domain->store, bytes, floor > others ? floor - others : 0, reason);
 }
 
 /* Free `bytes` for `wanting` (NULL: for the host): first what lies idle with any domain, then by
@@ -104,7 +104,8 @@ static void collect(struct wf_node *node, const struct wf_domain *wanting, uint6
             return;
         struct wf_domain *giver = &node->domains[said.who];
         uint64_t missing = bytes - (node->budget_free - start);
-        bool floor = !give(giver, missing < said.most ? missing : said.most);
+        bool floor = !give(giver, missing < said.most ? missing : said.most,
+                           wanting ? WF_EVICT_LENT : WF_EVICT_RECLAIM);
         if (trim(giver, missing) > 0)
             continue;
         if (!floor) /* what it has is held, or goes when it has been written below */

@@ -13,8 +13,8 @@
 
 const char *wf_evict_reason_name(enum wf_evict_reason reason)
 {
-    static const char *const names[WF_EVICT_REASONS] = {"room",    "quota",   "reclaim",
-                                                        "removed", "corrupt", "session"};
+    static const char *const names[WF_EVICT_REASONS] = {"room",    "quota",   "reclaim", "removed",
+                                                        "corrupt", "session", "lent"};
     return (unsigned)reason < WF_EVICT_REASONS ? names[reason] : "unknown";
 }
 

@@ -30,11 +30,12 @@
 enum wf_evict_reason {
     WF_EVICT_ROOM = 0,    /* a reserve needed the room */
     WF_EVICT_QUOTA = 1,   /* the domain is at its quota */
-    WF_EVICT_RECLAIM = 2, /* the host takes memory back, or another domain is due its share */
+    WF_EVICT_RECLAIM = 2, /* the host takes memory back */
     WF_EVICT_REMOVED = 3, /* someone asked to drop it */
     WF_EVICT_CORRUPT = 4, /* its bytes do not match its checksum */
     WF_EVICT_DEMOTED = 5, /* its session wants it below for now */
-    WF_EVICT_REASONS = 6,
+    WF_EVICT_LENT = 6,    /* its domain had more than its due, and it was for another */
+    WF_EVICT_REASONS = 7,
 };
 const char *wf_evict_reason_name(enum wf_evict_reason reason);
 
@@ -209,9 +210,10 @@ bool wf_store_evict(struct wf_store *store, uint32_t slot, enum wf_evict_reason 
 
 /* Evict until `bytes` of backed memory are free or nothing may go; returns how many are free. */
 uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evict_reason reason);
-/* The same for somebody else (WF_EVICT_RECLAIM), and no more than leaves `keep` of used_bytes.
- * False: that ended it. */
-bool wf_store_give(struct wf_store *store, uint64_t bytes, uint64_t keep);
+/* The same for somebody else (WF_EVICT_RECLAIM, WF_EVICT_LENT), and no more than leaves `keep` of
+ * used_bytes.  False: that ended it. */
+bool wf_store_give(struct wf_store *store, uint64_t bytes, uint64_t keep,
+                   enum wf_evict_reason reason);
 
 /* Free what DEAD slots still had when their holders are gone. */
 void wf_store_bury(struct wf_store *store);

@@ -309,12 +309,13 @@ uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evic
     return store->arena.backed.granules * WF_GRANULE;
 }
 
-bool wf_store_give(struct wf_store *store, uint64_t bytes, uint64_t keep)
+bool wf_store_give(struct wf_store *store, uint64_t bytes, uint64_t keep,
+                   enum wf_evict_reason reason)
 {
     while (store->arena.backed.granules * WF_GRANULE < bytes) {
         struct round round = {.keep = keep};
         uint64_t missing = granules_for(bytes) - store->arena.backed.granules;
-        if (!evict_round(store, missing, WF_EVICT_RECLAIM, &round))
+        if (!evict_round(store, missing, reason, &round))
             return !round.kept;
     }
     return true;

@@ -255,6 +255,7 @@ void wf_telemetry_gone(struct wf_domain *domain, const uint8_t key[32], const st
         [WF_EVICT_REMOVED] = {WF_M_BLOCKS_REMOVED, WF_M_BYTES_REMOVED},
         [WF_EVICT_CORRUPT] = {WF_M_BLOCKS_DROPPED, WF_M_BYTES_DROPPED},
         [WF_EVICT_DEMOTED] = {WF_M_BLOCKS_EVICTED, WF_M_BYTES_EVICTED},
+        [WF_EVICT_LENT] = {WF_M_BLOCKS_EVICTED, WF_M_BYTES_EVICTED},
     };
     struct wf_telemetry *telemetry = domain->node->telemetry;
     if (!telemetry)

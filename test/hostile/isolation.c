@@ -520,7 +520,7 @@ static void test_memory_changes_hands_as_zeros(void **state)
         }
     }
     /* Memory did change hands. */
-    assert_true(weftd_number(a, "default", "evicted.reclaim") > 0);
+    assert_true(weftd_number(a, "default", "evicted.lent") > 0);
     struct weft_region *region;
     void *memory;
     assert_int_equal(weft_allocate(b, "3MB", WEFT_LATENCY_NORMAL, WEFT_SHARE_PRIVATE, NULL, &region,

@@ -270,7 +270,7 @@ static void the_room_for_another_domain_is_accounted_for(void **state)
                      0);
     assert_string_equal(whose, "alice");
     assert_string_equal(whom, "bob");
-    assert_string_equal(reason, "reclaim");
+    assert_string_equal(reason, "lent");
     json_decref(root);
     free(events);
     weft_format_close(alices);
