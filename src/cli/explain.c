@@ -401,7 +401,7 @@ static void why_print(const json_t *why)
     printf(": %.2g hits a block-second expected, %.0f %% chance of another use, %.0f s since its "
            "last (turn %llu), %s%s",
            value, 100 * chance, json_number_value(json_object_get(why, "age_s")),
-           (unsigned long long)number(why, "turn") + 1, *hint ? "said to be " : "no hint", hint);
+           (unsigned long long)number(why, "turn"), *hint ? "said to be " : "no hint", hint);
 }
 
 /* What it was worth to the tier that came nearest to taking it. */

@@ -135,8 +135,7 @@ static void policy_print(const json_t *about)
         printf("%.2g hits a block-second expected, %.0f %% chance of another use, %.0f s since its "
                "last (turn %llu), %s%s; ",
                real(policy, "value"), 100 * real(policy, "chance"), real(policy, "age_s"),
-               (unsigned long long)number(policy, "turn") + 1, *hint ? "said to be " : "no hint",
-               hint);
+               (unsigned long long)number(policy, "turn"), *hint ? "said to be " : "no hint", hint);
     double weight = real(policy, "weight");
     if (weight > 0 && (weight < 0.9 || weight > 1.1))
         printf("by its priority it counts %.2g times; ", weight);

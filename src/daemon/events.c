@@ -163,7 +163,8 @@ static bool put_why(json_t *object, const struct wf_event *event)
     if (good && why->knows) {
         const char *hint = why->hint > 0 && why->hint <= WF_POLICY_DONE ? hints[why->hint] : NULL;
         good = put_real(out, "value", why->value) && put_real(out, "chance", why->chance) &&
-               put_real(out, "age_s", why->age_s) && put_number(out, "turn", why->turn) &&
+               put_real(out, "age_s", why->age_s) &&
+               put_number(out, "turn", (uint64_t)why->turn + 1) &&
                put(out, "hint", hint ? json_string(hint) : json_null());
     }
     good = good && put_number(out, "candidates", event->candidates);

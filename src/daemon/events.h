@@ -98,7 +98,7 @@ void wf_events_add(struct wf_events *events, const struct wf_event *event);
  * "bytes": …, "age_ms": …, "reason": "room", "for": "b", "tier": "nvme0",
  * "not_below": "once", "refusal": {"rule": "once", "chance": 0.04, "rate": 0.0001, "hits": 0.03,
  * "saved_s": 0.01, "write_s": 0, "wear_s": null, "room_s": 0.002}, "why": {"rule": "weft", "value":
- * 0.02, "chance": 0.04, "age_s": 812, "turn": 2, "hint": null, "candidates": 5812}},
+ * 0.02, "chance": 0.04, "age_s": 812, "turn": 3, "hint": null, "candidates": 5812}},
  *               {"sequence": 7, "time_ms": …, "what": "promote", "domain": "a", "key": "00ff…",
  * "bytes": …, "reason": "get", "tier": "nvme0", "took_us": 830},
  *               {"sequence": 8, "time_ms": …, "what": "lend", "text": "the host lent …"}],

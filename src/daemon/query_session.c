@@ -202,7 +202,7 @@ static json_t *policy_json(const struct wf_domain *domain, const struct wf_sessi
         json_object_set_new(out, "value", real(why.value));
         json_object_set_new(out, "chance", real(why.chance));
         json_object_set_new(out, "age_s", real(why.age_s));
-        json_object_set_new(out, "turn", number(why.turn));
+        json_object_set_new(out, "turn", number((uint64_t)why.turn + 1));
         json_object_set_new(out, "hint", hint ? json_string(hint) : json_null());
         json_object_set_new(out, "weight", real(why.weight));
     }

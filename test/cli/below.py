@@ -258,10 +258,10 @@ def a_block_that_no_tier_takes_is_not_tried():
         check("larger than any tier takes" in said, said)
         why = gone["why"]  # of blocks that were all put just now, and never wanted again
         check(why["rule"] == "weft" and why["hint"] is None and 0 <= why["chance"] <= 1, why)
-        check(why["turn"] == 0 and 0 <= why["age_s"] < 60 and 1 <= why["candidates"] <= 4, why)
-        check(re.search(r"the least valuable of \d ends? of chains: .* no hint", said), said)
+        check(why["turn"] == 1 and 0 <= why["age_s"] < 60 and 1 <= why["candidates"] <= 4, why)
+        check(re.search(r"the least valuable of \d ends? of chains: .* no hint", said) and "(turn 1)" in said, said)
         shown = weft("events", "--what", "evict", *at).stdout.decode()
-        check(re.search(r"  why weft \(value \S+, chance \S+, age_s \S+, turn 0, candidates \d\)$", shown, re.M), shown)
+        check(re.search(r"  why weft \(value \S+, chance \S+, age_s \S+, turn 1, candidates \d\)$", shown, re.M), shown)
         tier = next(tier for tier in answer("ls", "tiers", *at)["tiers"] if tier["name"] == "nvme0")
         check(tier["errors"] == 0 and tier["blocks"] == 0 and tier["state"] == "ok", tier)
         said = weft("session", "archive", "a", "--key", "large3", *size, "--blocks", "8", *at, expect=2).stderr.decode()

@@ -105,7 +105,7 @@ def a_session_is_explained():
         check(one["returns"]["said"] == one["returns"]["came"] == 1 and one["session"]["held"], one)
         check(one["policy"]["stays"] == "held", one)
         held.do("put", "other", 90)  # so that the request before is over
-        check(answer("explain", "chat", *at)["policy"]["turn"] == 1, "it had two, and bringing it up was none")
+        check(answer("explain", "chat", *at)["policy"]["turn"] == 2, "it had two, and bringing it up was none")
         check("it may not go, because it is in use" in weft("explain", "chat", *at).stdout.decode())
         check(one["session"]["return"] == "nothing", one)
         # What a client asks for is not weighed.
