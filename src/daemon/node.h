@@ -236,6 +236,10 @@ uint64_t wf_shares_floor(const struct wf_domain *domain);
 uint64_t wf_shares_lent(const struct wf_domain *domain);
 /* What it is due, without what the pool has beyond all quotas. */
 uint64_t wf_shares_shown(const struct wf_domain *domain);
+/* In words: why it found no room for so much. */
+#define WF_SHARES_WHY_MAX 128
+const char *wf_shares_why(const struct wf_domain *domain, uint64_t bytes,
+                          char out[WF_SHARES_WHY_MAX]);
 /* Whose blocks go so that `wanting` (NULL: the host) gets so many bytes more; of those whose bit is
  * in `but`, none. */
 void wf_shares_decide(const struct wf_node *node, const struct wf_domain *wanting, uint64_t bytes,

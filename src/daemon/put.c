@@ -140,6 +140,7 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
          * refused. */
         if (full && (request->flags & WEFT_CHAINED)) {
             answer->blocks[i] = (struct wf_reserved){.status = WEFT_FULL, .entry = UINT32_MAX};
+            client->domain->fulls++;
             continue;
         }
         reserve_one(client, request, i, format, &parent, &answer->blocks[i]);
@@ -154,10 +155,10 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
     if (node->below)
         wf_demote_ahead(node->below);
     if (full) {
-        char bytes[32];
-        wf_telemetry_event(node, client->domain, "full",
-                           "no room for a block of %s: all that is left is pinned or in use",
-                           wf_size_format(format->block_bytes, bytes, sizeof bytes));
+        char bytes[32], why[WF_SHARES_WHY_MAX];
+        wf_telemetry_event(node, client->domain, "full", "no room for a block of %s: %s",
+                           wf_size_format(format->block_bytes, bytes, sizeof bytes),
+                           wf_shares_why(client->domain, format->block_bytes, why));
     }
     WF_CRASH("put.reserve.before_answer");
     wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);

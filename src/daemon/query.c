@@ -81,6 +81,7 @@ static json_t *below_json(const struct wf_domain *domain, const struct wf_use *u
 
 static json_t *domain_json(const struct wf_domain *domain)
 {
+    static const char *const priorities[] = {"low", "normal", "high"};
     const struct wf_store *store = &domain->store;
     struct wf_use use = wf_node_use(domain);
     json_t *evicted = json_object();
@@ -105,6 +106,9 @@ static json_t *domain_json(const struct wf_domain *domain)
                             (json_int_t)use.asked, "blocks_matched", (json_int_t)use.matched,
                             "bytes_pinned", (json_int_t)use.bytes_pinned, "hit_rate",
                             hit_rate(&use));
+    json_object_set_new(out, "share",
+                        domain->config->share ? number(domain->config->share) : json_null());
+    json_object_set_new(out, "priority", json_string(priorities[domain->config->priority]));
     json_object_set_new(out, "due_bytes", number(wf_shares_shown(domain)));
     json_object_set_new(out, "floor_bytes", number(domain->config->floor_bytes));
     json_object_set_new(out, "lent_bytes", number(wf_shares_lent(domain)));
@@ -373,6 +377,27 @@ static enum weft_status not_found(const char *what)
                    "there is no %.96s in this domain; `weft ls` lists what there is", what);
 }
 
+/* Why there is no answer, in words. */
+static enum weft_status refused(const struct wf_node *node, const char *what,
+                                enum weft_status status)
+{
+    if (status == WEFT_E_NOT_FOUND)
+        return not_found(what);
+    if (status == WEFT_E_DENIED)
+        return wf_fail(status, "'%s' is only for the node's own user, uid %u, and root", what,
+                       (unsigned)node->owner_uid);
+    if (status == WEFT_PENDING)
+        return wf_fail(status,
+                       "'%.96s' is not known yet: the node still reads which archives its tiers "
+                       "have; ask again",
+                       what);
+    return wf_fail(status,
+                   "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], "
+                   "sessions, session WORD, regions, domains, formats, archives, archive NAME, "
+                   "events or, as the node's user, tiers, devices and config",
+                   what);
+}
+
 void wf_handle_query(struct wf_client *client, const struct wf_query *request)
 {
     struct wf_node *node = client->node;
@@ -415,23 +440,14 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
     else if (strcmp(what, "config") == 0 && owner)
         text = wf_config_json(&node->config);
     else
-        status = WEFT_E_INVALID;
+        status = strcmp(what, "tiers") == 0 || strcmp(what, "devices") == 0 ||
+                         strcmp(what, "config") == 0
+                     ? WEFT_E_DENIED
+                     : WEFT_E_INVALID;
     struct wf_text_answer *answer = (struct wf_text_answer *)(void *)node->answer;
     size_t length = text ? strlen(text) : 0;
-    if (status == WEFT_E_NOT_FOUND)
-        status = not_found(what);
-    else if (status == WEFT_PENDING)
-        status = wf_fail(status,
-                         "'%.96s' is not known yet: the node still reads which archives its tiers "
-                         "have; ask again",
-                         what);
-    else if (status != WEFT_OK)
-        status = wf_fail(
-            status,
-            "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], sessions, "
-            "session WORD, regions, domains, formats, archives, archive NAME, events or, as the "
-            "node's user, tiers, devices and config",
-            what);
+    if (status != WEFT_OK)
+        status = refused(client->node, what, status);
     else if (!text)
         status = wf_fail(WEFT_E_NO_MEMORY, "out of memory for the answer to '%s'", what);
     else if (length > sizeof node->answer - sizeof *answer)

@@ -79,12 +79,13 @@ static enum weft_status region_charge(struct wf_domain *domain, uint64_t bytes)
                            store->arena.backed.granules * WF_GRANULE + used - store->quota_bytes,
                            WF_EVICT_QUOTA);
     if (store->used_bytes + store->other_bytes + bytes > store->quota_bytes ||
-        !wf_node_budget(domain->node, domain, bytes))
-        return wf_fail(
-            WEFT_FULL,
-            "no room for a region of %s: what is left is pinned or in use; ask for less, "
-            "raise pool.size or lend memory",
-            wants);
+        !wf_node_budget(domain->node, domain, bytes)) {
+        char why[WF_SHARES_WHY_MAX];
+        return wf_fail(WEFT_FULL,
+                       "no room for a region of %s: %s; ask for less, raise pool.size or lend "
+                       "memory",
+                       wants, wf_shares_why(domain, bytes, why));
+    }
     store->other_bytes += bytes;
     return WEFT_OK;
 }

@@ -7,7 +7,12 @@
  * is due changes with the configuration and the pool's size alone and is kept; owner thread.  Below
  * DRAM floors do not count, and ceilings neither: there a domain is due its part by weight.
  */
+#include <stdio.h>
+
+#include "base/size.h"
 #include "daemon/node.h"
+
+#define NEAR 16 /* of its due, less than this part is left: that is what it ran into */
 
 static double weight_of(const struct wf_domain *domain)
 {
@@ -79,6 +84,21 @@ uint64_t wf_shares_lent(const struct wf_domain *domain)
 {
     uint64_t used = wf_shares_used(domain);
     return used > domain->due_bytes ? used - domain->due_bytes : 0;
+}
+
+const char *wf_shares_why(const struct wf_domain *domain, uint64_t bytes,
+                          char out[WF_SHARES_WHY_MAX])
+{
+    uint64_t used = wf_shares_used(domain), due = wf_shares_shown(domain);
+    char has[16], is_due[16];
+    if (due == wf_node_quota(domain) || used + bytes + due / NEAR <= due)
+        snprintf(out, WF_SHARES_WHY_MAX, "all that is left is pinned or in use");
+    else
+        snprintf(out, WF_SHARES_WHY_MAX,
+                 "its domain has %s and is due %s; the rest others are due, or it is pinned or in "
+                 "use",
+                 wf_size_format(used, has, sizeof has), wf_size_format(due, is_due, sizeof is_due));
+    return out;
 }
 
 void wf_shares_decide(const struct wf_node *node, const struct wf_domain *wanting, uint64_t bytes,

@@ -404,7 +404,8 @@ static int look_as_nobody(const struct stage *s)
     }
     DEMAND(says(w, "domains", "\"guest\""));
     DEMAND(!says(w, "status", "unassigned_bytes")); /* how full the pool is tells of others */
-    DEMAND(weft_query(w, "config", 0, &text) < 0);
+    DEMAND(weft_query(w, "config", 0, &text) == WEFT_E_DENIED);
+    DEMAND(strstr(weft_last_error(), "'config' is only for the node's own user"));
     DEMAND(weft_lend(w, "1MB", &bytes) == WEFT_E_DENIED);
     DEMAND(weft_reclaim(w, "1MB", 10, &bytes) == WEFT_E_DENIED);
     weft_close(w);
