@@ -410,13 +410,17 @@ static void refusal_print(const json_t *refusal)
     static const struct {
         const char *key, *of;
     } costs[] = {{"write_s", "of writing"}, {"wear_s", "of wear"}, {"room_s", "of room"}};
-    double hits = json_number_value(json_object_get(refusal, "hits"));
+    const json_t *hits = json_object_get(refusal, "hits");
     double saved_s = json_number_value(json_object_get(refusal, "saved_s"));
-    printf(": %.0f %% chance of another use, %.3g hits expected while it would stay, each saves "
-           "%.3g ms; it would cost",
-           100 * json_number_value(json_object_get(refusal, "chance")), hits, 1e3 * saved_s);
+    printf(": %.0f %% chance of another use",
+           100 * json_number_value(json_object_get(refusal, "chance")));
+    if (hits)
+        printf(", %.3g hits expected while it would stay", json_number_value(hits));
+    printf(", each saves %.3g ms; it would cost", 1e3 * saved_s);
     for (size_t i = 0; i < sizeof costs / sizeof costs[0]; i++) {
         const json_t *cost = json_object_get(refusal, costs[i].key);
+        if (!cost) /* one of several domains is not told */
+            continue;
         if (json_is_number(cost))
             printf("%s %.3g ms %s", i ? "," : "", 1e3 * json_number_value(cost), costs[i].of);
         else

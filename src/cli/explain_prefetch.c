@@ -47,11 +47,12 @@ void wf_explain_prefetch(const json_t *said)
     uint64_t pushed = number(said, "pushed_bytes");
     if (!weighed)
         return;
-    printf("; that saves %.3g ms of waiting, and its room costs others %.3g ms",
-           real(said, "saved_ms"), real(said, "room_ms"));
+    printf("; that saves %.3g ms of waiting", real(said, "saved_ms"));
+    if (json_object_get(said, "room_ms")) /* one of several domains is not told */
+        printf(", and its room costs others %.3g ms", real(said, "room_ms"));
     if (pushed)
         printf(" (%s of theirs has to go)", wf_cli_size(pushed, size, sizeof size));
-    else
+    else if (json_object_get(said, "pushed_bytes"))
         printf(" (room is free)");
     printf("; it comes back with %.0f %% chance, give or take %.2g s, and is waited for at the "
            "quantile %.2g",

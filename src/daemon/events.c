@@ -112,6 +112,13 @@ static const char *beneficiary(const struct wf_events *events, const struct wf_e
     return named ? events->rings[event->for_domain].name : "another domain";
 }
 
+/* What the host has free, and what lies on its tiers, is other domains' doing: a reader that is one
+ * of several learns nothing that tells of it. */
+static bool sees_all(const struct wf_events *events, uint32_t reader)
+{
+    return reader == WF_EVENTS_NODE || events->ring_count <= 2; /* one domain's, and the node's */
+}
+
 static bool put_word(json_t *object, const char *name, const char *word)
 {
     return !word || put(object, name, json_string(word));
@@ -174,19 +181,19 @@ static bool put_why(json_t *object, const struct wf_event *event)
     return false;
 }
 
-/* What it was worth to a tier that did not take it. */
-static bool put_refusal(json_t *object, const struct wf_event_refusal *refusal)
+/* What it was worth to a tier that did not take it; `all`: also by what the tier has of others. */
+static bool put_refusal(json_t *object, const struct wf_event_refusal *refusal, bool all)
 {
     if (!refusal->rule)
         return true;
     json_t *out = json_object();
     bool good = out && put(out, "rule", json_string(refusal->rule)) &&
                 put_real(out, "chance", refusal->chance) && put_real(out, "rate", refusal->rate) &&
-                put_real(out, "hits", refusal->hits) &&
                 put_real(out, "saved_s", refusal->saved_s) &&
                 put_real(out, "write_s", refusal->write_s) &&
-                put_real(out, "wear_s", refusal->wear_s) &&
-                put_real(out, "room_s", refusal->room_s);
+                put_real(out, "wear_s", refusal->wear_s);
+    if (good && all)
+        good = put_real(out, "hits", refusal->hits) && put_real(out, "room_s", refusal->room_s);
     if (good)
         return put(object, "refusal", out);
     json_decref(out);
@@ -201,8 +208,8 @@ static bool put_eviction(json_t *object, const struct wf_events *events,
            put(object, "for", json_string(beneficiary(events, event, reader))) &&
            put_word(object, "tier", event->tier) &&
            put_word(object, "not_below", event->not_below) &&
-           put_refusal(object, &event->refusal) && put_parent(object, event) &&
-           put_why(object, event);
+           put_refusal(object, &event->refusal, sees_all(events, reader)) &&
+           put_parent(object, event) && put_why(object, event);
 }
 
 /* What is never is null. */
@@ -211,8 +218,11 @@ static bool put_ms(json_t *object, const char *name, double seconds)
     return put_real(object, name, 1e3 * seconds);
 }
 
-bool wf_event_prefetch_put(json_t *object, const struct wf_event_prefetch *said)
+bool wf_event_prefetch_put(json_t *object, const struct wf_event_prefetch *said, bool all)
 {
+    if (all && !(put_ms(object, "room_ms", said->room_s) &&
+                 put_number(object, "pushed_bytes", said->pushed_bytes)))
+        return false;
     return put(object, "reason", json_string(said->rule)) &&
            put_number(object, "session", said->session) &&
            put_ms(object, "due_in_ms", said->due_s) &&
@@ -222,8 +232,7 @@ bool wf_event_prefetch_put(json_t *object, const struct wf_event_prefetch *said)
            put_real(object, "quantile", said->quantile) &&
            put_real(object, "chance", said->chance) &&
            put_ms(object, "spread_ms", said->spread_s) &&
-           put_ms(object, "saved_ms", said->saved_s) && put_ms(object, "room_ms", said->room_s) &&
-           put_number(object, "pushed_bytes", said->pushed_bytes) &&
+           put_ms(object, "saved_ms", said->saved_s) &&
            put_number(object, "blocks", said->blocks) && put_number(object, "begun", said->begun);
 }
 
@@ -242,7 +251,8 @@ static json_t *entry_json(const struct wf_events *events, const struct entry *en
     else if (good && event->moved)
         good = put_move(object, event);
     else if (good && event->fetched)
-        good = put_key(object, event) && wf_event_prefetch_put(object, &event->prefetch);
+        good = put_key(object, event) &&
+               wf_event_prefetch_put(object, &event->prefetch, sees_all(events, reader));
     if (good && !event->evicted && !event->fetched && event->text[0]) {
         json_t *text = json_string(event->text);
         good = put(object, "text", text ? text : json_string("(not UTF-8)"));

@@ -79,7 +79,7 @@ struct wf_event {
 };
 
 /* Its members, into a JSON object.  False: no memory. */
-bool wf_event_prefetch_put(json_t *object, const struct wf_event_prefetch *said);
+bool wf_event_prefetch_put(json_t *object, const struct wf_event_prefetch *said, bool all);
 
 struct wf_events;
 

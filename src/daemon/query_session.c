@@ -231,7 +231,7 @@ static json_t *next_json(struct wf_node *node, const struct wf_session_entry *s,
     wf_ahead_decide(node, s, now_ns, &decision);
     *out_end = decision.chain.end;
     json_t *out = json_object();
-    wf_event_prefetch_put(out, &decision.told);
+    wf_event_prefetch_put(out, &decision.told, node->domain_count == 1);
     uint64_t look_ns = node->wakes.due[s - node->sessions];
     json_object_set_new(out, "looked_at_in_ms", real(((double)look_ns - (double)now_ns) / 1e6));
     return out;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One file a tier, "state_dir/NAME.tier": a line with the volume and whether it has archives, and
- * one with the path.  It is written beside and renamed; one that cannot be read counts as none, and
- * one that cannot be written is said once.
+ * One file a tier and path, "state_dir/NAME-HASH.tier": a line with the volume and whether it has
+ * archives, and one with the path.  It is written beside and renamed; one that cannot be read
+ * counts as none, and one that cannot be written is said once.
  */
 #include "daemon/volumes.h"
 
@@ -15,13 +15,16 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/sum.h"
 #include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
+#include "sys/clock.h"
 #include "sys/paths.h"
 
 #define TEXT_MAX (WF_PATH_MAX + 64u)
+#define NONE_AFTER_NS 60000000000u /* that the last archive left is not written down sooner */
 
 static bool counts(const struct wf_lower *lower)
 {
@@ -30,8 +33,11 @@ static bool counts(const struct wf_lower *lower)
 
 static bool place(const struct wf_lower *lower, const char *suffix, char out[WF_PATH_MAX])
 {
-    int length = snprintf(out, WF_PATH_MAX, "%s/%s.tier%s", lower->below->node->config.state_dir,
-                          lower->config->name, suffix);
+    /* Nodes that share a state_dir may have tiers of one name. */
+    uint32_t of_path = (uint32_t)wf_sum64(lower->path, strlen(lower->path));
+    int length = snprintf(out, WF_PATH_MAX, "%s/%s-%08" PRIx32 ".tier%s",
+                          lower->below->node->config.state_dir, lower->config->name, of_path,
+                          suffix);
     return length > 0 && length < (int)WF_PATH_MAX;
 }
 
@@ -65,12 +71,18 @@ static void keep(struct wf_lower *lower, struct wf_volume volume)
     /* Where all domains name their secrets, nobody else has made it. */
     bool good = wf_state_directory(lower->below->node->config.state_dir) == WEFT_OK &&
                 place(lower, "", path) && place(lower, ".new", beside) && length > 0;
+    volume.at_ns = wf_now_ns();
     lower->volume = volume; /* also if it fails: it is not tried all the time */
     int fd = good ? open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600) : -1;
-    good = fd >= 0 && write(fd, text, (size_t)length) == length && fdatasync(fd) == 0;
+    good = fd >= 0 && write(fd, text, (size_t)length) == length && fdatasync(fd) == 0 &&
+           rename(beside, path) == 0;
     if (fd >= 0)
         close(fd);
-    if (!good || rename(beside, path) != 0)
+    fd = good ? open(lower->below->node->config.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    good = fd >= 0 && fsync(fd) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (!good)
         wf_warn("tier",
                 "%s: what it is cannot be written down in '%s': %s; a file that is missing at the "
                 "next start would be made anew",
@@ -116,6 +128,11 @@ void wf_volume_tick(struct wf_lower *lower)
     if (!counts(lower) || !lower->complete)
         return;
     struct wf_volume now = {.claim = lower->stats.tier.claim, .archives = has_archives(lower)};
-    if (now.claim && (now.claim != lower->volume.claim || now.archives != lower->volume.archives))
+    bool same = now.claim == lower->volume.claim;
+    /* The first archive is remembered before anybody hears of it; that there are none costs the
+     * owner a sync, and nobody waits for it. */
+    if (same && !now.archives && wf_now_ns() - lower->volume.at_ns < NONE_AFTER_NS)
+        return;
+    if (now.claim && (!same || now.archives != lower->volume.archives))
         keep(lower, now);
 }

@@ -17,6 +17,7 @@ struct wf_lower;
 struct wf_volume {
     uint64_t claim; /* wf_tier_stats.claim; 0: nothing is known */
     bool archives;  /* it had some */
+    uint64_t at_ns; /* when it was written down */
 };
 
 /* What is remembered of the tier at this path, before it is opened; to be given as `held`, 0 where

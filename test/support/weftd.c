@@ -83,7 +83,10 @@ static void become_weftd(const struct weftd *node, const char *const *settings,
     struct rlimit limit = {node->open_files, node->open_files};
     if (node->open_files && setrlimit(RLIMIT_NOFILE, &limit) != 0)
         _exit(127);
+    char state[sizeof node->directory + 8];
+    snprintf(state, sizeof state, "%s/state", node->directory);
     setenv("WEFT_CONFIG", "/dev/null", 1);
+    setenv("WEFT_STATE_DIR", state, 1);
     unsetenv("WEFT_CRASH_AT");
     unsetenv("WEFT_FAIL_AT");
     for (size_t i = 0; variables && variables[i]; i++)

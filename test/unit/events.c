@@ -162,7 +162,7 @@ static void a_prefetch_says_its_reasons(void **state)
                                           .pushed_bytes = 320,
                                           .blocks = 10}};
     wf_events_add(events, &event);
-    json_t *root = ask(BOB, 0), *said = event_at(root, 0);
+    json_t *root = ask(WF_EVENTS_NODE, 0), *said = event_at(root, 0);
     assert_string_equal(string(said, "what"), "prefetch");
     assert_string_equal(string(said, "reason"), "not worth");
     assert_string_equal(string(said, "key"), "cd00000000000000");
@@ -177,6 +177,13 @@ static void a_prefetch_says_its_reasons(void **state)
         assert_true(json_number_value(json_object_get(said, figures[i].name)) == figures[i].value);
     assert_true(json_is_null(json_object_get(said, "begin_in_ms"))); /* never */
     assert_null(json_object_get(said, "text"));
+    json_decref(root);
+    /* What the host has free would tell of other domains. */
+    root = ask(BOB, 0);
+    said = event_at(root, 0);
+    assert_true(json_number_value(json_object_get(said, "load_ms")) == 250);
+    assert_null(json_object_get(said, "room_ms"));
+    assert_null(json_object_get(said, "pushed_bytes"));
     json_decref(root);
 }
 

@@ -550,12 +550,14 @@ static void prefetch_begins_at_the_best_moment(void **state)
         struct wf_prefetch said;
         wf_prefetch_decide(&back, &fetch, 0, &said);
         double best = said.rule == WF_PREFETCH_NOT_WORTH ? 0 : said.gain_s - said.hold_s;
-        for (double ready = fetch.load_s; ready < back.due_s + 20 * back.spread_s;
-             ready += 0.25 * back.spread_s) {
+        double latest = back.due_s + 20 * back.spread_s;
+        int moments = (int)((latest - fetch.load_s) / (0.25 * back.spread_s));
+        for (int moment = 0; moment < moments; moment++) {
             /* By adding up small slices of when it comes. */
+            double ready = fetch.load_s + 0.25 * back.spread_s * moment;
             double gain = 0, held = fetch.load_s, step = 0.02 * back.spread_s;
-            for (double r = back.due_s - 15 * back.spread_s; r < back.due_s + 15 * back.spread_s;
-                 r += step) {
+            for (int slice = -750; slice < 750; slice++) {
+                double r = back.due_s + step * slice;
                 double f = exp(-fabs(r - back.due_s) / back.spread_s);
                 double part_of = step / back.spread_s * f / ((1 + f) * (1 + f));
                 gain += part_of * (fetch.saved_s - fmin(fetch.saved_s, fmax(0, ready - r)));

@@ -119,7 +119,7 @@ static void hints_err_as_often_as_said(void **state)
 static uint32_t hottest(const struct wf_sim_trace *trace, double from_s, double to_s, uint32_t what,
                         double *part)
 {
-    uint32_t *wanted = calloc(trace->block_count, sizeof *wanted), best = 0;
+    uint32_t *wanted = calloc(trace->block_count + 1, sizeof *wanted), best = 0;
     double all = 0;
     assert_non_null(wanted);
     for (uint32_t r = 0; r < REQUESTS; r++) {

@@ -121,8 +121,8 @@ static void a_full_tier_lets_the_oldest_go(void **state)
      */
     struct wf_sim_result result = run("ab ab cd cd cd ef ab", 2, &small, 1, 0, &told);
     assert_int_equal(result.blocks_hit, 6);
-    uint32_t dropped[8], count = 0;
-    for (int i = 0; i < told.count; i++)
+    uint32_t dropped[8] = {0}, count = 0;
+    for (int i = 0; i < told.count && count < 8; i++)
         if (told.events[i].kind == WF_SIM_DROPPED)
             dropped[count++] = told.events[i].block;
     assert_true(count >= 2);
