@@ -179,13 +179,14 @@ static json_t *refusals(struct cli *cli, const json_t *answer)
     wf_cli_json_set(out, "blocks", json_integer((json_int_t)blocks));
     wf_cli_json_set(out, "last", text ? json_string(text) : json_null());
     if (!cli->json && (requests || blocks)) {
-        printf("%llu block%s found no room and %s not stored since the node began\n",
+        printf("%llu block%s found no room and %s not stored since the node began, and what was to "
+               "follow them in their chains is not counted\n",
                (unsigned long long)blocks, wf_cli_s(blocks), blocks == 1 ? "was" : "were");
         if (requests)
             printf("    %llu request%s, the last: %s\n", (unsigned long long)requests,
                    wf_cli_s(requests), text ? text : "");
-        puts("    to store more: enlarge the pool or the quota (weft status shows both), or end "
-             "sessions");
+        puts("    to store more: enlarge the pool, or the domain's quota, share or floor (weft ls "
+             "domains shows them), or end sessions");
     }
     return out;
 }
@@ -398,6 +399,9 @@ static void why_print(const json_t *why)
         return;
     double value = json_number_value(json_object_get(why, "value"));
     double chance = json_number_value(json_object_get(why, "chance"));
+    if (strcmp(rule, "weft") != 0)
+        printf(", for the guard has it go by %s now and not by what the model expects",
+               strcmp(rule, "lru_leaf") == 0 ? "last use" : "count of uses");
     printf(": %.2g hits a block-second expected, %.0f %% chance of another use, %.0f s since its "
            "last (turn %llu), %s%s",
            value, 100 * chance, json_number_value(json_object_get(why, "age_s")),
@@ -428,6 +432,13 @@ static void refusal_print(const json_t *refusal)
     }
 }
 
+/* Did it go by an order that knows nothing of worth? */
+static bool by_other_order(const json_t *event)
+{
+    const char *rule = word(json_object_get(event, "why"), "rule");
+    return strcmp(word(event, "reason"), "room") == 0 && *rule && strcmp(rule, "weft") != 0;
+}
+
 static void loss_print(const json_t *event)
 {
     const char *mend, *tier = word(event, "tier"), *refused = word(event, "not_below");
@@ -436,7 +447,9 @@ static void loss_print(const json_t *event)
                word(event, "reason"), tier, (double)number(event, "age_ms") / 1e3);
     else
         printf("left DRAM (%s): %s; unused for %.1f s", word(event, "reason"),
-               meaning_of(word(event, "reason"), &mend), (double)number(event, "age_ms") / 1e3);
+               by_other_order(event) ? "a new block needed its place"
+                                     : meaning_of(word(event, "reason"), &mend),
+               (double)number(event, "age_ms") / 1e3);
     if (json_object_get(event, "why"))
         why_print(json_object_get(event, "why"));
     if (*word(event, "for"))
@@ -527,26 +540,41 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
     return count ? CLI_OK : CLI_MISS;
 }
 
+/* As a key is written, when it may be one. */
+static const char *lowered(const char *which)
+{
+    static char key[65];
+    size_t length = strlen(which);
+    if (length >= sizeof key || strspn(which, "0123456789abcdefABCDEF") != length)
+        return which;
+    for (size_t i = 0; i <= length; i++)
+        key[i] = (char)tolower((unsigned char)which[i]);
+    return key;
+}
+
+static bool is_key(const char *which)
+{
+    return strlen(which) >= 4 && strspn(which, "0123456789abcdef") == strlen(which);
+}
+
 /* A session, when there is one that is called so; else a key, when it may be one. */
 static int explain_word(struct cli *cli, const json_t *answer, const char *which)
 {
     bool known = false;
-    bool digits = strlen(which) >= 4 && strspn(which, "0123456789abcdef") == strlen(which);
+    const char *key = lowered(which);
     if (!as_key) {
         int code = wf_explain_session(cli, answer, which, &known);
         if (known)
             return code;
     }
-    if (as_session || !digits)
+    if (as_session || !is_key(key))
         return wf_cli_fail(
             cli, CLI_MISS,
             "there is no session '%s' in this domain%s; weft ls sessions lists those "
             "that there are",
             which,
-            as_session ? ""
-                       : ", and it is no key either, for that is four or more hex "
-                         "digits in lower case");
-    return explain_key(cli, answer, which);
+            as_session ? "" : ", and it is no key either, for that is four or more hex digits");
+    return explain_key(cli, answer, key);
 }
 
 static int run(struct cli *cli)
@@ -559,9 +587,8 @@ static int run(struct cli *cli)
     if (!which && (as_key || as_session))
         return wf_cli_fail(cli, CLI_USAGE, "--%s of what?  Give it as the word behind",
                            as_key ? "key" : "session");
-    if (as_key && (strlen(which) < 4 || strspn(which, "0123456789abcdef") != strlen(which)))
-        return wf_cli_fail(cli, CLI_USAGE,
-                           "'%s' is no key; give four or more of its hex digits, in lower case",
+    if (as_key && !is_key(lowered(which)))
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is no key; give four or more of its hex digits",
                            which);
     int code = wf_cli_connect(cli);
     json_t *answer;

@@ -11,7 +11,7 @@ static bool decision_print(const json_t *said)
     unsigned long long blocks = number(said, "blocks"), begun = number(said, "begun");
     double ready_ms = real(said, "ready_in_ms");
     if (strcmp(rule, "now") == 0 && json_object_get(said, "looked_at_in_ms"))
-        printf("its chain would be brought up now");
+        printf("looked at now, its chain would be brought up");
     else if (strcmp(rule, "now") == 0)
         printf("its chain is brought up, %llu block%s, ready in about %.0f ms", begun,
                wf_cli_s(begun), ready_ms);

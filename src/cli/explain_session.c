@@ -164,7 +164,7 @@ static void next_print(const json_t *about)
     printf("  next: ");
     if (json_is_object(next)) {
         wf_explain_prefetch(next);
-        printf("; it is looked at in %.1f s", real(next, "looked_at_in_ms") / 1e3);
+        printf("; it is looked at next in %.1f s", real(next, "looked_at_in_ms") / 1e3);
     } else if (strcmp(back, "up") == 0) {
         printf("what is up for it, or on its way, is kept until it should be here");
     } else if (strcmp(back, "decided") == 0) {
@@ -223,7 +223,7 @@ int wf_explain_session(struct cli *cli, const json_t *events, const char *which,
         wf_cli_json_print(about);
         return CLI_OK;
     }
-    bool digits = strlen(which) >= 4 && strspn(which, "0123456789abcdef") == strlen(which);
+    bool digits = strlen(which) >= 4 && strspn(which, "0123456789abcdefABCDEF") == strlen(which);
     state_print(about, json_object_get(about, "session"), digits);
     chain_print(about);
     policy_print(about);

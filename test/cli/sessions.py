@@ -140,11 +140,13 @@ def a_word_is_a_session_or_a_key_and_which_is_said():
         check("session " in said and "(for a block whose key begins so: --key)" in said, said)
         weft("explain", "cafe1234", "--key", *at, expect=1)
         check(f"{key} is there, in DRAM" in weft("explain", key, *at).stdout.decode())
+        check(f"{key} is there" in weft("explain", key[:12].upper(), *at).stdout.decode())
         check(answer("explain", key[:8], "--key", *at)["present"][0]["key"] == key)
         missing = weft("explain", key, "--session", *at, expect=1).stderr.decode()
         check(f"there is no session '{key}'" in missing and "no key either" not in missing, missing)
         missing = weft("explain", "No Such", *at, expect=1).stderr.decode()
         check("there is no session 'No Such'" in missing and "no key either" in missing, missing)
+        check("four or more hex digits" in weft("explain", key[:3], *at, expect=1).stderr.decode())
         weft("explain", "x" * 80, *at, expect=1)
         for words in (["--key", "--session", "abcd"], ["--key"], ["--key", "xyz"], ["a", "b"]):
             weft("explain", *words, *at, expect=2)
