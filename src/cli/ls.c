@@ -16,7 +16,9 @@ static const struct cli_word words[] = {
      "since its last use"},
     {"sessions", "open sessions with state and chain: its blocks, below DRAM too, and how many of "
                  "them, from its beginning, are in DRAM"},
-    {"domains", "domains with quota and use (others only for the node's own user)"},
+    {"domains",
+     "domains with quota, use, share (-: by the quotas), priority, what they are due, their floor, "
+     "and what they have beyond their due (lent); others only for the node's own user"},
     {"regions", "named and private regions"},
     {"formats", "the layouts that clients have registered"},
     {"tiers", "the pool and what lies below it, nearest first as measured, with use and state"},
@@ -65,6 +67,24 @@ static const char *question(struct cli *cli, const char *word, const char **out_
     return text;
 }
 
+/* Of domains what fits a line; --json has the rest. */
+static void domains_print(const json_t *list)
+{
+    static const char *const shown[] = {"name",     "quota_bytes", "used_bytes",  "share",
+                                        "priority", "due_bytes",   "floor_bytes", "lent_bytes",
+                                        "blocks",   "sessions",    "clients",     "hit_rate"};
+    json_t *rows = json_array(), *domain;
+    size_t index;
+    json_array_foreach ((json_t *)(uintptr_t)list, index, domain) {
+        json_t *row = json_object();
+        for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
+            wf_cli_json_set(row, shown[i], json_incref(json_object_get(domain, shown[i])));
+        json_array_append_new(rows, row);
+    }
+    wf_cli_table_print(rows, stdout);
+    json_decref(rows);
+}
+
 /* Is a tier failed that may hold what is asked for? */
 static bool part_is_unknown(struct cli *cli)
 {
@@ -106,6 +126,8 @@ static int run(struct cli *cli)
     }
     if (strcmp(words[which].name, "tiers") == 0 && json_array_size(list))
         wf_cli_tiers_print(list, stdout);
+    else if (strcmp(words[which].name, "domains") == 0 && json_array_size(list))
+        domains_print(list);
     else if (json_array_size(list))
         wf_cli_table_print(list, stdout);
     else
