@@ -203,7 +203,16 @@ struct room {
     const char *domain;
     uint64_t used_bytes, quota_bytes; /* the quota is the pool when there is none */
     uint64_t pool_bytes;              /* 0: not known */
+    uint64_t due_bytes;
+    /* At most so much can be its own now, as others keep what they have of their due.  Who sees
+     * only his own domain does not know the others: then, and without any, it is the quota. */
+    uint64_t most_bytes;
 };
+
+static uint64_t bytes_of(const json_t *domain, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(domain, key));
+}
 
 static struct room room_ask(struct cli *cli)
 {
@@ -213,22 +222,43 @@ static struct room room_ask(struct cli *cli)
     size_t index;
     if (wf_cli_query(cli, "domains", 0, 0, &answer) != CLI_OK)
         answer = NULL;
+    uint64_t others = 0;
     json_array_foreach (json_object_get(answer, "domains"), index, domain) {
         const char *name = json_string_value(json_object_get(domain, "name"));
-        if (!name || strcmp(name, room.domain) != 0)
+        uint64_t used = bytes_of(domain, "used_bytes"), due = bytes_of(domain, "due_bytes");
+        if (!name || strcmp(name, room.domain) != 0) {
+            others += used < due ? used : due;
             continue;
-        room.used_bytes = (uint64_t)json_integer_value(json_object_get(domain, "used_bytes"));
-        room.quota_bytes = (uint64_t)json_integer_value(json_object_get(domain, "quota_bytes"));
+        }
+        room.used_bytes = used;
+        room.due_bytes = due;
+        room.quota_bytes = bytes_of(domain, "quota_bytes");
     }
     json_decref(answer);
+    room.most_bytes = room.quota_bytes;
+    if (room.pool_bytes > others && room.pool_bytes - others < room.most_bytes)
+        room.most_bytes = room.pool_bytes - others;
+    if (room.most_bytes < room.due_bytes)
+        room.most_bytes = room.due_bytes;
     return room;
 }
 
 static const char *too_long(const struct room *room, uint64_t chain_bytes, char *out,
                             size_t capacity)
 {
-    char quota[32], chain[32];
+    char quota[32], chain[32], due[32];
     bool pool = room->quota_bytes == room->pool_bytes;
+    if (chain_bytes <= room->quota_bytes && room->most_bytes < room->quota_bytes) {
+        snprintf(out, capacity,
+                 "a chain must fit in DRAM as a whole, also when tiers lie below; this one has %s, "
+                 "and domain '%s' can have %s of the pool now: it is due %s, and other domains "
+                 "hold what they are due; raise its share or floor, enlarge the pool (weft lend "
+                 "SIZE), or put it as several chains, each with a key of its own",
+                 wf_cli_size(chain_bytes, chain, sizeof chain), room->domain,
+                 wf_cli_size(room->most_bytes, quota, sizeof quota),
+                 wf_cli_size(room->due_bytes, due, sizeof due));
+        return out;
+    }
     snprintf(out, capacity,
              "a chain must fit in DRAM as a whole, also when tiers lie below; this one has %s, and "
              "%s%s%s has %s%s; %s, or put it as several chains, each with a key of its own",
@@ -250,8 +280,16 @@ static void full_say(struct cli *cli, const struct tally *tally, size_t count, s
     char used[32], quota[32], text[512];
     fprintf(stderr, "weft put: no room for the last %zu block%s: ", tally->full,
             wf_cli_s(tally->full));
-    if (quota_bytes && chain_bytes > quota_bytes - quota_bytes / QUOTA_NEAR)
+    if (quota_bytes && chain_bytes > room.most_bytes - room.most_bytes / QUOTA_NEAR)
         fprintf(stderr, "%s\n", too_long(&room, chain_bytes, text, sizeof text));
+    else if (room.due_bytes && room.due_bytes < quota_bytes &&
+             used_bytes + block_bytes + room.due_bytes / QUOTA_NEAR > room.due_bytes)
+        fprintf(stderr,
+                "domain '%s' uses %s and is due %s of the pool; the rest other domains are due, or "
+                "it is pinned or in use; drop some with weft rm, raise the domain's share or "
+                "floor, or enlarge the pool (pool.size in the configuration, or weft lend SIZE)\n",
+                mine, wf_cli_size(used_bytes, used, sizeof used),
+                wf_cli_size(room.due_bytes, quota, sizeof quota));
     else if (quota_bytes == pool_bytes && pool_bytes)
         fprintf(stderr,
                 "the DRAM pool of %s is used, and what could go is pinned or in use; drop some "
@@ -313,7 +351,7 @@ static int fit_check(struct cli *cli, size_t count, size_t block_bytes)
     if (partial)
         return CLI_OK;
     const struct room room = room_ask(cli);
-    if (!room.quota_bytes || chain_bytes <= room.quota_bytes)
+    if (!room.quota_bytes || chain_bytes <= room.most_bytes)
         return CLI_OK;
     return wf_cli_fail(cli, CLI_REFUSED, "%s; --partial stores the first part that fits",
                        too_long(&room, chain_bytes, text, sizeof text));
@@ -393,8 +431,10 @@ const struct cli_command wf_cmd_put = {
         "its tokens and all before them, as an engine names it.  Without --block-bytes or a "
         "layout the whole input is one block.\n\n"
         "A chain must fit in DRAM as a whole, also when tiers lie below: it is the pool's "
-        "size, or the domain's quota, that bounds it.  A larger one is refused before anything "
-        "is stored, unless with --partial.\n\n"
+        "size, or the domain's quota, that bounds it, and where other domains share the pool, "
+        "what they hold of their due.  A larger one is refused before anything is stored, unless "
+        "with --partial.  What others hold only the node's own user sees, so in somebody else's "
+        "domain a chain that is larger than what the domain is due may be stored in part.\n\n"
         "Exits with 1 when only a first part of the chain found room, and with 5 when blocks "
         "were there already with other bytes; those stay as they are.",
     .options = options,

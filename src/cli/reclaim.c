@@ -17,6 +17,26 @@ static const char *const examples[] = {
     NULL,
 };
 
+/* What floors keep of the pool, when so much more cannot be had without it; 0: it can.  Whether
+ * anything is left that no floor keeps. */
+static uint64_t floors_ask(struct cli *cli, uint64_t missing, bool *out_more)
+{
+    json_t *status = NULL, *domain;
+    size_t index;
+    uint64_t kept = 0;
+    if (wf_cli_query(cli, "status", 0, 0, &status) != CLI_OK)
+        return 0;
+    json_int_t pool = json_integer_value(json_object_get(json_object_get(status, "pool"), "bytes"));
+    json_array_foreach (json_object_get(status, "domains"), index, domain) {
+        json_int_t used = json_integer_value(json_object_get(domain, "used_bytes"));
+        json_int_t floor = json_integer_value(json_object_get(domain, "floor_bytes"));
+        kept += (uint64_t)(used < floor ? used : floor);
+    }
+    json_decref(status);
+    *out_more = (uint64_t)pool > kept;
+    return kept + missing > (uint64_t)pool ? kept : 0;
+}
+
 static int run(struct cli *cli)
 {
     if (cli->word_count != 1)
@@ -39,8 +59,18 @@ static int run(struct cli *cli)
         wf_cli_json_print(answer);
     } else {
         char size[32];
-        printf("%s came back%s\n", wf_cli_size(reclaimed, size, sizeof size),
-               status == WEFT_OK ? "" : "; the rest is pinned or in use");
+        uint64_t wanted = 0, kept = 0;
+        bool more = false;
+        printf("%s came back", wf_cli_size(reclaimed, size, sizeof size));
+        if (status != WEFT_OK && weft_size_parse(cli->words[0], &wanted) == WEFT_OK)
+            kept = floors_ask(cli, wanted - reclaimed, &more);
+        if (kept)
+            printf("; domains' floors keep %s (domains[].floor)%s",
+                   wf_cli_size(kept, size, sizeof size),
+                   more ? ", and what else is left is pinned or in use" : "");
+        else if (status != WEFT_OK)
+            printf("; the rest is pinned or in use");
+        putchar('\n');
     }
     return status == WEFT_OK ? CLI_OK : CLI_MISS;
 }
@@ -50,8 +80,8 @@ const struct cli_command wf_cmd_reclaim = {
     .summary = "take memory back from the node's pool",
     .synopsis = "SIZE",
     .about = "Shrinks the node's DRAM pool by SIZE.  The node evicts what it must and answers in "
-             "the given time with what it got; blocks that are pinned or in use stay.  For the "
-             "node's own user and root only.\n\n"
+             "the given time with what it got; blocks that are pinned or in use stay, and so "
+             "does what domains' floors keep.  For the node's own user and root only.\n\n"
              "Exits with 1 when only a part came back.",
     .options = options,
     .examples = examples,

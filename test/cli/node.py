@@ -118,6 +118,46 @@ def a_full_quota_is_not_a_full_pool():
 
 
 @case
+def what_another_domain_is_due_is_given_back():
+    socket, settings = os.path.join(FOLDER, "due.sock"), os.path.join(FOLDER, "due.yaml")
+    with open(settings, "w", encoding="utf-8") as file:
+        file.write("domains:\n  - {name: default, share: 3, floor: 8MB}\n"
+                   "  - {name: guest, share: 1, priority: low, quota: 32MB}\n")
+    node = start_node("32MB", socket, WEFT_CONFIG=settings)
+    at, size = ["--socket", socket], ["--block-bytes", "256KB"]
+    guest = ["--domain", "guest", *at]
+    try:
+        weft("put", "--key", "lent", *size, *guest, blob("lent", 24 << 20))
+        weft("put", "--key", "own", *size, *at, blob("own", 20 << 20))
+        rows = {row["name"]: row for row in answer("ls", "domains", *at)["domains"]}
+        check(rows["guest"]["evicted"]["lent"] > 0 and rows["guest"]["evicted"]["reclaim"] == 0, rows)
+        check((rows["guest"]["share"], rows["guest"]["priority"], rows["default"]["priority"])
+              == (1, "low", "normal"), rows)
+        lines = weft("ls", "domains", *at).stdout.decode().splitlines()
+        check({"share", "priority", "due_bytes", "floor_bytes"} <= set(lines[0].split()), lines)
+        gone = answer("events", "--what", "evict", *at)["events"][-1]
+        check((gone["reason"], gone["for"]) == ("lent", "default"), gone)
+        said = weft("explain", gone["key"], *at).stdout.decode()
+        check("left DRAM (lent)" in said and "went to domain default" in said and "host" not in said, said)
+        check("lent, its domain had borrowed" in weft("explain", *at).stdout.decode())
+        # A chain that its due has no room for, while others hold theirs.
+        before = answer("status", *at)["domains"]
+        said = weft("put", "--key", "wide", *size, *guest, blob("wide", 28 << 20), expect=4).stderr.decode()
+        check("it is due 6 MiB" in said and "--partial" in said and "pinned" not in said, said)
+        after = answer("status", *at)["domains"]
+        check([row["evicted"] for row in after] == [row["evicted"] for row in before], "something went for it")
+        said = weft("put", "--key", "wide", *size, *guest, "--partial", os.path.join(FOLDER, "wide"),
+                    expect=1).stderr.decode()
+        check("it is due 6 MiB" in said and "pinned" not in said, said)
+        refused = answer("explain", *at)["not_stored"]
+        check("is due 6" in refused["last"] and refused["blocks"] > refused["requests"], refused)
+        done = weft("reclaim", "30MB", "--within-ms", "300", *at, expect=1).stdout.decode()
+        check("floors keep 8 MiB" in done, done)
+    finally:
+        stop_node(node)
+
+
+@case
 def odd_sizes_are_padded_or_refused():
     path, copy = blob("odd", 10000), os.path.join(FOLDER, "odd.copy")
     said = weft("put", "--key", "odd", "--block-bytes", "4096", path, expect=2).stderr.decode()
