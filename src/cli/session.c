@@ -425,7 +425,9 @@ static int let_go(struct cli *cli, const char *name)
     if (status == WEFT_E_NOT_FOUND)
         wf_cli_failed_say(cli);
     if (status != WEFT_OK)
-        return wf_cli_fail_status(cli, status, "it cannot be removed");
+        return wf_cli_fail_status(cli, status,
+                                  status == WEFT_E_SYSTEM ? "it is not removed for good"
+                                                          : "it cannot be removed");
     if (cli->json) {
         json_t *answer = json_object();
         wf_cli_json_set(answer, "removed", json_string(name));

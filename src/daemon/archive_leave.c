@@ -7,6 +7,8 @@
  *     asked ──► forgotten here ──► REMOVE ──► FLUSH ──► answered
  *
  * From the first step on it is no archive of this node any more, and its blocks are ordinary ones.
+ * One whose manifest lies on a tier that has failed stays, and who asks is told so.  Where the tier
+ * fails after the first step, its manifest goes when the tier is back (wf_archive_undo()).
  * A crash before the flush has ended may leave the manifest, and then the next start finds the
  * archive again, as it was.  An object store keeps removals in memory until it rewrites a pack or
  * closes in order; there a flush does not make them durable (tier.h).
@@ -68,8 +70,10 @@ static void end(struct leave *leave, enum weft_status status)
     leave->status = status;
     leave->ended_ns = wf_now_ns();
     wf_clients_unpark(leave->archives->below->node);
-    if (status != WEFT_OK)
+    if (status != WEFT_OK) {
+        wf_archive_undo(leave->archives, leave->lower, leave->key);
         return;
+    }
     char size[32];
     wf_telemetry_event(leave->archives->below->node, leave->domain, "archive_removed",
                        "archive %.64s is none any more: its %u blocks, %s, are ordinary ones, and "
@@ -223,6 +227,12 @@ enum weft_status wf_archive_leave(struct wf_archives *archives, const struct wf_
         leave->phase = UNUSED;
         leave = NULL;
     }
+    if (!leave && kept && kept->lower->stats.state == WF_MOVER_FAILED)
+        return wf_fail(
+            WEFT_E_SYSTEM,
+            "archive '%s' stays: tier %s, where its manifest lies, does not work; remove "
+            "it when the tier is back, or take the tier out of `tiers`",
+            name, kept->lower->config->name);
     if (!leave && kept) {
         leave = begin(archives, kept);
         if (!leave)
@@ -243,8 +253,9 @@ enum weft_status wf_archive_leave(struct wf_archives *archives, const struct wf_
     leave->phase = UNUSED;
     if (leave->status != WEFT_OK)
         return wf_fail(WEFT_E_SYSTEM,
-                       "archive '%s' is let go of, but tier %s failed before that was durable: it "
-                       "may be found again when the tier is opened anew",
+                       "archive '%s' is let go of, but tier %s failed before that was durable: "
+                       "its manifest is removed when the tier is back; if the node starts anew "
+                       "before, the archive may be there again, and is to be removed again",
                        name, leave->lower->config->name);
     return WEFT_OK;
 }
