@@ -200,7 +200,8 @@ WEFT_CHECKED WEFT_API enum weft_status weft_match_keys(struct weft_format *f,
 
 /* The same, and where each of them is: `out_tiers` of `count` gets an enum weft_tier for every
  * block that is present, and *out_load_us what it would take to have all of them in DRAM, as
- * modelled from what was measured (0: all are there).  O(present). */
+ * modelled from what was measured (0: all are there).  O(present).  It is a look, and not
+ * counted as a match in the node's hit rate. */
 WEFT_CHECKED WEFT_API enum weft_status weft_locate_keys(struct weft_format *f,
                                                         const struct weft_key *chain, size_t count,
                                                         uint8_t *out_tiers, size_t *out_present,
@@ -462,7 +463,9 @@ WEFT_CHECKED WEFT_API enum weft_status weft_archive_keys(struct weft_format *f, 
  * that the archive is gone for good: what named it was removed and its tier flushed (a tier of kind
  * s3 may still find it again when its node is killed, until it rewrites the object).  WEFT_PENDING:
  * that takes longer than the connection's timeout_ms and goes on; call again to hear how it ends.
- * WEFT_E_NOT_FOUND; WEFT_E_BUSY: it is being made; WEFT_E_SYSTEM: the tier failed, and may yet find
+ * WEFT_E_NOT_FOUND; WEFT_E_BUSY: it is being made; WEFT_E_SYSTEM: the tier does not work.  The
+ * sentence says which: the archive stays, for the tier had failed before; or it is none any more,
+ * and what names it is removed when the tier is back, but a node that starts anew before that has
  * it again. */
 WEFT_CHECKED WEFT_API enum weft_status weft_archive_remove(struct weft *w, const char *name);
 

@@ -2,18 +2,29 @@
  *
  * weft demote: a chain down from DRAM to a tier below.
  *
- * Only a session's chain is demoted, so one is opened for it, and ends with the command.
+ * Only a session's chain is demoted, so one is opened for it, and ends with the command.  The node
+ * answers at once when nothing of the chain is being written; what another session holds is not
+ * waited for, and between two looks at the rest the command sleeps.
  */
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "cli/commands.h"
 
-#define PATIENCE_S 5.0 /* a chain of any length goes on for as long as some of it goes */
+#define WAIT_S_MAX 3600.0
+#define SLEEP_US_LEAST 5000u /* between two looks; twice as long each time that nothing went */
+#define SLEEP_US_MOST 200000u
+#define EVENT_DIGITS 16 /* of a key, that the node says of a chain's blocks */
 
 static uint64_t blocks = 1;
+static double wait_s = 5;
 
 static const struct cli_option options[] = {
     {"blocks", CLI_NUMBER, "N", &blocks, "blocks of the chain, with --key (1)"},
+    {"wait", CLI_REAL, "S", &wait_s,
+     "seconds to go on after the last block that left, when some are pinned, shared or not yet "
+     "taken by a tier (5)"},
     {NULL},
 };
 
@@ -23,67 +34,184 @@ static const char *const examples[] = {
     NULL,
 };
 
+/* What of the chain is there, and what keeps it in DRAM. */
+struct chain {
+    struct weft_format *format;
+    struct weft_key *keys;
+    size_t count, present, before, up;
+    json_t *held_by; /* sessions that compute on it */
+};
+
 /* How many of the blocks that there are, are in DRAM. */
-static int look(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
-                size_t count, size_t *out_present, size_t *out_up)
+static int look(struct cli *cli, struct chain *chain)
 {
-    uint8_t *tiers = wf_cli_alloc(count + 1);
+    uint8_t *tiers = wf_cli_alloc(chain->count + 1);
     uint32_t load_us;
-    enum weft_status status = weft_locate_keys(format, keys, count, tiers, out_present, &load_us);
-    *out_up = 0;
-    for (size_t i = 0; status >= 0 && i < *out_present; i++)
-        *out_up += tiers[i] == WEFT_TIER_DRAM;
+    enum weft_status status = weft_locate_keys(chain->format, chain->keys, chain->count, tiers,
+                                               &chain->present, &load_us);
+    chain->up = 0;
+    for (size_t i = 0; status >= 0 && i < chain->present; i++)
+        chain->up += tiers[i] == WEFT_TIER_DRAM;
     free(tiers);
     return status < 0 ? wf_cli_fail_status(cli, status, "cannot see what is there") : CLI_OK;
 }
 
-/* Until all is down, or no more of it goes. */
-static int push(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
-                size_t count, size_t present, size_t *up)
+/* --------------------------------------------------------------------------------- who holds it */
+
+/* How many blocks a session's chain has in common with this one, from the first, when it ends in
+ * this one. */
+static size_t ends_in(const struct chain *chain, const char *tip)
 {
-    struct weft_session *session = NULL;
-    const struct weft_session_spec spec = {.name = "weft demote", .priority = 5};
-    const struct weft_hint hint = {.tip = &keys[present - 1]};
-    enum weft_status status = weft_session_open(format, &spec, &session);
+    char hex[65];
+    for (size_t i = chain->present; i > 0; i--) {
+        wf_cli_hex(chain->keys[i - 1].bytes, 32, hex);
+        if (strcmp(hex, tip) == 0)
+            return i;
+    }
+    return 0;
+}
+
+/* Does a session's chain go on behind the end of this one? */
+static bool goes_on(struct cli *cli, const struct chain *chain, json_int_t session)
+{
+    char question[48], hex[65];
+    json_t *about = NULL, *key;
+    size_t index;
+    bool found = false;
+    snprintf(question, sizeof question, "session %lld", (long long)session);
+    wf_cli_hex(chain->keys[chain->present - 1].bytes, 32, hex);
+    hex[EVENT_DIGITS] = '\0';
+    char *text;
+    if (weft_query(cli->weft, question, 0, &text) != WEFT_OK)
+        return false; /* it has ended meanwhile */
+    about = json_loads(text, 0, NULL);
+    weft_text_free(text);
+    json_array_foreach (json_object_get(about, "keys"), index, key)
+        found |= strcmp(json_string_value(key) ? json_string_value(key) : "", hex) == 0;
+    json_decref(about);
+    return found;
+}
+
+/* The sessions that compute on the chain; *out_blocks: how many blocks of it they keep. */
+static int holders(struct cli *cli, struct chain *chain, size_t *out_blocks)
+{
+    json_t *answer, *row;
+    size_t index;
+    *out_blocks = 0;
+    json_array_clear(chain->held_by);
+    int code = wf_cli_query(cli, "sessions", 0, 0, &answer);
+    if (code != CLI_OK)
+        return code;
+    json_array_foreach (json_object_get(answer, "sessions"), index, row) {
+        const char *tip = json_string_value(json_object_get(row, "tip"));
+        json_int_t id = json_integer_value(json_object_get(row, "session"));
+        if (!tip || !json_is_true(json_object_get(row, "held")))
+            continue;
+        size_t held = ends_in(chain, tip);
+        if (!held && goes_on(cli, chain, id))
+            held = chain->present;
+        if (!held)
+            continue;
+        json_t *holder = json_object();
+        static const char *const members[] = {"session", "name", "state", "pid"};
+        for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+            wf_cli_json_set(holder, members[i], json_incref(json_object_get(row, members[i])));
+        wf_cli_json_set(holder, "blocks", json_integer((json_int_t)held));
+        json_array_append_new(chain->held_by, holder);
+        *out_blocks = held > *out_blocks ? held : *out_blocks;
+    }
+    json_decref(answer);
+    return CLI_OK;
+}
+
+/* --------------------------------------------------------------------------------- pushed down */
+
+/* Until all is down but what sessions hold, or no more of it goes. */
+static int settle(struct cli *cli, struct chain *chain, struct weft_session *session)
+{
+    enum weft_status status = weft_demote(session);
     double moved_s = wf_cli_now_s();
-    int code = CLI_OK;
-    if (status == WEFT_OK)
-        status = weft_session_hint(session, WEFT_IDLE, &hint);
-    if (status == WEFT_OK)
+    size_t held = 0;
+    unsigned sleep_us = SLEEP_US_LEAST;
+    int code = look(cli, chain);
+    while (code == CLI_OK && status == WEFT_PENDING) {
+        size_t before = chain->up;
+        code = holders(cli, chain, &held);
+        if (code != CLI_OK || chain->up <= held || wf_cli_now_s() - moved_s >= wait_s)
+            break;
+        usleep(sleep_us);
         status = weft_demote(session);
-    while (status == WEFT_PENDING && code == CLI_OK && wf_cli_now_s() - moved_s < PATIENCE_S) {
-        size_t before = *up;
-        code = look(cli, format, keys, count, &present, up);
-        if (*up < before)
-            moved_s = wf_cli_now_s();
-        status = weft_demote(session);
+        code = look(cli, chain);
+        bool moved = chain->up < before;
+        sleep_us = moved ? SLEEP_US_LEAST : sleep_us * 2;
+        sleep_us = sleep_us < SLEEP_US_MOST ? sleep_us : SLEEP_US_MOST;
+        moved_s = moved ? wf_cli_now_s() : moved_s;
     }
     if (code == CLI_OK && status != WEFT_OK && status != WEFT_PENDING)
         code = wf_cli_fail_status(cli, status, "cannot demote");
-    weft_session_close(session);
-    return code == CLI_OK ? look(cli, format, keys, count, &present, up) : code;
+    if (status == WEFT_OK)
+        json_array_clear(chain->held_by);
+    return code;
 }
 
-static int report(struct cli *cli, size_t count, size_t present, size_t before, size_t up)
+static int push(struct cli *cli, struct chain *chain)
 {
-    size_t gone = before > up ? before - up : 0;
+    struct weft_session *session = NULL;
+    const struct weft_session_spec spec = {.name = "weft demote", .priority = 5};
+    const struct weft_hint hint = {.tip = &chain->keys[chain->present - 1]};
+    enum weft_status status = weft_session_open(chain->format, &spec, &session);
+    if (status == WEFT_OK)
+        status = weft_session_hint(session, WEFT_IDLE, &hint);
+    int code = status == WEFT_OK ? settle(cli, chain, session)
+                                 : wf_cli_fail_status(cli, status, "cannot demote");
+    weft_session_close(session);
+    return code;
+}
+
+static void stays_say(const struct chain *chain)
+{
+    const json_t *row;
+    size_t index, count = json_array_size(chain->held_by);
+    json_array_foreach (chain->held_by, index, row) {
+        const char *name = json_string_value(json_object_get(row, "name"));
+        const char *state = json_string_value(json_object_get(row, "state"));
+        json_int_t held = json_integer_value(json_object_get(row, "blocks"));
+        fprintf(stderr,
+                "weft demote: session %lld, '%s', of process %lld is %s and holds %lld block%s; "
+                "hint another state, or end it\n",
+                (long long)json_integer_value(json_object_get(row, "session")), name ? name : "",
+                (long long)json_integer_value(json_object_get(row, "pid")), state ? state : "?",
+                (long long)held, held == 1 ? "" : "s");
+    }
+    if (chain->up && !count)
+        fprintf(stderr, "weft demote: what stays is pinned, extended by other chains, or no tier "
+                        "takes it\n");
+}
+
+static int report(struct cli *cli, const struct chain *chain)
+{
+    size_t gone = chain->before > chain->up ? chain->before - chain->up : 0;
+    size_t missing = chain->count - chain->present;
     if (cli->json) {
         json_t *answer = json_object();
-        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)count));
-        wf_cli_json_set(answer, "present", json_integer((json_int_t)present));
+        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)chain->count));
+        wf_cli_json_set(answer, "present", json_integer((json_int_t)chain->present));
         wf_cli_json_set(answer, "demoted", json_integer((json_int_t)gone));
-        wf_cli_json_set(answer, "in_dram", json_integer((json_int_t)up));
+        wf_cli_json_set(answer, "in_dram", json_integer((json_int_t)chain->up));
+        wf_cli_json_set(answer, "held_by", json_incref(chain->held_by));
         wf_cli_json_print(answer);
     } else {
-        printf("%zu block%s left DRAM; of %zu that are there, %zu %s in DRAM\n", gone,
-               wf_cli_s(gone), present, up, up == 1 ? "is" : "are");
+        printf("%zu block%s left DRAM; of %zu that are there, %zu %s in DRAM", gone, wf_cli_s(gone),
+               chain->present, chain->up, chain->up == 1 ? "is" : "are");
+        if (missing)
+            printf(", %zu of %zu %s not there", missing, chain->count, missing == 1 ? "is" : "are");
+        putchar('\n');
     }
-    if (up)
-        fprintf(stderr, "weft demote: what stays is held by a session that computes on it, pinned, "
-                        "extended by other chains, or no tier takes it\n");
-    if (present < count)
+    fflush(stdout);
+    stays_say(chain);
+    if (missing)
         wf_cli_failed_say(cli);
-    return up || present < count ? CLI_MISS : CLI_OK;
+    return chain->up || missing ? CLI_MISS : CLI_OK;
 }
 
 static int run(struct cli *cli)
@@ -94,23 +222,25 @@ static int run(struct cli *cli)
     if (!blocks || blocks > UINT32_MAX)
         return wf_cli_fail(cli, CLI_USAGE, "--blocks is %llu; give 1 to 4294967295",
                            (unsigned long long)blocks);
+    if (!(wait_s >= 0 && wait_s <= WAIT_S_MAX))
+        return wf_cli_fail(cli, CLI_USAGE, "--wait is %g s; give 0 to %.0f, which is an hour",
+                           wait_s, WAIT_S_MAX);
+    struct chain chain = {.held_by = json_array()};
     int code = wf_cli_connect(cli);
-    struct weft_format *format = NULL;
-    struct weft_key *keys = NULL;
-    size_t count = 0, present = 0, before = 0, up = 0;
     if (code == CLI_OK)
-        code = wf_cli_format_open(cli, 0, &format);
+        code = wf_cli_format_open(cli, 0, &chain.format);
     if (code == CLI_OK)
-        code = wf_cli_keys(cli, format, blocks, &keys, &count);
+        code = wf_cli_keys(cli, chain.format, blocks, &chain.keys, &chain.count);
     if (code == CLI_OK)
-        code = look(cli, format, keys, count, &present, &before);
-    up = before;
-    if (code == CLI_OK && present)
-        code = push(cli, format, keys, count, present, &up);
+        code = look(cli, &chain);
+    chain.before = chain.up;
+    if (code == CLI_OK && chain.present)
+        code = push(cli, &chain);
     if (code == CLI_OK)
-        code = report(cli, count, present, before, up);
-    free(keys);
-    weft_format_close(format);
+        code = report(cli, &chain);
+    json_decref(chain.held_by);
+    free(chain.keys);
+    weft_format_close(chain.format);
     return code;
 }
 
@@ -122,6 +252,9 @@ const struct cli_command wf_cmd_demote = {
         "What of the chain is on no tier yet is written to one, and then what nobody else holds or "
         "extends leaves DRAM, as weft_demote(3) does; a get, a prefetch or weft prefetch brings it "
         "up again.  A chain that a session computes on, and what is pinned, stays.\n\n"
+        "What a session holds that is in prefill or decoding is not waited for: the command says "
+        "which session it is.  For the rest it goes on until nothing more has left DRAM for --wait "
+        "seconds.\n\n"
         "Exits with 1 when some of it is still in DRAM, or not there at all.",
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},

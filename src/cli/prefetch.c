@@ -10,7 +10,8 @@
 
 #include "cli/commands.h"
 
-#define LOOK_US 2000
+#define LOOK_US_LEAST 2000u /* between two looks; twice as long each time */
+#define LOOK_US_MOST 20000u
 #define BY_MS_MAX 3600000u
 
 static uint64_t blocks = 1, by_ms;
@@ -57,12 +58,14 @@ static int fetch(struct cli *cli, struct weft_format *format, const struct weft_
                  size_t count, struct there *there, uint32_t *coming)
 {
     double until_s = wf_cli_now_s() + (double)by_ms / 1e3;
+    unsigned look_us = LOOK_US_LEAST;
     enum weft_status status = weft_prefetch_keys(format, keys, count, (uint32_t)by_ms, coming);
     if (status != WEFT_OK && status != WEFT_MISS)
         return wf_cli_fail_status(cli, status, "cannot prefetch");
     int code = look(cli, format, keys, count, there);
     while (code == CLI_OK && there->up < there->present && wf_cli_now_s() < until_s) {
-        usleep(LOOK_US);
+        usleep(look_us);
+        look_us = 2 * look_us < LOOK_US_MOST ? 2 * look_us : LOOK_US_MOST;
         code = look(cli, format, keys, count, there);
     }
     return code;

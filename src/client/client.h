@@ -136,6 +136,10 @@ struct weft_format *wf_session_format(const struct weft_session *s);
 
 /* get.c */
 
+/* How many keys of a chain are there, and how many of them in DRAM, from the first; nothing is
+ * counted. */
+size_t wf_client_present(const struct attachment *a, const struct weft_key *chain, size_t count,
+                         size_t *out_near);
 /* Where the first `present` keys of a chain are, which a match found, and what loading them would
  * take.  Returns how many of them are still there. */
 size_t wf_client_tiers(const struct weft_format *f, const struct attachment *a,

@@ -69,11 +69,11 @@ size_t wf_client_tiers(const struct weft_format *f, const struct attachment *a,
 enum weft_status weft_locate_keys(struct weft_format *f, const struct weft_key *chain, size_t count,
                                   uint8_t *out_tiers, size_t *out_present, uint32_t *out_load_us)
 {
-    size_t present = 0;
-    enum weft_status status = weft_match_keys(f, chain, count, &present);
-    struct attachment *a = status == WEFT_OK ? wf_client_attach(f->weft, &status) : NULL;
+    enum weft_status status;
+    struct attachment *a = wf_client_attach(f->weft, &status);
     if (!a)
         return status;
+    size_t near, present = wf_client_present(a, chain, count, &near);
     *out_present = wf_client_tiers(f, a, chain, present, out_tiers, out_load_us);
     return WEFT_OK;
 }

@@ -150,6 +150,17 @@ enum weft_status weft_pin_read(const struct weft_pin *pin, void *destination, si
         "a block's bytes do not match its checksum; the node was told, compute it again");
 }
 
+size_t wf_client_present(const struct attachment *a, const struct weft_key *chain, size_t count,
+                         size_t *out_near)
+{
+    size_t near = wf_index_match(&a->index, chain->bytes, count);
+    size_t present = wf_index_match_far(&a->index, chain->bytes, count, near);
+    if (!wf_attachment_good(a))
+        near = present = 0;
+    *out_near = near;
+    return present;
+}
+
 enum weft_status weft_match_keys(struct weft_format *f, const struct weft_key *chain,
                                  size_t chain_count, size_t *out_present)
 {
@@ -158,10 +169,7 @@ enum weft_status weft_match_keys(struct weft_format *f, const struct weft_key *c
     if (!a)
         return status;
     count(&a->pins.header->matches, 1);
-    size_t near = wf_index_match(&a->index, chain->bytes, chain_count);
-    size_t present = wf_index_match_far(&a->index, chain->bytes, chain_count, near);
-    if (!wf_attachment_good(a))
-        near = present = 0;
+    size_t near, present = wf_client_present(a, chain, chain_count, &near);
     count(&a->pins.header->asked, chain_count);
     count(&a->pins.header->matched, present);
     if (present > near)

@@ -175,6 +175,10 @@ def a_chain_is_moved_and_a_session_waits_by_hand():
         golden("demote", answer("demote", *key))
         check("0 blocks left DRAM; of 40 that are there, 0 are in DRAM" in weft("demote", *key).stdout.decode())
         check(answer("demote", *key[:-1], "41", expect=1)["present"] == 40)
+        shown = weft("demote", *key[:-1], "41", expect=1).stdout.decode()
+        check("of 40 that are there, 0 are in DRAM, 1 of 41 is not there" in shown, shown)
+        weft("demote", *key, "--wait", "-1", expect=2)
+        weft("demote", *key, "--wait", "3601", expect=2)
         golden("prefetch", answer("prefetch", *key, "--by", "30000"))
         shown = weft("prefetch", *key[:-1], "41", expect=1).stdout.decode()
         check("40 of 41 blocks are in DRAM, 1 is not there" in shown, shown)
@@ -182,8 +186,15 @@ def a_chain_is_moved_and_a_session_waits_by_hand():
         holder = subprocess.Popen([WEFT, "session", "hint", "talk", *key, "--state", "decoding", "--json"],
                                   env=environment(), stdout=subprocess.PIPE)
         golden("session_hint", json.loads(holder.stdout.readline()))
-        done = answer("demote", *key[:-1], "40", expect=1, timeout=60)
-        check(done["in_dram"] == 40, "a chain that is decoded left DRAM:", done)
+        asked = [row["blocks_asked"] for row in answer("status", "--socket", socket)["domains"]]
+        for blocks in ("40", "30"):
+            held = weft("demote", *key[:-1], blocks, "--wait", "3000", "--json", expect=1, timeout=60)
+            done = json.loads(held.stdout)
+            check(done["in_dram"] == int(blocks), "a chain that is decoded left DRAM:", done)
+            check([(by["name"], by["state"], by["pid"], by["blocks"]) for by in done["held_by"]]
+                  == [("talk", "decoding", holder.pid, int(blocks))], done)
+            check(f"'talk', of process {holder.pid} is decoding and holds {blocks} blocks" in held.stderr.decode(), held.stderr)
+        check([row["blocks_asked"] for row in answer("status", "--socket", socket)["domains"]] == asked, "looks are counted", asked)
         row = answer("ls", "sessions", "--socket", socket)["sessions"][0]
         check((row["name"], row["state"], row["blocks"], row["in_dram"]) == ("talk", "decoding", 40, 40), row)
         holder.kill()
