@@ -118,6 +118,23 @@ def a_full_quota_is_not_a_full_pool():
 
 
 @case
+def what_went_by_last_use_is_not_said_to_be_worth_least():
+    socket, settings = os.path.join(FOLDER, "lru.sock"), os.path.join(FOLDER, "lru.yaml")
+    with open(settings, "w", encoding="utf-8") as file:
+        file.write("pool:\n  policy: lru\n")
+    node = start_node("8MB", socket, WEFT_CONFIG=settings)
+    try:
+        for name in ("old", "new"):
+            weft("put", "--key", name, "--block-bytes", "1MB", "--socket", socket, blob(name, 6 << 20))
+        gone = answer("events", "--what", "evict", "--socket", socket)["events"][0]
+        said = weft("explain", gone["key"], "--socket", socket).stdout.decode()
+        check("(room): a new block needed its place" in said and "the least recently used of" in said, said)
+        check("least worth" not in said, said)
+    finally:
+        stop_node(node)
+
+
+@case
 def what_another_domain_is_due_is_given_back():
     socket, settings = os.path.join(FOLDER, "due.sock"), os.path.join(FOLDER, "due.yaml")
     with open(settings, "w", encoding="utf-8") as file:
