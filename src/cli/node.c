@@ -23,6 +23,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -112,19 +113,43 @@ int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t ro
 
 /* ------------------------------------------------------------------------- a node of one's own */
 
+#define STATE_ROUNDS_MAX 8 /* of a page of entries: a node without more tiers has a few */
+
+/* What the node keeps for its next start has names of its own making.  readdir() allocates, which a
+ * signal handler may not. */
+static void state_remove(int folder)
+{
+    _Alignas(struct dirent64) char page[4096];
+    int state = openat(folder, "state", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (state < 0)
+        return;
+    for (int round = 0; round < STATE_ROUNDS_MAX; round++) {
+        long bytes = syscall(SYS_getdents64, state, page, sizeof page);
+        bool some = false;
+        for (long at = 0; at < bytes;) {
+            const struct dirent64 *entry = (const struct dirent64 *)(const void *)(page + at);
+            some |= unlinkat(state, entry->d_name, 0) == 0;
+            at += entry->d_reclen;
+        }
+        if (!some || lseek(state, 0, SEEK_SET) != 0)
+            break;
+    }
+    close(state);
+    unlinkat(folder, "state", AT_REMOVEDIR);
+}
+
 /* Unlinks by names in the folder, with nothing to format: this also runs in a signal handler. */
 static void folder_remove(const char *path)
 {
-    static const char *const files[] = {
-        "weftd.sock", "weftd.sock.lock",          "weftd.yaml", "weftd.log", "state/default.secret",
-        "nvme.weft",  "state/default.secret.new", CLI_YARDSTICK};
+    static const char *const files[] = {"weftd.sock", "weftd.sock.lock", "weftd.yaml",
+                                        "weftd.log",  "nvme.weft",       CLI_YARDSTICK};
     if (!path[0])
         return;
     int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (size_t i = 0; folder >= 0 && i < sizeof files / sizeof files[0]; i++)
         unlinkat(folder, files[i], 0);
     if (folder >= 0) {
-        unlinkat(folder, "state", AT_REMOVEDIR);
+        state_remove(folder);
         close(folder);
     }
     rmdir(path);
