@@ -63,7 +63,7 @@ enum weft_status {
     WEFT_MISS = 1,    /* not there, or a doubt about it */
     WEFT_PENDING = 2, /* not there yet */
     WEFT_EXISTS = 3,  /* someone has committed it already */
-    WEFT_FULL = 4,    /* no room now: all that could go is pinned or in use; try again later */
+    WEFT_FULL = 4,    /* no room now: what could go is in use, or others are due it; try later */
 
     /* this request is lost */
     WEFT_E_INVALID = -1,   /* an argument is wrong */
@@ -569,7 +569,8 @@ WEFT_CHECKED WEFT_API enum weft_status weft_watch_next(struct weft_watch *watch,
 
 /* Lend `size` of this host's idle memory to the node's DRAM pool ("4GB"); take it back with
  * weft_reclaim, which evicts what it must and answers within `within_ms` with what it got: WEFT_OK
- * (all) or WEFT_PENDING (the rest is pinned or in use).  For the node's own user only. */
+ * (all) or WEFT_PENDING (the rest is pinned, in use, or a domain's floor).  For the node's own user
+ * only. */
 WEFT_CHECKED WEFT_API enum weft_status weft_lend(struct weft *w, const char *size,
                                                  uint64_t *out_pool_bytes);
 WEFT_CHECKED WEFT_API enum weft_status weft_reclaim(struct weft *w, const char *size,

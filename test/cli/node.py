@@ -208,6 +208,9 @@ def tokens_name_blocks():
 @case
 def lists_and_status():
     weft("put", "--key", "listed", "--block-bytes", "4096", blob("listed", 8192))
+    until = time.time() + 20
+    while answer("status")["domains"][0]["below"]["opening"] and time.time() < until:
+        time.sleep(0.05)
     golden("status", answer("status"))
     golden("ls_blocks", answer("ls", "blocks"))
     golden("ls_domains", answer("ls", "domains"))
