@@ -6,7 +6,8 @@
  * eviction policy finds another use, what that would save, how long it would stay, what the writing
  * takes from reads, from the device's budget and from what must go for it.  Where the policy has no
  * estimate (`pool.policy: lru`), what was used again is written, and the rest as long as the device
- * keeps up.  What must be below (a bridge, a chain that was asked for) is written in any case.
+ * keeps up.  What must be below (a bridge, a chain that was asked for) is written in any case, and
+ * what a session that waits is about to leave as long as the budget has something left.
  *
  * Why a block was refused is remembered for the event of its end.  Owner thread only; nothing here
  * survives it: a budget of writes begins empty.
@@ -54,6 +55,16 @@ void wf_lower_written(struct wf_lower *lower, uint64_t bytes)
     double taken = (double)bytes * lower->expansion;
     if (lower->wear.bytes_s > 0)
         wf_wear_spend(&lower->wear, taken, seconds(wf_now_ns()));
+}
+
+bool wf_lower_budget(struct wf_lower *lower, double *out_bytes, double *out_day_bytes)
+{
+    if (!(lower->wear.bytes_s > 0))
+        return false;
+    (void)wf_wear_price(&lower->wear, 0, seconds(wf_now_ns())); /* what has come in since */
+    *out_bytes = lower->wear.bytes;
+    *out_day_bytes = lower->wear.bytes_s * 86400;
+    return true;
 }
 
 bool wf_lower_worn(struct wf_lower *lower, uint64_t bytes)
@@ -280,7 +291,7 @@ static bool takes(struct wf_lower *lower, const struct offer *offer, enum wf_not
 {
     bool again = offer->block.uses > 1, behind = is_behind(lower);
     enum wf_not_below no = WF_NOT_BELOW_REASONS;
-    if (offer->ask->must)
+    if (offer->ask->must || offer->ask->hinted)
         return true;
     if (lower->config->admit == WF_ADMIT_REUSED && !again)
         no = WF_NOT_REUSED;
@@ -353,7 +364,7 @@ struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below
                           .ask = ask,
                           .block = {.uses = used_again(domain, ask->slot) ? 2 : 1,
                                     .bytes = (double)ask->bytes,
-                                    .extended = ask->must}};
+                                    .extended = ask->must || ask->hinted}};
     bool asked = false, known = false;
     *refusal = (struct wf_refusal){.why = nobody_asked(below, ask->bytes)};
     wf_directory_clock(below->directory, (uint32_t)(wf_now_ns() / 100000000));
@@ -361,6 +372,11 @@ struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below
         struct wf_lower *lower = &below->tiers[below->order[i]], *to;
         if (!open_to(lower, ask))
             continue;
+        if (ask->hinted && !ask->must && wf_lower_worn(lower, ask->bytes)) {
+            refusal->why = WF_NOT_WEAR;
+            refusal->by_tier = true;
+            continue;
+        }
         if (lower->config->admit == WF_ADMIT_AUTO && !asked) {
             known = wf_below_estimate(domain, ask->slot, &offer.block.reuse);
             asked = true;

@@ -205,8 +205,9 @@ struct wf_below_ask {
     uint32_t slot; /* in DRAM */
     uint32_t depth;
     uint64_t bytes;
-    bool must;  /* whatever it is worth: what extends it is below, or somebody asked for it */
-    bool ahead; /* it need not leave yet, and will be asked about again */
+    bool must;   /* whatever it is worth: what extends it is below, or somebody asked for it */
+    bool hinted; /* the same, but as long as the budget of writes has something left */
+    bool ahead;  /* it need not leave yet, and will be asked about again */
 };
 /* The tier that takes the block, and has room for it now; NULL: none, and why.  The same decision
  * as the simulator's, from the same calls (src/sim/tiers.c). */
@@ -228,6 +229,9 @@ void wf_lower_meter(struct wf_lower *lower, uint64_t elapsed_ns);
 void wf_lower_written(struct wf_lower *lower, uint64_t bytes);
 /* Is what another tier lets go worth its way there? */
 bool wf_lower_wants(struct wf_lower *lower, const struct wf_directory_block *block);
+/* What of its budget of writes is there now, in bytes (below 0: owed), and comes in a day.  False:
+ * it has none. */
+bool wf_lower_budget(struct wf_lower *lower, double *out_bytes, double *out_day_bytes);
 /* Has it been written as much as it may, for now? */
 bool wf_lower_worn(struct wf_lower *lower, uint64_t bytes);
 
@@ -241,7 +245,7 @@ enum weft_status wf_demotes_create(struct wf_below *below);
 void wf_demotes_destroy(struct wf_below *below);
 /* wf_store_env.leave */
 enum wf_leave wf_demote_leave(void *context, uint32_t slot);
-/* The same for a block whose session wants it below: WF_LEAVE_NOW only when it is there. */
+/* The same for a block that a client wants below: WF_LEAVE_NOW only when it is there. */
 enum wf_leave wf_demote_asked(struct wf_domain *domain, uint32_t slot);
 void wf_handle_demote(struct wf_client *client, const struct wf_demote *request);
 /* Write what of the chain is only in DRAM below, and let it be the first to leave. */

@@ -314,13 +314,15 @@ static bool was_refused(struct wf_domain *domain, uint32_t slot)
     return domain->refused[slot / 8] >> (slot % 8) & 1;
 }
 
-/* `asked`: not because room is needed, so that no other choice is as good as letting it go. */
-static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool asked)
+/* For what a block is to go.  But for room, no other choice is as good as letting it go. */
+enum cause { FOR_ROOM, HINTED, ASKED };
+
+static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum cause cause)
 {
     struct wf_below *below = domain->node->below;
     uint8_t key[32];
     struct wf_directory_block block = {.tiers = 0};
-    enum wf_leave otherwise = asked ? WF_LEAVE_NOT : WF_LEAVE_NOW;
+    enum wf_leave otherwise = cause != FOR_ROOM ? WF_LEAVE_NOT : WF_LEAVE_NOW;
     if (!below)
         return otherwise;
     const struct wf_desc *desc = &domain->store.index.desc[slot];
@@ -339,7 +341,9 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool aske
         .slot = slot,
         .depth = wf_word_depth(atomic_load_explicit(&desc->word, memory_order_relaxed)),
         .bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed),
-        .must = asked || entry != WF_DIRECTORY_NONE, /* a bridge leads to what is below */
+        /* A bridge leads to what is below. */
+        .must = cause == ASKED || entry != WF_DIRECTORY_NONE,
+        .hinted = cause == HINTED,
         .ahead = below->ahead,
     };
     if (ask.ahead && !ask.must && was_refused(domain, slot))
@@ -358,15 +362,20 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, bool aske
 
 enum wf_leave wf_demote_leave(void *context, uint32_t slot)
 {
-    return consider(context, slot, false);
+    return consider(context, slot, FOR_ROOM);
+}
+
+static enum wf_leave wanted_below(struct wf_domain *domain, uint32_t slot, enum cause cause)
+{
+    domain->node->below->writing = "session";
+    enum wf_leave leave = consider(domain, slot, cause);
+    domain->node->below->writing = "room";
+    return leave;
 }
 
 enum wf_leave wf_demote_asked(struct wf_domain *domain, uint32_t slot)
 {
-    domain->node->below->writing = "session";
-    enum wf_leave leave = consider(domain, slot, true);
-    domain->node->below->writing = "room";
-    return leave;
+    return wanted_below(domain, slot, ASKED);
 }
 
 static uint64_t ahead_bytes(const struct wf_domain *domain)
@@ -674,7 +683,7 @@ void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32])
         if (child != WF_SLOT_NONE && store->slots[child].next != WF_SLOT_NONE)
             return;
         wf_store_cool(store, slot);
-        (void)wf_demote_asked(domain, slot);
+        (void)wanted_below(domain, slot, HINTED);
         slot = parent;
     }
 }

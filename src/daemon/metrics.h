@@ -84,6 +84,7 @@ struct wf_tier_gauges {
     const char *name, *kind, *state; /* literals, or alive until the text is made */
     bool emulated, durable;
     double read_latency_us, read_mbps, write_mbps, write_amplification;
+    double budget_bytes, budget_day_bytes; /* of writes; both 0: it has none */
     uint64_t capacity_bytes, used_bytes, blocks, archived_bytes, queued;
     uint64_t reads, read_bytes, writes, write_bytes, device_write_bytes, errors, corrupt;
     uint64_t demoted, promoted, moved, evicted, lost;

@@ -42,6 +42,10 @@ static const struct figure measures[] = {
     {"weft_tier_write_amplification",
      "Bytes written to the device for each byte of payload; 0: none was written.",
      TIER(write_amplification)},
+    {"weft_tier_write_budget_bytes",
+     "Bytes that may be written there now, by tiers[].dwpd; below 0: owed.", TIER(budget_bytes)},
+    {"weft_tier_write_budget_day_bytes",
+     "Bytes of writes that come in a day, by tiers[].dwpd; 0: no limit.", TIER(budget_day_bytes)},
 };
 
 static const struct figure counters_of_tiers[] = {

@@ -39,6 +39,8 @@ struct row {
     const char *name, *kind, *path, *state, *reason;
     bool emulated, durable;
     double read_latency_us, read_mbps, write_mbps;
+    bool budget; /* it has one of writes: tiers[].dwpd */
+    double budget_bytes, budget_day_bytes;
     uint64_t capacity_bytes, used_bytes, blocks, reads, read_bytes, writes, write_bytes, errors,
         corrupt, queued, device_write_bytes, archived_bytes, left_alone, foreign_bytes,
         reserve_bytes;
@@ -74,6 +76,10 @@ static json_t *row_json(const struct row *row)
         {"left_alone", number(row->left_alone)},
         {"foreign_bytes", number(row->foreign_bytes)},
         {"reserve_bytes", number(row->reserve_bytes)},
+        {"write_budget_bytes",
+         row->budget ? json_integer((json_int_t)row->budget_bytes) : json_null()},
+        {"write_budget_day_bytes",
+         row->budget ? json_integer((json_int_t)row->budget_day_bytes) : json_null()},
         {"reason", text(row->reason)},
     };
     json_t *out = json_object();
@@ -108,7 +114,7 @@ static json_t *dram_json(const struct wf_node *node)
     return row_json(&row);
 }
 
-static json_t *lower_json(const struct wf_lower *lower)
+static json_t *lower_json(struct wf_lower *lower)
 {
     const struct wf_mover_stats *stats = &lower->stats;
     const struct wf_tier_stats *tier = &stats->tier;
@@ -141,6 +147,7 @@ static json_t *lower_json(const struct wf_lower *lower)
                       .reserve_bytes = tier->capacity_bytes
                                            ? tier->capacity_bytes - wf_lower_most_bytes(lower)
                                            : 0};
+    row.budget = wf_lower_budget(lower, &row.budget_bytes, &row.budget_day_bytes);
     return row_json(&row);
 }
 

@@ -138,6 +138,7 @@ static void fill_tier(struct wf_telemetry *telemetry, struct wf_lower *lower,
         .left_alone = lower->left_alone,
         .foreign_bytes = lower->foreign_bytes,
     };
+    (void)wf_lower_budget(lower, &out->budget_bytes, &out->budget_day_bytes);
     for (unsigned why = 0; why < WF_LOAD_WHYS; why++) {
         out->first_range[why] = &telemetry->loads[lower->number][why].first_range;
         out->whole[why] = &telemetry->loads[lower->number][why].whole;

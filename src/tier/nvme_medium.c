@@ -120,6 +120,20 @@ static int open_medium(struct wf_nvme *t, bool again)
     return fd;
 }
 
+/* What is in a tier is its user's alone: so is a file that is taken as new, whoever made it.  One
+ * that has something in it is left as it is. */
+static void keep_private(const struct wf_nvme *t, const struct stat *there)
+{
+    if (!S_ISREG(there->st_mode) || !(there->st_mode & (S_IRWXG | S_IRWXO)))
+        return;
+    if (there->st_size == 0 && there->st_uid == geteuid() && fchmod(t->fd_buffered, 0600) == 0)
+        return;
+    wf_warn("nvme",
+            "%s: others than its owner may open it (mode %04o), and read what is in it; "
+            "chmod 600 it unless that is meant",
+            t->path, (unsigned)(there->st_mode & 07777));
+}
+
 enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_options *options,
                                      uint64_t *out_bytes)
 {
@@ -163,6 +177,7 @@ enum weft_status wf_nvme_medium_open(struct wf_nvme *t, const struct wf_tier_opt
     struct stat there;
     if (fstat(t->fd_buffered, &there) != 0)
         return system_failed("has no size", t->path);
+    keep_private(t, &there);
     uint64_t bytes = (uint64_t)there.st_size;
     if (S_ISBLK(there.st_mode) && ioctl(t->fd_buffered, BLKGETSIZE64, &bytes) != 0)
         return system_failed("has no size", t->path);

@@ -164,6 +164,55 @@ def a_tier_that_does_not_answer_is_named():
         stop_node(node)
 
 
+def settled(socket):
+    until = time.time() + 30
+    while time.time() < until:
+        if all(tier["state"] != "opening" for tier in answer("ls", "tiers", "--socket", socket)["tiers"]):
+            return
+        time.sleep(0.05)
+
+
+@case
+def a_tier_s_file_is_its_owner_s_alone():
+    path, socket = os.path.join(FOLDER, "open.nvme"), os.path.join(FOLDER, "open.sock")
+    for empty in (True, False):
+        if empty:
+            open(path, "w").close()
+        os.chmod(path, 0o644)
+        node = start_node("16MB", socket, [f"nvme:{path}:16MB"])
+        settled(socket)
+        row = answer("ls", "tiers", "--socket", socket)["tiers"][1]
+        stop_node(node)
+        said = node.stderr.read().decode()
+        check(row["state"] == "ok", row)
+        check(os.stat(path).st_mode & 0o777 == (0o600 if empty else 0o644), oct(os.stat(path).st_mode))
+        check(("mode 0644" in said and "chmod 600" in said) == (not empty), said)
+
+
+@case
+def a_budget_of_writes_is_seen():
+    socket = os.path.join(FOLDER, "budget.sock")
+    path = os.path.join(FOLDER, "budget.nvme")
+    node = start_node("16MB", socket, [f"nvme:{path}:16MB,dwpd=1"])
+    try:
+        settled(socket)
+        pool, tier = answer("ls", "tiers", "--socket", socket)["tiers"]
+        check(pool["write_budget_bytes"] is None and pool["write_budget_day_bytes"] is None, pool)
+        check(8 << 20 < tier["write_budget_day_bytes"] <= 16 << 20, tier)
+        check(0 <= tier["write_budget_bytes"] < 1 << 20, tier)
+        size = ["--key", "owed", "--block-bytes", "1MB", "--socket", socket]
+        weft("put", *size, blob("owed", 4 << 20))
+        hinted = ["session", "hint", "talk", *size, "--blocks", "4"]
+        weft(*hinted, "--state", "waiting", "--returns-in", "900", "--for", "0.2")
+        tier = answer("ls", "tiers", "--socket", socket)["tiers"][1]
+        check(tier["blocks"] == 0 and tier["write_budget_bytes"] >= 0, "a hint passed the budget", tier)
+        check(answer("demote", *size, "--blocks", "4")["demoted"] == 4)
+        tier = answer("ls", "tiers", "--socket", socket)["tiers"][1]
+        check(tier["blocks"] == 4 and tier["write_budget_bytes"] < -(3 << 20), tier)
+    finally:
+        stop_node(node)
+
+
 @case
 def a_chain_is_moved_and_a_session_waits_by_hand():
     socket, size = os.path.join(FOLDER, "hand.sock"), ["--block-bytes", "64KB", "--socket", os.path.join(FOLDER, "hand.sock")]

@@ -190,6 +190,12 @@ static void a_budget_that_is_used_up_refuses(void **state)
     told.knows = false;
     assert_int_equal(chosen(s, &ask, &refusal), -1);
     assert_true(refusal.why == WF_NOT_WEAR && !refusal.by_worth);
+    ask.hinted = true; /* that a session waits is no reason to owe */
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(refusal.why == WF_NOT_WEAR && refusal.by_tier);
+    double budget, day;
+    assert_true(wf_lower_budget(lower, &budget, &day));
+    assert_true(day > 0 && budget < BLOCK_BYTES);
     /* and what must be below is owed. */
     ask.must = true;
     assert_int_equal(chosen(s, &ask, &refusal), 0);
