@@ -76,6 +76,8 @@ static void event_print(const json_t *event)
             ;
         else if (json_is_integer(value) && strcmp(key, "bytes") == 0)
             wf_cli_size((uint64_t)json_integer_value(value), value_text, sizeof value_text);
+        else if (json_is_integer(value))
+            snprintf(value_text, sizeof value_text, "%lld", (long long)json_integer_value(value));
         else
             snprintf(value_text, sizeof value_text, "%.10g", json_number_value(value));
         /* What left DRAM is not gone when a tier has it. */
@@ -161,7 +163,28 @@ const struct cli_command wf_cmd_events = {
         "date when that is not today.  An eviction says which "
         "block went, for what reason, how long it had not been used and for whom it made room; "
         "with a tier, it left DRAM and stays there, from where a get brings it up.  "
-        "With --follow and --json every event is a line of its own.",
+        "With --follow and --json every event is a line of its own.\n\n"
+        "In DRAM: evict, a block left it; remove, a client removed it; full, there was no room for "
+        "a put; corrupt, bytes were not what their checksum says; client_gone, a process ended "
+        "with reserved blocks; lend and reclaim, the host's memory.  An eviction's reason: room (a "
+        "put or a read needed it), quota (its own domain had no more), session (a client demoted "
+        "its chain), reclaim (the host wants memory back), lent (another domain took back what it "
+        "had lent), removed, corrupt.\n\n"
+        "To and from tiers: demote, a block was written below, for room, ahead (before its room "
+        "is needed), session (a client demoted it, or its session waits) or stop (the node ends); "
+        "promote, it was read into DRAM, for get, prefetch (a client asked for it) or hint (its "
+        "session is due back); move, it went to the next tier, being cold; let_go, a tier dropped "
+        "it: cold, spare (another has it), parent (what it extends is gone) or removed; missing "
+        "and load_failed, a tier did not give it (missing, timeout, device); late, blocks did not come "
+        "from a tier within its timeout.\n\n"
+        "prefetch is a decision on a chain, for a session that is due back or a client that asked: "
+        "now (it is begun), asked (it is begun, by when was said), late (begun, and it will not be "
+        "there in time), room (not all of it finds room), kept (all is in DRAM and is kept), "
+        "later, not worth (what would go is worth more), nothing (there is nothing to be saved).\n\n"
+        "Archives and tiers: archive, one was made; archive_removed, let go of; archive_waits, a "
+        "tier with a part of it does not work; archive_lost, it is damaged; tier_open, tier_state, "
+        "tier_failed (it cannot be opened), tier_lost (its blocks cannot be read); host_fenced, a "
+        "host that shares a tier was declared dead.",
     .options = options,
     .examples = examples,
     .run = run,
