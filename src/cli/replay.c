@@ -17,9 +17,12 @@
 
 #include "cli/commands.h"
 
+#define NOT_GIVEN UINT64_MAX
+
 struct replay_options wf_replay_options = {.format = "mooncake",
                                            .speed = "max",
                                            .bytes_per_token = 256,
+                                           .capacity_blocks = NOT_GIVEN,
                                            .clients = 1,
                                            .patience_s = 30,
                                            .dir = "/var/tmp"};
@@ -97,6 +100,11 @@ static int options_check(struct cli *cli)
     if (!given->bytes_per_token || given->bytes_per_token > (1u << 22))
         return wf_cli_fail(cli, CLI_USAGE, "--bytes-per-token is %llu; give 1 to 4194304",
                            (unsigned long long)given->bytes_per_token);
+    if (!given->capacity_blocks)
+        return wf_cli_fail(cli, CLI_USAGE, "--capacity-blocks is 0; give 1 to %u",
+                           CAPACITY_BLOCKS_MAX);
+    if (given->capacity_blocks == NOT_GIVEN)
+        given->capacity_blocks = 0;
     if (cli->socket && (given->capacity_blocks || given->policy))
         return wf_cli_fail(cli, CLI_USAGE,
                            "--capacity-blocks and --policy start a node, and --socket names one "

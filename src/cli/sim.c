@@ -225,7 +225,7 @@ int wf_sim_hints_read(struct cli *cli, const char *text, struct wf_sim_hints *ou
         if (!to)
             return wf_cli_fail(cli, CLI_USAGE,
                                "--hints has '%s'; it is precision=P,recall=R, like "
-                               "precision=0.8,recall=0.8",
+                               "precision=0.8,recall=0.8, or trace for those of a trace",
                                word);
         const char *value = strchr(word, '=') + 1;
         char *end;
@@ -504,7 +504,7 @@ const struct cli_command wf_cmd_sim = {
         "all of it so: kind=, capacity-blocks=, and these.  The kinds: cxl (1 us, 26 and 22 GB/s), "
         "nvme (90 us, 14 and 6 GB/s), qlc (110 us, 7 and 3.3 GB/s), s3 (150 ms, 3.1 GB/s).  dwpd= "
         "is a budget: so many drive writes a day, earned by the second, an hour's at the most.  "
-        "Without, or with 0, writes are not counted, as in weftd, which has no such budget; data "
+        "Without, or with 0, writes are not limited, as in weftd without tiers[].dwpd; data "
         "sheets say 1 for most NVMe drives and about 0.5 for QLC.  When a budget refused blocks, "
         "the answer says so.  A block that leaves the pool goes to the tier where most "
         "is left of what it is expected to save, or nowhere; the answer counts why (decided): "

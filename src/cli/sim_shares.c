@@ -86,7 +86,7 @@ int wf_sim_shares_read(struct cli *cli, const struct cli_list *list, struct sim_
             if (!key_set(word, share))
                 return wf_cli_fail(cli, CLI_USAGE,
                                    "--share has '%s'; it knows weight=, floor= and ceiling= "
-                                   "(blocks, or a per cent of the pool with %%), priority=, "
+                                   "(blocks, or up to 100%% of the pool with %%), priority=, "
                                    "deadline-ms=",
                                    word);
         for (int k = 0; k < plan->share_count; k++)

@@ -222,6 +222,10 @@ enum weft_status wf_config_check(const struct wf_config *config,
         tokens_inside |= config->domains[i].token[0] && !config->domains[i].token_file[0];
     }
     wf_config_check_tiers(&remarks);
+    if (config->objective == WF_OBJECTIVE_TTFT && config->pool_policy == WF_POOL_POLICY_LRU)
+        wf_remark(&remarks, WF_REMARK_NOTE,
+                  "pool.objective: 'ttft' has no effect with pool.policy: lru, which knows no "
+                  "worth; take weft");
     if (config->domain_count > 1 && promised > config->pool_bytes_max)
         wf_remark(
             &remarks, WF_REMARK_NOTE,

@@ -170,6 +170,14 @@ def a_pool_that_the_host_does_not_have_is_no_small_thing():
 
 
 @case
+def an_objective_that_counts_for_nothing_is_named():
+    for policy in ("lru", "weft"):
+        told = subprocess.run([WEFTD, "--set", "pool.objective=ttft", "--set", f"pool.policy={policy}", "--check-config"],
+                              env=environment(WEFT_STATE_DIR=FOLDER), check=False, capture_output=True)
+        check(told.returncode == 0 and (b"'ttft' has no effect" in told.stdout + told.stderr) == (policy == "lru"), told)
+
+
+@case
 def tiers_have_a_short_form():
     def weftd(*words, expect=0):
         done = subprocess.run([WEFTD, *words, "--check-config", "--json"], stdout=subprocess.PIPE,

@@ -144,6 +144,7 @@ def what_is_too_small_gets_a_sentence():
     shown = weft("bench", "local", "--blocks", "8", "--block-bytes", "64KB", "--rounds", "1").stdout.decode()
     check("a weftd of its own" in shown and "1 round;" in shown and "quotient of the two medians" in shown, shown)
     check("--pool" in weft("bench", "local", "--pool", "1GB", "--socket", SOCKET, expect=2).stderr.decode())
+    weft("replay", "--trace", trace_make("small.jsonl", "--requests", "9"), "--capacity-blocks", "0", expect=2)
     said = weft("replay", "--trace", trace_make("small.jsonl", "--requests", "9"), "--pool", "4KB",
                 expect=2).stderr.decode()
     check("--pool is 4096 bytes" in said and said.count("\n") == 1, said)
