@@ -8,7 +8,7 @@
 #define SMALL_BYTES (16u << 10)
 #define AT_ONCE 500u
 #define APART 14000u /* more than a few times what may be written at a time */
-#define LONG 4500u  /* more than may be read at a time */
+#define LONG 4500u   /* more than may be read at a time */
 #define BACK_IN_MS 3000u
 
 static const char *const settings[] = {"pool.size=256MB",
