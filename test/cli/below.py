@@ -91,8 +91,8 @@ def what_leaves_dram_is_below_and_comes_back():
             told = tiers["nvme0"]["blocks"] + tiers["cxl0"]["blocks"]
         below = domain["below"]
         check(below["left_dram"] >= 64 and below["promoted"] >= 8 and below["promoted_bytes"] >= 8 << 20, below)
-        check(8 <= below["blocks_matched"] <= domain["blocks_matched"] and below["load_us_mean"] > 0, domain)
-        check(0 < below["hit_rate"] <= domain["hit_rate"], domain)
+        check(below["load_us_mean"] > 0, domain)
+        check(domain["blocks_asked"] == below["blocks_matched"] == 0, "a look counts as a match:", domain)
         lower = [tiers["nvme0"], tiers["cxl0"]]
         check(sum(tier["blocks"] for tier in lower) == below["copies"] >= 64, tiers, below)
         check(sum(tier["read_bytes"] for tier in lower) >= 8 << 20, tiers)
