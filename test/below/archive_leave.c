@@ -55,6 +55,18 @@ static void test_a_tier_that_has_failed_keeps_its_archives(void **state)
 }
 
 /* Its device gives errors from now on, which the removal is the first to meet. */
+/* In any state: it may change between two looks. */
+static uint32_t archives_all(const struct world *w)
+{
+    char *text;
+    uint32_t count = 0;
+    assert_int_equal(weft_query(w->w, "archives", 0, &text), WEFT_OK);
+    for (const char *at = text; (at = strstr(at, "\"state\":\"")); at++)
+        count++;
+    weft_text_free(text);
+    return count;
+}
+
 static void test_a_tier_that_fails_at_it(void **state)
 {
     char refuse[160], variable[192];
@@ -74,8 +86,7 @@ static void test_a_tier_that_fails_at_it(void **state)
     bool stays = strstr(weft_last_error(), "'a1' stays") != NULL;
     assert_true(stays || strstr(weft_last_error(), "removed when the tier is back"));
     fprintf(stderr, "# the tier had failed %s\n", stays ? "before" : "at it");
-    assert_int_equal(archives(&w, "ok") + archives(&w, "unavailable"),
-                     stays ? ARCHIVES : ARCHIVES - 1);
+    assert_int_equal(archives_all(&w), stays ? ARCHIVES : ARCHIVES - 1);
     assert_true(told(&w, "events", "tier_lost"));
     unlink(refuse);
     assert_true(told(&w, "tiers", "\"state\":\"ok\",\"emulated\":false,\"durable\":true"));
