@@ -51,7 +51,9 @@ static struct world {
     uint64_t claims, reads, overtaken, crashes, verified;
 } w;
 
-static uint8_t *payload, *room, *image;
+static uint8_t *payload, *image;
+/* What a host reads comes into: its own, as the other reads in the middle of that. */
+static uint8_t *room[HOSTS + 1];
 static char image_path[80]; /* what `image` is a mapping of */
 
 static void wrong(const char *what)
@@ -188,11 +190,11 @@ static void read_one(uint32_t host, bool disturbed)
         for (int i = 0; disturbed && i < 6; i++)
             change_one(other);
         caches_evict_some(view.data, block.bytes);
-        memcpy(room, view.data, block.bytes);
+        memcpy(room[host], view.data, block.bytes);
         status = w.unchecked ? WEFT_OK : wf_cxl_share_check(w.share[host], &view);
         w.overtaken += status == WEFT_MISS;
         w.reads += status == WEFT_OK;
-        if (status == WEFT_OK && memcmp(room, payload_of(other, k), block.bytes) != 0)
+        if (status == WEFT_OK && memcmp(room[host], payload_of(other, k), block.bytes) != 0)
             wrong("bytes were accepted that are not the block's");
     }
     w.busy[host] = false;
@@ -201,7 +203,7 @@ static void read_one(uint32_t host, bool disturbed)
 static void read_own(uint32_t host, struct wf_tier *tier, uint32_t k)
 {
     struct wf_tier_block block = block_of(host, k);
-    struct wf_tier_request r = {.op = WF_TIER_READ, .data = room, .block = block}, *out;
+    struct wf_tier_request r = {.op = WF_TIER_READ, .data = room[host], .block = block}, *out;
     bool found = ops->find(tier, block.key, NULL);
     if (w.keys[host][k].there && !w.keys[host][k].in_doubt && !found)
         wrong("a published block is lost when the power fails");
@@ -209,7 +211,7 @@ static void read_own(uint32_t host, struct wf_tier *tier, uint32_t k)
         return;
     while (ops->reap(tier, &out, 1, 0) == 0)
         ;
-    if (r.status != WEFT_OK || memcmp(room, payload_of(host, k), block.bytes) != 0)
+    if (r.status != WEFT_OK || memcmp(room[host], payload_of(host, k), block.bytes) != 0)
         wrong("a torn block is found after the power failed");
     w.verified++;
 }
@@ -364,7 +366,11 @@ static int setup(void **state)
 {
     (void)state;
     payload = malloc(BYTES_MAX + 8);
-    room = aligned_alloc(WF_TIER_ALIGN, (BYTES_MAX + 4096u) / 4096u * 4096u);
+    bool rooms = true;
+    for (uint32_t host = 0; host <= HOSTS; host++) {
+        room[host] = aligned_alloc(WF_TIER_ALIGN, (BYTES_MAX + 4096u) / 4096u * 4096u);
+        rooms &= room[host] != NULL;
+    }
     snprintf(image_path, sizeof image_path, "file-emulation:%s/weft-image-%d",
              access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/var/tmp", (int)getpid());
     int fd = open(image_path + strlen("file-emulation:"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -372,7 +378,7 @@ static int setup(void **state)
         return 1;
     image = mmap(NULL, CACHES_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
-    return !payload || !room || image == MAP_FAILED;
+    return !payload || !rooms || image == MAP_FAILED;
 }
 
 static int teardown(void **state)
@@ -380,7 +386,8 @@ static int teardown(void **state)
     (void)state;
     (void)unlink(image_path + strlen("file-emulation:"));
     free(payload);
-    free(room);
+    for (uint32_t host = 0; host <= HOSTS; host++)
+        free(room[host]);
     munmap(image, CACHES_BYTES);
     return 0;
 }
