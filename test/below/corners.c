@@ -16,20 +16,6 @@
 #define CHAINS 20u /* the archived ones first */
 #define FILLERS_AT 100u
 
-static const char *const two_tiers[] = {"pool.size=8MB",
-                                        "pool.size_max=8MB",
-                                        "pool.policy=lru",
-                                        "drain=30s",
-                                        "log.level=info",
-                                        "tiers=nvme0,nvme1",
-                                        "tier.nvme0.path=%d/nvme0",
-                                        "tier.nvme0.size=16MB",
-                                        "tier.nvme0.admit=always",
-                                        "tier.nvme1.path=%d/nvme1",
-                                        "tier.nvme1.size=64MB",
-                                        "tier.nvme1.admit=always",
-                                        NULL};
-
 /* ------------------------------------------------------------------------------- started again */
 
 static uint32_t fillers;

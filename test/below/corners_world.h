@@ -38,6 +38,21 @@ struct world {
     uint32_t count;
 };
 
+/* A small tier, and behind it a larger one. */
+static const char *const two_tiers[] = {"pool.size=8MB",
+                                        "pool.size_max=8MB",
+                                        "pool.policy=lru",
+                                        "drain=30s",
+                                        "log.level=info",
+                                        "tiers=nvme0,nvme1",
+                                        "tier.nvme0.path=%d/nvme0",
+                                        "tier.nvme0.size=16MB",
+                                        "tier.nvme0.admit=always",
+                                        "tier.nvme1.path=%d/nvme1",
+                                        "tier.nvme1.size=64MB",
+                                        "tier.nvme1.admit=always",
+                                        NULL};
+
 /* "%d" is the node's directory. */
 static inline void set(struct world *w, const char *setting)
 {
