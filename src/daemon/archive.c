@@ -303,6 +303,7 @@ static void kept_free(struct wf_archives *archives, struct wf_archive_kept *kept
 {
     uint32_t at = 0;
     unprotect(archives, kept);
+    kept->lower->manifests -= !kept->gone;
     while (archives->kept[at] != kept)
         at++;
     archives->kept[at] = archives->kept[--archives->count];
@@ -386,9 +387,11 @@ enum weft_status wf_archive_keep(struct wf_archives *archives, struct wf_lower *
     if (!kept)
         return WEFT_E_NO_MEMORY;
     lower->aside_bytes += raw_bytes;
+    lower->manifests++;
     struct wf_archive_kept *same = kept_on(archives, lower, kept->key);
     if (same) { /* the same block of the tier, told again */
         lower->aside_bytes -= same->raw_bytes;
+        lower->manifests -= !same->gone;
         unprotect(archives, same);
         free(same->raw);
         *same = *kept;
@@ -587,6 +590,7 @@ bool wf_archives_settled(const struct wf_below *below)
 static void gone_say(const struct wf_archives *archives, struct wf_archive_kept *kept)
 {
     kept->unseen = false;
+    kept->lower->manifests -= !kept->gone;
     kept->gone = true;
     wf_error("archive", "%s of domain %s: tier %s came back without its manifest; archive it again",
              kept->name, kept->domain->config->name, kept->lower->config->name);

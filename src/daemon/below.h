@@ -66,7 +66,8 @@ struct wf_lower {
     uint64_t writing_bytes; /* on their way to it; and by domain */
     uint64_t writing_of[WF_DIRECTORY_DOMAINS_MAX];
     uint64_t claimed_bytes; /* that archives wait for */
-    uint64_t aside_bytes;   /* manifests of archives, which are not in the directory */
+    uint64_t aside_bytes;   /* manifests of archives, which are not in the directory; */
+    uint32_t manifests;     /* how many of these it has, as far as is known */
     struct wf_mover_stats stats;
     double expansion;         /* bytes that a byte of payload takes there, as measured */
     enum wf_mover_state told; /* the last that was told of */

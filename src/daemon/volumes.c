@@ -95,12 +95,9 @@ static void keep(struct wf_lower *lower, struct wf_volume volume)
 static bool has_archives(const struct wf_lower *lower)
 {
     const struct wf_below *below = lower->below;
-    const struct wf_archives *archives = below->archives;
     struct wf_directory_sum sum;
     wf_directory_sum(below->directory, lower->number, WF_DIRECTORY_DOMAINS_ALL, &sum);
-    bool has = sum.archived_blocks > 0;
-    for (uint32_t i = 0; !has && i < archives->count; i++)
-        has = archives->kept[i]->lower == lower && !archives->kept[i]->gone;
+    bool has = sum.archived_blocks > 0 || lower->manifests > 0;
     bool known = wf_archives_settled(below) && !wf_archives_waiting(below);
     return has || (!known && lower->volume.archives);
 }
