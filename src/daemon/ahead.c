@@ -321,10 +321,11 @@ void wf_ahead_asked(const struct wf_client *client, const struct wf_load *reques
     const struct wf_lower *lower = nearest(domain->node->below, UINT8_MAX);
     double load_s = lower ? read_s(lower, (double)asked->bytes, asked->begun) : 0;
     double within_s = request->within_ms ? request->within_ms * 1e-3 : INFINITY;
+    uint64_t session = wf_session_is_of(client, request->session) ? request->session : 0;
     struct wf_event_prefetch told = {.rule = asked->full         ? "room"
                                              : load_s > within_s ? "late"
                                                                  : "asked",
-                                     .session = request->session,
+                                     .session = session,
                                      .due_s = within_s,
                                      .ready_s = load_s,
                                      .load_s = load_s,

@@ -278,6 +278,8 @@ enum weft_status wf_format_read(const struct wf_format_open *request,
 void wf_handle_session_open(struct wf_client *client, const struct wf_session_open *request);
 void wf_handle_session_close(struct wf_client *client, const struct wf_session_close *request);
 void wf_handle_session_hint(struct wf_client *client, const struct wf_session_hint *request);
+/* Is that the number of a session that this client has open? */
+bool wf_session_is_of(const struct wf_client *client, uint64_t session);
 /* When a read that this session waits for should be done, on the clock of wf_now_ns() / 1000. */
 uint64_t wf_session_due_us(struct wf_client *client, uint64_t session);
 /* Whose deadline is near from now on, and whose is over. */

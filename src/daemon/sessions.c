@@ -28,7 +28,7 @@ const char *wf_session_state_name(enum weft_session_state state)
 }
 
 /* An id is place + 1 below a generation, so that an old one never means a new session. */
-static struct wf_session_entry *session_of(struct wf_client *client, uint64_t id)
+static struct wf_session_entry *session_of(const struct wf_client *client, uint64_t id)
 {
     struct wf_node *node = client->node;
     uint32_t place = (uint32_t)id - 1;
@@ -74,6 +74,11 @@ static void tip_set(struct wf_node *node, struct wf_session_entry *session, cons
 #define URGENCY_US 2000u /* what a step of priority counts for, when no deadline is given */
 #define PRIORITY_MOST 9u
 #define PRIORITY_USUAL 5u
+
+bool wf_session_is_of(const struct wf_client *client, uint64_t id)
+{
+    return session_of(client, id) != NULL;
+}
 
 uint64_t wf_session_due_us(struct wf_client *client, uint64_t id)
 {

@@ -453,6 +453,62 @@ static void test_a_stop_with_a_put_that_never_ends(void **state)
     side_close(&good);
 }
 
+/* Ask for a chain that is below, in a session's name, until some of it is on its way. */
+static void prefetch_as(struct side *side, uint64_t session, uint64_t first, uint32_t count)
+{
+    static union request request;
+    const struct wf_load_answer *answer = (const void *)&side->raw.answer;
+    for (int waited = 0; waited < WAIT_MS; waited += 5) {
+        memset(&request.load, 0, sizeof request.load);
+        request.load.count = count;
+        request.load.flags = WF_LOAD_BLOCKS | WF_LOAD_PREFETCH;
+        request.load.session = session;
+        for (uint32_t i = 0; i < count; i++)
+            random_key(first + i, request.load.keys[i]);
+        assert_int_equal(raw_ask(&side->raw, &request, WF_OP_LOAD,
+                                 sizeof request.load + count * 32),
+                         WEFT_OK);
+        if (answer->blocks[0].status == WEFT_PENDING)
+            return;
+        weftd_sleep_ms(5);
+    }
+    fail_msg("what was asked for is not on its way");
+}
+
+static bool events_name(const struct stage *s, uint64_t session)
+{
+    char *text, word[64];
+    assert_int_equal(weft_query(s->good, "events", 0, &text), WEFT_OK);
+    snprintf(word, sizeof word, "\"session\":%llu,", (unsigned long long)session);
+    bool named = strstr(text, word) != NULL;
+    weft_text_free(text);
+    return named;
+}
+
+/* Whose number a client gives when it asks for blocks is its own business only when it is its own:
+ * of another's session nothing is told that this did not do. */
+static void test_a_prefetch_in_the_name_of_another(void **state)
+{
+    struct stage *s = *state;
+    struct side its, other;
+    struct wf_session_open open = {.priority = 5};
+    side_open(&its, s, "default");
+    side_open(&other, s, "default");
+    open.format = its.format;
+    assert_int_equal(raw_ask(&its.raw, &open, WF_OP_SESSION_OPEN, sizeof open), WEFT_OK);
+    uint64_t session = its.raw.answer.session.session;
+    for (uint64_t chain = 0; chain < 2; chain++) {
+        assert_int_equal(put(&its, 0, 7000 + 10 * chain, 4, false), 4);
+        assert_true(goes_down(&its, 7000 + 10 * chain + 3));
+    }
+    prefetch_as(&other, session, 7000, 4);
+    assert_false(events_name(s, session));
+    prefetch_as(&its, session, 7010, 4);
+    assert_true(events_name(s, session));
+    side_close(&its);
+    side_close(&other);
+}
+
 /* As the client's library asks for it: again, as long as it goes on. */
 static int32_t archive(struct side *side, uint64_t tip, uint32_t name)
 {
@@ -502,6 +558,7 @@ static void test_nobody_archives_more_than_a_part(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_prefetch_in_the_name_of_another),
         cmocka_unit_test(test_a_stop_with_a_put_that_never_ends),
         cmocka_unit_test(test_a_contradiction_stops_nobody_else),
         cmocka_unit_test(test_the_same_key_in_two_domains),
