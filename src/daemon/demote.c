@@ -349,6 +349,7 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
     if (ask.ahead && !ask.must && was_refused(domain, slot))
         return otherwise;
     struct wf_lower *to = wf_below_choose(domain, &ask, &refusal);
+    domain->refused[slot / 8] &= (uint8_t) ~(1u << (slot % 8)); /* what is answered now counts */
     if (!to && !refusal.by_tier && wf_below_opening(below))
         return WF_LEAVE_NOT;
     if (!to) {
@@ -452,7 +453,10 @@ bool wf_demote_sweep(struct wf_below *below)
     return false;
 }
 
-/* Would a tier take it, were there time, and did the tier work? */
+/* Would a tier take it, were there time, and did the tier work?  The bit is what was answered when
+ * it was asked last, by the sweep of the stop or, when that had no time to ask, before it.  Here it
+ * may be as old as it likes: no block stays unwritten for it, as the sweep does not look at it, and
+ * was_refused(), which does, forgets all of them after REFUSED_NS. */
 static bool is_wanted(struct wf_domain *domain, uint32_t slot, uint64_t bytes)
 {
     const struct wf_below *below = domain->node->below;
