@@ -385,6 +385,7 @@ static enum weft_status s3_open(const struct wf_tier_options *options, struct wf
         return WEFT_E_NO_MEMORY;
     t->http.epoll = t->http.timer = -1;
     t->http.stall_seconds = options->stall_seconds ? options->stall_seconds : 10;
+    t->open_seconds = options->open_seconds ? options->open_seconds : 600;
     t->open = t->slots_free = WF_S3_NONE;
     t->reclaim.drained = t->reclaim.leaving = t->reclaim.victim = WF_S3_NONE;
     t->capacity_bytes = options->capacity_bytes ? options->capacity_bytes

@@ -97,6 +97,7 @@ static size_t on_data(char *data, size_t one, size_t bytes, void *user)
         memcpy(call->room + call->got, data, bytes);
     }
     call->got += bytes;
+    call->http->got_bytes += bytes;
     return bytes;
 }
 
@@ -427,6 +428,17 @@ void wf_s3_http_cancel(struct wf_s3_http *http, struct wf_s3_call *call)
         return;
     }
     end(http, call, WF_S3_CANCELLED);
+}
+
+void wf_s3_http_cancel_all(struct wf_s3_http *http, const char *why)
+{
+    for (uint32_t i = 0; i < http->calls_count; i++) {
+        struct wf_s3_call *call = &http->calls[i];
+        if (call->state != RUNNING && call->state != WAITING)
+            continue;
+        snprintf(call->error, sizeof call->error, "%s", why);
+        wf_s3_http_cancel(http, call);
+    }
 }
 
 static void start_due(struct wf_s3_http *http)

@@ -94,6 +94,7 @@ struct wf_s3_http {
     uint64_t random;
     void *context;       /* of every `done` */
     uint64_t body_bytes; /* sent in whole requests that were answered well */
+    uint64_t got_bytes;  /* of answers that were taken, also of those that came again */
     uint64_t retries;
     bool stale; /* the server says that our credentials have expired */
 };
@@ -107,6 +108,8 @@ void wf_s3_http_give(struct wf_s3_http *http, struct wf_s3_call *call);
 void wf_s3_http_start(struct wf_s3_http *http, struct wf_s3_call *call);
 /* Ends it now: `done` is called with WF_S3_CANCELLED before this returns. */
 void wf_s3_http_cancel(struct wf_s3_http *http, struct wf_s3_call *call);
+/* All that are under way, and why. */
+void wf_s3_http_cancel_all(struct wf_s3_http *http, const char *why);
 
 /* Let things go on; waits up to timeout_ms for something to do. */
 void wf_s3_http_run(struct wf_s3_http *http, uint32_t timeout_ms);

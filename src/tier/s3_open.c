@@ -15,6 +15,9 @@
  *
  * The index comes from a list of the prefix: index objects are read whole, then the footer of each
  * pack that none of them has.
+ *
+ * All of it together has a limit: so many seconds, and one more for each MiB that came, so that a
+ * large index over a slow line is waited for, and a server that sends a byte now and then is not.
  */
 #include <inttypes.h>
 #include <openssl/sha.h>
@@ -30,7 +33,8 @@
 #define LIST_BYTES (8u << 20) /* of one page; 1000 keys of 1 KiB and more, escaped */
 #define TAIL_BYTES (16u << 10)
 #define INDEX_BYTES_MAX (512ull << 20)
-#define OPEN_MS 120000u /* for credentials */
+#define OPEN_MS 120000u         /* for credentials */
+#define OPEN_BYTES_S (1u << 20) /* of what is opened; slower than that is too slow */
 #define PROBE_MS_MAX 30000u
 #define PAGES_MAX (WF_S3_PACKS_MAX / 500)
 
@@ -44,6 +48,21 @@ struct result {
     time_t date, modified;
     char error[160];
 };
+
+/* Let things go on.  When opening has taken too long, all that is under way ends, and so does all
+ * that is begun from then on. */
+static void run(struct wf_s3 *t)
+{
+    uint64_t seconds = t->open_seconds + t->http.got_bytes / OPEN_BYTES_S;
+    bool over = wf_now_ms() - t->open_begun_ms > 1000 * seconds;
+    wf_s3_http_run(&t->http, over ? 0 : 100);
+    if (!over)
+        return;
+    char why[80];
+    snprintf(why, sizeof why, "opening it took longer than %llu s, and was given up",
+             (unsigned long long)seconds);
+    wf_s3_http_cancel_all(&t->http, why);
+}
 
 static void waited(void *context, struct wf_s3_call *call)
 {
@@ -70,7 +89,7 @@ static struct result wait_for(struct wf_s3 *t, struct wf_s3_call *call)
     call->done = waited;
     wf_s3_http_start(&t->http, call);
     while (!result.ended)
-        wf_s3_http_run(&t->http, 100);
+        run(t);
     return result;
 }
 
@@ -590,7 +609,7 @@ static bool load_begin(struct wf_s3 *t, struct loader *l, const char *name, uint
                        uint64_t from, uint64_t bytes, void (*done)(void *, struct wf_s3_call *))
 {
     while (l->free == WF_S3_NONE)
-        wf_s3_http_run(&t->http, 100);
+        run(t);
     struct loading *one = &l->loading[l->free];
     one->room = wf_calloc(bytes, 1, "a tier's index");
     if (!one->room)
@@ -613,7 +632,7 @@ static bool load_begin(struct wf_s3 *t, struct loader *l, const char *name, uint
 static void load_wait(struct wf_s3 *t, const struct loader *l)
 {
     while (l->busy)
-        wf_s3_http_run(&t->http, 100);
+        run(t);
 }
 
 static bool load_indexes(struct wf_s3 *t, struct loader *l)
@@ -716,6 +735,7 @@ enum weft_status wf_s3_recover(struct wf_s3 *t)
     struct wf_s3_answer answer;
     char from[WF_S3_KEY_MAX] = "";
     enum weft_status status = find_credentials(t);
+    t->open_begun_ms = wf_now_ms();
     if (status == WEFT_OK)
         status = claim(t);
     if (status != WEFT_OK)

@@ -161,7 +161,9 @@ struct wf_s3 {
     uint64_t owner_id, renew_ms;
     uint64_t held; /* the claim that the opener had before; 0: none */
     bool renewing, closing;
-    struct loader *loader; /* while it is opened */
+    struct loader *loader; /* while it is opened, since then, and how long that may take */
+    uint64_t open_begun_ms;
+    uint32_t open_seconds;
 
     struct {
         uint32_t drained, leaving;          /* lists of slots */

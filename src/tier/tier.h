@@ -125,7 +125,9 @@ struct wf_tier_options {
     const char *endpoint;   /* "https://host:port"; without one: AWS */
     const char *region;     /* without one: us-east-1 */
     uint32_t stall_seconds; /* a request that moves no byte for so long is given up; 0: 10 */
-    bool plain_http;        /* allow an endpoint without TLS on another host */
+    uint32_t open_seconds; /* opening is given up after so long, and a second more for each MiB that
+                              it has read; 0: 600 */
+    bool plain_http;       /* allow an endpoint without TLS on another host */
     uint64_t held; /* the claim that this node had last; 0: it was not open yet.  s3: who has the
                       prefix since is left alone, even if it is of this host.  nvme: no file is made
                       in place of one that is gone */

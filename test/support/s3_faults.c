@@ -154,6 +154,20 @@ static void stall(int client)
         ;
 }
 
+/* Fast enough that no rule for stalls sees anything in it. */
+static void drip(int client, const struct s3_rule *rule)
+{
+    char text[4096];
+    struct pollfd poll_for = {.fd = client, .events = POLLRDHUP};
+    int bytes = snprintf(text, sizeof text, "HTTP/1.1 %d Told\r\nContent-Length: %u\r\n\r\n",
+                         rule->status, 1u << 30);
+    if (!send_all(client, text, (size_t)bytes))
+        return;
+    memset(text, ' ', sizeof text);
+    while (poll(&poll_for, 1, 20) == 0 && send_all(client, text, sizeof text))
+        ;
+}
+
 static int connect_to(uint16_t port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
@@ -171,7 +185,7 @@ static int connect_to(uint16_t port)
 /* False: this connection has come to its end. */
 static bool one_request(int client, int server, struct head *h)
 {
-    struct s3_rule rule;
+    struct s3_rule rule = {.times = 0};
     char line[2048], *end;
     if (!read_head(client, h))
         return false;
@@ -184,6 +198,10 @@ static bool one_request(int client, int server, struct head *h)
     int fault = rule_for(line, &rule);
     if (fault == S3_ANSWER)
         return pass(client, -1, h, -1) && answer(client, &rule);
+    if (fault == S3_DRIP) {
+        drip(client, &rule);
+        return false;
+    }
     if (fault == S3_RESET || fault == S3_STALL) {
         struct linger hard = {1, 0};
         (void)setsockopt(client, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);

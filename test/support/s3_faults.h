@@ -13,6 +13,7 @@ enum s3_fault {
     S3_ANSWER,   /* with `status` and `body`, and the server is not asked */
     S3_RESET,    /* the connection, after the request was read */
     S3_STALL,    /* no answer, until the client gives up */
+    S3_DRIP,     /* an answer with `status` that never ends, a little at a time */
     S3_CUT,      /* the connection ends amid the answer's body */
     S3_FLIP,     /* a bit in the middle of the answer's body */
     S3_UNRANGED, /* the server is not told of the range */

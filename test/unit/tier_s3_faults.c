@@ -384,6 +384,33 @@ static void test_a_prefix_is_not_taken_back(void **state)
     assert_int_equal(wf_tier_s3.open(&options, &w->tier), WEFT_OK);
 }
 
+/* A server that drips keeps every request going, and is waited for no longer than said; whatever it
+ * drips on: who has the prefix, the list, or what a pack has.  Once it serves again, so does the
+ * tier. */
+static void test_opening_comes_to_an_end(void **state)
+{
+    static const char *const drips[] = {"/owner", "list-type=2", "/p/"};
+    static const int status[] = {404, 200, 404}; /* what has a length takes no more than that */
+    struct world *w = world(state);
+    struct wf_tier_block block = stored(w, 1, SMALL);
+    w->options.open_seconds = 1;
+    for (size_t i = 0; i < sizeof drips / sizeof drips[0]; i++) {
+        struct wf_tier *other = NULL;
+        wf_tier_s3.close(w->tier);
+        w->tier = NULL;
+        s3_faults_add((struct s3_rule){S3_DRIP, "GET ", drips[i], 1000, status[i]});
+        uint64_t from = wf_now_ms();
+        assert_int_equal(wf_tier_s3.open(&w->options, &other), WEFT_E_SYSTEM);
+        assert_in_range(wf_now_ms() - from, 1000, 20000);
+        assert_non_null(strstr(wf_last_error(), "opening it took longer than 1 s"));
+        s3_faults_clear();
+        w->options.open_seconds = 0;
+        assert_int_equal(wf_tier_s3.open(&w->options, &w->tier), WEFT_OK);
+        w->options.open_seconds = 1;
+        assert_int_equal(ask(w, WF_TIER_READ, &block), WEFT_OK);
+    }
+}
+
 static void test_stale_uploads_are_aborted(void **state)
 {
     struct world *w = world(state);
@@ -509,6 +536,7 @@ int main(void)
         TEST(test_the_wrong_secret_opens_nothing),
         TEST(test_a_prefix_has_one_owner),
         TEST(test_a_prefix_is_not_taken_back),
+        TEST(test_opening_comes_to_an_end),
         TEST(test_stale_uploads_are_aborted),
         TEST(test_indexes_gather_footers),
         TEST(test_keys_from_a_container),
