@@ -269,7 +269,7 @@ WEFT_CHECKED WEFT_API enum weft_status weft_commit_slots(struct weft_format *f,
 WEFT_API void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, size_t count);
 
 /* Drop a block and everything that extends it.  WEFT_E_BUSY when one is pinned, in use or part of
- * an archive: nothing is dropped. */
+ * an archive, or a tier has not forgotten yet what was dropped before: nothing is dropped. */
 WEFT_CHECKED WEFT_API enum weft_status weft_remove(struct weft_format *f,
                                                    const struct weft_key *key, size_t *out_removed);
 

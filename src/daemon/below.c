@@ -275,12 +275,15 @@ static bool take_up(struct wf_lower *lower, const struct wf_tier_block *block)
         lower->below->limited = true;
     }
     /* Left alone: of a domain that this node does not have, or of one whose key another domain has.
-     * That one was here first, and this one will be found when it is gone. */
-    if (status == WEFT_E_NOT_FOUND || status == WEFT_EXISTS) {
+     * That one was here first, and this one will be found when it is gone.  Also what was written
+     * by other rules, when the tier has to forget too much already: it is found again next time. */
+    bool goes = status == WEFT_E_INVALID && wf_lower_may_remove(lower);
+    if (status == WEFT_E_NOT_FOUND || status == WEFT_EXISTS ||
+        (status == WEFT_E_INVALID && !goes)) {
         lower->left_alone++;
         lower->foreign_bytes += block->bytes;
     }
-    if (status == WEFT_E_INVALID)
+    if (goes)
         wf_lower_remove(lower, block->key);
     return status != WEFT_E_PARENT;
 }
@@ -332,7 +335,8 @@ static bool orphans_round(struct wf_below *below, bool backward)
 
 /* Every tier has told what it has, and these have no beginning.  They may be a part of an archive
  * whose other part is on a tier that this node was started without, so they stay on a tier of
- * archives until their room is needed (wf_below_orphan_go()). */
+ * archives until their room is needed (wf_below_orphan_go()); and so do those that are too many to
+ * be forgotten at once. */
 static void orphans_end(struct wf_below *below)
 {
     uint64_t blocks[WF_TIERS_MAX] = {0};
@@ -341,7 +345,8 @@ static void orphans_end(struct wf_below *below)
     for (uint32_t i = 0; i < count; i++) {
         struct wf_tier_block *orphan = &below->orphans[i];
         struct wf_lower *lower = &below->tiers[orphan->part_bytes];
-        bool stays = !below->limited && lower->durable && lower->config->archive && !lower->own;
+        bool stays = !below->limited && !lower->own &&
+                     ((lower->durable && lower->config->archive) || !wf_lower_may_remove(lower));
         if (stays) {
             blocks[lower->number]++;
             below->orphans[below->orphan_count++] = *orphan;
@@ -501,6 +506,7 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
         lower->opened = lower->complete = false;
         lower->below->dropping = "parent";
         wf_archives_wait(lower->below);
+        wf_lower_removals_forget(lower);
         orphans_forget(lower);
         lower->below->losing = lower;
         wf_directory_lose_tier(lower->below->directory, lower->number);

@@ -184,6 +184,10 @@ void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32]);
 /* Has the tier been told of all that it is to forget?  Before that nothing is written there, or a
  * removal could meet a block that was written anew. */
 bool wf_lower_quiet(struct wf_lower *lower);
+/* May somebody begin to let go of more there?  Not when too many keys wait already. */
+bool wf_lower_may_remove(struct wf_lower *lower);
+/* The tier failed: what it is not told stays there, and comes back with it. */
+void wf_lower_removals_forget(struct wf_lower *lower);
 enum weft_status wf_lower_removals_create(struct wf_lower *lower);
 void wf_lower_removals_destroy(struct wf_lower *lower);
 

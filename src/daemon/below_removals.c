@@ -2,17 +2,24 @@
  *
  * Keys that a tier is still to be told to forget: they wait here in the order in which they came,
  * as its mover takes a bounded number of jobs.  The owner's thread alone is in here.  What is not
- * told before a crash comes back at the next start, as what it is: a block, or one without its
- * parent.
+ * told before a crash, or before the tier fails, comes back when it is opened the next time, as
+ * what it is: a block, or one without its parent.
+ *
+ * When WAITING_MOST keys wait, nobody begins to let go of more there (wf_lower_may_remove()): a
+ * client hears that it may ask again, a block stays until its room is needed, and room that is
+ * needed is made later.  What was begun before may take along all that extends it, and nothing is
+ * written to a tier that has keys waiting; so these are never more than limits.below besides.
  */
 #include "daemon/below.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "sys/memory.h"
 
-#define REMOVALS_MAX 256u /* under way at a time, a tier */
+#define REMOVALS_MAX 256u   /* under way at a time, a tier */
+#define WAITING_MOST 65536u /* behind these; 2 MiB of keys */
 
 struct wf_removals {
     struct wf_lower *lower;
@@ -23,6 +30,7 @@ struct wf_removals {
     } * jobs, *free;
     uint8_t (*keys)[32];
     uint32_t head, count, capacity;
+    bool left; /* one was, and it was said */
 };
 
 static void removals_run(struct wf_removals *removals);
@@ -51,13 +59,18 @@ static void removals_run(struct wf_removals *removals)
             return;
         }
         removals->head = (removals->head + 1) % removals->capacity;
-        removals->count--;
+        if (removals->count-- == WAITING_MOST)
+            wf_clients_unpark(removals->lower->below->node);
     }
 }
 
 static bool removals_grow(struct wf_removals *removals)
 {
-    uint32_t capacity = removals->capacity ? 2 * removals->capacity : 1024;
+    uint64_t most = (uint64_t)WAITING_MOST + removals->lower->below->node->config.below_max;
+    uint64_t doubled = removals->capacity ? 2ull * removals->capacity : 1024;
+    uint32_t capacity = (uint32_t)(doubled < most ? doubled : most);
+    if (capacity == removals->capacity)
+        return false;
     uint8_t(*keys)[32] = wf_calloc(capacity, 32, "keys that leave a tier");
     if (!keys)
         return false;
@@ -101,11 +114,29 @@ void wf_lower_removals_destroy(struct wf_lower *lower)
 void wf_lower_remove(struct wf_lower *lower, const uint8_t key[32])
 {
     struct wf_removals *removals = lower->removals;
-    if (removals->count == removals->capacity && !removals_grow(removals))
+    if (removals->count == removals->capacity && !removals_grow(removals)) {
+        if (!removals->left)
+            wf_warn("tier",
+                    "%s: no memory for the keys of blocks that it is to forget; some stay there, "
+                    "and are found again at the next start",
+                    lower->config->name);
+        removals->left = true;
         return;
+    }
     memcpy(removals->keys[(removals->head + removals->count) % removals->capacity], key, 32);
     removals->count++;
     removals_run(removals);
+}
+
+bool wf_lower_may_remove(struct wf_lower *lower)
+{
+    removals_run(lower->removals);
+    return lower->removals->count < WAITING_MOST;
+}
+
+void wf_lower_removals_forget(struct wf_lower *lower)
+{
+    lower->removals->count = 0;
 }
 
 bool wf_lower_quiet(struct wf_lower *lower)

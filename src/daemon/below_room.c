@@ -149,6 +149,8 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
     struct wf_directory_block block;
     if (!wf_archives_settled(below)) /* it is not known yet what may go */
         return false;
+    if (!wf_lower_may_remove(lower))
+        return false;
     if (wf_archives_waiting(below) && wf_archive_tiers(below) >> lower->number & 1)
         return false;
     if (wish->bytes && wf_below_orphan_go(lower))

@@ -262,6 +262,16 @@ static void answer_count(struct wf_client *client, const struct wf_message *to,
     wf_answer(client, to, status, sizeof *answer, NULL, 0);
 }
 
+/* A tier that has to forget so much already that nobody begins to let go of more there; NULL: none.
+ * What extends a block may be on any of them. */
+static const struct wf_lower *crowded(struct wf_below *below)
+{
+    for (uint32_t i = 0; below && i < below->count; i++)
+        if (!wf_lower_may_remove(&below->tiers[i]))
+            return &below->tiers[i];
+    return NULL;
+}
+
 static void handle_remove(struct wf_client *client, const struct wf_remove *request)
 {
     struct wf_store *store = &client->domain->store;
@@ -272,6 +282,17 @@ static void handle_remove(struct wf_client *client, const struct wf_remove *requ
                      wf_fail(WEFT_E_BUSY, "the block belongs to an archive; let that go first "
                                           "(weft session rm)"),
                      0);
+        return;
+    }
+    const struct wf_lower *lower = crowded(client->node->below);
+    if (lower) {
+        if (!wf_client_park(client, &request->message, REMOVE_WAIT_NS))
+            answer_count(client, &request->message,
+                         wf_fail(WEFT_E_BUSY,
+                                 "tier %s has not forgotten yet what was removed before; ask again "
+                                 "in a moment",
+                                 lower->config->name),
+                         0);
         return;
     }
     bool waits = client->node->below && wf_archives_waiting(client->node->below);
