@@ -78,6 +78,7 @@ static void wear_fill(struct wf_wear *wear, double now_s)
 {
     if (now_s > wear->at_s) {
         wear->bytes = fmin(wear->most_bytes, wear->bytes + wear->bytes_s * (now_s - wear->at_s));
+        wear->promised *= exp((wear->at_s - now_s) / WF_WEAR_BURST_S);
         wear->at_s = now_s;
     }
 }
@@ -94,19 +95,36 @@ void wf_wear_offer(struct wf_wear *wear, double worth_s_byte)
     wear->log_spread += step * (fabs(off) - wear->log_spread);
 }
 
-double wf_wear_price(struct wf_wear *wear, double bytes, double now_s)
+/* A bucket that is smaller than a block would never have one, however long it fills. */
+static void wear_hold(struct wf_wear *wear, double bytes)
+{
+    wear->most_bytes = fmax(wear->most_bytes, fmin(bytes, wear->bytes_s * WF_WEAR_MOST_S));
+}
+
+double wf_wear_price(struct wf_wear *wear, double bytes, double way_bytes, double now_s)
 {
     if (!(wear->bytes_s > 0))
         return 0;
     wear_fill(wear, now_s);
-    if (wear->bytes < bytes)
+    wear_hold(wear, bytes);
+    double left = wear->bytes - (way_bytes > 0 ? wear->promised : 0);
+    if (left < fmax(bytes, way_bytes))
         return INFINITY;
     if (wear->offers < 1)
         return 0;
-    double spent = 1 - wear->bytes / wear->most_bytes;
+    double spent = 1 - left / wear->most_bytes;
     double least = wear->log_mean - SPREADS * wear->log_spread;
     /* least ÷ e · (e · most ÷ least) ^ spent */
     return exp(least - 1 + spent * (1 + 2 * SPREADS * wear->log_spread));
+}
+
+bool wf_wear_owes(struct wf_wear *wear, double bytes, double now_s)
+{
+    if (!(wear->bytes_s > 0))
+        return false;
+    wear_fill(wear, now_s);
+    wear_hold(wear, bytes);
+    return wear->bytes - bytes < -WF_WEAR_OWED * wear->most_bytes;
 }
 
 void wf_wear_spend(struct wf_wear *wear, double bytes, double now_s)
@@ -115,7 +133,22 @@ void wf_wear_spend(struct wf_wear *wear, double bytes, double now_s)
     wear->bytes -= bytes;
 }
 
+void wf_wear_promise(struct wf_wear *wear, double bytes)
+{
+    wear->promised += fmax(0, bytes);
+}
+
+void wf_wear_redeem(struct wf_wear *wear, double bytes)
+{
+    wear->promised = fmax(0, wear->promised - bytes);
+}
+
 /* ------------------------------------------------------------------------------------ admission */
+
+static double written(const struct wf_place *place, double bytes)
+{
+    return bytes * fmax(1, place->expansion);
+}
 
 void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
               struct wf_admission *out)
@@ -126,7 +159,7 @@ void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
         .hits = wf_reuse_hits(block->reuse, place->stay_s),
         .saved_s = fmax(0, block->recompute_s - read_s(place, block->bytes, block->run_blocks)),
         .write_s = block->guessed ? 0 : write_s,
-        .wear_s = block->bytes * place->wear_s_byte,
+        .wear_s = written(place, block->bytes) * place->wear_s_byte,
         .room_s = block->bytes * place->room_s_byte,
     };
     said.gain_s = said.hits * said.saved_s;
@@ -139,8 +172,10 @@ void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
     said.net_s = said.gain_s - said.write_s - said.wear_s - said.room_s;
     if (!place->open)
         said.rule = WF_REFUSED_CLOSED;
-    else if (block->extended)
+    else if (block->asked || (block->extended && !place->owes))
         said.rule = WF_ADMITTED_CHAIN;
+    else if (place->owes)
+        said.rule = WF_REFUSED_WEAR;
     else if (block->uses <= 1 && block->reuse.chance < WF_ONCE_CHANCE &&
              (said.wear_s > 0 || said.room_s > 0))
         said.rule = WF_REFUSED_ONCE;
@@ -190,7 +225,7 @@ void wf_place_full(struct wf_place *place, const struct wf_place *next,
         return;
     double slower_s = bytes / next->read_bytes_s - bytes / place->read_bytes_s;
     double way_s_byte = fmax(next->busy, MOVE_BUSY_LEAST) / next->write_bytes_s +
-                        next->wear_s_byte + next->room_s_byte;
+                        fmax(1, next->expansion) * next->wear_s_byte + next->room_s_byte;
     place->next = next;
     place->room_s_byte = fmin(place->room_s_byte,
                               hits * fmax(0, fmin(saved_s, slower_s)) / bytes + way_s_byte);
@@ -201,10 +236,15 @@ void wf_place_offer(const struct wf_candidate *block, struct wf_place *places,
 {
     for (int i = 0; i < count; i++) {
         struct wf_admission free_of_wear;
+        double bytes = written(&places[i], block->bytes);
+        double way_bytes = block->extended
+                               ? 0
+                               : written(&places[i], fmax(block->bytes, block->way_bytes));
         places[i].wear_s_byte = 0;
+        places[i].owes = wf_wear_owes(wears[i], bytes, now_s);
         wf_admit(block, &places[i], &free_of_wear);
-        wf_wear_offer(wears[i], free_of_wear.gain_s / block->bytes);
-        places[i].wear_s_byte = wf_wear_price(wears[i], block->bytes, now_s);
+        wf_wear_offer(wears[i], free_of_wear.gain_s / bytes);
+        places[i].wear_s_byte = wf_wear_price(wears[i], bytes, way_bytes, now_s);
     }
     wf_place_choose(block, places, count, out);
 }

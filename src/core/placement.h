@@ -55,8 +55,10 @@ struct wf_place {
     double busy;          /* what a second of writing takes from reads; 0: there are none */
     double stay_s;        /* how long what is written stays; INFINITY: it has room */
     double wear_s_byte;   /* the price of a byte written: wf_wear_price() */
+    double expansion;     /* bytes that it is written for a byte of a block; below 1: 1 */
     double room_s_byte;   /* what the bytes that must go for it are worth; 0: none must */
     bool open;            /* it takes writes */
+    bool owes; /* it owes so much of its budget that not even what leads to others is written */
 };
 
 /* What a second of writing takes from reads, where reading has the device for that part of the time
@@ -78,25 +80,44 @@ double wf_prefill_guess_s(double bytes, double run_blocks, const struct wf_place
  * and most are taken from what was offered: a mean of logarithms and its spread.  That flash caches
  * need such a gate, and one that looks at what will be read: A. Eisenman et al., "Flashield", NSDI
  * 2019; S. McAllister et al., "Kangaroo", SOSP 2021; B. Berg et al., "The CacheLib caching engine",
- * OSDI 2020. */
+ * OSDI 2020.
+ *
+ * Blocks leave a pool from the ends of their chains, and one is of no use without those before it.
+ * So whoever begins a chain will write all of its way: it is begun only if the bucket has that, and
+ * what is still to come of it is promised, and of no use to others.  Where the bucket has less,
+ * a shorter beginning of the chain is begun, when its turn comes.  A promise that nobody redeems
+ * (the end of the chain is gone, or its beginning stays) fades, as long as an hour takes to come
+ * in.  What was promised once and comes late may be owed, a part of the bucket at most: in no span
+ * of time is more written than comes in, the bucket, WF_WEAR_OWED of it and a block.
+ */
 struct wf_wear {
     double bytes_s, most_bytes; /* bytes_s 0: nothing is counted, and every price is 0 */
     double bytes;               /* in the bucket */
+    double promised;            /* of these; or of what is to come */
     double at_s;
     double log_mean, log_spread; /* of worth a byte, of what was offered */
     double offers;
 };
-#define WF_WEAR_BURST_S 3600.0 /* the bucket holds what comes in so long */
+#define WF_WEAR_BURST_S 3600.0 /* the bucket holds what comes in so long, */
+#define WF_WEAR_MOST_S 86400.0 /* or, if that is less than a block, so long */
+#define WF_WEAR_OWED 0.25      /* of the bucket, may be owed by what leads to others */
 
 /* capacity_bytes · drive_writes a day.  drive_writes 0: no limit.  The bucket is empty at first: no
  * day has more writes than a day's. */
 void wf_wear_init(struct wf_wear *wear, double capacity_bytes, double drive_writes, double now_s);
 /* Something worth that much a byte was offered; before it is asked for its price. */
 void wf_wear_offer(struct wf_wear *wear, double worth_s_byte);
-/* Seconds a byte; INFINITY when the bucket has fewer than `bytes`. */
-double wf_wear_price(struct wf_wear *wear, double bytes, double now_s);
+/* Seconds a byte of a block of `bytes`, with which `way_bytes` have to be written, its own
+ * included; INFINITY when that is more than is there and not promised.  way_bytes 0: it is what was
+ * promised. */
+double wf_wear_price(struct wf_wear *wear, double bytes, double way_bytes, double now_s);
+/* May no more be owed for what leads to others? */
+bool wf_wear_owes(struct wf_wear *wear, double bytes, double now_s);
 /* What must be written may be more than there is: it is owed. */
 void wf_wear_spend(struct wf_wear *wear, double bytes, double now_s);
+/* A chain is begun, and so much of its way is to come; and that much of some chain's came. */
+void wf_wear_promise(struct wf_wear *wear, double bytes);
+void wf_wear_redeem(struct wf_wear *wear, double bytes);
 
 /* --------------------------------------------------------------------------------- admission */
 
@@ -110,11 +131,17 @@ struct wf_candidate {
     bool guessed;
     double run_blocks; /* blocks that would be read along with it: they share the latency */
     bool extended;     /* what extends it is below already: without it that is lost */
+    bool asked;        /* somebody asked for it to be there: it is written, whatever that costs */
+    /* Of it and of those before it that are not below yet, nor lead to what is; of what extends
+     * something below, 0. */
+    double way_bytes;
 };
+/* To find way_bytes, look at so many blocks before it, and take those before to be missing. */
+#define WF_WAY_LOOKS 256u
 
 enum wf_admit_rule {
     WF_ADMITTED = 0,
-    WF_ADMITTED_CHAIN, /* what extends it is below */
+    WF_ADMITTED_CHAIN, /* what extends it is below, or somebody asked for it */
     WF_REFUSED_ONCE,   /* wanted once, and little likely to be wanted again */
     WF_REFUSED_SLOWER, /* computing it is sooner than reading it from there */
     WF_REFUSED_WRITE,  /* what writing takes from others is more than it is worth */

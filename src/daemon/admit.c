@@ -6,8 +6,9 @@
  * eviction policy finds another use, what that would save, how long it would stay, what the writing
  * takes from reads, from the device's budget and from what must go for it.  Where the policy has no
  * estimate (`pool.policy: lru`), what was used again is written, and the rest as long as the device
- * keeps up.  What must be below (a bridge, a chain that was asked for) is written in any case, and
- * what a session that waits is about to leave as long as the budget has something left.
+ * keeps up.  What was asked for is written in any case; what leads to blocks below as long as the
+ * budget owes no more than it may; what a session that waits is about to leave as long as the
+ * budget has what all of its chain would take.
  *
  * Why a block was refused is remembered for the event of its end.  Owner thread only; nothing here
  * survives it: a budget of writes begins empty.
@@ -61,17 +62,61 @@ bool wf_lower_budget(struct wf_lower *lower, double *out_bytes, double *out_day_
 {
     if (!(lower->wear.bytes_s > 0))
         return false;
-    (void)wf_wear_price(&lower->wear, 0, seconds(wf_now_ns())); /* what has come in since */
+    (void)wf_wear_price(&lower->wear, 0, 0, seconds(wf_now_ns())); /* what has come in since */
     *out_bytes = lower->wear.bytes;
     *out_day_bytes = lower->wear.bytes_s * 86400;
     return true;
 }
 
+/* Has it less than a block and its way (placement.h) would take? */
+static bool is_short(struct wf_lower *lower, uint64_t bytes, uint64_t way_bytes)
+{
+    return isinf(wf_wear_price(&lower->wear, (double)bytes * lower->expansion,
+                               (double)way_bytes * lower->expansion, seconds(wf_now_ns())));
+}
+
 bool wf_lower_worn(struct wf_lower *lower, uint64_t bytes)
 {
-    double taken = (double)bytes * lower->expansion;
-    return lower->wear.bytes_s > 0 &&
-           isinf(wf_wear_price(&lower->wear, taken, seconds(wf_now_ns())));
+    return is_short(lower, bytes, bytes);
+}
+
+/* Does it owe so much that nothing else is owed? */
+static bool owes(struct wf_lower *lower, uint64_t bytes)
+{
+    return wf_wear_owes(&lower->wear, (double)bytes * lower->expansion, seconds(wf_now_ns()));
+}
+
+uint64_t wf_below_way_bytes(const struct wf_domain *domain, uint32_t slot)
+{
+    const struct wf_below *below = domain->node->below;
+    const struct wf_desc *desc = domain->store.index.desc;
+    bool budgets = false;
+    for (uint32_t i = 0; i < below->count; i++)
+        budgets |= below->tiers[i].wear.bytes_s > 0;
+    uint32_t bytes = atomic_load_explicit(&desc[slot].bytes, memory_order_relaxed);
+    uint32_t depth = wf_word_depth(atomic_load_explicit(&desc[slot].word, memory_order_relaxed));
+    uint64_t way_bytes = bytes;
+    uint8_t key[32];
+    for (uint32_t looked = 0; budgets && depth > 0; looked++, depth--) {
+        if (looked == WF_WAY_LOOKS)
+            return way_bytes + (uint64_t)depth * bytes;
+        slot = atomic_load_explicit(&desc[slot].parent, memory_order_relaxed);
+        if (slot == WF_SLOT_NONE)
+            break;
+        wf_desc_key_read(&desc[slot], key);
+        if (wf_below_find(domain, key) != WF_DIRECTORY_NONE)
+            break; /* on a tier, or a bridge, whose way was promised */
+        way_bytes += atomic_load_explicit(&desc[slot].bytes, memory_order_relaxed);
+    }
+    return way_bytes;
+}
+
+void wf_lower_begun(struct wf_lower *lower, const struct wf_below_ask *ask)
+{
+    if (ask->extended)
+        wf_wear_redeem(&lower->wear, (double)ask->bytes * lower->expansion);
+    else if (ask->way_bytes > ask->bytes && !ask->must)
+        wf_wear_promise(&lower->wear, (double)(ask->way_bytes - ask->bytes) * lower->expansion);
 }
 
 /* ------------------------------------------------------------------------------ what is offered */
@@ -141,6 +186,7 @@ static void place_of(const struct wf_lower *lower, double bytes, struct wf_place
         .busy = wf_place_busy(lower->meter.busy_s / READING_OVER_S, lower->meter.read_s,
                               bytes / write_bytes_s),
         .stay_s = INFINITY,
+        .expansion = lower->expansion,
         .open = !is_behind(lower),
     };
 }
@@ -175,7 +221,7 @@ static struct wf_lower *take_offer(struct offer *offer, struct wf_admission *sai
     const struct wf_below_ask *ask = offer->ask;
     double now_s = seconds(wf_now_ns());
     /* What is likely to be wanted again waits for a device that is behind, and so do puts. */
-    bool waits = offer->block.extended || offer->block.uses > 1 ||
+    bool waits = offer->block.asked || offer->block.extended || offer->block.uses > 1 ||
                  offer->block.reuse.chance >= WF_ONCE_CHANCE;
     if (!offer->count)
         return NULL;
@@ -186,9 +232,8 @@ static struct wf_lower *take_offer(struct offer *offer, struct wf_admission *sai
         struct wf_lower *lower = offer->lowers[i];
         offer->budgets[i] = lower->wear;
         budgets[i] = &offer->budgets[i];
-        offer->places[i].wear_s_byte = wf_lower_worn(lower, ask->bytes)
-                                           ? INFINITY
-                                           : wf_wear_price(budgets[i], (double)ask->bytes, now_s);
+        double taken = (double)ask->bytes * lower->expansion;
+        offer->places[i].wear_s_byte = wf_wear_price(budgets[i], taken, taken, now_s);
         room_of(offer, i);
         offer->places[i].open |= waits;
     }
@@ -226,7 +271,8 @@ bool wf_lower_wants(struct wf_lower *lower, const struct wf_directory_block *blo
     offer.block.reuse = wf_reuse_aged(reuse, block->idle_ds * 0.1);
     place_of(lower, block->bytes, &offer.places[0]);
     recompute(&offer, domain, block->depth, &offer.block);
-    offer.places[0].wear_s_byte = wf_wear_price(&lower->wear, block->bytes, seconds(wf_now_ns()));
+    double taken = block->bytes * lower->expansion;
+    offer.places[0].wear_s_byte = wf_wear_price(&lower->wear, taken, taken, seconds(wf_now_ns()));
     offer.places[0].open = true; /* it has its turn, one after the other */
     room_of(&offer, 0);
     wf_admit(&offer.block, &offer.places[0], &said);
@@ -286,18 +332,27 @@ static bool used_again(const struct wf_domain *domain, uint32_t slot)
     return domain->used_again[slot / 8] >> (slot % 8) & 1;
 }
 
+/* What its way takes, at least itself. */
+static uint64_t way_bytes_of(const struct wf_below_ask *ask)
+{
+    return ask->way_bytes > ask->bytes ? ask->way_bytes : ask->bytes;
+}
+
 /* Does it take the block without looking at its worth?  If not, why. */
 static bool takes(struct wf_lower *lower, const struct offer *offer, enum wf_not_below *why)
 {
     bool again = offer->block.uses > 1, behind = is_behind(lower);
     enum wf_not_below no = WF_NOT_BELOW_REASONS;
-    if (offer->ask->must || offer->ask->hinted)
+    const struct wf_below_ask *ask = offer->ask;
+    if (ask->must)
         return true;
-    if (lower->config->admit == WF_ADMIT_REUSED && !again)
+    if (ask->extended || ask->hinted)
+        no = ask->extended && owes(lower, ask->bytes) ? WF_NOT_WEAR : no;
+    else if (lower->config->admit == WF_ADMIT_REUSED && !again)
         no = WF_NOT_REUSED;
     else if (lower->config->admit == WF_ADMIT_AUTO && !again && behind)
         no = WF_NOT_BUSY;
-    else if (wf_lower_worn(lower, offer->ask->bytes))
+    else if (is_short(lower, ask->bytes, way_bytes_of(ask)))
         no = WF_NOT_WEAR;
     if (no != WF_NOT_BELOW_REASONS)
         *why = no;
@@ -364,7 +419,9 @@ struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below
                           .ask = ask,
                           .block = {.uses = used_again(domain, ask->slot) ? 2 : 1,
                                     .bytes = (double)ask->bytes,
-                                    .extended = ask->must || ask->hinted}};
+                                    .asked = ask->must || (ask->hinted && !ask->extended),
+                                    .extended = ask->extended,
+                                    .way_bytes = (double)way_bytes_of(ask)}};
     bool asked = false, known = false;
     *refusal = (struct wf_refusal){.why = nobody_asked(below, ask->bytes)};
     wf_directory_clock(below->directory, (uint32_t)(wf_now_ns() / 100000000));
@@ -372,7 +429,8 @@ struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below
         struct wf_lower *lower = &below->tiers[below->order[i]], *to;
         if (!open_to(lower, ask))
             continue;
-        if (ask->hinted && !ask->must && wf_lower_worn(lower, ask->bytes)) {
+        if (ask->hinted && !ask->must && !ask->extended &&
+            is_short(lower, ask->bytes, way_bytes_of(ask))) {
             refusal->why = WF_NOT_WEAR;
             refusal->by_tier = true;
             continue;
@@ -389,10 +447,11 @@ struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below
         to = by_worth(&offer, refusal);
         if (to)
             return to;
-        if (!takes(lower, &offer, &refusal->why))
+        if (!takes(lower, &offer, &refusal->why)) {
             refusal->by_tier = true;
-        else if (wf_lower_room(lower, domain, ask->bytes))
+        } else if (wf_lower_room(lower, domain, ask->bytes)) {
             return lower;
+        }
     }
     return by_worth(&offer, refusal);
 }

@@ -210,8 +210,10 @@ struct wf_below_ask {
     uint32_t slot; /* in DRAM */
     uint32_t depth;
     uint64_t bytes;
-    bool must;   /* whatever it is worth: what extends it is below, or somebody asked for it */
-    bool hinted; /* the same, but as long as the budget of writes has something left */
+    uint64_t way_bytes; /* wf_below_way_bytes(); 0: its own */
+    bool must;          /* whatever it is worth: somebody asked for it to be there */
+    bool extended;      /* what extends it is below, or on its way there, and lost without it */
+    bool hinted; /* whatever it is worth, as long as the budget of writes has what its way takes */
     bool ahead;  /* it need not leave yet, and will be asked about again */
 };
 /* The tier that takes the block, and has room for it now; NULL: none, and why.  The same decision
@@ -237,6 +239,13 @@ bool wf_lower_wants(struct wf_lower *lower, const struct wf_directory_block *blo
 /* What of its budget of writes is there now, in bytes (below 0: owed), and comes in a day.  False:
  * it has none. */
 bool wf_lower_budget(struct wf_lower *lower, double *out_bytes, double *out_day_bytes);
+/* Bytes of a block of DRAM and of those before it that are neither below nor lead to what is: to
+ * be written if it is.  No more than WF_WAY_LOOKS are looked at.  Where no tier has a budget: its
+ * own. */
+uint64_t wf_below_way_bytes(const struct wf_domain *domain, uint32_t slot);
+/* The block is on its way there: the rest of its chain is promised its part of the budget, or it
+ * had been. */
+void wf_lower_begun(struct wf_lower *lower, const struct wf_below_ask *ask);
 /* Has it been written as much as it may, for now? */
 bool wf_lower_worn(struct wf_lower *lower, uint64_t bytes);
 

@@ -315,7 +315,12 @@ static bool was_refused(struct wf_domain *domain, uint32_t slot)
 }
 
 /* For what a block is to go.  But for room, no other choice is as good as letting it go. */
-enum cause { FOR_ROOM, HINTED, ASKED };
+enum cause {
+    FOR_ROOM,
+    HINTED,
+    HINTED_ON, /* the same, and what extends it is on its way */
+    ASKED,
+};
 
 static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum cause cause)
 {
@@ -341,13 +346,16 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
         .slot = slot,
         .depth = wf_word_depth(atomic_load_explicit(&desc->word, memory_order_relaxed)),
         .bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed),
+        .must = cause == ASKED || block.archives > 0,
         /* A bridge leads to what is below. */
-        .must = cause == ASKED || entry != WF_DIRECTORY_NONE,
-        .hinted = cause == HINTED,
+        .extended = entry != WF_DIRECTORY_NONE || cause == HINTED_ON,
+        .hinted = cause == HINTED || cause == HINTED_ON,
         .ahead = below->ahead,
     };
-    if (ask.ahead && !ask.must && was_refused(domain, slot))
+    if (ask.ahead && !ask.must && !ask.extended && was_refused(domain, slot))
         return otherwise;
+    if (!ask.must && !ask.extended)
+        ask.way_bytes = wf_below_way_bytes(domain, slot);
     struct wf_lower *to = wf_below_choose(domain, &ask, &refusal);
     domain->refused[slot / 8] &= (uint8_t) ~(1u << (slot % 8)); /* what is answered now counts */
     if (!to && !refusal.by_tier && wf_below_opening(below))
@@ -358,7 +366,10 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
         wf_below_refused(below, key, &refusal);
         return otherwise;
     }
-    return demote(domain, slot, to) ? WF_LEAVE_LATER : WF_LEAVE_NOT;
+    if (!demote(domain, slot, to))
+        return WF_LEAVE_NOT;
+    wf_lower_begun(to, &ask);
+    return WF_LEAVE_LATER;
 }
 
 enum wf_leave wf_demote_leave(void *context, uint32_t slot)
@@ -679,6 +690,7 @@ void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32])
 {
     struct wf_store *store = &domain->store;
     uint32_t slot = end_in_dram(domain, tip);
+    enum cause cause = HINTED;
     /* From its end, as far as no other chain shares it. */
     while (slot != WF_SLOT_NONE && store->slots[slot].holds == 0) {
         uint32_t parent = atomic_load_explicit(&store->index.desc[slot].parent,
@@ -687,7 +699,8 @@ void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32])
         if (child != WF_SLOT_NONE && store->slots[child].next != WF_SLOT_NONE)
             return;
         wf_store_cool(store, slot);
-        (void)wanted_below(domain, slot, HINTED);
+        if (wanted_below(domain, slot, cause) == WF_LEAVE_LATER)
+            cause = HINTED_ON;
         slot = parent;
     }
 }

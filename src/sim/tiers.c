@@ -91,6 +91,22 @@ void wf_sim_below_place(const struct wf_sim_below *below, int number, struct wf_
         out->stay_s = now_s - at_s(below, below->blocks[tier->heap.items[0].block].last);
 }
 
+/* Blocks that must be written behind tier `from` (-1: the pool) for this one to be of use there:
+ * those before it that are not there, nor lead to what is. */
+static double way_of(const struct wf_sim_below *below, int from, uint32_t block)
+{
+    const struct wf_sim_trace *trace = below->plan.trace;
+    uint32_t looked = 0, before = trace->parent[block];
+    while (before != WF_SIM_NONE && looked < WF_WAY_LOOKS) {
+        const struct tier_block *state = &below->blocks[before];
+        if (state->tiers >> (from + 1) || (from < 0 && state->children > 0))
+            return 1 + looked;
+        looked++;
+        before = trace->parent[before];
+    }
+    return 1 + trace->depth[block];
+}
+
 static struct wf_candidate candidate_of(const struct wf_sim_below *below, uint32_t block)
 {
     const struct tier_block *state = &below->blocks[block];
@@ -111,7 +127,9 @@ static int places_behind(struct wf_sim_below *below, int from, struct wf_place *
     for (int i = count - 1; i >= 0; i--) {
         struct tier_state *tier = &below->tiers[from + 1 + i];
         wf_sim_below_place(below, from + 1 + i, &places[i]);
-        places[i].wear_s_byte = wf_wear_price(&tier->wear, below->block_bytes, below->now_s);
+        places[i].wear_s_byte = wf_wear_price(&tier->wear, below->block_bytes, below->block_bytes,
+                                              below->now_s);
+        places[i].owes = wf_wear_owes(&tier->wear, below->block_bytes, below->now_s);
         if (isinf(places[i].stay_s))
             continue;
         uint32_t coldest = tier->heap.items[0].block;
@@ -181,15 +199,19 @@ static void put(struct wf_sim_below *below, int number, uint32_t block)
 }
 
 /* What admission is compared with: all that the device takes. */
-static void first_open(const struct wf_place *places, int count, struct wf_admission *out)
+static void first_open(const struct wf_candidate *block, const struct wf_place *places, int count,
+                       struct wf_admission *out)
 {
     *out = (struct wf_admission){.rule = WF_REFUSED_CLOSED, .place = -1};
     for (int i = 0; i < count; i++) {
         if (!places[i].open)
             continue;
-        out->rule = isinf(places[i].wear_s_byte) ? WF_REFUSED_WEAR : WF_ADMITTED;
+        bool kept = block->extended && !places[i].owes;
+        out->rule = kept                           ? WF_ADMITTED_CHAIN
+                    : isinf(places[i].wear_s_byte) ? WF_REFUSED_WEAR
+                                                   : WF_ADMITTED;
         out->wear_s = places[i].wear_s_byte;
-        if (out->rule == WF_ADMITTED) {
+        if (out->rule <= WF_ADMITTED_CHAIN) {
             out->place = i;
             return;
         }
@@ -206,6 +228,7 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
                                  .reuse = state->reuse};
     struct wf_candidate candidate = candidate_of(below, block);
     candidate.reuse = wf_reuse_aged(state->reuse, below->now_s - state->left_s);
+    candidate.way_bytes = way_of(below, from, block) * below->block_bytes;
     struct wf_place places[WF_SIM_TIERS_MAX];
     struct wf_wear *wears[WF_SIM_TIERS_MAX];
     int count = places_behind(below, from, places);
@@ -215,7 +238,7 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
     }
     wf_place_offer(&candidate, places, wears, count, below->now_s, &event.admission);
     if (below->plan.always)
-        first_open(places, count, &event.admission);
+        first_open(&candidate, places, count, &event.admission);
     below->result.decided[event.admission.rule] += below->counted;
     if (from < 0) {
         below->offered++;
@@ -225,8 +248,13 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
     if (event.place >= 0)
         event.kind = WF_SIM_PLACED;
     note(below, &event);
-    if (event.place >= 0)
-        put(below, event.place, block);
+    if (event.place < 0)
+        return;
+    if (candidate.extended)
+        wf_wear_redeem(wears[event.admission.place], below->block_bytes);
+    else
+        wf_wear_promise(wears[event.admission.place], candidate.way_bytes - below->block_bytes);
+    put(below, event.place, block);
 }
 
 void wf_sim_below_gave(struct wf_sim_below *below, const struct wf_share_verdict *verdict)

@@ -206,6 +206,49 @@ static void a_budget_that_is_used_up_refuses(void **state)
     assert_true(lower->wear.bytes < left - BLOCK_BYTES / 2.0);
 }
 
+/* A chain is begun if the budget has all of its way, which is its own from then on; what leads to
+ * it is written until the budget owes what it may. */
+static void a_budget_pays_for_whole_chains(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    struct wf_lower *lower = &s->below.tiers[0];
+    const enum wf_tier_admit admits[] = {WF_ADMIT_AUTO, WF_ADMIT_ALWAYS};
+    for (int i = 0; i < 4; i++) {
+        s->tiers[0].admit = admits[i % 2];
+        ask = asking();
+        ask.hinted = i > 1; /* as well where a session waits */
+        wf_wear_init(&lower->wear, 1e9, 1, 0);
+        lower->wear.bytes = 10.5 * BLOCK_BYTES;
+        lower->wear.at_s = 1e12;
+        ask.way_bytes = 11 * BLOCK_BYTES;
+        assert_int_equal(chosen(s, &ask, &refusal), -1);
+        assert_int_equal(refusal.why, WF_NOT_WEAR);
+        ask.way_bytes = 10 * BLOCK_BYTES;
+        lower->expansion = 1.1; /* as much as that is written */
+        assert_int_equal(chosen(s, &ask, &refusal), -1);
+        lower->expansion = 1;
+        assert_int_equal(chosen(s, &ask, &refusal), 0);
+        wf_lower_written(lower, ask.bytes);
+        wf_lower_begun(lower, &ask);
+        assert_true(fabs(lower->wear.promised - 9.0 * BLOCK_BYTES) < 1);
+        ask.way_bytes = BLOCK_BYTES;
+        assert_int_equal(chosen(s, &ask, &refusal), -1); /* that is another's */
+        ask.extended = true;
+        ask.way_bytes = 0;
+        assert_int_equal(chosen(s, &ask, &refusal), 0);
+        wf_lower_written(lower, ask.bytes);
+        wf_lower_begun(lower, &ask);
+        assert_true(fabs(lower->wear.promised - 8.0 * BLOCK_BYTES) < 1);
+        lower->wear.bytes = (1 - WF_WEAR_OWED) * lower->wear.most_bytes - lower->wear.most_bytes;
+        assert_int_equal(chosen(s, &ask, &refusal), -1);
+        assert_int_equal(refusal.why, WF_NOT_WEAR);
+        ask.must = true;
+        assert_int_equal(chosen(s, &ask, &refusal), 0);
+    }
+}
+
 /* What is looked at ahead of need over and over is one offer, when it is taken or goes. */
 static void a_look_ahead_is_no_offer(void **state)
 {
@@ -390,6 +433,7 @@ int main(void)
         TEST(a_one_hit_wonder_is_refused_where_room_is_short),
         TEST(what_was_used_twice_is_weighed),
         TEST(a_budget_that_is_used_up_refuses),
+        TEST(a_budget_pays_for_whole_chains),
         TEST(a_look_ahead_is_no_offer),
         TEST(it_goes_where_most_is_left),
         TEST(tiers_that_take_all_have_their_place),

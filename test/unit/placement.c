@@ -88,61 +88,6 @@ static void prefill_grows_with_position(void **state)
          wf_prefill_s(prefill, 0, 1000));
 }
 
-/* ----------------------------------------------------------------------------------------- wear */
-
-static void writes_keep_to_their_budget(void **state)
-{
-    (void)state;
-    struct wf_wear wear;
-    wf_wear_init(&wear, 864 * GB, 0, 0); /* no limit */
-    wf_wear_spend(&wear, 1e15, 0);
-    assert_true(wf_wear_price(&wear, GB, 0) == 0);
-    wf_wear_init(&wear, 864 * GB, 1, 0); /* 10 MB a second, and an hour of it at once */
-    near(wear.bytes_s, 10 * MB);
-    assert_true(wf_wear_price(&wear, MB, 0) == INFINITY);
-    assert_true(wf_wear_price(&wear, MB, 1) == 0); /* nothing to compare with as yet */
-    assert_true(wf_wear_price(&wear, 37 * GB, 4000) == INFINITY);
-    assert_true(wf_wear_price(&wear, 35 * GB, 4000) == 0);
-    for (int i = 0; i < 100; i++)
-        wf_wear_offer(&wear, 1e-9);
-    near(wf_wear_price(&wear, MB, 4000), 1e-9 / exp(1));
-    wf_wear_spend(&wear, 18 * GB, 4000);
-    near(wf_wear_price(&wear, MB, 4000), 1e-9 / exp(0.5));
-    wf_wear_spend(&wear, 20 * GB, 4000); /* 2 GB are owed: 200 s */
-    assert_true(wf_wear_price(&wear, MB, 4200) == INFINITY);
-    assert_true(wf_wear_price(&wear, MB, 4201) < INFINITY);
-    near(wf_wear_price(&wear, 36 * GB, 1e6), 1e-9 / exp(1)); /* and it is full again */
-}
-
-static void the_price_rises_as_writes_run_short(void **state)
-{
-    (void)state;
-    struct wf_wear wear;
-    struct random_source random = {2};
-    wf_wear_init(&wear, 864 * GB, 1, 0);
-    /* Worths over two decades, far more of them than may be written: what is taken is above the
-     * middle of what comes, and all in all no more than the bucket and what comes in. */
-    double written = 0, worth_all = 0, worth_taken = 0, taken = 0, before = 0;
-    for (int i = 0; i < 20000; i++) {
-        double worth = some(&random, 1e-10, 1e-8), now_s = i;
-        wf_wear_offer(&wear, worth);
-        double price = wf_wear_price(&wear, 100 * MB, now_s);
-        worth_all += log(worth) / 20000;
-        if (worth <= price)
-            continue;
-        wf_wear_spend(&wear, 100 * MB, now_s);
-        if (wear.offers == before)
-            assert_true(wf_wear_price(&wear, MB, now_s) >= price);
-        before = wear.offers;
-        written += 100 * MB;
-        worth_taken += log(worth);
-        taken++;
-    }
-    assert_true(written <= 10 * MB * 20000);
-    assert_true(written >= 0.8 * 10 * MB * 20000);
-    assert_true(worth_taken / taken > worth_all + 1);
-}
-
 /* ------------------------------------------------------------------------------------ admission */
 
 static void admission_is_gain_less_costs(void **state)
@@ -309,32 +254,6 @@ static void what_is_let_go_goes_on(void **state)
     struct wf_admission said;
     wf_place_choose(&block, places, 2, &said);
     assert_int_equal(said.place, 0);
-}
-
-/* What is offered to several tiers is offered to each one's budget, at its price. */
-static void an_offer_is_counted_by_every_budget(void **state)
-{
-    (void)state;
-    struct wf_wear tight, loose, none;
-    wf_wear_init(&tight, 86.4 * MB, 1, 0); /* 3.6 MB an hour */
-    wf_wear_init(&loose, 864 * GB, 10, 0);
-    wf_wear_init(&none, 864 * GB, 0, 0);
-    struct wf_wear *const wears[] = {&tight, &loose, &none};
-    struct wf_place places[] = {flash, flash, flash};
-    struct wf_admission said;
-    wf_place_offer(&block, places, wears, 2, 4000, &said);
-    assert_true(places[0].wear_s_byte == INFINITY);
-    assert_true(places[1].wear_s_byte > 0 && places[1].wear_s_byte < INFINITY);
-    assert_int_equal(said.rule, WF_ADMITTED);
-    assert_int_equal(said.place, 1);
-    assert_true(tight.offers == 1 && loose.offers == 1);
-    places[0] = places[1] = flash;
-    wf_place_offer(&block, places, wears, 3, 4000, &said);
-    assert_int_equal(said.place, 2); /* the most is left where writes cost nothing */
-    places[0] = flash;
-    wf_place_offer(&block, places, wears, 1, 4000, &said);
-    assert_int_equal(said.rule, WF_REFUSED_WEAR);
-    assert_int_equal(said.place, -1);
 }
 
 static void room_is_worth_what_lies_there(void **state)
@@ -644,14 +563,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hits_are_bounded_by_both),
         cmocka_unit_test(prefill_grows_with_position),
-        cmocka_unit_test(writes_keep_to_their_budget),
-        cmocka_unit_test(the_price_rises_as_writes_run_short),
         cmocka_unit_test(admission_is_gain_less_costs),
         cmocka_unit_test(admission_goes_up_with_worth_and_down_with_cost),
         cmocka_unit_test(a_block_goes_where_most_is_left),
         cmocka_unit_test(what_costs_nothing_is_taken),
         cmocka_unit_test(what_is_let_go_goes_on),
-        cmocka_unit_test(an_offer_is_counted_by_every_budget),
         cmocka_unit_test(room_is_worth_what_lies_there),
         cmocka_unit_test(what_is_sooner_is_done),
         cmocka_unit_test(tiers_read_at_the_same_time),
