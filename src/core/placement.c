@@ -191,6 +191,13 @@ void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
     *out = said;
 }
 
+/* Of two places that refuse it: where wear is all that counts against it, as it does for one whose
+ * bucket is empty, that is what it was refused for. */
+static double without_wear(const struct wf_admission *said)
+{
+    return said->gain_s - said->write_s - said->room_s;
+}
+
 void wf_place_choose(const struct wf_candidate *block, const struct wf_place *places, int count,
                      struct wf_admission *out)
 {
@@ -198,7 +205,8 @@ void wf_place_choose(const struct wf_candidate *block, const struct wf_place *pl
     for (int i = 0; i < count; i++) {
         struct wf_admission one;
         wf_admit(block, &places[i], &one);
-        bool taken = one.place == 0, better = one.net_s > best.net_s;
+        bool taken = one.place == 0;
+        bool better = taken ? one.net_s > best.net_s : without_wear(&one) > without_wear(&best);
         bool closed = one.rule == WF_REFUSED_CLOSED, none = best.rule == WF_REFUSED_CLOSED;
         one.place = taken ? i : -1;
         if (best.place >= 0 ? taken && better : taken || (!closed && (none || better)))

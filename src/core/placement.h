@@ -170,7 +170,7 @@ struct wf_admission {
 void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
               struct wf_admission *out);
 /* To which of several: where the most is left of its gain.  Refused by all: the reason of the one
- * that came nearest. */
+ * that would be best if its writes cost no wear, so that a budget that is used up is named. */
 void wf_place_choose(const struct wf_candidate *block, const struct wf_place *places, int count,
                      struct wf_admission *out);
 /* It has room only if `coldest` goes, which was not wanted for that long since its reuse was what

@@ -447,7 +447,10 @@ struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below
         to = by_worth(&offer, refusal);
         if (to)
             return to;
-        if (!takes(lower, &offer, &refusal->why)) {
+        enum wf_not_below why = refusal->why;
+        if (!takes(lower, &offer, &why)) {
+            /* What a nearer tier said, which looked at its worth, stands. */
+            refusal->why = refusal->by_worth ? refusal->why : why;
             refusal->by_tier = true;
         } else if (wf_lower_room(lower, domain, ask->bytes)) {
             return lower;

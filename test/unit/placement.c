@@ -191,12 +191,30 @@ static void a_block_goes_where_most_is_left(void **state)
     places[1].write_bytes_s = 20 * GB;
     wf_place_choose(&block, places, 3, &said);
     assert_int_equal(said.place, 1);
-    /* Refused by all: the reason of who came nearest. */
+    /* Refused by all: the reason of who would be best, but for wear, */
     places[1].room_s_byte = 1e-8;
     places[2].wear_s_byte = INFINITY;
     wf_place_choose(&block, places, 3, &said);
     assert_int_equal(said.place, -1);
+    assert_int_equal(said.rule, WF_REFUSED_WEAR);
+    places[1].room_s_byte = 6e-9;
+    places[2].write_bytes_s = 0.1 * GB; /* less than nothing would be left there */
+    places[2].busy = 1;
+    places[2].wear_s_byte = 0;
+    wf_place_choose(&block, places, 3, &said);
     assert_int_equal(said.rule, WF_REFUSED_ROOM);
+    /* and not of one too slow to be read, which asks nothing for it. */
+    places[2] = flash;
+    places[2].wear_s_byte = INFINITY;
+    places[1] = flash;
+    places[1].read_bytes_s = 0.09 * GB;
+    for (int i = 0; i < 2; i++) {
+        struct wf_place swapped = places[1];
+        places[1] = places[2];
+        places[2] = swapped;
+        wf_place_choose(&block, places, 3, &said);
+        assert_int_equal(said.rule, WF_REFUSED_WEAR);
+    }
     wf_place_choose(&block, places, 1, &said);
     assert_int_equal(said.rule, WF_REFUSED_CLOSED);
     wf_place_choose(&block, places, 0, &said);
