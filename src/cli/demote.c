@@ -75,20 +75,25 @@ static size_t ends_in(const struct chain *chain, const char *tip)
 static bool goes_on(struct cli *cli, const struct chain *chain, json_int_t session)
 {
     char question[48], hex[65];
-    json_t *about = NULL, *key;
-    size_t index;
-    bool found = false;
+    uint64_t next = 0;
+    bool found = false, more = true;
     snprintf(question, sizeof question, "session %lld", (long long)session);
     wf_cli_hex(chain->keys[chain->present - 1].bytes, 32, hex);
     hex[EVENT_DIGITS] = '\0';
-    char *text;
-    if (weft_query(cli->weft, question, 0, &text) != WEFT_OK)
-        return false; /* it has ended meanwhile */
-    about = json_loads(text, 0, NULL);
-    weft_text_free(text);
-    json_array_foreach (json_object_get(about, "keys"), index, key)
-        found |= strcmp(json_string_value(key) ? json_string_value(key) : "", hex) == 0;
-    json_decref(about);
+    while (more && !found) {
+        char *text;
+        size_t index;
+        json_t *key;
+        if (weft_query(cli->weft, question, next, &text) != WEFT_OK)
+            return false; /* it has ended meanwhile */
+        json_t *about = json_loads(text, 0, NULL), *keys = json_object_get(about, "keys");
+        weft_text_free(text);
+        json_array_foreach (keys, index, key)
+            found |= strcmp(json_string_value(key) ? json_string_value(key) : "", hex) == 0;
+        next = (uint64_t)json_integer_value(json_object_get(about, "next"));
+        more = next && json_array_size(keys); /* the node tells keys of its end alone */
+        json_decref(about);
+    }
     return found;
 }
 

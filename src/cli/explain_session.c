@@ -193,6 +193,41 @@ static void events_print(const json_t *found, uint64_t lost)
     }
 }
 
+/* Add up what the next answers say of the chain: one of a long chain comes in several.  False: the
+ * session has ended meanwhile, or what came is no answer. */
+static bool chain_rest(struct cli *cli, const char *question, json_t *about)
+{
+    static const char *const sums[] = {"found", "bytes", "dram", "archived"};
+    json_t *chain = json_object_get(about, "chain"), *tiers = json_object_get(chain, "tiers");
+    uint64_t next = number(about, "next");
+    while (next) {
+        const char *tier;
+        char *text;
+        json_t *count;
+        if (weft_query(cli->weft, question, next, &text) != WEFT_OK)
+            return false;
+        json_t *more = json_loads(text, 0, NULL), *of = json_object_get(more, "chain");
+        weft_text_free(text);
+        if (number(more, "next") && number(more, "next") <= next)
+            of = NULL; /* it would go on for ever */
+        next = number(more, "next");
+        for (size_t i = 0; of && i < sizeof sums / sizeof sums[0]; i++)
+            wf_cli_json_set(chain, sums[i],
+                            json_integer(
+                                (json_int_t)(number(chain, sums[i]) + number(of, sums[i]))));
+        json_object_foreach (json_object_get(of, "tiers"), tier, count)
+            wf_cli_json_set(tiers, tier,
+                            json_integer((json_int_t)number(tiers, tier) +
+                                         json_integer_value(count)));
+        json_array_extend(json_object_get(about, "keys"), json_object_get(more, "keys"));
+        json_decref(more);
+        if (!of)
+            return false;
+    }
+    json_object_del(about, "next");
+    return true;
+}
+
 int wf_explain_session(struct cli *cli, const json_t *events, const char *which, bool *out_known)
 {
     char question[96], *text = NULL;
@@ -215,6 +250,11 @@ int wf_explain_session(struct cli *cli, const json_t *events, const char *which,
                            "the node's answer is not a JSON object (%s); is it a weftd of version "
                            "%s?",
                            error.text, weft_version());
+    }
+    if (!chain_rest(cli, question, about)) {
+        json_decref(about);
+        *out_known = false; /* it is no session any more */
+        return CLI_MISS;
     }
     json_t *found = events_of(about, json_object_get(events, "events"));
     if (cli->json) {

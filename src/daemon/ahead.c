@@ -22,9 +22,9 @@
 #define TIMES_MEASURED 2.0 /* others may be read meanwhile */
 #define MARGIN_S 0.03      /* of the owner, and of what is asked for first */
 #define LOOK_LEAST_S 0.02
-#define WAKES_NS 2000000u       /* then others have their turn: a look is O(its chain) */
-#define KEPT_PART 0.4           /* of its age: less than a bucket of value_model.h */
-#define CHAIN_BLOCKS_MAX 65536u /* a million tokens in blocks of 16 */
+#define WAKES_NS 2000000u /* then others have their turn: a look is O(its chain) */
+#define KEPT_PART 0.4     /* of its age: less than a bucket of value_model.h */
+#define THERE_LOOKS 4096u /* blocks of a chain in DRAM whose sizes are looked at */
 
 /* ----------------------------------------------------------------------------- where a chain is */
 
@@ -42,6 +42,55 @@ static double read_s(const struct wf_lower *lower, double bytes, double blocks)
 {
     double latency_s = lower->stats.read_latency_us * 1e-6, bytes_s = lower->stats.read_mbps * 1e6;
     return bytes_s > 0 ? latency_s + bytes / bytes_s : latency_s * blocks;
+}
+
+static void turn_round(uint32_t *entries, uint32_t count)
+{
+    for (uint32_t i = 0; i < count / 2; i++) {
+        uint32_t entry = entries[i];
+        entries[i] = entries[count - 1 - i];
+        entries[count - 1 - i] = entry;
+    }
+}
+
+uint32_t wf_chain_absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t *out,
+                         uint32_t max)
+{
+    struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    uint32_t absent = 0, at = 0; /* at: where the next one goes */
+    uint32_t entry = wf_below_find(domain, tip);
+    for (; entry != WF_DIRECTORY_NONE; entry = block.parent, absent++) {
+        wf_directory_read(below->directory, entry, &block);
+        if (block.in_dram) /* and so are all before it */
+            break;
+        /* Of more, those that come first: without them the rest could not be loaded. */
+        at = at == max ? 0 : at;
+        out[at++] = entry;
+    }
+    if (absent <= max)
+        return absent;
+    turn_round(out, at); /* what came last goes behind what came before it */
+    turn_round(out + at, max - at);
+    turn_round(out, max);
+    return max;
+}
+
+/* What of it is in DRAM: all up to its end.  Of a long chain the blocks before the last ones count
+ * as large as these are. */
+static void there_look(const struct wf_store *store, struct wf_chain *out)
+{
+    uint32_t looked = 0;
+    if (out->end == WF_SLOT_NONE)
+        return;
+    out->there = wf_store_depth(store, out->end) + 1;
+    for (uint32_t slot = out->end; slot != WF_SLOT_NONE && looked < THERE_LOOKS; looked++) {
+        const struct wf_desc *desc = &store->index.desc[slot];
+        out->there_bytes += atomic_load_explicit(&desc->bytes, memory_order_relaxed);
+        slot = atomic_load_explicit(&desc->parent, memory_order_relaxed);
+    }
+    if (out->there > looked)
+        out->there_bytes += out->there_bytes / looked * (out->there - looked);
 }
 
 void wf_chain_look(struct wf_domain *domain, const uint8_t tip[32], struct wf_chain *out)
@@ -69,12 +118,7 @@ void wf_chain_look(struct wf_domain *domain, const uint8_t tip[32], struct wf_ch
             out->end = wf_store_find(store, block.key);
         }
     }
-    for (uint32_t slot = out->end; slot != WF_SLOT_NONE && out->there < CHAIN_BLOCKS_MAX;) {
-        const struct wf_desc *desc = &store->index.desc[slot];
-        out->there++;
-        out->there_bytes += atomic_load_explicit(&desc->bytes, memory_order_relaxed);
-        slot = atomic_load_explicit(&desc->parent, memory_order_relaxed);
-    }
+    there_look(store, out);
     /* What may leave DRAM would be read from where it would go to. */
     const struct wf_lower *first = below && !out->absent ? nearest(below, UINT8_MAX) : NULL;
     if (first)

@@ -8,6 +8,10 @@
 #include "daemon/events.h"
 #include "daemon/node.h"
 
+/* The entries of a chain that are not in DRAM, the last first; of more than `max`, those nearest to
+ * what is there.  A look at each of them all. */
+uint32_t wf_chain_absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t *out,
+                         uint32_t max);
 /* Where a chain is. */
 struct wf_chain {
     uint32_t end;    /* the last block of it that is in DRAM; WF_SLOT_NONE: none is */

@@ -314,10 +314,6 @@ uint32_t wf_load_slot(const struct wf_below *below, const struct wf_domain *doma
 /* Bring a chain up, from its root to `tip`, by `deadline_us` (0: when there is nothing better to
  * do).  How many blocks were begun. */
 uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us);
-/* The entries of a chain that are not in DRAM, the last first; of more than `max`, those nearest to
- * what is there.  O(of them all). */
-uint32_t wf_chain_absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t *out,
-                         uint32_t max);
 /* The block was removed: what is on its way of it arrives nowhere. */
 void wf_load_forget(struct wf_below *below, const struct wf_domain *domain, const uint8_t key[32]);
 uint32_t wf_loads_busy(const struct wf_below *below);

@@ -748,27 +748,6 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
 
 /* ------------------------------------------------------------------------------- asked by hints */
 
-uint32_t wf_chain_absent(struct wf_domain *domain, const uint8_t tip[32], uint32_t *out,
-                         uint32_t max)
-{
-    struct wf_below *below = domain->node->below;
-    struct wf_directory_block block;
-    uint32_t tip_entry = wf_below_find(domain, tip), absent = 0, count = 0;
-    for (uint32_t at = tip_entry; at != WF_DIRECTORY_NONE; at = block.parent, absent++) {
-        wf_directory_read(below->directory, at, &block);
-        if (block.in_dram) /* and so are all before it */
-            break;
-    }
-    /* Of more, those that come first: without them the rest could not be loaded. */
-    uint32_t beyond = absent > max ? absent - max : 0;
-    for (uint32_t at = tip_entry, i = 0; i < absent; at = block.parent, i++) {
-        wf_directory_read(below->directory, at, &block);
-        if (i >= beyond)
-            out[count++] = at;
-    }
-    return count;
-}
-
 uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us)
 {
     struct wf_below *below = domain->node->below;

@@ -209,10 +209,26 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
     return wf_query_page("blocks", rows, slot < store->arena.slots_used ? slot : 0);
 }
 
+/* Blocks below DRAM that one page of sessions looks at; a chain that has more has null for what of
+ * it is in DRAM. */
+#define SESSION_LOOKS (1u << 16)
+#define MARKS 256u
+#define MARK_BLOCKS 256u
+
+/* What is looked at for a page.  Many sessions may go on from one chain: every so many blocks one
+ * is marked with the walk that came by, and whoever comes there next has what that found. */
+struct looks {
+    uint32_t left, walk; /* looks; walks before this one */
+    struct {
+        uint32_t entry, walk; /* walk 0: nobody came by */
+    } marks[MARKS];
+    uint64_t dram[WF_PAGE_ROWS + 2]; /* by walk, from 1 on */
+};
+
 /* Blocks of the chain that ends with `tip`, and how many of these are in DRAM: eviction takes the
  * ends of chains only, so that is its beginning.  Goes up from the tip, a look a block that is
- * below alone; *looks is what may still be looked at.  False: there are more. */
-static bool chain_count(const struct wf_domain *domain, const uint8_t tip[32], uint32_t *looks,
+ * below alone.  False: there are more than may be looked at. */
+static bool chain_count(const struct wf_domain *domain, const uint8_t tip[32], struct looks *looks,
                         uint64_t *out_blocks, uint64_t *out_dram)
 {
     const struct wf_below *below = domain->node->below;
@@ -226,22 +242,31 @@ static bool chain_count(const struct wf_domain *domain, const uint8_t tip[32], u
         *out_blocks = *out_dram = (uint64_t)wf_word_depth(word) + 1;
         return true;
     }
+    uint32_t walk = ++looks->walk;
     while (entry != WF_DIRECTORY_NONE) {
-        if (!*looks)
+        if (!looks->left)
             return false;
-        --*looks;
+        looks->left--;
         wf_directory_read(below->directory, entry, &block);
+        uint32_t at = block.depth / MARK_BLOCKS % MARKS;
         uint64_t blocks = (uint64_t)block.depth + 1;
         *out_blocks = *out_blocks ? *out_blocks : blocks;
         *out_dram = block.in_dram ? blocks : 0;
-        entry = block.in_dram ? WF_DIRECTORY_NONE : block.parent;
+        if (block.in_dram)
+            break;
+        if (looks->marks[at].walk && looks->marks[at].entry == entry) {
+            *out_dram = looks->dram[looks->marks[at].walk];
+            break;
+        }
+        if (block.depth % MARK_BLOCKS == 0) {
+            looks->marks[at].entry = entry;
+            looks->marks[at].walk = walk;
+        }
+        entry = block.parent;
     }
+    looks->dram[walk] = *out_dram;
     return true;
 }
-
-/* Blocks below DRAM that one page of sessions looks at; a chain that has more has null for what of
- * it is in DRAM. */
-#define SESSION_LOOKS (1u << 16)
 
 static char *list_sessions(const struct wf_node *node, const struct wf_domain *domain,
                            uint64_t cursor)
@@ -249,7 +274,7 @@ static char *list_sessions(const struct wf_node *node, const struct wf_domain *d
     json_t *rows = json_array();
     size_t room = WF_PAGE_BYTES;
     uint64_t i = cursor, now_ns = wf_now_ns(), blocks = 0, dram = 0;
-    uint32_t looks = SESSION_LOOKS;
+    struct looks looks = {.left = SESSION_LOOKS};
     for (; i < node->session_used && json_array_size(rows) < WF_PAGE_ROWS; i++) {
         const struct wf_session_entry *s = &node->sessions[i];
         if (!s->id || s->domain != domain->id)
@@ -416,7 +441,7 @@ void wf_handle_query(struct wf_client *client, const struct wf_query *request)
     else if (strcmp(what, "sessions") == 0)
         text = list_sessions(node, domain, request->cursor);
     else if (strncmp(what, "session ", 8) == 0)
-        text = wf_query_session(domain, what + 8, &status);
+        text = wf_query_session(domain, what + 8, request->cursor, &status);
     else if (strcmp(what, "regions") == 0)
         text = list_regions(node, domain, request->cursor);
     else if (strcmp(what, "domains") == 0)

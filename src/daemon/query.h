@@ -31,7 +31,9 @@ char *wf_query_tiers(struct wf_node *node);
 char *wf_query_below(const struct wf_domain *domain, const char *words, uint64_t cursor,
                      enum weft_status *out_status);
 
-/* query_session.c: the session of that number or name; WEFT_E_NOT_FOUND. */
-char *wf_query_session(const struct wf_domain *domain, const char *word, enum weft_status *status);
+/* query_session.c: the session of that number or name, and a part of its chain; WEFT_E_NOT_FOUND.
+ */
+char *wf_query_session(const struct wf_domain *domain, const char *word, uint64_t cursor,
+                       enum weft_status *status);
 
 #endif

@@ -4,7 +4,11 @@
  * what the policy thinks of it, and what would be done next.
  *
  * The keys of its chain go along, by the digits that events have of keys, so that who asks can find
- * what happened to them.  O(blocks of the chain), and of a sample of what may be evicted.
+ * what happened to them.
+ *
+ * The owner looks at a part of a long chain in one answer, from its end on, and who asks goes on
+ * where that stopped: the cursor is how many blocks were passed.  These are passed again by their
+ * parents' numbers alone, for a block may have moved since, but not its place in the chain.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -17,6 +21,7 @@
 
 #define CHAIN_BLOCKS_MAX 65536u /* a million tokens in blocks of 16 */
 #define KEYS_MAX 2048u          /* from its end on */
+#define LOOKS 1024u             /* blocks of it in one answer */
 
 static json_t *number(uint64_t value)
 {
@@ -121,6 +126,45 @@ static bool up(const struct wf_domain *domain, struct place *place)
     return found(domain, place);
 }
 
+/* So many blocks further up. */
+static bool up_by(const struct wf_domain *domain, struct place *place, uint64_t count)
+{
+    const struct wf_directory *directory = domain->node->below ? domain->node->below->directory
+                                                               : NULL;
+    const struct wf_store *store = &domain->store;
+    struct wf_directory_block block;
+    bool more = true;
+    for (; more && count && place->slot == WF_SLOT_NONE; count--) {
+        wf_directory_read(directory, place->entry, &block);
+        place->entry = block.parent;
+        more = place->entry != WF_DIRECTORY_NONE;
+        if (!more)
+            break;
+        wf_directory_read(directory, place->entry, &block);
+        memcpy(place->key, block.key, sizeof place->key);
+        if (block.in_dram)
+            place->slot = wf_store_find(store, place->key);
+    }
+    for (; more && count; count--) {
+        place->slot = atomic_load_explicit(&store->index.desc[place->slot].parent,
+                                           memory_order_relaxed);
+        more = place->slot != WF_SLOT_NONE;
+    }
+    if (more && place->slot != WF_SLOT_NONE)
+        wf_desc_key_read(&store->index.desc[place->slot], place->key);
+    return more && found(domain, place);
+}
+
+/* Blocks from the root to this one. */
+static uint32_t length(const struct wf_domain *domain, const struct place *place)
+{
+    struct wf_directory_block block;
+    if (place->slot != WF_SLOT_NONE)
+        return wf_store_depth(&domain->store, place->slot) + 1;
+    wf_directory_read(domain->node->below->directory, place->entry, &block);
+    return block.depth + 1;
+}
+
 struct sums {
     uint32_t blocks, dram, archived, on[WF_DIRECTORY_TIERS_MAX];
     uint64_t bytes;
@@ -143,21 +187,26 @@ static void count_in(const struct wf_domain *domain, const struct place *place, 
         sums->on[i] += block.tiers >> i & 1;
 }
 
-/* {"chain": …, "keys": […]} of it into `out`. */
-static void chain_put(const struct wf_domain *domain, const struct wf_session_entry *s, json_t *out)
+/* {"chain": …, "keys": […], "next": …} of it into `out`. */
+static void chain_put(const struct wf_domain *domain, const struct wf_session_entry *s,
+                      uint64_t cursor, json_t *out)
 {
     const struct wf_below *below = domain->node->below;
     struct sums sums = {.blocks = 0};
     struct place place;
     json_t *keys = json_array(), *tiers = json_object();
     char hex[65] = "";
+    uint32_t blocks = s->tip_blocks;
     memcpy(place.key, s->tip, sizeof place.key);
     bool more = s->has_tip && found(domain, &place);
+    if (more)
+        blocks = length(domain, &place);
     if (s->has_tip)
         wf_query_hex(s->tip, sizeof s->tip, hex);
     json_object_set_new(out, "tip", json_string(hex));
-    while (more && sums.blocks < CHAIN_BLOCKS_MAX) {
-        if (sums.blocks < KEYS_MAX) {
+    more = more && cursor < CHAIN_BLOCKS_MAX && up_by(domain, &place, cursor);
+    while (more && sums.blocks < LOOKS) {
+        if (cursor + sums.blocks < KEYS_MAX) {
             wf_query_hex(place.key, WF_EVENT_KEY_BYTES, hex);
             json_array_append_new(keys, json_string(hex));
         }
@@ -169,13 +218,14 @@ static void chain_put(const struct wf_domain *domain, const struct wf_session_en
         if (sums.on[lower->number])
             json_object_set_new(tiers, lower->config->name, number(sums.on[lower->number]));
     }
-    json_object_set_new(
-        out, "chain",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "blocks",
-                  (json_int_t)(s->tip_blocks > sums.blocks ? s->tip_blocks : sums.blocks), "found",
-                  (json_int_t)sums.blocks, "bytes", (json_int_t)sums.bytes, "dram",
-                  (json_int_t)sums.dram, "archived", (json_int_t)sums.archived, "tiers", tiers));
+    json_object_set_new(out, "chain",
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "blocks", (json_int_t)blocks,
+                                  "found", (json_int_t)sums.blocks, "bytes", (json_int_t)sums.bytes,
+                                  "dram", (json_int_t)sums.dram, "archived",
+                                  (json_int_t)sums.archived, "tiers", tiers));
     json_object_set_new(out, "keys", keys);
+    uint64_t passed = cursor + sums.blocks;
+    json_object_set_new(out, "next", number(more && passed < CHAIN_BLOCKS_MAX ? passed : 0));
 }
 
 /* ------------------------------------------------------------------------ what is thought of it */
@@ -237,7 +287,8 @@ static json_t *next_json(struct wf_node *node, const struct wf_session_entry *s,
     return out;
 }
 
-char *wf_query_session(const struct wf_domain *domain, const char *word, enum weft_status *status)
+char *wf_query_session(const struct wf_domain *domain, const char *word, uint64_t cursor,
+                       enum weft_status *status)
 {
     struct wf_node *node = domain->node;
     uint64_t now_ns = wf_now_ns();
@@ -251,12 +302,14 @@ char *wf_query_session(const struct wf_domain *domain, const char *word, enum we
     json_t *out = json_object();
     json_object_set_new(out, "session", session_json(node, s, now_ns));
     json_object_set_new(out, "of_that_name", number(alike));
-    chain_put(domain, s, out);
-    json_object_set_new(out, "next_fetch", next_json(node, s, now_ns, &end));
-    json_object_set_new(out, "policy", policy_json(domain, s, end));
-    json_object_set_new(out, "returns",
-                        json_pack("{s:f, s:f, s:f}", "said", known->said, "came", known->came,
-                                  "spread", wf_ahead_return(known, 0, 1).spread_s));
+    chain_put(domain, s, cursor, out);
+    if (!cursor) { /* of the rest, once is enough */
+        json_object_set_new(out, "next_fetch", next_json(node, s, now_ns, &end));
+        json_object_set_new(out, "policy", policy_json(domain, s, end));
+        json_object_set_new(out, "returns",
+                            json_pack("{s:f, s:f, s:f}", "said", known->said, "came", known->came,
+                                      "spread", wf_ahead_return(known, 0, 1).spread_s));
+    }
     char *text = json_dumps(out, JSON_COMPACT);
     json_decref(out);
     return text;
