@@ -59,6 +59,30 @@ def wait_for(look):
 
 
 @case
+def what_a_session_finds_below_is_counted():
+    node, held, at = on_node("found", f"nvme:{os.path.join(FOLDER, 'found')}.nvme:256MB")
+
+    def counted():
+        domain = answer("status", *at)["domains"][0]
+        return domain["blocks_asked"], domain["blocks_matched"], domain["below"]["blocks_matched"], domain["below"]["hit_rate"]
+    try:
+        held.do("put", "chat", 1)
+        asked, matched, below, _ = counted()
+        check(held.do("get", "chat", 1)[1] == 4)
+        check(counted() == (asked + 4, matched + 4, 0, 0) and below == 0, "it was in DRAM:", counted())
+        held.down("chat")
+        check(answer("explain", "chat", *at)["chain"]["tiers"] == {"nvme0": 4})
+        check(held.do("get", "chat", 1)[1] == 4)
+        check(counted() == (asked + 8, matched + 8, 4, 4 / (asked + 8)), "it was below:", counted(), asked)
+        wait_for(lambda: answer("explain", "chat", *at)["chain"]["dram"] == 4)
+        check(held.do("get", "chat", 1)[1] == 4)
+        check(counted()[:3] == (asked + 12, matched + 12, 4), "it is up again:", counted(), asked)
+    finally:
+        held.end()
+        stop_node(node)
+
+
+@case
 def a_session_is_explained():
     tier = f"nvme:{os.path.join(FOLDER, 'held')}.nvme:256MB"
     node, held, at = on_node("held", tier)
