@@ -118,6 +118,11 @@ double wf_wear_price(struct wf_wear *wear, double bytes, double way_bytes, doubl
     return exp(least - 1 + spent * (1 + 2 * SPREADS * wear->log_spread));
 }
 
+bool wf_wear_never(const struct wf_wear *wear, double bytes)
+{
+    return wear->bytes_s > 0 && bytes > wear->bytes_s * WF_WEAR_MOST_S;
+}
+
 bool wf_wear_owes(struct wf_wear *wear, double bytes, double now_s)
 {
     if (!(wear->bytes_s > 0))

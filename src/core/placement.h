@@ -111,6 +111,8 @@ void wf_wear_offer(struct wf_wear *wear, double worth_s_byte);
  * included; INFINITY when that is more than is there and not promised.  way_bytes 0: it is what was
  * promised. */
 double wf_wear_price(struct wf_wear *wear, double bytes, double way_bytes, double now_s);
+/* Is a block more than may be written in a day?  The bucket never has it. */
+bool wf_wear_never(const struct wf_wear *wear, double bytes);
 /* May no more be owed for what leads to others? */
 bool wf_wear_owes(struct wf_wear *wear, double bytes, double now_s);
 /* What must be written may be more than there is: it is owed. */

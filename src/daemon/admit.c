@@ -16,6 +16,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/log.h"
+#include "base/size.h"
 #include "daemon/archive.h"
 #include "daemon/below.h"
 #include "sys/clock.h"
@@ -394,6 +396,22 @@ static bool open_to(const struct wf_lower *lower, const struct wf_below_ask *ask
            wf_lower_fits(lower, ask->bytes) && lower->full_until_ns < wf_now_ns();
 }
 
+/* What no patience helps against is said, once. */
+static void tell_never(struct wf_lower *lower, uint64_t bytes)
+{
+    double taken = (double)bytes * lower->expansion;
+    char block[16], day[16];
+    if (lower->never_told || !wf_wear_never(&lower->wear, taken))
+        return;
+    lower->never_told = true;
+    wf_warn("tier",
+            "%s: a block takes %s there, and dwpd %g lets %s be written in a day: no such block is "
+            "written there; raise dwpd, if the device's data sheet has more, or the tier's size",
+            lower->config->name, wf_size_format((uint64_t)taken, block, sizeof block),
+            lower->config->drive_writes,
+            wf_size_format((uint64_t)(lower->wear.bytes_s * WF_WEAR_MOST_S), day, sizeof day));
+}
+
 /* Those that go by worth are asked; why they do not take it goes to `refusal`. */
 static struct wf_lower *by_worth(struct offer *offer, struct wf_refusal *refusal)
 {
@@ -429,6 +447,7 @@ struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below
         struct wf_lower *lower = &below->tiers[below->order[i]], *to;
         if (!open_to(lower, ask))
             continue;
+        tell_never(lower, ask->bytes);
         if (ask->hinted && !ask->must && !ask->extended &&
             is_short(lower, ask->bytes, way_bytes_of(ask))) {
             refusal->why = WF_NOT_WEAR;

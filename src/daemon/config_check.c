@@ -204,6 +204,28 @@ static void check_variables(struct wf_remarks *remarks)
     }
 }
 
+/* Of 512 tokens of llama-3-70b: few blocks that are in use are larger. */
+#define BLOCK_COMMON ((uint64_t)160 << 20)
+
+/* How large blocks are is not known here; of a budget that some would not fit into, say so. */
+static void check_budgets(struct wf_remarks *remarks)
+{
+    char size[16], day[16], common[16];
+    for (uint32_t i = 0; i < remarks->config->tier_count; i++) {
+        const struct wf_tier_config *tier = &remarks->config->tiers[i];
+        double day_bytes = tier->drive_writes * (double)tier->size_bytes;
+        if (day_bytes > 0 && day_bytes < (double)BLOCK_COMMON)
+            wf_remark(remarks, WF_REMARK_NOTE,
+                      "tier '%s': dwpd: %g of %s lets %s be written in a day, and no block that is "
+                      "larger ever (%s is common); raise dwpd, if the device's data sheet has "
+                      "more, or size",
+                      tier->name, tier->drive_writes,
+                      wf_size_format(tier->size_bytes, size, sizeof size),
+                      wf_size_format((uint64_t)day_bytes, day, sizeof day),
+                      wf_size_format(BLOCK_COMMON, common, sizeof common));
+    }
+}
+
 enum weft_status wf_config_check(const struct wf_config *config,
                                  void (*say)(void *context, enum wf_remark_kind kind,
                                              const char *sentence),
@@ -248,6 +270,7 @@ enum weft_status wf_config_check(const struct wf_config *config,
     check_private(&remarks, config->http_token_file, "http.token_file");
     if (tokens_inside)
         check_private(&remarks, config->file, "a token");
+    check_budgets(&remarks);
     check_variables(&remarks);
     if (remarks.fatal)
         return wf_fail(WEFT_E_INVALID,

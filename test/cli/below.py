@@ -357,6 +357,8 @@ def what_a_tier_refuses_is_told_with_its_figures():
         check(tier["blocks"] == 0, tier)
     finally:
         stop_node(node)
+    said = node.stderr.read().decode()
+    check(said.count("no such block is written there; raise dwpd") == 1, said)
 
 
 @case

@@ -587,6 +587,12 @@ static void check_remarks_on_this_host(void **state)
              "3MB}]\n"),
          false, "add up to more");
     said(remarks_on("domains: [{name: a}, {name: b}]\n"), false, "only /healthz answers");
+    said(remarks_on("pool: {size: 1MB}\ntiers: [{name: a, kind: dram, size: 1GB, dwpd: 0.1}]\n"),
+         false, "dwpd: 0.1 of 1 GiB lets 102 MiB be written in a day, and no block");
+    struct heard enough = remarks_on(
+        "pool: {size: 1MB}\ntiers: [{name: a, kind: dram, size: 1GB, dwpd: 1}]\n");
+    if (strstr(enough.all, "dwpd"))
+        fail_msg("a budget that is large enough is remarked upon: %s", enough.all);
     said(remarks_on("http: {listen: '0.0.0.0:1', token: abcdefghijklmnopqrs}\n"), false,
          "clear text");
     char yaml[256];

@@ -71,6 +71,28 @@ static void writes_keep_to_their_budget(void **state)
     near(wf_wear_price(&wear, MB, 36 * GB, 1e6), 1e-9 / exp(1)); /* and it is full again */
 }
 
+/* A block that is more than an hour's is written when so much has come in, and one that is more
+ * than a day's never. */
+static void a_bucket_holds_a_block(void **state)
+{
+    (void)state;
+    struct wf_wear wear, none;
+    wf_wear_init(&none, 864 * MB, 0, 0);
+    assert_false(wf_wear_never(&none, 1e15));
+    wf_wear_init(&wear, 864 * MB, 1, 0); /* 10 kB a second: 36 MB an hour */
+    assert_true(wf_wear_price(&wear, 100 * MB, 100 * MB, 0) == INFINITY);
+    assert_true(wf_wear_price(&wear, 100 * MB, 100 * MB, 9999) == INFINITY);
+    assert_true(wf_wear_price(&wear, 100 * MB, 100 * MB, 10001) < INFINITY);
+    wf_wear_spend(&wear, 100 * MB, 10001);
+    assert_true(wf_wear_price(&wear, 100 * MB, 100 * MB, 20000) == INFINITY);
+    assert_true(wf_wear_price(&wear, 100 * MB, 100 * MB, 20002) < INFINITY);
+    assert_true(wf_wear_price(&wear, 100 * MB, 101 * MB, 1e6) == INFINITY); /* it is no way's */
+    assert_false(wf_wear_never(&wear, 864 * MB));
+    assert_true(wf_wear_never(&wear, 865 * MB));
+    assert_true(wf_wear_price(&wear, 865 * MB, 865 * MB, 1e9) == INFINITY);
+    assert_true(wear.bytes <= 864 * MB);
+}
+
 static void the_price_rises_as_writes_run_short(void **state)
 {
     (void)state;
@@ -257,6 +279,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_keep_to_their_budget),
+        cmocka_unit_test(a_bucket_holds_a_block),
         cmocka_unit_test(the_price_rises_as_writes_run_short),
         cmocka_unit_test(a_chain_is_begun_if_it_can_be_ended),
         cmocka_unit_test(what_is_owed_is_bounded),
