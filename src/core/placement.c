@@ -74,6 +74,18 @@ void wf_wear_init(struct wf_wear *wear, double capacity_bytes, double drive_writ
     wear->most_bytes = bytes_s * WF_WEAR_BURST_S;
 }
 
+/* A bucket that is smaller than a block would never have one, however long it fills. */
+static void wear_hold(struct wf_wear *wear, double bytes)
+{
+    wear->most_bytes = fmax(wear->most_bytes, fmin(bytes, wear->bytes_s * WF_WEAR_MOST_S));
+}
+
+void wf_wear_resume(struct wf_wear *wear, double bytes, double most_bytes, double ago_s)
+{
+    wear_hold(wear, most_bytes);
+    wear->bytes = fmin(wear->most_bytes, bytes + wear->bytes_s * fmax(0, ago_s));
+}
+
 static void wear_fill(struct wf_wear *wear, double now_s)
 {
     if (now_s > wear->at_s) {
@@ -93,12 +105,6 @@ void wf_wear_offer(struct wf_wear *wear, double worth_s_byte)
     wear->log_mean = wear->offers > 1 ? wear->log_mean : x;
     wear->log_mean += step * off;
     wear->log_spread += step * (fabs(off) - wear->log_spread);
-}
-
-/* A bucket that is smaller than a block would never have one, however long it fills. */
-static void wear_hold(struct wf_wear *wear, double bytes)
-{
-    wear->most_bytes = fmax(wear->most_bytes, fmin(bytes, wear->bytes_s * WF_WEAR_MOST_S));
 }
 
 double wf_wear_price(struct wf_wear *wear, double bytes, double way_bytes, double now_s)

@@ -105,6 +105,8 @@ struct wf_wear {
 /* capacity_bytes · drive_writes a day.  drive_writes 0: no limit.  The bucket is empty at first: no
  * day has more writes than a day's. */
 void wf_wear_init(struct wf_wear *wear, double capacity_bytes, double drive_writes, double now_s);
+/* It had so much, of so much that it held, that long ago: it has that and what came in since. */
+void wf_wear_resume(struct wf_wear *wear, double bytes, double most_bytes, double ago_s);
 /* Something worth that much a byte was offered; before it is asked for its price. */
 void wf_wear_offer(struct wf_wear *wear, double worth_s_byte);
 /* Seconds a byte of a block of `bytes`, with which `way_bytes` have to be written, its own

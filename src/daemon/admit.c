@@ -10,8 +10,8 @@
  * budget owes no more than it may; what a session that waits is about to leave as long as the
  * budget has what all of its chain would take.
  *
- * Why a block was refused is remembered for the event of its end.  Owner thread only; nothing here
- * survives it: a budget of writes begins empty.
+ * Why a block was refused is remembered for the event of its end.  Owner thread only; what survives
+ * it is what a budget of writes has left (budget.c).
  */
 #include <math.h>
 #include <string.h>
@@ -48,16 +48,20 @@ void wf_lower_meter(struct wf_lower *lower, uint64_t elapsed_ns)
         meter->read_s = busy_s / (double)reads;
     }
     if (lower->config->drive_writes > 0 && capacity > 0 && capacity != meter->wear_capacity) {
+        wf_budget_end(lower); /* of another size: it goes on from what it has */
         wf_wear_init(&lower->wear, capacity, lower->config->drive_writes, seconds(wf_now_ns()));
         meter->wear_capacity = capacity;
+        wf_budget_begin(lower);
     }
 }
 
 void wf_lower_written(struct wf_lower *lower, uint64_t bytes)
 {
     double taken = (double)bytes * lower->expansion;
-    if (lower->wear.bytes_s > 0)
-        wf_wear_spend(&lower->wear, taken, seconds(wf_now_ns()));
+    if (!(lower->wear.bytes_s > 0))
+        return;
+    wf_wear_spend(&lower->wear, taken, seconds(wf_now_ns()));
+    wf_budget_spent(lower, taken);
 }
 
 bool wf_lower_budget(struct wf_lower *lower, double *out_bytes, double *out_day_bytes)

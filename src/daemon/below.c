@@ -711,6 +711,7 @@ bool wf_below_destroy(struct wf_below *below)
         return false; /* what the movers still have lies in our tables */
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *lower = &below->tiers[i];
+        wf_budget_end(lower);
         wf_lower_removals_destroy(lower);
         wf_others_destroy(lower);
     }

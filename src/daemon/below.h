@@ -23,6 +23,7 @@
 
 #include "core/directory.h"
 #include "core/placement.h"
+#include "daemon/budget.h"
 #include "daemon/mover.h"
 #include "daemon/node.h"
 #include "daemon/volumes.h"
@@ -73,7 +74,8 @@ struct wf_lower {
     enum wf_mover_state told; /* the last that was told of */
     struct wf_removals *removals;
     struct wf_wear wear; /* writes that it may have; nothing is counted without tiers[].dwpd */
-    bool never_told;     /* that a block is more than these are in a day */
+    struct wf_budget_kept kept;
+    bool never_told; /* that a block is more than these are in a day */
     struct wf_lower_meter meter;
     double scrub_credit;  /* bytes that the background check may read */
     uint64_t scrub_wants; /* a block is larger than it may ever be otherwise; 0: none */

@@ -31,11 +31,11 @@ static bool counts(const struct wf_lower *lower)
     return lower->config->kind == WF_KIND_NVME;
 }
 
-static bool place(const struct wf_lower *lower, const char *suffix, char out[WF_PATH_MAX])
+bool wf_volume_place(const struct wf_lower *lower, const char *suffix, char out[WF_PATH_MAX])
 {
     /* Nodes that share a state_dir may have tiers of one name. */
     uint32_t of_path = (uint32_t)wf_sum64(lower->path, strlen(lower->path));
-    int length = snprintf(out, WF_PATH_MAX, "%s/%s-%08" PRIx32 ".tier%s",
+    int length = snprintf(out, WF_PATH_MAX, "%s/%s-%08" PRIx32 "%s",
                           lower->below->node->config.state_dir, lower->config->name, of_path,
                           suffix);
     return length > 0 && length < (int)WF_PATH_MAX;
@@ -47,7 +47,7 @@ uint64_t wf_volume_recall(struct wf_lower *lower)
     struct wf_volume found = {0};
     int archives = 0;
     lower->volume = found;
-    FILE *file = counts(lower) && place(lower, "", path) ? fopen(path, "re") : NULL;
+    FILE *file = counts(lower) && wf_volume_place(lower, ".tier", path) ? fopen(path, "re") : NULL;
     if (!file)
         return 0;
     size_t bytes = fread(text, 1, sizeof text - 1, file);
@@ -70,7 +70,8 @@ static void keep(struct wf_lower *lower, struct wf_volume volume)
                           volume.archives, lower->path);
     /* Where all domains name their secrets, nobody else has made it. */
     bool good = wf_state_directory(lower->below->node->config.state_dir) == WEFT_OK &&
-                place(lower, "", path) && place(lower, ".new", beside) && length > 0;
+                wf_volume_place(lower, ".tier", path) &&
+                wf_volume_place(lower, ".tier.new", beside) && length > 0;
     volume.at_ns = wf_now_ns();
     lower->volume = volume; /* also if it fails: it is not tried all the time */
     int fd = good ? open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600) : -1;

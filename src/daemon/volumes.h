@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/config.h"
+
 struct wf_lower;
 
 struct wf_volume {
@@ -20,6 +22,8 @@ struct wf_volume {
     uint64_t at_ns; /* when it was written down */
 };
 
+/* The file in state_dir that keeps something of a tier at its path; false: its name is too long. */
+bool wf_volume_place(const struct wf_lower *lower, const char *suffix, char out[WF_PATH_MAX]);
 /* What is remembered of the tier at this path, before it is opened; to be given as `held`, 0 where
  * a file may be made. */
 uint64_t wf_volume_recall(struct wf_lower *lower);

@@ -209,6 +209,12 @@ def a_budget_of_writes_is_seen():
         check(answer("demote", *size, "--blocks", "4")["demoted"] == 4)
         tier = answer("ls", "tiers", "--socket", socket)["tiers"][1]
         check(tier["blocks"] == 4 and tier["write_budget_bytes"] < -(3 << 20), tier)
+        for stop in (lambda: (node.kill(), node.wait()), lambda: stop_node(node)):
+            stop()
+            node = start_node("16MB", socket, [f"nvme:{path}:16MB,dwpd=1"])
+            settled(socket)
+            tier = answer("ls", "tiers", "--socket", socket)["tiers"][1]
+            check(-(24 << 20) < tier["write_budget_bytes"] < -(3 << 20), "a start pays no debts", tier)
     finally:
         stop_node(node)
 

@@ -11,6 +11,10 @@
 
 #include <cmocka.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "../support/random.h"
 #include "daemon/below.h"
@@ -249,6 +253,100 @@ static void a_budget_pays_for_whole_chains(void **state)
     }
 }
 
+/* A tier of a node that begins; what it has of its budget. */
+static double begun(struct stage *s, double has_been_bytes)
+{
+    struct wf_lower *lower = &s->below.tiers[0];
+    s->tiers[0].drive_writes = 1350; /* 1 MB a second */
+    lower->wear = (struct wf_wear){.bytes_s = 0};
+    lower->meter.wear_capacity = 0;
+    wf_lower_meter(lower, 0);
+    if (has_been_bytes != 0) {
+        lower->wear.bytes = has_been_bytes;
+        wf_budget_end(lower);
+        lower->wear = (struct wf_wear){.bytes_s = 0};
+        lower->meter.wear_capacity = 0;
+        wf_lower_meter(lower, 0);
+    }
+    return lower->wear.bytes;
+}
+
+static void wear_file(const struct stage *s, char path[WF_PATH_MAX])
+{
+    assert_true(wf_volume_place(&s->below.tiers[0], ".wear", path));
+}
+
+/* The budget goes on across starts; who is killed again and again gets no more of it. */
+static void a_budget_outlives_its_node(void **state)
+{
+    struct stage *s = *state;
+    struct wf_lower *lower = &s->below.tiers[0];
+    char path[WF_PATH_MAX], text[512];
+    const double minute = 60e6; /* this test takes less */
+    snprintf(s->node.config.state_dir, sizeof s->node.config.state_dir, "/tmp/weft-admit-XXXXXX");
+    assert_non_null(mkdtemp(s->node.config.state_dir));
+    snprintf(s->tiers[0].name, sizeof s->tiers[0].name, "a");
+    snprintf(lower->path, sizeof lower->path, "/a/path");
+    wear_file(s, path);
+    assert_true(begun(s, 0) < minute); /* nothing is known */
+    double has = begun(s, 1e9);
+    assert_true(has >= 1e9 && has < 1e9 + minute);
+    double owes = begun(s, -2e9);
+    assert_true(owes >= -2e9 && owes < -2e9 + minute);
+    /* Killed: nothing is written but what was when it was begun, or spent. */
+    has = begun(s, 1e9);
+    double written = 0, most = lower->wear.most_bytes;
+    for (int kills = 0; kills < 30; kills++) {
+        for (int i = 0; i < 50 && !wf_lower_worn(lower, BLOCK_BYTES); i++) {
+            wf_lower_written(lower, BLOCK_BYTES);
+            written += BLOCK_BYTES;
+        }
+        lower->wear = (struct wf_wear){.bytes_s = 0};
+        lower->meter.wear_capacity = 0;
+        wf_lower_meter(lower, 0);
+    }
+    assert_true(written > 0.5e9 && written <= 1e9 + minute);
+    (void)begun(s, 1e9); /* and none goes by being killed, but for a part, once */
+    for (int kills = 0; kills < 200; kills++) {
+        lower->wear = (struct wf_wear){.bytes_s = 0};
+        lower->meter.wear_capacity = 0;
+        wf_lower_meter(lower, 0);
+    }
+    assert_true(lower->wear.bytes >= 0);
+    (void)begun(s, 1e9);
+    lower->wear.bytes = -1e6; /* what was asked for is owed, and stays so */
+    wf_lower_written(lower, BLOCK_BYTES);
+    lower->wear = (struct wf_wear){.bytes_s = 0};
+    lower->meter.wear_capacity = 0;
+    wf_lower_meter(lower, 0);
+    assert_true(lower->wear.bytes < -1e6);
+    assert_true(lower->wear.bytes > -1e6 - most / 32);
+    /* An hour away is an hour's; a file that somebody wrote into, or of another path, is none. */
+    (void)begun(s, 1e9);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    size_t bytes = fread(text, 1, sizeof text, file);
+    assert_true(bytes > 20);
+    rewind(file);
+    assert_int_equal(fputc(text[0] == '1' ? '2' : '1', file), text[0] == '1' ? '2' : '1');
+    fclose(file);
+    assert_true(begun(s, 0) < minute);
+    (void)begun(s, 1e9);
+    snprintf(lower->path, sizeof lower->path, "/another");
+    assert_true(begun(s, 0) < minute);
+    wear_file(s, path);
+    unlink(path);
+    snprintf(lower->path, sizeof lower->path, "/a/path");
+    wear_file(s, path);
+    unlink(path);
+    /* Where it cannot be written again it is not believed. */
+    (void)begun(s, 1e9);
+    chmod(s->node.config.state_dir, 0777);
+    assert_true(begun(s, 0) < minute);
+    unlink(path);
+    assert_int_equal(rmdir(s->node.config.state_dir), 0);
+}
+
 /* What is looked at ahead of need over and over is one offer, when it is taken or goes. */
 static void a_look_ahead_is_no_offer(void **state)
 {
@@ -434,6 +532,7 @@ int main(void)
         TEST(what_was_used_twice_is_weighed),
         TEST(a_budget_that_is_used_up_refuses),
         TEST(a_budget_pays_for_whole_chains),
+        TEST(a_budget_outlives_its_node),
         TEST(a_look_ahead_is_no_offer),
         TEST(it_goes_where_most_is_left),
         TEST(tiers_that_take_all_have_their_place),

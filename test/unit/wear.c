@@ -93,6 +93,23 @@ static void a_bucket_holds_a_block(void **state)
     assert_true(wear.bytes <= 864 * MB);
 }
 
+static void a_budget_goes_on_from_what_it_had(void **state)
+{
+    (void)state;
+    struct wf_wear wear;
+    wf_wear_init(&wear, 864 * GB, 1, 0); /* 10 MB a second */
+    wf_wear_resume(&wear, 5 * MB, 36 * GB, 10);
+    near(wear.bytes, 105 * MB);
+    wf_wear_resume(&wear, 5 * MB, 36 * GB, -1e9); /* the clock was set back */
+    near(wear.bytes, 5 * MB);
+    wf_wear_resume(&wear, -500 * MB, 36 * GB, 10);
+    near(wear.bytes, -400 * MB);
+    wf_wear_resume(&wear, 1e17, 0, 1e12); /* never more than the bucket holds, */
+    near(wear.bytes, 36 * GB);
+    wf_wear_resume(&wear, 1e17, 1e17, 1e12); /* which is a day's at most */
+    near(wear.bytes, 864 * GB);
+}
+
 static void the_price_rises_as_writes_run_short(void **state)
 {
     (void)state;
@@ -280,6 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_keep_to_their_budget),
         cmocka_unit_test(a_bucket_holds_a_block),
+        cmocka_unit_test(a_budget_goes_on_from_what_it_had),
         cmocka_unit_test(the_price_rises_as_writes_run_short),
         cmocka_unit_test(a_chain_is_begun_if_it_can_be_ended),
         cmocka_unit_test(what_is_owed_is_bounded),
