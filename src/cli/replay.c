@@ -340,10 +340,39 @@ static void capacity_settings(const struct replay_options *given, struct cli_nod
                                                        : least));
 }
 
+/* --hints of a trace that has none would be a run without hints that says it had some.  It reads
+ * up to the first that there is, among the requests that may be played. */
+static int hints_check(struct cli *cli, const struct replay_options *given)
+{
+    struct trace_reader reader = {0};
+    struct trace_request request = {0};
+    uint64_t requests = 0;
+    bool hinted = false, failed = !wf_trace_open(&reader, given->trace, given->trace_format);
+    while (!failed && !hinted && (!given->requests_max || requests < given->requests_max)) {
+        enum trace_result result = wf_trace_line(&reader);
+        failed = result == TRACE_FAILED;
+        if (result == TRACE_END || failed)
+            break;
+        if (wf_trace_parse(&reader, &request) != TRACE_OK)
+            continue;
+        requests++;
+        hinted = request.hint != TRACE_HINT_NONE;
+    }
+    int code = failed    ? wf_cli_fail(cli, CLI_SYSTEM, "%s", reader.error)
+               : !hinted ? wf_cli_fail(cli, CLI_USAGE,
+                                       "--hints trace: no line of %s has a hint; leave it out",
+                                       given->trace)
+                         : CLI_OK;
+    wf_trace_close(&reader);
+    return code;
+}
+
 static int run(struct cli *cli)
 {
     errno = 0;
     int code = options_check(cli);
+    if (code == CLI_OK && wf_replay_options.hinted)
+        code = hints_check(cli, &wf_replay_options);
     if (code != CLI_OK)
         return code;
     struct cli_node node;

@@ -23,6 +23,23 @@ def bench_local_measures():
 
 
 @case
+def hints_of_a_trace_without_any_are_refused():
+    trace = os.path.join(FOLDER, "unsaid.jsonl")
+    weft("sim", "gen", "--workload", "chat", "--requests", "30", "--seed", "3", "--output", trace)
+    for command in ["replay"], ["sim", "--capacity-blocks", "100"]:
+        said = weft(*command, "--trace", trace, "--hints", "trace", expect=2).stderr.decode()
+        check(re.search(r"--hints trace: no line of \S*unsaid.jsonl has a hint; leave it out", said), said)
+    with open(trace, encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    lines[20]["hint"] = "done"
+    with open(trace, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    words = ["replay", "--trace", trace, "--hints", "trace", "--bytes-per-token", "8"]
+    check(answer(*words)["wrong_bytes"] == 0)
+    weft(*words, "--requests", "10", expect=2)
+
+
+@case
 def bench_nvme_measures():
     below = os.path.join(FOLDER, "below")
     os.mkdir(below)
