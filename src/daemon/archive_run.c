@@ -227,6 +227,8 @@ static void written(void *context, enum weft_status status)
         step->verify = true;
         wf_archive_step_hold(run, step, &block);
         run->written += status == WEFT_OK;
+    } else if (status == WEFT_FULL) {
+        run->refused = true;
     } else if (status < 0 && status != WEFT_E_CORRUPT) {
         wf_archive_fail(run, status);
     }
@@ -275,13 +277,11 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
     return begun;
 }
 
-/* The tier has no room after all, as what may go there does not: another may have. */
-static bool try_another(struct wf_archive_run *run)
+/* To another tier than the one that it was to be written to; what is there already counts.  False:
+ * there is none that has the room. */
+static bool go_elsewhere(struct wf_archive_run *run)
 {
     struct wf_lower *full = run->to;
-    uint64_t waited_ns = wf_now_ns() - run->moved_ns;
-    if (waited_ns <= HURRY_NS)
-        return true;
     uint64_t claimed = run->claimed;
     claim(run, 0);
     run->tried |= (uint8_t)(1u << full->number);
@@ -289,13 +289,41 @@ static bool try_another(struct wf_archive_run *run)
         run->to = full;
         run->tried &= (uint8_t) ~(1u << full->number);
         claim(run, claimed);
-        return waited_ns <= STALLED_NS;
+        return false;
     }
     free(run->manifest); /* which may know the one of that tier */
     run->manifest = NULL;
     run->next = 0;
+    run->refused = false;
     run->moved_ns = wf_now_ns();
     return true;
+}
+
+/* The tier has no room after all, as what may go there does not: another may have. */
+static bool try_another(struct wf_archive_run *run)
+{
+    uint64_t waited_ns = wf_now_ns() - run->moved_ns;
+    return waited_ns <= HURRY_NS || go_elsewhere(run) || waited_ns <= STALLED_NS;
+}
+
+/* Round after round some of it was not written. */
+static void not_taken(struct wf_archive_run *run)
+{
+    const char *name = run->to->config->name;
+    if (run->refused && go_elsewhere(run)) {
+        run->round = 0;
+        return;
+    }
+    wf_archive_fail(run,
+                    run->refused
+                        ? wf_fail(WEFT_FULL,
+                                  "tier %s is full, though by its size it has room: make room on "
+                                  "its file system, enlarge it or remove archives",
+                                  name)
+                        : wf_fail(WEFT_FULL,
+                                  "tier %s does not take all of the chain's blocks, or does not "
+                                  "keep them; enlarge it or remove archives",
+                                  name));
 }
 
 static void write_steps(struct wf_archive_run *run)
@@ -324,11 +352,7 @@ static void write_steps(struct wf_archive_run *run)
     }
     run->again = false;
     if (++run->round > ROUNDS)
-        wf_archive_fail(
-            run, wf_fail(WEFT_FULL,
-                         "tier %s does not take all of the chain's blocks, or does not keep them; "
-                         "enlarge it or remove archives",
-                         run->to->config->name));
+        not_taken(run);
 }
 
 /* --------------------------------------------------------------------------- flushed, read back */

@@ -51,6 +51,7 @@ struct wf_archive_run {
     uint8_t unflushed;
     bool again;              /* this round left something to do */
     bool doubted;            /* it is kept, and what it had may have been written anew since */
+    bool refused;            /* by its tier, which is full although it seemed to have the room */
     bool missed;             /* a tier lost one of its blocks since they were flushed */
     struct wf_mover_job job; /* flushes and the manifest */
     struct wf_lower *job_at;

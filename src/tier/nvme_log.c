@@ -10,10 +10,12 @@
 #include <xxhash.h>
 
 #include "base/log.h"
+#include "sys/clock.h"
 
 #define MAPS_AT_A_TIME 16u
 #define VICTIMS_MOST 16u /* emptied for a free segment, before what they won is used as it is */
-#define ERRORS_MAX 32u   /* with no success between them, and the device is taken for gone */
+#define FULL_TELL_MS 60000u
+#define ERRORS_MAX 32u /* with no success between them, and the device is taken for gone */
 
 enum closing_step { CLOSE_WRITES = 0, CLOSE_SYNC, CLOSE_FOOTER };
 enum flush_step { FLUSH_IDLE = 0, FLUSH_WRITES, FLUSH_MAPS, FLUSH_SYNC };
@@ -92,10 +94,25 @@ bool wf_nvme_no_space(int result)
     return result == -ENOSPC || result == -EDQUOT;
 }
 
+/* The room of a file was set aside, but not every file system keeps to that. */
+static void full_say(struct wf_nvme *t)
+{
+    uint64_t now_ms = wf_now_ms();
+    if (t->full_told_ms && now_ms - t->full_told_ms < FULL_TELL_MS)
+        return;
+    t->full_told_ms = now_ms;
+    wf_warn("nvme",
+            "%s: a write found no room, because the file system is full; nothing is lost for that, "
+            "but what is new goes elsewhere or nowhere until somebody makes room there",
+            t->path);
+}
+
 void wf_nvme_trouble(struct wf_nvme *t, int result)
 {
-    if (wf_nvme_no_space(result))
+    if (wf_nvme_no_space(result)) {
+        full_say(t);
         return;
+    }
     t->stats.errors++;
     if (result == -ENODEV || result == -ENXIO)
         wf_nvme_fail(t, -result, "the device is gone");

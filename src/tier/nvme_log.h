@@ -233,6 +233,7 @@ struct wf_nvme {
     bool failed, ring_ready, registered;
     bool leaving;  /* it is being closed */
     bool no_space; /* a segment could not be begun: what waits for one is told that it is full */
+    uint64_t full_told_ms; /* that its file system is full was said last; 0: never */
     uint32_t errors_in_a_row;
     struct io_uring ring;
     uint32_t buffers_count;

@@ -8,7 +8,7 @@
  *   WEFT_NVME_HOLD=FILE      while FILE is there, every read, write and sync is held back for the
  *                            number of milliseconds in it: a device that stalls
  *   WEFT_NVME_REFUSE=FILE    while FILE is there, they end with the error number in it: one that
- *                            is gone
+ *                            is gone; ENOSPC: the writes alone, as on a file system that is full
  *
  * A path behind the number has it count for the tier on that file alone, and two offsets behind
  * that, for what touches bytes from the one to before the other; the journal is of one tier of a
@@ -72,7 +72,7 @@ static int tests_before(void *context, const struct wf_nvme_call *call)
 {
     (void)context;
     int error = number_in(tests.refuse, call);
-    if (error)
+    if (error && (error != ENOSPC || call->what == WF_NVME_CALL_WRITE))
         return -error;
     if (call->what == WF_NVME_CALL_SYNC)
         journal(WF_NVME_SYNC_BEGUN, call, NULL);
