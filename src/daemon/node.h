@@ -136,9 +136,11 @@ struct wf_session_entry {
     uint32_t returns_in_ms, deadline_ms;
     uint64_t hinted_ns, opened_ns, due_ns; /* due: when it said that it comes back */
     enum wf_session_back back;
-    bool crowded;       /* its chain found no room as yet */
-    bool hurried;       /* its deadline is near */
-    bool has_tip, held; /* held: the store holds tip_slot on our behalf */
+    bool crowded;           /* its chain found no room as yet */
+    bool hurried;           /* its deadline is near */
+    bool untold;            /* what it said is not known of its chain, whose end lies below */
+    uint32_t output_tokens; /* which it said then */
+    bool has_tip, held;     /* held: the store holds tip_slot on our behalf */
     uint32_t tip_slot;
     uint32_t tip_blocks; /* of its chain, when it was there last; 0: it never was */
     uint8_t tip[32];
@@ -182,6 +184,7 @@ struct wf_node {
     uint32_t format_count;
     struct wf_session_entry *sessions; /* [sessions_max] */
     uint32_t session_first_free, session_used, session_count;
+    uint32_t session_untold, session_telling; /* how many are; which is looked at next */
     struct wf_timers
         wakes; /* sessions by number, when they that come back are looked at: ahead.c */
     struct wf_timers deadlines; /* sessions by number, when theirs is near, and when it is over */
@@ -284,6 +287,8 @@ bool wf_session_is_of(const struct wf_client *client, uint64_t session);
 uint64_t wf_session_due_us(struct wf_client *client, uint64_t session);
 /* Whose deadline is near from now on, and whose is over. */
 void wf_sessions_hurry(struct wf_node *node);
+/* What sessions said of chains that were below, and are up now, is told to the policy. */
+void wf_sessions_tell(struct wf_node *node);
 /* ahead.c: bring up what sessions that come back soon will need. */
 void wf_sessions_wake(struct wf_node *node);
 /* It is back, if it said that it would be. */

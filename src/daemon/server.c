@@ -351,6 +351,7 @@ static void tick(struct wf_node *node)
     }
     if (node->below)
         wf_below_tick(node->below);
+    wf_sessions_tell(node);
     node->unpark = true; /* nobody says when a pin is dropped */
     unpark(node);
     wf_telemetry_run(node);

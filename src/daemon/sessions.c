@@ -71,6 +71,8 @@ static void tip_set(struct wf_node *node, struct wf_session_entry *session, cons
     tip_hold(node, session);
 }
 
+#define TELL_LOOKS 4096u /* sessions a tick */
+#define USED_S 0.5       /* how fine the policy's clock is taken to be */
 #define URGENCY_US 2000u /* what a step of priority counts for, when no deadline is given */
 #define PRIORITY_MOST 9u
 #define PRIORITY_USUAL 5u
@@ -172,9 +174,16 @@ static struct wf_session_entry *session_take(struct wf_node *node)
     return session;
 }
 
+static void untold_set(struct wf_node *node, struct wf_session_entry *session, bool untold)
+{
+    node->session_untold = node->session_untold + untold - session->untold;
+    session->untold = untold;
+}
+
 static void session_free(struct wf_node *node, struct wf_session_entry *session)
 {
     tip_unhold(node, session);
+    untold_set(node, session, false);
     wf_session_ends(node, session);
     wf_timers_cancel(&node->deadlines, (uint32_t)(session - node->sessions));
     hurry(node, session, false);
@@ -267,23 +276,68 @@ static void weigh(struct wf_domain *domain, const struct wf_session_entry *sessi
         wf_store_weigh(&domain->store, tip, blocks, weight_of(session));
 }
 
-/* What the policy makes of a hint.  That a session decodes is no opinion: its chain is held. */
-static void policy_tell(struct wf_node *node, const struct wf_session_entry *session,
+/* Of its chain up to `slot`. */
+static void tell(struct wf_node *node, const struct wf_session_entry *session, uint32_t slot)
+{
+    struct wf_domain *domain = &node->domains[session->domain];
+    bool back = session->state == WEFT_WAITING ||
+                (session->state == WEFT_IDLE && (session->returns_in_ms || session->deadline_ms));
+    if (session->state != WEFT_PREFILL && session->state != WEFT_DECODING)
+        weigh(domain, session, slot, UINT32_MAX); /* it may go from now on */
+    if (session->output_tokens)
+        wf_store_made(&domain->store, slot, session->output_tokens);
+    if (back || session->state == WEFT_DONE)
+        wf_store_said(&domain->store, slot, back);
+}
+
+/* What the policy makes of a hint.  That a session decodes is no opinion: its chain is held.  Of
+ * what lies below it knows nothing: it is told when it is up. */
+static void policy_tell(struct wf_node *node, struct wf_session_entry *session,
                         uint32_t output_tokens)
 {
     struct wf_store *store = &node->domains[session->domain].store;
-    uint32_t tip = session->has_tip ? wf_store_find(store, session->tip) : WF_SLOT_NONE;
-    bool back = session->state == WEFT_WAITING ||
-                (session->state == WEFT_IDLE && (session->returns_in_ms || session->deadline_ms));
-    if (tip == WF_SLOT_NONE)
-        return;
-    if (session->state != WEFT_PREFILL && session->state != WEFT_DECODING)
-        weigh(&node->domains[session->domain], session, tip,
-              UINT32_MAX); /* it may go from now on */
-    if (output_tokens)
-        wf_store_made(store, tip, output_tokens);
-    if (back || session->state == WEFT_DONE)
-        wf_store_said(store, tip, back);
+    uint32_t slot = session->has_tip ? wf_store_find(store, session->tip) : WF_SLOT_NONE;
+    struct wf_chain chain = {.end = WF_SLOT_NONE};
+    bool below = session->has_tip && slot == WF_SLOT_NONE && node->below;
+    session->output_tokens = output_tokens;
+    if (below)
+        wf_chain_look(&node->domains[session->domain], session->tip, &chain);
+    untold_set(node, session, chain.absent > 0);
+    if (slot != WF_SLOT_NONE)
+        tell(node, session, slot);
+    else if (chain.end != WF_SLOT_NONE) {
+        session->output_tokens = 0; /* of the end, and of nothing before it */
+        tell(node, session, chain.end);
+        session->output_tokens = output_tokens;
+    }
+}
+
+/* Was it used after the session spoke of it?  Then another knows better that it is over. */
+static bool used_since(const struct wf_store *store, const struct wf_session_entry *session,
+                       uint32_t slot)
+{
+    struct wf_policy_reason why;
+    store->policy_ops->explain(store->policy, slot, &why);
+    double said_s = (double)(wf_now_ns() - session->hinted_ns) * 1e-9;
+    return !why.knows || why.age_s + USED_S < said_s; /* it is being used, or was */
+}
+
+void wf_sessions_tell(struct wf_node *node)
+{
+    for (uint32_t looked = 0; node->session_untold && looked < TELL_LOOKS; looked++) {
+        if (node->session_telling >= node->session_used)
+            node->session_telling = 0;
+        struct wf_session_entry *session = &node->sessions[node->session_telling++];
+        if (!session->id || !session->untold)
+            continue;
+        const struct wf_store *store = &node->domains[session->domain].store;
+        uint32_t slot = wf_store_find(store, session->tip);
+        if (slot == WF_SLOT_NONE)
+            continue;
+        untold_set(node, session, false);
+        if (session->state != WEFT_DONE || !used_since(store, session, slot))
+            tell(node, session, slot);
+    }
 }
 
 /* It goes on, it ends, or it says of the same wait what it knows better now. */
@@ -339,6 +393,7 @@ void wf_session_advance(struct wf_client *client, uint64_t id, const uint8_t tip
     if (slot == WF_SLOT_NONE)
         return;
     uint32_t before = session->tip_blocks;
+    untold_set(client->node, session, false);
     tip_set(client->node, session, tip);
     uint32_t blocks = session->tip_blocks;
     weigh(client->domain, session, slot, blocks > before ? blocks - before : blocks);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A node whose tiers go by worth: with room and writes to spare it keeps all; where the drive may
- * be written no more it refuses, and says why, and what was promised is kept all the same.  And
- * DRAM, where what counts is what it takes to have a block again.
+ * be written no more it refuses, and says why, and what was promised is kept all the same.  What is
+ * said of a chain that lies there is known of it when it is up.  And DRAM, where what counts is
+ * what it takes to have a block again.
  */
+#include <math.h>
+
 #include "corners_world.h"
 
 #define CHAINS 24u /* three times what DRAM holds */
@@ -140,11 +143,100 @@ static void test_what_is_dear_to_compute_stays(void **state)
     end(&w);
 }
 
+/* What the policy knows of the session's chain: a hint, or "-" for none, and about what it weighs.
+ */
+static bool thinks(const struct world *w, const struct weft_session *s, const char *hint,
+                   double weight)
+{
+    char *text, query[64];
+    snprintf(query, sizeof query, "session %llu", (unsigned long long)weft_session_id(s));
+    assert_int_equal(weft_query(w->w, query, 0, &text), WEFT_OK);
+    json_t *said = json_loads(text, 0, NULL), *policy = json_object_get(said, "policy");
+    const char *is = json_string_value(json_object_get(policy, "hint"));
+    bool right = strcmp(is ? is : "-", hint) == 0 &&
+                 fabs(json_number_value(json_object_get(policy, "weight")) / weight - 1) < 0.1;
+    weft_text_free(text);
+    json_decref(said);
+    return right;
+}
+
+static void test_what_is_said_of_a_chain_below_is_known_when_it_is_up(void **state)
+{
+    (void)state;
+    struct world w;
+    struct weft_key keys[DEPTH];
+    const struct {
+        enum weft_session_state state;
+        const char *known;
+    } words[] = {{WEFT_WAITING, "wanted"}, {WEFT_DONE, "done"}, {WEFT_IDLE, "-"}};
+    begin(&w, by_worth);
+    start(&w, NULL);
+    opened(&w);
+    for (uint64_t chain = 0; chain < 3; chain++) {
+        struct weft_session *s;
+        assert_int_equal(put(&w, chain), DEPTH);
+        chain_keys(&w, chain, keys);
+        struct weft_hint hint = {.tip = &keys[DEPTH - 1]};
+        assert_int_equal(weft_session_open(w.f, &(struct weft_session_spec){.priority = 7}, &s),
+                         WEFT_OK);
+        assert_int_equal(weft_session_hint(s, WEFT_PREFILL, &hint), WEFT_OK);
+        /* A session that goes on from here says nothing of its priority before it is idle. */
+        struct weft_session *other;
+        assert_int_equal(weft_session_open(w.f, NULL, &other), WEFT_OK);
+        assert_int_equal(weft_session_hint(s, WEFT_IDLE, NULL), WEFT_OK);
+        assert_int_equal(weft_session_hint(other, WEFT_IDLE, &hint), WEFT_OK);
+        assert_true(thinks(&w, other, "-", 1));
+        assert_int_equal(weft_demote(other), WEFT_OK);
+        weft_session_close(other);
+        assert_int_equal(weft_session_hint(s, words[chain].state, NULL), WEFT_OK);
+        assert_false(thinks(&w, s, words[chain].known, 4)); /* it is not up */
+        assert_int_equal(weft_prefetch_keys(w.f, keys, DEPTH, 0, NULL), WEFT_OK);
+        bool known = false;
+        for (int waited = 0; waited < 10000 && !known; waited += 10) {
+            known = thinks(&w, s, words[chain].known, 4);
+            if (!known)
+                weftd_sleep_ms(10);
+        }
+        assert_true(known);
+        weft_session_close(s);
+    }
+    end(&w);
+}
+
+/* Who uses a chain after its session said that it is over knows better. */
+static void test_what_is_over_for_one_is_not_for_another(void **state)
+{
+    (void)state;
+    struct world w;
+    struct weft_key keys[DEPTH];
+    struct weft_session *s;
+    begin(&w, by_worth);
+    start(&w, NULL);
+    opened(&w);
+    assert_int_equal(put(&w, 0), DEPTH);
+    chain_keys(&w, 0, keys);
+    assert_int_equal(weft_session_open(w.f, NULL, &s), WEFT_OK);
+    assert_int_equal(weft_session_hint(s, WEFT_IDLE, &(struct weft_hint){.tip = &keys[DEPTH - 1]}),
+                     WEFT_OK);
+    assert_int_equal(weft_demote(s), WEFT_OK);
+    assert_int_equal(weft_session_hint(s, WEFT_DONE, NULL), WEFT_OK);
+    weftd_sleep_ms(1500);
+    assert_int_equal(get(&w, 0), DEPTH);
+    for (int waited = 0; waited < 500; waited += 50) {
+        weftd_sleep_ms(50);
+        assert_false(thinks(&w, s, "done", 1));
+    }
+    weft_session_close(s);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_with_room_all_is_kept),
         cmocka_unit_test(test_a_drive_that_may_not_be_written),
+        cmocka_unit_test(test_what_is_said_of_a_chain_below_is_known_when_it_is_up),
+        cmocka_unit_test(test_what_is_over_for_one_is_not_for_another),
         cmocka_unit_test(test_what_is_dear_to_compute_stays),
     };
     return cmocka_run_group_tests_name("worth", tests, NULL, NULL);
