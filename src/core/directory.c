@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/directory.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,11 @@
 
 /* How many entries one search for a second copy looks at. */
 #define HAND_STEPS 4096
+
+/* Powers of two that a weight may have, about WEIGHT_USUAL. */
+#define WEIGHT_USUAL 6
+#define WEIGHT_STEPS_DOWN 5
+#define WEIGHT_STEPS_UP 4
 
 static_assert(WF_DIRECTORY_NONE == WF_TABLE_NONE, "one word for nobody");
 
@@ -330,7 +336,12 @@ static float rate_of(const struct entry *e)
     return rate;
 }
 
-static void judge(struct entry *e, float chance, float rate)
+static float weight_of(const struct entry *e)
+{
+    return e->weight ? ldexpf(1, (int)e->weight - WEIGHT_USUAL) : 1;
+}
+
+static void judge(struct entry *e, float chance, float rate, float weight)
 {
     uint32_t bits;
     memcpy(&bits, &rate, sizeof bits);
@@ -338,6 +349,11 @@ static void judge(struct entry *e, float chance, float rate)
     float part = chance < 1 ? chance : 1;
     e->chance = known ? (uint16_t)(part * UINT16_MAX) : 0;
     e->rate = known ? (uint16_t)(bits >> 16) : 0;
+    int step = weight > 0 && isfinite(weight) ? (int)lroundf(log2f(weight)) : 0;
+    step = step < -WEIGHT_STEPS_DOWN ? -WEIGHT_STEPS_DOWN
+           : step > WEIGHT_STEPS_UP  ? WEIGHT_STEPS_UP
+                                     : step;
+    e->weight = (uint32_t)(WEIGHT_USUAL + step) & 15u;
 }
 
 void wf_directory_read(const struct wf_directory *d, uint32_t at, struct wf_directory_block *out)
@@ -355,6 +371,7 @@ void wf_directory_read(const struct wf_directory *d, uint32_t at, struct wf_dire
         .holds = e->holds,
         .chance = (float)e->chance / UINT16_MAX,
         .rate = rate_of(e),
+        .weight = weight_of(e),
         .idle_ds = d->now_ds - e->when,
     };
     memcpy(out->key, e->key, 32);
@@ -430,7 +447,7 @@ enum weft_status wf_directory_add(struct wf_directory *d, const struct wf_direct
     e->in_dram |= add->in_dram;
     after_use(d, at, was);
     if (add->chance > 0)
-        judge(e, add->chance, add->rate);
+        judge(e, add->chance, add->rate, add->weight);
     else
         e->when = when; /* what was expected is as old as before */
     if (add->tier < nearest)
@@ -550,11 +567,11 @@ void wf_directory_touch(struct wf_directory *d, uint32_t at)
     after_use(d, at, before(d, at));
 }
 
-void wf_directory_judge(struct wf_directory *d, uint32_t at, float chance, float rate)
+void wf_directory_judge(struct wf_directory *d, uint32_t at, float chance, float rate, float weight)
 {
     struct entry *e = &d->entries[at];
     (void)live(d, at);
-    judge(e, chance, rate);
+    judge(e, chance, rate, weight);
     e->when = d->now_ds;
 }
 

@@ -49,6 +49,7 @@ struct wf_directory_block {
     uint32_t archives; /* how many archives it belongs to */
     uint32_t holds;
     float chance, rate; /* of another use, as it was when it was judged last; 0: nothing is known */
+    float weight;       /* of waiting for it */
     uint32_t idle_ds;   /* since then, or since its last use here: tenths of a second */
 };
 
@@ -100,6 +101,7 @@ struct wf_directory_add {
     uint32_t depth; /* the parent's and 1; at most WF_DIRECTORY_DEPTH_MAX */
     unsigned tier;
     float chance, rate; /* 0: nothing is known */
+    float weight;       /* 0: 1 */
 };
 enum weft_status wf_directory_add(struct wf_directory *directory,
                                   const struct wf_directory_add *add, uint32_t *out_entry);
@@ -126,8 +128,10 @@ void wf_directory_remove(struct wf_directory *directory, uint32_t entry);
 /* A use from below. */
 void wf_directory_touch(struct wf_directory *directory, uint32_t entry);
 
-/* What is expected of it from now on; no less than 0, and coarse: one part in a hundred. */
-void wf_directory_judge(struct wf_directory *directory, uint32_t entry, float chance, float rate);
+/* What is expected of it from now on; no less than 0, and coarse: one part in a hundred, and of the
+ * weight, which is from 1/32 to 16 (0: 1), its power of two. */
+void wf_directory_judge(struct wf_directory *directory, uint32_t entry, float chance, float rate,
+                        float weight);
 
 /* The time, in tenths of a second from anywhere; it may wrap.  Until it is told again, it stands.
  */

@@ -32,6 +32,7 @@ struct entry {
     bool live : 1; /* false: not in use, or gone and held still */
     bool in_dram : 1;
     bool promoted : 1;
+    uint32_t weight : 4; /* its power of two, and WEIGHT_USUAL (directory.c); 0: of 1 */
     uint8_t domain;
     uint8_t tiers;
     uint16_t holds;

@@ -25,7 +25,10 @@ double wf_reuse_hits(struct wf_reuse reuse, double stay_s)
 bool wf_reuse_told(const struct wf_policy_reason *why, double speed, struct wf_reuse *out)
 {
     bool known = why->knows && why->chance > 0 && why->value > 0 && isfinite(why->value);
-    *out = known ? (struct wf_reuse){why->chance, why->value / speed} : (struct wf_reuse){0, 0};
+    *out = (struct wf_reuse){0};
+    if (known) /* where costs are told of, they are in the weight */
+        *out = (struct wf_reuse){why->chance, why->value / speed,
+                                 why->cost_s_gib > 0 ? 0 : why->weight};
     return known;
 }
 
@@ -37,7 +40,7 @@ struct wf_reuse wf_reuse_aged(struct wf_reuse reuse, double unused_s)
     double chance = left / (1 - reuse.chance + left);
     if (!(left > 0)) /* certain to come, and never came: as good as over */
         chance = 0;
-    return (struct wf_reuse){chance, chance * speed};
+    return (struct wf_reuse){chance, chance * speed, reuse.weight};
 }
 
 double wf_prefill_s(struct wf_prefill prefill, double first_token, double tokens)
@@ -161,6 +164,11 @@ static double written(const struct wf_place *place, double bytes)
     return bytes * fmax(1, place->expansion);
 }
 
+static double weighed(const struct wf_candidate *block, double saved_s)
+{
+    return fmax(0, saved_s) * (block->reuse.weight > 0 ? block->reuse.weight : 1);
+}
+
 void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
               struct wf_admission *out)
 {
@@ -168,7 +176,8 @@ void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
     double write_s = block->bytes / place->write_bytes_s * place->busy;
     struct wf_admission said = {
         .hits = wf_reuse_hits(block->reuse, place->stay_s),
-        .saved_s = fmax(0, block->recompute_s - read_s(place, block->bytes, block->run_blocks)),
+        .saved_s = weighed(block,
+                           block->recompute_s - read_s(place, block->bytes, block->run_blocks)),
         .write_s = block->guessed ? 0 : write_s,
         .wear_s = written(place, block->bytes) * place->wear_s_byte,
         .room_s = block->bytes * place->room_s_byte,
@@ -177,8 +186,8 @@ void wf_admit(const struct wf_candidate *block, const struct wf_place *place,
     if (next) { /* it goes on there */
         double more = wf_reuse_hits(block->reuse, place->stay_s + next->stay_s) - said.hits;
         said.hits += more;
-        said.gain_s += more *
-                       fmax(0, block->recompute_s - read_s(next, block->bytes, block->run_blocks));
+        said.gain_s += more * weighed(block, block->recompute_s -
+                                                 read_s(next, block->bytes, block->run_blocks));
     }
     said.net_s = said.gain_s - said.write_s - said.wear_s - said.room_s;
     if (!place->open)
@@ -235,19 +244,19 @@ void wf_place_full(struct wf_place *place, const struct wf_place *next,
     struct wf_admission said = {.place = -1};
     aged.reuse = wf_reuse_aged(coldest->reuse, unused_s);
     double hits = wf_reuse_hits(aged.reuse, unused_s), bytes = aged.bytes;
-    double saved_s = fmax(0, aged.recompute_s - bytes / place->read_bytes_s);
+    double saved_s = weighed(coldest, aged.recompute_s - bytes / place->read_bytes_s);
     place->next = NULL;
     place->room_s_byte = hits * saved_s / bytes;
     if (next)
         wf_admit(&aged, next, &said);
     if (said.place < 0)
         return;
-    double slower_s = bytes / next->read_bytes_s - bytes / place->read_bytes_s;
+    double slower_s = weighed(coldest, bytes / next->read_bytes_s - bytes / place->read_bytes_s);
     double way_s_byte = fmax(next->busy, MOVE_BUSY_LEAST) / next->write_bytes_s +
                         fmax(1, next->expansion) * next->wear_s_byte + next->room_s_byte;
     place->next = next;
     place->room_s_byte = fmin(place->room_s_byte,
-                              hits * fmax(0, fmin(saved_s, slower_s)) / bytes + way_s_byte);
+                              hits * fmin(saved_s, slower_s) / bytes + way_s_byte);
 }
 
 void wf_place_offer(const struct wf_candidate *block, struct wf_place *places,

@@ -21,6 +21,7 @@
  * so that `rate` is hits a second now (struct wf_policy_reason's value). */
 struct wf_reuse {
     double chance, rate;
+    double weight; /* of waiting for it (WF_POLICY_WEIGHS); 0: what is usual, 1 */
 };
 
 /* The hits that holding it for so long brings: chance · (1 − e^(−rate·stay ÷ chance)).  Never more
@@ -164,7 +165,7 @@ struct wf_admission {
     enum wf_admit_rule rule;
     int place;                      /* which; -1: none */
     double hits;                    /* expected while it stays, there or on the tiers behind */
-    double saved_s;                 /* by one hit there */
+    double saved_s;                 /* by one hit there, by what waiting for it counts */
     double gain_s;                  /* by all of them */
     double write_s, wear_s, room_s; /* what it costs */
     double net_s;                   /* gain less costs */

@@ -22,6 +22,8 @@
 #include "daemon/below.h"
 #include "sys/clock.h"
 
+#define WEIGHT_LEAST 0x1p-5 /* of priorities 0 */
+#define WEIGHT_MOST 0x1p4   /* and 9 */
 #define READING_OVER_S 60.0 /* how busy a tier is with reads, is seen over so long */
 
 /* ----------------------------------------------------------------------------- what is measured */
@@ -210,7 +212,7 @@ static void room_of(struct offer *offer, int number)
     if (coldest.tiers != 1u << lower->number || coldest.in_dram)
         return;
     struct wf_place *place = &offer->places[number];
-    struct wf_candidate goes = {.reuse = {coldest.chance, coldest.rate},
+    struct wf_candidate goes = {.reuse = {coldest.chance, coldest.rate, coldest.weight},
                                 .uses = 2, /* what goes on to the next tier is not asked for more */
                                 .bytes = coldest.bytes};
     double idle_s = coldest.idle_ds * 0.1;
@@ -268,7 +270,7 @@ bool wf_lower_wants(struct wf_lower *lower, const struct wf_directory_block *blo
                           .block = {.uses = 2, .bytes = block->bytes},
                           .lowers = {lower},
                           .count = 1};
-    struct wf_reuse reuse = {block->chance, block->rate};
+    struct wf_reuse reuse = {block->chance, block->rate, block->weight};
     struct wf_admission said;
     if (wf_lower_worn(lower, block->bytes))
         return false;
@@ -308,29 +310,62 @@ static double read_again_s(const struct wf_domain *domain, const uint8_t key[32]
     return least_s;
 }
 
+/* 0: that is not known. */
+static double cost_s_gib(const struct wf_domain *domain, const uint8_t key[32], uint32_t bytes,
+                         uint32_t depth)
+{
+    double again_s = bytes ? compute_s(domain, bytes, depth) : 0;
+    if (!(again_s > 0))
+        return 0;
+    return fmin(again_s, read_again_s(domain, key, bytes, depth + 1.0)) / bytes * 0x1p30;
+}
+
+static void block_of(const struct wf_domain *domain, uint32_t slot, struct wf_directory_block *out)
+{
+    const struct wf_desc *desc = &domain->store.index.desc[slot];
+    *out = (struct wf_directory_block){
+        .bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed),
+        .depth = wf_word_depth(atomic_load_explicit(&desc->word, memory_order_relaxed)),
+    };
+    wf_desc_key_read(desc, out->key);
+}
+
 float wf_below_cost_s_gib(void *context, uint32_t slot)
 {
-    const struct wf_domain *domain = context;
-    const struct wf_desc *desc = &domain->store.index.desc[slot];
-    uint64_t word = atomic_load_explicit(&desc->word, memory_order_relaxed);
-    uint32_t bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
-    double again_s = compute_s(domain, bytes, wf_word_depth(word));
-    uint8_t key[32];
-    if (!(again_s > 0) || !bytes)
-        return 0;
-    wf_desc_key_read(desc, key);
-    again_s = fmin(again_s, read_again_s(domain, key, bytes, wf_word_depth(word) + 1.0));
-    return (float)(again_s / bytes * 0x1p30);
+    struct wf_directory_block block;
+    block_of(context, slot, &block);
+    return (float)cost_s_gib(context, block.key, block.bytes, block.depth);
 }
 
 /* --------------------------------------------------------------------------------- who is asked */
+
+/* With pool.objective: ttft the policy has a block's weight in what it costs. */
+static bool in_cost(const struct wf_domain *domain, const struct wf_policy_reason *why)
+{
+    return why->cost_s_gib > 0 && domain->weighed;
+}
+
+bool wf_below_reuse(const struct wf_domain *domain, const struct wf_policy_reason *why,
+                    const struct wf_directory_block *block, struct wf_reuse *out)
+{
+    if (!wf_reuse_told(why, 1, out))
+        return false;
+    if (in_cost(domain, why)) {
+        double own = cost_s_gib(domain, block->key, block->bytes, block->depth);
+        out->weight = own > 0 ? fmax(WEIGHT_LEAST, fmin(why->cost_s_gib / own, WEIGHT_MOST)) : 0;
+    }
+    return true;
+}
 
 bool wf_below_estimate(const struct wf_domain *domain, uint32_t slot, struct wf_reuse *out)
 {
     const struct wf_store *store = &domain->store;
     struct wf_policy_reason why;
+    struct wf_directory_block block = {.bytes = 0};
     store->policy_ops->explain(store->policy, slot, &why);
-    return wf_reuse_told(&why, 1, out);
+    if (in_cost(domain, &why))
+        block_of(domain, slot, &block);
+    return wf_below_reuse(domain, &why, &block, out);
 }
 
 static bool used_again(const struct wf_domain *domain, uint32_t slot)

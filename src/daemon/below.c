@@ -155,8 +155,9 @@ void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct
     wf_directory_read(below->directory, entry, &block);
     struct wf_reuse reuse;
     domain->left_dram += block.tiers && gone->reason != WF_EVICT_REMOVED;
-    if (wf_reuse_told(&gone->why, 1, &reuse))
-        wf_directory_judge(below->directory, entry, (float)reuse.chance, (float)reuse.rate);
+    if (wf_below_reuse(domain, &gone->why, &block, &reuse))
+        wf_directory_judge(below->directory, entry, (float)reuse.chance, (float)reuse.rate,
+                           (float)reuse.weight);
     below->dropping = "parent";
     wf_directory_leave_dram(below->directory, entry);
 }

@@ -223,7 +223,11 @@ struct wf_below_ask {
  * as the simulator's, from the same calls (src/sim/tiers.c). */
 struct wf_lower *wf_below_choose(struct wf_domain *domain, const struct wf_below_ask *ask,
                                  struct wf_refusal *refusal);
-/* What the policy expects of a block of DRAM.  False: it does not know. */
+/* What the policy said of a block, of which key, size and depth are looked at where costs are told
+ * of.  False: it does not know. */
+bool wf_below_reuse(const struct wf_domain *domain, const struct wf_policy_reason *why,
+                    const struct wf_directory_block *block, struct wf_reuse *out);
+/* What it expects of a block of DRAM. */
 bool wf_below_estimate(const struct wf_domain *domain, uint32_t slot, struct wf_reuse *out);
 /* wf_store_env.cost_s_gib: to compute it, or to read it from the nearest tier that has a copy, if
  * that is sooner.  0: nobody said how fast engines are, or what format it is of. */

@@ -178,6 +178,7 @@ static enum weft_status enter(struct write *write, enum weft_status written)
     uint32_t entry;
     add.chance = (float)write->reuse.chance;
     add.rate = (float)write->reuse.rate;
+    add.weight = (float)write->reuse.weight;
     enum weft_status status = wf_directory_add(write->below->directory, &add, &entry);
     if (status == WEFT_E_LIMIT)
         write->to->full_until_ns = wf_now_ns() + FULL_NS;

@@ -109,6 +109,8 @@ static int chosen(struct stage *s, const struct wf_below_ask *ask, struct wf_ref
     return to ? (int)to->number : -1;
 }
 
+static float filled_weight; /* 0: 1 */
+
 /* Blocks on a tier, of which so much was expected so long ago. */
 static void fill(struct stage *s, unsigned tier, uint64_t blocks, uint32_t age_s, float chance,
                  float rate)
@@ -119,6 +121,7 @@ static void fill(struct stage *s, unsigned tier, uint64_t blocks, uint32_t age_s
         uint32_t entry;
         add.chance = chance;
         add.rate = rate;
+        add.weight = filled_weight;
         random_key(++s->keys, add.key);
         assert_int_equal(wf_directory_add(s->below.directory, &add, &entry), WEFT_OK);
     }
@@ -155,6 +158,66 @@ static void a_one_hit_wonder_is_refused_where_room_is_short(void **state)
     assert_true(refusal.by_worth && refusal.by_tier);
     assert_true(fabs(refusal.reuse.chance - 0.05) < 1e-9);
     assert_true(refusal.said.room_s > 0);
+}
+
+/* What waiting for a session counts, counts below as it does in DRAM: of what comes, and of what
+ * would go for it. */
+static void priorities_count_below(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    s->used_again[0] |= 1u << 3;
+    fill(s, 0, MOST, 100, 0.5f, 5e-3f);
+    told.chance = 0.5;
+    told.value = 1e-4;
+    told.weight = 1;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_int_equal(refusal.why, WF_NOT_ROOM);
+    double gain_s = refusal.said.gain_s, room_s = refusal.said.room_s;
+    told.weight = 16;
+    assert_int_equal(chosen(s, &ask, &refusal), -1);
+    assert_true(fabs(refusal.said.gain_s / gain_s - 16) < 1e-9);
+    assert_true(gain_s < room_s && refusal.said.gain_s < room_s);
+    /* Where costs are told of, it is in these: half as much again of one that counts twice. */
+    struct wf_policy_reason why = told;
+    struct wf_reuse reuse;
+    const struct wf_directory_block block = {.bytes = BLOCK_BYTES, .depth = 2};
+    s->node.config.prefill_tokens_s = 1000; /* 16 ms a block, and attending to 40 before */
+    double own = 0.016 * (1 + WF_PREFILL_ATTENDED * 40) / BLOCK_BYTES * 0x1p30;
+    why.cost_s_gib = 3 * own;
+    why.weight = 7;
+    assert_true(wf_below_reuse(&s->domain, &why, &block, &reuse) && reuse.weight == 0);
+    s->domain.weighed = true;
+    assert_true(wf_below_reuse(&s->domain, &why, &block, &reuse));
+    assert_true(fabs(reuse.weight - 3) < 0.01);
+    why.cost_s_gib = 1e9;
+    assert_true(wf_below_reuse(&s->domain, &why, &block, &reuse) && reuse.weight == 16);
+    s->domain.weighed = false;
+}
+
+static void what_lies_below_counts_by_its_weight(void **state)
+{
+    struct stage *s = *state;
+    struct wf_refusal refusal;
+    struct wf_below_ask ask = asking();
+    double room_s[2];
+    s->used_again[0] |= 1u << 3;
+    s->below.count = 2;
+    told.chance = 0.5;
+    told.value = 1e-5;
+    for (unsigned i = 0; i < 2; i++) {
+        filled_weight = i ? 8.3f : 0; /* about */
+        fill(s, i, MOST, 100, 0.5f, 5e-3f);
+        s->below.tiers[1].stats = s->below.tiers[0].stats;
+        s->below.tiers[!i].full_until_ns = UINT64_MAX;
+        s->below.tiers[i].full_until_ns = 0;
+        assert_int_equal(chosen(s, &ask, &refusal), -1);
+        assert_int_equal(refusal.why, WF_NOT_ROOM);
+        room_s[i] = refusal.said.room_s;
+    }
+    filled_weight = 0;
+    assert_true(fabs(room_s[1] / room_s[0] - 8) < 0.1);
 }
 
 static void what_was_used_twice_is_weighed(void **state)
@@ -529,6 +592,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(with_room_all_is_taken),
         TEST(a_one_hit_wonder_is_refused_where_room_is_short),
+        TEST(priorities_count_below),
+        TEST(what_lies_below_counts_by_its_weight),
         TEST(what_was_used_twice_is_weighed),
         TEST(a_budget_that_is_used_up_refuses),
         TEST(a_budget_pays_for_whole_chains),

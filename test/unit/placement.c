@@ -14,6 +14,7 @@
 
 #include "../support/random.h"
 #include "core/placement.h"
+#include "core/policy.h"
 
 #define MB 1e6
 #define GB 1e9
@@ -129,6 +130,37 @@ static void admission_is_gain_less_costs(void **state)
     place.open = false;
     wf_admit(&once, &place, &said);
     assert_int_equal(said.rule, WF_REFUSED_CLOSED);
+}
+
+/* What waiting for it counts is a factor of what is saved, of what comes and of what would go. */
+static void waiting_counts_by_its_weight(void **state)
+{
+    (void)state;
+    struct wf_admission usual, heavy;
+    struct wf_place place = flash, next = flash, full = flash;
+    struct wf_candidate one = block;
+    place.stay_s = 10;
+    place.next = &next;
+    wf_admit(&one, &place, &usual);
+    one.reuse.weight = 1;
+    wf_admit(&one, &place, &heavy);
+    near(heavy.gain_s, usual.gain_s);
+    one.reuse.weight = 4;
+    wf_admit(&one, &place, &heavy);
+    near(heavy.saved_s, 4 * usual.saved_s);
+    near(heavy.gain_s, 4 * usual.gain_s);
+    near(heavy.write_s, usual.write_s);
+    near(wf_reuse_aged(one.reuse, 10).weight, 4);
+    wf_place_full(&full, NULL, &block, 100);
+    double room_s_byte = full.room_s_byte;
+    wf_place_full(&full, NULL, &one, 100);
+    near(full.room_s_byte, 4 * room_s_byte);
+    /* A policy that is told of costs has it in these. */
+    struct wf_policy_reason why = {.knows = true, .value = 0.1, .chance = 0.5, .weight = 8};
+    struct wf_reuse reuse;
+    assert_true(wf_reuse_told(&why, 1, &reuse) && reuse.weight == 8);
+    why.cost_s_gib = 2;
+    assert_true(wf_reuse_told(&why, 1, &reuse) && reuse.weight == 0);
 }
 
 static void admission_goes_up_with_worth_and_down_with_cost(void **state)
@@ -582,6 +614,7 @@ int main(void)
         cmocka_unit_test(hits_are_bounded_by_both),
         cmocka_unit_test(prefill_grows_with_position),
         cmocka_unit_test(admission_is_gain_less_costs),
+        cmocka_unit_test(waiting_counts_by_its_weight),
         cmocka_unit_test(admission_goes_up_with_worth_and_down_with_cost),
         cmocka_unit_test(a_block_goes_where_most_is_left),
         cmocka_unit_test(what_costs_nothing_is_taken),
