@@ -260,6 +260,19 @@ int wf_cli_format_open(struct cli *cli, uint64_t payload_bytes, struct weft_form
 int wf_cli_keys(struct cli *cli, struct weft_format *format, size_t count, struct weft_key **out,
                 size_t *out_count);
 
+/* A chain of blocks that the options name, and what of it is there. */
+struct cli_chain {
+    struct weft_format *format;
+    struct weft_key *keys;
+    size_t count, present, dram; /* of those present, from the first on, so many are in DRAM */
+};
+/* Connect and open it, of `blocks` blocks where --key names it.  What is open is closed by
+ * wf_cli_chain_close(), also after a failure. */
+int wf_cli_chain_open(struct cli *cli, uint64_t blocks, struct cli_chain *out);
+/* Set `present` and `dram`. */
+int wf_cli_chain_look(struct cli *cli, struct cli_chain *chain);
+void wf_cli_chain_close(struct cli_chain *chain);
+
 /* The size at which the block that the options name is there, when it is at another than
  * `format`'s, whose key is `key`; 0: at none that the node knows. */
 uint64_t wf_cli_other_size(struct cli *cli, struct weft_format *format, const struct weft_key *key);

@@ -36,25 +36,10 @@ static const char *const examples[] = {
 
 /* What of the chain is there, and what keeps it in DRAM. */
 struct chain {
-    struct weft_format *format;
-    struct weft_key *keys;
-    size_t count, present, before, up;
+    struct cli_chain is;
+    size_t before;   /* of it in DRAM, */
     json_t *held_by; /* sessions that compute on it */
 };
-
-/* How many of the blocks that there are, are in DRAM. */
-static int look(struct cli *cli, struct chain *chain)
-{
-    uint8_t *tiers = wf_cli_alloc(chain->count + 1);
-    uint32_t load_us;
-    enum weft_status status = weft_locate_keys(chain->format, chain->keys, chain->count, tiers,
-                                               &chain->present, &load_us);
-    chain->up = 0;
-    for (size_t i = 0; status >= 0 && i < chain->present; i++)
-        chain->up += tiers[i] == WEFT_TIER_DRAM;
-    free(tiers);
-    return status < 0 ? wf_cli_fail_status(cli, status, "cannot see what is there") : CLI_OK;
-}
 
 /* --------------------------------------------------------------------------------- who holds it */
 
@@ -63,8 +48,8 @@ static int look(struct cli *cli, struct chain *chain)
 static size_t ends_in(const struct chain *chain, const char *tip)
 {
     char hex[65];
-    for (size_t i = chain->present; i > 0; i--) {
-        wf_cli_hex(chain->keys[i - 1].bytes, 32, hex);
+    for (size_t i = chain->is.present; i > 0; i--) {
+        wf_cli_hex(chain->is.keys[i - 1].bytes, 32, hex);
         if (strcmp(hex, tip) == 0)
             return i;
     }
@@ -78,7 +63,7 @@ static bool goes_on(struct cli *cli, const struct chain *chain, json_int_t sessi
     uint64_t next = 0;
     bool found = false, more = true;
     snprintf(question, sizeof question, "session %lld", (long long)session);
-    wf_cli_hex(chain->keys[chain->present - 1].bytes, 32, hex);
+    wf_cli_hex(chain->is.keys[chain->is.present - 1].bytes, 32, hex);
     hex[EVENT_DIGITS] = '\0';
     while (more && !found) {
         char *text;
@@ -114,7 +99,7 @@ static int holders(struct cli *cli, struct chain *chain, size_t *out_blocks)
             continue;
         size_t held = ends_in(chain, tip);
         if (!held && goes_on(cli, chain, id))
-            held = chain->present;
+            held = chain->is.present;
         if (!held)
             continue;
         json_t *holder = json_object();
@@ -138,16 +123,16 @@ static int settle(struct cli *cli, struct chain *chain, struct weft_session *ses
     double moved_s = wf_cli_now_s();
     size_t held = 0;
     unsigned sleep_us = SLEEP_US_LEAST;
-    int code = look(cli, chain);
+    int code = wf_cli_chain_look(cli, &chain->is);
     while (code == CLI_OK && status == WEFT_PENDING) {
-        size_t before = chain->up;
+        size_t before = chain->is.dram;
         code = holders(cli, chain, &held);
-        if (code != CLI_OK || chain->up <= held || wf_cli_now_s() - moved_s >= wait_s)
+        if (code != CLI_OK || chain->is.dram <= held || wf_cli_now_s() - moved_s >= wait_s)
             break;
         usleep(sleep_us);
         status = weft_demote(session);
-        code = look(cli, chain);
-        bool moved = chain->up < before;
+        code = wf_cli_chain_look(cli, &chain->is);
+        bool moved = chain->is.dram < before;
         sleep_us = moved ? SLEEP_US_LEAST : sleep_us * 2;
         sleep_us = sleep_us < SLEEP_US_MOST ? sleep_us : SLEEP_US_MOST;
         moved_s = moved ? wf_cli_now_s() : moved_s;
@@ -163,8 +148,8 @@ static int push(struct cli *cli, struct chain *chain)
 {
     struct weft_session *session = NULL;
     const struct weft_session_spec spec = {.name = "weft demote", .priority = 5};
-    const struct weft_hint hint = {.tip = &chain->keys[chain->present - 1]};
-    enum weft_status status = weft_session_open(chain->format, &spec, &session);
+    const struct weft_hint hint = {.tip = &chain->is.keys[chain->is.present - 1]};
+    enum weft_status status = weft_session_open(chain->is.format, &spec, &session);
     if (status == WEFT_OK)
         status = weft_session_hint(session, WEFT_IDLE, &hint);
     int code = status == WEFT_OK ? settle(cli, chain, session)
@@ -188,35 +173,36 @@ static void stays_say(const struct chain *chain)
                 (long long)json_integer_value(json_object_get(row, "pid")), state ? state : "?",
                 (long long)held, held == 1 ? "" : "s");
     }
-    if (chain->up && !count)
+    if (chain->is.dram && !count)
         fprintf(stderr, "weft demote: what stays is pinned, extended by other chains, or no tier "
                         "takes it\n");
 }
 
 static int report(struct cli *cli, const struct chain *chain)
 {
-    size_t gone = chain->before > chain->up ? chain->before - chain->up : 0;
-    size_t missing = chain->count - chain->present;
+    size_t gone = chain->before > chain->is.dram ? chain->before - chain->is.dram : 0;
+    size_t missing = chain->is.count - chain->is.present;
     if (cli->json) {
         json_t *answer = json_object();
-        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)chain->count));
-        wf_cli_json_set(answer, "present", json_integer((json_int_t)chain->present));
+        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)chain->is.count));
+        wf_cli_json_set(answer, "present", json_integer((json_int_t)chain->is.present));
         wf_cli_json_set(answer, "demoted", json_integer((json_int_t)gone));
-        wf_cli_json_set(answer, "in_dram", json_integer((json_int_t)chain->up));
+        wf_cli_json_set(answer, "in_dram", json_integer((json_int_t)chain->is.dram));
         wf_cli_json_set(answer, "held_by", json_incref(chain->held_by));
         wf_cli_json_print(answer);
     } else {
         printf("%zu block%s left DRAM; of %zu that are there, %zu %s in DRAM", gone, wf_cli_s(gone),
-               chain->present, chain->up, chain->up == 1 ? "is" : "are");
+               chain->is.present, chain->is.dram, chain->is.dram == 1 ? "is" : "are");
         if (missing)
-            printf(", %zu of %zu %s not there", missing, chain->count, missing == 1 ? "is" : "are");
+            printf(", %zu of %zu %s not there", missing, chain->is.count,
+                   missing == 1 ? "is" : "are");
         putchar('\n');
     }
     fflush(stdout);
     stays_say(chain);
     if (missing)
         wf_cli_failed_say(cli);
-    return chain->up || missing ? CLI_MISS : CLI_OK;
+    return chain->is.dram || missing ? CLI_MISS : CLI_OK;
 }
 
 static int run(struct cli *cli)
@@ -224,28 +210,20 @@ static int run(struct cli *cli)
     if (cli->word_count)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many; name the chain with --key",
                            cli->words[0]);
-    if (!blocks || blocks > UINT32_MAX)
-        return wf_cli_fail(cli, CLI_USAGE, "--blocks is %llu; give 1 to 4294967295",
-                           (unsigned long long)blocks);
     if (!(wait_s >= 0 && wait_s <= WAIT_S_MAX))
         return wf_cli_fail(cli, CLI_USAGE, "--wait is %g s; give 0 to %.0f, which is an hour",
                            wait_s, WAIT_S_MAX);
     struct chain chain = {.held_by = json_array()};
-    int code = wf_cli_connect(cli);
+    int code = wf_cli_chain_open(cli, blocks, &chain.is);
     if (code == CLI_OK)
-        code = wf_cli_format_open(cli, 0, &chain.format);
-    if (code == CLI_OK)
-        code = wf_cli_keys(cli, chain.format, blocks, &chain.keys, &chain.count);
-    if (code == CLI_OK)
-        code = look(cli, &chain);
-    chain.before = chain.up;
-    if (code == CLI_OK && chain.present)
+        code = wf_cli_chain_look(cli, &chain.is);
+    chain.before = chain.is.dram;
+    if (code == CLI_OK && chain.is.present)
         code = push(cli, &chain);
     if (code == CLI_OK)
         code = report(cli, &chain);
     json_decref(chain.held_by);
-    free(chain.keys);
-    weft_format_close(chain.format);
+    wf_cli_chain_close(&chain.is);
     return code;
 }
 

@@ -259,6 +259,41 @@ int wf_cli_keys(struct cli *cli, struct weft_format *format, size_t count, struc
     return CLI_OK;
 }
 
+/* -------------------------------------------------------------------------------------- a chain */
+
+int wf_cli_chain_open(struct cli *cli, uint64_t blocks, struct cli_chain *out)
+{
+    *out = (struct cli_chain){.count = 0};
+    if (!blocks || blocks > UINT32_MAX)
+        return wf_cli_fail(cli, CLI_USAGE, "--blocks is %llu; give 1 to 4294967295",
+                           (unsigned long long)blocks);
+    int code = wf_cli_connect(cli);
+    if (code == CLI_OK)
+        code = wf_cli_format_open(cli, 0, &out->format);
+    if (code == CLI_OK)
+        code = wf_cli_keys(cli, out->format, blocks, &out->keys, &out->count);
+    return code;
+}
+
+int wf_cli_chain_look(struct cli *cli, struct cli_chain *chain)
+{
+    uint8_t *tiers = wf_cli_alloc(chain->count + 1);
+    uint32_t load_us;
+    enum weft_status status = weft_locate_keys(chain->format, chain->keys, chain->count, tiers,
+                                               &chain->present, &load_us);
+    chain->dram = 0;
+    for (size_t i = 0; status >= 0 && i < chain->present; i++)
+        chain->dram += tiers[i] == WEFT_TIER_DRAM;
+    free(tiers);
+    return status < 0 ? wf_cli_fail_status(cli, status, "cannot see what is there") : CLI_OK;
+}
+
+void wf_cli_chain_close(struct cli_chain *chain)
+{
+    free(chain->keys);
+    weft_format_close(chain->format);
+}
+
 /* ------------------------------------------------------------------------------- another's size */
 
 /* Is the first block that the options name there, were its size `bytes`? */

@@ -265,24 +265,12 @@ static int run(struct cli *cli)
                            "the answer and the blocks cannot both go to stdout; say --output FILE");
     if (to_stdout && isatty(STDOUT_FILENO))
         return wf_cli_fail(cli, CLI_USAGE, "a terminal is no place for blocks; say --output FILE");
-    if (!blocks || blocks > UINT32_MAX)
-        return wf_cli_fail(cli, CLI_USAGE, "--blocks is %llu; give 1 to 4294967295",
-                           (unsigned long long)blocks);
-    int code = wf_cli_connect(cli);
-    if (code != CLI_OK)
-        return code;
-    struct weft_format *format;
-    code = wf_cli_format_open(cli, 0, &format);
-    if (code != CLI_OK)
-        return code;
-    struct weft_key *keys = NULL;
-    size_t count = 0;
-    code = wf_cli_keys(cli, format, blocks, &keys, &count);
+    struct cli_chain chain;
+    int code = wf_cli_chain_open(cli, blocks, &chain);
     struct sink sink = {.fd = to_stdout ? STDOUT_FILENO : -1};
     if (code == CLI_OK)
-        code = get_chain(cli, format, keys, count, &sink);
-    free(keys);
-    weft_format_close(format);
+        code = get_chain(cli, chain.format, chain.keys, chain.count, &sink);
+    wf_cli_chain_close(&chain);
     return code;
 }
 

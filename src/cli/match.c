@@ -84,24 +84,14 @@ static int run(struct cli *cli)
 {
     if (cli->word_count)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[0]);
-    if (!blocks || blocks > UINT32_MAX)
-        return wf_cli_fail(cli, CLI_USAGE, "--blocks is %llu; give 1 to 4294967295",
-                           (unsigned long long)blocks);
-    int code = wf_cli_connect(cli);
-    if (code != CLI_OK)
-        return code;
-    struct weft_format *format;
-    code = wf_cli_format_open(cli, 0, &format);
-    if (code != CLI_OK)
-        return code;
-    struct weft_key *keys = NULL;
-    size_t count = 0;
+    struct cli_chain chain;
     struct there there = {.present = 0};
-    code = wf_cli_keys(cli, format, blocks, &keys, &count);
+    int code = wf_cli_chain_open(cli, blocks, &chain);
+    size_t count = chain.count;
     if (code == CLI_OK) {
         there.tier = wf_cli_alloc(count + 1);
-        enum weft_status status = weft_locate_keys(format, keys, count, there.tier, &there.present,
-                                                   &there.load_us);
+        enum weft_status status = weft_locate_keys(chain.format, chain.keys, count, there.tier,
+                                                   &there.present, &there.load_us);
         locate(&there);
         if (status != WEFT_OK && status != WEFT_MISS)
             code = wf_cli_fail_status(cli, status, "cannot match");
@@ -113,22 +103,22 @@ static int run(struct cli *cli)
         wf_cli_json_set(answer, "blocks", json_integer((json_int_t)count));
         wf_cli_json_set(answer, "present", json_integer((json_int_t)present));
         wf_cli_json_set(answer, "present_bytes",
-                        json_integer((json_int_t)(present * weft_format_block_bytes(format))));
+                        json_integer(
+                            (json_int_t)(present * weft_format_block_bytes(chain.format))));
         wf_cli_json_set(answer, "tiers", tiers_json(&there));
         wf_cli_json_set(answer, "load_us", json_integer((json_int_t)there.load_us));
         wf_cli_json_set(answer, "opening", wf_cli_opening_list(cli));
         wf_cli_json_set(answer, "failed_tiers", wf_cli_failed_list(cli));
         wf_cli_json_print(answer);
     } else if (code == CLI_OK) {
-        shown_print(&there, count, weft_format_block_bytes(format));
+        shown_print(&there, count, weft_format_block_bytes(chain.format));
         if (present < count && wf_cli_opening(cli, opening, sizeof opening))
             printf("%s still being opened: there may be more in a moment\n", opening);
     }
     if (code == CLI_OK && present < count)
         wf_cli_failed_say(cli);
     free(there.tier);
-    free(keys);
-    weft_format_close(format);
+    wf_cli_chain_close(&chain);
     return code == CLI_OK && present < count ? CLI_MISS : code;
 }
 

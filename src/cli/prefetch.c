@@ -33,71 +33,51 @@ static const char *const examples[] = {
     NULL,
 };
 
-/* What is where: `up` in DRAM, `below` on a tier. */
-struct there {
-    uint8_t *tiers;
-    size_t present, up;
-};
-
-static int look(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
-                size_t count, struct there *there)
-{
-    uint32_t load_us;
-    enum weft_status status = weft_locate_keys(format, keys, count, there->tiers, &there->present,
-                                               &load_us);
-    if (status != WEFT_OK && status != WEFT_MISS)
-        return wf_cli_fail_status(cli, status, "cannot see what is there");
-    there->up = 0;
-    for (size_t i = 0; i < there->present; i++)
-        there->up += there->tiers[i] == WEFT_TIER_DRAM;
-    return CLI_OK;
-}
-
 /* Ask for it, and look until it is up or `by_ms` are over. */
-static int fetch(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
-                 size_t count, struct there *there, uint32_t *coming)
+static int fetch(struct cli *cli, struct cli_chain *chain, uint32_t *coming)
 {
     double until_s = wf_cli_now_s() + (double)by_ms / 1e3;
     unsigned look_us = LOOK_US_LEAST;
-    enum weft_status status = weft_prefetch_keys(format, keys, count, (uint32_t)by_ms, coming);
+    enum weft_status status = weft_prefetch_keys(chain->format, chain->keys, chain->count,
+                                                 (uint32_t)by_ms, coming);
     if (status != WEFT_OK && status != WEFT_MISS)
         return wf_cli_fail_status(cli, status, "cannot prefetch");
-    int code = look(cli, format, keys, count, there);
-    while (code == CLI_OK && there->up < there->present && wf_cli_now_s() < until_s) {
+    int code = wf_cli_chain_look(cli, chain);
+    while (code == CLI_OK && chain->dram < chain->present && wf_cli_now_s() < until_s) {
         usleep(look_us);
         look_us = 2 * look_us < LOOK_US_MOST ? 2 * look_us : LOOK_US_MOST;
-        code = look(cli, format, keys, count, there);
+        code = wf_cli_chain_look(cli, chain);
     }
     return code;
 }
 
-static int report(struct cli *cli, size_t count, const struct there *there, uint32_t coming)
+static int report(struct cli *cli, const struct cli_chain *chain, uint32_t coming)
 {
-    size_t late = by_ms ? there->present - there->up : 0;
+    size_t late = by_ms ? chain->present - chain->dram : 0;
     if (cli->json) {
         json_t *answer = json_object();
-        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)count));
-        wf_cli_json_set(answer, "present", json_integer((json_int_t)there->present));
+        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)chain->count));
+        wf_cli_json_set(answer, "present", json_integer((json_int_t)chain->present));
         wf_cli_json_set(answer, "coming", json_integer((json_int_t)coming));
-        wf_cli_json_set(answer, "in_dram", json_integer((json_int_t)there->up));
+        wf_cli_json_set(answer, "in_dram", json_integer((json_int_t)chain->dram));
         wf_cli_json_set(answer, "late", json_integer((json_int_t)late));
         wf_cli_json_print(answer);
     } else {
-        printf("%zu of %zu block%s %s in DRAM", there->up, count, wf_cli_s(count),
-               there->up == 1 ? "is" : "are");
+        printf("%zu of %zu block%s %s in DRAM", chain->dram, chain->count, wf_cli_s(chain->count),
+               chain->dram == 1 ? "is" : "are");
         if (late)
             printf(", %zu %s late", late, late == 1 ? "is" : "are");
-        else if (there->up < coming)
-            printf(", %zu %s on the way", coming - there->up,
-                   coming - there->up == 1 ? "is" : "are");
-        if (there->present < count)
-            printf(", %zu %s not there", count - there->present,
-                   count - there->present == 1 ? "is" : "are");
+        else if (chain->dram < coming)
+            printf(", %zu %s on the way", coming - chain->dram,
+                   coming - chain->dram == 1 ? "is" : "are");
+        if (chain->present < chain->count)
+            printf(", %zu %s not there", chain->count - chain->present,
+                   chain->count - chain->present == 1 ? "is" : "are");
         putchar('\n');
     }
-    if (there->present < count)
+    if (chain->present < chain->count)
         wf_cli_failed_say(cli);
-    return late || there->present < count ? CLI_MISS : CLI_OK;
+    return late || chain->present < chain->count ? CLI_MISS : CLI_OK;
 }
 
 static int run(struct cli *cli)
@@ -105,35 +85,21 @@ static int run(struct cli *cli)
     if (cli->word_count)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many; name the chain with --key",
                            cli->words[0]);
-    if (!blocks || blocks > UINT32_MAX)
-        return wf_cli_fail(cli, CLI_USAGE, "--blocks is %llu; give 1 to 4294967295",
-                           (unsigned long long)blocks);
     if (by_ms > BY_MS_MAX)
         return wf_cli_fail(cli, CLI_USAGE, "--by is %llu ms; give up to %u, which is an hour",
                            (unsigned long long)by_ms, BY_MS_MAX);
-    int code = wf_cli_connect(cli);
-    struct weft_format *format = NULL;
-    struct weft_key *keys = NULL;
-    struct there there = {.tiers = NULL};
-    size_t count = 0;
+    struct cli_chain chain;
     uint32_t coming = 0;
+    int code = wf_cli_chain_open(cli, blocks, &chain);
     if (code == CLI_OK)
-        code = wf_cli_format_open(cli, 0, &format);
-    if (code == CLI_OK)
-        code = wf_cli_keys(cli, format, blocks, &keys, &count);
-    if (code == CLI_OK) {
-        there.tiers = wf_cli_alloc(count + 1);
-        code = look(cli, format, keys, count, &there);
-    }
-    if (code == CLI_OK && there.present < count)
+        code = wf_cli_chain_look(cli, &chain);
+    if (code == CLI_OK && chain.present < chain.count)
         wf_cli_opening_wait(cli);
     if (code == CLI_OK)
-        code = fetch(cli, format, keys, count, &there, &coming);
+        code = fetch(cli, &chain, &coming);
     if (code == CLI_OK)
-        code = report(cli, count, &there, coming);
-    free(there.tiers);
-    free(keys);
-    weft_format_close(format);
+        code = report(cli, &chain, coming);
+    wf_cli_chain_close(&chain);
     return code;
 }
 

@@ -19,26 +19,19 @@ static int run(struct cli *cli)
     if (cli->word_count)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many; name the block with --key",
                            cli->words[0]);
-    int code = wf_cli_connect(cli);
-    if (code != CLI_OK)
-        return code;
-    struct weft_format *format;
-    code = wf_cli_format_open(cli, 0, &format);
-    if (code != CLI_OK)
-        return code;
-    struct weft_key *keys = NULL;
-    size_t count = 0, removed = 0;
-    code = wf_cli_keys(cli, format, 1, &keys, &count);
+    struct cli_chain chain;
+    size_t removed = 0;
+    int code = wf_cli_chain_open(cli, 1, &chain);
     enum weft_status status = WEFT_OK;
     if (code == CLI_OK) {
         /* With tokens, the first block and so the whole chain. */
-        status = weft_remove(format, &keys[0], &removed);
+        status = weft_remove(chain.format, &chain.keys[0], &removed);
         if (status == WEFT_MISS)
             code = CLI_MISS;
         else if (status != WEFT_OK)
             code = wf_cli_fail_status(cli, status, "cannot drop it");
     }
-    if ((code == CLI_OK || code == CLI_MISS) && status >= 0 && keys) {
+    if ((code == CLI_OK || code == CLI_MISS) && status >= 0 && chain.keys) {
         if (cli->json) {
             json_t *answer = json_object();
             wf_cli_json_set(answer, "removed", json_integer((json_int_t)removed));
@@ -50,8 +43,7 @@ static int run(struct cli *cli)
             printf("%zu block%s dropped\n", removed, wf_cli_s(removed));
         }
     }
-    free(keys);
-    weft_format_close(format);
+    wf_cli_chain_close(&chain);
     return code;
 }
 
