@@ -109,6 +109,10 @@ char *wf_config_where(const struct wf_config *config, int index, char *out);
 char *wf_list_where(const struct wf_config_list *list, const struct wf_config *config,
                     const void *entry, int index, char *out);
 
+/* The node of a CXL tier's path "node:N", or -1; the file of "file-emulation:FILE", or NULL. */
+int wf_config_numa_node(const char *path);
+const char *wf_config_emulated(const char *path);
+
 /* wf_config_finish() for the tiers. */
 enum weft_status wf_config_finish_tiers(const struct wf_config *config);
 
