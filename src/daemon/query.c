@@ -423,56 +423,63 @@ static enum weft_status refused(const struct wf_node *node, const char *what,
                    what);
 }
 
-void wf_handle_query(struct wf_client *client, const struct wf_query *request)
+/* The answer, or NULL and why in *status, which is WEFT_OK before. */
+static char *answer_to(const struct wf_client *client, const struct wf_query *request,
+                       enum weft_status *status)
 {
     struct wf_node *node = client->node;
     struct wf_domain *domain = client->domain;
     bool owner = client->peer.uid == 0 || client->peer.uid == node->owner_uid;
     const struct wf_domain *only = owner ? NULL : domain;
-    char *text = NULL;
     const char *what = request->what;
-    enum weft_status status = WEFT_OK;
-    if (!memchr(what, 0, sizeof request->what))
-        status = WEFT_E_INVALID;
-    else if (strcmp(what, "status") == 0)
-        text = wf_query_status(node, only);
-    else if (strcmp(what, "blocks") == 0)
-        text = list_blocks(domain, request->cursor);
-    else if (strcmp(what, "sessions") == 0)
-        text = list_sessions(node, domain, request->cursor);
-    else if (strncmp(what, "session ", 8) == 0)
-        text = wf_query_session(domain, what + 8, request->cursor, &status);
-    else if (strcmp(what, "regions") == 0)
-        text = list_regions(node, domain, request->cursor);
-    else if (strcmp(what, "domains") == 0)
-        text = list_domains(node, only);
-    else if (strcmp(what, "formats") == 0)
-        text = list_formats(node, domain, request->cursor);
-    else if (strncmp(what, "format ", 7) == 0)
-        text = format_show(node, domain, what + 7, &status);
-    else if (strcmp(what, "archives") == 0)
-        text = wf_archives_list(domain, request->cursor);
-    else if (strncmp(what, "archive ", 8) == 0)
-        text = archive_show(domain, what + 8, request->cursor, &status);
-    else if (strcmp(what, "events") == 0)
-        text = wf_telemetry_events(node, only, request->cursor);
-    else if (strcmp(what, "below") == 0 || strncmp(what, "below ", 6) == 0)
-        text = wf_query_below(domain, what + strlen("below"), request->cursor, &status);
-    else if (strcmp(what, "tiers") == 0 && owner)
-        text = wf_query_tiers(node);
-    else if (strcmp(what, "devices") == 0 && owner)
-        text = wf_devices_json(node->below, NULL);
-    else if (strcmp(what, "config") == 0 && owner)
-        text = wf_config_json(&node->config);
-    else
-        status = strcmp(what, "tiers") == 0 || strcmp(what, "devices") == 0 ||
-                         strcmp(what, "config") == 0
-                     ? WEFT_E_DENIED
-                     : WEFT_E_INVALID;
+    uint64_t cursor = request->cursor;
+    if (strcmp(what, "status") == 0)
+        return wf_query_status(node, only);
+    if (strcmp(what, "blocks") == 0)
+        return list_blocks(domain, cursor);
+    if (strcmp(what, "sessions") == 0)
+        return list_sessions(node, domain, cursor);
+    if (strncmp(what, "session ", 8) == 0)
+        return wf_query_session(domain, what + 8, cursor, status);
+    if (strcmp(what, "regions") == 0)
+        return list_regions(node, domain, cursor);
+    if (strcmp(what, "domains") == 0)
+        return list_domains(node, only);
+    if (strcmp(what, "formats") == 0)
+        return list_formats(node, domain, cursor);
+    if (strncmp(what, "format ", 7) == 0)
+        return format_show(node, domain, what + 7, status);
+    if (strcmp(what, "archives") == 0)
+        return wf_archives_list(domain, cursor);
+    if (strncmp(what, "archive ", 8) == 0)
+        return archive_show(domain, what + 8, cursor, status);
+    if (strcmp(what, "events") == 0)
+        return wf_telemetry_events(node, only, cursor);
+    if (strcmp(what, "below") == 0 || strncmp(what, "below ", 6) == 0)
+        return wf_query_below(domain, what + strlen("below"), cursor, status);
+    bool tiers = strcmp(what, "tiers") == 0, devices = strcmp(what, "devices") == 0;
+    if (!tiers && !devices && strcmp(what, "config") != 0)
+        *status = WEFT_E_INVALID;
+    else if (!owner)
+        *status = WEFT_E_DENIED;
+    if (*status != WEFT_OK)
+        return NULL;
+    return tiers     ? wf_query_tiers(node)
+           : devices ? wf_devices_json(node->below, NULL)
+                     : wf_config_json(&node->config);
+}
+
+void wf_handle_query(struct wf_client *client, const struct wf_query *request)
+{
+    struct wf_node *node = client->node;
+    const char *what = request->what;
+    bool ends = memchr(what, 0, sizeof request->what);
+    enum weft_status status = ends ? WEFT_OK : WEFT_E_INVALID;
+    char *text = ends ? answer_to(client, request, &status) : NULL;
     struct wf_text_answer *answer = (struct wf_text_answer *)(void *)node->answer;
     size_t length = text ? strlen(text) : 0;
     if (status != WEFT_OK)
-        status = refused(client->node, what, status);
+        status = refused(node, what, status);
     else if (!text)
         status = wf_fail(WEFT_E_NO_MEMORY, "out of memory for the answer to '%s'", what);
     else if (length > sizeof node->answer - sizeof *answer)
