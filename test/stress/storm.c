@@ -370,6 +370,35 @@ static void check(const struct weftd *node)
     }
 }
 
+/* A node is started, stormed and stopped, and had nothing wrong. */
+static void one_round(struct weftd *node, const char *const *settings, struct random_source *r,
+                      long round, double seconds)
+{
+    if (!weftd_start(node, settings, NULL)) {
+        weftd_show_log(node);
+        fail_msg("the node did not start");
+    }
+    struct weft *w = weftd_connect(node, "default");
+    assert_non_null(w);
+    check(node);
+    assert_true(weftd_settles(w, NULL, "clients", 1));
+    int descriptors = descriptors_of(node);
+    weft_close(w);
+    double took = storm(node, r, seconds, descriptors, round % 2 == 0);
+    print_message("# round %ld: %d descriptors before, the stop took %.2f s; %llu blocks put, "
+                  "%llu gets, %llu loads, %llu lost, %llu prefetched, %llu demoted, %llu "
+                  "archived, %llu removed\n",
+                  round, descriptors, took, (unsigned long long)tally->puts,
+                  (unsigned long long)tally->gets, (unsigned long long)tally->loads,
+                  (unsigned long long)tally->lost, (unsigned long long)tally->prefetched,
+                  (unsigned long long)tally->demoted, (unsigned long long)tally->archived,
+                  (unsigned long long)tally->removed);
+    assert_true(took < STOP_MS_MAX / 1000.0);
+    if (tally->errors)
+        fail_msg("%llu errors, the first: %s", (unsigned long long)tally->errors, tally->error);
+    assert_int_equal(tally->wrong_bytes, 0);
+}
+
 static void test_storm(void **state)
 {
     (void)state;
@@ -410,31 +439,8 @@ static void test_storm(void **state)
                                     "tier.nvme0.admit=always",
                                     "tier.nvme0.archive=true",
                                     NULL};
-    for (long round = 0; round < rounds; round++) {
-        if (!weftd_start(&node, settings, NULL)) {
-            weftd_show_log(&node);
-            fail_msg("the node did not start");
-        }
-        struct weft *w = weftd_connect(&node, "default");
-        assert_non_null(w);
-        check(&node);
-        assert_true(weftd_settles(w, NULL, "clients", 1));
-        int descriptors = descriptors_of(&node);
-        weft_close(w);
-        double took = storm(&node, &r, seconds, descriptors, round % 2 == 0);
-        print_message("# round %ld: %d descriptors before, the stop took %.2f s; %llu blocks put, "
-                      "%llu gets, %llu loads, %llu lost, %llu prefetched, %llu demoted, %llu "
-                      "archived, %llu removed\n",
-                      round, descriptors, took, (unsigned long long)tally->puts,
-                      (unsigned long long)tally->gets, (unsigned long long)tally->loads,
-                      (unsigned long long)tally->lost, (unsigned long long)tally->prefetched,
-                      (unsigned long long)tally->demoted, (unsigned long long)tally->archived,
-                      (unsigned long long)tally->removed);
-        assert_true(took < STOP_MS_MAX / 1000.0);
-        if (tally->errors)
-            fail_msg("%llu errors, the first: %s", (unsigned long long)tally->errors, tally->error);
-        assert_int_equal(tally->wrong_bytes, 0);
-    }
+    for (long round = 0; round < rounds; round++)
+        one_round(&node, settings, &r, round, seconds);
     assert_true(weftd_start(&node, settings, NULL));
     check(&node);
     assert_true(weftd_stop(&node));
