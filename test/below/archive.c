@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#include "../support/payload.h"
+#include "../support/chains.h"
 #include "../support/raw.h"
 
 #define BLOCK_BYTES 65536
@@ -121,48 +121,6 @@ static void stage_end(struct stage *s)
     weftd_clean(&s->node);
 }
 
-static void keys_of(struct weft_format *f, uint64_t chain, uint32_t count, struct weft_key *out)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        uint64_t name[2] = {chain, i};
-        assert_int_equal(weft_key_from_bytes(f, name, sizeof name, &out[i]), WEFT_OK);
-    }
-}
-
-/* Put `count` blocks of a chain; returns how many are there, which is less when the pool is full.
- */
-static uint32_t put(struct weft_format *f, uint64_t chain, uint32_t count)
-{
-    struct weft_key keys[CHAIN];
-    struct weft_slot slots[CHAIN];
-    uint32_t there = 0;
-    keys_of(f, chain, count, keys);
-    assert_int_equal(weft_reserve_keys(f, NULL, keys, count, WEFT_CHAINED, slots), WEFT_OK);
-    for (uint32_t i = 0; i < count; i++)
-        if (slots[i].status == WEFT_OK)
-            payload_fill(slots[i].data, BLOCK_BYTES, keys[i].bytes);
-    assert_int_equal(weft_commit_slots(f, slots, count), WEFT_OK);
-    while (there < count && (slots[there].status == WEFT_OK || slots[there].status == WEFT_EXISTS))
-        there++;
-    return there;
-}
-
-/* How many blocks of a chain can be held, from the first; every byte of them is right. */
-static uint32_t verify(struct weft_format *f, uint64_t chain, uint32_t count)
-{
-    struct weft_key keys[CHAIN];
-    struct weft_pins pins;
-    keys_of(f, chain, count, keys);
-    assert_int_equal(weft_get_keys(f, keys, count, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
-    uint32_t held = pins.blocks;
-    for (uint32_t i = 0; i < held; i++) {
-        assert_int_equal(weft_wait_block(&pins, i), WEFT_OK);
-        assert_true(payload_right(pins.data[i], BLOCK_BYTES, keys[i].bytes));
-    }
-    weft_pins_release(&pins);
-    return held;
-}
-
 static uint32_t present(struct weft_format *f, uint64_t chain, uint32_t count)
 {
     struct weft_key keys[CHAIN];
@@ -225,7 +183,7 @@ static void test_survives(void **state)
     struct weft_archived got;
     (void)state;
     stage_begin(&s, "8MB", "64MB", true, NULL);
-    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_put(s.f, 1, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
     assert_int_equal(got.blocks, CHAIN);
     assert_int_equal(got.written, CHAIN);
@@ -234,7 +192,7 @@ static void test_survives(void **state)
     assert_string_equal(got.tier, "nvme0");
     stage_again(&s); /* killed right after it was said */
     check_listed(&s, "one", "ok", CHAIN);
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     /* Again costs nothing; a block of it cannot be dropped before the archive is. */
     assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
     assert_int_equal(got.written, 0);
@@ -262,7 +220,7 @@ static void test_removed_for_good(void **state)
     char *text;
     (void)state;
     stage_begin(&s, "8MB", "64MB", true, NULL);
-    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_put(s.f, 1, CHAIN), CHAIN);
     for (int round = 0; round < 3; round++) {
         assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
         assert_int_equal(weft_archive_remove(s.w, "one"), WEFT_OK);
@@ -274,12 +232,12 @@ static void test_removed_for_good(void **state)
         assert_int_equal(status, WEFT_E_NOT_FOUND);
         assert_int_equal(weft_archive_remove(s.w, "one"), WEFT_E_NOT_FOUND);
         json_decref(archives(s.w, 0));
-        (void)put(s.f, 1, CHAIN);
+        (void)chain_put(s.f, 1, CHAIN);
     }
     stage_end(&s);
     /* Killed half-way it is there, and whole, or not. */
     stage_begin(&s, "8MB", "64MB", true, "WEFT_CRASH_AT=archive.removed:1");
-    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_put(s.f, 1, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
     assert_int_equal(weft_archive_remove(s.w, "one"), WEFT_E_NODE);
     stage_again(&s);
@@ -297,7 +255,7 @@ static void test_removed_for_good(void **state)
 static enum weft_status archive_of(struct stage *s, uint64_t chain, uint32_t count,
                                    const char *name, struct weft_archived *out)
 {
-    assert_int_equal(put(s->f, chain, count), count);
+    assert_int_equal(chain_put(s->f, chain, count), count);
     return archive(s->f, chain, count, name, out);
 }
 
@@ -389,7 +347,7 @@ static void test_split(void **state)
     wait_state(&s, count + 1, "unavailable", "nvme0");
     unlink(refuse);
     wait_state(&s, count + 1, "ok", NULL);
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     snprintf(second, sizeof second, "%s.second", s.tier);
     unlink(hold);
     stage_end(&s);
@@ -407,7 +365,7 @@ static void test_limited(void **state)
     stage_begin(&s, "8MB", "256MB", true, NULL);
     for (uint64_t chain = 0; chain < CHAINS; chain++) {
         snprintf(name, sizeof name, "limited%llu", (unsigned long long)chain);
-        assert_int_equal(put(s.f, chain, CHAIN), CHAIN);
+        assert_int_equal(chain_put(s.f, chain, CHAIN), CHAIN);
         assert_int_equal(archive(s.f, chain, CHAIN, name, &got), WEFT_OK);
     }
     while (s.settings[at])
@@ -417,7 +375,7 @@ static void test_limited(void **state)
     json_decref(archives(s.w, CHAINS));
     uint32_t there = 0;
     for (uint64_t chain = 0; chain < CHAINS; chain++)
-        there += verify(s.f, chain, CHAIN);
+        there += chain_get(s.f, chain, CHAIN);
     assert_in_range(there, 1, 1024);
     s.settings[at] = NULL;
     stage_close(&s);
@@ -425,7 +383,7 @@ static void test_limited(void **state)
     stage_open(&s, NULL);
     json_decref(archives(s.w, CHAINS));
     for (uint64_t chain = 0; chain < CHAINS; chain++)
-        assert_int_equal(verify(s.f, chain, CHAIN), CHAIN);
+        assert_int_equal(chain_get(s.f, chain, CHAIN), CHAIN);
     stage_end(&s);
 }
 
@@ -452,9 +410,9 @@ static void test_copied(void **state)
         at++;
     memcpy(&s.settings[at], near, sizeof near);
     stage_again(&s);
-    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_put(s.f, 1, CHAIN), CHAIN);
     for (uint64_t chain = 2; chain < 14; chain++) /* more than DRAM holds, less than both do */
-        assert_int_equal(put(s.f, chain, CHAIN), CHAIN);
+        assert_int_equal(chain_put(s.f, chain, CHAIN), CHAIN);
     keys_of(s.f, 1, CHAIN, keys);
     assert_int_equal(present(s.f, 1, CHAIN), CHAIN);
     for (uint32_t i = 0; i < CHAIN; i++) /* all below */
@@ -467,12 +425,12 @@ static void test_copied(void **state)
     s.settings[at + 1] = NULL;
     stage_again(&s);
     check_listed(&s, "copied", "ok", CHAIN);
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     /* And with it again, nothing has changed. */
     memcpy(&s.settings[at], near, sizeof near);
     stage_again(&s);
     check_listed(&s, "copied", "ok", CHAIN);
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     stage_end(&s);
 }
 
@@ -482,7 +440,7 @@ static void test_replaced(void **state)
     struct weft_archived got;
     (void)state;
     stage_begin(&s, "8MB", "64MB", true, NULL);
-    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_put(s.f, 1, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 1, 5, "grows", &got), WEFT_OK);
     assert_int_equal(got.written, 5);
     check_listed(&s, "grows", "ok", 5);
@@ -492,7 +450,7 @@ static void test_replaced(void **state)
     check_listed(&s, "grows", "ok", CHAIN);
     stage_again(&s);
     check_listed(&s, "grows", "ok", CHAIN);
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     stage_end(&s);
 }
 
@@ -504,23 +462,23 @@ static void test_pressure(void **state)
     uint32_t others = 0;
     (void)state;
     stage_begin(&s, "2MB", "24MB", true, NULL);
-    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_put(s.f, 1, CHAIN), CHAIN);
     for (uint64_t chain = 2; chain < 4; chain++) /* now some of it may be below already */
-        put(s.f, chain, CHAIN);
+        chain_put(s.f, chain, CHAIN);
     assert_int_equal(archive(s.f, 1, CHAIN, "kept", &got), WEFT_OK);
     for (uint64_t chain = 10; chain < 90; chain++) {
-        put(s.f, chain, CHAIN);
+        chain_put(s.f, chain, CHAIN);
         weftd_sleep_ms(2);
     }
     for (uint64_t chain = 10; chain < 90; chain++)
         others += present(s.f, chain, CHAIN) == CHAIN;
     print_message("# of 80 chains that came later, %u are there\n", others);
     assert_true(others < 60); /* or there was no pressure */
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     check_listed(&s, "kept", "ok", CHAIN);
     stage_again(&s);
     check_listed(&s, "kept", "ok", CHAIN);
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     stage_end(&s);
 }
 
@@ -598,7 +556,7 @@ static void test_refused(void **state)
     struct weft_archived got;
     (void)state;
     stage_begin(&s, "8MB", "64MB", false, NULL);
-    assert_int_equal(put(s.f, 1, 2), 2);
+    assert_int_equal(chain_put(s.f, 1, 2), 2);
     assert_int_equal(archive(s.f, 1, 2, "one", &got), WEFT_E_INVALID);
     assert_non_null(strstr(weft_last_error(), "no tier that may hold archives"));
     assert_int_equal(archive(s.f, 1, 2, "", &got), WEFT_E_INVALID);
@@ -607,7 +565,7 @@ static void test_refused(void **state)
 
     stage_begin(&s, "64MB", "24MB", true, NULL);
     for (uint64_t chain = 1; chain < 40; chain++) /* the last ones find no room for archives */
-        assert_int_equal(put(s.f, chain, CHAIN), CHAIN);
+        assert_int_equal(chain_put(s.f, chain, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 99, 2, "one", &got), WEFT_E_NOT_FOUND);
     uint32_t made = 0;
     enum weft_status status = WEFT_OK;
@@ -629,9 +587,9 @@ static void test_refused(void **state)
         assert_string_equal(text_of(rows, i, "state"), "ok");
     json_decref(rows);
     for (uint64_t chain = 1; chain <= made; chain++)
-        assert_int_equal(verify(s.f, chain, CHAIN), CHAIN);
+        assert_int_equal(chain_get(s.f, chain, CHAIN), CHAIN);
     assert_int_equal(weft_archive_remove(s.w, "chain1"), WEFT_OK);
-    assert_int_equal(put(s.f, 50, CHAIN), CHAIN);
+    assert_int_equal(chain_put(s.f, 50, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 50, CHAIN, "later", &got), WEFT_OK);
     stage_end(&s);
 }
@@ -647,7 +605,7 @@ static void test_killed(void **state)
         char crash_at[64];
         snprintf(crash_at, sizeof crash_at, "WEFT_CRASH_AT=%s:1", points[i]);
         stage_begin(&s, "8MB", "64MB", true, crash_at);
-        assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+        assert_int_equal(chain_put(s.f, 1, CHAIN), CHAIN);
         assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_E_NODE);
         int end = weftd_wait(&s.node, 2000);
         if (end == -1 || !WIFSIGNALED(end) || WTERMSIG(end) != SIGKILL)
@@ -656,9 +614,9 @@ static void test_killed(void **state)
         json_decref(archives(s.w, i == 2));
         uint32_t there = present(s.f, 1, CHAIN);
         print_message("# after %s %u of %d blocks were found\n", points[i], there, CHAIN);
-        assert_int_equal(verify(s.f, 1, CHAIN), there);
+        assert_int_equal(chain_get(s.f, 1, CHAIN), there);
         assert_true(i == 0 || there == CHAIN);
-        assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+        assert_int_equal(chain_put(s.f, 1, CHAIN), CHAIN);
         assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
         assert_int_equal(got.written, i == 2 ? 0 : CHAIN - there);
         check_listed(&s, "one", "ok", CHAIN);
@@ -701,7 +659,7 @@ static void test_damaged(void **state)
     (void)state;
     stage_begin(&s, "8MB", "64MB", true, NULL);
     for (uint64_t chain = 1; chain <= 2; chain++)
-        assert_int_equal(put(s.f, chain, CHAIN), CHAIN);
+        assert_int_equal(chain_put(s.f, chain, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
     assert_int_equal(archive(s.f, 2, CHAIN, "two", &got), WEFT_OK);
     keys_of(s.f, 2, CHAIN, keys);
@@ -711,7 +669,7 @@ static void test_damaged(void **state)
     assert_true(damage(s.tier, payload, 512, 100) >= 1);
     stage_open(&s, NULL);
     json_decref(archives(s.w, 2));
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     struct weft_pins pins;
     assert_int_equal(weft_get_keys(s.f, keys, CHAIN, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
     if (pins.blocks > 4) /* found when it is read, unless the tier looked when it was opened */
@@ -729,7 +687,7 @@ static void test_damaged(void **state)
                             strcmp(text_of(rows, i, "name"), "one") == 0 ? "ok" : "damaged");
     json_decref(rows);
     /* Put and archived again, it is whole. */
-    assert_int_equal(put(s.f, 2, CHAIN), CHAIN);
+    assert_int_equal(chain_put(s.f, 2, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 2, CHAIN, "two", &got), WEFT_OK);
     assert_true(got.written >= 1);
     stage_close(&s);
@@ -738,7 +696,7 @@ static void test_damaged(void **state)
     stage_open(&s, NULL);
     json_decref(archives(s.w, 0));
     wait_event(s.w, "archive_lost");
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
     stage_again(&s);
     check_listed(&s, "one", "ok", CHAIN);
@@ -755,7 +713,7 @@ static void test_strangers(void **state)
     char *text;
     (void)state;
     stage_begin(&s, "8MB", "64MB", true, NULL);
-    assert_int_equal(put(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_put(s.f, 1, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 1, CHAIN, "ours", &got), WEFT_OK);
     keys_of(s.f, 1, CHAIN, keys);
 
@@ -786,7 +744,7 @@ static void test_strangers(void **state)
     assert_int_equal(weft_query(guest, "archive ours", 0, &text), WEFT_E_NOT_FOUND);
     weft_close(guest);
     check_listed(&s, "ours", "ok", CHAIN);
-    assert_int_equal(verify(s.f, 1, CHAIN), CHAIN);
+    assert_int_equal(chain_get(s.f, 1, CHAIN), CHAIN);
     stage_end(&s);
 }
 

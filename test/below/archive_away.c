@@ -74,6 +74,24 @@ static void halves(struct world *w)
     assert_true(archives_settle(w, "ok", ARCHIVES));
 }
 
+/* Chains that want room, more than there is: those from the one to before the other. */
+static void pressure(const struct world *w, uint64_t from, uint64_t to, int rest_ms)
+{
+    for (uint64_t chain = PRESSURE_AT + from; chain < PRESSURE_AT + to; chain++) {
+        (void)put(w, chain);
+        weftd_sleep_ms(rest_ms);
+    }
+}
+
+/* The tier that failed works again: nothing of the archives went meanwhile. */
+static void back_whole(struct world *w)
+{
+    unlink(refuse);
+    assert_true(archives_settle(w, "ok", ARCHIVES));
+    assert_int_equal(get_all(w, 0, ARCHIVES), ARCHIVES * DEPTH);
+    end(w);
+}
+
 /* nvme1 fails while the node runs; nvme0 gets more than it has room for; nvme1 is back. */
 static void test_pressure_while_the_other_is_away(void **state)
 {
@@ -82,18 +100,11 @@ static void test_pressure_while_the_other_is_away(void **state)
     begin_here(&w);
     halves(&w);
     trouble(refuse, 19, &w, "nvme1");
-    for (uint64_t chain = PRESSURE_AT; chain < PRESSURE_AT + 60; chain++)
-        (void)put(&w, chain);
+    pressure(&w, 0, 60, 0);
     assert_true(told(&w, "events", "tier_lost"));
-    for (uint64_t chain = PRESSURE_AT + 60; chain < PRESSURE_AT + 120; chain++) {
-        (void)put(&w, chain);
-        weftd_sleep_ms(10);
-    }
+    pressure(&w, 60, 120, 10);
     assert_true(archives(&w, "unavailable") > 0);
-    unlink(refuse);
-    assert_true(archives_settle(&w, "ok", ARCHIVES));
-    assert_int_equal(get_all(&w, 0, ARCHIVES), ARCHIVES * DEPTH);
-    end(&w);
+    back_whole(&w);
 }
 
 /* The same, and the node is started while nvme1 does not open. */
@@ -106,14 +117,8 @@ static void test_pressure_when_started_without(void **state)
     stop(&w);
     trouble(refuse, 19, &w, "nvme1");
     start(&w, variables);
-    for (uint64_t chain = PRESSURE_AT; chain < PRESSURE_AT + 60; chain++) {
-        (void)put(&w, chain);
-        weftd_sleep_ms(10);
-    }
-    unlink(refuse);
-    assert_true(archives_settle(&w, "ok", ARCHIVES));
-    assert_int_equal(get_all(&w, 0, ARCHIVES), ARCHIVES * DEPTH);
-    end(&w);
+    pressure(&w, 0, 60, 10);
+    back_whole(&w);
 }
 
 /* All blocks on nvme1, the manifest on nvme0, which does not open for a while. */
@@ -142,14 +147,8 @@ static void test_the_manifest_is_away(void **state)
     stop(&w);
     trouble(refuse, 19, &w, "nvme0");
     start(&w, variables);
-    for (uint64_t chain = PRESSURE_AT; chain < PRESSURE_AT + 120; chain++) {
-        (void)put(&w, chain);
-        weftd_sleep_ms(10);
-    }
-    unlink(refuse);
-    assert_true(archives_settle(&w, "ok", ARCHIVES));
-    assert_int_equal(get_all(&w, 0, ARCHIVES), ARCHIVES * DEPTH);
-    end(&w);
+    pressure(&w, 0, 120, 10);
+    back_whole(&w);
 }
 
 /* While the node opens its tiers it does not know its archives yet: a removal waits, or is
@@ -187,8 +186,7 @@ static void test_removal_while_away(void **state)
     begin_here(&w);
     halves(&w);
     trouble(refuse, 19, &w, "nvme1");
-    for (uint64_t chain = PRESSURE_AT; chain < PRESSURE_AT + 60; chain++)
-        (void)put(&w, chain);
+    pressure(&w, 0, 60, 0);
     assert_true(told(&w, "events", "tier_lost"));
     chain_keys(&w, 0, keys);
     enum weft_status status = weft_remove(w.f, &keys[0], &removed);
@@ -217,22 +215,15 @@ static void test_the_beginning_leaves_dram(void **state)
             assert_int_equal(weft_wait_block(&pins[chain], i), WEFT_OK);
     }
     trouble(refuse, 19, &w, "nvme0");
-    for (uint64_t chain = PRESSURE_AT; chain < PRESSURE_AT + 30; chain++)
-        (void)put(&w, chain);
+    pressure(&w, 0, 30, 0);
     assert_true(told(&w, "events", "tier_lost"));
     int64_t before = tier_number(&w, "nvme1", "blocks");
     for (uint64_t chain = 0; chain < ARCHIVES; chain++)
         weft_pins_release(&pins[chain]);
-    for (uint64_t chain = PRESSURE_AT + 30; chain < PRESSURE_AT + 60; chain++) {
-        (void)put(&w, chain);
-        weftd_sleep_ms(5);
-    }
+    pressure(&w, 30, 60, 5);
     fprintf(stderr, "# blocks on nvme1: %lld, then %lld\n", (long long)before,
             (long long)tier_number(&w, "nvme1", "blocks"));
-    unlink(refuse);
-    assert_true(archives_settle(&w, "ok", ARCHIVES));
-    assert_int_equal(get_all(&w, 0, ARCHIVES), ARCHIVES * DEPTH);
-    end(&w);
+    back_whole(&w);
 }
 
 /* The tier of the archives fails, and an empty one is there in its place: they are damaged, and

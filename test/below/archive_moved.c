@@ -11,14 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "../support/payload.h"
+#include "../support/chains.h"
+#include "../support/tiers.h"
 #include "../support/weftd.h"
 
 #define BLOCK_BYTES 65536
@@ -41,23 +41,6 @@ static void hold(const struct stage *s, const char *ms, const char *tier)
     assert_non_null(file);
     fprintf(file, "%s %s", ms, tier);
     fclose(file);
-}
-
-/* A number of the tier's, or -1. */
-static int64_t of_tier(const struct stage *s, const char *tier, const char *name)
-{
-    char *text;
-    int64_t value = -1;
-    size_t i;
-    json_t *row;
-    assert_int_equal(weft_query(s->w, "tiers", 0, &text), WEFT_OK);
-    json_t *all = json_loads(text, 0, NULL);
-    weft_text_free(text);
-    json_array_foreach (json_object_get(all, "tiers"), i, row)
-        if (strcmp(json_string_value(json_object_get(row, "name")), tier) == 0)
-            value = json_integer_value(json_object_get(row, name));
-    json_decref(all);
-    return value;
 }
 
 static void wait_open(const struct stage *s, int tiers)
@@ -115,47 +98,6 @@ static void stage_stop(struct stage *s)
     }
 }
 
-static void keys_of(const struct stage *s, uint64_t chain, struct weft_key *out)
-{
-    for (uint32_t i = 0; i < CHAIN; i++) {
-        uint64_t name[2] = {chain, i};
-        assert_int_equal(weft_key_from_bytes(s->f, name, sizeof name, &out[i]), WEFT_OK);
-    }
-}
-
-/* As much of it as there is room for; returns how many blocks that were. */
-static uint32_t put(const struct stage *s, uint64_t chain)
-{
-    struct weft_key keys[CHAIN];
-    struct weft_slot slots[CHAIN];
-    keys_of(s, chain, keys);
-    assert_int_equal(weft_reserve_keys(s->f, NULL, keys, CHAIN, WEFT_CHAINED, slots), WEFT_OK);
-    for (uint32_t i = 0; i < CHAIN; i++)
-        if (slots[i].status == WEFT_OK)
-            payload_fill(slots[i].data, BLOCK_BYTES, keys[i].bytes);
-    assert_int_equal(weft_commit_slots(s->f, slots, CHAIN), WEFT_OK);
-    uint32_t stored = 0;
-    while (stored < CHAIN &&
-           (slots[stored].status == WEFT_OK || slots[stored].status == WEFT_EXISTS))
-        stored++;
-    return stored;
-}
-
-static uint32_t verify(const struct stage *s, uint64_t chain)
-{
-    struct weft_key keys[CHAIN];
-    struct weft_pins pins;
-    uint32_t right = 0;
-    keys_of(s, chain, keys);
-    assert_int_equal(weft_get_keys(s->f, keys, CHAIN, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
-    while (right < pins.blocks && weft_wait_block(&pins, right) == WEFT_OK) {
-        assert_true(payload_right(pins.data[right], BLOCK_BYTES, keys[right].bytes));
-        right++;
-    }
-    weft_pins_release(&pins);
-    return right;
-}
-
 static void stage_prepare(struct stage *s)
 {
     memset(s, 0, sizeof *s);
@@ -175,7 +117,7 @@ static void check_archive(const struct stage *s)
     assert_int_equal(weft_query(s->w, "archive moved", 0, &text), WEFT_OK);
     assert_non_null(strstr(text, "\"state\":\"ok\""));
     weft_text_free(text);
-    assert_int_equal(verify(s, 1), CHAIN);
+    assert_int_equal(chain_get(s->f, 1, CHAIN), CHAIN);
 }
 
 static void test_archived_on_the_way(void **state)
@@ -191,17 +133,18 @@ static void test_archived_on_the_way(void **state)
     /* Until there is no room before something has moved: the first chain is the coldest, and the
      * first to go. */
     uint64_t chain = 1;
-    while (put(&s, chain) == CHAIN && chain < CHAINS_MAX)
+    while (chain_put(s.f, chain, CHAIN) == CHAIN && chain < CHAINS_MAX)
         chain++;
     assert_in_range(chain, 2, CHAINS_MAX - 1);
-    assert_int_equal(of_tier(&s, "far", "blocks"), 0);
-    keys_of(&s, 1, keys);
+    assert_int_equal(tier_number_of(s.w, "far", "blocks"), 0);
+    keys_of(s.f, 1, CHAIN, keys);
     assert_int_equal(weft_archive_keys(s.f, "moved", &keys[CHAIN - 1], WAIT_MS, &got), WEFT_OK);
     assert_string_equal(got.tier, "near");
     unlink(s.hold);
-    for (int waited = 0; of_tier(&s, "far", "blocks") == 0 && waited < WAIT_MS; waited += 10)
+    for (int waited = 0; tier_number_of(s.w, "far", "blocks") == 0 && waited < WAIT_MS;
+         waited += 10)
         weftd_sleep_ms(10);
-    assert_true(of_tier(&s, "far", "blocks") > 0);
+    assert_true(tier_number_of(s.w, "far", "blocks") > 0);
     stage_stop(&s);
     stage_open(&s, false);
     check_archive(&s);
@@ -220,9 +163,9 @@ static void test_removed_on_the_way(void **state)
     stage_prepare(&s);
     stage_open(&s, false);
     for (; chain < 8; chain++) /* so that the first is on the tier alone */
-        assert_int_equal(put(&s, chain), CHAIN);
-    keys_of(&s, 1, keys);
-    assert_true(of_tier(&s, "near", "blocks") >= CHAIN);
+        assert_int_equal(chain_put(s.f, chain, CHAIN), CHAIN);
+    keys_of(s.f, 1, CHAIN, keys);
+    assert_true(tier_number_of(s.w, "near", "blocks") >= CHAIN);
     hold(&s, HOLD_ARCHIVE_MS, s.near);
     assert_int_equal(weft_archive_keys(s.f, "moved", &keys[CHAIN - 1], 50, &got), WEFT_PENDING);
     assert_int_equal(weft_remove(s.f, &keys[CHAIN - 1], &removed), WEFT_E_BUSY);

@@ -11,7 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -19,7 +18,8 @@
 
 #include <cmocka.h>
 
-#include "../support/payload.h"
+#include "../support/chains.h"
+#include "../support/tiers.h"
 #include "../support/weftd.h"
 #include "sys/clock.h"
 
@@ -73,23 +73,6 @@ static void wait_said(const struct stage *s, const char *query, const char *what
     }
 }
 
-/* A number of the tier's, or -1. */
-static int64_t of_tier(const struct stage *s, const char *tier, const char *name)
-{
-    char *text;
-    int64_t value = -1;
-    size_t i;
-    json_t *row;
-    assert_int_equal(weft_query(s->w, "tiers", 0, &text), WEFT_OK);
-    json_t *all = json_loads(text, 0, NULL);
-    weft_text_free(text);
-    json_array_foreach (json_object_get(all, "tiers"), i, row)
-        if (strcmp(json_string_value(json_object_get(row, "name")), tier) == 0)
-            value = json_integer_value(json_object_get(row, name));
-    json_decref(all);
-    return value;
-}
-
 static void stage_open(struct stage *s)
 {
     memset(s, 0, sizeof *s);
@@ -140,34 +123,13 @@ static void stage_end(struct stage *s)
     weftd_clean(&s->node);
 }
 
-static void keys_of(const struct stage *s, uint64_t chain, struct weft_key *out)
-{
-    for (uint32_t i = 0; i < CHAIN; i++) {
-        uint64_t name[2] = {chain, i};
-        assert_int_equal(weft_key_from_bytes(s->f, name, sizeof name, &out[i]), WEFT_OK);
-    }
-}
-
-/* As much of it as there is room for. */
-static void put(const struct stage *s, uint64_t chain)
-{
-    struct weft_key keys[CHAIN];
-    struct weft_slot slots[CHAIN];
-    keys_of(s, chain, keys);
-    assert_int_equal(weft_reserve_keys(s->f, NULL, keys, CHAIN, WEFT_CHAINED, slots), WEFT_OK);
-    for (uint32_t i = 0; i < CHAIN; i++)
-        if (slots[i].status == WEFT_OK)
-            payload_fill(slots[i].data, BLOCK_BYTES, keys[i].bytes);
-    assert_int_equal(weft_commit_slots(s->f, slots, CHAIN), WEFT_OK);
-}
-
 static enum weft_status archive(const struct stage *s, uint64_t chain, uint32_t wait_ms)
 {
     char name[32];
     struct weft_key keys[CHAIN];
     struct weft_archived got;
     snprintf(name, sizeof name, "of%u", (unsigned)chain);
-    keys_of(s, chain, keys);
+    keys_of(s->f, chain, CHAIN, keys);
     return weft_archive_keys(s->f, name, &keys[CHAIN - 1], wait_ms, &got);
 }
 
@@ -176,7 +138,7 @@ static uint32_t on_both(const struct stage *s)
 {
     struct weft_key keys[CHAIN];
     uint32_t both = 0;
-    keys_of(s, 1, keys);
+    keys_of(s->f, 1, CHAIN, keys);
     for (uint32_t i = 0; i < CHAIN; i++) {
         char query[32] = "below key=";
         for (uint32_t at = 0; at < 8; at++)
@@ -191,23 +153,23 @@ static void spare(bool held)
     struct stage s;
     uint64_t chain = 2;
     stage_open(&s);
-    put(&s, 1);
+    (void)chain_put(s.f, 1, CHAIN);
     assert_int_equal(archive(&s, 1, WAIT_MS), WEFT_OK);
-    assert_int_equal(of_tier(&s, "near", "archived_bytes"), CHAIN * BLOCK_BYTES);
+    assert_int_equal(tier_number_of(s.w, "near", "archived_bytes"), CHAIN * BLOCK_BYTES);
     trouble(s.refuse, 19, s.near); /* ENODEV */
     for (; said(&s, "events", "tier_lost") == 0 && chain < CHAINS_MAX; chain++)
-        put(&s, chain);
-    put(&s, 1);
+        (void)chain_put(s.f, chain, CHAIN);
+    (void)chain_put(s.f, 1, CHAIN);
     assert_int_equal(archive(&s, 1, WAIT_MS), WEFT_OK);
-    assert_int_equal(of_tier(&s, "far", "archived_bytes"), CHAIN * BLOCK_BYTES);
+    assert_int_equal(tier_number_of(s.w, "far", "archived_bytes"), CHAIN * BLOCK_BYTES);
     unlink(s.refuse);
     wait_said(&s, "events", "tier_open", 3);
     for (int waited = 0; on_both(&s) < CHAIN; waited += 20) {
         assert_in_range(waited, 0, WAIT_MS);
         weftd_sleep_ms(20);
     }
-    while (of_tier(&s, "near", "archived_bytes") < NEARLY && chain < CHAINS_MAX) {
-        put(&s, ++chain);
+    while (tier_number_of(s.w, "near", "archived_bytes") < NEARLY && chain < CHAINS_MAX) {
+        (void)chain_put(s.f, ++chain, CHAIN);
         assert_int_equal(archive(&s, chain, WAIT_MS), WEFT_OK);
     }
     assert_int_equal(on_both(&s), CHAIN);
@@ -215,7 +177,7 @@ static void spare(bool held)
         trouble(s.hold, HOLD_MS, s.far);
     uint64_t from_ms = wf_now_ms();
     while (on_both(&s) == CHAIN && wf_now_ms() - from_ms < (held ? LOOK_MS : WAIT_MS)) {
-        put(&s, ++chain);
+        (void)chain_put(s.f, ++chain, CHAIN);
         (void)!archive(&s, chain, 0); /* by and by, and when there is no room nearer, farther */
         weftd_sleep_ms(50);
     }

@@ -18,9 +18,9 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <jansson.h>
 
-#include "../support/payload.h"
+#include "../support/chains.h"
+#include "../support/tiers.h"
 #include "../support/weftd.h"
 
 #define BLOCK_BYTES (128u << 10)
@@ -171,27 +171,13 @@ static inline bool logged(const struct world *w, const char *words)
 
 static inline void chain_keys(const struct world *w, uint64_t chain, struct weft_key keys[DEPTH])
 {
-    for (uint64_t i = 0; i < DEPTH; i++) {
-        uint64_t name[2] = {chain, i};
-        assert_int_equal(weft_key_from_bytes(w->f, name, sizeof name, &keys[i]), WEFT_OK);
-    }
+    keys_of(w->f, chain, DEPTH, keys);
 }
 
 /* Of its first blocks, how many are there now. */
 static inline uint32_t put_some(const struct world *w, uint64_t chain, uint32_t blocks)
 {
-    struct weft_key keys[DEPTH];
-    struct weft_slot slots[DEPTH];
-    uint32_t stored = 0;
-    chain_keys(w, chain, keys);
-    assert_int_equal(weft_reserve_keys(w->f, NULL, keys, blocks, WEFT_CHAINED, slots), WEFT_OK);
-    for (uint32_t i = 0; i < blocks; i++)
-        if (slots[i].status == WEFT_OK)
-            payload_fill(slots[i].data, BLOCK_BYTES, keys[i].bytes);
-    assert_int_equal(weft_commit_slots(w->f, slots, blocks), WEFT_OK);
-    for (uint32_t i = 0; i < blocks; i++)
-        stored += slots[i].status == WEFT_OK || slots[i].status == WEFT_EXISTS;
-    return stored;
+    return chain_put(w->f, chain, blocks);
 }
 
 static inline uint32_t put(const struct world *w, uint64_t chain)
@@ -202,21 +188,7 @@ static inline uint32_t put(const struct world *w, uint64_t chain)
 /* How many blocks of it there are; each is right. */
 static inline uint32_t get(const struct world *w, uint64_t chain)
 {
-    struct weft_key keys[DEPTH];
-    struct weft_pins pins;
-    uint32_t found = 0;
-    chain_keys(w, chain, keys);
-    assert_int_equal(weft_get_keys(w->f, keys, DEPTH, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
-    enum weft_status status = WEFT_OK;
-    while (found < pins.blocks && status == WEFT_OK) {
-        status = weft_wait_block(&pins, found);
-        assert_true(status == WEFT_OK || status == WEFT_MISS);
-        if (status == WEFT_OK && !payload_right(pins.data[found], BLOCK_BYTES, keys[found].bytes))
-            fail_msg("block %u of chain %llu has wrong bytes", found, (unsigned long long)chain);
-        found += status == WEFT_OK;
-    }
-    weft_pins_release(&pins);
-    return found;
+    return chain_get(w->f, chain, DEPTH);
 }
 
 static inline uint32_t get_all(const struct world *w, uint64_t from, uint64_t chains)
@@ -241,21 +213,9 @@ static inline enum weft_status archive(const struct world *w, char letter, uint6
 
 /* --------------------------------------------------------------------------- what the node says */
 
-/* A number of a tier, as `weft ls tiers` has it. */
 static inline int64_t tier_number(const struct world *w, const char *tier, const char *name)
 {
-    char *text;
-    size_t i;
-    int64_t number = INT64_MIN;
-    const json_t *row;
-    assert_int_equal(weft_query(w->w, "tiers", 0, &text), WEFT_OK);
-    json_t *all = json_loads(text, 0, NULL);
-    weft_text_free(text);
-    json_array_foreach (json_object_get(all, "tiers"), i, row)
-        if (strcmp(json_string_value(json_object_get(row, "name")), tier) == 0)
-            number = json_integer_value(json_object_get(row, name));
-    json_decref(all);
-    return number;
+    return tier_number_of(w->w, tier, name);
 }
 
 /* Wait until it has that value, up to 10 s. */
