@@ -12,21 +12,18 @@
 #include "sim/cache.h"
 #include "sim/list.h"
 
-enum place { NOWHERE, T1, T2, B1, B2, PLACES };
+enum place { NOWHERE, T1, T2, B1, B2 };
 
 struct wf_sim_cache {
     const struct wf_sim_world *world;
-    struct wf_sim_list lists[PLACES];
-    struct wf_sim_link *links;
-    uint8_t *place; /* enum place */
+    struct wf_sim_queues queues; /* by enum place */
     double p;
     uint32_t capacity;
 };
 
 static void arc_destroy(struct wf_sim_cache *cache)
 {
-    free(cache->links);
-    free(cache->place);
+    wf_sim_queues_fini(&cache->queues);
     free(cache);
 }
 
@@ -37,11 +34,7 @@ static struct wf_sim_cache *arc_create(const struct wf_sim_world *world)
         return NULL;
     cache->world = world;
     cache->capacity = world->capacity;
-    for (int i = 0; i < PLACES; i++)
-        cache->lists[i] = WF_SIM_LIST_EMPTY;
-    cache->links = calloc(world->trace->block_count, sizeof *cache->links);
-    cache->place = calloc(world->trace->block_count, sizeof *cache->place);
-    if (cache->links && cache->place)
+    if (wf_sim_queues_init(&cache->queues, world->trace->block_count))
         return cache;
     arc_destroy(cache);
     return NULL;
@@ -49,18 +42,18 @@ static struct wf_sim_cache *arc_create(const struct wf_sim_world *world)
 
 static bool arc_holds(const struct wf_sim_cache *cache, uint32_t block)
 {
-    return cache->place[block] == T1 || cache->place[block] == T2;
+    return cache->queues.place[block] == T1 || cache->queues.place[block] == T2;
 }
 
 static uint32_t arc_count(const struct wf_sim_cache *cache)
 {
-    return cache->lists[T1].count + cache->lists[T2].count;
+    return cache->queues.in[T1].count + cache->queues.in[T2].count;
 }
 
 static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 {
     bool held = arc_holds(cache, block);
-    wf_sim_list_move(cache->lists, cache->links, cache->place, block, (uint8_t)to);
+    wf_sim_queues_move(&cache->queues, block, (uint8_t)to);
     if (held && !arc_holds(cache, block))
         wf_sim_gone(cache->world, block);
 }
@@ -68,7 +61,7 @@ static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 /* The paper's REPLACE: one block out of T1 or T2 into the memory of what went. */
 static void replace(struct wf_sim_cache *cache, bool in_b2)
 {
-    const struct wf_sim_list *t1 = &cache->lists[T1], *t2 = &cache->lists[T2];
+    const struct wf_sim_list *t1 = &cache->queues.in[T1], *t2 = &cache->queues.in[T2];
     if (t1->count && (t1->count > cache->p || (in_b2 && t1->count == cache->p) || !t2->count))
         move(cache, t1->oldest, B1);
     else if (t2->count)
@@ -78,26 +71,26 @@ static void replace(struct wf_sim_cache *cache, bool in_b2)
 /* Case IV: it is in neither cache nor memory. */
 static void room_for_new(struct wf_sim_cache *cache)
 {
-    uint32_t t1 = cache->lists[T1].count, b1 = cache->lists[B1].count;
-    uint32_t t2 = cache->lists[T2].count, b2 = cache->lists[B2].count;
+    uint32_t t1 = cache->queues.in[T1].count, b1 = cache->queues.in[B1].count;
+    uint32_t t2 = cache->queues.in[T2].count, b2 = cache->queues.in[B2].count;
     if (t1 + b1 == cache->capacity) {
         if (t1 < cache->capacity) {
-            move(cache, cache->lists[B1].oldest, NOWHERE);
+            move(cache, cache->queues.in[B1].oldest, NOWHERE);
             replace(cache, false);
         } else {
-            move(cache, cache->lists[T1].oldest, NOWHERE);
+            move(cache, cache->queues.in[T1].oldest, NOWHERE);
         }
     } else if (t1 + b1 + t2 + b2 >= cache->capacity) {
         if (t1 + b1 + t2 + b2 == 2 * cache->capacity)
-            move(cache, cache->lists[B2].oldest, NOWHERE);
+            move(cache, cache->queues.in[B2].oldest, NOWHERE);
         replace(cache, false);
     }
 }
 
 static void arc_touch(struct wf_sim_cache *cache, uint32_t block)
 {
-    double b1 = cache->lists[B1].count, b2 = cache->lists[B2].count, c = cache->capacity;
-    switch (cache->place[block]) {
+    double b1 = cache->queues.in[B1].count, b2 = cache->queues.in[B2].count, c = cache->capacity;
+    switch (cache->queues.place[block]) {
     case T1:
     case T2: move(cache, block, T2); break;
     case B1:

@@ -8,6 +8,8 @@
 #ifndef WF_SIM_LIST_H
 #define WF_SIM_LIST_H
 
+#include <stdlib.h>
+
 #include "sim/load.h"
 
 struct wf_sim_link {
@@ -47,23 +49,40 @@ static inline void wf_sim_list_remove(struct wf_sim_list *list, struct wf_sim_li
     list->count--;
 }
 
-/* The oldest, taken out; the list is not empty. */
-static inline uint32_t wf_sim_list_pop(struct wf_sim_list *list, struct wf_sim_link *links)
+#define WF_SIM_QUEUES 5u
+
+/* Several queues, and which of them each block is in; 0: it is in none. */
+struct wf_sim_queues {
+    struct wf_sim_list in[WF_SIM_QUEUES];
+    struct wf_sim_link *links; /* [blocks] */
+    uint8_t *place;            /* [blocks] */
+};
+
+/* False: no memory; fini() is due all the same. */
+static inline bool wf_sim_queues_init(struct wf_sim_queues *queues, uint32_t blocks)
 {
-    uint32_t block = list->oldest;
-    wf_sim_list_remove(list, links, block);
-    return block;
+    for (uint32_t i = 0; i < WF_SIM_QUEUES; i++)
+        queues->in[i] = WF_SIM_LIST_EMPTY;
+    queues->links = calloc(blocks, sizeof *queues->links);
+    queues->place = calloc(blocks, sizeof *queues->place);
+    return queues->links && queues->place;
 }
 
-/* A block goes to queue `to` of several, from the one that place[block] says; 0: it is in none. */
-static inline void wf_sim_list_move(struct wf_sim_list *lists, struct wf_sim_link *links,
-                                    uint8_t *place, uint32_t block, uint8_t to)
+static inline void wf_sim_queues_fini(struct wf_sim_queues *queues)
 {
-    if (place[block])
-        wf_sim_list_remove(&lists[place[block]], links, block);
+    free(queues->links);
+    free(queues->place);
+}
+
+/* It becomes the newest of queue `to`; 0: it leaves. */
+static inline void wf_sim_queues_move(struct wf_sim_queues *queues, uint32_t block, uint8_t to)
+{
+    uint8_t from = queues->place[block];
+    if (from)
+        wf_sim_list_remove(&queues->in[from], queues->links, block);
     if (to)
-        wf_sim_list_push(&lists[to], links, block);
-    place[block] = to;
+        wf_sim_list_push(&queues->in[to], queues->links, block);
+    queues->place[block] = to;
 }
 
 #endif

@@ -9,18 +9,17 @@
 #include "sim/cache.h"
 #include "sim/list.h"
 
+enum place { NOWHERE, HELD };
+
 struct wf_sim_cache {
     const struct wf_sim_world *world;
-    struct wf_sim_list list;
-    struct wf_sim_link *links;
-    bool *held;
+    struct wf_sim_queues queues; /* by enum place */
     uint32_t capacity;
 };
 
 static void lru_destroy(struct wf_sim_cache *cache)
 {
-    free(cache->links);
-    free(cache->held);
+    wf_sim_queues_fini(&cache->queues);
     free(cache);
 }
 
@@ -31,10 +30,7 @@ static struct wf_sim_cache *lru_create(const struct wf_sim_world *world)
         return NULL;
     cache->world = world;
     cache->capacity = world->capacity;
-    cache->list = WF_SIM_LIST_EMPTY;
-    cache->links = calloc(world->trace->block_count, sizeof *cache->links);
-    cache->held = calloc(world->trace->block_count, sizeof *cache->held);
-    if (cache->links && cache->held)
+    if (wf_sim_queues_init(&cache->queues, world->trace->block_count))
         return cache;
     lru_destroy(cache);
     return NULL;
@@ -42,25 +38,23 @@ static struct wf_sim_cache *lru_create(const struct wf_sim_world *world)
 
 static bool lru_holds(const struct wf_sim_cache *cache, uint32_t block)
 {
-    return cache->held[block];
+    return cache->queues.place[block] == HELD;
 }
 
 static uint32_t lru_count(const struct wf_sim_cache *cache)
 {
-    return cache->list.count;
+    return cache->queues.in[HELD].count;
 }
 
 static void lru_touch(struct wf_sim_cache *cache, uint32_t block)
 {
-    if (cache->held[block]) {
-        wf_sim_list_remove(&cache->list, cache->links, block);
-    } else if (cache->list.count == cache->capacity) {
-        uint32_t oldest = wf_sim_list_pop(&cache->list, cache->links);
-        cache->held[oldest] = false;
+    const struct wf_sim_list *held = &cache->queues.in[HELD];
+    if (!lru_holds(cache, block) && held->count == cache->capacity) {
+        uint32_t oldest = held->oldest;
+        wf_sim_queues_move(&cache->queues, oldest, NOWHERE);
         wf_sim_gone(cache->world, oldest);
     }
-    wf_sim_list_push(&cache->list, cache->links, block);
-    cache->held[block] = true;
+    wf_sim_queues_move(&cache->queues, block, HELD);
 }
 
 const struct wf_sim_cache_ops wf_sim_lru = {

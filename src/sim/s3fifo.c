@@ -17,20 +17,18 @@
 
 #define USES_MAX 3
 
-enum place { NOWHERE, SMALL, MAIN, GHOST, PLACES };
+enum place { NOWHERE, SMALL, MAIN, GHOST };
 
 struct wf_sim_cache {
     const struct wf_sim_world *world;
-    struct wf_sim_list lists[PLACES];
-    struct wf_sim_link *links;
-    uint8_t *place, *uses;
+    struct wf_sim_queues queues; /* by enum place */
+    uint8_t *uses;
     uint32_t capacity, small_max;
 };
 
 static void s3fifo_destroy(struct wf_sim_cache *cache)
 {
-    free(cache->links);
-    free(cache->place);
+    wf_sim_queues_fini(&cache->queues);
     free(cache->uses);
     free(cache);
 }
@@ -43,12 +41,9 @@ static struct wf_sim_cache *s3fifo_create(const struct wf_sim_world *world)
     cache->world = world;
     cache->capacity = world->capacity;
     cache->small_max = world->capacity / 10 ? world->capacity / 10 : 1;
-    for (int i = 0; i < PLACES; i++)
-        cache->lists[i] = WF_SIM_LIST_EMPTY;
-    cache->links = calloc(world->trace->block_count, sizeof *cache->links);
-    cache->place = calloc(world->trace->block_count, sizeof *cache->place);
+    bool good = wf_sim_queues_init(&cache->queues, world->trace->block_count);
     cache->uses = calloc(world->trace->block_count, sizeof *cache->uses);
-    if (cache->links && cache->place && cache->uses)
+    if (good && cache->uses)
         return cache;
     s3fifo_destroy(cache);
     return NULL;
@@ -56,18 +51,18 @@ static struct wf_sim_cache *s3fifo_create(const struct wf_sim_world *world)
 
 static bool s3fifo_holds(const struct wf_sim_cache *cache, uint32_t block)
 {
-    return cache->place[block] == SMALL || cache->place[block] == MAIN;
+    return cache->queues.place[block] == SMALL || cache->queues.place[block] == MAIN;
 }
 
 static uint32_t s3fifo_count(const struct wf_sim_cache *cache)
 {
-    return cache->lists[SMALL].count + cache->lists[MAIN].count;
+    return cache->queues.in[SMALL].count + cache->queues.in[MAIN].count;
 }
 
 static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 {
     bool held = s3fifo_holds(cache, block);
-    wf_sim_list_move(cache->lists, cache->links, cache->place, block, (uint8_t)to);
+    wf_sim_queues_move(&cache->queues, block, (uint8_t)to);
     if (held && !s3fifo_holds(cache, block))
         wf_sim_gone(cache->world, block);
 }
@@ -75,15 +70,15 @@ static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 static void remember(struct wf_sim_cache *cache, uint32_t block)
 {
     uint32_t most = cache->capacity - cache->small_max;
-    while (cache->lists[GHOST].count && cache->lists[GHOST].count >= most)
-        move(cache, cache->lists[GHOST].oldest, NOWHERE);
+    while (cache->queues.in[GHOST].count && cache->queues.in[GHOST].count >= most)
+        move(cache, cache->queues.in[GHOST].oldest, NOWHERE);
     move(cache, block, most ? GHOST : NOWHERE);
 }
 
 static void evict_main(struct wf_sim_cache *cache)
 {
     for (;;) {
-        uint32_t block = cache->lists[MAIN].oldest;
+        uint32_t block = cache->queues.in[MAIN].oldest;
         if (cache->uses[block] == 0) {
             move(cache, block, NOWHERE);
             return;
@@ -96,8 +91,8 @@ static void evict_main(struct wf_sim_cache *cache)
 /* False: all of the small queue went to the main one, and nothing is free yet. */
 static bool evict_small(struct wf_sim_cache *cache)
 {
-    while (cache->lists[SMALL].count) {
-        uint32_t block = cache->lists[SMALL].oldest;
+    while (cache->queues.in[SMALL].count) {
+        uint32_t block = cache->queues.in[SMALL].oldest;
         if (cache->uses[block] <= 1) {
             remember(cache, block);
             return true;
@@ -115,11 +110,12 @@ static void s3fifo_touch(struct wf_sim_cache *cache, uint32_t block)
             cache->uses[block]++;
         return;
     }
-    bool again = cache->place[block] == GHOST;
+    bool again = cache->queues.place[block] == GHOST;
     if (again)
         move(cache, block, NOWHERE);
     if (s3fifo_count(cache) == cache->capacity) {
-        bool small = cache->lists[SMALL].count >= cache->small_max || !cache->lists[MAIN].count;
+        bool small = cache->queues.in[SMALL].count >= cache->small_max ||
+                     !cache->queues.in[MAIN].count;
         if (!small || !evict_small(cache))
             evict_main(cache);
     }

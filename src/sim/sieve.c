@@ -11,19 +11,19 @@
 #include "sim/cache.h"
 #include "sim/list.h"
 
+enum place { NOWHERE, HELD };
+
 struct wf_sim_cache {
     const struct wf_sim_world *world;
-    struct wf_sim_list list;
-    struct wf_sim_link *links;
-    bool *held, *visited;
+    struct wf_sim_queues queues; /* by enum place */
+    bool *visited;
     uint32_t hand; /* WF_SIM_NONE: at the oldest */
     uint32_t capacity;
 };
 
 static void sieve_destroy(struct wf_sim_cache *cache)
 {
-    free(cache->links);
-    free(cache->held);
+    wf_sim_queues_fini(&cache->queues);
     free(cache->visited);
     free(cache);
 }
@@ -35,12 +35,10 @@ static struct wf_sim_cache *sieve_create(const struct wf_sim_world *world)
         return NULL;
     cache->world = world;
     cache->capacity = world->capacity;
-    cache->list = WF_SIM_LIST_EMPTY;
     cache->hand = WF_SIM_NONE;
-    cache->links = calloc(world->trace->block_count, sizeof *cache->links);
-    cache->held = calloc(world->trace->block_count, sizeof *cache->held);
+    bool good = wf_sim_queues_init(&cache->queues, world->trace->block_count);
     cache->visited = calloc(world->trace->block_count, sizeof *cache->visited);
-    if (cache->links && cache->held && cache->visited)
+    if (good && cache->visited)
         return cache;
     sieve_destroy(cache);
     return NULL;
@@ -48,39 +46,37 @@ static struct wf_sim_cache *sieve_create(const struct wf_sim_world *world)
 
 static bool sieve_holds(const struct wf_sim_cache *cache, uint32_t block)
 {
-    return cache->held[block];
+    return cache->queues.place[block] == HELD;
 }
 
 static uint32_t sieve_count(const struct wf_sim_cache *cache)
 {
-    return cache->list.count;
+    return cache->queues.in[HELD].count;
 }
 
 static void evict(struct wf_sim_cache *cache)
 {
-    uint32_t block = cache->hand != WF_SIM_NONE ? cache->hand : cache->list.oldest;
+    uint32_t block = cache->hand != WF_SIM_NONE ? cache->hand : cache->queues.in[HELD].oldest;
     while (cache->visited[block]) {
         cache->visited[block] = false;
-        block = cache->links[block].newer;
+        block = cache->queues.links[block].newer;
         if (block == WF_SIM_NONE)
-            block = cache->list.oldest;
+            block = cache->queues.in[HELD].oldest;
     }
-    cache->hand = cache->links[block].newer;
-    wf_sim_list_remove(&cache->list, cache->links, block);
-    cache->held[block] = false;
+    cache->hand = cache->queues.links[block].newer;
+    wf_sim_queues_move(&cache->queues, block, NOWHERE);
     wf_sim_gone(cache->world, block);
 }
 
 static void sieve_touch(struct wf_sim_cache *cache, uint32_t block)
 {
-    if (cache->held[block]) {
+    if (sieve_holds(cache, block)) {
         cache->visited[block] = true;
         return;
     }
-    if (cache->list.count == cache->capacity)
+    if (cache->queues.in[HELD].count == cache->capacity)
         evict(cache);
-    wf_sim_list_push(&cache->list, cache->links, block);
-    cache->held[block] = true;
+    wf_sim_queues_move(&cache->queues, block, HELD);
     cache->visited[block] = false;
 }
 

@@ -17,22 +17,19 @@
 #define ROWS 4
 #define COUNTER_MAX 15
 
-enum place { NOWHERE, WINDOW, PROBATION, PROTECTED, PLACES };
+enum place { NOWHERE, WINDOW, PROBATION, PROTECTED };
 
 struct wf_sim_cache {
     const struct wf_sim_world *world;
-    struct wf_sim_list lists[PLACES];
-    struct wf_sim_link *links;
-    uint8_t *place;
-    uint8_t *sketch; /* [ROWS][sketch_mask + 1] */
+    struct wf_sim_queues queues; /* by enum place */
+    uint8_t *sketch;             /* [ROWS][sketch_mask + 1] */
     uint64_t sketch_mask, seed, uses;
     uint32_t capacity, window_max, protected_max;
 };
 
 static void wtinylfu_destroy(struct wf_sim_cache *cache)
 {
-    free(cache->links);
-    free(cache->place);
+    wf_sim_queues_fini(&cache->queues);
     free(cache->sketch);
     free(cache);
 }
@@ -51,12 +48,9 @@ static struct wf_sim_cache *wtinylfu_create(const struct wf_sim_world *world)
     while (width < 4 * (uint64_t)world->capacity)
         width *= 2;
     cache->sketch_mask = width - 1;
-    for (int i = 0; i < PLACES; i++)
-        cache->lists[i] = WF_SIM_LIST_EMPTY;
-    cache->links = calloc(world->trace->block_count, sizeof *cache->links);
-    cache->place = calloc(world->trace->block_count, sizeof *cache->place);
+    bool good = wf_sim_queues_init(&cache->queues, world->trace->block_count);
     cache->sketch = calloc(width, ROWS);
-    if (cache->links && cache->place && cache->sketch)
+    if (good && cache->sketch)
         return cache;
     wtinylfu_destroy(cache);
     return NULL;
@@ -64,13 +58,13 @@ static struct wf_sim_cache *wtinylfu_create(const struct wf_sim_world *world)
 
 static bool wtinylfu_holds(const struct wf_sim_cache *cache, uint32_t block)
 {
-    return cache->place[block] != NOWHERE;
+    return cache->queues.place[block] != NOWHERE;
 }
 
 static uint32_t wtinylfu_count(const struct wf_sim_cache *cache)
 {
-    return cache->lists[WINDOW].count + cache->lists[PROBATION].count +
-           cache->lists[PROTECTED].count;
+    return cache->queues.in[WINDOW].count + cache->queues.in[PROBATION].count +
+           cache->queues.in[PROTECTED].count;
 }
 
 static void counters_of(struct wf_sim_cache *cache, uint32_t block, uint8_t *out[ROWS])
@@ -109,7 +103,7 @@ static void count_use(struct wf_sim_cache *cache, uint32_t block)
 
 static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 {
-    wf_sim_list_move(cache->lists, cache->links, cache->place, block, (uint8_t)to);
+    wf_sim_queues_move(&cache->queues, block, (uint8_t)to);
     if (to == NOWHERE)
         wf_sim_gone(cache->world, block);
 }
@@ -117,14 +111,14 @@ static void move(struct wf_sim_cache *cache, uint32_t block, enum place to)
 /* The oldest of a full window asks to be let into the main part. */
 static void window_leave(struct wf_sim_cache *cache)
 {
-    uint32_t candidate = cache->lists[WINDOW].oldest;
-    uint32_t held = cache->lists[PROBATION].count + cache->lists[PROTECTED].count;
+    uint32_t candidate = cache->queues.in[WINDOW].oldest;
+    uint32_t held = cache->queues.in[PROBATION].count + cache->queues.in[PROTECTED].count;
     if (held < cache->capacity - cache->window_max) {
         move(cache, candidate, PROBATION);
         return;
     }
-    enum place from = cache->lists[PROBATION].count ? PROBATION : PROTECTED;
-    uint32_t victim = cache->lists[from].oldest;
+    enum place from = cache->queues.in[PROBATION].count ? PROBATION : PROTECTED;
+    uint32_t victim = cache->queues.in[from].oldest;
     if (held == 0 || frequency(cache, candidate) <= frequency(cache, victim)) {
         move(cache, candidate, NOWHERE);
         return;
@@ -136,16 +130,16 @@ static void window_leave(struct wf_sim_cache *cache)
 static void wtinylfu_touch(struct wf_sim_cache *cache, uint32_t block)
 {
     count_use(cache, block);
-    switch (cache->place[block]) {
+    switch (cache->queues.place[block]) {
     case WINDOW: move(cache, block, WINDOW); break;
     case PROBATION:
     case PROTECTED:
         move(cache, block, PROTECTED);
-        if (cache->lists[PROTECTED].count > cache->protected_max)
-            move(cache, cache->lists[PROTECTED].oldest, PROBATION);
+        if (cache->queues.in[PROTECTED].count > cache->protected_max)
+            move(cache, cache->queues.in[PROTECTED].oldest, PROBATION);
         break;
     default:
-        if (cache->lists[WINDOW].count == cache->window_max)
+        if (cache->queues.in[WINDOW].count == cache->window_max)
             window_leave(cache);
         move(cache, block, WINDOW);
     }
