@@ -71,7 +71,9 @@ static const struct {
     {"slower", "to compute it is sooner than to read it from there",
      "a faster tier; or is pool.prefill_tokens_per_second too high?"},
     {"write", "what writing it takes from reads is more than it is worth", "admit: always"},
-    {"wear", "the device may be written no more for now (dwpd), or others are worth more to it",
+    {"wear",
+     "the device may be written no more for now (dwpd), not it and what leads to it, or others are "
+     "worth more to it",
      "a higher dwpd for the tier, if its data sheet has one"},
     {"room below", "what would have to go for it there is worth more",
      "more room for the tier (its size), or a further one"},

@@ -421,7 +421,9 @@ int wf_admission_say(const struct wf_admission *said, const char *place, char *o
                         ms * said->gain_s, ms * said->write_s);
     case WF_REFUSED_WEAR:
         if (isinf(said->wear_s))
-            return snprintf(out, size, "not written: the drive's write budget is used up for now");
+            return snprintf(out, size,
+                            "not written: the drive's write budget has too little for now for it "
+                            "and what leads to it");
         return snprintf(out, size,
                         "not written: %.3g ms of gain expected; its writes are worth %.3g ms to "
                         "others",
