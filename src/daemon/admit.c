@@ -96,17 +96,18 @@ static bool owes(struct wf_lower *lower, uint64_t bytes)
 
 uint64_t wf_below_way_bytes(const struct wf_domain *domain, uint32_t slot)
 {
-    const struct wf_below *below = domain->node->below;
+    struct wf_below *below = domain->node->below;
     const struct wf_desc *desc = domain->store.index.desc;
-    bool budgets = false;
+    double most_bytes = -INFINITY, has_bytes, day_bytes;
     for (uint32_t i = 0; i < below->count; i++)
-        budgets |= below->tiers[i].wear.bytes_s > 0;
+        if (wf_lower_budget(&below->tiers[i], &has_bytes, &day_bytes))
+            most_bytes = fmax(most_bytes, has_bytes);
     uint32_t bytes = atomic_load_explicit(&desc[slot].bytes, memory_order_relaxed);
     uint32_t depth = wf_word_depth(atomic_load_explicit(&desc[slot].word, memory_order_relaxed));
     uint64_t way_bytes = bytes;
     uint8_t key[32];
-    for (uint32_t looked = 0; budgets && depth > 0; looked++, depth--) {
-        if (looked == WF_WAY_LOOKS)
+    for (uint32_t looked = 0; !isinf(most_bytes) && depth > 0; looked++, depth--) {
+        if (looked == WF_WAY_LOOKS || (double)way_bytes > most_bytes)
             return way_bytes + (uint64_t)depth * bytes;
         slot = atomic_load_explicit(&desc[slot].parent, memory_order_relaxed);
         if (slot == WF_SLOT_NONE)

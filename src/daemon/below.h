@@ -247,8 +247,8 @@ bool wf_lower_wants(struct wf_lower *lower, const struct wf_directory_block *blo
  * it has none. */
 bool wf_lower_budget(struct wf_lower *lower, double *out_bytes, double *out_day_bytes);
 /* Bytes of a block of DRAM and of those before it that are neither below nor lead to what is: to
- * be written if it is.  No more than WF_WAY_LOOKS are looked at.  Where no tier has a budget: its
- * own. */
+ * be written if it is.  No more than WF_WAY_LOOKS are looked at, nor more than the budgets have.
+ * Where no tier has one: its own. */
 uint64_t wf_below_way_bytes(const struct wf_domain *domain, uint32_t slot);
 /* The block is on its way there: the rest of its chain is promised its part of the budget, or it
  * had been. */

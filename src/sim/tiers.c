@@ -92,12 +92,20 @@ void wf_sim_below_place(const struct wf_sim_below *below, int number, struct wf_
 }
 
 /* Blocks that must be written behind tier `from` (-1: the pool) for this one to be of use there:
- * those before it that are not there, nor lead to what is. */
+ * those before it that are not there, nor lead to what is.  More than any budget there has are not
+ * counted one by one, and where there is none it is one. */
 static double way_of(const struct wf_sim_below *below, int from, uint32_t block)
 {
     const struct wf_sim_trace *trace = below->plan.trace;
     uint32_t looked = 0, before = trace->parent[block];
-    while (before != WF_SIM_NONE && looked < WF_WAY_LOOKS) {
+    double most_bytes = -INFINITY;
+    for (int i = from + 1; i < below->plan.count; i++)
+        if (below->tiers[i].wear.bytes_s > 0)
+            most_bytes = fmax(most_bytes, below->tiers[i].wear.bytes);
+    if (isinf(most_bytes))
+        return 1;
+    while (before != WF_SIM_NONE && looked < WF_WAY_LOOKS &&
+           looked * below->block_bytes <= most_bytes) {
         const struct tier_block *state = &below->blocks[before];
         if (state->tiers >> (from + 1) || (from < 0 && state->children > 0))
             return 1 + looked;
@@ -228,10 +236,10 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
                                  .reuse = state->reuse};
     struct wf_candidate candidate = candidate_of(below, block);
     candidate.reuse = wf_reuse_aged(state->reuse, below->now_s - state->left_s);
-    candidate.way_bytes = way_of(below, from, block) * below->block_bytes;
     struct wf_place places[WF_SIM_TIERS_MAX];
     struct wf_wear *wears[WF_SIM_TIERS_MAX];
     int count = places_behind(below, from, places);
+    candidate.way_bytes = way_of(below, from, block) * below->block_bytes;
     for (int i = 0; i < count; i++) {
         places[i].open |= candidate.extended; /* it waits for its turn */
         wears[i] = &below->tiers[from + 1 + i].wear;
