@@ -6,6 +6,7 @@
  *   below_room.c  how full they are, and whose block goes
  *   below_scrub.c blocks checked in the background
  *   admit.c       which blocks are written below, and to which tier
+ *   budget.c      what a budget of writes has left, across starts (budget.h)
  *   demote.c      down: a block is written below before it leaves DRAM
  *   archive.c     archives: chains that stay there (archive.h)
  *   ahead.c       when a chain is brought up before somebody comes for it (ahead.h)
