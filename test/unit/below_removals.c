@@ -28,9 +28,11 @@ static struct wf_node node; /* of which there is no more than what is asked of i
 
 static int before(void **state)
 {
-    struct stage *s = calloc(1, sizeof *s);
+    static struct stage stage;
+    struct stage *s = &stage;
     void *world = NULL;
-    if (!s || world_setup(&world) != 0)
+    memset(s, 0, sizeof *s);
+    if (world_setup(&world) != 0)
         return 1;
     s->world = world;
     s->world->options.jobs_max = 1024;
@@ -51,7 +53,6 @@ static int after(void **state)
     s->below.stopping = true;
     int failed = world_teardown(&world);
     wf_lower_removals_destroy(&s->lower);
-    free(s);
     return failed;
 }
 
