@@ -35,6 +35,7 @@
 #define INDEX_BYTES_MAX (512ull << 20)
 #define OPEN_MS 120000u         /* for credentials */
 #define OPEN_BYTES_S (1u << 20) /* of what is opened; slower than that is too slow */
+#define WHY_MAX 240             /* a sentence with who has the prefix */
 #define PROBE_MS_MAX 30000u
 #define PAGES_MAX (WF_S3_PACKS_MAX / 500)
 
@@ -153,10 +154,10 @@ static bool owner_has_id(const char *owner, uint64_t id)
 }
 
 /* Returns `out`. */
-static const char *taken_over(const char *owner, char out[200])
+static const char *taken_over(const char *owner, char out[WHY_MAX])
 {
     char name[96];
-    snprintf(out, 200,
+    snprintf(out, WHY_MAX,
              "%s took the prefix over; this one stays off it until that one stops, or this is "
              "started anew: give each a prefix of its own",
              owner_name(owner, name));
@@ -189,7 +190,7 @@ static struct wf_s3_call *owner_put(struct wf_s3 *t)
 
 static enum weft_status in_use(const struct wf_s3 *t, long seconds)
 {
-    char name[200];
+    char name[WHY_MAX];
     if (t->held)
         return wf_fail(WEFT_E_BUSY, "tier %s: %s", t->path, taken_over(t->owner_read, name));
     return wf_fail(
@@ -272,7 +273,7 @@ static void renewed(void *context, struct wf_s3_call *call)
 static void looked(void *context, struct wf_s3_call *call)
 {
     struct wf_s3 *t = context;
-    char why[200];
+    char why[WHY_MAX];
     t->owner_read[sizeof t->owner_read - 1] = '\0';
     if (call->outcome == WF_S3_DONE && strcmp(t->owner, t->owner_read) != 0) {
         t->renewing = t->probing = false;
