@@ -366,6 +366,7 @@ void wf_directory_read(const struct wf_directory *d, uint32_t at, struct wf_dire
         .depth = e->depth,
         .domain = e->domain,
         .tiers = e->tiers,
+        .leads = e->child == WF_DIRECTORY_NONE ? 0 : d->entries[e->child].tiers,
         .in_dram = e->in_dram,
         .archives = e->archives,
         .holds = e->holds,

@@ -45,6 +45,7 @@ struct wf_directory_block {
     uint32_t depth;
     uint16_t domain;
     uint8_t tiers;     /* bit t: on tier t */
+    uint8_t leads;     /* the same of what extends it, of the youngest */
     bool in_dram;      /* as far as the directory was told */
     uint32_t archives; /* how many archives it belongs to */
     uint32_t holds;

@@ -259,20 +259,25 @@ void wf_place_full(struct wf_place *place, const struct wf_place *next,
                               hits * fmin(saved_s, slower_s) / bytes + way_s_byte);
 }
 
+bool wf_place_led(const struct wf_candidate *block, int place)
+{
+    return block->extended && (!block->leads || block->leads >> place & 1);
+}
+
 void wf_place_offer(const struct wf_candidate *block, struct wf_place *places,
                     struct wf_wear *const *wears, int count, double now_s, struct wf_admission *out)
 {
     for (int i = 0; i < count; i++) {
         struct wf_admission free_of_wear;
+        bool led = wf_place_led(block, i);
         double bytes = written(&places[i], block->bytes);
-        double way_bytes = block->extended
-                               ? 0
-                               : written(&places[i], fmax(block->bytes, block->way_bytes));
+        double way_bytes = led ? 0 : written(&places[i], fmax(block->bytes, block->way_bytes));
         places[i].wear_s_byte = 0;
         places[i].owes = wf_wear_owes(wears[i], bytes, now_s);
         wf_admit(block, &places[i], &free_of_wear);
         wf_wear_offer(wears[i], free_of_wear.gain_s / bytes);
         places[i].wear_s_byte = wf_wear_price(wears[i], bytes, way_bytes, now_s);
+        places[i].owes |= !led && isinf(places[i].wear_s_byte);
     }
     wf_place_choose(block, places, count, out);
 }

@@ -137,8 +137,9 @@ struct wf_candidate {
     double run_blocks; /* blocks that would be read along with it: they share the latency */
     bool extended;     /* what extends it is below already: without it that is lost */
     bool asked;        /* somebody asked for it to be there: it is written, whatever that costs */
-    /* Of it and of those before it that are not below yet, nor lead to what is; of what extends
-     * something below, 0. */
+    uint32_t leads;    /* to blocks of which places, a bit each; 0: that is not known, */
+#define WF_LEADS_ELSEWHERE (1u << 31) /* or of others */
+    /* Of it and of those before it that are not below yet, nor lead to what is. */
     double way_bytes;
 };
 /* To find way_bytes, look at so many blocks before it, and take those before to be missing. */
@@ -184,8 +185,10 @@ void wf_place_choose(const struct wf_candidate *block, const struct wf_place *pl
  * less there, and its way. */
 void wf_place_full(struct wf_place *place, const struct wf_place *next,
                    const struct wf_candidate *coldest, double unused_s);
+/* Does it lead to what lies at that place, and was promised its part of its budget? */
+bool wf_place_led(const struct wf_candidate *block, int place);
 /* wf_place_choose() of tiers that have budgets, one each: it is offered to all of them, and their
- * prices are set. */
+ * prices are set.  What leads to others elsewhere begins anew, and is not owed. */
 void wf_place_offer(const struct wf_candidate *block, struct wf_place *places,
                     struct wf_wear *const *wears, int count, double now_s,
                     struct wf_admission *out);

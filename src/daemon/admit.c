@@ -122,7 +122,8 @@ uint64_t wf_below_way_bytes(const struct wf_domain *domain, uint32_t slot)
 
 void wf_lower_begun(struct wf_lower *lower, const struct wf_below_ask *ask)
 {
-    if (ask->extended)
+    bool led = ask->extended && (!ask->leads || ask->leads >> lower->number & 1);
+    if (led)
         wf_wear_redeem(&lower->wear, (double)ask->bytes * lower->expansion);
     else if (ask->way_bytes > ask->bytes && !ask->must)
         wf_wear_promise(&lower->wear, (double)(ask->way_bytes - ask->bytes) * lower->expansion);
@@ -237,8 +238,10 @@ static struct wf_lower *take_offer(struct offer *offer, struct wf_admission *sai
     for (int i = 0; i < offer->count; i++)
         place_of(offer->lowers[i], (double)ask->bytes, &offer->places[i]);
     recompute(offer, offer->domain, ask->depth, &offer->block);
+    offer->block.leads = ask->leads ? WF_LEADS_ELSEWHERE : 0;
     for (int i = offer->count - 1; i >= 0; i--) {
         struct wf_lower *lower = offer->lowers[i];
+        offer->block.leads |= (uint32_t)(ask->leads >> lower->number & 1) << i;
         offer->budgets[i] = lower->wear;
         budgets[i] = &offer->budgets[i];
         double taken = (double)ask->bytes * lower->expansion;

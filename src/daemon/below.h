@@ -217,6 +217,7 @@ struct wf_below_ask {
     uint64_t way_bytes; /* wf_below_way_bytes(); 0: its own */
     bool must;          /* whatever it is worth: somebody asked for it to be there */
     bool extended;      /* what extends it is below, or on its way there, and lost without it */
+    uint8_t leads;      /* on which tiers, a bit each; 0: that is not known */
     bool hinted; /* whatever it is worth, as long as the budget of writes has what its way takes */
     bool ahead;  /* it need not leave yet, and will be asked about again */
 };

@@ -350,12 +350,13 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
         .must = cause == ASKED || block.archives > 0,
         /* A bridge leads to what is below. */
         .extended = entry != WF_DIRECTORY_NONE || cause == HINTED_ON,
+        .leads = block.leads,
         .hinted = cause == HINTED || cause == HINTED_ON,
         .ahead = below->ahead,
     };
     if (ask.ahead && !ask.must && !ask.extended && was_refused(domain, slot))
         return otherwise;
-    if (!ask.must && !ask.extended)
+    if (!ask.must)
         ask.way_bytes = wf_below_way_bytes(domain, slot);
     struct wf_lower *to = wf_below_choose(domain, &ask, &refusal);
     domain->refused[slot / 8] &= (uint8_t) ~(1u << (slot % 8)); /* what is answered now counts */

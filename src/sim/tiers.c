@@ -92,22 +92,27 @@ void wf_sim_below_place(const struct wf_sim_below *below, int number, struct wf_
 }
 
 /* Blocks that must be written behind tier `from` (-1: the pool) for this one to be of use there:
- * those before it that are not there, nor lead to what is.  More than any budget there has are not
- * counted one by one, and where there is none it is one. */
+ * those before it that are not there, nor lead to what is.  What lies on a tier without a budget
+ * before the first with one goes on to that when it must, and counts.  More than any budget there
+ * has are not counted one by one, and where there is none it is one. */
 static double way_of(const struct wf_sim_below *below, int from, uint32_t block)
 {
     const struct wf_sim_trace *trace = below->plan.trace;
     uint32_t looked = 0, before = trace->parent[block];
-    double most_bytes = -INFINITY;
-    for (int i = from + 1; i < below->plan.count; i++)
-        if (below->tiers[i].wear.bytes_s > 0)
-            most_bytes = fmax(most_bytes, below->tiers[i].wear.bytes);
-    if (isinf(most_bytes))
+    int first = below->plan.count;
+    double most_bytes = 0;
+    for (int i = below->plan.count - 1; i > from; i--) {
+        if (!(below->tiers[i].wear.bytes_s > 0))
+            continue;
+        most_bytes = fmax(most_bytes, below->tiers[i].wear.bytes);
+        first = i;
+    }
+    if (first == below->plan.count)
         return 1;
     while (before != WF_SIM_NONE && looked < WF_WAY_LOOKS &&
            looked * below->block_bytes <= most_bytes) {
         const struct tier_block *state = &below->blocks[before];
-        if (state->tiers >> (from + 1) || (from < 0 && state->children > 0))
+        if (state->tiers >> first || (state->children > 0 && state->leads >> first))
             return 1 + looked;
         looked++;
         before = trace->parent[before];
@@ -197,8 +202,12 @@ static void put(struct wf_sim_below *below, int number, uint32_t block)
         if (last && number + 1 < below->plan.count)
             demote(below, number, coldest);
     }
-    if (!state->tiers && parent != WF_SIM_NONE)
-        below->blocks[parent].children++;
+    if (!state->tiers && parent != WF_SIM_NONE) {
+        if (!below->blocks[parent].children++)
+            below->blocks[parent].leads = 0;
+    }
+    if (parent != WF_SIM_NONE)
+        below->blocks[parent].leads |= (uint8_t)(1u << number);
     state->tiers |= (uint8_t)(1u << number);
     touch(below, number, block);
     wf_wear_spend(&tier->wear, below->block_bytes, below->now_s);
@@ -240,6 +249,7 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
     struct wf_wear *wears[WF_SIM_TIERS_MAX];
     int count = places_behind(below, from, places);
     candidate.way_bytes = way_of(below, from, block) * below->block_bytes;
+    candidate.leads = state->leads ? (uint32_t)state->leads >> (from + 1) | WF_LEADS_ELSEWHERE : 0;
     for (int i = 0; i < count; i++) {
         places[i].open |= candidate.extended; /* it waits for its turn */
         wears[i] = &below->tiers[from + 1 + i].wear;
@@ -258,7 +268,7 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
     note(below, &event);
     if (event.place < 0)
         return;
-    if (candidate.extended)
+    if (wf_place_led(&candidate, event.admission.place))
         wf_wear_redeem(wears[event.admission.place], below->block_bytes);
     else
         wf_wear_promise(wears[event.admission.place], candidate.way_bytes - below->block_bytes);

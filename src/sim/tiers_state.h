@@ -17,6 +17,7 @@ struct tier_block {
     uint32_t last;         /* the request that wanted it last */
     uint32_t children;     /* that have a copy below */
     uint8_t tiers;         /* a bit each that has a copy */
+    uint8_t leads;         /* where children have, or had since there were none */
     uint8_t uses;          /* so far, up to TIER_USES_MAX */
 };
 

@@ -308,6 +308,15 @@ static void a_budget_pays_for_whole_chains(void **state)
         wf_lower_written(lower, ask.bytes);
         wf_lower_begun(lower, &ask);
         assert_true(fabs(lower->wear.promised - 8.0 * BLOCK_BYTES) < 1);
+        ask.leads = 1u << 1; /* to what lies elsewhere: it was promised nothing here */
+        ask.way_bytes = 3 * BLOCK_BYTES;
+        if (s->tiers[0].admit == WF_ADMIT_AUTO && !ask.hinted)
+            assert_int_equal(chosen(s, &ask, &refusal), -1);
+        double promised = lower->wear.promised;
+        wf_lower_begun(lower, &ask);
+        assert_true(fabs(lower->wear.promised - promised - 2.0 * BLOCK_BYTES) < 1);
+        ask.leads = 1u << 0;
+        ask.way_bytes = 0;
         lower->wear.bytes = (1 - WF_WEAR_OWED) * lower->wear.most_bytes - lower->wear.most_bytes;
         assert_int_equal(chosen(s, &ask, &refusal), -1);
         assert_int_equal(refusal.why, WF_NOT_WEAR);

@@ -165,6 +165,40 @@ static void a_chain_is_begun_if_it_can_be_ended(void **state)
     assert_true(wear.promised == 0);
 }
 
+/* What leads to blocks of one place was promised nothing at another: there it begins anew. */
+static void a_promise_is_of_its_place(void **state)
+{
+    (void)state;
+    struct wf_wear none, wear;
+    struct wf_wear *const wears[] = {&none, &wear};
+    struct wf_place places[] = {flash, flash};
+    struct wf_candidate chain = block;
+    struct wf_admission said;
+    wf_wear_init(&none, 864 * GB, 0, 0);
+    wf_wear_init(&wear, 864 * GB, 1, 0);
+    wear.bytes = 100 * MB;
+    wf_wear_promise(&wear, 95 * MB);
+    chain.extended = true;
+    chain.way_bytes = 3 * chain.bytes;
+    chain.leads = 1u << 0;
+    places[0].open = false;
+    assert_true(wf_place_led(&chain, 0) && !wf_place_led(&chain, 1));
+    wf_place_offer(&chain, places, wears, 2, 0, &said);
+    assert_int_equal(said.rule, WF_REFUSED_WEAR);
+    wear.promised = 75 * MB; /* not for all of its way */
+    wf_place_offer(&chain, places, wears, 2, 0, &said);
+    assert_int_equal(said.rule, WF_REFUSED_WEAR);
+    wear.promised = 65 * MB;
+    wf_place_offer(&chain, places, wears, 2, 0, &said);
+    assert_true(said.rule == WF_ADMITTED_CHAIN && said.place == 1);
+    wear.promised = 95 * MB;
+    for (int known = 0; known < 2; known++) { /* it leads to what lies there, or may */
+        chain.leads = known ? 1u << 1 : 0;
+        wf_place_offer(&chain, places, wears, 2, 0, &said);
+        assert_true(said.rule == WF_ADMITTED_CHAIN && said.place == 1);
+    }
+}
+
 static void what_is_owed_is_bounded(void **state)
 {
     (void)state;
@@ -300,6 +334,7 @@ int main(void)
         cmocka_unit_test(a_budget_goes_on_from_what_it_had),
         cmocka_unit_test(the_price_rises_as_writes_run_short),
         cmocka_unit_test(a_chain_is_begun_if_it_can_be_ended),
+        cmocka_unit_test(a_promise_is_of_its_place),
         cmocka_unit_test(what_is_owed_is_bounded),
         cmocka_unit_test(chains_keep_to_the_budget),
         cmocka_unit_test(an_offer_is_counted_by_every_budget),
