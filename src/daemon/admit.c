@@ -239,7 +239,7 @@ static struct wf_lower *take_offer(struct offer *offer, struct wf_admission *sai
     for (int i = 0; i < offer->count; i++)
         place_of(offer->lowers[i], (double)ask->bytes, &offer->places[i]);
     recompute(offer, offer->domain, ask->depth, &offer->block);
-    assert(offer->count <= (int)WF_DIRECTORY_TIERS_MAX);
+    assert(offer->count > 0 && offer->count <= (int)WF_DIRECTORY_TIERS_MAX);
     offer->block.leads = ask->leads ? WF_LEADS_ELSEWHERE : 0;
     for (int i = offer->count - 1; i >= 0; i--) {
         struct wf_lower *lower = offer->lowers[i];
