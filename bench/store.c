@@ -93,8 +93,8 @@ static void put(struct bench *bench)
             abort();
     }
     key_make(bench->next++, key);
-    if (wf_store_reserve(&bench->store, 1, &bench->list, key, WF_GRANULE, &parent, &slot) !=
-            WEFT_OK ||
+    if (wf_store_reserve(&bench->store, 1, &bench->list, key, WF_GRANULE, &parent, WF_POLICY_ANY,
+                         &slot) != WEFT_OK ||
         wf_store_commit(&bench->store, &bench->list, &slot) != WEFT_OK)
         abort();
 }
@@ -198,7 +198,7 @@ static double decisions(const struct wf_policy_ops *ops, uint32_t blocks, uint32
         uint64_t start = wf_now_ns();
         for (uint32_t i = 0; i < n; i++) {
             use(ops, one, (uint32_t)(mix(i) % blocks), at_us += 10);
-            uint32_t victim = ops->victim(one, at_us);
+            uint32_t victim = ops->victim(one, at_us, WF_POLICY_ANY);
             ops->gone(one, victim, mix(victim));
             use(ops, one, victim, at_us);
             ops->enter(one, victim);

@@ -63,7 +63,7 @@ enum weft_status {
     WEFT_MISS = 1,    /* not there, or a doubt about it */
     WEFT_PENDING = 2, /* not there yet */
     WEFT_EXISTS = 3,  /* someone has committed it already */
-    WEFT_FULL = 4,    /* no room now: what could go is in use, or others are due it; try later */
+    WEFT_FULL = 4,    /* no room now: what could go is in use, worth more, or due to others */
 
     /* this request is lost */
     WEFT_E_INVALID = -1,   /* an argument is wrong */

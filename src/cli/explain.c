@@ -160,7 +160,7 @@ static int tally_events(const json_t *events, struct tally *tallies)
 /* What found no room: the requests that the events tell of, the blocks that the counters do. */
 static json_t *refusals(struct cli *cli, const json_t *answer)
 {
-    uint64_t requests = 0, blocks = 0;
+    uint64_t requests = 0, blocks = 0, for_worth = 0;
     const char *text = NULL;
     size_t index;
     json_t *event, *domain, *domains = NULL;
@@ -173,12 +173,15 @@ static json_t *refusals(struct cli *cli, const json_t *answer)
     }
     if (wf_cli_query(cli, "domains", 0, 0, &domains) != CLI_OK)
         return NULL;
-    json_array_foreach (json_object_get(domains, "domains"), index, domain)
+    json_array_foreach (json_object_get(domains, "domains"), index, domain) {
         blocks += number(domain, "full");
+        for_worth += number(domain, "full_for_worth");
+    }
     json_decref(domains);
     json_t *out = json_object();
     wf_cli_json_set(out, "requests", json_integer((json_int_t)requests));
     wf_cli_json_set(out, "blocks", json_integer((json_int_t)blocks));
+    wf_cli_json_set(out, "for_worth", json_integer((json_int_t)for_worth));
     wf_cli_json_set(out, "last", text ? json_string(text) : json_null());
     if (!cli->json && (requests || blocks)) {
         printf("%llu block%s found no room and %s not stored since the node began, and what was to "
@@ -187,6 +190,11 @@ static json_t *refusals(struct cli *cli, const json_t *answer)
         if (requests)
             printf("    %llu request%s, the last: %s\n", (unsigned long long)requests,
                    wf_cli_s(requests), text ? text : "");
+        if (for_worth)
+            printf(
+                "    %llu of them because what would have had to go was worth more: they came in "
+                "long requests, which have room in a larger pool, or over a tier\n",
+                (unsigned long long)for_worth);
         puts("    to store more: enlarge the pool, or the domain's quota, share or floor (weft ls "
              "domains shows them), or end sessions");
     }

@@ -292,17 +292,20 @@ static void full_say(struct cli *cli, const struct tally *tally, size_t count, s
                 wf_cli_size(room.due_bytes, quota, sizeof quota));
     else if (quota_bytes == pool_bytes && pool_bytes)
         fprintf(stderr,
-                "the DRAM pool of %s is used, and what could go is pinned or in use; drop some "
-                "with weft rm, or enlarge it (pool.size in the configuration, or weft lend SIZE)\n",
+                "the DRAM pool of %s is used, and what could go is pinned, in use or worth more "
+                "(weft explain); drop some with weft rm, or enlarge it (pool.size in the "
+                "configuration, or weft lend SIZE)\n",
                 wf_cli_size(pool_bytes, quota, sizeof quota));
     else if (quota_bytes && used_bytes + block_bytes + quota_bytes / QUOTA_NEAR > quota_bytes)
         fprintf(stderr,
-                "domain '%s' uses %s of its quota of %s, and what could go is pinned or in use; "
-                "drop some with weft rm, or raise the domain's quota\n",
+                "domain '%s' uses %s of its quota of %s, and what could go is pinned, in use or "
+                "worth more (weft explain); drop some with weft rm, or raise the domain's quota\n",
                 mine, wf_cli_size(used_bytes, used, sizeof used),
                 wf_cli_size(quota_bytes, quota, sizeof quota));
     else
-        fputs("what could go is pinned or in use; free some or enlarge the pool\n", stderr);
+        fputs("what could go is pinned, in use or worth more (weft explain); free some or enlarge "
+              "the pool\n",
+              stderr);
 }
 
 static int report(struct cli *cli, const struct tally *tally, const struct weft_key *keys,

@@ -150,9 +150,25 @@ static bool lru_holds(const struct wf_policy *policy, uint32_t slot)
     return policy->place[slot] != 0;
 }
 
-static uint32_t lru_victim(struct wf_policy *policy, uint64_t now_us)
+/* What is new was used last of all. */
+static void lru_ask(struct wf_policy *policy, const struct wf_policy_ask *ask, float *bars)
+{
+    (void)policy;
+    for (uint32_t i = 0; i < ask->count; i++)
+        bars[i] = WF_POLICY_ANY;
+}
+
+static void lru_refused(struct wf_policy *policy, const struct wf_policy_ask *ask, uint32_t first)
+{
+    (void)policy;
+    (void)ask;
+    (void)first;
+}
+
+static uint32_t lru_victim(struct wf_policy *policy, uint64_t now_us, float bar)
 {
     (void)now_us;
+    (void)bar;
     if (policy->count == 0)
         return WF_POLICY_NONE;
     uint32_t slot = policy->heap[0];
@@ -210,6 +226,8 @@ const struct wf_policy_ops wf_policy_lru = {
     .enter = lru_enter,
     .leave = lru_leave,
     .holds = lru_holds,
+    .ask = lru_ask,
+    .refused = lru_refused,
     .victim = lru_victim,
     .spared = use,
     .gone = lru_gone,

@@ -37,6 +37,15 @@ struct wf_policy_use {
     float cost_s_gib;
 };
 
+/* Room is wanted for blocks that are new, a part of one chain, in its order. */
+struct wf_policy_ask {
+    uint32_t parent, reader; /* as they are to be in the use of the first */
+    uint32_t count;
+    const uint64_t *keys;
+    uint64_t now_us;
+};
+#define WF_POLICY_ANY __builtin_inff() /* for a bar: whatever is next may go */
+
 /* What somebody says of a chain; how far it is believed is the policy's business. */
 enum wf_policy_hint_kind {
     WF_POLICY_OUTPUT = 0, /* its last request made so many tokens */
@@ -81,8 +90,14 @@ struct wf_policy_ops {
     void (*enter)(struct wf_policy *policy, uint32_t slot); /* may go from now on */
     void (*leave)(struct wf_policy *policy, uint32_t slot); /* may not; no-op when it was not in */
     bool (*holds)(const struct wf_policy *policy, uint32_t slot); /* entered and not left? */
-    /* The one to go; it has left.  WF_POLICY_NONE: none. */
-    uint32_t (*victim)(struct wf_policy *policy, uint64_t now_us);
+    /* How far up the order room may be made for each of these: a bar for victim().  For a host that
+     * loses what it lets go; where that lies below, nothing is lost that is worth a refusal. */
+    void (*ask)(struct wf_policy *policy, const struct wf_policy_ask *ask, float *bars);
+    /* Of what was asked for just now, all from `first` on found no room: it is known as if it had
+     * been there and gone. */
+    void (*refused)(struct wf_policy *policy, const struct wf_policy_ask *ask, uint32_t first);
+    /* The one to go; it has left.  WF_POLICY_NONE: none, or the next is above the bar. */
+    uint32_t (*victim)(struct wf_policy *policy, uint64_t now_us, float bar);
     /* It was a victim and turned out to be held: not again soon. */
     void (*spared)(struct wf_policy *policy, uint32_t slot);
     /* Its block is no more; the slot may be another's soon.  `key` as it was used. */

@@ -159,14 +159,25 @@ static bool value_holds(const struct wf_policy *p, uint32_t slot)
     return p->seats[slot].in;
 }
 
-static uint32_t value_victim(struct wf_policy *p, uint64_t now_us)
+static void value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *bars)
+{
+    wf_value_judge(p);
+    wf_value_advance(p, ask->now_us);
+    wf_value_ask(p, ask, bars);
+}
+
+static uint32_t value_victim(struct wf_policy *p, uint64_t now_us, float bar)
 {
     wf_value_judge(p);
     wf_value_advance(p, now_us);
     wf_guard_full(p->guard, p->held);
     if (!p->heap_count)
         return WF_POLICY_NONE;
-    uint32_t slot = p->segments[p->heap[0]].entered;
+    const struct segment *next = &p->segments[p->heap[0]];
+    bool above = next->worth > bar && wf_guard_stands(p->guard) == WF_GUARD_VALUE;
+    if (above && wf_value_wanted_again(next))
+        return WF_POLICY_NONE;
+    uint32_t slot = next->entered;
     value_leave(p, slot);
     return slot;
 }
@@ -326,6 +337,8 @@ const struct wf_policy_ops wf_policy_value = {
     .enter = value_enter,
     .leave = value_leave,
     .holds = value_holds,
+    .ask = value_ask,
+    .refused = wf_value_refused,
     .victim = value_victim,
     .spared = value_spared,
     .gone = value_gone,

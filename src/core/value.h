@@ -130,6 +130,10 @@ struct wf_policy {
         uint32_t uses; /* of all blocks, at its last */
     } open;
     struct request recent[RECENT];
+    struct { /* what was asked for last, as one segment */
+        struct wf_value_kind kind;
+        bool ever;
+    } asked;
     unsigned cost; /* the code of what was told of last */
     uint32_t recent_next;
     struct { /* the segment that was explained last: its blocks go one after the other */
@@ -152,6 +156,8 @@ float wf_value_cost(unsigned code);
 /* value_segment.c */
 struct wf_value_kind wf_value_kind_of(const struct segment *s);
 void wf_value_bins_set(struct segment *s, const struct wf_value_kind *kind);
+/* Its chain had a request before its last, or others begin with it: a bar may stand before it. */
+bool wf_value_wanted_again(const struct segment *s);
 float wf_value_age_s(const struct wf_policy *p, const struct segment *s);
 /* Expected hits a block-second. */
 float wf_value_density(const struct wf_policy *p, uint32_t number);
@@ -165,6 +171,8 @@ void wf_value_changed(struct wf_policy *p, uint32_t number);
 /* Another order stands. */
 void wf_value_heap_rebuild(struct wf_policy *p);
 void wf_value_advance(struct wf_policy *p, uint64_t now_us);
+/* Is there one to be had? */
+bool wf_value_segment_free(const struct wf_policy *p);
 uint32_t wf_value_segment_new(struct wf_policy *p, const struct wf_value_kind *kind);
 /* It was used just now, as a whole. */
 void wf_value_segment_renew(struct wf_policy *p, uint32_t number, const struct wf_value_kind *kind);
@@ -181,11 +189,22 @@ void wf_value_seat_leave(struct wf_policy *p, uint32_t slot);
 void wf_value_ghost_add(struct wf_policy *p, uint64_t key, uint32_t number, unsigned fan);
 /* What is known of a block that went; it is there again, and so no ghost any more.  `fan` 0: it is
  * not known. */
+struct ghost wf_value_ghost_find(const struct wf_policy *p, uint64_t key);
+/* Of this segment nothing is held after all: it is a ghost, if blocks of it are known. */
+void wf_value_ghost_only(struct wf_policy *p, uint32_t number);
 struct ghost wf_value_ghost_take(struct wf_policy *p, uint64_t key);
 /* One of those that went is known no more. */
 void wf_value_missing_less(struct wf_policy *p, const struct ghost *ghost);
 
 /* value_request.c: the request that is open is over, as far as anybody knows. */
 void wf_value_judge(struct wf_policy *p);
+/* What may go for it, when nothing is open; policy.h has both. */
+void wf_value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *bars);
+void wf_value_refused(struct wf_policy *p, const struct wf_policy_ask *ask, uint32_t first);
+
+/* A request that adds no more than one of so many blocks that are held may have what is next. */
+#define ASK_PART 12u
+/* What has to be worth less for a block of this kind, which is new, to come in. */
+float wf_value_bar(const struct wf_value_model *model, const struct wf_value_kind *kind);
 
 #endif

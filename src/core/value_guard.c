@@ -42,13 +42,18 @@ struct shadow {
     float hits;                        /* in the window, each at its cost */
 };
 
+struct sampled {
+    uint32_t key, entry;
+    uint32_t of; /* its slot; or, of what was refused, its segment */
+    uint8_t generation, cost;
+    bool refused;
+};
+
 struct wf_guard {
     struct shadow shadows[WF_GUARD_ORDERS];
-    struct {
-        uint32_t key, slot, entry;
-        uint8_t cost;
-    } * run; /* [size] the sampled blocks of the request that was added and may go on */
-    uint32_t run_count, request;
+    struct sampled *run;  /* [size] of the request that was added and may go on */
+    struct sampled *tail; /* [size] of what was refused of it: it comes behind */
+    uint32_t run_count, tail_count, request;
     uint32_t from;           /* the key of the sampled block on which they go on, or 0 */
     uint32_t size, capacity; /* capacity: in sampled blocks; size: none is known yet */
     uint32_t held;           /* while room was wanted last; 0: never */
@@ -330,42 +335,72 @@ static float hits_of(const struct wf_guard *g, const struct shadow *c)
     return hits;
 }
 
+static void segment_find(const struct wf_policy *p, const struct sampled *block, struct entry *out)
+{
+    uint32_t segment = block->refused ? block->of : p->seats[block->of].segment;
+    out->segment = segment < OPEN ? segment : NONE;
+    out->generation = block->generation;
+    if (segment < OPEN && !block->refused)
+        out->generation = p->segments[segment].generation;
+}
+
 static void entry_used(const struct wf_guard *g, struct wf_policy *p, struct shadow *c,
-                       uint32_t entry, uint32_t slot, uint8_t cost)
+                       uint32_t entry, const struct sampled *block)
 {
     struct entry *e = &c->entries[entry];
     e->stamp = g->stamp;
     e->ticks = p->now;
-    e->cost = cost;
+    e->cost = block->cost;
     e->uses++;
     if (c->order == WF_GUARD_COUNT) {
         e->worth = c->inflation + (float)e->uses;
     } else if (c->order == WF_GUARD_VALUE) {
-        uint32_t segment = p->seats[slot].segment;
-        e->segment = segment < OPEN ? segment : NONE;
-        e->generation = segment < OPEN ? p->segments[segment].generation : 0;
+        segment_find(p, block, e);
         age_remove(c, entry);
         age_add(c, entry, 0);
     }
 }
 
+/* As wf_value_ask() would have it here, of a block that is one of so many new ones. */
+static bool refuses(const struct wf_guard *g, struct wf_policy *p, const struct shadow *c,
+                    const struct sampled *block, uint32_t fresh)
+{
+    bool room = c->count < g->capacity || !c->heap_count;
+    if (c->order != WF_GUARD_VALUE || !p->asked.ever || room ||
+        (uint64_t)fresh * ASK_PART <= g->capacity)
+        return false;
+    struct entry as;
+    segment_find(p, block, &as);
+    if (as.segment == NONE || p->segments[as.segment].generation != as.generation)
+        return false;
+    struct wf_value_kind kind = wf_value_kind_of(&p->segments[as.segment]);
+    float bar = wf_value_bar(&p->model, &kind) * wf_value_cost(block->cost);
+    const struct entry *top = &c->entries[c->heap[0]];
+    return top->worth > bar && top->segment != NONE &&
+           p->segments[top->segment].generation == top->generation &&
+           wf_value_wanted_again(&p->segments[top->segment]);
+}
+
 /* Takes the run in.  Its blocks stay out of the heap until they are all there. */
 static void shadow_request(struct wf_guard *g, struct wf_policy *p, struct shadow *c)
 {
-    uint32_t taken = 0, from = g->from ? find(c, g->from) : NONE, parent = from;
+    uint32_t taken = 0, hits = g->run_count, from = g->from ? find(c, g->from) : NONE,
+             parent = from;
     if (from != NONE) {
         heap_remove(c, from);
         c->entries[from].stamp = g->stamp;
     }
     for (; taken < g->run_count; taken++) {
         uint32_t entry = find(c, g->run[taken].key);
+        if (entry == NONE && hits > taken)
+            hits = taken;
         if (entry != NONE)
             heap_remove(c, entry);
-        else
+        else if (!refuses(g, p, c, &g->run[taken], g->run_count - hits))
             entry = entry_new(g, p, c, g->run[taken].key, parent);
         if (entry == NONE)
             break;
-        entry_used(g, p, c, entry, g->run[taken].slot, g->run[taken].cost);
+        entry_used(g, p, c, entry, &g->run[taken]);
         g->run[taken].entry = parent = entry;
     }
     for (uint32_t i = 0; i < taken; i++)
@@ -404,9 +439,9 @@ void wf_guard_add(struct wf_guard *g, struct wf_policy *p, const struct wf_guard
         uint32_t key = hash_of(p->open.keys[i]);
         if (!sampled(g, key))
             continue;
-        g->run[g->run_count].key = key;
-        g->run[g->run_count].cost = p->seats[p->open.slots[i]].cost;
-        g->run[g->run_count++].slot = p->open.slots[i];
+        g->run[g->run_count++] = (struct sampled){.key = key,
+                                                  .of = p->open.slots[i],
+                                                  .cost = p->seats[p->open.slots[i]].cost};
     }
     out->key = g->run_count ? g->run[g->run_count - 1].key : g->from;
     out->request = g->request;
@@ -417,8 +452,27 @@ bool wf_guard_flush_but(struct wf_guard *g, struct wf_policy *p, const struct wf
     return (!from || from->request != g->request) && wf_guard_flush(g, p);
 }
 
+void wf_guard_refused(struct wf_guard *g, const struct wf_policy *p, uint64_t key, uint32_t segment)
+{
+    uint32_t hash = hash_of(key);
+    if (!sampled(g, hash) || g->tail_count == g->size)
+        return;
+    if (!g->run_count && !g->tail_count) {
+        g->request++;
+        g->from = 0;
+    }
+    g->tail[g->tail_count++] = (struct sampled){.key = hash,
+                                                .of = segment,
+                                                .refused = true,
+                                                .generation = p->segments[segment].generation,
+                                                .cost = p->cost & (COST_CODES - 1)};
+}
+
 bool wf_guard_flush(struct wf_guard *g, struct wf_policy *p)
 {
+    for (uint32_t i = 0; i < g->tail_count && g->run_count < g->size; i++)
+        g->run[g->run_count++] = g->tail[i];
+    g->tail_count = 0;
     if (!g->run_count)
         return false;
     if (g->held_most)
@@ -509,8 +563,10 @@ void wf_guard_destroy(struct wf_guard *g)
         free(g->shadows[i].heap);
         free(g->shadows[i].table);
     }
-    if (g)
+    if (g) {
         free(g->run);
+        free(g->tail);
+    }
     free(g);
 }
 
@@ -540,7 +596,8 @@ struct wf_guard *wf_guard_create(uint32_t slots_max)
         return NULL;
     g->size = g->capacity = slots_max < WF_GUARD_SAMPLES ? slots_max : WF_GUARD_SAMPLES;
     g->run = table(g->size, sizeof *g->run);
-    bool made = g->run != NULL;
+    g->tail = table(g->size, sizeof *g->tail);
+    bool made = g->run && g->tail;
     for (unsigned i = 0; i < WF_GUARD_ORDERS; i++) {
         g->shadows[i].order = (enum wf_guard_order)i;
         made = shadow_init(&g->shadows[i], g->size) && made;

@@ -50,6 +50,10 @@ enum wf_guard_order wf_guard_stands(const struct wf_guard *guard);
  * `from`: what it goes on from, or NULL. */
 void wf_guard_add(struct wf_guard *guard, struct wf_policy *p, const struct wf_guard_end *from,
                   struct wf_guard_end *out);
+/* Of the request that is being put together a block found no room; it is of this segment, a ghost.
+ */
+void wf_guard_refused(struct wf_guard *guard, const struct wf_policy *p, uint64_t key,
+                      uint32_t segment);
 /* What was added is over, unless what comes goes on from it.  True: another order stands now. */
 bool wf_guard_flush_but(struct wf_guard *guard, struct wf_policy *p,
                         const struct wf_guard_end *from);

@@ -242,3 +242,121 @@ void wf_value_judge(struct wf_policy *p)
     }
     p->open.count = 0;
 }
+
+/* ------------------------------------------------------------------- what may go for a request */
+
+#define ONCE 0.5f /* of its worth counts: most of what was wanted once never is again */
+
+float wf_value_bar(const struct wf_value_model *model, const struct wf_value_kind *kind)
+{
+    float worth = wf_value_of(model, kind, 0, 0);
+    bool again = kind->bin[WF_VALUE_TURN] || kind->bin[WF_VALUE_SHARED];
+    return again ? worth : worth * ONCE;
+}
+
+/* The request as it would be judged if all of it came, and how many of its blocks, from the first
+ * on, are known. */
+static struct request foresee(struct wf_policy *p, const struct wf_policy_ask *ask, uint32_t *known)
+{
+    const struct request *before = extended(p, ask->parent, ask->reader);
+    struct request request = {.count = ask->count, .fresh = ask->count};
+    if (before) {
+        request.turn = before->turn;
+        request.gap = before->gap;
+        request.count += before->count;
+        request.fresh += before->fresh;
+    }
+    *known = 0;
+    for (uint32_t i = 0; i < ask->count; i++) {
+        struct ghost ghost = wf_value_ghost_find(p, ask->keys[i]);
+        if (!ghost.fan)
+            continue;
+        const struct segment *s = &p->segments[ghost.segment];
+        *known = i + 1;
+        if (ghost.fan - 1u > FAN_HUB)
+            continue;
+        request.turn = wf_value_kind_of(s).bin[WF_VALUE_TURN] + 1u;
+        request.gap = bin(1u + wf_value_octave((double)(p->now - s->ticks) / TICKS_PER_S));
+    }
+    request.fresh -= *known;
+    return request;
+}
+
+/* As a seat has it, of a block that went: for its kind. */
+static struct seat seat_of(const struct wf_policy *p, const struct ghost *ghost, bool branches_here)
+{
+    struct seat seat = {.segment = NONE};
+    if (!ghost->fan)
+        return seat;
+    const struct segment *s = &p->segments[ghost->segment];
+    seat.fan = (ghost->fan - 1u) & 15u;
+    if (branches_here)
+        branches(&seat);
+    seat.uses = (seat.fan + 1u) & USES_MAX;
+    seat.gap = (1u + wf_value_octave((double)(p->now - s->ticks) * 4 / TICKS_PER_S)) & 31u;
+    return seat;
+}
+
+void wf_value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *bars)
+{
+    uint32_t known;
+    struct request request = foresee(p, ask, &known);
+    p->asked.kind = kind_in(&request);
+    p->asked.ever = true;
+    bool small = ((uint64_t)request.fresh + known) * ASK_PART <= p->held;
+    for (uint32_t i = 0; i < ask->count; i++)
+        bars[i] = WF_POLICY_ANY;
+    if (small || wf_guard_stands(p->guard) != WF_GUARD_VALUE)
+        return;
+    struct wf_value_kind kind = p->asked.kind;
+    unsigned cost = ask->parent < p->seats_known ? p->seats[ask->parent].cost : p->cost;
+    float own = wf_value_bar(&p->model, &kind), shared = 0;
+    uint64_t bins_before = 0;
+    for (uint32_t i = 0; i < ask->count; i++) {
+        struct ghost ghost = wf_value_ghost_find(p, ask->keys[i]);
+        struct seat seat = seat_of(p, &ghost, i + 1 == known && known < ask->count);
+        struct segment as = {.hint = 0};
+        shared_as(&kind, &seat);
+        wf_value_bins_set(&as, &kind);
+        if (class_of(seat.fan) && as.bins != bins_before)
+            shared = wf_value_bar(&p->model, &kind);
+        bins_before = class_of(seat.fan) ? as.bins : bins_before;
+        bars[i] = (class_of(seat.fan) ? shared : own) * wf_value_cost(cost);
+    }
+}
+
+void wf_value_refused(struct wf_policy *p, const struct wf_policy_ask *ask, uint32_t first)
+{
+    struct wf_value_kind kind = p->asked.kind;
+    uint32_t number = NONE, learned = NONE;
+    unsigned class = 0;
+    for (uint32_t i = first; i < ask->count; i++) {
+        struct ghost ghost = wf_value_ghost_find(p, ask->keys[i]);
+        if (ghost.fan && ghost.segment == number)
+            continue; /* it is named twice */
+        ghost = wf_value_ghost_take(p, ask->keys[i]);
+        struct seat seat = seat_of(p, &ghost, false);
+        if (ghost.fan) {
+            struct segment *s = &p->segments[ghost.segment];
+            struct wf_value_kind was = wf_value_kind_of(s);
+            if (ghost.segment != learned && !s->unknown && s->bucket < WF_VALUE_BUCKETS)
+                wf_value_learn(&p->model, &was, s->bucket, true);
+            learned = ghost.segment;
+            wf_value_missing_less(p, &ghost);
+        }
+        if (number == NONE || class_of(seat.fan) != class) {
+            if (number != NONE)
+                wf_value_ghost_only(p, number);
+            if (!wf_value_segment_free(p))
+                return;
+            class = class_of(seat.fan);
+            shared_as(&kind, &seat);
+            number = wf_value_segment_new(p, &kind);
+            p->segments[number].blocks = 1; /* so that it stays while it is put together */
+        }
+        wf_value_ghost_add(p, ask->keys[i], number, seat.fan);
+        wf_guard_refused(p->guard, p, ask->keys[i], number);
+    }
+    if (number != NONE)
+        wf_value_ghost_only(p, number);
+}

@@ -26,6 +26,12 @@ struct wf_value_kind wf_value_kind_of(const struct segment *s)
     return kind;
 }
 
+bool wf_value_wanted_again(const struct segment *s)
+{
+    struct wf_value_kind kind = wf_value_kind_of(s);
+    return kind.bin[WF_VALUE_TURN] > 0 || kind.bin[WF_VALUE_SHARED] > 0;
+}
+
 void wf_value_bins_set(struct segment *s, const struct wf_value_kind *kind)
 {
     uint64_t bins = 0;
@@ -268,6 +274,26 @@ void wf_value_ghost_add(struct wf_policy *p, uint64_t key, uint32_t number, unsi
         wf_value_missing_less(p, &last);
 }
 
+void wf_value_ghost_only(struct wf_policy *p, uint32_t number)
+{
+    p->segments[number].blocks = 0;
+    if (p->segments[number].missing)
+        ghost_make(p, number);
+    else
+        segment_free(p, number);
+}
+
+struct ghost wf_value_ghost_find(const struct wf_policy *p, uint64_t key)
+{
+    const struct ghost *line = line_of(p, key);
+    for (unsigned i = 0; i < LINE; i++)
+        if (line[i].fan && line[i].key == (key & 0xffffff))
+            return p->segments[line[i].segment].generation == line[i].generation
+                       ? line[i]
+                       : (struct ghost){.fan = 0};
+    return (struct ghost){.fan = 0};
+}
+
 struct ghost wf_value_ghost_take(struct wf_policy *p, uint64_t key)
 {
     struct ghost *line = line_of(p, key), found;
@@ -282,6 +308,11 @@ struct ghost wf_value_ghost_take(struct wf_policy *p, uint64_t key)
         break;
     }
     return (struct ghost){.fan = 0};
+}
+
+bool wf_value_segment_free(const struct wf_policy *p)
+{
+    return p->free != NONE || p->segments_used < p->slots_max || p->dead.first != NONE;
 }
 
 /* There are as many segments as slots, and each that is alive has a slot: either one is free, or

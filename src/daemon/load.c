@@ -597,7 +597,8 @@ static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const st
     /* Making room may let go of what is cold below. */
     wf_directory_hold(below->directory, entry);
     enum weft_status status = wf_store_reserve(&domain->store, WF_STORE_NODE, &domain->arriving,
-                                               block.key, block.bytes, &parent, &slot);
+                                               block.key, block.bytes, &parent, WF_POLICY_ANY,
+                                               &slot);
     wf_directory_unhold(below->directory, entry);
     if (status != WEFT_OK)
         return status == WEFT_FULL ? WEFT_FULL : WEFT_MISS;

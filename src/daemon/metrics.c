@@ -83,6 +83,8 @@ static const struct {
     [WF_M_BYTES_REMOVED] = {"weft_removed_bytes_total", "Payload bytes removed by a client.", true},
     [WF_M_BLOCKS_FULL] = {"weft_blocks_full_total", "Blocks for which a reserve had no room.",
                           true},
+    [WF_M_BLOCKS_FULL_FOR_WORTH] = {"weft_blocks_full_for_worth_total",
+                                    "Of those: what would have had to go was worth more.", true},
     [WF_M_CHECKSUM_FAILURES] = {"weft_checksum_failures_total",
                                 "Blocks whose bytes did not match their checksum.", true},
     [WF_M_BLOCKS_DROPPED] = {"weft_blocks_dropped_total",

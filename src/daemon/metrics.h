@@ -32,6 +32,7 @@ enum wf_metric {
     WF_M_BLOCKS_REMOVED, /* asked for by a client */
     WF_M_BYTES_REMOVED,
     WF_M_BLOCKS_FULL, /* answered FULL */
+    WF_M_BLOCKS_FULL_FOR_WORTH,
     WF_M_CHECKSUM_FAILURES,
     WF_M_BLOCKS_DROPPED, /* they, or what they extend, did not match their checksum */
     WF_M_BYTES_DROPPED,

@@ -77,6 +77,7 @@ struct wf_domain {
     uint64_t scrub_at; /* next slot that the scrubber looks at */
     struct wf_use use; /* of clients that are gone */
     uint64_t puts, put_bytes, deduplicated, deduplicated_bytes, fulls, corrupt;
+    uint64_t fulls_for_worth; /* of fulls: what would have had to go is worth more */
     /* What lies below DRAM (below.h): */
     uint8_t tag[32];                 /* names the domain on a tier */
     struct wf_reservations arriving; /* slots that the node fills from below */

@@ -31,7 +31,7 @@ static const struct wf_format_entry *format_of(struct wf_client *client, uint32_
 
 /* One key of a request.  Returns what the next key's parent is to be. */
 static void reserve_one(struct wf_client *client, const struct wf_reserve *request, uint32_t i,
-                        const struct wf_format_entry *format, struct wf_parent *parent,
+                        const struct wf_format_entry *format, float bar, struct wf_parent *parent,
                         struct wf_reserved *out)
 {
     struct wf_store *store = &client->domain->store;
@@ -39,7 +39,7 @@ static void reserve_one(struct wf_client *client, const struct wf_reserve *reque
     *out = (struct wf_reserved){.entry = UINT32_MAX};
     enum weft_status status = wf_store_reserve(store, client->id, &client->reserved,
                                                request->keys[i], (uint32_t)format->block_bytes,
-                                               parent, &slot);
+                                               parent, bar, &slot);
     out->status = status;
     out->slot = slot;
     if (status == WEFT_EXISTS) {
@@ -63,6 +63,38 @@ static void reserve_one(struct wf_client *client, const struct wf_reserve *reque
         uint64_t word = atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed);
         *parent = (struct wf_parent){.slot = slot, .depth = wf_word_depth(word)};
     }
+}
+
+/* What of a request's blocks is new, and what may go for it. */
+struct wanted {
+    struct wf_store_ask ask;
+    uint32_t first; /* `count` of the request: nothing was asked */
+};
+
+/* How much may go for this key.  Where it goes below, nothing is lost; and of keys that are no
+ * chain's, each is a request of its own. */
+static float bar_for(struct wf_client *client, const struct wf_reserve *request, uint32_t i,
+                     const struct wf_parent *parent, struct wanted *wanted)
+{
+    struct wf_store *store = &client->domain->store;
+    bool loses = (request->flags & WEFT_CHAINED) && !client->node->below;
+    if (loses && wanted->first == request->count &&
+        wf_store_find(store, request->keys[i]) == WF_SLOT_NONE) {
+        wanted->first = i;
+        wf_store_ask(store, client->id, &request->keys[i], request->count - i, parent->slot,
+                     &wanted->ask);
+    }
+    return i < wanted->first ? WF_POLICY_ANY : wanted->ask.bars[i - wanted->first];
+}
+
+static void full_tell(struct wf_client *client, uint64_t bytes, bool worth_more)
+{
+    char size[32], why[WF_SHARES_WHY_MAX] = "what would have to go was wanted again before, and is "
+                                            "worth more than half as much";
+    if (!worth_more)
+        wf_shares_why(client->domain, bytes, why);
+    wf_telemetry_event(client->node, client->domain, "full", "no room for a block of %s: %s",
+                       wf_size_format(bytes, size, sizeof size), why);
 }
 
 /* Undo what was reserved and held for the first blocks of a request. */
@@ -134,6 +166,8 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
     struct wf_reserve_answer *answer = (struct wf_reserve_answer *)(void *)node->answer;
     answer->count = count;
     answer->reserved = 0;
+    struct wanted wanted = {.first = count};
+    uint64_t worth_more = client->domain->store.worth_more, fulls = client->domain->fulls;
     bool full = false;
     for (uint32_t i = 0; i < count; i++) {
         /* A chain with a hole in it would be of no use: after the first refusal all others are
@@ -143,23 +177,25 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
             client->domain->fulls++;
             continue;
         }
-        reserve_one(client, request, i, format, &parent, &answer->blocks[i]);
+        float bar = bar_for(client, request, i, &parent, &wanted);
+        reserve_one(client, request, i, format, bar, &parent, &answer->blocks[i]);
         full |= answer->blocks[i].status != WEFT_OK && answer->blocks[i].status != WEFT_EXISTS;
-        if (answer->blocks[i].status == WEFT_FULL && wf_node_busy(node) &&
-            wf_client_park(client, to, WAIT_NS)) {
+        bool waits = worth_more == client->domain->store.worth_more && wf_node_busy(node);
+        if (answer->blocks[i].status == WEFT_FULL && waits && wf_client_park(client, to, WAIT_NS)) {
             give_back(client, answer->blocks, i);
             client->domain->fulls--;
             return;
         }
+        if (answer->blocks[i].status == WEFT_FULL && i >= wanted.first)
+            wf_store_refused(&client->domain->store, &wanted.ask, i - wanted.first);
     }
     if (node->below)
         wf_demote_ahead(node->below);
-    if (full) {
-        char bytes[32], why[WF_SHARES_WHY_MAX];
-        wf_telemetry_event(node, client->domain, "full", "no room for a block of %s: %s",
-                           wf_size_format(format->block_bytes, bytes, sizeof bytes),
-                           wf_shares_why(client->domain, format->block_bytes, why));
-    }
+    bool for_worth = worth_more != client->domain->store.worth_more;
+    if (for_worth)
+        client->domain->fulls_for_worth += client->domain->fulls - fulls;
+    if (full)
+        full_tell(client, format->block_bytes, for_worth);
     WF_CRASH("put.reserve.before_answer");
     wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
 }

@@ -106,6 +106,7 @@ static json_t *domain_json(const struct wf_domain *domain)
                             (json_int_t)use.asked, "blocks_matched", (json_int_t)use.matched,
                             "bytes_pinned", (json_int_t)use.bytes_pinned, "hit_rate",
                             hit_rate(&use));
+    json_object_set_new(out, "full_for_worth", number(domain->fulls_for_worth));
     json_object_set_new(out, "share",
                         domain->config->share ? number(domain->config->share) : json_null());
     json_object_set_new(out, "priority", json_string(priorities[domain->config->priority]));

@@ -183,9 +183,27 @@ static void list_remove(struct wf_store *store, struct wf_reservations *list, ui
     store->reserved_blocks--;
 }
 
+void wf_store_ask(struct wf_store *store, uint32_t client, const uint8_t (*keys)[32],
+                  uint32_t count, uint32_t parent, struct wf_store_ask *out)
+{
+    for (uint32_t i = 0; i < count; i++)
+        out->names[i] = name_from(keys[i]);
+    out->ask = (struct wf_policy_ask){.parent = parent,
+                                      .reader = client,
+                                      .count = count,
+                                      .keys = out->names,
+                                      .now_us = clock_of(store)};
+    store->policy_ops->ask(store->policy, &out->ask, out->bars);
+}
+
+void wf_store_refused(struct wf_store *store, const struct wf_store_ask *ask, uint32_t first)
+{
+    store->policy_ops->refused(store->policy, &ask->ask, first);
+}
+
 enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
                                   struct wf_reservations *list, const uint8_t key[32],
-                                  uint32_t bytes, const struct wf_parent *parent,
+                                  uint32_t bytes, const struct wf_parent *parent, float bar,
                                   uint32_t *out_slot)
 {
     uint32_t slot = wf_store_find(store, key);
@@ -197,7 +215,7 @@ enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
     /* The parent must outlive the search for room. */
     if (parent->slot != WF_SLOT_NONE)
         wf_store_hold(store, parent->slot);
-    enum weft_status status = wf_store_make_room(store, (uint32_t)granules_for(bytes), &slot);
+    enum weft_status status = wf_store_make_room(store, (uint32_t)granules_for(bytes), bar, &slot);
     if (status != WEFT_OK) {
         if (parent->slot != WF_SLOT_NONE)
             wf_store_unhold(store, parent->slot);

@@ -89,6 +89,7 @@ struct wf_store {
     uint64_t backed_bytes; /* taken from the node's budget */
     uint64_t other_bytes;  /* counted against the quota by others (regions) */
     uint64_t blocks, reserved_blocks;
+    uint64_t worth_more; /* blocks that found no room for what would have had to go */
     uint32_t freed_last; /* the free range that the last release made or grew */
     uint64_t leaving;    /* blocks that are WF_LEAVE_LATER */
     uint32_t dead;       /* head of the list of DEAD slots that wait for their holders */
@@ -133,12 +134,23 @@ enum weft_status wf_store_parent_by_slot(const struct wf_store *store, uint32_t 
 /* The owner of slots that the node fills itself, from a tier below. */
 #define WF_STORE_NODE UINT32_MAX
 
+/* What may go for the blocks of one request that are new, a part of a chain in its order. */
+struct wf_store_ask {
+    struct wf_policy_ask ask;
+    uint64_t names[WEFT_BATCH_MAX];
+    float bars[WEFT_BATCH_MAX]; /* of each, for wf_store_reserve() */
+};
+void wf_store_ask(struct wf_store *store, uint32_t client, const uint8_t (*keys)[32],
+                  uint32_t count, uint32_t parent, struct wf_store_ask *out);
+/* Of these there was no room for those from `first` on. */
+void wf_store_refused(struct wf_store *store, const struct wf_store_ask *ask, uint32_t first);
+
 /* WEFT_OK: *out_slot is reserved for `client` and in `list`.  WEFT_EXISTS: *out_slot is the
- * committed block. WEFT_FULL: no room, and nothing that may go.  WEFT_E_QUOTA: the block alone
- * exceeds the quota. */
+ * committed block. WEFT_FULL: no room, and nothing that may go, or nothing below the bar
+ * (WF_POLICY_ANY: there is none).  WEFT_E_QUOTA: the block alone exceeds the quota. */
 enum weft_status wf_store_reserve(struct wf_store *store, uint32_t client,
                                   struct wf_reservations *list, const uint8_t key[32],
-                                  uint32_t bytes, const struct wf_parent *parent,
+                                  uint32_t bytes, const struct wf_parent *parent, float bar,
                                   uint32_t *out_slot);
 
 /* Is this slot reserved by that client, in that generation? */

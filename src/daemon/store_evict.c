@@ -98,6 +98,7 @@ struct round {
     bool stuck;           /* nothing more can be begun now */
     uint64_t keep;        /* of used_bytes; what goes, goes for another domain */
     bool kept;            /* the next victim would have left less */
+    float bar;            /* for the policy's victim() */
 };
 
 /* May a block go that nobody holds?  What has children again may not, but is asked about all the
@@ -150,7 +151,7 @@ static bool evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict
     struct batch batch = {.choice = WF_CHOICE_POLICY};
     uint64_t chosen = 0, now_us = clock_of(store);
     while (batch.count < BATCH && chosen < granules) {
-        uint32_t slot = store->policy_ops->victim(store->policy, now_us);
+        uint32_t slot = store->policy_ops->victim(store->policy, now_us, round->bar);
         if (slot == WF_POLICY_NONE)
             break;
         uint64_t goes = (chosen + store->slots[slot].count) * WF_GRANULE;
@@ -228,9 +229,10 @@ static bool evict_round(struct wf_store *store, uint64_t granules, enum wf_evict
     return false;
 }
 
-static bool evict_some(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason)
+static bool evict_some(struct wf_store *store, uint64_t granules, enum wf_evict_reason reason,
+                       float bar)
 {
-    struct round round = {.freed = 0};
+    struct round round = {.bar = bar};
     return evict_round(store, granules, reason, &round);
 }
 
@@ -266,7 +268,7 @@ uint32_t wf_store_look_ahead(struct wf_store *store, uint64_t bytes)
     struct ahead ahead = {.granules = granules_for(bytes), .looks = LOOKS};
     uint64_t now_us = clock_of(store);
     while (count < BATCH && ahead.granules > 0 && ahead.looks > 0 && !ahead.round.stuck) {
-        uint32_t slot = store->policy_ops->victim(store->policy, now_us);
+        uint32_t slot = store->policy_ops->victim(store->policy, now_us, WF_POLICY_ANY);
         if (slot == WF_POLICY_NONE)
             break;
         leaves[count++] = slot;
@@ -304,7 +306,8 @@ bool wf_store_evict(struct wf_store *store, uint32_t slot, enum wf_evict_reason 
 uint64_t wf_store_make_free(struct wf_store *store, uint64_t bytes, enum wf_evict_reason reason)
 {
     while (store->arena.backed.granules * WF_GRANULE < bytes)
-        if (!evict_some(store, granules_for(bytes) - store->arena.backed.granules, reason))
+        if (!evict_some(store, granules_for(bytes) - store->arena.backed.granules, reason,
+                        WF_POLICY_ANY))
             break;
     return store->arena.backed.granules * WF_GRANULE;
 }
@@ -313,7 +316,7 @@ bool wf_store_give(struct wf_store *store, uint64_t bytes, uint64_t keep,
                    enum wf_evict_reason reason)
 {
     while (store->arena.backed.granules * WF_GRANULE < bytes) {
-        struct round round = {.keep = keep};
+        struct round round = {.keep = keep, .bar = WF_POLICY_ANY};
         uint64_t missing = granules_for(bytes) - store->arena.backed.granules;
         if (!evict_round(store, missing, reason, &round))
             return !round.kept;
@@ -351,7 +354,15 @@ static bool bury_some(struct wf_store *store)
     return store->used_bytes < used;
 }
 
-enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, uint32_t *out_slot)
+/* Is it the bar alone that keeps what could go? */
+static enum weft_status full(struct wf_store *store, float bar)
+{
+    store->worth_more += bar < WF_POLICY_ANY && store->policy_ops->candidates(store->policy) > 0;
+    return WEFT_FULL;
+}
+
+enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, float bar,
+                                    uint32_t *out_slot)
 {
     uint64_t bytes = (uint64_t)granules * WF_GRANULE;
     if (bytes > store->quota_bytes || bytes > store->arena.granules * WF_GRANULE)
@@ -362,8 +373,8 @@ enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, u
     uint64_t others = store->other_bytes + bytes;
     while (store->used_bytes + others > store->quota_bytes) {
         uint64_t over = store->used_bytes + others - store->quota_bytes;
-        if (!evict_some(store, granules_for(over), WF_EVICT_QUOTA) && !bury_some(store))
-            return WEFT_FULL;
+        if (!evict_some(store, granules_for(over), WF_EVICT_QUOTA, bar) && !bury_some(store))
+            return full(store, bar);
     }
     for (bool evicted = false;;) {
         *out_slot = wf_arena_alloc(&store->arena, granules);
@@ -377,8 +388,8 @@ enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, u
         if (evicted && nameable && store->arena.backed.granules >= 2 * (uint64_t)granules &&
             widen(store, granules))
             continue;
-        evicted = evict_some(store, granules, WF_EVICT_ROOM);
+        evicted = evict_some(store, granules, WF_EVICT_ROOM, bar);
         if (!evicted && !bury_some(store))
-            return WEFT_FULL;
+            return full(store, bar);
     }
 }

@@ -69,13 +69,18 @@ static inline uint64_t clock_of(const struct wf_store *store)
 }
 
 /* What the policy calls a block by: a quarter of its key's bits. */
+static inline uint64_t name_from(const uint8_t key[32])
+{
+    uint64_t name;
+    memcpy(&name, key, sizeof name);
+    return name;
+}
+
 static inline uint64_t name_of(const struct wf_store *store, uint32_t slot)
 {
     uint8_t key[32];
-    uint64_t name;
     wf_desc_key_read(&store->index.desc[slot], key);
-    memcpy(&name, key, sizeof name);
-    return name;
+    return name_from(key);
 }
 
 /* What the node brings up for itself is no use. */
@@ -155,6 +160,7 @@ struct wf_gone wf_store_gone(const struct wf_store *store, uint32_t slot,
 
 /* A slot with a range of `granules`.  Room is made in this order: free space, more memory from the
  * node, eviction.  WEFT_FULL when everything that is left is in use. */
-enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, uint32_t *out_slot);
+enum weft_status wf_store_make_room(struct wf_store *store, uint32_t granules, float bar,
+                                    uint32_t *out_slot);
 
 #endif

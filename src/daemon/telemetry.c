@@ -62,6 +62,7 @@ static void refresh(struct wf_metrics *metrics, const struct wf_domain *domain)
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_DEDUPLICATED, domain->deduplicated);
     wf_metrics_set(metrics, domain->id, WF_M_BYTES_DEDUPLICATED, domain->deduplicated_bytes);
     wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_FULL, domain->fulls);
+    wf_metrics_set(metrics, domain->id, WF_M_BLOCKS_FULL_FOR_WORTH, domain->fulls_for_worth);
     wf_metrics_set(metrics, domain->id, WF_M_CHECKSUM_FAILURES, domain->corrupt);
 }
 

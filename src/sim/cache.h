@@ -39,6 +39,7 @@ struct wf_sim_world {
     /* Seconds to have a block again, for each GiB.  NULL: all are alike. */
     float (*cost_s_gib)(void *context, uint32_t block);
     void *context;
+    bool below; /* what it lets go lies on a tier, as a rule */
     /* [domain_count] each domain's part of the cache; what is used is the cache's to count, who is
      * in a hurry the caller's.  NULL: all are one.  Only caches that have `held` go by it. */
     const struct wf_share *shares;

@@ -249,6 +249,7 @@ static bool make(struct run *run)
         run->world.gave = gave;
     }
     run->world.context = run;
+    run->world.below = plan->tier_count > 0;
     run->world.cost_s_gib = plan->by_cost ? cost_s_gib : NULL;
     if (plan->world.shares) {
         memcpy(run->shares, plan->world.shares,

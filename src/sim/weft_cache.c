@@ -25,6 +25,8 @@ struct slot {
     uint32_t domain;
 };
 
+#define RESERVE_BATCH 512u /* WEFT_BATCH_MAX */
+
 struct wf_sim_cache {
     const struct wf_policy_ops *ops;
     struct wf_policy *policies[WF_SIM_DOMAINS_MAX]; /* one a domain, as in weftd */
@@ -36,6 +38,8 @@ struct wf_sim_cache {
     struct wf_share shares[WF_SIM_DOMAINS_MAX];
     uint64_t due[WF_SIM_DOMAINS_MAX];
     uint64_t now_us;
+    uint64_t keys[RESERVE_BATCH]; /* of the batch for which room is made, and how far for each */
+    float bars[RESERVE_BATCH];
 };
 
 static void weft_destroy(struct wf_sim_cache *cache)
@@ -123,9 +127,9 @@ static uint64_t key_of(const struct wf_sim_cache *cache, uint32_t block)
 
 /* Let the choice of a domain's policy go.  `tip`: the block on which the running request goes on,
  * so that it is not offered when it becomes a leaf. */
-static bool evict(struct wf_sim_cache *cache, uint32_t domain, uint32_t tip)
+static bool evict(struct wf_sim_cache *cache, uint32_t domain, uint32_t tip, float bar)
 {
-    uint32_t slot = cache->ops->victim(cache->policies[domain], cache->now_us);
+    uint32_t slot = cache->ops->victim(cache->policies[domain], cache->now_us, bar);
     if (slot == WF_POLICY_NONE)
         return false;
     struct slot *gone = &cache->slots[slot];
@@ -145,10 +149,10 @@ static bool evict(struct wf_sim_cache *cache, uint32_t domain, uint32_t tip)
 }
 
 /* Room for one block more: what is free, or what the rule of core/share.h lets go for it. */
-static bool room_make(struct wf_sim_cache *cache, uint32_t tip)
+static bool room_make(struct wf_sim_cache *cache, uint32_t tip, float bar)
 {
     if (!cache->world->shares)
-        return cache->free_count || evict(cache, 0, tip);
+        return cache->free_count || evict(cache, 0, tip, bar);
     for (;;) {
         struct wf_share_verdict verdict;
         for (uint32_t i = 0; i < cache->domain_count; i++) {
@@ -163,19 +167,17 @@ static bool room_make(struct wf_sim_cache *cache, uint32_t tip)
             return false;
         if (cache->world->gave)
             cache->world->gave(cache->world->context, cache->domain, &verdict);
-        if (!evict(cache, verdict.who, tip))
+        if (!evict(cache, verdict.who, tip, verdict.who == cache->domain ? bar : WF_POLICY_ANY))
             return false;
     }
 }
-
-#define RESERVE_BATCH 512u /* WEFT_BATCH_MAX */
 
 /* Room for what one reserve asks for, as far as it is to be had.  Among domains it is made block by
  * block, since whose turn it is changes with each. */
 static void batch_make(struct wf_sim_cache *cache, uint32_t count, uint32_t tip)
 {
-    uint32_t batch = count < RESERVE_BATCH ? count : RESERVE_BATCH;
-    while (!cache->world->shares && cache->free_count < batch && evict(cache, 0, tip))
+    while (!cache->world->shares && cache->free_count < count &&
+           evict(cache, 0, tip, cache->bars[cache->free_count]))
         continue;
 }
 
@@ -211,6 +213,42 @@ static void hints_give(struct wf_sim_cache *cache, uint32_t request, uint32_t ti
         cache->ops->hint(policy_of(cache, tip), &hint);
 }
 
+static void put(struct wf_sim_cache *cache, uint32_t block, uint32_t *tip)
+{
+    uint32_t slot = cache->free[--cache->free_count];
+    cache->slots[slot] = (struct slot){block, *tip, 0, cache->domain};
+    cache->shares[cache->domain].used++;
+    cache->slot_of[block] = slot + 1;
+    if (*tip != WF_POLICY_NONE)
+        cache->slots[*tip].children++;
+    use(cache, slot);
+    *tip = slot;
+}
+
+/* What follows `*tip`.  False: for some of it there was no room. */
+static bool batch_put(struct wf_sim_cache *cache, const uint32_t *blocks, uint32_t count,
+                      uint32_t *tip)
+{
+    struct wf_policy *policy = cache->policies[cache->domain];
+    struct wf_policy_ask ask = {.parent = *tip,
+                                .count = count,
+                                .keys = cache->keys,
+                                .now_us = cache->now_us};
+    for (uint32_t i = 0; i < count; i++) {
+        cache->keys[i] = key_of(cache, blocks[i]);
+        cache->bars[i] = WF_POLICY_ANY;
+    }
+    if (!cache->world->below)
+        cache->ops->ask(policy, &ask, cache->bars);
+    batch_make(cache, count, *tip);
+    uint32_t room = 0;
+    while (room < count && room_make(cache, *tip, cache->bars[room]))
+        put(cache, blocks[room++], tip);
+    if (room < count && !cache->world->below)
+        cache->ops->refused(policy, &ask, room);
+    return room == count;
+}
+
 static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t hits)
 {
     const struct wf_sim_trace *trace = cache->world->trace;
@@ -225,19 +263,10 @@ static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t 
             cache->ops->leave(policy_of(cache, tip), tip);
         use(cache, tip);
     }
-    for (uint32_t i = hits; i < asked->count; i++) {
-        if ((i - hits) % RESERVE_BATCH == 0)
-            batch_make(cache, asked->count - i, tip);
-        if (!room_make(cache, tip))
+    for (uint32_t i = hits; i < asked->count; i += RESERVE_BATCH) {
+        uint32_t left = asked->count - i;
+        if (!batch_put(cache, blocks + i, left < RESERVE_BATCH ? left : RESERVE_BATCH, &tip))
             break;
-        uint32_t slot = cache->free[--cache->free_count];
-        cache->slots[slot] = (struct slot){blocks[i], tip, 0, cache->domain};
-        cache->shares[cache->domain].used++;
-        cache->slot_of[blocks[i]] = slot + 1;
-        if (tip != WF_POLICY_NONE)
-            cache->slots[tip].children++;
-        use(cache, slot);
-        tip = slot;
     }
     if (tip == WF_POLICY_NONE)
         return;

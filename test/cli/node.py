@@ -337,3 +337,34 @@ def memory_is_lent_and_reclaimed():
     weft("lend", "a lot", expect=2)
     check("64 bytes are less than can be lent" in weft("lend", "64", expect=2).stderr.decode())
     check("--block-bytes is 0" in weft("put", "--key", "a", "--block-bytes", "0", blob("tiny", 10), expect=2).stderr.decode())
+
+
+@case
+def what_is_worth_more_stays():
+    """A long chain that is new pushes nothing out that was wanted again; a short one, or one under lru, does."""
+    socket = os.path.join(FOLDER, "worth.sock")
+    for policy, stored, after in ("weft", 24, 40), ("lru", 40, 24):
+        node = start_node("64MB", socket, WEFT_POOL_POLICY=policy)
+        try:
+            words = ["--block-tokens", "16", "--block-bytes", "1MB", "--partial", "--socket", socket]
+
+            def put(first, *, of=words, expect=0):
+                tokens = ",".join(map(str, range(first, first + 640)))
+                return answer("put", "--tokens", tokens, *of, blob("forty", 40 << 20), expect=expect)
+
+            check(put(1)["stored"] == 40)
+            check(put(1)["existing"] == 40)
+            said = put(10001, expect=1 if stored < 40 else 0)
+            check(said["stored"] == stored, policy, said)
+            domain = answer("ls", "domains", "--socket", socket)["domains"][0]
+            refused = answer("explain", "--socket", socket)["not_stored"]
+            check(domain["full_for_worth"] == refused["for_worth"] == domain["full"], domain, refused)
+            check((refused["for_worth"] > 0) == (stored < 40), refused)
+            if stored < 40:
+                check("was wanted again before" in refused["last"], refused)
+                check("worth more" in weft("explain", "--socket", socket).stdout.decode())
+            first = ",".join(map(str, range(1, 641)))
+            there = answer("match", "--tokens", first, *words[:4], "--socket", socket, expect=int(after < 40))
+            check(there["present"] == after, policy, there)
+        finally:
+            stop_node(node)

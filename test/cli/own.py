@@ -312,7 +312,7 @@ def replay_on_time(*words):
     """A replay that kept the trace's time; None on a machine that is too busy for that."""
     for _ in range(3):
         said = answer("replay", *words, "--details")
-        check(said["wrong_bytes"] == 0 and said["details"]["blocks_full"] == 0, said)
+        check(said["wrong_bytes"] == 0, said)
         check(said["details"]["hint_failures"] == 0, said)
         if said["details"]["late_us_max"] < 300000:
             return said
@@ -340,4 +340,5 @@ def a_node_hits_what_sim_says():
             return "the machine is too busy to keep a trace's time"
         simulated = answer("sim", *timed)
         check(abs(simulated["hit_rate"] - replayed["hit_rate"]) < 0.005, blocks, simulated, replayed)
+        check(replayed["details"]["blocks_full"] > 0, "nothing was worth more than a long request", replayed)
     check(not left_behind(), "left behind:", left_behind())

@@ -72,13 +72,35 @@ static void leave(struct subject *s, uint32_t slot)
 
 static void victim(struct subject *s)
 {
-    uint32_t slot = s->ops->victim(s->policy, s->now_us);
+    uint32_t slot = s->ops->victim(s->policy, s->now_us, WF_POLICY_ANY);
     if (s->count == 0) {
         assert_int_equal(slot, WF_POLICY_NONE);
         return;
     }
     assert_in_range(slot, 0, SLOTS - 1);
     assert_true(s->in[slot]); /* it was offered, and not taken back */
+    s->in[slot] = false;
+    s->count--;
+}
+
+/* A bar may keep all, and nothing else follows from it. */
+static void ask(struct subject *s, uint32_t parent, struct random_source *random)
+{
+    uint64_t keys[16];
+    float bars[16];
+    for (uint32_t i = 0; i < 16; i++)
+        keys[i] = random_below(random, SLOTS * 2) * 0x9e3779b97f4a7c15u;
+    const struct wf_policy_ask said = {
+        .parent = parent, .reader = parent % 3, .count = 16, .keys = keys, .now_us = s->now_us};
+    s->ops->ask(s->policy, &said, bars);
+    for (uint32_t i = 0; i < 16; i++)
+        assert_true(bars[i] >= 0);
+    if (random_below(random, 2))
+        s->ops->refused(s->policy, &said, random_below(random, 16));
+    uint32_t slot = s->ops->victim(s->policy, s->now_us, bars[0]);
+    if (slot == WF_POLICY_NONE)
+        return;
+    assert_true(s->in[slot]);
     s->in[slot] = false;
     s->count--;
 }
@@ -100,7 +122,7 @@ static void test_offers_are_kept(void **state)
         uint32_t slot = random_below(&random, SLOTS), other = random_below(&random, SLOTS + 1);
         s->now_us += random_below(&random, 100) ? random_below(&random, 100000)
                                                 : (uint64_t)random_below(&random, 1u << 31) * 64;
-        switch (random_below(&random, 11)) {
+        switch (random_below(&random, 13)) {
         case 0:
         case 1:
         case 2: enter(s, slot); break;
@@ -115,6 +137,7 @@ static void test_offers_are_kept(void **state)
             s->ops->hint(s->policy,
                          &(struct wf_policy_hint){random_below(&random, 4), slot, other, 0.5f});
             break;
+        case 10: ask(s, other < SLOTS ? other : WF_POLICY_NONE, &random); break;
         case 9: bring(s, slot, other < SLOTS ? other : WF_POLICY_NONE); break;
         case 8: (random_below(&random, 2) ? s->ops->cool : s->ops->spared)(s->policy, slot); break;
         default: victim(s); break;
@@ -160,7 +183,7 @@ static void test_chains_come_and_go(void **state)
             }
         }
         while (spares < 20) {
-            uint32_t slot = s->ops->victim(s->policy, s->now_us);
+            uint32_t slot = s->ops->victim(s->policy, s->now_us, WF_POLICY_ANY);
             for (chain = 0; chain < 40; chain++)
                 if (length[chain] && slot_of[chain][length[chain] - 1] == slot)
                     break;
@@ -203,7 +226,7 @@ static void test_what_is_used_stays(void **state)
         for (uint32_t slot = 0; slot < 10; slot++)
             use(s, slot);
     for (int gone = 0; gone < 50; gone++) {
-        uint32_t slot = s->ops->victim(s->policy, s->now_us);
+        uint32_t slot = s->ops->victim(s->policy, s->now_us, WF_POLICY_ANY);
         assert_in_range(slot, 10, 99);
     }
 }
@@ -237,7 +260,7 @@ static void test_what_is_brought_up_waits(void **state)
     assert_int_equal(s->ops->before(s->policy, 7), 0);
     bring(s, 7, WF_POLICY_NONE); /* it may stay after all */
     for (uint32_t gone = 0; gone < 38; gone++) {
-        uint32_t slot = s->ops->victim(s->policy, s->now_us);
+        uint32_t slot = s->ops->victim(s->policy, s->now_us, WF_POLICY_ANY);
         assert_true(slot != 50 && slot != 7);
     }
 }

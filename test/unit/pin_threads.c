@@ -175,7 +175,8 @@ static void put_along(struct shared *s, struct random_source *r, struct wf_reser
     uint32_t slot;
     struct wf_parent none = {.slot = WF_SLOT_NONE};
     random_key(random_below(r, KEYS), key);
-    if (wf_store_reserve(&s->store, 1, list, key, BLOCK_BYTES, &none, &slot) != WEFT_OK)
+    if (wf_store_reserve(&s->store, 1, list, key, BLOCK_BYTES, &none, WF_POLICY_ANY, &slot) !=
+        WEFT_OK)
         return;
     payload_fill(s->pool +
                      atomic_load_explicit(&s->store.index.desc[slot].offset, memory_order_relaxed),

@@ -45,7 +45,7 @@ static enum weft_status reserve(struct world *w, uint32_t client, uint64_t key, 
     struct wf_parent p = {.slot = parent};
     random_key(key, bytes);
     return wf_store_reserve(&w->store, client, &w->reservations[client], bytes,
-                            granules * WF_GRANULE, &p, out);
+                            granules * WF_GRANULE, &p, WF_POLICY_ANY, out);
 }
 
 static enum weft_status commit(struct world *w, uint32_t client, uint32_t *slot)
@@ -213,7 +213,8 @@ static void test_parents(void **state)
     assert_int_equal(wf_store_parent_by_key(&w->store, key, &parent), WEFT_OK);
     assert_int_equal(parent.slot, a);
     assert_int_equal(wf_store_reserve(&w->store, ALICE, &w->reservations[ALICE],
-                                      (const uint8_t[32]){9}, WF_GRANULE, &parent, &b),
+                                      (const uint8_t[32]){9}, WF_GRANULE, &parent, WF_POLICY_ANY,
+                                      &b),
                      WEFT_OK);
     uint32_t generation = wf_store_generation(&w->store, b);
     assert_int_equal(wf_store_parent_by_slot(&w->store, BOB, b, generation, &parent),
@@ -321,7 +322,7 @@ static void test_what_is_brought_up_is_not_used(void **state)
     uint64_t uses = w->store.policy_ops->uses(w->store.policy);
     random_key(3, key);
     assert_int_equal(wf_store_reserve(&w->store, WF_STORE_NODE, &arriving, key, WF_GRANULE, &none,
-                                      &slot),
+                                      WF_POLICY_ANY, &slot),
                      WEFT_OK);
     assert_int_equal(wf_store_arrived(&w->store, &arriving, slot, WF_STORE_NODE), WEFT_OK);
     wf_store_keep(&w->store, second);
@@ -378,7 +379,7 @@ static void test_huge_blocks_are_refused(void **state)
     random_key(1, key);
     for (uint32_t below = 0; below < 2 * WF_GRANULE; below += 511)
         assert_int_equal(wf_store_reserve(&w->store, ALICE, &w->reservations[ALICE], key,
-                                          UINT32_MAX - below, &none, &slot),
+                                          UINT32_MAX - below, &none, WF_POLICY_ANY, &slot),
                          WEFT_E_QUOTA);
     assert_int_equal(w->store.used_bytes, 0);
     wf_store_verify(&w->store);

@@ -178,7 +178,8 @@ static int reserve_one(struct model *m, uint32_t client, int key, int parent)
     if (parent != NOBODY)
         m->nodes[parent].holds++; /* while room is looked for */
     enum weft_status status = wf_store_reserve(store, client, &m->world.reservations[client], bytes,
-                                               m->granules[key] * WF_GRANULE, &p, &slot);
+                                               m->granules[key] * WF_GRANULE, &p, WF_POLICY_ANY,
+                                               &slot);
     assert_int_equal(status == WEFT_EXISTS, exists);
     if (status == WEFT_OK) {
         int at = node_take(m);

@@ -246,7 +246,7 @@ static void test_hints_and_cooling(void **state)
     assert_true(reason_of(w, 0).value < reason_of(w, 2).value);
     assert_true(reason_of(w, 2).value < reason_of(w, 1).value);
     w->ops->cool(w->policy, w->slot_of[1][1] - 1);
-    assert_int_equal(w->ops->victim(w->policy, w->now_us), w->slot_of[1][1] - 1);
+    assert_int_equal(w->ops->victim(w->policy, w->now_us, WF_POLICY_ANY), w->slot_of[1][1] - 1);
     world_close(w);
 }
 

@@ -130,10 +130,34 @@ static void used(struct world *w, uint32_t slot)
     }
 }
 
+/* Some that are known and some that are not, and room for the first of them. */
+static float asked(struct world *w)
+{
+    uint64_t keys[DEEP];
+    float bars[DEEP];
+    uint32_t parent = random_below(&w->random, w->slots);
+    struct wf_policy_ask ask = {.parent = w->blocks[parent].live ? parent : WF_POLICY_NONE,
+                                .reader = random_below(&w->random, 3),
+                                .count = 1 + random_below(&w->random, DEEP),
+                                .keys = keys,
+                                .now_us = w->now_us};
+    for (uint32_t i = 0; i < ask.count; i++)
+        keys[i] = random_below(&w->random, 2) ? random_below(&w->random, 200) : w->key++;
+    ops->ask(w->policy, &ask, bars);
+    for (uint32_t i = 0; i < ask.count; i++)
+        assert_true(bars[i] > 0);
+    if (random_below(&w->random, 2))
+        ops->refused(w->policy, &ask, random_below(&w->random, ask.count));
+    return bars[0];
+}
+
 static void victim(struct world *w)
 {
-    uint32_t slot = ops->victim(w->policy, w->now_us);
-    assert_true((slot == WF_POLICY_NONE) == (w->in == 0));
+    float bar = random_below(&w->random, 3) ? WF_POLICY_ANY : asked(w);
+    uint32_t slot = ops->victim(w->policy, w->now_us, bar);
+    assert_true(slot == WF_POLICY_NONE || w->in > 0);
+    if (bar >= WF_POLICY_ANY)
+        assert_true((slot == WF_POLICY_NONE) == (w->in == 0));
     if (slot == WF_POLICY_NONE)
         return;
     assert_true(slot < w->slots && w->blocks[slot].in);

@@ -58,16 +58,22 @@ static inline uint64_t key_of(uint32_t chain, uint32_t block)
     return ((uint64_t)chain * LENGTH + block + 1) * 0x9e3779b97f4a7c15u;
 }
 
-static inline void one_goes(struct world *w)
+/* That victim goes. */
+static inline void gone(struct world *w, uint32_t slot)
 {
-    uint32_t slot = w->ops->victim(w->policy, w->now_us);
-    assert_int_not_equal(slot, WF_POLICY_NONE);
     uint32_t chain = w->chain_of[slot];
     assert_int_equal(w->slot_of[chain][w->held[chain] - 1], slot + 1); /* the end of a chain */
     w->ops->gone(w->policy, slot, key_of(chain, --w->held[chain]));
     w->spare[w->spares++] = slot;
     if (w->held[chain])
         w->ops->enter(w->policy, w->slot_of[chain][w->held[chain] - 1] - 1);
+}
+
+static inline void one_goes(struct world *w)
+{
+    uint32_t slot = w->ops->victim(w->policy, w->now_us, WF_POLICY_ANY);
+    assert_int_not_equal(slot, WF_POLICY_NONE);
+    gone(w, slot);
 }
 
 /* The next of the chain.  That before it may not go any more. */

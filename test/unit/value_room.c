@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What may go for a request, and what is known of a block that found no room.
+ */
+#include "core/value.h"
+#include "value_world.h"
+
+#define HELD 60u
+#define HOT 10u /* chains of 3 that are wanted again and again; the rest is wanted once */
+
+/* Room, as a host makes it before any of the new blocks is there: for how many it is to be had. */
+static uint32_t room_make(struct world *w, uint32_t count, const float bars[LENGTH])
+{
+    for (uint32_t room = 0; w->capacity - (SLOTS - w->spares) < count; room++) {
+        uint32_t slot = w->ops->victim(w->policy, w->now_us, bars[room]);
+        if (slot == WF_POLICY_NONE)
+            return w->capacity - (SLOTS - w->spares);
+        gone(w, slot);
+    }
+    return count;
+}
+
+static uint32_t ask(struct world *w, uint32_t chain, uint32_t count, float bars[LENGTH])
+{
+    uint64_t keys[LENGTH];
+    for (uint32_t i = 0; i < count; i++)
+        keys[i] = key_of(chain, i);
+    const struct wf_policy_ask said = {.parent = WF_POLICY_NONE,
+                                       .count = count,
+                                       .keys = keys,
+                                       .now_us = w->now_us};
+    w->ops->ask(w->policy, &said, bars);
+    uint32_t room = room_make(w, count, bars);
+    if (room < count)
+        w->ops->refused(w->policy, &said, room);
+    return room;
+}
+
+static struct world *world_of(const struct wf_policy_ops *ops)
+{
+    struct world *w = world_open(ops, HELD);
+    for (int round = 0; round < 5; round++)
+        for (uint32_t chain = 0; chain < HOT; chain++) {
+            w->now_us += SECOND;
+            request(w, chain, 3);
+        }
+    for (uint32_t chain = HOT; SLOTS - w->spares < HELD; chain++) {
+        w->now_us += SECOND / 10;
+        request(w, chain, 3);
+    }
+    return w;
+}
+
+/* One after the other comes and finds no room but that of others like it. */
+static void test_what_was_wanted_again_is_spared(void **state)
+{
+    (void)state;
+    struct world *w = world_of(&wf_policy_value);
+    for (uint32_t chain = 1000; chain < 1020; chain++) {
+        float bars[LENGTH];
+        w->now_us += SECOND / 10;
+        uint32_t room = ask(w, chain, LENGTH, bars);
+        for (uint32_t i = 0; i < LENGTH; i++)
+            assert_true(bars[i] > 0 && bars[i] < WF_POLICY_ANY);
+        if (room)
+            request(w, chain, room);
+        assert_int_equal(w->ops->candidates(w->policy) > 0, 1);
+    }
+    for (uint32_t chain = 0; chain < HOT; chain++)
+        assert_int_equal(w->held[chain], 3);
+    world_close(w);
+}
+
+static void test_a_small_request_may_have_any(void **state)
+{
+    (void)state;
+    struct world *w = world_of(&wf_policy_value);
+    float bars[LENGTH];
+    uint32_t small = HELD / ASK_PART;
+    assert_int_equal(ask(w, 2000, small, bars), small);
+    for (uint32_t i = 0; i < small; i++)
+        assert_true(bars[i] >= WF_POLICY_ANY);
+    world_close(w);
+}
+
+static void test_lru_has_no_bar(void **state)
+{
+    (void)state;
+    struct world *w = world_of(&wf_policy_lru);
+    float bars[LENGTH];
+    assert_int_equal(ask(w, 2000, LENGTH, bars), LENGTH);
+    for (uint32_t i = 0; i < LENGTH; i++)
+        assert_true(bars[i] >= WF_POLICY_ANY);
+    world_close(w);
+}
+
+/* So that what begins many chains is let in when it is wanted for the second time. */
+static void test_what_found_no_room_is_known(void **state)
+{
+    (void)state;
+    struct world *w = world_of(&wf_policy_value);
+    uint64_t keys[LENGTH];
+    float bars[LENGTH];
+    for (uint32_t i = 0; i < LENGTH; i++)
+        keys[i] = key_of(3000, i);
+    struct wf_policy_ask said = {.parent = WF_POLICY_NONE,
+                                 .count = LENGTH,
+                                 .keys = keys,
+                                 .now_us = w->now_us};
+    w->ops->ask(w->policy, &said, bars);
+    w->ops->refused(w->policy, &said, 0);
+    assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 0);
+    said.now_us = w->now_us += 30 * (uint64_t)SECOND;
+    w->ops->ask(w->policy, &said, bars);
+    assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 1);
+    assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_FRESH], 0);
+    request(w, 3000, LENGTH);
+    request(w, 3001, 1); /* the request before is over */
+    assert_int_equal(reason_of(w, 3000).turn, 1);
+    world_close(w);
+}
+
+/* Eight chains that come back fill the room nearly, and long ones pass through that never do. */
+static double hit_rate(bool asks)
+{
+    struct world *w = world_open(&wf_policy_value, 36);
+    struct random_source random = random_seeded("spared");
+    for (uint32_t step = 0; step < 6000; step++) {
+        bool few = step % 3 == 0;
+        uint32_t chain = few ? random_below(&random, 8) : 8 + step, length = few ? 4 : LENGTH;
+        uint32_t room = length;
+        float bars[LENGTH];
+        w->now_us += 5 * (uint64_t)SECOND;
+        for (uint32_t i = 0; i < LENGTH; i++)
+            bars[i] = WF_POLICY_ANY;
+        if (w->held[chain] == 0)
+            room = asks ? ask(w, chain, length, bars) : room_make(w, length, bars);
+        if (step == 1000)
+            w->asked = w->hits = 0;
+        if (room)
+            request(w, chain, room);
+        w->asked += length - room;
+    }
+    double rate = (double)w->hits / (double)w->asked;
+    world_close(w);
+    return rate;
+}
+
+static void test_sparing_is_worth_it(void **state)
+{
+    (void)state;
+    double all = hit_rate(false), spared = hit_rate(true);
+    print_message("hits: %.4f, and %.4f where a bar stands\n", all, spared);
+    assert_true(spared > all + 0.01);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_was_wanted_again_is_spared),
+        cmocka_unit_test(test_a_small_request_may_have_any),
+        cmocka_unit_test(test_lru_has_no_bar),
+        cmocka_unit_test(test_what_found_no_room_is_known),
+        cmocka_unit_test(test_sparing_is_worth_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
