@@ -248,6 +248,7 @@ struct weft_slot {
 
 enum weft_reserve_flags {
     WEFT_CHAINED = 1, /* keys[i] is the parent of keys[i + 1]; without it all extend `parent` */
+    WEFT_INSIST = 2,  /* somebody wants these for certain: also what is worth more goes for them */
 };
 
 /* Ask room for up to WEFT_BATCH_MAX blocks.  `parent` NULL: the keys are first in their chain.

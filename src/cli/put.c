@@ -21,12 +21,14 @@
 #define BATCH_BYTES ((size_t)64 << 20)
 #define QUOTA_NEAR 16 /* a quota of which less than this part is left is what was run into */
 
-static bool pad, partial;
+static bool pad, partial, if_worth;
 
 static const struct cli_option options[] = {
     {"pad", CLI_FLAG, NULL, &pad, "fill the last block up with zeros"},
     {"partial", CLI_FLAG, NULL, &partial,
      "store the first part of a chain that is larger than the pool or the quota"},
+    {"if-worth", CLI_FLAG, NULL, &if_worth,
+     "only if what has to go is worth less, as an engine's blocks are stored"},
     {NULL},
 };
 
@@ -152,7 +154,8 @@ static int batch_put(struct cli *cli, struct weft_format *format, const struct i
     size_t block_bytes = weft_format_block_bytes(format), done = 0;
     *out_done = 0;
     enum weft_status status = weft_reserve_keys(format, first ? &keys[first - 1] : NULL,
-                                                &keys[first], count, WEFT_CHAINED, slots);
+                                                &keys[first], count,
+                                                WEFT_CHAINED | (if_worth ? 0 : WEFT_INSIST), slots);
     if (status == WEFT_FULL || (status == WEFT_E_PARENT && first))
         return CLI_OK;
     if (status != WEFT_OK)
@@ -438,6 +441,8 @@ const struct cli_command wf_cmd_put = {
         "what they hold of their due.  A larger one is refused before anything is stored, unless "
         "with --partial.  What others hold only the node's own user sees, so in somebody else's "
         "domain a chain that is larger than what the domain is due may be stored in part.\n\n"
+        "What goes for it goes in the policy's order, whatever it is worth.  With --if-worth a long "
+        "chain does not push out what was wanted again before and is worth more.\n\n"
         "Exits with 1 when only a first part of the chain found room, and with 5 when blocks "
         "were there already with other bytes; those stay as they are.",
     .options = options,

@@ -226,7 +226,8 @@ static int window_put(struct cli *cli, struct in *in, struct weft_format *format
 {
     struct weft_slot slots[SESSION_WINDOW_MAX];
     enum weft_status status = weft_reserve_keys(format, at ? &in->keys[at - 1] : NULL,
-                                                in->keys + at, count, WEFT_CHAINED, slots);
+                                                in->keys + at, count, WEFT_CHAINED | WEFT_INSIST,
+                                                slots);
     int code = status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "blocks cannot be put");
     for (size_t i = 0; code == CLI_OK && i < count; i++) {
         uint64_t from = place_of(in, at + (uint32_t)i) + SESSION_BLOCK_BYTES;

@@ -77,7 +77,8 @@ static float bar_for(struct wf_client *client, const struct wf_reserve *request,
                      const struct wf_parent *parent, struct wanted *wanted)
 {
     struct wf_store *store = &client->domain->store;
-    bool loses = (request->flags & WEFT_CHAINED) && !client->node->below;
+    bool insists = request->flags & WEFT_INSIST;
+    bool loses = (request->flags & WEFT_CHAINED) && !insists && !client->node->below;
     if (loses && wanted->first == request->count &&
         wf_store_find(store, request->keys[i]) == WF_SLOT_NONE) {
         wanted->first = i;
@@ -123,8 +124,9 @@ static enum weft_status reserve_check(struct wf_client *client, const struct wf_
         to->bytes < sizeof *request + (uint64_t)count * sizeof request->keys[0])
         return wf_fail(WEFT_E_INVALID, "a reserve of %u keys in %u bytes; give 1 to %u keys", count,
                        to->bytes, WEFT_BATCH_MAX);
-    if (request->flags & ~(uint32_t)WEFT_CHAINED)
-        return wf_fail(WEFT_E_INVALID, "reserve flags 0x%x; only WEFT_CHAINED is known",
+    if (request->flags & ~(uint32_t)(WEFT_CHAINED | WEFT_INSIST))
+        return wf_fail(WEFT_E_INVALID,
+                       "reserve flags 0x%x; only WEFT_CHAINED and WEFT_INSIST are known",
                        request->flags);
     if (client->reserved.count + count > node->config.reserved_max)
         return wf_fail(WEFT_E_LIMIT,

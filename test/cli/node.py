@@ -346,7 +346,7 @@ def what_is_worth_more_stays():
     for policy, stored, after in ("weft", 24, 40), ("lru", 40, 24):
         node = start_node("64MB", socket, WEFT_POOL_POLICY=policy)
         try:
-            words = ["--block-tokens", "16", "--block-bytes", "1MB", "--partial", "--socket", socket]
+            words = ["--block-tokens", "16", "--block-bytes", "1MB", "--partial", "--if-worth", "--socket", socket]
 
             def put(first, *, of=words, expect=0):
                 tokens = ",".join(map(str, range(first, first + 640)))
@@ -366,5 +366,7 @@ def what_is_worth_more_stays():
             first = ",".join(map(str, range(1, 641)))
             there = answer("match", "--tokens", first, *words[:4], "--socket", socket, expect=int(after < 40))
             check(there["present"] == after, policy, there)
+            plain = [word for word in words if word != "--if-worth"]
+            check(put(20001, of=plain)["stored"] == 40, "not all, and nobody asked for less")
         finally:
             stop_node(node)
