@@ -441,8 +441,8 @@ const struct cli_command wf_cmd_put = {
         "what they hold of their due.  A larger one is refused before anything is stored, unless "
         "with --partial.  What others hold only the node's own user sees, so in somebody else's "
         "domain a chain that is larger than what the domain is due may be stored in part.\n\n"
-        "What goes for it goes in the policy's order, whatever it is worth.  With --if-worth a long "
-        "chain does not push out what was wanted again before and is worth more.\n\n"
+        "What goes for it goes in the policy's order, whatever it is worth.  With --if-worth a "
+        "long chain does not push out what was wanted again before and is worth more.\n\n"
         "Exits with 1 when only a first part of the chain found room, and with 5 when blocks "
         "were there already with other bytes; those stay as they are.",
     .options = options,
