@@ -4,8 +4,9 @@
  *
  * This is the policy as policy.h wants it; value.h says how it is built.  64 bytes a slot, and what
  * does not depend on slots: the model, the guard's sample, the buffer of the request that is open.
- * O(log n) a call, O(length) once a request; when another order comes to stand, O(n), at most once
- * in as many uses of blocks as there are blocks.
+ * O(log n) a call, O(length) once a request, and a bounded number of segments that grow older once
+ * a tick; when another order comes to stand, O(n), at most once in as many uses of blocks as there
+ * are blocks.
  */
 #include <math.h>
 #include <stdlib.h>

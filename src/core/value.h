@@ -40,6 +40,10 @@
 #define BLOCKS_MAX ((1u << 20) - 1) /* in a segment */
 #define MISSING_MAX ((1u << 16) - 1)
 
+/* Steps from one bucket of age to the next for which there is time in one tick.  After a pause a
+ * whole pool is older at once; what had no step yet counts as young as it was until it has. */
+#define STEPS_A_TICK 16384u
+
 struct seat { /* of a slot */
     uint32_t segment;
     uint16_t uses : 15;
@@ -121,7 +125,8 @@ struct wf_policy {
     struct list dead;                    /* ghosts, in the order in which they became that */
     uint32_t edge[WF_VALUE_BUCKETS + 1]; /* ticks */
     uint64_t uses;
-    uint32_t now; /* ticks */
+    uint32_t now;    /* ticks */
+    unsigned behind; /* the bucket from which on some may wait to grow older */
     uint64_t first_us;
     struct { /* the request that is open */
         uint32_t *slots;
@@ -183,6 +188,8 @@ void wf_value_seat_enter(struct wf_policy *p, uint32_t slot);
 void wf_value_seat_bring(struct wf_policy *p, uint32_t slot, uint32_t parent, uint64_t key);
 /* Segments in the heap that would go before this one, as far as a sample tells. */
 uint32_t wf_value_before(const struct wf_policy *p, uint32_t number);
+/* It is used: an example of yes for its age, unless that is not what its bucket says yet. */
+void wf_value_learn_use(struct wf_policy *p, const struct segment *s);
 /* Its slot may not go any more. */
 void wf_value_seat_withdraw(struct wf_policy *p, uint32_t slot);
 void wf_value_seat_leave(struct wf_policy *p, uint32_t slot);

@@ -509,7 +509,9 @@ void wf_guard_advance(struct wf_guard *g, struct wf_policy *p)
                p->now - c->entries[entry].ticks >= p->edge[bucket + 1]) {
             age_remove(c, entry);
             age_add(c, entry, bucket + 1);
-            if (!c->entries[entry].place)
+            bool further = bucket + 1 < WF_VALUE_BUCKETS &&
+                           p->now - c->entries[entry].ticks >= p->edge[bucket + 2];
+            if (!c->entries[entry].place || further)
                 continue;
             c->entries[entry].worth = value_of(g, p, &c->entries[entry]);
             sift(c, c->entries[entry].place - 1);

@@ -70,12 +70,10 @@ static struct past look_back(struct wf_policy *p, const struct request *before)
         past.known = i + 1;
         past.ticks = s->ticks;
         past.turn = seat->fan > FAN_HUB ? 0 : wf_value_kind_of(s).bin[WF_VALUE_TURN] + 1u;
-        if (number != last && s->bucket < WF_VALUE_BUCKETS) {
-            struct wf_value_kind kind = wf_value_kind_of(s);
-            wf_value_learn(&p->model, &kind, s->bucket, true);
-        }
-        if (number != last)
+        if (number != last) {
+            wf_value_learn_use(p, s);
             leave_behind(s);
+        }
         past.learned = last = number;
         past.learned_generation = s->generation;
         if (ghost.fan)
@@ -337,10 +335,8 @@ void wf_value_refused(struct wf_policy *p, const struct wf_policy_ask *ask, uint
         ghost = wf_value_ghost_take(p, ask->keys[i]);
         struct seat seat = seat_of(p, &ghost, false);
         if (ghost.fan) {
-            struct segment *s = &p->segments[ghost.segment];
-            struct wf_value_kind was = wf_value_kind_of(s);
-            if (ghost.segment != learned && !s->unknown && s->bucket < WF_VALUE_BUCKETS)
-                wf_value_learn(&p->model, &was, s->bucket, true);
+            if (ghost.segment != learned)
+                wf_value_learn_use(p, &p->segments[ghost.segment]);
             learned = ghost.segment;
             wf_value_missing_less(p, &ghost);
         }

@@ -353,7 +353,21 @@ void wf_value_segment_renew(struct wf_policy *p, uint32_t number, const struct w
     wf_value_changed(p, number);
 }
 
-/* The first of this bucket is through with it. */
+/* Is its age beyond this bucket? */
+static bool through(const struct wf_policy *p, const struct segment *s, unsigned bucket)
+{
+    return bucket < WF_VALUE_BUCKETS && p->now - s->ticks >= p->edge[bucket + 1];
+}
+
+void wf_value_learn_use(struct wf_policy *p, const struct segment *s)
+{
+    if (s->unknown || s->bucket == WF_VALUE_BUCKETS || through(p, s, s->bucket))
+        return;
+    struct wf_value_kind kind = wf_value_kind_of(s);
+    wf_value_learn(&p->model, &kind, s->bucket, true);
+}
+
+/* The first of this bucket is through with it.  What it is worth on the way is not asked. */
 static void grow_older(struct wf_policy *p, unsigned bucket)
 {
     uint32_t number = p->age[bucket].first;
@@ -369,12 +383,29 @@ static void grow_older(struct wf_policy *p, unsigned bucket)
     s->bucket = (bucket + 1) & 63;
     if (bucket + 1 < WF_VALUE_BUCKETS)
         list_add(p, &p->age[bucket + 1], number);
-    if (s->blocks && !s->brought)
+    if (s->blocks && !s->brought && !through(p, s, bucket + 1))
         wf_value_changed(p, number);
     s->brought = 0;
 }
 
 /* Youngest buckets first: what passes through several at once is seen in each. */
+static void all_grow_older(struct wf_policy *p)
+{
+    uint32_t steps = 0;
+    for (unsigned i = 0, bucket = p->behind; i < WF_VALUE_BUCKETS; i++, bucket++) {
+        bucket %= WF_VALUE_BUCKETS;
+        p->behind = 0;
+        while (p->age[bucket].first != NONE &&
+               through(p, &p->segments[p->age[bucket].first], bucket)) {
+            if (steps++ == STEPS_A_TICK) {
+                p->behind = bucket;
+                return;
+            }
+            grow_older(p, bucket);
+        }
+    }
+}
+
 void wf_value_advance(struct wf_policy *p, uint64_t now_us)
 {
     if (p->first_us == 0)
@@ -387,10 +418,7 @@ void wf_value_advance(struct wf_policy *p, uint64_t now_us)
     if (wf_guard_flush(p->guard, p))
         wf_value_heap_rebuild(p);
     p->now = now;
-    for (unsigned bucket = 0; bucket < WF_VALUE_BUCKETS; bucket++)
-        while (p->age[bucket].first != NONE &&
-               p->now - p->segments[p->age[bucket].first].ticks >= p->edge[bucket + 1])
-            grow_older(p, bucket);
+    all_grow_older(p);
     wf_guard_advance(p->guard, p);
 }
 
