@@ -175,7 +175,11 @@ static uint32_t value_victim(struct wf_policy *p, uint64_t now_us, float bar)
     if (!p->heap_count)
         return WF_POLICY_NONE;
     const struct segment *next = &p->segments[p->heap[0]];
-    bool above = next->worth > bar && wf_guard_stands(p->guard) == WF_GUARD_VALUE;
+    /* When all that is left was set aside, that says nothing of what it is worth. */
+    float worth = next->worth;
+    if (isinf(worth) && bar < WF_POLICY_ANY)
+        worth = wf_value_worth(p, p->heap[0], WF_GUARD_VALUE);
+    bool above = worth > bar && wf_guard_stands(p->guard) == WF_GUARD_VALUE;
     if (above && wf_value_wanted_again(next))
         return WF_POLICY_NONE;
     uint32_t slot = next->entered;

@@ -83,6 +83,25 @@ static void test_a_small_request_may_have_any(void **state)
     world_close(w);
 }
 
+/* They were pinned when room was wanted, and that was long ago. */
+static void test_what_was_set_aside_is_no_wall(void **state)
+{
+    (void)state;
+    struct world *w = world_of(&wf_policy_value);
+    uint32_t slots[SLOTS], count = 0;
+    w->now_us += 86400 * (uint64_t)SECOND;
+    while (w->ops->candidates(w->policy)) {
+        uint32_t slot = w->ops->victim(w->policy, w->now_us, WF_POLICY_ANY);
+        w->ops->spared(w->policy, slots[count++] = slot);
+    }
+    while (count)
+        w->ops->enter(w->policy, slots[--count]);
+    float bars[LENGTH];
+    assert_int_equal(ask(w, 2000, LENGTH, bars), LENGTH);
+    assert_true(bars[0] < WF_POLICY_ANY);
+    world_close(w);
+}
+
 static void test_lru_has_no_bar(void **state)
 {
     (void)state;
@@ -159,6 +178,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_was_wanted_again_is_spared),
         cmocka_unit_test(test_a_small_request_may_have_any),
+        cmocka_unit_test(test_what_was_set_aside_is_no_wall),
         cmocka_unit_test(test_lru_has_no_bar),
         cmocka_unit_test(test_what_found_no_room_is_known),
         cmocka_unit_test(test_sparing_is_worth_it),
