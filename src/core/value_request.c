@@ -252,9 +252,8 @@ float wf_value_bar(const struct wf_value_model *model, const struct wf_value_kin
     return again ? worth : worth * ONCE;
 }
 
-/* The request as it would be judged if all of it came, and how many of its blocks, from the first
- * on, are known. */
-static struct request foresee(struct wf_policy *p, const struct wf_policy_ask *ask, uint32_t *known)
+/* The request as it would be judged if all of it came, and none of it were known. */
+static struct request foresee(struct wf_policy *p, const struct wf_policy_ask *ask)
 {
     const struct request *before = extended(p, ask->parent, ask->reader);
     struct request request = {.count = ask->count, .fresh = ask->count};
@@ -264,20 +263,28 @@ static struct request foresee(struct wf_policy *p, const struct wf_policy_ask *a
         request.count += before->count;
         request.fresh += before->fresh;
     }
-    *known = 0;
+    return request;
+}
+
+/* How many of its blocks, from the first on, went and are known: its turn is theirs, and one more.
+ */
+static uint32_t known_of(const struct wf_policy *p, const struct wf_policy_ask *ask,
+                         struct request *request)
+{
+    uint32_t known = 0;
     for (uint32_t i = 0; i < ask->count; i++) {
         struct ghost ghost = wf_value_ghost_find(p, ask->keys[i]);
         if (!ghost.fan)
             continue;
         const struct segment *s = &p->segments[ghost.segment];
-        *known = i + 1;
+        known = i + 1;
         if (ghost.fan - 1u > FAN_HUB)
             continue;
-        request.turn = wf_value_kind_of(s).bin[WF_VALUE_TURN] + 1u;
-        request.gap = bin(1u + wf_value_octave((double)(p->now - s->ticks) / TICKS_PER_S));
+        request->turn = wf_value_kind_of(s).bin[WF_VALUE_TURN] + 1u;
+        request->gap = bin(1u + wf_value_octave((double)(p->now - s->ticks) / TICKS_PER_S));
     }
-    request.fresh -= *known;
-    return request;
+    request->fresh -= known;
+    return known;
 }
 
 /* As a seat has it, of a block that went: for its kind. */
@@ -297,16 +304,16 @@ static struct seat seat_of(const struct wf_policy *p, const struct ghost *ghost,
 
 void wf_value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *bars)
 {
-    uint32_t known;
-    struct request request = foresee(p, ask, &known);
-    p->asked.kind = kind_in(&request);
+    struct request request = foresee(p, ask);
+    bool small = (uint64_t)request.fresh * ASK_PART <= p->held;
+    uint32_t known = small ? 0 : known_of(p, ask, &request);
+    struct wf_value_kind kind = kind_in(&request);
+    p->asked.kind = kind;
     p->asked.ever = true;
-    bool small = ((uint64_t)request.fresh + known) * ASK_PART <= p->held;
     for (uint32_t i = 0; i < ask->count; i++)
         bars[i] = WF_POLICY_ANY;
     if (small || wf_guard_stands(p->guard) != WF_GUARD_VALUE)
         return;
-    struct wf_value_kind kind = p->asked.kind;
     unsigned cost = ask->parent < p->seats_known ? p->seats[ask->parent].cost : p->cost;
     float own = wf_value_bar(&p->model, &kind), shared = 0;
     uint64_t bins_before = 0;
