@@ -111,6 +111,13 @@ struct request { /* that was judged */
     struct wf_guard_end end;
 };
 
+struct refusal {  /* of a request, or of what was left of it */
+    uint64_t key; /* of the first that found no room */
+    uint32_t reader, ticks;
+    bool any;
+    struct wf_value_kind kind; /* of the request, as one segment */
+};
+
 struct wf_policy {
     uint32_t slots_max, count, held; /* candidates; slots that have a block */
     struct seat *seats;              /* [slots_max] */
@@ -138,7 +145,10 @@ struct wf_policy {
     struct { /* what was asked for last, as one segment */
         struct wf_value_kind kind;
         bool ever;
+        const struct refusal *again; /* it is asked for again what found no room a moment ago */
     } asked;
+    struct refusal refusals[RECENT]; /* a ring */
+    uint32_t refusals_next;
     unsigned cost; /* the code of what was told of last */
     uint32_t recent_next;
     struct { /* the segment that was explained last: its blocks go one after the other */

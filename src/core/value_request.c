@@ -9,6 +9,7 @@
 #include "core/value.h"
 
 #define RECENT_TICKS (60 * TICKS_PER_S)
+#define AGAIN_TICKS TICKS_PER_S
 #define TURN_MAX 6u
 #define FAN_HUB                                                                      \
     10u /* more chains than that branch off: no chain's end, but what all begin with \
@@ -287,6 +288,19 @@ static uint32_t known_of(const struct wf_policy *p, const struct wf_policy_ask *
     return known;
 }
 
+/* Who is told that there is no room may ask once more at once: that is the same request, and what
+ * it wants was not wanted for a second time. */
+static const struct refusal *again(const struct wf_policy *p, const struct wf_policy_ask *ask)
+{
+    for (uint32_t i = 0; i < RECENT; i++) {
+        const struct refusal *refusal = &p->refusals[i];
+        if (refusal->any && refusal->key == ask->keys[0] && refusal->reader == ask->reader &&
+            p->now - refusal->ticks < AGAIN_TICKS)
+            return refusal;
+    }
+    return NULL;
+}
+
 /* As a seat has it, of a block that went: for its kind. */
 static struct seat seat_of(const struct wf_policy *p, const struct ghost *ghost, bool branches_here)
 {
@@ -305,9 +319,10 @@ static struct seat seat_of(const struct wf_policy *p, const struct ghost *ghost,
 void wf_value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *bars)
 {
     struct request request = foresee(p, ask);
-    bool small = (uint64_t)request.fresh * ASK_PART <= p->held;
-    uint32_t known = small ? 0 : known_of(p, ask, &request);
-    struct wf_value_kind kind = kind_in(&request);
+    p->asked.again = again(p, ask);
+    bool small = !p->asked.again && (uint64_t)request.fresh * ASK_PART <= p->held;
+    uint32_t known = small || p->asked.again ? 0 : known_of(p, ask, &request);
+    struct wf_value_kind kind = p->asked.again ? p->asked.again->kind : kind_in(&request);
     p->asked.kind = kind;
     p->asked.ever = true;
     for (uint32_t i = 0; i < ask->count; i++)
@@ -330,9 +345,24 @@ void wf_value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *b
     }
 }
 
+static void refusal_note(struct wf_policy *p, const struct wf_policy_ask *ask, uint32_t first)
+{
+    p->refusals[p->refusals_next] = (struct refusal){.key = ask->keys[first],
+                                                     .reader = ask->reader,
+                                                     .ticks = p->asked.again ? p->asked.again->ticks
+                                                                             : p->now,
+                                                     .any = true,
+                                                     .kind = p->asked.kind};
+    p->refusals_next = (p->refusals_next + 1) % RECENT;
+}
+
 void wf_value_refused(struct wf_policy *p, const struct wf_policy_ask *ask, uint32_t first)
 {
     struct wf_value_kind kind = p->asked.kind;
+    if (!p->asked.again || first > 0)
+        refusal_note(p, ask, first);
+    if (p->asked.again)
+        return; /* it is known since then */
     uint32_t number = NONE, learned = NONE;
     unsigned class = 0;
     for (uint32_t i = first; i < ask->count; i++) {

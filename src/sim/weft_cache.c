@@ -38,6 +38,7 @@ struct wf_sim_cache {
     struct wf_share shares[WF_SIM_DOMAINS_MAX];
     uint64_t due[WF_SIM_DOMAINS_MAX];
     uint64_t now_us;
+    uint32_t reader;              /* of the request that runs: each is somebody's own */
     uint64_t keys[RESERVE_BATCH]; /* of the batch for which room is made, and how far for each */
     float bars[RESERVE_BATCH];
 };
@@ -191,6 +192,7 @@ static void use(struct wf_sim_cache *cache, uint32_t slot)
     const struct wf_policy_use said = {
         .slot = slot,
         .parent = cache->slots[slot].parent,
+        .reader = cache->reader,
         .key = key_of(cache, cache->slots[slot].block),
         .now_us = cache->now_us,
         .cost_s_gib = cost_of(cache, cache->slots[slot].block),
@@ -231,6 +233,7 @@ static bool batch_put(struct wf_sim_cache *cache, const uint32_t *blocks, uint32
 {
     struct wf_policy *policy = cache->policies[cache->domain];
     struct wf_policy_ask ask = {.parent = *tip,
+                                .reader = cache->reader,
                                 .count = count,
                                 .keys = cache->keys,
                                 .now_us = cache->now_us};
@@ -256,6 +259,7 @@ static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t 
     const uint32_t *blocks = trace->blocks + asked->first;
     uint32_t tip = WF_POLICY_NONE;
     cache->domain = cache->world->shares ? asked->domain : 0;
+    cache->reader = request;
     cache->now_us = (uint64_t)((double)asked->at_us / cache->world->speed);
     for (uint32_t i = 0; i < hits; i++) {
         tip = cache->slot_of[blocks[i]] - 1;

@@ -139,6 +139,40 @@ static void test_what_found_no_room_is_known(void **state)
     world_close(w);
 }
 
+/* Who goes on asking is as far as before, until it might be somebody else's request. */
+static void test_to_ask_again_at_once_is_one_request(void **state)
+{
+    (void)state;
+    struct world *w = world_of(&wf_policy_value);
+    uint64_t keys[LENGTH];
+    float bars[LENGTH], first;
+    for (uint32_t i = 0; i < LENGTH; i++)
+        keys[i] = key_of(4000, i);
+    struct wf_policy_ask said = {
+        .parent = WF_POLICY_NONE, .reader = 1, .count = LENGTH, .keys = keys, .now_us = w->now_us};
+    w->ops->ask(w->policy, &said, bars);
+    w->ops->refused(w->policy, &said, 1);
+    first = bars[1];
+    struct wf_policy_ask rest = said;
+    rest.keys++, rest.count--;
+    for (int i = 0; i < 3; i++) {
+        rest.now_us += SECOND / 10;
+        w->ops->ask(w->policy, &rest, bars);
+        assert_float_equal(bars[0], first, first / 20); /* the model learns on */
+        w->ops->refused(w->policy, &rest, 0);
+        assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 0);
+    }
+    struct wf_policy_ask other = rest;
+    other.reader = 2;
+    w->ops->ask(w->policy, &other, bars);
+    assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 1);
+    rest.now_us += SECOND;
+    w->ops->ask(w->policy, &rest, bars);
+    assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 1);
+    assert_true(bars[0] > first);
+    world_close(w);
+}
+
 /* Eight chains that come back fill the room nearly, and long ones pass through that never do. */
 static double hit_rate(bool asks)
 {
@@ -181,6 +215,7 @@ int main(void)
         cmocka_unit_test(test_what_was_set_aside_is_no_wall),
         cmocka_unit_test(test_lru_has_no_bar),
         cmocka_unit_test(test_what_found_no_room_is_known),
+        cmocka_unit_test(test_to_ask_again_at_once_is_one_request),
         cmocka_unit_test(test_sparing_is_worth_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
