@@ -19,7 +19,7 @@
 
 #define NOT_GIVEN UINT64_MAX
 
-struct replay_options wf_replay_options = {.format = "mooncake",
+struct replay_options wf_replay_options = {.trace_format = TRACE_UNSAID,
                                            .speed = "max",
                                            .bytes_per_token = 256,
                                            .capacity_blocks = NOT_GIVEN,
@@ -30,7 +30,7 @@ struct replay_options wf_replay_options = {.format = "mooncake",
 static const struct cli_option options[] = {
     {"trace", CLI_TEXT, "FILE", &wf_replay_options.trace, "the trace, JSON lines, plain or gzip"},
     {"format", CLI_TEXT, "mooncake|qwen", &wf_replay_options.format,
-     "what its lines are (mooncake)"},
+     "what its lines are (what they look like)"},
     {"pool", CLI_SIZE, "SIZE", &wf_replay_options.pool_bytes,
      "the pool of the node that it starts (1 GiB)"},
     {"capacity-blocks", CLI_NUMBER, "N", &wf_replay_options.capacity_blocks,
@@ -93,7 +93,8 @@ static int options_check(struct cli *cli)
     if (stat(given->trace, &about) != 0 || !S_ISREG(about.st_mode))
         return wf_cli_fail(cli, CLI_SYSTEM, "cannot read %s: %s", given->trace,
                            errno ? strerror(errno) : "every client reads it, so it must be a file");
-    wf_trace_format_of(given->format, &given->trace_format);
+    if (given->format)
+        wf_trace_format_of(given->format, &given->trace_format);
     if (!given->clients || given->clients > REPLAY_CLIENTS_MAX)
         return wf_cli_fail(cli, CLI_USAGE, "--clients is %llu; give 1 to %d",
                            (unsigned long long)given->clients, REPLAY_CLIENTS_MAX);
@@ -340,6 +341,20 @@ static void capacity_settings(const struct replay_options *given, struct cli_nod
                                                        : least));
 }
 
+/* What lines are: one reader looks at the first ones, before all clients read. */
+static int format_settle(struct cli *cli, struct replay_options *given)
+{
+    struct trace_reader reader = {0};
+    int code = CLI_OK;
+    if (!wf_trace_open(&reader, given->trace, given->trace_format))
+        code = wf_cli_fail(cli, CLI_SYSTEM, "%s", reader.error);
+    else if (!wf_trace_settle(&reader))
+        code = wf_cli_fail(cli, CLI_USAGE, "%s", reader.error);
+    given->trace_format = reader.format;
+    wf_trace_close(&reader);
+    return code;
+}
+
 /* --hints of a trace that has none would be a run without hints that says it had some.  It reads
  * up to the first that there is, among the requests that may be played. */
 static int hints_check(struct cli *cli, const struct replay_options *given)
@@ -371,6 +386,8 @@ static int run(struct cli *cli)
 {
     errno = 0;
     int code = options_check(cli);
+    if (code == CLI_OK)
+        code = format_settle(cli, &wf_replay_options);
     if (code == CLI_OK && wf_replay_options.hinted)
         code = hints_check(cli, &wf_replay_options);
     if (code != CLI_OK)

@@ -21,10 +21,7 @@ static struct {
     uint64_t seed, replicas, requests, stage;
     double warmup;
     bool strict;
-} given = {.format = "mooncake",
-           .replicas = SIM_NUMBER_UNSAID,
-           .seed = 1,
-           .requests = SIM_NUMBER_UNSAID};
+} given = {.replicas = SIM_NUMBER_UNSAID, .seed = 1, .requests = SIM_NUMBER_UNSAID};
 
 static const struct cli_word words[] = {
     {"gen", "make a trace instead: write --requests of a --workload to --output, or to stdout"},
@@ -33,7 +30,8 @@ static const struct cli_word words[] = {
 
 static const struct cli_option options[] = {
     {"trace", CLI_TEXT, "FILE", &given.trace, "the trace, JSON lines, plain or gzip"},
-    {"format", CLI_TEXT, "mooncake|qwen", &given.format, "what its lines are (mooncake)"},
+    {"format", CLI_TEXT, "mooncake|qwen", &given.format,
+     "what its lines are (what they look like; gen: mooncake)"},
     {"capacity-blocks", CLI_TEXT, "N,...", &given.capacities,
      "how many blocks the cache holds (3000,6000,10000,20000,30000)"},
     {"policy", CLI_TEXT, "NAME,...", &given.policies, "which policies, or all (all)"},
@@ -427,8 +425,9 @@ static int run(struct cli *cli)
     code = plan_read(cli, &plan);
     if (code != CLI_OK)
         return code;
-    enum trace_format format = TRACE_MOONCAKE;
-    wf_trace_format_of(given.format, &format);
+    enum trace_format format = TRACE_UNSAID;
+    if (given.format)
+        wf_trace_format_of(given.format, &format);
     struct progress progress = {.of = 1 + plan.policy_count * plan.capacity_count,
                                 .note = "reading the trace"};
     wf_cli_progress_init(&progress.bar, "sim");

@@ -11,7 +11,8 @@ static int gen_read(struct cli *cli, const struct sim_gen_given *given,
                     struct wf_sim_tenant *tenants, struct wf_sim_gen *out)
 {
     *out = (struct wf_sim_gen){.format = TRACE_MOONCAKE, .seed = given->seed};
-    wf_trace_format_of(given->format, &out->format);
+    if (given->format)
+        wf_trace_format_of(given->format, &out->format);
     out->workload = given->workload ? wf_sim_workload_find(given->workload) : NULL;
     if (!out->workload)
         return wf_cli_fail(cli, CLI_USAGE,

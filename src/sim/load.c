@@ -232,6 +232,9 @@ enum weft_status wf_sim_trace_load(const char *path, enum trace_format format, b
     bool opened = wf_trace_open(&reader, path, format);
     if (status == WEFT_OK && !opened)
         status = wf_fail(WEFT_E_SYSTEM, "%s", reader.error);
+    if (status == WEFT_OK && !wf_trace_settle(&reader))
+        status = wf_fail(WEFT_E_INVALID, "%s", reader.error);
+    trace.block_tokens = wf_trace_block_tokens(reader.format);
     double bytes = stat(path, &about) == 0 && about.st_size > 0 ? (double)about.st_size : 1;
     enum trace_result result = TRACE_END;
     while (status == WEFT_OK && trace.request_count < requests_max &&

@@ -25,7 +25,12 @@ bool wf_trace_format_of(const char *name, enum trace_format *out)
 
 uint32_t wf_trace_block_tokens(enum trace_format format)
 {
-    return format == TRACE_MOONCAKE ? 512 : 16;
+    return format == TRACE_QWEN ? 16 : 512;
+}
+
+static const char *format_name(enum trace_format format)
+{
+    return format == TRACE_QWEN ? "qwen" : "mooncake";
 }
 
 static enum trace_result bad(struct trace_reader *reader, const char *format, ...)
@@ -46,7 +51,8 @@ static enum trace_result bad(struct trace_reader *reader, const char *format, ..
 bool wf_trace_open(struct trace_reader *reader, const char *path, enum trace_format format)
 {
     memset(reader, 0, sizeof *reader);
-    reader->format = format;
+    reader->format_said = format != TRACE_UNSAID;
+    reader->format = reader->format_said ? format : TRACE_MOONCAKE;
     reader->path = strdup(path);
     reader->line = malloc(TRACE_LINE_MAX + 1);
     reader->hash_ids = malloc(TRACE_HASH_IDS_MAX * sizeof *reader->hash_ids);
@@ -205,7 +211,7 @@ enum trace_result wf_trace_parse(struct trace_reader *reader, struct trace_reque
     else if (!(json_number_value(timestamp) >= 0) || json_number_value(timestamp) > 1e15)
         result = bad(reader, "\"timestamp\" is %g; it is 0 or more", json_number_value(timestamp));
     if (result == TRACE_OK) {
-        double unit = reader->format == TRACE_MOONCAKE ? 1e-3 : 1;
+        double unit = reader->format == TRACE_QWEN ? 1 : 1e-3;
         request.timestamp_s = json_number_value(timestamp) * unit;
         result = length_read(reader, root, "input_length", &request.input_length);
     }
@@ -220,4 +226,46 @@ enum trace_result wf_trace_parse(struct trace_reader *reader, struct trace_reque
     if (result == TRACE_OK)
         *out = request;
     return result;
+}
+
+#define SETTLE_LINES 64       /* with two blocks or more, which tell */
+#define SETTLE_LINES_MOST 512 /* looked at in all */
+
+/* The last block may not be full, and some leave it out. */
+static bool fits(const struct trace_request *request, enum trace_format format)
+{
+    uint64_t block = wf_trace_block_tokens(format), tokens = request->input_length;
+    return tokens > block * (request->hash_count - 1) && tokens < block * (request->hash_count + 1);
+}
+
+bool wf_trace_settle(struct trace_reader *reader)
+{
+    struct trace_request request;
+    uint32_t fitting[] = {[TRACE_MOONCAKE] = 0, [TRACE_QWEN] = 0}, told = 0;
+    while (told < SETTLE_LINES && reader->line_number < SETTLE_LINES_MOST &&
+           wf_trace_line(reader) == TRACE_OK) {
+        if (wf_trace_parse(reader, &request) != TRACE_OK || request.hash_count < 2)
+            continue;
+        told++;
+        fitting[TRACE_MOONCAKE] += fits(&request, TRACE_MOONCAKE);
+        fitting[TRACE_QWEN] += fits(&request, TRACE_QWEN);
+    }
+    /* One that cannot be read from its beginning again is not read on either, and says why. */
+    if (gzrewind(reader->file) == 0)
+        reader->line_number = reader->offset = 0;
+    enum trace_format looks = fitting[TRACE_QWEN] > fitting[TRACE_MOONCAKE] ? TRACE_QWEN
+                                                                            : TRACE_MOONCAKE;
+    bool sure = 2 * fitting[looks] > told &&
+                !fitting[looks == TRACE_QWEN ? TRACE_MOONCAKE : TRACE_QWEN];
+    if (sure && !reader->format_said)
+        reader->format = looks;
+    if (!sure || reader->format == looks)
+        return true;
+    const char *slash = strrchr(reader->path, '/');
+    snprintf(reader->error, sizeof reader->error,
+             "%.80s has an id for each %u tokens, as %s has: give --format %s, or leave --format "
+             "out",
+             slash ? slash + 1 : reader->path, wf_trace_block_tokens(looks), format_name(looks),
+             format_name(looks));
+    return false;
 }

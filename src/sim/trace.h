@@ -28,7 +28,7 @@ struct gzFile_s;
 #define TRACE_ERROR_MAX 256
 #define TRACE_DOMAIN_MAX 32 /* with its end */
 
-enum trace_format { TRACE_MOONCAKE, TRACE_QWEN };
+enum trace_format { TRACE_MOONCAKE, TRACE_QWEN, TRACE_UNSAID };
 
 enum trace_hint { TRACE_HINT_NONE, TRACE_HINT_WANTED, TRACE_HINT_DONE };
 
@@ -47,6 +47,7 @@ struct trace_reader {
     struct gzFile_s *file;
     char *path;
     enum trace_format format;
+    bool format_said; /* else wf_trace_settle() finds it */
     char *line;
     size_t line_bytes;
     uint64_t line_number; /* of the line that was read last, from 1 */
@@ -64,9 +65,15 @@ enum trace_result {
     TRACE_FAILED = -2, /* the file cannot be read any further */
 };
 
-/* false: reader->error has a sentence.  Give it to wf_trace_close() in either case. */
+/* TRACE_UNSAID: mooncake, until it is settled.  false: reader->error has a sentence.  Give it to
+ * wf_trace_close() in either case. */
 bool wf_trace_open(struct trace_reader *reader, const char *path, enum trace_format format);
 void wf_trace_close(struct trace_reader *reader);
+
+/* Right behind wf_trace_open(): how many ids its first lines have for their tokens says which
+ * format it is.  Where none was said it becomes the reader's; false: another was said, and
+ * reader->error has a sentence.  The reader stands at the beginning again. */
+bool wf_trace_settle(struct trace_reader *reader);
 
 /* Step to the next line, without looking into it: TRACE_OK, TRACE_END or TRACE_FAILED. */
 enum trace_result wf_trace_line(struct trace_reader *reader);

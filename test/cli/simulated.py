@@ -31,10 +31,27 @@ def sim_says_what_a_policy_hits():
     check(answer("sim", "--trace", trace, *common, "--requests", "100")["requests"] == 100, "--requests does nothing")
     warm = answer("sim", "--trace", trace, *common, "--warmup", "0.5")
     check(warm["requests"] == 750 and warm["hit_rate"] != one["hit_rate"], warm)
-    # Blocks of 16 tokens, and times in seconds.
-    short = answer("sim", "--trace", trace, "--format", "qwen", *common)
-    check(short["blocks_hit"] == one["blocks_hit"], short)
-    check(short["prefill_tokens_saved"] < one["prefill_tokens_saved"], short)
+
+
+@case
+def sim_knows_formats_apart():
+    trace = trace_make("sim.jsonl", "--requests", "200")
+    short = os.path.join(FOLDER, "short.jsonl")
+    with open(short, "w", encoding="utf-8") as file:
+        for text in read(trace).splitlines():
+            line = json.loads(text)
+            file.write(json.dumps({**line, "timestamp": line["timestamp"] / 1e3,
+                                   "input_length": 16 * len(line["hash_ids"])}) + "\n")
+    common = ["--capacity-blocks", "200", "--policy", "lru"]
+    long, found = (answer("sim", "--trace", name, *common) for name in (trace, short))
+    check(found["blocks_hit"] == long["blocks_hit"], found)
+    check(found["prefill_tokens_saved"] < long["prefill_tokens_saved"] / 20, found)
+    check(figures([found]) == figures([answer("sim", "--trace", short, "--format", "qwen", *common)]), found)
+    check("blocks of 16 tokens" in weft("sim", "--trace", short, *common).stdout.decode(), "not as qwen")
+    for command in ["sim"], ["replay", "--pool", "16MB"]:
+        for name, said, is_one in (trace, "qwen", "mooncake"), (short, "mooncake", "qwen"):
+            why = weft(*command, "--trace", name, "--format", said, expect=2).stderr.decode()
+            check(f"give --format {is_one}" in why, why)
 
 
 @case

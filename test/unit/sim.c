@@ -148,8 +148,7 @@ static void a_compressed_file_is_the_same(void **state)
     for (int i = 0; i < 1000; i++)
         assert_true(gzputs(file, LINE) > 0);
     assert_int_equal(gzclose(file), Z_OK);
-    assert_int_equal(wf_sim_trace_load(path, TRACE_MOONCAKE, false, UINT64_MAX, NULL, &trace),
-                     WEFT_OK);
+    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, false, UINT64_MAX, NULL, &trace), WEFT_OK);
     assert_int_equal(trace.request_count, 1000);
     wf_sim_trace_fini(&trace);
     /* Cut off, it is no shorter trace but an error; and so is one with a wrong byte. */
@@ -158,10 +157,10 @@ static void a_compressed_file_is_the_same(void **state)
     assert_int_equal(fseek(raw, -6, SEEK_END), 0);
     assert_int_not_equal(fputc('?', raw), EOF);
     assert_int_equal(fclose(raw), 0);
-    assert_int_equal(wf_sim_trace_load(path, TRACE_MOONCAKE, false, UINT64_MAX, NULL, &trace),
+    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, false, UINT64_MAX, NULL, &trace),
                      WEFT_E_SYSTEM);
     assert_int_equal(truncate(path, 40), 0);
-    assert_int_equal(wf_sim_trace_load(path, TRACE_MOONCAKE, false, UINT64_MAX, NULL, &trace),
+    assert_int_equal(wf_sim_trace_load(path, TRACE_QWEN, false, UINT64_MAX, NULL, &trace),
                      WEFT_E_SYSTEM);
     assert_non_null(strstr(wf_sim_error(), "ends before its data do"));
 }

@@ -175,6 +175,56 @@ static void a_file_that_is_not_there_has_a_sentence(void **state)
     assert_false(wf_trace_format_of("parquet", &format));
 }
 
+#define LINES(text) text text text
+
+/* Ids for their tokens say which format it is; where they say nothing, what was said holds. */
+static void the_format_is_known_by_its_lines(void **state)
+{
+    (void)state;
+    static const char mooncake[] = LINES(GOOD);
+    static const char qwen[] = LINES("{\"timestamp\": 1.5, \"input_length\": 33, "
+                                     "\"output_length\": 7, \"hash_ids\": [0, 46, 9]}\n");
+    static const char short_one[] = LINES("{\"timestamp\": 1, \"input_length\": 9, "
+                                          "\"output_length\": 7, \"hash_ids\": [4]}\n");
+    static const char neither[] = LINES("{\"timestamp\": 1, \"input_length\": 300, "
+                                        "\"output_length\": 7, \"hash_ids\": [0, 46, 9]}\n");
+    static const struct {
+        const char *text;
+        enum trace_format said, is;
+        bool good;
+    } all[] = {
+        {mooncake, TRACE_UNSAID, TRACE_MOONCAKE, true},
+        {mooncake, TRACE_MOONCAKE, TRACE_MOONCAKE, true},
+        {mooncake, TRACE_QWEN, TRACE_QWEN, false},
+        {qwen, TRACE_UNSAID, TRACE_QWEN, true},
+        {qwen, TRACE_QWEN, TRACE_QWEN, true},
+        {qwen, TRACE_MOONCAKE, TRACE_MOONCAKE, false},
+        {LINES("no line\n" GOOD), TRACE_QWEN, TRACE_QWEN, false},
+        {LINES(GOOD) "{\"timestamp\": 1, \"input_length\": 33, \"output_length\": 7, "
+                     "\"hash_ids\": [0, 46, 9]}\n",
+         TRACE_QWEN, TRACE_QWEN, true},
+        {short_one, TRACE_UNSAID, TRACE_MOONCAKE, true},
+        {short_one, TRACE_QWEN, TRACE_QWEN, true},
+        {neither, TRACE_QWEN, TRACE_QWEN, true},
+        {"", TRACE_UNSAID, TRACE_MOONCAKE, true},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        struct trace_reader reader;
+        trace_write(all[i].text, strlen(all[i].text));
+        assert_true(wf_trace_open(&reader, path, all[i].said));
+        assert_int_equal(wf_trace_settle(&reader), all[i].good);
+        assert_int_equal(reader.format, all[i].is);
+        if (!all[i].good)
+            assert_non_null(strstr(reader.error, all[i].text[0] == 'n'     ? "mooncake"
+                                                 : all[i].is == TRACE_QWEN ? "--format mooncake"
+                                                                           : "--format qwen"));
+        assert_int_equal(reader.line_number, 0);
+        assert_int_equal(wf_trace_line(&reader), *all[i].text ? TRACE_OK : TRACE_END);
+        assert_int_equal(reader.line_number, *all[i].text ? 1 : 0);
+        wf_trace_close(&reader);
+    }
+}
+
 int main(void)
 {
     int fd = mkstemp(path);
@@ -187,6 +237,7 @@ int main(void)
         cmocka_unit_test(bad_lines_are_named_and_passed),
         cmocka_unit_test(a_line_without_end_is_refused_and_passed),
         cmocka_unit_test(too_many_ids_are_refused),
+        cmocka_unit_test(the_format_is_known_by_its_lines),
         cmocka_unit_test(a_file_that_is_not_there_has_a_sentence),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
