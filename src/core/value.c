@@ -179,6 +179,8 @@ static uint32_t value_victim(struct wf_policy *p, uint64_t now_us, float bar)
     float worth = next->worth;
     if (isinf(worth) && bar < WF_POLICY_ANY)
         worth = wf_value_worth(p, p->heap[0], WF_GUARD_VALUE);
+    if (bar < WF_POLICY_ANY)
+        worth = wf_value_at_bar(worth, next->cost, p->asked.cost);
     bool above = worth > bar && wf_guard_stands(p->guard) == WF_GUARD_VALUE;
     if (above && wf_value_wanted_again(next))
         return WF_POLICY_NONE;

@@ -145,6 +145,7 @@ struct wf_policy {
     struct { /* what was asked for last, as one segment */
         struct wf_value_kind kind;
         bool ever;
+        uint8_t cost;
         const struct refusal *again; /* it is asked for again what found no room a moment ago */
     } asked;
     struct refusal refusals[RECENT]; /* a ring */
@@ -221,6 +222,12 @@ void wf_value_refused(struct wf_policy *p, const struct wf_policy_ask *ask, uint
 
 /* A request that adds no more than one of so many blocks that are held may have what is next. */
 #define ASK_PART 12u
+/* The cost of what is held, and so the weight that its session's priority gives it, counts before a
+ * bar up to so many times that of what asks, whose own priority nobody has said yet: four times and
+ * a chain that nobody wants any more is out of the way in a minute or two, sixteen times and it is
+ * half an hour. */
+#define BAR_COST_MAX 4.0f
+float wf_value_at_bar(float worth, unsigned cost, unsigned cost_of_new);
 /* What has to be worth less for a block of this kind, which is new, to come in. */
 float wf_value_bar(const struct wf_value_model *model, const struct wf_value_kind *kind);
 

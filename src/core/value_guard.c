@@ -376,7 +376,7 @@ static bool refuses(const struct wf_guard *g, struct wf_policy *p, const struct 
     struct wf_value_kind kind = wf_value_kind_of(&p->segments[as.segment]);
     float bar = wf_value_bar(&p->model, &kind) * wf_value_cost(block->cost);
     const struct entry *top = &c->entries[c->heap[0]];
-    return top->worth > bar && top->segment != NONE &&
+    return wf_value_at_bar(top->worth, top->cost, block->cost) > bar && top->segment != NONE &&
            p->segments[top->segment].generation == top->generation &&
            wf_value_wanted_again(&p->segments[top->segment]);
 }

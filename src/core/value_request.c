@@ -253,6 +253,12 @@ float wf_value_bar(const struct wf_value_model *model, const struct wf_value_kin
     return again ? worth : worth * ONCE;
 }
 
+float wf_value_at_bar(float worth, unsigned cost, unsigned cost_of_new)
+{
+    float most = BAR_COST_MAX * wf_value_cost(cost_of_new), its = wf_value_cost(cost);
+    return its > most ? worth / its * most : worth;
+}
+
 /* The request as it would be judged if all of it came, and none of it were known. */
 static struct request foresee(struct wf_policy *p, const struct wf_policy_ask *ask)
 {
@@ -330,6 +336,7 @@ void wf_value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *b
     if (small || wf_guard_stands(p->guard) != WF_GUARD_VALUE)
         return;
     unsigned cost = ask->parent < p->seats_known ? p->seats[ask->parent].cost : p->cost;
+    p->asked.cost = (uint8_t)(cost & (COST_CODES - 1));
     float own = wf_value_bar(&p->model, &kind), shared = 0;
     uint64_t bins_before = 0;
     for (uint32_t i = 0; i < ask->count; i++) {
