@@ -111,8 +111,8 @@ struct request { /* that was judged */
     struct wf_guard_end end;
 };
 
-struct refusal {  /* of a request, or of what was left of it */
-    uint64_t key; /* of the first that found no room */
+struct refusal {        /* of a request, or of what was left of it */
+    uint64_t key, last; /* of those that found no room, the first and the last */
     uint32_t reader, ticks;
     bool any;
     struct wf_value_kind kind; /* of the request, as one segment */
@@ -146,7 +146,7 @@ struct wf_policy {
         struct wf_value_kind kind;
         bool ever;
         uint8_t cost;
-        const struct refusal *again; /* it is asked for again what found no room a moment ago */
+        struct refusal *again; /* it is asked for again what found no room a moment ago */
     } asked;
     struct refusal refusals[RECENT]; /* a ring */
     uint32_t refusals_next;

@@ -9,7 +9,7 @@
 #include "core/value.h"
 
 #define RECENT_TICKS (60 * TICKS_PER_S)
-#define AGAIN_TICKS TICKS_PER_S
+#define AGAIN_TICKS TICKS_PER_S /* to ask for the rest of what found no room */
 #define TURN_MAX 6u
 #define FAN_HUB                                                                      \
     10u /* more chains than that branch off: no chain's end, but what all begin with \
@@ -294,17 +294,33 @@ static uint32_t known_of(const struct wf_policy *p, const struct wf_policy_ask *
     return known;
 }
 
-/* Who is told that there is no room may ask once more at once: that is the same request, and what
- * it wants was not wanted for a second time. */
-static const struct refusal *again(const struct wf_policy *p, const struct wf_policy_ask *ask)
+/* Who is told that there is no room may ask once more, for the rest at once or for all of it within
+ * a minute: that is the same request, and what it wants was not wanted for a second time. */
+static struct refusal *again(struct wf_policy *p, const struct wf_policy_ask *ask)
 {
     for (uint32_t i = 0; i < RECENT; i++) {
-        const struct refusal *refusal = &p->refusals[i];
-        if (refusal->any && refusal->key == ask->keys[0] && refusal->reader == ask->reader &&
-            p->now - refusal->ticks < AGAIN_TICKS)
+        struct refusal *refusal = &p->refusals[i];
+        uint32_t ticks = p->now - refusal->ticks;
+        bool rest = refusal->reader == ask->reader && ticks < AGAIN_TICKS;
+        bool same = refusal->last == ask->keys[ask->count - 1] && ticks < RECENT_TICKS;
+        if (refusal->any && refusal->key == ask->keys[0] && (rest || same))
             return refusal;
     }
     return NULL;
+}
+
+/* So that it is as new as it was then, if it finds room now.  What others begin with stays known.
+ */
+static void forget(struct wf_policy *p, const struct wf_policy_ask *ask)
+{
+    for (uint32_t i = 0; i < ask->count; i++) {
+        struct ghost ghost = wf_value_ghost_find(p, ask->keys[i]);
+        if (ghost.fan != 1)
+            continue;
+        ghost = wf_value_ghost_take(p, ask->keys[i]);
+        if (ghost.fan)
+            wf_value_missing_less(p, &ghost);
+    }
 }
 
 /* As a seat has it, of a block that went: for its kind. */
@@ -326,6 +342,8 @@ void wf_value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *b
 {
     struct request request = foresee(p, ask);
     p->asked.again = again(p, ask);
+    if (p->asked.again)
+        forget(p, ask);
     bool small = !p->asked.again && (uint64_t)request.fresh * ASK_PART <= p->held;
     uint32_t known = small || p->asked.again ? 0 : known_of(p, ask, &request);
     struct wf_value_kind kind = p->asked.again ? p->asked.again->kind : kind_in(&request);
@@ -354,22 +372,24 @@ void wf_value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *b
 
 static void refusal_note(struct wf_policy *p, const struct wf_policy_ask *ask, uint32_t first)
 {
-    p->refusals[p->refusals_next] = (struct refusal){.key = ask->keys[first],
-                                                     .reader = ask->reader,
-                                                     .ticks = p->asked.again ? p->asked.again->ticks
-                                                                             : p->now,
-                                                     .any = true,
-                                                     .kind = p->asked.kind};
-    p->refusals_next = (p->refusals_next + 1) % RECENT;
+    struct refusal *refusal = p->asked.again;
+    if (!refusal) {
+        refusal = &p->refusals[p->refusals_next];
+        p->refusals_next = (p->refusals_next + 1) % RECENT;
+    }
+    *refusal = (struct refusal){.key = ask->keys[first],
+                                .last = ask->keys[ask->count - 1],
+                                .reader = ask->reader,
+                                .ticks = p->now,
+                                .any = true,
+                                .kind = p->asked.kind};
 }
 
 void wf_value_refused(struct wf_policy *p, const struct wf_policy_ask *ask, uint32_t first)
 {
     struct wf_value_kind kind = p->asked.kind;
-    if (!p->asked.again || first > 0)
-        refusal_note(p, ask, first);
-    if (p->asked.again)
-        return; /* it is known since then */
+    bool learns = !p->asked.again;
+    refusal_note(p, ask, first);
     uint32_t number = NONE, learned = NONE;
     unsigned class = 0;
     for (uint32_t i = first; i < ask->count; i++) {
@@ -379,7 +399,7 @@ void wf_value_refused(struct wf_policy *p, const struct wf_policy_ask *ask, uint
         ghost = wf_value_ghost_take(p, ask->keys[i]);
         struct seat seat = seat_of(p, &ghost, false);
         if (ghost.fan) {
-            if (ghost.segment != learned)
+            if (learns && ghost.segment != learned)
                 wf_value_learn_use(p, &p->segments[ghost.segment]);
             learned = ghost.segment;
             wf_value_missing_less(p, &ghost);

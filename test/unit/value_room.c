@@ -129,7 +129,7 @@ static void test_what_found_no_room_is_known(void **state)
     w->ops->ask(w->policy, &said, bars);
     w->ops->refused(w->policy, &said, 0);
     assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 0);
-    said.now_us = w->now_us += 30 * (uint64_t)SECOND;
+    said.now_us = w->now_us += 100 * (uint64_t)SECOND;
     w->ops->ask(w->policy, &said, bars);
     assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 1);
     assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_FRESH], 0);
@@ -162,14 +162,36 @@ static void test_to_ask_again_at_once_is_one_request(void **state)
         w->ops->refused(w->policy, &rest, 0);
         assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 0);
     }
-    struct wf_policy_ask other = rest;
+    struct wf_policy_ask other = rest; /* that begins alike, and ends elsewhere */
     other.reader = 2;
+    other.count--;
     w->ops->ask(w->policy, &other, bars);
     assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 1);
-    rest.now_us += SECOND;
+    assert_true(bars[0] > first);
+    rest.now_us += 100 * (uint64_t)SECOND;
     w->ops->ask(w->policy, &rest, bars);
     assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 1);
-    assert_true(bars[0] > first);
+    world_close(w);
+}
+
+/* One that found no room and asks again, and again, is wanted no more than at first. */
+static void test_to_ask_again_is_no_use(void **state)
+{
+    (void)state;
+    struct world *w = world_open(&wf_policy_value, HELD);
+    float bars[LENGTH];
+    for (uint32_t step = 0; step < 30 * HELD / 3; step++) {
+        w->now_us += SECOND;
+        request(w, step % (HELD / 3), 3);
+    }
+    for (uint32_t step = 0; step < HELD / 3; step++) {
+        w->now_us += SECOND;
+        request(w, step, 3);
+        assert_int_equal(ask(w, 1000, LENGTH, bars), 0);
+        assert_int_equal(w->policy->asked.kind.bin[WF_VALUE_TURN], 0);
+    }
+    for (uint32_t chain = 0; chain < HELD / 3; chain++)
+        assert_int_equal(w->held[chain], 3);
     world_close(w);
 }
 
@@ -216,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_lru_has_no_bar),
         cmocka_unit_test(test_what_found_no_room_is_known),
         cmocka_unit_test(test_to_ask_again_at_once_is_one_request),
+        cmocka_unit_test(test_to_ask_again_is_no_use),
         cmocka_unit_test(test_sparing_is_worth_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
