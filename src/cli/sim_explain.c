@@ -69,13 +69,23 @@ int wf_sim_explain_begin(struct cli *cli, const struct wf_sim_trace *trace, stru
     return CLI_OK;
 }
 
+/* That block is one of those that the event is about? */
+static bool is_refused(const struct sim_story *story, const struct wf_sim_event *event)
+{
+    const struct wf_sim_request *asked = &story->trace->requests[event->request];
+    uint32_t depth = story->trace->depth[story->block];
+    return event->kind == WF_SIM_FULL && depth < asked->count &&
+           depth >= asked->count - event->blocks &&
+           story->trace->blocks[asked->first + depth] == story->block;
+}
+
 void wf_sim_explain_note(void *context, const struct wf_sim_event *event)
 {
     struct sim_story *story = context;
     const struct sim_question *ask = &story->question;
     bool of_it = ask->eviction ? event->number == ask->eviction &&
                                      (event->block != WF_SIM_NONE || event->kind == WF_SIM_SHARED)
-                 : ask->block ? event->block == story->block
+                 : ask->block ? event->block == story->block || is_refused(story, event)
                               : event->request == ask->request - 1;
     if (!of_it)
         return;
@@ -111,6 +121,19 @@ static void evicted_say(const struct wf_sim_event *event, const char *policy, ch
                  why->hint == WF_POLICY_WANTED ? "wanted" : "done");
 }
 
+static void full_say(const struct wf_sim_event *event, char *out, size_t size)
+{
+    int used = snprintf(out, size, "its last %u block%s %s not stored: ", event->blocks,
+                        wf_cli_s(event->blocks), event->blocks == 1 ? "was" : "were");
+    if (event->bar < WF_POLICY_ANY)
+        snprintf(out + used, size - (size_t)used,
+                 "what would have had to go was wanted again before, or others begin with it, and "
+                 "is worth more than %.3g hits a block and second",
+                 (double)event->bar);
+    else
+        snprintf(out + used, size - (size_t)used, "there was nothing that could go for them");
+}
+
 static void event_say(const struct sim_plan *plan, const struct sim_story *story,
                       const struct wf_sim_event *event, char *out, size_t size)
 {
@@ -132,6 +155,7 @@ static void event_say(const struct sim_plan *plan, const struct sim_story *story
         wf_prefetch_say(&event->prefetch, event->now_s, out + used, size - (size_t)used);
         break;
     }
+    case WF_SIM_FULL: full_say(event, out, size); break;
     case WF_SIM_SHARED:
         snprintf(out, size, "domain %s gives room (%s): it has %llu blocks, and is due %llu",
                  story->trace->domains[event->verdict.who].name,
@@ -156,8 +180,8 @@ static uint32_t wanted_next(const struct wf_sim_trace *trace, uint32_t block, ui
 static json_t *event_json(const struct sim_plan *plan, const struct sim_story *story,
                           const struct wf_sim_event *event)
 {
-    static const char *const kinds[] = {"evicted", "clean", "placed",  "refused",
-                                        "dropped", "cut",   "fetched", "shared"};
+    static const char *const kinds[] = {"evicted", "clean",   "placed", "refused", "dropped",
+                                        "cut",     "fetched", "shared", "full"};
     char words[WORDS_MAX];
     json_t *out = json_object();
     event_say(plan, story, event, words, sizeof words);
@@ -171,6 +195,11 @@ static json_t *event_json(const struct sim_plan *plan, const struct sim_story *s
         wf_cli_json_set(out, "position", json_integer(story->trace->depth[event->block] + 1));
         wf_cli_json_set(out, "wanted_next",
                         next == WF_SIM_NONE ? json_null() : json_integer((json_int_t)next + 1));
+    }
+    if (event->kind == WF_SIM_FULL) {
+        wf_cli_json_set(out, "blocks", json_integer(event->blocks));
+        if (event->bar < WF_POLICY_ANY)
+            wf_cli_json_set(out, "bar", wf_cli_json_real((double)event->bar, 9));
     }
     if (event->kind == WF_SIM_PLACED)
         wf_cli_json_set(out, "tier", json_string(tier_name(plan, event->place)));
@@ -232,7 +261,8 @@ int wf_sim_explain_print(struct cli *cli, const struct sim_plan *plan,
     for (int i = 0; i < story->count; i++)
         event_print(plan, story, &story->events[i]);
     if (!story->count)
-        puts("nothing happened: nothing left the pool then, and nothing was below");
+        puts("nothing happened: nothing left the pool then, nothing was below, and all of it was "
+             "stored or there");
     if (story->more)
         printf("and %llu more\n", (unsigned long long)story->more);
     return story->count ? CLI_OK : CLI_MISS;

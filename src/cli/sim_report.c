@@ -62,7 +62,8 @@ static json_t *run_json(const struct sim_runs *runs, const struct sim_run *run)
         uint64_t value;
     } numbers[] = {{"requests", result->requests},
                    {"blocks_requested", result->blocks_requested},
-                   {"blocks_hit", result->blocks_hit}};
+                   {"blocks_hit", result->blocks_hit},
+                   {"blocks_refused", result->blocks_refused}};
     json_t *out = json_object();
     wf_cli_json_set(out, "policy", json_string(run->ops->name));
     wf_cli_json_set(out, "capacity_blocks", json_integer(run->capacity));
@@ -127,6 +128,11 @@ static void capacity_print(const struct sim_runs *runs, const struct sim_run *fi
                100 * wf_sim_hit_rate(run), bar, closed, run->result.ttft_ms_mean,
                run->result.ttft_ms_p50, run->result.ttft_ms_p99,
                run->result.blocks_per_second / 1e6);
+        if (run->result.blocks_refused)
+            printf("  %-10s %8s  %llu block%s found no room and %s not stored\n", "", "",
+                   (unsigned long long)run->result.blocks_refused,
+                   wf_cli_s(run->result.blocks_refused),
+                   run->result.blocks_refused == 1 ? "was" : "were");
         if (runs->plan->tier_count)
             wf_sim_tiers_print(runs->plan, run);
         if (runs->trace->domain_count > 1)
@@ -180,7 +186,7 @@ int wf_sim_csv_write(struct cli *cli, const struct sim_runs *runs, const char *p
         return CLI_SYSTEM;
     fputs("policy,capacity_blocks,requests,blocks_requested,blocks_hit,hit_rate,gap_closed,"
           "ttft_ms_mean,ttft_ms_p50,ttft_ms_p95,ttft_ms_p99,prefill_tokens_saved,bytes_loaded,"
-          "bytes_stored,blocks_per_second",
+          "bytes_stored,blocks_per_second,blocks_refused",
           file);
     wf_sim_tiers_csv_head(runs->plan, file);
     wf_sim_domains_csv_head(runs->trace, file);
@@ -194,11 +200,11 @@ int wf_sim_csv_write(struct cli *cli, const struct sim_runs *runs, const char *p
                 (unsigned long long)result->blocks_hit, wf_sim_hit_rate(run));
         if (wf_sim_gap_closed(runs, run, &gap))
             fprintf(file, "%.4f", gap);
-        fprintf(file, ",%.3f,%.3f,%.3f,%.3f,%llu,%llu,%llu,%.0f", result->ttft_ms_mean,
+        fprintf(file, ",%.3f,%.3f,%.3f,%.3f,%llu,%llu,%llu,%.0f,%llu", result->ttft_ms_mean,
                 result->ttft_ms_p50, result->ttft_ms_p95, result->ttft_ms_p99,
                 (unsigned long long)result->prefill_tokens_saved,
                 (unsigned long long)result->bytes_loaded, (unsigned long long)result->bytes_stored,
-                result->blocks_per_second);
+                result->blocks_per_second, (unsigned long long)result->blocks_refused);
         wf_sim_tiers_csv(runs->plan, result, file);
         wf_sim_domains_csv(runs->trace, run, file);
         fputc('\n', file);

@@ -36,6 +36,10 @@ struct wf_sim_world {
     void (*gone)(void *context, uint32_t block, const struct wf_policy_reason *why);
     /* Before it: a domain gives, by the rule of core/share.h. */
     void (*gave)(void *context, uint32_t to, const struct wf_share_verdict *verdict);
+    /* The last `count` blocks of the request that runs found no room, for the first of them would
+     * have what is worth less than `bar` go (WF_POLICY_ANY: whatever may go, and nothing may).
+     * NULL: nobody listens. */
+    void (*full)(void *context, uint32_t count, float bar);
     /* Seconds to have a block again, for each GiB.  NULL: all are alike. */
     float (*cost_s_gib)(void *context, uint32_t block);
     void *context;

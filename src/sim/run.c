@@ -108,8 +108,10 @@ static void flat_run(struct run *run)
         uint32_t end = r + PROGRESS_EVERY;
         end = end < trace->request_count ? end : trace->request_count;
         double started_s = now_s();
-        for (; r < end; r++)
+        for (; r < end; r++) {
+            run->counting = r >= run->plan->warmup;
             run->hits[r] = wf_sim_cache_serve(run->plan->ops, run->cache, trace, r);
+        }
         spent_s += now_s() - started_s;
         progress_step(run, r);
     }
@@ -228,6 +230,14 @@ static void gave(void *context, uint32_t to, const struct wf_share_verdict *verd
     wf_sim_below_gave(run->below, verdict);
 }
 
+static void full(void *context, uint32_t count, float bar)
+{
+    struct run *run = context;
+    run->result.blocks_refused += run->counting ? count : 0;
+    if (run->below)
+        wf_sim_below_full(run->below, count, bar);
+}
+
 static bool make(struct run *run)
 {
     const struct wf_sim_plan *plan = run->plan;
@@ -249,6 +259,7 @@ static bool make(struct run *run)
         run->world.gave = gave;
     }
     run->world.context = run;
+    run->world.full = full;
     run->world.below = plan->tier_count > 0;
     run->world.cost_s_gib = plan->by_cost ? cost_s_gib : NULL;
     if (plan->world.shares) {
@@ -277,6 +288,11 @@ enum weft_status wf_sim_run(const struct wf_sim_plan *plan, const struct wf_sim_
     if (status == WEFT_OK) {
         (run.below ? tiered_run : flat_run)(&run);
         percentiles(&run);
+        /* What lies below may have been loaded without room for it; so it was never to be stored.
+         */
+        if (!plan->tier_count)
+            run.result.bytes_stored -= run.result.blocks_refused * plan->world.trace->block_tokens *
+                                       wf_sim_model_kv_bytes(plan->model);
         *out = run.result;
     }
     if (run.cache)

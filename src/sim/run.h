@@ -34,6 +34,7 @@ struct wf_sim_domain_result {
 
 struct wf_sim_result {
     uint64_t requests, blocks_requested, blocks_hit;
+    uint64_t blocks_refused; /* by the cache: they found no room and were not stored */
     double ttft_ms_mean, ttft_ms_p50, ttft_ms_p95, ttft_ms_p99;
     double decode_ms_mean;
     uint64_t prefill_tokens, prefill_tokens_saved;

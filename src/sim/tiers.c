@@ -275,6 +275,15 @@ static void demote(struct wf_sim_below *below, int from, uint32_t block)
     put(below, event.place, block);
 }
 
+void wf_sim_below_full(struct wf_sim_below *below, uint32_t count, float bar)
+{
+    struct wf_sim_event event = {.kind = WF_SIM_FULL,
+                                 .block = WF_SIM_NONE,
+                                 .blocks = count,
+                                 .bar = bar};
+    note(below, &event);
+}
+
 void wf_sim_below_gave(struct wf_sim_below *below, const struct wf_share_verdict *verdict)
 {
     struct wf_sim_event event = {

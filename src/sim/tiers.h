@@ -51,13 +51,15 @@ enum wf_sim_event_kind {
     WF_SIM_CUT,         /* a request finds blocks below */
     WF_SIM_FETCHED,     /* ahead, or not */
     WF_SIM_SHARED,      /* a domain gives to another, or of its own */
+    WF_SIM_FULL,        /* the last `blocks` of a request found no room in the pool */
 };
 struct wf_sim_event {
     enum wf_sim_event_kind kind;
     uint64_t number;  /* of all that left the pool, from 1 */
     uint32_t request; /* in which it happened */
     uint32_t block;   /* WF_SIM_NONE: it is about the request */
-    uint32_t blocks;  /* of a cut, of a fetch: how many are there */
+    uint32_t blocks; /* of a cut, of a fetch: how many are there; of a refusal: how many it is of */
+    float bar;       /* of that: only what is worth less would have gone; WF_POLICY_ANY: anything */
     double now_s;
     int from, place; /* tiers; -1: the pool, none */
     bool has_why;
@@ -121,6 +123,8 @@ void wf_sim_below_gone(struct wf_sim_below *below, uint32_t block,
 double wf_sim_below_again_s(const struct wf_sim_below *below, uint32_t block);
 /* Before that: a domain gives room. */
 void wf_sim_below_gave(struct wf_sim_below *below, const struct wf_share_verdict *verdict);
+/* The request's last `count` blocks found no room, as in the world's full(). */
+void wf_sim_below_full(struct wf_sim_below *below, uint32_t count, float bar);
 /* After it: fetches ahead are planned. */
 void wf_sim_below_served(struct wf_sim_below *below, uint32_t r);
 

@@ -227,9 +227,9 @@ static void put(struct wf_sim_cache *cache, uint32_t block, uint32_t *tip)
     *tip = slot;
 }
 
-/* What follows `*tip`.  False: for some of it there was no room. */
-static bool batch_put(struct wf_sim_cache *cache, const uint32_t *blocks, uint32_t count,
-                      uint32_t *tip)
+/* What follows `*tip`: how many of it are stored; the rest found no room. */
+static uint32_t batch_put(struct wf_sim_cache *cache, const uint32_t *blocks, uint32_t count,
+                          uint32_t *tip)
 {
     struct wf_policy *policy = cache->policies[cache->domain];
     struct wf_policy_ask ask = {.parent = *tip,
@@ -249,7 +249,7 @@ static bool batch_put(struct wf_sim_cache *cache, const uint32_t *blocks, uint32
         put(cache, blocks[room++], tip);
     if (room < count && !cache->world->below)
         cache->ops->refused(policy, &ask, room);
-    return room == count;
+    return room;
 }
 
 static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t hits)
@@ -268,9 +268,16 @@ static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t 
         use(cache, tip);
     }
     for (uint32_t i = hits; i < asked->count; i += RESERVE_BATCH) {
-        uint32_t left = asked->count - i;
-        if (!batch_put(cache, blocks + i, left < RESERVE_BATCH ? left : RESERVE_BATCH, &tip))
-            break;
+        uint32_t left = asked->count - i, count = left < RESERVE_BATCH ? left : RESERVE_BATCH;
+        uint32_t stored = batch_put(cache, blocks + i, count, &tip);
+        if (stored == count)
+            continue;
+        if (cache->world->full)
+            cache->world->full(cache->world->context, left - stored,
+                               cache->ops->candidates(cache->policies[cache->domain])
+                                   ? cache->bars[stored]
+                                   : WF_POLICY_ANY);
+        break;
     }
     if (tip == WF_POLICY_NONE)
         return;

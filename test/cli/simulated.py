@@ -219,6 +219,36 @@ def sim_says_why():
 
 
 @case
+def sim_says_what_found_no_room():
+    trace, sheet = os.path.join(FOLDER, "long.jsonl"), os.path.join(FOLDER, "long.csv")
+    weft("sim", "gen", "--workload", "agentic", "--requests", "500", "--format", "qwen", "--output", trace)
+    words = ["sim", "--trace", trace, "--capacity-blocks", "1500", "--csv", sheet, "--policy"]
+    lru, one = answer(*words, "lru,weft")["runs"]
+    check(lru["blocks_refused"] == 0 < one["blocks_refused"], lru, one)
+    with open(sheet, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    check([int(row["blocks_refused"]) for row in rows] == [0, one["blocks_refused"]], rows)
+    shown = weft(*words, "lru,weft").stdout.decode()
+    check(f"{one['blocks_refused']} blocks found no room" in shown and "\n" + 13 * " " + " 0 blocks" not in shown, shown)
+    lengths = [len(json.loads(line)["hash_ids"]) for line in read(trace).splitlines()]
+    # One that a longer request than the pool has no room for, whatever goes; and one by worth.
+    for bar in False, True:
+        found = 0
+        for request in sorted(range(len(lengths)), key=lambda at: -lengths[at])[:200]:
+            done = weft(*words, "weft", "--explain", f"request:{request + 1}", "--json", expect=None)
+            full = [event for event in json.loads(done.stdout)["events"] if event["event"] == "full"]
+            found = next((event for event in full if ("bar" in event) == bar), None)
+            if found:
+                break
+        check(found and found["request"] == request + 1 and 0 < found["blocks"] <= lengths[request], found)
+        why = "is worth more than" if bar else "nothing that could go"
+        check(why in found["why"] and f"its last {found['blocks']} block" in found["why"], found)
+        last, first = (answer(*words, "weft", "--explain", f"request:{request + 1}/{place}")["events"]
+                       for place in (lengths[request], lengths[request] - found["blocks"]))
+        check(found in last and found not in first, found)
+
+
+@case
 def sim_says_what_is_wrong():
     trace = trace_make("sim-bad.jsonl", "--requests", "60", "--bad", "3")
     done = weft("sim", "--trace", trace, "--policy", "lru", "--capacity-blocks", "100", "--json")
