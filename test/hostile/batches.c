@@ -38,7 +38,7 @@ struct mine {
 };
 
 struct stranger {
-    struct raw raw;
+    struct raw *raw;
     uint32_t format, domain;
     struct mine mine[MINE_MAX];
     uint32_t count;
@@ -61,15 +61,15 @@ static void arrive(struct scene *s, uint32_t i)
     struct stranger *one = &s->strangers[i];
     one->domain = i % 2;
     one->count = 0;
-    assert_int_equal(raw_hello(&one->raw, &s->node, domains[one->domain]), WEFT_OK);
-    one->format = raw_format(&one->raw, "batches", BLOCK_BYTES);
+    assert_int_equal(raw_hello(one->raw, &s->node, domains[one->domain]), WEFT_OK);
+    one->format = raw_format(one->raw, "batches", BLOCK_BYTES);
     assert_int_not_equal(one->format, UINT32_MAX);
 }
 
 static void leave(struct scene *s, uint32_t i)
 {
     struct stranger *one = &s->strangers[i];
-    raw_close(&one->raw);
+    raw_close(one->raw);
     while (one->count > 0)
         s->owner[one->domain][one->mine[--one->count].slot] = FREE;
 }
@@ -118,16 +118,16 @@ static void reserve(struct scene *s, uint32_t i)
         else
             key_make(s, request->keys[k]);
     }
-    int32_t status = raw_ask(&one->raw, request, WF_OP_RESERVE,
+    int32_t status = raw_ask(one->raw, request, WF_OP_RESERVE,
                              sizeof *request + count * sizeof request->keys[0]);
     if (status != WEFT_OK) {
         assert_true(status == WEFT_E_LIMIT || status == WEFT_E_PARENT);
         return;
     }
     if (request->flags & WEFT_CHAINED)
-        chain_right(&one->raw, count);
+        chain_right(one->raw, count);
     for (uint32_t k = 0; k < count; k++) {
-        const struct wf_reserved *block = &one->raw.answer.reserve.blocks[k];
+        const struct wf_reserved *block = one->raw->answer.reserve.blocks[k];
         s->fulls += block->status == WEFT_FULL;
         if (block->status != WEFT_OK)
             continue;
@@ -163,7 +163,7 @@ static void end(struct scene *s, uint32_t i, uint16_t op)
         one->count--;
     }
     message.head.count = count;
-    assert_int_equal(raw_ask(&one->raw, &message, op, RAW_COMMIT_BYTES(count)), WEFT_OK);
+    assert_int_equal(raw_ask(one->raw, &message, op, RAW_COMMIT_BYTES(count)), WEFT_OK);
 }
 
 static void served(struct scene *s, uint64_t name)
@@ -187,6 +187,7 @@ static void test_hostile_batches(void **state)
 {
     (void)state;
     static struct scene scene;
+    static struct raw raws[STRANGERS];
     struct scene *s = &scene;
     s->random = random_seeded("batches");
     memset(s->owner, 0xff, sizeof s->owner);
@@ -195,8 +196,10 @@ static void test_hostile_batches(void **state)
     assert_non_null(s->good);
     s->format = weftd_format(s->good, "good", BLOCK_BYTES);
     assert_non_null(s->format);
-    for (uint32_t i = 0; i < STRANGERS; i++)
+    for (uint32_t i = 0; i < STRANGERS; i++) {
+        s->strangers[i].raw = &raws[i];
         arrive(s, i);
+    }
     for (uint32_t turn = 0; turn < TURNS; turn++) {
         uint32_t i = random_below(&s->random, STRANGERS), what = random_below(&s->random, 20);
         if (what < 8) {
