@@ -127,7 +127,7 @@ static void reserve(struct scene *s, uint32_t i)
     if (request->flags & WEFT_CHAINED)
         chain_right(one->raw, count);
     for (uint32_t k = 0; k < count; k++) {
-        const struct wf_reserved *block = one->raw->answer.reserve.blocks[k];
+        const struct wf_reserved *block = &one->raw->answer.reserve.blocks[k];
         s->fulls += block->status == WEFT_FULL;
         if (block->status != WEFT_OK)
             continue;
