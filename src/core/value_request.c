@@ -373,6 +373,8 @@ void wf_value_ask(struct wf_policy *p, const struct wf_policy_ask *ask, float *b
 static void refusal_note(struct wf_policy *p, const struct wf_policy_ask *ask, uint32_t first)
 {
     struct refusal *refusal = p->asked.again;
+    /* The minute is that of the first time: what is wanted all the time was wanted again. */
+    uint32_t ticks = refusal ? refusal->ticks : p->now;
     if (!refusal) {
         refusal = &p->refusals[p->refusals_next];
         p->refusals_next = (p->refusals_next + 1) % RECENT;
@@ -380,7 +382,7 @@ static void refusal_note(struct wf_policy *p, const struct wf_policy_ask *ask, u
     *refusal = (struct refusal){.key = ask->keys[first],
                                 .last = ask->keys[ask->count - 1],
                                 .reader = ask->reader,
-                                .ticks = p->now,
+                                .ticks = ticks,
                                 .any = true,
                                 .kind = p->asked.kind};
 }

@@ -195,6 +195,31 @@ static void test_to_ask_again_is_no_use(void **state)
     world_close(w);
 }
 
+/* Somebody asks for it every twenty seconds, and each time there is no room. */
+static void test_what_many_ask_for_is_wanted_again(void **state)
+{
+    (void)state;
+    struct world *w = world_of(&wf_policy_value);
+    uint64_t keys[LENGTH];
+    float bars[LENGTH];
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < LENGTH; i++)
+        keys[i] = key_of(5000, i);
+    for (uint32_t reader = 1; reader <= 10; reader++) {
+        const struct wf_policy_ask said = {.parent = WF_POLICY_NONE,
+                                           .reader = reader,
+                                           .count = LENGTH,
+                                           .keys = keys,
+                                           .now_us = w->now_us += 20 * (uint64_t)SECOND};
+        w->ops->ask(w->policy, &said, bars);
+        w->ops->refused(w->policy, &said, 0);
+        uint32_t turn = w->policy->asked.kind.bin[WF_VALUE_TURN];
+        most = turn > most ? turn : most;
+    }
+    assert_int_equal(most, 3); /* once a minute */
+    world_close(w);
+}
+
 /* Eight chains that come back fill the room nearly, and long ones pass through that never do. */
 static double hit_rate(bool asks)
 {
@@ -239,6 +264,7 @@ int main(void)
         cmocka_unit_test(test_what_found_no_room_is_known),
         cmocka_unit_test(test_to_ask_again_at_once_is_one_request),
         cmocka_unit_test(test_to_ask_again_is_no_use),
+        cmocka_unit_test(test_what_many_ask_for_is_wanted_again),
         cmocka_unit_test(test_sparing_is_worth_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
