@@ -552,10 +552,12 @@ const struct cli_command wf_cmd_sim = {
         "the last becoming the first; 0.35 of the calls have a text of that length of their own "
         "instead; then 250, 1.3; output 150, 1; another call with 0.08, 80, 1 more after 15 s, "
         "1.2.\n\n"
-        "With --hints, gen writes what each session will do into its lines: \"wanted\" when "
-        "another turn comes, \"done\" when not, with that precision and recall; and with "
-        "\"wanted\" \"returns_in\", the seconds until then (where none comes: that would have been "
-        "drawn), times a "
+        "With --hints, gen writes what sessions will do into its lines: \"wanted\" when another "
+        "turn comes, \"done\" when not, each with the probability recall; of what is left so many "
+        "say the other that a share of precision of each kind is right; the rest say nothing.  "
+        "Where too few are left for that, as where nearly every turn goes on, the answer says how "
+        "many are right.  \"wanted\" has \"returns_in\", the seconds until then (where none comes: "
+        "that would have been drawn), times a "
         "log-normal of median 1 and deviation 0.3.  With --tenant each session, or group of a "
         "batch, is of one of several domains, by chance in proportion to their parts.",
     .words = words,

@@ -32,10 +32,21 @@ static int gen_read(struct cli *cli, const struct sim_gen_given *given,
     return given->hints ? wf_sim_hints_read(cli, given->hints, &out->hints) : CLI_OK;
 }
 
+static void missed_say(const char *kind, const char *others, const struct wf_sim_gen_said *said)
+{
+    if (said->precision_missed)
+        fprintf(stderr,
+                "weft sim: too few turns are left that %s for such a precision of \"%s\": %llu "
+                "say it, and %.1f %% of them rightly\n",
+                others, kind, (unsigned long long)said->hints,
+                said->hints ? 100 * (double)said->right / (double)said->hints : 0);
+}
+
 int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given)
 {
     struct wf_sim_tenant tenants[WF_SIM_DOMAINS_MAX];
     struct wf_sim_gen gen;
+    struct wf_sim_gen_made made;
     int code = gen_read(cli, given, tenants, &gen);
     if (code != CLI_OK)
         return code;
@@ -43,7 +54,7 @@ int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given)
     FILE *file = given->output ? fopen(given->output, "we") : stdout;
     if (!file)
         return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", name, strerror(errno));
-    enum weft_status status = wf_sim_gen_write(&gen, file);
+    enum weft_status status = wf_sim_gen_write(&gen, file, &made);
     bool failed = fflush(file) != 0 || ferror(file);
     if (given->output)
         failed |= fclose(file) != 0;
@@ -51,5 +62,7 @@ int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given)
         return wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_sim_error());
     if (failed)
         return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", name, strerror(errno));
+    missed_say("wanted", "end", &made.wanted);
+    missed_say("done", "go on", &made.done);
     return CLI_OK;
 }

@@ -100,7 +100,8 @@ struct request {
     uint64_t first; /* of its ids */
     uint32_t ids, input, output, tenant;
     double gap_s;
-    bool goes_on, wanted;
+    bool goes_on;
+    enum trace_hint hint;
 };
 
 struct maker {
@@ -332,17 +333,41 @@ static bool sessions_make(struct maker *maker)
     return true;
 }
 
-static void hints_make(struct maker *maker)
+/* How likely one of `wrong` is to be taken for one of `right`, when it is not known for what it is:
+ * that is all that there is for mistakes. */
+static double mistaken_of(const struct wf_sim_hints *hints, double right, double wrong,
+                          bool *missed)
+{
+    double wanted = wf_sim_hints_mistaken(hints, right, wrong), most = 1 - hints->recall;
+    *missed = hints->precision < 1 && right > 0 && (wrong <= 0 || wanted > most + 1e-9);
+    return wanted < most ? wanted : most;
+}
+
+static void said_count(struct wf_sim_gen_said *said, bool right)
+{
+    said->hints++;
+    said->right += right;
+}
+
+static void hints_make(struct maker *maker, struct wf_sim_gen_made *made)
 {
     const struct wf_sim_hints *hints = &maker->gen->hints;
-    double right = 0;
+    double go_on = 0;
     for (uint64_t i = 0; i < maker->gen->requests; i++)
-        right += maker->requests[i].goes_on;
-    double wrong = (double)maker->gen->requests - right;
-    double mistaken = wf_sim_hints_mistaken(hints, right, wrong);
-    for (uint64_t i = 0; i < maker->gen->requests; i++)
-        maker->requests[i].wanted = wf_sim_random_part(&maker->random) <
-                                    (maker->requests[i].goes_on ? hints->recall : mistaken);
+        go_on += maker->requests[i].goes_on;
+    double end = (double)maker->gen->requests - go_on;
+    double end_wanted = mistaken_of(hints, go_on, end, &made->wanted.precision_missed);
+    double go_on_done = mistaken_of(hints, end, go_on, &made->done.precision_missed);
+    for (uint64_t i = 0; i < maker->gen->requests; i++) {
+        struct request *request = &maker->requests[i];
+        double chance = wf_sim_random_part(&maker->random);
+        bool right = chance < hints->recall;
+        if (!right && chance - hints->recall >= (request->goes_on ? go_on_done : end_wanted))
+            continue;
+        bool wanted = request->goes_on == right;
+        request->hint = wanted ? TRACE_HINT_WANTED : TRACE_HINT_DONE;
+        said_count(wanted ? &made->wanted : &made->done, right);
+    }
 }
 
 static void request_write(struct maker *maker, const struct request *request, FILE *to)
@@ -356,9 +381,9 @@ static void request_write(struct maker *maker, const struct request *request, FI
     for (uint32_t i = 0; i < request->ids; i++)
         fprintf(to, "%s%llu", i ? ", " : "", (unsigned long long)maker->ids[request->first + i]);
     fputs("]", to);
-    if (maker->gen->hinted)
-        fprintf(to, ", \"hint\": \"%s\"", request->wanted ? "wanted" : "done");
-    if (maker->gen->hinted && request->wanted)
+    if (request->hint != TRACE_HINT_NONE)
+        fprintf(to, ", \"hint\": \"%s\"", request->hint == TRACE_HINT_WANTED ? "wanted" : "done");
+    if (request->hint == TRACE_HINT_WANTED)
         fprintf(to, ", \"returns_in\": %.3f",
                 request->gap_s * exp(RETURNS_SIGMA * normal(&maker->return_random)));
     if (maker->gen->tenant_count) {
@@ -368,8 +393,10 @@ static void request_write(struct maker *maker, const struct request *request, FI
     fputs("}\n", to);
 }
 
-enum weft_status wf_sim_gen_write(const struct wf_sim_gen *gen, FILE *to)
+enum weft_status wf_sim_gen_write(const struct wf_sim_gen *gen, FILE *to,
+                                  struct wf_sim_gen_made *made)
 {
+    struct wf_sim_gen_made said = {0};
     const struct wf_sim_workload *work = gen->workload;
     struct maker *maker = calloc(1, sizeof *maker);
     enum weft_status status = WEFT_OK;
@@ -383,7 +410,7 @@ enum weft_status wf_sim_gen_write(const struct wf_sim_gen *gen, FILE *to)
     }
     if (maker && maker->prompt_sums && maker->document_sums && sessions_make(maker)) {
         if (gen->hinted)
-            hints_make(maker);
+            hints_make(maker, &said);
         for (uint64_t i = 0; i < gen->requests; i++)
             request_write(maker, &maker->requests[i], to);
     } else {
@@ -397,5 +424,7 @@ enum weft_status wf_sim_gen_write(const struct wf_sim_gen *gen, FILE *to)
         free(maker->ids);
     }
     free(maker);
+    if (made)
+        *made = said;
     return status;
 }

@@ -7,9 +7,11 @@
  * input is all of the turn before, its output and what is new.  Lengths and waits are log-normal: a
  * median and the deviation of the logarithm.  Which prompt, which document: Zipf.
  *
- * With hints, each request says what its session will do: "wanted" when another turn comes, "done"
- * when not, with noise as in hints.h; and where it says "wanted", after how long: the gap that was
- * drawn (of those that do not come back, too), times a log-normal of median 1.
+ * With hints, a request says what its session will do: "wanted" when another turn comes, "done"
+ * when not, each with the probability `recall`; of what is left so many say the other as make a
+ * share of `precision` of each kind true, as far as they are enough; the rest says nothing.  Where
+ * it says "wanted", it says after how long: the gap that was drawn (of those that do not come back,
+ * too), times a log-normal of median 1.
  */
 #ifndef WF_SIM_GEN_H
 #define WF_SIM_GEN_H
@@ -66,7 +68,17 @@ struct wf_sim_gen {
     int tenant_count; /* 0: nobody's */
 };
 
-/* Errors of writing are left to ferror().  WEFT_E_NO_MEMORY. */
-enum weft_status wf_sim_gen_write(const struct wf_sim_gen *gen, FILE *to);
+/* What came of the hints, of each kind. */
+struct wf_sim_gen_said {
+    uint64_t hints, right;
+    bool precision_missed; /* too few of the other kind are left to be mistaken about */
+};
+struct wf_sim_gen_made {
+    struct wf_sim_gen_said wanted, done;
+};
+
+/* Errors of writing are left to ferror().  `made` may be NULL.  WEFT_E_NO_MEMORY. */
+enum weft_status wf_sim_gen_write(const struct wf_sim_gen *gen, FILE *to,
+                                  struct wf_sim_gen_made *made);
 
 #endif

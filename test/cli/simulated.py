@@ -101,7 +101,11 @@ def sim_makes_workloads():
     weft(*words, "--output", trace)
     check(weft(*words).stdout == read(trace), "another time, another trace")
     lines = [json.loads(line) for line in read(trace).splitlines()]
-    check(len(lines) == 2000 and {line["hint"] for line in lines} == {"wanted", "done"}, lines[:2])
+    check(len(lines) == 2000 and {line.get("hint") for line in lines} == {"wanted", "done", None}, lines[:2])
+    why = weft(*words).stderr.decode()
+    check(re.search('too few turns are left that end for such a precision of "wanted": .* 99.* % of them', why), why)
+    check("go on" not in why and not weft(*words[:-2]).stderr, why)
+    check(weft(*words[:-1], "precision=0.5,recall=0.9").stdout != read(trace), "precision does nothing")
     common = ["--trace", trace, "--policy", "lru,weft", "--capacity-blocks", "300"]
     said = {run["policy"]: run for run in answer("sim", *common, "--hints", "trace")["runs"]}
     silent = {run["policy"]: run for run in answer("sim", *common)["runs"]}
@@ -155,7 +159,7 @@ def sim_gives_domains_their_part():
     part = sum(line["domain"] == "gold" for line in lines) / len(lines)
     check(0.2 < part < 0.4, "gold has", part)
     check({(line["domain"], line["priority"]) for line in lines} == {("gold", 2), ("free", 0)}, lines[:2])
-    check(all(("returns_in" in line) == (line["hint"] == "wanted") for line in lines), lines[:2])
+    check(all(("returns_in" in line) == (line.get("hint") == "wanted") for line in lines), lines[:2])
     # Whose they are changes nothing else.
     mine = ("domain", "priority")
     plain = [json.loads(line) for line in weft(*gen).stdout.splitlines()]

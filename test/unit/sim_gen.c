@@ -20,24 +20,32 @@
 
 static char path[] = "/tmp/weft-sim-gen-XXXXXX";
 
-static void make(const char *workload, enum trace_format format, uint64_t seed, double precision,
-                 struct wf_sim_trace *trace)
+static void make_noisy(const char *workload, enum trace_format format, uint64_t seed,
+                       struct wf_sim_hints hints, struct wf_sim_gen_made *made,
+                       struct wf_sim_trace *trace)
 {
     struct wf_sim_gen gen = {.workload = wf_sim_workload_find(workload),
                              .format = format,
                              .requests = REQUESTS,
                              .seed = seed,
                              .hinted = true,
-                             .hints = {precision, precision}};
+                             .hints = hints};
     assert_non_null(gen.workload);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
-    assert_int_equal(wf_sim_gen_write(&gen, file), WEFT_OK);
+    assert_int_equal(wf_sim_gen_write(&gen, file, made), WEFT_OK);
     assert_int_equal(fclose(file), 0);
     assert_int_equal(wf_sim_trace_load(path, format, true, UINT64_MAX, NULL, trace), WEFT_OK);
     assert_int_equal(trace->request_count, REQUESTS);
     assert_int_equal(trace->lines_early, 0);
-    assert_int_equal(trace->hints, REQUESTS);
+}
+
+static void make(const char *workload, enum trace_format format, uint64_t seed, double precision,
+                 struct wf_sim_trace *trace)
+{
+    make_noisy(workload, format, seed, (struct wf_sim_hints){precision, precision}, NULL, trace);
+    if (precision >= 1)
+        assert_int_equal(trace->hints, REQUESTS);
 }
 
 static int compare(const void *a, const void *b)
@@ -94,24 +102,49 @@ static void a_turn_goes_on_where_the_last_ended(void **state)
     wf_sim_trace_fini(&trace);
 }
 
+/* Of each kind: the part of what is said that is right, and of what is true that is said. */
 static void hints_err_as_often_as_said(void **state)
 {
     (void)state;
-    struct wf_sim_trace true_ones, noisy;
-    make("agentic", TRACE_MOONCAKE, 5, 1, &true_ones);
-    make("agentic", TRACE_MOONCAKE, 5, 0.95, &noisy);
-    double right = 0, wanted = 0, both = 0;
-    for (uint32_t r = 0; r < REQUESTS; r++) {
-        bool truth = true_ones.requests[r].hint == TRACE_HINT_WANTED;
-        bool said = noisy.requests[r].hint == TRACE_HINT_WANTED;
-        right += truth;
-        wanted += said;
-        both += truth && said;
+    static const struct {
+        const char *workload;
+        double precision, recall;
+        bool wanted_missed, done_missed;
+    } all[] = {
+        {"chat", 0.8, 0.6, false, false},   {"chat", 0.5, 0.5, true, false},
+        {"agentic", 0.9, 0.9, true, false}, {"agentic", 0.1, 0.9, true, true},
+        {"rag", 0.8, 0.8, false, true},     {"batch", 0.9, 0.9, false, true},
+    };
+    static const enum trace_hint kinds[] = {TRACE_HINT_WANTED, TRACE_HINT_DONE};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        struct wf_sim_trace true_ones, noisy;
+        struct wf_sim_gen_made made;
+        make(all[i].workload, TRACE_MOONCAKE, 5, 1, &true_ones);
+        make_noisy(all[i].workload, TRACE_MOONCAKE, 5,
+                   (struct wf_sim_hints){all[i].precision, all[i].recall}, &made, &noisy);
+        assert_int_equal(made.wanted.precision_missed, all[i].wanted_missed);
+        assert_int_equal(made.done.precision_missed, all[i].done_missed);
+        assert_true(noisy.hints == made.wanted.hints + made.done.hints && noisy.hints <= REQUESTS);
+        for (size_t k = 0; k < 2; k++) {
+            double truth = 0, said = 0, both = 0;
+            for (uint32_t r = 0; r < REQUESTS; r++) {
+                truth += true_ones.requests[r].hint == kinds[k];
+                said += noisy.requests[r].hint == kinds[k];
+                both += true_ones.requests[r].hint == kinds[k] &&
+                        noisy.requests[r].hint == kinds[k];
+            }
+            const struct wf_sim_gen_said *counted = k ? &made.done : &made.wanted;
+            assert_true(counted->hints == said && counted->right == both);
+            if (truth > 0)
+                assert_true(fabs(both / truth - all[i].recall) < 0.04);
+            if (said > 0 && !counted->precision_missed)
+                assert_true(fabs(both / said - all[i].precision) < 0.04);
+            if (said > 0 && counted->precision_missed)
+                assert_true(both / said > all[i].precision);
+        }
+        wf_sim_trace_fini(&true_ones);
+        wf_sim_trace_fini(&noisy);
     }
-    assert_true(fabs(both / wanted - 0.95) < 0.02);
-    assert_true(fabs(both / right - 0.95) < 0.02);
-    wf_sim_trace_fini(&true_ones);
-    wf_sim_trace_fini(&noisy);
 }
 
 /* The block that most requests of these seconds begin with, of `what` alone if it is not
