@@ -410,8 +410,10 @@ static inline const void *weft_v(const struct weft_pins *pins, uint32_t block, u
 }
 
 /* Bring a chain up before it is asked for: what of it is on a tier below is read into DRAM, to be
- * there in `within_ms` (0: as soon as nothing more urgent is to do).  Returns at once;
- * *out_blocks (may be NULL) is how many blocks are in DRAM or on their way. */
+ * there in `within_ms` (0: as soon as nothing more urgent is to do).  Returns at once, also when
+ * others are to be written below before there is room: the node goes on as they leave.
+ * *out_blocks (may be NULL) is how many blocks are in DRAM, on their way, or have room made for
+ * them; for what is behind there is none, since what could go is in use or no tier takes it. */
 WEFT_CHECKED WEFT_API enum weft_status weft_prefetch(struct weft_session *s, const uint32_t *tokens,
                                                      size_t token_count, uint32_t within_ms,
                                                      uint32_t *out_blocks);

@@ -31,6 +31,10 @@ static bool decision_print(const json_t *said)
         printf("its chain is not brought up: what would have to go for it is worth more");
     else if (strcmp(rule, "gone") == 0)
         printf("nothing is left of its chain that could be brought up");
+    else if (strcmp(rule, "asked") == 0 && begun < blocks)
+        printf("%llu of %llu blocks are brought up, because weft_prefetch() asked for it, and "
+               "room for the others is made",
+               begun, blocks);
     else if (strcmp(rule, "asked") == 0)
         printf("%llu block%s brought up, because weft_prefetch() asked for it", begun,
                begun == 1 ? " is" : "s are");

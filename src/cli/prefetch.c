@@ -12,6 +12,7 @@
 
 #define LOOK_US_LEAST 2000u /* between two looks; twice as long each time */
 #define LOOK_US_MOST 20000u
+#define ASK_S 0.25 /* nothing more came for so long: is it still on its way? */
 #define BY_MS_MAX 3600000u
 
 static uint64_t blocks = 1, by_ms;
@@ -33,27 +34,42 @@ static const char *const examples[] = {
     NULL,
 };
 
-/* Ask for it, and look until it is up or `by_ms` are over. */
+/* Ask for it, and look until what is coming is up or `by_ms` are over. */
 static int fetch(struct cli *cli, struct cli_chain *chain, uint32_t *coming)
 {
-    double until_s = wf_cli_now_s() + (double)by_ms / 1e3;
+    double asked_s = wf_cli_now_s(), until_s = asked_s + (double)by_ms / 1e3;
+    size_t came = 0;
     unsigned look_us = LOOK_US_LEAST;
     enum weft_status status = weft_prefetch_keys(chain->format, chain->keys, chain->count,
                                                  (uint32_t)by_ms, coming);
     if (status != WEFT_OK && status != WEFT_MISS)
         return wf_cli_fail_status(cli, status, "cannot prefetch");
     int code = wf_cli_chain_look(cli, chain);
-    while (code == CLI_OK && chain->dram < chain->present && wf_cli_now_s() < until_s) {
+    while (code == CLI_OK && chain->dram < *coming && chain->dram < chain->present &&
+           wf_cli_now_s() < until_s) {
         usleep(look_us);
         look_us = 2 * look_us < LOOK_US_MOST ? 2 * look_us : LOOK_US_MOST;
         code = wf_cli_chain_look(cli, chain);
+        double now_s = wf_cli_now_s(), left_ms = 1e3 * (until_s - now_s);
+        if (chain->dram != came)
+            asked_s = now_s;
+        came = chain->dram;
+        if (code != CLI_OK || now_s - asked_s < ASK_S || left_ms < 1)
+            continue;
+        asked_s = now_s;
+        status = weft_prefetch_keys(chain->format, chain->keys, chain->count, (uint32_t)left_ms,
+                                    coming);
+        if (status != WEFT_OK && status != WEFT_MISS)
+            return wf_cli_fail_status(cli, status, "cannot prefetch");
     }
     return code;
 }
 
 static int report(struct cli *cli, const struct cli_chain *chain, uint32_t coming)
 {
-    size_t late = by_ms ? chain->present - chain->dram : 0;
+    size_t known = chain->present < chain->count ? chain->present : chain->count;
+    size_t no_room = coming < known && chain->dram < known ? known - coming : 0;
+    size_t late = by_ms ? known - chain->dram - no_room : 0;
     if (cli->json) {
         json_t *answer = json_object();
         wf_cli_json_set(answer, "blocks", json_integer((json_int_t)chain->count));
@@ -61,6 +77,7 @@ static int report(struct cli *cli, const struct cli_chain *chain, uint32_t comin
         wf_cli_json_set(answer, "coming", json_integer((json_int_t)coming));
         wf_cli_json_set(answer, "in_dram", json_integer((json_int_t)chain->dram));
         wf_cli_json_set(answer, "late", json_integer((json_int_t)late));
+        wf_cli_json_set(answer, "no_room", json_integer((json_int_t)no_room));
         wf_cli_json_print(answer);
     } else {
         printf("%zu of %zu block%s %s in DRAM", chain->dram, chain->count, wf_cli_s(chain->count),
@@ -70,6 +87,10 @@ static int report(struct cli *cli, const struct cli_chain *chain, uint32_t comin
         else if (chain->dram < coming)
             printf(", %zu %s on the way", coming - chain->dram,
                    coming - chain->dram == 1 ? "is" : "are");
+        if (no_room)
+            printf(", no room for %zu: what would have to go is in use or pinned, or no tier takes "
+                   "it",
+                   no_room);
         if (chain->present < chain->count)
             printf(", %zu %s not there", chain->count - chain->present,
                    chain->count - chain->present == 1 ? "is" : "are");
@@ -77,7 +98,7 @@ static int report(struct cli *cli, const struct cli_chain *chain, uint32_t comin
     }
     if (chain->present < chain->count)
         wf_cli_failed_say(cli);
-    return late || chain->present < chain->count ? CLI_MISS : CLI_OK;
+    return late || no_room || chain->present < chain->count ? CLI_MISS : CLI_OK;
 }
 
 static int run(struct cli *cli)
@@ -113,7 +134,10 @@ const struct cli_command wf_cmd_prefetch = {
         "node reads it in time for that, and the command waits until all is up or the time is "
         "over, and says how many blocks are late.  Without, it returns at once, and the blocks "
         "come when nothing more urgent is to do.\n\n"
-        "Exits with 1 when blocks are late or not there.",
+        "Where DRAM is full, what goes first by the policy's order makes room; what of it is on no "
+        "tier yet is written to one before.  What cannot have room is said at once, and not waited "
+        "for.\n\n"
+        "Exits with 1 when blocks are late, have no room or are not there.",
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},
     .examples = examples,

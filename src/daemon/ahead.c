@@ -247,11 +247,13 @@ static void bring(struct wf_node *node, struct wf_session_entry *session,
 {
     struct wf_domain *domain = &node->domains[session->domain];
     struct wf_event_prefetch *told = &decision->told;
+    struct wf_fetched fetched = {.begun = 0};
     bool crowded = session->crowded;
     if (decision->chain.end != WF_SLOT_NONE)
         wf_store_keep(&domain->store, decision->chain.end);
     if (decision->chain.absent)
-        told->begun = wf_prefetch_chain(domain, session->tip, session->due_ns / 1000);
+        wf_prefetch_chain(domain, session->tip, session->due_ns / 1000, "hint", &fetched);
+    told->begun = fetched.begun;
     session->crowded = told->begun < told->blocks && told->due_s > LOOK_LEAST_S;
     told->rule = told->begun < told->blocks    ? "room"
                  : !told->blocks               ? "kept"
@@ -360,7 +362,7 @@ void wf_ahead_asked(const struct wf_client *client, const struct wf_load *reques
                     const struct wf_ahead_asked *asked)
 {
     struct wf_domain *domain = client->domain;
-    if (!asked->blocks) /* there are no tiers, or nothing of it is below alone */
+    if (!asked->blocks || asked->again) /* no tiers, nothing of it is below alone; or was told */
         return;
     const struct wf_lower *lower = nearest(domain->node->below, UINT8_MAX);
     double load_s = lower ? read_s(lower, (double)asked->bytes, asked->begun) : 0;
@@ -375,7 +377,7 @@ void wf_ahead_asked(const struct wf_client *client, const struct wf_load *reques
                                      .load_s = load_s,
                                      .chance = 1,
                                      .saved_s = load_s,
-                                     .pushed_bytes = pushed_bytes(domain, 0),
+                                     .pushed_bytes = pushed_bytes(domain, asked->rest_bytes),
                                      .blocks = asked->blocks,
                                      .begun = asked->begun};
     wf_telemetry_prefetch(domain, request->keys[asked->last], asked->bytes, &told);

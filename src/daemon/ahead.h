@@ -45,7 +45,9 @@ void wf_ahead_gone(struct wf_domain *domain, const struct wf_gone *gone);
 struct wf_ahead_asked {
     uint32_t blocks, begun, last; /* last: the place of the last of them among the keys */
     uint64_t bytes;               /* of those begun */
-    bool full;                    /* there was no room for more */
+    uint64_t rest_bytes;          /* of those that found no room */
+    bool again;                   /* and are waited for since it was asked before */
+    bool full;                    /* and there will be none */
 };
 void wf_ahead_asked(const struct wf_client *client, const struct wf_load *request,
                     const struct wf_ahead_asked *asked);

@@ -31,6 +31,7 @@
 
 #define WF_LOADS_MAX 4096u  /* blocks on their way up at a time */
 #define WF_READS_MAX 4096u  /* reads for them */
+#define WF_RESTS_MAX 64u    /* prefetches that wait for room */
 #define WF_WRITES_MAX 1024u /* blocks on their way down, or from tier to tier */
 
 /* How much a tier reads, by the counters of its mover. */
@@ -103,6 +104,14 @@ struct wf_loads;
 struct wf_demotes;
 struct wf_archives;
 
+/* A chain whose prefetch found no room for all of it yet. */
+struct wf_rest {
+    struct wf_domain *domain;
+    uint8_t tip[32];
+    uint64_t until_ns, deadline_us; /* it is given up; its reads are due */
+    uint32_t left;                  /* blocks that may yet be begun for it */
+};
+
 struct wf_below {
     struct wf_node *node;
     uint32_t count;
@@ -114,6 +123,9 @@ struct wf_below {
     bool ahead;                              /* blocks are looked at that need not leave yet */
     struct wf_refusal refusals[WF_REFUSALS]; /* by the first byte of the key */
     struct wf_loads *loads;
+    struct wf_rest rests[WF_RESTS_MAX];
+    uint32_t rest_count;
+    uint64_t rests_ns; /* they were looked at last */
     struct wf_demotes *demotes;
     struct wf_archives *archives;
     struct wf_tier_block *orphans; /* found before their parents, which may be on another tier */
@@ -320,11 +332,26 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request);
 /* The slot that `key` is arriving in; WF_SLOT_NONE when it is not. */
 uint32_t wf_load_slot(const struct wf_below *below, const struct wf_domain *domain,
                       const uint8_t key[32]);
+/* What came of bringing a chain up. */
+struct wf_fetched {
+    uint32_t blocks, begun, fresh; /* not in DRAM; on their way now; since this call */
+    uint64_t bytes;                /* of those on their way */
+    enum weft_status status;       /* of the first that is not: WEFT_FULL, or WEFT_MISS */
+};
 /* Bring a chain up, from its root to `tip`, by `deadline_us` (0: when there is nothing better to
- * do).  How many blocks were begun. */
-uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us);
+ * do); `why` is a literal, for the event. */
+void wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us,
+                       const char *why, struct wf_fetched *out);
 /* The block was removed: what is on its way of it arrives nowhere. */
 void wf_load_forget(struct wf_below *below, const struct wf_domain *domain, const uint8_t key[32]);
 uint32_t wf_loads_busy(const struct wf_below *below);
+
+/* load_rest.c: a prefetch got as far as the key at `first`, since there was no room for it, or
+ * since there was none for what it extends.  What is kept is WEFT_PENDING in the answer. */
+struct wf_ahead_asked;
+void wf_rest_keep(struct wf_domain *domain, const struct wf_load *request, uint32_t first,
+                  struct wf_load_answer *answer, struct wf_ahead_asked *asked);
+/* Go on with what is kept, as there is room now. */
+void wf_rests_run(struct wf_below *below);
 
 #endif

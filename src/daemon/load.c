@@ -489,6 +489,7 @@ void wf_loads_run(struct wf_below *below)
         if (below->tiers[i].stats.state == WF_MOVER_STALLED)
             look_for_late(&below->tiers[i]);
     pump(below);
+    wf_rests_run(below);
 }
 
 /* Prefetches are handed to the movers a few at a time, so that one that someone comes to wait for
@@ -688,7 +689,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
     struct wf_node *node = client->node;
     struct wf_domain *domain = client->domain;
     const struct wf_message *to = &request->message;
-    uint32_t count = request->count;
+    uint32_t count = request->count, first = count; /* first: of those that are not to be had */
     bool prefetch = request->flags & WF_LOAD_PREFETCH, missed = !node->below;
     if (count == 0 || count > WEFT_BATCH_MAX ||
         to->bytes < sizeof *request + (uint64_t)count * sizeof request->keys[0]) {
@@ -732,6 +733,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
         }
         missed = status != WEFT_OK && status != WEFT_PENDING;
         asked_note(&asked, i, status);
+        first = missed ? i : first;
         if (missed)
             continue;
         answer->blocks[i].status = status;
@@ -741,6 +743,8 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
     }
     if (node->below)
         pump(node->below);
+    if (prefetch && node->below && first < count)
+        wf_rest_keep(domain, request, first, answer, &asked);
     if (prefetch)
         wf_ahead_asked(client, request, &asked);
     WF_CRASH("load.before_answer");
@@ -749,28 +753,31 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
 
 /* ------------------------------------------------------------------------------- asked by hints */
 
-uint32_t wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us)
+void wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us,
+                       const char *why, struct wf_fetched *out)
 {
     struct wf_below *below = domain->node->below;
-    uint32_t entries[WF_LOADS_MAX], begun = 0;
+    uint32_t entries[WF_LOADS_MAX], busy = below->loads->busy;
     uint32_t count = wf_chain_absent(domain, tip, entries, WF_LOADS_MAX);
     struct wanted wanted = {.class = WF_TIER_PREFETCH,
                             .deadline_us = deadline_us ? deadline_us : wf_now_ns() / 1000,
                             .of = count,
                             .whole = true,
-                            .why = "hint",
+                            .why = why,
                             .reader = WF_STORE_NODE};
+    *out = (struct wf_fetched){.blocks = count};
     /* From the root: what is loaded without its parent could not be found. */
     for (uint32_t i = count; i-- > 0;) {
         struct wf_directory_block block;
         uint32_t slot;
         wf_directory_read(below->directory, entries[i], &block);
         wanted.place = count - 1 - i;
-        enum weft_status status = load_one(domain, block.key, &wanted, &slot);
-        begun += status == WEFT_PENDING;
-        if (status != WEFT_OK && status != WEFT_PENDING)
+        out->status = load_one(domain, block.key, &wanted, &slot);
+        if (out->status != WEFT_OK && out->status != WEFT_PENDING)
             break;
+        out->begun++;
+        out->bytes += block.bytes;
     }
+    out->fresh = below->loads->busy - busy;
     pump(below);
-    return begun;
 }

@@ -181,6 +181,8 @@ static void unpark(struct wf_node *node)
             client->parked_until_ns = 0;
         free(message);
     }
+    if (all && node->below) /* who waits comes first */
+        wf_rests_run(node->below);
 }
 
 void wf_answer(struct wf_client *client, const struct wf_message *to, enum weft_status status,

@@ -268,6 +268,48 @@ def a_chain_is_moved_and_a_session_waits_by_hand():
 
 
 @case
+def a_prefetch_waits_for_room_that_is_made():
+    """What is cold and on no tier yet is written below for it, within the time that was given."""
+    socket = os.path.join(FOLDER, "rest.sock")
+    of = ["--block-bytes", "256KiB", "--socket", socket]
+    node = start_node("32MB", socket, tier_paths("rest")[:1])
+    try:
+        small = ["--block-bytes", "16KiB", "--socket", socket]
+        weft("put", "--key", "small", *small, blob("rest-small", 1500 << 14, seed=4))
+        weft("demote", "--key", "small", "--blocks", "1500", *small)
+        weft("put", "--key", "smaller", *small, blob("rest-smaller", 1300 << 14, seed=5))
+        whole = answer("prefetch", "--key", "small", "--blocks", "1500", "--by", "60000", *small)
+        check(whole["coming"] == whole["in_dram"] == 1500, "its rest is in two batches", whole)
+        for key in "small", "smaller":
+            weft("rm", "--key", key, *small)
+        weft("put", "--key", "A", *of, blob("rest-a", 96 << 18))
+        weft("demote", "--key", "A", "--blocks", "96", *of)
+        weft("put", "--key", "B", *of, blob("rest-b", 64 << 18, seed=2))
+        first = answer("prefetch", "--key", "A", "--blocks", "96", "--by", "60000", *of)
+        check((first["in_dram"], first["late"], first["no_room"]) == (96, 0, 0), first)
+        there = answer("match", "--key", "B", "--blocks", "64", *of)
+        check(there["present"] == 64, "what made room is below", there)
+        held = subprocess.Popen([WEFT, "session", "hint", "user", "--key", "A", "--blocks", "96", *of, "--state", "decoding",
+                                 "--json"], env=environment(), stdout=subprocess.PIPE)
+        held.stdout.readline()
+        weft("put", "--key", "C", *of, blob("rest-c", 32 << 18, seed=3))
+        more = subprocess.Popen([WEFT, "session", "hint", "other", "--key", "C", "--blocks", "32", *of, "--state", "decoding",
+                                 "--json"], env=environment(), stdout=subprocess.PIPE)
+        more.stdout.readline()
+        began = time.time()
+        none = answer("prefetch", "--key", "B", "--blocks", "64", "--by", "100000", *of, expect=1)
+        check(none["no_room"] > 0 and none["late"] == 0 and time.time() - began < 90, none)
+        check(none["no_room"] + none["in_dram"] == 64, none)
+        said = weft("prefetch", "--key", "B", "--blocks", "64", *of, expect=1).stdout.decode()
+        check(f"no room for {none['no_room']}: what would have to go is in use" in said, said)
+        for holder in held, more:
+            holder.kill()
+            holder.wait()
+    finally:
+        stop_node(node)
+
+
+@case
 def memory_below_the_pool_is_a_tier_that_forgets():
     socket, size = os.path.join(FOLDER, "memory.sock"), ["--block-bytes", "1MB"]
     node = start_node("32MB", socket, ("dram:96MB",))
