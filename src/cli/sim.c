@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "cli/commands.h"
 
@@ -33,8 +34,9 @@ static const struct cli_option options[] = {
     {"format", CLI_TEXT, "mooncake|qwen", &given.format,
      "what its lines are (what they look like; gen: mooncake)"},
     {"capacity-blocks", CLI_TEXT, "N,...", &given.capacities,
-     "how many blocks the cache holds (3000,6000,10000,20000,30000)"},
-    {"policy", CLI_TEXT, "NAME,...", &given.policies, "which policies, or all (all)"},
+     "how many blocks the cache holds: 6000, or 6k, or 2M (3000,6000,10000,20000,30000)"},
+    {"policy", CLI_TEXT, "NAME,...", &given.policies,
+     "which policies, or all (all; with --share lru_leaf,weft)"},
     {"hints", CLI_TEXT, "precision=P,recall=R", &given.hints,
      "give weft's policy hints made from the future, with this much noise; or trace: those that "
      "the trace has (none)"},
@@ -138,7 +140,7 @@ static int options_settle(struct cli *cli, bool gen)
                                  option->name);
     }
     if (!given.policies)
-        given.policies = "all";
+        given.policies = given.shares.count ? "lru_leaf,weft" : "all";
     if (!given.capacities)
         given.capacities = "3000,6000,10000,20000,30000";
     if (!given.speed)
@@ -187,16 +189,33 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* A number of blocks, in thousands or millions where it says so. */
+static bool capacity_read(const char *word, uint32_t *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long long blocks = strtoull(word, &end, 10), unit = 1;
+    if (*end == 'k' || *end == 'K')
+        unit = 1000;
+    else if (*end == 'm' || *end == 'M')
+        unit = 1000000;
+    end += unit > 1;
+    if (errno || *end || word[0] < '0' || word[0] > '9' || !blocks ||
+        blocks > SIM_CAPACITY_MAX / unit)
+        return false;
+    *out = (uint32_t)(blocks * unit);
+    return true;
+}
+
 static int capacities_read(struct cli *cli, struct sim_plan *plan)
 {
-    char word[64], *end;
+    char word[64];
     for (const char *list = given.capacities; wf_sim_word_next(&list, word, sizeof word);) {
-        errno = 0;
-        unsigned long long blocks = strtoull(word, &end, 10);
-        if (errno || *end || word[0] < '0' || word[0] > '9' || !blocks || blocks > SIM_CAPACITY_MAX)
+        uint32_t blocks;
+        if (!capacity_read(word, &blocks))
             return wf_cli_fail(cli, CLI_USAGE,
                                "--capacity-blocks has '%s'; give numbers from 1 to %u, like "
-                               "3000,6000",
+                               "3000,6k",
                                word, SIM_CAPACITY_MAX);
         if (plan->capacity_count == SIM_CAPACITIES_MAX)
             return wf_cli_fail(cli, CLI_USAGE, "--capacity-blocks has more than %d numbers",
@@ -204,7 +223,7 @@ static int capacities_read(struct cli *cli, struct sim_plan *plan)
         for (int i = 0; i < plan->capacity_count; i++)
             if (plan->capacities[i] == blocks)
                 return wf_cli_fail(cli, CLI_USAGE, "--capacity-blocks has %s twice", word);
-        plan->capacities[plan->capacity_count++] = (uint32_t)blocks;
+        plan->capacities[plan->capacity_count++] = blocks;
     }
     if (!plan->capacity_count)
         return wf_cli_fail(cli, CLI_USAGE, "--capacity-blocks is empty; give 6000, or several");
@@ -381,6 +400,15 @@ static void remarks(const struct sim_runs *runs)
         fprintf(stderr,
                 "weft sim: %llu request%s earlier than the line before; taken to come with it\n",
                 (unsigned long long)trace->lines_early, trace->lines_early == 1 ? " is" : "s are");
+    bool goes_by_them = false;
+    for (int i = 0; i < runs->plan->policy_count; i++)
+        goes_by_them |= runs->plan->policies[i] == &wf_sim_weft;
+    if (given.hints && !goes_by_them)
+        fputs("weft sim: --hints changed nothing: of the policies only weft goes by them\n",
+              stderr);
+    if (runs->plan->by_cost && !goes_by_them)
+        fputs("weft sim: --objective changed nothing: of the policies only weft goes by it\n",
+              stderr);
     for (int i = 0; i < runs->count; i += runs->plan->policy_count)
         if (runs->runs[i].hints.precision_missed)
             fprintf(stderr,
@@ -411,6 +439,10 @@ static int run(struct cli *cli)
         return wf_cli_fail(cli, CLI_USAGE,
                            "'%s' is one word too many; the trace goes after --trace",
                            cli->words[1]);
+    const char *word = cli->word_count ? cli->words[0] : "gen";
+    if (strcmp(word, "gen") != 0 && (strpbrk(word, "./") || access(word, F_OK) == 0))
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "'%s' is no word of it; a trace is given with --trace %s", word, word);
     if (cli->word_count && wf_cli_choose(cli) < 0)
         return CLI_USAGE;
     int code = options_settle(cli, cli->word_count != 0);

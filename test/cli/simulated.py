@@ -63,6 +63,12 @@ def sim_has_an_objective():
     check(hits == plain, "hits are not what is kept for by default")
     check(ttft[0] == hits[0], "lru goes by costs")
     check(ttft[1] != hits[1], "weft does not go by costs")
+    check(figures(answer(*words[:3], "--capacity-blocks", "1k", "--policy", "lru,weft")["runs"])
+          == figures(answer(*words[:3], "--capacity-blocks", "1000", "--policy", "lru,weft")["runs"]), "1k is not 1000")
+    for policies, told in ("lru,belady", True), ("lru,weft", False):
+        for option in ["--objective", "ttft"], ["--hints", "precision=0.9,recall=0.9"]:
+            said = weft(*words[:5], "--policy", policies, *option).stderr.decode()
+            check((f"{option[0]} changed nothing" in said) == told, said)
 
 
 @case
@@ -164,6 +170,8 @@ def sim_gives_domains_their_part():
     mine = ("domain", "priority")
     plain = [json.loads(line) for line in weft(*gen).stdout.splitlines()]
     check(plain == [{key: line[key] for key in line if key not in mine} for line in lines], "another trace")
+    both = answer("sim", "--trace", trace, "--capacity-blocks", "300", "--share", "gold:weight=2")["runs"]
+    check([run["policy"] for run in both] == ["lru_leaf", "weft"], "--share with other policies", both)
     words = ["sim", "--trace", trace, "--policy", "weft", "--capacity-blocks", "300"]
     rates = []
     for shares in ([], ["--share", "gold:floor=50%,deadline-ms=500"],
@@ -286,6 +294,10 @@ def sim_says_what_is_wrong():
             (["--trace", trace, "--tier", "kind=nvme,capacity-blocks=5,read-gbps=-1"], 2, "read-gbps=-1"),
             (["--trace", trace, "--stage-blocks", "5"], 2, "--tier"),
             (["--trace", trace, "--svg", "/nowhere/a.svg"], 6, "/nowhere/a.svg"), (["gen"], 2, "--workload chat"), (["gen", "gen"], 2, "one word too many"),
+            ([trace], 2, f"a trace is given with --trace {trace}"), (["nowhere.jsonl"], 2, "--trace nowhere.jsonl"),
+            (["--trace", trace, "--capacity-blocks", "3kk"], 2, "'3kk'"),
+            (["--trace", trace, "--capacity-blocks", "3k,3000"], 2, "3000 twice"),
+            (["--trace", trace, "--capacity-blocks", "300M"], 2, "'300M'"),
             (["gne"], 2, "did you mean 'gen'?"), (["gen", "--workload", "caht"], 2, "did you mean 'chat'?"),
             (["gen", "--workload", "rag", "--requests", "0"], 2, "--requests"),
             (["gen", "--workload", "rag", "--output", "/nowhere/a"], 6, "/nowhere/a"),
