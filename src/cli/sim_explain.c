@@ -110,8 +110,15 @@ static void evicted_say(const struct wf_sim_event *event, const char *policy, ch
         snprintf(out, size, "left the pool, as the next in the order of %s", policy);
         return;
     }
-    int used = snprintf(out, size, "left the pool, by %s: last wanted %.3g s before, turn %u",
-                        why->rule, why->age_s, why->turn + 1);
+    int used = snprintf(out, size, "left the pool, by %s", why->rule);
+    if (strcmp(why->rule, policy) != 0 && used > 0 && (size_t)used < size)
+        used += snprintf(out + used, size - (size_t)used,
+                         ", for the guard of %s has it go by %s now and not by what the model "
+                         "expects",
+                         policy, strcmp(why->rule, "lfuda") == 0 ? "count of uses" : "last use");
+    if (why->knows && used > 0 && (size_t)used < size)
+        used += snprintf(out + used, size - (size_t)used, ": last wanted %.3g s before, turn %u",
+                         why->age_s, why->turn + 1);
     if (why->value > 0 && used > 0 && (size_t)used < size)
         used += snprintf(out + used, size - (size_t)used,
                          ", %.3g hits a block and second expected, chance %.1f %%", why->value,
@@ -213,7 +220,7 @@ static json_t *event_json(const struct sim_plan *plan, const struct sim_story *s
             wf_cli_json_set(out, "wear_ms", wf_cli_json_real(1e3 * said->wear_s, 4));
         wf_cli_json_set(out, "room_ms", wf_cli_json_real(1e3 * said->room_s, 4));
     }
-    if (event->has_why) {
+    if (event->has_why && event->why.knows) {
         wf_cli_json_set(out, "value", wf_cli_json_real(event->why.value, 9));
         wf_cli_json_set(out, "chance", wf_cli_json_real(event->why.chance, 6));
         wf_cli_json_set(out, "age_s", wf_cli_json_real(event->why.age_s, 3));

@@ -110,6 +110,18 @@ void wf_sim_json_print(const struct sim_runs *runs)
 
 /* -------------------------------------------------------------------------------------- people */
 
+/* Whose times say more of the trace's length than of the policy. */
+static void overload_print(const struct sim_run *first, int count)
+{
+    int named = 0;
+    for (const struct sim_run *run = first; run < first + count; run++)
+        if (run->result.overloaded)
+            printf("%s%s", named++ ? ", " : "  overloaded, by ", run->ops->name);
+    if (named)
+        printf(": the queue grows from the first request to the last, and TTFT with it; give more "
+               "--replicas\n");
+}
+
 static void capacity_print(const struct sim_runs *runs, const struct sim_run *first, int count)
 {
     char size[32];
@@ -138,6 +150,7 @@ static void capacity_print(const struct sim_runs *runs, const struct sim_run *fi
         if (runs->trace->domain_count > 1)
             wf_sim_domains_print(runs, run);
     }
+    overload_print(first, count);
     if (runs->plan->hinted)
         printf("  hints: %llu of %u requests are said to be wanted, %llu of these rightly; %llu "
                "are worth their room\n",

@@ -127,6 +127,25 @@ static void stroke(const struct wf_sim_plot_line *line, size_t number, FILE *to)
             colour, line->kind == WF_SIM_PLOT_STRONG ? "3.2" : "1.8", *dash ? dash : "none");
 }
 
+/* Which of the lines that have the very same points is drawn for all of them: one that stands out,
+ * or the first. */
+static size_t drawn_for(const struct wf_sim_plot *plot, size_t number)
+{
+    const struct wf_sim_plot_line *line = &plot->lines[number];
+    size_t best = number;
+    for (size_t i = plot->count; i-- > 0;) {
+        const struct wf_sim_plot_line *other = &plot->lines[i];
+        bool same = other->count == line->count;
+        for (size_t k = 0; same && k < line->count; k++)
+            same = other->points[k].x == line->points[k].x &&
+                   other->points[k].y == line->points[k].y;
+        if (same && (other->kind > plot->lines[best].kind ||
+                     (other->kind == plot->lines[best].kind && i < best)))
+            best = i;
+    }
+    return best;
+}
+
 /* The height of a line at its end: the legend goes by it, from above. */
 static double height_of(const struct wf_sim_plot_line *line)
 {
@@ -137,21 +156,24 @@ static void line_write(const struct wf_sim_plot *plot, const struct frame *frame
                        FILE *to)
 {
     const struct wf_sim_plot_line *line = &plot->lines[number];
-    fputs("<path d=\"", to);
-    for (size_t k = 0; k < line->count; k++)
-        fprintf(to, "%s%.1f %.1f ", k ? "L" : "M", x_of(frame, line->points[k].x),
-                y_of(frame, line->points[k].y));
-    if (line->count == 1)
-        fputs("h0.1", to);
-    fputs("\" stroke-linecap=\"round\" stroke-linejoin=\"round\"", to);
-    stroke(line, number, to);
+    size_t drawn = drawn_for(plot, number);
+    if (drawn == number) {
+        fputs("<path d=\"", to);
+        for (size_t k = 0; k < line->count; k++)
+            fprintf(to, "%s%.1f %.1f ", k ? "L" : "M", x_of(frame, line->points[k].x),
+                    y_of(frame, line->points[k].y));
+        if (line->count == 1)
+            fputs("h0.1", to);
+        fputs("\" stroke-linecap=\"round\" stroke-linejoin=\"round\"", to);
+        stroke(line, number, to);
+    }
     int above = 0;
     for (size_t i = 0; i < plot->count; i++)
         above += height_of(&plot->lines[i]) > height_of(line) ||
                  (height_of(&plot->lines[i]) == height_of(line) && i < number);
     int y = TOP + 14 + 22 * above;
     fprintf(to, "<path d=\"M%d %d h30\"", RIGHT + 18, y - 4);
-    stroke(line, number, to);
+    stroke(&plot->lines[drawn], drawn, to);
     text(to, RIGHT + 56, y, "start", line->name);
 }
 

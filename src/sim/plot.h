@@ -25,7 +25,8 @@ struct wf_sim_plot {
     size_t count;
 };
 
-/* The x axis is logarithmic when its ends are a factor of 5 apart.  Errors are left to ferror(). */
+/* Of lines that are the same everywhere one is drawn, and all their names are beside it.
+ * The x axis is logarithmic when its ends are a factor of 5 apart.  Errors are left to ferror(). */
 void wf_sim_plot_write(const struct wf_sim_plot *plot, FILE *to);
 
 #endif

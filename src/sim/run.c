@@ -31,6 +31,14 @@ static double percentile(const double *sorted, uint64_t count, double part)
     return count ? sorted[at < count ? at : count - 1] : 0;
 }
 
+#define QUARTERS 4
+#define QUEUE_MS_NOTABLE 1000
+
+/* Of a quarter of the requests that count. */
+struct waited {
+    double requests, queue_ms;
+};
+
 struct run {
     const struct wf_sim_plan *plan;
     const struct wf_sim_progress *progress;
@@ -40,6 +48,7 @@ struct run {
     struct wf_sim_below *below; /* NULL: neither tiers nor anybody who asks why */
     uint32_t *hits;
     double *ttft_ms, ttft_ms_sum, decode_ms;
+    struct waited waited[QUARTERS];
     bool counting;
     double *scratch;   /* [requests] */
     uint32_t *counted; /* [requests] of those that count, which */
@@ -86,6 +95,10 @@ static void serve(struct run *run, uint32_t r, double latency_s, double data_s)
     domain->blocks_hit += run->hits[r];
     domain->ttft_ms_mean += ms; /* a sum as yet */
     domain->in_time += deadline_s > 0 && ms <= 1e3 * deadline_s;
+    uint64_t counted = trace->request_count - run->plan->warmup;
+    struct waited *waited = &run->waited[(r - run->plan->warmup) * (uint64_t)QUARTERS / counted];
+    waited->requests++;
+    waited->queue_ms += 1e3 * served.queue_s;
     run->counted[result->requests] = r;
     run->ttft_ms[result->requests++] = ms;
     run->ttft_ms_sum += ms;
@@ -189,6 +202,21 @@ static void domain_percentiles(struct run *run, uint32_t number, double *scratch
     domain->held_mean /= (double)run->result.requests;
 }
 
+/* Where more comes than is served the queue is in each quarter longer than in the one before, and
+ * by about as much: as 1, 3, 5 and 7. */
+static bool is_overloaded(const struct run *run)
+{
+    double before = 0, means[QUARTERS];
+    for (int i = 0; i < QUARTERS; i++) {
+        means[i] = run->waited[i].requests > 0 ? run->waited[i].queue_ms / run->waited[i].requests
+                                               : 0;
+        if (means[i] <= before)
+            return false;
+        before = means[i];
+    }
+    return means[QUARTERS - 1] > 2 * means[1] && means[QUARTERS - 1] > QUEUE_MS_NOTABLE;
+}
+
 static void percentiles(struct run *run)
 {
     struct wf_sim_result *result = &run->result;
@@ -201,6 +229,7 @@ static void percentiles(struct run *run)
     result->ttft_ms_p50 = percentile(run->ttft_ms, result->requests, 0.50);
     result->ttft_ms_p95 = percentile(run->ttft_ms, result->requests, 0.95);
     result->ttft_ms_p99 = percentile(run->ttft_ms, result->requests, 0.99);
+    result->overloaded = is_overloaded(run);
     result->decode_ms_mean = run->decode_ms / requests;
 }
 

@@ -37,6 +37,8 @@ struct wf_sim_result {
     uint64_t blocks_refused; /* by the cache: they found no room and were not stored */
     double ttft_ms_mean, ttft_ms_p50, ttft_ms_p95, ttft_ms_p99;
     double decode_ms_mean;
+    bool overloaded; /* the engines' queue grew all along: times are a matter of the trace's length
+                      */
     uint64_t prefill_tokens, prefill_tokens_saved;
     uint64_t bytes_loaded, bytes_stored; /* KV read from the cache for hits, and written to it */
     double blocks_per_second;            /* served by the cache alone, of all requests, a core */

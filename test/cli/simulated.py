@@ -94,6 +94,14 @@ def sim_runs_all_policies_under_the_bound():
     drawn = xml.parse(picture).getroot()
     said = {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
     check(set(names) <= said and "sim.jsonl" in said, said)
+    rates = [tuple(run["hit_rate"] for run in runs if run["policy"] == name) for name in names]
+    lines = [path for path in drawn.iter("{http://www.w3.org/2000/svg}path") if path.get("stroke-linecap")]
+    check(rates[names.index("lru")] == rates[names.index("lru_leaf")], "lru is not lru_leaf here")
+    check(len(lines) == len(set(rates)) < len(names), "lines lie on lines:", len(lines), rates)
+    # Which engines serve is no matter of hits; whether they can is one of times.
+    for replicas, told in ("1", True), ("64", False):
+        shown = weft(*words[:5], "--policy", "lru", "--replicas", replicas).stdout.decode()
+        check(shown.count("overloaded, by lru: the queue grows") == 2 * told, shown)
     shown = weft(*words).stdout.decode()
     check(all(re.search(rf"^  {name} ", shown, re.M) for name in names), shown)
     check("300 blocks" in shown and "gap closed" in shown and "100.0 %" in shown, shown)
@@ -224,6 +232,18 @@ def sim_says_why():
     story = answer(*words, "--explain", f"request:{request}/{place}")["events"]
     check({event["block"] for event in story} == {left[0]["block"]} and left[0] in story, story)
     weft(*words, "--explain", "99999999", expect=1)
+    # Which order it was, where the guard stood in; and nothing of a model that an order has not.
+    flat, rules = words[:5], set()
+    for number in range(500, 8000, 500):
+        why = answer(*flat, "--policy", "weft", "--explain", str(number))["events"][0]["why"]
+        rule = re.match("left the pool, by ([a-z_]+)", why).group(1)
+        check(("for the guard of weft has it go by" in why) == (rule != "weft"), why)
+        rules.add(rule)
+        if len(rules) > 1:
+            break
+    check("weft" in rules and len(rules) > 1, "the guard never stood in:", rules)
+    plain = answer(*flat, "--policy", "lru_leaf", "--explain", "500")["events"][0]
+    check(plain["why"] == "left the pool, by lru_leaf" and "age_s" not in plain, plain)
     for bad, hint in (("0", "the Nth"), ("request:0", "the Nth"), ("request:2000", "1500 requests"),
                       ("request:1/999", "no 999"), ("3x", "the Nth")):
         check(hint in weft(*words, "--explain", bad, expect=2).stderr.decode(), bad)
