@@ -54,6 +54,7 @@ struct input {
 struct tally {
     size_t stored, existing, differing, full;
     size_t first_differing; /* its number in the chain */
+    bool for_worth;         /* what is full was refused since others are worth more */
 };
 
 static int input_pipe(struct cli *cli, struct input *in)
@@ -246,6 +247,24 @@ static struct room room_ask(struct cli *cli)
     return room;
 }
 
+/* Blocks of the caller's domain that found no room since what would have to go is worth more. */
+static uint64_t worth_refused(struct cli *cli)
+{
+    const char *mine = cli->domain ? cli->domain : getenv("WEFT_DOMAIN");
+    json_t *answer = NULL, *domain;
+    uint64_t refused = 0;
+    size_t index;
+    if (wf_cli_query(cli, "domains", 0, 0, &answer) != CLI_OK)
+        return 0;
+    json_array_foreach (json_object_get(answer, "domains"), index, domain) {
+        const char *name = json_string_value(json_object_get(domain, "name"));
+        if (name && strcmp(name, mine ? mine : "default") == 0)
+            refused = bytes_of(domain, "full_for_worth");
+    }
+    json_decref(answer);
+    return refused;
+}
+
 static const char *too_long(const struct room *room, uint64_t chain_bytes, char *out,
                             size_t capacity)
 {
@@ -283,7 +302,12 @@ static void full_say(struct cli *cli, const struct tally *tally, size_t count, s
     char used[32], quota[32], text[512];
     fprintf(stderr, "weft put: no room for the last %zu block%s: ", tally->full,
             wf_cli_s(tally->full));
-    if (quota_bytes && chain_bytes > room.most_bytes - room.most_bytes / QUOTA_NEAR)
+    if (tally->for_worth)
+        fputs("what would have to go was wanted again before, and is worth more (weft explain); "
+              "without --if-worth it goes, or enlarge the pool (pool.size in the configuration, or "
+              "weft lend SIZE)\n",
+              stderr);
+    else if (quota_bytes && chain_bytes > room.most_bytes - room.most_bytes / QUOTA_NEAR)
         fprintf(stderr, "%s\n", too_long(&room, chain_bytes, text, sizeof text));
     else if (room.due_bytes && room.due_bytes < quota_bytes &&
              used_bytes + block_bytes + room.due_bytes / QUOTA_NEAR > room.due_bytes)
@@ -392,13 +416,17 @@ static int put_input(struct cli *cli, const struct input *in)
         code = fit_check(cli, count, block_bytes);
     size_t batch = BATCH_BYTES / block_bytes;
     batch = batch < 1 ? 1 : batch > WEFT_BATCH_MAX ? WEFT_BATCH_MAX : batch;
+    uint64_t refused = if_worth && code == CLI_OK ? worth_refused(cli) : 0;
     struct cli_progress progress;
     wf_cli_progress_init(&progress, "put");
     for (size_t at = 0, done = 1; code == CLI_OK && at < count; at += done) {
         size_t part = count - at < batch ? count - at : batch;
         code = batch_put(cli, format, in, keys, at, part, &tally, &done);
-        if (!done) {
-            tally.full = count - at;
+        /* Staging memory may have room again when the batch is asked for once more; worth is what
+         * it was. */
+        tally.for_worth = if_worth && done < part && worth_refused(cli) > refused;
+        if (!done || tally.for_worth) {
+            tally.full = count - at - done;
             break;
         }
         wf_cli_progress_step(&progress, (double)at / (double)count, "");

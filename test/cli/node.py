@@ -359,7 +359,8 @@ def what_is_worth_more_stays():
             domain = answer("ls", "domains", "--socket", socket)["domains"][0]
             refused = answer("explain", "--socket", socket)["not_stored"]
             check(domain["full_for_worth"] == refused["for_worth"] == domain["full"], domain, refused)
-            check((refused["for_worth"] > 0) == (stored < 40), refused)
+            check(refused["for_worth"] == 40 - stored, "each is counted once", refused)
+            check(refused["requests"] == int(stored < 40), refused)
             if stored < 40:
                 check("was wanted again before" in refused["last"], refused)
                 check("worth more" in weft("explain", "--socket", socket).stdout.decode())
@@ -367,6 +368,11 @@ def what_is_worth_more_stays():
             there = answer("match", "--tokens", first, *words[:4], "--socket", socket, expect=int(after < 40))
             check(there["present"] == after, policy, there)
             plain = [word for word in words if word != "--if-worth"]
+            if stored < 40:
+                tokens = ",".join(map(str, range(30001, 30641)))
+                weft("put", "--tokens", ",".join(map(str, range(1, 641))), *words, blob("forty", 40 << 20))
+                said = weft("put", "--tokens", tokens, *words, blob("forty", 40 << 20), expect=None).stderr.decode()
+                check("worth more (weft explain); without --if-worth it goes" in said, said)
             check(put(20001, of=plain)["stored"] == 40, "not all, and nobody asked for less")
         finally:
             stop_node(node)
