@@ -483,7 +483,7 @@ static void prefetch_print(const json_t *event)
     wf_explain_prefetch(event);
 }
 
-void wf_explain_story(const json_t *event)
+void wf_explain_story(const json_t *event, size_t more, const json_t *last)
 {
     char clock[40];
     const char *what = word(event, "what");
@@ -495,6 +495,10 @@ void wf_explain_story(const json_t *event)
         prefetch_print(event);
     else
         move_print(event);
+    if (more) {
+        wf_cli_clock((int64_t)number(last, "time_ms"), clock, sizeof clock);
+        printf("; and so %zu more, the last of them %s at %s", more, word(last, "key"), clock);
+    }
     putchar('\n');
 }
 
@@ -519,7 +523,7 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
             continue;
         json_array_append(found, event);
         if (!cli->json)
-            wf_explain_story(event);
+            wf_explain_story(event, 0, event);
     }
     size_t there = json_array_size(dram) + json_array_size(below);
     size_t count = json_array_size(found) + there, failed = there ? 0 : wf_cli_failed_say(cli);

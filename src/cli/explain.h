@@ -26,8 +26,9 @@ static inline double real(const json_t *object, const char *key)
     return json_number_value(json_object_get(object, key));
 }
 
-/* explain.c: one event of a block or a chain, as a line. */
-void wf_explain_story(const json_t *event);
+/* explain.c: one event of a block or a chain, as a line; `more`: so many others that are of its
+ * kind and have its reason, up to `last`. */
+void wf_explain_story(const json_t *event, size_t more, const json_t *last);
 
 /* explain_prefetch.c: why a chain is brought up, or not, as a part of a sentence: an event's, or
  * what would be done now. */

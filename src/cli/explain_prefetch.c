@@ -9,7 +9,7 @@ static bool decision_print(const json_t *said)
 {
     const char *rule = word(said, "reason");
     unsigned long long blocks = number(said, "blocks"), begun = number(said, "begun");
-    double ready_ms = real(said, "ready_in_ms");
+    double ready_ms = real(said, "ready_in_ms"), look_ms = real(said, "looked_at_in_ms");
     if (strcmp(rule, "now") == 0 && json_object_get(said, "looked_at_in_ms"))
         printf("looked at now, its chain would be brought up");
     else if (strcmp(rule, "now") == 0)
@@ -19,6 +19,9 @@ static bool decision_print(const json_t *said)
         printf("its chain is brought up, %llu block%s, but reading takes about %.0f ms, and it is "
                "not ready in time",
                begun, wf_cli_s(begun), ready_ms);
+    else if (strcmp(rule, "later") == 0 && look_ms > real(said, "begin_in_ms"))
+        printf("its chain is brought up when it is looked at, in %.1f s, if it is as now",
+               look_ms / 1e3); /* nothing is begun before */
     else if (strcmp(rule, "later") == 0)
         printf("its chain is brought up in %.1f s", real(said, "begin_in_ms") / 1e3);
     else if (strcmp(rule, "kept") == 0)

@@ -12,7 +12,7 @@
 
 #include "cli/explain.h"
 
-#define SHOWN 20u /* of its events, the newest */
+#define SHOWN 20u /* lines of its events, the newest; those in a row that are alike are one */
 
 /* ----------------------------------------------------------------------------------- its events */
 
@@ -178,18 +178,44 @@ static void next_print(const json_t *about)
     putchar('\n');
 }
 
+/* Are they of one kind, for one reason? */
+static bool alike(const json_t *a, const json_t *b)
+{
+    static const char *const of[] = {"what", "reason", "tier", "from", "not_below"};
+    for (size_t i = 0; i < sizeof of / sizeof of[0]; i++)
+        if (strcmp(word(a, of[i]), word(b, of[i])) != 0)
+            return false;
+    return true;
+}
+
+/* Where the run of events that ends before `end` begins. */
+static size_t run_begin(const json_t *found, size_t end)
+{
+    size_t begin = end - 1;
+    while (begin && alike(json_array_get(found, begin - 1), json_array_get(found, begin)))
+        begin--;
+    return begin;
+}
+
 static void events_print(const json_t *found, uint64_t lost)
 {
-    size_t count = json_array_size(found), index = count > SHOWN ? count - SHOWN : 0;
+    size_t count = json_array_size(found), index = count, lines = 0;
+    for (; index && lines < SHOWN; lines++)
+        index = run_begin(found, index);
     if (!count)
         printf("  no event tells of it%s\n", lost ? " any more: older ones were overwritten" : "");
     else if (index)
-        printf("  what happened (the newest %u of %zu; --json has all):\n", SHOWN, count);
+        printf("  what happened (the newest %zu of %zu; --json has all):\n", count - index, count);
     else
         puts("  what happened:");
-    for (; index < count; index++) {
+    while (index < count) {
+        size_t end = index + 1;
+        while (end < count && alike(json_array_get(found, index), json_array_get(found, end)))
+            end++;
         printf("    ");
-        wf_explain_story(json_array_get(found, index));
+        wf_explain_story(json_array_get(found, index), end - index - 1,
+                         json_array_get(found, end - 1));
+        index = end;
     }
 }
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """weft explain SESSION: what a session said, where its chain is, what was decided of it, and why."""
 import os
+import re
 import subprocess
 import time
 
@@ -110,6 +111,9 @@ def a_session_is_explained():
         for words in ("waiting for", "said to be back in 600.0 s", "4 on nvme0", "nothing of it is in DRAM",
                       "what happened:", "its session waits", "ms of waiting"):
             check(words in said, words, "is not in", said)
+        next_look = one["next_fetch"]
+        later = next_look["reason"] == "later" and next_look["begin_in_ms"] < next_look["looked_at_in_ms"]
+        check(("its chain is brought up when it is looked at, in " in said) == later, next_look, said)
         # Due soon, it is brought up; the event says why, and so does what is made of it.
         held.do("hint", "chat", WAITING, 400, 0)
         one = wait_for(lambda: [event for event in answer("events", "--what", "prefetch", *at)["events"]])[0]
@@ -198,7 +202,12 @@ def a_chain_that_went_is_followed_from_its_end():
         check("parent" not in one["events"][-1] and one["events"][0]["parent"] == one["events"][1]["key"], one)
         check(one["events"][0]["key"] == one["tip"][:16], one)
         said = weft("explain", "lost", *at).stdout.decode()
-        check("4 gone from everywhere" in said and said.count("left DRAM (") == 4, said)
+        check("4 gone from everywhere" in said, said)
+        reasons = [event["reason"] for event in one["events"]]
+        runs = [at for at in range(4) if at == 0 or reasons[at] != reasons[at - 1]]
+        check(said.count("left DRAM (") == len(runs), "one line for those that are alike", said)
+        more = sum(map(int, re.findall(r"; and so (\d+) more, the last of them ", said)))
+        check(more == 4 - len(runs), said)
     finally:
         held.end()
         stop_node(node)
