@@ -218,6 +218,20 @@ static const char *policy_of(const struct replay_options *given)
     return given->policy ? given->policy : "weft";
 }
 
+/* At full speed ages are not the trace's, and what goes by ages is another policy there. */
+static void clock_print(const struct cli *cli, const struct replay_shared *shared, double elapsed_s)
+{
+    uint64_t first = read_counter(&shared->trace_us_first),
+             last = read_counter(&shared->trace_us_last);
+    double span_s = first && last > first ? (double)(last - first + 1) * 1e-6 : 0;
+    if (wf_replay_options.speed_factor > 0 || !cli->own_node || span_s <= elapsed_s ||
+        strcmp(policy_of(&wf_replay_options), "weft") != 0)
+        return;
+    printf("%.0f s of the trace went by in that, %.0f times as fast: weft, which goes by ages, "
+           "saw another trace; --speed 60x or the like is for hit rates to compare\n",
+           span_s, span_s / elapsed_s);
+}
+
 static void report(struct cli *cli, const struct replay_shared *shared, double elapsed_s)
 {
     uint64_t requests = read_counter(&shared->requests),
@@ -250,6 +264,7 @@ static void report(struct cli *cli, const struct replay_shared *shared, double e
     printf("%llu request%s in %.2f s by %llu client%s\n", (unsigned long long)requests,
            wf_cli_s(requests), elapsed_s, (unsigned long long)wf_replay_options.clients,
            wf_cli_s(wf_replay_options.clients));
+    clock_print(cli, shared, elapsed_s);
     printf("%llu block%s asked for, %llu read and checked, %llu wrong byte%s\n",
            (unsigned long long)asked, wf_cli_s(asked), (unsigned long long)hit,
            (unsigned long long)wrong, wf_cli_s(wrong));
@@ -446,7 +461,10 @@ const struct cli_command wf_cmd_replay = {
         "At the end of each request the node is told how many tokens it made, and with --hints "
         "trace what its line says of the session: wanted, it waits and will be back; done, it will "
         "not.  With one client, --capacity-blocks and the same --speed, weft sim has the same hit "
-        "rate (its policy weft, or lru_leaf for --policy lru).\n\n"
+        "rate (its policy weft, or lru_leaf for --policy lru).  With --speed max, which is for "
+        "speed, the policy weft sees an hour of ages in seconds, and its hit rate is not that of "
+        "the trace: compare it at --speed 60x or the like, as far as the machine keeps up "
+        "(late_us_max, among the --details).\n\n"
         "hit_rate is blocks_hit / blocks_requested; gets and puts are blocks; policy is that of "
         "a node that it started.  Exits with 5 "
         "when wrong bytes were found.",

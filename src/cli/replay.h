@@ -43,6 +43,8 @@ struct replay_shared {
     _Atomic uint64_t malformed; /* lines */
     _Atomic uint64_t node_losses;
     _Atomic uint64_t hint_failures;
+    _Atomic uint64_t trace_us_first,
+        trace_us_last;            /* of the requests' times; first: + 1, 0: none */
     _Atomic uint64_t late_us_max; /* how far behind the trace's clock a request began */
 
     _Atomic uint32_t said; /* 1: `sentence` is being written, 2: it is there */

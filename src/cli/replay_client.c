@@ -246,6 +246,18 @@ static int request_run(struct client *client, const struct trace_request *reques
 
 /* --------------------------------------------------------------------------- the trace's clock */
 
+static void span_note(struct replay_shared *shared, const struct trace_request *request)
+{
+    uint64_t at_us = (uint64_t)(request->timestamp_s * 1e6), none = 0;
+    uint64_t last = atomic_load_explicit(&shared->trace_us_last, memory_order_relaxed);
+    atomic_compare_exchange_strong_explicit(&shared->trace_us_first, &none, at_us + 1,
+                                            memory_order_relaxed, memory_order_relaxed);
+    while (at_us > last &&
+           !atomic_compare_exchange_weak_explicit(&shared->trace_us_last, &last, at_us,
+                                                  memory_order_relaxed, memory_order_relaxed))
+        ;
+}
+
 static void clock_wait(struct client *client, const struct trace_request *request)
 {
     double factor = wf_replay_options.speed_factor;
@@ -304,6 +316,7 @@ static int lines_run(struct client *client)
         }
         if (result == TRACE_BAD)
             continue;
+        span_note(shared, &request);
         clock_wait(client, &request);
         int code = request_run(client, &request);
         if (code != CLI_OK) {

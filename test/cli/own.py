@@ -101,6 +101,15 @@ def replay_checks_every_byte():
     common = ["replay", "--trace", trace, "--bytes-per-token", "8"]
     check(answer(*common, "--policy", "lru", WEFT_POOL_POLICY="weft")["policy"] == "lru", "--policy does not count")
     check("which lets blocks go by lru" in weft(*common, "--policy", "lru").stdout.decode())
+    # What goes by ages says what full speed makes of them: the trace is hours long here.
+    slow = os.path.join(FOLDER, "slow.jsonl")
+    with open(slow, "w", encoding="utf-8") as file:
+        for text in read(trace).splitlines():
+            line = json.loads(text)
+            file.write(json.dumps({**line, "timestamp": 1000 * line["timestamp"]}) + "\n")
+    for words, told in ([], True), (["--policy", "lru"], False), (["--speed", "1000000x"], False):
+        shown = weft("replay", "--trace", slow, "--pool", "16MB", "--bytes-per-token", "8", *words).stdout.decode()
+        check(("saw another trace; --speed 60x" in shown) == told, words, shown)
     check("--pool is 50 bytes; give 1 MiB or more" in weft(*common, "--pool", "50", expect=2).stderr.decode())
     # With room for all, a hit is what an endless cache would hit.
     seen, ideal, asked = set(), 0, 0
