@@ -483,6 +483,16 @@ static void prefetch_print(const json_t *event)
     wf_explain_prefetch(event);
 }
 
+/* Of a request, by its first and its last block that were refused. */
+static void full_print(const json_t *event)
+{
+    uint64_t blocks = number(event, "blocks");
+    printf("not stored: %s", word(event, "text"));
+    if (blocks > 1)
+        printf("; nor were others of its request, %llu in all, up to %s",
+               (unsigned long long)blocks, word(event, "last"));
+}
+
 void wf_explain_story(const json_t *event, size_t more, const json_t *last)
 {
     char clock[40];
@@ -493,6 +503,8 @@ void wf_explain_story(const json_t *event, size_t more, const json_t *last)
         loss_print(event);
     else if (strcmp(what, "prefetch") == 0)
         prefetch_print(event);
+    else if (strcmp(what, "full") == 0)
+        full_print(event);
     else
         move_print(event);
     if (more) {
@@ -519,7 +531,8 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
         return code;
     json_array_foreach (json_object_get(answer, "events"), index, event) {
         const char *of = json_string_value(json_object_get(event, "key"));
-        if (!of || strncmp(of, key, digits) != 0)
+        if ((!of || strncmp(of, key, digits) != 0) &&
+            (!*word(event, "last") || strncmp(word(event, "last"), key, digits) != 0))
             continue;
         json_array_append(found, event);
         if (!cli->json)
@@ -627,7 +640,8 @@ const struct cli_command wf_cmd_explain = {
         "not been used, and what to change so that more stay; and how many found no room.  "
         "With a KEY, or the first four or more hex digits of one, it says whether that block "
         "is there, in DRAM or on which tiers below, and what became of it: when it was "
-        "written below and why, when it was read back and for whom, where it was let go.\n\n"
+        "written below and why, when it was read back and for whom, where it was let go; of the first "
+        "and the last block of what found no room it says why they were not stored.\n\n"
         "With a SESSION, its number or its name as weft ls sessions shows them, it says what that "
         "session said last and when it is due back, where the blocks of its chain are, what the "
         "policy expects of them and how many others go before, whether and when they are brought "

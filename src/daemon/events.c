@@ -248,6 +248,10 @@ static json_t *entry_json(const struct wf_events *events, const struct entry *en
         good = put(object, "domain", json_string(events->rings[event->domain].name));
     if (good && event->evicted)
         good = put_eviction(object, events, event, reader);
+    else if (good && event->refused)
+        good = put_key(object, event) && put_hex(object, "last", event->last) &&
+               put_number(object, "blocks", event->blocks) &&
+               put_word(object, "reason", event->reason);
     else if (good && event->moved)
         good = put_move(object, event);
     else if (good && event->fetched)

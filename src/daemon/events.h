@@ -56,9 +56,12 @@ struct wf_event {
     bool evicted;        /* the members from here to `not_below` say something */
     bool moved;          /* `key`, `bytes`, `reason` and from `tier` to `took_us` do */
     bool fetched;        /* `key` (of the chain's end), `bytes` and `prefetch` do */
+    bool refused;        /* `key`, `last`, `blocks`, `bytes` (of one), `reason` and `text` do */
     uint32_t for_domain; /* who asked for the room; WF_EVENTS_NODE: the host */
     uint8_t key[WF_EVENT_KEY_BYTES];
     uint8_t parent[WF_EVENT_KEY_BYTES]; /* evicted: what it extended; zeros: nothing */
+    uint8_t last[WF_EVENT_KEY_BYTES];   /* refused: the last that found no room; `key`: the first */
+    uint32_t blocks;                    /* refused: so many */
     uint64_t bytes;
     uint64_t age_ms;    /* since its last use, as wf_ages_since() knows it */
     const char *reason; /* a literal */
@@ -101,6 +104,8 @@ void wf_events_add(struct wf_events *events, const struct wf_event *event);
  * 0.02, "chance": 0.04, "age_s": 812, "turn": 3, "hint": null, "candidates": 5812}},
  *               {"sequence": 7, "time_ms": …, "what": "promote", "domain": "a", "key": "00ff…",
  * "bytes": …, "reason": "get", "tier": "nvme0", "took_us": 830},
+ *               {"sequence": 8, "time_ms": …, "what": "full", "domain": "a", "key": "00ff…",
+ * "bytes": …, "last": "01fe…", "blocks": 32, "reason": "worth", "text": "no room for …"},
  *               {"sequence": 8, "time_ms": …, "what": "lend", "text": "the host lent …"}],
  *    "next": 0,      cursor for more, 0 when this is the end
  *    "last": 8,      cursor that a follower comes back with

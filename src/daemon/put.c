@@ -88,14 +88,25 @@ static float bar_for(struct wf_client *client, const struct wf_reserve *request,
     return i < wanted->first ? WF_POLICY_ANY : wanted->ask.bars[i - wanted->first];
 }
 
-static void full_tell(struct wf_client *client, uint64_t bytes, bool worth_more)
+static void full_tell(struct wf_client *client, const struct wf_reserve *request,
+                      const struct wf_reserve_answer *answer, uint64_t bytes, bool worth_more)
 {
-    char size[32], why[WF_SHARES_WHY_MAX] = "what would have to go was wanted again before, and is "
-                                            "worth more than half as much";
+    char size[32], text[WF_SHARES_WHY_MAX + 64],
+        why[WF_SHARES_WHY_MAX] = "what would have to go was wanted again before, and is "
+                                 "worth more than half as much";
+    struct wf_block_refusal refusal = {.bytes = bytes, .text = text};
+    for (uint32_t i = 0; i < request->count; i++) {
+        if (answer->blocks[i].status == WEFT_OK || answer->blocks[i].status == WEFT_EXISTS)
+            continue;
+        refusal.first = refusal.blocks++ ? refusal.first : request->keys[i];
+        refusal.last = request->keys[i];
+    }
     if (!worth_more)
         wf_shares_why(client->domain, bytes, why);
-    wf_telemetry_event(client->node, client->domain, "full", "no room for a block of %s: %s",
-                       wf_size_format(bytes, size, sizeof size), why);
+    refusal.reason = worth_more ? "worth" : "room";
+    snprintf(text, sizeof text, "no room for a block of %s: %s",
+             wf_size_format(bytes, size, sizeof size), why);
+    wf_telemetry_refused(client->domain, &refusal);
 }
 
 /* Undo what was reserved and held for the first blocks of a request. */
@@ -197,7 +208,7 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
     if (for_worth)
         client->domain->fulls_for_worth += client->domain->fulls - fulls;
     if (full)
-        full_tell(client, format->block_bytes, for_worth);
+        full_tell(client, request, answer, format->block_bytes, for_worth);
     WF_CRASH("put.reserve.before_answer");
     wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
 }

@@ -307,6 +307,21 @@ void wf_telemetry_moved(const struct wf_domain *domain, const uint8_t key[32],
         wf_events_add(domain->node->telemetry->events, &event);
 }
 
+void wf_telemetry_refused(const struct wf_domain *domain, const struct wf_block_refusal *refusal)
+{
+    struct wf_event event = {.what = "full",
+                             .domain = domain->id,
+                             .refused = true,
+                             .blocks = refusal->blocks,
+                             .bytes = refusal->bytes,
+                             .reason = refusal->reason};
+    memcpy(event.key, refusal->first, sizeof event.key);
+    memcpy(event.last, refusal->last, sizeof event.last);
+    snprintf(event.text, sizeof event.text, "%s", refusal->text);
+    if (domain->node->telemetry)
+        wf_events_add(domain->node->telemetry->events, &event);
+}
+
 void wf_telemetry_prefetch(const struct wf_domain *domain, const uint8_t tip[32], uint64_t bytes,
                            const struct wf_event_prefetch *said)
 {

@@ -43,6 +43,15 @@ struct wf_block_move {
 void wf_telemetry_moved(const struct wf_domain *domain, const uint8_t key[32],
                         const struct wf_block_move *move);
 
+/* Blocks of one request found no room: the first and the last of so many, of `bytes` each. */
+struct wf_block_refusal {
+    const uint8_t *first, *last; /* keys */
+    uint32_t blocks;
+    uint64_t bytes;
+    const char *reason, *text; /* a literal; a sentence */
+};
+void wf_telemetry_refused(const struct wf_domain *domain, const struct wf_block_refusal *refusal);
+
 struct wf_event_prefetch;
 /* The chain that ends at `tip` is brought up for a session, or not; so many bytes of it. */
 void wf_telemetry_prefetch(const struct wf_domain *domain, const uint8_t tip[32], uint64_t bytes,

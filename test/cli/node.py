@@ -364,6 +364,12 @@ def what_is_worth_more_stays():
             if stored < 40:
                 check("was wanted again before" in refused["last"], refused)
                 check("worth more" in weft("explain", "--socket", socket).stdout.decode())
+                event = answer("events", "--what", "full", "--socket", socket)["events"][-1]
+                check((event["blocks"], event["reason"], event["bytes"]) == (40 - stored, "worth", 1 << 20), event)
+                for key in event["key"], event["last"]:
+                    told = weft("explain", key, "--socket", socket).stdout.decode()
+                    check("not stored: no room for a block of 1 MiB: what would have to go was wanted" in told, told)
+                check(event["last"] == said["last_key"][:16] and event["key"] != event["last"], event, said)
             first = ",".join(map(str, range(1, 641)))
             there = answer("match", "--tokens", first, *words[:4], "--socket", socket, expect=int(after < 40))
             check(there["present"] == after, policy, there)

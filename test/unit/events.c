@@ -300,6 +300,32 @@ static void all_rings_are_merged_in_order(void **state)
     json_decref(root);
 }
 
+static void what_is_refused_is_its_domain_s_alone(void **state)
+{
+    (void)state;
+    struct wf_event event = {.what = "full",
+                             .domain = ALICE,
+                             .refused = true,
+                             .key = {0xab, 1},
+                             .last = {0xcd, 2},
+                             .blocks = 32,
+                             .bytes = 7,
+                             .reason = "worth",
+                             .text = "no room"};
+    wf_events_add(events, &event);
+    json_t *root = ask(ALICE, 0);
+    assert_string_equal(string(event_at(root, 0), "key"), "ab01000000000000");
+    assert_string_equal(string(event_at(root, 0), "last"), "cd02000000000000");
+    assert_string_equal(string(event_at(root, 0), "reason"), "worth");
+    assert_string_equal(string(event_at(root, 0), "text"), "no room");
+    assert_int_equal(number(event_at(root, 0), "blocks"), 32);
+    assert_int_equal(number(event_at(root, 0), "bytes"), 7);
+    json_decref(root);
+    root = ask(BOB, 0);
+    assert_int_equal(count_of(root), 0);
+    json_decref(root);
+}
+
 static void pages_are_bounded_and_go_on(void **state)
 {
     (void)state;
@@ -383,6 +409,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_follower_misses_nothing_and_is_told_what_it_missed,
                                         create, destroy),
         cmocka_unit_test_setup_teardown(all_rings_are_merged_in_order, create, destroy),
+        cmocka_unit_test_setup_teardown(what_is_refused_is_its_domain_s_alone, create, destroy),
         cmocka_unit_test_setup_teardown(pages_are_bounded_and_go_on, create, destroy),
         cmocka_unit_test_setup_teardown(a_cursor_from_elsewhere_does_no_harm, create, destroy),
         cmocka_unit_test_setup_teardown(the_smallest_ring_holds_one_each, create, destroy),
