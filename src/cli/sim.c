@@ -30,7 +30,7 @@ static const struct cli_word words[] = {
 };
 
 static const struct cli_option options[] = {
-    {"trace", CLI_TEXT, "FILE", &given.trace, "the trace, JSON lines, plain or gzip"},
+    {"trace", CLI_TEXT, "FILE", &given.trace, "the trace, JSON lines, plain or gzip; -: stdin"},
     {"format", CLI_TEXT, "mooncake|qwen", &given.format,
      "what its lines are (what they look like; gen: mooncake)"},
     {"capacity-blocks", CLI_TEXT, "N,...", &given.capacities,
@@ -297,7 +297,7 @@ static int plan_read(struct cli *cli, struct sim_plan *plan)
     if (!given.requests)
         return wf_cli_fail(cli, CLI_USAGE, "--requests is 0; give 1 or more");
     const char *slash = strrchr(given.trace, '/');
-    plan->trace_name = slash ? slash + 1 : given.trace;
+    plan->trace_name = strcmp(given.trace, "-") == 0 ? "stdin" : slash ? slash + 1 : given.trace;
     char *end;
     plan->speed = strtod(given.speed, &end);
     if (end == given.speed || (*end && strcmp(end, "x") != 0) || !(plan->speed >= 1e-6) ||

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim/load.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -235,7 +236,7 @@ enum weft_status wf_sim_trace_load(const char *path, enum trace_format format, b
     if (status == WEFT_OK && !wf_trace_settle(&reader))
         status = wf_fail(WEFT_E_INVALID, "%s", reader.error);
     trace.block_tokens = wf_trace_block_tokens(reader.format);
-    double bytes = stat(path, &about) == 0 && about.st_size > 0 ? (double)about.st_size : 1;
+    double bytes = stat(path, &about) == 0 && about.st_size > 0 ? (double)about.st_size : INFINITY;
     enum trace_result result = TRACE_END;
     while (status == WEFT_OK && trace.request_count < requests_max &&
            (result = wf_trace_line(&reader)) == TRACE_OK) {
@@ -246,7 +247,8 @@ enum weft_status wf_sim_trace_load(const char *path, enum trace_format format, b
     if (status == WEFT_OK && result == TRACE_FAILED)
         status = wf_fail(WEFT_E_SYSTEM, "%s", reader.error);
     if (status == WEFT_OK && !trace.reference_count)
-        status = wf_fail(WEFT_E_INVALID, "%.160s has no request with blocks%s%.256s", path,
+        status = wf_fail(WEFT_E_INVALID, "%.160s has no request with blocks%s%.256s",
+                         strcmp(path, "-") == 0 ? "stdin" : path,
                          trace.lines_malformed ? "; its first malformed line: " : "",
                          trace.first_error);
     if (status == WEFT_OK)

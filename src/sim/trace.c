@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #define INPUT_BYTES (256u << 10) /* of the file at a time */
@@ -48,12 +50,40 @@ static enum trace_result bad(struct trace_reader *reader, const char *format, ..
     return TRACE_BAD;
 }
 
+/* All that stdin has, as a file that can be read from its beginning again: -1 with errno. */
+static int stdin_keep(void)
+{
+    static char part[INPUT_BYTES];
+    int to = memfd_create("trace", MFD_CLOEXEC);
+    uint64_t all = 0;
+    size_t bytes;
+    bool good = to >= 0;
+    while (good && (bytes = fread(part, 1, sizeof part, stdin)) > 0) {
+        all += bytes;
+        good = all <= TRACE_STDIN_MAX;
+        errno = good ? errno : EFBIG;
+        for (size_t done = 0; good && done < bytes;) {
+            ssize_t put = write(to, part + done, bytes - done);
+            good = put > 0;
+            done += good ? (size_t)put : 0;
+        }
+    }
+    if (good && !ferror(stdin) && lseek(to, 0, SEEK_SET) == 0)
+        return to;
+    int code = errno;
+    if (to >= 0)
+        close(to);
+    errno = code;
+    return -1;
+}
+
 bool wf_trace_open(struct trace_reader *reader, const char *path, enum trace_format format)
 {
     memset(reader, 0, sizeof *reader);
     reader->format_said = format != TRACE_UNSAID;
     reader->format = reader->format_said ? format : TRACE_MOONCAKE;
-    reader->path = strdup(path);
+    bool piped = strcmp(path, "-") == 0;
+    reader->path = strdup(piped ? "stdin" : path);
     reader->line = malloc(TRACE_LINE_MAX + 1);
     reader->hash_ids = malloc(TRACE_HASH_IDS_MAX * sizeof *reader->hash_ids);
     if (!reader->path || !reader->line || !reader->hash_ids) {
@@ -67,10 +97,16 @@ bool wf_trace_open(struct trace_reader *reader, const char *path, enum trace_for
         return false;
     }
     errno = 0;
-    reader->file = gzopen(path, "rbe");
+    int fd = piped ? stdin_keep() : -1;
+    if (!piped)
+        reader->file = gzopen(path, "rbe");
+    else if (fd >= 0)
+        reader->file = gzdopen(fd, "rbe");
     if (!reader->file) {
-        snprintf(reader->error, sizeof reader->error, "cannot read %.160s: %s", path,
+        snprintf(reader->error, sizeof reader->error, "cannot read %.160s: %s", reader->path,
                  errno ? strerror(errno) : "no memory");
+        if (fd >= 0)
+            close(fd);
         return false;
     }
     gzbuffer(reader->file, INPUT_BYTES);
@@ -240,7 +276,7 @@ static bool fits(const struct trace_request *request, enum trace_format format)
 
 bool wf_trace_settle(struct trace_reader *reader)
 {
-    struct trace_request request;
+    struct trace_request request = {0};
     uint32_t fitting[] = {[TRACE_MOONCAKE] = 0, [TRACE_QWEN] = 0}, told = 0;
     while (told < SETTLE_LINES && reader->line_number < SETTLE_LINES_MOST &&
            wf_trace_line(reader) == TRACE_OK) {

@@ -25,6 +25,7 @@ struct gzFile_s;
 
 #define TRACE_LINE_MAX ((size_t)1 << 20)
 #define TRACE_HASH_IDS_MAX 65536
+#define TRACE_STDIN_MAX ((uint64_t)4 << 30) /* bytes, which memory holds; more is a file's */
 #define TRACE_ERROR_MAX 256
 #define TRACE_DOMAIN_MAX 32 /* with its end */
 
@@ -65,8 +66,8 @@ enum trace_result {
     TRACE_FAILED = -2, /* the file cannot be read any further */
 };
 
-/* TRACE_UNSAID: mooncake, until it is settled.  false: reader->error has a sentence.  Give it to
- * wf_trace_close() in either case. */
+/* "-": stdin, once in a process.  TRACE_UNSAID: mooncake, until it is settled.  false:
+ * reader->error has a sentence.  Give it to wf_trace_close() in either case. */
 bool wf_trace_open(struct trace_reader *reader, const char *path, enum trace_format format);
 void wf_trace_close(struct trace_reader *reader);
 

@@ -29,6 +29,11 @@ def sim_says_what_a_policy_hits():
     common = ["--capacity-blocks", "600", "--policy", "lru", "--hints", "precision=0.8,recall=0.8"]
     check(figures([answer("sim", "--trace", packed, *common)]) == figures([one]), "gzip gives other figures")
     check(answer("sim", "--trace", trace, *common, "--requests", "100")["requests"] == 100, "--requests does nothing")
+    for piped in trace, packed:
+        done = weft("sim", "--trace", "-", *common, "--json", stdin=read(piped))
+        check(figures([json.loads(done.stdout)]) == figures([one]), "stdin gives other figures")
+    check("stdin: 1500 requests" in weft("sim", "--trace", "-", *common, stdin=read(trace)).stdout.decode())
+    check("stdin has no request" in weft("sim", "--trace", "-", *common, stdin=b"", expect=2).stderr.decode())
     warm = answer("sim", "--trace", trace, *common, "--warmup", "0.5")
     check(warm["requests"] == 750 and warm["hit_rate"] != one["hit_rate"], warm)
 
