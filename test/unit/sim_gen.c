@@ -134,7 +134,7 @@ static void hints_err_as_often_as_said(void **state)
                         noisy.requests[r].hint == kinds[k];
             }
             const struct wf_sim_gen_said *counted = k ? &made.done : &made.wanted;
-            assert_true(counted->hints == said && counted->right == both);
+            assert_true((double)counted->hints == said && (double)counted->right == both);
             if (truth > 0)
                 assert_true(fabs(both / truth - all[i].recall) < 0.04);
             if (said > 0 && !counted->precision_missed)
