@@ -193,8 +193,9 @@ void wf_handle_reserve(struct wf_client *client, const struct wf_reserve *reques
         float bar = bar_for(client, request, i, &parent, &wanted);
         reserve_one(client, request, i, format, bar, &parent, &answer->blocks[i]);
         full |= answer->blocks[i].status != WEFT_OK && answer->blocks[i].status != WEFT_EXISTS;
-        bool waits = worth_more == client->domain->store.worth_more && wf_node_busy(node);
-        if (answer->blocks[i].status == WEFT_FULL && waits && wf_client_park(client, to, WAIT_NS)) {
+        bool refused = worth_more != client->domain->store.worth_more; /* and waits for nothing */
+        if (answer->blocks[i].status == WEFT_FULL && !refused && wf_node_busy(node) &&
+            wf_client_park(client, to, WAIT_NS)) {
             give_back(client, answer->blocks, i);
             client->domain->fulls--;
             return;
