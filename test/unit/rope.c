@@ -11,7 +11,6 @@
 #include <cmocka.h>
 #include <math.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "codec/rope.h"
@@ -25,9 +24,11 @@ static int set_up(void **state)
 {
     (void)state;
     wf_rope_frequencies(10000.0, DIMS, frequencies);
-    srand(7);
-    for (size_t i = 0; i < ELEMENTS; i++)
-        plain[i] = (float)(rand() % 2001 - 1000) / 256.0f;
+    uint32_t seed = 7;
+    for (size_t i = 0; i < ELEMENTS; i++) {
+        seed = seed * 1664525 + 1013904223; /* Numerical Recipes */
+        plain[i] = (float)((int)(seed >> 20) - 2048) / 512.0f;
+    }
     return 0;
 }
 
