@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "say.h"
+#include "llama/say.h"
 
 volatile sig_atomic_t command_interrupted;
 
@@ -15,9 +15,9 @@ static bool model_open(const struct options *options, struct setting *setting)
 {
     if (!options->model) {
         setting->random = true;
-        return model_random(&options->shape, options->seed, &setting->model);
+        return wf_model_random(&options->shape, options->seed, &setting->model);
     }
-    return model_load(options->model, &setting->model);
+    return wf_model_load(options->model, &setting->model);
 }
 
 bool setting_open(const struct options *options, bool start_node, struct setting *out)
@@ -26,8 +26,8 @@ bool setting_open(const struct options *options, bool start_node, struct setting
     if (!model_open(options, &setting))
         return false;
     uint32_t vocab = setting.model.shape.vocab;
-    bool ok = options->tokenizer ? tokenizer_load(options->tokenizer, vocab, &setting.tokenizer)
-                                 : tokenizer_bytes(vocab, &setting.tokenizer);
+    bool ok = options->tokenizer ? wf_tokenizer_load(options->tokenizer, vocab, &setting.tokenizer)
+                                 : wf_tokenizer_bytes(vocab, &setting.tokenizer);
     ok = ok && (!start_node || node_start(options->program, &setting.node));
     *out = setting;
     out->connect = start_node ? (struct weft_connect_options){.socket = out->node.socket,
@@ -41,15 +41,15 @@ bool setting_open(const struct options *options, bool start_node, struct setting
 void setting_close(struct setting *setting)
 {
     node_stop(&setting->node);
-    tokenizer_free(&setting->tokenizer);
-    model_free(&setting->model);
+    wf_tokenizer_free(&setting->tokenizer);
+    wf_model_free(&setting->model);
 }
 
 enum exit_code command_failed(enum exit_code code)
 {
     if (command_interrupted)
         return EXIT_INTERRUPTED;
-    fprintf(stderr, "tinyllm: %s%s\n", say_last(),
+    fprintf(stderr, "tinyllm: %s%s\n", wf_say_last(),
             code == EXIT_NO_NODE ? "; or say --start-node for a private one" : "");
     return code;
 }

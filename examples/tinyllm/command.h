@@ -9,10 +9,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "model.h"
+#include "llama/model.h"
+#include "llama/tokenizer.h"
 #include "node.h"
 #include "serve.h"
-#include "tokenizer.h"
 
 enum exit_code {
     EXIT_DONE = 0,
@@ -30,14 +30,14 @@ struct options {
     unsigned threads;
     double temperature;
     uint64_t seed;
-    struct model_shape shape; /* of the random model */
+    struct wf_model_shape shape; /* of the random model */
     bool no_weft, start_node, json;
 };
 
 /* Everything a command needs before it can begin. */
 struct setting {
-    struct model model;
-    struct tokenizer tokenizer;
+    struct wf_model model;
+    struct wf_tokenizer tokenizer;
     struct node node;
     struct weft_connect_options connect;
     bool random; /* no checkpoint was given: the words will mean nothing */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "command.h"
-#include "say.h"
+#include "llama/say.h"
 #include "script.h"
 
 /* The other process: it holds the conversations up to their last turn, and leaves. */
@@ -47,7 +47,7 @@ static enum exit_code fill_elsewhere(const struct options *options, const struct
     if (child == 0)
         _exit((int)fill(options, setting, script));
     if (child < 0) {
-        say_keep("cannot start a process");
+        wf_say_keep("cannot start a process");
         return command_failed(EXIT_FAILED);
     }
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)

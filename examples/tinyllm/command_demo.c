@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "command.h"
-#include "say.h"
+#include "llama/say.h"
 #include "script.h"
 
 #define BAR_CELLS 28
@@ -46,7 +46,7 @@ static void show_turn(void *context, const struct record *record, uint32_t done,
 static void describe(const struct options *options, const struct setting *setting,
                      const struct script *script)
 {
-    const struct model_shape *s = &setting->model.shape;
+    const struct wf_model_shape *s = &setting->model.shape;
     printf("%s: dim %u, %u layers, %u heads, %u KV heads, vocabulary %u, context %u\n",
            options->model ? options->model : "a random model", s->dim, s->layers, s->heads,
            s->kv_heads, s->vocab, s->context);

@@ -22,7 +22,7 @@
 #include <time.h>
 
 #include "command.h"
-#include "say.h"
+#include "llama/say.h"
 
 #define PAUSE_MS 300
 #define PATIENCE_MS 10000
@@ -48,7 +48,7 @@ static void sleep_ms(long ms)
 /* Weft said no, where the measurement needs a yes. */
 static bool refused(const char *what, enum weft_status status)
 {
-    return say_failed("%s: %s", what, status < 0 ? weft_last_error() : weft_status_name(status));
+    return wf_say_failed("%s: %s", what, status < 0 ? weft_last_error() : weft_status_name(status));
 }
 
 /* Blocks of the prompt that are there, and whether all of them are in DRAM. */
@@ -91,7 +91,7 @@ static bool bring_up(struct bench *bench)
         if (!near)
             sleep_ms(1);
     }
-    return near || say_failed("the prompt does not come to DRAM within ten seconds");
+    return near || wf_say_failed("the prompt does not come to DRAM within ten seconds");
 }
 
 /* What the first token was chosen from. */
@@ -153,7 +153,7 @@ static bool measure(struct bench *bench, enum way way, double *out_ms)
         return refused("hint", status);
     sleep_ms(PAUSE_MS);
     if (command_interrupted)
-        return say_failed("interrupted");
+        return wf_say_failed("interrupted");
     if (way == PREFETCHED) {
         if (!look(bench, &blocks, &near))
             return false;
@@ -213,7 +213,7 @@ static double median(double *values, uint32_t count)
 static enum exit_code report(const struct options *options, struct bench *bench)
 {
     double ms[WAYS];
-    const struct model *m = bench->cold.model;
+    const struct wf_model *m = bench->cold.model;
     uint64_t kv_bytes = 2ull * m->shape.layers * m->kv_dim * sizeof(float) * bench->prompt_count;
     for (enum way way = COLD; way < WAYS; way++)
         ms[way] = median(bench->ms[way], bench->runs);
@@ -241,15 +241,15 @@ static enum exit_code report(const struct options *options, struct bench *bench)
 }
 
 /* As much of the context as is whole blocks, with a question that fills no block behind it. */
-static bool size(const struct options *options, const struct model_shape *shape,
+static bool size(const struct options *options, const struct wf_model_shape *shape,
                  struct bench *bench)
 {
     uint32_t block = options->block_tokens;
     bench->question_count = block > 1 ? block - 1 : 1;
     if (block < 2 || shape->context < 2 * block + 1)
-        return say_failed("blocks of %u tokens leave no room for a prompt and a question in a "
-                          "context of %u; give other --block-tokens",
-                          block, shape->context);
+        return wf_say_failed("blocks of %u tokens leave no room for a prompt and a question in a "
+                             "context of %u; give other --block-tokens",
+                             block, shape->context);
     bench->prompt_count = (shape->context - bench->question_count - 1) / block * block;
     bench->tokens = calloc(shape->context, sizeof *bench->tokens);
     bench->logits = calloc(shape->vocab, sizeof *bench->logits);
@@ -258,7 +258,7 @@ static bool size(const struct options *options, const struct model_shape *shape,
         bench->ms[way] = calloc(bench->runs, sizeof(double));
         ok = ok && bench->ms[way];
     }
-    return ok || say_failed("no memory for %u runs", bench->runs);
+    return ok || wf_say_failed("no memory for %u runs", bench->runs);
 }
 
 enum exit_code command_overlap(const struct options *options)
@@ -268,7 +268,7 @@ enum exit_code command_overlap(const struct options *options)
     if (!setting_open(options, options->start_node, &setting))
         return command_failed(EXIT_FAILED);
     enum exit_code code = EXIT_FAILED;
-    const struct model *model = &setting.model;
+    const struct wf_model *model = &setting.model;
     if (size(options, &model->shape, &bench) &&
         server_open(model, options->block_tokens, options->threads, &bench.cold) &&
         server_open(model, options->block_tokens, options->threads, &bench.warm)) {

@@ -8,10 +8,10 @@
 #include <string.h>
 
 #include "command.h"
-#include "say.h"
+#include "llama/say.h"
 
 struct writer {
-    const struct tokenizer *tokenizer;
+    const struct wf_tokenizer *tokenizer;
     uint32_t previous;
     float temperature;
     uint64_t random; /* xorshift64* state */
@@ -34,7 +34,7 @@ static uint32_t choose(void *context, const float *logits, uint32_t vocab)
     if (writer->temperature <= 0.0f)
         return choose_greedy(NULL, logits, vocab);
     memcpy(writer->weights, logits, vocab * sizeof(*logits));
-    kernel_softmax(writer->weights, 1.0f / writer->temperature, vocab);
+    wf_kernel_softmax(writer->weights, 1.0f / writer->temperature, vocab);
     float rest = draw(&writer->random);
     for (uint32_t i = 0; i < vocab; i++) {
         rest -= writer->weights[i];
@@ -47,7 +47,7 @@ static uint32_t choose(void *context, const float *logits, uint32_t vocab)
 static void put(struct writer *writer, uint32_t token)
 {
     size_t length;
-    const char *bytes = tokenizer_decode(writer->tokenizer, writer->previous, token, &length);
+    const char *bytes = wf_tokenizer_decode(writer->tokenizer, writer->previous, token, &length);
     fwrite(bytes, 1, length, stdout);
     writer->previous = token;
 }
@@ -68,13 +68,13 @@ static bool generate(struct server *server, const struct options *options, struc
     uint32_t *prompt = malloc(context * sizeof(*prompt));
     if (!prompt || !chat_open(server, "run", &chat)) {
         free(prompt);
-        return prompt != NULL || say_failed("no memory for a prompt of %u tokens", context);
+        return prompt != NULL || wf_say_failed("no memory for a prompt of %u tokens", context);
     }
-    size_t count = tokenizer_encode(writer->tokenizer, options->prompt, true, prompt, context);
+    size_t count = wf_tokenizer_encode(writer->tokenizer, options->prompt, true, prompt, context);
     uint32_t answer_max = options->tokens;
     if (count < context && answer_max > context - count)
         answer_max = context - (uint32_t)count;
-    writer->previous = TOKEN_BEGIN;
+    writer->previous = WF_TOKEN_BEGIN;
     for (size_t i = 1; i < count; i++)
         put(writer, prompt[i]);
     struct turn_request request = {prompt, (uint32_t)count, answer_max, choose, listen, writer};
@@ -87,7 +87,7 @@ static bool generate(struct server *server, const struct options *options, struc
     }
     chat_close(&chat);
     free(prompt);
-    return ok && (!ferror(stdout) || say_failed("cannot write to stdout"));
+    return ok && (!ferror(stdout) || wf_say_failed("cannot write to stdout"));
 }
 
 enum exit_code command_run(const struct options *options)
@@ -116,7 +116,7 @@ enum exit_code command_run(const struct options *options)
         .weights = malloc(setting.model.shape.vocab * sizeof(float)),
     };
     bool ok = writer.weights ? generate(&server, options, &writer)
-                             : say_failed("no memory for %u weights", setting.model.shape.vocab);
+                             : wf_say_failed("no memory for %u weights", setting.model.shape.vocab);
     if (!ok || command_interrupted)
         code = command_failed(EXIT_FAILED);
     command_report_trouble(&server);

@@ -150,10 +150,10 @@ static bool temperature(const char *name, const char *text, double *out)
     return true;
 }
 
-/* Seven numbers; whether they make a model is for model_random() to say. */
-static bool shape(const char *name, const char *text, struct model_shape *out)
+/* Seven numbers; whether they make a model is for wf_model_random() to say. */
+static bool shape(const char *name, const char *text, struct wf_model_shape *out)
 {
-    struct model_shape s;
+    struct wf_model_shape s;
     int end = 0;
     int found = sscanf(text, "%u,%u,%u,%u,%u,%u,%u%n", &s.dim, &s.hidden_dim, &s.layers, &s.heads,
                        &s.kv_heads, &s.vocab, &s.context, &end);

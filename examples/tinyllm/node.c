@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "say.h"
+#include "llama/say.h"
 #include "weft/weft.h"
 
 #define START_MS_MAX 20000
@@ -67,9 +67,10 @@ static bool find_weftd(const char *program, char *out, size_t capacity)
         }
         path += part + (path[part] == ':');
     }
-    return say_failed("no weftd beside %s nor in $PATH: build it (make), or start one and give its "
-                      "--socket",
-                      program);
+    return wf_say_failed(
+        "no weftd beside %s nor in $PATH: build it (make), or start one and give its "
+        "--socket",
+        program);
 }
 
 /* In the child: nothing of the user's own node is touched, neither its file nor its ports. */
@@ -130,7 +131,7 @@ bool node_start(const char *program, struct node *out)
         place = "/tmp"; /* a socket's path must be short */
     snprintf(node.directory, sizeof(node.directory), "%s/tinyllm.XXXXXX", place);
     if (!mkdtemp(node.directory))
-        return say_failed("cannot make %s: %s", node.directory, strerror(errno));
+        return wf_say_failed("cannot make %s: %s", node.directory, strerror(errno));
     snprintf(node.socket, sizeof(node.socket), "%s/weftd.sock", node.directory);
 
     pid_t parent = getpid();
@@ -140,7 +141,7 @@ bool node_start(const char *program, struct node *out)
     if (node.pid < 0) {
         node.pid = 0;
         node_stop(&node);
-        return say_failed("cannot start %s: %s", weftd, strerror(errno));
+        return wf_say_failed("cannot start %s: %s", weftd, strerror(errno));
     }
     for (int waited = 0; waited < START_MS_MAX; waited += 20) {
         if (answers(&node)) {
@@ -155,7 +156,7 @@ bool node_start(const char *program, struct node *out)
     }
     read_log(&node, said, sizeof(said));
     node_stop(&node);
-    return say_failed("%s did not start; %s", weftd, said);
+    return wf_say_failed("%s did not start; %s", weftd, said);
 }
 
 /* The directory is ours alone, and holds only files: the socket, the log, what weftd keeps beside

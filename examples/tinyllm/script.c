@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "say.h"
+#include "llama/say.h"
 
 #define SYSTEM_TOKENS_MAX 256
 #define QUESTION_TOKENS_MAX 32
@@ -56,26 +56,26 @@ static uint32_t smaller(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-static bool encode(const struct tokenizer *tokenizer, const char *text, bool begin, uint32_t max,
+static bool encode(const struct wf_tokenizer *tokenizer, const char *text, bool begin, uint32_t max,
                    uint32_t **out, uint32_t *out_count)
 {
     *out = malloc(max * sizeof(**out));
     if (!*out)
-        return say_failed("no memory for a prompt of %u tokens", max);
-    *out_count = (uint32_t)tokenizer_encode(tokenizer, text, begin, *out, max);
-    return *out_count > 0 || say_failed("no memory to encode a prompt");
+        return wf_say_failed("no memory for a prompt of %u tokens", max);
+    *out_count = (uint32_t)wf_tokenizer_encode(tokenizer, text, begin, *out, max);
+    return *out_count > 0 || wf_say_failed("no memory to encode a prompt");
 }
 
-bool script_make(const struct tokenizer *tokenizer, const struct model_shape *shape, uint32_t users,
-                 uint32_t turns, uint32_t forks, struct script *out)
+bool script_make(const struct wf_tokenizer *tokenizer, const struct wf_model_shape *shape,
+                 uint32_t users, uint32_t turns, uint32_t forks, struct script *out)
 {
     struct script s = {.users = users, .turns = turns, .forks = forks};
     uint32_t context = shape->context;
     uint32_t system_max = smaller(SYSTEM_TOKENS_MAX, context / 2);
     uint32_t round_max = (context - system_max) / turns;
     if (round_max < 8)
-        return say_failed("a context of %u is too short for %u turns: give a model with more",
-                          context, turns);
+        return wf_say_failed("a context of %u is too short for %u turns: give a model with more",
+                             context, turns);
     uint32_t question_max = smaller(QUESTION_TOKENS_MAX, round_max * 2 / 3);
     s.answer_max = smaller(ANSWER_TOKENS_MAX, round_max - question_max);
 
@@ -156,13 +156,13 @@ static bool play_turn(struct play *play, struct chat *chat, uint32_t user, uint3
         if (listener.expected && record.count != listener.expected->count)
             record.differing++;
     } else {
-        say_keep("no memory to record %u answers of %u logits", script->answer_max, vocab);
+        wf_say_keep("no memory to record %u answers of %u logits", script->answer_max, vocab);
     }
     free(prompt);
     play->records[play->count++] = record;
     if (ok && play->progress)
         play->progress(play->context, &record, play->count, play->total);
-    return ok && (!*play->interrupted || say_failed("interrupted"));
+    return ok && (!*play->interrupted || wf_say_failed("interrupted"));
 }
 
 /* Bring a chat to where `compare` had it after `turns` turns. */
@@ -214,7 +214,7 @@ bool play_run(struct play *play)
     play->total = script->users * (play->turn_end - play->turn_first) + (forks ? script->forks : 0);
     play->records = calloc(play->total, sizeof(*play->records));
     if (!play->records)
-        return say_failed("no memory for %u records", play->total);
+        return wf_say_failed("no memory for %u records", play->total);
     if (!open_chats(play))
         return false;
     for (uint32_t turn = play->turn_first; turn < play->turn_end; turn++) {
@@ -294,7 +294,7 @@ bool play_storage(const struct play *play, struct storage *out)
     size_t count = 0;
     struct weft_key *keys = malloc(sizeof(*keys) * 2 * SCRIPT_USERS_MAX * server->kv.blocks_max);
     if (!keys)
-        return say_failed("no memory for the keys of %d chats", 2 * SCRIPT_USERS_MAX);
+        return wf_say_failed("no memory for the keys of %d chats", 2 * SCRIPT_USERS_MAX);
     for (uint32_t i = 0; i < 2 * SCRIPT_USERS_MAX; i++) {
         const struct chat *chat = &play->chats[i];
         size_t present, blocks = chat->count / block_tokens;
@@ -304,7 +304,7 @@ bool play_storage(const struct play *play, struct storage *out)
                                   keys + count) != WEFT_OK ||
             weft_match_keys(server->format, keys + count, blocks, &present) != WEFT_OK) {
             free(keys);
-            return say_failed("%s", weft_last_error());
+            return wf_say_failed("%s", weft_last_error());
         }
         count += present;
     }

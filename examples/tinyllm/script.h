@@ -11,8 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "llama/tokenizer.h"
 #include "serve.h"
-#include "tokenizer.h"
 
 #define SCRIPT_USERS_MAX 8
 #define SCRIPT_TURNS_MAX 3
@@ -20,7 +20,7 @@
 struct script {
     uint32_t users, turns, forks; /* so many users' chats go two ways at the last turn */
     uint32_t answer_max;
-    uint32_t *system; /* the shared prompt, from TOKEN_BEGIN */
+    uint32_t *system; /* the shared prompt, from WF_TOKEN_BEGIN */
     uint32_t system_count;
     struct {
         uint32_t *tokens;
@@ -29,8 +29,8 @@ struct script {
 };
 
 /* Sized so that a whole conversation fits into the model's context. */
-bool script_make(const struct tokenizer *tokenizer, const struct model_shape *shape, uint32_t users,
-                 uint32_t turns, uint32_t forks, struct script *out);
+bool script_make(const struct wf_tokenizer *tokenizer, const struct wf_model_shape *shape,
+                 uint32_t users, uint32_t turns, uint32_t forks, struct script *out);
 void script_free(struct script *script);
 
 /* What one turn said, and what it cost. */

@@ -20,8 +20,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "say.h"
-#include "tokenizer.h"
+#include "llama/say.h"
+#include "llama/tokenizer.h"
 
 /* What a turn holds of Weft. */
 struct hold {
@@ -52,28 +52,28 @@ static bool served(struct server *server, enum weft_status status)
 
 /* ----------------------------------------------------------------------------- server and chat */
 
-bool server_open(const struct model *model, uint32_t block_tokens, unsigned threads,
+bool server_open(const struct wf_model *model, uint32_t block_tokens, unsigned threads,
                  struct server *out)
 {
     struct server server = {.model = model};
-    if (!kv_init(&server.kv, model, block_tokens))
+    if (!wf_kv_init(&server.kv, model, block_tokens))
         return false;
-    server.engine = engine_create(model, threads);
+    server.engine = wf_engine_create(model, threads);
     server.logits = malloc(model->shape.vocab * sizeof(float));
     if (server.engine && server.logits) {
         *out = server;
         return true;
     }
     server_close(&server);
-    return say_failed("no memory for an engine of dim %u and context %u", model->shape.dim,
-                      model->shape.context);
+    return wf_say_failed("no memory for an engine of dim %u and context %u", model->shape.dim,
+                         model->shape.context);
 }
 
 bool server_attach(struct server *server, const struct weft_connect_options *options)
 {
-    const struct model *m = server->model;
+    const struct wf_model *m = server->model;
     if (weft_connect(options, &server->weft) != WEFT_OK)
-        return say_failed("%s", weft_last_error());
+        return wf_say_failed("%s", weft_last_error());
 
     /* The name says whose arithmetic it is, since other engines round differently. */
     char name[64];
@@ -85,11 +85,11 @@ bool server_attach(struct server *server, const struct weft_connect_options *opt
         .head_dim = m->head_dim,
         .dtype = WEFT_F32,
         .block_tokens = server->kv.block_tokens,
-        .rope_theta = MODEL_ROPE_THETA,
+        .rope_theta = WF_MODEL_ROPE_THETA,
     };
     if (weft_format_open(server->weft, &spec, &server->format) == WEFT_OK)
         return true;
-    say_keep("%s", weft_last_error());
+    wf_say_keep("%s", weft_last_error());
     weft_close(server->weft);
     server->weft = NULL;
     return false;
@@ -100,8 +100,8 @@ void server_close(struct server *server)
     if (server->format)
         weft_format_close(server->format);
     weft_close(server->weft);
-    engine_destroy(server->engine);
-    kv_fini(&server->kv);
+    wf_engine_destroy(server->engine);
+    wf_kv_fini(&server->kv);
     free(server->logits);
     *server = (struct server){0};
 }
@@ -124,7 +124,7 @@ static bool chat_make(struct server *server, const char *name, struct chat *out)
     snprintf(out->name, sizeof(out->name), "%s", name);
     out->tokens = malloc(server->model->shape.context * sizeof(*out->tokens));
     return out->tokens ||
-           say_failed("no memory for a chat of %u tokens", server->model->shape.context);
+           wf_say_failed("no memory for a chat of %u tokens", server->model->shape.context);
 }
 
 bool chat_open(struct server *server, const char *name, struct chat *out)
@@ -199,42 +199,43 @@ static void hold_release(struct hold *hold)
 /* Find a place for the KV of every token of the history, and say how many need not be computed. */
 static bool place(struct chat *chat, struct hold *hold, uint32_t *out_hit)
 {
-    struct kv *kv = &chat->server->kv;
+    struct wf_kv *kv = &chat->server->kv;
     uint32_t hit = 0, blocks = (chat->count + kv->block_tokens - 1) / kv->block_tokens;
-    kv_reset(kv);
+    wf_kv_reset(kv);
     hold->has_prefix = hold_prefix(chat, chat->count, &hold->prefix);
     if (hold->has_prefix) {
-        kv_use_pins(kv, &hold->prefix, 0);
+        wf_kv_use_pins(kv, &hold->prefix, 0);
         hit = hold->prefix.tokens;
     }
     if (chat->session && chat->count - hit >= kv->block_tokens)
         hold->has_fill = served(chat->server, weft_reserve(chat->session, chat->tokens, hit,
                                                            chat->count, &hold->fill));
     if (hold->has_fill)
-        kv_use_fill(kv, &hold->fill);
+        wf_kv_use_fill(kv, &hold->fill);
     *out_hit = hit;
-    return kv_use_private(kv, 0, blocks, false);
+    return wf_kv_use_private(kv, 0, blocks, false);
 }
 
 static bool prefill(struct chat *chat, struct hold *hold, uint32_t *out_hit)
 {
     struct server *server = chat->server;
-    struct kv *kv = &server->kv;
+    struct wf_kv *kv = &server->kv;
     if (!place(chat, hold, out_hit))
         return false;
     const struct weft_pins *pins = hold->has_prefix ? &hold->prefix : NULL;
-    if (served(server, engine_forward(server->engine, kv, pins, chat->tokens, *out_hit, chat->count,
-                                      server->logits)))
+    if (served(server, wf_engine_forward(server->engine, kv, pins, chat->tokens, *out_hit,
+                                         chat->count, server->logits)))
         return true;
 
     /* A layer that was promised never came.  Let go of everything and compute from the first token.
      */
     hold_release(hold);
-    kv_reset(kv);
+    wf_kv_reset(kv);
     *out_hit = 0;
-    return kv_use_private(kv, 0, (chat->count + kv->block_tokens - 1) / kv->block_tokens, false) &&
-           engine_forward(server->engine, kv, NULL, chat->tokens, 0, chat->count, server->logits) ==
-               WEFT_OK;
+    return wf_kv_use_private(kv, 0, (chat->count + kv->block_tokens - 1) / kv->block_tokens,
+                             false) &&
+           wf_engine_forward(server->engine, kv, NULL, chat->tokens, 0, chat->count,
+                             server->logits) == WEFT_OK;
 }
 
 /* Hold what we have just given.  Its layers are all there, or we do not believe in it. */
@@ -256,7 +257,7 @@ static bool hold_published(struct chat *chat, struct weft_pins *out)
 static bool publish_prefill(struct chat *chat, struct hold *hold, uint32_t computed, bool more)
 {
     struct server *server = chat->server;
-    struct kv *kv = &server->kv;
+    struct wf_kv *kv = &server->kv;
     if (!hold->has_fill)
         return true;
     hold->has_fill = false;
@@ -266,14 +267,14 @@ static bool publish_prefill(struct chat *chat, struct hold *hold, uint32_t compu
         return true;
     hold->has_published = given && hold_published(chat, &hold->published);
     if (hold->has_published)
-        kv_use_pins(kv, &hold->published, first);
+        wf_kv_use_pins(kv, &hold->published, first);
 
     uint32_t lost = first, end = (computed + kv->block_tokens - 1) / kv->block_tokens;
-    while (lost < end && kv->home[lost] != KV_RESERVED)
+    while (lost < end && kv->home[lost] != WF_KV_RESERVED)
         lost++;
-    return lost == end || (kv_use_private(kv, lost, end, true) &&
-                           engine_forward(server->engine, kv, NULL, chat->tokens,
-                                          lost * kv->block_tokens, computed, NULL) == WEFT_OK);
+    return lost == end || (wf_kv_use_private(kv, lost, end, true) &&
+                           wf_engine_forward(server->engine, kv, NULL, chat->tokens,
+                                             lost * kv->block_tokens, computed, NULL) == WEFT_OK);
 }
 
 /* Give the blocks that decoding filled.  They lie in private memory and are copied: the only copy
@@ -291,7 +292,7 @@ static void publish_answer(struct chat *chat, struct hold *hold, uint32_t comput
         return;
     for (uint32_t i = 0; i < fill.blocks; i++)
         if (weft_fill_k(&fill, i, 0))
-            kv_copy_out(&server->kv, fill.first_block + i, &fill, i);
+            wf_kv_copy_out(&server->kv, fill.first_block + i, &fill, i);
     served(server, weft_commit(&fill));
 }
 
@@ -299,16 +300,16 @@ static void publish_answer(struct chat *chat, struct hold *hold, uint32_t comput
 
 static bool append(struct chat *chat, const struct turn_request *request)
 {
-    const struct model_shape *shape = &chat->server->model->shape;
+    const struct wf_model_shape *shape = &chat->server->model->shape;
     for (uint32_t i = 0; i < request->prompt_count; i++)
         if (request->prompt[i] >= shape->vocab)
-            return say_failed(
+            return wf_say_failed(
                 "token %u is not one of the model's %u: use the model's own tokenizer",
                 request->prompt[i], shape->vocab);
     if (chat->count + request->prompt_count == 0)
-        return say_failed("a turn needs at least one token");
+        return wf_say_failed("a turn needs at least one token");
     if (chat->count + (uint64_t)request->prompt_count + request->answer_max > shape->context)
-        return say_failed(
+        return wf_say_failed(
             "%u tokens before it, %u in the prompt and %u to answer are more than the "
             "model's context of %u: shorten one of them",
             chat->count, request->prompt_count, request->answer_max, shape->context);
@@ -323,7 +324,7 @@ static bool next_token(struct chat *chat, const struct turn_request *request, ui
     struct server *server = chat->server;
     uint32_t token = request->choose(request->context, server->logits, server->model->shape.vocab);
     bool wanted = !request->listen || request->listen(request->context, token, server->logits);
-    if (token == TOKEN_BEGIN || token == TOKEN_END)
+    if (token == WF_TOKEN_BEGIN || token == WF_TOKEN_END)
         return false;
     chat->tokens[chat->count++] = token;
     *answered += 1;
@@ -333,12 +334,12 @@ static bool next_token(struct chat *chat, const struct turn_request *request, ui
 static bool decode(struct chat *chat, const struct turn_request *request, uint32_t *answered)
 {
     struct server *server = chat->server;
-    struct kv *kv = &server->kv;
+    struct wf_kv *kv = &server->kv;
     do {
         uint32_t last = chat->count - 1, block = last / kv->block_tokens;
-        if (!kv_use_private(kv, block, block + 1, false) ||
-            engine_forward(server->engine, kv, NULL, chat->tokens, last, last + 1,
-                           server->logits) != WEFT_OK)
+        if (!wf_kv_use_private(kv, block, block + 1, false) ||
+            wf_engine_forward(server->engine, kv, NULL, chat->tokens, last, last + 1,
+                              server->logits) != WEFT_OK)
             return false;
     } while (next_token(chat, request, answered));
     return true;

@@ -16,13 +16,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "engine.h"
+#include "llama/engine.h"
 #include "weft/weft.h"
 
 struct server {
-    const struct model *model;
-    struct engine *engine;
-    struct kv kv; /* of the chat that is being served */
+    const struct wf_model *model;
+    struct wf_engine *engine;
+    struct wf_kv kv; /* of the chat that is being served */
     float *logits;
 
     struct weft *weft; /* NULL: without Weft */
@@ -33,7 +33,7 @@ struct server {
 };
 
 /* A server that computes everything.  `threads` 0: as many as suit this machine. */
-bool server_open(const struct model *model, uint32_t block_tokens, unsigned threads,
+bool server_open(const struct wf_model *model, uint32_t block_tokens, unsigned threads,
                  struct server *out);
 
 /* From now on, use Weft; `options` as weft_connect() takes them.  Not reaching the node is a
@@ -59,7 +59,7 @@ void chat_close(struct chat *chat);
 struct turn_request {
     const uint32_t *prompt; /* appended to the chat */
     uint32_t prompt_count;
-    uint32_t answer_max; /* ≥ 1: tokens to generate, unless one is TOKEN_BEGIN or TOKEN_END */
+    uint32_t answer_max; /* ≥ 1: tokens to generate, unless one is WF_TOKEN_BEGIN or WF_TOKEN_END */
 
     /* The token to go on with, given the logits. */
     uint32_t (*choose)(void *context, const float *logits, uint32_t vocab);

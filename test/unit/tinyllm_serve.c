@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "llama/tokenizer.h"
 #include "serve.h"
-#include "tokenizer.h"
 
 /* ---------------------------------------------------------------------------------- the double */
 
@@ -309,7 +309,7 @@ enum weft_status weft_commit(struct weft_fill *fill)
 #define TURNS 5
 #define ANSWER 9
 
-static const struct model_shape shape = {
+static const struct wf_model_shape shape = {
     .dim = 32,
     .hidden_dim = 48,
     .layers = 3,
@@ -366,14 +366,14 @@ static void converse(struct server *server, struct transcript *transcript)
         chat_close(&chats[who]);
 }
 
-static struct model model;
+static struct wf_model model;
 static struct transcript expected;
 
 static int make_model(void **state)
 {
     struct server server;
     (void)state;
-    if (!model_random(&shape, 7, &model) || !server_open(&model, 8, 1, &server))
+    if (!wf_model_random(&shape, 7, &model) || !server_open(&model, 8, 1, &server))
         return -1;
     converse(&server, &expected);
     server_close(&server);
@@ -383,7 +383,7 @@ static int make_model(void **state)
 static int free_model(void **state)
 {
     (void)state;
-    model_free(&model);
+    wf_model_free(&model);
     return 0;
 }
 

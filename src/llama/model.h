@@ -15,21 +15,21 @@
  *   rope cosines and sines, [context][head_dim / 2] each: unused, we make our own
  *   classifier [vocab][dim], only when vocab was negative
  */
-#ifndef TINYLLM_MODEL_H
-#define TINYLLM_MODEL_H
+#ifndef WF_LLAMA_MODEL_H
+#define WF_LLAMA_MODEL_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define MODEL_ROPE_THETA 10000.0
+#define WF_MODEL_ROPE_THETA 10000.0
 
-struct model_shape {
+struct wf_model_shape {
     uint32_t dim, hidden_dim, layers, heads, kv_heads, vocab, context;
 };
 
-struct model {
-    struct model_shape shape;
+struct wf_model {
+    struct wf_model_shape shape;
     uint32_t head_dim; /* dim / heads */
     uint32_t kv_dim;   /* kv_heads × head_dim */
     char digest[33];   /* XXH3-128 of shape and weights, in hexadecimal: what makes KV ours */
@@ -43,11 +43,11 @@ struct model {
 };
 
 /* Map a checkpoint.  Every size is checked against the file before a weight is touched. */
-bool model_load(const char *path, struct model *out);
+bool wf_model_load(const char *path, struct wf_model *out);
 
 /* Weights drawn from `seed`, scaled so that activations neither vanish nor explode. */
-bool model_random(const struct model_shape *shape, uint64_t seed, struct model *out);
+bool wf_model_random(const struct wf_model_shape *shape, uint64_t seed, struct wf_model *out);
 
-void model_free(struct model *model);
+void wf_model_free(struct wf_model *model);
 
 #endif

@@ -2,14 +2,14 @@
  *
  * One sentence, kept for the thread that failed.
  */
-#include "say.h"
+#include "llama/say.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
 static _Thread_local char sentence[512];
 
-void say_keep(const char *format, ...)
+void wf_say_keep(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -17,7 +17,7 @@ void say_keep(const char *format, ...)
     va_end(arguments);
 }
 
-const char *say_last(void)
+const char *wf_say_last(void)
 {
     return sentence;
 }

@@ -15,10 +15,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine.h"
-#include "say.h"
-#include "team.h"
-#include "tokenizer.h"
+#include "llama/engine.h"
+#include "llama/say.h"
+#include "llama/team.h"
+#include "llama/tokenizer.h"
 
 /* Pins never come into this program, so the library is not linked. */
 enum weft_status weft_wait_layer(const struct weft_pins *pins, uint32_t layer)
@@ -58,10 +58,10 @@ static void every_width_gives_the_same_bits(void **state)
         got_rows[t] = got[t];
     }
     for (size_t c = 0; c < sizeof(columns) / sizeof(*columns); c++) {
-        struct kernel_rows matrix = {rows, columns[c] + c % 3, columns[c]};
+        struct wf_kernel_rows matrix = {rows, columns[c] + c % 3, columns[c]};
         for (size_t t = 0; t < 9; t++)
-            kernel_of_width(4)->multiply(&reference_rows[t], x + t * columns[c], columns[c], 1,
-                                         &matrix, 0, 11);
+            wf_kernel_of_width(4)->multiply(&reference_rows[t], x + t * columns[c], columns[c], 1,
+                                            &matrix, 0, 11);
         for (size_t t = 0; t < 9; t++)
             for (size_t r = 0; r < 11; r++) {
                 double exact = 0, size = 0;
@@ -74,10 +74,10 @@ static void every_width_gives_the_same_bits(void **state)
                 assert_true(fabs(exact - (double)reference[t][r]) <= size * 1e-6);
             }
         for (unsigned width = 4; width <= 16; width *= 2)
-            for (size_t count = 1; count <= 9 && kernel_of_width(width); count++) {
+            for (size_t count = 1; count <= 9 && wf_kernel_of_width(width); count++) {
                 memset(got, 0xff, sizeof(got));
-                kernel_of_width(width)->multiply(got_rows, x, columns[c], count, &matrix, 0, 5);
-                kernel_of_width(width)->multiply(got_rows, x, columns[c], count, &matrix, 5, 11);
+                wf_kernel_of_width(width)->multiply(got_rows, x, columns[c], count, &matrix, 0, 5);
+                wf_kernel_of_width(width)->multiply(got_rows, x, columns[c], count, &matrix, 5, 11);
                 assert_memory_equal(got, reference, count * sizeof(got[0]));
             }
     }
@@ -92,7 +92,7 @@ static void weighing_is_the_same_at_every_width(void **state)
     for (size_t i = 0; i < 13; i++)
         weights[i] = random_float();
     for (size_t columns = 1; columns <= 67; columns++) {
-        struct kernel_rows matrix = {rows, 70, columns};
+        struct wf_kernel_rows matrix = {rows, 70, columns};
         memset(reference, 0, sizeof(reference));
         for (size_t r = 0; r < 13; r++)
             for (size_t c = 0; c < columns; c++) {
@@ -100,12 +100,12 @@ static void weighing_is_the_same_at_every_width(void **state)
                 reference[c] += product;
             }
         for (unsigned width = 4; width <= 16; width *= 2) {
-            if (!kernel_of_width(width))
+            if (!wf_kernel_of_width(width))
                 continue;
             memset(got, 0, sizeof(got));
-            kernel_of_width(width)->weigh(got, weights, &matrix, 6);
+            wf_kernel_of_width(width)->weigh(got, weights, &matrix, 6);
             matrix.data = rows + 6 * 70;
-            kernel_of_width(width)->weigh(got, weights + 6, &matrix, 7);
+            wf_kernel_of_width(width)->weigh(got, weights + 6, &matrix, 7);
             matrix.data = rows;
             assert_memory_equal(got, reference, columns * sizeof(float));
         }
@@ -124,23 +124,23 @@ static void a_team_does_everything_once(void **state)
 {
     (void)state;
     unsigned char seen[100];
-    struct team *team = team_create(3);
+    struct wf_team *team = wf_team_create(3);
     assert_non_null(team);
     for (size_t count = 0; count <= 100; count++)
         for (size_t grain = 1; grain <= 40; grain += 13) {
             memset(seen, 0, sizeof(seen));
-            team_run(team, count, grain, mark_part, seen);
+            wf_team_run(team, count, grain, mark_part, seen);
             for (size_t i = 0; i < 100; i++)
                 assert_int_equal(seen[i], i < count);
         }
-    team_destroy(team);
+    wf_team_destroy(team);
 }
 
 /* -------------------------------------------------------------------------------------- engine */
 
 #define TOKENS 45
 
-static const struct model_shape odd_shape = {
+static const struct wf_model_shape odd_shape = {
     .dim = 60, /* head size 10: neither a vector nor half of one */
     .hidden_dim = 70,
     .layers = 3,
@@ -150,26 +150,26 @@ static const struct model_shape odd_shape = {
     .context = 64,
 };
 
-static void compute(struct engine *engine, struct kv *kv, const uint32_t *tokens, uint32_t split,
-                    float *logits)
+static void compute(struct wf_engine *engine, struct wf_kv *kv, const uint32_t *tokens,
+                    uint32_t split, float *logits)
 {
-    kv_reset(kv);
-    assert_true(kv_use_private(kv, 0, kv->blocks_max, false));
+    wf_kv_reset(kv);
+    assert_true(wf_kv_use_private(kv, 0, kv->blocks_max, false));
     if (split > 0)
-        assert_int_equal(engine_forward(engine, kv, NULL, tokens, 0, split, NULL), WEFT_OK);
-    assert_int_equal(engine_forward(engine, kv, NULL, tokens, split, TOKENS, logits), WEFT_OK);
+        assert_int_equal(wf_engine_forward(engine, kv, NULL, tokens, 0, split, NULL), WEFT_OK);
+    assert_int_equal(wf_engine_forward(engine, kv, NULL, tokens, split, TOKENS, logits), WEFT_OK);
 }
 
 static void prefill_may_be_split_anywhere(void **state)
 {
     (void)state;
-    struct model model;
-    struct kv kv;
+    struct wf_model model;
+    struct wf_kv kv;
     float expected[300], got[300];
     uint32_t tokens[TOKENS];
-    assert_true(model_random(&odd_shape, 3, &model));
-    assert_true(kv_init(&kv, &model, 16));
-    struct engine *engine = engine_create(&model, 1), *pair = engine_create(&model, 3);
+    assert_true(wf_model_random(&odd_shape, 3, &model));
+    assert_true(wf_kv_init(&kv, &model, 16));
+    struct wf_engine *engine = wf_engine_create(&model, 1), *pair = wf_engine_create(&model, 3);
     assert_true(engine && pair);
     for (uint32_t i = 0; i < TOKENS; i++)
         tokens[i] = i * 37 % 300;
@@ -182,30 +182,30 @@ static void prefill_may_be_split_anywhere(void **state)
         if (!same_bits(got, expected, sizeof(got)))
             fail_msg("split after %u tokens: the logits differ", split);
     }
-    for (uint32_t batch = 1; batch <= ENGINE_BATCH; batch += 5)
+    for (uint32_t batch = 1; batch <= WF_ENGINE_BATCH; batch += 5)
         for (unsigned width = 4; width <= 16; width *= 2) {
-            if (!kernel_of_width(width))
+            if (!wf_kernel_of_width(width))
                 continue;
-            engine_tune(engine, batch, kernel_of_width(width));
+            wf_engine_tune(engine, batch, wf_kernel_of_width(width));
             compute(engine, &kv, tokens, 0, got);
             assert_memory_equal(got, expected, sizeof(got));
         }
     compute(pair, &kv, tokens, 7, got);
     assert_memory_equal(got, expected, sizeof(got));
 
-    struct kv other; /* blocks of another size hold the same numbers elsewhere */
-    assert_true(kv_init(&other, &model, 5));
+    struct wf_kv other; /* blocks of another size hold the same numbers elsewhere */
+    assert_true(wf_kv_init(&other, &model, 5));
     compute(engine, &other, tokens, 11, got);
     assert_memory_equal(got, expected, sizeof(got));
 
     tokens[2]++; /* and yet every token counts */
     compute(engine, &kv, tokens, 0, got);
     assert_memory_not_equal(got, expected, sizeof(got));
-    kv_fini(&other);
-    kv_fini(&kv);
-    engine_destroy(engine);
-    engine_destroy(pair);
-    model_free(&model);
+    wf_kv_fini(&other);
+    wf_kv_fini(&kv);
+    wf_engine_destroy(engine);
+    wf_engine_destroy(pair);
+    wf_model_free(&model);
 }
 
 /* --------------------------------------------------------------------------------------- files */
@@ -223,24 +223,24 @@ static void write_file(char *path, const void *a, size_t a_bytes, const void *b,
 static void a_checkpoint_is_read_as_written(void **state)
 {
     (void)state;
-    struct model made, read, other;
+    struct wf_model made, read, other;
     char path[64];
-    assert_true(model_random(&odd_shape, 3, &made));
+    assert_true(wf_model_random(&odd_shape, 3, &made));
     int32_t header[7];
     memcpy(header, &made.shape, sizeof(header)); /* the file's order is the struct's */
     write_file(path, header, sizeof(header), made.memory, made.memory_bytes);
-    assert_true(model_load(path, &read));
+    assert_true(wf_model_load(path, &read));
     assert_string_equal(read.digest, made.digest);
     assert_memory_equal(&read.shape, &made.shape, sizeof(read.shape));
     assert_memory_equal(read.w3, made.w3, sizeof(float) * 3 * 60 * 70);
     assert_memory_equal(read.classifier, made.classifier, sizeof(float) * 60 * 300);
     unlink(path);
 
-    assert_true(model_random(&odd_shape, 4, &other));
+    assert_true(wf_model_random(&odd_shape, 4, &other));
     assert_string_not_equal(other.digest, made.digest);
-    model_free(&other);
-    model_free(&read);
-    model_free(&made);
+    wf_model_free(&other);
+    wf_model_free(&read);
+    wf_model_free(&made);
 }
 
 static void a_broken_checkpoint_is_refused(void **state)
@@ -263,20 +263,20 @@ static void a_broken_checkpoint_is_refused(void **state)
         {{60, INT32_MAX, 3, 6, 2, 300, 64}, "hidden_dim"},
         {{60, 70, INT32_MAX, 6, 2, 300, 64}, "layers"},
     };
-    struct model model;
+    struct wf_model model;
     char path[64];
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         write_file(path, bad[i].header, sizeof(bad[i].header), "weights?", 8);
-        assert_false(model_load(path, &model));
-        if (!strstr(say_last(), bad[i].word) || !strstr(say_last(), path))
-            fail_msg("the sentence '%s' names neither %s nor the file", say_last(), bad[i].word);
+        assert_false(wf_model_load(path, &model));
+        if (!strstr(wf_say_last(), bad[i].word) || !strstr(wf_say_last(), path))
+            fail_msg("the sentence '%s' names neither %s nor the file", wf_say_last(), bad[i].word);
         unlink(path);
     }
     write_file(path, "short", 5, "", 0);
-    assert_false(model_load(path, &model));
+    assert_false(wf_model_load(path, &model));
     unlink(path);
-    assert_false(model_load(path, &model)); /* it is gone */
-    assert_false(model_load("/", &model));
+    assert_false(wf_model_load(path, &model)); /* it is gone */
+    assert_false(wf_model_load("/", &model));
 }
 
 /* A tokenizer file: the special tokens with names, then `words`. */
@@ -284,10 +284,10 @@ static size_t tokenizer_file(char *data, const char *const *words, size_t count)
 {
     size_t at = 4;
     memset(data, 0, 4);
-    for (size_t token = 0; token < TOKEN_SPECIAL + count; token++) {
-        const char *text = token < 3               ? "<s>"
-                           : token < TOKEN_SPECIAL ? "<0x00>"
-                                                   : words[token - TOKEN_SPECIAL];
+    for (size_t token = 0; token < WF_TOKEN_SPECIAL + count; token++) {
+        const char *text = token < 3                  ? "<s>"
+                           : token < WF_TOKEN_SPECIAL ? "<0x00>"
+                                                      : words[token - WF_TOKEN_SPECIAL];
         float score = (float)token;
         int32_t length = (int32_t)strlen(text);
         memcpy(data + at, &score, 4);
@@ -298,18 +298,18 @@ static size_t tokenizer_file(char *data, const char *const *words, size_t count)
     return at;
 }
 
-static void check_round_trip(const struct tokenizer *t, const char *text, size_t expected_count)
+static void check_round_trip(const struct wf_tokenizer *t, const char *text, size_t expected_count)
 {
     uint32_t tokens[128];
     char back[256] = "";
-    size_t count = tokenizer_encode(t, text, true, tokens, 128), at = 0;
-    assert_int_equal(tokens[0], TOKEN_BEGIN);
+    size_t count = wf_tokenizer_encode(t, text, true, tokens, 128), at = 0;
+    assert_int_equal(tokens[0], WF_TOKEN_BEGIN);
     if (expected_count)
         assert_int_equal(count, expected_count);
     for (size_t i = 1; i < count; i++) {
         size_t length;
-        const char *bytes = tokenizer_decode(t, tokens[i - 1], tokens[i], &length);
-        assert_true(tokens[i] >= TOKEN_BYTES && at + length < sizeof(back));
+        const char *bytes = wf_tokenizer_decode(t, tokens[i - 1], tokens[i], &length);
+        assert_true(tokens[i] >= WF_TOKEN_BYTES && at + length < sizeof(back));
         memcpy(back + at, bytes, length);
         at += length;
     }
@@ -322,11 +322,11 @@ static void text_becomes_tokens_and_text_again(void **state)
     (void)state;
     static const char *const words[] = {" ", "a", "b", "ab", "abab", " ab", "s", "é", "<", ">"};
     static char data[8192];
-    struct tokenizer t;
+    struct wf_tokenizer t;
     char path[64];
     size_t bytes = tokenizer_file(data, words, 10);
     write_file(path, data, bytes, "", 0);
-    assert_true(tokenizer_load(path, TOKEN_SPECIAL + 10, &t));
+    assert_true(wf_tokenizer_load(path, WF_TOKEN_SPECIAL + 10, &t));
     check_round_trip(&t, "", 1);
     check_round_trip(&t, "ab", 2);           /* begin, " ab" */
     check_round_trip(&t, "abab", 3);         /* " ab" scores above "abab" and is taken first */
@@ -334,19 +334,19 @@ static void text_becomes_tokens_and_text_again(void **state)
     check_round_trip(&t, "<s>", 5);          /* the mark's name is only text */
     check_round_trip(&t, "\xff\x80\xc3", 0); /* not UTF-8 at all */
     uint32_t few[2];
-    assert_int_equal(tokenizer_encode(&t, "bbbbbb", false, few, 2), 2);
-    tokenizer_free(&t);
+    assert_int_equal(wf_tokenizer_encode(&t, "bbbbbb", false, few, 2), 2);
+    wf_tokenizer_free(&t);
     unlink(path);
 
-    assert_true(tokenizer_bytes(300, &t));
+    assert_true(wf_tokenizer_bytes(300, &t));
     check_round_trip(&t, "one token a byte", 1 + 1 + 16);
     size_t length;
-    tokenizer_decode(&t, 5, 299, &length);
+    wf_tokenizer_decode(&t, 5, 299, &length);
     assert_int_equal(length, 0);
-    tokenizer_decode(&t, 5, 4000000000u, &length);
+    wf_tokenizer_decode(&t, 5, 4000000000u, &length);
     assert_int_equal(length, 0);
-    tokenizer_free(&t);
-    assert_false(tokenizer_bytes(258, &t));
+    wf_tokenizer_free(&t);
+    assert_false(wf_tokenizer_bytes(258, &t));
 }
 
 static void a_broken_tokenizer_is_refused(void **state)
@@ -354,22 +354,22 @@ static void a_broken_tokenizer_is_refused(void **state)
     (void)state;
     static const char *const words[] = {"a", "b"};
     static char data[8192];
-    struct tokenizer t;
+    struct wf_tokenizer t;
     char path[64];
     size_t bytes = tokenizer_file(data, words, 2);
     for (size_t cut = 0; cut < bytes; cut += 11) { /* every kind of too short */
         write_file(path, data, cut, "", 0);
-        assert_false(tokenizer_load(path, TOKEN_SPECIAL + 2, &t));
+        assert_false(wf_tokenizer_load(path, WF_TOKEN_SPECIAL + 2, &t));
         unlink(path);
     }
     write_file(path, data, bytes, "more", 4);
-    assert_false(tokenizer_load(path, TOKEN_SPECIAL + 2, &t));
-    assert_non_null(strstr(say_last(), "another model"));
+    assert_false(wf_tokenizer_load(path, WF_TOKEN_SPECIAL + 2, &t));
+    assert_non_null(strstr(wf_say_last(), "another model"));
     unlink(path);
     for (int32_t length = -1; length <= 5000; length += 5001) {
         memcpy(data + 8, &length, 4);
         write_file(path, data, bytes, "", 0);
-        assert_false(tokenizer_load(path, TOKEN_SPECIAL + 2, &t));
+        assert_false(wf_tokenizer_load(path, WF_TOKEN_SPECIAL + 2, &t));
         unlink(path);
     }
 }
@@ -388,9 +388,9 @@ static const char golden[] =
 static void the_trained_model_tells_its_story(void **state)
 {
     (void)state;
-    struct model model;
-    struct tokenizer t;
-    struct kv kv;
+    struct wf_model model;
+    struct wf_tokenizer t;
+    struct wf_kv kv;
     char path[512], tokenizer_path[512];
     const char *data = getenv("WEFT_TEST_DATA");
     data = data ? data : TEST_DATA;
@@ -400,30 +400,30 @@ static void the_trained_model_tells_its_story(void **state)
         print_message("# no %s: the trained model's text is not checked\n", path);
         skip();
     }
-    assert_true(model_load(path, &model));
-    assert_true(tokenizer_load(tokenizer_path, model.shape.vocab, &t));
-    assert_true(kv_init(&kv, &model, 16) && kv_use_private(&kv, 0, kv.blocks_max, false));
-    struct engine *engine = engine_create(&model, 2);
-    uint32_t tokens[201] = {TOKEN_BEGIN};
+    assert_true(wf_model_load(path, &model));
+    assert_true(wf_tokenizer_load(tokenizer_path, model.shape.vocab, &t));
+    assert_true(wf_kv_init(&kv, &model, 16) && wf_kv_use_private(&kv, 0, kv.blocks_max, false));
+    struct wf_engine *engine = wf_engine_create(&model, 2);
+    uint32_t tokens[201] = {WF_TOKEN_BEGIN};
     float logits[512];
     char text[2048];
     size_t at = 0, length;
     for (uint32_t i = 0; i < 200; i++) {
-        assert_int_equal(engine_forward(engine, &kv, NULL, tokens, i, i + 1, logits), WEFT_OK);
+        assert_int_equal(wf_engine_forward(engine, &kv, NULL, tokens, i, i + 1, logits), WEFT_OK);
         tokens[i + 1] = 0;
         for (uint32_t token = 1; token < 512; token++)
             if (logits[token] > logits[tokens[i + 1]])
                 tokens[i + 1] = token;
-        const char *bytes = tokenizer_decode(&t, tokens[i], tokens[i + 1], &length);
+        const char *bytes = wf_tokenizer_decode(&t, tokens[i], tokens[i + 1], &length);
         memcpy(text + at, bytes, length);
         at += length;
     }
     text[at] = '\0';
     assert_string_equal(text, golden);
-    engine_destroy(engine);
-    kv_fini(&kv);
-    tokenizer_free(&t);
-    model_free(&model);
+    wf_engine_destroy(engine);
+    wf_kv_fini(&kv);
+    wf_tokenizer_free(&t);
+    wf_model_free(&model);
 }
 
 int main(void)

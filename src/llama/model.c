@@ -3,7 +3,7 @@
  * The checkpoint is mapped, not read: two engines on one host share its pages as they share their
  * KV.
  */
-#include "model.h"
+#include "llama/model.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,12 +17,12 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-#include "say.h"
+#include "llama/say.h"
 
 #define HEADER_BYTES (7 * sizeof(int32_t))
 
 /* Caps keep every product below in 64 bits, whatever a broken file claims. */
-static bool shape_check(const struct model_shape *s)
+static bool shape_check(const struct wf_model_shape *s)
 {
     const struct {
         const char *name;
@@ -38,12 +38,13 @@ static bool shape_check(const struct model_shape *s)
     };
     for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++)
         if (fields[i].value == 0 || fields[i].value > fields[i].max)
-            return say_failed("a model's %s of %u is not between 1 and %u", fields[i].name,
-                              fields[i].value, fields[i].max);
+            return wf_say_failed("a model's %s of %u is not between 1 and %u", fields[i].name,
+                                 fields[i].value, fields[i].max);
     if (s->dim % s->heads || s->dim / s->heads % 2)
-        return say_failed("dim %u does not divide into %u heads of an even size", s->dim, s->heads);
+        return wf_say_failed("dim %u does not divide into %u heads of an even size", s->dim,
+                             s->heads);
     if (s->heads % s->kv_heads)
-        return say_failed("%u heads cannot share %u KV heads evenly", s->heads, s->kv_heads);
+        return wf_say_failed("%u heads cannot share %u KV heads evenly", s->heads, s->kv_heads);
     return true;
 }
 
@@ -56,9 +57,9 @@ static const float *take(const float **cursor, size_t count)
 }
 
 /* Point every matrix into `weights`; returns how many floats that takes. */
-static size_t lay_out(struct model *m, const float *weights, bool own_classifier)
+static size_t lay_out(struct wf_model *m, const float *weights, bool own_classifier)
 {
-    const struct model_shape *s = &m->shape;
+    const struct wf_model_shape *s = &m->shape;
     size_t layers = s->layers, dim = s->dim, hidden = s->hidden_dim, kv = m->kv_dim;
     const float *cursor = weights;
     m->embedding = take(&cursor, (size_t)s->vocab * dim);
@@ -77,7 +78,7 @@ static size_t lay_out(struct model *m, const float *weights, bool own_classifier
     return (size_t)(cursor - weights);
 }
 
-static void digest_take(struct model *m, const float *weights, size_t count)
+static void digest_take(struct wf_model *m, const float *weights, size_t count)
 {
     XXH128_hash_t shape = XXH3_128bits(&m->shape, sizeof(m->shape));
     XXH128_hash_t whole = XXH3_128bits_withSeed(weights, count * sizeof(float),
@@ -91,16 +92,17 @@ static void digest_take(struct model *m, const float *weights, size_t count)
     m->digest[32] = '\0';
 }
 
-static bool rope_make(struct model *m)
+static bool rope_make(struct wf_model *m)
 {
     size_t half = m->head_dim / 2, count = (size_t)m->shape.context * half;
     assert(count > 0);
     m->cosine = malloc(count * sizeof(float));
     m->sine = malloc(count * sizeof(float));
     if (!m->cosine || !m->sine)
-        return say_failed("no memory for %zu rotary angles", count);
+        return wf_say_failed("no memory for %zu rotary angles", count);
     for (size_t i = 0; i < half; i++) {
-        float frequency = 1.0f / powf((float)MODEL_ROPE_THETA, (float)(2 * i) / (float)m->head_dim);
+        float frequency = 1.0f /
+                          powf((float)WF_MODEL_ROPE_THETA, (float)(2 * i) / (float)m->head_dim);
         for (size_t position = 0; position < m->shape.context; position++) {
             float angle = (float)position * frequency;
             m->cosine[position * half + i] = cosf(angle);
@@ -110,7 +112,7 @@ static bool rope_make(struct model *m)
     return true;
 }
 
-static bool shape_set(struct model *m, const struct model_shape *shape)
+static bool shape_set(struct wf_model *m, const struct wf_model_shape *shape)
 {
     if (!shape_check(shape))
         return false;
@@ -120,11 +122,11 @@ static bool shape_set(struct model *m, const struct model_shape *shape)
     return true;
 }
 
-static bool map_file(const char *path, struct model *m)
+static bool map_file(const char *path, struct wf_model *m)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return say_failed("cannot open the model %s: %s", path, strerror(errno));
+        return wf_say_failed("cannot open the model %s: %s", path, strerror(errno));
     struct stat status;
     bool ok = fstat(fd, &status) == 0 && status.st_size >= (off_t)HEADER_BYTES;
     if (ok) {
@@ -135,19 +137,20 @@ static bool map_file(const char *path, struct model *m)
             m->memory = NULL;
     }
     close(fd);
-    return ok || say_failed("%s is not a llama2.c checkpoint: it is too short for a header", path);
+    return ok ||
+           wf_say_failed("%s is not a llama2.c checkpoint: it is too short for a header", path);
 }
 
-bool model_load(const char *path, struct model *out)
+bool wf_model_load(const char *path, struct wf_model *out)
 {
-    struct model m = {0};
+    struct wf_model m = {0};
     if (!map_file(path, &m))
         return false;
 
     int32_t header[7];
     memcpy(header, m.memory, sizeof(header));
     bool own_classifier = header[5] < 0;
-    struct model_shape shape = {
+    struct wf_model_shape shape = {
         .dim = (uint32_t)header[0],
         .hidden_dim = (uint32_t)header[1],
         .layers = (uint32_t)header[2],
@@ -158,15 +161,15 @@ bool model_load(const char *path, struct model *out)
     };
     if (!shape_set(&m, &shape)) {
         char why[256];
-        snprintf(why, sizeof(why), "%s", say_last());
-        say_keep("%s is not a llama2.c checkpoint: %s", path, why);
+        snprintf(why, sizeof(why), "%s", wf_say_last());
+        wf_say_keep("%s is not a llama2.c checkpoint: %s", path, why);
         goto fail;
     }
     const float *weights = (const float *)((const char *)m.memory + HEADER_BYTES);
     size_t count = lay_out(&m, weights, own_classifier);
     if (m.memory_bytes != HEADER_BYTES + count * sizeof(float)) {
-        say_keep("%s has %zu bytes, and its header asks for %zu: fetch it again", path,
-                 m.memory_bytes, HEADER_BYTES + count * sizeof(float));
+        wf_say_keep("%s has %zu bytes, and its header asks for %zu: fetch it again", path,
+                    m.memory_bytes, HEADER_BYTES + count * sizeof(float));
         goto fail;
     }
     if (!rope_make(&m))
@@ -176,7 +179,7 @@ bool model_load(const char *path, struct model *out)
     return true;
 
 fail:
-    model_free(&m);
+    wf_model_free(&m);
     return false;
 }
 
@@ -205,9 +208,9 @@ static void fill_gain(const float *gain, size_t count)
         weights[i] = 1.0f;
 }
 
-bool model_random(const struct model_shape *shape, uint64_t seed, struct model *out)
+bool wf_model_random(const struct wf_model_shape *shape, uint64_t seed, struct wf_model *out)
 {
-    struct model m = {0};
+    struct wf_model m = {0};
     if (!shape_set(&m, shape))
         return false;
     size_t count = lay_out(&m, NULL, false);
@@ -216,7 +219,7 @@ bool model_random(const struct model_shape *shape, uint64_t seed, struct model *
                     0);
     if (m.memory == MAP_FAILED) {
         m.memory = NULL;
-        return say_failed("no memory for a random model of %zu bytes", count * sizeof(float));
+        return wf_say_failed("no memory for a random model of %zu bytes", count * sizeof(float));
     }
     lay_out(&m, m.memory, false);
 
@@ -235,7 +238,7 @@ bool model_random(const struct model_shape *shape, uint64_t seed, struct model *
     fill_gain(m.final_gain, dim);
 
     if (!rope_make(&m)) {
-        model_free(&m);
+        wf_model_free(&m);
         return false;
     }
     digest_take(&m, m.memory, count);
@@ -243,11 +246,11 @@ bool model_random(const struct model_shape *shape, uint64_t seed, struct model *
     return true;
 }
 
-void model_free(struct model *model)
+void wf_model_free(struct wf_model *model)
 {
     if (model->memory)
         munmap(model->memory, model->memory_bytes);
     free(model->cosine);
     free(model->sine);
-    *model = (struct model){0};
+    *model = (struct wf_model){0};
 }

@@ -3,44 +3,44 @@
  * A batch of tokens goes through the layers together.  The matrices are split among threads by row,
  * attention by token; every part writes its own place.
  */
-#include "engine.h"
+#include "llama/engine.h"
 
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "say.h"
-#include "team.h"
+#include "llama/say.h"
+#include "llama/team.h"
 
 /* Below this many multiplications a second thread costs more than it gives. */
 #define PART_MULTIPLIES 65536
 
-struct engine {
-    const struct model *model;
-    const struct kernel *kernel;
-    struct team *team;
+struct wf_engine {
+    const struct wf_model *model;
+    const struct wf_kernel *kernel;
+    struct wf_team *team;
     unsigned threads;
     uint32_t batch;
 
     /* per token of a batch */
-    float *x, *normed, *query, *mixed, *projected; /* [ENGINE_BATCH][dim] */
-    float *gate, *up;                              /* [ENGINE_BATCH][hidden_dim] */
+    float *x, *normed, *query, *mixed, *projected; /* [WF_ENGINE_BATCH][dim] */
+    float *gate, *up;                              /* [WF_ENGINE_BATCH][hidden_dim] */
     float *scores;                                 /* [threads][heads / kv_heads][context] */
 };
 
 /* One matrix times a batch of vectors; out[t] says where the result for token t goes. */
 struct multiply_job {
-    const struct kernel *kernel;
+    const struct wf_kernel *kernel;
     float *const *out;
     const float *x;
     size_t count;
-    struct kernel_rows rows;
+    struct wf_kernel_rows rows;
 };
 
 struct attention_job {
-    struct engine *engine;
-    const struct kv *kv;
+    struct wf_engine *engine;
+    const struct wf_kv *kv;
     uint32_t layer, first;
 };
 
@@ -49,39 +49,39 @@ static float *scratch(size_t count)
     return aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
 }
 
-struct engine *engine_create(const struct model *model, unsigned threads)
+struct wf_engine *wf_engine_create(const struct wf_model *model, unsigned threads)
 {
-    const struct model_shape *s = &model->shape;
-    struct engine *e = calloc(1, sizeof(*e));
+    const struct wf_model_shape *s = &model->shape;
+    struct wf_engine *e = calloc(1, sizeof(*e));
     if (!e)
         return NULL;
     e->model = model;
-    e->kernel = kernel_widest();
-    e->batch = ENGINE_BATCH;
-    e->threads = threads ? threads : team_default_members();
-    if (e->threads > TEAM_MAX)
-        e->threads = TEAM_MAX;
-    e->team = team_create(e->threads);
-    e->x = scratch((size_t)ENGINE_BATCH * s->dim);
-    e->normed = scratch((size_t)ENGINE_BATCH * s->dim);
-    e->query = scratch((size_t)ENGINE_BATCH * s->dim);
-    e->mixed = scratch((size_t)ENGINE_BATCH * s->dim);
-    e->projected = scratch((size_t)ENGINE_BATCH * s->dim);
-    e->gate = scratch((size_t)ENGINE_BATCH * s->hidden_dim);
-    e->up = scratch((size_t)ENGINE_BATCH * s->hidden_dim);
+    e->kernel = wf_kernel_widest();
+    e->batch = WF_ENGINE_BATCH;
+    e->threads = threads ? threads : wf_team_default_members();
+    if (e->threads > WF_TEAM_MAX)
+        e->threads = WF_TEAM_MAX;
+    e->team = wf_team_create(e->threads);
+    e->x = scratch((size_t)WF_ENGINE_BATCH * s->dim);
+    e->normed = scratch((size_t)WF_ENGINE_BATCH * s->dim);
+    e->query = scratch((size_t)WF_ENGINE_BATCH * s->dim);
+    e->mixed = scratch((size_t)WF_ENGINE_BATCH * s->dim);
+    e->projected = scratch((size_t)WF_ENGINE_BATCH * s->dim);
+    e->gate = scratch((size_t)WF_ENGINE_BATCH * s->hidden_dim);
+    e->up = scratch((size_t)WF_ENGINE_BATCH * s->hidden_dim);
     e->scores = scratch((size_t)e->threads * (s->heads / s->kv_heads) * s->context);
     if (e->team && e->x && e->normed && e->query && e->mixed && e->projected && e->gate && e->up &&
         e->scores)
         return e;
-    engine_destroy(e);
+    wf_engine_destroy(e);
     return NULL;
 }
 
-void engine_destroy(struct engine *e)
+void wf_engine_destroy(struct wf_engine *e)
 {
     if (!e)
         return;
-    team_destroy(e->team);
+    wf_team_destroy(e->team);
     free(e->x);
     free(e->normed);
     free(e->query);
@@ -93,9 +93,9 @@ void engine_destroy(struct engine *e)
     free(e);
 }
 
-void engine_tune(struct engine *e, uint32_t batch, const struct kernel *kernel)
+void wf_engine_tune(struct wf_engine *e, uint32_t batch, const struct wf_kernel *kernel)
 {
-    assert(batch >= 1 && batch <= ENGINE_BATCH && kernel);
+    assert(batch >= 1 && batch <= WF_ENGINE_BATCH && kernel);
     e->batch = batch;
     e->kernel = kernel;
 }
@@ -107,49 +107,49 @@ static void multiply_part(void *context, unsigned member, size_t first, size_t e
     job->kernel->multiply(job->out, job->x, job->rows.columns, job->count, &job->rows, first, end);
 }
 
-static void multiply(struct engine *e, float *const *out, const float *x, size_t count,
+static void multiply(struct wf_engine *e, float *const *out, const float *x, size_t count,
                      const float *matrix, size_t rows, size_t columns)
 {
     assert(columns > 0 && count > 0);
     struct multiply_job job = {e->kernel, out, x, count, {matrix, columns, columns}};
     size_t grain = PART_MULTIPLIES / (columns * count) + 1;
-    team_run(e->team, rows, grain, multiply_part, &job);
+    wf_team_run(e->team, rows, grain, multiply_part, &job);
 }
 
 /* The result of token t goes to out + t × stride. */
-static void multiply_to(struct engine *e, float *out, size_t stride, const float *x, size_t count,
-                        const float *matrix, size_t columns)
+static void multiply_to(struct wf_engine *e, float *out, size_t stride, const float *x,
+                        size_t count, const float *matrix, size_t columns)
 {
-    float *where[ENGINE_BATCH];
+    float *where[WF_ENGINE_BATCH];
     for (size_t t = 0; t < count; t++)
         where[t] = out + t * stride;
     multiply(e, where, x, count, matrix, stride, columns);
 }
 
 /* One token's heads that share a KV head: scores over all positions, softmax, weighted sum of V. */
-static void attend(struct engine *e, const struct kv *kv, uint32_t layer, uint32_t position,
+static void attend(struct wf_engine *e, const struct wf_kv *kv, uint32_t layer, uint32_t position,
                    uint32_t kv_head, const float *query, float *out, float *scores)
 {
-    const struct model *m = e->model;
+    const struct wf_model *m = e->model;
     uint32_t group = m->shape.heads / m->shape.kv_heads, seen = position + 1;
     size_t head_dim = m->head_dim, offset = kv_head * head_dim;
     float scale = 1.0f / sqrtf((float)head_dim);
-    struct kernel_rows rows = {.stride = m->kv_dim, .columns = head_dim};
+    struct wf_kernel_rows rows = {.stride = m->kv_dim, .columns = head_dim};
     float *where[256];
 
     for (uint32_t start = 0; start < seen; start += kv->block_tokens) {
         uint32_t count = seen - start < kv->block_tokens ? seen - start : kv->block_tokens;
-        rows.data = kv_k(kv, layer, start) + offset;
+        rows.data = wf_kv_k(kv, layer, start) + offset;
         for (uint32_t h = 0; h < group; h++)
             where[h] = scores + (size_t)h * m->shape.context + start;
         e->kernel->multiply(where, query, head_dim, group, &rows, 0, count);
     }
     memset(out, 0, group * head_dim * sizeof(*out));
     for (uint32_t h = 0; h < group; h++)
-        kernel_softmax(scores + (size_t)h * m->shape.context, scale, seen);
+        wf_kernel_softmax(scores + (size_t)h * m->shape.context, scale, seen);
     for (uint32_t start = 0; start < seen; start += kv->block_tokens) {
         uint32_t count = seen - start < kv->block_tokens ? seen - start : kv->block_tokens;
-        rows.data = kv_v(kv, layer, start) + offset;
+        rows.data = wf_kv_v(kv, layer, start) + offset;
         for (uint32_t h = 0; h < group; h++)
             e->kernel->weigh(out + h * head_dim, scores + (size_t)h * m->shape.context + start,
                              &rows, count);
@@ -159,8 +159,8 @@ static void attend(struct engine *e, const struct kv *kv, uint32_t layer, uint32
 static void attention_part(void *context, unsigned member, size_t first, size_t end)
 {
     const struct attention_job *job = context;
-    struct engine *e = job->engine;
-    const struct model_shape *s = &e->model->shape;
+    struct wf_engine *e = job->engine;
+    const struct wf_model_shape *s = &e->model->shape;
     size_t group = s->heads / s->kv_heads, group_dim = group * e->model->head_dim;
     float *scores = e->scores + member * group * s->context;
     for (size_t item = first; item < end; item++) {
@@ -173,49 +173,51 @@ static void attention_part(void *context, unsigned member, size_t first, size_t 
 
 /* K and V of the batch go straight to where the block lives: the pool, when a slot was reserved for
  * it. */
-static void project(struct engine *e, struct kv *kv, uint32_t layer, uint32_t first, uint32_t count)
+static void project(struct wf_engine *e, struct wf_kv *kv, uint32_t layer, uint32_t first,
+                    uint32_t count)
 {
-    const struct model *m = e->model;
+    const struct wf_model *m = e->model;
     size_t dim = m->shape.dim, half = m->head_dim / 2;
-    float *k[ENGINE_BATCH], *v[ENGINE_BATCH];
+    float *k[WF_ENGINE_BATCH], *v[WF_ENGINE_BATCH];
     for (uint32_t t = 0; t < count; t++) {
-        enum kv_home home = kv->home[(first + t) / kv->block_tokens];
-        assert(home == KV_RESERVED || home == KV_PRIVATE);
-        k[t] = kv_k(kv, layer, first + t);
-        v[t] = kv_v(kv, layer, first + t);
+        enum wf_kv_home home = kv->home[(first + t) / kv->block_tokens];
+        assert(home == WF_KV_RESERVED || home == WF_KV_PRIVATE);
+        k[t] = wf_kv_k(kv, layer, first + t);
+        v[t] = wf_kv_v(kv, layer, first + t);
     }
     multiply_to(e, e->query, dim, e->normed, count, m->wq + layer * dim * dim, dim);
     multiply(e, k, e->normed, count, m->wk + layer * dim * m->kv_dim, m->kv_dim, dim);
     multiply(e, v, e->normed, count, m->wv + layer * dim * m->kv_dim, m->kv_dim, dim);
     for (uint32_t t = 0; t < count; t++) {
         const float *cosine = m->cosine + (first + t) * half, *sine = m->sine + (first + t) * half;
-        kernel_rope(e->query + t * dim, m->shape.heads, m->head_dim, cosine, sine);
-        kernel_rope(k[t], m->shape.kv_heads, m->head_dim, cosine, sine);
+        wf_kernel_rope(e->query + t * dim, m->shape.heads, m->head_dim, cosine, sine);
+        wf_kernel_rope(k[t], m->shape.kv_heads, m->head_dim, cosine, sine);
     }
 }
 
-static void feed_forward(struct engine *e, uint32_t layer, uint32_t count)
+static void feed_forward(struct wf_engine *e, uint32_t layer, uint32_t count)
 {
-    const struct model *m = e->model;
+    const struct wf_model *m = e->model;
     size_t dim = m->shape.dim, hidden = m->shape.hidden_dim, matrix = layer * dim * hidden;
     multiply_to(e, e->gate, hidden, e->normed, count, m->w1 + matrix, dim);
     multiply_to(e, e->up, hidden, e->normed, count, m->w3 + matrix, dim);
-    kernel_swiglu(e->gate, e->up, count * hidden);
+    wf_kernel_swiglu(e->gate, e->up, count * hidden);
     multiply_to(e, e->projected, dim, e->gate, count, m->w2 + matrix, hidden);
-    kernel_add(e->x, e->projected, count * dim);
+    wf_kernel_add(e->x, e->projected, count * dim);
 }
 
-static void normalize(struct engine *e, const float *gain, uint32_t count)
+static void normalize(struct wf_engine *e, const float *gain, uint32_t count)
 {
     size_t dim = e->model->shape.dim;
     for (uint32_t t = 0; t < count; t++)
-        kernel_rmsnorm(e->kernel, e->normed + t * dim, e->x + t * dim, gain, dim);
+        wf_kernel_rmsnorm(e->kernel, e->normed + t * dim, e->x + t * dim, gain, dim);
 }
 
-static enum weft_status forward_batch(struct engine *e, struct kv *kv, const struct weft_pins *pins,
-                                      const uint32_t *tokens, uint32_t first, uint32_t count)
+static enum weft_status forward_batch(struct wf_engine *e, struct wf_kv *kv,
+                                      const struct weft_pins *pins, const uint32_t *tokens,
+                                      uint32_t first, uint32_t count)
 {
-    const struct model *m = e->model;
+    const struct wf_model *m = e->model;
     size_t dim = m->shape.dim;
     for (uint32_t t = 0; t < count; t++)
         memcpy(e->x + t * dim, m->embedding + tokens[first + t] * dim, dim * sizeof(float));
@@ -230,9 +232,9 @@ static enum weft_status forward_batch(struct engine *e, struct kv *kv, const str
         }
         struct attention_job job = {e, kv, layer, first};
         size_t grain = PART_MULTIPLIES / (2 * e->model->head_dim * (size_t)(first + count)) + 1;
-        team_run(e->team, (size_t)count * m->shape.kv_heads, grain, attention_part, &job);
+        wf_team_run(e->team, (size_t)count * m->shape.kv_heads, grain, attention_part, &job);
         multiply_to(e, e->projected, dim, e->mixed, count, m->wo + layer * dim * dim, dim);
-        kernel_add(e->x, e->projected, count * dim);
+        wf_kernel_add(e->x, e->projected, count * dim);
 
         normalize(e, m->ffn_gain + layer * dim, count);
         feed_forward(e, layer, count);
@@ -240,10 +242,11 @@ static enum weft_status forward_batch(struct engine *e, struct kv *kv, const str
     return WEFT_OK;
 }
 
-enum weft_status engine_forward(struct engine *e, struct kv *kv, const struct weft_pins *pins,
-                                const uint32_t *tokens, uint32_t first, uint32_t end, float *logits)
+enum weft_status wf_engine_forward(struct wf_engine *e, struct wf_kv *kv,
+                                   const struct weft_pins *pins, const uint32_t *tokens,
+                                   uint32_t first, uint32_t end, float *logits)
 {
-    const struct model *m = e->model;
+    const struct wf_model *m = e->model;
     assert(first < end && end <= m->shape.context);
     uint32_t count = 0;
     for (uint32_t start = first; start < end; start += count) {
@@ -254,7 +257,7 @@ enum weft_status engine_forward(struct engine *e, struct kv *kv, const struct we
     }
     if (logits) {
         size_t dim = m->shape.dim;
-        kernel_rmsnorm(e->kernel, e->normed, e->x + (count - 1) * dim, m->final_gain, dim);
+        wf_kernel_rmsnorm(e->kernel, e->normed, e->x + (count - 1) * dim, m->final_gain, dim);
         multiply(e, &logits, e->normed, 1, m->classifier, m->shape.vocab, dim);
     }
     return WEFT_OK;

@@ -12,7 +12,7 @@
 #define PASTE(name, width) PASTE2(name, width)
 #define NAME(name) PASTE(name, WIDTH)
 #define INLINE static inline __attribute__((always_inline)) TARGET
-#define PARTS (KERNEL_LANES / WIDTH)
+#define PARTS (WF_KERNEL_LANES / WIDTH)
 
 /* Only as aligned as a float is: rows start where the model's shape puts them. */
 typedef float NAME(vector) __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
@@ -53,7 +53,7 @@ INLINE void NAME(multiply_tile)(float *const *out, const float *x, size_t x_stri
             sum[t][p] = (NAME(vector)){0};
 
     size_t c = 0;
-    for (; c + KERNEL_LANES <= columns; c += KERNEL_LANES)
+    for (; c + WF_KERNEL_LANES <= columns; c += WF_KERNEL_LANES)
         for (size_t p = 0; p < PARTS; p++) {
             NAME(vector) weight = *(const NAME(vector) *)(row + c + p * WIDTH);
             for (size_t t = 0; t < tile; t++)
@@ -74,7 +74,7 @@ INLINE void NAME(multiply_tile)(float *const *out, const float *x, size_t x_stri
 }
 
 static TARGET void NAME(multiply)(float *const *out, const float *x, size_t x_stride, size_t count,
-                                  const struct kernel_rows *rows, size_t first, size_t end)
+                                  const struct wf_kernel_rows *rows, size_t first, size_t end)
 {
     for (size_t r = first; r < end; r++) {
         const float *row = rows->data + r * rows->stride;
@@ -102,7 +102,7 @@ INLINE void NAME(weigh_parts)(float *out, const float *weights, const float *dat
 }
 
 /* Columns are independent, so a vector of them is as good as one after the other. */
-static TARGET void NAME(weigh)(float *out, const float *weights, const struct kernel_rows *rows,
+static TARGET void NAME(weigh)(float *out, const float *weights, const struct wf_kernel_rows *rows,
                                size_t count)
 {
     size_t c = 0;

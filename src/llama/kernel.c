@@ -3,57 +3,57 @@
  * See kernel.h for the one rule: the order of operations is part of the result.  This file is
  * compiled with -ffp-contract=off, and must never see -ffast-math.
  */
-#include "kernel.h"
+#include "llama/kernel.h"
 
 #include <math.h>
 #include <string.h>
 
 #ifdef __FAST_MATH__
-#error "tinyllm's answers must not depend on the compiler's mood: build it without -ffast-math"
+#error "a Llama's answers must not depend on the compiler's mood: build it without -ffast-math"
 #endif
 
 #define WIDTH 4
 #define TILE 2
 #define TARGET
-#include "kernel_loops.h"
+#include "llama/kernel_loops.h"
 
 #if defined(__x86_64__)
 #define WIDTH 8
 #define TILE 4
 #define TARGET __attribute__((target("avx2")))
-#include "kernel_loops.h"
+#include "llama/kernel_loops.h"
 
 #define WIDTH 16
 #define TILE 8
 #define TARGET __attribute__((target("avx512f")))
-#include "kernel_loops.h"
+#include "llama/kernel_loops.h"
 
 /* Wide vectors pay for long rows only; since all widths agree, short rows may go the other way. */
 #define LONG_COLUMNS 64
 
 static void multiply_long(float *const *out, const float *x, size_t x_stride, size_t count,
-                          const struct kernel_rows *rows, size_t first, size_t end)
+                          const struct wf_kernel_rows *rows, size_t first, size_t end)
 {
-    kernel_multiply_fn *fn = rows->columns > LONG_COLUMNS ? multiply_16 : multiply_8;
+    wf_kernel_multiply_fn *fn = rows->columns > LONG_COLUMNS ? multiply_16 : multiply_8;
     fn(out, x, x_stride, count, rows, first, end);
 }
 
-static void weigh_long(float *out, const float *weights, const struct kernel_rows *rows,
+static void weigh_long(float *out, const float *weights, const struct wf_kernel_rows *rows,
                        size_t count)
 {
-    kernel_weigh_fn *fn = rows->columns >= LONG_COLUMNS ? weigh_16 : weigh_8;
+    wf_kernel_weigh_fn *fn = rows->columns >= LONG_COLUMNS ? weigh_16 : weigh_8;
     fn(out, weights, rows, count);
 }
 #endif
 
-const struct kernel *kernel_of_width(unsigned width)
+const struct wf_kernel *wf_kernel_of_width(unsigned width)
 {
-    static const struct kernel four = {4, multiply_4, weigh_4};
+    static const struct wf_kernel four = {4, multiply_4, weigh_4};
     if (width == 4)
         return &four;
 #if defined(__x86_64__)
-    static const struct kernel eight = {8, multiply_8, weigh_8};
-    static const struct kernel sixteen = {16, multiply_long, weigh_long};
+    static const struct wf_kernel eight = {8, multiply_8, weigh_8};
+    static const struct wf_kernel sixteen = {16, multiply_long, weigh_long};
     if (width == 8 && __builtin_cpu_supports("avx2"))
         return &eight;
     if (width == 16 && __builtin_cpu_supports("avx512f"))
@@ -62,25 +62,25 @@ const struct kernel *kernel_of_width(unsigned width)
     return NULL;
 }
 
-const struct kernel *kernel_widest(void)
+const struct wf_kernel *wf_kernel_widest(void)
 {
-    const struct kernel *found = NULL;
+    const struct wf_kernel *found = NULL;
     for (unsigned width = 16; !found; width /= 2)
-        found = kernel_of_width(width);
+        found = wf_kernel_of_width(width);
     return found;
 }
 
-void kernel_rmsnorm(const struct kernel *kernel, float *out, const float *x, const float *gain,
-                    size_t count)
+void wf_kernel_rmsnorm(const struct wf_kernel *kernel, float *out, const float *x,
+                       const float *gain, size_t count)
 {
     float square, *where = &square;
-    kernel->multiply(&where, x, count, 1, &(struct kernel_rows){x, count, count}, 0, 1);
+    kernel->multiply(&where, x, count, 1, &(struct wf_kernel_rows){x, count, count}, 0, 1);
     float scale = 1.0f / sqrtf(square / (float)count + 1e-5f);
     for (size_t i = 0; i < count; i++)
         out[i] = gain[i] * (scale * x[i]);
 }
 
-void kernel_softmax(float *scores, float scale, size_t count)
+void wf_kernel_softmax(float *scores, float scale, size_t count)
 {
     float highest = scores[0];
     for (size_t i = 1; i < count; i++)
@@ -94,14 +94,14 @@ void kernel_softmax(float *scores, float scale, size_t count)
         scores[i] /= sum;
 }
 
-void kernel_swiglu(float *gate, const float *up, size_t count)
+void wf_kernel_swiglu(float *gate, const float *up, size_t count)
 {
     for (size_t i = 0; i < count; i++)
         gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
-void kernel_rope(float *heads, size_t head_count, size_t head_dim, const float *cosine,
-                 const float *sine)
+void wf_kernel_rope(float *heads, size_t head_count, size_t head_dim, const float *cosine,
+                    const float *sine)
 {
     for (size_t h = 0; h < head_count; h++) {
         float *head = heads + h * head_dim;
@@ -113,7 +113,7 @@ void kernel_rope(float *heads, size_t head_count, size_t head_dim, const float *
     }
 }
 
-void kernel_add(float *out, const float *x, size_t count)
+void wf_kernel_add(float *out, const float *x, size_t count)
 {
     for (size_t i = 0; i < count; i++)
         out[i] += x[i];

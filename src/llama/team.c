@@ -8,7 +8,7 @@
  * acquires.  `round` only changes under `lock`, so that a helper that looks once more before it
  * sleeps cannot miss it.
  */
-#include "team.h"
+#include "llama/team.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -19,14 +19,14 @@
 #define SPINS 4000
 
 struct helper {
-    struct team *team;
+    struct wf_team *team;
     unsigned member;
     pthread_t thread;
 };
 
-struct team {
+struct wf_team {
     unsigned members;
-    struct helper helpers[TEAM_MAX];
+    struct helper helpers[WF_TEAM_MAX];
 
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -34,7 +34,7 @@ struct team {
     atomic_uint busy;
     bool stop; /* written before the last round */
 
-    team_work *work;
+    wf_team_work *work;
     void *context;
     size_t count, grain;
 };
@@ -46,7 +46,7 @@ static void pause_briefly(void)
 #endif
 }
 
-static void run_part(struct team *team, unsigned member)
+static void run_part(struct wf_team *team, unsigned member)
 {
     size_t grains = (team->count + team->grain - 1) / team->grain;
     size_t first = grains * member / team->members * team->grain;
@@ -57,7 +57,7 @@ static void run_part(struct team *team, unsigned member)
         team->work(team->context, member, first, end);
 }
 
-static unsigned wait_round(struct team *team, unsigned seen)
+static unsigned wait_round(struct wf_team *team, unsigned seen)
 {
     for (unsigned i = 0; i < SPINS; i++) {
         unsigned round = atomic_load_explicit(&team->round, memory_order_acquire);
@@ -76,7 +76,7 @@ static unsigned wait_round(struct team *team, unsigned seen)
 static void *helper_main(void *argument)
 {
     struct helper *helper = argument;
-    struct team *team = helper->team;
+    struct wf_team *team = helper->team;
     unsigned seen = 0;
     for (;;) {
         seen = wait_round(team, seen);
@@ -87,7 +87,7 @@ static void *helper_main(void *argument)
     }
 }
 
-static void begin_round(struct team *team)
+static void begin_round(struct wf_team *team)
 {
     pthread_mutex_lock(&team->lock);
     atomic_fetch_add_explicit(&team->round, 1, memory_order_release);
@@ -95,14 +95,15 @@ static void begin_round(struct team *team)
     pthread_mutex_unlock(&team->lock);
 }
 
-struct team *team_create(unsigned members)
+struct wf_team *wf_team_create(unsigned members)
 {
-    struct team *team = calloc(1, sizeof(*team));
+    struct wf_team *team = calloc(1, sizeof(*team));
     if (!team)
         return NULL;
     pthread_mutex_init(&team->lock, NULL);
     pthread_cond_init(&team->wake, NULL);
-    for (team->members = 1; team->members < members && team->members < TEAM_MAX; team->members++) {
+    for (team->members = 1; team->members < members && team->members < WF_TEAM_MAX;
+         team->members++) {
         struct helper *helper = &team->helpers[team->members];
         *helper = (struct helper){.team = team, .member = team->members};
         if (pthread_create(&helper->thread, NULL, helper_main, helper) != 0)
@@ -111,7 +112,7 @@ struct team *team_create(unsigned members)
     return team;
 }
 
-void team_destroy(struct team *team)
+void wf_team_destroy(struct wf_team *team)
 {
     if (!team)
         return;
@@ -124,7 +125,8 @@ void team_destroy(struct team *team)
     free(team);
 }
 
-void team_run(struct team *team, size_t count, size_t grain, team_work *work, void *context)
+void wf_team_run(struct wf_team *team, size_t count, size_t grain, wf_team_work *work,
+                 void *context)
 {
     if (team->members == 1 || count <= grain) {
         if (count)
@@ -146,7 +148,7 @@ void team_run(struct team *team, size_t count, size_t grain, team_work *work, vo
     }
 }
 
-unsigned team_default_members(void)
+unsigned wf_team_default_members(void)
 {
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0)

@@ -3,7 +3,7 @@
  * Merging keeps, for each adjacent pair, the token it would become, so that a merge costs two
  * look-ups and not one for every pair of the text.
  */
-#include "tokenizer.h"
+#include "llama/tokenizer.h"
 
 #include <errno.h>
 #include <math.h>
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "say.h"
+#include "llama/say.h"
 
 #define LONGEST_MAX 4096
 #define NO_TOKEN UINT32_MAX
@@ -24,15 +24,15 @@ static int compare_bytes(const char *a, size_t a_length, const char *b, size_t b
 
 static int compare_tokens(const void *a, const void *b, void *tokens)
 {
-    const struct token_text *x = (const struct token_text *)tokens + *(const uint32_t *)a;
-    const struct token_text *y = (const struct token_text *)tokens + *(const uint32_t *)b;
+    const struct wf_token_text *x = (const struct wf_token_text *)tokens + *(const uint32_t *)a;
+    const struct wf_token_text *y = (const struct wf_token_text *)tokens + *(const uint32_t *)b;
     return compare_bytes(x->bytes, x->length, y->bytes, y->length);
 }
 
 /* The token that is exactly these bytes, or NO_TOKEN. */
-static uint32_t find(const struct tokenizer *t, const char *bytes, size_t length)
+static uint32_t find(const struct wf_tokenizer *t, const char *bytes, size_t length)
 {
-    uint32_t low = 0, high = t->vocab - TOKEN_SPECIAL;
+    uint32_t low = 0, high = t->vocab - WF_TOKEN_SPECIAL;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2, token = t->sorted[middle];
         int order = compare_bytes(bytes, length, t->tokens[token].bytes, t->tokens[token].length);
@@ -49,39 +49,39 @@ static uint32_t find(const struct tokenizer *t, const char *bytes, size_t length
 /* Tables for `vocab` tokens and `text_bytes` of their text.  The special ones get their bytes here;
  * in a file they carry names like "<0x0A>", which are for people and must never match what a user
  * types. */
-static bool tables_create(struct tokenizer *t, uint32_t vocab, size_t text_bytes)
+static bool tables_create(struct wf_tokenizer *t, uint32_t vocab, size_t text_bytes)
 {
-    if (vocab < TOKEN_SPECIAL)
-        return say_failed("a vocabulary of %u is too small: bytes and marks alone are %d tokens",
-                          vocab, TOKEN_SPECIAL);
-    *t = (struct tokenizer){.vocab = vocab};
+    if (vocab < WF_TOKEN_SPECIAL)
+        return wf_say_failed("a vocabulary of %u is too small: bytes and marks alone are %d tokens",
+                             vocab, WF_TOKEN_SPECIAL);
+    *t = (struct wf_tokenizer){.vocab = vocab};
     t->tokens = calloc(vocab, sizeof(*t->tokens));
     t->sorted = calloc(vocab, sizeof(*t->sorted));
     t->memory = calloc(1, 512 + text_bytes);
     if (!t->tokens || !t->sorted || !t->memory) {
-        tokenizer_free(t);
-        return say_failed("no memory for a vocabulary of %u", vocab);
+        wf_tokenizer_free(t);
+        return wf_say_failed("no memory for a vocabulary of %u", vocab);
     }
     for (uint32_t token = 0; token < vocab; token++)
         t->tokens[token].bytes = "";
     for (uint32_t byte = 0; byte < 256; byte++) {
         t->memory[2 * byte] = (char)byte;
-        t->tokens[TOKEN_BYTES + byte] = (struct token_text){&t->memory[2 * byte], 1, 0.0f};
+        t->tokens[WF_TOKEN_BYTES + byte] = (struct wf_token_text){&t->memory[2 * byte], 1, 0.0f};
     }
     return true;
 }
 
-static void tables_sort(struct tokenizer *t)
+static void tables_sort(struct wf_tokenizer *t)
 {
-    uint32_t count = t->vocab - TOKEN_SPECIAL;
+    uint32_t count = t->vocab - WF_TOKEN_SPECIAL;
     for (uint32_t i = 0; i < count; i++)
-        t->sorted[i] = TOKEN_SPECIAL + i;
+        t->sorted[i] = WF_TOKEN_SPECIAL + i;
     qsort_r(t->sorted, count, sizeof(*t->sorted), compare_tokens, t->tokens);
 }
 
-bool tokenizer_bytes(uint32_t vocab, struct tokenizer *out)
+bool wf_tokenizer_bytes(uint32_t vocab, struct wf_tokenizer *out)
 {
-    struct tokenizer t;
+    struct wf_tokenizer t;
     if (!tables_create(&t, vocab, 0))
         return false;
     tables_sort(&t);
@@ -104,7 +104,7 @@ static char *read_file(const char *path, size_t *out_bytes)
         data = NULL;
     }
     if (!data)
-        say_keep("cannot read the tokenizer %s: %s", path, strerror(errno));
+        wf_say_keep("cannot read the tokenizer %s: %s", path, strerror(errno));
     else
         *out_bytes = (size_t)bytes;
     if (file)
@@ -112,7 +112,7 @@ static char *read_file(const char *path, size_t *out_bytes)
     return data;
 }
 
-static bool parse(struct tokenizer *t, const char *data, size_t bytes, const char *path)
+static bool parse(struct wf_tokenizer *t, const char *data, size_t bytes, const char *path)
 {
     size_t at = sizeof(int32_t); /* past `longest`: each length below is checked by itself */
     char *text = t->memory + 512;
@@ -120,36 +120,37 @@ static bool parse(struct tokenizer *t, const char *data, size_t bytes, const cha
         float score;
         int32_t length;
         if (at + 8 > bytes)
-            return say_failed("%s ends after %u of %u tokens: it belongs to another model", path,
-                              token, t->vocab);
+            return wf_say_failed("%s ends after %u of %u tokens: it belongs to another model", path,
+                                 token, t->vocab);
         memcpy(&score, data + at, 4);
         memcpy(&length, data + at + 4, 4);
         at += 8;
         if (length < 0 || length > LONGEST_MAX || (size_t)length > bytes - at || !isfinite(score))
-            return say_failed("%s is not a llama2.c tokenizer: token %u has a length of %d and a "
-                              "score of %g",
-                              path, token, length, (double)score);
-        if (token >= TOKEN_SPECIAL) {
+            return wf_say_failed(
+                "%s is not a llama2.c tokenizer: token %u has a length of %d and a "
+                "score of %g",
+                path, token, length, (double)score);
+        if (token >= WF_TOKEN_SPECIAL) {
             memcpy(text, data + at, (size_t)length);
-            t->tokens[token] = (struct token_text){text, (uint32_t)length, score};
+            t->tokens[token] = (struct wf_token_text){text, (uint32_t)length, score};
             text += length + 1;
         }
         at += (size_t)length;
     }
     return at == bytes ||
-           say_failed("%s has more than %u tokens: it belongs to another model", path, t->vocab);
+           wf_say_failed("%s has more than %u tokens: it belongs to another model", path, t->vocab);
 }
 
-bool tokenizer_load(const char *path, uint32_t vocab, struct tokenizer *out)
+bool wf_tokenizer_load(const char *path, uint32_t vocab, struct wf_tokenizer *out)
 {
     size_t bytes;
     char *data = read_file(path, &bytes);
     if (!data)
         return false;
-    struct tokenizer t;
+    struct wf_tokenizer t;
     bool ok = tables_create(&t, vocab, bytes + vocab);
     if (ok && !parse(&t, data, bytes, path)) {
-        tokenizer_free(&t);
+        wf_tokenizer_free(&t);
         ok = false;
     }
     if (ok) {
@@ -160,18 +161,18 @@ bool tokenizer_load(const char *path, uint32_t vocab, struct tokenizer *out)
     return ok;
 }
 
-void tokenizer_free(struct tokenizer *t)
+void wf_tokenizer_free(struct wf_tokenizer *t)
 {
     free(t->tokens);
     free(t->sorted);
     free(t->memory);
-    *t = (struct tokenizer){0};
+    *t = (struct wf_tokenizer){0};
 }
 
 /* What tokens i and i + 1 would become. */
-static uint32_t merged(const struct tokenizer *t, const uint32_t *tokens, size_t i)
+static uint32_t merged(const struct wf_tokenizer *t, const uint32_t *tokens, size_t i)
 {
-    const struct token_text *a = &t->tokens[tokens[i]], *b = &t->tokens[tokens[i + 1]];
+    const struct wf_token_text *a = &t->tokens[tokens[i]], *b = &t->tokens[tokens[i + 1]];
     char joined[2 * LONGEST_MAX];
     memcpy(joined, a->bytes, a->length);
     memcpy(joined + a->length, b->bytes, b->length);
@@ -180,7 +181,8 @@ static uint32_t merged(const struct tokenizer *t, const uint32_t *tokens, size_t
 
 /* Join the best-scoring pair, the first of equals, until no pair is a token.  `pair` has room for
  * `count`. */
-static size_t merge_all(const struct tokenizer *t, uint32_t *tokens, uint32_t *pair, size_t count)
+static size_t merge_all(const struct wf_tokenizer *t, uint32_t *tokens, uint32_t *pair,
+                        size_t count)
 {
     for (size_t i = 0; i + 1 < count; i++)
         pair[i] = merged(t, tokens, i);
@@ -204,7 +206,7 @@ static size_t merge_all(const struct tokenizer *t, uint32_t *tokens, uint32_t *p
 }
 
 /* One token a character, or one a byte for characters that the vocabulary lacks. */
-static size_t split(const struct tokenizer *t, const char *text, uint32_t *out)
+static size_t split(const struct wf_tokenizer *t, const char *text, uint32_t *out)
 {
     size_t count = 0;
     while (*text) {
@@ -216,14 +218,14 @@ static size_t split(const struct tokenizer *t, const char *text, uint32_t *out)
             out[count++] = token;
         else
             for (size_t i = 0; i < length; i++)
-                out[count++] = TOKEN_BYTES + (unsigned char)text[i];
+                out[count++] = WF_TOKEN_BYTES + (unsigned char)text[i];
         text += length;
     }
     return count;
 }
 
-size_t tokenizer_encode(const struct tokenizer *t, const char *text, bool begin, uint32_t *out,
-                        size_t capacity)
+size_t wf_tokenizer_encode(const struct wf_tokenizer *t, const char *text, bool begin,
+                           uint32_t *out, size_t capacity)
 {
     size_t length = strlen(text), count = 0;
     uint32_t *work = malloc(2 * (length + 2) * sizeof(*work));
@@ -238,22 +240,22 @@ size_t tokenizer_encode(const struct tokenizer *t, const char *text, bool begin,
 
     size_t kept = 0;
     if (begin && capacity)
-        out[kept++] = TOKEN_BEGIN;
+        out[kept++] = WF_TOKEN_BEGIN;
     for (size_t i = 0; i < count && kept < capacity; i++)
         out[kept++] = work[i];
     free(work);
     return kept;
 }
 
-const char *tokenizer_decode(const struct tokenizer *t, uint32_t previous, uint32_t token,
-                             size_t *out_length)
+const char *wf_tokenizer_decode(const struct wf_tokenizer *t, uint32_t previous, uint32_t token,
+                                size_t *out_length)
 {
     if (token >= t->vocab) {
         *out_length = 0;
         return "";
     }
-    const struct token_text *text = &t->tokens[token];
-    size_t skipped = previous == TOKEN_BEGIN && text->length && text->bytes[0] == ' ';
+    const struct wf_token_text *text = &t->tokens[token];
+    size_t skipped = previous == WF_TOKEN_BEGIN && text->length && text->bytes[0] == ' ';
     *out_length = text->length - skipped;
     return text->bytes + skipped;
 }
