@@ -23,4 +23,10 @@ static inline uint64_t wf_sum64(const void *data, size_t bytes)
     return XXH3_64bits(data, bytes);
 }
 
+/* Of two pieces: `seed` is the sum of the first. */
+static inline uint64_t wf_sum64_seeded(const void *data, size_t bytes, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(data, bytes, seed);
+}
+
 #endif

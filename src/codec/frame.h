@@ -59,7 +59,8 @@ struct wf_frame_head {
     uint64_t bytes;    /* of the block */
     uint64_t encoded;  /* bytes of the frame, all of it */
     uint64_t profile;  /* which one it needs; 0: none */
-    uint64_t checksum; /* XXH3-64 of head (this field 0) and table; of head and block if stored */
+    uint64_t checksum; /* XXH3-64 of the table, or of the block if stored; its seed is that of the
+                          head (with this field 0) */
 };
 static_assert(sizeof(struct wf_frame_head) == 64, "frame format");
 
@@ -84,6 +85,7 @@ struct wf_frame_plan {
     const struct wf_frame_choice *planes; /* [layout.planes]; NULL: `all` for each */
     struct wf_frame_choice all;
     const struct wf_profile *profile; /* NULL: none */
+    uint64_t profile_id;              /* its name in heads of frames that need it; not 0 */
     uint8_t quality;                  /* for the head */
 };
 
@@ -114,6 +116,9 @@ struct wf_frame {
     struct wf_layout layout;
     const struct wf_frame_plane *table; /* in the caller's bytes; NULL if stored */
 };
+
+/* What open() and decode() answer for is that no byte outside of the frame is read and none outside
+ * of the block written.  Whether head.bytes is what the caller has room for, is his to see. */
 
 /* How many bytes of a frame wf_frame_open() wants, of which `bytes` are at hand: at least 64. */
 uint64_t wf_frame_lead(const void *frame, size_t bytes);

@@ -371,19 +371,6 @@ void wf_identity_chain(const uint8_t parent[WF_KEY_BYTES], const uint32_t *token
 
 /* ------------------------------------------------------------------------------------- layouts */
 
-size_t weft_dtype_bytes(enum weft_dtype dtype)
-{
-    switch (dtype) {
-    case WEFT_F32: return 4;
-    case WEFT_F16:
-    case WEFT_BF16: return 2;
-    case WEFT_FP8_E4M3:
-    case WEFT_FP8_E5M2:
-    case WEFT_INT8: return 1;
-    }
-    return 0;
-}
-
 static enum weft_status check_range(const char *field, uint32_t value, uint32_t most)
 {
     if (value >= 1 && value <= most)
