@@ -25,6 +25,7 @@ const struct cli_command *const wf_cli_commands[] = {
     &wf_cmd_bench,
     &wf_cmd_replay,
     &wf_cmd_sim,
+    &wf_cmd_codec,
     &wf_cmd_config,
     &wf_cmd_version,
     NULL,

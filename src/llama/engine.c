@@ -22,11 +22,13 @@ struct wf_engine {
     struct wf_team *team;
     unsigned threads;
     uint32_t batch;
+    const struct wf_engine_watch *watch; /* NULL: nobody looks */
 
     /* per token of a batch */
     float *x, *normed, *query, *mixed, *projected; /* [WF_ENGINE_BATCH][dim] */
     float *gate, *up;                              /* [WF_ENGINE_BATCH][hidden_dim] */
     float *scores;                                 /* [threads][heads / kv_heads][context] */
+    float *logits; /* [WF_ENGINE_BATCH][vocab], once somebody wants them all; else NULL */
 };
 
 /* One matrix times a batch of vectors; out[t] says where the result for token t goes. */
@@ -90,6 +92,7 @@ void wf_engine_destroy(struct wf_engine *e)
     free(e->gate);
     free(e->up);
     free(e->scores);
+    free(e->logits);
     free(e);
 }
 
@@ -98,6 +101,22 @@ void wf_engine_tune(struct wf_engine *e, uint32_t batch, const struct wf_kernel 
     assert(batch >= 1 && batch <= WF_ENGINE_BATCH && kernel);
     e->batch = batch;
     e->kernel = kernel;
+}
+
+bool wf_engine_watch(struct wf_engine *e, const struct wf_engine_watch *watch)
+{
+    e->watch = NULL;
+    if (watch && watch->logits && !e->logits)
+        e->logits = scratch((size_t)WF_ENGINE_BATCH * e->model->shape.vocab);
+    if (watch && watch->logits && !e->logits)
+        return wf_say_failed("no memory for the logits of %d tokens", WF_ENGINE_BATCH);
+    e->watch = watch;
+    return true;
+}
+
+struct wf_team *wf_engine_team(struct wf_engine *e)
+{
+    return e->team;
 }
 
 static void multiply_part(void *context, unsigned member, size_t first, size_t end)
@@ -193,6 +212,10 @@ static void project(struct wf_engine *e, struct wf_kv *kv, uint32_t layer, uint3
         wf_kernel_rope(e->query + t * dim, m->shape.heads, m->head_dim, cosine, sine);
         wf_kernel_rope(k[t], m->shape.kv_heads, m->head_dim, cosine, sine);
     }
+    if (e->watch && e->watch->rows)
+        e->watch->rows(e->watch->context, layer, first, count, k, v);
+    if (e->watch && e->watch->queries)
+        e->watch->queries(e->watch->context, layer, first, count, e->query);
 }
 
 static void feed_forward(struct wf_engine *e, uint32_t layer, uint32_t count)
@@ -242,6 +265,31 @@ static enum weft_status forward_batch(struct wf_engine *e, struct wf_kv *kv,
     return WEFT_OK;
 }
 
+/* How many of the next tokens are computed together.  With a watch on blocks a batch ends where a
+ * block does, so that no token of it attends to what the watch is yet to change. */
+static uint32_t batch_of(const struct wf_engine *e, const struct wf_kv *kv, uint32_t start,
+                         uint32_t end)
+{
+    uint32_t count = end - start < e->batch ? end - start : e->batch;
+    uint32_t left = kv->block_tokens - start % kv->block_tokens;
+    return e->watch && e->watch->block && count > left ? left : count;
+}
+
+/* Logits of the batch that is in e->x, and the block that it filled. */
+static bool batch_watched(struct wf_engine *e, struct wf_kv *kv, uint32_t start, uint32_t count)
+{
+    const struct wf_engine_watch *watch = e->watch;
+    const struct wf_model *m = e->model;
+    if (watch->logits) {
+        normalize(e, m->final_gain, count);
+        multiply_to(e, e->logits, m->shape.vocab, e->normed, count, m->classifier, m->shape.dim);
+        watch->logits(watch->context, start, count, e->logits);
+    }
+    uint32_t end = start + count;
+    return !watch->block || end % kv->block_tokens != 0 ||
+           watch->block(watch->context, kv, end / kv->block_tokens - 1);
+}
+
 enum weft_status wf_engine_forward(struct wf_engine *e, struct wf_kv *kv,
                                    const struct weft_pins *pins, const uint32_t *tokens,
                                    uint32_t first, uint32_t end, float *logits)
@@ -250,10 +298,12 @@ enum weft_status wf_engine_forward(struct wf_engine *e, struct wf_kv *kv,
     assert(first < end && end <= m->shape.context);
     uint32_t count = 0;
     for (uint32_t start = first; start < end; start += count) {
-        count = end - start < e->batch ? end - start : e->batch;
+        count = batch_of(e, kv, start, end);
         enum weft_status status = forward_batch(e, kv, pins, tokens, start, count);
         if (status != WEFT_OK)
             return status;
+        if (e->watch && !batch_watched(e, kv, start, count))
+            return WEFT_E_INVALID;
     }
     if (logits) {
         size_t dim = m->shape.dim;

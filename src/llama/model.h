@@ -22,7 +22,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* How keys are kept: rotated, the pairs (2i, 2i + 1) of each head by position × theta^(-2i /
+ * head_dim). */
 #define WF_MODEL_ROPE_THETA 10000.0
+#define WF_MODEL_ROPE_PAIRED true
 
 struct wf_model_shape {
     uint32_t dim, hidden_dim, layers, heads, kv_heads, vocab, context;

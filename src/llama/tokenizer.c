@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Merging keeps, for each adjacent pair, the token it would become, so that a merge costs two
- * look-ups and not one for every pair of the text.
+ * Merging keeps, for each adjacent pair, the token it would become, and the pairs in a heap: a long
+ * text costs n log n.
  */
 #include "llama/tokenizer.h"
 
@@ -169,39 +169,100 @@ void wf_tokenizer_free(struct wf_tokenizer *t)
     *t = (struct wf_tokenizer){0};
 }
 
-/* What tokens i and i + 1 would become. */
-static uint32_t merged(const struct wf_tokenizer *t, const uint32_t *tokens, size_t i)
+/* What two tokens side by side would become. */
+static uint32_t merged(const struct wf_tokenizer *t, uint32_t first, uint32_t second)
 {
-    const struct wf_token_text *a = &t->tokens[tokens[i]], *b = &t->tokens[tokens[i + 1]];
+    const struct wf_token_text *a = &t->tokens[first], *b = &t->tokens[second];
     char joined[2 * LONGEST_MAX];
     memcpy(joined, a->bytes, a->length);
     memcpy(joined + a->length, b->bytes, b->length);
     return find(t, joined, a->length + b->length);
 }
 
-/* Join the best-scoring pair, the first of equals, until no pair is a token.  `pair` has room for
- * `count`. */
-static size_t merge_all(const struct wf_tokenizer *t, uint32_t *tokens, uint32_t *pair,
-                        size_t count)
+/* A text as it is merged: what is left of it is a list, in the order of the text.  A symbol that
+ * went into the one before it is no longer in the list. */
+struct symbol {
+    uint32_t token, next; /* next: NO_SYMBOL at the end */
+    uint32_t before;
+    uint32_t pair; /* the token that this and the next would be, or NO_TOKEN */
+};
+
+/* What could be merged, the best first: by score, then by its place. */
+struct merge {
+    float score;
+    uint32_t at, next, token;
+};
+
+struct merging {
+    const struct wf_tokenizer *tokenizer;
+    struct symbol *symbols;
+    struct merge *heap; /* [3 × symbols]: each merge adds at most two */
+    size_t heap_count;
+};
+
+#define NO_SYMBOL UINT32_MAX
+
+static bool goes_first(const struct merge *a, const struct merge *b)
 {
-    for (size_t i = 0; i + 1 < count; i++)
-        pair[i] = merged(t, tokens, i);
-    for (;;) {
-        size_t best = count;
-        for (size_t i = 0; i + 1 < count; i++)
-            if (pair[i] != NO_TOKEN &&
-                (best == count || t->tokens[pair[i]].score > t->tokens[pair[best]].score))
-                best = i;
-        if (best == count)
-            return count;
-        tokens[best] = pair[best];
-        memmove(tokens + best + 1, tokens + best + 2, (count - best - 2) * sizeof(*tokens));
-        memmove(pair + best, pair + best + 1, (count - best - 1) * sizeof(*pair));
-        count--;
-        if (best + 1 < count)
-            pair[best] = merged(t, tokens, best);
-        if (best > 0)
-            pair[best - 1] = merged(t, tokens, best - 1);
+    return a->score > b->score || (!(a->score < b->score) && a->at < b->at);
+}
+
+static void heap_push(struct merging *m, struct merge merge)
+{
+    size_t at = m->heap_count++;
+    for (; at > 0 && goes_first(&merge, &m->heap[(at - 1) / 2]); at = (at - 1) / 2)
+        m->heap[at] = m->heap[(at - 1) / 2];
+    m->heap[at] = merge;
+}
+
+static struct merge heap_pop(struct merging *m)
+{
+    struct merge first = m->heap[0], last = m->heap[--m->heap_count];
+    size_t at = 0, child;
+    while ((child = 2 * at + 1) < m->heap_count) {
+        if (child + 1 < m->heap_count && goes_first(&m->heap[child + 1], &m->heap[child]))
+            child++;
+        if (!goes_first(&m->heap[child], &last))
+            break;
+        m->heap[at] = m->heap[child];
+        at = child;
+    }
+    m->heap[at] = last;
+    return first;
+}
+
+/* What the symbol `at` and the next one would be. */
+static void pair_look(struct merging *m, uint32_t at)
+{
+    struct symbol *s = &m->symbols[at];
+    s->pair = NO_TOKEN;
+    if (s->next == NO_SYMBOL)
+        return;
+    s->pair = merged(m->tokenizer, s->token, m->symbols[s->next].token);
+    if (s->pair != NO_TOKEN)
+        heap_push(m, (struct merge){m->tokenizer->tokens[s->pair].score, at, s->next, s->pair});
+}
+
+/* Join the best-scoring pair, the first of equals, until no pair is a token.  What the heap has of
+ * a pair that is none any more is left there, and known by that. */
+static void merge_all(struct merging *m, size_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        pair_look(m, i);
+    while (m->heap_count > 0) {
+        struct merge best = heap_pop(m);
+        struct symbol *s = &m->symbols[best.at];
+        if (s->next != best.next || s->pair != best.token)
+            continue;
+        struct symbol *gone = &m->symbols[best.next];
+        s->token = best.token;
+        s->next = gone->next;
+        *gone = (struct symbol){NO_TOKEN, NO_SYMBOL, NO_SYMBOL, NO_TOKEN};
+        if (s->next != NO_SYMBOL)
+            m->symbols[s->next].before = best.at;
+        pair_look(m, best.at);
+        if (s->before != NO_SYMBOL)
+            pair_look(m, s->before);
     }
 }
 
@@ -227,23 +288,36 @@ static size_t split(const struct wf_tokenizer *t, const char *text, uint32_t *ou
 size_t wf_tokenizer_encode(const struct wf_tokenizer *t, const char *text, bool begin,
                            uint32_t *out, size_t capacity)
 {
-    size_t length = strlen(text), count = 0;
-    uint32_t *work = malloc(2 * (length + 2) * sizeof(*work));
-    if (!work)
+    size_t length = strlen(text), count = 0, most = length + 2;
+    if (most > UINT32_MAX / 4)
         return 0;
+    uint32_t *work = malloc(most * sizeof(*work));
+    struct merging m = {
+        .tokenizer = t,
+        .symbols = malloc(most * sizeof(*m.symbols)),
+        .heap = malloc(3 * most * sizeof(*m.heap)),
+    };
+    size_t kept = 0;
+    if (!work || !m.symbols || !m.heap)
+        goto out;
     /* sentencepiece puts a space before the first word, so that it is the same token as in mid-text
      */
     if (begin && length)
         count = split(t, " ", work);
     count += split(t, text, work + count);
-    count = merge_all(t, work, work + length + 2, count);
-
-    size_t kept = 0;
+    for (uint32_t i = 0; i < count; i++)
+        m.symbols[i] = (struct symbol){work[i], i + 1 < count ? i + 1 : NO_SYMBOL,
+                                       i ? i - 1 : NO_SYMBOL, NO_TOKEN};
+    merge_all(&m, count);
     if (begin && capacity)
         out[kept++] = WF_TOKEN_BEGIN;
-    for (size_t i = 0; i < count && kept < capacity; i++)
-        out[kept++] = work[i];
+    for (uint32_t i = 0; count && i != NO_SYMBOL && kept < capacity; i = m.symbols[i].next)
+        out[kept++] = m.symbols[i].token;
+
+out:
     free(work);
+    free(m.symbols);
+    free(m.heap);
     return kept;
 }
 

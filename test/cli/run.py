@@ -14,12 +14,13 @@ from harness import CASES, FOLDER, kill_nodes, start_node, stop_node, tier_paths
 import alone
 import node
 import below
+import codec
 import exported
 import own
 import sessions
 import simulated
 
-MODULES = (alone, node, below, exported, own, sessions, simulated)  # their cases run in this order
+MODULES = (alone, node, below, exported, own, sessions, simulated, codec)  # their cases run in this order
 
 
 def main():

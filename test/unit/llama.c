@@ -349,6 +349,63 @@ static void text_becomes_tokens_and_text_again(void **state)
     assert_false(wf_tokenizer_bytes(258, &t));
 }
 
+/* The rule as it is stated: the best-scoring pair, the first of equals, until none is a token. */
+static size_t merge_slowly(const struct wf_tokenizer *t, uint32_t *tokens, size_t count)
+{
+    for (;;) {
+        uint32_t best = 0;
+        size_t at = count;
+        for (size_t i = 0; i + 1 < count; i++)
+            for (uint32_t token = WF_TOKEN_SPECIAL; token < t->vocab; token++) {
+                const struct wf_token_text *a = &t->tokens[tokens[i]];
+                const struct wf_token_text *b = &t->tokens[tokens[i + 1]];
+                const struct wf_token_text *both = &t->tokens[token];
+                if (both->length == a->length + b->length &&
+                    memcmp(both->bytes, a->bytes, a->length) == 0 &&
+                    memcmp(both->bytes + a->length, b->bytes, b->length) == 0 &&
+                    (at == count || both->score > t->tokens[best].score)) {
+                    best = token;
+                    at = i;
+                }
+            }
+        if (at == count)
+            return count;
+        tokens[at] = best;
+        memmove(tokens + at + 1, tokens + at + 2, (count - at - 2) * sizeof(*tokens));
+        count--;
+    }
+}
+
+static void merging_keeps_to_the_rule(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"aa", "ab",  "ba",   "bb",   "aab", "aba",  "bab",
+                                        "bc", "abc", "abab", "aaaa", "cc",  "aabb", "cba"};
+    const uint32_t count = sizeof(words) / sizeof(*words);
+    static char data[8192];
+    struct wf_tokenizer t;
+    char path[64], text[61];
+    size_t bytes = tokenizer_file(data, words, count);
+    write_file(path, data, bytes, "", 0);
+    assert_true(wf_tokenizer_load(path, WF_TOKEN_SPECIAL + count, &t));
+    unlink(path);
+    for (int round = 0; round < 2000; round++) {
+        uint32_t expected[61], got[61];
+        size_t length = (size_t)round % 60 + 1;
+        for (uint32_t i = 0; i < count; i++) /* of few scores, so that many are equal */
+            t.tokens[WF_TOKEN_SPECIAL + i].score = (float)(int)(random_float() * 3);
+        for (size_t i = 0; i < length; i++) {
+            text[i] = (char)('a' + (int)(random_float() * 1.5f + 1.5f));
+            expected[i] = WF_TOKEN_BYTES + (unsigned char)text[i];
+        }
+        text[length] = '\0';
+        size_t merged = merge_slowly(&t, expected, length);
+        assert_int_equal(wf_tokenizer_encode(&t, text, false, got, 61), merged);
+        assert_memory_equal(got, expected, merged * sizeof(*got));
+    }
+    wf_tokenizer_free(&t);
+}
+
 static void a_broken_tokenizer_is_refused(void **state)
 {
     (void)state;
@@ -436,6 +493,7 @@ int main(void)
         cmocka_unit_test(a_checkpoint_is_read_as_written),
         cmocka_unit_test(a_broken_checkpoint_is_refused),
         cmocka_unit_test(text_becomes_tokens_and_text_again),
+        cmocka_unit_test(merging_keeps_to_the_rule),
         cmocka_unit_test(a_broken_tokenizer_is_refused),
         cmocka_unit_test(the_trained_model_tells_its_story),
     };

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weft codec: models and texts in, ratios and perplexities out, without a node."""
+import json
+import os
+import random
+import struct
+
+from harness import FOLDER, answer, case, check, golden, weft
+
+SHAPE = {"dim": 48, "hidden_dim": 64, "layers": 2, "heads": 4, "kv_heads": 2, "vocab": 300, "context": 128}
+
+
+def written(name, data):
+    path = os.path.join(FOLDER, name)
+    with open(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+def checkpoint(name="model.bin", own_classifier=False, **changed):
+    """A llama2.c checkpoint with weights from a seed."""
+    s = {**SHAPE, **changed}
+    draws = random.Random(1)
+    dim, hidden, layers, head = s["dim"], s["hidden_dim"], s["layers"], s["dim"] // s["heads"]
+    kv = s["kv_heads"] * head
+    shares = [(s["vocab"] * dim, dim), (layers * dim, 0), (layers * dim * dim, dim), (layers * kv * dim, dim),
+              (layers * kv * dim, dim), (layers * dim * dim, dim), (layers * dim, 0), (layers * hidden * dim, dim),
+              (layers * dim * hidden, hidden), (layers * hidden * dim, dim), (dim, 0), (s["context"] * head, 0)]
+    if own_classifier:
+        shares.append((s["vocab"] * dim, dim))
+    values = []
+    for count, inputs in shares:
+        scale = (3 / inputs) ** 0.5 if inputs else 0
+        values += [scale * draws.uniform(-1, 1) if inputs else 1.0 for _ in range(count)]
+    sizes = [*s.values()]
+    sizes[5] = -sizes[5] if own_classifier else sizes[5]
+    return written(name, struct.pack("<7i", *sizes) + struct.pack(f"<{len(values)}f", *values))
+
+
+def text(count=3000):
+    draws = random.Random(2)
+    words = ["the", "lamp", "on", "a", "hill", "was", "lit", "by", "no", "one."]
+    return written("text.txt", " ".join(draws.choice(words) for _ in range(count)).encode()[:count])
+
+
+@case
+def codec_ppl_says_what_a_codec_costs():
+    common = ["--model", checkpoint(), "--text", text(), "--block-tokens", "16"]
+    raw = answer("codec", "ppl", *common, "--codec", "raw")
+    golden("codec_ppl", raw)
+    check(raw["kl_mean"] == 0 and raw["ppl_delta_pct"] == 0 and raw["ppl"] == raw["ppl_exact"] > 1, raw)
+    check(0.9 < raw["ratio"] <= 1, raw)
+    # 3001 tokens are 24 windows of 127; 6 are for calibration, 18 are left, of which one has 80
+    check((raw["windows"], raw["tokens"], raw["calibration_tokens"]) == (18, 17 * 127 + 80, 6 * 127), raw)
+    check(raw["blocks"] == 17 * 7 + 5, raw)
+    none = answer("codec", "ppl", *common, "--codec", "none", "--threads", "1")
+    check({**none, "codec": "raw", "seconds": 0} == {**raw, "seconds": 0}, "none is not raw", none)
+    full = answer("codec", "ppl", *common, "--codec", "raw", "--dtype", "f32")
+    check(full["ppl_exact"] != raw["ppl_exact"] and abs(full["ppl_exact"] / raw["ppl_exact"] - 1) < 0.01, full)
+    few = answer("codec", "ppl", *common, "--codec", "raw", "--tokens", "1016", "--window", "64")
+    check((few["tokens"], few["window"], few["text_cut"]) == (1016 - 4 * 63, 64, True), few)
+    said = weft("codec", "ppl", *common, "--codec", "raw").stdout.decode()
+    check("raw: 0.98 times" in said and "KL 0 nats" in said, said)
+    check("text goes on" not in said, said)
+
+
+@case
+def codec_ppl_reads_checkpoints_of_all_kinds():
+    words = ["--text", text(1200), "--codec", "raw", "--tokens", "600"]
+    for name, changed in (("own.bin", {"own_classifier": True}), ("all.bin", {"kv_heads": 4}),
+                          ("small.bin", {"context": 16, "vocab": 259})):
+        said = answer("codec", "ppl", "--model", checkpoint(name, **changed), *words)
+        check(said["model"]["kv_heads"] == changed.get("kv_heads", 2) and said["kl_mean"] == 0, name, said)
+    check(said["block_tokens"] == 4, "two blocks do not fit into a window", said)  # small.bin
+
+
+@case
+def codec_says_what_is_wrong():
+    model = checkpoint()
+    long = text(3000)
+    binary = written("binary.txt", b"words\0words" * 1000)
+    cut = written("cut.bin", open(model, "rb").read()[:-4])
+    for words, said in ((["ppl"], "--model"), (["ppl", "--model", model], "--text"),
+                        (["ppl", "--model", model, "--text", "/nowhere"], "/nowhere"),
+                        (["ppl", "--model", "/nowhere", "--text", long], "/nowhere"),
+                        (["ppl", "--model", cut, "--text", long], "bytes"),
+                        (["ppl", "--model", long, "--text", long], "not a llama2.c checkpoint"),
+                        (["ppl", "--model", model, "--text", binary], "zero byte"),
+                        (["ppl", "--model", model, "--text", long, "--tokens", "300"], "longer text"),
+                        (["ppl", "--model", model, "--tokenizer", model, "--text", long], "tokenizer"),
+                        (["ppl", "--model", model, "--text", long, "--codec", "rwa"], "'raw'"),
+                        (["ppl", "--model", model, "--text", long, "--block-tokens", "128"], "--block-tokens"),
+                        (["ppl", "--model", model, "--text", long, "--window", "1"], "window"),
+                        (["ppl", "--text", long], "--model"), (["kv"], "--output"), (["pl"], "'ppl'"),
+                        (["ppl", "more"], "too many"),
+                        (["kv", "--text", long, "--output", "/dev/null", "--format-output", "/dev/null"], "--model")):
+        why = weft("codec", *words, expect=2).stderr.decode()
+        check(said in why and why.count("\n") == 1, words, why)
+
+
+@case
+def codec_kv_writes_blocks():
+    blocks, form = (os.path.join(FOLDER, name) for name in ("kv.bin", "kv.json"))
+    outputs = ["--output", blocks, "--format-output", form]
+    said = answer("codec", "kv", "--model", checkpoint(), "--text", text(), "--block-tokens", "16", *outputs)
+    golden("codec_kv", said)
+    with open(form, encoding="utf-8") as file:
+        check(json.load(file) == said, "the file is another answer")
+    check(said["blocks"] == 23 * 7 + 5 and said["blocks_per_sequence"] == 7, said)
+    check(said["block_bytes"] == 2 * 2 * 16 * 24 * 2 and os.path.getsize(blocks) == said["blocks"] * said["block_bytes"])
+    with open(blocks, "rb") as file:
+        halves = struct.unpack(f"<{os.path.getsize(blocks) // 2}H", file.read())
+    check(len(set(halves)) > 1000, "that is no KV")
+    check(not any((half & 0x7f80) == 0x7f80 for half in halves), "infinite")
+    full = answer("codec", "kv", "--model", checkpoint(), "--text", text(), "--block-tokens", "16", "--dtype", "f32",
+                  "--tokens", "508", *outputs)
+    check(full["blocks"] == 28, full)
+    with open(blocks, "rb") as file:
+        first = struct.unpack("<24f", file.read(96))
+    near = [struct.unpack("<f", struct.pack("<I", half << 16))[0] for half in halves[:24]]
+    check(all(abs(a - b) <= abs(a) / 256 for a, b in zip(first, near)), first, near)
+    made_up = answer("codec", "kv", "--tokens", "500", "--window", "100", *outputs)
+    check(made_up["made_up"] and made_up["model"].startswith("made-up@"), made_up)
+    check("/nowhere/kv" in weft("codec", "kv", "--tokens", "500", "--window", "100", "--output", "/nowhere/kv",
+                                "--format-output", form, expect=6).stderr.decode())
+    if os.path.exists("/dev/full"):
+        weft("codec", "kv", "--tokens", "500", "--window", "100", "--output", "/dev/full", "--format-output", form,
+             expect=6)
