@@ -149,7 +149,7 @@ likely_avx2(const float *exact, const float *other, uint32_t vocab, uint32_t tar
     return likely_body(exact, other, vocab, target);
 }
 
-static __attribute__((target("avx512f,prefer-vector-width=512"))) struct wf_likely
+static __attribute__((target("avx512f"))) struct wf_likely
 likely_avx512(const float *exact, const float *other, uint32_t vocab, uint32_t target)
 {
     return likely_body(exact, other, vocab, target);
