@@ -27,6 +27,12 @@ static enum weft_status check_block(const struct wf_tier_block *block)
         return wf_fail(WEFT_E_INVALID,
                        "%llu bytes in parts of %u are more than %d parts; make the parts larger",
                        (unsigned long long)block->bytes, block->part_bytes, WF_TIER_PARTS_MAX);
+    if (!wf_tier_plain_right(block))
+        return wf_fail(WEFT_E_INVALID,
+                       "%llu plain bytes in parts of %u cannot be what a frame decodes to; give "
+                       "less than 2^32 in %d parts at most, or 0 and 0",
+                       (unsigned long long)block->plain_bytes, block->plain_part_bytes,
+                       WF_TIER_PARTS_MAX);
     return WEFT_OK;
 }
 

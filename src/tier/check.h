@@ -18,6 +18,17 @@ enum weft_status wf_tier_check_options(const struct wf_tier_options *options);
 enum weft_status wf_tier_check_request(const struct wf_tier_request *request,
                                        const struct wf_tier_block *there);
 
+/* Is what it says of its plain payload possible?  For what comes from a medium. */
+static inline bool wf_tier_plain_right(const struct wf_tier_block *block)
+{
+    uint64_t bytes = block->plain_bytes;
+    uint32_t part = block->plain_part_bytes;
+    if (!bytes)
+        return !part;
+    return bytes <= UINT32_MAX && part && part <= WF_TIER_PART_BYTES_MAX &&
+           (bytes - 1) / part < WF_TIER_PARTS_MAX;
+}
+
 /* How many parts a valid block has: 1 … WF_TIER_PARTS_MAX. */
 static inline uint32_t wf_tier_parts(const struct wf_tier_block *block)
 {

@@ -214,6 +214,8 @@ static enum weft_status begin_write(struct tier *t, struct wf_tier_request *r)
                                 .granule = granule,
                                 .bytes = b->bytes,
                                 .part_bytes = b->part_bytes,
+                                .plain_bytes = b->plain_bytes,
+                                .plain_part_bytes = b->plain_part_bytes,
                                 .parts = parts,
                                 .depth = b->depth,
                                 .host = t->volume.host};

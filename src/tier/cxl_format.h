@@ -44,7 +44,7 @@
 #define WF_CXL_SUPER_MAGIC UINT64_C(0x7265707573787877)  /* "wxxsuper" */
 #define WF_CXL_HEADER_MAGIC UINT64_C(0x6b636f6c62787877) /* "wxxblock" */
 #define WF_CXL_ROW_MAGIC UINT64_C(0x74736f6868787877)    /* "wxxhhost" */
-#define WF_CXL_VERSION 1u
+#define WF_CXL_VERSION 2u
 
 #define WF_CXL_GRANULE 4096u
 #define WF_CXL_EXTENT WF_TIER_CXL_EXTENT_BYTES
@@ -114,9 +114,12 @@ struct wf_cxl_header {
     uint8_t key[32];
     uint8_t parent[32];
     uint8_t format[32];
+    uint64_t plain_bytes; /* of a payload that is a frame: what it decodes to; else 0 */
+    uint32_t plain_part_bytes;
+    uint32_t reserved;
     uint64_t sums[]; /* XXH3-64 of each part */
 };
-static_assert(sizeof(struct wf_cxl_header) == 160, "format");
+static_assert(sizeof(struct wf_cxl_header) == 176, "format");
 
 #define WF_CXL_HEADER_MAX (sizeof(struct wf_cxl_header) + 8u * WF_TIER_PARTS_MAX)
 #define WF_CXL_SEQUENCE_BITS 48u

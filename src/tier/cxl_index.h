@@ -31,8 +31,9 @@ struct wf_cxl_item {
     uint32_t granule; /* in it, where the block begins */
     uint32_t hash_next;
     uint32_t list_next, list_previous;
+    uint32_t plain_bytes, plain_part_bytes;
 };
-static_assert(sizeof(struct wf_cxl_item) == 112, "metadata budget");
+static_assert(sizeof(struct wf_cxl_item) == 120, "metadata budget");
 
 struct wf_cxl_index {
     struct wf_cxl_item *items;

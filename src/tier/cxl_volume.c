@@ -104,7 +104,9 @@ static bool header_fits(const struct wf_cxl *t, const struct wf_cxl_header *h, u
         h->bytes > left * WF_CXL_GRANULE || h->part_bytes == 0 ||
         h->part_bytes > WF_TIER_PART_BYTES_MAX || h->parts == 0 || h->parts > WF_TIER_PARTS_MAX)
         return false;
-    return (h->bytes - 1) / h->part_bytes + 1 == h->parts &&
+    struct wf_tier_block plain = {.plain_bytes = h->plain_bytes,
+                                  .plain_part_bytes = h->plain_part_bytes};
+    return (h->bytes - 1) / h->part_bytes + 1 == h->parts && wf_tier_plain_right(&plain) &&
            wf_cxl_block_granules(h->parts, h->bytes) <= left;
 }
 
@@ -141,6 +143,9 @@ void wf_cxl_header_block(const struct wf_cxl_header *header, struct wf_tier_bloc
     out->depth = header->depth;
     out->part_bytes = header->part_bytes;
     out->bytes = header->bytes;
+    out->plain_bytes = header->plain_bytes;
+    out->plain_part_bytes = header->plain_part_bytes;
+    out->stored_bytes = 0;
 }
 
 /* ---------------------------------------------------------------------------------------- space */

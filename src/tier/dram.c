@@ -46,9 +46,12 @@
 struct header {
     uint8_t parent[32];
     uint8_t format[32];
+    uint64_t plain_bytes; /* of a payload that is a frame */
+    uint32_t plain_part_bytes;
+    uint32_t reserved;
     uint64_t sums[]; /* one a part; none lies across two granules */
 };
-static_assert(sizeof(struct header) == 64 && GRANULE % 8 == 0, "sums lie whole in their granule");
+static_assert(sizeof(struct header) == 80 && GRANULE % 8 == 0, "sums lie whole in their granule");
 
 struct item {
     uint8_t key[32];
@@ -208,6 +211,9 @@ static void block_of(const struct wf_tier *t, const struct item *item, struct wf
     memcpy(out->key, item->key, 32);
     memcpy(out->parent, header->parent, 32);
     memcpy(out->format, header->format, 32);
+    out->plain_bytes = header->plain_bytes;
+    out->plain_part_bytes = header->plain_part_bytes;
+    out->stored_bytes = 0;
 }
 
 /* There is always one: every block takes two granules at least. */
@@ -266,6 +272,8 @@ static void begin_write(struct wf_tier *t, struct wf_tier_request *r)
     struct header *header = header_of(t, first);
     memcpy(header->parent, r->block.parent, 32);
     memcpy(header->format, r->block.format, 32);
+    header->plain_bytes = r->block.plain_bytes;
+    header->plain_part_bytes = r->block.plain_part_bytes;
     *a = (struct active){.request = r,
                          .shape = r->block,
                          .first = first,

@@ -93,7 +93,9 @@ void wf_nvme_entry_make(struct wf_nvme_entry *out, const struct wf_tier_block *b
                                   .bytes = block->bytes,
                                   .depth = block->depth,
                                   .part_bytes = block->part_bytes,
-                                  .page = page};
+                                  .page = page,
+                                  .plain_part_bytes = block->plain_part_bytes,
+                                  .plain_bytes = block->plain_bytes};
     memcpy(out->key, block->key, 32);
     memcpy(out->parent, block->parent, 32);
     memcpy(out->format, block->format, 32);
@@ -104,7 +106,8 @@ static bool shape_fits(const struct wf_nvme *t, const struct wf_tier_block *bloc
 {
     if (block->bytes == 0 || block->bytes > t->segment_bytes || block->part_bytes == 0 ||
         block->part_bytes > WF_TIER_PART_BYTES_MAX ||
-        (block->bytes - 1) / block->part_bytes >= WF_TIER_PARTS_MAX)
+        (block->bytes - 1) / block->part_bytes >= WF_TIER_PARTS_MAX ||
+        !wf_tier_plain_right(block))
         return false;
     uint64_t at = page * WF_NVME_PAGE;
     return at >= WF_NVME_RECORDS_AT && at < t->segment_bytes &&
@@ -116,7 +119,9 @@ bool wf_nvme_entry_block(const struct wf_nvme *t, const struct wf_nvme_entry *en
 {
     *out = (struct wf_tier_block){.depth = entry->depth,
                                   .part_bytes = entry->part_bytes,
-                                  .bytes = entry->bytes};
+                                  .bytes = entry->bytes,
+                                  .plain_bytes = entry->plain_bytes,
+                                  .plain_part_bytes = entry->plain_part_bytes};
     memcpy(out->key, entry->key, 32);
     memcpy(out->parent, entry->parent, 32);
     memcpy(out->format, entry->format, 32);
@@ -137,7 +142,9 @@ const struct wf_nvme_record *wf_nvme_record_at(const struct wf_nvme *t, uint32_t
         return NULL;
     *out = (struct wf_tier_block){.depth = record->depth,
                                   .part_bytes = record->part_bytes,
-                                  .bytes = record->bytes};
+                                  .bytes = record->bytes,
+                                  .plain_bytes = record->plain_bytes,
+                                  .plain_part_bytes = record->plain_part_bytes};
     memcpy(out->key, record->key, 32);
     memcpy(out->parent, record->parent, 32);
     memcpy(out->format, record->format, 32);

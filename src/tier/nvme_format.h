@@ -51,7 +51,7 @@
 #include <stdint.h>
 
 #define WF_NVME_PAGE 4096u
-#define WF_NVME_VERSION 1u
+#define WF_NVME_VERSION 2u
 #define WF_NVME_SEGMENTS_AT (1u << 20) /* offset of segment 0 */
 #define WF_NVME_RECORDS_AT (3 * WF_NVME_PAGE)
 #define WF_NVME_RECORD_MIN (2 * WF_NVME_PAGE)
@@ -122,9 +122,12 @@ struct wf_nvme_record {
     uint8_t format[32];
     uint32_t depth;
     uint32_t part_bytes;
+    uint64_t plain_bytes;      /* of a payload that is a frame: what it decodes to; else 0 */
+    uint32_t plain_part_bytes; /* likewise */
+    uint32_t reserved;
     uint64_t sums[]; /* one a part */
 };
-static_assert(sizeof(struct wf_nvme_record) == 168, "disk format");
+static_assert(sizeof(struct wf_nvme_record) == 184, "disk format");
 
 struct wf_nvme_entry {
     uint8_t key[32];
@@ -135,9 +138,10 @@ struct wf_nvme_entry {
     uint32_t depth;
     uint32_t part_bytes;
     uint32_t page; /* offset of the record in the segment, in pages */
-    uint32_t reserved;
+    uint32_t plain_part_bytes;
+    uint64_t plain_bytes;
 };
-static_assert(sizeof(struct wf_nvme_entry) == 128, "disk format");
+static_assert(sizeof(struct wf_nvme_entry) == 136, "disk format");
 
 struct wf_nvme_footer {
     struct wf_nvme_head head;

@@ -34,7 +34,7 @@ enum weft_status wf_nvme_index_init(struct wf_nvme_index *index, uint64_t items_
         return wf_fail(WEFT_E_SYSTEM, "the system gave no random number; getrandom(2) must work");
     index->items = reserve_memory(items_bytes(index), "the index");
     index->parents = reserve_memory((uint64_t)index->items_max * 32, "the index");
-    index->formats = reserve_memory((uint64_t)WF_NVME_FORMATS_MAX * 32, "formats");
+    index->formats = reserve_memory(WF_NVME_FORMATS_MAX * sizeof(struct wf_nvme_kind), "formats");
     index->format_slots = reserve_memory(FORMAT_SLOTS * sizeof(uint32_t), "formats");
     struct wf_table_items items = {
         .first = index->items,
@@ -63,7 +63,7 @@ void wf_nvme_index_fini(struct wf_nvme_index *index)
 {
     wf_table_fini(&index->table);
     wf_unreserve(index->items, items_bytes(index));
-    wf_unreserve(index->formats, (uint64_t)WF_NVME_FORMATS_MAX * 32);
+    wf_unreserve(index->formats, WF_NVME_FORMATS_MAX * sizeof(struct wf_nvme_kind));
     wf_unreserve(index->format_slots, FORMAT_SLOTS * sizeof(uint32_t));
     wf_nvme_index_drop_parents(index);
     memset(index, 0, sizeof *index);
@@ -94,15 +94,17 @@ uint32_t wf_nvme_index_find_at(const struct wf_nvme_index *index, const uint8_t 
     return at;
 }
 
-static uint32_t format_number(struct wf_nvme_index *index, const uint8_t format[32])
+static uint32_t format_number(struct wf_nvme_index *index, const struct wf_tier_block *block)
 {
-    uint64_t slot = XXH3_64bits_withSeed(format, 32, index->table.seed) % FORMAT_SLOTS;
+    struct wf_nvme_kind kind = {.plain_part_bytes = block->plain_part_bytes};
+    memcpy(kind.format, block->format, sizeof kind.format);
+    uint64_t slot = XXH3_64bits_withSeed(&kind, sizeof kind, index->table.seed) % FORMAT_SLOTS;
     for (; index->format_slots[slot]; slot = (slot + 1) % FORMAT_SLOTS)
-        if (!memcmp(index->formats[index->format_slots[slot] - 1], format, 32))
+        if (!memcmp(&index->formats[index->format_slots[slot] - 1], &kind, sizeof kind))
             return index->format_slots[slot] - 1;
     if (index->formats_count == WF_NVME_FORMATS_MAX)
         return WF_NVME_NONE;
-    memcpy(index->formats[index->formats_count], format, 32);
+    index->formats[index->formats_count] = kind;
     index->format_slots[slot] = index->formats_count + 1;
     return index->formats_count++;
 }
@@ -110,7 +112,7 @@ static uint32_t format_number(struct wf_nvme_index *index, const uint8_t format[
 uint32_t wf_nvme_index_insert(struct wf_nvme_index *index, const struct wf_tier_block *block,
                               uint32_t segment, uint32_t page)
 {
-    uint32_t format = format_number(index, block->format);
+    uint32_t format = format_number(index, block);
     uint32_t at = index->spare;
     if (format == WF_NVME_NONE || (at == WF_NVME_NONE && index->items_used == index->items_max))
         return WF_NVME_NONE;
@@ -126,6 +128,7 @@ uint32_t wf_nvme_index_insert(struct wf_nvme_index *index, const struct wf_tier_
     item->format = (uint16_t)format;
     item->depth = block->depth;
     item->part_bytes = block->part_bytes;
+    item->plain_bytes = (uint32_t)block->plain_bytes;
     item->segment = segment;
     item->page = (uint16_t)page;
     wf_table_insert(&index->table, at);
@@ -145,10 +148,14 @@ void wf_nvme_index_block(const struct wf_nvme_index *index, uint32_t at, struct 
     const struct wf_nvme_item *item = &index->items[at];
     memcpy(out->key, item->key, 32);
     memset(out->parent, 0, 32);
-    memcpy(out->format, index->formats[item->format], 32);
+    const struct wf_nvme_kind *kind = &index->formats[item->format];
+    memcpy(out->format, kind->format, 32);
     out->depth = item->depth;
     out->part_bytes = item->part_bytes;
     out->bytes = item->bytes;
+    out->plain_bytes = item->plain_bytes;
+    out->plain_part_bytes = kind->plain_part_bytes;
+    out->stored_bytes = 0;
 }
 
 /* Ancestors that were not told of yet go onto a stack and come off it root first.  Each item is

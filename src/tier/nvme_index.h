@@ -28,19 +28,26 @@ struct wf_nvme_item {
     uint32_t segment;
     uint32_t hash_next; /* the table's; of a spare one, the next of these */
     uint16_t page;      /* of the record in its segment */
-    uint16_t format;    /* number of its digest */
+    uint16_t format;    /* number of its wf_nvme_kind */
+    uint32_t plain_bytes;
 };
-static_assert(sizeof(struct wf_nvme_item) == 56, "metadata budget");
+static_assert(sizeof(struct wf_nvme_item) == 60, "metadata budget");
 static_assert(WF_NVME_SEGMENT_MAX / WF_NVME_PAGE <= UINT16_MAX, "a page's number fits an item");
 static_assert(WF_NVME_FORMATS_MAX - 1 <= UINT16_MAX, "a format's number fits an item");
 /* What a block takes in memory, all in. */
 #define WF_NVME_ITEM_MEMORY (sizeof(struct wf_nvme_item) + sizeof(uint32_t))
 
+/* What many blocks have in common. */
+struct wf_nvme_kind {
+    uint8_t format[32]; /* digest */
+    uint32_t plain_part_bytes;
+};
+
 struct wf_nvme_index {
     struct wf_nvme_item *items;
     uint8_t (*parents)[32]; /* of each item; NULL: they have been told of */
-    uint8_t (*formats)[32]; /* digests, in the order in which they came */
-    uint32_t *format_slots; /* 1 + number, by the digest's hash; 0: none */
+    struct wf_nvme_kind *formats; /* in the order in which they came */
+    uint32_t *format_slots;       /* 1 + number, by their hash; 0: none */
     struct wf_table table;  /* from keys to items */
     uint32_t items_max, items_used, spare;
     uint32_t formats_count;

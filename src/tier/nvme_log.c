@@ -320,6 +320,8 @@ static void write_header(struct wf_nvme *t, struct wf_nvme_io *io, const uint64_
     memcpy(record->format, block->format, 32);
     record->depth = block->depth;
     record->part_bytes = block->part_bytes;
+    record->plain_bytes = block->plain_bytes;
+    record->plain_part_bytes = block->plain_part_bytes;
     if (sums)
         memcpy(record->sums, sums, parts * sizeof *sums);
     else

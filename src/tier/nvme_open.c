@@ -116,6 +116,13 @@ static enum weft_status super_choose(const char *path, const uint8_t *pages, uin
                            path, (unsigned long long)had, (unsigned long long)wanted);
         return WEFT_OK;
     }
+    struct wf_nvme_head head;
+    memcpy(&head, pages, sizeof head);
+    if (head.magic == WF_NVME_SUPER_MAGIC && head.version != WF_NVME_VERSION)
+        return wf_fail(WEFT_E_INVALID,
+                       "tier %s: it was written in version %u of the format, and this node knows "
+                       "version %u; give another path, or make it empty",
+                       path, head.version, WF_NVME_VERSION);
     for (uint32_t i = 0; i < 2 * WF_NVME_PAGE; i++)
         if (pages[i])
             return wf_fail(WEFT_E_INVALID,

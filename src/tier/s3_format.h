@@ -55,7 +55,7 @@
 
 #include "tier/tier.h"
 
-#define WF_S3_VERSION 1u
+#define WF_S3_VERSION 2u
 #define WF_S3_PACK_MAGIC 0x314b434150464557ull   /* "WEFPACK1" */
 #define WF_S3_FOOTER_MAGIC 0x31544f4f46464557ull /* "WEFFOOT1" */
 #define WF_S3_INDEX_MAGIC 0x3158444e49464557ull  /* "WEFINDX1" */
@@ -96,8 +96,11 @@ struct wf_s3_entry {
     uint64_t offset; /* of the record in the pack */
     uint32_t depth;
     uint32_t part_bytes;
+    uint64_t plain_bytes; /* of a payload that is a frame: what it decodes to; else 0 */
+    uint32_t plain_part_bytes;
+    uint32_t reserved;
 };
-static_assert(sizeof(struct wf_s3_entry) == 120, "object format");
+static_assert(sizeof(struct wf_s3_entry) == 136, "object format");
 
 struct wf_s3_footer {
     uint64_t checksum; /* over the rest of this, then the entries */

@@ -149,6 +149,8 @@ uint32_t wf_s3_table_insert(struct wf_s3_table *index, const struct wf_tier_bloc
     item->format = format;
     item->depth = block->depth;
     item->part_bytes = block->part_bytes;
+    item->plain_bytes = (uint32_t)block->plain_bytes;
+    item->plain_part_bytes = block->plain_part_bytes;
     item->offset = offset;
     list_add(index, at, slot);
     uint32_t *bucket = bucket_of(index, block->key);
@@ -188,6 +190,9 @@ void wf_s3_table_block(const struct wf_s3_table *index, uint32_t at, struct wf_t
     out->depth = item->depth;
     out->part_bytes = item->part_bytes;
     out->bytes = item->bytes;
+    out->plain_bytes = item->plain_bytes;
+    out->plain_part_bytes = item->plain_part_bytes;
+    out->stored_bytes = 0;
 }
 
 /* Ancestors that were not told of yet go onto a stack and come off it root first.  Each item is

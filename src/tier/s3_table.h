@@ -31,8 +31,9 @@ struct wf_s3_item {
     uint32_t offset; /* of the record in the pack */
     uint32_t hash_next;
     uint32_t list_next, list_previous;
+    uint32_t plain_bytes, plain_part_bytes;
 };
-static_assert(sizeof(struct wf_s3_item) == 112, "metadata budget");
+static_assert(sizeof(struct wf_s3_item) == 120, "metadata budget");
 
 struct wf_s3_table {
     struct wf_s3_item *items;

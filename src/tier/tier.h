@@ -51,6 +51,12 @@ struct wf_tier_block {
     uint32_t depth;
     uint32_t part_bytes; /* 1 … 2^30; ≥ bytes / WF_TIER_PARTS_MAX */
     uint64_t bytes;      /* payload */
+    /* Of a block that lies there encoded, whose payload is a frame (codec/frame.h): the payload
+     * and the parts that it decodes to.  A tier keeps them, and makes nothing of them; the tier
+     * that codes (coded.h) gives such a block out as what it decodes to.  0: as it is. */
+    uint64_t plain_bytes; /* up to 2^32 - 1 */
+    uint32_t plain_part_bytes;
+    uint64_t stored_bytes; /* given out by a tier that codes: what it takes there; else 0 */
 };
 
 enum wf_tier_op {
@@ -76,6 +82,19 @@ struct wf_tier_request {
     uint64_t private[4];
 };
 
+/* Of a tier that codes (coded.h).  Its `reads` and `writes` count payload, as everywhere; capacity,
+ * what is used, and what the device wrote are the medium's. */
+struct wf_coded_stats {
+    uint64_t blocks, plain_bytes, stored_bytes; /* that lie there encoded now, as far as each() or
+                                                   who wrote and removed them has told */
+    uint64_t encoded, encoded_bytes;            /* since it was opened: blocks, and their payload */
+    uint64_t encoded_to_bytes;                  /* and their frames' */
+    uint64_t as_is, as_is_bytes;                /* written as they are */
+    uint64_t decoded_bytes;                     /* payload */
+    uint64_t tried_bytes;                       /* payload that a codec worked on to be written */
+    uint64_t encode_ns, decode_ns;              /* of the workers, all together */
+};
+
 struct wf_tier_stats {
     uint64_t capacity_bytes, used_bytes, blocks;
     uint64_t block_bytes_max; /* a larger one is refused; up to this it fits in any parts */
@@ -87,6 +106,7 @@ struct wf_tier_stats {
     bool failed;    /* the medium is gone: every request fails until it is opened again, or, for a
                        store that may come back, until it has */
     bool forgets;   /* nothing outlives close */
+    struct wf_coded_stats coded; /* zeros but for a tier that codes */
     char why[256];  /* it failed, in a sentence; "": there is none but that the medium is gone */
     uint64_t claim; /* for `held` of the next open, s3: by which it has its prefix, nvme: which
                        volume it is; 0: none */
@@ -107,6 +127,8 @@ struct wf_tier_host {
     uint64_t extents;
 };
 #define WF_TIER_HOSTS_MAX 255u
+
+struct wf_coded_options;
 
 struct wf_tier_options {
     const char *path;        /* file, directory, device or URL; what it means is the backend's */
@@ -131,6 +153,7 @@ struct wf_tier_options {
     uint64_t held; /* the claim that this node had last; 0: it was not open yet.  s3: who has the
                       prefix since is left alone, even if it is of this host.  nvme: no file is made
                       in place of one that is gone */
+    const struct wf_coded_options *coded; /* of a tier that codes (coded.h); read by open alone */
 };
 
 struct wf_tier;

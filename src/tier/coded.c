@@ -1,0 +1,828 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The tier that codes: a request's way through it.
+ *
+ *     write:  memory ─► worker: encode ─► behind ─► done
+ *     read:   memory ─► behind ─► worker: decode ─► done, or once more for the next piece
+ *
+ * A result of the tier behind ends one request here at most, and is asked for only when it can be
+ * handed out at once: so what it says is found is what was reaped here.
+ *
+ * What is removed while pieces of it are read is WEFT_MISS from the next piece on.  A lead that was
+ * kept from another read may be of another time (another host, a copy that was lost and came
+ * again): when it does not fit, the read begins anew without it, and only then is it corrupt.
+ */
+#include "tier/coded.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/reserve.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+#include "tier/coded_inner.h"
+
+#define MEMORY_BYTES_LEAST (1u << 20)
+#define BEHIND_MAX 64u /* reaped from behind at a time */
+#define LOOK_MS 20u    /* the tier behind may have work of its own that only a reap moves on */
+
+static void advance(struct wf_tier *t, struct wf_coded_op *op);
+
+/* ---------------------------------------------------------------------------------------- blocks */
+
+/* A block as it lies behind, as it is given out. */
+static struct wf_tier_block outside(const struct wf_tier_block *there)
+{
+    struct wf_tier_block block = *there;
+    if (there->plain_bytes) {
+        block.bytes = there->plain_bytes;
+        block.part_bytes = there->plain_part_bytes;
+        block.stored_bytes = there->bytes;
+        block.plain_bytes = 0;
+        block.plain_part_bytes = 0;
+    }
+    return block;
+}
+
+static void hold(struct wf_tier *t, const struct wf_tier_block *there)
+{
+    struct wf_coded_stats *coded = &t->stats.coded;
+    if (!there->plain_bytes)
+        return;
+    coded->blocks++;
+    coded->plain_bytes += there->plain_bytes;
+    coded->stored_bytes += there->bytes;
+}
+
+static struct wf_coded_lead *lead_of(const struct wf_tier *t, const uint8_t key[32])
+{
+    uint64_t bits;
+    memcpy(&bits, key + 16, sizeof bits);
+    return &t->leads[bits % WF_CODED_LEADS];
+}
+
+static void drop_lead(struct wf_tier *t, const uint8_t key[32])
+{
+    struct wf_coded_lead *lead = lead_of(t, key);
+    if (lead->bytes && !memcmp(lead->key, key, 32))
+        lead->bytes = 0;
+}
+
+/* It is gone: nobody goes on with what was read of it. */
+static void forget(struct wf_tier *t, const struct wf_tier_block *there)
+{
+    struct wf_coded_stats *coded = &t->stats.coded;
+    if (!there->plain_bytes)
+        return;
+    drop_lead(t, there->key);
+    for (uint32_t i = 0; i < t->depth; i++) {
+        struct wf_coded_op *op = &t->ops_all[i];
+        if (op->step != WF_CODED_FREE && op->outer->op == WF_TIER_READ &&
+            !memcmp(op->there.key, there->key, 32))
+            op->stale = true;
+    }
+    if (coded->blocks == 0 || coded->plain_bytes < there->plain_bytes ||
+        coded->stored_bytes < there->bytes)
+        return; /* it was never told */
+    coded->blocks--;
+    coded->plain_bytes -= there->plain_bytes;
+    coded->stored_bytes -= there->bytes;
+}
+
+/* --------------------------------------------------------------------------------- a request ends */
+
+static void count(struct wf_tier *t, const struct wf_tier_request *r)
+{
+    if (r->status != WEFT_OK)
+        return;
+    t->stats.reads += r->op == WF_TIER_READ;
+    t->stats.read_bytes += r->op == WF_TIER_READ ? r->bytes : 0;
+    t->stats.writes += r->op == WF_TIER_WRITE;
+    t->stats.write_bytes += r->op == WF_TIER_WRITE ? r->bytes : 0;
+}
+
+static void finish(struct wf_tier *t, struct wf_coded_op *op, enum weft_status status)
+{
+    struct wf_tier_request *r = op->outer;
+    wf_coded_memory_give(t, op);
+    r->status = status;
+    r->bytes = 0;
+    if (status == WEFT_OK)
+        r->bytes = r->op == WF_TIER_WRITE ? r->block.bytes : op->to - op->from;
+    op->step = WF_CODED_FREE;
+    wf_coded_add(&t->free_ops, op);
+    count(t, r);
+    wf_tier_queue_add(&t->done, r);
+}
+
+static enum weft_status given_up(const struct wf_tier *t)
+{
+    return wf_fail(WEFT_E_TIMEOUT, "a request to tier %s was cancelled", t->path);
+}
+
+/* ------------------------------------------------------------------------------ to the one behind */
+
+static void submit_behind(struct wf_tier *t, struct wf_coded_op *op)
+{
+    enum weft_status status = t->ops->submit(t->behind, &op->behind);
+    if (status == WEFT_PENDING) {
+        op->step = WF_CODED_BLOCKED;
+        wf_coded_add(&t->blocked, op);
+    } else if (status == WEFT_OK) {
+        op->step = WF_CODED_BEHIND;
+        t->with_behind++;
+    } else {
+        finish(t, op, status);
+    }
+    op->behind.sums = NULL;
+}
+
+static void read_piece(struct wf_tier *t, struct wf_coded_op *op)
+{
+    uint64_t part = op->there.part_bytes;
+    op->behind = (struct wf_tier_request){
+        .op = WF_TIER_READ,
+        .block = op->there,
+        .data = op->memory,
+        .first_part = (uint32_t)(op->piece / part),
+        .part_count = (uint32_t)((op->piece_end - op->piece + part - 1) / part),
+    };
+    submit_behind(t, op);
+}
+
+static void write_frame(struct wf_tier *t, struct wf_coded_op *op)
+{
+    op->behind.op = WF_TIER_WRITE;
+    op->behind.data = op->memory;
+    op->behind.sums = op->sums;
+    submit_behind(t, op);
+}
+
+static void write_as_is(struct wf_tier *t, struct wf_coded_op *op)
+{
+    wf_coded_memory_give(t, op);
+    op->frame_bytes = 0;
+    op->behind = (struct wf_tier_request){
+        .op = WF_TIER_WRITE, .block = op->outer->block, .data = op->outer->data};
+    submit_behind(t, op);
+}
+
+/* ----------------------------------------------------------------------------------------- memory */
+
+/* What it needs for its next step. */
+static uint64_t room_of(const struct wf_tier *t, const struct wf_coded_op *op)
+{
+    return op->outer->op == WF_TIER_WRITE ? wf_coded_write_memory(t, &op->layout)
+                                          : op->piece_end - op->piece;
+}
+
+static void want_room(struct wf_tier *t, struct wf_coded_op *op)
+{
+    op->step = WF_CODED_ROOM;
+    wf_coded_add(op->outer->op == WF_TIER_WRITE ? &t->room_writes : &t->room_reads, op);
+}
+
+static void give_rooms(struct wf_tier *t, struct wf_coded_queue *queue)
+{
+    struct wf_coded_op *op;
+    while ((op = queue->first) && wf_coded_memory_take(t, op, room_of(t, op))) {
+        wf_coded_take(queue);
+        if (op->outer->op == WF_TIER_WRITE)
+            wf_coded_work(t, op);
+        else
+            read_piece(t, op);
+    }
+}
+
+static void begin_piece(struct wf_tier *t, struct wf_coded_op *op)
+{
+    wf_coded_memory_give(t, op);
+    enum weft_status status = wf_coded_next_piece(t, op);
+    if (status != WEFT_OK) {
+        op->result = status;
+        advance(t, op);
+    } else if (room_of(t, op) > t->options.memory_bytes) {
+        finish(t, op,
+               wf_fail(WEFT_E_LIMIT,
+                       "tier %s: %llu bytes of a block have to be read at once, and there is memory "
+                       "for %llu; give its codec more",
+                       t->path, (unsigned long long)room_of(t, op),
+                       (unsigned long long)t->options.memory_bytes));
+    } else {
+        want_room(t, op);
+    }
+}
+
+static void pump(struct wf_tier *t)
+{
+    struct wf_coded_queue blocked = t->blocked;
+    struct wf_coded_op *op;
+    t->blocked = (struct wf_coded_queue){0};
+    while ((op = wf_coded_take(&blocked)))
+        submit_behind(t, op);
+    give_rooms(t, &t->room_reads);
+    give_rooms(t, &t->room_writes);
+}
+
+/* --------------------------------------------------------------------------- what a worker has done */
+
+static void keep_lead(struct wf_tier *t, const struct wf_coded_op *op)
+{
+    struct wf_coded_lead *lead = lead_of(t, op->there.key);
+    if (op->from_cache || !op->lead_bytes || op->stale)
+        return;
+    memcpy(lead->key, op->there.key, 32);
+    lead->bytes = op->lead_bytes;
+    lead->plain_bytes = op->there.plain_bytes;
+    lead->stored_bytes = op->there.bytes;
+    memcpy(lead->data, op->lead, op->lead_bytes);
+}
+
+static void find_lead(struct wf_tier *t, struct wf_coded_op *op)
+{
+    const struct wf_coded_lead *lead = lead_of(t, op->there.key);
+    if (!lead->bytes || memcmp(lead->key, op->there.key, 32) != 0 ||
+        lead->plain_bytes != op->there.plain_bytes || lead->stored_bytes != op->there.bytes)
+        return;
+    memcpy(op->lead, lead->data, lead->bytes);
+    op->lead_bytes = lead->bytes;
+    op->from_cache = true;
+}
+
+/* The medium kept what it was given, and that was not the block. */
+static void corrupt(struct wf_tier *t, struct wf_coded_op *op)
+{
+    struct wf_tier_block now;
+    drop_lead(t, op->there.key);
+    if (op->from_cache) {
+        op->from_cache = false;
+        op->lead_bytes = 0;
+        op->plane = op->plane_end = 0;
+        op->piece = op->piece_end = 0;
+        begin_piece(t, op);
+        return;
+    }
+    if (op->stale || !t->ops->find(t->behind, op->there.key, &now) ||
+        now.bytes != op->there.bytes || now.plain_bytes != op->there.plain_bytes) {
+        finish(t, op, WEFT_MISS);
+        return;
+    }
+    t->stats.corrupt++;
+    forget(t, &op->there);
+    (void)t->ops->remove(t->behind, op->there.key);
+    finish(t, op,
+           wf_fail(WEFT_E_CORRUPT,
+                   "tier %s: a block does not decode to what was written; it was dropped",
+                   t->path));
+}
+
+/* A read whose piece was decoded, or that could not be. */
+static void advance_read(struct wf_tier *t, struct wf_coded_op *op)
+{
+    if (op->cancelled) {
+        finish(t, op, given_up(t));
+    } else if (op->result == WEFT_E_CORRUPT) {
+        corrupt(t, op);
+    } else if (op->result != WEFT_OK) {
+        finish(t, op, op->result);
+    } else {
+        keep_lead(t, op);
+        if (op->plane_end && op->plane == op->plane_end)
+            finish(t, op, WEFT_OK);
+        else if (op->stale)
+            finish(t, op, WEFT_MISS);
+        else
+            begin_piece(t, op);
+    }
+}
+
+static void advance(struct wf_tier *t, struct wf_coded_op *op)
+{
+    if (op->outer->op == WF_TIER_READ)
+        advance_read(t, op);
+    else if (op->cancelled)
+        finish(t, op, given_up(t));
+    else if (op->result == WEFT_OK)
+        write_frame(t, op);
+    else
+        write_as_is(t, op);
+}
+
+static void take_worked(struct wf_tier *t)
+{
+    struct wf_coded_op *op = wf_coded_worked(t), *next;
+    for (; op; op = next) {
+        next = op->next;
+        struct wf_coded_stats *coded = &t->stats.coded;
+        if (op->outer->op == WF_TIER_WRITE) {
+            coded->encode_ns += op->ns;
+            coded->tried_bytes += op->coded_bytes;
+        } else {
+            coded->decode_ns += op->ns;
+            coded->decoded_bytes += op->coded_bytes;
+        }
+        advance(t, op);
+    }
+}
+
+/* -------------------------------------------------------------------- what the one behind has done */
+
+static void written(struct wf_tier *t, struct wf_coded_op *op)
+{
+    struct wf_coded_stats *coded = &t->stats.coded;
+    enum weft_status status = op->behind.status;
+    if (status == WEFT_OK && op->frame_bytes) {
+        coded->encoded++;
+        coded->encoded_bytes += op->layout.bytes;
+        coded->encoded_to_bytes += op->frame_bytes;
+        drop_lead(t, op->behind.block.key);
+        hold(t, &op->behind.block);
+    } else if (status == WEFT_OK) {
+        coded->as_is++;
+        coded->as_is_bytes += op->outer->block.bytes;
+    }
+    finish(t, op, status);
+}
+
+static void behind_done(struct wf_tier *t, struct wf_coded_op *op)
+{
+    enum weft_status status = op->behind.status;
+    t->with_behind--;
+    if (op->outer->op == WF_TIER_WRITE) {
+        written(t, op);
+    } else if (status == WEFT_OK && !op->cancelled) {
+        wf_coded_work(t, op);
+    } else {
+        if (status == WEFT_E_CORRUPT)
+            forget(t, &op->there);
+        finish(t, op, status == WEFT_OK ? given_up(t) : status);
+    }
+}
+
+static struct wf_coded_op *op_of(const struct wf_tier *t, struct wf_tier_request *behind)
+{
+    uintptr_t at = (uintptr_t)behind, from = (uintptr_t)t->ops_all;
+    bool own = at >= from && at < from + t->depth * sizeof *t->ops_all;
+    return own ? (struct wf_coded_op *)behind : NULL; /* its first member */
+}
+
+static void passed(struct wf_tier *t, struct wf_tier_request *r)
+{
+    t->with_behind--;
+    count(t, r);
+    if (r->op == WF_TIER_WRITE && r->status == WEFT_OK && r->block.plain_bytes) {
+        hold(t, &r->block);
+    } else if (r->op == WF_TIER_WRITE && r->status == WEFT_OK) {
+        t->stats.coded.as_is++;
+        t->stats.coded.as_is_bytes += r->bytes;
+    }
+}
+
+/* What is done here goes out. */
+static uint32_t take_done(struct wf_tier *t, struct wf_tier_request **out, uint32_t max)
+{
+    uint32_t taken = 0;
+    while (taken < max && (out[taken] = wf_tier_queue_take(&t->done)))
+        taken++;
+    return taken;
+}
+
+static uint32_t reap_behind(struct wf_tier *t, struct wf_tier_request **out, uint32_t max,
+                            uint32_t timeout_ms)
+{
+    struct wf_tier_request *list[BEHIND_MAX];
+    uint32_t taken = 0;
+    uint32_t got = t->ops->reap(t->behind, list, max < BEHIND_MAX ? max : BEHIND_MAX, timeout_ms);
+    for (uint32_t i = 0; i < got; i++) {
+        struct wf_coded_op *op = op_of(t, list[i]);
+        if (op) {
+            behind_done(t, op);
+        } else {
+            passed(t, list[i]);
+            out[taken++] = list[i];
+        }
+    }
+    return taken + take_done(t, out + taken, max - taken);
+}
+
+/* ------------------------------------------------------------------------------------- the interface */
+
+static void op_begin(struct wf_tier *t, struct wf_tier_request *r, struct wf_coded_op **out)
+{
+    struct wf_coded_op *op = wf_coded_take(&t->free_ops);
+    uint8_t *lead = op->lead;
+    assert(op->step == WF_CODED_FREE && !op->memory);
+    memset(op, 0, sizeof *op);
+    op->lead = lead;
+    op->outer = r;
+    t->in_flight++;
+    *out = op;
+}
+
+static enum weft_status pass(struct wf_tier *t, struct wf_tier_request *r)
+{
+    enum weft_status status = t->ops->submit(t->behind, r);
+    if (status == WEFT_OK) {
+        t->in_flight++;
+        t->with_behind++;
+    }
+    return status;
+}
+
+static enum weft_status submit_write(struct wf_tier *t, struct wf_tier_request *r)
+{
+    struct wf_coded_op *op;
+    struct wf_layout layout;
+    struct wf_tier_stats stats;
+    struct wf_tier_block there;
+    t->ops->stats(t->behind, &stats);
+    if (stats.failed || r->block.plain_bytes || r->block.bytes > stats.block_bytes_max ||
+        !wf_coded_wanted(t, r, &layout))
+        return pass(t, r);
+    if (t->ops->find(t->behind, r->block.key, &there))
+        return WEFT_EXISTS;
+    op_begin(t, r, &op);
+    op->layout = layout;
+    want_room(t, op);
+    return WEFT_OK;
+}
+
+static enum weft_status submit_read(struct wf_tier *t, struct wf_tier_request *r)
+{
+    struct wf_tier_block there, plain;
+    struct wf_coded_op *op;
+    if (!t->ops->find(t->behind, r->block.key, &there) || !there.plain_bytes)
+        return pass(t, r);
+    plain = outside(&there);
+    enum weft_status status = wf_tier_check_request(r, &plain);
+    if (status != WEFT_OK)
+        return status;
+    op_begin(t, r, &op);
+    op->there = there;
+    op->from = (uint64_t)r->first_part * plain.part_bytes;
+    op->to = r->part_count ? op->from + (uint64_t)r->part_count * plain.part_bytes : plain.bytes;
+    if (op->to > plain.bytes)
+        op->to = plain.bytes;
+    find_lead(t, op);
+    begin_piece(t, op);
+    return WEFT_OK;
+}
+
+static enum weft_status coded_submit(struct wf_tier *t, struct wf_tier_request *r)
+{
+    enum weft_status status = wf_tier_check_request(r, NULL);
+    if (status != WEFT_OK)
+        return status;
+    if (t->in_flight == t->depth)
+        return WEFT_PENDING;
+    status = r->op == WF_TIER_WRITE  ? submit_write(t, r)
+             : r->op == WF_TIER_READ ? submit_read(t, r)
+                                     : pass(t, r);
+    if (status == WEFT_OK)
+        pump(t);
+    return status;
+}
+
+static void wait_for(struct wf_tier *t, uint64_t left_ms)
+{
+    struct pollfd fd = {.fd = t->event >= 0 ? t->event : t->done_event, .events = POLLIN};
+    (void)poll(&fd, 1, (int)(left_ms < LOOK_MS ? left_ms : LOOK_MS));
+}
+
+/* Readable for what is done and was not asked for. */
+static void tell(struct wf_tier *t)
+{
+    if (t->done.first && !t->told) {
+        t->told = true;
+        (void)eventfd_write(t->done_event, 1);
+    }
+}
+
+static uint32_t coded_reap(struct wf_tier *t, struct wf_tier_request **out, uint32_t max,
+                           uint32_t timeout_ms)
+{
+    uint64_t until_ms = wf_now_ms() + timeout_ms, now_ms;
+    uint32_t taken = 0;
+    eventfd_t ignored;
+    if (t->in_flight == 0 || max == 0)
+        return t->ops->reap(t->behind, out, max, timeout_ms);
+    if (t->told)
+        (void)eventfd_read(t->done_event, &ignored);
+    t->told = false;
+    for (;;) {
+        take_worked(t);
+        taken = take_done(t, out, max);
+        if (taken < max)
+            taken += reap_behind(t, out + taken, max - taken, 0);
+        pump(t);
+        taken += take_done(t, out + taken, max - taken);
+        now_ms = wf_now_ms();
+        if (taken || now_ms >= until_ms)
+            break;
+        uint64_t left_ms = until_ms - now_ms;
+        if (t->with_workers && !t->threads)
+            continue;
+        if (t->event >= 0 || !t->with_behind) {
+            wait_for(t, left_ms);
+            continue;
+        }
+        taken = reap_behind(t, out, max, t->with_workers ? 1 : (uint32_t)left_ms);
+        if (taken || !t->with_workers) { /* its time may be another than ours */
+            if (taken || t->with_behind)
+                break;
+        }
+    }
+    t->in_flight -= taken;
+    tell(t);
+    return taken;
+}
+
+static void cancel_op(struct wf_tier *t, struct wf_coded_op *op)
+{
+    switch (op->step) {
+    case WF_CODED_ROOM:
+        (void)(wf_coded_remove(&t->room_reads, op) || wf_coded_remove(&t->room_writes, op));
+        finish(t, op, given_up(t));
+        break;
+    case WF_CODED_BLOCKED:
+        (void)wf_coded_remove(&t->blocked, op);
+        finish(t, op, given_up(t));
+        break;
+    case WF_CODED_BEHIND:
+        op->cancelled = true;
+        t->ops->cancel(t->behind, &op->behind);
+        break;
+    default:
+        op->cancelled = true;
+        if (wf_coded_work_back(t, op))
+            finish(t, op, given_up(t));
+    }
+}
+
+static void coded_cancel(struct wf_tier *t, struct wf_tier_request *r)
+{
+    for (uint32_t i = 0; i < t->depth; i++) {
+        struct wf_coded_op *op = &t->ops_all[i];
+        if (op->step != WF_CODED_FREE && op->outer == r) {
+            cancel_op(t, op);
+            tell(t);
+            return;
+        }
+    }
+    for (const struct wf_tier_request *done = t->done.first; done; done = done->next)
+        if (done == r)
+            return;
+    t->ops->cancel(t->behind, r);
+}
+
+static int coded_event(const struct wf_tier *t)
+{
+    return t->event;
+}
+
+static bool coded_find(const struct wf_tier *t, const uint8_t key[32], struct wf_tier_block *out)
+{
+    struct wf_tier_block there;
+    if (!t->ops->find(t->behind, key, &there))
+        return false;
+    if (out)
+        *out = outside(&there);
+    return true;
+}
+
+static enum weft_status coded_remove(struct wf_tier *t, const uint8_t key[32])
+{
+    struct wf_tier_block there = {.bytes = 0};
+    (void)t->ops->find(t->behind, key, &there);
+    enum weft_status status = t->ops->remove(t->behind, key);
+    if (status == WEFT_OK)
+        forget(t, &there);
+    return status;
+}
+
+struct telling {
+    struct wf_tier *tier;
+    void (*found)(void *context, const struct wf_tier_block *block);
+    void (*told)(void *context, const struct wf_tier_block *block, bool there);
+    void *context;
+};
+
+static void tell_found(void *context, const struct wf_tier_block *there)
+{
+    const struct telling *telling = context;
+    struct wf_tier_block block = outside(there);
+    hold(telling->tier, there);
+    telling->found(telling->context, &block);
+}
+
+static void coded_each(const struct wf_tier *tier,
+                       void (*found)(void *context, const struct wf_tier_block *block),
+                       void *context)
+{
+    struct wf_tier *t = (struct wf_tier *)(uintptr_t)tier; /* what is held is counted anew */
+    struct telling telling = {.tier = t, .found = found, .context = context};
+    t->stats.coded.blocks = t->stats.coded.plain_bytes = t->stats.coded.stored_bytes = 0;
+    t->ops->each(t->behind, tell_found, &telling);
+}
+
+static void coded_stats(const struct wf_tier *t, struct wf_tier_stats *out)
+{
+    t->ops->stats(t->behind, out);
+    out->reads = t->stats.reads;
+    out->read_bytes = t->stats.read_bytes;
+    out->writes = t->stats.writes;
+    out->write_bytes = t->stats.write_bytes;
+    out->corrupt += t->stats.corrupt;
+    out->queue_depth = t->depth;
+    out->in_flight = t->in_flight;
+    out->coded = t->stats.coded;
+}
+
+static void tell_news(void *context, const struct wf_tier_block *there, bool is)
+{
+    const struct telling *telling = context;
+    struct wf_tier_block block = outside(there);
+    if (!is)
+        drop_lead(telling->tier, there->key);
+    telling->told(telling->context, &block, is);
+}
+
+static enum weft_status coded_news(struct wf_tier *t,
+                                   void (*told)(void *context, const struct wf_tier_block *block,
+                                                bool there),
+                                   void *context)
+{
+    struct telling telling = {.tier = t, .told = told, .context = context};
+    return t->ops->news(t->behind, tell_news, &telling);
+}
+
+static uint32_t coded_hosts(struct wf_tier *t, struct wf_tier_host *out, uint32_t max)
+{
+    return t->ops->hosts(t->behind, out, max);
+}
+
+static enum weft_status coded_fence(struct wf_tier *t, uint8_t host, uint32_t timeout_ms)
+{
+    return t->ops->fence(t->behind, host, timeout_ms);
+}
+
+/* ----------------------------------------------------------------------------------- open and close */
+
+static enum weft_status check_options(const struct wf_tier_options *options)
+{
+    enum weft_status status = wf_tier_check_options(options);
+    const struct wf_coded_options *coded = options->coded;
+    if (status != WEFT_OK)
+        return status;
+    if (!coded || !coded->ops)
+        return wf_fail(WEFT_E_INVALID, "tier %s: nothing is behind it; name the ops that are",
+                       options->path);
+    if (coded->workers > WF_CODED_WORKERS_MAX)
+        return wf_fail(WEFT_E_INVALID, "tier %s: %u codec threads; give %u at most", options->path,
+                       coded->workers, WF_CODED_WORKERS_MAX);
+    if (coded->memory_bytes < MEMORY_BYTES_LEAST || coded->memory_bytes % WF_TIER_ALIGN ||
+        !coded->part_bytes || coded->part_bytes % WF_TIER_ALIGN)
+        return wf_fail(WEFT_E_INVALID,
+                       "tier %s: %llu bytes for frames in parts of %u; give %u or more, both "
+                       "multiples of %u",
+                       options->path, (unsigned long long)coded->memory_bytes, coded->part_bytes,
+                       MEMORY_BYTES_LEAST, WF_TIER_ALIGN);
+    return WEFT_OK;
+}
+
+static bool watch(const struct wf_tier *t, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    return epoll_ctl(t->event, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+static enum weft_status open_events(struct wf_tier *t)
+{
+    int behind = t->ops->event(t->behind);
+    t->done_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (t->done_event >= 0 && behind < 0)
+        return WEFT_OK; /* the one behind has none: it has to be polled, and so has this */
+    t->event = t->done_event < 0 ? -1 : epoll_create1(EPOLL_CLOEXEC);
+    if (t->event < 0 || !watch(t, behind) || !watch(t, t->done_event))
+        return wf_fail(WEFT_E_SYSTEM, "tier %s: a descriptor to wait for: %s", t->path,
+                       strerror(errno));
+    return WEFT_OK;
+}
+
+static enum weft_status open_tables(struct wf_tier *t)
+{
+    t->ops_all = wf_calloc(t->depth, sizeof *t->ops_all, "requests of a tier that codes");
+    t->leads_memory = wf_reserve(t->depth * WF_CODED_LEAD_MAX, "tables of frames",
+                                 "make the queue shorter");
+    t->leads = wf_reserve(WF_CODED_LEADS * sizeof *t->leads, "tables of frames",
+                          "make the queue shorter");
+    if (!t->ops_all || !t->leads_memory || !t->leads)
+        return WEFT_E_NO_MEMORY;
+    for (uint32_t i = 0; i < t->depth; i++) {
+        t->ops_all[i].lead = t->leads_memory + i * WF_CODED_LEAD_MAX;
+        wf_coded_add(&t->free_ops, &t->ops_all[i]);
+    }
+    return WEFT_OK;
+}
+
+/* All but the tier behind, which nothing is asked of any more. */
+static void dismantle(struct wf_tier *t)
+{
+    wf_coded_work_free(t);
+    if (t->event >= 0)
+        close(t->event);
+    if (t->done_event >= 0)
+        close(t->done_event);
+    wf_unreserve(t->leads, WF_CODED_LEADS * sizeof *t->leads);
+    wf_unreserve(t->leads_memory, t->depth * WF_CODED_LEAD_MAX);
+    free(t->ops_all);
+    pthread_cond_destroy(&t->work);
+    pthread_mutex_destroy(&t->lock);
+    free(t->path);
+    free(t);
+}
+
+static void coded_close(struct wf_tier *t)
+{
+    wf_coded_work_stop(t);
+    t->ops->close(t->behind);
+    dismantle(t);
+}
+
+static enum weft_status coded_open(const struct wf_tier_options *options, struct wf_tier **out)
+{
+    enum weft_status status = check_options(options);
+    struct wf_tier_options behind = *options;
+    if (status != WEFT_OK)
+        return status;
+    struct wf_tier *t = wf_calloc(1, sizeof *t, "a tier that codes");
+    if (!t)
+        return WEFT_E_NO_MEMORY;
+    t->event = t->done_event = -1;
+    t->options = *options->coded;
+    t->ops = t->options.ops;
+    t->depth = options->queue_depth;
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->work, NULL);
+    behind.coded = NULL;
+    status = t->ops->open(&behind, &t->behind);
+    if (status != WEFT_OK)
+        goto free_all;
+    t->path = strdup(options->path);
+    status = t->path ? open_tables(t) : wf_fail(WEFT_E_NO_MEMORY, "no memory for a path");
+    if (status == WEFT_OK)
+        status = open_events(t);
+    if (status == WEFT_OK)
+        status = wf_coded_work_open(t);
+    if (status != WEFT_OK)
+        goto close_behind;
+    *out = t;
+    return WEFT_OK;
+
+close_behind:
+    wf_coded_work_stop(t);
+    t->ops->close(t->behind);
+free_all:
+    dismantle(t);
+    return status;
+}
+
+#if WF_TEST_HOOKS
+void wf_tier_coded_crash(struct wf_tier *t, void (*crash)(struct wf_tier *behind))
+{
+    wf_coded_work_stop(t);
+    crash(t->behind);
+    dismantle(t);
+}
+
+struct wf_tier *wf_tier_coded_behind(struct wf_tier *tier)
+{
+    return tier->behind;
+}
+#endif
+
+/* NULL where the one behind has NULL. */
+#define OPS(news_, hosts_, fence_)                                                           \
+    {                                                                                         \
+        .name = "coded", .open = coded_open, .close = coded_close, .submit = coded_submit,    \
+        .reap = coded_reap, .cancel = coded_cancel, .event = coded_event, .find = coded_find, \
+        .remove = coded_remove, .each = coded_each, .stats = coded_stats, .news = news_,      \
+        .hosts = hosts_, .fence = fence_                                                      \
+    }
+
+const struct wf_tier_ops *wf_tier_coded_over(const struct wf_tier_ops *behind)
+{
+    static const struct wf_tier_ops all[2][2][2] = {
+        {{OPS(NULL, NULL, NULL), OPS(NULL, NULL, coded_fence)},
+         {OPS(NULL, coded_hosts, NULL), OPS(NULL, coded_hosts, coded_fence)}},
+        {{OPS(coded_news, NULL, NULL), OPS(coded_news, NULL, coded_fence)},
+         {OPS(coded_news, coded_hosts, NULL), OPS(coded_news, coded_hosts, coded_fence)}},
+    };
+    return &all[!!behind->news][!!behind->hosts][!!behind->fence];
+}

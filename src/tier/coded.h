@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A tier whose blocks lie encoded on the tier behind it.
+ *
+ * Whoever drives it sees the blocks as they are: their bytes, their parts, their rules (tier.h).
+ * What is written is made a frame (codec/frame.h) first, by threads of its own; what is read is
+ * decoded by them, planes as they are needed, straight into the caller's memory.  A block that
+ * does not become smaller, or of which nobody knows how it is laid out, is written as it is,
+ * without a copy.
+ *
+ *     the caller's memory ──► encode, a worker ──► the tier's own memory ──► the tier behind
+ *     the caller's memory ◄── decode, a worker ◄── the tier's own memory ◄── the tier behind
+ *
+ * To read needs no knowledge of the layout: the frame says everything.  So blocks that were written
+ * encoded are read when encoding has been turned off, too.
+ *
+ * What room there is, and what a block takes of it, is the tier's behind.  A block lies there with
+ * the frame as its payload, and `plain_bytes` and `plain_part_bytes` say what it decodes to.
+ *
+ * One thread drives it, as every tier.  A crash leaves what it leaves on the tier behind: this one
+ * has no state that outlives it.
+ */
+#ifndef WF_TIER_CODED_H
+#define WF_TIER_CODED_H
+
+#include "codec/frame.h"
+#include "tier/tier.h"
+
+#define WF_CODED_WORKERS_MAX 64u
+#define WF_CODED_PLANES_MAX 1024u             /* what has more of them is written as it is, */
+#define WF_CODED_PLANE_BYTES_MAX (8u << 20)   /* and what has larger ones, */
+#define WF_CODED_SCRATCH_BYTES_MAX (64u << 20) /* or needs more to work in */
+#define WF_CODED_BYTES_LEAST 8192u            /* no page is saved on less */
+
+/* wf_tier_options.coded */
+struct wf_coded_options {
+    const struct wf_tier_ops *ops; /* the tier behind; its options are the same */
+    const struct wf_codec *codec;  /* a lossless one; NULL: what is written is written as it is */
+    uint32_t workers;              /* threads, up to WF_CODED_WORKERS_MAX; 0: the one that drives
+                                      it, in reap */
+    uint64_t memory_bytes;         /* for frames on their way; a block that needs more than three
+                                      quarters of it is written as it is */
+    uint32_t part_bytes;           /* of a frame: how much of it is read and verified at a time, at
+                                      least; a multiple of WF_TIER_ALIGN */
+    /* How a block is laid out; false: not known.  Called by the thread that drives the tier.  What
+     * it says need not be right for a lossless codec, only likely. */
+    bool (*layout)(void *context, const struct wf_tier_block *block, struct wf_layout *out);
+    void *context;
+};
+
+/* For a tier behind: how to drive one that codes; what it has besides the rules that all keep
+ * (news, hosts, fence) is forwarded.  Its options must have `coded`. */
+const struct wf_tier_ops *wf_tier_coded_over(const struct wf_tier_ops *behind);
+
+#if WF_TEST_HOOKS
+/* As if the process had died: `crash` does that to the tier behind. */
+void wf_tier_coded_crash(struct wf_tier *tier, void (*crash)(struct wf_tier *behind));
+/* The tier behind, for who breaks it. */
+struct wf_tier *wf_tier_coded_behind(struct wf_tier *tier);
+#endif
+
+#endif

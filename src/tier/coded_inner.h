@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of the tier that codes share: coded.c (the interface, a request's way),
+ * coded_piece.c (what of a frame is read next, and what a worker makes of it) and coded_work.c
+ * (workers, and the memory that frames lie in).
+ *
+ * An *op* is a request that is encoded or decoded; others go to the tier behind as they are.  It
+ * belongs to the thread that drives the tier, but while it is WORKING to one worker.  The two meet
+ * in `lock` only.
+ */
+#ifndef WF_TIER_CODED_INNER_H
+#define WF_TIER_CODED_INNER_H
+
+#include <pthread.h>
+
+#include "tier/check.h"
+#include "tier/coded.h"
+#include "tier/queue.h"
+
+#define WF_CODED_LEAD_MAX                      \
+    (sizeof(struct wf_frame_head) +            \
+     WF_CODED_PLANES_MAX * sizeof(struct wf_frame_plane))
+#define WF_CODED_LEADS 256u           /* kept of frames that are being read */
+#define WF_CODED_PIECE_BYTES (4u << 20) /* of a frame read at a time, but for a larger plane */
+
+enum wf_coded_step {
+    WF_CODED_FREE = 0,
+    WF_CODED_ROOM,    /* waits for memory */
+    WF_CODED_READY,   /* waits for a worker */
+    WF_CODED_WORKING, /* a worker has it */
+    WF_CODED_BLOCKED, /* the tier behind takes no more at the moment */
+    WF_CODED_BEHIND,  /* the tier behind has it */
+};
+
+struct wf_coded_op {
+    struct wf_tier_request behind; /* first member: what the tier behind is asked */
+    struct wf_tier_request *outer; /* for this */
+    struct wf_coded_op *next;      /* in the one queue that it is in */
+    struct wf_coded_op *after;     /* whose memory lies behind its own, by address */
+    enum wf_coded_step step;
+    bool cancelled;
+    bool stale;                /* its block was removed meanwhile */
+    bool from_cache;           /* its lead was kept from another read, and may be of another time */
+    uint8_t *memory;           /* NULL: none */
+    uint64_t memory_bytes;
+    struct wf_tier_block there; /* READ: as the tier behind has it */
+    enum weft_status result;    /* the worker's */
+    uint64_t coded_bytes, ns;   /* payload, and the time that it took; the worker's */
+    /* WRITE */
+    struct wf_layout layout;
+    uint64_t frame_bytes;
+    uint64_t *sums; /* of the frame's parts, in its memory */
+    /* READ */
+    uint8_t *lead;      /* head and table, once lead_bytes is not 0 */
+    uint64_t lead_bytes;
+    uint64_t from, to;         /* of the payload */
+    uint32_t plane, plane_end; /* those to be decoded still; plane_end 0: not known yet */
+    uint64_t piece, piece_end; /* of the frame: what is, or is to be, in memory */
+};
+
+struct wf_coded_queue {
+    struct wf_coded_op *first, *last;
+};
+
+/* The head and the table of a frame that was read not long ago. */
+struct wf_coded_lead {
+    uint8_t key[32];
+    uint64_t bytes; /* 0: none */
+    uint64_t plain_bytes, stored_bytes;
+    uint8_t data[WF_CODED_LEAD_MAX];
+};
+
+struct wf_coded_worker {
+    pthread_t thread;
+    struct wf_tier *tier;
+    uint8_t *scratch; /* for the codec; then a plane of which only a piece is wanted */
+};
+
+struct wf_tier {
+    struct wf_coded_options options;
+    const struct wf_tier_ops *ops; /* of the one behind */
+    struct wf_tier *behind;
+    char *path;
+    int event, done_event; /* epoll of both; readable when a worker has done something */
+    struct wf_coded_op *ops_all;
+    uint32_t depth;
+    struct wf_coded_queue free_ops, room_reads, room_writes, blocked;
+    struct wf_tier_queue done;
+    bool told;          /* done_event is readable for what is in `done`, or for nothing */
+    uint32_t in_flight; /* submitted and not reaped */
+    uint32_t with_behind, with_workers;
+    uint8_t *memory;
+    struct wf_coded_op *extents; /* those that have memory, by address */
+    uint64_t writes_bytes;       /* of it that writes have */
+    uint8_t *leads_memory;       /* each op's lead */
+    struct wf_coded_lead *leads;
+    struct wf_tier_stats stats; /* what is counted here */
+    /* Under the lock. */
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    struct wf_coded_queue reads, writes, worked;
+    bool stopping;
+    /* Unchanged once it is open. */
+    struct wf_coded_worker *workers; /* [options.workers or 1] */
+    uint32_t threads;                /* that run */
+};
+
+void wf_coded_add(struct wf_coded_queue *queue, struct wf_coded_op *op);
+struct wf_coded_op *wf_coded_take(struct wf_coded_queue *queue);
+/* false: it is not there. */
+bool wf_coded_remove(struct wf_coded_queue *queue, const struct wf_coded_op *op);
+
+/* --- coded_work.c */
+
+enum weft_status wf_coded_work_open(struct wf_tier *t);
+/* After it no worker has anything. */
+void wf_coded_work_stop(struct wf_tier *t);
+void wf_coded_work_free(struct wf_tier *t);
+/* Memory for `bytes`; false: not now. */
+bool wf_coded_memory_take(struct wf_tier *t, struct wf_coded_op *op, uint64_t bytes);
+void wf_coded_memory_give(struct wf_tier *t, struct wf_coded_op *op);
+/* What a write may have of it. */
+uint64_t wf_coded_memory_for_writes(const struct wf_tier *t);
+/* To a worker. */
+void wf_coded_work(struct wf_tier *t, struct wf_coded_op *op);
+/* Out of its hands again, if it has not begun. */
+bool wf_coded_work_back(struct wf_tier *t, struct wf_coded_op *op);
+/* All that was done since, by `next`. */
+struct wf_coded_op *wf_coded_worked(struct wf_tier *t);
+
+/* --- coded_piece.c */
+
+/* The layout of a block that is to be encoded, if it is to be. */
+bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r,
+                     struct wf_layout *out);
+uint64_t wf_coded_write_memory(const struct wf_tier *t, const struct wf_layout *layout);
+/* On a worker. */
+void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scratch);
+void wf_coded_decode(const struct wf_tier *t, struct wf_coded_op *op, uint8_t *scratch);
+/* Which part of the frame is to be read next: whole parts of the one behind. */
+enum weft_status wf_coded_next_piece(const struct wf_tier *t, struct wf_coded_op *op);
+
+#endif

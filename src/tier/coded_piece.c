@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Pieces of a frame: what of it is read next, and what a worker makes of what was read.
+ *
+ * A read goes through a frame from plane to plane.  Where the planes lie its lead says, head and
+ * table; who has no lead reads the front of the frame first, and with it, where the payload's front
+ * is wanted, about as much as that will take.  A plane that is wanted in part is decoded aside, and
+ * the part copied.
+ *
+ * What comes from behind was verified against the checksums there, and is not trusted for that: it
+ * may be another block's, or of another time.
+ */
+#include <string.h>
+
+#include "base/sum.h"
+#include "sys/clock.h"
+#include "tier/coded_inner.h"
+
+#define LEAD_GUESS 4096u /* most leads are shorter */
+
+static uint64_t padded(uint64_t bytes, uint64_t unit)
+{
+    return (bytes + unit - 1) / unit * unit;
+}
+
+static uint64_t plane_bytes(const struct wf_layout *layout)
+{
+    struct wf_plane plane;
+    wf_layout_plane(layout, 0, 0, NULL, &plane);
+    return wf_plane_bytes(&plane);
+}
+
+static bool workable(const struct wf_layout *layout)
+{
+    return layout->planes >= 1 && layout->planes <= WF_CODED_PLANES_MAX &&
+           plane_bytes(layout) <= WF_CODED_PLANE_BYTES_MAX &&
+           wf_frame_scratch(layout) <= WF_CODED_SCRATCH_BYTES_MAX;
+}
+
+/* ---------------------------------------------------------------------------------------- writes */
+
+static uint32_t frame_part_bytes(const struct wf_tier *t, uint64_t frame)
+{
+    uint64_t least = padded((frame + WF_TIER_PARTS_MAX - 1) / WF_TIER_PARTS_MAX, WF_TIER_ALIGN);
+    return least > t->options.part_bytes ? (uint32_t)least : t->options.part_bytes;
+}
+
+uint64_t wf_coded_write_memory(const struct wf_tier *t, const struct wf_layout *layout)
+{
+    (void)t;
+    return padded(wf_frame_bound(layout), WF_TIER_ALIGN) +
+           padded(WF_TIER_PARTS_MAX * sizeof(uint64_t), WF_TIER_ALIGN);
+}
+
+bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r,
+                     struct wf_layout *out)
+{
+    const struct wf_tier_block *block = &r->block;
+    return t->options.codec && t->options.layout && block->bytes >= WF_CODED_BYTES_LEAST &&
+           block->bytes <= UINT32_MAX && t->options.layout(t->options.context, block, out) &&
+           out->bytes == block->bytes && workable(out) &&
+           wf_coded_write_memory(t, out) <= wf_coded_memory_for_writes(t);
+}
+
+void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scratch)
+{
+    uint64_t begun_ns = wf_now_ns(), bytes = 0;
+    struct wf_frame_plan plan = {.all.codec = t->options.codec};
+    const struct wf_frame_head *head = (const struct wf_frame_head *)(const void *)op->memory;
+    op->result = wf_frame_encode(&op->layout, &plan, 0, op->outer->data, op->memory, &bytes,
+                                 scratch);
+    op->coded_bytes = op->layout.bytes;
+    if (op->result == WEFT_OK &&
+        (head->flags & WF_FRAME_STORED ||
+         padded(bytes, WF_TIER_ALIGN) >= padded(op->layout.bytes, WF_TIER_ALIGN)))
+        op->result = WEFT_MISS; /* it would take as much room */
+    if (op->result == WEFT_OK) {
+        struct wf_tier_block *block = &op->behind.block;
+        op->frame_bytes = bytes;
+        *block = op->outer->block;
+        block->plain_bytes = block->bytes;
+        block->plain_part_bytes = block->part_bytes;
+        block->bytes = bytes;
+        block->part_bytes = frame_part_bytes(t, bytes);
+        op->sums = (uint64_t *)(void *)(op->memory +
+                                        padded(wf_frame_bound(&op->layout), WF_TIER_ALIGN));
+        for (uint32_t i = 0; i < wf_tier_parts(block); i++)
+            op->sums[i] = wf_sum64(op->memory + (uint64_t)i * block->part_bytes,
+                                   wf_tier_part_bytes(block, i));
+    }
+    op->ns = wf_now_ns() - begun_ns;
+}
+
+/* ----------------------------------------------------------------------------------------- reads */
+
+static enum weft_status not_right(const struct wf_tier *t)
+{
+    return wf_fail(WEFT_E_CORRUPT,
+                   "tier %s: a block's frame is not what its head or the tier says; it was dropped",
+                   t->path);
+}
+
+/* Its lead is there: is the frame one that this block can have? */
+static enum weft_status open_frame(const struct wf_tier *t, const struct wf_coded_op *op,
+                                   struct wf_frame *out)
+{
+    enum weft_status status = wf_frame_open(op->lead, op->lead_bytes, out);
+    if (status != WEFT_OK)
+        return status == WEFT_PENDING ? not_right(t) : status;
+    if (out->head.flags & WF_FRAME_STORED || !out->table || !workable(&out->layout) ||
+        out->head.bytes != op->there.plain_bytes || out->head.encoded != op->there.bytes)
+        return not_right(t);
+    return WEFT_OK;
+}
+
+static void choose_planes(struct wf_coded_op *op, uint64_t each)
+{
+    if (op->plane_end)
+        return;
+    op->plane = (uint32_t)(op->from / each);
+    op->plane_end = (uint32_t)((op->to - 1) / each + 1);
+}
+
+/* Where plane `index` begins in the frame. */
+static uint64_t plane_at(const struct wf_frame *frame, uint64_t lead_bytes, uint32_t index)
+{
+    uint64_t at = lead_bytes;
+    for (uint32_t i = 0; i < index; i++)
+        at += frame->table[i].bytes;
+    return at;
+}
+
+static void whole_parts(struct wf_coded_op *op)
+{
+    uint64_t part = op->there.part_bytes;
+    op->piece = op->piece / part * part;
+    op->piece_end = padded(op->piece_end, part);
+    if (op->piece_end > op->there.bytes)
+        op->piece_end = op->there.bytes;
+}
+
+enum weft_status wf_coded_next_piece(const struct wf_tier *t, struct wf_coded_op *op)
+{
+    struct wf_frame frame;
+    const struct wf_tier_block *there = &op->there;
+    uint64_t most = WF_CODED_PIECE_BYTES < t->options.memory_bytes / 8 ? WF_CODED_PIECE_BYTES
+                                                                        : t->options.memory_bytes / 8;
+    if (!op->lead_bytes) {
+        uint64_t guess = LEAD_GUESS;
+        if (op->from == 0)
+            guess += there->bytes * op->to / there->plain_bytes * 9 / 8;
+        if (op->piece_end && op->piece_end < WF_CODED_LEAD_MAX)
+            guess = WF_CODED_LEAD_MAX; /* it was longer than most */
+        op->piece = 0;
+        op->piece_end = guess < most ? guess : most;
+        whole_parts(op);
+        return WEFT_OK;
+    }
+    enum weft_status status = open_frame(t, op, &frame);
+    if (status != WEFT_OK)
+        return status;
+    choose_planes(op, plane_bytes(&frame.layout));
+    if (op->plane_end > frame.layout.planes)
+        return not_right(t);
+    uint64_t at = plane_at(&frame, op->lead_bytes, op->plane);
+    op->piece = at;
+    op->piece_end = at + frame.table[op->plane].bytes;
+    for (uint32_t i = op->plane + 1; i < op->plane_end; i++) {
+        if (op->piece_end + frame.table[i].bytes - at > most)
+            break;
+        op->piece_end += frame.table[i].bytes;
+    }
+    if (op->piece_end > there->bytes)
+        return not_right(t);
+    whole_parts(op);
+    return WEFT_OK;
+}
+
+/* Head and table out of what was read of the front.  WEFT_PENDING: it is longer than that. */
+static enum weft_status take_lead(const struct wf_tier *t, struct wf_coded_op *op)
+{
+    uint64_t here = op->piece_end;
+    if (here < sizeof(struct wf_frame_head))
+        return not_right(t);
+    uint64_t lead = wf_frame_lead(op->memory, here);
+    if (lead > WF_CODED_LEAD_MAX || lead > op->there.bytes || lead < sizeof(struct wf_frame_head))
+        return not_right(t);
+    if (lead > here)
+        return here >= WF_CODED_LEAD_MAX ? not_right(t) : WEFT_PENDING;
+    memcpy(op->lead, op->memory, lead);
+    op->lead_bytes = lead;
+    return WEFT_OK;
+}
+
+/* A plane of which the caller wants a piece. */
+static enum weft_status decode_aside(const struct wf_coded_op *op, const struct wf_frame *frame,
+                                     const void *bytes, uint64_t each, uint8_t *scratch)
+{
+    uint8_t *aside = scratch + WF_CODED_SCRATCH_BYTES_MAX;
+    uint64_t at = op->plane * each, end = at + each;
+    enum weft_status status = wf_frame_decode(frame, bytes, op->plane, op->plane + 1, NULL,
+                                              (void *)((uintptr_t)aside - at), scratch);
+    if (status != WEFT_OK)
+        return status;
+    uint64_t from = at > op->from ? at : op->from, to = end < op->to ? end : op->to;
+    memcpy((uint8_t *)op->outer->data + (from - op->from), aside + (from - at), to - from);
+    return WEFT_OK;
+}
+
+/* All planes that lie in the piece, as far as they are wanted. */
+static enum weft_status decode_planes(struct wf_coded_op *op, const struct wf_frame *frame,
+                                      uint8_t *scratch)
+{
+    uint64_t each = plane_bytes(&frame->layout), plain = frame->layout.bytes;
+    uint32_t within = wf_frame_planes_within(frame, op->piece_end);
+    uint32_t end = within < op->plane_end ? within : op->plane_end;
+    /* Where frame and block would begin, of which only this piece is there. */
+    const void *bytes = (const void *)((uintptr_t)op->memory - op->piece);
+    void *block = (void *)((uintptr_t)op->outer->data - op->from);
+    while (op->plane < end && plane_at(frame, op->lead_bytes, op->plane) >= op->piece) {
+        uint64_t at = op->plane * each, last = at + each < plain ? at + each : plain;
+        enum weft_status status;
+        if (at >= op->from && last <= op->to) {
+            status = wf_frame_decode(frame, bytes, op->plane, op->plane + 1, NULL, block, scratch);
+        } else {
+            status = decode_aside(op, frame, bytes, each, scratch);
+        }
+        if (status != WEFT_OK)
+            return status;
+        op->plane++;
+        op->coded_bytes += last - at;
+    }
+    return WEFT_OK;
+}
+
+void wf_coded_decode(const struct wf_tier *t, struct wf_coded_op *op, uint8_t *scratch)
+{
+    uint64_t begun_ns = wf_now_ns();
+    struct wf_frame frame;
+    op->coded_bytes = 0;
+    op->result = op->lead_bytes ? WEFT_OK : take_lead(t, op);
+    if (op->result == WEFT_OK)
+        op->result = open_frame(t, op, &frame);
+    if (op->result == WEFT_OK) {
+        choose_planes(op, plane_bytes(&frame.layout));
+        op->result = op->plane_end > frame.layout.planes ? not_right(t)
+                                                         : decode_planes(op, &frame, scratch);
+    }
+    if (op->result == WEFT_PENDING)
+        op->result = WEFT_OK; /* the next piece will do */
+    op->ns = wf_now_ns() - begun_ns;
+}
