@@ -34,7 +34,7 @@
 
 static void advance(struct wf_tier *t, struct wf_coded_op *op);
 
-/* ---------------------------------------------------------------------------------------- blocks */
+/* -------------------------------------------------------------------------------- blocks */
 
 /* A block as it lies behind, as it is given out. */
 static struct wf_tier_block outside(const struct wf_tier_block *there)
@@ -95,7 +95,7 @@ static void forget(struct wf_tier *t, const struct wf_tier_block *there)
     coded->stored_bytes -= there->bytes;
 }
 
-/* --------------------------------------------------------------------------------- a request ends */
+/* ------------------------------------------------------------------------- a request ends */
 
 static void count(struct wf_tier *t, const struct wf_tier_request *r)
 {
@@ -126,7 +126,7 @@ static enum weft_status given_up(const struct wf_tier *t)
     return wf_fail(WEFT_E_TIMEOUT, "a request to tier %s was cancelled", t->path);
 }
 
-/* ------------------------------------------------------------------------------ to the one behind */
+/* ---------------------------------------------------------------------- to the one behind */
 
 static void submit_behind(struct wf_tier *t, struct wf_coded_op *op)
 {
@@ -168,12 +168,13 @@ static void write_as_is(struct wf_tier *t, struct wf_coded_op *op)
 {
     wf_coded_memory_give(t, op);
     op->frame_bytes = 0;
-    op->behind = (struct wf_tier_request){
-        .op = WF_TIER_WRITE, .block = op->outer->block, .data = op->outer->data};
+    op->behind = (struct wf_tier_request){.op = WF_TIER_WRITE,
+                                          .block = op->outer->block,
+                                          .data = op->outer->data};
     submit_behind(t, op);
 }
 
-/* ----------------------------------------------------------------------------------------- memory */
+/* --------------------------------------------------------------------------------- memory */
 
 /* What it needs for its next step. */
 static uint64_t room_of(const struct wf_tier *t, const struct wf_coded_op *op)
@@ -208,12 +209,13 @@ static void begin_piece(struct wf_tier *t, struct wf_coded_op *op)
         op->result = status;
         advance(t, op);
     } else if (room_of(t, op) > t->options.memory_bytes) {
-        finish(t, op,
-               wf_fail(WEFT_E_LIMIT,
-                       "tier %s: %llu bytes of a block have to be read at once, and there is memory "
-                       "for %llu; give its codec more",
-                       t->path, (unsigned long long)room_of(t, op),
-                       (unsigned long long)t->options.memory_bytes));
+        finish(
+            t, op,
+            wf_fail(WEFT_E_LIMIT,
+                    "tier %s: %llu bytes of a block have to be read at once, and there is memory "
+                    "for %llu; give its codec more",
+                    t->path, (unsigned long long)room_of(t, op),
+                    (unsigned long long)t->options.memory_bytes));
     } else {
         want_room(t, op);
     }
@@ -230,7 +232,7 @@ static void pump(struct wf_tier *t)
     give_rooms(t, &t->room_writes);
 }
 
-/* --------------------------------------------------------------------------- what a worker has done */
+/* ------------------------------------------------------------------- what a worker has done */
 
 static void keep_lead(struct wf_tier *t, const struct wf_coded_op *op)
 {
@@ -331,7 +333,7 @@ static void take_worked(struct wf_tier *t)
     }
 }
 
-/* -------------------------------------------------------------------- what the one behind has done */
+/* ------------------------------------------------------------ what the one behind has done */
 
 static void written(struct wf_tier *t, struct wf_coded_op *op)
 {
@@ -411,7 +413,7 @@ static uint32_t reap_behind(struct wf_tier *t, struct wf_tier_request **out, uin
     return taken + take_done(t, out + taken, max - taken);
 }
 
-/* ------------------------------------------------------------------------------------- the interface */
+/* ----------------------------------------------------------------------------- the interface */
 
 static void op_begin(struct wf_tier *t, struct wf_tier_request *r, struct wf_coded_op **out)
 {
@@ -672,7 +674,7 @@ static enum weft_status coded_fence(struct wf_tier *t, uint8_t host, uint32_t ti
     return t->ops->fence(t->behind, host, timeout_ms);
 }
 
-/* ----------------------------------------------------------------------------------- open and close */
+/* --------------------------------------------------------------------------- open and close */
 
 static enum weft_status check_options(const struct wf_tier_options *options)
 {
@@ -808,7 +810,7 @@ struct wf_tier *wf_tier_coded_behind(struct wf_tier *tier)
 #endif
 
 /* NULL where the one behind has NULL. */
-#define OPS(news_, hosts_, fence_)                                                           \
+#define OPS(news_, hosts_, fence_)                                                            \
     {                                                                                         \
         .name = "coded", .open = coded_open, .close = coded_close, .submit = coded_submit,    \
         .reap = coded_reap, .cancel = coded_cancel, .event = coded_event, .find = coded_find, \

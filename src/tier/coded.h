@@ -27,10 +27,10 @@
 #include "tier/tier.h"
 
 #define WF_CODED_WORKERS_MAX 64u
-#define WF_CODED_PLANES_MAX 1024u             /* what has more of them is written as it is, */
-#define WF_CODED_PLANE_BYTES_MAX (8u << 20)   /* and what has larger ones, */
+#define WF_CODED_PLANES_MAX 1024u              /* what has more of them is written as it is, */
+#define WF_CODED_PLANE_BYTES_MAX (8u << 20)    /* and what has larger ones, */
 #define WF_CODED_SCRATCH_BYTES_MAX (64u << 20) /* or needs more to work in */
-#define WF_CODED_BYTES_LEAST 8192u            /* no page is saved on less */
+#define WF_CODED_BYTES_LEAST 8192u             /* no page is saved on less */
 
 /* wf_tier_options.coded */
 struct wf_coded_options {

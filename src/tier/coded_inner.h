@@ -17,10 +17,9 @@
 #include "tier/coded.h"
 #include "tier/queue.h"
 
-#define WF_CODED_LEAD_MAX                      \
-    (sizeof(struct wf_frame_head) +            \
-     WF_CODED_PLANES_MAX * sizeof(struct wf_frame_plane))
-#define WF_CODED_LEADS 256u           /* kept of frames that are being read */
+#define WF_CODED_LEAD_MAX \
+    (sizeof(struct wf_frame_head) + WF_CODED_PLANES_MAX * sizeof(struct wf_frame_plane))
+#define WF_CODED_LEADS 256u             /* kept of frames that are being read */
 #define WF_CODED_PIECE_BYTES (4u << 20) /* of a frame read at a time, but for a larger plane */
 
 enum wf_coded_step {
@@ -39,9 +38,9 @@ struct wf_coded_op {
     struct wf_coded_op *after;     /* whose memory lies behind its own, by address */
     enum wf_coded_step step;
     bool cancelled;
-    bool stale;                /* its block was removed meanwhile */
-    bool from_cache;           /* its lead was kept from another read, and may be of another time */
-    uint8_t *memory;           /* NULL: none */
+    bool stale;      /* its block was removed meanwhile */
+    bool from_cache; /* its lead was kept from another read, and may be of another time */
+    uint8_t *memory; /* NULL: none */
     uint64_t memory_bytes;
     struct wf_tier_block there; /* READ: as the tier behind has it */
     enum weft_status result;    /* the worker's */
@@ -51,7 +50,7 @@ struct wf_coded_op {
     uint64_t frame_bytes;
     uint64_t *sums; /* of the frame's parts, in its memory */
     /* READ */
-    uint8_t *lead;      /* head and table, once lead_bytes is not 0 */
+    uint8_t *lead; /* head and table, once lead_bytes is not 0 */
     uint64_t lead_bytes;
     uint64_t from, to;         /* of the payload */
     uint32_t plane, plane_end; /* those to be decoded still; plane_end 0: not known yet */

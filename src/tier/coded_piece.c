@@ -37,7 +37,7 @@ static bool workable(const struct wf_layout *layout)
            wf_frame_scratch(layout) <= WF_CODED_SCRATCH_BYTES_MAX;
 }
 
-/* ---------------------------------------------------------------------------------------- writes */
+/* -------------------------------------------------------------------------------- writes */
 
 static uint32_t frame_part_bytes(const struct wf_tier *t, uint64_t frame)
 {
@@ -91,7 +91,7 @@ void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scra
     op->ns = wf_now_ns() - begun_ns;
 }
 
-/* ----------------------------------------------------------------------------------------- reads */
+/* --------------------------------------------------------------------------------- reads */
 
 static enum weft_status not_right(const struct wf_tier *t)
 {
@@ -143,8 +143,9 @@ enum weft_status wf_coded_next_piece(const struct wf_tier *t, struct wf_coded_op
 {
     struct wf_frame frame;
     const struct wf_tier_block *there = &op->there;
-    uint64_t most = WF_CODED_PIECE_BYTES < t->options.memory_bytes / 8 ? WF_CODED_PIECE_BYTES
-                                                                        : t->options.memory_bytes / 8;
+    uint64_t most = WF_CODED_PIECE_BYTES < t->options.memory_bytes / 8
+                        ? WF_CODED_PIECE_BYTES
+                        : t->options.memory_bytes / 8;
     if (!op->lead_bytes) {
         uint64_t guess = LEAD_GUESS;
         if (op->from == 0)

@@ -16,6 +16,7 @@
 
 #include "base/hooks.h"
 #include "base/reserve.h"
+#include "sys/memory.h"
 #include "tier/coded_inner.h"
 
 #define SCRATCH_BYTES ((uint64_t)WF_CODED_SCRATCH_BYTES_MAX + WF_CODED_PLANE_BYTES_MAX)
@@ -56,7 +57,7 @@ bool wf_coded_remove(struct wf_coded_queue *queue, const struct wf_coded_op *op)
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------- memory */
+/* -------------------------------------------------------------------------------- memory */
 
 uint64_t wf_coded_memory_for_writes(const struct wf_tier *t)
 {
@@ -95,7 +96,7 @@ void wf_coded_memory_give(struct wf_tier *t, struct wf_coded_op *op)
     op->memory = NULL;
 }
 
-/* --------------------------------------------------------------------------------------- workers */
+/* ------------------------------------------------------------------------------- workers */
 
 static void run(struct wf_coded_worker *worker, struct wf_coded_op *op)
 {
@@ -197,8 +198,9 @@ static enum weft_status start(struct wf_tier *t)
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0)
-        return wf_fail(WEFT_E_SYSTEM, "tier %s: cannot start its %u codec threads: %s; ask for fewer",
-                       t->path, t->options.workers, strerror(rc));
+        return wf_fail(WEFT_E_SYSTEM,
+                       "tier %s: cannot start its %u codec threads: %s; ask for fewer", t->path,
+                       t->options.workers, strerror(rc));
     return WEFT_OK;
 }
 

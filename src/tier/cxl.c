@@ -216,6 +216,7 @@ static enum weft_status begin_write(struct tier *t, struct wf_tier_request *r)
                                 .part_bytes = b->part_bytes,
                                 .plain_bytes = b->plain_bytes,
                                 .plain_part_bytes = b->plain_part_bytes,
+                                .plain_quality = b->plain_quality,
                                 .parts = parts,
                                 .depth = b->depth,
                                 .host = t->volume.host};

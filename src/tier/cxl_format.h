@@ -116,7 +116,7 @@ struct wf_cxl_header {
     uint8_t format[32];
     uint64_t plain_bytes; /* of a payload that is a frame: what it decodes to; else 0 */
     uint32_t plain_part_bytes;
-    uint32_t reserved;
+    uint32_t plain_quality;
     uint64_t sums[]; /* XXH3-64 of each part */
 };
 static_assert(sizeof(struct wf_cxl_header) == 176, "format");

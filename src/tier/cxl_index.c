@@ -146,11 +146,12 @@ uint32_t wf_cxl_index_insert(struct wf_cxl_index *index, const struct wf_tier_bl
     memcpy(item->parent, block->parent, 32);
     item->bytes = block->bytes;
     item->sequence = sequence;
-    item->format = format;
+    item->format = format & 0xffffff;
     item->depth = block->depth;
     item->part_bytes = block->part_bytes;
     item->plain_bytes = (uint32_t)block->plain_bytes;
     item->plain_part_bytes = block->plain_part_bytes;
+    item->plain_quality = block->plain_quality & UINT8_MAX;
     item->granule = granule;
     list_add(index, at, extent);
     uint32_t *bucket = bucket_of(index, block->key);
@@ -185,6 +186,7 @@ void wf_cxl_index_block(const struct wf_cxl_index *index, uint32_t at, struct wf
     out->bytes = item->bytes;
     out->plain_bytes = item->plain_bytes;
     out->plain_part_bytes = item->plain_part_bytes;
+    out->plain_quality = item->plain_quality;
     out->stored_bytes = 0;
 }
 

@@ -105,7 +105,8 @@ static bool header_fits(const struct wf_cxl *t, const struct wf_cxl_header *h, u
         h->part_bytes > WF_TIER_PART_BYTES_MAX || h->parts == 0 || h->parts > WF_TIER_PARTS_MAX)
         return false;
     struct wf_tier_block plain = {.plain_bytes = h->plain_bytes,
-                                  .plain_part_bytes = h->plain_part_bytes};
+                                  .plain_part_bytes = h->plain_part_bytes,
+                                  .plain_quality = h->plain_quality};
     return (h->bytes - 1) / h->part_bytes + 1 == h->parts && wf_tier_plain_right(&plain) &&
            wf_cxl_block_granules(h->parts, h->bytes) <= left;
 }
@@ -145,6 +146,7 @@ void wf_cxl_header_block(const struct wf_cxl_header *header, struct wf_tier_bloc
     out->bytes = header->bytes;
     out->plain_bytes = header->plain_bytes;
     out->plain_part_bytes = header->plain_part_bytes;
+    out->plain_quality = header->plain_quality;
     out->stored_bytes = 0;
 }
 

@@ -48,7 +48,7 @@ struct header {
     uint8_t format[32];
     uint64_t plain_bytes; /* of a payload that is a frame */
     uint32_t plain_part_bytes;
-    uint32_t reserved;
+    uint32_t plain_quality;
     uint64_t sums[]; /* one a part; none lies across two granules */
 };
 static_assert(sizeof(struct header) == 80 && GRANULE % 8 == 0, "sums lie whole in their granule");
@@ -213,6 +213,7 @@ static void block_of(const struct wf_tier *t, const struct item *item, struct wf
     memcpy(out->format, header->format, 32);
     out->plain_bytes = header->plain_bytes;
     out->plain_part_bytes = header->plain_part_bytes;
+    out->plain_quality = header->plain_quality;
     out->stored_bytes = 0;
 }
 
@@ -274,6 +275,7 @@ static void begin_write(struct wf_tier *t, struct wf_tier_request *r)
     memcpy(header->format, r->block.format, 32);
     header->plain_bytes = r->block.plain_bytes;
     header->plain_part_bytes = r->block.plain_part_bytes;
+    header->plain_quality = r->block.plain_quality;
     *a = (struct active){.request = r,
                          .shape = r->block,
                          .first = first,

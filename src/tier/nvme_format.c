@@ -95,7 +95,8 @@ void wf_nvme_entry_make(struct wf_nvme_entry *out, const struct wf_tier_block *b
                                   .part_bytes = block->part_bytes,
                                   .page = page,
                                   .plain_part_bytes = block->plain_part_bytes,
-                                  .plain_bytes = block->plain_bytes};
+                                  .plain_bytes = (uint32_t)block->plain_bytes,
+                                  .plain_quality = block->plain_quality};
     memcpy(out->key, block->key, 32);
     memcpy(out->parent, block->parent, 32);
     memcpy(out->format, block->format, 32);
@@ -106,8 +107,7 @@ static bool shape_fits(const struct wf_nvme *t, const struct wf_tier_block *bloc
 {
     if (block->bytes == 0 || block->bytes > t->segment_bytes || block->part_bytes == 0 ||
         block->part_bytes > WF_TIER_PART_BYTES_MAX ||
-        (block->bytes - 1) / block->part_bytes >= WF_TIER_PARTS_MAX ||
-        !wf_tier_plain_right(block))
+        (block->bytes - 1) / block->part_bytes >= WF_TIER_PARTS_MAX || !wf_tier_plain_right(block))
         return false;
     uint64_t at = page * WF_NVME_PAGE;
     return at >= WF_NVME_RECORDS_AT && at < t->segment_bytes &&
@@ -121,7 +121,8 @@ bool wf_nvme_entry_block(const struct wf_nvme *t, const struct wf_nvme_entry *en
                                   .part_bytes = entry->part_bytes,
                                   .bytes = entry->bytes,
                                   .plain_bytes = entry->plain_bytes,
-                                  .plain_part_bytes = entry->plain_part_bytes};
+                                  .plain_part_bytes = entry->plain_part_bytes,
+                                  .plain_quality = entry->plain_quality};
     memcpy(out->key, entry->key, 32);
     memcpy(out->parent, entry->parent, 32);
     memcpy(out->format, entry->format, 32);
@@ -144,7 +145,8 @@ const struct wf_nvme_record *wf_nvme_record_at(const struct wf_nvme *t, uint32_t
                                   .part_bytes = record->part_bytes,
                                   .bytes = record->bytes,
                                   .plain_bytes = record->plain_bytes,
-                                  .plain_part_bytes = record->plain_part_bytes};
+                                  .plain_part_bytes = record->plain_part_bytes,
+                                  .plain_quality = record->plain_quality};
     memcpy(out->key, record->key, 32);
     memcpy(out->parent, record->parent, 32);
     memcpy(out->format, record->format, 32);

@@ -124,7 +124,7 @@ struct wf_nvme_record {
     uint32_t part_bytes;
     uint64_t plain_bytes;      /* of a payload that is a frame: what it decodes to; else 0 */
     uint32_t plain_part_bytes; /* likewise */
-    uint32_t reserved;
+    uint32_t plain_quality;
     uint64_t sums[]; /* one a part */
 };
 static_assert(sizeof(struct wf_nvme_record) == 184, "disk format");
@@ -139,7 +139,8 @@ struct wf_nvme_entry {
     uint32_t part_bytes;
     uint32_t page; /* offset of the record in the segment, in pages */
     uint32_t plain_part_bytes;
-    uint64_t plain_bytes;
+    uint32_t plain_bytes;
+    uint32_t plain_quality;
 };
 static_assert(sizeof(struct wf_nvme_entry) == 136, "disk format");
 

@@ -96,7 +96,8 @@ uint32_t wf_nvme_index_find_at(const struct wf_nvme_index *index, const uint8_t 
 
 static uint32_t format_number(struct wf_nvme_index *index, const struct wf_tier_block *block)
 {
-    struct wf_nvme_kind kind = {.plain_part_bytes = block->plain_part_bytes};
+    struct wf_nvme_kind kind = {.plain_part_bytes = block->plain_part_bytes,
+                                .plain_quality = block->plain_quality};
     memcpy(kind.format, block->format, sizeof kind.format);
     uint64_t slot = XXH3_64bits_withSeed(&kind, sizeof kind, index->table.seed) % FORMAT_SLOTS;
     for (; index->format_slots[slot]; slot = (slot + 1) % FORMAT_SLOTS)
@@ -155,6 +156,7 @@ void wf_nvme_index_block(const struct wf_nvme_index *index, uint32_t at, struct 
     out->bytes = item->bytes;
     out->plain_bytes = item->plain_bytes;
     out->plain_part_bytes = kind->plain_part_bytes;
+    out->plain_quality = kind->plain_quality;
     out->stored_bytes = 0;
 }
 

@@ -41,14 +41,15 @@ static_assert(WF_NVME_FORMATS_MAX - 1 <= UINT16_MAX, "a format's number fits an 
 struct wf_nvme_kind {
     uint8_t format[32]; /* digest */
     uint32_t plain_part_bytes;
+    uint32_t plain_quality;
 };
 
 struct wf_nvme_index {
     struct wf_nvme_item *items;
-    uint8_t (*parents)[32]; /* of each item; NULL: they have been told of */
+    uint8_t (*parents)[32];       /* of each item; NULL: they have been told of */
     struct wf_nvme_kind *formats; /* in the order in which they came */
     uint32_t *format_slots;       /* 1 + number, by their hash; 0: none */
-    struct wf_table table;  /* from keys to items */
+    struct wf_table table;        /* from keys to items */
     uint32_t items_max, items_used, spare;
     uint32_t formats_count;
 };

@@ -322,6 +322,7 @@ static void write_header(struct wf_nvme *t, struct wf_nvme_io *io, const uint64_
     record->part_bytes = block->part_bytes;
     record->plain_bytes = block->plain_bytes;
     record->plain_part_bytes = block->plain_part_bytes;
+    record->plain_quality = block->plain_quality;
     if (sums)
         memcpy(record->sums, sums, parts * sizeof *sums);
     else

@@ -109,8 +109,7 @@ bool wf_s3_entry_right(const struct wf_s3_entry *entry, const struct wf_s3_foote
     wf_s3_entry_block(entry, &block);
     if (block.bytes == 0 || block.bytes > WF_S3_PACK_MAX || block.part_bytes == 0 ||
         block.part_bytes > WF_TIER_PART_BYTES_MAX ||
-        (block.bytes - 1) / block.part_bytes >= WF_TIER_PARTS_MAX ||
-        !wf_tier_plain_right(&block))
+        (block.bytes - 1) / block.part_bytes >= WF_TIER_PARTS_MAX || !wf_tier_plain_right(&block))
         return false;
     return entry->offset >= sizeof(struct wf_s3_pack) && entry->offset <= footer->records_bytes &&
            wf_s3_record_bytes(&block) <= footer->records_bytes - entry->offset;
@@ -127,7 +126,7 @@ void wf_s3_entry_of(struct wf_s3_entry *entry, const struct wf_tier_block *block
     entry->part_bytes = block->part_bytes;
     entry->plain_bytes = block->plain_bytes;
     entry->plain_part_bytes = block->plain_part_bytes;
-    entry->reserved = 0;
+    entry->plain_quality = block->plain_quality;
 }
 
 void wf_s3_entry_block(const struct wf_s3_entry *entry, struct wf_tier_block *out)
@@ -140,6 +139,7 @@ void wf_s3_entry_block(const struct wf_s3_entry *entry, struct wf_tier_block *ou
     out->part_bytes = entry->part_bytes;
     out->plain_bytes = entry->plain_bytes;
     out->plain_part_bytes = entry->plain_part_bytes;
+    out->plain_quality = entry->plain_quality;
     out->stored_bytes = 0;
 }
 

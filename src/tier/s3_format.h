@@ -98,7 +98,7 @@ struct wf_s3_entry {
     uint32_t part_bytes;
     uint64_t plain_bytes; /* of a payload that is a frame: what it decodes to; else 0 */
     uint32_t plain_part_bytes;
-    uint32_t reserved;
+    uint32_t plain_quality;
 };
 static_assert(sizeof(struct wf_s3_entry) == 136, "object format");
 

@@ -146,11 +146,12 @@ uint32_t wf_s3_table_insert(struct wf_s3_table *index, const struct wf_tier_bloc
     memcpy(item->parent, block->parent, 32);
     item->bytes = block->bytes;
     item->sequence = sequence;
-    item->format = format;
+    item->format = format & 0xffffff;
     item->depth = block->depth;
     item->part_bytes = block->part_bytes;
     item->plain_bytes = (uint32_t)block->plain_bytes;
     item->plain_part_bytes = block->plain_part_bytes;
+    item->plain_quality = block->plain_quality & UINT8_MAX;
     item->offset = offset;
     list_add(index, at, slot);
     uint32_t *bucket = bucket_of(index, block->key);
@@ -192,6 +193,7 @@ void wf_s3_table_block(const struct wf_s3_table *index, uint32_t at, struct wf_t
     out->bytes = item->bytes;
     out->plain_bytes = item->plain_bytes;
     out->plain_part_bytes = item->plain_part_bytes;
+    out->plain_quality = item->plain_quality;
     out->stored_bytes = 0;
 }
 

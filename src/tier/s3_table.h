@@ -24,7 +24,8 @@ struct wf_s3_item {
     uint8_t parent[32];
     uint64_t bytes;
     uint64_t sequence;
-    uint32_t format; /* number of its digest */
+    uint32_t format : 24; /* number of its digest */
+    uint32_t plain_quality : 8;
     uint32_t depth;
     uint32_t part_bytes;
     uint32_t slot;   /* its pack's */

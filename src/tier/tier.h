@@ -56,6 +56,7 @@ struct wf_tier_block {
      * that codes (coded.h) gives such a block out as what it decodes to.  0: as it is. */
     uint64_t plain_bytes; /* up to 2^32 - 1 */
     uint32_t plain_part_bytes;
+    uint32_t plain_quality; /* how near to what was written; 0: that.  Up to 255 */
     uint64_t stored_bytes; /* given out by a tier that codes: what it takes there; else 0 */
 };
 
@@ -103,9 +104,9 @@ struct wf_tier_stats {
                                     amplification */
     uint64_t corrupt, errors, moved_bytes;
     uint32_t queue_depth, in_flight;
-    bool failed;    /* the medium is gone: every request fails until it is opened again, or, for a
-                       store that may come back, until it has */
-    bool forgets;   /* nothing outlives close */
+    bool failed;  /* the medium is gone: every request fails until it is opened again, or, for a
+                     store that may come back, until it has */
+    bool forgets; /* nothing outlives close */
     struct wf_coded_stats coded; /* zeros but for a tier that codes */
     char why[256];  /* it failed, in a sentence; "": there is none but that the medium is gone */
     uint64_t claim; /* for `held` of the next open, s3: by which it has its prefix, nvme: which

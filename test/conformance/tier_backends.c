@@ -155,11 +155,103 @@ static void s3_rot(struct wf_tier *tier, const char *path, const struct wf_tier_
     assert_true(s3_flip(tier, path, block->key, 17));
 }
 
-const struct backend backends[] = {
-    {&wf_tier_sim, 32 << 20, sim_prepare, sim_dispose, wf_tier_sim_crash, sim_rot},
-    {&wf_tier_dram, 32 << 20, dram_prepare, dram_dispose, NULL, dram_rot},
-    {&wf_tier_nvme, 32 << 20, nvme_prepare, nvme_dispose, nvme_crash, nvme_rot},
-    {&wf_tier_cxl, 32 << 20, cxl_prepare, cxl_dispose, wf_tier_cxl_crash, cxl_rot},
-    {&wf_tier_s3, 32 << 20, s3_prepare, s3_dispose, wf_s3_abandon, s3_rot, 2000},
+/* The blocks of these tests, as KV: so many layers that their parts are planes, where they can be.
+ */
+static bool coded_layout(void *context, const struct wf_tier_block *block, struct wf_layout *out)
+{
+    (void)context;
+    uint32_t layers = (uint32_t)(block->bytes / block->part_bytes / 2);
+    if (layers && block->bytes == (uint64_t)layers * 2 * block->part_bytes &&
+        block->part_bytes % 2 == 0)
+        return wf_layout_of(WEFT_BF16, layers, block->part_bytes / 2, 1, 1, out);
+    return wf_layout_opaque(WEFT_BF16, block->bytes, out);
+}
+
+/* Memory for a few blocks, so that requests wait for it, and small parts, so that each plane is
+ * read in several. */
+static struct wf_coded_options coded_sim = {.ops = &wf_tier_sim,
+                                            .workers = 0, /* the seed decides everything */
+                                            .memory_bytes = 1 << 20,
+                                            .part_bytes = 4096,
+                                            .layout = coded_layout},
+                               coded_dram = {.ops = &wf_tier_dram,
+                                             .workers = 2,
+                                             .memory_bytes = 1 << 20,
+                                             .part_bytes = 4096,
+                                             .layout = coded_layout},
+                               coded_nvme = {.ops = &wf_tier_nvme,
+                                             .workers = 2,
+                                             .memory_bytes = 1 << 20,
+                                             .part_bytes = 4096,
+                                             .layout = coded_layout};
+
+/* Of a frame: in the part after the lead's, in what the first plane became. */
+#define CODED_AT 5000
+
+#if WF_TEST_HOOKS
+static void coded_sim_crash(struct wf_tier *tier)
+{
+    wf_tier_coded_crash(tier, wf_tier_sim_crash);
+}
+
+static void coded_sim_rot(struct wf_tier *tier, const char *path, const struct wf_tier_block *block)
+{
+    (void)path;
+    assert_true(wf_tier_sim_flip(wf_tier_coded_behind(tier), block->key, CODED_AT));
+}
+
+static void coded_dram_rot(struct wf_tier *tier, const char *path,
+                           const struct wf_tier_block *block)
+{
+    (void)path;
+    assert_true(wf_tier_dram_flip(wf_tier_coded_behind(tier), block->key, CODED_AT));
+}
+
+static void coded_nvme_crash(struct wf_tier *tier)
+{
+    wf_tier_coded_crash(tier, nvme_crash);
+}
+#else
+#define coded_sim_crash NULL
+#define coded_sim_rot NULL
+#define coded_dram_rot NULL
+#define coded_nvme_crash NULL
+#endif
+
+static void coded_nvme_rot(struct wf_tier *tier, const char *path,
+                           const struct wf_tier_block *block)
+{
+    (void)tier;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_true(medium_flip(fd, block->key, CODED_AT) > 0);
+    close(fd);
+}
+
+#define MEDIUM (32 << 20)
+
+struct backend backends[] = {
+    {&wf_tier_sim, MEDIUM, sim_prepare, sim_dispose, wf_tier_sim_crash, sim_rot},
+    {&wf_tier_dram, MEDIUM, dram_prepare, dram_dispose, NULL, dram_rot},
+    {&wf_tier_nvme, MEDIUM, nvme_prepare, nvme_dispose, nvme_crash, nvme_rot},
+    {&wf_tier_cxl, MEDIUM, cxl_prepare, cxl_dispose, wf_tier_cxl_crash, cxl_rot},
+    {&wf_tier_s3, MEDIUM, s3_prepare, s3_dispose, wf_s3_abandon, s3_rot, .steps = 2000},
+    {NULL, MEDIUM, sim_prepare, sim_dispose, coded_sim_crash, coded_sim_rot, &coded_sim,
+     "coded sim"},
+    {NULL, MEDIUM, dram_prepare, dram_dispose, NULL, coded_dram_rot, &coded_dram, "coded dram"},
+    {NULL, MEDIUM, nvme_prepare, nvme_dispose, coded_nvme_crash, coded_nvme_rot, &coded_nvme,
+     "coded nvme"},
 };
 const size_t backend_count = sizeof backends / sizeof backends[0];
+
+void backends_begin(void)
+{
+    coded_sim.codec = coded_dram.codec = coded_nvme.codec = wf_codec_by_name("lossless");
+    for (size_t i = 0; i < backend_count; i++) {
+        struct backend *b = &backends[i];
+        if (!b->ops)
+            b->ops = wf_tier_coded_over(b->coded->ops);
+        if (!b->name)
+            b->name = b->ops->name;
+    }
+}

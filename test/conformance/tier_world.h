@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "../support/random.h"
+#include "tier/coded.h"
 #include "tier/tier.h"
 
 #define SLOTS 64u               /* requests that a test can have at once */
@@ -30,6 +31,8 @@ struct backend {
     void (*dispose)(const char *path);
     void (*crash)(struct wf_tier *tier); /* NULL: close is as near as a test can come */
     void (*rot)(struct wf_tier *tier, const char *path, const struct wf_tier_block *block);
+    const struct wf_coded_options *coded; /* how it codes; NULL: it does not */
+    const char *name;                     /* of what `ops` are a part; NULL: theirs */
     uint32_t steps; /* of random operations; 0: STEPS.  Fewer where each costs milliseconds */
 };
 
@@ -91,8 +94,10 @@ struct wf_tier_stats stats_of(const struct world *w);
     }
 
 /* tier_backends.c: the simulated one is the first */
-extern const struct backend backends[];
+extern struct backend backends[];
 extern const size_t backend_count;
+/* Once, before they are used. */
+void backends_begin(void);
 
 /* tier_sim.c */
 extern const struct CMUnitTest sim_tests[];
