@@ -8,6 +8,9 @@
 
 /* In the order in which people should see them. */
 static const struct wf_codec *const codecs[] = {
+    &wf_codec_lossless,
+    &wf_codec_lossless_fixed,
+    &wf_codec_lossless_entropy,
     &wf_codec_raw,
 };
 

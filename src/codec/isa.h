@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which vector instructions codecs use here.  What a codec answers does not depend on it.
+ */
+#ifndef WF_CODEC_ISA_H
+#define WF_CODEC_ISA_H
+
+#include <stdbool.h>
+
+enum wf_codec_isa {
+    WF_CODEC_SCALAR,
+    WF_CODEC_AVX2,   /* with BMI2 */
+    WF_CODEC_AVX512, /* F, BW, DQ, VL */
+    WF_CODEC_ISA_COUNT
+};
+
+const char *wf_codec_isa_name(enum wf_codec_isa isa);
+bool wf_codec_isa_usable(enum wf_codec_isa isa);
+/* The widest that is usable; asked of the processor once. */
+enum wf_codec_isa wf_codec_isa_best(void);
+
+#endif

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The lossless codec: how a plane lies in its bytes, and what its kernels do.
+ *
+ * Of a float of KV, sign and mantissa are noise, and the exponent is one of a few.  So each element
+ * is cut into a *symbol* (the exponent; of bytes, the upper half) and the *rest*, and the rest is
+ * stored as it is.  Of the symbols the most frequent have a code each and all others are escaped:
+ *
+ *   fixed    codes of 1 to 4 bits, as bit planes; what is escaped follows as four bits for the
+ *            next 15 symbols, also as bit planes, or these and a byte
+ *   entropy  prefix codes of 1 to 6 bits (D. Huffman, 1952) for up to 15 symbols; what is escaped
+ *            follows as a byte
+ *
+ * Where the channels of a plane differ, which those of keys do, a symbol is what is left after the
+ * channel's own base was taken off, modulo 256.
+ *
+ *     0   +--------------------------------------------------------------+
+ *         | struct wf_lossless_head, 12 bytes                            |
+ *         +--------------------------------------------------------------+
+ *         | value of each symbol with a code, from the most frequent     |
+ *         +--------------------------------------------------------------+
+ *         | entropy: lengths of the codes and of the escape, 4 bits each |
+ *         +--------------------------------------------------------------+
+ *         | bases: the least one, then 4 bits a channel over it          |
+ *         +--------------------------------------------------------------+
+ *         | entropy: 16 lanes' first states, 32 bits each; words, 16 bits|
+ *         | fixed: of each 64 elements `width` bit planes of 64 bits;    |
+ *         |        then of each 64, of which n were escaped, 4 of n bits |
+ *         +--------------------------------------------------------------+
+ *         | escaped symbols, a byte each                                 |
+ *         +--------------------------------------------------------------+
+ *         | the rest of each element: bit planes or bytes (wf_split)     |
+ *         +--------------------------------------------------------------+
+ *
+ * Entropy: 16 lanes read one stream of words, so that a vector decodes 16 symbols at once.  Of each
+ * 64 elements lane l has numbers 4l … 4l+3.  A lane's state holds its next bits below a one that
+ * marks their end; a code is read from the low end.  After two symbols, at most 12 bits, each lane
+ * whose state is below 2^16 shifts in the next word, in the order of the lanes.  Encoding runs all
+ * of that backwards, from the last element to the first, as in ANS (J. Duda, 2013; interleaved: F.
+ * Giesen, arXiv:1402.3392) of which this is the case where every frequency is a power of two: a
+ * table of 64 entries lies in four registers, and no load depends on what was decoded.  The last
+ * states are 2^16.
+ *
+ * Numbers are little-endian.  The last group of 64 is filled up with the most frequent symbol.
+ */
+#ifndef WF_CODEC_LOSSLESS_H
+#define WF_CODEC_LOSSLESS_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "codec/codec.h"
+#include "codec/isa.h"
+
+enum wf_lossless_mode {
+    WF_LOSSLESS_FIXED = 1,
+    WF_LOSSLESS_ENTROPY = 2,
+};
+
+enum wf_lossless_flags {
+    WF_LOSSLESS_BASES = 1,
+    WF_LOSSLESS_SAME = 2, /* << part: all bytes of this part of the rest are the same, and one is
+                             stored */
+};
+
+struct wf_lossless_head {
+    uint8_t mode;     /* enum wf_lossless_mode */
+    uint8_t flags;    /* enum wf_lossless_flags */
+    uint8_t symbols;  /* that have a value below */
+    uint8_t width;    /* fixed: bits of a code */
+    uint32_t words;   /* entropy: of 16 bits; fixed: escaped symbols, 4 bits each */
+    uint32_t escapes; /* bytes */
+};
+static_assert(sizeof(struct wf_lossless_head) == 12, "plane format");
+
+#define WF_LANES 16
+#define WF_GROUP 64u
+#define WF_CODE_BITS 6
+#define WF_CODE_ENTRIES (1u << WF_CODE_BITS)
+#define WF_STATE_LEAST 65536u
+#define WF_SYMBOLS_MAX 30
+#define WF_ENTROPY_SYMBOLS_MAX 15
+#define WF_SECOND_RAW 15
+#define WF_WINDOW 64u
+#define WF_CHANNELS_MAX 16384u
+
+/* How symbols are coded. */
+struct wf_symbols {
+    uint32_t symbols;             /* with a rank: 0 … symbols − 1 */
+    uint8_t value[32];            /* of each rank; 0 beyond */
+    uint8_t rank[256];            /* of each value; `symbols` where it has none */
+    uint8_t window;               /* where the WF_WINDOW values begin that may have a rank; besides
+                                     them only 0 */
+    uint32_t width;               /* fixed */
+    uint8_t length[16], code[16]; /* entropy, by rank; [symbols]: the escape */
+    uint32_t decode[WF_CODE_ENTRIES]; /* entropy: length | rank << 8, by the next 6 bits */
+};
+
+/* Bases of the channels, tiled so that 64 can be read from any channel on. */
+struct wf_tile {
+    const uint8_t *base;     /* [channels + 64] */
+    uint32_t channels, step; /* step: 64 % channels */
+    uint32_t at;             /* the channel of the next group's first element */
+};
+
+static inline const uint8_t *wf_tile_next(struct wf_tile *tile)
+{
+    const uint8_t *base = tile->base + tile->at;
+    tile->at += tile->step;
+    if (tile->at >= tile->channels)
+        tile->at -= tile->channels;
+    return base;
+}
+
+static inline const uint8_t *wf_tile_back(struct wf_tile *tile)
+{
+    tile->at = tile->at >= tile->step ? tile->at - tile->step
+                                      : tile->at + tile->channels - tile->step;
+    return tile->base + tile->at;
+}
+
+/* What is being decoded.  Kernels take it from one call to the next. */
+struct wf_reader {
+    const struct wf_symbols *symbols;
+    struct wf_tile tile;
+    const uint8_t *codes, *codes_end; /* words or bit planes; the end of them */
+    const uint8_t *limit;             /* what may be read at all ends here */
+    uint32_t state[WF_LANES];
+    const uint8_t *seconds; /* fixed: the codes of what was escaped; at which bit, and how many */
+    uint64_t second, seconds_end;
+    const uint8_t *escapes;
+    uint32_t escapes_left;
+    bool damaged; /* more was escaped than is there */
+};
+
+/* What is being encoded: entropy from the last group to the first, writing downwards; fixed the
+ * other way. */
+struct wf_writer {
+    const struct wf_symbols *symbols;
+    struct wf_tile tile;
+    uint8_t *codes; /* entropy: where the words begin that are written; 32 bytes below may be
+                       written too */
+    uint32_t state[WF_LANES];
+    uint8_t *seconds; /* fixed: as above; 8 bytes from the one that holds the next bit are this
+                         writer's */
+    uint64_t second;
+    uint8_t *escapes; /* the end of those written; entropy: their begin */
+    uint32_t escaped;
+};
+
+/* One instruction set's.  All answer the same. */
+struct wf_lossless_kernels {
+    /* Both answer how many groups they decoded: fewer where the codes do not suffice, or come too
+     * near to the limit for vectors.  `rest` NULL: `out` gets the symbols, a byte each; else the
+     * bytes of sign and mantissa, and `out` the bf16 made of both. */
+    size_t (*entropy_decode)(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out);
+    size_t (*fixed_decode)(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out);
+    void (*entropy_encode)(struct wf_writer *w, size_t groups, const uint8_t *symbols);
+    void (*fixed_encode)(struct wf_writer *w, size_t groups, const uint8_t *symbols);
+    /* Of groups of bf16 the exponents, or the bytes of sign and mantissa. */
+    void (*exponents)(size_t groups, const uint8_t *plain, uint8_t *out);
+    void (*mantissas)(size_t groups, const uint8_t *plain, uint8_t *out);
+};
+
+extern const struct wf_lossless_kernels wf_lossless_scalar, wf_lossless_avx2, wf_lossless_avx512;
+
+/* Of an instruction set that is usable. */
+const struct wf_lossless_kernels *wf_lossless_kernels_of(enum wf_codec_isa isa);
+
+/* The codec by given kernels: `mode` 0 chooses. */
+enum weft_status wf_lossless_encode_by(const struct wf_lossless_kernels *kernels,
+                                       const struct wf_plane *plane, enum wf_lossless_mode mode,
+                                       const void *plain, void *out, size_t *out_bytes,
+                                       void *scratch);
+enum weft_status wf_lossless_decode_by(const struct wf_lossless_kernels *kernels,
+                                       const struct wf_plane *plane, const void *in, size_t bytes,
+                                       void *plain, void *scratch);
+
+/* ---------------------------------------------------------------------------- what was measured */
+
+/* Counts of some of a plane's symbols. */
+struct wf_histogram {
+    uint32_t count[256], total;
+};
+
+/* Codes for symbols like these, and the bits an element that they take, in 1/256.  entropy():
+ * UINT32_MAX where it has none. */
+uint32_t wf_symbols_entropy(const struct wf_histogram *h, struct wf_symbols *out);
+uint32_t wf_symbols_fixed(const struct wf_histogram *h, struct wf_symbols *out);
+/* code[] and decode[] from length[]; false: these are no lengths of a full prefix code. */
+bool wf_symbols_codes(struct wf_symbols *s);
+
+/* --------------------------------------------------------------------------------------- splits */
+
+/* How elements of a dtype are cut.  Part 0 of the rest has `bits` of each element (8: bytes, else
+ * bit planes), parts 1 … bytes of its low end. */
+struct wf_split {
+    uint32_t bits, lows;
+};
+
+struct wf_split wf_split_of(enum weft_dtype dtype);
+void wf_split_symbols(enum weft_dtype dtype, size_t elements, const uint8_t *plain,
+                      uint8_t *symbols);
+void wf_split_top(enum weft_dtype dtype, size_t elements, const uint8_t *plain, uint8_t *top);
+void wf_split_low(enum weft_dtype dtype, uint32_t low, size_t elements, const uint8_t *plain,
+                  uint8_t *out);
+void wf_merge(enum weft_dtype dtype, size_t elements, const uint8_t *symbols, const uint8_t *top,
+              const uint8_t *const lows[2], uint8_t *plain);
+/* Low `bits` of each byte as bit planes of 64; the bytes are a whole number of groups. */
+void wf_bits_pack(uint32_t bits, size_t groups, const uint8_t *bytes, uint8_t *out);
+void wf_bits_unpack(uint32_t bits, size_t groups, const uint8_t *in, uint8_t *bytes);
+
+#endif

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The lossless kernels of AVX2 (and BMI2): 32 symbols in a register, 8 lanes in another.
+ */
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "codec/lossless_inner.h"
+
+#define TARGET __attribute__((target("avx2,bmi2,popcnt")))
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+INLINE __m256i load_32(const void *at)
+{
+    return _mm256_loadu_si256((const __m256i *)at);
+}
+
+INLINE void store_32(void *at, __m256i value)
+{
+    _mm256_storeu_si256((__m256i *)at, value);
+}
+
+INLINE __m256i table_of_16(const uint8_t *bytes)
+{
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)bytes));
+}
+
+/* Bits of `mask` from y, others from x. */
+INLINE __m256i bits_of(__m256i x, __m256i y, __m256i mask)
+{
+    return _mm256_or_si256(_mm256_andnot_si256(mask, x), _mm256_and_si256(mask, y));
+}
+
+/* 32 exponents and bytes of sign and mantissa → 32 bf16. */
+INLINE void merge(__m256i symbols, const uint8_t *rest, uint8_t *out)
+{
+    __m256i e = _mm256_permute4x64_epi64(symbols, 0xd8);
+    __m256i sm = _mm256_permute4x64_epi64(load_32(rest), 0xd8);
+    __m256i low = bits_of(_mm256_slli_epi16(e, 7), sm, _mm256_set1_epi8(0x7f));
+    __m256i high = bits_of(_mm256_srli_epi16(e, 1), sm, _mm256_set1_epi8((char)0x80));
+    store_32(out, _mm256_unpacklo_epi8(low, high));
+    store_32(out + 32, _mm256_unpackhi_epi8(low, high));
+}
+
+INLINE void emit(struct wf_reader *r, const __m256i values[2], uint64_t escaped,
+                 const uint8_t *base, const uint8_t *rest, uint8_t *out)
+{
+    for (unsigned half = 0; half < 2; half++) {
+        __m256i symbols = _mm256_add_epi8(values[half], load_32(base + 32 * half));
+        if (rest)
+            merge(symbols, rest + 32 * half, out + 64 * half);
+        else
+            store_32(out + 32 * half, symbols);
+    }
+    if (__builtin_expect(escaped != 0, 0))
+        patch(r, escaped, base, rest != NULL, out);
+}
+
+INLINE __m256i decode_step(__m256i *state, const uint32_t *table)
+{
+    __m256i entry = _mm256_i32gather_epi32((const int *)(const void *)table,
+                                           _mm256_and_si256(*state, _mm256_set1_epi32(
+                                                                        (int)WF_CODE_ENTRIES - 1)),
+                                           4);
+    *state = _mm256_srlv_epi32(*state, _mm256_and_si256(entry, _mm256_set1_epi32(0xff)));
+    return entry;
+}
+
+/* A byte of 255 for each bit. */
+INLINE uint64_t spread(unsigned mask)
+{
+    return _pdep_u64(mask, 0x0101010101010101u) * 255;
+}
+
+INLINE __m256i bytes_to_dwords(uint64_t bytes)
+{
+    return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes));
+}
+
+INLINE const uint8_t *refill(__m256i *state, const uint8_t *words)
+{
+    /* Unsigned: below 2^16 is what has nothing in its upper half. */
+    __m256i empty = _mm256_cmpeq_epi32(_mm256_srli_epi32(*state, 16), _mm256_setzero_si256());
+    unsigned mask = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(empty));
+    __m256i next = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)words));
+    __m256i from = bytes_to_dwords(_pdep_u64(0x0706050403020100u, spread(mask)));
+    __m256i full = _mm256_or_si256(_mm256_slli_epi32(*state, 16),
+                                   _mm256_permutevar8x32_epi32(next, from));
+    *state = _mm256_blendv_epi8(*state, full, empty);
+    return words + 2 * (unsigned)__builtin_popcount(mask);
+}
+
+/* Each step's rank is in the second byte of its entries. */
+INLINE __m256i gather_ranks(const __m256i e[4])
+{
+    const __m256i second = _mm256_set1_epi32(0xff00);
+    __m256i low = _mm256_or_si256(_mm256_srli_epi32(e[0], 8), _mm256_and_si256(e[1], second));
+    __m256i high = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(e[2], second), 8),
+                                   _mm256_slli_epi32(_mm256_and_si256(e[3], second), 16));
+    return _mm256_or_si256(low, high);
+}
+
+TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const uint8_t *rest,
+                                    uint8_t *out)
+{
+    const struct wf_symbols *s = r->symbols;
+    __m256i state[2] = {load_32(r->state), load_32(r->state + 8)};
+    __m256i table = table_of_16(s->value), escape = _mm256_set1_epi8((char)s->symbols);
+    const uint8_t *words = r->codes;
+    size_t group = 0;
+    /* Two refills of a group read at most 64 bytes. */
+    for (; group < groups && r->limit - words >= 64; group++) {
+        __m256i entry[2][4], values[2];
+        uint64_t escaped = 0;
+        for (unsigned step = 0; step < 4; step++) {
+            entry[0][step] = decode_step(&state[0], s->decode);
+            entry[1][step] = decode_step(&state[1], s->decode);
+            if (step % 2 == 1) {
+                words = refill(&state[0], words);
+                words = refill(&state[1], words);
+            }
+        }
+        for (unsigned half = 0; half < 2; half++) {
+            __m256i ranks = gather_ranks(entry[half]);
+            uint32_t mask = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(ranks, escape));
+            escaped |= (uint64_t)mask << 32 * half;
+            values[half] = _mm256_shuffle_epi8(table, ranks);
+        }
+        emit(r, values, escaped, wf_tile_next(&r->tile), rest ? rest + group * WF_GROUP : NULL,
+             out + group * (rest ? 128 : 64));
+    }
+    store_32(r->state, state[0]);
+    store_32(r->state + 8, state[1]);
+    r->codes = words;
+    return group;
+}
+
+/* A byte of 255 for each bit that is set. */
+INLINE __m256i bytes_of_bits(uint32_t bits)
+{
+    const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
+                                            0x0303030303030303);
+    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    __m256i spread_out = _mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), byte);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(spread_out, bit), bit);
+}
+
+/* A weight for each bit that is set. */
+INLINE void add_plane(__m256i ranks[2], uint64_t plane, uint32_t bit)
+{
+    const __m256i weight = _mm256_set1_epi8((char)(1u << bit));
+    ranks[0] = _mm256_or_si256(ranks[0], _mm256_and_si256(bytes_of_bits((uint32_t)plane), weight));
+    ranks[1] = _mm256_or_si256(ranks[1],
+                               _mm256_and_si256(bytes_of_bits((uint32_t)(plane >> 32)), weight));
+}
+
+/* Second codes of what was escaped: symbols to the places of `escaped`, and what follows as a
+ * byte. */
+INLINE uint64_t add_seconds(__m256i symbols[2], uint64_t planes, uint64_t count, uint64_t escaped,
+                            __m256i table)
+{
+    __m256i ranks[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    uint64_t raw = escaped;
+    for (uint32_t bit = 0; bit < 4; bit++) {
+        uint64_t plane = _pdep_u64(planes, escaped);
+        planes >>= count;
+        add_plane(ranks, plane, bit);
+        raw &= plane;
+    }
+    symbols[0] = _mm256_blendv_epi8(symbols[0], _mm256_shuffle_epi8(table, ranks[0]),
+                                    bytes_of_bits((uint32_t)escaped));
+    symbols[1] = _mm256_blendv_epi8(symbols[1], _mm256_shuffle_epi8(table, ranks[1]),
+                                    bytes_of_bits((uint32_t)(escaped >> 32)));
+    return raw;
+}
+
+TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint8_t *rest,
+                                  uint8_t *out)
+{
+    const struct wf_symbols *s = r->symbols;
+    uint32_t width = s->width;
+    uint8_t direct[16] = {0}, second[16] = {0};
+    memcpy(direct, s->value, (1u << width) - 1);
+    memcpy(second, s->value + (1u << width) - 1, WF_SECOND_RAW);
+    __m256i table = table_of_16(direct), seconds = table_of_16(second);
+    /* Where eight bytes may still be read. */
+    uint64_t least = (uint64_t)(r->limit - r->seconds), last = least < 8 ? 0 : 8 * (least - 8);
+    last = last < r->seconds_end ? last : r->seconds_end;
+    size_t group = 0;
+    for (; group < groups && r->codes_end - r->codes >= (ptrdiff_t)(8 * width); group++) {
+        __m256i symbols[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        uint64_t escaped = ~0ull, raw = 0;
+        for (uint32_t bit = 0; bit < width; bit++) {
+            uint64_t plane = load_64(r->codes + 8 * bit);
+            escaped &= plane;
+            add_plane(symbols, plane, bit);
+        }
+        uint64_t count = (uint64_t)__builtin_popcountll(escaped);
+        const uint8_t *base = wf_tile_next(&r->tile), *part = rest ? rest + group * WF_GROUP : NULL;
+        uint8_t *to = out + group * (rest ? 128 : 64);
+        bool near = count <= 14 && r->second + 4 * count <= last;
+        r->codes += 8 * width;
+        symbols[0] = _mm256_shuffle_epi8(table, symbols[0]);
+        symbols[1] = _mm256_shuffle_epi8(table, symbols[1]);
+        if (near && count > 0) {
+            uint64_t planes = load_64(r->seconds + r->second / 8) >> r->second % 8;
+            r->second += 4 * count;
+            raw = add_seconds(symbols, planes, count, escaped, seconds);
+        }
+        emit(r, symbols, raw, base, part, to);
+        if (!near)
+            patch_seconds(r, escaped, base, rest != NULL, to);
+    }
+    return group;
+}
+
+/* ------------------------------------------------------------------------------------- encoding */
+
+/* What gives each value its rank: one more than it, so that 0 is none. */
+struct ranks {
+    __m256i window, table[4], none, of_zero;
+};
+
+INLINE struct ranks ranks_of(const struct wf_symbols *s)
+{
+    uint8_t ranks[WF_WINDOW];
+    struct ranks t;
+    for (unsigned i = 0; i < WF_WINDOW; i++)
+        ranks[i] = (uint8_t)(s->rank[(uint8_t)(s->window + i)] + 1);
+    for (unsigned i = 0; i < 4; i++)
+        t.table[i] = table_of_16(ranks + 16 * i);
+    t.window = _mm256_set1_epi8((char)s->window);
+    t.none = _mm256_set1_epi8((char)s->symbols);
+    t.of_zero = _mm256_set1_epi8((char)s->rank[0]);
+    return t;
+}
+
+INLINE __m256i rank(const struct ranks *t, __m256i symbols)
+{
+    __m256i d = _mm256_sub_epi8(symbols, t->window), ranks = _mm256_setzero_si256();
+    for (unsigned i = 0; i < 4; i++) {
+        /* What is not of these 16 gets the bit by which a shuffle answers 0. */
+        __m256i at = _mm256_adds_epu8(_mm256_xor_si256(d, _mm256_set1_epi8((char)(16 * i))),
+                                      _mm256_set1_epi8(0x70));
+        ranks = _mm256_or_si256(ranks, _mm256_shuffle_epi8(t->table[i], at));
+    }
+    ranks = _mm256_min_epu8(_mm256_sub_epi8(ranks, _mm256_set1_epi8(1)), t->none);
+    return _mm256_blendv_epi8(ranks, t->of_zero,
+                              _mm256_cmpeq_epi8(symbols, _mm256_setzero_si256()));
+}
+
+/* 16 entries of a byte each, by the low four bits of each 32. */
+INLINE __m256i look_up(__m256i table, __m256i at)
+{
+    return _mm256_and_si256(_mm256_shuffle_epi8(table, _mm256_and_si256(at, _mm256_set1_epi32(15))),
+                            _mm256_set1_epi32(0xff));
+}
+
+/* Two symbols of eight lanes; ranks are in the low four bits of each 32. */
+INLINE __m256i encode_two(__m256i state, __m256i codes, __m256i lengths, __m256i first,
+                          __m256i second, uint8_t **words)
+{
+    __m256i length = look_up(lengths, first);
+    __m256i code = _mm256_or_si256(_mm256_sllv_epi32(look_up(codes, second), length),
+                                   look_up(codes, first));
+    length = _mm256_add_epi32(length, look_up(lengths, second));
+    __m256i over = _mm256_srlv_epi32(state, _mm256_sub_epi32(_mm256_set1_epi32(32), length));
+    __m256i fits = _mm256_cmpeq_epi32(over, _mm256_setzero_si256());
+    unsigned mask = 255u ^ (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(fits));
+    unsigned count = (unsigned)__builtin_popcount(mask);
+    /* Those who shift out a word, at the upper end of eight of which the others are written over.
+     */
+    uint64_t from = _pext_u64(0x0706050403020100u, spread(mask));
+    from = count ? from << 8 * (8 - count) : 0;
+    __m256i out = _mm256_permutevar8x32_epi32(state, bytes_to_dwords(from));
+    out = _mm256_and_si256(out, _mm256_set1_epi32(0xffff));
+    __m128i narrow = _mm_packus_epi32(_mm256_castsi256_si128(out),
+                                      _mm256_extracti128_si256(out, 1));
+    _mm_storeu_si128((__m128i *)(void *)(*words - 16), narrow);
+    *words -= 2 * count;
+    state = _mm256_blendv_epi8(_mm256_srli_epi32(state, 16), state, fits);
+    return _mm256_or_si256(_mm256_sllv_epi32(state, length), code);
+}
+
+TARGET static void entropy_encode(struct wf_writer *w, size_t groups, const uint8_t *symbols)
+{
+    const struct wf_symbols *s = w->symbols;
+    struct ranks table = ranks_of(s);
+    __m256i state[2] = {load_32(w->state), load_32(w->state + 8)};
+    __m256i codes = table_of_16(s->code), lengths = table_of_16(s->length);
+    uint8_t *words = w->codes;
+    for (size_t group = groups; group-- > 0;) {
+        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_back(&w->tile);
+        __m256i r[2];
+        uint64_t escaped = 0;
+        for (unsigned half = 0; half < 2; half++) {
+            r[half] = rank(&table,
+                           _mm256_sub_epi8(load_32(in + 32 * half), load_32(base + 32 * half)));
+            uint32_t mask = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(r[half], table.none));
+            escaped |= (uint64_t)mask << 32 * half;
+        }
+        if (__builtin_expect(escaped != 0, 0))
+            put_escapes(w, escaped, base, in);
+        for (unsigned half = 2; half-- > 0;)
+            state[half] = encode_two(state[half], codes, lengths, _mm256_srli_epi32(r[half], 16),
+                                     _mm256_srli_epi32(r[half], 24), &words);
+        for (unsigned half = 2; half-- > 0;)
+            state[half] = encode_two(state[half], codes, lengths, r[half],
+                                     _mm256_srli_epi32(r[half], 8), &words);
+    }
+    store_32(w->state, state[0]);
+    store_32(w->state + 8, state[1]);
+    w->codes = words;
+}
+
+/* The bit of each byte. */
+INLINE uint64_t plane_of(const __m256i bytes[2], uint32_t bit)
+{
+    __m128i shift = _mm_cvtsi32_si128(7 - (int)bit);
+    uint32_t low = (uint32_t)_mm256_movemask_epi8(_mm256_sll_epi16(bytes[0], shift));
+    uint32_t high = (uint32_t)_mm256_movemask_epi8(_mm256_sll_epi16(bytes[1], shift));
+    return low | (uint64_t)high << 32;
+}
+
+TARGET static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_t *symbols)
+{
+    const struct wf_symbols *s = w->symbols;
+    struct ranks table = ranks_of(s);
+    uint32_t last = (1u << s->width) - 1, direct = last < s->symbols ? last : s->symbols;
+    for (size_t group = 0; group < groups; group++) {
+        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_next(&w->tile);
+        __m256i code[2], second[2], over[2], none[2];
+        for (unsigned half = 0; half < 2; half++) {
+            __m256i r = rank(&table,
+                             _mm256_sub_epi8(load_32(in + 32 * half), load_32(base + 32 * half)));
+            over[half] = _mm256_cmpeq_epi8(_mm256_max_epu8(r, _mm256_set1_epi8((char)direct)), r);
+            none[half] = _mm256_cmpeq_epi8(r, table.none);
+            code[half] = _mm256_or_si256(r, over[half]);
+            second[half] = _mm256_or_si256(_mm256_sub_epi8(r, _mm256_set1_epi8((char)last)),
+                                           none[half]);
+        }
+        uint64_t planes[4] = {0}, escaped = plane_of(over, 7);
+        uint64_t count = (uint64_t)__builtin_popcountll(escaped);
+        for (uint32_t bit = 0; bit < s->width; bit++)
+            planes[bit] = plane_of(code, bit);
+        memcpy(w->codes, planes, 8 * s->width);
+        w->codes += 8 * s->width;
+        for (uint32_t bit = 0; bit < 4; bit++)
+            planes[bit] = _pext_u64(plane_of(second, bit), escaped);
+        put_seconds(w, planes, count);
+        put_bytes(w, plane_of(none, 7), base, in);
+    }
+}
+
+INLINE __m256i narrow(__m256i first, __m256i second)
+{
+    return _mm256_permute4x64_epi64(_mm256_packus_epi16(first, second), 0xd8);
+}
+
+TARGET static void exponents(size_t groups, const uint8_t *plain, uint8_t *out)
+{
+    const __m256i byte = _mm256_set1_epi16(0xff);
+    for (size_t i = 0; i < 2 * groups; i++) {
+        __m256i a = load_32(plain + 64 * i), b = load_32(plain + 64 * i + 32);
+        store_32(out + 32 * i, narrow(_mm256_and_si256(_mm256_srli_epi16(a, 7), byte),
+                                      _mm256_and_si256(_mm256_srli_epi16(b, 7), byte)));
+    }
+}
+
+/* In each 16 bits, the sign beside the mantissa. */
+INLINE __m256i sign_and_mantissa(__m256i x)
+{
+    return _mm256_and_si256(bits_of(_mm256_srli_epi16(x, 8), x, _mm256_set1_epi16(0x7f)),
+                            _mm256_set1_epi16(0xff));
+}
+
+TARGET static void mantissas(size_t groups, const uint8_t *plain, uint8_t *out)
+{
+    for (size_t i = 0; i < 2 * groups; i++) {
+        __m256i a = load_32(plain + 64 * i), b = load_32(plain + 64 * i + 32);
+        store_32(out + 32 * i, narrow(sign_and_mantissa(a), sign_and_mantissa(b)));
+    }
+}
+
+const struct wf_lossless_kernels wf_lossless_avx2 = {
+    .entropy_decode = entropy_decode,
+    .fixed_decode = fixed_decode,
+    .entropy_encode = entropy_encode,
+    .fixed_encode = fixed_encode,
+    .exponents = exponents,
+    .mantissas = mantissas,
+};
+
+#endif

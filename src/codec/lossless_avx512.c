@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The lossless kernels of AVX-512: 64 symbols in a register, 16 lanes in another.
+ */
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "codec/lossless_inner.h"
+
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi2,popcnt")))
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+/* (mask & x) | (~mask & y) */
+#define SELECT(mask, x, y) _mm512_ternarylogic_epi64((mask), (x), (y), 0xca)
+
+/* Exponents and bytes of sign and mantissa → 64 bf16. */
+INLINE void merge(__m512i symbols, const uint8_t *rest, uint8_t *out)
+{
+    /* So that what the interleaving of each 128 bits leaves is in order. */
+    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    __m512i e = _mm512_permutexvar_epi64(order, symbols);
+    __m512i sm = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(rest));
+    __m512i low = SELECT(_mm512_set1_epi8(0x7f), sm, _mm512_slli_epi16(e, 7));
+    __m512i high = SELECT(_mm512_set1_epi8((char)0x80), sm, _mm512_srli_epi16(e, 1));
+    _mm512_storeu_si512(out, _mm512_unpacklo_epi8(low, high));
+    _mm512_storeu_si512(out + 64, _mm512_unpackhi_epi8(low, high));
+}
+
+/* Values of a group go out, by themselves or as bf16; then what was escaped as bytes. */
+INLINE void emit(struct wf_reader *r, __m512i values, uint64_t escaped, const uint8_t *base,
+                 const uint8_t *rest, uint8_t *out)
+{
+    __m512i symbols = _mm512_add_epi8(values, _mm512_loadu_si512(base));
+    if (rest)
+        merge(symbols, rest, out);
+    else
+        _mm512_storeu_si512(out, symbols);
+    if (__builtin_expect(escaped != 0, 0))
+        patch(r, escaped, base, rest != NULL, out);
+}
+
+INLINE __m512i table_of_16(const uint8_t *bytes)
+{
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)bytes));
+}
+
+struct decoder {
+    __m512i state, table[4];
+    const uint8_t *words;
+};
+
+/* The next symbol of each lane: entries as in wf_symbols.decode. */
+INLINE __m512i decode_step(struct decoder *d)
+{
+    __mmask16 upper = _mm512_test_epi32_mask(d->state, _mm512_set1_epi32(32));
+    __m512i entry =
+        _mm512_mask_blend_epi32(upper,
+                                _mm512_permutex2var_epi32(d->table[0], d->state, d->table[1]),
+                                _mm512_permutex2var_epi32(d->table[2], d->state, d->table[3]));
+    d->state = _mm512_srlv_epi32(d->state, _mm512_and_si512(entry, _mm512_set1_epi32(0xff)));
+    return entry;
+}
+
+INLINE void refill(struct decoder *d)
+{
+    __mmask16 empty = _mm512_cmplt_epu32_mask(d->state, _mm512_set1_epi32((int)WF_STATE_LEAST));
+    __m512i words = _mm512_cvtepu16_epi32(
+        _mm256_loadu_si256((const __m256i *)(const void *)d->words));
+    d->state = _mm512_mask_or_epi32(d->state, empty, _mm512_slli_epi32(d->state, 16),
+                                    _mm512_maskz_expand_epi32(empty, words));
+    d->words += 2 * (unsigned)__builtin_popcount(empty);
+}
+
+/* Each step's rank is in the second byte of its entries: 4 × 16 of them → 64 ranks in order. */
+INLINE __m512i gather_ranks(__m512i e0, __m512i e1, __m512i e2, __m512i e3)
+{
+    __m512i low = SELECT(_mm512_set1_epi32(0xff00), e1, _mm512_srli_epi32(e0, 8));
+    __m512i high = SELECT(_mm512_set1_epi32((int)0xff000000), _mm512_slli_epi32(e3, 16),
+                          _mm512_slli_epi32(e2, 8));
+    return SELECT(_mm512_set1_epi32(0xffff), low, high);
+}
+
+INLINE size_t entropy_loop(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out,
+                           bool merged)
+{
+    const struct wf_symbols *s = r->symbols;
+    struct decoder d = {.state = _mm512_loadu_si512(r->state), .words = r->codes};
+    for (unsigned i = 0; i < 4; i++)
+        d.table[i] = _mm512_loadu_si512(s->decode + 16 * i);
+    __m512i values = table_of_16(s->value), escape = _mm512_set1_epi8((char)s->symbols);
+    size_t group = 0;
+    /* Two refills of a group read at most 64 bytes. */
+    for (; group < groups && r->limit - d.words >= 64; group++) {
+        __m512i e0 = decode_step(&d), e1 = decode_step(&d);
+        refill(&d);
+        __m512i e2 = decode_step(&d), e3 = decode_step(&d);
+        refill(&d);
+        __m512i ranks = gather_ranks(e0, e1, e2, e3);
+        emit(r, _mm512_shuffle_epi8(values, ranks), _mm512_cmpeq_epi8_mask(ranks, escape),
+             wf_tile_next(&r->tile), merged ? rest + group * WF_GROUP : NULL,
+             out + group * (merged ? 128 : 64));
+    }
+    _mm512_storeu_si512(r->state, d.state);
+    r->codes = d.words;
+    return group;
+}
+
+TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const uint8_t *rest,
+                                    uint8_t *out)
+{
+    return rest ? entropy_loop(r, groups, rest, out, true)
+                : entropy_loop(r, groups, NULL, out, false);
+}
+
+/* A weight for each bit that is set. */
+INLINE __m512i add_plane(__m512i ranks, uint64_t plane, uint32_t bit)
+{
+    return _mm512_mask_add_epi8(ranks, plane, ranks, _mm512_set1_epi8((char)(1u << bit)));
+}
+
+/* Second codes of what was escaped, to the places of `escaped`; *raw: what follows as a byte. */
+INLINE __m512i second_ranks(uint64_t planes, uint64_t count, uint64_t escaped, uint64_t *raw)
+{
+    __m512i ranks = _mm512_setzero_si512();
+    *raw = escaped;
+    for (uint32_t bit = 0; bit < 4; bit++) {
+        uint64_t plane = _pdep_u64(planes, escaped);
+        planes >>= count;
+        ranks = add_plane(ranks, plane, bit);
+        *raw &= plane;
+    }
+    return ranks;
+}
+
+INLINE size_t fixed_loop(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out,
+                         uint32_t width)
+{
+    const struct wf_symbols *s = r->symbols;
+    uint8_t direct[16] = {0}, second[16] = {0};
+    memcpy(direct, s->value, (1u << width) - 1);
+    memcpy(second, s->value + (1u << width) - 1, WF_SECOND_RAW);
+    __m512i values = table_of_16(direct), seconds = table_of_16(second);
+    const uint8_t *codes = r->codes;
+    uint64_t at = r->second;
+    /* Where eight bytes may still be read. */
+    uint64_t least = (uint64_t)(r->limit - r->seconds), last = least < 8 ? 0 : 8 * (least - 8);
+    last = last < r->seconds_end ? last : r->seconds_end;
+    size_t group = 0;
+    for (; group < groups && r->codes_end - codes >= (ptrdiff_t)(8 * width); group++) {
+        __m512i ranks = _mm512_setzero_si512();
+        uint64_t escaped = ~0ull;
+        for (uint32_t bit = 0; bit < width; bit++) {
+            uint64_t plane = load_64(codes + 8 * bit);
+            escaped &= plane;
+            ranks = add_plane(ranks, plane, bit);
+        }
+        uint64_t count = (uint64_t)__builtin_popcountll(escaped);
+        const uint8_t *base = wf_tile_next(&r->tile), *part = rest ? rest + group * WF_GROUP : NULL;
+        uint8_t *to = out + group * (rest ? 128 : 64);
+        __m512i symbols = _mm512_shuffle_epi8(values, ranks);
+        codes += 8 * width;
+        if (__builtin_expect(count <= 14 && at + 4 * count <= last, 1)) {
+            uint64_t raw, planes = load_64(r->seconds + at / 8) >> at % 8;
+            at += 4 * count;
+            ranks = second_ranks(planes, count, escaped, &raw);
+            symbols = _mm512_mask_shuffle_epi8(symbols, escaped, seconds, ranks);
+            emit(r, symbols, raw, base, part, to);
+        } else {
+            emit(r, symbols, 0, base, part, to);
+            r->second = at;
+            patch_seconds(r, escaped, base, rest != NULL, to);
+            at = r->second;
+        }
+    }
+    r->codes = codes;
+    r->second = at;
+    return group;
+}
+
+TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint8_t *rest,
+                                  uint8_t *out)
+{
+    switch (r->symbols->width) {
+    case 1: return fixed_loop(r, groups, rest, out, 1);
+    case 2: return fixed_loop(r, groups, rest, out, 2);
+    case 3: return fixed_loop(r, groups, rest, out, 3);
+    default: return fixed_loop(r, groups, rest, out, 4);
+    }
+}
+
+/* ------------------------------------------------------------------------------------- encoding */
+
+/* What gives each value its rank: 64 of them in four registers, and that of 0. */
+struct ranks {
+    __m512i window, table[4], none, of_zero;
+};
+
+INLINE struct ranks ranks_of(const struct wf_symbols *s)
+{
+    uint8_t ranks[WF_WINDOW];
+    struct ranks t;
+    for (unsigned i = 0; i < WF_WINDOW; i++)
+        ranks[i] = s->rank[(uint8_t)(s->window + i)];
+    for (unsigned i = 0; i < 4; i++)
+        t.table[i] = table_of_16(ranks + 16 * i);
+    t.window = _mm512_set1_epi8((char)s->window);
+    t.none = _mm512_set1_epi8((char)s->symbols);
+    t.of_zero = _mm512_set1_epi8((char)s->rank[0]);
+    return t;
+}
+
+INLINE __m512i rank(const struct ranks *t, __m512i symbols)
+{
+    __m512i d = _mm512_sub_epi8(symbols, t->window);
+    __mmask64 odd = _mm512_test_epi8_mask(d, _mm512_set1_epi8(16));
+    __mmask64 upper = _mm512_test_epi8_mask(d, _mm512_set1_epi8(32));
+    __mmask64 outside = _mm512_cmpge_epu8_mask(d, _mm512_set1_epi8((char)WF_WINDOW));
+    __m512i low = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(t->table[0], d), odd, t->table[1],
+                                           d);
+    __m512i high = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(t->table[2], d), odd, t->table[3],
+                                            d);
+    __m512i ranks = _mm512_mask_mov_epi8(low, upper, high);
+    ranks = _mm512_mask_mov_epi8(ranks, outside, t->none);
+    return _mm512_mask_mov_epi8(ranks, _mm512_testn_epi8_mask(symbols, symbols), t->of_zero);
+}
+
+struct encoder {
+    __m512i state, code, length;
+    uint8_t *words;
+};
+
+/* Two symbols of each lane; ranks are in the low four bits of each 32. */
+INLINE void encode_two(struct encoder *e, __m512i first, __m512i second)
+{
+    __m512i length = _mm512_permutexvar_epi32(first, e->length);
+    __m512i code = _mm512_or_si512(_mm512_sllv_epi32(_mm512_permutexvar_epi32(second, e->code),
+                                                     length),
+                                   _mm512_permutexvar_epi32(first, e->code));
+    length = _mm512_add_epi32(length, _mm512_permutexvar_epi32(second, e->length));
+    __m512i over = _mm512_srlv_epi32(e->state, _mm512_sub_epi32(_mm512_set1_epi32(32), length));
+    __mmask16 full = _mm512_test_epi32_mask(over, over);
+    unsigned words = (unsigned)__builtin_popcount(full);
+    e->words -= 2 * words;
+    _mm256_mask_storeu_epi16(e->words, (__mmask16)((1u << words) - 1),
+                             _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, e->state)));
+    e->state = _mm512_mask_srli_epi32(e->state, full, e->state, 16);
+    e->state = _mm512_or_si512(_mm512_sllv_epi32(e->state, length), code);
+}
+
+INLINE __m512i table_of_dwords(const uint8_t *bytes)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)bytes));
+}
+
+TARGET static void entropy_encode(struct wf_writer *w, size_t groups, const uint8_t *symbols)
+{
+    const struct wf_symbols *s = w->symbols;
+    struct ranks table = ranks_of(s);
+    struct encoder e = {
+        .state = _mm512_loadu_si512(w->state),
+        .code = table_of_dwords(s->code),
+        .length = table_of_dwords(s->length),
+        .words = w->codes,
+    };
+    for (size_t group = groups; group-- > 0;) {
+        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_back(&w->tile);
+        __m512i r = rank(&table, _mm512_sub_epi8(_mm512_loadu_si512(in), _mm512_loadu_si512(base)));
+        __mmask64 escaped = _mm512_cmpeq_epi8_mask(r, table.none);
+        if (__builtin_expect(escaped != 0, 0))
+            put_escapes(w, escaped, base, in);
+        encode_two(&e, _mm512_srli_epi32(r, 16), _mm512_srli_epi32(r, 24));
+        encode_two(&e, r, _mm512_srli_epi32(r, 8));
+    }
+    _mm512_storeu_si512(w->state, e.state);
+    w->codes = e.words;
+}
+
+TARGET static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_t *symbols)
+{
+    const struct wf_symbols *s = w->symbols;
+    struct ranks table = ranks_of(s);
+    uint32_t last = (1u << s->width) - 1, direct = last < s->symbols ? last : s->symbols;
+    for (size_t group = 0; group < groups; group++) {
+        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_next(&w->tile);
+        __m512i r = rank(&table, _mm512_sub_epi8(_mm512_loadu_si512(in), _mm512_loadu_si512(base)));
+        __mmask64 escaped = _mm512_cmpge_epu8_mask(r, _mm512_set1_epi8((char)direct));
+        __mmask64 raw = _mm512_cmpeq_epi8_mask(r, table.none);
+        __m512i second = _mm512_sub_epi8(r, _mm512_set1_epi8((char)last));
+        second = _mm512_mask_mov_epi8(second, raw, _mm512_set1_epi8(WF_SECOND_RAW));
+        r = _mm512_mask_mov_epi8(r, escaped, _mm512_set1_epi8(15));
+        for (uint32_t bit = 0; bit < s->width; bit++) {
+            uint64_t plane = _mm512_test_epi8_mask(r, _mm512_set1_epi8((char)(1u << bit)));
+            memcpy(w->codes, &plane, sizeof plane);
+            w->codes += sizeof plane;
+        }
+        uint64_t planes[4], count = (uint64_t)__builtin_popcountll(escaped);
+        for (uint32_t bit = 0; bit < 4; bit++)
+            planes[bit] = _pext_u64(_mm512_test_epi8_mask(second,
+                                                          _mm512_set1_epi8((char)(1u << bit))),
+                                    escaped);
+        if (__builtin_expect(count <= 14, 1))
+            put_bits(w,
+                     planes[0] | planes[1] << count | planes[2] << 2 * count |
+                         planes[3] << 3 * count,
+                     4 * count);
+        else
+            put_seconds(w, planes, count);
+        put_bytes(w, raw, base, in);
+    }
+}
+
+/* 16-bit elements, the upper byte of each 0 → 64 bytes in order. */
+INLINE __m512i narrow(__m512i first, __m512i second)
+{
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    return _mm512_permutexvar_epi64(order, _mm512_packus_epi16(first, second));
+}
+
+TARGET static void exponents(size_t groups, const uint8_t *plain, uint8_t *out)
+{
+    const __m512i byte = _mm512_set1_epi16(0xff);
+    for (size_t i = 0; i < groups; i++) {
+        __m512i a = _mm512_loadu_si512(plain + 128 * i);
+        __m512i b = _mm512_loadu_si512(plain + 128 * i + 64);
+        _mm512_storeu_si512(out + WF_GROUP * i,
+                            narrow(_mm512_and_si512(_mm512_srli_epi16(a, 7), byte),
+                                   _mm512_and_si512(_mm512_srli_epi16(b, 7), byte)));
+    }
+}
+
+/* In each 16 bits, the sign beside the mantissa. */
+INLINE __m512i sign_and_mantissa(__m512i x)
+{
+    __m512i both = SELECT(_mm512_set1_epi16(0x7f), x, _mm512_srli_epi16(x, 8));
+    return _mm512_and_si512(both, _mm512_set1_epi16(0xff));
+}
+
+TARGET static void mantissas(size_t groups, const uint8_t *plain, uint8_t *out)
+{
+    for (size_t i = 0; i < groups; i++) {
+        __m512i a = _mm512_loadu_si512(plain + 128 * i);
+        __m512i b = _mm512_loadu_si512(plain + 128 * i + 64);
+        _mm512_storeu_si512(out + WF_GROUP * i, narrow(sign_and_mantissa(a), sign_and_mantissa(b)));
+    }
+}
+
+const struct wf_lossless_kernels wf_lossless_avx512 = {
+    .entropy_decode = entropy_decode,
+    .fixed_decode = fixed_decode,
+    .entropy_encode = entropy_encode,
+    .fixed_encode = fixed_encode,
+    .exponents = exponents,
+    .mantissas = mantissas,
+};
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the lossless kernels of all instruction sets share: what was escaped, one by one.
+ */
+#ifndef WF_CODEC_LOSSLESS_INNER_H
+#define WF_CODEC_LOSSLESS_INNER_H
+
+#include <string.h>
+
+#include "codec/lossless.h"
+
+static inline uint8_t next_byte(struct wf_reader *r)
+{
+    if (r->escapes_left == 0) {
+        r->damaged = true;
+        return 0;
+    }
+    r->escapes_left--;
+    return *r->escapes++;
+}
+
+static inline void place(uint8_t symbol, unsigned i, bool merged, uint8_t *out)
+{
+    if (merged) {
+        uint16_t element;
+        memcpy(&element, out + 2 * i, 2);
+        element = (uint16_t)((element & 0x807f) | symbol << 7);
+        memcpy(out + 2 * i, &element, 2);
+    } else {
+        out[i] = symbol;
+    }
+}
+
+/* Put symbols that were escaped as bytes to their places in `out`: symbols, or bf16 that want their
+ * exponent. */
+static inline void patch(struct wf_reader *r, uint64_t mask, const uint8_t *base, bool merged,
+                         uint8_t *out)
+{
+    for (; mask; mask &= mask - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(mask);
+        place((uint8_t)(next_byte(r) + base[i]), i, merged, out);
+    }
+}
+
+static inline uint32_t bit_at(const uint8_t *bits, uint64_t at)
+{
+    return bits[at / 8] >> at % 8 & 1;
+}
+
+/* The same for those of the fixed mode, which have second codes. */
+static inline void patch_seconds(struct wf_reader *r, uint64_t mask, const uint8_t *base,
+                                 bool merged, uint8_t *out)
+{
+    uint64_t count = (uint64_t)__builtin_popcountll(mask), at = r->second;
+    if (r->seconds_end - at < 4 * count) {
+        r->damaged = true;
+        return;
+    }
+    const uint8_t *value = r->symbols->value + (1u << r->symbols->width) - 1;
+    r->second += 4 * count;
+    for (; mask; mask &= mask - 1, at++) {
+        unsigned i = (unsigned)__builtin_ctzll(mask);
+        uint32_t code = bit_at(r->seconds, at) | bit_at(r->seconds, at + count) << 1 |
+                        bit_at(r->seconds, at + 2 * count) << 2 |
+                        bit_at(r->seconds, at + 3 * count) << 3;
+        uint8_t symbol = code == WF_SECOND_RAW ? next_byte(r) : value[code];
+        place((uint8_t)(symbol + base[i]), i, merged, out);
+    }
+}
+
+static inline uint64_t load_64(const uint8_t *at)
+{
+    uint64_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+/* Up to 56 bits behind those that are there; what is above them is 0. */
+static inline void put_bits(struct wf_writer *w, uint64_t bits, uint64_t count)
+{
+    uint8_t *at = w->seconds + w->second / 8;
+    bits = bits << w->second % 8 | *at;
+    memcpy(at, &bits, sizeof bits);
+    w->second += count;
+}
+
+/* Symbols of a group that go as bytes. */
+static inline void put_bytes(struct wf_writer *w, uint64_t mask, const uint8_t *base,
+                             const uint8_t *symbols)
+{
+    for (; mask; mask &= mask - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(mask);
+        w->escapes[w->escaped++] = (uint8_t)(symbols[i] - base[i]);
+    }
+}
+
+/* Four planes of `count` bits each; `count` up to 64. */
+static inline void put_seconds(struct wf_writer *w, const uint64_t planes[4], uint64_t count)
+{
+    for (unsigned bit = 0; bit < 4; bit++) {
+        uint64_t low = count < 32 ? count : 32;
+        put_bits(w, planes[bit] & 0xffffffff, low);
+        if (count > low)
+            put_bits(w, planes[bit] >> 32, count - low);
+    }
+}
+
+/* Escapes of a group that is encoded backwards. */
+static inline void put_escapes(struct wf_writer *w, uint64_t mask, const uint8_t *base,
+                               const uint8_t *symbols)
+{
+    while (mask) {
+        unsigned i = 63 - (unsigned)__builtin_clzll(mask);
+        *--w->escapes = (uint8_t)(symbols[i] - base[i]);
+        w->escaped++;
+        mask ^= 1ull << i;
+    }
+}
+
+#endif

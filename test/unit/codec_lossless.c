@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The lossless codec: every set of kernels writes the same bytes and reads the same elements, over
+ * planes like KV, planes like none, and bytes that nobody encoded.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../support/random.h"
+#include "codec/lossless.h"
+
+static const enum weft_dtype dtypes[] = {WEFT_F32,      WEFT_F16,      WEFT_BF16,
+                                         WEFT_FP8_E4M3, WEFT_FP8_E5M2, WEFT_INT8};
+#define DTYPES (sizeof dtypes / sizeof dtypes[0])
+
+enum content {
+    LIKE_KV,     /* normal, channels of keys apart */
+    NOISE,       /* any bytes */
+    ZEROS,       /* all of them */
+    PADDED,      /* like KV, and zeros from the middle on */
+    ONE_VALUE,   /* the same element all over */
+    RARE,        /* one element in 50 is anything */
+    ALTERNATE,   /* two far apart */
+    HALVES,      /* each element's upper byte is its number */
+    FEW_TO_MANY, /* a new exponent from group to group */
+    CONTENTS
+};
+
+static double normal(struct random_source *r)
+{
+    double u = (random_below(r, 1u << 30) + 1.0) / (double)(1u << 30);
+    double v = random_below(r, 1u << 30) / (double)(1u << 30);
+    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+}
+
+static uint16_t to_f16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    int e = (int)(bits >> 23 & 255) - 127 + 15;
+    if (e < 1)
+        return (uint16_t)(bits >> 16 & 0x8000);
+    e = e > 30 ? 30 : e;
+    return (uint16_t)((bits >> 16 & 0x8000) | (uint32_t)e << 10 | (bits >> 13 & 0x3ff));
+}
+
+static void store(enum weft_dtype dtype, float x, uint8_t *out)
+{
+    uint32_t bits;
+    uint16_t half = to_f16(x);
+    memcpy(&bits, &x, 4);
+    uint16_t brain = (uint16_t)(bits >> 16);
+    switch (dtype) {
+    case WEFT_F32: memcpy(out, &bits, 4); break;
+    case WEFT_F16: memcpy(out, &half, 2); break;
+    case WEFT_BF16: memcpy(out, &brain, 2); break;
+    case WEFT_FP8_E5M2: *out = (uint8_t)(half >> 8); break;
+    case WEFT_FP8_E4M3: *out = (uint8_t)((half >> 8 & 0x80) | (half >> 7 & 0x7f)); break;
+    case WEFT_INT8: *out = (uint8_t)(int8_t)(x * 25 > 127 ? 127 : x * 25 < -127 ? -127 : x * 25);
+    }
+}
+
+static void fill(const struct wf_plane *plane, enum content content, struct random_source *r,
+                 uint8_t *out)
+{
+    size_t n = wf_plane_elements(plane), size = weft_dtype_bytes(plane->dtype);
+    size_t channels = (size_t)plane->heads * plane->head_dim;
+    uint64_t one = random_next(r);
+    memset(out, 0, n * size);
+    for (size_t i = 0; i < n && content != ZEROS; i++) {
+        uint8_t *at = out + i * size;
+        uint64_t any = random_next(r);
+        double scale = plane->value ? 1 : exp2((double)(i % channels * 7 % 9) - 4);
+        float x = (float)(normal(r) * scale);
+        switch (content) {
+        case NOISE: memcpy(at, &any, size); break;
+        case PADDED:
+            if (i < n / 2)
+                store(plane->dtype, x, at);
+            break;
+        case ONE_VALUE: memcpy(at, &one, size); break;
+        case RARE:
+            store(plane->dtype, x, at);
+            if (any % 50 == 0)
+                memcpy(at, &one, size), one = any;
+            break;
+        case ALTERNATE: store(plane->dtype, i / 3 % 2 ? 1e-12f : 3e12f, at); break;
+        case HALVES: at[size - 1] = (uint8_t)i; break;
+        case FEW_TO_MANY: store(plane->dtype, (float)exp2((double)(i / 64 % 60) - 30), at); break;
+        default: store(plane->dtype, x, at);
+        }
+    }
+}
+
+static const struct wf_plane shapes[] = {
+    {.tokens = 64, .heads = 2, .head_dim = 64},  {.tokens = 64, .heads = 4, .head_dim = 8},
+    {.tokens = 16, .heads = 1, .head_dim = 128}, {.tokens = 1, .heads = 1, .head_dim = 1},
+    {.tokens = 1, .heads = 1, .head_dim = 63},   {.tokens = 1, .heads = 1, .head_dim = 65},
+    {.tokens = 17, .heads = 3, .head_dim = 5},   {.tokens = 33, .heads = 1, .head_dim = 2},
+    {.tokens = 100, .heads = 3, .head_dim = 80}, {.tokens = 4097, .heads = 1, .head_dim = 1},
+    {.tokens = 300, .heads = 1, .head_dim = 96},
+};
+#define SHAPES (sizeof shapes / sizeof shapes[0])
+
+#define GUARD 64
+
+/* Memory of exactly so many bytes, the guard behind included by the allocator or by us. */
+struct room {
+    uint8_t *bytes;
+    size_t size;
+};
+
+static struct room room_of(size_t size)
+{
+    struct room room = {.bytes = malloc(size + GUARD), .size = size};
+    assert_non_null(room.bytes);
+    memset(room.bytes, 0x5a, size + GUARD);
+    return room;
+}
+
+static void free_room(struct room *room)
+{
+    for (size_t i = 0; i < GUARD; i++)
+        assert_int_equal(room->bytes[room->size + i], 0x5a);
+    free(room->bytes);
+}
+
+static void *scratch_of(const struct wf_plane *plane)
+{
+    size_t size = (wf_codec_lossless.scratch(plane) + 63) & ~(size_t)63;
+    void *scratch = aligned_alloc(64, size);
+    assert_non_null(scratch);
+    memset(scratch, 0xee, size);
+    return scratch;
+}
+
+/* Encoded by the scalar kernels; by all others the same; decoded by all of them. */
+static void there_and_back(const struct wf_plane *plane, enum wf_lossless_mode mode,
+                           const uint8_t *plain)
+{
+    size_t size = wf_plane_bytes(plane), first_bytes = 0;
+    enum weft_status first_status = WEFT_OK;
+    struct room first = room_of(size);
+    void *scratch = scratch_of(plane);
+    for (int isa = 0; isa < WF_CODEC_ISA_COUNT; isa++) {
+        if (!wf_codec_isa_usable((enum wf_codec_isa)isa))
+            continue;
+        const struct wf_lossless_kernels *kernels = wf_lossless_kernels_of((enum wf_codec_isa)isa);
+        struct room out = room_of(size);
+        size_t bytes = 0;
+        enum weft_status status = wf_lossless_encode_by(kernels, plane, mode, plain, out.bytes,
+                                                        &bytes, scratch);
+        if (isa == WF_CODEC_SCALAR) {
+            first_status = status;
+            first_bytes = bytes;
+            memcpy(first.bytes, out.bytes, size);
+        }
+        assert_int_equal(status, first_status);
+        assert_int_equal(bytes, first_bytes);
+        if (status == WEFT_OK) {
+            assert_true(bytes <= size);
+            assert_memory_equal(out.bytes, first.bytes, bytes);
+            struct room in = room_of(bytes), back = room_of(size);
+            memcpy(in.bytes, out.bytes, bytes);
+            assert_int_equal(wf_lossless_decode_by(kernels, plane, in.bytes, bytes, back.bytes,
+                                                   scratch),
+                             WEFT_OK);
+            assert_memory_equal(back.bytes, plain, size);
+            free_room(&in);
+            free_room(&back);
+        } else {
+            assert_int_equal(status, WEFT_MISS);
+        }
+        free_room(&out);
+    }
+    free(scratch);
+    free_room(&first);
+}
+
+static void test_kernels_agree(void **state)
+{
+    (void)state;
+    struct random_source r = random_seeded("lossless");
+    for (int isa = 0; isa < WF_CODEC_ISA_COUNT; isa++) {
+        if (!wf_codec_isa_usable((enum wf_codec_isa)isa))
+            fprintf(stderr, "# skipped: this processor has no %s\n",
+                    wf_codec_isa_name((enum wf_codec_isa)isa));
+    }
+    for (size_t d = 0; d < DTYPES; d++) {
+        for (size_t s = 0; s < SHAPES; s++) {
+            for (int content = 0; content < CONTENTS; content++) {
+                struct wf_plane plane = shapes[s];
+                plane.dtype = dtypes[d];
+                plane.value = random_below(&r, 2);
+                struct room plain = room_of(wf_plane_bytes(&plane));
+                fill(&plane, (enum content)content, &r, plain.bytes);
+                for (int mode = 0; mode <= WF_LOSSLESS_ENTROPY; mode++)
+                    there_and_back(&plane, (enum wf_lossless_mode)mode, plain.bytes);
+                free_room(&plain);
+            }
+        }
+    }
+}
+
+static size_t encoded_bytes(const struct wf_plane *plane, enum wf_lossless_mode mode,
+                            const uint8_t *plain)
+{
+    size_t bytes = 0;
+    uint8_t *out = malloc(wf_plane_bytes(plane));
+    void *scratch = scratch_of(plane);
+    assert_non_null(out);
+    enum weft_status status = wf_lossless_encode_by(wf_lossless_kernels_of(wf_codec_isa_best()),
+                                                    plane, mode, plain, out, &bytes, scratch);
+    free(out);
+    free(scratch);
+    return status == WEFT_OK ? bytes : wf_plane_bytes(plane);
+}
+
+static void test_what_it_saves(void **state)
+{
+    (void)state;
+    struct random_source r = {17};
+    struct wf_plane plane = {
+        .dtype = WEFT_BF16, .tokens = 64, .heads = 2, .head_dim = 64, .value = true};
+    size_t size = wf_plane_bytes(&plane);
+    uint8_t *plain = malloc(size);
+    assert_non_null(plain);
+    /* The exponent of a normal number has about 2.6 bits. */
+    fill(&plane, LIKE_KV, &r, plain);
+    assert_true(encoded_bytes(&plane, WF_LOSSLESS_ENTROPY, plain) < size * 100 / 147);
+    assert_true(encoded_bytes(&plane, WF_LOSSLESS_FIXED, plain) < size * 100 / 142);
+    assert_true(encoded_bytes(&plane, 0, plain) < size * 100 / 145);
+    /* Channels of different size cost their bases alone. */
+    plane.value = false;
+    fill(&plane, LIKE_KV, &r, plain);
+    assert_true(encoded_bytes(&plane, 0, plain) < size * 100 / 144);
+    fill(&plane, ZEROS, &r, plain);
+    assert_true(encoded_bytes(&plane, 0, plain) < size / 14);
+    /* Zeros have a code like others. */
+    plane.value = true;
+    fill(&plane, PADDED, &r, plain);
+    assert_true(encoded_bytes(&plane, 0, plain) < size * 100 / 144);
+    fill(&plane, NOISE, &r, plain);
+    assert_int_equal(encoded_bytes(&plane, 0, plain), size);
+    free(plain);
+}
+
+/* Damaged and made-up bytes: an error or some plane, the same from all kernels, and not a byte
+ * beyond. */
+static void hostile(const struct wf_plane *plane, const uint8_t *bytes, size_t count)
+{
+    size_t size = wf_plane_bytes(plane);
+    struct room first = room_of(size);
+    enum weft_status first_status = WEFT_OK;
+    void *scratch = scratch_of(plane);
+    for (int isa = 0; isa < WF_CODEC_ISA_COUNT; isa++) {
+        if (!wf_codec_isa_usable((enum wf_codec_isa)isa))
+            continue;
+        struct room back = room_of(size);
+        uint8_t *exact = malloc(count ? count : 1);
+        assert_non_null(exact);
+        memcpy(exact, bytes, count);
+        enum weft_status status =
+            wf_lossless_decode_by(wf_lossless_kernels_of((enum wf_codec_isa)isa), plane, exact,
+                                  count, back.bytes, scratch);
+        if (isa == WF_CODEC_SCALAR) {
+            first_status = status;
+            memcpy(first.bytes, back.bytes, size);
+        }
+        assert_true(status == WEFT_OK || status == WEFT_E_CORRUPT);
+        assert_int_equal(status, first_status);
+        if (status == WEFT_OK)
+            assert_memory_equal(back.bytes, first.bytes, size);
+        free(exact);
+        free_room(&back);
+    }
+    free(scratch);
+    free_room(&first);
+}
+
+static void test_hostile_bytes(void **state)
+{
+    (void)state;
+    struct random_source r = random_seeded("lossless hostile");
+    for (int round = 0; round < 120; round++) {
+        struct wf_plane plane = shapes[random_below(&r, SHAPES)];
+        plane.dtype = dtypes[random_below(&r, DTYPES)];
+        size_t size = wf_plane_bytes(&plane), bytes = 0;
+        uint8_t *plain = malloc(size), *coded = malloc(size + GUARD);
+        void *scratch = scratch_of(&plane);
+        assert_true(plain && coded);
+        fill(&plane, round % 3 ? LIKE_KV : PADDED, &r, plain);
+        if (wf_lossless_encode_by(&wf_lossless_scalar, &plane, 1 + random_below(&r, 2), plain,
+                                  coded, &bytes, scratch) == WEFT_OK) {
+            hostile(&plane, coded, random_below(&r, (uint32_t)bytes));
+            for (int i = 0; i < 60; i++) {
+                /* The head and the tables most of all. */
+                uint32_t below = random_below(&r, 3) ? 48 : (uint32_t)bytes;
+                uint32_t at = random_below(&r, below < bytes ? below : (uint32_t)bytes);
+                uint8_t was = coded[at];
+                coded[at] = (uint8_t)(random_below(&r, 2) ? random_next(&r) : was ^ 1u << i % 8);
+                hostile(&plane, coded, bytes);
+                if (random_below(&r, 4))
+                    coded[at] = was;
+            }
+        }
+        for (size_t i = 0; i < size; i++)
+            coded[i] = (uint8_t)random_next(&r);
+        coded[0] = (uint8_t)(1 + random_below(&r, 2));
+        hostile(&plane, coded, size);
+        free(plain);
+        free(coded);
+        free(scratch);
+    }
+}
+
+static void test_bit_planes(void **state)
+{
+    (void)state;
+    struct random_source r = random_seeded("bit planes");
+    uint8_t bytes[128], packed[128], back[128];
+    for (uint32_t bits = 1; bits < 8; bits++) {
+        for (int i = 0; i < 128; i++)
+            bytes[i] = (uint8_t)random_below(&r, 1u << bits);
+        wf_bits_pack(bits, 2, bytes, packed);
+        wf_bits_unpack(bits, 2, packed, back);
+        assert_memory_equal(back, bytes, 128);
+        for (int i = 0; i < 128; i++)
+            assert_int_equal(packed[i / 64 * 8 * (int)bits + i % 64 / 8] >> i % 8 & 1,
+                             bytes[i] & 1);
+    }
+}
+
+/* Any counts give a full prefix code, and the most frequent symbols the shortest ones. */
+static void test_codes(void **state)
+{
+    (void)state;
+    struct random_source r = random_seeded("codes");
+    for (int round = 0; round < 20000; round++) {
+        struct wf_histogram h = {0};
+        struct wf_symbols s;
+        uint32_t kinds = 1 + random_below(&r, 40), steep = random_below(&r, 12);
+        for (uint32_t i = 0; i < kinds; i++) {
+            uint32_t at = random_below(&r, 4) ? 100 + i : random_below(&r, 256);
+            uint32_t count = 1 + (random_below(&r, 1u << 16) >>
+                                  (i * steep / 4 < 16 ? i * steep / 4 : 16));
+            h.count[at] += count;
+            h.total += count;
+        }
+        assert_int_not_equal(wf_symbols_entropy(&h, &s), UINT32_MAX);
+        uint32_t used = 0;
+        for (uint32_t i = 0; i <= s.symbols; i++)
+            used += 64u >> s.length[i];
+        assert_int_equal(used, 64);
+        for (uint32_t i = 1; i < s.symbols; i++)
+            assert_true(s.length[i] >= s.length[i - 1]);
+        for (uint32_t i = 0; i < s.symbols; i++)
+            assert_int_equal(s.rank[s.value[i]], i);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kernels_agree), cmocka_unit_test(test_what_it_saves),
+        cmocka_unit_test(test_hostile_bytes), cmocka_unit_test(test_bit_planes),
+        cmocka_unit_test(test_codes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
