@@ -12,6 +12,10 @@ static const struct wf_codec *const codecs[] = {
     &wf_codec_lossless_fixed,
     &wf_codec_lossless_entropy,
     &wf_codec_raw,
+    &wf_codec_int8,
+    &wf_codec_fp8,
+    &wf_codec_int4,
+    &wf_codec_int2,
 };
 
 #define CODECS (sizeof codecs / sizeof codecs[0])

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * See quant_kernel.h.  Compiled with -ffp-contract=off; what differs between the widths is here:
+ * f16, and the bits of codes.  Runs of bits are gathered and spread with BMI2's pext and pdep
+ * where the processor has them.
+ */
+#include "codec/quant_kernel.h"
+
+#include <string.h>
+
+#include "codec/convert.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#ifdef __FAST_MATH__
+#error "every width must give the same bits: build this without -ffast-math"
+#endif
+
+#define WHOLE 0x1.8p23f /* added and taken away, rounds to a whole number, ties to even */
+
+/* --------------------------------------------------------------------------------- runs of bits */
+
+static unsigned popcount(uint64_t bits)
+{
+    return (unsigned)__builtin_popcountll(bits);
+}
+
+void wf_cell_bits_of(const uint8_t *widths, size_t lanes, struct wf_cell_bits *out)
+{
+    memset(out, 0, sizeof *out);
+    uint32_t at = 0;
+    for (size_t w = 0; w < lanes / 64; w++) {
+        for (size_t l = 0; l < 64; l++)
+            for (unsigned p = 0; p < widths[64 * w + l]; p++)
+                out->mask[w][p] |= UINT64_C(1) << l;
+        while (out->planes[w] < WF_CELL_WIDTH_MAX && out->mask[w][out->planes[w]]) {
+            out->at[w][out->planes[w]] = at;
+            at += popcount(out->mask[w][out->planes[w]++]);
+        }
+    }
+    out->row = at;
+}
+
+/* What is not yet a whole byte. */
+struct bit_writer {
+    uint8_t *out;
+    uint64_t bits;
+    unsigned count; /* 0 … 7 between calls */
+};
+
+static void put_bits(struct bit_writer *writer, uint64_t bits, unsigned count)
+{
+    writer->bits |= bits << writer->count;
+    uint64_t over = writer->count ? bits >> (64 - writer->count) : 0;
+    unsigned total = writer->count + count, bytes = total / 8;
+    uint8_t whole[9];
+    memcpy(whole, &writer->bits, 8);
+    whole[8] = (uint8_t)over;
+    memcpy(writer->out, whole, bytes);
+    writer->out += bytes;
+    writer->count = total % 8;
+    writer->bits = writer->count ? whole[bytes] : 0;
+}
+
+static void put_rest(struct bit_writer *writer)
+{
+    if (writer->count)
+        *writer->out = (uint8_t)writer->bits;
+}
+
+/* The 64 bits from bit `at` on. */
+static inline __attribute__((always_inline)) uint64_t bits_at(const uint8_t *row, size_t at)
+{
+    uint64_t bits;
+    memcpy(&bits, row + at / 8, 8);
+    unsigned shift = at % 8;
+    return shift ? bits >> shift | (uint64_t)row[at / 8 + 8] << (64 - shift) : bits;
+}
+
+/* The bits of `plane` where `mask` has ones, moved together; and the other way. */
+static uint64_t gather_1(uint64_t plane, uint64_t mask)
+{
+    if (mask == UINT64_MAX)
+        return plane;
+    uint64_t run = 0;
+    for (unsigned i = 0; mask; i++, mask &= mask - 1)
+        run |= (uint64_t)((plane & mask & -mask) != 0) << i;
+    return run;
+}
+
+static uint64_t spread_1(uint64_t run, uint64_t mask)
+{
+    if (mask == UINT64_MAX)
+        return run;
+    uint64_t plane = 0;
+    for (; mask; run >>= 1, mask &= mask - 1)
+        plane |= run & 1 ? mask & -mask : 0;
+    return plane;
+}
+
+/* Bit p of 64 codes. */
+static uint64_t plane_of_1(const uint8_t *codes, unsigned p)
+{
+    uint64_t plane = 0;
+    for (unsigned l = 0; l < 64; l++)
+        plane |= (uint64_t)(codes[l] >> p & 1) << l;
+    return plane;
+}
+
+static void codes_of_1(const uint8_t *row, size_t begin, const uint32_t *at, const uint64_t *mask,
+                       unsigned planes, uint8_t *codes)
+{
+    memset(codes, 0, 64);
+    for (unsigned p = 0; p < planes; p++) {
+        uint64_t plane = spread_1(bits_at(row, begin + at[p]), mask[p]);
+        for (unsigned l = 0; l < 64; l++)
+            codes[l] = (uint8_t)(codes[l] | (plane >> l & 1) << p);
+    }
+}
+
+static void from_f16_1(const uint16_t *halves, size_t count, float *out)
+{
+    wf_floats_of(WEFT_F16, halves, count, out);
+}
+
+static void to_f16_1(const float *from, size_t count, uint16_t *halves)
+{
+    wf_floats_to(WEFT_F16, from, count, halves);
+}
+
+#define WIDTH 1
+#define TARGET
+#include "codec/quant_loops.h"
+
+#if defined(__x86_64__)
+
+/* ----------------------------------------------------------------------------------------- AVX2 */
+
+#define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt,f16c")))
+#define AVX2_INLINE \
+    static inline __attribute__((always_inline, target("avx2,bmi,bmi2,popcnt,f16c")))
+
+AVX2_INLINE uint64_t gather_8(uint64_t plane, uint64_t mask)
+{
+    return _pext_u64(plane, mask);
+}
+
+AVX2_INLINE uint64_t plane_of_8(const uint8_t *codes, unsigned p)
+{
+    __m128i shift = _mm_cvtsi32_si128((int)(7 - p));
+    __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)codes);
+    __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(codes + 32));
+    uint32_t a = (uint32_t)_mm256_movemask_epi8(_mm256_sll_epi16(low, shift));
+    uint32_t b = (uint32_t)_mm256_movemask_epi8(_mm256_sll_epi16(high, shift));
+    return a | (uint64_t)b << 32;
+}
+
+/* 32 bits to 32 bytes, each `one` or 0. */
+AVX2_INLINE __m256i bytes_of(uint32_t bits, __m256i one)
+{
+    const __m256i which = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
+                                             0x0303030303030303);
+    const __m256i each = _mm256_set1_epi64x((long long)0x8040201008040201);
+    __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), which);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, each), each), one);
+}
+
+AVX2_INLINE void codes_of_8(const uint8_t *row, size_t begin, const uint32_t *at,
+                            const uint64_t *mask, unsigned planes, uint8_t *codes)
+{
+    __m256i low = _mm256_setzero_si256(), high = low;
+    for (unsigned p = 0; p < planes; p++) {
+        uint64_t plane = _pdep_u64(bits_at(row, begin + at[p]), mask[p]);
+        __m256i one = _mm256_set1_epi8((char)(1u << p));
+        low = _mm256_or_si256(low, bytes_of((uint32_t)plane, one));
+        high = _mm256_or_si256(high, bytes_of((uint32_t)(plane >> 32), one));
+    }
+    _mm256_storeu_si256((__m256i *)(void *)codes, low);
+    _mm256_storeu_si256((__m256i *)(void *)(codes + 32), high);
+}
+
+AVX2_INLINE void from_f16_8(const uint16_t *halves, size_t count, float *out)
+{
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(
+                                      (const __m128i *)(const void *)(halves + i))));
+    wf_floats_of(WEFT_F16, halves + i, count - i, out + i);
+}
+
+AVX2_INLINE void to_f16_8(const float *from, size_t count, uint16_t *halves)
+{
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        _mm_storeu_si128((__m128i *)(void *)(halves + i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+    wf_floats_to(WEFT_F16, from + i, count - i, halves + i);
+}
+
+#define WIDTH 8
+#define TARGET AVX2
+#include "codec/quant_loops.h"
+
+/* -------------------------------------------------------------------------------------- AVX-512 */
+
+#define AVX512 \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,popcnt,f16c")))
+#define AVX512_INLINE static inline __attribute__((always_inline)) AVX512
+
+AVX512_INLINE uint64_t gather_16(uint64_t plane, uint64_t mask)
+{
+    return _pext_u64(plane, mask);
+}
+
+AVX512_INLINE uint64_t plane_of_16(const uint8_t *codes, unsigned p)
+{
+    return _mm512_test_epi8_mask(_mm512_loadu_si512(codes), _mm512_set1_epi8((char)(1u << p)));
+}
+
+AVX512_INLINE void codes_of_16(const uint8_t *row, size_t begin, const uint32_t *at,
+                               const uint64_t *mask, unsigned planes, uint8_t *codes)
+{
+    __m512i all = _mm512_setzero_si512();
+    for (unsigned p = 0; p < planes; p++) {
+        __mmask64 plane = _pdep_u64(bits_at(row, begin + at[p]), mask[p]);
+        all = _mm512_mask_add_epi8(all, plane, all, _mm512_set1_epi8((char)(1u << p)));
+    }
+    _mm512_storeu_si512(codes, all);
+}
+
+AVX512_INLINE void from_f16_16(const uint16_t *halves, size_t count, float *out)
+{
+    from_f16_8(halves, count, out);
+}
+
+AVX512_INLINE void to_f16_16(const float *from, size_t count, uint16_t *halves)
+{
+    to_f16_8(from, count, halves);
+}
+
+#define WIDTH 16
+#define TARGET AVX512
+#include "codec/quant_loops.h"
+
+#endif
+
+/* --------------------------------------------------------------------------------------- choice */
+
+const struct wf_quant_kernel *wf_quant_kernel_of_width(unsigned width)
+{
+#if defined(__x86_64__)
+    if (width == 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+        return &kernel_8;
+    if (width == 16 && wf_quant_kernel_of_width(8) && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return &kernel_16;
+#endif
+    return width == 1 ? &kernel_1 : NULL;
+}
+
+const struct wf_quant_kernel *wf_quant_kernel_widest(void)
+{
+    const struct wf_quant_kernel *kernel = wf_quant_kernel_of_width(16);
+    if (!kernel)
+        kernel = wf_quant_kernel_of_width(8);
+    return kernel ? kernel : &kernel_1;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The inner loops of the quantising codecs, each compiled for several vector widths.
+ *
+ * They work on *cells*: up to WF_CELL_SAMPLES samples of up to WF_CELL_LANES lanes that have
+ * nothing to do with each other, sample s of lane l at [s * WF_CELL_LANES + l].  All arithmetic is
+ * along the lanes, element by element and in the order of the samples, so that the width of a
+ * vector changes nothing: every kernel gives the same bits.
+ *
+ * `lanes` is a multiple of 64 everywhere here; lanes that a cell does not need hold zeros.
+ */
+#ifndef WF_CODEC_QUANT_KERNEL_H
+#define WF_CODEC_QUANT_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "weft/weft.h"
+
+#define WF_CELL_LANES 256u
+#define WF_CELL_SAMPLES 64u
+#define WF_CELL_WORDS (WF_CELL_LANES / 64)
+#define WF_CELL_WIDTH_MAX 8u /* bits of a code */
+
+/* What is measured of each lane. */
+struct wf_lane_stats {
+    float low[WF_CELL_LANES], high[WF_CELL_LANES];
+    float mean[WF_CELL_LANES];
+    float variance[WF_CELL_LANES];
+};
+
+/* How each lane is cut into steps: code q stands for base + q × step. */
+struct wf_lane_steps {
+    float base[WF_CELL_LANES];
+    float step[WF_CELL_LANES];
+    float most[WF_CELL_LANES]; /* the highest code, 2^width − 1 */
+};
+
+/* Where the bits of a row of codes are.  Bit p of the codes of 64 lanes is one run of bits, of
+ * those lanes whose codes have it; the runs of the first 64 lanes come first, and of these the
+ * lowest bits. */
+struct wf_cell_bits {
+    uint64_t mask[WF_CELL_WORDS][WF_CELL_WIDTH_MAX]; /* which lanes have bit p */
+    uint32_t at[WF_CELL_WORDS][WF_CELL_WIDTH_MAX];   /* where its run begins in the row */
+    uint8_t planes[WF_CELL_WORDS];                   /* the greatest width */
+    uint32_t row;                                    /* bits of a row; rows join without a gap */
+};
+
+/* Bytes of the codes of so many samples. */
+static inline size_t wf_cell_bits_bytes(const struct wf_cell_bits *bits, size_t samples)
+{
+    return (samples * bits->row + 7) / 8;
+}
+
+struct wf_quant_kernel {
+    unsigned width; /* floats in a vector: 1 (none), 8 or 16 */
+    /* Elements of a dtype to floats; *highest becomes the greatest magnitude if it was less, or
+     * infinity where there is something that is not finite. */
+    void (*load)(enum weft_dtype dtype, const void *from, size_t count, float *out, float *highest);
+    /* The floats times `scale`, to the nearest number of the dtype and never beyond its largest. */
+    void (*store)(enum weft_dtype dtype, const float *from, size_t count, float scale, void *out);
+    void (*measure)(const float *tile, size_t samples, size_t lanes, bool centred,
+                    struct wf_lane_stats *stats);
+    /* The sum over the samples of the squared error, and of the error. */
+    void (*try_steps)(const float *tile, size_t samples, size_t lanes,
+                      const struct wf_lane_steps *steps, float *square, float *sum);
+    void (*quantise)(const float *tile, size_t samples, size_t lanes,
+                     const struct wf_lane_steps *steps, uint8_t *codes);
+    void (*restore)(const uint8_t *codes, size_t samples, size_t lanes,
+                    const struct wf_lane_steps *steps, float *tile);
+    /* Hadamard's transform along the samples, a power of two of them, not scaled. */
+    void (*hadamard)(float *tile, size_t samples, size_t lanes);
+    /* to[c * to_stride + r] = from[r * from_stride + c] */
+    void (*transpose)(const float *from, size_t from_stride, size_t rows, size_t columns, float *to,
+                      size_t to_stride);
+    void (*pack)(const uint8_t *codes, size_t samples, const struct wf_cell_bits *bits,
+                 uint8_t *out);
+    /* wf_cell_bits_bytes() are read. */
+    void (*unpack)(const uint8_t *in, size_t samples, size_t lanes, const struct wf_cell_bits *bits,
+                   uint8_t *codes);
+    /* codes are signed here: out = code × step */
+    void (*scale_signed)(const int8_t *codes, const float *steps, size_t count, float *out);
+    void (*round_signed)(const float *from, const float *inverse, size_t count, int8_t *codes);
+};
+
+/* Where the runs are, for lanes of these widths, 0 … WF_CELL_WIDTH_MAX. */
+void wf_cell_bits_of(const uint8_t *widths, size_t lanes, struct wf_cell_bits *out);
+
+/* NULL: this processor has none of that width. */
+const struct wf_quant_kernel *wf_quant_kernel_of_width(unsigned width);
+const struct wf_quant_kernel *wf_quant_kernel_widest(void);
+
+#endif

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The loops of quant_kernel.h for one vector width.  quant_kernel.c includes it once a width, with
+ *
+ *   WIDTH    names what comes out: load_WIDTH and so on
+ *   TARGET   the function attribute that allows the instructions, or nothing
+ *   BITS_OF  from a run of bits to the codes of 64 lanes, and back (CODES_TO)
+ *
+ * Plain loops along the lanes, which compilers make vector code of.
+ */
+#define PASTE2(name, width) name##_##width
+#define PASTE(name, width) PASTE2(name, width)
+#define NAME(name) PASTE(name, WIDTH)
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+TARGET static void NAME(load)(enum weft_dtype dtype, const void *from, size_t count,
+                              float *restrict out, float *highest)
+{
+    if (dtype == WEFT_BF16) {
+        const uint16_t *halves = from;
+        for (size_t i = 0; i < count; i++)
+            out[i] = wf_bf16_float(halves[i]);
+    } else if (dtype == WEFT_F16) {
+        NAME(from_f16)(from, count, out);
+    } else {
+        wf_floats_of(dtype, from, count, out);
+    }
+    uint32_t most = 0; /* of magnitudes, which are in order as numbers are */
+    for (size_t i = 0; i < count; i++) {
+        uint32_t magnitude = wf_float_bits(out[i]) & 0x7fffffff;
+        most = magnitude > most ? magnitude : most;
+    }
+    most = most > 0x7f800000 ? 0x7f800000 : most;
+    if (wf_bits_float(most) > *highest)
+        *highest = wf_bits_float(most);
+}
+
+INLINE float NAME(clamp)(float value, float limit)
+{
+    value = value < limit ? value : limit;
+    return value > -limit ? value : -limit;
+}
+
+TARGET static void NAME(store)(enum weft_dtype dtype, const float *restrict from, size_t count,
+                               float scale, void *restrict out)
+{
+    if (dtype == WEFT_BF16) {
+        uint16_t *restrict halves = out;
+        for (size_t i = 0; i < count; i++) {
+            uint32_t bits = wf_float_bits(NAME(clamp)(from[i] * scale, 0x1.fep127f));
+            halves[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+        }
+        return;
+    }
+    float limit = dtype == WEFT_F32        ? 0x1.fffffep127f
+                  : dtype == WEFT_F16      ? 65504.0f
+                  : dtype == WEFT_FP8_E4M3 ? 448.0f
+                                           : 57344.0f;
+    size_t size = weft_dtype_bytes(dtype);
+    for (size_t begin = 0; begin < count; begin += WF_CELL_LANES) {
+        size_t some = count - begin < WF_CELL_LANES ? count - begin : WF_CELL_LANES;
+        float scaled[WF_CELL_LANES];
+        for (size_t i = 0; i < some; i++)
+            scaled[i] = NAME(clamp)(from[begin + i] * scale, limit);
+        void *to = (uint8_t *)out + begin * size;
+        if (dtype == WEFT_F16)
+            NAME(to_f16)(scaled, some, to);
+        else
+            wf_floats_to(dtype, scaled, some, to);
+    }
+}
+
+TARGET static void NAME(measure)(const float *restrict tile, size_t samples, size_t lanes,
+                                 bool centred, struct wf_lane_stats *restrict stats)
+{
+    for (size_t l = 0; l < lanes; l++) {
+        stats->low[l] = stats->high[l] = tile[l];
+        stats->mean[l] = stats->variance[l] = 0;
+    }
+    for (size_t s = 0; s < samples; s++) {
+        const float *row = tile + s * WF_CELL_LANES;
+        for (size_t l = 0; l < lanes; l++) {
+            float x = row[l];
+            stats->low[l] = x < stats->low[l] ? x : stats->low[l];
+            stats->high[l] = x > stats->high[l] ? x : stats->high[l];
+            stats->mean[l] += x;
+        }
+    }
+    float each = centred ? 1.0f / (float)samples : 0.0f;
+    for (size_t l = 0; l < lanes; l++)
+        stats->mean[l] *= each;
+    for (size_t s = 0; s < samples; s++) {
+        const float *row = tile + s * WF_CELL_LANES;
+        for (size_t l = 0; l < lanes; l++) {
+            float off = row[l] - stats->mean[l];
+            stats->variance[l] += off * off;
+        }
+    }
+    each = 1.0f / (float)samples;
+    for (size_t l = 0; l < lanes; l++)
+        stats->variance[l] *= each;
+}
+
+/* The nearest code, as a float. */
+INLINE float NAME(code_of)(float x, float base, float inverse, float most)
+{
+    float place = (x - base) * inverse;
+    place = place > 0.0f ? place : 0.0f;
+    place = place < most ? place : most;
+    return (place + WHOLE) - WHOLE;
+}
+
+INLINE void NAME(inverses)(const struct wf_lane_steps *steps, size_t lanes, float *inverse)
+{
+    for (size_t l = 0; l < lanes; l++)
+        inverse[l] = 1.0f / steps->step[l];
+}
+
+TARGET static void NAME(try_steps)(const float *restrict tile, size_t samples, size_t lanes,
+                                   const struct wf_lane_steps *restrict steps,
+                                   float *restrict square, float *restrict sum)
+{
+    float inverse[WF_CELL_LANES];
+    NAME(inverses)(steps, lanes, inverse);
+    for (size_t l = 0; l < lanes; l++)
+        square[l] = sum[l] = 0.0f;
+    for (size_t s = 0; s < samples; s++) {
+        const float *row = tile + s * WF_CELL_LANES;
+        for (size_t l = 0; l < lanes; l++) {
+            float code = NAME(code_of)(row[l], steps->base[l], inverse[l], steps->most[l]);
+            float error = row[l] - (steps->base[l] + code * steps->step[l]);
+            square[l] += error * error;
+            sum[l] += error;
+        }
+    }
+}
+
+TARGET static void NAME(quantise)(const float *restrict tile, size_t samples, size_t lanes,
+                                  const struct wf_lane_steps *restrict steps,
+                                  uint8_t *restrict codes)
+{
+    float inverse[WF_CELL_LANES];
+    NAME(inverses)(steps, lanes, inverse);
+    for (size_t s = 0; s < samples; s++) {
+        const float *row = tile + s * WF_CELL_LANES;
+        uint8_t *out = codes + s * WF_CELL_LANES;
+        for (size_t l = 0; l < lanes; l++)
+            out[l] = (uint8_t)(int)NAME(code_of)(row[l], steps->base[l], inverse[l],
+                                                 steps->most[l]);
+    }
+}
+
+TARGET static void NAME(restore)(const uint8_t *restrict codes, size_t samples, size_t lanes,
+                                 const struct wf_lane_steps *restrict steps, float *restrict tile)
+{
+    for (size_t s = 0; s < samples; s++) {
+        const uint8_t *row = codes + s * WF_CELL_LANES;
+        float *out = tile + s * WF_CELL_LANES;
+        for (size_t l = 0; l < lanes; l++)
+            out[l] = steps->base[l] + (float)row[l] * steps->step[l];
+    }
+}
+
+TARGET static void NAME(hadamard)(float *tile, size_t samples, size_t lanes)
+{
+    for (size_t half = 1; half < samples; half *= 2)
+        for (size_t block = 0; block < samples; block += 2 * half)
+            for (size_t s = block; s < block + half; s++) {
+                float *restrict a = tile + s * WF_CELL_LANES;
+                float *restrict b = tile + (s + half) * WF_CELL_LANES;
+                for (size_t l = 0; l < lanes; l++) {
+                    float x = a[l], y = b[l];
+                    a[l] = x + y;
+                    b[l] = x - y;
+                }
+            }
+}
+
+typedef float NAME(four) __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* Four by four at a time. */
+TARGET static void NAME(transpose)(const float *from, size_t from_stride, size_t rows,
+                                   size_t columns, float *to, size_t to_stride)
+{
+    size_t whole_rows = rows & ~(size_t)3, whole_columns = columns & ~(size_t)3;
+    for (size_t r = 0; r < whole_rows; r += 4)
+        for (size_t c = 0; c < whole_columns; c += 4) {
+            const float *in = from + r * from_stride + c;
+            NAME(four) a = *(const NAME(four) *)in;
+            NAME(four) b = *(const NAME(four) *)(in + from_stride);
+            NAME(four) d = *(const NAME(four) *)(in + 2 * from_stride);
+            NAME(four) e = *(const NAME(four) *)(in + 3 * from_stride);
+            NAME(four) ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+            NAME(four) ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+            NAME(four) de = __builtin_shufflevector(d, e, 0, 4, 1, 5);
+            NAME(four) de2 = __builtin_shufflevector(d, e, 2, 6, 3, 7);
+            float *out = to + c * to_stride + r;
+            *(NAME(four) *)out = __builtin_shufflevector(ab, de, 0, 1, 4, 5);
+            *(NAME(four) *)(out + to_stride) = __builtin_shufflevector(ab, de, 2, 3, 6, 7);
+            *(NAME(four) *)(out + 2 * to_stride) = __builtin_shufflevector(ab2, de2, 0, 1, 4, 5);
+            *(NAME(four) *)(out + 3 * to_stride) = __builtin_shufflevector(ab2, de2, 2, 3, 6, 7);
+        }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = r < whole_rows ? whole_columns : 0; c < columns; c++)
+            to[c * to_stride + r] = from[r * from_stride + c];
+}
+
+TARGET static void NAME(pack)(const uint8_t *codes, size_t samples, const struct wf_cell_bits *bits,
+                              uint8_t *out)
+{
+    struct bit_writer writer = {out, 0, 0};
+    for (size_t s = 0; s < samples; s++)
+        for (size_t w = 0; w < WF_CELL_WORDS; w++)
+            for (unsigned p = 0; p < bits->planes[w]; p++) {
+                uint64_t mask = bits->mask[w][p];
+                uint64_t plane = NAME(plane_of)(codes + s * WF_CELL_LANES + 64 * w, p);
+                put_bits(&writer, NAME(gather)(plane, mask), popcount(mask));
+            }
+    put_rest(&writer);
+}
+
+TARGET static void NAME(unpack)(const uint8_t *in, size_t samples, size_t lanes,
+                                const struct wf_cell_bits *bits, uint8_t *codes)
+{
+    size_t bytes = wf_cell_bits_bytes(bits, samples);
+    uint8_t tail[WF_CELL_LANES + 32] = {0};
+    for (size_t s = 0; s < samples; s++) {
+        size_t at = s * bits->row, row_bytes = (at % 8 + bits->row + 7) / 8;
+        const uint8_t *row = in + at / 8;
+        /* Reads go up to nine bytes on from the byte of a bit: the last rows from a copy. */
+        if (bytes - at / 8 < row_bytes + 16) {
+            memcpy(tail, row, row_bytes);
+            row = tail;
+        }
+        for (size_t w = 0; w < lanes / 64; w++)
+            NAME(codes_of)
+        (row, at % 8, bits->at[w], bits->mask[w], bits->planes[w],
+         codes + s * WF_CELL_LANES + 64 * w);
+    }
+}
+
+TARGET static void NAME(scale_signed)(const int8_t *restrict codes, const float *restrict steps,
+                                      size_t count, float *restrict out)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = (float)codes[i] * steps[i];
+}
+
+TARGET static void NAME(round_signed)(const float *restrict from, const float *restrict inverse,
+                                      size_t count, int8_t *restrict codes)
+{
+    for (size_t i = 0; i < count; i++) {
+        float place = NAME(clamp)(from[i] * inverse[i], 127.0f);
+        codes[i] = (int8_t)(int)((place + WHOLE) - WHOLE);
+    }
+}
+
+static const struct wf_quant_kernel NAME(kernel) = {
+    .width = WIDTH,
+    .load = NAME(load),
+    .store = NAME(store),
+    .measure = NAME(measure),
+    .try_steps = NAME(try_steps),
+    .quantise = NAME(quantise),
+    .restore = NAME(restore),
+    .hadamard = NAME(hadamard),
+    .transpose = NAME(transpose),
+    .pack = NAME(pack),
+    .unpack = NAME(unpack),
+    .scale_signed = NAME(scale_signed),
+    .round_signed = NAME(round_signed),
+};
+
+#undef PASTE2
+#undef PASTE
+#undef NAME
+#undef INLINE
+#undef WIDTH
+#undef TARGET
