@@ -30,10 +30,12 @@ struct run {
     const struct wf_eval_variant *variants;
     uint32_t variant_count;
     struct wf_engine *engine;
-    struct wf_kv *kv;     /* [1 + variant_count], the exact run's first */
-    uint32_t *tokens;     /* of this window */
-    float *logits;        /* [WF_ENGINE_BATCH][vocab], of the exact run */
-    struct wf_likely *at; /* [WF_ENGINE_BATCH], of the step's tokens */
+    struct wf_kv *kv;           /* [1 + variant_count], the exact run's first */
+    uint32_t *tokens;           /* of this window */
+    float *logits, *weights;    /* [WF_ENGINE_BATCH][vocab], of the exact run */
+    struct wf_weighed *weighed; /* [WF_ENGINE_BATCH], the same */
+    struct wf_likely *at;       /* [WF_ENGINE_BATCH], of the step's tokens */
+    double nll_exact[WF_ENGINE_BATCH];
     double nll_exact_sum;
     struct score *scores; /* [variant_count] */
 
@@ -112,10 +114,12 @@ static void compare_part(void *context, unsigned member, size_t first, size_t en
     uint32_t vocab = run->plan->model->shape.vocab;
     (void)member;
     for (size_t t = first; t < end; t++) {
-        const float *logits = run->compared + t * vocab;
         uint32_t target = run->tokens[run->first + t + 1];
-        run->at[t] = run->turn ? wf_likely(run->logits + t * vocab, logits, vocab, target)
-                               : wf_likely(logits, NULL, vocab, target);
+        if (run->turn)
+            run->at[t] = wf_likely(&run->weighed[t], run->compared + t * vocab, vocab, target);
+        else
+            run->nll_exact[t] = wf_likely_weigh(run->logits + t * vocab, vocab, target,
+                                                run->weights + t * vocab, &run->weighed[t]);
     }
 }
 
@@ -124,11 +128,12 @@ static void on_logits(void *context, uint32_t first, uint32_t count, const float
     struct run *run = context;
     run->compared = logits;
     run->first = first;
+    if (run->turn == 0)
+        memcpy(run->logits, logits, (size_t)count * run->plan->model->shape.vocab * sizeof(float));
     wf_team_run(wf_engine_team(run->engine), count, 1, compare_part, run);
     if (run->turn == 0) {
-        memcpy(run->logits, logits, (size_t)count * run->plan->model->shape.vocab * sizeof(float));
         for (uint32_t t = 0; t < count; t++)
-            run->nll_exact_sum += run->at[t].nll;
+            run->nll_exact_sum += run->nll_exact[t];
         return;
     }
     struct score *score = &run->scores[run->turn - 1];
@@ -149,9 +154,12 @@ static bool run_init(const struct wf_eval_plan *plan, const struct wf_windows *w
     out->kv = calloc(1 + count, sizeof(*out->kv));
     out->tokens = calloc(windows->length, sizeof(*out->tokens));
     out->logits = malloc((size_t)WF_ENGINE_BATCH * model->shape.vocab * sizeof(float));
+    out->weights = malloc((size_t)WF_ENGINE_BATCH * model->shape.vocab * sizeof(float));
+    out->weighed = calloc(WF_ENGINE_BATCH, sizeof(*out->weighed));
     out->at = calloc(WF_ENGINE_BATCH, sizeof(*out->at));
     out->scores = calloc(count ? count : 1, sizeof(*out->scores));
-    if (!out->engine || !out->kv || !out->tokens || !out->logits || !out->at || !out->scores)
+    if (!out->engine || !out->kv || !out->tokens || !out->logits || !out->weights ||
+        !out->weighed || !out->at || !out->scores)
         return wf_say_failed("no memory to run a model with a vocabulary of %u",
                              model->shape.vocab);
     uint32_t blocks = (windows->length + plan->block_tokens - 1) / plan->block_tokens;
@@ -183,6 +191,8 @@ static void run_fini(struct run *run)
     free(run->kv);
     free(run->tokens);
     free(run->logits);
+    free(run->weights);
+    free(run->weighed);
     free(run->at);
     free(run->scores);
 }

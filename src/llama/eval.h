@@ -94,14 +94,23 @@ bool wf_eval_run(const struct wf_eval_plan *plan, const struct wf_windows *windo
 
 /* --------------------------------------------------------------------------------- comparisons */
 
-/* What two models' logits [vocab] say of the token that came. */
-struct wf_likely {
-    double nll;   /* of `target`, by the exact ones */
-    double apart; /* by the others, less that */
-    double kl;    /* of the exact distribution to the other */
+/* Logits [vocab], and e^(logit - highest) of each; both borrowed. */
+struct wf_weighed {
+    const float *logits, *weights;
+    double sum; /* of the weights */
+    float highest;
 };
 
-/* `other` NULL: the same ones. */
-struct wf_likely wf_likely(const float *exact, const float *other, uint32_t vocab, uint32_t target);
+/* Fill `weights` [vocab]; the negative log-likelihood of `target`. */
+double wf_likely_weigh(const float *logits, uint32_t vocab, uint32_t target, float *weights,
+                       struct wf_weighed *out);
+
+/* What other logits say of the token that came. */
+struct wf_likely {
+    double apart; /* their negative log-likelihood less that of the exact ones */
+    double kl;    /* of the exact distribution to theirs */
+};
+struct wf_likely wf_likely(const struct wf_weighed *exact, const float *other, uint32_t vocab,
+                           uint32_t target);
 
 #endif

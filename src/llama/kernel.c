@@ -12,19 +12,42 @@
 #error "a Llama's answers must not depend on the compiler's mood: build it without -ffast-math"
 #endif
 
+/* Only as aligned as a float is: rows start where the model's shape puts them. */
+typedef float vector_4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float vector_8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float vector_16 __attribute__((vector_size(64), aligned(4), may_alias));
+
+/* The tree's last steps for four dot products: lane i takes lane i + 2, then i + 1. */
+static inline __attribute__((always_inline)) vector_4 fold_four(vector_4 a, vector_4 b, vector_4 c,
+                                                                vector_4 d)
+{
+    vector_4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) +
+                  __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    vector_4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) +
+                  __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
+           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+
 #define WIDTH 4
+#define ROWS 2
 #define TILE 2
+#define ALONE 4
 #define TARGET
 #include "llama/kernel_loops.h"
 
 #if defined(__x86_64__)
 #define WIDTH 8
+#define ROWS 1
 #define TILE 4
+#define ALONE 4
 #define TARGET __attribute__((target("avx2")))
 #include "llama/kernel_loops.h"
 
 #define WIDTH 16
+#define ROWS 2
 #define TILE 8
+#define ALONE 8
 #define TARGET __attribute__((target("avx512f")))
 #include "llama/kernel_loops.h"
 

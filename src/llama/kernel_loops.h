@@ -3,7 +3,9 @@
  * The two inner loops, for one vector width.  kernel.c includes it once a width, with
  *
  *   WIDTH   floats in a vector: 4, 8 or 16
- *   TILE    vectors x that share one pass over a row; as many as the registers hold
+ *   ROWS    rows, and
+ *   TILE    vectors x, that share one pass; as many sums as the registers hold
+ *   ALONE   rows that share one pass of a vector x by itself
  *   TARGET  the function attribute that allows those instructions, or nothing
  *
  * and takes what it leaves: the functions multiply_WIDTH and weigh_WIDTH.
@@ -14,77 +16,110 @@
 #define INLINE static inline __attribute__((always_inline)) TARGET
 #define PARTS (WF_KERNEL_LANES / WIDTH)
 
-/* Only as aligned as a float is: rows start where the model's shape puts them. */
-typedef float NAME(vector) __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
-
-/* The tree: lane i takes lane i + 8, then i + 4, then i + 2, then i + 1. */
-INLINE float NAME(fold)(NAME(vector) * sum)
+/* The tree's first steps: lane i takes lane i + 8, then i + 4. */
+INLINE vector_4 NAME(fold_to_4)(const NAME(vector) * sum)
 {
-    for (size_t half = PARTS / 2; half > 0; half /= 2)
-        for (size_t p = 0; p < half; p++)
-            sum[p] += sum[p + half];
-    float lane[WIDTH];
-    memcpy(lane, sum, sizeof(lane));
-    for (size_t half = WIDTH / 2; half > 4; half /= 2)
-        for (size_t i = 0; i < half; i++)
-            lane[i] += lane[i + half];
-#if WIDTH > 4
-    *(vector_4 *)lane += *(const vector_4 *)(lane + 4);
+#if WIDTH == 16
+    vector_8 half = __builtin_shufflevector(*sum, *sum, 0, 1, 2, 3, 4, 5, 6, 7) +
+                    __builtin_shufflevector(*sum, *sum, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_shufflevector(half, half, 0, 1, 2, 3) +
+           __builtin_shufflevector(half, half, 4, 5, 6, 7);
+#elif WIDTH == 8
+    vector_8 half = sum[0] + sum[1];
+    return __builtin_shufflevector(half, half, 0, 1, 2, 3) +
+           __builtin_shufflevector(half, half, 4, 5, 6, 7);
+#else
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 #endif
-    return (lane[0] + lane[2]) + (lane[1] + lane[3]);
 }
 
-/* Fewer floats than a vector holds, and zeros. */
+/* A vector; zeros stand for what is beyond `count`. */
 INLINE NAME(vector) NAME(load_some)(const float *data, size_t count)
 {
     float padded[WIDTH] = {0};
+    if (count >= WIDTH)
+        return *(const NAME(vector) *)data;
     for (size_t i = 0; i < count; i++)
         padded[i] = data[i];
     return *(const NAME(vector) *)padded;
 }
 
-/* `tile` is a constant wherever this is inlined, so that the sums live in registers. */
+/* rows × tile dot products.  Both are constants wherever this is inlined, so that the sums live in
+ * registers. */
 INLINE void NAME(multiply_tile)(float *const *out, const float *x, size_t x_stride,
-                                const float *row, size_t columns, size_t r, const size_t tile)
+                                const struct wf_kernel_rows *matrix, size_t r, const size_t rows,
+                                const size_t tile)
 {
-    NAME(vector) sum[TILE][PARTS];
-    for (size_t t = 0; t < tile; t++)
+    const float *row = matrix->data + r * matrix->stride;
+    size_t columns = matrix->columns, row_stride = matrix->stride;
+    NAME(vector) sum[TILE * ROWS > ALONE ? TILE * ROWS : ALONE][PARTS];
+    for (size_t i = 0; i < rows * tile; i++)
         for (size_t p = 0; p < PARTS; p++)
-            sum[t][p] = (NAME(vector)){0};
+            sum[i][p] = (NAME(vector)){0};
 
     size_t c = 0;
     for (; c + WF_KERNEL_LANES <= columns; c += WF_KERNEL_LANES)
         for (size_t p = 0; p < PARTS; p++) {
-            NAME(vector) weight = *(const NAME(vector) *)(row + c + p * WIDTH);
-            for (size_t t = 0; t < tile; t++)
-                sum[t][p] += weight * *(const NAME(vector) *)(x + t * x_stride + c + p * WIDTH);
+            NAME(vector) weight[ROWS > ALONE ? ROWS : ALONE];
+            for (size_t i = 0; i < rows; i++)
+                weight[i] = *(const NAME(vector) *)(row + i * row_stride + c + p * WIDTH);
+            for (size_t t = 0; t < tile; t++) {
+                NAME(vector) from = *(const NAME(vector) *)(x + t * x_stride + c + p * WIDTH);
+                for (size_t i = 0; i < rows; i++)
+                    sum[i * tile + t][p] += weight[i] * from;
+            }
         }
-    for (size_t p = 0; p < PARTS && c < columns; p++, c += WIDTH) {
-        size_t rest = columns - c;
-        for (size_t t = 0; t < tile; t++) {
-            const float *from = x + t * x_stride + c;
-            if (rest >= WIDTH)
-                sum[t][p] += *(const NAME(vector) *)(row + c) * *(const NAME(vector) *)from;
-            else
-                sum[t][p] += NAME(load_some)(row + c, rest) * NAME(load_some)(from, rest);
-        }
+    for (size_t p = 0; p < PARTS && c < columns; p++, c += WIDTH)
+        for (size_t i = 0; i < rows * tile; i++)
+            sum[i][p] += NAME(load_some)(row + i / tile * row_stride + c, columns - c) *
+                         NAME(load_some)(x + i % tile * x_stride + c, columns - c);
+    for (size_t i = 0; i < rows * tile; i += 4) {
+        vector_4 four = fold_four(NAME(fold_to_4)(sum[i]), NAME(fold_to_4)(sum[i + 1]),
+                                  NAME(fold_to_4)(sum[i + 2]), NAME(fold_to_4)(sum[i + 3]));
+        for (size_t j = i; j < i + 4; j++)
+            out[j % tile][r + j / tile] = four[j - i];
     }
-    for (size_t t = 0; t < tile; t++)
-        out[t][r] = NAME(fold)(sum[t]);
+}
+
+/* One by itself, where rows or vectors are left over. */
+INLINE void NAME(multiply_one)(float *out, const float *x, const float *row, size_t columns)
+{
+    NAME(vector) sum[PARTS] = {0};
+    size_t c = 0;
+    for (; c + WF_KERNEL_LANES <= columns; c += WF_KERNEL_LANES)
+        for (size_t p = 0; p < PARTS; p++)
+            sum[p] += *(const NAME(vector) *)(row + c + p * WIDTH) *
+                      *(const NAME(vector) *)(x + c + p * WIDTH);
+    for (size_t p = 0; p < PARTS && c < columns; p++, c += WIDTH)
+        sum[p] += NAME(load_some)(row + c, columns - c) * NAME(load_some)(x + c, columns - c);
+    vector_4 four = NAME(fold_to_4)(sum);
+    *out = (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 static TARGET void NAME(multiply)(float *const *out, const float *x, size_t x_stride, size_t count,
                                   const struct wf_kernel_rows *rows, size_t first, size_t end)
 {
-    for (size_t r = first; r < end; r++) {
-        const float *row = rows->data + r * rows->stride;
-        size_t t = 0;
-        for (; t + TILE <= count; t += TILE)
-            NAME(multiply_tile)
-        (out + t, x + t * x_stride, x_stride, row, rows->columns, r, TILE);
-        for (; t < count; t++)
-            NAME(multiply_tile)(out + t, x + t * x_stride, x_stride, row, rows->columns, r, 1);
+    size_t tiled = count - count % TILE, r = first;
+    for (; r + ROWS <= end; r += ROWS) {
+        /* The next rows come from memory while these are worked on. */
+        for (size_t i = 0; i < ROWS && tiled && r + ROWS + i < end; i++)
+            for (size_t c = 0; c < rows->columns; c += 16)
+                __builtin_prefetch(rows->data + (r + ROWS + i) * rows->stride + c);
+        for (size_t t = 0; t < tiled; t += TILE)
+            NAME(multiply_tile)(out + t, x + t * x_stride, x_stride, rows, r, ROWS, TILE);
     }
+    for (; r < end; r++)
+        for (size_t t = 0; t < tiled; t++)
+            NAME(multiply_one)
+    (out[t] + r, x + t * x_stride, rows->data + r * rows->stride, rows->columns);
+
+    for (r = first; r + ALONE <= end; r += ALONE)
+        for (size_t t = tiled; t < count; t++)
+            NAME(multiply_tile)(out + t, x + t * x_stride, x_stride, rows, r, ALONE, 1);
+    for (; r < end; r++)
+        for (size_t t = tiled; t < count; t++)
+            NAME(multiply_one)
+    (out[t] + r, x + t * x_stride, rows->data + r * rows->stride, rows->columns);
 }
 
 /* `parts` vectors of columns at once, each with its own chain of additions. */
@@ -121,5 +156,7 @@ static TARGET void NAME(weigh)(float *out, const float *weights, const struct wf
 #undef PASTE
 #undef PASTE2
 #undef WIDTH
+#undef ROWS
 #undef TILE
+#undef ALONE
 #undef TARGET

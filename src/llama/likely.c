@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Log-likelihoods and KL of logits.  With vocabularies of tens of thousands the exponentials cost
- * as much as a layer, so they are a polynomial that compilers turn into vectors; sums are doubles
- * in sixteen lanes, so that every width of vector gives the same bits (as in kernel.h).
+ * as much as a layer, so they are a polynomial, over chunks, that compilers turn into vectors; sums
+ * are doubles in eight lanes, so that every width of vector gives the same bits (as in kernel.h).
  *
  * What codecs do is small, and lost in the difference of two logarithms.  With d = b - a for each
  * token, m its mean under the first distribution p, and δ = d - m,
@@ -17,7 +17,13 @@
 
 #include "llama/eval.h"
 
-#define LANES 16
+#define LANES 8
+#define CHUNK 512
+
+/* Only as aligned as their elements. */
+typedef double sums_of __attribute__((vector_size(64)));
+typedef float floats_of __attribute__((vector_size(32), aligned(4), may_alias));
+
 #define INLINE static inline __attribute__((always_inline))
 
 /* e^x to 2e-7 of it, for |x| ≤ 87; what is beyond is taken as that. */
@@ -45,8 +51,10 @@ INLINE float exp_of(float x)
     return power * scale;
 }
 
-/* e^x - 1 - x, to 1e-6 of it. */
-INLINE float excess_of(float x)
+/* e^x - 1 - x, to 1e-6 of it, for |x| < EXCESS_NEAR.  Further out the exponential itself will do.
+ */
+#define EXCESS_NEAR 0.5f
+INLINE float excess_near(float x)
 {
     float series = 1.0f / 40320.0f;
     series = series * x + 1.0f / 5040.0f;
@@ -55,115 +63,176 @@ INLINE float excess_of(float x)
     series = series * x + 1.0f / 24.0f;
     series = series * x + 1.0f / 6.0f;
     series = series * x + 0.5f;
-    series = series * x * x;
-    float direct = exp_of(x) - 1.0f - x;
-    return x > -0.5f && x < 0.5f ? series : direct;
+    return series * x * x;
 }
 
 INLINE float highest_of(const float *logits, uint32_t vocab)
 {
-    float lane[LANES], highest = logits[0];
+    float lane[4 * LANES], highest = logits[0];
     uint32_t i = 0;
-    for (uint32_t j = 0; j < LANES; j++)
+    for (uint32_t j = 0; j < 4 * LANES; j++)
         lane[j] = highest;
-    for (; i + LANES <= vocab; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++)
+    for (; i + 4 * LANES <= vocab; i += 4 * LANES)
+        for (uint32_t j = 0; j < 4 * LANES; j++)
             lane[j] = logits[i + j] > lane[j] ? logits[i + j] : lane[j];
     for (; i < vocab; i++)
-        lane[0] = logits[i] > lane[0] ? logits[i] : lane[0];
-    for (uint32_t j = 0; j < LANES; j++)
+        highest = logits[i] > highest ? logits[i] : highest;
+    for (uint32_t j = 0; j < 4 * LANES; j++)
         highest = lane[j] > highest ? lane[j] : highest;
     return highest;
 }
 
-INLINE double total(const double *lane)
+INLINE double total(const sums_of *sums)
 {
     double sum = 0;
     for (uint32_t j = 0; j < LANES; j++)
-        sum += lane[j];
+        sum += (*sums)[j];
     return sum;
 }
 
-/* Σ e^(a - highest), and Σ e^(a - highest) (b - a). */
-INLINE double weigh(const float *a, const float *b, uint32_t vocab, float highest,
-                    double *out_apart)
+/* A macro, since a function cannot return what not every machine has registers for. */
+#define doubles_at(values) __builtin_convertvector(*(const floats_of *)(values), sums_of)
+
+/* A part of the vocabulary; the last one is filled up with what weighs nothing. */
+struct chunk {
+    float weight[CHUNK];
+    float value[CHUNK];
+};
+
+/* b - a, and the weights. */
+INLINE uint32_t chunk_take(struct chunk *chunk, const float *weights, const float *a,
+                           const float *b, uint32_t vocab, uint32_t from)
 {
-    double all[LANES] = {0}, apart[LANES] = {0};
+    uint32_t count = vocab - from < CHUNK ? vocab - from : CHUNK;
+    memcpy(chunk->weight, weights + from, count * sizeof(float));
+    for (uint32_t i = 0; i < count; i++)
+        chunk->value[i] = b[from + i] - a[from + i];
+    for (; count % LANES; count++)
+        chunk->weight[count] = chunk->value[count] = 0;
+    return count;
+}
+
+INLINE void chunk_add(const struct chunk *chunk, uint32_t count, sums_of *sum)
+{
+    for (uint32_t i = 0; i < count; i += LANES)
+        *sum += doubles_at(chunk->weight + i) * doubles_at(chunk->value + i);
+}
+
+/* Σ weight (b - a) */
+INLINE double apart(struct chunk *chunk, const float *weights, const float *a, const float *b,
+                    uint32_t vocab)
+{
+    sums_of sum = {0};
+    for (uint32_t from = 0; from < vocab; from += CHUNK)
+        chunk_add(chunk, chunk_take(chunk, weights, a, b, vocab, from), &sum);
+    return total(&sum);
+}
+
+/* Values less `mean` become e^δ - 1 - δ. */
+INLINE void chunk_exceed(struct chunk *chunk, uint32_t count, double mean)
+{
+    float delta[CHUNK], least = 0, most = 0;
+    for (uint32_t i = 0; i < count; i++)
+        delta[i] = (float)((double)chunk->value[i] - mean);
+    for (uint32_t i = 0; i < count; i++) {
+        least = delta[i] < least ? delta[i] : least;
+        most = delta[i] > most ? delta[i] : most;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        chunk->value[i] = excess_near(delta[i]);
+    if (least > -EXCESS_NEAR && most < EXCESS_NEAR)
+        return;
+    for (uint32_t i = 0; i < count; i++)
+        chunk->value[i] = delta[i] > -EXCESS_NEAR && delta[i] < EXCESS_NEAR
+                              ? chunk->value[i]
+                              : exp_of(delta[i]) - 1.0f - delta[i];
+}
+
+/* Σ weight (e^δ - 1 - δ) */
+INLINE double excess(struct chunk *chunk, const float *weights, const float *a, const float *b,
+                     uint32_t vocab, double mean)
+{
+    sums_of sum = {0};
+    for (uint32_t from = 0; from < vocab; from += CHUNK) {
+        uint32_t count = chunk_take(chunk, weights, a, b, vocab, from);
+        chunk_exceed(chunk, count, mean);
+        chunk_add(chunk, count, &sum);
+    }
+    return total(&sum);
+}
+
+INLINE void weigh_body(const float *logits, uint32_t vocab, float *weights, struct wf_weighed *out)
+{
+    float highest = highest_of(logits, vocab);
+    sums_of sum = {0};
+    for (uint32_t i = 0; i < vocab; i++)
+        weights[i] = exp_of(logits[i] - highest);
     uint32_t i = 0;
     for (; i + LANES <= vocab; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++) {
-            double weight = (double)exp_of(a[i + j] - highest);
-            all[j] += weight;
-            apart[j] += weight * (double)(b[i + j] - a[i + j]);
-        }
-    for (; i < vocab; i++) {
-        double weight = (double)exp_of(a[i] - highest);
-        all[0] += weight;
-        apart[0] += weight * (double)(b[i] - a[i]);
-    }
-    *out_apart = total(apart);
-    return total(all);
+        sum += doubles_at(weights + i);
+    for (; i < vocab; i++)
+        sum[0] += (double)weights[i];
+    *out = (struct wf_weighed){logits, weights, total(&sum), highest};
 }
 
-/* Σ e^(a - highest) (e^δ - 1 - δ) */
-INLINE double excess(const float *a, const float *b, uint32_t vocab, float highest, double mean)
+INLINE struct wf_likely likely_body(const struct wf_weighed *exact, const float *other,
+                                    uint32_t vocab, uint32_t target)
 {
-    double sum[LANES] = {0};
-    uint32_t i = 0;
-    for (; i + LANES <= vocab; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++) {
-            float delta = (float)((double)(b[i + j] - a[i + j]) - mean);
-            sum[j] += (double)exp_of(a[i + j] - highest) * (double)excess_of(delta);
-        }
-    for (; i < vocab; i++) {
-        float delta = (float)((double)(b[i] - a[i]) - mean);
-        sum[0] += (double)exp_of(a[i] - highest) * (double)excess_of(delta);
-    }
-    return total(sum);
+    struct chunk chunk;
+    const float *a = exact->logits, *weights = exact->weights;
+    double mean = apart(&chunk, weights, a, other, vocab) / exact->sum;
+    double kl = log1p(excess(&chunk, weights, a, other, vocab, mean) / exact->sum);
+    return (struct wf_likely){.kl = kl, .apart = kl - ((double)(other[target] - a[target]) - mean)};
 }
 
-INLINE struct wf_likely likely_body(const float *exact, const float *other, uint32_t vocab,
-                                    uint32_t target)
-{
-    double apart;
-    float highest = highest_of(exact, vocab);
-    double all = weigh(exact, other, vocab, highest, &apart), mean = apart / all;
-    struct wf_likely out = {.nll = (double)highest + log(all) - (double)exact[target]};
-    if (exact == other)
-        return out;
-    out.kl = log1p(excess(exact, other, vocab, highest, mean) / all);
-    out.apart = out.kl - ((double)(other[target] - exact[target]) - mean);
-    return out;
-}
+/* What a machine of some width runs; all give the same bits. */
+struct likely_kernel {
+    void (*weigh)(const float *logits, uint32_t vocab, float *weights, struct wf_weighed *out);
+    void (*compare)(const struct wf_weighed *exact, const float *other, uint32_t vocab,
+                    uint32_t target, struct wf_likely *out);
+};
 
-static struct wf_likely likely_plain(const float *exact, const float *other, uint32_t vocab,
-                                     uint32_t target)
-{
-    return likely_body(exact, other, vocab, target);
-}
+#define KERNEL(name, TARGET)                                                                  \
+    static TARGET void weigh_##name(const float *logits, uint32_t vocab, float *weights,      \
+                                    struct wf_weighed *out)                                   \
+    {                                                                                         \
+        weigh_body(logits, vocab, weights, out);                                              \
+    }                                                                                         \
+    static TARGET void compare_##name(const struct wf_weighed *exact, const float *other,     \
+                                      uint32_t vocab, uint32_t target, struct wf_likely *out) \
+    {                                                                                         \
+        *out = likely_body(exact, other, vocab, target);                                      \
+    }                                                                                         \
+    static const struct likely_kernel name = {weigh_##name, compare_##name};
 
+KERNEL(plain, )
 #if defined(__x86_64__)
-static __attribute__((target("avx2"))) struct wf_likely
-likely_avx2(const float *exact, const float *other, uint32_t vocab, uint32_t target)
-{
-    return likely_body(exact, other, vocab, target);
-}
-
-static __attribute__((target("avx512f"))) struct wf_likely
-likely_avx512(const float *exact, const float *other, uint32_t vocab, uint32_t target)
-{
-    return likely_body(exact, other, vocab, target);
-}
+KERNEL(avx2, __attribute__((target("avx2"))))
+KERNEL(avx512, __attribute__((target("avx512f"))))
 #endif
 
-struct wf_likely wf_likely(const float *exact, const float *other, uint32_t vocab, uint32_t target)
+static const struct likely_kernel *kernel(void)
 {
-    other = other ? other : exact;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f"))
-        return likely_avx512(exact, other, vocab, target);
+        return &avx512;
     if (__builtin_cpu_supports("avx2"))
-        return likely_avx2(exact, other, vocab, target);
+        return &avx2;
 #endif
-    return likely_plain(exact, other, vocab, target);
+    return &plain;
+}
+
+double wf_likely_weigh(const float *logits, uint32_t vocab, uint32_t target, float *weights,
+                       struct wf_weighed *out)
+{
+    kernel()->weigh(logits, vocab, weights, out);
+    return (double)out->highest + log(out->sum) - (double)logits[target];
+}
+
+struct wf_likely wf_likely(const struct wf_weighed *exact, const float *other, uint32_t vocab,
+                           uint32_t target)
+{
+    struct wf_likely out;
+    kernel()->compare(exact, other, vocab, target, &out);
+    return out;
 }
