@@ -5,9 +5,13 @@
 #include "cli/codec.h"
 #include "cli/commands.h"
 
-struct codec_options wf_cli_codec_options = {.codec = "lossless", .dtype = "bf16"};
+struct codec_options wf_cli_codec_options = {.dtype = "bf16",
+                                             .rounds = 5,
+                                             .working_set = 256u << 20};
 
 static const struct cli_word words[] = {
+    {"list", "the codecs that there are"},
+    {"bench", "how small and how fast each codec is, on KV, beside zstd, lz4 and memcpy"},
     {"ppl", "what a codec does to a model's perplexity, and how much smaller it makes its KV"},
     {"kv", "write the KV blocks of a model and a text to a file"},
     {NULL},
@@ -19,7 +23,8 @@ static const struct cli_option options[] = {
      "its llama2.c tokenizer (a token a byte)"},
     {"text", CLI_TEXT, "FILE", &wf_cli_codec_options.text, "a text in UTF-8"},
     {"codec", CLI_TEXT, "NAME", &wf_cli_codec_options.codec,
-     "a codec, or a quality: lossless, transparent, economy (lossless)"},
+     "ppl: a codec, or a quality: lossless, transparent, economy (lossless); bench: names, parted "
+     "by commas (all, with zstd-1, zstd-3 and lz4)"},
     {"dtype", CLI_TEXT, "f32|f16|bf16|fp8_e4m3|fp8_e5m2", &wf_cli_codec_options.dtype,
      "the number type that the engine keeps KV in (bf16)"},
     {"block-tokens", CLI_NUMBER, "N", &wf_cli_codec_options.block_tokens,
@@ -36,12 +41,25 @@ static const struct cli_option options[] = {
     {"output", CLI_TEXT, "FILE", &wf_cli_codec_options.output, "kv: where the blocks go"},
     {"format-output", CLI_TEXT, "FILE", &wf_cli_codec_options.format_output,
      "kv: where their format goes, as JSON"},
+    {"input", CLI_TEXT, "FILE", &wf_cli_codec_options.input,
+     "bench: blocks of KV, one after the other"},
+    {"format", CLI_TEXT, "FILE", &wf_cli_codec_options.format, "bench: what they are, as JSON"},
+    {"rounds", CLI_NUMBER, "N", &wf_cli_codec_options.rounds,
+     "bench: rounds, of which the median counts (5)"},
+    {"working-set", CLI_SIZE, "SIZE", &wf_cli_codec_options.working_set,
+     "bench: blocks are repeated until they are so many bytes (256 MiB)"},
     {"threads", CLI_NUMBER, "N", &wf_cli_codec_options.threads,
      "threads of the model (the processors, up to four)"},
     {NULL},
 };
 
 static const char *const examples[] = {
+    "which codecs there are",
+    "weft codec list",
+    "ratio and speed of all of them on KV of a model",
+    "weft codec bench --model m.bin --tokenizer tok.bin --text t.txt",
+    "on blocks of one's own, as JSON",
+    "weft codec bench --json --input kv.bin --format kv.json",
     "what 8 bits cost a model on a text",
     "weft codec ppl --model m.bin --tokenizer tok.bin --text t.txt --codec int8",
     "the smallest KV that costs next to nothing, as JSON",
@@ -54,7 +72,8 @@ static const char *const examples[] = {
 
 static int run(struct cli *cli)
 {
-    static int (*const runs[])(struct cli *) = {wf_cli_codec_ppl, wf_cli_codec_kv};
+    static int (*const runs[])(struct cli *) = {wf_cli_codec_list, wf_cli_codec_bench,
+                                                wf_cli_codec_ppl, wf_cli_codec_kv};
     int which = wf_cli_choose(cli);
     if (which < 0)
         return CLI_USAGE;
@@ -66,9 +85,25 @@ static int run(struct cli *cli)
 const struct cli_command wf_cmd_codec = {
     .name = "codec",
     .summary = "measure what codecs make of KV, by themselves and by a model's answers",
-    .synopsis = "ppl|kv",
+    .synopsis = "list|bench|ppl|kv",
     .about =
         "Works without a node.\n\n"
+        "bench puts KV through each codec on one core, beside zstd -1, zstd -3, lz4 and memcpy on "
+        "the same bytes.  The KV is that of --input, of --model and --text, or of made-up weights, "
+        "which it then says; blocks are repeated until they fill --working-set, so that none is in "
+        "a cache when its turn comes.  Each round copies all blocks, encodes all, decodes all; "
+        "figures are medians, GB are 10^9 plain bytes.  Codecs work on each plane (the K, or the "
+        "V, of a layer) by itself, so that a layer decodes alone; zstd and lz4 get the whole "
+        "block.  All take a checksum of the plain bytes (codecs that are not lossless of the "
+        "encoded ones) and verify it when they decode, in the time that is told.  ratio is of "
+        "frames with heads and tables; ratio_k and ratio_v of the planes without them.  "
+        "max_abs_err and mean_abs_err are of elements, rms_rel_err is the root of the squared "
+        "errors over that of the squares.  What must be calibrated is left out where --codec does "
+        "not name it.\n\n"
+        "The format file is JSON: {\"layers\": 6, \"kv_heads\": 2, \"head_dim\": 64, \"dtype\": "
+        "\"bf16\", \"block_tokens\": 64}, and \"model\", a name, where there is one; kv writes "
+        "such.  A block has for each layer K, then V, each [block_tokens][kv_heads][head_dim], "
+        "little-endian.\n\n"
         "ppl runs a model over a text twice and compares.  The text is cut into windows, each "
         "computed from nothing: a begin mark and the next tokens.  The exact run keeps its KV in "
         "--dtype, each number rounded as it is computed, as an engine of that type does.  In the "

@@ -12,11 +12,14 @@
 
 struct codec_options {
     const char *model, *tokenizer, *text, *codec, *dtype, *profile, *output, *format_output;
-    uint64_t block_tokens, window, tokens, threads;
+    const char *input, *format;
+    uint64_t block_tokens, window, tokens, threads, rounds, working_set;
     double kl, ppl_pct;
 };
 extern struct codec_options wf_cli_codec_options;
 
+int wf_cli_codec_list(struct cli *cli);
+int wf_cli_codec_bench(struct cli *cli);
 int wf_cli_codec_ppl(struct cli *cli);
 int wf_cli_codec_kv(struct cli *cli);
 
@@ -65,8 +68,9 @@ struct codec_plan {
     json_t *says;                    /* what calibration found, for the answer; NULL */
 };
 
-/* What a codec's name, or a quality, means for this model.  What must be calibrated looks at
- * windows 0 … windows.calibration - 1 and no others.  CLI_OK, or an exit code after a sentence. */
+/* What a codec's name, or a quality, means for this model; NULL: for KV of no model that is here.
+ * What must be calibrated looks at windows 0 … windows.calibration - 1 and no others.  CLI_OK, or
+ * an exit code after a sentence. */
 int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject, const char *name,
                       struct codec_plan *out);
 void wf_cli_codec_plan_free(struct codec_plan *plan);

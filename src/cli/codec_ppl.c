@@ -166,6 +166,8 @@ static void print(const struct ppl *ppl)
 int wf_cli_codec_ppl(struct cli *cli)
 {
     struct ppl ppl = {0};
+    if (!wf_cli_codec_options.codec)
+        wf_cli_codec_options.codec = "lossless";
     int code = wf_cli_codec_open(cli, false, &ppl.subject);
     if (code != CLI_OK)
         return code;

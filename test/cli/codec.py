@@ -126,3 +126,69 @@ def codec_kv_writes_blocks():
     if os.path.exists("/dev/full"):
         weft("codec", "kv", "--tokens", "500", "--window", "100", "--output", "/dev/full", "--format-output", form,
              expect=6)
+
+
+@case
+def codec_list_names_all():
+    rows = answer("codec", "list")
+    names = [row["codec"] for row in rows]
+    check(names[0] == "lossless" and "raw" in names and len(set(names)) == len(names), names)
+    check(all(row["says"] and isinstance(row["lossless"], bool) for row in rows), rows)
+    said = weft("codec", "list").stdout.decode()
+    check(all(name in said for name in names), said)
+
+
+def kv_written():
+    """Blocks of a model's KV, and the file that says what they are."""
+    blocks, form = (os.path.join(FOLDER, name) for name in ("bench.bin", "bench.json"))
+    answer("codec", "kv", "--model", checkpoint(), "--text", text(), "--block-tokens", "16", "--tokens", "1000",
+           "--output", blocks, "--format-output", form)
+    return blocks, form
+
+
+@case
+def codec_bench_measures_all_codecs():
+    blocks, form = kv_written()
+    given = ["--input", blocks, "--format", form, "--rounds", "1", "--working-set", "256KiB"]
+    rows = answer("codec", "bench", *given)
+    names = [row["codec"] for row in rows]
+    plain = [row["codec"] for row in answer("codec", "list") if not row["calibrated"]]
+    check(names == plain + ["zstd-1", "zstd-3", "lz4"], names)
+    for row in rows:
+        check(row["ratio"] > 0.9 and row["dtype"] == "bf16" and row["block_tokens"] == 16, row)
+        check(min(row[name] for name in ("encode_gbps", "decode_gbps", "memcpy_gbps")) > 0, row)
+        check((row["max_abs_err"] == 0) == row["lossless"], row)
+        check(row["working_set_bytes"] >= 256 << 10 and row["threads"] == 1 and not row["made_up"], row)
+    check(rows[0]["ratio"] > 1.1 and rows[0]["ratio"] > rows[names.index("lz4")]["ratio"], rows[0])
+    some = answer("codec", "bench", *given, "--codec", "lz4,lossless-fixed")
+    check([row["codec"] for row in some] == ["lz4", "lossless-fixed"], some)
+    said = weft("codec", "bench", *given, "--codec", "lossless").stdout.decode()
+    check("16 tokens" in said and "lossless" in said, said)
+
+
+@case
+def codec_bench_without_kv_says_so():
+    done = weft("codec", "bench", "--working-set", "1MiB", "--rounds", "1", "--codec", "raw", "--tokens", "500",
+                "--window", "100")
+    check("MADE-UP" in done.stdout.decode() and "MADE-UP" in done.stderr.decode(), done)
+
+
+@case
+def codec_bench_says_what_is_wrong():
+    blocks, form = kv_written()
+    short = written("short.bin", open(blocks, "rb").read()[:-1])
+    none = written("none.json", b'{"layers": 2, "kv_heads": 2, "head_dim": 12}')
+    large = written("large.json", b'{"layers": 1, "kv_heads": 4096, "head_dim": 4096, "block_tokens": 65536}')
+    odd = written("odd.json", b'{"layers": 1, "kv_heads": 1, "head_dim": 1, "block_tokens": 1, "dtype": "f64"}')
+    for words, said in ((["--input", blocks], "--format"), (["--format", form], "--input"),
+                        (["--input", short, "--format", form], "whole number of blocks"),
+                        (["--input", blocks, "--format", blocks], "cannot read the format"),
+                        (["--input", blocks, "--format", none], "block_tokens"),
+                        (["--input", blocks, "--format", large], "no block"),
+                        (["--input", blocks, "--format", odd], "dtype"),
+                        (["--input", blocks, "--format", form, "--model", checkpoint()], "--model"),
+                        (["--codec", "losless"], "'lossless'"), (["--codec", "raw,,raw"], "commas"),
+                        (["--rounds", "0"], "--rounds"), (["--working-set", "5GiB"], "4 GiB")):
+        why = weft("codec", "bench", *words, expect=2).stderr.decode()
+        check(said in why and why.count("\n") == 1, words, why)
+    check("/nowhere" in weft("codec", "bench", "--input", "/nowhere", "--format", form, expect=6).stderr.decode())
