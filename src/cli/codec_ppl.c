@@ -93,6 +93,7 @@ static int evaluate(struct cli *cli, struct ppl *ppl)
     wf_cli_codec_evaluation(&ppl->subject, &plan);
     plan.context = &progress;
     plan.progress = on_progress;
+    plan.apart = true;
     double started_s = wf_cli_now_s();
     wf_cli_progress_init(&progress, "codec ppl");
     bool ok = wf_eval_run(&plan, windows, windows->calibration, windows->windows, &variant, 1,

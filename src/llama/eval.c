@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Each step computes the next few tokens of a window, never beyond the end of a block: first by the
- * exact run, whose logits are kept, then by each variant, whose logits are compared with them.
+ * exact run, whose logits are kept, then by each variant, whose logits are compared with them.  The
+ * exact run is a step ahead of the variants; so all that a round has to do is independent, and may
+ * be done at once.
+ *
+ * Order: what a round reads was written in rounds before it, or by the caller between them; the
+ * team's barrier (team.c) is what makes it seen.
  */
 #include "llama/eval.h"
 
 #include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,24 +32,50 @@ struct score {
     struct tally apart, kl; /* nll - nll of the exact run; KL */
 };
 
+/* The next few tokens of a window. */
+struct step {
+    uint32_t window, length; /* tokens in it */
+    uint32_t start, count;
+};
+
+/* What the exact run left of one step, for the variants to be compared with. */
+struct exact {
+    struct step step;
+    float *logits, *weights;    /* [WF_ENGINE_BATCH][vocab] */
+    struct wf_weighed *weighed; /* [WF_ENGINE_BATCH] */
+    double nll[WF_ENGINE_BATCH];
+};
+
+/* One that computes, on one thread at a time. */
+struct lane {
+    struct run *run;
+    struct wf_engine *engine;
+    uint32_t turn;                        /* whose run this is: 0 the exact one, v + 1 variant v */
+    struct exact *exact;                  /* of the step */
+    const float *logits;                  /* of the step, of whose turn it is */
+    struct wf_likely at[WF_ENGINE_BATCH]; /* of the step's tokens */
+    struct wf_engine_watch watch, exact_watch;
+    bool failed;
+    char sentence[512]; /* since what was said is only known to the thread that said it */
+};
+
 struct run {
     const struct wf_eval_plan *plan;
+    const struct wf_windows *windows;
     const struct wf_eval_variant *variants;
-    uint32_t variant_count;
-    struct wf_engine *engine;
-    struct wf_kv *kv;           /* [1 + variant_count], the exact run's first */
-    uint32_t *tokens;           /* of this window */
-    float *logits, *weights;    /* [WF_ENGINE_BATCH][vocab], of the exact run */
-    struct wf_weighed *weighed; /* [WF_ENGINE_BATCH], the same */
-    struct wf_likely *at;       /* [WF_ENGINE_BATCH], of the step's tokens */
-    double nll_exact[WF_ENGINE_BATCH];
+    uint32_t variant_count, end; /* the window after the last */
+
+    struct wf_kv *kv;    /* [1 + variant_count], the exact run's first */
+    uint32_t *tokens[2]; /* of even and of odd windows */
+    struct exact exact[2];
     double nll_exact_sum;
     struct score *scores; /* [variant_count] */
 
-    uint32_t turn; /* whose run this is: 0 the exact one, v + 1 variant v */
-    const float *compared;
-    uint32_t first; /* of the step */
-    struct wf_engine_watch exact_watch, watch;
+    struct wf_team *team;
+    struct lane *lanes; /* [lane_count] */
+    unsigned lane_count;
+    struct exact *ahead, *now; /* what this round computes for the exact run, and compares with */
+    atomic_uint next;          /* turn that nobody has taken yet */
 };
 
 /* --------------------------------------------------------------------------------------- sums */
@@ -79,8 +112,7 @@ static double tally_error(const struct tally *t)
 static void on_rows(void *context, uint32_t layer, uint32_t first, uint32_t count, float *const *k,
                     float *const *v)
 {
-    const struct run *run = context;
-    const struct wf_eval_plan *plan = run->plan;
+    const struct wf_eval_plan *plan = ((const struct lane *)context)->run->plan;
     (void)layer, (void)first;
     for (uint32_t t = 0; t < count; t++) {
         plan->round(plan->round_context, k[t], plan->model->kv_dim);
@@ -91,94 +123,122 @@ static void on_rows(void *context, uint32_t layer, uint32_t first, uint32_t coun
 static void on_queries(void *context, uint32_t layer, uint32_t first, uint32_t count,
                        const float *queries)
 {
-    const struct wf_eval_plan *plan = ((const struct run *)context)->plan;
+    const struct wf_eval_plan *plan = ((const struct lane *)context)->run->plan;
     plan->queries(plan->context, layer, first, count, queries);
 }
 
 static bool on_exact_block(void *context, struct wf_kv *kv, uint32_t block)
 {
-    const struct wf_eval_plan *plan = ((const struct run *)context)->plan;
+    const struct wf_eval_plan *plan = ((const struct lane *)context)->run->plan;
     return plan->block(plan->context, kv->own[block], block * kv->block_tokens);
 }
 
 static bool on_block(void *context, struct wf_kv *kv, uint32_t block)
 {
-    const struct run *run = context;
-    const struct wf_eval_variant *variant = &run->variants[run->turn - 1];
+    const struct lane *lane = context;
+    const struct wf_eval_variant *variant = &lane->run->variants[lane->turn - 1];
     return variant->block(variant->context, kv->own[block], block * kv->block_tokens);
 }
 
 static void compare_part(void *context, unsigned member, size_t first, size_t end)
 {
-    struct run *run = context;
-    uint32_t vocab = run->plan->model->shape.vocab;
+    struct lane *lane = context;
+    struct exact *exact = lane->exact;
+    const uint32_t *tokens = lane->run->tokens[exact->step.window % 2] + exact->step.start;
+    uint32_t vocab = lane->run->plan->model->shape.vocab;
     (void)member;
     for (size_t t = first; t < end; t++) {
-        uint32_t target = run->tokens[run->first + t + 1];
-        if (run->turn)
-            run->at[t] = wf_likely(&run->weighed[t], run->compared + t * vocab, vocab, target);
+        size_t at = t * vocab;
+        if (lane->turn)
+            lane->at[t] = wf_likely(&exact->weighed[t], lane->logits + at, vocab, tokens[t + 1]);
         else
-            run->nll_exact[t] = wf_likely_weigh(run->logits + t * vocab, vocab, target,
-                                                run->weights + t * vocab, &run->weighed[t]);
+            exact->nll[t] = wf_likely_weigh(exact->logits + at, vocab, tokens[t + 1],
+                                            exact->weights + at, &exact->weighed[t]);
     }
 }
 
 static void on_logits(void *context, uint32_t first, uint32_t count, const float *logits)
 {
-    struct run *run = context;
-    run->compared = logits;
-    run->first = first;
-    if (run->turn == 0)
-        memcpy(run->logits, logits, (size_t)count * run->plan->model->shape.vocab * sizeof(float));
-    wf_team_run(wf_engine_team(run->engine), count, 1, compare_part, run);
-    if (run->turn == 0) {
-        for (uint32_t t = 0; t < count; t++)
-            run->nll_exact_sum += run->nll_exact[t];
-        return;
-    }
-    struct score *score = &run->scores[run->turn - 1];
+    struct lane *lane = context;
+    struct run *run = lane->run;
+    size_t bytes = (size_t)count * run->plan->model->shape.vocab * sizeof(float);
+    (void)first;
+    lane->logits = logits;
+    if (lane->turn == 0)
+        memcpy(lane->exact->logits, logits, bytes);
+    wf_team_run(wf_engine_team(lane->engine), count, 1, compare_part, lane);
     for (uint32_t t = 0; t < count; t++) {
-        score->apart.window += run->at[t].apart;
-        score->kl.window += run->at[t].kl;
+        if (lane->turn == 0) {
+            run->nll_exact_sum += lane->exact->nll[t];
+            continue;
+        }
+        struct score *score = &run->scores[lane->turn - 1];
+        score->apart.window += lane->at[t].apart;
+        score->kl.window += lane->at[t].kl;
     }
 }
 
-/* ---------------------------------------------------------------------------------------- runs */
+/* --------------------------------------------------------------------------------------- memory */
 
-static bool run_init(const struct wf_eval_plan *plan, const struct wf_windows *windows,
-                     const struct wf_eval_variant *variants, uint32_t count, struct run *out)
+static bool exact_init(uint32_t vocab, struct exact *out)
 {
-    const struct wf_model *model = plan->model;
-    *out = (struct run){.plan = plan, .variants = variants, .variant_count = count};
-    out->engine = wf_engine_create(model, plan->threads);
-    out->kv = calloc(1 + count, sizeof(*out->kv));
-    out->tokens = calloc(windows->length, sizeof(*out->tokens));
-    out->logits = malloc((size_t)WF_ENGINE_BATCH * model->shape.vocab * sizeof(float));
-    out->weights = malloc((size_t)WF_ENGINE_BATCH * model->shape.vocab * sizeof(float));
+    out->logits = malloc((size_t)WF_ENGINE_BATCH * vocab * sizeof(float));
+    out->weights = malloc((size_t)WF_ENGINE_BATCH * vocab * sizeof(float));
     out->weighed = calloc(WF_ENGINE_BATCH, sizeof(*out->weighed));
-    out->at = calloc(WF_ENGINE_BATCH, sizeof(*out->at));
-    out->scores = calloc(count ? count : 1, sizeof(*out->scores));
-    if (!out->engine || !out->kv || !out->tokens || !out->logits || !out->weights ||
-        !out->weighed || !out->at || !out->scores)
-        return wf_say_failed("no memory to run a model with a vocabulary of %u",
-                             model->shape.vocab);
-    uint32_t blocks = (windows->length + plan->block_tokens - 1) / plan->block_tokens;
-    for (uint32_t i = 0; i <= count; i++) {
-        if (i > 0 && !variants[i - 1].block)
-            continue;
-        if (!wf_kv_init(&out->kv[i], model, plan->block_tokens) ||
-            !wf_kv_use_private(&out->kv[i], 0, blocks, true))
+    return out->logits && out->weights && out->weighed;
+}
+
+static bool lanes_init(struct run *run, unsigned threads)
+{
+    const struct wf_eval_plan *plan = run->plan;
+    unsigned busy = 1;
+    threads = threads ? threads : wf_team_default_members();
+    for (uint32_t v = 0; v < run->variant_count; v++)
+        busy += run->variants[v].block != NULL;
+    run->lane_count = plan->apart ? (busy < threads ? busy : threads) : 1;
+    run->lanes = calloc(run->lane_count, sizeof(*run->lanes));
+    run->team = wf_team_create(run->lane_count);
+    if (!run->lanes || !run->team)
+        return false;
+    for (unsigned i = 0; i < run->lane_count; i++) {
+        struct lane *lane = &run->lanes[i];
+        lane->run = run;
+        lane->engine = wf_engine_create(plan->model, threads / run->lane_count);
+        if (!lane->engine)
             return false;
+        lane->watch = (struct wf_engine_watch){
+            .context = lane,
+            .rows = plan->round ? on_rows : NULL,
+            .block = on_block,
+            .logits = on_logits,
+        };
+        lane->exact_watch = lane->watch;
+        lane->exact_watch.queries = plan->queries ? on_queries : NULL;
+        lane->exact_watch.block = plan->block ? on_exact_block : NULL;
     }
-    out->watch = (struct wf_engine_watch){
-        .context = out,
-        .rows = plan->round ? on_rows : NULL,
-        .block = on_block,
-        .logits = on_logits,
-    };
-    out->exact_watch = out->watch;
-    out->exact_watch.queries = plan->queries ? on_queries : NULL;
-    out->exact_watch.block = plan->block ? on_exact_block : NULL;
+    return true;
+}
+
+static bool run_init(struct run *run)
+{
+    const struct wf_eval_plan *plan = run->plan;
+    uint32_t count = run->variant_count, length = run->windows->length;
+    uint32_t blocks = (length + plan->block_tokens - 1) / plan->block_tokens;
+    bool ok = lanes_init(run, plan->threads);
+    run->kv = calloc(1 + count, sizeof(*run->kv));
+    run->scores = calloc(count ? count : 1, sizeof(*run->scores));
+    for (int i = 0; i < 2; i++) {
+        run->tokens[i] = calloc(length, sizeof(uint32_t));
+        ok = exact_init(plan->model->shape.vocab, &run->exact[i]) && run->tokens[i] && ok;
+    }
+    if (!ok || !run->kv || !run->scores)
+        return wf_say_failed("no memory to run a model with a vocabulary of %u",
+                             plan->model->shape.vocab);
+    for (uint32_t i = 0; i <= count; i++)
+        if (i == 0 || run->variants[i - 1].block)
+            if (!wf_kv_init(&run->kv[i], plan->model, plan->block_tokens) ||
+                !wf_kv_use_private(&run->kv[i], 0, blocks, true))
+                return false;
     return true;
 }
 
@@ -187,45 +247,110 @@ static void run_fini(struct run *run)
     for (uint32_t i = 0; run->kv && i <= run->variant_count; i++)
         if (run->kv[i].own)
             wf_kv_fini(&run->kv[i]);
-    wf_engine_destroy(run->engine);
+    for (unsigned i = 0; run->lanes && i < run->lane_count; i++)
+        wf_engine_destroy(run->lanes[i].engine);
+    for (int i = 0; i < 2; i++) {
+        free(run->tokens[i]);
+        free(run->exact[i].logits);
+        free(run->exact[i].weights);
+        free(run->exact[i].weighed);
+    }
+    wf_team_destroy(run->team);
+    free(run->lanes);
     free(run->kv);
-    free(run->tokens);
-    free(run->logits);
-    free(run->weights);
-    free(run->weighed);
-    free(run->at);
     free(run->scores);
 }
 
-/* The next `count` tokens, by one of the runs. */
-static bool step(struct run *run, uint32_t turn, uint32_t first, uint32_t count)
+/* --------------------------------------------------------------------------------------- rounds */
+
+/* The step after `step`; false: there is none. */
+static bool step_next(struct run *run, struct step *step)
 {
-    run->turn = turn;
-    return wf_engine_watch(run->engine, turn ? &run->watch : &run->exact_watch) &&
-           wf_engine_forward(run->engine, &run->kv[turn], NULL, run->tokens, first, first + count,
-                             NULL) == WEFT_OK;
+    uint32_t block_tokens = run->plan->block_tokens;
+    step->start += step->count;
+    if (step->start + 1 >= step->length) { /* the last token is only predicted */
+        if (step->length > 0)
+            step->window++;
+        if (step->window >= run->end)
+            return false;
+        step->length = wf_windows_get(run->windows, step->window, run->tokens[step->window % 2]);
+        step->start = 0;
+    }
+    uint32_t left = step->length - 1 - step->start;
+    uint32_t block_left = block_tokens - step->start % block_tokens;
+    step->count = left < WF_ENGINE_BATCH ? left : WF_ENGINE_BATCH;
+    step->count = step->count < block_left ? step->count : block_left;
+    return true;
 }
 
-/* A window of `length` tokens.  The last of them is only predicted. */
-static bool window_run(struct run *run, uint32_t length)
+static bool step_done(struct lane *lane, uint32_t turn, struct exact *exact)
 {
-    uint32_t block_tokens = run->plan->block_tokens, count;
-    for (uint32_t start = 0; start + 1 < length; start += count) {
-        uint32_t block_left = block_tokens - start % block_tokens;
-        count = length - 1 - start;
-        count = count < WF_ENGINE_BATCH ? count : WF_ENGINE_BATCH;
-        count = count < block_left ? count : block_left;
-        if (!step(run, 0, start, count))
-            return false;
-        for (uint32_t v = 0; v < run->variant_count; v++)
-            if (run->variants[v].block && !step(run, v + 1, start, count))
-                return false;
+    struct run *run = lane->run;
+    const struct step *step = &exact->step;
+    lane->turn = turn;
+    lane->exact = exact;
+    return wf_engine_watch(lane->engine, turn ? &lane->watch : &lane->exact_watch) &&
+           wf_engine_forward(lane->engine, &run->kv[turn], NULL, run->tokens[step->window % 2],
+                             step->start, step->start + step->count, NULL) == WEFT_OK;
+}
+
+/* A lane takes turns until there are no more. */
+static void lane_part(void *context, unsigned member, size_t first, size_t end)
+{
+    struct run *run = context;
+    struct lane *lane = &run->lanes[first];
+    (void)member, (void)end;
+    while (!lane->failed) {
+        uint32_t turn = atomic_fetch_add_explicit(&run->next, 1, memory_order_relaxed);
+        struct exact *exact = turn ? run->now : run->ahead;
+        if (turn > run->variant_count)
+            break;
+        if (!exact || (turn && !run->variants[turn - 1].block))
+            continue;
+        lane->failed = !step_done(lane, turn, exact);
+        if (lane->failed)
+            snprintf(lane->sentence, sizeof(lane->sentence), "%s", wf_say_last());
     }
+}
+
+/* Does this step end its window? */
+static bool step_ends(const struct step *step)
+{
+    return step->start + step->count + 1 == step->length;
+}
+
+static bool window_end(struct run *run, const struct step *step, uint32_t first)
+{
+    const struct wf_eval_plan *plan = run->plan;
+    uint32_t done = step->window + 1 - first, all = run->end - first;
     for (uint32_t v = 0; v < run->variant_count; v++) {
-        tally_end(&run->scores[v].apart, length - 1);
-        tally_end(&run->scores[v].kl, length - 1);
+        tally_end(&run->scores[v].apart, step->length - 1);
+        tally_end(&run->scores[v].kl, step->length - 1);
     }
-    return true;
+    return !plan->progress || plan->progress(plan->context, (double)done / (double)all) ||
+           wf_say_failed("it was ended after %u of %u windows", done, all);
+}
+
+/* In each round the variants do a step, and the exact run already the next one. */
+static bool rounds(struct run *run, uint32_t first)
+{
+    struct step step = {.window = first};
+    run->now = NULL;
+    for (unsigned parity = 0;; parity ^= 1) {
+        run->ahead = step_next(run, &step) ? &run->exact[parity] : NULL;
+        if (run->ahead)
+            run->ahead->step = step;
+        if (!run->ahead && !run->now)
+            return true;
+        atomic_store_explicit(&run->next, 0, memory_order_relaxed);
+        wf_team_run(run->team, run->lane_count, 1, lane_part, run);
+        for (unsigned i = 0; i < run->lane_count; i++)
+            if (run->lanes[i].failed)
+                return wf_say_failed("%s", run->lanes[i].sentence);
+        if (run->now && step_ends(&run->now->step) && !window_end(run, &run->now->step, first))
+            return false;
+        run->now = run->ahead;
+    }
 }
 
 static void results_set(const struct run *run, uint64_t tokens, struct wf_eval_result *results)
@@ -258,19 +383,18 @@ bool wf_eval_run(const struct wf_eval_plan *plan, const struct wf_windows *windo
     if (first >= end || end > windows->windows || count > WF_EVAL_VARIANTS_MAX)
         return wf_say_failed("there are no windows %u to %u of %u, or too many variants (%u)",
                              first, end, windows->windows, count);
-    struct run run;
-    uint64_t tokens = 0;
-    bool ok = run_init(plan, windows, variants, count, &run);
-    for (uint32_t w = first; ok && w < end; w++) {
-        uint32_t length = wf_windows_get(windows, w, run.tokens);
-        ok = window_run(&run, length);
-        tokens += length - 1;
-        if (ok && plan->progress &&
-            !plan->progress(plan->context, (double)(w + 1 - first) / (double)(end - first)))
-            ok = wf_say_failed("it was ended after %u of %u windows", w + 1 - first, end - first);
-    }
+    struct run run = {
+        .plan = plan,
+        .windows = windows,
+        .variants = variants,
+        .variant_count = count,
+        .end = end,
+    };
+    uint64_t from = (uint64_t)first * (windows->length - 1);
+    uint64_t to = (uint64_t)end * (windows->length - 1);
+    bool ok = run_init(&run) && rounds(&run, first);
     if (ok)
-        results_set(&run, tokens, results);
+        results_set(&run, (to < windows->count ? to : windows->count) - from, results);
     run_fini(&run);
     return ok;
 }

@@ -63,17 +63,20 @@ struct wf_eval_plan {
     const struct wf_model *model;
     uint32_t block_tokens;
     unsigned threads; /* 0: as many as suit this machine */
+    /* The exact run and the variants may be on different threads, each on one at a time: faster, if
+     * what their callbacks write is their own.  False: every callback is on the caller's thread. */
+    bool apart;
 
     /* Round K or V as the engine's number type has it.  NULL: they stay as they are computed. */
     void (*round)(void *context, float *values, size_t count);
     void *round_context;
 
-    void *context; /* of the following; all may be NULL, and are called on the caller's thread */
+    void *context; /* of the following, each of which may be NULL */
     /* Look at the exact run: its rotated queries [count][dim], and its blocks. */
     void (*queries)(void *context, uint32_t layer, uint32_t first, uint32_t count,
                     const float *queries);
     bool (*block)(void *context, const float *block, uint32_t position);
-    /* `part` of 1 is done; false ends it. */
+    /* `part` of 1 is done; false ends it.  On the caller's thread. */
     bool (*progress)(void *context, double part);
 };
 

@@ -199,6 +199,11 @@ static void what_is_coarser_costs_more(void **state)
     assert_memory_equal(&alone, &together[1], sizeof(alone));
     assert_true(wf_eval_run(&two, &windows, 0, 8, variants, 3, again));
     assert_memory_equal(again, together, sizeof(again));
+    for (two.threads = 1; two.threads <= 5; two.threads++) {
+        two.apart = true;
+        assert_true(wf_eval_run(&two, &windows, 0, 8, variants, 3, again));
+        assert_memory_equal(again, together, sizeof(again));
+    }
 }
 
 static void errors_are_of_windows(void **state)
@@ -304,6 +309,12 @@ static void what_cannot_be_has_a_sentence(void **state)
     struct wf_eval_plan plan = plan_of(1);
     assert_false(wf_eval_run(&plan, &windows, 0, 8, &variant, 1, &result));
     assert_string_equal(wf_say_last(), "no more of this");
+    plan.apart = true;
+    plan.threads = 3;
+    wf_say_keep("%s", "");
+    assert_false(wf_eval_run(&plan, &windows, 0, 8, &variant, 1, &result));
+    assert_string_equal(wf_say_last(), "no more of this");
+    plan = plan_of(1);
     plan.progress = stop;
     assert_false(wf_eval_run(&plan, &windows, 0, 8, NULL, 0, NULL));
     assert_non_null(strstr(wf_say_last(), "4 of 8"));
