@@ -462,6 +462,7 @@ static void opened(void *context, enum weft_status status, const char *sentence)
     }
     lower->opened = lower->complete = lower->known = true;
     wf_lower_meter(lower, 0);
+    wf_coding_opened(lower);
     wf_volume_opened(lower);
     rank(lower->below); /* before anyone chooses by it */
     publish_speeds(lower->below);
@@ -629,7 +630,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
     bool still = below->node->pages == WF_PAGES_HUGE; /* its pages never change hands */
     struct wf_mover_options options = {
         .name = config->name,
-        .ops = ops_of(config),
+        .ops = wf_coding_begin(lower, ops_of(config)),
         .tier = {.path = lower->path,
                  .capacity_bytes = config->size_bytes,
                  .queue_depth = config->queue_depth,
@@ -641,7 +642,8 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                  .discard = config->discard,
                  .shared = config->shared,
                  .held = wf_volume_recall(lower),
-                 .host = (uint8_t)config->host},
+                 .host = (uint8_t)config->host,
+                 .coded = &lower->coding.options},
         .jobs_max = JOBS_MAX,
         .timeout_ms = config->timeout_ms,
         .background_depth = config->queue_depth > 1 ? config->queue_depth / 2 : 1,

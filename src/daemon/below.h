@@ -25,6 +25,7 @@
 #include "core/directory.h"
 #include "core/placement.h"
 #include "daemon/budget.h"
+#include "daemon/coding.h"
 #include "daemon/mover.h"
 #include "daemon/node.h"
 #include "daemon/volumes.h"
@@ -72,6 +73,7 @@ struct wf_lower {
     uint64_t aside_bytes;   /* manifests of archives, which are not in the directory; */
     uint32_t manifests;     /* how many of these it has, as far as is known */
     struct wf_mover_stats stats;
+    struct wf_coding coding;
     double expansion;         /* bytes that a byte of payload takes there, as measured */
     enum wf_mover_state told; /* the last that was told of */
     struct wf_removals *removals;

@@ -19,6 +19,7 @@
 #define SPARE_BYTES ((uint64_t)512 << 20) /* and some segments in any case */
 #define EXPANSION_BYTES_LEAST (1u << 20)
 #define EXPANSION_MOST 64.0
+#define EXPANSION_LEAST (1 / 64.0) /* blocks may lie there encoded */
 
 uint64_t wf_lower_capacity(const struct wf_lower *lower)
 {
@@ -59,7 +60,7 @@ static struct wf_lower *next_of(struct wf_lower *lower, const struct wf_director
     return NULL;
 }
 
-/* What so many bytes of payload take there, with headers and padding. */
+/* What so many bytes of payload take there, with headers and padding, and encoded if blocks are. */
 static uint64_t taken(const struct wf_lower *lower, uint64_t bytes)
 {
     return (uint64_t)((double)bytes * lower->expansion);
@@ -191,7 +192,9 @@ void wf_lower_measure(struct wf_lower *lower)
         return;
     double payload = (double)sum.bytes / (double)sum.blocks * (double)lower->stats.tier.blocks;
     double expansion = (double)lower->stats.tier.used_bytes / payload;
-    lower->expansion = expansion < 1 ? 1 : expansion > EXPANSION_MOST ? EXPANSION_MOST : expansion;
+    lower->expansion = expansion < EXPANSION_LEAST  ? EXPANSION_LEAST
+                       : expansion > EXPANSION_MOST ? EXPANSION_MOST
+                                                    : expansion;
 }
 
 /* Each block on its way needs an entry, and at times one for its parent. */

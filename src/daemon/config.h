@@ -28,7 +28,7 @@
 #define WF_CONFIG_FILE_BYTES_MAX (1u << 20)
 #define WF_CONFIG_FIELDS_MAX 32 /* static_assert'ed beside the tables */
 #define WF_DOMAIN_FIELDS_MAX 12
-#define WF_TIER_FIELDS_MAX 16
+#define WF_TIER_FIELDS_MAX 20
 
 #define WF_CONFIG_FILE_DEFAULT "/etc/weft/weftd.yaml"
 
@@ -47,6 +47,13 @@ enum wf_tier_admit {
     WF_ADMIT_ALWAYS,
     WF_ADMIT_REUSED, /* what was read at least once since it was put */
     WF_ADMIT_NEVER,  /* archives only */
+};
+
+/* How blocks lie there: coding.c. */
+enum wf_tier_codec {
+    WF_CODE_AUTO = 0, /* encoded where the codec is no slower than the medium */
+    WF_CODE_NONE,
+    WF_CODE_LOSSLESS,
 };
 
 /* Who said so.  Later layers win. */
@@ -83,6 +90,7 @@ struct wf_tier_config {
     uint64_t size_bytes;      /* capacity; 0: what the medium has */
     uint32_t queue_depth;     /* requests in flight; 32 */
     enum wf_tier_admit admit; /* auto */
+    enum wf_tier_codec codec; /* auto */
     bool archive;             /* may hold archives; true */
     char endpoint[WF_PATH_MAX]; /* s3: URL of the server; "": Amazon's of the region */
     char region[64];            /* s3 */

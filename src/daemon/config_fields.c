@@ -29,6 +29,7 @@ static const char *const priority_choices[] = {"low", "normal", "high", NULL};
 static const char *const writes_choices[] = {"direct", "copied", NULL};
 static const char *const kind_choices[] = {"nvme", "cxl", "s3", "dram", NULL};
 static const char *const admit_choices[] = {"auto", "always", "reused", "never", NULL};
+static const char *const codec_choices[] = {"auto", "none", "lossless", NULL};
 static const char *const log_choices[] = {"off", "error", "warn", "info", "debug", NULL};
 
 const struct wf_field wf_config_fields[] = {
@@ -155,6 +156,10 @@ static const struct wf_field tier_fields[] = {
     {"admit", WF_VALUE_CHOICE, IN_TIER(admit), 0, 0, admit_choices, NULL,
      "What is written to it when it leaves DRAM: `auto` goes by what it is worth there, `always` "
      "takes all, `reused` what was read at least once, `never` leaves archives alone."},
+    {"codec", WF_VALUE_CHOICE, IN_TIER(codec), 0, 0, codec_choices, NULL,
+     "How blocks lie there: `lossless` encodes them, and they come back as they were, `none` writes "
+     "them as they are, and `auto` encodes on nvme and s3, unless the medium is faster than the "
+     "codec."},
     {"archive", WF_VALUE_BOOL, IN_TIER(archive), 0, 0, NULL, NULL,
      "Whether archives may lie there."},
     {"dwpd", WF_VALUE_DECIMAL, IN_TIER(drive_writes), 0, 10000, NULL, NULL,
@@ -192,6 +197,7 @@ static void tier_defaults(void *entry)
         .kind = WF_KIND_NVME,
         .queue_depth = 32,
         .admit = WF_ADMIT_AUTO,
+        .codec = WF_CODE_AUTO,
         .archive = true,
         .discard = true,
         .timeout_ms = 5000,
@@ -257,6 +263,7 @@ static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_pool_policy)
                   sizeof(enum wf_writes) == sizeof(int) &&
                   sizeof(enum wf_priority) == sizeof(int) &&
                   sizeof(enum wf_tier_kind) == sizeof(int) &&
+                  sizeof(enum wf_tier_codec) == sizeof(int) &&
                   sizeof(enum wf_tier_admit) == sizeof(int),
               "WF_VALUE_CHOICE reads and writes an int");
 

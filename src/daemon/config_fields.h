@@ -12,7 +12,7 @@
 
 #define WF_CONFIG_KEY_MAX 63
 #define WF_LIST_NAME_MAX 63      /* of an entry, in any list */
-#define WF_LIST_FIELDS_MAX 16    /* of an entry, in any list */
+#define WF_LIST_FIELDS_MAX 20    /* of an entry, in any list */
 #define WF_CONFIG_VALUE_MAX 4096 /* bytes of one value's text, wherever it comes from */
 
 enum wf_value_type {

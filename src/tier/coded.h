@@ -5,7 +5,8 @@
  * Whoever drives it sees the blocks as they are: their bytes, their parts, their rules (tier.h).
  * What is written is made a frame (codec/frame.h) first, by threads of its own; what is read is
  * decoded by them, planes as they are needed, straight into the caller's memory.  A block that
- * does not become smaller, or of which nobody knows how it is laid out, is written as it is,
+ * does not become smaller, or of which its writer does not say how it is
+ * laid out, is written as it is,
  * without a copy.
  *
  *     the caller's memory ──► encode, a worker ──► the tier's own memory ──► the tier behind
@@ -42,10 +43,6 @@ struct wf_coded_options {
                                       quarters of it is written as it is */
     uint32_t part_bytes;           /* of a frame: how much of it is read and verified at a time, at
                                       least; a multiple of WF_TIER_ALIGN */
-    /* How a block is laid out; false: not known.  Called by the thread that drives the tier.  What
-     * it says need not be right for a lossless codec, only likely. */
-    bool (*layout)(void *context, const struct wf_tier_block *block, struct wf_layout *out);
-    void *context;
 };
 
 /* For a tier behind: how to drive one that codes; what it has besides the rules that all keep

@@ -56,8 +56,10 @@ bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r,
                      struct wf_layout *out)
 {
     const struct wf_tier_block *block = &r->block;
-    return t->options.codec && t->options.layout && block->bytes >= WF_CODED_BYTES_LEAST &&
-           block->bytes <= UINT32_MAX && t->options.layout(t->options.context, block, out) &&
+    if (!t->options.codec || !r->layout)
+        return false;
+    *out = *r->layout;
+    return block->bytes >= WF_CODED_BYTES_LEAST && block->bytes <= UINT32_MAX &&
            out->bytes == block->bytes && workable(out) &&
            wf_coded_write_memory(t, out) <= wf_coded_memory_for_writes(t);
 }

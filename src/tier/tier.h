@@ -57,7 +57,7 @@ struct wf_tier_block {
     uint64_t plain_bytes; /* up to 2^32 - 1 */
     uint32_t plain_part_bytes;
     uint32_t plain_quality; /* how near to what was written; 0: that.  Up to 255 */
-    uint64_t stored_bytes; /* given out by a tier that codes: what it takes there; else 0 */
+    uint64_t stored_bytes;  /* given out by a tier that codes: what it takes there; else 0 */
 };
 
 enum wf_tier_op {
@@ -65,6 +65,8 @@ enum wf_tier_op {
     WF_TIER_READ = 2,
     WF_TIER_FLUSH = 3, /* what is found now is durable when this is reaped */
 };
+
+struct wf_layout; /* codec/frame.h */
 
 struct wf_tier_request {
     /* The caller's, unchanged until the request is reaped: */
@@ -74,6 +76,9 @@ struct wf_tier_request {
     uint32_t first_part, part_count; /* READ: which parts; part_count 0: all */
     const uint64_t *sums; /* WRITE: XXH3-64 of each part, where the caller has them; for submit
                              alone, which need not look.  NULL: it has not */
+    /* WRITE, for a tier that codes (coded.h): how the payload is laid out, if it is to be encoded;
+     * NULL: as it is.  It need not be right for a lossless codec, only likely. */
+    const struct wf_layout *layout;
     void *user;
     /* The tier's: */
     enum weft_status

@@ -155,35 +155,15 @@ static void s3_rot(struct wf_tier *tier, const char *path, const struct wf_tier_
     assert_true(s3_flip(tier, path, block->key, 17));
 }
 
-/* The blocks of these tests, as KV: so many layers that their parts are planes, where they can be.
- */
-static bool coded_layout(void *context, const struct wf_tier_block *block, struct wf_layout *out)
-{
-    (void)context;
-    uint32_t layers = (uint32_t)(block->bytes / block->part_bytes / 2);
-    if (layers && block->bytes == (uint64_t)layers * 2 * block->part_bytes &&
-        block->part_bytes % 2 == 0)
-        return wf_layout_of(WEFT_BF16, layers, block->part_bytes / 2, 1, 1, out);
-    return wf_layout_opaque(WEFT_BF16, block->bytes, out);
-}
-
 /* Memory for a few blocks, so that requests wait for it, and small parts, so that each plane is
  * read in several. */
-static struct wf_coded_options coded_sim = {.ops = &wf_tier_sim,
-                                            .workers = 0, /* the seed decides everything */
-                                            .memory_bytes = 1 << 20,
-                                            .part_bytes = 4096,
-                                            .layout = coded_layout},
-                               coded_dram = {.ops = &wf_tier_dram,
-                                             .workers = 2,
-                                             .memory_bytes = 1 << 20,
-                                             .part_bytes = 4096,
-                                             .layout = coded_layout},
-                               coded_nvme = {.ops = &wf_tier_nvme,
-                                             .workers = 2,
-                                             .memory_bytes = 1 << 20,
-                                             .part_bytes = 4096,
-                                             .layout = coded_layout};
+static struct wf_coded_options
+    coded_sim = {.ops = &wf_tier_sim,
+                 .workers = 0, /* the seed decides everything */
+                 .memory_bytes = 1 << 20,
+                 .part_bytes = 4096},
+    coded_dram = {.ops = &wf_tier_dram, .workers = 2, .memory_bytes = 1 << 20, .part_bytes = 4096},
+    coded_nvme = {.ops = &wf_tier_nvme, .workers = 2, .memory_bytes = 1 << 20, .part_bytes = 4096};
 
 /* Of a frame: in the part after the lead's, in what the first plane became. */
 #define CODED_AT 5000

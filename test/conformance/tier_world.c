@@ -98,11 +98,22 @@ static struct wf_tier_request *clear_request(struct world *w, uint32_t slot, enu
     return r;
 }
 
+/* As KV: so many layers that its parts are planes, where they can be. */
+static bool layout_of(const struct wf_tier_block *block, struct wf_layout *out)
+{
+    uint32_t layers = (uint32_t)(block->bytes / block->part_bytes / 2);
+    if (layers && block->bytes == (uint64_t)layers * 2 * block->part_bytes &&
+        block->part_bytes % 2 == 0)
+        return wf_layout_of(WEFT_BF16, layers, block->part_bytes / 2, 1, 1, out);
+    return wf_layout_opaque(WEFT_BF16, block->bytes, out);
+}
+
 struct wf_tier_request *write_request(struct world *w, uint32_t slot,
                                       const struct wf_tier_block *block)
 {
     struct wf_tier_request *r = clear_request(w, slot, WF_TIER_WRITE);
     r->block = *block;
+    r->layout = layout_of(block, &w->layouts[slot]) ? &w->layouts[slot] : NULL;
     payload_bytes(block->key, 0, block->bytes, r->data);
     return r;
 }

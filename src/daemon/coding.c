@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Encoded, or as it is: by what the operator says, and else by what is slower, link or codec.
+ *
+ * With `codec: auto`, blocks on flash and in object stores are encoded as long as this host's
+ * codec threads, together, read and write no slower than the medium does: then they cost nothing
+ * that anyone waits for, and save a part of the room, of the link and of the writes that flash
+ * stands.  Memory (cxl, dram) is as fast as a codec, and what lies there is read by few cores that
+ * have other work: there `auto` leaves blocks as they are, and who is short of such memory rather
+ * than of time says `lossless`.  How fast the codec is here is measured once, for a few
+ * milliseconds, when the node starts.
+ *
+ * Which layout a block has is not written on it: it is that of the domain's format whose blocks
+ * are of that size.  Two formats of one size may be confused for it, which costs a lossless codec
+ * some of its gain and nothing else.
+ */
+#include "daemon/coding.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/below.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+
+#define FRAMES_BYTES (64u << 20) /* a tier has so much address space for them */
+#define PART_BYTES (64u << 10)
+#define MEASURE_NS 5000000u
+#define MEASURE_LAYERS 2u
+#define MEASURE_TOKENS 64u
+#define MEASURE_HEADS 8u
+#define MEASURE_DIM 128u
+
+/* Of one thread of this host, in 10^6 bytes of payload a second; 0: not measured. */
+struct rates {
+    double encode_mbps, decode_mbps;
+};
+
+/* Numbers as KV has them: near a normal distribution, so that a codec has its usual work. */
+static void fill_like_kv(uint16_t *out, size_t count)
+{
+    uint64_t state = 88172645463325252u;
+    for (size_t i = 0; i < count; i++) {
+        float sum = 0, value;
+        for (int j = 0; j < 4; j++) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            sum += (float)(state >> 40) / (float)(1 << 24) - 0.5f;
+        }
+        value = sum;
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        out[i] = (uint16_t)(bits >> 16);
+    }
+}
+
+static double mbps(uint64_t bytes, uint64_t rounds, uint64_t ns)
+{
+    return (double)bytes * (double)rounds / (double)(ns ? ns : 1) * 1e3;
+}
+
+static struct rates time_codec(const struct wf_layout *layout, const struct wf_codec *codec,
+                               uint8_t *block, uint8_t *frame, void *scratch)
+{
+    struct wf_frame_plan plan = {.all.codec = codec};
+    struct wf_frame head;
+    struct rates rates = {0};
+    uint64_t bytes = 0, rounds = 0, begun_ns = wf_now_ns(), ns;
+    do {
+        if (wf_frame_encode(layout, &plan, 0, block, frame, &bytes, scratch) != WEFT_OK)
+            return rates;
+        ns = wf_now_ns() - begun_ns;
+        rounds++;
+    } while (ns < MEASURE_NS);
+    double encode = mbps(layout->bytes, rounds, ns);
+    if (wf_frame_open(frame, bytes, &head) != WEFT_OK)
+        return rates;
+    rounds = 0;
+    begun_ns = wf_now_ns();
+    do {
+        if (wf_frame_decode(&head, frame, 0, layout->planes, NULL, block, scratch) != WEFT_OK)
+            return rates;
+        ns = wf_now_ns() - begun_ns;
+        rounds++;
+    } while (ns < MEASURE_NS);
+    return (struct rates){encode, mbps(layout->bytes, rounds, ns)};
+}
+
+static struct rates measure(const struct wf_codec *codec)
+{
+    struct wf_layout layout;
+    struct rates rates = {0};
+    if (!wf_layout_of(WEFT_BF16, MEASURE_LAYERS, MEASURE_TOKENS, MEASURE_HEADS, MEASURE_DIM,
+                      &layout))
+        return rates;
+    uint64_t bound = (wf_frame_bound(&layout) + 4095) / 4096 * 4096;
+    uint8_t *block = aligned_alloc(4096, layout.bytes), *frame = aligned_alloc(4096, bound);
+    void *scratch = aligned_alloc(64, (wf_frame_scratch(&layout) + 63) / 64 * 64 + 64);
+    if (block && frame && scratch) {
+        fill_like_kv((uint16_t *)(void *)block, layout.bytes / 2);
+        rates = time_codec(&layout, codec, block, frame, scratch);
+    }
+    free(block);
+    free(frame);
+    free(scratch);
+    return rates;
+}
+
+/* Once a process. */
+static const struct rates *rates_here(const struct wf_codec *codec)
+{
+    static struct rates rates;
+    if (rates.encode_mbps <= 0) {
+        rates = measure(codec);
+        wf_info("codec", "%s: a thread of this host encodes %.0f MB/s and decodes %.0f MB/s",
+                codec->name, rates.encode_mbps, rates.decode_mbps);
+    }
+    return &rates;
+}
+
+static bool by_link(struct wf_lower *lower)
+{
+    struct wf_coding *coding = &lower->coding;
+    const struct rates *rates = rates_here(coding->options.codec);
+    double threads = coding->options.workers;
+    bool reads = threads * rates->decode_mbps >= coding->link_read_mbps;
+    bool writes = threads * rates->encode_mbps >= coding->link_write_mbps;
+    snprintf(coding->why, sizeof coding->why,
+             "%s, at %.0f MB/s, is %s than %g codec threads, at %.0f MB/s",
+             reads ? "writing there" : "reading there",
+             reads ? coding->link_write_mbps : coding->link_read_mbps,
+             reads && writes ? "no faster" : "faster", threads,
+             threads * (reads ? rates->encode_mbps : rates->decode_mbps));
+    return reads && writes;
+}
+
+static bool choose(struct wf_lower *lower)
+{
+    struct wf_coding *coding = &lower->coding;
+    enum wf_tier_kind kind = lower->config->kind;
+    snprintf(coding->why, sizeof coding->why, "the configuration says so");
+    if (!coding->options.codec || lower->config->codec == WF_CODE_NONE)
+        return false;
+    if (lower->config->codec == WF_CODE_LOSSLESS)
+        return true;
+    if (kind == WF_KIND_NVME || kind == WF_KIND_S3)
+        return by_link(lower);
+    snprintf(coding->why, sizeof coding->why, "it is memory, which is as fast as a codec");
+    return false;
+}
+
+const struct wf_tier_ops *wf_coding_begin(struct wf_lower *lower, const struct wf_tier_ops *behind)
+{
+    struct wf_coding *coding = &lower->coding;
+    uint32_t workers = lower->below->node->config.workers;
+    coding->options = (struct wf_coded_options){
+        .ops = behind,
+        .codec = wf_codec_by_name("lossless"),
+        .workers = workers < WF_CODED_WORKERS_MAX ? workers : WF_CODED_WORKERS_MAX,
+        .memory_bytes = FRAMES_BYTES,
+        .part_bytes = PART_BYTES,
+    };
+    coding->on = choose(lower); /* for what is written before it was measured */
+    return wf_tier_coded_over(behind);
+}
+
+void wf_coding_opened(struct wf_lower *lower)
+{
+    struct wf_coding *coding = &lower->coding;
+    bool before = coding->on;
+    coding->link_read_mbps = lower->stats.read_mbps;
+    coding->link_write_mbps = lower->stats.write_mbps;
+    coding->on = choose(lower);
+    if (coding->on == before || lower->own)
+        return;
+    wf_telemetry_event(lower->below->node, NULL, "codec", "tier %s: blocks are written %s: %s",
+                       lower->config->name, coding->on ? "encoded" : "as they are", coding->why);
+}
+
+const struct wf_layout *wf_coding_layout(const struct wf_lower *lower,
+                                         const struct wf_domain *domain, uint64_t bytes,
+                                         struct wf_layout *room)
+{
+    const struct wf_node *node = domain->node;
+    if (!lower->coding.on)
+        return NULL;
+    for (uint32_t i = node->format_count; i-- > 0;) {
+        const struct wf_format_entry *format = &node->formats[i];
+        const struct wf_format_open *f = format->request;
+        if (format->domain != domain->id || format->block_bytes != bytes)
+            continue;
+        bool known = f->block_bytes ? wf_layout_opaque(f->dtype, bytes, room)
+                                    : wf_layout_of(f->dtype, f->layers, f->block_tokens,
+                                                   f->kv_heads, f->head_dim, room);
+        return known ? room : NULL;
+    }
+    return NULL;
+}
