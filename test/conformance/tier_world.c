@@ -101,10 +101,10 @@ static struct wf_tier_request *clear_request(struct world *w, uint32_t slot, enu
 /* As KV: so many layers that its parts are planes, where they can be. */
 static bool layout_of(const struct wf_tier_block *block, struct wf_layout *out)
 {
-    uint32_t layers = (uint32_t)(block->bytes / block->part_bytes / 2);
-    if (layers && block->bytes == (uint64_t)layers * 2 * block->part_bytes &&
-        block->part_bytes % 2 == 0)
-        return wf_layout_of(WEFT_BF16, layers, block->part_bytes / 2, 1, 1, out);
+    uint32_t part = block->part_bytes ? block->part_bytes : 1;
+    uint32_t layers = (uint32_t)(block->bytes / part / 2);
+    if (layers && block->bytes == (uint64_t)layers * 2 * part && part % 2 == 0)
+        return wf_layout_of(WEFT_BF16, layers, part / 2, 1, 1, out);
     return wf_layout_opaque(WEFT_BF16, block->bytes, out);
 }
 

@@ -202,7 +202,7 @@ static void short_forms_have_options(void **state)
         {"s3://abc/x,endpiont=http://a", "'endpiont=http://a' sets nothing"},
         {"cxl:/dev/dax0.0,host=3,path=/x", "'path=/x' sets nothing"},
         {"nvme:/f:64MB,nope=1", "'nope=1' sets nothing; write KEY=VALUE, with one of these keys: "},
-        {"nvme:/f:64MB,nope=1", "queue_depth, admit, archive,"},
+        {"nvme:/f:64MB,nope=1", "queue_depth, admit, codec, archive,"},
         {"nvme:/f:64MB,nope=1,scrub=0", "'nope=1' sets nothing"},
         {"nvme:/tmp,sise=2GB", "'sise=2GB' sets nothing"}, /* what is before the comma is there */
         {"cxl:node:1,hots=4", "'hots=4' sets nothing"},
