@@ -157,9 +157,9 @@ static const struct wf_field tier_fields[] = {
      "What is written to it when it leaves DRAM: `auto` goes by what it is worth there, `always` "
      "takes all, `reused` what was read at least once, `never` leaves archives alone."},
     {"codec", WF_VALUE_CHOICE, IN_TIER(codec), 0, 0, codec_choices, NULL,
-     "How blocks lie there: `lossless` encodes them, and they come back as they were, `none` writes "
-     "them as they are, and `auto` encodes on nvme and s3, unless the medium is faster than the "
-     "codec."},
+     "How blocks lie there: `lossless` encodes them, and they come back as they were, `none` "
+     "writes them as they are, and `auto` encodes on nvme and s3, unless the medium is faster than "
+     "the codec."},
     {"archive", WF_VALUE_BOOL, IN_TIER(archive), 0, 0, NULL, NULL,
      "Whether archives may lie there."},
     {"dwpd", WF_VALUE_DECIMAL, IN_TIER(drive_writes), 0, 10000, NULL, NULL,

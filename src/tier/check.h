@@ -25,8 +25,8 @@ static inline bool wf_tier_plain_right(const struct wf_tier_block *block)
     uint32_t part = block->plain_part_bytes;
     if (!bytes)
         return !part && !block->plain_quality;
-    return bytes <= UINT32_MAX && block->plain_quality <= UINT8_MAX && part && part <= WF_TIER_PART_BYTES_MAX &&
-           (bytes - 1) / part < WF_TIER_PARTS_MAX;
+    return bytes <= UINT32_MAX && block->plain_quality <= UINT8_MAX && part &&
+           part <= WF_TIER_PART_BYTES_MAX && (bytes - 1) / part < WF_TIER_PARTS_MAX;
 }
 
 /* How many parts a valid block has: 1 … WF_TIER_PARTS_MAX. */
