@@ -38,11 +38,6 @@ static const float gaussian_error[WF_CELL_WIDTH_MAX + 1] = {1.0f,      0.3634f, 
                                                             0.03744f,  0.01154f,   0.003495f,
                                                             0.001041f, 0.0003035f, 0.00008714f};
 
-size_t wf_cell_bound(uint32_t samples, uint32_t lanes)
-{
-    return sizeof(struct wf_cell_head) + (size_t)lanes * 3 + (size_t)samples * lanes;
-}
-
 static size_t padded(uint32_t lanes)
 {
     return (lanes + 63) & ~(size_t)63;
@@ -55,32 +50,17 @@ static float finest_of(unsigned level)
 
 /* ------------------------------------------------------------------------------------ allotting */
 
-/* The width of a lane when a bit is worth `price`. */
-static unsigned width_at(float variance, float price)
+/* The widths of lanes at a level: the lower of two levels is the one of fewer bits.  Each bit has
+ * to bring as much as bits cost at the level; what they cost is such that the best steps of lanes
+ * lie within the level's notches. */
+static uint32_t widths_at(const struct wf_quant_kernel *kernel, const struct wf_cell *cell,
+                          size_t lanes, unsigned level, uint8_t *widths)
 {
-    unsigned width = 0;
-    for (unsigned k = 1; k <= WF_CELL_WIDTH_MAX; k++)
-        width += variance * (gaussian_error[k - 1] - gaussian_error[k]) >= price;
-    return width;
-}
-
-/* What a bit has to bring at a level, so that the best steps of lanes lie within its notches. */
-static float price_of(unsigned level)
-{
-    float finest = finest_of(level);
-    return finest * finest * 0.707106769f;
-}
-
-static uint32_t widths_at(const struct wf_cell *cell, uint32_t lanes, unsigned level,
-                          uint8_t *widths)
-{
-    float price = price_of(level);
-    uint32_t sum = 0;
-    for (uint32_t l = 0; l < lanes; l++) {
-        widths[l] = (uint8_t)width_at(cell->stats.variance[l], price);
-        sum += widths[l];
-    }
-    return sum;
+    float finest = finest_of(level), thresholds[WF_CELL_WIDTH_MAX];
+    for (unsigned k = 0; k < WF_CELL_WIDTH_MAX; k++)
+        thresholds[k] = finest * finest * 0.707106769f /
+                        (gaussian_error[k] - gaussian_error[k + 1]);
+    return kernel->count_reached(cell->stats.variance, lanes, thresholds, widths);
 }
 
 static float range_of(const struct wf_cell *cell, uint32_t lane, bool centred)
@@ -99,30 +79,37 @@ static unsigned level_limit(const struct wf_cell *cell, const struct wf_cell_sha
         float range = range_of(cell, l, shape->centred);
         widest = range > widest ? range : widest;
     }
-    unsigned level = LEVELS - 2;
-    while (level > 0 && finest_of(level) * notches[NOTCHES - 1] * 255.0f < widest)
-        level--;
-    return level;
-}
-
-/* Widths for rows of at most `row_bits`; returns the level. */
-static unsigned allot(struct wf_cell *cell, const struct wf_cell_shape *shape, uint32_t row_bits)
-{
-    unsigned low = 0, high = level_limit(cell, shape);
-    memset(cell->width, 0, sizeof cell->width);
-    while (low < high) { /* the highest level whose widths fit */
+    unsigned low = 0, high = LEVELS - 2;
+    while (low < high) {
         unsigned middle = (low + high + 1) / 2;
-        if (widths_at(cell, shape->lanes, middle, cell->width) <= row_bits)
+        if (finest_of(middle) * notches[NOTCHES - 1] * 255.0f >= widest)
             low = middle;
         else
             high = middle - 1;
     }
-    uint32_t sum = widths_at(cell, shape->lanes, low, cell->width);
+    return low;
+}
+
+/* Widths for rows of at most `row_bits`; returns the level. */
+static unsigned allot(const struct wf_quant_kernel *kernel, struct wf_cell *cell,
+                      const struct wf_cell_shape *shape, uint32_t row_bits)
+{
+    unsigned low = 0, high = level_limit(cell, shape);
+    size_t lanes = padded(shape->lanes);
+    memset(cell->width, 0, sizeof cell->width);
+    while (low < high) { /* the highest level whose widths fit */
+        unsigned middle = (low + high + 1) / 2;
+        if (widths_at(kernel, cell, lanes, middle, cell->width) <= row_bits)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    uint32_t sum = widths_at(kernel, cell, lanes, low, cell->width);
     for (uint32_t l = shape->lanes; sum > row_bits && l-- > 0;) { /* only at level 0 */
         sum -= cell->width[l];
         cell->width[l] = 0;
     }
-    uint32_t next = widths_at(cell, shape->lanes, low + 1, cell->widest);
+    uint32_t next = widths_at(kernel, cell, lanes, low + 1, cell->widest);
     for (uint32_t l = 0; next > sum && sum < row_bits && l < shape->lanes; l++)
         if (cell->widest[l] > cell->width[l]) {
             cell->width[l]++;
@@ -146,27 +133,28 @@ static unsigned unit_for(const struct wf_cell *cell, uint32_t lanes, float fines
         farthest = zero > farthest ? zero : farthest;
     }
     unsigned unit = UNIT_SHIFT - 2;
-    while (unit < UNIT_MAX && ldexpf(finest, (int)unit - UNIT_SHIFT) * most < farthest)
+    for (float reach = finest * 0.25f * most; unit < UNIT_MAX && reach < farthest; reach *= 2)
         unit++;
     return unit;
 }
 
 /* Level, widths, and how zeros are kept. */
-static struct wf_cell_head plan(struct wf_cell *cell, const struct wf_cell_shape *shape)
+static struct wf_cell_head plan(const struct wf_quant_kernel *kernel, struct wf_cell *cell,
+                                const struct wf_cell_shape *shape)
 {
     struct wf_cell_head head = {0};
     if (!shape->centred) {
-        head.level = (uint16_t)allot(cell, shape, row_bits_of(shape, 0));
+        head.level = (uint16_t)allot(kernel, cell, shape, row_bits_of(shape, 0));
         return head;
     }
     for (uint32_t l = 0; l < shape->lanes; l++)
         cell->zero[l] = 0.5f * (cell->stats.low[l] + cell->stats.high[l]);
     head.zero_bytes = 1;
-    head.level = (uint16_t)allot(cell, shape, row_bits_of(shape, 1));
+    head.level = (uint16_t)allot(kernel, cell, shape, row_bits_of(shape, 1));
     head.unit = (uint8_t)unit_for(cell, shape->lanes, finest_of(head.level), 127);
     if (head.unit > UNIT_SHIFT + 1) { /* too coarse beside the steps */
         head.zero_bytes = 2;
-        head.level = (uint16_t)allot(cell, shape, row_bits_of(shape, 2));
+        head.level = (uint16_t)allot(kernel, cell, shape, row_bits_of(shape, 2));
         head.unit = (uint8_t)unit_for(cell, shape->lanes, finest_of(head.level), 32767);
     }
     return head;
@@ -176,7 +164,7 @@ double wf_cell_expect(const struct wf_quant_kernel *kernel, struct wf_cell *cell
                       const struct wf_cell_shape *shape)
 {
     kernel->measure(cell->tile, shape->samples, padded(shape->lanes), shape->centred, &cell->stats);
-    plan(cell, shape);
+    plan(kernel, cell, shape);
     double error = 0;
     for (uint32_t l = 0; l < shape->lanes; l++)
         error += (double)(cell->stats.variance[l] * gaussian_error[cell->width[l]]);
@@ -271,7 +259,7 @@ size_t wf_cell_encode(const struct wf_quant_kernel *kernel, struct wf_cell *cell
     size_t lanes = padded(shape->lanes);
     memset(cell->zero, 0, sizeof cell->zero);
     kernel->measure(cell->tile, shape->samples, lanes, shape->centred, &cell->stats);
-    struct wf_cell_head head = plan(cell, shape);
+    struct wf_cell_head head = plan(kernel, cell, shape);
     head.exponent = (int16_t)exponent;
     float finest = finest_of(head.level), most = head.zero_bytes == 2 ? 32767 : 127;
     float unit = ldexpf(finest, head.unit - UNIT_SHIFT);
@@ -346,7 +334,6 @@ size_t wf_cell_decode(const struct wf_quant_kernel *kernel, struct wf_cell *cell
     if (bytes - at < codes)
         return 0;
     kernel->unpack(in + at, shape->samples, lanes, &cell->bits, cell->codes);
-    kernel->restore(cell->codes, shape->samples, lanes, &cell->steps, cell->tile);
     *scale = ldexpf(1.0f, head.exponent);
     return at + codes;
 }

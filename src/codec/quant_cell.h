@@ -60,9 +60,6 @@ struct wf_cell_shape {
     float gain;      /* power of two by which the decoded tile is multiplied; decoding only */
 };
 
-/* The most bytes of any cell with so many samples and lanes. */
-size_t wf_cell_bound(uint32_t samples, uint32_t lanes);
-
 /* What is in the tile, at most `highest` (> 0) in magnitude before any transform, becomes
  * magnitudes of about 1. Returns the exponent for wf_cell_encode(). */
 int wf_cell_normalise(struct wf_cell *cell, uint32_t samples, float highest);
@@ -71,11 +68,12 @@ int wf_cell_normalise(struct wf_cell *cell, uint32_t samples, float highest);
 double wf_cell_expect(const struct wf_quant_kernel *kernel, struct wf_cell *cell,
                       const struct wf_cell_shape *shape);
 
-/* The tile to `out`; returns its bytes. */
+/* The tile to `out`; returns its bytes, beyond which up to WF_PACK_SLACK are written. */
 size_t wf_cell_encode(const struct wf_quant_kernel *kernel, struct wf_cell *cell,
                       const struct wf_cell_shape *shape, int exponent, uint8_t *out);
 
-/* A cell to the tile, to be multiplied with *scale.  Returns its bytes; 0: it is no cell. */
+/* A cell to its codes and steps, of which what comes out is to be multiplied with *scale.  Returns
+ * its bytes; 0: it is no cell. */
 size_t wf_cell_decode(const struct wf_quant_kernel *kernel, struct wf_cell *cell,
                       const struct wf_cell_shape *shape, const uint8_t *in, size_t bytes,
                       float *scale);

@@ -18,6 +18,7 @@
 #error "every width must give the same bits: build this without -ffast-math"
 #endif
 
+#define BF16_MOST 0x1.fep127f
 #define WHOLE 0x1.8p23f /* added and taken away, rounds to a whole number, ties to even */
 
 /* --------------------------------------------------------------------------------- runs of bits */
@@ -27,19 +28,31 @@ static unsigned popcount(uint64_t bits)
     return (unsigned)__builtin_popcountll(bits);
 }
 
+/* Which of eight widths, a byte each, are greater than p. */
+static uint64_t wider_than(const uint8_t *widths, unsigned p)
+{
+    uint64_t eight;
+    memcpy(&eight, widths, sizeof eight);
+    eight += UINT64_C(0x0101010101010101) * (0x7f - p); /* the top bit of those that are */
+    return (eight >> 7 & UINT64_C(0x0101010101010101)) * UINT64_C(0x0102040810204080) >> 56;
+}
+
 void wf_cell_bits_of(const uint8_t *widths, size_t lanes, struct wf_cell_bits *out)
 {
     memset(out, 0, sizeof *out);
     uint32_t at = 0;
-    for (size_t w = 0; w < lanes / 64; w++) {
-        for (size_t l = 0; l < 64; l++)
-            for (unsigned p = 0; p < widths[64 * w + l]; p++)
-                out->mask[w][p] |= UINT64_C(1) << l;
-        while (out->planes[w] < WF_CELL_WIDTH_MAX && out->mask[w][out->planes[w]]) {
-            out->at[w][out->planes[w]] = at;
-            at += popcount(out->mask[w][out->planes[w]++]);
+    for (size_t w = 0; w < lanes / 64; w++)
+        for (unsigned p = 0; p < WF_CELL_WIDTH_MAX; p++) {
+            uint64_t mask = 0;
+            for (unsigned l = 0; l < 64; l += 8)
+                mask |= wider_than(widths + 64 * w + l, p) << l;
+            if (!mask)
+                break;
+            out->mask[w][p] = mask;
+            out->at[w][p] = at;
+            at += popcount(mask);
+            out->planes[w]++;
         }
-    }
     out->row = at;
 }
 
@@ -50,18 +63,18 @@ struct bit_writer {
     unsigned count; /* 0 … 7 between calls */
 };
 
-static void put_bits(struct bit_writer *writer, uint64_t bits, unsigned count)
+/* `bits` has no more than its lowest `count` set.  Eight bytes are written, of which the next call
+ * overwrites what was not yet whole. */
+static inline __attribute__((always_inline)) void put_bits(struct bit_writer *writer, uint64_t bits,
+                                                           unsigned count)
 {
-    writer->bits |= bits << writer->count;
-    uint64_t over = writer->count ? bits >> (64 - writer->count) : 0;
-    unsigned total = writer->count + count, bytes = total / 8;
-    uint8_t whole[9];
-    memcpy(whole, &writer->bits, 8);
-    whole[8] = (uint8_t)over;
-    memcpy(writer->out, whole, bytes);
-    writer->out += bytes;
+    uint64_t all = writer->bits | bits << writer->count;
+    uint64_t over = bits >> 1 >> (63 - writer->count);
+    unsigned total = writer->count + count;
+    memcpy(writer->out, &all, 8);
+    writer->out += total / 8;
+    writer->bits = total < 64 ? all >> (total & ~7u) : over;
     writer->count = total % 8;
-    writer->bits = writer->count ? whole[bytes] : 0;
 }
 
 static void put_rest(struct bit_writer *writer)
@@ -70,13 +83,16 @@ static void put_rest(struct bit_writer *writer)
         *writer->out = (uint8_t)writer->bits;
 }
 
-/* The 64 bits from bit `at` on. */
-static inline __attribute__((always_inline)) uint64_t bits_at(const uint8_t *row, size_t at)
+/* The 64 bits from bit `at` on, of which the first `count` matter. */
+static inline __attribute__((always_inline)) uint64_t bits_at(const uint8_t *row, size_t at,
+                                                              unsigned count)
 {
     uint64_t bits;
     memcpy(&bits, row + at / 8, 8);
-    unsigned shift = at % 8;
-    return shift ? bits >> shift | (uint64_t)row[at / 8 + 8] << (64 - shift) : bits;
+    bits >>= at % 8;
+    if (count > 57) /* rows are alike, so this is foreseen */
+        bits |= (uint64_t)row[at / 8 + 8] << 1 << (63 - at % 8);
+    return bits;
 }
 
 /* The bits of `plane` where `mask` has ones, moved together; and the other way. */
@@ -114,7 +130,7 @@ static void codes_of_1(const uint8_t *row, size_t begin, const uint32_t *at, con
 {
     memset(codes, 0, 64);
     for (unsigned p = 0; p < planes; p++) {
-        uint64_t plane = spread_1(bits_at(row, begin + at[p]), mask[p]);
+        uint64_t plane = spread_1(bits_at(row, begin + at[p], popcount(mask[p])), mask[p]);
         for (unsigned l = 0; l < 64; l++)
             codes[l] = (uint8_t)(codes[l] | (plane >> l & 1) << p);
     }
@@ -128,6 +144,31 @@ static void from_f16_1(const uint16_t *halves, size_t count, float *out)
 static void to_f16_1(const float *from, size_t count, uint16_t *halves)
 {
     wf_floats_to(WEFT_F16, from, count, halves);
+}
+
+static void to_bf16_1(const float *from, size_t count, float scale, uint16_t *halves)
+{
+    for (size_t i = 0; i < count; i++) {
+        float value = from[i] * scale;
+        value = value < BF16_MOST ? value : BF16_MOST;
+        halves[i] = wf_float_bf16(value > -BF16_MOST ? value : -BF16_MOST);
+    }
+}
+
+/* A multiple of 16 lanes of codes to floats. */
+static void restore_1(const uint8_t *codes, size_t count, const float *base, const float *step,
+                      float *out)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = base[i] + (float)codes[i] * step[i];
+}
+
+/* 16 rows of WF_TURN_LANES floats to WF_TURN_LANES rows, WF_CELL_SAMPLES apart, of 16. */
+static void transpose_16_1(const float *from, float *to)
+{
+    for (size_t r = 0; r < 16; r++)
+        for (size_t c = 0; c < WF_TURN_LANES; c++)
+            to[c * WF_CELL_SAMPLES + r] = from[r * WF_TURN_LANES + c];
 }
 
 #define WIDTH 1
@@ -172,7 +213,7 @@ AVX2_INLINE void codes_of_8(const uint8_t *row, size_t begin, const uint32_t *at
 {
     __m256i low = _mm256_setzero_si256(), high = low;
     for (unsigned p = 0; p < planes; p++) {
-        uint64_t plane = _pdep_u64(bits_at(row, begin + at[p]), mask[p]);
+        uint64_t plane = _pdep_u64(bits_at(row, begin + at[p], popcount(mask[p])), mask[p]);
         __m256i one = _mm256_set1_epi8((char)(1u << p));
         low = _mm256_or_si256(low, bytes_of((uint32_t)plane, one));
         high = _mm256_or_si256(high, bytes_of((uint32_t)(plane >> 32), one));
@@ -197,6 +238,53 @@ AVX2_INLINE void to_f16_8(const float *from, size_t count, uint16_t *halves)
         _mm_storeu_si128((__m128i *)(void *)(halves + i),
                          _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
     wf_floats_to(WEFT_F16, from + i, count - i, halves + i);
+}
+
+AVX2_INLINE __m256i halves_of_8(const float *from, __m256 scale)
+{
+    const __m256 most = _mm256_set1_ps(BF16_MOST), least = _mm256_set1_ps(-BF16_MOST);
+    __m256 value = _mm256_mul_ps(_mm256_loadu_ps(from), scale);
+    __m256i bits = _mm256_castps_si256(_mm256_max_ps(_mm256_min_ps(value, most), least));
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    bits = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    return _mm256_srli_epi32(bits, 16);
+}
+
+AVX2_INLINE void to_bf16_8(const float *from, size_t count, float scale, uint16_t *halves)
+{
+    size_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        __m256i low = halves_of_8(from + i, _mm256_set1_ps(scale));
+        __m256i high = halves_of_8(from + i + 8, _mm256_set1_ps(scale));
+        __m256i mixed = _mm256_packus_epi32(low, high);
+        _mm256_storeu_si256((__m256i *)(void *)(halves + i), _mm256_permute4x64_epi64(mixed, 0xd8));
+    }
+    to_bf16_1(from + i, count - i, scale, halves + i);
+}
+
+AVX2_INLINE void restore_8(const uint8_t *codes, size_t count, const float *base, const float *step,
+                           float *out)
+{
+    for (size_t i = 0; i < count; i += 8) {
+        __m256i whole = _mm256_cvtepu8_epi32(
+            _mm_loadl_epi64((const __m128i *)(const void *)(codes + i)));
+        __m256 off = _mm256_mul_ps(_mm256_cvtepi32_ps(whole), _mm256_loadu_ps(step + i));
+        _mm256_storeu_ps(out + i, _mm256_add_ps(_mm256_loadu_ps(base + i), off));
+    }
+}
+
+/* Four by four at a time. */
+AVX2_INLINE void transpose_16_8(const float *from, float *to)
+{
+    for (size_t r = 0; r < 16; r += 4)
+        for (size_t c = 0; c < WF_TURN_LANES; c += 4) {
+            __m128 rows[4];
+            for (size_t i = 0; i < 4; i++)
+                rows[i] = _mm_loadu_ps(from + (r + i) * WF_TURN_LANES + c);
+            _MM_TRANSPOSE4_PS(rows[0], rows[1], rows[2], rows[3]);
+            for (size_t i = 0; i < 4; i++)
+                _mm_storeu_ps(to + (c + i) * WF_CELL_SAMPLES + r, rows[i]);
+        }
 }
 
 #define WIDTH 8
@@ -224,7 +312,7 @@ AVX512_INLINE void codes_of_16(const uint8_t *row, size_t begin, const uint32_t 
 {
     __m512i all = _mm512_setzero_si512();
     for (unsigned p = 0; p < planes; p++) {
-        __mmask64 plane = _pdep_u64(bits_at(row, begin + at[p]), mask[p]);
+        __mmask64 plane = _pdep_u64(bits_at(row, begin + at[p], popcount(mask[p])), mask[p]);
         all = _mm512_mask_add_epi8(all, plane, all, _mm512_set1_epi8((char)(1u << p)));
     }
     _mm512_storeu_si512(codes, all);
@@ -238,6 +326,58 @@ AVX512_INLINE void from_f16_16(const uint16_t *halves, size_t count, float *out)
 AVX512_INLINE void to_f16_16(const float *from, size_t count, uint16_t *halves)
 {
     to_f16_8(from, count, halves);
+}
+
+AVX512_INLINE void to_bf16_16(const float *from, size_t count, float scale, uint16_t *halves)
+{
+    const __m512 most = _mm512_set1_ps(BF16_MOST), least = _mm512_set1_ps(-BF16_MOST);
+    size_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        __m512 value = _mm512_mul_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(scale));
+        __m512i bits = _mm512_castps_si512(_mm512_max_ps(_mm512_min_ps(value, most), least));
+        __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        _mm256_storeu_si256((__m256i *)(void *)(halves + i),
+                            _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+    }
+    to_bf16_1(from + i, count - i, scale, halves + i);
+}
+
+AVX512_INLINE void restore_16(const uint8_t *codes, size_t count, const float *base,
+                              const float *step, float *out)
+{
+    for (size_t i = 0; i < count; i += 16) {
+        __m512i whole = _mm512_cvtepu8_epi32(
+            _mm_loadu_si128((const __m128i *)(const void *)(codes + i)));
+        __m512 off = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_loadu_ps(step + i));
+        _mm512_storeu_ps(out + i, _mm512_add_ps(_mm512_loadu_ps(base + i), off));
+    }
+}
+
+AVX512_INLINE void transpose_16_16(const float *from, float *to)
+{
+    __m512 a[16], b[16];
+    for (size_t r = 0; r < 16; r++)
+        a[r] = _mm512_loadu_ps(from + r * WF_TURN_LANES);
+    for (size_t r = 0; r < 16; r += 4) { /* four by four within the quarters of a vector */
+        __m512 low = _mm512_unpacklo_ps(a[r], a[r + 1]), high = _mm512_unpackhi_ps(a[r], a[r + 1]);
+        __m512 low2 = _mm512_unpacklo_ps(a[r + 2], a[r + 3]);
+        __m512 high2 = _mm512_unpackhi_ps(a[r + 2], a[r + 3]);
+        b[r] = _mm512_shuffle_ps(low, low2, 0x44);
+        b[r + 1] = _mm512_shuffle_ps(low, low2, 0xee);
+        b[r + 2] = _mm512_shuffle_ps(high, high2, 0x44);
+        b[r + 3] = _mm512_shuffle_ps(high, high2, 0xee);
+    }
+    for (size_t c = 0; c < 4; c++) { /* and the quarters */
+        __m512 low = _mm512_shuffle_f32x4(b[c], b[c + 4], 0x88);
+        __m512 high = _mm512_shuffle_f32x4(b[c], b[c + 4], 0xdd);
+        __m512 low2 = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0x88);
+        __m512 high2 = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0xdd);
+        _mm512_storeu_ps(to + c * WF_CELL_SAMPLES, _mm512_shuffle_f32x4(low, low2, 0x88));
+        _mm512_storeu_ps(to + (c + 4) * WF_CELL_SAMPLES, _mm512_shuffle_f32x4(high, high2, 0x88));
+        _mm512_storeu_ps(to + (c + 8) * WF_CELL_SAMPLES, _mm512_shuffle_f32x4(low, low2, 0xdd));
+        _mm512_storeu_ps(to + (c + 12) * WF_CELL_SAMPLES, _mm512_shuffle_f32x4(high, high2, 0xdd));
+    }
 }
 
 #define WIDTH 16

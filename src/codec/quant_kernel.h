@@ -20,8 +20,11 @@
 
 #define WF_CELL_LANES 256u
 #define WF_CELL_SAMPLES 64u
+#define WF_TURN_LANES 16u
 #define WF_CELL_WORDS (WF_CELL_LANES / 64)
 #define WF_CELL_WIDTH_MAX 8u /* bits of a code */
+
+#define WF_PACK_SLACK 8u
 
 /* What is measured of each lane. */
 struct wf_lane_stats {
@@ -60,6 +63,10 @@ struct wf_quant_kernel {
     void (*load)(enum weft_dtype dtype, const void *from, size_t count, float *out, float *highest);
     /* The floats times `scale`, to the nearest number of the dtype and never beyond its largest. */
     void (*store)(enum weft_dtype dtype, const float *from, size_t count, float scale, void *out);
+    /* How many of `thresholds`, WF_CELL_WIDTH_MAX of them in order, each variance reaches; returns
+     * the sum. */
+    uint32_t (*count_reached)(const float *variance, size_t lanes, const float *thresholds,
+                              uint8_t *counts);
     void (*measure)(const float *tile, size_t samples, size_t lanes, bool centred,
                     struct wf_lane_stats *stats);
     /* The sum over the samples of the squared error, and of the error. */
@@ -67,13 +74,19 @@ struct wf_quant_kernel {
                       const struct wf_lane_steps *steps, float *square, float *sum);
     void (*quantise)(const float *tile, size_t samples, size_t lanes,
                      const struct wf_lane_steps *steps, uint8_t *codes);
-    void (*restore)(const uint8_t *codes, size_t samples, size_t lanes,
-                    const struct wf_lane_steps *steps, float *tile);
+    /* One sample of each of `count` lanes, restored, times `scale`: as store(). */
+    void (*emit)(enum weft_dtype dtype, const uint8_t *codes, size_t count,
+                 const struct wf_lane_steps *steps, float scale, void *out);
     /* Hadamard's transform along the samples, a power of two of them, not scaled. */
     void (*hadamard)(float *tile, size_t samples, size_t lanes);
+    /* WF_TURN_LANES lanes from `lane` on, restored and transformed; lane after lane, each
+     * WF_CELL_SAMPLES floats after the one before. */
+    void (*turn_out)(const uint8_t *codes, size_t samples, const struct wf_lane_steps *steps,
+                     size_t lane, float *out);
     /* to[c * to_stride + r] = from[r * from_stride + c] */
     void (*transpose)(const float *from, size_t from_stride, size_t rows, size_t columns, float *to,
                       size_t to_stride);
+    /* Writes up to WF_PACK_SLACK bytes beyond wf_cell_bits_bytes(). */
     void (*pack)(const uint8_t *codes, size_t samples, const struct wf_cell_bits *bits,
                  uint8_t *out);
     /* wf_cell_bits_bytes() are read. */

@@ -4,7 +4,9 @@
  *
  *   WIDTH    names what comes out: load_WIDTH and so on
  *   TARGET   the function attribute that allows the instructions, or nothing
- *   BITS_OF  from a run of bits to the codes of 64 lanes, and back (CODES_TO)
+ *
+ * and with what differs between the widths before it: from_f16, to_f16, to_bf16, restore,
+ * transpose_16, gather, plane_of, codes_of.
  *
  * Plain loops along the lanes, which compilers make vector code of.
  */
@@ -45,11 +47,7 @@ TARGET static void NAME(store)(enum weft_dtype dtype, const float *restrict from
                                float scale, void *restrict out)
 {
     if (dtype == WEFT_BF16) {
-        uint16_t *restrict halves = out;
-        for (size_t i = 0; i < count; i++) {
-            uint32_t bits = wf_float_bits(NAME(clamp)(from[i] * scale, 0x1.fep127f));
-            halves[i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-        }
+        NAME(to_bf16)(from, count, scale, out);
         return;
     }
     float limit = dtype == WEFT_F32        ? 0x1.fffffep127f
@@ -101,6 +99,24 @@ TARGET static void NAME(measure)(const float *restrict tile, size_t samples, siz
         stats->variance[l] *= each;
 }
 
+TARGET static uint32_t NAME(count_reached)(const float *restrict variance, size_t lanes,
+                                           const float *restrict thresholds,
+                                           uint8_t *restrict counts)
+{
+    uint32_t sum = 0;
+    for (size_t begin = 0; begin < lanes; begin += 64) {
+        uint32_t reached[64] = {0};
+        for (unsigned k = 0; k < WF_CELL_WIDTH_MAX; k++)
+            for (size_t l = 0; l < 64; l++)
+                reached[l] += variance[begin + l] >= thresholds[k];
+        for (size_t l = 0; l < 64; l++) {
+            counts[begin + l] = (uint8_t)reached[l];
+            sum += reached[l];
+        }
+    }
+    return sum;
+}
+
 /* The nearest code, as a float. */
 INLINE float NAME(code_of)(float x, float base, float inverse, float most)
 {
@@ -150,59 +166,75 @@ TARGET static void NAME(quantise)(const float *restrict tile, size_t samples, si
     }
 }
 
-TARGET static void NAME(restore)(const uint8_t *restrict codes, size_t samples, size_t lanes,
-                                 const struct wf_lane_steps *restrict steps, float *restrict tile)
+/* A row of codes becomes elements at once. */
+TARGET static void NAME(emit)(enum weft_dtype dtype, const uint8_t *restrict codes, size_t count,
+                              const struct wf_lane_steps *restrict steps, float scale,
+                              void *restrict out)
 {
-    for (size_t s = 0; s < samples; s++) {
-        const uint8_t *row = codes + s * WF_CELL_LANES;
-        float *out = tile + s * WF_CELL_LANES;
-        for (size_t l = 0; l < lanes; l++)
-            out[l] = steps->base[l] + (float)row[l] * steps->step[l];
+    float row[WF_CELL_LANES] __attribute__((aligned(64)));
+    NAME(restore)(codes, (count + 15) & ~(size_t)15, steps->base, steps->step, row);
+    NAME(store)(dtype, row, count, scale, out);
+}
+
+/* Rows a and b, `half` apart, and those a quarter on, through two stages. */
+INLINE void NAME(two_stages)(float *restrict a, float *restrict b, float *restrict c,
+                             float *restrict d, size_t lanes)
+{
+    for (size_t l = 0; l < lanes; l++) {
+        float ab = a[l] + b[l], a_b = a[l] - b[l], cd = c[l] + d[l], c_d = c[l] - d[l];
+        a[l] = ab + cd;
+        b[l] = a_b + c_d;
+        c[l] = ab - cd;
+        d[l] = a_b - c_d;
+    }
+}
+
+/* `lanes` and `stride` are constants wherever this is inlined. */
+INLINE void NAME(turn)(float *tile, size_t samples, size_t lanes, const size_t stride)
+{
+    size_t near = 1;
+    for (; near * 4 <= samples; near *= 4)
+        for (size_t block = 0; block < samples; block += 4 * near)
+            for (size_t s = block; s < block + near; s++) {
+                float *row = tile + s * stride;
+                NAME(two_stages)
+                (row, row + near * stride, row + 2 * near * stride, row + 3 * near * stride, lanes);
+            }
+    for (size_t s = 0; near < samples && s < near; s++) {
+        float *restrict a = tile + s * stride, *restrict b = a + near * stride;
+        for (size_t l = 0; l < lanes; l++) {
+            float x = a[l], y = b[l];
+            a[l] = x + y;
+            b[l] = x - y;
+        }
     }
 }
 
 TARGET static void NAME(hadamard)(float *tile, size_t samples, size_t lanes)
 {
-    for (size_t half = 1; half < samples; half *= 2)
-        for (size_t block = 0; block < samples; block += 2 * half)
-            for (size_t s = block; s < block + half; s++) {
-                float *restrict a = tile + s * WF_CELL_LANES;
-                float *restrict b = tile + (s + half) * WF_CELL_LANES;
-                for (size_t l = 0; l < lanes; l++) {
-                    float x = a[l], y = b[l];
-                    a[l] = x + y;
-                    b[l] = x - y;
-                }
-            }
+    NAME(turn)(tile, samples, lanes, WF_CELL_LANES);
 }
 
-typedef float NAME(four) __attribute__((vector_size(16), aligned(4), may_alias));
-
-/* Four by four at a time. */
-TARGET static void NAME(transpose)(const float *from, size_t from_stride, size_t rows,
-                                   size_t columns, float *to, size_t to_stride)
+TARGET static void NAME(transpose)(const float *restrict from, size_t from_stride, size_t rows,
+                                   size_t columns, float *restrict to, size_t to_stride)
 {
-    size_t whole_rows = rows & ~(size_t)3, whole_columns = columns & ~(size_t)3;
-    for (size_t r = 0; r < whole_rows; r += 4)
-        for (size_t c = 0; c < whole_columns; c += 4) {
-            const float *in = from + r * from_stride + c;
-            NAME(four) a = *(const NAME(four) *)in;
-            NAME(four) b = *(const NAME(four) *)(in + from_stride);
-            NAME(four) d = *(const NAME(four) *)(in + 2 * from_stride);
-            NAME(four) e = *(const NAME(four) *)(in + 3 * from_stride);
-            NAME(four) ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-            NAME(four) ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-            NAME(four) de = __builtin_shufflevector(d, e, 0, 4, 1, 5);
-            NAME(four) de2 = __builtin_shufflevector(d, e, 2, 6, 3, 7);
-            float *out = to + c * to_stride + r;
-            *(NAME(four) *)out = __builtin_shufflevector(ab, de, 0, 1, 4, 5);
-            *(NAME(four) *)(out + to_stride) = __builtin_shufflevector(ab, de, 2, 3, 6, 7);
-            *(NAME(four) *)(out + 2 * to_stride) = __builtin_shufflevector(ab2, de2, 0, 1, 4, 5);
-            *(NAME(four) *)(out + 3 * to_stride) = __builtin_shufflevector(ab2, de2, 2, 3, 6, 7);
-        }
-    for (size_t r = 0; r < rows; r++)
-        for (size_t c = r < whole_rows ? whole_columns : 0; c < columns; c++)
+    for (size_t c = 0; c < columns; c++)
+        for (size_t r = 0; r < rows; r++)
             to[c * to_stride + r] = from[r * from_stride + c];
+}
+
+TARGET static void NAME(turn_out)(const uint8_t *restrict codes, size_t samples,
+                                  const struct wf_lane_steps *restrict steps, size_t lane,
+                                  float *restrict out)
+{
+    float tile[WF_CELL_SAMPLES * WF_TURN_LANES] __attribute__((aligned(64)));
+    for (size_t s = 0; s < samples; s++)
+        NAME(restore)
+    (codes + s * WF_CELL_LANES + lane, WF_TURN_LANES, steps->base + lane, steps->step + lane,
+     tile + s * WF_TURN_LANES);
+    NAME(turn)(tile, samples, WF_TURN_LANES, WF_TURN_LANES);
+    for (size_t s = 0; s < samples; s += 16)
+        NAME(transpose_16)(tile + s * WF_TURN_LANES, out + s);
 }
 
 TARGET static void NAME(pack)(const uint8_t *codes, size_t samples, const struct wf_cell_bits *bits,
@@ -259,11 +291,13 @@ static const struct wf_quant_kernel NAME(kernel) = {
     .width = WIDTH,
     .load = NAME(load),
     .store = NAME(store),
+    .count_reached = NAME(count_reached),
     .measure = NAME(measure),
     .try_steps = NAME(try_steps),
     .quantise = NAME(quantise),
-    .restore = NAME(restore),
+    .emit = NAME(emit),
     .hadamard = NAME(hadamard),
+    .turn_out = NAME(turn_out),
     .transpose = NAME(transpose),
     .pack = NAME(pack),
     .unpack = NAME(unpack),

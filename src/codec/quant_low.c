@@ -151,24 +151,34 @@ static bool load_part(const struct job *job, const struct wf_part *part, const u
     return true;
 }
 
-static void store_part(const struct job *job, const struct wf_part *part, float scale,
-                       uint8_t *plain)
+static void emit_channels(const struct job *job, const struct wf_part *part, float scale,
+                          uint8_t *plain)
+{
+    for (uint32_t t = 0; t < part->tokens; t++)
+        job->kernel->emit(job->plane->dtype, job->cell->codes + (size_t)t * WF_CELL_LANES,
+                          part->channels, &job->cell->steps, scale,
+                          plain + wf_part_place(job->plane, part, t));
+}
+
+/* Lane group × tokens + token is `turned` channels of a token. */
+static void emit_turned(const struct job *job, const struct wf_part *part, float scale,
+                        uint8_t *plain)
 {
     struct wf_cell *cell = job->cell;
-    const float *from = cell->tile;
-    size_t stride = WF_CELL_LANES;
-    if (job->view == VIEW_TURNED) {
-        uint32_t lanes = part->tokens * part->channels / job->turned;
-        job->kernel->hadamard(cell->tile, job->turned, (lanes + 63) & ~63u);
-        for (uint32_t c = 0; c < part->channels; c += job->turned)
-            job->kernel->transpose(cell->tile + c / job->turned * part->tokens, WF_CELL_LANES,
-                                   job->turned, part->tokens, cell->rows + c, part->channels);
-        from = cell->rows;
-        stride = part->channels;
+    uint32_t lanes = part->tokens * part->channels / job->turned, token = 0;
+    size_t group = 0; /* bytes before it in the part's row */
+    for (uint32_t first = 0; first < lanes; first += WF_TURN_LANES) {
+        job->kernel->turn_out(cell->codes, job->turned, &cell->steps, first, cell->rows);
+        for (uint32_t l = first; l < first + WF_TURN_LANES && l < lanes; l++) {
+            job->kernel->store(job->plane->dtype, cell->rows + (l - first) * WF_CELL_SAMPLES,
+                               job->turned, scale,
+                               plain + wf_part_place(job->plane, part, token) + group);
+            if (++token == part->tokens) {
+                token = 0;
+                group += job->turned * job->size;
+            }
+        }
     }
-    for (uint32_t t = 0; t < part->tokens; t++)
-        job->kernel->store(job->plane->dtype, from + t * stride, part->channels, scale,
-                           plain + wf_part_place(job->plane, part, t));
 }
 
 /* The squared error to be expected of a view; negative: something is not finite. */
@@ -223,7 +233,8 @@ static size_t bound(const struct wf_plane *plane)
     size_t lanes = chunks * row; /* turned ones have not more */
     size_t cells = chunks * (row / TURN_MIN + 1);
     return 1 + WF_SINKS_MAX * row * weft_dtype_bytes(plane->dtype) + wf_plane_elements(plane) +
-           3 * lanes + wf_plane_elements(plane) / TURN_MIN + cells * sizeof(struct wf_cell_head);
+           3 * lanes + wf_plane_elements(plane) / TURN_MIN + cells * sizeof(struct wf_cell_head) +
+           WF_PACK_SLACK;
 }
 
 static size_t scratch_bytes(const struct wf_plane *plane)
@@ -290,7 +301,10 @@ static enum weft_status decode(const struct wf_plane *plane, uint32_t parameter,
         if (used == 0)
             return corrupt("a cell of it is none");
         at += used;
-        store_part(&job, &part, scale, plain);
+        if (job.view == VIEW_TURNED)
+            emit_turned(&job, &part, scale, plain);
+        else
+            emit_channels(&job, &part, scale, plain);
     }
     return at == end ? WEFT_OK : corrupt("it does not end where its cells do");
 }
