@@ -16,11 +16,18 @@
 
 #include "base/status.h"
 
-#define SAMPLE_GROUPS 24u
-#define SAMPLE_TOKENS 32u
+#define SAMPLE_RUN 16u /* elements */
+#define SAMPLE_PART 8u /* of all runs one in so many is looked at, within these bounds */
+#define SAMPLE_RUNS_LEAST 32u
+#define SAMPLE_RUNS_MOST 128u
 #define BASES_TOKENS_LEAST 16u
+/* How far apart channels are, as the variance of their means: up to here bases do not pay, and from
+ * there on they do, without a look at both. */
+#define BASES_VARIANCE_LEAST 0.3
+#define BASES_VARIANCE_SURE 1.0
 #define STATES_BYTES (WF_LANES * sizeof(uint32_t))
 #define SLACK 64u
+#define FIXED_MAY_BE_LARGER 128u /* than entropy, by one part in so many */
 
 /* Sizes of a plane, as the codec sees it. */
 struct shape {
@@ -80,37 +87,37 @@ static size_t scratch_bytes(const struct wf_plane *plane)
 
 /* -------------------------------------------------------------------------------------- measure */
 
-/* Symbols of some groups all over the plane; the shift keeps them from meeting the same channels.
+/* Runs of symbols all over the plane; the shift keeps them from meeting the same channels.
  */
-static void sample(const struct shape *s, const uint8_t *symbols, struct wf_tile tile,
-                   struct wf_histogram *out)
+static void sample(const struct shape *s, const uint8_t *symbols, const struct wf_tile *tile,
+                   struct wf_ranking *out)
 {
-    uint32_t counts[4][256] = {0};
-    size_t whole = s->elements / WF_GROUP, stride = whole / SAMPLE_GROUPS;
-    stride = stride ? stride : 1;
-    size_t total = 0;
-    if (whole == 0) {
-        for (size_t i = 0; i < s->elements; i++)
-            counts[0][(uint8_t)(symbols[i] - tile.base[i])]++;
-        total = s->elements;
-    }
-    for (size_t i = 0; i < SAMPLE_GROUPS && i * stride < whole; i++) {
-        size_t group = i * stride + i * 5 % stride;
-        if (group >= whole)
-            break;
-        const uint8_t *in = symbols + group * WF_GROUP;
-        const uint8_t *base = tile.base + group * WF_GROUP % tile.channels;
-        for (unsigned k = 0; k < WF_GROUP; k += 4) {
+    uint16_t counts[4][256] = {0};
+    struct wf_histogram h;
+    size_t whole = s->elements / SAMPLE_RUN, runs = whole / SAMPLE_PART, total = 0;
+    runs = runs < SAMPLE_RUNS_LEAST ? SAMPLE_RUNS_LEAST : runs;
+    runs = runs > SAMPLE_RUNS_MOST ? SAMPLE_RUNS_MOST : runs;
+    size_t stride = whole / runs ? whole / runs : 1;
+    for (size_t i = 0; i < s->elements && whole == 0; i++, total++)
+        counts[0][(uint8_t)(symbols[i] - tile->base[i])]++;
+    for (size_t i = 0, phase = 0; i < runs && i * stride < whole; i++) {
+        /* Divisions of 64 bits would take longer than all the rest. */
+        size_t at = (i * stride + phase) * SAMPLE_RUN;
+        const uint8_t *in = symbols + at, *base = tile->base + (uint32_t)at % tile->channels;
+        for (phase += 5; phase >= stride;)
+            phase -= stride;
+        for (unsigned k = 0; k < SAMPLE_RUN; k += 4) {
             counts[0][(uint8_t)(in[k] - base[k])]++;
             counts[1][(uint8_t)(in[k + 1] - base[k + 1])]++;
             counts[2][(uint8_t)(in[k + 2] - base[k + 2])]++;
             counts[3][(uint8_t)(in[k + 3] - base[k + 3])]++;
         }
-        total += WF_GROUP;
+        total += SAMPLE_RUN;
     }
     for (unsigned i = 0; i < 256; i++)
-        out->count[i] = counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i];
-    out->total = (uint32_t)total;
+        h.count[i] = (uint16_t)(counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i]);
+    h.total = (uint32_t)total;
+    wf_symbols_rank(&h, out);
 }
 
 static void fill_tile(struct wf_tile *tile, uint8_t *room, uint32_t channels)
@@ -120,38 +127,55 @@ static void fill_tile(struct wf_tile *tile, uint8_t *room, uint32_t channels)
     *tile = (struct wf_tile){.base = room, .channels = channels, .step = WF_GROUP % channels};
 }
 
-static void no_bases(struct wf_tile *tile, uint8_t *room)
-{
-    memset(room, 0, 2 * WF_GROUP);
-    fill_tile(tile, room, WF_GROUP);
-}
+static const uint8_t zeros[2 * WF_GROUP];
+static const struct wf_tile no_bases = {.base = zeros, .channels = WF_GROUP};
 
-/* The rounded mean of each channel over some tokens, and as they are stored: the least, then four
- * bits each over it.  Returns their bytes. */
-static size_t find_bases(const struct wf_plane *plane, uint32_t channels, const uint8_t *symbols,
-                         struct workplace *place)
+enum bases { BASES_NONE, BASES_MAYBE, BASES_SURE };
+
+/* The mean of each channel over some tokens, and whether they are worth their bytes. */
+static enum bases find_means(const struct wf_plane *plane, uint32_t channels,
+                             const uint8_t *symbols, uint16_t *means)
 {
-    uint16_t *sums = (uint16_t *)(void *)place->escapes; /* which are yet to come */
-    uint32_t tokens = plane->tokens < SAMPLE_TOKENS ? plane->tokens : SAMPLE_TOKENS;
-    memset(sums, 0, channels * sizeof *sums);
+    unsigned shift = plane->tokens < 2 * BASES_TOKENS_LEAST ? 4 : 5;
+    uint32_t tokens = 1u << shift, sum = 0, least = UINT16_MAX, most = 0;
+    memset(means, 0, channels * sizeof *means);
     for (uint32_t i = 0; i < tokens; i++) {
-        const uint8_t *row = symbols + (size_t)((uint64_t)i * plane->tokens / tokens) * channels;
+        const uint8_t *row = symbols + (size_t)((uint64_t)i * plane->tokens >> shift) * channels;
         for (uint32_t c = 0; c < channels; c++)
-            sums[c] = (uint16_t)(sums[c] + row[c]);
+            means[c] = (uint16_t)(means[c] + row[c]);
     }
-    uint32_t least = 255, most = 0;
+    for (uint32_t c = 0; c < channels; c++)
+        sum += means[c];
+    int32_t middle = (int32_t)(sum / channels);
+    uint64_t squares = 0;
     for (uint32_t c = 0; c < channels; c++) {
-        uint32_t mean = (sums[c] + tokens / 2) / tokens;
-        sums[c] = (uint16_t)mean;
+        int32_t apart = (int32_t)means[c] - middle;
+        squares += (uint32_t)(apart * apart);
+        uint32_t mean = (means[c] + tokens / 2u) >> shift;
+        means[c] = (uint16_t)mean;
         least = mean < least ? mean : least;
         most = mean > most ? mean : most;
     }
+    double variance = (double)squares / ((double)channels * tokens * tokens);
+    if (variance < BASES_VARIANCE_LEAST)
+        return BASES_NONE;
+    return variance < BASES_VARIANCE_SURE || most > least + 15 ? BASES_MAYBE : BASES_SURE;
+}
+
+/* Means as they are stored: the least, then four bits a channel over it.  Returns their bytes. */
+static size_t set_bases(uint32_t channels, const uint16_t *means, struct workplace *place)
+{
+    uint32_t least = 255, most = 0;
+    for (uint32_t c = 0; c < channels; c++) {
+        least = means[c] < least ? means[c] : least;
+        most = means[c] > most ? means[c] : most;
+    }
     least = most > least + 15 ? most - 15 : least;
-    memset(place->bases, 0, 1 + (channels + 1) / 2);
     place->bases[0] = (uint8_t)least;
     for (uint32_t c = 0; c < channels; c++) {
-        uint32_t over = sums[c] > least ? sums[c] - least : 0;
-        place->bases[1 + c / 2] |= (uint8_t)(over << c % 2 * 4);
+        uint32_t over = means[c] > least ? means[c] - least : 0;
+        uint8_t *at = &place->bases[1 + c / 2];
+        *at = (uint8_t)(c % 2 ? *at | over << 4 : over);
         place->tile[c] = (uint8_t)(least + over);
     }
     return 1 + (channels + 1) / 2;
@@ -163,54 +187,56 @@ struct decision {
     struct wf_symbols symbols;
     struct wf_tile tile;
     size_t bases_bytes;
+    uint64_t bytes; /* that are expected of it */
 };
 
 /* Bytes that n symbols take by what a sample's did, in 1/256 bit. */
-static uint64_t bytes_of(uint32_t bits, size_t n, uint64_t more)
+static uint64_t bytes_of(uint32_t bits, size_t n)
 {
-    return bits == UINT32_MAX ? UINT64_MAX : (uint64_t)bits * n / 2048 + more;
+    return (uint64_t)bits * n / 2048;
 }
 
-static uint64_t decide_codes(const struct shape *s, enum wf_lossless_mode mode,
-                             const struct wf_histogram *h, struct decision *out)
+static void decide_codes(const struct shape *s, enum wf_lossless_mode mode,
+                         const struct wf_ranking *ranking, struct decision *out)
 {
-    struct wf_symbols fixed;
-    uint64_t entropy_bytes = UINT64_MAX, fixed_bytes = UINT64_MAX;
-    uint64_t rest = s->elements * (s->split.bits + 8 * s->split.lows) / 8;
-    if (mode != WF_LOSSLESS_FIXED)
-        entropy_bytes = rest + bytes_of(wf_symbols_entropy(h, &out->symbols), s->padded,
-                                        STATES_BYTES - 20);
+    uint64_t rest = s->elements * (s->split.bits + 8 * s->split.lows) / 8 + out->bases_bytes;
+    uint32_t width,
+        bits = mode != WF_LOSSLESS_FIXED ? wf_symbols_entropy(ranking, &out->symbols) : UINT32_MAX;
+    uint64_t entropy = rest + bytes_of(bits, s->padded) + STATES_BYTES;
+    uint64_t fixed = rest + bytes_of(wf_symbols_fixed_bits(ranking, &width), s->padded);
     out->mode = WF_LOSSLESS_ENTROPY;
-    if (mode != WF_LOSSLESS_ENTROPY) {
-        fixed_bytes = rest + bytes_of(wf_symbols_fixed(h, &fixed), s->padded, 0);
-        if (mode == WF_LOSSLESS_FIXED || fixed_bytes - fixed_bytes / 128 <= entropy_bytes) {
-            out->symbols = fixed;
-            out->mode = WF_LOSSLESS_FIXED;
-            return fixed_bytes;
-        }
+    out->bytes = entropy;
+    if (bits == UINT32_MAX ||
+        (mode != WF_LOSSLESS_ENTROPY && fixed - fixed / FIXED_MAY_BE_LARGER <= entropy)) {
+        wf_symbols_fixed(ranking, &out->symbols);
+        out->mode = WF_LOSSLESS_FIXED;
+        out->bytes = fixed;
     }
-    return entropy_bytes;
 }
 
 static void decide(const struct wf_plane *plane, const struct shape *s, enum wf_lossless_mode mode,
                    struct workplace *place, struct decision *out)
 {
-    struct wf_histogram h;
-    no_bases(&out->tile, place->tile);
-    sample(s, place->symbols, out->tile, &h);
-    uint64_t bytes = decide_codes(s, mode, &h, out);
-    out->bases_bytes = 0;
-    if (!may_have_bases(plane))
+    struct wf_ranking ranking;
+    enum bases bases = BASES_NONE;
+    uint16_t *means = (uint16_t *)(void *)place->escapes; /* which are yet to come */
+    if (may_have_bases(plane))
+        bases = find_means(plane, s->channels, place->symbols, means);
+    out->bytes = UINT64_MAX;
+    if (bases != BASES_SURE) {
+        out->tile = no_bases;
+        out->bases_bytes = 0;
+        sample(s, place->symbols, &out->tile, &ranking);
+        decide_codes(s, mode, &ranking, out);
+    }
+    if (bases == BASES_NONE)
         return;
-    struct decision based;
-    based.bases_bytes = find_bases(plane, s->channels, place->symbols, place);
+    struct decision based = {.bases_bytes = set_bases(s->channels, means, place)};
     fill_tile(&based.tile, place->tile, s->channels);
-    sample(s, place->symbols, based.tile, &h);
-    uint64_t based_bytes = decide_codes(s, mode, &h, &based) + based.bases_bytes;
-    if (based_bytes < bytes)
+    sample(s, place->symbols, &based.tile, &ranking);
+    decide_codes(s, mode, &ranking, &based);
+    if (based.bytes < out->bytes)
         *out = based;
-    else
-        no_bases(&out->tile, place->tile);
 }
 
 /* ------------------------------------------------------------------------------------- encoding */
@@ -361,7 +387,7 @@ enum weft_status wf_lossless_encode_by(const struct wf_lossless_kernels *kernels
 {
     struct shape s = shape_of(plane);
     struct workplace place = {0};
-    struct decision d;
+    struct decision d = {0};
     layout_workplace(&s, scratch, &place);
     if (plane->dtype == WEFT_BF16)
         of_bf16(&s, kernels->exponents, plain, place.symbols);
@@ -440,7 +466,7 @@ static bool read_symbols(struct input *in, const struct wf_lossless_head *head,
         return false;
     for (uint32_t i = 0; i <= out->symbols; i++)
         out->length[i] = lengths[i / 2] >> i % 2 * 4 & 15;
-    return wf_symbols_codes(out);
+    return wf_symbols_codes(out, true);
 }
 
 static bool read_bases(struct input *in, const struct wf_plane *plane,
@@ -448,7 +474,7 @@ static bool read_bases(struct input *in, const struct wf_plane *plane,
                        struct workplace *place, struct wf_tile *out)
 {
     if (!(head->flags & WF_LOSSLESS_BASES)) {
-        no_bases(out, place->tile);
+        *out = no_bases;
         return true;
     }
     const uint8_t *bases = may_have_bases(plane) ? take(in, 1 + (s->channels + 1u) / 2) : NULL;

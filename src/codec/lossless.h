@@ -84,6 +84,7 @@ static_assert(sizeof(struct wf_lossless_head) == 12, "plane format");
 #define WF_ENTROPY_SYMBOLS_MAX 15
 #define WF_SECOND_RAW 15
 #define WF_WINDOW 64u
+#define WF_WINDOW_BELOW 40u /* of them lie below the most frequent symbol */
 #define WF_CHANNELS_MAX 16384u
 
 /* How symbols are coded. */
@@ -182,15 +183,27 @@ enum weft_status wf_lossless_decode_by(const struct wf_lossless_kernels *kernels
 
 /* Counts of some of a plane's symbols. */
 struct wf_histogram {
-    uint32_t count[256], total;
+    uint16_t count[256];
+    uint32_t total; /* up to 65535 */
 };
 
+/* The symbols that may have a code, from the most frequent. */
+struct wf_ranking {
+    uint32_t found, total;
+    uint32_t count[WF_SYMBOLS_MAX];
+    uint8_t value[WF_SYMBOLS_MAX], window;
+};
+
+void wf_symbols_rank(const struct wf_histogram *h, struct wf_ranking *out);
 /* Codes for symbols like these, and the bits an element that they take, in 1/256.  entropy():
  * UINT32_MAX where it has none. */
-uint32_t wf_symbols_entropy(const struct wf_histogram *h, struct wf_symbols *out);
-uint32_t wf_symbols_fixed(const struct wf_histogram *h, struct wf_symbols *out);
-/* code[] and decode[] from length[]; false: these are no lengths of a full prefix code. */
-bool wf_symbols_codes(struct wf_symbols *s);
+uint32_t wf_symbols_entropy(const struct wf_ranking *ranking, struct wf_symbols *out);
+uint32_t wf_symbols_fixed(const struct wf_ranking *ranking, struct wf_symbols *out);
+/* What fixed() would say, and the width that it would choose. */
+uint32_t wf_symbols_fixed_bits(const struct wf_ranking *ranking, uint32_t *out_width);
+/* code[] from length[], and decode[] if it is wanted; false: these are no lengths of a full prefix
+ * code. */
+bool wf_symbols_codes(struct wf_symbols *s, bool decode);
 
 /* --------------------------------------------------------------------------------------- splits */
 

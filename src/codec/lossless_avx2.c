@@ -107,10 +107,11 @@ TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const ui
     const struct wf_symbols *s = r->symbols;
     __m256i state[2] = {load_32(r->state), load_32(r->state + 8)};
     __m256i table = table_of_16(s->value), escape = _mm256_set1_epi8((char)s->symbols);
-    const uint8_t *words = r->codes;
+    const uint8_t *words = r->codes, *limit = r->limit;
+    struct wf_tile tile = r->tile;
     size_t group = 0;
     /* Two refills of a group read at most 64 bytes. */
-    for (; group < groups && r->limit - words >= 64; group++) {
+    for (; group < groups && limit - words >= 64; group++) {
         __m256i entry[2][4], values[2];
         uint64_t escaped = 0;
         for (unsigned step = 0; step < 4; step++) {
@@ -127,12 +128,13 @@ TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const ui
             escaped |= (uint64_t)mask << 32 * half;
             values[half] = _mm256_shuffle_epi8(table, ranks);
         }
-        emit(r, values, escaped, wf_tile_next(&r->tile), rest ? rest + group * WF_GROUP : NULL,
+        emit(r, values, escaped, wf_tile_next(&tile), rest ? rest + group * WF_GROUP : NULL,
              out + group * (rest ? 128 : 64));
     }
     store_32(r->state, state[0]);
     store_32(r->state + 8, state[1]);
     r->codes = words;
+    r->tile = tile;
     return group;
 }
 
@@ -155,16 +157,15 @@ INLINE void add_plane(__m256i ranks[2], uint64_t plane, uint32_t bit)
                                _mm256_and_si256(bytes_of_bits((uint32_t)(plane >> 32)), weight));
 }
 
-/* Second codes of what was escaped: symbols to the places of `escaped`, and what follows as a
- * byte. */
-INLINE uint64_t add_seconds(__m256i symbols[2], uint64_t planes, uint64_t count, uint64_t escaped,
-                            __m256i table)
+/* Second codes of what was escaped, from bit `at` on: symbols to the places of `escaped`, and what
+ * follows as a byte. */
+INLINE uint64_t add_seconds(__m256i symbols[2], const uint8_t *bits, uint64_t at, uint64_t count,
+                            uint64_t escaped, __m256i table)
 {
     __m256i ranks[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     uint64_t raw = escaped;
-    for (uint32_t bit = 0; bit < 4; bit++) {
-        uint64_t plane = _pdep_u64(planes, escaped);
-        planes >>= count;
+    for (uint32_t bit = 0; bit < 4; bit++, at += count) {
+        uint64_t plane = _pdep_u64(load_64(bits + at / 8) >> at % 8, escaped);
         add_plane(ranks, plane, bit);
         raw &= plane;
     }
@@ -184,34 +185,39 @@ TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint
     memcpy(direct, s->value, (1u << width) - 1);
     memcpy(second, s->value + (1u << width) - 1, WF_SECOND_RAW);
     __m256i table = table_of_16(direct), seconds = table_of_16(second);
-    /* Where eight bytes may still be read. */
-    uint64_t least = (uint64_t)(r->limit - r->seconds), last = least < 8 ? 0 : 8 * (least - 8);
-    last = last < r->seconds_end ? last : r->seconds_end;
+    const uint8_t *codes = r->codes, *end = r->codes_end, *bits = r->seconds;
+    uint64_t at = r->second, last = last_second(r);
+    struct wf_tile tile = r->tile;
     size_t group = 0;
-    for (; group < groups && r->codes_end - r->codes >= (ptrdiff_t)(8 * width); group++) {
+    for (; group < groups && end - codes >= (ptrdiff_t)(8 * width); group++) {
         __m256i symbols[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
         uint64_t escaped = ~0ull, raw = 0;
         for (uint32_t bit = 0; bit < width; bit++) {
-            uint64_t plane = load_64(r->codes + 8 * bit);
+            uint64_t plane = load_64(codes + 8 * bit);
             escaped &= plane;
             add_plane(symbols, plane, bit);
         }
+        codes += 8 * width;
         uint64_t count = (uint64_t)__builtin_popcountll(escaped);
-        const uint8_t *base = wf_tile_next(&r->tile), *part = rest ? rest + group * WF_GROUP : NULL;
+        bool near = count <= WF_SECONDS_NEAR && at + 4 * count <= last;
+        const uint8_t *base = wf_tile_next(&tile);
         uint8_t *to = out + group * (rest ? 128 : 64);
-        bool near = count <= 14 && r->second + 4 * count <= last;
-        r->codes += 8 * width;
         symbols[0] = _mm256_shuffle_epi8(table, symbols[0]);
         symbols[1] = _mm256_shuffle_epi8(table, symbols[1]);
         if (near && count > 0) {
-            uint64_t planes = load_64(r->seconds + r->second / 8) >> r->second % 8;
-            r->second += 4 * count;
-            raw = add_seconds(symbols, planes, count, escaped, seconds);
+            raw = add_seconds(symbols, bits, at, count, escaped, seconds);
+            at += 4 * count;
         }
-        emit(r, symbols, raw, base, part, to);
-        if (!near)
+        emit(r, symbols, raw, base, rest ? rest + group * WF_GROUP : NULL, to);
+        if (!near) {
+            r->second = at;
             patch_seconds(r, escaped, base, rest != NULL, to);
+            at = r->second;
+        }
     }
+    r->codes = codes;
+    r->second = at;
+    r->tile = tile;
     return group;
 }
 

@@ -89,20 +89,23 @@ INLINE size_t entropy_loop(struct wf_reader *r, size_t groups, const uint8_t *re
     for (unsigned i = 0; i < 4; i++)
         d.table[i] = _mm512_loadu_si512(s->decode + 16 * i);
     __m512i values = table_of_16(s->value), escape = _mm512_set1_epi8((char)s->symbols);
+    struct wf_tile tile = r->tile;
+    const uint8_t *limit = r->limit;
     size_t group = 0;
     /* Two refills of a group read at most 64 bytes. */
-    for (; group < groups && r->limit - d.words >= 64; group++) {
+    for (; group < groups && limit - d.words >= 64; group++) {
         __m512i e0 = decode_step(&d), e1 = decode_step(&d);
         refill(&d);
         __m512i e2 = decode_step(&d), e3 = decode_step(&d);
         refill(&d);
         __m512i ranks = gather_ranks(e0, e1, e2, e3);
         emit(r, _mm512_shuffle_epi8(values, ranks), _mm512_cmpeq_epi8_mask(ranks, escape),
-             wf_tile_next(&r->tile), merged ? rest + group * WF_GROUP : NULL,
+             wf_tile_next(&tile), merged ? rest + group * WF_GROUP : NULL,
              out + group * (merged ? 128 : 64));
     }
     _mm512_storeu_si512(r->state, d.state);
     r->codes = d.words;
+    r->tile = tile;
     return group;
 }
 
@@ -119,14 +122,15 @@ INLINE __m512i add_plane(__m512i ranks, uint64_t plane, uint32_t bit)
     return _mm512_mask_add_epi8(ranks, plane, ranks, _mm512_set1_epi8((char)(1u << bit)));
 }
 
-/* Second codes of what was escaped, to the places of `escaped`; *raw: what follows as a byte. */
-INLINE __m512i second_ranks(uint64_t planes, uint64_t count, uint64_t escaped, uint64_t *raw)
+/* Second codes of what was escaped, from bit `at` on, to the places of `escaped`; *raw: what
+ * follows as a byte. */
+INLINE __m512i second_ranks(const uint8_t *bits, uint64_t at, uint64_t count, uint64_t escaped,
+                            uint64_t *raw)
 {
     __m512i ranks = _mm512_setzero_si512();
     *raw = escaped;
-    for (uint32_t bit = 0; bit < 4; bit++) {
-        uint64_t plane = _pdep_u64(planes, escaped);
-        planes >>= count;
+    for (uint32_t bit = 0; bit < 4; bit++, at += count) {
+        uint64_t plane = _pdep_u64(load_64(bits + at / 8) >> at % 8, escaped);
         ranks = add_plane(ranks, plane, bit);
         *raw &= plane;
     }
@@ -141,33 +145,31 @@ INLINE size_t fixed_loop(struct wf_reader *r, size_t groups, const uint8_t *rest
     memcpy(direct, s->value, (1u << width) - 1);
     memcpy(second, s->value + (1u << width) - 1, WF_SECOND_RAW);
     __m512i values = table_of_16(direct), seconds = table_of_16(second);
-    const uint8_t *codes = r->codes;
-    uint64_t at = r->second;
-    /* Where eight bytes may still be read. */
-    uint64_t least = (uint64_t)(r->limit - r->seconds), last = least < 8 ? 0 : 8 * (least - 8);
-    last = last < r->seconds_end ? last : r->seconds_end;
+    const uint8_t *codes = r->codes, *end = r->codes_end, *bits = r->seconds;
+    uint64_t at = r->second, last = last_second(r);
+    struct wf_tile tile = r->tile;
     size_t group = 0;
-    for (; group < groups && r->codes_end - codes >= (ptrdiff_t)(8 * width); group++) {
+    for (; group < groups && end - codes >= (ptrdiff_t)(8 * width); group++) {
         __m512i ranks = _mm512_setzero_si512();
-        uint64_t escaped = ~0ull;
+        uint64_t escaped = ~0ull, raw = 0;
         for (uint32_t bit = 0; bit < width; bit++) {
             uint64_t plane = load_64(codes + 8 * bit);
             escaped &= plane;
             ranks = add_plane(ranks, plane, bit);
         }
+        codes += 8 * width;
         uint64_t count = (uint64_t)__builtin_popcountll(escaped);
-        const uint8_t *base = wf_tile_next(&r->tile), *part = rest ? rest + group * WF_GROUP : NULL;
+        bool near = count <= WF_SECONDS_NEAR && at + 4 * count <= last;
+        const uint8_t *base = wf_tile_next(&tile);
         uint8_t *to = out + group * (rest ? 128 : 64);
         __m512i symbols = _mm512_shuffle_epi8(values, ranks);
-        codes += 8 * width;
-        if (__builtin_expect(count <= 14 && at + 4 * count <= last, 1)) {
-            uint64_t raw, planes = load_64(r->seconds + at / 8) >> at % 8;
-            at += 4 * count;
-            ranks = second_ranks(planes, count, escaped, &raw);
+        if (__builtin_expect(near, 1)) {
+            ranks = second_ranks(bits, at, count, escaped, &raw);
             symbols = _mm512_mask_shuffle_epi8(symbols, escaped, seconds, ranks);
-            emit(r, symbols, raw, base, part, to);
-        } else {
-            emit(r, symbols, 0, base, part, to);
+            at += 4 * count;
+        }
+        emit(r, symbols, raw, base, rest ? rest + group * WF_GROUP : NULL, to);
+        if (__builtin_expect(!near, 0)) {
             r->second = at;
             patch_seconds(r, escaped, base, rest != NULL, to);
             at = r->second;
@@ -175,6 +177,7 @@ INLINE size_t fixed_loop(struct wf_reader *r, size_t groups, const uint8_t *rest
     }
     r->codes = codes;
     r->second = at;
+    r->tile = tile;
     return group;
 }
 

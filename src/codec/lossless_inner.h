@@ -75,6 +75,17 @@ static inline uint64_t load_64(const uint8_t *at)
     return value;
 }
 
+/* Of how many second codes a plane can be had with one load, wherever it begins. */
+#define WF_SECONDS_NEAR 56u
+
+/* Up to which bit second codes may be read by loads of 8 bytes. */
+static inline uint64_t last_second(const struct wf_reader *r)
+{
+    uint64_t readable = (uint64_t)(r->limit - r->seconds);
+    uint64_t last = readable < 8 ? 0 : 8 * (readable - 8);
+    return last < r->seconds_end ? last : r->seconds_end;
+}
+
 /* Up to 56 bits behind those that are there; what is above them is 0. */
 static inline void put_bits(struct wf_writer *w, uint64_t bits, uint64_t count)
 {

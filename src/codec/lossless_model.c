@@ -12,46 +12,50 @@
  * saves 8 bits for the symbol.  So it pays from one symbol in 355 on. */
 #define WORTH_A_CODE 355u
 
-struct ranked {
-    uint32_t count;
-    uint8_t value;
-};
-
-/* The symbols within a window about the most frequent one, and 0, from the most frequent. */
-static uint32_t rank_symbols(const struct wf_histogram *h, uint32_t most, struct wf_symbols *out,
-                             uint32_t counts[WF_SYMBOLS_MAX])
+static void rank_one(const struct wf_histogram *h, uint8_t value, struct wf_ranking *out)
 {
-    struct ranked ranked[WF_SYMBOLS_MAX + 1];
-    uint32_t peak = 1, found = 0;
-    memset(out, 0, sizeof *out);
-    for (uint32_t i = 2; i < 256; i++) /* 0 has a place of its own */
-        peak = h->count[i] > h->count[peak] ? i : peak;
-    out->window = (uint8_t)(peak - WF_WINDOW / 2 - WF_WINDOW / 8);
-    for (uint32_t i = 0; i <= WF_WINDOW; i++) {
-        uint8_t value = i < WF_WINDOW ? (uint8_t)(out->window + i) : 0;
-        uint32_t count = h->count[value];
-        if (count == 0 || (i < WF_WINDOW && value == 0))
-            continue;
-        uint32_t at = found < most ? found++ : most;
-        for (; at > 0 && ranked[at - 1].count < count; at--)
-            ranked[at] = ranked[at - 1];
-        if (at < most)
-            ranked[at] = (struct ranked){.count = count, .value = value};
+    uint32_t count = h->count[value], at = out->found;
+    if (count == 0 || (at == WF_SYMBOLS_MAX && out->count[at - 1] >= count))
+        return;
+    at = at == WF_SYMBOLS_MAX ? at - 1 : out->found++;
+    for (; at > 0 && out->count[at - 1] < count; at--) {
+        out->count[at] = out->count[at - 1];
+        out->value[at] = out->value[at - 1];
     }
-    for (uint32_t i = 0; i < found; i++) {
-        out->value[i] = ranked[i].value;
-        counts[i] = ranked[i].count;
-    }
-    return found;
+    out->count[at] = count;
+    out->value[at] = value;
 }
 
-static void set_ranks(struct wf_symbols *s)
+/* Only what lies in a window about the most frequent symbol, and 0.  From the peak outwards the
+ * counts fall, so that little has to be sorted. */
+void wf_symbols_rank(const struct wf_histogram *h, struct wf_ranking *out)
 {
-    memset(s->rank, (int)s->symbols, sizeof s->rank);
-    for (uint32_t i = 0; i < s->symbols; i++)
-        s->rank[s->value[i]] = (uint8_t)i;
-    for (uint32_t i = s->symbols; i < sizeof s->value; i++)
-        s->value[i] = 0;
+    uint32_t peak = 1;
+    for (uint32_t i = 2; i < 256; i++) /* 0 has a place of its own */
+        peak = h->count[i] > h->count[peak] ? i : peak;
+    out->found = 0;
+    out->total = h->total;
+    out->window = (uint8_t)(peak - WF_WINDOW_BELOW);
+    for (uint32_t i = 0; i <= WF_WINDOW_BELOW; i++) {
+        uint8_t below = (uint8_t)(peak - i), above = (uint8_t)(peak + i);
+        if (below != 0)
+            rank_one(h, below, out);
+        if (above != 0 && i > 0 && i < WF_WINDOW - WF_WINDOW_BELOW)
+            rank_one(h, above, out);
+    }
+    rank_one(h, 0, out);
+}
+
+static void take(const struct wf_ranking *ranking, uint32_t symbols, struct wf_symbols *out)
+{
+    memset(out, 0, sizeof *out);
+    memset(out->rank, (int)symbols, sizeof out->rank);
+    out->symbols = symbols;
+    out->window = ranking->window;
+    for (uint32_t i = 0; i < symbols; i++) {
+        out->value[i] = ranking->value[i];
+        out->rank[out->value[i]] = (uint8_t)i;
+    }
 }
 
 /* Depths of the leaves in Huffman's tree of n ≥ 2 weights, the greatest first; by two queues, of
@@ -103,46 +107,51 @@ static void limit_lengths(uint32_t n, uint8_t *lengths)
     }
 }
 
-bool wf_symbols_codes(struct wf_symbols *s)
+static uint32_t reversed(uint32_t bits)
 {
-    uint32_t n = s->symbols + 1, used = 0, next = 0;
+    return (bits & 1) << 5 | (bits & 2) << 3 | (bits & 4) << 1 | (bits & 8) >> 1 |
+           (bits & 16) >> 3 | (bits & 32) >> 5;
+}
+
+bool wf_symbols_codes(struct wf_symbols *s, bool decode)
+{
+    uint32_t n = s->symbols + 1, counts[WF_CODE_BITS + 1] = {0}, next[WF_CODE_BITS + 1], used = 0;
     for (uint32_t i = 0; i < n; i++) {
         if (s->length[i] < 1 || s->length[i] > WF_CODE_BITS)
             return false;
-        used += WF_CODE_ENTRIES >> s->length[i];
+        counts[s->length[i]]++;
+    }
+    for (uint32_t length = 1; length <= WF_CODE_BITS; length++) {
+        next[length] = used;
+        used += counts[length] * (WF_CODE_ENTRIES >> length);
     }
     if (used != WF_CODE_ENTRIES)
         return false;
-    for (uint32_t length = 1; length <= WF_CODE_BITS; length++) {
-        for (uint32_t i = 0; i < n; i++) {
-            if (s->length[i] != length)
-                continue;
-            /* `next` counts in 6 bits from the front; codes are read from the low end. */
-            uint32_t code = 0;
-            for (uint32_t bit = 0; bit < length; bit++)
-                code |= (next >> (WF_CODE_BITS - 1 - bit) & 1) << bit;
-            s->code[i] = (uint8_t)code;
-            for (uint32_t at = code; at < WF_CODE_ENTRIES; at += 1u << length)
-                s->decode[at] = length | i << 8;
-            next += WF_CODE_ENTRIES >> length;
-        }
+    for (uint32_t i = 0; i < n; i++) {
+        /* Counted in 6 bits from the front; read from the low end. */
+        uint32_t length = s->length[i], code = reversed(next[length]);
+        next[length] += WF_CODE_ENTRIES >> length;
+        s->code[i] = (uint8_t)code;
+        for (uint32_t at = code; decode && at < WF_CODE_ENTRIES; at += 1u << length)
+            s->decode[at] = length | i << 8;
     }
     return true;
 }
 
-uint32_t wf_symbols_entropy(const struct wf_histogram *h, struct wf_symbols *out)
+uint32_t wf_symbols_entropy(const struct wf_ranking *ranking, struct wf_symbols *out)
 {
-    uint32_t counts[WF_SYMBOLS_MAX], weights[16], covered = 0;
+    const uint32_t *counts = ranking->count, total = ranking->total ? ranking->total : 1;
+    uint32_t weights[16], covered = 0, bits = 0;
     uint8_t lengths[16];
-    uint32_t found = rank_symbols(h, WF_ENTROPY_SYMBOLS_MAX, out, counts);
-    while (found > 1 && counts[found - 1] * WORTH_A_CODE < h->total)
+    uint32_t found = ranking->found;
+    found = found < WF_ENTROPY_SYMBOLS_MAX ? found : WF_ENTROPY_SYMBOLS_MAX;
+    while (found > 1 && counts[found - 1] * WORTH_A_CODE < total)
         found--;
-    out->symbols = found;
-    set_ranks(out);
+    take(ranking, found, out);
     for (uint32_t i = 0; i < found; i++)
         covered += counts[i];
     /* The escape is there always: what was counted may be a part of what is. */
-    uint32_t escaped = h->total - covered, at = found, bits = 0;
+    uint32_t escaped = ranking->total - covered, at = found;
     uint32_t weight = escaped > 0 ? escaped : 1;
     while (at > 0 && counts[at - 1] < weight)
         at--;
@@ -156,31 +165,35 @@ uint32_t wf_symbols_entropy(const struct wf_histogram *h, struct wf_symbols *out
     }
     out->length[found] = lengths[at];
     bits += escaped * (lengths[at] + 8u);
-    if (!wf_symbols_codes(out))
+    if (!wf_symbols_codes(out, false))
         return UINT32_MAX;
-    return (uint32_t)((uint64_t)bits * 256 / (h->total ? h->total : 1));
+    return (uint32_t)((uint64_t)bits * 256 / total);
 }
 
-uint32_t wf_symbols_fixed(const struct wf_histogram *h, struct wf_symbols *out)
+uint32_t wf_symbols_fixed_bits(const struct wf_ranking *ranking, uint32_t *out_width)
 {
-    uint32_t counts[WF_SYMBOLS_MAX], best = UINT32_MAX;
-    uint32_t found = rank_symbols(h, WF_SYMBOLS_MAX, out, counts), symbols = found;
+    uint32_t total = ranking->total ? ranking->total : 1, best = UINT32_MAX;
     for (uint32_t width = 1; width <= 4; width++) {
-        uint32_t direct = (1u << width) - 1, usable = direct + WF_SECOND_RAW, raw = h->total;
-        usable = usable < found ? usable : found;
-        uint32_t escaped = h->total;
-        for (uint32_t i = 0; i < usable; i++) {
-            escaped -= i < direct ? counts[i] : 0;
-            raw -= counts[i];
+        uint32_t direct = (1u << width) - 1, most = direct + WF_SECOND_RAW;
+        uint32_t escaped = ranking->total, raw = ranking->total;
+        for (uint32_t i = 0; i < most && i < ranking->found; i++) {
+            escaped -= i < direct ? ranking->count[i] : 0;
+            raw -= ranking->count[i];
         }
-        uint32_t bits = h->total * width + escaped * 4 + raw * 8;
+        uint32_t bits = ranking->total * width + escaped * 4 + raw * 8;
         if (bits < best) {
             best = bits;
-            out->width = width;
-            symbols = usable;
+            *out_width = width;
         }
     }
-    out->symbols = symbols;
-    set_ranks(out);
-    return (uint32_t)((uint64_t)best * 256 / (h->total ? h->total : 1));
+    return (uint32_t)((uint64_t)best * 256 / total);
+}
+
+uint32_t wf_symbols_fixed(const struct wf_ranking *ranking, struct wf_symbols *out)
+{
+    uint32_t width = 1, bits = wf_symbols_fixed_bits(ranking, &width);
+    uint32_t most = (1u << width) - 1 + WF_SECOND_RAW;
+    take(ranking, most < ranking->found ? most : ranking->found, out);
+    out->width = width;
+    return bits;
 }
