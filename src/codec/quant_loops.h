@@ -24,6 +24,14 @@ TARGET static void NAME(load)(enum weft_dtype dtype, const void *from, size_t co
             out[i] = wf_bf16_float(halves[i]);
     } else if (dtype == WEFT_F16) {
         NAME(from_f16)(from, count, out);
+    } else if (dtype == WEFT_FP8_E4M3) {
+        const uint8_t *bytes = from;
+        for (size_t i = 0; i < count; i++) {
+            uint32_t rest = bytes[i] & 0x7f, sign = (uint32_t)(bytes[i] & 0x80) << 24;
+            /* Exponents differ by 120, subnormals or not. */
+            uint32_t bits = wf_float_bits(wf_bits_float(rest << 20) * 0x1p120f);
+            out[i] = wf_bits_float((rest == 0x7f ? 0x7fc00000 : bits) | sign);
+        }
     } else {
         wf_floats_of(dtype, from, count, out);
     }
@@ -41,6 +49,18 @@ INLINE float NAME(clamp)(float value, float limit)
 {
     value = value < limit ? value : limit;
     return value > -limit ? value : -limit;
+}
+
+/* Of magnitudes up to 448. */
+INLINE void NAME(to_e4m3)(const float *restrict from, size_t count, uint8_t *restrict bytes)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = wf_float_bits(from[i]), rest = bits & 0x7fffffff;
+        uint32_t normal = (rest - (120u << 23) + 0x7ffff + (rest >> 20 & 1)) >> 20;
+        /* 2^14 has its last bit where e4m3's subnormals have it. */
+        uint32_t small = wf_float_bits(wf_bits_float(rest) + 0x1p14f) - wf_float_bits(0x1p14f);
+        bytes[i] = (uint8_t)((rest < 121u << 23 ? small : normal) | (bits >> 24 & 0x80));
+    }
 }
 
 TARGET static void NAME(store)(enum weft_dtype dtype, const float *restrict from, size_t count,
@@ -63,6 +83,8 @@ TARGET static void NAME(store)(enum weft_dtype dtype, const float *restrict from
         void *to = (uint8_t *)out + begin * size;
         if (dtype == WEFT_F16)
             NAME(to_f16)(scaled, some, to);
+        else if (dtype == WEFT_FP8_E4M3)
+            NAME(to_e4m3)(scaled, some, to);
         else
             wf_floats_to(dtype, scaled, some, to);
     }

@@ -141,6 +141,12 @@ static uint8_t finest_for(float coarsest, float most)
     return (uint8_t)n;
 }
 
+static void fill_group(float *restrict row, float step)
+{
+    for (size_t i = 0; i < GROUP; i++)
+        row[i] = step;
+}
+
 /* `row` becomes the steps of token `token`, by channel. */
 static void spread_steps(const struct walk *walk, const uint8_t *steps, float coarsest,
                          uint32_t token)
@@ -152,11 +158,8 @@ static void spread_steps(const struct walk *walk, const uint8_t *steps, float co
         return;
     }
     steps += (size_t)token * groups_of(walk);
-    for (uint32_t c = 0; c < walk->part.channels; c += GROUP) {
-        float step = step_of(coarsest, *steps++);
-        for (uint32_t i = c; i < c + GROUP; i++)
-            row[i] = step;
-    }
+    for (uint32_t g = 0; g < groups_of(walk); g++)
+        fill_group(row + (size_t)g * GROUP, step_of(coarsest, steps[g]));
 }
 
 static void choose_steps(struct walk *walk, float coarsest, uint8_t *steps)
@@ -190,8 +193,8 @@ static size_t encode_int8_part(struct walk *walk, float highest, uint8_t *out)
     choose_steps(walk, coarsest, steps);
     for (uint32_t t = 0; t < walk->part.tokens; t++) {
         spread_steps(walk, steps, coarsest, t);
-        for (uint32_t c = 0; (t == 0 || !by_channel(walk)) && c < WF_CELL_LANES; c++)
-            memory->inverse[c] = c < walk->part.channels ? 1.0f / memory->row[c] : 0.0f;
+        for (uint32_t c = 0; (t == 0 || !by_channel(walk)) && c < walk->part.channels; c++)
+            memory->inverse[c] = 1.0f / memory->row[c];
         walk->kernel->round_signed(memory->tile + (size_t)t * WF_CELL_LANES, memory->inverse,
                                    walk->part.channels, (int8_t *)codes);
         codes += walk->part.channels;

@@ -483,6 +483,31 @@ static void make_tile(void)
     }
 }
 
+/* Every kernel, as convert.h does it. */
+static void converts_as_defined(unsigned width)
+{
+    const struct wf_quant_kernel *kernel = wf_quant_kernel_of_width(width);
+    for (enum weft_dtype dtype = WEFT_F32; dtype <= WEFT_FP8_E5M2; dtype++) {
+        static uint8_t every[4 * TILE];
+        static float out[TILE], expected[TILE];
+        size_t size = weft_dtype_bytes(dtype);
+        float highest = 0;
+        for (size_t i = 0; i < sizeof every; i++)
+            every[i] = (uint8_t)(size == 1 ? i : next_random() & 0xfb);
+        kernel->load(dtype, every, TILE, out, &highest);
+        wf_floats_of(dtype, every, TILE, expected);
+        assert_memory_equal(out, expected, sizeof out);
+        float most = dtype == WEFT_FP8_E4M3 ? 448.0f : 57344.0f;
+        for (size_t i = 0; i < TILE; i++) /* of every magnitude */
+            out[i] = ldexpf(tile[i], (int)(next_random() % 40) - 22);
+        for (size_t i = 0; i < TILE; i++)
+            expected[i] = fmaxf(fminf(out[i], most), -most);
+        kernel->store(dtype, expected, TILE, 1, bytes[0]);
+        wf_floats_to(dtype, expected, TILE, bytes[1]);
+        assert_memory_equal(bytes[0], bytes[1], TILE * size);
+    }
+}
+
 static void widths_convert_alike(unsigned width)
 {
     const struct wf_quant_kernel *kernels[] = {wf_quant_kernel_of_width(1), of_width(width)};
@@ -602,9 +627,11 @@ static void every_width_gives_the_same_bits(void **state)
     (void)state;
     unsigned tried = 0;
     make_tile();
+    converts_as_defined(1);
     for (unsigned width = 8; width <= 16; width *= 2) {
         if (!wf_quant_kernel_of_width(width))
             continue;
+        converts_as_defined(width);
         widths_convert_alike(width);
         widths_cut_alike(width);
         widths_pack_alike(width);
