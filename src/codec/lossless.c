@@ -387,7 +387,7 @@ enum weft_status wf_lossless_encode_by(const struct wf_lossless_kernels *kernels
 {
     struct shape s = shape_of(plane);
     struct workplace place = {0};
-    struct decision d = {0};
+    struct decision d = {.tile = no_bases};
     layout_workplace(&s, scratch, &place);
     if (plane->dtype == WEFT_BF16)
         of_bf16(&s, kernels->exponents, plain, place.symbols);
