@@ -12,7 +12,7 @@
 /* Multiplications that a run without --tokens may take, and between how many tokens that leaves. */
 #define TOKENS_WORK 1.0e12
 #define TOKENS_FEWEST 16384
-#define TOKENS_MOST 131072
+#define TOKENS_MOST 65536
 
 #define BLOCK_TOKENS 64
 
@@ -84,6 +84,8 @@ static bool read_real(struct codec_subject *out)
     bool ok = wf_windows_read(given->text, &tokenizer, (uint32_t)window_length(&out->model),
                               tokens_max(out), &out->windows);
     wf_tokenizer_free(&tokenizer);
+    if (ok && !given->tokenizer)
+        fprintf(stderr, "no --tokenizer: a token is a byte, which is for models that learned so\n");
     return ok;
 }
 

@@ -45,8 +45,8 @@ static inline __attribute__((always_inline)) vector_4 fold_four(vector_4 a, vect
 #include "llama/kernel_loops.h"
 
 #define WIDTH 16
-#define ROWS 2
-#define TILE 8
+#define ROWS 4
+#define TILE 4
 #define ALONE 8
 #define TARGET __attribute__((target("avx512f")))
 #include "llama/kernel_loops.h"

@@ -57,6 +57,10 @@ def codec_ppl_says_what_a_codec_costs():
     check({**none, "codec": "raw", "seconds": 0} == {**raw, "seconds": 0}, "none is not raw", none)
     full = answer("codec", "ppl", *common, "--codec", "raw", "--dtype", "f32")
     check(full["ppl_exact"] != raw["ppl_exact"] and abs(full["ppl_exact"] / raw["ppl_exact"] - 1) < 0.01, full)
+    for name in "int8", "int2":
+        lossy = answer("codec", "ppl", *common, "--codec", name)
+        check(lossy["kl_mean"] > 0 and lossy["ppl"] != lossy["ppl_exact"] == raw["ppl_exact"], lossy)
+        check(lossy["ratio"] > 1.1 and lossy["kl_error"] > 0 and lossy["blocks"] == raw["blocks"], lossy)
     few = answer("codec", "ppl", *common, "--codec", "raw", "--tokens", "1016", "--window", "64")
     check((few["tokens"], few["window"], few["text_cut"]) == (1016 - 4 * 63, 64, True), few)
     said = weft("codec", "ppl", *common, "--codec", "raw").stdout.decode()
