@@ -34,9 +34,9 @@ int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject, cons
             snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "",
                      wf_codec_each(i)->name);
         }
-        return wf_cli_fail(cli, CLI_USAGE, "there is no codec '%s'%s%s%s; there is: %s", name,
+        return wf_cli_fail(cli, CLI_USAGE, "there is no codec '%s'%s%s%s: %s", name,
                            nearest ? "; did you mean '" : "", nearest ? nearest : "",
-                           nearest ? "'?" : "", list);
+                           nearest ? "'?  There is" : "; there is", list);
     }
     out->frame.all.codec = codec;
     return CLI_OK;
