@@ -100,6 +100,11 @@ static int evaluate(struct cli *cli, struct ppl *ppl)
                           &ppl->result);
     wf_cli_progress_fini(&progress);
     ppl->seconds = wf_cli_now_s() - started_s;
+    if (ok && !(isfinite(exp(ppl->result.nll)) && isfinite(exp(ppl->result.nll_exact))))
+        return wf_cli_fail(cli, CLI_WRONG,
+                           "what the model answers has no perplexity (%g nats a token, %g exact); "
+                           "its weights are damaged, or the codec is",
+                           ppl->result.nll, ppl->result.nll_exact);
     return ok ? CLI_OK : wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_say_last());
 }
 

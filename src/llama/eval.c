@@ -66,6 +66,7 @@ struct run {
     uint32_t variant_count, end; /* the window after the last */
 
     struct wf_kv *kv;    /* [1 + variant_count], the exact run's first */
+    float *head[2];      /* the exact run's first block, of even and of odd windows */
     uint32_t *tokens[2]; /* of even and of odd windows */
     struct exact exact[2];
     double nll_exact_sum;
@@ -109,6 +110,12 @@ static double tally_error(const struct tally *t)
 
 /* --------------------------------------------------------------------------------------- hooks */
 
+static size_t block_bytes(const struct wf_eval_plan *plan)
+{
+    return (size_t)2 * plan->model->shape.layers * plan->block_tokens * plan->model->kv_dim *
+           sizeof(float);
+}
+
 static void on_rows(void *context, uint32_t layer, uint32_t first, uint32_t count, float *const *k,
                     float *const *v)
 {
@@ -129,8 +136,11 @@ static void on_queries(void *context, uint32_t layer, uint32_t first, uint32_t c
 
 static bool on_exact_block(void *context, struct wf_kv *kv, uint32_t block)
 {
-    const struct wf_eval_plan *plan = ((const struct lane *)context)->run->plan;
-    return plan->block(plan->context, kv->own[block], block * kv->block_tokens);
+    const struct lane *lane = context;
+    const struct wf_eval_plan *plan = lane->run->plan;
+    if (block == 0)
+        memcpy(lane->run->head[lane->exact->step.window % 2], kv->own[0], block_bytes(plan));
+    return !plan->block || plan->block(plan->context, kv->own[block], block * kv->block_tokens);
 }
 
 static bool on_block(void *context, struct wf_kv *kv, uint32_t block)
@@ -214,7 +224,7 @@ static bool lanes_init(struct run *run, unsigned threads)
         };
         lane->exact_watch = lane->watch;
         lane->exact_watch.queries = plan->queries ? on_queries : NULL;
-        lane->exact_watch.block = plan->block ? on_exact_block : NULL;
+        lane->exact_watch.block = on_exact_block;
     }
     return true;
 }
@@ -229,7 +239,9 @@ static bool run_init(struct run *run)
     run->scores = calloc(count ? count : 1, sizeof(*run->scores));
     for (int i = 0; i < 2; i++) {
         run->tokens[i] = calloc(length, sizeof(uint32_t));
-        ok = exact_init(plan->model->shape.vocab, &run->exact[i]) && run->tokens[i] && ok;
+        run->head[i] = malloc(block_bytes(plan));
+        ok = run->head[i] && exact_init(plan->model->shape.vocab, &run->exact[i]) &&
+             run->tokens[i] && ok;
     }
     if (!ok || !run->kv || !run->scores)
         return wf_say_failed("no memory to run a model with a vocabulary of %u",
@@ -251,6 +263,7 @@ static void run_fini(struct run *run)
         wf_engine_destroy(run->lanes[i].engine);
     for (int i = 0; i < 2; i++) {
         free(run->tokens[i]);
+        free(run->head[i]);
         free(run->exact[i].logits);
         free(run->exact[i].weights);
         free(run->exact[i].weighed);
@@ -283,12 +296,26 @@ static bool step_next(struct run *run, struct step *step)
     return true;
 }
 
+/* Until a variant's first block is complete, its run is the exact one, and has been done. */
+static bool head_done(struct lane *lane)
+{
+    const struct run *run = lane->run;
+    const struct step *step = &lane->exact->step;
+    struct wf_kv *kv = &run->kv[lane->turn];
+    if (step->start + step->count < run->plan->block_tokens)
+        return true;
+    memcpy(kv->own[0], run->head[step->window % 2], block_bytes(run->plan));
+    return on_block(lane, kv, 0);
+}
+
 static bool step_done(struct lane *lane, uint32_t turn, struct exact *exact)
 {
     struct run *run = lane->run;
     const struct step *step = &exact->step;
     lane->turn = turn;
     lane->exact = exact;
+    if (turn && step->start < run->plan->block_tokens)
+        return head_done(lane);
     return wf_engine_watch(lane->engine, turn ? &lane->watch : &lane->exact_watch) &&
            wf_engine_forward(lane->engine, &run->kv[turn], NULL, run->tokens[step->window % 2],
                              step->start, step->start + step->count, NULL) == WEFT_OK;

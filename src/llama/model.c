@@ -20,6 +20,7 @@
 #include "llama/say.h"
 
 #define HEADER_BYTES (7 * sizeof(int32_t))
+#define MAGIC_OF_OTHERS 0x616b3432 /* "ak42": of llama2.c's later formats */
 
 /* Caps keep every product below in 64 bits, whatever a broken file claims. */
 static bool shape_check(const struct wf_model_shape *s)
@@ -149,6 +150,11 @@ bool wf_model_load(const char *path, struct wf_model *out)
 
     int32_t header[7];
     memcpy(header, m.memory, sizeof(header));
+    if (header[0] == MAGIC_OF_OTHERS) {
+        wf_say_keep("%s is a llama2.c checkpoint of version %d: export it with --version 0", path,
+                    header[1]);
+        goto fail;
+    }
     bool own_classifier = header[5] < 0;
     struct wf_model_shape shape = {
         .dim = (uint32_t)header[0],

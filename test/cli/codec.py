@@ -87,7 +87,12 @@ def codec_says_what_is_wrong():
     model = checkpoint()
     long = text(3000)
     binary = written("binary.txt", b"words\0words" * 1000)
-    cut = written("cut.bin", open(model, "rb").read()[:-4])
+    with open(model, "rb") as file:
+        weights = file.read()
+    broken = written("broken.bin", weights[:28] + struct.pack("<f", float("nan")) * 300 * 48 + weights[28 + 57600:])
+    why = weft("codec", "ppl", "--model", broken, "--text", long, "--codec", "raw", "--tokens", "600", expect=5)
+    check("damaged" in why.stderr.decode(), why.stderr)
+    cut = written("cut.bin", weights[:-4])
     for words, said in ((["ppl"], "--model"), (["ppl", "--model", model], "--text"),
                         (["ppl", "--model", model, "--text", "/nowhere"], "/nowhere"),
                         (["ppl", "--model", "/nowhere", "--text", long], "/nowhere"),

@@ -262,6 +262,7 @@ static void a_broken_checkpoint_is_refused(void **state)
         {{60, 70, 3, 6, 2, 300, INT32_MAX}, "context"},
         {{60, INT32_MAX, 3, 6, 2, 300, 64}, "hidden_dim"},
         {{60, 70, INT32_MAX, 6, 2, 300, 64}, "layers"},
+        {{0x616b3432, 1, 60, 70, 3, 6, 2}, "--version 0"},
     };
     struct wf_model model;
     char path[64];
