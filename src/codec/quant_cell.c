@@ -32,6 +32,14 @@ static const float notches[NOTCHES] = {1.0f, 1.18920708f, 1.41421354f, 1.6817928
                                        4.0f, 4.75682831f, 5.65685415f, 6.72717142f,
                                        8.0f, 16.0f,       45.2548332f, 128.0f};
 
+/* Which steps are tried: so many notches below the one that cuts nothing off.  Of two values only
+ * (width 1) the best may lie at half the range, of more it is not far below the whole. */
+static const uint8_t tried[3][CANDIDATES] = {
+    {0, 2, 3, 4, 5, 6}, /* width 1 */
+    {0, 1, 2, 3, 4, 5}, /* 2 and 3 */
+    {0, 1, 2, 3, 3, 3}, /* more */
+};
+
 /* The squared error of the best uniform quantiser of so many bits for a Gaussian of variance 1
  * (J. Max, "Quantizing for minimum distortion", 1960). */
 static const float gaussian_error[WF_CELL_WIDTH_MAX + 1] = {1.0f,      0.3634f,    0.1188f,
@@ -188,6 +196,12 @@ static void set_steps(struct wf_cell *cell, size_t lanes, float finest)
     }
 }
 
+static uint8_t notch_below(unsigned widest, unsigned width, unsigned candidate)
+{
+    unsigned below = tried[width <= 1 ? 0 : width <= 3 ? 1 : 2][candidate];
+    return (uint8_t)(widest > below ? widest - below : 0);
+}
+
 /* The step of each lane that makes the least error. */
 static void fit_steps(const struct wf_quant_kernel *kernel, struct wf_cell *cell,
                       const struct wf_cell_shape *shape, float finest)
@@ -202,12 +216,11 @@ static void fit_steps(const struct wf_quant_kernel *kernel, struct wf_cell *cell
             notch++;
         cell->widest[l] = (uint8_t)notch;
         cell->best_square[l] = INFINITY;
-        cell->best.step[l] = 0;
     }
     uint8_t best[WF_CELL_LANES] = {0};
     for (unsigned k = 0; k < CANDIDATES; k++) {
         for (size_t l = 0; l < lanes; l++)
-            cell->notch[l] = (uint8_t)(cell->widest[l] > k ? cell->widest[l] - k : 0);
+            cell->notch[l] = notch_below(cell->widest[l], cell->width[l], k);
         set_steps(cell, lanes, finest);
         kernel->try_steps(cell->tile, shape->samples, lanes, &cell->steps, cell->square, cell->sum);
         for (size_t l = 0; l < lanes; l++)

@@ -44,7 +44,7 @@ struct wf_cell {
     float rows[WF_CELL_SAMPLES * WF_CELL_LANES]; /* the caller's */
     uint8_t codes[WF_CELL_SAMPLES * WF_CELL_LANES];
     struct wf_lane_stats stats;
-    struct wf_lane_steps steps, best;
+    struct wf_lane_steps steps;
     float square[WF_CELL_LANES], sum[WF_CELL_LANES];
     float best_square[WF_CELL_LANES], best_sum[WF_CELL_LANES];
     float zero[WF_CELL_LANES];

@@ -163,12 +163,12 @@ static void restore_1(const uint8_t *codes, size_t count, const float *base, con
         out[i] = base[i] + (float)codes[i] * step[i];
 }
 
-/* 16 rows of WF_TURN_LANES floats to WF_TURN_LANES rows, WF_CELL_SAMPLES apart, of 16. */
-static void transpose_16_1(const float *from, float *to)
+/* 16 rows of 16 floats. */
+static void transpose_16_1(const float *from, size_t from_stride, float *to, size_t to_stride)
 {
     for (size_t r = 0; r < 16; r++)
-        for (size_t c = 0; c < WF_TURN_LANES; c++)
-            to[c * WF_CELL_SAMPLES + r] = from[r * WF_TURN_LANES + c];
+        for (size_t c = 0; c < 16; c++)
+            to[c * to_stride + r] = from[r * from_stride + c];
 }
 
 #define WIDTH 1
@@ -274,16 +274,16 @@ AVX2_INLINE void restore_8(const uint8_t *codes, size_t count, const float *base
 }
 
 /* Four by four at a time. */
-AVX2_INLINE void transpose_16_8(const float *from, float *to)
+AVX2_INLINE void transpose_16_8(const float *from, size_t from_stride, float *to, size_t to_stride)
 {
     for (size_t r = 0; r < 16; r += 4)
-        for (size_t c = 0; c < WF_TURN_LANES; c += 4) {
+        for (size_t c = 0; c < 16; c += 4) {
             __m128 rows[4];
             for (size_t i = 0; i < 4; i++)
-                rows[i] = _mm_loadu_ps(from + (r + i) * WF_TURN_LANES + c);
+                rows[i] = _mm_loadu_ps(from + (r + i) * from_stride + c);
             _MM_TRANSPOSE4_PS(rows[0], rows[1], rows[2], rows[3]);
             for (size_t i = 0; i < 4; i++)
-                _mm_storeu_ps(to + (c + i) * WF_CELL_SAMPLES + r, rows[i]);
+                _mm_storeu_ps(to + (c + i) * to_stride + r, rows[i]);
         }
 }
 
@@ -354,11 +354,12 @@ AVX512_INLINE void restore_16(const uint8_t *codes, size_t count, const float *b
     }
 }
 
-AVX512_INLINE void transpose_16_16(const float *from, float *to)
+AVX512_INLINE void transpose_16_16(const float *from, size_t from_stride, float *to,
+                                   size_t to_stride)
 {
     __m512 a[16], b[16];
     for (size_t r = 0; r < 16; r++)
-        a[r] = _mm512_loadu_ps(from + r * WF_TURN_LANES);
+        a[r] = _mm512_loadu_ps(from + r * from_stride);
     for (size_t r = 0; r < 16; r += 4) { /* four by four within the quarters of a vector */
         __m512 low = _mm512_unpacklo_ps(a[r], a[r + 1]), high = _mm512_unpackhi_ps(a[r], a[r + 1]);
         __m512 low2 = _mm512_unpacklo_ps(a[r + 2], a[r + 3]);
@@ -373,10 +374,10 @@ AVX512_INLINE void transpose_16_16(const float *from, float *to)
         __m512 high = _mm512_shuffle_f32x4(b[c], b[c + 4], 0xdd);
         __m512 low2 = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0x88);
         __m512 high2 = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0xdd);
-        _mm512_storeu_ps(to + c * WF_CELL_SAMPLES, _mm512_shuffle_f32x4(low, low2, 0x88));
-        _mm512_storeu_ps(to + (c + 4) * WF_CELL_SAMPLES, _mm512_shuffle_f32x4(high, high2, 0x88));
-        _mm512_storeu_ps(to + (c + 8) * WF_CELL_SAMPLES, _mm512_shuffle_f32x4(low, low2, 0xdd));
-        _mm512_storeu_ps(to + (c + 12) * WF_CELL_SAMPLES, _mm512_shuffle_f32x4(high, high2, 0xdd));
+        _mm512_storeu_ps(to + c * to_stride, _mm512_shuffle_f32x4(low, low2, 0x88));
+        _mm512_storeu_ps(to + (c + 4) * to_stride, _mm512_shuffle_f32x4(high, high2, 0x88));
+        _mm512_storeu_ps(to + (c + 8) * to_stride, _mm512_shuffle_f32x4(low, low2, 0xdd));
+        _mm512_storeu_ps(to + (c + 12) * to_stride, _mm512_shuffle_f32x4(high, high2, 0xdd));
     }
 }
 

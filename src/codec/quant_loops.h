@@ -240,8 +240,13 @@ TARGET static void NAME(hadamard)(float *tile, size_t samples, size_t lanes)
 TARGET static void NAME(transpose)(const float *restrict from, size_t from_stride, size_t rows,
                                    size_t columns, float *restrict to, size_t to_stride)
 {
-    for (size_t c = 0; c < columns; c++)
-        for (size_t r = 0; r < rows; r++)
+    size_t whole_rows = rows & ~(size_t)15, whole_columns = columns & ~(size_t)15;
+    for (size_t r = 0; r < whole_rows; r += 16)
+        for (size_t c = 0; c < whole_columns; c += 16)
+            NAME(transpose_16)
+    (from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = r < whole_rows ? whole_columns : 0; c < columns; c++)
             to[c * to_stride + r] = from[r * from_stride + c];
 }
 
@@ -256,7 +261,7 @@ TARGET static void NAME(turn_out)(const uint8_t *restrict codes, size_t samples,
      tile + s * WF_TURN_LANES);
     NAME(turn)(tile, samples, WF_TURN_LANES, WF_TURN_LANES);
     for (size_t s = 0; s < samples; s += 16)
-        NAME(transpose_16)(tile + s * WF_TURN_LANES, out + s);
+        NAME(transpose_16)(tile + s * WF_TURN_LANES, WF_TURN_LANES, out + s, WF_CELL_SAMPLES);
 }
 
 TARGET static void NAME(pack)(const uint8_t *codes, size_t samples, const struct wf_cell_bits *bits,

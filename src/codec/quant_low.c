@@ -33,6 +33,7 @@
 #include "codec/quant_part.h"
 
 #define BUDGET_MAX 136u
+#define SAMPLED 2u   /* strips of which one is looked at to choose the view */
 #define TURN_MIN 16u /* channels that are turned together, and at most WF_CELL_SAMPLES */
 
 enum view {
@@ -181,10 +182,12 @@ static void emit_turned(const struct job *job, const struct wf_part *part, float
     }
 }
 
-/* The squared error to be expected of a view; negative: something is not finite. */
+/* The mean squared error to be expected of a view, from one strip of SAMPLED; negative: something
+ * is not finite. */
 static double expect(struct job *job, enum view view, const uint8_t *plain)
 {
     double error = 0;
+    size_t elements = 0;
     job->view = view;
     struct cursor cursor = {0};
     struct wf_part part;
@@ -192,11 +195,13 @@ static double expect(struct job *job, enum view view, const uint8_t *plain)
         int exponent;
         if (!load_part(job, &part, plain, &exponent))
             return -1;
+        cursor.strip += SAMPLED - 1;
         struct wf_cell_shape shape = shape_of(job, &part);
         double own = wf_cell_expect(job->kernel, job->cell, &shape);
         error += __builtin_ldexp(own * (double)shape.gain, 2 * exponent);
+        elements += shape.samples * shape.lanes;
     }
-    return error;
+    return elements ? error / (double)elements : 0;
 }
 
 static bool choose_view(struct job *job, uint32_t parameter, const uint8_t *plain)
