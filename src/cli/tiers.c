@@ -71,19 +71,21 @@ static void hosts_print(const json_t *tier, FILE *to)
 
 void wf_cli_tiers_print(const json_t *tiers, FILE *to)
 {
-    char capacity[32], used[32], latency[32], read[32], write[32];
+    char capacity[32], used[32], latency[32], read[32], write[32], ratio[32];
     size_t index;
     json_t *tier;
-    fprintf(to, "%-12s %-5s %-8s %10s %10s %9s %9s %9s %10s  %-8s  %s\n", "tier", "kind", "state",
-            "used", "capacity", "blocks", "read us", "read MB/s", "write MB/s", "emulated", "path");
+    fprintf(to, "%-12s %-5s %-8s %10s %10s %9s %6s %9s %9s %10s  %-8s  %s\n", "tier", "kind",
+            "state", "used", "capacity", "blocks", "ratio", "read us", "read MB/s", "write MB/s",
+            "emulated", "path");
     json_array_foreach ((json_t *)(uintptr_t)tiers, index, tier)
-        fprintf(to, "%-12s %-5s %-8s %10s %10s %9lld %9s %9s %10s  %-8s  %s\n", word(tier, "name"),
-                word(tier, "kind"), word(tier, "state"),
+        fprintf(to, "%-12s %-5s %-8s %10s %10s %9lld %6s %9s %9s %10s  %-8s  %s\n",
+                word(tier, "name"), word(tier, "kind"), word(tier, "state"),
                 size(tier, "used_bytes", used, sizeof used),
                 json_integer_value(json_object_get(tier, "capacity_bytes")) > 0
                     ? size(tier, "capacity_bytes", capacity, sizeof capacity)
                     : "-",
                 (long long)json_integer_value(json_object_get(tier, "blocks")),
+                measured(json_object_get(tier, "codec"), "ratio", ratio, sizeof ratio),
                 measured(tier, "read_latency_us", latency, sizeof latency),
                 measured(tier, "read_mbps", read, sizeof read),
                 measured(tier, "write_mbps", write, sizeof write),

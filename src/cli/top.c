@@ -47,6 +47,7 @@ struct counters {
 struct below {
     char name[32], state[16];
     uint64_t used_bytes, capacity_bytes, read_bytes, write_bytes;
+    double ratio; /* of the blocks that lie there encoded; 0: there are none */
 };
 
 struct look {
@@ -132,6 +133,7 @@ static void tiers_read(struct cli *cli, struct look *look)
         to->capacity_bytes = number(tier, "capacity_bytes");
         to->read_bytes = number(tier, "read_bytes");
         to->write_bytes = number(tier, "write_bytes");
+        to->ratio = json_number_value(json_object_get(json_object_get(tier, "codec"), "ratio"));
     }
     json_decref(tiers);
 }
@@ -234,6 +236,7 @@ static json_t *tiers_json(const struct look *before, const struct look *look)
         wf_cli_json_set(out, "write_bytes_per_s",
                         wf_cli_json_real(rate(earlier->write_bytes, tier->write_bytes, seconds),
                                          1));
+        wf_cli_json_set(out, "ratio", wf_cli_json_real(tier->ratio, 3));
         json_array_append_new(list, out);
     }
     return list;
@@ -466,6 +469,8 @@ static void tier_draw(int line, const struct below *earlier, const struct below 
              well ? "" : tier->state, wf_cli_size(tier->used_bytes, used, sizeof used), all,
              rate(earlier->read_bytes, tier->read_bytes, seconds) / 1e9,
              rate(earlier->write_bytes, tier->write_bytes, seconds) / 1e9);
+    if (tier->ratio > 0)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "  ratio %.2f", tier->ratio);
     int room = COLS - 9 - (COLS > 90 ? 20 : 0);
     addnstr(text, room > 0 ? room : 0);
     if (!well)

@@ -29,6 +29,12 @@ static const struct figure gauges_of_tiers[] = {
     {"weft_tier_foreign_bytes",
      "Payload bytes there of domains that this node does not have, by their secrets.",
      TIER(foreign_bytes)},
+    {"weft_tier_encoded_blocks", "Blocks that lie there encoded.", TIER(encoded_blocks)},
+    {"weft_tier_encoded_plain_bytes", "Payload bytes of the blocks that lie there encoded.",
+     TIER(encoded_plain_bytes)},
+    {"weft_tier_encoded_stored_bytes",
+     "Bytes that the blocks which lie there encoded take, without headers.",
+     TIER(encoded_stored_bytes)},
     {"weft_tier_queued", "Requests that wait for the tier.", TIER(queued)},
 };
 
@@ -48,7 +54,22 @@ static const struct figure measures[] = {
      "Bytes of writes that come in a day, by tiers[].dwpd; 0: no limit.", TIER(budget_day_bytes)},
 };
 
+static const struct figure seconds_of_tiers[] = {
+    {"weft_tier_encode_seconds_total",
+     "Seconds that codec threads encoded what is written there, all together.",
+     TIER(encode_seconds)},
+    {"weft_tier_decode_seconds_total",
+     "Seconds that codec threads decoded what was read there, all together.", TIER(decode_seconds)},
+};
+
 static const struct figure counters_of_tiers[] = {
+    {"weft_tier_encode_bytes_total",
+     "Payload bytes that were encoded to be written there, with those that became no smaller.",
+     TIER(encode_bytes)},
+    {"weft_tier_decode_bytes_total", "Payload bytes that were decoded from there.",
+     TIER(decode_bytes)},
+    {"weft_tier_as_is_blocks_total", "Blocks that were written there as they are.",
+     TIER(as_is_blocks)},
     {"weft_tier_reads_total", "Reads that the tier did.", TIER(reads)},
     {"weft_tier_read_bytes_total", "Payload bytes read there.", TIER(read_bytes)},
     {"weft_tier_writes_total", "Blocks written there.", TIER(writes)},
@@ -83,13 +104,14 @@ static void render_numbers(FILE *out, const struct wf_gauges *gauges, const stru
     }
 }
 
-static void render_measures(FILE *out, const struct wf_gauges *gauges)
+static void render_measures(FILE *out, const struct wf_gauges *gauges, const struct figure *figures,
+                            size_t count, const char *type)
 {
-    for (size_t f = 0; f < sizeof measures / sizeof measures[0]; f++) {
-        wf_metrics_head(out, measures[f].name, "gauge", measures[f].help);
+    for (size_t f = 0; f < count; f++) {
+        wf_metrics_head(out, figures[f].name, type, figures[f].help);
         for (uint32_t i = 0; i < gauges->tier_count; i++)
-            fprintf(out, "%s{tier=\"%s\"} %.12g\n", measures[f].name, gauges->tiers[i].name,
-                    *(const double *)figure_of(&gauges->tiers[i], &measures[f]));
+            fprintf(out, "%s{tier=\"%s\"} %.12g\n", figures[f].name, gauges->tiers[i].name,
+                    *(const double *)figure_of(&gauges->tiers[i], &figures[f]));
     }
 }
 
@@ -133,7 +155,9 @@ void wf_metrics_render_tiers(FILE *out, const struct wf_gauges *gauges)
     render_state(out, gauges);
     render_numbers(out, gauges, gauges_of_tiers, sizeof gauges_of_tiers / sizeof gauges_of_tiers[0],
                    "gauge");
-    render_measures(out, gauges);
+    render_measures(out, gauges, measures, sizeof measures / sizeof measures[0], "gauge");
+    render_measures(out, gauges, seconds_of_tiers,
+                    sizeof seconds_of_tiers / sizeof seconds_of_tiers[0], "counter");
     render_numbers(out, gauges, counters_of_tiers,
                    sizeof counters_of_tiers / sizeof counters_of_tiers[0], "counter");
     render_loads(out, gauges, "weft_load_first_range_seconds",

@@ -114,6 +114,38 @@ static json_t *dram_json(const struct wf_node *node)
     return row_json(&row);
 }
 
+/* How blocks lie there.  The ratio is that of the blocks that lie there encoded; rates are a
+ * thread's. */
+static json_t *codec_json(const struct wf_lower *lower)
+{
+    const struct wf_coded_stats *coded = &lower->stats.tier.coded;
+    const struct wf_coding *coding = &lower->coding;
+    const struct {
+        const char *name;
+        json_t *value;
+    } members[] = {
+        {"name", text(coding->on ? coding->options.codec->name : "none")},
+        {"why", text(coding->why)},
+        {"blocks", number(coded->blocks)},
+        {"plain_bytes", number(coded->plain_bytes)},
+        {"stored_bytes", number(coded->stored_bytes)},
+        {"ratio", measured((double)coded->plain_bytes /
+                           (double)(coded->stored_bytes ? coded->stored_bytes : 1))},
+        {"written_encoded", number(coded->encoded)},
+        {"written_as_is", number(coded->as_is)},
+        {"encode_mbps",
+         measured(coded->encode_ns ? (double)coded->tried_bytes / (double)coded->encode_ns * 1e3
+                                   : 0)},
+        {"decode_mbps",
+         measured(coded->decode_ns ? (double)coded->decoded_bytes / (double)coded->decode_ns * 1e3
+                                   : 0)},
+    };
+    json_t *out = json_object();
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+        json_object_set_new(out, members[i].name, members[i].value);
+    return out;
+}
+
 static json_t *lower_json(struct wf_lower *lower)
 {
     const struct wf_mover_stats *stats = &lower->stats;
@@ -148,7 +180,9 @@ static json_t *lower_json(struct wf_lower *lower)
                                            ? tier->capacity_bytes - wf_lower_most_bytes(lower)
                                            : 0};
     row.budget = wf_lower_budget(lower, &row.budget_bytes, &row.budget_day_bytes);
-    return row_json(&row);
+    json_t *out = row_json(&row);
+    json_object_set_new(out, "codec", codec_json(lower));
+    return out;
 }
 
 /* Of a tier that hosts share: which they are. */

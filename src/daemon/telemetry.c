@@ -138,6 +138,14 @@ static void fill_tier(struct wf_telemetry *telemetry, struct wf_lower *lower,
         .lost = lower->lost,
         .left_alone = lower->left_alone,
         .foreign_bytes = lower->foreign_bytes,
+        .encoded_blocks = tier->coded.blocks,
+        .encoded_plain_bytes = tier->coded.plain_bytes,
+        .encoded_stored_bytes = tier->coded.stored_bytes,
+        .encode_bytes = tier->coded.tried_bytes,
+        .decode_bytes = tier->coded.decoded_bytes,
+        .as_is_blocks = tier->coded.as_is,
+        .encode_seconds = (double)tier->coded.encode_ns * 1e-9,
+        .decode_seconds = (double)tier->coded.decode_ns * 1e-9,
     };
     (void)wf_lower_budget(lower, &out->budget_bytes, &out->budget_day_bytes);
     for (unsigned why = 0; why < WF_LOAD_WHYS; why++) {
