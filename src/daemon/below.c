@@ -463,6 +463,7 @@ static void opened(void *context, enum weft_status status, const char *sentence)
     lower->opened = lower->complete = lower->known = true;
     wf_lower_meter(lower, 0);
     wf_coding_opened(lower);
+    wf_lower_measure(lower);
     wf_volume_opened(lower);
     rank(lower->below); /* before anyone chooses by it */
     publish_speeds(lower->below);

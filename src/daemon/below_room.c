@@ -182,16 +182,20 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
     return true;
 }
 
-/* As the tier has it, of all that it holds now.  How many blocks those are is its own count, too:
- * it hears later than the directory what is to go, and what has come it knows before. */
+/* As the tier has it, of all that it holds now but manifests.  How many blocks those are is its own
+ * count, too: it hears later than the directory what is to go, and what has come it knows before.
+ */
 void wf_lower_measure(struct wf_lower *lower)
 {
     struct wf_directory_sum sum;
     wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
-    if (sum.bytes < EXPANSION_BYTES_LEAST || lower->stats.tier.blocks == 0)
+    const struct wf_tier_stats *tier = &lower->stats.tier;
+    if (sum.bytes < EXPANSION_BYTES_LEAST || tier->blocks <= lower->manifests ||
+        tier->used_bytes <= lower->aside_bytes)
         return;
-    double payload = (double)sum.bytes / (double)sum.blocks * (double)lower->stats.tier.blocks;
-    double expansion = (double)lower->stats.tier.used_bytes / payload;
+    double blocks = (double)(tier->blocks - lower->manifests);
+    double payload = (double)sum.bytes / (double)sum.blocks * blocks;
+    double expansion = (double)(tier->used_bytes - lower->aside_bytes) / payload;
     lower->expansion = expansion < EXPANSION_LEAST  ? EXPANSION_LEAST
                        : expansion > EXPANSION_MOST ? EXPANSION_MOST
                                                     : expansion;

@@ -152,7 +152,7 @@ static void the_matrix_shows_what_was_measured(void **state)
     tiers_answer = three();
     assert_int_equal(run(&wf_cmd_ls, false, "tiers"), CLI_OK);
     has("  read us read MB/s write MB/s  emulated  path\n");
-    has("dram0        dram  ok          1.5 GiB    100 GiB      1536      0.12      3210       45.2"
+    has("dram0        dram  ok          1.5 GiB    100 GiB      1536      -      0.12      3210       45.2"
         "  no        -\n");
     has("      12.5      3210       45.2  yes       file-emulation:/x\n");
     has("         -      3210       45.2  no        /mnt/kv\n"); /* not measured yet */
@@ -252,8 +252,8 @@ static void odd_rows_do_no_harm(void **state)
     tiers_answer = "{\"tiers\":[{},7,null,{\"name\":3,\"used_bytes\":-5,\"read_latency_us\":\"x\","
                    "\"reason\":[]}],\"next\":0}";
     assert_int_equal(run(&wf_cmd_ls, false, "tiers"), CLI_OK);
-    has("-            -     -               0 B          -         0         -         -          -"
-        "  no        -\n");
+    has("-            -     -               0 B          -         0      -         -         -    "
+        "      -  no        -\n");
     run(&wf_cmd_doctor, false, NULL);
     assert_int_equal(run(&wf_cmd_status, false, NULL), CLI_OK);
 }
