@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How likely each quantised coefficient is: a Laplace distribution rounded to integers, in classes
+ * of its width, as integer frequencies that are the same on every machine.
+ *
+ * A coefficient whose mean magnitude is ρ steps is of class floor(4 log2 ρ), made piecewise linear,
+ * so that the class is bits of the float ρ itself.  Widths of 4 steps and more use the class of a
+ * width between 2 and 4, for the magnitude without its low bits, which are sent as they are: within
+ * 2^shift ≤ ρ / 2 the distribution is flat enough.
+ *
+ * Frequencies are out of 2^12.  Symbol k < last is magnitude k; symbol `last` is everything from
+ * there on, told by an Exp-Golomb code.
+ */
+#ifndef WF_CODEC_LAPLACE_H
+#define WF_CODEC_LAPLACE_H
+
+#include <stdint.h>
+
+#define WF_LAPLACE_BITS 12u
+#define WF_LAPLACE_TOTAL (1u << WF_LAPLACE_BITS)
+#define WF_LAPLACE_SYMBOLS 16u
+#define WF_LAPLACE_OCTAVES 6                        /* ρ from 1/16 to 4 */
+#define WF_LAPLACE_CLASSES (WF_LAPLACE_OCTAVES * 4) /* one below takes all that is smaller */
+#define WF_LAPLACE_SHIFT_MAX 24u
+
+struct wf_laplace_table {
+    uint16_t start[WF_LAPLACE_SYMBOLS + 1]; /* cumulative; start[last + 1] is the total */
+    uint16_t last;
+    uint8_t symbol[WF_LAPLACE_TOTAL]; /* by the low bits of the coder's state */
+};
+
+struct wf_laplace {
+    struct wf_laplace_table any[WF_LAPLACE_CLASSES];     /* of a magnitude */
+    struct wf_laplace_table nonzero[WF_LAPLACE_CLASSES]; /* of a magnitude − 1, when it is not 0 */
+    float toward_zero[WF_LAPLACE_CLASSES]; /* a magnitude stands for so much less, in steps */
+};
+
+/* Class and shift of a coefficient of mean magnitude `rho` steps, finite and ≥ 0. */
+void wf_laplace_class(float rho, uint8_t *out_class, uint8_t *out_shift);
+
+/* Fill the tables; the same bytes everywhere.  150 KB of them, and a millisecond. */
+void wf_laplace_init(struct wf_laplace *out);
+
+#endif

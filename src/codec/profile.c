@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A profile's file taken apart.  Nothing in it is believed before it was looked at: whoever decodes
+ * with a profile indexes by its numbers.
+ */
+#include "codec/profile.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/sum.h"
+#include "codec/laplace.h"
+
+#define GROUP_HEAD_FLOATS 4u
+
+struct kept {
+    struct wf_profile profile;
+    struct wf_laplace laplace;
+};
+
+static uint32_t groups_of(const struct wf_profile_head *head)
+{
+    return (head->heads + head->group_heads - 1) / head->group_heads;
+}
+
+static uint64_t group_floats(uint64_t dims)
+{
+    return GROUP_HEAD_FLOATS + 2 * dims + 2 * dims * dims;
+}
+
+/* Floats of the groups of a plane before number `index`, or of all of them. */
+static uint64_t floats_before(const struct wf_profile_head *head, uint32_t index)
+{
+    uint32_t full = head->heads / head->group_heads;
+    uint64_t whole = group_floats((uint64_t)head->group_heads * head->head_dim);
+    if (index <= full)
+        return index * whole;
+    return full * whole +
+           group_floats((uint64_t)(head->heads % head->group_heads) * head->head_dim);
+}
+
+static bool shape_sound(const struct wf_profile_head *head)
+{
+    return head->layers >= 1 && head->layers <= WF_PROFILE_LAYERS_MAX && head->heads >= 1 &&
+           head->heads <= WF_PROFILE_HEADS_MAX && head->head_dim >= 1 &&
+           head->head_dim <= WF_PROFILE_DIMS_MAX && head->group_heads >= 1 &&
+           head->group_heads <= head->heads &&
+           head->group_heads <= WF_PROFILE_DIMS_MAX / head->head_dim &&
+           head->rope_dims <= head->head_dim && head->rope_dims % 2 == 0 &&
+           head->sinks <= WF_PROFILE_SINKS_MAX;
+}
+
+uint64_t wf_profile_group_offset(const struct wf_profile_head *head, uint32_t layer, bool value,
+                                 uint32_t index)
+{
+    uint64_t plane = floats_before(head, groups_of(head));
+    uint64_t floats = ((uint64_t)layer * 2 + value) * plane + floats_before(head, index);
+    return sizeof *head + head->rope_dims / 2 * sizeof(double) + floats * sizeof(float);
+}
+
+uint64_t wf_profile_file_bytes(const struct wf_profile_head *head)
+{
+    if (!shape_sound(head))
+        return 0;
+    uint64_t bytes = wf_profile_group_offset(head, head->layers, false, 0);
+    return bytes <= WF_PROFILE_BYTES_MAX ? bytes : 0;
+}
+
+static uint64_t checksum_of(const void *file, uint64_t bytes)
+{
+    struct wf_profile_head head;
+    memcpy(&head, file, sizeof head);
+    head.checksum = 0;
+    uint64_t sum = wf_sum64(&head, sizeof head);
+    return wf_sum64_seeded((const uint8_t *)file + sizeof head, bytes - sizeof head, sum);
+}
+
+uint64_t wf_profile_seal(void *file, uint64_t bytes)
+{
+    struct wf_profile_head *head = file;
+    head->magic = WF_PROFILE_MAGIC;
+    head->bytes = bytes;
+    head->checksum = checksum_of(file, bytes);
+    return head->checksum;
+}
+
+static enum weft_status check_head(const struct wf_profile_head *head, size_t count)
+{
+    if (head->magic != WF_PROFILE_MAGIC)
+        return wf_fail(WEFT_E_INVALID,
+                       "this is no profile: its first bytes are another file's; make one with weft "
+                       "codec calibrate");
+    uint64_t bytes = wf_profile_file_bytes(head);
+    if (!bytes || weft_dtype_bytes((enum weft_dtype)head->dtype) == 0 ||
+        !memchr(head->model, 0, sizeof head->model) || head->reserved ||
+        (head->rope_pairing == WF_PROFILE_NO_ROPE ? head->rope_dims != 0
+                                                  : head->rope_pairing > WF_ROPE_HALVES))
+        return wf_fail(WEFT_E_CORRUPT,
+                       "the profile's head makes no sense (layers %u, heads %u, head_dim %u, "
+                       "group_heads %u); make it anew",
+                       head->layers, head->heads, head->head_dim, head->group_heads);
+    if (head->bytes != bytes || count != bytes)
+        return wf_fail(WEFT_E_CORRUPT,
+                       "the profile has %zu bytes, and its shape needs %llu; copy it again", count,
+                       (unsigned long long)bytes);
+    return WEFT_OK;
+}
+
+static bool all_finite(const float *numbers, size_t count)
+{
+    bool finite = true;
+    for (size_t i = 0; i < count; i++)
+        finite &= numbers[i] >= -3e38f && numbers[i] <= 3e38f;
+    return finite;
+}
+
+static bool rope_sound(const struct wf_rope *rope)
+{
+    for (uint32_t i = 0; i < rope->dims / 2; i++) {
+        if (!(rope->frequencies[i] >= -1 && rope->frequencies[i] <= 1))
+            return false;
+    }
+    return true;
+}
+
+/* False: a number that a codec could not work with. */
+static bool take_groups(struct wf_profile *p, struct wf_profile_group *group)
+{
+    const struct wf_profile_head *head = &p->head;
+    for (uint32_t plane = 0; plane < 2 * head->layers; plane++) {
+        for (uint32_t i = 0; i < p->groups; i++, group++) {
+            size_t dims = wf_profile_dims(p, i);
+            const float *at = (const void *)((const uint8_t *)p->memory +
+                                             wf_profile_group_offset(head, plane / 2, plane % 2,
+                                                                     i));
+            *group = (struct wf_profile_group){
+                .step = at[0],
+                .sensitivity = at[1],
+                .mean = at + GROUP_HEAD_FLOATS,
+                .scale = at + GROUP_HEAD_FLOATS + dims,
+                .forward = at + GROUP_HEAD_FLOATS + 2 * dims,
+                .inverse = at + GROUP_HEAD_FLOATS + 2 * dims + dims * dims,
+            };
+            if (!all_finite(at, group_floats(dims)) || !(group->step > 1e-30f))
+                return false;
+            for (size_t j = 0; j < dims; j++) {
+                if (!(group->scale[j] >= 0))
+                    return false;
+            }
+        }
+    }
+    return true;
+}
+
+enum weft_status wf_profile_parse(const void *bytes, size_t count, struct wf_profile **out)
+{
+    struct wf_profile_head head;
+    if (count < sizeof head)
+        return wf_fail(WEFT_E_INVALID,
+                       "this is no profile: it has %zu bytes, and the head alone has %zu", count,
+                       sizeof head);
+    memcpy(&head, bytes, sizeof head);
+    enum weft_status status = check_head(&head, count);
+    if (status != WEFT_OK)
+        return status;
+
+    struct kept *kept = calloc(1, sizeof *kept);
+    struct wf_profile_group *group = calloc((size_t)head.layers * 2 * groups_of(&head),
+                                            sizeof *group);
+    void *memory = aligned_alloc(64, (count + 63) / 64 * 64);
+    if (!kept || !group || !memory) {
+        status = wf_fail(WEFT_E_NO_MEMORY, "no memory for a profile of %zu bytes", count);
+        goto fail;
+    }
+    memcpy(memory, bytes, count);
+    struct wf_profile *p = &kept->profile;
+    p->head = head;
+    p->memory = memory;
+    p->id = head.checksum;
+    p->groups = groups_of(&head);
+    p->group = group;
+    p->rope =
+        (struct wf_rope){.pairing = head.rope_dims ? (enum wf_rope_pairing)head.rope_pairing
+                                                   : WF_ROPE_INTERLEAVED,
+                         .dims = head.rope_dims,
+                         .frequencies = (const void *)((const uint8_t *)memory + sizeof head)};
+    if (checksum_of(memory, count) != head.checksum || !rope_sound(&p->rope) ||
+        !take_groups(p, group)) {
+        status = wf_fail(WEFT_E_CORRUPT,
+                         "the profile's bytes are not what its checksum says, or no "
+                         "numbers; copy it again or make it anew");
+        goto fail;
+    }
+    wf_laplace_init(&kept->laplace);
+    p->laplace = &kept->laplace;
+    *out = p;
+    return WEFT_OK;
+
+fail:
+    free(memory);
+    free(group);
+    free(kept);
+    return status;
+}
+
+void wf_profile_destroy(struct wf_profile *profile)
+{
+    if (!profile)
+        return;
+    free(profile->memory);
+    free((void *)(uintptr_t)profile->group);
+    free(profile); /* the first member of what was allocated */
+}
+
+bool wf_profile_fits(const struct wf_profile *profile, const struct wf_plane *plane)
+{
+    return plane->layer < profile->head.layers && plane->heads == profile->head.heads &&
+           plane->head_dim == profile->head.head_dim;
+}
