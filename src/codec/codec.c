@@ -16,6 +16,7 @@ static const struct wf_codec *const codecs[] = {
     &wf_codec_fp8,
     &wf_codec_int4,
     &wf_codec_int2,
+    &wf_codec_transform,
 };
 
 #define CODECS (sizeof codecs / sizeof codecs[0])

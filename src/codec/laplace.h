@@ -14,6 +14,7 @@
 #ifndef WF_CODEC_LAPLACE_H
 #define WF_CODEC_LAPLACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define WF_LAPLACE_BITS 12u

@@ -68,7 +68,7 @@ struct wf_profile_head {
     uint64_t tokens; /* that it was made from */
     struct wf_profile_point points[WF_PROFILE_POINTS];
     char model[WF_PROFILE_MODEL_BYTES]; /* whose it is, as in weft_format_spec; ends in a zero */
-    uint8_t zeros[384];
+    uint8_t zeros[392];
 };
 static_assert(sizeof(struct wf_profile_head) == 1024, "profile format");
 

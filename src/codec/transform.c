@@ -402,7 +402,7 @@ static enum weft_status transform_encode(const struct wf_plane *plane, uint32_t 
     *at++ = (uint8_t)sinks;
     memcpy(at, plain, exact);
 
-    wf_convert_to_float(plane->dtype, plain, wf_plane_elements(plane), work.rows);
+    wf_floats_of(plane->dtype, plain, wf_plane_elements(plane), work.rows);
     if (turned(plane))
         wf_rope_undo(&plane->profile->rope, plane->position, work.rows, plane->tokens, plane->heads,
                      plane->head_dim);
@@ -448,7 +448,7 @@ static enum weft_status transform_decode(const struct wf_plane *plane, uint32_t 
     if (turned(plane))
         wf_rope_redo(&plane->profile->rope, plane->position, work.rows, plane->tokens, plane->heads,
                      plane->head_dim);
-    wf_convert_from_float(plane->dtype, work.rows, wf_plane_elements(plane), plain);
+    wf_floats_to(plane->dtype, work.rows, wf_plane_elements(plane), plain);
     memcpy(plain, at + 1, exact);
     return WEFT_OK;
 }
