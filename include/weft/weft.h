@@ -135,6 +135,14 @@ enum weft_dtype {
 /* Bytes of one element; 0 for a value that is no dtype. */
 WEFT_API size_t weft_dtype_bytes(enum weft_dtype dtype);
 
+/* How exactly KV comes back from where it was compressed. */
+enum weft_quality {
+    WEFT_QUALITY_DEFAULT = 0, /* as the domain has it */
+    WEFT_LOSSLESS = 1,        /* bit for bit */
+    WEFT_TRANSPARENT = 2,     /* the model's answers differ by no more than a bound on KL */
+    WEFT_ECONOMY = 3,         /* perplexity may grow by a percentage */
+};
+
 #define WEFT_ROPE_THETA_NONE 0.0
 
 /* A model's KV layout.  Every field is part of every key: two engines share a block only if all

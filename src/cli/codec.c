@@ -13,6 +13,7 @@ static const struct cli_word words[] = {
     {"list", "the codecs that there are"},
     {"bench", "how small and how fast each codec is, on KV, beside zstd, lz4 and memcpy"},
     {"ppl", "what a codec does to a model's perplexity, and how much smaller it makes its KV"},
+    {"calibrate", "find what KV of a model can lose, and write it to a profile"},
     {"kv", "write the KV blocks of a model and a text to a file"},
     {NULL},
 };
@@ -38,7 +39,8 @@ static const struct cli_option options[] = {
      "economy: percent of perplexity that it may cost"},
     {"profile", CLI_TEXT, "FILE", &wf_cli_codec_options.profile,
      "a profile from an earlier calibration (calibrated on the first quarter of the text)"},
-    {"output", CLI_TEXT, "FILE", &wf_cli_codec_options.output, "kv: where the blocks go"},
+    {"output", CLI_TEXT, "FILE", &wf_cli_codec_options.output,
+     "kv, calibrate: where the blocks go, or the profile"},
     {"format-output", CLI_TEXT, "FILE", &wf_cli_codec_options.format_output,
      "kv: where their format goes, as JSON"},
     {"input", CLI_TEXT, "FILE", &wf_cli_codec_options.input,
@@ -73,7 +75,8 @@ static const char *const examples[] = {
 static int run(struct cli *cli)
 {
     static int (*const runs[])(struct cli *) = {wf_cli_codec_list, wf_cli_codec_bench,
-                                                wf_cli_codec_ppl, wf_cli_codec_kv};
+                                                wf_cli_codec_ppl, wf_cli_codec_calibrate,
+                                                wf_cli_codec_kv};
     int which = wf_cli_choose(cli);
     if (which < 0)
         return CLI_USAGE;
@@ -85,7 +88,7 @@ static int run(struct cli *cli)
 const struct cli_command wf_cmd_codec = {
     .name = "codec",
     .summary = "measure what codecs make of KV, by themselves and by a model's answers",
-    .synopsis = "list|bench|ppl|kv",
+    .synopsis = "list|bench|ppl|calibrate|kv",
     .about =
         "Works without a node.\n\n"
         "bench puts KV through each codec on one core, beside zstd -1, zstd -3, lz4 and memcpy on "

@@ -8,6 +8,7 @@
 
 #include "cli/cli.h"
 #include "codec/frame.h"
+#include "codec/profile.h"
 #include "llama/eval.h"
 
 struct codec_options {
@@ -22,6 +23,7 @@ int wf_cli_codec_list(struct cli *cli);
 int wf_cli_codec_bench(struct cli *cli);
 int wf_cli_codec_ppl(struct cli *cli);
 int wf_cli_codec_kv(struct cli *cli);
+int wf_cli_codec_calibrate(struct cli *cli);
 
 /* ----------------------------------------------------------------------------- the subject */
 
@@ -62,10 +64,26 @@ uint64_t wf_cli_codec_block_count(const struct codec_subject *subject);
 
 /* ---------------------------------------------------------------------------------- the plan */
 
+/* A profile, and where it is from. */
+struct codec_profile {
+    struct wf_profile *profile;
+    void *file; /* its bytes */
+    size_t bytes;
+    json_t *says; /* what calibration found; NULL: it was read */
+};
+
+/* Calibrate on windows 0 … windows − 1 of the subject, or read a file that is of its shape. CLI_OK,
+ * or an exit code after a sentence. */
+int wf_cli_codec_calibration(struct cli *cli, const struct codec_subject *subject, uint32_t windows,
+                             struct codec_profile *out);
+int wf_cli_codec_profile_read(struct cli *cli, const char *path,
+                              const struct codec_subject *subject, struct codec_profile *out);
+void wf_cli_codec_profile_free(struct codec_profile *profile);
+
 struct codec_plan {
     struct wf_frame_plan frame;
     struct wf_frame_choice *choices; /* frame.planes, for free(); NULL */
-    json_t *says;                    /* what calibration found, for the answer; NULL */
+    struct codec_profile profile;    /* frame.profile, and what calibration says; or nothing */
 };
 
 /* What a codec's name, or a quality, means for this model; NULL: for KV of no model that is here.

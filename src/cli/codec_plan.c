@@ -14,18 +14,35 @@ static const char *codec_name_at(void *context, int index)
     return codec ? codec->name : NULL;
 }
 
+static int profiled_plan(struct cli *cli, const struct codec_subject *subject,
+                         enum weft_quality quality, struct codec_plan *out)
+{
+    const char *path = wf_cli_codec_options.profile;
+    int code = path ? wf_cli_codec_profile_read(cli, path, subject, &out->profile)
+                    : wf_cli_codec_calibration(cli, subject, subject->windows.calibration,
+                                               &out->profile);
+    if (code != CLI_OK)
+        return code;
+    const struct wf_profile *profile = out->profile.profile;
+    if (quality == WEFT_LOSSLESS) /* the codec's own name */
+        quality = WEFT_TRANSPARENT;
+    out->frame.profile = profile;
+    out->frame.quality = (uint8_t)quality;
+    out->frame.all = (struct wf_frame_choice){&wf_codec_transform,
+                                              profile->head.points[quality].parameter};
+    return CLI_OK;
+}
+
 int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject, const char *name,
                       struct codec_plan *out)
 {
-    (void)subject;
     *out = (struct codec_plan){0};
     const struct wf_codec *codec = wf_codec_by_name(strcmp(name, "none") == 0 ? "raw" : name);
-    bool quality = strcmp(name, "transparent") == 0 || strcmp(name, "economy") == 0;
-    if (quality || (codec && codec->profiled))
-        return wf_cli_fail(cli, CLI_REFUSED,
-                           "%s must be calibrated, and this build does not calibrate yet; name a "
-                           "codec that needs no profile",
-                           name);
+    enum weft_quality quality = strcmp(name, "transparent") == 0 ? WEFT_TRANSPARENT
+                                : strcmp(name, "economy") == 0   ? WEFT_ECONOMY
+                                                                 : WEFT_LOSSLESS;
+    if (quality != WEFT_LOSSLESS || (codec && codec->profiled))
+        return profiled_plan(cli, subject, quality, out);
     if (!codec) {
         const char *nearest = wf_cli_nearest(name, codec_name_at, NULL);
         char list[256] = "";
@@ -45,6 +62,6 @@ int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject, cons
 void wf_cli_codec_plan_free(struct codec_plan *plan)
 {
     free(plan->choices);
-    json_decref(plan->says);
+    wf_cli_codec_profile_free(&plan->profile);
     *plan = (struct codec_plan){0};
 }

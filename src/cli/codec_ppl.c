@@ -147,8 +147,8 @@ static json_t *answer(const struct ppl *ppl)
     wf_cli_json_set(a, "ratio_v", ratios(ppl, 1));
     wf_cli_json_set(a, "seconds", wf_cli_json_real(ppl->seconds, 2));
     wf_cli_json_set(a, "model", wf_cli_codec_shape(&ppl->subject));
-    if (ppl->plan.says)
-        wf_cli_json_set(a, "calibration", json_incref(ppl->plan.says));
+    if (ppl->plan.profile.says)
+        wf_cli_json_set(a, "calibration", json_incref(ppl->plan.profile.says));
     return a;
 }
 

@@ -120,7 +120,7 @@ static double magnitude_of(const struct wf_calibration_group *g, uint32_t i)
 /* Of a rounded Laplace distribution of that mean magnitude, in steps, with its sign. */
 static double entropy_bits(double magnitude)
 {
-    if (magnitude < 1e-3)
+    if (magnitude < 0.02)
         return 0;
     double decay = exp(-1 / magnitude), root = exp(-0.5 / magnitude), zero = 1 - root;
     double bits = -zero * log2(zero > 1e-12 ? zero : 1e-12);

@@ -8,15 +8,9 @@
 
 /* In the order in which people should see them. */
 static const struct wf_codec *const codecs[] = {
-    &wf_codec_lossless,
-    &wf_codec_lossless_fixed,
-    &wf_codec_lossless_entropy,
-    &wf_codec_raw,
-    &wf_codec_int8,
-    &wf_codec_fp8,
-    &wf_codec_int4,
-    &wf_codec_int2,
-    &wf_codec_transform,
+    &wf_codec_lossless, &wf_codec_lossless_fixed, &wf_codec_lossless_entropy,
+    &wf_codec_raw,      &wf_codec_int8,           &wf_codec_fp8,
+    &wf_codec_int4,     &wf_codec_int2,           &wf_codec_transform,
 };
 
 #define CODECS (sizeof codecs / sizeof codecs[0])

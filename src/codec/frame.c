@@ -13,6 +13,7 @@
 
 #include "base/status.h"
 #include "base/sum.h"
+#include "codec/profile.h"
 
 #define OPAQUE_PLANE_BYTES (1u << 20)
 #define PLANE_VERSION 1u
@@ -194,7 +195,7 @@ static enum weft_status check_plan(const struct wf_layout *layout, const struct 
         if (choice->parameter > UINT16_MAX)
             return wf_fail(WEFT_E_INVALID, "parameter %u of codec %s is too large; give up to %u",
                            choice->parameter, choice->codec->name, UINT16_MAX);
-        if (choice->codec->profiled && (!plan->profile || plan->profile_id == 0))
+        if (choice->codec->profiled && !plan->profile)
             return wf_fail(WEFT_E_INVALID,
                            "codec %s works from a profile and the plan has none; "
                            "calibrate one or take another codec",
@@ -243,7 +244,7 @@ enum weft_status wf_frame_encode(const struct wf_layout *layout, const struct wf
         if (!codec->lossless)
             head.flags |= WF_FRAME_LOSSY;
         if (codec->profiled)
-            head.profile = plan->profile_id;
+            head.profile = plan->profile->id;
     }
     head.encoded = at;
     head.checksum = frame_sum(&head, frame + table, layout->planes * sizeof(struct wf_frame_plane));

@@ -85,7 +85,6 @@ struct wf_frame_plan {
     const struct wf_frame_choice *planes; /* [layout.planes]; NULL: `all` for each */
     struct wf_frame_choice all;
     const struct wf_profile *profile; /* NULL: none */
-    uint64_t profile_id;              /* its name in heads of frames that need it; not 0 */
     uint8_t quality;                  /* for the head */
 };
 

@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Calibration with a model at hand: windows of a text go in, a profile comes out, with settings for
+ * each quality and what they were seen to cost.
+ *
+ * Most windows make the bases (codec/calibrate.h).  The rest, which the bases have not seen, tell
+ * what errors cost: first each plane alone, coded at a step of its own while all others stay exact;
+ * then all together, at a range of settings.  The setting for a quality is read off that curve.
+ */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/codec.h"
+#include "codec/calibrate.h"
+#include "codec/transform.h"
+#include "llama/say.h"
+
+#define DESIGN_WINDOWS_MAX 24u
+#define HELD_WINDOWS_MAX 6u
+#define SINKS 1u
+/* What one plane loses when it is measured alone, as a part of all that it has. */
+#define ALONE_PART 0.02
+/* The cost that the steps of a profile are predicted to have at WF_TRANSFORM_UNIT. */
+#define UNIT_KL 1e-3
+/* Settings that are tried: from and to, around WF_TRANSFORM_UNIT. */
+#define TRY_FROM (-40)
+#define TRY_TO 56
+#define TRY_BY 8
+#define TRIES ((TRY_TO - TRY_FROM) / TRY_BY + 1)
+/* Of what a quality allows, so much is used: another text costs more or less than this one. */
+#define MARGIN 0.6
+
+static const double transparent_kl = 5e-4;
+static const double economy_pct = 1;
+
+struct work {
+    struct cli *cli;
+    const struct codec_subject *subject;
+    struct wf_calibration *c;
+    uint32_t design_end, held_end; /* windows 0 … design_end − 1 … held_end − 1 */
+    uint32_t held_first;
+
+    /* A window on its way in: [layers][length][…] */
+    float *keys, *values, *queries;
+    uint32_t computed; /* tokens of it whose blocks are complete */
+    uint32_t length;
+    bool observing;
+
+    struct cli_progress progress;
+    double done, share; /* parts of all: before this run, and of it */
+
+    struct wf_profile *profile;
+    struct codec_passage passage; /* all variants' */
+    struct wf_frame_choice *choices;
+};
+
+struct trial {
+    struct work *work;
+    struct wf_frame_plan plan;
+    uint32_t plane; /* sensitivity: this one alone */
+    uint64_t bytes, encoded;
+    struct wf_eval_result result;
+};
+
+static bool failed(void)
+{
+    return wf_say_failed("%s", wf_last_error());
+}
+
+static bool on_progress(void *context, double part)
+{
+    struct work *w = context;
+    wf_cli_progress_step(&w->progress, w->done + w->share * part, "");
+    return true;
+}
+
+/* ------------------------------------------------------------------------------ bases: what goes in */
+
+static size_t kv_row(const struct work *w)
+{
+    return w->subject->model.kv_dim;
+}
+
+static bool window_in(struct work *w)
+{
+    const struct wf_model_shape *s = &w->subject->model.shape;
+    for (uint32_t layer = 0; layer < s->layers && w->computed; layer++) {
+        size_t at = (size_t)layer * w->length;
+        if (wf_calibration_add(w->c, layer, w->computed, w->keys + at * kv_row(w),
+                               w->values + at * kv_row(w), w->queries + at * s->dim) != WEFT_OK)
+            return failed();
+    }
+    w->computed = 0;
+    return true;
+}
+
+static void on_queries(void *context, uint32_t layer, uint32_t first, uint32_t count,
+                       const float *queries)
+{
+    struct work *w = context;
+    size_t dim = w->subject->model.shape.dim;
+    memcpy(w->queries + ((size_t)layer * w->length + first) * dim, queries,
+           count * dim * sizeof *queries);
+}
+
+static bool on_block(void *context, const float *block, uint32_t position)
+{
+    struct work *w = context;
+    const struct wf_layout *layout = &w->subject->layout;
+    size_t plane = layout->tokens * kv_row(w);
+    for (uint32_t p = 0; p < layout->planes; p++) {
+        const float *rows = block + p * plane;
+        float *to = (p % 2 ? w->values : w->keys) +
+                    ((size_t)(p / 2) * w->length + position) * kv_row(w);
+        if (w->observing)
+            wf_calibration_observe(w->c, p / 2, p % 2, position, layout->tokens, rows);
+        else
+            memcpy(to, rows, plane * sizeof *rows);
+    }
+    w->computed = position + layout->tokens;
+    return true;
+}
+
+static bool run(struct work *w, uint32_t first, uint32_t end, bool look,
+                const struct wf_eval_variant *variants, uint32_t count,
+                struct wf_eval_result *results)
+{
+    struct wf_eval_plan plan;
+    wf_cli_codec_evaluation(w->subject, &plan);
+    plan.context = w;
+    plan.progress = on_progress;
+    plan.block = look ? on_block : NULL;
+    plan.queries = look && !w->observing ? on_queries : NULL;
+    return wf_eval_run(&plan, &w->subject->windows, first, end, variants, count, results);
+}
+
+static bool bases(struct work *w)
+{
+    const struct wf_model *m = &w->subject->model;
+    for (uint32_t layer = 0; layer < m->shape.layers; layer++)
+        wf_calibration_mixing(w->c, layer, m->wo + (size_t)layer * m->shape.dim * m->shape.dim,
+                              m->shape.dim);
+    w->share = 0.4 / w->design_end;
+    for (uint32_t i = 0; i < w->design_end; i++, w->done += w->share) {
+        if (!run(w, i, i + 1, true, NULL, 0, NULL) || !window_in(w))
+            return false;
+    }
+    return wf_calibration_design(w->c) == WEFT_OK || failed();
+}
+
+/* ------------------------------------------------------------------------------- what errors cost */
+
+static bool profile_made(struct work *w, const struct wf_profile_point *points, void **out_file,
+                         size_t *out_bytes)
+{
+    void *file;
+    size_t bytes;
+    wf_profile_destroy(w->profile);
+    w->profile = NULL;
+    if (wf_calibration_file(w->c, points, &file, &bytes) != WEFT_OK)
+        return failed();
+    bool ok = wf_profile_parse(file, bytes, &w->profile) == WEFT_OK || failed();
+    if (ok && out_file) {
+        *out_file = file;
+        *out_bytes = bytes;
+    } else {
+        free(file);
+    }
+    return ok;
+}
+
+static bool pass(void *context, float *block, uint32_t position)
+{
+    struct trial *t = context;
+    struct codec_passage *p = &t->work->passage;
+    uint64_t bytes = p->bytes, encoded = p->encoded;
+    struct wf_frame_choice *choice = t->plan.planes ? &t->work->choices[t->plane] : NULL;
+    p->plan = &t->plan;
+    if (choice)
+        *choice = t->plan.all;
+    bool ok = wf_cli_codec_pass(p, block, position);
+    if (choice)
+        *choice = (struct wf_frame_choice){&wf_codec_raw, 0};
+    t->bytes += p->bytes - bytes;
+    t->encoded += p->encoded - encoded;
+    return ok;
+}
+
+static bool try_all(struct work *w, struct trial *trials, uint32_t count, double share, bool look)
+{
+    struct wf_eval_variant variants[WF_EVAL_VARIANTS_MAX];
+    struct wf_eval_result results[WF_EVAL_VARIANTS_MAX];
+    for (uint32_t at = 0; at < count; at += WF_EVAL_VARIANTS_MAX) {
+        uint32_t some = count - at < WF_EVAL_VARIANTS_MAX ? count - at
+                                                          : (uint32_t)WF_EVAL_VARIANTS_MAX;
+        for (uint32_t i = 0; i < some; i++)
+            variants[i] = (struct wf_eval_variant){&trials[at + i], pass};
+        w->share = share * some / count;
+        if (!run(w, w->held_first, w->held_end, look && at == 0, variants, some, results))
+            return false;
+        w->done += w->share;
+        for (uint32_t i = 0; i < some; i++)
+            trials[at + i].result = results[i];
+    }
+    return true;
+}
+
+static bool sensitivities(struct work *w, struct trial *trials)
+{
+    static const struct wf_profile_point none[WF_PROFILE_POINTS];
+    uint32_t planes = w->subject->layout.planes;
+    for (uint32_t p = 0; p < planes; p++)
+        wf_calibration_step(w->c, p / 2, p % 2,
+                            wf_calibration_step_of(w->c, p / 2, p % 2, ALONE_PART));
+    if (!profile_made(w, none, NULL, NULL))
+        return false;
+    for (uint32_t p = 0; p < planes; p++) {
+        trials[p] = (struct trial){.work = w, .plane = p};
+        trials[p].plan = (struct wf_frame_plan){
+            .planes = w->choices,
+            .all = {&wf_codec_transform, WF_TRANSFORM_UNIT},
+            .profile = w->profile,
+        };
+        w->choices[p] = (struct wf_frame_choice){&wf_codec_raw, 0};
+    }
+    w->observing = true;
+    if (!try_all(w, trials, planes, 0.35, true))
+        return false;
+    for (uint32_t p = 0; p < planes; p++) {
+        double step = wf_calibration_step_of(w->c, p / 2, p % 2, ALONE_PART);
+        double error = wf_calibration_error(w->c, p / 2, p % 2, step);
+        wf_calibration_sensitivity(w->c, p / 2, p % 2, error > 0 ? trials[p].result.kl / error : 0);
+    }
+    wf_calibration_steps(w->c, UNIT_KL);
+    return true;
+}
+
+/* --------------------------------------------------------------------------------- what is chosen */
+
+static double pct_of(const struct trial *t)
+{
+    return 100 * expm1(t->result.nll - t->result.nll_exact);
+}
+
+static double ratio_of(const struct trial *t)
+{
+    return t->encoded ? (double)t->bytes / (double)t->encoded : 0;
+}
+
+/* The coarsest setting that costs at most `kl`, between two tries as the logarithm of the cost is;
+ * the finest when none is so fine. */
+static struct wf_profile_point point_at(const struct trial *trials, double kl)
+{
+    struct wf_profile_point point = {
+        .parameter = (uint16_t)(WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM),
+        .kl = (float)trials[0].result.kl,
+        .ppl_pct = (float)pct_of(&trials[0]),
+        .ratio = (float)ratio_of(&trials[0]),
+    };
+    uint32_t i = 0;
+    while (i + 1 < TRIES && trials[i + 1].result.kl <= kl)
+        i++;
+    if (!(trials[i].result.kl <= kl))
+        return point;
+    double low = trials[i].result.kl, high = i + 1 < TRIES ? trials[i + 1].result.kl : low;
+    double part = high > low && low > 0 ? log(kl / low) / log(high / low) : 0;
+    part = floor(part * TRY_BY) / TRY_BY;
+    const struct trial *a = &trials[i], *b = &trials[i + (i + 1 < TRIES)];
+    point.parameter = (uint16_t)((int32_t)WF_TRANSFORM_UNIT + TRY_FROM +
+                                 (int32_t)(((double)i + part) * TRY_BY));
+    point.kl = (float)(low > 0 ? low * pow(high / low, part) : low);
+    point.ppl_pct = (float)(pct_of(a) + part * (pct_of(b) - pct_of(a)));
+    point.ratio = (float)(ratio_of(a) + part * (ratio_of(b) - ratio_of(a)));
+    return point;
+}
+
+static json_t *point_json(const struct wf_profile_point *point)
+{
+    json_t *a = json_object();
+    wf_cli_json_set(a, "parameter", json_integer(point->parameter));
+    wf_cli_json_set(a, "kl", wf_cli_json_real(point->kl, 7));
+    wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real(point->ppl_pct, 4));
+    wf_cli_json_set(a, "ratio", wf_cli_json_real(point->ratio, 3));
+    return a;
+}
+
+static json_t *plane_json(const struct work *w, const struct trial *t)
+{
+    const struct wf_profile_group *g = wf_profile_group_of(w->profile, t->plane / 2, t->plane % 2,
+                                                           0);
+    json_t *a = json_object();
+    wf_cli_json_set(a, "layer", json_integer(t->plane / 2));
+    wf_cli_json_set(a, "kv", json_string(t->plane % 2 ? "v" : "k"));
+    wf_cli_json_set(a, "kl_alone", wf_cli_json_real(t->result.kl, 9));
+    wf_cli_json_set(a, "ppl_delta_pct_alone", wf_cli_json_real(pct_of(t), 5));
+    wf_cli_json_set(a, "sensitivity", json_real((double)g->sensitivity));
+    wf_cli_json_set(a, "step", json_real((double)g->step));
+    return a;
+}
+
+static json_t *curve_json(const struct work *w, const struct trial *trials)
+{
+    json_t *curve = json_array();
+    for (uint32_t i = 0; i < TRIES; i++) {
+        double kl, bits;
+        uint32_t parameter = trials[i].plan.all.parameter;
+        wf_calibration_predict(w->c, parameter, &kl, &bits);
+        json_t *a = json_object();
+        wf_cli_json_set(a, "parameter", json_integer(parameter));
+        wf_cli_json_set(a, "kl", wf_cli_json_real(trials[i].result.kl, 7));
+        wf_cli_json_set(a, "kl_predicted", wf_cli_json_real(kl, 7));
+        wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real(pct_of(&trials[i]), 4));
+        wf_cli_json_set(a, "ratio", wf_cli_json_real(ratio_of(&trials[i]), 3));
+        wf_cli_json_set(
+            a, "ratio_predicted",
+            wf_cli_json_real(8 * (double)weft_dtype_bytes(w->subject->layout.dtype) / bits, 3));
+        json_array_append_new(curve, a);
+    }
+    return curve;
+}
+
+static json_t *says(const struct work *w, const struct trial *alone, const struct trial *trials,
+                    const struct wf_profile_point *points)
+{
+    json_t *a = json_object(), *planes = json_array();
+    wf_cli_json_set(a, "design_windows", json_integer(w->design_end));
+    wf_cli_json_set(a, "held_windows", json_integer(w->held_end - w->held_first));
+    wf_cli_json_set(a, "held_apart", json_boolean(w->held_first >= w->design_end));
+    wf_cli_json_set(a, "transparent", point_json(&points[WEFT_TRANSPARENT]));
+    wf_cli_json_set(a, "economy", point_json(&points[WEFT_ECONOMY]));
+    wf_cli_json_set(a, "curve", curve_json(w, trials));
+    for (uint32_t p = 0; p < w->subject->layout.planes; p++)
+        json_array_append_new(planes, plane_json(w, &alone[p]));
+    wf_cli_json_set(a, "planes", planes);
+    return a;
+}
+
+static bool settings(struct work *w, const struct trial *alone, struct codec_profile *out)
+{
+    const struct codec_options *given = &wf_cli_codec_options;
+    struct wf_profile_point points[WF_PROFILE_POINTS] = {{0}};
+    struct trial trials[TRIES];
+    if (!profile_made(w, points, NULL, NULL))
+        return false;
+    for (uint32_t i = 0; i < TRIES; i++) {
+        uint32_t parameter = WF_TRANSFORM_UNIT + (uint32_t)(TRY_FROM + (int32_t)i * TRY_BY);
+        trials[i] = (struct trial){.work = w};
+        trials[i].plan = (struct wf_frame_plan){
+            .all = {&wf_codec_transform, parameter},
+            .profile = w->profile,
+        };
+    }
+    w->observing = false;
+    if (!try_all(w, trials, TRIES, 0.25, false))
+        return false;
+    double kl = given->kl > 0 ? given->kl : transparent_kl;
+    double pct = given->ppl_pct > 0 ? given->ppl_pct : economy_pct;
+    points[WEFT_TRANSPARENT] = point_at(trials, MARGIN * kl);
+    /* A model that is as sure as it should be loses as much likelihood as the KL says. */
+    points[WEFT_ECONOMY] = point_at(trials, MARGIN * log1p(pct / 100));
+    out->says = says(w, alone, trials, points);
+    return profile_made(w, points, &out->file, &out->bytes);
+}
+
+/* ------------------------------------------------------------------------------------- the whole */
+
+static bool create(struct work *w)
+{
+    const struct codec_subject *subject = w->subject;
+    const struct wf_model_shape *s = &subject->model.shape;
+    char name[64];
+    wf_cli_codec_name(subject, name, sizeof name);
+    struct wf_calibration_shape shape = {
+        .layers = s->layers,
+        .query_heads = s->heads,
+        .heads = s->kv_heads,
+        .head_dim = subject->model.head_dim,
+        .sinks = SINKS,
+        .dtype = subject->layout.dtype,
+        .rope_pairing = WF_MODEL_ROPE_PAIRED ? WF_ROPE_INTERLEAVED : WF_ROPE_HALVES,
+        .rope_dims = subject->model.head_dim,
+        .rope_theta = WF_MODEL_ROPE_THETA,
+        .model = name,
+    };
+    w->length = subject->windows.length;
+    size_t rows = (size_t)s->layers * w->length;
+    w->keys = wf_cli_alloc(rows * kv_row(w) * sizeof(float));
+    w->values = wf_cli_alloc(rows * kv_row(w) * sizeof(float));
+    w->queries = wf_cli_alloc(rows * s->dim * sizeof(float));
+    w->choices = wf_cli_alloc(subject->layout.planes * sizeof *w->choices);
+    return wf_calibration_create(&shape, &w->c) == WEFT_OK || failed();
+}
+
+static void windows_of(struct work *w, uint32_t windows)
+{
+    uint32_t held = windows / 4 < HELD_WINDOWS_MAX ? windows / 4 : HELD_WINDOWS_MAX;
+    held = held < 1 ? 1 : held;
+    w->held_end = windows;
+    w->held_first = windows - held;
+    w->design_end = w->held_first < 1 ? 1 : w->held_first;
+    if (w->design_end > DESIGN_WINDOWS_MAX)
+        w->design_end = DESIGN_WINDOWS_MAX;
+}
+
+int wf_cli_codec_calibration(struct cli *cli, const struct codec_subject *subject, uint32_t windows,
+                             struct codec_profile *out)
+{
+    struct work w = {.cli = cli, .subject = subject};
+    struct trial *alone = wf_cli_alloc(subject->layout.planes * sizeof *alone);
+    static const struct wf_frame_plan no_plan;
+    *out = (struct codec_profile){0};
+    windows_of(&w, windows);
+    wf_cli_progress_init(&w.progress, "codec calibrate");
+    bool ok = create(&w) &&
+              wf_cli_codec_passage_init(cli, &subject->layout, &no_plan, &w.passage) == CLI_OK &&
+              bases(&w) && sensitivities(&w, alone) && settings(&w, alone, out);
+    wf_cli_progress_fini(&w.progress);
+    wf_cli_codec_passage_fini(&w.passage);
+    wf_calibration_destroy(w.c);
+    free(w.keys);
+    free(w.values);
+    free(w.queries);
+    free(w.choices);
+    free(alone);
+    out->profile = w.profile;
+    if (ok)
+        return CLI_OK;
+    wf_cli_codec_profile_free(out);
+    return wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_say_last());
+}
+
+void wf_cli_codec_profile_free(struct codec_profile *profile)
+{
+    wf_profile_destroy(profile->profile);
+    free(profile->file);
+    json_decref(profile->says);
+    *profile = (struct codec_profile){0};
+}
+
+int wf_cli_codec_profile_read(struct cli *cli, const char *path,
+                              const struct codec_subject *subject, struct codec_profile *out)
+{
+    *out = (struct codec_profile){0};
+    FILE *file = fopen(path, "rb");
+    long bytes = -1;
+    if (file && fseek(file, 0, SEEK_END) == 0)
+        bytes = ftell(file);
+    if (bytes < 0 || (uint64_t)bytes > WF_PROFILE_BYTES_MAX || fseek(file, 0, SEEK_SET) != 0) {
+        int why = errno;
+        if (file)
+            fclose(file);
+        return wf_cli_fail(cli, CLI_USAGE, "cannot read --profile %s: %s", path,
+                           bytes < 0 ? strerror(why) : "it is too large for a profile");
+    }
+    out->bytes = (size_t)bytes;
+    out->file = wf_cli_alloc(out->bytes + 1);
+    bool whole = fread(out->file, 1, out->bytes, file) == out->bytes;
+    fclose(file);
+    struct wf_plane plane;
+    if (!whole || wf_profile_parse(out->file, out->bytes, &out->profile) != WEFT_OK) {
+        wf_cli_codec_profile_free(out);
+        return wf_cli_fail(cli, CLI_USAGE, "--profile %s: %s", path,
+                           whole ? wf_last_error() : "it cannot be read to its end");
+    }
+    const struct wf_profile_head *head = &out->profile->head;
+    wf_layout_plane(&subject->layout, 0, 0, NULL, &plane);
+    if (head->layers * 2 == subject->layout.planes && wf_profile_fits(out->profile, &plane))
+        return CLI_OK;
+    int code =
+        wf_cli_fail(cli, CLI_USAGE,
+                    "--profile %s is of a model of %u layers of %u heads of %u elements, and "
+                    "this one has %u of %u of %u; calibrate this one",
+                    path, head->layers, head->heads, head->head_dim, subject->layout.planes / 2,
+                    subject->layout.heads, subject->layout.head_dim);
+    wf_cli_codec_profile_free(out);
+    return code;
+}
+
+/* --------------------------------------------------------------------------------- the command */
+
+static void print(const struct codec_profile *made, const char *path)
+{
+    static const struct {
+        int quality;
+        const char *name;
+    } all[] = {{WEFT_TRANSPARENT, "transparent"}, {WEFT_ECONOMY, "economy"}};
+    printf("%s: %zu bytes, of %llu tokens\n", path, made->bytes,
+           (unsigned long long)made->profile->head.tokens);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        const struct wf_profile_point *p = &made->profile->head.points[all[i].quality];
+        printf("  %-12s %5.2f times smaller, KL %.2g nats a token, perplexity %+.3f %%\n",
+               all[i].name, (double)p->ratio, (double)p->kl, (double)p->ppl_pct);
+    }
+}
+
+int wf_cli_codec_calibrate(struct cli *cli)
+{
+    const struct codec_options *given = &wf_cli_codec_options;
+    struct codec_subject subject;
+    struct codec_profile made;
+    if (!given->output)
+        return wf_cli_fail(cli, CLI_USAGE, "say where the profile goes: --output FILE");
+    int code = wf_cli_codec_open(cli, false, &subject);
+    if (code != CLI_OK)
+        return code;
+    code = wf_cli_codec_calibration(cli, &subject, subject.windows.windows, &made);
+    FILE *file = code == CLI_OK ? fopen(given->output, "wb") : NULL;
+    if (code == CLI_OK) {
+        bool written = file && fwrite(made.file, 1, made.bytes, file) == made.bytes;
+        if ((file && fclose(file) != 0) || !written)
+            code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", given->output,
+                               strerror(errno));
+        else if (cli->json)
+            wf_cli_json_print(json_incref(made.says));
+        else
+            print(&made, given->output);
+        wf_cli_codec_profile_free(&made);
+    }
+    wf_cli_codec_close(&subject);
+    return code;
+}
