@@ -76,7 +76,7 @@ static bool on_progress(void *context, double part)
     return true;
 }
 
-/* ------------------------------------------------------------------------------ bases: what goes in */
+/* -------------------------------------------------------------------------- bases: what goes in */
 
 static size_t kv_row(const struct work *w)
 {
@@ -150,7 +150,7 @@ static bool bases(struct work *w)
     return wf_calibration_design(w->c) == WEFT_OK || failed();
 }
 
-/* ------------------------------------------------------------------------------- what errors cost */
+/* ----------------------------------------------------------------------------- what errors cost */
 
 static bool profile_made(struct work *w, const struct wf_profile_point *points, void **out_file,
                          size_t *out_bytes)
@@ -237,7 +237,7 @@ static bool sensitivities(struct work *w, struct trial *trials)
     return true;
 }
 
-/* --------------------------------------------------------------------------------- what is chosen */
+/* ------------------------------------------------------------------------------- what is chosen */
 
 static double pct_of(const struct trial *t)
 {
@@ -364,7 +364,7 @@ static bool settings(struct work *w, const struct trial *alone, struct codec_pro
     return profile_made(w, points, &out->file, &out->bytes);
 }
 
-/* ------------------------------------------------------------------------------------- the whole */
+/* ------------------------------------------------------------------------------------ the whole */
 
 static bool create(struct work *w)
 {
@@ -478,7 +478,7 @@ int wf_cli_codec_profile_read(struct cli *cli, const char *path,
     return code;
 }
 
-/* --------------------------------------------------------------------------------- the command */
+/* ---------------------------------------------------------------------------------- the command */
 
 static void print(const struct codec_profile *made, const char *path)
 {

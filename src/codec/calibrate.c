@@ -5,6 +5,7 @@
 #include "codec/calibrate.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,7 +70,7 @@ enum weft_status wf_calibration_create(const struct wf_calibration_shape *shape,
     head->dtype = (uint8_t)shape->dtype;
     head->sinks = (uint8_t)shape->sinks;
     if (shape->model)
-        strncpy(head->model, shape->model, sizeof head->model - 1);
+        snprintf(head->model, sizeof head->model, "%s", shape->model);
     c->groups = c->profile.groups = (head->heads + head->group_heads - 1) / head->group_heads;
     c->group = calloc((size_t)2 * shape->layers * c->groups, sizeof *c->group);
     c->mixing = calloc((size_t)shape->layers * shape->query_heads * shape->head_dim *
@@ -139,7 +140,7 @@ void wf_calibration_mixing(struct wf_calibration *c, uint32_t layer, const float
     c->mixed[layer] = true;
 }
 
-/* --------------------------------------------------------------------------------- what is added */
+/* -------------------------------------------------------------------------------- what is added */
 
 /* A head of a sequence. */
 struct look {
@@ -322,7 +323,7 @@ enum weft_status wf_calibration_add(struct wf_calibration *c, uint32_t layer, ui
     return WEFT_OK;
 }
 
-/* --------------------------------------------------------------------------------- the basis */
+/* ------------------------------------------------------------------------------------ the basis */
 
 /* root = M½ and back = M−½, block by block of `d`; spare [d × d + 2 d]. */
 static bool roots(const struct wf_calibration_group *g, uint32_t d, double *root, double *back,

@@ -75,7 +75,7 @@ static void fill(struct wf_laplace_table *table, const double *probability, unsi
 }
 
 /* first, and from there on each `decay` times the one before; the last symbol has all the rest.
- * What is less likely than 2^-10 needs no symbol. */
+ * What is less likely than 2^-10 needs no symbol, but for the first. */
 static void geometric(struct wf_laplace_table *table, double zero, double first, double decay,
                       bool with_zero)
 {
@@ -86,7 +86,8 @@ static void geometric(struct wf_laplace_table *table, double zero, double first,
         left -= zero;
     }
     double next = first;
-    while (count < WF_LAPLACE_SYMBOLS - 1 && left - next > 1.0 / 1024) {
+    unsigned least = count + 1;
+    while (count < WF_LAPLACE_SYMBOLS - 1 && (left - next > 1.0 / 1024 || count < least)) {
         probability[count++] = next;
         left -= next;
         next *= decay;
@@ -104,6 +105,8 @@ void wf_laplace_init(struct wf_laplace *out)
         geometric(&out->any[class], 1 - root, root * (1 - decay), decay, true);
         geometric(&out->nonzero[class], 0, 1 - decay, decay, false);
         /* The mean of an exponential between −½ and ½ of a step. */
-        out->toward_zero[class] = (float)(0.5 - 1 / rate + 1 / (exponential(rate) - 1));
+        double toward = 0.5 - 1 / rate + 1 / (exponential(rate) - 1);
+        out->toward_zero[class] = (float)(toward < WF_LAPLACE_TOWARD_MAX ? toward
+                                                                         : WF_LAPLACE_TOWARD_MAX);
     }
 }

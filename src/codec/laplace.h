@@ -23,6 +23,8 @@
 #define WF_LAPLACE_OCTAVES 6                        /* ρ from 1/16 to 4 */
 #define WF_LAPLACE_CLASSES (WF_LAPLACE_OCTAVES * 4) /* one below takes all that is smaller */
 #define WF_LAPLACE_SHIFT_MAX 24u
+/* What is real has more weight in its tails than the distribution. */
+#define WF_LAPLACE_TOWARD_MAX 0.25
 
 struct wf_laplace_table {
     uint16_t start[WF_LAPLACE_SYMBOLS + 1]; /* cumulative; start[last + 1] is the total */

@@ -57,7 +57,7 @@ float wf_transform_factor(uint32_t parameter)
     return ldexpf(part[(uint32_t)away % WF_TRANSFORM_PER_OCTAVE], octave);
 }
 
-/* ----------------------------------------------------------------------------------- preparation */
+/* ---------------------------------------------------------------------------------- preparation */
 
 static size_t round_up(size_t bytes)
 {
@@ -183,7 +183,7 @@ static bool turned(const struct wf_plane *plane)
            plane->position < WF_ROPE_POSITION_MAX - plane->tokens;
 }
 
-/* ------------------------------------------------------------------------------------- one number */
+/* ----------------------------------------------------------------------------------- one number */
 
 /* Exp-Golomb: as many zeros as `value` + 1 has bits besides the first, then those bits. */
 static void encode_rest(struct wf_encoder *e, uint32_t value)
@@ -243,7 +243,7 @@ static float decode_any(struct wf_decoder *d, const struct wf_laplace *laplace, 
     return wf_decoder_bits(d, 1) ? -steps : steps;
 }
 
-/* ----------------------------------------------------------------------------------------- a token */
+/* -------------------------------------------------------------------------------------- a token */
 
 static void encode_eight(struct wf_encoder *e, const struct wf_laplace *laplace,
                          const struct eight *eight, const uint8_t *class, const uint8_t *shift,
@@ -363,7 +363,7 @@ static void decode_token(const struct wf_plane *plane, uint32_t parameter, const
     }
 }
 
-/* --------------------------------------------------------------------------------------- a plane */
+/* -------------------------------------------------------------------------------------- a plane */
 
 static bool transform_takes(const struct wf_plane *plane)
 {
