@@ -47,7 +47,7 @@ static float next_gaussian(void)
     return sum - 6.0f;
 }
 
-/* ---------------------------------------------------------------------------------- eigenvectors */
+/* --------------------------------------------------------------------------------- eigenvectors */
 
 static void eigenvectors_give_the_matrix_back(void **state)
 {
@@ -498,7 +498,7 @@ static void damage_is_seen_or_harmless(void **state)
     wf_calibration_destroy(c);
 }
 
-/* ------------------------------------------------------------------------------ profiles that lie */
+/* ---------------------------------------------------------------------------- profiles that lie */
 
 /* With a checksum that is right, so that what is refused is refused for what it says. */
 static enum weft_status with(const uint8_t *file, size_t bytes, size_t at, const void *lie,
