@@ -15,20 +15,16 @@
 #include "tier/coded.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/reserve.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
 #include "tier/coded_inner.h"
 
-#define MEMORY_BYTES_LEAST (1u << 20)
 #define BEHIND_MAX 64u /* reaped from behind at a time */
 #define LOOK_MS 20u    /* the tier behind may have work of its own that only a reap moves on */
 
@@ -676,90 +672,16 @@ static enum weft_status coded_fence(struct wf_tier *t, uint8_t host, uint32_t ti
 
 /* --------------------------------------------------------------------------- open and close */
 
-static enum weft_status check_options(const struct wf_tier_options *options)
-{
-    enum weft_status status = wf_tier_check_options(options);
-    const struct wf_coded_options *coded = options->coded;
-    if (status != WEFT_OK)
-        return status;
-    if (!coded || !coded->ops)
-        return wf_fail(WEFT_E_INVALID, "tier %s: nothing is behind it; name the ops that are",
-                       options->path);
-    if (coded->workers > WF_CODED_WORKERS_MAX)
-        return wf_fail(WEFT_E_INVALID, "tier %s: %u codec threads; give %u at most", options->path,
-                       coded->workers, WF_CODED_WORKERS_MAX);
-    if (coded->memory_bytes < MEMORY_BYTES_LEAST || coded->memory_bytes % WF_TIER_ALIGN ||
-        !coded->part_bytes || coded->part_bytes % WF_TIER_ALIGN)
-        return wf_fail(WEFT_E_INVALID,
-                       "tier %s: %llu bytes for frames in parts of %u; give %u or more, both "
-                       "multiples of %u",
-                       options->path, (unsigned long long)coded->memory_bytes, coded->part_bytes,
-                       MEMORY_BYTES_LEAST, WF_TIER_ALIGN);
-    return WEFT_OK;
-}
-
-static bool watch(const struct wf_tier *t, int fd)
-{
-    struct epoll_event event = {.events = EPOLLIN};
-    return epoll_ctl(t->event, EPOLL_CTL_ADD, fd, &event) == 0;
-}
-
-static enum weft_status open_events(struct wf_tier *t)
-{
-    int behind = t->ops->event(t->behind);
-    t->done_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (t->done_event >= 0 && behind < 0)
-        return WEFT_OK; /* the one behind has none: it has to be polled, and so has this */
-    t->event = t->done_event < 0 ? -1 : epoll_create1(EPOLL_CLOEXEC);
-    if (t->event < 0 || !watch(t, behind) || !watch(t, t->done_event))
-        return wf_fail(WEFT_E_SYSTEM, "tier %s: a descriptor to wait for: %s", t->path,
-                       strerror(errno));
-    return WEFT_OK;
-}
-
-static enum weft_status open_tables(struct wf_tier *t)
-{
-    t->ops_all = wf_calloc(t->depth, sizeof *t->ops_all, "requests of a tier that codes");
-    t->leads_memory = wf_reserve(t->depth * WF_CODED_LEAD_MAX, "tables of frames",
-                                 "make the queue shorter");
-    t->leads = wf_reserve(WF_CODED_LEADS * sizeof *t->leads, "tables of frames",
-                          "make the queue shorter");
-    if (!t->ops_all || !t->leads_memory || !t->leads)
-        return WEFT_E_NO_MEMORY;
-    for (uint32_t i = 0; i < t->depth; i++) {
-        t->ops_all[i].lead = t->leads_memory + i * WF_CODED_LEAD_MAX;
-        wf_coded_add(&t->free_ops, &t->ops_all[i]);
-    }
-    return WEFT_OK;
-}
-
-/* All but the tier behind, which nothing is asked of any more. */
-static void dismantle(struct wf_tier *t)
-{
-    wf_coded_work_free(t);
-    if (t->event >= 0)
-        close(t->event);
-    if (t->done_event >= 0)
-        close(t->done_event);
-    wf_unreserve(t->leads, WF_CODED_LEADS * sizeof *t->leads);
-    wf_unreserve(t->leads_memory, t->depth * WF_CODED_LEAD_MAX);
-    free(t->ops_all);
-    pthread_cond_destroy(&t->work);
-    pthread_mutex_destroy(&t->lock);
-    free(t->path);
-    free(t);
-}
-
 static void coded_close(struct wf_tier *t)
 {
     wf_coded_work_stop(t);
     t->ops->close(t->behind);
-    dismantle(t);
+    wf_coded_dismantle(t);
 }
 
 static enum weft_status coded_open(const struct wf_tier_options *options, struct wf_tier **out)
 {
-    enum weft_status status = check_options(options);
+    enum weft_status status = wf_coded_check(options);
     struct wf_tier_options behind = *options;
     if (status != WEFT_OK)
         return status;
@@ -777,11 +699,7 @@ static enum weft_status coded_open(const struct wf_tier_options *options, struct
     if (status != WEFT_OK)
         goto free_all;
     t->path = strdup(options->path);
-    status = t->path ? open_tables(t) : wf_fail(WEFT_E_NO_MEMORY, "no memory for a path");
-    if (status == WEFT_OK)
-        status = open_events(t);
-    if (status == WEFT_OK)
-        status = wf_coded_work_open(t);
+    status = t->path ? wf_coded_build(t) : wf_fail(WEFT_E_NO_MEMORY, "no memory for a path");
     if (status != WEFT_OK)
         goto close_behind;
     *out = t;
@@ -791,7 +709,7 @@ close_behind:
     wf_coded_work_stop(t);
     t->ops->close(t->behind);
 free_all:
-    dismantle(t);
+    wf_coded_dismantle(t);
     return status;
 }
 
@@ -800,7 +718,7 @@ void wf_tier_coded_crash(struct wf_tier *t, void (*crash)(struct wf_tier *behind
 {
     wf_coded_work_stop(t);
     crash(t->behind);
-    dismantle(t);
+    wf_coded_dismantle(t);
 }
 
 struct wf_tier *wf_tier_coded_behind(struct wf_tier *tier)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the files of the tier that codes share: coded.c (the interface, a request's way),
- * coded_piece.c (what of a frame is read next, and what a worker makes of it) and coded_work.c
- * (workers, and the memory that frames lie in).
+ * coded_open.c (made and taken apart), coded_piece.c (what of a frame is read next, and what a
+ * worker makes of it) and coded_work.c (workers, and the memory that frames lie in).
  *
  * An *op* is a request that is encoded or decoded; others go to the tier behind as they are.  It
  * belongs to the thread that drives the tier, but while it is WORKING to one worker.  The two meet
@@ -108,6 +108,14 @@ void wf_coded_add(struct wf_coded_queue *queue, struct wf_coded_op *op);
 struct wf_coded_op *wf_coded_take(struct wf_coded_queue *queue);
 /* false: it is not there. */
 bool wf_coded_remove(struct wf_coded_queue *queue, const struct wf_coded_op *op);
+
+/* --- coded_open.c */
+
+enum weft_status wf_coded_check(const struct wf_tier_options *options);
+/* Path, options and the tier behind are there; on failure it may be dismantled. */
+enum weft_status wf_coded_build(struct wf_tier *t);
+/* The tier behind is closed, and nobody works any more. */
+void wf_coded_dismantle(struct wf_tier *t);
 
 /* --- coded_work.c */
 

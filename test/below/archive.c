@@ -34,7 +34,7 @@ struct stage {
     struct weft_format *f;
 };
 
-/* So that a test finds on the medium what it put, or knows what that takes. */
+/* The next stage's: so that a test finds on the medium what it put, or knows what that takes. */
 static bool as_it_is;
 
 static void stage_settings(struct stage *s, const char *pool, const char *size, bool archive)
@@ -94,6 +94,7 @@ static void stage_begin(struct stage *s, const char *pool, const char *size, boo
     fputs("another secret of more than thirty-two bytes, for tests alone", secret);
     assert_int_equal(fclose(secret), 0);
     stage_settings(s, pool, size, archive);
+    as_it_is = false;
     stage_open(s, (const char *const[]){crash_at, NULL});
 }
 
@@ -297,7 +298,6 @@ static void test_split(void **state)
     (void)state;
     as_it_is = true; /* what is full stays full */
     stage_begin(&s, "8MB", "32MB", true, NULL);
-    as_it_is = false;
     stage_close(&s);
     assert_true(weftd_stop(&s.node));
     snprintf(second, sizeof second, "tier.nvme1.path=%s.second", s.tier);
@@ -665,7 +665,6 @@ static void test_damaged(void **state)
     (void)state;
     as_it_is = true;
     stage_begin(&s, "8MB", "64MB", true, NULL);
-    as_it_is = false;
     for (uint64_t chain = 1; chain <= 2; chain++)
         assert_int_equal(chain_put(s.f, chain, CHAIN), CHAIN);
     assert_int_equal(archive(s.f, 1, CHAIN, "one", &got), WEFT_OK);
