@@ -16,8 +16,9 @@
 
 #include "base/status.h"
 
-#define SAMPLE_RUN 16u /* elements */
-#define SAMPLE_PART 8u /* of all runs one in so many is looked at, within these bounds */
+#define SAMPLE_RUN 16u  /* elements */
+#define SAMPLE_PART 8u  /* of all runs one in so many is looked at, within these bounds */
+#define SAMPLE_SHIFT 5u /* runs */
 #define SAMPLE_RUNS_LEAST 32u
 #define SAMPLE_RUNS_MOST 128u
 #define BASES_TOKENS_LEAST 16u
@@ -87,33 +88,46 @@ static size_t scratch_bytes(const struct wf_plane *plane)
 
 /* -------------------------------------------------------------------------------------- measure */
 
-/* Runs of symbols all over the plane; the shift keeps them from meeting the same channels.
- */
-static void sample(const struct shape *s, const uint8_t *symbols, const struct wf_tile *tile,
-                   struct wf_ranking *out)
+/* Numbers modulo the channels, without a division each. */
+static uint32_t add_modulo(uint32_t a, uint32_t b, uint32_t modulo)
 {
-    uint16_t counts[4][256] = {0};
-    struct wf_histogram h;
+    return a + b >= modulo ? a + b - modulo : a + b;
+}
+
+/* Runs of symbols all over the plane; the shift keeps them from meeting the same channels. */
+static size_t count_runs(const struct shape *s, const uint8_t *symbols, const struct wf_tile *tile,
+                         uint16_t counts[4][256])
+{
     size_t whole = s->elements / SAMPLE_RUN, runs = whole / SAMPLE_PART, total = 0;
     runs = runs < SAMPLE_RUNS_LEAST ? SAMPLE_RUNS_LEAST : runs;
     runs = runs > SAMPLE_RUNS_MOST ? SAMPLE_RUNS_MOST : runs;
-    size_t stride = whole / runs ? whole / runs : 1;
-    for (size_t i = 0; i < s->elements && whole == 0; i++, total++)
-        counts[0][(uint8_t)(symbols[i] - tile->base[i])]++;
-    for (size_t i = 0, phase = 0; i < runs && i * stride < whole; i++) {
-        /* Divisions of 64 bits would take longer than all the rest. */
-        size_t at = (i * stride + phase) * SAMPLE_RUN;
-        const uint8_t *in = symbols + at, *base = tile->base + (uint32_t)at % tile->channels;
-        for (phase += 5; phase >= stride;)
-            phase -= stride;
+    uint32_t stride = whole / runs ? (uint32_t)(whole / runs) : 1, phase = 0;
+    uint32_t channels = tile->channels, step = stride * SAMPLE_RUN % channels, channel = 0;
+    uint32_t shift = SAMPLE_SHIFT * SAMPLE_RUN % channels;
+    for (size_t i = 0; i < runs && i * stride < whole; i++, total += SAMPLE_RUN) {
+        const uint8_t *in = symbols + (i * stride + phase) * SAMPLE_RUN;
+        const uint8_t *base = tile->base + channel;
         for (unsigned k = 0; k < SAMPLE_RUN; k += 4) {
             counts[0][(uint8_t)(in[k] - base[k])]++;
             counts[1][(uint8_t)(in[k + 1] - base[k + 1])]++;
             counts[2][(uint8_t)(in[k + 2] - base[k + 2])]++;
             counts[3][(uint8_t)(in[k + 3] - base[k + 3])]++;
         }
-        total += SAMPLE_RUN;
+        channel = add_modulo(add_modulo(channel, step, channels), shift, channels);
+        for (phase += SAMPLE_SHIFT; phase >= stride; phase -= stride)
+            channel = add_modulo(channel, channels - step, channels);
     }
+    return total;
+}
+
+static void sample(const struct shape *s, const uint8_t *symbols, const struct wf_tile *tile,
+                   struct wf_ranking *out)
+{
+    uint16_t counts[4][256] = {0};
+    struct wf_histogram h;
+    size_t total = count_runs(s, symbols, tile, counts);
+    for (size_t i = 0; i < s->elements && s->elements < SAMPLE_RUN; i++, total++)
+        counts[0][(uint8_t)(symbols[i] - tile->base[i])]++;
     for (unsigned i = 0; i < 256; i++)
         h.count[i] = (uint16_t)(counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i]);
     h.total = (uint32_t)total;

@@ -30,26 +30,36 @@ static void rank_one(const struct wf_histogram *h, uint8_t value, struct wf_rank
  * counts fall, so that little has to be sorted. */
 void wf_symbols_rank(const struct wf_histogram *h, struct wf_ranking *out)
 {
-    uint32_t peak = 1;
-    for (uint32_t i = 2; i < 256; i++) /* 0 has a place of its own */
-        peak = h->count[i] > h->count[peak] ? i : peak;
+    uint16_t most = 1;
+    for (uint32_t i = 1; i < 256; i++) /* 0 has a place of its own */
+        most = h->count[i] > most ? h->count[i] : most;
+    uint32_t peak = 1, left = h->total - h->count[0];
+    while (peak < 255 && h->count[peak] != most)
+        peak++;
     out->found = 0;
     out->total = h->total;
     out->window = (uint8_t)(peak - WF_WINDOW_BELOW);
-    for (uint32_t i = 0; i <= WF_WINDOW_BELOW; i++) {
+    for (uint32_t i = 0; i <= WF_WINDOW_BELOW && left > 0; i++) {
         uint8_t below = (uint8_t)(peak - i), above = (uint8_t)(peak + i);
-        if (below != 0)
+        if (below != 0) {
             rank_one(h, below, out);
-        if (above != 0 && i > 0 && i < WF_WINDOW - WF_WINDOW_BELOW)
+            left -= h->count[below];
+        }
+        if (above != 0 && i > 0 && i < WF_WINDOW - WF_WINDOW_BELOW) {
             rank_one(h, above, out);
+            left -= h->count[above];
+        }
     }
     rank_one(h, 0, out);
 }
 
 static void take(const struct wf_ranking *ranking, uint32_t symbols, struct wf_symbols *out)
 {
-    memset(out, 0, sizeof *out);
+    memset(out->value, 0, sizeof out->value);
+    memset(out->length, 0, sizeof out->length);
+    memset(out->code, 0, sizeof out->code);
     memset(out->rank, (int)symbols, sizeof out->rank);
+    out->width = 0;
     out->symbols = symbols;
     out->window = ranking->window;
     for (uint32_t i = 0; i < symbols; i++) {
