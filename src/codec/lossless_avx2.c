@@ -57,14 +57,39 @@ INLINE void emit(struct wf_reader *r, const __m256i values[2], uint64_t escaped,
         patch(r, escaped, base, rest != NULL, out);
 }
 
-INLINE __m256i decode_step(__m256i *state, const uint32_t *table)
+/* 16 lanes, and their codes as 64 bytes: length | rank << 4.  A gather would take a load a lane. */
+struct decoder {
+    __m256i state[2], table[4];
+};
+
+INLINE struct decoder decoder_of(const struct wf_reader *r)
 {
-    __m256i entry = _mm256_i32gather_epi32((const int *)(const void *)table,
-                                           _mm256_and_si256(*state, _mm256_set1_epi32(
-                                                                        (int)WF_CODE_ENTRIES - 1)),
-                                           4);
-    *state = _mm256_srlv_epi32(*state, _mm256_and_si256(entry, _mm256_set1_epi32(0xff)));
-    return entry;
+    struct decoder d = {.state = {load_32(r->state), load_32(r->state + 8)}};
+    uint8_t bytes[WF_CODE_ENTRIES];
+    for (unsigned i = 0; i < WF_CODE_ENTRIES; i++)
+        bytes[i] = (uint8_t)((r->symbols->decode[i] & 15) | r->symbols->decode[i] >> 8 << 4);
+    for (unsigned i = 0; i < 4; i++)
+        d.table[i] = table_of_16(bytes + 16 * i);
+    return d;
+}
+
+/* The next symbol of each lane: its rank in the lower 16 bits of each 32 for the lower eight lanes,
+ * in the upper 16 for the others. */
+INLINE __m256i decode_step(struct decoder *d)
+{
+    const __m256i length = _mm256_set1_epi32(15);
+    __m256i at = _mm256_blend_epi16(d->state[0], _mm256_slli_epi32(d->state[1], 16), 0xaa);
+    at = _mm256_and_si256(at, _mm256_set1_epi16((short)(WF_CODE_ENTRIES - 1)));
+    __m256i odd = _mm256_slli_epi16(at, 3), upper = _mm256_slli_epi16(at, 2);
+    __m256i low = _mm256_blendv_epi8(_mm256_shuffle_epi8(d->table[0], at),
+                                     _mm256_shuffle_epi8(d->table[1], at), odd);
+    __m256i high = _mm256_blendv_epi8(_mm256_shuffle_epi8(d->table[2], at),
+                                      _mm256_shuffle_epi8(d->table[3], at), odd);
+    __m256i entry = _mm256_blendv_epi8(low, high, upper);
+    d->state[0] = _mm256_srlv_epi32(d->state[0], _mm256_and_si256(entry, length));
+    d->state[1] = _mm256_srlv_epi32(d->state[1],
+                                    _mm256_and_si256(_mm256_srli_epi32(entry, 16), length));
+    return _mm256_and_si256(_mm256_srli_epi16(entry, 4), _mm256_set1_epi16(15));
 }
 
 /* A byte of 255 for each bit. */
@@ -91,48 +116,46 @@ INLINE const uint8_t *refill(__m256i *state, const uint8_t *words)
     return words + 2 * (unsigned)__builtin_popcount(mask);
 }
 
-/* Each step's rank is in the second byte of its entries. */
-INLINE __m256i gather_ranks(const __m256i e[4])
+/* What four steps gave → 64 ranks in order. */
+INLINE void gather_ranks(const __m256i steps[4], __m256i out[2])
 {
-    const __m256i second = _mm256_set1_epi32(0xff00);
-    __m256i low = _mm256_or_si256(_mm256_srli_epi32(e[0], 8), _mm256_and_si256(e[1], second));
-    __m256i high = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(e[2], second), 8),
-                                   _mm256_slli_epi32(_mm256_and_si256(e[3], second), 16));
-    return _mm256_or_si256(low, high);
+    __m256i first = _mm256_or_si256(steps[0], _mm256_slli_epi16(steps[1], 8));
+    __m256i second = _mm256_or_si256(steps[2], _mm256_slli_epi16(steps[3], 8));
+    out[0] = _mm256_blend_epi16(first, _mm256_slli_epi32(second, 16), 0xaa);
+    out[1] = _mm256_blend_epi16(_mm256_srli_epi32(first, 16), second, 0xaa);
 }
 
 TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const uint8_t *rest,
                                     uint8_t *out)
 {
     const struct wf_symbols *s = r->symbols;
-    __m256i state[2] = {load_32(r->state), load_32(r->state + 8)};
+    struct decoder d = decoder_of(r);
     __m256i table = table_of_16(s->value), escape = _mm256_set1_epi8((char)s->symbols);
     const uint8_t *words = r->codes, *limit = r->limit;
     struct wf_tile tile = r->tile;
     size_t group = 0;
     /* Two refills of a group read at most 64 bytes. */
     for (; group < groups && limit - words >= 64; group++) {
-        __m256i entry[2][4], values[2];
-        uint64_t escaped = 0;
+        __m256i steps[4], ranks[2];
         for (unsigned step = 0; step < 4; step++) {
-            entry[0][step] = decode_step(&state[0], s->decode);
-            entry[1][step] = decode_step(&state[1], s->decode);
+            steps[step] = decode_step(&d);
             if (step % 2 == 1) {
-                words = refill(&state[0], words);
-                words = refill(&state[1], words);
+                words = refill(&d.state[0], words);
+                words = refill(&d.state[1], words);
             }
         }
+        gather_ranks(steps, ranks);
+        uint64_t escaped = 0;
         for (unsigned half = 0; half < 2; half++) {
-            __m256i ranks = gather_ranks(entry[half]);
-            uint32_t mask = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(ranks, escape));
+            uint32_t mask = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(ranks[half], escape));
             escaped |= (uint64_t)mask << 32 * half;
-            values[half] = _mm256_shuffle_epi8(table, ranks);
+            ranks[half] = _mm256_shuffle_epi8(table, ranks[half]);
         }
-        emit(r, values, escaped, wf_tile_next(&tile), rest ? rest + group * WF_GROUP : NULL,
+        emit(r, ranks, escaped, wf_tile_next(&tile), rest ? rest + group * WF_GROUP : NULL,
              out + group * (rest ? 128 : 64));
     }
-    store_32(r->state, state[0]);
-    store_32(r->state + 8, state[1]);
+    store_32(r->state, d.state[0]);
+    store_32(r->state + 8, d.state[1]);
     r->codes = words;
     r->tile = tile;
     return group;
