@@ -9,7 +9,6 @@
 #include <string.h>
 
 #define LEVELS 1024u
-#define NOTCHES 16u
 #define UNIT_SHIFT 16
 #define UNIT_MAX 40
 #define CANDIDATES                                                                \
@@ -27,18 +26,10 @@ static const float fractions[32] = {1.0f,         0.978572071f, 0.957603276f, 0.
                                     0.545253873f, 0.53357023f,  0.522136867f, 0.510948598f};
 /* 2^(n / 4), but for the last three, which are for lanes so wide that no more bits would do: 2^4,
  * 2^5.5, 2^7. */
-static const float notches[NOTCHES] = {1.0f, 1.18920708f, 1.41421354f, 1.68179286f,
-                                       2.0f, 2.37841415f, 2.82842708f, 3.36358571f,
-                                       4.0f, 4.75682831f, 5.65685415f, 6.72717142f,
-                                       8.0f, 16.0f,       45.2548332f, 128.0f};
-
-/* Which steps are tried: so many notches below the one that cuts nothing off.  Of two values only
- * (width 1) the best may lie at half the range, of more it is not far below the whole. */
-static const uint8_t tried[3][CANDIDATES] = {
-    {0, 2, 3, 4, 5, 6}, /* width 1 */
-    {0, 1, 2, 3, 4, 5}, /* 2 and 3 */
-    {0, 1, 2, 3, 3, 3}, /* more */
-};
+static const float notches[WF_NOTCHES] = {1.0f, 1.18920708f, 1.41421354f, 1.68179286f,
+                                          2.0f, 2.37841415f, 2.82842708f, 3.36358571f,
+                                          4.0f, 4.75682831f, 5.65685415f, 6.72717142f,
+                                          8.0f, 16.0f,       45.2548332f, 128.0f};
 
 /* The squared error of the best uniform quantiser of so many bits for a Gaussian of variance 1
  * (J. Max, "Quantizing for minimum distortion", 1960). */
@@ -90,7 +81,7 @@ static unsigned level_limit(const struct wf_cell *cell, const struct wf_cell_sha
     unsigned low = 0, high = LEVELS - 2;
     while (low < high) {
         unsigned middle = (low + high + 1) / 2;
-        if (finest_of(middle) * notches[NOTCHES - 1] * 255.0f >= widest)
+        if (finest_of(middle) * notches[WF_NOTCHES - 1] * 255.0f >= widest)
             low = middle;
         else
             high = middle - 1;
@@ -117,9 +108,9 @@ static unsigned allot(const struct wf_quant_kernel *kernel, struct wf_cell *cell
         sum -= cell->width[l];
         cell->width[l] = 0;
     }
-    uint32_t next = widths_at(kernel, cell, lanes, low + 1, cell->widest);
+    uint32_t next = widths_at(kernel, cell, lanes, low + 1, cell->next);
     for (uint32_t l = 0; next > sum && sum < row_bits && l < shape->lanes; l++)
-        if (cell->widest[l] > cell->width[l]) {
+        if (cell->next[l] > cell->width[l]) {
             cell->width[l]++;
             sum++;
         }
@@ -137,7 +128,7 @@ static unsigned unit_for(const struct wf_cell *cell, uint32_t lanes, float fines
 {
     float farthest = 0;
     for (uint32_t l = 0; l < lanes; l++) {
-        float zero = cell->zero[l] < 0 ? -cell->zero[l] : cell->zero[l];
+        float zero = cell->fit.zero[l] < 0 ? -cell->fit.zero[l] : cell->fit.zero[l];
         farthest = zero > farthest ? zero : farthest;
     }
     unsigned unit = UNIT_SHIFT - 2;
@@ -156,7 +147,7 @@ static struct wf_cell_head plan(const struct wf_quant_kernel *kernel, struct wf_
         return head;
     }
     for (uint32_t l = 0; l < shape->lanes; l++)
-        cell->zero[l] = 0.5f * (cell->stats.low[l] + cell->stats.high[l]);
+        cell->fit.zero[l] = 0.5f * (cell->stats.low[l] + cell->stats.high[l]);
     head.zero_bytes = 1;
     head.level = (uint16_t)allot(kernel, cell, shape, row_bits_of(shape, 1));
     head.unit = (uint8_t)unit_for(cell, shape->lanes, finest_of(head.level), 127);
@@ -188,81 +179,49 @@ static float nearest_zero(float zero, float unit, float most)
     return (count > -most ? count : -most) * unit;
 }
 
-static void set_steps(struct wf_cell *cell, size_t lanes, float finest)
-{
-    for (size_t l = 0; l < lanes; l++) {
-        cell->steps.step[l] = finest * notches[cell->notch[l]];
-        cell->steps.base[l] = cell->zero[l] - 0.5f * cell->steps.most[l] * cell->steps.step[l];
-    }
-}
-
-static uint8_t notch_below(unsigned widest, unsigned width, unsigned candidate)
-{
-    unsigned below = tried[width <= 1 ? 0 : width <= 3 ? 1 : 2][candidate];
-    return (uint8_t)(widest > below ? widest - below : 0);
-}
-
 /* The step of each lane that makes the least error. */
 static void fit_steps(const struct wf_quant_kernel *kernel, struct wf_cell *cell,
                       const struct wf_cell_shape *shape, float finest)
 {
     size_t lanes = padded(shape->lanes);
+    cell->fit.finest = finest;
+    cell->fit.notches = notches;
     for (uint32_t l = 0; l < lanes; l++) {
-        unsigned notch = 0;
         cell->steps.most[l] = (float)((1u << cell->width[l]) - 1);
-        float range = range_of(cell, l, shape->centred);
-        while (cell->width[l] && notch < NOTCHES - 1 &&
-               finest * notches[notch] * cell->steps.most[l] < range)
-            notch++;
-        cell->widest[l] = (uint8_t)notch;
-        cell->best_square[l] = INFINITY;
+        cell->fit.range[l] = range_of(cell, l, shape->centred);
     }
-    uint8_t best[WF_CELL_LANES] = {0};
-    for (unsigned k = 0; k < CANDIDATES; k++) {
-        for (size_t l = 0; l < lanes; l++)
-            cell->notch[l] = notch_below(cell->widest[l], cell->width[l], k);
-        set_steps(cell, lanes, finest);
-        kernel->try_steps(cell->tile, shape->samples, lanes, &cell->steps, cell->square, cell->sum);
-        for (size_t l = 0; l < lanes; l++)
-            if (cell->square[l] < cell->best_square[l]) {
-                cell->best_square[l] = cell->square[l];
-                cell->best_sum[l] = cell->sum[l];
-                best[l] = cell->notch[l];
-            }
-    }
-    memcpy(cell->notch, best, sizeof best);
-    set_steps(cell, lanes, finest);
+    kernel->fit_steps(cell->tile, shape->samples, lanes, &cell->fit, &cell->steps);
 }
 
 /* Zeros moved by the mean of the error, where that helps. */
 static void fit_zeros(const struct wf_quant_kernel *kernel, struct wf_cell *cell,
-                      const struct wf_cell_shape *shape, float finest, float unit, float most)
+                      const struct wf_cell_shape *shape, float unit, float most)
 {
     size_t lanes = padded(shape->lanes);
-    float before[WF_CELL_LANES];
-    memcpy(before, cell->zero, sizeof before);
-    float each = 1.0f / (float)shape->samples;
+    float before[WF_CELL_LANES], square[WF_CELL_LANES], sum[WF_CELL_LANES];
+    float *zero = cell->fit.zero, each = 1.0f / (float)shape->samples;
+    memcpy(before, zero, sizeof before);
     for (size_t l = 0; l < lanes; l++)
-        cell->zero[l] = nearest_zero(before[l] + cell->best_sum[l] * each, unit, most);
-    set_steps(cell, lanes, finest);
-    kernel->try_steps(cell->tile, shape->samples, lanes, &cell->steps, cell->square, cell->sum);
+        zero[l] = nearest_zero(before[l] + cell->fit.sum[l] * each, unit, most);
+    kernel->set_steps(&cell->fit, lanes, &cell->steps);
+    kernel->try_steps(cell->tile, shape->samples, lanes, &cell->steps, square, sum);
     for (size_t l = 0; l < lanes; l++)
-        if (!(cell->square[l] < cell->best_square[l]))
-            cell->zero[l] = before[l];
-    set_steps(cell, lanes, finest);
+        zero[l] = square[l] < cell->fit.square[l] ? zero[l] : before[l];
+    kernel->set_steps(&cell->fit, lanes, &cell->steps);
 }
 
 /* ------------------------------------------------------------------------------- cells to bytes */
 
-int wf_cell_normalise(struct wf_cell *cell, uint32_t samples, float highest)
+int wf_cell_normalise(struct wf_cell *cell, uint32_t samples, uint32_t lanes, float highest)
 {
     int exponent;
     frexpf(highest, &exponent);
     exponent--;
     /* In two steps, since 2^149 is no float. */
     float half = ldexpf(1.0f, -exponent / 2), rest = ldexpf(1.0f, -exponent - -exponent / 2);
-    for (size_t i = 0; i < (size_t)samples * WF_CELL_LANES; i++)
-        cell->tile[i] = cell->tile[i] * half * rest;
+    for (uint32_t s = 0; s < samples; s++)
+        for (size_t l = 0; l < padded(lanes); l++)
+            cell->tile[s * WF_TILE_STRIDE + l] = cell->tile[s * WF_TILE_STRIDE + l] * half * rest;
     return exponent;
 }
 
@@ -270,26 +229,26 @@ size_t wf_cell_encode(const struct wf_quant_kernel *kernel, struct wf_cell *cell
                       const struct wf_cell_shape *shape, int exponent, uint8_t *out)
 {
     size_t lanes = padded(shape->lanes);
-    memset(cell->zero, 0, sizeof cell->zero);
+    memset(cell->fit.zero, 0, sizeof cell->fit.zero);
     kernel->measure(cell->tile, shape->samples, lanes, shape->centred, &cell->stats);
     struct wf_cell_head head = plan(kernel, cell, shape);
     head.exponent = (int16_t)exponent;
     float finest = finest_of(head.level), most = head.zero_bytes == 2 ? 32767 : 127;
     float unit = ldexpf(finest, head.unit - UNIT_SHIFT);
     for (size_t l = 0; shape->centred && l < lanes; l++)
-        cell->zero[l] = nearest_zero(cell->zero[l], unit, most);
+        cell->fit.zero[l] = nearest_zero(cell->fit.zero[l], unit, most);
     fit_steps(kernel, cell, shape, finest);
     if (shape->centred)
-        fit_zeros(kernel, cell, shape, finest, unit, most);
+        fit_zeros(kernel, cell, shape, unit, most);
     kernel->quantise(cell->tile, shape->samples, lanes, &cell->steps, cell->codes);
 
     uint8_t *at = out;
     memcpy(at, &head, sizeof head);
     at += sizeof head;
     for (uint32_t l = 0; l < shape->lanes; l++)
-        *at++ = (uint8_t)(cell->width[l] << 4 | cell->notch[l]);
+        *at++ = (uint8_t)(cell->width[l] << 4 | cell->fit.notch[l]);
     for (uint32_t l = 0; l < shape->lanes && head.zero_bytes; l++) {
-        int16_t count = (int16_t)rintf(cell->zero[l] / unit);
+        int16_t count = (int16_t)rintf(cell->fit.zero[l] / unit);
         memcpy(at, &count, head.zero_bytes);
         at += head.zero_bytes;
     }

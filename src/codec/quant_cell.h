@@ -40,15 +40,13 @@ static_assert(sizeof(struct wf_cell_head) == 6, "frame format");
 
 /* The working memory of one cell. */
 struct wf_cell {
-    float tile[WF_CELL_SAMPLES * WF_CELL_LANES];
-    float rows[WF_CELL_SAMPLES * WF_CELL_LANES]; /* the caller's */
+    float tile[WF_TILE];
+    float rows[WF_TILE]; /* the caller's */
     uint8_t codes[WF_CELL_SAMPLES * WF_CELL_LANES];
     struct wf_lane_stats stats;
     struct wf_lane_steps steps;
-    float square[WF_CELL_LANES], sum[WF_CELL_LANES];
-    float best_square[WF_CELL_LANES], best_sum[WF_CELL_LANES];
-    float zero[WF_CELL_LANES];
-    uint8_t width[WF_CELL_LANES], notch[WF_CELL_LANES], widest[WF_CELL_LANES];
+    struct wf_lane_fit fit;
+    uint8_t width[WF_CELL_LANES], next[WF_CELL_LANES];
     struct wf_cell_bits bits;
 };
 
@@ -62,7 +60,7 @@ struct wf_cell_shape {
 
 /* What is in the tile, at most `highest` (> 0) in magnitude before any transform, becomes
  * magnitudes of about 1. Returns the exponent for wf_cell_encode(). */
-int wf_cell_normalise(struct wf_cell *cell, uint32_t samples, float highest);
+int wf_cell_normalise(struct wf_cell *cell, uint32_t samples, uint32_t lanes, float highest);
 
 /* The squared error that wf_cell_encode() can be expected to make, summed over the tile. */
 double wf_cell_expect(const struct wf_quant_kernel *kernel, struct wf_cell *cell,

@@ -21,6 +21,16 @@
 #define BF16_MOST 0x1.fep127f
 #define WHOLE 0x1.8p23f /* added and taken away, rounds to a whole number, ties to even */
 
+#define CANDIDATES 6
+
+/* Which steps are tried: so many notches below the one that cuts nothing off.  Of two values only
+ * (one bit) the best may lie at half the range, of more it is not far below the whole. */
+static const uint8_t tried[3][CANDIDATES] = {
+    {0, 2, 3, 4, 5, 6}, /* one bit, or none */
+    {0, 1, 2, 3, 4, 5}, /* two or three */
+    {0, 1, 2, 3, 3, 3}, /* more */
+};
+
 /* --------------------------------------------------------------------------------- runs of bits */
 
 static unsigned popcount(uint64_t bits)

@@ -3,9 +3,10 @@
  * The inner loops of the quantising codecs, each compiled for several vector widths.
  *
  * They work on *cells*: up to WF_CELL_SAMPLES samples of up to WF_CELL_LANES lanes that have
- * nothing to do with each other, sample s of lane l at [s * WF_CELL_LANES + l].  All arithmetic is
- * along the lanes, element by element and in the order of the samples, so that the width of a
- * vector changes nothing: every kernel gives the same bits.
+ * nothing to do with each other, sample s of lane l at [s * WF_TILE_STRIDE + l] of floats and
+ * [s * WF_CELL_LANES + l] of codes.  All arithmetic is along the lanes, element by element and in
+ * the order of the samples, so that the width of a vector changes nothing: every kernel gives the
+ * same bits.
  *
  * `lanes` is a multiple of 64 everywhere here; lanes that a cell does not need hold zeros.
  */
@@ -19,10 +20,14 @@
 #include "weft/weft.h"
 
 #define WF_CELL_LANES 256u
+#define WF_TILE_STRIDE \
+    (WF_CELL_LANES + 16) /* so that rows do not compete for the same cache sets */
 #define WF_CELL_SAMPLES 64u
 #define WF_TURN_LANES 16u
 #define WF_CELL_WORDS (WF_CELL_LANES / 64)
 #define WF_CELL_WIDTH_MAX 8u /* bits of a code */
+#define WF_NOTCHES 16u
+#define WF_TILE (WF_CELL_SAMPLES * WF_TILE_STRIDE)
 
 #define WF_PACK_SLACK 8u
 
@@ -38,6 +43,16 @@ struct wf_lane_steps {
     float base[WF_CELL_LANES];
     float step[WF_CELL_LANES];
     float most[WF_CELL_LANES]; /* the highest code, 2^width − 1 */
+};
+
+/* How steps are looked for. */
+struct wf_lane_fit {
+    float finest;
+    const float *notches; /* [WF_NOTCHES]: the steps that there are, in units of the finest */
+    float zero[WF_CELL_LANES];
+    float range[WF_CELL_LANES];   /* from the least to the greatest sample about zero */
+    int32_t notch[WF_CELL_LANES]; /* which steps */
+    float square[WF_CELL_LANES], sum[WF_CELL_LANES]; /* of the error with these */
 };
 
 /* Where the bits of a row of codes are.  Bit p of the codes of 64 lanes is one run of bits, of
@@ -72,6 +87,12 @@ struct wf_quant_kernel {
     /* The sum over the samples of the squared error, and of the error. */
     void (*try_steps)(const float *tile, size_t samples, size_t lanes,
                       const struct wf_lane_steps *steps, float *square, float *sum);
+    /* Steps and bases of the notches in the fit, for the codes that steps->most allows. */
+    void (*set_steps)(const struct wf_lane_fit *fit, size_t lanes, struct wf_lane_steps *steps);
+    /* The notches of the least squared error among those that cut off more or less of the range,
+     * and all that depends on them. */
+    void (*fit_steps)(const float *tile, size_t samples, size_t lanes, struct wf_lane_fit *fit,
+                      struct wf_lane_steps *steps);
     void (*quantise)(const float *tile, size_t samples, size_t lanes,
                      const struct wf_lane_steps *steps, uint8_t *codes);
     /* One sample of each of `count` lanes, restored, times `scale`: as store(). */

@@ -98,7 +98,7 @@ TARGET static void NAME(measure)(const float *restrict tile, size_t samples, siz
         stats->mean[l] = stats->variance[l] = 0;
     }
     for (size_t s = 0; s < samples; s++) {
-        const float *row = tile + s * WF_CELL_LANES;
+        const float *row = tile + s * WF_TILE_STRIDE;
         for (size_t l = 0; l < lanes; l++) {
             float x = row[l];
             stats->low[l] = x < stats->low[l] ? x : stats->low[l];
@@ -110,7 +110,7 @@ TARGET static void NAME(measure)(const float *restrict tile, size_t samples, siz
     for (size_t l = 0; l < lanes; l++)
         stats->mean[l] *= each;
     for (size_t s = 0; s < samples; s++) {
-        const float *row = tile + s * WF_CELL_LANES;
+        const float *row = tile + s * WF_TILE_STRIDE;
         for (size_t l = 0; l < lanes; l++) {
             float off = row[l] - stats->mean[l];
             stats->variance[l] += off * off;
@@ -163,7 +163,7 @@ TARGET static void NAME(try_steps)(const float *restrict tile, size_t samples, s
     for (size_t l = 0; l < lanes; l++)
         square[l] = sum[l] = 0.0f;
     for (size_t s = 0; s < samples; s++) {
-        const float *row = tile + s * WF_CELL_LANES;
+        const float *row = tile + s * WF_TILE_STRIDE;
         for (size_t l = 0; l < lanes; l++) {
             float code = NAME(code_of)(row[l], steps->base[l], inverse[l], steps->most[l]);
             float error = row[l] - (steps->base[l] + code * steps->step[l]);
@@ -173,6 +173,55 @@ TARGET static void NAME(try_steps)(const float *restrict tile, size_t samples, s
     }
 }
 
+TARGET static void NAME(set_steps)(const struct wf_lane_fit *restrict fit, size_t lanes,
+                                   struct wf_lane_steps *restrict steps)
+{
+    for (size_t l = 0; l < lanes; l++) {
+        steps->step[l] = fit->finest * fit->notches[fit->notch[l]];
+        steps->base[l] = fit->zero[l] - 0.5f * steps->most[l] * steps->step[l];
+    }
+}
+
+/* The notches from which a step of most codes spans the range. */
+INLINE void NAME(spanning)(const struct wf_lane_fit *restrict fit, size_t lanes,
+                           const float *restrict most, int32_t *restrict notch)
+{
+    for (size_t l = 0; l < lanes; l++)
+        notch[l] = 0;
+    for (size_t n = 0; n < WF_NOTCHES - 1; n++) {
+        float step = fit->finest * fit->notches[n];
+        for (size_t l = 0; l < lanes; l++)
+            notch[l] += most[l] > 0 && step * most[l] < fit->range[l];
+    }
+}
+
+TARGET static void NAME(fit_steps)(const float *restrict tile, size_t samples, size_t lanes,
+                                   struct wf_lane_fit *restrict fit,
+                                   struct wf_lane_steps *restrict steps)
+{
+    int32_t widest[WF_CELL_LANES], best[WF_CELL_LANES];
+    float square[WF_CELL_LANES], sum[WF_CELL_LANES];
+    NAME(spanning)(fit, lanes, steps->most, widest);
+    for (size_t k = 0; k < CANDIDATES; k++) {
+        for (size_t l = 0; l < lanes; l++) {
+            int32_t below = steps->most[l] <= 1   ? tried[0][k]
+                            : steps->most[l] <= 7 ? tried[1][k]
+                                                  : tried[2][k];
+            fit->notch[l] = widest[l] > below ? widest[l] - below : 0;
+        }
+        NAME(set_steps)(fit, lanes, steps);
+        NAME(try_steps)(tile, samples, lanes, steps, square, sum);
+        for (size_t l = 0; l < lanes; l++) {
+            bool better = k == 0 || square[l] < fit->square[l];
+            fit->square[l] = better ? square[l] : fit->square[l];
+            fit->sum[l] = better ? sum[l] : fit->sum[l];
+            best[l] = better ? fit->notch[l] : best[l];
+        }
+    }
+    memcpy(fit->notch, best, lanes * sizeof best[0]);
+    NAME(set_steps)(fit, lanes, steps);
+}
+
 TARGET static void NAME(quantise)(const float *restrict tile, size_t samples, size_t lanes,
                                   const struct wf_lane_steps *restrict steps,
                                   uint8_t *restrict codes)
@@ -180,7 +229,7 @@ TARGET static void NAME(quantise)(const float *restrict tile, size_t samples, si
     float inverse[WF_CELL_LANES];
     NAME(inverses)(steps, lanes, inverse);
     for (size_t s = 0; s < samples; s++) {
-        const float *row = tile + s * WF_CELL_LANES;
+        const float *row = tile + s * WF_TILE_STRIDE;
         uint8_t *out = codes + s * WF_CELL_LANES;
         for (size_t l = 0; l < lanes; l++)
             out[l] = (uint8_t)(int)NAME(code_of)(row[l], steps->base[l], inverse[l],
@@ -234,7 +283,7 @@ INLINE void NAME(turn)(float *tile, size_t samples, size_t lanes, const size_t s
 
 TARGET static void NAME(hadamard)(float *tile, size_t samples, size_t lanes)
 {
-    NAME(turn)(tile, samples, lanes, WF_CELL_LANES);
+    NAME(turn)(tile, samples, lanes, WF_TILE_STRIDE);
 }
 
 TARGET static void NAME(transpose)(const float *restrict from, size_t from_stride, size_t rows,
@@ -321,6 +370,8 @@ static const struct wf_quant_kernel NAME(kernel) = {
     .count_reached = NAME(count_reached),
     .measure = NAME(measure),
     .try_steps = NAME(try_steps),
+    .set_steps = NAME(set_steps),
+    .fit_steps = NAME(fit_steps),
     .quantise = NAME(quantise),
     .emit = NAME(emit),
     .hadamard = NAME(hadamard),

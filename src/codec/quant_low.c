@@ -134,19 +134,20 @@ static bool load_part(const struct job *job, const struct wf_part *part, const u
     struct wf_cell *cell = job->cell;
     struct wf_cell_shape shape = shape_of(job, part);
     float highest = 0;
-    memset(cell->tile, 0, sizeof(float) * shape.samples * WF_CELL_LANES);
+    if (shape.lanes % 64 != 0)
+        memset(cell->tile, 0, sizeof(float) * shape.samples * WF_TILE_STRIDE);
     for (uint32_t t = 0; t < part->tokens; t++) {
         const uint8_t *from = plain + wf_part_place(job->plane, part, t);
         float *to = job->view == VIEW_TURNED ? cell->rows + (size_t)t * part->channels
-                                             : cell->tile + (size_t)t * WF_CELL_LANES;
+                                             : cell->tile + (size_t)t * WF_TILE_STRIDE;
         job->kernel->load(job->plane->dtype, from, part->channels, to, &highest);
     }
     if (!(highest <= 0x1.fffffep127f))
         return false;
     for (uint32_t c = 0; job->view == VIEW_TURNED && c < part->channels; c += job->turned)
         job->kernel->transpose(cell->rows + c, part->channels, part->tokens, job->turned,
-                               cell->tile + c / job->turned * part->tokens, WF_CELL_LANES);
-    *exponent = highest > 0 ? wf_cell_normalise(cell, shape.samples, highest) : 0;
+                               cell->tile + c / job->turned * part->tokens, WF_TILE_STRIDE);
+    *exponent = highest > 0 ? wf_cell_normalise(cell, shape.samples, shape.lanes, highest) : 0;
     if (job->view == VIEW_TURNED)
         job->kernel->hadamard(cell->tile, shape.samples, (shape.lanes + 63) & ~63u);
     return true;

@@ -44,7 +44,7 @@ static const float eighths[8] = {1.0f,         0.917004049f, 0.840896428f, 0.771
                                  0.707106769f, 0.648419797f, 0.594603539f, 0.545253873f};
 
 struct memory {
-    float tile[WF_CELL_SAMPLES * WF_CELL_LANES];
+    float tile[WF_TILE];
     float row[WF_CELL_LANES], inverse[WF_CELL_LANES];
     struct wf_lane_stats stats;
 };
@@ -99,7 +99,7 @@ static bool load_part(struct walk *walk, const uint8_t *plain, float *highest)
     *highest = 0;
     for (uint32_t t = 0; t < walk->part.tokens; t++)
         walk->kernel->load(walk->plane->dtype, plain + wf_part_place(walk->plane, &walk->part, t),
-                           walk->part.channels, walk->memory->tile + (size_t)t * WF_CELL_LANES,
+                           walk->part.channels, walk->memory->tile + (size_t)t * WF_TILE_STRIDE,
                            highest);
     return *highest <= 0x1.fffffep127f && (*highest == 0 || *highest >= LEAST);
 }
@@ -178,7 +178,7 @@ static void choose_steps(struct walk *walk, float coarsest, uint8_t *steps)
         for (uint32_t c = 0; c < channels; c += GROUP) {
             uint32_t some = channels - c < GROUP ? channels - c : GROUP;
             float most = 0;
-            walk->kernel->load(WEFT_F32, memory->tile + (size_t)t * WF_CELL_LANES + c, some,
+            walk->kernel->load(WEFT_F32, memory->tile + (size_t)t * WF_TILE_STRIDE + c, some,
                                memory->row, &most);
             *steps++ = finest_for(coarsest, most);
         }
@@ -195,7 +195,7 @@ static size_t encode_int8_part(struct walk *walk, float highest, uint8_t *out)
         spread_steps(walk, steps, coarsest, t);
         for (uint32_t c = 0; (t == 0 || !by_channel(walk)) && c < walk->part.channels; c++)
             memory->inverse[c] = 1.0f / memory->row[c];
-        walk->kernel->round_signed(memory->tile + (size_t)t * WF_CELL_LANES, memory->inverse,
+        walk->kernel->round_signed(memory->tile + (size_t)t * WF_TILE_STRIDE, memory->inverse,
                                    walk->part.channels, (int8_t *)codes);
         codes += walk->part.channels;
     }
@@ -235,7 +235,7 @@ static size_t encode_fp8_part(struct walk *walk, float highest, uint8_t *out)
     memcpy(out, &unit, sizeof unit);
     uint8_t *codes = out + sizeof unit;
     for (uint32_t t = 0; t < walk->part.tokens; t++) {
-        walk->kernel->store(WEFT_FP8_E4M3, walk->memory->tile + (size_t)t * WF_CELL_LANES,
+        walk->kernel->store(WEFT_FP8_E4M3, walk->memory->tile + (size_t)t * WF_TILE_STRIDE,
                             walk->part.channels, 1 / unit, codes);
         codes += walk->part.channels;
     }

@@ -111,6 +111,16 @@ static enum weft_status encode(struct trip *trip, const struct wf_codec *codec, 
     if (status == WEFT_OK) {
         assert_true(trip->coded <= bound);
         assert_true(trip->coded < trip->bytes);
+        /* Whatever was in the scratch before, the same comes out. */
+        uint8_t *again = malloc(bound);
+        size_t coded = 0;
+        memset(trip->scratch, 0x33, codec->scratch(&trip->plane));
+        assert_int_equal(codec->encode(&trip->plane, parameter, trip->plain, again, bound, &coded,
+                                       trip->scratch),
+                         WEFT_OK);
+        assert_int_equal(coded, trip->coded);
+        assert_memory_equal(again, trip->code, coded);
+        free(again);
     }
     return status;
 }
@@ -458,7 +468,7 @@ static void no_bytes_do_harm(void **state)
 
 /* -------------------------------------------------------------------------------------- kernels */
 
-enum { TILE = WF_CELL_SAMPLES * WF_CELL_LANES };
+enum { TILE = WF_TILE };
 static float tile[TILE], other[TILE], results[2][TILE];
 static uint8_t bytes[2][4 * TILE];
 
@@ -560,6 +570,23 @@ static void widths_cut_alike(unsigned width)
             kernels[k]->turn_out(bytes[k], samples, &steps, 48, results[k]);
         same_results();
     }
+    static struct wf_lane_fit fits[2];
+    static struct wf_lane_steps fitted[2];
+    float notches[WF_NOTCHES];
+    for (size_t n = 0; n < WF_NOTCHES; n++)
+        notches[n] = (float)(1 + n);
+    for (size_t k = 0; k < 2; k++) {
+        fits[k].finest = 0.07f;
+        fits[k].notches = notches;
+        fitted[k] = steps;
+        for (size_t l = 0; l < WF_CELL_LANES; l++) {
+            fits[k].zero[l] = stats[0].mean[l];
+            fits[k].range[l] = stats[0].high[l] - stats[0].low[l];
+        }
+        kernels[k]->fit_steps(tile, 61, WF_CELL_LANES, &fits[k], &fitted[k]);
+    }
+    assert_memory_equal(&fits[0], &fits[1], sizeof fits[0]);
+    assert_memory_equal(&fitted[0], &fitted[1], sizeof fitted[0]);
     static const float thresholds[WF_CELL_WIDTH_MAX] = {0.5f, 0.9f, 0.95f, 1, 1.1f, 1.2f, 1.3f, 2};
     static uint8_t counts[2][WF_CELL_LANES];
     assert_int_equal(kernels[0]->count_reached(stats[0].variance, WF_CELL_LANES, thresholds,
