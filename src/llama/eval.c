@@ -64,6 +64,7 @@ struct run {
     const struct wf_windows *windows;
     const struct wf_eval_variant *variants;
     uint32_t variant_count, end; /* the window after the last */
+    uint64_t token_count;        /* to be predicted in all */
 
     struct wf_kv *kv;    /* [1 + variant_count], the exact run's first */
     float *head[2];      /* the exact run's first block, of even and of odd windows */
@@ -340,22 +341,22 @@ static void lane_part(void *context, unsigned member, size_t first, size_t end)
     }
 }
 
-/* Does this step end its window? */
-static bool step_ends(const struct step *step)
-{
-    return step->start + step->count + 1 == step->length;
-}
-
-static bool window_end(struct run *run, const struct step *step, uint32_t first)
+/* The variants have done `step`. */
+static bool step_end(struct run *run, const struct step *step, uint32_t first)
 {
     const struct wf_eval_plan *plan = run->plan;
-    uint32_t done = step->window + 1 - first, all = run->end - first;
-    for (uint32_t v = 0; v < run->variant_count; v++) {
-        tally_end(&run->scores[v].apart, step->length - 1);
-        tally_end(&run->scores[v].kl, step->length - 1);
+    uint32_t computed = step->start + step->count, windows = step->window - first;
+    uint64_t before = (uint64_t)windows * (run->windows->length - 1);
+    if (computed + 1 == step->length) {
+        for (uint32_t v = 0; v < run->variant_count; v++) {
+            tally_end(&run->scores[v].apart, step->length - 1);
+            tally_end(&run->scores[v].kl, step->length - 1);
+        }
+        windows++;
     }
-    return !plan->progress || plan->progress(plan->context, (double)done / (double)all) ||
-           wf_say_failed("it was ended after %u of %u windows", done, all);
+    double part = (double)(before + computed) / (double)run->token_count;
+    return !plan->progress || plan->progress(plan->context, part) ||
+           wf_say_failed("it was ended after %u of %u windows", windows, run->end - first);
 }
 
 /* In each round the variants do a step, and the exact run already the next one. */
@@ -374,7 +375,7 @@ static bool rounds(struct run *run, uint32_t first)
         for (unsigned i = 0; i < run->lane_count; i++)
             if (run->lanes[i].failed)
                 return wf_say_failed("%s", run->lanes[i].sentence);
-        if (run->now && step_ends(&run->now->step) && !window_end(run, &run->now->step, first))
+        if (run->now && !step_end(run, &run->now->step, first))
             return false;
         run->now = run->ahead;
     }
@@ -410,18 +411,19 @@ bool wf_eval_run(const struct wf_eval_plan *plan, const struct wf_windows *windo
     if (first >= end || end > windows->windows || count > WF_EVAL_VARIANTS_MAX)
         return wf_say_failed("there are no windows %u to %u of %u, or too many variants (%u)",
                              first, end, windows->windows, count);
+    uint64_t from = (uint64_t)first * (windows->length - 1);
+    uint64_t to = (uint64_t)end * (windows->length - 1);
     struct run run = {
         .plan = plan,
         .windows = windows,
         .variants = variants,
         .variant_count = count,
         .end = end,
+        .token_count = (to < windows->count ? to : windows->count) - from,
     };
-    uint64_t from = (uint64_t)first * (windows->length - 1);
-    uint64_t to = (uint64_t)end * (windows->length - 1);
     bool ok = run_init(&run) && rounds(&run, first);
     if (ok)
-        results_set(&run, (to < windows->count ? to : windows->count) - from, results);
+        results_set(&run, run.token_count, results);
     run_fini(&run);
     return ok;
 }
