@@ -25,7 +25,7 @@
 /* How far apart channels are, as the variance of their means: up to here bases do not pay, and from
  * there on they do, without a look at both. */
 #define BASES_VARIANCE_LEAST 0.3
-#define BASES_VARIANCE_SURE 1.0
+#define BASES_VARIANCE_SURE 0.7
 #define STATES_BYTES (WF_LANES * sizeof(uint32_t))
 #define SLACK 64u
 #define FIXED_MAY_BE_LARGER 128u /* than entropy, by one part in so many */
@@ -137,7 +137,7 @@ static void sample(const struct shape *s, const uint8_t *symbols, const struct w
 static void fill_tile(struct wf_tile *tile, uint8_t *room, uint32_t channels)
 {
     for (uint32_t i = 0; i < WF_GROUP; i++)
-        room[channels + i] = room[i % channels];
+        room[channels + i] = room[i]; /* which may be one of these */
     *tile = (struct wf_tile){.base = room, .channels = channels, .step = WF_GROUP % channels};
 }
 
@@ -186,12 +186,12 @@ static size_t set_bases(uint32_t channels, const uint16_t *means, struct workpla
     }
     least = most > least + 15 ? most - 15 : least;
     place->bases[0] = (uint8_t)least;
-    for (uint32_t c = 0; c < channels; c++) {
-        uint32_t over = means[c] > least ? means[c] - least : 0;
-        uint8_t *at = &place->bases[1 + c / 2];
-        *at = (uint8_t)(c % 2 ? *at | over << 4 : over);
-        place->tile[c] = (uint8_t)(least + over);
-    }
+    for (uint32_t c = 0; c < channels; c++)
+        place->tile[c] = (uint8_t)(means[c] > least ? means[c] : least);
+    place->tile[channels] = (uint8_t)least; /* where there is no second of the last two */
+    for (uint32_t c = 0; c < channels; c += 2)
+        place->bases[1 + c / 2] = (uint8_t)((place->tile[c] - least) | (place->tile[c + 1] - least)
+                                                                           << 4);
     return 1 + (channels + 1) / 2;
 }
 
@@ -494,8 +494,11 @@ static bool read_bases(struct input *in, const struct wf_plane *plane,
     const uint8_t *bases = may_have_bases(plane) ? take(in, 1 + (s->channels + 1u) / 2) : NULL;
     if (!bases)
         return false;
-    for (uint32_t c = 0; c < s->channels; c++)
-        place->tile[c] = (uint8_t)(bases[0] + (bases[1 + c / 2] >> c % 2 * 4 & 15));
+    for (uint32_t c = 0; c < s->channels; c += 2) {
+        uint8_t both = bases[1 + c / 2];
+        place->tile[c] = (uint8_t)(bases[0] + (both & 15));
+        place->tile[c + 1] = (uint8_t)(bases[0] + (both >> 4));
+    }
     fill_tile(out, place->tile, s->channels);
     return true;
 }

@@ -201,6 +201,7 @@ def codec_bench_says_what_is_wrong():
                         (["--input", blocks, "--format", odd], "dtype"),
                         (["--input", blocks, "--format", form, "--model", checkpoint()], "--model"),
                         (["--codec", "losless"], "'lossless'"), (["--codec", "raw,,raw"], "commas"),
+                        (["--input", blocks, "--format", form, "--codec", "economy"], "calibrated"),
                         (["--rounds", "0"], "--rounds"), (["--working-set", "5GiB"], "4 GiB")):
         why = weft("codec", "bench", *words, expect=2).stderr.decode()
         check(said in why and why.count("\n") == 1, words, why)
