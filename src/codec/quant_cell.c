@@ -275,7 +275,7 @@ static bool read_lanes(struct wf_cell *cell, const struct wf_cell_head *head, ui
             return false;
         int16_t zero = 0;
         if (head->zero_bytes == 1)
-            zero = (int8_t)zeros[l];
+            zero = (int16_t)(zeros[l] < 128 ? zeros[l] : zeros[l] - 256);
         else if (head->zero_bytes == 2)
             memcpy(&zero, zeros + 2 * l, 2);
         cell->width[l] = (uint8_t)width;

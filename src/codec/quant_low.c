@@ -89,7 +89,8 @@ static void start(const struct wf_plane *plane, uint32_t parameter, uint32_t six
 /* The channels of a strip at the most. */
 static uint32_t widest_of(const struct job *job, uint32_t tokens)
 {
-    return job->view == VIEW_TURNED ? WF_CELL_LANES / tokens * job->turned : WF_CELL_LANES;
+    bool turned = job->view == VIEW_TURNED && tokens > 0;
+    return turned ? WF_CELL_LANES / tokens * job->turned : WF_CELL_LANES;
 }
 
 /* The next part in the order in which they are kept; false: that was the last one. */

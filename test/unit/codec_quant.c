@@ -451,7 +451,8 @@ static void no_bytes_do_harm(void **state)
             trip.coded = whole;
             assert_int_equal(decode(&trip, codecs[c], view), WEFT_OK);
             for (size_t round = 0; round < 3000; round++) {
-                size_t at = next_random() % (round % 2 ? whole : 600);
+                size_t some = round % 2 && whole > 600 ? whole : 600;
+                size_t at = next_random() % some;
                 uint8_t before = trip.code[at];
                 trip.code[at] = (uint8_t)next_random();
                 enum weft_status status = decode(&trip, codecs[c], view);
