@@ -262,27 +262,32 @@ size_t wf_cell_encode(const struct wf_quant_kernel *kernel, struct wf_cell *cell
 static bool read_lanes(struct wf_cell *cell, const struct wf_cell_head *head, uint32_t lanes,
                        float gain, const uint8_t *in)
 {
-    float finest = finest_of(head->level);
-    float unit = ldexpf(finest, head->unit - UNIT_SHIFT);
+    static const float most[16] = {0, 1, 3, 7, 15, 31, 63, 127, 255};
     const uint8_t *zeros = in + lanes;
+    float *zero = cell->fit.zero, *step = cell->steps.step, *base = cell->steps.base;
+    memset(zero, 0, sizeof cell->fit.zero);
     memset(cell->width, 0, sizeof cell->width);
-    for (uint32_t l = 0; l < padded(lanes); l++) {
-        cell->steps.base[l] = cell->steps.step[l] = 0;
-        if (l >= lanes)
-            continue;
-        unsigned width = in[l] >> 4;
-        if (width > WF_CELL_WIDTH_MAX)
-            return false;
-        int16_t zero = 0;
-        if (head->zero_bytes == 1)
-            zero = (int16_t)(zeros[l] < 128 ? zeros[l] : zeros[l] - 256);
-        else if (head->zero_bytes == 2)
-            memcpy(&zero, zeros + 2 * l, 2);
-        cell->width[l] = (uint8_t)width;
-        float step = finest * notches[in[l] & 15];
-        float base = (float)zero * unit - 0.5f * (float)((1u << width) - 1) * step;
-        cell->steps.step[l] = step * gain;
-        cell->steps.base[l] = base * gain;
+    memset(step, 0, sizeof cell->steps.step);
+    memset(base, 0, sizeof cell->steps.base);
+    for (uint32_t l = 0; head->zero_bytes == 1 && l < lanes; l++)
+        zero[l] = (float)(zeros[l] < 128 ? zeros[l] : zeros[l] - 256);
+    for (uint32_t l = 0; head->zero_bytes == 2 && l < lanes; l++) {
+        int16_t count;
+        memcpy(&count, zeros + 2 * l, 2);
+        zero[l] = count;
+    }
+    bool wide = false;
+    for (uint32_t l = 0; l < lanes; l++) {
+        cell->width[l] = in[l] >> 4;
+        wide = wide || in[l] >> 4 > (int)WF_CELL_WIDTH_MAX;
+    }
+    if (wide)
+        return false;
+    float finest = finest_of(head->level), unit = ldexpf(finest, head->unit - UNIT_SHIFT);
+    for (uint32_t l = 0; l < lanes; l++) {
+        float own = finest * notches[in[l] & 15];
+        step[l] = own * gain;
+        base[l] = (zero[l] * unit - 0.5f * most[in[l] >> 4] * own) * gain;
     }
     return true;
 }

@@ -317,13 +317,27 @@ AVX512_INLINE uint64_t plane_of_16(const uint8_t *codes, unsigned p)
     return _mm512_test_epi8_mask(_mm512_loadu_si512(codes), _mm512_set1_epi8((char)(1u << p)));
 }
 
+/* Adds bit p, a constant wherever this is inlined, to those codes that have it. */
+AVX512_INLINE __m512i with_plane(__m512i codes, const uint8_t *row, size_t begin,
+                                 const uint32_t *at, const uint64_t *mask, const unsigned p)
+{
+    __mmask64 plane = _pdep_u64(bits_at(row, begin + at[p], popcount(mask[p])), mask[p]);
+    return _mm512_mask_add_epi8(codes, plane, codes, _mm512_set1_epi8((char)(1u << p)));
+}
+
 AVX512_INLINE void codes_of_16(const uint8_t *row, size_t begin, const uint32_t *at,
                                const uint64_t *mask, unsigned planes, uint8_t *codes)
 {
     __m512i all = _mm512_setzero_si512();
-    for (unsigned p = 0; p < planes; p++) {
-        __mmask64 plane = _pdep_u64(bits_at(row, begin + at[p], popcount(mask[p])), mask[p]);
-        all = _mm512_mask_add_epi8(all, plane, all, _mm512_set1_epi8((char)(1u << p)));
+    switch (planes) {
+    case 8: all = with_plane(all, row, begin, at, mask, 7); /* fall through */
+    case 7: all = with_plane(all, row, begin, at, mask, 6); /* fall through */
+    case 6: all = with_plane(all, row, begin, at, mask, 5); /* fall through */
+    case 5: all = with_plane(all, row, begin, at, mask, 4); /* fall through */
+    case 4: all = with_plane(all, row, begin, at, mask, 3); /* fall through */
+    case 3: all = with_plane(all, row, begin, at, mask, 2); /* fall through */
+    case 2: all = with_plane(all, row, begin, at, mask, 1); /* fall through */
+    case 1: all = with_plane(all, row, begin, at, mask, 0);
     }
     _mm512_storeu_si512(codes, all);
 }
