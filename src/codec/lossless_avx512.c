@@ -45,21 +45,34 @@ INLINE __m512i table_of_16(const uint8_t *bytes)
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)bytes));
 }
 
+/* What a state waits for is the length of its code alone, and five bits tell that: the two codes
+ * that six bits tell apart are of one length.  Which symbol it was is looked up for 64 at once. */
 struct decoder {
-    __m512i state, table[4];
+    __m512i state, length[2], rank[4];
     const uint8_t *words;
 };
 
-/* The next symbol of each lane: entries as in wf_symbols.decode. */
+INLINE struct decoder decoder_of(const struct wf_reader *r)
+{
+    struct decoder d = {.state = _mm512_loadu_si512(r->state), .words = r->codes};
+    const uint32_t *entries = r->symbols->decode;
+    const __m512i byte = _mm512_set1_epi32(0xff);
+    d.length[0] = _mm512_and_si512(_mm512_loadu_si512(entries), byte);
+    d.length[1] = _mm512_and_si512(_mm512_loadu_si512(entries + 16), byte);
+    for (unsigned i = 0; i < 4; i++) {
+        __m512i ranks = _mm512_srli_epi32(_mm512_loadu_si512(entries + 16 * i), 8);
+        d.rank[i] = _mm512_broadcast_i32x4(_mm512_cvtepi32_epi8(ranks));
+    }
+    return d;
+}
+
+/* Each lane's next code is taken off; what comes back has it in its low six bits. */
 INLINE __m512i decode_step(struct decoder *d)
 {
-    __mmask16 upper = _mm512_test_epi32_mask(d->state, _mm512_set1_epi32(32));
-    __m512i entry =
-        _mm512_mask_blend_epi32(upper,
-                                _mm512_permutex2var_epi32(d->table[0], d->state, d->table[1]),
-                                _mm512_permutex2var_epi32(d->table[2], d->state, d->table[3]));
-    d->state = _mm512_srlv_epi32(d->state, _mm512_and_si512(entry, _mm512_set1_epi32(0xff)));
-    return entry;
+    __m512i state = d->state;
+    d->state = _mm512_srlv_epi32(state,
+                                 _mm512_permutex2var_epi32(d->length[0], state, d->length[1]));
+    return state;
 }
 
 INLINE void refill(struct decoder *d)
@@ -72,22 +85,29 @@ INLINE void refill(struct decoder *d)
     d->words += 2 * (unsigned)__builtin_popcount(empty);
 }
 
-/* Each step's rank is in the second byte of its entries: 4 × 16 of them → 64 ranks in order. */
-INLINE __m512i gather_ranks(__m512i e0, __m512i e1, __m512i e2, __m512i e3)
+/* The codes of four steps → 64 ranks in order. */
+INLINE __m512i ranks_of_codes(const struct decoder *d, __m512i e0, __m512i e1, __m512i e2,
+                              __m512i e3)
 {
-    __m512i low = SELECT(_mm512_set1_epi32(0xff00), e1, _mm512_srli_epi32(e0, 8));
-    __m512i high = SELECT(_mm512_set1_epi32((int)0xff000000), _mm512_slli_epi32(e3, 16),
-                          _mm512_slli_epi32(e2, 8));
-    return SELECT(_mm512_set1_epi32(0xffff), low, high);
+    __m512i low = SELECT(_mm512_set1_epi32(0xff), e0, _mm512_slli_epi32(e1, 8));
+    __m512i high = SELECT(_mm512_set1_epi32(0xff0000), _mm512_slli_epi32(e2, 16),
+                          _mm512_slli_epi32(e3, 24));
+    __m512i codes = SELECT(_mm512_set1_epi32(0xffff), low, high);
+    codes = _mm512_and_si512(codes, _mm512_set1_epi8((char)(WF_CODE_ENTRIES - 1)));
+    __mmask64 odd = _mm512_test_epi8_mask(codes, _mm512_set1_epi8(16));
+    __mmask64 upper = _mm512_test_epi8_mask(codes, _mm512_set1_epi8(32));
+    low = _mm512_shuffle_epi8(d->rank[0], codes);
+    low = _mm512_mask_shuffle_epi8(low, odd, d->rank[1], codes);
+    high = _mm512_shuffle_epi8(d->rank[2], codes);
+    high = _mm512_mask_shuffle_epi8(high, odd, d->rank[3], codes);
+    return _mm512_mask_mov_epi8(low, upper, high);
 }
 
 INLINE size_t entropy_loop(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out,
                            bool merged)
 {
     const struct wf_symbols *s = r->symbols;
-    struct decoder d = {.state = _mm512_loadu_si512(r->state), .words = r->codes};
-    for (unsigned i = 0; i < 4; i++)
-        d.table[i] = _mm512_loadu_si512(s->decode + 16 * i);
+    struct decoder d = decoder_of(r);
     __m512i values = table_of_16(s->value), escape = _mm512_set1_epi8((char)s->symbols);
     struct wf_tile tile = r->tile;
     const uint8_t *limit = r->limit;
@@ -98,7 +118,7 @@ INLINE size_t entropy_loop(struct wf_reader *r, size_t groups, const uint8_t *re
         refill(&d);
         __m512i e2 = decode_step(&d), e3 = decode_step(&d);
         refill(&d);
-        __m512i ranks = gather_ranks(e0, e1, e2, e3);
+        __m512i ranks = ranks_of_codes(&d, e0, e1, e2, e3);
         emit(r, _mm512_shuffle_epi8(values, ranks), _mm512_cmpeq_epi8_mask(ranks, escape),
              wf_tile_next(&tile), merged ? rest + group * WF_GROUP : NULL,
              out + group * (merged ? 128 : 64));

@@ -281,7 +281,7 @@ static void test_planes_by_themselves(void **state)
             assert_true(planes >= had && planes <= 8);
             for (; had < planes; had++) {
                 memset(w.back, 0, l.bytes);
-                uint8_t *front = malloc(bytes);
+                uint8_t *front = malloc(bytes ? bytes : 1);
                 assert_non_null(front);
                 memcpy(front, w.frame, bytes);
                 assert_int_equal(wf_frame_decode(&frame, front, had, had + 1, NULL, w.back,
