@@ -5,7 +5,8 @@
  * worker makes of it) and coded_work.c (workers, and the memory that frames lie in).
  *
  * An *op* is a request that is encoded or decoded; others go to the tier behind as they are.  It
- * belongs to the thread that drives the tier, but while it is WORKING to one worker.  The two meet
+ * belongs to the thread that drives the tier; while a worker has it, what is the worker's result,
+ * what it reads and the planes that it is at are the worker's.  The two meet
  * in `lock` only.
  */
 #ifndef WF_TIER_CODED_INNER_H
@@ -25,8 +26,7 @@
 enum wf_coded_step {
     WF_CODED_FREE = 0,
     WF_CODED_ROOM,    /* waits for memory */
-    WF_CODED_READY,   /* waits for a worker */
-    WF_CODED_WORKING, /* a worker has it */
+    WF_CODED_WORK,    /* waits for a worker, or one has it */
     WF_CODED_BLOCKED, /* the tier behind takes no more at the moment */
     WF_CODED_BEHIND,  /* the tier behind has it */
 };

@@ -112,8 +112,6 @@ static struct wf_coded_op *next_work(struct wf_tier *t)
     struct wf_coded_op *op = wf_coded_take(&t->reads);
     if (!op)
         op = wf_coded_take(&t->writes);
-    if (op)
-        op->step = WF_CODED_WORKING;
     return op;
 }
 
@@ -143,7 +141,7 @@ static void *work(void *context)
 
 void wf_coded_work(struct wf_tier *t, struct wf_coded_op *op)
 {
-    op->step = WF_CODED_READY;
+    op->step = WF_CODED_WORK;
     t->with_workers++;
     pthread_mutex_lock(&t->lock);
     wf_coded_add(op->outer->op == WF_TIER_WRITE ? &t->writes : &t->reads, op);
