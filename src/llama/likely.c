@@ -192,40 +192,62 @@ struct likely_kernel {
                     uint32_t target, struct wf_likely *out);
 };
 
-#define KERNEL(name, TARGET)                                                                  \
-    static TARGET void weigh_##name(const float *logits, uint32_t vocab, float *weights,      \
-                                    struct wf_weighed *out)                                   \
-    {                                                                                         \
-        weigh_body(logits, vocab, weights, out);                                              \
-    }                                                                                         \
-    static TARGET void compare_##name(const struct wf_weighed *exact, const float *other,     \
-                                      uint32_t vocab, uint32_t target, struct wf_likely *out) \
-    {                                                                                         \
-        *out = likely_body(exact, other, vocab, target);                                      \
-    }                                                                                         \
-    static const struct likely_kernel name = {weigh_##name, compare_##name};
+static void weigh_plain(const float *logits, uint32_t vocab, float *weights, struct wf_weighed *out)
+{
+    weigh_body(logits, vocab, weights, out);
+}
 
-KERNEL(plain, )
+static void compare_plain(const struct wf_weighed *exact, const float *other, uint32_t vocab,
+                          uint32_t target, struct wf_likely *out)
+{
+    *out = likely_body(exact, other, vocab, target);
+}
+
 #if defined(__x86_64__)
-KERNEL(avx2, __attribute__((target("avx2"))))
-KERNEL(avx512, __attribute__((target("avx512f"))))
+static __attribute__((target("avx2"))) void weigh_avx2(const float *logits, uint32_t vocab,
+                                                       float *weights, struct wf_weighed *out)
+{
+    weigh_body(logits, vocab, weights, out);
+}
+
+static __attribute__((target("avx2"))) void compare_avx2(const struct wf_weighed *exact,
+                                                         const float *other, uint32_t vocab,
+                                                         uint32_t target, struct wf_likely *out)
+{
+    *out = likely_body(exact, other, vocab, target);
+}
+
+static __attribute__((target("avx512f"))) void weigh_avx512(const float *logits, uint32_t vocab,
+                                                            float *weights, struct wf_weighed *out)
+{
+    weigh_body(logits, vocab, weights, out);
+}
+
+static __attribute__((target("avx512f"))) void compare_avx512(const struct wf_weighed *exact,
+                                                              const float *other, uint32_t vocab,
+                                                              uint32_t target,
+                                                              struct wf_likely *out)
+{
+    *out = likely_body(exact, other, vocab, target);
+}
+
 #endif
 
-static const struct likely_kernel *kernel(void)
+static struct likely_kernel kernel(void)
 {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f"))
-        return &avx512;
+        return (struct likely_kernel){weigh_avx512, compare_avx512};
     if (__builtin_cpu_supports("avx2"))
-        return &avx2;
+        return (struct likely_kernel){weigh_avx2, compare_avx2};
 #endif
-    return &plain;
+    return (struct likely_kernel){weigh_plain, compare_plain};
 }
 
 double wf_likely_weigh(const float *logits, uint32_t vocab, uint32_t target, float *weights,
                        struct wf_weighed *out)
 {
-    kernel()->weigh(logits, vocab, weights, out);
+    kernel().weigh(logits, vocab, weights, out);
     return (double)out->highest + log(out->sum) - (double)logits[target];
 }
 
@@ -233,6 +255,6 @@ struct wf_likely wf_likely(const struct wf_weighed *exact, const float *other, u
                            uint32_t target)
 {
     struct wf_likely out;
-    kernel()->compare(exact, other, vocab, target, &out);
+    kernel().compare(exact, other, vocab, target, &out);
     return out;
 }
