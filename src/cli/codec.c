@@ -66,6 +66,8 @@ static const char *const examples[] = {
     "weft codec ppl --model m.bin --tokenizer tok.bin --text t.txt --codec int8",
     "the smallest KV that costs next to nothing, as JSON",
     "weft codec ppl --model m.bin --tokenizer tok.bin --text t.txt --codec transparent --json",
+    "a profile for a model, to be used wherever its KV is stored",
+    "weft codec calibrate --model m.bin --tokenizer tok.bin --text t.txt --output m.wfprofile",
     "real KV for a benchmark",
     "weft codec kv --model m.bin --tokenizer tok.bin --text t.txt --output kv.bin --format-output "
     "kv.json",
@@ -121,6 +123,15 @@ const struct cli_command wf_cmd_codec = {
         "token to the other's, in nats, mean over all tokens.  ratio is the bytes of all complete "
         "blocks in --dtype, divided by those of their frames, heads and tables counted; ratio_k "
         "and ratio_v have it for each layer's K and V, without them.\n\n"
+        "calibrate finds what KV of a model can lose and writes a profile to --output.  Of the "
+        "text's windows most make a basis for each layer's K and V, in which an error of any "
+        "direction costs the model's answers as much as any other; the others tell what each "
+        "layer's K and V costs alone, in KL and perplexity, and what all of them together cost at "
+        "a range of settings.  From that the settings for the qualities follow: transparent (KL "
+        "up to --kl, 0.001 nats a token unless given) and economy (perplexity up to --ppl-pct, 1 "
+        "% unless given), with room for texts that are not this one.  --json has what was "
+        "predicted beside what was measured.  ppl --codec transparent does the same with the first "
+        "quarter of its text, or takes --profile.\n\n"
         "kv writes the blocks themselves, one after the other, each as engines give it to Weft: "
         "for each layer K, then V, [tokens][kv_heads][head_dim] of --dtype, K rotated.  The format "
         "file says what they are.  Without --model, weights and tokens are drawn from a seed: KV "

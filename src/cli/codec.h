@@ -76,8 +76,8 @@ struct codec_profile {
  * or an exit code after a sentence. */
 int wf_cli_codec_calibration(struct cli *cli, const struct codec_subject *subject, uint32_t windows,
                              struct codec_profile *out);
-int wf_cli_codec_profile_read(struct cli *cli, const char *path,
-                              const struct codec_subject *subject, struct codec_profile *out);
+int wf_cli_codec_profile_read(struct cli *cli, const char *path, const struct wf_layout *layout,
+                              struct codec_profile *out);
 void wf_cli_codec_profile_free(struct codec_profile *profile);
 
 struct codec_plan {
@@ -86,11 +86,11 @@ struct codec_plan {
     struct codec_profile profile;    /* frame.profile, and what calibration says; or nothing */
 };
 
-/* What a codec's name, or a quality, means for this model; NULL: for KV of no model that is here.
- * What must be calibrated looks at windows 0 … windows.calibration - 1 and no others.  CLI_OK, or
- * an exit code after a sentence. */
-int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject, const char *name,
-                      struct codec_plan *out);
+/* What a codec's name, or a quality, means for blocks of such a layout.  What must be calibrated
+ * works from --profile, or looks at windows 0 … windows.calibration - 1 of the subject and no
+ * others (NULL: the KV is of no model that is here).  CLI_OK, or an exit code after a sentence. */
+int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject,
+                      const struct wf_layout *layout, const char *name, struct codec_plan *out);
 void wf_cli_codec_plan_free(struct codec_plan *plan);
 
 /* ------------------------------------------------------------------------------- the passage */

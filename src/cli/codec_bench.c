@@ -77,7 +77,8 @@ static int add_way(struct cli *cli, struct codec_set *set, const char *name, str
                            name);
     *out = (struct codec_way){.unit = "plane"};
     snprintf(out->name, sizeof out->name, "%s", name);
-    return wf_cli_codec_plan(cli, set && set->has_subject ? &set->subject : NULL, name, &out->plan);
+    return wf_cli_codec_plan(cli, set && set->has_subject ? &set->subject : NULL,
+                             set ? &set->layout : NULL, name, &out->plan);
 }
 
 /* Those of --codec, parted by commas.  `set` NULL: look only whether there are such. */
@@ -104,13 +105,13 @@ static int add_named(struct cli *cli, struct codec_set *set, const char *names,
     return CLI_OK;
 }
 
-/* All that can be done with this KV: what is calibrated needs a model to calibrate it with. */
+/* All that can be done with this KV without calibrating first. */
 static int add_all(struct cli *cli, struct codec_set *set, struct codec_way *ways, unsigned *count)
 {
     const struct wf_codec *codec;
     const struct codec_yardstick *y;
     for (unsigned i = 0; (codec = wf_codec_each(i)) && *count < WAYS_MAX; i++) {
-        if (codec->profiled)
+        if (codec->profiled && !wf_cli_codec_options.profile)
             continue;
         int code = add_way(cli, set, codec->name, &ways[*count]);
         if (code != CLI_OK)
@@ -149,7 +150,7 @@ static bool encode_all(struct codec_set *set, const struct codec_way *way)
         if (way->theirs)
             ok = wf_cli_codec_yardstick_encode(way->theirs, set, i);
         else
-            ok = wf_frame_encode(&set->layout, &way->plan.frame, i * set->layout.tokens,
+            ok = wf_frame_encode(&set->layout, &way->plan.frame, wf_cli_codec_position(set, i),
                                  set->plain + i * set->layout.bytes, set->frames + i * set->stride,
                                  &set->encoded[i], set->scratch) == WEFT_OK;
     }

@@ -12,6 +12,7 @@
 struct codec_set {
     struct wf_layout layout;
     uint64_t distinct, blocks; /* the first ones, and with those that repeat them */
+    uint64_t in_sequence;      /* so many of them are a sequence; 0: all */
     uint8_t *plain, *back;     /* [blocks][layout.bytes] */
     uint8_t *frames;           /* [blocks][stride]: room for any way's */
     uint64_t stride;
@@ -25,6 +26,9 @@ struct codec_set {
 /* As the options say.  CLI_OK, or an exit code after a sentence; close() in any case. */
 int wf_cli_codec_set_open(struct cli *cli, struct codec_set *out);
 void wf_cli_codec_set_close(struct codec_set *set);
+
+/* Of the first token of a block in its sequence. */
+uint64_t wf_cli_codec_position(const struct codec_set *set, uint64_t block);
 
 /* Bytes that are huge pages where the kernel has them, and in memory already. */
 uint8_t *wf_cli_codec_room(uint64_t bytes);

@@ -32,7 +32,7 @@
 /* Of what a quality allows, so much is used: another text costs more or less than this one. */
 #define MARGIN 0.6
 
-static const double transparent_kl = 5e-4;
+static const double transparent_kl = 1e-3;
 static const double economy_pct = 1;
 
 struct work {
@@ -52,15 +52,14 @@ struct work {
     double done, share; /* parts of all: before this run, and of it */
 
     struct wf_profile *profile;
-    struct codec_passage passage; /* all variants' */
-    struct wf_frame_choice *choices;
 };
 
 struct trial {
-    struct work *work;
     struct wf_frame_plan plan;
-    uint32_t plane; /* sensitivity: this one alone */
-    uint64_t bytes, encoded;
+    uint32_t plane;                  /* sensitivity: this one alone */
+    struct wf_frame_choice *choices; /* then: of all planes */
+    struct codec_passage passage;
+    uint64_t bytes, encoded; /* that went through it */
     struct wf_eval_result result;
 };
 
@@ -129,6 +128,7 @@ static bool run(struct work *w, uint32_t first, uint32_t end, bool look,
 {
     struct wf_eval_plan plan;
     wf_cli_codec_evaluation(w->subject, &plan);
+    plan.apart = true;
     plan.context = w;
     plan.progress = on_progress;
     plan.block = look ? on_block : NULL;
@@ -171,38 +171,39 @@ static bool profile_made(struct work *w, const struct wf_profile_point *points, 
     return ok;
 }
 
-static bool pass(void *context, float *block, uint32_t position)
+/* Trials are on threads of their own, with buffers of their own. */
+static bool try_some(struct work *w, struct trial *trials, uint32_t count, bool look)
 {
-    struct trial *t = context;
-    struct codec_passage *p = &t->work->passage;
-    uint64_t bytes = p->bytes, encoded = p->encoded;
-    struct wf_frame_choice *choice = t->plan.planes ? &t->work->choices[t->plane] : NULL;
-    p->plan = &t->plan;
-    if (choice)
-        *choice = t->plan.all;
-    bool ok = wf_cli_codec_pass(p, block, position);
-    if (choice)
-        *choice = (struct wf_frame_choice){&wf_codec_raw, 0};
-    t->bytes += p->bytes - bytes;
-    t->encoded += p->encoded - encoded;
+    struct wf_eval_variant variants[WF_EVAL_VARIANTS_MAX];
+    struct wf_eval_result results[WF_EVAL_VARIANTS_MAX];
+    bool ok = true;
+    for (uint32_t i = 0; i < count; i++) {
+        struct trial *t = &trials[i];
+        variants[i] = (struct wf_eval_variant){&t->passage, wf_cli_codec_pass};
+        ok = ok && wf_cli_codec_passage_init(w->cli, &w->subject->layout, &t->plan, &t->passage) ==
+                       CLI_OK;
+    }
+    ok = ok && run(w, w->held_first, w->held_end, look, variants, count, results);
+    for (uint32_t i = 0; i < count; i++) {
+        struct trial *t = &trials[i];
+        t->bytes = t->passage.bytes;
+        t->encoded = t->passage.encoded;
+        wf_cli_codec_passage_fini(&t->passage);
+        if (ok)
+            t->result = results[i];
+    }
     return ok;
 }
 
 static bool try_all(struct work *w, struct trial *trials, uint32_t count, double share, bool look)
 {
-    struct wf_eval_variant variants[WF_EVAL_VARIANTS_MAX];
-    struct wf_eval_result results[WF_EVAL_VARIANTS_MAX];
     for (uint32_t at = 0; at < count; at += WF_EVAL_VARIANTS_MAX) {
         uint32_t some = count - at < WF_EVAL_VARIANTS_MAX ? count - at
                                                           : (uint32_t)WF_EVAL_VARIANTS_MAX;
-        for (uint32_t i = 0; i < some; i++)
-            variants[i] = (struct wf_eval_variant){&trials[at + i], pass};
         w->share = share * some / count;
-        if (!run(w, w->held_first, w->held_end, look && at == 0, variants, some, results))
+        if (!try_some(w, trials + at, some, look && at == 0))
             return false;
         w->done += w->share;
-        for (uint32_t i = 0; i < some; i++)
-            trials[at + i].result = results[i];
     }
     return true;
 }
@@ -217,13 +218,12 @@ static bool sensitivities(struct work *w, struct trial *trials)
     if (!profile_made(w, none, NULL, NULL))
         return false;
     for (uint32_t p = 0; p < planes; p++) {
-        trials[p] = (struct trial){.work = w, .plane = p};
-        trials[p].plan = (struct wf_frame_plan){
-            .planes = w->choices,
-            .all = {&wf_codec_transform, WF_TRANSFORM_UNIT},
-            .profile = w->profile,
-        };
-        w->choices[p] = (struct wf_frame_choice){&wf_codec_raw, 0};
+        struct wf_frame_choice *choices = wf_cli_alloc(planes * sizeof *choices);
+        for (uint32_t i = 0; i < planes; i++)
+            choices[i] = (struct wf_frame_choice){&wf_codec_raw, 0};
+        choices[p] = (struct wf_frame_choice){&wf_codec_transform, WF_TRANSFORM_UNIT};
+        trials[p] = (struct trial){.plane = p, .choices = choices};
+        trials[p].plan = (struct wf_frame_plan){.planes = choices, .profile = w->profile};
     }
     w->observing = true;
     if (!try_all(w, trials, planes, 0.35, true))
@@ -346,7 +346,7 @@ static bool settings(struct work *w, const struct trial *alone, struct codec_pro
         return false;
     for (uint32_t i = 0; i < TRIES; i++) {
         uint32_t parameter = WF_TRANSFORM_UNIT + (uint32_t)(TRY_FROM + (int32_t)i * TRY_BY);
-        trials[i] = (struct trial){.work = w};
+        trials[i] = (struct trial){0};
         trials[i].plan = (struct wf_frame_plan){
             .all = {&wf_codec_transform, parameter},
             .profile = w->profile,
@@ -389,7 +389,6 @@ static bool create(struct work *w)
     w->keys = wf_cli_alloc(rows * kv_row(w) * sizeof(float));
     w->values = wf_cli_alloc(rows * kv_row(w) * sizeof(float));
     w->queries = wf_cli_alloc(rows * s->dim * sizeof(float));
-    w->choices = wf_cli_alloc(subject->layout.planes * sizeof *w->choices);
     return wf_calibration_create(&shape, &w->c) == WEFT_OK || failed();
 }
 
@@ -409,20 +408,17 @@ int wf_cli_codec_calibration(struct cli *cli, const struct codec_subject *subjec
 {
     struct work w = {.cli = cli, .subject = subject};
     struct trial *alone = wf_cli_alloc(subject->layout.planes * sizeof *alone);
-    static const struct wf_frame_plan no_plan;
     *out = (struct codec_profile){0};
     windows_of(&w, windows);
     wf_cli_progress_init(&w.progress, "codec calibrate");
-    bool ok = create(&w) &&
-              wf_cli_codec_passage_init(cli, &subject->layout, &no_plan, &w.passage) == CLI_OK &&
-              bases(&w) && sensitivities(&w, alone) && settings(&w, alone, out);
+    bool ok = create(&w) && bases(&w) && sensitivities(&w, alone) && settings(&w, alone, out);
     wf_cli_progress_fini(&w.progress);
-    wf_cli_codec_passage_fini(&w.passage);
     wf_calibration_destroy(w.c);
     free(w.keys);
     free(w.values);
     free(w.queries);
-    free(w.choices);
+    for (uint32_t p = 0; p < subject->layout.planes; p++)
+        free(alone[p].choices);
     free(alone);
     out->profile = w.profile;
     if (ok)
@@ -439,8 +435,8 @@ void wf_cli_codec_profile_free(struct codec_profile *profile)
     *profile = (struct codec_profile){0};
 }
 
-int wf_cli_codec_profile_read(struct cli *cli, const char *path,
-                              const struct codec_subject *subject, struct codec_profile *out)
+int wf_cli_codec_profile_read(struct cli *cli, const char *path, const struct wf_layout *layout,
+                              struct codec_profile *out)
 {
     *out = (struct codec_profile){0};
     FILE *file = fopen(path, "rb");
@@ -465,15 +461,15 @@ int wf_cli_codec_profile_read(struct cli *cli, const char *path,
                            whole ? wf_last_error() : "it cannot be read to its end");
     }
     const struct wf_profile_head *head = &out->profile->head;
-    wf_layout_plane(&subject->layout, 0, 0, NULL, &plane);
-    if (head->layers * 2 == subject->layout.planes && wf_profile_fits(out->profile, &plane))
+    wf_layout_plane(layout, 0, 0, NULL, &plane);
+    if (head->layers * 2 == layout->planes && wf_profile_fits(out->profile, &plane))
         return CLI_OK;
     int code =
         wf_cli_fail(cli, CLI_USAGE,
                     "--profile %s is of a model of %u layers of %u heads of %u elements, and "
                     "this one has %u of %u of %u; calibrate this one",
-                    path, head->layers, head->heads, head->head_dim, subject->layout.planes / 2,
-                    subject->layout.heads, subject->layout.head_dim);
+                    path, head->layers, head->heads, head->head_dim, layout->planes / 2,
+                    layout->heads, layout->head_dim);
     wf_cli_codec_profile_free(out);
     return code;
 }

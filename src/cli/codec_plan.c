@@ -15,10 +15,15 @@ static const char *codec_name_at(void *context, int index)
 }
 
 static int profiled_plan(struct cli *cli, const struct codec_subject *subject,
-                         enum weft_quality quality, struct codec_plan *out)
+                         const struct wf_layout *layout, enum weft_quality quality,
+                         struct codec_plan *out)
 {
     const char *path = wf_cli_codec_options.profile;
-    int code = path ? wf_cli_codec_profile_read(cli, path, subject, &out->profile)
+    if (!path && !subject)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "what is calibrated needs the model: give --model and --text instead of "
+                           "--input, or a --profile from weft codec calibrate");
+    int code = path ? wf_cli_codec_profile_read(cli, path, layout, &out->profile)
                     : wf_cli_codec_calibration(cli, subject, subject->windows.calibration,
                                                &out->profile);
     if (code != CLI_OK)
@@ -33,8 +38,8 @@ static int profiled_plan(struct cli *cli, const struct codec_subject *subject,
     return CLI_OK;
 }
 
-int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject, const char *name,
-                      struct codec_plan *out)
+int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject,
+                      const struct wf_layout *layout, const char *name, struct codec_plan *out)
 {
     *out = (struct codec_plan){0};
     const struct wf_codec *codec = wf_codec_by_name(strcmp(name, "none") == 0 ? "raw" : name);
@@ -42,7 +47,7 @@ int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject, cons
                                 : strcmp(name, "economy") == 0   ? WEFT_ECONOMY
                                                                  : WEFT_LOSSLESS;
     if (quality != WEFT_LOSSLESS || (codec && codec->profiled))
-        return profiled_plan(cli, subject, quality, out);
+        return profiled_plan(cli, subject, layout, quality, out);
     if (!codec) {
         const char *nearest = wf_cli_nearest(name, codec_name_at, NULL);
         char list[256] = "";

@@ -177,7 +177,8 @@ int wf_cli_codec_ppl(struct cli *cli)
     int code = wf_cli_codec_open(cli, false, &ppl.subject);
     if (code != CLI_OK)
         return code;
-    code = wf_cli_codec_plan(cli, &ppl.subject, wf_cli_codec_options.codec, &ppl.plan);
+    code = wf_cli_codec_plan(cli, &ppl.subject, &ppl.subject.layout, wf_cli_codec_options.codec,
+                             &ppl.plan);
     if (code == CLI_OK)
         code = wf_cli_codec_passage_init(cli, &ppl.subject.layout, &ppl.plan.frame, &ppl.passage);
     if (code == CLI_OK)

@@ -27,6 +27,12 @@ uint8_t *wf_cli_codec_room(uint64_t bytes)
     return room;
 }
 
+uint64_t wf_cli_codec_position(const struct codec_set *set, uint64_t block)
+{
+    uint64_t number = block % set->distinct;
+    return (set->in_sequence ? number % set->in_sequence : number) * set->layout.tokens;
+}
+
 /* ---------------------------------------------------------------------------------------- files */
 
 /* 0: there is none of that name. */
@@ -77,6 +83,7 @@ static int read_format(struct cli *cli, const char *path, struct codec_set *out)
     const char *model = json_string_value(json_object_get(format, "model"));
     wf_cli_json_set(out->about, "model", model ? json_string(model) : json_null());
     wf_cli_json_set(out->about, "dtype", json_string(dtype));
+    out->in_sequence = number_of(format, "blocks_per_sequence");
     wf_cli_json_set(out->about, "made_up",
                     json_boolean(json_is_true(json_object_get(format, "made_up"))));
     json_decref(format);
@@ -150,6 +157,7 @@ static int compute_blocks(struct cli *cli, struct codec_set *out)
     out->has_subject = true;
     out->layout = out->subject.layout;
     out->blocks = blocks_wanted(wf_cli_codec_block_count(&out->subject), out->layout.bytes);
+    out->in_sequence = (out->subject.windows.length - 1) / out->layout.tokens;
     out->plain = wf_cli_codec_room(out->blocks * out->layout.bytes);
     struct taking taking = {out};
     if (!wf_cli_codec_blocks(&out->subject, 0, take_block, &taking) || out->distinct == 0)
