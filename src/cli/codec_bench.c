@@ -70,11 +70,6 @@ static int add_way(struct cli *cli, struct codec_set *set, const char *name, str
 {
     if (add_yardstick(name, out))
         return CLI_OK;
-    const struct wf_codec *codec = wf_codec_by_name(name);
-    if ((is_quality(name) || (codec && codec->profiled)) && (!set || !set->has_subject))
-        return wf_cli_fail(cli, CLI_USAGE,
-                           "%s is calibrated with a model: give --model and --text, not --input",
-                           name);
     *out = (struct codec_way){.unit = "plane"};
     snprintf(out->name, sizeof out->name, "%s", name);
     return wf_cli_codec_plan(cli, set && set->has_subject ? &set->subject : NULL,

@@ -15,14 +15,16 @@ static const char *codec_name_at(void *context, int index)
 }
 
 static int profiled_plan(struct cli *cli, const struct codec_subject *subject,
-                         const struct wf_layout *layout, enum weft_quality quality,
-                         struct codec_plan *out)
+                         const struct wf_layout *layout, const char *name,
+                         enum weft_quality quality, struct codec_plan *out)
 {
     const char *path = wf_cli_codec_options.profile;
     if (!path && !subject)
-        return wf_cli_fail(cli, CLI_USAGE,
-                           "what is calibrated needs the model: give --model and --text instead of "
-                           "--input, or a --profile from weft codec calibrate");
+        return wf_cli_fail(
+            cli, CLI_USAGE,
+            "%s is calibrated with a model: give --model and --text, not --input, or "
+            "a --profile from weft codec calibrate",
+            name);
     int code = path ? wf_cli_codec_profile_read(cli, path, layout, &out->profile)
                     : wf_cli_codec_calibration(cli, subject, subject->windows.calibration,
                                                &out->profile);
@@ -47,7 +49,7 @@ int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject,
                                 : strcmp(name, "economy") == 0   ? WEFT_ECONOMY
                                                                  : WEFT_LOSSLESS;
     if (quality != WEFT_LOSSLESS || (codec && codec->profiled))
-        return profiled_plan(cli, subject, layout, quality, out);
+        return profiled_plan(cli, subject, layout, name, quality, out);
     if (!codec) {
         const char *nearest = wf_cli_nearest(name, codec_name_at, NULL);
         char list[256] = "";

@@ -206,3 +206,43 @@ def codec_bench_says_what_is_wrong():
         why = weft("codec", "bench", *words, expect=2).stderr.decode()
         check(said in why and why.count("\n") == 1, words, why)
     check("/nowhere" in weft("codec", "bench", "--input", "/nowhere", "--format", form, expect=6).stderr.decode())
+
+
+@case
+def codec_calibrate_writes_what_ppl_reads():
+    given = ["--model", checkpoint(), "--text", text(), "--block-tokens", "16"]
+    profile = os.path.join(FOLDER, "model.wfprofile")
+    made = answer("codec", "calibrate", *given, "--output", profile)
+    check(made["design_windows"] >= 1 and made["held_windows"] >= 1 and made["held_apart"], made)
+    check([(p["layer"], p["kv"]) for p in made["planes"]] == [(0, "k"), (0, "v"), (1, "k"), (1, "v")], made["planes"])
+    check(min(p["sensitivity"] for p in made["planes"]) > 0, made["planes"])
+    curve = made["curve"]
+    check(all(a["kl"] < b["kl"] and a["ratio"] < b["ratio"] for a, b in zip(curve, curve[3:])), curve)
+    middle = curve[len(curve) // 2]
+    check(0.2 < middle["kl"] / middle["kl_predicted"] < 5, middle)
+    rows = {}
+    for quality in ("transparent", "economy"):
+        rows[quality] = answer("codec", "ppl", *given, "--codec", quality, "--profile", profile)
+        check(rows[quality]["kl_mean"] > 0, rows)
+    check(rows["economy"]["ratio"] > rows["transparent"]["ratio"] > 1.5, rows)
+    check(rows["economy"]["kl_mean"] > rows["transparent"]["kl_mean"], rows)
+    own = answer("codec", "ppl", *given, "--codec", "transparent", "--kl", "0.01")
+    check(own["calibration"]["transparent"]["kl"] <= 0.01 and own["ratio"] > 1.5, own)
+    blocks, form = kv_written()
+    bench = answer("codec", "bench", "--input", blocks, "--format", form, "--profile", profile, "--working-set", "1MiB",
+                   "--rounds", "1", "--codec", "economy,transparent")
+    check([row["codec"] for row in bench] == ["economy", "transparent"] and bench[0]["max_abs_err"] > 0, bench)
+
+
+@case
+def codec_profiles_that_are_none():
+    profile = os.path.join(FOLDER, "other.wfprofile")
+    weft("codec", "calibrate", "--model", checkpoint(), "--text", text(), "--block-tokens", "16", "--output", profile)
+    given = ["codec", "ppl", "--model", checkpoint("wide.bin", kv_heads=4), "--text", text(), "--codec", "economy"]
+    whole = open(profile, "rb").read()
+    for name, said in ((profile, "calibrate this one"), ("/nowhere", "/nowhere"),
+                       (written("cut.wfprofile", whole[:-9]), "copy it again"), (checkpoint(), "no profile"),
+                       (written("flip.wfprofile", whole[:5000] + b"~~" + whole[5002:]), "checksum")):
+        why = weft(*given, "--profile", name, expect=2).stderr.decode().replace(NO_TOKENIZER, "")
+        check(said in why and why.count("\n") == 1, name, why)
+    check("--output" in weft("codec", "calibrate", "--model", checkpoint(), "--text", text(), expect=2).stderr.decode())
