@@ -22,6 +22,7 @@
 #define SAMPLE_RUNS_LEAST 32u
 #define SAMPLE_RUNS_MOST 128u
 #define BASES_TOKENS_LEAST 16u
+#define BASES_TOKENS_MANY 128u /* from here on 32 are looked at, else 16 */
 /* How far apart channels are, as the variance of their means: up to here bases do not pay, and from
  * there on they do, without a look at both. */
 #define BASES_VARIANCE_LEAST 0.3
@@ -150,7 +151,7 @@ enum bases { BASES_NONE, BASES_MAYBE, BASES_SURE };
 static enum bases find_means(const struct wf_plane *plane, uint32_t channels,
                              const uint8_t *symbols, uint16_t *means)
 {
-    unsigned shift = plane->tokens < 2 * BASES_TOKENS_LEAST ? 4 : 5;
+    unsigned shift = plane->tokens < BASES_TOKENS_MANY ? 4 : 5;
     uint32_t tokens = 1u << shift, sum = 0, least = UINT16_MAX, most = 0;
     memset(means, 0, channels * sizeof *means);
     for (uint32_t i = 0; i < tokens; i++) {
@@ -228,6 +229,16 @@ static void decide_codes(const struct shape *s, enum wf_lossless_mode mode,
     }
 }
 
+static void decide_with_bases(const struct shape *s, enum wf_lossless_mode mode,
+                              const uint16_t *means, struct workplace *place, struct decision *out)
+{
+    struct wf_ranking ranking;
+    out->bases_bytes = set_bases(s->channels, means, place);
+    fill_tile(&out->tile, place->tile, s->channels);
+    sample(s, place->symbols, &out->tile, &ranking);
+    decide_codes(s, mode, &ranking, out);
+}
+
 static void decide(const struct wf_plane *plane, const struct shape *s, enum wf_lossless_mode mode,
                    struct workplace *place, struct decision *out)
 {
@@ -236,19 +247,18 @@ static void decide(const struct wf_plane *plane, const struct shape *s, enum wf_
     uint16_t *means = (uint16_t *)(void *)place->escapes; /* which are yet to come */
     if (may_have_bases(plane))
         bases = find_means(plane, s->channels, place->symbols, means);
-    out->bytes = UINT64_MAX;
-    if (bases != BASES_SURE) {
-        out->tile = no_bases;
-        out->bases_bytes = 0;
-        sample(s, place->symbols, &out->tile, &ranking);
-        decide_codes(s, mode, &ranking, out);
+    out->tile = no_bases;
+    out->bases_bytes = 0;
+    if (bases == BASES_SURE) {
+        decide_with_bases(s, mode, means, place, out);
+        return;
     }
+    sample(s, place->symbols, &out->tile, &ranking);
+    decide_codes(s, mode, &ranking, out);
     if (bases == BASES_NONE)
         return;
-    struct decision based = {.bases_bytes = set_bases(s->channels, means, place)};
-    fill_tile(&based.tile, place->tile, s->channels);
-    sample(s, place->symbols, &based.tile, &ranking);
-    decide_codes(s, mode, &ranking, &based);
+    struct decision based;
+    decide_with_bases(s, mode, means, place, &based);
     if (based.bytes < out->bytes)
         *out = based;
 }
