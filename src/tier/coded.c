@@ -26,7 +26,9 @@
 #include "tier/coded_inner.h"
 
 #define BEHIND_MAX 64u /* reaped from behind at a time */
-#define LOOK_MS 20u    /* the tier behind may have work of its own that only a reap moves on */
+#define IN_VAIN_MAX 8u
+#define TRY_ONE_OF 16u
+#define LOOK_MS 20u /* the tier behind may have work of its own that only a reap moves on */
 
 static void advance(struct wf_tier *t, struct wf_coded_op *op);
 
@@ -321,6 +323,7 @@ static void take_worked(struct wf_tier *t)
         if (op->outer->op == WF_TIER_WRITE) {
             coded->encode_ns += op->ns;
             coded->tried_bytes += op->coded_bytes;
+            t->in_vain = op->result == WEFT_OK ? 0 : t->in_vain + 1;
         } else {
             coded->decode_ns += op->ns;
             coded->decoded_bytes += op->coded_bytes;
@@ -433,6 +436,16 @@ static enum weft_status pass(struct wf_tier *t, struct wf_tier_request *r)
     return status;
 }
 
+/* Who writes what does not become smaller does not pay for a codec each time: after a few such
+ * blocks in a row only one of several is tried, until one does. */
+static bool worth_trying(struct wf_tier *t)
+{
+    if (t->in_vain < IN_VAIN_MAX)
+        return true;
+    t->untried = (t->untried + 1) % TRY_ONE_OF;
+    return t->untried == 0;
+}
+
 static enum weft_status submit_write(struct wf_tier *t, struct wf_tier_request *r)
 {
     struct wf_coded_op *op;
@@ -441,7 +454,7 @@ static enum weft_status submit_write(struct wf_tier *t, struct wf_tier_request *
     struct wf_tier_block there;
     t->ops->stats(t->behind, &stats);
     if (stats.failed || r->block.plain_bytes || r->block.bytes > stats.block_bytes_max ||
-        !wf_coded_wanted(t, r, &layout))
+        !wf_coded_wanted(t, r, &layout) || !worth_trying(t))
         return pass(t, r);
     if (t->ops->find(t->behind, r->block.key, &there))
         return WEFT_EXISTS;

@@ -7,7 +7,7 @@
  * decoded by them, planes as they are needed, straight into the caller's memory.  A block that
  * does not become smaller, or of which its writer does not say how it is
  * laid out, is written as it is,
- * without a copy.
+ * without a copy; after several such in a row, only one of sixteen is tried.
  *
  *     the caller's memory ──► encode, a worker ──► the tier's own memory ──► the tier behind
  *     the caller's memory ◄── decode, a worker ◄── the tier's own memory ◄── the tier behind

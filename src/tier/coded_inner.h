@@ -88,6 +88,7 @@ struct wf_tier {
     bool told;          /* done_event is readable for what is in `done`, or for nothing */
     uint32_t in_flight; /* submitted and not reaped */
     uint32_t with_behind, with_workers;
+    uint32_t in_vain, untried; /* writes in a row that became no smaller; not tried since */
     uint8_t *memory;
     struct wf_coded_op *extents; /* those that have memory, by address */
     uint64_t writes_bytes;       /* of it that writes have */

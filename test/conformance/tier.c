@@ -671,6 +671,29 @@ static void test_what_it_decodes_to_is_kept(void **state)
     refused(w, write_request(w, 0, &block));
 }
 
+/* What does not become smaller is not tried each time, and what does is, again, soon after. */
+static void test_a_codec_is_not_tried_in_vain(void **state)
+{
+    struct world *w = *state;
+    enum { NOISE = 40, MORE = 20 };
+    if (!shrinks(w))
+        skip();
+    for (uint32_t i = 0; i < NOISE + MORE; i++) {
+        struct wf_tier_block block = block_of(i + 1, i, 20000, 10000);
+        struct wf_tier_request *r = write_request(w, 0, &block);
+        uint8_t *data = r->data;
+        for (uint64_t at = 0; i < NOISE && at < block.bytes; at++)
+            data[at] = (uint8_t)random_next(&w->random);
+        assert_int_equal(outcome(w, r), WEFT_OK);
+        if (i == NOISE - 1) {
+            assert_int_equal(stats_of(w).coded.encoded, 0);
+            assert_int_equal(stats_of(w).coded.as_is, NOISE);
+            assert_int_equal(stats_of(w).coded.tried_bytes, (8 + 2) * block.bytes);
+        }
+    }
+    assert_in_range(stats_of(w).coded.encoded, MORE - 16, MORE);
+}
+
 static const struct CMUnitTest tests[] = {
     TEST(test_what_is_written_is_read),
     TEST(test_parts_are_read_alone),
@@ -692,6 +715,7 @@ static const struct CMUnitTest tests[] = {
     TEST(test_stats_add_up),
     TEST(test_rot_is_found_out),
     TEST(test_what_it_decodes_to_is_kept),
+    TEST(test_a_codec_is_not_tried_in_vain),
     TEST(test_random_operations),
 };
 

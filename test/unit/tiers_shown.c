@@ -152,8 +152,8 @@ static void the_matrix_shows_what_was_measured(void **state)
     tiers_answer = three();
     assert_int_equal(run(&wf_cmd_ls, false, "tiers"), CLI_OK);
     has("  read us read MB/s write MB/s  emulated  path\n");
-    has("dram0        dram  ok          1.5 GiB    100 GiB      1536      -      0.12      3210     "
-        "  45.2  no        -\n");
+    has("dram0        dram  ok          1.5 GiB    100 GiB      1536      -      0.12      3210   "
+        "    45.2  no        -\n");
     has("      12.5      3210       45.2  yes       file-emulation:/x\n");
     has("         -      3210       45.2  no        /mnt/kv\n"); /* not measured yet */
     has("nvme0 is stalled: a read takes longer than 5 s\n");
