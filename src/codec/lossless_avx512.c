@@ -165,7 +165,10 @@ INLINE size_t fixed_loop(struct wf_reader *r, size_t groups, const uint8_t *rest
     memcpy(direct, s->value, (1u << width) - 1);
     memcpy(second, s->value + (1u << width) - 1, WF_SECOND_RAW);
     __m512i values = table_of_16(direct), seconds = table_of_16(second);
-    const uint8_t *codes = r->codes, *end = r->codes_end, *bits = r->seconds;
+    /* A load is done even where nothing was escaped. */
+    static const uint8_t nothing[8];
+    const uint8_t *codes = r->codes, *end = r->codes_end,
+                  *bits = r->limit - r->seconds < 8 ? nothing : r->seconds;
     uint64_t at = r->second, last = last_second(r);
     struct wf_tile tile = r->tile;
     size_t group = 0;

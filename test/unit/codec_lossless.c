@@ -11,6 +11,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -371,12 +373,52 @@ static void test_codes(void **state)
     }
 }
 
+/* What is encoded lies at the very end of memory that may be read. */
+static void test_nothing_is_read_beyond(void **state)
+{
+    (void)state;
+    struct random_source r = random_seeded("beyond");
+    static const enum content contents[] = {LIKE_KV, ZEROS, ONE_VALUE, RARE, HALVES};
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uint8_t *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                          0);
+    assert_ptr_not_equal(pages, MAP_FAILED);
+    assert_int_equal(mprotect(pages + page, page, PROT_NONE), 0);
+    for (unsigned i = 0; i < DTYPES * 200 * 5; i++) {
+        struct wf_plane plane = {.dtype = dtypes[i % DTYPES],
+                                 .tokens = 1 + i / DTYPES % 200,
+                                 .heads = 1,
+                                 .head_dim = 1};
+        size_t size = wf_plane_bytes(&plane), bytes;
+        uint8_t plain[800], coded[800], back[800];
+        void *scratch = scratch_of(&plane);
+        fill(&plane, contents[i / (DTYPES * 200)], &r, plain);
+        for (int mode = 0; mode <= WF_LOSSLESS_ENTROPY; mode++) {
+            if (wf_lossless_encode_by(&wf_lossless_scalar, &plane, (enum wf_lossless_mode)mode,
+                                      plain, coded, &bytes, scratch) != WEFT_OK)
+                continue;
+            memcpy(pages + page - bytes, coded, bytes);
+            for (int isa = 0; isa < WF_CODEC_ISA_COUNT; isa++) {
+                if (!wf_codec_isa_usable((enum wf_codec_isa)isa))
+                    continue;
+                assert_int_equal(
+                    wf_lossless_decode_by(wf_lossless_kernels_of((enum wf_codec_isa)isa), &plane,
+                                          pages + page - bytes, bytes, back, scratch),
+                    WEFT_OK);
+                assert_memory_equal(back, plain, size);
+            }
+        }
+        free(scratch);
+    }
+    assert_int_equal(munmap(pages, 2 * page), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_agree), cmocka_unit_test(test_what_it_saves),
         cmocka_unit_test(test_hostile_bytes), cmocka_unit_test(test_bit_planes),
-        cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_codes),         cmocka_unit_test(test_nothing_is_read_beyond),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
