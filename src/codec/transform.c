@@ -376,6 +376,19 @@ static size_t transform_bound(const struct wf_plane *plane)
     return wf_plane_bytes(plane);
 }
 
+/* What was coded was finite, and an error must not make an infinity of the largest there are. */
+static void keep_finite(enum weft_dtype dtype, float *rows, size_t count)
+{
+    float most = dtype == WEFT_F16        ? 65504.0f
+                 : dtype == WEFT_FP8_E5M2 ? 57344.0f
+                 : dtype == WEFT_BF16     ? 0x1.fep127f
+                                          : 0x1.fffffep127f;
+    for (size_t i = 0; i < count; i++) {
+        float value = rows[i] < most ? rows[i] : most;
+        rows[i] = value > -most ? value : -most;
+    }
+}
+
 static uint32_t parameter_of(const struct wf_plane *plane, uint32_t parameter)
 {
     if (parameter == 0)
@@ -448,6 +461,7 @@ static enum weft_status transform_decode(const struct wf_plane *plane, uint32_t 
     if (turned(plane))
         wf_rope_redo(&plane->profile->rope, plane->position, work.rows, plane->tokens, plane->heads,
                      plane->head_dim);
+    keep_finite(plane->dtype, work.rows, wf_plane_elements(plane));
     wf_floats_to(plane->dtype, work.rows, wf_plane_elements(plane), plain);
     memcpy(plain, at + 1, exact);
     return WEFT_OK;

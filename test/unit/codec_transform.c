@@ -464,6 +464,32 @@ static void hard_numbers_are_left_alone(void **state)
     wf_calibration_destroy(c);
 }
 
+static void what_is_finite_stays_so(void **state)
+{
+    (void)state;
+    static const enum weft_dtype dtypes[] = {WEFT_F16, WEFT_FP8_E5M2};
+    static const float most[] = {65504, 57344};
+    struct wf_calibration *c = calibrated(WF_ROPE_INTERLEAVED, 0);
+    struct wf_profile *profile = profile_of(c);
+    for (size_t d = 0; d < 2; d++) {
+        struct trip *t = usual_trip(profile, dtypes[d]);
+        for (uint32_t i = 0; i < TOKENS * ROW; i++)
+            t->in[i] = i % 7 < 3 ? most[d] : -most[d];
+        for (uint32_t p = WF_TRANSFORM_UNIT; p < WF_TRANSFORM_UNIT + 400; p += 40) {
+            if (there(t, p) != WEFT_OK)
+                continue;
+            and_back(t, p);
+            for (uint32_t i = 0; i < TOKENS * ROW; i++)
+                assert_true(fabsf(t->out[i]) <= most[d]);
+        }
+        assert_true(t->coded > 0);
+        free(t->scratch);
+        free(t);
+    }
+    wf_profile_destroy(profile);
+    wf_calibration_destroy(c);
+}
+
 static void damage_is_seen_or_harmless(void **state)
 {
     (void)state;
@@ -575,6 +601,7 @@ int main(void)
         cmocka_unit_test(errors_stay_within_a_step),
         cmocka_unit_test(coarser_is_smaller_in_every_type),
         cmocka_unit_test(hard_numbers_are_left_alone),
+        cmocka_unit_test(what_is_finite_stays_so),
         cmocka_unit_test(damage_is_seen_or_harmless),
         cmocka_unit_test(profiles_that_lie_are_refused),
     };
