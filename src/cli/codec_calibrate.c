@@ -18,7 +18,7 @@
 #include "llama/say.h"
 
 #define DESIGN_WINDOWS_MAX 24u
-#define HELD_WINDOWS_MAX 6u
+#define HELD_WINDOWS_MAX 5u
 #define SINKS 1u
 /* What one plane loses when it is measured alone, as a part of all that it has. */
 #define ALONE_PART 0.02
@@ -29,8 +29,12 @@
 #define TRY_TO 56
 #define TRY_BY 8
 #define TRIES ((TRY_TO - TRY_FROM) / TRY_BY + 1)
-/* Of what a quality allows, so much is used: another text costs more or less than this one. */
-#define MARGIN 0.6
+/* Of what a quality allows, so much is used, and what was measured counts with so many of its
+ * standard errors on top: another text costs more or less than this one. */
+#define MARGIN 0.75
+#define ERRORS 2
+/* A single window has no standard error; as if it had one of a quarter. */
+#define ALONE_ERROR 0.25
 
 static const double transparent_kl = 1e-3;
 static const double economy_pct = 1;
@@ -249,9 +253,17 @@ static double ratio_of(const struct trial *t)
     return t->encoded ? (double)t->bytes / (double)t->encoded : 0;
 }
 
-/* The coarsest setting that costs at most `kl`, between two tries as the logarithm of the cost is;
- * the finest when none is so fine. */
-static struct wf_profile_point point_at(const struct trial *trials, double kl)
+/* KL that it may cost, to be on the safe side. */
+static double cost_of(const struct trial *t)
+{
+    const struct wf_eval_result *r = &t->result;
+    double error = r->kl_error > 0 ? r->kl_error : ALONE_ERROR * r->kl;
+    return r->kl + ERRORS * error;
+}
+
+/* The coarsest setting that may cost no more than `most`, between two tries as the logarithm of the
+ * cost is; the finest when none is so fine. */
+static struct wf_profile_point point_at(const struct trial *trials, double most)
 {
     struct wf_profile_point point = {
         .parameter = (uint16_t)(WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM),
@@ -260,17 +272,19 @@ static struct wf_profile_point point_at(const struct trial *trials, double kl)
         .ratio = (float)ratio_of(&trials[0]),
     };
     uint32_t i = 0;
-    while (i + 1 < TRIES && trials[i + 1].result.kl <= kl)
+    while (i + 1 < TRIES && cost_of(&trials[i + 1]) <= most)
         i++;
-    if (!(trials[i].result.kl <= kl))
-        return point;
-    double low = trials[i].result.kl, high = i + 1 < TRIES ? trials[i + 1].result.kl : low;
-    double part = high > low && low > 0 ? log(kl / low) / log(high / low) : 0;
-    part = floor(part * TRY_BY) / TRY_BY;
     const struct trial *a = &trials[i], *b = &trials[i + (i + 1 < TRIES)];
+    double low = cost_of(a), high = cost_of(b);
+    if (!(low <= most))
+        return point;
+    double part = high > low && low > 0 ? log(most / low) / log(high / low) : 0;
+    part = floor(part * TRY_BY) / TRY_BY;
     point.parameter = (uint16_t)((int32_t)WF_TRANSFORM_UNIT + TRY_FROM +
                                  (int32_t)(((double)i + part) * TRY_BY));
-    point.kl = (float)(low > 0 ? low * pow(high / low, part) : low);
+    low = a->result.kl;
+    high = b->result.kl;
+    point.kl = (float)(low > 0 && high > 0 ? low * pow(high / low, part) : low);
     point.ppl_pct = (float)(pct_of(a) + part * (pct_of(b) - pct_of(a)));
     point.ratio = (float)(ratio_of(a) + part * (ratio_of(b) - ratio_of(a)));
     return point;
@@ -394,8 +408,7 @@ static bool create(struct work *w)
 
 static void windows_of(struct work *w, uint32_t windows)
 {
-    uint32_t held = windows / 4 < HELD_WINDOWS_MAX ? windows / 4 : HELD_WINDOWS_MAX;
-    held = held < 1 ? 1 : held;
+    uint32_t held = (windows + 2) / 3 < HELD_WINDOWS_MAX ? (windows + 2) / 3 : HELD_WINDOWS_MAX;
     w->held_end = windows;
     w->held_first = windows - held;
     w->design_end = w->held_first < 1 ? 1 : w->held_first;

@@ -10,7 +10,7 @@
 #include "llama/say.h"
 
 /* Multiplications that a run without --tokens may take, and between how many tokens that leaves. */
-#define TOKENS_WORK 1.0e12
+#define TOKENS_WORK 6.0e11
 #define TOKENS_FEWEST 16384
 #define TOKENS_MOST 65536
 
