@@ -120,6 +120,7 @@ enum cli_exit wf_cli_exit_of(enum weft_status status);
 void wf_cli_json_print(json_t *value);
 /* Like json_object_set_new, but out of memory ends the program with a sentence. */
 void wf_cli_json_set(json_t *object, const char *key, json_t *value);
+/* null where it is no number, or an infinite one. */
 json_t *wf_cli_json_real(double value, int decimals);
 
 /* "s" where it is not one: "%llu block%s". */

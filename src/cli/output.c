@@ -6,6 +6,7 @@
  * reads it never has to guess.
  */
 #include <langinfo.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,7 +119,9 @@ void wf_cli_json_set(json_t *object, const char *key, json_t *value)
 
 json_t *wf_cli_json_real(double value, int decimals)
 {
-    char text[64];
+    char text[512]; /* the largest double has 309 digits before its point */
+    if (!isfinite(value))
+        return json_null();
     snprintf(text, sizeof text, "%.*f", decimals, value);
     return json_real(strtod(text, NULL));
 }
