@@ -13,6 +13,7 @@
 
 #include "llama/say.h"
 
+#define FILE_BYTES_MAX (1L << 30)
 #define LONGEST_MAX 4096
 #define NO_TOKEN UINT32_MAX
 
@@ -97,6 +98,12 @@ static char *read_file(const char *path, size_t *out_bytes)
     long bytes = -1;
     if (file && fseek(file, 0, SEEK_END) == 0)
         bytes = ftell(file);
+    if (bytes == 0 || bytes > FILE_BYTES_MAX) { /* a directory says that it is very long */
+        fclose(file);
+        wf_say_keep("%s is not a llama2.c tokenizer: it has %s", path,
+                    bytes ? "more bytes than any" : "no bytes");
+        return NULL;
+    }
     if (bytes > 0 && fseek(file, 0, SEEK_SET) == 0)
         data = malloc((size_t)bytes);
     if (data && fread(data, 1, (size_t)bytes, file) != (size_t)bytes) {
