@@ -101,6 +101,11 @@ def codec_says_what_is_wrong():
                         (["ppl", "--model", model, "--text", binary], "zero byte"),
                         (["ppl", "--model", model, "--text", long, "--tokens", "300"], "longer text"),
                         (["ppl", "--model", model, "--tokenizer", model, "--text", long], "tokenizer"),
+                        (["ppl", "--model", model, "--tokenizer", os.devnull, "--text", long], "no bytes"),
+                        (["ppl", "--model", model, "--tokenizer", FOLDER, "--text", long], "tokenizer"),
+                        (["ppl", "--model", model, "--text", long, "--codec", "transparent", "--kl", "-1"], "--kl"),
+                        (["ppl", "--model", model, "--text", long, "--kl", "nan"], "--kl"),
+                        (["ppl", "--model", model, "--text", long, "--ppl-pct", "inf"], "--ppl-pct"),
                         (["ppl", "--model", model, "--text", long, "--codec", "rwa"], "'raw'"),
                         (["ppl", "--model", model, "--text", long, "--block-tokens", "128"], "--block-tokens"),
                         (["ppl", "--model", model, "--text", long, "--window", "1"], "window"),
@@ -177,6 +182,18 @@ def codec_bench_measures_all_codecs():
     check([row["codec"] for row in some] == ["lz4", "lossless-fixed"], some)
     said = weft("codec", "bench", *given, "--codec", "lossless").stdout.decode()
     check("16 tokens" in said and "lossless" in said, said)
+
+
+@case
+def codec_bench_takes_what_is_no_number():
+    """A NaN of a layer: that plane is stored as it is, and errors are those of the others."""
+    blocks, form = kv_written()
+    with open(blocks, "rb") as file:
+        whole = file.read()
+    spoilt = written("nan.bin", b"\xff\xff\x80\x7f" + whole[4:])
+    row, = answer("codec", "bench", "--input", spoilt, "--format", form, "--codec", "int8", "--rounds", "1",
+                  "--working-set", "64KiB")
+    check(0 < row["mean_abs_err"] < 1 and 0 < row["rms_rel_err"] < 1 and row["max_abs_err"] < 10, row)
 
 
 @case
