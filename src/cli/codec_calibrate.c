@@ -36,6 +36,11 @@
 /* A single window has no standard error; as if it had one of a quarter. */
 #define ALONE_ERROR 0.25
 
+/* So many times smaller is what a quality is chosen for; more of it is worth less than exactness.
+ */
+#define TRANSPARENT_ENOUGH 4
+#define ECONOMY_ENOUGH 8
+
 static const double transparent_kl = 1e-3;
 static const double economy_pct = 1;
 
@@ -261,33 +266,40 @@ static double cost_of(const struct trial *t)
     return r->kl + ERRORS * error;
 }
 
-/* The coarsest setting that may cost no more than `most`, between two tries as the logarithm of the
- * cost is; the finest when none is so fine. */
-static struct wf_profile_point point_at(const struct trial *trials, double most)
+/* A setting between two tries, as the logarithms of what they cost lie; `parameter` is one that was
+ * tried, or between such. */
+static struct wf_profile_point between(const struct trial *trials, uint32_t parameter,
+                                       double *out_cost)
 {
-    struct wf_profile_point point = {
-        .parameter = (uint16_t)(WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM),
-        .kl = (float)trials[0].result.kl,
-        .ppl_pct = (float)pct_of(&trials[0]),
-        .ratio = (float)ratio_of(&trials[0]),
+    uint32_t away = parameter - (WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM), i = away / TRY_BY;
+    const struct trial *a = &trials[i], *b = &trials[i + 1 < TRIES ? i + 1 : i];
+    double part = (double)(away % TRY_BY) / TRY_BY, low = cost_of(a), high = cost_of(b);
+    bool known = low > 0 && high > 0 && a->result.kl > 0 && b->result.kl > 0;
+    *out_cost = known ? low * pow(high / low, part) : fmax(low, high);
+    return (struct wf_profile_point){
+        .parameter = (uint16_t)parameter,
+        .kl = (float)(known ? a->result.kl * pow(b->result.kl / a->result.kl, part)
+                            : fmax(a->result.kl, b->result.kl)),
+        .ppl_pct = (float)(pct_of(a) + part * (pct_of(b) - pct_of(a))),
+        .ratio = (float)(ratio_of(a) + part * (ratio_of(b) - ratio_of(a))),
     };
-    uint32_t i = 0;
-    while (i + 1 < TRIES && cost_of(&trials[i + 1]) <= most)
-        i++;
-    const struct trial *a = &trials[i], *b = &trials[i + (i + 1 < TRIES)];
-    double low = cost_of(a), high = cost_of(b);
-    if (!(low <= most))
-        return point;
-    double part = high > low && low > 0 ? log(most / low) / log(high / low) : 0;
-    part = floor(part * TRY_BY) / TRY_BY;
-    point.parameter = (uint16_t)((int32_t)WF_TRANSFORM_UNIT + TRY_FROM +
-                                 (int32_t)(((double)i + part) * TRY_BY));
-    low = a->result.kl;
-    high = b->result.kl;
-    point.kl = (float)(low > 0 && high > 0 ? low * pow(high / low, part) : low);
-    point.ppl_pct = (float)(pct_of(a) + part * (pct_of(b) - pct_of(a)));
-    point.ratio = (float)(ratio_of(a) + part * (ratio_of(b) - ratio_of(a)));
-    return point;
+}
+
+/* The coarsest setting that may cost up to `most`; but where KV is `enough` times smaller before
+ * that, no more than reaches it, down to a fifth of the cost: what is easily had is not gambled
+ * with. */
+static struct wf_profile_point point_at(const struct trial *trials, double most, double enough)
+{
+    double cost;
+    struct wf_profile_point chosen = between(trials, WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM, &cost);
+    for (int32_t away = TRY_FROM + 1; away <= TRY_TO; away++) {
+        struct wf_profile_point next =
+            between(trials, (uint32_t)((int32_t)WF_TRANSFORM_UNIT + away), &cost);
+        if (cost > most || (cost > most / 5 && (double)chosen.ratio >= enough))
+            break;
+        chosen = next;
+    }
+    return chosen;
 }
 
 static json_t *point_json(const struct wf_profile_point *point)
@@ -371,9 +383,9 @@ static bool settings(struct work *w, const struct trial *alone, struct codec_pro
         return false;
     double kl = given->kl > 0 ? given->kl : transparent_kl;
     double pct = given->ppl_pct > 0 ? given->ppl_pct : economy_pct;
-    points[WEFT_TRANSPARENT] = point_at(trials, MARGIN * kl);
+    points[WEFT_TRANSPARENT] = point_at(trials, MARGIN * kl, TRANSPARENT_ENOUGH);
     /* A model that is as sure as it should be loses as much likelihood as the KL says. */
-    points[WEFT_ECONOMY] = point_at(trials, MARGIN * log1p(pct / 100));
+    points[WEFT_ECONOMY] = point_at(trials, MARGIN * log1p(pct / 100), ECONOMY_ENOUGH);
     out->says = says(w, alone, trials, points);
     return profile_made(w, points, &out->file, &out->bytes);
 }

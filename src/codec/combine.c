@@ -10,24 +10,50 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#define TILE 64u /* elements whose sums stay in registers */
+#define LANES 16u
+#define TILE (4 * LANES) /* elements whose sums stay in registers */
 
-INLINE void combine_some(float *restrict out, const float *restrict start,
-                         const float *restrict weights, const uint16_t *restrict rows,
-                         uint32_t count, const float *restrict matrix, uint32_t dims,
-                         uint32_t width)
+/* Only as aligned as a float is: rows of a matrix are.  Where registers are shorter, a compiler
+ * takes several. */
+typedef float lanes __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+INLINE void combine_tile(float *out, const float *start, const float *weights, const uint16_t *rows,
+                         uint32_t count, const float *matrix, uint32_t dims)
 {
-    float sum[TILE];
-    for (uint32_t i = 0; i < width; i++)
-        sum[i] = start[i];
+    const lanes *from = (const lanes *)(const void *)start;
+    lanes a = from[0], b = from[1], c = from[2], d = from[3];
     for (uint32_t k = 0; k < count; k++) {
-        const float *row = matrix + (size_t)rows[k] * dims;
-        float weight = weights[k];
-        for (uint32_t i = 0; i < width; i++)
-            sum[i] += weight * row[i];
+        const lanes *row = (const lanes *)(const void *)(matrix + (size_t)rows[k] * dims);
+        a += weights[k] * row[0];
+        b += weights[k] * row[1];
+        c += weights[k] * row[2];
+        d += weights[k] * row[3];
     }
-    for (uint32_t i = 0; i < width; i++)
-        out[i] = sum[i];
+    lanes *to = (lanes *)(void *)out;
+    to[0] = a;
+    to[1] = b;
+    to[2] = c;
+    to[3] = d;
+}
+
+INLINE void combine_lanes(float *out, const float *start, const float *weights,
+                          const uint16_t *rows, uint32_t count, const float *matrix, uint32_t dims)
+{
+    lanes sum = *(const lanes *)(const void *)start;
+    for (uint32_t k = 0; k < count; k++)
+        sum += weights[k] * *(const lanes *)(const void *)(matrix + (size_t)rows[k] * dims);
+    *(lanes *)(void *)out = sum;
+}
+
+INLINE void combine_few(float *out, const float *start, const float *weights, const uint16_t *rows,
+                        uint32_t count, const float *matrix, uint32_t dims, uint32_t width)
+{
+    for (uint32_t i = 0; i < width; i++) {
+        float sum = start[i];
+        for (uint32_t k = 0; k < count; k++)
+            sum += weights[k] * matrix[(size_t)rows[k] * dims + i];
+        out[i] = sum;
+    }
 }
 
 INLINE void combine(float *out, const float *start, const float *weights, const uint16_t *rows,
@@ -35,11 +61,10 @@ INLINE void combine(float *out, const float *start, const float *weights, const 
 {
     uint32_t at = 0;
     for (; at + TILE <= dims; at += TILE)
-        combine_some(out + at, start + at, weights, rows, count, matrix + at, dims, TILE);
-    for (; at + 16 <= dims; at += 16)
-        combine_some(out + at, start + at, weights, rows, count, matrix + at, dims, 16);
-    if (at < dims)
-        combine_some(out + at, start + at, weights, rows, count, matrix + at, dims, dims - at);
+        combine_tile(out + at, start + at, weights, rows, count, matrix + at, dims);
+    for (; at + LANES <= dims; at += LANES)
+        combine_lanes(out + at, start + at, weights, rows, count, matrix + at, dims);
+    combine_few(out + at, start + at, weights, rows, count, matrix + at, dims, dims - at);
 }
 
 typedef void combine_fn(float *out, const float *start, const float *weights, const uint16_t *rows,

@@ -41,6 +41,7 @@ struct work {
     struct eight *eights;            /* [groups × (dims + 7) / 8] */
     struct wf_coder_symbol *symbols; /* encode: all of the plane's */
     uint8_t *bits;                   /* encode */
+    uint16_t *all;                   /* [WF_PROFILE_DIMS_MAX]: 0, 1, 2 … */
 };
 
 float wf_transform_factor(uint32_t parameter)
@@ -87,7 +88,7 @@ static size_t transform_scratch(const struct wf_plane *plane)
     return round_up(wf_plane_elements(plane) * sizeof(float)) + 2 * round_up(channels) +
            round_up(eights_max(plane) * sizeof(struct eight)) +
            round_up(symbols_max(plane) * sizeof(struct wf_coder_symbol)) +
-           round_up(wf_plane_bytes(plane));
+           round_up(wf_plane_bytes(plane)) + round_up(WF_PROFILE_DIMS_MAX * sizeof(uint16_t));
 }
 
 static void *cut(uint8_t **at, size_t bytes)
@@ -108,6 +109,9 @@ static struct work work_in(const struct wf_plane *plane, void *scratch)
     work.eights = cut(&at, eights_max(plane) * sizeof(struct eight));
     work.symbols = cut(&at, symbols_max(plane) * sizeof(struct wf_coder_symbol));
     work.bits = cut(&at, wf_plane_bytes(plane));
+    work.all = cut(&at, WF_PROFILE_DIMS_MAX * sizeof(uint16_t));
+    for (uint32_t i = 0; i < WF_PROFILE_DIMS_MAX; i++)
+        work.all[i] = (uint16_t)i;
     return work;
 }
 
@@ -299,18 +303,22 @@ static uint32_t decode_eight(struct wf_decoder *d, const struct wf_laplace *lapl
     return found;
 }
 
-/* Coefficients to whole steps.  False: one is beyond what is coded, or no number. */
-static bool quantise(const float *coefficient, float step, uint32_t dims, int32_t *out)
+/* Coefficients to whole steps.  False: one is beyond what is coded, or no number.  Without
+ * branches, since signs are not to be foreseen. */
+static bool quantise(const float *restrict coefficient, float step, uint32_t dims,
+                     int32_t *restrict out)
 {
-    bool sound = true;
+    const uint32_t most = wf_float_bits((float)MAGNITUDE_MAX);
+    uint32_t beyond = 0;
     for (uint32_t i = 0; i < dims; i++) {
         float steps = coefficient[i] / step;
-        bool fits = steps > -(float)MAGNITUDE_MAX && steps < (float)MAGNITUDE_MAX;
-        sound &= fits;
-        steps = fits ? steps : 0;
-        out[i] = (int32_t)(steps + (steps < 0 ? -0.5f : 0.5f));
+        uint32_t bits = wf_float_bits(steps), sign = bits & 0x80000000u;
+        uint32_t far = (bits & 0x7fffffffu) >= most ? UINT32_MAX : 0;
+        beyond |= far;
+        steps += wf_bits_float(0x3f000000u | sign); /* half a step outwards */
+        out[i] = (int32_t)wf_bits_float(wf_float_bits(steps) & ~far);
     }
-    return sound;
+    return beyond == 0;
 }
 
 static bool encode_token(const struct wf_plane *plane, uint32_t parameter, const struct work *work,
@@ -321,16 +329,13 @@ static bool encode_token(const struct wf_plane *plane, uint32_t parameter, const
     float away[WF_PROFILE_DIMS_MAX], coefficient[WF_PROFILE_DIMS_MAX];
     static const float zeros[WF_PROFILE_DIMS_MAX];
     int32_t value[WF_PROFILE_DIMS_MAX];
-    uint16_t all[WF_PROFILE_DIMS_MAX];
     for (uint32_t g = 0; g < p->groups; g++) {
         struct group group = group_of(plane, parameter, g);
         const float *x = row + group.channel;
-        for (uint32_t i = 0; i < group.dims; i++) {
+        for (uint32_t i = 0; i < group.dims; i++)
             away[i] = x[i] - group.profile->mean[i];
-            all[i] = (uint16_t)i;
-        }
-        wf_transform_combine(coefficient, zeros, away, all, group.dims, group.profile->forward,
-                             group.dims);
+        wf_transform_combine(coefficient, zeros, away, work->all, group.dims,
+                             group.profile->forward, group.dims);
         if (!quantise(coefficient, group.step, group.dims, value))
             return false;
         for (uint32_t i = 0; i < group.dims; i += EIGHT)
