@@ -135,7 +135,8 @@ enum weft_dtype {
 /* Bytes of one element; 0 for a value that is no dtype. */
 WEFT_API size_t weft_dtype_bytes(enum weft_dtype dtype);
 
-/* How exactly KV comes back from where it was compressed. */
+/* How exactly KV comes back from where it was compressed.  A node stores all KV losslessly;
+ * profiles and frames (weft codec) know the others. */
 enum weft_quality {
     WEFT_QUALITY_DEFAULT = 0, /* as the domain has it */
     WEFT_LOSSLESS = 1,        /* bit for bit */

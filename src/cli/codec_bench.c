@@ -40,7 +40,9 @@ int wf_cli_codec_list(struct cli *cli)
     for (unsigned i = 0; (codec = wf_codec_each(i)); i++)
         printf("%-18s %-9s %s%s\n", codec->name, codec->lossless ? "lossless" : "lossy",
                codec->says, codec->profiled ? " (calibrated)" : "");
-    printf("\nvectors here: %s; zstd-1, zstd-3 and lz4 are beside them in weft codec bench\n",
+    printf("\nqualities, for a model or with its profile: transparent (answers as exact as --kl "
+           "says), economy (perplexity up to --ppl-pct)\n");
+    printf("vectors here: %s; zstd-1, zstd-3 and lz4 are beside them in weft codec bench\n",
            wf_codec_isa_name(wf_codec_isa_best()));
     json_decref(list);
     return CLI_OK;

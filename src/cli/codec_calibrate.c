@@ -518,25 +518,32 @@ static void print(const struct codec_profile *made, const char *path)
 
 int wf_cli_codec_calibrate(struct cli *cli)
 {
-    const struct codec_options *given = &wf_cli_codec_options;
+    const char *path = wf_cli_codec_options.output;
     struct codec_subject subject;
     struct codec_profile made;
-    if (!given->output)
+    if (!path)
         return wf_cli_fail(cli, CLI_USAGE, "say where the profile goes: --output FILE");
     int code = wf_cli_codec_open(cli, false, &subject);
     if (code != CLI_OK)
         return code;
+    /* Before minutes are spent on what cannot be written. */
+    FILE *file = fopen(path, "abe");
+    if (!file) {
+        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", path, strerror(errno));
+        wf_cli_codec_close(&subject);
+        return code;
+    }
+    (void)fclose(file);
     code = wf_cli_codec_calibration(cli, &subject, subject.windows.windows, &made);
-    FILE *file = code == CLI_OK ? fopen(given->output, "wb") : NULL;
     if (code == CLI_OK) {
+        file = fopen(path, "wbe");
         bool written = file && fwrite(made.file, 1, made.bytes, file) == made.bytes;
         if ((file && fclose(file) != 0) || !written)
-            code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", given->output,
-                               strerror(errno));
+            code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", path, strerror(errno));
         else if (cli->json)
             wf_cli_json_print(json_incref(made.says));
         else
-            print(&made, given->output);
+            print(&made, path);
         wf_cli_codec_profile_free(&made);
     }
     wf_cli_codec_close(&subject);

@@ -7,10 +7,16 @@
 
 #include "cli/codec.h"
 
-static const char *codec_name_at(void *context, int index)
+/* Qualities first; `lossless` is a codec's name too. */
+static const char *const qualities[] = {"transparent", "economy"};
+#define QUALITIES (int)(sizeof qualities / sizeof qualities[0])
+
+static const char *name_at(void *context, int index)
 {
     (void)context;
-    const struct wf_codec *codec = wf_codec_each((unsigned)index);
+    if (index < QUALITIES)
+        return qualities[index];
+    const struct wf_codec *codec = wf_codec_each((unsigned)(index - QUALITIES));
     return codec ? codec->name : NULL;
 }
 
@@ -19,6 +25,11 @@ static int profiled_plan(struct cli *cli, const struct codec_subject *subject,
                          enum weft_quality quality, struct codec_plan *out)
 {
     const char *path = wf_cli_codec_options.profile;
+    if (path && (wf_cli_codec_options.kl > 0 || wf_cli_codec_options.ppl_pct > 0))
+        return wf_cli_fail(
+            cli, CLI_USAGE,
+            "--profile has its settings already; say --kl and --ppl-pct to weft codec "
+            "calibrate, or leave out --profile");
     if (!path && !subject)
         return wf_cli_fail(
             cli, CLI_USAGE,
@@ -51,12 +62,11 @@ int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject,
     if (quality != WEFT_LOSSLESS || (codec && codec->profiled))
         return profiled_plan(cli, subject, layout, name, quality, out);
     if (!codec) {
-        const char *nearest = wf_cli_nearest(name, codec_name_at, NULL);
+        const char *nearest = wf_cli_nearest(name, name_at, NULL);
         char list[256] = "";
-        for (unsigned i = 0; wf_codec_each(i); i++) {
+        for (int i = 0; name_at(NULL, i); i++) {
             size_t used = strlen(list);
-            snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "",
-                     wf_codec_each(i)->name);
+            snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", name_at(NULL, i));
         }
         return wf_cli_fail(cli, CLI_USAGE, "there is no codec '%s'%s%s%s: %s", name,
                            nearest ? "; did you mean '" : "", nearest ? nearest : "",
