@@ -54,7 +54,8 @@ static void fill(struct world *w)
     int64_t all = (int64_t)((ARCHIVES + fillers) * CHAIN_BYTES), half = ARCHIVES * CHAIN_BYTES / 2;
     int64_t second = tier_number(w, "nvme1", "archived_bytes");
     assert_int_equal(second + tier_number(w, "nvme0", "archived_bytes"), all);
-    assert_in_range(second, half / 2, half); /* one or the other found room on the first */
+    /* Some found room on the first, which has more of it when blocks lie there encoded. */
+    assert_in_range(second, half / 8, half);
 }
 
 static void all_is_there(const struct world *w)
@@ -193,7 +194,8 @@ static void test_a_smaller_tier(void **state)
     set(&w, "tier.nvme1.size=32MB");
     again(&w);
     assert_true(told(&w, "events", "cannot shrink"));
-    assert_in_range(get_all(&w, 0, ARCHIVES), ARCHIVES * DEPTH / 2, ARCHIVES * DEPTH * 3 / 4);
+    /* What lies there is not to be had, and that is some. */
+    assert_in_range(get_all(&w, 0, ARCHIVES), ARCHIVES * DEPTH / 2, ARCHIVES * DEPTH - 1);
     assert_int_equal(archives(&w, "ok"), ARCHIVES + fillers);
     set(&w, "tier.nvme1.size=64MB");
     again(&w);
