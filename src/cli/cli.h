@@ -151,6 +151,9 @@ void wf_cli_progress_init(struct cli_progress *progress, const char *what);
 void wf_cli_progress_step(struct cli_progress *progress, double part, const char *note);
 void wf_cli_progress_fini(struct cli_progress *progress);
 
+/* A number type by its name; `otherwise` for none of that name, or NULL. */
+enum weft_dtype wf_cli_dtype(const char *name, enum weft_dtype otherwise);
+
 double wf_cli_now_s(void);        /* CLOCK_MONOTONIC */
 void *wf_cli_alloc(size_t bytes); /* zeroed; out of memory ends the program with a sentence */
 

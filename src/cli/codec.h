@@ -82,8 +82,7 @@ void wf_cli_codec_profile_free(struct codec_profile *profile);
 
 struct codec_plan {
     struct wf_frame_plan frame;
-    struct wf_frame_choice *choices; /* frame.planes, for free(); NULL */
-    struct codec_profile profile;    /* frame.profile, and what calibration says; or nothing */
+    struct codec_profile profile; /* frame.profile, and what calibration says; or nothing */
 };
 
 /* What a codec's name, or a quality, means for blocks of such a layout.  What must be calibrated

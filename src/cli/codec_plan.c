@@ -78,7 +78,6 @@ int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject,
 
 void wf_cli_codec_plan_free(struct codec_plan *plan)
 {
-    free(plan->choices);
     wf_cli_codec_profile_free(&plan->profile);
     *plan = (struct codec_plan){0};
 }

@@ -35,20 +35,6 @@ uint64_t wf_cli_codec_position(const struct codec_set *set, uint64_t block)
 
 /* ---------------------------------------------------------------------------------------- files */
 
-/* 0: there is none of that name. */
-static enum weft_dtype dtype_of(const char *name)
-{
-    static const char *const names[] = {
-        [WEFT_F32] = "f32",           [WEFT_F16] = "f16",           [WEFT_BF16] = "bf16",
-        [WEFT_FP8_E4M3] = "fp8_e4m3", [WEFT_FP8_E5M2] = "fp8_e5m2", [WEFT_INT8] = "int8",
-    };
-    for (size_t i = 1; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(names[i], name) == 0)
-            return (enum weft_dtype)i;
-    }
-    return (enum weft_dtype)0;
-}
-
 static uint32_t number_of(const json_t *format, const char *name)
 {
     json_int_t value = json_integer_value(json_object_get(format, name));
@@ -72,7 +58,7 @@ static int read_format(struct cli *cli, const char *path, struct codec_set *out)
     }
     dtype = dtype ? dtype : wf_cli_codec_options.dtype;
     if (code == CLI_OK &&
-        !wf_layout_of(dtype_of(dtype), number_of(format, "layers"),
+        !wf_layout_of(wf_cli_dtype(dtype, (enum weft_dtype)0), number_of(format, "layers"),
                       number_of(format, "block_tokens"), number_of(format, "kv_heads"),
                       number_of(format, "head_dim"), &out->layout))
         code = wf_cli_fail(cli, CLI_USAGE,

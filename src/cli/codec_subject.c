@@ -31,21 +31,6 @@ static const struct wf_model_shape made_up_shape = {
     .context = 1024,
 };
 
-static enum weft_dtype dtype_of(const char *name)
-{
-    static const struct {
-        const char *name;
-        enum weft_dtype dtype;
-    } all[] = {{"f32", WEFT_F32},
-               {"f16", WEFT_F16},
-               {"fp8_e4m3", WEFT_FP8_E4M3},
-               {"fp8_e5m2", WEFT_FP8_E5M2}};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        if (strcmp(all[i].name, name) == 0)
-            return all[i].dtype;
-    return WEFT_BF16;
-}
-
 /* Multiplications a token, but for attention: every weight once. */
 static double parameters(const struct wf_model *m)
 {
@@ -122,8 +107,9 @@ static int layout_set(struct cli *cli, struct codec_subject *out)
                            "no block would be complete; give --block-tokens from 1 to %u",
                            (unsigned long long)tokens, out->windows.length, out->windows.length - 1,
                            out->windows.length - 1);
-    if (!wf_layout_of(dtype_of(given->dtype), out->model.shape.layers, (uint32_t)tokens,
-                      out->model.shape.kv_heads, out->model.head_dim, &out->layout))
+    if (!wf_layout_of(wf_cli_dtype(given->dtype, WEFT_BF16), out->model.shape.layers,
+                      (uint32_t)tokens, out->model.shape.kv_heads, out->model.head_dim,
+                      &out->layout))
         return wf_cli_fail(cli, CLI_USAGE,
                            "blocks of %llu tokens of this model are too large for a frame; give a "
                            "smaller --block-tokens",

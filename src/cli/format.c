@@ -46,7 +46,7 @@ const struct cli_option wf_cli_key_group[] = {
     {NULL},
 };
 
-static enum weft_dtype dtype_of(const char *name)
+enum weft_dtype wf_cli_dtype(const char *name, enum weft_dtype otherwise)
 {
     static const struct {
         const char *name;
@@ -56,7 +56,7 @@ static enum weft_dtype dtype_of(const char *name)
     for (size_t i = 0; name && i < sizeof all / sizeof all[0]; i++)
         if (strcmp(all[i].name, name) == 0)
             return all[i].dtype;
-    return WEFT_INT8;
+    return otherwise;
 }
 
 /* 0 stands for "not given"; what does not fit in 32 bits becomes a number that the library refuses.
@@ -80,7 +80,7 @@ static struct weft_format_spec spec_of(uint64_t bytes)
         .layers = narrow(given->layers, 1),
         .kv_heads = narrow(given->kv_heads, 1),
         .head_dim = narrow(given->head_dim, 1),
-        .dtype = dtype_of(given->dtype),
+        .dtype = wf_cli_dtype(given->dtype, WEFT_INT8),
         .block_tokens = narrow(given->block_tokens, given->tokens ? 16 : 1),
         .tp_rank = narrow(given->tp_rank, 0),
         .tp_size = narrow(given->tp_size, 0),
