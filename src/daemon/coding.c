@@ -198,9 +198,9 @@ void wf_coding_opened(struct wf_lower *lower)
                        lower->config->name, coding->on ? "encoded" : "as they are", coding->why);
 }
 
-const struct wf_layout *wf_coding_layout(const struct wf_lower *lower,
-                                         const struct wf_domain *domain, uint64_t bytes,
-                                         struct wf_layout *room)
+const struct wf_coded_plan *wf_coding_plan(const struct wf_lower *lower,
+                                           const struct wf_domain *domain, uint64_t bytes,
+                                           struct wf_coded_plan *room)
 {
     const struct wf_node *node = domain->node;
     if (!lower->coding.on)
@@ -210,9 +210,10 @@ const struct wf_layout *wf_coding_layout(const struct wf_lower *lower,
         const struct wf_format_open *f = format->request;
         if (format->domain != domain->id || format->block_bytes != bytes)
             continue;
-        bool known = f->block_bytes ? wf_layout_opaque(f->dtype, bytes, room)
+        *room = (struct wf_coded_plan){.quality = WEFT_LOSSLESS};
+        bool known = f->block_bytes ? wf_layout_opaque(f->dtype, bytes, &room->layout)
                                     : wf_layout_of(f->dtype, f->layers, f->block_tokens,
-                                                   f->kv_heads, f->head_dim, room);
+                                                   f->kv_heads, f->head_dim, &room->layout);
         return known ? room : NULL;
     }
     return NULL;

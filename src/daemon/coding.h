@@ -31,9 +31,9 @@ struct wf_coding {
 const struct wf_tier_ops *wf_coding_begin(struct wf_lower *lower, const struct wf_tier_ops *behind);
 /* It was opened and measured: choose, and say so when that is another choice than before. */
 void wf_coding_opened(struct wf_lower *lower);
-/* How a block of a domain is laid out, in `room`, if it is to be encoded there; NULL: as it is. */
-const struct wf_layout *wf_coding_layout(const struct wf_lower *lower,
-                                         const struct wf_domain *domain, uint64_t bytes,
-                                         struct wf_layout *room);
+/* How a block of a domain is to be encoded there, in `room`; NULL: not at all. */
+const struct wf_coded_plan *wf_coding_plan(const struct wf_lower *lower,
+                                           const struct wf_domain *domain, uint64_t bytes,
+                                           struct wf_coded_plan *room);
 
 #endif

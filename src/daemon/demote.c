@@ -41,11 +41,11 @@ struct write {
     uint32_t generation;
     uint32_t entry; /* of a move, held */
     uint32_t tries;
-    const char *why;         /* a literal, for the event */
-    struct wf_reuse reuse;   /* as expected when the write began; zeros: not known */
-    void *buffer;            /* of a move */
-    struct wf_layout layout; /* of what is to be encoded */
-    bool keep;               /* a move that leaves the block where it was */
+    const char *why;           /* a literal, for the event */
+    struct wf_reuse reuse;     /* as expected when the write began; zeros: not known */
+    void *buffer;              /* of a move */
+    struct wf_coded_plan plan; /* of what is to be encoded */
+    bool keep;                 /* a move that leaves the block where it was */
     struct wf_ended ended;
     struct write *next;
 };
@@ -271,7 +271,7 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
     request->op = WF_TIER_WRITE;
     request->data = (uint8_t *)domain->pool.memory +
                     atomic_load_explicit(&desc->offset, memory_order_relaxed);
-    request->layout = wf_coding_layout(to, domain, request->block.bytes, &write->layout);
+    request->plan = wf_coding_plan(to, domain, request->block.bytes, &write->plan);
     write->job.kind = WF_MOVE_WRITE;
     write->job.job.class = WF_TIER_DEMOTE;
     write->job.checksum = atomic_load_explicit(&desc->checksum, memory_order_relaxed);
@@ -585,8 +585,8 @@ static void move_read(struct wf_mover_job *job)
     struct wf_tier_request *request = &job->job.request;
     if (status == WEFT_OK) {
         request->op = WF_TIER_WRITE;
-        request->layout = wf_coding_layout(write->to, write->domain, request->block.bytes,
-                                           &write->layout);
+        request->plan = wf_coding_plan(write->to, write->domain, request->block.bytes,
+                                       &write->plan);
         job->kind = WF_MOVE_WRITE;
         job->checksum = 0;
         job->done = move_written;

@@ -177,7 +177,7 @@ static void write_as_is(struct wf_tier *t, struct wf_coded_op *op)
 /* What it needs for its next step. */
 static uint64_t room_of(const struct wf_tier *t, const struct wf_coded_op *op)
 {
-    return op->outer->op == WF_TIER_WRITE ? wf_coded_write_memory(t, &op->layout)
+    return op->outer->op == WF_TIER_WRITE ? wf_coded_write_memory(t, &op->plan.layout)
                                           : op->piece_end - op->piece;
 }
 
@@ -340,7 +340,7 @@ static void written(struct wf_tier *t, struct wf_coded_op *op)
     enum weft_status status = op->behind.status;
     if (status == WEFT_OK && op->frame_bytes) {
         coded->encoded++;
-        coded->encoded_bytes += op->layout.bytes;
+        coded->encoded_bytes += op->plan.layout.bytes;
         coded->encoded_to_bytes += op->frame_bytes;
         drop_lead(t, op->behind.block.key);
         hold(t, &op->behind.block);
@@ -449,17 +449,16 @@ static bool worth_trying(struct wf_tier *t)
 static enum weft_status submit_write(struct wf_tier *t, struct wf_tier_request *r)
 {
     struct wf_coded_op *op;
-    struct wf_layout layout;
     struct wf_tier_stats stats;
     struct wf_tier_block there;
     t->ops->stats(t->behind, &stats);
     if (stats.failed || r->block.plain_bytes || r->block.bytes > stats.block_bytes_max ||
-        !wf_coded_wanted(t, r, &layout) || !worth_trying(t))
+        !wf_coded_wanted(t, r) || !worth_trying(t))
         return pass(t, r);
     if (t->ops->find(t->behind, r->block.key, &there))
         return WEFT_EXISTS;
     op_begin(t, r, &op);
-    op->layout = layout;
+    op->plan = *r->plan;
     want_room(t, op);
     return WEFT_OK;
 }

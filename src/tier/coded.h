@@ -33,6 +33,16 @@
 #define WF_CODED_SCRATCH_BYTES_MAX (64u << 20) /* or needs more to work in */
 #define WF_CODED_BYTES_LEAST 8192u             /* no page is saved on less */
 
+/* How a block is to be encoded: wf_tier_request.plan, which submit copies. */
+struct wf_coded_plan {
+    struct wf_layout layout;
+    uint64_t position;            /* of its first token in its sequence */
+    const struct wf_codec *codec; /* for each plane; NULL: the tier's own, which is lossless */
+    uint32_t parameter;
+    const struct wf_profile *profile; /* outlives the tier; NULL: none */
+    uint8_t quality; /* enum weft_quality that it is made for; 0 or WEFT_LOSSLESS: exact */
+};
+
 /* wf_tier_options.coded */
 struct wf_coded_options {
     const struct wf_tier_ops *ops; /* the tier behind; its options are the same */
@@ -43,6 +53,10 @@ struct wf_coded_options {
                                       quarters of it is written as it is */
     uint32_t part_bytes;           /* of a frame: how much of it is read and verified at a time, at
                                       least; a multiple of WF_TIER_ALIGN */
+    /* The profile with that id (profile.h), NULL: it is not here.  Workers ask, several at a time;
+     * what they get outlives the tier.  NULL: no profile is known. */
+    const struct wf_profile *(*profile)(void *profiles, uint64_t id);
+    void *profiles;
 };
 
 /* For a tier behind: how to drive one that codes; what it has besides the rules that all keep

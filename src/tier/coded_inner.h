@@ -46,7 +46,7 @@ struct wf_coded_op {
     enum weft_status result;    /* the worker's */
     uint64_t coded_bytes, ns;   /* payload, and the time that it took; the worker's */
     /* WRITE */
-    struct wf_layout layout;
+    struct wf_coded_plan plan;
     uint64_t frame_bytes;
     uint64_t *sums; /* of the frame's parts, in its memory */
     /* READ */
@@ -138,9 +138,8 @@ struct wf_coded_op *wf_coded_worked(struct wf_tier *t);
 
 /* --- coded_piece.c */
 
-/* The layout of a block that is to be encoded, if it is to be. */
-bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r,
-                     struct wf_layout *out);
+/* Is it to be encoded? */
+bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r);
 uint64_t wf_coded_write_memory(const struct wf_tier *t, const struct wf_layout *layout);
 /* On a worker. */
 void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scratch);

@@ -52,16 +52,15 @@ uint64_t wf_coded_write_memory(const struct wf_tier *t, const struct wf_layout *
            padded(WF_TIER_PARTS_MAX * sizeof(uint64_t), WF_TIER_ALIGN);
 }
 
-bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r,
-                     struct wf_layout *out)
+bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r)
 {
     const struct wf_tier_block *block = &r->block;
-    if (!t->options.codec || !r->layout)
+    if (!t->options.codec || !r->plan)
         return false;
-    *out = *r->layout;
+    const struct wf_layout *layout = &r->plan->layout;
     return block->bytes >= WF_CODED_BYTES_LEAST && block->bytes <= UINT32_MAX &&
-           out->bytes == block->bytes && workable(out) &&
-           wf_coded_write_memory(t, out) <= wf_coded_memory_for_writes(t);
+           layout->bytes == block->bytes && workable(layout) &&
+           wf_coded_write_memory(t, layout) <= wf_coded_memory_for_writes(t);
 }
 
 void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scratch)
@@ -69,12 +68,12 @@ void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scra
     uint64_t begun_ns = wf_now_ns(), bytes = 0;
     struct wf_frame_plan plan = {.all.codec = t->options.codec};
     const struct wf_frame_head *head = (const struct wf_frame_head *)(const void *)op->memory;
-    op->result = wf_frame_encode(&op->layout, &plan, 0, op->outer->data, op->memory, &bytes,
+    op->result = wf_frame_encode(&op->plan.layout, &plan, 0, op->outer->data, op->memory, &bytes,
                                  scratch);
-    op->coded_bytes = op->layout.bytes;
+    op->coded_bytes = op->plan.layout.bytes;
     if (op->result == WEFT_OK &&
         (head->flags & WF_FRAME_STORED ||
-         padded(bytes, WF_TIER_ALIGN) >= padded(op->layout.bytes, WF_TIER_ALIGN)))
+         padded(bytes, WF_TIER_ALIGN) >= padded(op->plan.layout.bytes, WF_TIER_ALIGN)))
         op->result = WEFT_MISS; /* it would take as much room */
     if (op->result == WEFT_OK) {
         struct wf_tier_block *block = &op->behind.block;
@@ -85,7 +84,7 @@ void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scra
         block->bytes = bytes;
         block->part_bytes = frame_part_bytes(t, bytes);
         op->sums = (uint64_t *)(void *)(op->memory +
-                                        padded(wf_frame_bound(&op->layout), WF_TIER_ALIGN));
+                                        padded(wf_frame_bound(&op->plan.layout), WF_TIER_ALIGN));
         for (uint32_t i = 0; i < wf_tier_parts(block); i++)
             op->sums[i] = wf_sum64(op->memory + (uint64_t)i * block->part_bytes,
                                    wf_tier_part_bytes(block, i));

@@ -66,7 +66,7 @@ enum wf_tier_op {
     WF_TIER_FLUSH = 3, /* what is found now is durable when this is reaped */
 };
 
-struct wf_layout; /* codec/frame.h */
+struct wf_coded_plan; /* coded.h */
 
 struct wf_tier_request {
     /* The caller's, unchanged until the request is reaped: */
@@ -76,9 +76,9 @@ struct wf_tier_request {
     uint32_t first_part, part_count; /* READ: which parts; part_count 0: all */
     const uint64_t *sums; /* WRITE: XXH3-64 of each part, where the caller has them; for submit
                              alone, which need not look.  NULL: it has not */
-    /* WRITE, for a tier that codes (coded.h): how the payload is laid out, if it is to be encoded;
-     * NULL: as it is.  It need not be right for a lossless codec, only likely. */
-    const struct wf_layout *layout;
+    /* WRITE, for a tier that codes (coded.h): how the payload is to be encoded; for submit alone.
+     * NULL: not at all.  Its layout need not be right for a lossless codec, only likely. */
+    const struct wf_coded_plan *plan;
     void *user;
     /* The tier's: */
     enum weft_status

@@ -113,7 +113,8 @@ struct wf_tier_request *write_request(struct world *w, uint32_t slot,
 {
     struct wf_tier_request *r = clear_request(w, slot, WF_TIER_WRITE);
     r->block = *block;
-    r->layout = layout_of(block, &w->layouts[slot]) ? &w->layouts[slot] : NULL;
+    w->plans[slot] = (struct wf_coded_plan){0};
+    r->plan = layout_of(block, &w->plans[slot].layout) ? &w->plans[slot] : NULL;
     payload_bytes(block->key, 0, block->bytes, r->data);
     return r;
 }

@@ -44,7 +44,7 @@ struct world {
     char path[200];
     uint8_t *memory;
     struct wf_tier_request requests[SLOTS];
-    struct wf_layout layouts[SLOTS];
+    struct wf_coded_plan plans[SLOTS];
     struct random_source random;
     bool forgets; /* nothing of it outlives close, by its own word */
 };
