@@ -135,8 +135,10 @@ enum weft_dtype {
 /* Bytes of one element; 0 for a value that is no dtype. */
 WEFT_API size_t weft_dtype_bytes(enum weft_dtype dtype);
 
-/* How exactly KV comes back from where it was compressed.  A node stores all KV losslessly;
- * profiles and frames (weft codec) know the others. */
+/* How exactly KV comes back from below DRAM, where it may be compressed with loss.  A domain has a
+ * quality (weftd.yaml(5)), and a format may ask for a better one; the node has the codec and its
+ * setting from the profile of the format's model, and stores losslessly what it has none for.  What
+ * never left DRAM is as it was put, whatever the quality. */
 enum weft_quality {
     WEFT_QUALITY_DEFAULT = 0, /* as the domain has it */
     WEFT_LOSSLESS = 1,        /* bit for bit */
@@ -144,10 +146,14 @@ enum weft_quality {
     WEFT_ECONOMY = 3,         /* perplexity may grow by a percentage */
 };
 
+/* "lossless", "transparent", "economy"; "default"; a static string, also for values that are none.
+ */
+WEFT_API const char *weft_quality_name(enum weft_quality quality);
+
 #define WEFT_ROPE_THETA_NONE 0.0
 
-/* A model's KV layout.  Every field is part of every key: two engines share a block only if all
- * agree. */
+/* A model's KV layout.  Every field but the last is part of every key: two engines share a block
+ * only if all agree. */
 struct weft_format_spec {
     const char *model; /* name and revision, "llama-3-8b@<digest of the weights>"; 1 to 512
                           bytes of UTF-8 without control characters */
@@ -166,6 +172,10 @@ struct weft_format_spec {
     uint64_t block_bytes; /* 0: 2 × layers × block_tokens × kv_heads × head_dim × dtype.  Otherwise
                              the size of an engine's own opaque payload: then weft_k and weft_v
                              answer NULL. */
+    /* No part of a key, but for this: who asks for better than the domain has is not answered with
+     * what others stored there, and has keys of its own.  Who asks for the same or worse has the
+     * domain's. */
+    enum weft_quality quality;
 };
 
 struct weft_format;
@@ -180,6 +190,10 @@ WEFT_API void weft_format_close(struct weft_format *f);
 /* Payload bytes of one block, and of one layer's K (or V) inside it. */
 WEFT_API size_t weft_format_block_bytes(const struct weft_format *f);
 WEFT_API size_t weft_format_layer_bytes(const struct weft_format *f);
+
+/* The quality at which its blocks are stored, and at least which they are answered: the domain's,
+ * or a better one that was asked for.  Never WEFT_QUALITY_DEFAULT. */
+WEFT_API enum weft_quality weft_format_quality(const struct weft_format *f);
 
 /* ---------------------------------------------------------------------------------------- keys */
 

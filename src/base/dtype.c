@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The elements of KV: what the public header says of their sizes, for every layer above.  A file of
- * its own, so that a program which has it from libweft.so does not have it twice.
+ * The elements of KV, and how exactly it comes back: what the public header says of sizes and
+ * names, for every layer above.  A file of its own, so that a program which has it from libweft.so
+ * does not have it twice.
  */
 #include "weft/weft.h"
 
@@ -16,4 +17,10 @@ size_t weft_dtype_bytes(enum weft_dtype dtype)
     case WEFT_INT8: return 1;
     }
     return 0;
+}
+
+const char *weft_quality_name(enum weft_quality quality)
+{
+    static const char *const names[] = {"default", "lossless", "transparent", "economy"};
+    return (unsigned)quality < sizeof names / sizeof names[0] ? names[quality] : "unknown";
 }

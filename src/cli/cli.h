@@ -153,6 +153,9 @@ void wf_cli_progress_fini(struct cli_progress *progress);
 
 /* A number type by its name; `otherwise` for none of that name, or NULL. */
 enum weft_dtype wf_cli_dtype(const char *name, enum weft_dtype otherwise);
+/* A quality by its name; WEFT_QUALITY_DEFAULT for NULL. */
+#define CLI_NO_QUALITY ((enum weft_quality)0x7f) /* there is none of that name */
+enum weft_quality wf_cli_quality(const char *name);
 
 double wf_cli_now_s(void);        /* CLOCK_MONOTONIC */
 void *wf_cli_alloc(size_t bytes); /* zeroed; out of memory ends the program with a sentence */
@@ -243,7 +246,7 @@ int wf_cli_program_read(const char *program, const char *const *arguments, char 
 /* The options that name a format and a chain of keys; commands put CLI_FORMAT_OPTIONS in their
  * table. */
 struct cli_format_options {
-    const char *model, *dtype, *rope_scaling, *salt;
+    const char *model, *dtype, *rope_scaling, *salt, *quality;
     uint64_t layers, kv_heads, head_dim, block_tokens, block_bytes, tp_rank, tp_size;
     double rope_theta;
     const char *key, *raw_key, *tokens;

@@ -33,6 +33,8 @@ const struct cli_option wf_cli_format_group[] = {
     {"rope-scaling", CLI_TEXT, "TEXT", &wf_cli_format_options.rope_scaling,
      "rotary scaling, as the model describes it"},
     {"salt", CLI_TEXT, "TEXT", &wf_cli_format_options.salt, "share only with who gives the same"},
+    {"quality", CLI_TEXT, "lossless|transparent|economy", &wf_cli_format_options.quality,
+     "at least so exactly, where that is more than the domain has"},
     {NULL},
 };
 
@@ -57,6 +59,16 @@ enum weft_dtype wf_cli_dtype(const char *name, enum weft_dtype otherwise)
         if (strcmp(all[i].name, name) == 0)
             return all[i].dtype;
     return otherwise;
+}
+
+enum weft_quality wf_cli_quality(const char *name)
+{
+    if (!name)
+        return WEFT_QUALITY_DEFAULT;
+    for (int i = WEFT_LOSSLESS; i <= WEFT_ECONOMY; i++)
+        if (strcmp(weft_quality_name((enum weft_quality)i), name) == 0)
+            return (enum weft_quality)i;
+    return CLI_NO_QUALITY;
 }
 
 /* 0 stands for "not given"; what does not fit in 32 bits becomes a number that the library refuses.
@@ -89,6 +101,7 @@ static struct weft_format_spec spec_of(uint64_t bytes)
         .salt = given->salt,
         .salt_bytes = given->salt ? strlen(given->salt) : 0,
         .block_bytes = bytes,
+        .quality = wf_cli_quality(given->quality),
     };
 }
 
@@ -101,6 +114,10 @@ int wf_cli_format_open(struct cli *cli, uint64_t payload_bytes, struct weft_form
                            "how large is a block?  Say --block-bytes, or the layout with "
                            "--layers, --kv-heads, --head-dim and --dtype");
     struct weft_format_spec spec = spec_of(bytes);
+    if (spec.quality == CLI_NO_QUALITY)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "--quality %.32s is none; write lossless, transparent or economy",
+                           wf_cli_format_options.quality);
     enum weft_status status = weft_format_open(cli->weft, &spec, out);
     return status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "the format is refused");
 }

@@ -125,6 +125,7 @@ bool wf_session_format_take(const json_t *format, struct session_head *head)
         .salt = salt_bytes ? head->salt : NULL,
         .salt_bytes = salt_bytes,
         .block_bytes = (uint64_t)json_integer_value(json_object_get(format, "block_bytes")),
+        .quality = (enum weft_quality)number_of(format, "quality"),
     };
     return true;
 }

@@ -20,7 +20,7 @@ struct head {
     uint64_t created_ms;
     uint32_t layers, kv_heads, head_dim, dtype, block_tokens, tp_rank, tp_size;
     uint32_t model_bytes, scaling_bytes, adapter_bytes, salt_bytes;
-    uint32_t zero;
+    uint32_t quality;
     double rope_theta;
     uint64_t format_block_bytes;
 };
@@ -57,6 +57,7 @@ size_t wf_session_head_write(const struct session_head *h, uint8_t out[SESSION_H
         .scaling_bytes = (uint32_t)strlen(scaling),
         .adapter_bytes = (uint32_t)spec->adapter_bytes,
         .salt_bytes = (uint32_t)spec->salt_bytes,
+        .quality = (uint32_t)spec->quality,
         .rope_theta = spec->rope_theta,
         .format_block_bytes = spec->block_bytes,
     };
@@ -152,6 +153,7 @@ bool wf_session_head_read(const uint8_t *bytes, size_t length, struct session_he
         .salt = head.salt_bytes ? out->salt : NULL,
         .salt_bytes = head.salt_bytes,
         .block_bytes = head.format_block_bytes,
+        .quality = (enum weft_quality)head.quality,
     };
     return true;
 }

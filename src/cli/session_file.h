@@ -10,7 +10,7 @@
  * 104 | created_ms, 8 bytes                                                              |
  * 112 | layers, kv_heads, head_dim, dtype, block_tokens, tp_rank, tp_size: 4 bytes each  |
  * 140 | model_bytes, scaling_bytes, adapter_bytes, salt_bytes: 4 bytes each              |
- * 156 | zero, 4 bytes | rope_theta, 8 bytes | the format's block_bytes, 8 bytes          |
+ * 156 | quality, 4 bytes | rope_theta, 8 bytes | the format's block_bytes, 8 bytes       |
  * 176 | name, model, rope scaling, adapter, salt: one behind the other, without ends     |
  *     +----------------------------------------------------------------------------------+
  *     then `blocks` times, from the chain's first to its last:

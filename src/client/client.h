@@ -48,6 +48,7 @@ struct binding {
     const struct attachment *attachment;
     uint64_t id; /* the node's number for this format or session */
     uint8_t root[32];
+    enum weft_quality quality; /* of a format: at least so exactly its blocks come back */
 };
 
 struct weft {

@@ -58,7 +58,11 @@ static enum weft_status format_ask(void *context, struct attachment *a, struct b
         return wf_fail(WEFT_E_PROTOCOL,
                        "node and library disagree on a block's size: %llu and %llu bytes",
                        (unsigned long long)answer->block_bytes, (unsigned long long)f->block_bytes);
+    if (answer->quality < WEFT_LOSSLESS || answer->quality > WEFT_ECONOMY)
+        return wf_fail(WEFT_E_PROTOCOL, "the node says that a format has quality %u, which is none",
+                       answer->quality);
     out->id = answer->format;
+    out->quality = (enum weft_quality)answer->quality;
     memcpy(out->root, answer->root, sizeof out->root);
     return WEFT_OK;
 }
@@ -81,6 +85,7 @@ static void request_fill(struct wf_format_open *request, const struct weft_forma
     request->tp_size = spec->tp_size;
     request->rope_theta = spec->rope_theta;
     request->block_bytes = spec->block_bytes;
+    request->quality = (uint32_t)spec->quality;
     request->model_bytes = (uint32_t)strlen(spec->model);
     memcpy(request->model, spec->model, request->model_bytes);
     if (spec->rope_scaling) {
@@ -135,6 +140,12 @@ size_t weft_format_block_bytes(const struct weft_format *f)
 size_t weft_format_layer_bytes(const struct weft_format *f)
 {
     return f->layer_bytes;
+}
+
+enum weft_quality weft_format_quality(const struct weft_format *f)
+{
+    /* Acquire: pairs with the release in wf_binding_get().  One was made when it was opened. */
+    return atomic_load_explicit(&f->binding, memory_order_acquire)->quality;
 }
 
 /* ---------------------------------------------------------------------------------------- keys */

@@ -5,8 +5,8 @@
  *   message  = tag (8 ASCII bytes) | field …
  *   field    = id (1 byte) | length (u32le) | bytes
  *
- *   "weftroot"  M L H D E B r s f c A S U O    HMAC-SHA-256 with the domain's secret
- *   "weftfmt1"  M L H D E B r s f c A O        SHA-256
+ *   "weftroot"  M L H D E B r s f c A S U O [Q] HMAC-SHA-256 with the domain's secret
+ *   "weftfmt1"  M L H D E B r s f c A O [Q]    SHA-256
  *   "weftkey1"  T X P                          SHA-256: tokens, extra digest or nothing, parent
  *   "weftraw1"  R B                            SHA-256: root, the engine's own bytes
  *   "weftdom1"  N H                            SHA-256: label, HMAC-SHA-256 of it with the secret
@@ -111,6 +111,14 @@ static void hash_layout(SHA256_CTX *context, const struct weft_format_spec *spec
     hash_field(context, 'A', spec->adapter, spec->adapter_bytes);
 }
 
+/* The end of both: Q is there only where blocks of that layout are to be kept apart by it. */
+static void hash_end(SHA256_CTX *context, const struct weft_format_spec *spec)
+{
+    hash_u64(context, 'O', spec->block_bytes);
+    if (spec->quality != WEFT_QUALITY_DEFAULT)
+        hash_u32(context, 'Q', (uint32_t)spec->quality);
+}
+
 /* --------------------------------------------------------------------------------------- roots */
 
 struct hmac {
@@ -162,7 +170,7 @@ void wf_identity_root(const uint8_t *secret, size_t secret_bytes,
     hash_layout(&hmac.context, spec);
     hash_field(&hmac.context, 'S', spec->salt, spec->salt_bytes);
     hash_field(&hmac.context, 'U', session_salt, session_salt_bytes);
-    hash_u64(&hmac.context, 'O', spec->block_bytes);
+    hash_end(&hmac.context, spec);
     hmac_end(&hmac, out);
 }
 
@@ -188,7 +196,7 @@ void wf_identity_format_digest(const struct weft_format_spec *spec, uint8_t out[
     SHA256_Init(&context);
     SHA256_Update(&context, "weftfmt1", TAG_BYTES);
     hash_layout(&context, spec);
-    hash_u64(&context, 'O', spec->block_bytes);
+    hash_end(&context, spec);
     SHA256_Final(out, &context);
 }
 
@@ -434,7 +442,21 @@ enum weft_status wf_identity_spec_check(const struct weft_format_spec *spec)
             WEFT_E_INVALID,
             "the format's block_bytes is %llu; give at most 1 TiB, or 0 to have it computed",
             (unsigned long long)spec->block_bytes);
+    if ((unsigned)spec->quality > WEFT_ECONOMY)
+        return wf_fail(WEFT_E_INVALID,
+                       "the format's quality is %d, which is none; give WEFT_QUALITY_DEFAULT to "
+                       "WEFT_ECONOMY (0 to 3)",
+                       (int)spec->quality);
     return WEFT_OK;
+}
+
+enum weft_quality wf_identity_quality(struct weft_format_spec *spec, enum weft_quality domain)
+{
+    if (spec->quality == WEFT_QUALITY_DEFAULT || spec->quality >= domain) {
+        spec->quality = WEFT_QUALITY_DEFAULT;
+        return domain;
+    }
+    return spec->quality;
 }
 
 uint64_t wf_identity_layer_bytes(const struct weft_format_spec *spec)

@@ -27,7 +27,7 @@
 
 /* The root of all chains of this layout in the domain that `secret` belongs to.  `session_salt`
  * restricts sharing further and may be NULL with 0 bytes.  `spec` has passed
- * wf_identity_spec_check(). */
+ * wf_identity_spec_check(), and wf_identity_quality(). */
 void wf_identity_root(const uint8_t *secret, size_t secret_bytes,
                       const struct weft_format_spec *spec, const void *session_salt,
                       size_t session_salt_bytes, uint8_t out[WF_KEY_BYTES]);
@@ -57,6 +57,11 @@ void wf_identity_bytes(const uint8_t root[WF_KEY_BYTES], const void *bytes, size
 /* Whether every field is in the range that weft.h states.  WEFT_E_INVALID leaves a sentence naming
  * the field. */
 enum weft_status wf_identity_spec_check(const struct weft_format_spec *spec);
+
+/* What the layout's blocks are stored at in a domain that has `domain`, which is no default: what
+ * it asks for when that is better, and else the domain's.  spec->quality says afterwards what is
+ * part of its keys: the former, or WEFT_QUALITY_DEFAULT, which is no part of any. */
+enum weft_quality wf_identity_quality(struct weft_format_spec *spec, enum weft_quality domain);
 
 /* Payload bytes of one block, and of one layer's K (or V) inside it; the latter is 0 for an opaque
  * payload. `spec` has passed wf_identity_spec_check(), so nothing here overflows. */

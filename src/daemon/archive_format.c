@@ -24,7 +24,7 @@ struct head {
     uint8_t domain[32], tip[32];
     uint32_t layers, kv_heads, head_dim, dtype, block_tokens, tp_rank, tp_size;
     uint32_t model_bytes, scaling_bytes, adapter_bytes, salt_bytes;
-    uint32_t zero;
+    uint32_t quality;
     double rope_theta;
     uint64_t block_bytes;
 };
@@ -105,6 +105,7 @@ size_t wf_manifest_write(const struct wf_manifest *m, uint8_t out[WF_ARCHIVE_BYT
         .scaling_bytes = f->scaling_bytes,
         .adapter_bytes = f->adapter_bytes,
         .salt_bytes = f->salt_bytes,
+        .quality = f->quality,
         .rope_theta = f->rope_theta,
         .block_bytes = f->block_bytes,
     };
@@ -176,6 +177,7 @@ enum weft_status wf_manifest_read(const void *bytes, size_t length, struct wf_ma
         .scaling_bytes = head.scaling_bytes,
         .adapter_bytes = head.adapter_bytes,
         .salt_bytes = head.salt_bytes,
+        .quality = head.quality,
         .rope_theta = head.rope_theta,
         .block_bytes = head.block_bytes,
     };

@@ -14,12 +14,13 @@
  *     48 | domain's tag, 32 bytes                | key of the last block, 32 bytes           |
  *    112 | layers, kv_heads, head_dim, dtype, block_tokens, tp_rank, tp_size: 4 bytes each   |
  *    140 | model_bytes, scaling_bytes, adapter_bytes, salt_bytes: 4 bytes each               |
- *    156 | zero, 4 bytes | rope_theta, 8 bytes | block_bytes, 8 bytes                        |
+ *    156 | quality, 4 bytes | rope_theta, 8 bytes | block_bytes, 8 bytes                        |
  *    176 | name, model, rope scaling, adapter, salt: one behind the other, without ends      |
  *       +-----------------------------------------------------------------------------------+
  *
  * `bytes` is the whole manifest's size; `checksum` is the XXH3-64 of all that follows it.  The
- * layout is that of the format that the chain was archived with, so that an export can describe it.
+ * layout is that of the format that the chain was archived with, so that an export can describe it;
+ * its quality is that which is part of the keys, or 0.
  *
  * Pure functions.  A manifest is written whole or, by the tier's promise, not at all.
  */

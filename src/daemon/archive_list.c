@@ -81,13 +81,13 @@ json_t *wf_query_format(const struct wf_format_open *f)
     char adapter[2 * sizeof f->adapter + 1], salt[2 * sizeof f->salt + 1];
     wf_query_hex(f->adapter, f->adapter_bytes, adapter);
     wf_query_hex(f->salt, f->salt_bytes, salt);
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:s, s:I}", "model",
-                     f->model, "layers", (json_int_t)f->layers, "kv_heads", (json_int_t)f->kv_heads,
-                     "head_dim", (json_int_t)f->head_dim, "dtype", (json_int_t)f->dtype,
-                     "block_tokens", (json_int_t)f->block_tokens, "tp_rank", (json_int_t)f->tp_rank,
-                     "tp_size", (json_int_t)f->tp_size, "rope_theta", f->rope_theta, "rope_scaling",
-                     f->scaling, "adapter", adapter, "salt", salt, "block_bytes",
-                     (json_int_t)f->block_bytes);
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:s, s:I, s:I}",
+                     "model", f->model, "layers", (json_int_t)f->layers, "kv_heads",
+                     (json_int_t)f->kv_heads, "head_dim", (json_int_t)f->head_dim, "dtype",
+                     (json_int_t)f->dtype, "block_tokens", (json_int_t)f->block_tokens, "tp_rank",
+                     (json_int_t)f->tp_rank, "tp_size", (json_int_t)f->tp_size, "rope_theta",
+                     f->rope_theta, "rope_scaling", f->scaling, "adapter", adapter, "salt", salt,
+                     "block_bytes", (json_int_t)f->block_bytes, "quality", (json_int_t)f->quality);
 }
 
 /* The keys first … of a chain, root first. */

@@ -27,7 +27,7 @@
 #define WF_TOKEN_MAX 128
 #define WF_CONFIG_FILE_BYTES_MAX (1u << 20)
 #define WF_CONFIG_FIELDS_MAX 32 /* static_assert'ed beside the tables */
-#define WF_DOMAIN_FIELDS_MAX 12
+#define WF_DOMAIN_FIELDS_MAX 13
 #define WF_TIER_FIELDS_MAX 20
 
 #define WF_CONFIG_FILE_DEFAULT "/etc/weft/weftd.yaml"
@@ -38,6 +38,8 @@ enum wf_objective { WF_OBJECTIVE_HITS = 0, WF_OBJECTIVE_TTFT };
 enum wf_writes { WF_WRITES_DIRECT = 0, WF_WRITES_COPIED };
 /* Among domains that hold more than they are due, who keeps it longer. */
 enum wf_priority { WF_PRIORITY_LOW = 0, WF_PRIORITY_NORMAL, WF_PRIORITY_HIGH };
+/* enum weft_quality less 1, as a choice counts from 0. */
+enum wf_quality_choice { WF_CHOICE_LOSSLESS = 0, WF_CHOICE_TRANSPARENT, WF_CHOICE_ECONOMY };
 enum wf_tier_kind { WF_KIND_NVME = 0, WF_KIND_CXL, WF_KIND_S3, WF_KIND_DRAM };
 #define WF_KINDS (WF_KIND_DRAM + 1)
 
@@ -71,7 +73,8 @@ struct wf_domain_config {
     uint64_t floor_bytes;              /* of DRAM, that no other domain takes from it */
     enum wf_priority priority;         /* normal */
     enum wf_writes writes;
-    char token[WF_TOKEN_MAX + 1]; /* "": none asked; also what token_file held */
+    enum wf_quality_choice quality; /* lossless: wf_domain_quality() */
+    char token[WF_TOKEN_MAX + 1];   /* "": none asked; also what token_file held */
     char token_file[WF_PATH_MAX];
     char secret_file[WF_PATH_MAX]; /* ≥ 32 bytes; "": random at every start */
     char allow[WF_ALLOW_TEXT_MAX +
@@ -81,6 +84,12 @@ struct wf_domain_config {
     bool allow_any_uid;                                   /* allow: any */
     struct wf_config_origin origin[WF_DOMAIN_FIELDS_MAX]; /* a field of the table each */
 };
+
+/* At least so exactly its blocks come back. */
+static inline enum weft_quality wf_domain_quality(const struct wf_domain_config *domain)
+{
+    return (enum weft_quality)(domain->quality + WEFT_LOSSLESS);
+}
 
 struct wf_tier_config {
     char name[WF_TIER_NAME_MAX + 1]; /* [a-z0-9._-], 1 to 31; not "dram0" */
@@ -110,6 +119,7 @@ struct wf_tier_config {
 struct wf_config {
     char socket[108];            /* Unix socket path */
     char state_dir[WF_PATH_MAX]; /* what the node keeps for its next start */
+    char profiles[WF_PATH_MAX];  /* folder of profiles; "": `profiles` in state_dir */
     uint32_t socket_mode;        /* 0600; 0666 with domains that ask for tokens */
     char http_address[64];       /* numeric: "127.0.0.1", "::1"; "": no HTTP */
     uint16_t http_port;          /* 9464; 0: any free one */

@@ -27,6 +27,7 @@ static const char *const policy_choices[] = {"weft", "lru", NULL};
 static const char *const objective_choices[] = {"hits", "ttft", NULL};
 static const char *const priority_choices[] = {"low", "normal", "high", NULL};
 static const char *const writes_choices[] = {"direct", "copied", NULL};
+static const char *const quality_choices[] = {"lossless", "transparent", "economy", NULL};
 static const char *const kind_choices[] = {"nvme", "cxl", "s3", "dram", NULL};
 static const char *const admit_choices[] = {"auto", "always", "reused", "never", NULL};
 static const char *const codec_choices[] = {"auto", "none", "lossless", NULL};
@@ -45,6 +46,11 @@ const struct wf_field wf_config_fields[] = {
      "$XDG_STATE_HOME/weft, else /var/lib/weft for root, else ~/.local/state/weft",
      "Where the node keeps what it needs at its next start to find what lies below DRAM. Made when "
      "there is something to keep, for its own user alone."},
+    {"profiles", WF_VALUE_PATH, AT(profiles), TEXT(struct wf_config, profiles), NULL,
+     "`profiles` in state_dir",
+     "Folder of the profiles (*.wfprofile, from `weft codec calibrate`) by which blocks of domains "
+     "that allow it are stored with loss. A profile that something was stored by stays there: "
+     "without it that cannot be read."},
     {"http.listen", WF_VALUE_LISTEN, 0, 0, 0, NULL, NULL,
      "Address and port of /metrics, /healthz and /v1; `off` for none. An address that is not "
      "loopback needs "
@@ -125,6 +131,10 @@ static const struct wf_field domain_fields[] = {
      "`direct`: clients fill blocks in the pool. `copied`: they see it read-only and weftd "
      "copies, for "
      "clients that are not trusted to write only where they were told."},
+    {"quality", WF_VALUE_CHOICE, IN_DOMAIN(quality), 0, 0, quality_choices, NULL,
+     "How exactly its blocks come back from tiers with a codec: `lossless` bit for bit, "
+     "`transparent` and `economy` as the profile of the format's model bounds it; without a "
+     "profile, bit for bit."},
     {"token", WF_VALUE_TOKEN, IN_DOMAIN(token), TEXT(struct wf_domain_config, token), NULL, NULL,
      "Asked of every client that attaches."},
     {"token_file", WF_VALUE_PATH, IN_DOMAIN(token_file), TEXT(struct wf_domain_config, token_file),
@@ -262,6 +272,7 @@ static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_pool_policy)
                   sizeof(enum wf_objective) == sizeof(int) &&
                   sizeof(enum wf_writes) == sizeof(int) &&
                   sizeof(enum wf_priority) == sizeof(int) &&
+                  sizeof(enum wf_quality_choice) == sizeof(int) &&
                   sizeof(enum wf_tier_kind) == sizeof(int) &&
                   sizeof(enum wf_tier_codec) == sizeof(int) &&
                   sizeof(enum wf_tier_admit) == sizeof(int),

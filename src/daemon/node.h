@@ -116,7 +116,9 @@ struct wf_format_entry {
     uint8_t root[32], digest[32];
     uint64_t block_bytes, layer_bytes;
     uint32_t block_tokens, layers;
-    struct wf_format_open *request; /* as it was asked for; owned */
+    enum weft_quality quality;      /* that its blocks have at least; no default */
+    struct wf_format_open *request; /* as it was asked for, but that its quality is what is part of
+                                       its keys; owned */
 };
 
 /* Of a session that said when it comes back. */
@@ -275,8 +277,8 @@ void wf_request(struct wf_client *client, const struct wf_message *message);
 /* The root of a registered format, further restricted by `salt`. */
 void wf_format_root(const struct wf_client *client, uint32_t format, const void *salt,
                     size_t salt_bytes, uint8_t root[32]);
-/* The layout that a message asks for, in its bounds; it points into the message.  WEFT_E_PROTOCOL,
- * WEFT_E_INVALID. */
+/* The layout that a message asks for, in its bounds, with the quality as it was asked for; it
+ * points into the message.  WEFT_E_PROTOCOL, WEFT_E_INVALID. */
 enum weft_status wf_format_read(const struct wf_format_open *request,
                                 struct weft_format_spec *spec);
 void wf_handle_session_open(struct wf_client *client, const struct wf_session_open *request);

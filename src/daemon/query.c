@@ -106,6 +106,8 @@ static json_t *domain_json(const struct wf_domain *domain)
                             (json_int_t)use.asked, "blocks_matched", (json_int_t)use.matched,
                             "bytes_pinned", (json_int_t)use.bytes_pinned, "hit_rate",
                             hit_rate(&use));
+    json_object_set_new(out, "quality",
+                        json_string(weft_quality_name(wf_domain_quality(domain->config))));
     json_object_set_new(out, "full_for_worth", number(domain->fulls_for_worth));
     json_object_set_new(out, "share",
                         domain->config->share ? number(domain->config->share) : json_null());
@@ -347,10 +349,11 @@ static char *list_formats(const struct wf_node *node, const struct wf_domain *do
         char digest[65];
         wf_query_hex(f->digest, sizeof f->digest, digest);
         if (!wf_query_row(rows, &room,
-                          json_pack("{s:I, s:s, s:s, s:I, s:I, s:I}", "format", (json_int_t)i,
+                          json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:s}", "format", (json_int_t)i,
                                     "model", f->request->model, "digest", digest, "block_bytes",
                                     (json_int_t)f->block_bytes, "block_tokens",
-                                    (json_int_t)f->block_tokens, "layers", (json_int_t)f->layers)))
+                                    (json_int_t)f->block_tokens, "layers", (json_int_t)f->layers,
+                                    "quality", weft_quality_name(f->quality))))
             break;
     }
     return wf_query_page("formats", rows, i < node->format_count ? i : 0);

@@ -173,6 +173,7 @@ enum weft_status wf_format_read(const struct wf_format_open *request, struct wef
         .salt = request->salt_bytes ? request->salt : NULL,
         .salt_bytes = request->salt_bytes,
         .block_bytes = request->block_bytes,
+        .quality = (enum weft_quality)request->quality,
     };
     enum weft_status status = wf_identity_spec_check(spec);
     if (status == WEFT_OK && wf_identity_block_bytes(spec) > UINT32_MAX)
@@ -195,11 +196,12 @@ void wf_format_root(const struct wf_client *client, uint32_t format, const void 
 
 static enum weft_status format_register(struct wf_client *client,
                                         const struct wf_format_open *request,
-                                        const struct weft_format_spec *spec, uint32_t *out)
+                                        struct weft_format_spec *spec, uint32_t *out)
 {
     struct wf_node *node = client->node;
     struct wf_domain *domain = client->domain;
     uint8_t root[32];
+    enum weft_quality quality = wf_identity_quality(spec, wf_domain_quality(domain->config));
     wf_identity_root(domain->secret, domain->secret_bytes, spec, NULL, 0, root);
     for (uint32_t i = 0; i < node->format_count; i++)
         if (node->formats[i].domain == domain->id && memcmp(node->formats[i].root, root, 32) == 0) {
@@ -219,10 +221,12 @@ static enum weft_status format_register(struct wf_client *client,
     entry->layer_bytes = wf_identity_layer_bytes(spec);
     entry->block_tokens = spec->block_tokens;
     entry->layers = spec->layers;
+    entry->quality = quality;
     entry->request = wf_calloc(1, sizeof *request, "a format");
     if (!entry->request)
         return WEFT_E_NO_MEMORY;
     memcpy(entry->request, request, sizeof *request);
+    entry->request->quality = (uint32_t)spec->quality;
     *out = node->format_count++;
     return WEFT_OK;
 }
@@ -241,7 +245,7 @@ static void handle_format_open(struct wf_client *client, const struct wf_format_
     const struct wf_format_entry *entry = &client->node->formats[format];
     struct wf_format_answer *answer = (struct wf_format_answer *)(void *)client->node->answer;
     answer->format = format;
-    answer->reserved = 0;
+    answer->quality = (uint32_t)entry->quality;
     answer->block_bytes = entry->block_bytes;
     answer->layer_bytes = entry->layer_bytes;
     memcpy(answer->root, entry->root, 32);

@@ -25,7 +25,7 @@
 #include "weft/weft.h"
 
 #define WF_CONTROL_MAGIC 0x31434657u /* "WFC1" */
-#define WF_CONTROL_VERSION 3u
+#define WF_CONTROL_VERSION 4u
 #define WF_MESSAGE_MAX 65536u
 
 enum wf_op {
@@ -92,7 +92,7 @@ struct wf_format_open {
     struct wf_message message;
     uint32_t layers, kv_heads, head_dim, dtype, block_tokens, tp_rank, tp_size;
     uint32_t model_bytes, scaling_bytes, adapter_bytes, salt_bytes;
-    uint32_t reserved;
+    uint32_t quality; /* enum weft_quality */
     double rope_theta;
     uint64_t block_bytes;
     char model[520]; /* zero-terminated, like scaling */
@@ -104,7 +104,7 @@ struct wf_format_open {
 struct wf_format_answer {
     struct wf_message message;
     uint32_t format;
-    uint32_t reserved;
+    uint32_t quality; /* that its blocks have at least; never WEFT_QUALITY_DEFAULT */
     uint64_t block_bytes, layer_bytes;
     uint8_t root[32];
 };

@@ -15,6 +15,7 @@ import unittest
 
 VECTORS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "vectors" / "identity.json"
 
+QUALITIES = {"lossless": 1, "transparent": 2, "economy": 3}
 DTYPES = {"f32": 1, "f16": 2, "bf16": 3, "fp8_e4m3": 4, "fp8_e5m2": 5, "int8": 6}
 
 
@@ -42,13 +43,15 @@ def layout(spec):
     ])
 
 
-def block_bytes(spec):
-    return field("O", struct.pack("<Q", spec["block_bytes"]))
+def end(spec):
+    """Only a layout that asks for better than its domain has a quality here."""
+    quality = field("Q", u32(QUALITIES[spec["quality"]])) if "quality" in spec else b""
+    return field("O", struct.pack("<Q", spec["block_bytes"])) + quality
 
 
 def root_message(spec, session_salt):
     salts = field("S", bytes.fromhex(spec["salt"])) + field("U", session_salt)
-    return b"weftroot" + layout(spec) + salts + block_bytes(spec)
+    return b"weftroot" + layout(spec) + salts + end(spec)
 
 
 def root(secret, spec, session_salt):
@@ -56,7 +59,7 @@ def root(secret, spec, session_salt):
 
 
 def format_digest(spec):
-    return hashlib.sha256(b"weftfmt1" + layout(spec) + block_bytes(spec)).digest()
+    return hashlib.sha256(b"weftfmt1" + layout(spec) + end(spec)).digest()
 
 
 def key_message(parent, tokens, extra):
@@ -118,6 +121,8 @@ def roots_to_publish():
         ("no rotary positions", secret, PLAIN | dict(rope_theta=0.0), b""),
         ("fp8", secret, PLAIN | dict(dtype="fp8_e4m3", block_tokens=256), b""),
         ("opaque payload", secret, PLAIN | dict(block_bytes=2097152), b""),
+        ("better than its domain: lossless", secret, PLAIN | dict(quality="lossless"), b""),
+        ("better than its domain: transparent", secret, PLAIN | dict(quality="transparent", salt="73616c74"), b""),
         ("model name beyond ASCII", secret, PLAIN | dict(model="modèle-千@v1", rope_theta=1e4 / 3), b""),
         ("all extremes", secret, PLAIN | dict(model="m" * 512, layers=1024, kv_heads=4096, head_dim=4096, dtype="f32",
                                               block_tokens=65536, tp_rank=4294967294, tp_size=4294967295,
@@ -200,6 +205,7 @@ class Identity(unittest.TestCase):
         base = root(b"k", PLAIN, b"")
         for name, value in changed.items():
             self.assertNotEqual(base, root(b"k", PLAIN | {name: value}, b""), name)
+        self.assertNotEqual(base, root(b"k", PLAIN | dict(quality="lossless"), b""))
         self.assertEqual(base, root(b"k", PLAIN | dict(tp_size=1), b""), "rank 0 of 0 is rank 0 of 1")
         self.assertEqual(root(b"k", PLAIN | dict(rope_theta=0.0), b""), root(b"k", PLAIN | dict(rope_theta=-0.0), b""))
 

@@ -286,6 +286,15 @@ static enum weft_dtype dtype_named(const char *name)
     return WEFT_F32;
 }
 
+static enum weft_quality quality_named(const char *name)
+{
+    for (int i = WEFT_LOSSLESS; name && i <= WEFT_ECONOMY; i++)
+        if (!strcmp(name, weft_quality_name((enum weft_quality)i)))
+            return (enum weft_quality)i;
+    assert_null(name);
+    return WEFT_QUALITY_DEFAULT;
+}
+
 static void check_root_vector(const json_t *vector)
 {
     const json_t *format = json_object_get(vector, "format");
@@ -309,6 +318,7 @@ static void check_root_vector(const json_t *vector)
         .salt = salt,
         .salt_bytes = from_hex(json_object_get(format, "salt"), salt, sizeof salt),
         .block_bytes = number(format, "block_bytes"),
+        .quality = quality_named(json_string_value(json_object_get(format, "quality"))),
     };
     assert_int_equal(wf_identity_spec_check(&spec), WEFT_OK);
     wf_identity_root(secret, secret_bytes, &spec, session_salt, session_salt_bytes, got);
@@ -421,6 +431,8 @@ static void test_spec_check(void **state)
     refused(WITH(with.head_dim = 0), "head_dim");
     refused(WITH(with.head_dim = 4097), "head_dim");
     refused(WITH(with.dtype = (enum weft_dtype)0), "dtype");
+    refused(WITH(with.quality = (enum weft_quality)4), "quality");
+    refused(WITH(with.quality = (enum weft_quality) - 1), "quality");
     refused(WITH(with.dtype = (enum weft_dtype)7), "dtype");
     refused(WITH(with.block_tokens = 0), "block_tokens");
     refused(WITH(with.block_tokens = 65537), "block_tokens");
@@ -439,6 +451,24 @@ static void test_spec_check(void **state)
     text.model = "mod\xc3\xa8le \xf0\x9f\xa7\xb5";
     text.rope_scaling = "{\n\t\"factor\": 8\n}";
     assert_int_equal(wf_identity_spec_check(&text), WEFT_OK);
+}
+
+/* What is better than the domain's is a part of the keys, and nothing else is. */
+static void test_quality(void **state)
+{
+    (void)state;
+    uint8_t base[32], got[32];
+    wf_identity_root((const uint8_t *)"k", 1, &plain, NULL, 0, base);
+    for (int domain = WEFT_LOSSLESS; domain <= WEFT_ECONOMY; domain++)
+        for (int asked = WEFT_QUALITY_DEFAULT; asked <= WEFT_ECONOMY; asked++) {
+            struct weft_format_spec spec = WITH(with.quality = (enum weft_quality)asked);
+            bool better = asked != WEFT_QUALITY_DEFAULT && asked < domain;
+            assert_int_equal(wf_identity_quality(&spec, (enum weft_quality)domain),
+                             better ? asked : domain);
+            assert_int_equal(spec.quality, better ? asked : WEFT_QUALITY_DEFAULT);
+            wf_identity_root((const uint8_t *)"k", 1, &spec, NULL, 0, got);
+            assert_int_equal(memcmp(base, got, 32) != 0, better);
+        }
 }
 
 static void test_sizes(void **state)
@@ -460,15 +490,11 @@ static void test_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scalar),
-        cmocka_unit_test(test_avx2),
-        cmocka_unit_test(test_avx512),
-        cmocka_unit_test(test_chosen),
-        cmocka_unit_test(test_chain_continues),
-        cmocka_unit_test(test_root_is_hmac),
-        cmocka_unit_test(test_digest_ignores_secrets_only),
-        cmocka_unit_test(test_vectors),
-        cmocka_unit_test(test_spec_check),
+        cmocka_unit_test(test_quality),      cmocka_unit_test(test_scalar),
+        cmocka_unit_test(test_avx2),         cmocka_unit_test(test_avx512),
+        cmocka_unit_test(test_chosen),       cmocka_unit_test(test_chain_continues),
+        cmocka_unit_test(test_root_is_hmac), cmocka_unit_test(test_digest_ignores_secrets_only),
+        cmocka_unit_test(test_vectors),      cmocka_unit_test(test_spec_check),
         cmocka_unit_test(test_sizes),
     };
     return cmocka_run_group_tests_name("identity", tests, NULL, NULL);
