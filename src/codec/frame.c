@@ -138,6 +138,7 @@ static uint64_t frame_sum(const struct wf_frame_head *head, const void *rest, si
 static void store(struct wf_frame_head *head, const void *block, uint8_t *out, uint64_t *out_bytes)
 {
     head->flags = (uint8_t)((head->flags & WF_FRAME_OPAQUE) | WF_FRAME_STORED);
+    head->quality = 0;
     head->profile = 0;
     head->encoded = head->bytes + sizeof *head;
     memcpy(out + sizeof *head, block, head->bytes);
@@ -146,32 +147,44 @@ static void store(struct wf_frame_head *head, const void *block, uint8_t *out, u
     *out_bytes = head->encoded;
 }
 
-/* One plane to `out`, where `room` bytes are left.  False: there is no room for it. */
-static bool encode_plane(const struct wf_plane *plane, const struct wf_frame_choice *choice,
-                         const uint8_t *plain, uint8_t *out, size_t room, uint8_t *scratch,
-                         struct wf_frame_plane *entry)
+/* WEFT_MISS: the codec does not make it smaller.  WEFT_FULL: there is no room for what it made. */
+static enum weft_status encode_by(const struct wf_codec *codec, uint32_t parameter,
+                                  const struct wf_plane *plane, const uint8_t *plain, uint8_t *out,
+                                  size_t room, uint8_t *scratch, struct wf_frame_plane *entry)
 {
     size_t size = wf_plane_bytes(plane), encoded = 0;
-    const struct wf_codec *codec = choice->codec;
+    if (!codec || codec == &wf_codec_raw || !codec->takes(plane))
+        return WEFT_MISS;
+    size_t bound = codec->bound(plane);
+    uint8_t *to = bound <= room ? out : scratch + codecs_scratch(plane);
+    if (codec->encode(plane, parameter, plain, to, bound, &encoded, scratch) != WEFT_OK ||
+        encoded >= size)
+        return WEFT_MISS;
+    if (encoded > room)
+        return WEFT_FULL;
+    if (to != out)
+        memcpy(out, to, encoded);
+    entry->codec = codec->id;
+    entry->parameter = (uint16_t)parameter;
+    entry->bytes = (uint32_t)encoded;
+    entry->checksum = codec->lossless ? wf_sum64(plain, size) : wf_sum64(out, encoded);
+    return WEFT_OK;
+}
+
+/* One plane to `out`, where `room` bytes are left.  False: there is no room for it. */
+static bool encode_plane(const struct wf_plane *plane, const struct wf_frame_choice *choice,
+                         const struct wf_codec *otherwise, const uint8_t *plain, uint8_t *out,
+                         size_t room, uint8_t *scratch, struct wf_frame_plane *entry)
+{
+    size_t size = wf_plane_bytes(plane);
     memset(entry, 0, sizeof *entry);
     entry->version = PLANE_VERSION;
-    if (codec != &wf_codec_raw && codec->takes(plane)) {
-        size_t bound = codec->bound(plane);
-        uint8_t *to = bound <= room ? out : scratch + codecs_scratch(plane);
-        if (codec->encode(plane, choice->parameter, plain, to, bound, &encoded, scratch) ==
-                WEFT_OK &&
-            encoded < size) {
-            if (encoded > room)
-                return false;
-            if (to != out)
-                memcpy(out, to, encoded);
-            entry->codec = codec->id;
-            entry->parameter = (uint16_t)choice->parameter;
-            entry->bytes = (uint32_t)encoded;
-            entry->checksum = codec->lossless ? wf_sum64(plain, size) : wf_sum64(out, encoded);
-            return true;
-        }
-    }
+    enum weft_status status = encode_by(choice->codec, choice->parameter, plane, plain, out, room,
+                                        scratch, entry);
+    if (status == WEFT_MISS)
+        status = encode_by(otherwise, 0, plane, plain, out, room, scratch, entry);
+    if (status != WEFT_MISS)
+        return status == WEFT_OK;
     if (size > room)
         return false;
     memcpy(out, plain, size);
@@ -188,6 +201,12 @@ static const struct wf_frame_choice *choice_of(const struct wf_frame_plan *plan,
 
 static enum weft_status check_plan(const struct wf_layout *layout, const struct wf_frame_plan *plan)
 {
+    if (plan->otherwise && !plan->otherwise->lossless)
+        return wf_fail(
+            WEFT_E_INVALID,
+            "codec %s is lossy, and what another does not take is not to be lost; give a "
+            "lossless one",
+            plan->otherwise->name);
     for (uint32_t i = 0; i < (plan->planes ? layout->planes : 1); i++) {
         const struct wf_frame_choice *choice = choice_of(plan, i);
         if (!choice->codec)
@@ -216,7 +235,6 @@ enum weft_status wf_frame_encode(const struct wf_layout *layout, const struct wf
         .version = WF_FRAME_VERSION,
         .flags = layout->opaque ? WF_FRAME_OPAQUE : 0,
         .dtype = (uint8_t)layout->dtype,
-        .quality = plan->quality,
         .planes = layout->planes,
         .tokens = layout->tokens,
         .heads = layout->heads,
@@ -232,17 +250,19 @@ enum weft_status wf_frame_encode(const struct wf_layout *layout, const struct wf
         struct wf_plane plane;
         struct wf_frame_plane entry;
         wf_layout_plane(layout, i, position, plan->profile, &plane);
-        if (at >= bound ||
-            !encode_plane(&plane, choice_of(plan, i), (const uint8_t *)block + i * stride,
-                          frame + at, bound - at, scratch, &entry)) {
+        if (at >= bound || !encode_plane(&plane, choice_of(plan, i), plan->otherwise,
+                                         (const uint8_t *)block + i * stride, frame + at,
+                                         bound - at, scratch, &entry)) {
             store(&head, block, frame, out_bytes);
             return WEFT_OK;
         }
         memcpy(frame + table + i * sizeof entry, &entry, sizeof entry);
         at += entry.bytes;
         const struct wf_codec *codec = wf_codec_by_id(entry.codec);
-        if (!codec->lossless)
+        if (!codec->lossless) {
             head.flags |= WF_FRAME_LOSSY;
+            head.quality = plan->quality;
+        }
         if (codec->profiled)
             head.profile = plan->profile->id;
     }

@@ -50,7 +50,7 @@ struct wf_frame_head {
     uint8_t version;
     uint8_t flags;   /* enum wf_frame_flags */
     uint8_t dtype;   /* enum weft_dtype */
-    uint8_t quality; /* enum weft_quality that it was made for */
+    uint8_t quality; /* enum weft_quality that it was made for; 0: every plane is exact */
     uint32_t planes;
     uint32_t tokens;
     uint32_t heads;
@@ -74,8 +74,8 @@ struct wf_frame_plane {
 };
 static_assert(sizeof(struct wf_frame_plane) == 16, "frame format");
 
-/* Which codec each plane is to be given to.  What the codec does not take, or makes larger, is
- * stored as it is. */
+/* Which codec each plane is to be given to.  What the codec does not take, or makes no smaller, is
+ * given to `otherwise`, and stored as it is when that does no better. */
 struct wf_frame_choice {
     const struct wf_codec *codec;
     uint32_t parameter; /* ≤ 65535 */
@@ -84,8 +84,9 @@ struct wf_frame_choice {
 struct wf_frame_plan {
     const struct wf_frame_choice *planes; /* [layout.planes]; NULL: `all` for each */
     struct wf_frame_choice all;
+    const struct wf_codec *otherwise; /* a lossless one; NULL: none */
     const struct wf_profile *profile; /* NULL: none */
-    uint8_t quality;                  /* for the head */
+    uint8_t quality;                  /* for the head of a frame in which some plane is lossy */
 };
 
 /* False: no such block. */

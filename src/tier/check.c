@@ -14,8 +14,9 @@ enum weft_status wf_tier_check_options(const struct wf_tier_options *options)
     return WEFT_OK;
 }
 
-static enum weft_status check_block(const struct wf_tier_block *block)
+static enum weft_status check_block(const struct wf_tier_request *request)
 {
+    const struct wf_tier_block *block = &request->block;
     if (block->bytes == 0)
         return wf_fail(WEFT_E_INVALID, "a block of 0 bytes cannot be written; give its payload");
     if (block->part_bytes < 1 || block->part_bytes > WF_TIER_PART_BYTES_MAX)
@@ -33,6 +34,26 @@ static enum weft_status check_block(const struct wf_tier_block *block)
                        "less than 2^32 in %d parts at most, or 0 and 0",
                        (unsigned long long)block->plain_bytes, block->plain_part_bytes,
                        WF_TIER_PARTS_MAX);
+    if (block->plain_bytes && !request->as_stored)
+        return wf_fail(WEFT_E_INVALID,
+                       "a block that decodes to %llu bytes was to be written as if it were plain; "
+                       "write it as stored, or what it decodes to",
+                       (unsigned long long)block->plain_bytes);
+    return WEFT_OK;
+}
+
+static enum weft_status check_room(const struct wf_tier_request *request,
+                                   const struct wf_tier_block *there)
+{
+    uint64_t from = (uint64_t)request->first_part * there->part_bytes;
+    uint64_t bytes = (uint64_t)request->part_count * there->part_bytes;
+    if (request->part_count == 0 || bytes > there->bytes - from)
+        bytes = there->bytes - from;
+    if (request->as_stored && bytes > request->block.bytes)
+        return wf_fail(WEFT_E_INVALID,
+                       "%llu bytes lie there, and the request has room for %llu; look the block up "
+                       "and give as much as it takes",
+                       (unsigned long long)bytes, (unsigned long long)request->block.bytes);
     return WEFT_OK;
 }
 
@@ -46,7 +67,7 @@ static enum weft_status check_range(const struct wf_tier_request *request,
         return wf_fail(WEFT_E_INVALID,
                        "%u parts from part %u were asked of a block that has %u; 0 from 0 is all",
                        request->part_count, request->first_part, parts);
-    return WEFT_OK;
+    return check_room(request, there);
 }
 
 enum weft_status wf_tier_check_request(const struct wf_tier_request *request,
@@ -65,6 +86,6 @@ enum weft_status wf_tier_check_request(const struct wf_tier_request *request,
                        "of %u",
                        request->data, WF_TIER_ALIGN);
     if (request->op == WF_TIER_WRITE)
-        return check_block(&request->block);
+        return check_block(request);
     return there ? check_range(request, there) : WEFT_OK;
 }

@@ -58,27 +58,13 @@ static void hold(struct wf_tier *t, const struct wf_tier_block *there)
     coded->stored_bytes += there->bytes;
 }
 
-static struct wf_coded_lead *lead_of(const struct wf_tier *t, const uint8_t key[32])
-{
-    uint64_t bits;
-    memcpy(&bits, key + 16, sizeof bits);
-    return &t->leads[bits % WF_CODED_LEADS];
-}
-
-static void drop_lead(struct wf_tier *t, const uint8_t key[32])
-{
-    struct wf_coded_lead *lead = lead_of(t, key);
-    if (lead->bytes && !memcmp(lead->key, key, 32))
-        lead->bytes = 0;
-}
-
 /* It is gone: nobody goes on with what was read of it. */
 static void forget(struct wf_tier *t, const struct wf_tier_block *there)
 {
     struct wf_coded_stats *coded = &t->stats.coded;
     if (!there->plain_bytes)
         return;
-    drop_lead(t, there->key);
+    wf_coded_lead_drop(t, there->key);
     for (uint32_t i = 0; i < t->depth; i++) {
         struct wf_coded_op *op = &t->ops_all[i];
         if (op->step != WF_CODED_FREE && op->outer->op == WF_TIER_READ &&
@@ -114,7 +100,7 @@ static void finish(struct wf_tier *t, struct wf_coded_op *op, enum weft_status s
     if (status == WEFT_OK)
         r->bytes = r->op == WF_TIER_WRITE ? r->block.bytes : op->to - op->from;
     op->step = WF_CODED_FREE;
-    wf_coded_add(&t->free_ops, op);
+    wf_tier_queue_add(&t->free_ops, &op->behind);
     count(t, r);
     wf_tier_queue_add(&t->done, r);
 }
@@ -131,7 +117,7 @@ static void submit_behind(struct wf_tier *t, struct wf_coded_op *op)
     enum weft_status status = t->ops->submit(t->behind, &op->behind);
     if (status == WEFT_PENDING) {
         op->step = WF_CODED_BLOCKED;
-        wf_coded_add(&t->blocked, op);
+        wf_tier_queue_add(&t->blocked, &op->behind);
     } else if (status == WEFT_OK) {
         op->step = WF_CODED_BEHIND;
         t->with_behind++;
@@ -184,13 +170,15 @@ static uint64_t room_of(const struct wf_tier *t, const struct wf_coded_op *op)
 static void want_room(struct wf_tier *t, struct wf_coded_op *op)
 {
     op->step = WF_CODED_ROOM;
-    wf_coded_add(op->outer->op == WF_TIER_WRITE ? &t->room_writes : &t->room_reads, op);
+    wf_tier_queue_add(op->outer->op == WF_TIER_WRITE ? &t->room_writes : &t->room_reads,
+                      &op->behind);
 }
 
-static void give_rooms(struct wf_tier *t, struct wf_coded_queue *queue)
+static void give_rooms(struct wf_tier *t, struct wf_tier_queue *queue)
 {
     struct wf_coded_op *op;
-    while ((op = queue->first) && wf_coded_memory_take(t, op, room_of(t, op))) {
+    while ((op = (struct wf_coded_op *)queue->first) &&
+           wf_coded_memory_take(t, op, room_of(t, op))) {
         wf_coded_take(queue);
         if (op->outer->op == WF_TIER_WRITE)
             wf_coded_work(t, op);
@@ -221,9 +209,9 @@ static void begin_piece(struct wf_tier *t, struct wf_coded_op *op)
 
 static void pump(struct wf_tier *t)
 {
-    struct wf_coded_queue blocked = t->blocked;
+    struct wf_tier_queue blocked = t->blocked;
     struct wf_coded_op *op;
-    t->blocked = (struct wf_coded_queue){0};
+    t->blocked = (struct wf_tier_queue){0};
     while ((op = wf_coded_take(&blocked)))
         submit_behind(t, op);
     give_rooms(t, &t->room_reads);
@@ -232,42 +220,11 @@ static void pump(struct wf_tier *t)
 
 /* ------------------------------------------------------------------- what a worker has done */
 
-static void keep_lead(struct wf_tier *t, const struct wf_coded_op *op)
-{
-    struct wf_coded_lead *lead = lead_of(t, op->there.key);
-    if (op->from_cache || !op->lead_bytes || op->stale)
-        return;
-    memcpy(lead->key, op->there.key, 32);
-    lead->bytes = op->lead_bytes;
-    lead->plain_bytes = op->there.plain_bytes;
-    lead->stored_bytes = op->there.bytes;
-    memcpy(lead->data, op->lead, op->lead_bytes);
-}
-
-static void find_lead(struct wf_tier *t, struct wf_coded_op *op)
-{
-    const struct wf_coded_lead *lead = lead_of(t, op->there.key);
-    if (!lead->bytes || memcmp(lead->key, op->there.key, 32) != 0 ||
-        lead->plain_bytes != op->there.plain_bytes || lead->stored_bytes != op->there.bytes)
-        return;
-    memcpy(op->lead, lead->data, lead->bytes);
-    op->lead_bytes = lead->bytes;
-    op->from_cache = true;
-}
-
 /* The medium kept what it was given, and that was not the block. */
 static void corrupt(struct wf_tier *t, struct wf_coded_op *op)
 {
     struct wf_tier_block now;
-    drop_lead(t, op->there.key);
-    if (op->from_cache) {
-        op->from_cache = false;
-        op->lead_bytes = 0;
-        op->plane = op->plane_end = 0;
-        op->piece = op->piece_end = 0;
-        begin_piece(t, op);
-        return;
-    }
+    wf_coded_lead_drop(t, op->there.key);
     if (op->stale || !t->ops->find(t->behind, op->there.key, &now) ||
         now.bytes != op->there.bytes || now.plain_bytes != op->there.plain_bytes) {
         finish(t, op, WEFT_MISS);
@@ -282,17 +239,43 @@ static void corrupt(struct wf_tier *t, struct wf_coded_op *op)
                    t->path));
 }
 
+/* With the lead as it is now. */
+static void begin_anew(struct wf_tier *t, struct wf_coded_op *op)
+{
+    wf_coded_lead_drop(t, op->there.key);
+    op->from_cache = false;
+    op->lead_bytes = 0;
+    op->plane = op->plane_end = 0;
+    op->piece = op->piece_end = 0;
+    begin_piece(t, op);
+}
+
+/* Nothing is wrong with the block. */
+static enum weft_status no_profile(const struct wf_tier *t, const struct wf_coded_op *op)
+{
+    struct wf_frame_head head;
+    memcpy(&head, op->lead, sizeof head);
+    return wf_fail(WEFT_E_NOT_FOUND,
+                   "tier %s: a block was made with profile %016llx, which is not here; bring the "
+                   "profile, the block stays where it is",
+                   t->path, (unsigned long long)head.profile);
+}
+
 /* A read whose piece was decoded, or that could not be. */
 static void advance_read(struct wf_tier *t, struct wf_coded_op *op)
 {
     if (op->cancelled) {
         finish(t, op, given_up(t));
+    } else if ((op->result == WEFT_E_CORRUPT || op->result == WEFT_E_NOT_FOUND) && op->from_cache) {
+        begin_anew(t, op);
     } else if (op->result == WEFT_E_CORRUPT) {
         corrupt(t, op);
+    } else if (op->result == WEFT_E_NOT_FOUND) {
+        finish(t, op, no_profile(t, op));
     } else if (op->result != WEFT_OK) {
         finish(t, op, op->result);
     } else {
-        keep_lead(t, op);
+        wf_coded_lead_keep(t, op);
         if (op->plane_end && op->plane == op->plane_end)
             finish(t, op, WEFT_OK);
         else if (op->stale)
@@ -316,14 +299,15 @@ static void advance(struct wf_tier *t, struct wf_coded_op *op)
 
 static void take_worked(struct wf_tier *t)
 {
-    struct wf_coded_op *op = wf_coded_worked(t), *next;
-    for (; op; op = next) {
-        next = op->next;
+    struct wf_tier_queue worked = wf_coded_worked(t);
+    struct wf_coded_op *op;
+    while ((op = wf_coded_take(&worked))) {
         struct wf_coded_stats *coded = &t->stats.coded;
         if (op->outer->op == WF_TIER_WRITE) {
             coded->encode_ns += op->ns;
             coded->tried_bytes += op->coded_bytes;
-            t->in_vain = op->result == WEFT_OK ? 0 : t->in_vain + 1;
+            if (!wf_coded_lossy(&op->plan))
+                t->in_vain = op->result == WEFT_OK ? 0 : t->in_vain + 1;
         } else {
             coded->decode_ns += op->ns;
             coded->decoded_bytes += op->coded_bytes;
@@ -342,7 +326,7 @@ static void written(struct wf_tier *t, struct wf_coded_op *op)
         coded->encoded++;
         coded->encoded_bytes += op->plan.layout.bytes;
         coded->encoded_to_bytes += op->frame_bytes;
-        drop_lead(t, op->behind.block.key);
+        wf_coded_lead_drop(t, op->behind.block.key);
         hold(t, &op->behind.block);
     } else if (status == WEFT_OK) {
         coded->as_is++;
@@ -366,11 +350,11 @@ static void behind_done(struct wf_tier *t, struct wf_coded_op *op)
     }
 }
 
-static struct wf_coded_op *op_of(const struct wf_tier *t, struct wf_tier_request *behind)
+/* Is it an op's, whose first member it is then? */
+static bool own(const struct wf_tier *t, const struct wf_tier_request *behind)
 {
     uintptr_t at = (uintptr_t)behind, from = (uintptr_t)t->ops_all;
-    bool own = at >= from && at < from + t->depth * sizeof *t->ops_all;
-    return own ? (struct wf_coded_op *)behind : NULL; /* its first member */
+    return at >= from && at < from + t->depth * sizeof *t->ops_all;
 }
 
 static void passed(struct wf_tier *t, struct wf_tier_request *r)
@@ -378,6 +362,7 @@ static void passed(struct wf_tier *t, struct wf_tier_request *r)
     t->with_behind--;
     count(t, r);
     if (r->op == WF_TIER_WRITE && r->status == WEFT_OK && r->block.plain_bytes) {
+        wf_coded_lead_drop(t, r->block.key);
         hold(t, &r->block);
     } else if (r->op == WF_TIER_WRITE && r->status == WEFT_OK) {
         t->stats.coded.as_is++;
@@ -401,9 +386,8 @@ static uint32_t reap_behind(struct wf_tier *t, struct wf_tier_request **out, uin
     uint32_t taken = 0;
     uint32_t got = t->ops->reap(t->behind, list, max < BEHIND_MAX ? max : BEHIND_MAX, timeout_ms);
     for (uint32_t i = 0; i < got; i++) {
-        struct wf_coded_op *op = op_of(t, list[i]);
-        if (op) {
-            behind_done(t, op);
+        if (own(t, list[i])) {
+            behind_done(t, (struct wf_coded_op *)list[i]);
         } else {
             passed(t, list[i]);
             out[taken++] = list[i];
@@ -451,9 +435,14 @@ static enum weft_status submit_write(struct wf_tier *t, struct wf_tier_request *
     struct wf_coded_op *op;
     struct wf_tier_stats stats;
     struct wf_tier_block there;
+    if (r->as_stored || !r->plan)
+        return pass(t, r);
+    enum weft_status status = wf_coded_check_plan(t, r->plan);
+    if (status != WEFT_OK)
+        return status;
     t->ops->stats(t->behind, &stats);
-    if (stats.failed || r->block.plain_bytes || r->block.bytes > stats.block_bytes_max ||
-        !wf_coded_wanted(t, r) || !worth_trying(t))
+    if (stats.failed || r->block.bytes > stats.block_bytes_max || !wf_coded_wanted(t, r) ||
+        (!wf_coded_lossy(r->plan) && !worth_trying(t)))
         return pass(t, r);
     if (t->ops->find(t->behind, r->block.key, &there))
         return WEFT_EXISTS;
@@ -463,11 +452,34 @@ static enum weft_status submit_write(struct wf_tier *t, struct wf_tier_request *
     return WEFT_OK;
 }
 
+/* What lies there, as it is, and what that is. */
+static enum weft_status submit_stored(struct wf_tier *t, struct wf_tier_request *r,
+                                      const struct wf_tier_block *there)
+{
+    struct wf_tier_block asked = r->block;
+    enum weft_status status = wf_tier_check_request(r, there);
+    if (status != WEFT_OK)
+        return status;
+    r->block.bytes = there->bytes;
+    r->block.part_bytes = there->part_bytes;
+    r->block.plain_bytes = there->plain_bytes;
+    r->block.plain_part_bytes = there->plain_part_bytes;
+    r->block.plain_quality = there->plain_quality;
+    status = pass(t, r);
+    if (status != WEFT_OK)
+        r->block = asked;
+    return status;
+}
+
 static enum weft_status submit_read(struct wf_tier *t, struct wf_tier_request *r)
 {
     struct wf_tier_block there, plain;
     struct wf_coded_op *op;
-    if (!t->ops->find(t->behind, r->block.key, &there) || !there.plain_bytes)
+    if (!t->ops->find(t->behind, r->block.key, &there))
+        return pass(t, r);
+    if (r->as_stored)
+        return submit_stored(t, r, &there);
+    if (!there.plain_bytes)
         return pass(t, r);
     plain = outside(&there);
     enum weft_status status = wf_tier_check_request(r, &plain);
@@ -479,7 +491,7 @@ static enum weft_status submit_read(struct wf_tier *t, struct wf_tier_request *r
     op->to = r->part_count ? op->from + (uint64_t)r->part_count * plain.part_bytes : plain.bytes;
     if (op->to > plain.bytes)
         op->to = plain.bytes;
-    find_lead(t, op);
+    wf_coded_lead_find(t, op);
     begin_piece(t, op);
     return WEFT_OK;
 }
@@ -557,11 +569,12 @@ static void cancel_op(struct wf_tier *t, struct wf_coded_op *op)
 {
     switch (op->step) {
     case WF_CODED_ROOM:
-        (void)(wf_coded_remove(&t->room_reads, op) || wf_coded_remove(&t->room_writes, op));
+        (void)(wf_tier_queue_remove(&t->room_reads, &op->behind) ||
+               wf_tier_queue_remove(&t->room_writes, &op->behind));
         finish(t, op, given_up(t));
         break;
     case WF_CODED_BLOCKED:
-        (void)wf_coded_remove(&t->blocked, op);
+        (void)wf_tier_queue_remove(&t->blocked, &op->behind);
         finish(t, op, given_up(t));
         break;
     case WF_CODED_BEHIND:
@@ -659,7 +672,7 @@ static void tell_news(void *context, const struct wf_tier_block *there, bool is)
     const struct telling *telling = context;
     struct wf_tier_block block = outside(there);
     if (!is)
-        drop_lead(telling->tier, there->key);
+        wf_coded_lead_drop(telling->tier, there->key);
     telling->told(telling->context, &block, is);
 }
 

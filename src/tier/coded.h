@@ -15,6 +15,13 @@
  * To read needs no knowledge of the layout: the frame says everything.  So blocks that were written
  * encoded are read when encoding has been turned off, too.
  *
+ * A plan may name a lossy codec.  What that does not take (planes that a profile does not fit, an
+ * engine's opaque payload) is encoded by the tier's own, and a block of which no plane is lossy is
+ * exact.  A block that is not has its quality in `plain_quality`, on the medium and as it is given
+ * out; the frame says the same, or it is corrupt.  To read it takes the profile that it names:
+ * without it a read is WEFT_E_NOT_FOUND and the block stays.  Whether its bytes are whole can be
+ * seen all the same: a read `as_stored` verifies them and decodes nothing.
+ *
  * What room there is, and what a block takes of it, is the tier's behind.  A block lies there with
  * the frame as its payload, and `plain_bytes` and `plain_part_bytes` say what it decodes to.
  *
@@ -40,7 +47,8 @@ struct wf_coded_plan {
     const struct wf_codec *codec; /* for each plane; NULL: the tier's own, which is lossless */
     uint32_t parameter;
     const struct wf_profile *profile; /* outlives the tier; NULL: none */
-    uint8_t quality; /* enum weft_quality that it is made for; 0 or WEFT_LOSSLESS: exact */
+    uint8_t quality; /* enum weft_quality that it is made for; 0 or WEFT_LOSSLESS: exact, and then
+                        so is `codec` */
 };
 
 /* wf_tier_options.coded */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the files of the tier that codes share: coded.c (the interface, a request's way),
- * coded_open.c (made and taken apart), coded_piece.c (what of a frame is read next, and what a
- * worker makes of it) and coded_work.c (workers, and the memory that frames lie in).
+ * coded_open.c (made and taken apart), coded_piece.c (what of a frame is read next, what a worker
+ * makes of it, and the leads that are kept) and coded_work.c (workers, and the memory that frames
+ * lie in).
  *
  * An *op* is a request that is encoded or decoded; others go to the tier behind as they are.  It
  * belongs to the thread that drives the tier; while a worker has it, what is the worker's result,
@@ -32,9 +33,9 @@ enum wf_coded_step {
 };
 
 struct wf_coded_op {
-    struct wf_tier_request behind; /* first member: what the tier behind is asked */
+    struct wf_tier_request behind; /* first member: what the tier behind is asked; at other times
+                                      it links the op in the one queue that it is in */
     struct wf_tier_request *outer; /* for this */
-    struct wf_coded_op *next;      /* in the one queue that it is in */
     struct wf_coded_op *after;     /* whose memory lies behind its own, by address */
     enum wf_coded_step step;
     bool cancelled;
@@ -55,10 +56,6 @@ struct wf_coded_op {
     uint64_t from, to;         /* of the payload */
     uint32_t plane, plane_end; /* those to be decoded still; plane_end 0: not known yet */
     uint64_t piece, piece_end; /* of the frame: what is, or is to be, in memory */
-};
-
-struct wf_coded_queue {
-    struct wf_coded_op *first, *last;
 };
 
 /* The head and the table of a frame that was read not long ago. */
@@ -83,7 +80,7 @@ struct wf_tier {
     int event, done_event; /* epoll of both; readable when a worker has done something */
     struct wf_coded_op *ops_all;
     uint32_t depth;
-    struct wf_coded_queue free_ops, room_reads, room_writes, blocked;
+    struct wf_tier_queue free_ops, room_reads, room_writes, blocked; /* of ops */
     struct wf_tier_queue done;
     bool told;          /* done_event is readable for what is in `done`, or for nothing */
     uint32_t in_flight; /* submitted and not reaped */
@@ -98,17 +95,18 @@ struct wf_tier {
     /* Under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t work;
-    struct wf_coded_queue reads, writes, worked;
+    struct wf_tier_queue reads, writes, worked; /* of ops */
     bool stopping;
     /* Unchanged once it is open. */
     struct wf_coded_worker *workers; /* [options.workers or 1] */
     uint32_t threads;                /* that run */
 };
 
-void wf_coded_add(struct wf_coded_queue *queue, struct wf_coded_op *op);
-struct wf_coded_op *wf_coded_take(struct wf_coded_queue *queue);
-/* false: it is not there. */
-bool wf_coded_remove(struct wf_coded_queue *queue, const struct wf_coded_op *op);
+/* NULL when there is none. */
+static inline struct wf_coded_op *wf_coded_take(struct wf_tier_queue *queue)
+{
+    return (struct wf_coded_op *)wf_tier_queue_take(queue); /* its first member */
+}
 
 /* --- coded_open.c */
 
@@ -133,18 +131,25 @@ uint64_t wf_coded_memory_for_writes(const struct wf_tier *t);
 void wf_coded_work(struct wf_tier *t, struct wf_coded_op *op);
 /* Out of its hands again, if it has not begun. */
 bool wf_coded_work_back(struct wf_tier *t, struct wf_coded_op *op);
-/* All that was done since, by `next`. */
-struct wf_coded_op *wf_coded_worked(struct wf_tier *t);
+/* All that was done since. */
+struct wf_tier_queue wf_coded_worked(struct wf_tier *t);
 
 /* --- coded_piece.c */
 
-/* Is it to be encoded? */
+/* WEFT_E_INVALID: nothing can be encoded by such a plan. */
+enum weft_status wf_coded_check_plan(const struct wf_tier *t, const struct wf_coded_plan *plan);
+/* Is it to be encoded?  It has a plan. */
 bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r);
+bool wf_coded_lossy(const struct wf_coded_plan *plan);
 uint64_t wf_coded_write_memory(const struct wf_tier *t, const struct wf_layout *layout);
 /* On a worker. */
 void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scratch);
 void wf_coded_decode(const struct wf_tier *t, struct wf_coded_op *op, uint8_t *scratch);
 /* Which part of the frame is to be read next: whole parts of the one behind. */
 enum weft_status wf_coded_next_piece(const struct wf_tier *t, struct wf_coded_op *op);
+/* Leads are kept for reads to come. */
+void wf_coded_lead_keep(struct wf_tier *t, const struct wf_coded_op *op);
+void wf_coded_lead_find(struct wf_tier *t, struct wf_coded_op *op);
+void wf_coded_lead_drop(struct wf_tier *t, const uint8_t key[32]);
 
 #endif

@@ -67,7 +67,7 @@ static enum weft_status open_tables(struct wf_tier *t)
         return WEFT_E_NO_MEMORY;
     for (uint32_t i = 0; i < t->depth; i++) {
         t->ops_all[i].lead = t->leads_memory + i * WF_CODED_LEAD_MAX;
-        wf_coded_add(&t->free_ops, &t->ops_all[i]);
+        wf_tier_queue_add(&t->free_ops, &t->ops_all[i].behind);
     }
     return WEFT_OK;
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/sum.h"
+#include "codec/profile.h"
 #include "sys/clock.h"
 #include "tier/coded_inner.h"
 
@@ -52,10 +53,41 @@ uint64_t wf_coded_write_memory(const struct wf_tier *t, const struct wf_layout *
            padded(WF_TIER_PARTS_MAX * sizeof(uint64_t), WF_TIER_ALIGN);
 }
 
+bool wf_coded_lossy(const struct wf_coded_plan *plan)
+{
+    return plan->codec && !plan->codec->lossless && !plan->layout.opaque;
+}
+
+enum weft_status wf_coded_check_plan(const struct wf_tier *t, const struct wf_coded_plan *plan)
+{
+    const struct wf_codec *codec = plan->codec;
+    if (!codec)
+        return WEFT_OK;
+    if (plan->parameter > UINT16_MAX)
+        return wf_fail(WEFT_E_INVALID, "tier %s: parameter %u of codec %s; give up to %u", t->path,
+                       plan->parameter, codec->name, UINT16_MAX);
+    if (!codec->lossless && (plan->quality <= WEFT_LOSSLESS || plan->quality > WEFT_ECONOMY))
+        return wf_fail(WEFT_E_INVALID,
+                       "tier %s: codec %s is lossy, and quality %u says nothing of it; say "
+                       "transparent or economy",
+                       t->path, codec->name, plan->quality);
+    if (codec->profiled && !plan->profile)
+        return wf_fail(WEFT_E_INVALID,
+                       "tier %s: codec %s works from a profile; name one or take another codec",
+                       t->path, codec->name);
+    return WEFT_OK;
+}
+
+static const struct wf_codec *codec_of(const struct wf_tier *t, const struct wf_coded_plan *plan)
+{
+    bool own = !plan->codec || (!plan->codec->lossless && plan->layout.opaque);
+    return own ? t->options.codec : plan->codec;
+}
+
 bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r)
 {
     const struct wf_tier_block *block = &r->block;
-    if (!t->options.codec || !r->plan)
+    if (!codec_of(t, r->plan))
         return false;
     const struct wf_layout *layout = &r->plan->layout;
     return block->bytes >= WF_CODED_BYTES_LEAST && block->bytes <= UINT32_MAX &&
@@ -66,10 +98,16 @@ bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r)
 void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scratch)
 {
     uint64_t begun_ns = wf_now_ns(), bytes = 0;
-    struct wf_frame_plan plan = {.all.codec = t->options.codec};
+    struct wf_frame_plan plan = {
+        .all.codec = codec_of(t, &op->plan),
+        .all.parameter = op->plan.codec ? op->plan.parameter : 0,
+        .otherwise = wf_coded_lossy(&op->plan) ? t->options.codec : NULL,
+        .profile = op->plan.profile,
+        .quality = op->plan.quality,
+    };
     const struct wf_frame_head *head = (const struct wf_frame_head *)(const void *)op->memory;
-    op->result = wf_frame_encode(&op->plan.layout, &plan, 0, op->outer->data, op->memory, &bytes,
-                                 scratch);
+    op->result = wf_frame_encode(&op->plan.layout, &plan, op->plan.position, op->outer->data,
+                                 op->memory, &bytes, scratch);
     op->coded_bytes = op->plan.layout.bytes;
     if (op->result == WEFT_OK &&
         (head->flags & WF_FRAME_STORED ||
@@ -79,8 +117,10 @@ void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scra
         struct wf_tier_block *block = &op->behind.block;
         op->frame_bytes = bytes;
         *block = op->outer->block;
+        op->behind.as_stored = true;
         block->plain_bytes = block->bytes;
         block->plain_part_bytes = block->part_bytes;
+        block->plain_quality = head->quality;
         block->bytes = bytes;
         block->part_bytes = frame_part_bytes(t, bytes);
         op->sums = (uint64_t *)(void *)(op->memory +
@@ -109,9 +149,19 @@ static enum weft_status open_frame(const struct wf_tier *t, const struct wf_code
     if (status != WEFT_OK)
         return status == WEFT_PENDING ? not_right(t) : status;
     if (out->head.flags & WF_FRAME_STORED || !out->table || !workable(&out->layout) ||
+        out->head.quality != op->there.plain_quality ||
+        !(out->head.flags & WF_FRAME_LOSSY) != !out->head.quality ||
         out->head.bytes != op->there.plain_bytes || out->head.encoded != op->there.bytes)
         return not_right(t);
     return WEFT_OK;
+}
+
+static enum weft_status find_profile(const struct wf_tier *t, const struct wf_frame *frame,
+                                     const struct wf_profile **out)
+{
+    uint64_t id = frame->head.profile;
+    *out = id && t->options.profile ? t->options.profile(t->options.profiles, id) : NULL;
+    return !id || (*out && (*out)->id == id) ? WEFT_OK : WEFT_E_NOT_FOUND;
 }
 
 static void choose_planes(struct wf_coded_op *op, uint64_t each)
@@ -196,11 +246,12 @@ static enum weft_status take_lead(const struct wf_tier *t, struct wf_coded_op *o
 
 /* A plane of which the caller wants a piece. */
 static enum weft_status decode_aside(const struct wf_coded_op *op, const struct wf_frame *frame,
-                                     const void *bytes, uint64_t each, uint8_t *scratch)
+                                     const struct wf_profile *profile, const void *bytes,
+                                     uint64_t each, uint8_t *scratch)
 {
     uint8_t *aside = scratch + WF_CODED_SCRATCH_BYTES_MAX;
     uint64_t at = op->plane * each, end = at + each;
-    enum weft_status status = wf_frame_decode(frame, bytes, op->plane, op->plane + 1, NULL,
+    enum weft_status status = wf_frame_decode(frame, bytes, op->plane, op->plane + 1, profile,
                                               (void *)((uintptr_t)aside - at), scratch);
     if (status != WEFT_OK)
         return status;
@@ -211,7 +262,7 @@ static enum weft_status decode_aside(const struct wf_coded_op *op, const struct 
 
 /* All planes that lie in the piece, as far as they are wanted. */
 static enum weft_status decode_planes(struct wf_coded_op *op, const struct wf_frame *frame,
-                                      uint8_t *scratch)
+                                      const struct wf_profile *profile, uint8_t *scratch)
 {
     uint64_t each = plane_bytes(&frame->layout), plain = frame->layout.bytes;
     uint32_t within = wf_frame_planes_within(frame, op->piece_end);
@@ -223,9 +274,10 @@ static enum weft_status decode_planes(struct wf_coded_op *op, const struct wf_fr
         uint64_t at = op->plane * each, last = at + each < plain ? at + each : plain;
         enum weft_status status;
         if (at >= op->from && last <= op->to) {
-            status = wf_frame_decode(frame, bytes, op->plane, op->plane + 1, NULL, block, scratch);
+            status = wf_frame_decode(frame, bytes, op->plane, op->plane + 1, profile, block,
+                                     scratch);
         } else {
-            status = decode_aside(op, frame, bytes, each, scratch);
+            status = decode_aside(op, frame, profile, bytes, each, scratch);
         }
         if (status != WEFT_OK)
             return status;
@@ -239,16 +291,59 @@ void wf_coded_decode(const struct wf_tier *t, struct wf_coded_op *op, uint8_t *s
 {
     uint64_t begun_ns = wf_now_ns();
     struct wf_frame frame;
+    const struct wf_profile *profile = NULL;
     op->coded_bytes = 0;
     op->result = op->lead_bytes ? WEFT_OK : take_lead(t, op);
     if (op->result == WEFT_OK)
         op->result = open_frame(t, op, &frame);
+    if (op->result == WEFT_OK)
+        op->result = find_profile(t, &frame, &profile);
     if (op->result == WEFT_OK) {
         choose_planes(op, plane_bytes(&frame.layout));
-        op->result = op->plane_end > frame.layout.planes ? not_right(t)
-                                                         : decode_planes(op, &frame, scratch);
+        op->result = op->plane_end > frame.layout.planes
+                         ? not_right(t)
+                         : decode_planes(op, &frame, profile, scratch);
     }
     if (op->result == WEFT_PENDING)
         op->result = WEFT_OK; /* the next piece will do */
     op->ns = wf_now_ns() - begun_ns;
+}
+
+/* ---------------------------------------------------------------------------------------- leads */
+
+static struct wf_coded_lead *lead_of(const struct wf_tier *t, const uint8_t key[32])
+{
+    uint64_t bits;
+    memcpy(&bits, key + 16, sizeof bits);
+    return &t->leads[bits % WF_CODED_LEADS];
+}
+
+void wf_coded_lead_drop(struct wf_tier *t, const uint8_t key[32])
+{
+    struct wf_coded_lead *lead = lead_of(t, key);
+    if (lead->bytes && !memcmp(lead->key, key, 32))
+        lead->bytes = 0;
+}
+
+void wf_coded_lead_keep(struct wf_tier *t, const struct wf_coded_op *op)
+{
+    struct wf_coded_lead *lead = lead_of(t, op->there.key);
+    if (op->from_cache || !op->lead_bytes || op->stale)
+        return;
+    memcpy(lead->key, op->there.key, 32);
+    lead->bytes = op->lead_bytes;
+    lead->plain_bytes = op->there.plain_bytes;
+    lead->stored_bytes = op->there.bytes;
+    memcpy(lead->data, op->lead, op->lead_bytes);
+}
+
+void wf_coded_lead_find(struct wf_tier *t, struct wf_coded_op *op)
+{
+    const struct wf_coded_lead *lead = lead_of(t, op->there.key);
+    if (!lead->bytes || memcmp(lead->key, op->there.key, 32) != 0 ||
+        lead->plain_bytes != op->there.plain_bytes || lead->stored_bytes != op->there.bytes)
+        return;
+    memcpy(op->lead, lead->data, lead->bytes);
+    op->lead_bytes = lead->bytes;
+    op->from_cache = true;
 }

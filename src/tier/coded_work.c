@@ -21,42 +21,6 @@
 
 #define SCRATCH_BYTES ((uint64_t)WF_CODED_SCRATCH_BYTES_MAX + WF_CODED_PLANE_BYTES_MAX)
 
-void wf_coded_add(struct wf_coded_queue *queue, struct wf_coded_op *op)
-{
-    op->next = NULL;
-    if (queue->first)
-        queue->last->next = op;
-    else
-        queue->first = op;
-    queue->last = op;
-}
-
-struct wf_coded_op *wf_coded_take(struct wf_coded_queue *queue)
-{
-    struct wf_coded_op *op = queue->first;
-    if (op)
-        queue->first = op->next;
-    return op;
-}
-
-bool wf_coded_remove(struct wf_coded_queue *queue, const struct wf_coded_op *op)
-{
-    struct wf_coded_op *before = NULL, *at = queue->first;
-    while (at && at != op) {
-        before = at;
-        at = at->next;
-    }
-    if (!at)
-        return false;
-    if (before)
-        before->next = at->next;
-    else
-        queue->first = at->next;
-    if (queue->last == at)
-        queue->last = before;
-    return true;
-}
-
 /* -------------------------------------------------------------------------------- memory */
 
 uint64_t wf_coded_memory_for_writes(const struct wf_tier *t)
@@ -131,7 +95,7 @@ static void *work(void *context)
         run(worker, op);
         pthread_mutex_lock(&t->lock);
         bool first = !t->worked.first;
-        wf_coded_add(&t->worked, op);
+        wf_tier_queue_add(&t->worked, &op->behind);
         if (first)
             (void)eventfd_write(t->done_event, 1);
     }
@@ -144,7 +108,7 @@ void wf_coded_work(struct wf_tier *t, struct wf_coded_op *op)
     op->step = WF_CODED_WORK;
     t->with_workers++;
     pthread_mutex_lock(&t->lock);
-    wf_coded_add(op->outer->op == WF_TIER_WRITE ? &t->writes : &t->reads, op);
+    wf_tier_queue_add(op->outer->op == WF_TIER_WRITE ? &t->writes : &t->reads, &op->behind);
     pthread_cond_signal(&t->work);
     pthread_mutex_unlock(&t->lock);
     if (!t->threads)
@@ -154,32 +118,34 @@ void wf_coded_work(struct wf_tier *t, struct wf_coded_op *op)
 bool wf_coded_work_back(struct wf_tier *t, struct wf_coded_op *op)
 {
     pthread_mutex_lock(&t->lock);
-    bool back = wf_coded_remove(&t->reads, op) || wf_coded_remove(&t->writes, op);
+    bool back = wf_tier_queue_remove(&t->reads, &op->behind) ||
+                wf_tier_queue_remove(&t->writes, &op->behind);
     pthread_mutex_unlock(&t->lock);
     t->with_workers -= back;
     t->told |= back && !t->threads; /* it was readable for this one */
     return back;
 }
 
-struct wf_coded_op *wf_coded_worked(struct wf_tier *t)
+struct wf_tier_queue wf_coded_worked(struct wf_tier *t)
 {
     eventfd_t ignored;
+    struct wf_tier_queue worked = {0};
     if (!t->with_workers)
-        return NULL;
+        return worked;
     pthread_mutex_lock(&t->lock);
     struct wf_coded_op *op;
     while (!t->threads && (op = next_work(t))) {
         run(&t->workers[0], op);
-        wf_coded_add(&t->worked, op);
+        wf_tier_queue_add(&t->worked, &op->behind);
     }
-    op = t->worked.first;
-    t->worked = (struct wf_coded_queue){0};
-    if (op)
+    worked = t->worked;
+    t->worked = (struct wf_tier_queue){0};
+    if (worked.first)
         (void)eventfd_read(t->done_event, &ignored);
     pthread_mutex_unlock(&t->lock);
-    for (const struct wf_coded_op *at = op; at; at = at->next)
+    for (const struct wf_tier_request *at = worked.first; at; at = at->next)
         t->with_workers--;
-    return op;
+    return worked;
 }
 
 static enum weft_status start(struct wf_tier *t)

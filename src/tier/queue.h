@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Requests in the order in which they came, linked through themselves: an empty queue is all zeros.
- * A request is in one queue at most.  The thread that drives the tier alone is in here.
+ * A request is in one queue at most.  The thread that drives the tier alone is in here, but for
+ * queues that have a lock.
  */
 #ifndef WF_TIER_QUEUE_H
 #define WF_TIER_QUEUE_H

@@ -56,7 +56,9 @@ struct wf_tier_block {
      * that codes (coded.h) gives such a block out as what it decodes to.  0: as it is. */
     uint64_t plain_bytes; /* up to 2^32 - 1 */
     uint32_t plain_part_bytes;
-    uint32_t plain_quality; /* how near to what was written; 0: that.  Up to 255 */
+    uint32_t plain_quality; /* enum weft_quality of what it decodes to, 2 to 255; 0: exactly what
+                               was written.  A tier that codes gives it out with what it decodes
+                               to */
     uint64_t stored_bytes;  /* given out by a tier that codes: what it takes there; else 0 */
 };
 
@@ -79,6 +81,12 @@ struct wf_tier_request {
     /* WRITE, for a tier that codes (coded.h): how the payload is to be encoded; for submit alone.
      * NULL: not at all.  Its layout need not be right for a lossless codec, only likely. */
     const struct wf_coded_plan *plan;
+    /* The payload as it lies there, encoded or not, so that it can go to another tier without being
+     * decoded.  WRITE: a block of which plain_bytes is not 0; `plan` is not looked at.  READ:
+     * `block.bytes` is the room at `data`, and parts are those of what lies there (a tier that
+     * codes finds its stored_bytes); such a tier says in `block` what that is, from submit's
+     * WEFT_OK on: bytes, part_bytes and plain_…, the rest is the caller's. */
+    bool as_stored;
     void *user;
     /* The tier's: */
     enum weft_status
