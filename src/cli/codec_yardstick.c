@@ -6,11 +6,7 @@
 #include <lz4.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 #include <zstd.h>
-#if WF_XXH_DISPATCH
-#include <xxh_x86dispatch.h>
-#endif
 
 #include "cli/codec_bench.h"
 
@@ -49,7 +45,7 @@ bool wf_cli_codec_yardstick_encode(const struct codec_yardstick *yardstick, stru
     uint8_t *out = set->frames + block * set->stride;
     if (!compressor)
         compressor = ZSTD_createCCtx();
-    set->sums[block] = XXH3_64bits(plain, bytes);
+    set->sums[block] = wf_frame_checksum(plain, bytes);
     if (yardstick->zstd_level > 0) {
         size_t made = compressor ? ZSTD_compressCCtx(compressor, out, set->stride, plain, bytes,
                                                      yardstick->zstd_level)
@@ -81,5 +77,5 @@ bool wf_cli_codec_yardstick_decode(const struct codec_yardstick *yardstick, stru
                                    (int)bytes) != (int)bytes) {
         return false;
     }
-    return XXH3_64bits(back, bytes) == set->sums[block];
+    return wf_frame_checksum(back, bytes) == set->sums[block];
 }

@@ -459,3 +459,8 @@ enum weft_status wf_frame_decode(const struct wf_frame *frame, const void *bytes
     }
     return WEFT_OK;
 }
+
+uint64_t wf_frame_checksum(const void *bytes, size_t count)
+{
+    return wf_sum64(bytes, count);
+}

@@ -134,4 +134,7 @@ enum weft_status wf_frame_decode(const struct wf_frame *frame, const void *bytes
                                  uint32_t end, const struct wf_profile *profile, void *block,
                                  void *scratch);
 
+/* The checksum that frames take, for what is measured beside them. */
+uint64_t wf_frame_checksum(const void *bytes, size_t count);
+
 #endif

@@ -16,17 +16,13 @@
 
 #include "base/status.h"
 
-#define SAMPLE_RUN 16u  /* elements */
-#define SAMPLE_PART 8u  /* of all runs one in so many is looked at, within these bounds */
-#define SAMPLE_SHIFT 5u /* runs */
-#define SAMPLE_RUNS_LEAST 32u
-#define SAMPLE_RUNS_MOST 128u
+#define SAMPLE_PART 3u  /* of all groups one in so many is looked at, within bounds */
+#define SAMPLE_SHIFT 5u /* groups */
+#define SAMPLE_GROUPS_LEAST 8u
 #define BASES_TOKENS_LEAST 16u
 #define BASES_TOKENS_MANY 128u /* from here on 32 are looked at, else 16 */
-/* How far apart channels are, as the variance of their means: up to here bases do not pay, and from
- * there on they do, without a look at both. */
-#define BASES_VARIANCE_LEAST 0.3
-#define BASES_VARIANCE_SURE 0.7
+/* Bases pay where the variance of the channels' means is 1 divided by so much, or more. */
+#define BASES_VARIANCE_TIMES 2u
 #define STATES_BYTES (WF_LANES * sizeof(uint32_t))
 #define SLACK 64u
 #define FIXED_MAY_BE_LARGER 128u /* than entropy, by one part in so many */
@@ -89,110 +85,95 @@ static size_t scratch_bytes(const struct wf_plane *plane)
 
 /* -------------------------------------------------------------------------------------- measure */
 
-/* Numbers modulo the channels, without a division each. */
-static uint32_t add_modulo(uint32_t a, uint32_t b, uint32_t modulo)
+/* Groups from all over the plane; the shift keeps them from meeting the same channels.  Returns how
+ * many. */
+static size_t choose_groups(const struct shape *s, uint32_t places[WF_SAMPLE_GROUPS])
 {
-    return a + b >= modulo ? a + b - modulo : a + b;
-}
-
-/* Runs of symbols all over the plane; the shift keeps them from meeting the same channels. */
-static size_t count_runs(const struct shape *s, const uint8_t *symbols, const struct wf_tile *tile,
-                         uint16_t counts[4][256])
-{
-    size_t whole = s->elements / SAMPLE_RUN, runs = whole / SAMPLE_PART, total = 0;
-    runs = runs < SAMPLE_RUNS_LEAST ? SAMPLE_RUNS_LEAST : runs;
-    runs = runs > SAMPLE_RUNS_MOST ? SAMPLE_RUNS_MOST : runs;
-    uint32_t stride = whole / runs ? (uint32_t)(whole / runs) : 1, phase = 0;
-    uint32_t channels = tile->channels, step = stride * SAMPLE_RUN % channels, channel = 0;
-    uint32_t shift = SAMPLE_SHIFT * SAMPLE_RUN % channels;
-    for (size_t i = 0; i < runs && i * stride < whole; i++, total += SAMPLE_RUN) {
-        const uint8_t *in = symbols + (i * stride + phase) * SAMPLE_RUN;
-        const uint8_t *base = tile->base + channel;
-        for (unsigned k = 0; k < SAMPLE_RUN; k += 4) {
-            counts[0][(uint8_t)(in[k] - base[k])]++;
-            counts[1][(uint8_t)(in[k + 1] - base[k + 1])]++;
-            counts[2][(uint8_t)(in[k + 2] - base[k + 2])]++;
-            counts[3][(uint8_t)(in[k + 3] - base[k + 3])]++;
-        }
-        channel = add_modulo(add_modulo(channel, step, channels), shift, channels);
-        for (phase += SAMPLE_SHIFT; phase >= stride; phase -= stride)
-            channel = add_modulo(channel, channels - step, channels);
+    uint32_t whole = (uint32_t)(s->elements / WF_GROUP), groups = whole / SAMPLE_PART, phase = 0;
+    groups = groups < SAMPLE_GROUPS_LEAST ? SAMPLE_GROUPS_LEAST : groups;
+    groups = groups > WF_SAMPLE_GROUPS ? WF_SAMPLE_GROUPS : groups;
+    groups = (groups > whole ? whole : groups) / WF_COUNT_GROUPS * WF_COUNT_GROUPS;
+    uint32_t stride = groups ? whole / groups : 1;
+    for (uint32_t i = 0; i < groups; i++) {
+        places[i] = (i * stride + phase) * WF_GROUP;
+        for (phase += SAMPLE_SHIFT; phase >= stride;)
+            phase -= stride;
     }
-    return total;
+    return groups;
 }
 
-static void sample(const struct shape *s, const uint8_t *symbols, const struct wf_tile *tile,
-                   struct wf_ranking *out)
+/* What is about `middle`; or, when that is not where most are, about the most frequent. */
+static void measure(const struct wf_lossless_kernels *kernels, const struct shape *s,
+                    const uint8_t *symbols, uint8_t middle, struct wf_ranking *out)
 {
-    uint16_t counts[4][256] = {0};
-    struct wf_histogram h;
-    size_t total = count_runs(s, symbols, tile, counts);
-    for (size_t i = 0; i < s->elements && s->elements < SAMPLE_RUN; i++, total++)
-        counts[0][(uint8_t)(symbols[i] - tile->base[i])]++;
-    for (unsigned i = 0; i < 256; i++)
-        h.count[i] = (uint16_t)(counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i]);
-    h.total = (uint32_t)total;
-    wf_symbols_rank(&h, out);
+    struct wf_counts counts;
+    uint32_t places[WF_SAMPLE_GROUPS];
+    size_t groups = choose_groups(s, places);
+    counts.window = (uint8_t)(middle - WF_WINDOW_BELOW);
+    counts.total = (uint32_t)(groups * WF_GROUP);
+    counts.zeros = 0;
+    uint32_t seen = kernels->count(groups, places, symbols, counts.window, counts.count);
+    if (seen < counts.total - counts.total / 16 || groups == 0) {
+        uint16_t histogram[256] = {0};
+        for (size_t i = 0; i < groups; i++) {
+            for (unsigned k = 0; k < WF_GROUP; k++)
+                histogram[symbols[places[i] + k]]++;
+        }
+        for (size_t i = 0; groups == 0 && i < s->elements; i++)
+            histogram[symbols[i]]++;
+        wf_symbols_count(histogram, &counts);
+    }
+    wf_symbols_rank(&counts, out);
 }
 
 static void fill_tile(struct wf_tile *tile, uint8_t *room, uint32_t channels)
 {
-    for (uint32_t i = 0; i < WF_GROUP; i++)
-        room[channels + i] = room[i]; /* which may be one of these */
+    /* What is copied may be a copy. */
+    for (uint32_t have = channels, some; have < channels + WF_GROUP; have += some) {
+        some = channels + WF_GROUP - have;
+        some = some < have ? some : have;
+        memcpy(room + have, room, some);
+    }
     *tile = (struct wf_tile){.base = room, .channels = channels, .step = WF_GROUP % channels};
 }
 
 static const uint8_t zeros[2 * WF_GROUP];
 static const struct wf_tile no_bases = {.base = zeros, .channels = WF_GROUP};
 
-enum bases { BASES_NONE, BASES_MAYBE, BASES_SURE };
-
-/* The mean of each channel over some tokens, and whether they are worth their bytes. */
-static enum bases find_means(const struct wf_plane *plane, uint32_t channels,
-                             const uint8_t *symbols, uint16_t *means)
+/* Whether the means of the channels are worth their bytes, by how far apart they are; *middle: the
+ * mean of all. */
+static bool find_means(const struct wf_lossless_kernels *kernels, const struct wf_plane *plane,
+                       uint32_t channels, const uint8_t *symbols, struct wf_means *out,
+                       uint8_t *middle)
 {
     unsigned shift = plane->tokens < BASES_TOKENS_MANY ? 4 : 5;
-    uint32_t tokens = 1u << shift, sum = 0, least = UINT16_MAX, most = 0;
-    memset(means, 0, channels * sizeof *means);
-    for (uint32_t i = 0; i < tokens; i++) {
-        const uint8_t *row = symbols + (size_t)((uint64_t)i * plane->tokens >> shift) * channels;
-        for (uint32_t c = 0; c < channels; c++)
-            means[c] = (uint16_t)(means[c] + row[c]);
-    }
-    for (uint32_t c = 0; c < channels; c++)
-        sum += means[c];
-    int32_t middle = (int32_t)(sum / channels);
-    uint64_t squares = 0;
-    for (uint32_t c = 0; c < channels; c++) {
-        int32_t apart = (int32_t)means[c] - middle;
-        squares += (uint32_t)(apart * apart);
-        uint32_t mean = (means[c] + tokens / 2u) >> shift;
-        means[c] = (uint16_t)mean;
-        least = mean < least ? mean : least;
-        most = mean > most ? mean : most;
-    }
-    double variance = (double)squares / ((double)channels * tokens * tokens);
-    if (variance < BASES_VARIANCE_LEAST)
-        return BASES_NONE;
-    return variance < BASES_VARIANCE_SURE || most > least + 15 ? BASES_MAYBE : BASES_SURE;
+    out->sum = out->squares = 0;
+    out->least = UINT8_MAX;
+    out->most = 0;
+    kernels->means(plane, symbols, shift, out);
+    uint32_t mean = (uint32_t)(out->sum / channels);
+    *middle = (uint8_t)((mean + (1u << shift) / 2) >> shift);
+    uint64_t variance = (out->squares * channels - out->sum * out->sum) >> 2 * shift;
+    return BASES_VARIANCE_TIMES * variance >= (uint64_t)channels * channels;
 }
 
 /* Means as they are stored: the least, then four bits a channel over it.  Returns their bytes. */
-static size_t set_bases(uint32_t channels, const uint16_t *means, struct workplace *place)
+static size_t set_bases(uint32_t channels, const struct wf_means *means, struct workplace *place)
 {
-    uint32_t least = 255, most = 0;
-    for (uint32_t c = 0; c < channels; c++) {
-        least = means[c] < least ? means[c] : least;
-        most = means[c] > most ? means[c] : most;
-    }
-    least = most > least + 15 ? most - 15 : least;
-    place->bases[0] = (uint8_t)least;
+    uint8_t least = means->most > means->least + 15 ? (uint8_t)(means->most - 15) : means->least;
+    place->bases[0] = least;
     for (uint32_t c = 0; c < channels; c++)
-        place->tile[c] = (uint8_t)(means[c] > least ? means[c] : least);
-    place->tile[channels] = (uint8_t)least; /* where there is no second of the last two */
-    for (uint32_t c = 0; c < channels; c += 2)
-        place->bases[1 + c / 2] = (uint8_t)((place->tile[c] - least) | (place->tile[c + 1] - least)
-                                                                           << 4);
+        place->tile[c] = means->mean[c] > least ? means->mean[c] : least;
+    memset(place->tile + channels, least, sizeof(uint64_t)); /* where there is no second of two */
+    for (uint32_t c = 0; c < channels; c += sizeof(uint64_t)) {
+        uint64_t eight;
+        memcpy(&eight, place->tile + c, sizeof eight);
+        eight -= least * 0x0101010101010101u;
+        eight = (eight | eight >> 4) & 0x00ff00ff00ff00ffu;
+        eight = (eight | eight >> 8) & 0x0000ffff0000ffffu;
+        uint32_t packed = (uint32_t)(eight | eight >> 16);
+        memcpy(place->bases + 1 + c / 2, &packed, sizeof packed);
+    }
     return 1 + (channels + 1) / 2;
 }
 
@@ -200,9 +181,7 @@ static size_t set_bases(uint32_t channels, const uint16_t *means, struct workpla
 struct decision {
     enum wf_lossless_mode mode;
     struct wf_symbols symbols;
-    struct wf_tile tile;
     size_t bases_bytes;
-    uint64_t bytes; /* that are expected of it */
 };
 
 /* Bytes that n symbols take by what a sample's did, in 1/256 bit. */
@@ -215,52 +194,44 @@ static void decide_codes(const struct shape *s, enum wf_lossless_mode mode,
                          const struct wf_ranking *ranking, struct decision *out)
 {
     uint64_t rest = s->elements * (s->split.bits + 8 * s->split.lows) / 8 + out->bases_bytes;
-    uint32_t width,
-        bits = mode != WF_LOSSLESS_FIXED ? wf_symbols_entropy(ranking, &out->symbols) : UINT32_MAX;
-    uint64_t entropy = rest + bytes_of(bits, s->padded) + STATES_BYTES;
-    uint64_t fixed = rest + bytes_of(wf_symbols_fixed_bits(ranking, &width), s->padded);
-    out->mode = WF_LOSSLESS_ENTROPY;
-    out->bytes = entropy;
-    if (bits == UINT32_MAX ||
-        (mode != WF_LOSSLESS_ENTROPY && fixed - fixed / FIXED_MAY_BE_LARGER <= entropy)) {
-        wf_symbols_fixed(ranking, &out->symbols);
-        out->mode = WF_LOSSLESS_FIXED;
-        out->bytes = fixed;
+    uint64_t entropy = rest + STATES_BYTES, fixed = 0;
+    uint32_t width, bits;
+    if (mode == 0) { /* most small planes are decided without making codes */
+        fixed = rest + bytes_of(wf_symbols_fixed_bits(ranking, &width), s->padded);
+        fixed -= fixed / FIXED_MAY_BE_LARGER;
+        if (fixed <= entropy + bytes_of(wf_symbols_entropy_least(ranking), s->padded))
+            mode = WF_LOSSLESS_FIXED;
     }
+    if (mode != WF_LOSSLESS_FIXED) {
+        out->mode = WF_LOSSLESS_ENTROPY;
+        bits = wf_symbols_entropy(ranking, &out->symbols);
+        if (bits != UINT32_MAX &&
+            (mode == WF_LOSSLESS_ENTROPY || fixed > entropy + bytes_of(bits, s->padded)))
+            return;
+    }
+    wf_symbols_fixed(ranking, &out->symbols);
+    out->mode = WF_LOSSLESS_FIXED;
 }
 
-static void decide_with_bases(const struct shape *s, enum wf_lossless_mode mode,
-                              const uint16_t *means, struct workplace *place, struct decision *out)
+static void decide(const struct wf_lossless_kernels *kernels, const struct wf_plane *plane,
+                   const struct shape *s, enum wf_lossless_mode mode, struct workplace *place,
+                   struct decision *out)
 {
     struct wf_ranking ranking;
-    out->bases_bytes = set_bases(s->channels, means, place);
-    fill_tile(&out->tile, place->tile, s->channels);
-    sample(s, place->symbols, &out->tile, &ranking);
-    decide_codes(s, mode, &ranking, out);
-}
-
-static void decide(const struct wf_plane *plane, const struct shape *s, enum wf_lossless_mode mode,
-                   struct workplace *place, struct decision *out)
-{
-    struct wf_ranking ranking;
-    enum bases bases = BASES_NONE;
-    uint16_t *means = (uint16_t *)(void *)place->escapes; /* which are yet to come */
-    if (may_have_bases(plane))
-        bases = find_means(plane, s->channels, place->symbols, means);
-    out->tile = no_bases;
+    struct wf_means means = {.mean = place->escapes}; /* which are yet to come */
+    uint8_t middle = 0;
     out->bases_bytes = 0;
-    if (bases == BASES_SURE) {
-        decide_with_bases(s, mode, means, place, out);
-        return;
+    if (may_have_bases(plane) &&
+        find_means(kernels, plane, s->channels, place->symbols, &means, &middle)) {
+        struct wf_tile tile;
+        out->bases_bytes = set_bases(s->channels, &means, place);
+        fill_tile(&tile, place->tile, s->channels);
+        tile.at = 0;
+        kernels->subtract(&tile, s->groups, place->symbols);
+        middle = 0;
     }
-    sample(s, place->symbols, &out->tile, &ranking);
+    measure(kernels, s, place->symbols, middle, &ranking);
     decide_codes(s, mode, &ranking, out);
-    if (bases == BASES_NONE)
-        return;
-    struct decision based;
-    decide_with_bases(s, mode, means, place, &based);
-    if (based.bytes < out->bytes)
-        *out = based;
 }
 
 /* ------------------------------------------------------------------------------------- encoding */
@@ -312,9 +283,9 @@ static void of_bf16(const struct shape *s, void (*kernel)(size_t, const uint8_t 
                     const uint8_t *plain, uint8_t *out)
 {
     size_t whole = s->elements / WF_GROUP, left = s->elements % WF_GROUP;
-    uint8_t last[2 * WF_GROUP] = {0}, got[WF_GROUP];
     kernel(whole, plain, out);
     if (left) {
+        uint8_t last[2 * WF_GROUP] = {0}, got[WF_GROUP];
         memcpy(last, plain + whole * sizeof last, 2 * left);
         kernel(1, last, got);
         memcpy(out + whole * WF_GROUP, got, left);
@@ -356,13 +327,11 @@ static void put_entropy(const struct wf_lossless_kernels *kernels, const struct 
             *escapes_end = place->escapes + s->padded;
     struct wf_writer w = {
         .symbols = &d->symbols,
-        .tile = d->tile,
         .codes = words_end,
         .escapes = escapes_end,
     };
     for (unsigned lane = 0; lane < WF_LANES; lane++)
         w.state[lane] = WF_STATE_LEAST;
-    w.tile.at = (uint32_t)(s->padded % d->tile.channels);
     kernels->entropy_encode(&w, s->groups, place->symbols);
     head->words = (uint32_t)((size_t)(words_end - w.codes) / 2);
     head->escapes = w.escaped;
@@ -382,7 +351,6 @@ static void put_fixed(const struct wf_lossless_kernels *kernels, const struct sh
     }
     struct wf_writer w = {
         .symbols = &d->symbols,
-        .tile = d->tile,
         .codes = out->at,
         .seconds = place->words,
         .escapes = place->escapes,
@@ -410,16 +378,16 @@ enum weft_status wf_lossless_encode_by(const struct wf_lossless_kernels *kernels
                                        void *scratch)
 {
     struct shape s = shape_of(plane);
-    struct workplace place = {0};
-    struct decision d = {.tile = no_bases};
+    struct workplace place;
+    struct decision d;
     layout_workplace(&s, scratch, &place);
     if (plane->dtype == WEFT_BF16)
         of_bf16(&s, kernels->exponents, plain, place.symbols);
     else
         wf_split_symbols(plane->dtype, s.elements, plain, place.symbols);
-    decide(plane, &s, mode, &place, &d);
+    decide(kernels, plane, &s, mode, &place, &d);
     for (size_t i = s.elements; i < s.padded; i++)
-        place.symbols[i] = (uint8_t)(d.symbols.value[0] + d.tile.base[i % d.tile.channels]);
+        place.symbols[i] = d.symbols.value[0];
 
     struct wf_lossless_head head = {
         .mode = (uint8_t)d.mode,
@@ -472,7 +440,6 @@ static bool read_symbols(struct input *in, const struct wf_lossless_head *head,
                          struct wf_symbols *out)
 {
     bool entropy = head->mode == WF_LOSSLESS_ENTROPY;
-    memset(out, 0, sizeof *out);
     if (entropy ? head->symbols > WF_ENTROPY_SYMBOLS_MAX || head->width != 0
                 : head->mode != WF_LOSSLESS_FIXED || head->width < 1 || head->width > 4 ||
                       head->symbols > (1u << head->width) - 1 + WF_SECOND_RAW)
@@ -480,6 +447,7 @@ static bool read_symbols(struct input *in, const struct wf_lossless_head *head,
     const uint8_t *values = take(in, head->symbols);
     if (!values)
         return false;
+    memset(out->value, 0, sizeof out->value);
     memcpy(out->value, values, head->symbols);
     out->symbols = head->symbols;
     out->width = head->width;
@@ -605,7 +573,7 @@ enum weft_status wf_lossless_decode_by(const struct wf_lossless_kernels *kernels
                                        size_t count, void *plain, void *scratch)
 {
     struct shape s = shape_of(plane);
-    struct workplace place = {0};
+    struct workplace place;
     struct wf_lossless_head head;
     struct wf_symbols symbols;
     struct wf_reader r = {.symbols = &symbols};

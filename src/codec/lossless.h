@@ -83,20 +83,21 @@ static_assert(sizeof(struct wf_lossless_head) == 12, "plane format");
 #define WF_SYMBOLS_MAX 30
 #define WF_ENTROPY_SYMBOLS_MAX 15
 #define WF_SECOND_RAW 15
-#define WF_WINDOW 64u
-#define WF_WINDOW_BELOW 40u /* of them lie below the most frequent symbol */
+#define WF_WINDOW 32u
+#define WF_WINDOW_BELOW 20u /* of them lie below its middle */
+#define WF_SAMPLE_GROUPS 32u
+#define WF_COUNT_GROUPS 4u
 #define WF_CHANNELS_MAX 16384u
 
 /* How symbols are coded. */
 struct wf_symbols {
     uint32_t symbols;             /* with a rank: 0 … symbols − 1 */
-    uint8_t value[32];            /* of each rank; 0 beyond */
-    uint8_t rank[256];            /* of each value; `symbols` where it has none */
-    uint8_t window;               /* where the WF_WINDOW values begin that may have a rank; besides
-                                     them only 0 */
     uint32_t width;               /* fixed */
+    uint8_t value[32];            /* of each rank; 0 beyond */
+    uint8_t rank[WF_WINDOW];      /* of the values from `window` on; `symbols` where it is none */
+    uint8_t window, zero;         /* zero: the rank of 0, which may lie outside */
     uint8_t length[16], code[16]; /* entropy, by rank; [symbols]: the escape */
-    uint32_t decode[WF_CODE_ENTRIES]; /* entropy: length | rank << 8, by the next 6 bits */
+    uint8_t decode[WF_CODE_ENTRIES]; /* entropy: length | rank << 4, by the next 6 bits */
 };
 
 /* Bases of the channels, tiled so that 64 can be read from any channel on. */
@@ -113,13 +114,6 @@ static inline const uint8_t *wf_tile_next(struct wf_tile *tile)
     if (tile->at >= tile->channels)
         tile->at -= tile->channels;
     return base;
-}
-
-static inline const uint8_t *wf_tile_back(struct wf_tile *tile)
-{
-    tile->at = tile->at >= tile->step ? tile->at - tile->step
-                                      : tile->at + tile->channels - tile->step;
-    return tile->base + tile->at;
 }
 
 /* What is being decoded.  Kernels take it from one call to the next. */
@@ -140,7 +134,6 @@ struct wf_reader {
  * other way. */
 struct wf_writer {
     const struct wf_symbols *symbols;
-    struct wf_tile tile;
     uint8_t *codes; /* entropy: where the words begin that are written; 32 bytes below may be
                        written too */
     uint32_t state[WF_LANES];
@@ -151,6 +144,14 @@ struct wf_writer {
     uint32_t escaped;
 };
 
+/* Of the symbols of some tokens: their sums over the tokens, one for each channel, divided by the
+ * number of tokens, and added up. */
+struct wf_means {
+    uint8_t *mean;         /* [channels + 64], rounded */
+    uint64_t sum, squares; /* of the sums */
+    uint8_t least, most;   /* of the means */
+};
+
 /* One instruction set's.  All answer the same. */
 struct wf_lossless_kernels {
     /* Both answer how many groups they decoded: fewer where the codes do not suffice, or come too
@@ -158,12 +159,32 @@ struct wf_lossless_kernels {
      * bytes of sign and mantissa, and `out` the bf16 made of both. */
     size_t (*entropy_decode)(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out);
     size_t (*fixed_decode)(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out);
+    /* Of symbols without their bases. */
     void (*entropy_encode)(struct wf_writer *w, size_t groups, const uint8_t *symbols);
     void (*fixed_encode)(struct wf_writer *w, size_t groups, const uint8_t *symbols);
     /* Of groups of bf16 the exponents, or the bytes of sign and mantissa. */
     void (*exponents)(size_t groups, const uint8_t *plain, uint8_t *out);
     void (*mantissas)(size_t groups, const uint8_t *plain, uint8_t *out);
+    /* Takes each channel's base off. */
+    void (*subtract)(const struct wf_tile *tile, size_t groups, uint8_t *symbols);
+    /* Of 2^shift tokens, which lie evenly in the plane. */
+    void (*means)(const struct wf_plane *plane, const uint8_t *symbols, unsigned shift,
+                  struct wf_means *out);
+    /* How often each value of a window is among groups, which begin at places[] and are a multiple
+     * of WF_COUNT_GROUPS and at most WF_SAMPLE_GROUPS; from its middle outwards, as wf_window_at()
+     * goes, until all were seen, and then what is left counts 0.  Answers how many were seen. */
+    uint32_t (*count)(size_t groups, const uint32_t *places, const uint8_t *symbols, uint8_t window,
+                      uint16_t counts[WF_WINDOW]);
 };
+
+/* The places of a window from its middle outwards: below and above by turns, then the rest. */
+static inline uint32_t wf_window_at(uint32_t step)
+{
+    uint32_t above = WF_WINDOW - WF_WINDOW_BELOW, apart = (step + 1) / 2;
+    if (step >= 2 * above - 1)
+        return WF_WINDOW - 1 - step;
+    return step % 2 ? WF_WINDOW_BELOW - apart : WF_WINDOW_BELOW + apart;
+}
 
 extern const struct wf_lossless_kernels wf_lossless_scalar, wf_lossless_avx2, wf_lossless_avx512;
 
@@ -181,10 +202,12 @@ enum weft_status wf_lossless_decode_by(const struct wf_lossless_kernels *kernels
 
 /* ---------------------------------------------------------------------------- what was measured */
 
-/* Counts of some of a plane's symbols. */
-struct wf_histogram {
-    uint16_t count[256];
-    uint32_t total; /* up to 65535 */
+/* How often values are among some of a plane's symbols. */
+struct wf_counts {
+    uint16_t count[WF_WINDOW]; /* of the values from `window` on */
+    uint16_t zeros;            /* 0, where it lies outside */
+    uint8_t window;
+    uint32_t total; /* of these and all others; up to WF_SAMPLE_GROUPS groups */
 };
 
 /* The symbols that may have a code, from the most frequent. */
@@ -194,13 +217,17 @@ struct wf_ranking {
     uint8_t value[WF_SYMBOLS_MAX], window;
 };
 
-void wf_symbols_rank(const struct wf_histogram *h, struct wf_ranking *out);
+/* The window about the most frequent of all values but 0. */
+void wf_symbols_count(const uint16_t histogram[256], struct wf_counts *out);
+void wf_symbols_rank(const struct wf_counts *counts, struct wf_ranking *out);
 /* Codes for symbols like these, and the bits an element that they take, in 1/256.  entropy():
  * UINT32_MAX where it has none. */
 uint32_t wf_symbols_entropy(const struct wf_ranking *ranking, struct wf_symbols *out);
 uint32_t wf_symbols_fixed(const struct wf_ranking *ranking, struct wf_symbols *out);
 /* What fixed() would say, and the width that it would choose. */
 uint32_t wf_symbols_fixed_bits(const struct wf_ranking *ranking, uint32_t *out_width);
+/* No more than entropy() would say, at a small part of its cost. */
+uint32_t wf_symbols_entropy_least(const struct wf_ranking *ranking);
 /* code[] from length[], and decode[] if it is wanted; false: these are no lengths of a full prefix
  * code. */
 bool wf_symbols_codes(struct wf_symbols *s, bool decode);

@@ -65,11 +65,8 @@ struct decoder {
 INLINE struct decoder decoder_of(const struct wf_reader *r)
 {
     struct decoder d = {.state = {load_32(r->state), load_32(r->state + 8)}};
-    uint8_t bytes[WF_CODE_ENTRIES];
-    for (unsigned i = 0; i < WF_CODE_ENTRIES; i++)
-        bytes[i] = (uint8_t)((r->symbols->decode[i] & 15) | r->symbols->decode[i] >> 8 << 4);
     for (unsigned i = 0; i < 4; i++)
-        d.table[i] = table_of_16(bytes + 16 * i);
+        d.table[i] = table_of_16(r->symbols->decode + 16 * i);
     return d;
 }
 
@@ -248,27 +245,25 @@ TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint
 
 /* What gives each value its rank: one more than it, so that 0 is none. */
 struct ranks {
-    __m256i window, table[4], none, of_zero;
+    __m256i window, table[2], none, of_zero;
 };
 
 INLINE struct ranks ranks_of(const struct wf_symbols *s)
 {
-    uint8_t ranks[WF_WINDOW];
-    struct ranks t;
-    for (unsigned i = 0; i < WF_WINDOW; i++)
-        ranks[i] = (uint8_t)(s->rank[(uint8_t)(s->window + i)] + 1);
-    for (unsigned i = 0; i < 4; i++)
-        t.table[i] = table_of_16(ranks + 16 * i);
-    t.window = _mm256_set1_epi8((char)s->window);
-    t.none = _mm256_set1_epi8((char)s->symbols);
-    t.of_zero = _mm256_set1_epi8((char)s->rank[0]);
-    return t;
+    const __m256i one = _mm256_set1_epi8(1);
+    return (struct ranks){
+        .window = _mm256_set1_epi8((char)s->window),
+        .table = {_mm256_add_epi8(table_of_16(s->rank), one),
+                  _mm256_add_epi8(table_of_16(s->rank + 16), one)},
+        .none = _mm256_set1_epi8((char)s->symbols),
+        .of_zero = _mm256_set1_epi8((char)s->zero),
+    };
 }
 
 INLINE __m256i rank(const struct ranks *t, __m256i symbols)
 {
     __m256i d = _mm256_sub_epi8(symbols, t->window), ranks = _mm256_setzero_si256();
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 2; i++) {
         /* What is not of these 16 gets the bit by which a shuffle answers 0. */
         __m256i at = _mm256_adds_epu8(_mm256_xor_si256(d, _mm256_set1_epi8((char)(16 * i))),
                                       _mm256_set1_epi8(0x70));
@@ -320,17 +315,16 @@ TARGET static void entropy_encode(struct wf_writer *w, size_t groups, const uint
     __m256i codes = table_of_16(s->code), lengths = table_of_16(s->length);
     uint8_t *words = w->codes;
     for (size_t group = groups; group-- > 0;) {
-        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_back(&w->tile);
+        const uint8_t *in = symbols + group * WF_GROUP;
         __m256i r[2];
         uint64_t escaped = 0;
         for (unsigned half = 0; half < 2; half++) {
-            r[half] = rank(&table,
-                           _mm256_sub_epi8(load_32(in + 32 * half), load_32(base + 32 * half)));
+            r[half] = rank(&table, load_32(in + 32 * half));
             uint32_t mask = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(r[half], table.none));
             escaped |= (uint64_t)mask << 32 * half;
         }
         if (__builtin_expect(escaped != 0, 0))
-            put_escapes(w, escaped, base, in);
+            put_escapes(w, escaped, in);
         for (unsigned half = 2; half-- > 0;)
             state[half] = encode_two(state[half], codes, lengths, _mm256_srli_epi32(r[half], 16),
                                      _mm256_srli_epi32(r[half], 24), &words);
@@ -358,11 +352,10 @@ TARGET static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_
     struct ranks table = ranks_of(s);
     uint32_t last = (1u << s->width) - 1, direct = last < s->symbols ? last : s->symbols;
     for (size_t group = 0; group < groups; group++) {
-        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_next(&w->tile);
+        const uint8_t *in = symbols + group * WF_GROUP;
         __m256i code[2], second[2], over[2], none[2];
         for (unsigned half = 0; half < 2; half++) {
-            __m256i r = rank(&table,
-                             _mm256_sub_epi8(load_32(in + 32 * half), load_32(base + 32 * half)));
+            __m256i r = rank(&table, load_32(in + 32 * half));
             over[half] = _mm256_cmpeq_epi8(_mm256_max_epu8(r, _mm256_set1_epi8((char)direct)), r);
             none[half] = _mm256_cmpeq_epi8(r, table.none);
             code[half] = _mm256_or_si256(r, over[half]);
@@ -378,7 +371,7 @@ TARGET static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_
         for (uint32_t bit = 0; bit < 4; bit++)
             planes[bit] = _pext_u64(plane_of(second, bit), escaped);
         put_seconds(w, planes, count);
-        put_bytes(w, plane_of(none, 7), base, in);
+        put_bytes(w, plane_of(none, 7), in);
     }
 }
 
@@ -412,6 +405,85 @@ TARGET static void mantissas(size_t groups, const uint8_t *plain, uint8_t *out)
     }
 }
 
+TARGET static void subtract(const struct wf_tile *given, size_t groups, uint8_t *symbols)
+{
+    struct wf_tile tile = *given;
+    for (size_t group = 0; group < groups; group++, symbols += WF_GROUP) {
+        const uint8_t *base = wf_tile_next(&tile);
+        for (unsigned half = 0; half < WF_GROUP; half += 32)
+            store_32(symbols + half,
+                     _mm256_sub_epi8(load_32(symbols + half), load_32(base + half)));
+    }
+}
+
+/* The four quarters of 64 bits, or the two halves. */
+INLINE uint64_t sum_of(__m256i quads)
+{
+    __m128i both = _mm_add_epi64(_mm256_castsi256_si128(quads), _mm256_extracti128_si256(quads, 1));
+    both = _mm_add_epi64(both, _mm_unpackhi_epi64(both, both));
+    return (uint64_t)_mm_cvtsi128_si64(both);
+}
+
+INLINE __m256i quads_of(__m256i dwords)
+{
+    return _mm256_add_epi64(_mm256_and_si256(dwords, _mm256_set1_epi64x(UINT32_MAX)),
+                            _mm256_srli_epi64(dwords, 32));
+}
+
+TARGET static void means(const struct wf_plane *plane, const uint8_t *symbols, unsigned shift,
+                         struct wf_means *out)
+{
+    uint32_t channels = plane->heads * plane->head_dim, whole = channels / 16 * 16;
+    __m256i sum = _mm256_setzero_si256(), squares = sum;
+    __m128i least = _mm_set1_epi8(-1), most = _mm_setzero_si128();
+    for (uint32_t c = 0; c < whole; c += 16) {
+        __m256i sums = _mm256_setzero_si256();
+        for (uint32_t i = 0; i < 1u << shift; i++) {
+            const uint8_t *in = row_of(plane, symbols, i, shift) + c;
+            __m128i some = _mm_loadu_si128((const __m128i *)(const void *)in);
+            sums = _mm256_add_epi16(sums, _mm256_cvtepu8_epi16(some));
+        }
+        sum = _mm256_add_epi64(sum, quads_of(_mm256_madd_epi16(sums, _mm256_set1_epi16(1))));
+        squares = _mm256_add_epi64(squares, quads_of(_mm256_madd_epi16(sums, sums)));
+        sums = _mm256_add_epi16(sums, _mm256_set1_epi16((short)(1 << shift >> 1)));
+        sums = _mm256_srl_epi16(sums, _mm_cvtsi32_si128((int)shift));
+        __m128i mean = _mm_packus_epi16(_mm256_castsi256_si128(sums),
+                                        _mm256_extracti128_si256(sums, 1));
+        _mm_storeu_si128((__m128i *)(void *)(out->mean + c), mean);
+        least = _mm_min_epu8(least, mean);
+        most = _mm_max_epu8(most, mean);
+    }
+    uint8_t lowest[16], highest[16];
+    _mm_storeu_si128((__m128i *)(void *)lowest, least);
+    _mm_storeu_si128((__m128i *)(void *)highest, most);
+    for (unsigned i = 0; i < 16; i++) {
+        out->least = lowest[i] < out->least ? lowest[i] : out->least;
+        out->most = highest[i] > out->most ? highest[i] : out->most;
+    }
+    out->sum += sum_of(sum);
+    out->squares += sum_of(squares);
+    means_from(whole, plane, symbols, shift, out);
+}
+
+TARGET static uint32_t count(size_t groups, const uint32_t *places, const uint8_t *symbols,
+                             uint8_t window, uint16_t counts[WF_WINDOW])
+{
+    uint32_t left = (uint32_t)(groups * WF_GROUP);
+    memset(counts, 0, WF_WINDOW * sizeof *counts);
+    for (uint32_t step = 0; step < WF_WINDOW && left > 0; step++) {
+        uint32_t at = wf_window_at(step);
+        __m256i value = _mm256_set1_epi8((char)(window + at)), seen = _mm256_setzero_si256();
+        for (size_t i = 0; i < groups; i++) { /* a byte counts to twice WF_SAMPLE_GROUPS */
+            const uint8_t *in = symbols + places[i];
+            seen = _mm256_sub_epi8(seen, _mm256_cmpeq_epi8(load_32(in), value));
+            seen = _mm256_sub_epi8(seen, _mm256_cmpeq_epi8(load_32(in + 32), value));
+        }
+        counts[at] = (uint16_t)sum_of(_mm256_sad_epu8(seen, _mm256_setzero_si256()));
+        left -= counts[at];
+    }
+    return (uint32_t)(groups * WF_GROUP) - left;
+}
+
 const struct wf_lossless_kernels wf_lossless_avx2 = {
     .entropy_decode = entropy_decode,
     .fixed_decode = fixed_decode,
@@ -419,6 +491,9 @@ const struct wf_lossless_kernels wf_lossless_avx2 = {
     .fixed_encode = fixed_encode,
     .exponents = exponents,
     .mantissas = mantissas,
+    .subtract = subtract,
+    .means = means,
+    .count = count,
 };
 
 #endif

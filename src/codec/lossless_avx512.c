@@ -55,14 +55,16 @@ struct decoder {
 INLINE struct decoder decoder_of(const struct wf_reader *r)
 {
     struct decoder d = {.state = _mm512_loadu_si512(r->state), .words = r->codes};
-    const uint32_t *entries = r->symbols->decode;
-    const __m512i byte = _mm512_set1_epi32(0xff);
-    d.length[0] = _mm512_and_si512(_mm512_loadu_si512(entries), byte);
-    d.length[1] = _mm512_and_si512(_mm512_loadu_si512(entries + 16), byte);
-    for (unsigned i = 0; i < 4; i++) {
-        __m512i ranks = _mm512_srli_epi32(_mm512_loadu_si512(entries + 16 * i), 8);
-        d.rank[i] = _mm512_broadcast_i32x4(_mm512_cvtepi32_epi8(ranks));
-    }
+    const uint8_t *entries = r->symbols->decode;
+    const __m512i four = _mm512_set1_epi8(15);
+    __m512i lengths = _mm512_and_si512(_mm512_loadu_si512(entries), four);
+    d.length[0] = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(lengths));
+    d.length[1] = _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(lengths, 1));
+    __m512i ranks = _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(entries), 4), four);
+    d.rank[0] = _mm512_shuffle_i32x4(ranks, ranks, 0x00);
+    d.rank[1] = _mm512_shuffle_i32x4(ranks, ranks, 0x55);
+    d.rank[2] = _mm512_shuffle_i32x4(ranks, ranks, 0xaa);
+    d.rank[3] = _mm512_shuffle_i32x4(ranks, ranks, 0xff);
     return d;
 }
 
@@ -217,53 +219,55 @@ TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint
 
 /* ------------------------------------------------------------------------------------- encoding */
 
-/* What gives each value its rank: 64 of them in four registers, and that of 0. */
+/* What gives each value its rank: those of the window in two registers, and that of 0. */
 struct ranks {
-    __m512i window, table[4], none, of_zero;
+    __m512i window, table[2], none, of_zero;
 };
 
 INLINE struct ranks ranks_of(const struct wf_symbols *s)
 {
-    uint8_t ranks[WF_WINDOW];
-    struct ranks t;
-    for (unsigned i = 0; i < WF_WINDOW; i++)
-        ranks[i] = s->rank[(uint8_t)(s->window + i)];
-    for (unsigned i = 0; i < 4; i++)
-        t.table[i] = table_of_16(ranks + 16 * i);
-    t.window = _mm512_set1_epi8((char)s->window);
-    t.none = _mm512_set1_epi8((char)s->symbols);
-    t.of_zero = _mm512_set1_epi8((char)s->rank[0]);
-    return t;
+    return (struct ranks){
+        .window = _mm512_set1_epi8((char)s->window),
+        .table = {table_of_16(s->rank), table_of_16(s->rank + 16)},
+        .none = _mm512_set1_epi8((char)s->symbols),
+        .of_zero = _mm512_set1_epi8((char)s->zero),
+    };
 }
 
 INLINE __m512i rank(const struct ranks *t, __m512i symbols)
 {
     __m512i d = _mm512_sub_epi8(symbols, t->window);
-    __mmask64 odd = _mm512_test_epi8_mask(d, _mm512_set1_epi8(16));
-    __mmask64 upper = _mm512_test_epi8_mask(d, _mm512_set1_epi8(32));
+    __mmask64 upper = _mm512_test_epi8_mask(d, _mm512_set1_epi8(16));
     __mmask64 outside = _mm512_cmpge_epu8_mask(d, _mm512_set1_epi8((char)WF_WINDOW));
-    __m512i low = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(t->table[0], d), odd, t->table[1],
-                                           d);
-    __m512i high = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(t->table[2], d), odd, t->table[3],
-                                            d);
-    __m512i ranks = _mm512_mask_mov_epi8(low, upper, high);
+    __m512i ranks = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(t->table[0], d), upper,
+                                             t->table[1], d);
     ranks = _mm512_mask_mov_epi8(ranks, outside, t->none);
     return _mm512_mask_mov_epi8(ranks, _mm512_testn_epi8_mask(symbols, symbols), t->of_zero);
 }
 
+/* 16 lanes, and by rank: the code, its length, and 2 to the power of that. */
 struct encoder {
-    __m512i state, code, length;
+    __m512i state, code, length, power;
     uint8_t *words;
 };
 
-/* Two symbols of each lane; ranks are in the low four bits of each 32. */
-INLINE void encode_two(struct encoder *e, __m512i first, __m512i second)
+INLINE struct encoder encoder_of(const struct wf_writer *w)
 {
-    __m512i length = _mm512_permutexvar_epi32(first, e->length);
-    __m512i code = _mm512_or_si512(_mm512_sllv_epi32(_mm512_permutexvar_epi32(second, e->code),
-                                                     length),
-                                   _mm512_permutexvar_epi32(first, e->code));
-    length = _mm512_add_epi32(length, _mm512_permutexvar_epi32(second, e->length));
+    const struct wf_symbols *s = w->symbols;
+    __m128i length = _mm_loadu_si128((const __m128i *)(const void *)s->length);
+    const __m128i powers = _mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    return (struct encoder){
+        .state = _mm512_loadu_si512(w->state),
+        .code = table_of_16(s->code),
+        .length = _mm512_broadcast_i32x4(length),
+        .power = _mm512_broadcast_i32x4(_mm_shuffle_epi8(powers, length)),
+        .words = w->codes,
+    };
+}
+
+/* Two symbols of each lane, together a code of at most 12 bits. */
+INLINE void encode_two(struct encoder *e, __m512i code, __m512i length)
+{
     __m512i over = _mm512_srlv_epi32(e->state, _mm512_sub_epi32(_mm512_set1_epi32(32), length));
     __mmask16 full = _mm512_test_epi32_mask(over, over);
     unsigned words = (unsigned)__builtin_popcount(full);
@@ -274,57 +278,64 @@ INLINE void encode_two(struct encoder *e, __m512i first, __m512i second)
     e->state = _mm512_or_si512(_mm512_sllv_epi32(e->state, length), code);
 }
 
-INLINE __m512i table_of_dwords(const uint8_t *bytes)
+/* Four of each lane: of each two, the second's code goes above the first's. */
+INLINE void encode_four(struct encoder *e, __m512i ranks)
 {
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)bytes));
+    const __m512i one = _mm512_set1_epi16(1), low = _mm512_set1_epi32(0xffff);
+    __m512i power = _mm512_shuffle_epi8(e->power, ranks);
+    power = _mm512_or_si512(_mm512_slli_epi16(power, 8), one);
+    __m512i code = _mm512_maddubs_epi16(_mm512_shuffle_epi8(e->code, ranks), power);
+    __m512i length = _mm512_maddubs_epi16(_mm512_shuffle_epi8(e->length, ranks),
+                                          _mm512_set1_epi8(1));
+    encode_two(e, _mm512_srli_epi32(code, 16), _mm512_srli_epi32(length, 16));
+    encode_two(e, _mm512_and_si512(code, low), _mm512_and_si512(length, low));
 }
 
 TARGET static void entropy_encode(struct wf_writer *w, size_t groups, const uint8_t *symbols)
 {
-    const struct wf_symbols *s = w->symbols;
-    struct ranks table = ranks_of(s);
-    struct encoder e = {
-        .state = _mm512_loadu_si512(w->state),
-        .code = table_of_dwords(s->code),
-        .length = table_of_dwords(s->length),
-        .words = w->codes,
-    };
+    struct ranks table = ranks_of(w->symbols);
+    struct encoder e = encoder_of(w);
     for (size_t group = groups; group-- > 0;) {
-        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_back(&w->tile);
-        __m512i r = rank(&table, _mm512_sub_epi8(_mm512_loadu_si512(in), _mm512_loadu_si512(base)));
+        const uint8_t *in = symbols + group * WF_GROUP;
+        __m512i r = rank(&table, _mm512_loadu_si512(in));
         __mmask64 escaped = _mm512_cmpeq_epi8_mask(r, table.none);
         if (__builtin_expect(escaped != 0, 0))
-            put_escapes(w, escaped, base, in);
-        encode_two(&e, _mm512_srli_epi32(r, 16), _mm512_srli_epi32(r, 24));
-        encode_two(&e, r, _mm512_srli_epi32(r, 8));
+            put_escapes(w, escaped, in);
+        encode_four(&e, r);
     }
     _mm512_storeu_si512(w->state, e.state);
     w->codes = e.words;
 }
 
-TARGET static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_t *symbols)
+/* Those of the planes of second codes that are kept together. */
+INLINE uint64_t gather_bits(__m512i bytes, uint32_t bit, uint64_t which)
+{
+    return _pext_u64(_mm512_test_epi8_mask(bytes, _mm512_set1_epi8((char)(1u << bit))), which);
+}
+
+INLINE void fixed_loop_encode(struct wf_writer *w, size_t groups, const uint8_t *symbols,
+                              uint32_t width)
 {
     const struct wf_symbols *s = w->symbols;
     struct ranks table = ranks_of(s);
-    uint32_t last = (1u << s->width) - 1, direct = last < s->symbols ? last : s->symbols;
+    uint8_t *codes = w->codes;
+    uint32_t last = (1u << width) - 1, direct = last < s->symbols ? last : s->symbols;
     for (size_t group = 0; group < groups; group++) {
-        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_next(&w->tile);
-        __m512i r = rank(&table, _mm512_sub_epi8(_mm512_loadu_si512(in), _mm512_loadu_si512(base)));
+        const uint8_t *in = symbols + group * WF_GROUP;
+        __m512i r = rank(&table, _mm512_loadu_si512(in));
         __mmask64 escaped = _mm512_cmpge_epu8_mask(r, _mm512_set1_epi8((char)direct));
         __mmask64 raw = _mm512_cmpeq_epi8_mask(r, table.none);
         __m512i second = _mm512_sub_epi8(r, _mm512_set1_epi8((char)last));
         second = _mm512_mask_mov_epi8(second, raw, _mm512_set1_epi8(WF_SECOND_RAW));
         r = _mm512_mask_mov_epi8(r, escaped, _mm512_set1_epi8(15));
-        for (uint32_t bit = 0; bit < s->width; bit++) {
+        for (uint32_t bit = 0; bit < width; bit++) {
             uint64_t plane = _mm512_test_epi8_mask(r, _mm512_set1_epi8((char)(1u << bit)));
-            memcpy(w->codes, &plane, sizeof plane);
-            w->codes += sizeof plane;
+            memcpy(codes, &plane, sizeof plane);
+            codes += sizeof plane;
         }
         uint64_t planes[4], count = (uint64_t)__builtin_popcountll(escaped);
         for (uint32_t bit = 0; bit < 4; bit++)
-            planes[bit] = _pext_u64(_mm512_test_epi8_mask(second,
-                                                          _mm512_set1_epi8((char)(1u << bit))),
-                                    escaped);
+            planes[bit] = gather_bits(second, bit, escaped);
         if (__builtin_expect(count <= 14, 1))
             put_bits(w,
                      planes[0] | planes[1] << count | planes[2] << 2 * count |
@@ -332,8 +343,88 @@ TARGET static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_
                      4 * count);
         else
             put_seconds(w, planes, count);
-        put_bytes(w, raw, base, in);
+        if (__builtin_expect(raw != 0, 0))
+            put_bytes(w, raw, in);
     }
+    w->codes = codes;
+}
+
+TARGET static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_t *symbols)
+{
+    switch (w->symbols->width) {
+    case 1: fixed_loop_encode(w, groups, symbols, 1); break;
+    case 2: fixed_loop_encode(w, groups, symbols, 2); break;
+    case 3: fixed_loop_encode(w, groups, symbols, 3); break;
+    default: fixed_loop_encode(w, groups, symbols, 4);
+    }
+}
+
+TARGET static void subtract(const struct wf_tile *given, size_t groups, uint8_t *symbols)
+{
+    struct wf_tile tile = *given;
+    for (size_t group = 0; group < groups; group++, symbols += WF_GROUP)
+        _mm512_storeu_si512(symbols, _mm512_sub_epi8(_mm512_loadu_si512(symbols),
+                                                     _mm512_loadu_si512(wf_tile_next(&tile))));
+}
+
+TARGET static void means(const struct wf_plane *plane, const uint8_t *symbols, unsigned shift,
+                         struct wf_means *out)
+{
+    uint32_t channels = plane->heads * plane->head_dim, whole = channels / 32 * 32;
+    __m512i sum = _mm512_setzero_si512(), squares = sum, low = _mm512_set1_epi64(UINT32_MAX);
+    __m256i least = _mm256_set1_epi8(-1), most = _mm256_setzero_si256();
+    for (uint32_t c = 0; c < whole; c += 32) {
+        __m512i sums = _mm512_setzero_si512();
+        for (uint32_t i = 0; i < 1u << shift; i++) {
+            const uint8_t *in = row_of(plane, symbols, i, shift) + c;
+            __m256i some = _mm256_loadu_si256((const __m256i *)(const void *)in);
+            sums = _mm512_add_epi16(sums, _mm512_cvtepu8_epi16(some));
+        }
+        sum = _mm512_add_epi32(sum, _mm512_madd_epi16(sums, _mm512_set1_epi16(1)));
+        __m512i two = _mm512_madd_epi16(sums, sums);
+        two = _mm512_add_epi64(_mm512_and_si512(two, low), _mm512_srli_epi64(two, 32));
+        squares = _mm512_add_epi64(squares, two);
+        sums = _mm512_add_epi16(sums, _mm512_set1_epi16((short)(1 << shift >> 1)));
+        __m256i mean = _mm512_cvtepi16_epi8(_mm512_srl_epi16(sums, _mm_cvtsi32_si128((int)shift)));
+        _mm256_storeu_si256((__m256i *)(void *)(out->mean + c), mean);
+        least = _mm256_min_epu8(least, mean);
+        most = _mm256_max_epu8(most, mean);
+    }
+    uint8_t lowest[32], highest[32];
+    _mm256_storeu_si256((__m256i *)(void *)lowest, least);
+    _mm256_storeu_si256((__m256i *)(void *)highest, most);
+    for (unsigned i = 0; i < 32; i++) {
+        out->least = lowest[i] < out->least ? lowest[i] : out->least;
+        out->most = highest[i] > out->most ? highest[i] : out->most;
+    }
+    out->sum += (uint32_t)_mm512_reduce_add_epi32(sum);
+    out->squares += (uint64_t)_mm512_reduce_add_epi64(squares);
+    means_from(whole, plane, symbols, shift, out);
+}
+
+INLINE uint32_t count_of(const uint8_t *symbols, __m512i value)
+{
+    return (uint32_t)__builtin_popcountll(
+        _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(symbols), value));
+}
+
+TARGET static uint32_t count(size_t groups, const uint32_t *places, const uint8_t *symbols,
+                             uint8_t window, uint16_t counts[WF_WINDOW])
+{
+    uint32_t left = (uint32_t)(groups * WF_GROUP);
+    memset(counts, 0, WF_WINDOW * sizeof *counts);
+    for (uint32_t step = 0; step < WF_WINDOW && left > 0; step++) {
+        uint32_t at = wf_window_at(step), seen = 0;
+        __m512i value = _mm512_set1_epi8((char)(window + at));
+        for (size_t i = 0; i < groups; i += WF_COUNT_GROUPS)
+            seen += count_of(symbols + places[i], value) +
+                    count_of(symbols + places[i + 1], value) +
+                    count_of(symbols + places[i + 2], value) +
+                    count_of(symbols + places[i + 3], value);
+        counts[at] = (uint16_t)seen;
+        left -= seen;
+    }
+    return (uint32_t)(groups * WF_GROUP) - left;
 }
 
 /* 16-bit elements, the upper byte of each 0 → 64 bytes in order. */
@@ -378,6 +469,9 @@ const struct wf_lossless_kernels wf_lossless_avx512 = {
     .fixed_encode = fixed_encode,
     .exponents = exponents,
     .mantissas = mantissas,
+    .subtract = subtract,
+    .means = means,
+    .count = count,
 };
 
 #endif

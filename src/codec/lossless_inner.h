@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the lossless kernels of all instruction sets share: what was escaped, one by one.
+ * What the lossless kernels of all instruction sets share: what was escaped, one by
+ * one, and ranks.
  */
 #ifndef WF_CODEC_LOSSLESS_INNER_H
 #define WF_CODEC_LOSSLESS_INNER_H
@@ -8,6 +9,12 @@
 #include <string.h>
 
 #include "codec/lossless.h"
+
+static inline uint8_t rank_of(const struct wf_symbols *s, uint8_t value)
+{
+    uint8_t at = (uint8_t)(value - s->window);
+    return value == 0 ? s->zero : at < WF_WINDOW ? s->rank[at] : (uint8_t)s->symbols;
+}
 
 static inline uint8_t next_byte(struct wf_reader *r)
 {
@@ -96,12 +103,11 @@ static inline void put_bits(struct wf_writer *w, uint64_t bits, uint64_t count)
 }
 
 /* Symbols of a group that go as bytes. */
-static inline void put_bytes(struct wf_writer *w, uint64_t mask, const uint8_t *base,
-                             const uint8_t *symbols)
+static inline void put_bytes(struct wf_writer *w, uint64_t mask, const uint8_t *symbols)
 {
     for (; mask; mask &= mask - 1) {
         unsigned i = (unsigned)__builtin_ctzll(mask);
-        w->escapes[w->escaped++] = (uint8_t)(symbols[i] - base[i]);
+        w->escapes[w->escaped++] = symbols[i];
     }
 }
 
@@ -117,14 +123,39 @@ static inline void put_seconds(struct wf_writer *w, const uint64_t planes[4], ui
 }
 
 /* Escapes of a group that is encoded backwards. */
-static inline void put_escapes(struct wf_writer *w, uint64_t mask, const uint8_t *base,
-                               const uint8_t *symbols)
+static inline void put_escapes(struct wf_writer *w, uint64_t mask, const uint8_t *symbols)
 {
     while (mask) {
         unsigned i = 63 - (unsigned)__builtin_clzll(mask);
-        *--w->escapes = (uint8_t)(symbols[i] - base[i]);
+        *--w->escapes = symbols[i];
         w->escaped++;
         mask ^= 1ull << i;
+    }
+}
+
+/* The token that is number i of 2^shift. */
+static inline const uint8_t *row_of(const struct wf_plane *plane, const uint8_t *symbols,
+                                    uint32_t i, unsigned shift)
+{
+    return symbols +
+           (size_t)((uint64_t)i * plane->tokens >> shift) * plane->heads * plane->head_dim;
+}
+
+/* Of channels from `first` on. */
+static inline void means_from(uint32_t first, const struct wf_plane *plane, const uint8_t *symbols,
+                              unsigned shift, struct wf_means *out)
+{
+    uint32_t channels = plane->heads * plane->head_dim, tokens = 1u << shift;
+    for (uint32_t c = first; c < channels; c++) {
+        uint32_t sum = 0;
+        for (uint32_t i = 0; i < tokens; i++)
+            sum += row_of(plane, symbols, i, shift)[c];
+        uint8_t mean = (uint8_t)((sum + tokens / 2) >> shift);
+        out->mean[c] = mean;
+        out->least = mean < out->least ? mean : out->least;
+        out->most = mean > out->most ? mean : out->most;
+        out->sum += sum;
+        out->squares += (uint64_t)sum * sum;
     }
 }
 

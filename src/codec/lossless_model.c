@@ -12,9 +12,23 @@
  * saves 8 bits for the symbol.  So it pays from one symbol in 355 on. */
 #define WORTH_A_CODE 355u
 
-static void rank_one(const struct wf_histogram *h, uint8_t value, struct wf_ranking *out)
+void wf_symbols_count(const uint16_t histogram[256], struct wf_counts *out)
 {
-    uint32_t count = h->count[value], at = out->found;
+    uint32_t peak = 1;
+    for (uint32_t i = 2; i < 256; i++) /* 0 has a place of its own */
+        peak = histogram[i] > histogram[peak] ? i : peak;
+    out->window = (uint8_t)(peak - WF_WINDOW_BELOW);
+    for (uint32_t i = 0; i < WF_WINDOW; i++)
+        out->count[i] = histogram[(uint8_t)(out->window + i)];
+    out->zeros = (uint8_t)-out->window < WF_WINDOW ? 0 : histogram[0];
+    out->total = 0;
+    for (uint32_t i = 0; i < 256; i++)
+        out->total += histogram[i];
+}
+
+static void rank_one(uint32_t count, uint8_t value, struct wf_ranking *out)
+{
+    uint32_t at = out->found;
     if (count == 0 || (at == WF_SYMBOLS_MAX && out->count[at - 1] >= count))
         return;
     at = at == WF_SYMBOLS_MAX ? at - 1 : out->found++;
@@ -26,31 +40,19 @@ static void rank_one(const struct wf_histogram *h, uint8_t value, struct wf_rank
     out->value[at] = value;
 }
 
-/* Only what lies in a window about the most frequent symbol, and 0.  From the peak outwards the
- * counts fall, so that little has to be sorted. */
-void wf_symbols_rank(const struct wf_histogram *h, struct wf_ranking *out)
+/* From the middle outwards the counts fall, so that little has to be sorted. */
+void wf_symbols_rank(const struct wf_counts *counts, struct wf_ranking *out)
 {
-    uint16_t most = 1;
-    for (uint32_t i = 1; i < 256; i++) /* 0 has a place of its own */
-        most = h->count[i] > most ? h->count[i] : most;
-    uint32_t peak = 1, left = h->total - h->count[0];
-    while (peak < 255 && h->count[peak] != most)
-        peak++;
+    uint32_t left = counts->total - counts->zeros;
     out->found = 0;
-    out->total = h->total;
-    out->window = (uint8_t)(peak - WF_WINDOW_BELOW);
-    for (uint32_t i = 0; i <= WF_WINDOW_BELOW && left > 0; i++) {
-        uint8_t below = (uint8_t)(peak - i), above = (uint8_t)(peak + i);
-        if (below != 0) {
-            rank_one(h, below, out);
-            left -= h->count[below];
-        }
-        if (above != 0 && i > 0 && i < WF_WINDOW - WF_WINDOW_BELOW) {
-            rank_one(h, above, out);
-            left -= h->count[above];
-        }
+    out->total = counts->total;
+    out->window = counts->window;
+    for (uint32_t step = 0; step < WF_WINDOW && left > 0; step++) {
+        uint32_t at = wf_window_at(step);
+        rank_one(counts->count[at], (uint8_t)(counts->window + at), out);
+        left -= counts->count[at];
     }
-    rank_one(h, 0, out);
+    rank_one(counts->zeros, 0, out);
 }
 
 static void take(const struct wf_ranking *ranking, uint32_t symbols, struct wf_symbols *out)
@@ -62,9 +64,14 @@ static void take(const struct wf_ranking *ranking, uint32_t symbols, struct wf_s
     out->width = 0;
     out->symbols = symbols;
     out->window = ranking->window;
+    out->zero = (uint8_t)symbols;
     for (uint32_t i = 0; i < symbols; i++) {
-        out->value[i] = ranking->value[i];
-        out->rank[out->value[i]] = (uint8_t)i;
+        uint8_t value = ranking->value[i], at = (uint8_t)(value - ranking->window);
+        out->value[i] = value;
+        if (at < WF_WINDOW)
+            out->rank[at] = (uint8_t)i;
+        if (value == 0)
+            out->zero = (uint8_t)i;
     }
 }
 
@@ -117,10 +124,33 @@ static void limit_lengths(uint32_t n, uint8_t *lengths)
     }
 }
 
-static uint32_t reversed(uint32_t bits)
+/* In each place the bits of its number, turned round. */
+static const uint8_t turned[WF_CODE_ENTRIES] = {0,  32, 16, 48, 8,  40, 24, 56, 4,  36, 20, 52, 12,
+                                                44, 28, 60, 2,  34, 18, 50, 10, 42, 26, 58, 6,  38,
+                                                22, 54, 14, 46, 30, 62, 1,  33, 17, 49, 9,  41, 25,
+                                                57, 5,  37, 21, 53, 13, 45, 29, 61, 3,  35, 19, 51,
+                                                11, 43, 27, 59, 7,  39, 23, 55, 15, 47, 31, 63};
+
+/* Counted in 6 bits from the front, each symbol's codes follow one another; read from the low end,
+ * they are turned round.  Shorter ones come first, so that what is written too far is overwritten.
+ */
+static void fill_decode(struct wf_symbols *s, uint32_t n, const uint32_t *counts)
 {
-    return (bits & 1) << 5 | (bits & 2) << 3 | (bits & 4) << 1 | (bits & 8) >> 1 |
-           (bits & 16) >> 3 | (bits & 32) >> 5;
+    uint8_t order[16], front[WF_CODE_ENTRIES + 32];
+    uint32_t place[WF_CODE_BITS + 1], at = 0, used = 0;
+    for (uint32_t length = 1; length <= WF_CODE_BITS; length++) {
+        place[length] = at;
+        at += counts[length];
+    }
+    for (uint32_t i = 0; i < n; i++)
+        order[place[s->length[i]]++] = (uint8_t)i;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t length = s->length[order[i]];
+        memset(front + used, (int)(length | (uint32_t)order[i] << 4), 32);
+        used += WF_CODE_ENTRIES >> length;
+    }
+    for (uint32_t i = 0; i < WF_CODE_ENTRIES; i++)
+        s->decode[i] = front[turned[i]];
 }
 
 bool wf_symbols_codes(struct wf_symbols *s, bool decode)
@@ -137,15 +167,42 @@ bool wf_symbols_codes(struct wf_symbols *s, bool decode)
     }
     if (used != WF_CODE_ENTRIES)
         return false;
+    if (decode) {
+        fill_decode(s, n, counts);
+        return true;
+    }
     for (uint32_t i = 0; i < n; i++) {
-        /* Counted in 6 bits from the front; read from the low end. */
-        uint32_t length = s->length[i], code = reversed(next[length]);
+        uint32_t length = s->length[i];
+        s->code[i] = turned[next[length]];
         next[length] += WF_CODE_ENTRIES >> length;
-        s->code[i] = (uint8_t)code;
-        for (uint32_t at = code; decode && at < WF_CODE_ENTRIES; at += 1u << length)
-            s->decode[at] = length | i << 8;
     }
     return true;
+}
+
+/* -log2 of the chance that two symbols are the same, which is at most the entropy (A. Rényi, 1961),
+ * in 1/256 bit, rounded down. */
+uint32_t wf_symbols_entropy_least(const struct wf_ranking *ranking)
+{
+    uint64_t squares = 0, total = ranking->total;
+    uint32_t covered = 0;
+    for (uint32_t i = 0; i < ranking->found; i++) {
+        squares += (uint64_t)ranking->count[i] * ranking->count[i];
+        covered += ranking->count[i];
+    }
+    /* All others as if they were one: more alike than they are. */
+    squares += (total - covered) * (total - covered);
+    if (squares == 0)
+        return 0;
+    uint32_t bits = 0;
+    uint64_t x = (total * total << 16) / squares; /* 16 bits behind the point; 1 or more */
+    for (; x >= 2u << 16; bits += 256)
+        x >>= 1;
+    for (uint32_t bit = 128; bit > 0; bit /= 2) {
+        x = x * x >> 16;
+        bits += x >= 2u << 16 ? bit : 0;
+        x >>= x >= 2u << 16 ? 1 : 0;
+    }
+    return bits;
 }
 
 uint32_t wf_symbols_entropy(const struct wf_ranking *ranking, struct wf_symbols *out)
@@ -183,14 +240,15 @@ uint32_t wf_symbols_entropy(const struct wf_ranking *ranking, struct wf_symbols 
 uint32_t wf_symbols_fixed_bits(const struct wf_ranking *ranking, uint32_t *out_width)
 {
     uint32_t total = ranking->total ? ranking->total : 1, best = UINT32_MAX;
+    uint32_t left[WF_SYMBOLS_MAX + 1]; /* without the first so many */
+    left[0] = ranking->total;
+    for (uint32_t i = 0; i < ranking->found; i++)
+        left[i + 1] = left[i] - ranking->count[i];
     for (uint32_t width = 1; width <= 4; width++) {
         uint32_t direct = (1u << width) - 1, most = direct + WF_SECOND_RAW;
-        uint32_t escaped = ranking->total, raw = ranking->total;
-        for (uint32_t i = 0; i < most && i < ranking->found; i++) {
-            escaped -= i < direct ? ranking->count[i] : 0;
-            raw -= ranking->count[i];
-        }
-        uint32_t bits = ranking->total * width + escaped * 4 + raw * 8;
+        direct = direct < ranking->found ? direct : ranking->found;
+        most = most < ranking->found ? most : ranking->found;
+        uint32_t bits = ranking->total * width + left[direct] * 4 + left[most] * 8;
         if (bits < best) {
             best = bits;
             *out_width = width;

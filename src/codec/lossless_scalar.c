@@ -51,8 +51,8 @@ static size_t entropy_decode(struct wf_reader *r, size_t groups, const uint8_t *
         for (unsigned step = 0; step < 4; step++) {
             for (unsigned lane = 0; lane < WF_LANES; lane++) {
                 uint32_t entry = s->decode[r->state[lane] % WF_CODE_ENTRIES];
-                uint32_t rank = entry >> 8;
-                r->state[lane] >>= entry & 0xff;
+                uint32_t rank = entry >> 4;
+                r->state[lane] >>= entry & 15;
                 values[4 * lane + step] = s->value[rank];
                 escaped |= (uint64_t)(rank == s->symbols) << (4 * lane + step);
             }
@@ -113,14 +113,14 @@ static void entropy_encode(struct wf_writer *w, size_t groups, const uint8_t *sy
 {
     const struct wf_symbols *s = w->symbols;
     for (size_t group = groups; group-- > 0;) {
-        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_back(&w->tile);
+        const uint8_t *in = symbols + group * WF_GROUP;
         uint8_t ranks[WF_GROUP];
         uint64_t escaped = 0;
         for (unsigned i = 0; i < WF_GROUP; i++) {
-            ranks[i] = s->rank[(uint8_t)(in[i] - base[i])];
+            ranks[i] = rank_of(s, in[i]);
             escaped |= (uint64_t)(ranks[i] == s->symbols) << i;
         }
-        put_escapes(w, escaped, base, in);
+        put_escapes(w, escaped, in);
         encode_step(w, ranks, 2);
         encode_step(w, ranks, 0);
     }
@@ -131,11 +131,11 @@ static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_t *symb
     const struct wf_symbols *s = w->symbols;
     uint32_t last = (1u << s->width) - 1;
     for (size_t group = 0; group < groups; group++) {
-        const uint8_t *in = symbols + group * WF_GROUP, *base = wf_tile_next(&w->tile);
+        const uint8_t *in = symbols + group * WF_GROUP;
         uint64_t planes[4] = {0}, seconds[4] = {0}, raw = 0;
         uint32_t count = 0;
         for (unsigned i = 0; i < WF_GROUP; i++) {
-            uint32_t rank = s->rank[(uint8_t)(in[i] - base[i])];
+            uint32_t rank = rank_of(s, in[i]);
             bool known = rank < s->symbols;
             uint32_t code = known && rank < last ? rank : last;
             for (uint32_t bit = 0; bit < s->width; bit++)
@@ -151,7 +151,7 @@ static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_t *symb
         memcpy(w->codes, planes, 8 * s->width);
         w->codes += 8 * s->width;
         put_seconds(w, seconds, count);
-        put_bytes(w, raw, base, in);
+        put_bytes(w, raw, in);
     }
 }
 
@@ -165,6 +165,38 @@ static void mantissas(size_t groups, const uint8_t *plain, uint8_t *out)
     wf_split_top(WEFT_BF16, groups * WF_GROUP, plain, out);
 }
 
+static void subtract(const struct wf_tile *given, size_t groups, uint8_t *symbols)
+{
+    struct wf_tile tile = *given;
+    for (size_t group = 0; group < groups; group++) {
+        const uint8_t *base = wf_tile_next(&tile);
+        for (unsigned i = 0; i < WF_GROUP; i++)
+            symbols[group * WF_GROUP + i] = (uint8_t)(symbols[group * WF_GROUP + i] - base[i]);
+    }
+}
+
+static void means(const struct wf_plane *plane, const uint8_t *symbols, unsigned shift,
+                  struct wf_means *out)
+{
+    means_from(0, plane, symbols, shift, out);
+}
+
+static uint32_t count(size_t groups, const uint32_t *places, const uint8_t *symbols, uint8_t window,
+                      uint16_t counts[WF_WINDOW])
+{
+    uint16_t all[256] = {0};
+    uint32_t seen = 0;
+    for (size_t group = 0; group < groups; group++) {
+        for (unsigned i = 0; i < WF_GROUP; i++)
+            all[symbols[places[group] + i]]++;
+    }
+    for (uint32_t i = 0; i < WF_WINDOW; i++) {
+        counts[i] = all[(uint8_t)(window + i)];
+        seen += counts[i];
+    }
+    return seen;
+}
+
 const struct wf_lossless_kernels wf_lossless_scalar = {
     .entropy_decode = entropy_decode,
     .fixed_decode = fixed_decode,
@@ -172,4 +204,7 @@ const struct wf_lossless_kernels wf_lossless_scalar = {
     .fixed_encode = fixed_encode,
     .exponents = exponents,
     .mantissas = mantissas,
+    .subtract = subtract,
+    .means = means,
+    .count = count,
 };
