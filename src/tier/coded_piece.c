@@ -55,7 +55,7 @@ uint64_t wf_coded_write_memory(const struct wf_tier *t, const struct wf_layout *
 
 bool wf_coded_lossy(const struct wf_coded_plan *plan)
 {
-    return plan->codec && !plan->codec->lossless && !plan->layout.opaque;
+    return plan->codec && !plan->codec->lossless;
 }
 
 enum weft_status wf_coded_check_plan(const struct wf_tier *t, const struct wf_coded_plan *plan)
@@ -80,8 +80,7 @@ enum weft_status wf_coded_check_plan(const struct wf_tier *t, const struct wf_co
 
 static const struct wf_codec *codec_of(const struct wf_tier *t, const struct wf_coded_plan *plan)
 {
-    bool its = wf_coded_lossy(plan) || (plan->codec && plan->codec->lossless);
-    return its ? plan->codec : t->options.codec;
+    return plan->codec ? plan->codec : t->options.codec;
 }
 
 bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r)
@@ -100,7 +99,7 @@ void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scra
     uint64_t begun_ns = wf_now_ns(), bytes = 0;
     struct wf_frame_plan plan = {
         .all.codec = codec_of(t, &op->plan),
-        .all.parameter = codec_of(t, &op->plan) == op->plan.codec ? op->plan.parameter : 0,
+        .all.parameter = op->plan.codec ? op->plan.parameter : 0,
         .otherwise = wf_coded_lossy(&op->plan) ? t->options.codec : NULL,
         .profile = op->plan.profile,
         .quality = op->plan.quality,
