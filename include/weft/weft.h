@@ -230,6 +230,13 @@ WEFT_CHECKED WEFT_API enum weft_status weft_locate_keys(struct weft_format *f,
                                                         uint8_t *out_tiers, size_t *out_present,
                                                         uint32_t *out_load_us);
 
+/* The worst quality among a chain's keys that are there, from the first, wherever they are:
+ * WEFT_LOSSLESS when all of them, or none, are bit for bit what was put.  O(count), and one load
+ * where nothing was ever stored with loss. */
+WEFT_CHECKED WEFT_API enum weft_status weft_quality_keys(struct weft_format *f,
+                                                         const struct weft_key *chain, size_t count,
+                                                         enum weft_quality *out_worst);
+
 /* ------------------------------------------------------------------------------- pin one block */
 
 /* One held block.  Fields are for reading. */
@@ -250,6 +257,10 @@ WEFT_CHECKED WEFT_API enum weft_status weft_pin(struct weft_format *f, const str
 
 /* Give it back; *pin is cleared.  A cleared pin is allowed. */
 WEFT_API void weft_unpin(struct weft_pin *pin);
+
+/* How exactly a held block is what was put.  Of one that is on its way from below: once it is there
+ * (weft_wait_block). */
+WEFT_API enum weft_quality weft_pin_quality(const struct weft_pin *pin);
 
 /* Copy a held block out and check the copy against the block's checksum, computing the checksum
  * from the pool when the node has not taken it yet.  WEFT_E_CORRUPT: `destination` is zeroed and
@@ -370,6 +381,8 @@ struct weft_match {
                             bandwidth of the tiers they are on; 0: all are in DRAM */
     const uint8_t *tier; /* enum weft_tier a block; borrowed until the session's next weft_match */
     uint64_t epoch;      /* private */
+    enum weft_quality quality; /* the worst of these blocks: WEFT_LOSSLESS when all are bit for bit
+                                  what was put; never worse than weft_format_quality() */
 };
 
 /* The longest prefix of `tokens` that is there.  Never says more than (token_count - 1) /

@@ -42,6 +42,8 @@ static const struct cli_option options[] = {
      "a profile from an earlier calibration (calibrated on the first quarter of the text)"},
     {"output", CLI_TEXT, "FILE", &wf_cli_codec_options.output,
      "kv, calibrate: where the blocks go, or the profile"},
+    {"name", CLI_TEXT, "NAME", &wf_cli_codec_options.name,
+     "calibrate: what engines call the model in their formats (llama2.c@DIGEST)"},
     {"format-output", CLI_TEXT, "FILE", &wf_cli_codec_options.format_output,
      "kv: where their format goes, as JSON"},
     {"input", CLI_TEXT, "FILE", &wf_cli_codec_options.input,
@@ -68,7 +70,8 @@ static const char *const examples[] = {
     "the smallest KV that costs next to nothing, as JSON",
     "weft codec ppl --model m.bin --tokenizer tok.bin --text t.txt --codec transparent --json",
     "a profile for a model, to be used wherever its KV is stored",
-    "weft codec calibrate --model m.bin --tokenizer tok.bin --text t.txt --output m.wfprofile",
+    "weft codec calibrate --model m.bin --tokenizer tok.bin --text t.txt --output m.wfprofile "
+    "--name tinyllm-1@7c3d9e2a6b0f41c8",
     "real KV for a benchmark",
     "weft codec kv --model m.bin --tokenizer tok.bin --text t.txt --output kv.bin --format-output "
     "kv.json",
@@ -132,8 +135,10 @@ const struct cli_command wf_cmd_codec = {
         "a range of settings.  From that the settings for the qualities follow: transparent (KL "
         "up to --kl, 0.001 nats a token unless given) and economy (perplexity up to --ppl-pct, 1 "
         "% unless given), with room for texts that are not this one.  --json has what was "
-        "predicted beside what was measured.  ppl --codec transparent does the same with the first "
-        "quarter of its text, or takes --profile.\n\n"
+        "predicted beside what was measured.  A node uses the profile for formats of model --name "
+        "when it lies in its folder of profiles (weftd.yaml(5)) under a name that ends in "
+        ".wfprofile.  ppl --codec transparent does the same with the first quarter of its text, or "
+        "takes --profile.\n\n"
         "kv writes the blocks themselves, one after the other, each as engines give it to Weft: "
         "for each layer K, then V, [tokens][kv_heads][head_dim] of --dtype, K rotated.  The format "
         "file says what they are.  Without --model, weights and tokens are drawn from a seed: KV "

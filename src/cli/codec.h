@@ -13,7 +13,7 @@
 
 struct codec_options {
     const char *model, *tokenizer, *text, *codec, *dtype, *profile, *output, *format_output;
-    const char *input, *format;
+    const char *input, *format, *name;
     uint64_t block_tokens, window, tokens, threads, rounds, working_set;
     double kl, ppl_pct;
 };

@@ -396,8 +396,10 @@ static bool create(struct work *w)
 {
     const struct codec_subject *subject = w->subject;
     const struct wf_model_shape *s = &subject->model.shape;
-    char name[64];
+    char name[WF_PROFILE_MODEL_BYTES];
     wf_cli_codec_name(subject, name, sizeof name);
+    if (wf_cli_codec_options.name)
+        snprintf(name, sizeof name, "%s", wf_cli_codec_options.name);
     struct wf_calibration_shape shape = {
         .layers = s->layers,
         .query_heads = s->heads,
@@ -514,6 +516,9 @@ static void print(const struct codec_profile *made, const char *path)
         printf("  %-12s %5.2f times smaller, KL %.2g nats a token, perplexity %+.3f %%\n",
                all[i].name, (double)p->ratio, (double)p->kl, (double)p->ppl_pct);
     }
+    printf("a node uses it for model %s: put it into its folder of profiles, which "
+           "`weft config show` names, or else is `profiles` in its state_dir\n",
+           made->profile->head.model);
 }
 
 int wf_cli_codec_calibrate(struct cli *cli)
@@ -523,6 +528,10 @@ int wf_cli_codec_calibrate(struct cli *cli)
     struct codec_profile made;
     if (!path)
         return wf_cli_fail(cli, CLI_USAGE, "say where the profile goes: --output FILE");
+    const char *name = wf_cli_codec_options.name;
+    if (name && (!*name || strlen(name) >= WF_PROFILE_MODEL_BYTES))
+        return wf_cli_fail(cli, CLI_USAGE, "--name has %zu bytes; a model's has 1 to %u",
+                           strlen(name), WF_PROFILE_MODEL_BYTES - 1);
     int code = wf_cli_codec_open(cli, false, &subject);
     if (code != CLI_OK)
         return code;

@@ -81,6 +81,9 @@ static const struct {
      "more room for the tier (its size), or fewer archives: weft session rm"},
     {"too large", "it is larger than any tier takes",
      "a larger tier (its size): a log's segment is a sixty-fourth of it and must hold a block"},
+    {"lossy before",
+     "it was stored with loss before, and what says so is its profile, which is not here",
+     "put the profile back (weftd.yaml, profiles)"},
     {"tiers unusable", "no tier was well", "weft ls tiers says what is wrong"},
 };
 
@@ -369,12 +372,16 @@ static void move_print(const json_t *event)
         {"let_go", "spare", "let go of by %s, where it was a spare copy"},
         {"let_go", "parent", "let go of by %s, because what it extends went"},
         {"let_go", "removed", "removed from %s with weft rm or weft_remove()"},
+        {"let_go", "quality",
+         "dropped from %s: it lay there with more loss than its domain allows"},
         {"missing", "missing", "not on %s any more"},
         {"load_failed", "corrupt", "not read back: its copy on %s is corrupt"},
         {"load_failed", "missing", "not read back: %s does not have it any more"},
         {"load_failed", "timeout", "not read back: %s took too long"},
         {"load_failed", "removed", "not read back from %s: it was removed meanwhile"},
         {"load_failed", "device", "not read back: the device of %s failed"},
+        {"load_failed", "profile",
+         "not read back from %s: the profile that it was stored by is not here"},
         {"load_failed", "parent", "not read back from %s: what it extends could not be"},
         {"corrupt", "corrupt", "found corrupt on %s, and dropped there"},
     };

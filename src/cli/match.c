@@ -30,6 +30,7 @@ struct there {
     uint8_t *tier;
     size_t present, on[TIERS];
     uint32_t load_us;
+    enum weft_quality quality;
 };
 
 static void locate(struct there *there)
@@ -59,6 +60,8 @@ static void shown_print(const struct there *there, size_t count, uint64_t block_
     letters(there, count, bar);
     printf("%s  %zu of %zu block%s %s there, %s\n", bar, there->present, count, wf_cli_s(count),
            count == 1 ? "is" : "are", wf_cli_size(there->present * block_bytes, size, sizeof size));
+    if (there->quality > WEFT_LOSSLESS)
+        printf("some of them were stored with loss: %s\n", weft_quality_name(there->quality));
     if (there->on[WEFT_TIER_DRAM] == there->present)
         return;
     for (unsigned t = 0; t < TIERS; t++)
@@ -85,13 +88,15 @@ static int run(struct cli *cli)
     if (cli->word_count)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[0]);
     struct cli_chain chain;
-    struct there there = {.present = 0};
+    struct there there = {.present = 0, .quality = WEFT_LOSSLESS};
     int code = wf_cli_chain_open(cli, blocks, &chain);
     size_t count = chain.count;
     if (code == CLI_OK) {
         there.tier = wf_cli_alloc(count + 1);
         enum weft_status status = weft_locate_keys(chain.format, chain.keys, count, there.tier,
                                                    &there.present, &there.load_us);
+        if (status == WEFT_OK)
+            status = weft_quality_keys(chain.format, chain.keys, there.present, &there.quality);
         locate(&there);
         if (status != WEFT_OK && status != WEFT_MISS)
             code = wf_cli_fail_status(cli, status, "cannot match");
@@ -106,6 +111,7 @@ static int run(struct cli *cli)
                         json_integer(
                             (json_int_t)(present * weft_format_block_bytes(chain.format))));
         wf_cli_json_set(answer, "tiers", tiers_json(&there));
+        wf_cli_json_set(answer, "quality", json_string(weft_quality_name(there.quality)));
         wf_cli_json_set(answer, "load_us", json_integer((json_int_t)there.load_us));
         wf_cli_json_set(answer, "opening", wf_cli_opening_list(cli));
         wf_cli_json_set(answer, "failed_tiers", wf_cli_failed_list(cli));
@@ -131,7 +137,8 @@ const struct cli_command wf_cmd_match = {
         "are, a letter a block, or of a chain of more than 40 blocks 40 letters, each of every "
         "so-many-th: d for DRAM, c for CXL memory, n for NVMe, s for an object "
         "store, a dot for one that is not there; load_us is what it would take to have all "
-        "in DRAM, as modelled from what was measured.  It holds nothing: a moment later there "
+        "in DRAM, as modelled from what was measured.  It says at which quality they were stored, "
+        "the worst of them.  It holds nothing: a moment later there "
         "may be fewer.  While the node opens a tier, after its start, not all that lies there "
         "is found: `opening` names such tiers, and `failed_tiers` those that do not work and may "
         "hold more.\n\n"

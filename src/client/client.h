@@ -137,10 +137,13 @@ struct weft_format *wf_session_format(const struct weft_session *s);
 
 /* get.c */
 
-/* How many keys of a chain are there, and how many of them in DRAM, from the first; nothing is
- * counted. */
+/* How many keys of a chain are there, and how many of them in DRAM, from the first; and the worst
+ * quality among them.  Nothing is counted. */
 size_t wf_client_present(const struct attachment *a, const struct weft_key *chain, size_t count,
-                         size_t *out_near);
+                         size_t *out_near, enum weft_quality *out_worst);
+/* weft_match_keys(), and the worst quality among those that are there. */
+enum weft_status wf_client_match(struct weft_format *f, const struct weft_key *chain, size_t count,
+                                 size_t *out_present, enum weft_quality *out_worst);
 /* Where the first `present` keys of a chain are, which a match found, and what loading them would
  * take.  Returns how many of them are still there. */
 size_t wf_client_tiers(const struct weft_format *f, const struct attachment *a,

@@ -73,8 +73,21 @@ enum weft_status weft_locate_keys(struct weft_format *f, const struct weft_key *
     struct attachment *a = wf_client_attach(f->weft, &status);
     if (!a)
         return status;
-    size_t near, present = wf_client_present(a, chain, count, &near);
+    enum weft_quality worst;
+    size_t near, present = wf_client_present(a, chain, count, &near, &worst);
     *out_present = wf_client_tiers(f, a, chain, present, out_tiers, out_load_us);
+    return WEFT_OK;
+}
+
+enum weft_status weft_quality_keys(struct weft_format *f, const struct weft_key *chain,
+                                   size_t count, enum weft_quality *out_worst)
+{
+    enum weft_status status;
+    struct attachment *a = wf_client_attach(f->weft, &status);
+    if (!a)
+        return status;
+    size_t near;
+    (void)wf_client_present(a, chain, count, &near, out_worst);
     return WEFT_OK;
 }
 
@@ -121,7 +134,8 @@ static enum weft_status load_batch(struct weft_format *f, const struct binding *
     request->count = (uint32_t)count;
     request->flags = flags;
     request->within_ms = within_ms;
-    request->reserved = 0;
+    const struct binding *of = atomic_load_explicit(&f->binding, memory_order_acquire);
+    request->format = of->attachment == a ? (uint32_t)of->id : UINT32_MAX;
     /* A session that was registered over another connection has another number on this one. */
     request->session = session && session->attachment == a ? session->id : 0;
     memcpy(request->keys, keys, count * sizeof keys[0]);

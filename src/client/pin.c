@@ -97,6 +97,15 @@ enum weft_status weft_pin(struct weft_format *f, const struct weft_key *key, str
     return a ? pin_on(f, a, key, out) : status;
 }
 
+enum weft_quality weft_pin_quality(const struct weft_pin *pin)
+{
+    const struct attachment *a = pin->attachment;
+    /* Held, so the word is this generation's, or the node is lost, and says nothing new. */
+    return a ? wf_word_quality(
+                   atomic_load_explicit(&a->index.desc[pin->slot].word, memory_order_acquire))
+             : WEFT_LOSSLESS;
+}
+
 void weft_unpin(struct weft_pin *pin)
 {
     struct attachment *a = pin ? pin->attachment : NULL;
@@ -151,25 +160,34 @@ enum weft_status weft_pin_read(const struct weft_pin *pin, void *destination, si
 }
 
 size_t wf_client_present(const struct attachment *a, const struct weft_key *chain, size_t count,
-                         size_t *out_near)
+                         size_t *out_near, enum weft_quality *out_worst)
 {
     size_t near = wf_index_match(&a->index, chain->bytes, count);
     size_t present = wf_index_match_far(&a->index, chain->bytes, count, near);
+    present = wf_index_quality(&a->index, chain->bytes, present, out_worst);
     if (!wf_attachment_good(a))
         near = present = 0;
-    *out_near = near;
+    *out_near = near < present ? near : present;
     return present;
 }
 
 enum weft_status weft_match_keys(struct weft_format *f, const struct weft_key *chain,
                                  size_t chain_count, size_t *out_present)
 {
+    enum weft_quality worst;
+    return wf_client_match(f, chain, chain_count, out_present, &worst);
+}
+
+enum weft_status wf_client_match(struct weft_format *f, const struct weft_key *chain,
+                                 size_t chain_count, size_t *out_present,
+                                 enum weft_quality *out_worst)
+{
     enum weft_status status;
     struct attachment *a = wf_client_attach(f->weft, &status);
     if (!a)
         return status;
     count(&a->pins.header->matches, 1);
-    size_t near, present = wf_client_present(a, chain, chain_count, &near);
+    size_t near, present = wf_client_present(a, chain, chain_count, &near, out_worst);
     count(&a->pins.header->asked, chain_count);
     count(&a->pins.header->matched, present);
     if (present > near)

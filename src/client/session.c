@@ -213,8 +213,9 @@ enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size
     status = keys_for(s, binding, tokens, blocks);
     size_t present = 0;
     uint32_t load_us = 0;
+    enum weft_quality worst = WEFT_LOSSLESS;
     if (status == WEFT_OK && blocks)
-        status = weft_match_keys(s->format, s->keys, blocks, &present);
+        status = wf_client_match(s->format, s->keys, blocks, &present, &worst);
     if (status != WEFT_OK)
         return status;
     if (present > s->tiers_capacity) {
@@ -237,6 +238,7 @@ enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size
         .load_us = load_us,
         .tier = s->tiers,
         .epoch = a->epoch,
+        .quality = worst,
     };
     return WEFT_OK;
 }

@@ -181,6 +181,45 @@ static void after_use(struct wf_directory *d, uint32_t at, struct queue *was)
         queue_put(d, is, at, is->warmest, WF_DIRECTORY_NONE);
 }
 
+/* Of two bits. */
+static enum weft_quality quality_named(unsigned bits)
+{
+    return (bits & 3u) > WEFT_LOSSLESS ? (enum weft_quality)(bits & 3u) : WEFT_LOSSLESS;
+}
+
+static void quality_set(struct entry *e, unsigned tier, enum weft_quality quality)
+{
+    unsigned bits = quality > WEFT_LOSSLESS ? (unsigned)quality & 3u : 0;
+    e->qualities = (uint16_t)((e->qualities & ~(3u << (2 * tier))) | bits << (2 * tier));
+}
+
+/* What is shown of an entry. */
+struct showing {
+    int tier;
+    enum weft_quality quality;
+};
+
+static struct showing showing_of(const struct wf_directory *d, const struct entry *e)
+{
+    struct showing showing = {-1, WEFT_LOSSLESS};
+    uint8_t fit = fit_tiers(d, e);
+    for (unsigned left = fit; e->qualities && left; left &= left - 1) {
+        enum weft_quality quality = (enum weft_quality)quality_on(e, (unsigned)__builtin_ctz(left));
+        showing.quality = quality > showing.quality ? quality : showing.quality;
+    }
+    if (fit)
+        showing.tier = __builtin_ctz(fit);
+    return showing;
+}
+
+/* Show what has changed since `was`. */
+static void show(const struct wf_directory *d, const struct entry *e, const struct showing *was)
+{
+    struct showing is = showing_of(d, e);
+    if (is.tier != was->tier || is.quality != was->quality)
+        d->env.shown(d->env.context, e->domain, e->key, is.tier, is.quality);
+}
+
 /* -------------------------------------------------------------------------------- the tree */
 
 static void unlink_child(struct wf_directory *d, uint32_t child)
@@ -237,8 +276,8 @@ static void archives_change(struct wf_directory *d, uint32_t at, uint32_t count,
     for (; at != WF_DIRECTORY_NONE; at = d->entries[at].parent) {
         struct entry *e = &d->entries[at];
         struct queue *was = before(d, at);
-        assert(add ? e->archives <= UINT32_MAX - count : e->archives >= count);
-        e->archives = add ? e->archives + count : e->archives - count;
+        assert(add ? count + e->archives <= WF_DIRECTORY_ARCHIVES_MAX : e->archives >= count);
+        e->archives = (uint16_t)(add ? e->archives + count : e->archives - count);
         after(d, at, was);
     }
 }
@@ -264,6 +303,8 @@ static void erase(struct wf_directory *d, uint32_t at, uint8_t told)
 {
     struct entry *e = &d->entries[at];
     uint8_t tiers = e->tiers;
+    uint16_t qualities = e->qualities;
+    struct showing was_shown = showing_of(d, e);
     struct wf_directory_dropped gone = {
         .key = e->key,
         .parent = e->parent != WF_DIRECTORY_NONE ? d->entries[e->parent].key : NULL,
@@ -277,16 +318,17 @@ static void erase(struct wf_directory *d, uint32_t at, uint8_t told)
         archives_change(d, at, e->archives, false);
     struct queue *was = before(d, at);
     e->tiers = 0;
+    e->qualities = 0;
     e->in_dram = e->promoted = false;
     after(d, at, was);
     unlink_child(d, at);
     wf_table_remove(&d->table, at);
     e->parent = WF_DIRECTORY_NONE;
     e->live = false;
-    if (tiers)
-        d->env.shown(d->env.context, e->domain, e->key, -1);
+    show(d, e, &was_shown);
     for (unsigned left = tiers & ~(unsigned)told; left; left &= left - 1) {
         gone.tier = (unsigned)__builtin_ctz(left);
+        gone.quality = quality_named(qualities >> (2 * gone.tier));
         d->env.dropped(d->env.context, &gone);
     }
     if (e->holds == 0)
@@ -366,6 +408,8 @@ void wf_directory_read(const struct wf_directory *d, uint32_t at, struct wf_dire
         .depth = e->depth,
         .domain = e->domain,
         .tiers = e->tiers,
+        .fit = fit_tiers(d, e),
+        .qualities = e->qualities,
         .leads = e->child == WF_DIRECTORY_NONE ? 0 : d->entries[e->child].tiers,
         .in_dram = e->in_dram,
         .archives = e->archives,
@@ -441,18 +485,18 @@ enum weft_status wf_directory_add(struct wf_directory *d, const struct wf_direct
     struct entry *e = &d->entries[at];
     if (parent != WF_DIRECTORY_NONE && e->parent == WF_DIRECTORY_NONE)
         link_child(d, parent, at);
-    unsigned nearest = nearest_tier(e);
+    struct showing was_shown = showing_of(d, e);
     struct queue *was = before(d, at);
     uint32_t when = e->when;
     e->tiers |= bit_of(add->tier);
+    quality_set(e, add->tier, add->quality);
     e->in_dram |= add->in_dram;
     after_use(d, at, was);
     if (add->chance > 0)
         judge(e, add->chance, add->rate, add->weight);
     else
         e->when = when; /* what was expected is as old as before */
-    if (add->tier < nearest)
-        d->env.shown(d->env.context, e->domain, e->key, (int)add->tier);
+    show(d, e, &was_shown);
     *out_entry = at;
     return WEFT_OK;
 }
@@ -467,14 +511,14 @@ static bool only_on(const struct entry *e, uint8_t bit)
 static void leave_tier(struct wf_directory *d, uint32_t at, uint8_t bit)
 {
     struct entry *e = &d->entries[at];
-    unsigned nearest = nearest_tier(e);
+    struct showing was_shown = showing_of(d, e);
     if (!(e->tiers & bit))
         return;
     struct queue *was = before(d, at);
     e->tiers &= (uint8_t)~bit;
+    quality_set(e, (unsigned)__builtin_ctz(bit), WEFT_LOSSLESS);
     after(d, at, was);
-    if (nearest_tier(e) != nearest)
-        d->env.shown(d->env.context, e->domain, e->key, e->tiers ? (int)nearest_tier(e) : -1);
+    show(d, e, &was_shown);
 }
 
 void wf_directory_lose(struct wf_directory *d, uint32_t at, unsigned tier)
@@ -574,6 +618,12 @@ void wf_directory_judge(struct wf_directory *d, uint32_t at, float chance, float
     (void)live(d, at);
     judge(e, chance, rate, weight);
     e->when = d->now_ds;
+}
+
+void wf_directory_demand(struct wf_directory *d, uint16_t domain, enum weft_quality quality)
+{
+    assert(domain < WF_DIRECTORY_DOMAINS_MAX && d->taken == 0);
+    d->demand[domain] = (uint8_t)quality;
 }
 
 void wf_directory_clock(struct wf_directory *d, uint32_t now_ds)

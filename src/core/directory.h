@@ -16,6 +16,9 @@
  *   - No victim is archived.  An archive is there while its tip is: when that goes (removed, or
  *     lost with its tier), the rest of its chain belongs to one archive less.
  *
+ * Each copy has a quality, and a domain asks for one: a copy that is worse is kept in mind as any
+ * other, so that nothing is written over it unseen, but is not shown to those who look for blocks.
+ *
  * Nearest means the lowest tier number.  All calls are O(1), but for those that say otherwise and
  * the dropping of subtrees.  Memory: 88 bytes an entry, and 4 of its hash table; reserved for
  * `blocks_max` and touched as it is used.
@@ -34,6 +37,7 @@
 #define WF_DIRECTORY_DOMAINS_ALL UINT16_MAX
 #define WF_DIRECTORY_DEPTH_MAX 0xffffffu
 #define WF_DIRECTORY_HOLDS_MAX UINT16_MAX
+#define WF_DIRECTORY_ARCHIVES_MAX UINT16_MAX /* that there may be */
 
 struct wf_directory;
 
@@ -44,10 +48,12 @@ struct wf_directory_block {
     uint32_t bytes;  /* payload */
     uint32_t depth;
     uint16_t domain;
-    uint8_t tiers;     /* bit t: on tier t */
-    uint8_t leads;     /* the same of what extends it, of the youngest */
-    bool in_dram;      /* as far as the directory was told */
-    uint32_t archives; /* how many archives it belongs to */
+    uint8_t tiers;      /* bit t: on tier t */
+    uint8_t fit;        /* those of them whose copy is as exact as its domain asks */
+    uint16_t qualities; /* wf_directory_quality() */
+    uint8_t leads;      /* the same of what extends it, of the youngest */
+    bool in_dram;       /* as far as the directory was told */
+    uint32_t archives;  /* how many archives it belongs to */
     uint32_t holds;
     float chance, rate; /* of another use, as it was when it was judged last; 0: nothing is known */
     float weight;       /* of waiting for it */
@@ -60,15 +66,18 @@ struct wf_directory_dropped {
     uint16_t domain;
     uint32_t bytes, depth;
     unsigned tier;
+    enum weft_quality quality; /* of its copy there */
 };
 
 /* Neither may call the directory. */
 struct wf_directory_env {
     void *context;
-    /* The nearest tier that has the block is `tier` now; -1: it is on none any more.  Called on
-     * every change, and for parents before their children when blocks appear, for children before
-     * their parents when they go. */
-    void (*shown)(void *context, uint16_t domain, const uint8_t key[32], int tier);
+    /* The nearest tier that has the block as exact as its domain asks is `tier` now, and the worst
+     * quality of such copies `quality`; -1: there is none any more.  Called on every change, and
+     * for parents before their children when blocks appear, for children before their parents when
+     * they go. */
+    void (*shown)(void *context, uint16_t domain, const uint8_t key[32], int tier,
+                  enum weft_quality quality);
     /* The block must leave that tier: something that it extends is gone, or it was removed.  The
      * directory has forgotten it.  After shown(-1) of the same block, nearest tier first. */
     void (*dropped)(void *context, const struct wf_directory_dropped *block);
@@ -79,6 +88,19 @@ struct wf_directory_env {
 enum weft_status wf_directory_create(uint32_t blocks_max, uint64_t seed,
                                      const struct wf_directory_env *env, struct wf_directory **out);
 void wf_directory_destroy(struct wf_directory *directory);
+
+/* How exact blocks of a domain are to be: worse copies are there, and are not shown.  Before
+ * anything is added; WEFT_LOSSLESS until it is said. */
+void wf_directory_demand(struct wf_directory *directory, uint16_t domain,
+                         enum weft_quality quality);
+
+/* How exact the copy on a tier is that the block is on; never WEFT_QUALITY_DEFAULT. */
+static inline enum weft_quality wf_directory_quality(const struct wf_directory_block *block,
+                                                     unsigned tier)
+{
+    unsigned quality = block->qualities >> (2 * tier) & 3u;
+    return quality > WEFT_LOSSLESS ? (enum weft_quality)quality : WEFT_LOSSLESS;
+}
 
 /* WF_DIRECTORY_NONE when there is none.  An entry's number is good until the entry goes; while it
  * is held, until the last unhold(). */
@@ -101,8 +123,9 @@ struct wf_directory_add {
     uint32_t bytes, parent_bytes;
     uint32_t depth; /* the parent's and 1; at most WF_DIRECTORY_DEPTH_MAX */
     unsigned tier;
-    float chance, rate; /* 0: nothing is known */
-    float weight;       /* 0: 1 */
+    enum weft_quality quality; /* of the copy there; WEFT_QUALITY_DEFAULT is WEFT_LOSSLESS */
+    float chance, rate;        /* 0: nothing is known */
+    float weight;              /* 0: 1 */
 };
 enum weft_status wf_directory_add(struct wf_directory *directory,
                                   const struct wf_directory_add *add, uint32_t *out_entry);

@@ -27,7 +27,8 @@ struct entry {
     uint32_t colder, warmer;                /* in its queue */
     uint32_t used;                          /* clock at last use */
     uint32_t bytes;
-    uint32_t archives;
+    uint16_t archives;
+    uint16_t qualities; /* of each tier's copy two bits: enum weft_quality, 0: it is exact */
     uint32_t depth : 24;
     bool live : 1; /* false: not in use, or gone and held still */
     bool in_dram : 1;
@@ -65,7 +66,8 @@ struct wf_directory {
     uint32_t taken;        /* live, or held */
     uint32_t clock;        /* of uses; may wrap */
     uint32_t now_ds;
-    uint32_t domains; /* one more than the highest seen */
+    uint32_t domains;                         /* one more than the highest seen */
+    uint8_t demand[WF_DIRECTORY_DOMAINS_MAX]; /* enum weft_quality; 0 is WEFT_LOSSLESS */
     struct tier_state tiers[WF_DIRECTORY_TIERS_MAX];
 };
 
@@ -73,6 +75,23 @@ struct wf_directory {
 static inline unsigned nearest_tier(const struct entry *e)
 {
     return e->tiers ? (unsigned)__builtin_ctz(e->tiers) : WF_DIRECTORY_TIERS_MAX;
+}
+
+static inline unsigned quality_on(const struct entry *e, unsigned tier)
+{
+    return e->qualities >> (2 * tier) & 3u;
+}
+
+/* The tiers whose copies are as exact as the domain asks. */
+static inline uint8_t fit_tiers(const struct wf_directory *d, const struct entry *e)
+{
+    uint8_t fit = e->tiers;
+    for (unsigned left = e->qualities ? e->tiers : 0; left; left &= left - 1) {
+        unsigned tier = (unsigned)__builtin_ctz(left), quality = quality_on(e, tier);
+        if (quality > WEFT_LOSSLESS && quality > d->demand[e->domain])
+            fit &= (uint8_t) ~(1u << tier);
+    }
+    return fit;
 }
 
 /* Would it still be somewhere without its nearest tier, or would nobody miss it? */

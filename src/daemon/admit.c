@@ -535,6 +535,7 @@ const char *wf_not_below_name(enum wf_not_below why)
         [WF_NOT_ADMITTED] = "not admitted",
         [WF_NOT_FULL] = "tiers full",
         [WF_NOT_LARGE] = "too large",
+        [WF_NOT_EXACT] = "lossy before",
         [WF_NOT_ONCE] = "once",
         [WF_NOT_SLOWER] = "slower",
         [WF_NOT_WRITE] = "write",

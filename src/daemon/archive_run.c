@@ -263,13 +263,27 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
         claim(run, bytes * (left < WF_ARCHIVE_JOBS_MAX ? left : WF_ARCHIVE_JOBS_MAX));
         return false;
     }
+    /* What came from below with loss lies there as what it is, as long as it is there. */
+    unsigned from = block.fit ? block.fit : block.tiers;
+    bool lossy = slot != WF_SLOT_NONE &&
+                 wf_store_quality(&run->domain->store, slot) > WEFT_LOSSLESS;
+    bool lower_has = slot == WF_SLOT_NONE || (lossy && from);
+    struct wf_coded_plan plan;
+    if (!lower_has && wf_coding_plan_slot(run->to, run->domain, slot, &plan) == WF_CODING_NOT) {
+        wf_archive_fail(run, wf_fail(WEFT_E_NOT_FOUND,
+                                     "block %u of the chain was stored with loss before, is on no "
+                                     "tier any more, and the profile that it was stored by is not "
+                                     "here; put that back, or put the chain anew",
+                                     at));
+        return true;
+    }
     struct wf_archive_task *task = task_get(run, at);
     struct wf_ended ended = {.call = written, .context = task};
     if (!task)
         return false;
-    bool begun = slot != WF_SLOT_NONE ? wf_demote_to(run->domain, slot, run->to, &ended)
-                                      : wf_copy_down(&below->tiers[__builtin_ctz(block.tiers)],
-                                                     run->to, step->entry, &ended);
+    bool begun = !lower_has ? wf_demote_to(run->domain, slot, run->to, &ended)
+                            : wf_copy_down(&below->tiers[__builtin_ctz(from)], run->to, step->entry,
+                                           &ended);
     if (!begun)
         task_put(task);
     else

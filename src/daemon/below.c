@@ -76,13 +76,16 @@ void wf_lower_lost(struct wf_lower *lower, const struct wf_domain *domain, const
 
 /* ------------------------------------------------------------------------ the directory's words */
 
-static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier)
+static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier,
+                  enum weft_quality quality)
 {
     struct wf_below *below = context;
-    struct wf_far *far = &below->node->domains[domain].store.index.far;
+    struct wf_index *index = &below->node->domains[domain].store.index;
+    if (quality > WEFT_LOSSLESS)
+        wf_index_lossy_set(index);
     if (tier < 0)
-        wf_far_clear(far, key);
-    else if (!wf_far_set(far, key, (unsigned)tier))
+        wf_far_clear(&index->far, key);
+    else if (!wf_far_set(&index->far, key, (unsigned)tier, quality))
         below->node->domains[domain].hidden++; /* found by a load, and not by a match */
 }
 
@@ -122,7 +125,9 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
     if (below->losing || stays) {
         if ((below->losing && below->losing->own) || lower->own)
             return; /* other hosts tell again what they have */
-        struct wf_tier_block aside = {.bytes = block->bytes, .depth = block->depth};
+        struct wf_tier_block aside = {.bytes = block->bytes,
+                                      .depth = block->depth,
+                                      .plain_quality = (uint32_t)block->quality};
         memcpy(aside.key, block->key, sizeof aside.key);
         if (block->parent)
             memcpy(aside.parent, block->parent, sizeof aside.parent);
@@ -141,8 +146,11 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted)
 {
     uint32_t entry = wf_below_find(domain, key);
-    if (entry != WF_DIRECTORY_NONE)
-        wf_directory_enter_dram(domain->node->below->directory, entry, promoted);
+    if (entry == WF_DIRECTORY_NONE)
+        return;
+    wf_directory_enter_dram(domain->node->below->directory, entry, promoted);
+    if (!promoted)
+        (void)wf_below_replace(domain, key);
 }
 
 void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone)
@@ -251,7 +259,11 @@ enum weft_status wf_lower_enter(struct wf_lower *lower, const struct wf_tier_blo
         .bytes = (uint32_t)block->bytes,
         .depth = block->depth,
         .tier = lower->number,
+        .quality = wf_quality_told(block->plain_quality),
     };
+    /* One that is not shown leaves a gap in its chain. */
+    if (add.quality > WEFT_LOSSLESS)
+        wf_index_lossy_set(&node->domains[d].store.index);
     memcpy(add.key, block->key, 32);
     memcpy(add.parent, block->parent, 32);
     const struct wf_store *store = &node->domains[d].store;
@@ -677,6 +689,9 @@ enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out)
     uint64_t seed = node->epoch;
     enum weft_status status = wf_directory_create(node->config.below_max, seed, &env,
                                                   &below->directory);
+    for (uint32_t i = 0; status == WEFT_OK && i < node->domain_count; i++)
+        wf_directory_demand(below->directory, (uint16_t)i,
+                            wf_domain_quality(node->domains[i].config));
     if (status == WEFT_OK)
         status = wf_demotes_create(below);
     if (status == WEFT_OK)

@@ -166,6 +166,9 @@ uint32_t wf_below_find(const struct wf_domain *domain, const uint8_t key[32]);
 /* DRAM's side of things.  `domain` and key of a block that was committed; that has gone. */
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted);
 void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone);
+/* Copies of a block of DRAM that are worse than its domain asks for now leave their tiers, so that
+ * it can be written there.  False: not now, or not as long as it is part of an archive. */
+bool wf_below_replace(struct wf_domain *domain, const uint8_t key[32]);
 /* The nearest tier that has the block, by name; NULL: none. */
 const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32]);
 /* Someone asked to drop the block: out of all tiers, with what extends it.  How many. */
@@ -219,6 +222,14 @@ bool wf_below_orphan_go(struct wf_lower *lower);
  * domain of this node's.  WEFT_E_INVALID: it was written by other rules, or contradicts what is
  * known.  WEFT_EXISTS: another domain's block has its key.  WEFT_E_PARENT, WEFT_E_LIMIT. */
 enum weft_status wf_lower_enter(struct wf_lower *lower, const struct wf_tier_block *block);
+
+/* What a tier says of a block's quality (plain_quality), which may be anything. */
+static inline enum weft_quality wf_quality_told(uint32_t quality)
+{
+    return quality <= WEFT_LOSSLESS ? WEFT_LOSSLESS
+           : quality > WEFT_ECONOMY ? WEFT_ECONOMY
+                                    : (enum weft_quality)quality;
+}
 
 /* Parts that blocks are written in: what a checksum covers and the least that is read. */
 uint32_t wf_below_part_bytes(uint64_t bytes);

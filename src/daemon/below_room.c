@@ -258,3 +258,32 @@ bool wf_lower_room_claimed(struct wf_lower *lower, const struct wf_domain *domai
     }
     return false;
 }
+
+bool wf_below_replace(struct wf_domain *domain, const uint8_t key[32])
+{
+    struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    uint32_t entry = wf_below_find(domain, key);
+    if (entry == WF_DIRECTORY_NONE)
+        return true;
+    wf_directory_read(below->directory, entry, &block);
+    unsigned unfit = block.tiers & ~(unsigned)block.fit;
+    if (unfit && (block.archives || block.holds || !block.in_dram))
+        return false;
+    for (; unfit; unfit &= unfit - 1) {
+        struct wf_lower *lower = &below->tiers[__builtin_ctz(unfit)];
+        if (!wf_lower_may_remove(lower))
+            return false;
+        struct wf_block_move move = {.what = "let_go",
+                                     .reason = "quality",
+                                     .tier = lower->config->name,
+                                     .bytes = block.bytes};
+        wf_telemetry_moved(domain, key, &move);
+        below->dropping = "quality";
+        wf_directory_lose(below->directory, entry, lower->number);
+        wf_lower_remove(lower, key);
+        if (wf_below_find(domain, key) == WF_DIRECTORY_NONE)
+            break; /* that was its last place, and nothing extends it */
+    }
+    return true;
+}

@@ -10,9 +10,17 @@
  * than of time says `lossless`.  How fast the codec is here is measured once, for a few
  * milliseconds, when the node starts.
  *
- * Which layout a block has is not written on it: it is that of the domain's format whose blocks
- * are of that size.  Two formats of one size may be confused for it, which costs a lossless codec
- * some of its gain and nothing else.
+ * Of a domain whose quality is not `lossless`, `auto` stores with loss, on every kind of tier, by
+ * the profile of the block's format: the operator asked for it, and has it slower for smaller.
+ *
+ * A block is of the format that it was put, or asked for, with.  Of one that came from below for
+ * nobody that is not known, and it is taken to be laid out as that of the domain's formats whose
+ * blocks are of that size: if it is not, a lossless codec loses some of its gain and nothing else,
+ * and no other is used.
+ *
+ * What came back from below with loss goes down again by the same profile and setting, whatever
+ * the tier has for what is exact, or not at all: only so it says what it is.  As a rule nothing is
+ * written, since the copy that it came from is still there.
  */
 #include "daemon/coding.h"
 
@@ -23,6 +31,7 @@
 
 #include "base/log.h"
 #include "daemon/below.h"
+#include "daemon/profiles.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
@@ -180,6 +189,8 @@ const struct wf_tier_ops *wf_coding_begin(struct wf_lower *lower, const struct w
         .workers = workers < WF_CODED_WORKERS_MAX ? workers : WF_CODED_WORKERS_MAX,
         .memory_bytes = FRAMES_BYTES,
         .part_bytes = PART_BYTES,
+        .profile = wf_profiles_by_id,
+        .profiles = lower->below->node->profiles,
     };
     coding->on = choose(lower); /* for what is written before it was measured */
     return wf_tier_coded_over(behind);
@@ -198,23 +209,111 @@ void wf_coding_opened(struct wf_lower *lower)
                        lower->config->name, coding->on ? "encoded" : "as they are", coding->why);
 }
 
-const struct wf_coded_plan *wf_coding_plan(const struct wf_lower *lower,
-                                           const struct wf_domain *domain, uint64_t bytes,
-                                           struct wf_coded_plan *room)
+/* ------------------------------------------------------------------------------------ a block */
+
+const struct wf_profile *wf_coding_profile(struct wf_node *node, struct wf_format_entry *format)
 {
-    const struct wf_node *node = domain->node;
-    if (!lower->coding.on)
+    uint64_t generation = wf_profiles_generation(node->profiles);
+    if (format->quality == WEFT_LOSSLESS)
         return NULL;
-    for (uint32_t i = node->format_count; i-- > 0;) {
-        const struct wf_format_entry *format = &node->formats[i];
-        const struct wf_format_open *f = format->request;
-        if (format->domain != domain->id || format->block_bytes != bytes)
-            continue;
-        *room = (struct wf_coded_plan){.quality = WEFT_LOSSLESS};
-        bool known = f->block_bytes ? wf_layout_opaque(f->dtype, bytes, &room->layout)
-                                    : wf_layout_of(f->dtype, f->layers, f->block_tokens,
-                                                   f->kv_heads, f->head_dim, &room->layout);
-        return known ? room : NULL;
+    if (format->profile_generation != generation) {
+        format->profile = wf_profiles_for(node->profiles, format->request);
+        format->profile_generation = generation;
     }
-    return NULL;
+    return format->profile;
+}
+
+/* Once for each format, when the first of its blocks is written without one. */
+static void profile_miss(struct wf_node *node, struct wf_format_entry *format)
+{
+    char folder[WF_PATH_MAX + 16];
+    if (format->profile_missed)
+        return;
+    format->profile_missed = true;
+    wf_profiles_folder(node, folder, sizeof folder);
+    wf_telemetry_event(node, &node->domains[format->domain], "codec",
+                       "%s was asked for and no profile fits model %.64s: its blocks are stored "
+                       "losslessly",
+                       weft_quality_name(format->quality), format->request->model);
+    wf_info("codec",
+            "domain %s asks for %s, and in %s is no profile for model %s (%u layers of %u heads of "
+            "%u): its blocks are stored losslessly; make one with weft codec calibrate --name",
+            node->domains[format->domain].config->name, weft_quality_name(format->quality), folder,
+            format->request->model, format->layers, format->request->kv_heads,
+            format->request->head_dim);
+}
+
+static bool layout_of(const struct wf_format_open *f, uint64_t bytes, struct wf_layout *out)
+{
+    return f->block_bytes
+               ? wf_layout_opaque(f->dtype, bytes, out)
+               : wf_layout_of(f->dtype, f->layers, f->block_tokens, f->kv_heads, f->head_dim, out);
+}
+
+/* The domain's youngest format whose blocks are of that size, and whether it is the only one. */
+static struct wf_format_entry *guess(const struct wf_domain *domain, uint64_t bytes, bool *out_only)
+{
+    struct wf_node *node = domain->node;
+    struct wf_format_entry *found = NULL;
+    *out_only = true;
+    for (uint32_t i = node->format_count; i-- > 0;) {
+        if (node->formats[i].domain != domain->id || node->formats[i].block_bytes != bytes)
+            continue;
+        *out_only = !found;
+        found = found ? found : &node->formats[i];
+    }
+    return found;
+}
+
+/* By the profile, if there is one and the quality was calibrated: a better one will do, too, but
+ * for what was stored at that quality before.  This is the same again then, since it lies on the
+ * profile's own steps; at any other it would lose twice. */
+static bool with_loss(struct wf_node *node, struct wf_format_entry *format,
+                      const struct wf_coding_ask *ask, struct wf_coded_plan *plan)
+{
+    const struct wf_profile *profile = wf_coding_profile(node, format);
+    if (!profile) {
+        profile_miss(node, format);
+        return false;
+    }
+    enum weft_quality quality = format->quality;
+    while (quality > WEFT_LOSSLESS && !profile->head.points[quality].parameter)
+        quality--;
+    if (quality == WEFT_LOSSLESS || (ask->quality > WEFT_LOSSLESS && ask->quality != quality))
+        return false;
+    plan->codec = &wf_codec_transform;
+    plan->parameter = profile->head.points[quality].parameter;
+    plan->profile = profile;
+    plan->position = (uint64_t)ask->depth * format->block_tokens;
+    plan->quality = (uint8_t)quality;
+    return true;
+}
+
+enum wf_coding_how wf_coding_plan(const struct wf_lower *lower, const struct wf_domain *domain,
+                                  const struct wf_coding_ask *ask, struct wf_coded_plan *out)
+{
+    struct wf_node *node = domain->node;
+    bool lossy = ask->quality > WEFT_LOSSLESS, sure = true;
+    struct wf_format_entry *format = ask->format ? &node->formats[ask->format - 1]
+                                                 : guess(domain, ask->bytes, &sure);
+    *out = (struct wf_coded_plan){.quality = WEFT_LOSSLESS};
+    if (!format || !layout_of(format->request, ask->bytes, &out->layout))
+        return lossy ? WF_CODING_NOT : WF_CODING_AS_IT_IS;
+    bool may = lossy ? sure : ask->format && lower->config->codec == WF_CODE_AUTO;
+    if (may && format->quality > WEFT_LOSSLESS && with_loss(node, format, ask, out))
+        return WF_CODING_ENCODED;
+    return lossy ? WF_CODING_NOT : lower->coding.on ? WF_CODING_ENCODED : WF_CODING_AS_IT_IS;
+}
+
+enum wf_coding_how wf_coding_plan_slot(const struct wf_lower *lower, const struct wf_domain *domain,
+                                       uint32_t slot, struct wf_coded_plan *out)
+{
+    const struct wf_desc *desc = &domain->store.index.desc[slot];
+    const struct wf_coding_ask ask = {
+        .bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed),
+        .depth = wf_store_depth(&domain->store, slot),
+        .format = domain->format_of[slot],
+        .quality = wf_store_quality(&domain->store, slot),
+    };
+    return wf_coding_plan(lower, domain, &ask, out);
 }

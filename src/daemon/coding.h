@@ -15,7 +15,9 @@
 #include "tier/tier.h"
 
 struct wf_domain;
+struct wf_format_entry;
 struct wf_lower;
+struct wf_node;
 
 /* Of a tier. */
 struct wf_coding {
@@ -31,9 +33,29 @@ struct wf_coding {
 const struct wf_tier_ops *wf_coding_begin(struct wf_lower *lower, const struct wf_tier_ops *behind);
 /* It was opened and measured: choose, and say so when that is another choice than before. */
 void wf_coding_opened(struct wf_lower *lower);
-/* How a block of a domain is to be encoded there, in `room`; NULL: not at all. */
-const struct wf_coded_plan *wf_coding_plan(const struct wf_lower *lower,
-                                           const struct wf_domain *domain, uint64_t bytes,
-                                           struct wf_coded_plan *room);
+
+/* A block that is to be written. */
+struct wf_coding_ask {
+    uint64_t bytes;
+    uint32_t depth;
+    uint16_t format;           /* its number, and 1; 0: it is not known */
+    enum weft_quality quality; /* that it has already */
+};
+enum wf_coding_how {
+    WF_CODING_AS_IT_IS = 0,
+    WF_CODING_ENCODED,
+    /* Not at all: it has lost something, which only a frame of its own format's profile can say. */
+    WF_CODING_NOT,
+};
+/* How it is to lie there.  ENCODED: by *out, whose quality is what it has then; else it has what it
+ * had. */
+enum wf_coding_how wf_coding_plan(const struct wf_lower *lower, const struct wf_domain *domain,
+                                  const struct wf_coding_ask *ask, struct wf_coded_plan *out);
+/* The same of a block of DRAM. */
+enum wf_coding_how wf_coding_plan_slot(const struct wf_lower *lower, const struct wf_domain *domain,
+                                       uint32_t slot, struct wf_coded_plan *out);
+
+/* By what blocks of a format are stored with loss; NULL: they are not. */
+const struct wf_profile *wf_coding_profile(struct wf_node *node, struct wf_format_entry *format);
 
 #endif

@@ -45,6 +45,7 @@ struct write {
     struct wf_reuse reuse;     /* as expected when the write began; zeros: not known */
     void *buffer;              /* of a move */
     struct wf_coded_plan plan; /* of what is to be encoded */
+    enum weft_quality quality; /* that it has there */
     bool keep;                 /* a move that leaves the block where it was */
     struct wf_ended ended;
     struct write *next;
@@ -171,15 +172,32 @@ static struct wf_directory_add addition(const struct wf_domain *domain, uint32_t
     return add;
 }
 
+/* Was there a block under that key already, of which nobody here knows how exact it is? */
+static bool is_strange(const struct write *write, const uint8_t key[32])
+{
+    const struct wf_index *index = &write->domain->store.index;
+    struct wf_directory_block block = {.tiers = 0};
+    uint32_t entry = wf_below_find(write->domain, key);
+    if (entry != WF_DIRECTORY_NONE)
+        wf_directory_read(write->below->directory, entry, &block);
+    return !(block.tiers >> write->to->number & 1) &&
+           atomic_load_explicit(index->lossy, memory_order_relaxed);
+}
+
 /* It is below now; say so.  What is not to be said is not below, and goes again. */
 static enum weft_status enter(struct write *write, enum weft_status written)
 {
     const struct wf_tier_block *block = &write->job.job.request.block;
+    if (written == WEFT_EXISTS && is_strange(write, block->key)) {
+        wf_lower_remove(write->to, block->key);
+        return WEFT_PENDING; /* the next time there is none */
+    }
     struct wf_directory_add add = addition(write->domain, write->slot, block, write->to->number);
     uint32_t entry;
     add.chance = (float)write->reuse.chance;
     add.rate = (float)write->reuse.rate;
     add.weight = (float)write->reuse.weight;
+    add.quality = write->quality;
     enum weft_status status = wf_directory_add(write->below->directory, &add, &entry);
     if (status == WEFT_E_LIMIT)
         write->to->full_until_ns = wf_now_ns() + FULL_NS;
@@ -261,6 +279,11 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
         return false;
     const struct wf_desc *desc = &domain->store.index.desc[slot];
     struct wf_tier_request *request = &write->job.job.request;
+    enum wf_coding_how how = wf_coding_plan_slot(to, domain, slot, &write->plan);
+    if (how == WF_CODING_NOT) {
+        write_put(write);
+        return false;
+    }
     write->domain = domain;
     write->to = to;
     write->slot = slot;
@@ -271,7 +294,9 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
     request->op = WF_TIER_WRITE;
     request->data = (uint8_t *)domain->pool.memory +
                     atomic_load_explicit(&desc->offset, memory_order_relaxed);
-    request->plan = wf_coding_plan(to, domain, request->block.bytes, &write->plan);
+    request->plan = how == WF_CODING_ENCODED ? &write->plan : NULL;
+    write->quality = how == WF_CODING_ENCODED ? wf_quality_told(write->plan.quality)
+                                              : WEFT_LOSSLESS;
     write->job.kind = WF_MOVE_WRITE;
     write->job.job.class = WF_TIER_DEMOTE;
     write->job.checksum = atomic_load_explicit(&desc->checksum, memory_order_relaxed);
@@ -338,8 +363,10 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
     uint32_t entry = wf_below_find(domain, key);
     if (entry != WF_DIRECTORY_NONE)
         wf_directory_read(below->directory, entry, &block);
-    if (block.tiers)
+    if (block.fit)
         return WF_LEAVE_NOW;
+    if (block.tiers && !wf_below_replace(domain, key))
+        return otherwise;
     if (!may_be_below(domain, slot)) {
         wf_below_refused(below, key, &(struct wf_refusal){.why = WF_NOT_KEY});
         return otherwise;
@@ -364,6 +391,11 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
     domain->refused[slot / 8] &= (uint8_t) ~(1u << (slot % 8)); /* what is answered now counts */
     if (!to && !refusal.by_tier && wf_below_opening(below))
         return WF_LEAVE_NOT;
+    struct wf_coded_plan plan;
+    if (to && wf_coding_plan_slot(to, domain, slot, &plan) == WF_CODING_NOT) {
+        refusal = (struct wf_refusal){.why = WF_NOT_EXACT};
+        to = NULL;
+    }
     if (!to) {
         if (refusal.by_worth)
             domain->refused[slot / 8] |= (uint8_t)(1u << (slot % 8));
@@ -506,7 +538,7 @@ uint64_t wf_demote_unwritten(const struct wf_below *below, uint64_t *out_bytes)
             uint32_t entry = wf_below_find(domain, key);
             if (entry != WF_DIRECTORY_NONE)
                 wf_directory_read(below->directory, entry, &block);
-            if (block.tiers || !is_wanted(domain, slot, bytes))
+            if (block.fit || !is_wanted(domain, slot, bytes))
                 continue;
             blocks++;
             *out_bytes += bytes;
@@ -517,10 +549,25 @@ uint64_t wf_demote_unwritten(const struct wf_below *below, uint64_t *out_bytes)
 
 /* ---------------------------------------------------------------------------- from tier to tier */
 
+/* The request is about the block again, and not about how it lies somewhere. */
+static void block_again(struct write *write)
+{
+    struct wf_tier_request *request = &write->job.job.request;
+    struct wf_tier_block *block = &request->block;
+    if (request->as_stored && block->plain_bytes) {
+        block->bytes = block->plain_bytes;
+        block->part_bytes = block->plain_part_bytes;
+    }
+    block->plain_bytes = 0;
+    block->plain_part_bytes = block->plain_quality = 0;
+    request->as_stored = false;
+}
+
 static void move_end(struct write *write, enum weft_status status)
 {
     struct wf_ended ended = write->ended;
     struct wf_node *node = write->below->node;
+    block_again(write);
     wf_directory_unhold(write->below->directory, write->entry);
     writing(write->to, write->domain, 0 - write->job.job.request.block.bytes);
     write->from->leaving_bytes -= write->job.job.request.block.bytes;
@@ -550,6 +597,7 @@ static void move_written(struct wf_mover_job *job)
     const uint8_t *key = job->job.request.block.key;
     enum weft_status status = job->job.request.status;
     uint32_t entry = wf_below_find(write->domain, key);
+    block_again(write);
     if ((status == WEFT_OK || status == WEFT_EXISTS) && entry != WF_DIRECTORY_NONE) {
         enum weft_status entered = enter(write, status);
         if (entered != WEFT_OK) {
@@ -578,6 +626,25 @@ static void move_written(struct wf_mover_job *job)
     move_end(write, status);
 }
 
+/* What was read goes on as it is, if it is a frame; else it is encoded as the other tier has it. */
+static void plan_move(struct write *write)
+{
+    struct wf_tier_request *request = &write->job.job.request;
+    if (request->as_stored && request->block.plain_bytes) {
+        write->quality = wf_quality_told(request->block.plain_quality);
+        return;
+    }
+    const struct wf_coding_ask ask = {.bytes = request->block.bytes,
+                                      .depth = request->block.depth,
+                                      .quality = WEFT_LOSSLESS};
+    bool encoded = wf_coding_plan(write->to, write->domain, &ask, &write->plan) ==
+                   WF_CODING_ENCODED;
+    request->as_stored = false;
+    request->block.part_bytes = wf_below_part_bytes(request->block.bytes);
+    request->plan = encoded ? &write->plan : NULL;
+    write->quality = WEFT_LOSSLESS;
+}
+
 static void move_read(struct wf_mover_job *job)
 {
     struct write *write = (struct write *)job;
@@ -585,8 +652,7 @@ static void move_read(struct wf_mover_job *job)
     struct wf_tier_request *request = &job->job.request;
     if (status == WEFT_OK) {
         request->op = WF_TIER_WRITE;
-        request->plan = wf_coding_plan(write->to, write->domain, request->block.bytes,
-                                       &write->plan);
+        plan_move(write);
         job->kind = WF_MOVE_WRITE;
         job->checksum = 0;
         job->done = move_written;
@@ -616,6 +682,7 @@ static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, boo
     write->to = to;
     write->entry = entry;
     write->keep = keep;
+    write->quality = wf_directory_quality(&block, from->number);
     write->ended = *ended;
     write->buffer = aligned_alloc(WF_TIER_ALIGN, (block.bytes + WF_TIER_ALIGN - 1) / WF_TIER_ALIGN *
                                                      WF_TIER_ALIGN);
@@ -629,6 +696,9 @@ static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, boo
     request->block.bytes = block.bytes;
     request->block.part_bytes = wf_below_part_bytes(block.bytes);
     request->data = write->buffer;
+    /* A frame need not be decoded where the other tier has frames; and one of what was lost says so
+     * only as it is. */
+    request->as_stored = to->coding.on || write->quality > WEFT_LOSSLESS;
     write->job.kind = WF_MOVE_READ;
     write->job.job.class = WF_TIER_DEMOTE;
     write->job.done = move_read;

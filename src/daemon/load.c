@@ -50,7 +50,8 @@ struct load {
     uint32_t slot;
     uint32_t reader; /* for whose request; WF_STORE_NODE: nobody's yet */
     unsigned tier;
-    unsigned tried; /* tiers that failed */
+    unsigned tried;            /* tiers that failed */
+    enum weft_quality quality; /* of the copy there */
     enum wf_tier_class class;
     uint64_t deadline_us, step_us; /* of range 0, and from one range to the next */
     uint32_t part_bytes, lead_parts, range_parts, ranges; /* lead: the first range */
@@ -74,6 +75,7 @@ struct wanted {
     bool whole;
     const char *why; /* a literal, for the event */
     uint32_t reader; /* for whose request; WF_STORE_NODE: of one that is to come */
+    uint16_t format; /* by which it was asked for, and 1; 0: by none */
 };
 
 struct read {
@@ -246,6 +248,7 @@ static const char *failure_name(const struct load *load)
     case WEFT_E_CORRUPT: return "corrupt";
     case WEFT_MISS: return "missing";
     case WEFT_E_TIMEOUT: return "timeout";
+    case WEFT_E_NOT_FOUND: return "profile"; /* that it was stored by */
     default: return "device";
     }
 }
@@ -303,8 +306,9 @@ static bool choose(struct load *load)
     wf_directory_read(below->directory, entry, &block);
     for (uint32_t i = 0; i < below->count; i++) {
         unsigned tier = below->order[i];
-        if ((block.tiers & ~load->tried) >> tier & 1 && wf_lower_usable(&below->tiers[tier])) {
+        if ((block.fit & ~load->tried) >> tier & 1 && wf_lower_usable(&below->tiers[tier])) {
             load->tier = tier;
+            load->quality = wf_directory_quality(&block, tier);
             return true;
         }
     }
@@ -339,6 +343,7 @@ static void settle(struct load *load)
     struct wf_below *below = load->below;
     load->tried |= (unsigned)load->failed << load->tier;
     if (load->failed && choose(load)) {
+        wf_store_worsen(&load->domain->store, load->slot, load->quality);
         load->failed = false;
         load->next_range = 0;
         enqueue(load);
@@ -606,7 +611,9 @@ static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const st
     loads->free = rest;
     loads->busy++;
     domain->key_taken[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
+    domain->format_of[slot] = wanted->format;
     load->slot = slot;
+    wf_store_worsen(&domain->store, slot, load->quality);
     load->bytes = block.bytes;
     load->data = (uint8_t *)domain->pool.memory +
                  atomic_load_explicit(&domain->store.index.desc[slot].offset, memory_order_relaxed);
@@ -684,6 +691,14 @@ static void asked_note(struct wf_ahead_asked *asked, uint32_t place, enum weft_s
     asked->last = place;
 }
 
+/* What nobody registered is no format's; nothing else is the matter with it. */
+static uint16_t format_of(const struct wf_client *client, uint32_t format)
+{
+    const struct wf_node *node = client->node;
+    bool known = format < node->format_count && node->formats[format].domain == client->domain->id;
+    return known ? (uint16_t)(format + 1) : 0;
+}
+
 void wf_handle_load(struct wf_client *client, const struct wf_load *request)
 {
     struct wf_node *node = client->node;
@@ -708,6 +723,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
                             .of = count,
                             .whole = request->flags & WF_LOAD_BLOCKS,
                             .why = prefetch ? "prefetch" : "get",
+                            .format = format_of(client, request->format),
                             .reader = prefetch ? WF_STORE_NODE : client->id};
     struct wf_ahead_asked asked = {.blocks = 0};
     if (!prefetch)

@@ -116,7 +116,9 @@ static enum weft_status status_when_failed(const struct wf_mover_job *job, enum 
 static void note_error(struct wf_mover *m, const struct wf_mover_job *job, enum weft_status status)
 {
     const uint8_t *key = job->job.request.block.key;
-    if (status >= 0 || status == WEFT_E_TIMEOUT || m->ending != WF_ENDING_NOT)
+    /* A profile that is not here is its owner's to tell of. */
+    bool told = status == WEFT_E_TIMEOUT || status == WEFT_E_NOT_FOUND;
+    if (status >= 0 || told || m->ending != WF_ENDING_NOT)
         return;
     uint64_t now_ns = wf_now_ns();
     snprintf(m->last_error, sizeof m->last_error, "%s", wf_last_error());
@@ -162,22 +164,30 @@ static void verify_done(struct wf_mover *m, enum weft_status status)
     finish(m, job, status, bytes);
 }
 
-/* The next parts of the first in line, as many as the buffer takes. */
+/* The next parts of the first in line, as many as the buffer takes.  What was stored with loss is
+ * read as it lies: to see whether it is whole takes no profile.  How it is cut there the first of
+ * its parts tells. */
 static enum weft_status verify_part(struct wf_mover *m, const struct wf_mover_job *job)
 {
     struct wf_tier_block there;
     if (!m->ops->find(m->tier, job->job.request.block.key, &there))
         return WEFT_MISS;
+    bool lossy = there.plain_quality != 0;
     if (m->verified_parts == 0)
         m->verified = there;
-    if (there.bytes != m->verified.bytes || there.part_bytes != m->verified.part_bytes)
+    if (!lossy && (there.bytes != m->verified.bytes || there.part_bytes != m->verified.part_bytes))
         return WEFT_MISS;
-    uint32_t count = m->buffer_bytes / there.part_bytes;
-    uint32_t left = wf_tier_parts(&there) - m->verified_parts;
+    uint32_t count = 1, left = 1;
+    if (!lossy || m->verified_parts > 0) {
+        count = m->buffer_bytes / m->verified.part_bytes;
+        left = wf_tier_parts(&m->verified) - m->verified_parts;
+    }
     if (count == 0)
         return wf_fail(WEFT_E_LIMIT,
                        "tier %s: a part of %u bytes cannot be verified in %u; give the mover more",
-                       m->name, there.part_bytes, m->buffer_bytes);
+                       m->name, m->verified.part_bytes, m->buffer_bytes);
+    if (lossy)
+        there.bytes = m->buffer_bytes; /* the room */
     m->part = (struct wf_mover_job){.kind = WF_MOVE_VERIFY};
     m->part.job.class = job->job.class;
     m->part.job.deadline_us = job->job.deadline_us;
@@ -188,6 +198,7 @@ static enum weft_status verify_part(struct wf_mover *m, const struct wf_mover_jo
         .data = m->buffer,
         .first_part = m->verified_parts,
         .part_count = count < left ? count : left,
+        .as_stored = lossy,
     };
     enum weft_status status = wf_tier_scheduler_submit(m->scheduler, &m->part.job);
     if (status == WEFT_OK) {
@@ -213,8 +224,13 @@ static void verify_ended(struct wf_mover *m)
 {
     const struct wf_tier_request *request = &m->part.job.request;
     m->part_flying = false;
+    if (request->status == WEFT_OK && request->as_stored && m->verified_parts == 0)
+        m->verified = request->block;
     if (request->status != WEFT_OK) {
         verify_done(m, request->status);
+    } else if (request->as_stored && (request->block.bytes != m->verified.bytes ||
+                                      request->block.part_bytes != m->verified.part_bytes)) {
+        verify_done(m, WEFT_MISS); /* another one, meanwhile */
     } else {
         m->verified_parts += request->part_count;
         m->verified_here += request->bytes;
@@ -270,7 +286,9 @@ static bool as_expected(const struct wf_mover *m, const struct wf_mover_job *job
     bool looks = job->kind == WF_MOVE_READ || job->kind == WF_MOVE_WRITE;
     if (!looks || asked->bytes == 0 || !m->ops->find(m->tier, asked->key, &there))
         return true;
-    return there.bytes == asked->bytes && there.part_bytes == asked->part_bytes &&
+    bool frame = job->kind == WF_MOVE_WRITE && job->job.request.as_stored;
+    return there.bytes == (frame ? asked->plain_bytes : asked->bytes) &&
+           there.part_bytes == (frame ? asked->plain_part_bytes : asked->part_bytes) &&
            memcmp(there.format, asked->format, sizeof there.format) == 0;
 }
 

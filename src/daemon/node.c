@@ -17,6 +17,7 @@
 #include "daemon/ahead.h"
 #include "daemon/below.h"
 #include "daemon/huge.h"
+#include "daemon/profiles.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 
@@ -313,7 +314,9 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
     domain->used_again = wf_calloc(slots / 8 + 1, 1, "the map of blocks that were read");
     domain->key_taken = wf_calloc(slots / 8 + 1, 1, "the map of blocks that stay in DRAM");
     domain->refused = wf_calloc(slots / 8 + 1, 1, "the map of blocks that no tier takes");
-    if (status == WEFT_OK && (!domain->used_again || !domain->key_taken || !domain->refused))
+    domain->format_of = wf_calloc(slots, sizeof *domain->format_of, "the formats of blocks");
+    if (status == WEFT_OK &&
+        (!domain->used_again || !domain->key_taken || !domain->refused || !domain->format_of))
         status = WEFT_E_NO_MEMORY;
     if (status == WEFT_OK)
         status = wf_segment_create("weft-index", wf_index_bytes(slots, far), WF_PAGES_NORMAL,
@@ -364,6 +367,7 @@ static void domain_fini(struct wf_domain *domain)
     free(domain->used_again);
     free(domain->key_taken);
     free(domain->refused);
+    free(domain->format_of);
     memset(domain->secret, 0, sizeof domain->secret);
 }
 
@@ -486,6 +490,8 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
     if (status == WEFT_OK)
         status = wf_telemetry_create(node);
     if (status == WEFT_OK)
+        status = wf_profiles_create(node, &node->profiles);
+    if (status == WEFT_OK)
         status = wf_below_create(node, &node->below);
     if (status != WEFT_OK) {
         wf_node_destroy(node);
@@ -509,6 +515,7 @@ void wf_node_destroy(struct wf_node *node)
     wf_telemetry_destroy(node);
     if (node->device_lives_on)
         return;
+    wf_profiles_destroy(node->profiles);
     for (uint32_t i = 0; i < node->domain_count; i++)
         domain_fini(&node->domains[i]);
     for (uint32_t i = 0; i < node->format_count; i++)

@@ -51,6 +51,7 @@ enum wf_not_below {
     WF_NOT_ADMITTED, /* or takes what leaves DRAM, */
     WF_NOT_FULL,     /* or has room, */
     WF_NOT_LARGE,    /* or takes blocks of that size */
+    WF_NOT_EXACT,    /* it has lost something, and could not be stored as what it is (coding.c) */
     /* By worth: core/placement.h, enum wf_admit_rule */
     WF_NOT_ONCE,
     WF_NOT_SLOWER,
@@ -84,6 +85,8 @@ struct wf_domain {
     uint8_t *used_again;             /* a bit a slot: read since it was put */
     uint8_t *key_taken;  /* a bit a slot: a tier has another domain's block under its key */
     uint8_t *refused;    /* a bit a slot: no tier takes it, as of not long ago */
+    uint16_t *format_of; /* a slot: the number of the format that it was put or asked for with, and
+                            1; 0: it came from below without one */
     uint64_t refused_ns; /* when all of them were forgotten last */
     uint64_t not_below[WF_NOT_BELOW_REASONS]; /* left DRAM, and are lost */
     uint64_t left_dram;                       /* evicted there while a tier had it */
@@ -116,7 +119,11 @@ struct wf_format_entry {
     uint8_t root[32], digest[32];
     uint64_t block_bytes, layer_bytes;
     uint32_t block_tokens, layers;
-    enum weft_quality quality;      /* that its blocks have at least; no default */
+    enum weft_quality quality; /* that its blocks have at least; no default */
+    /* By what its blocks are stored with loss, as of that generation of profiles; coding.c. */
+    const struct wf_profile *profile;
+    uint64_t profile_generation;
+    bool profile_missed;            /* there was none, and that was told */
     struct wf_format_open *request; /* as it was asked for, but that its quality is what is part of
                                        its keys; owned */
 };
@@ -172,6 +179,8 @@ struct wf_reclaim {
 
 struct wf_telemetry;
 struct wf_below;
+struct wf_profile;
+struct wf_profiles;
 
 struct wf_node {
     struct wf_config config;
@@ -199,9 +208,10 @@ struct wf_node {
     struct wf_huge_pages *huge; /* NULL: the pool's pages are what they are */
     struct wf_telemetry *telemetry;
     struct wf_below *below; /* NULL: no tiers */
-    uint32_t scrubs;        /* blocks of DRAM that are being checked, and held meanwhile */
-    bool device_lives_on;   /* it may write to the pools: they stay mapped until the process ends */
-    bool unpark;            /* something came free that a parked request may wait for */
+    struct wf_profiles *profiles;
+    uint32_t scrubs;      /* blocks of DRAM that are being checked, and held meanwhile */
+    bool device_lives_on; /* it may write to the pools: they stay mapped until the process ends */
+    bool unpark;          /* something came free that a parked request may wait for */
     int epoll, listener, lock, signals, timer;
     int spare; /* given up for a moment to turn someone away when no other descriptor is left */
     bool draining, stopping, hurried; /* by a second signal */

@@ -55,6 +55,7 @@ static void reserve_one(struct wf_client *client, const struct wf_reserve *reque
         client->domain->fulls++;
     }
     if (status == WEFT_OK) { /* what is said of a slot was of the block before */
+        client->domain->format_of[slot] = (uint16_t)(request->format + 1);
         client->domain->used_again[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
         client->domain->key_taken[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
         client->domain->refused[slot / 8] &= (uint8_t) ~(1u << (slot % 8));

@@ -16,6 +16,7 @@
 #include "daemon/devices.h"
 #include "daemon/huge.h"
 #include "daemon/node.h"
+#include "daemon/profiles.h"
 #include "daemon/query.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -336,24 +337,31 @@ static char *list_domains(struct wf_node *node, const struct wf_domain *only)
     return wf_query_page("domains", rows, 0);
 }
 
-static char *list_formats(const struct wf_node *node, const struct wf_domain *domain,
-                          uint64_t cursor)
+/* By what its blocks are stored with loss; NULL: they are not. */
+static const char *profile_of(struct wf_node *node, struct wf_format_entry *format)
+{
+    const struct wf_profile *profile = wf_coding_profile(node, format);
+    return profile ? wf_profiles_name(node->profiles, profile) : NULL;
+}
+
+static char *list_formats(struct wf_node *node, const struct wf_domain *domain, uint64_t cursor)
 {
     json_t *rows = json_array();
     size_t room = WF_PAGE_BYTES;
     uint64_t i = cursor;
     for (; i < node->format_count && json_array_size(rows) < WF_PAGE_ROWS; i++) {
-        const struct wf_format_entry *f = &node->formats[i];
+        struct wf_format_entry *f = &node->formats[i];
         if (f->domain != domain->id)
             continue;
         char digest[65];
         wf_query_hex(f->digest, sizeof f->digest, digest);
         if (!wf_query_row(rows, &room,
-                          json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:s}", "format", (json_int_t)i,
-                                    "model", f->request->model, "digest", digest, "block_bytes",
-                                    (json_int_t)f->block_bytes, "block_tokens",
+                          json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:s?}", "format",
+                                    (json_int_t)i, "model", f->request->model, "digest", digest,
+                                    "block_bytes", (json_int_t)f->block_bytes, "block_tokens",
                                     (json_int_t)f->block_tokens, "layers", (json_int_t)f->layers,
-                                    "quality", weft_quality_name(f->quality))))
+                                    "quality", weft_quality_name(f->quality), "profile",
+                                    profile_of(node, f))))
             break;
     }
     return wf_query_page("formats", rows, i < node->format_count ? i : 0);

@@ -22,6 +22,7 @@
 #include "base/size.h"
 #include "daemon/below.h"
 #include "daemon/node.h"
+#include "daemon/profiles.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 
@@ -353,6 +354,7 @@ static void tick(struct wf_node *node)
     }
     if (node->below)
         wf_below_tick(node->below);
+    wf_profiles_tick(node->profiles);
     wf_sessions_tell(node);
     node->unpark = true; /* nobody says when a pin is dropped */
     unpark(node);

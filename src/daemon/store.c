@@ -421,6 +421,18 @@ enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations
     return status;
 }
 
+void wf_store_worsen(struct wf_store *store, uint32_t slot, enum weft_quality quality)
+{
+    uint64_t word = word_of(store, slot);
+    assert(wf_word_state(word) == WF_SLOT_RESERVED);
+    if (quality <= wf_word_quality(word))
+        return;
+    wf_index_lossy_set(&store->index);
+    /* Relaxed: who sees it committed sees this. */
+    atomic_store_explicit(&store->index.desc[slot].word, wf_word_with_quality(word, quality),
+                          memory_order_relaxed);
+}
+
 void wf_store_give_up(struct wf_store *store, uint32_t slot)
 {
     assert(state_of(store, slot) == WF_SLOT_RESERVED);

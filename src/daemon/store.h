@@ -173,6 +173,8 @@ void wf_store_abort_all(struct wf_store *store, struct wf_reservations *list);
 void wf_store_progress(struct wf_store *store, uint32_t slot, uint32_t granules);
 enum weft_status wf_store_arrived(struct wf_store *store, struct wf_reservations *list,
                                   uint32_t slot, uint32_t reader);
+/* What arrives in it is no better than `quality`.  As long as it is reserved. */
+void wf_store_worsen(struct wf_store *store, uint32_t slot, enum weft_quality quality);
 /* Nobody is to wait for it any more; its memory is kept until wf_store_lost(). */
 void wf_store_give_up(struct wf_store *store, uint32_t slot);
 void wf_store_lost(struct wf_store *store, struct wf_reservations *list, uint32_t slot);
@@ -232,6 +234,13 @@ void wf_store_bury(struct wf_store *store);
 
 /* Every invariant; asserts.  For tests. */
 void wf_store_verify(const struct wf_store *store);
+
+/* How exact the block is; never WEFT_QUALITY_DEFAULT. */
+static inline enum weft_quality wf_store_quality(const struct wf_store *store, uint32_t slot)
+{
+    return wf_word_quality(
+        atomic_load_explicit(&store->index.desc[slot].word, memory_order_relaxed));
+}
 
 /* Blocks before it in its chain. */
 static inline uint32_t wf_store_depth(const struct wf_store *store, uint32_t slot)

@@ -27,7 +27,7 @@ static inline enum wf_slot_state state_of(const struct wf_store *store, uint32_t
 static inline void state_set(struct wf_store *store, uint32_t slot, enum wf_slot_state state,
                              memory_order order)
 {
-    uint64_t word = (word_of(store, slot) & ~(uint64_t)0xff) | (uint64_t)state;
+    uint64_t word = (word_of(store, slot) & ~WF_WORD_STATE) | (uint64_t)state;
     atomic_store_explicit(&store->index.desc[slot].word, word, order);
 }
 

@@ -217,7 +217,7 @@ struct wf_load {
     struct wf_message message;
     uint32_t count, flags;
     uint32_t within_ms; /* PREFETCH: when they should be there; 0: as soon as may be */
-    uint32_t reserved;
+    uint32_t format;
     uint64_t session; /* whose priority and deadline count; 0: no one's */
     uint8_t keys[][32];
 };

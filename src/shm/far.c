@@ -6,7 +6,8 @@
 /* How far from its home bucket an entry may lie, as in the index. */
 #define PROBE_MAX 64
 
-#define TIER_MASK 0xffull
+#define TIER_MASK 0xffull /* and quality */
+#define TIER_BITS 6
 
 uint64_t wf_far_bytes(uint32_t blocks_max, uint64_t *out_bucket_count)
 {
@@ -62,17 +63,25 @@ static _Atomic uint64_t *lookup(const struct place *place, unsigned *out_step, u
     return NULL;
 }
 
-int wf_far_find(const struct wf_far *far, const uint8_t key[32])
+int wf_far_look(const struct wf_far *far, const uint8_t key[32], enum weft_quality *out)
 {
     struct place place;
     unsigned step;
     uint64_t word;
     if (!place_of(far, key, &place) || !lookup(&place, &step, &word))
         return -1;
-    return (int)(word & TIER_MASK) - 1;
+    unsigned quality = (unsigned)(word >> TIER_BITS) & 3u;
+    *out = quality > WEFT_LOSSLESS ? (enum weft_quality)quality : WEFT_LOSSLESS;
+    return (int)(word & ((1u << TIER_BITS) - 1)) - 1;
 }
 
-bool wf_far_set(struct wf_far *far, const uint8_t key[32], unsigned tier)
+int wf_far_find(const struct wf_far *far, const uint8_t key[32])
+{
+    enum weft_quality ignored;
+    return wf_far_look(far, key, &ignored);
+}
+
+bool wf_far_set(struct wf_far *far, const uint8_t key[32], unsigned tier, enum weft_quality quality)
 {
     struct place place;
     unsigned step;
@@ -81,7 +90,7 @@ bool wf_far_set(struct wf_far *far, const uint8_t key[32], unsigned tier)
     if (!place_of(far, key, &place))
         return false;
     _Atomic uint64_t *at = lookup(&place, &step, &word);
-    word = place.tag | (tier + 1);
+    word = place.tag | ((uint64_t)quality & 3u) << TIER_BITS | (tier + 1);
     for (step = 0; !at && step < PROBE_MAX; step++)
         for (int i = 0; i < WF_BUCKET_ENTRIES && !at; i++)
             if (atomic_load_explicit(&place.home[step].entry[i], memory_order_relaxed) == 0) {

@@ -45,6 +45,7 @@ static void locate(struct wf_index *index, void *memory, const struct wf_index_h
     index->far.buckets = (struct wf_bucket *)(void *)((char *)memory + header->far_offset);
     index->far.bucket_count = header->far_bucket_count;
     index->speeds = (struct wf_tier_speed *)(void *)((char *)memory + WF_SPEEDS_OFFSET);
+    index->lossy = (_Atomic uint32_t *)(void *)((char *)memory + WF_LOSSY_OFFSET);
 }
 
 enum weft_status wf_index_format(void *memory, uint64_t bytes, const struct wf_index_shape *shape,
@@ -253,6 +254,27 @@ size_t wf_index_match_far(const struct wf_index *index, const uint8_t *keys, siz
             absent = middle;
     }
     return present;
+}
+
+size_t wf_index_quality(const struct wf_index *index, const uint8_t *keys, size_t present,
+                        enum weft_quality *out_worst)
+{
+    enum weft_quality worst = WEFT_LOSSLESS, quality;
+    size_t i = 0;
+    *out_worst = WEFT_LOSSLESS;
+    /* Acquire: pairs with the release in wf_index_lossy_set(). */
+    if (atomic_load_explicit(index->lossy, memory_order_acquire) == 0)
+        return present;
+    for (; i < present; i++) {
+        struct wf_found found;
+        if (wf_index_find(index, keys + 32 * i, &found))
+            quality = wf_word_quality(found.word);
+        else if (wf_far_look(&index->far, keys + 32 * i, &quality) < 0)
+            break;
+        worst = quality > worst ? quality : worst;
+    }
+    *out_worst = worst;
+    return i;
 }
 
 bool wf_index_insert(struct wf_index *index, uint32_t slot)

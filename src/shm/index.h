@@ -38,6 +38,7 @@ struct wf_index {
     uint64_t pool_bytes;
     struct wf_far far;
     struct wf_tier_speed *speeds; /* [WF_FAR_TIERS] */
+    _Atomic uint32_t *lossy;      /* layout.h */
 };
 
 /* Bytes of the segment for so many slots, and so many blocks below DRAM (0: none). */
@@ -89,7 +90,19 @@ size_t wf_index_match(const struct wf_index *index, const uint8_t *keys, size_t 
 size_t wf_index_match_far(const struct wf_index *index, const uint8_t *keys, size_t count,
                           size_t near);
 
+/* The same keys one by one, when not all blocks may be as they were put: how many of the first
+ * `present` are there without a gap, and the worst quality among them. */
+size_t wf_index_quality(const struct wf_index *index, const uint8_t *keys, size_t present,
+                        enum weft_quality *out_worst);
+
 /* ---------------------------------------------------------------------------------- owner side */
+
+/* From here on readers look at each block's quality. */
+static inline void wf_index_lossy_set(struct wf_index *index)
+{
+    /* Release: before the block that makes it so is published. */
+    atomic_store_explicit(index->lossy, 1, memory_order_release);
+}
 
 /* Publish `slot` under its key.  The descriptor is complete and its word is COMMITTED already.
  * False when the neighbourhood of its bucket is full, which a load of 4/5 makes as good as

@@ -15,6 +15,8 @@
  *              | struct wf_index_header            (constant after start)   |
  *     2048     | owner: a robust mutex held by the node's owner thread      |
  *     3072     | struct wf_tier_speed [WF_FAR_TIERS]: what is below, how far|
+ *     3584     | u32: 1 once a block was there that is not as it was put,   |
+ *              | or is not to be found though others are that extend it     |
  *     4096     +------------------------------------------------------------+
  *              | struct wf_desc [slots_max]        64 bytes a block         |
  *              +------------------------------------------------------------+
@@ -27,10 +29,13 @@
  * trust to be current, and everything else in the descriptor belongs to the generation that the
  * word names:
  *
- *     63            32 31                    8 7       0
- *    +----------------+-----------------------+---------+
- *    |   generation   |  depth (in the chain) |  state  |
- *    +----------------+-----------------------+---------+
+ *     63            32 31                    8 7  6 5     4 3   0
+ *    +----------------+-----------------------+----+---------+------+
+ *    |   generation   |  depth (in the chain) | 0  | quality | state|
+ *    +----------------+-----------------------+----+---------+------+
+ *
+ * `quality` is 0 for what is as it was put, and else the enum weft_quality that it was stored at
+ * when it came from below.
  *
  * A bucket entry leads from a key to a slot:   tag (32 bits of the key) << 32 | (slot + 1);   0 is
  * empty. Keys are SHA-256 output, so their own bits are the hash; the tag only saves descriptor
@@ -53,9 +58,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "weft/weft.h"
+
 #define WF_INDEX_MAGIC 0x3158444954464557u /* "WEFTIDX1", little-endian */
 #define WF_PINS_MAGIC 0x31534e4950544657u  /* "WFTPINS1" */
-#define WF_LAYOUT_VERSION 2u
+#define WF_LAYOUT_VERSION 3u
 
 #define WF_PAGE 4096u
 #define WF_GRANULE 4096u /* pool space is dealt out in these */
@@ -91,6 +98,7 @@ struct wf_index_header {
 
 #define WF_OWNER_OFFSET 2048u
 #define WF_SPEEDS_OFFSET 3072u
+#define WF_LOSSY_OFFSET 3584u
 #define WF_FAR_TIERS 8u
 
 /* How a tier is reached, as measured; for the model of what a load will take. */
@@ -100,7 +108,8 @@ struct wf_tier_speed {
     _Atomic uint32_t mbps; /* 10^6 bytes a second; 0: not known */
     uint32_t reserved;
 };
-static_assert(WF_SPEEDS_OFFSET + WF_FAR_TIERS * sizeof(struct wf_tier_speed) <= WF_PAGE, "");
+static_assert(WF_SPEEDS_OFFSET + WF_FAR_TIERS * sizeof(struct wf_tier_speed) <= WF_LOSSY_OFFSET,
+              "");
 
 struct wf_desc {
     _Atomic uint64_t word;
@@ -133,9 +142,21 @@ static inline uint32_t wf_word_depth(uint64_t word)
 {
     return (uint32_t)(word >> 8) & WF_DEPTH_MAX;
 }
+#define WF_WORD_STATE UINT64_C(0xf)
 static inline enum wf_slot_state wf_word_state(uint64_t word)
 {
-    return (enum wf_slot_state)(word & 0xff);
+    return (enum wf_slot_state)(word & WF_WORD_STATE);
+}
+/* Never WEFT_QUALITY_DEFAULT. */
+static inline enum weft_quality wf_word_quality(uint64_t word)
+{
+    unsigned quality = (unsigned)(word >> 4) & 3u;
+    return quality > WEFT_LOSSLESS ? (enum weft_quality)quality : WEFT_LOSSLESS;
+}
+static inline uint64_t wf_word_with_quality(uint64_t word, enum weft_quality quality)
+{
+    uint64_t bits = quality > WEFT_LOSSLESS ? (uint64_t)quality & 3u : 0;
+    return (word & ~UINT64_C(0x30)) | bits << 4;
 }
 
 /* Progress of a block that is on its way: how many granules from its start have arrived and are

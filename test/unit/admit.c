@@ -43,8 +43,10 @@ static void explain(struct wf_policy *policy, uint32_t slot, struct wf_policy_re
     *out = told;
 }
 
-static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier)
+static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier,
+                  enum weft_quality quality)
 {
+    (void)quality;
     (void)context, (void)domain, (void)key, (void)tier;
 }
 

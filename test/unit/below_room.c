@@ -19,8 +19,10 @@
 #define TAKES 135168u /* with a header of a page */
 #define BLOCKS 64u
 
-static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier)
+static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier,
+                  enum weft_quality quality)
 {
+    (void)quality;
     (void)context, (void)domain, (void)key, (void)tier;
 }
 

@@ -45,8 +45,10 @@ static void log_event(struct world *w, const uint8_t key[32], char what, int tie
         snprintf(w->log + used, sizeof w->log - used, "%u%c%d ", number, what, tier);
 }
 
-static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier)
+static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier,
+                  enum weft_quality quality)
 {
+    (void)quality;
     (void)domain;
     log_event(context, key, '>', tier);
 }
@@ -514,8 +516,10 @@ static void test_next(void **state)
 #define MANY 1000000u
 #define CHAIN 50u
 
-static void nobody_shown(void *context, uint16_t domain, const uint8_t key[32], int tier)
+static void nobody_shown(void *context, uint16_t domain, const uint8_t key[32], int tier,
+                         enum weft_quality quality)
 {
+    (void)quality;
     (void)context, (void)domain, (void)key, (void)tier;
 }
 

@@ -91,8 +91,10 @@ static int nearest(uint8_t tiers)
 
 /* ------------------------------------------------------------------------------- callbacks */
 
-static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier)
+static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier,
+                  enum weft_quality quality)
 {
+    (void)quality;
     struct model *m = context;
     int k = number_of(key), parent = m->parent[k];
     assert_int_equal(domain, m->domain[k]);

@@ -74,7 +74,7 @@ static void test_no_table(void **state)
     uint8_t key[32];
     random_key(1, key);
     assert_int_equal(wf_far_find(&far, key), -1);
-    assert_false(wf_far_set(&far, key, 0));
+    assert_false(wf_far_set(&far, key, 0, WEFT_LOSSLESS));
     wf_far_clear(&far, key);
 }
 
@@ -99,7 +99,7 @@ static void test_random(void **state)
         } else if (tier[k] >= 0 || there < BLOCKS) {
             there += tier[k] < 0;
             tier[k] = random_below(&r, 50) ? (int)random_below(&r, 8) : (int)WF_FAR_TIER_MAX;
-            assert_true(wf_far_set(far, key, (unsigned)tier[k]));
+            assert_true(wf_far_set(far, key, (unsigned)tier[k], WEFT_LOSSLESS));
         }
         assert_int_equal(wf_far_find(far, key), tier[k]);
     }
@@ -124,13 +124,13 @@ static void test_one_home(void **state)
     uint8_t key[32];
     for (uint32_t i = 0; i <= PROBE_ROOM; i++) {
         key_at_home(i, key);
-        assert_int_equal(wf_far_set(far, key, i % 8), i < PROBE_ROOM);
+        assert_int_equal(wf_far_set(far, key, i % 8, WEFT_LOSSLESS), i < PROBE_ROOM);
     }
     assert_int_equal(wf_far_find(far, key), -1); /* the one too many */
     key_at_home(3, key);
-    assert_true(wf_far_set(far, key, 7)); /* no room is needed for another tier */
+    assert_true(wf_far_set(far, key, 7, WEFT_LOSSLESS)); /* no room is needed for another tier */
     assert_int_equal(wf_far_find(far, key), 7);
-    assert_true(wf_far_set(far, key, 3));
+    assert_true(wf_far_set(far, key, 3, WEFT_LOSSLESS));
     for (uint32_t i = 0; i < PROBE_ROOM; i += 2) {
         key_at_home(i, key);
         wf_far_clear(far, key);
@@ -149,7 +149,7 @@ static void test_tag_of_zeros(void **state)
     struct wf_far *far = *state;
     uint8_t key[32] = {0};
     assert_int_equal(wf_far_find(far, key), -1);
-    assert_true(wf_far_set(far, key, 0));
+    assert_true(wf_far_set(far, key, 0, WEFT_LOSSLESS));
     assert_int_equal(wf_far_find(far, key), 0);
     wf_far_clear(far, key);
     assert_true(is_empty(far));
@@ -231,11 +231,11 @@ static void test_readers_and_an_owner(void **state)
     /* Some roamers first, so that those that stay lie behind gaps that open and close. */
     for (uint32_t k = STAY; k < STAY + ROAM / 2; k++) {
         key_among_few_homes(k, key);
-        assert_true(wf_far_set(s.far, key, 3));
+        assert_true(wf_far_set(s.far, key, 3, WEFT_LOSSLESS));
     }
     for (uint32_t k = 0; k < STAY; k++) {
         key_among_few_homes(k, key);
-        assert_true(wf_far_set(s.far, key, 1));
+        assert_true(wf_far_set(s.far, key, 1, WEFT_LOSSLESS));
     }
     for (int i = 0; i < READERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, look_along, &s), 0);
@@ -246,9 +246,9 @@ static void test_readers_and_an_owner(void **state)
             uint32_t k = random_below(&r, STAY + ROAM);
             key_among_few_homes(k, key);
             if (k < STAY)
-                assert_true(wf_far_set(s.far, key, 1 + random_below(&r, 2)));
+                assert_true(wf_far_set(s.far, key, 1 + random_below(&r, 2), WEFT_LOSSLESS));
             else if (random_below(&r, 2))
-                assert_true(wf_far_set(s.far, key, 3 + random_below(&r, 2)));
+                assert_true(wf_far_set(s.far, key, 3 + random_below(&r, 2), WEFT_LOSSLESS));
             else
                 wf_far_clear(s.far, key);
         }

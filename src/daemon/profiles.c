@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A look at the folder takes up what it has not seen yet, a file at a time.  One is known by name,
+ * size and time of its last change; what was written to just now is left for the next look, so that
+ * a copy under way is not taken for a damaged file.  One look at a time, by the thread that made
+ * the node or by a worker; it alone adds to the table, whose entries are published with its count.
+ */
+#include "daemon/profiles.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/events.h"
+#include "daemon/node.h"
+#include "daemon/telemetry.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+
+#define FILES_MAX 256u       /* of which something is remembered */
+#define LOOK_NS 1000000000u  /* between two looks at the folder's time */
+#define FRESH_NS 1000000000u /* a file that was changed so lately may not be whole */
+#define NAME_BYTES 256u
+
+struct file {
+    char name[NAME_BYTES];
+    uint64_t changed_ns, bytes, inode;
+    uint32_t profile; /* in the table; NONE: it was refused */
+    bool seen;        /* in this look */
+};
+#define NONE UINT32_MAX
+
+struct kept {
+    struct wf_profile *profile;
+    char name[NAME_BYTES];     /* of the file that it was read from first */
+    _Atomic uint64_t there_ns; /* when its file was changed last; 0: it is not there now */
+};
+
+struct wf_profiles {
+    struct wf_job job; /* first member: a look by a worker */
+    struct wf_node *node;
+    char folder[WF_PATH_MAX + 16];
+    /* Of whoever looks: */
+    struct file *files; /* [FILES_MAX] */
+    uint32_t file_count;
+    uint64_t bytes; /* of all profiles */
+    bool starting;
+    char refusal[WF_EVENT_TEXT_MAX + 1]; /* the last one of this look; "": none */
+    /* Published: */
+    struct kept kept[WF_PROFILES_MAX];
+    _Atomic uint32_t count;
+    _Atomic uint64_t generation;
+    /* The owner's: */
+    bool looking;
+    bool unsettled; /* something is to be looked at again in any case; whoever looks sets it */
+    uint32_t told;  /* of the table */
+    uint64_t looked_ns, folder_ns;
+};
+
+void wf_profiles_folder(const struct wf_node *node, char *out, size_t capacity)
+{
+    const struct wf_config *config = &node->config;
+    if (config->profiles[0])
+        snprintf(out, capacity, "%s", config->profiles);
+    else if (config->state_dir[0])
+        snprintf(out, capacity, "%s/profiles", config->state_dir);
+    else
+        out[0] = '\0';
+}
+
+/* ------------------------------------------------------------------------------------ a look */
+
+static uint64_t ns_of(const struct timespec *time)
+{
+    return (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec;
+}
+
+static void refuse(struct wf_profiles *p, const char *name, const char *why)
+{
+    snprintf(p->refusal, sizeof p->refusal, "profile %.60s is not used: %.100s", name, why);
+    wf_warn("profiles", "%s/%s is not used: %s", p->folder, name, why);
+}
+
+static bool read_all(int fd, uint8_t *to, uint64_t bytes)
+{
+    while (bytes) {
+        ssize_t got = read(fd, to, bytes);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return false;
+        to += got;
+        bytes -= (uint64_t)got;
+    }
+    return true;
+}
+
+static uint32_t keep(struct wf_profiles *p, const char *name, struct wf_profile *profile)
+{
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_relaxed);
+    for (uint32_t i = 0; i < count; i++)
+        if (p->kept[i].profile->id == profile->id) {
+            wf_profile_destroy(profile);
+            return i;
+        }
+    if (count == WF_PROFILES_MAX) {
+        refuse(p, name, "there are 64 already, counting those whose files went since the start");
+        wf_profile_destroy(profile);
+        return NONE;
+    }
+    p->kept[count].profile = profile;
+    snprintf(p->kept[count].name, NAME_BYTES, "%s", name);
+    p->bytes += profile->head.bytes;
+    /* Release: pairs with the acquire in wf_profiles_by_id(). */
+    atomic_store_explicit(&p->count, count + 1, memory_order_release);
+    return count;
+}
+
+static uint32_t take(struct wf_profiles *p, const char *name, int fd, uint64_t bytes)
+{
+    struct wf_profile *profile = NULL;
+    if (bytes > WF_PROFILES_BYTES_MAX - p->bytes) {
+        refuse(p, name, "with those that were read before it is more than 1 GiB");
+        return NONE;
+    }
+    uint8_t *file = malloc(bytes ? bytes : 1);
+    bool whole = file && read_all(fd, file, bytes);
+    if (!whole)
+        refuse(p, name, file ? "it cannot be read to its end" : "there is no memory for it");
+    else if (wf_profile_parse(file, bytes, &profile) != WEFT_OK)
+        refuse(p, name, wf_last_error());
+    free(file);
+    return profile ? keep(p, name, profile) : NONE;
+}
+
+static struct file *known(struct wf_profiles *p, const char *name)
+{
+    for (uint32_t i = 0; i < p->file_count; i++)
+        if (strcmp(p->files[i].name, name) == 0)
+            return &p->files[i];
+    if (p->file_count == FILES_MAX)
+        return NULL;
+    struct file *file = &p->files[p->file_count++];
+    *file = (struct file){.profile = NONE};
+    snprintf(file->name, sizeof file->name, "%s", name);
+    return file;
+}
+
+/* One file of the folder. */
+static void look_at(struct wf_profiles *p, int folder, const char *name)
+{
+    struct stat about;
+    struct timespec now;
+    /* A pipe that nobody writes to is not waited for. */
+    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) {
+        wf_debug("profiles", "%s/%s is no file that can be read", p->folder, name);
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    struct file *file = known(p, name);
+    uint64_t changed_ns = ns_of(&about.st_mtim), bytes = (uint64_t)about.st_size;
+    bool same = file && file->changed_ns == changed_ns && file->bytes == bytes &&
+                file->inode == (uint64_t)about.st_ino;
+    clock_gettime(CLOCK_REALTIME, &now);
+    bool fresh = !p->starting && ns_of(&now) - changed_ns < FRESH_NS;
+    if (file)
+        file->seen = true;
+    if (file && !same && fresh) {
+        p->unsettled = true;
+    } else if (file && !same) {
+        file->changed_ns = changed_ns;
+        file->bytes = bytes;
+        file->inode = (uint64_t)about.st_ino;
+        file->profile = take(p, name, fd, bytes);
+    }
+    close(fd);
+}
+
+/* Files that are not there any more are forgotten, and what is there now is what is written by. */
+static void settle(struct wf_profiles *p)
+{
+    uint64_t there_ns[WF_PROFILES_MAX] = {0};
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < p->file_count; i++) {
+        const struct file *file = &p->files[i];
+        if (!file->seen)
+            continue;
+        if (file->profile != NONE && file->changed_ns > there_ns[file->profile])
+            there_ns[file->profile] = file->changed_ns;
+        p->files[left++] = *file;
+    }
+    p->file_count = left;
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_relaxed);
+    for (uint32_t i = 0; i < count; i++)
+        atomic_store_explicit(&p->kept[i].there_ns, there_ns[i], memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
+}
+
+static void look(struct wf_profiles *p)
+{
+    size_t suffix = strlen(WF_PROFILES_SUFFIX);
+    DIR *folder = opendir(p->folder);
+    p->refusal[0] = '\0';
+    p->unsettled = false;
+    for (uint32_t i = 0; i < p->file_count; i++)
+        p->files[i].seen = false;
+    const struct dirent *entry;
+    while (folder && (entry = readdir(folder))) {
+        size_t length = strlen(entry->d_name);
+        if (entry->d_name[0] != '.' && length > suffix && length < NAME_BYTES &&
+            strcmp(entry->d_name + length - suffix, WF_PROFILES_SUFFIX) == 0)
+            look_at(p, dirfd(folder), entry->d_name);
+    }
+    if (folder)
+        closedir(folder);
+    settle(p);
+}
+
+/* ---------------------------------------------------------------------------- the owner thread */
+
+static void tell(struct wf_profiles *p)
+{
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_relaxed);
+    for (; p->told < count; p->told++) {
+        const struct kept *kept = &p->kept[p->told];
+        const struct wf_profile_head *head = &kept->profile->head;
+        wf_info("profiles", "%s/%s: of model %s, %u layers of %u heads of %u", p->folder,
+                kept->name, head->model, head->layers, head->heads, head->head_dim);
+        wf_telemetry_event(p->node, NULL, "codec", "profile %.64s is used for model %.100s",
+                           kept->name, head->model);
+    }
+    if (p->refusal[0])
+        wf_telemetry_event(p->node, NULL, "codec", "%s", p->refusal);
+}
+
+static uint64_t folder_changed_ns(const struct wf_profiles *p)
+{
+    struct stat about;
+    return stat(p->folder, &about) == 0 ? ns_of(&about.st_mtim) : 0;
+}
+
+static void look_run(struct wf_job *job)
+{
+    look((struct wf_profiles *)job);
+}
+
+static void look_done(struct wf_job *job)
+{
+    struct wf_profiles *p = (struct wf_profiles *)job;
+    p->looking = false;
+    tell(p);
+}
+
+void wf_profiles_tick(struct wf_profiles *p)
+{
+    uint64_t now_ns = wf_now_ns();
+    if (p->looking || !p->folder[0] || now_ns - p->looked_ns < LOOK_NS)
+        return;
+    p->looked_ns = now_ns;
+    uint64_t changed_ns = folder_changed_ns(p);
+    if (changed_ns == p->folder_ns && !p->unsettled)
+        return;
+    p->job.run = look_run;
+    p->job.done = look_done;
+    p->looking = wf_workers_submit(p->node->workers, &p->job);
+    if (p->looking)
+        p->folder_ns = changed_ns;
+}
+
+enum weft_status wf_profiles_create(struct wf_node *node, struct wf_profiles **out)
+{
+    struct wf_profiles *p = wf_calloc(1, sizeof *p, "the table of profiles");
+    struct file *files = wf_calloc(FILES_MAX, sizeof *files, "the table of profiles");
+    if (!p || !files) {
+        free(p);
+        free(files);
+        return WEFT_E_NO_MEMORY;
+    }
+    p->node = node;
+    p->files = files;
+    wf_profiles_folder(node, p->folder, sizeof p->folder);
+    p->looked_ns = wf_now_ns();
+    if (p->folder[0]) {
+        p->folder_ns = folder_changed_ns(p);
+        p->starting = true;
+        look(p);
+        p->starting = false;
+        tell(p);
+    }
+    *out = p;
+    return WEFT_OK;
+}
+
+void wf_profiles_destroy(struct wf_profiles *p)
+{
+    if (!p)
+        return;
+    for (uint32_t i = 0; i < p->count; i++)
+        wf_profile_destroy(p->kept[i].profile);
+    free(p->files);
+    free(p);
+}
+
+/* ------------------------------------------------------------------------------------- choosing */
+
+const struct wf_profile *wf_profiles_by_id(void *profiles, uint64_t id)
+{
+    struct wf_profiles *p = profiles;
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_acquire);
+    for (uint32_t i = 0; i < count; i++)
+        if (p->kept[i].profile->id == id)
+            return p->kept[i].profile;
+    return NULL;
+}
+
+uint64_t wf_profiles_generation(const struct wf_profiles *p)
+{
+    return atomic_load_explicit(&p->generation, memory_order_acquire);
+}
+
+/* Are keys turned as the profile takes them to be?  Scaled positions are the model's affair, which
+ * its name says. */
+static bool turns_alike(const struct wf_profile *profile, const struct wf_format_open *format)
+{
+    const struct wf_rope *rope = &profile->rope;
+    if (!rope->dims || !(format->rope_theta > 0))
+        return !rope->dims && !(format->rope_theta > 0);
+    if (format->scaling_bytes || rope->dims < 4)
+        return true;
+    double expected = pow(format->rope_theta, -2.0 / rope->dims);
+    return fabs(rope->frequencies[1] - expected) <= 1e-4 * expected;
+}
+
+/* A rank of several has some of the model's heads, and an adapter makes other KV; a profile says of
+ * neither whose it is. */
+static bool fits(const struct wf_profile *profile, const struct wf_format_open *format)
+{
+    const struct wf_profile_head *head = &profile->head;
+    return strcmp(head->model, format->model) == 0 && !format->block_bytes &&
+           head->layers == format->layers && head->heads == format->kv_heads &&
+           head->head_dim == format->head_dim && format->dtype != WEFT_INT8 &&
+           format->tp_size <= 1 && !format->adapter_bytes && turns_alike(profile, format);
+}
+
+const struct wf_profile *wf_profiles_for(const struct wf_profiles *p,
+                                         const struct wf_format_open *format)
+{
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_acquire);
+    const struct wf_profile *best = NULL;
+    uint64_t best_ns = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t there_ns = atomic_load_explicit(&p->kept[i].there_ns, memory_order_relaxed);
+        if (there_ns > best_ns && fits(p->kept[i].profile, format)) {
+            best = p->kept[i].profile;
+            best_ns = there_ns;
+        }
+    }
+    return best;
+}
+
+const char *wf_profiles_name(const struct wf_profiles *p, const struct wf_profile *profile)
+{
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_acquire);
+    for (uint32_t i = 0; i < count; i++)
+        if (p->kept[i].profile == profile)
+            return p->kept[i].name;
+    return "";
+}

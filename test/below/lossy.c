@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A domain that asks for a quality: its blocks come back from below as the profile has them, to the
+ * bit, and everyone who matches them hears it; who asks for better, or for what the domain asks
+ * since, never gets one of them; and what cannot be read for want of its profile is there again
+ * with it.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../support/profile.h"
+#include "corners_world.h"
+
+#define MODEL "small@1"
+#define CHAINS 12u
+#define LINKS 6u /* blocks of a chain */
+
+static const char *const settings[] = {"pool.size=8MB",
+                                       "pool.size_max=8MB",
+                                       "pool.policy=lru",
+                                       "drain=30s",
+                                       "workers=2",
+                                       "log.level=info",
+                                       "profiles=%d/profiles",
+                                       "domain.default.quality=transparent",
+                                       "tiers=nvme0",
+                                       "tier.nvme0.path=%d/nvme0",
+                                       "tier.nvme0.size=64MB",
+                                       "tier.nvme0.admit=always",
+                                       NULL};
+
+struct lossy {
+    struct world w;
+    char folder[96], file[128];
+    struct wf_profile *profile;
+    uint32_t times; /* that blocks were stored */
+};
+
+static void prepare(struct lossy *l, const char *const *with)
+{
+    begin(&l->w, with);
+    snprintf(l->folder, sizeof l->folder, "%s/profiles", l->w.node.directory);
+    snprintf(l->file, sizeof l->file, "%s/small.wfprofile", l->folder);
+    assert_int_equal(mkdir(l->folder, 0700), 0);
+    profile_make(MODEL, 0, l->file);
+    l->profile = profile_read(l->file);
+    l->times = 1;
+}
+
+static void finish(struct lossy *l)
+{
+    end(&l->w);
+    wf_profile_destroy(l->profile);
+}
+
+static struct weft_format *format_of(const struct lossy *l, enum weft_quality quality)
+{
+    struct weft_format *f;
+    struct weft_format_spec spec = {.model = MODEL,
+                                    .layers = PROFILE_LAYERS,
+                                    .kv_heads = PROFILE_HEADS,
+                                    .head_dim = PROFILE_DIM,
+                                    .dtype = WEFT_BF16,
+                                    .block_tokens = PROFILE_TOKENS,
+                                    .quality = quality};
+    assert_int_equal(weft_format_open(l->w.w, &spec, &f), WEFT_OK);
+    assert_int_equal(weft_format_block_bytes(f), PROFILE_BLOCK_BYTES);
+    return f;
+}
+
+static uint32_t number_of(uint64_t chain, uint32_t link)
+{
+    return (uint32_t)(chain * 1000 + link);
+}
+
+/* How many of its blocks are new. */
+static uint32_t put_chain(struct weft_format *f, uint64_t chain)
+{
+    struct weft_key keys[LINKS];
+    struct weft_slot slots[LINKS];
+    uint32_t fresh = 0;
+    keys_of(f, chain, LINKS, keys);
+    assert_int_equal(weft_reserve_keys(f, NULL, keys, LINKS, WEFT_CHAINED, slots), WEFT_OK);
+    for (uint32_t i = 0; i < LINKS; i++) {
+        fresh += slots[i].status == WEFT_OK;
+        if (slots[i].status == WEFT_OK)
+            profile_block(number_of(chain, i), slots[i].data);
+    }
+    assert_int_equal(weft_commit_slots(f, slots, LINKS), WEFT_OK);
+    return fresh;
+}
+
+/* How many come, each as `quality` has it; they were in DRAM all the time if that is 0. */
+static uint32_t get_chain(const struct lossy *l, struct weft_format *f, uint64_t chain,
+                          enum weft_quality quality)
+{
+    static uint8_t plain[PROFILE_BLOCK_BYTES], back[PROFILE_BLOCK_BYTES];
+    struct weft_key keys[LINKS];
+    struct weft_pins pins;
+    uint32_t found = 0;
+    keys_of(f, chain, LINKS, keys);
+    assert_int_equal(weft_get_keys(f, keys, LINKS, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
+    for (uint32_t i = 0; i < pins.blocks; i++) {
+        enum weft_status status = weft_wait_block(&pins, i);
+        if (status == WEFT_MISS)
+            break;
+        assert_int_equal(status, WEFT_OK);
+        profile_block(number_of(chain, i), plain);
+        for (uint32_t j = 0; quality > WEFT_LOSSLESS && j < l->times; j++) {
+            profile_back(l->profile, quality, i, plain, back);
+            assert_true(j > 0 || memcmp(plain, back, sizeof plain) != 0);
+            memcpy(plain, back, sizeof plain);
+        }
+        assert_memory_equal(pins.data[i], plain, sizeof plain);
+        assert_int_equal(weft_pin_quality(&pins.pins[i]), quality);
+        found++;
+    }
+    weft_pins_release(&pins);
+    return found;
+}
+
+static size_t matched(struct weft_format *f, uint64_t chain, enum weft_quality *out)
+{
+    struct weft_key keys[LINKS];
+    size_t present;
+    keys_of(f, chain, LINKS, keys);
+    assert_int_equal(weft_match_keys(f, keys, LINKS, &present), WEFT_OK);
+    assert_int_equal(weft_quality_keys(f, keys, LINKS, out), WEFT_OK);
+    return present;
+}
+
+static void stored_again(struct lossy *l)
+{
+    stop(&l->w);
+    start(&l->w, NULL);
+}
+
+static void what_is_stored_says_what_it_lost(void **state)
+{
+    (void)state;
+    struct lossy l;
+    enum weft_quality quality;
+    prepare(&l, settings);
+    start(&l.w, NULL);
+    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(weft_format_quality(f), WEFT_TRANSPARENT);
+    for (uint64_t c = 1; c <= CHAINS; c++) {
+        assert_int_equal(put_chain(f, c), LINKS);
+        assert_int_equal(get_chain(&l, f, c, WEFT_LOSSLESS), LINKS); /* it is in DRAM still */
+    }
+    assert_int_equal(matched(f, 1, &quality), LINKS);
+    assert_int_equal(quality, WEFT_LOSSLESS);
+    weft_format_close(f);
+    stored_again(&l);
+
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    for (uint64_t c = 1; c <= CHAINS; c++) {
+        assert_int_equal(matched(f, c, &quality), LINKS);
+        assert_int_equal(quality, WEFT_TRANSPARENT);
+        assert_int_equal(get_chain(&l, f, c, WEFT_TRANSPARENT), LINKS);
+        assert_int_equal(matched(f, c, &quality), LINKS);
+        assert_int_equal(quality, WEFT_TRANSPARENT);
+        assert_int_equal(put_chain(f, c), 0); /* it will do */
+    }
+    assert_true((double)tier_number(&l.w, "nvme0", "used_bytes") <
+                0.6 * CHAINS * LINKS * PROFILE_BLOCK_BYTES);
+    weft_format_close(f);
+
+    /* Up, down and up again: it has lost nothing more. */
+    for (int round = 0; round < 2; round++) {
+        stored_again(&l);
+        f = format_of(&l, WEFT_QUALITY_DEFAULT);
+        for (uint64_t c = 1; c <= CHAINS; c++)
+            assert_int_equal(get_chain(&l, f, c, WEFT_TRANSPARENT), LINKS);
+        weft_format_close(f);
+    }
+    finish(&l);
+}
+
+static void who_asks_for_better_has_it(void **state)
+{
+    (void)state;
+    struct lossy l;
+    enum weft_quality quality;
+    prepare(&l, settings);
+    set(&l.w, "domain.default.quality=economy");
+    start(&l.w, NULL);
+    static const enum weft_quality asked[] = {WEFT_ECONOMY, WEFT_TRANSPARENT, WEFT_LOSSLESS,
+                                              WEFT_QUALITY_DEFAULT};
+    static const enum weft_quality is[] = {WEFT_ECONOMY, WEFT_TRANSPARENT, WEFT_LOSSLESS,
+                                           WEFT_ECONOMY};
+    for (int i = 0; i < 4; i++) {
+        struct weft_format *f = format_of(&l, asked[i]);
+        assert_int_equal(weft_format_quality(f), is[i]);
+        /* The last asks for what the first did. */
+        assert_int_equal(matched(f, 1, &quality), i < 3 ? 0 : LINKS);
+        assert_int_equal(put_chain(f, 1), i < 3 ? LINKS : 0);
+        weft_format_close(f);
+    }
+    stored_again(&l);
+    for (int i = 0; i < 4; i++) {
+        struct weft_format *f = format_of(&l, asked[i]);
+        assert_int_equal(matched(f, 1, &quality), LINKS);
+        assert_int_equal(quality, is[i]);
+        assert_int_equal(get_chain(&l, f, 1, is[i]), LINKS);
+        weft_format_close(f);
+    }
+    finish(&l);
+}
+
+static void who_asks_for_more_since_is_not_answered_with_less(void **state)
+{
+    (void)state;
+    struct lossy l;
+    enum weft_quality quality;
+    prepare(&l, settings);
+    start(&l.w, NULL);
+    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(put_chain(f, 1), LINKS);
+    assert_int_equal(put_chain(f, 2), LINKS);
+    weft_format_close(f);
+    stop(&l.w);
+
+    set(&l.w, "domain.default.quality=lossless");
+    start(&l.w, NULL);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    for (uint64_t c = 1; c <= 2; c++) {
+        assert_int_equal(matched(f, c, &quality), 0);
+        assert_int_equal(get_chain(&l, f, c, WEFT_LOSSLESS), 0);
+    }
+    assert_int_equal(put_chain(f, 1), LINKS); /* anew */
+    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(matched(f, 1, &quality), LINKS);
+    assert_int_equal(quality, WEFT_LOSSLESS);
+    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
+    assert_int_equal(matched(f, 2, &quality), 0);
+    weft_format_close(f);
+    stop(&l.w);
+
+    /* Back: what is better than it must be will do, and what was left alone is found again. */
+    set(&l.w, "domain.default.quality=transparent");
+    start(&l.w, NULL);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
+    assert_int_equal(get_chain(&l, f, 2, WEFT_TRANSPARENT), LINKS);
+    weft_format_close(f);
+    finish(&l);
+}
+
+static void without_its_profile_it_waits(void **state)
+{
+    (void)state;
+    struct lossy l;
+    enum weft_quality quality;
+    char aside[160];
+    prepare(&l, settings);
+    start(&l.w, NULL);
+    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(put_chain(f, 1), LINKS);
+    weft_format_close(f);
+    stop(&l.w);
+
+    snprintf(aside, sizeof aside, "%s.aside", l.file);
+    assert_int_equal(rename(l.file, aside), 0);
+    start(&l.w, NULL);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(matched(f, 1, &quality), LINKS);
+    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), 0);
+    assert_true(told(&l.w, "events", "\"reason\":\"profile\""));
+    assert_int_equal(matched(f, 1, &quality), LINKS); /* it is there still */
+    assert_int_equal(put_chain(f, 2), LINKS);
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(get_chain(&l, f, 2, WEFT_LOSSLESS), LINKS); /* there was no profile */
+    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), 0);
+
+    assert_int_equal(rename(aside, l.file), 0); /* while it runs */
+    assert_true(told(&l.w, "events", "is used for model " MODEL));
+    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
+    assert_int_equal(put_chain(f, 3), LINKS);
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(get_chain(&l, f, 3, WEFT_TRANSPARENT), LINKS);
+    weft_format_close(f);
+    finish(&l);
+}
+
+static const char *const two[] = {"pool.size=8MB",
+                                  "pool.size_max=8MB",
+                                  "pool.policy=lru",
+                                  "drain=30s",
+                                  "workers=2",
+                                  "log.level=info",
+                                  "profiles=%d/profiles",
+                                  "domain.default.quality=economy",
+                                  "tiers=nvme0,nvme1",
+                                  "tier.nvme0.path=%d/nvme0",
+                                  "tier.nvme0.size=64MB",
+                                  "tier.nvme0.admit=always",
+                                  "tier.nvme0.archive=false",
+                                  "tier.nvme1.path=%d/nvme1",
+                                  "tier.nvme1.size=64MB",
+                                  "tier.nvme1.admit=never",
+                                  "tier.nvme1.codec=lossless",
+                                  NULL};
+
+static enum weft_status archive_chain(struct weft_format *f, uint64_t chain)
+{
+    struct weft_key keys[LINKS];
+    struct weft_archived out;
+    keys_of(f, chain, LINKS, keys);
+    return weft_archive_keys(f, "lossy", &keys[LINKS - 1], ARCHIVE_MS, &out);
+}
+
+/* To a tier that stores nothing with loss itself: what is there is what it was, also alone; whether
+ * it is whole is seen without its profile. */
+static void from_tier_to_tier_it_stays_what_it_is(void **state)
+{
+    (void)state;
+    struct lossy l;
+    enum weft_quality quality;
+    prepare(&l, two);
+    start(&l.w, NULL);
+    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(put_chain(f, 1), LINKS);
+    assert_int_equal(put_chain(f, 2), LINKS);
+    assert_int_equal(archive_chain(f, 2), WEFT_OK); /* from DRAM: exact there */
+    assert_int_equal(weft_archive_remove(l.w.w, "lossy"), WEFT_OK);
+    weft_format_close(f);
+    stop(&l.w);
+    assert_int_equal(unlink(l.file), 0);
+    start(&l.w, NULL);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(archive_chain(f, 1), WEFT_OK); /* it was read back, as it lies */
+    weft_format_close(f);
+    stop(&l.w);
+
+    profile_make(MODEL, 0, l.file);
+    set(&l.w, "tiers=nvme1");
+    start(&l.w, NULL);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_true(archives_settle(&l.w, "ok", 1));
+    assert_int_equal(matched(f, 1, &quality), LINKS);
+    assert_int_equal(quality, WEFT_ECONOMY);
+    assert_int_equal(get_chain(&l, f, 1, WEFT_ECONOMY), LINKS);
+    assert_int_equal(get_chain(&l, f, 2, WEFT_LOSSLESS), LINKS);
+    weft_format_close(f);
+    finish(&l);
+}
+
+/* Its copy below goes while it is in DRAM: it is stored again as what it is, and loses nothing more
+ * by that. */
+static void what_is_stored_twice_loses_once(void **state)
+{
+    (void)state;
+    struct lossy l;
+    char tier[96];
+    prepare(&l, settings);
+    start(&l.w, NULL);
+    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(put_chain(f, 1), LINKS);
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
+    snprintf(tier, sizeof tier, "%s/nvme0", l.w.node.directory);
+    assert_int_equal(unlink(tier), 0);
+    assert_true(told(&l.w, "tiers", "\"failed\""));
+    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS); /* DRAM has it */
+    int fd = open(tier, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);      /* begin anew */
+    assert_true(fd >= 0);
+    close(fd);
+    assert_true(told(&l.w, "events", "is open; 0 blocks"));
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(tier_number(&l.w, "nvme0", "blocks"), LINKS);
+    l.times = 2; /* which is the same but for what rounding to bf16 does */
+    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
+    weft_format_close(f);
+    finish(&l);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_stored_says_what_it_lost),
+        cmocka_unit_test(who_asks_for_better_has_it),
+        cmocka_unit_test(who_asks_for_more_since_is_not_answered_with_less),
+        cmocka_unit_test(without_its_profile_it_waits),
+        cmocka_unit_test(from_tier_to_tier_it_stays_what_it_is),
+        cmocka_unit_test(what_is_stored_twice_loses_once),
+    };
+    return cmocka_run_group_tests_name("lossy", tests, NULL, NULL);
+}
