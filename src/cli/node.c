@@ -491,7 +491,11 @@ void wf_cli_node_print(const struct cli *cli, FILE *to)
                 wf_cli_size(plan->pool_bytes, size, sizeof size));
     else
         fprintf(to, "against the node on %s\n", cli->socket);
-    wf_cli_build_print(to);
+#if WF_TEST_HOOKS
+    fputs("this build has test hooks and is not made for speed; `make bench` measures one that "
+          "is\n",
+          to);
+#endif
 }
 
 void wf_cli_node_halt(struct cli_node *node, int number)
