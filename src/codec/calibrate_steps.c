@@ -14,16 +14,21 @@
  * Laplace distribution's. */
 #define MAGNITUDE 0.70710678
 
+static void coefficients_of(const struct wf_calibration_group *group, const float *x,
+                            float *restrict out)
+{
+    memset(out, 0, group->dims * sizeof *out);
+    for (uint32_t i = 0; i < group->dims; i++)
+        for (uint32_t j = 0; j < group->dims; j++)
+            out[j] += x[i] * group->forward[(size_t)i * group->dims + j];
+}
+
 void wf_calibration_observe(struct wf_calibration *c, uint32_t layer, bool value, uint64_t position,
                             uint32_t tokens, const float *rows)
 {
     const struct wf_calibration_shape *s = &c->shape;
     size_t stride = (size_t)s->heads * s->head_dim;
     float x[WF_PROFILE_DIMS_MAX], y[WF_PROFILE_DIMS_MAX], row[WF_PROFILE_DIMS_MAX];
-    static const float zeros[WF_PROFILE_DIMS_MAX];
-    uint16_t all[WF_PROFILE_DIMS_MAX];
-    for (uint32_t i = 0; i < WF_PROFILE_DIMS_MAX; i++)
-        all[i] = (uint16_t)i;
     for (uint32_t t = 0; t < tokens; t++) {
         size_t at = 0;
         if (position + t < s->sinks)
@@ -36,7 +41,7 @@ void wf_calibration_observe(struct wf_calibration *c, uint32_t layer, bool value
                              s->head_dim);
             for (uint32_t i = 0; i < group->dims; i++)
                 x[i] = row[i] - (float)(group->sum[i] / group->count);
-            wf_transform_combine(y, zeros, x, all, group->dims, group->forward, group->dims);
+            coefficients_of(group, x, y);
             for (uint32_t i = 0; i < group->dims; i++)
                 group->magnitude[i] += fabs((double)y[i]);
             group->observed += 1;

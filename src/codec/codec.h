@@ -54,6 +54,7 @@ struct wf_codec {
     const char *name; /* "lossless", "int8" …: what users say */
     const char *says; /* one line of help */
     uint8_t id;       /* in frames; never used anew for something else */
+    uint8_t revision; /* how often the format of its planes has changed; frames have one more */
     bool lossless;
     bool profiled; /* encodes and decodes only with a profile */
 

@@ -1,79 +1,133 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The two ends of a stream; what is between is inline in coder.h.
+ * Symbols one at a time, for any number of states, and the two ends of a stream (coder.h).
  */
 #include "codec/coder.h"
 
 #include <assert.h>
 
-size_t wf_encoder_finish(struct wf_encoder *e, unsigned states, uint8_t *out, size_t capacity)
-{
-    assert(states >= 1 && states <= WF_CODER_STATES_MAX);
-    if (e->have > 0)
-        wf_encoder_bits(e, 0, 8 - e->have);
-    size_t head = states * sizeof(uint32_t);
-    if (e->full || capacity < head + e->bit_bytes)
-        return 0;
+#define INLINE static inline __attribute__((always_inline))
 
-    /* Words grow downwards from the end of `out` first, for the last is written first. */
-    uint8_t *word = out + capacity;
-    const uint8_t *least = out + head + e->bit_bytes;
-    uint32_t state[WF_CODER_STATES_MAX];
-    for (unsigned i = 0; i < states; i++)
-        state[i] = WF_CODER_LOW;
-    for (size_t i = e->symbol_count; i-- > 0;) {
-        uint32_t *s = &state[i % states];
-        uint32_t frequency = e->symbols[i].frequency, start = e->symbols[i].start;
-        if (*s >> (32 - WF_LAPLACE_BITS) >= frequency) {
-            if (word - least < 2)
-                return 0;
-            word -= 2;
-            uint16_t low = (uint16_t)*s;
-            memcpy(word, &low, 2);
-            *s >>= 16;
+void wf_bits_flush(struct wf_bit_writer *w)
+{
+    if (w->have % 8)
+        wf_bits_put(w, 0, 8 - w->have % 8);
+    while (w->have > 0) {
+        w->have -= 8;
+        if (w->at < w->end)
+            *w->at++ = (uint8_t)(w->held >> w->have);
+        else
+            w->full = true;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- steps */
+
+INLINE uint8_t *encode(const struct wf_laplace *laplace, const uint8_t *classes, size_t steps,
+                       unsigned lanes, const uint8_t *symbols, unsigned states, uint32_t *state,
+                       uint8_t *word, const uint8_t *least)
+{
+    for (size_t i = steps; i-- > 0;) {
+        const struct wf_laplace_table *t = &laplace->table[classes[i]];
+        for (unsigned l = lanes; l-- > 0;) {
+            uint32_t s = state[l % states], symbol = symbols[i * WF_CODER_LANES + l];
+            if (s >> (32 - WF_LAPLACE_BITS) >= t->frequency[symbol]) {
+                if (word - least < 2)
+                    return NULL;
+                uint16_t low = (uint16_t)s;
+                word -= 2;
+                memcpy(word, &low, 2);
+                s >>= 16;
+            }
+            state[l % states] = wf_coder_push(s, t, symbol);
         }
-        *s = (*s / frequency << WF_LAPLACE_BITS) + *s % frequency + start;
     }
-    size_t words = (size_t)(out + capacity - word);
-    memcpy(out, state, head);
-    memmove(out + head, word, words);
-    for (size_t i = 0; i < e->bit_bytes; i++)
-        out[head + words + e->bit_bytes - 1 - i] = e->bits[i];
-    return head + words + e->bit_bytes;
+    return word;
 }
 
-bool wf_decoder_init(struct wf_decoder *d, unsigned states, const uint8_t *in, size_t bytes)
+INLINE const uint8_t *decode(const struct wf_laplace *laplace, const uint8_t *classes, size_t steps,
+                             unsigned lanes, uint8_t *symbols, unsigned states, uint32_t *state,
+                             const uint8_t *word, const uint8_t *end)
 {
-    size_t head = states * sizeof(uint32_t);
-    if (bytes < head)
-        return false;
-    *d = (struct wf_decoder){.begin = in + head,
-                             .end = in + bytes,
-                             .word = in + head,
-                             .bit = in + bytes,
-                             .states = states};
-    memcpy(d->state, in, head);
-    return true;
+    for (size_t i = 0; i < steps; i++) {
+        const struct wf_laplace_table *t = &laplace->table[classes[i]];
+        uint8_t *out = symbols + i * WF_CODER_LANES;
+        for (unsigned l = 0; l < lanes; l++) {
+            uint32_t s = state[l % states], slot = s % WF_LAPLACE_TOTAL;
+            uint32_t symbol = t->symbol[slot];
+            s = t->frequency[symbol] * (s >> WF_LAPLACE_BITS) + slot - t->start[symbol];
+            if (s < WF_CODER_LOW) {
+                uint16_t low;
+                if (end - word < 2)
+                    return NULL;
+                memcpy(&low, word, 2);
+                word += 2;
+                s = s << 16 | low;
+            }
+            state[l % states] = s;
+            out[l] = (uint8_t)symbol;
+        }
+        for (unsigned l = lanes; l < WF_CODER_LANES; l++)
+            out[l] = 0;
+    }
+    return word;
 }
 
-void wf_decoder_fill_slowly(struct wf_decoder *d)
+uint8_t *wf_coder_encode(const struct wf_laplace *laplace, const uint8_t *classes, size_t steps,
+                         unsigned lanes, const uint8_t *symbols, unsigned states, uint32_t *state,
+                         uint8_t *word, const uint8_t *least)
 {
-    /* What is held below `have` is the beginning of the next byte, and said again. */
-    while (d->have <= 56 && d->bit > d->begin) {
-        d->held |= (uint64_t) * --d->bit << (56 - d->have);
-        d->have += 8;
-    }
-    if (d->have < 32 && d->bit == d->begin) {
-        d->broken |= d->spare != 0; /* of more than 32 zeros, some were taken */
-        d->spare = 64 - d->have;
-        d->have = 64;
+    if (states == 4)
+        return encode(laplace, classes, steps, lanes, symbols, 4, state, word, least);
+    assert(states == WF_CODER_STATES_MAX);
+    return encode(laplace, classes, steps, lanes, symbols, WF_CODER_STATES_MAX, state, word, least);
+}
+
+const uint8_t *wf_coder_decode(const struct wf_laplace *laplace, const uint8_t *classes,
+                               size_t steps, unsigned lanes, uint8_t *symbols, unsigned states,
+                               uint32_t *state, const uint8_t *word, const uint8_t *end)
+{
+    if (states == 4)
+        return decode(laplace, classes, steps, lanes, symbols, 4, state, word, end);
+    assert(states == WF_CODER_STATES_MAX);
+    return decode(laplace, classes, steps, lanes, symbols, WF_CODER_STATES_MAX, state, word, end);
+}
+
+/* ----------------------------------------------------------------------------------------- ends */
+
+void wf_coder_begin(unsigned states, uint32_t *state, const uint8_t *bits, size_t bytes)
+{
+    for (unsigned i = 0; i < states; i++) {
+        uint32_t high = 2 * i < bytes ? bits[2 * i] : 0;
+        uint32_t low = 2 * i + 1 < bytes ? bits[2 * i + 1] : 0;
+        state[i] = WF_CODER_LOW | high << 8 | low;
     }
 }
 
-bool wf_decoder_ended(const struct wf_decoder *d)
+bool wf_coder_ended(unsigned states, const uint32_t *state, uint8_t *out_bits)
 {
-    bool ended = !d->broken && d->have >= d->spare && d->word == d->bit + (d->have - d->spare) / 8;
-    for (unsigned i = 0; i < d->states; i++)
-        ended &= d->state[i] == WF_CODER_LOW;
+    bool ended = true;
+    for (unsigned i = 0; i < states; i++) {
+        out_bits[2 * i] = (uint8_t)(state[i] >> 8);
+        out_bits[2 * i + 1] = (uint8_t)state[i];
+        ended &= state[i] >> 16 == 1;
+    }
     return ended;
+}
+
+void wf_coder_put_states(struct wf_bit_writer *w, unsigned states, const uint32_t *state)
+{
+    for (unsigned i = 0; i < states; i++) {
+        unsigned more = 15 - (unsigned)__builtin_clz(state[i]);
+        wf_bits_put(w, more, 4);
+        wf_bits_put(w, state[i] & ((WF_CODER_LOW << more) - 1), 16 + more);
+    }
+}
+
+void wf_coder_take_states(struct wf_bit_reader *r, unsigned states, uint32_t *state)
+{
+    for (unsigned i = 0; i < states; i++) {
+        unsigned more = wf_bits_take(r, 4);
+        state[i] = WF_CODER_LOW << more | wf_bits_take(r, 16 + more);
+    }
 }

@@ -4,13 +4,20 @@
  * 1311.2540; F. Giesen, "Interleaved entropy coders", arXiv 1402.3392), and beside it bits that are
  * sent as they are.
  *
- *     +---------------+----------------------------->   <------------------------+
- *     | states: u32[] | words, u16, read forwards   |   | bits, read backwards   |
- *     +---------------+----------------------------->   <------------------------+
+ *     +-------------------------------+---------------------+-----------------------+
+ *     | front: the caller's bits, and | words: u16, as many | bits, but for those   |
+ *     | the states at the beginning   | as states ask for   | that are in states    |
+ *     +-------------------------------+---------------------+-----------------------+
  *
- * States have 32 bits and are at least 2^16; they are renewed 16 bits at a time.  Symbol number i
- * is state i mod `states`'s.  The coder ends where it began, with all states at 2^16 and no byte
- * left between words and bits: so what was damaged is nearly always seen.
+ * Symbols come in steps: one for each of 16 lanes, all with the same distribution, so that a vector
+ * takes a step at once.  Lane l's is coded by state l mod `states`.  States have 32 bits and are at
+ * least 2^16; they are renewed 16 bits at a time, in the order of lanes.  All symbols are decoded
+ * before the first of the bits is looked at.
+ *
+ * What states cost: each begins (for the decoder: ends) at 2^16 and the next 16 of the bits, so
+ * that those are sent for nothing; and what is sent is as long as it is: n in 4 bits, then the
+ * 16 + n bits below the highest.  That leaves 4 bits a state.  A decoder that does not end below
+ * 2^17 everywhere, or whose bits do not end with the last byte, was given something else.
  */
 #ifndef WF_CODEC_CODER_H
 #define WF_CODEC_CODER_H
@@ -22,118 +29,95 @@
 
 #include "codec/laplace.h"
 
-#define WF_CODER_STATES_MAX 4u
+#define WF_CODER_LANES 16u
+#define WF_CODER_STATES_MAX WF_CODER_LANES
 #define WF_CODER_LOW (1u << 16)
+#define WF_CODER_PAYLOAD_MAX (2 * WF_CODER_STATES_MAX) /* bytes of bits that are in states */
 
-/* ------------------------------------------------------------------------------------- encoding */
+/* ----------------------------------------------------------------------------------------- bits */
 
-struct wf_coder_symbol {
-    uint16_t start, frequency;
-};
-
-/* Symbols are kept until the end, since rANS writes the last one first; bits are kept in the order
- * in which they will be read, from the highest of a byte on. */
-struct wf_encoder {
-    struct wf_coder_symbol *symbols;
-    size_t symbol_count, symbols_max;
-    uint8_t *bits;
-    size_t bit_bytes, bit_bytes_max;
+/* From the highest of a byte on. */
+struct wf_bit_writer {
+    uint8_t *at, *end;
     uint64_t held;
-    unsigned have;
+    unsigned have; /* bits of `held` that are not written yet; < 32 */
     bool full;
 };
 
-static inline void wf_encoder_symbol(struct wf_encoder *e, uint32_t start, uint32_t frequency)
+static inline void wf_bits_put(struct wf_bit_writer *w, uint32_t value, unsigned count)
 {
-    if (e->symbol_count < e->symbols_max)
-        e->symbols[e->symbol_count++] = (struct wf_coder_symbol){(uint16_t)start,
-                                                                 (uint16_t)frequency};
-    else
-        e->full = true;
-}
-
-/* `count` ≤ 32 low bits of value, no others set. */
-static inline void wf_encoder_bits(struct wf_encoder *e, uint32_t value, unsigned count)
-{
-    e->held = e->held << count | value;
-    e->have += count;
-    while (e->have >= 8) {
-        e->have -= 8;
-        if (e->bit_bytes < e->bit_bytes_max)
-            e->bits[e->bit_bytes++] = (uint8_t)(e->held >> e->have);
-        else
-            e->full = true;
+    w->held = w->held << count | value; /* count ≤ 32; no bits above are set */
+    w->have += count;
+    if (w->have >= 32) {
+        w->have -= 32;
+        uint32_t word = __builtin_bswap32((uint32_t)(w->held >> w->have));
+        if (w->end - w->at >= 4) {
+            memcpy(w->at, &word, 4);
+            w->at += 4;
+        } else {
+            w->full = true;
+        }
     }
 }
 
-/* Everything to `out`; the bytes it took, or 0 when they were more than `capacity`, or more was
- * encoded than there was room for. */
-size_t wf_encoder_finish(struct wf_encoder *e, unsigned states, uint8_t *out, size_t capacity);
+/* What is held, to the end of a byte with zeros. */
+void wf_bits_flush(struct wf_bit_writer *w);
 
-/* ------------------------------------------------------------------------------------- decoding */
+/* Behind the bytes are 8 more that may be read. */
+#define WF_BITS_SLACK 8u
 
-struct wf_decoder {
-    const uint8_t *begin, *end; /* of words and bits */
-    const uint8_t *word, *bit;  /* words are read from here on up, bits from here on down */
-    uint64_t held;              /* bits, from the highest on; what is below `have` may be next */
-    unsigned have, spare;       /* bits held, and how many of them are not there but zeros */
-    unsigned states, turn;
-    uint32_t state[WF_CODER_STATES_MAX];
-    bool broken; /* more was asked for than there is; what came of it is garbage */
+struct wf_bit_reader {
+    const uint8_t *bytes;
+    size_t at, end; /* in bits */
+    bool broken;    /* more was asked for than there is; what came of it is garbage */
 };
 
-/* False: it is too short. */
-bool wf_decoder_init(struct wf_decoder *d, unsigned states, const uint8_t *in, size_t bytes);
-/* Was everything read, and nothing wrong? */
-bool wf_decoder_ended(const struct wf_decoder *d);
-/* Near the end of the bits. */
-void wf_decoder_fill_slowly(struct wf_decoder *d);
-
-static inline uint32_t wf_decoder_peek(const struct wf_decoder *d)
-{
-    return d->state[d->turn] & (WF_LAPLACE_TOTAL - 1);
-}
-
-/* The symbol that wf_decoder_peek() showed begins at `start` and is `frequency` wide. */
-static inline void wf_decoder_advance(struct wf_decoder *d, uint32_t start, uint32_t frequency)
-{
-    uint32_t state = d->state[d->turn];
-    state = frequency * (state >> WF_LAPLACE_BITS) + (state & (WF_LAPLACE_TOTAL - 1)) - start;
-    if (state < WF_CODER_LOW) {
-        uint16_t word = 0;
-        if (d->end - d->word >= 2) {
-            memcpy(&word, d->word, 2);
-            d->word += 2;
-        } else {
-            d->broken = true;
-        }
-        state = state << 16 | word;
-    }
-    d->state[d->turn] = state;
-    d->turn = d->turn + 1 == d->states ? 0 : d->turn + 1;
-}
-
 /* `count` ≤ 32 */
-static inline uint32_t wf_decoder_bits(struct wf_decoder *d, unsigned count)
+static inline uint32_t wf_bits_take(struct wf_bit_reader *r, unsigned count)
 {
-    if (count == 0)
+    uint64_t next;
+    if (r->end - r->at < count) {
+        r->broken = true;
         return 0;
-    if (d->have < count) {
-        if (d->bit - d->begin >= 8) {
-            uint64_t next;
-            memcpy(&next, d->bit - 8, 8);
-            d->held |= next >> d->have;
-            unsigned bytes = (63 - d->have) >> 3;
-            d->bit -= bytes;
-            d->have += 8 * bytes;
-        } else {
-            wf_decoder_fill_slowly(d);
-        }
     }
-    uint32_t value = (uint32_t)(d->held >> (64 - count));
-    d->held <<= count;
-    d->have -= count;
-    return value;
+    memcpy(&next, r->bytes + r->at / 8, 8);
+    next = __builtin_bswap64(next) << (r->at % 8);
+    r->at += count;
+    return (uint32_t)(next >> 32 >> (32 - count));
 }
+
+/* -------------------------------------------------------------------------------------- symbols */
+
+/* The frequency of a symbol is divided by: its reciprocal gives the quotient, or one less. */
+static inline uint32_t wf_coder_push(uint32_t state, const struct wf_laplace_table *t,
+                                     uint32_t symbol)
+{
+    uint32_t frequency = t->frequency[symbol];
+    uint32_t quotient = (uint32_t)((uint64_t)state * t->reciprocal[symbol] >> 32);
+    uint32_t rest = state - quotient * frequency;
+    uint32_t more = rest >= frequency;
+    return ((quotient + more) << WF_LAPLACE_BITS) + rest - (more ? frequency : 0) +
+           t->start[symbol];
+}
+
+/* Steps with `lanes` symbols each, `symbols` [steps][16], of the distributions classes[step]; the
+ * last is encoded first.  Words grow downwards from `word`, never below `least`; returns where
+ * they begin, or NULL: there was no room. */
+uint8_t *wf_coder_encode(const struct wf_laplace *laplace, const uint8_t *classes, size_t steps,
+                         unsigned lanes, const uint8_t *symbols, unsigned states, uint32_t *state,
+                         uint8_t *word, const uint8_t *least);
+/* The other way; lanes from `lanes` on become 0.  Returns where words end, or NULL: beyond `end`.
+ */
+const uint8_t *wf_coder_decode(const struct wf_laplace *laplace, const uint8_t *classes,
+                               size_t steps, unsigned lanes, uint8_t *symbols, unsigned states,
+                               uint32_t *state, const uint8_t *word, const uint8_t *end);
+
+/* States from the first of the bits, `bytes` of which there are, and these from states.  False: no
+ * encoder leaves such. */
+void wf_coder_begin(unsigned states, uint32_t *state, const uint8_t *bits, size_t bytes);
+bool wf_coder_ended(unsigned states, const uint32_t *state, uint8_t *out_bits);
+/* States into the front, and out of it; what is read is always a state. */
+void wf_coder_put_states(struct wf_bit_writer *w, unsigned states, const uint32_t *state);
+void wf_coder_take_states(struct wf_bit_reader *r, unsigned states, uint32_t *state);
 
 #endif

@@ -16,7 +16,6 @@
 #include "codec/profile.h"
 
 #define OPAQUE_PLANE_BYTES (1u << 20)
-#define PLANE_VERSION 1u
 
 #define TOKENS_MAX 65536u
 #define HEADS_MAX 4096u
@@ -147,6 +146,11 @@ static void store(struct wf_frame_head *head, const void *block, uint8_t *out, u
     *out_bytes = head->encoded;
 }
 
+static uint8_t version_of(const struct wf_codec *codec)
+{
+    return (uint8_t)(1 + codec->revision);
+}
+
 /* WEFT_MISS: the codec does not make it smaller.  WEFT_FULL: there is no room for what it made. */
 static enum weft_status encode_by(const struct wf_codec *codec, uint32_t parameter,
                                   const struct wf_plane *plane, const uint8_t *plain, uint8_t *out,
@@ -165,6 +169,7 @@ static enum weft_status encode_by(const struct wf_codec *codec, uint32_t paramet
     if (to != out)
         memcpy(out, to, encoded);
     entry->codec = codec->id;
+    entry->version = version_of(codec);
     entry->parameter = (uint16_t)parameter;
     entry->bytes = (uint32_t)encoded;
     entry->checksum = codec->lossless ? wf_sum64(plain, size) : wf_sum64(out, encoded);
@@ -178,7 +183,7 @@ static bool encode_plane(const struct wf_plane *plane, const struct wf_frame_cho
 {
     size_t size = wf_plane_bytes(plane);
     memset(entry, 0, sizeof *entry);
-    entry->version = PLANE_VERSION;
+    entry->version = version_of(&wf_codec_raw);
     enum weft_status status = encode_by(choice->codec, choice->parameter, plane, plain, out, room,
                                         scratch, entry);
     if (status == WEFT_MISS)
@@ -315,7 +320,7 @@ static enum weft_status check_table(const struct wf_frame *frame)
         struct wf_frame_plane entry;
         memcpy(&entry, (const uint8_t *)frame->table + i * sizeof entry, sizeof entry);
         const struct wf_codec *codec = wf_codec_by_id(entry.codec);
-        if (!codec || entry.version != PLANE_VERSION)
+        if (!codec || entry.version != version_of(codec))
             return wf_fail(WEFT_E_CORRUPT,
                            "plane %u of a compressed block is of codec %u, version "
                            "%u, which this build does not have; use the one that wrote it",

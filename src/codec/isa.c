@@ -18,10 +18,12 @@ bool wf_codec_isa_usable(enum wf_codec_isa isa)
         return true;
 #if defined(__x86_64__)
     if (isa == WF_CODEC_AVX2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
+               __builtin_cpu_supports("fma");
     if (isa == WF_CODEC_AVX512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
 #endif
     return false;
 }

@@ -9,8 +9,8 @@
 
 enum wf_codec_isa {
     WF_CODEC_SCALAR,
-    WF_CODEC_AVX2,   /* with BMI2 */
-    WF_CODEC_AVX512, /* F, BW, DQ, VL */
+    WF_CODEC_AVX2,   /* with BMI2, FMA and F16C */
+    WF_CODEC_AVX512, /* F, BW, DQ, VL, with BMI2 and FMA */
     WF_CODEC_ISA_COUNT
 };
 

@@ -63,31 +63,25 @@ static void fill(struct wf_laplace_table *table, const double *probability, unsi
     }
     frequency[largest] = frequency[largest] + WF_LAPLACE_TOTAL - sum;
     uint32_t at = 0;
-    for (unsigned i = 0; i <= WF_LAPLACE_SYMBOLS; i++) {
-        table->start[i] = (uint16_t)at;
-        if (i < count) {
-            memset(table->symbol + at, (int)i, frequency[i]);
-            at += frequency[i];
-        }
+    for (unsigned i = 0; i < WF_LAPLACE_SYMBOLS; i++) {
+        uint32_t f = i < count ? frequency[i] : 0;
+        table->start[i] = at;
+        table->frequency[i] = f;
+        table->reciprocal[i] = f > 1 ? (uint32_t)((UINT64_C(1) << 32) / f) : f ? UINT32_MAX : 0;
+        memset(table->symbol + at, (int)i, f);
+        at += f;
     }
     assert(at == WF_LAPLACE_TOTAL);
-    table->last = (uint16_t)(count - 1);
+    table->last = count - 1;
 }
 
-/* first, and from there on each `decay` times the one before; the last symbol has all the rest.
- * What is less likely than 2^-10 needs no symbol, but for the first. */
-static void geometric(struct wf_laplace_table *table, double zero, double first, double decay,
-                      bool with_zero)
+/* zero, first, and from there on each `decay` times the one before; the last symbol has all the
+ * rest.  What is less likely than 2^-10 needs no symbol, but for the first. */
+static void geometric(struct wf_laplace_table *table, double zero, double first, double decay)
 {
-    double probability[WF_LAPLACE_SYMBOLS], left = 1;
-    unsigned count = 0;
-    if (with_zero) {
-        probability[count++] = zero;
-        left -= zero;
-    }
-    double next = first;
-    unsigned least = count + 1;
-    while (count < WF_LAPLACE_SYMBOLS - 1 && (left - next > 1.0 / 1024 || count < least)) {
+    double probability[WF_LAPLACE_SYMBOLS] = {zero}, left = 1 - zero, next = first;
+    unsigned count = 1;
+    while (count < WF_LAPLACE_SYMBOLS - 1 && (left - next > 1.0 / 1024 || count < 2)) {
         probability[count++] = next;
         left -= next;
         next *= decay;
@@ -102,8 +96,7 @@ void wf_laplace_init(struct wf_laplace *out)
         double rate = 1 / middle(class);
         double root = 1 / exponential(rate / 2); /* P(|y| > half a step) */
         double decay = root * root;
-        geometric(&out->any[class], 1 - root, root * (1 - decay), decay, true);
-        geometric(&out->nonzero[class], 0, 1 - decay, decay, false);
+        geometric(&out->table[class], 1 - root, root * (1 - decay), decay);
         /* The mean of an exponential between −½ and ½ of a step. */
         double toward = 0.5 - 1 / rate + 1 / (exponential(rate) - 1);
         out->toward_zero[class] = (float)(toward < WF_LAPLACE_TOWARD_MAX ? toward

@@ -26,22 +26,24 @@
 /* What is real has more weight in its tails than the distribution. */
 #define WF_LAPLACE_TOWARD_MAX 0.25
 
+/* Of a magnitude.  What is beyond `last` begins at the total and is never met. */
 struct wf_laplace_table {
-    uint16_t start[WF_LAPLACE_SYMBOLS + 1]; /* cumulative; start[last + 1] is the total */
-    uint16_t last;
+    uint32_t start[WF_LAPLACE_SYMBOLS]; /* cumulative */
+    uint32_t frequency[WF_LAPLACE_SYMBOLS];
+    uint32_t reciprocal[WF_LAPLACE_SYMBOLS]; /* 2^32 / frequency, rounded down; of 1: 2^32 − 1 */
+    uint32_t last;
     uint8_t symbol[WF_LAPLACE_TOTAL]; /* by the low bits of the coder's state */
 };
 
 struct wf_laplace {
-    struct wf_laplace_table any[WF_LAPLACE_CLASSES];     /* of a magnitude */
-    struct wf_laplace_table nonzero[WF_LAPLACE_CLASSES]; /* of a magnitude − 1, when it is not 0 */
+    struct wf_laplace_table table[WF_LAPLACE_CLASSES];
     float toward_zero[WF_LAPLACE_CLASSES]; /* a magnitude stands for so much less, in steps */
 };
 
 /* Class and shift of a coefficient of mean magnitude `rho` steps, finite and ≥ 0. */
 void wf_laplace_class(float rho, uint8_t *out_class, uint8_t *out_shift);
 
-/* Fill the tables; the same bytes everywhere.  150 KB of them, and a millisecond. */
+/* Fill the tables; the same bytes everywhere.  100 KB of them, and half a millisecond. */
 void wf_laplace_init(struct wf_laplace *out);
 
 #endif

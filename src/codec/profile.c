@@ -123,30 +123,70 @@ static bool rope_sound(const struct wf_rope *rope)
     return true;
 }
 
+/* ------------------------------------------------------------------------------------ in memory */
+
+/* Floats of a group: mean and scale, and the two matrices. */
+static size_t kept_floats(uint32_t dims)
+{
+    return 2 * (size_t)wf_profile_padded(dims) * (1 + dims);
+}
+
+static size_t kept_bytes(const struct wf_profile *p)
+{
+    size_t plane = (p->groups - 1) * kept_floats(wf_profile_dims(p, 0)) +
+                   kept_floats(wf_profile_dims(p, p->groups - 1));
+    return WF_PROFILE_DIMS_MAX / 2 * sizeof(double) +
+           2 * (size_t)p->head.layers * plane * sizeof(float);
+}
+
+static void take_matrix(const uint8_t *from, uint32_t dims, float *to)
+{
+    for (uint32_t j = 0; j < dims; j += WF_PROFILE_TILE) {
+        uint32_t columns = dims - j < WF_PROFILE_TILE ? dims - j : WF_PROFILE_TILE;
+        for (uint32_t i = 0; i < dims; i++, to += WF_PROFILE_TILE)
+            memcpy(to, from + ((size_t)i * dims + j) * sizeof(float), columns * sizeof(float));
+    }
+}
+
+/* A group's numbers out of the file to `to`, where everything is 0. */
+static void take_group(const uint8_t *from, uint32_t dims, float *to, struct wf_profile_group *out)
+{
+    float head[GROUP_HEAD_FLOATS];
+    size_t padded = wf_profile_padded(dims), bytes = dims * sizeof(float);
+    memcpy(head, from, sizeof head);
+    from += sizeof head;
+    memcpy(to, from, bytes);
+    memcpy(to + padded, from + bytes, bytes);
+    take_matrix(from + 2 * bytes, dims, to + 2 * padded);
+    take_matrix(from + 2 * bytes + dims * bytes, dims, to + (2 + dims) * padded);
+    *out = (struct wf_profile_group){
+        .step = head[0],
+        .sensitivity = head[1],
+        .mean = to,
+        .scale = to + padded,
+        .forward = to + 2 * padded,
+        .inverse = to + (2 + dims) * padded,
+    };
+}
+
 /* False: a number that a codec could not work with. */
-static bool take_groups(struct wf_profile *p, struct wf_profile_group *group)
+static bool take_groups(const struct wf_profile *p, const uint8_t *file, float *to,
+                        struct wf_profile_group *group)
 {
     const struct wf_profile_head *head = &p->head;
     for (uint32_t plane = 0; plane < 2 * head->layers; plane++) {
         for (uint32_t i = 0; i < p->groups; i++, group++) {
-            size_t dims = wf_profile_dims(p, i);
-            const float *at = (const void *)((const uint8_t *)p->memory +
-                                             wf_profile_group_offset(head, plane / 2, plane % 2,
-                                                                     i));
-            *group = (struct wf_profile_group){
-                .step = at[0],
-                .sensitivity = at[1],
-                .mean = at + GROUP_HEAD_FLOATS,
-                .scale = at + GROUP_HEAD_FLOATS + dims,
-                .forward = at + GROUP_HEAD_FLOATS + 2 * dims,
-                .inverse = at + GROUP_HEAD_FLOATS + 2 * dims + dims * dims,
-            };
-            if (!all_finite(at, group_floats(dims)) || !(group->step > 1e-30f))
+            uint32_t dims = wf_profile_dims(p, i);
+            take_group(file + wf_profile_group_offset(head, plane / 2, plane % 2, i), dims, to,
+                       group);
+            if (!all_finite(to, kept_floats(dims)) || !(group->step > 1e-30f) ||
+                !(group->step <= 3e38f) || !all_finite(&group->sensitivity, 1))
                 return false;
             for (size_t j = 0; j < dims; j++) {
                 if (!(group->scale[j] >= 0))
                     return false;
             }
+            to += kept_floats(dims);
         }
     }
     return true;
@@ -167,25 +207,28 @@ enum weft_status wf_profile_parse(const void *bytes, size_t count, struct wf_pro
     struct kept *kept = calloc(1, sizeof *kept);
     struct wf_profile_group *group = calloc((size_t)head.layers * 2 * groups_of(&head),
                                             sizeof *group);
-    void *memory = aligned_alloc(64, (count + 63) / 64 * 64);
-    if (!kept || !group || !memory) {
-        status = wf_fail(WEFT_E_NO_MEMORY, "no memory for a profile of %zu bytes", count);
-        goto fail;
-    }
-    memcpy(memory, bytes, count);
+    uint8_t *memory = NULL;
+    if (!kept || !group)
+        goto no_memory;
     struct wf_profile *p = &kept->profile;
     p->head = head;
-    p->memory = memory;
     p->id = head.checksum;
     p->groups = groups_of(&head);
     p->group = group;
-    p->rope =
-        (struct wf_rope){.pairing = head.rope_dims ? (enum wf_rope_pairing)head.rope_pairing
-                                                   : WF_ROPE_INTERLEAVED,
-                         .dims = head.rope_dims,
-                         .frequencies = (const void *)((const uint8_t *)memory + sizeof head)};
-    if (checksum_of(memory, count) != head.checksum || !rope_sound(&p->rope) ||
-        !take_groups(p, group)) {
+    size_t kept_size = (kept_bytes(p) + 63) / 64 * 64;
+    memory = aligned_alloc(64, kept_size);
+    if (!memory)
+        goto no_memory;
+    memset(memory, 0, kept_size);
+    memcpy(memory, (const uint8_t *)bytes + sizeof head, head.rope_dims / 2 * sizeof(double));
+    p->memory = memory;
+    p->rope = (struct wf_rope){.pairing = head.rope_dims ? (enum wf_rope_pairing)head.rope_pairing
+                                                         : WF_ROPE_INTERLEAVED,
+                               .dims = head.rope_dims,
+                               .frequencies = (const void *)memory};
+    float *numbers = (void *)(memory + WF_PROFILE_DIMS_MAX / 2 * sizeof(double));
+    if (checksum_of(bytes, count) != head.checksum || !rope_sound(&p->rope) ||
+        !take_groups(p, bytes, numbers, group)) {
         status = wf_fail(WEFT_E_CORRUPT,
                          "the profile's bytes are not what its checksum says, or no "
                          "numbers; copy it again or make it anew");
@@ -196,6 +239,8 @@ enum weft_status wf_profile_parse(const void *bytes, size_t count, struct wf_pro
     *out = p;
     return WEFT_OK;
 
+no_memory:
+    status = wf_fail(WEFT_E_NO_MEMORY, "no memory for a profile of %zu bytes", count);
 fail:
     free(memory);
     free(group);

@@ -77,9 +77,26 @@ struct wf_profile_group {
     float sensitivity;    /* KL for each unit of squared error; 0: it was not measured */
     const float *mean;    /* [dims] */
     const float *scale;   /* [dims]: mean magnitude of each coefficient; the largest come first */
-    const float *forward; /* [dims][dims]: the coefficients are Σ (x − mean)[i] × forward[i] */
-    const float *inverse; /* [dims][dims]: x is mean + Σ coefficient i × inverse[i] */
+    const float *forward; /* the coefficients are Σ (x − mean)[i] × row i of it */
+    const float *inverse; /* x is mean + Σ coefficient i × row i of it */
 };
+
+/* In memory the means, and the columns of matrices, are as many as whole tiles have, the last ones
+ * 0; a matrix is tile after tile, each [dims][16].  So whoever forms 16 sums reads one cache line
+ * after the other. */
+#define WF_PROFILE_TILE 16u
+
+static inline uint32_t wf_profile_padded(uint32_t dims)
+{
+    return (dims + WF_PROFILE_TILE - 1) / WF_PROFILE_TILE * WF_PROFILE_TILE;
+}
+
+static inline float wf_profile_entry(const float *matrix, uint32_t dims, uint32_t row,
+                                     uint32_t column)
+{
+    size_t tile = column / WF_PROFILE_TILE;
+    return matrix[(tile * dims + row) * WF_PROFILE_TILE + column % WF_PROFILE_TILE];
+}
 
 struct wf_profile {
     struct wf_profile_head head;
@@ -88,7 +105,7 @@ struct wf_profile {
     const struct wf_profile_group *group; /* [layers × 2 × groups] */
     const struct wf_laplace *laplace;     /* the entropy coder's tables (laplace.h) */
     uint64_t id;
-    void *memory; /* the file as it is */
+    void *memory; /* of frequencies and groups */
 };
 
 /* Channels of group `index` of a plane: the last group may have fewer heads. */

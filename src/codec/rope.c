@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "codec/isa.h"
+
 #ifdef __FAST_MATH__
 #error "a rotation must come off as it was put on: build this without -ffast-math"
 #endif
@@ -75,6 +77,25 @@ INLINE void angles(const double *frequencies, size_t count, uint64_t position, f
         sine_cosine(at * frequencies[i], &cosine[i], &sine[i]);
 }
 
+INLINE void angles_of_lanes(const struct wf_rope *rope, bool undo, uint64_t first,
+                            float *restrict cosine, float *restrict sine)
+{
+    const float sign = undo ? -1 : 1;
+    double at[WF_ROPE_LANES];
+    for (size_t l = 0; l < WF_ROPE_LANES; l++)
+        at[l] = (double)(first + l);
+    for (size_t i = 0; i < rope->dims / 2; i++, cosine += WF_ROPE_LANES, sine += WF_ROPE_LANES) {
+        const double frequency = rope->frequencies[i];
+        float c[WF_ROPE_LANES], s[WF_ROPE_LANES];
+        for (size_t l = 0; l < WF_ROPE_LANES; l++)
+            sine_cosine(at[l] * frequency, &c[l], &s[l]);
+        for (size_t l = 0; l < WF_ROPE_LANES; l++) {
+            cosine[l] = c[l];
+            sine[l] = s[l] * sign;
+        }
+    }
+}
+
 /* `pairs` pairs of one head; sine has the sign of the direction. */
 INLINE void turn_interleaved(float *head, size_t pairs, const float *restrict cosine,
                              const float *restrict sine)
@@ -123,7 +144,25 @@ static void turn_4(const struct wf_rope *rope, bool undo, uint64_t first, float 
     turn(rope, undo, first, rows, tokens, heads, head_dim);
 }
 
+static void lanes_4(const struct wf_rope *rope, bool undo, uint64_t first, float *cosine,
+                    float *sine)
+{
+    angles_of_lanes(rope, undo, first, cosine, sine);
+}
+
 #if defined(__x86_64__)
+__attribute__((target("avx2"))) static void lanes_8(const struct wf_rope *rope, bool undo,
+                                                    uint64_t first, float *cosine, float *sine)
+{
+    angles_of_lanes(rope, undo, first, cosine, sine);
+}
+
+__attribute__((target("avx512f,avx512dq,avx512vl,prefer-vector-width=512"))) static void
+lanes_16(const struct wf_rope *rope, bool undo, uint64_t first, float *cosine, float *sine)
+{
+    angles_of_lanes(rope, undo, first, cosine, sine);
+}
+
 __attribute__((target("avx2"))) static void turn_8(const struct wf_rope *rope, bool undo,
                                                    uint64_t first, float *rows, uint32_t tokens,
                                                    uint32_t heads, uint32_t head_dim)
@@ -164,6 +203,23 @@ void wf_rope_undo(const struct wf_rope *rope, uint64_t first, float *rows, uint3
                   uint32_t heads, uint32_t head_dim)
 {
     turn_widest(rope, true, first, rows, tokens, heads, head_dim);
+}
+
+void wf_rope_lanes(const struct wf_rope *rope, bool undo, uint64_t first, float *cosine,
+                   float *sine)
+{
+#if defined(__x86_64__)
+    enum wf_codec_isa isa = wf_codec_isa_best();
+    if (isa == WF_CODEC_AVX512) {
+        lanes_16(rope, undo, first, cosine, sine);
+        return;
+    }
+    if (isa == WF_CODEC_AVX2) {
+        lanes_8(rope, undo, first, cosine, sine);
+        return;
+    }
+#endif
+    lanes_4(rope, undo, first, cosine, sine);
 }
 
 void wf_rope_angles(const double *frequencies, size_t count, uint64_t position, float *cosine,

@@ -50,6 +50,12 @@ void wf_rope_undo(const struct wf_rope *rope, uint64_t first, float *rows, uint3
 void wf_rope_angles(const double *frequencies, size_t count, uint64_t position, float *cosine,
                     float *sine);
 
+/* The sines and cosines of 16 positions from `first` on: [dims / 2][16] each.  The sines have the
+ * sign with which a turn is undone, or done again. */
+#define WF_ROPE_LANES 16u
+void wf_rope_lanes(const struct wf_rope *rope, bool undo, uint64_t first, float *cosine,
+                   float *sine);
+
 /* For tests: as undo and redo, made for a vector width of 4 or 8 floats; false: not here. */
 bool wf_rope_turn_width(unsigned width, const struct wf_rope *rope, bool undo, uint64_t first,
                         float *rows, uint32_t tokens, uint32_t heads, uint32_t head_dim);

@@ -4,44 +4,40 @@
  */
 #include "codec/transform.h"
 
-#include <assert.h>
 #include <math.h>
 #include <string.h>
 
-#include "codec/coder.h"
-#include "codec/convert.h"
 #include "codec/profile.h"
-#include "codec/rope.h"
 
 #define EIGHT 8u
-#define MAGNITUDE_MAX (1u << 23) /* larger ones are not coded: the plane is stored as it is */
-#define MANY_ELEMENTS 8192u      /* from here on four states pay */
-/* An eight is coded by its first that is not zero when more than so much of WF_LAPLACE_TOTAL says
- * that there is none. */
-#define SPARSE (WF_LAPLACE_TOTAL * 3 / 10)
-
-/* How an eight of coefficients is coded. */
-struct eight {
-    bool sparse;
-    uint16_t start[EIGHT + 2]; /* cumulative: none, the first of them, the second … */
-};
+#define MANY_ELEMENTS 6144u /* from here on 16 states pay */
+#define FEW_STATES 4u
+/* An eight may be left out when it is zero for all 16 tokens with more than this chance. */
+#define SPARSE (WF_LAPLACE_TOTAL / 8)
 
 /* How a group of the plane is coded, at its parameter. */
 struct group {
     const struct wf_profile_group *profile;
-    uint32_t dims, channel; /* the first one's number in the plane */
+    uint32_t dims, heads;
+    uint32_t channel, eight; /* the first one's number in the plane */
     float step;
 };
 
 /* Scratch of a call, cut out of the caller's. */
 struct work {
-    float *rows;                     /* [tokens][channels] */
-    uint8_t *class;                  /* [channels] */
-    uint8_t *shift;                  /* [channels] */
-    struct eight *eights;            /* [groups × (dims + 7) / 8] */
-    struct wf_coder_symbol *symbols; /* encode: all of the plane's */
-    uint8_t *bits;                   /* encode */
-    uint16_t *all;                   /* [WF_PROFILE_DIMS_MAX]: 0, 1, 2 … */
+    const struct wf_lanes_kernels *k;
+    float *rows, *coefficients; /* [WF_PROFILE_DIMS_MAX][16] */
+    int32_t *quantised;         /* [WF_PROFILE_DIMS_MAX][16] */
+    float *cosine, *sine;       /* [WF_PROFILE_DIMS_MAX / 2][16] */
+    uint16_t *number;           /* [WF_PROFILE_DIMS_MAX]: of rows of a matrix */
+    uint8_t *class, *shift;     /* [channels] */
+    uint8_t *sparse;            /* [eights]: it may be left out */
+    uint8_t *coded;             /* [times][eights]: it was not */
+    uint8_t *classes;           /* [times × channels]: of the coder's steps */
+    uint8_t *symbols;           /* [times × channels][16] */
+    uint8_t *front;             /* decode */
+    uint8_t *bits;
+    uint8_t *words; /* encode */
 };
 
 float wf_transform_factor(uint32_t parameter)
@@ -70,105 +66,64 @@ static uint32_t channels_of(const struct wf_plane *plane)
     return plane->heads * plane->head_dim;
 }
 
-/* Eights of all groups; no group is smaller than a head. */
+/* Eights of all groups, or more: no group is smaller than a head. */
 static size_t eights_max(const struct wf_plane *plane)
 {
     return channels_of(plane) / EIGHT + plane->heads;
 }
 
-/* Each coefficient is a symbol, and each eight may be one more. */
-static size_t symbols_max(const struct wf_plane *plane)
+/* How many times 16 tokens there are, or more. */
+static size_t times_max(const struct wf_plane *plane)
 {
-    return wf_plane_elements(plane) + plane->tokens * eights_max(plane);
+    return (plane->tokens + WF_LANES - 1) / WF_LANES;
+}
+
+static size_t front_max(const struct wf_plane *plane)
+{
+    return (times_max(plane) * eights_max(plane) + WF_CODER_STATES_MAX * 35) / 8 + 1;
+}
+
+/* Memory that is handed out from its front; NULL: only counted. */
+struct cutting {
+    uint8_t *memory;
+    size_t used;
+};
+
+static void *cut(struct cutting *c, size_t bytes)
+{
+    void *out = c->memory ? c->memory + c->used : NULL;
+    c->used += round_up(bytes);
+    return out;
+}
+
+/* Where everything lies in `memory`; returns how much that is. */
+static size_t lay_out(const struct wf_plane *plane, uint8_t *memory, struct work *work)
+{
+    struct cutting at = {.memory = memory};
+    size_t channels = channels_of(plane), times = times_max(plane);
+    size_t most = WF_PROFILE_DIMS_MAX * WF_LANES;
+    work->rows = cut(&at, most * sizeof(float));
+    work->coefficients = cut(&at, most * sizeof(float));
+    work->quantised = cut(&at, most * sizeof(int32_t));
+    work->cosine = cut(&at, most / 2 * sizeof(float));
+    work->sine = cut(&at, most / 2 * sizeof(float));
+    work->number = cut(&at, WF_PROFILE_DIMS_MAX * sizeof(uint16_t));
+    work->class = cut(&at, channels);
+    work->shift = cut(&at, channels);
+    work->sparse = cut(&at, eights_max(plane));
+    work->coded = cut(&at, times * eights_max(plane));
+    work->classes = cut(&at, times * channels);
+    work->symbols = cut(&at, times * channels * WF_LANES);
+    work->front = cut(&at, front_max(plane) + WF_BITS_SLACK);
+    work->bits = cut(&at, wf_plane_bytes(plane) + WF_CODER_PAYLOAD_MAX + WF_BITS_SLACK);
+    work->words = cut(&at, wf_plane_bytes(plane));
+    return at.used;
 }
 
 static size_t transform_scratch(const struct wf_plane *plane)
 {
-    size_t channels = channels_of(plane);
-    return round_up(wf_plane_elements(plane) * sizeof(float)) + 2 * round_up(channels) +
-           round_up(eights_max(plane) * sizeof(struct eight)) +
-           round_up(symbols_max(plane) * sizeof(struct wf_coder_symbol)) +
-           round_up(wf_plane_bytes(plane)) + round_up(WF_PROFILE_DIMS_MAX * sizeof(uint16_t));
-}
-
-static void *cut(uint8_t **at, size_t bytes)
-{
-    void *out = *at;
-    *at += round_up(bytes);
-    return out;
-}
-
-static struct work work_in(const struct wf_plane *plane, void *scratch)
-{
-    uint8_t *at = scratch;
-    size_t channels = channels_of(plane);
     struct work work;
-    work.rows = cut(&at, wf_plane_elements(plane) * sizeof(float));
-    work.class = cut(&at, channels);
-    work.shift = cut(&at, channels);
-    work.eights = cut(&at, eights_max(plane) * sizeof(struct eight));
-    work.symbols = cut(&at, symbols_max(plane) * sizeof(struct wf_coder_symbol));
-    work.bits = cut(&at, wf_plane_bytes(plane));
-    work.all = cut(&at, WF_PROFILE_DIMS_MAX * sizeof(uint16_t));
-    for (uint32_t i = 0; i < WF_PROFILE_DIMS_MAX; i++)
-        work.all[i] = (uint16_t)i;
-    return work;
-}
-
-static unsigned states_of(const struct wf_plane *plane)
-{
-    return wf_plane_elements(plane) >= MANY_ELEMENTS ? WF_CODER_STATES_MAX : 1;
-}
-
-static struct group group_of(const struct wf_plane *plane, uint32_t parameter, uint32_t index)
-{
-    const struct wf_profile *p = plane->profile;
-    struct group group = {
-        .profile = wf_profile_group_of(p, plane->layer, plane->value, index),
-        .dims = wf_profile_dims(p, index),
-        .channel = index * p->head.group_heads * plane->head_dim,
-    };
-    group.step = group.profile->step * wf_transform_factor(parameter);
-    return group;
-}
-
-/* How likely is it that all of an eight are zero, and which is the first that is not? */
-static void prepare_eight(const struct wf_laplace *laplace, const uint8_t *class, uint32_t count,
-                          struct eight *out)
-{
-    uint32_t left = WF_LAPLACE_TOTAL, frequency[EIGHT + 1] = {0}, sum = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t zero = laplace->any[class[i]].start[1];
-        uint32_t none = left * zero / WF_LAPLACE_TOTAL;
-        frequency[i + 1] = left - none ? left - none : 1;
-        sum += frequency[i + 1];
-        left = none;
-    }
-    out->sparse = left > SPARSE && sum < WF_LAPLACE_TOTAL;
-    frequency[0] = WF_LAPLACE_TOTAL - sum;
-    uint32_t at = 0;
-    for (uint32_t i = 0; out->sparse && i < EIGHT + 2; i++) {
-        out->start[i] = (uint16_t)at;
-        if (i <= count)
-            at += frequency[i];
-    }
-}
-
-static void prepare(const struct wf_plane *plane, uint32_t parameter, struct work *work)
-{
-    const struct wf_profile *p = plane->profile;
-    struct eight *eight = work->eights;
-    for (uint32_t g = 0; g < p->groups; g++) {
-        struct group group = group_of(plane, parameter, g);
-        uint8_t *class = work->class + group.channel, *shift = work->shift + group.channel;
-        for (uint32_t i = 0; i < group.dims; i++) {
-            float rho = group.profile->scale[i] / group.step;
-            wf_laplace_class(rho < 1e30f ? rho : 1e30f, &class[i], &shift[i]);
-        }
-        for (uint32_t i = 0; i < group.dims; i += EIGHT)
-            prepare_eight(p->laplace, class + i, group.dims - i < EIGHT ? group.dims - i : EIGHT,
-                          eight++);
-    }
+    return lay_out(plane, NULL, &work);
 }
 
 /* Tokens of the plane that are sinks. */
@@ -187,188 +142,216 @@ static bool turned(const struct wf_plane *plane)
            plane->position < WF_ROPE_POSITION_MAX - plane->tokens;
 }
 
-/* ----------------------------------------------------------------------------------- one number */
-
-/* Exp-Golomb: as many zeros as `value` + 1 has bits besides the first, then those bits. */
-static void encode_rest(struct wf_encoder *e, uint32_t value)
+static unsigned states_of(const struct wf_plane *plane)
 {
-    unsigned bits = 31 - (unsigned)__builtin_clz(value + 1);
-    wf_encoder_bits(e, 0, bits);
-    wf_encoder_bits(e, value + 1, bits + 1);
+    size_t elements = (size_t)(plane->tokens - sinks_of(plane)) * channels_of(plane);
+    return elements >= MANY_ELEMENTS ? WF_CODER_STATES_MAX : FEW_STATES;
 }
 
-static uint32_t decode_rest(struct wf_decoder *d)
+/* Tokens from `token` on that go together. */
+static unsigned lanes_at(const struct wf_plane *plane, uint32_t token)
 {
-    unsigned zeros = 0;
-    while (zeros < 24 && wf_decoder_bits(d, 1) == 0)
-        zeros++;
-    return (1u << zeros | wf_decoder_bits(d, zeros)) - 1;
+    uint32_t left = plane->tokens - token;
+    return left < WF_LANES ? left : WF_LANES;
 }
 
-static void encode_magnitude(struct wf_encoder *e, const struct wf_laplace_table *table,
-                             uint32_t magnitude)
+/* And how many go the last time, if not 16. */
+static unsigned rest_of(const struct wf_plane *plane)
 {
-    uint32_t symbol = magnitude < table->last ? magnitude : table->last;
-    wf_encoder_symbol(e, table->start[symbol],
-                      (uint32_t)table->start[symbol + 1] - table->start[symbol]);
-    if (symbol == table->last)
-        encode_rest(e, magnitude - symbol);
+    return (plane->tokens - sinks_of(plane)) % WF_LANES;
 }
 
-static uint32_t decode_magnitude(struct wf_decoder *d, const struct wf_laplace_table *table)
+static uint32_t eights_of(uint32_t dims)
 {
-    uint32_t symbol = table->symbol[wf_decoder_peek(d)];
-    wf_decoder_advance(d, table->start[symbol],
-                       (uint32_t)table->start[symbol + 1] - table->start[symbol]);
-    return symbol == table->last ? symbol + decode_rest(d) : symbol;
+    return (dims + EIGHT - 1) / EIGHT;
 }
 
-static void encode_any(struct wf_encoder *e, const struct wf_laplace *laplace, uint8_t class,
-                       uint8_t shift, int32_t value)
-{
-    uint32_t magnitude = (uint32_t)(value < 0 ? -value : value);
-    encode_magnitude(e, &laplace->any[class], magnitude >> shift);
-    if (shift)
-        wf_encoder_bits(e, magnitude & ((1u << shift) - 1), shift);
-    if (magnitude)
-        wf_encoder_bits(e, value < 0, 1);
-}
-
-/* In steps. */
-static float decode_any(struct wf_decoder *d, const struct wf_laplace *laplace, uint8_t class,
-                        uint8_t shift)
-{
-    uint32_t magnitude = decode_magnitude(d, &laplace->any[class]);
-    if (shift)
-        magnitude = magnitude << shift | wf_decoder_bits(d, shift);
-    if (magnitude == 0)
-        return 0;
-    float steps = (float)magnitude - (shift ? 0 : laplace->toward_zero[class]);
-    return wf_decoder_bits(d, 1) ? -steps : steps;
-}
-
-/* -------------------------------------------------------------------------------------- a token */
-
-static void encode_eight(struct wf_encoder *e, const struct wf_laplace *laplace,
-                         const struct eight *eight, const uint8_t *class, const uint8_t *shift,
-                         const int32_t *value, uint32_t count)
-{
-    uint32_t first = 0;
-    if (eight->sparse) {
-        while (first < count && value[first] == 0)
-            first++;
-        uint32_t symbol = first < count ? first + 1 : 0;
-        wf_encoder_symbol(e, eight->start[symbol],
-                          (uint32_t)eight->start[symbol + 1] - eight->start[symbol]);
-        if (first == count)
-            return;
-        /* So wide a distribution that its magnitudes have a shift is never sparse. */
-        uint32_t magnitude = (uint32_t)(value[first] < 0 ? -value[first] : value[first]);
-        encode_magnitude(e, &laplace->nonzero[class[first]], magnitude - 1);
-        wf_encoder_bits(e, value[first] < 0, 1);
-        first++;
-    }
-    for (uint32_t i = first; i < count; i++)
-        encode_any(e, laplace, class[i], shift[i], value[i]);
-}
-
-/* Appends what is not zero to `weight` and `row`; returns how many there are then. */
-static uint32_t decode_eight(struct wf_decoder *d, const struct wf_laplace *laplace,
-                             const struct eight *eight, const uint8_t *class, const uint8_t *shift,
-                             uint32_t number, uint32_t count, float *weight, uint16_t *row,
-                             uint32_t found)
-{
-    uint32_t i = 0;
-    if (eight->sparse) {
-        uint32_t at = wf_decoder_peek(d), symbol = 0;
-        while (symbol < count && at >= eight->start[symbol + 1])
-            symbol++;
-        wf_decoder_advance(d, eight->start[symbol],
-                           (uint32_t)eight->start[symbol + 1] - eight->start[symbol]);
-        if (symbol == 0)
-            return found;
-        i = symbol - 1;
-        float steps = 1 + (float)decode_magnitude(d, &laplace->nonzero[class[i]]) -
-                      laplace->toward_zero[class[i]];
-        weight[found] = wf_decoder_bits(d, 1) ? -steps : steps;
-        row[found++] = (uint16_t)(number + i);
-        i++;
-    }
-    for (; i < count; i++) {
-        float steps = decode_any(d, laplace, class[i], shift[i]);
-        weight[found] = steps;
-        row[found] = (uint16_t)(number + i);
-        found += steps != 0;
-    }
-    return found;
-}
-
-/* Coefficients to whole steps.  False: one is beyond what is coded, or no number.  Without
- * branches, since signs are not to be foreseen. */
-static bool quantise(const float *restrict coefficient, float step, uint32_t dims,
-                     int32_t *restrict out)
-{
-    const uint32_t most = wf_float_bits((float)MAGNITUDE_MAX);
-    uint32_t beyond = 0;
-    for (uint32_t i = 0; i < dims; i++) {
-        float steps = coefficient[i] / step;
-        uint32_t bits = wf_float_bits(steps), sign = bits & 0x80000000u;
-        uint32_t far = (bits & 0x7fffffffu) >= most ? UINT32_MAX : 0;
-        beyond |= far;
-        steps += wf_bits_float(0x3f000000u | sign); /* half a step outwards */
-        out[i] = (int32_t)wf_bits_float(wf_float_bits(steps) & ~far);
-    }
-    return beyond == 0;
-}
-
-static bool encode_token(const struct wf_plane *plane, uint32_t parameter, const struct work *work,
-                         const float *row, struct wf_encoder *e)
+/* All groups but the last are alike. */
+static struct group group_of(const struct wf_plane *plane, uint32_t parameter, uint32_t index)
 {
     const struct wf_profile *p = plane->profile;
-    const struct eight *eight = work->eights;
-    float away[WF_PROFILE_DIMS_MAX], coefficient[WF_PROFILE_DIMS_MAX];
-    static const float zeros[WF_PROFILE_DIMS_MAX];
-    int32_t value[WF_PROFILE_DIMS_MAX];
+    struct group group = {
+        .profile = wf_profile_group_of(p, plane->layer, plane->value, index),
+        .dims = wf_profile_dims(p, index),
+        .channel = index * p->head.group_heads * plane->head_dim,
+        .eight = index * eights_of(p->head.group_heads * plane->head_dim),
+    };
+    group.heads = group.dims / plane->head_dim;
+    group.step = group.profile->step * wf_transform_factor(parameter);
+    return group;
+}
+
+static uint32_t eights_in(const struct wf_plane *plane)
+{
+    const struct wf_profile *p = plane->profile;
+    return (p->groups - 1) * eights_of(p->head.group_heads * plane->head_dim) +
+           eights_of(wf_profile_dims(p, p->groups - 1));
+}
+
+/* May all of an eight be zero, for 16 tokens? */
+static bool is_sparse(const struct wf_laplace *laplace, const uint8_t *class, uint32_t count)
+{
+    uint32_t none = WF_LAPLACE_TOTAL;
+    for (uint32_t i = 0; i < count; i++)
+        none = none * laplace->table[class[i]].frequency[0] / WF_LAPLACE_TOTAL;
+    for (uint32_t tokens = 1; tokens < WF_LANES; tokens *= 2)
+        none = none * none / WF_LAPLACE_TOTAL;
+    return none > SPARSE;
+}
+
+static struct work prepare(const struct wf_lanes_kernels *k, const struct wf_plane *plane,
+                           uint32_t parameter, void *scratch)
+{
+    const struct wf_profile *p = plane->profile;
+    struct work work = {.k = k};
+    lay_out(plane, scratch, &work);
     for (uint32_t g = 0; g < p->groups; g++) {
         struct group group = group_of(plane, parameter, g);
-        const float *x = row + group.channel;
-        for (uint32_t i = 0; i < group.dims; i++)
-            away[i] = x[i] - group.profile->mean[i];
-        wf_transform_combine(coefficient, zeros, away, work->all, group.dims,
-                             group.profile->forward, group.dims);
-        if (!quantise(coefficient, group.step, group.dims, value))
-            return false;
+        uint8_t *class = work.class + group.channel, *shift = work.shift + group.channel;
+        for (uint32_t i = 0; i < group.dims; i++) {
+            float rho = group.profile->scale[i] / group.step;
+            wf_laplace_class(rho < 1e30f ? rho : 1e30f, &class[i], &shift[i]);
+        }
         for (uint32_t i = 0; i < group.dims; i += EIGHT)
-            encode_eight(e, p->laplace, eight++, work->class + group.channel + i,
-                         work->shift + group.channel + i, value + i,
-                         group.dims - i < EIGHT ? group.dims - i : EIGHT);
+            work.sparse[group.eight + i / EIGHT] =
+                is_sparse(p->laplace, class + i, group.dims - i < EIGHT ? group.dims - i : EIGHT);
     }
+    return work;
+}
+
+static uint32_t parameter_of(const struct wf_plane *plane, uint32_t parameter)
+{
+    if (parameter == 0)
+        parameter = plane->profile->head.points[2].parameter;
+    return parameter ? parameter : WF_TRANSFORM_UNIT;
+}
+
+/* Some coefficients of a group, from number `first` on. */
+static struct wf_lanes_run run_of(const struct wf_plane *plane, const struct work *work,
+                                  const struct group *group, uint32_t first, uint32_t count,
+                                  unsigned lanes)
+{
+    return (struct wf_lanes_run){.laplace = plane->profile->laplace,
+                                 .class = work->class + group->channel + first,
+                                 .shift = work->shift + group->channel + first,
+                                 .count = count,
+                                 .lanes = lanes,
+                                 .step = group->step};
+}
+
+/* Eights that are coded, and are not parted by one that is not: from number *at on, which becomes
+ * their first; how many there are, 0 at the end. */
+static uint32_t next_run(const uint8_t *coded, uint32_t eights, uint32_t *at)
+{
+    while (*at < eights && !coded[*at])
+        (*at)++;
+    uint32_t end = *at;
+    while (end < eights && coded[end])
+        end++;
+    return end - *at;
+}
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ------------------------------------------------------------------------------------- encoding */
+
+/* What grows while a plane is encoded. */
+struct encoding {
+    struct wf_bit_writer front, bits;
+    size_t steps;      /* of the coder */
+    size_t full_steps; /* of them, with 16 tokens */
+};
+
+/* Steps of a group whose coefficients are known. */
+static void encode_group(const struct wf_plane *plane, const struct work *work,
+                         const struct group *group, unsigned lanes, struct encoding *e)
+{
+    uint8_t coded[WF_PROFILE_DIMS_MAX / EIGHT];
+    uint32_t eights = eights_of(group->dims), count;
+    for (uint32_t i = 0; i < eights; i++) {
+        uint32_t first = i * EIGHT;
+        coded[i] = 1;
+        if (!work->sparse[group->eight + i])
+            continue;
+        coded[i] = !work->k->zero(work->quantised + (size_t)first * WF_LANES,
+                                  least(group->dims - first, EIGHT));
+        wf_bits_put(&e->front, coded[i], 1);
+    }
+    for (uint32_t at = 0; (count = next_run(coded, eights, &at)) > 0; at += count) {
+        uint32_t first = at * EIGHT, n = least(group->dims - first, count * EIGHT);
+        struct wf_lanes_run run = run_of(plane, work, group, first, n, lanes);
+        work->k->pack(&run, work->quantised + (size_t)first * WF_LANES,
+                      work->symbols + e->steps * WF_LANES, &e->bits);
+        memcpy(work->classes + e->steps, run.class, n);
+        e->steps += n;
+    }
+}
+
+/* False: there is a number that cannot be coded. */
+static bool encode_tokens(const struct wf_plane *plane, uint32_t parameter, const struct work *work,
+                          const uint8_t *plain, uint32_t token, struct encoding *e)
+{
+    const struct wf_profile *p = plane->profile;
+    const struct wf_lanes_kernels *k = work->k;
+    uint32_t channels = channels_of(plane);
+    unsigned lanes = lanes_at(plane, token);
+    if (turned(plane))
+        wf_rope_lanes(&p->rope, true, plane->position + token, work->cosine, work->sine);
+    for (uint32_t g = 0; g < p->groups; g++) {
+        struct group group = group_of(plane, parameter, g);
+        size_t first = (size_t)token * channels + group.channel;
+        k->load(plane->dtype, plain + first * weft_dtype_bytes(plane->dtype), channels, lanes,
+                group.dims, work->rows);
+        if (turned(plane))
+            k->turn(&p->rope, work->cosine, work->sine, work->rows, group.heads, plane->head_dim);
+        k->center(work->rows, group.profile->mean, group.dims);
+        k->product(work->coefficients, NULL, group.profile->forward, group.dims, work->number,
+                   group.dims, work->rows);
+        if (!k->quantise(work->coefficients, 1 / group.step, group.dims, lanes, work->quantised))
+            return false;
+        encode_group(plane, work, &group, lanes, e);
+    }
+    if (lanes == WF_LANES)
+        e->full_steps = e->steps;
     return true;
 }
 
-static void decode_token(const struct wf_plane *plane, uint32_t parameter, const struct work *work,
-                         struct wf_decoder *d, float *row)
+/* The stream's three parts to `out`; the bytes they took, or 0: more than `capacity`. */
+static size_t encode_stream(const struct wf_plane *plane, const struct work *work,
+                            struct encoding *e, uint8_t *out, size_t capacity)
 {
-    const struct wf_profile *p = plane->profile;
-    const struct eight *eight = work->eights;
-    float weight[WF_PROFILE_DIMS_MAX + 1];
-    uint16_t number[WF_PROFILE_DIMS_MAX + 1];
-    for (uint32_t g = 0; g < p->groups; g++) {
-        struct group group = group_of(plane, parameter, g);
-        uint32_t found = 0;
-        for (uint32_t i = 0; i < group.dims; i += EIGHT)
-            found = decode_eight(d, p->laplace, eight++, work->class + group.channel + i,
-                                 work->shift + group.channel + i, i,
-                                 group.dims - i < EIGHT ? group.dims - i : EIGHT, weight, number,
-                                 found);
-        for (uint32_t i = 0; i < found; i++)
-            weight[i] *= group.step;
-        wf_transform_combine(row + group.channel, group.profile->mean, weight, number, found,
-                             group.profile->inverse, group.dims);
-    }
-}
+    const struct wf_laplace *laplace = plane->profile->laplace;
+    unsigned states = states_of(plane);
+    uint32_t state[WF_CODER_STATES_MAX];
+    wf_bits_flush(&e->bits);
+    size_t bits = (size_t)(e->bits.at - work->bits), payload = 2 * states;
+    wf_coder_begin(states, state, work->bits, bits);
+    payload = bits < payload ? bits : payload;
 
-/* -------------------------------------------------------------------------------------- a plane */
+    /* The last is encoded first; of fewer than 16 tokens are only the last. */
+    uint8_t *end = work->words + wf_plane_bytes(plane);
+    unsigned rest = rest_of(plane);
+    uint8_t *word = work->k->encode(laplace, work->classes + e->full_steps,
+                                    e->steps - e->full_steps, rest,
+                                    work->symbols + e->full_steps * WF_LANES, states, state, end,
+                                    work->words);
+    if (word)
+        word = work->k->encode(laplace, work->classes, e->full_steps, WF_LANES, work->symbols,
+                               states, state, word, work->words);
+    wf_coder_put_states(&e->front, states, state);
+    wf_bits_flush(&e->front);
+    if (!word || e->bits.full || e->front.full)
+        return 0;
+    size_t front = (size_t)(e->front.at - out), words = (size_t)(end - word);
+    if (front + words + bits - payload > capacity)
+        return 0;
+    memcpy(out + front, word, words);
+    memcpy(out + front + words, work->bits + payload, bits - payload);
+    return front + words + bits - payload;
+}
 
 static bool transform_takes(const struct wf_plane *plane)
 {
@@ -381,101 +364,195 @@ static size_t transform_bound(const struct wf_plane *plane)
     return wf_plane_bytes(plane);
 }
 
-/* What was coded was finite, and an error must not make an infinity of the largest there are. */
-static void keep_finite(enum weft_dtype dtype, float *rows, size_t count)
+enum weft_status wf_transform_encode_by(const struct wf_lanes_kernels *k,
+                                        const struct wf_plane *plane, uint32_t parameter,
+                                        const void *plain, void *out, size_t capacity,
+                                        size_t *out_bytes, void *scratch)
 {
-    float most = dtype == WEFT_F16        ? 65504.0f
-                 : dtype == WEFT_FP8_E5M2 ? 57344.0f
-                 : dtype == WEFT_BF16     ? 0x1.fep127f
-                                          : 0x1.fffffep127f;
-    for (size_t i = 0; i < count; i++) {
-        float value = rows[i] < most ? rows[i] : most;
-        rows[i] = value > -most ? value : -most;
-    }
-}
-
-static uint32_t parameter_of(const struct wf_plane *plane, uint32_t parameter)
-{
-    if (parameter == 0)
-        parameter = plane->profile->head.points[2].parameter;
-    return parameter ? parameter : WF_TRANSFORM_UNIT;
-}
-
-static enum weft_status transform_encode(const struct wf_plane *plane, uint32_t parameter,
-                                         const void *plain, void *out, size_t capacity,
-                                         size_t *out_bytes, void *scratch)
-{
-    parameter = parameter_of(plane, parameter);
-    if (!transform_takes(plane) || parameter > WF_TRANSFORM_PARAMETER_MAX)
+    if (!transform_takes(plane))
         return WEFT_MISS;
-    struct work work = work_in(plane, scratch);
-    uint32_t sinks = sinks_of(plane), channels = channels_of(plane);
-    size_t exact = sinks * channels * weft_dtype_bytes(plane->dtype), plane_bytes;
+    parameter = parameter_of(plane, parameter);
+    if (parameter > WF_TRANSFORM_PARAMETER_MAX)
+        return WEFT_MISS;
+    uint32_t sinks = sinks_of(plane);
+    size_t exact = sinks * channels_of(plane) * weft_dtype_bytes(plane->dtype);
+    size_t plane_bytes = wf_plane_bytes(plane);
     uint8_t *at = out;
-    plane_bytes = wf_plane_bytes(plane);
     if (capacity > plane_bytes)
         capacity = plane_bytes;
     if (capacity < 1 + exact)
         return WEFT_MISS;
     *at++ = (uint8_t)sinks;
     memcpy(at, plain, exact);
+    at += exact;
+    capacity -= 1 + exact;
 
-    wf_floats_of(plane->dtype, plain, wf_plane_elements(plane), work.rows);
-    if (turned(plane))
-        wf_rope_undo(&plane->profile->rope, plane->position, work.rows, plane->tokens, plane->heads,
-                     plane->head_dim);
-    prepare(plane, parameter, &work);
-    struct wf_encoder encoder = {.symbols = work.symbols,
-                                 .symbols_max = symbols_max(plane),
-                                 .bits = work.bits,
-                                 .bit_bytes_max = plane_bytes};
-    for (uint32_t t = sinks; t < plane->tokens; t++) {
-        if (!encode_token(plane, parameter, &work, work.rows + (size_t)t * channels, &encoder))
+    struct work work = prepare(k, plane, parameter, scratch);
+    struct encoding e = {.front = {.at = at, .end = at + capacity},
+                         .bits = {.at = work.bits, .end = work.bits + plane_bytes}};
+    for (uint32_t i = 0; i < WF_PROFILE_DIMS_MAX; i++)
+        work.number[i] = (uint16_t)i;
+    for (uint32_t t = sinks; t < plane->tokens; t += WF_LANES) {
+        if (!encode_tokens(plane, parameter, &work, plain, t, &e))
             return WEFT_MISS;
     }
-    size_t coded = wf_encoder_finish(&encoder, states_of(plane), at + exact, capacity - 1 - exact);
+    size_t coded = encode_stream(plane, &work, &e, at, capacity);
     if (!coded)
         return WEFT_MISS;
     *out_bytes = 1 + exact + coded;
     return WEFT_OK;
 }
 
-static enum weft_status transform_decode(const struct wf_plane *plane, uint32_t parameter,
-                                         const void *in, size_t bytes, void *plain, void *scratch)
+/* ------------------------------------------------------------------------------------- decoding */
+
+/* What the front says: which eights are coded, and states.  Returns where words begin, or NULL. */
+static const uint8_t *decode_front(const struct wf_plane *plane, const struct work *work,
+                                   const uint8_t *in, size_t bytes, uint32_t *state,
+                                   struct encoding *e)
 {
-    const uint8_t *at = in;
-    struct wf_decoder decoder;
-    if (!plane->profile || !transform_takes(plane))
+    const struct wf_profile *p = plane->profile;
+    size_t held = bytes < front_max(plane) ? bytes : front_max(plane);
+    struct wf_bit_reader front = {.bytes = work->front, .end = 8 * held};
+    uint8_t *coded = work->coded;
+    memcpy(work->front, in, held);
+    memset(work->front + held, 0, WF_BITS_SLACK);
+    for (uint32_t t = sinks_of(plane); t < plane->tokens; t += WF_LANES) {
+        for (uint32_t g = 0; g < p->groups; g++) {
+            struct group group = group_of(plane, WF_TRANSFORM_UNIT, g);
+            uint32_t eights = eights_of(group.dims);
+            for (uint32_t i = 0; i < eights; i++, coded++) {
+                *coded = !work->sparse[group.eight + i] || wf_bits_take(&front, 1);
+                uint32_t n = *coded ? least(group.dims - i * EIGHT, EIGHT) : 0;
+                memcpy(work->classes + e->steps, work->class + group.channel + i * EIGHT, n);
+                e->steps += n;
+            }
+        }
+        if (lanes_at(plane, t) == WF_LANES)
+            e->full_steps = e->steps;
+    }
+    wf_coder_take_states(&front, states_of(plane), state);
+    return front.broken ? NULL : in + (front.at + 7) / 8;
+}
+
+/* All symbols, and a reader of the bits beside them.  False: there is something wrong. */
+static bool decode_stream(const struct wf_plane *plane, const struct work *work, const uint8_t *in,
+                          size_t bytes, struct wf_bit_reader *out_bits)
+{
+    const struct wf_laplace *laplace = plane->profile->laplace;
+    unsigned states = states_of(plane);
+    uint32_t state[WF_CODER_STATES_MAX];
+    const uint8_t *end = in + bytes;
+    struct encoding e = {0};
+    const uint8_t *word = decode_front(plane, work, in, bytes, state, &e);
+    unsigned rest = rest_of(plane);
+    if (word)
+        word = work->k->decode(laplace, work->classes, e.full_steps, WF_LANES, work->symbols,
+                               states, state, word, end);
+    if (word)
+        word = work->k->decode(laplace, work->classes + e.full_steps, e.steps - e.full_steps, rest,
+                               work->symbols + e.full_steps * WF_LANES, states, state, word, end);
+    size_t left = word ? (size_t)(end - word) : 0;
+    if (!word || !wf_coder_ended(states, state, work->bits) || left > wf_plane_bytes(plane))
+        return false;
+    memcpy(work->bits + 2 * states, word, left);
+    memset(work->bits + 2 * states + left, 0, WF_BITS_SLACK);
+    *out_bits = (struct wf_bit_reader){.bytes = work->bits, .end = 8 * (2 * states + left)};
+    return true;
+}
+
+/* Coefficients of a group, those of the eights that are coded; how many. */
+static uint32_t decode_group(const struct wf_plane *plane, const struct work *work,
+                             const struct group *group, const uint8_t *coded, unsigned lanes,
+                             const uint8_t *symbols, struct wf_bit_reader *bits)
+{
+    uint32_t eights = eights_of(group->dims), found = 0, count;
+    for (uint32_t at = 0; (count = next_run(coded, eights, &at)) > 0; at += count) {
+        uint32_t first = at * EIGHT, n = least(group->dims - first, count * EIGHT);
+        struct wf_lanes_run run = run_of(plane, work, group, first, n, lanes);
+        work->k->unpack(&run, symbols + (size_t)found * WF_LANES, bits,
+                        work->coefficients + (size_t)found * WF_LANES);
+        for (uint32_t i = 0; i < n; i++)
+            work->number[found + i] = (uint16_t)(first + i);
+        found += n;
+    }
+    return found;
+}
+
+static void decode_tokens(const struct wf_plane *plane, uint32_t parameter, const struct work *work,
+                          uint32_t token, const uint8_t *coded, const uint8_t **symbols,
+                          struct wf_bit_reader *bits, uint8_t *plain)
+{
+    const struct wf_profile *p = plane->profile;
+    const struct wf_lanes_kernels *k = work->k;
+    uint32_t channels = channels_of(plane);
+    unsigned lanes = lanes_at(plane, token);
+    if (turned(plane))
+        wf_rope_lanes(&p->rope, false, plane->position + token, work->cosine, work->sine);
+    for (uint32_t g = 0; g < p->groups; g++) {
+        struct group group = group_of(plane, parameter, g);
+        size_t first = (size_t)token * channels + group.channel;
+        uint32_t found = decode_group(plane, work, &group, coded + group.eight, lanes, *symbols,
+                                      bits);
+        *symbols += (size_t)found * WF_LANES;
+        k->product(work->rows, group.profile->mean, group.profile->inverse, group.dims,
+                   work->number, found, work->coefficients);
+        if (turned(plane))
+            k->turn(&p->rope, work->cosine, work->sine, work->rows, group.heads, plane->head_dim);
+        k->store(plane->dtype, work->rows, channels, lanes, group.dims,
+                 plain + first * weft_dtype_bytes(plane->dtype));
+    }
+}
+
+enum weft_status wf_transform_decode_by(const struct wf_lanes_kernels *k,
+                                        const struct wf_plane *plane, uint32_t parameter,
+                                        const void *in, size_t bytes, void *plain, void *scratch)
+{
+    if (!transform_takes(plane))
         return wf_fail(WEFT_E_CORRUPT, "a plane of layer %u needs a profile that is not here",
                        plane->layer);
     parameter = parameter_of(plane, parameter);
-    uint32_t sinks = sinks_of(plane), channels = channels_of(plane);
-    size_t exact = sinks * channels * weft_dtype_bytes(plane->dtype);
-    if (parameter > WF_TRANSFORM_PARAMETER_MAX || bytes < 1 + exact || at[0] != sinks ||
-        !wf_decoder_init(&decoder, states_of(plane), at + 1 + exact, bytes - 1 - exact))
+    uint32_t sinks = sinks_of(plane);
+    size_t exact = sinks * channels_of(plane) * weft_dtype_bytes(plane->dtype);
+    const uint8_t *at = in;
+    if (parameter > WF_TRANSFORM_PARAMETER_MAX || bytes < 1 + exact || at[0] != sinks)
         return wf_fail(WEFT_E_CORRUPT, "an encoded plane of layer %u is cut off, or another's",
                        plane->layer);
-    struct work work = work_in(plane, scratch);
-    prepare(plane, parameter, &work);
-    memset(work.rows, 0, sinks * channels * sizeof(float));
-    for (uint32_t t = sinks; t < plane->tokens && !decoder.broken; t++)
-        decode_token(plane, parameter, &work, &decoder, work.rows + (size_t)t * channels);
-    if (!wf_decoder_ended(&decoder))
+    struct work work = prepare(k, plane, parameter, scratch);
+    struct wf_bit_reader bits;
+    if (!decode_stream(plane, &work, at + 1 + exact, bytes - 1 - exact, &bits))
+        return wf_fail(WEFT_E_CORRUPT, "an encoded plane of layer %u is no stream of symbols",
+                       plane->layer);
+    const uint8_t *symbols = work.symbols, *coded = work.coded;
+    for (uint32_t t = sinks; t < plane->tokens; t += WF_LANES, coded += eights_in(plane))
+        decode_tokens(plane, parameter, &work, t, coded, &symbols, &bits, plain);
+    bool in_states = bits.end == 16 * states_of(plane);
+    if (bits.broken || (!in_states && bits.end - bits.at >= 8))
         return wf_fail(WEFT_E_CORRUPT, "an encoded plane of layer %u does not end where it should",
                        plane->layer);
-    if (turned(plane))
-        wf_rope_redo(&plane->profile->rope, plane->position, work.rows, plane->tokens, plane->heads,
-                     plane->head_dim);
-    keep_finite(plane->dtype, work.rows, wf_plane_elements(plane));
-    wf_floats_to(plane->dtype, work.rows, wf_plane_elements(plane), plain);
     memcpy(plain, at + 1, exact);
     return WEFT_OK;
+}
+
+static enum weft_status transform_encode(const struct wf_plane *plane, uint32_t parameter,
+                                         const void *plain, void *out, size_t capacity,
+                                         size_t *out_bytes, void *scratch)
+{
+    return wf_transform_encode_by(wf_lanes_kernels_of(wf_codec_isa_best()), plane, parameter, plain,
+                                  out, capacity, out_bytes, scratch);
+}
+
+static enum weft_status transform_decode(const struct wf_plane *plane, uint32_t parameter,
+                                         const void *in, size_t bytes, void *plain, void *scratch)
+{
+    return wf_transform_decode_by(wf_lanes_kernels_of(wf_codec_isa_best()), plane, parameter, in,
+                                  bytes, plain, scratch);
 }
 
 const struct wf_codec wf_codec_transform = {
     .name = "transform",
     .says = "a basis and a step for each group of heads, from a profile; entropy-coded",
     .id = WF_CODEC_TRANSFORM,
+    .revision = 1,
     .lossless = false,
     .profiled = true,
     .takes = transform_takes,

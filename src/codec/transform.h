@@ -17,14 +17,17 @@
  *     | sinks u8 | the first `sinks` tokens, exact  | coder.h's stream          |
  *     +----------+----------------------------------+---------------------------+
  *
- * Coefficients go token by token, group by group, in eights.  Where the profile expects most of an
- * eight to be zero, one symbol tells which of them is the first that is not (or none), so that what
- * is not there costs neither bits nor time.
+ * The tokens after the sinks go 16 at a time, a token a lane (transform_lanes.h); the last time may
+ * have fewer.  Of 16 tokens each group of heads goes in turn, its coefficients in eights.  Where
+ * the profile expects that an eight may well be zero for all 16, a bit in the front of the stream
+ * says whether it is not; what is zero then costs neither bits nor time, in the basis or in the
+ * coder.
  */
 #ifndef WF_CODEC_TRANSFORM_H
 #define WF_CODEC_TRANSFORM_H
 
 #include "codec/codec.h"
+#include "codec/transform_lanes.h"
 
 /* The parameter at which steps are what the profile says; each more makes them 2^(1/16) wider. */
 #define WF_TRANSFORM_UNIT 1024u
@@ -34,13 +37,13 @@
 /* What the profile's steps are multiplied by at `parameter`. */
 float wf_transform_factor(uint32_t parameter);
 
-/* out[i] = start[i] + Σ weights[k] × matrix[rows[k]][i], k = 0 … count − 1 in this order; `dims`
- * floats a row. */
-void wf_transform_combine(float *out, const float *start, const float *weights,
-                          const uint16_t *rows, uint32_t count, const float *matrix, uint32_t dims);
-/* For tests: the same with vectors of 4, 8 or 16 floats; false: not on this machine. */
-bool wf_transform_combine_width(unsigned width, float *out, const float *start,
-                                const float *weights, const uint16_t *rows, uint32_t count,
-                                const float *matrix, uint32_t dims);
+/* As the codec's encode() and decode(), by such kernels. */
+enum weft_status wf_transform_encode_by(const struct wf_lanes_kernels *k,
+                                        const struct wf_plane *plane, uint32_t parameter,
+                                        const void *plain, void *out, size_t capacity,
+                                        size_t *out_bytes, void *scratch);
+enum weft_status wf_transform_decode_by(const struct wf_lanes_kernels *k,
+                                        const struct wf_plane *plane, uint32_t parameter,
+                                        const void *in, size_t bytes, void *plain, void *scratch);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The calibrated transform codec and what it stands on: eigenvectors, the entropy coder and its
- * tables, sums that do not depend on the width of vectors, calibration, profiles that lie, and
- * encoded planes that were damaged.
+ * tables, kernels of all widths, calibration, profiles that lie, and encoded planes that were
+ * damaged.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,6 +28,7 @@
 #define QUERY_HEADS 6u
 #define DIM 12u /* so that groups have eights that are not whole */
 #define TOKENS 48u
+#define TOKENS_MAX 200u /* of a plane: enough for 16 states */
 #define ROW (HEADS * DIM)
 #define COST 0.5 /* of a calibration's steps, in its own units */
 
@@ -92,21 +93,27 @@ static void tables_are_whole_and_the_same_everywhere(void **state)
     wf_laplace_init(tables);
     uint64_t sum = 0;
     for (unsigned class = 0; class < WF_LAPLACE_CLASSES; class ++) {
-        for (int zero = 0; zero < 2; zero++) {
-            const struct wf_laplace_table *t = zero ? &tables->any[class] : &tables->nonzero[class];
-            assert_true(t->last >= 1 && t->last < WF_LAPLACE_SYMBOLS);
-            assert_int_equal(t->start[t->last + 1], WF_LAPLACE_TOTAL);
-            for (unsigned s = 0; s <= t->last; s++) {
-                assert_true(t->start[s + 1] > t->start[s]);
-                assert_int_equal(t->symbol[t->start[s]], s);
-                assert_int_equal(t->symbol[t->start[s + 1] - 1], s);
-            }
-            sum = wf_sum64_seeded(t->start, sizeof t->start, sum);
+        const struct wf_laplace_table *t = &tables->table[class];
+        uint32_t at = 0;
+        assert_true(t->last >= 2 && t->last < WF_LAPLACE_SYMBOLS);
+        for (unsigned s = 0; s <= t->last; s++) {
+            assert_int_equal(t->start[s], at);
+            assert_int_equal(t->symbol[at], s);
+            at += t->frequency[s];
+            assert_int_equal(t->symbol[at - 1], s);
+            assert_true(
+                t->frequency[s] > 0 &&
+                t->reciprocal[s] ==
+                    (t->frequency[s] > 1 ? (UINT64_C(1) << 32) / t->frequency[s] : UINT32_MAX));
         }
+        assert_int_equal(at, WF_LAPLACE_TOTAL);
+        for (unsigned s = t->last + 1; s < WF_LAPLACE_SYMBOLS; s++)
+            assert_int_equal(t->start[s], WF_LAPLACE_TOTAL);
+        sum = wf_sum64_seeded(t->start, sizeof t->start, sum);
         assert_true(tables->toward_zero[class] >= 0 && tables->toward_zero[class] < 0.5f);
     }
     /* What was encoded on one machine is decoded on another. */
-    if (sum != UINT64_C(0x4c33391f2d4837ea))
+    if (sum != UINT64_C(0x70209907dbbc4add))
         fail_msg("the tables are others: %016llx", (unsigned long long)sum);
     free(tables);
 }
@@ -128,76 +135,143 @@ static void classes_follow_the_width(void **state)
     assert_true(class == WF_LAPLACE_CLASSES - 1 && shift == WF_LAPLACE_SHIFT_MAX);
 }
 
-#define SYMBOLS 5000u
+/* ------------------------------------------------------------------------ kernels of all widths */
 
-static void what_is_coded_comes_back(void **state)
+static const struct wf_lanes_kernels *kernels_of(int isa)
+{
+    return wf_codec_isa_usable((enum wf_codec_isa)isa) ? wf_lanes_kernels_of((enum wf_codec_isa)isa)
+                                                       : NULL;
+}
+
+static void quotients_are_exact(void **state)
 {
     (void)state;
     struct wf_laplace *tables = calloc(1, sizeof *tables);
     wf_laplace_init(tables);
-    static struct wf_coder_symbol kept[SYMBOLS];
-    static uint8_t bits[8 * SYMBOLS], out[16 * SYMBOLS];
-    static uint32_t symbol[SYMBOLS], class[SYMBOLS], raw[SYMBOLS], count[SYMBOLS];
-    for (unsigned states = 1; states <= WF_CODER_STATES_MAX; states += 3) {
-        for (unsigned many = 0; many <= SYMBOLS; many = many * 3 + 1) {
-            seed = many + states;
-            struct wf_encoder e = {.symbols = kept,
-                                   .symbols_max = SYMBOLS,
-                                   .bits = bits,
-                                   .bit_bytes_max = sizeof bits};
-            for (unsigned i = 0; i < many; i++) {
-                class[i] = next_random() % WF_LAPLACE_CLASSES;
-                const struct wf_laplace_table *t = &tables->any[class[i]];
-                symbol[i] = next_random() % (t->last + 1u);
-                count[i] = next_random() % 33;
-                raw[i] = (uint32_t)((uint64_t)next_random() * next_random() &
-                                    ((UINT64_C(1) << count[i]) - 1));
-                wf_encoder_symbol(&e, t->start[symbol[i]],
-                                  (uint32_t)t->start[symbol[i] + 1] - t->start[symbol[i]]);
-                wf_encoder_bits(&e, raw[i], count[i]);
+    seed = 11;
+    for (unsigned class = 0; class < WF_LAPLACE_CLASSES; class ++) {
+        const struct wf_laplace_table *t = &tables->table[class];
+        for (unsigned s = 0; s <= t->last; s++) {
+            uint32_t f = t->frequency[s], end = f << 20;
+            for (int i = 0; i < 3000; i++) {
+                uint32_t x = (uint32_t)((uint64_t)next_random() << 8 | next_random() >> 16) % end;
+                x = i < 100 ? (uint32_t)i * f : i < 200 ? end - 1 - (uint32_t)(i - 100) * f : x;
+                if (x >= WF_CODER_LOW && x < end)
+                    assert_int_equal(wf_coder_push(x, t, s),
+                                     (x / f << WF_LAPLACE_BITS) + x % f + t->start[s]);
             }
-            size_t bytes = wf_encoder_finish(&e, states, out, sizeof out);
-            assert_true(bytes >= states * 4);
-            assert_int_equal(wf_encoder_finish(&e, states, out, bytes - 1), 0);
-            assert_int_equal(wf_encoder_finish(&e, states, out, bytes), bytes);
-            struct wf_decoder d;
-            assert_true(wf_decoder_init(&d, states, out, bytes));
-            for (unsigned i = 0; i < many; i++) {
-                const struct wf_laplace_table *t = &tables->any[class[i]];
-                uint32_t s = t->symbol[wf_decoder_peek(&d)];
-                assert_int_equal(s, symbol[i]);
-                wf_decoder_advance(&d, t->start[s], (uint32_t)t->start[s + 1] - t->start[s]);
-                assert_int_equal(wf_decoder_bits(&d, count[i]), raw[i]);
-            }
-            assert_true(wf_decoder_ended(&d));
         }
     }
     free(tables);
 }
 
-static void sums_do_not_depend_on_the_width(void **state)
+#define STEPS 700u
+
+struct coded {
+    uint8_t classes[STEPS], symbols[STEPS * WF_LANES], words[STEPS * WF_LANES * 2];
+    uint32_t state[WF_CODER_STATES_MAX];
+};
+
+/* As likely as the coder thinks, or not at all. */
+static void draw_symbols(struct coded *c, const struct wf_laplace *tables, unsigned lanes)
+{
+    for (unsigned i = 0; i < STEPS; i++) {
+        c->classes[i] = (uint8_t)(next_random() % WF_LAPLACE_CLASSES);
+        const struct wf_laplace_table *t = &tables->table[c->classes[i]];
+        for (unsigned l = 0; l < WF_LANES; l++) {
+            uint32_t slot = next_random() % WF_LAPLACE_TOTAL;
+            uint32_t symbol = i % 3 ? t->symbol[slot] : next_random() % (t->last + 1);
+            c->symbols[i * WF_LANES + l] = (uint8_t)(l < lanes ? symbol : 0);
+        }
+    }
+}
+
+static void begin(uint32_t *state)
+{
+    static const uint8_t bits[3] = {0xfe, 0xdc, 0xba};
+    wf_coder_begin(WF_CODER_STATES_MAX, state, bits, sizeof bits);
+    assert_int_equal(state[0], 0x1fedc);
+    assert_int_equal(state[1], 0x1ba00);
+    assert_int_equal(state[2], WF_CODER_LOW);
+}
+
+static void what_is_coded_comes_back(void **state)
 {
     (void)state;
-    seed = 4;
-    static float matrix[200 * 200], start[200], weight[200], one[200], other[200];
-    uint16_t row[200];
-    for (size_t i = 0; i < 200 * 200; i++)
-        matrix[i] = next_gaussian();
-    for (uint32_t dims = 1; dims <= 200; dims += 7) {
-        for (uint32_t i = 0; i < dims; i++) {
-            start[i] = next_gaussian();
-            weight[i] = next_gaussian();
-            row[i] = (uint16_t)(next_random() % dims);
+    struct wf_laplace *tables = calloc(1, sizeof *tables);
+    struct coded *c = calloc(1, sizeof *c);
+    static uint8_t back[STEPS * WF_LANES], first[sizeof c->words];
+    wf_laplace_init(tables);
+    for (unsigned states = 4; states <= WF_CODER_STATES_MAX; states += 12) {
+        for (unsigned lanes = 1; lanes <= WF_LANES; lanes++) {
+            uint32_t one[WF_CODER_STATES_MAX], bytes = 0;
+            seed = lanes + states;
+            draw_symbols(c, tables, lanes);
+            for (int isa = 0; isa < WF_CODEC_ISA_COUNT; isa++) {
+                const struct wf_lanes_kernels *k = kernels_of(isa);
+                if (!k)
+                    continue;
+                begin(c->state);
+                uint8_t *end = c->words + sizeof c->words;
+                uint8_t *word = k->encode(tables, c->classes, STEPS, lanes, c->symbols, states,
+                                          c->state, end, c->words);
+                assert_non_null(word);
+                if (isa == 0) {
+                    bytes = (uint32_t)(end - word);
+                    memcpy(first, word, bytes);
+                    memcpy(one, c->state, sizeof one);
+                }
+                assert_int_equal(end - word, bytes);
+                assert_memory_equal(word, first, bytes);
+                assert_memory_equal(one, c->state, sizeof one);
+                uint32_t kept[WF_CODER_STATES_MAX];
+                begin(kept);
+                assert_null(k->encode(tables, c->classes, STEPS, lanes, c->symbols, states, kept,
+                                      end, word + 1));
+                memset(back, 0xff, sizeof back);
+                memcpy(kept, one, sizeof kept);
+                assert_ptr_equal(k->decode(tables, c->classes, STEPS, lanes, back, states, kept,
+                                           word, end),
+                                 end);
+                assert_memory_equal(back, c->symbols, sizeof back);
+                begin(c->state);
+                assert_memory_equal(kept, c->state, states * sizeof *kept);
+                memcpy(kept, one, sizeof kept);
+                assert_null(
+                    k->decode(tables, c->classes, STEPS, lanes, back, states, kept, word, end - 1));
+            }
         }
-        assert_true(wf_transform_combine_width(4, one, start, weight, row, dims, matrix, dims));
-        for (unsigned width = 8; width <= 16; width *= 2) {
-            if (!wf_transform_combine_width(width, other, start, weight, row, dims, matrix, dims))
-                print_message("vectors of %u floats: skipped, this machine has none\n", width);
-            else
-                assert_memory_equal(one, other, dims * sizeof(float));
-        }
-        wf_transform_combine(other, start, weight, row, dims, matrix, dims);
-        assert_memory_equal(one, other, dims * sizeof(float));
+    }
+    free(tables);
+    free(c);
+}
+
+static void states_are_sent_as_long_as_they_are(void **state)
+{
+    (void)state;
+    uint32_t in[WF_CODER_STATES_MAX], out[WF_CODER_STATES_MAX];
+    uint8_t bytes[WF_CODER_STATES_MAX * 5 + WF_BITS_SLACK] = {0}, payload[WF_CODER_PAYLOAD_MAX];
+    seed = 5;
+    for (int round = 0; round < 100; round++) {
+        struct wf_bit_writer w = {.at = bytes, .end = bytes + sizeof bytes - WF_BITS_SLACK};
+        for (unsigned i = 0; i < WF_CODER_STATES_MAX; i++)
+            in[i] = WF_CODER_LOW << i | (next_random() << 8 | 3) >> (16 - i);
+        for (unsigned i = 0; i < WF_CODER_STATES_MAX; i++)
+            in[i] &= 2 * (WF_CODER_LOW << i) - 1;
+        wf_coder_put_states(&w, WF_CODER_STATES_MAX, in);
+        wf_bits_flush(&w);
+        assert_false(w.full);
+        assert_int_equal(w.at - bytes, WF_CODER_STATES_MAX * (4 + 16 + 7.5) / 8);
+        struct wf_bit_reader r = {.bytes = bytes, .end = 8 * (size_t)(w.at - bytes)};
+        wf_coder_take_states(&r, WF_CODER_STATES_MAX, out);
+        assert_memory_equal(in, out, sizeof in);
+        assert_false(r.broken);
+        assert_false(wf_coder_ended(WF_CODER_STATES_MAX, in, payload));
+        wf_bits_take(&r, 8);
+        assert_true(r.broken);
+        w = (struct wf_bit_writer){.at = bytes, .end = bytes + 20};
+        wf_coder_put_states(&w, WF_CODER_STATES_MAX, in);
+        assert_true(w.full);
     }
 }
 
@@ -302,8 +376,8 @@ static void steps_share_the_cost(void **state)
 /* A plane there and back. */
 struct trip {
     struct wf_plane plane;
-    float in[TOKENS * ROW], out[TOKENS * ROW];
-    uint8_t plain[TOKENS * ROW * 4], code[TOKENS * ROW * 4], back[TOKENS * ROW * 4];
+    float in[TOKENS_MAX * ROW], out[TOKENS_MAX * ROW];
+    uint8_t plain[TOKENS_MAX * ROW * 4], code[TOKENS_MAX * ROW * 4], back[TOKENS_MAX * ROW * 4];
     size_t coded;
     void *scratch;
 };
@@ -332,7 +406,7 @@ static void and_back(struct trip *t, uint32_t parameter)
 static void check_error(const struct trip *t, uint32_t parameter, float slack)
 {
     const struct wf_profile *p = t->plane.profile;
-    float in[TOKENS * ROW], out[TOKENS * ROW];
+    float in[TOKENS_MAX * ROW], out[TOKENS_MAX * ROW];
     memcpy(in, t->in, sizeof in);
     memcpy(out, t->out, sizeof out);
     if (!t->plane.value) {
@@ -352,7 +426,7 @@ static void check_error(const struct trip *t, uint32_t parameter, float slack)
                 double error = 0;
                 for (uint32_t j = 0; j < dims; j++)
                     error += (double)(in[at + j] - out[at + j]) *
-                             (double)group->forward[j * dims + i];
+                             (double)wf_profile_entry(group->forward, dims, j, i);
                 assert_true(fabs(error) < (double)(step * 0.7501f + slack));
             }
             at += dims;
@@ -432,6 +506,127 @@ static void coarser_is_smaller_in_every_type(void **state)
         free(t->scratch);
         free(t);
     }
+    wf_profile_destroy(profile);
+    wf_calibration_destroy(c);
+}
+
+/* Whatever the kernels: the same bytes there, and back. */
+static void every_width_answers_the_same(void **state)
+{
+    (void)state;
+    static const uint8_t pairings[] = {WF_ROPE_INTERLEAVED, WF_ROPE_HALVES, WF_PROFILE_NO_ROPE};
+    struct trip *t = calloc(1, sizeof *t), *other = calloc(1, sizeof *other);
+    uint8_t *scratch = NULL;
+    for (unsigned n = 0; n < 72; n++) {
+        struct wf_calibration *c = calibrated(pairings[n % 3], n % 2 ? DIM : 3 * DIM);
+        struct wf_profile *profile = profile_of(c);
+        enum weft_dtype dtype = (enum weft_dtype)(1 + n % 5);
+        uint32_t parameter = WF_TRANSFORM_UNIT + n * 3 - 90;
+        t->plane = (struct wf_plane){.dtype = dtype == WEFT_INT8 ? WEFT_F32 : dtype,
+                                     .tokens = n % 4 == 3 ? TOKENS_MAX - n % 7 : 1 + n,
+                                     .heads = HEADS,
+                                     .head_dim = DIM,
+                                     .layer = n % 2,
+                                     .value = n % 8 < 4,
+                                     .position = n % 5 * 100003,
+                                     .profile = profile};
+        seed = n;
+        draw(t->in, t->plane.tokens, ROW, n % 6 == 0 ? 300 : 0);
+        wf_floats_to(t->plane.dtype, t->in, wf_plane_elements(&t->plane), t->plain);
+        free(scratch);
+        scratch = aligned_alloc(64, (wf_codec_transform.scratch(&t->plane) + 63) / 64 * 64);
+        enum weft_status first = WEFT_OK;
+        for (int isa = 0; isa < WF_CODEC_ISA_COUNT; isa++) {
+            const struct wf_lanes_kernels *k = kernels_of(isa);
+            struct trip *to = isa ? other : t;
+            size_t bound = wf_codec_transform.bound(&t->plane), size = wf_plane_bytes(&t->plane);
+            if (!k) {
+                print_message("%s: skipped, this machine has none\n",
+                              wf_codec_isa_name((enum wf_codec_isa)isa));
+                continue;
+            }
+            enum weft_status status = wf_transform_encode_by(k, &t->plane, parameter, t->plain,
+                                                             to->code, bound, &to->coded, scratch);
+            first = isa ? first : status;
+            assert_int_equal(status, first);
+            if (status != WEFT_OK)
+                continue;
+            assert_int_equal(to->coded, t->coded);
+            assert_memory_equal(to->code, t->code, t->coded);
+            assert_int_equal(wf_transform_decode_by(k, &t->plane, parameter, t->code, t->coded,
+                                                    to->back, scratch),
+                             WEFT_OK);
+            assert_memory_equal(to->back, t->back, size);
+        }
+        wf_profile_destroy(profile);
+        wf_calibration_destroy(c);
+    }
+    free(scratch);
+    free(other);
+    free(t);
+}
+
+/* What was damaged is damaged for all, and garbage is the same garbage. */
+static void every_width_sees_the_same_damage(void **state)
+{
+    (void)state;
+    struct wf_calibration *c = calibrated(WF_ROPE_HALVES, 0);
+    struct wf_profile *profile = profile_of(c);
+    struct trip *t = usual_trip(profile, WEFT_F16);
+    uint8_t *one = malloc(sizeof t->back);
+    unsigned seen = 0;
+    for (unsigned i = 0; i < 600; i++) {
+        if (i % 300 == 0) {
+            t->plane.tokens = i ? TOKENS_MAX : 20;
+            draw(t->in, t->plane.tokens, ROW, 0);
+            assert_int_equal(there(t, WF_TRANSFORM_UNIT), WEFT_OK);
+        }
+        uint8_t kept = t->code[0];
+        size_t at = next_random() % t->coded;
+        kept = t->code[at];
+        t->code[at] = (uint8_t)(kept ^ 1u << next_random() % 8);
+        enum weft_status first = WEFT_OK;
+        for (int isa = 0; isa < WF_CODEC_ISA_COUNT; isa++) {
+            const struct wf_lanes_kernels *k = kernels_of(isa);
+            if (!k)
+                continue;
+            enum weft_status status = wf_transform_decode_by(k, &t->plane, WF_TRANSFORM_UNIT,
+                                                             t->code, t->coded, isa ? t->back : one,
+                                                             t->scratch);
+            first = isa ? first : status;
+            assert_int_equal(status, first);
+            if (isa && status == WEFT_OK)
+                assert_memory_equal(t->back, one, wf_plane_bytes(&t->plane));
+        }
+        seen += first != WEFT_OK;
+        t->code[at] = kept;
+    }
+    assert_true(seen > 150 && seen < 590);
+    free(one);
+    free(t->scratch);
+    free(t);
+    wf_profile_destroy(profile);
+    wf_calibration_destroy(c);
+}
+
+/* Where nothing but zeros are expected, and found, nothing is sent; and one outlier comes back. */
+static void what_is_not_there_costs_nothing(void **state)
+{
+    (void)state;
+    struct wf_calibration *c = calibrated(WF_PROFILE_NO_ROPE, 0);
+    struct wf_profile *profile = profile_of(c);
+    struct trip *t = usual_trip(profile, WEFT_F32);
+    uint32_t parameter = WF_TRANSFORM_UNIT + 200;
+    assert_int_equal(there(t, parameter), WEFT_OK);
+    size_t quiet = t->coded;
+    assert_true(quiet < 100);
+    t->in[5 * ROW + 7] += 1e5f;
+    assert_int_equal(there(t, parameter), WEFT_OK);
+    assert_true(t->coded > quiet && t->coded < quiet + 200);
+    and_back(t, parameter);
+    check_error(t, parameter, 1);
+    free(t->scratch);
+    free(t);
     wf_profile_destroy(profile);
     wf_calibration_destroy(c);
 }
@@ -595,11 +790,15 @@ int main(void)
         cmocka_unit_test(tables_are_whole_and_the_same_everywhere),
         cmocka_unit_test(classes_follow_the_width),
         cmocka_unit_test(what_is_coded_comes_back),
-        cmocka_unit_test(sums_do_not_depend_on_the_width),
+        cmocka_unit_test(quotients_are_exact),
+        cmocka_unit_test(states_are_sent_as_long_as_they_are),
         cmocka_unit_test(factors_are_powers),
         cmocka_unit_test(steps_share_the_cost),
         cmocka_unit_test(errors_stay_within_a_step),
         cmocka_unit_test(coarser_is_smaller_in_every_type),
+        cmocka_unit_test(every_width_answers_the_same),
+        cmocka_unit_test(every_width_sees_the_same_damage),
+        cmocka_unit_test(what_is_not_there_costs_nothing),
         cmocka_unit_test(hard_numbers_are_left_alone),
         cmocka_unit_test(what_is_finite_stays_so),
         cmocka_unit_test(damage_is_seen_or_harmless),

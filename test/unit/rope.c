@@ -51,6 +51,27 @@ static void angles_are_right_at_any_position(void **state)
     }
 }
 
+static void sixteen_positions_are_as_one_by_one(void **state)
+{
+    (void)state;
+    static const uint64_t positions[] = {0, 5, 131070, UINT64_C(1) << 32};
+    static float cosine[DIMS / 2 * WF_ROPE_LANES], sine[DIMS / 2 * WF_ROPE_LANES];
+    struct wf_rope rope = {.dims = DIMS, .frequencies = frequencies};
+    for (size_t p = 0; p < sizeof positions / sizeof positions[0]; p++)
+        for (int undo = 0; undo < 2; undo++) {
+            wf_rope_lanes(&rope, undo, positions[p], cosine, sine);
+            for (size_t l = 0; l < WF_ROPE_LANES; l++) {
+                float c[DIMS / 2], s[DIMS / 2];
+                wf_rope_angles(frequencies, DIMS / 2, positions[p] + l, c, s);
+                for (size_t i = 0; i < DIMS / 2; i++) {
+                    float turned = undo ? -s[i] : s[i];
+                    assert_memory_equal(&cosine[i * WF_ROPE_LANES + l], &c[i], sizeof(float));
+                    assert_memory_equal(&sine[i * WF_ROPE_LANES + l], &turned, sizeof(float));
+                }
+            }
+        }
+}
+
 static void frequencies_fall_from_one(void **state)
 {
     (void)state;
@@ -130,6 +151,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(angles_are_right_at_any_position),
+        cmocka_unit_test(sixteen_positions_are_as_one_by_one),
         cmocka_unit_test(frequencies_fall_from_one),
         cmocka_unit_test(turns_as_defined_and_back),
         cmocka_unit_test(leaves_the_other_channels_alone),
