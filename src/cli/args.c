@@ -276,3 +276,13 @@ int wf_cli_choose(struct cli *cli)
         wf_cli_fail(cli, CLI_USAGE, "there is no '%s'; there is: %s", cli->words[0], list);
     return -1;
 }
+
+int wf_cli_run_word(struct cli *cli, int (*const runs[])(struct cli *))
+{
+    int which = wf_cli_choose(cli);
+    if (which < 0)
+        return CLI_USAGE;
+    if (cli->word_count > 1)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
+    return runs[which](cli);
+}

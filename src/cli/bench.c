@@ -130,12 +130,7 @@ static int run(struct cli *cli)
 {
     static int (*const runs[])(struct cli *) = {wf_bench_local, wf_bench_watch, wf_bench_nvme,
                                                 wf_bench_restart, wf_bench_overlap};
-    int which = wf_cli_choose(cli);
-    if (which < 0)
-        return CLI_USAGE;
-    if (cli->word_count > 1)
-        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
-    return runs[which](cli);
+    return wf_cli_run_word(cli, runs);
 }
 
 const struct cli_command wf_cmd_bench = {

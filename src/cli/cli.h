@@ -96,6 +96,8 @@ const char *wf_cli_nearest(const char *typed, const char *(*next)(void *context,
 
 /* The first word as one of the command's words: its index, or -1 after a sentence. */
 int wf_cli_choose(struct cli *cli);
+/* Run what the only word chooses: one function for each of the command's words. */
+int wf_cli_run_word(struct cli *cli, int (*const runs[])(struct cli *));
 
 /* help.c: texts made from the tables. */
 void wf_cli_map_print(FILE *to);
@@ -140,6 +142,9 @@ void wf_cli_table_print(const json_t *rows, FILE *to);
  * the terminal's character set has no blocks.  `out` of 4 × width + 1. */
 void wf_cli_bar(double part, int width, char *out);
 void wf_cli_spark(const double *values, int count, char *out);
+
+/* A sentence where this build is not one to measure speeds with. */
+void wf_cli_build_print(FILE *to);
 
 /* A progress bar on stderr, only when that is a terminal; at most ten times a second. */
 struct cli_progress {

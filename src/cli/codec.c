@@ -21,7 +21,7 @@ static const struct cli_word words[] = {
 static const struct cli_option options[] = {
     {"model", CLI_TEXT, "FILE", &wf_cli_codec_options.model, "a llama2.c checkpoint"},
     {"tokenizer", CLI_TEXT, "FILE", &wf_cli_codec_options.tokenizer,
-     "its llama2.c tokenizer (a token a byte)"},
+     "its llama2.c tokenizer (a token a byte, for models of up to 384 tokens)"},
     {"text", CLI_TEXT, "FILE", &wf_cli_codec_options.text, "a text in UTF-8"},
     {"codec", CLI_TEXT, "NAME", &wf_cli_codec_options.codec,
      "ppl: a codec, or a quality: lossless, transparent, economy (lossless); bench: names, parted "
@@ -50,7 +50,7 @@ static const struct cli_option options[] = {
      "bench: blocks of KV, one after the other"},
     {"format", CLI_TEXT, "FILE", &wf_cli_codec_options.format, "bench: what they are, as JSON"},
     {"rounds", CLI_NUMBER, "N", &wf_cli_codec_options.rounds,
-     "bench: rounds, of which the median counts (5)"},
+     "bench: rounds, of which the best counts (5)"},
     {"working-set", CLI_SIZE, "SIZE", &wf_cli_codec_options.working_set,
      "bench: blocks are repeated until they are so many bytes (256 MiB)"},
     {"threads", CLI_NUMBER, "N", &wf_cli_codec_options.threads,
@@ -83,12 +83,7 @@ static int run(struct cli *cli)
     static int (*const runs[])(struct cli *) = {wf_cli_codec_list, wf_cli_codec_bench,
                                                 wf_cli_codec_ppl, wf_cli_codec_calibrate,
                                                 wf_cli_codec_kv};
-    int which = wf_cli_choose(cli);
-    if (which < 0)
-        return CLI_USAGE;
-    if (cli->word_count > 1)
-        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
-    return runs[which](cli);
+    return wf_cli_run_word(cli, runs);
 }
 
 const struct cli_command wf_cmd_codec = {
@@ -100,8 +95,12 @@ const struct cli_command wf_cmd_codec = {
         "bench puts KV through each codec on one core, beside zstd -1, zstd -3, lz4 and memcpy on "
         "the same bytes.  The KV is that of --input, of --model and --text, or of made-up weights, "
         "which it then says; blocks are repeated until they fill --working-set, so that none is in "
-        "a cache when its turn comes.  Each round copies all blocks, encodes all, decodes all; "
-        "figures are medians, GB are 10^9 plain bytes.  Codecs work on each plane (the K, or the "
+        "a cache when its turn comes.  Each round copies, encodes and decodes all blocks, a part "
+        "of them at a time and by turns, so that noise hits all three alike; of each part the best "
+        "round counts.  GB are 10^9 plain bytes.  The percents are of memcpy, on one core too and "
+        "of the same blocks in the same rounds: 40 % says that it takes two and a half times "
+        "as long as copying (encode_of_memcpy and decode_of_memcpy have it as parts of 1).  Codecs "
+        "work on each plane (the K, or the "
         "V, of a layer) by itself, so that a layer decodes alone; zstd and lz4 get the whole "
         "block.  All take a checksum of the plain bytes (codecs that are not lossless of the "
         "encoded ones) and verify it when they decode, in the time that is told.  ratio is of "
@@ -126,7 +125,9 @@ const struct cli_command wf_cmd_codec = {
         "is within two of it is noise.  kl_mean is the KL divergence of the exact model's next "
         "token to the other's, in nats, mean over all tokens.  ratio is the bytes of all complete "
         "blocks in --dtype, divided by those of their frames, heads and tables counted; ratio_k "
-        "and ratio_v have it for each layer's K and V, without them.\n\n"
+        "and ratio_v have it for each layer's K and V, without them.  With --profile its tokens are "
+        "told: a profile flatters the text that it was made from, which ppl cannot know; take "
+        "another.\n\n"
         "calibrate finds what KV of a model can lose and writes a profile to --output.  Of the "
         "text's windows most make a basis for each layer's K and V, in which an error of any "
         "direction costs the model's answers as much as any other; the others tell what each "

@@ -149,6 +149,9 @@ static json_t *answer(const struct ppl *ppl)
     wf_cli_json_set(a, "model", wf_cli_codec_shape(&ppl->subject));
     if (ppl->plan.profile.says)
         wf_cli_json_set(a, "calibration", json_incref(ppl->plan.profile.says));
+    else if (ppl->plan.profile.profile)
+        wf_cli_json_set(a, "profile_tokens",
+                        json_integer((json_int_t)ppl->plan.profile.profile->head.tokens));
     return a;
 }
 
@@ -167,6 +170,10 @@ static void print(const struct ppl *ppl)
            "calibration%s\n",
            (unsigned long long)r->tokens, windows->length, ppl->subject.layout.tokens,
            windows->calibration, windows->cut ? "; the text goes on (--tokens)" : "");
+    const struct codec_profile *profile = &ppl->plan.profile;
+    if (profile->profile && !profile->says)
+        printf("  by a profile of %llu tokens: if these are of this text, all figures flatter\n",
+               (unsigned long long)profile->profile->head.tokens);
 }
 
 int wf_cli_codec_ppl(struct cli *cli)

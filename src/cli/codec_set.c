@@ -120,15 +120,20 @@ static int read_blocks(struct cli *cli, const char *path, struct codec_set *out)
 
 struct taking {
     struct codec_set *set;
+    struct cli_progress progress;
+    uint64_t count; /* that there will be */
 };
 
 static bool take_block(void *context, const struct codec_block *block)
 {
-    struct codec_set *set = ((struct taking *)context)->set;
+    struct taking *t = context;
+    struct codec_set *set = t->set;
     if (set->distinct == set->blocks)
         return false;
     memcpy(set->plain + set->distinct * set->layout.bytes, block->data, set->layout.bytes);
     set->distinct++;
+    wf_cli_progress_step(&t->progress, (double)set->distinct / (double)t->count,
+                         "the model computes its KV");
     return true;
 }
 
@@ -142,11 +147,14 @@ static int compute_blocks(struct cli *cli, struct codec_set *out)
         return code;
     out->has_subject = true;
     out->layout = out->subject.layout;
-    out->blocks = blocks_wanted(wf_cli_codec_block_count(&out->subject), out->layout.bytes);
+    struct taking taking = {.set = out, .count = wf_cli_codec_block_count(&out->subject)};
+    out->blocks = blocks_wanted(taking.count, out->layout.bytes);
     out->in_sequence = (out->subject.windows.length - 1) / out->layout.tokens;
     out->plain = wf_cli_codec_room(out->blocks * out->layout.bytes);
-    struct taking taking = {out};
-    if (!wf_cli_codec_blocks(&out->subject, 0, take_block, &taking) || out->distinct == 0)
+    wf_cli_progress_init(&taking.progress, "codec bench");
+    bool computed = wf_cli_codec_blocks(&out->subject, 0, take_block, &taking);
+    wf_cli_progress_fini(&taking.progress);
+    if (!computed || out->distinct == 0)
         return wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_say_last());
     wf_cli_codec_name(&out->subject, name, sizeof name);
     wf_cli_json_set(out->about, "model", json_string(name));

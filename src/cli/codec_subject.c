@@ -17,6 +17,9 @@
 
 #define BLOCK_TOKENS 64
 
+/* Up to here a vocabulary may be one of bytes, with marks of its own besides. */
+#define BYTES_VOCAB_MAX 384
+
 #define MADE_UP_SEED 1
 #define MADE_UP_WINDOWS 8
 #define MADE_UP_WINDOW 513 /* 8 blocks of 64, and one token that is only predicted */
@@ -64,6 +67,10 @@ static bool read_real(struct codec_subject *out)
     if (!wf_model_load(given->model, &out->model))
         return false;
     uint32_t vocab = out->model.shape.vocab;
+    if (!given->tokenizer && vocab > BYTES_VOCAB_MAX)
+        return wf_say_failed("%s has %u tokens, which without a tokenizer nobody can tell in a "
+                             "text (a byte each would be 256); give --tokenizer FILE",
+                             given->model, vocab);
     if (given->tokenizer ? !wf_tokenizer_load(given->tokenizer, vocab, &tokenizer)
                          : !wf_tokenizer_bytes(vocab, &tokenizer))
         return false;

@@ -141,7 +141,10 @@ const struct cli_command wf_cmd_ls = {
     .summary = "list blocks, sessions, domains, regions, formats or tiers",
     .synopsis = "blocks|sessions|domains|regions|formats|tiers",
     .about = "Lists what the node holds.  A domain sees its own things only.  What lies on a tier "
-             "that failed is not known: of blocks below, that is said, with exit status 1.",
+             "that failed is not known: of blocks below, that is said, with exit status 1.\n\n"
+             "Of tiers, ratio is how much smaller those blocks are that were encoded on their way "
+             "there, heads and tables counted; blocks that are stored as they came are not part of "
+             "it, so that a tier may hold less than its bytes times its ratio.",
     .words = words,
     .options = options,
     .examples = examples,

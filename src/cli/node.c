@@ -491,11 +491,7 @@ void wf_cli_node_print(const struct cli *cli, FILE *to)
                 wf_cli_size(plan->pool_bytes, size, sizeof size));
     else
         fprintf(to, "against the node on %s\n", cli->socket);
-#if WF_TEST_HOOKS
-    fputs("this build has test hooks and is not made for speed; `make bench` measures one that "
-          "is\n",
-          to);
-#endif
+    wf_cli_build_print(to);
 }
 
 void wf_cli_node_halt(struct cli_node *node, int number)

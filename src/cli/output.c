@@ -278,6 +278,19 @@ void wf_cli_tree_print(const json_t *value, int indent, FILE *to)
     }
 }
 
+void wf_cli_build_print(FILE *to)
+{
+#if WF_TEST_HOOKS || !defined(__OPTIMIZE__) || defined(__SANITIZE_ADDRESS__) || \
+    defined(__SANITIZE_THREAD__)
+    fputs(
+        "this build has test hooks, or is one to look for errors with, and is not made for speed: "
+        "its speeds mean nothing; `make bench` measures one that is\n",
+        to);
+#else
+    (void)to;
+#endif
+}
+
 /* ------------------------------------------------------------------------------ bars and lines */
 
 static bool draws_blocks(void)
@@ -333,9 +346,11 @@ void wf_cli_progress_step(struct cli_progress *progress, double part, const char
         return;
     char bar[4 * 30 + 1];
     wf_cli_bar(part, 30, bar);
-    double left_s = part > 0.01 ? (now - progress->started_s) * (1 - part) / part : 0;
-    fprintf(stderr, "\r%s %s %3.0f %%  %4.0f s left  %s\033[K", progress->what, bar, 100 * part,
-            left_s, note);
+    char left[32] = ""; /* until there is something to tell it from */
+    if (part > 0.01)
+        snprintf(left, sizeof left, "%4.0f s left  ",
+                 (now - progress->started_s) * (1 - part) / part);
+    fprintf(stderr, "\r%s %s %3.0f %%  %s%s\033[K", progress->what, bar, 100 * part, left, note);
     progress->drawn_s = now;
     progress->shown = true;
 }

@@ -55,7 +55,7 @@ uint64_t wf_coded_write_memory(const struct wf_tier *t, const struct wf_layout *
 
 bool wf_coded_lossy(const struct wf_coded_plan *plan)
 {
-    return plan->codec && !plan->codec->lossless && !plan->layout.opaque;
+    return plan->codec && !plan->codec->lossless;
 }
 
 enum weft_status wf_coded_check_plan(const struct wf_tier *t, const struct wf_coded_plan *plan)
@@ -80,8 +80,7 @@ enum weft_status wf_coded_check_plan(const struct wf_tier *t, const struct wf_co
 
 static const struct wf_codec *codec_of(const struct wf_tier *t, const struct wf_coded_plan *plan)
 {
-    bool own = !plan->codec || (!plan->codec->lossless && plan->layout.opaque);
-    return own ? t->options.codec : plan->codec;
+    return plan->codec ? plan->codec : t->options.codec;
 }
 
 bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r)

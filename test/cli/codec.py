@@ -101,6 +101,8 @@ def codec_says_what_is_wrong():
                         (["ppl", "--model", model, "--text", binary], "zero byte"),
                         (["ppl", "--model", model, "--text", long, "--tokens", "300"], "longer text"),
                         (["ppl", "--model", model, "--tokenizer", model, "--text", long], "tokenizer"),
+                        (["ppl", "--model", checkpoint("words.bin", vocab=512), "--text", long],
+                         "words.bin has 512 tokens"),
                         (["ppl", "--model", model, "--tokenizer", os.devnull, "--text", long], "no bytes"),
                         (["ppl", "--model", model, "--tokenizer", FOLDER, "--text", long], "tokenizer"),
                         (["ppl", "--model", model, "--text", long, "--codec", "transparent", "--kl", "-1"], "--kl"),
@@ -201,6 +203,7 @@ def codec_bench_without_kv_says_so():
     done = weft("codec", "bench", "--working-set", "1MiB", "--rounds", "1", "--codec", "raw", "--tokens", "500",
                 "--window", "100")
     check("MADE-UP" in done.stdout.decode() and "MADE-UP" in done.stderr.decode(), done)
+    check("its speeds mean nothing" in done.stderr.decode(), done)  # tests are of builds with hooks
 
 
 @case
@@ -240,10 +243,13 @@ def codec_calibrate_writes_what_ppl_reads():
     rows = {}
     for quality in ("transparent", "economy"):
         rows[quality] = answer("codec", "ppl", *given, "--codec", quality, "--profile", profile)
-        check(rows[quality]["kl_mean"] > 0, rows)
+        check(rows[quality]["kl_mean"] > 0 and rows[quality]["profile_tokens"] > 0, rows)
     check(rows["economy"]["ratio"] > rows["transparent"]["ratio"] > 1.5, rows)
     check(rows["economy"]["kl_mean"] > rows["transparent"]["kl_mean"], rows)
+    said = weft("codec", "ppl", *given, "--codec", "economy", "--profile", profile).stdout.decode()
+    check(f"profile of {rows['economy']['profile_tokens']} tokens" in said, said)
     own = answer("codec", "ppl", *given, "--codec", "transparent", "--kl", "0.01")
+    check("profile_tokens" not in own, own)
     check(own["calibration"]["transparent"]["kl"] <= 0.01 and own["ratio"] > 1.5, own)
     blocks, form = kv_written()
     bench = answer("codec", "bench", "--input", blocks, "--format", form, "--profile", profile, "--working-set", "1MiB",
