@@ -60,6 +60,7 @@ static bool takes(const struct wf_plane *plane)
 /* Where scratch memory goes. */
 struct workplace {
     uint8_t *symbols, *part, *more, *escapes, *words, *tile, *bases;
+    const uint8_t *ahead; /* where the next plane is likely to be */
 };
 
 static size_t layout_workplace(const struct shape *s, uint8_t *scratch, struct workplace *out)
@@ -329,6 +330,7 @@ static void put_entropy(const struct wf_lossless_kernels *kernels, const struct 
         .symbols = &d->symbols,
         .codes = words_end,
         .escapes = escapes_end,
+        .ahead = place->ahead,
     };
     for (unsigned lane = 0; lane < WF_LANES; lane++)
         w.state[lane] = WF_STATE_LEAST;
@@ -354,6 +356,7 @@ static void put_fixed(const struct wf_lossless_kernels *kernels, const struct sh
         .codes = out->at,
         .seconds = place->words,
         .escapes = place->escapes,
+        .ahead = place->ahead,
     };
     w.seconds[0] = 0;
     kernels->fixed_encode(&w, s->groups, place->symbols);
@@ -385,6 +388,7 @@ enum weft_status wf_lossless_encode_by(const struct wf_lossless_kernels *kernels
         of_bf16(&s, kernels->exponents, plain, place.symbols);
     else
         wf_split_symbols(plane->dtype, s.elements, plain, place.symbols);
+    place.ahead = (const uint8_t *)plain + (plane->dtype == WEFT_BF16 ? 2 * s.elements : 0);
     decide(kernels, plane, &s, mode, &place, &d);
     for (size_t i = s.elements; i < s.padded; i++)
         place.symbols[i] = d.symbols.value[0];

@@ -142,6 +142,8 @@ struct wf_writer {
     uint64_t second;
     uint8_t *escapes; /* the end of those written; entropy: their begin */
     uint32_t escaped;
+    const uint8_t *ahead; /* 128 bytes a group that are likely to be encoded next, and may be
+                             fetched; nothing needs to be there */
 };
 
 /* Of the symbols of some tokens: their sums over the tokens, one for each channel, divided by the

@@ -243,6 +243,13 @@ TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint
 
 /* ------------------------------------------------------------------------------------- encoding */
 
+/* Planes are too short for a processor to see that it goes on. */
+INLINE void fetch_ahead(const uint8_t *ahead, size_t group)
+{
+    _mm_prefetch((const char *)ahead + 128 * group, _MM_HINT_T1);
+    _mm_prefetch((const char *)ahead + 128 * group + 64, _MM_HINT_T1);
+}
+
 /* What gives each value its rank: one more than it, so that 0 is none. */
 struct ranks {
     __m256i window, table[2], none, of_zero;
@@ -316,6 +323,7 @@ TARGET static void entropy_encode(struct wf_writer *w, size_t groups, const uint
     uint8_t *words = w->codes;
     for (size_t group = groups; group-- > 0;) {
         const uint8_t *in = symbols + group * WF_GROUP;
+        fetch_ahead(w->ahead, group);
         __m256i r[2];
         uint64_t escaped = 0;
         for (unsigned half = 0; half < 2; half++) {
@@ -353,6 +361,7 @@ TARGET static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_
     uint32_t last = (1u << s->width) - 1, direct = last < s->symbols ? last : s->symbols;
     for (size_t group = 0; group < groups; group++) {
         const uint8_t *in = symbols + group * WF_GROUP;
+        fetch_ahead(w->ahead, group);
         __m256i code[2], second[2], over[2], none[2];
         for (unsigned half = 0; half < 2; half++) {
             __m256i r = rank(&table, load_32(in + 32 * half));

@@ -219,6 +219,13 @@ TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint
 
 /* ------------------------------------------------------------------------------------- encoding */
 
+/* Planes are too short for a processor to see that it goes on. */
+INLINE void fetch_ahead(const uint8_t *ahead, size_t group)
+{
+    _mm_prefetch((const char *)ahead + 128 * group, _MM_HINT_T1);
+    _mm_prefetch((const char *)ahead + 128 * group + 64, _MM_HINT_T1);
+}
+
 /* What gives each value its rank: those of the window in two registers, and that of 0. */
 struct ranks {
     __m512i window, table[2], none, of_zero;
@@ -298,6 +305,7 @@ TARGET static void entropy_encode(struct wf_writer *w, size_t groups, const uint
     for (size_t group = groups; group-- > 0;) {
         const uint8_t *in = symbols + group * WF_GROUP;
         __m512i r = rank(&table, _mm512_loadu_si512(in));
+        fetch_ahead(w->ahead, group);
         __mmask64 escaped = _mm512_cmpeq_epi8_mask(r, table.none);
         if (__builtin_expect(escaped != 0, 0))
             put_escapes(w, escaped, in);
@@ -323,6 +331,7 @@ INLINE void fixed_loop_encode(struct wf_writer *w, size_t groups, const uint8_t 
     for (size_t group = 0; group < groups; group++) {
         const uint8_t *in = symbols + group * WF_GROUP;
         __m512i r = rank(&table, _mm512_loadu_si512(in));
+        fetch_ahead(w->ahead, group);
         __mmask64 escaped = _mm512_cmpge_epu8_mask(r, _mm512_set1_epi8((char)direct));
         __mmask64 raw = _mm512_cmpeq_epi8_mask(r, table.none);
         __m512i second = _mm512_sub_epi8(r, _mm512_set1_epi8((char)last));
