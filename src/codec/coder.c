@@ -10,15 +10,8 @@
 
 void wf_bits_flush(struct wf_bit_writer *w)
 {
-    if (w->have % 8)
-        wf_bits_put(w, 0, 8 - w->have % 8);
-    while (w->have > 0) {
-        w->have -= 8;
-        if (w->at < w->end)
-            *w->at++ = (uint8_t)(w->held >> w->have);
-        else
-            w->full = true;
-    }
+    w->at += w->have > 0 && !w->full;
+    w->have = 0;
 }
 
 /* ---------------------------------------------------------------------------------------- steps */

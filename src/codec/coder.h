@@ -38,9 +38,9 @@
 
 /* From the highest of a byte on. */
 struct wf_bit_writer {
-    uint8_t *at, *end;
+    uint8_t *at, *end; /* it is full with fewer than 8 bytes between them */
     uint64_t held;
-    unsigned have; /* bits of `held` that are not written yet; < 32 */
+    unsigned have; /* bits of `held` that do not fill a byte yet; they are at `at` all the same */
     bool full;
 };
 
@@ -48,16 +48,14 @@ static inline void wf_bits_put(struct wf_bit_writer *w, uint32_t value, unsigned
 {
     w->held = w->held << count | value; /* count ≤ 32; no bits above are set */
     w->have += count;
-    if (w->have >= 32) {
-        w->have -= 32;
-        uint32_t word = __builtin_bswap32((uint32_t)(w->held >> w->have));
-        if (w->end - w->at >= 4) {
-            memcpy(w->at, &word, 4);
-            w->at += 4;
-        } else {
-            w->full = true;
-        }
+    if (w->end - w->at < 8) {
+        w->full = true;
+    } else if (w->have > 0) {
+        uint64_t bytes = __builtin_bswap64(w->held << (64 - w->have));
+        memcpy(w->at, &bytes, 8);
+        w->at += w->have / 8;
     }
+    w->have %= 8;
 }
 
 /* What is held, to the end of a byte with zeros. */

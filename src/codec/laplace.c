@@ -22,23 +22,6 @@ static double exponential(double x)
     return sum;
 }
 
-void wf_laplace_class(float rho, uint8_t *out_class, uint8_t *out_shift)
-{
-    uint32_t bits;
-    memcpy(&bits, &rho, sizeof bits);
-    /* Exponent and the two highest bits of the mantissa, counted from those of 2^-4. */
-    int32_t at = (int32_t)(bits >> 21) - (127 - 4) * 4;
-    uint32_t shift = 0;
-    if (at < 0)
-        at = 0;
-    while (at >= WF_LAPLACE_CLASSES && shift < WF_LAPLACE_SHIFT_MAX) {
-        at -= 4;
-        shift++;
-    }
-    *out_class = (uint8_t)(at < WF_LAPLACE_CLASSES ? at : WF_LAPLACE_CLASSES - 1);
-    *out_shift = (uint8_t)shift;
-}
-
 /* The width in the middle of a class. */
 static double middle(unsigned class)
 {

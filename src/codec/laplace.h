@@ -16,13 +16,14 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #define WF_LAPLACE_BITS 12u
 #define WF_LAPLACE_TOTAL (1u << WF_LAPLACE_BITS)
 #define WF_LAPLACE_SYMBOLS 16u
 #define WF_LAPLACE_OCTAVES 6                        /* ρ from 1/16 to 4 */
 #define WF_LAPLACE_CLASSES (WF_LAPLACE_OCTAVES * 4) /* one below takes all that is smaller */
-#define WF_LAPLACE_SHIFT_MAX 24u
+#define WF_LAPLACE_SHIFT_MAX 24
 /* What is real has more weight in its tails than the distribution. */
 #define WF_LAPLACE_TOWARD_MAX 0.25
 
@@ -40,8 +41,20 @@ struct wf_laplace {
     float toward_zero[WF_LAPLACE_CLASSES]; /* a magnitude stands for so much less, in steps */
 };
 
-/* Class and shift of a coefficient of mean magnitude `rho` steps, finite and ≥ 0. */
-void wf_laplace_class(float rho, uint8_t *out_class, uint8_t *out_shift);
+/* Class and shift of a coefficient of mean magnitude `rho` steps; finite and ≥ 0, or what is taken
+ * to be very much. */
+static inline void wf_laplace_class(float rho, uint8_t *out_class, uint8_t *out_shift)
+{
+    uint32_t bits;
+    memcpy(&bits, &rho, sizeof bits);
+    /* Exponent and the two highest bits of the mantissa, counted from those of 2^-4. */
+    int32_t at = (int32_t)(bits >> 21) - (127 - 4) * 4;
+    int32_t over = (at - WF_LAPLACE_CLASSES + 4) / 4;
+    int32_t shift = over < 0 ? 0 : over > WF_LAPLACE_SHIFT_MAX ? WF_LAPLACE_SHIFT_MAX : over;
+    at = at < 0 ? 0 : at - 4 * shift;
+    *out_class = (uint8_t)(at < WF_LAPLACE_CLASSES ? at : WF_LAPLACE_CLASSES - 1);
+    *out_shift = (uint8_t)shift;
+}
 
 /* Fill the tables; the same bytes everywhere.  100 KB of them, and half a millisecond. */
 void wf_laplace_init(struct wf_laplace *out);

@@ -125,16 +125,10 @@ static bool rope_sound(const struct wf_rope *rope)
 
 /* ------------------------------------------------------------------------------------ in memory */
 
-/* Floats of a group: mean and scale, and the two matrices. */
-static size_t kept_floats(uint32_t dims)
-{
-    return 2 * (size_t)wf_profile_padded(dims) * (1 + dims);
-}
-
 static size_t kept_bytes(const struct wf_profile *p)
 {
-    size_t plane = (p->groups - 1) * kept_floats(wf_profile_dims(p, 0)) +
-                   kept_floats(wf_profile_dims(p, p->groups - 1));
+    size_t plane = (p->groups - 1) * wf_profile_group_floats(wf_profile_dims(p, 0)) +
+                   wf_profile_group_floats(wf_profile_dims(p, p->groups - 1));
     return WF_PROFILE_DIMS_MAX / 2 * sizeof(double) +
            2 * (size_t)p->head.layers * plane * sizeof(float);
 }
@@ -179,14 +173,14 @@ static bool take_groups(const struct wf_profile *p, const uint8_t *file, float *
             uint32_t dims = wf_profile_dims(p, i);
             take_group(file + wf_profile_group_offset(head, plane / 2, plane % 2, i), dims, to,
                        group);
-            if (!all_finite(to, kept_floats(dims)) || !(group->step > 1e-30f) ||
+            if (!all_finite(to, wf_profile_group_floats(dims)) || !(group->step > 1e-30f) ||
                 !(group->step <= 3e38f) || !all_finite(&group->sensitivity, 1))
                 return false;
             for (size_t j = 0; j < dims; j++) {
                 if (!(group->scale[j] >= 0))
                     return false;
             }
-            to += kept_floats(dims);
+            to += wf_profile_group_floats(dims);
         }
     }
     return true;

@@ -91,6 +91,13 @@ static inline uint32_t wf_profile_padded(uint32_t dims)
     return (dims + WF_PROFILE_TILE - 1) / WF_PROFILE_TILE * WF_PROFILE_TILE;
 }
 
+/* Floats of a group: mean and scale, and the two matrices.  Groups follow each other in the order
+ * of the file, so that so much further is the same of the next one, if it is as large. */
+static inline size_t wf_profile_group_floats(uint32_t dims)
+{
+    return 2 * (size_t)wf_profile_padded(dims) * (1 + dims);
+}
+
 static inline float wf_profile_entry(const float *matrix, uint32_t dims, uint32_t row,
                                      uint32_t column)
 {

@@ -57,6 +57,25 @@ INLINE uint32_t lanes_spread(uint32_t bits, uint32_t mask)
     return _pdep_u32(bits, mask);
 }
 
+/* Two times eight numbers below 256 as bytes. */
+INLINE void store_bytes(void *at, __m256i a, __m256i b)
+{
+    __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8);
+    _mm_storeu_si128((__m128i *)at, _mm_packus_epi16(_mm256_castsi256_si128(both),
+                                                     _mm256_extracti128_si256(both, 1)));
+}
+
+INLINE uint32_t lanes_symbols(const uint32_t *magnitudes, unsigned shift, uint32_t last,
+                              uint8_t *out)
+{
+    const __m256i most = _mm256_set1_epi32((int)last);
+    const __m128i down = _mm_cvtsi32_si128((int)shift);
+    __m256i a = _mm256_min_epu32(_mm256_srl_epi32(load_256(magnitudes), down), most);
+    __m256i b = _mm256_min_epu32(_mm256_srl_epi32(load_256(magnitudes + 8), down), most);
+    store_bytes(out, a, b);
+    return tops_of(_mm256_cmpeq_epi32(a, most)) | tops_of(_mm256_cmpeq_epi32(b, most)) << 8;
+}
+
 INLINE void values(__m256i magnitude, uint32_t signs, float toward, float step, float *out)
 {
     const __m256i up = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
@@ -202,9 +221,9 @@ TARGET static void store(enum weft_dtype dtype, const float *in, size_t stride, 
 
 #define FOUR 4u
 
-/* Four sums of a tile, in eight registers. */
+/* Four sums of a tile, in eight registers; the next group's matrix is `next` floats away. */
 INLINE void product_four(float *out, const float *start, const float *tile, const uint16_t *rows,
-                         uint32_t count, const float *in)
+                         uint32_t count, const float *in, size_t next)
 {
     __m256 a[FOUR], b[FOUR];
     for (unsigned j = 0; j < FOUR; j++)
@@ -212,6 +231,7 @@ INLINE void product_four(float *out, const float *start, const float *tile, cons
     for (uint32_t k = 0; k < count; k++) {
         const float *row = tile + (size_t)rows[k] * WF_PROFILE_TILE;
         OPAQUE(row);
+        _mm_prefetch((const char *)(row + next), _MM_HINT_T1);
         __m256 x = _mm256_loadu_ps(ROW(in, k)), y = _mm256_loadu_ps(ROW(in, k) + EIGHT);
         for (unsigned j = 0; j < FOUR; j++) {
             __m256 factor = _mm256_broadcast_ss(row + j);
@@ -231,7 +251,7 @@ TARGET static void product(float *out, const float *start, const float *matrix, 
     for (uint32_t j = 0; j < wf_profile_padded(dims); j += FOUR)
         product_four(ROW(out, j), start ? start + j : NULL,
                      matrix + (size_t)(j - j % WF_PROFILE_TILE) * dims + j % WF_PROFILE_TILE, rows,
-                     count, in);
+                     count, in, wf_profile_group_floats(dims));
 }
 
 /* ------------------------------------------------------------------------------------ the coder */
@@ -373,10 +393,7 @@ TARGET static const uint8_t *decode(const struct wf_laplace *laplace, const uint
     for (size_t i = 0; i < steps; i++) {
         const struct wf_laplace_table *t = &laplace->table[classes[i]];
         __m256i a = decode_eight(t, used_low, &low), b = decode_eight(t, used_high, &high);
-        __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8);
-        _mm_storeu_si128((__m128i *)(void *)ROW(symbols, i),
-                         _mm_packus_epi16(_mm256_castsi256_si128(both),
-                                          _mm256_extracti128_si256(both, 1)));
+        store_bytes(ROW(symbols, i), a, b);
         size_t left = (size_t)(end - word);
         const uint8_t *from = word;
         if (__builtin_expect(left < 32, 0)) {

@@ -40,6 +40,16 @@ INLINE uint32_t lanes_spread(uint32_t bits, uint32_t mask)
     return _pdep_u32(bits, mask);
 }
 
+INLINE uint32_t lanes_symbols(const uint32_t *magnitudes, unsigned shift, uint32_t last,
+                              uint8_t *out)
+{
+    const __m512i most = _mm512_set1_epi32((int)last);
+    __m512i high = _mm512_srl_epi32(_mm512_loadu_si512(magnitudes), _mm_cvtsi32_si128((int)shift));
+    high = _mm512_min_epu32(high, most);
+    _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(high));
+    return _mm512_cmpeq_epi32_mask(high, most);
+}
+
 INLINE void values(__m512i magnitude, uint32_t signs, float toward, float step, float *out)
 {
     const __m512i sign = _mm512_set1_epi32((int)0x80000000u);
@@ -189,7 +199,7 @@ TARGET static void store(enum weft_dtype dtype, const float *in, size_t stride, 
 
 /* The 16 sums of a tile stay in registers: for each row two loads of a cycle feed two additions. */
 INLINE void product_tile(float *out, const float *start, const float *tile, const uint16_t *rows,
-                         uint32_t count, const float *in)
+                         uint32_t count, const float *in, size_t next)
 {
     __m512 sum[WF_PROFILE_TILE];
     for (unsigned j = 0; j < WF_PROFILE_TILE; j++)
@@ -198,6 +208,7 @@ INLINE void product_tile(float *out, const float *start, const float *tile, cons
         const float *row = tile + (size_t)rows[k] * WF_PROFILE_TILE;
         OPAQUE(row);
         _mm_prefetch((const char *)(row + AHEAD * WF_PROFILE_TILE), _MM_HINT_T0);
+        _mm_prefetch((const char *)(row + next), _MM_HINT_T1);
         __m512 x = _mm512_loadu_ps(ROW(in, k));
         for (unsigned j = 0; j < WF_PROFILE_TILE; j++)
             sum[j] = _mm512_fmadd_ps(_mm512_set1_ps(row[j]), x, sum[j]);
@@ -211,7 +222,7 @@ TARGET static void product(float *out, const float *start, const float *matrix, 
 {
     for (uint32_t j = 0; j < dims; j += WF_PROFILE_TILE)
         product_tile(ROW(out, j), start ? start + j : NULL, matrix + (size_t)j * dims, rows, count,
-                     in);
+                     in, wf_profile_group_floats(dims));
 }
 
 /* ------------------------------------------------------------------------------------ the coder */

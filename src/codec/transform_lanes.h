@@ -38,8 +38,8 @@ struct wf_lanes_kernels {
     /* Take mean[i] from row i. */
     void (*center)(float *rows, const float *mean, uint32_t count);
     /* out[j] = start[j] + Σ matrix[rows[k]][j] × in[k], k = 0 … count − 1 in this order, each a
-     * fused multiplication and addition; start NULL: 0.  Matrix, start and out have whole tiles
-     * (profile.h). */
+     * fused multiplication and addition; start NULL: 0.  Matrix, start and out have whole tiles,
+     * and the next group's matrix is fetched meanwhile (profile.h). */
     void (*product)(float *out, const float *start, const float *matrix, uint32_t dims,
                     const uint16_t *rows, uint32_t count, const float *in);
     /* To whole steps; lanes from `lanes` on become 0.  False: one is beyond what is coded, or no

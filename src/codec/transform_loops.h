@@ -8,6 +8,9 @@
  *     lanes_equal(bytes, value)  which of 16 bytes are that
  *     lanes_gather(bits, mask)   the bits of `bits` at those of `mask`, close together (pext)
  *     lanes_spread(bits, mask)   and back (pdep)
+ *     lanes_symbols(magnitudes, shift, last, out)
+ *                                bytes: the magnitudes without their `shift` low bits, and `last`
+ *                                for what is more; returns which are that
  *     lanes_values(magnitudes, signs, toward, step, out), lanes_values_of_bytes(…)
  *                                0 where the magnitude is 0, elsewhere (magnitude − toward) × step
  *                                with the sign that the lane has in `signs`
@@ -165,15 +168,13 @@ INLINE void pack_one(const struct wf_laplace_table *t, unsigned shift, unsigned 
                      const int32_t *restrict quantised, uint8_t *restrict symbols,
                      struct wf_bit_writer *w)
 {
-    uint32_t magnitude[WF_LANES], symbol[WF_LANES];
-    for (unsigned l = 0; l < WF_LANES; l++) {
+    const uint32_t last = t->last;
+    uint32_t magnitude[WF_LANES];
+    for (unsigned l = 0; l < WF_LANES; l++)
         magnitude[l] = (uint32_t)(quantised[l] < 0 ? -quantised[l] : quantised[l]);
-        uint32_t high = magnitude[l] >> shift;
-        symbol[l] = high < t->last ? high : t->last;
-        symbols[l] = (uint8_t)symbol[l];
-    }
-    for (uint32_t more = lanes_equal(symbols, (uint8_t)t->last); more; more &= more - 1)
-        put_rest(w, (magnitude[__builtin_ctz(more)] >> shift) - t->last);
+    uint32_t more = lanes_symbols(magnitude, shift, last, symbols);
+    for (; more; more &= more - 1)
+        put_rest(w, (magnitude[__builtin_ctz(more)] >> shift) - last);
     for (unsigned b = shift; b-- > 0;)
         wf_bits_put(w, lanes_with_bit(magnitude, b), lanes);
     uint32_t nonzero = lanes_nonzero(quantised);

@@ -50,6 +50,16 @@ INLINE uint32_t lanes_spread(uint32_t bits, uint32_t mask)
     return out;
 }
 
+INLINE uint32_t lanes_symbols(const uint32_t *magnitudes, unsigned shift, uint32_t last,
+                              uint8_t *out)
+{
+    for (unsigned l = 0; l < WF_LANES; l++) {
+        uint32_t high = magnitudes[l] >> shift;
+        out[l] = (uint8_t)(high < last ? high : last);
+    }
+    return lanes_equal(out, (uint8_t)last);
+}
+
 INLINE void lanes_values(const uint32_t *magnitudes, uint32_t signs, float toward, float step,
                          float *out)
 {
