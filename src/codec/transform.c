@@ -460,20 +460,19 @@ static bool decode_stream(const struct wf_plane *plane, const struct work *work,
     return true;
 }
 
-/* Coefficients of a group, those of the eights that are coded; how many. */
+/* Coefficients of a group, those that are not zero for all; how many. */
 static uint32_t decode_group(const struct wf_plane *plane, const struct work *work,
                              const struct group *group, const uint8_t *coded, unsigned lanes,
-                             const uint8_t *symbols, struct wf_bit_reader *bits)
+                             const uint8_t **symbols, struct wf_bit_reader *bits)
 {
     uint32_t eights = eights_of(group->dims), found = 0, count;
     for (uint32_t at = 0; (count = next_run(coded, eights, &at)) > 0; at += count) {
         uint32_t first = at * EIGHT, n = least(group->dims - first, count * EIGHT);
         struct wf_lanes_run run = run_of(plane, work, group, first, n, lanes);
-        work->k->unpack(&run, symbols + (size_t)found * WF_LANES, bits,
-                        work->coefficients + (size_t)found * WF_LANES);
-        for (uint32_t i = 0; i < n; i++)
-            work->number[found + i] = (uint16_t)(first + i);
-        found += n;
+        found += work->k->unpack(&run, *symbols, bits, first,
+                                 work->coefficients + (size_t)found * WF_LANES,
+                                 work->number + found);
+        *symbols += (size_t)n * WF_LANES;
     }
     return found;
 }
@@ -491,9 +490,8 @@ static void decode_tokens(const struct wf_plane *plane, uint32_t parameter, cons
     for (uint32_t g = 0; g < p->groups; g++) {
         struct group group = group_of(plane, parameter, g);
         size_t first = (size_t)token * channels + group.channel;
-        uint32_t found = decode_group(plane, work, &group, coded + group.eight, lanes, *symbols,
+        uint32_t found = decode_group(plane, work, &group, coded + group.eight, lanes, symbols,
                                       bits);
-        *symbols += (size_t)found * WF_LANES;
         k->product(work->rows, group.profile->mean, group.profile->inverse, group.dims,
                    work->number, found, work->coefficients);
         if (turned(plane))

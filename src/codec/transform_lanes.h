@@ -50,9 +50,10 @@ struct wf_lanes_kernels {
     /* Whole steps to symbols [count][16] and what goes beside them as bits. */
     void (*pack)(const struct wf_lanes_run *run, const int32_t *quantised, uint8_t *symbols,
                  struct wf_bit_writer *bits);
-    /* And to coefficients. */
-    void (*unpack)(const struct wf_lanes_run *run, const uint8_t *symbols,
-                   struct wf_bit_reader *bits, float *out);
+    /* And to coefficients, but for those that are zero for all tokens; `first` is the number of the
+     * run's first, and `numbers` has room for all.  Returns how many there are. */
+    unsigned (*unpack)(const struct wf_lanes_run *run, const uint8_t *symbols,
+                       struct wf_bit_reader *bits, uint32_t first, float *out, uint16_t *numbers);
     /* As wf_coder_encode() and wf_coder_decode(). */
     uint8_t *(*encode)(const struct wf_laplace *laplace, const uint8_t *classes, size_t steps,
                        unsigned lanes, const uint8_t *symbols, unsigned states, uint32_t *state,

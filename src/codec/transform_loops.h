@@ -215,30 +215,38 @@ INLINE uint32_t take_signs(struct wf_bit_reader *r, uint32_t nonzero)
     return lanes_spread(wf_bits_take(r, (unsigned)__builtin_popcount(nonzero)), nonzero);
 }
 
-INLINE void unpack_one(const struct wf_laplace_table *t, unsigned shift, float toward, float step,
-                       unsigned lanes, const uint8_t *restrict symbols, struct wf_bit_reader *r,
-                       float *restrict out)
+/* Returns which lanes of a coefficient are not zero. */
+INLINE uint32_t unpack_one(const struct wf_laplace_table *t, unsigned shift, float toward,
+                           float step, unsigned lanes, const uint8_t *restrict symbols,
+                           struct wf_bit_reader *r, float *restrict out)
 {
+    uint32_t nonzero = ~lanes_equal(symbols, 0) & 0xffff;
     if (shift == 0 && !lanes_equal(symbols, (uint8_t)t->last)) {
-        uint32_t signs = take_signs(r, ~lanes_equal(symbols, 0) & 0xffff);
-        lanes_values_of_bytes(symbols, signs, toward, step, out);
-        return;
+        lanes_values_of_bytes(symbols, take_signs(r, nonzero), toward, step, out);
+        return nonzero;
     }
     uint32_t magnitude[WF_LANES];
     unpack_wide(t, shift, lanes, symbols, r, magnitude);
-    uint32_t signs = take_signs(r, lanes_nonzero((const int32_t *)magnitude));
-    lanes_values(magnitude, signs, shift ? 0 : toward, step, out);
+    nonzero = lanes_nonzero((const int32_t *)magnitude);
+    lanes_values(magnitude, take_signs(r, nonzero), shift ? 0 : toward, step, out);
+    return nonzero;
 }
 
-TARGET static void unpack(const struct wf_lanes_run *run, const uint8_t *symbols,
-                          struct wf_bit_reader *bits, float *out)
+TARGET static unsigned unpack(const struct wf_lanes_run *run, const uint8_t *symbols,
+                              struct wf_bit_reader *bits, uint32_t first, float *out,
+                              uint16_t *numbers)
 {
     const struct wf_laplace *laplace = run->laplace;
     struct wf_bit_reader reader = *bits; /* in registers */
+    unsigned found = 0;
     for (unsigned i = 0; i < run->count; i++) {
         unsigned class = run->class[i];
-        unpack_one(&laplace->table[class], run->shift[i], laplace->toward_zero[class], run->step,
-                   run->lanes, ROW(symbols, i), &reader, ROW(out, i));
+        uint32_t nonzero = unpack_one(&laplace->table[class], run->shift[i],
+                                      laplace->toward_zero[class], run->step, run->lanes,
+                                      ROW(symbols, i), &reader, ROW(out, found));
+        numbers[found] = (uint16_t)(first + i);
+        found += nonzero != 0;
     }
     *bits = reader;
+    return found;
 }
