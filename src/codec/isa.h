@@ -7,6 +7,13 @@
 
 #include <stdbool.h>
 
+/* Ends the target of a function of plain loops: registers of 512 bits are to be used. */
+#if defined(__clang__)
+#define WF_CODEC_WIDE "" /* has no word for it in a target */
+#else
+#define WF_CODEC_WIDE ",prefer-vector-width=512"
+#endif
+
 enum wf_codec_isa {
     WF_CODEC_SCALAR,
     WF_CODEC_AVX2,   /* with BMI2, FMA and F16C */

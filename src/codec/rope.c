@@ -157,7 +157,7 @@ __attribute__((target("avx2"))) static void lanes_8(const struct wf_rope *rope, 
     angles_of_lanes(rope, undo, first, cosine, sine);
 }
 
-__attribute__((target("avx512f,avx512dq,avx512vl,prefer-vector-width=512"))) static void
+__attribute__((target("avx512f,avx512dq,avx512vl" WF_CODEC_WIDE))) static void
 lanes_16(const struct wf_rope *rope, bool undo, uint64_t first, float *cosine, float *sine)
 {
     angles_of_lanes(rope, undo, first, cosine, sine);

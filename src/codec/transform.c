@@ -75,7 +75,7 @@ static size_t eights_max(const struct wf_plane *plane)
 /* How many times 16 tokens there are, or more. */
 static size_t times_max(const struct wf_plane *plane)
 {
-    return (plane->tokens + WF_LANES - 1) / WF_LANES;
+    return (plane->tokens + WF_CODER_LANES - 1) / WF_CODER_LANES;
 }
 
 static size_t front_max(const struct wf_plane *plane)
@@ -101,7 +101,7 @@ static size_t lay_out(const struct wf_plane *plane, uint8_t *memory, struct work
 {
     struct cutting at = {.memory = memory};
     size_t channels = channels_of(plane), times = times_max(plane);
-    size_t most = WF_PROFILE_DIMS_MAX * WF_LANES;
+    size_t most = WF_PROFILE_DIMS_MAX * WF_CODER_LANES;
     work->rows = cut(&at, most * sizeof(float));
     work->coefficients = cut(&at, most * sizeof(float));
     work->quantised = cut(&at, most * sizeof(int32_t));
@@ -113,7 +113,7 @@ static size_t lay_out(const struct wf_plane *plane, uint8_t *memory, struct work
     work->sparse = cut(&at, eights_max(plane));
     work->coded = cut(&at, times * eights_max(plane));
     work->classes = cut(&at, times * channels);
-    work->symbols = cut(&at, times * channels * WF_LANES);
+    work->symbols = cut(&at, times * channels * WF_CODER_LANES);
     work->front = cut(&at, front_max(plane) + WF_BITS_SLACK);
     work->bits = cut(&at, wf_plane_bytes(plane) + WF_CODER_PAYLOAD_MAX + WF_BITS_SLACK);
     work->words = cut(&at, wf_plane_bytes(plane));
@@ -152,13 +152,13 @@ static unsigned states_of(const struct wf_plane *plane)
 static unsigned lanes_at(const struct wf_plane *plane, uint32_t token)
 {
     uint32_t left = plane->tokens - token;
-    return left < WF_LANES ? left : WF_LANES;
+    return left < WF_CODER_LANES ? left : WF_CODER_LANES;
 }
 
 /* And how many go the last time, if not 16. */
 static unsigned rest_of(const struct wf_plane *plane)
 {
-    return (plane->tokens - sinks_of(plane)) % WF_LANES;
+    return (plane->tokens - sinks_of(plane)) % WF_CODER_LANES;
 }
 
 static uint32_t eights_of(uint32_t dims)
@@ -194,7 +194,7 @@ static bool is_sparse(const struct wf_laplace *laplace, const uint8_t *class, ui
     uint32_t none = WF_LAPLACE_TOTAL;
     for (uint32_t i = 0; i < count; i++)
         none = none * laplace->table[class[i]].frequency[0] / WF_LAPLACE_TOTAL;
-    for (uint32_t tokens = 1; tokens < WF_LANES; tokens *= 2)
+    for (uint32_t tokens = 1; tokens < WF_CODER_LANES; tokens *= 2)
         none = none * none / WF_LAPLACE_TOTAL;
     return none > SPARSE;
 }
@@ -276,15 +276,15 @@ static void encode_group(const struct wf_plane *plane, const struct work *work,
         coded[i] = 1;
         if (!work->sparse[group->eight + i])
             continue;
-        coded[i] = !work->k->zero(work->quantised + (size_t)first * WF_LANES,
+        coded[i] = !work->k->zero(work->quantised + (size_t)first * WF_CODER_LANES,
                                   least(group->dims - first, EIGHT));
         wf_bits_put(&e->front, coded[i], 1);
     }
     for (uint32_t at = 0; (count = next_run(coded, eights, &at)) > 0; at += count) {
         uint32_t first = at * EIGHT, n = least(group->dims - first, count * EIGHT);
         struct wf_lanes_run run = run_of(plane, work, group, first, n, lanes);
-        work->k->pack(&run, work->quantised + (size_t)first * WF_LANES,
-                      work->symbols + e->steps * WF_LANES, &e->bits);
+        work->k->pack(&run, work->quantised + (size_t)first * WF_CODER_LANES,
+                      work->symbols + e->steps * WF_CODER_LANES, &e->bits);
         memcpy(work->classes + e->steps, run.class, n);
         e->steps += n;
     }
@@ -314,7 +314,7 @@ static bool encode_tokens(const struct wf_plane *plane, uint32_t parameter, cons
             return false;
         encode_group(plane, work, &group, lanes, e);
     }
-    if (lanes == WF_LANES)
+    if (lanes == WF_CODER_LANES)
         e->full_steps = e->steps;
     return true;
 }
@@ -336,10 +336,10 @@ static size_t encode_stream(const struct wf_plane *plane, const struct work *wor
     unsigned rest = rest_of(plane);
     uint8_t *word = work->k->encode(laplace, work->classes + e->full_steps,
                                     e->steps - e->full_steps, rest,
-                                    work->symbols + e->full_steps * WF_LANES, states, state, end,
-                                    work->words);
+                                    work->symbols + e->full_steps * WF_CODER_LANES, states, state,
+                                    end, work->words);
     if (word)
-        word = work->k->encode(laplace, work->classes, e->full_steps, WF_LANES, work->symbols,
+        word = work->k->encode(laplace, work->classes, e->full_steps, WF_CODER_LANES, work->symbols,
                                states, state, word, work->words);
     wf_coder_put_states(&e->front, states, state);
     wf_bits_flush(&e->front);
@@ -392,7 +392,7 @@ enum weft_status wf_transform_encode_by(const struct wf_lanes_kernels *k,
                          .bits = {.at = work.bits, .end = work.bits + plane_bytes}};
     for (uint32_t i = 0; i < WF_PROFILE_DIMS_MAX; i++)
         work.number[i] = (uint16_t)i;
-    for (uint32_t t = sinks; t < plane->tokens; t += WF_LANES) {
+    for (uint32_t t = sinks; t < plane->tokens; t += WF_CODER_LANES) {
         if (!encode_tokens(plane, parameter, &work, plain, t, &e))
             return WEFT_MISS;
     }
@@ -416,7 +416,7 @@ static const uint8_t *decode_front(const struct wf_plane *plane, const struct wo
     uint8_t *coded = work->coded;
     memcpy(work->front, in, held);
     memset(work->front + held, 0, WF_BITS_SLACK);
-    for (uint32_t t = sinks_of(plane); t < plane->tokens; t += WF_LANES) {
+    for (uint32_t t = sinks_of(plane); t < plane->tokens; t += WF_CODER_LANES) {
         for (uint32_t g = 0; g < p->groups; g++) {
             struct group group = group_of(plane, WF_TRANSFORM_UNIT, g);
             uint32_t eights = eights_of(group.dims);
@@ -427,7 +427,7 @@ static const uint8_t *decode_front(const struct wf_plane *plane, const struct wo
                 e->steps += n;
             }
         }
-        if (lanes_at(plane, t) == WF_LANES)
+        if (lanes_at(plane, t) == WF_CODER_LANES)
             e->full_steps = e->steps;
     }
     wf_coder_take_states(&front, states_of(plane), state);
@@ -446,11 +446,12 @@ static bool decode_stream(const struct wf_plane *plane, const struct work *work,
     const uint8_t *word = decode_front(plane, work, in, bytes, state, &e);
     unsigned rest = rest_of(plane);
     if (word)
-        word = work->k->decode(laplace, work->classes, e.full_steps, WF_LANES, work->symbols,
+        word = work->k->decode(laplace, work->classes, e.full_steps, WF_CODER_LANES, work->symbols,
                                states, state, word, end);
     if (word)
         word = work->k->decode(laplace, work->classes + e.full_steps, e.steps - e.full_steps, rest,
-                               work->symbols + e.full_steps * WF_LANES, states, state, word, end);
+                               work->symbols + e.full_steps * WF_CODER_LANES, states, state, word,
+                               end);
     size_t left = word ? (size_t)(end - word) : 0;
     if (!word || !wf_coder_ended(states, state, work->bits) || left > wf_plane_bytes(plane))
         return false;
@@ -470,9 +471,9 @@ static uint32_t decode_group(const struct wf_plane *plane, const struct work *wo
         uint32_t first = at * EIGHT, n = least(group->dims - first, count * EIGHT);
         struct wf_lanes_run run = run_of(plane, work, group, first, n, lanes);
         found += work->k->unpack(&run, *symbols, bits, first,
-                                 work->coefficients + (size_t)found * WF_LANES,
+                                 work->coefficients + (size_t)found * WF_CODER_LANES,
                                  work->number + found);
-        *symbols += (size_t)n * WF_LANES;
+        *symbols += (size_t)n * WF_CODER_LANES;
     }
     return found;
 }
@@ -521,7 +522,7 @@ enum weft_status wf_transform_decode_by(const struct wf_lanes_kernels *k,
         return wf_fail(WEFT_E_CORRUPT, "an encoded plane of layer %u is no stream of symbols",
                        plane->layer);
     const uint8_t *symbols = work.symbols, *coded = work.coded;
-    for (uint32_t t = sinks; t < plane->tokens; t += WF_LANES, coded += eights_in(plane))
+    for (uint32_t t = sinks; t < plane->tokens; t += WF_CODER_LANES, coded += eights_in(plane))
         decode_tokens(plane, parameter, &work, t, coded, &symbols, &bits, plain);
     bool in_states = bits.end == 16 * states_of(plane);
     if (bits.broken || (!in_states && bits.end - bits.at >= 8))

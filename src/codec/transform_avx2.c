@@ -160,7 +160,7 @@ INLINE void load_as(enum weft_dtype dtype, const uint8_t *plain, size_t stride, 
     uint32_t i = 0;
     size_t size = weft_dtype_bytes(dtype);
     for (; i + EIGHT <= count; i += EIGHT)
-        for (unsigned half = 0; half < WF_LANES; half += EIGHT) {
+        for (unsigned half = 0; half < WF_CODER_LANES; half += EIGHT) {
             __m256 r[8];
             for (unsigned l = 0; l < EIGHT; l++)
                 r[l] = half + l < lanes ? floats_of(dtype, plain + ((half + l) * stride + i) * size)
@@ -326,13 +326,13 @@ TARGET static uint8_t *encode(const struct wf_laplace *laplace, const uint8_t *c
                               size_t steps, unsigned lanes, const uint8_t *symbols, unsigned states,
                               uint32_t *state, uint8_t *word, const uint8_t *least)
 {
-    if (states != WF_LANES)
+    if (states != WF_CODER_LANES)
         return wf_coder_encode(laplace, classes, steps, lanes, symbols, states, state, word, least);
     const __m256i used_low = used_of(lanes, 0), used_high = used_of(lanes, EIGHT);
     __m256i low = load_256(state), high = load_256(state + EIGHT);
     for (size_t i = steps; i-- > 0;) {
         const struct wf_laplace_table *t = &laplace->table[classes[i]];
-        uint16_t words[2 * WF_LANES];
+        uint16_t words[2 * WF_CODER_LANES];
         unsigned first, second;
         const uint8_t *from = ROW(symbols, i);
         low = encode_eight(t, from, low, used_low, words, &first);
@@ -385,11 +385,11 @@ TARGET static const uint8_t *decode(const struct wf_laplace *laplace, const uint
                                     size_t steps, unsigned lanes, uint8_t *symbols, unsigned states,
                                     uint32_t *state, const uint8_t *word, const uint8_t *end)
 {
-    if (states != WF_LANES)
+    if (states != WF_CODER_LANES)
         return wf_coder_decode(laplace, classes, steps, lanes, symbols, states, state, word, end);
     const __m256i used_low = used_of(lanes, 0), used_high = used_of(lanes, EIGHT);
     __m256i low = load_256(state), high = load_256(state + EIGHT);
-    uint8_t padded[2 * sizeof(uint16_t) * WF_LANES];
+    uint8_t padded[2 * sizeof(uint16_t) * WF_CODER_LANES];
     for (size_t i = 0; i < steps; i++) {
         const struct wf_laplace_table *t = &laplace->table[classes[i]];
         __m256i a = decode_eight(t, used_low, &low), b = decode_eight(t, used_high, &high);

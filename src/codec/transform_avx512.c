@@ -6,9 +6,8 @@
 
 #include <immintrin.h>
 
-#define TARGET                                                                  \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi2,popcnt,fma," \
-                          "prefer-vector-width=512")))
+#define TARGET \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi2,popcnt,fma" WF_CODEC_WIDE)))
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 #include "codec/transform_lanes.h"
@@ -136,13 +135,13 @@ INLINE void load_as(enum weft_dtype dtype, const uint8_t *plain, size_t stride, 
 {
     uint32_t i = 0;
     size_t size = weft_dtype_bytes(dtype);
-    for (; i + WF_LANES <= count; i += WF_LANES) {
+    for (; i + WF_CODER_LANES <= count; i += WF_CODER_LANES) {
         __m512 r[16];
-        for (unsigned l = 0; l < WF_LANES; l++)
+        for (unsigned l = 0; l < WF_CODER_LANES; l++)
             r[l] = l < lanes ? floats_of(dtype, plain + (l * stride + i) * size)
                              : _mm512_setzero_ps();
         transpose(r);
-        for (unsigned c = 0; c < WF_LANES; c++)
+        for (unsigned c = 0; c < WF_CODER_LANES; c++)
             _mm512_storeu_ps(ROW(out, i + c), r[c]);
     }
     load_few(dtype, plain, stride, lanes, i, count, out);
@@ -154,9 +153,9 @@ INLINE void store_as(enum weft_dtype dtype, const float *in, size_t stride, unsi
     uint32_t i = 0;
     size_t size = weft_dtype_bytes(dtype);
     const __m512 most = _mm512_set1_ps(most_of(dtype)), least = _mm512_set1_ps(-most_of(dtype));
-    for (; i + WF_LANES <= count; i += WF_LANES) {
+    for (; i + WF_CODER_LANES <= count; i += WF_CODER_LANES) {
         __m512 r[16];
-        for (unsigned c = 0; c < WF_LANES; c++)
+        for (unsigned c = 0; c < WF_CODER_LANES; c++)
             r[c] = _mm512_max_ps(_mm512_min_ps(_mm512_loadu_ps(ROW(in, i + c)), most), least);
         transpose(r);
         for (unsigned l = 0; l < lanes; l++)
@@ -239,7 +238,7 @@ TARGET static uint8_t *encode(const struct wf_laplace *laplace, const uint8_t *c
                               size_t steps, unsigned lanes, const uint8_t *symbols, unsigned states,
                               uint32_t *state, uint8_t *word, const uint8_t *least)
 {
-    if (states != WF_LANES)
+    if (states != WF_CODER_LANES)
         return wf_coder_encode(laplace, classes, steps, lanes, symbols, states, state, word, least);
     const __mmask16 used = (__mmask16)((1u << lanes) - 1);
     __m512i s = _mm512_loadu_si512(state);
@@ -296,7 +295,7 @@ TARGET static const uint8_t *decode(const struct wf_laplace *laplace, const uint
                                     size_t steps, unsigned lanes, uint8_t *symbols, unsigned states,
                                     uint32_t *state, const uint8_t *word, const uint8_t *end)
 {
-    if (states != WF_LANES)
+    if (states != WF_CODER_LANES)
         return wf_coder_decode(laplace, classes, steps, lanes, symbols, states, state, word, end);
     const __mmask16 used = (__mmask16)((1u << lanes) - 1);
     __m512i s = _mm512_loadu_si512(state);

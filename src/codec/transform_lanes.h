@@ -15,8 +15,6 @@
 #include "codec/isa.h"
 #include "codec/rope.h"
 
-#define WF_LANES WF_CODER_LANES
-
 /* Some of the coefficients of a group of heads, `count` in turn, as they are coded. */
 struct wf_lanes_run {
     const struct wf_laplace *laplace;

@@ -28,7 +28,7 @@
 #define MAGNITUDE_MAX (1u << 23) /* larger ones are not coded: the plane is stored as it is */
 /* What a decoder makes of more, since a stream may say so. */
 #define MAGNITUDE_DECODED_MAX ((1u << 24) - 1)
-#define ROW(rows, i) ((rows) + (size_t)(i)*WF_LANES)
+#define ROW(rows, i) ((rows) + (size_t)(i)*WF_CODER_LANES)
 
 /* A pointer of which the compiler knows nothing: it would keep all its sums with constants, and has
  * no registers for them. */
@@ -54,10 +54,10 @@ INLINE void load_few(enum weft_dtype dtype, const void *plain, size_t stride, un
                      uint32_t first, uint32_t end, float *out)
 {
     size_t size = weft_dtype_bytes(dtype);
-    float row[WF_LANES];
-    for (uint32_t i = first; i < end; i += WF_LANES) {
-        uint32_t count = end - i < WF_LANES ? end - i : WF_LANES;
-        memset(ROW(out, i), 0, count * WF_LANES * sizeof(float));
+    float row[WF_CODER_LANES];
+    for (uint32_t i = first; i < end; i += WF_CODER_LANES) {
+        uint32_t count = end - i < WF_CODER_LANES ? end - i : WF_CODER_LANES;
+        memset(ROW(out, i), 0, count * WF_CODER_LANES * sizeof(float));
         for (unsigned l = 0; l < lanes; l++) {
             wf_floats_of(dtype, (const uint8_t *)plain + (l * stride + i) * size, count, row);
             for (uint32_t c = 0; c < count; c++)
@@ -71,9 +71,9 @@ INLINE void store_few(enum weft_dtype dtype, const float *in, size_t stride, uns
 {
     size_t size = weft_dtype_bytes(dtype);
     const float most = most_of(dtype);
-    float row[WF_LANES];
-    for (uint32_t i = first; i < end; i += WF_LANES) {
-        uint32_t count = end - i < WF_LANES ? end - i : WF_LANES;
+    float row[WF_CODER_LANES];
+    for (uint32_t i = first; i < end; i += WF_CODER_LANES) {
+        uint32_t count = end - i < WF_CODER_LANES ? end - i : WF_CODER_LANES;
         for (unsigned l = 0; l < lanes; l++) {
             for (uint32_t c = 0; c < count; c++)
                 row[c] = kept_finite(ROW(in, i + c)[l], most);
@@ -85,7 +85,7 @@ INLINE void store_few(enum weft_dtype dtype, const float *in, size_t stride, uns
 INLINE void turn_pair(float *restrict a, float *restrict b, const float *restrict cosine,
                       const float *restrict sine)
 {
-    for (unsigned l = 0; l < WF_LANES; l++) {
+    for (unsigned l = 0; l < WF_CODER_LANES; l++) {
         float real = a[l], imaginary = b[l];
         a[l] = real * cosine[l] - imaginary * sine[l];
         b[l] = real * sine[l] + imaginary * cosine[l];
@@ -108,7 +108,7 @@ TARGET static void turn(const struct wf_rope *rope, const float *cosine, const f
 TARGET static void center(float *rows, const float *mean, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
-        for (unsigned l = 0; l < WF_LANES; l++)
+        for (unsigned l = 0; l < WF_CODER_LANES; l++)
             ROW(rows, i)[l] -= mean[i];
 }
 
@@ -117,11 +117,11 @@ TARGET static bool quantise(const float *restrict in, float per_step, uint32_t c
                             unsigned lanes, int32_t *restrict out)
 {
     const uint32_t most = wf_float_bits((float)MAGNITUDE_MAX);
-    uint32_t beyond[WF_LANES] = {0}, used[WF_LANES], any = 0;
-    for (unsigned l = 0; l < WF_LANES; l++)
+    uint32_t beyond[WF_CODER_LANES] = {0}, used[WF_CODER_LANES], any = 0;
+    for (unsigned l = 0; l < WF_CODER_LANES; l++)
         used[l] = l < lanes ? UINT32_MAX : 0;
     for (uint32_t i = 0; i < count; i++)
-        for (unsigned l = 0; l < WF_LANES; l++) {
+        for (unsigned l = 0; l < WF_CODER_LANES; l++) {
             float steps = wf_bits_float(wf_float_bits(ROW(in, i)[l] * per_step) & used[l]);
             uint32_t bits = wf_float_bits(steps), sign = bits & 0x80000000u;
             uint32_t far = (bits & 0x7fffffffu) >= most ? UINT32_MAX : 0;
@@ -129,16 +129,16 @@ TARGET static bool quantise(const float *restrict in, float per_step, uint32_t c
             steps += wf_bits_float(0x3f000000u | sign); /* half a step outwards */
             ROW(out, i)[l] = (int32_t)wf_bits_float(wf_float_bits(steps) & ~far);
         }
-    for (unsigned l = 0; l < WF_LANES; l++)
+    for (unsigned l = 0; l < WF_CODER_LANES; l++)
         any |= beyond[l];
     return any == 0;
 }
 
 TARGET static bool zero(const int32_t *quantised, uint32_t count)
 {
-    int32_t any[WF_LANES] = {0};
+    int32_t any[WF_CODER_LANES] = {0};
     for (uint32_t i = 0; i < count; i++)
-        for (unsigned l = 0; l < WF_LANES; l++)
+        for (unsigned l = 0; l < WF_CODER_LANES; l++)
             any[l] |= ROW(quantised, i)[l];
     return lanes_nonzero(any) == 0;
 }
@@ -169,8 +169,8 @@ INLINE void pack_one(const struct wf_laplace_table *t, unsigned shift, unsigned 
                      struct wf_bit_writer *w)
 {
     const uint32_t last = t->last;
-    uint32_t magnitude[WF_LANES];
-    for (unsigned l = 0; l < WF_LANES; l++)
+    uint32_t magnitude[WF_CODER_LANES];
+    for (unsigned l = 0; l < WF_CODER_LANES; l++)
         magnitude[l] = (uint32_t)(quantised[l] < 0 ? -quantised[l] : quantised[l]);
     uint32_t more = lanes_symbols(magnitude, shift, last, symbols);
     for (; more; more &= more - 1)
@@ -197,16 +197,16 @@ INLINE void unpack_wide(const struct wf_laplace_table *t, unsigned shift, unsign
                         const uint8_t *restrict symbols, struct wf_bit_reader *r,
                         uint32_t *restrict magnitude)
 {
-    for (unsigned l = 0; l < WF_LANES; l++)
+    for (unsigned l = 0; l < WF_CODER_LANES; l++)
         magnitude[l] = symbols[l];
     for (uint32_t more = lanes_equal(symbols, (uint8_t)t->last); more; more &= more - 1)
         magnitude[__builtin_ctz(more)] += take_rest(r);
     for (unsigned b = shift; b > 0; b--) {
         uint32_t bits = wf_bits_take(r, lanes);
-        for (unsigned l = 0; l < WF_LANES; l++)
+        for (unsigned l = 0; l < WF_CODER_LANES; l++)
             magnitude[l] = magnitude[l] << 1 | (bits >> l & 1);
     }
-    for (unsigned l = 0; l < WF_LANES; l++)
+    for (unsigned l = 0; l < WF_CODER_LANES; l++)
         magnitude[l] = magnitude[l] < MAGNITUDE_DECODED_MAX ? magnitude[l] : MAGNITUDE_DECODED_MAX;
 }
 
@@ -225,7 +225,7 @@ INLINE uint32_t unpack_one(const struct wf_laplace_table *t, unsigned shift, flo
         lanes_values_of_bytes(symbols, take_signs(r, nonzero), toward, step, out);
         return nonzero;
     }
-    uint32_t magnitude[WF_LANES];
+    uint32_t magnitude[WF_CODER_LANES];
     unpack_wide(t, shift, lanes, symbols, r, magnitude);
     nonzero = lanes_nonzero((const int32_t *)magnitude);
     lanes_values(magnitude, take_signs(r, nonzero), shift ? 0 : toward, step, out);

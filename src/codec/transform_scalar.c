@@ -13,7 +13,7 @@
 INLINE uint32_t lanes_nonzero(const int32_t *v)
 {
     uint32_t mask = 0;
-    for (unsigned l = 0; l < WF_LANES; l++)
+    for (unsigned l = 0; l < WF_CODER_LANES; l++)
         mask |= (uint32_t)(v[l] != 0) << l;
     return mask;
 }
@@ -21,7 +21,7 @@ INLINE uint32_t lanes_nonzero(const int32_t *v)
 INLINE uint32_t lanes_with_bit(const uint32_t *v, unsigned bit)
 {
     uint32_t mask = 0;
-    for (unsigned l = 0; l < WF_LANES; l++)
+    for (unsigned l = 0; l < WF_CODER_LANES; l++)
         mask |= (v[l] >> bit & 1) << l;
     return mask;
 }
@@ -29,7 +29,7 @@ INLINE uint32_t lanes_with_bit(const uint32_t *v, unsigned bit)
 INLINE uint32_t lanes_equal(const uint8_t *bytes, uint8_t value)
 {
     uint32_t mask = 0;
-    for (unsigned l = 0; l < WF_LANES; l++)
+    for (unsigned l = 0; l < WF_CODER_LANES; l++)
         mask |= (uint32_t)(bytes[l] == value) << l;
     return mask;
 }
@@ -53,7 +53,7 @@ INLINE uint32_t lanes_spread(uint32_t bits, uint32_t mask)
 INLINE uint32_t lanes_symbols(const uint32_t *magnitudes, unsigned shift, uint32_t last,
                               uint8_t *out)
 {
-    for (unsigned l = 0; l < WF_LANES; l++) {
+    for (unsigned l = 0; l < WF_CODER_LANES; l++) {
         uint32_t high = magnitudes[l] >> shift;
         out[l] = (uint8_t)(high < last ? high : last);
     }
@@ -63,7 +63,7 @@ INLINE uint32_t lanes_symbols(const uint32_t *magnitudes, unsigned shift, uint32
 INLINE void lanes_values(const uint32_t *magnitudes, uint32_t signs, float toward, float step,
                          float *out)
 {
-    for (unsigned l = 0; l < WF_LANES; l++) {
+    for (unsigned l = 0; l < WF_CODER_LANES; l++) {
         float value = ((float)magnitudes[l] - toward) * step;
         out[l] = magnitudes[l] == 0 ? 0 : signs >> l & 1 ? -value : value;
     }
@@ -72,8 +72,8 @@ INLINE void lanes_values(const uint32_t *magnitudes, uint32_t signs, float towar
 INLINE void lanes_values_of_bytes(const uint8_t *bytes, uint32_t signs, float toward, float step,
                                   float *out)
 {
-    uint32_t magnitudes[WF_LANES];
-    for (unsigned l = 0; l < WF_LANES; l++)
+    uint32_t magnitudes[WF_CODER_LANES];
+    for (unsigned l = 0; l < WF_CODER_LANES; l++)
         magnitudes[l] = bytes[l];
     lanes_values(magnitudes, signs, toward, step, out);
 }
@@ -96,12 +96,12 @@ static void product(float *out, const float *start, const float *matrix, uint32_
                     const uint16_t *rows, uint32_t count, const float *in)
 {
     for (uint32_t j = 0; j < wf_profile_padded(dims); j++) {
-        float sum[WF_LANES];
-        for (unsigned l = 0; l < WF_LANES; l++)
+        float sum[WF_CODER_LANES];
+        for (unsigned l = 0; l < WF_CODER_LANES; l++)
             sum[l] = start ? start[j] : 0;
         for (uint32_t k = 0; k < count; k++) {
             float factor = wf_profile_entry(matrix, dims, rows[k], j);
-            for (unsigned l = 0; l < WF_LANES; l++)
+            for (unsigned l = 0; l < WF_CODER_LANES; l++)
                 sum[l] = fmaf(factor, ROW(in, k)[l], sum[l]);
         }
         memcpy(ROW(out, j), sum, sizeof sum);

@@ -168,7 +168,7 @@ static void quotients_are_exact(void **state)
 #define STEPS 700u
 
 struct coded {
-    uint8_t classes[STEPS], symbols[STEPS * WF_LANES], words[STEPS * WF_LANES * 2];
+    uint8_t classes[STEPS], symbols[STEPS * WF_CODER_LANES], words[STEPS * WF_CODER_LANES * 2];
     uint32_t state[WF_CODER_STATES_MAX];
 };
 
@@ -178,10 +178,10 @@ static void draw_symbols(struct coded *c, const struct wf_laplace *tables, unsig
     for (unsigned i = 0; i < STEPS; i++) {
         c->classes[i] = (uint8_t)(next_random() % WF_LAPLACE_CLASSES);
         const struct wf_laplace_table *t = &tables->table[c->classes[i]];
-        for (unsigned l = 0; l < WF_LANES; l++) {
+        for (unsigned l = 0; l < WF_CODER_LANES; l++) {
             uint32_t slot = next_random() % WF_LAPLACE_TOTAL;
             uint32_t symbol = i % 3 ? t->symbol[slot] : next_random() % (t->last + 1);
-            c->symbols[i * WF_LANES + l] = (uint8_t)(l < lanes ? symbol : 0);
+            c->symbols[i * WF_CODER_LANES + l] = (uint8_t)(l < lanes ? symbol : 0);
         }
     }
 }
@@ -200,10 +200,10 @@ static void what_is_coded_comes_back(void **state)
     (void)state;
     struct wf_laplace *tables = calloc(1, sizeof *tables);
     struct coded *c = calloc(1, sizeof *c);
-    static uint8_t back[STEPS * WF_LANES], first[sizeof c->words];
+    static uint8_t back[STEPS * WF_CODER_LANES], first[sizeof c->words];
     wf_laplace_init(tables);
     for (unsigned states = 4; states <= WF_CODER_STATES_MAX; states += 12) {
-        for (unsigned lanes = 1; lanes <= WF_LANES; lanes++) {
+        for (unsigned lanes = 1; lanes <= WF_CODER_LANES; lanes++) {
             uint32_t one[WF_CODER_STATES_MAX], bytes = 0;
             seed = lanes + states;
             draw_symbols(c, tables, lanes);
