@@ -283,6 +283,10 @@ struct weft_slot {
 enum weft_reserve_flags {
     WEFT_CHAINED = 1, /* keys[i] is the parent of keys[i + 1]; without it all extend `parent` */
     WEFT_INSIST = 2,  /* somebody wants these for certain: also what is worth more goes for them */
+    /* What is put lost something already, elsewhere: it is matched, and stored, as of that quality,
+     * which must be no worse than the format's.  One of them, or none: it is exact. */
+    WEFT_LOST_TRANSPARENT = 4,
+    WEFT_LOST_ECONOMY = 8,
 };
 
 /* Ask room for up to WEFT_BATCH_MAX blocks.  `parent` NULL: the keys are first in their chain.

@@ -393,6 +393,9 @@ static void move_print(const json_t *event)
         printf("%.*s%s%s", (int)(place - text), text, word(event, "tier"), place + 2);
         if (json_object_get(event, "took_us"))
             printf("; it took %.1f ms", (double)number(event, "took_us") / 1e3);
+        const char *quality = word(event, "quality");
+        if (*quality)
+            printf("; with loss, at quality %s, by codec transform", quality);
         return;
     }
     printf("%s %s %s", what, reason, word(event, "tier"));

@@ -172,7 +172,9 @@ static int block_write(struct cli *cli, struct out *out, const struct weft_pins 
         status = weft_pin_read(&pins->pins[i], copy, length);
     if (status != WEFT_OK)
         return block_fail(cli, status, head, at);
-    struct session_block block = {.key = *key, .bytes = length};
+    struct session_block block = {.key = *key,
+                                  .bytes = length,
+                                  .quality = weft_pin_quality(&pins->pins[i])};
     block.checksum = XXH3_64bits(copy, length);
     wf_session_block_write(&block, bytes);
     XXH3_64bits_update(out->sum, bytes, sizeof bytes);

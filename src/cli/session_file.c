@@ -167,14 +167,22 @@ uint64_t wf_session_file_bytes(const struct session_head *head, size_t head_byte
 void wf_session_block_write(const struct session_block *block, uint8_t out[SESSION_BLOCK_BYTES])
 {
     memcpy(out, block->key.bytes, 32);
-    memcpy(out + 32, &block->bytes, 8);
+    uint32_t bytes = (uint32_t)block->bytes;
+    uint32_t quality = block->quality > WEFT_LOSSLESS ? (uint32_t)block->quality : 0;
+    memcpy(out + 32, &bytes, 4);
+    memcpy(out + 36, &quality, 4);
     memcpy(out + 40, &block->checksum, 8);
 }
 
 void wf_session_block_read(const uint8_t bytes[SESSION_BLOCK_BYTES], struct session_block *out)
 {
     memcpy(out->key.bytes, bytes, 32);
-    memcpy(&out->bytes, bytes + 32, 8);
+    uint32_t length, quality;
+    memcpy(&length, bytes + 32, 4);
+    memcpy(&quality, bytes + 36, 4);
+    bool known = quality == 0 || (quality > WEFT_LOSSLESS && quality <= WEFT_ECONOMY);
+    out->bytes = known ? length : 0; /* no block has that */
+    out->quality = known && quality ? (enum weft_quality)quality : WEFT_LOSSLESS;
     memcpy(&out->checksum, bytes + 40, 8);
 }
 

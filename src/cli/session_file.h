@@ -14,7 +14,8 @@
  * 176 | name, model, rope scaling, adapter, salt: one behind the other, without ends     |
  *     +----------------------------------------------------------------------------------+
  *     then `blocks` times, from the chain's first to its last:
- *     | key, 32 bytes | bytes, 8 bytes | XXH3-64 of the payload, 8 bytes | payload       |
+ *     | key, 32 bytes | bytes, 4 bytes | quality, 4 bytes | XXH3-64 of the payload |     |
+ *     | payload                                                                        |
  *     then
  *     | "WEFTSEND" | blocks, 8 bytes | XXH3-64 of the header and of all blocks' first 48 bytes |
  *
@@ -53,6 +54,7 @@ struct session_head {
 struct session_block {
     struct weft_key key;
     uint64_t bytes, checksum;
+    enum weft_quality quality; /* no default; in the file 0 for what is exact */
 };
 
 /* Returns how many bytes. */

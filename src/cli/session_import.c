@@ -23,7 +23,9 @@ struct in {
     size_t head_bytes;
     struct weft_key *keys;
     uint64_t *checksums;
-    uint8_t *copy; /* a block */
+    uint8_t *qualities;      /* enum weft_quality */
+    enum weft_quality least; /* that the format here asks for */
+    uint8_t *copy;           /* a block */
     uint32_t put;
 };
 
@@ -82,6 +84,7 @@ static int in_open(struct cli *cli, struct in *in)
                            (unsigned long long)expected);
     in->keys = wf_cli_alloc(in->head.blocks * sizeof *in->keys);
     in->checksums = wf_cli_alloc(in->head.blocks * sizeof *in->checksums);
+    in->qualities = wf_cli_alloc(in->head.blocks);
     in->copy = wf_cli_alloc(in->head.block_bytes);
     return CLI_OK;
 }
@@ -159,6 +162,14 @@ static int in_check(struct cli *cli, struct in *in)
                             in->name, i);
         in->keys[i] = block.key;
         in->checksums[i] = block.checksum;
+        in->qualities[i] = (uint8_t)block.quality;
+        if (code == CLI_OK && block.quality > in->least)
+            code = wf_cli_fail(cli, CLI_REFUSED,
+                               "%s cannot be imported: its block %u was stored at quality %s, and "
+                               "here %s is asked for; let the domain's `quality` allow it, or "
+                               "import it where that does",
+                               in->name, i, weft_quality_name(block.quality),
+                               weft_quality_name(in->least));
         wf_cli_progress_step(&progress, (double)(i + 1) / in->head.blocks, "");
     }
     wf_cli_progress_fini(&progress);
@@ -177,12 +188,13 @@ static int in_check(struct cli *cli, struct in *in)
 }
 
 /* The format on this node, if its domain has the secret that the file's had. */
-static int format_open(struct cli *cli, const struct in *in, struct weft_format **out)
+static int format_open(struct cli *cli, struct in *in, struct weft_format **out)
 {
     struct weft_key root;
     enum weft_status status = weft_format_open(cli->weft, &in->head.spec, out);
     if (status != WEFT_OK)
         return wf_cli_fail_status(cli, status, "the file's format is refused");
+    in->least = weft_format_quality(*out);
     int code = wf_session_root(cli, *out, &root);
     if (code == CLI_OK && memcmp(&root, &in->head.root, sizeof root) != 0)
         code = wf_cli_fail(cli, CLI_REFUSED,
@@ -224,10 +236,12 @@ static int window_hold(struct cli *cli, const struct in *in, struct weft_format 
 static int window_put(struct cli *cli, struct in *in, struct weft_format *format, uint32_t at,
                       size_t count)
 {
+    static const uint32_t lost[] = {
+        [WEFT_TRANSPARENT] = WEFT_LOST_TRANSPARENT, [WEFT_ECONOMY] = WEFT_LOST_ECONOMY};
     struct weft_slot slots[SESSION_WINDOW_MAX];
+    uint32_t flags = WEFT_CHAINED | WEFT_INSIST | lost[in->qualities[at]];
     enum weft_status status = weft_reserve_keys(format, at ? &in->keys[at - 1] : NULL,
-                                                in->keys + at, count, WEFT_CHAINED | WEFT_INSIST,
-                                                slots);
+                                                in->keys + at, count, flags, slots);
     int code = status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "blocks cannot be put");
     for (size_t i = 0; code == CLI_OK && i < count; i++) {
         uint64_t from = place_of(in, at + (uint32_t)i) + SESSION_BLOCK_BYTES;
@@ -264,7 +278,10 @@ static int blocks_put(struct cli *cli, struct in *in, struct weft_format *format
     wf_cli_progress_init(&progress, "import");
     for (uint32_t at = 0; code == CLI_OK && at < in->head.blocks;) {
         size_t count = in->head.blocks - at < window ? in->head.blocks - at : window;
-        size_t there = 0;
+        size_t there = 0, alike = 1;
+        while (alike < count && in->qualities[at + alike] == in->qualities[at])
+            alike++;
+        count = alike; /* what is put together is of one quality */
         enum weft_status status = weft_match_keys(format, in->keys + at, count, &there);
         if (status != WEFT_OK)
             code = wf_cli_fail_status(cli, status, "the node cannot be asked");
@@ -329,6 +346,7 @@ int wf_session_import(struct cli *cli, const char *file, const char *name)
     weft_format_close(format);
     free(in.keys);
     free(in.checksums);
+    free(in.qualities);
     free(in.copy);
     if (in.fd >= 0)
         close(in.fd);

@@ -149,9 +149,10 @@ enum weft_status wf_client_reserve(struct weft_format *f, const struct weft_key 
     if (count == 0 || count > WEFT_BATCH_MAX)
         return wf_fail(WEFT_E_INVALID, "a reserve of %zu keys; give 1 to %d", count,
                        WEFT_BATCH_MAX);
-    if (flags & ~(uint32_t)(WEFT_CHAINED | WEFT_INSIST))
+    if (flags & ~(uint32_t)WF_RESERVE_FLAGS)
         return wf_fail(WEFT_E_INVALID,
-                       "reserve flags 0x%x; only WEFT_CHAINED and WEFT_INSIST are known", flags);
+                       "reserve flags 0x%x; those that there are (weft_reserve_flags) end at 0x%x",
+                       flags, WF_RESERVE_FLAGS);
     struct attachment *a = wf_client_attach(w, &status);
     const struct binding *binding = a ? wf_format_bind(f, a, &status) : NULL;
     if (!binding)

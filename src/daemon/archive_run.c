@@ -270,11 +270,13 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
     bool lower_has = slot == WF_SLOT_NONE || (lossy && from);
     struct wf_coded_plan plan;
     if (!lower_has && wf_coding_plan_slot(run->to, run->domain, slot, &plan) == WF_CODING_NOT) {
-        wf_archive_fail(run, wf_fail(WEFT_E_NOT_FOUND,
-                                     "block %u of the chain was stored with loss before, is on no "
-                                     "tier any more, and the profile that it was stored by is not "
-                                     "here; put that back, or put the chain anew",
-                                     at));
+        wf_archive_fail(run,
+                        wf_fail(WEFT_E_NOT_FOUND,
+                                "block %u of the chain was stored with loss before, is on no "
+                                "tier here, and no profile here fits it, by which it could be; "
+                                "put the profile into the folder of profiles, or put the "
+                                "chain anew",
+                                at));
         return true;
     }
     struct wf_archive_task *task = task_get(run, at);

@@ -43,6 +43,11 @@ struct wf_lower_meter {
     double wear_capacity;       /* what the budget of writes is of; 0: that is not known yet */
 };
 
+/* Blocks that went a way, and their payload. */
+struct wf_passed {
+    uint64_t blocks, bytes;
+};
+
 /* A tier of this node. */
 struct wf_lower {
     struct wf_below *below;
@@ -87,6 +92,7 @@ struct wf_lower {
     uint16_t scrub_domain;
     bool scrubbing;
     uint64_t demoted, promoted, moved, evicted, lost;
+    struct wf_passed written[WEFT_ECONOMY + 1], read[WEFT_ECONOMY + 1]; /* by quality */
 };
 
 /* Why a block was not written below; the last of those whose keys begin alike. */
@@ -174,6 +180,14 @@ const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32]
 /* Someone asked to drop the block: out of all tiers, with what extends it.  How many. */
 uint64_t wf_below_remove(struct wf_domain *domain, const uint8_t key[32]);
 
+/* One more block went there, or came from there, at that quality. */
+static inline void wf_lower_passed(struct wf_lower *lower, bool written, enum weft_quality quality,
+                                   uint64_t bytes)
+{
+    struct wf_passed *passed = written ? &lower->written[quality] : &lower->read[quality];
+    passed->blocks++;
+    passed->bytes += bytes;
+}
 /* Is the tier fit to be written to, or read from? */
 bool wf_lower_usable(const struct wf_lower *lower);
 uint64_t wf_lower_capacity(const struct wf_lower *lower);

@@ -169,7 +169,8 @@ static const struct wf_field tier_fields[] = {
     {"codec", WF_VALUE_CHOICE, IN_TIER(codec), 0, 0, codec_choices, NULL,
      "How blocks lie there: `lossless` encodes them, and they come back as they were, `none` "
      "writes them as they are, and `auto` encodes on nvme and s3, unless the medium is faster than "
-     "the codec."},
+     "the codec, and everywhere with the loss that the domain allows (quality), if there is a "
+     "profile."},
     {"archive", WF_VALUE_BOOL, IN_TIER(archive), 0, 0, NULL, NULL,
      "Whether archives may lie there."},
     {"dwpd", WF_VALUE_DECIMAL, IN_TIER(drive_writes), 0, 10000, NULL, NULL,

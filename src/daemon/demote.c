@@ -203,6 +203,8 @@ static enum weft_status enter(struct write *write, enum weft_status written)
         write->to->full_until_ns = wf_now_ns() + FULL_NS;
     if (status != WEFT_OK && written == WEFT_OK)
         wf_lower_remove(write->to, block->key);
+    if (status == WEFT_OK && written == WEFT_OK)
+        wf_lower_passed(write->to, true, write->quality, block->bytes);
     return status;
 }
 
@@ -253,7 +255,8 @@ static void demote_done(struct wf_mover_job *job)
             struct wf_block_move move = {.what = "demote",
                                          .reason = write->why,
                                          .tier = write->to->config->name,
-                                         .bytes = job->job.request.block.bytes};
+                                         .bytes = job->job.request.block.bytes,
+                                         .quality = write->quality};
             wf_telemetry_moved(domain, job->job.request.block.key, &move);
             if (status == WEFT_OK &&
                 atomic_load_explicit(&desc->checksum, memory_order_relaxed) == 0)
@@ -608,7 +611,8 @@ static void move_written(struct wf_mover_job *job)
                                          .reason = "cold",
                                          .tier = write->to->config->name,
                                          .from = write->from->config->name,
-                                         .bytes = job->job.request.block.bytes};
+                                         .bytes = job->job.request.block.bytes,
+                                         .quality = write->quality};
             wf_telemetry_moved(write->domain, key, &move);
             wf_directory_lose(directory, entry, write->from->number);
             wf_lower_remove(write->from, key);

@@ -148,7 +148,9 @@ static bool put_move(json_t *object, const struct wf_event *event)
 {
     return put_key(object, event) && put_word(object, "reason", event->reason) &&
            put_word(object, "tier", event->tier) && put_word(object, "from", event->from) &&
-           (event->took_us == 0 || put_number(object, "took_us", event->took_us));
+           (event->took_us == 0 || put_number(object, "took_us", event->took_us)) &&
+           (event->quality == WEFT_QUALITY_DEFAULT ||
+            put_word(object, "quality", weft_quality_name(event->quality)));
 }
 
 static bool put_real(json_t *object, const char *name, double value)

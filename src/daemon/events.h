@@ -66,10 +66,11 @@ struct wf_event {
     uint64_t age_ms;    /* since its last use, as wf_ages_since() knows it */
     const char *reason; /* a literal */
     /* Names that live as long as the node, or literals; NULL: nothing to say. */
-    const char *tier;      /* evicted: where it still is; moved: which tier it is about */
-    const char *not_below; /* evicted: why it was not written below */
-    const char *from;      /* moved: from that tier to `tier` */
-    uint64_t took_us;      /* moved: since it was asked for; 0: nothing to say */
+    const char *tier;          /* evicted: where it still is; moved: which tier it is about */
+    const char *not_below;     /* evicted: why it was not written below */
+    const char *from;          /* moved: from that tier to `tier` */
+    uint64_t took_us;          /* moved: since it was asked for; 0: nothing to say */
+    enum weft_quality quality; /* moved: with loss, at this; a default: without */
     union {
         char text[WF_EVENT_TEXT_MAX + 1]; /* a sentence for what is no other; "": none */
         struct { /* evicted: why it and no other; the rule is a literal, NULL: it was named */
@@ -103,7 +104,7 @@ void wf_events_add(struct wf_events *events, const struct wf_event *event);
  * "saved_s": 0.01, "write_s": 0, "wear_s": null, "room_s": 0.002}, "why": {"rule": "weft", "value":
  * 0.02, "chance": 0.04, "age_s": 812, "turn": 3, "hint": null, "candidates": 5812}},
  *               {"sequence": 7, "time_ms": …, "what": "promote", "domain": "a", "key": "00ff…",
- * "bytes": …, "reason": "get", "tier": "nvme0", "took_us": 830},
+ * "bytes": …, "reason": "get", "tier": "nvme0", "took_us": 830, "quality": "economy"},
  *               {"sequence": 8, "time_ms": …, "what": "full", "domain": "a", "key": "00ff…",
  * "bytes": …, "last": "01fe…", "blocks": 32, "reason": "worth", "text": "no room for …"},
  *               {"sequence": 8, "time_ms": …, "what": "lend", "text": "the host lent …"}],

@@ -276,6 +276,7 @@ static void finish(struct load *load)
     }
     if (status == WEFT_OK) {
         lower->promoted++;
+        wf_lower_passed(lower, false, wf_store_quality(&domain->store, load->slot), load->bytes);
         domain->promoted++;
         domain->promoted_bytes += load->bytes;
         uint64_t now_ns = wf_now_ns();
@@ -287,7 +288,8 @@ static void finish(struct load *load)
                                      .reason = load->why,
                                      .tier = lower->config->name,
                                      .bytes = load->bytes,
-                                     .took_us = (now_ns - load->started_ns) / 1000};
+                                     .took_us = (now_ns - load->started_ns) / 1000,
+                                     .quality = wf_store_quality(&domain->store, load->slot)};
         wf_telemetry_moved(domain, load->key, &move);
         wf_below_entered(domain, load->key, true);
     }

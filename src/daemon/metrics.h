@@ -93,6 +93,9 @@ struct wf_tier_gauges {
     uint64_t encoded_blocks, encoded_plain_bytes, encoded_stored_bytes; /* there now */
     uint64_t encode_bytes, decode_bytes, as_is_blocks;
     double encode_seconds, decode_seconds;
+    struct {
+        uint64_t written, written_bytes, read, read_bytes;
+    } quality[WEFT_ECONOMY + 1]; /* blocks, and their payload; [WEFT_QUALITY_DEFAULT] is not used */
     /* Of one block, in ns: until its first range was readable, until all of it was. */
     const struct wf_hist *first_range[WF_LOAD_WHYS], *whole[WF_LOAD_WHYS];
 };

@@ -148,6 +148,34 @@ static void render_loads(FILE *out, const struct wf_gauges *gauges, const char *
         }
 }
 
+/* What went there and came from there, by what it lost. */
+static void render_qualities(FILE *out, const struct wf_gauges *gauges)
+{
+#define OF(member) offsetof(struct wf_tier_gauges, quality[0].member)
+    static const struct figure figures[] = {
+        {"weft_tier_written_blocks_total", "Blocks written there, by the quality that they have.",
+         OF(written)},
+        {"weft_tier_written_payload_bytes_total", "Their payload, before it was encoded.",
+         OF(written_bytes)},
+        {"weft_tier_loaded_blocks_total",
+         "Blocks read from there into DRAM, by the quality that they have.", OF(read)},
+        {"weft_tier_loaded_payload_bytes_total", "Their payload, as it was decoded.",
+         OF(read_bytes)},
+    };
+#undef OF
+    size_t each = sizeof gauges->tiers[0].quality[0];
+    for (size_t f = 0; f < sizeof figures / sizeof figures[0]; f++) {
+        wf_metrics_head(out, figures[f].name, "counter", figures[f].help);
+        for (uint32_t i = 0; i < gauges->tier_count; i++)
+            for (unsigned q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++) {
+                const char *at = figure_of(&gauges->tiers[i], &figures[f]);
+                fprintf(out, "%s{tier=\"%s\",quality=\"%s\"} %" PRIu64 "\n", figures[f].name,
+                        gauges->tiers[i].name, weft_quality_name((enum weft_quality)q),
+                        *(const uint64_t *)(const void *)(at + q * each));
+            }
+    }
+}
+
 void wf_metrics_render_tiers(FILE *out, const struct wf_gauges *gauges)
 {
     if (gauges->tier_count == 0)
@@ -160,6 +188,7 @@ void wf_metrics_render_tiers(FILE *out, const struct wf_gauges *gauges)
                     sizeof seconds_of_tiers / sizeof seconds_of_tiers[0], "counter");
     render_numbers(out, gauges, counters_of_tiers,
                    sizeof counters_of_tiers / sizeof counters_of_tiers[0], "counter");
+    render_qualities(out, gauges);
     render_loads(out, gauges, "weft_load_first_range_seconds",
                  "From a block's request to the first of it that is readable, by tier.",
                  TIER(first_range));

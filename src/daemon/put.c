@@ -29,6 +29,14 @@ static const struct wf_format_entry *format_of(struct wf_client *client, uint32_
     return &node->formats[format];
 }
 
+/* Of what it puts. */
+static enum weft_quality quality_of(const struct wf_reserve *request)
+{
+    return request->flags & WEFT_LOST_ECONOMY       ? WEFT_ECONOMY
+           : request->flags & WEFT_LOST_TRANSPARENT ? WEFT_TRANSPARENT
+                                                    : WEFT_LOSSLESS;
+}
+
 /* One key of a request.  Returns what the next key's parent is to be. */
 static void reserve_one(struct wf_client *client, const struct wf_reserve *request, uint32_t i,
                         const struct wf_format_entry *format, float bar, struct wf_parent *parent,
@@ -55,6 +63,7 @@ static void reserve_one(struct wf_client *client, const struct wf_reserve *reque
         client->domain->fulls++;
     }
     if (status == WEFT_OK) { /* what is said of a slot was of the block before */
+        wf_store_worsen(store, slot, quality_of(request));
         client->domain->format_of[slot] = (uint16_t)(request->format + 1);
         client->domain->used_again[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
         client->domain->key_taken[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
@@ -136,10 +145,16 @@ static enum weft_status reserve_check(struct wf_client *client, const struct wf_
         to->bytes < sizeof *request + (uint64_t)count * sizeof request->keys[0])
         return wf_fail(WEFT_E_INVALID, "a reserve of %u keys in %u bytes; give 1 to %u keys", count,
                        to->bytes, WEFT_BATCH_MAX);
-    if (request->flags & ~(uint32_t)(WEFT_CHAINED | WEFT_INSIST))
+    if (request->flags & ~(uint32_t)WF_RESERVE_FLAGS)
         return wf_fail(WEFT_E_INVALID,
-                       "reserve flags 0x%x; only WEFT_CHAINED and WEFT_INSIST are known",
-                       request->flags);
+                       "reserve flags 0x%x; those that there are (weft_reserve_flags) end at 0x%x",
+                       request->flags, WF_RESERVE_FLAGS);
+    enum weft_quality quality = quality_of(request), least = node->formats[request->format].quality;
+    if (quality > least)
+        return wf_fail(WEFT_E_INVALID,
+                       "blocks that were stored at quality %s cannot be put into a format of "
+                       "quality %s; compute them anew, or let the domain's `quality` allow it",
+                       weft_quality_name(quality), weft_quality_name(least));
     if (client->reserved.count + count > node->config.reserved_max)
         return wf_fail(WEFT_E_LIMIT,
                        "%u blocks are reserved and %u more are asked for, of %u that a client "

@@ -140,7 +140,16 @@ static json_t *codec_json(const struct wf_lower *lower)
          measured(coded->decode_ns ? (double)coded->decoded_bytes / (double)coded->decode_ns * 1e3
                                    : 0)},
     };
-    json_t *out = json_object();
+    json_t *out = json_object(), *qualities = json_object();
+    for (int q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++) {
+        const struct wf_passed *written = &lower->written[q], *read = &lower->read[q];
+        json_object_set_new(qualities, weft_quality_name((enum weft_quality)q),
+                            json_pack("{s:I, s:I, s:I, s:I}", "written",
+                                      (json_int_t)written->blocks, "written_bytes",
+                                      (json_int_t)written->bytes, "read", (json_int_t)read->blocks,
+                                      "read_bytes", (json_int_t)read->bytes));
+    }
+    json_object_set_new(out, "qualities", qualities);
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
         json_object_set_new(out, members[i].name, members[i].value);
     return out;

@@ -147,6 +147,12 @@ static void fill_tier(struct wf_telemetry *telemetry, struct wf_lower *lower,
         .encode_seconds = (double)tier->coded.encode_ns * 1e-9,
         .decode_seconds = (double)tier->coded.decode_ns * 1e-9,
     };
+    for (unsigned q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++) {
+        out->quality[q].written = lower->written[q].blocks;
+        out->quality[q].written_bytes = lower->written[q].bytes;
+        out->quality[q].read = lower->read[q].blocks;
+        out->quality[q].read_bytes = lower->read[q].bytes;
+    }
     (void)wf_lower_budget(lower, &out->budget_bytes, &out->budget_day_bytes);
     for (unsigned why = 0; why < WF_LOAD_WHYS; why++) {
         out->first_range[why] = &telemetry->loads[lower->number][why].first_range;
@@ -307,6 +313,7 @@ void wf_telemetry_moved(const struct wf_domain *domain, const uint8_t key[32],
         .tier = move->tier,
         .from = move->from,
         .took_us = move->took_us,
+        .quality = move->quality > WEFT_LOSSLESS ? move->quality : WEFT_QUALITY_DEFAULT,
     };
     memcpy(event.key, key, sizeof event.key);
     if (move->text)

@@ -39,6 +39,7 @@ void wf_telemetry_load(const struct wf_lower *lower, enum wf_load_why why, uint6
 struct wf_block_move {
     const char *what, *reason, *tier, *from, *text;
     uint64_t bytes, took_us;
+    enum weft_quality quality; /* that it has there now, or came with; a default: not said */
 };
 void wf_telemetry_moved(const struct wf_domain *domain, const uint8_t key[32],
                         const struct wf_block_move *move);

@@ -151,6 +151,9 @@ enum wf_parent_kind {
     WF_PARENT_SLOT = 2, /* reserved by this client in an earlier request */
 };
 
+#define WF_RESERVE_FLAGS \
+    ((unsigned)WEFT_CHAINED | WEFT_INSIST | WEFT_LOST_TRANSPARENT | WEFT_LOST_ECONOMY)
+
 struct wf_reserve {
     struct wf_message message;
     uint32_t format, count, flags, parent_kind;

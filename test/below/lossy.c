@@ -354,6 +354,40 @@ static void from_tier_to_tier_it_stays_what_it_is(void **state)
     finish(&l);
 }
 
+/* What lost something elsewhere is put as what it is, where that is allowed. */
+static void what_was_lost_elsewhere_can_be_put(void **state)
+{
+    (void)state;
+    struct lossy l;
+    struct weft_key keys[LINKS];
+    struct weft_slot slots[LINKS];
+    uint8_t plain[PROFILE_BLOCK_BYTES];
+    prepare(&l, settings);
+    start(&l.w, NULL);
+    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    keys_of(f, 1, LINKS, keys);
+    assert_int_equal(weft_reserve_keys(f, NULL, keys, LINKS, WEFT_CHAINED | WEFT_LOST_ECONOMY,
+                                       slots),
+                     WEFT_E_INVALID);
+    assert_non_null(strstr(weft_last_error(), "economy"));
+    assert_int_equal(weft_reserve_keys(f, NULL, keys, LINKS, WEFT_CHAINED | WEFT_LOST_TRANSPARENT,
+                                       slots),
+                     WEFT_OK);
+    for (uint32_t i = 0; i < LINKS; i++) {
+        profile_block(number_of(1, i), plain);
+        profile_back(l.profile, WEFT_TRANSPARENT, i, plain, slots[i].data);
+    }
+    assert_int_equal(weft_commit_slots(f, slots, LINKS), WEFT_OK);
+    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    l.times = 2;
+    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
+    weft_format_close(f);
+    finish(&l);
+}
+
 /* Its copy below goes while it is in DRAM: it is stored again as what it is, and loses nothing more
  * by that. */
 static void what_is_stored_twice_loses_once(void **state)
@@ -396,6 +430,7 @@ int main(void)
         cmocka_unit_test(without_its_profile_it_waits),
         cmocka_unit_test(from_tier_to_tier_it_stays_what_it_is),
         cmocka_unit_test(what_is_stored_twice_loses_once),
+        cmocka_unit_test(what_was_lost_elsewhere_can_be_put),
     };
     return cmocka_run_group_tests_name("lossy", tests, NULL, NULL);
 }

@@ -590,6 +590,56 @@ static void test_a_million(void **state)
     wf_directory_destroy(w.directory);
 }
 
+static void add_at(struct world *w, uint32_t number, uint32_t depth, unsigned tier,
+                   enum weft_quality quality)
+{
+    struct wf_directory_add add = adding(number, number - 1, depth, tier);
+    add.quality = quality;
+    put(w, &add);
+}
+
+static void looks(const struct world *w, uint32_t number, uint8_t tiers, uint8_t fit,
+                  enum weft_quality on_nvme, enum weft_quality on_s3)
+{
+    struct wf_directory_block block;
+    wf_directory_read(w->directory, entry_of(w, number), &block);
+    assert_int_equal(block.tiers, tiers);
+    assert_int_equal(block.fit, fit);
+    if (tiers & 1u << NVME)
+        assert_int_equal(wf_directory_quality(&block, NVME), on_nvme);
+    if (tiers & 1u << S3)
+        assert_int_equal(wf_directory_quality(&block, S3), on_s3);
+}
+
+/* What is worse than its domain asks for is there, and is not shown. */
+static void test_quality(void **state)
+{
+    struct world *w = *state;
+    wf_directory_demand(w->directory, 0, WEFT_TRANSPARENT);
+    add_at(w, 1, 0, NVME, WEFT_TRANSPARENT);
+    HAPPENED(w, "1>0 ");
+    add_at(w, 1, 0, S3, WEFT_LOSSLESS);
+    HAPPENED(w, ""); /* the worse of the two is told already */
+    looks(w, 1, 3, 3, WEFT_TRANSPARENT, WEFT_LOSSLESS);
+    add_at(w, 2, 1, NVME, WEFT_ECONOMY);
+    HAPPENED(w, "");
+    looks(w, 2, 1, 0, WEFT_ECONOMY, WEFT_LOSSLESS);
+    add_at(w, 2, 1, S3, WEFT_TRANSPARENT);
+    HAPPENED(w, "2>1 ");
+    looks(w, 2, 3, 2, WEFT_ECONOMY, WEFT_TRANSPARENT);
+    wf_directory_lose(w->directory, entry_of(w, 1), NVME);
+    HAPPENED(w, "1>1 ");
+    looks(w, 1, 2, 2, WEFT_LOSSLESS, WEFT_LOSSLESS);
+    wf_directory_lose(w->directory, entry_of(w, 2), S3);
+    HAPPENED(w, "2>-1 ");
+    wf_directory_lose(w->directory, entry_of(w, 2), NVME);
+    HAPPENED(w, ""); /* its last place, where nobody saw it */
+    assert_int_equal(entry_of(w, 2), WF_DIRECTORY_NONE);
+    add_at(w, 2, 1, NVME, WEFT_QUALITY_DEFAULT);
+    HAPPENED(w, "2>0 ");
+    looks(w, 2, 1, 1, WEFT_LOSSLESS, WEFT_LOSSLESS);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -597,6 +647,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_chain_comes_and_goes),
         TEST(test_bridges),
+        TEST(test_quality),
         TEST(test_bridge_breaks),
         TEST(test_lost_in_the_middle),
         TEST(test_lost_tier),

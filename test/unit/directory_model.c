@@ -52,7 +52,9 @@ struct model {
     struct item items[KEYS];
     struct ghost ghosts[GHOSTS];
     uint64_t clock;
-    int displayed[KEYS];                                /* what shown() said last */
+    int displayed[KEYS];                                /* what shown() said last, */
+    enum weft_quality displayed_quality[KEYS];          /* and of which quality */
+    enum weft_quality quality[KEYS][TIERS];             /* of the copy there */
     uint8_t dropped_said[KEYS], dropped_expected[KEYS]; /* by this operation: bits of tiers */
     uint64_t operations, victims, spares, refusals,
         falls; /* falls: entries that went with others */
@@ -94,16 +96,16 @@ static int nearest(uint8_t tiers)
 static void shown(void *context, uint16_t domain, const uint8_t key[32], int tier,
                   enum weft_quality quality)
 {
-    (void)quality;
     struct model *m = context;
     int k = number_of(key), parent = m->parent[k];
     assert_int_equal(domain, m->domain[k]);
-    assert_int_not_equal(tier, m->displayed[k]);
+    assert_true(tier != m->displayed[k] || quality != m->displayed_quality[k]);
     if (tier >= 0 && parent != NOBODY) /* parents come before their children */
         assert_true(m->displayed[parent] >= 0 || m->dram[parent]);
     for (int c = 0; tier < 0 && !m->dram[k] && c < KEYS; c++) /* and go after them */
         assert_false(m->parent[c] == k && m->displayed[c] >= 0);
     m->displayed[k] = tier;
+    m->displayed_quality[k] = quality;
 }
 
 static void dropped(void *context, const struct wf_directory_dropped *block)
@@ -231,6 +233,7 @@ static void op_add(struct model *m, int k)
         .parent_bytes = p != NOBODY ? m->bytes[p] : 0,
         .depth = m->depth[k],
         .tier = random_below(&m->random, TIERS),
+        .quality = (enum weft_quality)random_below(&m->random, WEFT_ECONOMY + 1),
     };
     key_of(k, add.key);
     key_of(p, add.parent);
@@ -260,6 +263,7 @@ static void op_add(struct model *m, int k)
     assert_int_equal(item->entry, entry);
     item->linked = p != NOBODY;
     item->tiers |= (uint8_t)(1u << add.tier);
+    m->quality[k][add.tier] = add.quality ? add.quality : WEFT_LOSSLESS;
     item->used = ++m->clock;
 }
 
@@ -439,6 +443,11 @@ static void compare_item(const struct model *m, int k)
     uint32_t entry = wf_directory_find(m->directory, key);
     assert_int_equal(m->dropped_said[k], m->dropped_expected[k]);
     assert_int_equal(m->displayed[k], item->there ? nearest(item->tiers) : -1);
+    enum weft_quality worst = WEFT_LOSSLESS;
+    for (unsigned t = 0; t < TIERS; t++)
+        if (item->there && item->tiers >> t & 1)
+            worst = m->quality[k][t] > worst ? m->quality[k][t] : worst;
+    assert_int_equal(m->displayed_quality[k], worst);
     /* Invariant 2 of the product: what is shown has its whole chain shown, or in DRAM. */
     for (int a = m->parent[k]; a != NOBODY && m->displayed[k] >= 0; a = m->parent[a])
         assert_true(m->displayed[a] >= 0 || m->dram[a]);
@@ -509,6 +518,7 @@ static void plant(struct model *m)
         m->domain[k] = (uint16_t)(root ? k % DOMAINS : m->domain[p]);
         m->bytes[k] = 1 + random_below(&m->random, 1u << 20);
         m->displayed[k] = -1;
+        m->displayed_quality[k] = WEFT_LOSSLESS;
     }
 }
 
@@ -527,6 +537,8 @@ static void test_model(void **state)
         assert_int_equal(wf_directory_create(BLOCKS_MAX, random_next(&m.random), &env,
                                              &m.directory),
                          WEFT_OK);
+        for (uint16_t domain = 0; domain < DOMAINS; domain++) /* what is worse is not shown */
+            wf_directory_demand(m.directory, domain, WEFT_ECONOMY);
         for (int i = 0; i < 1000; i++, m.operations++) {
             memset(m.dropped_said, 0, sizeof m.dropped_said);
             memset(m.dropped_expected, 0, sizeof m.dropped_expected);

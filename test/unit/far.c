@@ -128,8 +128,13 @@ static void test_one_home(void **state)
     }
     assert_int_equal(wf_far_find(far, key), -1); /* the one too many */
     key_at_home(3, key);
+    enum weft_quality quality;
+    assert_true(wf_far_set(far, key, 7, WEFT_ECONOMY));
+    assert_int_equal(wf_far_look(far, key, &quality), 7);
+    assert_int_equal(quality, WEFT_ECONOMY);
     assert_true(wf_far_set(far, key, 7, WEFT_LOSSLESS)); /* no room is needed for another tier */
-    assert_int_equal(wf_far_find(far, key), 7);
+    assert_int_equal(wf_far_look(far, key, &quality), 7);
+    assert_int_equal(quality, WEFT_LOSSLESS);
     assert_true(wf_far_set(far, key, 3, WEFT_LOSSLESS));
     for (uint32_t i = 0; i < PROBE_ROOM; i += 2) {
         key_at_home(i, key);
