@@ -23,6 +23,7 @@
 #define BASES_TOKENS_MANY 128u /* from here on 32 are looked at, else 16 */
 /* Bases pay where the variance of the channels' means is 1 divided by so much, or more. */
 #define BASES_VARIANCE_TIMES 2u
+#define GROUP_BYTES_MAX (WF_GROUP * 4)
 #define STATES_BYTES (WF_LANES * sizeof(uint32_t))
 #define SLACK 64u
 #define FIXED_MAY_BE_LARGER 128u /* than entropy, by one part in so many */
@@ -46,6 +47,12 @@ static struct shape shape_of(const struct wf_plane *plane)
     return s;
 }
 
+/* Bytes of a part of the rest: bit planes are of whole groups. */
+static size_t part_bytes(const struct shape *s, uint32_t part)
+{
+    return part == 0 && s->split.bits < 8 ? wf_split_bytes(s->split, 0, s->groups) : s->elements;
+}
+
 static bool may_have_bases(const struct wf_plane *plane)
 {
     uint64_t channels = (uint64_t)plane->heads * plane->head_dim;
@@ -59,17 +66,18 @@ static bool takes(const struct wf_plane *plane)
 
 /* Where scratch memory goes. */
 struct workplace {
-    uint8_t *symbols, *part, *more, *escapes, *words, *tile, *bases;
+    uint8_t *symbols, *part[WF_PARTS_MAX], *escapes, *words, *tile, *bases;
     const uint8_t *ahead; /* where the next plane is likely to be */
+    uint32_t ahead_lines;
 };
 
 static size_t layout_workplace(const struct shape *s, uint8_t *scratch, struct workplace *out)
 {
     size_t room = s->padded + SLACK, at = 0;
-    uint8_t **const places[] = {&out->symbols, &out->part, &out->more, &out->escapes,
-                                &out->words,   &out->tile, &out->bases};
+    uint8_t **const places[] = {&out->symbols, &out->part[0], &out->part[1], &out->part[2],
+                                &out->escapes, &out->words,   &out->tile,    &out->bases};
     const size_t rooms[] = {
-        room, room, room, room, room, WF_CHANNELS_MAX + 2 * SLACK, WF_CHANNELS_MAX + SLACK};
+        room, room, room, room, room, room, WF_CHANNELS_MAX + 2 * SLACK, WF_CHANNELS_MAX + SLACK};
     for (unsigned i = 0; i < sizeof rooms / sizeof rooms[0]; i++) {
         *places[i] = scratch ? scratch + at : NULL;
         at += (rooms[i] + 63) & ~(size_t)63;
@@ -248,7 +256,8 @@ static void put(struct output *out, const void *bytes, size_t count)
         out->full = true;
         return;
     }
-    memcpy(out->at, bytes, count);
+    if (out->at != bytes)
+        memmove(out->at, bytes, count);
     out->at += count;
 }
 
@@ -257,65 +266,82 @@ static bool all_same(const uint8_t *bytes, size_t count)
     return memcmp(bytes, bytes + 1, count - 1) == 0;
 }
 
-/* A part of the rest, `bits` of each byte; true: it was one byte all over. */
-static bool put_part(struct output *out, const struct shape *s, uint32_t bits, uint8_t *bytes)
+/* Whether each of the planes is the same bit all over, and so each element's part is *top. */
+static bool same_bits(const struct shape *s, const uint8_t *planes, uint8_t *top)
 {
-    if (all_same(bytes, s->elements)) {
-        put(out, bytes, 1);
-        return true;
+    uint32_t bits = s->split.bits, first = 0;
+    for (uint32_t bit = 0; bit < bits; bit++)
+        first |= (planes[8 * bit] & 1u) << bit;
+    for (size_t group = 0; group < s->groups; group++) {
+        size_t left = s->elements - group * WF_GROUP;
+        uint64_t there = left < WF_GROUP ? (1ull << left) - 1 : UINT64_MAX;
+        for (uint32_t bit = 0; bit < bits; bit++, planes += sizeof there) {
+            uint64_t plane;
+            memcpy(&plane, planes, sizeof plane);
+            if (plane != (first >> bit & 1 ? there : 0))
+                return false;
+        }
     }
-    if (bits == 8) {
-        put(out, bytes, s->elements);
-        return false;
-    }
-    size_t packed = s->groups * bits * 8;
-    memset(bytes + s->elements, 0, s->padded - s->elements);
-    if (out->full || (size_t)(out->end - out->at) < packed) {
-        out->full = true;
-        return false;
-    }
-    wf_bits_pack(bits, s->groups, bytes, out->at);
-    out->at += packed;
-    return false;
+    *top = (uint8_t)first;
+    return true;
 }
 
-/* A group that is not whole goes through one that is. */
-static void of_bf16(const struct shape *s, void (*kernel)(size_t, const uint8_t *, uint8_t *),
-                    const uint8_t *plain, uint8_t *out)
+/* Symbols or the rest of all elements; a group that is not whole goes through one that is. */
+static void split_symbols(const struct wf_lossless_kernels *kernels, const struct wf_plane *plane,
+                          const struct shape *s, const uint8_t *plain, uint8_t *out)
 {
-    size_t whole = s->elements / WF_GROUP, left = s->elements % WF_GROUP;
-    kernel(whole, plain, out);
+    size_t size = weft_dtype_bytes(plane->dtype), whole = s->elements / WF_GROUP;
+    size_t left = s->elements % WF_GROUP;
+    kernels->symbols(plane->dtype, whole, plain, out);
     if (left) {
-        uint8_t last[2 * WF_GROUP] = {0}, got[WF_GROUP];
-        memcpy(last, plain + whole * sizeof last, 2 * left);
-        kernel(1, last, got);
-        memcpy(out + whole * WF_GROUP, got, left);
+        uint8_t last[GROUP_BYTES_MAX] = {0};
+        memcpy(last, plain + whole * WF_GROUP * size, left * size);
+        kernels->symbols(plane->dtype, 1, last, out + whole * WF_GROUP);
     }
 }
 
+static void split_rest(const struct wf_lossless_kernels *kernels, const struct wf_plane *plane,
+                       const struct shape *s, const uint8_t *plain,
+                       uint8_t *const out[WF_PARTS_MAX])
+{
+    size_t size = weft_dtype_bytes(plane->dtype), whole = s->elements / WF_GROUP;
+    size_t left = s->elements % WF_GROUP;
+    kernels->rest(plane->dtype, whole, plain, out);
+    if (left) {
+        uint8_t last[GROUP_BYTES_MAX] = {0}, got[WF_PARTS_MAX][WF_GROUP];
+        uint8_t *const parts[WF_PARTS_MAX] = {got[0], got[1], got[2]};
+        memcpy(last, plain + whole * WF_GROUP * size, left * size);
+        kernels->rest(plane->dtype, 1, last, parts);
+        for (uint32_t i = 0; i <= s->split.lows; i++) {
+            size_t before = wf_split_bytes(s->split, i, whole);
+            memcpy(out[i] + before, got[i], part_bytes(s, i) - before);
+        }
+    }
+}
+
+/* Parts go straight to where they belong, as it is when none of them is one byte all over; else
+ * through memory of their own. */
 static uint8_t put_rest(const struct wf_lossless_kernels *kernels, const struct wf_plane *plane,
                         const struct shape *s, const uint8_t *plain, struct workplace *place,
                         struct output *out)
 {
-    uint8_t flags = 0;
-    if (plane->dtype == WEFT_BF16) {
-        /* Straight to its place: it is half of all bytes. */
-        if (out->full || (size_t)(out->end - out->at) < s->elements) {
-            out->full = true;
-            return 0;
-        }
-        of_bf16(s, kernels->mantissas, plain, out->at);
-        bool same = all_same(out->at, s->elements);
-        out->at += same ? 1 : s->elements;
-        return same ? WF_LOSSLESS_SAME : 0;
-    }
-    wf_split_top(plane->dtype, s->elements, plain, place->part);
-    if (put_part(out, s, s->split.bits, place->part))
-        flags |= WF_LOSSLESS_SAME;
-    for (uint32_t low = 0; low < s->split.lows; low++) {
-        wf_split_low(plane->dtype, low, s->elements, plain, place->part);
-        if (put_part(out, s, 8, place->part))
-            flags = (uint8_t)(flags | WF_LOSSLESS_SAME << (1 + low));
+    uint8_t *parts[WF_PARTS_MAX] = {0}, *at = out->at, flags = 0;
+    size_t all = 0;
+    for (uint32_t i = 0; i <= s->split.lows; i++)
+        all += part_bytes(s, i);
+    bool direct = (size_t)(out->end - out->at) >= all;
+    for (uint32_t i = 0; i <= s->split.lows; at += part_bytes(s, i), i++)
+        parts[i] = direct ? at : place->part[i];
+    if (out->full)
+        return 0;
+    split_rest(kernels, plane, s, plain, parts);
+    for (uint32_t i = 0; i <= s->split.lows; i++) {
+        uint8_t one = parts[i][0];
+        bool same = i == 0 && s->split.bits < 8 ? same_bits(s, parts[i], &one)
+                                                : all_same(parts[i], s->elements);
+        put(out, same ? &one : parts[i], same ? 1 : part_bytes(s, i));
+        if (same)
+            flags = (uint8_t)(flags | WF_LOSSLESS_SAME << i);
     }
     return flags;
 }
@@ -331,6 +357,7 @@ static void put_entropy(const struct wf_lossless_kernels *kernels, const struct 
         .codes = words_end,
         .escapes = escapes_end,
         .ahead = place->ahead,
+        .ahead_lines = place->ahead_lines,
     };
     for (unsigned lane = 0; lane < WF_LANES; lane++)
         w.state[lane] = WF_STATE_LEAST;
@@ -357,6 +384,7 @@ static void put_fixed(const struct wf_lossless_kernels *kernels, const struct sh
         .seconds = place->words,
         .escapes = place->escapes,
         .ahead = place->ahead,
+        .ahead_lines = place->ahead_lines,
     };
     w.seconds[0] = 0;
     kernels->fixed_encode(&w, s->groups, place->symbols);
@@ -384,11 +412,9 @@ enum weft_status wf_lossless_encode_by(const struct wf_lossless_kernels *kernels
     struct workplace place;
     struct decision d;
     layout_workplace(&s, scratch, &place);
-    if (plane->dtype == WEFT_BF16)
-        of_bf16(&s, kernels->exponents, plain, place.symbols);
-    else
-        wf_split_symbols(plane->dtype, s.elements, plain, place.symbols);
-    place.ahead = (const uint8_t *)plain + (plane->dtype == WEFT_BF16 ? 2 * s.elements : 0);
+    split_symbols(kernels, plane, &s, plain, place.symbols);
+    place.ahead = (const uint8_t *)plain + wf_plane_bytes(plane);
+    place.ahead_lines = (uint32_t)weft_dtype_bytes(plane->dtype);
     decide(kernels, plane, &s, mode, &place, &d);
     for (size_t i = s.elements; i < s.padded; i++)
         place.symbols[i] = d.symbols.value[0];
@@ -511,33 +537,42 @@ static bool read_codes(struct input *in, const struct wf_lossless_head *head, co
     return r->escapes != NULL;
 }
 
-/* A part of the rest as bytes, where it lies or made in `room`. */
-static const uint8_t *read_part(struct input *in, const struct shape *s, uint32_t bits, bool same,
+/* A part of the rest, where it lies; or made in `room` of the one byte that is there. */
+static const uint8_t *read_part(struct input *in, const struct shape *s, uint32_t part, bool same,
                                 uint8_t *room)
 {
-    const uint8_t *bytes = take(in, same        ? 1
-                                    : bits == 8 ? (uint64_t)s->elements
-                                                : (uint64_t)s->groups * bits * 8);
-    if (!bytes || (bits == 8 && !same))
+    const uint8_t *bytes = take(in, same ? 1 : part_bytes(s, part));
+    if (!bytes || !same)
         return bytes;
-    if (same)
+    if (part > 0 || s->split.bits == 8) {
         memset(room, bytes[0], s->padded);
-    else
-        wf_bits_unpack(bits, s->groups, bytes, room);
+        return room;
+    }
+    size_t period = wf_split_bytes(s->split, 0, 1);
+    for (uint32_t bit = 0; bit < s->split.bits; bit++)
+        memset(room + 8 * bit, bytes[0] >> bit & 1 ? 0xff : 0, 8);
+    for (size_t group = 1; group < s->groups; group++)
+        memcpy(room + group * period, room, period);
     return room;
 }
 
 /* By vectors as far as these go, then one by one. */
 static bool decode_groups(const struct wf_lossless_kernels *kernels, enum wf_lossless_mode mode,
-                          struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out)
+                          struct wf_reader *r, size_t groups, const struct wf_rest *rest,
+                          uint8_t *out)
 {
     const struct wf_lossless_kernels *const both[] = {kernels, &wf_lossless_scalar};
+    size_t bytes = WF_GROUP * (rest ? weft_dtype_bytes(rest->dtype) : 1);
+    struct wf_rest from;
     for (unsigned i = 0; i < 2 && groups > 0; i++) {
         size_t done = mode == WF_LOSSLESS_ENTROPY ? both[i]->entropy_decode(r, groups, rest, out)
                                                   : both[i]->fixed_decode(r, groups, rest, out);
+        if (rest) {
+            from = wf_rest_from(rest, done);
+            rest = &from;
+        }
         groups -= done;
-        rest = rest ? rest + done * WF_GROUP : NULL;
-        out += done * WF_GROUP * (rest ? 2 : 1);
+        out += done * bytes;
     }
     return groups == 0;
 }
@@ -555,20 +590,21 @@ static bool ended_well(const struct wf_reader *r, enum wf_lossless_mode mode)
     return true;
 }
 
-static bool decode_elements(const struct wf_lossless_kernels *kernels, const struct wf_plane *plane,
-                            const struct shape *s, enum wf_lossless_mode mode, struct wf_reader *r,
-                            const uint8_t *const parts[3], uint8_t *plain, struct workplace *place)
+/* Whole groups go straight to where they belong. */
+static bool decode_elements(const struct wf_lossless_kernels *kernels, const struct shape *s,
+                            enum wf_lossless_mode mode, struct wf_reader *r,
+                            const struct wf_rest *rest, uint8_t *plain, struct workplace *place)
 {
-    /* Of bf16 whole groups go straight to where they belong. */
-    size_t direct = plane->dtype == WEFT_BF16 ? s->elements / WF_GROUP : 0;
-    size_t done = direct * WF_GROUP, left = s->elements - done;
-    if (direct && !decode_groups(kernels, mode, r, direct, parts[0], plain))
+    size_t whole = s->elements / WF_GROUP, left = s->elements % WF_GROUP;
+    if (whole && !decode_groups(kernels, mode, r, whole, rest, plain))
         return false;
-    if (left && !decode_groups(kernels, mode, r, s->groups - direct, NULL, place->symbols))
-        return false;
-    const uint8_t *const lows[2] = {parts[1], parts[2]};
-    if (left)
-        wf_merge(plane->dtype, left, place->symbols, parts[0] + done, lows, plain + 2 * done);
+    if (left) {
+        struct wf_rest last = wf_rest_from(rest, whole);
+        if (!decode_groups(kernels, mode, r, 1, NULL, place->symbols))
+            return false;
+        wf_merge(&last, left, place->symbols,
+                 plain + whole * WF_GROUP * weft_dtype_bytes(rest->dtype));
+    }
     return ended_well(r, mode);
 }
 
@@ -591,17 +627,15 @@ enum weft_status wf_lossless_decode_by(const struct wf_lossless_kernels *kernels
         return corrupt("its codes are none");
     if (!read_bases(&in, plane, &head, &s, &place, &r.tile) || !read_codes(&in, &head, &s, &r))
         return corrupt("it is shorter than its head says");
-    uint8_t *const rooms[3] = {place.part, place.more, place.escapes};
-    const uint8_t *parts[3] = {0};
-    for (uint32_t i = 0; i < 3 && i <= s.split.lows; i++) {
-        bool same = head.flags & WF_LOSSLESS_SAME << i;
-        parts[i] = read_part(&in, &s, i == 0 ? s.split.bits : 8, same, rooms[i]);
-        if (!parts[i])
+    struct wf_rest rest = {.dtype = plane->dtype};
+    for (uint32_t i = 0; i <= s.split.lows; i++) {
+        rest.part[i] = read_part(&in, &s, i, head.flags & WF_LOSSLESS_SAME << i, place.part[i]);
+        if (!rest.part[i])
             return corrupt("it is shorter than its head says");
     }
     if (in.at != in.end)
         return corrupt("it is longer than its head says");
-    if (!decode_elements(kernels, plane, &s, head.mode, &r, parts, plain, &place))
+    if (!decode_elements(kernels, &s, head.mode, &r, &rest, plain, &place))
         return corrupt("its codes do not end where they should");
     return WEFT_OK;
 }

@@ -77,6 +77,7 @@ static_assert(sizeof(struct wf_lossless_head) == 12, "plane format");
 
 #define WF_LANES 16
 #define WF_GROUP 64u
+#define WF_PARTS_MAX 3u
 #define WF_CODE_BITS 6
 #define WF_CODE_ENTRIES (1u << WF_CODE_BITS)
 #define WF_STATE_LEAST 65536u
@@ -142,8 +143,9 @@ struct wf_writer {
     uint64_t second;
     uint8_t *escapes; /* the end of those written; entropy: their begin */
     uint32_t escaped;
-    const uint8_t *ahead; /* 128 bytes a group that are likely to be encoded next, and may be
-                             fetched; nothing needs to be there */
+    const uint8_t *ahead; /* what is likely to be encoded next, and may be fetched: so many lines
+                             of 64 bytes a group; nothing needs to be there */
+    uint32_t ahead_lines;
 };
 
 /* Of the symbols of some tokens: their sums over the tokens, one for each channel, divided by the
@@ -154,19 +156,28 @@ struct wf_means {
     uint8_t least, most;   /* of the means */
 };
 
+/* What is not coded of the elements of whole groups: the parts as they are stored (wf_split). */
+struct wf_rest {
+    enum weft_dtype dtype;
+    const uint8_t *part[WF_PARTS_MAX];
+};
+
 /* One instruction set's.  All answer the same. */
 struct wf_lossless_kernels {
     /* Both answer how many groups they decoded: fewer where the codes do not suffice, or come too
      * near to the limit for vectors.  `rest` NULL: `out` gets the symbols, a byte each; else the
-     * bytes of sign and mantissa, and `out` the bf16 made of both. */
-    size_t (*entropy_decode)(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out);
-    size_t (*fixed_decode)(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out);
+     * elements made of both. */
+    size_t (*entropy_decode)(struct wf_reader *r, size_t groups, const struct wf_rest *rest,
+                             uint8_t *out);
+    size_t (*fixed_decode)(struct wf_reader *r, size_t groups, const struct wf_rest *rest,
+                           uint8_t *out);
     /* Of symbols without their bases. */
     void (*entropy_encode)(struct wf_writer *w, size_t groups, const uint8_t *symbols);
     void (*fixed_encode)(struct wf_writer *w, size_t groups, const uint8_t *symbols);
-    /* Of groups of bf16 the exponents, or the bytes of sign and mantissa. */
-    void (*exponents)(size_t groups, const uint8_t *plain, uint8_t *out);
-    void (*mantissas)(size_t groups, const uint8_t *plain, uint8_t *out);
+    /* Of groups of elements the symbols, a byte each, or the rest as it is stored. */
+    void (*symbols)(enum weft_dtype dtype, size_t groups, const uint8_t *plain, uint8_t *out);
+    void (*rest)(enum weft_dtype dtype, size_t groups, const uint8_t *plain,
+                 uint8_t *const parts[WF_PARTS_MAX]);
     /* Takes each channel's base off. */
     void (*subtract)(const struct wf_tile *tile, size_t groups, uint8_t *symbols);
     /* Of 2^shift tokens, which lie evenly in the plane. */
@@ -243,13 +254,30 @@ struct wf_split {
 };
 
 struct wf_split wf_split_of(enum weft_dtype dtype);
+
+/* Bytes of a part of so many groups. */
+static inline size_t wf_split_bytes(struct wf_split split, uint32_t part, size_t groups)
+{
+    return groups * WF_GROUP / 8 * (part == 0 ? split.bits : 8);
+}
+
+/* The rest from a group on. */
+static inline struct wf_rest wf_rest_from(const struct wf_rest *rest, size_t group)
+{
+    struct wf_split split = wf_split_of(rest->dtype);
+    struct wf_rest from = *rest;
+    for (uint32_t part = 0; part <= split.lows; part++)
+        from.part[part] += wf_split_bytes(split, part, group);
+    return from;
+}
+
 void wf_split_symbols(enum weft_dtype dtype, size_t elements, const uint8_t *plain,
                       uint8_t *symbols);
 void wf_split_top(enum weft_dtype dtype, size_t elements, const uint8_t *plain, uint8_t *top);
 void wf_split_low(enum weft_dtype dtype, uint32_t low, size_t elements, const uint8_t *plain,
                   uint8_t *out);
-void wf_merge(enum weft_dtype dtype, size_t elements, const uint8_t *symbols, const uint8_t *top,
-              const uint8_t *const lows[2], uint8_t *plain);
+/* Up to a group; the rest is that of a whole one. */
+void wf_merge(const struct wf_rest *rest, size_t elements, const uint8_t *symbols, uint8_t *plain);
 /* Low `bits` of each byte as bit planes of 64; the bytes are a whole number of groups. */
 void wf_bits_pack(uint32_t bits, size_t groups, const uint8_t *bytes, uint8_t *out);
 void wf_bits_unpack(uint32_t bits, size_t groups, const uint8_t *in, uint8_t *bytes);

@@ -32,29 +32,104 @@ INLINE __m256i bits_of(__m256i x, __m256i y, __m256i mask)
     return _mm256_or_si256(_mm256_andnot_si256(mask, x), _mm256_and_si256(mask, y));
 }
 
-/* 32 exponents and bytes of sign and mantissa → 32 bf16. */
-INLINE void merge(__m256i symbols, const uint8_t *rest, uint8_t *out)
+/* A byte of 255 for each bit that is set. */
+INLINE __m256i bytes_of_bits(uint32_t bits)
 {
-    __m256i e = _mm256_permute4x64_epi64(symbols, 0xd8);
-    __m256i sm = _mm256_permute4x64_epi64(load_32(rest), 0xd8);
-    __m256i low = bits_of(_mm256_slli_epi16(e, 7), sm, _mm256_set1_epi8(0x7f));
-    __m256i high = bits_of(_mm256_srli_epi16(e, 1), sm, _mm256_set1_epi8((char)0x80));
+    const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
+                                            0x0303030303030303);
+    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    __m256i spread_out = _mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), byte);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(spread_out, bit), bit);
+}
+
+INLINE __m256i add_bits(__m256i bytes, uint32_t bits, uint32_t bit)
+{
+    __m256i weight = _mm256_set1_epi8((char)(1u << bit));
+    return _mm256_or_si256(bytes, _mm256_and_si256(bytes_of_bits(bits), weight));
+}
+
+/* Low and high bytes of 32 elements of 16 bits. */
+INLINE void interleave(__m256i low, __m256i high, uint8_t *out)
+{
+    low = _mm256_permute4x64_epi64(low, 0xd8);
+    high = _mm256_permute4x64_epi64(high, 0xd8);
     store_32(out, _mm256_unpacklo_epi8(low, high));
     store_32(out + 32, _mm256_unpackhi_epi8(low, high));
 }
 
+/* The four bytes of 32 elements, from the lowest. */
+INLINE void interleave_four(const __m256i bytes[4], uint8_t *out)
+{
+    const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    __m256i b[4];
+    for (unsigned i = 0; i < 4; i++)
+        b[i] = _mm256_permutevar8x32_epi32(bytes[i], order);
+    __m256i low = _mm256_unpacklo_epi8(b[0], b[1]), high = _mm256_unpacklo_epi8(b[2], b[3]);
+    store_32(out, _mm256_unpacklo_epi16(low, high));
+    store_32(out + 32, _mm256_unpackhi_epi16(low, high));
+    low = _mm256_unpackhi_epi8(b[0], b[1]), high = _mm256_unpackhi_epi8(b[2], b[3]);
+    store_32(out + 64, _mm256_unpacklo_epi16(low, high));
+    store_32(out + 96, _mm256_unpackhi_epi16(low, high));
+}
+
+/* Symbols to their place in bytes, and bit planes to theirs, the highest of them the sign; `field`:
+ * the bits of a symbol. */
+INLINE __m256i merge_planes(__m256i symbols, int shift, int field, const uint8_t *planes)
+{
+    __m256i bytes = _mm256_and_si256(_mm256_slli_epi16(symbols, shift),
+                                     _mm256_set1_epi8((char)field));
+    for (int bit = 0; bit <= shift; bit++) {
+        uint32_t bits;
+        if (bit == shift && field & 0x80)
+            break;
+        memcpy(&bits, planes + 8 * bit, sizeof bits);
+        bytes = add_bits(bytes, bits, bit == shift ? 7 : (uint32_t)bit);
+    }
+    return bytes;
+}
+
+/* 32 symbols and the rest → elements; `at`: the number of the first. */
+INLINE void merge(__m256i symbols, const struct wf_rest *rest, size_t at, uint8_t *out, int kind)
+{
+    const __m256i sign = _mm256_set1_epi8((char)0x80);
+    const uint8_t *top = rest->part[0];
+    if (kind == WEFT_BF16 || kind == WEFT_F32) {
+        __m256i sm = load_32(top + at);
+        __m256i third = bits_of(sm, _mm256_slli_epi16(symbols, 7), sign);
+        __m256i fourth = bits_of(_mm256_srli_epi16(symbols, 1), sm, sign);
+        if (kind == WEFT_BF16) {
+            interleave(third, fourth, out);
+        } else {
+            __m256i bytes[4] = {load_32(rest->part[1] + at), load_32(rest->part[2] + at), third,
+                                fourth};
+            interleave_four(bytes, out);
+        }
+        return;
+    }
+    /* Planes are of 64, of which these are one half or the other. */
+    const uint8_t *threes = top + at / WF_GROUP * 24 + at % WF_GROUP / 8;
+    const uint8_t *fours = top + at / WF_GROUP * 32 + at % WF_GROUP / 8;
+    switch (kind) {
+    case WEFT_F16:
+        interleave(load_32(rest->part[1] + at), merge_planes(symbols, 2, 0x7c, threes), out);
+        break;
+    case WEFT_FP8_E4M3: store_32(out, merge_planes(symbols, 3, 0x78, fours)); break;
+    case WEFT_FP8_E5M2: store_32(out, merge_planes(symbols, 2, 0x7c, threes)); break;
+    case WEFT_INT8: store_32(out, merge_planes(symbols, 4, 0xf0, fours)); break;
+    default: store_32(out, symbols);
+    }
+}
+
 INLINE void emit(struct wf_reader *r, const __m256i values[2], uint64_t escaped,
-                 const uint8_t *base, const uint8_t *rest, uint8_t *out)
+                 const uint8_t *base, const struct wf_rest *rest, size_t group, uint8_t *out,
+                 int kind)
 {
     for (unsigned half = 0; half < 2; half++) {
         __m256i symbols = _mm256_add_epi8(values[half], load_32(base + 32 * half));
-        if (rest)
-            merge(symbols, rest + 32 * half, out + 64 * half);
-        else
-            store_32(out + 32 * half, symbols);
+        merge(symbols, rest, group * WF_GROUP + 32 * half, out + kind_bytes(kind) / 2 * half, kind);
     }
     if (__builtin_expect(escaped != 0, 0))
-        patch(r, escaped, base, rest != NULL, out);
+        patch(r, escaped, base, kind, out);
 }
 
 /* 16 lanes, and their codes as 64 bytes: length | rank << 4.  A gather would take a load a lane. */
@@ -122,10 +197,11 @@ INLINE void gather_ranks(const __m256i steps[4], __m256i out[2])
     out[1] = _mm256_blend_epi16(_mm256_srli_epi32(first, 16), second, 0xaa);
 }
 
-TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const uint8_t *rest,
-                                    uint8_t *out)
+INLINE size_t entropy_loop(struct wf_reader *r, size_t groups, const struct wf_rest *given,
+                           uint8_t *out, int kind)
 {
     const struct wf_symbols *s = r->symbols;
+    struct wf_rest rest = kind == SYMBOLS_ALONE ? (struct wf_rest){0} : *given;
     struct decoder d = decoder_of(r);
     __m256i table = table_of_16(s->value), escape = _mm256_set1_epi8((char)s->symbols);
     const uint8_t *words = r->codes, *limit = r->limit;
@@ -148,8 +224,8 @@ TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const ui
             escaped |= (uint64_t)mask << 32 * half;
             ranks[half] = _mm256_shuffle_epi8(table, ranks[half]);
         }
-        emit(r, ranks, escaped, wf_tile_next(&tile), rest ? rest + group * WF_GROUP : NULL,
-             out + group * (rest ? 128 : 64));
+        emit(r, ranks, escaped, wf_tile_next(&tile), &rest, group, out + group * kind_bytes(kind),
+             kind);
     }
     store_32(r->state, d.state[0]);
     store_32(r->state + 8, d.state[1]);
@@ -158,23 +234,17 @@ TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const ui
     return group;
 }
 
-/* A byte of 255 for each bit that is set. */
-INLINE __m256i bytes_of_bits(uint32_t bits)
+TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const struct wf_rest *rest,
+                                    uint8_t *out)
 {
-    const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
-                                            0x0303030303030303);
-    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201u);
-    __m256i spread_out = _mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), byte);
-    return _mm256_cmpeq_epi8(_mm256_and_si256(spread_out, bit), bit);
+    RETURN_BY_KIND(kind_of(rest), entropy_loop, r, groups, rest, out);
 }
 
 /* A weight for each bit that is set. */
 INLINE void add_plane(__m256i ranks[2], uint64_t plane, uint32_t bit)
 {
-    const __m256i weight = _mm256_set1_epi8((char)(1u << bit));
-    ranks[0] = _mm256_or_si256(ranks[0], _mm256_and_si256(bytes_of_bits((uint32_t)plane), weight));
-    ranks[1] = _mm256_or_si256(ranks[1],
-                               _mm256_and_si256(bytes_of_bits((uint32_t)(plane >> 32)), weight));
+    ranks[0] = add_bits(ranks[0], (uint32_t)plane, bit);
+    ranks[1] = add_bits(ranks[1], (uint32_t)(plane >> 32), bit);
 }
 
 /* Second codes of what was escaped, from bit `at` on: symbols to the places of `escaped`, and what
@@ -196,10 +266,11 @@ INLINE uint64_t add_seconds(__m256i symbols[2], const uint8_t *bits, uint64_t at
     return raw;
 }
 
-TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint8_t *rest,
-                                  uint8_t *out)
+INLINE size_t fixed_loop(struct wf_reader *r, size_t groups, const struct wf_rest *given,
+                         uint8_t *out, int kind)
 {
     const struct wf_symbols *s = r->symbols;
+    struct wf_rest rest = kind == SYMBOLS_ALONE ? (struct wf_rest){0} : *given;
     uint32_t width = s->width;
     uint8_t direct[16] = {0}, second[16] = {0};
     memcpy(direct, s->value, (1u << width) - 1);
@@ -221,17 +292,17 @@ TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint
         uint64_t count = (uint64_t)__builtin_popcountll(escaped);
         bool near = count <= WF_SECONDS_NEAR && at + 4 * count <= last;
         const uint8_t *base = wf_tile_next(&tile);
-        uint8_t *to = out + group * (rest ? 128 : 64);
+        uint8_t *to = out + group * kind_bytes(kind);
         symbols[0] = _mm256_shuffle_epi8(table, symbols[0]);
         symbols[1] = _mm256_shuffle_epi8(table, symbols[1]);
         if (near && count > 0) {
             raw = add_seconds(symbols, bits, at, count, escaped, seconds);
             at += 4 * count;
         }
-        emit(r, symbols, raw, base, rest ? rest + group * WF_GROUP : NULL, to);
+        emit(r, symbols, raw, base, &rest, group, to, kind);
         if (!near) {
             r->second = at;
-            patch_seconds(r, escaped, base, rest != NULL, to);
+            patch_seconds(r, escaped, base, kind, to);
             at = r->second;
         }
     }
@@ -241,13 +312,19 @@ TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint
     return group;
 }
 
+TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const struct wf_rest *rest,
+                                  uint8_t *out)
+{
+    RETURN_BY_KIND(kind_of(rest), fixed_loop, r, groups, rest, out);
+}
+
 /* ------------------------------------------------------------------------------------- encoding */
 
 /* Planes are too short for a processor to see that it goes on. */
-INLINE void fetch_ahead(const uint8_t *ahead, size_t group)
+INLINE void fetch_ahead(const struct wf_writer *w, size_t group)
 {
-    _mm_prefetch((const char *)ahead + 128 * group, _MM_HINT_T1);
-    _mm_prefetch((const char *)ahead + 128 * group + 64, _MM_HINT_T1);
+    for (uint32_t line = 0; line < w->ahead_lines; line++)
+        _mm_prefetch((const char *)w->ahead + 64 * (group * w->ahead_lines + line), _MM_HINT_T1);
 }
 
 /* What gives each value its rank: one more than it, so that 0 is none. */
@@ -323,7 +400,7 @@ TARGET static void entropy_encode(struct wf_writer *w, size_t groups, const uint
     uint8_t *words = w->codes;
     for (size_t group = groups; group-- > 0;) {
         const uint8_t *in = symbols + group * WF_GROUP;
-        fetch_ahead(w->ahead, group);
+        fetch_ahead(w, group);
         __m256i r[2];
         uint64_t escaped = 0;
         for (unsigned half = 0; half < 2; half++) {
@@ -361,7 +438,7 @@ TARGET static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_
     uint32_t last = (1u << s->width) - 1, direct = last < s->symbols ? last : s->symbols;
     for (size_t group = 0; group < groups; group++) {
         const uint8_t *in = symbols + group * WF_GROUP;
-        fetch_ahead(w->ahead, group);
+        fetch_ahead(w, group);
         __m256i code[2], second[2], over[2], none[2];
         for (unsigned half = 0; half < 2; half++) {
             __m256i r = rank(&table, load_32(in + 32 * half));
@@ -389,13 +466,63 @@ INLINE __m256i narrow(__m256i first, __m256i second)
     return _mm256_permute4x64_epi64(_mm256_packus_epi16(first, second), 0xd8);
 }
 
-TARGET static void exponents(size_t groups, const uint8_t *plain, uint8_t *out)
+/* The bytes from bit `shift` on of 32 elements of 16 bits. */
+INLINE __m256i byte_of_two(const uint8_t *plain, int shift)
 {
     const __m256i byte = _mm256_set1_epi16(0xff);
-    for (size_t i = 0; i < 2 * groups; i++) {
-        __m256i a = load_32(plain + 64 * i), b = load_32(plain + 64 * i + 32);
-        store_32(out + 32 * i, narrow(_mm256_and_si256(_mm256_srli_epi16(a, 7), byte),
-                                      _mm256_and_si256(_mm256_srli_epi16(b, 7), byte)));
+    return narrow(_mm256_and_si256(_mm256_srli_epi16(load_32(plain), shift), byte),
+                  _mm256_and_si256(_mm256_srli_epi16(load_32(plain + 32), shift), byte));
+}
+
+/* 32 elements of 32 bits below 256 → bytes in order. */
+INLINE __m256i narrow_four(const __m256i x[4])
+{
+    __m256i bytes = _mm256_packus_epi16(_mm256_packus_epi32(x[0], x[1]),
+                                        _mm256_packus_epi32(x[2], x[3]));
+    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+INLINE __m256i byte_of_four(const uint8_t *plain, int shift)
+{
+    __m256i x[4];
+    for (unsigned i = 0; i < 4; i++)
+        x[i] = _mm256_and_si256(_mm256_srli_epi32(load_32(plain + 32 * i), shift),
+                                _mm256_set1_epi32(0xff));
+    return narrow_four(x);
+}
+
+INLINE __m256i field_of(__m256i bytes, int shift, int mask)
+{
+    return _mm256_and_si256(_mm256_srli_epi16(bytes, shift), _mm256_set1_epi8((char)mask));
+}
+
+INLINE void symbols_loop(size_t groups, const uint8_t *plain, uint8_t *out, int kind)
+{
+    size_t step = kind_bytes(kind) / 2;
+    for (size_t i = 0; i < 2 * groups; i++, plain += step, out += 32) {
+        switch (kind) {
+        case WEFT_F32: store_32(out, byte_of_four(plain, 23)); break;
+        case WEFT_F16: store_32(out, field_of(byte_of_two(plain, 8), 2, 31)); break;
+        case WEFT_BF16: store_32(out, byte_of_two(plain, 7)); break;
+        case WEFT_FP8_E4M3: store_32(out, field_of(load_32(plain), 3, 15)); break;
+        case WEFT_FP8_E5M2: store_32(out, field_of(load_32(plain), 2, 31)); break;
+        default: store_32(out, field_of(load_32(plain), 4, 15));
+        }
+    }
+}
+
+TARGET static void split_symbols(enum weft_dtype dtype, size_t groups, const uint8_t *plain,
+                                 uint8_t *out)
+{
+    RETURN_BY_KIND((int)dtype, symbols_loop, groups, plain, out);
+}
+
+/* Low bits and the sign of a group, as bit planes. */
+INLINE void put_planes(const __m256i bytes[2], uint32_t lows, bool sign, uint8_t *out)
+{
+    for (uint32_t bit = 0; bit < lows + sign; bit++) {
+        uint64_t plane = plane_of(bytes, bit == lows ? 7 : bit);
+        memcpy(out + 8 * bit, &plane, sizeof plane);
     }
 }
 
@@ -406,12 +533,54 @@ INLINE __m256i sign_and_mantissa(__m256i x)
                             _mm256_set1_epi16(0xff));
 }
 
-TARGET static void mantissas(size_t groups, const uint8_t *plain, uint8_t *out)
+INLINE __m256i tops_of_two(const uint8_t *plain)
 {
-    for (size_t i = 0; i < 2 * groups; i++) {
-        __m256i a = load_32(plain + 64 * i), b = load_32(plain + 64 * i + 32);
-        store_32(out + 32 * i, narrow(sign_and_mantissa(a), sign_and_mantissa(b)));
+    return narrow(sign_and_mantissa(load_32(plain)), sign_and_mantissa(load_32(plain + 32)));
+}
+
+INLINE __m256i tops_of_four(const uint8_t *plain)
+{
+    __m256i x[4];
+    for (unsigned i = 0; i < 4; i++)
+        x[i] = sign_and_mantissa(_mm256_srli_epi32(load_32(plain + 32 * i), 16));
+    return narrow_four(x);
+}
+
+INLINE void rest_loop(size_t groups, const uint8_t *plain, uint8_t *const parts[WF_PARTS_MAX],
+                      int kind)
+{
+    size_t step = kind_bytes(kind) / 2;
+    for (size_t i = 0; i < groups; i++) {
+        __m256i bytes[2];
+        for (size_t half = 0; half < 2; half++, plain += step) {
+            size_t at = WF_GROUP * i + 32 * half;
+            switch (kind) {
+            case WEFT_F32:
+                store_32(parts[0] + at, tops_of_four(plain));
+                store_32(parts[1] + at, byte_of_four(plain, 0));
+                store_32(parts[2] + at, byte_of_four(plain, 8));
+                break;
+            case WEFT_F16:
+                store_32(parts[1] + at, byte_of_two(plain, 0));
+                bytes[half] = byte_of_two(plain, 8);
+                break;
+            case WEFT_BF16: store_32(parts[0] + at, tops_of_two(plain)); break;
+            default: bytes[half] = load_32(plain);
+            }
+        }
+        if (kind == WEFT_F16 || kind == WEFT_FP8_E5M2)
+            put_planes(bytes, 2, true, parts[0] + 24 * i);
+        else if (kind == WEFT_FP8_E4M3)
+            put_planes(bytes, 3, true, parts[0] + 32 * i);
+        else if (kind == WEFT_INT8)
+            put_planes(bytes, 4, false, parts[0] + 32 * i);
     }
+}
+
+TARGET static void split_rest(enum weft_dtype dtype, size_t groups, const uint8_t *plain,
+                              uint8_t *const parts[WF_PARTS_MAX])
+{
+    RETURN_BY_KIND((int)dtype, rest_loop, groups, plain, parts);
 }
 
 TARGET static void subtract(const struct wf_tile *given, size_t groups, uint8_t *symbols)
@@ -498,8 +667,8 @@ const struct wf_lossless_kernels wf_lossless_avx2 = {
     .fixed_decode = fixed_decode,
     .entropy_encode = entropy_encode,
     .fixed_encode = fixed_encode,
-    .exponents = exponents,
-    .mantissas = mantissas,
+    .symbols = split_symbols,
+    .rest = split_rest,
     .subtract = subtract,
     .means = means,
     .count = count,

@@ -14,30 +14,98 @@
 /* (mask & x) | (~mask & y) */
 #define SELECT(mask, x, y) _mm512_ternarylogic_epi64((mask), (x), (y), 0xca)
 
-/* Exponents and bytes of sign and mantissa → 64 bf16. */
-INLINE void merge(__m512i symbols, const uint8_t *rest, uint8_t *out)
+/* A weight for each bit that is set. */
+INLINE __m512i add_plane(__m512i bytes, uint64_t plane, uint32_t bit)
+{
+    return _mm512_mask_add_epi8(bytes, plane, bytes, _mm512_set1_epi8((char)(1u << bit)));
+}
+
+/* Low and high bytes of 64 elements of 16 bits. */
+INLINE void interleave(__m512i low, __m512i high, uint8_t *out)
 {
     /* So that what the interleaving of each 128 bits leaves is in order. */
     const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-    __m512i e = _mm512_permutexvar_epi64(order, symbols);
-    __m512i sm = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(rest));
-    __m512i low = SELECT(_mm512_set1_epi8(0x7f), sm, _mm512_slli_epi16(e, 7));
-    __m512i high = SELECT(_mm512_set1_epi8((char)0x80), sm, _mm512_srli_epi16(e, 1));
+    low = _mm512_permutexvar_epi64(order, low);
+    high = _mm512_permutexvar_epi64(order, high);
     _mm512_storeu_si512(out, _mm512_unpacklo_epi8(low, high));
     _mm512_storeu_si512(out + 64, _mm512_unpackhi_epi8(low, high));
 }
 
-/* Values of a group go out, by themselves or as bf16; then what was escaped as bytes. */
-INLINE void emit(struct wf_reader *r, __m512i values, uint64_t escaped, const uint8_t *base,
-                 const uint8_t *rest, uint8_t *out)
+/* Of 16 dwords those of each fourth place, and the way back. */
+INLINE __m512i transposed(__m512i dwords)
 {
-    __m512i symbols = _mm512_add_epi8(values, _mm512_loadu_si512(base));
-    if (rest)
-        merge(symbols, rest, out);
-    else
-        _mm512_storeu_si512(out, symbols);
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, dwords);
+}
+
+/* The four bytes of 64 elements, from the lowest. */
+INLINE void interleave_four(__m512i b0, __m512i b1, __m512i b2, __m512i b3, uint8_t *out)
+{
+    b0 = transposed(b0), b1 = transposed(b1), b2 = transposed(b2), b3 = transposed(b3);
+    __m512i low = _mm512_unpacklo_epi8(b0, b1), high = _mm512_unpacklo_epi8(b2, b3);
+    _mm512_storeu_si512(out, _mm512_unpacklo_epi16(low, high));
+    _mm512_storeu_si512(out + 64, _mm512_unpackhi_epi16(low, high));
+    low = _mm512_unpackhi_epi8(b0, b1), high = _mm512_unpackhi_epi8(b2, b3);
+    _mm512_storeu_si512(out + 128, _mm512_unpacklo_epi16(low, high));
+    _mm512_storeu_si512(out + 192, _mm512_unpackhi_epi16(low, high));
+}
+
+/* Symbols, shifted to their `field` of each byte, and bit planes: the low bits, and above them the
+ * sign where the field leaves room for it. */
+INLINE __m512i merge_planes(__m512i shifted, int field, uint32_t lows, const uint8_t *planes)
+{
+    __m512i bytes = _mm512_and_si512(shifted, _mm512_set1_epi8((char)field));
+    for (uint32_t bit = 0; bit < lows; bit++)
+        bytes = add_plane(bytes, load_64(planes + 8 * bit), bit);
+    return field & 0x80 ? bytes : add_plane(bytes, load_64(planes + 8 * lows), 7);
+}
+
+/* Symbols and the rest → the elements of a group. */
+INLINE void merge(__m512i symbols, const struct wf_rest *rest, size_t group, uint8_t *out, int kind)
+{
+    const uint8_t *top = rest->part[0];
+    const __m512i sign = _mm512_set1_epi8((char)0x80);
+    __m512i odd = _mm512_slli_epi16(symbols, 7), upper = _mm512_srli_epi16(symbols, 1);
+    switch (kind) {
+    case WEFT_F32: {
+        __m512i sm = _mm512_loadu_si512(top + group * WF_GROUP);
+        interleave_four(_mm512_loadu_si512(rest->part[1] + group * WF_GROUP),
+                        _mm512_loadu_si512(rest->part[2] + group * WF_GROUP), SELECT(sign, odd, sm),
+                        SELECT(sign, sm, upper), out);
+        break;
+    }
+    case WEFT_BF16: {
+        __m512i sm = _mm512_loadu_si512(top + group * WF_GROUP);
+        interleave(SELECT(sign, odd, sm), SELECT(sign, sm, upper), out);
+        break;
+    }
+    case WEFT_F16:
+        interleave(_mm512_loadu_si512(rest->part[1] + group * WF_GROUP),
+                   merge_planes(_mm512_slli_epi16(symbols, 2), 0x7c, 2, top + group * 24), out);
+        break;
+    case WEFT_FP8_E4M3:
+        _mm512_storeu_si512(out,
+                            merge_planes(_mm512_slli_epi16(symbols, 3), 0x78, 3, top + group * 32));
+        break;
+    case WEFT_FP8_E5M2:
+        _mm512_storeu_si512(out,
+                            merge_planes(_mm512_slli_epi16(symbols, 2), 0x7c, 2, top + group * 24));
+        break;
+    case WEFT_INT8:
+        _mm512_storeu_si512(out,
+                            merge_planes(_mm512_slli_epi16(symbols, 4), 0xf0, 4, top + group * 32));
+        break;
+    default: _mm512_storeu_si512(out, symbols);
+    }
+}
+
+/* Values of a group go out, by themselves or as elements; then what was escaped as bytes. */
+INLINE void emit(struct wf_reader *r, __m512i values, uint64_t escaped, const uint8_t *base,
+                 const struct wf_rest *rest, size_t group, uint8_t *out, int kind)
+{
+    merge(_mm512_add_epi8(values, _mm512_loadu_si512(base)), rest, group, out, kind);
     if (__builtin_expect(escaped != 0, 0))
-        patch(r, escaped, base, rest != NULL, out);
+        patch(r, escaped, base, kind, out);
 }
 
 INLINE __m512i table_of_16(const uint8_t *bytes)
@@ -105,10 +173,11 @@ INLINE __m512i ranks_of_codes(const struct decoder *d, __m512i e0, __m512i e1, _
     return _mm512_mask_mov_epi8(low, upper, high);
 }
 
-INLINE size_t entropy_loop(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out,
-                           bool merged)
+INLINE size_t entropy_loop(struct wf_reader *r, size_t groups, const struct wf_rest *given,
+                           uint8_t *out, int kind)
 {
     const struct wf_symbols *s = r->symbols;
+    struct wf_rest rest = kind == SYMBOLS_ALONE ? (struct wf_rest){0} : *given;
     struct decoder d = decoder_of(r);
     __m512i values = table_of_16(s->value), escape = _mm512_set1_epi8((char)s->symbols);
     struct wf_tile tile = r->tile;
@@ -122,8 +191,7 @@ INLINE size_t entropy_loop(struct wf_reader *r, size_t groups, const uint8_t *re
         refill(&d);
         __m512i ranks = ranks_of_codes(&d, e0, e1, e2, e3);
         emit(r, _mm512_shuffle_epi8(values, ranks), _mm512_cmpeq_epi8_mask(ranks, escape),
-             wf_tile_next(&tile), merged ? rest + group * WF_GROUP : NULL,
-             out + group * (merged ? 128 : 64));
+             wf_tile_next(&tile), &rest, group, out + group * kind_bytes(kind), kind);
     }
     _mm512_storeu_si512(r->state, d.state);
     r->codes = d.words;
@@ -131,17 +199,10 @@ INLINE size_t entropy_loop(struct wf_reader *r, size_t groups, const uint8_t *re
     return group;
 }
 
-TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const uint8_t *rest,
+TARGET static size_t entropy_decode(struct wf_reader *r, size_t groups, const struct wf_rest *rest,
                                     uint8_t *out)
 {
-    return rest ? entropy_loop(r, groups, rest, out, true)
-                : entropy_loop(r, groups, NULL, out, false);
-}
-
-/* A weight for each bit that is set. */
-INLINE __m512i add_plane(__m512i ranks, uint64_t plane, uint32_t bit)
-{
-    return _mm512_mask_add_epi8(ranks, plane, ranks, _mm512_set1_epi8((char)(1u << bit)));
+    RETURN_BY_KIND(kind_of(rest), entropy_loop, r, groups, rest, out);
 }
 
 /* Second codes of what was escaped, from bit `at` on, to the places of `escaped`; *raw: what
@@ -159,10 +220,11 @@ INLINE __m512i second_ranks(const uint8_t *bits, uint64_t at, uint64_t count, ui
     return ranks;
 }
 
-INLINE size_t fixed_loop(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out,
-                         uint32_t width)
+INLINE size_t fixed_loop(struct wf_reader *r, size_t groups, const struct wf_rest *given,
+                         uint8_t *out, uint32_t width, int kind)
 {
     const struct wf_symbols *s = r->symbols;
+    struct wf_rest rest = kind == SYMBOLS_ALONE ? (struct wf_rest){0} : *given;
     uint8_t direct[16] = {0}, second[16] = {0};
     memcpy(direct, s->value, (1u << width) - 1);
     memcpy(second, s->value + (1u << width) - 1, WF_SECOND_RAW);
@@ -186,17 +248,17 @@ INLINE size_t fixed_loop(struct wf_reader *r, size_t groups, const uint8_t *rest
         uint64_t count = (uint64_t)__builtin_popcountll(escaped);
         bool near = count <= WF_SECONDS_NEAR && at + 4 * count <= last;
         const uint8_t *base = wf_tile_next(&tile);
-        uint8_t *to = out + group * (rest ? 128 : 64);
+        uint8_t *to = out + group * kind_bytes(kind);
         __m512i symbols = _mm512_shuffle_epi8(values, ranks);
         if (__builtin_expect(near, 1)) {
             ranks = second_ranks(bits, at, count, escaped, &raw);
             symbols = _mm512_mask_shuffle_epi8(symbols, escaped, seconds, ranks);
             at += 4 * count;
         }
-        emit(r, symbols, raw, base, rest ? rest + group * WF_GROUP : NULL, to);
+        emit(r, symbols, raw, base, &rest, group, to, kind);
         if (__builtin_expect(!near, 0)) {
             r->second = at;
-            patch_seconds(r, escaped, base, rest != NULL, to);
+            patch_seconds(r, escaped, base, kind, to);
             at = r->second;
         }
     }
@@ -206,24 +268,30 @@ INLINE size_t fixed_loop(struct wf_reader *r, size_t groups, const uint8_t *rest
     return group;
 }
 
-TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint8_t *rest,
+INLINE size_t fixed_by_kind(struct wf_reader *r, size_t groups, const struct wf_rest *rest,
+                            uint8_t *out, uint32_t width)
+{
+    RETURN_BY_KIND(kind_of(rest), fixed_loop, r, groups, rest, out, width);
+}
+
+TARGET static size_t fixed_decode(struct wf_reader *r, size_t groups, const struct wf_rest *rest,
                                   uint8_t *out)
 {
     switch (r->symbols->width) {
-    case 1: return fixed_loop(r, groups, rest, out, 1);
-    case 2: return fixed_loop(r, groups, rest, out, 2);
-    case 3: return fixed_loop(r, groups, rest, out, 3);
-    default: return fixed_loop(r, groups, rest, out, 4);
+    case 1: return fixed_by_kind(r, groups, rest, out, 1);
+    case 2: return fixed_by_kind(r, groups, rest, out, 2);
+    case 3: return fixed_by_kind(r, groups, rest, out, 3);
+    default: return fixed_by_kind(r, groups, rest, out, 4);
     }
 }
 
 /* ------------------------------------------------------------------------------------- encoding */
 
 /* Planes are too short for a processor to see that it goes on. */
-INLINE void fetch_ahead(const uint8_t *ahead, size_t group)
+INLINE void fetch_ahead(const struct wf_writer *w, size_t group)
 {
-    _mm_prefetch((const char *)ahead + 128 * group, _MM_HINT_T1);
-    _mm_prefetch((const char *)ahead + 128 * group + 64, _MM_HINT_T1);
+    for (uint32_t line = 0; line < w->ahead_lines; line++)
+        _mm_prefetch((const char *)w->ahead + 64 * (group * w->ahead_lines + line), _MM_HINT_T1);
 }
 
 /* What gives each value its rank: those of the window in two registers, and that of 0. */
@@ -305,7 +373,7 @@ TARGET static void entropy_encode(struct wf_writer *w, size_t groups, const uint
     for (size_t group = groups; group-- > 0;) {
         const uint8_t *in = symbols + group * WF_GROUP;
         __m512i r = rank(&table, _mm512_loadu_si512(in));
-        fetch_ahead(w->ahead, group);
+        fetch_ahead(w, group);
         __mmask64 escaped = _mm512_cmpeq_epi8_mask(r, table.none);
         if (__builtin_expect(escaped != 0, 0))
             put_escapes(w, escaped, in);
@@ -331,7 +399,7 @@ INLINE void fixed_loop_encode(struct wf_writer *w, size_t groups, const uint8_t 
     for (size_t group = 0; group < groups; group++) {
         const uint8_t *in = symbols + group * WF_GROUP;
         __m512i r = rank(&table, _mm512_loadu_si512(in));
-        fetch_ahead(w->ahead, group);
+        fetch_ahead(w, group);
         __mmask64 escaped = _mm512_cmpge_epu8_mask(r, _mm512_set1_epi8((char)direct));
         __mmask64 raw = _mm512_cmpeq_epi8_mask(r, table.none);
         __m512i second = _mm512_sub_epi8(r, _mm512_set1_epi8((char)last));
@@ -443,16 +511,93 @@ INLINE __m512i narrow(__m512i first, __m512i second)
     return _mm512_permutexvar_epi64(order, _mm512_packus_epi16(first, second));
 }
 
-TARGET static void exponents(size_t groups, const uint8_t *plain, uint8_t *out)
+/* The same of 32-bit elements below 256. */
+INLINE __m512i narrow_four(const __m512i x[4])
+{
+    return transposed(
+        _mm512_packus_epi16(_mm512_packus_epi32(x[0], x[1]), _mm512_packus_epi32(x[2], x[3])));
+}
+
+INLINE __m512i byte_of_four(const __m512i x[4], unsigned shift)
+{
+    __m512i bytes[4];
+    for (unsigned i = 0; i < 4; i++)
+        bytes[i] = _mm512_and_si512(_mm512_srli_epi32(x[i], shift), _mm512_set1_epi32(0xff));
+    return narrow_four(bytes);
+}
+
+/* Of 16-bit elements the upper bytes, or the lower ones. */
+INLINE __m512i upper_bytes(const uint8_t *plain)
+{
+    return narrow(_mm512_srli_epi16(_mm512_loadu_si512(plain), 8),
+                  _mm512_srli_epi16(_mm512_loadu_si512(plain + 64), 8));
+}
+
+INLINE __m512i lower_bytes(__m512i first, __m512i second)
 {
     const __m512i byte = _mm512_set1_epi16(0xff);
-    for (size_t i = 0; i < groups; i++) {
-        __m512i a = _mm512_loadu_si512(plain + 128 * i);
-        __m512i b = _mm512_loadu_si512(plain + 128 * i + 64);
-        _mm512_storeu_si512(out + WF_GROUP * i,
-                            narrow(_mm512_and_si512(_mm512_srli_epi16(a, 7), byte),
-                                   _mm512_and_si512(_mm512_srli_epi16(b, 7), byte)));
+    return narrow(_mm512_and_si512(first, byte), _mm512_and_si512(second, byte));
+}
+
+INLINE void load_four(const uint8_t *plain, __m512i x[4])
+{
+    for (unsigned i = 0; i < 4; i++)
+        x[i] = _mm512_loadu_si512(plain + 64 * i);
+}
+
+INLINE __m512i field_of(__m512i shifted, int mask)
+{
+    return _mm512_and_si512(shifted, _mm512_set1_epi8((char)mask));
+}
+
+INLINE __m512i symbols_of(const uint8_t *plain, int kind)
+{
+    __m512i x[4];
+    switch (kind) {
+    case WEFT_F32: load_four(plain, x); return byte_of_four(x, 23);
+    case WEFT_F16: return field_of(_mm512_srli_epi16(upper_bytes(plain), 2), 31);
+    case WEFT_BF16:
+        return lower_bytes(_mm512_srli_epi16(_mm512_loadu_si512(plain), 7),
+                           _mm512_srli_epi16(_mm512_loadu_si512(plain + 64), 7));
+    case WEFT_FP8_E4M3: return field_of(_mm512_srli_epi16(_mm512_loadu_si512(plain), 3), 15);
+    case WEFT_FP8_E5M2: return field_of(_mm512_srli_epi16(_mm512_loadu_si512(plain), 2), 31);
+    default: return field_of(_mm512_srli_epi16(_mm512_loadu_si512(plain), 4), 15);
     }
+}
+
+INLINE void symbols_loop(size_t groups, const uint8_t *plain, uint8_t *out, int kind)
+{
+    for (size_t i = 0; i < groups; i++)
+        _mm512_storeu_si512(out + WF_GROUP * i, symbols_of(plain + kind_bytes(kind) * i, kind));
+}
+
+TARGET static void split_symbols(enum weft_dtype dtype, size_t groups, const uint8_t *plain,
+                                 uint8_t *out)
+{
+    RETURN_BY_KIND((int)dtype, symbols_loop, groups, plain, out);
+}
+
+/* Low bits and the sign, as bit planes. */
+INLINE void put_planes(__m512i bytes, uint32_t lows, bool sign, uint8_t *out)
+{
+    for (uint32_t bit = 0; bit < lows + sign; bit++) {
+        uint64_t plane = bit == lows
+                             ? _mm512_movepi8_mask(bytes)
+                             : _mm512_test_epi8_mask(bytes, _mm512_set1_epi8((char)(1u << bit)));
+        memcpy(out + 8 * bit, &plane, sizeof plane);
+    }
+}
+
+/* Bytes of sign and mantissa, from elements of 32 bits. */
+INLINE __m512i top_of_four(const __m512i x[4])
+{
+    __m512i top[4];
+    for (unsigned i = 0; i < 4; i++) {
+        top[i] = SELECT(_mm512_set1_epi32(0x7f), _mm512_srli_epi32(x[i], 16),
+                        _mm512_srli_epi32(x[i], 24));
+        top[i] = _mm512_and_si512(top[i], _mm512_set1_epi32(0xff));
+    }
+    return narrow_four(top);
 }
 
 /* In each 16 bits, the sign beside the mantissa. */
@@ -462,13 +607,41 @@ INLINE __m512i sign_and_mantissa(__m512i x)
     return _mm512_and_si512(both, _mm512_set1_epi16(0xff));
 }
 
-TARGET static void mantissas(size_t groups, const uint8_t *plain, uint8_t *out)
+INLINE void rest_loop(size_t groups, const uint8_t *plain, uint8_t *const parts[WF_PARTS_MAX],
+                      int kind)
 {
-    for (size_t i = 0; i < groups; i++) {
-        __m512i a = _mm512_loadu_si512(plain + 128 * i);
-        __m512i b = _mm512_loadu_si512(plain + 128 * i + 64);
-        _mm512_storeu_si512(out + WF_GROUP * i, narrow(sign_and_mantissa(a), sign_and_mantissa(b)));
+    uint8_t *top = parts[0], *const *lows = parts + 1;
+    for (size_t i = 0; i < groups; i++, plain += kind_bytes(kind)) {
+        __m512i x[4];
+        switch (kind) {
+        case WEFT_F32:
+            load_four(plain, x);
+            _mm512_storeu_si512(top + WF_GROUP * i, top_of_four(x));
+            _mm512_storeu_si512(lows[0] + WF_GROUP * i, byte_of_four(x, 0));
+            _mm512_storeu_si512(lows[1] + WF_GROUP * i, byte_of_four(x, 8));
+            break;
+        case WEFT_F16:
+            put_planes(upper_bytes(plain), 2, true, top + 24 * i);
+            _mm512_storeu_si512(lows[0] + WF_GROUP * i,
+                                lower_bytes(_mm512_loadu_si512(plain),
+                                            _mm512_loadu_si512(plain + 64)));
+            break;
+        case WEFT_BF16:
+            _mm512_storeu_si512(top + WF_GROUP * i,
+                                narrow(sign_and_mantissa(_mm512_loadu_si512(plain)),
+                                       sign_and_mantissa(_mm512_loadu_si512(plain + 64))));
+            break;
+        case WEFT_FP8_E4M3: put_planes(_mm512_loadu_si512(plain), 3, true, top + 32 * i); break;
+        case WEFT_FP8_E5M2: put_planes(_mm512_loadu_si512(plain), 2, true, top + 24 * i); break;
+        default: put_planes(_mm512_loadu_si512(plain), 4, false, top + 32 * i);
+        }
     }
+}
+
+TARGET static void split_rest(enum weft_dtype dtype, size_t groups, const uint8_t *plain,
+                              uint8_t *const parts[WF_PARTS_MAX])
+{
+    RETURN_BY_KIND((int)dtype, rest_loop, groups, plain, parts);
 }
 
 const struct wf_lossless_kernels wf_lossless_avx512 = {
@@ -476,8 +649,8 @@ const struct wf_lossless_kernels wf_lossless_avx512 = {
     .fixed_decode = fixed_decode,
     .entropy_encode = entropy_encode,
     .fixed_encode = fixed_encode,
-    .exponents = exponents,
-    .mantissas = mantissas,
+    .symbols = split_symbols,
+    .rest = split_rest,
     .subtract = subtract,
     .means = means,
     .count = count,

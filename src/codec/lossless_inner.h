@@ -26,26 +26,67 @@ static inline uint8_t next_byte(struct wf_reader *r)
     return *r->escapes++;
 }
 
-static inline void place(uint8_t symbol, unsigned i, bool merged, uint8_t *out)
+/* What a decoder writes: elements of a dtype, or symbols alone. */
+#define SYMBOLS_ALONE 0
+
+static inline int kind_of(const struct wf_rest *rest)
 {
-    if (merged) {
-        uint16_t element;
-        memcpy(&element, out + 2 * i, 2);
-        element = (uint16_t)((element & 0x807f) | symbol << 7);
-        memcpy(out + 2 * i, &element, 2);
-    } else {
-        out[i] = symbol;
+    return rest ? (int)rest->dtype : SYMBOLS_ALONE;
+}
+
+/* Calls a loop with the kind as a constant, which it has last. */
+#define RETURN_BY_KIND(kind, loop, ...)                          \
+    switch (kind) {                                              \
+    case WEFT_F32: return loop(__VA_ARGS__, WEFT_F32);           \
+    case WEFT_F16: return loop(__VA_ARGS__, WEFT_F16);           \
+    case WEFT_BF16: return loop(__VA_ARGS__, WEFT_BF16);         \
+    case WEFT_FP8_E4M3: return loop(__VA_ARGS__, WEFT_FP8_E4M3); \
+    case WEFT_FP8_E5M2: return loop(__VA_ARGS__, WEFT_FP8_E5M2); \
+    case WEFT_INT8: return loop(__VA_ARGS__, WEFT_INT8);         \
+    default: return loop(__VA_ARGS__, SYMBOLS_ALONE);            \
+    }
+
+/* Bytes of a group. */
+static inline size_t kind_bytes(int kind)
+{
+    return kind == WEFT_F32                        ? 4 * WF_GROUP
+           : kind == WEFT_F16 || kind == WEFT_BF16 ? 2 * WF_GROUP
+                                                   : WF_GROUP;
+}
+
+static inline uint8_t bits_of_byte(uint8_t byte, uint8_t mask, int others)
+{
+    return (uint8_t)((byte & ~mask) | (others & mask));
+}
+
+/* A symbol into an element that has the rest and any symbol. */
+static inline void place(uint8_t symbol, unsigned i, int kind, uint8_t *out)
+{
+    switch (kind) {
+    case WEFT_F32:
+        out[4 * i + 2] = bits_of_byte(out[4 * i + 2], 0x80, symbol << 7);
+        out[4 * i + 3] = bits_of_byte(out[4 * i + 3], 0x7f, symbol >> 1);
+        break;
+    case WEFT_F16: out[2 * i + 1] = bits_of_byte(out[2 * i + 1], 0x7c, symbol << 2); break;
+    case WEFT_BF16:
+        out[2 * i] = bits_of_byte(out[2 * i], 0x80, symbol << 7);
+        out[2 * i + 1] = bits_of_byte(out[2 * i + 1], 0x7f, symbol >> 1);
+        break;
+    case WEFT_FP8_E4M3: out[i] = bits_of_byte(out[i], 0x78, symbol << 3); break;
+    case WEFT_FP8_E5M2: out[i] = bits_of_byte(out[i], 0x7c, symbol << 2); break;
+    case WEFT_INT8: out[i] = bits_of_byte(out[i], 0xf0, symbol << 4); break;
+    default: out[i] = symbol;
     }
 }
 
-/* Put symbols that were escaped as bytes to their places in `out`: symbols, or bf16 that want their
- * exponent. */
-static inline void patch(struct wf_reader *r, uint64_t mask, const uint8_t *base, bool merged,
+/* Put symbols that were escaped as bytes to their places in `out`: symbols, or elements that want
+ * theirs. */
+static inline void patch(struct wf_reader *r, uint64_t mask, const uint8_t *base, int kind,
                          uint8_t *out)
 {
     for (; mask; mask &= mask - 1) {
         unsigned i = (unsigned)__builtin_ctzll(mask);
-        place((uint8_t)(next_byte(r) + base[i]), i, merged, out);
+        place((uint8_t)(next_byte(r) + base[i]), i, kind, out);
     }
 }
 
@@ -55,8 +96,8 @@ static inline uint32_t bit_at(const uint8_t *bits, uint64_t at)
 }
 
 /* The same for those of the fixed mode, which have second codes. */
-static inline void patch_seconds(struct wf_reader *r, uint64_t mask, const uint8_t *base,
-                                 bool merged, uint8_t *out)
+static inline void patch_seconds(struct wf_reader *r, uint64_t mask, const uint8_t *base, int kind,
+                                 uint8_t *out)
 {
     uint64_t count = (uint64_t)__builtin_popcountll(mask), at = r->second;
     if (r->seconds_end - at < 4 * count) {
@@ -71,7 +112,7 @@ static inline void patch_seconds(struct wf_reader *r, uint64_t mask, const uint8
                         bit_at(r->seconds, at + 2 * count) << 2 |
                         bit_at(r->seconds, at + 3 * count) << 3;
         uint8_t symbol = code == WF_SECOND_RAW ? next_byte(r) : value[code];
-        place((uint8_t)(symbol + base[i]), i, merged, out);
+        place((uint8_t)(symbol + base[i]), i, kind, out);
     }
 }
 

@@ -6,24 +6,23 @@
 #include "codec/lossless_inner.h"
 
 static void emit(struct wf_reader *r, uint64_t escaped, const uint8_t values[WF_GROUP],
-                 const uint8_t *rest, uint8_t *out)
+                 const struct wf_rest *rest, size_t group, uint8_t *out)
 {
     const uint8_t *base = wf_tile_next(&r->tile);
     uint8_t symbols[WF_GROUP];
     for (unsigned i = 0; i < WF_GROUP; i++)
         symbols[i] = (uint8_t)(values[i] + base[i]);
     if (r->seconds)
-        patch_seconds(r, escaped, base, false, symbols);
+        patch_seconds(r, escaped, base, SYMBOLS_ALONE, symbols);
     else
-        patch(r, escaped, base, false, symbols);
+        patch(r, escaped, base, SYMBOLS_ALONE, symbols);
+    out += group * kind_bytes(kind_of(rest));
     if (!rest) {
         memcpy(out, symbols, WF_GROUP);
         return;
     }
-    for (unsigned i = 0; i < WF_GROUP; i++) {
-        uint16_t element = (uint16_t)((rest[i] & 0x80) << 8 | symbols[i] << 7 | (rest[i] & 0x7f));
-        memcpy(out + 2 * i, &element, 2);
-    }
+    struct wf_rest here = wf_rest_from(rest, group);
+    wf_merge(&here, WF_GROUP, symbols, out);
 }
 
 /* Those lanes whose state is too small shift in the next words. */
@@ -42,7 +41,8 @@ static bool refill(struct wf_reader *r)
     return true;
 }
 
-static size_t entropy_decode(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out)
+static size_t entropy_decode(struct wf_reader *r, size_t groups, const struct wf_rest *rest,
+                             uint8_t *out)
 {
     const struct wf_symbols *s = r->symbols;
     for (size_t group = 0; group < groups; group++) {
@@ -59,14 +59,13 @@ static size_t entropy_decode(struct wf_reader *r, size_t groups, const uint8_t *
             if (step % 2 == 1 && !refill(r))
                 return group;
         }
-        emit(r, escaped, values, rest, out);
-        rest = rest ? rest + WF_GROUP : NULL;
-        out += rest ? 2 * WF_GROUP : WF_GROUP;
+        emit(r, escaped, values, rest, group, out);
     }
     return groups;
 }
 
-static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint8_t *rest, uint8_t *out)
+static size_t fixed_decode(struct wf_reader *r, size_t groups, const struct wf_rest *rest,
+                           uint8_t *out)
 {
     const struct wf_symbols *s = r->symbols;
     uint32_t last = (1u << s->width) - 1;
@@ -84,9 +83,7 @@ static size_t fixed_decode(struct wf_reader *r, size_t groups, const uint8_t *re
         }
         for (unsigned i = 0; i < WF_GROUP; i++)
             values[i] = codes[i] == last ? 0 : s->value[codes[i]];
-        emit(r, escaped, values, rest, out);
-        rest = rest ? rest + WF_GROUP : NULL;
-        out += rest ? 2 * WF_GROUP : WF_GROUP;
+        emit(r, escaped, values, rest, group, out);
     }
     return groups;
 }
@@ -155,14 +152,25 @@ static void fixed_encode(struct wf_writer *w, size_t groups, const uint8_t *symb
     }
 }
 
-static void exponents(size_t groups, const uint8_t *plain, uint8_t *out)
+static void split_symbols(enum weft_dtype dtype, size_t groups, const uint8_t *plain, uint8_t *out)
 {
-    wf_split_symbols(WEFT_BF16, groups * WF_GROUP, plain, out);
+    wf_split_symbols(dtype, groups * WF_GROUP, plain, out);
 }
 
-static void mantissas(size_t groups, const uint8_t *plain, uint8_t *out)
+static void split_rest(enum weft_dtype dtype, size_t groups, const uint8_t *plain,
+                       uint8_t *const parts[WF_PARTS_MAX])
 {
-    wf_split_top(WEFT_BF16, groups * WF_GROUP, plain, out);
+    struct wf_split split = wf_split_of(dtype);
+    size_t elements = groups * WF_GROUP, size = weft_dtype_bytes(dtype);
+    if (split.bits == 8)
+        wf_split_top(dtype, elements, plain, parts[0]);
+    for (size_t group = 0; group < groups && split.bits < 8; group++) {
+        uint8_t top[WF_GROUP];
+        wf_split_top(dtype, WF_GROUP, plain + group * WF_GROUP * size, top);
+        wf_bits_pack(split.bits, 1, top, parts[0] + wf_split_bytes(split, 0, group));
+    }
+    for (uint32_t low = 0; low < split.lows; low++)
+        wf_split_low(dtype, low, elements, plain, parts[1 + low]);
 }
 
 static void subtract(const struct wf_tile *given, size_t groups, uint8_t *symbols)
@@ -202,8 +210,8 @@ const struct wf_lossless_kernels wf_lossless_scalar = {
     .fixed_decode = fixed_decode,
     .entropy_encode = entropy_encode,
     .fixed_encode = fixed_encode,
-    .exponents = exponents,
-    .mantissas = mantissas,
+    .symbols = split_symbols,
+    .rest = split_rest,
     .subtract = subtract,
     .means = means,
     .count = count,

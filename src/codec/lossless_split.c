@@ -86,11 +86,16 @@ static void merge_f32(size_t elements, const uint8_t *symbols, const uint8_t *to
     }
 }
 
-void wf_merge(enum weft_dtype dtype, size_t elements, const uint8_t *symbols, const uint8_t *top,
-              const uint8_t *const lows[2], uint8_t *plain)
+void wf_merge(const struct wf_rest *rest, size_t elements, const uint8_t *symbols, uint8_t *plain)
 {
-    uint8_t *out = plain;
-    switch (dtype) {
+    struct wf_split split = wf_split_of(rest->dtype);
+    const uint8_t *top = rest->part[0], *const *lows = rest->part + 1;
+    uint8_t *out = plain, unpacked[WF_GROUP];
+    if (split.bits < 8) {
+        wf_bits_unpack(split.bits, 1, top, unpacked);
+        top = unpacked;
+    }
+    switch (rest->dtype) {
     case WEFT_F32: merge_f32(elements, symbols, top, lows[0], lows[1], plain); break;
     case WEFT_F16:
         for (size_t i = 0; i < elements; i++) {

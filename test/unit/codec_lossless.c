@@ -324,6 +324,235 @@ static void test_hostile_bytes(void **state)
     }
 }
 
+/* Where the symbol of each dtype lies, how many bits above and below it part 0 of the rest has, and
+ * the bytes below these. */
+static const struct cut {
+    enum weft_dtype dtype;
+    uint32_t shift, mask, sign, top, lows;
+} cuts[] = {
+    {WEFT_F32, 23, 255, 1, 7, 2},    {WEFT_F16, 10, 31, 1, 2, 1},     {WEFT_BF16, 7, 255, 1, 7, 0},
+    {WEFT_FP8_E4M3, 3, 15, 1, 3, 0}, {WEFT_FP8_E5M2, 2, 31, 1, 2, 0}, {WEFT_INT8, 4, 15, 0, 4, 0},
+};
+static_assert(sizeof cuts / sizeof cuts[0] == DTYPES, "a cut for each");
+
+static uint32_t element_at(const struct cut *cut, const uint8_t *plain, size_t i)
+{
+    uint32_t element = 0;
+    size_t size = weft_dtype_bytes(cut->dtype);
+    memcpy(&element, plain + i * size, size);
+    return element;
+}
+
+/* Part 0 of an element's rest. */
+static uint32_t top_of(const struct cut *cut, uint32_t element)
+{
+    uint32_t mantissa = element >> 8 * cut->lows & ((1u << cut->top) - 1);
+    uint32_t sign = element >> (8 * weft_dtype_bytes(cut->dtype) - 1);
+    return mantissa | (cut->sign ? sign << cut->top : 0);
+}
+
+static void check_split(const struct wf_lossless_kernels *kernels, const struct cut *cut,
+                        size_t groups, const uint8_t *plain)
+{
+    size_t n = groups * WF_GROUP;
+    uint32_t bits = cut->top + cut->sign;
+    struct room symbols = room_of(n), top = room_of(n / 8 * bits), low = room_of(n),
+                middle = room_of(n);
+    uint8_t *const parts[WF_PARTS_MAX] = {top.bytes, low.bytes, middle.bytes};
+    kernels->symbols(cut->dtype, groups, plain, symbols.bytes);
+    kernels->rest(cut->dtype, groups, plain, parts);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t element = element_at(cut, plain, i), got = bits == 8 ? top.bytes[i] : 0;
+        for (uint32_t bit = 0; bit < bits && bits < 8; bit++)
+            got |= (top.bytes[(i / 64 * bits + bit) * 8 + i % 64 / 8] >> i % 8 & 1u) << bit;
+        assert_int_equal(symbols.bytes[i], element >> cut->shift & cut->mask);
+        assert_int_equal(got, top_of(cut, element));
+        for (uint32_t byte = 0; byte < cut->lows && byte + 1 < WF_PARTS_MAX; byte++)
+            assert_int_equal(parts[1 + byte][i], element >> 8 * byte & 255);
+    }
+    free_room(&symbols);
+    free_room(&top);
+    free_room(&low);
+    free_room(&middle);
+}
+
+/* Elements fall into the parts that the format has, whatever cuts them. */
+static void test_splits(void **state)
+{
+    (void)state;
+    struct random_source r = random_seeded("splits");
+    for (int isa = 0; isa < WF_CODEC_ISA_COUNT; isa++) {
+        if (!wf_codec_isa_usable((enum wf_codec_isa)isa))
+            continue;
+        const struct wf_lossless_kernels *kernels = wf_lossless_kernels_of((enum wf_codec_isa)isa);
+        for (size_t d = 0; d < DTYPES; d++) {
+            for (size_t groups = 0; groups < 8; groups++) {
+                size_t size = groups * WF_GROUP * weft_dtype_bytes(cuts[d].dtype);
+                struct room plain = room_of(size);
+                for (size_t i = 0; i < size; i++)
+                    plain.bytes[i] = (uint8_t)random_next(&r);
+                check_split(kernels, &cuts[d], groups, plain.bytes);
+                free_room(&plain);
+            }
+        }
+    }
+}
+
+/* A plane's worth of groups in codes of one width. */
+struct coded {
+    struct wf_symbols symbols;
+    size_t groups;
+    uint8_t codes[8 * 32], seconds[16 * WF_GROUP], escapes[16 * WF_GROUP];
+    uint64_t second;
+    uint32_t escaped;
+};
+
+static void code_fixed(const struct wf_lossless_kernels *kernels, const uint8_t *symbols,
+                       struct coded *c)
+{
+    struct wf_writer w = {.symbols = &c->symbols,
+                          .codes = c->codes,
+                          .seconds = c->seconds,
+                          .escapes = c->escapes,
+                          .ahead = symbols,
+                          .ahead_lines = 1};
+    memset(c->seconds, 0, sizeof c->seconds);
+    kernels->fixed_encode(&w, c->groups, symbols);
+    c->second = w.second;
+    c->escaped = w.escaped;
+}
+
+static void decode_fixed(const struct wf_lossless_kernels *kernels, const struct coded *c,
+                         const struct wf_rest *rest, const uint8_t *plain)
+{
+    static const uint8_t no_base[2 * WF_GROUP];
+    size_t planes = c->groups * 8 * c->symbols.width;
+    struct room out = room_of(c->groups * WF_GROUP * weft_dtype_bytes(rest->dtype));
+    struct wf_reader r = {
+        .symbols = &c->symbols,
+        .tile = {.base = no_base, .channels = WF_GROUP},
+        .codes = c->codes,
+        .codes_end = c->codes + planes,
+        .limit = c->seconds + sizeof c->seconds,
+        .seconds = c->seconds,
+        .seconds_end = c->second,
+        .escapes = c->escapes,
+        .escapes_left = c->escaped,
+    };
+    assert_int_equal(kernels->fixed_decode(&r, c->groups, rest, out.bytes), c->groups);
+    assert_false(r.damaged);
+    assert_int_equal(r.escapes_left, 0);
+    assert_int_equal(r.second, r.seconds_end);
+    assert_memory_equal(out.bytes, plain, out.size);
+    free_room(&out);
+}
+
+/* Codes of a width, whether or not a plane would choose it: with few and many second codes, and
+ * bytes behind these. */
+static void every_width(const struct cut *cut, size_t groups, enum content content,
+                        struct random_source *r)
+{
+    struct wf_plane plane = {.dtype = cut->dtype,
+                             .tokens = (uint32_t)groups,
+                             .heads = 1,
+                             .head_dim = WF_GROUP};
+    size_t size = wf_plane_bytes(&plane), n = groups * WF_GROUP;
+    struct room plain = room_of(size), symbols = room_of(n), top = room_of(n), low = room_of(n),
+                middle = room_of(n);
+    uint8_t *const parts[WF_PARTS_MAX] = {top.bytes, low.bytes, middle.bytes};
+    struct wf_rest rest = {cut->dtype, {top.bytes, low.bytes, middle.bytes}};
+    fill(&plane, content, r, plain.bytes);
+    wf_lossless_scalar.symbols(cut->dtype, groups, plain.bytes, symbols.bytes);
+    wf_lossless_scalar.rest(cut->dtype, groups, plain.bytes, parts);
+    uint16_t histogram[256] = {0};
+    for (size_t i = 0; i < n; i++)
+        histogram[symbols.bytes[i]]++;
+    struct wf_counts counts;
+    struct wf_ranking ranking;
+    wf_symbols_count(histogram, &counts);
+    wf_symbols_rank(&counts, &ranking);
+    ranking.found = ranking.found > 16 ? 16 : ranking.found; /* what the least width can have */
+    for (uint32_t width = 1; width <= 4; width++) {
+        struct coded first = {.groups = groups};
+        wf_symbols_fixed(&ranking, &first.symbols);
+        first.symbols.width = width;
+        struct coded other = first;
+        code_fixed(&wf_lossless_scalar, symbols.bytes, &first);
+        for (int isa = 0; isa < WF_CODEC_ISA_COUNT; isa++) {
+            if (!wf_codec_isa_usable((enum wf_codec_isa)isa))
+                continue;
+            const struct wf_lossless_kernels *kernels = wf_lossless_kernels_of(
+                (enum wf_codec_isa)isa);
+            code_fixed(kernels, symbols.bytes, &other);
+            assert_int_equal(other.second, first.second);
+            assert_int_equal(other.escaped, first.escaped);
+            assert_memory_equal(other.codes, first.codes, groups * 8 * width);
+            assert_memory_equal(other.seconds, first.seconds, (first.second + 7) / 8);
+            assert_memory_equal(other.escapes, first.escapes, first.escaped);
+            decode_fixed(kernels, &first, &rest, plain.bytes);
+        }
+    }
+    free_room(&plain);
+    free_room(&symbols);
+    free_room(&top);
+    free_room(&low);
+    free_room(&middle);
+}
+
+static void test_every_width(void **state)
+{
+    (void)state;
+    struct random_source r = random_seeded("widths");
+    for (size_t d = 0; d < DTYPES; d++) {
+        for (size_t groups = 1; groups <= 7; groups++) {
+            for (int content = 0; content < CONTENTS; content++)
+                every_width(&cuts[d], groups, (enum content)content, &r);
+        }
+    }
+}
+
+/* Planes are kept on disks for years: what was written once is written for ever, bit for bit. */
+static void test_the_stream_stays(void **state)
+{
+    (void)state;
+    static const uint64_t known[DTYPES] = {0xe3cba7bee2876421u, 0x244ee37c5d244e16u,
+                                           0xd1e8340208a09045u, 0x54ad09a8f9c8796fu,
+                                           0x69f9ff6a731a7ad8u, 0xa983a15c6399c151u};
+    for (size_t d = 0; d < DTYPES; d++) {
+        struct random_source r = {1 + d};
+        uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+        for (size_t s = 0; s < SHAPES; s++) {
+            struct wf_plane plane = shapes[s];
+            plane.dtype = dtypes[d];
+            size_t size = weft_dtype_bytes(plane.dtype), n = wf_plane_elements(&plane), bytes = 0;
+            uint8_t *plain = malloc(n * size), *coded = malloc(n * size);
+            void *scratch = scratch_of(&plane);
+            assert_true(plain && coded);
+            for (size_t i = 0; i < n; i++) {
+                /* Each binade half as likely as the next; channels apart; no floating point. */
+                uint64_t any = random_next(&r);
+                uint32_t symbol = 12 - (uint32_t)__builtin_ctzll(any | 64) - (uint32_t)(i % 3);
+                uint32_t element = (uint32_t)(any >> 16) & ~(cuts[d].mask << cuts[d].shift);
+                element |= (symbol & cuts[d].mask) << cuts[d].shift;
+                memcpy(plain + i * size, &element, size);
+            }
+            for (int mode = 0; mode <= WF_LOSSLESS_ENTROPY; mode++) {
+                if (wf_lossless_encode_by(&wf_lossless_scalar, &plane, (enum wf_lossless_mode)mode,
+                                          plain, coded, &bytes, scratch) != WEFT_OK)
+                    bytes = 0;
+                for (size_t i = 0; i < bytes; i++)
+                    hash = (hash ^ coded[i]) * 0x100000001b3u;
+            }
+            free(plain);
+            free(coded);
+            free(scratch);
+        }
+        if (hash != known[d])
+            fprintf(stderr, "# dtype %zu: 0x%016llx\n", d, (unsigned long long)hash);
+        assert_true(hash == known[d]);
+    }
+}
+
 static void test_bit_planes(void **state)
 {
     (void)state;
@@ -419,9 +648,15 @@ static void test_nothing_is_read_beyond(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernels_agree), cmocka_unit_test(test_what_it_saves),
-        cmocka_unit_test(test_hostile_bytes), cmocka_unit_test(test_bit_planes),
-        cmocka_unit_test(test_codes),         cmocka_unit_test(test_nothing_is_read_beyond),
+        cmocka_unit_test(test_kernels_agree),
+        cmocka_unit_test(test_what_it_saves),
+        cmocka_unit_test(test_hostile_bytes),
+        cmocka_unit_test(test_bit_planes),
+        cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_nothing_is_read_beyond),
+        cmocka_unit_test(test_splits),
+        cmocka_unit_test(test_every_width),
+        cmocka_unit_test(test_the_stream_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
