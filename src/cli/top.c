@@ -123,9 +123,8 @@ static void tiers_read(struct cli *cli, struct look *look)
     size_t index;
     json_t *tier, *tiers = wf_cli_tiers_ask(cli->weft, why, sizeof why);
     json_array_foreach (tiers, index, tier) {
-        const char *kind = json_string_value(json_object_get(tier, "kind"));
-        if (look->tier_count == TIERS_MAX || (kind && strcmp(kind, "dram") == 0))
-            continue; /* the pool has its line */
+        if (look->tier_count == TIERS_MAX || index == 0)
+            continue; /* the pool, which has its line */
         struct below *to = &look->tiers[look->tier_count++];
         text(tier, "name", to->name, sizeof to->name);
         text(tier, "state", to->state, sizeof to->state);

@@ -303,7 +303,7 @@ static void erase(struct wf_directory *d, uint32_t at, uint8_t told)
 {
     struct entry *e = &d->entries[at];
     uint8_t tiers = e->tiers;
-    uint16_t qualities = e->qualities;
+    unsigned qualities = e->qualities;
     struct showing was_shown = showing_of(d, e);
     struct wf_directory_dropped gone = {
         .key = e->key,

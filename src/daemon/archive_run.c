@@ -104,7 +104,7 @@ static void let_go(struct wf_archive_run *run)
 static void done_say(const struct wf_archive_run *run, const struct wf_archive_kept *kept)
 {
     const struct wf_below *below = run->archives->below;
-    uint8_t on = kept ? wf_archive_on(kept) : (uint8_t)(1u << run->to->number);
+    unsigned on = kept ? wf_archive_on(kept) : 1u << run->to->number;
     char names[WF_TIERS_MAX * (WF_TIER_NAME_MAX + 2) + 1] = "";
     char size[32];
     size_t used = 0;

@@ -185,7 +185,7 @@ const struct wf_tier_ops *wf_coding_begin(struct wf_lower *lower, const struct w
     uint32_t workers = lower->below->node->config.workers;
     coding->options = (struct wf_coded_options){
         .ops = behind,
-        .codec = wf_codec_by_name("lossless"),
+        .codec = wf_coding_codec(WEFT_LOSSLESS),
         .workers = workers < WF_CODED_WORKERS_MAX ? workers : WF_CODED_WORKERS_MAX,
         .memory_bytes = FRAMES_BYTES,
         .part_bytes = PART_BYTES,
@@ -265,6 +265,11 @@ static struct wf_format_entry *guess(const struct wf_domain *domain, uint64_t by
     return found;
 }
 
+const struct wf_codec *wf_coding_codec(enum weft_quality quality)
+{
+    return quality > WEFT_LOSSLESS ? &wf_codec_transform : &wf_codec_lossless;
+}
+
 /* By the profile, if there is one and the quality was calibrated: a better one will do, too, but
  * for what was stored at that quality before.  This is the same again then, since it lies on the
  * profile's own steps; at any other it would lose twice. */
@@ -281,7 +286,7 @@ static bool with_loss(struct wf_node *node, struct wf_format_entry *format,
         quality--;
     if (quality == WEFT_LOSSLESS || (ask->quality > WEFT_LOSSLESS && ask->quality != quality))
         return false;
-    plan->codec = &wf_codec_transform;
+    plan->codec = wf_coding_codec(quality);
     plan->parameter = profile->head.points[quality].parameter;
     plan->profile = profile;
     plan->position = (uint64_t)ask->depth * format->block_tokens;

@@ -55,6 +55,9 @@ enum wf_coding_how wf_coding_plan(const struct wf_lower *lower, const struct wf_
 enum wf_coding_how wf_coding_plan_slot(const struct wf_lower *lower, const struct wf_domain *domain,
                                        uint32_t slot, struct wf_coded_plan *out);
 
+/* What a block that is encoded at a quality is encoded by. */
+const struct wf_codec *wf_coding_codec(enum weft_quality quality);
+
 /* By what blocks of a format are stored with loss; NULL: they are not. */
 const struct wf_profile *wf_coding_profile(struct wf_node *node, struct wf_format_entry *format);
 

@@ -90,12 +90,14 @@ struct wf_tier_gauges {
     uint64_t reads, read_bytes, writes, write_bytes, device_write_bytes, errors, corrupt;
     uint64_t demoted, promoted, moved, evicted, lost;
     uint64_t left_alone, foreign_bytes;
-    uint64_t encoded_blocks, encoded_plain_bytes, encoded_stored_bytes; /* there now */
-    uint64_t encode_bytes, decode_bytes, as_is_blocks;
-    double encode_seconds, decode_seconds;
+    uint64_t as_is_blocks;
     struct {
-        uint64_t written, written_bytes, read, read_bytes;
-    } quality[WEFT_ECONOMY + 1]; /* blocks, and their payload; [WEFT_QUALITY_DEFAULT] is not used */
+        const char *codec;                                 /* literal */
+        uint64_t written, written_bytes, read, read_bytes; /* blocks, and their payload */
+        uint64_t encoded, plain_bytes, stored_bytes;       /* that lie there encoded now */
+        uint64_t encode_bytes, decode_bytes;
+        double encode_seconds, decode_seconds;
+    } quality[WEFT_ECONOMY + 1]; /* [WEFT_QUALITY_DEFAULT] is not used */
     /* Of one block, in ns: until its first range was readable, until all of it was. */
     const struct wf_hist *first_range[WF_LOAD_WHYS], *whole[WF_LOAD_WHYS];
 };

@@ -29,12 +29,6 @@ static const struct figure gauges_of_tiers[] = {
     {"weft_tier_foreign_bytes",
      "Payload bytes there of domains that this node does not have, by their secrets.",
      TIER(foreign_bytes)},
-    {"weft_tier_encoded_blocks", "Blocks that lie there encoded.", TIER(encoded_blocks)},
-    {"weft_tier_encoded_plain_bytes", "Payload bytes of the blocks that lie there encoded.",
-     TIER(encoded_plain_bytes)},
-    {"weft_tier_encoded_stored_bytes",
-     "Bytes that the blocks which lie there encoded take, without headers.",
-     TIER(encoded_stored_bytes)},
     {"weft_tier_queued", "Requests that wait for the tier.", TIER(queued)},
 };
 
@@ -54,20 +48,7 @@ static const struct figure measures[] = {
      "Bytes of writes that come in a day, by tiers[].dwpd; 0: no limit.", TIER(budget_day_bytes)},
 };
 
-static const struct figure seconds_of_tiers[] = {
-    {"weft_tier_encode_seconds_total",
-     "Seconds that codec threads encoded what is written there, all together.",
-     TIER(encode_seconds)},
-    {"weft_tier_decode_seconds_total",
-     "Seconds that codec threads decoded what was read there, all together.", TIER(decode_seconds)},
-};
-
 static const struct figure counters_of_tiers[] = {
-    {"weft_tier_encode_bytes_total",
-     "Payload bytes that were encoded to be written there, with those that became no smaller.",
-     TIER(encode_bytes)},
-    {"weft_tier_decode_bytes_total", "Payload bytes that were decoded from there.",
-     TIER(decode_bytes)},
     {"weft_tier_as_is_blocks_total", "Blocks that were written there as they are.",
      TIER(as_is_blocks)},
     {"weft_tier_reads_total", "Reads that the tier did.", TIER(reads)},
@@ -148,30 +129,55 @@ static void render_loads(FILE *out, const struct wf_gauges *gauges, const char *
         }
 }
 
-/* What went there and came from there, by what it lost. */
-static void render_qualities(FILE *out, const struct wf_gauges *gauges)
-{
+/* What lies there, goes there and comes from there, by what it lost, and so by codec. */
+
 #define OF(member) offsetof(struct wf_tier_gauges, quality[0].member)
-    static const struct figure figures[] = {
-        {"weft_tier_written_blocks_total", "Blocks written there, by the quality that they have.",
-         OF(written)},
-        {"weft_tier_written_payload_bytes_total", "Their payload, before it was encoded.",
-         OF(written_bytes)},
-        {"weft_tier_loaded_blocks_total",
-         "Blocks read from there into DRAM, by the quality that they have.", OF(read)},
-        {"weft_tier_loaded_payload_bytes_total", "Their payload, as it was decoded.",
-         OF(read_bytes)},
-    };
-#undef OF
+
+static const struct figure coded_gauges[] = {
+    {"weft_tier_encoded_blocks", "Blocks that lie there encoded.", OF(encoded)},
+    {"weft_tier_encoded_plain_bytes", "Payload bytes of the blocks that lie there encoded.",
+     OF(plain_bytes)},
+    {"weft_tier_encoded_stored_bytes",
+     "Bytes that the blocks which lie there encoded take, without headers.", OF(stored_bytes)},
+};
+
+static const struct figure coded_seconds[] = {
+    {"weft_tier_encode_seconds_total",
+     "Seconds that codec threads encoded what is written there, all together.", OF(encode_seconds)},
+    {"weft_tier_decode_seconds_total",
+     "Seconds that codec threads decoded what was read there, all together.", OF(decode_seconds)},
+};
+
+static const struct figure coded_counters[] = {
+    {"weft_tier_encode_bytes_total",
+     "Payload bytes that were encoded to be written there, with those that became no smaller.",
+     OF(encode_bytes)},
+    {"weft_tier_decode_bytes_total", "Payload bytes that were decoded from there.",
+     OF(decode_bytes)},
+    {"weft_tier_written_blocks_total", "Blocks written there, encoded or not.", OF(written)},
+    {"weft_tier_written_payload_bytes_total", "Their payload, before it was encoded.",
+     OF(written_bytes)},
+    {"weft_tier_loaded_blocks_total", "Blocks read from there into DRAM.", OF(read)},
+    {"weft_tier_loaded_payload_bytes_total", "Their payload, as it was decoded.", OF(read_bytes)},
+};
+
+static void render_qualities(FILE *out, const struct wf_gauges *gauges,
+                             const struct figure *figures, size_t count, const char *type)
+{
     size_t each = sizeof gauges->tiers[0].quality[0];
-    for (size_t f = 0; f < sizeof figures / sizeof figures[0]; f++) {
-        wf_metrics_head(out, figures[f].name, "counter", figures[f].help);
+    for (size_t f = 0; f < count; f++) {
+        wf_metrics_head(out, figures[f].name, type, figures[f].help);
         for (uint32_t i = 0; i < gauges->tier_count; i++)
             for (unsigned q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++) {
-                const char *at = figure_of(&gauges->tiers[i], &figures[f]);
-                fprintf(out, "%s{tier=\"%s\",quality=\"%s\"} %" PRIu64 "\n", figures[f].name,
-                        gauges->tiers[i].name, weft_quality_name((enum weft_quality)q),
-                        *(const uint64_t *)(const void *)(at + q * each));
+                const void *value = (const char *)figure_of(&gauges->tiers[i], &figures[f]) +
+                                    q * each;
+                fprintf(out, "%s{tier=\"%s\",codec=\"%s\",quality=\"%s\"} ", figures[f].name,
+                        gauges->tiers[i].name, gauges->tiers[i].quality[q].codec,
+                        weft_quality_name((enum weft_quality)q));
+                if (figures == coded_seconds)
+                    fprintf(out, "%.12g\n", *(const double *)value);
+                else
+                    fprintf(out, "%" PRIu64 "\n", *(const uint64_t *)value);
             }
     }
 }
@@ -184,11 +190,14 @@ void wf_metrics_render_tiers(FILE *out, const struct wf_gauges *gauges)
     render_numbers(out, gauges, gauges_of_tiers, sizeof gauges_of_tiers / sizeof gauges_of_tiers[0],
                    "gauge");
     render_measures(out, gauges, measures, sizeof measures / sizeof measures[0], "gauge");
-    render_measures(out, gauges, seconds_of_tiers,
-                    sizeof seconds_of_tiers / sizeof seconds_of_tiers[0], "counter");
     render_numbers(out, gauges, counters_of_tiers,
                    sizeof counters_of_tiers / sizeof counters_of_tiers[0], "counter");
-    render_qualities(out, gauges);
+    render_qualities(out, gauges, coded_gauges, sizeof coded_gauges / sizeof coded_gauges[0],
+                     "gauge");
+    render_qualities(out, gauges, coded_seconds, sizeof coded_seconds / sizeof coded_seconds[0],
+                     "counter");
+    render_qualities(out, gauges, coded_counters, sizeof coded_counters / sizeof coded_counters[0],
+                     "counter");
     render_loads(out, gauges, "weft_load_first_range_seconds",
                  "From a block's request to the first of it that is readable, by tier.",
                  TIER(first_range));

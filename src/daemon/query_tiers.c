@@ -114,44 +114,50 @@ static json_t *dram_json(const struct wf_node *node)
     return row_json(&row);
 }
 
-/* How blocks lie there.  The ratio is that of the blocks that lie there encoded; rates are a
- * thread's. */
-static json_t *codec_json(const struct wf_lower *lower)
+/* Of blocks that lie there encoded; rates are a thread's. */
+static void coded_json(json_t *out, const struct wf_coded_sum *sum)
 {
-    const struct wf_coded_stats *coded = &lower->stats.tier.coded;
-    const struct wf_coding *coding = &lower->coding;
     const struct {
         const char *name;
         json_t *value;
     } members[] = {
-        {"name", text(coding->on ? coding->options.codec->name : "none")},
-        {"why", text(coding->why)},
-        {"blocks", number(coded->blocks)},
-        {"plain_bytes", number(coded->plain_bytes)},
-        {"stored_bytes", number(coded->stored_bytes)},
-        {"ratio", measured((double)coded->plain_bytes /
-                           (double)(coded->stored_bytes ? coded->stored_bytes : 1))},
-        {"written_encoded", number(coded->encoded)},
-        {"written_as_is", number(coded->as_is)},
+        {"blocks", number(sum->blocks)},
+        {"plain_bytes", number(sum->plain_bytes)},
+        {"stored_bytes", number(sum->stored_bytes)},
+        {"ratio",
+         measured((double)sum->plain_bytes / (double)(sum->stored_bytes ? sum->stored_bytes : 1))},
         {"encode_mbps",
-         measured(coded->encode_ns ? (double)coded->tried_bytes / (double)coded->encode_ns * 1e3
-                                   : 0)},
+         measured(sum->encode_ns ? (double)sum->tried_bytes / (double)sum->encode_ns * 1e3 : 0)},
         {"decode_mbps",
-         measured(coded->decode_ns ? (double)coded->decoded_bytes / (double)coded->decode_ns * 1e3
-                                   : 0)},
+         measured(sum->decode_ns ? (double)sum->decoded_bytes / (double)sum->decode_ns * 1e3 : 0)},
     };
-    json_t *out = json_object(), *qualities = json_object();
-    for (int q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++) {
-        const struct wf_passed *written = &lower->written[q], *read = &lower->read[q];
-        json_object_set_new(qualities, weft_quality_name((enum weft_quality)q),
-                            json_pack("{s:I, s:I, s:I, s:I}", "written",
-                                      (json_int_t)written->blocks, "written_bytes",
-                                      (json_int_t)written->bytes, "read", (json_int_t)read->blocks,
-                                      "read_bytes", (json_int_t)read->bytes));
-    }
-    json_object_set_new(out, "qualities", qualities);
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
         json_object_set_new(out, members[i].name, members[i].value);
+}
+
+/* How blocks lie there: all of them, and those of each quality. */
+static json_t *codec_json(const struct wf_lower *lower)
+{
+    const struct wf_coded_stats *coded = &lower->stats.tier.coded;
+    const struct wf_coding *coding = &lower->coding;
+    json_t *out = json_object(), *qualities = json_object();
+    for (unsigned q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++) {
+        const struct wf_passed *written = &lower->written[q], *read = &lower->read[q];
+        enum weft_quality quality = (enum weft_quality)q;
+        json_t *one = json_pack("{s:s, s:I, s:I, s:I, s:I}", "codec",
+                                wf_coding_codec(quality)->name, "written",
+                                (json_int_t)written->blocks, "written_bytes",
+                                (json_int_t)written->bytes, "read", (json_int_t)read->blocks,
+                                "read_bytes", (json_int_t)read->bytes);
+        coded_json(one, &coded->quality[q]);
+        json_object_set_new(qualities, weft_quality_name(quality), one);
+    }
+    json_object_set_new(out, "name", text(coding->on ? coding->options.codec->name : "none"));
+    json_object_set_new(out, "why", text(coding->why));
+    coded_json(out, &coded->all);
+    json_object_set_new(out, "written_encoded", number(coded->all.encoded));
+    json_object_set_new(out, "written_as_is", number(coded->as_is));
+    json_object_set_new(out, "qualities", qualities);
     return out;
 }
 

@@ -138,20 +138,22 @@ static void fill_tier(struct wf_telemetry *telemetry, struct wf_lower *lower,
         .lost = lower->lost,
         .left_alone = lower->left_alone,
         .foreign_bytes = lower->foreign_bytes,
-        .encoded_blocks = tier->coded.blocks,
-        .encoded_plain_bytes = tier->coded.plain_bytes,
-        .encoded_stored_bytes = tier->coded.stored_bytes,
-        .encode_bytes = tier->coded.tried_bytes,
-        .decode_bytes = tier->coded.decoded_bytes,
         .as_is_blocks = tier->coded.as_is,
-        .encode_seconds = (double)tier->coded.encode_ns * 1e-9,
-        .decode_seconds = (double)tier->coded.decode_ns * 1e-9,
     };
     for (unsigned q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++) {
         out->quality[q].written = lower->written[q].blocks;
         out->quality[q].written_bytes = lower->written[q].bytes;
         out->quality[q].read = lower->read[q].blocks;
         out->quality[q].read_bytes = lower->read[q].bytes;
+        const struct wf_coded_sum *coded = &tier->coded.quality[q];
+        out->quality[q].codec = wf_coding_codec((enum weft_quality)q)->name;
+        out->quality[q].encoded = coded->blocks;
+        out->quality[q].plain_bytes = coded->plain_bytes;
+        out->quality[q].stored_bytes = coded->stored_bytes;
+        out->quality[q].encode_bytes = coded->tried_bytes;
+        out->quality[q].decode_bytes = coded->decoded_bytes;
+        out->quality[q].encode_seconds = (double)coded->encode_ns * 1e-9;
+        out->quality[q].decode_seconds = (double)coded->decode_ns * 1e-9;
     }
     (void)wf_lower_budget(lower, &out->budget_bytes, &out->budget_day_bytes);
     for (unsigned why = 0; why < WF_LOAD_WHYS; why++) {

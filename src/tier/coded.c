@@ -48,20 +48,27 @@ static struct wf_tier_block outside(const struct wf_tier_block *there)
     return block;
 }
 
+static struct wf_coded_sum *sum_of(struct wf_tier *t, uint32_t quality)
+{
+    if (quality < WEFT_LOSSLESS)
+        quality = WEFT_LOSSLESS;
+    return &t->stats.coded.quality[quality < WEFT_ECONOMY ? quality : WEFT_ECONOMY];
+}
+
 static void hold(struct wf_tier *t, const struct wf_tier_block *there)
 {
-    struct wf_coded_stats *coded = &t->stats.coded;
+    struct wf_coded_sum *sum = sum_of(t, there->plain_quality);
     if (!there->plain_bytes)
         return;
-    coded->blocks++;
-    coded->plain_bytes += there->plain_bytes;
-    coded->stored_bytes += there->bytes;
+    sum->blocks++;
+    sum->plain_bytes += there->plain_bytes;
+    sum->stored_bytes += there->bytes;
 }
 
 /* It is gone: nobody goes on with what was read of it. */
 static void forget(struct wf_tier *t, const struct wf_tier_block *there)
 {
-    struct wf_coded_stats *coded = &t->stats.coded;
+    struct wf_coded_sum *sum = sum_of(t, there->plain_quality);
     if (!there->plain_bytes)
         return;
     wf_coded_lead_drop(t, there->key);
@@ -71,12 +78,12 @@ static void forget(struct wf_tier *t, const struct wf_tier_block *there)
             !memcmp(op->there.key, there->key, 32))
             op->stale = true;
     }
-    if (coded->blocks == 0 || coded->plain_bytes < there->plain_bytes ||
-        coded->stored_bytes < there->bytes)
+    if (sum->blocks == 0 || sum->plain_bytes < there->plain_bytes ||
+        sum->stored_bytes < there->bytes)
         return; /* it was never told */
-    coded->blocks--;
-    coded->plain_bytes -= there->plain_bytes;
-    coded->stored_bytes -= there->bytes;
+    sum->blocks--;
+    sum->plain_bytes -= there->plain_bytes;
+    sum->stored_bytes -= there->bytes;
 }
 
 /* ------------------------------------------------------------------------- a request ends */
@@ -302,15 +309,16 @@ static void take_worked(struct wf_tier *t)
     struct wf_tier_queue worked = wf_coded_worked(t);
     struct wf_coded_op *op;
     while ((op = wf_coded_take(&worked))) {
-        struct wf_coded_stats *coded = &t->stats.coded;
         if (op->outer->op == WF_TIER_WRITE) {
-            coded->encode_ns += op->ns;
-            coded->tried_bytes += op->coded_bytes;
+            struct wf_coded_sum *sum = sum_of(t, wf_coded_lossy(&op->plan) ? op->plan.quality : 0);
+            sum->encode_ns += op->ns;
+            sum->tried_bytes += op->coded_bytes;
             if (!wf_coded_lossy(&op->plan))
                 t->in_vain = op->result == WEFT_OK ? 0 : t->in_vain + 1;
         } else {
-            coded->decode_ns += op->ns;
-            coded->decoded_bytes += op->coded_bytes;
+            struct wf_coded_sum *sum = sum_of(t, op->there.plain_quality);
+            sum->decode_ns += op->ns;
+            sum->decoded_bytes += op->coded_bytes;
         }
         advance(t, op);
     }
@@ -320,17 +328,17 @@ static void take_worked(struct wf_tier *t)
 
 static void written(struct wf_tier *t, struct wf_coded_op *op)
 {
-    struct wf_coded_stats *coded = &t->stats.coded;
     enum weft_status status = op->behind.status;
     if (status == WEFT_OK && op->frame_bytes) {
-        coded->encoded++;
-        coded->encoded_bytes += op->plan.layout.bytes;
-        coded->encoded_to_bytes += op->frame_bytes;
+        struct wf_coded_sum *sum = sum_of(t, op->behind.block.plain_quality);
+        sum->encoded++;
+        sum->encoded_bytes += op->plan.layout.bytes;
+        sum->encoded_to_bytes += op->frame_bytes;
         wf_coded_lead_drop(t, op->behind.block.key);
         hold(t, &op->behind.block);
     } else if (status == WEFT_OK) {
-        coded->as_is++;
-        coded->as_is_bytes += op->outer->block.bytes;
+        t->stats.coded.as_is++;
+        t->stats.coded.as_is_bytes += op->outer->block.bytes;
     }
     finish(t, op, status);
 }
@@ -650,8 +658,25 @@ static void coded_each(const struct wf_tier *tier,
 {
     struct wf_tier *t = (struct wf_tier *)(uintptr_t)tier; /* what is held is counted anew */
     struct telling telling = {.tier = t, .found = found, .context = context};
-    t->stats.coded.blocks = t->stats.coded.plain_bytes = t->stats.coded.stored_bytes = 0;
+    for (uint32_t q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++) {
+        struct wf_coded_sum *sum = sum_of(t, q);
+        sum->blocks = sum->plain_bytes = sum->stored_bytes = 0;
+    }
     t->ops->each(t->behind, tell_found, &telling);
+}
+
+static void sum_add(struct wf_coded_sum *to, const struct wf_coded_sum *part)
+{
+    to->blocks += part->blocks;
+    to->plain_bytes += part->plain_bytes;
+    to->stored_bytes += part->stored_bytes;
+    to->encoded += part->encoded;
+    to->encoded_bytes += part->encoded_bytes;
+    to->encoded_to_bytes += part->encoded_to_bytes;
+    to->decoded_bytes += part->decoded_bytes;
+    to->tried_bytes += part->tried_bytes;
+    to->encode_ns += part->encode_ns;
+    to->decode_ns += part->decode_ns;
 }
 
 static void coded_stats(const struct wf_tier *t, struct wf_tier_stats *out)
@@ -665,6 +690,8 @@ static void coded_stats(const struct wf_tier *t, struct wf_tier_stats *out)
     out->queue_depth = t->depth;
     out->in_flight = t->in_flight;
     out->coded = t->stats.coded;
+    for (uint32_t q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++)
+        sum_add(&out->coded.all, &out->coded.quality[q]);
 }
 
 static void tell_news(void *context, const struct wf_tier_block *there, bool is)

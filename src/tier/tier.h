@@ -96,17 +96,22 @@ struct wf_tier_request {
     uint64_t private[4];
 };
 
-/* Of a tier that codes (coded.h).  Its `reads` and `writes` count payload, as everywhere; capacity,
- * what is used, and what the device wrote are the medium's. */
-struct wf_coded_stats {
-    uint64_t blocks, plain_bytes, stored_bytes; /* that lie there encoded now, as far as each() or
-                                                   who wrote and removed them has told */
+/* What a tier that codes did and has, of blocks that lie there encoded. */
+struct wf_coded_sum {
+    uint64_t blocks, plain_bytes, stored_bytes; /* there now, as far as each() or who wrote and
+                                                   removed them has told */
     uint64_t encoded, encoded_bytes;            /* since it was opened: blocks, and their payload */
     uint64_t encoded_to_bytes;                  /* and their frames' */
-    uint64_t as_is, as_is_bytes;                /* written as they are */
     uint64_t decoded_bytes;                     /* payload */
     uint64_t tried_bytes;                       /* payload that a codec worked on to be written */
     uint64_t encode_ns, decode_ns;              /* of the workers, all together */
+};
+
+/* Of a tier that codes (coded.h).  Its `reads` and `writes` count payload, as everywhere; capacity,
+ * what is used, and what the device wrote are the medium's. */
+struct wf_coded_stats {
+    struct wf_coded_sum all, quality[WEFT_ECONOMY + 1]; /* by enum weft_quality; [0] is not used */
+    uint64_t as_is, as_is_bytes;                        /* written as they are */
 };
 
 struct wf_tier_stats {

@@ -304,7 +304,7 @@ static void test_full_keeps_what_it_has(void **state)
     }
     assert_int_equal(status, WEFT_FULL);
     struct wf_tier_stats stats = stats_of(w);
-    uint64_t takes = shrinks(w) ? stats.coded.stored_bytes : (uint64_t)count * bytes;
+    uint64_t takes = shrinks(w) ? stats.coded.all.stored_bytes : (uint64_t)count * bytes;
     assert_in_range(takes, w->options.capacity_bytes / 2, w->options.capacity_bytes);
     assert_int_equal(stats.blocks, count);
     assert_true(stats.used_bytes <= stats.capacity_bytes);
@@ -596,10 +596,10 @@ static void test_stats_add_up(void **state)
     assert_int_equal(stats.writes, 20);
     assert_int_equal(stats.write_bytes, payload);
     if (shrinks(w)) {
-        assert_int_equal(stats.coded.encoded_bytes + stats.coded.as_is_bytes, payload);
-        assert_true(stats.coded.encoded >= 10); /* those of whole numbers */
-        assert_true(stats.coded.encoded_to_bytes < stats.coded.encoded_bytes / 4 * 3);
-        payload = stats.coded.encoded_to_bytes + stats.coded.as_is_bytes;
+        assert_int_equal(stats.coded.all.encoded_bytes + stats.coded.as_is_bytes, payload);
+        assert_true(stats.coded.all.encoded >= 10); /* those of whole numbers */
+        assert_true(stats.coded.all.encoded_to_bytes < stats.coded.all.encoded_bytes / 4 * 3);
+        payload = stats.coded.all.encoded_to_bytes + stats.coded.as_is_bytes;
     }
     assert_true(stats.device_write_bytes >= payload);
     assert_true(stats.used_bytes >= base + payload);
@@ -754,12 +754,12 @@ static void test_a_codec_is_not_tried_in_vain(void **state)
             data[at] = (uint8_t)random_next(&w->random);
         assert_int_equal(outcome(w, r), WEFT_OK);
         if (i == NOISE - 1) {
-            assert_int_equal(stats_of(w).coded.encoded, 0);
+            assert_int_equal(stats_of(w).coded.all.encoded, 0);
             assert_int_equal(stats_of(w).coded.as_is, NOISE);
-            assert_int_equal(stats_of(w).coded.tried_bytes, (8 + 2) * block.bytes);
+            assert_int_equal(stats_of(w).coded.all.tried_bytes, (8 + 2) * block.bytes);
         }
     }
-    assert_in_range(stats_of(w).coded.encoded, MORE - 16, MORE);
+    assert_in_range(stats_of(w).coded.all.encoded, MORE - 16, MORE);
 }
 
 static const struct CMUnitTest tests[] = {

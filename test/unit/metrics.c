@@ -325,58 +325,72 @@ static void fill_tiers(void *context, struct wf_gauges *gauges)
                                                .lost = 17,
                                                .left_alone = 18,
                                                .foreign_bytes = 19,
-                                               .encoded_blocks = 20,
-                                               .encoded_plain_bytes = 21,
-                                               .encoded_stored_bytes = 22,
-                                               .encode_bytes = 23,
-                                               .decode_bytes = 24,
                                                .as_is_blocks = 25,
-                                               .encode_seconds = 2.5,
-                                               .decode_seconds = 3.5,
                                                .first_range = {&hist[0], &hist[1]},
                                                .whole = {&hist[2], &hist[3]}};
     gauges->tiers[1] =
         (struct wf_tier_gauges){.name = "cxl0", .kind = "cxl", .state = "ok", .emulated = true};
+    for (unsigned i = 0; i < gauges->tier_count; i++)
+        for (unsigned q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++)
+            gauges->tiers[i].quality[q].codec = q > WEFT_LOSSLESS ? "transform" : "lossless";
+    gauges->tiers[0].quality[WEFT_LOSSLESS].encoded = 19;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].encoded = 20;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].plain_bytes = 21;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].stored_bytes = 22;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].encode_bytes = 23;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].decode_bytes = 24;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].encode_seconds = 2.5;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].decode_seconds = 3.5;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].written = 26;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].written_bytes = 27;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].read = 28;
+    gauges->tiers[0].quality[WEFT_TRANSPARENT].read_bytes = 29;
 }
+
+struct told {
+    const char *name;
+    double value;
+};
 
 static void tiers_are_exposed(void **state)
 {
     (void)state;
     static struct wf_hist hist[4];
-    static const struct {
-        const char *name;
-        double value;
-    } series[] = {{"capacity_bytes", 1},
-                  {"used_bytes", 2},
-                  {"blocks", 3},
-                  {"archived_bytes", 4},
-                  {"queued", 5},
-                  {"reads_total", 6},
-                  {"read_bytes_total", 7},
-                  {"writes_total", 8},
-                  {"write_bytes_total", 9},
-                  {"device_write_bytes_total", 10},
-                  {"errors_total", 11},
-                  {"corrupt_total", 12},
-                  {"demoted_total", 13},
-                  {"promoted_total", 14},
-                  {"moved_total", 15},
-                  {"evicted_total", 16},
-                  {"lost_total", 17},
-                  {"left_alone_blocks", 18},
-                  {"foreign_bytes", 19},
-                  {"encoded_blocks", 20},
-                  {"encoded_plain_bytes", 21},
-                  {"encoded_stored_bytes", 22},
-                  {"encode_bytes_total", 23},
-                  {"decode_bytes_total", 24},
-                  {"as_is_blocks_total", 25},
-                  {"encode_seconds_total", 2.5},
-                  {"decode_seconds_total", 3.5},
-                  {"read_latency_us", 12.5},
-                  {"read_mbps", 3000},
-                  {"write_mbps", 2000},
-                  {"write_amplification", 1.25}};
+    static const struct told by_quality[] = {{"encoded_blocks", 20},
+                                             {"encoded_plain_bytes", 21},
+                                             {"encoded_stored_bytes", 22},
+                                             {"encode_bytes_total", 23},
+                                             {"decode_bytes_total", 24},
+                                             {"encode_seconds_total", 2.5},
+                                             {"decode_seconds_total", 3.5},
+                                             {"written_blocks_total", 26},
+                                             {"written_payload_bytes_total", 27},
+                                             {"loaded_blocks_total", 28},
+                                             {"loaded_payload_bytes_total", 29}};
+    static const struct told series[] = {{"capacity_bytes", 1},
+                                         {"used_bytes", 2},
+                                         {"blocks", 3},
+                                         {"archived_bytes", 4},
+                                         {"queued", 5},
+                                         {"reads_total", 6},
+                                         {"read_bytes_total", 7},
+                                         {"writes_total", 8},
+                                         {"write_bytes_total", 9},
+                                         {"device_write_bytes_total", 10},
+                                         {"errors_total", 11},
+                                         {"corrupt_total", 12},
+                                         {"demoted_total", 13},
+                                         {"promoted_total", 14},
+                                         {"moved_total", 15},
+                                         {"evicted_total", 16},
+                                         {"lost_total", 17},
+                                         {"left_alone_blocks", 18},
+                                         {"foreign_bytes", 19},
+                                         {"as_is_blocks_total", 25},
+                                         {"read_latency_us", 12.5},
+                                         {"read_mbps", 3000},
+                                         {"write_mbps", 2000},
+                                         {"write_amplification", 1.25}};
     wf_hist_record(&hist[0], 1000);
     wf_hist_record(&hist[3], 2000000);
     wf_hist_record(&hist[3], 3000000);
@@ -388,6 +402,16 @@ static void tiers_are_exposed(void **state)
         snprintf(name, sizeof name, "weft_tier_%s{tier=\"cxl0\"}", series[i].name);
         has(seen, name, 0);
     }
+    for (size_t i = 0; i < sizeof by_quality / sizeof by_quality[0]; i++) {
+        char name[128];
+        const char *labels = "codec=\"transform\",quality=\"transparent\"";
+        snprintf(name, sizeof name, "weft_tier_%s{tier=\"nvme0\",%s}", by_quality[i].name, labels);
+        has(seen, name, by_quality[i].value);
+        snprintf(name, sizeof name, "weft_tier_%s{tier=\"cxl0\",%s}", by_quality[i].name, labels);
+        has(seen, name, 0);
+    }
+    has(seen, "weft_tier_encoded_blocks{tier=\"nvme0\",codec=\"lossless\",quality=\"lossless\"}",
+        19);
     has(seen, "weft_tier_state{tier=\"nvme0\",state=\"stalled\"}", 1);
     has(seen, "weft_tier_state{tier=\"nvme0\",state=\"ok\"}", 0);
     has(seen, "weft_tier_state{tier=\"cxl0\",state=\"ok\"}", 1);

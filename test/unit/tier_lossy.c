@@ -398,7 +398,18 @@ static void it_is_what_the_codec_makes_of_it(void **state)
     }
     for (uint32_t i = 0; i < 4; i++)
         assert_true(bytes[1][i] < bytes[0][i] && bytes[0][i] < BLOCK / 2);
-    assert_int_equal(stats_of(w).coded.encoded, 8);
+    struct wf_coded_stats coded = stats_of(w).coded;
+    const struct wf_coded_sum *transparent = &coded.quality[WEFT_TRANSPARENT];
+    const struct wf_coded_sum *economy = &coded.quality[WEFT_ECONOMY];
+    assert_int_equal(coded.all.encoded, 8);
+    assert_int_equal(transparent->blocks, 4);
+    assert_int_equal(economy->blocks, 4);
+    assert_int_equal(coded.quality[WEFT_LOSSLESS].blocks, 0);
+    assert_int_equal(transparent->plain_bytes, economy->plain_bytes);
+    assert_true(economy->stored_bytes < transparent->stored_bytes);
+    assert_int_equal(economy->tried_bytes, (uint64_t)4 * BLOCK);
+    assert_true(economy->decoded_bytes >= (uint64_t)4 * BLOCK && economy->decode_ns > 0);
+    assert_int_equal(coded.quality[WEFT_LOSSLESS].decoded_bytes, 0);
 }
 
 /* The first tokens of a sequence are exact, and keys are turned by where they stand. */
@@ -467,7 +478,7 @@ static void what_does_not_fit_is_exact(void **state)
     assert_quality(w, &block, 0);
     assert_int_equal(get(w, &block, 0, 0), WEFT_OK);
     assert_memory_equal(room_at(w, 0), payload, BLOCK);
-    assert_int_equal(stats_of(w).coded.encoded, 3);
+    assert_int_equal(stats_of(w).coded.all.encoded, 3);
 
     /* No codec makes it smaller. */
     block = block_of(4, PLANE);
@@ -554,7 +565,7 @@ static void no_profile_loses_no_block(void **state)
     atomic_store(&here, profile);
     assert_int_equal(get(w, &block, 0, 0), WEFT_OK);
     assert_memory_equal(room_at(w, 0), w->expected, BLOCK);
-    assert_int_equal(stats_of(w).coded.blocks, 1);
+    assert_int_equal(stats_of(w).coded.all.blocks, 1);
 }
 
 struct told {
@@ -666,7 +677,7 @@ static void a_frame_moves_as_it_is(void **state)
         assert_int_equal(get(&other, &block, 0, 0), WEFT_OK);
         assert_memory_equal(room_at(w, 0), lossy ? w->expected : payload, BLOCK);
     }
-    assert_int_equal(stats_of(&other).coded.blocks, 3);
+    assert_int_equal(stats_of(&other).coded.all.blocks, 3);
     other.ops->close(other.tier);
 }
 
@@ -711,18 +722,18 @@ static void lossy_is_always_tried(void **state)
         struct wf_tier_block block = block_of(n + 1, PLANE);
         assert_int_equal(put(w, &block, &exact, payload), WEFT_OK);
     }
-    uint64_t tried = stats_of(w).coded.tried_bytes;
+    uint64_t tried = stats_of(w).coded.all.tried_bytes;
     assert_true(tried < 15 * BLOCK);
-    assert_int_equal(stats_of(w).coded.encoded, 0);
+    assert_int_equal(stats_of(w).coded.all.encoded, 0);
     fill(w, payload_at(w, 1));
     for (uint32_t n = 0; n < 5; n++) {
         struct wf_tier_block block = block_of(100 + n, PLANE);
         assert_int_equal(put(w, &block, &lossy, payload_at(w, 1)), WEFT_OK);
     }
-    assert_int_equal(stats_of(w).coded.encoded, 5);
+    assert_int_equal(stats_of(w).coded.all.encoded, 5);
     struct wf_tier_block block = block_of(200, PLANE);
     assert_int_equal(put(w, &block, &exact, payload), WEFT_OK);
-    assert_int_equal(stats_of(w).coded.tried_bytes, tried + 5 * BLOCK);
+    assert_int_equal(stats_of(w).coded.all.tried_bytes, tried + 5 * BLOCK);
 }
 
 static void reap_all(struct world *w, uint32_t count)
