@@ -164,10 +164,16 @@ static struct wf_tier_job **bucket_of(const struct wf_tier_scheduler *s,
     return &s->reads[XXH3_64bits_withSeed(r->block.key, 32, seed) & s->reads_mask];
 }
 
+/* What is read as it lies there is other bytes than the block, and who reads it is told what. */
+static bool shares(const struct wf_tier_request *r)
+{
+    return r->op == WF_TIER_READ && !r->as_stored;
+}
+
 static struct wf_tier_job *same_read(const struct wf_tier_scheduler *s,
                                      const struct wf_tier_request *r)
 {
-    struct wf_tier_job *job = *bucket_of(s, r);
+    struct wf_tier_job *job = shares(r) ? *bucket_of(s, r) : NULL;
     while (job &&
            (job->request.first_part != r->first_part || job->request.part_count != r->part_count ||
             memcmp(job->request.block.key, r->block.key, 32) != 0))
@@ -178,13 +184,13 @@ static struct wf_tier_job *same_read(const struct wf_tier_scheduler *s,
 static void share(struct wf_tier_scheduler *s, struct wf_tier_job *job)
 {
     struct wf_tier_job **bucket = bucket_of(s, &job->request);
-    if (job->request.op != WF_TIER_READ)
+    if (!shares(&job->request))
         return;
     job->same_hash = *bucket;
     *bucket = job;
 }
 
-/* Not there when it is no read, or was cancelled at the tier. */
+/* Not there when nobody may join it, or it was cancelled at the tier. */
 static void unshare(const struct wf_tier_scheduler *s, const struct wf_tier_job *job)
 {
     struct wf_tier_job **at = bucket_of(s, &job->request);
@@ -352,8 +358,7 @@ enum weft_status wf_tier_scheduler_submit(struct wf_tier_scheduler *s, struct wf
     urgency(job);
     if (job->expires_us)
         heap_add(&s->expiring, job, job->expires_us);
-    struct wf_tier_job *leader = job->request.op == WF_TIER_READ ? same_read(s, &job->request)
-                                                                 : NULL;
+    struct wf_tier_job *leader = same_read(s, &job->request);
     if (leader)
         join(s, leader, job);
     else

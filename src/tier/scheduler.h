@@ -10,7 +10,8 @@
  *
  * A read of parts that another job reads already waits for that one's bytes and makes it as urgent
  * as itself, in the queue and in flight: what someone waits for does not take up room that is meant
- * for what nobody waits for.
+ * for what nobody waits for.  Who reads what lies there as it is (as_stored) reads for himself: to
+ * others it is not the block.
  *
  * Submitting, choosing, cancelling and expiring take O(log jobs), and O(followers) more when who
  * reads for others leaves the queue.  One thread drives it together with its tier; time is passed

@@ -186,6 +186,24 @@ static void test_readers_of_one_block_share_one_read(void **state)
     assert_int_equal(stats.reads, 2);
 }
 
+/* To who asked for the block, a frame would be wrong bytes; and who asks for what lies there is
+ * told what that is, which another's read does not say. */
+static void test_who_reads_it_as_it_lies_reads_alone(void **state)
+{
+    struct world *w = *state;
+    struct wf_tier_stats stats;
+    for (uint32_t i = 0; i < 5; i++) {
+        prepare(w, i, 5, WF_TIER_DEMOTE);
+        w->jobs[i].request.as_stored = i % 2 == 0;
+        w->jobs[i].request.block.bytes = BYTES;
+        assert_int_equal(wf_tier_scheduler_submit(w->scheduler, &w->jobs[i]), WEFT_OK);
+    }
+    for (uint32_t i = 0; i < 5; i++)
+        assert_int_equal(w->jobs[next_done(w)].request.status, WEFT_OK);
+    wf_tier_sim.stats(w->tier, &stats);
+    assert_int_equal(stats.reads, 3 + 1); /* 1 and 3 share one */
+}
+
 static void test_who_is_hurried_goes_first(void **state)
 {
     struct world *w = *state;
@@ -447,6 +465,7 @@ int main(void)
         TEST(test_classes_get_their_shares),
         TEST(test_room_is_kept_for_who_waits),
         TEST(test_readers_of_one_block_share_one_read),
+        TEST(test_who_reads_it_as_it_lies_reads_alone),
         TEST(test_who_is_hurried_goes_first),
         TEST(test_who_is_hurried_in_flight_makes_room),
         TEST(test_who_is_cancelled_takes_nobody_along),
