@@ -38,6 +38,7 @@
 
 #define FRAMES_BYTES (64u << 20) /* a tier has so much address space for them */
 #define PART_BYTES (64u << 10)
+#define FRAME_PLANE_BYTES 96u /* of a frame, a plane's entry and the states of its coder */
 #define MEASURE_NS 5000000u
 #define MEASURE_LAYERS 2u
 #define MEASURE_TOKENS 64u
@@ -270,6 +271,21 @@ const struct wf_codec *wf_coding_codec(enum weft_quality quality)
     return quality > WEFT_LOSSLESS ? &wf_codec_transform : &wf_codec_lossless;
 }
 
+/* The largest frame of KV that the profile is for: twice what it was in the calibration, after what
+ * each plane takes anyhow, and the first tokens of a sequence, which are exact. */
+static uint64_t frame_most(const struct wf_profile *profile, enum weft_quality quality,
+                           const struct wf_coded_plan *plan)
+{
+    const struct wf_layout *layout = &plan->layout;
+    double ratio = (double)profile->head.points[quality].ratio, bytes = (double)layout->bytes;
+    uint64_t sinks = profile->head.sinks > plan->position ? profile->head.sinks - plan->position
+                                                          : 0;
+    double exact = sinks < layout->tokens ? (double)sinks / layout->tokens : 1;
+    if (!(ratio > 1)) /* it does not say */
+        return 0;
+    return (uint64_t)(bytes * (2 / ratio + exact)) + layout->planes * FRAME_PLANE_BYTES + 1;
+}
+
 /* By the profile, if there is one and the quality was calibrated: a better one will do, too, but
  * for what was stored at that quality before.  This is the same again then, since it lies on the
  * profile's own steps; at any other it would lose twice. */
@@ -291,6 +307,8 @@ static bool with_loss(struct wf_node *node, struct wf_format_entry *format,
     plan->profile = profile;
     plan->position = (uint64_t)ask->depth * format->block_tokens;
     plan->quality = (uint8_t)quality;
+    plan->lost = ask->quality > WEFT_LOSSLESS;
+    plan->bytes_most = plan->lost ? 0 : frame_most(profile, quality, plan);
     return true;
 }
 

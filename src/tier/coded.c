@@ -268,6 +268,14 @@ static enum weft_status no_profile(const struct wf_tier *t, const struct wf_code
                    t->path, (unsigned long long)head.profile);
 }
 
+static enum weft_status no_frame(const struct wf_tier *t)
+{
+    return wf_fail(WEFT_E_INVALID,
+                   "tier %s: a block that has lost something does not become smaller there, and "
+                   "only a frame would say so; it is not written",
+                   t->path);
+}
+
 /* A read whose piece was decoded, or that could not be. */
 static void advance_read(struct wf_tier *t, struct wf_coded_op *op)
 {
@@ -300,6 +308,8 @@ static void advance(struct wf_tier *t, struct wf_coded_op *op)
         finish(t, op, given_up(t));
     else if (op->result == WEFT_OK)
         write_frame(t, op);
+    else if (op->plan.lost)
+        finish(t, op, no_frame(t));
     else
         write_as_is(t, op);
 }
@@ -449,7 +459,10 @@ static enum weft_status submit_write(struct wf_tier *t, struct wf_tier_request *
     if (status != WEFT_OK)
         return status;
     t->ops->stats(t->behind, &stats);
-    if (stats.failed || r->block.bytes > stats.block_bytes_max || !wf_coded_wanted(t, r) ||
+    bool wanted = wf_coded_wanted(t, r);
+    if (!wanted && r->plan->lost)
+        return no_frame(t);
+    if (stats.failed || r->block.bytes > stats.block_bytes_max || !wanted ||
         (!wf_coded_lossy(r->plan) && !worth_trying(t)))
         return pass(t, r);
     if (t->ops->find(t->behind, r->block.key, &there))

@@ -49,6 +49,13 @@ struct wf_coded_plan {
     const struct wf_profile *profile; /* outlives the tier; NULL: none */
     uint8_t quality; /* enum weft_quality that it is made for; 0 or WEFT_LOSSLESS: exact, and then
                         so is `codec` */
+    /* The payload has lost something before, which only a frame with loss can say: without one it
+     * is not written (WEFT_E_INVALID). */
+    bool lost;
+    /* KV that the profile is not for (rotary positions of another kind, another type of numbers)
+     * shows by its frame: one that is larger than this has no loss.  0: any may.  Not with
+     * `lost`. */
+    uint64_t bytes_most;
 };
 
 /* wf_tier_options.coded */

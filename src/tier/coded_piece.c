@@ -62,7 +62,11 @@ enum weft_status wf_coded_check_plan(const struct wf_tier *t, const struct wf_co
 {
     const struct wf_codec *codec = plan->codec;
     if (!codec)
-        return WEFT_OK;
+        return plan->lost ? wf_fail(WEFT_E_INVALID,
+                                    "tier %s: a payload that lost something is to "
+                                    "be encoded exactly; name a lossy codec",
+                                    t->path)
+                          : WEFT_OK;
     if (plan->parameter > UINT16_MAX)
         return wf_fail(WEFT_E_INVALID, "tier %s: parameter %u of codec %s; give up to %u", t->path,
                        plan->parameter, codec->name, UINT16_MAX);
@@ -71,6 +75,11 @@ enum weft_status wf_coded_check_plan(const struct wf_tier *t, const struct wf_co
                        "tier %s: codec %s is lossy, and quality %u says nothing of it; say "
                        "transparent or economy",
                        t->path, codec->name, plan->quality);
+    if (plan->lost && (codec->lossless || plan->bytes_most))
+        return wf_fail(WEFT_E_INVALID,
+                       "tier %s: a payload that lost something is to be encoded by codec %s, with "
+                       "up to %llu bytes; give a lossy codec, and no limit",
+                       t->path, codec->name, (unsigned long long)plan->bytes_most);
     if (codec->profiled && !plan->profile)
         return wf_fail(WEFT_E_INVALID,
                        "tier %s: codec %s works from a profile; name one or take another codec",
@@ -94,9 +103,12 @@ bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r)
            wf_coded_write_memory(t, layout) <= wf_coded_memory_for_writes(t);
 }
 
-void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scratch)
+/* As planned, or without loss where that does not suit the payload. */
+static enum weft_status make_frame(const struct wf_tier *t, struct wf_coded_op *op, void *scratch,
+                                   uint64_t *out_bytes)
 {
-    uint64_t begun_ns = wf_now_ns(), bytes = 0;
+    const struct wf_layout *layout = &op->plan.layout;
+    const struct wf_frame_head *head = (const struct wf_frame_head *)(const void *)op->memory;
     struct wf_frame_plan plan = {
         .all.codec = codec_of(t, &op->plan),
         .all.parameter = op->plan.codec ? op->plan.parameter : 0,
@@ -104,14 +116,29 @@ void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scra
         .profile = op->plan.profile,
         .quality = op->plan.quality,
     };
+    enum weft_status status = wf_frame_encode(layout, &plan, op->plan.position, op->outer->data,
+                                              op->memory, out_bytes, scratch);
+    if (status == WEFT_OK && head->flags & WF_FRAME_LOSSY && op->plan.bytes_most &&
+        *out_bytes > op->plan.bytes_most) {
+        if (!t->options.codec)
+            return WEFT_MISS;
+        plan = (struct wf_frame_plan){.all.codec = t->options.codec};
+        status = wf_frame_encode(layout, &plan, op->plan.position, op->outer->data, op->memory,
+                                 out_bytes, scratch);
+    }
+    return status;
+}
+
+void wf_coded_encode(const struct wf_tier *t, struct wf_coded_op *op, void *scratch)
+{
+    uint64_t begun_ns = wf_now_ns(), bytes = 0;
     const struct wf_frame_head *head = (const struct wf_frame_head *)(const void *)op->memory;
-    op->result = wf_frame_encode(&op->plan.layout, &plan, op->plan.position, op->outer->data,
-                                 op->memory, &bytes, scratch);
+    op->result = make_frame(t, op, scratch, &bytes);
     op->coded_bytes = op->plan.layout.bytes;
     if (op->result == WEFT_OK &&
-        (head->flags & WF_FRAME_STORED ||
+        (head->flags & WF_FRAME_STORED || (op->plan.lost && !(head->flags & WF_FRAME_LOSSY)) ||
          padded(bytes, WF_TIER_ALIGN) >= padded(op->plan.layout.bytes, WF_TIER_ALIGN)))
-        op->result = WEFT_MISS; /* it would take as much room */
+        op->result = WEFT_MISS; /* it would take as much room, or not say what it is */
     if (op->result == WEFT_OK) {
         struct wf_tier_block *block = &op->behind.block;
         op->frame_bytes = bytes;

@@ -470,6 +470,22 @@ static void what_does_not_fit_is_exact(void **state)
     assert_int_equal(get(w, &block, 0, 0), WEFT_OK);
     assert_memory_equal(room_at(w, 0), payload, BLOCK);
 
+    /* Nor does the payload, by what its frame would take. */
+    atomic_store(&here, profile);
+    plan = plan_of(&wf_codec_transform, WEFT_ECONOMY);
+    expect(w, &plan, payload);
+    plan.bytes_most = w->frame_bytes;
+    block = block_of(5, PLANE);
+    assert_int_equal(put(w, &block, &plan, payload), WEFT_OK);
+    assert_quality(w, &block, WEFT_ECONOMY);
+    plan.bytes_most--;
+    block = block_of(6, PLANE);
+    assert_int_equal(put(w, &block, &plan, payload), WEFT_OK);
+    assert_quality(w, &block, 0);
+    assert_int_equal(get(w, &block, 0, 0), WEFT_OK);
+    assert_memory_equal(room_at(w, 0), payload, BLOCK);
+    atomic_store(&here, NULL);
+
     /* Nobody knows what is in there. */
     block = block_of(3, PLANE);
     plan = plan_of(&wf_codec_int8, WEFT_TRANSPARENT);
@@ -478,7 +494,7 @@ static void what_does_not_fit_is_exact(void **state)
     assert_quality(w, &block, 0);
     assert_int_equal(get(w, &block, 0, 0), WEFT_OK);
     assert_memory_equal(room_at(w, 0), payload, BLOCK);
-    assert_int_equal(stats_of(w).coded.all.encoded, 3);
+    assert_int_equal(stats_of(w).coded.all.encoded, 5);
 
     /* No codec makes it smaller. */
     block = block_of(4, PLANE);
@@ -781,12 +797,42 @@ static void many_at_once(void **state)
     }
 }
 
+/* What has lost something is written as that, or not at all. */
+static void what_was_lost_is_said(void **state)
+{
+    struct world *w = *state;
+    struct wf_coded_plan plan = plan_of(&wf_codec_transform, WEFT_ECONOMY);
+    struct wf_tier_block block = block_of(1, PLANE);
+    uint8_t *payload = payload_at(w, 0);
+    fill(w, payload);
+    plan.lost = true;
+    assert_int_equal(put(w, &block, &plan, payload), WEFT_OK);
+    assert_quality(w, &block, WEFT_ECONOMY);
+
+    block = block_of(2, PLANE);
+    plan.codec = &wf_codec_lossless;
+    assert_int_equal(put(w, &block, &plan, payload), WEFT_E_INVALID);
+    plan.codec = NULL;
+    assert_int_equal(put(w, &block, &plan, payload), WEFT_E_INVALID);
+    plan = plan_of(&wf_codec_transform, WEFT_ECONOMY);
+    plan.lost = true;
+    plan.bytes_most = 1;
+    assert_int_equal(put(w, &block, &plan, payload), WEFT_E_INVALID);
+    plan.bytes_most = 0;
+    assert_true(wf_layout_of(WEFT_BF16, LAYERS, TOKENS, HEADS * 2, DIM / 2, &plan.layout));
+    assert_int_equal(put(w, &block, &plan, payload), WEFT_E_INVALID); /* no plane fits */
+    assert_true(wf_layout_of(WEFT_BF16, 1, 1, HEADS, DIM, &plan.layout));
+    assert_int_equal(put(w, &block, &plan, payload), WEFT_E_INVALID); /* another block's layout */
+    assert_int_equal(stats_of(w).blocks, 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 static const struct CMUnitTest tests[] = {
     TEST(it_is_what_the_codec_makes_of_it),
     TEST(positions_count),
     TEST(what_does_not_fit_is_exact),
+    TEST(what_was_lost_is_said),
     TEST(codecs_without_a_profile_need_none),
     TEST(senseless_plans_are_refused),
     TEST(no_profile_loses_no_block),
