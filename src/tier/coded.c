@@ -678,20 +678,6 @@ static void coded_each(const struct wf_tier *tier,
     t->ops->each(t->behind, tell_found, &telling);
 }
 
-static void sum_add(struct wf_coded_sum *to, const struct wf_coded_sum *part)
-{
-    to->blocks += part->blocks;
-    to->plain_bytes += part->plain_bytes;
-    to->stored_bytes += part->stored_bytes;
-    to->encoded += part->encoded;
-    to->encoded_bytes += part->encoded_bytes;
-    to->encoded_to_bytes += part->encoded_to_bytes;
-    to->decoded_bytes += part->decoded_bytes;
-    to->tried_bytes += part->tried_bytes;
-    to->encode_ns += part->encode_ns;
-    to->decode_ns += part->decode_ns;
-}
-
 static void coded_stats(const struct wf_tier *t, struct wf_tier_stats *out)
 {
     t->ops->stats(t->behind, out);
@@ -704,7 +690,7 @@ static void coded_stats(const struct wf_tier *t, struct wf_tier_stats *out)
     out->in_flight = t->in_flight;
     out->coded = t->stats.coded;
     for (uint32_t q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++)
-        sum_add(&out->coded.all, &out->coded.quality[q]);
+        wf_coded_sum_add(&out->coded.all, &out->coded.quality[q]);
 }
 
 static void tell_news(void *context, const struct wf_tier_block *there, bool is)
@@ -797,8 +783,8 @@ struct wf_tier *wf_tier_coded_behind(struct wf_tier *tier)
     {                                                                                         \
         .name = "coded", .open = coded_open, .close = coded_close, .submit = coded_submit,    \
         .reap = coded_reap, .cancel = coded_cancel, .event = coded_event, .find = coded_find, \
-        .remove = coded_remove, .each = coded_each, .stats = coded_stats, .news = news_,      \
-        .hosts = hosts_, .fence = fence_                                                      \
+        .remove = coded_remove, .each = coded_each, .stats = coded_stats, .news = (news_),    \
+        .hosts = (hosts_), .fence = (fence_)                                                  \
     }
 
 const struct wf_tier_ops *wf_tier_coded_over(const struct wf_tier_ops *behind)

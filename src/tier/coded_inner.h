@@ -108,6 +108,20 @@ static inline struct wf_coded_op *wf_coded_take(struct wf_tier_queue *queue)
     return (struct wf_coded_op *)wf_tier_queue_take(queue); /* its first member */
 }
 
+static inline void wf_coded_sum_add(struct wf_coded_sum *to, const struct wf_coded_sum *part)
+{
+    to->blocks += part->blocks;
+    to->plain_bytes += part->plain_bytes;
+    to->stored_bytes += part->stored_bytes;
+    to->encoded += part->encoded;
+    to->encoded_bytes += part->encoded_bytes;
+    to->encoded_to_bytes += part->encoded_to_bytes;
+    to->decoded_bytes += part->decoded_bytes;
+    to->tried_bytes += part->tried_bytes;
+    to->encode_ns += part->encode_ns;
+    to->decode_ns += part->decode_ns;
+}
+
 /* --- coded_open.c */
 
 enum weft_status wf_coded_check(const struct wf_tier_options *options);
