@@ -286,13 +286,23 @@ static uint64_t frame_most(const struct wf_profile *profile, enum weft_quality q
     return (uint64_t)(bytes * (2 / ratio + exact)) + layout->planes * FRAME_PLANE_BYTES + 1;
 }
 
+/* What was stored by a profile goes by that one again, be there a newer. */
+static const struct wf_profile *profile_of(struct wf_node *node, struct wf_format_entry *format,
+                                           const struct wf_coding_ask *ask)
+{
+    if (ask->quality == WEFT_LOSSLESS || !ask->profile)
+        return wf_coding_profile(node, format);
+    const struct wf_profile *profile = wf_profiles_by_id(node->profiles, ask->profile);
+    return profile && wf_profiles_fit(profile, format->request) ? profile : NULL;
+}
+
 /* By the profile, if there is one and the quality was calibrated: a better one will do, too, but
  * for what was stored at that quality before.  This is the same again then, since it lies on the
  * profile's own steps; at any other it would lose twice. */
 static bool with_loss(struct wf_node *node, struct wf_format_entry *format,
                       const struct wf_coding_ask *ask, struct wf_coded_plan *plan)
 {
-    const struct wf_profile *profile = wf_coding_profile(node, format);
+    const struct wf_profile *profile = profile_of(node, format, ask);
     if (!profile) {
         profile_miss(node, format);
         return false;
@@ -337,6 +347,7 @@ enum wf_coding_how wf_coding_plan_slot(const struct wf_lower *lower, const struc
         .depth = wf_store_depth(&domain->store, slot),
         .format = domain->format_of[slot],
         .quality = wf_store_quality(&domain->store, slot),
+        .profile = domain->profile_of[slot],
     };
     return wf_coding_plan(lower, domain, &ask, out);
 }

@@ -40,6 +40,7 @@ struct wf_coding_ask {
     uint32_t depth;
     uint16_t format;           /* its number, and 1; 0: it is not known */
     enum weft_quality quality; /* that it has already */
+    uint64_t profile;          /* by which that came about; 0: none, or it is not known */
 };
 enum wf_coding_how {
     WF_CODING_AS_IT_IS = 0,

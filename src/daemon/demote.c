@@ -172,22 +172,22 @@ static struct wf_directory_add addition(const struct wf_domain *domain, uint32_t
     return add;
 }
 
-/* Was there a block under that key already, of which nobody here knows how exact it is? */
+/* Was there a block under that key already that is less exact than is asked, unknown to all? */
 static bool is_strange(const struct write *write, const uint8_t key[32])
 {
-    const struct wf_index *index = &write->domain->store.index;
     struct wf_directory_block block = {.tiers = 0};
     uint32_t entry = wf_below_find(write->domain, key);
     if (entry != WF_DIRECTORY_NONE)
         wf_directory_read(write->below->directory, entry, &block);
     return !(block.tiers >> write->to->number & 1) &&
-           atomic_load_explicit(index->lossy, memory_order_relaxed);
+           write->quality > wf_domain_quality(write->domain->config);
 }
 
 /* It is below now; say so.  What is not to be said is not below, and goes again. */
 static enum weft_status enter(struct write *write, enum weft_status written)
 {
     const struct wf_tier_block *block = &write->job.job.request.block;
+    write->quality = wf_quality_told(write->job.job.request.lost); /* whatever was meant to be */
     if (written == WEFT_EXISTS && is_strange(write, block->key)) {
         wf_lower_remove(write->to, block->key);
         return WEFT_PENDING; /* the next time there is none */
@@ -265,8 +265,8 @@ static void demote_done(struct wf_mover_job *job)
             status = entered;
         }
     } else if (status == WEFT_OK) {
-        wf_lower_remove(write->to, job->job.request.block.key); /* it was dropped meanwhile */
-    } else if (status == WEFT_MISS) {
+        wf_lower_remove(write->to, job->job.request.block.key);   /* it was dropped meanwhile */
+    } else if (status == WEFT_MISS || status == WEFT_E_INVALID) { /* and would be each time */
         domain->key_taken[write->slot / 8] |= (uint8_t)(1u << (write->slot % 8));
     } else if (status == WEFT_E_CORRUPT && there) {
         wf_scrub_soon(domain, write->slot, wf_word_generation(word));

@@ -33,6 +33,7 @@
 #define PARK_NS 3000000000u /* a client waits no longer than that for room to load into */
 #define PREFETCH_READS 32u  /* with the movers at a time */
 #define PREFETCHES_MAX (WF_LOADS_MAX / 4 * 3) /* the rest is for those that someone waits for */
+#define MIXED UINT64_MAX                      /* of several profiles: it goes by none again */
 #define DOMAIN_MAX (WF_LOADS_MAX / 4 * 3)     /* one domain's, when there are others */
 
 struct read;
@@ -50,8 +51,8 @@ struct load {
     uint32_t slot;
     uint32_t reader; /* for whose request; WF_STORE_NODE: nobody's yet */
     unsigned tier;
-    unsigned tried;            /* tiers that failed */
-    enum weft_quality quality; /* of the copy there */
+    unsigned tried;   /* tiers that failed */
+    uint64_t profile; /* by which what came was stored with loss; 0: none */
     enum wf_tier_class class;
     uint64_t deadline_us, step_us; /* of range 0, and from one range to the next */
     uint32_t part_bytes, lead_parts, range_parts, ranges; /* lead: the first range */
@@ -271,6 +272,7 @@ static void finish(struct load *load)
         wf_telemetry_moved(domain, load->key, &move);
     } else {
         WF_CRASH("load.before_arrival");
+        domain->profile_of[load->slot] = load->profile;
         status = wf_store_arrived(&domain->store, &domain->arriving, load->slot, load->reader);
         WF_CRASH("load.arrived");
     }
@@ -310,7 +312,6 @@ static bool choose(struct load *load)
         unsigned tier = below->order[i];
         if ((block.fit & ~load->tried) >> tier & 1 && wf_lower_usable(&below->tiers[tier])) {
             load->tier = tier;
-            load->quality = wf_directory_quality(&block, tier);
             return true;
         }
     }
@@ -345,7 +346,6 @@ static void settle(struct load *load)
     struct wf_below *below = load->below;
     load->tried |= (unsigned)load->failed << load->tier;
     if (load->failed && choose(load)) {
-        wf_store_worsen(&load->domain->store, load->slot, load->quality);
         load->failed = false;
         load->next_range = 0;
         enqueue(load);
@@ -357,6 +357,20 @@ static void settle(struct load *load)
     wf_clients_unpark(below->node);
 }
 
+/* How exact what came is, its tier says: the directory may not have been told yet that another copy
+ * is there.  False: the domain asks for better. */
+static bool is_good(struct load *load, const struct wf_tier_request *request)
+{
+    enum weft_quality quality = wf_quality_told(request->lost);
+    if (quality > wf_domain_quality(load->domain->config))
+        return false;
+    wf_store_worsen(&load->domain->store, load->slot, quality);
+    if (quality > WEFT_LOSSLESS)
+        load->profile = !load->profile || load->profile == request->profile ? request->profile
+                                                                            : MIXED;
+    return true;
+}
+
 static void read_done(struct wf_mover_job *job)
 {
     struct read *read = (struct read *)job;
@@ -364,6 +378,8 @@ static void read_done(struct wf_mover_job *job)
     struct wf_below *below = load->below;
     enum weft_status status = job->job.request.status;
     read->load = NULL;
+    if (status == WEFT_OK && !load->late && !is_good(load, &job->job.request))
+        status = WEFT_MISS;
     if (load->late) {
         /* What came is of no use to anyone. */
     } else if (status == WEFT_OK) {
@@ -615,7 +631,6 @@ static enum weft_status begin(struct wf_domain *domain, uint32_t entry, const st
     domain->key_taken[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
     domain->format_of[slot] = wanted->format;
     load->slot = slot;
-    wf_store_worsen(&domain->store, slot, load->quality);
     load->bytes = block.bytes;
     load->data = (uint8_t *)domain->pool.memory +
                  atomic_load_explicit(&domain->store.index.desc[slot].offset, memory_order_relaxed);

@@ -315,8 +315,9 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
     domain->key_taken = wf_calloc(slots / 8 + 1, 1, "the map of blocks that stay in DRAM");
     domain->refused = wf_calloc(slots / 8 + 1, 1, "the map of blocks that no tier takes");
     domain->format_of = wf_calloc(slots, sizeof *domain->format_of, "the formats of blocks");
-    if (status == WEFT_OK &&
-        (!domain->used_again || !domain->key_taken || !domain->refused || !domain->format_of))
+    domain->profile_of = wf_calloc(slots, sizeof *domain->profile_of, "the profiles of blocks");
+    if (status == WEFT_OK && (!domain->used_again || !domain->key_taken || !domain->refused ||
+                              !domain->format_of || !domain->profile_of))
         status = WEFT_E_NO_MEMORY;
     if (status == WEFT_OK)
         status = wf_segment_create("weft-index", wf_index_bytes(slots, far), WF_PAGES_NORMAL,
@@ -368,6 +369,7 @@ static void domain_fini(struct wf_domain *domain)
     free(domain->key_taken);
     free(domain->refused);
     free(domain->format_of);
+    free(domain->profile_of);
     memset(domain->secret, 0, sizeof domain->secret);
 }
 

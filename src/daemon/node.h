@@ -83,11 +83,13 @@ struct wf_domain {
     uint8_t tag[32];                 /* names the domain on a tier */
     struct wf_reservations arriving; /* slots that the node fills from below */
     uint8_t *used_again;             /* a bit a slot: read since it was put */
-    uint8_t *key_taken;  /* a bit a slot: a tier has another domain's block under its key */
-    uint8_t *refused;    /* a bit a slot: no tier takes it, as of not long ago */
-    uint16_t *format_of; /* a slot: the number of the format that it was put or asked for with, and
-                            1; 0: it came from below without one */
-    uint64_t refused_ns; /* when all of them were forgotten last */
+    uint8_t *key_taken;   /* a bit a slot: a tier has another domain's block under its key, or the
+                             block has lost something that no tier could say */
+    uint8_t *refused;     /* a bit a slot: no tier takes it, as of not long ago */
+    uint16_t *format_of;  /* a slot: the number of the format that it was put or asked for with, and
+                             1; 0: it came from below without one */
+    uint64_t *profile_of; /* a slot: by which it was stored with loss where it came from; 0: none */
+    uint64_t refused_ns;  /* when all of them were forgotten last */
     uint64_t not_below[WF_NOT_BELOW_REASONS]; /* left DRAM, and are lost */
     uint64_t left_dram;                       /* evicted there while a tier had it */
     uint64_t promoted, promoted_bytes, load_us, loads_lost;

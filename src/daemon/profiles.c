@@ -344,7 +344,7 @@ static bool turns_alike(const struct wf_profile *profile, const struct wf_format
 
 /* A rank of several has some of the model's heads, and an adapter makes other KV; a profile says of
  * neither whose it is. */
-static bool fits(const struct wf_profile *profile, const struct wf_format_open *format)
+bool wf_profiles_fit(const struct wf_profile *profile, const struct wf_format_open *format)
 {
     const struct wf_profile_head *head = &profile->head;
     return strcmp(head->model, format->model) == 0 && !format->block_bytes &&
@@ -361,7 +361,7 @@ const struct wf_profile *wf_profiles_for(const struct wf_profiles *p,
     uint64_t best_ns = 0;
     for (uint32_t i = 0; i < count; i++) {
         uint64_t there_ns = atomic_load_explicit(&p->kept[i].there_ns, memory_order_relaxed);
-        if (there_ns > best_ns && fits(p->kept[i].profile, format)) {
+        if (there_ns > best_ns && wf_profiles_fit(p->kept[i].profile, format)) {
             best = p->kept[i].profile;
             best_ns = there_ns;
         }

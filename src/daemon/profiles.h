@@ -40,6 +40,8 @@ uint64_t wf_profiles_generation(const struct wf_profiles *profiles);
 /* The newest that is made for blocks of such a format; NULL: there is none. */
 const struct wf_profile *wf_profiles_for(const struct wf_profiles *profiles,
                                          const struct wf_format_open *format);
+/* Is it made for blocks of such a format? */
+bool wf_profiles_fit(const struct wf_profile *profile, const struct wf_format_open *format);
 /* Its file's name, for people; "": none of these. */
 const char *wf_profiles_name(const struct wf_profiles *profiles, const struct wf_profile *profile);
 

@@ -65,6 +65,7 @@ static void reserve_one(struct wf_client *client, const struct wf_reserve *reque
     if (status == WEFT_OK) { /* what is said of a slot was of the block before */
         wf_store_worsen(store, slot, quality_of(request));
         client->domain->format_of[slot] = (uint16_t)(request->format + 1);
+        client->domain->profile_of[slot] = 0;
         client->domain->used_again[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
         client->domain->key_taken[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
         client->domain->refused[slot / 8] &= (uint8_t) ~(1u << (slot % 8));

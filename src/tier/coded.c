@@ -98,6 +98,24 @@ static void count(struct wf_tier *t, const struct wf_tier_request *r)
     t->stats.write_bytes += r->op == WF_TIER_WRITE ? r->bytes : 0;
 }
 
+/* What was read. */
+static void tell_made(struct wf_coded_op *op)
+{
+    struct wf_frame_head head;
+    memcpy(&head, op->lead, sizeof head);
+    op->outer->lost = op->there.plain_quality;
+    op->outer->profile = head.profile;
+}
+
+/* What there is now that it was written, or was before. */
+static void tell_lost(const struct wf_tier *t, struct wf_tier_request *r)
+{
+    struct wf_tier_block there;
+    bool is = r->status == WEFT_OK || r->status == WEFT_EXISTS;
+    if (r->op == WF_TIER_WRITE && is && t->ops->find(t->behind, r->block.key, &there))
+        r->lost = there.plain_quality;
+}
+
 static void finish(struct wf_tier *t, struct wf_coded_op *op, enum weft_status status)
 {
     struct wf_tier_request *r = op->outer;
@@ -106,6 +124,10 @@ static void finish(struct wf_tier *t, struct wf_coded_op *op, enum weft_status s
     r->bytes = 0;
     if (status == WEFT_OK)
         r->bytes = r->op == WF_TIER_WRITE ? r->block.bytes : op->to - op->from;
+    if (r->op == WF_TIER_READ && status == WEFT_OK)
+        tell_made(op);
+    else
+        tell_lost(t, r);
     op->step = WF_CODED_FREE;
     wf_tier_queue_add(&t->free_ops, &op->behind);
     count(t, r);
@@ -379,6 +401,7 @@ static void passed(struct wf_tier *t, struct wf_tier_request *r)
 {
     t->with_behind--;
     count(t, r);
+    tell_lost(t, r);
     if (r->op == WF_TIER_WRITE && r->status == WEFT_OK && r->block.plain_bytes) {
         wf_coded_lead_drop(t, r->block.key);
         hold(t, &r->block);
@@ -465,8 +488,10 @@ static enum weft_status submit_write(struct wf_tier *t, struct wf_tier_request *
     if (stats.failed || r->block.bytes > stats.block_bytes_max || !wanted ||
         (!wf_coded_lossy(r->plan) && !worth_trying(t)))
         return pass(t, r);
-    if (t->ops->find(t->behind, r->block.key, &there))
+    if (t->ops->find(t->behind, r->block.key, &there)) {
+        r->lost = there.plain_quality;
         return WEFT_EXISTS;
+    }
     op_begin(t, r, &op);
     op->plan = *r->plan;
     want_room(t, op);
@@ -524,6 +549,8 @@ static enum weft_status coded_submit(struct wf_tier *t, struct wf_tier_request *
         return status;
     if (t->in_flight == t->depth)
         return WEFT_PENDING;
+    r->lost = 0;
+    r->profile = 0;
     status = r->op == WF_TIER_WRITE  ? submit_write(t, r)
              : r->op == WF_TIER_READ ? submit_read(t, r)
                                      : pass(t, r);

@@ -285,6 +285,8 @@ static void complete(struct wf_tier_scheduler *s, struct wf_tier_job *job)
         next = follower->next;
         if (status == WEFT_OK)
             memcpy(follower->request.data, job->request.data, bytes);
+        follower->request.lost = job->request.lost;
+        follower->request.profile = job->request.profile;
         expires_no_more(s, follower);
         tell(s, follower, status, bytes);
     }

@@ -92,6 +92,10 @@ struct wf_tier_request {
     enum weft_status
         status;     /* when reaped: WEFT_OK, WEFT_MISS (READ), WEFT_FULL (WRITE), WEFT_E_… */
     uint64_t bytes; /* when reaped: payload bytes moved */
+    /* When reaped, from a tier that codes: what lies there, as it is in fact, with WEFT_OK and also
+     * with WEFT_EXISTS.  `lost` as plain_quality; READ: `profile` that it was made by.  0: none. */
+    uint32_t lost;
+    uint64_t profile;
     struct wf_tier_request *next;
     uint64_t private[4];
 };

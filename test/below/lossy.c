@@ -388,19 +388,22 @@ static void what_was_lost_elsewhere_can_be_put(void **state)
     finish(&l);
 }
 
-/* Its copy below goes while it is in DRAM: it is stored again as what it is, and loses nothing more
- * by that. */
+/* Its copy below goes while it is in DRAM: it is stored again as what it is, by the profile that it
+ * was stored by, be there a newer, and loses nothing more by that. */
 static void what_is_stored_twice_loses_once(void **state)
 {
     (void)state;
     struct lossy l;
-    char tier[96];
+    char tier[96], newer[160];
     prepare(&l, settings);
     start(&l.w, NULL);
     struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
     assert_int_equal(put_chain(f, 1), LINKS);
     weft_format_close(f);
-    stored_again(&l);
+    stop(&l.w);
+    snprintf(newer, sizeof newer, "%s/newer.wfprofile", l.folder);
+    profile_make(MODEL, 9, newer);
+    start(&l.w, NULL);
     f = format_of(&l, WEFT_QUALITY_DEFAULT);
     assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
     snprintf(tier, sizeof tier, "%s/nvme0", l.w.node.directory);
@@ -421,6 +424,45 @@ static void what_is_stored_twice_loses_once(void **state)
     finish(&l);
 }
 
+/* A block too small to be encoded cannot say below that it has lost something: so it is not there,
+ * and nobody takes it for exact later. */
+static void what_cannot_say_that_it_lost_is_not_stored(void **state)
+{
+    (void)state;
+    struct lossy l;
+    struct weft_key keys[2];
+    struct weft_slot slots[2];
+    size_t present;
+    struct weft_format *f;
+    struct weft_format_spec spec = {.model = MODEL,
+                                    .layers = PROFILE_LAYERS,
+                                    .kv_heads = PROFILE_HEADS,
+                                    .head_dim = PROFILE_DIM,
+                                    .dtype = WEFT_BF16,
+                                    .block_tokens = 1};
+    prepare(&l, settings);
+    for (int i = 0; i < 2; i++) {
+        start(&l.w, NULL);
+        assert_int_equal(weft_format_open(l.w.w, &spec, &f), WEFT_OK);
+        keys_of(f, 1, 2, keys);
+        assert_int_equal(weft_match_keys(f, keys, 2, &present), WEFT_OK);
+        assert_int_equal(present, i); /* what was put exactly is there, and exact */
+        for (uint32_t j = 0; i == 0 && j < 2; j++) {
+            uint32_t lost = j == 1 ? WEFT_LOST_TRANSPARENT : 0;
+            assert_int_equal(weft_reserve_keys(f, j ? &keys[0] : NULL, &keys[j], 1,
+                                               WEFT_CHAINED | lost, &slots[j]),
+                             WEFT_OK);
+            memset(slots[j].data, 1, weft_format_block_bytes(f));
+            assert_int_equal(weft_commit_slots(f, &slots[j], 1), WEFT_OK);
+        }
+        weft_format_close(f);
+        if (i == 0)
+            stop(&l.w);
+        set(&l.w, "domain.default.quality=lossless");
+    }
+    finish(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -431,6 +473,7 @@ int main(void)
         cmocka_unit_test(from_tier_to_tier_it_stays_what_it_is),
         cmocka_unit_test(what_is_stored_twice_loses_once),
         cmocka_unit_test(what_was_lost_elsewhere_can_be_put),
+        cmocka_unit_test(what_cannot_say_that_it_lost_is_not_stored),
     };
     return cmocka_run_group_tests_name("lossy", tests, NULL, NULL);
 }
