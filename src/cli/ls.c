@@ -17,8 +17,9 @@ static const struct cli_word words[] = {
     {"sessions", "open sessions with state and chain: its blocks, below DRAM too, and how many of "
                  "them, from its beginning, are in DRAM"},
     {"domains",
-     "domains with quota, use, share (-: by the quotas), priority, what they are due, their floor, "
-     "and what they have beyond their due (lent); others only for the node's own user"},
+     "domains with quality, quota, use, share (-: by the quotas), priority, what they are due, "
+     "their floor, and what they have beyond their due (lent); others only for the node's own "
+     "user"},
     {"regions", "named and private regions"},
     {"formats", "the layouts that clients have registered"},
     {"tiers", "the pool and what lies below it, nearest first as measured, with use and state"},
@@ -70,9 +71,10 @@ static const char *question(struct cli *cli, const char *word, const char **out_
 /* Of domains what fits a line; --json has the rest. */
 static void domains_print(const json_t *list)
 {
-    static const char *const shown[] = {"name",     "quota_bytes", "used_bytes",  "share",
-                                        "priority", "due_bytes",   "floor_bytes", "lent_bytes",
-                                        "blocks",   "sessions",    "clients",     "hit_rate"};
+    static const char *const shown[] = {"name",       "quality",  "quota_bytes", "used_bytes",
+                                        "share",      "priority", "due_bytes",   "floor_bytes",
+                                        "lent_bytes", "blocks",   "sessions",    "clients",
+                                        "hit_rate"};
     json_t *rows = json_array(), *domain;
     size_t index;
     json_array_foreach ((json_t *)(uintptr_t)list, index, domain) {

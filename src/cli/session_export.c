@@ -24,6 +24,7 @@ struct out {
     char temporary[4200];
     int fd;
     XXH3_state_t *sum;
+    enum weft_quality worst; /* of the blocks that were written */
 };
 
 static int write_all(struct cli *cli, struct out *out, const void *data, size_t bytes)
@@ -175,6 +176,8 @@ static int block_write(struct cli *cli, struct out *out, const struct weft_pins 
     struct session_block block = {.key = *key,
                                   .bytes = length,
                                   .quality = weft_pin_quality(&pins->pins[i])};
+    if (block.quality > out->worst)
+        out->worst = block.quality;
     block.checksum = XXH3_64bits(copy, length);
     wf_session_block_write(&block, bytes);
     XXH3_64bits_update(out->sum, bytes, sizeof bytes);
@@ -237,13 +240,32 @@ static int file_write(struct cli *cli, struct out *out, struct weft_format *form
     return out_close(cli, out, code);
 }
 
+static void say(const struct cli *cli, const struct session_head *head, const struct out *out)
+{
+    uint64_t bytes = head->blocks * head->block_bytes;
+    char size[32];
+    if (cli->json) {
+        json_t *answer = json_object();
+        wf_cli_json_set(answer, "name", json_string(head->name));
+        wf_cli_json_set(answer, "file", json_string(out->name));
+        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)head->blocks));
+        wf_cli_json_set(answer, "bytes", json_integer((json_int_t)bytes));
+        wf_cli_json_set(answer, "quality", json_string(weft_quality_name(out->worst)));
+        wf_cli_json_print(answer);
+        return;
+    }
+    printf("%s: %u block%s, %s, in %s\n", head->name, head->blocks, wf_cli_s(head->blocks),
+           wf_cli_size(bytes, size, sizeof size), out->name);
+    if (out->worst > WEFT_LOSSLESS)
+        printf("some of them were stored with loss: %s\n", weft_quality_name(out->worst));
+}
+
 int wf_session_export(struct cli *cli, const char *name, const char *output)
 {
     static struct session_head head;
-    struct out out = {.name = output, .fd = -1, .sum = XXH3_createState()};
+    struct out out = {.name = output, .fd = -1, .sum = XXH3_createState(), .worst = WEFT_LOSSLESS};
     struct weft_key *keys = NULL;
     struct weft_format *format = NULL;
-    char size[32];
     int code = out.sum ? out_find(cli, &out)
                        : wf_cli_fail(cli, CLI_SYSTEM, "out of memory for a checksum");
     if (code == CLI_OK)
@@ -259,18 +281,8 @@ int wf_session_export(struct cli *cli, const char *name, const char *output)
     }
     if (code == CLI_OK && keys)
         code = file_write(cli, &out, format, &head, keys);
-    if (code == CLI_OK && cli->json) {
-        json_t *answer = json_object();
-        wf_cli_json_set(answer, "name", json_string(name));
-        wf_cli_json_set(answer, "file", json_string(output));
-        wf_cli_json_set(answer, "blocks", json_integer((json_int_t)head.blocks));
-        wf_cli_json_set(answer, "bytes",
-                        json_integer((json_int_t)(head.blocks * head.block_bytes)));
-        wf_cli_json_print(answer);
-    } else if (code == CLI_OK) {
-        printf("%s: %u block%s, %s, in %s\n", name, head.blocks, wf_cli_s(head.blocks),
-               wf_cli_size(head.blocks * head.block_bytes, size, sizeof size), output);
-    }
+    if (code == CLI_OK)
+        say(cli, &head, &out);
     weft_format_close(format);
     free(keys);
     XXH3_freeState(out.sum);

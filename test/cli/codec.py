@@ -4,8 +4,9 @@ import json
 import os
 import random
 import struct
+import time
 
-from harness import FOLDER, answer, case, check, golden, weft
+from harness import FOLDER, answer, case, check, golden, start_node, stop_node, weft
 
 SHAPE = {"dim": 48, "hidden_dim": 64, "layers": 2, "heads": 4, "kv_heads": 2, "vocab": 300, "context": 128}
 
@@ -269,3 +270,42 @@ def codec_profiles_that_are_none():
         why = weft(*given, "--profile", name, expect=2).stderr.decode().replace(NO_TOKENIZER, "")
         check(said in why and why.count("\n") == 1, name, why)
     check("--output" in weft("codec", "calibrate", "--model", checkpoint(), "--text", text(), expect=2).stderr.decode())
+
+
+@case
+def what_a_chain_lost_is_said():
+    """Blocks that a node stored with loss: who exports them, gets them or lists domains is told."""
+    at, folder = ["--socket", os.path.join(FOLDER, "lossy.sock")], os.path.join(FOLDER, "lossy")
+    os.makedirs(os.path.join(folder, "profiles"))
+    blocks, form = (os.path.join(FOLDER, name) for name in ("chain.bin", "chain.json"))
+    given = ["--model", checkpoint("long.bin", context=512, kv_heads=4), "--text", text()]
+    weft("codec", "calibrate", *given, "--name", "tiny", "--kl", "0.1",
+         "--output", os.path.join(folder, "profiles", "tiny.wfprofile"))
+    shape = answer("codec", "kv", *given, "--tokens", "2048", "--output", blocks, "--format-output", form)
+    count = shape["blocks_per_sequence"]
+    check((count, shape["block_tokens"], shape["block_bytes"]) == (7, 64, 24 << 10), shape)  # room that a tier can save
+    with open(blocks, "r+b") as file:
+        file.truncate(count * shape["block_bytes"])
+    named = ["--model", "tiny", "--layers", "2", "--kv-heads", "4", "--head-dim", "12", "--dtype", "bf16", "--block-tokens",
+             "64", "--rope-theta", "10000", "--tokens", ",".join(str(i) for i in range(64 * count))]
+    config = written("lossy.yaml", b"domains:\n  - name: default\n    quality: transparent\n")
+    how = {"tiers": [f"nvme:{folder}/nvme:64MB"], "WEFT_STATE_DIR": folder, "WEFT_CONFIG": config}
+    node = start_node("16MB", at[1], **how)
+    try:
+        weft("put", *named, *at, blocks)
+        weft("session", "archive", "lossy", *named, *at)
+    finally:
+        stop_node(node)
+    node = start_node("16MB", at[1], **how)
+    try:
+        until = time.time() + 10
+        while answer("match", *named, *at, expect=None)["opening"] and time.time() < until:
+            time.sleep(0.05)
+        exported = os.path.join(folder, "lossy.weft")
+        check(answer("session", "export", "lossy", "--output", exported, *at)["quality"] == "transparent")
+        said = weft("session", "export", "lossy", "--output", exported, *at).stdout.decode()
+        check("stored with loss: transparent" in said, said)
+        head, row = (line.split() for line in weft("ls", "domains", *at).stdout.decode().splitlines()[:2])
+        check(dict(zip(head, row))["quality"] == "transparent", head, row)
+    finally:
+        stop_node(node)
