@@ -409,6 +409,7 @@ void wf_directory_read(const struct wf_directory *d, uint32_t at, struct wf_dire
         .domain = e->domain,
         .tiers = e->tiers,
         .fit = fit_tiers(d, e),
+        .good = good_tiers(d, e),
         .qualities = e->qualities,
         .leads = e->child == WF_DIRECTORY_NONE ? 0 : d->entries[e->child].tiers,
         .in_dram = e->in_dram,
@@ -490,6 +491,7 @@ enum weft_status wf_directory_add(struct wf_directory *d, const struct wf_direct
     uint32_t when = e->when;
     e->tiers |= bit_of(add->tier);
     quality_set(e, add->tier, add->quality);
+    e->unread = false;
     e->in_dram |= add->in_dram;
     after_use(d, at, was);
     if (add->chance > 0)
@@ -618,6 +620,11 @@ void wf_directory_judge(struct wf_directory *d, uint32_t at, float chance, float
     (void)live(d, at);
     judge(e, chance, rate, weight);
     e->when = d->now_ds;
+}
+
+void wf_directory_unread(struct wf_directory *d, uint32_t at, bool unread)
+{
+    live(d, at)->unread = unread;
 }
 
 void wf_directory_demand(struct wf_directory *d, uint16_t domain, enum weft_quality quality)

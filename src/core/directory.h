@@ -50,6 +50,7 @@ struct wf_directory_block {
     uint16_t domain;
     uint8_t tiers;      /* bit t: on tier t */
     uint8_t fit;        /* those of them whose copy is as exact as its domain asks */
+    uint8_t good;       /* and of those the ones that can be read: wf_directory_unread() */
     uint16_t qualities; /* wf_directory_quality() */
     uint8_t leads;      /* the same of what extends it, of the youngest */
     bool in_dram;       /* as far as the directory was told */
@@ -145,6 +146,10 @@ void wf_directory_lose_tier(struct wf_directory *directory, unsigned tier);
  * left before does not leave again. */
 void wf_directory_enter_dram(struct wf_directory *directory, uint32_t entry, bool promoted);
 void wf_directory_leave_dram(struct wf_directory *directory, uint32_t entry);
+
+/* Whether its lossy copies are of no use now, as what they were stored by is not there.  They are
+ * shown as before: it may be back.  What is added since is readable. */
+void wf_directory_unread(struct wf_directory *directory, uint32_t entry, bool unread);
 
 /* Drop an entry and all that extends it, from all tiers.  DRAM is the caller's. */
 void wf_directory_remove(struct wf_directory *directory, uint32_t entry);

@@ -33,6 +33,7 @@ struct entry {
     bool live : 1; /* false: not in use, or gone and held still */
     bool in_dram : 1;
     bool promoted : 1;
+    bool unread : 1;     /* its lossy copies cannot be read now, as far as is known */
     uint32_t weight : 4; /* its power of two, and WEIGHT_USUAL (directory.c); 0: of 1 */
     uint8_t domain;
     uint8_t tiers;
@@ -92,6 +93,18 @@ static inline uint8_t fit_tiers(const struct wf_directory *d, const struct entry
             fit &= (uint8_t) ~(1u << tier);
     }
     return fit;
+}
+
+/* Of those, the ones that are not known to be of no use now. */
+static inline uint8_t good_tiers(const struct wf_directory *d, const struct entry *e)
+{
+    uint8_t good = fit_tiers(d, e);
+    for (unsigned left = e->unread ? good : 0; left; left &= left - 1) {
+        unsigned tier = (unsigned)__builtin_ctz(left);
+        if (quality_on(e, tier) > WEFT_LOSSLESS)
+            good &= (uint8_t) ~(1u << tier);
+    }
+    return good;
 }
 
 /* Would it still be somewhere without its nearest tier, or would nobody miss it? */

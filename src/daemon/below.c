@@ -14,6 +14,8 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "daemon/archive.h"
+#include "daemon/coding.h"
+#include "daemon/profiles.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/cxl.h"
@@ -143,14 +145,36 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
     wf_lower_remove(lower, block->key);
 }
 
+void wf_below_unread(struct wf_domain *domain)
+{
+    domain->unread = 1 + wf_profiles_generation(domain->node->profiles);
+}
+
+/* Of which load failed first is no matter: the rest of its chain is of no use without that block,
+ * and was not asked for, perhaps. */
+static bool may_be_unread(struct wf_domain *domain, const uint8_t key[32])
+{
+    struct wf_node *node = domain->node;
+    uint32_t slot = wf_store_find(&domain->store, key);
+    uint16_t format = slot != WF_SLOT_NONE ? domain->format_of[slot] : 0;
+    return domain->unread == 1 + wf_profiles_generation(node->profiles) ||
+           (format && !wf_coding_profile(node, &node->formats[format - 1]));
+}
+
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted)
 {
     uint32_t entry = wf_below_find(domain, key);
     if (entry == WF_DIRECTORY_NONE)
         return;
-    wf_directory_enter_dram(domain->node->below->directory, entry, promoted);
-    if (!promoted)
-        (void)wf_below_replace(domain, key);
+    struct wf_node *node = domain->node;
+    wf_directory_enter_dram(node->below->directory, entry, promoted);
+    if (promoted) {
+        wf_directory_unread(node->below->directory, entry, false);
+        return;
+    }
+    if (may_be_unread(domain, key))
+        wf_directory_unread(node->below->directory, entry, true);
+    (void)wf_below_replace(domain, key);
 }
 
 void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone)

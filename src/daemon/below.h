@@ -171,9 +171,13 @@ uint32_t wf_below_find(const struct wf_domain *domain, const uint8_t key[32]);
 
 /* DRAM's side of things.  `domain` and key of a block that was committed; that has gone. */
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted);
+/* A block of the domain's could not be read for want of its profile: as long as no other profile
+ * comes, what is put there counts as not written yet where it lies with loss. */
+void wf_below_unread(struct wf_domain *domain);
 void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone);
-/* Copies of a block of DRAM that are worse than its domain asks for now leave their tiers, so that
- * it can be written there.  False: not now, or not as long as it is part of an archive. */
+/* Copies of a block of DRAM that are worse than its domain asks for now, or cannot be read for want
+ * of their profile, leave their tiers, so that it can be written there.  False: not now, or not as
+ * long as it is part of an archive. */
 bool wf_below_replace(struct wf_domain *domain, const uint8_t key[32]);
 /* The nearest tier that has the block, by name; NULL: none. */
 const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32]);

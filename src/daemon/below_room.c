@@ -267,19 +267,20 @@ bool wf_below_replace(struct wf_domain *domain, const uint8_t key[32])
     if (entry == WF_DIRECTORY_NONE)
         return true;
     wf_directory_read(below->directory, entry, &block);
-    unsigned unfit = block.tiers & ~(unsigned)block.fit;
+    unsigned unfit = block.tiers & ~(unsigned)block.good;
     if (unfit && (block.archives || block.holds || !block.in_dram))
         return false;
     for (; unfit; unfit &= unfit - 1) {
         struct wf_lower *lower = &below->tiers[__builtin_ctz(unfit)];
+        const char *why = block.fit >> lower->number & 1 ? "profile" : "quality";
         if (!wf_lower_may_remove(lower))
             return false;
         struct wf_block_move move = {.what = "let_go",
-                                     .reason = "quality",
+                                     .reason = why,
                                      .tier = lower->config->name,
                                      .bytes = block.bytes};
         wf_telemetry_moved(domain, key, &move);
-        below->dropping = "quality";
+        below->dropping = why;
         wf_directory_lose(below->directory, entry, lower->number);
         wf_lower_remove(lower, key);
         if (wf_below_find(domain, key) == WF_DIRECTORY_NONE)

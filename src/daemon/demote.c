@@ -366,7 +366,7 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
     uint32_t entry = wf_below_find(domain, key);
     if (entry != WF_DIRECTORY_NONE)
         wf_directory_read(below->directory, entry, &block);
-    if (block.fit)
+    if (block.good)
         return WF_LEAVE_NOW;
     if (block.tiers && !wf_below_replace(domain, key))
         return otherwise;
@@ -541,7 +541,7 @@ uint64_t wf_demote_unwritten(const struct wf_below *below, uint64_t *out_bytes)
             uint32_t entry = wf_below_find(domain, key);
             if (entry != WF_DIRECTORY_NONE)
                 wf_directory_read(below->directory, entry, &block);
-            if (block.fit || !is_wanted(domain, slot, bytes))
+            if (block.good || !is_wanted(domain, slot, bytes))
                 continue;
             blocks++;
             *out_bytes += bytes;

@@ -270,6 +270,8 @@ static void finish(struct load *load)
                                      .tier = lower->config->name,
                                      .bytes = load->bytes};
         wf_telemetry_moved(domain, load->key, &move);
+        if (load->failure == WEFT_E_NOT_FOUND)
+            wf_below_unread(domain);
     } else {
         WF_CRASH("load.before_arrival");
         domain->profile_of[load->slot] = load->profile;

@@ -93,6 +93,7 @@ struct wf_domain {
     uint64_t not_below[WF_NOT_BELOW_REASONS]; /* left DRAM, and are lost */
     uint64_t left_dram;                       /* evicted there while a tier had it */
     uint64_t promoted, promoted_bytes, load_us, loads_lost;
+    uint64_t unread; /* wf_below_unread(): 1 + the profiles then; 0: never */
     uint64_t hidden; /* below, but not in the far table: its place was full */
     struct wf_ahead ahead;
     uint32_t hurried; /* sessions whose deadline is near */

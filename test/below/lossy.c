@@ -291,6 +291,47 @@ static void without_its_profile_it_waits(void **state)
     finish(&l);
 }
 
+/* What is put again meanwhile takes the place of what cannot be read, whether a load found that out
+ * (chain 1), or nobody asked (2), or there is another profile by now (3). */
+static void what_is_put_anew_without_its_profile_is_stored(void **state)
+{
+    (void)state;
+    struct lossy l;
+    prepare(&l, settings);
+    start(&l.w, NULL);
+    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    for (uint64_t c = 1; c <= 3; c++)
+        assert_int_equal(put_chain(f, c), LINKS);
+    weft_format_close(f);
+    stop(&l.w);
+
+    assert_int_equal(unlink(l.file), 0);
+    start(&l.w, NULL);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), 0);
+    assert_true(told(&l.w, "events", "\"reason\":\"profile\""));
+    for (uint64_t c = 1; c <= 2; c++)
+        assert_int_equal(put_chain(f, c), LINKS);
+    weft_format_close(f);
+    stop(&l.w);
+
+    wf_profile_destroy(l.profile);
+    profile_make(MODEL, 1, l.file);
+    l.profile = profile_read(l.file);
+    start(&l.w, NULL);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    for (uint64_t c = 1; c <= 2; c++)
+        assert_int_equal(get_chain(&l, f, c, WEFT_LOSSLESS), LINKS);
+    assert_int_equal(get_chain(&l, f, 3, WEFT_TRANSPARENT), 0);
+    assert_int_equal(put_chain(f, 3), LINKS);
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(get_chain(&l, f, 3, WEFT_TRANSPARENT), LINKS);
+    weft_format_close(f);
+    finish(&l);
+}
+
 static const char *const two[] = {"pool.size=8MB",
                                   "pool.size_max=8MB",
                                   "pool.policy=lru",
@@ -470,6 +511,7 @@ int main(void)
         cmocka_unit_test(who_asks_for_better_has_it),
         cmocka_unit_test(who_asks_for_more_since_is_not_answered_with_less),
         cmocka_unit_test(without_its_profile_it_waits),
+        cmocka_unit_test(what_is_put_anew_without_its_profile_is_stored),
         cmocka_unit_test(from_tier_to_tier_it_stays_what_it_is),
         cmocka_unit_test(what_is_stored_twice_loses_once),
         cmocka_unit_test(what_was_lost_elsewhere_can_be_put),
