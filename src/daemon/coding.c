@@ -28,6 +28,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "daemon/below.h"
@@ -40,6 +41,8 @@
 #define PART_BYTES (64u << 10)
 #define FRAME_PLANE_BYTES 96u /* of a frame, a plane's entry and the states of its coder */
 #define MEASURE_NS 5000000u
+#define MEASURE_ROUNDS 8u /* at least, however long they take; but */
+#define MEASURE_NS_MAX 100000000u
 #define MEASURE_LAYERS 2u
 #define MEASURE_TOKENS 64u
 #define MEASURE_HEADS 8u
@@ -69,24 +72,36 @@ static void fill_like_kv(uint16_t *out, size_t count)
     }
 }
 
-/* The fastest of its rounds: the others were somebody else's time. */
+/* The fastest of its rounds, in time that this thread had: on a host that is busy when the node
+ * starts, the rest is somebody else's, and says nothing of the codec. */
 struct fastest {
     uint64_t begun_ns, last_ns, best_ns;
+    uint32_t rounds;
 };
+
+static uint64_t thread_ns(void)
+{
+    struct timespec time;
+    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) != 0)
+        return wf_now_ns();
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
 
 static void fastest_begin(struct fastest *f)
 {
-    f->begun_ns = f->last_ns = wf_now_ns();
+    f->begun_ns = f->last_ns = thread_ns();
     f->best_ns = UINT64_MAX;
+    f->rounds = 0;
 }
 
 /* A round has ended.  False: that was enough of them. */
 static bool fastest_next(struct fastest *f)
 {
-    uint64_t now = wf_now_ns(), ns = now - f->last_ns;
+    uint64_t now = thread_ns(), ns = now - f->last_ns, all = now - f->begun_ns;
     f->best_ns = ns < f->best_ns ? ns : f->best_ns;
     f->last_ns = now;
-    return now - f->begun_ns < MEASURE_NS;
+    f->rounds++;
+    return all < MEASURE_NS || (f->rounds < MEASURE_ROUNDS && all < MEASURE_NS_MAX);
 }
 
 static double mbps(uint64_t bytes, const struct fastest *f)
@@ -204,7 +219,11 @@ void wf_coding_opened(struct wf_lower *lower)
     coding->link_read_mbps = lower->stats.read_mbps;
     coding->link_write_mbps = lower->stats.write_mbps;
     coding->on = choose(lower);
-    if (coding->on == before || lower->own)
+    if (lower->own)
+        return;
+    wf_info("codec", "tier %s: blocks that are to be exact are written %s: %s", lower->config->name,
+            coding->on ? "encoded" : "as they are", coding->why);
+    if (coding->on == before)
         return;
     wf_telemetry_event(lower->below->node, NULL, "codec", "tier %s: blocks are written %s: %s",
                        lower->config->name, coding->on ? "encoded" : "as they are", coding->why);
