@@ -374,6 +374,8 @@ static void move_print(const json_t *event)
         {"let_go", "removed", "removed from %s with weft rm or weft_remove()"},
         {"let_go", "quality",
          "dropped from %s: it lay there with more loss than its domain allows"},
+        {"let_go", "profile",
+         "dropped from %s: it was put again, and what lay there needs a profile that is not here"},
         {"missing", "missing", "not on %s any more"},
         {"load_failed", "corrupt", "not read back: its copy on %s is corrupt"},
         {"load_failed", "missing", "not read back: %s does not have it any more"},

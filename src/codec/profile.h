@@ -62,7 +62,7 @@ struct wf_profile_head {
     uint32_t layers, heads, head_dim, group_heads;
     uint32_t rope_dims;   /* ≤ head_dim; 0 when rope_pairing is WF_PROFILE_NO_ROPE */
     uint8_t rope_pairing; /* enum wf_rope_pairing, or WF_PROFILE_NO_ROPE */
-    uint8_t dtype;        /* of the KV that it was made from; it serves the others as well */
+    uint8_t dtype;        /* of the KV that it was made from; bf16, f16 and f32 serve each other */
     uint8_t sinks;        /* so many tokens at the beginning of a sequence are stored exactly */
     uint8_t reserved;
     uint64_t tokens; /* that it was made from */

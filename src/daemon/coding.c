@@ -246,21 +246,24 @@ const struct wf_profile *wf_coding_profile(struct wf_node *node, struct wf_forma
 /* Once for each format, when the first of its blocks is written without one. */
 static void profile_miss(struct wf_node *node, struct wf_format_entry *format)
 {
-    char folder[WF_PATH_MAX + 16];
+    char folder[WF_PATH_MAX + 16], why[256];
     if (format->profile_missed)
         return;
     format->profile_missed = true;
     wf_profiles_folder(node, folder, sizeof folder);
+    bool can_be = wf_profiles_why(node->profiles, format->request, why, sizeof why);
     wf_telemetry_event(node, &node->domains[format->domain], "codec",
                        "%s was asked for and no profile fits model %.64s: its blocks are stored "
                        "losslessly",
                        weft_quality_name(format->quality), format->request->model);
+    wf_telemetry_event(node, &node->domains[format->domain], "codec", "no profile for %.48s: %s",
+                       format->request->model, why);
     wf_info("codec",
-            "domain %s asks for %s, and in %s is no profile for model %s (%u layers of %u heads of "
-            "%u): its blocks are stored losslessly; make one with weft codec calibrate --name",
-            node->domains[format->domain].config->name, weft_quality_name(format->quality), folder,
-            format->request->model, format->layers, format->request->kv_heads,
-            format->request->head_dim);
+            "domain %s asks for %s, and in %s no profile fits this format of model %s: %s; its "
+            "blocks are stored losslessly%s",
+            node->domains[format->domain].config->name, weft_quality_name(format->quality),
+            folder[0] ? folder : "no folder", format->request->model, why,
+            can_be ? "; make one with weft codec calibrate --name" : "");
 }
 
 static bool layout_of(const struct wf_format_open *f, uint64_t bytes, struct wf_layout *out)

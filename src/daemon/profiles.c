@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@
 #define LOOK_NS 1000000000u  /* between two looks at the folder's time */
 #define FRESH_NS 1000000000u /* a file that was changed so lately may not be whole */
 #define NAME_BYTES 256u
+#define REFUSALS_MAX 16u /* that are told of a look; the log has all */
 
 struct file {
     char name[NAME_BYTES];
@@ -43,6 +45,7 @@ struct kept {
     struct wf_profile *profile;
     char name[NAME_BYTES];     /* of the file that it was read from first */
     _Atomic uint64_t there_ns; /* when its file was changed last; 0: it is not there now */
+    bool gone;                 /* that was told; the owner's */
 };
 
 struct wf_profiles {
@@ -54,7 +57,8 @@ struct wf_profiles {
     uint32_t file_count;
     uint64_t bytes; /* of all profiles */
     bool starting;
-    char refusal[WF_EVENT_TEXT_MAX + 1]; /* the last one of this look; "": none */
+    char refusals[REFUSALS_MAX][WF_EVENT_TEXT_MAX + 1]; /* of this look */
+    uint32_t refused;
     /* Published: */
     struct kept kept[WF_PROFILES_MAX];
     _Atomic uint32_t count;
@@ -86,7 +90,9 @@ static uint64_t ns_of(const struct timespec *time)
 
 static void refuse(struct wf_profiles *p, const char *name, const char *why)
 {
-    snprintf(p->refusal, sizeof p->refusal, "profile %.60s is not used: %.100s", name, why);
+    if (p->refused < REFUSALS_MAX)
+        snprintf(p->refusals[p->refused++], sizeof p->refusals[0],
+                 "profile %.60s is not used: %.100s", name, why);
     wf_warn("profiles", "%s/%s is not used: %s", p->folder, name, why);
 }
 
@@ -211,7 +217,7 @@ static void look(struct wf_profiles *p)
 {
     size_t suffix = strlen(WF_PROFILES_SUFFIX);
     DIR *folder = opendir(p->folder);
-    p->refusal[0] = '\0';
+    p->refused = 0;
     p->unsettled = false;
     for (uint32_t i = 0; i < p->file_count; i++)
         p->files[i].seen = false;
@@ -229,8 +235,31 @@ static void look(struct wf_profiles *p)
 
 /* ---------------------------------------------------------------------------- the owner thread */
 
+/* A file that was taken went, was replaced, or is back. */
+static void tell_change(struct wf_profiles *p, struct kept *kept)
+{
+    bool gone = atomic_load_explicit(&kept->there_ns, memory_order_relaxed) == 0;
+    if (gone == kept->gone)
+        return;
+    kept->gone = gone;
+    wf_info("profiles", "%s/%s, of model %s: %s", p->folder, kept->name, kept->profile->head.model,
+            gone ? "that profile is not there any more; nothing is stored by it now, and what was "
+                   "can be read until the node stops, and after that when its file is back, under "
+                   "any name"
+                 : "it is there again");
+    if (gone)
+        wf_telemetry_event(p->node, NULL, "codec",
+                           "profile %.60s is gone, or another now: what was stored by it is read "
+                           "until the node stops, and then with its file again",
+                           kept->name);
+    else
+        wf_telemetry_event(p->node, NULL, "codec", "profile %.60s is there again", kept->name);
+}
+
 static void tell(struct wf_profiles *p)
 {
+    for (uint32_t i = 0; i < p->told; i++)
+        tell_change(p, &p->kept[i]);
     uint32_t count = atomic_load_explicit(&p->count, memory_order_relaxed);
     for (; p->told < count; p->told++) {
         const struct kept *kept = &p->kept[p->told];
@@ -240,8 +269,8 @@ static void tell(struct wf_profiles *p)
         wf_telemetry_event(p->node, NULL, "codec", "profile %.64s is used for model %.100s",
                            kept->name, head->model);
     }
-    if (p->refusal[0])
-        wf_telemetry_event(p->node, NULL, "codec", "%s", p->refusal);
+    for (uint32_t i = 0; i < p->refused; i++)
+        wf_telemetry_event(p->node, NULL, "codec", "%s", p->refusals[i]);
 }
 
 static uint64_t folder_changed_ns(const struct wf_profiles *p)
@@ -342,15 +371,35 @@ static bool turns_alike(const struct wf_profile *profile, const struct wf_format
     return fabs(rope->frequencies[1] - expected) <= 1e-4 * expected;
 }
 
-/* A rank of several has some of the model's heads, and an adapter makes other KV; a profile says of
- * neither whose it is. */
+static bool is_wide(uint32_t dtype)
+{
+    return dtype == WEFT_BF16 || dtype == WEFT_F16 || dtype == WEFT_F32;
+}
+
+/* What was rounded to fewer bits than the calibration saw is not within its bound any more. */
+static bool rounds_alike(const struct wf_profile_head *head, const struct wf_format_open *format)
+{
+    return head->dtype == format->dtype || (is_wide(head->dtype) && is_wide(format->dtype));
+}
+
+/* Why there can be no profile of such a format; NULL: there can.  A rank of several has some of the
+ * model's heads, and an adapter makes other KV; a profile says of neither whose it is. */
+static const char *none_can_be(const struct wf_format_open *format)
+{
+    return format->block_bytes          ? "blocks are opaque"
+           : format->dtype == WEFT_INT8 ? "numbers are int8"
+           : format->tp_size > 1        ? "ranks are several"
+           : format->adapter_bytes      ? "there is an adapter"
+                                        : NULL;
+}
+
 bool wf_profiles_fit(const struct wf_profile *profile, const struct wf_format_open *format)
 {
     const struct wf_profile_head *head = &profile->head;
-    return strcmp(head->model, format->model) == 0 && !format->block_bytes &&
+    return strcmp(head->model, format->model) == 0 && !none_can_be(format) &&
            head->layers == format->layers && head->heads == format->kv_heads &&
-           head->head_dim == format->head_dim && format->dtype != WEFT_INT8 &&
-           format->tp_size <= 1 && !format->adapter_bytes && turns_alike(profile, format);
+           head->head_dim == format->head_dim && rounds_alike(head, format) &&
+           turns_alike(profile, format);
 }
 
 const struct wf_profile *wf_profiles_for(const struct wf_profiles *p,
@@ -367,6 +416,85 @@ const struct wf_profile *wf_profiles_for(const struct wf_profiles *p,
         }
     }
     return best;
+}
+
+struct sentence {
+    char *text;
+    size_t capacity, length;
+};
+
+__attribute__((format(printf, 2, 3))) static void say(struct sentence *s, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int more = vsnprintf(s->text + s->length, s->capacity - s->length, format, arguments);
+    va_end(arguments);
+    size_t left = s->capacity - s->length - 1;
+    s->length += more < 0 ? 0 : (size_t)more < left ? (size_t)more : left;
+}
+
+static void say_rope(struct sentence *s, const struct wf_rope *rope, double theta)
+{
+    if (rope->dims >= 4)
+        say(s, " rotary base %.6g,", pow(rope->frequencies[1], -0.5 * rope->dims));
+    else
+        say(s, rope->dims ? " rotary keys," : " keys that are not turned,");
+    if (theta > 0)
+        say(s, " not %.6g", theta);
+    else
+        say(s, " not ones that are not turned");
+}
+
+static void say_differences(struct sentence *s, const struct kept *kept,
+                            const struct wf_format_open *format)
+{
+    static const char *const dtypes[] = {"?", "f32", "f16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8"};
+    const struct wf_profile_head *head = &kept->profile->head;
+    const struct {
+        const char *name;
+        uint32_t is, wanted;
+    } counts[] = {{"layers", head->layers, format->layers},
+                  {"KV heads", head->heads, format->kv_heads},
+                  {"channels a head", head->head_dim, format->head_dim}};
+    const char *separator = "";
+    say(s, "%.64s is for", kept->name);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        if (counts[i].is != counts[i].wanted) {
+            say(s, "%s %u %s, not %u", separator, counts[i].is, counts[i].name, counts[i].wanted);
+            separator = ";";
+        }
+    if (!turns_alike(kept->profile, format)) {
+        say(s, "%s", separator);
+        say_rope(s, &kept->profile->rope, format->rope_theta);
+        separator = ";";
+    }
+    if (!rounds_alike(head, format))
+        say(s, "%s %s, not %s", separator, dtypes[head->dtype <= WEFT_INT8 ? head->dtype : 0],
+            dtypes[format->dtype <= WEFT_INT8 ? format->dtype : 0]);
+}
+
+bool wf_profiles_why(const struct wf_profiles *p, const struct wf_format_open *format, char *out,
+                     size_t capacity)
+{
+    struct sentence sentence = {.text = out, .capacity = capacity};
+    const char *never = none_can_be(format);
+    const struct kept *newest = NULL;
+    uint64_t newest_ns = 0;
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_acquire);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t there_ns = atomic_load_explicit(&p->kept[i].there_ns, memory_order_relaxed);
+        if (there_ns > newest_ns && strcmp(p->kept[i].profile->head.model, format->model) == 0) {
+            newest = &p->kept[i];
+            newest_ns = there_ns;
+        }
+    }
+    if (never)
+        say(&sentence, "there can be none where %s", never);
+    else if (newest)
+        say_differences(&sentence, newest, format);
+    else
+        say(&sentence, "none names that model");
+    return !never;
 }
 
 const char *wf_profiles_name(const struct wf_profiles *p, const struct wf_profile *profile)

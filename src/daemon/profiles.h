@@ -42,6 +42,10 @@ const struct wf_profile *wf_profiles_for(const struct wf_profiles *profiles,
                                          const struct wf_format_open *format);
 /* Is it made for blocks of such a format? */
 bool wf_profiles_fit(const struct wf_profile *profile, const struct wf_format_open *format);
+/* Why there is none, for people: what the newest that names its model is not made for.  Whether
+ * another could be made that is: not of an opaque format, say. */
+bool wf_profiles_why(const struct wf_profiles *profiles, const struct wf_format_open *format,
+                     char *out, size_t capacity);
 /* Its file's name, for people; "": none of these. */
 const char *wf_profiles_name(const struct wf_profiles *profiles, const struct wf_profile *profile);
 

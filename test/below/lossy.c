@@ -287,6 +287,19 @@ static void without_its_profile_it_waits(void **state)
     stored_again(&l);
     f = format_of(&l, WEFT_QUALITY_DEFAULT);
     assert_int_equal(get_chain(&l, f, 3, WEFT_TRANSPARENT), LINKS);
+    assert_true(told(&l.w, "events", "is used for model " MODEL));
+
+    /* What goes is told, and so is each of those that are none. */
+    for (char name = 'x'; name <= 'y'; name++) {
+        snprintf(aside, sizeof aside, "%s/%c.wfprofile", l.folder, name);
+        FILE *file = fopen(aside, "wbe");
+        assert_non_null(file);
+        assert_int_equal(fclose(file), 0);
+    }
+    assert_int_equal(unlink(l.file), 0);
+    assert_true(told(&l.w, "events", "profile small.wfprofile is gone"));
+    assert_true(told(&l.w, "events", "profile x.wfprofile is not used"));
+    assert_true(told(&l.w, "events", "profile y.wfprofile is not used"));
     weft_format_close(f);
     finish(&l);
 }

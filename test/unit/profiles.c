@@ -147,6 +147,7 @@ static void what_does_not_fit_is_not_used(void **state)
     WITHOUT(other.kv_heads++);
     WITHOUT(other.head_dim++);
     WITHOUT(other.dtype = WEFT_INT8);
+    WITHOUT(other.dtype = WEFT_FP8_E4M3);
     WITHOUT(other.tp_size = 2);
     WITHOUT(other.adapter_bytes = 1);
     WITHOUT(other.block_bytes = PROFILE_BLOCK_BYTES);
@@ -156,6 +157,29 @@ static void what_does_not_fit_is_not_used(void **state)
     format.dtype = WEFT_F16;
     format.tp_size = 1;
     assert_non_null(chosen(p, &format));
+    wf_profiles_destroy(p);
+}
+
+static void what_differs_is_said(void **state)
+{
+    (void)state;
+    char why[256];
+    make("a.wfprofile", "one", 0, 100);
+    struct wf_profiles *p = open_all();
+#define SAYS(change, can_be, sentence)                                         \
+    do {                                                                       \
+        struct wf_format_open other = format_of("one");                        \
+        change;                                                                \
+        assert_int_equal(wf_profiles_why(p, &other, why, sizeof why), can_be); \
+        assert_string_equal(why, sentence);                                    \
+    } while (0)
+    SAYS(other.model[0] = 'O', true, "none names that model");
+    SAYS(other.layers++, true, "a.wfprofile is for 2 layers, not 3");
+    SAYS(other.dtype = WEFT_FP8_E5M2, true, "a.wfprofile is for bf16, not fp8_e5m2");
+    SAYS((other.kv_heads++, other.rope_theta = 5e5), true,
+         "a.wfprofile is for 4 KV heads, not 5; keys that are not turned, not 500000");
+    SAYS(other.block_bytes = 4096, false, "there can be none where blocks are opaque");
+#undef SAYS
     wf_profiles_destroy(p);
 }
 
@@ -243,6 +267,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(the_newest_that_fits_is_used),
         TEST(what_does_not_fit_is_not_used),
+        TEST(what_differs_is_said),
         TEST(what_is_none_does_no_harm),
         TEST(there_are_no_more_than_there_may_be),
         TEST(what_comes_later_is_found_and_what_goes_is_kept_for_readers),
