@@ -210,6 +210,7 @@ void wf_archive_step_hold(struct wf_archive_run *run, struct wf_archive_step *st
             return;
         wf_directory_unhold(directory, step->entry); /* it went all the same */
     }
+    (void)wf_below_replace(run->domain, step->key); /* what is held is not replaced any more */
     step->entry = wf_below_find(run->domain, step->key);
     if (step->entry == WF_DIRECTORY_NONE)
         return;
@@ -244,6 +245,15 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
     struct wf_archive_step *step = &run->steps[at];
     struct wf_directory_block block;
     wf_archive_step_hold(run, step, &block);
+    if (block.tiers && !block.fit) {
+        wf_archive_fail(run,
+                        wf_fail(WEFT_E_BUSY,
+                                "block %u of the chain lies below less exact than its domain asks "
+                                "since, and an archive that was made before keeps it there; let "
+                                "that go (weft session rm), or let the domain's `quality` allow it",
+                                at));
+        return true;
+    }
     if (block.tiers & wf_archive_tiers(below)) {
         step->verify |= block.archives == 0 || run->doubted;
         return true;

@@ -442,6 +442,43 @@ static void what_was_lost_elsewhere_can_be_put(void **state)
     finish(&l);
 }
 
+/* An archive keeps what it was made of.  Its blocks cannot be another's that is to be more exact,
+ * and what is not durable is not said to be. */
+static void what_an_archive_keeps_is_no_better_for_another(void **state)
+{
+    (void)state;
+    struct lossy l;
+    enum weft_quality quality;
+    prepare(&l, settings);
+    start(&l.w, NULL);
+    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(put_chain(f, 1), LINKS);
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(archive_chain(f, 1), WEFT_OK);
+    weft_format_close(f);
+    stop(&l.w);
+
+    set(&l.w, "domain.default.quality=lossless");
+    start(&l.w, NULL);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_true(archives_settle(&l.w, "ok", 1));
+    assert_int_equal(put_chain(f, 1), LINKS);
+    assert_int_equal(archive_chain(f, 1), WEFT_E_BUSY);
+    assert_non_null(strstr(weft_last_error(), "session rm"));
+    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
+    assert_int_equal(weft_archive_remove(l.w.w, "lossy"), WEFT_OK);
+    assert_int_equal(archive_chain(f, 1), WEFT_OK);
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    assert_int_equal(matched(f, 1, &quality), LINKS);
+    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
+    weft_format_close(f);
+    finish(&l);
+}
+
 /* Its copy below goes while it is in DRAM: it is stored again as what it is, by the profile that it
  * was stored by, be there a newer, and loses nothing more by that. */
 static void what_is_stored_twice_loses_once(void **state)
@@ -526,6 +563,7 @@ int main(void)
         cmocka_unit_test(without_its_profile_it_waits),
         cmocka_unit_test(what_is_put_anew_without_its_profile_is_stored),
         cmocka_unit_test(from_tier_to_tier_it_stays_what_it_is),
+        cmocka_unit_test(what_an_archive_keeps_is_no_better_for_another),
         cmocka_unit_test(what_is_stored_twice_loses_once),
         cmocka_unit_test(what_was_lost_elsewhere_can_be_put),
         cmocka_unit_test(what_cannot_say_that_it_lost_is_not_stored),
