@@ -55,7 +55,8 @@ struct wf_profiles {
     /* Of whoever looks: */
     struct file *files; /* [FILES_MAX] */
     uint32_t file_count;
-    uint64_t bytes; /* of all profiles */
+    uint64_t bytes;  /* of all profiles */
+    uint32_t unseen; /* files of this look that there was no room to remember */
     bool starting;
     char refusals[REFUSALS_MAX][WF_EVENT_TEXT_MAX + 1]; /* of this look */
     uint32_t refused;
@@ -182,6 +183,8 @@ static void look_at(struct wf_profiles *p, int folder, const char *name)
     bool fresh = !p->starting && ns_of(&now) - changed_ns < FRESH_NS;
     if (file)
         file->seen = true;
+    else
+        p->unseen++;
     if (file && !same && fresh) {
         p->unsettled = true;
     } else if (file && !same) {
@@ -202,8 +205,9 @@ static void settle(struct wf_profiles *p)
         const struct file *file = &p->files[i];
         if (!file->seen)
             continue;
-        if (file->profile != NONE && file->changed_ns > there_ns[file->profile])
-            there_ns[file->profile] = file->changed_ns;
+        /* Who unpacks files may give them no time at all: there they are all the same. */
+        if (file->profile != NONE && file->changed_ns >= there_ns[file->profile])
+            there_ns[file->profile] = file->changed_ns ? file->changed_ns : 1;
         p->files[left++] = *file;
     }
     p->file_count = left;
@@ -219,6 +223,7 @@ static void look(struct wf_profiles *p)
     DIR *folder = opendir(p->folder);
     p->refused = 0;
     p->unsettled = false;
+    p->unseen = 0;
     for (uint32_t i = 0; i < p->file_count; i++)
         p->files[i].seen = false;
     const struct dirent *entry;
@@ -231,6 +236,15 @@ static void look(struct wf_profiles *p)
     if (folder)
         closedir(folder);
     settle(p);
+    if (p->unseen) {
+        snprintf(
+            p->refusal, sizeof p->refusal,
+            "%u files in the folder of profiles are not looked at: %u are all that may be there",
+            p->unseen, FILES_MAX);
+        wf_warn("profiles",
+                "%s has %u files more than the %u that are looked at; leave only profiles",
+                p->folder, p->unseen, FILES_MAX);
+    }
 }
 
 /* ---------------------------------------------------------------------------- the owner thread */

@@ -130,6 +130,19 @@ static void the_newest_that_fits_is_used(void **state)
     wf_profiles_destroy(p);
 }
 
+/* As some archivers unpack files. */
+static void what_has_no_time_is_used(void **state)
+{
+    (void)state;
+    static const struct timespec none[2] = {{0, 0}, {0, 0}};
+    make("a.wfprofile", "one", 0, 100);
+    assert_int_equal(utimensat(AT_FDCWD, path_of("a.wfprofile"), none, 0), 0);
+    struct wf_profiles *p = open_all();
+    struct wf_format_open one = format_of("one");
+    assert_string_equal(chosen(p, &one), "a.wfprofile");
+    wf_profiles_destroy(p);
+}
+
 static void what_does_not_fit_is_not_used(void **state)
 {
     (void)state;
@@ -266,6 +279,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(the_newest_that_fits_is_used),
+        TEST(what_has_no_time_is_used),
         TEST(what_does_not_fit_is_not_used),
         TEST(what_differs_is_said),
         TEST(what_is_none_does_no_harm),
