@@ -236,15 +236,10 @@ static void look(struct wf_profiles *p)
     if (folder)
         closedir(folder);
     settle(p);
-    if (p->unseen) {
-        snprintf(
-            p->refusal, sizeof p->refusal,
-            "%u files in the folder of profiles are not looked at: %u are all that may be there",
-            p->unseen, FILES_MAX);
+    if (p->unseen)
         wf_warn("profiles",
                 "%s has %u files more than the %u that are looked at; leave only profiles",
                 p->folder, p->unseen, FILES_MAX);
-    }
 }
 
 /* ---------------------------------------------------------------------------- the owner thread */
@@ -285,6 +280,11 @@ static void tell(struct wf_profiles *p)
     }
     for (uint32_t i = 0; i < p->refused; i++)
         wf_telemetry_event(p->node, NULL, "codec", "%s", p->refusals[i]);
+    if (p->unseen)
+        wf_telemetry_event(p->node, NULL, "codec",
+                           "%u files in the folder of profiles are not looked at: %u are all that "
+                           "may be there",
+                           p->unseen, FILES_MAX);
 }
 
 static uint64_t folder_changed_ns(const struct wf_profiles *p)
