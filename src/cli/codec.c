@@ -2,10 +2,22 @@
  *
  * weft codec: the options of its subcommands, and which is meant.
  */
+#include <float.h>
+#include <math.h>
+
 #include "cli/codec.h"
 #include "cli/commands.h"
 
-struct codec_options wf_cli_codec_options = {.dtype = "bf16",
+/* Until parsing is done; then what was not given is 0. */
+#define NOT_GIVEN UINT64_MAX
+#define NO_REAL_GIVEN (-DBL_MAX)
+
+struct codec_options wf_cli_codec_options = {.block_tokens = NOT_GIVEN,
+                                             .window = NOT_GIVEN,
+                                             .tokens = NOT_GIVEN,
+                                             .threads = NOT_GIVEN,
+                                             .kl = NO_REAL_GIVEN,
+                                             .ppl_pct = NO_REAL_GIVEN,
                                              .rounds = 5,
                                              .working_set = 256u << 20};
 
@@ -78,12 +90,51 @@ static const char *const examples[] = {
     NULL,
 };
 
+/* A 0 that was given is no way to say "as it is without". */
+static int zeros_refuse(struct cli *cli)
+{
+    struct codec_options *given = &wf_cli_codec_options;
+    const struct {
+        const char *name;
+        uint64_t *to;
+    } numbers[] = {{"block-tokens", &given->block_tokens},
+                   {"window", &given->window},
+                   {"tokens", &given->tokens},
+                   {"threads", &given->threads}};
+    const struct {
+        const char *name, *loses;
+        double *to;
+    } reals[] = {{"kl", "nats a token", &given->kl}, {"ppl-pct", "percent", &given->ppl_pct}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        if (*numbers[i].to == 0)
+            return wf_cli_fail(cli, CLI_USAGE, "--%s is 0; give 1 or more, or leave it out",
+                               numbers[i].name);
+        *numbers[i].to = *numbers[i].to == NOT_GIVEN ? 0 : *numbers[i].to;
+    }
+    for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++) {
+        double value = *reals[i].to;
+        if (value > NO_REAL_GIVEN && value < HUGE_VAL && value > 0)
+            continue;
+        if (!(value <= NO_REAL_GIVEN))
+            return wf_cli_fail(cli, CLI_USAGE,
+                               "--%s is %g; give the %s that may be lost, above 0, like 0.01, or "
+                               "leave it out; lossless is what loses nothing",
+                               reals[i].name, value, reals[i].loses);
+        *reals[i].to = 0;
+    }
+    given->dtype_given = given->dtype != NULL;
+    if (!given->dtype)
+        given->dtype = "bf16";
+    return CLI_OK;
+}
+
 static int run(struct cli *cli)
 {
     static int (*const runs[])(struct cli *) = {wf_cli_codec_list, wf_cli_codec_bench,
                                                 wf_cli_codec_ppl, wf_cli_codec_calibrate,
                                                 wf_cli_codec_kv};
-    return wf_cli_run_word(cli, runs);
+    int code = zeros_refuse(cli);
+    return code == CLI_OK ? wf_cli_run_word(cli, runs) : code;
 }
 
 const struct cli_command wf_cmd_codec = {
@@ -134,9 +185,13 @@ const struct cli_command wf_cmd_codec = {
         "layer's K and V costs alone, in KL and perplexity, and what all of them together cost at "
         "a range of settings.  From that the settings for the qualities follow: transparent (KL "
         "up to --kl, 0.001 nats a token unless given) and economy (perplexity up to --ppl-pct, 1 "
-        "% unless given), with room for texts that are not this one.  --json has what was "
-        "predicted beside what was measured.  A node uses the profile for formats of model --name "
-        "when it lies in its folder of profiles (weftd.yaml(5)) under a name that ends in "
+        "% unless given), with room for texts that are not this one; what is told of them has its "
+        "standard errors.  A quality that even the finest setting does not reach (\"met\": false), "
+        "or by which KV is no smaller than lossless makes it, is left out of the profile, with a "
+        "warning and \"parameter\": 0: a node stores such blocks at the next better quality that "
+        "the profile has, or losslessly, and ppl tells the figures of that (stored_as).  --json "
+        "has what was predicted beside what was measured.  A node uses the profile for "
+        "formats of model --name when it lies in its folder of profiles (weftd.yaml(5)) under a name that ends in "
         ".wfprofile.  ppl --codec transparent does the same with the first quarter of its text, or "
         "takes --profile.\n\n"
         "kv writes the blocks themselves, one after the other, each as engines give it to Weft: "

@@ -16,7 +16,8 @@ struct codec_options {
     const char *input, *format, *name;
     uint64_t block_tokens, window, tokens, threads, rounds, working_set;
     double kl, ppl_pct;
-};
+    bool dtype_given; /* else it is the default */
+};                    /* numbers: 0 where they were not given */
 extern struct codec_options wf_cli_codec_options;
 
 int wf_cli_codec_list(struct cli *cli);
@@ -83,6 +84,7 @@ void wf_cli_codec_profile_free(struct codec_profile *profile);
 struct codec_plan {
     struct wf_frame_plan frame;
     struct codec_profile profile; /* frame.profile, and what calibration says; or nothing */
+    enum weft_quality instead;    /* the better one, of a quality that was not calibrated; or 0 */
 };
 
 /* What a codec's name, or a quality, means for blocks of such a layout.  What must be calibrated

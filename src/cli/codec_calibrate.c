@@ -6,6 +6,9 @@
  * Most windows make the bases (codec/calibrate.h).  The rest, which the bases have not seen, tell
  * what errors cost: first each plane alone, coded at a step of its own while all others stay exact;
  * then all together, at a range of settings.  The setting for a quality is read off that curve.
+ *
+ * A quality that none of these settings reaches, and one by which KV would be no smaller than
+ * lossless makes it, gets none: its parameter is 0, and who reads the profile takes a better one.
  */
 #include <errno.h>
 #include <math.h>
@@ -56,11 +59,21 @@ struct work {
     uint32_t computed; /* tokens of it whose blocks are complete */
     uint32_t length;
     bool observing;
+    struct codec_passage exact; /* what lossless makes of the blocks that settings are tried on */
+    float *block;               /* [layout.bytes]: a copy of one, for that */
 
     struct cli_progress progress;
     double done, share; /* parts of all: before this run, and of it */
 
     struct wf_profile *profile;
+};
+
+/* What a quality is given, and how sure that is. */
+struct setting {
+    struct wf_profile_point point; /* .parameter: also where it is not for use */
+    double cost, most;             /* KL with standard errors on top, and what it may be */
+    double kl_error, pct_error;    /* standard errors of what the point says */
+    bool met, smaller;             /* the bound; and than lossless.  Else it is not for use */
 };
 
 struct trial {
@@ -128,7 +141,10 @@ static bool on_block(void *context, const float *block, uint32_t position)
             memcpy(to, rows, plane * sizeof *rows);
     }
     w->computed = position + layout->tokens;
-    return true;
+    if (!w->observing)
+        return true;
+    memcpy(w->block, block, layout->planes * plane * sizeof *block);
+    return wf_cli_codec_pass(&w->exact, w->block, position);
 }
 
 static bool run(struct work *w, uint32_t first, uint32_t end, bool look,
@@ -253,9 +269,19 @@ static double pct_of(const struct trial *t)
     return 100 * expm1(t->result.nll - t->result.nll_exact);
 }
 
+static double pct_error_of(const struct trial *t)
+{
+    return 100 * exp(t->result.nll - t->result.nll_exact) * t->result.nll_error;
+}
+
 static double ratio_of(const struct trial *t)
 {
     return t->encoded ? (double)t->bytes / (double)t->encoded : 0;
+}
+
+static double lossless_ratio(const struct work *w)
+{
+    return w->exact.encoded ? (double)w->exact.bytes / (double)w->exact.encoded : 0;
 }
 
 /* KL that it may cost, to be on the safe side. */
@@ -268,47 +294,81 @@ static double cost_of(const struct trial *t)
 
 /* A setting between two tries, as the logarithms of what they cost lie; `parameter` is one that was
  * tried, or between such. */
-static struct wf_profile_point between(const struct trial *trials, uint32_t parameter,
-                                       double *out_cost)
+static struct setting between(const struct trial *trials, uint32_t parameter)
 {
     uint32_t away = parameter - (WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM), i = away / TRY_BY;
     const struct trial *a = &trials[i], *b = &trials[i + 1 < TRIES ? i + 1 : i];
     double part = (double)(away % TRY_BY) / TRY_BY, low = cost_of(a), high = cost_of(b);
+    double pct_a = pct_error_of(a), pct_b = pct_error_of(b);
     bool known = low > 0 && high > 0 && a->result.kl > 0 && b->result.kl > 0;
-    *out_cost = known ? low * pow(high / low, part) : fmax(low, high);
-    return (struct wf_profile_point){
+    struct setting s = {.cost = known ? low * pow(high / low, part) : fmax(low, high)};
+    s.point = (struct wf_profile_point){
         .parameter = (uint16_t)parameter,
         .kl = (float)(known ? a->result.kl * pow(b->result.kl / a->result.kl, part)
                             : fmax(a->result.kl, b->result.kl)),
         .ppl_pct = (float)(pct_of(a) + part * (pct_of(b) - pct_of(a))),
         .ratio = (float)(ratio_of(a) + part * (ratio_of(b) - ratio_of(a))),
     };
+    s.kl_error = a->result.kl_error + part * (b->result.kl_error - a->result.kl_error);
+    s.pct_error = pct_a + part * (pct_b - pct_a);
+    return s;
 }
 
 /* The coarsest setting that may cost up to `most`; but where KV is `enough` times smaller before
  * that, no more than reaches it, down to a fifth of the cost: what is easily had is not gambled
  * with. */
-static struct wf_profile_point point_at(const struct trial *trials, double most, double enough)
+static struct setting setting_for(const struct work *w, const struct trial *trials, double most,
+                                  double enough)
 {
-    double cost;
-    struct wf_profile_point chosen = between(trials, WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM, &cost);
+    struct setting chosen = between(trials, WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM);
     for (int32_t away = TRY_FROM + 1; away <= TRY_TO; away++) {
-        struct wf_profile_point next =
-            between(trials, (uint32_t)((int32_t)WF_TRANSFORM_UNIT + away), &cost);
-        if (cost > most || (cost > most / 5 && (double)chosen.ratio >= enough))
+        struct setting next = between(trials, (uint32_t)((int32_t)WF_TRANSFORM_UNIT + away));
+        if (next.cost > most || (next.cost > most / 5 && (double)chosen.point.ratio >= enough))
             break;
         chosen = next;
     }
+    chosen.most = most;
+    chosen.met = chosen.cost <= most;
+    chosen.smaller = chosen.point.ratio > (float)lossless_ratio(w);
     return chosen;
 }
 
-static json_t *point_json(const struct wf_profile_point *point)
+static bool usable(const struct setting *s)
+{
+    return s->met && s->smaller;
+}
+
+/* Why a quality is not in the profile. */
+static void warn(const struct work *w, const struct setting *s, enum weft_quality quality,
+                 const char *option, double given, const char *instead)
+{
+    const char *name = weft_quality_name(quality);
+    if (usable(s))
+        return;
+    if (!s->met)
+        fprintf(stderr,
+                "weft codec: %s is not calibrated: the finest setting that is tried costs a KL of "
+                "%.2g nats a token (%.2g with two standard errors), and --%s %g allows %.2g; what "
+                "asks for it is stored %s; allow more, or give a longer text\n",
+                name, (double)s->point.kl, s->cost, option, given, s->most, instead);
+    else
+        fprintf(stderr,
+                "weft codec: %s is not calibrated: KV would be %.2f times smaller, and lossless "
+                "makes it %.2f times smaller; what asks for it is stored %s\n",
+                name, (double)s->point.ratio, lossless_ratio(w), instead);
+}
+
+static json_t *setting_json(const struct setting *s)
 {
     json_t *a = json_object();
-    wf_cli_json_set(a, "parameter", json_integer(point->parameter));
-    wf_cli_json_set(a, "kl", wf_cli_json_real(point->kl, 7));
-    wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real(point->ppl_pct, 4));
-    wf_cli_json_set(a, "ratio", wf_cli_json_real(point->ratio, 3));
+    wf_cli_json_set(a, "parameter", json_integer(usable(s) ? s->point.parameter : 0));
+    wf_cli_json_set(a, "met", json_boolean(s->met));
+    wf_cli_json_set(a, "smaller_than_lossless", json_boolean(s->smaller));
+    wf_cli_json_set(a, "kl", wf_cli_json_real((double)s->point.kl, 9));
+    wf_cli_json_set(a, "kl_error", wf_cli_json_real(s->kl_error, 9));
+    wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real((double)s->point.ppl_pct, 4));
+    wf_cli_json_set(a, "ppl_delta_pct_error", wf_cli_json_real(s->pct_error, 4));
+    wf_cli_json_set(a, "ratio", wf_cli_json_real((double)s->point.ratio, 3));
     return a;
 }
 
@@ -336,8 +396,10 @@ static json_t *curve_json(const struct work *w, const struct trial *trials)
         json_t *a = json_object();
         wf_cli_json_set(a, "parameter", json_integer(parameter));
         wf_cli_json_set(a, "kl", wf_cli_json_real(trials[i].result.kl, 7));
+        wf_cli_json_set(a, "kl_error", wf_cli_json_real(trials[i].result.kl_error, 7));
         wf_cli_json_set(a, "kl_predicted", wf_cli_json_real(kl, 7));
         wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real(pct_of(&trials[i]), 4));
+        wf_cli_json_set(a, "ppl_delta_pct_error", wf_cli_json_real(pct_error_of(&trials[i]), 4));
         wf_cli_json_set(a, "ratio", wf_cli_json_real(ratio_of(&trials[i]), 3));
         wf_cli_json_set(
             a, "ratio_predicted",
@@ -348,14 +410,15 @@ static json_t *curve_json(const struct work *w, const struct trial *trials)
 }
 
 static json_t *says(const struct work *w, const struct trial *alone, const struct trial *trials,
-                    const struct wf_profile_point *points)
+                    const struct setting *transparent, const struct setting *economy)
 {
     json_t *a = json_object(), *planes = json_array();
     wf_cli_json_set(a, "design_windows", json_integer(w->design_end));
     wf_cli_json_set(a, "held_windows", json_integer(w->held_end - w->held_first));
     wf_cli_json_set(a, "held_apart", json_boolean(w->held_first >= w->design_end));
-    wf_cli_json_set(a, "transparent", point_json(&points[WEFT_TRANSPARENT]));
-    wf_cli_json_set(a, "economy", point_json(&points[WEFT_ECONOMY]));
+    wf_cli_json_set(a, "lossless_ratio", wf_cli_json_real(lossless_ratio(w), 3));
+    wf_cli_json_set(a, "transparent", setting_json(transparent));
+    wf_cli_json_set(a, "economy", setting_json(economy));
     wf_cli_json_set(a, "curve", curve_json(w, trials));
     for (uint32_t p = 0; p < w->subject->layout.planes; p++)
         json_array_append_new(planes, plane_json(w, &alone[p]));
@@ -383,10 +446,17 @@ static bool settings(struct work *w, const struct trial *alone, struct codec_pro
         return false;
     double kl = given->kl > 0 ? given->kl : transparent_kl;
     double pct = given->ppl_pct > 0 ? given->ppl_pct : economy_pct;
-    points[WEFT_TRANSPARENT] = point_at(trials, MARGIN * kl, TRANSPARENT_ENOUGH);
+    struct setting transparent = setting_for(w, trials, MARGIN * kl, TRANSPARENT_ENOUGH);
     /* A model that is as sure as it should be loses as much likelihood as the KL says. */
-    points[WEFT_ECONOMY] = point_at(trials, MARGIN * log1p(pct / 100), ECONOMY_ENOUGH);
-    out->says = says(w, alone, trials, points);
+    struct setting economy = setting_for(w, trials, MARGIN * log1p(pct / 100), ECONOMY_ENOUGH);
+    if (usable(&transparent))
+        points[WEFT_TRANSPARENT] = transparent.point;
+    if (usable(&economy))
+        points[WEFT_ECONOMY] = economy.point;
+    warn(w, &transparent, WEFT_TRANSPARENT, "kl", kl, "losslessly");
+    warn(w, &economy, WEFT_ECONOMY, "ppl-pct", pct,
+         usable(&transparent) ? "as transparent is" : "losslessly");
+    out->says = says(w, alone, trials, &transparent, &economy);
     return profile_made(w, points, &out->file, &out->bytes);
 }
 
@@ -417,6 +487,8 @@ static bool create(struct work *w)
     w->keys = wf_cli_alloc(rows * kv_row(w) * sizeof(float));
     w->values = wf_cli_alloc(rows * kv_row(w) * sizeof(float));
     w->queries = wf_cli_alloc(rows * s->dim * sizeof(float));
+    w->block = wf_cli_alloc(subject->layout.planes * subject->layout.tokens * kv_row(w) *
+                            sizeof(float));
     return wf_calibration_create(&shape, &w->c) == WEFT_OK || failed();
 }
 
@@ -433,14 +505,23 @@ static void windows_of(struct work *w, uint32_t windows)
 int wf_cli_codec_calibration(struct cli *cli, const struct codec_subject *subject, uint32_t windows,
                              struct codec_profile *out)
 {
+    static const struct wf_frame_plan lossless = {.all = {&wf_codec_lossless, 0}};
     struct work w = {.cli = cli, .subject = subject};
     struct trial *alone = wf_cli_alloc(subject->layout.planes * sizeof *alone);
     *out = (struct codec_profile){0};
     windows_of(&w, windows);
+    int code = wf_cli_codec_passage_init(cli, &subject->layout, &lossless, &w.exact);
+    if (code != CLI_OK) {
+        wf_cli_codec_passage_fini(&w.exact);
+        free(alone);
+        return code;
+    }
     wf_cli_progress_init(&w.progress, "codec calibrate");
     bool ok = create(&w) && bases(&w) && sensitivities(&w, alone) && settings(&w, alone, out);
     wf_cli_progress_fini(&w.progress);
     wf_calibration_destroy(w.c);
+    wf_cli_codec_passage_fini(&w.exact);
+    free(w.block);
     free(w.keys);
     free(w.values);
     free(w.queries);
@@ -503,18 +584,27 @@ int wf_cli_codec_profile_read(struct cli *cli, const char *path, const struct wf
 
 /* ---------------------------------------------------------------------------------- the command */
 
+static double number(const json_t *object, const char *name)
+{
+    return json_number_value(json_object_get(object, name));
+}
+
+/* Each ± is one standard error. */
 static void print(const struct codec_profile *made, const char *path)
 {
-    static const struct {
-        int quality;
-        const char *name;
-    } all[] = {{WEFT_TRANSPARENT, "transparent"}, {WEFT_ECONOMY, "economy"}};
+    static const char *const qualities[] = {"transparent", "economy"};
     printf("%s: %zu bytes, of %llu tokens\n", path, made->bytes,
            (unsigned long long)made->profile->head.tokens);
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        const struct wf_profile_point *p = &made->profile->head.points[all[i].quality];
-        printf("  %-12s %5.2f times smaller, KL %.2g nats a token, perplexity %+.3f %%\n",
-               all[i].name, (double)p->ratio, (double)p->kl, (double)p->ppl_pct);
+    for (size_t i = 0; i < sizeof qualities / sizeof qualities[0]; i++) {
+        const json_t *point = json_object_get(made->says, qualities[i]);
+        if (json_integer_value(json_object_get(point, "parameter")) == 0) {
+            printf("  %-12s not calibrated\n", qualities[i]);
+            continue;
+        }
+        printf("  %-12s %5.2f times smaller, KL %.2g ± %.1g nats a token, perplexity %+.3f ± %.3f "
+               "%%\n",
+               qualities[i], number(point, "ratio"), number(point, "kl"), number(point, "kl_error"),
+               number(point, "ppl_delta_pct"), number(point, "ppl_delta_pct_error"));
     }
     printf("a node uses it for model %s: put it into its folder of profiles, which "
            "`weft config show` names, or else is `profiles` in its state_dir\n",

@@ -44,6 +44,20 @@ static int profiled_plan(struct cli *cli, const struct codec_subject *subject,
     const struct wf_profile *profile = out->profile.profile;
     if (quality == WEFT_LOSSLESS) /* the codec's own name */
         quality = WEFT_TRANSPARENT;
+    enum weft_quality asked = quality;
+    while (quality > WEFT_LOSSLESS && !profile->head.points[quality].parameter)
+        quality--;
+    if (quality != asked) {
+        out->instead = quality;
+        fprintf(stderr,
+                "weft codec: %s has no setting of its own in the profile; all figures are of %s, "
+                "by which a node stores such blocks\n",
+                weft_quality_name(asked), weft_quality_name(quality));
+    }
+    if (quality == WEFT_LOSSLESS) {
+        out->frame.all.codec = &wf_codec_lossless;
+        return CLI_OK;
+    }
     out->frame.profile = profile;
     out->frame.quality = (uint8_t)quality;
     out->frame.all = (struct wf_frame_choice){&wf_codec_transform,

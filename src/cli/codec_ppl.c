@@ -126,6 +126,8 @@ static json_t *answer(const struct ppl *ppl)
     double apart = r->nll - r->nll_exact;
     json_t *a = json_object();
     wf_cli_json_set(a, "codec", json_string(given->codec));
+    if (ppl->plan.instead)
+        wf_cli_json_set(a, "stored_as", json_string(weft_quality_name(ppl->plan.instead)));
     wf_cli_json_set(a, "ratio",
                     wf_cli_json_real((double)ppl->passage.bytes / (double)ppl->passage.encoded, 4));
     wf_cli_json_set(a, "ppl_exact", wf_cli_json_real(exp(r->nll_exact), 6));
@@ -160,9 +162,12 @@ static void print(const struct ppl *ppl)
     const struct wf_eval_result *r = &ppl->result;
     const struct wf_windows *windows = &ppl->subject.windows;
     double apart = r->nll - r->nll_exact;
-    printf("%s: %.2f times smaller than %s, perplexity %.4f (exact %.4f)\n",
-           wf_cli_codec_options.codec, (double)ppl->passage.bytes / (double)ppl->passage.encoded,
-           wf_cli_codec_options.dtype, exp(r->nll), exp(r->nll_exact));
+    bool other = ppl->plan.instead != WEFT_QUALITY_DEFAULT;
+    printf("%s%s%s: %.2f times smaller than %s, perplexity %.4f (exact %.4f)\n",
+           wf_cli_codec_options.codec, other ? ", stored as " : "",
+           other ? weft_quality_name(ppl->plan.instead) : "",
+           (double)ppl->passage.bytes / (double)ppl->passage.encoded, wf_cli_codec_options.dtype,
+           exp(r->nll), exp(r->nll_exact));
     printf("  %+.4f %% of perplexity, standard error %.4f %%; KL %.3g nats a token, standard error "
            "%.1g\n",
            100 * expm1(apart), 100 * exp(apart) * r->nll_error, r->kl, r->kl_error);
@@ -171,7 +176,7 @@ static void print(const struct ppl *ppl)
            (unsigned long long)r->tokens, windows->length, ppl->subject.layout.tokens,
            windows->calibration, windows->cut ? "; the text goes on (--tokens)" : "");
     const struct codec_profile *profile = &ppl->plan.profile;
-    if (profile->profile && !profile->says)
+    if (ppl->plan.frame.profile && !profile->says)
         printf("  by a profile of %llu tokens: if these are of this text, all figures flatter\n",
                (unsigned long long)profile->profile->head.tokens);
 }

@@ -2,7 +2,6 @@
  *
  * What `weft codec` evaluates: a checkpoint and a text, or weights and tokens from a seed.
  */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,11 +135,6 @@ int wf_cli_codec_open(struct cli *cli, bool made_up, struct codec_subject *out)
         return wf_cli_fail(cli, CLI_USAGE, "say what the model is to read: --text FILE");
     if (!given->model && (given->text || given->tokenizer))
         return wf_cli_fail(cli, CLI_USAGE, "a text needs somebody who reads it: --model FILE");
-    if (!(given->kl >= 0 && given->kl < HUGE_VAL && given->ppl_pct >= 0 &&
-          given->ppl_pct < HUGE_VAL))
-        return wf_cli_fail(cli, CLI_USAGE,
-                           "--kl and --ppl-pct say what may be lost; give numbers above 0, like "
-                           "0.01");
     if (given->window == 1)
         return wf_cli_fail(cli, CLI_USAGE, "a window of 1 token predicts nothing; 2 is the least");
     if (!(given->model ? read_real(out) : make_up(out))) {

@@ -108,6 +108,10 @@ def codec_says_what_is_wrong():
                         (["ppl", "--model", model, "--tokenizer", FOLDER, "--text", long], "tokenizer"),
                         (["ppl", "--model", model, "--text", long, "--codec", "transparent", "--kl", "-1"], "--kl"),
                         (["ppl", "--model", model, "--text", long, "--kl", "nan"], "--kl"),
+                        (["ppl", "--model", model, "--text", long, "--kl", "0"], "--kl is 0"),
+                        (["calibrate", "--output", "/dev/null", "--ppl-pct", "0"], "--ppl-pct is 0"),
+                        (["ppl", "--model", model, "--text", long, "--block-tokens", "0"], "--block-tokens is 0"),
+                        (["ppl", "--model", model, "--text", long, "--tokens", "0"], "--tokens is 0"),
                         (["ppl", "--model", model, "--text", long, "--ppl-pct", "inf"], "--ppl-pct"),
                         (["ppl", "--model", model, "--text", long, "--codec", "rwa"], "'raw'"),
                         (["ppl", "--model", model, "--text", long, "--block-tokens", "128"], "--block-tokens"),
@@ -256,6 +260,41 @@ def codec_calibrate_writes_what_ppl_reads():
     bench = answer("codec", "bench", "--input", blocks, "--format", form, "--profile", profile, "--working-set", "1MiB",
                    "--rounds", "1", "--codec", "economy,transparent")
     check([row["codec"] for row in bench] == ["economy", "transparent"] and bench[0]["max_abs_err"] > 0, bench)
+
+
+@case
+def codec_calibrate_says_what_cannot_be_had():
+    """No setting costs so little: the quality is left out of the profile, and lossless takes its place."""
+    given = ["--model", checkpoint(), "--text", text(), "--block-tokens", "16"]
+    profile = os.path.join(FOLDER, "strict.wfprofile")
+    done = weft("codec", "calibrate", *given, "--kl", "1e-9", "--output", profile, "--json")
+    made, said = json.loads(done.stdout), done.stderr.decode()
+    check("transparent is not calibrated" in said and "--kl 1e-09" in said and "losslessly" in said, said)
+    fine, economy = made["transparent"], made["economy"]
+    check(fine["parameter"] == 0 and not fine["met"] and fine["smaller_than_lossless"] and fine["kl"] > 1e-9, fine)
+    check(economy["parameter"] > 0 and economy["met"] and "economy is not" not in said, economy)
+    check(economy["kl_error"] > 0 and economy["ppl_delta_pct_error"] > 0 and made["lossless_ratio"] > 1.1, made)
+    # enum weft_quality numbers the settings of 16 bytes, from byte 56 of the file on
+    settings = [struct.unpack_from("<H", open(profile, "rb").read(), 56 + 16 * quality)[0] for quality in (2, 3)]
+    check(settings == [0, economy["parameter"]], settings)
+    done = weft("codec", "ppl", *given, "--codec", "transparent", "--profile", profile, "--json")
+    row = json.loads(done.stdout)
+    check(row["stored_as"] == "lossless" and row["kl_mean"] == 0 and row["ratio"] > 1.1, row)
+    check("all figures are of lossless" in done.stderr.decode(), done.stderr)
+    own = answer("codec", "ppl", *given, "--codec", "transparent", "--kl", "1e-9")
+    check(own["stored_as"] == "lossless" and own["calibration"]["transparent"]["met"] is False, own)
+    said = weft("codec", "calibrate", *given, "--output", profile).stdout.decode()
+    check(said.count(" ± ") == 4 and "not calibrated" not in said, said)
+    # Planes of 48 bytes are stored as they are, whatever is tried.
+    tiny = ["--model", checkpoint("one.bin", kv_heads=1), "--text", text(), "--block-tokens", "2", "--dtype", "fp8_e4m3"]
+    done = weft("codec", "calibrate", *tiny, "--output", profile, "--json")
+    made, said = json.loads(done.stdout), done.stderr.decode()
+    for quality in ("transparent", "economy"):
+        point = made[quality]
+        check((point["parameter"], point["met"], point["smaller_than_lossless"]) == (0, True, False), point)
+        check(f"{quality} is not calibrated: KV would be 0.60 times" in said, said)
+    said = weft("codec", "calibrate", *tiny, "--output", profile).stdout.decode()
+    check(said.count("not calibrated") == 2, said)
 
 
 @case
