@@ -41,6 +41,9 @@ struct codec_subject {
  * or an exit code after a sentence. */
 int wf_cli_codec_open(struct cli *cli, bool made_up, struct codec_subject *out);
 void wf_cli_codec_close(struct codec_subject *subject);
+/* A file of the user's that is not there is no mistake in what it says: CLI_SYSTEM, before it is
+ * read.  NULL is none. */
+int wf_cli_codec_readable(struct cli *cli, const char *option, const char *path);
 /* The name that goes into formats: what the model is, and a digest of it.  `out` of 64. */
 void wf_cli_codec_name(const struct codec_subject *subject, char *out, size_t capacity);
 /* {"parameters", "layers", …}: the model's shape. */

@@ -547,6 +547,9 @@ int wf_cli_codec_profile_read(struct cli *cli, const char *path, const struct wf
                               struct codec_profile *out)
 {
     *out = (struct codec_profile){0};
+    int code = wf_cli_codec_readable(cli, "profile", path);
+    if (code != CLI_OK)
+        return code;
     FILE *file = fopen(path, "rb");
     long bytes = -1;
     if (file && fseek(file, 0, SEEK_END) == 0)
@@ -572,12 +575,11 @@ int wf_cli_codec_profile_read(struct cli *cli, const char *path, const struct wf
     wf_layout_plane(layout, 0, 0, NULL, &plane);
     if (head->layers * 2 == layout->planes && wf_profile_fits(out->profile, &plane))
         return CLI_OK;
-    int code =
-        wf_cli_fail(cli, CLI_USAGE,
-                    "--profile %s is of a model of %u layers of %u heads of %u elements, and "
-                    "this one has %u of %u of %u; calibrate this one",
-                    path, head->layers, head->heads, head->head_dim, layout->planes / 2,
-                    layout->heads, layout->head_dim);
+    code = wf_cli_fail(cli, CLI_USAGE,
+                       "--profile %s is of a model of %u layers of %u heads of %u elements, and "
+                       "this one has %u of %u of %u; calibrate this one",
+                       path, head->layers, head->heads, head->head_dim, layout->planes / 2,
+                       layout->heads, layout->head_dim);
     wf_cli_codec_profile_free(out);
     return code;
 }

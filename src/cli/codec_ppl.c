@@ -191,6 +191,9 @@ int wf_cli_codec_ppl(struct cli *cli)
         return code;
     code = wf_cli_codec_plan(cli, &ppl.subject, &ppl.subject.layout, wf_cli_codec_options.codec,
                              &ppl.plan);
+    if (code == CLI_OK && wf_cli_codec_options.profile && !ppl.plan.profile.profile)
+        code = wf_cli_fail(cli, CLI_USAGE, "%s does not go by a profile; leave out --profile",
+                           wf_cli_codec_options.codec);
     if (code == CLI_OK)
         code = wf_cli_codec_passage_init(cli, &ppl.subject.layout, &ppl.plan.frame, &ppl.passage);
     if (code == CLI_OK)

@@ -41,15 +41,63 @@ static uint32_t number_of(const json_t *format, const char *name)
     return value > 0 && value <= UINT32_MAX ? (uint32_t)value : 0;
 }
 
+/* What a format file may say; also of kv, and of people, who mistype. */
+static const char *const format_keys[] = {"model",
+                                          "layers",
+                                          "kv_heads",
+                                          "head_dim",
+                                          "dtype",
+                                          "block_tokens",
+                                          "rope_theta",
+                                          "rope_pairing",
+                                          "block_bytes",
+                                          "blocks",
+                                          "blocks_per_sequence",
+                                          "made_up",
+                                          NULL};
+
+static const char *format_key(void *context, int index)
+{
+    (void)context;
+    return format_keys[index];
+}
+
+static int check_format(struct cli *cli, const char *path, const json_t *format)
+{
+    const char *dtype = json_string_value(json_object_get(format, "dtype")), *key;
+    json_t *value;
+    if (!json_is_object(format))
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "the format %s is no JSON object, like {\"layers\": 6, …}", path);
+    json_object_foreach ((json_t *)(uintptr_t)format, key, value) {
+        int i = 0;
+        while (format_keys[i] && strcmp(format_keys[i], key) != 0)
+            i++;
+        const char *nearest = format_keys[i] ? NULL : wf_cli_nearest(key, format_key, NULL);
+        if (!format_keys[i])
+            return wf_cli_fail(cli, CLI_USAGE, "the format %s has an unknown key '%.64s'%s%s%s",
+                               path, key, nearest ? "; did you mean '" : "; leave it out",
+                               nearest ? nearest : "", nearest ? "'?" : "");
+    }
+    if (wf_cli_codec_options.dtype_given && dtype && strcmp(dtype, wf_cli_codec_options.dtype) != 0)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "the format %s says that its KV is %s; leave out --dtype %s", path,
+                           dtype, wf_cli_codec_options.dtype);
+    return CLI_OK;
+}
+
 static int read_format(struct cli *cli, const char *path, struct codec_set *out)
 {
     static const char *const wanted[] = {"layers", "kv_heads", "head_dim", "block_tokens"};
     json_error_t error;
+    int code = wf_cli_codec_readable(cli, "format", path);
+    if (code != CLI_OK)
+        return code;
     json_t *format = json_load_file(path, 0, &error);
     if (!format)
         return wf_cli_fail(cli, CLI_USAGE, "cannot read the format %s: %s", path, error.text);
     const char *dtype = json_string_value(json_object_get(format, "dtype"));
-    int code = CLI_OK;
+    code = check_format(cli, path, format);
     for (unsigned i = 0; i < 4 && code == CLI_OK; i++) {
         if (number_of(format, wanted[i]) == 0)
             code = wf_cli_fail(cli, CLI_USAGE,

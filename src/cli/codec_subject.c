@@ -2,8 +2,10 @@
  *
  * What `weft codec` evaluates: a checkpoint and a text, or weights and tokens from a seed.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/codec.h"
 #include "codec/convert.h"
@@ -123,6 +125,13 @@ static int layout_set(struct cli *cli, struct codec_subject *out)
     return CLI_OK;
 }
 
+int wf_cli_codec_readable(struct cli *cli, const char *option, const char *path)
+{
+    if (!path || access(path, R_OK) == 0)
+        return CLI_OK;
+    return wf_cli_fail(cli, CLI_SYSTEM, "cannot read --%s %s: %s", option, path, strerror(errno));
+}
+
 int wf_cli_codec_open(struct cli *cli, bool made_up, struct codec_subject *out)
 {
     const struct codec_options *given = &wf_cli_codec_options;
@@ -137,11 +146,18 @@ int wf_cli_codec_open(struct cli *cli, bool made_up, struct codec_subject *out)
         return wf_cli_fail(cli, CLI_USAGE, "a text needs somebody who reads it: --model FILE");
     if (given->window == 1)
         return wf_cli_fail(cli, CLI_USAGE, "a window of 1 token predicts nothing; 2 is the least");
+    int code = wf_cli_codec_readable(cli, "model", given->model);
+    if (code == CLI_OK)
+        code = wf_cli_codec_readable(cli, "tokenizer", given->tokenizer);
+    if (code == CLI_OK)
+        code = wf_cli_codec_readable(cli, "text", given->text);
+    if (code != CLI_OK)
+        return code;
     if (!(given->model ? read_real(out) : make_up(out))) {
         wf_cli_codec_close(out);
         return wf_cli_fail(cli, CLI_USAGE, "%s", wf_say_last());
     }
-    int code = layout_set(cli, out);
+    code = layout_set(cli, out);
     if (code != CLI_OK)
         wf_cli_codec_close(out);
     return code;

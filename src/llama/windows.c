@@ -100,26 +100,37 @@ fail:
     return NULL;
 }
 
-bool wf_windows_of(const char *name, uint32_t *tokens, uint32_t count, uint32_t length,
-                   struct wf_windows *out)
+/* `cut`: the text goes on. */
+static bool windows_of(const char *name, uint32_t *tokens, uint32_t count, uint32_t length,
+                       bool cut, struct wf_windows *out)
 {
     if (length < 2)
         return wf_say_failed("a window of %u tokens predicts nothing: 2 is the least", length);
     uint64_t windows = ((uint64_t)count + length - 2) / (length - 1);
+    unsigned long long least = (unsigned long long)(WF_WINDOWS_MIN - 1) * (length - 1) + 1;
+    if (windows < WF_WINDOWS_MIN && cut)
+        return wf_say_failed("%u tokens of %s were asked for, and %u windows of %u take %llu: ask "
+                             "for more tokens, or for shorter windows",
+                             count, name, WF_WINDOWS_MIN, length - 1, least);
     if (windows < WF_WINDOWS_MIN)
-        return wf_say_failed(
-            "%s has %u tokens, and %u windows of %u take %llu: give a longer text, "
-            "or shorter windows",
-            name, count, WF_WINDOWS_MIN, length - 1,
-            (unsigned long long)(WF_WINDOWS_MIN - 1) * (length - 1) + 1);
+        return wf_say_failed("%s has %u tokens, and %u windows of %u take %llu: give a longer "
+                             "text, or shorter windows",
+                             name, count, WF_WINDOWS_MIN, length - 1, least);
     *out = (struct wf_windows){
         .tokens = tokens,
         .count = count,
         .length = length,
         .windows = (uint32_t)windows,
         .calibration = (uint32_t)windows / 4,
+        .cut = cut,
     };
     return true;
+}
+
+bool wf_windows_of(const char *name, uint32_t *tokens, uint32_t count, uint32_t length,
+                   struct wf_windows *out)
+{
+    return windows_of(name, tokens, count, length, false, out);
 }
 
 bool wf_windows_read(const char *path, const struct wf_tokenizer *tokenizer, uint32_t length,
@@ -136,10 +147,8 @@ bool wf_windows_read(const char *path, const struct wf_tokenizer *tokenizer, uin
     r->file = fopen(path, "rbe");
     bool ok = r->file || wf_say_failed("cannot open the text %s: %s", path, strerror(errno));
     uint32_t *tokens = ok ? read_tokens(r, tokenizer, tokens_max, &w) : NULL;
-    ok = ok && tokens && wf_windows_of(path, tokens, w.count, length, out);
-    if (ok)
-        out->cut = w.cut;
-    else
+    ok = ok && tokens && windows_of(path, tokens, w.count, length, w.cut, out);
+    if (!ok)
         free(tokens);
     if (r->file)
         fclose(r->file);

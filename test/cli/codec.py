@@ -95,12 +95,12 @@ def codec_says_what_is_wrong():
     check("damaged" in why.stderr.decode(), why.stderr)
     cut = written("cut.bin", weights[:-4])
     for words, said in ((["ppl"], "--model"), (["ppl", "--model", model], "--text"),
-                        (["ppl", "--model", model, "--text", "/nowhere"], "/nowhere"),
-                        (["ppl", "--model", "/nowhere", "--text", long], "/nowhere"),
                         (["ppl", "--model", cut, "--text", long], "bytes"),
                         (["ppl", "--model", long, "--text", long], "not a llama2.c checkpoint"),
                         (["ppl", "--model", model, "--text", binary], "zero byte"),
-                        (["ppl", "--model", model, "--text", long, "--tokens", "300"], "longer text"),
+                        (["ppl", "--model", model, "--text", long, "--tokens", "300"], "300 tokens of"),
+                        (["ppl", "--model", model, "--text", written("short.txt", b"a word " * 40)], "longer text"),
+                        (["ppl", "--model", model, "--text", long, "--codec", "int8", "--profile", model], "--profile"),
                         (["ppl", "--model", model, "--tokenizer", model, "--text", long], "tokenizer"),
                         (["ppl", "--model", checkpoint("words.bin", vocab=512), "--text", long],
                          "words.bin has 512 tokens"),
@@ -121,6 +121,11 @@ def codec_says_what_is_wrong():
                         (["kv", "--text", long, "--output", "/dev/null", "--format-output", "/dev/null"], "--model")):
         why = weft("codec", *words, expect=2).stderr.decode().replace(NO_TOKENIZER, "")
         check(said in why and why.count("\n") == 1, words, why)
+    for words in (["--text", "/nowhere"], ["--text", long, "--tokenizer", "/nowhere"],
+                  ["--text", long, "--codec", "economy", "--profile", "/nowhere"]):
+        why = weft("codec", "ppl", "--model", model, *words, expect=6).stderr.decode().replace(NO_TOKENIZER, "")
+        check("/nowhere: No such file" in why and why.count("\n") == 1, words, why)
+    check("/nowhere" in weft("codec", "ppl", "--model", "/nowhere", "--text", long, expect=6).stderr.decode())
 
 
 @case
@@ -218,7 +223,11 @@ def codec_bench_says_what_is_wrong():
     none = written("none.json", b'{"layers": 2, "kv_heads": 2, "head_dim": 12}')
     large = written("large.json", b'{"layers": 1, "kv_heads": 4096, "head_dim": 4096, "block_tokens": 65536}')
     odd = written("odd.json", b'{"layers": 1, "kv_heads": 1, "head_dim": 1, "block_tokens": 1, "dtype": "f64"}')
+    typed = written("typed.json", open(form, "rb").read().replace(b"blocks_per_sequence", b"blocks_per_sequenc"))
     for words, said in ((["--input", blocks], "--format"), (["--format", form], "--input"),
+                        (["--input", blocks, "--format", form, "--dtype", "f16"], "--dtype f16"),
+                        (["--input", blocks, "--format", typed], "did you mean 'blocks_per_sequence'?"),
+                        (["--input", blocks, "--format", written("list.json", b"[1]")], "no JSON object"),
                         (["--input", short, "--format", form], "whole number of blocks"),
                         (["--input", blocks, "--format", blocks], "cannot read the format"),
                         (["--input", blocks, "--format", none], "block_tokens"),
@@ -231,6 +240,7 @@ def codec_bench_says_what_is_wrong():
         why = weft("codec", "bench", *words, expect=2).stderr.decode()
         check(said in why and why.count("\n") == 1, words, why)
     check("/nowhere" in weft("codec", "bench", "--input", "/nowhere", "--format", form, expect=6).stderr.decode())
+    check("/nowhere" in weft("codec", "bench", "--input", blocks, "--format", "/nowhere", expect=6).stderr.decode())
 
 
 @case
@@ -303,7 +313,7 @@ def codec_profiles_that_are_none():
     weft("codec", "calibrate", "--model", checkpoint(), "--text", text(), "--block-tokens", "16", "--output", profile)
     given = ["codec", "ppl", "--model", checkpoint("wide.bin", kv_heads=4), "--text", text(), "--codec", "economy"]
     whole = open(profile, "rb").read()
-    for name, said in ((profile, "calibrate this one"), ("/nowhere", "/nowhere"),
+    for name, said in ((profile, "calibrate this one"),
                        (written("cut.wfprofile", whole[:-9]), "copy it again"), (checkpoint(), "no profile"),
                        (written("flip.wfprofile", whole[:5000] + b"~~" + whole[5002:]), "checksum")):
         why = weft(*given, "--profile", name, expect=2).stderr.decode().replace(NO_TOKENIZER, "")
