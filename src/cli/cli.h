@@ -193,7 +193,8 @@ size_t wf_cli_failed_say(struct cli *cli);
 
 /* missing.c: why `block` of a chain, called `key`, did not come when it was asked for at `since_ms`
  * (of 1970) or later: {"block", "why", "tier", "text"} for json_decref().  why: "absent"; "tier",
- * which has it and did not give it in time; "opening"; "failed", a tier that may have it; or the
+ * which has it and did not give it in time; "quality", a tier has it with more loss than its
+ * domain allows; "opening"; "failed", a tier that may have it; or the
  * reason of the event of the read that failed. */
 json_t *wf_cli_missing(struct cli *cli, const struct weft_key *key, uint64_t block,
                        int64_t since_ms);

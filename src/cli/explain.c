@@ -324,8 +324,13 @@ static void present_print(const json_t *dram, const json_t *below)
     }
     json_array_foreach ((json_t *)(uintptr_t)below, index, row)
         if (!row_of(dram, word(row, "key")))
-            printf("%s is there, below DRAM on %s%s: %s, block %llu of its chain\n",
-                   word(row, "key"), tiers_text(row, tiers, sizeof tiers),
+            printf("%s is %s, below DRAM on %s%s%s%s: %s, block %llu of its chain\n",
+                   word(row, "key"), *word(row, "too_lossy") ? "not found" : "there",
+                   tiers_text(row, tiers, sizeof tiers),
+                   *word(row, "too_lossy")
+                       ? " with more loss than its domain allows now, at quality "
+                       : "",
+                   word(row, "too_lossy"),
                    json_is_true(json_object_get(row, "archived")) ? ", archived" : "",
                    wf_cli_size(number(row, "bytes"), size, sizeof size),
                    (unsigned long long)number(row, "depth"));

@@ -42,7 +42,7 @@ static void state_say(struct cli *cli, const char *name, char *out, size_t capac
     json_decref(tiers);
 }
 
-/* The block lies on a tier still: it did not come in time. */
+/* The block lies on a tier still: it did not come in time, or is not exact enough. */
 static json_t *on_tier(struct cli *cli, const char *hex, uint64_t block)
 {
     char question[96], state[300], text[600];
@@ -52,7 +52,14 @@ static json_t *on_tier(struct cli *cli, const char *hex, uint64_t block)
         return NULL;
     const json_t *row = json_array_get(json_object_get(answer, "below"), 0);
     const char *tier = json_string_value(json_array_get(json_object_get(row, "tiers"), 0));
-    if (tier) {
+    const char *lossy = word(row, "too_lossy");
+    if (tier && *lossy) {
+        snprintf(text, sizeof text,
+                 "block %llu is on tier %s at quality %s only, and its domain asks for better: it "
+                 "counts as missing until it is put again",
+                 (unsigned long long)block, tier, lossy);
+        out = missing_make(block, "quality", tier, text);
+    } else if (tier) {
         state_say(cli, tier, state, sizeof state);
         snprintf(text, sizeof text, "block %llu is on tier %s%s%s", (unsigned long long)block, tier,
                  state, *state ? "" : ", which did not give it in time; get it again");
@@ -78,9 +85,16 @@ static json_t *not_read(struct cli *cli, const char *hex, uint64_t block, int64_
              strcmp(kind, "corrupt") != 0))
             continue;
         json_decref(out);
-        snprintf(text, sizeof text,
-                 "block %llu could not be read from tier %s: %s; weft explain %.16s has its story",
-                 (unsigned long long)block, word(event, "tier"), word(event, "reason"), hex);
+        if (strcmp(word(event, "reason"), "profile") == 0)
+            snprintf(text, sizeof text,
+                     "block %llu lies on tier %s with loss, and the profile that it was stored by "
+                     "is not here; the node's log names it",
+                     (unsigned long long)block, word(event, "tier"));
+        else
+            snprintf(
+                text, sizeof text,
+                "block %llu could not be read from tier %s: %s; weft explain %.16s has its story",
+                (unsigned long long)block, word(event, "tier"), word(event, "reason"), hex);
         out = missing_make(block, word(event, "reason"), word(event, "tier"), text);
     }
     json_decref(answer);

@@ -53,8 +53,9 @@ struct input {
 
 struct tally {
     size_t stored, existing, differing, full;
-    size_t first_differing; /* its number in the chain */
-    bool for_worth;         /* what is full was refused since others are worth more */
+    size_t first_differing;  /* its number in the chain */
+    enum weft_quality worst; /* of those that were there */
+    bool for_worth;          /* what is full was refused since others are worth more */
 };
 
 static int input_pipe(struct cli *cli, struct input *in)
@@ -126,9 +127,10 @@ static const uint8_t *payload_of(const struct input *in, size_t index, size_t bl
     return in->data + at;
 }
 
-/* Does a block that is there hold what was to be put?  One that went since is no difference. */
+/* Does a block that is there hold what was to be put?  One that went since is no difference, and
+ * one that came back with loss is not to be compared: it is what its domain asks for. */
 static bool is_same(struct weft_format *format, const struct weft_key *key, const uint8_t *payload,
-                    size_t part)
+                    size_t part, enum weft_quality *worst)
 {
     struct weft_pins pins;
     if (weft_get_keys(format, key, 1, WEFT_BLOCK_ORDER, &pins) != WEFT_OK)
@@ -137,8 +139,10 @@ static bool is_same(struct weft_format *format, const struct weft_key *key, cons
     if (pins.blocks && weft_wait_block(&pins, 0) == WEFT_OK) {
         const struct weft_pin *pin = &pins.pins[0];
         const uint8_t *there = pin->data;
-        same = memcmp(there, payload, part) == 0;
-        for (size_t i = part; i < pin->bytes && same; i++)
+        enum weft_quality quality = weft_pin_quality(pin);
+        *worst = quality > *worst ? quality : *worst;
+        same = quality > WEFT_LOSSLESS || memcmp(there, payload, part) == 0;
+        for (size_t i = part; i < pin->bytes && same && quality <= WEFT_LOSSLESS; i++)
             same = there[i] == 0;
     }
     weft_pins_release(&pins);
@@ -181,7 +185,7 @@ static int batch_put(struct cli *cli, struct weft_format *format, const struct i
         size_t part;
         const uint8_t *payload = payload_of(in, first + done, block_bytes, &part);
         tally->existing++;
-        if (is_same(format, &keys[first + done], payload, part))
+        if (is_same(format, &keys[first + done], payload, part, &tally->worst))
             continue;
         tally->first_differing = tally->differing ? tally->first_differing : first + done;
         tally->differing++;
@@ -347,16 +351,21 @@ static int report(struct cli *cli, const struct tally *tally, const struct weft_
         wf_cli_json_set(answer, "stored", json_integer((json_int_t)tally->stored));
         wf_cli_json_set(answer, "existing", json_integer((json_int_t)tally->existing));
         wf_cli_json_set(answer, "differing", json_integer((json_int_t)tally->differing));
+        wf_cli_json_set(answer, "quality",
+                        json_string(weft_quality_name(
+                            tally->worst > WEFT_LOSSLESS ? tally->worst : WEFT_LOSSLESS)));
         wf_cli_json_set(answer, "full", json_integer((json_int_t)tally->full));
         wf_cli_json_set(answer, "block_bytes", json_integer((json_int_t)block_bytes));
         wf_cli_json_set(answer, "first_key", json_string(first));
         wf_cli_json_set(answer, "last_key", json_string(last));
         wf_cli_json_print(answer);
     } else {
-        printf(
-            "%zu of %zu block%s of %s stored, %zu %s there already\nfirst key %s\nlast key  %s\n",
-            tally->stored, count, wf_cli_s(count), wf_cli_size(block_bytes, size, sizeof size),
-            tally->existing, tally->existing == 1 ? "was" : "were", first, last);
+        printf("%zu of %zu block%s of %s stored, %zu %s there already%s%s\n"
+               "first key %s\nlast key  %s\n",
+               tally->stored, count, wf_cli_s(count), wf_cli_size(block_bytes, size, sizeof size),
+               tally->existing, tally->existing == 1 ? "was" : "were",
+               tally->worst > WEFT_LOSSLESS ? ", at quality " : "",
+               tally->worst > WEFT_LOSSLESS ? weft_quality_name(tally->worst) : "", first, last);
     }
     if (tally->differing)
         fprintf(stderr,
@@ -459,7 +468,8 @@ const struct cli_command wf_cmd_put = {
     .synopsis = "FILE|-",
     .about =
         "Cuts the input into blocks and stores them as one chain.  A block that is there "
-        "already is not sent again, only compared.\n\n"
+        "already is not sent again, only compared; one that came back from below with loss, as "
+        "its domain's quality allows, is not, and the quality is told.\n\n"
         "With --key, block 0 is named by the identity that you give, block i by the identity "
         "followed by i as four little-endian bytes.  With --tokens, each block is named by "
         "its tokens and all before them, as an engine names it.  Without --block-bytes or a "

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -146,11 +147,24 @@ static int ask(struct cli *cli, const char *name, struct session_head *head, str
     return code;
 }
 
+static int64_t begun_ms; /* of 1970 */
+
 /* Block `at` was there and cannot be had. */
 static int block_fail(struct cli *cli, enum weft_status status, const struct session_head *head,
-                      uint32_t at)
+                      uint32_t at, const struct weft_key *key)
 {
     char what[192];
+    json_t *missing = status == WEFT_MISS ? wf_cli_missing(cli, key, at, begun_ms) : NULL;
+    const char *why = json_string_value(json_object_get(missing, "why"));
+    if (why && (strcmp(why, "profile") == 0 || strcmp(why, "quality") == 0)) {
+        int code = wf_cli_fail(cli, CLI_MISS, "archive '%s' is whole, but %s%s", head->name,
+                               json_string_value(json_object_get(missing, "text")),
+                               *why == 'p' ? "; put its file back into the folder of profiles"
+                                           : "");
+        json_decref(missing);
+        return code;
+    }
+    json_decref(missing);
     if (status == WEFT_MISS || status == WEFT_E_CORRUPT)
         return wf_cli_fail(cli, CLI_WRONG,
                            "archive '%s' is damaged: block %u of %u, counted from 0, is not what "
@@ -172,7 +186,7 @@ static int block_write(struct cli *cli, struct out *out, const struct weft_pins 
     if (status == WEFT_OK)
         status = weft_pin_read(&pins->pins[i], copy, length);
     if (status != WEFT_OK)
-        return block_fail(cli, status, head, at);
+        return block_fail(cli, status, head, at, key);
     struct session_block block = {.key = *key,
                                   .bytes = length,
                                   .quality = weft_pin_quality(&pins->pins[i])};
@@ -193,6 +207,9 @@ static int blocks_write(struct cli *cli, struct out *out, struct weft_format *fo
     uint8_t *copy = wf_cli_alloc(head->block_bytes);
     size_t window = session_window(head->block_bytes);
     int code = CLI_OK;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    begun_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
     wf_cli_progress_init(&progress, "export");
     for (uint32_t at = 0; code == CLI_OK && at < head->blocks;) {
         size_t count = head->blocks - at < window ? head->blocks - at : window;
@@ -203,11 +220,16 @@ static int blocks_write(struct cli *cli, struct out *out, struct weft_format *fo
         }
         weft_pins_release(&behind);
         behind = pins;
-        if (pins.blocks == 0)
+        json_t *missing = pins.blocks ? NULL : wf_cli_missing(cli, &keys[at], at, begun_ms);
+        const char *why = json_string_value(json_object_get(missing, "why"));
+        if (why && strcmp(why, "quality") == 0)
+            code = block_fail(cli, WEFT_MISS, head, at, &keys[at]);
+        else if (pins.blocks == 0)
             code = wf_cli_fail(cli, CLI_REFUSED,
                                "archive '%s': block %u of %u, counted from 0, cannot be brought "
                                "up: the pool has no room for the chain, or the block is damaged",
                                head->name, at, head->blocks);
+        json_decref(missing);
         for (uint32_t i = 0; code == CLI_OK && i < pins.blocks; i++) {
             code = block_write(cli, out, &pins, i, head, at + i, &keys[at + i], copy);
             wf_cli_progress_step(&progress, (double)(at + i + 1) / head->blocks, "");

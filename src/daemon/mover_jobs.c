@@ -116,15 +116,20 @@ static enum weft_status status_when_failed(const struct wf_mover_job *job, enum 
 static void note_error(struct wf_mover *m, const struct wf_mover_job *job, enum weft_status status)
 {
     const uint8_t *key = job->job.request.block.key;
-    /* A profile that is not here is its owner's to tell of. */
-    bool told = status == WEFT_E_TIMEOUT || status == WEFT_E_NOT_FOUND;
-    if (status >= 0 || told || m->ending != WF_ENDING_NOT)
+    /* Nothing is wrong with a block whose profile is not here: which one it is goes into the log.
+     */
+    bool profile = status == WEFT_E_NOT_FOUND;
+    if (status >= 0 || status == WEFT_E_TIMEOUT || m->ending != WF_ENDING_NOT)
         return;
     uint64_t now_ns = wf_now_ns();
-    snprintf(m->last_error, sizeof m->last_error, "%s", wf_last_error());
+    if (!profile)
+        snprintf(m->last_error, sizeof m->last_error, "%s", wf_last_error());
     if (m->warned_ns == 0 || now_ns - m->warned_ns >= WARN_NS) {
         m->warned_ns = now_ns;
-        if (job->kind == WF_MOVE_FLUSH)
+        if (profile)
+            wf_info("mover", "tier %s: block %02x%02x%02x%02x…: %s", m->name, key[0], key[1],
+                    key[2], key[3], wf_last_error());
+        else if (job->kind == WF_MOVE_FLUSH)
             wf_warn("mover", "tier %s: %s", m->name, m->last_error);
         else
             wf_warn("mover", "tier %s: block %02x%02x%02x%02x…: %s", m->name, key[0], key[1],

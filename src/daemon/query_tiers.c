@@ -288,9 +288,15 @@ static json_t *below_row(const struct wf_below *below, const struct wf_directory
     for (uint32_t i = 0; i < below->count; i++)
         if (block->tiers >> below->order[i] & 1)
             json_array_append_new(tiers, text(below->tiers[below->order[i]].config->name));
-    return json_pack("{s:s, s:I, s:I, s:o, s:b, s:b}", "key", key, "bytes",
-                     (json_int_t)block->bytes, "depth", (json_int_t)block->depth, "tiers", tiers,
-                     "in_dram", block->in_dram, "archived", block->archives > 0);
+    json_t *row = json_pack("{s:s, s:I, s:I, s:o, s:b, s:b}", "key", key, "bytes",
+                            (json_int_t)block->bytes, "depth", (json_int_t)block->depth, "tiers",
+                            tiers, "in_dram", block->in_dram, "archived", block->archives > 0);
+    if (block->tiers && !block->fit) {
+        unsigned nearest = (unsigned)__builtin_ctz(block->tiers);
+        enum weft_quality quality = wf_directory_quality(block, nearest);
+        json_object_set_new(row, "too_lossy", text(weft_quality_name(quality)));
+    }
+    return row;
 }
 
 /* Into the page, if it is asked for; false: the page is full. */

@@ -356,5 +356,40 @@ def what_a_chain_lost_is_said():
         check("stored with loss: transparent" in said, said)
         head, row = (line.split() for line in weft("ls", "domains", *at).stdout.decode().splitlines()[:2])
         check(dict(zip(head, row))["quality"] == "transparent", head, row)
+        said = weft("put", *named, *at, blocks).stdout.decode()  # what is there is as its domain asks for it
+        check(f"{count} were there already, at quality transparent" in said, said)
+        again = answer("put", *named, *at, blocks)
+        check(again["quality"] == "transparent", again)
+    finally:
+        stop_node(node)
+
+    def opened():
+        until = time.time() + 10
+        while answer("match", *named, *at, expect=None)["opening"] and time.time() < until:
+            time.sleep(0.05)
+
+    profile = os.path.join(folder, "profiles", "tiny.wfprofile")
+    os.rename(profile, profile + ".aside")
+    node = start_node("16MB", at[1], **how)
+    try:
+        opened()
+        why = weft("session", "export", "lossy", "--output", exported, *at, expect=1).stderr.decode()
+        check("is whole" in why and "profile" in why and "damaged" not in why, why)
+    finally:
+        stop_node(node)
+    os.rename(profile + ".aside", profile)
+
+    how["WEFT_CONFIG"] = written("lossless.yaml", b"domains:\n  - name: default\n    quality: lossless\n")
+    node = start_node("16MB", at[1], **how)
+    try:
+        opened()
+        missing = answer("get", *named, *at, "--output", os.devnull, expect=1)["missing"]
+        check(missing["why"] == "quality" and "quality transparent" in missing["text"], missing)
+        why = weft("get", *named, *at, "--output", os.devnull, expect=1).stderr.decode()
+        check("quality transparent" in why, why)
+        story = weft("explain", again["first_key"], *at, expect=None).stdout.decode()
+        check("not found" in story and "quality transparent" in story, story)
+        why = weft("session", "export", "lossy", "--output", exported, *at, expect=1).stderr.decode()
+        check("is whole" in why and "quality transparent" in why, why)
     finally:
         stop_node(node)
