@@ -33,6 +33,8 @@ static bool make_groups(struct wf_calibration *c)
     for (uint32_t i = 0; i < 2 * c->shape.layers * c->groups; i++) {
         struct wf_calibration_group *g = &c->group[i];
         size_t dims = wf_profile_dims(&c->profile, i % c->groups);
+        if (dims == 0)
+            return false; /* there is no such group */
         g->dims = (uint32_t)dims;
         g->step = 1;
         g->sum = calloc(dims, sizeof(double));

@@ -136,6 +136,19 @@ static void stored_again(struct lossy *l)
     start(&l->w, NULL);
 }
 
+/* Not even by the key of another format, which nobody who keeps to his own keys has. */
+static void no_stricter_format_has(const struct lossy *l, struct weft_format *f, uint64_t chain)
+{
+    struct weft_format *strict = format_of(l, WEFT_LOSSLESS);
+    struct weft_key keys[LINKS];
+    struct weft_pin pin;
+    keys_of(f, chain, LINKS, keys);
+    assert_int_equal(weft_pin(f, &keys[0], &pin), WEFT_OK);
+    weft_unpin(&pin);
+    assert_int_equal(weft_pin(strict, &keys[0], &pin), WEFT_MISS);
+    weft_format_close(strict);
+}
+
 static void what_is_stored_says_what_it_lost(void **state)
 {
     (void)state;
@@ -165,6 +178,7 @@ static void what_is_stored_says_what_it_lost(void **state)
     }
     assert_true((double)tier_number(&l.w, "nvme0", "used_bytes") <
                 0.6 * CHAINS * LINKS * PROFILE_BLOCK_BYTES);
+    no_stricter_format_has(&l, f, CHAINS);
     weft_format_close(f);
 
     /* Up, down and up again: it has lost nothing more. */
