@@ -46,6 +46,7 @@ static const char *const examples[] = {
 
 /* Where the blocks go. */
 struct sink {
+    enum weft_quality worst;                        /* of those that went */
     int fd;                                         /* -1: no block has come yet */
     char place[PATH_MAX], temporary[PATH_MAX + 16]; /* temporary "": written where it lies */
 };
@@ -125,6 +126,8 @@ static int block_get(struct cli *cli, const struct weft_pins *pins, uint32_t blo
         if (*status != WEFT_OK)
             return wf_cli_fail_status(cli, *status, "a block is not what was committed");
     }
+    if (weft_pin_quality(pin) > sink->worst)
+        sink->worst = weft_pin_quality(pin);
     return write_all(cli, sink, data, bytes);
 }
 
@@ -163,8 +166,8 @@ static void miss_say(struct cli *cli, struct weft_format *format, const struct w
 }
 
 /* Takes over `missing`, which is NULL when all was there. */
-static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes, int fd,
-                  json_t *missing)
+static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes,
+                  const struct sink *sink, json_t *missing)
 {
     char size[32];
     if (cli->json) {
@@ -173,15 +176,19 @@ static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes, int
         wf_cli_json_set(answer, "present", json_integer((json_int_t)got));
         wf_cli_json_set(answer, "bytes", json_integer((json_int_t)bytes));
         wf_cli_json_set(answer, "verified", json_boolean(verify));
+        wf_cli_json_set(answer, "quality", json_string(weft_quality_name(sink->worst)));
         wf_cli_json_set(answer, "missing", missing ? missing : json_null());
         wf_cli_json_print(answer);
         missing = NULL;
-    } else if (fd != STDOUT_FILENO || got < count) {
+    } else if (sink->fd != STDOUT_FILENO || got < count) {
         fprintf(stderr, "%zu of %zu block%s, %s%s\n", got, count, wf_cli_s(count),
                 wf_cli_size(bytes, size, sizeof size), verify ? ", checked" : "");
         if (got && missing)
             fprintf(stderr, "weft get: %s\n", json_string_value(json_object_get(missing, "text")));
     }
+    if (!cli->json && sink->worst > WEFT_LOSSLESS)
+        fprintf(stderr, "weft get: some of them were stored with loss: %s\n",
+                weft_quality_name(sink->worst));
     json_decref(missing);
     return got == count ? CLI_OK : CLI_MISS;
 }
@@ -250,7 +257,7 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
         miss_say(cli, format, keys, missing);
     else if (missing)
         wf_cli_failed_say(cli);
-    return report(cli, got, left ? count : got, before - left, sink->fd, missing);
+    return report(cli, got, left ? count : got, before - left, sink, missing);
 }
 
 static int run(struct cli *cli)
@@ -267,7 +274,7 @@ static int run(struct cli *cli)
         return wf_cli_fail(cli, CLI_USAGE, "a terminal is no place for blocks; say --output FILE");
     struct cli_chain chain;
     int code = wf_cli_chain_open(cli, blocks, &chain);
-    struct sink sink = {.fd = to_stdout ? STDOUT_FILENO : -1};
+    struct sink sink = {.fd = to_stdout ? STDOUT_FILENO : -1, .worst = WEFT_LOSSLESS};
     if (code == CLI_OK)
         code = get_chain(cli, chain.format, chain.keys, chain.count, &sink);
     wf_cli_chain_close(&chain);
@@ -286,6 +293,8 @@ const struct cli_command wf_cmd_get = {
         "for up to 5 s.\n\n"
         "A file that is there is replaced when all is written, and not touched when no block is "
         "there or something fails.\n\n"
+        "What tiers stored with loss, in a domain whose quality allows that, is told: the worst "
+        "quality of the blocks that came (`quality`).\n\n"
         "Of the first block that did not come it says why: it is not there; a tier has it and did "
         "not give it within its timeout; a tier that may have it is still being opened, or "
         "failed; or reading it failed.  With --json that is `missing`: its place in the chain, "

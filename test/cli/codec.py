@@ -354,6 +354,10 @@ def what_a_chain_lost_is_said():
         check(answer("session", "export", "lossy", "--output", exported, *at)["quality"] == "transparent")
         said = weft("session", "export", "lossy", "--output", exported, *at).stdout.decode()
         check("stored with loss: transparent" in said, said)
+        out = os.path.join(folder, "out")
+        check(answer("get", *named, *at, "--output", out)["quality"] == "transparent")
+        said = weft("get", *named, *at, "--output", out).stderr.decode()
+        check("7 of 7 blocks" in said and "some of them were stored with loss: transparent" in said, said)
         head, row = (line.split() for line in weft("ls", "domains", *at).stdout.decode().splitlines()[:2])
         check(dict(zip(head, row))["quality"] == "transparent", head, row)
         said = weft("put", *named, *at, blocks).stdout.decode()  # what is there is as its domain asks for it
