@@ -66,8 +66,9 @@ static void shown_print(const struct there *there, size_t count, uint64_t block_
         return;
     for (unsigned t = 0; t < TIERS; t++)
         if (there->on[t])
-            printf("%c  %zu in %s\n", weft_tier_name((enum weft_tier)t)[0], there->on[t],
-                   weft_tier_name((enum weft_tier)t));
+            printf("%c  %zu in %s%s\n", weft_tier_name((enum weft_tier)t)[0], there->on[t],
+                   weft_tier_name((enum weft_tier)t),
+                   t == WEFT_TIER_CXL ? ", or memory beyond the pool" : "");
     if (there->load_us)
         printf("to have all in DRAM takes about %.1f ms\n", there->load_us / 1e3);
     else

@@ -324,6 +324,19 @@ static void check_state(struct wf_remarks *remarks)
                   path, (unsigned)geteuid(), above);
 }
 
+/* Of the folder that was named; the one in state_dir is made. */
+static void check_profiles(struct wf_remarks *remarks)
+{
+    const char *path = remarks->config->profiles;
+    struct stat found;
+    if (!path[0] || (stat(path, &found) == 0 && S_ISDIR(found.st_mode)))
+        return;
+    wf_remark(remarks, WF_REMARK_NOTE,
+              "profiles: '%s' is no folder, so no block is stored with loss, and none that was is "
+              "read; make it, or name the one where the profiles are",
+              path);
+}
+
 void wf_config_check_tiers(struct wf_remarks *remarks)
 {
     const struct wf_config *config = remarks->config;
@@ -344,6 +357,8 @@ void wf_config_check_tiers(struct wf_remarks *remarks)
                       "it; set one of them otherwise, or remove the tier",
                       tier->name);
     }
-    if (config->tier_count)
+    if (config->tier_count) {
         check_state(remarks);
+        check_profiles(remarks);
+    }
 }

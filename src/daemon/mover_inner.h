@@ -80,7 +80,8 @@ struct wf_mover {
     struct wf_tier_scheduler *scheduler;
     uint8_t *buffer; /* for what is verified, and the probe */
     uint32_t buffer_bytes;
-    struct wf_mover_job **buckets; /* taken jobs by key, youngest first */
+    uint64_t probe_as_is, probe_as_is_bytes; /* the probe's own part of the tier's figures */
+    struct wf_mover_job **buckets;           /* taken jobs by key, youngest first */
     uint32_t buckets_mask;
 
     /* The owner thread's. */

@@ -64,6 +64,8 @@ static void publish(struct wf_mover *m, const struct wf_tier_stats *stats)
 {
     pthread_mutex_lock(&m->lock);
     m->stats.tier = *stats;
+    m->stats.tier.coded.as_is -= m->probe_as_is;
+    m->stats.tier.coded.as_is_bytes -= m->probe_as_is_bytes;
     wf_mover_publish(m);
     pthread_mutex_unlock(&m->lock);
 }
@@ -72,6 +74,7 @@ static void take_in(struct wf_mover *m)
 {
     struct finding finding = {.m = m};
     struct wf_tier_stats stats;
+    m->probe_as_is = m->probe_as_is_bytes = 0;
     m->ops->each(m->tier, found, &finding);
     if (finding.batch)
         wf_mover_send(m, finding.batch);
@@ -85,6 +88,8 @@ static void take_in(struct wf_mover *m)
                                               : NULL);
     m->ops->stats(m->tier, &stats);
     m->held = stats.claim;
+    m->probe_as_is = stats.coded.as_is; /* nothing else was written yet */
+    m->probe_as_is_bytes = stats.coded.as_is_bytes;
     publish(m, &stats);
 }
 

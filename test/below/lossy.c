@@ -158,6 +158,7 @@ static void what_is_stored_says_what_it_lost(void **state)
     start(&l.w, NULL);
     struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
     assert_int_equal(weft_format_quality(f), WEFT_TRANSPARENT);
+    assert_true(told(&l.w, "tiers", "\"written_as_is\":0")); /* nor is the mover's own told */
     for (uint64_t c = 1; c <= CHAINS; c++) {
         assert_int_equal(put_chain(f, c), LINKS);
         assert_int_equal(get_chain(&l, f, c, WEFT_LOSSLESS), LINKS); /* it is in DRAM still */
