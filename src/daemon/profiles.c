@@ -26,7 +26,6 @@
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
-#include "sys/paths.h"
 
 #define FILES_MAX 256u       /* of which something is remembered */
 #define LOOK_NS 1000000000u  /* between two looks at the folder's time */
@@ -334,10 +333,6 @@ enum weft_status wf_profiles_create(struct wf_node *node, struct wf_profiles **o
     p->node = node;
     p->files = files;
     wf_profiles_folder(node, p->folder, sizeof p->folder);
-    /* So that there is a place to put one.  Where none can be made, who needs state_dir says so. */
-    bool mine = !node->config.profiles[0] && node->config.state_dir[0] && node->config.tier_count;
-    if (mine && wf_state_directory(p->folder) != WEFT_OK)
-        wf_debug("profiles", "%s", wf_last_error());
     p->looked_ns = wf_now_ns();
     if (p->folder[0]) {
         p->folder_ns = folder_changed_ns(p);

@@ -273,20 +273,6 @@ static void what_comes_later_is_found_and_what_goes_is_kept_for_readers(void **s
     wf_profiles_destroy(p);
 }
 
-static void the_folder_is_made_where_there_are_tiers(void **state)
-{
-    (void)state;
-    struct stat about;
-    node.config.profiles[0] = '\0';
-    snprintf(node.config.state_dir, sizeof node.config.state_dir, "%s", folder);
-    wf_profiles_destroy(open_all());
-    assert_int_equal(stat(path_of("profiles"), &about), -1);
-    node.config.tier_count = 1;
-    wf_profiles_destroy(open_all());
-    assert_int_equal(stat(path_of("profiles"), &about), 0);
-    assert_int_equal(about.st_mode, S_IFDIR | 0700);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -298,7 +284,6 @@ int main(void)
         TEST(what_differs_is_said),
         TEST(what_is_none_does_no_harm),
         TEST(there_are_no_more_than_there_may_be),
-        TEST(the_folder_is_made_where_there_are_tiers),
         TEST(what_comes_later_is_found_and_what_goes_is_kept_for_readers),
     };
     return cmocka_run_group_tests_name("profiles", tests, NULL, NULL);
