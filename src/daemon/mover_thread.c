@@ -145,15 +145,20 @@ static uint32_t wait_for_work(struct wf_mover *m)
     return event < 0 && ready == 0 && !at_once ? BLIND_MS : 0;
 }
 
-/* `what` alone, or with the last request's sentence. */
-static void fail(struct wf_mover *m, const char *what, bool with_last)
+static void fail(struct wf_mover *m, const char *sentence)
 {
-    char sentence[sizeof m->stats.reason];
-    const char *last = with_last ? m->last_error : "";
-    snprintf(sentence, sizeof sentence, "%s%s%.200s", what, last[0] ? ": " : "", last);
     wf_error("mover", "tier %s is out of use: %s", m->name, sentence);
     m->ending = WF_ENDING_FAILED;
     wf_mover_state_set(m, WF_MOVER_FAILED, sentence);
+}
+
+/* With the last request's sentence: both have their part of the room. */
+static void fail_with_last(struct wf_mover *m, const char *what)
+{
+    char sentence[sizeof m->stats.reason];
+    const char *last = m->last_error;
+    snprintf(sentence, sizeof sentence, "%.50s%s%.200s", what, last[0] ? ": " : "", last);
+    fail(m, sentence);
 }
 
 static void look_for_stall(struct wf_mover *m)
@@ -182,10 +187,12 @@ static void serve(struct wf_mover *m)
         wf_mover_news(m);
         m->ops->stats(m->tier, &stats);
         publish(m, &stats);
-        if (stats.failed)
-            fail(m, stats.why[0] ? stats.why : "the device is gone", !stats.why[0]);
+        if (stats.failed && stats.why[0])
+            fail(m, stats.why);
+        else if (stats.failed)
+            fail_with_last(m, "the device is gone");
         else if (m->errors_in_row >= ERRORS_MAX)
-            fail(m, "one request after the other failed", true);
+            fail_with_last(m, "one request after the other failed");
         else
             look_for_stall(m);
     }
