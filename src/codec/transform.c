@@ -256,6 +256,31 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* How many tokens go together from `token` on, whose angles are there then. */
+static unsigned begin_tokens(const struct wf_plane *plane, const struct work *work, bool undo,
+                             uint32_t token)
+{
+    if (turned(plane))
+        wf_rope_lanes(&plane->profile->rope, undo, plane->position + token, work->cosine,
+                      work->sine);
+    return lanes_at(plane, token);
+}
+
+/* A group's rows, by these angles. */
+static void turn(const struct wf_plane *plane, const struct work *work, const struct group *group)
+{
+    if (turned(plane))
+        work->k->turn(&plane->profile->rope, work->cosine, work->sine, work->rows, group->heads,
+                      plane->head_dim);
+}
+
+/* Where the group's channels of a token lie in the plane. */
+static size_t place_of(const struct wf_plane *plane, const struct group *group, uint32_t token)
+{
+    size_t elements = (size_t)token * channels_of(plane) + group->channel;
+    return elements * weft_dtype_bytes(plane->dtype);
+}
+
 /* ------------------------------------------------------------------------------------- encoding */
 
 /* What grows while a plane is encoded. */
@@ -296,17 +321,12 @@ static bool encode_tokens(const struct wf_plane *plane, uint32_t parameter, cons
 {
     const struct wf_profile *p = plane->profile;
     const struct wf_lanes_kernels *k = work->k;
-    uint32_t channels = channels_of(plane);
-    unsigned lanes = lanes_at(plane, token);
-    if (turned(plane))
-        wf_rope_lanes(&p->rope, true, plane->position + token, work->cosine, work->sine);
+    unsigned lanes = begin_tokens(plane, work, true, token);
     for (uint32_t g = 0; g < p->groups; g++) {
         struct group group = group_of(plane, parameter, g);
-        size_t first = (size_t)token * channels + group.channel;
-        k->load(plane->dtype, plain + first * weft_dtype_bytes(plane->dtype), channels, lanes,
+        k->load(plane->dtype, plain + place_of(plane, &group, token), channels_of(plane), lanes,
                 group.dims, work->rows);
-        if (turned(plane))
-            k->turn(&p->rope, work->cosine, work->sine, work->rows, group.heads, plane->head_dim);
+        turn(plane, work, &group);
         k->center(work->rows, group.profile->mean, group.dims);
         k->product(work->coefficients, NULL, group.profile->forward, group.dims, work->number,
                    group.dims, work->rows);
@@ -484,21 +504,16 @@ static void decode_tokens(const struct wf_plane *plane, uint32_t parameter, cons
 {
     const struct wf_profile *p = plane->profile;
     const struct wf_lanes_kernels *k = work->k;
-    uint32_t channels = channels_of(plane);
-    unsigned lanes = lanes_at(plane, token);
-    if (turned(plane))
-        wf_rope_lanes(&p->rope, false, plane->position + token, work->cosine, work->sine);
+    unsigned lanes = begin_tokens(plane, work, false, token);
     for (uint32_t g = 0; g < p->groups; g++) {
         struct group group = group_of(plane, parameter, g);
-        size_t first = (size_t)token * channels + group.channel;
         uint32_t found = decode_group(plane, work, &group, coded + group.eight, lanes, symbols,
                                       bits);
         k->product(work->rows, group.profile->mean, group.profile->inverse, group.dims,
                    work->number, found, work->coefficients);
-        if (turned(plane))
-            k->turn(&p->rope, work->cosine, work->sine, work->rows, group.heads, plane->head_dim);
-        k->store(plane->dtype, work->rows, channels, lanes, group.dims,
-                 plain + first * weft_dtype_bytes(plane->dtype));
+        turn(plane, work, &group);
+        k->store(plane->dtype, work->rows, channels_of(plane), lanes, group.dims,
+                 plain + place_of(plane, &group, token));
     }
 }
 

@@ -106,10 +106,11 @@ INLINE void lanes_values_of_bytes(const uint8_t *bytes, uint32_t signs, float to
 
 /* ------------------------------------------------------------------------- there and back again */
 
-#define EIGHT 8u
+#define FLOATS __m256
+#define WIDE 8u
 
 /* Rows to columns, of 8 × 8. */
-INLINE void transpose(__m256 *r)
+INLINE void floats_transpose(FLOATS *r)
 {
     __m256 t[8];
     for (unsigned i = 0; i < 8; i += 4) {
@@ -127,7 +128,7 @@ INLINE void transpose(__m256 *r)
     }
 }
 
-INLINE __m256 floats_of(enum weft_dtype dtype, const void *from)
+INLINE FLOATS floats_of(enum weft_dtype dtype, const void *from)
 {
     if (dtype == WEFT_F32)
         return _mm256_loadu_ps(from);
@@ -137,8 +138,7 @@ INLINE __m256 floats_of(enum weft_dtype dtype, const void *from)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
-/* Of finite numbers, as wf_floats_to() has it. */
-INLINE void floats_to(enum weft_dtype dtype, __m256 value, void *to)
+INLINE void floats_to(enum weft_dtype dtype, FLOATS value, void *to)
 {
     if (dtype == WEFT_F32) {
         _mm256_storeu_ps(to, value);
@@ -154,67 +154,24 @@ INLINE void floats_to(enum weft_dtype dtype, __m256 value, void *to)
     }
 }
 
-INLINE void load_as(enum weft_dtype dtype, const uint8_t *plain, size_t stride, unsigned lanes,
-                    uint32_t count, float *out)
+INLINE FLOATS floats_none(void)
 {
-    uint32_t i = 0;
-    size_t size = weft_dtype_bytes(dtype);
-    for (; i + EIGHT <= count; i += EIGHT)
-        for (unsigned half = 0; half < WF_CODER_LANES; half += EIGHT) {
-            __m256 r[8];
-            for (unsigned l = 0; l < EIGHT; l++)
-                r[l] = half + l < lanes ? floats_of(dtype, plain + ((half + l) * stride + i) * size)
-                                        : _mm256_setzero_ps();
-            transpose(r);
-            for (unsigned c = 0; c < EIGHT; c++)
-                _mm256_storeu_ps(ROW(out, i + c) + half, r[c]);
-        }
-    load_few(dtype, plain, stride, lanes, i, count, out);
+    return _mm256_setzero_ps();
 }
 
-INLINE void store_as(enum weft_dtype dtype, const float *in, size_t stride, unsigned lanes,
-                     uint32_t count, uint8_t *plain)
+INLINE FLOATS floats_at(const float *at)
 {
-    uint32_t i = 0;
-    size_t size = weft_dtype_bytes(dtype);
-    const __m256 most = _mm256_set1_ps(most_of(dtype)), least = _mm256_set1_ps(-most_of(dtype));
-    for (; i + EIGHT <= count; i += EIGHT)
-        for (unsigned half = 0; half < lanes; half += EIGHT) {
-            __m256 r[8];
-            for (unsigned c = 0; c < EIGHT; c++)
-                r[c] = _mm256_max_ps(_mm256_min_ps(_mm256_loadu_ps(ROW(in, i + c) + half), most),
-                                     least);
-            transpose(r);
-            for (unsigned l = 0; l < EIGHT && half + l < lanes; l++)
-                floats_to(dtype, r[l], plain + ((half + l) * stride + i) * size);
-        }
-    store_few(dtype, in, stride, lanes, i, count, plain);
+    return _mm256_loadu_ps(at);
 }
 
-TARGET static void load(enum weft_dtype dtype, const void *plain, size_t stride, unsigned lanes,
-                        uint32_t count, float *out)
+INLINE void floats_put(float *at, FLOATS v)
 {
-    if (dtype == WEFT_BF16)
-        load_as(WEFT_BF16, plain, stride, lanes, count, out);
-    else if (dtype == WEFT_F16)
-        load_as(WEFT_F16, plain, stride, lanes, count, out);
-    else if (dtype == WEFT_F32)
-        load_as(WEFT_F32, plain, stride, lanes, count, out);
-    else
-        load_few(dtype, plain, stride, lanes, 0, count, out);
+    _mm256_storeu_ps(at, v);
 }
 
-TARGET static void store(enum weft_dtype dtype, const float *in, size_t stride, unsigned lanes,
-                         uint32_t count, void *plain)
+INLINE FLOATS floats_within(FLOATS v, float most)
 {
-    if (dtype == WEFT_BF16)
-        store_as(WEFT_BF16, in, stride, lanes, count, plain);
-    else if (dtype == WEFT_F16)
-        store_as(WEFT_F16, in, stride, lanes, count, plain);
-    else if (dtype == WEFT_F32)
-        store_as(WEFT_F32, in, stride, lanes, count, plain);
-    else
-        store_few(dtype, in, stride, lanes, 0, count, plain);
+    return _mm256_max_ps(_mm256_min_ps(v, _mm256_set1_ps(most)), _mm256_set1_ps(-most));
 }
 
 /* ---------------------------------------------------------------------------------- the product */
@@ -232,7 +189,7 @@ INLINE void product_four(float *out, const float *start, const float *tile, cons
         const float *row = tile + (size_t)rows[k] * WF_PROFILE_TILE;
         OPAQUE(row);
         _mm_prefetch((const char *)(row + next), _MM_HINT_T1);
-        __m256 x = _mm256_loadu_ps(ROW(in, k)), y = _mm256_loadu_ps(ROW(in, k) + EIGHT);
+        __m256 x = _mm256_loadu_ps(ROW(in, k)), y = _mm256_loadu_ps(ROW(in, k) + WIDE);
         for (unsigned j = 0; j < FOUR; j++) {
             __m256 factor = _mm256_broadcast_ss(row + j);
             a[j] = _mm256_fmadd_ps(factor, x, a[j]);
@@ -241,7 +198,7 @@ INLINE void product_four(float *out, const float *start, const float *tile, cons
     }
     for (unsigned j = 0; j < FOUR; j++) {
         _mm256_storeu_ps(ROW(out, j), a[j]);
-        _mm256_storeu_ps(ROW(out, j) + EIGHT, b[j]);
+        _mm256_storeu_ps(ROW(out, j) + WIDE, b[j]);
     }
 }
 
@@ -322,28 +279,26 @@ INLINE __m256i encode_eight(const struct wf_laplace_table *t, const uint8_t *sym
     return chosen(s, x, used);
 }
 
-TARGET static uint8_t *encode(const struct wf_laplace *laplace, const uint8_t *classes,
-                              size_t steps, unsigned lanes, const uint8_t *symbols, unsigned states,
-                              uint32_t *state, uint8_t *word, const uint8_t *least)
+INLINE uint8_t *encode_16(const struct wf_laplace *laplace, const uint8_t *classes, size_t steps,
+                          unsigned lanes, const uint8_t *symbols, uint32_t *state, uint8_t *word,
+                          const uint8_t *least)
 {
-    if (states != WF_CODER_LANES)
-        return wf_coder_encode(laplace, classes, steps, lanes, symbols, states, state, word, least);
-    const __m256i used_low = used_of(lanes, 0), used_high = used_of(lanes, EIGHT);
-    __m256i low = load_256(state), high = load_256(state + EIGHT);
+    const __m256i used_low = used_of(lanes, 0), used_high = used_of(lanes, WIDE);
+    __m256i low = load_256(state), high = load_256(state + WIDE);
     for (size_t i = steps; i-- > 0;) {
         const struct wf_laplace_table *t = &laplace->table[classes[i]];
         uint16_t words[2 * WF_CODER_LANES];
         unsigned first, second;
         const uint8_t *from = ROW(symbols, i);
         low = encode_eight(t, from, low, used_low, words, &first);
-        high = encode_eight(t, from + EIGHT, high, used_high, words + first, &second);
+        high = encode_eight(t, from + WIDE, high, used_high, words + first, &second);
         if ((size_t)(word - least) < 2 * (first + second))
             return NULL;
         word -= 2 * (first + second);
         memcpy(word, words, 2 * (first + second));
     }
     store_256(state, low);
-    store_256(state + EIGHT, high);
+    store_256(state + WIDE, high);
     return word;
 }
 
@@ -381,14 +336,12 @@ INLINE __m256i renewed(__m256i s, const uint8_t *word, unsigned *out_words)
     return chosen(s, _mm256_or_si256(_mm256_slli_epi32(s, 16), next), low);
 }
 
-TARGET static const uint8_t *decode(const struct wf_laplace *laplace, const uint8_t *classes,
-                                    size_t steps, unsigned lanes, uint8_t *symbols, unsigned states,
-                                    uint32_t *state, const uint8_t *word, const uint8_t *end)
+INLINE const uint8_t *decode_16(const struct wf_laplace *laplace, const uint8_t *classes,
+                                size_t steps, unsigned lanes, uint8_t *symbols, uint32_t *state,
+                                const uint8_t *word, const uint8_t *end)
 {
-    if (states != WF_CODER_LANES)
-        return wf_coder_decode(laplace, classes, steps, lanes, symbols, states, state, word, end);
-    const __m256i used_low = used_of(lanes, 0), used_high = used_of(lanes, EIGHT);
-    __m256i low = load_256(state), high = load_256(state + EIGHT);
+    const __m256i used_low = used_of(lanes, 0), used_high = used_of(lanes, WIDE);
+    __m256i low = load_256(state), high = load_256(state + WIDE);
     uint8_t padded[2 * sizeof(uint16_t) * WF_CODER_LANES];
     for (size_t i = 0; i < steps; i++) {
         const struct wf_laplace_table *t = &laplace->table[classes[i]];
@@ -409,9 +362,11 @@ TARGET static const uint8_t *decode(const struct wf_laplace *laplace, const uint
         word += 2 * (first + second);
     }
     store_256(state, low);
-    store_256(state + EIGHT, high);
+    store_256(state + WIDE, high);
     return word;
 }
+
+#include "codec/transform_wide.h"
 
 const struct wf_lanes_kernels wf_lanes_avx2 = {
     .load = load,

@@ -76,8 +76,11 @@ INLINE void lanes_values_of_bytes(const uint8_t *bytes, uint32_t signs, float to
 
 /* ------------------------------------------------------------------------- there and back again */
 
+#define FLOATS __m512
+#define WIDE 16u
+
 /* Rows to columns: by four within 128 bits, then the 128 bits of four. */
-INLINE void transpose(__m512 *r)
+INLINE void floats_transpose(FLOATS *r)
 {
     __m512 t[16];
     for (unsigned i = 0; i < 16; i += 4) {
@@ -106,7 +109,7 @@ INLINE __m256i load_256(const void *at)
     return _mm256_loadu_si256((const __m256i *)at);
 }
 
-INLINE __m512 floats_of(enum weft_dtype dtype, const void *from)
+INLINE FLOATS floats_of(enum weft_dtype dtype, const void *from)
 {
     if (dtype == WEFT_BF16)
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_256(from)), 16));
@@ -115,8 +118,7 @@ INLINE __m512 floats_of(enum weft_dtype dtype, const void *from)
     return _mm512_loadu_ps(from);
 }
 
-/* Of finite numbers, as wf_floats_to() has it. */
-INLINE void floats_to(enum weft_dtype dtype, __m512 value, void *to)
+INLINE void floats_to(enum weft_dtype dtype, FLOATS value, void *to)
 {
     if (dtype == WEFT_BF16) {
         __m512i bits = _mm512_castps_si512(value);
@@ -130,71 +132,30 @@ INLINE void floats_to(enum weft_dtype dtype, __m512 value, void *to)
     }
 }
 
-INLINE void load_as(enum weft_dtype dtype, const uint8_t *plain, size_t stride, unsigned lanes,
-                    uint32_t count, float *out)
+INLINE FLOATS floats_none(void)
 {
-    uint32_t i = 0;
-    size_t size = weft_dtype_bytes(dtype);
-    for (; i + WF_CODER_LANES <= count; i += WF_CODER_LANES) {
-        __m512 r[16];
-        for (unsigned l = 0; l < WF_CODER_LANES; l++)
-            r[l] = l < lanes ? floats_of(dtype, plain + (l * stride + i) * size)
-                             : _mm512_setzero_ps();
-        transpose(r);
-        for (unsigned c = 0; c < WF_CODER_LANES; c++)
-            _mm512_storeu_ps(ROW(out, i + c), r[c]);
-    }
-    load_few(dtype, plain, stride, lanes, i, count, out);
+    return _mm512_setzero_ps();
 }
 
-INLINE void store_as(enum weft_dtype dtype, const float *in, size_t stride, unsigned lanes,
-                     uint32_t count, uint8_t *plain)
+INLINE FLOATS floats_at(const float *at)
 {
-    uint32_t i = 0;
-    size_t size = weft_dtype_bytes(dtype);
-    const __m512 most = _mm512_set1_ps(most_of(dtype)), least = _mm512_set1_ps(-most_of(dtype));
-    for (; i + WF_CODER_LANES <= count; i += WF_CODER_LANES) {
-        __m512 r[16];
-        for (unsigned c = 0; c < WF_CODER_LANES; c++)
-            r[c] = _mm512_max_ps(_mm512_min_ps(_mm512_loadu_ps(ROW(in, i + c)), most), least);
-        transpose(r);
-        for (unsigned l = 0; l < lanes; l++)
-            floats_to(dtype, r[l], plain + (l * stride + i) * size);
-    }
-    store_few(dtype, in, stride, lanes, i, count, plain);
+    return _mm512_loadu_ps(at);
 }
 
-TARGET static void load(enum weft_dtype dtype, const void *plain, size_t stride, unsigned lanes,
-                        uint32_t count, float *out)
+INLINE void floats_put(float *at, FLOATS v)
 {
-    if (dtype == WEFT_BF16)
-        load_as(WEFT_BF16, plain, stride, lanes, count, out);
-    else if (dtype == WEFT_F16)
-        load_as(WEFT_F16, plain, stride, lanes, count, out);
-    else if (dtype == WEFT_F32)
-        load_as(WEFT_F32, plain, stride, lanes, count, out);
-    else
-        load_few(dtype, plain, stride, lanes, 0, count, out);
+    _mm512_storeu_ps(at, v);
 }
 
-TARGET static void store(enum weft_dtype dtype, const float *in, size_t stride, unsigned lanes,
-                         uint32_t count, void *plain)
+INLINE FLOATS floats_within(FLOATS v, float most)
 {
-    if (dtype == WEFT_BF16)
-        store_as(WEFT_BF16, in, stride, lanes, count, plain);
-    else if (dtype == WEFT_F16)
-        store_as(WEFT_F16, in, stride, lanes, count, plain);
-    else if (dtype == WEFT_F32)
-        store_as(WEFT_F32, in, stride, lanes, count, plain);
-    else
-        store_few(dtype, in, stride, lanes, 0, count, plain);
+    return _mm512_max_ps(_mm512_min_ps(v, _mm512_set1_ps(most)), _mm512_set1_ps(-most));
 }
 
 /* ---------------------------------------------------------------------------------- the product */
 
-#define AHEAD                                                                           \
-    24u /* so many rows before they are needed: what has no place in a cache is fetched \
-         */
+/* So many rows before they are needed: what has no place in a cache is fetched. */
+#define AHEAD 24u
 
 /* The 16 sums of a tile stay in registers: for each row two loads of a cycle feed two additions. */
 INLINE void product_tile(float *out, const float *start, const float *tile, const uint16_t *rows,
@@ -234,12 +195,10 @@ INLINE __m512i high_product(__m512i a, __m512i b)
     return _mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xaaaa, odd);
 }
 
-TARGET static uint8_t *encode(const struct wf_laplace *laplace, const uint8_t *classes,
-                              size_t steps, unsigned lanes, const uint8_t *symbols, unsigned states,
-                              uint32_t *state, uint8_t *word, const uint8_t *least)
+INLINE uint8_t *encode_16(const struct wf_laplace *laplace, const uint8_t *classes, size_t steps,
+                          unsigned lanes, const uint8_t *symbols, uint32_t *state, uint8_t *word,
+                          const uint8_t *least)
 {
-    if (states != WF_CODER_LANES)
-        return wf_coder_encode(laplace, classes, steps, lanes, symbols, states, state, word, least);
     const __mmask16 used = (__mmask16)((1u << lanes) - 1);
     __m512i s = _mm512_loadu_si512(state);
     for (size_t i = steps; i-- > 0;) {
@@ -291,12 +250,10 @@ INLINE __m512i symbols_at(const struct wf_laplace_table *t, __m512i slot)
     return _mm512_add_epi32(a, b);
 }
 
-TARGET static const uint8_t *decode(const struct wf_laplace *laplace, const uint8_t *classes,
-                                    size_t steps, unsigned lanes, uint8_t *symbols, unsigned states,
-                                    uint32_t *state, const uint8_t *word, const uint8_t *end)
+INLINE const uint8_t *decode_16(const struct wf_laplace *laplace, const uint8_t *classes,
+                                size_t steps, unsigned lanes, uint8_t *symbols, uint32_t *state,
+                                const uint8_t *word, const uint8_t *end)
 {
-    if (states != WF_CODER_LANES)
-        return wf_coder_decode(laplace, classes, steps, lanes, symbols, states, state, word, end);
     const __mmask16 used = (__mmask16)((1u << lanes) - 1);
     __m512i s = _mm512_loadu_si512(state);
     for (size_t i = 0; i < steps; i++) {
@@ -327,6 +284,8 @@ TARGET static const uint8_t *decode(const struct wf_laplace *laplace, const uint
     _mm512_storeu_si512(state, s);
     return word;
 }
+
+#include "codec/transform_wide.h"
 
 const struct wf_lanes_kernels wf_lanes_avx512 = {
     .load = load,
