@@ -32,60 +32,6 @@
 
 static void advance(struct wf_tier *t, struct wf_coded_op *op);
 
-/* -------------------------------------------------------------------------------- blocks */
-
-/* A block as it lies behind, as it is given out. */
-static struct wf_tier_block outside(const struct wf_tier_block *there)
-{
-    struct wf_tier_block block = *there;
-    if (there->plain_bytes) {
-        block.bytes = there->plain_bytes;
-        block.part_bytes = there->plain_part_bytes;
-        block.stored_bytes = there->bytes;
-        block.plain_bytes = 0;
-        block.plain_part_bytes = 0;
-    }
-    return block;
-}
-
-static struct wf_coded_sum *sum_of(struct wf_tier *t, uint32_t quality)
-{
-    if (quality < WEFT_LOSSLESS)
-        quality = WEFT_LOSSLESS;
-    return &t->stats.coded.quality[quality < WEFT_ECONOMY ? quality : WEFT_ECONOMY];
-}
-
-static void hold(struct wf_tier *t, const struct wf_tier_block *there)
-{
-    struct wf_coded_sum *sum = sum_of(t, there->plain_quality);
-    if (!there->plain_bytes)
-        return;
-    sum->blocks++;
-    sum->plain_bytes += there->plain_bytes;
-    sum->stored_bytes += there->bytes;
-}
-
-/* It is gone: nobody goes on with what was read of it. */
-static void forget(struct wf_tier *t, const struct wf_tier_block *there)
-{
-    struct wf_coded_sum *sum = sum_of(t, there->plain_quality);
-    if (!there->plain_bytes)
-        return;
-    wf_coded_lead_drop(t, there->key);
-    for (uint32_t i = 0; i < t->depth; i++) {
-        struct wf_coded_op *op = &t->ops_all[i];
-        if (op->step != WF_CODED_FREE && op->outer->op == WF_TIER_READ &&
-            !memcmp(op->there.key, there->key, 32))
-            op->stale = true;
-    }
-    if (sum->blocks == 0 || sum->plain_bytes < there->plain_bytes ||
-        sum->stored_bytes < there->bytes)
-        return; /* it was never told */
-    sum->blocks--;
-    sum->plain_bytes -= there->plain_bytes;
-    sum->stored_bytes -= there->bytes;
-}
-
 /* ------------------------------------------------------------------------- a request ends */
 
 static void count(struct wf_tier *t, const struct wf_tier_request *r)
@@ -260,7 +206,7 @@ static void corrupt(struct wf_tier *t, struct wf_coded_op *op)
         return;
     }
     t->stats.corrupt++;
-    forget(t, &op->there);
+    wf_coded_forget(t, &op->there);
     (void)t->ops->remove(t->behind, op->there.key);
     finish(t, op,
            wf_fail(WEFT_E_CORRUPT,
@@ -342,13 +288,14 @@ static void take_worked(struct wf_tier *t)
     struct wf_coded_op *op;
     while ((op = wf_coded_take(&worked))) {
         if (op->outer->op == WF_TIER_WRITE) {
-            struct wf_coded_sum *sum = sum_of(t, wf_coded_lossy(&op->plan) ? op->plan.quality : 0);
+            struct wf_coded_sum *sum =
+                wf_coded_sum_of(t, wf_coded_lossy(&op->plan) ? op->plan.quality : 0);
             sum->encode_ns += op->ns;
             sum->tried_bytes += op->coded_bytes;
             if (!wf_coded_lossy(&op->plan))
                 t->in_vain = op->result == WEFT_OK ? 0 : t->in_vain + 1;
         } else {
-            struct wf_coded_sum *sum = sum_of(t, op->there.plain_quality);
+            struct wf_coded_sum *sum = wf_coded_sum_of(t, op->there.plain_quality);
             sum->decode_ns += op->ns;
             sum->decoded_bytes += op->coded_bytes;
         }
@@ -362,12 +309,12 @@ static void written(struct wf_tier *t, struct wf_coded_op *op)
 {
     enum weft_status status = op->behind.status;
     if (status == WEFT_OK && op->frame_bytes) {
-        struct wf_coded_sum *sum = sum_of(t, op->behind.block.plain_quality);
+        struct wf_coded_sum *sum = wf_coded_sum_of(t, op->behind.block.plain_quality);
         sum->encoded++;
         sum->encoded_bytes += op->plan.layout.bytes;
         sum->encoded_to_bytes += op->frame_bytes;
         wf_coded_lead_drop(t, op->behind.block.key);
-        hold(t, &op->behind.block);
+        wf_coded_hold(t, &op->behind.block);
     } else if (status == WEFT_OK) {
         t->stats.coded.as_is++;
         t->stats.coded.as_is_bytes += op->outer->block.bytes;
@@ -385,7 +332,7 @@ static void behind_done(struct wf_tier *t, struct wf_coded_op *op)
         wf_coded_work(t, op);
     } else {
         if (status == WEFT_E_CORRUPT)
-            forget(t, &op->there);
+            wf_coded_forget(t, &op->there);
         finish(t, op, status == WEFT_OK ? given_up(t) : status);
     }
 }
@@ -404,7 +351,7 @@ static void passed(struct wf_tier *t, struct wf_tier_request *r)
     tell_lost(t, r);
     if (r->op == WF_TIER_WRITE && r->status == WEFT_OK && r->block.plain_bytes) {
         wf_coded_lead_drop(t, r->block.key);
-        hold(t, &r->block);
+        wf_coded_hold(t, &r->block);
     } else if (r->op == WF_TIER_WRITE && r->status == WEFT_OK) {
         t->stats.coded.as_is++;
         t->stats.coded.as_is_bytes += r->bytes;
@@ -527,7 +474,7 @@ static enum weft_status submit_read(struct wf_tier *t, struct wf_tier_request *r
         return submit_stored(t, r, &there);
     if (!there.plain_bytes)
         return pass(t, r);
-    plain = outside(&there);
+    plain = wf_coded_outside(&there);
     enum weft_status status = wf_tier_check_request(r, &plain);
     if (status != WEFT_OK)
         return status;
@@ -657,87 +604,6 @@ static int coded_event(const struct wf_tier *t)
     return t->event;
 }
 
-static bool coded_find(const struct wf_tier *t, const uint8_t key[32], struct wf_tier_block *out)
-{
-    struct wf_tier_block there;
-    if (!t->ops->find(t->behind, key, &there))
-        return false;
-    if (out)
-        *out = outside(&there);
-    return true;
-}
-
-static enum weft_status coded_remove(struct wf_tier *t, const uint8_t key[32])
-{
-    struct wf_tier_block there = {.bytes = 0};
-    (void)t->ops->find(t->behind, key, &there);
-    enum weft_status status = t->ops->remove(t->behind, key);
-    if (status == WEFT_OK)
-        forget(t, &there);
-    return status;
-}
-
-struct telling {
-    struct wf_tier *tier;
-    void (*found)(void *context, const struct wf_tier_block *block);
-    void (*told)(void *context, const struct wf_tier_block *block, bool there);
-    void *context;
-};
-
-static void tell_found(void *context, const struct wf_tier_block *there)
-{
-    const struct telling *telling = context;
-    struct wf_tier_block block = outside(there);
-    hold(telling->tier, there);
-    telling->found(telling->context, &block);
-}
-
-static void coded_each(const struct wf_tier *tier,
-                       void (*found)(void *context, const struct wf_tier_block *block),
-                       void *context)
-{
-    struct wf_tier *t = (struct wf_tier *)(uintptr_t)tier; /* what is held is counted anew */
-    struct telling telling = {.tier = t, .found = found, .context = context};
-    for (uint32_t q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++) {
-        struct wf_coded_sum *sum = sum_of(t, q);
-        sum->blocks = sum->plain_bytes = sum->stored_bytes = 0;
-    }
-    t->ops->each(t->behind, tell_found, &telling);
-}
-
-static void coded_stats(const struct wf_tier *t, struct wf_tier_stats *out)
-{
-    t->ops->stats(t->behind, out);
-    out->reads = t->stats.reads;
-    out->read_bytes = t->stats.read_bytes;
-    out->writes = t->stats.writes;
-    out->write_bytes = t->stats.write_bytes;
-    out->corrupt += t->stats.corrupt;
-    out->queue_depth = t->depth;
-    out->in_flight = t->in_flight;
-    out->coded = t->stats.coded;
-    for (uint32_t q = WEFT_LOSSLESS; q <= WEFT_ECONOMY; q++)
-        wf_coded_sum_add(&out->coded.all, &out->coded.quality[q]);
-}
-
-static void tell_news(void *context, const struct wf_tier_block *there, bool is)
-{
-    const struct telling *telling = context;
-    struct wf_tier_block block = outside(there);
-    if (!is)
-        wf_coded_lead_drop(telling->tier, there->key);
-    telling->told(telling->context, &block, is);
-}
-
-static enum weft_status coded_news(struct wf_tier *t,
-                                   void (*told)(void *context, const struct wf_tier_block *block,
-                                                bool there),
-                                   void *context)
-{
-    struct telling telling = {.tier = t, .told = told, .context = context};
-    return t->ops->news(t->behind, tell_news, &telling);
-}
-
 static uint32_t coded_hosts(struct wf_tier *t, struct wf_tier_host *out, uint32_t max)
 {
     return t->ops->hosts(t->behind, out, max);
@@ -806,12 +672,12 @@ struct wf_tier *wf_tier_coded_behind(struct wf_tier *tier)
 #endif
 
 /* NULL where the one behind has NULL. */
-#define OPS(news_, hosts_, fence_)                                                            \
-    {                                                                                         \
-        .name = "coded", .open = coded_open, .close = coded_close, .submit = coded_submit,    \
-        .reap = coded_reap, .cancel = coded_cancel, .event = coded_event, .find = coded_find, \
-        .remove = coded_remove, .each = coded_each, .stats = coded_stats, .news = (news_),    \
-        .hosts = (hosts_), .fence = (fence_)                                                  \
+#define OPS(news_, hosts_, fence_)                                                               \
+    {                                                                                            \
+        .name = "coded", .open = coded_open, .close = coded_close, .submit = coded_submit,       \
+        .reap = coded_reap, .cancel = coded_cancel, .event = coded_event, .find = wf_coded_find, \
+        .remove = wf_coded_remove, .each = wf_coded_each, .stats = wf_coded_stats,               \
+        .news = (news_), .hosts = (hosts_), .fence = (fence_)                                    \
     }
 
 const struct wf_tier_ops *wf_tier_coded_over(const struct wf_tier_ops *behind)
@@ -819,8 +685,8 @@ const struct wf_tier_ops *wf_tier_coded_over(const struct wf_tier_ops *behind)
     static const struct wf_tier_ops all[2][2][2] = {
         {{OPS(NULL, NULL, NULL), OPS(NULL, NULL, coded_fence)},
          {OPS(NULL, coded_hosts, NULL), OPS(NULL, coded_hosts, coded_fence)}},
-        {{OPS(coded_news, NULL, NULL), OPS(coded_news, NULL, coded_fence)},
-         {OPS(coded_news, coded_hosts, NULL), OPS(coded_news, coded_hosts, coded_fence)}},
+        {{OPS(wf_coded_news, NULL, NULL), OPS(wf_coded_news, NULL, coded_fence)},
+         {OPS(wf_coded_news, coded_hosts, NULL), OPS(wf_coded_news, coded_hosts, coded_fence)}},
     };
     return &all[!!behind->news][!!behind->hosts][!!behind->fence];
 }

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the files of the tier that codes share: coded.c (the interface, a request's way),
- * coded_open.c (made and taken apart), coded_piece.c (what of a frame is read next, what a worker
- * makes of it, and the leads that are kept) and coded_work.c (workers, and the memory that frames
- * lie in).
+ * coded_blocks.c (what lies behind, as it is told and counted), coded_open.c (made and taken
+ * apart), coded_piece.c (what of a frame is read next, what a worker makes of it, and the leads
+ * that are kept) and coded_work.c (workers, and the memory that frames lie in).
  *
  * An *op* is a request that is encoded or decoded; others go to the tier behind as they are.  It
  * belongs to the thread that drives the tier; while a worker has it, what is the worker's result,
- * what it reads and the planes that it is at are the worker's.  The two meet
- * in `lock` only.
+ * what it reads and the planes that it is at are the worker's.  The two meet in `lock` only.
  */
 #ifndef WF_TIER_CODED_INNER_H
 #define WF_TIER_CODED_INNER_H
@@ -108,20 +107,6 @@ static inline struct wf_coded_op *wf_coded_take(struct wf_tier_queue *queue)
     return (struct wf_coded_op *)wf_tier_queue_take(queue); /* its first member */
 }
 
-static inline void wf_coded_sum_add(struct wf_coded_sum *to, const struct wf_coded_sum *part)
-{
-    to->blocks += part->blocks;
-    to->plain_bytes += part->plain_bytes;
-    to->stored_bytes += part->stored_bytes;
-    to->encoded += part->encoded;
-    to->encoded_bytes += part->encoded_bytes;
-    to->encoded_to_bytes += part->encoded_to_bytes;
-    to->decoded_bytes += part->decoded_bytes;
-    to->tried_bytes += part->tried_bytes;
-    to->encode_ns += part->encode_ns;
-    to->decode_ns += part->decode_ns;
-}
-
 /* --- coded_open.c */
 
 enum weft_status wf_coded_check(const struct wf_tier_options *options);
@@ -129,6 +114,27 @@ enum weft_status wf_coded_check(const struct wf_tier_options *options);
 enum weft_status wf_coded_build(struct wf_tier *t);
 /* The tier behind is closed, and nobody works any more. */
 void wf_coded_dismantle(struct wf_tier *t);
+
+/* --- coded_blocks.c */
+
+/* A block as it lies behind, as it is given out. */
+struct wf_tier_block wf_coded_outside(const struct wf_tier_block *there);
+/* Of what is made for that quality; 0: exact. */
+struct wf_coded_sum *wf_coded_sum_of(struct wf_tier *t, uint32_t quality);
+/* It is counted from now on, as it lies behind. */
+void wf_coded_hold(struct wf_tier *t, const struct wf_tier_block *there);
+/* It is gone: nobody goes on with what was read of it. */
+void wf_coded_forget(struct wf_tier *t, const struct wf_tier_block *there);
+/* As wf_tier_ops has them. */
+bool wf_coded_find(const struct wf_tier *t, const uint8_t key[32], struct wf_tier_block *out);
+enum weft_status wf_coded_remove(struct wf_tier *t, const uint8_t key[32]);
+void wf_coded_each(const struct wf_tier *tier,
+                   void (*found)(void *context, const struct wf_tier_block *block), void *context);
+void wf_coded_stats(const struct wf_tier *t, struct wf_tier_stats *out);
+enum weft_status wf_coded_news(struct wf_tier *t,
+                               void (*told)(void *context, const struct wf_tier_block *block,
+                                            bool there),
+                               void *context);
 
 /* --- coded_work.c */
 
