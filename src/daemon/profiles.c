@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * Once a second a worker glances at the folder: a digest of what its files are called, how large
+ * they are and when they changed says whether there is anything to look at, be it a file that was
+ * written over where it lies, of which the folder itself knows nothing.  No file is opened for
+ * that.
+ *
  * A look at the folder takes up what it has not seen yet, a file at a time.  One is known by name,
- * size and time of its last change; what was written to just now is left for the next look, so that
- * a copy under way is not taken for a damaged file.  One look at a time, by the thread that made
- * the node or by a worker; it alone adds to the table, whose entries are published with its count.
+ * inode, size and time of its last change; what was written to just now is left for the next look,
+ * so that a copy under way is not taken for a damaged file.  One look at a time, by the thread that
+ * made the node or by a worker; it alone adds to the table, whose entries are published with its
+ * count.
  */
 #include "daemon/profiles.h"
 
@@ -21,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/sum.h"
 #include "daemon/events.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
@@ -28,16 +35,16 @@
 #include "sys/memory.h"
 
 #define FILES_MAX 256u       /* of which something is remembered */
-#define LOOK_NS 1000000000u  /* between two looks at the folder's time */
+#define LOOK_NS 1000000000u  /* between two glances */
 #define FRESH_NS 1000000000u /* a file that was changed so lately may not be whole */
 #define NAME_BYTES 256u
 #define REFUSALS_MAX 16u /* that are told of a look; the log has all */
 
 struct file {
     char name[NAME_BYTES];
-    uint64_t changed_ns, bytes, inode;
-    uint32_t profile; /* in the table; NONE: it was refused */
-    bool seen;        /* in this look */
+    uint64_t changed_ns, bytes, inode, touched_ns; /* touched: the inode's own time */
+    uint32_t profile;                              /* in the table; NONE: it was refused */
+    bool seen;                                     /* in this look */
 };
 #define NONE UINT32_MAX
 
@@ -49,7 +56,7 @@ struct kept {
 };
 
 struct wf_profiles {
-    struct wf_job job; /* first member: a look by a worker */
+    struct wf_job job; /* first member: a glance by a worker, and a look */
     struct wf_node *node;
     char folder[WF_PATH_MAX + 16];
     /* Of whoever looks: */
@@ -57,6 +64,9 @@ struct wf_profiles {
     uint32_t file_count;
     uint64_t bytes;  /* of all profiles */
     uint32_t unseen; /* files of this look that there was no room to remember */
+    uint64_t digest; /* of the folder as it was before the last look */
+    bool unsettled;  /* there is to be another look in any case */
+    bool looked;     /* by the last job */
     bool starting;
     char refusals[REFUSALS_MAX][WF_EVENT_TEXT_MAX + 1]; /* of this look */
     uint32_t refused;
@@ -66,9 +76,8 @@ struct wf_profiles {
     _Atomic uint64_t generation;
     /* The owner's: */
     bool looking;
-    bool unsettled; /* something is to be looked at again in any case; whoever looks sets it */
-    uint32_t told;  /* of the table */
-    uint64_t looked_ns, folder_ns;
+    uint32_t told; /* of the table */
+    uint64_t glanced_ns;
 };
 
 void wf_profiles_folder(const struct wf_node *node, char *out, size_t capacity)
@@ -178,7 +187,7 @@ static void look_at(struct wf_profiles *p, int folder, const char *name)
     struct file *file = known(p, name);
     uint64_t changed_ns = ns_of(&about.st_mtim), bytes = (uint64_t)about.st_size;
     bool same = file && file->changed_ns == changed_ns && file->bytes == bytes &&
-                file->inode == (uint64_t)about.st_ino;
+                file->inode == (uint64_t)about.st_ino && file->touched_ns == ns_of(&about.st_ctim);
     clock_gettime(CLOCK_REALTIME, &now);
     bool fresh = !p->starting && ns_of(&now) - changed_ns < FRESH_NS;
     if (file)
@@ -191,6 +200,7 @@ static void look_at(struct wf_profiles *p, int folder, const char *name)
         file->changed_ns = changed_ns;
         file->bytes = bytes;
         file->inode = (uint64_t)about.st_ino;
+        file->touched_ns = ns_of(&about.st_ctim);
         file->profile = take(p, name, fd, bytes);
     }
     close(fd);
@@ -217,22 +227,51 @@ static void settle(struct wf_profiles *p)
     atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
 }
 
-static void look(struct wf_profiles *p)
+/* The next file that may be a profile; NULL: that was all. */
+static const char *next_name(DIR *folder)
 {
     size_t suffix = strlen(WF_PROFILES_SUFFIX);
+    const struct dirent *entry;
+    while ((entry = readdir(folder))) {
+        size_t length = strlen(entry->d_name);
+        if (entry->d_name[0] != '.' && length > suffix && length < NAME_BYTES &&
+            strcmp(entry->d_name + length - suffix, WF_PROFILES_SUFFIX) == 0)
+            return entry->d_name;
+    }
+    return NULL;
+}
+
+/* Of the files' names and of what the folder knows about each, in no order: a sum. */
+static uint64_t glance(const struct wf_profiles *p)
+{
+    uint64_t digest = 0;
+    struct stat about;
+    const char *name;
     DIR *folder = opendir(p->folder);
+    while (folder && (name = next_name(folder))) {
+        if (fstatat(dirfd(folder), name, &about, 0) != 0)
+            memset(&about, 0, sizeof about);
+        const uint64_t known[] = {(uint64_t)about.st_dev, (uint64_t)about.st_ino,
+                                  about.st_mode,          (uint64_t)about.st_size,
+                                  ns_of(&about.st_mtim),  ns_of(&about.st_ctim)};
+        digest += wf_sum64_seeded(known, sizeof known, wf_sum64(name, strlen(name)));
+    }
+    if (folder)
+        closedir(folder);
+    return digest;
+}
+
+static void look(struct wf_profiles *p)
+{
+    DIR *folder = opendir(p->folder);
+    const char *name;
     p->refused = 0;
     p->unsettled = false;
     p->unseen = 0;
     for (uint32_t i = 0; i < p->file_count; i++)
         p->files[i].seen = false;
-    const struct dirent *entry;
-    while (folder && (entry = readdir(folder))) {
-        size_t length = strlen(entry->d_name);
-        if (entry->d_name[0] != '.' && length > suffix && length < NAME_BYTES &&
-            strcmp(entry->d_name + length - suffix, WF_PROFILES_SUFFIX) == 0)
-            look_at(p, dirfd(folder), entry->d_name);
-    }
+    while (folder && (name = next_name(folder)))
+        look_at(p, dirfd(folder), name);
     if (folder)
         closedir(folder);
     settle(p);
@@ -287,38 +326,34 @@ static void tell(struct wf_profiles *p)
                            p->unseen, FILES_MAX);
 }
 
-static uint64_t folder_changed_ns(const struct wf_profiles *p)
-{
-    struct stat about;
-    return stat(p->folder, &about) == 0 ? ns_of(&about.st_mtim) : 0;
-}
-
 static void look_run(struct wf_job *job)
 {
-    look((struct wf_profiles *)job);
+    struct wf_profiles *p = (struct wf_profiles *)job;
+    /* Before the look: what changes during it is seen by the next. */
+    uint64_t digest = glance(p);
+    p->looked = digest != p->digest || p->unsettled;
+    p->digest = digest;
+    if (p->looked)
+        look(p);
 }
 
 static void look_done(struct wf_job *job)
 {
     struct wf_profiles *p = (struct wf_profiles *)job;
     p->looking = false;
-    tell(p);
+    if (p->looked)
+        tell(p);
 }
 
 void wf_profiles_tick(struct wf_profiles *p)
 {
     uint64_t now_ns = wf_now_ns();
-    if (p->looking || !p->folder[0] || now_ns - p->looked_ns < LOOK_NS)
+    if (p->looking || !p->folder[0] || now_ns - p->glanced_ns < LOOK_NS)
         return;
-    p->looked_ns = now_ns;
-    uint64_t changed_ns = folder_changed_ns(p);
-    if (changed_ns == p->folder_ns && !p->unsettled)
-        return;
+    p->glanced_ns = now_ns;
     p->job.run = look_run;
     p->job.done = look_done;
     p->looking = wf_workers_submit(p->node->workers, &p->job);
-    if (p->looking)
-        p->folder_ns = changed_ns;
 }
 
 enum weft_status wf_profiles_create(struct wf_node *node, struct wf_profiles **out)
@@ -333,9 +368,9 @@ enum weft_status wf_profiles_create(struct wf_node *node, struct wf_profiles **o
     p->node = node;
     p->files = files;
     wf_profiles_folder(node, p->folder, sizeof p->folder);
-    p->looked_ns = wf_now_ns();
+    p->glanced_ns = wf_now_ns();
     if (p->folder[0]) {
-        p->folder_ns = folder_changed_ns(p);
+        p->digest = glance(p);
         p->starting = true;
         look(p);
         p->starting = false;

@@ -273,6 +273,40 @@ static void what_comes_later_is_found_and_what_goes_is_kept_for_readers(void **s
     wf_profiles_destroy(p);
 }
 
+/* The folder knows nothing of that: neither names nor its own time change. */
+static void what_is_written_over_in_place_is_read_again(void **state)
+{
+    (void)state;
+    static const struct timespec then[2] = {{1000000000, 0}, {1000000000, 0}};
+    struct stat before, after;
+    struct wf_format_open one = format_of("one"), two = format_of("two");
+    make("a.wfprofile", "one", 0, 100);
+    assert_int_equal(stat(path_of("a.wfprofile"), &before), 0);
+    assert_int_equal(utimensat(AT_FDCWD, folder, then, 0), 0);
+    struct wf_profiles *p = open_all();
+    uint64_t id = wf_profiles_for(p, &one)->id;
+    make("a.wfprofile", "two", 0, 50);
+    assert_string_equal(by_and_by(p, &two, NULL), "a.wfprofile");
+    assert_null(chosen(p, &one));
+    assert_non_null(wf_profiles_by_id(p, id)); /* for who reads */
+
+    /* Of one size, at one time. */
+    make("a.wfprofile", "one", 0, 0);
+    assert_int_equal(utimensat(AT_FDCWD, path_of("a.wfprofile"),
+                               (struct timespec[2]){before.st_atim, before.st_mtim}, 0),
+                     0);
+    assert_string_equal(by_and_by(p, &one, NULL), "a.wfprofile");
+    assert_int_equal(wf_profiles_for(p, &one)->id, id);
+    assert_null(chosen(p, &two));
+
+    /* What is none any more is used no more. */
+    write_file("a.wfprofile", "no profile at all", 17);
+    assert_null(by_and_by(p, &one, "a.wfprofile"));
+    assert_int_equal(stat(folder, &after), 0);
+    assert_int_equal(after.st_mtim.tv_sec, then[1].tv_sec);
+    wf_profiles_destroy(p);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -285,6 +319,7 @@ int main(void)
         TEST(what_is_none_does_no_harm),
         TEST(there_are_no_more_than_there_may_be),
         TEST(what_comes_later_is_found_and_what_goes_is_kept_for_readers),
+        TEST(what_is_written_over_in_place_is_read_again),
     };
     return cmocka_run_group_tests_name("profiles", tests, NULL, NULL);
 }
