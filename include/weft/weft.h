@@ -424,8 +424,9 @@ WEFT_CHECKED WEFT_API enum weft_status weft_get_keys(struct weft_format *f,
                                                      enum weft_order order, struct weft_pins *out);
 
 /* Wait until `layer` of every held block is readable; for an opaque payload, until every block is.
- * WEFT_MISS: one could not be brought up after all (its copy below was damaged, or the device
- * failed): none of its bytes may be used; release the pins and compute from there, or match again.
+ * WEFT_MISS: one could not be brought up after all (its copy below was damaged, the device failed,
+ * or it has lost more than this format allows, as keys of another format's may): none of its bytes
+ * may be used; release the pins and compute from there, or match again.
  * WEFT_E_TIMEOUT: not within the connection's timeout_ms; it may be waited for again.
  * WEFT_E_NODE.  WEFT_E_INVALID: there is no such layer. */
 WEFT_CHECKED WEFT_API enum weft_status weft_wait_layer(const struct weft_pins *pins,

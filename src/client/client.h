@@ -73,6 +73,13 @@ struct weft_format {
     _Atomic(struct binding *) binding; /* newest; older ones behind it */
 };
 
+/* Has a slot of that word lost more than readers by this format allow? */
+static inline bool wf_client_worse(const struct weft_format *f, uint64_t word)
+{
+    enum weft_quality quality = wf_word_quality(word);
+    return quality > WEFT_LOSSLESS && quality > weft_format_quality(f);
+}
+
 /* connect.c */
 
 /* The attachment to use now: connects anew when there is none that is good.  NULL leaves a

@@ -14,6 +14,10 @@
  *     word = COMMITTED       release        RESERVED: sleep on it, look again
  *     wake
  *
+ * How exact a block is shows only when it comes: the node says it in the word before it says that
+ * anything is there.  So each look that finds enough looks at the word after that, and what has
+ * lost more than our format allows is a miss, whoever asked for it, and by whichever key.
+ *
  * A commit reuses the field that holds the progress, so a sleeper may miss the wake-up that comes
  * with it; it never sleeps longer than NAP_NS.
  */
@@ -102,7 +106,9 @@ static bool take(const struct weft_format *f, struct attachment *a, const struct
     if (loaded->entry < a->pins.node_first || loaded->entry >= a->pins.entries_max)
         return false;
     if (loaded->bytes != f->block_bytes || loaded->slot >= a->index.slots_max ||
-        loaded->bytes > a->pool_bytes || loaded->offset > a->pool_bytes - loaded->bytes) {
+        loaded->bytes > a->pool_bytes || loaded->offset > a->pool_bytes - loaded->bytes ||
+        wf_client_worse(f, atomic_load_explicit(&a->index.desc[loaded->slot].word,
+                                                memory_order_acquire))) {
         wf_pins_clear(&a->pins, loaded->entry);
         return false;
     }
@@ -250,7 +256,21 @@ static enum weft_status arrived(const struct attachment *a, const struct weft_pi
     return state == WF_SLOT_RESERVED ? WEFT_PENDING : WEFT_MISS;
 }
 
-static enum weft_status wait_pin(const struct weft_pin *pin, uint64_t bytes, uint64_t deadline_ns)
+/* What arrived: is it what our format asks for?  Its word is read after its progress, or its state,
+ * was acquired, and what it lost was said there before. */
+static enum weft_status exact_enough(const struct weft_format *f, const struct attachment *a,
+                                     const struct weft_pin *pin)
+{
+    uint64_t word = atomic_load_explicit(&a->index.desc[pin->slot].word, memory_order_acquire);
+    if (wf_word_generation(word) == pin->generation && !wf_client_worse(f, word))
+        return WEFT_OK;
+    return wf_fail(WEFT_MISS,
+                   "a block came from below with more loss than its format allows; it was put by "
+                   "a format that allows more; release the pins, and compute it");
+}
+
+static enum weft_status wait_pin(const struct weft_format *f, const struct weft_pin *pin,
+                                 uint64_t bytes, uint64_t deadline_ns)
 {
     const struct attachment *a = pin->attachment;
     uint32_t granules = bytes < pin->bytes ? (uint32_t)((bytes + WF_GRANULE - 1) / WF_GRANULE)
@@ -259,7 +279,7 @@ static enum weft_status wait_pin(const struct weft_pin *pin, uint64_t bytes, uin
         uint32_t progress = 0;
         enum weft_status status = arrived(a, pin, granules, &progress);
         if (status == WEFT_OK)
-            return status;
+            return exact_enough(f, a, pin);
         if (status == WEFT_MISS)
             return wf_fail(WEFT_MISS, "a block could not be brought up from below; release the "
                                       "pins, and match again or compute it");
@@ -289,7 +309,7 @@ enum weft_status weft_wait_layer(const struct weft_pins *pins, uint32_t layer)
     uint64_t deadline_ns = pins->loading < pins->blocks ? deadline_of(pins) : 0;
     enum weft_status status = WEFT_OK;
     for (uint32_t i = pins->loading; status == WEFT_OK && i < pins->blocks; i++)
-        status = wait_pin(&pins->pins[i], bytes, deadline_ns);
+        status = wait_pin(pins->format, &pins->pins[i], bytes, deadline_ns);
     return status;
 }
 
@@ -300,7 +320,7 @@ enum weft_status weft_wait_block(const struct weft_pins *pins, uint32_t block)
                        pins ? pins->blocks : 0);
     if (block < pins->loading)
         return WEFT_OK;
-    return wait_pin(&pins->pins[block], UINT64_MAX, deadline_of(pins));
+    return wait_pin(pins->format, &pins->pins[block], UINT64_MAX, deadline_of(pins));
 }
 
 /* ------------------------------------------------------------------------------------- prefetch */

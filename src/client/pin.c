@@ -63,9 +63,7 @@ static enum weft_status pin_on(struct weft_format *f, struct attachment *a,
     const struct wf_desc *desc = &a->index.desc[found.slot];
     uint64_t offset = atomic_load_explicit(&desc->offset, memory_order_relaxed);
     uint64_t bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
-    enum weft_quality quality = wf_word_quality(found.word);
-    bool worse = quality > WEFT_LOSSLESS && quality > weft_format_quality(f);
-    if (worse || bytes != f->block_bytes || bytes > a->pool_bytes ||
+    if (wf_client_worse(f, found.word) || bytes != f->block_bytes || bytes > a->pool_bytes ||
         offset > a->pool_bytes - bytes) {
         wf_pins_clear(pins, entry);
         goto miss;

@@ -142,10 +142,44 @@ static void no_stricter_format_has(const struct lossy *l, struct weft_format *f,
     struct weft_format *strict = format_of(l, WEFT_LOSSLESS);
     struct weft_key keys[LINKS];
     struct weft_pin pin;
+    struct weft_pins pins;
     keys_of(f, chain, LINKS, keys);
     assert_int_equal(weft_pin(f, &keys[0], &pin), WEFT_OK);
     weft_unpin(&pin);
     assert_int_equal(weft_pin(strict, &keys[0], &pin), WEFT_MISS);
+    assert_int_equal(weft_get_keys(strict, keys, LINKS, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
+    assert_int_equal(pins.blocks, 0);
+    weft_pins_release(&pins);
+    weft_format_close(strict);
+}
+
+/* Nor of blocks that nobody knows to have lost anything as long as they are on their way, be it
+ * only the strict one that waits for them, or another that may have them, too. */
+static void no_stricter_format_waits_for(const struct lossy *l, struct weft_format *f,
+                                         uint64_t chain, bool together)
+{
+    struct weft_format *strict = format_of(l, WEFT_LOSSLESS);
+    struct weft_key keys[LINKS];
+    struct weft_pins pins, may = {.blocks = 0};
+    keys_of(f, chain, LINKS, keys);
+    if (together)
+        assert_int_equal(weft_get_keys(f, keys, LINKS, WEFT_LAYER_ORDER, &may), WEFT_OK);
+    assert_int_equal(weft_get_keys(strict, keys, LINKS, WEFT_LAYER_ORDER, &pins), WEFT_OK);
+    /* Nothing of them can have come before the answer; of the other's, it may have. */
+    if (!together)
+        assert_int_equal(pins.blocks, LINKS);
+    assert_int_equal(pins.loading, 0);
+    if (pins.blocks) {
+        assert_int_equal(weft_wait_layer(&pins, 0), WEFT_MISS);
+        assert_int_equal(weft_wait_layer(&pins, PROFILE_LAYERS - 1), WEFT_MISS);
+    }
+    for (uint32_t i = 0; i < pins.blocks; i++)
+        assert_int_equal(weft_wait_block(&pins, i), WEFT_MISS);
+    for (uint32_t i = 0; i < may.blocks; i++)
+        assert_int_equal(weft_wait_block(&may, i), WEFT_OK);
+    assert_int_equal(may.blocks, together ? LINKS : 0);
+    weft_pins_release(&may);
+    weft_pins_release(&pins);
     weft_format_close(strict);
 }
 
@@ -180,6 +214,11 @@ static void what_is_stored_says_what_it_lost(void **state)
     assert_true((double)tier_number(&l.w, "nvme0", "used_bytes") <
                 0.6 * CHAINS * LINKS * PROFILE_BLOCK_BYTES);
     no_stricter_format_has(&l, f, CHAINS);
+    weft_format_close(f);
+    stored_again(&l);
+    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    no_stricter_format_waits_for(&l, f, 1, false);
+    no_stricter_format_waits_for(&l, f, 2, true);
     weft_format_close(f);
 
     /* Up, down and up again: it has lost nothing more. */
