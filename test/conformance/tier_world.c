@@ -243,3 +243,17 @@ struct wf_tier_stats stats_of(const struct world *w)
     w->ops->stats(w->tier, &stats);
     return stats;
 }
+
+void assert_refused(struct world *w, struct wf_tier_request *r)
+{
+    wf_fail_keep("%s", "");
+    assert_int_equal(w->ops->submit(w->tier, r), WEFT_E_INVALID);
+    assert_true(strlen(wf_last_error()) > 20);
+    struct wf_tier_request *out;
+    assert_int_equal(w->ops->reap(w->tier, &out, 1, 0), 0);
+}
+
+bool shrinks(const struct world *w)
+{
+    return w->backend->coded && w->backend->coded->codec;
+}

@@ -88,6 +88,10 @@ void assert_same_block(const struct wf_tier_block *a, const struct wf_tier_block
 /* As find gives it, which may be without its parent. */
 void assert_found(const struct wf_tier_block *found, const struct wf_tier_block *block);
 struct wf_tier_stats stats_of(const struct world *w);
+/* It is WEFT_E_INVALID, with a sentence. */
+void assert_refused(struct world *w, struct wf_tier_request *r);
+/* Do such blocks take less room than their payloads? */
+bool shrinks(const struct world *w);
 
 #define TEST(name)                                     \
     {                                                  \
@@ -103,6 +107,11 @@ void backends_begin(void);
 /* tier_sim.c */
 extern const struct CMUnitTest sim_tests[];
 extern const size_t sim_test_count;
+
+/* tier_stored.c */
+void test_what_it_decodes_to_is_kept(void **state);
+void test_what_is_stored_can_be_moved(void **state);
+void test_a_codec_is_not_tried_in_vain(void **state);
 
 /* tier_model.c */
 void test_random_operations(void **state);
