@@ -164,6 +164,7 @@ static void verify_done(struct wf_mover *m, enum weft_status status)
 {
     struct wf_mover_job *job = line_take(&m->verify);
     uint64_t bytes = m->verified_here;
+    assert(job); /* it stays in line while a part of it is read */
     m->verified_parts = 0;
     m->verified_here = 0;
     finish(m, job, status, bytes);
