@@ -16,7 +16,7 @@
 #define CHAINS 12u
 #define LINKS 6u /* blocks of a chain */
 
-static const char *const settings[] = {"pool.size=8MB",
+static const char *const one_tier[] = {"pool.size=8MB",
                                        "pool.size_max=8MB",
                                        "pool.policy=lru",
                                        "drain=30s",
@@ -30,29 +30,33 @@ static const char *const settings[] = {"pool.size=8MB",
                                        "tier.nvme0.admit=always",
                                        NULL};
 
+/* To which blocks go only as they are, or as they lie on the first. */
+static const char *const with_an_exact[] = {"pool.size=8MB",
+                                            "pool.size_max=8MB",
+                                            "pool.policy=lru",
+                                            "drain=30s",
+                                            "workers=2",
+                                            "log.level=info",
+                                            "profiles=%d/profiles",
+                                            "domain.default.quality=economy",
+                                            "tiers=nvme0,nvme1",
+                                            "tier.nvme0.path=%d/nvme0",
+                                            "tier.nvme0.size=64MB",
+                                            "tier.nvme0.admit=always",
+                                            "tier.nvme0.archive=false",
+                                            "tier.nvme1.path=%d/nvme1",
+                                            "tier.nvme1.size=64MB",
+                                            "tier.nvme1.admit=never",
+                                            "tier.nvme1.codec=lossless",
+                                            NULL};
+
 struct lossy {
     struct world w;
+    struct weft_format *f; /* while the node runs: of what the domain asks for, mostly */
     char folder[96], file[128];
     struct wf_profile *profile;
     uint32_t times; /* that blocks were stored */
 };
-
-static void prepare(struct lossy *l, const char *const *with)
-{
-    begin(&l->w, with);
-    snprintf(l->folder, sizeof l->folder, "%s/profiles", l->w.node.directory);
-    snprintf(l->file, sizeof l->file, "%s/small.wfprofile", l->folder);
-    assert_int_equal(mkdir(l->folder, 0700), 0);
-    profile_make(MODEL, 0, l->file);
-    l->profile = profile_read(l->file);
-    l->times = 1;
-}
-
-static void finish(struct lossy *l)
-{
-    end(&l->w);
-    wf_profile_destroy(l->profile);
-}
 
 static struct weft_format *format_of(const struct lossy *l, enum weft_quality quality)
 {
@@ -69,38 +73,89 @@ static struct weft_format *format_of(const struct lossy *l, enum weft_quality qu
     return f;
 }
 
+static void ask_for(struct lossy *l, enum weft_quality quality)
+{
+    weft_format_close(l->f);
+    l->f = format_of(l, quality);
+}
+
+static void up(struct lossy *l)
+{
+    start(&l->w, NULL);
+    ask_for(l, WEFT_QUALITY_DEFAULT);
+}
+
+/* What is in DRAM is stored. */
+static void down(struct lossy *l)
+{
+    weft_format_close(l->f);
+    l->f = NULL;
+    stop(&l->w);
+}
+
+static void down_and_up(struct lossy *l)
+{
+    down(l);
+    up(l);
+}
+
+/* *state: settings at first, then a node with a profile that was not started. */
+static int setup(void **state)
+{
+    struct lossy *l = calloc(1, sizeof *l);
+    assert_non_null(l);
+    begin(&l->w, *state);
+    snprintf(l->folder, sizeof l->folder, "%s/profiles", l->w.node.directory);
+    snprintf(l->file, sizeof l->file, "%s/small.wfprofile", l->folder);
+    assert_int_equal(mkdir(l->folder, 0700), 0);
+    profile_make(MODEL, 0, l->file);
+    l->profile = profile_read(l->file);
+    l->times = 1;
+    *state = l;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct lossy *l = *state;
+    weft_format_close(l->f);
+    end(&l->w);
+    wf_profile_destroy(l->profile);
+    free(l);
+    return 0;
+}
+
 static uint32_t number_of(uint64_t chain, uint32_t link)
 {
     return (uint32_t)(chain * 1000 + link);
 }
 
 /* How many of its blocks are new. */
-static uint32_t put_chain(struct weft_format *f, uint64_t chain)
+static uint32_t put_chain(const struct lossy *l, uint64_t chain)
 {
     struct weft_key keys[LINKS];
     struct weft_slot slots[LINKS];
     uint32_t fresh = 0;
-    keys_of(f, chain, LINKS, keys);
-    assert_int_equal(weft_reserve_keys(f, NULL, keys, LINKS, WEFT_CHAINED, slots), WEFT_OK);
+    keys_of(l->f, chain, LINKS, keys);
+    assert_int_equal(weft_reserve_keys(l->f, NULL, keys, LINKS, WEFT_CHAINED, slots), WEFT_OK);
     for (uint32_t i = 0; i < LINKS; i++) {
         fresh += slots[i].status == WEFT_OK;
         if (slots[i].status == WEFT_OK)
             profile_block(number_of(chain, i), slots[i].data);
     }
-    assert_int_equal(weft_commit_slots(f, slots, LINKS), WEFT_OK);
+    assert_int_equal(weft_commit_slots(l->f, slots, LINKS), WEFT_OK);
     return fresh;
 }
 
 /* How many come, each as `quality` has it; they were in DRAM all the time if that is 0. */
-static uint32_t get_chain(const struct lossy *l, struct weft_format *f, uint64_t chain,
-                          enum weft_quality quality)
+static uint32_t get_chain(const struct lossy *l, uint64_t chain, enum weft_quality quality)
 {
     static uint8_t plain[PROFILE_BLOCK_BYTES], back[PROFILE_BLOCK_BYTES];
     struct weft_key keys[LINKS];
     struct weft_pins pins;
     uint32_t found = 0;
-    keys_of(f, chain, LINKS, keys);
-    assert_int_equal(weft_get_keys(f, keys, LINKS, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
+    keys_of(l->f, chain, LINKS, keys);
+    assert_int_equal(weft_get_keys(l->f, keys, LINKS, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
     for (uint32_t i = 0; i < pins.blocks; i++) {
         enum weft_status status = weft_wait_block(&pins, i);
         if (status == WEFT_MISS)
@@ -120,31 +175,25 @@ static uint32_t get_chain(const struct lossy *l, struct weft_format *f, uint64_t
     return found;
 }
 
-static size_t matched(struct weft_format *f, uint64_t chain, enum weft_quality *out)
+static size_t matched(const struct lossy *l, uint64_t chain, enum weft_quality *out)
 {
     struct weft_key keys[LINKS];
     size_t present;
-    keys_of(f, chain, LINKS, keys);
-    assert_int_equal(weft_match_keys(f, keys, LINKS, &present), WEFT_OK);
-    assert_int_equal(weft_quality_keys(f, keys, LINKS, out), WEFT_OK);
+    keys_of(l->f, chain, LINKS, keys);
+    assert_int_equal(weft_match_keys(l->f, keys, LINKS, &present), WEFT_OK);
+    assert_int_equal(weft_quality_keys(l->f, keys, LINKS, out), WEFT_OK);
     return present;
 }
 
-static void stored_again(struct lossy *l)
-{
-    stop(&l->w);
-    start(&l->w, NULL);
-}
-
 /* Not even by the key of another format, which nobody who keeps to his own keys has. */
-static void no_stricter_format_has(const struct lossy *l, struct weft_format *f, uint64_t chain)
+static void no_stricter_format_has(const struct lossy *l, uint64_t chain)
 {
     struct weft_format *strict = format_of(l, WEFT_LOSSLESS);
     struct weft_key keys[LINKS];
     struct weft_pin pin;
     struct weft_pins pins;
-    keys_of(f, chain, LINKS, keys);
-    assert_int_equal(weft_pin(f, &keys[0], &pin), WEFT_OK);
+    keys_of(l->f, chain, LINKS, keys);
+    assert_int_equal(weft_pin(l->f, &keys[0], &pin), WEFT_OK);
     weft_unpin(&pin);
     assert_int_equal(weft_pin(strict, &keys[0], &pin), WEFT_MISS);
     assert_int_equal(weft_get_keys(strict, keys, LINKS, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
@@ -155,15 +204,14 @@ static void no_stricter_format_has(const struct lossy *l, struct weft_format *f,
 
 /* Nor of blocks that nobody knows to have lost anything as long as they are on their way, be it
  * only the strict one that waits for them, or another that may have them, too. */
-static void no_stricter_format_waits_for(const struct lossy *l, struct weft_format *f,
-                                         uint64_t chain, bool together)
+static void no_stricter_format_waits_for(const struct lossy *l, uint64_t chain, bool together)
 {
     struct weft_format *strict = format_of(l, WEFT_LOSSLESS);
     struct weft_key keys[LINKS];
     struct weft_pins pins, may = {.blocks = 0};
-    keys_of(f, chain, LINKS, keys);
+    keys_of(l->f, chain, LINKS, keys);
     if (together)
-        assert_int_equal(weft_get_keys(f, keys, LINKS, WEFT_LAYER_ORDER, &may), WEFT_OK);
+        assert_int_equal(weft_get_keys(l->f, keys, LINKS, WEFT_LAYER_ORDER, &may), WEFT_OK);
     assert_int_equal(weft_get_keys(strict, keys, LINKS, WEFT_LAYER_ORDER, &pins), WEFT_OK);
     /* Nothing of them can have come before the answer; of the other's, it may have. */
     if (!together)
@@ -185,442 +233,336 @@ static void no_stricter_format_waits_for(const struct lossy *l, struct weft_form
 
 static void what_is_stored_says_what_it_lost(void **state)
 {
-    (void)state;
-    struct lossy l;
+    struct lossy *l = *state;
     enum weft_quality quality;
-    prepare(&l, settings);
-    start(&l.w, NULL);
-    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(weft_format_quality(f), WEFT_TRANSPARENT);
-    assert_true(told(&l.w, "tiers", "\"written_as_is\":0")); /* nor is the mover's own told */
+    up(l);
+    assert_int_equal(weft_format_quality(l->f), WEFT_TRANSPARENT);
+    assert_true(told(&l->w, "tiers", "\"written_as_is\":0")); /* nor is the mover's own told */
     for (uint64_t c = 1; c <= CHAINS; c++) {
-        assert_int_equal(put_chain(f, c), LINKS);
-        assert_int_equal(get_chain(&l, f, c, WEFT_LOSSLESS), LINKS); /* it is in DRAM still */
+        assert_int_equal(put_chain(l, c), LINKS);
+        assert_int_equal(get_chain(l, c, WEFT_LOSSLESS), LINKS); /* it is in DRAM still */
     }
-    assert_int_equal(matched(f, 1, &quality), LINKS);
+    assert_int_equal(matched(l, 1, &quality), LINKS);
     assert_int_equal(quality, WEFT_LOSSLESS);
-    weft_format_close(f);
-    stored_again(&l);
+    down_and_up(l);
 
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
     for (uint64_t c = 1; c <= CHAINS; c++) {
-        assert_int_equal(matched(f, c, &quality), LINKS);
+        assert_int_equal(matched(l, c, &quality), LINKS);
         assert_int_equal(quality, WEFT_TRANSPARENT);
-        assert_int_equal(get_chain(&l, f, c, WEFT_TRANSPARENT), LINKS);
-        assert_int_equal(matched(f, c, &quality), LINKS);
+        assert_int_equal(get_chain(l, c, WEFT_TRANSPARENT), LINKS);
+        assert_int_equal(matched(l, c, &quality), LINKS);
         assert_int_equal(quality, WEFT_TRANSPARENT);
-        assert_int_equal(put_chain(f, c), 0); /* it will do */
+        assert_int_equal(put_chain(l, c), 0); /* it will do */
     }
-    assert_true((double)tier_number(&l.w, "nvme0", "used_bytes") <
+    assert_true((double)tier_number(&l->w, "nvme0", "used_bytes") <
                 0.6 * CHAINS * LINKS * PROFILE_BLOCK_BYTES);
-    no_stricter_format_has(&l, f, CHAINS);
-    weft_format_close(f);
-    stored_again(&l);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    no_stricter_format_waits_for(&l, f, 1, false);
-    no_stricter_format_waits_for(&l, f, 2, true);
-    weft_format_close(f);
+    no_stricter_format_has(l, CHAINS);
+    down_and_up(l);
+    no_stricter_format_waits_for(l, 1, false);
+    no_stricter_format_waits_for(l, 2, true);
 
     /* Up, down and up again: it has lost nothing more. */
     for (int round = 0; round < 2; round++) {
-        stored_again(&l);
-        f = format_of(&l, WEFT_QUALITY_DEFAULT);
+        down_and_up(l);
         for (uint64_t c = 1; c <= CHAINS; c++)
-            assert_int_equal(get_chain(&l, f, c, WEFT_TRANSPARENT), LINKS);
-        weft_format_close(f);
+            assert_int_equal(get_chain(l, c, WEFT_TRANSPARENT), LINKS);
     }
-    finish(&l);
 }
 
 static void who_asks_for_better_has_it(void **state)
 {
-    (void)state;
-    struct lossy l;
+    struct lossy *l = *state;
     enum weft_quality quality;
-    prepare(&l, settings);
-    set(&l.w, "domain.default.quality=economy");
-    start(&l.w, NULL);
+    set(&l->w, "domain.default.quality=economy");
+    up(l);
     static const enum weft_quality asked[] = {WEFT_ECONOMY, WEFT_TRANSPARENT, WEFT_LOSSLESS,
                                               WEFT_QUALITY_DEFAULT};
     static const enum weft_quality is[] = {WEFT_ECONOMY, WEFT_TRANSPARENT, WEFT_LOSSLESS,
                                            WEFT_ECONOMY};
     for (int i = 0; i < 4; i++) {
-        struct weft_format *f = format_of(&l, asked[i]);
-        assert_int_equal(weft_format_quality(f), is[i]);
+        ask_for(l, asked[i]);
+        assert_int_equal(weft_format_quality(l->f), is[i]);
         /* The last asks for what the first did. */
-        assert_int_equal(matched(f, 1, &quality), i < 3 ? 0 : LINKS);
-        assert_int_equal(put_chain(f, 1), i < 3 ? LINKS : 0);
-        weft_format_close(f);
+        assert_int_equal(matched(l, 1, &quality), i < 3 ? 0 : LINKS);
+        assert_int_equal(put_chain(l, 1), i < 3 ? LINKS : 0);
     }
-    stored_again(&l);
+    down_and_up(l);
     for (int i = 0; i < 4; i++) {
-        struct weft_format *f = format_of(&l, asked[i]);
-        assert_int_equal(matched(f, 1, &quality), LINKS);
+        ask_for(l, asked[i]);
+        assert_int_equal(matched(l, 1, &quality), LINKS);
         assert_int_equal(quality, is[i]);
-        assert_int_equal(get_chain(&l, f, 1, is[i]), LINKS);
-        weft_format_close(f);
+        assert_int_equal(get_chain(l, 1, is[i]), LINKS);
     }
-    finish(&l);
 }
 
 static void who_asks_for_more_since_is_not_answered_with_less(void **state)
 {
-    (void)state;
-    struct lossy l;
+    struct lossy *l = *state;
     enum weft_quality quality;
-    prepare(&l, settings);
-    start(&l.w, NULL);
-    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(put_chain(f, 1), LINKS);
-    assert_int_equal(put_chain(f, 2), LINKS);
-    weft_format_close(f);
-    stop(&l.w);
+    up(l);
+    assert_int_equal(put_chain(l, 1), LINKS);
+    assert_int_equal(put_chain(l, 2), LINKS);
+    down(l);
 
-    set(&l.w, "domain.default.quality=lossless");
-    start(&l.w, NULL);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    set(&l->w, "domain.default.quality=lossless");
+    up(l);
     for (uint64_t c = 1; c <= 2; c++) {
-        assert_int_equal(matched(f, c, &quality), 0);
-        assert_int_equal(get_chain(&l, f, c, WEFT_LOSSLESS), 0);
+        assert_int_equal(matched(l, c, &quality), 0);
+        assert_int_equal(get_chain(l, c, WEFT_LOSSLESS), 0);
     }
-    assert_int_equal(put_chain(f, 1), LINKS); /* anew */
-    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
-    weft_format_close(f);
-    stored_again(&l);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(matched(f, 1, &quality), LINKS);
+    assert_int_equal(put_chain(l, 1), LINKS); /* anew */
+    assert_int_equal(get_chain(l, 1, WEFT_LOSSLESS), LINKS);
+    down_and_up(l);
+    assert_int_equal(matched(l, 1, &quality), LINKS);
     assert_int_equal(quality, WEFT_LOSSLESS);
-    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
-    assert_int_equal(matched(f, 2, &quality), 0);
-    weft_format_close(f);
-    stop(&l.w);
+    assert_int_equal(get_chain(l, 1, WEFT_LOSSLESS), LINKS);
+    assert_int_equal(matched(l, 2, &quality), 0);
+    down(l);
 
     /* Back: what is better than it must be will do, and what was left alone is found again. */
-    set(&l.w, "domain.default.quality=transparent");
-    start(&l.w, NULL);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
-    assert_int_equal(get_chain(&l, f, 2, WEFT_TRANSPARENT), LINKS);
-    weft_format_close(f);
-    finish(&l);
+    set(&l->w, "domain.default.quality=transparent");
+    up(l);
+    assert_int_equal(get_chain(l, 1, WEFT_LOSSLESS), LINKS);
+    assert_int_equal(get_chain(l, 2, WEFT_TRANSPARENT), LINKS);
 }
 
 static void without_its_profile_it_waits(void **state)
 {
-    (void)state;
-    struct lossy l;
+    struct lossy *l = *state;
     enum weft_quality quality;
     char aside[160];
-    prepare(&l, settings);
-    start(&l.w, NULL);
-    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(put_chain(f, 1), LINKS);
-    weft_format_close(f);
-    stop(&l.w);
+    up(l);
+    assert_int_equal(put_chain(l, 1), LINKS);
+    down(l);
 
-    snprintf(aside, sizeof aside, "%s.aside", l.file);
-    assert_int_equal(rename(l.file, aside), 0);
-    start(&l.w, NULL);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(matched(f, 1, &quality), LINKS);
-    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), 0);
-    assert_true(told(&l.w, "events", "\"reason\":\"profile\""));
-    assert_int_equal(matched(f, 1, &quality), LINKS); /* it is there still */
-    assert_int_equal(put_chain(f, 2), LINKS);
-    weft_format_close(f);
-    stored_again(&l);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(get_chain(&l, f, 2, WEFT_LOSSLESS), LINKS); /* there was no profile */
-    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), 0);
+    snprintf(aside, sizeof aside, "%s.aside", l->file);
+    assert_int_equal(rename(l->file, aside), 0);
+    up(l);
+    assert_int_equal(matched(l, 1, &quality), LINKS);
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), 0);
+    assert_true(told(&l->w, "events", "\"reason\":\"profile\""));
+    assert_int_equal(matched(l, 1, &quality), LINKS); /* it is there still */
+    assert_int_equal(put_chain(l, 2), LINKS);
+    down_and_up(l);
+    assert_int_equal(get_chain(l, 2, WEFT_LOSSLESS), LINKS); /* there was no profile */
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), 0);
 
-    assert_int_equal(rename(aside, l.file), 0); /* while it runs */
-    assert_true(told(&l.w, "events", "is used for model " MODEL));
-    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
-    assert_int_equal(put_chain(f, 3), LINKS);
-    weft_format_close(f);
-    stored_again(&l);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(get_chain(&l, f, 3, WEFT_TRANSPARENT), LINKS);
-    assert_true(told(&l.w, "events", "is used for model " MODEL));
+    assert_int_equal(rename(aside, l->file), 0); /* while it runs */
+    assert_true(told(&l->w, "events", "is used for model " MODEL));
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), LINKS);
+    assert_int_equal(put_chain(l, 3), LINKS);
+    down_and_up(l);
+    assert_int_equal(get_chain(l, 3, WEFT_TRANSPARENT), LINKS);
+    assert_true(told(&l->w, "events", "is used for model " MODEL));
 
     /* What goes is told, and so is each of those that are none. */
     for (char name = 'x'; name <= 'y'; name++) {
-        snprintf(aside, sizeof aside, "%s/%c.wfprofile", l.folder, name);
+        snprintf(aside, sizeof aside, "%s/%c.wfprofile", l->folder, name);
         FILE *file = fopen(aside, "wbe");
         assert_non_null(file);
         assert_int_equal(fclose(file), 0);
     }
-    assert_int_equal(unlink(l.file), 0);
-    assert_true(told(&l.w, "events", "profile small.wfprofile is gone"));
-    assert_true(told(&l.w, "events", "profile x.wfprofile is not used"));
-    assert_true(told(&l.w, "events", "profile y.wfprofile is not used"));
-    weft_format_close(f);
-    finish(&l);
+    assert_int_equal(unlink(l->file), 0);
+    assert_true(told(&l->w, "events", "profile small.wfprofile is gone"));
+    assert_true(told(&l->w, "events", "profile x.wfprofile is not used"));
+    assert_true(told(&l->w, "events", "profile y.wfprofile is not used"));
 }
 
 /* What is put again meanwhile takes the place of what cannot be read, whether a load found that out
  * (chain 1), or nobody asked (2), or there is another profile by now (3). */
 static void what_is_put_anew_without_its_profile_is_stored(void **state)
 {
-    (void)state;
-    struct lossy l;
-    prepare(&l, settings);
-    start(&l.w, NULL);
-    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    struct lossy *l = *state;
+    up(l);
     for (uint64_t c = 1; c <= 3; c++)
-        assert_int_equal(put_chain(f, c), LINKS);
-    weft_format_close(f);
-    stop(&l.w);
+        assert_int_equal(put_chain(l, c), LINKS);
+    down(l);
 
-    assert_int_equal(unlink(l.file), 0);
-    start(&l.w, NULL);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), 0);
-    assert_true(told(&l.w, "events", "\"reason\":\"profile\""));
+    assert_int_equal(unlink(l->file), 0);
+    up(l);
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), 0);
+    assert_true(told(&l->w, "events", "\"reason\":\"profile\""));
     for (uint64_t c = 1; c <= 2; c++)
-        assert_int_equal(put_chain(f, c), LINKS);
-    weft_format_close(f);
-    stop(&l.w);
+        assert_int_equal(put_chain(l, c), LINKS);
+    down(l);
 
-    wf_profile_destroy(l.profile);
-    profile_make(MODEL, 1, l.file);
-    l.profile = profile_read(l.file);
-    start(&l.w, NULL);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
+    wf_profile_destroy(l->profile);
+    profile_make(MODEL, 1, l->file);
+    l->profile = profile_read(l->file);
+    up(l);
     for (uint64_t c = 1; c <= 2; c++)
-        assert_int_equal(get_chain(&l, f, c, WEFT_LOSSLESS), LINKS);
-    assert_int_equal(get_chain(&l, f, 3, WEFT_TRANSPARENT), 0);
-    assert_int_equal(put_chain(f, 3), LINKS);
-    weft_format_close(f);
-    stored_again(&l);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(get_chain(&l, f, 3, WEFT_TRANSPARENT), LINKS);
-    weft_format_close(f);
-    finish(&l);
+        assert_int_equal(get_chain(l, c, WEFT_LOSSLESS), LINKS);
+    assert_int_equal(get_chain(l, 3, WEFT_TRANSPARENT), 0);
+    assert_int_equal(put_chain(l, 3), LINKS);
+    down_and_up(l);
+    assert_int_equal(get_chain(l, 3, WEFT_TRANSPARENT), LINKS);
 }
 
-static const char *const two[] = {"pool.size=8MB",
-                                  "pool.size_max=8MB",
-                                  "pool.policy=lru",
-                                  "drain=30s",
-                                  "workers=2",
-                                  "log.level=info",
-                                  "profiles=%d/profiles",
-                                  "domain.default.quality=economy",
-                                  "tiers=nvme0,nvme1",
-                                  "tier.nvme0.path=%d/nvme0",
-                                  "tier.nvme0.size=64MB",
-                                  "tier.nvme0.admit=always",
-                                  "tier.nvme0.archive=false",
-                                  "tier.nvme1.path=%d/nvme1",
-                                  "tier.nvme1.size=64MB",
-                                  "tier.nvme1.admit=never",
-                                  "tier.nvme1.codec=lossless",
-                                  NULL};
-
-static enum weft_status archive_chain(struct weft_format *f, uint64_t chain)
+static enum weft_status archive_chain(const struct lossy *l, uint64_t chain)
 {
     struct weft_key keys[LINKS];
     struct weft_archived out;
-    keys_of(f, chain, LINKS, keys);
-    return weft_archive_keys(f, "lossy", &keys[LINKS - 1], ARCHIVE_MS, &out);
+    keys_of(l->f, chain, LINKS, keys);
+    return weft_archive_keys(l->f, "lossy", &keys[LINKS - 1], ARCHIVE_MS, &out);
 }
 
 /* To a tier that stores nothing with loss itself: what is there is what it was, also alone; whether
  * it is whole is seen without its profile. */
 static void from_tier_to_tier_it_stays_what_it_is(void **state)
 {
-    (void)state;
-    struct lossy l;
+    struct lossy *l = *state;
     enum weft_quality quality;
-    prepare(&l, two);
-    start(&l.w, NULL);
-    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(put_chain(f, 1), LINKS);
-    assert_int_equal(put_chain(f, 2), LINKS);
-    assert_int_equal(archive_chain(f, 2), WEFT_OK); /* from DRAM: exact there */
-    assert_int_equal(weft_archive_remove(l.w.w, "lossy"), WEFT_OK);
-    weft_format_close(f);
-    stop(&l.w);
-    assert_int_equal(unlink(l.file), 0);
-    start(&l.w, NULL);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(archive_chain(f, 1), WEFT_OK); /* it was read back, as it lies */
-    weft_format_close(f);
-    stop(&l.w);
+    up(l);
+    assert_int_equal(put_chain(l, 1), LINKS);
+    assert_int_equal(put_chain(l, 2), LINKS);
+    assert_int_equal(archive_chain(l, 2), WEFT_OK); /* from DRAM: exact there */
+    assert_int_equal(weft_archive_remove(l->w.w, "lossy"), WEFT_OK);
+    down(l);
+    assert_int_equal(unlink(l->file), 0);
+    up(l);
+    assert_int_equal(archive_chain(l, 1), WEFT_OK); /* it was read back, as it lies */
+    down(l);
 
-    profile_make(MODEL, 0, l.file);
-    set(&l.w, "tiers=nvme1");
-    start(&l.w, NULL);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_true(archives_settle(&l.w, "ok", 1));
-    assert_int_equal(matched(f, 1, &quality), LINKS);
+    profile_make(MODEL, 0, l->file);
+    set(&l->w, "tiers=nvme1");
+    up(l);
+    assert_true(archives_settle(&l->w, "ok", 1));
+    assert_int_equal(matched(l, 1, &quality), LINKS);
     assert_int_equal(quality, WEFT_ECONOMY);
-    assert_int_equal(get_chain(&l, f, 1, WEFT_ECONOMY), LINKS);
-    assert_int_equal(get_chain(&l, f, 2, WEFT_LOSSLESS), LINKS);
-    weft_format_close(f);
-    finish(&l);
+    assert_int_equal(get_chain(l, 1, WEFT_ECONOMY), LINKS);
+    assert_int_equal(get_chain(l, 2, WEFT_LOSSLESS), LINKS);
 }
 
 /* What lost something elsewhere is put as what it is, where that is allowed. */
 static void what_was_lost_elsewhere_can_be_put(void **state)
 {
-    (void)state;
-    struct lossy l;
+    struct lossy *l = *state;
     struct weft_key keys[LINKS];
     struct weft_slot slots[LINKS];
     uint8_t plain[PROFILE_BLOCK_BYTES];
-    prepare(&l, settings);
-    start(&l.w, NULL);
-    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    keys_of(f, 1, LINKS, keys);
-    assert_int_equal(weft_reserve_keys(f, NULL, keys, LINKS, WEFT_CHAINED | WEFT_LOST_ECONOMY,
+    up(l);
+    keys_of(l->f, 1, LINKS, keys);
+    assert_int_equal(weft_reserve_keys(l->f, NULL, keys, LINKS, WEFT_CHAINED | WEFT_LOST_ECONOMY,
                                        slots),
                      WEFT_E_INVALID);
     assert_non_null(strstr(weft_last_error(), "economy"));
-    assert_int_equal(weft_reserve_keys(f, NULL, keys, LINKS, WEFT_CHAINED | WEFT_LOST_TRANSPARENT,
-                                       slots),
+    assert_int_equal(weft_reserve_keys(l->f, NULL, keys, LINKS,
+                                       WEFT_CHAINED | WEFT_LOST_TRANSPARENT, slots),
                      WEFT_OK);
     for (uint32_t i = 0; i < LINKS; i++) {
         profile_block(number_of(1, i), plain);
-        profile_back(l.profile, WEFT_TRANSPARENT, i, plain, slots[i].data);
+        profile_back(l->profile, WEFT_TRANSPARENT, i, plain, slots[i].data);
     }
-    assert_int_equal(weft_commit_slots(f, slots, LINKS), WEFT_OK);
-    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
-    weft_format_close(f);
-    stored_again(&l);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    l.times = 2;
-    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
-    weft_format_close(f);
-    finish(&l);
+    assert_int_equal(weft_commit_slots(l->f, slots, LINKS), WEFT_OK);
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), LINKS);
+    down_and_up(l);
+    l->times = 2;
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), LINKS);
 }
 
 /* An archive keeps what it was made of.  Its blocks cannot be another's that is to be more exact,
  * and what is not durable is not said to be. */
 static void what_an_archive_keeps_is_no_better_for_another(void **state)
 {
-    (void)state;
-    struct lossy l;
+    struct lossy *l = *state;
     enum weft_quality quality;
-    prepare(&l, settings);
-    start(&l.w, NULL);
-    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(put_chain(f, 1), LINKS);
-    weft_format_close(f);
-    stored_again(&l);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(archive_chain(f, 1), WEFT_OK);
-    weft_format_close(f);
-    stop(&l.w);
+    up(l);
+    assert_int_equal(put_chain(l, 1), LINKS);
+    down_and_up(l);
+    assert_int_equal(archive_chain(l, 1), WEFT_OK);
+    down(l);
 
-    set(&l.w, "domain.default.quality=lossless");
-    start(&l.w, NULL);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_true(archives_settle(&l.w, "ok", 1));
-    assert_int_equal(put_chain(f, 1), LINKS);
-    assert_int_equal(archive_chain(f, 1), WEFT_E_BUSY);
+    set(&l->w, "domain.default.quality=lossless");
+    up(l);
+    assert_true(archives_settle(&l->w, "ok", 1));
+    assert_int_equal(put_chain(l, 1), LINKS);
+    assert_int_equal(archive_chain(l, 1), WEFT_E_BUSY);
     assert_non_null(strstr(weft_last_error(), "session rm"));
-    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
-    assert_int_equal(weft_archive_remove(l.w.w, "lossy"), WEFT_OK);
-    assert_int_equal(archive_chain(f, 1), WEFT_OK);
-    weft_format_close(f);
-    stored_again(&l);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(matched(f, 1, &quality), LINKS);
-    assert_int_equal(get_chain(&l, f, 1, WEFT_LOSSLESS), LINKS);
-    weft_format_close(f);
-    finish(&l);
+    assert_int_equal(get_chain(l, 1, WEFT_LOSSLESS), LINKS);
+    assert_int_equal(weft_archive_remove(l->w.w, "lossy"), WEFT_OK);
+    assert_int_equal(archive_chain(l, 1), WEFT_OK);
+    down_and_up(l);
+    assert_int_equal(matched(l, 1, &quality), LINKS);
+    assert_int_equal(get_chain(l, 1, WEFT_LOSSLESS), LINKS);
 }
 
 /* Its copy below goes while it is in DRAM: it is stored again as what it is, by the profile that it
  * was stored by, be there a newer, and loses nothing more by that. */
 static void what_is_stored_twice_loses_once(void **state)
 {
-    (void)state;
-    struct lossy l;
+    struct lossy *l = *state;
     char tier[96], newer[160];
-    prepare(&l, settings);
-    start(&l.w, NULL);
-    struct weft_format *f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(put_chain(f, 1), LINKS);
-    weft_format_close(f);
-    stop(&l.w);
-    snprintf(newer, sizeof newer, "%s/newer.wfprofile", l.folder);
+    up(l);
+    assert_int_equal(put_chain(l, 1), LINKS);
+    down(l);
+    snprintf(newer, sizeof newer, "%s/newer.wfprofile", l->folder);
     profile_make(MODEL, 9, newer);
-    start(&l.w, NULL);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
-    snprintf(tier, sizeof tier, "%s/nvme0", l.w.node.directory);
+    up(l);
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), LINKS);
+    snprintf(tier, sizeof tier, "%s/nvme0", l->w.node.directory);
     assert_int_equal(unlink(tier), 0);
-    assert_true(told(&l.w, "tiers", "\"failed\""));
-    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS); /* DRAM has it */
-    int fd = open(tier, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);      /* begin anew */
+    assert_true(told(&l->w, "tiers", "\"failed\""));
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), LINKS); /* DRAM has it */
+    int fd = open(tier, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);  /* begin anew */
     assert_true(fd >= 0);
     close(fd);
-    assert_true(told(&l.w, "events", "is open; 0 blocks"));
-    weft_format_close(f);
-    stored_again(&l);
-    f = format_of(&l, WEFT_QUALITY_DEFAULT);
-    assert_int_equal(tier_number(&l.w, "nvme0", "blocks"), LINKS);
-    l.times = 2; /* which is the same but for what rounding to bf16 does */
-    assert_int_equal(get_chain(&l, f, 1, WEFT_TRANSPARENT), LINKS);
-    weft_format_close(f);
-    finish(&l);
+    assert_true(told(&l->w, "events", "is open; 0 blocks"));
+    down_and_up(l);
+    assert_int_equal(tier_number(&l->w, "nvme0", "blocks"), LINKS);
+    l->times = 2; /* which is the same but for what rounding to bf16 does */
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), LINKS);
 }
 
 /* A block too small to be encoded cannot say below that it has lost something: so it is not there,
  * and nobody takes it for exact later. */
 static void what_cannot_say_that_it_lost_is_not_stored(void **state)
 {
-    (void)state;
-    struct lossy l;
+    struct lossy *l = *state;
     struct weft_key keys[2];
     struct weft_slot slots[2];
     size_t present;
-    struct weft_format *f;
     struct weft_format_spec spec = {.model = MODEL,
                                     .layers = PROFILE_LAYERS,
                                     .kv_heads = PROFILE_HEADS,
                                     .head_dim = PROFILE_DIM,
                                     .dtype = WEFT_BF16,
                                     .block_tokens = 1};
-    prepare(&l, settings);
     for (int i = 0; i < 2; i++) {
-        start(&l.w, NULL);
-        assert_int_equal(weft_format_open(l.w.w, &spec, &f), WEFT_OK);
-        keys_of(f, 1, 2, keys);
-        assert_int_equal(weft_match_keys(f, keys, 2, &present), WEFT_OK);
+        start(&l->w, NULL);
+        assert_int_equal(weft_format_open(l->w.w, &spec, &l->f), WEFT_OK);
+        keys_of(l->f, 1, 2, keys);
+        assert_int_equal(weft_match_keys(l->f, keys, 2, &present), WEFT_OK);
         assert_int_equal(present, i); /* what was put exactly is there, and exact */
         for (uint32_t j = 0; i == 0 && j < 2; j++) {
             uint32_t lost = j == 1 ? WEFT_LOST_TRANSPARENT : 0;
-            assert_int_equal(weft_reserve_keys(f, j ? &keys[0] : NULL, &keys[j], 1,
+            assert_int_equal(weft_reserve_keys(l->f, j ? &keys[0] : NULL, &keys[j], 1,
                                                WEFT_CHAINED | lost, &slots[j]),
                              WEFT_OK);
-            memset(slots[j].data, 1, weft_format_block_bytes(f));
-            assert_int_equal(weft_commit_slots(f, &slots[j], 1), WEFT_OK);
+            memset(slots[j].data, 1, weft_format_block_bytes(l->f));
+            assert_int_equal(weft_commit_slots(l->f, &slots[j], 1), WEFT_OK);
         }
-        weft_format_close(f);
         if (i == 0)
-            stop(&l.w);
-        set(&l.w, "domain.default.quality=lossless");
+            down(l);
+        set(&l->w, "domain.default.quality=lossless");
     }
-    finish(&l);
 }
+
+#define TEST(test, settings) \
+    cmocka_unit_test_prestate_setup_teardown(test, setup, teardown, (void *)(uintptr_t)(settings))
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_stored_says_what_it_lost),
-        cmocka_unit_test(who_asks_for_better_has_it),
-        cmocka_unit_test(who_asks_for_more_since_is_not_answered_with_less),
-        cmocka_unit_test(without_its_profile_it_waits),
-        cmocka_unit_test(what_is_put_anew_without_its_profile_is_stored),
-        cmocka_unit_test(from_tier_to_tier_it_stays_what_it_is),
-        cmocka_unit_test(what_an_archive_keeps_is_no_better_for_another),
-        cmocka_unit_test(what_is_stored_twice_loses_once),
-        cmocka_unit_test(what_was_lost_elsewhere_can_be_put),
-        cmocka_unit_test(what_cannot_say_that_it_lost_is_not_stored),
+        TEST(what_is_stored_says_what_it_lost, one_tier),
+        TEST(who_asks_for_better_has_it, one_tier),
+        TEST(who_asks_for_more_since_is_not_answered_with_less, one_tier),
+        TEST(without_its_profile_it_waits, one_tier),
+        TEST(what_is_put_anew_without_its_profile_is_stored, one_tier),
+        TEST(from_tier_to_tier_it_stays_what_it_is, with_an_exact),
+        TEST(what_an_archive_keeps_is_no_better_for_another, one_tier),
+        TEST(what_is_stored_twice_loses_once, one_tier),
+        TEST(what_was_lost_elsewhere_can_be_put, one_tier),
+        TEST(what_cannot_say_that_it_lost_is_not_stored, one_tier),
     };
     return cmocka_run_group_tests_name("lossy", tests, NULL, NULL);
 }
