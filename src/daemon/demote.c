@@ -649,12 +649,24 @@ static void plan_move(struct write *write)
     write->quality = WEFT_LOSSLESS;
 }
 
+/* It lost something, and was decoded: whoever shares the tier replaced it a moment ago, unknown to
+ * the directory.  Only the frame says so further down. */
+static bool is_decoded(const struct wf_tier_request *request)
+{
+    return !request->as_stored && wf_quality_told(request->lost) > WEFT_LOSSLESS;
+}
+
 static void move_read(struct wf_mover_job *job)
 {
     struct write *write = (struct write *)job;
     enum weft_status status = job->job.request.status;
     struct wf_tier_request *request = &job->job.request;
-    if (status == WEFT_OK) {
+    if (status == WEFT_OK && is_decoded(request)) {
+        request->as_stored = true;
+        if (!write->below->stopping && wf_mover_submit(write->from->mover, job) == WEFT_OK)
+            return;
+        status = WEFT_PENDING;
+    } else if (status == WEFT_OK) {
         request->op = WF_TIER_WRITE;
         plan_move(write);
         job->kind = WF_MOVE_WRITE;
@@ -702,7 +714,8 @@ static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, boo
     request->data = write->buffer;
     /* A frame need not be decoded where the other tier has frames; and one of what was lost says so
      * only as it is. */
-    request->as_stored = to->coding.on || write->quality > WEFT_LOSSLESS;
+    bool unaware = WF_FAILS("move.unaware"); /* of what another host has just replaced */
+    request->as_stored = to->coding.on || (write->quality > WEFT_LOSSLESS && !unaware);
     write->job.kind = WF_MOVE_READ;
     write->job.job.class = WF_TIER_DEMOTE;
     write->job.done = move_read;

@@ -32,6 +32,7 @@ struct host {
     struct weftd node;
     char room[SETTINGS][192];
     const char *settings[SETTINGS + 1];
+    const char *variables[2];
     uint32_t count;
     struct weft *w;
     struct weft_format *f;
@@ -106,7 +107,7 @@ static void up(struct host *h, const char *quality)
                                           .dtype = WEFT_BF16,
                                           .block_tokens = PROFILE_TOKENS};
     set(h, "domain.default.quality=%s", quality);
-    if (!weftd_start(&h->node, h->settings, NULL)) {
+    if (!weftd_start(&h->node, h->settings, h->variables)) {
         weftd_show_log(&h->node);
         fail_msg("the node did not start");
     }
@@ -282,9 +283,8 @@ static void another_profile_is_none(void **state)
 }
 
 /* From the other's memory to a tier of one's own that encodes nothing. */
-static void a_copy_of_it_is_no_better(void **state)
+static void copy_of_it(struct stage *s)
 {
-    struct stage *s = *state;
     one_has_written(s);
     give(s, &s->two, 0);
     set(&s->two, "tiers=cxl0,nvme0");
@@ -308,12 +308,28 @@ static void a_copy_of_it_is_no_better(void **state)
     down(&s->two);
 }
 
+static void a_copy_of_it_is_no_better(void **state)
+{
+    copy_of_it(*state);
+}
+
+/* Who copies it takes it for exact, as it was until the other replaced it, and is not told yet. */
+static void a_copy_of_what_has_changed_is_no_better(void **state)
+{
+    struct stage *s = *state;
+    s->two.variables[0] = "WEFT_FAIL_AT=move.unaware:1";
+    copy_of_it(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(who_asks_for_better_does_not_find_it, before, after),
         cmocka_unit_test_setup_teardown(another_profile_is_none, before, after),
         cmocka_unit_test_setup_teardown(a_copy_of_it_is_no_better, before, after),
+#if WF_TEST_HOOKS
+        cmocka_unit_test_setup_teardown(a_copy_of_what_has_changed_is_no_better, before, after),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
