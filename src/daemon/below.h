@@ -2,16 +2,18 @@
  *
  * What the node does with the tiers below its DRAM pool.
  *
- *   below.c       the tiers themselves: opened, found again, ranked, failed
- *   below_room.c  how full they are, and whose block goes
- *   below_scrub.c blocks checked in the background
- *   admit.c       which blocks are written below, and to which tier
- *   budget.c      what a budget of writes has left, across starts (budget.h)
- *   demote.c      down: a block is written below before it leaves DRAM
- *   archive.c     archives: chains that stay there (archive.h)
- *   ahead.c       when a chain is brought up before somebody comes for it (ahead.h)
- *   load.c        up: blocks are read into DRAM because someone waits for them, or soon will
- *   others.c      what other hosts have on a tier that they share with this one
+ *   below.c         the tiers themselves: opened, ranked, failed
+ *   below_found.c   what is found on them when they open
+ *   below_room.c    how full they are, and whose block goes
+ *   below_scrub.c   blocks checked in the background
+ *   admit.c         which blocks are written below, and to which tier
+ *   budget.c        what a budget of writes has left, across starts (budget.h)
+ *   demote.c        down: a block is written below before it leaves DRAM
+ *   demote_chain.c  a whole chain, because someone asked
+ *   archive.c       archives: chains that stay there (archive.h)
+ *   ahead.c         when a chain is brought up before somebody comes for it (ahead.h)
+ *   load.c          up: blocks are read into DRAM because someone waits for them, or soon will
+ *   others.c        what other hosts have on a tier that they share with this one
  *
  * All of it is the owner thread's.  Movers do the I/O; what they finish comes back through
  * wf_below_run().  A block that is below and in DRAM is *clean*: it may leave DRAM at once.
@@ -230,6 +232,13 @@ void wf_lower_removals_forget(struct wf_lower *lower);
 enum weft_status wf_lower_removals_create(struct wf_lower *lower);
 void wf_lower_removals_destroy(struct wf_lower *lower);
 
+/* below_found.c */
+/* wf_mover_options.found, of a tier of the node's own. */
+void wf_lower_found(void *context, const struct wf_tier_block *blocks, uint32_t count);
+/* One whose parent is not known (yet) waits for it. */
+void wf_below_orphan_keep(struct wf_lower *lower, const struct wf_tier_block *block);
+/* Those of one tier, which tells of them again when it is back. */
+void wf_below_orphans_forget(struct wf_lower *lower);
 /* Blocks that were found before their parents are tried again; when every tier has told all that it
  * has, those that are left have none: they go, or stay on a tier of archives. */
 void wf_below_orphans_settle(struct wf_below *below);
@@ -313,9 +322,8 @@ void wf_demotes_destroy(struct wf_below *below);
 enum wf_leave wf_demote_leave(void *context, uint32_t slot);
 /* The same for a block that a client wants below: WF_LEAVE_NOW only when it is there. */
 enum wf_leave wf_demote_asked(struct wf_domain *domain, uint32_t slot);
-void wf_handle_demote(struct wf_client *client, const struct wf_demote *request);
-/* Write what of the chain is only in DRAM below, and let it be the first to leave. */
-void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32]);
+/* The same for one whose session waits; `on`: what extends it is on its way. */
+enum wf_leave wf_demote_hinted(struct wf_domain *domain, uint32_t slot, bool on);
 /* Write cold blocks below before their room is needed. */
 void wf_demote_ahead(struct wf_below *below);
 /* A step of writing every block of DRAM that is not below; true after a whole round that found
@@ -353,6 +361,11 @@ void wf_others_tick(struct wf_below *below);
 void wf_handle_fence(struct wf_client *client, const struct wf_fence *request);
 /* Forget one, to have room in the directory for blocks of our own.  False: there is none. */
 bool wf_others_yield(struct wf_below *below);
+
+/* demote_chain.c */
+void wf_handle_demote(struct wf_client *client, const struct wf_demote *request);
+/* Write what of the chain is only in DRAM below, and let it be the first to leave. */
+void wf_chain_cool(struct wf_domain *domain, const uint8_t tip[32]);
 
 /* load.c */
 enum weft_status wf_loads_create(struct wf_below *below);
