@@ -6,7 +6,7 @@ import random
 import struct
 import time
 
-from harness import FOLDER, answer, case, check, golden, start_node, stop_node, weft
+from harness import FOLDER, answer, case, check, golden, read, start_node, stop_node, weft
 
 SHAPE = {"dim": 48, "hidden_dim": 64, "layers": 2, "heads": 4, "kv_heads": 2, "vocab": 300, "context": 128}
 
@@ -354,6 +354,14 @@ def what_a_chain_lost_is_said():
         check(answer("session", "export", "lossy", "--output", exported, *at)["quality"] == "transparent")
         said = weft("session", "export", "lossy", "--output", exported, *at).stdout.decode()
         check("stored with loss: transparent" in said, said)
+        good, forged = read(exported), os.path.join(folder, "forged.weft")
+        quality_at = struct.unpack_from("<I", good, 12)[0] + 36  # of the first block
+        check(struct.unpack_from("<I", good, quality_at)[0] == 2, "the file does not say transparent")
+        for quality, code, what in ((0, 5, "its end does not fit"), (9, 5, "block 0 is damaged"), (3, 4, "quality economy")):
+            with open(forged, "wb") as file:
+                file.write(good[:quality_at] + struct.pack("<I", quality) + good[quality_at + 4:])
+            why = weft("session", "import", forged, "--as", "forged", *at, expect=code).stderr.decode()
+            check(what in why, quality, why)
         out = os.path.join(folder, "out")
         check(answer("get", *named, *at, "--output", out)["quality"] == "transparent")
         said = weft("get", *named, *at, "--output", out).stderr.decode()
