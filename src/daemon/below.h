@@ -12,7 +12,8 @@
  *   demote_chain.c  a whole chain, because someone asked
  *   archive.c       archives: chains that stay there (archive.h)
  *   ahead.c         when a chain is brought up before somebody comes for it (ahead.h)
- *   load.c          up: blocks are read into DRAM because someone waits for them, or soon will
+ *   load.c          up: blocks are read into DRAM
+ *   load_asked.c    because someone waits for them, or soon will
  *   others.c        what other hosts have on a tier that they share with this one
  *
  * All of it is the owner thread's.  Movers do the I/O; what they finish comes back through
@@ -372,10 +373,15 @@ enum weft_status wf_loads_create(struct wf_below *below);
 void wf_loads_destroy(struct wf_below *below);
 /* Submit what could not be submitted before. */
 void wf_loads_run(struct wf_below *below);
-void wf_handle_load(struct wf_client *client, const struct wf_load *request);
 /* The slot that `key` is arriving in; WF_SLOT_NONE when it is not. */
 uint32_t wf_load_slot(const struct wf_below *below, const struct wf_domain *domain,
                       const uint8_t key[32]);
+/* The block was removed: what is on its way of it arrives nowhere. */
+void wf_load_forget(struct wf_below *below, const struct wf_domain *domain, const uint8_t key[32]);
+uint32_t wf_loads_busy(const struct wf_below *below);
+
+/* load_asked.c */
+void wf_handle_load(struct wf_client *client, const struct wf_load *request);
 /* What came of bringing a chain up. */
 struct wf_fetched {
     uint32_t blocks, begun, fresh; /* not in DRAM; on their way now; since this call */
@@ -386,9 +392,6 @@ struct wf_fetched {
  * do); `why` is a literal, for the event. */
 void wf_prefetch_chain(struct wf_domain *domain, const uint8_t tip[32], uint64_t deadline_us,
                        const char *why, struct wf_fetched *out);
-/* The block was removed: what is on its way of it arrives nowhere. */
-void wf_load_forget(struct wf_below *below, const struct wf_domain *domain, const uint8_t key[32]);
-uint32_t wf_loads_busy(const struct wf_below *below);
 
 /* load_rest.c: a prefetch got as far as the key at `first`, since there was no room for it, or
  * since there was none for what it extends.  What is kept is WEFT_PENDING in the answer. */
