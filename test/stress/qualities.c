@@ -20,11 +20,15 @@
 #include <stdint.h>
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,7 +44,7 @@
 #define DOMAINS 2u
 #define CHAINS 24u
 #define LINKS 5u
-#define THREADS 4u
+#define CLIENTS 4u
 #define ASKED 3u /* formats of a client */
 #define ARCHIVES 5u
 #define PLANES (2u * PROFILE_LAYERS)
@@ -63,8 +67,8 @@ struct truth {
     uint64_t sums[VERSIONS][PLANES];
 };
 
-static struct {
-    struct weftd node;
+/* Of the test and its clients, which are processes. */
+struct storm {
     char folder[96], file[PROFILES][96]; /* where the node looks, and what is copied to there */
     struct wf_profile *profile[PROFILES];
     char round[256]; /* its settings, for who reads of a failure */
@@ -76,10 +80,11 @@ static struct {
     char error[512]; /* of the first */
     _Atomic bool stop, ending;
     _Atomic uint64_t errors, gets, blocks, lossy, archived;
-} all = {.lock = PTHREAD_MUTEX_INITIALIZER};
+};
+static struct storm *all;
+static struct weftd node;
 
 struct client {
-    pthread_t thread;
     struct random_source r;
     uint32_t domain;
     struct weft *w;
@@ -90,12 +95,12 @@ static void __attribute__((format(printf, 1, 2))) failed(const char *format, ...
 {
     va_list args;
     va_start(args, format);
-    pthread_mutex_lock(&all.lock);
-    if (atomic_fetch_add(&all.errors, 1) == 0)
-        vsnprintf(all.error, sizeof all.error, format, args);
-    pthread_mutex_unlock(&all.lock);
+    pthread_mutex_lock(&all->lock);
+    if (atomic_fetch_add(&all->errors, 1) == 0)
+        vsnprintf(all->error, sizeof all->error, format, args);
+    pthread_mutex_unlock(&all->lock);
     va_end(args);
-    atomic_store(&all.stop, true);
+    atomic_store(&all->stop, true);
 }
 
 /* What a node under storm may say; everything else is an error. */
@@ -111,7 +116,7 @@ static bool good(const char *call, enum weft_status status)
 
 static struct truth *truth_of(uint32_t domain, uint32_t chain, uint32_t link)
 {
-    return &all.truths[(domain * CHAINS + chain) * LINKS + link];
+    return &all->truths[(domain * CHAINS + chain) * LINKS + link];
 }
 
 static void sum_planes(const uint8_t *block, uint64_t sums[PLANES])
@@ -123,7 +128,7 @@ static void sum_planes(const uint8_t *block, uint64_t sums[PLANES])
 static void make_truths(void)
 {
     for (uint32_t i = 0; i < DOMAINS * CHAINS * LINKS; i++) {
-        struct truth *truth = &all.truths[i];
+        struct truth *truth = &all->truths[i];
         profile_block(i, truth->block);
         sum_planes(truth->block, truth->sums[0]);
         truth->quality[0] = WEFT_LOSSLESS;
@@ -134,12 +139,12 @@ static void make_truths(void)
 static void code(struct truth *truth, uint32_t link)
 {
     static uint8_t block[PROFILE_BLOCK_BYTES], back[PROFILE_BLOCK_BYTES];
-    pthread_mutex_lock(&all.lock);
+    pthread_mutex_lock(&all->lock);
     for (uint32_t way = 0; way < 2 * PROFILES && !truth->coded; way++) {
         enum weft_quality quality = way < PROFILES ? WEFT_TRANSPARENT : WEFT_ECONOMY;
         memcpy(block, truth->block, sizeof block);
         for (uint32_t time = 0; time < TIMES; time++) {
-            profile_back(all.profile[way % PROFILES], quality, link, block, back);
+            profile_back(all->profile[way % PROFILES], quality, link, block, back);
             if (memcmp(block, back, sizeof block) == 0)
                 break;
             memcpy(block, back, sizeof block);
@@ -148,7 +153,7 @@ static void code(struct truth *truth, uint32_t link)
         }
     }
     truth->coded = true;
-    pthread_mutex_unlock(&all.lock);
+    pthread_mutex_unlock(&all->lock);
 }
 
 /* How exact it is: WEFT_QUALITY_DEFAULT when some of it is no byte of that block. */
@@ -203,8 +208,8 @@ static void check(const struct client *c, const struct weft_format *f, uint32_t 
 {
     enum weft_quality told = weft_pin_quality(&pins->pins[link]), most = weft_format_quality(f);
     enum weft_quality is = quality_of(truth_of(c->domain, chain, link), link, pins->data[link]);
-    all.blocks++;
-    all.lossy += is > WEFT_LOSSLESS;
+    all->blocks++;
+    all->lossy += is > WEFT_LOSSLESS;
     if (is == WEFT_QUALITY_DEFAULT)
         failed("%s: wrong bytes in block %u of chain %u, which is told to be %s", names[c->domain],
                link, chain, weft_quality_name(told));
@@ -228,7 +233,7 @@ static void get(struct client *c, struct weft_format *f, uint32_t chain)
                weft_quality_name(worst), weft_quality_name(weft_format_quality(f)));
     if (!good("get", weft_get_keys(f, keys, LINKS, order, &pins)))
         return;
-    all.gets++;
+    all->gets++;
     for (uint32_t i = 0; i < pins.blocks && good("wait", weft_wait_block(&pins, i)); i++)
         check(c, f, chain, i, &pins);
     weft_pins_release(&pins);
@@ -244,7 +249,7 @@ static void archive(struct client *c, struct weft_format *f, uint32_t chain)
         (void)good("archive remove", weft_archive_remove(c->w, name));
     else if (keys_of(f, chain, keys) &&
              good("archive", weft_archive_keys(f, name, &keys[LINKS - 1], 500, &archived)))
-        all.archived++;
+        all->archived++;
 }
 
 static void step(struct client *c)
@@ -265,30 +270,42 @@ static void step(struct client *c)
         archive(c, f, chain);
 }
 
-static void *work(void *context)
+static void work(struct client *c)
 {
-    struct client *c = context;
     struct weft_format_spec spec = {.model = MODEL,
                                     .layers = PROFILE_LAYERS,
                                     .kv_heads = PROFILE_HEADS,
                                     .head_dim = PROFILE_DIM,
                                     .dtype = WEFT_BF16,
                                     .block_tokens = PROFILE_TOKENS};
-    c->w = weftd_connect(&all.node, names[c->domain]);
+    c->w = weftd_connect(&node, names[c->domain]);
     bool open = c->w != NULL;
     for (uint32_t i = 0; i < ASKED; i++) {
         c->f[i] = NULL;
         spec.quality = asked[i];
         open = open && good("format", weft_format_open(c->w, &spec, &c->f[i]));
     }
-    if (!open && !all.ending)
+    if (!open && !all->ending)
         failed("a client cannot begin: %s", weft_last_error());
-    while (open && !all.stop)
+    while (open && !all->stop)
         step(c);
     for (uint32_t i = 0; i < ASKED; i++)
         weft_format_close(c->f[i]);
     weft_close(c->w);
-    return NULL;
+}
+
+static pid_t spawn(uint32_t domain, uint64_t seed)
+{
+    struct client c = {.r = {seed}, .domain = domain};
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        work(&c);
+        _exit(0);
+    }
+    assert_true(pid > 0);
+    return pid;
 }
 
 /* ------------------------------------------------------------------------------------ profiles */
@@ -317,26 +334,26 @@ static void shuffle_profiles(struct random_source *r, uint32_t way)
 {
     char at[PROFILES][128];
     uint32_t first = random_below(r, PROFILES);
-    snprintf(at[0], sizeof at[0], "%s/a.wfprofile", all.folder);
-    snprintf(at[1], sizeof at[1], "%s/b.wfprofile", all.folder);
+    snprintf(at[0], sizeof at[0], "%s/a.wfprofile", all->folder);
+    snprintf(at[1], sizeof at[1], "%s/b.wfprofile", all->folder);
     for (uint32_t i = 0; i < PROFILES; i++)
         (void)unlink(at[i]);
     if (way == NONE)
         return;
-    copy(all.file[first], at[0], way == SHORT ? 1 + random_below(r, 5000) : SIZE_MAX,
+    copy(all->file[first], at[0], way == SHORT ? 1 + random_below(r, 5000) : SIZE_MAX,
          way == DAMAGED ? (long)random_below(r, 60000) : -1);
     if (way < ONE)
-        copy(all.file[!first], at[1], SIZE_MAX, -1);
+        copy(all->file[!first], at[1], SIZE_MAX, -1);
 }
 
 static void make_profiles(void)
 {
-    snprintf(all.folder, sizeof all.folder, "%s/profiles", all.node.directory);
-    assert_int_equal(mkdir(all.folder, 0700), 0);
+    snprintf(all->folder, sizeof all->folder, "%s/profiles", node.directory);
+    assert_int_equal(mkdir(all->folder, 0700), 0);
     for (uint32_t i = 0; i < PROFILES; i++) {
-        snprintf(all.file[i], sizeof all.file[i], "%s/profile%u", all.node.directory, i);
-        profile_make(MODEL, (uint16_t)(i * 9), all.file[i]);
-        all.profile[i] = profile_read(all.file[i]);
+        snprintf(all->file[i], sizeof all->file[i], "%s/profile%u", node.directory, i);
+        profile_make(MODEL, (uint16_t)(i * 9), all->file[i]);
+        all->profile[i] = profile_read(all->file[i]);
     }
 }
 
@@ -345,12 +362,12 @@ static void make_profiles(void)
 static void __attribute__((format(printf, 1, 2))) set(const char *format, ...)
 {
     va_list args;
-    assert_true(all.count < SETTINGS);
+    assert_true(all->count < SETTINGS);
     va_start(args, format);
-    vsnprintf(all.room[all.count], sizeof all.room[0], format, args);
+    vsnprintf(all->room[all->count], sizeof all->room[0], format, args);
     va_end(args);
-    all.settings[all.count] = all.room[all.count];
-    all.settings[++all.count] = NULL;
+    all->settings[all->count] = all->room[all->count];
+    all->settings[++all->count] = NULL;
 }
 
 static void set_tier(const char *name, const char *codec)
@@ -358,7 +375,7 @@ static void set_tier(const char *name, const char *codec)
     if (strcmp(name, "mem0") == 0)
         set("tier.mem0.kind=dram");
     else
-        set("tier.%s.path=%s/%s", name, all.node.directory, name);
+        set("tier.%s.path=%s/%s", name, node.directory, name);
     set("tier.%s.size=%s", name, strcmp(name, "nvme1") == 0 ? "24MB" : "16MB");
     set("tier.%s.admit=always", name);
     set("tier.%s.codec=%s", name, codec);
@@ -366,7 +383,7 @@ static void set_tier(const char *name, const char *codec)
         set("tier.nvme0.archive=true");
 }
 
-/* The first round has what there is to be seen in all. */
+/* The first round has what there is to be seen in all-> */
 static void choose_settings(struct random_source *r, bool first)
 {
     static const char *const qualities[] = {"economy", "transparent", "lossless", "economy"};
@@ -378,65 +395,68 @@ static void choose_settings(struct random_source *r, bool first)
                                            {"nvme0", "mem0"}};
     const char *const *tier = tiers[first ? 0 : random_below(r, 5)];
     size_t said = 0;
-    all.count = 0;
+    all->count = 0;
     set("pool.size=8MB");
     set("pool.size_max=8MB");
     set("drain=10s");
     set("workers=2");
     set("pool.policy=%s", random_below(r, 2) ? "lru" : "weft");
-    set("profiles=%s", all.folder);
+    set("profiles=%s", all->folder);
     set("domains=default,guest");
-    set("domain.guest.secret_file=%s/guest", all.node.directory);
+    set("domain.guest.secret_file=%s/guest", node.directory);
     for (uint32_t i = 0; i < DOMAINS; i++)
         set("domain.%s.quality=%s", names[i], qualities[first ? i : random_below(r, 4)]);
     set("tiers=%s%s%s", tier[0], tier[1] ? "," : "", tier[1] ? tier[1] : "");
     for (uint32_t i = 0; i < 2 && tier[i]; i++)
         set_tier(tier[i], codecs[first ? 0 : random_below(r, 3)]);
-    all.round[0] = 0;
-    for (uint32_t i = 0; i < all.count; i++)
-        if (strstr(all.room[i], "quality") || strstr(all.room[i], "codec"))
-            said += (size_t)snprintf(all.round + said, sizeof all.round - said, " %s", all.room[i]);
+    all->round[0] = 0;
+    for (uint32_t i = 0; i < all->count; i++)
+        if (strstr(all->room[i], "quality") || strstr(all->room[i], "codec"))
+            said += (size_t)snprintf(all->round + said, sizeof all->round - said, " %s",
+                                     all->room[i]);
 }
 
 static void weather(struct random_source *r, uint32_t ms)
 {
-    for (uint32_t past = 0; past < ms && !all.stop; past += 100) {
+    for (uint32_t past = 0; past < ms && !all->stop; past += 100) {
         weftd_sleep_ms(100);
         if (random_below(r, 6) == 0)
             shuffle_profiles(r, random_below(r, WAYS));
-        if (weftd_wait(&all.node, 0) != -1)
+        if (weftd_wait(&node, 0) != -1)
             failed("the node ended");
     }
 }
 
 static void one_round(struct random_source *r, bool first)
 {
-    struct client clients[THREADS];
+    pid_t clients[CLIENTS];
     choose_settings(r, first);
     shuffle_profiles(r, first ? BOTH : random_below(r, WAYS));
-    if (!weftd_start(&all.node, all.settings, NULL)) {
-        weftd_show_log(&all.node);
-        fail_msg("the node did not start:%s", all.round);
+    if (!weftd_start(&node, all->settings, NULL)) {
+        weftd_show_log(&node);
+        fail_msg("the node did not start:%s", all->round);
     }
-    all.stop = all.ending = false;
-    for (uint32_t i = 0; i < THREADS; i++) {
-        clients[i] = (struct client){.r = {random_next(r)}, .domain = i % DOMAINS};
-        assert_int_equal(pthread_create(&clients[i].thread, NULL, work, &clients[i]), 0);
-    }
+    all->stop = all->ending = false;
+    for (uint32_t i = 0; i < CLIENTS; i++)
+        clients[i] = spawn(i % DOMAINS, random_next(r));
     weather(r, first ? 2000 : 300 + random_below(r, 1200));
     bool kill_it = random_below(r, 2);
-    all.ending = true;
+    all->ending = true;
     if (kill_it)
-        weftd_kill(&all.node);
-    all.stop = true;
-    for (uint32_t i = 0; i < THREADS; i++)
-        pthread_join(clients[i].thread, NULL);
-    if (all.errors || (!kill_it && !weftd_stop(&all.node)))
-        weftd_show_log(&all.node);
+        weftd_kill(&node);
+    all->stop = true;
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        int status = -1;
+        assert_int_equal(waitpid(clients[i], &status, 0), clients[i]);
+        if (status != 0)
+            failed("a client ended with status %d", status);
+    }
+    if (all->errors || (!kill_it && !weftd_stop(&node)))
+        weftd_show_log(&node);
     else
         return;
-    fail_msg("%llu errors in a round of%s, the first: %s", (unsigned long long)all.errors,
-             all.round, all.errors ? all.error : "the node did not end well");
+    fail_msg("%llu errors in a round of%s, the first: %s", (unsigned long long)all->errors,
+             all->round, all->errors ? all->error : "the node did not end well");
 }
 
 static double now_s(void)
@@ -444,6 +464,15 @@ static double now_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void share_lock(void)
+{
+    pthread_mutexattr_t shared;
+    assert_int_equal(pthread_mutexattr_init(&shared), 0);
+    assert_int_equal(pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED), 0);
+    assert_int_equal(pthread_mutex_init(&all->lock, &shared), 0);
+    pthread_mutexattr_destroy(&shared);
 }
 
 static void test_qualities(void **state)
@@ -454,8 +483,11 @@ static void test_qualities(void **state)
     struct random_source r = random_seeded("qualities");
     char secret[96];
     uint32_t rounds = 0;
-    weftd_prepare(&all.node);
-    snprintf(secret, sizeof secret, "%s/guest", all.node.directory);
+    all = mmap(NULL, sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(all, MAP_FAILED);
+    share_lock();
+    weftd_prepare(&node);
+    snprintf(secret, sizeof secret, "%s/guest", node.directory);
     FILE *file = fopen(secret, "wxe");
     assert_non_null(file);
     assert_int_equal(fchmod(fileno(file), 0600), 0);
@@ -467,12 +499,12 @@ static void test_qualities(void **state)
         one_round(&r, rounds++ == 0);
     while (now_s() < end);
     print_message("# %u rounds: %llu gets, %llu blocks, %llu of them lossy, %llu archives\n",
-                  rounds, (unsigned long long)all.gets, (unsigned long long)all.blocks,
-                  (unsigned long long)all.lossy, (unsigned long long)all.archived);
-    assert_true(all.lossy > 0 && all.lossy < all.blocks);
+                  rounds, (unsigned long long)all->gets, (unsigned long long)all->blocks,
+                  (unsigned long long)all->lossy, (unsigned long long)all->archived);
+    assert_true(all->lossy > 0 && all->lossy < all->blocks);
     for (uint32_t i = 0; i < PROFILES; i++)
-        wf_profile_destroy(all.profile[i]);
-    weftd_clean(&all.node);
+        wf_profile_destroy(all->profile[i]);
+    weftd_clean(&node);
 }
 
 int main(void)
