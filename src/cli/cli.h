@@ -158,6 +158,7 @@ void wf_cli_progress_fini(struct cli_progress *progress);
 
 /* A number type by its name; `otherwise` for none of that name, or NULL. */
 enum weft_dtype wf_cli_dtype(const char *name, enum weft_dtype otherwise);
+const char *wf_cli_dtype_name(enum weft_dtype dtype); /* "?" for none */
 /* A quality by its name; WEFT_QUALITY_DEFAULT for NULL. */
 #define CLI_NO_QUALITY ((enum weft_quality)0x7f) /* there is none of that name */
 enum weft_quality wf_cli_quality(const char *name);

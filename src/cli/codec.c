@@ -4,6 +4,7 @@
  */
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "cli/codec.h"
 #include "cli/commands.h"
@@ -26,6 +27,7 @@ static const struct cli_word words[] = {
     {"bench", "how small and how fast each codec is, on KV, beside zstd, lz4 and memcpy"},
     {"ppl", "what a codec does to a model's perplexity, and how much smaller it makes its KV"},
     {"calibrate", "find what KV of a model can lose, and write it to a profile"},
+    {"show", "what a profile is for, what it costs and how many bits it gives to which layer"},
     {"kv", "write the KV blocks of a model and a text to a file"},
     {NULL},
 };
@@ -84,6 +86,8 @@ static const char *const examples[] = {
     "a profile for a model, to be used wherever its KV is stored",
     "weft codec calibrate --model m.bin --tokenizer tok.bin --text t.txt --output m.wfprofile "
     "--name tinyllm-1@7c3d9e2a6b0f41c8",
+    "what is in it, as JSON",
+    "weft codec show m.wfprofile --json",
     "real KV for a benchmark",
     "weft codec kv --model m.bin --tokenizer tok.bin --text t.txt --output kv.bin --format-output "
     "kv.json",
@@ -131,16 +135,20 @@ static int zeros_refuse(struct cli *cli)
 static int run(struct cli *cli)
 {
     static int (*const runs[])(struct cli *) = {wf_cli_codec_list, wf_cli_codec_bench,
-                                                wf_cli_codec_ppl, wf_cli_codec_calibrate,
-                                                wf_cli_codec_kv};
+                                                wf_cli_codec_ppl,  wf_cli_codec_calibrate,
+                                                wf_cli_codec_show, wf_cli_codec_kv};
     int code = zeros_refuse(cli);
-    return code == CLI_OK ? wf_cli_run_word(cli, runs) : code;
+    if (code != CLI_OK)
+        return code;
+    if (cli->word_count && strcmp(cli->words[0], "show") == 0)
+        return wf_cli_codec_show(cli); /* the only one with a word of its own */
+    return wf_cli_run_word(cli, runs);
 }
 
 const struct cli_command wf_cmd_codec = {
     .name = "codec",
     .summary = "measure what codecs make of KV, by themselves and by a model's answers",
-    .synopsis = "list|bench|ppl|calibrate|kv",
+    .synopsis = "list|bench|ppl|calibrate|show FILE|kv",
     .about =
         "Works without a node.\n\n"
         "bench puts KV through each codec on one core, beside zstd -1, zstd -3, lz4 and memcpy on "
@@ -198,6 +206,13 @@ const struct cli_command wf_cmd_codec = {
         "tinyllm-1@DIGEST for tinyllm(1), with the DIGEST of the name that calibrate takes by "
         "itself.  ppl --codec transparent does the same with the first quarter of its text, or "
         "takes --profile.\n\n"
+        "show says what the profile in FILE is for: its model and format, its id, which frames "
+        "name, how many tokens it was made from (first_tokens_exact of a sequence are stored "
+        "exactly), and for each quality its setting and what that cost in the calibration.  A "
+        "quality with \"met\": false has none, and blocks are stored as stored_as says.  planes "
+        "has the bits an element that the profile predicts for each layer's K and V, by the "
+        "entropy of what it expects, without tables and first tokens.  A file that is no profile, "
+        "or not a whole one, is refused with a sentence.\n\n"
         "kv writes the blocks themselves, one after the other, each as engines give it to Weft: "
         "for each layer K, then V, [tokens][kv_heads][head_dim] of --dtype, K rotated.  "
         "Each window of "

@@ -25,6 +25,7 @@ int wf_cli_codec_bench(struct cli *cli);
 int wf_cli_codec_ppl(struct cli *cli);
 int wf_cli_codec_kv(struct cli *cli);
 int wf_cli_codec_calibrate(struct cli *cli);
+int wf_cli_codec_show(struct cli *cli);
 
 /* ----------------------------------------------------------------------------- the subject */
 

@@ -535,55 +535,6 @@ int wf_cli_codec_calibration(struct cli *cli, const struct codec_subject *subjec
     return wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_say_last());
 }
 
-void wf_cli_codec_profile_free(struct codec_profile *profile)
-{
-    wf_profile_destroy(profile->profile);
-    free(profile->file);
-    json_decref(profile->says);
-    *profile = (struct codec_profile){0};
-}
-
-int wf_cli_codec_profile_read(struct cli *cli, const char *path, const struct wf_layout *layout,
-                              struct codec_profile *out)
-{
-    *out = (struct codec_profile){0};
-    int code = wf_cli_codec_readable(cli, "profile", path);
-    if (code != CLI_OK)
-        return code;
-    FILE *file = fopen(path, "rb");
-    long bytes = -1;
-    if (file && fseek(file, 0, SEEK_END) == 0)
-        bytes = ftell(file);
-    if (bytes < 0 || (uint64_t)bytes > WF_PROFILE_BYTES_MAX || fseek(file, 0, SEEK_SET) != 0) {
-        int why = errno;
-        if (file)
-            fclose(file);
-        return wf_cli_fail(cli, CLI_USAGE, "cannot read --profile %s: %s", path,
-                           bytes < 0 ? strerror(why) : "it is too large for a profile");
-    }
-    out->bytes = (size_t)bytes;
-    out->file = wf_cli_alloc(out->bytes + 1);
-    bool whole = fread(out->file, 1, out->bytes, file) == out->bytes;
-    fclose(file);
-    struct wf_plane plane;
-    if (!whole || wf_profile_parse(out->file, out->bytes, &out->profile) != WEFT_OK) {
-        wf_cli_codec_profile_free(out);
-        return wf_cli_fail(cli, CLI_USAGE, "--profile %s: %s", path,
-                           whole ? wf_last_error() : "it cannot be read to its end");
-    }
-    const struct wf_profile_head *head = &out->profile->head;
-    wf_layout_plane(layout, 0, 0, NULL, &plane);
-    if (head->layers * 2 == layout->planes && wf_profile_fits(out->profile, &plane))
-        return CLI_OK;
-    code = wf_cli_fail(cli, CLI_USAGE,
-                       "--profile %s is of a model of %u layers of %u heads of %u elements, and "
-                       "this one has %u of %u of %u; calibrate this one",
-                       path, head->layers, head->heads, head->head_dim, layout->planes / 2,
-                       layout->heads, layout->head_dim);
-    wf_cli_codec_profile_free(out);
-    return code;
-}
-
 /* ---------------------------------------------------------------------------------- the command */
 
 static double number(const json_t *object, const char *name)

@@ -48,17 +48,22 @@ const struct cli_option wf_cli_key_group[] = {
     {NULL},
 };
 
+static const char *const dtypes[] = {
+    [WEFT_F32] = "f32",           [WEFT_F16] = "f16",           [WEFT_BF16] = "bf16",
+    [WEFT_FP8_E4M3] = "fp8_e4m3", [WEFT_FP8_E5M2] = "fp8_e5m2", [WEFT_INT8] = "int8"};
+#define DTYPES (sizeof dtypes / sizeof dtypes[0])
+
 enum weft_dtype wf_cli_dtype(const char *name, enum weft_dtype otherwise)
 {
-    static const struct {
-        const char *name;
-        enum weft_dtype dtype;
-    } all[] = {{"f32", WEFT_F32},           {"f16", WEFT_F16},           {"bf16", WEFT_BF16},
-               {"fp8_e4m3", WEFT_FP8_E4M3}, {"fp8_e5m2", WEFT_FP8_E5M2}, {"int8", WEFT_INT8}};
-    for (size_t i = 0; name && i < sizeof all / sizeof all[0]; i++)
-        if (strcmp(all[i].name, name) == 0)
-            return all[i].dtype;
+    for (size_t i = 0; name && i < DTYPES; i++)
+        if (dtypes[i] && strcmp(dtypes[i], name) == 0)
+            return (enum weft_dtype)i;
     return otherwise;
+}
+
+const char *wf_cli_dtype_name(enum weft_dtype dtype)
+{
+    return (size_t)dtype < DTYPES && dtypes[dtype] ? dtypes[dtype] : "?";
 }
 
 enum weft_quality wf_cli_quality(const char *name)

@@ -78,6 +78,10 @@ void wf_calibration_steps(struct wf_calibration *c, double kl);
 void wf_calibration_predict(const struct wf_calibration *c, uint32_t parameter, double *out_kl,
                             double *out_bits);
 
+/* Bits an element of a plane that a profile predicts in the same way. */
+double wf_calibration_bits(const struct wf_profile *profile, uint32_t layer, bool value,
+                           uint32_t parameter);
+
 /* The profile's file as it is now, with `points`; for free(). */
 enum weft_status wf_calibration_file(const struct wf_calibration *c,
                                      const struct wf_profile_point points[WF_PROFILE_POINTS],

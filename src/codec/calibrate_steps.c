@@ -152,6 +152,20 @@ void wf_calibration_predict(const struct wf_calibration *c, uint32_t parameter, 
     *out_bits = bits / elements;
 }
 
+double wf_calibration_bits(const struct wf_profile *profile, uint32_t layer, bool value,
+                           uint32_t parameter)
+{
+    double factor = (double)wf_transform_factor(parameter), bits = 0, elements = 0;
+    for (uint32_t g = 0; g < profile->groups; g++) {
+        const struct wf_profile_group *group = wf_profile_group_of(profile, layer, value, g);
+        uint32_t dims = wf_profile_dims(profile, g);
+        for (uint32_t i = 0; i < dims; i++)
+            bits += entropy_bits((double)group->scale[i] / ((double)group->step * factor));
+        elements += dims;
+    }
+    return bits / elements;
+}
+
 enum weft_status wf_calibration_file(const struct wf_calibration *c,
                                      const struct wf_profile_point points[WF_PROFILE_POINTS],
                                      void **out, size_t *out_bytes)

@@ -308,6 +308,34 @@ def codec_calibrate_says_what_cannot_be_had():
 
 
 @case
+def codec_show_says_what_a_profile_is():
+    profile = os.path.join(FOLDER, "shown.wfprofile")
+    made = answer("codec", "calibrate", "--model", checkpoint(), "--text", text(), "--block-tokens", "16", "--name",
+                  "shown@1", "--output", profile)
+    said = answer("codec", "show", profile)
+    golden("codec_show", said)
+    check(said["file"] == profile and said["bytes"] == os.path.getsize(profile), said)
+    for quality in ("transparent", "economy"):
+        for name in ("parameter", "kl", "ppl_delta_pct", "ratio"):
+            check(abs(said[quality][name] - made[quality][name]) <= 1e-3 * abs(made[quality][name]) + 1e-6, name, said)
+        bits = [plane["bits"][quality] for plane in said["planes"]]
+        check(0.5 < 16 * len(bits) / sum(bits) / said[quality]["ratio"] < 2, quality, said)
+    check(all(plane["bits"]["transparent"] > plane["bits"]["economy"] > 0 for plane in said["planes"]), said)
+    words = weft("codec", "show", profile).stdout.decode()
+    check("model shown@1" in words and "2 layers of 2 KV heads of 12 channels, bf16" in words, words)
+    check("neighbours, base 10000" in words and said["id"] in words and "economy_v" in words.lower(), words)
+    with open(profile, "rb") as file:
+        whole = file.read()
+    for name, why in ((written("cut.wfprofile", whole[:-9]), "copy it again"), (checkpoint(), "this is no profile"),
+                      (written("none.wfprofile", b""), "this is no profile"), (FOLDER, "this is no file")):
+        told = weft("codec", "show", name, expect=2).stderr.decode()
+        check(why in told and told.count("\n") == 1, name, told)
+    check("/nowhere: No such file" in weft("codec", "show", "/nowhere", expect=6).stderr.decode())
+    check("codec show FILE" in weft("codec", "show", expect=2).stderr.decode())
+    check("too many" in weft("codec", "show", profile, profile, expect=2).stderr.decode())
+
+
+@case
 def codec_profiles_that_are_none():
     profile = os.path.join(FOLDER, "other.wfprofile")
     weft("codec", "calibrate", "--model", checkpoint(), "--text", text(), "--block-tokens", "16", "--output", profile)
