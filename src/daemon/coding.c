@@ -40,6 +40,7 @@
 #define FRAMES_BYTES (64u << 20) /* a tier has so much address space for them */
 #define PART_BYTES (64u << 10)
 #define FRAME_PLANE_BYTES 96u /* of a frame, a plane's entry and the states of its coder */
+#define MISS_LOG_NS UINT64_C(60000000000) /* between two lines of formats without profiles */
 #define MEASURE_NS 5000000u
 #define MEASURE_ROUNDS 8u /* at least, however long they take; but */
 #define MEASURE_NS_MAX 100000000u
@@ -243,7 +244,8 @@ const struct wf_profile *wf_coding_profile(struct wf_node *node, struct wf_forma
     return format->profile;
 }
 
-/* Once for each format, when the first of its blocks is written without one. */
+/* Once for each format, when the first of its blocks is written without one.  Who opens formats by
+ * the hundred has one line of the log a minute, and an event each. */
 static void profile_miss(struct wf_node *node, struct wf_format_entry *format)
 {
     char folder[WF_PATH_MAX + 16], why[256];
@@ -253,11 +255,11 @@ static void profile_miss(struct wf_node *node, struct wf_format_entry *format)
     wf_profiles_folder(node, folder, sizeof folder);
     bool can_be = wf_profiles_why(node->profiles, format->request, why, sizeof why);
     wf_telemetry_event(node, &node->domains[format->domain], "codec",
-                       "%s was asked for and no profile fits model %.64s: its blocks are stored "
-                       "losslessly",
-                       weft_quality_name(format->quality), format->request->model);
-    wf_telemetry_event(node, &node->domains[format->domain], "codec", "no profile for %.48s: %s",
-                       format->request->model, why);
+                       "no profile for %.48s: %s; stored losslessly", format->request->model, why);
+    uint64_t now_ns = wf_now_ns();
+    if (node->profile_missed_ns && now_ns - node->profile_missed_ns < MISS_LOG_NS)
+        return;
+    node->profile_missed_ns = now_ns;
     wf_info("codec",
             "domain %s asks for %s, and in %s no profile fits this format of model %s: %s; its "
             "blocks are stored losslessly%s",

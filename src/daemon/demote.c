@@ -333,6 +333,14 @@ static bool may_be_below(struct wf_domain *domain, uint32_t slot)
     return wf_directory_would_add(domain->node->below->directory, &add) != WEFT_E_INVALID;
 }
 
+/* Why not.  A tier that was asked has refused what could not be written as what it lost. */
+static enum wf_not_below why_never(const struct wf_domain *domain, uint32_t slot)
+{
+    bool asked = domain->key_taken[slot / 8] >> (slot % 8) & 1;
+    bool lossy = wf_store_quality(&domain->store, slot) > WEFT_LOSSLESS;
+    return asked && lossy ? WF_NOT_EXACT : WF_NOT_KEY;
+}
+
 /* Was it refused not long ago, and not used since?  Ahead of need that is answer enough. */
 static bool was_refused(struct wf_domain *domain, uint32_t slot)
 {
@@ -370,7 +378,7 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
     if (block.tiers && !wf_below_replace(domain, key))
         return otherwise;
     if (!may_be_below(domain, slot)) {
-        wf_below_refused(below, key, &(struct wf_refusal){.why = WF_NOT_KEY});
+        wf_below_refused(below, key, &(struct wf_refusal){.why = why_never(domain, slot)});
         return otherwise;
     }
     struct wf_refusal refusal;

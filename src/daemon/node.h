@@ -218,6 +218,7 @@ struct wf_node {
     int epoll, listener, lock, signals, timer;
     int spare; /* given up for a moment to turn someone away when no other descriptor is left */
     bool draining, stopping, hurried; /* by a second signal */
+    uint64_t profile_missed_ns;       /* when the log said so of a format last; coding.c */
     uint64_t drain_until_ns, busy_ns; /* last time that a client moved data */
     uint32_t owner_uid;
     _Alignas(8) uint8_t message[WF_MESSAGE_MAX], answer[WF_MESSAGE_MAX];

@@ -547,6 +547,97 @@ static void what_cannot_say_that_it_lost_is_not_stored(void **state)
     }
 }
 
+/* And that is why, in words, when it goes from DRAM. */
+static void why_it_is_not_stored_is_said(void **state)
+{
+    struct lossy *l = *state;
+    struct weft_key key;
+    struct weft_slot slot;
+    struct weft_format *small;
+    struct weft_format_spec spec = {.model = MODEL,
+                                    .layers = PROFILE_LAYERS,
+                                    .kv_heads = PROFILE_HEADS,
+                                    .head_dim = PROFILE_DIM,
+                                    .dtype = WEFT_BF16,
+                                    .block_tokens = 1};
+    up(l);
+    assert_int_equal(weft_format_open(l->w.w, &spec, &small), WEFT_OK);
+    keys_of(small, 1000, 1, &key);
+    assert_int_equal(weft_reserve_keys(small, NULL, &key, 1, WEFT_CHAINED | WEFT_LOST_TRANSPARENT,
+                                       &slot),
+                     WEFT_OK);
+    memset(slot.data, 1, weft_format_block_bytes(small));
+    assert_int_equal(weft_commit_slots(small, &slot, 1), WEFT_OK);
+    for (uint64_t c = 1; c <= 60; c++) /* more than DRAM has room for */
+        assert_int_equal(put_chain(l, c), LINKS);
+    assert_true(told(&l->w, "events", "\"not_below\":\"lossy before\""));
+    assert_false(weftd_told(l->w.w, "\"not_below\":\"key taken\"", 0));
+    weft_format_close(small);
+}
+
+static uint32_t times_in(const char *text, const char *word)
+{
+    uint32_t times = 0;
+    for (; (text = strstr(text, word)); text += strlen(word))
+        times++;
+    return times;
+}
+
+/* An event for each format that has no profile, and one line of the log for all of them. */
+static void formats_without_profiles_are_told_once(void **state)
+{
+    static const char *const models[] = {"one@1", "two@1", "three@1"};
+    static char text[1 << 20];
+    struct lossy *l = *state;
+    start(&l->w, NULL);
+    for (size_t i = 0; i < 3; i++) {
+        struct weft_format_spec spec = {.model = models[i],
+                                        .layers = PROFILE_LAYERS,
+                                        .kv_heads = PROFILE_HEADS,
+                                        .head_dim = PROFILE_DIM,
+                                        .dtype = WEFT_BF16,
+                                        .block_tokens = PROFILE_TOKENS};
+        assert_int_equal(weft_format_open(l->w.w, &spec, &l->f), WEFT_OK);
+        assert_int_equal(put_chain(l, 1), LINKS);
+        assert_int_equal(archive_chain(l, 1), WEFT_OK); /* it is written now */
+        assert_int_equal(weft_archive_remove(l->w.w, "lossy"), WEFT_OK);
+        weft_format_close(l->f);
+        l->f = NULL;
+        char word[64], *events;
+        snprintf(word, sizeof word, "no profile for %s", models[i]);
+        assert_true(told(&l->w, "events", word));
+        assert_int_equal(weft_query(l->w.w, "events", 0, &events), WEFT_OK);
+        assert_int_equal(times_in(events, models[i]), 1);
+        weft_text_free(events);
+    }
+    FILE *log = fopen(l->w.node.log, "re");
+    assert_non_null(log);
+    text[fread(text, 1, sizeof text - 1, log)] = '\0';
+    fclose(log);
+    assert_int_equal(times_in(text, "no profile fits this format"), 1);
+}
+
+/* What an archive keeps waits for its profile, too; or it is removed, put and archived anew. */
+static void an_archive_without_its_profile_is_made_anew(void **state)
+{
+    struct lossy *l = *state;
+    up(l);
+    assert_int_equal(put_chain(l, 1), LINKS);
+    down_and_up(l);
+    assert_int_equal(archive_chain(l, 1), WEFT_OK);
+    down(l);
+    assert_int_equal(unlink(l->file), 0);
+    up(l);
+    assert_true(archives_settle(&l->w, "ok", 1));
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), 0);
+    assert_int_equal(weft_archive_remove(l->w.w, "lossy"), WEFT_OK);
+    assert_int_equal(put_chain(l, 1), LINKS);
+    assert_int_equal(archive_chain(l, 1), WEFT_OK);
+    down_and_up(l);
+    assert_true(archives_settle(&l->w, "ok", 1));
+    assert_int_equal(get_chain(l, 1, WEFT_LOSSLESS), LINKS);
+}
+
 #define TEST(test, settings) \
     cmocka_unit_test_prestate_setup_teardown(test, setup, teardown, (void *)(uintptr_t)(settings))
 
@@ -563,6 +654,9 @@ int main(void)
         TEST(what_is_stored_twice_loses_once, one_tier),
         TEST(what_was_lost_elsewhere_can_be_put, one_tier),
         TEST(what_cannot_say_that_it_lost_is_not_stored, one_tier),
+        TEST(an_archive_without_its_profile_is_made_anew, one_tier),
+        TEST(why_it_is_not_stored_is_said, one_tier),
+        TEST(formats_without_profiles_are_told_once, one_tier),
     };
     return cmocka_run_group_tests_name("lossy", tests, NULL, NULL);
 }
