@@ -143,7 +143,8 @@ void wf_cli_table_print(const json_t *rows, FILE *to);
 void wf_cli_bar(double part, int width, char *out);
 void wf_cli_spark(const double *values, int count, char *out);
 
-/* A sentence where this build is not one to measure speeds with. */
+/* Is this build none to measure speeds with?  And a sentence where it is so. */
+bool wf_cli_build_is_slow(void);
 void wf_cli_build_print(FILE *to);
 
 /* A progress bar on stderr, only when that is a terminal; at most ten times a second. */

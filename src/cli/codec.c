@@ -20,7 +20,7 @@ struct codec_options wf_cli_codec_options = {.block_tokens = NOT_GIVEN,
                                              .kl = NO_REAL_GIVEN,
                                              .ppl_pct = NO_REAL_GIVEN,
                                              .rounds = 5,
-                                             .working_set = 256u << 20};
+                                             .working_set = CODEC_WORKING_SET};
 
 static const struct cli_word words[] = {
     {"list", "the codecs that there are"},
@@ -156,7 +156,8 @@ const struct cli_command wf_cmd_codec = {
         "which it then says; blocks are repeated until they fill --working-set, so that none is in "
         "a cache when its turn comes.  Each round copies, encodes and decodes all blocks, a part "
         "of them at a time and by turns, so that noise hits all three alike; of each part the best "
-        "round counts.  GB are 10^9 plain bytes.  The percents are of memcpy, on one core too and "
+        "round counts.  GB are 10^9 plain bytes.  A build that is not made for speed has "
+        "\"test_build\": true in each row.  The percents are of memcpy, on one core too and "
         "of the same blocks in the same rounds: 40 % says that it takes two and a half times "
         "as long as copying (encode_of_memcpy and decode_of_memcpy have it as parts of 1).  Codecs "
         "work on each plane (the K, or the "
@@ -170,7 +171,8 @@ const struct cli_command wf_cmd_codec = {
         "The format file is JSON: {\"layers\": 6, \"kv_heads\": 2, \"head_dim\": 64, \"dtype\": "
         "\"bf16\", \"block_tokens\": 64}, and \"model\", a name, where there is one; kv writes "
         "such; kv's others (rope_theta, rope_pairing, block_bytes, blocks, blocks_per_sequence, "
-        "made_up) may be there too, and no more.  A block has for each layer K, then V, each "
+        "made_up) may be there too, and no more; where block_bytes or blocks contradict the rest, or "
+        "the blocks, the file is refused.  A block has for each layer K, then V, each "
         "[block_tokens][kv_heads][head_dim], "
         "little-endian.\n\n"
         "ppl runs a model over a text twice and compares.  The text is cut into windows, each "

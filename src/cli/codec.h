@@ -11,6 +11,8 @@
 #include "codec/profile.h"
 #include "llama/eval.h"
 
+#define CODEC_WORKING_SET (256u << 20) /* of bench, where nothing else is said */
+
 struct codec_options {
     const char *model, *tokenizer, *text, *codec, *dtype, *profile, *output, *format_output;
     const char *input, *format, *name;

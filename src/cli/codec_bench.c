@@ -337,6 +337,8 @@ static json_t *answer_of(const struct codec_set *set, const struct codec_way *wa
     wf_cli_json_set(a, "working_set_bytes",
                     json_integer((json_int_t)(set->blocks * set->layout.bytes)));
     wf_cli_json_set(a, "vectors", json_string(wf_codec_isa_name(wf_codec_isa_best())));
+    if (wf_cli_build_is_slow())
+        wf_cli_json_set(a, "test_build", json_true());
     json_object_update(a, set->about);
     return a;
 }

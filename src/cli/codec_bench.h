@@ -13,6 +13,7 @@ struct codec_set {
     struct wf_layout layout;
     uint64_t distinct, blocks; /* the first ones, and with those that repeat them */
     uint64_t in_sequence;      /* so many of them are a sequence; 0: all */
+    uint64_t said_blocks;      /* that there are, as the format file has it; 0: it does not say */
     uint8_t *plain, *back;     /* [blocks][layout.bytes] */
     uint8_t *frames;           /* [blocks][stride]: room for any way's */
     uint64_t stride;

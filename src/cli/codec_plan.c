@@ -82,8 +82,10 @@ int wf_cli_codec_plan(struct cli *cli, const struct codec_subject *subject,
             size_t used = strlen(list);
             snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", name_at(NULL, i));
         }
-        return wf_cli_fail(cli, CLI_USAGE, "there is no codec '%s'%s%s%s: %s", name,
-                           nearest ? "; did you mean '" : "", nearest ? nearest : "",
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "there is no codec '%s'%s%s%s: %s; in weft codec bench zstd-1, zstd-3 "
+                           "and lz4 too",
+                           name, nearest ? "; did you mean '" : "", nearest ? nearest : "",
                            nearest ? "'?  There is" : "; there is", list);
     }
     out->frame.all.codec = codec;

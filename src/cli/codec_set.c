@@ -35,10 +35,11 @@ uint64_t wf_cli_codec_position(const struct codec_set *set, uint64_t block)
 
 /* ---------------------------------------------------------------------------------------- files */
 
-static uint32_t number_of(const json_t *format, const char *name)
+/* What the format says; 0: nothing. */
+static uint64_t number_of(const json_t *format, const char *name)
 {
     json_int_t value = json_integer_value(json_object_get(format, name));
-    return value > 0 && value <= UINT32_MAX ? (uint32_t)value : 0;
+    return value > 0 ? (uint64_t)value : 0;
 }
 
 /* What a format file may say; also of kv, and of people, who mistype. */
@@ -64,7 +65,7 @@ static const char *format_key(void *context, int index)
 
 static int check_format(struct cli *cli, const char *path, const json_t *format)
 {
-    const char *dtype = json_string_value(json_object_get(format, "dtype")), *key;
+    const char *key;
     json_t *value;
     if (!json_is_object(format))
         return wf_cli_fail(cli, CLI_USAGE,
@@ -79,16 +80,96 @@ static int check_format(struct cli *cli, const char *path, const json_t *format)
                                path, key, nearest ? "; did you mean '" : "; leave it out",
                                nearest ? nearest : "", nearest ? "'?" : "");
     }
-    if (wf_cli_codec_options.dtype_given && dtype && strcmp(dtype, wf_cli_codec_options.dtype) != 0)
+    return CLI_OK;
+}
+
+/* A value of the wrong kind, or out of bounds, is named as it is written there. */
+static int refuse_value(struct cli *cli, const char *path, const char *key, const json_t *value,
+                        const char *wanted)
+{
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    int code = wf_cli_fail(cli, CLI_USAGE, "the format %s has \"%s\": %.64s; give %s", path, key,
+                           text ? text : "?", wanted);
+    free(text);
+    return code;
+}
+
+static int check_numbers(struct cli *cli, const char *path, const json_t *format)
+{
+    static const struct {
+        const char *key, *what;
+        json_int_t most;
+        bool needed;
+    } numbers[] = {{"layers", "a number from 1 to 2048", WF_FRAME_PLANES_MAX / 2, true},
+                   {"kv_heads", "a number from 1 to 4096", 4096, true},
+                   {"head_dim", "a number from 1 to 4096", 4096, true},
+                   {"block_tokens", "a number from 1 to 65536", 65536, true},
+                   {"block_bytes", "the bytes of a block, or leave it out", INT64_MAX, false},
+                   {"blocks", "how many there are, or leave it out", INT64_MAX, false},
+                   {"blocks_per_sequence", "a number of 1 or more, or leave it out", UINT32_MAX,
+                    false}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        const char *key = numbers[i].key;
+        const json_t *value = json_object_get(format, key);
+        json_int_t number = json_integer_value(value);
+        if (!value && numbers[i].needed)
+            return wf_cli_fail(cli, CLI_USAGE, "the format %s has no %s; give %s", path, key,
+                               numbers[i].what);
+        if (value && (!json_is_integer(value) || number < 1 || number > numbers[i].most))
+            return refuse_value(cli, path, key, value, numbers[i].what);
+    }
+    return CLI_OK;
+}
+
+/* Of a file that does not say it, and an option that does not either, nobody can tell. */
+static int check_dtype(struct cli *cli, const char *path, const json_t *format)
+{
+    const json_t *value = json_object_get(format, "dtype");
+    const char *name = json_string_value(value);
+    if (!value && !wf_cli_codec_options.dtype_given)
         return wf_cli_fail(cli, CLI_USAGE,
-                           "the format %s says that its KV is %s; leave out --dtype %s", path,
-                           dtype, wf_cli_codec_options.dtype);
+                           "the format %s has no dtype; give one, like \"dtype\": \"bf16\", or say "
+                           "--dtype bf16",
+                           path);
+    if (value && wf_cli_dtype(name, (enum weft_dtype)0) == (enum weft_dtype)0)
+        return refuse_value(cli, path, "dtype", value,
+                            "f32, f16, bf16, fp8_e4m3, fp8_e5m2 or int8");
+    if (value && wf_cli_codec_options.dtype_given && strcmp(name, wf_cli_codec_options.dtype) != 0)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "the format %s says that its KV is %s; leave out --dtype %s", path, name,
+                           wf_cli_codec_options.dtype);
+    return CLI_OK;
+}
+
+/* The layout, which is to be of what the file says a block takes. */
+static int layout_of(struct cli *cli, const char *path, const json_t *format, struct wf_layout *out)
+{
+    const char *dtype = json_string_value(json_object_get(format, "dtype"));
+    dtype = dtype ? dtype : wf_cli_codec_options.dtype;
+    uint32_t layers = (uint32_t)number_of(format, "layers"),
+             tokens = (uint32_t)number_of(format, "block_tokens"),
+             heads = (uint32_t)number_of(format, "kv_heads"),
+             head_dim = (uint32_t)number_of(format, "head_dim");
+    uint64_t said = number_of(format, "block_bytes");
+    if (!wf_layout_of(wf_cli_dtype(dtype, (enum weft_dtype)0), layers, tokens, heads, head_dim,
+                      out))
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "the format %s is of no block: a plane of %u tokens × %u heads × %u %s "
+                           "is more than %llu MiB",
+                           path, tokens, heads, head_dim, dtype,
+                           (unsigned long long)(WF_CODEC_PLANE_BYTES_MAX >> 20));
+    if (said && said != out->bytes)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "the format %s contradicts itself: %u layers × (K, V) × %u tokens × %u "
+                           "heads × %u %s are blocks of %llu bytes, and its block_bytes is %llu; "
+                           "give the file that was written with the blocks, as it was",
+                           path, layers, tokens, heads, head_dim, dtype,
+                           (unsigned long long)out->bytes, (unsigned long long)said);
     return CLI_OK;
 }
 
 static int read_format(struct cli *cli, const char *path, struct codec_set *out)
 {
-    static const char *const wanted[] = {"layers", "kv_heads", "head_dim", "block_tokens"};
     json_error_t error;
     int code = wf_cli_codec_readable(cli, "format", path);
     if (code != CLI_OK)
@@ -96,27 +177,17 @@ static int read_format(struct cli *cli, const char *path, struct codec_set *out)
     json_t *format = json_load_file(path, 0, &error);
     if (!format)
         return wf_cli_fail(cli, CLI_USAGE, "cannot read the format %s: %s", path, error.text);
-    const char *dtype = json_string_value(json_object_get(format, "dtype"));
     code = check_format(cli, path, format);
-    for (unsigned i = 0; i < 4 && code == CLI_OK; i++) {
-        if (number_of(format, wanted[i]) == 0)
-            code = wf_cli_fail(cli, CLI_USAGE,
-                               "the format %s has no %s; give a number of 1 or more", path,
-                               wanted[i]);
-    }
-    dtype = dtype ? dtype : wf_cli_codec_options.dtype;
-    if (code == CLI_OK &&
-        !wf_layout_of(wf_cli_dtype(dtype, (enum weft_dtype)0), number_of(format, "layers"),
-                      number_of(format, "block_tokens"), number_of(format, "kv_heads"),
-                      number_of(format, "head_dim"), &out->layout))
-        code = wf_cli_fail(cli, CLI_USAGE,
-                           "the format %s is of no block: layers go to 2048, block_tokens to "
-                           "65536, kv_heads and head_dim to 4096, dtype is f32, f16, bf16, "
-                           "fp8_e4m3, fp8_e5m2 or int8",
-                           path);
+    if (code == CLI_OK)
+        code = check_numbers(cli, path, format);
+    if (code == CLI_OK)
+        code = check_dtype(cli, path, format);
+    if (code == CLI_OK)
+        code = layout_of(cli, path, format, &out->layout);
     const char *model = json_string_value(json_object_get(format, "model"));
     wf_cli_json_set(out->about, "model", model ? json_string(model) : json_null());
-    wf_cli_json_set(out->about, "dtype", json_string(dtype));
+    wf_cli_json_set(out->about, "dtype", json_string(wf_cli_dtype_name(out->layout.dtype)));
+    out->said_blocks = number_of(format, "blocks");
     out->in_sequence = number_of(format, "blocks_per_sequence");
     wf_cli_json_set(out->about, "made_up",
                     json_boolean(json_is_true(json_object_get(format, "made_up"))));
@@ -131,6 +202,31 @@ static uint64_t blocks_wanted(uint64_t distinct, uint64_t bytes)
     return distinct > least ? distinct : least;
 }
 
+/* Are there as many blocks as the format says, and whole ones? */
+static int check_size(struct cli *cli, const char *path, uint64_t size, const struct codec_set *set)
+{
+    unsigned long long bytes = set->layout.bytes, blocks = set->said_blocks;
+    if (size == 0)
+        return wf_cli_fail(cli, CLI_USAGE, "%s is empty; write its blocks again", path);
+    if (blocks && (size / bytes != blocks || size % bytes != 0))
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "%s has %llu bytes, and the format says %llu blocks of %llu; give the "
+                           "format that it was written with, or, where the file %s, write both "
+                           "again",
+                           path, (unsigned long long)size, blocks, bytes,
+                           size / bytes < blocks ? "is cut" : "has grown");
+    if (size % bytes != 0)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "%s has %llu bytes, which is no whole number of blocks of %llu as the "
+                           "format has them; give the format that it was written with, or, where "
+                           "the file is cut, write it again",
+                           path, (unsigned long long)size, bytes);
+    if (size > SET_BYTES_MAX)
+        return wf_cli_fail(cli, CLI_USAGE, "%s has %llu bytes; give up to 4 GiB", path,
+                           (unsigned long long)size);
+    return CLI_OK;
+}
+
 static int read_blocks(struct cli *cli, const char *path, struct codec_set *out)
 {
     uint64_t bytes = out->layout.bytes;
@@ -143,15 +239,7 @@ static int read_blocks(struct cli *cli, const char *path, struct codec_set *out)
         return wf_cli_fail(cli, CLI_SYSTEM, "cannot read %s: %s", path, strerror(why));
     }
     uint64_t size = (uint64_t)file_stat.st_size;
-    int code = CLI_OK;
-    if (size < bytes || size % bytes != 0)
-        code = wf_cli_fail(cli, CLI_USAGE,
-                           "%s has %llu bytes, which is no whole number of blocks of %llu as the "
-                           "format has them; give the format that it was written with",
-                           path, (unsigned long long)size, (unsigned long long)bytes);
-    else if (size > SET_BYTES_MAX)
-        code = wf_cli_fail(cli, CLI_USAGE, "%s has %llu bytes; give up to 4 GiB", path,
-                           (unsigned long long)size);
+    int code = check_size(cli, path, size, out);
     if (code == CLI_OK) {
         out->distinct = size / bytes;
         out->blocks = blocks_wanted(out->distinct, bytes);
@@ -195,6 +283,14 @@ static int compute_blocks(struct cli *cli, struct codec_set *out)
         return code;
     out->has_subject = true;
     out->layout = out->subject.layout;
+    uint32_t most = out->subject.made_up ? out->subject.windows.length
+                                         : out->subject.model.shape.context;
+    if (given->window > most)
+        fprintf(stderr,
+                "weft codec: --window %llu is more than the %u tokens that %s; windows are of %u\n",
+                (unsigned long long)given->window, most,
+                out->subject.made_up ? "a made-up window has at most" : "the model's context has",
+                most);
     struct taking taking = {.set = out, .count = wf_cli_codec_block_count(&out->subject)};
     out->blocks = blocks_wanted(taking.count, out->layout.bytes);
     out->in_sequence = (out->subject.windows.length - 1) / out->layout.tokens;
@@ -233,6 +329,14 @@ int wf_cli_codec_set_open(struct cli *cli, struct codec_set *out)
     if (code != CLI_OK)
         return code;
     uint64_t bytes = out->layout.bytes, bound = wf_frame_bound(&out->layout);
+    if (given->working_set < out->distinct * bytes && given->working_set != CODEC_WORKING_SET) {
+        char asked[32], all[32];
+        fprintf(stderr,
+                "weft codec: --working-set %s is less than the KV itself, which is %s; that is the "
+                "working set\n",
+                wf_cli_size(given->working_set, asked, sizeof asked),
+                wf_cli_size(out->distinct * bytes, all, sizeof all));
+    }
     for (uint64_t i = out->distinct; i < out->blocks; i++)
         memcpy(out->plain + i * bytes, out->plain + i % out->distinct * bytes, bytes);
     uint64_t theirs = wf_cli_codec_yardstick_bound(bytes);

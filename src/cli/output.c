@@ -278,17 +278,22 @@ void wf_cli_tree_print(const json_t *value, int indent, FILE *to)
     }
 }
 
-void wf_cli_build_print(FILE *to)
+bool wf_cli_build_is_slow(void)
 {
 #if WF_TEST_HOOKS || !defined(__OPTIMIZE__) || defined(__SANITIZE_ADDRESS__) || \
     defined(__SANITIZE_THREAD__)
-    fputs(
-        "this build has test hooks, or is one to look for errors with, and is not made for speed: "
-        "its speeds mean nothing; `make bench` measures one that is\n",
-        to);
+    return true;
 #else
-    (void)to;
+    return false;
 #endif
+}
+
+void wf_cli_build_print(FILE *to)
+{
+    if (wf_cli_build_is_slow())
+        fputs("this build has test hooks, or is one to look for errors with, and is not made for "
+              "speed: its speeds mean nothing; `make bench` measures one that is\n",
+              to);
 }
 
 /* ------------------------------------------------------------------------------ bars and lines */

@@ -190,6 +190,7 @@ def codec_bench_measures_all_codecs():
         check((row["max_abs_err"] == 0) == row["lossless"], row)
         check(row["working_set_bytes"] >= 256 << 10 and row["threads"] == 1 and not row["made_up"], row)
     check(rows[0]["ratio"] > 1.1 and rows[0]["ratio"] > rows[names.index("lz4")]["ratio"], rows[0])
+    check(all(row["test_build"] is True for row in rows), rows[0])  # tests are of builds with hooks
     some = answer("codec", "bench", *given, "--codec", "lz4,lossless-fixed")
     check([row["codec"] for row in some] == ["lz4", "lossless-fixed"], some)
     said = weft("codec", "bench", *given, "--codec", "lossless").stdout.decode()
@@ -214,6 +215,19 @@ def codec_bench_without_kv_says_so():
                 "--window", "100")
     check("MADE-UP" in done.stdout.decode() and "MADE-UP" in done.stderr.decode(), done)
     check("its speeds mean nothing" in done.stderr.decode(), done)  # tests are of builds with hooks
+    check("--window" not in done.stderr.decode(), done)
+
+
+@case
+def codec_bench_says_what_it_did_not_take():
+    blocks, form = kv_written()
+    common = ["--rounds", "1", "--codec", "raw", "--working-set", "1KB"]
+    said = weft("codec", "bench", *common, "--input", blocks, "--format", form).stderr.decode()
+    check("--working-set 1 KiB is less than the KV itself" in said, said)
+    common = [*common, "--model", checkpoint(), "--text", text(), "--tokens", "1000", "--window"]
+    said = weft("codec", "bench", *common, "4096").stderr.decode()
+    check("--window 4096 is more than the 128 tokens that the model's context has; windows are of 128" in said, said)
+    check("--window" not in weft("codec", "bench", *common, "64").stderr.decode())
 
 
 @case
@@ -221,14 +235,37 @@ def codec_bench_says_what_is_wrong():
     blocks, form = kv_written()
     short = written("short.bin", open(blocks, "rb").read()[:-1])
     none = written("none.json", b'{"layers": 2, "kv_heads": 2, "head_dim": 12}')
-    large = written("large.json", b'{"layers": 1, "kv_heads": 4096, "head_dim": 4096, "block_tokens": 65536}')
+    large = written("large.json", b'{"layers": 1, "kv_heads": 4096, "head_dim": 4096, "block_tokens": 65536, "dtype": "f32"}')
     odd = written("odd.json", b'{"layers": 1, "kv_heads": 1, "head_dim": 1, "block_tokens": 1, "dtype": "f64"}')
+    whole, form_text = open(blocks, "rb").read(), open(form, encoding="utf-8").read()
+
+    def formed(name, leave_out=(), **changed):
+        rows = {key: value for key, value in {**json.loads(form_text), **changed}.items() if key not in leave_out}
+        return ["--input", blocks, "--format", written(name + ".json", json.dumps(rows).encode())]
+
+    def sized(name, data, leave_out=()):
+        return ["--input", written(name + ".bin", data), *formed(name, leave_out)[2:]]
+
     typed = written("typed.json", open(form, "rb").read().replace(b"blocks_per_sequence", b"blocks_per_sequenc"))
     for words, said in ((["--input", blocks], "--format"), (["--format", form], "--input"),
                         (["--input", blocks, "--format", form, "--dtype", "f16"], "--dtype f16"),
                         (["--input", blocks, "--format", typed], "did you mean 'blocks_per_sequence'?"),
                         (["--input", blocks, "--format", written("list.json", b"[1]")], "no JSON object"),
-                        (["--input", short, "--format", form], "whole number of blocks"),
+                        (["--input", short, "--format", form], "where the file is cut, write both again"),
+                        (sized("cut", whole[:-1], ["blocks"]), "where the file is cut, write it again"),
+                        (sized("ten", whole[:10 * 3072], ()), "30720 bytes, and the format says 55 blocks of 3072"),
+                        (sized("more", whole + whole, ()), "where the file has grown"),
+                        (sized("empty", b""), "empty.bin is empty"),
+                        (formed("wide", dtype="f32"), "are blocks of 6144 bytes, and its block_bytes is 3072"),
+                        (formed("heads", kv_heads=3), "contradicts itself"),
+                        (formed("untyped", ["dtype"]), "has no dtype"),
+                        (formed("bf17", dtype="bf17"), '"dtype": "bf17"; give f32'),
+                        (formed("five", dtype=5), '"dtype": 5; give f32'),
+                        (formed("minus", layers=-6), '"layers": -6; give a number from 1 to 2048'),
+                        (formed("text", layers="2"), '"layers": "2"; give a number'),
+                        (formed("long", block_tokens=65537), '"block_tokens": 65537'),
+                        (formed("less", blocks=-1), '"blocks": -1'),
+                        (["--codec", "zstd-9"], "zstd-1, zstd-3 and lz4"),
                         (["--input", blocks, "--format", blocks], "cannot read the format"),
                         (["--input", blocks, "--format", none], "block_tokens"),
                         (["--input", blocks, "--format", large], "no block"),
@@ -239,6 +276,8 @@ def codec_bench_says_what_is_wrong():
                         (["--rounds", "0"], "--rounds"), (["--working-set", "5GiB"], "4 GiB")):
         why = weft("codec", "bench", *words, expect=2).stderr.decode()
         check(said in why and why.count("\n") == 1, words, why)
+    row, = answer("codec", "bench", *formed("said", ["dtype"]), "--dtype", "bf16", "--codec", "raw", "--rounds", "1")
+    check(row["dtype"] == "bf16", row)
     check("/nowhere" in weft("codec", "bench", "--input", "/nowhere", "--format", form, expect=6).stderr.decode())
     check("/nowhere" in weft("codec", "bench", "--input", blocks, "--format", "/nowhere", expect=6).stderr.decode())
 
