@@ -47,15 +47,15 @@ static struct attachment *attachment_of(struct weft *w, uint64_t epoch)
     return a;
 }
 
-/* Tell the node that the reserved ones among `slots` will not be filled.  The caller holds the
- * lock. */
+/* Tell the node that the reserved ones among `slots` will not be filled; those that were given back
+ * already, or are of a node that is gone, it does not hear of.  The caller holds the lock. */
 static void abort_locked(struct weft *w, struct attachment *a, const struct weft_slot *slots,
                          size_t count)
 {
     struct wf_commit *request = (struct wf_commit *)(void *)w->request;
     memset(request, 0, sizeof *request);
     for (size_t i = 0; i < count; i++)
-        if (slots[i].status == WEFT_OK)
+        if (slots[i].status == WEFT_OK && slots[i].epoch == a->epoch)
             request->blocks[request->count++] =
                 (struct wf_commit_block){.slot = slots[i].slot, .generation = slots[i].generation};
     if (request->count == 0)
@@ -338,7 +338,7 @@ void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, size_t cou
     struct attachment *a = atomic_load_explicit(&w->current, memory_order_relaxed);
     for (size_t from = 0; from < count; from += WEFT_BATCH_MAX) {
         size_t n = count - from < WEFT_BATCH_MAX ? count - from : WEFT_BATCH_MAX;
-        if (a && slots[from].epoch == a->epoch)
+        if (a)
             abort_locked(w, a, slots + from, n);
     }
     for (size_t i = 0; i < count; i++)

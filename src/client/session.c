@@ -20,6 +20,7 @@ struct weft_session {
     uint32_t *tokens;            /* [blocks × block_tokens] */
     struct weft_key *keys;       /* [blocks] */
     size_t blocks, capacity;
+    uint64_t chain; /* another number whenever `keys` stop being of the tokens that they were of */
     uint8_t *tiers;
     size_t tiers_capacity;
     bool has_tip;
@@ -165,13 +166,21 @@ static enum weft_status room_for(struct weft_session *s, size_t blocks)
     return WEFT_OK;
 }
 
+/* What was matched before is no part of s->keys any more. */
+static void forget(struct weft_session *s, size_t blocks)
+{
+    static atomic_uint_fast64_t chains = 1;
+    s->blocks = blocks;
+    s->chain = atomic_fetch_add_explicit(&chains, 1, memory_order_relaxed);
+}
+
 /* Have s->keys[0 … blocks) name the first blocks of `tokens`. */
 static enum weft_status keys_for(struct weft_session *s, const struct binding *binding,
                                  const uint32_t *tokens, size_t blocks)
 {
     size_t block_tokens = s->format->request.block_tokens;
-    if (s->keyed != binding)
-        s->blocks = 0;
+    if (s->keyed != binding || !s->chain)
+        forget(s, 0);
     size_t known = s->blocks < blocks ? s->blocks : blocks;
     if (memcmp(s->tokens ? (const void *)s->tokens : (const void *)"", tokens,
                known * block_tokens * sizeof *tokens) != 0) {
@@ -179,7 +188,7 @@ static enum weft_status keys_for(struct weft_session *s, const struct binding *b
         while (same < known && memcmp(s->tokens + same * block_tokens, tokens + same * block_tokens,
                                       block_tokens * sizeof *tokens) == 0)
             same++;
-        s->blocks = known = same;
+        forget(s, known = same);
     }
     if (known == blocks)
         return WEFT_OK;
@@ -237,7 +246,7 @@ enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size
         .tokens = (uint32_t)(present * block_tokens),
         .load_us = load_us,
         .tier = s->tiers,
-        .epoch = a->epoch,
+        .epoch = s->chain,
         .quality = worst,
     };
     return WEFT_OK;
@@ -246,8 +255,11 @@ enum weft_status weft_match(struct weft_session *s, const uint32_t *tokens, size
 enum weft_status weft_get(struct weft_session *s, const struct weft_match *m, enum weft_order order,
                           struct weft_pins *out)
 {
-    if (m->blocks > s->blocks)
-        return wf_fail(WEFT_E_INVALID, "the match is not this session's latest; match again");
+    /* Keys of other tokens may be where the match's were: their blocks are not what was matched. */
+    if (m->blocks && (m->epoch != s->chain || m->blocks > s->blocks))
+        return wf_fail(WEFT_E_INVALID,
+                       "the match is of another session, or this one was asked about other tokens "
+                       "since; match again");
     const struct binding *binding = atomic_load_explicit(&s->binding, memory_order_acquire);
     return wf_client_get(s->format, binding, s->keys, m->blocks, order, out);
 }
@@ -294,6 +306,14 @@ enum weft_status weft_demote(struct weft_session *s)
 }
 
 /* ----------------------------------------------------------------------------- reserve, commit */
+
+/* Of its blocks, behind its slots: the session's own may be of other tokens by the time of the
+ * commit.
+ */
+static struct weft_key *fill_keys(const struct weft_fill *fill)
+{
+    return (struct weft_key *)(void *)(fill->slots + fill->blocks + 1);
+}
 
 /* Reserve in messages of WEFT_BATCH_MAX; each goes on from the last block of the one before. */
 static enum weft_status reserve_chain(struct weft_session *s, struct weft_fill *fill)
@@ -346,9 +366,11 @@ enum weft_status weft_reserve(struct weft_session *s, const uint32_t *tokens, si
                              .first_block = (uint32_t)first,
                              .layer_bytes = s->format->layer_bytes,
                              .session = s};
-    fill.slots = wf_calloc((size_t)fill.blocks + 1, sizeof *fill.slots, "reserved blocks");
+    fill.slots = wf_calloc((size_t)fill.blocks + 1, sizeof *fill.slots + sizeof(struct weft_key),
+                           "reserved blocks");
     if (!fill.slots)
         return WEFT_E_NO_MEMORY;
+    memcpy(fill_keys(&fill), s->keys + first, fill.blocks * sizeof(struct weft_key));
     status = reserve_chain(s, &fill);
     if (status != WEFT_OK) {
         free(fill.slots);
@@ -372,7 +394,7 @@ enum weft_status weft_commit(struct weft_fill *fill)
     for (uint32_t from = 0; from < fill->blocks; from += WEFT_BATCH_MAX) {
         uint32_t n = fill->blocks - from < WEFT_BATCH_MAX ? fill->blocks - from : WEFT_BATCH_MAX;
         uint32_t upto = stored < from + n ? stored : from + n;
-        const struct weft_key *tip = upto > from ? &s->keys[fill->first_block + upto - 1] : NULL;
+        const struct weft_key *tip = upto > from ? &fill_keys(fill)[upto - 1] : NULL;
         enum weft_status part = wf_client_commit(s->format, fill->slots + from, n, binding, tip);
         if (part == WEFT_OK && tip) {
             s->has_tip = true;

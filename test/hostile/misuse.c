@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,6 +100,82 @@ static void test_slots_are_given_back_once(void **state)
     assert_int_equal(weft_reserve_keys(s->f, NULL, &key, 1, 0xfffffffe, &slot), WEFT_E_INVALID);
 }
 
+/* The first of a batch was given back before: the node hears of the others all the same. */
+static void test_slots_of_which_the_first_is_back(void **state)
+{
+    struct stage *s = *state;
+    struct weft_key keys[3];
+    struct weft_slot slots[3] = {{0}};
+    assert_int_equal(weft_keys_from_tokens(s->f, NULL, tokens, 48, NULL, keys), WEFT_OK);
+    assert_int_equal(weft_reserve_keys(s->f, NULL, keys, 3, WEFT_CHAINED, slots), WEFT_OK);
+    weft_abort_slots(s->f, slots, 1);
+    assert_int_equal(weftd_number(s->w, "default", "blocks_reserved"), 2);
+    weft_abort_slots(s->f, slots, 3);
+    assert_int_equal(weftd_number(s->w, "default", "blocks_reserved"), 0);
+}
+
+static void put(struct stage *s, const uint32_t *of, size_t count, uint8_t mark)
+{
+    struct weft_fill fill;
+    assert_int_equal(weft_reserve(s->s, of, 0, count, &fill), WEFT_OK);
+    for (uint32_t i = 0; i < fill.blocks; i++)
+        if (fill.slots[i].status == WEFT_OK)
+            memset(fill.slots[i].data, mark, weft_format_block_bytes(s->f));
+    assert_int_equal(weft_commit(&fill), WEFT_OK);
+}
+
+/* What was matched is not what other tokens' keys, which the session has by now, would get. */
+static void test_a_match_of_other_tokens(void **state)
+{
+    struct stage *s = *state;
+    static const uint32_t others[64] = {9, 8, 7};
+    struct weft_match first, second;
+    struct weft_pins pins;
+    put(s, tokens, 64, 1);
+    put(s, others, 64, 2);
+    assert_int_equal(weft_match(s->s, tokens, 64, &first), WEFT_OK);
+    assert_int_equal(first.blocks, 3);
+    assert_int_equal(weft_match(s->s, others, 64, &second), WEFT_OK);
+    assert_int_equal(second.blocks, 3);
+    assert_int_equal(weft_get(s->s, &first, WEFT_BLOCK_ORDER, &pins), WEFT_E_INVALID);
+    assert_non_null(strstr(weft_last_error(), "match again"));
+    assert_int_equal(weft_get(s->s, &second, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
+    assert_int_equal(pins.data[0][0], 2);
+    weft_pins_release(&pins);
+    /* of another session, as many blocks */
+    struct weft_session *other;
+    assert_int_equal(weft_session_open(s->f, NULL, &other), WEFT_OK);
+    assert_int_equal(weft_match(other, tokens, 64, &first), WEFT_OK);
+    assert_int_equal(weft_get(s->s, &first, WEFT_BLOCK_ORDER, &pins), WEFT_E_INVALID);
+    weft_session_close(other);
+    /* a shorter prefix of the same tokens leaves it as it is */
+    assert_int_equal(weft_match(s->s, others, 20, &first), WEFT_OK);
+    assert_int_equal(weft_get(s->s, &second, WEFT_BLOCK_ORDER, &pins), WEFT_OK);
+    assert_int_equal(pins.blocks, 3);
+    weft_pins_release(&pins);
+}
+
+/* The chain that a session has is the one that was committed, whatever it was asked in between. */
+static void test_a_commit_after_other_tokens(void **state)
+{
+    struct stage *s = *state;
+    static const uint32_t others[64] = {9, 8, 7};
+    struct weft_key keys[4];
+    struct weft_fill fill;
+    struct weft_match match;
+    assert_int_equal(weft_keys_from_tokens(s->f, NULL, tokens, 64, NULL, keys), WEFT_OK);
+    assert_int_equal(weft_reserve(s->s, tokens, 0, 64, &fill), WEFT_OK);
+    assert_int_equal(weft_match(s->s, others, 64, &match), WEFT_OK);
+    assert_int_equal(weft_commit(&fill), WEFT_OK);
+    char what[40], tip[65], *answer;
+    snprintf(what, sizeof what, "session %llu", (unsigned long long)weft_session_id(s->s));
+    assert_int_equal(weft_query(s->w, what, 0, &answer), WEFT_OK);
+    for (size_t i = 0; i < 32; i++)
+        snprintf(tip + 2 * i, 3, "%02x", keys[3].bytes[i]);
+    assert_non_null(strstr(answer, tip));
+    weft_text_free(answer);
+}
+
 static void test_pins_that_hold_nothing(void **state)
 {
     (void)state;
@@ -158,8 +235,13 @@ static void test_an_empty_socket(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_a_fill_is_given_back_once), TEST(test_slots_are_given_back_once),
-        TEST(test_pins_that_hold_nothing),    TEST(test_names_are_text),
+        TEST(test_a_fill_is_given_back_once),
+        TEST(test_slots_are_given_back_once),
+        TEST(test_slots_of_which_the_first_is_back),
+        TEST(test_a_match_of_other_tokens),
+        TEST(test_a_commit_after_other_tokens),
+        TEST(test_pins_that_hold_nothing),
+        TEST(test_names_are_text),
         TEST(test_an_empty_socket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
