@@ -47,6 +47,8 @@ void wf_cli_codec_close(struct codec_subject *subject);
 /* A file of the user's that is not there is no mistake in what it says: CLI_SYSTEM, before it is
  * read.  NULL is none. */
 int wf_cli_codec_readable(struct cli *cli, const char *option, const char *path);
+/* A standard error for JSON: null where what has a cost has none, being of one window. */
+json_t *wf_cli_codec_error(double error, double kl, int decimals);
 /* The name that goes into formats: what the model is, and a digest of it.  `out` of 64. */
 void wf_cli_codec_name(const struct codec_subject *subject, char *out, size_t capacity);
 /* {"parameters", "layers", …}: the model's shape. */

@@ -314,21 +314,22 @@ static struct setting between(const struct trial *trials, uint32_t parameter)
     return s;
 }
 
-/* The coarsest setting that may cost up to `most`; but where KV is `enough` times smaller before
- * that, no more than reaches it, down to a fifth of the cost: what is easily had is not gambled
- * with. */
+/* The coarsest setting that may cost up to `most`, and was not seen to cost more of perplexity than
+ * `pct_most`; but where KV is `enough` times smaller before that, no more than reaches it, down to
+ * a fifth of the cost: what is easily had is not gambled with. */
 static struct setting setting_for(const struct work *w, const struct trial *trials, double most,
-                                  double enough)
+                                  double pct_most, double enough)
 {
     struct setting chosen = between(trials, WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM);
     for (int32_t away = TRY_FROM + 1; away <= TRY_TO; away++) {
         struct setting next = between(trials, (uint32_t)((int32_t)WF_TRANSFORM_UNIT + away));
-        if (next.cost > most || (next.cost > most / 5 && (double)chosen.point.ratio >= enough))
+        if (next.cost > most || (double)next.point.ppl_pct > pct_most ||
+            (next.cost > most / 5 && (double)chosen.point.ratio >= enough))
             break;
         chosen = next;
     }
     chosen.most = most;
-    chosen.met = chosen.cost <= most;
+    chosen.met = chosen.cost <= most && (double)chosen.point.ppl_pct <= pct_most;
     chosen.smaller = chosen.point.ratio > (float)lossless_ratio(w);
     return chosen;
 }
@@ -348,9 +349,11 @@ static void warn(const struct work *w, const struct setting *s, enum weft_qualit
     if (!s->met)
         fprintf(stderr,
                 "weft codec: %s is not calibrated: the finest setting that is tried costs a KL of "
-                "%.2g nats a token (%.2g with two standard errors), and --%s %g allows %.2g; what "
-                "asks for it is stored %s; allow more, or give a longer text\n",
-                name, (double)s->point.kl, s->cost, option, given, s->most, instead);
+                "%.2g nats a token (%.2g with two standard errors) and %+.2g %% of perplexity, and "
+                "--%s %g allows a KL of %.2g; what asks for it is stored %s; allow more, or give a "
+                "longer text\n",
+                name, (double)s->point.kl, s->cost, (double)s->point.ppl_pct, option, given,
+                s->most, instead);
     else
         fprintf(stderr,
                 "weft codec: %s is not calibrated: KV would be %.2f times smaller, and lossless "
@@ -365,9 +368,10 @@ static json_t *setting_json(const struct setting *s)
     wf_cli_json_set(a, "met", json_boolean(s->met));
     wf_cli_json_set(a, "smaller_than_lossless", json_boolean(s->smaller));
     wf_cli_json_set(a, "kl", wf_cli_json_real((double)s->point.kl, 9));
-    wf_cli_json_set(a, "kl_error", wf_cli_json_real(s->kl_error, 9));
+    wf_cli_json_set(a, "kl_error", wf_cli_codec_error(s->kl_error, (double)s->point.kl, 9));
     wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real((double)s->point.ppl_pct, 4));
-    wf_cli_json_set(a, "ppl_delta_pct_error", wf_cli_json_real(s->pct_error, 4));
+    wf_cli_json_set(a, "ppl_delta_pct_error",
+                    wf_cli_codec_error(s->pct_error, (double)s->point.kl, 4));
     wf_cli_json_set(a, "ratio", wf_cli_json_real((double)s->point.ratio, 3));
     return a;
 }
@@ -396,10 +400,12 @@ static json_t *curve_json(const struct work *w, const struct trial *trials)
         json_t *a = json_object();
         wf_cli_json_set(a, "parameter", json_integer(parameter));
         wf_cli_json_set(a, "kl", wf_cli_json_real(trials[i].result.kl, 7));
-        wf_cli_json_set(a, "kl_error", wf_cli_json_real(trials[i].result.kl_error, 7));
+        wf_cli_json_set(a, "kl_error",
+                        wf_cli_codec_error(trials[i].result.kl_error, trials[i].result.kl, 7));
         wf_cli_json_set(a, "kl_predicted", wf_cli_json_real(kl, 7));
         wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real(pct_of(&trials[i]), 4));
-        wf_cli_json_set(a, "ppl_delta_pct_error", wf_cli_json_real(pct_error_of(&trials[i]), 4));
+        wf_cli_json_set(a, "ppl_delta_pct_error",
+                        wf_cli_codec_error(pct_error_of(&trials[i]), trials[i].result.kl, 4));
         wf_cli_json_set(a, "ratio", wf_cli_json_real(ratio_of(&trials[i]), 3));
         wf_cli_json_set(
             a, "ratio_predicted",
@@ -446,9 +452,9 @@ static bool settings(struct work *w, const struct trial *alone, struct codec_pro
         return false;
     double kl = given->kl > 0 ? given->kl : transparent_kl;
     double pct = given->ppl_pct > 0 ? given->ppl_pct : economy_pct;
-    struct setting transparent = setting_for(w, trials, MARGIN * kl, TRANSPARENT_ENOUGH);
+    struct setting transparent = setting_for(w, trials, MARGIN * kl, HUGE_VAL, TRANSPARENT_ENOUGH);
     /* A model that is as sure as it should be loses as much likelihood as the KL says. */
-    struct setting economy = setting_for(w, trials, MARGIN * log1p(pct / 100), ECONOMY_ENOUGH);
+    struct setting economy = setting_for(w, trials, MARGIN * log1p(pct / 100), pct, ECONOMY_ENOUGH);
     if (usable(&transparent))
         points[WEFT_TRANSPARENT] = transparent.point;
     if (usable(&economy))
@@ -542,7 +548,13 @@ static double number(const json_t *object, const char *name)
     return json_number_value(json_object_get(object, name));
 }
 
-/* Each ± is one standard error. */
+/* One standard error, where there is one. */
+static void print_error(const json_t *object, const char *name, const char *form)
+{
+    if (!json_is_null(json_object_get(object, name)))
+        printf(form, number(object, name));
+}
+
 static void print(const struct codec_profile *made, const char *path)
 {
     static const char *const qualities[] = {"transparent", "economy"};
@@ -554,10 +566,12 @@ static void print(const struct codec_profile *made, const char *path)
             printf("  %-12s not calibrated\n", qualities[i]);
             continue;
         }
-        printf("  %-12s %5.2f times smaller, KL %.2g ± %.1g nats a token, perplexity %+.3f ± %.3f "
-               "%%\n",
-               qualities[i], number(point, "ratio"), number(point, "kl"), number(point, "kl_error"),
-               number(point, "ppl_delta_pct"), number(point, "ppl_delta_pct_error"));
+        printf("  %-12s %5.2f times smaller, KL %.2g", qualities[i], number(point, "ratio"),
+               number(point, "kl"));
+        print_error(point, "kl_error", " ± %.1g");
+        printf(" nats a token, perplexity %+.3f", number(point, "ppl_delta_pct"));
+        print_error(point, "ppl_delta_pct_error", " ± %.3f");
+        printf(" %%\n");
     }
     printf("a node uses it for model %s: put it into its folder of profiles, which "
            "`weft config show` names, or else is `profiles` in its state_dir\n",

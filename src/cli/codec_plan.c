@@ -20,6 +20,19 @@ static const char *name_at(void *context, int index)
     return codec ? codec->name : NULL;
 }
 
+/* A model's name is what a node goes by; what was calibrated with --name has the engine's. */
+static void compare_names(const struct codec_subject *subject, const char *path,
+                          const struct wf_profile *profile)
+{
+    char name[WF_PROFILE_MODEL_BYTES];
+    wf_cli_codec_name(subject, name, sizeof name);
+    if (strcmp(name, profile->head.model) != 0)
+        fprintf(stderr,
+                "weft codec: %s is a profile of model %s, and this one is %s; figures are of what "
+                "it would do, but a node uses it for models of its own name alone\n",
+                path, profile->head.model, name);
+}
+
 static int profiled_plan(struct cli *cli, const struct codec_subject *subject,
                          const struct wf_layout *layout, const char *name,
                          enum weft_quality quality, struct codec_plan *out)
@@ -42,6 +55,8 @@ static int profiled_plan(struct cli *cli, const struct codec_subject *subject,
     if (code != CLI_OK)
         return code;
     const struct wf_profile *profile = out->profile.profile;
+    if (path && subject)
+        compare_names(subject, path, profile);
     if (quality == WEFT_LOSSLESS) /* the codec's own name */
         quality = WEFT_TRANSPARENT;
     enum weft_quality asked = quality;

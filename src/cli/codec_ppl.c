@@ -108,6 +108,11 @@ static int evaluate(struct cli *cli, struct ppl *ppl)
     return ok ? CLI_OK : wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_say_last());
 }
 
+json_t *wf_cli_codec_error(double error, double kl, int decimals)
+{
+    return wf_cli_json_real(error > 0 || kl <= 0 ? error : NAN, decimals);
+}
+
 static json_t *ratios(const struct ppl *ppl, uint32_t first)
 {
     const struct codec_passage *p = &ppl->passage;
@@ -133,9 +138,10 @@ static json_t *answer(const struct ppl *ppl)
     wf_cli_json_set(a, "ppl_exact", wf_cli_json_real(exp(r->nll_exact), 6));
     wf_cli_json_set(a, "ppl", wf_cli_json_real(exp(r->nll), 6));
     wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real(100 * expm1(apart), 6));
-    wf_cli_json_set(a, "ppl_delta_pct_error", wf_cli_json_real(100 * exp(apart) * r->nll_error, 6));
+    wf_cli_json_set(a, "ppl_delta_pct_error",
+                    wf_cli_codec_error(100 * exp(apart) * r->nll_error, r->kl, 6));
     wf_cli_json_set(a, "kl_mean", wf_cli_json_real(r->kl, 9));
-    wf_cli_json_set(a, "kl_error", wf_cli_json_real(r->kl_error, 9));
+    wf_cli_json_set(a, "kl_error", wf_cli_codec_error(r->kl_error, r->kl, 9));
     wf_cli_json_set(a, "tokens", json_integer((json_int_t)r->tokens));
     wf_cli_json_set(a, "calibration_tokens",
                     json_integer((json_int_t)windows->calibration * (windows->length - 1)));
@@ -151,9 +157,11 @@ static json_t *answer(const struct ppl *ppl)
     wf_cli_json_set(a, "model", wf_cli_codec_shape(&ppl->subject));
     if (ppl->plan.profile.says)
         wf_cli_json_set(a, "calibration", json_incref(ppl->plan.profile.says));
-    else if (ppl->plan.profile.profile)
-        wf_cli_json_set(a, "profile_tokens",
-                        json_integer((json_int_t)ppl->plan.profile.profile->head.tokens));
+    else if (ppl->plan.profile.profile) {
+        const struct wf_profile_head *head = &ppl->plan.profile.profile->head;
+        wf_cli_json_set(a, "profile_tokens", json_integer((json_int_t)head->tokens));
+        wf_cli_json_set(a, "profile_model", json_string(head->model));
+    }
     return a;
 }
 
@@ -168,9 +176,14 @@ static void print(const struct ppl *ppl)
            other ? weft_quality_name(ppl->plan.instead) : "",
            (double)ppl->passage.bytes / (double)ppl->passage.encoded, wf_cli_codec_options.dtype,
            exp(r->nll), exp(r->nll_exact));
-    printf("  %+.4f %% of perplexity, standard error %.4f %%; KL %.3g nats a token, standard error "
-           "%.1g\n",
-           100 * expm1(apart), 100 * exp(apart) * r->nll_error, r->kl, r->kl_error);
+    if (r->kl_error > 0 || r->kl <= 0)
+        printf("  %+.4f %% of perplexity, standard error %.4f %%; KL %.3g nats a token, standard "
+               "error %.1g\n",
+               100 * expm1(apart), 100 * exp(apart) * r->nll_error, r->kl, r->kl_error);
+    else
+        printf("  %+.4f %% of perplexity; KL %.3g nats a token; no standard errors, for these are "
+               "of one window: give a longer text\n",
+               100 * expm1(apart), r->kl);
     printf("  over %llu tokens in windows of %u, blocks of %u tokens; the first %u windows are for "
            "calibration%s\n",
            (unsigned long long)r->tokens, windows->length, ppl->subject.layout.tokens,

@@ -54,13 +54,23 @@ int wf_cli_codec_profile_read(struct cli *cli, const char *path, const struct wf
         return code;
     const struct wf_profile_head *head = &out->profile->head;
     wf_layout_plane(layout, 0, 0, NULL, &plane);
-    if (head->layers * 2 == layout->planes && wf_profile_fits(out->profile, &plane))
+    bool shaped = head->layers * 2 == layout->planes && wf_profile_fits(out->profile, &plane);
+    if (shaped && wf_profile_rounds_alike(head, layout->dtype))
         return CLI_OK;
-    code = wf_cli_fail(cli, CLI_USAGE,
-                       "--profile %s is of a model of %u layers of %u heads of %u elements, and "
-                       "this one has %u of %u of %u; calibrate this one",
-                       path, head->layers, head->heads, head->head_dim, layout->planes / 2,
-                       layout->heads, layout->head_dim);
+    if (shaped)
+        code = wf_cli_fail(cli, CLI_USAGE,
+                           "--profile %s is of KV in %s, whose settings are not for %s: a node "
+                           "stores that losslessly; calibrate with --dtype %s, or leave out "
+                           "--profile",
+                           path, wf_cli_dtype_name((enum weft_dtype)head->dtype),
+                           wf_cli_dtype_name(layout->dtype), wf_cli_dtype_name(layout->dtype));
+    else
+        code =
+            wf_cli_fail(cli, CLI_USAGE,
+                        "--profile %s is of a model of %u layers of %u heads of %u elements, and "
+                        "this one has %u of %u of %u; calibrate this one",
+                        path, head->layers, head->heads, head->head_dim, layout->planes / 2,
+                        layout->heads, layout->head_dim);
     wf_cli_codec_profile_free(out);
     return code;
 }

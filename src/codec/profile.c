@@ -251,6 +251,16 @@ void wf_profile_destroy(struct wf_profile *profile)
     free(profile); /* the first member of what was allocated */
 }
 
+static bool is_wide(uint32_t dtype)
+{
+    return dtype == WEFT_BF16 || dtype == WEFT_F16 || dtype == WEFT_F32;
+}
+
+bool wf_profile_rounds_alike(const struct wf_profile_head *head, uint32_t dtype)
+{
+    return head->dtype == dtype || (is_wide(head->dtype) && is_wide(dtype));
+}
+
 bool wf_profile_fits(const struct wf_profile *profile, const struct wf_plane *plane)
 {
     return plane->layer < profile->head.layers && plane->heads == profile->head.heads &&

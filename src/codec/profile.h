@@ -143,5 +143,8 @@ uint64_t wf_profile_group_offset(const struct wf_profile_head *head, uint32_t la
 
 /* May planes of such blocks be coded by it? */
 bool wf_profile_fits(const struct wf_profile *profile, const struct wf_plane *plane);
+/* Does its bound hold for numbers of `dtype`?  What was rounded to fewer bits than the calibration
+ * saw is not within it any more. */
+bool wf_profile_rounds_alike(const struct wf_profile_head *head, uint32_t dtype);
 
 #endif

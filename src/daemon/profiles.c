@@ -420,17 +420,6 @@ static bool turns_alike(const struct wf_profile *profile, const struct wf_format
     return fabs(rope->frequencies[1] - expected) <= 1e-4 * expected;
 }
 
-static bool is_wide(uint32_t dtype)
-{
-    return dtype == WEFT_BF16 || dtype == WEFT_F16 || dtype == WEFT_F32;
-}
-
-/* What was rounded to fewer bits than the calibration saw is not within its bound any more. */
-static bool rounds_alike(const struct wf_profile_head *head, const struct wf_format_open *format)
-{
-    return head->dtype == format->dtype || (is_wide(head->dtype) && is_wide(format->dtype));
-}
-
 /* Why there can be no profile of such a format; NULL: there can.  A rank of several has some of the
  * model's heads, and an adapter makes other KV; a profile says of neither whose it is. */
 static const char *none_can_be(const struct wf_format_open *format)
@@ -447,7 +436,7 @@ bool wf_profiles_fit(const struct wf_profile *profile, const struct wf_format_op
     const struct wf_profile_head *head = &profile->head;
     return strcmp(head->model, format->model) == 0 && !none_can_be(format) &&
            head->layers == format->layers && head->heads == format->kv_heads &&
-           head->head_dim == format->head_dim && rounds_alike(head, format) &&
+           head->head_dim == format->head_dim && wf_profile_rounds_alike(head, format->dtype) &&
            turns_alike(profile, format);
 }
 
@@ -517,7 +506,7 @@ static void say_differences(struct sentence *s, const struct kept *kept,
         say_rope(s, &kept->profile->rope, format->rope_theta);
         separator = ";";
     }
-    if (!rounds_alike(head, format))
+    if (!wf_profile_rounds_alike(head, format->dtype))
         say(s, "%s %s, not %s", separator, dtypes[head->dtype <= WEFT_INT8 ? head->dtype : 0],
             dtypes[format->dtype <= WEFT_INT8 ? format->dtype : 0]);
 }

@@ -82,6 +82,9 @@ struct run {
 
 /* --------------------------------------------------------------------------------------- sums */
 
+/* Fewer observations than this have no standard error. */
+#define WINDOWS_MIN 1.5
+
 static void tally_end(struct tally *t, uint32_t tokens)
 {
     double n = (double)tokens;
@@ -99,11 +102,13 @@ static double tally_mean(const struct tally *t)
     return t->n > 0 ? t->sum / t->n : 0;
 }
 
-/* Of the mean, tokens of one window not being independent (the usual ratio estimator). */
+/* Of the mean, tokens of one window not being independent (the usual ratio estimator).  Windows
+ * count as many as they would be, were they equally long (Kish's effective sample size): a long one
+ * and the text's short end are one observation, whose spread about its own mean says nothing. */
 static double tally_error(const struct tally *t)
 {
-    double mean = tally_mean(t), w = (double)t->windows;
-    if (t->windows < 2)
+    double mean = tally_mean(t), w = t->lengths > 0 ? t->n * t->n / t->lengths : 0;
+    if (w < WINDOWS_MIN)
         return 0;
     double spread = t->square - 2 * mean * t->cross + mean * mean * t->lengths;
     return sqrt(fmax(spread, 0) * w / (w - 1)) / t->n;

@@ -85,7 +85,8 @@ struct wf_eval_result {
     uint64_t tokens;
     double nll_exact, nll; /* perplexity is exp() of these */
     double kl;             /* of the exact distribution to the variant's */
-    /* Standard errors of nll - nll_exact and of kl, a window taken as one observation. */
+    /* Standard errors of nll - nll_exact and of kl, a window taken as one observation; 0 where
+     * there are too few (one, or one and a short end). */
     double nll_error, kl_error;
 };
 

@@ -298,6 +298,7 @@ def codec_calibrate_writes_what_ppl_reads():
     for quality in ("transparent", "economy"):
         rows[quality] = answer("codec", "ppl", *given, "--codec", quality, "--profile", profile)
         check(rows[quality]["kl_mean"] > 0 and rows[quality]["profile_tokens"] > 0, rows)
+        check(rows[quality]["profile_model"].startswith("llama2.c@"), rows)
     check(rows["economy"]["ratio"] > rows["transparent"]["ratio"] > 1.5, rows)
     check(rows["economy"]["kl_mean"] > rows["transparent"]["kl_mean"], rows)
     said = weft("codec", "ppl", *given, "--codec", "economy", "--profile", profile).stdout.decode()
@@ -305,6 +306,12 @@ def codec_calibrate_writes_what_ppl_reads():
     own = answer("codec", "ppl", *given, "--codec", "transparent", "--kl", "0.01")
     check("profile_tokens" not in own, own)
     check(own["calibration"]["transparent"]["kl"] <= 0.01 and own["ratio"] > 1.5, own)
+    why = weft("codec", "ppl", *given, "--codec", "economy", "--profile", profile, "--dtype", "fp8_e4m3", expect=2).stderr
+    check(b"is of KV in bf16" in why and b"--dtype fp8_e4m3" in why, why)
+    named = os.path.join(FOLDER, "named.wfprofile")
+    weft("codec", "calibrate", *given, "--name", "served@1", "--output", named)
+    why = weft("codec", "ppl", *given, "--codec", "economy", "--profile", named).stderr
+    check(b"of model served@1" in why, why)
     blocks, form = kv_written()
     bench = answer("codec", "bench", "--input", blocks, "--format", form, "--profile", profile, "--working-set", "1MiB",
                    "--rounds", "1", "--codec", "economy,transparent")
