@@ -7,8 +7,8 @@
  * that anyone waits for, and save a part of the room, of the link and of the writes that flash
  * stands.  Memory (cxl, dram) is as fast as a codec, and what lies there is read by few cores that
  * have other work: there `auto` leaves blocks as they are, and who is short of such memory rather
- * than of time says `lossless`.  How fast the codec is here is measured once, for a few
- * milliseconds, when the node starts.
+ * than of time says `lossless`.  How fast the codec is here is measured once, in less than a
+ * tenth of a second, when the node starts (daemon/rates.h).
  *
  * Of a domain whose quality is not `lossless`, `auto` stores with loss, on every kind of tier, by
  * the profile of the block's format: the operator asked for it, and has it slower for smaller.
@@ -24,143 +24,31 @@
  */
 #include "daemon/coding.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "daemon/below.h"
 #include "daemon/profiles.h"
+#include "daemon/rates.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
-#include "sys/memory.h"
 
 #define FRAMES_BYTES (64u << 20) /* a tier has so much address space for them */
 #define PART_BYTES (64u << 10)
 #define FRAME_PLANE_BYTES 96u /* of a frame, a plane's entry and the states of its coder */
 #define MISS_LOG_NS UINT64_C(60000000000) /* between two lines of formats without profiles */
-#define MEASURE_NS 5000000u
-#define MEASURE_ROUNDS 8u /* at least, however long they take; but */
-#define MEASURE_NS_MAX 100000000u
-#define MEASURE_LAYERS 2u
-#define MEASURE_TOKENS 64u
-#define MEASURE_HEADS 8u
-#define MEASURE_DIM 128u
-
-/* Of one thread of this host, in 10^6 bytes of payload a second; 0: not measured. */
-struct rates {
-    double encode_mbps, decode_mbps;
-};
-
-/* Numbers as KV has them: near a normal distribution, so that a codec has its usual work. */
-static void fill_like_kv(uint16_t *out, size_t count)
-{
-    uint64_t state = 88172645463325252u;
-    for (size_t i = 0; i < count; i++) {
-        float sum = 0, value;
-        for (int j = 0; j < 4; j++) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            sum += (float)(state >> 40) / (float)(1 << 24) - 0.5f;
-        }
-        value = sum;
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        out[i] = (uint16_t)(bits >> 16);
-    }
-}
-
-/* The fastest of its rounds, in time that this thread had: on a host that is busy when the node
- * starts, the rest is somebody else's, and says nothing of the codec. */
-struct fastest {
-    uint64_t begun_ns, last_ns, best_ns;
-    uint32_t rounds;
-};
-
-static uint64_t thread_ns(void)
-{
-    struct timespec time;
-    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) != 0)
-        return wf_now_ns();
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
-static void fastest_begin(struct fastest *f)
-{
-    f->begun_ns = f->last_ns = thread_ns();
-    f->best_ns = UINT64_MAX;
-    f->rounds = 0;
-}
-
-/* A round has ended.  False: that was enough of them. */
-static bool fastest_next(struct fastest *f)
-{
-    uint64_t now = thread_ns(), ns = now - f->last_ns, all = now - f->begun_ns;
-    f->best_ns = ns < f->best_ns ? ns : f->best_ns;
-    f->last_ns = now;
-    f->rounds++;
-    return all < MEASURE_NS || (f->rounds < MEASURE_ROUNDS && all < MEASURE_NS_MAX);
-}
-
-static double mbps(uint64_t bytes, const struct fastest *f)
-{
-    return (double)bytes / (double)(f->best_ns ? f->best_ns : 1) * 1e3;
-}
-
-static struct rates time_codec(const struct wf_layout *layout, const struct wf_codec *codec,
-                               uint8_t *block, uint8_t *frame, void *scratch)
-{
-    struct wf_frame_plan plan = {.all.codec = codec};
-    struct wf_frame head;
-    struct rates rates = {0};
-    struct fastest encoding, decoding;
-    uint64_t bytes = 0;
-    fastest_begin(&encoding);
-    do {
-        if (wf_frame_encode(layout, &plan, 0, block, frame, &bytes, scratch) != WEFT_OK)
-            return rates;
-    } while (fastest_next(&encoding));
-    if (wf_frame_open(frame, bytes, &head) != WEFT_OK)
-        return rates;
-    fastest_begin(&decoding);
-    do {
-        if (wf_frame_decode(&head, frame, 0, layout->planes, NULL, block, scratch) != WEFT_OK)
-            return rates;
-    } while (fastest_next(&decoding));
-    return (struct rates){mbps(layout->bytes, &encoding), mbps(layout->bytes, &decoding)};
-}
-
-static struct rates measure(const struct wf_codec *codec)
-{
-    struct wf_layout layout;
-    struct rates rates = {0};
-    if (!wf_layout_of(WEFT_BF16, MEASURE_LAYERS, MEASURE_TOKENS, MEASURE_HEADS, MEASURE_DIM,
-                      &layout))
-        return rates;
-    uint64_t bound = (wf_frame_bound(&layout) + 4095) / 4096 * 4096;
-    uint8_t *block = aligned_alloc(4096, layout.bytes), *frame = aligned_alloc(4096, bound);
-    void *scratch = aligned_alloc(64, (wf_frame_scratch(&layout) + 63) / 64 * 64 + 64);
-    if (block && frame && scratch) {
-        fill_like_kv((uint16_t *)(void *)block, layout.bytes / 2);
-        rates = time_codec(&layout, codec, block, frame, scratch);
-    }
-    free(block);
-    free(frame);
-    free(scratch);
-    return rates;
-}
 
 /* Once a process. */
-static const struct rates *rates_here(const struct wf_codec *codec)
+static const struct wf_rates *rates_here(const struct wf_codec *codec)
 {
-    static struct rates rates;
+    static struct wf_rates rates;
     if (rates.encode_mbps <= 0) {
-        rates = measure(codec);
-        wf_info("codec", "%s: a thread of this host encodes %.0f MB/s and decodes %.0f MB/s",
-                codec->name, rates.encode_mbps, rates.decode_mbps);
+        rates = wf_rates_measure(codec);
+        wf_info("codec",
+                "%s: a thread of this host encodes %.0f MB/s and decodes %.0f MB/s of KV that is "
+                "made %.2f times smaller",
+                codec->name, rates.encode_mbps, rates.decode_mbps, rates.ratio);
     }
     return &rates;
 }
@@ -168,7 +56,7 @@ static const struct rates *rates_here(const struct wf_codec *codec)
 static bool by_link(struct wf_lower *lower)
 {
     struct wf_coding *coding = &lower->coding;
-    const struct rates *rates = rates_here(coding->options.codec);
+    const struct wf_rates *rates = rates_here(coding->options.codec);
     double threads = coding->options.workers;
     bool reads = threads * rates->decode_mbps >= coding->link_read_mbps;
     bool writes = threads * rates->encode_mbps >= coding->link_write_mbps;
