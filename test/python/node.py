@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node of the tests' own, and what several of them need: WEFTD names the program."""
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import weft
+
+WEFTD = os.environ.get("WEFTD", "weftd")
+
+
+class Node:
+    """A private weftd; `tier` gives it a file below DRAM."""
+
+    def __init__(self, pool="64MB", tier=False, **variables):
+        self.folder = tempfile.mkdtemp(prefix="weft-python-")
+        self.socket = os.path.join(self.folder, "node.sock")
+        words = ["--tier", f"nvme:{self.folder}/below.nvme:256MB"] if tier else []
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("WEFT_")}
+        self.words = [WEFTD, "--socket", self.socket, "--pool", pool, "--http", "off", "--log", "warn", *words]
+        self.environment = {**clean, "WEFT_STATE_DIR": self.folder, "WEFT_POOL_SIZE_MAX": "1GB", **variables}
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.words, env=self.environment)
+        until = time.monotonic() + 60
+        while True:
+            try:
+                weft.connect(self.socket).close()
+                return
+            except weft.NodeError:
+                if self.process.poll() is not None or time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+
+    def connect(self, **how):
+        return weft.connect(self.socket, **how)
+
+    def kill(self):
+        """As a crash would: nothing is told to anybody."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+SMALL = {"layers": 2, "kv_heads": 2, "head_dim": 8, "dtype": "f32", "block_tokens": 16}
+
+
+def payload(fmt, number):
+    """Bytes of a block that no other number has."""
+    return bytes((number * 7 + i) % 251 for i in range(fmt.block_bytes))
