@@ -20,7 +20,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test test-cxl asan tsan fuzz torture stress soak crash bench format lint clang install clean help
+.PHONY: build run test test-cxl asan tsan fuzz torture stress soak crash bench format lint clang wheel install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -87,6 +87,10 @@ lint: ## format, clang-tidy, shellcheck, layers, banned functions, lengths, man 
 clang: ## build with clang 14, every warning an error (build-clang/)
 	@scripts/deps build test clang
 	@CC=clang-14 scripts/build build-clang -Dwerror=true
+
+wheel: ## the Python package as a wheel, in dist/
+	@scripts/deps build test
+	@scripts/wheel dist
 
 install: ## release build without test hooks, to PREFIX (/usr/local) under DESTDIR
 	@scripts/deps build

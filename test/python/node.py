@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node of the tests' own, and what several of them need: WEFTD names the program."""
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+import unittest
 
 import weft
 
@@ -60,3 +62,37 @@ SMALL = {"layers": 2, "kv_heads": 2, "head_dim": 8, "dtype": "f32", "block_token
 def payload(fmt, number):
     """Bytes of a block that no other number has."""
     return bytes((number * 7 + i) % 251 for i in range(fmt.block_bytes))
+
+
+class Case(unittest.TestCase):
+    """Tests that share a node.  Each has its own connection, and at its end every pin must be back."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.node = Node(**getattr(cls, "NODE", {}))
+        cls.addClassCleanup(cls.node.close)
+
+    def setUp(self):
+        self.fabric = self.node.connect()
+        self.fmt = self.fabric.format(f"model@{self.id()}", **SMALL)
+
+    def tearDown(self):
+        gc.collect()
+        if not self.fabric.closed:
+            counters = self.fabric.counters()
+            self.assertEqual(counters["pins"], counters["unpins"], "a pin was not given back")
+            self.fabric.close()
+
+    def chain(self, blocks, start=0):
+        """Keys of a chain that is put, and what its blocks hold."""
+        keys = self.fmt.keys(range(start, start + 16 * blocks))
+        contents = [payload(self.fmt, start + i) for i in range(blocks)]
+        self.assertEqual(self.fmt.put(keys, contents), blocks)
+        return keys, contents
+
+    def refused(self, kind, words, call, *args, **kwargs):
+        """It raises `kind`, and its sentence has `words`."""
+        with self.assertRaises(kind) as caught:
+            call(*args, **kwargs)
+        self.assertIn(words, str(caught.exception))
+        return caught.exception

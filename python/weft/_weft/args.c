@@ -6,7 +6,7 @@
 
 #include "module.h"
 
-/* ------------------------------------------------------------------------------------- numbers */
+/* -------------------------------------------------------------------------------------- numbers */
 
 static int to_number(PyObject *from, uint64_t most, uint64_t *out)
 {
@@ -58,7 +58,7 @@ int wp_to_seconds_as_ms(PyObject *from, void *out_u32)
     return 1;
 }
 
-/* --------------------------------------------------------------------------------------- names */
+/* ---------------------------------------------------------------------------------------- names */
 
 int wp_to_text_or_none(PyObject *from, void *out_chars)
 {
@@ -156,7 +156,7 @@ int wp_to_order(PyObject *from, void *out_order)
     return 1;
 }
 
-/* --------------------------------------------------------------------------------- bytes, keys */
+/* ---------------------------------------------------------------------------------- bytes, keys */
 
 bool wp_bytes_take(PyObject *from, const char *what, Py_buffer *out)
 {
@@ -253,7 +253,7 @@ bool wp_key_take(PyObject *from, struct weft_key *out, bool *out_given)
     return one;
 }
 
-/* -------------------------------------------------------------------------------------- tokens */
+/* --------------------------------------------------------------------------------------- tokens */
 
 static bool token_refused(size_t at, long long value)
 {

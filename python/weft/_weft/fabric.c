@@ -25,8 +25,11 @@ PyObject *wp_connect(PyObject *module, PyObject *args, PyObject *kwargs)
                                      wp_to_text_or_none, &options.token, wp_to_seconds_as_ms,
                                      &options.timeout_ms))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = weft_connect(&options, &weft);
-    Py_END_ALLOW_THREADS if (status != WEFT_OK) return wp_raise(status);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_connect(&options, &weft);
+    Py_END_ALLOW_THREADS
+    if (status != WEFT_OK)
+        return wp_raise(status);
     struct fabric *fabric = wp_new(fabric_type);
     if (!fabric) {
         weft_close(weft);
@@ -102,8 +105,11 @@ static PyObject *query(struct fabric *fabric, PyObject *args, PyObject *kwargs)
     enum weft_status status;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|O&:query", names, &what, wp_to_u64, &cursor))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = weft_query(fabric->weft, what, cursor, &text);
-    Py_END_ALLOW_THREADS if (status != WEFT_OK) return wp_raise(status);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_query(fabric->weft, what, cursor, &text);
+    Py_END_ALLOW_THREADS
+    if (status != WEFT_OK)
+        return wp_raise(status);
     PyObject *result = from_json(text);
     weft_text_free(text);
     return result;
@@ -118,13 +124,16 @@ static PyObject *counters(struct fabric *fabric, PyObject *args, PyObject *kwarg
 {
     struct weft_counters c;
     (void)args, (void)kwargs;
-    Py_BEGIN_ALLOW_THREADS weft_counters_read(fabric->weft, &c);
-    Py_END_ALLOW_THREADS return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "pins", (unsigned long long)c.pins, "misses",
-        (unsigned long long)c.misses, "unpins", (unsigned long long)c.unpins, "matches",
-        (unsigned long long)c.matches, "bytes_pinned", (unsigned long long)c.bytes_pinned,
-        "blocks_put", (unsigned long long)c.blocks_put, "bytes_put",
-        (unsigned long long)c.bytes_put, "reconnects", (unsigned long long)c.reconnects);
+    Py_BEGIN_ALLOW_THREADS
+    weft_counters_read(fabric->weft, &c);
+    Py_END_ALLOW_THREADS
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "pins", (unsigned long long)c.pins,
+                         "misses", (unsigned long long)c.misses, "unpins",
+                         (unsigned long long)c.unpins, "matches", (unsigned long long)c.matches,
+                         "bytes_pinned", (unsigned long long)c.bytes_pinned, "blocks_put",
+                         (unsigned long long)c.blocks_put, "bytes_put",
+                         (unsigned long long)c.bytes_put, "reconnects",
+                         (unsigned long long)c.reconnects);
 }
 
 static PyObject *fabric_counters(PyObject *self, PyObject *nothing)
@@ -139,8 +148,10 @@ static PyObject *archive_remove(struct fabric *fabric, PyObject *args, PyObject 
     enum weft_status status;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s:archive_remove", names, &name))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = weft_archive_remove(fabric->weft, name);
-    Py_END_ALLOW_THREADS return status < 0 ? wp_raise(status) : PyBool_FromLong(status == WEFT_OK);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_archive_remove(fabric->weft, name);
+    Py_END_ALLOW_THREADS
+    return status < 0 ? wp_raise(status) : PyBool_FromLong(status == WEFT_OK);
 }
 
 static PyObject *fabric_archive_remove(PyObject *self, PyObject *args, PyObject *kwargs)

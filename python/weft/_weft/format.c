@@ -23,8 +23,11 @@ static PyObject *format_open(struct fabric *fabric, const struct weft_format_spe
 {
     struct weft_format *opened = NULL;
     enum weft_status status;
-    Py_BEGIN_ALLOW_THREADS status = weft_format_open(fabric->weft, spec, &opened);
-    Py_END_ALLOW_THREADS if (status != WEFT_OK) return wp_raise(status);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_format_open(fabric->weft, spec, &opened);
+    Py_END_ALLOW_THREADS
+    if (status != WEFT_OK)
+        return wp_raise(status);
     struct format *f = wp_new(format_type);
     if (!f) {
         weft_format_close(opened);
@@ -95,7 +98,7 @@ static PyObject *within(PyObject *self, PyObject *args, PyObject *kwargs,
     return result;
 }
 
-/* --------------------------------------------------------------------------------------- keys */
+/* ----------------------------------------------------------------------------------------- keys */
 
 static PyObject *keys_make(struct format *f, const struct weft_key *parent,
                            const struct wp_tokens *tokens, const struct wp_keys *extra)
@@ -111,9 +114,12 @@ static PyObject *keys_make(struct format *f, const struct weft_key *parent,
     PyObject *made = wp_keys_make(blocks, &keys);
     if (!made)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = weft_keys_from_tokens(f->format, parent, tokens->tokens,
-                                                          tokens->count, extra->keys, keys);
-    Py_END_ALLOW_THREADS if (status == WEFT_OK) return made;
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_keys_from_tokens(f->format, parent, tokens->tokens, tokens->count, extra->keys,
+                                   keys);
+    Py_END_ALLOW_THREADS
+    if (status == WEFT_OK)
+        return made;
     Py_DECREF(made);
     return wp_raise(status);
 }
@@ -174,7 +180,7 @@ static PyObject *keys_from_bytes(struct format *f, PyObject *from, PyObject *not
     return made;
 }
 
-/* ------------------------------------------------------------------------------ looks by keys */
+/* -------------------------------------------------------------------------------- looks by keys */
 
 static PyObject *match(struct format *f, PyObject *from, PyObject *nothing)
 {
@@ -185,8 +191,8 @@ static PyObject *match(struct format *f, PyObject *from, PyObject *nothing)
     if (!wp_keys_take(from, &chain))
         return NULL;
     if (chain.count) {
-        Py_BEGIN_ALLOW_THREADS status = weft_match_keys(f->format, chain.keys, chain.count,
-                                                        &present);
+        Py_BEGIN_ALLOW_THREADS
+        status = weft_match_keys(f->format, chain.keys, chain.count, &present);
         Py_END_ALLOW_THREADS
     }
     wp_keys_drop(&chain);
@@ -232,8 +238,8 @@ static PyObject *locate(struct format *f, PyObject *from, PyObject *nothing)
         return NULL;
     uint8_t *tiers = PyMem_Malloc(chain.count + 1);
     if (tiers && chain.count) {
-        Py_BEGIN_ALLOW_THREADS status = weft_locate_keys(f->format, chain.keys, chain.count, tiers,
-                                                         &present, &load_us);
+        Py_BEGIN_ALLOW_THREADS
+        status = weft_locate_keys(f->format, chain.keys, chain.count, tiers, &present, &load_us);
         Py_END_ALLOW_THREADS
     }
     wp_keys_drop(&chain);
@@ -253,8 +259,8 @@ static PyObject *quality_of(struct format *f, PyObject *from, PyObject *nothing)
     if (!wp_keys_take(from, &chain))
         return NULL;
     if (chain.count) {
-        Py_BEGIN_ALLOW_THREADS status = weft_quality_keys(f->format, chain.keys, chain.count,
-                                                          &worst);
+        Py_BEGIN_ALLOW_THREADS
+        status = weft_quality_keys(f->format, chain.keys, chain.count, &worst);
         Py_END_ALLOW_THREADS
     }
     wp_keys_drop(&chain);
@@ -273,8 +279,8 @@ static PyObject *prefetch(struct format *f, PyObject *args, PyObject *kwargs)
         !wp_keys_take(from, &chain))
         return NULL;
     if (chain.count) {
-        Py_BEGIN_ALLOW_THREADS status = weft_prefetch_keys(f->format, chain.keys, chain.count,
-                                                           within_ms, &blocks);
+        Py_BEGIN_ALLOW_THREADS
+        status = weft_prefetch_keys(f->format, chain.keys, chain.count, within_ms, &blocks);
         Py_END_ALLOW_THREADS
     }
     wp_keys_drop(&chain);
@@ -292,8 +298,10 @@ static PyObject *remove_block(struct format *f, PyObject *from, PyObject *nothin
         return NULL;
     if (!given)
         return wp_error(WEFT_E_INVALID, "remove() takes a key, not None");
-    Py_BEGIN_ALLOW_THREADS status = weft_remove(f->format, &key, &removed);
-    Py_END_ALLOW_THREADS return status < 0 ? wp_raise(status) : PyLong_FromSize_t(removed);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_remove(f->format, &key, &removed);
+    Py_END_ALLOW_THREADS
+    return status < 0 ? wp_raise(status) : PyLong_FromSize_t(removed);
 }
 
 static PyObject *archive(struct format *f, PyObject *args, PyObject *kwargs)
@@ -314,13 +322,15 @@ static PyObject *archive(struct format *f, PyObject *args, PyObject *kwargs)
         return wp_error(WEFT_E_INVALID,
                         "archive() takes the key of a chain's last block, not None");
     memset(&archived, 0, sizeof archived);
-    Py_BEGIN_ALLOW_THREADS status = weft_archive_keys(f->format, name, &tip, timeout_ms, &archived);
-    Py_END_ALLOW_THREADS return status == WEFT_OK || status == WEFT_PENDING
-        ? wp_archived_make(&archived, status == WEFT_OK)
-        : wp_raise(status);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_archive_keys(f->format, name, &tip, timeout_ms, &archived);
+    Py_END_ALLOW_THREADS
+    return status == WEFT_OK || status == WEFT_PENDING
+               ? wp_archived_make(&archived, status == WEFT_OK)
+               : wp_raise(status);
 }
 
-/* -------------------------------------------------------------------------------------- holds */
+/* ---------------------------------------------------------------------------------------- holds */
 
 static PyObject *get(struct format *f, PyObject *args, PyObject *kwargs)
 {
@@ -334,8 +344,10 @@ static PyObject *get(struct format *f, PyObject *args, PyObject *kwargs)
         !wp_keys_take(from, &chain))
         return NULL;
     memset(&pins, 0, sizeof pins);
-    Py_BEGIN_ALLOW_THREADS status = weft_get_keys(f->format, chain.keys, chain.count, order, &pins);
-    Py_END_ALLOW_THREADS wp_keys_drop(&chain);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_get_keys(f->format, chain.keys, chain.count, order, &pins);
+    Py_END_ALLOW_THREADS
+    wp_keys_drop(&chain);
     return status == WEFT_OK ? wp_pins_make(f, &pins) : wp_raise(status);
 }
 
@@ -351,12 +363,14 @@ static PyObject *pin(struct format *f, PyObject *from, PyObject *nothing)
     if (!given)
         return wp_error(WEFT_E_INVALID, "pin() takes a key, not None");
     Py_BEGIN_ALLOW_THREADS /* no system call, but for a node that is to be reached again */
-        status = weft_pin(f->format, &key, &pin);
-    Py_END_ALLOW_THREADS if (status == WEFT_MISS) Py_RETURN_NONE;
+    status = weft_pin(f->format, &key, &pin);
+    Py_END_ALLOW_THREADS
+    if (status == WEFT_MISS)
+        Py_RETURN_NONE;
     return status == WEFT_OK ? wp_pins_make_of_one(f, &pin) : wp_raise(status);
 }
 
-/* ------------------------------------------------------------------------------------ the object */
+/* ----------------------------------------------------------------------------------- the object */
 
 #define KEYWORDS(name, call)                                                \
     static PyObject *name(PyObject *self, PyObject *args, PyObject *kwargs) \

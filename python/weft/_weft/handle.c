@@ -56,7 +56,7 @@ void wp_handle_open(struct handle *h, PyObject *owner, struct handle *parent, co
 /* Go on with what closing began, as far as it may. */
 static void settle(struct handle *h)
 {
-    while (h && h->closed && !h->finished && h->calls == 0) {
+    while (h->closed && !h->finished && h->calls == 0) {
         bool last = h->views == 0 && !h->first;
         void (*step)(struct handle * h) = last ? h->finish : h->trim;
         if (!last && !(step && h->untrimmed))
@@ -64,11 +64,14 @@ static void settle(struct handle *h)
         h->untrimmed = false;
         h->finished = last;
         h->calls++;
-        Py_BEGIN_ALLOW_THREADS step(h);
-        Py_END_ALLOW_THREADS h->calls--;
-        if (last && h->parent) {
-            unlink_from(h->parent, h);
-            h = h->parent;
+        Py_BEGIN_ALLOW_THREADS
+        step(h);
+        Py_END_ALLOW_THREADS
+        h->calls--;
+        struct handle *parent = h->parent;
+        if (last && parent) {
+            unlink_from(parent, h);
+            h = parent;
         }
     }
 }

@@ -52,7 +52,7 @@ PyObject *wp_keys_make(size_t count, struct weft_key **out_keys)
     return made;
 }
 
-/* ---------------------------------------------------------------------------------- as a sequence */
+/* -------------------------------------------------------------------------------- as a sequence */
 
 static Py_ssize_t keys_length(PyObject *self)
 {
@@ -111,7 +111,7 @@ static PyObject *keys_concat(PyObject *self, PyObject *other)
     return made;
 }
 
-/* ------------------------------------------------------------------------------------ the object */
+/* ----------------------------------------------------------------------------------- the object */
 
 static PyObject *keys_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {

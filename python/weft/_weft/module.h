@@ -51,7 +51,7 @@ static inline PyObject *wp_itself(PyObject *self, PyObject *nothing)
     return self;
 }
 
-/* ------------------------------------------------------------------------------------ errors.c */
+/* ------------------------------------------------------------------------------------- errors.c */
 
 int wp_errors_init(PyObject *module);
 /* Raise what the status of a call of libweft stands for, with its sentence.  Returns NULL.  To be
@@ -61,7 +61,7 @@ PyObject *wp_raise(enum weft_status status);
 PyObject *wp_error(enum weft_status status, const char *sentence, ...)
     __attribute__((format(gnu_printf, 2, 3)));
 
-/* -------------------------------------------------------------------------------------- args.c */
+/* --------------------------------------------------------------------------------------- args.c */
 
 /* Converters for "O&".  Numbers are refused, not cut, when they do not fit. */
 int wp_to_u32(PyObject *from, void *out_u32);
@@ -99,7 +99,7 @@ void wp_tokens_drop(struct wp_tokens *tokens);
 /* A contiguous buffer to read from. */
 bool wp_bytes_take(PyObject *from, const char *what, Py_buffer *out);
 
-/* -------------------------------------------------------------------------------------- view.c */
+/* --------------------------------------------------------------------------------------- view.c */
 
 int wp_view_init(PyObject *module);
 /* An exporter of `bytes` at `memory`, which keeps `of` from being finished as long as it lives, and
@@ -169,7 +169,9 @@ struct session {
 };
 
 /* A call of a session, alone and without the GIL, between these two. */
-#define WP_SESSION_BEGIN(s) Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock((s)->lock, WAIT_LOCK);
+#define WP_SESSION_BEGIN(s) \
+    Py_BEGIN_ALLOW_THREADS  \
+    PyThread_acquire_lock((s)->lock, WAIT_LOCK);
 #define WP_SESSION_END(s)             \
     PyThread_release_lock((s)->lock); \
     Py_END_ALLOW_THREADS

@@ -115,7 +115,7 @@ static PyObject *pins_release(PyObject *self, PyObject *nothing)
     Py_RETURN_NONE;
 }
 
-/* --------------------------------------------------------------------------------------- views */
+/* ---------------------------------------------------------------------------------------- views */
 
 static bool block_check(const struct pins *p, Py_ssize_t block)
 {
@@ -131,10 +131,13 @@ static bool await_bytes(struct pins *p, uint32_t block, const uint32_t *layer)
     enum weft_status status;
     if (block < p->loading || (layer && *layer < p->layers_there))
         return true;
-    Py_BEGIN_ALLOW_THREADS status = layer ? weft_wait_layer(&p->pins, *layer)
-                                          : weft_wait_block(&p->pins, block);
-    Py_END_ALLOW_THREADS if (status != WEFT_OK) wp_raise(status);
-    else if (layer && p->layers_there <= *layer) p->layers_there = *layer + 1;
+    Py_BEGIN_ALLOW_THREADS
+    status = layer ? weft_wait_layer(&p->pins, *layer) : weft_wait_block(&p->pins, block);
+    Py_END_ALLOW_THREADS
+    if (status != WEFT_OK)
+        wp_raise(status);
+    else if (layer && p->layers_there <= *layer)
+        p->layers_there = *layer + 1;
     return status == WEFT_OK;
 }
 
@@ -194,7 +197,7 @@ static PyObject *pins_v(PyObject *self, PyObject *args, PyObject *kwargs)
     return half_of_layer(self, args, kwargs, 1);
 }
 
-/* --------------------------------------------------------------------------------------- waits */
+/* ---------------------------------------------------------------------------------------- waits */
 
 static PyObject *wait_for(PyObject *self, PyObject *number,
                           enum weft_status (*call)(const struct weft_pins *, uint32_t))
@@ -204,8 +207,11 @@ static PyObject *wait_for(PyObject *self, PyObject *number,
     enum weft_status status;
     if (!wp_to_u32(number, &index) || !wp_handle_enter(&p->handle))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = call(&p->pins, index);
-    Py_END_ALLOW_THREADS if (status != WEFT_OK) wp_raise(status);
+    Py_BEGIN_ALLOW_THREADS
+    status = call(&p->pins, index);
+    Py_END_ALLOW_THREADS
+    if (status != WEFT_OK)
+        wp_raise(status);
     wp_handle_leave(&p->handle);
     if (status != WEFT_OK)
         return NULL;
@@ -252,10 +258,13 @@ static bool read_checked(struct pins *p, uint32_t block, const Py_buffer *to, si
                  offset, bytes);
         return false;
     }
-    Py_BEGIN_ALLOW_THREADS status = weft_wait_block(&p->pins, block);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_wait_block(&p->pins, block);
     if (status == WEFT_OK)
         status = weft_pin_read(&p->pins.pins[block], (uint8_t *)to->buf + offset, bytes);
-    Py_END_ALLOW_THREADS if (status != WEFT_OK) wp_raise(status);
+    Py_END_ALLOW_THREADS
+    if (status != WEFT_OK)
+        wp_raise(status);
     return status == WEFT_OK;
 }
 
@@ -295,7 +304,7 @@ static PyObject *pins_quality(PyObject *self, PyObject *number)
     return name;
 }
 
-/* ------------------------------------------------------------------------------------ the object */
+/* ----------------------------------------------------------------------------------- the object */
 
 static PyObject *get_number(PyObject *self, void *which)
 {

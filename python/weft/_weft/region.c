@@ -80,9 +80,11 @@ PyObject *wp_region_allocate(struct fabric *fabric, PyObject *args, PyObject *kw
         Py_XDECREF(text);
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS status = weft_allocate(fabric->weft, size, (enum weft_latency)how,
-                                                  (enum weft_share)whose, name, &region, &memory);
-    Py_END_ALLOW_THREADS Py_DECREF(text);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_allocate(fabric->weft, size, (enum weft_latency)how, (enum weft_share)whose, name,
+                           &region, &memory);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(text);
     return status == WEFT_OK ? make(fabric, region, memory, true, name) : wp_raise(status);
 }
 
@@ -96,11 +98,10 @@ PyObject *wp_region_open(struct fabric *fabric, PyObject *args, PyObject *kwargs
     enum weft_status status;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s:open", names, &name))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = weft_region_open(fabric->weft, name, &region, &memory,
-                                                     &writable);
-    Py_END_ALLOW_THREADS return status == WEFT_OK
-        ? make(fabric, region, memory, writable != 0, name)
-        : wp_raise(status);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_region_open(fabric->weft, name, &region, &memory, &writable);
+    Py_END_ALLOW_THREADS
+    return status == WEFT_OK ? make(fabric, region, memory, writable != 0, name) : wp_raise(status);
 }
 
 static PyObject *region_release(PyObject *self, PyObject *nothing)

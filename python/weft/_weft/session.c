@@ -55,8 +55,11 @@ PyObject *wp_session_make(struct format *f, PyObject *args, PyObject *kwargs)
         return NULL;
     spec.salt = salt.len ? salt.buf : NULL;
     spec.salt_bytes = (size_t)salt.len;
-    Py_BEGIN_ALLOW_THREADS status = weft_session_open(f->format, &spec, &opened);
-    Py_END_ALLOW_THREADS if (salt.obj) PyBuffer_Release(&salt);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_session_open(f->format, &spec, &opened);
+    Py_END_ALLOW_THREADS
+    if (salt.obj)
+        PyBuffer_Release(&salt);
     return status == WEFT_OK ? made(f, opened) : wp_raise(status);
 }
 
@@ -111,7 +114,7 @@ PyObject *wp_archived_make(const struct weft_archived *archived, bool durable)
     return structure(archived_type, fields, sizeof fields / sizeof fields[0]);
 }
 
-/* ------------------------------------------------------------------------------------ match, get */
+/* ----------------------------------------------------------------------------------- match, get */
 
 static PyObject *match(struct session *s, PyObject *from, PyObject *nothing)
 {
@@ -226,7 +229,7 @@ static PyObject *prefetch(struct session *s, PyObject *args, PyObject *kwargs)
     return status == WEFT_OK ? number(blocks) : wp_raise(status);
 }
 
-/* ---------------------------------------------------------------------------- hint, fork, archive */
+/* -------------------------------------------------------------------------- hint, fork, archive */
 
 static bool state_of(const char *name, enum weft_session_state *out)
 {
@@ -308,7 +311,7 @@ static PyObject *archive(struct session *s, PyObject *args, PyObject *kwargs)
                : wp_raise(status);
 }
 
-/* ------------------------------------------------------------------------------------ the object */
+/* ----------------------------------------------------------------------------------- the object */
 
 /* Do `call` within a call of the session. */
 static PyObject *within(PyObject *self, PyObject *args, PyObject *kwargs,

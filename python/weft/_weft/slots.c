@@ -111,7 +111,7 @@ static void slots_dealloc(PyObject *self)
     wp_free(self);
 }
 
-/* ------------------------------------------------------------------------------------- reserve */
+/* -------------------------------------------------------------------------------------- reserve */
 
 static int to_lost(PyObject *from, void *out_flags)
 {
@@ -146,16 +146,18 @@ PyObject *wp_slots_reserve(struct format *f, PyObject *args, PyObject *kwargs)
         return PyErr_NoMemory();
     }
     uint32_t flags = (chained ? WEFT_CHAINED : 0u) | (insist ? WEFT_INSIST : 0u) | lost;
-    Py_BEGIN_ALLOW_THREADS status = weft_reserve_keys(f->format, has_parent ? &parent : NULL,
-                                                      keys.keys, keys.count, flags, fill.slots);
-    Py_END_ALLOW_THREADS wp_keys_drop(&keys);
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_reserve_keys(f->format, has_parent ? &parent : NULL, keys.keys, keys.count, flags,
+                               fill.slots);
+    Py_END_ALLOW_THREADS
+    wp_keys_drop(&keys);
     if (status == WEFT_OK)
         return make(f, NULL, &fill);
     free(fill.slots);
     return wp_raise(status);
 }
 
-/* ---------------------------------------------------------------------------------- views, writes */
+/* -------------------------------------------------------------------------------- views, writes */
 
 static bool block_check(const struct slots *s, Py_ssize_t block)
 {
@@ -240,8 +242,10 @@ static PyObject *write_bytes(struct slots *s, uint32_t block, const Py_buffer *b
     if (offset > room || (size_t)bytes->len > room - offset)
         return wp_error(WEFT_E_INVALID, "%zd bytes at %zu of a block that has %zu", bytes->len,
                         offset, room);
-    Py_BEGIN_ALLOW_THREADS memcpy((uint8_t *)slot->data + offset, bytes->buf, (size_t)bytes->len);
-    Py_END_ALLOW_THREADS Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+    memcpy((uint8_t *)slot->data + offset, bytes->buf, (size_t)bytes->len);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
 }
 
 static PyObject *slots_write(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -264,7 +268,7 @@ static PyObject *slots_write(PyObject *self, PyObject *args, PyObject *kwargs)
     return result;
 }
 
-/* -------------------------------------------------------------------------------------- commit */
+/* --------------------------------------------------------------------------------------- commit */
 
 static const char *status_text(const struct slots *s, uint32_t block)
 {
@@ -342,8 +346,10 @@ static PyObject *slots_commit(PyObject *self, PyObject *nothing)
     bool alone = writers_gone(s);
     if (alone) {
         s->state = COMMITTING;
-        Py_BEGIN_ALLOW_THREADS status = commit_fill(s);
-        Py_END_ALLOW_THREADS s->state = COMMITTED;
+        Py_BEGIN_ALLOW_THREADS
+        status = commit_fill(s);
+        Py_END_ALLOW_THREADS
+        s->state = COMMITTED;
         if (status != WEFT_OK)
             wp_raise(status);
         wp_handle_close(&s->handle);
@@ -391,7 +397,7 @@ static PyObject *slots_statuses(PyObject *self, PyObject *nothing)
     return statuses(slots_of(self));
 }
 
-/* ----------------------------------------------------------------------------------------- put */
+/* ------------------------------------------------------------------------------------------ put */
 
 struct put {
     struct format *format;
@@ -487,9 +493,10 @@ static PyObject *put_from(struct put *put, PyObject *from)
     if (!slots || !held || !put->from) {
         PyErr_NoMemory();
     } else if (sources_take(put, from, held, &held_count)) {
-        Py_BEGIN_ALLOW_THREADS status = put_all(put, slots);
-        Py_END_ALLOW_THREADS result = status == WEFT_OK ? PyLong_FromSize_t(put->there)
-                                                        : wp_raise(status);
+        Py_BEGIN_ALLOW_THREADS
+        status = put_all(put, slots);
+        Py_END_ALLOW_THREADS
+        result = status == WEFT_OK ? PyLong_FromSize_t(put->there) : wp_raise(status);
     }
     for (size_t i = 0; i < held_count; i++)
         PyBuffer_Release(&held[i]);
@@ -516,7 +523,7 @@ PyObject *wp_slots_put(struct format *f, PyObject *args, PyObject *kwargs)
     return result;
 }
 
-/* ------------------------------------------------------------------------------------ the object */
+/* ----------------------------------------------------------------------------------- the object */
 
 static PyMethodDef slots_methods[] = {
     {"k", WP_KEYWORDS(slots_k), "Where to write K of a layer of a block; None: not to be written."},

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The package `weft` against nodes of the tests' own: run.py WEFTD [WORD]...  Prints TAP.
+
+PYTHONPATH says where the package is.  With words, only tests run whose names have one of them.
+"""
+import os
+import sys
+import unittest
+
+sys.dont_write_bytecode = True
+os.environ["WEFTD"] = os.path.abspath(sys.argv[1])
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+MODULES = ("test_keys", "test_blocks", "test_lifetimes", "test_regions", "test_sessions", "test_weights",
+           "test_concurrent", "test_tour")
+
+
+class Tap(unittest.TestResult):
+    number = 0
+
+    def tell(self, test, good, words="", trace=""):
+        self.number += 1
+        print(f"{'ok' if good else 'not ok'} {self.number} - {test.id()}{words}", flush=True)
+        for line in trace.splitlines():
+            print(f"# {line}", flush=True)
+
+    def addSuccess(self, test):
+        self.tell(test, True)
+
+    def addSkip(self, test, reason):
+        self.tell(test, True, f" # SKIP {reason}")
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self.tell(test, False, trace=self.failures[-1][1])
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self.tell(test, False, trace=self.errors[-1][1])
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err:
+            self.tell(subtest, False, trace=self._exc_info_to_string(err, test))
+
+
+def every(suite):
+    for each in suite:
+        if isinstance(each, unittest.TestSuite):
+            yield from every(each)
+        else:
+            yield each
+
+
+def main():
+    words = sys.argv[2:]
+    loaded = unittest.defaultTestLoader.loadTestsFromNames(MODULES)
+    chosen = unittest.TestSuite(test for test in every(loaded) if not words or any(w in test.id() for w in words))
+    result = Tap()
+    chosen.run(result)
+    print(f"1..{result.number}", flush=True)
+    return 0 if result.wasSuccessful() and result.number else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
