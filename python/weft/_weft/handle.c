@@ -78,14 +78,16 @@ static void settle(struct handle *h)
 
 bool wp_handle_enter(struct handle *h)
 {
-    for (const struct handle *each = h; each; each = each->parent)
-        if (!each->open || each->closed) {
-            wp_error(WEFT_E_INVALID, "this %s is closed%s%s", h->kind ? h->kind : "object",
-                     each != h ? ", since so is its " : "", each != h ? each->kind : "");
-            return false;
-        }
-    h->calls++;
-    return true;
+    const struct handle *each = h;
+    while (each->open && !each->closed && each->parent)
+        each = each->parent;
+    if (each->open && !each->closed) {
+        h->calls++;
+        return true;
+    }
+    wp_error(WEFT_E_INVALID, "this %s is closed%s%s", h->kind ? h->kind : "object",
+             each != h ? ", since so is its " : "", each != h ? each->kind : "");
+    return false;
 }
 
 void wp_handle_leave(struct handle *h)

@@ -59,7 +59,7 @@ int wp_errors_init(PyObject *module);
 PyObject *wp_raise(enum weft_status status);
 /* The same with a sentence of ours. */
 PyObject *wp_error(enum weft_status status, const char *sentence, ...)
-    __attribute__((format(gnu_printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 
 /* --------------------------------------------------------------------------------------- args.c */
 
