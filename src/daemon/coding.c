@@ -148,12 +148,14 @@ static void profile_miss(struct wf_node *node, struct wf_format_entry *format)
     if (node->profile_missed_ns && now_ns - node->profile_missed_ns < MISS_LOG_NS)
         return;
     node->profile_missed_ns = now_ns;
-    wf_info("codec",
-            "domain %s asks for %s, and in %s no profile fits this format of model %s: %s; its "
-            "blocks are stored losslessly%s",
-            node->domains[format->domain].config->name, weft_quality_name(format->quality),
-            folder[0] ? folder : "no folder", format->request->model, why,
-            can_be ? "; make one with weft codec calibrate --name" : "");
+    /* Who made one for the model takes it to be used. */
+    bool refused = can_be && wf_profiles_named(node->profiles, format->request->model);
+    wf_log(refused ? WF_LOG_WARN : WF_LOG_INFO, "codec",
+           "domain %s asks for %s, and in %s no profile fits this format of model %s: %s; its "
+           "blocks are stored losslessly%s",
+           node->domains[format->domain].config->name, weft_quality_name(format->quality),
+           folder[0] ? folder : "no folder", format->request->model, why,
+           can_be ? "; make one with weft codec calibrate --name" : "");
 }
 
 static bool layout_of(const struct wf_format_open *f, uint64_t bytes, struct wf_layout *out)

@@ -290,11 +290,15 @@ static void tell_change(struct wf_profiles *p, struct kept *kept)
     if (gone == kept->gone)
         return;
     kept->gone = gone;
-    wf_info("profiles", "%s/%s, of model %s: %s", p->folder, kept->name, kept->profile->head.model,
-            gone ? "that profile is not there any more; nothing is stored by it now, and what was "
-                   "can be read until the node stops, and after that when its file is back, under "
-                   "any name"
-                 : "it is there again");
+    if (gone)
+        wf_warn("profiles",
+                "%s/%s, of model %s: that profile is not there any more; nothing is stored by it "
+                "now, and what was can be read until the node stops, and after that when its file "
+                "is back, under any name",
+                p->folder, kept->name, kept->profile->head.model);
+    else
+        wf_info("profiles", "%s/%s, of model %s: it is there again", p->folder, kept->name,
+                kept->profile->head.model);
     if (gone)
         wf_telemetry_event(p->node, NULL, "codec",
                            "profile %.60s is gone, or another now: what was stored by it is read "
@@ -314,8 +318,10 @@ static void tell(struct wf_profiles *p)
         const struct wf_profile_head *head = &kept->profile->head;
         wf_info("profiles", "%s/%s: of model %s, %u layers of %u heads of %u", p->folder,
                 kept->name, head->model, head->layers, head->heads, head->head_dim);
-        wf_telemetry_event(p->node, NULL, "codec", "profile %.64s is used for model %.100s",
-                           kept->name, head->model);
+        /* Whether a format is so, weft ls formats says. */
+        wf_telemetry_event(p->node, NULL, "codec",
+                           "profile %.64s was read, for KV of %.48s: %u layers, %u KV heads of %u",
+                           kept->name, head->model, head->layers, head->heads, head->head_dim);
     }
     for (uint32_t i = 0; i < p->refused; i++)
         wf_telemetry_event(p->node, NULL, "codec", "%s", p->refusals[i]);
@@ -454,6 +460,16 @@ const struct wf_profile *wf_profiles_for(const struct wf_profiles *p,
         }
     }
     return best;
+}
+
+bool wf_profiles_named(const struct wf_profiles *p, const char *model)
+{
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_acquire);
+    for (uint32_t i = 0; i < count; i++)
+        if (atomic_load_explicit(&p->kept[i].there_ns, memory_order_relaxed) &&
+            strcmp(p->kept[i].profile->head.model, model) == 0)
+            return true;
+    return false;
 }
 
 struct sentence {

@@ -46,6 +46,8 @@ bool wf_profiles_fit(const struct wf_profile *profile, const struct wf_format_op
  * another could be made that is: not of an opaque format, say. */
 bool wf_profiles_why(const struct wf_profiles *profiles, const struct wf_format_open *format,
                      char *out, size_t capacity);
+/* Is there one that names this model, made for such a format or not? */
+bool wf_profiles_named(const struct wf_profiles *profiles, const char *model);
 /* Its file's name, for people; "": none of these. */
 const char *wf_profiles_name(const struct wf_profiles *profiles, const struct wf_profile *profile);
 

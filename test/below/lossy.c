@@ -348,12 +348,12 @@ static void without_its_profile_it_waits(void **state)
     assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), 0);
 
     assert_int_equal(rename(aside, l->file), 0); /* while it runs */
-    assert_true(told(&l->w, "events", "is used for model " MODEL));
+    assert_true(told(&l->w, "events", " was read, for KV of " MODEL));
     assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), LINKS);
     assert_int_equal(put_chain(l, 3), LINKS);
     down_and_up(l);
     assert_int_equal(get_chain(l, 3, WEFT_TRANSPARENT), LINKS);
-    assert_true(told(&l->w, "events", "is used for model " MODEL));
+    assert_true(told(&l->w, "events", " was read, for KV of " MODEL));
 
     /* What goes is told, and so is each of those that are none. */
     for (char name = 'x'; name <= 'y'; name++) {
@@ -583,11 +583,47 @@ static uint32_t times_in(const char *text, const char *word)
     return times;
 }
 
+/* Lines of a level that have the word. */
+static uint32_t logged_at(const struct lossy *l, const char *level, const char *word)
+{
+    char line[2048];
+    uint32_t times = 0;
+    FILE *log = fopen(l->w.node.log, "re");
+    assert_non_null(log);
+    while (fgets(line, sizeof line, log))
+        times += strstr(line, level) && strstr(line, word);
+    fclose(log);
+    return times;
+}
+
+/* What was made for the model and is not used, and what is gone, is more than something to know. */
+static void a_profile_that_is_not_used_is_warned_of(void **state)
+{
+    struct lossy *l = *state;
+    struct weft_format_spec spec = {.model = MODEL,
+                                    .layers = PROFILE_LAYERS,
+                                    .kv_heads = PROFILE_HEADS,
+                                    .head_dim = PROFILE_DIM,
+                                    .dtype = WEFT_BF16,
+                                    .block_tokens = PROFILE_TOKENS,
+                                    .rope_theta = 4321};
+    start(&l->w, NULL);
+    assert_true(told(&l->w, "events", "profile small.wfprofile was read, for KV of " MODEL ": "));
+    assert_false(weftd_told(l->w.w, "is used for", 0));
+    assert_int_equal(weft_format_open(l->w.w, &spec, &l->f), WEFT_OK);
+    assert_int_equal(put_chain(l, 1), LINKS);
+    assert_int_equal(archive_chain(l, 1), WEFT_OK); /* it is written now */
+    assert_true(told(&l->w, "events", "no profile for " MODEL ": small.wfprofile is for"));
+    assert_int_equal(logged_at(l, "warn", "no profile fits this format of model " MODEL), 1);
+    assert_int_equal(unlink(l->file), 0);
+    assert_true(told(&l->w, "events", "profile small.wfprofile is gone"));
+    assert_int_equal(logged_at(l, "warn", "that profile is not there any more"), 1);
+}
+
 /* An event for each format that has no profile, and one line of the log for all of them. */
 static void formats_without_profiles_are_told_once(void **state)
 {
     static const char *const models[] = {"one@1", "two@1", "three@1"};
-    static char text[1 << 20];
     struct lossy *l = *state;
     start(&l->w, NULL);
     for (size_t i = 0; i < 3; i++) {
@@ -610,11 +646,7 @@ static void formats_without_profiles_are_told_once(void **state)
         assert_int_equal(times_in(events, models[i]), 1);
         weft_text_free(events);
     }
-    FILE *log = fopen(l->w.node.log, "re");
-    assert_non_null(log);
-    text[fread(text, 1, sizeof text - 1, log)] = '\0';
-    fclose(log);
-    assert_int_equal(times_in(text, "no profile fits this format"), 1);
+    assert_int_equal(logged_at(l, "info", "no profile fits this format"), 1);
 }
 
 /* What an archive keeps waits for its profile, too; or it is removed, put and archived anew. */
@@ -657,6 +689,7 @@ int main(void)
         TEST(an_archive_without_its_profile_is_made_anew, one_tier),
         TEST(why_it_is_not_stored_is_said, one_tier),
         TEST(formats_without_profiles_are_told_once, one_tier),
+        TEST(a_profile_that_is_not_used_is_warned_of, one_tier),
     };
     return cmocka_run_group_tests_name("lossy", tests, NULL, NULL);
 }
