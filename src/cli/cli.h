@@ -204,7 +204,9 @@ json_t *wf_cli_missing(struct cli *cli, const struct weft_key *key, uint64_t blo
 /* The node's tiers, in the order of their measured latency: a list for json_decref(), or NULL and
  * in `why` a sentence.  A node tells them to its own user only. */
 json_t *wf_cli_tiers_ask(struct weft *weft, char *why, size_t capacity);
-/* As a table, with a line for each that is not well. */
+/* Blocks that lie on it with loss. */
+uint64_t wf_cli_tier_lossy(const json_t *tier);
+/* As a table, with a line for each that is not well, or has blocks with loss. */
 void wf_cli_tiers_print(const json_t *tiers, FILE *to);
 
 /* What a weftd of this command's own is to have. */

@@ -146,7 +146,10 @@ const struct cli_command wf_cmd_ls = {
              "that failed is not known: of blocks below, that is said, with exit status 1.\n\n"
              "Of tiers, ratio is how much smaller those blocks are that were encoded on their way "
              "there, heads and tables counted; blocks that are stored as they came are not part of "
-             "it, so that a tier may hold less than its bytes times its ratio.",
+             "it, so that a tier may hold less than its bytes times its ratio.  A tier where "
+             "blocks lie with loss has a line that says how many, and at which quality.  With "
+             "--json, name and why of codec are of blocks that are to be exact, lossy is what "
+             "others are stored by (none: there are none), and qualities has what lies there.",
     .words = words,
     .options = options,
     .examples = examples,

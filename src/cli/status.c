@@ -33,7 +33,8 @@ static void domain_print(const json_t *domain)
 {
     char used[32], quota[32];
     uint64_t quota_bytes = number(domain, "quota_bytes");
-    printf("%-16s %10s %10s %9llu %8llu %7.1f %% %9llu %9llu %8llu\n",
+    const char *quality = json_string_value(json_object_get(domain, "quality"));
+    printf("%-16s %10s %10s %9llu %8llu %7.1f %% %9llu %9llu %8llu  %s\n",
            json_string_value(json_object_get(domain, "name")),
            wf_cli_size(number(domain, "used_bytes"), used, sizeof used),
            quota_bytes ? wf_cli_size(quota_bytes, quota, sizeof quota) : "-",
@@ -42,7 +43,7 @@ static void domain_print(const json_t *domain)
            100 * json_number_value(json_object_get(domain, "hit_rate")),
            (unsigned long long)number(domain, "puts"),
            (unsigned long long)number(domain, "deduplicated"),
-           (unsigned long long)number(domain, "full"));
+           (unsigned long long)number(domain, "full"), quality ? quality : "-");
 }
 
 /* What came from below DRAM; nothing for a node without tiers. */
@@ -95,8 +96,8 @@ static int run(struct cli *cli)
     uint64_t clients = number(status, "clients"), sessions = number(status, "sessions");
     printf("%llu client%s, %llu session%s\n\n", (unsigned long long)clients, wf_cli_s(clients),
            (unsigned long long)sessions, wf_cli_s(sessions));
-    printf("%-16s %10s %10s %9s %8s %9s %9s %9s %8s\n", "domain", "used", "quota", "blocks",
-           "clients", "hit", "puts", "dedup", "full");
+    printf("%-16s %10s %10s %9s %8s %9s %9s %9s %8s  %s\n", "domain", "used", "quota", "blocks",
+           "clients", "hit", "puts", "dedup", "full", "quality");
     size_t index;
     json_t *domain;
     json_array_foreach (json_object_get(status, "domains"), index, domain)
@@ -125,7 +126,8 @@ const struct cli_command wf_cmd_status = {
         "Shows the pool, the clients and every domain that the caller may see: the node's own user "
         "sees all and the tiers (others: null), others their own.  hit "
         "is the share of blocks that were there when an engine matched: what it did not have to "
-        "compute.\n\n"
+        "compute; quality, what the domain's blocks may lose below DRAM, as the node has it now.  "
+        "Of a tier where blocks lie with loss, a line says how many.\n\n"
         "Of the counters in JSON, evicted says how many blocks left DRAM, by reason (session: a "
         "session waits, or was told to go down; lent: a domain gave back, for another, what it had "
         "beyond its due), and below.left_dram how many of these a tier "

@@ -69,6 +69,37 @@ static void hosts_print(const json_t *tier, FILE *to)
     }
 }
 
+static const char *const lossy[] = {"transparent", "economy"};
+
+/* Blocks that lie there at one of these qualities. */
+static uint64_t blocks_of(const json_t *tier, size_t quality, json_t **out)
+{
+    const json_t *all = json_object_get(json_object_get(tier, "codec"), "qualities");
+    *out = json_object_get(all, lossy[quality]);
+    json_int_t blocks = json_integer_value(json_object_get(*out, "blocks"));
+    return blocks > 0 ? (uint64_t)blocks : 0;
+}
+
+uint64_t wf_cli_tier_lossy(const json_t *tier)
+{
+    json_t *one;
+    return blocks_of(tier, 0, &one) + blocks_of(tier, 1, &one);
+}
+
+/* What lies there with loss, and how much smaller. */
+static void qualities_print(const json_t *tier, FILE *to)
+{
+    char ratio[32];
+    for (size_t q = 0; q < sizeof lossy / sizeof lossy[0]; q++) {
+        json_t *one;
+        uint64_t blocks = blocks_of(tier, q, &one);
+        if (blocks)
+            fprintf(to, "%s: %llu block%s with loss: %s, %s times smaller\n", word(tier, "name"),
+                    (unsigned long long)blocks, wf_cli_s(blocks), lossy[q],
+                    measured(one, "ratio", ratio, sizeof ratio));
+    }
+}
+
 void wf_cli_tiers_print(const json_t *tiers, FILE *to)
 {
     char capacity[32], used[32], latency[32], read[32], write[32], ratio[32];
@@ -94,6 +125,7 @@ void wf_cli_tiers_print(const json_t *tiers, FILE *to)
         const char *reason = json_string_value(json_object_get(tier, "reason"));
         if (reason && *reason)
             fprintf(to, "%s is %s: %s\n", word(tier, "name"), word(tier, "state"), reason);
+        qualities_print(tier, to);
         json_int_t corrupt = json_integer_value(json_object_get(tier, "corrupt"));
         if (corrupt > 0)
             fprintf(to, "%s: %lld corrupt block%s found there and dropped\n", word(tier, "name"),

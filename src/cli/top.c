@@ -47,7 +47,8 @@ struct counters {
 struct below {
     char name[32], state[16];
     uint64_t used_bytes, capacity_bytes, read_bytes, write_bytes;
-    double ratio; /* of the blocks that lie there encoded; 0: there are none */
+    double ratio;   /* of the blocks that lie there encoded; 0: there are none */
+    uint64_t lossy; /* blocks that lie there with loss */
 };
 
 struct look {
@@ -133,6 +134,7 @@ static void tiers_read(struct cli *cli, struct look *look)
         to->read_bytes = number(tier, "read_bytes");
         to->write_bytes = number(tier, "write_bytes");
         to->ratio = json_number_value(json_object_get(json_object_get(tier, "codec"), "ratio"));
+        to->lossy = wf_cli_tier_lossy(tier);
     }
     json_decref(tiers);
 }
@@ -236,6 +238,7 @@ static json_t *tiers_json(const struct look *before, const struct look *look)
                         wf_cli_json_real(rate(earlier->write_bytes, tier->write_bytes, seconds),
                                          1));
         wf_cli_json_set(out, "ratio", wf_cli_json_real(tier->ratio, 3));
+        wf_cli_json_set(out, "lossy_blocks", json_integer((json_int_t)tier->lossy));
         json_array_append_new(list, out);
     }
     return list;
@@ -266,14 +269,20 @@ static void sample_line(const struct look *before, const struct look *look,
                         const struct rates *rates)
 {
     (void)before;
-    char used[32], hit[16] = "-";
+    char used[32], hit[16] = "-", loss[48] = "";
+    uint64_t lossy = 0;
+    for (int i = 0; i < look->tier_count; i++)
+        lossy += look->tiers[i].lossy;
+    if (lossy)
+        snprintf(loss, sizeof loss, "  %llu below with loss", (unsigned long long)lossy);
     if (rates->looked)
         snprintf(hit, sizeof hit, "%.1f %%", 100 * rates->hit_rate);
     if (look->answers)
-        printf("%-8s %7llu blocks  hit %7s %7.0f pins/s %6.0f puts/s %5.0f evict/s\n",
+        printf("%-8s %7llu blocks  hit %7s %7.0f pins/s %6.0f puts/s %5.0f evict/s%s\n",
                wf_cli_size(look->has_pool ? look->pool_used : look->sum.used_bytes, used,
                            sizeof used),
-               (unsigned long long)look->sum.blocks, hit, rates->pins, rates->puts, rates->evicted);
+               (unsigned long long)look->sum.blocks, hit, rates->pins, rates->puts, rates->evicted,
+               loss);
     else
         printf("no answer: %s\n", look->why);
     fflush(stdout);
@@ -469,7 +478,8 @@ static void tier_draw(int line, const struct below *earlier, const struct below 
              rate(earlier->read_bytes, tier->read_bytes, seconds) / 1e9,
              rate(earlier->write_bytes, tier->write_bytes, seconds) / 1e9);
     if (tier->ratio > 0)
-        snprintf(text + strlen(text), sizeof text - strlen(text), "  ratio %.2f", tier->ratio);
+        snprintf(text + strlen(text), sizeof text - strlen(text), "  ratio %.2f%s", tier->ratio,
+                 tier->lossy ? ", lossy" : "");
     int room = COLS - 9 - (COLS > 90 ? 20 : 0);
     addnstr(text, room > 0 ? room : 0);
     if (!well)
@@ -579,7 +589,7 @@ const struct cli_command wf_cmd_top = {
     .about =
         "Shows the pool, each tier below it, each domain's hit rate and operations a second, and "
         "their course.  Rates are of the last interval.  hit is the share of blocks that were "
-        "there when an engine matched.\n\n"
+        "there when an engine matched.  A tier is lossy where blocks lie with loss.\n\n"
         "Without a terminal, or with --json, every sample is a line; hit_rate is null in an "
         "interval in which nothing was matched.",
     .options = options,

@@ -236,6 +236,15 @@ static bool with_loss(struct wf_node *node, struct wf_format_entry *format,
     return true;
 }
 
+bool wf_coding_lossy(const struct wf_lower *lower)
+{
+    const struct wf_node *node = lower->below->node;
+    bool some = false;
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        some = some || wf_domain_quality(node->domains[i].config) > WEFT_LOSSLESS;
+    return some && lower->config->codec == WF_CODE_AUTO;
+}
+
 enum wf_coding_how wf_coding_plan(const struct wf_lower *lower, const struct wf_domain *domain,
                                   const struct wf_coding_ask *ask, struct wf_coded_plan *out)
 {

@@ -34,6 +34,9 @@ const struct wf_tier_ops *wf_coding_begin(struct wf_lower *lower, const struct w
 /* It was opened and measured: choose, and say so when that is another choice than before. */
 void wf_coding_opened(struct wf_lower *lower);
 
+/* May blocks be stored there with loss, by the quality of some domain? */
+bool wf_coding_lossy(const struct wf_lower *lower);
+
 /* A block that is to be written. */
 struct wf_coding_ask {
     uint64_t bytes;

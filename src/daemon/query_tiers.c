@@ -154,6 +154,9 @@ static json_t *codec_json(const struct wf_lower *lower)
     }
     json_object_set_new(out, "name", text(coding->on ? coding->options.codec->name : "none"));
     json_object_set_new(out, "why", text(coding->why));
+    json_object_set_new(out, "lossy",
+                        text(wf_coding_lossy(lower) ? wf_coding_codec(WEFT_ECONOMY)->name
+                                                    : "none"));
     coded_json(out, &coded->all);
     json_object_set_new(out, "written_encoded", number(coded->all.encoded));
     json_object_set_new(out, "written_as_is", number(coded->as_is));

@@ -613,6 +613,7 @@ static void a_profile_that_is_not_used_is_warned_of(void **state)
     assert_int_equal(weft_format_open(l->w.w, &spec, &l->f), WEFT_OK);
     assert_int_equal(put_chain(l, 1), LINKS);
     assert_int_equal(archive_chain(l, 1), WEFT_OK); /* it is written now */
+    assert_true(told(&l->w, "tiers", "\"lossy\":\"transform\""));
     assert_true(told(&l->w, "events", "no profile for " MODEL ": small.wfprofile is for"));
     assert_int_equal(logged_at(l, "warn", "no profile fits this format of model " MODEL), 1);
     assert_int_equal(unlink(l->file), 0);

@@ -41,9 +41,10 @@ enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor, c
 {
     (void)cursor;
     assert_non_null(w);
-    const char *answer = strcmp(what, "status") == 0
-                             ? "{\"version\":\"1\",\"domains\":[],\"socket\":\"/s\"}"
-                             : tiers_answer;
+    const char *answer =
+        strcmp(what, "status") == 0
+            ? "{\"version\":\"1\",\"domains\":[{\"quality\":\"economy\"}],\"socket\":\"/s\"}"
+            : tiers_answer;
     if (!answer)
         return WEFT_E_INVALID;
     *out_json = strdup(answer);
@@ -175,6 +176,24 @@ static void rot_is_shown_where_there_is_some(void **state)
     has_not("c: ");
 }
 
+static void loss_is_shown_where_there_is_some(void **state)
+{
+    (void)state;
+    tiers_answer =
+        "{\"tiers\":[{\"name\":\"a\",\"codec\":{\"qualities\":{\"lossless\":{\"blocks\":9},"
+        "\"transparent\":{\"blocks\":42,\"ratio\":7.91},\"economy\":{\"blocks\":1,"
+        "\"ratio\":15.5}}}},{\"name\":\"b\",\"codec\":{\"qualities\":{\"lossless\":"
+        "{\"blocks\":9},\"transparent\":{\"blocks\":0}}}}],\"next\":0}";
+    assert_int_equal(run(&wf_cmd_ls, false, "tiers"), CLI_OK);
+    has("a: 42 blocks with loss: transparent, 7.91 times smaller\n"
+        "a: 1 block with loss: economy, 15.5 times smaller\n");
+    has_not("b: ");
+    assert_int_equal(run(&wf_cmd_status, false, NULL), CLI_OK);
+    has("a: 42 blocks with loss");
+    has("full  quality\n");
+    has(" 0         0        0  economy\n");
+}
+
 static void every_command_gives_programs_the_nodes_own_words(void **state)
 {
     (void)state;
@@ -272,6 +291,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_matrix_shows_what_was_measured),
         cmocka_unit_test(rot_is_shown_where_there_is_some),
+        cmocka_unit_test(loss_is_shown_where_there_is_some),
         cmocka_unit_test(every_command_gives_programs_the_nodes_own_words),
         cmocka_unit_test(status_shows_the_matrix),
         cmocka_unit_test(doctor_finds_what_is_not_well),
