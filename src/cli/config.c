@@ -44,7 +44,12 @@ static void settings_print(const char *before, const json_t *settings)
         snprintf(name, sizeof name, "%s%s", before, key);
         char *value = json_dumps(json_object_get(setting, "value"), JSON_ENCODE_ANY);
         const char *origin = json_string_value(json_object_get(setting, "origin"));
-        printf("%-32s %-28s %s\n", name, value ? value : "", origin ? origin : "");
+        const char *instead = json_string_value(json_object_get(setting, "default"));
+        printf("%-32s %-28s %s\n", name,
+               instead ? instead
+               : value ? value
+                       : "",
+               origin ? origin : "");
         free(value);
     }
 }
@@ -62,6 +67,8 @@ static int show(struct cli *cli, char *text)
         wf_cli_json_print(answer);
         return CLI_OK;
     }
+    printf("# what weftd would start with now; what a running node has: weft status, weft ls "
+           "domains\n");
     settings_print("", json_object_get(answer, "settings"));
     static const char *const lists[][2] = {{"domains", "domain"}, {"tiers", "tier"}};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
@@ -134,7 +141,9 @@ const struct cli_command wf_cmd_config = {
     .summary = "check or show the daemon's configuration, or help with its settings",
     .synopsis = "check|show|help [FILE]",
     .about = "Runs weftd, found beside this program or in PATH, on its configuration: embedded "
-             "defaults, then the file, then WEFT_ variables.  Nothing is started.  The exit code "
+             "defaults, then the file, then WEFT_ variables.  Nothing is started, and "
+             "no running node is asked: what it was started with may be other (weft status, weft "
+             "ls domains).  The exit code "
              "is weftd's: 0, or 2 when it would not start.  A tier that is not to be had at the "
              "moment keeps no node from starting; it is named, and would be failed.",
     .words = words,

@@ -56,7 +56,11 @@ char *wf_config_json(const struct wf_config *config)
     bool good = settings != NULL;
     for (size_t i = 0; good && i < wf_config_field_count; i++) {
         json_t *value = wf_value_json(&wf_config_fields[i], config);
+        bool empty = json_is_string(value) && json_string_length(value) == 0;
         json_t *entry = with_origin(value, wf_config_where(config, (int)i, where));
+        /* What is found where nothing is said. */
+        if (empty && wf_config_fields[i].host_default)
+            json_object_set_new(entry, "default", json_string(wf_config_fields[i].host_default));
         good = json_object_set_new(settings, wf_config_fields[i].key, entry) == 0;
     }
     json_t *root = json_pack("{s:o, s:o}", "file", file ? file : json_string("(not UTF-8)"),

@@ -155,6 +155,8 @@ def config_asks_weftd():
     with open(good, "w", encoding="utf-8") as file:
         file.write(f"tiers:\n  - name: kv\n    path: {FOLDER}\n    size: 64MB\n")
     shown = weft("config", "show", good, WEFT_STATE_DIR=FOLDER).stdout.decode()
+    check(shown.startswith("# what weftd would start with now") and "weft ls domains" in shown, shown)
+    check(re.search(r"^profiles +`profiles` in state_dir +default", shown, re.M), shown)
     check(re.search(r"^tier\.kv\.size +67108864 +\S*good\.yaml:4$", shown, re.M), shown)
     verbs = re.search(r"usage: weft config \[options\] (\S+)", weft("config", "--help").stdout.decode())[1].split("|")
     for verb in verbs:
