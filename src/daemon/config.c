@@ -32,6 +32,13 @@ void wf_config_defaults(struct wf_config *config)
         .socket_mode = 0600,
         .http_address = "127.0.0.1",
         .http_port = 9464,
+        .resp_port = 6379,
+        .resp_domain = "default",
+        .resp_threads = 1,
+        .resp_clients = 10000,
+        .resp_keys = 1048576,
+        .resp_small_bytes = 256 * MIB,
+        .resp_stall_ms = 60000,
         .pool_bytes = memory / 4 / MIB * MIB,
         .pool_bytes_max = memory,
         .pool_huge = WF_HUGE_AUTO,
@@ -277,26 +284,35 @@ static enum weft_status lay_override(struct wf_config *config, const char *overr
 
 /* ------------------------------------------------------------------ what binds fields together */
 
+/* "token" of "http.token". */
+static const char *last_word(const struct wf_field *field)
+{
+    const char *dot = strrchr(field->key, '.');
+    return dot ? dot + 1 : field->key;
+}
+
 /* The first line of `path` into the token field; trailing white space is dropped, because editors
  * add it. */
 static enum weft_status read_token_file(const struct wf_field *field, void *base, const char *path,
                                         const char *where)
 {
-    char line[WF_TOKEN_MAX + 64];
+    char line[WF_TOKEN_MAX + 64], shown[WF_CONFIG_KEY_MAX + 6];
+    const char *word = last_word(field);
+    snprintf(shown, sizeof shown, "%s_file", word);
     FILE *file = fopen(path, "re");
     if (!file)
         return wf_fail(WEFT_E_SYSTEM,
-                       "%s: token_file: cannot open '%s': %s; create it, or correct the path",
-                       where, path, strerror(errno));
+                       "%s: %s_file: cannot open '%s': %s; create it, or correct the path", where,
+                       word, path, strerror(errno));
     bool got = fgets(line, sizeof line, file) != NULL;
     fclose(file);
     if (got)
         line[strcspn(line, " \t\r\n")] = '\0';
     if (!got || !line[0])
         return wf_fail(WEFT_E_INVALID,
-                       "%s: token_file: '%s' has no token in its first line; write one there",
-                       where, path);
-    return wf_value_set(field, base, line, where, "token_file");
+                       "%s: %s_file: '%s' has no %s in its first line; write one there", where,
+                       word, path, word);
+    return wf_value_set(field, base, line, where, shown);
 }
 
 /* Of token and token_file the one that was said in the later layer counts; in one layer both are a
@@ -308,8 +324,8 @@ static enum weft_status settle_token(const struct wf_field *token_field, void *b
     if (!token_file[0])
         return WEFT_OK;
     if (token[0] && token_origin->layer == file_origin->layer)
-        return wf_fail(WEFT_E_INVALID, "%s: both token and token_file are set; keep one of them",
-                       where);
+        return wf_fail(WEFT_E_INVALID, "%s: both %s and %s_file are set; keep one of them", where,
+                       last_word(token_field), last_word(token_field));
     if (token_origin->layer > file_origin->layer) {
         token_file[0] = '\0';
         return WEFT_OK;
@@ -442,31 +458,48 @@ static enum weft_status finish_pool(struct wf_config *config)
                    wf_size_format(config->pool_bytes, size, sizeof size));
 }
 
+/* A listener: who may come from elsewhere is asked for something. */
+static enum weft_status finish_listener(struct wf_config *config, const char *listen,
+                                        const char *token, const char *token_file)
+{
+    char where[WF_ORIGIN_TEXT_MAX];
+    int listen_index = wf_config_field(listen), token_index = wf_config_field(token),
+        file_index = wf_config_field(token_file);
+    const struct wf_field *fields = wf_config_fields;
+    const char *address = (const char *)config + fields[listen_index].offset;
+    char *secret = (char *)config + fields[token_index].offset;
+    enum weft_status status = settle_token(&fields[token_index], config, secret,
+                                           (char *)config + fields[file_index].offset,
+                                           &config->origin[token_index],
+                                           &config->origin[file_index],
+                                           wf_config_where(config, file_index, where));
+    if (status == WEFT_OK && address[0] && !wf_config_is_loopback(address) && !secret[0])
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: %s: '%s' can be reached from other hosts and asks for nothing; set "
+                       "%s or %s, or listen on 127.0.0.1",
+                       wf_config_where(config, listen_index, where), listen, address, token,
+                       token_file);
+    return status;
+}
+
 enum weft_status wf_config_finish(struct wf_config *config)
 {
     char where[WF_ORIGIN_TEXT_MAX];
-    int token_index = wf_config_field("http.token"),
-        file_index = wf_config_field("http.token_file");
-    int listen_index = wf_config_field("http.listen");
     enum weft_status status = finish_pool(config);
     if (status == WEFT_OK)
-        status = settle_token(&wf_config_fields[token_index], config, config->http_token,
-                              config->http_token_file, &config->origin[token_index],
-                              &config->origin[file_index],
-                              wf_config_where(config, file_index, where));
-    if (status != WEFT_OK)
-        return status;
-    if (config->http_address[0] && !wf_config_is_loopback(config->http_address) &&
-        !config->http_token[0])
-        return wf_fail(
-            WEFT_E_INVALID,
-            "%s: http.listen: '%s' can be reached from other hosts and asks for nothing; set "
-            "http.token or http.token_file, or listen on 127.0.0.1",
-            wf_config_where(config, listen_index, where), config->http_address);
+        status = finish_listener(config, "http.listen", "http.token", "http.token_file");
+    if (status == WEFT_OK)
+        status = finish_listener(config, "resp.listen", "resp.password", "resp.password_file");
     for (uint32_t i = 0; status == WEFT_OK && i < config->domain_count; i++)
         status = finish_domain(config, &config->domains[i]);
     if (status == WEFT_OK)
         status = finish_shares(config);
+    if (status == WEFT_OK && config->resp_address[0] &&
+        !wf_list_find(&wf_config_lists[WF_LIST_DOMAINS], config, config->resp_domain))
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: resp.domain: there is no domain '%s'; name one of `domains`",
+                       wf_config_where(config, wf_config_field("resp.domain"), where),
+                       config->resp_domain);
     return status == WEFT_OK ? wf_config_finish_tiers(config) : status;
 }
 

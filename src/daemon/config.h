@@ -25,8 +25,9 @@
 #define WF_TIER_NAME_MAX 31
 #define WF_PATH_MAX 256
 #define WF_TOKEN_MAX 128
+#define WF_ADDRESS_BYTES 64 /* of a numeric address, with its end */
 #define WF_CONFIG_FILE_BYTES_MAX (1u << 20)
-#define WF_CONFIG_FIELDS_MAX 32 /* static_assert'ed beside the tables */
+#define WF_CONFIG_FIELDS_MAX 48 /* static_assert'ed beside the tables */
 #define WF_DOMAIN_FIELDS_MAX 13
 #define WF_TIER_FIELDS_MAX 20
 
@@ -117,15 +118,26 @@ struct wf_tier_config {
 };
 
 struct wf_config {
-    char socket[108];            /* Unix socket path */
-    char state_dir[WF_PATH_MAX]; /* what the node keeps for its next start */
-    char profiles[WF_PATH_MAX];  /* folder of profiles; "": `profiles` in state_dir */
-    uint32_t socket_mode;        /* 0600; 0666 with domains that ask for tokens */
-    char http_address[64];       /* numeric: "127.0.0.1", "::1"; "": no HTTP */
-    uint16_t http_port;          /* 9464; 0: any free one */
+    char socket[108];                    /* Unix socket path */
+    char state_dir[WF_PATH_MAX];         /* what the node keeps for its next start */
+    char profiles[WF_PATH_MAX];          /* folder of profiles; "": `profiles` in state_dir */
+    uint32_t socket_mode;                /* 0600; 0666 with domains that ask for tokens */
+    char http_address[WF_ADDRESS_BYTES]; /* numeric: "127.0.0.1", "::1"; "": no HTTP */
+    uint16_t http_port;                  /* 9464; 0: any free one */
     char http_token[WF_TOKEN_MAX +
                     1]; /* asked as Bearer; never "" when the address is not loopback */
     char http_token_file[WF_PATH_MAX];
+
+    char resp_address[WF_ADDRESS_BYTES];  /* numeric; "": no RESP gateway, as by default */
+    uint16_t resp_port;                   /* 6379; 0: any free one */
+    char resp_password[WF_TOKEN_MAX + 1]; /* never "" when the address is not loopback */
+    char resp_password_file[WF_PATH_MAX];
+    char resp_domain[WF_DOMAIN_NAME_MAX + 1]; /* "default" */
+    uint32_t resp_threads, resp_clients;      /* 1, 10000 */
+    uint32_t resp_keys;                       /* a domain; 1048576 */
+    uint64_t resp_small_bytes;                /* a domain; 256 MiB */
+    uint32_t resp_stall_ms, resp_idle_ms;     /* 60000, 0: never */
+    bool resp_strict;
 
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */
     uint64_t pool_bytes_max; /* how far weft_lend may grow it; default: the host's memory */

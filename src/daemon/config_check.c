@@ -226,6 +226,28 @@ static void check_budgets(struct wf_remarks *remarks)
     }
 }
 
+static void check_resp(struct wf_remarks *remarks)
+{
+    const struct wf_config *config = remarks->config;
+    if (!config->resp_address[0])
+        return;
+    if (config->resp_password[0] && strlen(config->resp_password) < TOKEN_SHORT)
+        wf_remark(remarks, WF_REMARK_NOTE,
+                  "resp.password has %zu characters and can be guessed; use %d or more",
+                  strlen(config->resp_password), TOKEN_SHORT);
+    if (!wf_config_is_loopback(config->resp_address))
+        wf_remark(remarks, WF_REMARK_NOTE,
+                  "resp.listen: '%s' sends resp.password and all values in clear text; put a TLS "
+                  "proxy before it",
+                  config->resp_address);
+    if (!config->resp_password[0])
+        wf_remark(remarks, WF_REMARK_NOTE,
+                  "resp.listen: every user of this host reads and writes domain '%s' over %s:%u, "
+                  "whatever its `allow` says; set resp.password",
+                  config->resp_domain, config->resp_address, config->resp_port);
+    check_private(remarks, config->resp_password_file, "resp.password_file");
+}
+
 enum weft_status wf_config_check(const struct wf_config *config,
                                  void (*say)(void *context, enum wf_remark_kind kind,
                                              const char *sentence),
@@ -237,7 +259,8 @@ enum weft_status wf_config_check(const struct wf_config *config,
     check_memory(&remarks, &host);
     check_socket(&remarks);
     uint64_t promised = 0;
-    bool tokens_inside = config->http_token[0] && !config->http_token_file[0];
+    bool tokens_inside = (config->http_token[0] && !config->http_token_file[0]) ||
+                         (config->resp_password[0] && !config->resp_password_file[0]);
     for (uint32_t i = 0; i < config->domain_count; i++) {
         check_domain(&remarks, &config->domains[i]);
         promised += config->domains[i].quota_bytes;
@@ -268,6 +291,7 @@ enum weft_status wf_config_check(const struct wf_config *config,
             "token, "
             "so that no domain's users read another's figures");
     check_private(&remarks, config->http_token_file, "http.token_file");
+    check_resp(&remarks);
     if (tokens_inside)
         check_private(&remarks, config->file, "a token");
     check_budgets(&remarks);

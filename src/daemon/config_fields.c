@@ -51,7 +51,7 @@ const struct wf_field wf_config_fields[] = {
      "Folder of the profiles (*.wfprofile, from `weft codec calibrate`) by which blocks of domains "
      "that allow it are stored with loss. A profile that something was stored by stays there: "
      "without it that cannot be read."},
-    {"http.listen", WF_VALUE_LISTEN, 0, 0, 0, NULL, NULL,
+    {"http.listen", WF_VALUE_LISTEN, AT(http_address), AT(http_port), 0, NULL, NULL,
      "Address and port of /metrics, /healthz and /v1; `off` for none. An address that is not "
      "loopback needs "
      "http.token. Port 0 takes any free one."},
@@ -59,6 +59,34 @@ const struct wf_field wf_config_fields[] = {
      "Asked of HTTP clients as `Authorization: Bearer`."},
     {"http.token_file", WF_VALUE_PATH, AT(http_token_file), TEXT(struct wf_config, http_token_file),
      NULL, NULL, "A file whose first line is http.token."},
+    {"resp.listen", WF_VALUE_LISTEN, AT(resp_address), AT(resp_port), 0, NULL, NULL,
+     "Address and port where clients of Redis are served, like 127.0.0.1:6379; `off` for none. An "
+     "address that is not loopback needs resp.password."},
+    {"resp.password", WF_VALUE_TOKEN, AT(resp_password), TEXT(struct wf_config, resp_password),
+     NULL, NULL, "Asked of RESP clients by AUTH."},
+    {"resp.password_file", WF_VALUE_PATH, AT(resp_password_file),
+     TEXT(struct wf_config, resp_password_file), NULL, NULL,
+     "A file whose first line is resp.password."},
+    {"resp.domain", WF_VALUE_NAME, AT(resp_domain), WORD(struct wf_config, resp_domain), NULL, NULL,
+     "The trust domain of RESP clients that name none. AUTH with a domain's name and token takes "
+     "that one."},
+    {"resp.threads", WF_VALUE_COUNT, AT(resp_threads), 1, 32, NULL, NULL,
+     "Threads that serve RESP clients."},
+    {"resp.clients", WF_VALUE_COUNT, AT(resp_clients), 1, 65536, NULL, NULL,
+     "RESP clients connected at once."},
+    {"resp.keys", WF_VALUE_COUNT, AT(resp_keys), 1024, 1 << 28, NULL, NULL,
+     "Keys that the gateway knows of in a domain; beyond it the oldest goes."},
+    {"resp.small", WF_VALUE_SIZE, AT(resp_small_bytes), MIB, TIB, NULL, NULL,
+     "Memory of weftd, beside the pool, for the keys of a domain and for values up to 4 KiB; beyond "
+     "it the oldest goes."},
+    {"resp.stall", WF_VALUE_DURATION, AT(resp_stall_ms), 0, 86400000, NULL, NULL,
+     "A RESP client that sends half a command, or does not read its answer, is closed after so "
+     "long without a byte; 0 for never."},
+    {"resp.idle", WF_VALUE_DURATION, AT(resp_idle_ms), 0, 86400000, NULL, NULL,
+     "A RESP client that asks nothing is closed after so long; 0 for never."},
+    {"resp.strict", WF_VALUE_BOOL, AT(resp_strict), 0, 0, NULL, NULL,
+     "Whether a SET that the pool has no room for is an error. Else it is dropped and answered with "
+     "OK, as by a cache, which LMCache's own client needs."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,
      "a quarter of the host's memory", "Bytes of the DRAM pool."},
     {"pool.size_max", WF_VALUE_SIZE, AT(pool_bytes_max), MIB, 64 * TIB, NULL,

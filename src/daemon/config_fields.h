@@ -16,14 +16,14 @@
 #define WF_CONFIG_VALUE_MAX 4096 /* bytes of one value's text, wherever it comes from */
 
 enum wf_value_type {
-    WF_VALUE_PATH,     /* char[max + 1], no control characters */
-    WF_VALUE_TOKEN,    /* char[max + 1], printable ASCII without spaces; never shown */
-    WF_VALUE_WORD,     /* the same, shown */
-    WF_VALUE_NAME,     /* char[max + 1], [a-z0-9._-] */
-    WF_VALUE_ALLOW,    /* char[max + 1], "any" or a list with commas */
-    WF_VALUE_LISTEN,   /* http_address and http_port of a struct wf_config */
-    WF_VALUE_SIZE,     /* uint64_t, "4GB" */
-    WF_VALUE_COUNT,    /* uint32_t */
+    WF_VALUE_PATH,   /* char[max + 1], no control characters */
+    WF_VALUE_TOKEN,  /* char[max + 1], printable ASCII without spaces; never shown */
+    WF_VALUE_WORD,   /* the same, shown */
+    WF_VALUE_NAME,   /* char[max + 1], [a-z0-9._-] */
+    WF_VALUE_ALLOW,  /* char[max + 1], "any" or a list with commas */
+    WF_VALUE_LISTEN, /* char[WF_ADDRESS_BYTES], and a uint16_t port, of which `min` is the offset */
+    WF_VALUE_SIZE,   /* uint64_t, "4GB" */
+    WF_VALUE_COUNT,  /* uint32_t */
     WF_VALUE_DECIMAL,  /* double, "0.3" */
     WF_VALUE_MODE,     /* uint32_t, octal */
     WF_VALUE_DURATION, /* uint32_t milliseconds, "5s" */

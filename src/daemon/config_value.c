@@ -98,14 +98,14 @@ static bool read_allow(const struct wf_field *field, void *member, const char *t
 
 static bool read_listen(const struct wf_field *field, void *member, const char *text, char *mend)
 {
-    (void)field;
-    struct wf_config *config = member;
+    char *address_at = member;
+    uint16_t *port_at = (uint16_t *)(void *)((char *)member + (field->min - field->offset));
     if (strcmp(text, "off") == 0 || strcmp(text, "false") == 0) { /* YAML 1.1 people expect both */
-        config->http_address[0] = '\0';
+        address_at[0] = '\0';
         return true;
     }
     const char *colon = strrchr(text, ':');
-    char address[sizeof config->http_address];
+    char address[WF_ADDRESS_BYTES];
     size_t length = colon ? (size_t)(colon - text) : 0;
     const char *start = text;
     if (length >= 2 && text[0] == '[' && colon[-1] == ']') {
@@ -136,8 +136,8 @@ static bool read_listen(const struct wf_field *field, void *member, const char *
         snprintf(mend, MEND_MAX, "has no port; write one of 0 to 65535 after the last colon");
         return false;
     }
-    memcpy(config->http_address, address, sizeof address);
-    config->http_port = (uint16_t)port;
+    memcpy(address_at, address, sizeof address);
+    *port_at = (uint16_t)port;
     return true;
 }
 
@@ -321,14 +321,14 @@ static void duration_text(uint32_t ms, char *out, size_t capacity)
         snprintf(out, capacity, "%ums", ms);
 }
 
-static void listen_text(const struct wf_config *config, char *out, size_t capacity)
+static void listen_text(const char *address, uint16_t port, char *out, size_t capacity)
 {
-    if (!config->http_address[0])
+    if (!address[0])
         snprintf(out, capacity, "off");
-    else if (strchr(config->http_address, ':'))
-        snprintf(out, capacity, "[%s]:%u", config->http_address, config->http_port);
+    else if (strchr(address, ':'))
+        snprintf(out, capacity, "[%s]:%u", address, port);
     else
-        snprintf(out, capacity, "%s:%u", config->http_address, config->http_port);
+        snprintf(out, capacity, "%s:%u", address, port);
 }
 
 char *wf_value_text(const struct wf_field *field, const void *base, char *out, size_t capacity)
@@ -340,7 +340,10 @@ char *wf_value_text(const struct wf_field *field, const void *base, char *out, s
     case WF_VALUE_WORD:
     case WF_VALUE_NAME:
     case WF_VALUE_ALLOW: snprintf(out, capacity, "%s", (const char *)member); break;
-    case WF_VALUE_LISTEN: listen_text(member, out, capacity); break;
+    case WF_VALUE_LISTEN:
+        listen_text(member, *(const uint16_t *)(const void *)((const char *)base + field->min), out,
+                    capacity);
+        break;
     case WF_VALUE_SIZE: size_text(*(const uint64_t *)member, out, capacity); break;
     case WF_VALUE_COUNT: snprintf(out, capacity, "%u", *(const uint32_t *)member); break;
     case WF_VALUE_DECIMAL: snprintf(out, capacity, "%.10g", *(const double *)member); break;

@@ -16,6 +16,7 @@
 #include "base/size.h"
 #include "daemon/config_fields.h"
 #include "daemon/devices.h"
+#include "daemon/gateway.h"
 #include "daemon/node.h"
 
 enum { EXIT_STARTED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_RUNNING = 3 };
@@ -261,6 +262,8 @@ static int serve(const struct wf_config *config)
     }
     if (status == WEFT_OK)
         status = wf_server_start(node, listener, lock);
+    if (status == WEFT_OK)
+        status = wf_gateway_start(node);
     if (status == WEFT_OK) {
         wf_info("weftd", "version %s, pid %d, socket %s, pool dram0 %s in %s pages, %u domain%s",
                 WF_VERSION, (int)getpid(), config->socket,
@@ -286,8 +289,10 @@ static int serve(const struct wf_config *config)
         fprintf(stderr, "weftd: %s%s\n", wf_last_error(), where);
         result = status == WEFT_E_BUSY ? EXIT_RUNNING : EXIT_FAILED;
     }
-    if (node)
+    if (node) {
         wf_server_stop(node);
+        wf_gateway_stop(node); /* which is a client, and waits for no answer any more */
+    }
     wf_node_destroy(node);
     return result;
 }

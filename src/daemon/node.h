@@ -210,6 +210,7 @@ struct wf_node {
     struct wf_workers *workers;
     struct wf_huge_pages *huge; /* NULL: the pool's pages are what they are */
     struct wf_telemetry *telemetry;
+    struct wf_resp *resp; /* the RESP gateway; NULL: off */
     struct wf_below *below; /* NULL: no tiers */
     struct wf_profiles *profiles;
     uint32_t scrubs;      /* blocks of DRAM that are being checked, and held meanwhile */

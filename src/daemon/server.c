@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "daemon/below.h"
+#include "daemon/gateway.h"
 #include "daemon/node.h"
 #include "daemon/profiles.h"
 #include "daemon/telemetry.h"
@@ -319,6 +320,7 @@ static void take_signal(struct wf_node *node)
     }
     wf_info("server", "signal %u: draining for up to %u ms", info.ssi_signo, node->config.drain_ms);
     node->draining = true;
+    wf_gateway_drain(node);
     node->drain_until_ns = wf_now_ns() + (uint64_t)node->config.drain_ms * 1000000u;
 }
 

@@ -80,7 +80,7 @@ static void every_field_is_set_by_every_layer(void **state)
     static const char *const values[] = {
         [WF_VALUE_PATH] = "/p",   [WF_VALUE_TOKEN] = "secretsecret", [WF_VALUE_LISTEN] = "[::1]:17",
         [WF_VALUE_SIZE] = "32MB", [WF_VALUE_MODE] = "0640",          [WF_VALUE_DURATION] = "7s",
-        [WF_VALUE_NODE] = "1",    [WF_VALUE_BOOL] = "true"};
+        [WF_VALUE_NODE] = "1",    [WF_VALUE_BOOL] = "true",          [WF_VALUE_NAME] = "default"};
     for (size_t i = 0; i < wf_config_field_count; i++) {
         const struct wf_field *field = &wf_config_fields[i];
         char number[24];
@@ -102,7 +102,7 @@ static void every_field_is_set_by_every_layer(void **state)
         assert_int_equal(config.origin[i].layer, WF_FROM_FILE);
         assert_int_equal(config.origin[i].line, dot ? 2 : 1);
 
-        if (strstr(field->key, "token_file"))
+        if (strstr(field->key, "token_file") || strstr(field->key, "password_file"))
             continue; /* a load reads the file, which is another test's matter */
         static const char *const sized[] = {"pool.size_max=64TB"};
         setenv(wf_config_variable(field->key, variable), value, 1);

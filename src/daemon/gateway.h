@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The node's gateways: started beside its loop, told when it drains, ended after it.
+ */
+#ifndef WF_DAEMON_GATEWAY_H
+#define WF_DAEMON_GATEWAY_H
+
+#include "daemon/node.h"
+#include "gateway/resp.h"
+
+/* What the configuration asks for.  Before wf_server_run(). */
+enum weft_status wf_gateway_start(struct wf_node *node);
+/* The node is to stop: what its gateways hold reserved is given back.  Returns at once. */
+void wf_gateway_drain(struct wf_node *node);
+/* After wf_server_stop(), which has hung up on them. */
+void wf_gateway_stop(struct wf_node *node);
+
+/* False: there is none. */
+bool wf_gateway_figures(const struct wf_node *node, struct wf_resp_figures *out);
+
+#endif
