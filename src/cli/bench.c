@@ -26,6 +26,7 @@ static const struct cli_word words[] = {
     {"nvme", "moving blocks below to a file of NVMe and getting them back, with fio beside it"},
     {"restart", "a node stopped, and killed, with a million blocks below: how soon it serves them"},
     {"overlap", "an engine's time to the first token with its KV in DRAM, and below it"},
+    {"resp", "SET and GET over RESP, against weftd and a redis-server"},
     {NULL},
 };
 
@@ -63,6 +64,8 @@ static const char *const examples[] = {
     "weft bench overlap",
     "how fast a record reaches three other processes",
     "weft bench watch --readers 3",
+    "the RESP gateway beside Redis",
+    "weft bench resp --json",
     NULL,
 };
 
@@ -128,15 +131,15 @@ void wf_bench_forget(struct bench_series *series)
 
 static int run(struct cli *cli)
 {
-    static int (*const runs[])(struct cli *) = {wf_bench_local, wf_bench_watch, wf_bench_nvme,
-                                                wf_bench_restart, wf_bench_overlap};
+    static int (*const runs[])(struct cli *) = {wf_bench_local,   wf_bench_watch,   wf_bench_nvme,
+                                                wf_bench_restart, wf_bench_overlap, wf_bench_resp};
     return wf_cli_run_word(cli, runs);
 }
 
 const struct cli_command wf_cmd_bench = {
     .name = "bench",
     .summary = "measure a node against its yardsticks",
-    .synopsis = "local|watch|nvme|restart|overlap",
+    .synopsis = "local|watch|nvme|restart|overlap|resp",
     .about =
         "Measures, and runs the yardstick beside each figure in the same run: memcpy for put and "
         "get, one probe a key for match, SHA-256 for keys, a Redis GET of the same block for pin.  "
@@ -179,7 +182,12 @@ const struct cli_command wf_cmd_bench = {
         "overlap has tinyllm(1) ask a question behind a prompt that fills its context.  The "
         "prompt's KV is computed (cold), read from NVMe before anything is computed (nvme), read "
         "by layers while they are computed (overlap), brought up for the time that the session's "
-        "hint said (prefetched), or in DRAM; each after the same pause, and every logit compared.",
+        "hint said (prefetched), or in DRAM; each after the same pause, and every logit compared.\n\n"
+        "resp starts a redis-server that keeps nothing on disk, and a weftd with its gateway, and "
+        "has the same client send the same commands to both over 127.0.0.1, by turns: SET and GET "
+        "of values of 64 KiB, 1 MiB and 16 MiB on 4 connections (GB of payload a second), and of "
+        "64 bytes on 50 connections, one command at a time and 16 (commands a second).  A figure "
+        "is the median of the rounds.  Without a redis-server its figures are null.",
     .words = words,
     .options = options,
     .examples = examples,

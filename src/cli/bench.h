@@ -20,6 +20,7 @@ int wf_bench_watch(struct cli *cli);
 int wf_bench_nvme(struct cli *cli);
 int wf_bench_restart(struct cli *cli);
 int wf_bench_overlap(struct cli *cli);
+int wf_bench_resp(struct cli *cli);
 
 void wf_bench_default(uint64_t *option, uint64_t value);
 
@@ -49,12 +50,26 @@ struct bench_redis {
     int fd; /* -1: there is none */
     char folder[64];
 };
-/* Starts it; fd stays -1 when no redis-server is installed or it does not start. */
-void wf_bench_redis_start(struct bench_redis *redis, uint64_t memory_bytes);
+/* Starts it; fd stays -1 when no redis-server is installed or it does not start.  `port`: of
+ * 127.0.0.1, too; 0: none. */
+void wf_bench_redis_start(struct bench_redis *redis, uint64_t memory_bytes, uint16_t port);
 bool wf_bench_redis_set(struct bench_redis *redis, uint64_t key, const void *value, size_t bytes);
 /* Read exactly `bytes` into `value`; false when the answer is anything else. */
 bool wf_bench_redis_get(struct bench_redis *redis, uint64_t key, void *value, size_t bytes);
 void wf_bench_redis_stop(struct bench_redis *redis);
+
+/* One run of a RESP client: one thread, connections that each send `depth` commands and wait for
+ * all their answers.  Keys are 0 … keys - 1, in an order that jumps about; what a GET brings is
+ * checked by its length and by the key that is in it. */
+struct bench_load {
+    uint16_t port;
+    bool get; /* else SET */
+    size_t value_bytes;
+    uint64_t keys, commands;
+    uint32_t connections, depth;
+};
+/* Seconds that it took; < 0: it failed, with a sentence in `why`. */
+double wf_bench_load(const struct bench_load *load, char *why, size_t why_bytes);
 
 /* One run of fio, with io_uring and O_DIRECT.  A write ends with an fsync. */
 struct bench_fio_job {

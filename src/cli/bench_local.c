@@ -466,7 +466,7 @@ static int working_set_put(struct bench *bench)
 static void redis_fill(struct bench *bench)
 {
     size_t count = bench->blocks < REDIS_KEYS_MAX ? bench->blocks : REDIS_KEYS_MAX;
-    wf_bench_redis_start(&bench->redis, 2 * count * bench->block_bytes + (64 << 20));
+    wf_bench_redis_start(&bench->redis, 2 * count * bench->block_bytes + (64 << 20), 0);
     for (size_t i = 0; bench->redis.fd >= 0 && i < count; i++)
         if (wf_bench_redis_set(&bench->redis, i, bench->buffer, bench->block_bytes))
             bench->redis_keys = i + 1;

@@ -60,21 +60,23 @@ static int connect_to(const char *path)
 }
 
 static void child_run(const char *program, const char *socket, const char *folder, uint64_t memory,
-                      pid_t parent)
+                      uint16_t port, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(1);
-    char maximum[32];
+    char maximum[32], number[8];
+    snprintf(number, sizeof number, "%u", port);
     snprintf(maximum, sizeof maximum, "%llu", (unsigned long long)memory);
     if (!freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr))
         _exit(1);
-    execl(program, program, "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly",
-          "no", "--daemonize", "no", "--dir", folder, "--maxmemory", maximum, (char *)NULL);
+    execl(program, program, "--port", number, "--bind", "127.0.0.1", "--unixsocket", socket,
+          "--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", folder, "--maxmemory",
+          maximum, (char *)NULL);
     _exit(127);
 }
 
-void wf_bench_redis_start(struct bench_redis *redis, uint64_t memory_bytes)
+void wf_bench_redis_start(struct bench_redis *redis, uint64_t memory_bytes, uint16_t port)
 {
     *redis = (struct bench_redis){.fd = -1};
     char program[PATH_MAX], socket[100];
@@ -90,7 +92,7 @@ void wf_bench_redis_start(struct bench_redis *redis, uint64_t memory_bytes)
     pid_t parent = getpid();
     redis->pid = fork();
     if (redis->pid == 0)
-        child_run(program, socket, redis->folder, memory_bytes, parent);
+        child_run(program, socket, redis->folder, memory_bytes, port, parent);
     double until = wf_cli_now_s() + START_S;
     while (redis->pid > 0 && redis->fd < 0 && wf_cli_now_s() < until) {
         redis->fd = connect_to(socket);
