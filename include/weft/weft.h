@@ -312,6 +312,13 @@ WEFT_API void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, s
 WEFT_CHECKED WEFT_API enum weft_status weft_remove(struct weft_format *f,
                                                    const struct weft_key *key, size_t *out_removed);
 
+/* The same for up to WEFT_BATCH_MAX keys in one message, each by itself: out_statuses[i] becomes
+ * WEFT_OK, WEFT_MISS or WEFT_E_BUSY, as weft_remove() has it, but what is in the way of one of
+ * several is not waited for. */
+WEFT_CHECKED WEFT_API enum weft_status weft_remove_keys(struct weft_format *f,
+                                                        const struct weft_key *keys, size_t count,
+                                                        enum weft_status *out_statuses);
+
 /* ------------------------------------------------------------------------------------ sessions */
 
 enum weft_session_state {

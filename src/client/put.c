@@ -369,3 +369,38 @@ enum weft_status weft_remove(struct weft_format *f, const struct weft_key *key, 
     pthread_mutex_unlock(&w->lock);
     return status;
 }
+
+enum weft_status weft_remove_keys(struct weft_format *f, const struct weft_key *keys, size_t count,
+                                  enum weft_status *out_statuses)
+{
+    struct weft *w = f->weft;
+    enum weft_status status;
+    size_t removed;
+    if (count == 0 || count > WEFT_BATCH_MAX)
+        return wf_fail(WEFT_E_INVALID, "a remove of %zu keys; give 1 to %d", count, WEFT_BATCH_MAX);
+    if (count == 1) { /* which is waited for, a little */
+        status = weft_remove(f, keys, &removed);
+        bool said = status == WEFT_OK || status == WEFT_MISS || status == WEFT_E_BUSY;
+        out_statuses[0] = said ? status : WEFT_MISS;
+        return said ? WEFT_OK : status;
+    }
+    struct attachment *a = wf_client_attach(w, &status);
+    if (!a)
+        return status;
+    pthread_mutex_lock(&w->lock);
+    struct wf_remove *request = (struct wf_remove *)(void *)w->request;
+    const struct wf_commit_answer *answer =
+        (const struct wf_commit_answer *)(const void *)w->answer;
+    memcpy(request->key, keys[0].bytes, sizeof request->key);
+    memcpy(request->more, keys[1].bytes, (count - 1) * sizeof request->more[0]);
+    status = wf_client_exchange(w, a, WF_OP_REMOVE,
+                                sizeof *request + (count - 1) * sizeof request->more[0],
+                                sizeof *answer + count * sizeof answer->status[0], NULL, NULL);
+    if (status == WEFT_OK && answer->count != count)
+        status = wf_fail(WEFT_E_PROTOCOL, "the node answered for %u of %zu blocks", answer->count,
+                         count);
+    for (size_t i = 0; status == WEFT_OK && i < count; i++)
+        out_statuses[i] = (enum weft_status)answer->status[i];
+    pthread_mutex_unlock(&w->lock);
+    return status;
+}

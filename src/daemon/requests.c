@@ -276,52 +276,77 @@ static const struct wf_lower *crowded(struct wf_below *below)
     return NULL;
 }
 
-static void handle_remove(struct wf_client *client, const struct wf_remove *request)
+/* Drop what `key` names.  *out_later: what is in the way is worth waiting for. */
+static enum weft_status remove_one(struct wf_client *client, const uint8_t *key,
+                                   uint64_t *out_removed, bool *out_later)
 {
+    struct wf_below *below = client->node->below;
     struct wf_store *store = &client->domain->store;
+    uint32_t slot = wf_store_find(store, key);
+    *out_later = false;
+    if (wf_archived(client->domain, key))
+        return wf_fail(WEFT_E_BUSY, "the block belongs to an archive; let that go first "
+                                    "(weft session rm)");
+    *out_later = true;
+    const struct wf_lower *lower = crowded(below);
+    if (lower)
+        return wf_fail(WEFT_E_BUSY,
+                       "tier %s has not forgotten yet what was removed before; ask again "
+                       "in a moment",
+                       lower->config->name);
+    bool waits = below && wf_archives_waiting(below);
+    if (waits || wf_archive_takes(client->domain, key))
+        return wf_fail(WEFT_E_BUSY,
+                       waits ? "the block may be part of an archive, of which a tier has "
+                               "the rest that does not work; mend that tier, or take it "
+                               "out of `tiers`"
+                             : "the block is being archived; wait for that");
     uint64_t removed = 0;
-    uint32_t slot = wf_store_find(store, request->key);
-    if (wf_archived(client->domain, request->key)) {
-        answer_count(client, &request->message,
-                     wf_fail(WEFT_E_BUSY, "the block belongs to an archive; let that go first "
-                                          "(weft session rm)"),
-                     0);
-        return;
-    }
-    const struct wf_lower *lower = crowded(client->node->below);
-    if (lower) {
-        if (!wf_client_park(client, &request->message, REMOVE_WAIT_NS))
-            answer_count(client, &request->message,
-                         wf_fail(WEFT_E_BUSY,
-                                 "tier %s has not forgotten yet what was removed before; ask again "
-                                 "in a moment",
-                                 lower->config->name),
-                         0);
-        return;
-    }
-    bool waits = client->node->below && wf_archives_waiting(client->node->below);
-    if (waits || wf_archive_takes(client->domain, request->key)) {
-        if (!wf_client_park(client, &request->message, REMOVE_WAIT_NS))
-            answer_count(client, &request->message,
-                         wf_fail(WEFT_E_BUSY,
-                                 waits ? "the block may be part of an archive, of which a tier has "
-                                         "the rest that does not work; mend that tier, or take it "
-                                         "out of `tiers`"
-                                       : "the block is being archived; wait for that"),
-                         0);
-        return;
-    }
     enum weft_status status = slot == WF_SLOT_NONE ? WEFT_MISS
                                                    : wf_store_remove(store, slot, false, &removed);
     /* It may be in use only because it is being written below. */
-    if (status == WEFT_E_BUSY && store->leaving &&
-        wf_client_park(client, &request->message, REMOVE_WAIT_NS))
-        return;
+    *out_later = status == WEFT_E_BUSY && store->leaving;
     if (status == WEFT_OK || status == WEFT_MISS) {
-        uint64_t below = wf_below_remove(client->domain, request->key);
-        removed = removed > below ? removed : below; /* most are in both */
+        uint64_t far = wf_below_remove(client->domain, key);
+        removed = removed > far ? removed : far; /* most are in both */
         status = removed ? WEFT_OK : WEFT_MISS;
+        *out_removed = removed;
     }
+    return status;
+}
+
+static void remove_many(struct wf_client *client, const struct wf_remove *request, uint32_t count)
+{
+    struct wf_commit_answer *answer = (struct wf_commit_answer *)(void *)client->node->answer;
+    uint64_t removed;
+    bool later;
+    memset(answer, 0, sizeof *answer);
+    for (uint32_t i = 0; i < count; i++)
+        answer->status[i] = remove_one(client, i ? request->more[i - 1] : request->key, &removed,
+                                       &later);
+    answer->count = count;
+    wf_answer(client, &request->message, WEFT_OK, sizeof *answer + count * sizeof answer->status[0],
+              NULL, 0);
+}
+
+static void handle_remove(struct wf_client *client, const struct wf_remove *request)
+{
+    uint64_t removed = 0, more = (request->message.bytes - sizeof *request) / 32;
+    bool later;
+    if (more >= WEFT_BATCH_MAX) {
+        answer_count(client, &request->message,
+                     wf_fail(WEFT_E_INVALID, "a remove of %llu keys; give 1 to %u",
+                             (unsigned long long)more + 1, WEFT_BATCH_MAX),
+                     0);
+        return;
+    }
+    if (more) {
+        remove_many(client, request, (uint32_t)more + 1);
+        return;
+    }
+    enum weft_status status = remove_one(client, request->key, &removed, &later);
+    if (status == WEFT_E_BUSY && later && wf_client_park(client, &request->message, REMOVE_WAIT_NS))
+        return;
     answer_count(client, &request->message, status, removed);
 }
 

@@ -451,13 +451,17 @@ struct subtree {
     uint32_t *slot;
     uint64_t count, capacity;
     const struct wf_store *store;
-    uint8_t *pinned; /* one bit a slot of the store */
+    uint8_t *pinned; /* one bit a slot of the store; NULL: there is the root alone */
+    uint32_t one;
+    bool root_pinned;
 };
 
 static void subtree_seen(void *context, uint32_t slot)
 {
     struct subtree *tree = context;
-    if (slot < tree->store->arena.slots_max)
+    if (!tree->pinned)
+        tree->root_pinned |= slot == tree->slot[0];
+    else if (slot < tree->store->arena.slots_max)
         tree->pinned[slot / 8] |= (uint8_t)(1u << (slot % 8));
 }
 
@@ -465,6 +469,12 @@ static void subtree_seen(void *context, uint32_t slot)
 static bool subtree_collect(struct wf_store *store, uint32_t root, struct subtree *tree)
 {
     tree->store = store;
+    tree->one = root;
+    if (store->slots[root].child == WF_SLOT_NONE) { /* the usual case where nothing is chained */
+        tree->slot = &tree->one;
+        tree->count = 1;
+        return true;
+    }
     tree->capacity = store->blocks;
     tree->slot = wf_calloc(tree->capacity ? tree->capacity : 1, sizeof *tree->slot,
                            "a list of blocks");
@@ -481,7 +491,8 @@ static bool subtree_collect(struct wf_store *store, uint32_t root, struct subtre
 
 static bool subtree_held(const struct wf_store *store, const struct subtree *tree, uint32_t slot)
 {
-    return (tree->pinned[slot / 8] >> (slot % 8) & 1) || store->slots[slot].holds > 0;
+    bool pinned = tree->pinned ? tree->pinned[slot / 8] >> (slot % 8) & 1 : tree->root_pinned;
+    return pinned || store->slots[slot].holds > 0;
 }
 
 /* A held block disappears from the index at once; its memory waits in the list of the dead. */
@@ -540,7 +551,8 @@ enum weft_status wf_store_remove(struct wf_store *store, uint32_t root, bool con
     *out_removed = tree.count;
     wf_store_bury(store);
 done:
-    free(tree.slot);
+    if (tree.slot != &tree.one)
+        free(tree.slot);
     free(tree.pinned);
     return status;
 }

@@ -16,8 +16,9 @@
 #define COMMIT_AT 32u                     /* pending values */
 #define COMMIT_BYTES ((uint64_t)64 << 20) /* in them */
 #define REMOVALS_MAX 65536u
-#define REMOVAL_TRIES 50u /* while somebody reads it */
-#define REMOVAL_NAP_MS 20
+#define REMOVALS_BATCH 128u
+#define REMOVAL_TRIES 250u /* while somebody reads it */
+#define REMOVAL_NAP_MS 5
 
 struct ahead {
     uint32_t count, batch; /* reserved now; how many the next message asks for */
@@ -215,38 +216,50 @@ static void removal_add(struct wf_resp_pool *pool, const struct weft_key *key)
     pthread_mutex_unlock(&pool->removals_lock);
 }
 
-/* The next one, waiting for it; false: the pool stops. */
-static bool removal_take(struct wf_resp_pool *pool, struct removal *out)
+/* The next ones, waiting for the first; 0: the pool stops. */
+static uint32_t removals_take(struct wf_resp_pool *pool, struct removal *out)
 {
+    uint32_t count = 0;
     pthread_mutex_lock(&pool->removals_lock);
     while (!pool->stopping && !pool->removals_count)
         pthread_cond_wait(&pool->removals_some, &pool->removals_lock);
-    bool some = !pool->stopping;
-    if (some) {
-        *out = pool->removals[pool->removals_first];
+    for (; !pool->stopping && pool->removals_count && count < REMOVALS_BATCH; count++) {
+        out[count] = pool->removals[pool->removals_first];
         pool->removals_first = (pool->removals_first + 1) % REMOVALS_MAX;
         pool->removals_count--;
     }
     pthread_mutex_unlock(&pool->removals_lock);
-    return some;
+    return count;
+}
+
+/* Those that somebody still reads come again. */
+static void removals_again(struct wf_resp_pool *pool, struct removal *removals,
+                           const enum weft_status *statuses, uint32_t count)
+{
+    pthread_mutex_lock(&pool->removals_lock);
+    for (uint32_t i = 0; i < count; i++)
+        if (statuses[i] == WEFT_E_BUSY && ++removals[i].tries < REMOVAL_TRIES &&
+            pool->removals_count < REMOVALS_MAX)
+            pool->removals[(pool->removals_first + pool->removals_count++) % REMOVALS_MAX] =
+                removals[i];
+    pthread_mutex_unlock(&pool->removals_lock);
 }
 
 static void *removals_run(void *context)
 {
     struct wf_resp_pool *pool = context;
-    struct removal removal;
-    while (removal_take(pool, &removal)) {
-        size_t removed;
-        enum weft_status status = weft_remove(pool->remover_format, &removal.key, &removed);
-        if (status != WEFT_E_BUSY || ++removal.tries == REMOVAL_TRIES)
-            continue;
-        struct timespec nap = {.tv_nsec = REMOVAL_NAP_MS * 1000000};
-        nanosleep(&nap, NULL);
-        pthread_mutex_lock(&pool->removals_lock);
-        if (pool->removals_count < REMOVALS_MAX)
-            pool->removals[(pool->removals_first + pool->removals_count++) % REMOVALS_MAX] =
-                removal;
-        pthread_mutex_unlock(&pool->removals_lock);
+    struct removal removals[REMOVALS_BATCH];
+    struct weft_key keys[REMOVALS_BATCH];
+    enum weft_status statuses[REMOVALS_BATCH];
+    struct timespec nap = {.tv_nsec = REMOVAL_NAP_MS * 1000000};
+    uint32_t count;
+    while ((count = removals_take(pool, removals)) > 0) {
+        for (uint32_t i = 0; i < count; i++)
+            keys[i] = removals[i].key;
+        if (weft_remove_keys(pool->remover_format, keys, count, statuses) == WEFT_OK)
+            removals_again(pool, removals, statuses, count);
+        if (count < REMOVALS_BATCH / 4)
+            nanosleep(&nap, NULL); /* there is no hurry, and many at once cost little more */
     }
     return NULL;
 }

@@ -197,9 +197,13 @@ struct wf_commit_answer {
     int32_t status[];
 };
 
+/* One key: what is in the way is waited for, and the answer is a wf_count_answer.  More behind it,
+ * up to WEFT_BATCH_MAX in all: each by itself, nothing is waited for, and the answer is a
+ * wf_commit_answer, whose status may be WEFT_OK, WEFT_MISS or WEFT_E_BUSY. */
 struct wf_remove {
     struct wf_message message;
     uint8_t key[32];
+    uint8_t more[][32];
 };
 
 struct wf_count_answer {
