@@ -13,7 +13,7 @@
 #define KINDS                                                                                 \
     "evict|remove|full|corrupt|client_gone|lend|reclaim|demote|promote|move|let_go|missing|"  \
     "load_failed|late|prefetch|archive|archive_removed|archive_waits|archive_lost|tier_open|" \
-    "tier_state|tier_failed|tier_lost|host_fenced|codec"
+    "tier_state|tier_failed|tier_lost|host_fenced|codec|gateway"
 
 static bool follow, all;
 static uint64_t limit = 50;
@@ -186,7 +186,8 @@ const struct cli_command wf_cmd_events = {
         "Archives and tiers: archive, one was made; archive_removed, let go of; archive_waits, a "
         "tier with a part of it does not work; archive_lost, it is damaged; tier_open, tier_state, "
         "tier_failed (it cannot be opened), tier_lost (its blocks cannot be read); host_fenced, a "
-        "host that shares a tier was declared dead.",
+        "host that shares a tier was declared dead.\n\n"
+        "gateway: it began to listen, or refused clients, passwords or values since the last time.",
     .options = options,
     .examples = examples,
     .run = run,

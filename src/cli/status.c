@@ -68,6 +68,22 @@ static void below_print(const json_t *domain)
            (unsigned long long)number(below, "loads_lost"));
 }
 
+static void resp_print(const json_t *resp)
+{
+    char values[32];
+    if (!json_is_object(resp))
+        return;
+    uint64_t gets = number(resp, "gets"), clients = number(resp, "clients");
+    printf("resp: port %llu, %llu client%s, %llu keys, %s in the pool, %.0f%% of %llu gets hit, "
+           "%llu of %llu sets dropped\n\n",
+           (unsigned long long)number(resp, "port"), (unsigned long long)clients, wf_cli_s(clients),
+           (unsigned long long)number(resp, "keys"),
+           wf_cli_size(number(resp, "value_bytes"), values, sizeof values),
+           gets ? 100.0 * (double)number(resp, "hits") / (double)gets : 0.0,
+           (unsigned long long)gets, (unsigned long long)number(resp, "dropped"),
+           (unsigned long long)number(resp, "sets"));
+}
+
 static int run(struct cli *cli)
 {
     if (cli->word_count)
@@ -96,6 +112,7 @@ static int run(struct cli *cli)
     uint64_t clients = number(status, "clients"), sessions = number(status, "sessions");
     printf("%llu client%s, %llu session%s\n\n", (unsigned long long)clients, wf_cli_s(clients),
            (unsigned long long)sessions, wf_cli_s(sessions));
+    resp_print(json_object_get(status, "resp"));
     printf("%-16s %10s %10s %9s %8s %9s %9s %9s %8s  %s\n", "domain", "used", "quota", "blocks",
            "clients", "hit", "puts", "dedup", "full", "quality");
     size_t index;

@@ -77,16 +77,16 @@ const struct wf_field wf_config_fields[] = {
     {"resp.keys", WF_VALUE_COUNT, AT(resp_keys), 1024, 1 << 28, NULL, NULL,
      "Keys that the gateway knows of in a domain; beyond it the oldest goes."},
     {"resp.small", WF_VALUE_SIZE, AT(resp_small_bytes), MIB, TIB, NULL, NULL,
-     "Memory of weftd, beside the pool, for the keys of a domain and for values up to 4 KiB; beyond "
-     "it the oldest goes."},
+     "Memory of weftd, beside the pool, for the keys of a domain and for values up to 4 KiB; "
+     "beyond it the oldest goes."},
     {"resp.stall", WF_VALUE_DURATION, AT(resp_stall_ms), 0, 86400000, NULL, NULL,
      "A RESP client that sends half a command, or does not read its answer, is closed after so "
      "long without a byte; 0 for never."},
     {"resp.idle", WF_VALUE_DURATION, AT(resp_idle_ms), 0, 86400000, NULL, NULL,
      "A RESP client that asks nothing is closed after so long; 0 for never."},
     {"resp.strict", WF_VALUE_BOOL, AT(resp_strict), 0, 0, NULL, NULL,
-     "Whether a SET that the pool has no room for is an error. Else it is dropped and answered with "
-     "OK, as by a cache, which LMCache's own client needs."},
+     "Whether a SET that the pool has no room for is an error. Else it is dropped and answered "
+     "with OK, as by a cache, which LMCache's own client needs."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,
      "a quarter of the host's memory", "Bytes of the DRAM pool."},
     {"pool.size_max", WF_VALUE_SIZE, AT(pool_bytes_max), MIB, 64 * TIB, NULL,

@@ -5,6 +5,9 @@
 #ifndef WF_DAEMON_GATEWAY_H
 #define WF_DAEMON_GATEWAY_H
 
+#include <jansson.h>
+#include <stdio.h>
+
 #include "daemon/node.h"
 #include "gateway/resp.h"
 
@@ -17,5 +20,10 @@ void wf_gateway_stop(struct wf_node *node);
 
 /* False: there is none. */
 bool wf_gateway_figures(const struct wf_node *node, struct wf_resp_figures *out);
+/* The same for the status (null), and as metrics. */
+json_t *wf_gateway_json(const struct wf_node *node);
+void wf_gateway_render(FILE *out, const struct wf_resp_figures *now);
+/* Now and then: what was refused becomes an event. */
+void wf_gateway_tick(struct wf_node *node);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/metrics.h"
+#include "daemon/gateway.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -444,6 +445,8 @@ char *wf_metrics_render(const struct wf_metrics *metrics,
         wf_metrics_render_tiers(out, gauges);
         if (gauges->tier_count)
             render_not_below(out, metrics, gauges);
+        if (gauges->has_resp)
+            wf_gateway_render(out, &gauges->resp);
         render_counters(out, metrics);
         render_outcomes(out, metrics);
         render_durations(out, metrics);

@@ -17,6 +17,7 @@
 #include "base/hist.h"
 #include "base/status.h"
 #include "daemon/config.h"
+#include "gateway/resp.h"
 #include "shm/control.h"
 
 #define WF_POOLS_MAX 4
@@ -111,6 +112,8 @@ struct wf_gauges {
     uint64_t draining;        /* 0 or 1 */
     uint64_t archives_lost;   /* times that one was found not to be whole, or not readable */
     uint64_t archives_made;   /* at this moment */
+    bool has_resp;
+    struct wf_resp_figures resp;
 };
 
 struct wf_metrics;

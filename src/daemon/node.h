@@ -20,6 +20,7 @@
 #include "daemon/secret.h"
 #include "daemon/store.h"
 #include "daemon/workers.h"
+#include "gateway/resp.h"
 #include "shm/control.h"
 #include "shm/pins.h"
 #include "sys/memory.h"
@@ -211,6 +212,8 @@ struct wf_node {
     struct wf_huge_pages *huge; /* NULL: the pool's pages are what they are */
     struct wf_telemetry *telemetry;
     struct wf_resp *resp; /* the RESP gateway; NULL: off */
+    struct wf_resp_figures resp_told;
+    uint64_t resp_told_ns;
     struct wf_below *below; /* NULL: no tiers */
     struct wf_profiles *profiles;
     uint32_t scrubs;      /* blocks of DRAM that are being checked, and held meanwhile */

@@ -14,6 +14,7 @@
 #include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/devices.h"
+#include "daemon/gateway.h"
 #include "daemon/huge.h"
 #include "daemon/node.h"
 #include "daemon/profiles.h"
@@ -152,6 +153,8 @@ char *wf_query_status(struct wf_node *node, const struct wf_domain *only)
     json_object_set_new(out, "clients", number(only ? only->clients : node->client_count));
     json_object_set_new(out, "sessions", number(only ? only->sessions : node->session_count));
     json_object_set_new(out, "domains", domains);
+    if (!only)
+        json_object_set_new(out, "resp", wf_gateway_json(node));
     char *text = json_dumps(out, JSON_COMPACT);
     json_decref(out);
     return text;

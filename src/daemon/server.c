@@ -357,6 +357,7 @@ static void tick(struct wf_node *node)
     if (node->below)
         wf_below_tick(node->below);
     wf_profiles_tick(node->profiles);
+    wf_gateway_tick(node);
     wf_sessions_tell(node);
     node->unpark = true; /* nobody says when a pin is dropped */
     unpark(node);

@@ -16,6 +16,7 @@
 #include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/events.h"
+#include "daemon/gateway.h"
 #include "daemon/http.h"
 #include "daemon/metrics.h"
 #include "sys/clock.h"
@@ -192,6 +193,7 @@ static void fill(void *context, struct wf_gauges *gauges)
         pool->lent_bytes = node->pool_bytes - node->config.pool_bytes;
     gauges->clients_unknown = node->client_count - attached;
     gauges->draining = node->draining;
+    gauges->has_resp = wf_gateway_figures(node, &gauges->resp);
 }
 
 static char *metrics_text(void *context)

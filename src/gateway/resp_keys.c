@@ -58,7 +58,7 @@ enum wf_resp_done wf_resp_type(struct wf_resp_call *call)
     return WF_RESP_DONE;
 }
 
-/* ------------------------------------------------------------------------------------------ time */
+/* ----------------------------------------------------------------------------------------- time */
 
 static enum wf_resp_done time_left(struct wf_resp_call *call, uint64_t unit)
 {
@@ -165,7 +165,7 @@ enum wf_resp_done wf_resp_persist(struct wf_resp_call *call)
     return WF_RESP_DONE;
 }
 
-/* ------------------------------------------------------------------------------- which there are */
+/* ------------------------------------------------------------------------------ which there are */
 
 struct class
 {
