@@ -176,6 +176,31 @@ static void test_a_commit_after_other_tokens(void **state)
     weft_text_free(answer);
 }
 
+static void test_many_keys_are_removed_each_by_itself(void **state)
+{
+    struct stage *s = *state;
+    struct weft_key keys[4];
+    struct weft_slot slots[3];
+    struct weft_pin pin;
+    enum weft_status statuses[4];
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(weft_key_from_bytes(s->f, &i, sizeof i, &keys[i]), WEFT_OK);
+    assert_int_equal(weft_reserve_keys(s->f, NULL, keys, 3, 0, slots), WEFT_OK);
+    assert_int_equal(weft_commit_slots(s->f, slots, 3), WEFT_OK);
+    assert_int_equal(weft_pin(s->f, &keys[1], &pin), WEFT_OK);
+    assert_int_equal(weft_remove_keys(s->f, keys, 4, statuses), WEFT_OK);
+    assert_int_equal(statuses[0], WEFT_OK);
+    assert_int_equal(statuses[1], WEFT_E_BUSY);
+    assert_int_equal(statuses[2], WEFT_OK);
+    assert_int_equal(statuses[3], WEFT_MISS);
+    weft_unpin(&pin);
+    assert_int_equal(weft_remove_keys(s->f, &keys[1], 1, statuses), WEFT_OK);
+    assert_int_equal(statuses[0], WEFT_OK);
+    assert_int_equal(weft_remove_keys(s->f, keys, 0, statuses), WEFT_E_INVALID);
+    assert_int_equal(weft_remove_keys(s->f, keys, WEFT_BATCH_MAX + 1, statuses), WEFT_E_INVALID);
+    assert_int_equal(weftd_number(s->w, "default", "blocks"), 0);
+}
+
 static void test_pins_that_hold_nothing(void **state)
 {
     (void)state;
@@ -240,6 +265,7 @@ int main(void)
         TEST(test_slots_of_which_the_first_is_back),
         TEST(test_a_match_of_other_tokens),
         TEST(test_a_commit_after_other_tokens),
+        TEST(test_many_keys_are_removed_each_by_itself),
         TEST(test_pins_that_hold_nothing),
         TEST(test_names_are_text),
         TEST(test_an_empty_socket),
