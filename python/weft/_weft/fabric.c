@@ -80,6 +80,11 @@ static PyObject *fabric_open(PyObject *self, PyObject *args, PyObject *kwargs)
     return within(self, args, kwargs, wp_region_open);
 }
 
+static PyObject *fabric_connector(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return within(self, args, kwargs, wp_connector_make);
+}
+
 static PyObject *fabric_release(PyObject *self, PyObject *region)
 {
     if (!wp_region_release((struct fabric *)self, region))
@@ -196,6 +201,8 @@ static PyMethodDef fabric_methods[] = {
     {"allocate", WP_KEYWORDS(fabric_allocate),
      "Raw memory: fabric.allocate(size='10GB', latency='low').  It is zero."},
     {"open", WP_KEYWORDS(fabric_open), "Map a region that somebody allocated under this name."},
+    {"connector", WP_KEYWORDS(fabric_connector),
+     "Values of any length under an engine's names, many at once."},
     {"release", fabric_release, METH_O,
      "Give a region back; what still has a view of it keeps it."},
     {"load", WP_KEYWORDS(fabric_load),

@@ -40,9 +40,10 @@ PyMODINIT_FUNC PyInit__weft(void);
 
 PyMODINIT_FUNC PyInit__weft(void)
 {
-    static int (*const parts[])(PyObject *) = {wp_errors_init, wp_view_init,   wp_keys_init,
-                                               wp_fabric_init, wp_region_init, wp_format_init,
-                                               wp_pins_init,   wp_slots_init,  wp_session_init};
+    static int (*const parts[])(PyObject *) = {wp_errors_init,   wp_view_init,   wp_keys_init,
+                                               wp_fabric_init,   wp_region_init, wp_format_init,
+                                               wp_pins_init,     wp_slots_init,  wp_session_init,
+                                               wp_connector_init};
     PyObject *module = PyModule_Create(&definition);
     for (size_t i = 0; module && i < sizeof parts / sizeof parts[0]; i++)
         if (parts[i](module) < 0)

@@ -154,6 +154,9 @@ int wp_slots_init(PyObject *module);
 PyObject *wp_slots_reserve(struct format *format, PyObject *args, PyObject *kwargs);
 PyObject *wp_slots_put(struct format *format, PyObject *args, PyObject *kwargs);
 
+int wp_connector_init(PyObject *module);
+PyObject *wp_connector_make(struct fabric *fabric, PyObject *args, PyObject *kwargs);
+
 int wp_session_init(PyObject *module);
 PyObject *wp_session_make(struct format *format, PyObject *args, PyObject *kwargs);
 PyObject *wp_archived_make(const struct weft_archived *archived, bool durable);
