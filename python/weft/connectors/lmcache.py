@@ -72,10 +72,10 @@ class WeftNative:
         if not dtype:
             raise _refusal("LMCache's names of chunks leave out the KV cache's dtype; give in adapter_params \"dtype\", "
                            "such as \"bf16\"")
-        identity = _joined(("weights", _weights(weights, model)), ("dtype", dtype), ("salt", salt))
+        self._identity = _joined(("weights", _weights(weights, model)), ("dtype", dtype), ("salt", salt))
         self._fabric = weft.connect(socket=socket, domain=domain, token=token, timeout=timeout)
         try:
-            self._connector = self._fabric.connector("lmcache-native@" + identity, workers=workers)
+            self._connector = self._fabric.connector("lmcache-native@" + self._identity, workers=workers)
         except BaseException:
             self._fabric.close()
             raise
