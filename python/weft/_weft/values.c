@@ -177,7 +177,7 @@ struct held {
 static enum weft_status hold(struct weft_format *format, const struct weft_key *key,
                              struct held *out)
 {
-    out->is = false;
+    memset(out, 0, sizeof *out);
     enum weft_status status = weft_get_keys(format, key, 1, WEFT_BLOCK_ORDER, &out->pins);
     if (status != WEFT_OK)
         return status;
@@ -233,8 +233,8 @@ static void read_records(struct values *store, struct value *v, uint32_t count,
 {
     struct held held[VALUES_GROUP];
     uint8_t record[VALUES_RECORD_BYTES];
+    memset(held, 0, sizeof held);
     for (uint32_t i = 0; i < count; i++) {
-        held[i].is = false;
         v[i].recorded = v[i].differs = false;
         v[i].status = named(store, &v[i], error);
         if (v[i].status == WEFT_OK)
@@ -275,9 +275,9 @@ void values_get(struct values *store, struct value *v, uint32_t count, struct va
 {
     struct held held[VALUES_GROUP];
     struct weft_format *format;
+    memset(held, 0, sizeof held);
     read_records(store, v, count, take_same, error);
     for (uint32_t i = 0; i < count; i++) {
-        held[i].is = false;
         if (v[i].status == WEFT_OK)
             v[i].status = placed(store, &v[i], &format, error);
         if (v[i].status == WEFT_OK)

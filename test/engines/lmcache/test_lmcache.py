@@ -51,6 +51,15 @@ class Case(unittest.TestCase):
         memory.tensor.view(torch.uint8).copy_(raw)
         return memory
 
+    def until(self, call):
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            result = call()
+            if result is not None and result is not False:
+                return result
+            time.sleep(0.005)
+        self.fail("it did not come to pass")
+
 
 class Multiprocess(Case):
     """The server's L2 adapter."""
@@ -62,15 +71,6 @@ class Multiprocess(Case):
             "adapter_params": params}))
         self.addCleanup(adapter.close)
         return adapter
-
-    def until(self, call):
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            result = call()
-            if result is not None:
-                return result
-            time.sleep(0.005)
-        self.fail("no completion came")
 
     def store(self, adapter, keys, objects):
         task, done = adapter.submit_store_task(keys, objects), {}
@@ -138,7 +138,7 @@ class Multiprocess(Case):
         self.assertEqual(self.load(adapter, self.keys(1), [self.memory(1)]), [False])
         self.node.start()
         self.assertEqual(self.lookup(adapter, self.keys(1)), [False])
-        self.assertTrue(self.store(adapter, self.keys(1), [self.memory(1)]).is_successful())
+        self.until(lambda: self.store(adapter, self.keys(1), [self.memory(1)]).is_successful() or None)
         self.assertEqual(self.lookup(adapter, self.keys(1)), [True])
 
 
@@ -321,6 +321,7 @@ class InProcess(Case):
         with self.assertRaises(Exception):
             self.put(connector, self.key(), memory)
         self.node.start()
+        self.until(lambda: self.do(connector.ping()) == 0)
         self.assertIsNone(self.do(connector.get(self.key())))
         self.put(connector, self.key(), memory)
         self.same(self.do(connector.get(self.key())), memory)
