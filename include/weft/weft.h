@@ -237,6 +237,42 @@ WEFT_CHECKED WEFT_API enum weft_status weft_quality_keys(struct weft_format *f,
                                                          const struct weft_key *chain, size_t count,
                                                          enum weft_quality *out_worst);
 
+/* ------------------------------------------------------------------------------ vLLM's own names */
+
+/* What vLLM hashes into a block besides its tokens. */
+enum weft_vllm_extra_kind {
+    WEFT_VLLM_LORA = 1,   /* an adapter's name in `text`, its path in `path` */
+    WEFT_VLLM_MM = 2,     /* an image's or the like identifier in `text`, and `offset` */
+    WEFT_VLLM_SALT = 3,   /* a request's cache_salt in `text`; vLLM puts it into block 0 only */
+    WEFT_VLLM_EMBEDS = 4, /* `text` is the SHA-256 of the block's prompt embeddings, 32 bytes */
+};
+
+struct weft_vllm_extra {
+    enum weft_vllm_extra_kind kind;
+    uint32_t block;   /* of these tokens, from 0 */
+    const char *text; /* UTF-8 without an end, up to 1 MiB */
+    size_t bytes;
+    const char *path;
+    size_t path_bytes;
+    int64_t offset; /* of the image's first token from the block's first; negative: before it */
+};
+
+/* The hash before a first block's (vLLM's NONE_HASH).  `seed` is its PYTHONHASHSEED; NULL: that is
+ * not set.  Needs no node. */
+WEFT_API void weft_vllm_root(const char *seed, struct weft_key *out);
+
+/* The hashes of the full blocks of `tokens` after `parent` (NULL: the root without a seed) that
+ * vLLM makes with --prefix-caching-hash-algo sha256_cbor: token_count / block_tokens of them go to
+ * `out`.  `extras` come in the order of their blocks, and within one in vLLM's: LoRA, images, salt,
+ * embeddings; NULL with a count of 0: none.  What it answers is an engine's identity, of which
+ * weft_key_from_bytes makes the key of a block.  Needs no node.  docs/vectors/vllm.json has test
+ * vectors. */
+WEFT_CHECKED WEFT_API enum weft_status weft_vllm_hashes(const struct weft_key *parent,
+                                                        const uint32_t *tokens, size_t token_count,
+                                                        uint32_t block_tokens,
+                                                        const struct weft_vllm_extra *extras,
+                                                        size_t extra_count, struct weft_key *out);
+
 /* ------------------------------------------------------------------------------- pin one block */
 
 /* One held block.  Fields are for reading. */

@@ -25,6 +25,8 @@ static PyMethodDef methods[] = {
     {"connect", WP_KEYWORDS(wp_connect), "Attach to a node."},
     {"version", version, METH_NOARGS, "Of the library inside."},
     {"size_parse", size_parse, METH_O, "'10GB' is 10 x 1024^3."},
+    {"_vllm_hashes", wp_vllm_hashes, METH_VARARGS, NULL},
+    {"_vllm_root", wp_vllm_root, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -182,4 +182,7 @@ struct session {
 /* A fill of `session`, which is taken over; aborted when that fails. */
 PyObject *wp_slots_make_of_fill(struct session *session, struct weft_fill *fill);
 
+PyObject *wp_vllm_hashes(PyObject *module, PyObject *args);
+PyObject *wp_vllm_root(PyObject *module, PyObject *seed);
+
 #endif
