@@ -16,7 +16,6 @@ docs/engines/vllm.md has the recipe.
 """
 import collections
 import logging
-import os
 import threading
 import time
 
@@ -26,14 +25,11 @@ from vllm.v1.kv_offload.tiering.base import JobResult, SecondaryTierManager
 
 import weft
 from weft.connectors import _identity
+from weft.connectors._vllm import DTYPES, HASH_BYTES, check_hashing, label, refusal, weights_of
 
 logger = logging.getLogger("vllm.weft")
 
-HASH_BYTES = 32  # of SHA-256
 KEY_BYTES = HASH_BYTES + 4  # and the group's index, u32be
-
-_DTYPES = {"bfloat16": "bf16", "float16": "f16", "half": "f16", "float32": "f32", "float": "f32", "fp8": "fp8_e4m3",
-           "fp8_e4m3": "fp8_e4m3", "fp8_e5m2": "fp8_e5m2", "int8": "int8"}
 
 _METRICS = {
     "weft_hits": "Chunks that a lookup found in Weft.",
@@ -61,23 +57,6 @@ def facts_of(config):
         "canonical": config.canonical_layout,
         "layout": config.kv_cache_layout,
     }
-
-
-def check_hashing():
-    """Refuse hashes that do not name content: what vLLM made its root of says which they are."""
-    from vllm.v1.core import kv_cache_utils
-    root = getattr(kv_cache_utils, "NONE_HASH", None)
-    if root is not None and len(root) != HASH_BYTES:
-        raise weft_refusal(f"vLLM hashes blocks to {len(root)} bytes, which is no cryptographic hash: two prompts may "
-                           "share one, and one would be served the other's KV; set --prefix-caching-hash-algo sha256 "
-                           "or sha256_cbor")
-    if os.getenv("PYTHONHASHSEED") is None and not hasattr(kv_cache_utils, "DEFAULT_NONE_HASH_SEED"):
-        raise weft_refusal("this vLLM seeds its hashes at random, so nothing would ever be found again; set "
-                           "PYTHONHASHSEED=0 on every instance that is to share")
-
-
-def weft_refusal(sentence):
-    return ValueError("weft: " + sentence)
 
 
 class _Jobs:
@@ -175,16 +154,16 @@ class WeftTier(SecondaryTierManager):
                  timeout=5.0, locality=None, **unknown):
         super().__init__(offloading_spec, primary_kv_view, tier_type, backpressure_detector)
         if unknown:
-            raise weft_refusal(f"the tier has no setting '{sorted(unknown)[0]}'; it has socket, domain, token, weights, "
+            raise refusal(f"the tier has no setting '{sorted(unknown)[0]}'; it has socket, domain, token, weights, "
                                "adapters, salt, threads, queued_stores_max, timeout")
         if locality is not None:
-            raise weft_refusal("the tier has no locality to set: Weft says itself where a block is")
+            raise refusal("the tier has no locality to set: Weft says itself where a block is")
         check_hashing()
         config = offloading_spec.config
         self._row = self._block_size_bytes
         self._flat = primary_kv_view.cast("B")
         if self._flat.readonly:
-            raise weft_refusal("the primary tier's memory is read-only, so nothing could be loaded into it")
+            raise refusal("the primary tier's memory is read-only, so nothing could be loaded into it")
         spec = self._format_spec(config, weights, adapters, salt)
         where = {"socket": socket, "domain": domain, "token": token}
         # Lookups have a connection of their own, which does not wait for a node that hangs.
@@ -207,11 +186,7 @@ class WeftTier(SecondaryTierManager):
 
     def _format_spec(self, config, weights, adapters, salt):
         name = config.model.name
-        known = _identity.weights_digest(name) if weights == "auto" else str(weights)
-        if known is None:
-            logger.warning("weft: the weights of '%s' are not files of this machine, so its name alone says what they "
-                           "are; set \"weights\" to the full hash of its revision, or a changed model is served the "
-                           "KV of the one before", name)
+        known = weights_of(name, None, weights, logger)
         facts = facts_of(config)
         facts["row"] = self._row
         facts["weights"] = known
@@ -219,14 +194,13 @@ class WeftTier(SecondaryTierManager):
         for folder in adapters:
             digest = _identity.folder_digest(folder)
             if digest is None:
-                raise weft_refusal(f"the adapter folder '{folder}' has no files of weights; give folders that have, or "
+                raise refusal(f"the adapter folder '{folder}' has no files of weights; give folders that have, or "
                                    "leave it out")
             facts["adapters"][str(folder)] = digest
         layers = sum(len(group.layer_names) for group in config.groups)
-        label = name.encode("ascii", "backslashreplace").decode()[-300:]
-        return {"model": f"vllm-row:{label}@{_identity.fingerprint({'name': name, **facts})}",
+        return {"model": f"vllm-row:{label(name)}@{_identity.fingerprint({'name': name, **facts})}",
                 "layers": min(max(layers, 1), 1024), "kv_heads": 1, "head_dim": 1,
-                "dtype": _DTYPES.get(config.model.dtype, "int8"),
+                "dtype": DTYPES.get(config.model.dtype, "int8"),
                 "block_tokens": config.groups[0].tokens_per_block * config.cache.blocks_per_chunk,
                 "salt": salt, "block_bytes": self._row, "quality": "lossless"}
 
@@ -307,12 +281,12 @@ class WeftTier(SecondaryTierManager):
     def submit_store(self, job_metadata):
         keys = [bytes(key) for key in job_metadata.keys]
         rows = [int(row) for row in job_metadata.chunk_ids]
-        self._check(keys, rows)
         if any(len(key) != KEY_BYTES for key in keys) or self._closed or \
                 self._jobs.stores() >= self._queued_stores_max:
             self._count("weft_not_stored", len(keys))
             self._finished.append(JobResult(job_id=job_metadata.job_id, success=False))
             return
+        self._check(keys, rows)
         for key in keys:
             self._note(key, job_metadata.req_context)
         self._jobs.put(_Job(job_metadata.job_id, False, keys, rows,
@@ -321,16 +295,16 @@ class WeftTier(SecondaryTierManager):
     def submit_load(self, job_metadata):
         keys = [bytes(key) for key in job_metadata.keys]
         rows = [int(row) for row in job_metadata.chunk_ids]
-        self._check(keys, rows)
         if self._closed:
             self._finished.append(JobResult(job_id=job_metadata.job_id, success=False))
             return
+        self._check(keys, rows)
         self._jobs.put(_Job(job_metadata.job_id, True, keys, rows))
 
     def _check(self, keys, rows):
         count = len(self._flat) // self._row
         if len(keys) != len(rows) or any(not 0 <= row < count for row in rows):
-            raise weft_refusal(f"a job of {len(keys)} keys for {len(rows)} rows of 0 to {count - 1}, the primary tier's")
+            raise refusal(f"a job of {len(keys)} keys for {len(rows)} rows of 0 to {count - 1}, the primary tier's")
 
     def get_finished_jobs(self):
         results = []
