@@ -20,7 +20,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test test-cxl asan tsan fuzz torture stress soak crash bench format lint clang wheel install clean help
+.PHONY: build run test test-cxl test-engines asan tsan fuzz torture stress soak crash bench format lint clang wheel install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -57,6 +57,9 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (30); FUZZ_KEEP=1 keeps new inputs in
 	@scripts/deps build test clang
 	@CC=clang-14 scripts/build build-fuzz $(SANITIZED) -Dfuzz=true -Db_sanitize=address,undefined
 	@scripts/fuzz build-fuzz
+
+test-engines: build ## Weft inside real engines, each in a venv of its own (build/engines/); downloads
+	@test/engines/run.py --build $(BUILD)
 
 torture: build ## the Nth allocation or system call fails, for every N
 	@scripts/run-tests $(BUILD) --suite torture

@@ -237,7 +237,7 @@ WEFT_CHECKED WEFT_API enum weft_status weft_quality_keys(struct weft_format *f,
                                                          const struct weft_key *chain, size_t count,
                                                          enum weft_quality *out_worst);
 
-/* ------------------------------------------------------------------------------ vLLM's own names */
+/* ----------------------------------------------------------------------------- vLLM's own names */
 
 /* What vLLM hashes into a block besides its tokens. */
 enum weft_vllm_extra_kind {

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of the tier need: OffloadingConfigs, names of chunks, and a driver of jobs."""
+import array
 import itertools
 import time
 import types
 
-import numpy
 from vllm.v1.kv_offload import base, config
 from vllm.v1.kv_offload.tiering.base import TransferJob
 
@@ -43,7 +43,7 @@ def request(keys=(), tokens=16, first=0):
 
 
 def job(keys, rows, loads, context):
-    return TransferJob(job_id=next(numbers), keys=keys, chunk_ids=numpy.array(rows, dtype=numpy.int32),
+    return TransferJob(job_id=next(numbers), keys=keys, chunk_ids=array.array("i", rows),
                        is_promotion=loads, req_context=context)
 
 
