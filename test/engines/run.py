@@ -51,7 +51,7 @@ def venv_of(name, build, log):
     words = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     alone = ["--no-deps"] if how == "alone" else []
     if quiet([sys.executable, "-m", "venv", folder], log) and quiet([*words, "-r", requirements], log) and \
-            quiet([*words, *alone, f"{name}=={version}"], log):
+            (how == "inside" or quiet([*words, *alone, f"{name}=={version}"], log)):
         stamp.write_text(wanted)
         return python
     return None
