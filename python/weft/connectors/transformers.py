@@ -122,6 +122,7 @@ class WeftCache(DynamicCache):
     def _identify(self, shape=None):
         """The format for what the model is now."""
         shape = shape or _shape(self._model)
+        self._dtype = self._model.dtype  # which Transformers looks for each time
         known = (_model_facts.facts(self._model, self._revision, self._given), _model_facts.adapter(self._model),
                  tuple(sorted(shape.items())))
         if known not in self._formats:
@@ -260,7 +261,7 @@ class WeftCache(DynamicCache):
             layer.update(*(each.to(place, non_blocking=False) for each in pair))
 
     def _one(self, held, half, number, blocks, shape):
-        whole = torch.empty(shape, dtype=self._model.dtype)
+        whole = torch.empty(shape, dtype=self._dtype)
         for row, pins in enumerate(held):
             parts = [self._view(getattr(pins, half)(block, number)) for block in range(blocks)]
             torch.cat(parts, dim=1, out=whole[row])
@@ -280,7 +281,7 @@ class WeftCache(DynamicCache):
 
     def _view(self, memory):
         """[heads][tokens][dim] of where a block's K or V of one layer lies: not copied."""
-        flat = torch.frombuffer(memory, dtype=self._model.dtype)
+        flat = torch.frombuffer(memory, dtype=self._dtype)
         return flat.view(self._format.block_tokens, self._heads, self._dim).transpose(0, 1)
 
     def _put(self, blocks):
@@ -297,9 +298,9 @@ class WeftCache(DynamicCache):
         expected = (self._heads, blocks * size, self._dim)
         for layer in self.layers:
             for each in (layer.keys, layer.values):
-                if (each.shape[1], each.shape[3]) != (expected[0], expected[2]) or each.dtype != self._model.dtype:
+                if (each.shape[1], each.shape[3]) != (expected[0], expected[2]) or each.dtype != self._dtype:
                     raise InvalidError(f"the cache holds {tuple(each.shape)} {each.dtype}, and Weft expected "
-                                       f"{expected[0]} heads of {expected[2]} in {self._model.dtype}")
+                                       f"{expected[0]} heads of {expected[2]} in {self._dtype}")
         parent = keys[first - 1] if first else None
         with torch.no_grad(), self._format.reserve(keys[first:blocks], parent=parent) as slots:
             for block in range(len(slots)):

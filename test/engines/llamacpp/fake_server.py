@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A FAKE of llama-server, built from its published interface (tools/server/README.md): /props, /tokenize,
 /apply-template, /slots/{id}?action=save|restore|erase, /v1/chat/completions and /completion, and slot files as
-llama.cpp writes them: magic, version, tokens, state.  A token is a byte; the state is made of the tokens, so that a slot's state
-which is not its tokens' is seen.  `computed` counts the prompt's tokens that it had to compute.
+llama.cpp writes them: magic, version, tokens, state.  A token is a byte; the state is made of the tokens, so that a
+slot's state which is not its tokens' is seen.  `computed` counts the prompt's tokens that it had to compute.
 """
 import hashlib
 import http.server

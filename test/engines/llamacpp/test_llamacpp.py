@@ -153,6 +153,20 @@ class LlamaCpp(Case):
         one, other = (np.ctypeslib.as_array(each._ctx.get_logits(), shape=(each.n_vocab(),)) for each in (llama, plain))
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
+    def test_the_proxy_reads_its_files(self):
+        """What the fake llama-server writes is what llama.cpp writes."""
+        import ctypes
+
+        from weft.llamacpp_proxy import file_tokens
+        tokens = prompt(70)
+        llama = self.llama()
+        llama.eval(tokens)
+        path = os.path.join(folder, "slot.bin")
+        words = (ctypes.c_int32 * 70)(*tokens)
+        self.assertGreater(llama_cpp.llama_state_seq_save_file(llama._ctx.ctx, path.encode(), 0, words, 70), 0)
+        with open(path, "rb") as file:
+            self.assertEqual(file_tokens(file.read()), tokens)
+
     def test_detach(self):
         llama, kept = self.both()
         self.refused(weft.InvalidError, "attached", attach, self.fabric, llama)
