@@ -355,6 +355,30 @@ WEFT_CHECKED WEFT_API enum weft_status weft_remove_keys(struct weft_format *f,
                                                         const struct weft_key *keys, size_t count,
                                                         enum weft_status *out_statuses);
 
+/* ------------------------------------------------------------------------- what keys stand for */
+
+#define WEFT_ENGINE_HASH_MAX 64
+#define WEFT_LORA_NAME_MAX 255
+
+/* Keys of one chain, as the engine calls them.  All is borrowed for the call. */
+struct weft_description {
+    const void *hashes; /* one a key, of hash_bytes each: 1 to WEFT_ENGINE_HASH_MAX */
+    size_t hash_bytes;
+    const void *parent_hash; /* of what the first extends; NULL: it begins a prompt */
+    const uint32_t *tokens;  /* count × block_tokens; NULL: not known, and not told of */
+    const char *lora_name;   /* the adapter; NULL: none */
+};
+
+/* Say what keys stand for, so that the node can tell of their blocks in KV events (`kv_events` in
+ * its configuration) when they come, move between tiers and go.  At any time: before they are put,
+ * after it, or for what others put.  *out_taken (may be NULL): how many of them, from the first,
+ * the node took; 0 and WEFT_OK when it tells nobody, fewer than `count` when its table is full.  Of
+ * KV that several ranks put, one should describe it. */
+WEFT_CHECKED WEFT_API enum weft_status weft_describe(struct weft_format *f,
+                                                     const struct weft_key *keys, size_t count,
+                                                     const struct weft_description *what,
+                                                     size_t *out_taken);
+
 /* ------------------------------------------------------------------------------------ sessions */
 
 enum weft_session_state {

@@ -18,6 +18,7 @@
 
 #define WF_DOMAINS_MAX 64
 #define WF_DOMAIN_NAME_MAX 63
+#define WF_TOPIC_MAX 255
 #define WF_ALLOW_MAX 32
 #define WF_ALLOW_TEXT_MAX 1023
 #define WF_TIERS_MAX 8
@@ -27,7 +28,7 @@
 #define WF_TOKEN_MAX 128
 #define WF_ADDRESS_BYTES 64 /* of a numeric address, with its end */
 #define WF_CONFIG_FILE_BYTES_MAX (1u << 20)
-#define WF_CONFIG_FIELDS_MAX 48 /* static_assert'ed beside the tables */
+#define WF_CONFIG_FIELDS_MAX 64 /* static_assert'ed beside the tables */
 #define WF_DOMAIN_FIELDS_MAX 13
 #define WF_TIER_FIELDS_MAX 20
 
@@ -36,6 +37,8 @@
 enum wf_huge { WF_HUGE_AUTO = 0, WF_HUGE_ON, WF_HUGE_OFF };
 enum wf_pool_policy { WF_POOL_POLICY_WEFT = 0, WF_POOL_POLICY_LRU };
 enum wf_objective { WF_OBJECTIVE_HITS = 0, WF_OBJECTIVE_TTFT };
+enum wf_events_encoding { WF_EVENTS_MAP = 0, WF_EVENTS_ARRAY };
+enum wf_events_hashes { WF_EVENTS_NUMBERS = 0, WF_EVENTS_BYTES };
 enum wf_writes { WF_WRITES_DIRECT = 0, WF_WRITES_COPIED };
 /* Among domains that hold more than they are due, who keeps it longer. */
 enum wf_priority { WF_PRIORITY_LOW = 0, WF_PRIORITY_NORMAL, WF_PRIORITY_HIGH };
@@ -138,6 +141,18 @@ struct wf_config {
     uint64_t resp_small_bytes;                /* a domain; 256 MiB */
     uint32_t resp_stall_ms, resp_idle_ms;     /* 60000, 0: never */
     bool resp_strict;
+    char events_address[WF_ADDRESS_BYTES]; /* numeric; "": no KV events, as by default */
+    uint16_t events_port;                  /* 5557; 0: any free one */
+    char events_replay_address[WF_ADDRESS_BYTES];
+    uint16_t events_replay_port;
+    bool events_public;                         /* the addresses may be other than loopback */
+    char events_topic[WF_TOPIC_MAX + 1];        /* "" */
+    char events_domain[WF_DOMAIN_NAME_MAX + 1]; /* "default" */
+    enum wf_events_encoding events_encoding;
+    enum wf_events_hashes events_hashes;
+    uint64_t events_memory;         /* of what is described; 256 MiB */
+    uint32_t events_replay_batches; /* 10000 */
+    uint64_t events_replay_bytes;   /* 64 MiB */
 
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */
     uint64_t pool_bytes_max; /* how far weft_lend may grow it; default: the host's memory */

@@ -31,6 +31,8 @@ static const char *const quality_choices[] = {"lossless", "transparent", "econom
 static const char *const kind_choices[] = {"nvme", "cxl", "s3", "dram", NULL};
 static const char *const admit_choices[] = {"auto", "always", "reused", "never", NULL};
 static const char *const codec_choices[] = {"auto", "none", "lossless", NULL};
+static const char *const encoding_choices[] = {"map", "array", NULL};
+static const char *const hash_choices[] = {"numbers", "bytes", NULL};
 static const char *const log_choices[] = {"off", "error", "warn", "info", "debug", NULL};
 
 const struct wf_field wf_config_fields[] = {
@@ -87,6 +89,29 @@ const struct wf_field wf_config_fields[] = {
     {"resp.strict", WF_VALUE_BOOL, AT(resp_strict), 0, 0, NULL, NULL,
      "Whether a SET that the pool has no room for is an error. Else it is dropped and answered "
      "with OK, as by a cache, which LMCache's own client needs."},
+    {"kv_events.listen", WF_VALUE_LISTEN, AT(events_address), AT(events_port), 0, NULL, NULL,
+     "Address and port where KV events are published as vLLM publishes them (ZeroMQ PUB), like "
+     "127.0.0.1:5557; `off` for none. One that is not loopback needs kv_events.public."},
+    {"kv_events.replay", WF_VALUE_LISTEN, AT(events_replay_address), AT(events_replay_port), 0,
+     NULL, NULL, "Where missed KV events are asked for (ZeroMQ ROUTER); `off` for nowhere."},
+    {"kv_events.public", WF_VALUE_BOOL, AT(events_public), 0, 0, NULL, NULL,
+     "Whether the two may be other than loopback. Whoever reaches them reads the tokens of "
+     "prompts: ZeroMQ asks for no password."},
+    {"kv_events.topic", WF_VALUE_WORD, AT(events_topic), TEXT(struct wf_config, events_topic), NULL,
+     NULL, "Topic of KV events; llm-d wants kv@HOST@MODEL."},
+    {"kv_events.domain", WF_VALUE_NAME, AT(events_domain), WORD(struct wf_config, events_domain),
+     NULL, NULL, "The trust domain whose blocks are told of, and no other's."},
+    {"kv_events.encoding", WF_VALUE_CHOICE, AT(events_encoding), 0, 0, encoding_choices, NULL,
+     "How an event is written: `map` as by vLLM since mid-2026, `array` as before."},
+    {"kv_events.hashes", WF_VALUE_CHOICE, AT(events_hashes), 0, 0, hash_choices, NULL,
+     "How a block's hash is written: `numbers` of its last 8 bytes, as vLLM does by default, or "
+     "all of its `bytes`."},
+    {"kv_events.memory", WF_VALUE_SIZE, AT(events_memory), MIB, TIB, NULL, NULL,
+     "Memory of weftd, beside the pool, for what clients said that blocks stand for."},
+    {"kv_events.replay_batches", WF_VALUE_COUNT, AT(events_replay_batches), 1, 1 << 20, NULL, NULL,
+     "Batches of events that are kept to be asked for again."},
+    {"kv_events.replay_bytes", WF_VALUE_SIZE, AT(events_replay_bytes), MIB, TIB, NULL, NULL,
+     "And no more of them than so many bytes."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,
      "a quarter of the host's memory", "Bytes of the DRAM pool."},
     {"pool.size_max", WF_VALUE_SIZE, AT(pool_bytes_max), MIB, 64 * TIB, NULL,

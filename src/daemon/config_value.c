@@ -104,6 +104,8 @@ static bool read_listen(const struct wf_field *field, void *member, const char *
         address_at[0] = '\0';
         return true;
     }
+    if (strncmp(text, "tcp://", 6) == 0) /* as ZeroMQ people write it */
+        text += 6;
     const char *colon = strrchr(text, ':');
     char address[WF_ADDRESS_BYTES];
     size_t length = colon ? (size_t)(colon - text) : 0;

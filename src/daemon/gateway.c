@@ -47,8 +47,9 @@ enum weft_status wf_gateway_start(struct wf_node *node)
 {
     const struct wf_config *config = &node->config;
     struct wf_resp_domain domains[WF_DOMAINS_MAX];
-    if (!config->resp_address[0])
-        return WEFT_OK;
+    enum weft_status status = wf_gateway_events_start(node);
+    if (status != WEFT_OK || !config->resp_address[0])
+        return status;
     for (uint32_t i = 0; i < config->domain_count; i++)
         domains[i] = (struct wf_resp_domain){.name = config->domains[i].name,
                                              .token = config->domains[i].token};
@@ -69,7 +70,7 @@ enum weft_status wf_gateway_start(struct wf_node *node)
         .idle_ms = config->resp_idle_ms,
         .strict = config->resp_strict,
     };
-    enum weft_status status = wf_resp_start(&options, &node->resp);
+    status = wf_resp_start(&options, &node->resp);
     if (status == WEFT_OK)
         wf_info("gateway", "resp on %s port %u, domain '%s'%s", config->resp_address,
                 wf_resp_port(node->resp), config->resp_domain,
@@ -90,6 +91,7 @@ void wf_gateway_stop(struct wf_node *node)
 {
     wf_resp_stop(node->resp);
     node->resp = NULL;
+    wf_gateway_events_stop(node);
 }
 
 bool wf_gateway_figures(const struct wf_node *node, struct wf_resp_figures *out)

@@ -8,6 +8,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "daemon/gateway_figures.h"
 #include "daemon/node.h"
 #include "gateway/resp.h"
 
@@ -25,5 +26,12 @@ json_t *wf_gateway_json(const struct wf_node *node);
 void wf_gateway_render(FILE *out, const struct wf_resp_figures *now);
 /* Now and then: what was refused becomes an event. */
 void wf_gateway_tick(struct wf_node *node);
+
+/* gateway_events.c: the same for KV events. */
+enum weft_status wf_gateway_events_start(struct wf_node *node);
+void wf_gateway_events_stop(struct wf_node *node);
+bool wf_gateway_events_figures(const struct wf_node *node, struct wf_gateway_events *out);
+json_t *wf_gateway_events_json(const struct wf_node *node);
+void wf_gateway_events_render(FILE *out, const struct wf_gateway_events *now);
 
 #endif

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/hooks.h"
+#include "daemon/described.h"
 #include "daemon/load.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -281,6 +282,7 @@ static void finish(struct load *load)
                                      .quality = wf_store_quality(&domain->store, load->slot)};
         wf_telemetry_moved(domain, load->key, &move);
         wf_below_entered(domain, load->key, true);
+        wf_described_changed(domain, load->key);
     }
     children_tell(load, status != WEFT_OK && status != WEFT_EXISTS);
     load_free(load);

@@ -64,6 +64,7 @@ static const char *const op_names[WF_OP_COUNT] = {
     [WF_OP_DEMOTE] = "demote",
     [WF_OP_ARCHIVE] = "archive",
     [WF_OP_FENCE] = "fence",
+    [WF_OP_DESCRIBE] = "describe",
 };
 
 /* `pooled`: it happens to blocks, so it happens in a pool. */
@@ -447,6 +448,8 @@ char *wf_metrics_render(const struct wf_metrics *metrics,
             render_not_below(out, metrics, gauges);
         if (gauges->has_resp)
             wf_gateway_render(out, &gauges->resp);
+        if (gauges->has_events)
+            wf_gateway_events_render(out, &gauges->events);
         render_counters(out, metrics);
         render_outcomes(out, metrics);
         render_durations(out, metrics);

@@ -17,6 +17,7 @@
 #include "base/hist.h"
 #include "base/status.h"
 #include "daemon/config.h"
+#include "daemon/gateway_figures.h"
 #include "gateway/resp.h"
 #include "shm/control.h"
 
@@ -114,6 +115,8 @@ struct wf_gauges {
     uint64_t archives_made;   /* at this moment */
     bool has_resp;
     struct wf_resp_figures resp;
+    bool has_events;
+    struct wf_gateway_events events;
 };
 
 struct wf_metrics;

@@ -16,6 +16,7 @@
 #include "core/identity.h"
 #include "daemon/ahead.h"
 #include "daemon/below.h"
+#include "daemon/described.h"
 #include "daemon/huge.h"
 #include "daemon/profiles.h"
 #include "daemon/telemetry.h"
@@ -225,6 +226,7 @@ static void gone(void *context, const uint8_t key[32], const struct wf_gone *gon
     wf_telemetry_gone(domain, key, gone);
     wf_ahead_gone(domain, gone);
     wf_below_gone(domain, key, gone);
+    wf_described_changed(domain, key);
 }
 
 bool wf_node_busy(const struct wf_node *node)

@@ -20,6 +20,7 @@
 #include "daemon/secret.h"
 #include "daemon/store.h"
 #include "daemon/workers.h"
+#include "gateway/kvevents.h"
 #include "gateway/resp.h"
 #include "shm/control.h"
 #include "shm/pins.h"
@@ -211,7 +212,9 @@ struct wf_node {
     struct wf_workers *workers;
     struct wf_huge_pages *huge; /* NULL: the pool's pages are what they are */
     struct wf_telemetry *telemetry;
-    struct wf_resp *resp; /* the RESP gateway; NULL: off */
+    struct wf_kvevents *events;     /* who is told of blocks; NULL: nobody */
+    struct wf_described *described; /* what they stand for; NULL: nobody is told */
+    struct wf_resp *resp;           /* the RESP gateway; NULL: off */
     struct wf_resp_figures resp_told;
     uint64_t resp_told_ns;
     struct wf_below *below; /* NULL: no tiers */

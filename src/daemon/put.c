@@ -15,6 +15,7 @@
 #include "base/size.h"
 #include "base/sum.h"
 #include "daemon/below.h"
+#include "daemon/described.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -284,6 +285,7 @@ static void publish(struct commit_job *commit)
             uint8_t key[32];
             wf_desc_key_read(&store->index.desc[slot], key);
             wf_below_entered(domain, key, false);
+            wf_described_changed(domain, key);
             domain->puts++;
             domain->put_bytes += atomic_load_explicit(&store->index.desc[slot].bytes,
                                                       memory_order_relaxed);

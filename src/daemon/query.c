@@ -153,8 +153,10 @@ char *wf_query_status(struct wf_node *node, const struct wf_domain *only)
     json_object_set_new(out, "clients", number(only ? only->clients : node->client_count));
     json_object_set_new(out, "sessions", number(only ? only->sessions : node->session_count));
     json_object_set_new(out, "domains", domains);
-    if (!only)
+    if (!only) {
         json_object_set_new(out, "resp", wf_gateway_json(node));
+        json_object_set_new(out, "kv_events", wf_gateway_events_json(node));
+    }
     char *text = json_dumps(out, JSON_COMPACT);
     json_decref(out);
     return text;

@@ -12,6 +12,7 @@
 #include "core/identity.h"
 #include "daemon/archive.h"
 #include "daemon/below.h"
+#include "daemon/described.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -438,6 +439,7 @@ static const uint16_t sizes[WF_OP_COUNT] = {
     [WF_OP_DEMOTE] = sizeof(struct wf_demote),
     [WF_OP_ARCHIVE] = sizeof(struct wf_archive),
     [WF_OP_FENCE] = sizeof(struct wf_fence),
+    [WF_OP_DESCRIBE] = sizeof(struct wf_describe),
 };
 
 static void handle(struct wf_client *client, const struct wf_message *m)
@@ -464,6 +466,7 @@ static void handle(struct wf_client *client, const struct wf_message *m)
     case WF_OP_DEMOTE: wf_handle_demote(client, request); break;
     case WF_OP_ARCHIVE: wf_handle_archive(client, request); break;
     case WF_OP_FENCE: wf_handle_fence(client, request); break;
+    case WF_OP_DESCRIBE: wf_handle_describe(client, request); break;
     case WF_OP_COUNT: break;
     }
 }

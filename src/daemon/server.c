@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "daemon/below.h"
+#include "daemon/described.h"
 #include "daemon/gateway.h"
 #include "daemon/node.h"
 #include "daemon/profiles.h"
@@ -358,6 +359,7 @@ static void tick(struct wf_node *node)
         wf_below_tick(node->below);
     wf_profiles_tick(node->profiles);
     wf_gateway_tick(node);
+    wf_described_tick(node->described);
     wf_sessions_tell(node);
     node->unpark = true; /* nobody says when a pin is dropped */
     unpark(node);

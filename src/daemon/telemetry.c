@@ -193,6 +193,7 @@ static void fill(void *context, struct wf_gauges *gauges)
         pool->lent_bytes = node->pool_bytes - node->config.pool_bytes;
     gauges->clients_unknown = node->client_count - attached;
     gauges->draining = node->draining;
+    gauges->has_events = wf_gateway_events_figures(node, &gauges->events);
     gauges->has_resp = wf_gateway_figures(node, &gauges->resp);
 }
 

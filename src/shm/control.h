@@ -49,7 +49,8 @@ enum wf_op {
     WF_OP_DEMOTE = 18,
     WF_OP_ARCHIVE = 19,
     WF_OP_FENCE = 20,
-    WF_OP_COUNT = 21,
+    WF_OP_DESCRIBE = 21,
+    WF_OP_COUNT = 22,
 };
 
 struct wf_message {
@@ -277,6 +278,19 @@ struct wf_fence {
     char tier[32]; /* zero-terminated */
     uint32_t host, flags;
 };
+
+/* What keys stand for: body is count keys, count × block_tokens tokens (u32), count hashes of
+ * hash_bytes each; keys of one chain.  Answered with how many, from the first, were taken. */
+struct wf_describe {
+    struct wf_message message;
+    uint32_t format, count;
+    uint32_t hash_bytes, parent_bytes; /* parent_bytes: hash_bytes, or 0 */
+    uint32_t lora_bytes, block_tokens; /* block_tokens: the format's, or 0 */
+    uint8_t parent[WEFT_ENGINE_HASH_MAX];
+    char lora[WEFT_LORA_NAME_MAX + 1];
+    uint8_t body[];
+};
+static_assert(sizeof(struct wf_describe) % 4 == 0, "tokens are read where they lie");
 
 /* A client found that a block's bytes do not match its checksum. */
 struct wf_corrupt {

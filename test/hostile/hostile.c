@@ -53,6 +53,7 @@ static const uint16_t fixed[WF_OP_COUNT] = {
     [WF_OP_DEMOTE] = sizeof(struct wf_demote),
     [WF_OP_ARCHIVE] = sizeof(struct wf_archive),
     [WF_OP_FENCE] = sizeof(struct wf_fence),
+    [WF_OP_DESCRIBE] = sizeof(struct wf_describe),
 };
 
 /* The node, a good client of it, and what the node had before the test. */

@@ -80,7 +80,8 @@ static void every_field_is_set_by_every_layer(void **state)
     static const char *const values[] = {
         [WF_VALUE_PATH] = "/p",   [WF_VALUE_TOKEN] = "secretsecret", [WF_VALUE_LISTEN] = "[::1]:17",
         [WF_VALUE_SIZE] = "32MB", [WF_VALUE_MODE] = "0640",          [WF_VALUE_DURATION] = "7s",
-        [WF_VALUE_NODE] = "1",    [WF_VALUE_BOOL] = "true",          [WF_VALUE_NAME] = "default"};
+        [WF_VALUE_NODE] = "1",    [WF_VALUE_BOOL] = "true",          [WF_VALUE_NAME] = "default",
+        [WF_VALUE_WORD] = "word"};
     for (size_t i = 0; i < wf_config_field_count; i++) {
         const struct wf_field *field = &wf_config_fields[i];
         char number[24];
@@ -104,11 +105,13 @@ static void every_field_is_set_by_every_layer(void **state)
 
         if (strstr(field->key, "token_file") || strstr(field->key, "password_file"))
             continue; /* a load reads the file, which is another test's matter */
-        static const char *const sized[] = {"pool.size_max=64TB"};
         setenv(wf_config_variable(field->key, variable), value, 1);
         bool shrinks = strcmp(field->key, "pool.size_max") == 0;
-        static const char *const small[] = {"pool.size=1MB"};
-        if (wf_config_load("/dev/null", shrinks ? small : sized, 1, &config) != WEFT_OK)
+        const char *const flags[] = {shrinks ? "pool.size=1MB"
+                                     : strcmp(field->key, "kv_events.replay") == 0
+                                         ? "kv_events.listen=[::1]:16" /* it needs that */
+                                         : "pool.size_max=64TB"};
+        if (wf_config_load("/dev/null", flags, 1, &config) != WEFT_OK)
             fail_msg("%s", wf_last_error());
         unsetenv(variable);
         assert_int_equal(config.origin[i].layer, shrinks || strcmp(field->key, "pool.size_max") != 0
