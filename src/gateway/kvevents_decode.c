@@ -45,14 +45,14 @@ static struct item integer(struct cursor *c, size_t width)
     return (struct item){.type = NEGATIVE, .number = (number ^ sign) - sign};
 }
 
-/* What `length` bytes follow it. */
+/* What `length` bytes follow it; nothing, whose bytes nobody looks at, where they are not there. */
 static struct item data(struct cursor *c, enum type type, uint64_t length)
 {
     struct item item = {.type = type, .number = length, .data = c->at};
-    if (c->broken || length > (uint64_t)(c->end - c->at))
-        c->broken = true;
-    else
-        c->at += length;
+    c->broken |= length > (uint64_t)(c->end - c->at);
+    if (c->broken)
+        return (struct item){.type = NIL};
+    c->at += length;
     return item;
 }
 
@@ -61,6 +61,8 @@ static struct item container(struct cursor *c, enum type type, uint64_t count)
 {
     uint64_t least = type == MAP ? 2 * count : count;
     c->broken |= least > (uint64_t)(c->end - c->at);
+    if (c->broken)
+        return (struct item){.type = NIL};
     return (struct item){.type = type, .number = count};
 }
 
