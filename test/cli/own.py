@@ -293,6 +293,19 @@ def hosts_share_a_device():
     os.unlink(device)
 
 
+def children(pid):
+    """The process numbers of what `pid` has started and not yet waited for."""
+    return [int(word) for word in read(f"/proc/{pid}/task/{pid}/children").split()]
+
+
+def runs(pid):
+    """Whether there is such a process that is more than a status which nobody has read."""
+    try:
+        return read(f"/proc/{pid}/stat").rsplit(b")", 1)[1].split()[0] not in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @case
 def what_a_kill_leaves_the_next_start_removes():
     trace = trace_make("killed.jsonl", "--requests", "400")
@@ -302,15 +315,17 @@ def what_a_kill_leaves_the_next_start_removes():
     while not left_behind() and time.time() < until:
         time.sleep(0.05)
     time.sleep(0.5)
+    started = children(run.pid)
+    check(started, "it started no node")
     run.kill()
     run.communicate(timeout=20)
+    until = time.time() + 60
+    while any(runs(pid) for pid in started) and time.time() < until:
+        time.sleep(0.05)  # its node ends by itself, and holds its lock until then
+    check(not any(runs(pid) for pid in started), "the node of a command that was killed goes on")
     check(len(left_behind()) == 1 and str(run.pid) in left_behind()[0], left_behind())
     live = os.path.join(FOLDER, f"weft-{os.getpid()}-abcdef")
     os.mkdir(live)
-    lock = os.path.join(FOLDER, left_behind()[0], "weftd.sock.lock")
-    until = time.time() + 20
-    while os.path.exists(lock[: -len(".lock")]) and time.time() < until:
-        time.sleep(0.05)  # its node ends by itself
     shown = weft("bench", "watch", "--records", "50").stdout.decode()
     check("a weftd of its own" in shown and "1 reader," in shown, shown)
     check(left_behind() == [os.path.basename(live)], "left behind:", left_behind())
