@@ -92,14 +92,20 @@ static void by_itself(uint32_t host)
     }
 }
 
+/* A fence is of the host that forced something last, but for what others did in the middle of that.
+ */
+static uint32_t last_host;
+
 static void tell(void)
 {
+    uint32_t host = last_host;
     caches.forces++;
     if (!caches.event || caches.inside)
         return;
     caches.inside = true;
     caches.event();
     caches.inside = false;
+    last_host = host;
 }
 
 static void each_line(const void *memory, size_t bytes, void (*what)(uint32_t, size_t),
@@ -121,8 +127,6 @@ static void send(uint32_t host, size_t line)
     if (random_below(&caches.random, 8) == 0)
         arrive(host, line);
 }
-
-static uint32_t last_host;
 
 static void streamed(const void *memory, size_t bytes)
 {
@@ -149,8 +153,6 @@ static void invalidated(const void *memory, size_t bytes)
     tell();
 }
 
-/* A fence is of the host that forced something last: only one runs at a time, and each fences what
- * it has sent before another's turn comes. */
 static void fenced(void)
 {
     uint32_t host = last_host;
