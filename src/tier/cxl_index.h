@@ -54,7 +54,8 @@ void wf_cxl_index_fini(struct wf_cxl_index *index);
 /* WF_CXL_NONE when it is not there. */
 uint32_t wf_cxl_index_find(const struct wf_cxl_index *index, const uint8_t key[32]);
 
-/* The key must not be there.  WF_CXL_NONE: no room (for an item, or for a new format). */
+/* Of a key that is there already, find() has either.  WF_CXL_NONE: no room (for an item, or for a
+ * new format). */
 uint32_t wf_cxl_index_insert(struct wf_cxl_index *index, const struct wf_tier_block *block,
                              uint64_t sequence, uint32_t extent, uint32_t granule);
 void wf_cxl_index_remove(struct wf_cxl_index *index, uint32_t item);

@@ -6,6 +6,15 @@
  * which directories have changed, and those are read again.  The counts are written after what they
  * count, so a change that is not seen yet is seen next time.  What is remembered is a hint: find()
  * believes nothing but what it reads anew, past this host's caches.
+ *
+ * A key may lie in two extents: two hosts have published it, or one host has taken it back and
+ * published it anew, and of the two extents the one that has it now was read first.  The place that
+ * was known first stays known, the other is remembered as covered by it; when the first goes, the
+ * extent of the other is read again, so that no block is lost for having moved.
+ *
+ * Extents are looked at in a ring.  A publication has all of them looked at from where the ring is,
+ * and not from the first: a host that publishes all the time would keep the last from ever being
+ * looked at.
  */
 #include "tier/cxl_share.h"
 
@@ -36,9 +45,12 @@ struct wf_cxl_share {
     uint64_t bytes;               /* of blocks that are known */
     uint64_t owned[WF_CXL_HOSTS]; /* extents, by `extents` */
     struct wf_cxl_index index;
+    struct wf_cxl_index
+        covered; /* by blocks of the same keys in `index`; a key may be there twice */
     struct seen *extents;
     uint64_t published[WF_CXL_HOSTS];
-    uint64_t cursor; /* of the round under way; volume->extents: none is */
+    uint64_t cursor; /* the extent to be looked at next */
+    uint64_t to_go;  /* extents to be looked at from there */
     struct wf_cxl_share_stats stats;
     uint64_t header[(WF_CXL_HEADER_MAX + 7) / 8];
 };
@@ -60,9 +72,13 @@ enum weft_status wf_cxl_share_create(struct wf_tier *tier, struct wf_cxl_share *
     s->volume = volume;
     s->owned[0] = volume->extents;
     s->extents = wf_calloc(volume->extents, sizeof *s->extents, "extents of a shared device");
-    enum weft_status status = s->extents ? wf_cxl_index_init(&s->index, wf_cxl_granules(volume) / 2,
-                                                             (uint32_t)volume->extents)
+    s->to_go = volume->extents;
+    uint64_t blocks = wf_cxl_granules(volume) / 2;
+    uint32_t extents = (uint32_t)volume->extents;
+    enum weft_status status = s->extents ? wf_cxl_index_init(&s->index, blocks, extents)
                                          : WEFT_E_NO_MEMORY;
+    if (status == WEFT_OK)
+        status = wf_cxl_index_init(&s->covered, blocks, extents);
     if (status != WEFT_OK) {
         wf_cxl_share_destroy(s);
         return status;
@@ -77,6 +93,8 @@ void wf_cxl_share_destroy(struct wf_cxl_share *s)
         return;
     if (s->index.items)
         wf_cxl_index_fini(&s->index);
+    if (s->covered.items)
+        wf_cxl_index_fini(&s->covered);
     free(s->extents);
     free(s);
 }
@@ -88,26 +106,50 @@ static enum weft_status out_of_use(const struct wf_cxl *t)
 
 /* ---- what has changed */
 
+/* Have an extent read again, whatever its counts say. */
+static void look_again(struct wf_cxl_share *s, uint64_t extent)
+{
+    uint64_t ahead = (extent + s->volume->extents - s->cursor) % s->volume->extents;
+    s->extents[extent].changes = ~s->extents[extent].changes;
+    if (s->to_go <= ahead)
+        s->to_go = ahead + 1;
+}
+
+/* A block is known no more: where its key lies besides is to be read again. */
+static void uncover(struct wf_cxl_share *s, const uint8_t key[32])
+{
+    uint32_t item;
+    while ((item = wf_cxl_index_find(&s->covered, key)) != WF_CXL_NONE) {
+        look_again(s, s->covered.items[item].extent);
+        wf_cxl_index_remove(&s->covered, item);
+    }
+}
+
 static void forget(struct wf_cxl_share *s, uint32_t item)
 {
-    memcpy(s->news.gone[s->news.gone_count++], s->index.items[item].key, 32);
+    uint8_t *key = s->news.gone[s->news.gone_count++];
+    memcpy(key, s->index.items[item].key, 32);
     s->bytes -= s->index.items[item].bytes;
     wf_cxl_index_remove(&s->index, item);
+    uncover(s, key);
 }
 
 /* Blocks that are known of an extent and are not there any more; sets the bits of those that are.
  * Touches the medium. */
-static void drop_old(struct wf_cxl_share *s, uint64_t extent, bool foreign, uint64_t *known)
+static void drop_old(struct wf_cxl_share *s, struct wf_cxl_index *index, uint64_t extent,
+                     bool foreign, uint64_t *known)
 {
     const struct wf_cxl_directory *directory = &s->volume->directories[extent];
-    for (uint32_t item = s->index.heads[extent], next; item != WF_CXL_NONE; item = next) {
-        const struct wf_cxl_item *i = &s->index.items[item];
+    for (uint32_t item = index->heads[extent], next; item != WF_CXL_NONE; item = next) {
+        const struct wf_cxl_item *i = &index->items[item];
         uint64_t word = __atomic_load_n(&directory->words[i->granule], __ATOMIC_ACQUIRE);
         next = i->list_next;
         if (foreign && word >> 16 == i->sequence)
             known[i->granule / 64] |= UINT64_C(1) << i->granule % 64;
-        else
+        else if (index == &s->index)
             forget(s, item);
+        else
+            wf_cxl_index_remove(index, item);
     }
 }
 
@@ -120,7 +162,8 @@ static void read_extent(struct wf_cxl_share *s, uint64_t extent, uint8_t owner)
     uint64_t known[WF_CXL_EXTENT_GRANULES / 64] = {0};
     s->news.gone_count = s->news.fresh_count = 0;
     wf_lines_invalidate(directory, sizeof *directory);
-    drop_old(s, extent, foreign, known);
+    drop_old(s, &s->index, extent, foreign, known);
+    drop_old(s, &s->covered, extent, foreign, known); /* after what may have uncovered some */
     if (!foreign)
         return;
     s->stats.scanned++;
@@ -132,10 +175,10 @@ static void read_extent(struct wf_cxl_share *s, uint64_t extent, uint8_t owner)
             !wf_cxl_header_read(t, granule, word, owner, header_of(s)))
             continue;
         wf_cxl_header_block(header_of(s), &block);
-        if (wf_cxl_index_find(&s->index, block.key) != WF_CXL_NONE)
-            continue;
-        uint32_t item = wf_cxl_index_insert(&s->index, &block, word >> 16, (uint32_t)extent, i);
-        if (item == WF_CXL_NONE)
+        bool second = wf_cxl_index_find(&s->index, block.key) != WF_CXL_NONE;
+        uint32_t item = wf_cxl_index_insert(second ? &s->covered : &s->index, &block, word >> 16,
+                                            (uint32_t)extent, i);
+        if (second || item == WF_CXL_NONE)
             continue;
         s->bytes += block.bytes;
         s->news.fresh[s->news.fresh_count++] = item;
@@ -183,6 +226,12 @@ static void count_owner(struct wf_cxl_share *s, uint64_t extent, uint64_t word)
     s->owned[word ? wf_cxl_owner(word) : 0]++;
 }
 
+static void go_on(struct wf_cxl_share *s)
+{
+    s->cursor = (s->cursor + 1) % s->volume->extents;
+    s->to_go--;
+}
+
 /* Up to the end of one extent that is not as it was. */
 static void refresh(void *context)
 {
@@ -190,15 +239,16 @@ static void refresh(void *context)
     struct wf_cxl_share *s = r->s;
     struct wf_cxl *t = s->volume;
     if (!r->begun && anyone_published(s))
-        s->cursor = 0;
+        s->to_go = t->extents;
     r->begun = true;
-    for (; s->cursor < t->extents; s->cursor++) {
+    for (; s->to_go > 0; go_on(s)) {
         struct wf_cxl_extent *extent = &t->table[s->cursor];
         if (r->left == 0) {
             r->status = WEFT_PENDING;
             return;
         }
         r->left--;
+        r->now = s->extents[s->cursor];
         r->now.word = wf_cxl_extent_word(t, s->cursor);
         r->now.changes = wf_cxl_look(t, &extent->changes);
         if (r->now.word == s->extents[s->cursor].word &&
@@ -219,7 +269,7 @@ enum weft_status wf_cxl_share_refresh(struct wf_cxl_share *s, uint64_t extents_m
                                                 : wf_cxl_guarded(s->volume, refresh, &r);
         if (fault == WF_FAULT_GONE)
             return out_of_use(s->volume);
-        if (fault == WF_FAULT_POISON && s->cursor == s->volume->extents)
+        if (fault == WF_FAULT_POISON && !r.begun)
             return out_of_use(s->volume); /* not in an extent: in the rows of hosts */
         if (fault == WF_FAULT_NONE && r.status != WEFT_EXISTS)
             break;
@@ -227,7 +277,8 @@ enum weft_status wf_cxl_share_refresh(struct wf_cxl_share *s, uint64_t extents_m
         s->stats.corrupt += fault == WF_FAULT_POISON;
         tell(s);
         count_owner(s, s->cursor, r.now.word);
-        s->extents[s->cursor++] = r.now;
+        s->extents[s->cursor] = r.now;
+        go_on(s);
         r.status = WEFT_EXISTS;
     } while (r.status == WEFT_EXISTS);
     return r.status;
@@ -235,8 +286,8 @@ enum weft_status wf_cxl_share_refresh(struct wf_cxl_share *s, uint64_t extents_m
 
 void wf_cxl_share_again(struct wf_cxl_share *s)
 {
-    if (s->cursor == s->volume->extents)
-        s->cursor = 0;
+    if (s->to_go == 0)
+        s->to_go = s->volume->extents;
 }
 
 void wf_cxl_share_listen(struct wf_cxl_share *s,
@@ -329,6 +380,7 @@ static enum weft_status look_up(struct wf_cxl_share *s, struct looking *l)
     }
     s->bytes -= i->bytes;
     wf_cxl_index_remove(&s->index, item);
+    uncover(s, l->key);
     if (l->status == WEFT_MISS) {
         s->stats.missed++;
         return WEFT_MISS;

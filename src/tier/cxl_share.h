@@ -49,7 +49,8 @@ void wf_cxl_share_listen(struct wf_cxl_share *share,
 
 /* Look at what other hosts have changed since, at up to `extents_max` extents (0: all).
  * WEFT_PENDING: there are more to look at; WEFT_OK: all that was published before the call is known
- * now, but for a key that two hosts published: the first one found is the one that is known. */
+ * now.  Of a key that two hosts published, the first one found is the one that is known, and the
+ * other from the first refresh after that one went. */
 enum weft_status wf_cxl_share_refresh(struct wf_cxl_share *share, uint64_t extents_max);
 
 /* Have the next refresh() look at every extent: also at those that changed hands without anything

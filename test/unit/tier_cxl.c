@@ -356,6 +356,95 @@ static void test_hosts_read_each_other_in_place(void **state)
     ops->close(two);
 }
 
+/* Taken back and published anew, a block may lie in an extent that is read before the one where it
+ * was known, and is in two places by then as far as the reader knows. */
+static void test_a_block_that_moves_is_found(void **state)
+{
+    (void)state;
+    struct wf_tier *one = open_tier(1), *two = open_tier(2);
+    struct wf_cxl_share *share = NULL;
+    struct wf_cxl_view view;
+    assert_int_equal(wf_cxl_share_create(two, &share), WEFT_OK);
+    assert_int_equal(write_sized(one, 1, 1u << 20), WEFT_OK);
+    /* Behind it to the end of the extent, which is kept for that. */
+    assert_int_equal(write_sized(one, 3, (1u << 20) - 2 * WF_CXL_GRANULE), WEFT_OK);
+    assert_int_equal(write_sized(one, 2, 1u << 20), WEFT_OK);
+    assert_int_equal(find_other(share, 2, &view), WEFT_OK);
+    uint64_t was = view.granule / WF_CXL_EXTENT_GRANULES;
+    assert_int_equal(remove_one(one, 2), WEFT_OK);
+    assert_int_equal(remove_one(one, 1), WEFT_OK); /* its place is the next to be taken */
+    assert_int_equal(write_sized(one, 2, 1u << 20), WEFT_OK);
+    assert_int_equal(find_other(share, 2, &view), WEFT_OK);
+    assert_true(view.granule / WF_CXL_EXTENT_GRANULES < was);
+    wf_cxl_share_destroy(share);
+    ops->close(one);
+    ops->close(two);
+}
+
+/* Whichever of two hosts lets go first: the other's is found, and not only when something else of
+ * its extent changes. */
+static void test_a_block_of_two_hosts_outlives_one(void **state)
+{
+    (void)state;
+    for (uint32_t first = 1; first <= 2; first++) {
+        struct wf_tier *hosts[] = {NULL, open_tier(1), open_tier(2)}, *three = open_tier(3);
+        struct wf_cxl_share *share = NULL;
+        struct wf_cxl_share_stats stats;
+        struct wf_cxl_view view;
+        assert_int_equal(wf_cxl_share_create(three, &share), WEFT_OK);
+        assert_int_equal(write_one(hosts[first], 1), WEFT_OK);
+        assert_int_equal(find_other(share, 1, &view), WEFT_OK);
+        assert_int_equal(write_one(hosts[3 - first], 1), WEFT_OK);
+        assert_int_equal(find_other(share, 1, &view), WEFT_OK);
+        assert_int_equal(view.host, first);
+        wf_cxl_share_stats(share, &stats);
+        assert_int_equal(stats.blocks, 1);
+        assert_int_equal(stats.bytes, BYTES);
+        assert_int_equal(remove_one(hosts[first], 1), WEFT_OK);
+        assert_int_equal(find_other(share, 1, &view), WEFT_OK);
+        assert_int_equal(view.host, 3 - first);
+        /* The reader finds it wrong before it hears that it went. */
+        assert_int_equal(write_one(hosts[first], 1), WEFT_OK);
+        assert_int_equal(find_other(share, 1, &view), WEFT_OK);
+        assert_int_equal(remove_one(hosts[3 - first], 1), WEFT_OK);
+        assert_int_equal(wf_cxl_share_find(share, view.block.key, &view), WEFT_MISS);
+        assert_int_equal(find_other(share, 1, &view), WEFT_OK);
+        assert_int_equal(view.host, first);
+        assert_int_equal(remove_one(hosts[first], 1), WEFT_OK);
+        assert_int_equal(find_other(share, 1, &view), WEFT_MISS);
+        wf_cxl_share_stats(share, &stats);
+        assert_int_equal(stats.blocks + stats.bytes, 0);
+        wf_cxl_share_destroy(share);
+        ops->close(hosts[1]);
+        ops->close(hosts[2]);
+        ops->close(three);
+    }
+}
+
+/* One that publishes before each look has none of the extents looked at forever again. */
+static void test_a_busy_host_hides_nothing(void **state)
+{
+    (void)state;
+    struct wf_tier *one = open_tier(1), *two = open_tier(2);
+    struct wf_cxl_share *share = NULL;
+    struct wf_cxl_view view;
+    uint8_t key[32];
+    assert_int_equal(wf_cxl_share_create(two, &share), WEFT_OK);
+    assert_int_equal(write_sized(one, 1, 5u << 20), WEFT_OK);
+    assert_int_equal(write_sized(one, 2, 5u << 20), WEFT_OK);
+    random_key(2, key);
+    enum weft_status status = WEFT_MISS;
+    for (uint32_t looks = 0; looks < 40 && status == WEFT_MISS; looks++) {
+        assert_int_equal(looks % 2 ? remove_one(one, 3) : write_one(one, 3), WEFT_OK);
+        assert_true(wf_cxl_share_refresh(share, 1) >= WEFT_OK);
+        status = wf_cxl_share_find(share, key, &view);
+    }
+    assert_int_equal(status, WEFT_OK);
+    wf_cxl_share_destroy(share);
+    ops->close(one);
+    ops->close(two);
+}
+
 struct heard {
     uint32_t came, went;
     struct wf_tier_block last;
@@ -552,6 +641,9 @@ int main(void)
         TEST(test_damage_is_contained),
         TEST(test_the_medium_goes_away),
         TEST(test_hosts_read_each_other_in_place),
+        TEST(test_a_block_that_moves_is_found),
+        TEST(test_a_block_of_two_hosts_outlives_one),
+        TEST(test_a_busy_host_hides_nothing),
         TEST(test_other_hosts_are_a_tier),
         TEST(test_extents_go_from_host_to_host),
         TEST(test_a_dead_host_is_fenced),
