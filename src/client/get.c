@@ -236,26 +236,6 @@ void weft_pins_release(struct weft_pins *pins)
 
 /* ----------------------------------------------------------------------------------------- wait */
 
-/* Are the first `granules` of a held block there? */
-static enum weft_status arrived(const struct attachment *a, const struct weft_pin *pin,
-                                uint32_t granules, uint32_t *out_progress)
-{
-    struct wf_desc *desc = &a->index.desc[pin->slot];
-    uint64_t word = atomic_load_explicit(&desc->word, memory_order_acquire);
-    enum wf_slot_state state = wf_word_state(word);
-    if (wf_word_generation(word) != pin->generation)
-        return WEFT_MISS;
-    if (state == WF_SLOT_COMMITTED || state == WF_SLOT_EVICTING || state == WF_SLOT_DUPLICATE)
-        return WEFT_OK;
-    uint32_t progress = atomic_load_explicit(wf_progress_word(desc), memory_order_acquire);
-    *out_progress = progress;
-    if (progress & WF_PROGRESS_LOST)
-        return WEFT_MISS;
-    if (progress >= granules)
-        return WEFT_OK;
-    return state == WF_SLOT_RESERVED ? WEFT_PENDING : WEFT_MISS;
-}
-
 /* What arrived: is it what our format asks for?  Its word is read after its progress, or its state,
  * was acquired, and what it lost was said there before. */
 static enum weft_status exact_enough(const struct weft_format *f, const struct attachment *a,
@@ -277,7 +257,8 @@ static enum weft_status wait_pin(const struct weft_format *f, const struct weft_
                                            : WF_PROGRESS_ALL;
     for (;;) {
         uint32_t progress = 0;
-        enum weft_status status = arrived(a, pin, granules, &progress);
+        enum weft_status status = wf_index_arrived(&a->index, pin->slot, pin->generation, granules,
+                                                   &progress);
         if (status == WEFT_OK)
             return exact_enough(f, a, pin);
         if (status == WEFT_MISS)

@@ -15,6 +15,8 @@
 #include "base/sum.h"
 #include "client/client.h"
 
+#define TRIES 8u /* of a pin, when the block changes under it each time */
+
 /* Where this thread found its last free entry.  Threads start a cache line apart. */
 static _Thread_local uint32_t cursor;
 static _Thread_local bool cursor_set;
@@ -49,16 +51,22 @@ static enum weft_status pin_on(struct weft_format *f, struct attachment *a,
     struct wf_found found;
     struct wf_pins *pins = &a->pins;
     uint32_t entry;
-    if (!wf_index_find(&a->index, key->bytes, &found))
-        goto miss;
-    if (!wf_pins_take(pins, cursor_of_thread(), found.slot, wf_word_generation(found.word), &entry))
-        return wf_fail(WEFT_E_LIMIT,
-                       "all %u pins of this process are taken; unpin some, or raise limits.pins",
-                       pins->node_first);
-    WF_CRASH("client.pin.taken");
-    if (!confirmed(a, &found)) {
+    for (uint32_t tries = 0;; tries++) {
+        if (!wf_index_find(&a->index, key->bytes, &found))
+            goto miss;
+        if (!wf_pins_take(pins, cursor_of_thread(), found.slot, wf_word_generation(found.word),
+                          &entry))
+            return wf_fail(
+                WEFT_E_LIMIT,
+                "all %u pins of this process are taken; unpin some, or raise limits.pins",
+                pins->node_first);
+        WF_CRASH("client.pin.taken");
+        if (confirmed(a, &found))
+            break;
+        /* The owner asks about it, and it may well stay; or it went and came again. */
         wf_pins_clear(pins, entry);
-        goto miss;
+        if (tries == TRIES || !wf_attachment_good(a))
+            goto miss;
     }
     const struct wf_desc *desc = &a->index.desc[found.slot];
     uint64_t offset = atomic_load_explicit(&desc->offset, memory_order_relaxed);

@@ -63,7 +63,7 @@ void wf_store_fini(struct wf_store *store)
 uint32_t wf_store_find(const struct wf_store *store, const uint8_t key[32])
 {
     struct wf_found found;
-    return wf_index_find(&store->index, key, &found) ? found.slot : WF_SLOT_NONE;
+    return wf_index_find_own(&store->index, key, &found) ? found.slot : WF_SLOT_NONE;
 }
 
 enum weft_status wf_store_parent_by_key(const struct wf_store *store, const uint8_t key[32],

@@ -13,6 +13,8 @@
 
 /* A look at a slot in EVICTING is repeated this often before it counts as a miss. */
 #define EVICTING_SPINS 400
+#define EVICTING_NAPS 2000
+#define EVICTING_NAP_NS 50000u
 
 static uint64_t buckets_for(uint32_t slots_max)
 {
@@ -181,32 +183,74 @@ static enum wf_slot_state look(const struct wf_index *index, uint32_t slot, cons
     return state;
 }
 
+/* COMMITTED: it is there.  EVICTING: the owner is about to say whether it stays.  FREE: no. */
+static enum wf_slot_state find(const struct wf_index *index, const struct probe *p,
+                               struct wf_found *out)
+{
+    bool undecided = false;
+    for (unsigned step = 0; step < PROBE_MAX; step++) {
+        const struct wf_bucket *bucket = &index->buckets[p->home + step];
+        for (int i = 0; i < WF_BUCKET_ENTRIES; i++) {
+            uint64_t entry = atomic_load_explicit(&bucket->entry[i], memory_order_acquire);
+            uint32_t slot = (uint32_t)entry - 1;
+            if ((uint32_t)(entry >> 32) != p->tag || (uint32_t)entry == 0 ||
+                slot >= index->slots_max)
+                continue;
+            enum wf_slot_state state = look(index, slot, p, &out->word);
+            out->slot = slot;
+            if (state == WF_SLOT_COMMITTED)
+                return state;
+            undecided |= state == WF_SLOT_EVICTING;
+        }
+        if (atomic_load_explicit(&bucket->passed, memory_order_acquire) == 0)
+            break;
+    }
+    return undecided ? WF_SLOT_EVICTING : WF_SLOT_FREE;
+}
+
 bool wf_index_find(const struct wf_index *index, const uint8_t key[32], struct wf_found *out)
 {
     struct probe p = probe_for(index, key);
-    for (int spin = 0;;) {
-        bool undecided = false;
-        for (unsigned step = 0; step < PROBE_MAX; step++) {
-            const struct wf_bucket *bucket = &index->buckets[p.home + step];
-            for (int i = 0; i < WF_BUCKET_ENTRIES; i++) {
-                uint64_t entry = atomic_load_explicit(&bucket->entry[i], memory_order_acquire);
-                uint32_t slot = (uint32_t)entry - 1;
-                if ((uint32_t)(entry >> 32) != p.tag || (uint32_t)entry == 0 ||
-                    slot >= index->slots_max)
-                    continue;
-                enum wf_slot_state state = look(index, slot, &p, &out->word);
-                out->slot = slot;
-                if (state == WF_SLOT_COMMITTED)
-                    return true;
-                undecided |= state == WF_SLOT_EVICTING;
-            }
-            if (atomic_load_explicit(&bucket->passed, memory_order_acquire) == 0)
-                break;
-        }
-        if (!undecided || ++spin > EVICTING_SPINS)
+    for (int looks = 0;; looks++) {
+        enum wf_slot_state state = find(index, &p, out);
+        if (state != WF_SLOT_EVICTING || looks == EVICTING_SPINS + EVICTING_NAPS)
+            return state == WF_SLOT_COMMITTED;
+        if (looks < EVICTING_SPINS)
+            wf_cpu_relax();
+        else if (wf_index_alive(index))
+            wf_nap(EVICTING_NAP_NS); /* its owner is not running just now */
+        else
             return false;
-        wf_cpu_relax();
     }
+}
+
+bool wf_index_find_own(const struct wf_index *index, const uint8_t key[32], struct wf_found *out)
+{
+    struct probe p = probe_for(index, key);
+    return find(index, &p, out) == WF_SLOT_COMMITTED;
+}
+
+enum weft_status wf_index_arrived(const struct wf_index *index, uint32_t at, uint32_t generation,
+                                  uint32_t granules, uint32_t *out_progress)
+{
+    struct wf_desc *desc = &index->desc[at];
+    uint64_t word = atomic_load_explicit(&desc->word, memory_order_acquire), before;
+    do {
+        enum wf_slot_state state = wf_word_state(word);
+        if (wf_word_generation(word) != generation)
+            return WEFT_MISS;
+        if (state == WF_SLOT_COMMITTED || state == WF_SLOT_EVICTING || state == WF_SLOT_DUPLICATE)
+            return WEFT_OK;
+        *out_progress = atomic_load_explicit(wf_progress_word(desc), memory_order_acquire);
+        /* What was read is progress only if it is no checksum yet: if the word is as it was. */
+        before = word;
+        word = atomic_load_explicit(&desc->word, memory_order_acquire);
+    } while (word != before);
+    if (*out_progress & WF_PROGRESS_LOST)
+        return WEFT_MISS;
+    if (*out_progress >= granules)
+        return WEFT_OK;
+    return wf_word_state(word) == WF_SLOT_RESERVED ? WEFT_PENDING : WEFT_MISS;
 }
 
 size_t wf_index_match(const struct wf_index *index, const uint8_t *keys, size_t count)
@@ -234,7 +278,9 @@ size_t wf_index_match(const struct wf_index *index, const uint8_t *keys, size_t 
 static bool there(const struct wf_index *index, const uint8_t key[32])
 {
     struct wf_found found;
-    return wf_far_find(&index->far, key) >= 0 || wf_index_find(index, key, &found);
+    /* Below once more: it may have been written there, and gone from DRAM, between the two. */
+    return wf_far_find(&index->far, key) >= 0 || wf_index_find(index, key, &found) ||
+           wf_far_find(&index->far, key) >= 0;
 }
 
 size_t wf_index_match_far(const struct wf_index *index, const uint8_t *keys, size_t count,

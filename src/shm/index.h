@@ -77,9 +77,15 @@ struct wf_found {
     uint64_t word;
 };
 
-/* Find a committed block by its whole key.  A slot that the owner is just asking about is looked at
- * again for a few microseconds. */
+/* Find a committed block by its whole key.  What the owner is just asking about most often stays:
+ * it is looked at again, at first for a few microseconds, as long as an owner takes that runs, and
+ * then with naps, up to some 200 ms, as one may take that the system has to run again. */
 bool wf_index_find(const struct wf_index *index, const uint8_t key[32], struct wf_found *out);
+
+/* Are the first `granules` of a block there that is held, and may be on its way from below?
+ * WEFT_PENDING: not yet, but *out_progress of them.  WEFT_MISS: they will not come. */
+enum weft_status wf_index_arrived(const struct wf_index *index, uint32_t slot, uint32_t generation,
+                                  uint32_t granules, uint32_t *out_progress);
 
 /* The longest prefix of a chain that is in DRAM, by binary search: presence is monotone along a
  * chain, because a parent outlives its children (invariant 2). */
@@ -96,6 +102,9 @@ size_t wf_index_quality(const struct wf_index *index, const uint8_t *keys, size_
                         enum weft_quality *out_worst);
 
 /* ---------------------------------------------------------------------------------- owner side */
+
+/* Find a committed block; what is being evicted is none.  It does not wait for itself. */
+bool wf_index_find_own(const struct wf_index *index, const uint8_t key[32], struct wf_found *out);
 
 /* From here on readers look at each block's quality. */
 static inline void wf_index_lossy_set(struct wf_index *index)

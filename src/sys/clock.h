@@ -5,6 +5,7 @@
 #ifndef WF_SYS_CLOCK_H
 #define WF_SYS_CLOCK_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -18,6 +19,11 @@ static inline uint64_t wf_now_ns(void)
 static inline uint64_t wf_now_ms(void)
 {
     return wf_now_ns() / 1000000u;
+}
+
+static inline void wf_nap(uint32_t ns)
+{
+    nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
 }
 
 /* A hint to the core that this is a spin loop. */

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -15,6 +17,7 @@
 
 #include "../support/random.h"
 #include "shm/index.h"
+#include "sys/clock.h"
 
 #define SLOTS 4096
 
@@ -353,6 +356,55 @@ static void test_noise_is_harmless(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* What a block on its way from below goes through, again and again, until its checksum lies where
+ * its progress was: that is no progress, and says neither "lost" nor anything else. */
+#define GENERATIONS 1000000u
+static _Atomic bool arriving;
+
+static void *arrive(void *context)
+{
+    struct segment *s = context;
+    struct wf_desc *desc = &s->index.desc[0];
+    _Atomic uint32_t *progress = wf_progress_word(desc);
+    for (uint32_t generation = 1; generation < GENERATIONS; generation++) {
+        atomic_store_explicit(&desc->checksum, 0, memory_order_relaxed);
+        atomic_store_explicit(&desc->word, wf_word(generation, 0, WF_SLOT_RESERVED),
+                              memory_order_release);
+        atomic_store_explicit(progress, 3, memory_order_release);
+        atomic_store_explicit(progress, WF_PROGRESS_ALL, memory_order_release);
+        atomic_store_explicit(&desc->checksum, 0, memory_order_relaxed);
+        atomic_store_explicit(&desc->word, wf_word(generation, 0, WF_SLOT_COMMITTED),
+                              memory_order_release);
+        atomic_store_explicit(&desc->checksum, UINT64_MAX, memory_order_release);
+        for (int i = 0; i < 20; i++)
+            wf_cpu_relax();
+    }
+    atomic_store(&arriving, false);
+    return NULL;
+}
+
+static void test_a_checksum_is_no_progress(void **state)
+{
+    struct segment *s = *state;
+    uint64_t wrong = 0;
+    uint32_t progress = 0;
+    pthread_t thread;
+    atomic_store(&arriving, true);
+    assert_int_equal(pthread_create(&thread, NULL, arrive, s), 0);
+    while (atomic_load(&arriving)) {
+        uint64_t word = atomic_load_explicit(&s->index.desc[0].word, memory_order_acquire);
+        uint32_t generation = wf_word_generation(word);
+        if (wf_word_state(word) == WF_SLOT_FREE)
+            continue;
+        enum weft_status status = wf_index_arrived(&s->index, 0, generation, 5, &progress);
+        word = atomic_load_explicit(&s->index.desc[0].word, memory_order_acquire);
+        wrong += status == WEFT_MISS && wf_word_generation(word) == generation;
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(wf_index_arrived(&s->index, 0, GENERATIONS - 1, 5, &progress), WEFT_OK);
+    assert_int_equal(wrong, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -363,6 +415,7 @@ int main(void)
         TEST(test_overflow),
         TEST(test_match),
         TEST(test_evicting_is_a_miss_in_the_end),
+        TEST(test_a_checksum_is_no_progress),
         TEST(test_alive),
         TEST(test_attach_refuses),
         TEST(test_noise_is_harmless),
