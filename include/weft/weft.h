@@ -701,7 +701,8 @@ WEFT_CHECKED WEFT_API enum weft_status weft_fence(struct weft *w, const char *ti
  * keys that begin alike with "below key=DIGITS"), "sessions", "session WORD" (one, by number or
  * name: where its chain is, what is thought of it and would be done next; WEFT_E_NOT_FOUND),
  * "domains", "regions", "formats", "archives", "archive NAME" (one, with its format and keys;
- * WEFT_PENDING while the node, after its start, still reads which ones there are), "events" or, for
+ * WEFT_PENDING while the node, after its start, still reads which ones there are), "engines" (whose
+ * KV events are heard; with "engines key=DIGITS", which of them have that block), "events" or, for
  * the node's own user, "tiers", "devices" and "config".  `cursor` 0 starts; the answer's "next"
  * goes on (0: the end).  A domain sees its own things only. */
 WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor,

@@ -336,6 +336,49 @@ static void present_print(const json_t *dram, const json_t *below)
                    (unsigned long long)number(row, "depth"));
 }
 
+#define ENGINES_ASKED 8 /* keys */
+
+/* Which engines have in HBM, or elsewhere, what begins so, as far as engines are heard. */
+static json_t *engines_find(struct cli *cli, const char *key, const json_t *dram,
+                            const json_t *below)
+{
+    json_t *found = json_array(), *keys = json_array(), *each, *row, *answer;
+    size_t index, inside;
+    char question[96];
+    if (strlen(key) == 64)
+        json_array_append_new(keys, json_string(key));
+    json_array_foreach ((json_t *)(uintptr_t)dram, index, row)
+        if (strlen(key) != 64)
+            json_array_append(keys, json_object_get(row, "key"));
+    json_array_foreach ((json_t *)(uintptr_t)below, index, row)
+        if (strlen(key) != 64 && !row_of(dram, word(row, "key")))
+            json_array_append(keys, json_object_get(row, "key"));
+    json_array_foreach (keys, index, each) {
+        snprintf(question, sizeof question, "engines key=%.64s", json_string_value(each));
+        if (index == ENGINES_ASKED || wf_cli_query(cli, question, 0, 0, &answer) != CLI_OK)
+            break;
+        json_array_foreach (json_object_get(answer, "engines"), inside, row)
+            json_array_append(found, row);
+        json_decref(answer);
+    }
+    json_decref(keys);
+    return found;
+}
+
+static void engines_print(const json_t *engines)
+{
+    size_t index, inside;
+    json_t *row, *medium;
+    json_array_foreach ((json_t *)(uintptr_t)engines, index, row) {
+        printf("%s is in engine %s: ", word(row, "key"), word(row, "engine"));
+        json_array_foreach (json_object_get(row, "media"), inside, medium) {
+            const char *name = json_string_value(medium);
+            printf("%s%s", inside ? ", " : "", strcmp(name, "GPU") == 0 ? "HBM" : name);
+        }
+        puts(", as it says");
+    }
+}
+
 /* What is there now of keys that begin so, in DRAM and below. */
 static int present_find(struct cli *cli, const char *key, json_t **out_dram, json_t **out_below)
 {
@@ -546,6 +589,9 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
     }
     if (code != CLI_OK)
         return code;
+    json_t *engines = engines_find(cli, key, dram, below);
+    if (!cli->json)
+        engines_print(engines);
     json_array_foreach (json_object_get(answer, "events"), index, event) {
         const char *of = json_string_value(json_object_get(event, "key"));
         if ((!of || strncmp(of, key, digits) != 0) &&
@@ -556,17 +602,20 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
             wf_explain_story(event, 0, event);
     }
     size_t there = json_array_size(dram) + json_array_size(below);
-    size_t count = json_array_size(found) + there, failed = there ? 0 : wf_cli_failed_say(cli);
+    size_t count = json_array_size(found) + there + json_array_size(engines),
+           failed = there ? 0 : wf_cli_failed_say(cli);
     if (cli->json) {
         json_t *out = json_object();
         wf_cli_json_set(out, "present", dram);
         wf_cli_json_set(out, "below", below);
+        wf_cli_json_set(out, "engines", engines);
         wf_cli_json_set(out, "events", found);
         wf_cli_json_set(out, "failed_tiers", wf_cli_failed_list(cli));
         wf_cli_json_print(out);
     } else {
         json_decref(dram);
         json_decref(below);
+        json_decref(engines);
         json_decref(found);
         if (!count && wf_cli_opening(cli, opening, sizeof opening))
             printf("%s is not known yet: %s still being opened, and what lies there is found "
@@ -656,7 +705,8 @@ const struct cli_command wf_cmd_explain = {
         "Sums up the node's events: how many blocks went for which reason, how long they had "
         "not been used, and what to change so that more stay; and how many found no room.  "
         "With a KEY, or the first four or more hex digits of one, it says whether that block "
-        "is there, in DRAM or on which tiers below, and what became of it: when it was "
+        "is there, in DRAM or on which tiers below, and in which engine's HBM, as far as weft ls "
+        "engines hears of it, and what became of it: when it was "
         "written below and why, when it was read back and for whom, where it was let go; of the "
         "first and the last block of what found no room it says why they were not stored.\n\n"
         "With a SESSION, its number or its name as weft ls sessions shows them, it says what that "

@@ -22,6 +22,9 @@ static const struct cli_word words[] = {
      "user"},
     {"regions", "named and private regions"},
     {"formats", "the layouts that clients have registered"},
+    {"engines",
+     "engines whose KV events are heard (kv_events.engines), with how many blocks they hold, in "
+     "HBM and in all, and whether what is known of them is whole"},
     {"tiers", "the pool and what lies below it, nearest first as measured, with use and state"},
     {NULL},
 };
@@ -38,6 +41,8 @@ static const char *const examples[] = {
     "weft ls sessions",
     "the largest blocks",
     "weft ls blocks --json | jq '.blocks | sort_by(-.bytes) | .[:10]'",
+    "is what engines hold in HBM known here",
+    "weft ls engines",
     "what is on a tier",
     "weft ls blocks --tier nvme0",
     NULL,
@@ -68,23 +73,37 @@ static const char *question(struct cli *cli, const char *word, const char **out_
     return text;
 }
 
-/* Of domains what fits a line; --json has the rest. */
+/* Of rows what fits a line; --json has the rest. */
+static void rows_print(const json_t *list, const char *const *shown, size_t count)
+{
+    json_t *rows = json_array(), *from;
+    size_t index;
+    json_array_foreach ((json_t *)(uintptr_t)list, index, from) {
+        json_t *row = json_object();
+        for (size_t i = 0; i < count; i++)
+            wf_cli_json_set(row, shown[i], json_incref(json_object_get(from, shown[i])));
+        json_array_append_new(rows, row);
+    }
+    wf_cli_table_print(rows, stdout);
+    json_decref(rows);
+}
+
 static void domains_print(const json_t *list)
 {
     static const char *const shown[] = {"name",       "quality",  "quota_bytes", "used_bytes",
                                         "share",      "priority", "due_bytes",   "floor_bytes",
                                         "lent_bytes", "blocks",   "sessions",    "clients",
                                         "hit_rate"};
-    json_t *rows = json_array(), *domain;
-    size_t index;
-    json_array_foreach ((json_t *)(uintptr_t)list, index, domain) {
-        json_t *row = json_object();
-        for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
-            wf_cli_json_set(row, shown[i], json_incref(json_object_get(domain, shown[i])));
-        json_array_append_new(rows, row);
-    }
-    wf_cli_table_print(rows, stdout);
-    json_decref(rows);
+    rows_print(list, shown, sizeof shown / sizeof shown[0]);
+}
+
+/* Of engines as well. */
+static void engines_print(const json_t *list)
+{
+    static const char *const shown[] = {"name",    "endpoint", "state",     "hbm_blocks",
+                                        "blocks",  "batches",  "gaps",      "replays",
+                                        "dropped", "refused",  "forgotten", "seen_s"};
+    rows_print(list, shown, sizeof shown / sizeof shown[0]);
 }
 
 /* Is a tier failed that may hold what is asked for? */
@@ -130,6 +149,8 @@ static int run(struct cli *cli)
         wf_cli_tiers_print(list, stdout);
     else if (strcmp(words[which].name, "domains") == 0 && json_array_size(list))
         domains_print(list);
+    else if (strcmp(words[which].name, "engines") == 0 && json_array_size(list))
+        engines_print(list);
     else if (json_array_size(list))
         wf_cli_table_print(list, stdout);
     else
@@ -140,16 +161,22 @@ static int run(struct cli *cli)
 
 const struct cli_command wf_cmd_ls = {
     .name = "ls",
-    .summary = "list blocks, sessions, domains, regions, formats or tiers",
-    .synopsis = "blocks|sessions|domains|regions|formats|tiers",
-    .about = "Lists what the node holds.  A domain sees its own things only.  What lies on a tier "
-             "that failed is not known: of blocks below, that is said, with exit status 1.\n\n"
-             "Of tiers, ratio is how much smaller those blocks are that were encoded on their way "
-             "there, heads and tables counted; blocks that are stored as they came are not part of "
-             "it, so that a tier may hold less than its bytes times its ratio.  A tier where "
-             "blocks lie with loss has a line that says how many, and at which quality.  With "
-             "--json, name and why of codec are of blocks that are to be exact, lossy is what "
-             "others are stored by (none: there are none), and qualities has what lies there.",
+    .summary = "list blocks, sessions, domains, regions, formats, engines or tiers",
+    .synopsis = "blocks|sessions|domains|regions|formats|engines|tiers",
+    .about =
+        "Lists what the node holds.  A domain sees its own things only.  What lies on a tier "
+        "that failed is not known: of blocks below, that is said, with exit status 1.\n\n"
+        "Of tiers, ratio is how much smaller those blocks are that were encoded on their way "
+        "there, heads and tables counted; blocks that are stored as they came are not part of "
+        "it, so that a tier may hold less than its bytes times its ratio.  A tier where "
+        "blocks lie with loss has a line that says how many, and at which quality.  With "
+        "--json, name and why of codec are of blocks that are to be exact, lossy is what "
+        "others are stored by (none: there are none), and qualities has what lies there.\n\n"
+        "An engine is live when its events are heard; asking while what was missed is asked "
+        "for; away when nobody is at its endpoint.  Whatever puts what is known of it in doubt "
+        "(a gap that is not filled, a restart, a lost connection) has it forgotten.  dropped "
+        "counts blocks that kv_events.engine_memory had no room for, refused what was no "
+        "batch of events, and seen_s how long ago the last batch came.",
     .words = words,
     .options = options,
     .examples = examples,

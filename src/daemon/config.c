@@ -43,6 +43,7 @@ void wf_config_defaults(struct wf_config *config)
         .events_memory = 256 * MIB,
         .events_replay_batches = 10000,
         .events_replay_bytes = 64 * MIB,
+        .events_engine_memory = 64 * MIB,
         .pool_bytes = memory / 4 / MIB * MIB,
         .pool_bytes_max = memory,
         .pool_huge = WF_HUGE_AUTO,
@@ -486,32 +487,6 @@ static enum weft_status finish_listener(struct wf_config *config, const char *li
     return status;
 }
 
-/* What events say of prompts is for this host, unless somebody said otherwise. */
-static enum weft_status finish_events(const struct wf_config *config)
-{
-    char where[WF_ORIGIN_TEXT_MAX];
-    const char *const fields[] = {"kv_events.listen", "kv_events.replay"},
-                      *const at[] = {config->events_address, config->events_replay_address};
-    for (int i = 0; i < 2; i++)
-        if (at[i][0] && !wf_config_is_loopback(at[i]) && !config->events_public)
-            return wf_fail(WEFT_E_INVALID,
-                           "%s: %s: '%s' can be reached from other hosts, which would read the "
-                           "tokens of prompts; set kv_events.public to true, or use 127.0.0.1",
-                           wf_config_where(config, wf_config_field(fields[i]), where), fields[i],
-                           at[i]);
-    if (at[1][0] && !at[0][0])
-        return wf_fail(WEFT_E_INVALID,
-                       "%s: kv_events.replay: without kv_events.listen there is nothing "
-                       "to replay; set that as well",
-                       wf_config_where(config, wf_config_field(fields[1]), where));
-    if (at[0][0] && !wf_list_find(&wf_config_lists[WF_LIST_DOMAINS], config, config->events_domain))
-        return wf_fail(WEFT_E_INVALID,
-                       "%s: kv_events.domain: there is no domain '%s'; name one of `domains`",
-                       wf_config_where(config, wf_config_field("kv_events.domain"), where),
-                       config->events_domain);
-    return WEFT_OK;
-}
-
 enum weft_status wf_config_finish(struct wf_config *config)
 {
     char where[WF_ORIGIN_TEXT_MAX];
@@ -531,7 +506,7 @@ enum weft_status wf_config_finish(struct wf_config *config)
                        wf_config_where(config, wf_config_field("resp.domain"), where),
                        config->resp_domain);
     if (status == WEFT_OK)
-        status = finish_events(config);
+        status = wf_config_finish_events(config);
     return status == WEFT_OK ? wf_config_finish_tiers(config) : status;
 }
 

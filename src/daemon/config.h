@@ -19,6 +19,9 @@
 #define WF_DOMAINS_MAX 64
 #define WF_DOMAIN_NAME_MAX 63
 #define WF_TOPIC_MAX 255
+#define WF_ENGINES_MAX 16
+#define WF_ENGINE_NAME_MAX 31
+#define WF_MODEL_MAX 511
 #define WF_ALLOW_MAX 32
 #define WF_ALLOW_TEXT_MAX 1023
 #define WF_TIERS_MAX 8
@@ -31,6 +34,7 @@
 #define WF_CONFIG_FIELDS_MAX 64 /* static_assert'ed beside the tables */
 #define WF_DOMAIN_FIELDS_MAX 13
 #define WF_TIER_FIELDS_MAX 20
+#define WF_ENGINE_FIELDS_MAX 5
 
 #define WF_CONFIG_FILE_DEFAULT "/etc/weft/weftd.yaml"
 
@@ -120,6 +124,16 @@ struct wf_tier_config {
     struct wf_config_origin origin[WF_TIER_FIELDS_MAX]; /* a field of the table each */
 };
 
+/* An engine whose KV events are heard. */
+struct wf_engine_config {
+    char name[WF_ENGINE_NAME_MAX + 1]; /* [a-z0-9._-], 1 to 31 */
+    char endpoint[WF_PATH_MAX];        /* tcp://HOST:PORT or ipc://PATH */
+    char replay[WF_PATH_MAX];          /* the same; "": it is not asked for what was missed */
+    char topic[WF_TOPIC_MAX + 1];      /* "": whatever it is */
+    char model[WF_MODEL_MAX + 1];      /* whose blocks its hashes name; "": of no format here */
+    struct wf_config_origin origin[WF_ENGINE_FIELDS_MAX]; /* a field of the table each */
+};
+
 struct wf_config {
     char socket[108];                    /* Unix socket path */
     char state_dir[WF_PATH_MAX];         /* what the node keeps for its next start */
@@ -153,6 +167,7 @@ struct wf_config {
     uint64_t events_memory;         /* of what is described; 256 MiB */
     uint32_t events_replay_batches; /* 10000 */
     uint64_t events_replay_bytes;   /* 64 MiB */
+    uint64_t events_engine_memory;  /* of what one engine says that it holds; 64 MiB */
 
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */
     uint64_t pool_bytes_max; /* how far weft_lend may grow it; default: the host's memory */
@@ -186,9 +201,12 @@ struct wf_config {
     /* With those that wf_config_add_others() made behind them, for the node alone. */
     uint32_t lower_count;
 
+    struct wf_engine_config engines[WF_ENGINES_MAX];
+    uint32_t engine_count; /* default: none */
+
     char file[WF_PATH_MAX];                               /* where it was read from; "": no file */
     struct wf_config_origin origin[WF_CONFIG_FIELDS_MAX]; /* a field of the table each */
-    struct wf_config_origin domains_origin, tiers_origin;
+    struct wf_config_origin domains_origin, tiers_origin, engines_origin;
 };
 
 /* Defaults for this host. */

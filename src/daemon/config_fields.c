@@ -13,6 +13,7 @@
 #define AT(member) offsetof(struct wf_config, member)
 #define IN_DOMAIN(member) offsetof(struct wf_domain_config, member)
 #define IN_TIER(member) offsetof(struct wf_tier_config, member)
+#define IN_ENGINE(member) offsetof(struct wf_engine_config, member)
 #define TEXT(type, member) 0, sizeof(((type *)0)->member) - 1 /* may be empty */
 #define WORD(type, member) 1, sizeof(((type *)0)->member) - 1 /* may not */
 
@@ -95,8 +96,8 @@ const struct wf_field wf_config_fields[] = {
     {"kv_events.replay", WF_VALUE_LISTEN, AT(events_replay_address), AT(events_replay_port), 0,
      NULL, NULL, "Where missed KV events are asked for (ZeroMQ ROUTER); `off` for nowhere."},
     {"kv_events.public", WF_VALUE_BOOL, AT(events_public), 0, 0, NULL, NULL,
-     "Whether the two may be other than loopback. Whoever reaches them reads the tokens of "
-     "prompts: ZeroMQ asks for no password."},
+     "Whether addresses of KV events may be other than loopback. Whoever reaches them reads the "
+     "tokens of prompts: ZeroMQ asks for no password."},
     {"kv_events.topic", WF_VALUE_WORD, AT(events_topic), TEXT(struct wf_config, events_topic), NULL,
      NULL, "Topic of KV events; llm-d wants kv@HOST@MODEL."},
     {"kv_events.domain", WF_VALUE_NAME, AT(events_domain), WORD(struct wf_config, events_domain),
@@ -112,6 +113,9 @@ const struct wf_field wf_config_fields[] = {
      "Batches of events that are kept to be asked for again."},
     {"kv_events.replay_bytes", WF_VALUE_SIZE, AT(events_replay_bytes), MIB, TIB, NULL, NULL,
      "And no more of them than so many bytes."},
+    {"kv_events.engine_memory", WF_VALUE_SIZE, AT(events_engine_memory), MIB, TIB, NULL, NULL,
+     "Memory of weftd, beside the pool, for what each of kv_events.engines says that it holds; "
+     "beyond it, blocks are not taken up."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,
      "a quarter of the host's memory", "Bytes of the DRAM pool."},
     {"pool.size_max", WF_VALUE_SIZE, AT(pool_bytes_max), MIB, 64 * TIB, NULL,
@@ -248,6 +252,23 @@ static const struct wf_field tier_fields[] = {
      "Bytes a second that the background check reads; 0 for none."},
 };
 
+static const struct wf_field engine_fields[] = {
+    {"name", WF_VALUE_NAME, IN_ENGINE(name), WORD(struct wf_engine_config, name), NULL, NULL,
+     "What it is called: 1 to 31 of a-z, 0-9, dot, underscore, hyphen."},
+    {"endpoint", WF_VALUE_WORD, IN_ENGINE(endpoint), WORD(struct wf_engine_config, endpoint), NULL,
+     NULL,
+     "Where it publishes (ZeroMQ PUB): tcp://127.0.0.1:5557 or ipc:///PATH. One that is not on "
+     "this host needs kv_events.public."},
+    {"replay", WF_VALUE_WORD, IN_ENGINE(replay), TEXT(struct wf_engine_config, replay), NULL, NULL,
+     "Where it is asked for batches that were missed, its replay_endpoint; empty for nowhere: then "
+     "all that is known of it is forgotten when one is."},
+    {"topic", WF_VALUE_WORD, IN_ENGINE(topic), TEXT(struct wf_engine_config, topic), NULL, NULL,
+     "What the topics of its batches begin with."},
+    {"model", WF_VALUE_WORD, IN_ENGINE(model), TEXT(struct wf_engine_config, model), NULL, NULL,
+     "Whose blocks its hashes name: a format's model as `weft ls formats` shows it, or the part "
+     "before the last @, with or without what is before a colon. Empty: of no format here."},
+};
+
 static void domain_defaults(void *entry)
 {
     struct wf_domain_config *domain = entry;
@@ -267,6 +288,12 @@ static void tier_defaults(void *entry)
         .timeout_ms = 5000,
         .scrub_bytes_per_s = 32 * MIB,
     };
+}
+
+static void engine_defaults(void *entry)
+{
+    struct wf_engine_config *engine = entry;
+    *engine = (struct wf_engine_config){.endpoint = "tcp://127.0.0.1:5557"};
 }
 
 const struct wf_config_list wf_config_lists[WF_LIST_COUNT] = {
@@ -308,6 +335,25 @@ const struct wf_config_list wf_config_lists[WF_LIST_COUNT] = {
                     "said.",
             .example = "nvme0",
         },
+    [WF_LIST_ENGINES] =
+        {
+            .key = "kv_events.engines",
+            .one = "kv_events.engine",
+            .fields = engine_fields,
+            .field_count = sizeof engine_fields / sizeof engine_fields[0],
+            .max = WF_ENGINES_MAX,
+            .name_max = WF_ENGINE_NAME_MAX,
+            .entries_at = AT(engines),
+            .entry_bytes = sizeof(struct wf_engine_config),
+            .count_at = AT(engine_count),
+            .origin_at = AT(engines_origin),
+            .origins_at = IN_ENGINE(origin),
+            .defaults = engine_defaults,
+            .over = "run a second node for the others",
+            .help = "Engines whose KV events are heard, so that the node knows what they hold. "
+                    "None unless said.",
+            .example = "vllm0",
+        },
 };
 
 static_assert(sizeof wf_config_fields / sizeof wf_config_fields[0] <= WF_CONFIG_FIELDS_MAX,
@@ -316,12 +362,17 @@ static_assert(sizeof domain_fields / sizeof domain_fields[0] <= WF_DOMAIN_FIELDS
               "every field has its origin in struct wf_domain_config");
 static_assert(sizeof tier_fields / sizeof tier_fields[0] <= WF_TIER_FIELDS_MAX,
               "every field has its origin in struct wf_tier_config");
+static_assert(sizeof engine_fields / sizeof engine_fields[0] <= WF_ENGINE_FIELDS_MAX,
+              "every field has its origin in struct wf_engine_config");
 static_assert(WF_TIER_FIELDS_MAX <= WF_LIST_FIELDS_MAX &&
-                  WF_DOMAIN_FIELDS_MAX <= WF_LIST_FIELDS_MAX,
+                  WF_DOMAIN_FIELDS_MAX <= WF_LIST_FIELDS_MAX &&
+                  WF_ENGINE_FIELDS_MAX <= WF_LIST_FIELDS_MAX,
               "the walk over a file has room for the fields of any list");
-static_assert(WF_TIER_NAME_MAX <= WF_LIST_NAME_MAX && WF_DOMAIN_NAME_MAX <= WF_LIST_NAME_MAX,
+static_assert(WF_TIER_NAME_MAX <= WF_LIST_NAME_MAX && WF_DOMAIN_NAME_MAX <= WF_LIST_NAME_MAX &&
+                  WF_ENGINE_NAME_MAX <= WF_LIST_NAME_MAX,
               "keys and origins have room for the names of any list");
-static_assert(IN_DOMAIN(name) == 0 && IN_TIER(name) == 0, "an entry begins with its name");
+static_assert(IN_DOMAIN(name) == 0 && IN_TIER(name) == 0 && IN_ENGINE(name) == 0,
+              "an entry begins with its name");
 static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_pool_policy) == sizeof(int) &&
                   sizeof(enum wf_objective) == sizeof(int) &&
                   sizeof(enum wf_writes) == sizeof(int) &&

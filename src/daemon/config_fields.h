@@ -62,7 +62,7 @@ struct wf_config_list {
     const char *example; /* the entry that the help shows, commented out, when there is none */
 };
 
-enum { WF_LIST_DOMAINS = 0, WF_LIST_TIERS, WF_LIST_COUNT };
+enum { WF_LIST_DOMAINS = 0, WF_LIST_TIERS, WF_LIST_ENGINES, WF_LIST_COUNT };
 extern const struct wf_config_list wf_config_lists[WF_LIST_COUNT];
 
 /* Index of the field named `key`, or -1. */
@@ -112,6 +112,9 @@ char *wf_list_where(const struct wf_config_list *list, const struct wf_config *c
 /* The node of a CXL tier's path "node:N", or -1; the file of "file-emulation:FILE", or NULL. */
 int wf_config_numa_node(const char *path);
 const char *wf_config_emulated(const char *path);
+
+/* wf_config_finish() for KV events, in and out. */
+enum weft_status wf_config_finish_events(const struct wf_config *config);
 
 /* wf_config_finish() for the tiers. */
 enum weft_status wf_config_finish_tiers(const struct wf_config *config);

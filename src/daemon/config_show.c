@@ -127,6 +127,8 @@ static void print_list(FILE *out, const struct wf_config_list *list, struct wf_c
     char text[WF_CONFIG_VALUE_MAX], variable[WF_CONFIG_KEY_MAX + 6];
     bool commented = wf_list_count(list, config) == 0;
     char *entry = wf_list_entry(list, config, 0);
+    const char *dot = strchr(list->key, '.');
+    int in = dot ? 2 : 0;
     if (commented) {
         list->defaults(entry);
         snprintf(entry, list->name_max + 1, "%s", list->example);
@@ -134,14 +136,24 @@ static void print_list(FILE *out, const struct wf_config_list *list, struct wf_c
     snprintf(text, sizeof text, "%s Flags: %s=NAME,NAME and %s.NAME.FIELD=VALUE; %s=NAME,NAME.",
              list->help, list->key, list->one, wf_config_variable(list->key, variable));
     fprintf(out, "\n");
-    print_comment(out, 0, text);
-    fprintf(out, "%s%s:\n", commented ? "# " : "", list->key);
+    print_comment(out, in, text);
+    fprintf(out, "%*s%s%s:\n", in, "", commented ? "# " : "", dot ? dot + 1 : list->key);
     for (size_t i = 0; i < list->field_count; i++) {
         const struct wf_field *field = &list->fields[i];
-        print_comment(out, 4, field->help);
-        fprintf(out, "%s%s:", i ? (commented ? "    # " : "    ") : (commented ? "#   - " : "  - "),
-                field->key);
+        print_comment(out, in + 4, field->help);
+        fprintf(out, "%*s%s%s:", in, "",
+                i ? (commented ? "    # " : "    ") : (commented ? "#   - " : "  - "), field->key);
         print_value(out, field, wf_value_text(field, entry, text, sizeof text));
+    }
+}
+
+/* Those that belong to the section `section` of `width` bytes; with 0 of them: to none. */
+static void print_lists(FILE *out, const char *section, size_t width, struct wf_config *config)
+{
+    for (size_t i = 0; i < WF_LIST_COUNT; i++) {
+        const char *key = wf_config_lists[i].key, *dot = strchr(key, '.');
+        if ((dot ? (size_t)(dot - key) : 0) == width && strncmp(key, section, width) == 0)
+            print_list(out, &wf_config_lists[i], config);
     }
 }
 
@@ -163,14 +175,16 @@ char *wf_config_help(void)
             const struct wf_field *field = &wf_config_fields[i];
             size_t width = strcspn(field->key, "."), before = strcspn(section, ".");
             bool nested = field->key[width] == '.';
+            bool begins = width != before || strncmp(section, field->key, width) != 0;
+            if (begins && *section)
+                print_lists(out, section, before, config);
             fprintf(out, "\n");
-            if (nested && (width != before || strncmp(section, field->key, width) != 0))
+            if (nested && begins)
                 fprintf(out, "%.*s:\n", (int)width, field->key);
             section = nested ? field->key : "";
             print_field(out, field, config);
         }
-        for (size_t i = 0; i < WF_LIST_COUNT; i++)
-            print_list(out, &wf_config_lists[i], config);
+        print_lists(out, "", 0, config);
         if (fclose(out) != 0) {
             free(text);
             text = NULL;

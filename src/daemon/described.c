@@ -19,6 +19,7 @@
 #include "base/table.h"
 #include "core/directory.h"
 #include "daemon/below.h"
+#include "daemon/engines.h"
 #include "sys/memory.h"
 
 #define NONE UINT32_MAX
@@ -36,6 +37,7 @@ struct place {
     uint32_t next_in_table; /* the table's; of a free place: the next free one */
     uint32_t before, after; /* in the order in which they came */
     uint8_t told;           /* CPU, STORAGE */
+    uint32_t format;        /* of which it was described; the node's number */
     struct wf_kv_block *block;
 };
 
@@ -50,7 +52,7 @@ struct wf_described {
     uint32_t looked, room_looked; /* which are looked at next; NONE: the oldest */
     bool lost;                    /* something could not be told: tell all anew */
     bool anew;                    /* it is being done */
-    uint64_t bytes, bytes_max, refused, held;
+    uint64_t bytes, bytes_max, refused, held, filled;
 };
 
 /* --------------------------------------------------------------------------------------- table */
@@ -190,9 +192,69 @@ static void settle(struct wf_described *described, struct place *place, uint8_t 
             place->told &= (uint8_t)~bit;
 }
 
+/* Who describes bare may not know of a parent; the engine's is taken then, if it says as much of it
+ * as is told of it. */
+static bool parents_agree(const struct wf_node *node, const struct wf_kv_block *ours,
+                          const struct wf_kv_block *engines)
+{
+    if (!ours->parent_bytes)
+        return !engines->parent_bytes || engines->parent_bytes == ours->hash_bytes ||
+               node->config.events_hashes == WF_EVENTS_NUMBERS;
+    return engines->parent_bytes &&
+           wf_kv_hash_number(wf_kv_block_parent(ours), ours->parent_bytes) ==
+               wf_kv_hash_number(wf_kv_block_parent(engines), engines->parent_bytes);
+}
+
+static bool adapters_agree(const struct wf_kv_block *ours, const struct wf_kv_block *engines)
+{
+    return !ours->lora_bytes ||
+           (ours->lora_bytes == engines->lora_bytes &&
+            memcmp(wf_kv_block_lora(ours), wf_kv_block_lora(engines), ours->lora_bytes) == 0);
+}
+
+/* What was described without tokens becomes whole by what an engine said of that hash.  The hash
+ * stays ours, which may be all of what the engine says a part of. */
+static void fill(struct wf_described *described, struct place *place)
+{
+    struct wf_kv_block *ours = place->block,
+                       *engines = wf_engines_meaning(described->node,
+                                                     &described->node->formats[place->format],
+                                                     wf_kv_block_hash(ours), ours->hash_bytes);
+    if (!engines)
+        return;
+    struct wf_kv_meaning meaning = {.hash = wf_kv_block_hash(ours),
+                                    .hash_bytes = ours->hash_bytes,
+                                    .parent = wf_kv_block_parent(ours),
+                                    .parent_bytes = ours->parent_bytes,
+                                    .lora = wf_kv_block_lora(engines),
+                                    .lora_bytes = engines->lora_bytes,
+                                    .tokens = engines->tokens,
+                                    .token_count = engines->token_count};
+    if (!ours->parent_bytes && engines->parent_bytes) {
+        meaning.parent = wf_kv_block_parent(engines);
+        meaning.parent_bytes = engines->parent_bytes;
+    }
+    uint64_t bytes = described->bytes - wf_kv_block_bytes(ours);
+    bool agree = parents_agree(described->node, ours, engines) && adapters_agree(ours, engines);
+    struct wf_kv_block *whole = agree ? wf_kv_block_create(&meaning) : NULL;
+    if (whole && bytes + wf_kv_block_bytes(whole) <= described->bytes_max) {
+        described->bytes = bytes + wf_kv_block_bytes(whole);
+        described->held--;
+        described->filled++;
+        place->block = whole;
+        whole = ours;
+    }
+    wf_kv_block_put(whole);
+    wf_kv_block_put(engines);
+}
+
 static void look(struct wf_described *described, uint32_t i)
 {
     struct place *place = &described->places[i];
+    if (!described->events)
+        return;
+    if (!place->block->token_count)
+        fill(described, place);
     /* Without tokens an event says nothing that a router can match a prompt with, and one of block
      * size 0 may break it: such a block is held back until somebody describes it with them. */
     if (place->block->token_count)
@@ -224,7 +286,7 @@ static void begin_anew(struct wf_described *described)
 
 void wf_described_tick(struct wf_described *described)
 {
-    if (!described)
+    if (!described || !described->events)
         return;
     if (wf_kvevents_anew(described->events) || described->lost)
         begin_anew(described);
@@ -273,7 +335,7 @@ static bool adds_nothing(const struct wf_kv_block *known, const struct wf_kv_blo
 }
 
 /* False: there was no room. */
-static bool describe(struct wf_described *described, const uint8_t key[32],
+static bool describe(struct wf_described *described, const uint8_t key[32], uint32_t format,
                      const struct wf_kv_meaning *meaning)
 {
     struct wf_kv_block *block = wf_kv_block_create(meaning);
@@ -294,6 +356,7 @@ static bool describe(struct wf_described *described, const uint8_t key[32],
             wf_kv_block_put(block);
             return false;
         }
+        described->places[i].format = format;
     }
     if (!described->anew || described->places[i].told)
         look(described, i);
@@ -346,7 +409,7 @@ void wf_handle_describe(struct wf_client *client, const struct wf_describe *requ
         meaning.hash = hashes + (size_t)i * request->hash_bytes;
         meaning.tokens = (const uint32_t *)(const void *)(tokens +
                                                           (size_t)i * request->block_tokens * 4);
-        full = !describe(described, keys + (size_t)i * 32, &meaning);
+        full = !describe(described, keys + (size_t)i * 32, request->format, &meaning);
         answer->count += !full;
         meaning.parent = meaning.hash;
         meaning.parent_bytes = request->hash_bytes;
@@ -354,10 +417,25 @@ void wf_handle_describe(struct wf_client *client, const struct wf_describe *requ
     wf_answer(client, &request->message, WEFT_OK, sizeof *answer, NULL, 0);
 }
 
+const struct wf_kv_block *wf_described_find(const struct wf_domain *domain, const uint8_t key[32],
+                                            const struct wf_format_entry **out_format)
+{
+    const struct wf_node *node = domain->node;
+    const struct wf_described *described = node->described;
+    if (!described || described->domain != domain)
+        return NULL;
+    uint32_t i = wf_table_find(&described->table, key);
+    if (i == WF_TABLE_NONE)
+        return NULL;
+    *out_format = &node->formats[described->places[i].format];
+    return described->places[i].block;
+}
+
 void wf_described_figures(const struct wf_described *described, struct wf_described_figures *out)
 {
     *out = (struct wf_described_figures){.blocks = described->table.count,
                                          .bytes = described->bytes,
                                          .held = described->held,
+                                         .filled = described->filled,
                                          .refused = described->refused};
 }

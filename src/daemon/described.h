@@ -19,7 +19,7 @@
 
 struct wf_described;
 
-/* `domain`: whose blocks are told of, and no other's. */
+/* `domain`: whose blocks are told of, and no other's.  `events`: NULL when nobody is told. */
 enum weft_status wf_described_create(struct wf_node *node, struct wf_domain *domain,
                                      struct wf_kvevents *events, uint64_t bytes_max,
                                      struct wf_described **out);
@@ -29,6 +29,11 @@ void wf_described_destroy(struct wf_described *described);
 void wf_described_changed(struct wf_domain *domain, const uint8_t key[32]);
 /* Now and then: what nobody said changed (below DRAM) is found, and what was not told yet is. */
 void wf_described_tick(struct wf_described *described);
+
+/* What the key stands for, and as a block of which format; NULL: nobody said.  Good until the next
+ * call of this table. */
+const struct wf_kv_block *wf_described_find(const struct wf_domain *domain, const uint8_t key[32],
+                                            const struct wf_format_entry **out_format);
 
 void wf_described_figures(const struct wf_described *described, struct wf_described_figures *out);
 

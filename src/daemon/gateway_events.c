@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "daemon/described.h"
+#include "daemon/engines.h"
 #include "daemon/gateway.h"
 #include "daemon/metrics.h"
 #include "daemon/telemetry.h"
@@ -19,6 +20,8 @@ static const struct {
     {"described", "Blocks that clients said what they stand for.", AT(described.blocks), false},
     {"described_bytes", "Memory that these take.", AT(described.bytes), false},
     {"held", "Of these, blocks without tokens, which are not told of.", AT(described.held), false},
+    {"filled", "Blocks described without tokens that an engine told the tokens of.",
+     AT(described.filled), true},
     {"subscriptions", "Topics of ours that somebody subscribed to.", AT(out.topics), false},
     {"queued", "Events that wait to be published.", AT(out.queued), false},
     {"kept", "Batches that can be asked for again.", AT(out.kept), false},
@@ -41,11 +44,9 @@ static uint64_t figure(const struct wf_gateway_events *of, size_t index)
     return *(const uint64_t *)(const void *)((const char *)of + figures[index].at);
 }
 
-enum weft_status wf_gateway_events_start(struct wf_node *node)
+static enum weft_status publish(struct wf_node *node)
 {
     const struct wf_config *config = &node->config;
-    if (!config->events_address[0])
-        return WEFT_OK;
     const struct wf_kvevents_options options = {
         .address = config->events_address,
         .port = config->events_port,
@@ -57,22 +58,31 @@ enum weft_status wf_gateway_events_start(struct wf_node *node)
         .replay_batches = config->events_replay_batches,
         .replay_bytes = config->events_replay_bytes,
     };
-    struct wf_domain *domain = wf_node_domain(node, config->events_domain);
     enum weft_status status = wf_kvevents_start(&options, &node->events);
-    if (status == WEFT_OK)
-        status = wf_described_create(node, domain, node->events, config->events_memory,
-                                     &node->described);
     if (status != WEFT_OK)
         return status;
-    wf_info("gateway", "KV events of domain '%s' on %s port %u", domain->config->name,
+    wf_info("gateway", "KV events of domain '%s' on %s port %u", config->events_domain,
             config->events_address, wf_kvevents_port(node->events));
     wf_telemetry_event(node, NULL, "gateway", "KV events are published on %s port %u",
                        config->events_address, wf_kvevents_port(node->events));
     return WEFT_OK;
 }
 
+enum weft_status wf_gateway_events_start(struct wf_node *node)
+{
+    const struct wf_config *config = &node->config;
+    if (!config->events_address[0] && !config->engine_count)
+        return WEFT_OK;
+    enum weft_status status = config->events_address[0] ? publish(node) : WEFT_OK;
+    if (status == WEFT_OK)
+        status = wf_described_create(node, wf_node_domain(node, config->events_domain),
+                                     node->events, config->events_memory, &node->described);
+    return status == WEFT_OK ? wf_engines_start(node) : status;
+}
+
 void wf_gateway_events_stop(struct wf_node *node)
 {
+    wf_engines_stop(node);
     wf_described_destroy(node->described);
     wf_kvevents_stop(node->events);
     node->described = NULL;
@@ -81,7 +91,7 @@ void wf_gateway_events_stop(struct wf_node *node)
 
 bool wf_gateway_events_figures(const struct wf_node *node, struct wf_gateway_events *out)
 {
-    if (!node->described)
+    if (!node->events)
         return false;
     wf_kvevents_figures(node->events, &out->out);
     wf_described_figures(node->described, &out->described);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/metrics.h"
+#include "daemon/engines.h"
 #include "daemon/gateway.h"
 
 #include <assert.h>
@@ -450,6 +451,7 @@ char *wf_metrics_render(const struct wf_metrics *metrics,
             wf_gateway_render(out, &gauges->resp);
         if (gauges->has_events)
             wf_gateway_events_render(out, &gauges->events);
+        wf_engines_render(out, &gauges->engines);
         render_counters(out, metrics);
         render_outcomes(out, metrics);
         render_durations(out, metrics);

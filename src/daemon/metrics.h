@@ -117,6 +117,7 @@ struct wf_gauges {
     struct wf_resp_figures resp;
     bool has_events;
     struct wf_gateway_events events;
+    struct wf_engines_figures engines;
 };
 
 struct wf_metrics;

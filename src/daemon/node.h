@@ -213,8 +213,10 @@ struct wf_node {
     struct wf_huge_pages *huge; /* NULL: the pool's pages are what they are */
     struct wf_telemetry *telemetry;
     struct wf_kvevents *events;     /* who is told of blocks; NULL: nobody */
-    struct wf_described *described; /* what they stand for; NULL: nobody is told */
-    struct wf_resp *resp;           /* the RESP gateway; NULL: off */
+    struct wf_described *described; /* what they stand for; NULL: nobody is told, or heard */
+    struct wf_kvengines *engines;   /* who is heard; NULL: nobody */
+    struct wf_kvengine_figures *engines_told; /* a kv_events.engines each */
+    struct wf_resp *resp;                     /* the RESP gateway; NULL: off */
     struct wf_resp_figures resp_told;
     uint64_t resp_told_ns;
     struct wf_below *below; /* NULL: no tiers */

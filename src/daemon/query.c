@@ -14,6 +14,7 @@
 #include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/devices.h"
+#include "daemon/engines.h"
 #include "daemon/gateway.h"
 #include "daemon/huge.h"
 #include "daemon/node.h"
@@ -433,11 +434,13 @@ static enum weft_status refused(const struct wf_node *node, const char *what,
                        "'%.96s' is not known yet: the node still reads which archives its tiers "
                        "have; ask again",
                        what);
-    return wf_fail(status,
-                   "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], "
-                   "sessions, session WORD, regions, domains, formats, archives, archive NAME, "
-                   "events or, as the node's user, tiers, devices and config",
-                   what);
+    return wf_fail(
+        status,
+        "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], "
+        "sessions, session WORD, regions, domains, formats, archives, archive NAME, engines "
+        "[key=DIGITS], "
+        "events or, as the node's user, tiers, devices and config",
+        what);
 }
 
 /* The answer, or NULL and why in *status, which is WEFT_OK before. */
@@ -466,6 +469,10 @@ static char *answer_to(const struct wf_client *client, const struct wf_query *re
         return list_formats(node, domain, cursor);
     if (strncmp(what, "format ", 7) == 0)
         return format_show(node, domain, what + 7, status);
+    if (strcmp(what, "engines") == 0)
+        return wf_engines_list(domain, owner);
+    if (strncmp(what, "engines key=", 12) == 0)
+        return wf_engines_key(domain, what + 12, status);
     if (strcmp(what, "archives") == 0)
         return wf_archives_list(domain, cursor);
     if (strncmp(what, "archive ", 8) == 0)

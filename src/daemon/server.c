@@ -22,6 +22,7 @@
 #include "base/size.h"
 #include "daemon/below.h"
 #include "daemon/described.h"
+#include "daemon/engines.h"
 #include "daemon/gateway.h"
 #include "daemon/node.h"
 #include "daemon/profiles.h"
@@ -360,6 +361,7 @@ static void tick(struct wf_node *node)
     wf_profiles_tick(node->profiles);
     wf_gateway_tick(node);
     wf_described_tick(node->described);
+    wf_engines_tick(node);
     wf_sessions_tell(node);
     node->unpark = true; /* nobody says when a pin is dropped */
     unpark(node);

@@ -15,6 +15,7 @@
 #include "daemon/ages.h"
 #include "daemon/archive.h"
 #include "daemon/below.h"
+#include "daemon/engines.h"
 #include "daemon/events.h"
 #include "daemon/gateway.h"
 #include "daemon/http.h"
@@ -194,6 +195,7 @@ static void fill(void *context, struct wf_gauges *gauges)
     gauges->clients_unknown = node->client_count - attached;
     gauges->draining = node->draining;
     gauges->has_events = wf_gateway_events_figures(node, &gauges->events);
+    wf_engines_figures(node, &gauges->engines);
     gauges->has_resp = wf_gateway_figures(node, &gauges->resp);
 }
 

@@ -91,7 +91,9 @@ enum weft_status wf_kv_encode(const struct wf_kv_style *style, double ts,
 
 struct wf_kv_heard {
     enum wf_kv_kind kind;
-    enum wf_kv_medium medium;     /* NOWHERE: it was not said */
+    enum wf_kv_medium medium; /* NOWHERE: it was not said; ELSEWHERE also: on another host */
+    uint32_t group;           /* of layers, from 0; what was not said is 0 */
+    bool plain; /* STORED: tokens and adapter are all that the hash is of, besides the parent's */
     struct wf_kv_meaning meaning; /* borrowed for the call; tokens only when they fit the blocks */
 };
 

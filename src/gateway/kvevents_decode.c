@@ -142,10 +142,11 @@ struct event {
     enum wf_kv_medium medium;
     struct cursor hashes, tokens; /* at the first element */
     uint64_t hash_count, token_count, block_size;
-    bool has_hashes;
+    uint32_t group;
+    bool has_hashes, remote, rich; /* rich: images, a salt and the like are in the hashes */
     struct hash parent;
-    const uint8_t *lora;
-    size_t lora_bytes;
+    const uint8_t *lora, *extra; /* extra: the text that is the only extra key of blocks */
+    size_t lora_bytes, extra_bytes;
 };
 
 static void hash_of(struct cursor *c, struct item item, struct hash *out)
@@ -197,10 +198,50 @@ static enum wf_kv_medium medium_of(struct item item)
     for (enum wf_kv_medium medium = WF_KV_GPU; medium <= WF_KV_STORAGE; medium++)
         if (is_text(item, wf_kv_medium_name(medium)))
             return medium;
-    return WF_KV_ELSEWHERE;
+    return is_text(item, "CPU_PINNED") ? WF_KV_CPU /* SGLang's names */
+           : is_text(item, "DISK")     ? WF_KV_STORAGE
+                                       : WF_KV_ELSEWHERE;
 }
 
-enum field { HASHES, PARENT, TOKENS, SIZE, MEDIUM, LORA, OTHER };
+/* A block's extra keys begin with its adapter's name, if it has one; what is more goes into its
+ * hash and is said nowhere else. */
+static void take_extras(struct cursor *c, struct item item, struct event *event)
+{
+    if (item.type != ARRAY) {
+        event->rich |= item.type != NIL;
+        pass(c, item, DEPTH_MAX);
+        return;
+    }
+    for (uint64_t i = 0; i < item.number && !c->broken; i++) {
+        struct item keys = next(c);
+        struct cursor inside = *c;
+        pass(c, keys, DEPTH_MAX - 1);
+        if (keys.type == NIL || (keys.type == ARRAY && keys.number == 0) || c->broken)
+            continue;
+        struct item first = keys.type == ARRAY && keys.number == 1 ? next(&inside) : keys;
+        bool same = !event->extra || (event->extra_bytes == first.number &&
+                                      memcmp(event->extra, first.data, event->extra_bytes) == 0);
+        event->rich |= first.type != TEXT || first.number == 0 || !same;
+        /* Compared when all fields were read: the adapter's name may stand behind. */
+        event->extra = event->rich ? NULL : first.data;
+        event->extra_bytes = event->rich ? 0 : (size_t)first.number;
+    }
+}
+
+enum field {
+    HASHES,
+    PARENT,
+    TOKENS,
+    SIZE,
+    MEDIUM,
+    LORA,
+    GROUP,
+    EXTRAS,
+    LOCALITY,
+    SALT,
+    LOOKAHEAD,
+    OTHER
+};
 
 static void take_field(struct cursor *c, enum field field, struct event *event)
 {
@@ -213,6 +254,16 @@ static void take_field(struct cursor *c, enum field field, struct event *event)
         take_tokens(c, item, event);
         return;
     }
+    if (field == EXTRAS) {
+        take_extras(c, item, event);
+        return;
+    }
+    if (field == GROUP && item.type == POSITIVE)
+        event->group = item.number < UINT32_MAX ? (uint32_t)item.number : UINT32_MAX;
+    if (field == LOCALITY)
+        event->remote = is_text(item, "REMOTE");
+    if (field == SALT || field == LOOKAHEAD)
+        event->rich |= item.type != NIL;
     if (field == PARENT && item.type != NIL)
         hash_of(c, item, &event->parent);
     if (field == SIZE) {
@@ -239,8 +290,9 @@ static enum wf_kv_kind kind_of(struct item tag)
 
 static void event_array(struct cursor *c, uint64_t count, struct event *event)
 {
-    static const enum field stored[] = {HASHES, PARENT, TOKENS, SIZE, OTHER, MEDIUM, LORA},
-                            removed[] = {HASHES, MEDIUM};
+    static const enum field stored[] = {HASHES, PARENT, TOKENS, SIZE,  OTHER, MEDIUM,
+                                        LORA,   EXTRAS, GROUP,  OTHER, OTHER, LOCALITY},
+                            removed[] = {HASHES, MEDIUM, GROUP, LOCALITY};
     struct item tag = next(c);
     c->broken |= count == 0 || tag.type != TEXT;
     event->kind = kind_of(tag);
@@ -256,9 +308,17 @@ static void event_array(struct cursor *c, uint64_t count, struct event *event)
 
 static void event_map(struct cursor *c, uint64_t count, struct event *event)
 {
-    static const char *const names[] = {[HASHES] = "block_hashes", [PARENT] = "parent_block_hash",
-                                        [TOKENS] = "token_ids",    [SIZE] = "block_size",
-                                        [MEDIUM] = "medium",       [LORA] = "lora_name"};
+    static const char *const names[] = {[HASHES] = "block_hashes",
+                                        [PARENT] = "parent_block_hash",
+                                        [TOKENS] = "token_ids",
+                                        [SIZE] = "block_size",
+                                        [MEDIUM] = "medium",
+                                        [LORA] = "lora_name",
+                                        [GROUP] = "group_idx",
+                                        [EXTRAS] = "extra_keys",
+                                        [LOCALITY] = "locality",
+                                        [SALT] = "cache_salt",
+                                        [LOOKAHEAD] = "lookahead_token_ids"};
     const struct cursor start = *c;
     /* Its kind may stand anywhere, and says what the other names mean. */
     for (uint64_t i = 0; i < count && !c->broken; i++) {
@@ -302,7 +362,12 @@ static void tell(const struct event *event, void (*hear)(void *, const struct wf
     uint32_t tokens[WF_KV_TOKENS_MAX];
     struct cursor hashes = event->hashes, token = event->tokens;
     struct hash hash, parent = event->parent;
-    struct wf_kv_heard heard = {.kind = event->kind, .medium = event->medium};
+    bool named = !event->extra || (event->extra_bytes == event->lora_bytes &&
+                                   memcmp(event->extra, event->lora, event->lora_bytes) == 0);
+    struct wf_kv_heard heard = {.kind = event->kind,
+                                .medium = event->remote ? WF_KV_ELSEWHERE : event->medium,
+                                .group = event->group,
+                                .plain = event->kind == WF_KV_STORED && named && !event->rich};
     if (event->kind == WF_KV_CLEARED) {
         hear(context, &heard);
         return;

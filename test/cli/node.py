@@ -215,6 +215,8 @@ def lists_and_status():
     golden("ls_blocks", answer("ls", "blocks"))
     golden("ls_domains", answer("ls", "domains"))
     golden("ls_formats", answer("ls", "formats"))
+    check(answer("ls", "engines") == {"engines": []})
+    check(weft("ls", "engines").stdout == b"no engines\n")
     check(list(answer("ls", "sessions")) == ["sessions"])
     check(len(answer("ls", "blocks", "--limit", "1")["blocks"]) == 1)
     for words in (["status"], ["ls", "blocks"], ["ls", "sessions"], ["ls", "domains"], ["ls", "regions"]):
@@ -301,6 +303,23 @@ def regions_are_held_and_released():
     weft("region", "load", "scratch", stdin=b"hello")
     check(weft("region", "dump", "scratch").stdout[:6] == b"hello\0", "the load is not there")
     weft("region", "release", "scratch")
+
+
+@case
+def engines_that_are_heard_are_listed():
+    socket, settings = os.path.join(FOLDER, "engines.sock"), os.path.join(FOLDER, "engines.yaml")
+    with open(settings, "w", encoding="utf-8") as file:
+        file.write(f"kv_events:\n  engines:\n    - name: vllm0\n      endpoint: ipc://{FOLDER}/nobody\n")
+    node = start_node("64MB", socket, WEFT_CONFIG=settings)
+    try:
+        golden("ls_engines", answer("ls", "engines", "--socket", socket))
+        shown = weft("ls", "engines", "--socket", socket).stdout.decode()
+        check("vllm0" in shown and "away" in shown and "hbm_blocks" in shown, shown)
+        there = answer("put", "--key", "here", "--block-bytes", "4096", "--socket", socket,
+                       blob("here", 4096))["first_key"]
+        check(answer("explain", there, "--socket", socket)["engines"] == [])
+    finally:
+        stop_node(node)
 
 
 @case

@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A batch of KV events: no bytes make the reader look beyond them; what it heard is in its bounds,
- * and written out again and read, says the same.
+ * and written out again and read, says the same.  The table of an engine that says so keeps to its
+ * room, and knows of what it counts.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/kvengines_table.h"
 #include "gateway/kvevents_codec.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define SAID_MAX 256
+#define TABLE_BYTES (64u << 10)
 
 struct heard {
     uint64_t events, sum;
     struct wf_kv_said said[SAID_MAX];
     size_t said_count;
+    struct wf_kv_table *table; /* NULL: none listens */
 };
 
 static uint64_t mix(uint64_t sum, const void *bytes, size_t count)
@@ -35,6 +39,11 @@ static void hear(void *context, const struct wf_kv_heard *event)
         (event->kind != WF_KV_CLEARED && !meaning->hash_bytes))
         abort();
     heard->events++;
+    if (heard->table && event->kind == WF_KV_CLEARED)
+        while (wf_kv_table_clear(heard->table, 16))
+            ;
+    else if (heard->table)
+        wf_kv_table_hear(heard->table, event);
     heard->sum = mix(heard->sum, meaning->hash, meaning->hash_bytes);
     if (event->kind == WF_KV_STORED) {
         heard->sum = mix(heard->sum, meaning->tokens, meaning->token_count * sizeof(uint32_t));
@@ -52,7 +61,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct heard first, again;
     memset(&first, 0, sizeof first);
     memset(&again, 0, sizeof again);
-    if (wf_kv_decode(data, size, hear, &first) != WEFT_OK) {
+    struct wf_kv_table table;
+    if (wf_kv_table_init(&table, TABLE_BYTES, 1) != WEFT_OK)
+        abort();
+    first.table = &table;
+    enum weft_status status = wf_kv_decode(data, size, hear, &first);
+    if (table.bytes > TABLE_BYTES || table.on_gpu > table.table.count ||
+        (table.table.count == 0) != (table.bytes == 0))
+        abort();
+    wf_kv_table_fini(&table);
+    if (table.bytes)
+        abort();
+    if (status != WEFT_OK) {
         if (first.events)
             abort();
         return 0;

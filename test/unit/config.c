@@ -446,6 +446,7 @@ static void says_the_defaults(void)
     }
     assert_int_equal(config.domain_count, 1);
     assert_int_equal(config.tier_count, 0);
+    assert_int_equal(config.engine_count, 0);
     for (size_t i = 0; i < DOMAINS->field_count; i++) {
         const struct wf_field *field = &DOMAINS->fields[i];
         char expected[WF_CONFIG_VALUE_MAX], got[WF_CONFIG_VALUE_MAX];
@@ -495,9 +496,10 @@ static void the_packaged_file_documents_every_key(void **state)
     for (size_t k = 0; k < WF_LIST_COUNT; k++) {
         const struct wf_config_list *list = &wf_config_lists[k];
         char head[64];
+        const char *dot = strchr(list->key, '.');
         snprintf(head, sizeof head, "\n%s:", list->key);
         const char *from = strstr(text, head);
-        snprintf(head, sizeof head, "\n# %s:", list->key);
+        snprintf(head, sizeof head, "\n%s# %s:", dot ? "  " : "", dot ? dot + 1 : list->key);
         from = from ? from : strstr(text, head);
         if (!from)
             fail_msg("packaging/weftd.yaml does not name %s", list->key);
@@ -523,6 +525,8 @@ static void the_man_page_lists_every_key(void **state)
             list = DOMAINS;
         if (strcmp(line, ".Sh TIERS\n") == 0)
             list = TIERS;
+        if (strcmp(line, ".Sh ENGINES\n") == 0)
+            list = ENGINES;
         if (sscanf(line, ".It Cm %63s :", key) != 1)
             continue;
         listed++;
@@ -559,6 +563,60 @@ static void help_is_a_configuration_that_says_the_defaults(void **state)
         if (strcspn(line, "\n") > 120)
             fail_msg("too long: %.130s", line);
     free(help);
+}
+
+/* Engines are a list inside a section, by file, variable and flag. */
+static void engines_come_from_file_and_flags(void **state)
+{
+    (void)state;
+    const char *path = write_file("engines.yaml",
+                                  "kv_events:\n"
+                                  "  topic: kv@here\n"
+                                  "  engines:\n"
+                                  "    - name: vllm0\n"
+                                  "      endpoint: tcp://127.0.0.1:5557\n"
+                                  "      replay: \"tcp://[::1]:5558\"\n"
+                                  "      model: meta-llama/Llama-3.1-8B\n"
+                                  "    - {name: sglang, endpoint: \"ipc:///run/sglang/events\"}\n"
+                                  "  memory: 1MB\n",
+                                  0600);
+    const char *const flags[] = {"kv_events.engine.sglang.topic=kv@"};
+    if (wf_config_load(path, flags, 1, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_int_equal(config.engine_count, 2);
+    assert_string_equal(config.engines[0].replay, "tcp://[::1]:5558");
+    assert_string_equal(config.engines[0].model, "meta-llama/Llama-3.1-8B");
+    assert_string_equal(config.engines[1].topic, "kv@");
+    assert_int_equal(config.events_memory, 1 << 20);
+    static const struct {
+        const char *flags[2], *sentence;
+    } wrong[] = {
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://10.0.0.7:5557"},
+         "is not on this host"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://gpu7:5557"},
+         "set kv_events.public"},
+        {{"kv_events.engines=a", "kv_events.engine.a.replay=tcp://10.0.0.7:5558"},
+         "engine 'a': replay:"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=127.0.0.1:5557"},
+         "write tcp://HOST:PORT"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://127.0.0.1"}, "is no place"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://::1:5557"}, "is no place"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://127.0.0.1:70000"},
+         "is no place"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=inproc://x"}, "is no place"},
+        {{"kv_events.engines=a,b"}, "is that of engine 'a', too"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpiont=x"}, "kv_events.engine.NAME.FIELD"},
+        {{"kv_events.engines=a", "kv_events.domain=nobody"}, "there is no domain 'nobody'"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        size_t count = wrong[i].flags[1] ? 2 : 1;
+        assert_true(wf_config_load("/dev/null", wrong[i].flags, count, &config) < 0);
+        if (!strstr(wf_last_error(), wrong[i].sentence))
+            fail_msg("'%s' instead of '%s'", wf_last_error(), wrong[i].sentence);
+    }
+    const char *const public[] = {"kv_events.engines=a", "kv_events.public=true",
+                                  "kv_events.engine.a.endpoint=tcp://gpu7:5557"};
+    assert_int_equal(wf_config_load("/dev/null", public, 3, &config), WEFT_OK);
 }
 
 /* --------------------------------------------------------------------------------------- check */
@@ -640,6 +698,7 @@ int main(void)
         cmocka_unit_test(the_packaged_file_documents_every_key),
         cmocka_unit_test(the_man_page_lists_every_key),
         cmocka_unit_test_setup(help_is_a_configuration_that_says_the_defaults, clean_environment),
+        cmocka_unit_test_setup(engines_come_from_file_and_flags, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_this_host, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_a_shared_socket_directory, clean_environment),
     };

@@ -30,6 +30,7 @@
 static struct wf_config config;
 #define DOMAINS (&wf_config_lists[WF_LIST_DOMAINS])
 #define TIERS (&wf_config_lists[WF_LIST_TIERS])
+#define ENGINES (&wf_config_lists[WF_LIST_ENGINES])
 static char directory[] = "/tmp/weft-config-XXXXXX";
 
 /* Every test starts in an environment that says nothing about Weft. */
