@@ -88,8 +88,9 @@ const struct wf_field wf_config_fields[] = {
     {"resp.idle", WF_VALUE_DURATION, AT(resp_idle_ms), 0, 86400000, NULL, NULL,
      "A RESP client that asks nothing is closed after so long; 0 for never."},
     {"resp.strict", WF_VALUE_BOOL, AT(resp_strict), 0, 0, NULL, NULL,
-     "Whether a SET that the pool has no room for is an error. Else it is dropped and answered "
-     "with OK, as by a cache, which LMCache's own client needs."},
+     "Whether a SET that the pool has no room for, and a GET whose load from below failed, are "
+     "errors. Else they are answered with OK and nil, as by a cache, which LMCache's own client "
+     "needs."},
     {"kv_events.listen", WF_VALUE_LISTEN, AT(events_address), AT(events_port), 0, NULL, NULL,
      "Address and port where KV events are published as vLLM publishes them (ZeroMQ PUB), like "
      "127.0.0.1:5557; `off` for none. One that is not loopback needs kv_events.public."},

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/resp_pool.h"
+#include "base/hooks.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -536,9 +537,9 @@ enum weft_status wf_resp_pool_load(struct wf_resp_pool *pool, const struct weft_
                                    uint32_t count, uint8_t chunk, uint8_t tail,
                                    struct weft_pin *out_pins)
 {
-    enum weft_status status = WEFT_OK;
+    enum weft_status status = WF_FAILS("resp.load") ? WEFT_E_TIMEOUT : WEFT_OK;
     /* The formats are there: its blocks were put through them. */
-    if (count > 1)
+    if (status == WEFT_OK && count > 1)
         status = load_class(pool->formats[chunk], keys, count - 1, out_pins);
     if (status != WEFT_OK)
         return status;

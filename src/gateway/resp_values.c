@@ -11,9 +11,11 @@
 
 /* ----------------------------------------------------------------------------------------- read */
 
-enum told { TOLD, TOLD_WAIT };
+/* TOLD_NOT: it is there and cannot be had now, which the caller says. */
+enum told { TOLD, TOLD_WAIT, TOLD_NOT };
 
-/* The pins of a value that is all in DRAM, or was brought there for us; else why not. */
+/* The pins of a value that is all in DRAM, or was brought there for us; else why not.
+ * WEFT_E_BUSY: the node says that it is there, and it did not come up from below. */
 static enum weft_status value_hold(const struct wf_resp_call *call, struct wf_resp_entry *entry,
                                    struct weft_pin *pins)
 {
@@ -26,7 +28,7 @@ static enum weft_status value_hold(const struct wf_resp_call *call, struct wf_re
     }
     enum weft_status status = wf_resp_blob_pin(call->store->pool, blob, pins);
     if (status == WEFT_PENDING && wf_resp_load_failed(call->conn, blob))
-        status = WEFT_MISS;
+        status = WEFT_E_BUSY;
     return status;
 }
 
@@ -48,13 +50,26 @@ static enum told blob_tell(const struct wf_resp_call *call, struct wf_resp_entry
     }
     if (status == WEFT_PENDING && wf_resp_load_submit(call->conn, blob))
         return TOLD_WAIT;
-    if (status == WEFT_MISS) {
-        wf_resp_count(&call->store->counters->lost, 1);
-        wf_resp_remove(call->store, entry);
-    }
     wf_resp_load_forget(call->conn);
+    if (status != WEFT_MISS)
+        return TOLD_NOT;
+    wf_resp_count(&call->store->counters->lost, 1);
+    wf_resp_remove(call->store, entry);
     wf_resp_nil(call->conn);
     return TOLD;
+}
+
+/* Its key stays: what did not come may come the next time.  Who reads answers by the byte
+ * (LMCache's native client) takes no error for a value, so it is nil but for who would rather hear
+ * it. */
+static void not_now(const struct wf_resp_call *call)
+{
+    if (call->conn->lane->resp->options.strict)
+        wf_resp_error(call->conn,
+                      "ERR the value is there, but could not be read from the tiers below now; "
+                      "ask again");
+    else
+        wf_resp_nil(call->conn);
 }
 
 /* Answer with the value of a key, or nil.  The caller holds the lock. */
@@ -82,6 +97,8 @@ enum wf_resp_done wf_resp_get(struct wf_resp_call *call)
     pthread_mutex_unlock(&call->store->lock);
     if (told == TOLD_WAIT)
         return WF_RESP_WAIT;
+    if (told == TOLD_NOT)
+        not_now(call);
     wf_resp_count(&call->conn->lane->resp->tally.gets, 1);
     return WF_RESP_DONE;
 }
@@ -99,11 +116,14 @@ enum wf_resp_done wf_resp_getdel(struct wf_resp_call *call)
     pthread_mutex_unlock(&call->store->lock);
     if (told == TOLD_WAIT)
         return WF_RESP_WAIT;
+    if (told == TOLD_NOT)
+        not_now(call);
     wf_resp_count(&call->conn->lane->resp->tally.gets, 1);
     return WF_RESP_DONE;
 }
 
-/* `progress` is how many keys were answered for, and one more. */
+/* `progress` is how many keys were answered for, and one more.  What cannot be had now is nil, as
+ * no client looks for an error inside of the answer; its key stays. */
 enum wf_resp_done wf_resp_mget(struct wf_resp_call *call)
 {
     struct wf_resp_conn *conn = call->conn;
@@ -118,6 +138,8 @@ enum wf_resp_done wf_resp_mget(struct wf_resp_call *call)
         told = value_tell(call, &key);
         if (told == TOLD_WAIT)
             break;
+        if (told == TOLD_NOT)
+            wf_resp_nil(conn);
         conn->progress++;
         wf_resp_count(&conn->lane->resp->tally.gets, 1);
     }
@@ -197,7 +219,7 @@ static void out_of_memory(const struct wf_resp_call *call)
     wf_resp_error(call->conn, "OOM command not allowed: the pool has no room for this value now");
 }
 
-/* What GET says of what was there goes before. */
+/* What GET says of what was there goes before; if it cannot be said, nothing is stored. */
 static enum wf_resp_done put_run(const struct wf_resp_call *call, struct put *put)
 {
     struct wf_resp_conn *conn = call->conn;
@@ -208,9 +230,12 @@ static enum wf_resp_done put_run(const struct wf_resp_call *call, struct put *pu
     }
     put->key = wf_resp_key(call, 1);
     pthread_mutex_lock(&store->lock);
-    if (put->get && value_tell(call, &put->key) == TOLD_WAIT) {
+    enum told told = put->get ? value_tell(call, &put->key) : TOLD;
+    if (told != TOLD) {
         pthread_mutex_unlock(&store->lock);
-        return WF_RESP_WAIT;
+        if (told == TOLD_NOT)
+            not_now(call);
+        return told == TOLD_WAIT ? WF_RESP_WAIT : WF_RESP_DONE;
     }
     struct wf_resp_entry *old = wf_resp_find(store, &put->key, conn->lane->unix_ms);
     if (old && (put->only_new || put->only_there) && !wf_resp_there(store, old))

@@ -138,7 +138,7 @@ static void get_expect(int fd, const uint8_t *value, size_t length)
 
 /* ----------------------------------------------------------------------------------- the node */
 
-static void node_run(const char *const *more)
+static void node_run_with(const char *const *more, const char *const *variables)
 {
     static char listen[64];
     const char *settings[16] = {listen, "pool.size=64MB", "pool.size_max=64MB"};
@@ -149,7 +149,13 @@ static void node_run(const char *const *more)
         settings[count++] = *more;
     settings[count] = NULL;
     memset(&node, 0, sizeof node);
-    weftd_run(&node, settings);
+    weftd_prepare(&node);
+    assert_true(weftd_start(&node, settings, variables));
+}
+
+static void node_run(const char *const *more)
+{
+    node_run_with(more, NULL);
 }
 
 static void node_end(void)
@@ -651,20 +657,26 @@ static void a_killed_node_begins_empty(void **state)
     node_end();
 }
 
-/* A value that went below comes up again, while others are served. */
-static void values_come_back_from_below(void **state)
+/* A value that went below comes up again, while others are served; and one that did not come up is
+ * told of, and comes the next time. */
+static void come_back_from_below(bool strict)
 {
-    (void)state;
     enum { KEYS = 100, BYTES = 1 << 20 };
-    static const char *const settings[] = {"tiers=nvme0", "tier.nvme0.path=", "tier.nvme0.size=1GB",
-                                           "tier.nvme0.admit=always", NULL};
     char path[160];
-    const char *with[] = {settings[0], path, settings[2], settings[3], NULL};
+    const char *const settings[] = {"tiers=nvme0",
+                                    path,
+                                    "tier.nvme0.size=1GB",
+                                    "tier.nvme0.admit=always",
+                                    strict ? "resp.strict=true" : "resp.strict=false",
+                                    NULL};
     char directory[] = "/var/tmp/weft-resp-XXXXXX";
     assert_non_null(mkdtemp(directory));
     snprintf(path, sizeof path, "tier.nvme0.path=%s/tier", directory);
-    node_run(with);
-    int fd = dial(), there = 0;
+    static const char *const variables[] = {"WEFT_FAIL_AT=resp.load:1", NULL};
+    static const char not_now[] = "-ERR the value is there, but could not be read from the tiers "
+                                  "below now; ask again\r\n";
+    node_run_with(settings, variables);
+    int fd = dial(), there = 0, told = 0;
     for (unsigned i = 0; i < KEYS; i++) {
         char key[16];
         uint8_t *value = value_make(BYTES, i);
@@ -679,7 +691,16 @@ static void values_come_back_from_below(void **state)
         snprintf(text, sizeof text, "GET k%u\r\n", i);
         say(fd, text);
         hear(fd, head, 2);
-        if (strcmp(head, "$-") == 0) {
+        bool not_there = strcmp(head, "$-") == 0, error = strcmp(head, "-E") == 0;
+        assert_true(strict || !error);
+        if (not_there || error) {
+            expect(fd, error ? not_now + 2 : "1\r\n");
+            say(fd, text);
+            hear(fd, head, 2);
+            not_there = strcmp(head, "$-") == 0;
+            told += !not_there;
+        }
+        if (not_there) {
             expect(fd, "1\r\n");
             continue;
         }
@@ -694,11 +715,28 @@ static void values_come_back_from_below(void **state)
         free(value);
     }
     assert_true(there > 70); /* 64 MB of DRAM hold fewer */
+#if WF_TEST_HOOKS
+    assert_int_equal(told, 1); /* the one load that failed */
+#else
+    assert_int_equal(told, 0);
+#endif
     close(fd);
     node_end();
     snprintf(path, sizeof path, "%s/tier", directory);
     unlink(path);
     rmdir(directory);
+}
+
+static void values_come_back_from_below(void **state)
+{
+    (void)state;
+    come_back_from_below(false);
+}
+
+static void strict_says_that_a_load_failed(void **state)
+{
+    (void)state;
+    come_back_from_below(true);
 }
 
 int main(void)
@@ -720,6 +758,7 @@ int main(void)
         cmocka_unit_test(a_scan_meets_every_key_once),
         cmocka_unit_test(a_killed_node_begins_empty),
         cmocka_unit_test(values_come_back_from_below),
+        cmocka_unit_test(strict_says_that_a_load_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
