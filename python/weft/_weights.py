@@ -80,15 +80,17 @@ class Tensor:
     def numpy(self):
         """As a NumPy array, not copied.  NumPy has no bf16 and no fp8: these come as uint16 and uint8 of the same
         bits."""
+        dtype = self._known(NUMPY, "NumPy")
         import numpy
-        return numpy.frombuffer(self.data, dtype=self._known(NUMPY, "NumPy")).reshape(self.shape)
+        return numpy.frombuffer(self.data, dtype=dtype).reshape(self.shape)
 
     def torch(self):
         """As a torch tensor, not copied.  It must not be written: the memory is mapped read-only."""
+        name = self._known(TORCH, "torch")
         import warnings
 
         import torch
-        dtype = getattr(torch, self._known(TORCH, "torch"))
+        dtype = getattr(torch, name)
         if self.data.nbytes == 0:
             return torch.empty(self.shape, dtype=dtype)
         with warnings.catch_warnings():

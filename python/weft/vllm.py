@@ -40,7 +40,7 @@ def _extra(key):
     match tuple(key):
         case ("lora", str() as name, str() as path):
             return _LORA, name, path, 0
-        case ("mm", str() as identifier, int() as offset):
+        case ("mm", str() as identifier, int() as offset) if -1 << 63 <= offset < 1 << 63:
             return _MM, identifier, "", offset
         case ("cache_salt", str() as salt):
             return _SALT, salt, "", 0

@@ -5,6 +5,7 @@ import pickle
 import unittest
 
 import weft
+import weft.vllm
 from node import SMALL, Case, payload
 
 
@@ -36,6 +37,15 @@ class Keys(Case):
         for form in "iIqQ":
             self.assertEqual(self.fmt.keys(array.array(form, range(32))), want, form)
         self.assertEqual(self.fmt.keys(tuple(range(40))), want)  # an unfinished block has no key
+
+    def test_tokens_that_lie_anywhere(self):
+        """A part of a message that came by the wire begins where it begins."""
+        for code in "iIqQ":
+            plain = array.array(code, range(32))
+            for shift in (1, 2, 3, 4, 7):
+                there = memoryview(bytes(shift) + plain.tobytes())[shift:].cast(code)
+                self.assertEqual(self.fmt.keys(there), self.fmt.keys(plain), (code, shift))
+                self.assertEqual(weft.vllm.block_hashes(there), weft.vllm.block_hashes(plain))
 
     def test_tokens_that_are_none(self):
         self.refused(weft.InvalidError, "token 1 is -1", self.fmt.keys, array.array("i", [0, -1]))

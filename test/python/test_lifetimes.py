@@ -133,6 +133,35 @@ class Lifetimes(Case):
         pins.release()
 
 
+    def test_fork_and_a_connector(self):
+        """Its threads are not in the child: it must neither wait for them nor take what they hold."""
+        values = self.fabric.connector("m", workers=3)
+        for n in range(50):
+            values.submit_batch_set([f"n{n}"], [b"x" * 100000])
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                self.assertEqual(values.drain_completions(), [])
+                for call in (values.exists, values.submit_batch_exists):
+                    with self.assertRaisesRegex(weft.ForkedError, "before fork"):
+                        call(["n1"])
+                values.close()
+                self.fabric.close()
+                del values
+                gc.collect()
+                if "libtsan" not in os.environ.get("LD_PRELOAD", ""):  # it does not go on with threads after fork()
+                    with self.node.connect() as own, own.connector("m") as there:
+                        there.exists(["n1"])
+                status = 0
+            finally:
+                os._exit(status)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
+        self.assertEqual(values.exists(["n1"]), [True])
+        values.close()
+        self.assertEqual(len(values.drain_completions()), 50)
+
+
 class NodeLost(unittest.TestCase):
     def test_a_node_killed_while_blocks_are_held(self):
         node = Node()

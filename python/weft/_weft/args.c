@@ -19,8 +19,9 @@ static int to_number(PyObject *from, uint64_t most, uint64_t *out)
         PyErr_Clear();
         PyObject *text = PyObject_Str(number);
         const char *digits = text ? PyUnicode_AsUTF8AndSize(text, NULL) : NULL;
-        wp_error(WEFT_E_INVALID, "the number %.40s; give one from 0 to %llu", digits ? digits : "?",
-                 (unsigned long long)most);
+        if (digits) /* else no memory for them, which is told instead */
+            wp_error(WEFT_E_INVALID, "the number %.40s; give one from 0 to %llu", digits,
+                     (unsigned long long)most);
         Py_XDECREF(text);
     }
     Py_DECREF(number);
@@ -261,14 +262,14 @@ static bool token_refused(size_t at, long long value)
     return false;
 }
 
-/* `buffer` holds signed or unsigned integers of 4 or 8 bytes. */
+/* The buffer holds signed or unsigned integers of 4 or 8 bytes, and may begin anywhere: a part of a
+ * message does. */
 static bool from_buffer(struct wp_tokens *out, bool is_signed)
 {
-    size_t count = (size_t)(out->buffer.len / out->buffer.itemsize);
-    const int64_t *wide = out->buffer.buf;
-    const int32_t *narrow = out->buffer.buf;
+    const char *memory = out->buffer.buf;
     bool is_wide = out->buffer.itemsize == 8;
-    if (is_wide) {
+    size_t count = (size_t)(out->buffer.len / out->buffer.itemsize);
+    if (is_wide || (uintptr_t)memory % sizeof(uint32_t)) {
         out->own = PyMem_Malloc((count + 1) * sizeof *out->own);
         if (!out->own) {
             PyErr_NoMemory();
@@ -276,13 +277,19 @@ static bool from_buffer(struct wp_tokens *out, bool is_signed)
         }
     }
     for (size_t i = 0; i < count; i++) {
-        /* As unsigned, a negative number is above the most in either width. */
-        if (is_wide && (wide[i] < 0 || wide[i] > UINT32_MAX))
-            return token_refused(i, wide[i]);
-        if (!is_wide && is_signed && narrow[i] < 0)
-            return token_refused(i, narrow[i]);
+        int64_t wide;
+        int32_t narrow;
         if (is_wide)
-            out->own[i] = (uint32_t)wide[i];
+            memcpy(&wide, memory + i * sizeof wide, sizeof wide);
+        else
+            memcpy(&narrow, memory + i * sizeof narrow, sizeof narrow);
+        if (!is_wide)
+            wide = is_signed ? narrow : (int64_t)(uint32_t)narrow;
+        /* As signed, what does not fit in 64 bits is below 0. */
+        if (wide < 0 || wide > UINT32_MAX)
+            return token_refused(i, wide);
+        if (out->own)
+            out->own[i] = (uint32_t)wide;
     }
     out->tokens = out->own ? out->own : out->buffer.buf;
     out->count = count;

@@ -14,6 +14,9 @@
  *
  * The same without a queue: put(), get() and the others work in the calling thread, without the
  * GIL.
+ *
+ * The child of a fork() has none of the workers, and perhaps a lock that one of them held: there
+ * nothing can be asked for, and what is there goes with the process.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -56,6 +59,7 @@ struct connector {
     uint32_t batches;
     uint64_t next_id;
     bool stopping, opened;
+    pid_t maker;
     uint32_t worker_count;
     pthread_t workers[WORKERS_MAX];
 };
@@ -272,11 +276,18 @@ static void *work(void *given)
     return NULL;
 }
 
+static bool forked(const struct connector *c)
+{
+    return c->maker != getpid();
+}
+
 /* Nobody submits any more. */
 static void connector_finish(struct handle *h)
 {
     struct connector *c = (struct connector *)(void *)h->owner;
     struct batch *batch;
+    if (forked(c))
+        return;
     pthread_mutex_lock(&c->lock);
     c->stopping = true;
     pthread_cond_broadcast(&c->more);
@@ -329,6 +340,7 @@ PyObject *wp_connector_make(struct fabric *fabric, PyObject *args, PyObject *kwa
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->more, NULL);
     c->opened = true;
+    c->maker = getpid();
     wp_handle_open(&c->handle, (PyObject *)c, &fabric->handle, "connector", connector_finish, NULL);
     while (c->worker_count < workers &&
            pthread_create(&c->workers[c->worker_count], NULL, work, c) == 0)
@@ -345,7 +357,7 @@ static void connector_dealloc(PyObject *self)
     struct connector *c = connector_of(self);
     struct batch *batch;
     wp_handle_fini(&c->handle);
-    if (c->opened) {
+    if (c->opened && !forked(c)) {
         while ((batch = queue_take(&c->done)))
             batch_free(batch);
         pthread_mutex_destroy(&c->lock);
@@ -358,12 +370,22 @@ static void connector_dealloc(PyObject *self)
 
 /* --------------------------------------------------------------------------- submit and drain */
 
+/* Begin a call; wp_handle_leave() ends it. */
+static bool enter(struct connector *c)
+{
+    if (!forked(c))
+        return wp_handle_enter(&c->handle);
+    wp_error(WEFT_E_FORKED, "this connector was made before fork(), and its threads are not in the "
+                            "child; connect there and make one of its own");
+    return false;
+}
+
 static PyObject *submit(PyObject *self, PyObject *args, enum op op)
 {
     struct connector *c = connector_of(self);
     PyObject *names, *buffers = NULL, *metas = NULL, *result = NULL;
     const char *form = op == PUT || op == GET ? "OO|O:submit_batch" : "O:submit_batch";
-    if (!PyArg_ParseTuple(args, form, &names, &buffers, &metas) || !wp_handle_enter(&c->handle))
+    if (!PyArg_ParseTuple(args, form, &names, &buffers, &metas) || !enter(c))
         return NULL;
     struct batch *batch = batch_make(op, names, buffers, metas);
     if (batch) {
@@ -427,23 +449,28 @@ static PyObject *statuses_of(const struct batch *batch)
 /* (id, ok, error, [bool]) */
 static PyObject *completion_of(const struct batch *batch)
 {
-    PyObject *each = statuses_of(batch);
     bool ok = batch->error.status == WEFT_OK;
-    return each ? Py_BuildValue("(KNsN)", (unsigned long long)batch->id, PyBool_FromLong(ok),
-                                ok ? "" : batch->error.sentence, each)
-                : NULL;
+    const char *sentence = ok ? "" : batch->error.sentence; /* may be cut within a character */
+    PyObject *each = statuses_of(batch),
+             *text = PyUnicode_DecodeUTF8(sentence, (Py_ssize_t)strlen(sentence), "replace");
+    if (each && text)
+        return Py_BuildValue("(KNNN)", (unsigned long long)batch->id, PyBool_FromLong(ok), text,
+                             each);
+    Py_XDECREF(each);
+    Py_XDECREF(text);
+    return NULL;
 }
 
 /* Also of a connector that is closed: what its end completed is to be had. */
 static PyObject *drain_completions(PyObject *self, PyObject *nothing)
 {
     struct connector *c = connector_of(self);
-    PyObject *list = PyList_New(0);
+    PyObject *list = forked(c) ? NULL : PyList_New(0);
     struct queue done;
     uint64_t count;
     (void)nothing;
     if (!list)
-        return NULL;
+        return forked(c) ? PyList_New(0) : NULL; /* its batches are the parent's to drain */
     pthread_mutex_lock(&c->lock);
     ssize_t bytes = read(c->event_fd, &count, sizeof count);
     (void)bytes; /* nothing there to read is no error */
@@ -492,7 +519,7 @@ static PyObject *now(PyObject *self, PyObject *args, PyObject *kwargs, enum op o
     bool copies = op == PUT || op == GET;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, copies ? "OO|O" : "O", copies ? with : without,
                                      &names, &buffers, &metas) ||
-        !wp_handle_enter(&c->handle))
+        !enter(c))
         return NULL;
     struct batch *batch = batch_make(op, names, buffers, metas);
     if (batch) {
