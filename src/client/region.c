@@ -64,6 +64,16 @@ static enum weft_status region_map(struct weft *w, struct attachment *a, int fd,
     return WEFT_OK;
 }
 
+/* The node holds it no longer for us; the caller holds the lock. */
+static void region_let_go(struct weft *w, struct attachment *a, uint64_t id)
+{
+    struct wf_region_release *request = (struct wf_region_release *)(void *)w->request;
+    request->region = id;
+    enum weft_status told = wf_client_exchange(w, a, WF_OP_REGION_RELEASE, sizeof *request,
+                                               sizeof(struct wf_message), NULL, NULL);
+    (void)told; /* a node that is gone has let go of it anyway */
+}
+
 /* The request is in w->request; the caller holds the lock. */
 static enum weft_status region_ask(struct weft *w, struct attachment *a, enum wf_op op,
                                    size_t bytes, struct weft_region **out)
@@ -83,11 +93,14 @@ static enum weft_status region_ask(struct weft *w, struct attachment *a, enum wf
         return status;
     }
     WF_CRASH("client.region.answered");
+    uint64_t id = ((const struct wf_region_answer *)(const void *)w->answer)->region;
     if (fd_count == 1)
         status = region_map(w, a, fds[0], out);
     else
         status = wf_fail(WEFT_E_PROTOCOL, "the node sent %zu descriptors for a region", fd_count);
     wf_close_all(fds, fd_count);
+    if (status != WEFT_OK)
+        region_let_go(w, a, id);
     return status;
 }
 
@@ -166,13 +179,8 @@ void weft_release(struct weft_region *region)
     if (!wf_client_forked(w)) {
         pthread_mutex_lock(&w->lock);
         struct attachment *a = atomic_load_explicit(&w->current, memory_order_relaxed);
-        if (a == region->attachment) {
-            struct wf_region_release *request = (struct wf_region_release *)(void *)w->request;
-            request->region = region->id;
-            enum weft_status told = wf_client_exchange(w, a, WF_OP_REGION_RELEASE, sizeof *request,
-                                                       sizeof(struct wf_message), NULL, NULL);
-            (void)told; /* a node that is gone has let go of it anyway */
-        }
+        if (a == region->attachment)
+            region_let_go(w, a, region->id);
         pthread_mutex_unlock(&w->lock);
     }
     wf_unmap(region->memory, region->bytes);

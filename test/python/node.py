@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node of the tests' own, and what several of them need: WEFTD names the program."""
+import ctypes
 import gc
 import os
 import shutil
@@ -12,6 +13,13 @@ import unittest
 import weft
 
 WEFTD = os.environ.get("WEFTD", "weftd")
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent():
+    """A test that is aborted, as a sanitizer does, leaves no node that holds on to its output."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Node:
@@ -27,7 +35,7 @@ class Node:
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(self.words, env=self.environment)
+        self.process = subprocess.Popen(self.words, env=self.environment, preexec_fn=die_with_parent)
         until = time.monotonic() + 60
         while True:
             try:
