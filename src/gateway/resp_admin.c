@@ -280,7 +280,7 @@ static void command_tell(struct wf_resp_conn *conn, const struct wf_resp_command
     snprintf(flags, sizeof flags, "%s", command->flags);
     for (char *at = flags; *at; at += strcspn(at, " ") + (at[strcspn(at, " ")] != '\0'))
         count++;
-    wf_resp_array(conn, 6);
+    wf_resp_array(conn, 10); /* as Redis 7: redis-py's parser for RESP3 fails on fewer than 7 */
     wf_resp_word(conn, command->name);
     wf_resp_integer(conn, command->arity);
     wf_resp_array(conn, count);
@@ -290,6 +290,8 @@ static void command_tell(struct wf_resp_conn *conn, const struct wf_resp_command
     wf_resp_integer(conn, command->key_first);
     wf_resp_integer(conn, command->key_last);
     wf_resp_integer(conn, command->key_step);
+    for (int i = 0; i < 4; i++) /* categories of ACL, tips, places of keys, subcommands */
+        wf_resp_array(conn, 0);
 }
 
 enum wf_resp_done wf_resp_command_run(struct wf_resp_call *call)

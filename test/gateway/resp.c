@@ -239,6 +239,9 @@ static void commands_answer_to_the_byte(void **state)
     static const char *const wrong[][2] = {
         {"NOSUCH a b\r\n", "-ERR unknown command 'NOSUCH', with args beginning with: 'a' 'b' \r\n"},
         {"GET\r\n", "-ERR wrong number of arguments for 'get' command\r\n"},
+        {"COMMAND INFO get nosuch\r\n",
+         "*2\r\n*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n"
+         "*0\r\n*0\r\n*0\r\n*0\r\n*-1\r\n"},
         {"SET a 1 EX 0\r\n", "-ERR invalid expire time in 'set' command\r\n"},
         {"SET a 1 EX x\r\n", "-ERR value is not an integer or out of range\r\n"},
         {"SET a 1 NX XX\r\n", "-ERR syntax error\r\n"},
