@@ -58,8 +58,8 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (30); FUZZ_KEEP=1 keeps new inputs in
 	@CC=clang-14 scripts/build build-fuzz $(SANITIZED) -Dfuzz=true -Db_sanitize=address,undefined
 	@scripts/fuzz build-fuzz
 
-test-engines: build ## Weft inside real engines, each in a venv of its own (build/engines/); downloads
-	@test/engines/run.py --build $(BUILD)
+test-engines: build ## Weft inside real engines, each in a venv (build/engines/); downloads, compiles llama.cpp; ONLY=ENGINE
+	@test/engines/run.py --build $(BUILD) $(if $(ONLY),--only $(ONLY))
 
 torture: build ## the Nth allocation or system call fails, for every N
 	@scripts/run-tests $(BUILD) --suite torture

@@ -1,122 +1,115 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Weft inside real engines: run.py [--json] [--fake] [--build BUILD] [NAME]...  (make test-engines)
+"""Weft inside real engines: run.py [--json] [--fake] [--build BUILD] [--only ENGINE...] [-k WORD]  (make test-engines)
 
-Each folder test/engines/NAME has requirements.txt, test_*.py, and perhaps fake/, a stand-in that has the engine's
-published interface and no more.  Each engine gets a venv of its own in BUILD/engines/NAME with the release that
-versions.txt pins; where that cannot be installed or imported, its fake takes its place, and the table says so.  --fake
-takes fakes only, and Python as it is: what needs no download.  The exit status is 1 when a test failed.
+Each folder test/engines/NAME has test_*.py, and perhaps fake/, a stand-in that has the engine's published interface and
+no more.  Each engine gets a venv of its own in BUILD/engines/NAME, kept until its requirements.txt or versions.txt
+change, with the release that versions.txt pins; where that cannot be installed, its fake takes its place, and the table
+says so.  --fake takes fakes only, and Python as it is: what needs no download.  How far it is goes to stderr, what was
+said to BUILD/engines/NAME.log.  -k takes the tests that have WORD in their name.  The exit status is 1 when a test
+failed.
 """
 import argparse
 import json
 import os
 import pathlib
 import re
-import subprocess
+import signal
 import sys
+import time
 
-HERE = pathlib.Path(__file__).resolve().parent
+from follow import follow, say
+from venvs import HERE, venv_of, versions
+
 ROOT = HERE.parents[1]
 OURS = r"ran (\d+) failed (\d+) skipped (\d+)"
+TEST_S = 900
 
 RUNNER = """
 import sys, unittest
-suite = unittest.defaultTestLoader.discover(sys.argv[1], "test_*.py")
-result = unittest.TextTestRunner(verbosity=1, buffer=True).run(suite)
-bad = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+loader = unittest.TestLoader()
+if sys.argv[2]:
+    loader.testNamePatterns = ["*" + sys.argv[2] + "*"]
+suite = loader.discover(sys.argv[1], "test_*.py")
+result = unittest.TextTestRunner(verbosity=2, buffer=True).run(suite)
+# A folder that skips itself as a whole in the engine's own venv did not find the engine.
+absent = sys.argv[3] == "real" and sum(type(test).__name__ == "ModuleSkipped" for test, _ in result.skipped)
+bad = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses) + absent
 print(f"ran {result.testsRun} failed {bad} skipped {len(result.skipped)}")
 """
 
 
-def versions():
-    rows = [line.split() for line in (HERE / "versions.txt").read_text().splitlines() if line and line[0] != "#"]
-    return {row[0]: (row[1], row[2] if len(row) > 2 else "") for row in rows}
-
-
-def quiet(words, log, **how):
-    """Whether a command succeeds; what it says goes to the log."""
-    with open(log, "a", encoding="utf-8") as file:
-        return subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False, **how).returncode == 0
-
-
-def venv_of(name, build, log):
-    """The Python of the engine's venv, made when it is not there; None when that cannot be."""
-    folder = build / "engines" / name
-    python, stamp = folder / "bin" / "python", folder / "weft-installed"
-    version, how = versions()[name]
-    requirements = HERE / name / "requirements.txt"
-    wanted = f"{version} {how}\n{requirements.read_text()}"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return python
-    words = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    alone = ["--no-deps"] if how == "alone" else []
-    if quiet([sys.executable, "-m", "venv", folder], log) and quiet([*words, "-r", requirements], log) and \
-            (how == "inside" or quiet([*words, *alone, f"{name}=={version}"], log)):
-        stamp.write_text(wanted)
-        return python
-    return None
-
-
-def run(name, python, fake, build, log):
-    paths = [build / "python", ROOT / "test" / "python"] + ([HERE / name / "fake"] if fake else [])
-    environment = {**os.environ, "WEFTD": str(build / "bin" / "weftd"), "PYTHONDONTWRITEBYTECODE": "1",
-                   "PYTHONPATH": os.pathsep.join(map(str, paths)), "HF_HUB_OFFLINE": "1"}
+def run(name, venv, build, log, word):
+    """Its tests: in its venv, or with its fake where there is none."""
+    paths = [build / "python", ROOT / "test" / "python"] + ([] if venv else [HERE / name / "fake"])
+    python = venv / "bin" / "python" if venv else sys.executable
+    path = os.environ.get("PATH", os.defpath)
+    environment = {**os.environ, "WEFTD": str(build / "bin" / "weftd"), "WEFT_BUILD": str(build),
+                   "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(map(str, paths)),
+                   "HF_HUB_OFFLINE": "1", "PATH": f"{venv / 'bin'}{os.pathsep}{path}" if venv else path}
     environment.pop("PYTHONHASHSEED", None)
-    try:
-        done = subprocess.run([python, "-W", "ignore", "-c", RUNNER, HERE / name], env=environment, timeout=900,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=HERE / name)
-        text = done.stdout
-    except subprocess.TimeoutExpired as error:
-        text = (error.stdout or b"").decode(errors="replace") + "\ntook more than 900 s\n"
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(text)
+    before = log.stat().st_size
+    status = follow(name, [python, "-W", "ignore", "-c", RUNNER, HERE / name, word, "real" if venv else "fake"],
+                    log, TEST_S, env=environment, cwd=HERE / name)
+    with open(log, "rb") as file:
+        file.seek(before)
+        text = file.read().decode(errors="replace")
     found = re.findall(OURS, text)
-    if not found:
-        return {"tests": 0, "failed": 1, "skipped": 0, "said": text[-2000:]}
+    if status or not found:
+        return {"tests": 0, "failed": 1, "skipped": 0, "said": f"exit status {status}\n" + text[-2000:]}
     ran, failed, skipped = map(int, found[-1])
-    return {"tests": ran, "failed": failed, "skipped": skipped, "said": text[-4000:] if failed else ""}
+    if failed:
+        return {"tests": ran, "failed": failed, "skipped": skipped, "said": text[-4000:]}
+    return {"tests": ran, "failed": 0, "skipped": skipped, "said": ""}
 
 
-def one(name, build, only_fake):
+def one(name, build, only_fake, word):
     log = build / "engines" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("")
-    has_fake = (HERE / name / "fake").is_dir()
-    python = None if only_fake else venv_of(name, build, log)
-    fake = python is None
-    row = {"engine": name, "version": versions()[name][0], "what": "fake" if fake else "real", "tests": 0, "failed": 0,
+    begin = time.monotonic()
+    venv = None if only_fake else venv_of(name, build, log)
+    row = {"engine": name, "version": versions()[name][0], "what": "real" if venv else "fake", "tests": 0, "failed": 0,
            "skipped": 0, "said": ""}
-    if fake and not has_fake:
+    if venv is None and not (HERE / name / "fake").is_dir():
         row.update(what="absent", said=f"{name} could not be installed, and has no fake; {log} says why")
     else:
-        row.update(run(name, python or sys.executable, fake, build, log))
-    row["passed"] = row["tests"] - row["failed"] - row["skipped"]
+        row.update(run(name, venv, build, log, word))
+    row["passed"] = max(0, row["tests"] - row["failed"] - row["skipped"])
+    row["seconds"] = round(time.monotonic() - begin)
     return row
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--json", action="store_true")
-    arguments.add_argument("--fake", action="store_true")
-    arguments.add_argument("--build", default=str(ROOT / "build"), type=lambda text: pathlib.Path(text).resolve())
-    arguments.add_argument("names", nargs="*")
+    arguments.add_argument("--json", action="store_true", help="one JSON object")
+    arguments.add_argument("--fake", action="store_true", help="fakes only: nothing is installed")
+    arguments.add_argument("--build", default=str(ROOT / "build"), help="where Weft was built, and the venvs go (build)")
+    arguments.add_argument("--only", nargs="+", action="extend", metavar="ENGINE", help="these engines")
+    arguments.add_argument("-k", metavar="WORD", default="", help="tests that have WORD in their name")
     given = arguments.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started ends with it
     build = pathlib.Path(given.build).resolve()
-    there = sorted(path.name for path in HERE.iterdir() if (path / "requirements.txt").is_file())
+    there = sorted(versions())
     if given.fake:
         there = [name for name in there if (HERE / name / "fake").is_dir()]
-    unknown = [name for name in given.names if name not in there]
+    unknown = [name for name in given.only or [] if name not in there]
     if unknown:
         sys.exit(f"run.py: there is no engine '{unknown[0]}'; there are {', '.join(there)}")
-    rows = [one(name, build, given.fake) for name in given.names or there]
+    names = given.only or there
+    rows = []
+    for number, name in enumerate(names, 1):
+        say(f"{number} of {len(names)}: {name} {versions()[name][0]}")
+        rows.append(one(name, build, given.fake, given.k))
     if given.json:
         print(json.dumps({"engines": rows}, indent=1))
     else:
-        print(f"{'engine':14}{'version':12}{'what':8}{'passed':>8}{'failed':>8}{'skipped':>9}")
+        print(f"{'engine':14}{'version':12}{'what':8}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
         for row in rows:
-            print(f"{row['engine']:14}{row['version']:12}{row['what']:8}{row['passed']:>8}{row['failed']:>8}{row['skipped']:>9}")
+            print(f"{row['engine']:14}{row['version']:12}{row['what']:8}{row['passed']:>8}{row['failed']:>8}"
+                  f"{row['skipped']:>9}{row['seconds']:>9}")
             if row["said"]:
-                print(row["said"], file=sys.stderr)
+                say(row["said"])
     return 1 if any(row["failed"] or row["what"] == "absent" for row in rows) else 0
 
 

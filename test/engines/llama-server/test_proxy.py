@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""weft.llamacpp_proxy in front of a fake llama-server, and of the real one where it is: LLAMA_SERVER or on PATH."""
+"""weft.llamacpp_proxy in front of a fake llama-server, which can lie; test_server.py has the real one."""
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -12,11 +10,12 @@ import time
 import unittest
 import urllib.request
 
-import here  # noqa: F401
-from fake_server import FakeLlamaServer
 from node import Case, Node
 
-from weft.llamacpp_proxy import Proxy, file_tokens, serve
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "fake"))
+from fake_server import FakeLlamaServer  # noqa: E402
+
+from weft.llamacpp_proxy import Proxy, file_tokens, serve  # noqa: E402
 
 LONG = "Once upon a time there was a loom that wove what it was told. " * 12
 
@@ -190,57 +189,6 @@ class Fakes(Case):
         for data in (b"", b"ggsq", b"\xff" * 64, bytes(64), (0x67677371).to_bytes(4, "little") + b"\xff" * 8):
             self.assertIsNone(file_tokens(data))
         self.refused(ValueError, "no file here", self.both, before=lambda fake: setattr(fake, "model", "/none.gguf"))
-
-
-LLAMA_SERVER = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
-
-
-@unittest.skipUnless(LLAMA_SERVER, "there is no llama-server here; LLAMA_SERVER may name one")
-class Real(Case):
-    """That the fake is as the server is."""
-
-    def test_another_server_finds_it(self):
-        sys.path.insert(0, str(here.ROOT / "examples"))
-        from llamacpp_chat import make_model
-        folder = tempfile.mkdtemp(prefix="weft-slots-")
-        self.addCleanup(shutil.rmtree, folder)
-        model = os.path.join(folder, "model.gguf")
-        make_model(model, layers=2, width=64, heads=2, kv_heads=1, hidden=96, context=2048)
-        body = {"prompt": [1 + i * 7 % 500 for i in range(300)], "n_predict": 8, "temperature": 0}
-        said = []
-        for restored in (0, 1):
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                port = probe.getsockname()[1]
-            process = subprocess.Popen([LLAMA_SERVER, "-m", model, "-c", "2048", "-np", "2", "--port", str(port),
-                                        "--slot-save-path", folder + "/"], stdout=subprocess.DEVNULL,
-                                       stderr=subprocess.DEVNULL)
-            try:
-                self.wait(f"http://127.0.0.1:{port}/health", process)
-                proxy = Proxy(f"http://127.0.0.1:{port}", folder, self.fabric, "-c 2048 -np 2")
-                server = serve(proxy, port=0)
-                threading.Thread(target=server.serve_forever, daemon=True).start()
-                answer = json.loads(post(f"http://127.0.0.1:{server.server_address[1]}", body, "/completion"))
-                until = time.monotonic() + 30
-                while any(slot.busy for slot in proxy.slots) and time.monotonic() < until:
-                    time.sleep(0.01)
-                server.shutdown()
-                server.server_close()
-                self.assertEqual((proxy.counts["restored"], proxy.counts["refused"]), (restored, 0))
-                said.append(answer["content"])
-            finally:
-                process.terminate()
-                process.wait()
-        self.assertEqual(said[0], said[1])
-
-    def wait(self, url, process):
-        until = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < until:
-            try:
-                with urllib.request.urlopen(url, timeout=5):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        self.fail("llama-server did not come up")
 
 
 if __name__ == "__main__":

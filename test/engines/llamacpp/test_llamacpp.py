@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sequences of the real llama.cpp, by way of llama-cpp-python, with models made on the spot."""
 import os
+import pathlib
 import shutil
 import sys
 import tempfile
 import unittest
 from unittest import mock
 
-import here
 import llama_cpp
 import numpy as np
 from node import Case, Node
@@ -16,7 +16,7 @@ import weft
 from weft.connectors import llamacpp
 from weft.connectors.llamacpp import attach
 
-sys.path.insert(0, str(here.ROOT / "examples"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[3] / "examples"))
 from llamacpp_chat import make_model  # noqa: E402
 
 SMALL = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 1, "hidden": 96, "context": 1024}

@@ -9,7 +9,6 @@ import threading
 import time
 import unittest
 
-import here
 from node import Node
 
 try:
@@ -292,7 +291,7 @@ class InProcess(Case):
         self.put(self.connector(), self.key(request_configs={"lmcache.tag.a": "1"}), memory)
         code = f"""if True:
             import sys, unittest
-            sys.path.insert(0, {str(here.ROOT / "test/engines/lmcache")!r})
+            sys.path.insert(0, {os.path.dirname(__file__)!r})
             import test_lmcache as t
             class Other(t.InProcess):
                 @classmethod

@@ -8,7 +8,6 @@ import sys
 import time
 import unittest
 
-import here  # noqa: F401
 import weft
 from node import Node
 from weft.connectors.lmcache import WeftNative

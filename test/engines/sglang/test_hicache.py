@@ -3,13 +3,13 @@
 """WeftHiCache against SGLang's own interface, factory and host pools (without a device behind them)."""
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 import unittest
 
-import here
 from node import Node
 
 try:
@@ -223,7 +223,7 @@ class ZeroCopy(Case):
         settings = dataclasses.asdict(self.config())
         code = f"""if True:
             import json, sys
-            sys.path.insert(0, {str(here.ROOT / "test/engines/sglang")!r})
+            sys.path.insert(0, {os.path.dirname(__file__)!r})
             import test_hicache as t
             settings, keys = json.loads(sys.argv[1])
             pool = t.mha("page_first")

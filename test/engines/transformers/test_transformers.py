@@ -7,7 +7,6 @@ against a DynamicCache that is filled in the same two parts.
 import copy
 import unittest
 
-import here  # noqa: F401
 import torch
 import transformers
 from node import Case, Node

@@ -21,7 +21,7 @@ class FakeLlamaServer:
     def __init__(self, folder, model, slots=2, packed=True):
         self.folder, self.model, self.packed = folder, model, packed
         self.slots, self.computed, self.adapters, self.lie = [[] for _ in range(slots)], 0, [], None
-        self.wrong, self.requests = 0, []
+        self.wrong, self.requests, self.marker = 0, [], os.urandom(8).hex()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -38,7 +38,8 @@ class FakeLlamaServer:
 
             def do_GET(self):
                 if self.path == "/props":
-                    self.reply({"total_slots": len(outer.slots), "model_path": outer.model, "build_info": "fake"})
+                    self.reply({"total_slots": len(outer.slots), "model_path": outer.model, "build_info": "fake",
+                                "media_marker": outer.marker})
                 elif self.path == "/lora-adapters":
                     self.reply([dict(each) for each in outer.adapters])
                 else:
