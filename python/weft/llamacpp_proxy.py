@@ -13,6 +13,10 @@ saved and its file put into Weft.  Two kinds of blocks: pieces of a file, of 1 M
 A file says itself which tokens it holds: it is believed only when these begin as the prompt does, and the server
 must answer that it restored as many.  Everything else is a miss, and the server computes; it compares the tokens of a
 slot with the prompt by itself, too.  A request that is more than text is handed on as it is.
+
+What the server compares is tokens alone: KV that other adapters made stays in its slots and is used again.  So once
+adapters may have changed, a slot is erased before it is used, unless the proxy itself was the last to use it, and it is
+saved only when nothing else was under way meanwhile.
 """
 import argparse
 import hashlib
@@ -35,7 +39,11 @@ MARKER = struct.Struct("<8s32sQI12x")  # magic, the file's name, its bytes, its 
 MAGIC = b"wfslot01"
 SEQUENCE = 0x67677371  # LLAMA_STATE_SEQ_MAGIC
 MEDIA = ("image", "image_url", "input_audio", "video_url", "file")
-PLAIN = ("lora", "id_slot", "multimodal_data", "image_data")  # what makes a request more than its tokens
+PLAIN = ("lora", "id_slot", "multimodal_data", "image_data", "n_cache_reuse")  # more than tokens make its KV
+REFUSED = {"--cache-reuse": "moves KV to places that it was not computed for",
+           "--context-shift": "moves KV to places that it was not computed for",
+           "--control-vector": "does not tell what is in that file", "--control-vector-scaled": "does not tell what is in "
+           "that file"}
 BODY_MAX = 64 << 20
 
 
@@ -143,7 +151,7 @@ class Store:
 
 class Slot:
     def __init__(self, number):
-        self.number, self.busy, self.tokens = number, False, []
+        self.number, self.busy, self.tokens, self.seen = number, False, [], 0
 
 
 class Proxy:
@@ -155,24 +163,55 @@ class Proxy:
         self.free = threading.Condition()
         self.counts = {"requests": 0, "restored": 0, "restored_tokens": 0, "saved": 0, "handed_on": 0, "refused": 0}
         self.why = None
-        properties = self.ask("GET", "/props")
-        self.slots = [Slot(i) for i in range(int(properties.get("total_slots", 1)))]
-        self.store = Store(fabric, self._identity(properties, server_args, model), salt)
+        self.arguments, self.model, self.salt = server_args.split(), model, salt
+        for word in self.arguments:
+            if word.partition("=")[0] in REFUSED:
+                raise ValueError(f"llama-server {REFUSED[word.partition('=')[0]]} with {word}, so a slot is not what its "
+                                 "tokens say; start it without")
+        self.properties, self.adapters, self.store, self.slots = None, None, None, []
+        self.mixed, self.others, self.turns = False, 0, 0
+        self.looking = threading.Lock()
+        if self.look() is None:
+            raise ValueError(self.why)
 
-    def _identity(self, properties, server_args, model):
-        path = model or properties.get("model_path") or ""
+    def look(self, headers=None):
+        """The store of what the server is now; None when it cannot be told.  A server that was started again has empty
+        slots, and perhaps another model: it is known by a mark in /props that each draws at its start."""
+        with self.looking:
+            properties = self.ask("GET", "/props", None, headers)
+            if not isinstance(properties, dict):
+                self.why = "the server does not answer /props"
+                return None
+            properties.pop("is_sleeping", None)
+            anew = properties != self.properties
+            adapters = self.ask("GET", "/lora-adapters", None, headers) or [] if anew or self.adapters else []
+            if anew or adapters != self.adapters:
+                try:
+                    store = Store(self.fabric, self._identity(properties, adapters), self.salt)
+                except (Error, OSError, ValueError) as error:
+                    self.why, self.store, self.properties = str(error), None, None
+                    return None
+                with self.free:
+                    if anew:
+                        self.slots = [Slot(i) for i in range(int(properties.get("total_slots", 1)))]
+                        self.free.notify_all()
+                    self.mixed, self.turns = not anew, self.turns + 1
+                self.properties, self.adapters, self.store = properties, adapters, store
+            return self.store
+
+    def _identity(self, properties, adapters):
+        path = self.model or properties.get("model_path") or ""
         if not os.path.isfile(path):
             raise ValueError(f"the server's model '{path}' is no file here, so its weights cannot be told from others; "
                              "give --model FILE")
-        adapters = self.ask("GET", "/lora-adapters") or []
+        known = []
         for adapter in adapters:
             where = adapter.get("path", "")
             if not os.path.isfile(where):
                 raise ValueError(f"the server's adapter '{where}' is no file here, so its weights cannot be told")
-            adapter["digest"] = file_digest(where, os.path.getsize(where))
-            adapter.pop("path")
+            known.append({**adapter, "path": None, "digest": file_digest(where, os.path.getsize(where))})
         told = {"model": file_digest(path, os.path.getsize(path)), "build": properties.get("build_info", ""),
-                "adapters": adapters, "arguments": server_args.split()}
+                "adapters": known, "arguments": self.arguments}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:40]
 
     def open(self, method, path, body=None, headers=None):
@@ -218,12 +257,16 @@ class Proxy:
     # ---------------------------------------------------------------------------------------- slots
 
     def take(self, tokens):
-        """The free slot that has most of these tokens; waits for one."""
+        """The free slot that has most of these tokens, or the emptiest when that would cost another conversation more
+        than this one gains; waits for one."""
+        def worth(slot):
+            count = common(slot.tokens, tokens)
+            return count if 2 * count >= len(slot.tokens) else 0, -len(slot.tokens)
         with self.free:
             while True:
                 free = [slot for slot in self.slots if not slot.busy]
                 if free:
-                    best = max(free, key=lambda slot: (common(slot.tokens, tokens), -len(slot.tokens)))
+                    best = max(free, key=worth)
                     best.busy = True
                     return best
                 self.free.wait()
@@ -233,14 +276,43 @@ class Proxy:
             slot.busy = False
             self.free.notify()
 
+    def begin(self, tokens, headers):
+        """(slot, store, turn) for a request; None when it cannot be told what the server is."""
+        while True:
+            slot, store = self.take(tokens), None
+            try:
+                store = self.look(headers)
+            finally:
+                with self.free:
+                    stays = store is not None and slot in self.slots
+                if not stays:
+                    self.give(slot)
+            if stays:
+                return slot, store, self.turn()
+            if store is None:
+                return None
+
+    def other(self, step, mixes=False):
+        """A request that is not the proxy's begins (1) or ends (-1); mixes: it may leave KV that is not its tokens'."""
+        with self.free:
+            self.others, self.turns, self.mixed = self.others + step, self.turns + 1, self.mixed or mixes
+
+    def turn(self):
+        """A number that is the same while nothing else was under way; None while something is."""
+        with self.free:
+            return None if self.others else self.turns
+
     def _file(self, slot):
         return f"weft-{os.getpid()}-{slot.number}.slot"
 
-    def restore(self, slot, tokens, headers):
+    def restore(self, store, slot, tokens, headers):
         """Have the slot begin with as many of these tokens as Weft has."""
+        if self.mixed and (slot.seen is None or slot.seen != self.turn()):
+            slot.tokens = []
+            self.ask("POST", f"/slots/{slot.number}?action=erase", None, headers)
         have = common(slot.tokens, tokens)
         try:
-            found = self.store.find(tokens, have)
+            found = store.find(tokens, have)
         except Error as error:
             self.why = str(error)
             return
@@ -263,12 +335,15 @@ class Proxy:
         slot.tokens = []
         self.ask("POST", f"/slots/{slot.number}?action=erase", None, headers)
 
-    def save(self, slot, tokens, headers):
+    def save(self, store, slot, tokens, headers, turn):
         """Put what the slot holds now, when there is more of it than Weft has."""
-        slot.tokens = []
+        slot.tokens, slot.seen = [], turn
         path = self.folder / self._file(slot)
         try:
-            if self.store.covered(tokens) >= len(tokens) // STEP * STEP:
+            if self.look(headers) is not store or (self.mixed and (turn is None or turn != self.turn())):
+                slot.seen = None
+                return
+            if store.covered(tokens) >= len(tokens) // STEP * STEP:
                 slot.tokens = tokens
                 return
             answer = self.ask("POST", f"/slots/{slot.number}?action=save", {"filename": path.name}, headers)
@@ -279,7 +354,7 @@ class Proxy:
             if there is None or answer.get("n_saved") != len(there):
                 return
             slot.tokens = there
-            if self.store.put(there, data):
+            if store.put(there, data):
                 self.counts["saved"] += 1
             self.why = None
         except (Error, OSError, http.client.HTTPException) as error:
@@ -355,37 +430,44 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._reply(413, {"error": {"message": f"the body has {length[:20]} bytes; {BODY_MAX} are the most"}})
             return
         data = self.rfile.read(int(length))
-        tokens = None
-        if self.path.partition("?")[0] in COMPLETIONS:
-            try:
-                body = json.loads(data)
-                tokens = proxy.tokens_of(self.path.partition("?")[0], body, headers) if isinstance(body, dict) else None
-            except (ValueError, OSError, http.client.HTTPException):
-                tokens = None
-        if not tokens or len(tokens) < STEP:
+        path = self.path.partition("?")[0]
+        tokens = begun = body = None
+        try:
+            body = json.loads(data)
+            if path in COMPLETIONS and isinstance(body, dict):
+                tokens = proxy.tokens_of(path, body, headers)
+                begun = proxy.begin(tokens, headers) if tokens and len(tokens) >= STEP else None
+        except (ValueError, OSError, http.client.HTTPException):
+            begun = None
+        if begun is None:
+            mixes = path == "/lora-adapters" or path.startswith("/slots/") or (
+                isinstance(body, dict) and any(body.get(name) for name in ("lora", "n_cache_reuse")))
             proxy.counts["handed_on"] += 1
-            self._hand_on(data, headers)
+            proxy.other(1, mixes)
+            try:
+                self._hand_on(data, headers)
+            finally:
+                proxy.other(-1)
             return
         proxy.counts["requests"] += 1
-        slot = proxy.take(tokens)
-        whole = False
+        (slot, store, turn), whole = begun, False
         try:
             try:
-                proxy.restore(slot, tokens, headers)
+                proxy.restore(store, slot, tokens, headers)
             except (OSError, http.client.HTTPException) as error:
                 proxy.why, slot.tokens = str(error), []
             whole = self._hand_on(json.dumps({**body, "id_slot": slot.number, "cache_prompt": True}).encode(), headers)
         finally:
             if whole:
-                threading.Thread(target=self._save, args=(proxy, slot, tokens, headers)).start()
+                threading.Thread(target=self._save, args=(proxy, store, slot, tokens, headers, turn)).start()
             else:
-                slot.tokens = []
+                slot.tokens, slot.seen = [], None
                 proxy.give(slot)
 
     @staticmethod
-    def _save(proxy, slot, tokens, headers):
+    def _save(proxy, store, slot, tokens, headers, turn):
         try:
-            proxy.save(slot, tokens, headers)
+            proxy.save(store, slot, tokens, headers, turn)
         finally:
             proxy.give(slot)
 
@@ -420,7 +502,8 @@ def main(words=None):
         server = serve(proxy, host.strip("[]"), int(port))
     except (Error, OSError, ValueError, AttributeError) as error:
         sys.exit(f"weft-llamacpp-proxy: {error}")
-    print(f"weft-llamacpp-proxy: {args.listen} for {args.server}, {len(proxy.slots)} slots", file=sys.stderr)
+    bound = ":".join(map(str, server.server_address[:2]))
+    print(f"weft-llamacpp-proxy: {bound} for {args.server}, {len(proxy.slots)} slots", file=sys.stderr, flush=True)
     with server, fabric:
         try:
             server.serve_forever()
