@@ -5,6 +5,7 @@ import gc
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -23,12 +24,17 @@ def die_with_parent():
 
 
 class Node:
-    """A private weftd; `tier` gives it a file below DRAM."""
+    """A private weftd; `tier` gives it a file below DRAM, `resp` serves clients of Redis on `resp_port`."""
 
-    def __init__(self, pool="64MB", tier=False, **variables):
+    def __init__(self, pool="64MB", tier=False, resp=False, settings=(), **variables):
         self.folder = tempfile.mkdtemp(prefix="weft-python-")
         self.socket = os.path.join(self.folder, "node.sock")
         words = ["--tier", f"nvme:{self.folder}/below.nvme:256MB"] if tier else []
+        if resp:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                self.resp_port = free.getsockname()[1]
+            settings = (f"resp.listen=127.0.0.1:{self.resp_port}", *settings)
+        words += [word for setting in settings for word in ("--set", setting)]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("WEFT_")}
         self.words = [WEFTD, "--socket", self.socket, "--pool", pool, "--http", "off", "--log", "warn", *words]
         self.environment = {**clean, "WEFT_STATE_DIR": self.folder, "WEFT_POOL_SIZE_MAX": "1GB", **variables}
