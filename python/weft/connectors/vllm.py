@@ -31,6 +31,12 @@ logger = logging.getLogger("vllm.weft")
 # Forms of a layer's tensor, by what a block's page is in logical order.
 PACKED = "HNC"  # (blocks, heads, tokens, K and V side by side): vLLM's from 0.26 on, whatever its KVCacheLayout
 SPLIT = "2NHD"  # (2, blocks, tokens, heads, size) or (blocks, 2, tokens, heads, size): before
+CPU = "CPU-"    # and an instruction set: PACKED's shape, but inside of a page K lies transposed, or both lie in tiles
+
+# A shape does not say what lies inside of it: ROCm's and the CPU's backends have shapes of others and orders of their
+# own.  These read K and V as the form says.
+_BACKENDS = "vllm.v1.attention.backends."
+_AS_SHAPED = tuple(_BACKENDS + name for name in ("flash_attn", "flashinfer", "triton_attn", "flex_attention"))
 
 
 def form_of(shape, blocks, tokens, heads, size):
@@ -51,13 +57,30 @@ def form_of(shape, blocks, tokens, heads, size):
     return found[0]
 
 
-def form_expected():
+def form_expected(config, shape):
     """The form that this vLLM's tensors have: the scheduler's half sees none."""
+    from vllm.platforms import current_platform
+    if current_platform.is_cpu():
+        from vllm.v1.attention.backends import cpu_attn
+        return CPU + cpu_attn._get_attn_isa(config.model_config.dtype, shape.tokens, shape.size,
+                                            config.cache_config.cache_dtype)
     try:
         import vllm.v1.kv_cache_layout  # noqa: F401
         return PACKED
     except ImportError:
         return SPLIT
+
+
+def form_inside(name, layer, form):
+    """What a tensor is whose shape is `form`, by the attention backend that reads it."""
+    backend = layer.get_attn_backend()
+    if backend.__module__ in _AS_SHAPED:
+        return form
+    if backend.__module__ == _BACKENDS + "cpu_attn" and form == PACKED:
+        return CPU + layer.isa
+    raise refusal(f"layer '{name}' is of {backend.__module__}.{backend.__name__}, and how that orders K and V inside of "
+                  "a block is not known here; choose another --attention-backend, or use WeftTier with "
+                  "TieringOffloadingSpec, which keeps whole rows")
 
 
 @dataclasses.dataclass
@@ -260,8 +283,9 @@ class _Scheduler:
 class _Worker:
     """Copies between vLLM's tensors and Weft's blocks."""
 
-    def __init__(self, connector, fmt, shape, form):
+    def __init__(self, connector, fmt, shape, form, readers):
         self._connector, self._format, self._shape, self._form = connector, fmt, shape, form
+        self._readers = readers
         self._layers = []
         self._pool = concurrent.futures.ThreadPoolExecutor(connector.threads, "weft-load")
         self._lock = threading.Lock()
@@ -275,9 +299,11 @@ class _Worker:
         for name in self._shape.names:
             tensor = caches[name]
             form, dim = form_of(tensor.shape, self._shape.blocks, self._shape.tokens, self._shape.heads, self._shape.size)
+            form = form_inside(name, self._readers[name], form)
             if form != self._form:
-                raise refusal(f"layer '{name}' is of the form {form} where this vLLM is taken to have {self._form}; set "
-                              f"\"form\": \"{form}\" in kv_connector_extra_config")
+                mend = f"set \"form\": \"{form}\" in kv_connector_extra_config"
+                raise refusal(f"layer '{name}' is of the form {form} where this vLLM is taken to have {self._form}; "
+                              f"{mend if form in (PACKED, SPLIT) else 'choose another --attention-backend'}")
             if tensor.element_size() != torch.empty(0, dtype=self._shape.dtype).element_size():
                 raise refusal(f"layer '{name}' is of {tensor.dtype} where its configuration says {self._shape.dtype}")
             layers.append((tensor, dim))
@@ -406,9 +432,12 @@ class WeftConnector(KVConnectorBase_V1):
         self.threads = int(settings["threads"])
         self._warned = set()
         self._half = None
-        shape, form = _Shape(vllm_config, kv_cache_config), settings["form"] or form_expected()
-        if form not in (PACKED, SPLIT):
-            raise refusal(f"there is no form '{form}'; there are {PACKED} and {SPLIT}")
+        shape = _Shape(vllm_config, kv_cache_config)
+        form = form_expected(vllm_config, shape)
+        if settings["form"] not in (None, PACKED, SPLIT, form):
+            raise refusal(f"there is no form '{settings['form']}'; there are {PACKED} and {SPLIT}, and of itself this "
+                          f"vLLM has {form}")
+        form = settings["form"] or form
         weights = weights_of(vllm_config.model_config.model, getattr(vllm_config.model_config, "revision", None),
                              settings["weights"], logger)
         layout = getattr(kv_cache_config, "kv_cache_layout", None) or getattr(cache, "kv_cache_layout", None)
@@ -426,7 +455,7 @@ class WeftConnector(KVConnectorBase_V1):
         if role == KVConnectorRole.SCHEDULER:
             self._half = _Scheduler(self, formats, shape.tokens)
         else:
-            self._half = _Worker(self, formats[0], shape, form)
+            self._half = _Worker(self, formats[0], shape, form, vllm_config.compilation_config.static_forward_context)
 
     @property
     def requires_kv_delivery(self):

@@ -5,6 +5,7 @@ import tempfile
 import time
 import types
 import unittest
+from unittest import mock
 
 import vllm
 
@@ -25,15 +26,23 @@ import weft.vllm
 from weft.connectors import vllm as ours
 
 TOKENS, HEADS, SIZE, BLOCKS, LAYERS = 16, 2, 8, 24, ("l0", "l1", "l2")
+# What a layer says of who reads it; to import them takes what they are for.
+FlashAttentionBackend, CPUAttentionBackend, RocmAttentionBackend = (
+    type(name, (), {"__module__": f"vllm.v1.attention.backends.{module}"})
+    for name, module in (("FlashAttentionBackend", "flash_attn"), ("CPUAttentionBackend", "cpu_attn"),
+                         ("RocmAttentionBackend", "rocm_attn")))
 numbers = iter(range(1, 10**6))
 
 
-def config(extra=None, tp=1, rank=0, algorithm="sha256_cbor", role="kv_both", caching=True, model="tiny", cache_dtype="auto"):
+def config(extra=None, tp=1, rank=0, algorithm="sha256_cbor", role="kv_both", caching=True, model="tiny", cache_dtype="auto",
+           backend=FlashAttentionBackend):
     space = types.SimpleNamespace
     return space(
         kv_transfer_config=space(kv_connector_extra_config=extra, kv_role=role, is_kv_producer=True),
         cache_config=space(enable_prefix_caching=caching, prefix_caching_hash_algo=algorithm, cache_dtype=cache_dtype),
         model_config=space(model=model, revision=None, dtype=torch.float32),
+        compilation_config=space(static_forward_context={
+            name: space(get_attn_backend=lambda: backend, isa="amx") for name in LAYERS}),
         parallel_config=space(tensor_parallel_size=tp, pipeline_parallel_size=1, decode_context_parallel_size=1,
                               prefill_context_parallel_size=1, rank=rank))
 
@@ -59,6 +68,13 @@ def step(new=(), cached=(), scheduled=None):
                                              new_block_ids=[(more,) if more else None for _, more, _ in cached],
                                              num_computed_tokens=[done for _, _, done in cached]),
                  num_scheduled_tokens=scheduled or {})
+
+
+def setUpModule():
+    """As on a GPU, whatever this vLLM was built for."""
+    platform = mock.patch("vllm.platforms.current_platform", types.SimpleNamespace(is_cpu=lambda: False))
+    platform.start()
+    unittest.addModuleCleanup(platform.stop)
 
 
 class Engine:
@@ -249,6 +265,13 @@ class Refusals(Case):
             worker.register_kv_caches({name: torch.zeros(2, BLOCKS, TOKENS, HEADS, SIZE) for name in LAYERS})
         with self.assertRaisesRegex(ValueError, "no KV cache of layer 'l2'"):
             worker.register_kv_caches({name: torch.zeros(BLOCKS, HEADS, TOKENS, 2 * SIZE) for name in LAYERS[:2]})
+
+    def test_what_lies_inside_of_a_shape(self):
+        """The CPU's pages have the shape of a GPU's, and K transposed in them; ROCm's with two heads have it, too."""
+        with self.assertRaisesRegex(ValueError, "of the form CPU-amx where this vLLM is taken to have HNC"):
+            Engine(self, backend=CPUAttentionBackend)
+        with self.assertRaisesRegex(ValueError, "RocmAttentionBackend, and how that orders K and V"):
+            Engine(self, backend=RocmAttentionBackend)
 
     def test_configurations(self):
         for words, what in (("sha256_cbor", {"algorithm": "xxhash"}), ("prefix caching", {"caching": False}),

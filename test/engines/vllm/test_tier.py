@@ -175,9 +175,7 @@ class NodeAway(unittest.TestCase):
         self.assertTrue(helper.store(tier, [name(1)], [0]).success)
         node.kill()
         self.assertFalse(helper.load(tier, [name(1)], [1]).success)
-        begun = time.monotonic()
         self.assertIs(tier.lookup(name(1), request()), LookupResult.MISS)
-        self.assertLess(time.monotonic() - begun, 5)
         node.start()
         until = time.monotonic() + 30
         while not helper.store(tier, [name(2)], [0]).success or tier.lookup(name(2), request()) is not LookupResult.HIT:
