@@ -98,8 +98,7 @@ void wf_resp_conn_close(struct wf_resp_conn *conn)
 
 /* ----------------------------------------------------------------------------------- the head */
 
-/* `bytes` behind what is kept already. */
-static bool head_add(struct wf_resp_conn *conn, const uint8_t *bytes, size_t length)
+bool wf_resp_head_add(struct wf_resp_conn *conn, const uint8_t *bytes, size_t length)
 {
     if (conn->head_room - conn->head_bytes < length) {
         size_t room = conn->head_room ? conn->head_room : 512;
@@ -130,7 +129,7 @@ static bool head_keep(struct wf_resp_conn *conn, uint8_t *bytes, size_t at, size
         return true;
     }
     conn->head_bytes = 0;
-    return head_add(conn, bytes + at, length - at);
+    return wf_resp_head_add(conn, bytes + at, length - at);
 }
 
 /* ------------------------------------------------------------------------------------- commands */
@@ -228,6 +227,27 @@ static bool consume(struct wf_resp_conn *conn, uint8_t *bytes, size_t length)
 
 /* --------------------------------------------------------------------------------- read and run */
 
+/* `rest` bytes that were read behind the value of a stream are at `bytes`; the command's own head,
+ * of `head` bytes, is right before them, or kept (0).  False: the connection ends now. */
+static bool behind_value(struct wf_resp_conn *conn, uint8_t *bytes, size_t head, size_t rest)
+{
+    bool ends_wrong;
+    size_t taken = wf_resp_stream_take(conn, bytes, rest, &ends_wrong);
+    if (ends_wrong) {
+        broken(conn, "ERR Protocol error: expected CRLF behind a bulk string");
+        return true;
+    }
+    if (conn->stream.end < 2)
+        return !head || wf_resp_head_add(conn, bytes - head, head);
+    wf_resp_stream_end(conn);
+    if (head) {
+        memmove(bytes + taken - head, bytes - head, head);
+        return consume(conn, bytes + taken - head, head + rest - taken);
+    }
+    return wf_resp_head_add(conn, bytes + taken, rest - taken) &&
+           consume(conn, conn->head, conn->head_bytes);
+}
+
 /* Bytes from the socket, through the commands in them.  As recv(): 0 the end, < 0 errno. */
 static int64_t take_in(struct wf_resp_conn *conn)
 {
@@ -236,20 +256,15 @@ static int64_t take_in(struct wf_resp_conn *conn)
     size_t rest = 0;
     if (conn->stream.on) {
         got = wf_resp_stream_read(conn, lane->buffer, WF_RESP_READ_BYTES, &rest);
-        if (got <= 0)
-            return got;
-        bool ends_wrong;
-        size_t taken = wf_resp_stream_take(conn, lane->buffer, rest, &ends_wrong);
-        if (ends_wrong) {
-            broken(conn, "ERR Protocol error: expected CRLF behind a bulk string");
-            return got;
-        }
-        if (conn->stream.end < 2)
-            return got;
-        wf_resp_stream_end(conn);
-        if (!head_add(conn, lane->buffer + taken, rest - taken))
-            return 0;
-        return consume(conn, conn->head, conn->head_bytes) ? got : 0;
+        return got > 0 && !behind_value(conn, lane->buffer, 0, rest) ? 0 : got;
+    }
+    if (wf_resp_guess_is_good(conn)) {
+        size_t head = conn->guess.head;
+        got = wf_resp_guess_read(conn, &rest);
+        bool alive = got <= 0          ? true
+                     : conn->stream.on ? behind_value(conn, lane->buffer + head, head, rest)
+                                       : consume(conn, conn->head, conn->head_bytes);
+        return alive ? got : 0;
     }
     size_t room = conn->long_last ? SNIFF_BYTES : WF_RESP_READ_BYTES;
     conn->long_last = false;
@@ -258,7 +273,7 @@ static int64_t take_in(struct wf_resp_conn *conn)
         return got;
     if (!conn->head_bytes)
         return consume(conn, lane->buffer, (size_t)got) ? got : 0;
-    if (!head_add(conn, lane->buffer, (size_t)got))
+    if (!wf_resp_head_add(conn, lane->buffer, (size_t)got))
         return 0;
     return consume(conn, conn->head, conn->head_bytes) ? got : 0;
 }

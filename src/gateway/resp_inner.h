@@ -58,6 +58,14 @@ struct wf_resp_stream {
     uint8_t end; /* of "\r\n", how many were read */
 };
 
+/* What the next command looks like if it is as the last ones were: where its long value begins, and
+ * how long that is. */
+struct wf_resp_guess {
+    size_t head;
+    uint64_t bytes;
+    uint32_t times; /* that it would have come true, one behind the other */
+};
+
 struct wf_resp_load;
 
 struct wf_resp_conn {
@@ -80,6 +88,7 @@ struct wf_resp_conn {
     uint8_t *head; /* what was read and not done */
     size_t head_bytes, head_room;
     struct wf_resp_stream stream;
+    struct wf_resp_guess guess;
     struct wf_resp_blob *aways[WF_RESP_AWAYS_MAX];
     uint32_t away_count;
     struct wf_resp_out out;
@@ -145,6 +154,8 @@ struct wf_resp_store *wf_resp_store_of(struct wf_resp *resp, uint32_t place);
 void wf_resp_lane_wake(struct wf_resp_lane *lane);
 
 /* resp_conn.c */
+/* `bytes` behind what is kept already. */
+bool wf_resp_head_add(struct wf_resp_conn *conn, const uint8_t *bytes, size_t length);
 struct wf_resp_conn *wf_resp_conn_create(struct wf_resp_lane *lane, int fd);
 void wf_resp_conn_close(struct wf_resp_conn *conn);
 /* What epoll said of it; the connection may be gone afterwards. */
@@ -161,6 +172,11 @@ size_t wf_resp_stream_take(struct wf_resp_conn *conn, const uint8_t *bytes, size
 int64_t wf_resp_stream_read(struct wf_resp_conn *conn, uint8_t *rest, size_t room,
                             size_t *out_rest);
 void wf_resp_stream_end(struct wf_resp_conn *conn);
+bool wf_resp_guess_is_good(const struct wf_resp_conn *conn);
+/* Reads as if the guess were true.  Where it was, the stream is on and *out_rest bytes that lie
+ * behind its value are in the lane's buffer, at guess.head; else what was read is at the end of
+ * the connection's head, in order.  As recv(). */
+int64_t wf_resp_guess_read(struct wf_resp_conn *conn, size_t *out_rest);
 void wf_resp_aways_drop(struct wf_resp_conn *conn);
 
 /* resp_reply.c */

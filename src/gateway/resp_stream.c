@@ -14,6 +14,36 @@
 #include "gateway/resp_inner.h"
 
 #define VECTORS_MAX 8
+#define GUESS_HEAD_MAX ((size_t)1024)
+#define GUESS_TIMES 2u /* alike, before the next one is guessed */
+
+static struct wf_resp_blob *room_for(struct wf_resp_conn *conn, uint64_t bytes)
+{
+    pthread_mutex_lock(&conn->store->lock);
+    struct wf_resp_blob *blob = wf_resp_blob_begin(conn->store->pool, bytes);
+    pthread_mutex_unlock(&conn->store->lock);
+    return blob;
+}
+
+static void room_back(struct wf_resp_conn *conn, struct wf_resp_blob *blob)
+{
+    pthread_mutex_lock(&conn->store->lock);
+    wf_resp_blob_drop(conn->store->pool, blob);
+    pthread_mutex_unlock(&conn->store->lock);
+}
+
+static void guess_learn(struct wf_resp_conn *conn)
+{
+    struct wf_resp_guess *guess = &conn->guess;
+    const struct wf_resp_parser *parser = &conn->parser;
+    if (parser->aways) /* one value a command is what is guessed */
+        return;
+    bool alike = guess->head == parser->at && guess->bytes == parser->long_bytes;
+    *guess = (struct wf_resp_guess){.head = parser->at,
+                                    .bytes = parser->long_bytes,
+                                    .times = alike ? guess->times + (guess->times < GUESS_TIMES)
+                                                   : 0};
+}
 
 /* False: this argument is no value, and is read like a short one. */
 bool wf_resp_stream_begin(struct wf_resp_conn *conn, const uint8_t *command)
@@ -22,12 +52,10 @@ bool wf_resp_stream_begin(struct wf_resp_conn *conn, const uint8_t *command)
     if (!conn->store || !wf_resp_takes_long(conn, command, parser->count))
         return false;
     conn->long_last = true;
+    guess_learn(conn);
     conn->stream = (struct wf_resp_stream){.on = true, .bytes = parser->long_bytes};
-    if (conn->away_count < WF_RESP_AWAYS_MAX) {
-        pthread_mutex_lock(&conn->store->lock);
-        conn->stream.blob = wf_resp_blob_begin(conn->store->pool, parser->long_bytes);
-        pthread_mutex_unlock(&conn->store->lock);
-    }
+    if (conn->away_count < WF_RESP_AWAYS_MAX)
+        conn->stream.blob = room_for(conn, parser->long_bytes);
     return true;
 }
 
@@ -79,6 +107,62 @@ int64_t wf_resp_stream_read(struct wf_resp_conn *conn, uint8_t *rest, size_t roo
     into = into < (uint64_t)got ? into : (uint64_t)got;
     stream->offset += into;
     *out_rest = (size_t)got - into;
+    return got;
+}
+
+bool wf_resp_guess_is_good(const struct wf_resp_conn *conn)
+{
+    const struct wf_resp_guess *guess = &conn->guess;
+    return guess->times >= GUESS_TIMES && conn->store && !conn->head_bytes &&
+           guess->head <= GUESS_HEAD_MAX && guess->bytes <= wf_resp_pool_chunk(conn->store->pool);
+}
+
+/* Does a command begin at `head` whose value is as long as was guessed, right behind it?  What is
+ * no array is not looked at: the parser rewrites it. */
+static bool guess_is_true(struct wf_resp_conn *conn, uint8_t *head)
+{
+    struct wf_resp_parser *parser = &conn->parser;
+    bool is = head[0] == '*' && wf_resp_parse(parser, head, conn->guess.head) == WF_RESP_LONG &&
+              parser->at == conn->guess.head && parser->long_bytes == conn->guess.bytes &&
+              wf_resp_takes_long(conn, head, parser->count);
+    if (!is)
+        wf_resp_parser_next(parser);
+    return is;
+}
+
+int64_t wf_resp_guess_read(struct wf_resp_conn *conn, size_t *out_rest)
+{
+    size_t head = conn->guess.head;
+    uint64_t bytes = conn->guess.bytes, room;
+    uint8_t *buffer = conn->lane->buffer;
+    struct wf_resp_blob *blob = room_for(conn, bytes);
+    *out_rest = 0;
+    struct iovec vectors[] = {
+        {buffer, head},
+        {blob ? wf_resp_blob_at(conn->store->pool, blob, 0, &room) : NULL, blob ? bytes : 0},
+        {buffer + head, WF_RESP_READ_BYTES - head},
+    };
+    struct msghdr message = {.msg_iov = vectors, .msg_iovlen = blob ? 3 : 1};
+    ssize_t got = recvmsg(conn->fd, &message, MSG_DONTWAIT);
+    size_t value = got > (ssize_t)head ? (size_t)got - head : 0;
+    value = value < bytes ? value : bytes;
+    if (value && guess_is_true(conn, buffer)) {
+        conn->long_last = true;
+        conn->stream =
+            (struct wf_resp_stream){.on = true, .blob = blob, .bytes = bytes, .offset = value};
+        *out_rest = (size_t)got - head - value;
+        return got;
+    }
+    conn->guess.times = 0;
+    if (got > 0) {
+        size_t rest = (size_t)got > head + value ? (size_t)got - head - value : 0;
+        bool kept = wf_resp_head_add(conn, buffer, (size_t)got < head ? (size_t)got : head) &&
+                    (!value || wf_resp_head_add(conn, vectors[1].iov_base, value)) &&
+                    wf_resp_head_add(conn, buffer + head, rest);
+        got = kept ? got : 0;
+    }
+    if (blob)
+        room_back(conn, blob);
     return got;
 }
 
