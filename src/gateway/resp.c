@@ -184,7 +184,7 @@ static void stores_tick(struct wf_resp_lane *lane, bool trim)
     atomic_store_explicit(&resp->tally.value_bytes, values, memory_order_relaxed);
 }
 
-/* Does anything wait to be committed?  `commit` does it. */
+/* Does anything wait to be committed?  `commit` has it done. */
 static bool stores_pending(struct wf_resp *resp, bool commit)
 {
     bool pending = false;
@@ -194,7 +194,7 @@ static bool stores_pending(struct wf_resp *resp, bool commit)
             continue;
         pthread_mutex_lock(&store->lock);
         if (commit)
-            wf_resp_pool_commit(store->pool);
+            wf_resp_pool_flush(store->pool);
         pending |= wf_resp_pool_pending(store->pool) > 0;
         pthread_mutex_unlock(&store->lock);
     }
@@ -221,6 +221,7 @@ static void lane_turn(struct wf_resp_lane *lane, struct epoll_event *events, int
             wf_resp_conn_run(events[i].data.ptr, events[i].events);
         }
     }
+    wf_resp_lane_answer(lane);
     /* Only now, since these may end connections that an event was about. */
     inbox_take(lane);
     wf_resp_lane_loaded(lane);

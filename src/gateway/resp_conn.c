@@ -20,8 +20,9 @@
 #include "sys/memory.h"
 
 #define HEAD_KEPT ((size_t)16 << 10)
-#define SNIFF_BYTES ((size_t)1024)    /* of a client whose next command begins with little, too */
-#define TURN_BYTES ((int64_t)1 << 20) /* that one connection has of a turn */
+#define SNIFF_BYTES ((size_t)1024)      /* of a client whose next command begins with little, too */
+#define TURN_BYTES ((int64_t)1 << 20)   /* that one connection has of a turn */
+#define LATE_BYTES ((int64_t)256 << 10) /* that are read before answers go out at the latest */
 
 /* -------------------------------------------------------------------------------- begin and end */
 
@@ -83,6 +84,8 @@ struct wf_resp_conn *wf_resp_conn_create(struct wf_resp_lane *lane, int fd)
 void wf_resp_conn_close(struct wf_resp_conn *conn)
 {
     struct wf_resp_lane *lane = conn->lane;
+    if (conn->late)
+        lane->late[conn->late - 1] = NULL;
     wf_resp_aways_drop(conn);
     wf_resp_load_forget(conn);
     wf_resp_out_fini(&conn->out);
@@ -312,6 +315,13 @@ static bool settle(struct wf_resp_conn *conn)
     return true;
 }
 
+/* Nothing but a short answer is left to be done for it. */
+static bool answers_late(const struct wf_resp_conn *conn)
+{
+    return !wf_resp_out_empty(&conn->out) && !conn->out.segment_count && !conn->held_up &&
+           !conn->closing && !conn->waiting && !conn->late && conn->events == EPOLLIN;
+}
+
 void wf_resp_conn_run(struct wf_resp_conn *conn, uint32_t events)
 {
     bool alive = !(conn->waiting && (events & (EPOLLHUP | EPOLLERR)));
@@ -333,8 +343,30 @@ void wf_resp_conn_run(struct wf_resp_conn *conn, uint32_t events)
         if (!streamed && !conn->stream.on)
             break; /* it said what it had to */
     }
-    if (!alive || !settle(conn))
+    struct wf_resp_lane *lane = conn->lane;
+    lane->late_bytes += TURN_BYTES - left;
+    if (alive && answers_late(conn)) {
+        lane->late[lane->late_count++] = conn;
+        conn->late = lane->late_count;
+    } else if (!alive || !settle(conn)) {
         wf_resp_conn_close(conn);
+    }
+    if (lane->late_count == WF_RESP_LATE_MAX || lane->late_bytes >= LATE_BYTES)
+        wf_resp_lane_answer(lane);
+}
+
+void wf_resp_lane_answer(struct wf_resp_lane *lane)
+{
+    for (uint32_t i = 0; i < lane->late_count; i++) {
+        struct wf_resp_conn *conn = lane->late[i];
+        if (!conn)
+            continue;
+        conn->late = 0;
+        if (!settle(conn))
+            wf_resp_conn_close(conn);
+    }
+    lane->late_count = 0;
+    lane->late_bytes = 0;
 }
 
 void wf_resp_conn_loaded(struct wf_resp_conn *conn)

@@ -27,6 +27,7 @@
 #define WF_RESP_OUT_PINS 1024u
 #define WF_RESP_READ_BYTES ((size_t)64 << 10)
 #define WF_RESP_NAME_MAX 64u
+#define WF_RESP_LATE_MAX 64u
 
 enum wf_resp_done { WF_RESP_DONE, WF_RESP_AGAIN, WF_RESP_WAIT, WF_RESP_CLOSE };
 
@@ -83,6 +84,7 @@ struct wf_resp_conn {
     bool waiting;      /* for blocks from below */
     bool held_up;      /* `head` has commands that wait until answers were sent */
     bool long_last;    /* its last command had a long value: the next one has, too */
+    uint32_t late;     /* its place among the lane's late ones, from 1 on; 0: it is none */
     uint32_t progress; /* of a command that goes on */
     struct wf_resp_parser parser;
     uint8_t *head; /* what was read and not done */
@@ -110,6 +112,11 @@ struct wf_resp_lane {
     uint32_t inbox_count;
     struct wf_resp_load *loaded;
     uint8_t *buffer;
+    /* Connections whose answers go out with others': a client that is woken once for several of
+     * them asks its next questions together, too.  NULL: it has ended. */
+    struct wf_resp_conn *late[WF_RESP_LATE_MAX];
+    uint32_t late_count;
+    int64_t late_bytes; /* read since the first of them */
 };
 
 struct wf_resp_tally {
@@ -160,6 +167,8 @@ struct wf_resp_conn *wf_resp_conn_create(struct wf_resp_lane *lane, int fd);
 void wf_resp_conn_close(struct wf_resp_conn *conn);
 /* What epoll said of it; the connection may be gone afterwards. */
 void wf_resp_conn_run(struct wf_resp_conn *conn, uint32_t events);
+/* Send what was left to be sent together. */
+void wf_resp_lane_answer(struct wf_resp_lane *lane);
 /* The blocks that it waited for are there, or are not to be had. */
 void wf_resp_conn_loaded(struct wf_resp_conn *conn);
 

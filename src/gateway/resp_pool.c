@@ -9,12 +9,17 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "gateway/resp_maker.h"
 #include "sys/memory.h"
 
-#define AHEAD_MAX 32u                    /* blocks of one size */
-#define AHEAD_BYTES ((uint64_t)16 << 20) /* of one size; never more than a 64th of the pool */
+#define AHEAD_MAX WF_RESP_AHEAD_MAX
+/* In one batch of one size; never more than a 128th of the pool.  Two are there at most: one that
+ * is used, and one that is asked for. */
+#define AHEAD_BYTES ((uint64_t)8 << 20)
+#define STEADY 4u /* blocks in a batch from which on the next one is asked for at once */
 #define CHUNK_MIN ((uint64_t)64 << 10)
 #define COMMIT_AT 32u                     /* pending values */
+#define COMMIT_LATE 128u                  /* … while others are being committed still */
 #define COMMIT_BYTES ((uint64_t)64 << 20) /* in them */
 #define REMOVALS_MAX 65536u
 #define REMOVALS_BATCH 128u
@@ -43,6 +48,8 @@ struct wf_resp_pool {
     struct wf_resp_blob *first, *last; /* pending, oldest first */
     uint32_t pending;
     uint64_t pending_bytes;
+    struct wf_resp_maker *maker;
+    struct wf_resp_blob *committing; /* the maker's until it is done with them */
     /* The remover has a connection of its own, and the queue a lock of its own. */
     struct weft *remover_weft;
     struct weft_format *remover_format;
@@ -109,35 +116,16 @@ uint64_t wf_resp_piece_bytes(const struct wf_resp_pool *pool, const struct wf_re
 
 /* ---------------------------------------------------------------------------------------- ahead */
 
-static enum weft_status key_make(struct wf_resp_pool *pool, struct weft_format *format,
-                                 struct weft_key *out)
+/* What asks for `count` blocks; false: there is no asking for any. */
+static bool batch_make(struct wf_resp_pool *pool, unsigned class, uint32_t count,
+                       struct wf_resp_batch *out)
 {
-    uint8_t identity[24];
-    pool->serial++;
-    memcpy(identity, pool->nonce, 16);
-    memcpy(identity + 16, &pool->serial, 8);
-    return weft_key_from_bytes(format, identity, sizeof identity, out);
-}
-
-/* Ask for up to `count` blocks more; how many there are then. */
-static uint32_t ahead_fill(struct wf_resp_pool *pool, unsigned class, uint32_t count)
-{
-    struct ahead *ahead = &pool->ahead[class];
-    struct weft_format *format = pool->closed ? NULL : format_of(pool, class);
-    struct weft_key keys[AHEAD_MAX];
-    struct weft_slot slots[AHEAD_MAX];
-    if (count > AHEAD_MAX - ahead->count)
-        count = AHEAD_MAX - ahead->count;
-    for (uint32_t i = 0; format && i < count; i++)
-        if (key_make(pool, format, &keys[i]) != WEFT_OK)
-            format = NULL;
-    if (!format || !count || weft_reserve_keys(format, NULL, keys, count, 0, slots) != WEFT_OK)
-        return ahead->count;
-    for (uint32_t i = 0; i < count; i++)
-        if (slots[i].status == WEFT_OK)
-            ahead->pieces[ahead->count++] = (struct wf_resp_piece){.key = keys[i],
-                                                                   .slot = slots[i]};
-    return ahead->count;
+    out->format = pool->closed ? NULL : format_of(pool, class);
+    out->count = count;
+    out->serial = pool->serial;
+    memcpy(out->nonce, pool->nonce, sizeof out->nonce);
+    pool->serial += count;
+    return out->format != NULL;
 }
 
 /* Blocks that are reserved and not wanted go back. */
@@ -151,23 +139,39 @@ static void ahead_abort(struct wf_resp_pool *pool, unsigned class, struct wf_res
         weft_abort_slots(pool->formats[class], slots, count);
 }
 
-/* One reserved block.  Each time that none is there, twice as many are asked for. */
-static bool piece_take(struct wf_resp_pool *pool, unsigned class, struct wf_resp_piece *out)
+/* The next batch of a size that is empty: the one that was asked for, or else one that is asked for
+ * now, of twice as many as the last. */
+static void ahead_fill(struct wf_resp_pool *pool, unsigned class)
 {
     struct ahead *ahead = &pool->ahead[class];
-    ahead->used = true;
-    if (!ahead->count) {
+    struct wf_resp_batch batch;
+    if (!wf_resp_maker_take(pool->maker, class, true, &batch) || !batch.count) {
         uint64_t most = pool->ahead_bytes / class_bytes(class);
         most = most < 1 ? 1 : most > AHEAD_MAX ? AHEAD_MAX : most;
         ahead->batch = ahead->batch * 2 < most ? ahead->batch * 2 : (uint32_t)most;
         if (!ahead->batch)
             ahead->batch = 1;
-        uint32_t got = ahead_fill(pool, class, ahead->batch);
-        if (got < ahead->batch)
-            ahead->batch = 0; /* the pool is short: not ahead of need then */
-        if (!got)
-            return false;
+        if (!batch_make(pool, class, ahead->batch, &batch))
+            return;
+        wf_resp_batch_reserve(&batch);
     }
+    ahead->count = batch.count;
+    memcpy(ahead->pieces, batch.pieces, batch.count * sizeof batch.pieces[0]);
+    if (ahead->count < ahead->batch)
+        ahead->batch = 0; /* the pool is short: not ahead of need then */
+    else if (ahead->batch >= STEADY && batch_make(pool, class, ahead->batch, &batch))
+        wf_resp_maker_reserve(pool->maker, class, &batch);
+}
+
+/* One reserved block. */
+static bool piece_take(struct wf_resp_pool *pool, unsigned class, struct wf_resp_piece *out)
+{
+    struct ahead *ahead = &pool->ahead[class];
+    ahead->used = true;
+    if (!ahead->count)
+        ahead_fill(pool, class);
+    if (!ahead->count)
+        return false;
     *out = ahead->pieces[--ahead->count];
     return true;
 }
@@ -188,8 +192,11 @@ void wf_resp_pool_trim(struct wf_resp_pool *pool, bool all)
     for (unsigned class = 0; class < WF_RESP_CLASSES; class ++) {
         struct ahead *ahead = &pool->ahead[class];
         if (all || !ahead->used) {
+            struct wf_resp_batch batch;
             ahead_abort(pool, class, ahead->pieces, ahead->count);
             ahead->count = ahead->batch = 0;
+            if (wf_resp_maker_take(pool->maker, class, all, &batch))
+                ahead_abort(pool, class, batch.pieces, batch.count);
         }
         ahead->used = false;
     }
@@ -286,8 +293,8 @@ enum weft_status wf_resp_pool_create(const struct wf_resp_pool_options *options,
     while (pool->chunk_bytes > CHUNK_MIN && pool->chunk_bytes > options->pool_bytes / 32)
         pool->chunk_bytes /= 2;
     pool->chunk = class_of(pool->chunk_bytes);
-    pool->ahead_bytes = options->pool_bytes / 64 < AHEAD_BYTES ? options->pool_bytes / 64
-                                                               : AHEAD_BYTES;
+    pool->ahead_bytes = options->pool_bytes / 128 < AHEAD_BYTES ? options->pool_bytes / 128
+                                                                : AHEAD_BYTES;
     const struct weft_connect_options connect = {.socket = options->socket,
                                                  .domain = options->domain,
                                                  .token = options->token};
@@ -296,6 +303,8 @@ enum weft_status wf_resp_pool_create(const struct wf_resp_pool_options *options,
         status = weft_connect(&connect, &pool->weft);
     if (status == WEFT_OK)
         status = weft_connect(&connect, &pool->remover_weft);
+    if (status == WEFT_OK)
+        status = wf_resp_maker_create(pool->formats, &pool->maker);
     if (status == WEFT_OK) {
         struct weft_format_spec spec = {.model = "resp",
                                         .layers = 1,
@@ -329,11 +338,11 @@ void wf_resp_pool_destroy(struct wf_resp_pool *pool)
         pthread_mutex_unlock(&pool->removals_lock);
         pthread_join(pool->remover, NULL);
     }
-    for (unsigned class = 0; class < WF_RESP_CLASSES; class ++) {
-        if (pool->formats[class])
-            ahead_abort(pool, class, pool->ahead[class].pieces, pool->ahead[class].count);
+    if (pool->maker)
+        wf_resp_pool_trim(pool, true);
+    wf_resp_maker_destroy(pool->maker);
+    for (unsigned class = 0; class < WF_RESP_CLASSES; class ++)
         weft_format_close(pool->formats[class]);
-    }
     weft_format_close(pool->remover_format);
     weft_close(pool->remover_weft);
     weft_close(pool->weft);
@@ -394,16 +403,73 @@ static void pending_remove(struct wf_resp_pool *pool, struct wf_resp_blob *blob)
     pool->pending_bytes -= blob->bytes;
 }
 
+/* Values whose commit was answered are kept or lost from now on. */
+static void blobs_settle(struct wf_resp_blob *first)
+{
+    for (struct wf_resp_blob *blob = first, *next; blob; blob = next) {
+        next = blob->next;
+        blob->previous = blob->next = NULL;
+        blob->state = WF_RESP_KEPT;
+        for (uint32_t i = 0; i < blob->count; i++)
+            if (blob->pieces[i].slot.status != WEFT_OK &&
+                blob->pieces[i].slot.status != WEFT_EXISTS)
+                blob->state = WF_RESP_LOST;
+    }
+}
+
+/* What the maker has committed; `wait`: all that it was given. */
+static void commits_settle(struct wf_resp_pool *pool, bool wait)
+{
+    if (!pool->committing || !wf_resp_maker_committed(pool->maker, wait))
+        return;
+    blobs_settle(pool->committing);
+    pool->committing = NULL;
+}
+
+/* All that is pending, out of the list. */
+static struct wf_resp_blob *pending_take(struct wf_resp_pool *pool)
+{
+    struct wf_resp_blob *first = pool->first;
+    pool->first = pool->last = NULL;
+    pool->pending = 0;
+    pool->pending_bytes = 0;
+    return first;
+}
+
+void wf_resp_pool_commit(struct wf_resp_pool *pool)
+{
+    commits_settle(pool, true);
+    struct wf_resp_blob *first = pending_take(pool);
+    wf_resp_blobs_commit(pool->formats, first);
+    blobs_settle(first);
+}
+
+void wf_resp_pool_flush(struct wf_resp_pool *pool)
+{
+    bool late = pool->pending >= COMMIT_LATE || pool->pending_bytes >= 2 * COMMIT_BYTES;
+    commits_settle(pool, late);
+    if (pool->committing || !pool->first)
+        return;
+    pool->committing = pending_take(pool);
+    for (struct wf_resp_blob *blob = pool->committing; blob; blob = blob->next)
+        blob->state = WF_RESP_COMMITTING;
+    wf_resp_maker_commit(pool->maker, pool->committing);
+}
+
 void wf_resp_blob_end(struct wf_resp_pool *pool, struct wf_resp_blob *blob)
 {
     blob->state = WF_RESP_PENDING;
     pending_add(pool, blob);
-    if (pool->closed || pool->pending >= COMMIT_AT || pool->pending_bytes >= COMMIT_BYTES)
+    if (pool->closed)
         wf_resp_pool_commit(pool);
+    else if (pool->pending >= COMMIT_AT || pool->pending_bytes >= COMMIT_BYTES)
+        wf_resp_pool_flush(pool);
 }
 
 void wf_resp_blob_drop(struct wf_resp_pool *pool, struct wf_resp_blob *blob)
 {
+    if (blob->state == WF_RESP_COMMITTING)
+        commits_settle(pool, true);
     if (blob->state == WF_RESP_PENDING)
         pending_remove(pool, blob);
     for (uint32_t i = 0; i < blob->count; i++) {
@@ -417,65 +483,13 @@ void wf_resp_blob_drop(struct wf_resp_pool *pool, struct wf_resp_blob *blob)
 
 uint32_t wf_resp_pool_pending(const struct wf_resp_pool *pool)
 {
-    return pool->pending;
-}
-
-/* Commit up to WEFT_BATCH_MAX blocks of one size. */
-static void commit_batch(struct wf_resp_pool *pool, unsigned class, struct wf_resp_piece **pieces,
-                         uint32_t count)
-{
-    struct weft_slot slots[WEFT_BATCH_MAX];
-    for (uint32_t i = 0; i < count; i++)
-        slots[i] = pieces[i]->slot;
-    /* Whatever the answer is, each slot says what became of it. */
-    if (weft_commit_slots(pool->formats[class], slots, count) != WEFT_OK)
-        for (uint32_t i = 0; i < count; i++)
-            slots[i].status = WEFT_MISS;
-    for (uint32_t i = 0; i < count; i++)
-        pieces[i]->slot = (struct weft_slot){.status = slots[i].status};
-}
-
-static void commit_class(struct wf_resp_pool *pool, unsigned class)
-{
-    struct wf_resp_piece *pieces[WEFT_BATCH_MAX];
-    uint32_t count = 0;
-    for (struct wf_resp_blob *blob = pool->first; blob; blob = blob->next)
-        for (uint32_t i = 0; i < blob->count; i++) {
-            if (piece_class(blob, i) != class)
-                continue;
-            pieces[count++] = &blob->pieces[i];
-            if (count == WEFT_BATCH_MAX) {
-                commit_batch(pool, class, pieces, count);
-                count = 0;
-            }
-        }
-    if (count)
-        commit_batch(pool, class, pieces, count);
-}
-
-void wf_resp_pool_commit(struct wf_resp_pool *pool)
-{
-    uint64_t classes = 0;
-    for (struct wf_resp_blob *blob = pool->first; blob; blob = blob->next)
-        classes |= (uint64_t)(blob->count > 1) << blob->chunk | (uint64_t)1 << blob->tail;
-    for (unsigned class = 0; class < WF_RESP_CLASSES; class ++)
-        if (classes >> class & 1)
-            commit_class(pool, class);
-    while (pool->first) {
-        struct wf_resp_blob *blob = pool->first;
-        pending_remove(pool, blob);
-        blob->state = WF_RESP_KEPT;
-        for (uint32_t i = 0; i < blob->count; i++)
-            if (blob->pieces[i].slot.status != WEFT_OK &&
-                blob->pieces[i].slot.status != WEFT_EXISTS)
-                blob->state = WF_RESP_LOST;
-    }
+    return pool->pending + (pool->committing != NULL);
 }
 
 bool wf_resp_blob_there(struct wf_resp_pool *pool, const struct wf_resp_blob *blob)
 {
     if (blob->state != WF_RESP_KEPT)
-        return blob->state == WF_RESP_PENDING;
+        return blob->state != WF_RESP_LOST;
     for (uint32_t i = 0; i < blob->count; i++) {
         size_t present = 0;
         struct weft_format *format = format_of(pool, piece_class(blob, i));
@@ -497,6 +511,8 @@ enum weft_status wf_resp_blob_pin(struct wf_resp_pool *pool, struct wf_resp_blob
 {
     if (blob->state == WF_RESP_PENDING)
         wf_resp_pool_commit(pool);
+    else if (blob->state == WF_RESP_COMMITTING)
+        commits_settle(pool, true);
     if (blob->state != WF_RESP_KEPT)
         return WEFT_MISS;
     for (uint32_t i = 0; i < blob->count; i++) {

@@ -14,12 +14,16 @@
  * older one under the same name least of all; and room can be reserved before anybody says for
  * what: a few blocks of each size that is in use are kept reserved ahead, in one message for many.
  *
- *     FILLING  →  PENDING  →  KEPT | LOST
+ *     FILLING  →  PENDING  →  COMMITTING  →  KEPT | LOST
  *
  * What a client has sent whole is PENDING: it is in the pool and not committed yet.  Many are
  * committed with one message, when some have come together, when somebody reads one, or after a
  * moment.  A value that goes while it is pending gives its blocks to the next one; the blocks of
  * one that was kept are removed by a thread of their own, as that is a message each.
+ *
+ * What is asked of the node often is asked by another thread (resp_maker.h): the next blocks of a
+ * size are reserved while the last ones are filled, and values are COMMITTING while others come.
+ * Who wants to read or drop one of those waits until it is done.
  *
  * Locks: the caller holds the store's lock for every call but where it says otherwise.
  */
@@ -35,7 +39,13 @@
 #define WF_RESP_CHUNK_MAX ((uint64_t)4 << 20)
 #define WF_RESP_CLASSES 41u /* 4 KiB to 4 MiB, four an octave */
 
-enum wf_resp_state { WF_RESP_FILLING, WF_RESP_PENDING, WF_RESP_KEPT, WF_RESP_LOST };
+enum wf_resp_state {
+    WF_RESP_FILLING,
+    WF_RESP_PENDING,
+    WF_RESP_COMMITTING,
+    WF_RESP_KEPT,
+    WF_RESP_LOST
+};
 
 struct wf_resp_piece {
     struct weft_key key;
@@ -44,7 +54,7 @@ struct wf_resp_piece {
 
 struct wf_resp_blob {
     uint64_t bytes;
-    struct wf_resp_blob *previous, *next; /* PENDING ones */
+    struct wf_resp_blob *previous, *next; /* PENDING and COMMITTING ones */
     enum wf_resp_state state;
     uint32_t count;
     uint8_t chunk, tail; /* classes of all pieces but the last, and of the last */
@@ -89,8 +99,11 @@ enum weft_status wf_resp_pool_load(struct wf_resp_pool *pool, const struct weft_
                                    uint32_t count, uint8_t chunk, uint8_t tail,
                                    struct weft_pin *out_pins);
 
-/* Commit what is pending.  How much is. */
+/* Commit what is pending, and wait until it is. */
 void wf_resp_pool_commit(struct wf_resp_pool *pool);
+/* Have it committed, without waiting. */
+void wf_resp_pool_flush(struct wf_resp_pool *pool);
+/* How many values are not committed yet, as far as is known. */
 uint32_t wf_resp_pool_pending(const struct wf_resp_pool *pool);
 
 /* Give back what was reserved ahead: all of it, or of sizes that were not asked for since the last
