@@ -396,6 +396,7 @@ KEYWORDS(format_get, get)
 ONE(format_pin, pin)
 KEYWORDS(format_reserve, wp_slots_reserve)
 KEYWORDS(format_put, wp_slots_put)
+KEYWORDS(format_describe, wp_describe)
 KEYWORDS(format_session, wp_session_make)
 
 static PyMethodDef format_methods[] = {
@@ -413,6 +414,7 @@ static PyMethodDef format_methods[] = {
     {"pin", format_pin, METH_O, "Hold one block that is in DRAM; None on a miss."},
     {"reserve", WP_KEYWORDS(format_reserve), "Room for blocks, to be written and committed."},
     {"put", WP_KEYWORDS(format_put), "Copy blocks in and publish them."},
+    {"describe", WP_KEYWORDS(format_describe), "Say what keys stand for, for KV events."},
     {"session", WP_KEYWORDS(format_session), "A conversation: match, get and reserve by tokens."},
     {"close", format_close, METH_NOARGS, "Close it, and all that was made from it."},
     {"__enter__", wp_itself, METH_NOARGS, NULL},

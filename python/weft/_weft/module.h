@@ -154,6 +154,8 @@ int wp_slots_init(PyObject *module);
 PyObject *wp_slots_reserve(struct format *format, PyObject *args, PyObject *kwargs);
 PyObject *wp_slots_put(struct format *format, PyObject *args, PyObject *kwargs);
 
+PyObject *wp_describe(struct format *format, PyObject *args, PyObject *kwargs);
+
 int wp_connector_init(PyObject *module);
 PyObject *wp_connector_make(struct fabric *fabric, PyObject *args, PyObject *kwargs);
 
