@@ -22,6 +22,7 @@ from sglang.srt.mem_cache.hicache_storage import HiCacheStorage
 
 import weft
 from weft.connectors import _identity
+from weft.connectors._describe import Describer
 
 logger = logging.getLogger("sglang.weft")
 
@@ -129,6 +130,9 @@ class WeftHiCache(HiCacheStorage):
         self._fabric = weft.connect(socket=given.get("socket"), domain=given.get("domain"), token=given.get("token"),
                                     timeout=float(given.get("timeout", 5.0)))
         self._layout, self._formats, self._told = None, {}, None
+        self._describers = {}
+        ranks = [getattr(storage_config, name, 0) for name in ("tp_rank", "pp_rank", "attn_cp_rank")]
+        self._describes = not any(ranks)  # one rank, as all have the same pages
         self._local = threading.local()
         self._counts = {"hits": 0, "misses": 0, "stored": 0, "not_stored": 0}
 
@@ -150,7 +154,7 @@ class WeftHiCache(HiCacheStorage):
         self._dtype, self._stored = dtype or _NAMES[said], str(mem_pool_host.dtype)
         self._layers = [getattr(mem_pool_host, "start_layer", 0), getattr(mem_pool_host, "end_layer", layout.layers)]
         self._layout = layout
-        self._formats = {}
+        self._formats, self._describers = {}, {}
 
     def _format(self, order):
         """The format of pages whose bytes are in this order."""
@@ -172,6 +176,16 @@ class WeftHiCache(HiCacheStorage):
                 salt="sglang:" + facts, block_bytes=0 if order == "weft" and not layout.mla else layout.bytes)
         return fmt
 
+    def _describe(self, fmt, keys, before):
+        """Say what SGLang's KV events call the pages: the first 8 bytes of their hash.  Tokens are those events' to say."""
+        try:
+            hashes = [bytes.fromhex(key[:16]) for key in keys]
+            parent = bytes.fromhex(before[-1][:16]) if before else None
+        except ValueError:
+            return
+        if self._describes and all(len(each) == 8 for each in [*hashes, parent or hashes[0]]):
+            self._describers.setdefault(fmt, Describer(fmt)).say([key.encode() for key in keys], hashes, parent=parent)
+
     @staticmethod
     def _keys(fmt, keys):
         return fmt.keys_from_bytes([key.encode() for key in keys])
@@ -191,6 +205,7 @@ class WeftHiCache(HiCacheStorage):
             named = self._keys(fmt, keys)
             before = getattr(extra_info, "prefix_keys", None)
             parent = fmt.key(before[-1].encode()) if before else None
+            self._describe(fmt, keys, before)
             done = []
             for at in range(0, len(keys), weft.BATCH_MAX):
                 part = named[at:at + weft.BATCH_MAX]

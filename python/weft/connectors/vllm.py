@@ -24,6 +24,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1
 
 import weft
 from weft.connectors import _identity
+from weft.connectors._describe import Describer
 from weft.connectors._vllm import DTYPES, HASH_BYTES, check_algorithm, check_hashing, label, refusal, weights_of
 
 logger = logging.getLogger("vllm.weft")
@@ -185,6 +186,7 @@ class _Scheduler:
     def __init__(self, connector, formats, tokens):
         self._connector, self._formats, self._tokens = connector, formats, tokens
         self._adapters = _Adapters()
+        self._describer = Describer(formats[0])  # of one rank, as all have the same blocks
         self._epoch = b""
         self._requests, self._tables, self._saved = {}, {}, {}
         self._matched, self._loads = {}, []
@@ -207,6 +209,19 @@ class _Scheduler:
         if any(len(each) != HASH_BYTES for each in hashes):
             raise refusal("a block's hash has not the 32 bytes of SHA-256; set --prefix-caching-hash-algo sha256")
         return [bytes(each) + adapter + self._epoch for each in hashes]
+
+    def _describe(self, request, first, names):
+        """Say what blocks from number `first` on stand for.  Images, salts and embeddings are in vLLM's hashes and not
+        among its tokens, which by themselves would say too much."""
+        last, tokens = first + len(names), getattr(request, "all_token_ids", None)
+        if any(getattr(request, what, None) for what in ("mm_features", "cache_salt")) or \
+                getattr(request, "prompt_embeds", None) is not None:
+            tokens = None
+        self._describer.say(
+            names, [bytes(each) for each in request.block_hashes[first:last]],
+            tokens=list(tokens[first * self._tokens:last * self._tokens]) if tokens is not None else None,
+            parent=bytes(request.block_hashes[first - 1]) if first else None,
+            lora=request.lora_request.lora_name if request.lora_request is not None else None)
 
     def matched(self, request, computed):
         self._requests[request.request_id] = request
@@ -232,6 +247,7 @@ class _Scheduler:
         if count > 0:
             table = blocks.get_block_ids()[0]
             self._loads.append(Transfer(request.request_id, list(table[first:first + count]), names[:count]))
+            self._describe(request, first, names[:count])
 
     def meta(self, output):
         made = WeftMetadata(loads=self._loads)
@@ -266,6 +282,7 @@ class _Scheduler:
         if names:
             parent = names.pop(0) if first else b""
             made.saves.append(Transfer(number, table[first:last], names, parent))
+            self._describe(request, first, names)
 
     def finished(self, request):
         for each in (self._requests, self._tables, self._saved, self._matched):

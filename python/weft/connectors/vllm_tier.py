@@ -25,6 +25,7 @@ from vllm.v1.kv_offload.tiering.base import JobResult, SecondaryTierManager
 
 import weft
 from weft.connectors import _identity
+from weft.connectors._describe import Describer
 from weft.connectors._vllm import DTYPES, HASH_BYTES, check_hashing, label, refusal, weights_of
 
 logger = logging.getLogger("vllm.weft")
@@ -169,6 +170,7 @@ class WeftTier(SecondaryTierManager):
         # Lookups have a connection of their own, which does not wait for a node that hangs.
         self._link = _Link(where, timeout, spec)
         self._probe = _Link(where, min(timeout, 0.1), spec)
+        self._describer = Describer(self._link.format)
         self._away_until = 0.0
         self._positions = {}  # request: {(group, end token): identity}
         self._failed = {}  # identity: not to be found before this time
@@ -365,6 +367,8 @@ class WeftTier(SecondaryTierManager):
     def _store(self, job):
         good = []
         for parent, keys, rows in job.parts:
+            if keys[0][HASH_BYTES:] == bytes(4):  # one group of layers; tokens are the engine's own events' to say
+                self._describer.say(keys, [key[:HASH_BYTES] for key in keys], parent=parent and parent[:HASH_BYTES])
             names = self._link.format.keys_from_bytes(keys)
             before = self._link.format.key(parent) if parent else None
             if before is not None and not self._link.format.match(before):
