@@ -14,7 +14,8 @@
  *     itself.  Any thread may use a `struct weft`, `struct weft_format` or `struct weft_region`.  A
  *     `struct weft_session` and what came out of it (match, pins, fill) is for one thread at a
  *     time.
- *   - When the node goes away, calls answer WEFT_E_NODE.  The next call tries to reach it again;
+ *   - When the node goes away, calls answer WEFT_E_NODE.  Each call tries to reach it again, so the
+ *     first one after it is back succeeds (but for 50 ms after one that waited timeout_ms in vain);
  *     handles stay good and are registered anew.  Pins taken before stay readable until they are
  *     given back; nothing from before is ever answered as a hit.
  *   - Pointers must not be NULL unless it says that they may.  What gives something back (close,

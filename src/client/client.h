@@ -59,7 +59,8 @@ struct weft {
     uint32_t timeout_ms;
     uint32_t fork_generation;
     uint64_t sequence;                    /* under lock */
-    uint64_t last_failure_ms;             /* under lock: when connecting failed last */
+    bool silent;                          /* under lock: a node let an exchange time out */
+    uint64_t last_silence_ms;             /* under lock: when one that was connected to did */
     uint64_t epochs;                      /* under lock */
     struct attachment *attachments;       /* under lock: newest first */
     _Atomic(struct attachment *) current; /* NULL: none */

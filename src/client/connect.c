@@ -11,7 +11,7 @@
 #include "sys/paths.h"
 
 #define TIMEOUT_MS_DEFAULT 5000
-#define RETRY_MS 50 /* a node that was just found missing is not looked for again at once */
+#define RETRY_MS 50 /* a node that did not answer is not asked again at once */
 
 _Atomic uint32_t wf_client_forks;
 
@@ -208,15 +208,13 @@ struct attachment *wf_client_attach_anew(struct weft *w, enum weft_status *statu
         poison(w, a);
         a = NULL;
     }
-    if (!a && w->last_failure_ms && wf_now_ms() - w->last_failure_ms < RETRY_MS) {
-        *status =
-            wf_fail(WEFT_E_NODE,
-                    "no node at %s a moment ago; start weftd, or name its socket by --socket or "
-                    "WEFT_SOCKET",
-                    w->socket);
+    if (!a && w->last_silence_ms && wf_now_ms() - w->last_silence_ms < RETRY_MS) {
+        *status = wf_fail(WEFT_E_NODE, "the node at %s did not answer a moment ago", w->socket);
     } else if (!a) {
+        /* One that is missing is found missing at once, so that each call may look. */
+        w->silent = false;
         *status = attachment_create(w, &a);
-        w->last_failure_ms = *status == WEFT_OK ? 0 : wf_now_ms();
+        w->last_silence_ms = w->silent ? wf_now_ms() : 0;
         if (*status == WEFT_OK) {
             if (w->epochs > 1)
                 atomic_fetch_add_explicit(&w->reconnects, 1, memory_order_relaxed);
@@ -268,7 +266,8 @@ enum weft_status wf_client_exchange(struct weft *w, struct attachment *a, enum w
     /* A node that has hung up may have said why before. */
     if (status == WEFT_OK || (status == WEFT_E_NODE && wf_socket_readable(a->fd)))
         status = wf_socket_receive(a->fd, w->answer, WF_MESSAGE_MAX, &got, received, &count);
-    if (status == WEFT_PENDING)
+    w->silent = status == WEFT_PENDING;
+    if (w->silent)
         status = wf_fail(WEFT_E_NODE, "the node at %s did not answer within %u ms", w->socket,
                          w->timeout_ms);
     if (status == WEFT_OK)

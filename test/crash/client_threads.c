@@ -206,8 +206,45 @@ static void test_threads(void **state)
     weftd_clean(&node);
 }
 
+/* A handle that has just found no node finds the one that has come since. */
+static void test_the_first_call_after_a_start_succeeds(void **state)
+{
+    (void)state;
+    struct weftd node;
+    struct weft *other = NULL;
+    char *text = NULL;
+    weftd_prepare(&node);
+    assert_true(weftd_start(&node, settings, NULL));
+    struct weft *w = weftd_connect(&node, "default");
+    assert_non_null(w);
+    for (int death = 0; death < 3; death++) {
+        weftd_kill(&node);
+        assert_int_equal(weft_query(w, "status", 0, &text), WEFT_E_NODE);
+        weftd_spawn(&node, settings, NULL);
+        /* Ours looks all the time, and as soon as another handle finds it, ours must. */
+        enum weft_status status = WEFT_E_NODE;
+        for (int tries = 0; tries < 20000 && status == WEFT_E_NODE && !other; tries++) {
+            weftd_sleep_ms(1);
+            status = weft_query(w, "status", 0, &text);
+            other = status == WEFT_E_NODE ? weftd_connect(&node, "default") : NULL;
+        }
+        if (other)
+            status = weft_query(w, "status", 0, &text);
+        assert_int_equal(status, WEFT_OK);
+        weft_text_free(text);
+        weft_close(other);
+        other = NULL;
+    }
+    weft_close(w);
+    assert_true(weftd_stop(&node));
+    weftd_clean(&node);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_threads)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_the_first_call_after_a_start_succeeds),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

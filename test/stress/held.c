@@ -159,7 +159,7 @@ static void run(const char *policy, const char *tier)
                                         &clients[i]),
                          0);
     }
-    weftd_sleep_ms(1000 * (seconds ? atoi(seconds) : 3));
+    weftd_sleep_ms(1000 * (seconds ? (int)strtol(seconds, NULL, 10) : 3));
     atomic_store(&stop, true);
     for (uint32_t i = 0; i < READERS + WRITERS; i++)
         pthread_join(clients[i].thread, NULL);
