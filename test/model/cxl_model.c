@@ -52,7 +52,8 @@ static struct world {
 } w;
 
 static uint8_t *payload, *image;
-/* What a host reads comes into: its own, as the other reads in the middle of that. */
+/* What a host reads comes into: its own, as the other reads in the middle of that; and 0 is for
+ * what is read after a power failure, in the middle of either. */
 static uint8_t *room[HOSTS + 1];
 static char image_path[80]; /* what `image` is a mapping of */
 
@@ -203,7 +204,7 @@ static void read_one(uint32_t host, bool disturbed)
 static void read_own(uint32_t host, struct wf_tier *tier, uint32_t k)
 {
     struct wf_tier_block block = block_of(host, k);
-    struct wf_tier_request r = {.op = WF_TIER_READ, .data = room[host], .block = block}, *out;
+    struct wf_tier_request r = {.op = WF_TIER_READ, .data = room[0], .block = block}, *out;
     bool found = ops->find(tier, block.key, NULL);
     if (w.keys[host][k].there && !w.keys[host][k].in_doubt && !found)
         wrong("a published block is lost when the power fails");
@@ -211,7 +212,7 @@ static void read_own(uint32_t host, struct wf_tier *tier, uint32_t k)
         return;
     while (ops->reap(tier, &out, 1, 0) == 0)
         ;
-    if (r.status != WEFT_OK || memcmp(room[host], payload_of(host, k), block.bytes) != 0)
+    if (r.status != WEFT_OK || memcmp(r.data, payload_of(host, k), block.bytes) != 0)
         wrong("a torn block is found after the power failed");
     w.verified++;
 }
