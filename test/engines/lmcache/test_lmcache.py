@@ -155,10 +155,11 @@ class InProcess(Case):
             self.loop.close()
         self.addCleanup(stop)
 
-    def config(self, **settings):
+    def config(self, engine=None, **settings):
         settings = {"weights": self.id(), "socket": self.node.socket, **settings}
+        engine = {"chunk_size": CHUNK, "remote_serde": "naive", **(engine or {})}
         return LMCacheEngineConfig.from_defaults(
-            chunk_size=CHUNK, local_cpu=False, remote_storage_plugins=["weft"], remote_serde="naive",
+            local_cpu=False, remote_storage_plugins=["weft"], **engine,
             extra_config={"remote_storage_plugin.weft.module_path": "weft.connectors.lmcache",
                           "remote_storage_plugin.weft.class_name": "WeftConnectorAdapter",
                           **{f"remote_storage_plugin.weft.{name}": value for name, value in settings.items()}})
@@ -249,6 +250,8 @@ class InProcess(Case):
                       self.key(world_size=2, request_configs=tags), self.key(worker_id=1, request_configs=tags),
                       self.key(model_name="org/other", request_configs=tags),
                       self.key(dtype=torch.float16, request_configs=tags),
+                      self.key(request_configs={**tags, "lmcache.cache_salt": "tenant"}),
+                      self.key(request_configs={**tags, "cache_salt": "tenant"}),
                       self.key(kind=LayerCacheEngineKey, layer_id=0, request_configs=tags)):
             self.assertFalse(connector.exists_sync(other), other)
             self.assertIsNone(self.do(connector.get(other)))
@@ -264,7 +267,9 @@ class InProcess(Case):
         for settings, metadata in (({"weights": "others"}, {}), ({"salt": "tenant"}, {}), ({}, {"use_mla": True}),
                                    ({}, {"kv_dtype": torch.float16}),
                                    ({}, {"kv_shape": (LAYERS, 2, CHUNK, 2 * HEADS, DIM // 2 * 2)}),
-                                   ({}, {"kv_shape": (LAYERS * 2, 2, CHUNK, HEADS, DIM)})):
+                                   ({}, {"kv_shape": (LAYERS * 2, 2, CHUNK, HEADS, DIM)}), ({}, {"chunk_size": 128}),
+                                   ({"engine": {"use_layerwise": True}}, {}), ({"engine": {"remote_serde": "cachegen"}}, {}),
+                                   ({"engine": {"pre_caching_hash_algorithm": "sha256_cbor"}}, {})):
             self.assertFalse(self.connector(settings, **metadata).exists_sync(self.key()), (settings, metadata))
 
     def test_metadata_that_says_nothing_known_is_a_miss(self):

@@ -46,7 +46,8 @@ def mha(layout="layer_first", dtype=torch.bfloat16, kind=None, page=PAGE, **othe
     vars(pool).update({"layout": layout, "dtype": dtype, "page_size": page, "size": size, "page_num": PAGES,
                        "layer_num": LAYERS, "head_num": HEADS, "head_dim": DIM, "v_head_dim": DIM, "start_layer": 0,
                        "end_layer": LAYERS, "dcp_size": 1, "device": "cpu", "pin_memory": False, **other})
-    shape = connector._MHA.get(layout, connector._MHA["layer_first"])(size, PAGES, page, LAYERS, pool.head_num, DIM)
+    shape = connector._MHA.get(layout, connector._MHA["layer_first"])(
+        size, PAGES, page, pool.layer_num, pool.head_num, pool.head_dim)
     pool.kv_buffer = torch.zeros(shape, dtype=dtype)
     return pool
 
@@ -299,8 +300,20 @@ class WrongReuse(Case):
         for change in ({"tp_rank": 1, "tp_size": 2}, {"tp_size": 2}, {"pp_size": 2}, {"pp_rank": 1, "pp_size": 2},
                        {"attn_cp_size": 2}, {"extra": {"salt": "x"}}):
             self.check_miss(self.storage(mha(), **change), keys)
-        self.check_miss(self.storage(mha(head_num=4)), keys)
+        for change in ({"head_num": 4}, {"head_dim": 16, "v_head_dim": 16}, {"layer_num": 6}):
+            self.check_miss(self.storage(mha(**change)), keys)
         self.check_miss(self.storage(mha(start_layer=3, end_layer=6)), keys)
+
+    def test_33268_each_rank_and_each_size_by_itself(self):
+        """Of two that differ in one number alone: what one stored the other does not find."""
+        for n, kind in enumerate(("tp", "pp", "attn_cp")):
+            stored = {f"{kind}_rank": 1, f"{kind}_size": 4}
+            _, keys = self.stored(mha(), seed=20 + n, **stored)
+            for change in ({f"{kind}_rank": 2}, {f"{kind}_size": 8}):
+                with self.subTest(kind, **change):
+                    self.check_miss(self.storage(mha(), **{**stored, **change}), keys)
+        _, keys = self.stored(mha(page=PAGE), seed=30)
+        self.assertEqual(self.storage(mha(page=2 * PAGE)).batch_exists(keys), 0)
 
     def test_12092_what_is_written_is_read_by_the_next_server(self):
         storage, keys = self.stored(mha())
