@@ -188,7 +188,9 @@ const struct cli_command wf_cmd_bench = {
         "has the same client send the same commands to both over 127.0.0.1, by turns: SET and GET "
         "of values of 64 KiB, 1 MiB and 16 MiB on 4 connections (GB of payload a second), and of "
         "64 bytes on 50 connections, one command at a time and 16 (commands a second).  A figure "
-        "is the median of the rounds.  Without a redis-server its figures are null.",
+        "is the median of the rounds.  Without a redis-server its figures are null.  limit is a "
+        "server that keeps nothing: it receives values into memory and sends them from there, with "
+        "one call of the kernel a command.",
     .words = words,
     .options = options,
     .examples = examples,

@@ -71,6 +71,16 @@ struct bench_load {
 /* Seconds that it took; < 0: it failed, with a sentence in `why`. */
 double wf_bench_load(const struct bench_load *load, char *why, size_t why_bytes);
 
+/* A server that answers wf_bench_load() and keeps nothing, in a process of its own: how fast that
+ * client can be served at all.  Values of one length, in memory of as many bytes as it is given.
+ * Port 0: it could not be started. */
+struct bench_limit {
+    pid_t pid;
+    uint16_t port;
+};
+void wf_bench_limit_start(struct bench_limit *limit, size_t value_bytes, uint64_t memory_bytes);
+void wf_bench_limit_stop(struct bench_limit *limit);
+
 /* One run of fio, with io_uring and O_DIRECT.  A write ends with an fsync. */
 struct bench_fio_job {
     const char *path;

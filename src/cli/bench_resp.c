@@ -3,7 +3,8 @@
  * weft bench resp: the RESP gateway beside Redis.
  *
  * Both servers run at once; in each round every figure is taken from one and then from the other,
- * so that noise hits both.
+ * so that noise hits both.  Beside them a server that keeps nothing says how fast this client can
+ * be served on this machine at all.
  */
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -29,7 +30,15 @@ static const struct shape {
 #define SHAPES (sizeof shapes / sizeof shapes[0])
 #define VALUE_SHAPES 3 /* told in GB/s; the others in commands a second */
 
-enum server { REDIS, WEFT, SERVERS };
+enum server { REDIS, WEFT, LIMIT, SERVERS };
+
+static const struct {
+    const char *said, *set, *get;
+} names[SERVERS] = {
+    [REDIS] = {"redis-server", "redis_set", "redis_get"},
+    [WEFT] = {"weftd", "weft_set", "weft_get"},
+    [LIMIT] = {"the server that keeps nothing", "limit_set", "limit_get"},
+};
 
 struct bench {
     struct cli *cli;
@@ -75,7 +84,7 @@ static int measure(struct bench *bench, size_t number, enum server server, bool 
     double took_s = wf_bench_load(&load, why, sizeof why);
     if (took_s < 0)
         return wf_cli_fail(bench->cli, CLI_SYSTEM, "%s of %s, %s: %s", get ? "GET" : "SET",
-                           shape->name, server == REDIS ? "redis-server" : "weftd", why);
+                           shape->name, names[server].said, why);
     double done = small ? (double)load.commands
                         : (double)load.commands * (double)shape->value_bytes / 1e9;
     if (counts)
@@ -87,29 +96,35 @@ static int measure(struct bench *bench, size_t number, enum server server, bool 
 static int rounds(struct bench *bench)
 {
     int code = CLI_OK;
-    for (size_t shape = 0; shape < SHAPES; shape++)
+    for (size_t shape = 0; shape < SHAPES; shape++) {
+        struct bench_limit limit = {.pid = -1};
+        if (shape < VALUE_SHAPES)
+            wf_bench_limit_start(&limit, shapes[shape].value_bytes, WORKING_SET);
+        bench->ports[LIMIT] = limit.port;
         for (uint64_t round = 0; round <= wf_bench_options.rounds; round++)
             for (int get = 0; get < 2; get++)
                 for (int i = 0; i < SERVERS && code == CLI_OK; i++)
                     code = measure(bench, shape, (enum server)(((uint64_t)i + round) % SERVERS),
                                    get, round > 0);
+        wf_bench_limit_stop(&limit);
+    }
     return code;
 }
 
 static json_t *figure(struct bench *bench, size_t shape, enum server server, bool get, int digits)
 {
-    return bench->ports[server] ? wf_cli_json_real(median(bench, shape, server, get), digits)
-                                : json_null();
+    return bench->series[shape][server][get].count
+               ? wf_cli_json_real(median(bench, shape, server, get), digits)
+               : json_null();
 }
 
 static void report_json(struct bench *bench)
 {
-    static const char *const names[SERVERS][2] = {{"redis_set", "redis_get"},
-                                                  {"weft_set", "weft_get"}};
     json_t *out = json_object();
     char key[32];
     for (int server = 0; server < SERVERS; server++)
         for (int get = 0; get < 2; get++) {
+            const char *name = get ? names[server].get : names[server].set;
             json_t *values = json_object(), *small = json_object();
             for (size_t i = 0; i < VALUE_SHAPES; i++)
                 wf_cli_json_set(values, shapes[i].name,
@@ -117,10 +132,13 @@ static void report_json(struct bench *bench)
             wf_cli_json_set(small, "one", figure(bench, VALUE_SHAPES, (enum server)server, get, 0));
             wf_cli_json_set(small, "pipelined",
                             figure(bench, VALUE_SHAPES + 1, (enum server)server, get, 0));
-            snprintf(key, sizeof key, "%s_gbps", names[server][get]);
+            snprintf(key, sizeof key, "%s_gbps", name);
             wf_cli_json_set(out, key, values);
-            snprintf(key, sizeof key, "%s_ops_per_s", names[server][get]);
-            wf_cli_json_set(out, key, small);
+            snprintf(key, sizeof key, "%s_ops_per_s", name);
+            if (server != LIMIT)
+                wf_cli_json_set(out, key, small);
+            else
+                json_decref(small);
         }
     wf_cli_json_print(out);
 }
@@ -128,7 +146,7 @@ static void report_json(struct bench *bench)
 static void report(struct bench *bench)
 {
     bool redis = bench->ports[REDIS] != 0;
-    printf("                          redis      weft\n");
+    printf("                          redis      weft                         limit\n");
     for (size_t i = 0; i < SHAPES; i++)
         for (int get = 0; get < 2; get++) {
             double a = median(bench, i, REDIS, get), b = median(bench, i, WEFT, get);
@@ -141,12 +159,14 @@ static void report(struct bench *bench)
             printf(small ? " %9.0f a second" : " %9.3f GB/s", b);
             if (redis)
                 printf("  %5.2f x", b / a);
+            if (!small)
+                printf("  %s%9.3f GB/s", redis ? "" : "         ", median(bench, i, LIMIT, get));
             printf("\n");
         }
     if (!redis)
         printf("\nno redis-server is installed; install it (Debian: apt-get install redis-server) "
                "to have its figures beside these\n");
-    printf("\n");
+    printf("\nlimit: a server that keeps nothing, for the same client\n");
     wf_cli_node_print(bench->cli, stdout);
 }
 

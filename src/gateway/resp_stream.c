@@ -77,7 +77,7 @@ size_t wf_resp_stream_take(struct wf_resp_conn *conn, const uint8_t *bytes, size
     }
     *out_broken = false;
     while (taken < length && stream->offset == stream->bytes && stream->end < 2) {
-        *out_broken |= bytes[taken++] != (uint8_t)"\r\n"[stream->end];
+        *out_broken |= bytes[taken++] != (uint8_t) "\r\n"[stream->end];
         stream->end++;
     }
     return taken;

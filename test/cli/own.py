@@ -94,6 +94,24 @@ def bench_watch_measures():
 
 
 @case
+def bench_resp_measures():
+    figures = answer("bench", "resp", "--rounds", "1", WEFT_SOCKET="")
+    sizes, ways = ["64KiB", "1MiB", "16MiB"], ["one", "pipelined"]
+    for who in "redis", "weft", "limit":
+        for what in "set", "get":
+            found = figures.pop(f"{who}_{what}_gbps")
+            check(list(found) == sizes, who, what, found)
+            check(all(value is None and who == "redis" or value > 0 for value in found.values()), who, what, found)
+            if who != "limit":
+                found = figures.pop(f"{who}_{what}_ops_per_s")
+                check(list(found) == ways, who, what, found)
+                check(all(value is None and who == "redis" or value > 0 for value in found.values()), who, what, found)
+    check(not figures, "more than is documented:", figures)
+    check("--socket" in weft("bench", "resp", "--socket", SOCKET, expect=2).stderr.decode())
+    check(not left_behind(), "left behind:", left_behind())
+
+
+@case
 def replay_checks_every_byte():
     trace = trace_make("trace.jsonl", "--requests", "300")
     roomy = answer("replay", "--trace", trace, "--pool", "256MB", "--bytes-per-token", "8", "--clients", "1")
