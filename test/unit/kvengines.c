@@ -48,9 +48,12 @@ static void look(void)
 
 static void listen_to(bool replay, uint64_t memory)
 {
+    static char endpoint[96], at[96]; /* borrowed until the end, when `engine` may be another */
+    memcpy(endpoint, engine.endpoint, sizeof endpoint);
+    memcpy(at, engine.replay, sizeof at);
     const struct wf_kvengine_options options = {.name = "one",
-                                                .endpoint = engine.endpoint,
-                                                .replay = replay ? engine.replay : "",
+                                                .endpoint = endpoint,
+                                                .replay = replay ? at : "",
                                                 .topic = "kv",
                                                 .patience_ms = 300};
     engine.topic = "kv@one";
