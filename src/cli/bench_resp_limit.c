@@ -26,6 +26,15 @@
 #define GET_BYTES 36u /* "*2", "GET" and a key of 16 letters, with their ends */
 #define KEY_AT 18u
 #define HEAD_MAX 64u
+#define CALLERS_MAX 64u
+
+struct caller {
+    int fd; /* 0: nobody */
+    uint8_t head[HEAD_MAX];
+    size_t got, sent; /* of the command; of the answer */
+    uint8_t *value;
+    bool sending;
+};
 
 struct sink {
     int epoll, listener;
@@ -34,14 +43,7 @@ struct sink {
     uint8_t *memory;
     char prefix[32]; /* of an answer to GET */
     size_t prefix_bytes;
-};
-
-struct caller {
-    int fd;
-    uint8_t head[HEAD_MAX];
-    size_t got, sent; /* of the command; of the answer */
-    uint8_t *value;
-    bool sending;
+    struct caller callers[CALLERS_MAX];
 };
 
 static void caller_next(struct sink *sink, struct caller *caller)
@@ -135,19 +137,21 @@ static void caller_run(struct sink *sink, struct caller *caller)
     }
     if (!alive) {
         close(caller->fd);
-        free(caller);
+        caller->fd = 0;
     }
 }
 
 static void accept_one(struct sink *sink)
 {
+    struct caller *caller = sink->callers;
     int on = 1, fd = accept4(sink->listener, NULL, NULL, SOCK_CLOEXEC);
-    struct caller *caller = fd >= 0 ? calloc(1, sizeof *caller) : NULL;
+    while (caller < sink->callers + CALLERS_MAX - 1 && caller->fd)
+        caller++;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = caller};
-    if (!caller || epoll_ctl(sink->epoll, EPOLL_CTL_ADD, fd, &event) != 0) {
-        free(caller);
-        if (fd >= 0)
-            close(fd);
+    if (fd < 0)
+        return;
+    if (caller->fd || epoll_ctl(sink->epoll, EPOLL_CTL_ADD, fd, &event) != 0) {
+        close(fd);
         return;
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

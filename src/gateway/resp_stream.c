@@ -75,9 +75,10 @@ size_t wf_resp_stream_take(struct wf_resp_conn *conn, const uint8_t *bytes, size
         stream->offset += n;
         taken += n;
     }
+    static const char end[] = "\r\n";
     *out_broken = false;
     while (taken < length && stream->offset == stream->bytes && stream->end < 2) {
-        *out_broken |= bytes[taken++] != (uint8_t) "\r\n"[stream->end];
+        *out_broken |= bytes[taken++] != (uint8_t)end[stream->end];
         stream->end++;
     }
     return taken;
