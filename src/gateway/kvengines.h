@@ -9,9 +9,10 @@
  *
  * Each engine is in one of three states:
  *
- *     AWAY ──connected──▶ ASKING (from 0) ──end, or no answer──▶ LIVE ──a gap──▶ ASKING (what
- * misses) ▲                                                         │ └────────────────
- * disconnected, from either ──────────────┘
+ *     AWAY  ──connected──▶  ASKING, from 0
+ *     ASKING  ──the end of what is replayed, or no answer──▶  LIVE
+ *     LIVE  ──a gap──▶  ASKING, from what is missing
+ *     ASKING, LIVE  ──disconnected──▶  AWAY
  *
  * Without a replay endpoint LIVE comes at once.  While ASKING, the SUB is not read: libzmq keeps
  * what comes, and what was replayed meanwhile is passed over by its number.
