@@ -219,9 +219,12 @@ static void take_extras(struct cursor *c, struct item item, struct event *event)
         if (keys.type == NIL || (keys.type == ARRAY && keys.number == 0) || c->broken)
             continue;
         struct item first = keys.type == ARRAY && keys.number == 1 ? next(&inside) : keys;
-        bool same = !event->extra || (event->extra_bytes == first.number &&
-                                      memcmp(event->extra, first.data, event->extra_bytes) == 0);
-        event->rich |= first.type != TEXT || first.number == 0 || !same;
+        /* A number has no bytes to compare. */
+        bool text = first.type == TEXT && first.number > 0;
+        bool same = text &&
+                    (!event->extra || (event->extra_bytes == first.number &&
+                                       memcmp(event->extra, first.data, first.number) == 0));
+        event->rich |= !same;
         /* Compared when all fields were read: the adapter's name may stand behind. */
         event->extra = event->rich ? NULL : first.data;
         event->extra_bytes = event->rich ? 0 : (size_t)first.number;

@@ -86,7 +86,7 @@ static void writes_as_vllm(void **state)
 }
 
 struct heard {
-    unsigned events, stored, removed, cleared;
+    unsigned events, stored, removed, cleared, plain;
     uint64_t tokens, numbers[16], parents[16];
     enum wf_kv_medium medium[16];
 };
@@ -104,6 +104,7 @@ static void hear(void *context, const struct wf_kv_heard *event)
     heard->stored += event->kind == WF_KV_STORED;
     heard->removed += event->kind == WF_KV_REMOVED;
     heard->cleared += event->kind == WF_KV_CLEARED;
+    heard->plain += event->plain;
     for (size_t i = 0; event->kind == WF_KV_STORED && i < meaning->token_count; i++)
         heard->tokens += meaning->tokens[i];
 }
@@ -200,13 +201,45 @@ static void lies_are_nothing(void **state)
     assert_int_equal(heard.cleared, 1);
 }
 
+/* Whose extra keys are no text: it says nothing of a block but its hash, whatever came before.
+ * [0, [["BlockStored", [1], nil, [1], 1, nil, "GPU", "abc", [["abc"], X]]]] */
+static void extra_keys_of_any_type(void **state)
+{
+    (void)state;
+#define ABC 0xa3, 'a', 'b', 'c'
+    static const uint8_t before[] = {0x92, 0x00, 0x91, 0x99, 0xab, 'B',  'l',  'o',
+                                     'c',  'k',  'S',  't',  'o',  'r',  'e',  'd',
+                                     0x91, 0x01, 0xc0, 0x91, 0x01, 0x01, 0xc0, 0xa3,
+                                     'G',  'P',  'U',  ABC,  0x92, 0x91, ABC};
+    static const uint8_t threes[][7] = {{0x03},       /* a number as large as it is long */
+                                        {0x91, 0x03}, /* … in a list */
+                                        {0x93, 0x01, 0x01, 0x01}, /* as many elements */
+                                        {0x83, 1, 1, 2, 2, 3, 3}};
+    static const size_t lengths[] = {1, 2, 4, 7};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        uint8_t batch[sizeof before + 7] = {0};
+        struct heard heard = {0};
+        memcpy(batch, before, sizeof before);
+        memcpy(batch + sizeof before, threes[i], lengths[i]);
+        size_t bytes = sizeof before + lengths[i];
+        assert_int_equal(wf_kv_decode(batch, bytes, hear, &heard), WEFT_OK);
+        assert_true(heard.stored == 1 && heard.plain == 0);
+    }
+    struct heard heard = {0};
+    uint8_t named[sizeof before + 5] = {0};
+    static const uint8_t same[] = {0x91, ABC};
+    memcpy(named, before, sizeof before);
+    memcpy(named + sizeof before, same, sizeof same);
+    assert_int_equal(wf_kv_decode(named, sizeof named, hear, &heard), WEFT_OK);
+    assert_true(heard.stored == 1 && heard.plain == 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(writes_as_vllm),
-        cmocka_unit_test(reads_both_encodings),
-        cmocka_unit_test(torn_is_nothing),
-        cmocka_unit_test(lies_are_nothing),
+        cmocka_unit_test(writes_as_vllm),         cmocka_unit_test(reads_both_encodings),
+        cmocka_unit_test(torn_is_nothing),        cmocka_unit_test(lies_are_nothing),
+        cmocka_unit_test(extra_keys_of_any_type),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
