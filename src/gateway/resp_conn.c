@@ -103,6 +103,8 @@ void wf_resp_conn_close(struct wf_resp_conn *conn)
 
 bool wf_resp_head_add(struct wf_resp_conn *conn, const uint8_t *bytes, size_t length)
 {
+    if (!length) /* and perhaps no head, either */
+        return true;
     if (conn->head_room - conn->head_bytes < length) {
         size_t room = conn->head_room ? conn->head_room : 512;
         while (room - conn->head_bytes < length)
