@@ -36,8 +36,8 @@ def llama_source(version, folder, python, log):
     if (source / "weft-whole").is_file():
         return source
     shutil.rmtree(source, ignore_errors=True)
-    words = [python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:",
-             "-d", folder, f"llama-cpp-python=={version}"]
+    words = [python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",
+             "--no-binary", "llama-cpp-python", "-d", folder, f"llama-cpp-python=={version}"]
     if follow("llamacpp", words, log, INSTALL_S):
         return None
     packed = next(folder.glob(f"llama_cpp_python-{version}.tar.gz"))
