@@ -39,7 +39,7 @@ MARKER = struct.Struct("<8s32sQI12x")  # magic, the file's name, its bytes, its 
 MAGIC = b"wfslot01"
 SEQUENCE = 0x67677371  # LLAMA_STATE_SEQ_MAGIC
 MEDIA = ("image", "image_url", "input_audio", "video_url", "file")
-PLAIN = ("lora", "id_slot", "multimodal_data", "image_data", "n_cache_reuse")  # more than tokens make its KV
+PLAIN = ("lora", "multimodal_data", "image_data", "n_cache_reuse")  # more than tokens make its KV
 REFUSED = {"--cache-reuse": "moves KV to places that it was not computed for",
            "--context-shift": "moves KV to places that it was not computed for",
            "--control-vector": "does not tell what is in that file", "--control-vector-scaled": "does not tell what is in "
@@ -234,7 +234,8 @@ class Proxy:
 
     def tokens_of(self, path, body, headers):
         """Of the prompt; None: this is more than text."""
-        if any(body.get(name) for name in PLAIN) or body.get("cache_prompt") is False:
+        if any(body.get(name) for name in PLAIN) or body.get("cache_prompt") is False or \
+                body.get("id_slot") not in (None, -1):
             return None
         if path.endswith("/chat/completions"):
             messages = body.get("messages")
@@ -472,11 +473,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             proxy.give(slot)
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # 5 otherwise: of more clients that come at once, some were reset
+
+
 def serve(proxy, host="127.0.0.1", port=8081):
     """A server that is bound; call serve_forever()."""
-    server = http.server.ThreadingHTTPServer((host, port), type("Bound", (Handler,), {"proxy": proxy}))
-    server.daemon_threads = True
-    return server
+    return Server((host, port), type("Bound", (Handler,), {"proxy": proxy}))
 
 
 def main(words=None):

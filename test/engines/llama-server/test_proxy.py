@@ -104,6 +104,78 @@ class Fakes(Case):
         self.assertEqual(self.chat(self.both(), LONG)[1], whole)
         self.assertEqual(self.chat(self.both(), LONG)[1], 0)
 
+    # ------------------------------------------------------------------------------------ adapters
+
+    def lora(self, content="lora"):
+        """both(before=) that has one adapter."""
+        path = os.path.join(self.folder, "lora.gguf")
+        self.write(path, content)
+        return lambda fake: fake.adapters.append({"id": 0, "path": path, "scale": 1.0})
+
+    def right(self, both, text=LONG):
+        """It answers what a server without any cache does; how many tokens it computed."""
+        answer, computed = self.chat(both, text)
+        self.assertEqual(answer, both[0].cold(FakeLlamaServer.template([{"role": "user", "content": text}])))
+        return computed
+
+    def test_other_weights_of_an_adapter(self):
+        whole = self.right(self.both(before=self.lora()))
+        self.assertEqual(self.right(self.both(before=self.lora("others under the same name"))), whole)
+        self.assertEqual(self.right(self.both(before=self.lora())), 0)
+
+    def test_adapters_that_change(self):
+        both = self.both(before=self.lora())
+        whole = self.right(both)
+        for scale, where in ((0.0, both[2]), (0.25, both[0].url)):  # through the proxy, and behind its back
+            post(where, [{"id": 0, "scale": scale}], "/lora-adapters")
+            self.assertEqual(self.right(both), whole)
+        post(both[2], [{"id": 0, "scale": 1.0}], "/lora-adapters")
+        self.assertEqual(self.right(both), 0)
+
+    def test_adapters_that_change_and_change_back(self):
+        """Between two requests that the proxy keeps."""
+        both = self.both(before=self.lora())
+        self.right(both)
+        prompt = FakeLlamaServer.template([{"role": "user", "content": LONG.upper()}])
+        post(both[2], [{"id": 0, "scale": 0.5}], "/lora-adapters")
+        for number in range(2):
+            post(both[2], {"prompt": prompt, "id_slot": number}, "/completion")
+        post(both[2], [{"id": 0, "scale": 1.0}], "/lora-adapters")
+        self.right(both, LONG.upper())
+
+    def test_adapters_that_change_within_a_request(self):
+        both = self.both(before=self.lora())
+        both[0].before = lambda number: both[0].adapters[0].update(scale=0.5)
+        self.right(both)
+        both[0].before = lambda number: None
+        both[0].adapters[0]["scale"] = 1.0
+        self.right(both)
+        self.right(self.both(before=self.lora()))
+
+    def test_adapters_of_one_request(self):
+        both = self.both(before=self.lora())
+        for number in range(2):
+            post(both[2], {"prompt": FakeLlamaServer.template([{"role": "user", "content": LONG}]), "id_slot": number,
+                           "lora": [{"id": 0, "scale": 0.0}]}, "/completion")
+        self.right(both)
+        self.right(self.both(before=self.lora()))
+
+    def test_adapters_of_a_request_that_takes_the_slot(self):
+        """Before it is saved."""
+        both, other = self.both(before=self.lora()), LONG.upper()
+
+        def take(number):
+            both[0].after = lambda number: None
+            post(both[2], {"prompt": FakeLlamaServer.template([{"role": "user", "content": other}]), "id_slot": number,
+                           "lora": [{"id": 0, "scale": 0.0}]}, "/completion")
+        both[0].after = take
+        self.right(both)
+        for text in (other, LONG):
+            self.right(both, text)
+            self.right(self.both(before=self.lora()), text)
+
+    # ------------------------------------------------------------------------------ what is not there
+
     def test_a_restore_that_does_nothing(self):
         """llama.cpp#26676."""
         answer, whole = self.chat(self.both(), LONG)
@@ -146,12 +218,13 @@ class Fakes(Case):
         self.assertEqual("".join(said), plain)
         self.rest(proxy)
         image = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]}
-        for path, handed in (("/completion", {"prompt": "short"}), ("/completion", {"prompt": LONG, "lora": [1]}),
+        for path, handed in (("/completion", {"prompt": "short"}), ("/completion", {"prompt": LONG, "lora": [{"id": 0, "scale": 1.0}]}),
+                             ("/completion", {"prompt": LONG, "id_slot": 0}),
                              ("/completion", {"prompt": LONG, "cache_prompt": False})):
             post(url, handed, path)
             self.assertEqual(fake.requests[-1], handed)
         self.assertIsNone(proxy.tokens_of("/v1/chat/completions", image, {}))
-        self.assertEqual(proxy.counts["handed_on"], 3)
+        self.assertEqual(proxy.counts["handed_on"], 4)
         with urllib.request.urlopen(url + "/weft", timeout=60) as answer:
             self.assertEqual(json.loads(answer.read())["requests"], 2)
 
