@@ -94,9 +94,18 @@ bool wf_resp_takes_long(const struct wf_resp_conn *conn, const uint8_t *bytes, u
     return command->long_step ? beyond % (uint32_t)command->long_step == 0 : beyond == 0;
 }
 
-/* Redis's words, which clients look for. */
+/* Redis's words, which clients look for; of transactions, what to do instead. */
 static void unknown(const struct wf_resp_call *call)
 {
+    static const char *const transactions[] = {"MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"};
+    for (size_t i = 0; i < sizeof transactions / sizeof transactions[0]; i++)
+        if (wf_resp_argument_is(call, 0, transactions[i])) {
+            wf_resp_error(call->conn,
+                          "ERR unknown command '%s': there are no transactions here; send the "
+                          "commands without it, as redis-py's pipeline(transaction=False) does",
+                          transactions[i]);
+            return;
+        }
     char words[256] = "";
     size_t used = 0;
     for (uint32_t i = 1; i < call->count && used < 128; i++) {

@@ -80,6 +80,8 @@ static void commands_answer_to_the_byte(void **state)
         ask(fd, pairs[i][0], pairs[i][1]);
     static const char *const wrong[][2] = {
         {"NOSUCH a b\r\n", "-ERR unknown command 'NOSUCH', with args beginning with: 'a' 'b' \r\n"},
+        {"multi\r\n", "-ERR unknown command 'MULTI': there are no transactions here; send the "
+                      "commands without it, as redis-py's pipeline(transaction=False) does\r\n"},
         {"GET\r\n", "-ERR wrong number of arguments for 'get' command\r\n"},
         {"COMMAND INFO get nosuch\r\n",
          "*2\r\n*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n"
