@@ -319,37 +319,12 @@ void values_exist(struct values *store, struct value *v, uint32_t count, struct 
 
 /* -------------------------------------------------------------------------------- put, remove */
 
-/* Store the payloads of v[0 … count), which have one length. */
-static void put_payloads(struct values *store, struct value *v, uint32_t count,
-                         struct values_error *error)
-{
-    struct weft_slot slots[VALUES_GROUP];
+/* One block of each value that is put: its payload, or its record. */
+struct putting {
+    struct weft_format *formats[VALUES_GROUP];
     struct weft_key keys[VALUES_GROUP];
-    struct weft_format *format = NULL;
-    enum weft_status status = WEFT_OK;
-    for (uint32_t i = 0; i < count && status == WEFT_OK; i++) {
-        status = placed(store, &v[i], &format, error);
-        keys[i] = v[i].payload_key;
-    }
-    if (status == WEFT_OK)
-        status = failed(error, weft_reserve_keys(format, NULL, keys, count, 0, slots), NULL);
-    if (status == WEFT_OK) {
-        for (uint32_t i = 0; i < count; i++)
-            if (slots[i].status == WEFT_OK)
-                memcpy(slots[i].data, v[i].data, v[i].bytes);
-        status = failed(error, weft_commit_slots(format, slots, count), NULL);
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        v[i].status = status != WEFT_OK ? status : slots[i].status;
-        if (v[i].status == WEFT_EXISTS)
-            v[i].status = WEFT_OK;
-        if (status == WEFT_OK && v[i].status != WEFT_OK)
-            failed(error, v[i].status,
-                   v[i].status == WEFT_FULL
-                       ? "the node has no room for it now: what could go is in use or worth more"
-                       : "the node did not take a block");
-    }
-}
+    struct weft_slot slots[VALUES_GROUP];
+};
 
 static void write_record(uint8_t *record, const struct value *v)
 {
@@ -363,69 +338,139 @@ static void write_record(uint8_t *record, const struct value *v)
         memcpy(record + VALUES_RECORD_HEAD + v->name_bytes, v->meta, v->meta_bytes);
 }
 
-/* Store the records of those whose payloads are there.  A record that says something else goes
- * first. */
-static void put_records(struct values *store, struct value *v, uint32_t count,
-                        struct values_error *error)
+static bool holds(const struct weft_slot *slot)
 {
-    struct weft_slot slots[VALUES_GROUP];
-    struct weft_key keys[VALUES_GROUP];
-    struct value *of[VALUES_GROUP];
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (v[i].status != WEFT_OK || v[i].recorded)
-            continue;
-        if (v[i].differs) {
-            size_t removed;
-            enum weft_status gone = weft_remove(store->records, &v[i].record_key, &removed);
-            if (gone < 0 && gone != WEFT_E_NOT_FOUND) {
-                v[i].status = failed(error, gone, NULL);
+    return slot->status == WEFT_OK || slot->status == WEFT_EXISTS;
+}
+
+/* The next run, behind *end, of values that are `wanted` and whose blocks have one format. */
+static bool next_run(const struct putting *blocks, const bool *wanted, uint32_t count,
+                     uint32_t *first, uint32_t *end)
+{
+    for (*first = *end; *first < count && !wanted[*first];)
+        ++*first;
+    for (*end = *first; *end < count && wanted[*end];) {
+        if (blocks->formats[*end] != blocks->formats[*first])
+            break;
+        ++*end;
+    }
+    return *first < count;
+}
+
+/* Ask room for a block of each value that is `wanted`.  Who gets none is not stored. */
+static void reserve(struct putting *blocks, struct value *v, const bool *wanted, uint32_t count,
+                    struct values_error *error)
+{
+    for (uint32_t first = 0, end = 0; next_run(blocks, wanted, count, &first, &end);) {
+        enum weft_status status = failed(error,
+                                         weft_reserve_keys(blocks->formats[first], NULL,
+                                                           blocks->keys + first, end - first, 0,
+                                                           blocks->slots + first),
+                                         NULL);
+        for (uint32_t i = first; i < end; i++) {
+            if (status != WEFT_OK)
+                blocks->slots[i] = (struct weft_slot){.status = status};
+            if (holds(&blocks->slots[i]))
                 continue;
-            }
-        }
-        keys[n] = v[i].record_key;
-        of[n++] = &v[i];
-    }
-    if (n == 0)
-        return;
-    enum weft_status status =
-        failed(error, weft_reserve_keys(store->records, NULL, keys, n, 0, slots), NULL);
-    if (status == WEFT_OK) {
-        for (uint32_t i = 0; i < n; i++)
-            if (slots[i].status == WEFT_OK)
-                write_record(slots[i].data, of[i]);
-        status = failed(error, weft_commit_slots(store->records, slots, n), NULL);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        of[i]->status = status != WEFT_OK ? status : slots[i].status;
-        if (of[i]->status == WEFT_EXISTS) { /* somebody was faster: does it say the same? */
-            read_records(store, of[i], 1, take_same, error);
-            if (of[i]->status == WEFT_MISS)
-                of[i]->status = failed(error, WEFT_E_BUSY,
-                                       "another value is being stored under the same name");
-        } else if (status == WEFT_OK && of[i]->status != WEFT_OK) {
-            failed(error, of[i]->status, "the node has no room for a value's record now");
+            v[i].status = failed(error, blocks->slots[i].status,
+                                 "the node has no room for it now: what could go is in use or "
+                                 "worth more");
         }
     }
 }
 
-void values_put(struct values *store, struct value *v, uint32_t count, struct values_error *error)
+/* Give back what is held for values that are not stored after all. */
+static void give_up(struct putting *blocks, const struct value *v, uint32_t count)
 {
-    read_records(store, v, count, take_same, error);
-    for (uint32_t i = 0, next; i < count; i = next) {
-        for (next = i + 1; next < count && v[next].bytes == v[i].bytes;)
-            next++;
-        uint32_t first = i;
-        while (first < next) { /* runs of those that may be stored */
-            uint32_t end = first;
-            while (end < next && v[end].status >= 0)
-                end++;
-            if (end > first)
-                put_payloads(store, v + first, end - first, error);
-            first = end + 1;
+    for (uint32_t i = 0; i < count; i++) {
+        struct weft_slot *slot = &blocks->slots[i];
+        if (v[i].status != WEFT_OK && holds(slot)) {
+            weft_abort_slots(blocks->formats[i], slot, 1);
+            *slot = (struct weft_slot){.status = WEFT_MISS};
         }
     }
-    put_records(store, v, count, error);
+}
+
+/* Publish the blocks of the values that are still to be stored. */
+static void commit(struct putting *blocks, struct value *v, uint32_t count,
+                   struct values_error *error)
+{
+    bool wanted[VALUES_GROUP] = {false};
+    give_up(blocks, v, count);
+    for (uint32_t i = 0; i < count; i++)
+        wanted[i] = v[i].status == WEFT_OK;
+    for (uint32_t first = 0, end = 0; next_run(blocks, wanted, count, &first, &end);) {
+        enum weft_status status = failed(error,
+                                         weft_commit_slots(blocks->formats[first],
+                                                           blocks->slots + first, end - first),
+                                         NULL);
+        for (uint32_t i = first; i < end; i++) {
+            if (status != WEFT_OK)
+                v[i].status = status;
+            else if (!holds(&blocks->slots[i]))
+                v[i].status = failed(error, blocks->slots[i].status,
+                                     "the node did not take a block");
+        }
+    }
+}
+
+/* Room for both blocks of each, before one of them is there: a block that is reserved, or was there
+ * and is to be put, stays; one that was just committed may be what goes for the other.  Records
+ * first, since in a domain whose writes are copied payloads may take all of the staging memory; but
+ * one that says something else goes only when the payload has its room. */
+static void reserve_both(struct values *store, struct putting *records, struct putting *payloads,
+                         struct value *v, uint32_t count, struct values_error *error)
+{
+    bool wanted[VALUES_GROUP] = {false};
+    for (uint32_t i = 0; i < count; i++)
+        wanted[i] = v[i].status == WEFT_OK && !v[i].differs;
+    reserve(records, v, wanted, count, error);
+    for (uint32_t i = 0; i < count; i++)
+        wanted[i] = v[i].status == WEFT_OK;
+    reserve(payloads, v, wanted, count, error);
+    for (uint32_t i = 0; i < count; i++) {
+        size_t removed;
+        wanted[i] = v[i].status == WEFT_OK && v[i].differs;
+        enum weft_status gone = wanted[i] ? weft_remove(store->records, &v[i].record_key, &removed)
+                                          : WEFT_OK;
+        if (gone < 0 && gone != WEFT_E_NOT_FOUND) {
+            v[i].status = failed(error, gone, NULL);
+            wanted[i] = false;
+        }
+    }
+    reserve(records, v, wanted, count, error);
+    give_up(payloads, v, count);
+}
+
+void values_put(struct values *store, struct value *v, uint32_t count, struct values_error *error)
+{
+    struct putting records, payloads;
+    read_records(store, v, count, take_same, error);
+    for (uint32_t i = 0; i < count; i++) {
+        records.slots[i] = payloads.slots[i] = (struct weft_slot){.status = WEFT_MISS};
+        if (v[i].status >= 0)
+            v[i].status = placed(store, &v[i], &payloads.formats[i], error);
+        records.formats[i] = store->records;
+        records.keys[i] = v[i].record_key;
+        payloads.keys[i] = v[i].payload_key;
+    }
+    reserve_both(store, &records, &payloads, v, count, error);
+    for (uint32_t i = 0; i < count; i++) {
+        if (v[i].status == WEFT_OK && payloads.slots[i].status == WEFT_OK)
+            memcpy(payloads.slots[i].data, v[i].data, v[i].bytes);
+        if (v[i].status == WEFT_OK && records.slots[i].status == WEFT_OK)
+            write_record(records.slots[i].data, &v[i]);
+    }
+    commit(&payloads, v, count, error);
+    commit(&records, v, count, error);
+    for (uint32_t i = 0; i < count; i++) {
+        if (v[i].status != WEFT_OK || v[i].recorded || records.slots[i].status != WEFT_EXISTS)
+            continue;
+        read_records(store, &v[i], 1, take_same, error); /* somebody was faster: is it the same? */
+        if (v[i].status == WEFT_MISS)
+            v[i].status = failed(error, WEFT_E_BUSY,
+                                 "another value is being stored under the same name");
+    }
 }
 
 void values_remove(struct values *store, struct value *v, uint32_t count,

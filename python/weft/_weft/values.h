@@ -12,9 +12,11 @@
  *     └──────────┴──────┴──────┴───────┴──────┘     └───────────────────────────┘
  *
  * What is asked for must be what the record says, byte for byte, name, meta and length, and the
- * payload's key has all three in it; whatever differs is a miss.  The payload is committed before
- * its record: a writer that dies in between leaves nothing that anybody finds.  Either may be
- * evicted by itself, which is a miss.
+ * payload's key has all three in it; whatever differs is a miss.  Room for both is reserved before
+ * either is committed, so that making room for one never takes the other: a value that has not both
+ * is not stored, and its put says so.  The payload is committed before its record: a writer that
+ * dies in between leaves nothing that anybody finds.  Later either may be evicted by itself, which
+ * is a miss.
  *
  * Any thread may use a store; up to VALUES_GROUP values a call.
  */

@@ -243,6 +243,41 @@ class Full(Case):
         self.assertTrue(self.store(client, names[:8], [chunk(9)] * 8)[0])
 
 
+class NearlyFull(Case):
+    """A value is two blocks, and a pool that has no room for the second must not take the first for it."""
+    NODE = {"pool": "16MB", "settings": ("pool.size_max=16MB",)}
+
+    def put_and_get(self, client, names, values):
+        """How many were stored; each of these is there, and no other."""
+        ok, error, stored = self.store(client, names, values)
+        self.assertEqual(ok, all(stored))
+        self.assertTrue(ok or "room" in error, error)
+        _, loaded, rooms = self.load(client, names, [len(value) for value in values])
+        self.assertEqual(loaded, stored)
+        self.assertTrue(all(room == value for room, value, is_loaded in zip(rooms, values, loaded) if is_loaded))
+        return sum(stored)
+
+    def test_one_that_fills_the_pool(self):
+        client = self.client()
+        stored = [self.put_and_get(client, [f"n{n}"], [chunk(n, 16 * MIB - n % 3 * 4096)]) for n in range(12)]
+        self.assertEqual(stored, [0, 1, 1] * 4)  # the first of three leaves no room for its record
+
+    def test_as_many_as_fill_the_pool(self):
+        client = self.client()
+        stored = 0
+        for n in range(25):
+            size = (MIB, 2 * MIB, 100000, 900000, MIB - 2048)[n % 5]
+            stored += self.put_and_get(client, [f"n{n}.{i}" for i in range(16)], [chunk(n, size)] * 16)
+        self.assertGreater(stored, 250)
+
+    def test_one_whose_record_was_there(self):
+        """What is stored again is held as what is new: one whose record says the same, or something else."""
+        client = self.client()
+        for n in range(24):
+            names = [f"n{n % 3}.{i}" for i in range(8)]
+            self.put_and_get(client, names, [chunk(n % 3, 2 * MIB - 4096 * (n % 4 == 3))] * 8)
+
+
 class Below(Case):
     """With a tier that takes what the pool has no room for."""
     NODE = {"pool": "64MB", "tier": True}
