@@ -404,8 +404,9 @@ void wf_resp_stop(struct wf_resp *resp)
     for (uint32_t i = 0; i < resp->place_count; i++) {
         if (!resp->places[i].pool)
             continue;
-        wf_resp_store_fini(&resp->places[i].store);
+        /* First the pool, whose thread may be committing values of the store's still. */
         wf_resp_pool_destroy(resp->places[i].pool);
+        wf_resp_store_fini(&resp->places[i].store);
     }
     if (resp->listener >= 0)
         close(resp->listener);

@@ -64,7 +64,7 @@ struct wf_resp_store {
 enum weft_status wf_resp_store_init(struct wf_resp_store *store, struct wf_resp_pool *pool,
                                     uint64_t entries_max, uint64_t bytes_max,
                                     struct wf_resp_counters *counters);
-/* Lets entries go without a word to the pool, which goes next. */
+/* Lets entries go without a word to the pool, which is gone: nobody works on its blobs any more. */
 void wf_resp_store_fini(struct wf_resp_store *store);
 
 /* The caller holds the lock for all of these. */
