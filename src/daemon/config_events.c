@@ -53,6 +53,14 @@ static bool tcp_host(const char *endpoint, char *out, size_t capacity)
     return brackets || !strchr(out, ':');
 }
 
+/* Is that port of this host one that we are told to listen on? */
+static bool is_own(const char *address, uint16_t port, const char *host, const char *endpoint)
+{
+    bool here = strcmp(host, "localhost") == 0 || wf_config_is_loopback(host) ||
+                strcmp(host, address) == 0;
+    return address[0] && here && strtoul(strrchr(endpoint, ':') + 1, NULL, 10) == port;
+}
+
 static enum weft_status finish_endpoint(const struct wf_config *config,
                                         const struct wf_engine_config *engine, const char *field,
                                         const char *endpoint)
@@ -72,6 +80,14 @@ static enum weft_status finish_endpoint(const struct wf_config *config,
                        "there, and the tokens of prompts come in clear text; set kv_events.public "
                        "to true, or use 127.0.0.1",
                        where, engine->name, field, endpoint);
+    bool own = is_own(config->events_address, config->events_port, host, endpoint) ||
+               is_own(config->events_replay_address, config->events_replay_port, host, endpoint);
+    if (own)
+        return wf_fail(
+            WEFT_E_INVALID,
+            "%s: engine '%s': %s: '%s' is where this node itself tells of its blocks "
+            "(kv_events.listen, kv_events.replay); name the engine's, or move this node's",
+            where, engine->name, field, endpoint);
     return WEFT_OK;
 }
 

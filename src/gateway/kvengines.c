@@ -248,13 +248,14 @@ static void replayed(struct engine *e, uint64_t number, zmq_msg_t *batch)
     apply(e, number, batch);
 }
 
-/* ["", topic, number, batch], the last with number −1. */
+/* ["", topic, number, batch], the last with number −1; before vLLM 0.32 without the topic. */
 static bool replay_run(struct engine *e)
 {
     zmq_msg_t frames[FRAMES];
     uint64_t number = 0;
     int had = receive(e->dealer, frames);
-    if (had == FRAMES && number_of(&frames[2], &number)) {
+    int at = had == FRAMES ? 2 : 1;
+    if ((had == FRAMES || had == FRAMES - 1) && number_of(&frames[at], &number)) {
         e->answer_ns = wf_now_ns();
         if (number == UINT64_MAX) {
             if (!e->has_next) /* nothing was published yet */
@@ -262,7 +263,7 @@ static bool replay_run(struct engine *e)
             e->has_next = true;
             settle(e);
         } else {
-            replayed(e, number, &frames[3]);
+            replayed(e, number, &frames[at + 1]);
         }
     } else if (had) {
         COUNT(e, refused, 1);

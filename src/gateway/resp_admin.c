@@ -416,7 +416,7 @@ static void info_stats(const struct wf_resp_figures *figures, struct text *text)
         (unsigned long long)figures->connections, (unsigned long long)figures->commands,
         (unsigned long long)figures->bytes_in, (unsigned long long)figures->bytes_out,
         (unsigned long long)figures->refused, (unsigned long long)figures->expired,
-        (unsigned long long)figures->evicted, (unsigned long long)figures->hits,
+        (unsigned long long)(figures->evicted + figures->lost), (unsigned long long)figures->hits,
         (unsigned long long)(figures->gets > figures->hits ? figures->gets - figures->hits : 0),
         (unsigned long long)figures->auth_failures, (unsigned long long)figures->sets,
         (unsigned long long)figures->dropped, (unsigned long long)figures->lost,

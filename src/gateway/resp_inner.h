@@ -22,7 +22,7 @@
 #include "gateway/resp_store.h"
 
 #define WF_RESP_COMMAND_BYTES_MAX ((size_t)8 << 20) /* of a command but for its long values */
-#define WF_RESP_AWAYS_MAX 64u                       /* long values of one command */
+#define WF_RESP_AWAYS_MAX 512u                      /* long values of one command */
 #define WF_RESP_OUT_BYTES ((size_t)256 << 10)       /* answers waiting, before they must be read */
 #define WF_RESP_OUT_PINS 1024u
 #define WF_RESP_READ_BYTES ((size_t)64 << 10)

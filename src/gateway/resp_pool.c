@@ -41,7 +41,7 @@ struct wf_resp_pool {
     struct weft *weft;
     struct weft_format *formats[WF_RESP_CLASSES];
     uint8_t nonce[16];
-    uint64_t serial, chunk_bytes, ahead_bytes;
+    uint64_t serial, chunk_bytes, ahead_bytes, value_bytes_max;
     uint8_t chunk; /* its class */
     bool closed;
     struct ahead ahead[WF_RESP_CLASSES];
@@ -289,6 +289,8 @@ enum weft_status wf_resp_pool_create(const struct wf_resp_pool_options *options,
         return WEFT_E_NO_MEMORY;
     pthread_mutex_init(&pool->removals_lock, NULL);
     pthread_cond_init(&pool->removals_some, NULL);
+    /* What does not fit would have everything else evicted before that was found out. */
+    pool->value_bytes_max = options->pool_bytes / 2;
     pool->chunk_bytes = WF_RESP_CHUNK_MAX;
     while (pool->chunk_bytes > CHUNK_MIN && pool->chunk_bytes > options->pool_bytes / 32)
         pool->chunk_bytes /= 2;
@@ -356,6 +358,8 @@ void wf_resp_pool_destroy(struct wf_resp_pool *pool)
 struct wf_resp_blob *wf_resp_blob_begin(struct wf_resp_pool *pool, uint64_t bytes)
 {
     uint64_t count = bytes ? (bytes + pool->chunk_bytes - 1) / pool->chunk_bytes : 1;
+    if (bytes > pool->value_bytes_max)
+        return NULL;
     struct wf_resp_blob *blob = wf_calloc(1, sizeof *blob + count * sizeof blob->pieces[0],
                                           "a value's bookkeeping");
     if (!blob)

@@ -319,6 +319,36 @@ static void who_does_not_read_is_closed_and_others_go_on(void **state)
 }
 
 /* More than the pool has: every SET is answered with OK, and what is read is right or nil. */
+/* As many long values in one command as nobody would have thought of. */
+static void one_command_sets_many_values(void **state)
+{
+    (void)state;
+    enum { KEYS = 300, BYTES = 5000 };
+    char text[64];
+    node_run(NULL);
+    int fd = dial();
+    snprintf(text, sizeof text, "*%d\r\n$4\r\nMSET\r\n", 1 + 2 * KEYS);
+    say(fd, text);
+    for (unsigned i = 0; i < KEYS; i++) {
+        uint8_t *value = value_make(BYTES, i);
+        snprintf(text, sizeof text, "$4\r\nm%03u\r\n$%d\r\n", i, BYTES);
+        say(fd, text);
+        say_bytes(fd, value, BYTES);
+        say(fd, "\r\n");
+        free(value);
+    }
+    expect(fd, "+OK\r\n");
+    for (unsigned i = 0; i < KEYS; i++) {
+        uint8_t *value = value_make(BYTES, i);
+        snprintf(text, sizeof text, "GET m%03u\r\n", i);
+        say(fd, text);
+        get_expect(fd, value, BYTES);
+        free(value);
+    }
+    close(fd);
+    node_end();
+}
+
 static void a_full_pool_drops_and_never_lies(void **state)
 {
     (void)state;
@@ -351,12 +381,18 @@ static void a_full_pool_drops_and_never_lies(void **state)
         }
     }
     assert_true(there > 10 && there <= 64);
-    /* A value that never fits. */
+    /* A value that never fits, and for which nothing goes. */
+    uint8_t *kept = value_make(BYTES, 7);
+    set_say(fd, "kept", kept, BYTES);
+    expect(fd, "+OK\r\n");
     uint8_t *value = value_make(100 << 20, 0);
     set_say(fd, "k0", value, 100 << 20);
     expect(fd, "+OK\r\n");
     ask(fd, "GET k0\r\n", "$-1\r\n");
     free(value);
+    say(fd, "GET kept\r\n");
+    get_expect(fd, kept, BYTES);
+    free(kept);
     close(fd);
     nothing_reserved();
     node_end();
@@ -598,6 +634,7 @@ int main(void)
         cmocka_unit_test(nonsense_is_told_and_ends),
         cmocka_unit_test(half_a_set_leaves_nothing_behind),
         cmocka_unit_test(who_does_not_read_is_closed_and_others_go_on),
+        cmocka_unit_test(one_command_sets_many_values),
         cmocka_unit_test(a_full_pool_drops_and_never_lies),
         cmocka_unit_test(strict_says_that_there_is_no_room),
         cmocka_unit_test(passwords_and_domains),

@@ -23,6 +23,7 @@ struct kvpublisher {
     uint64_t number;
     uint64_t kept_from; /* what is before is not replayed */
     bool silent;        /* asked for a replay, it answers nothing */
+    bool topicless;     /* replays as vLLM did before 0.32 */
     struct {
         void *data;
         size_t bytes;
@@ -75,10 +76,10 @@ static inline void kvpublisher_frames(struct kvpublisher *p, void *socket, const
                                       uint64_t number, const void *data, size_t bytes)
 {
     uint8_t frame[8];
-    (void)p;
     for (int i = 8; i-- > 0; number >>= 8)
         frame[i] = (uint8_t)number;
-    zmq_send(socket, topic, strlen(topic), ZMQ_SNDMORE);
+    if (socket != p->router || !p->topicless)
+        zmq_send(socket, topic, strlen(topic), ZMQ_SNDMORE);
     zmq_send(socket, frame, 8, ZMQ_SNDMORE);
     zmq_send(socket, data, bytes, 0);
 }

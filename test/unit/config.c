@@ -605,6 +605,8 @@ static void engines_come_from_file_and_flags(void **state)
          "is no place"},
         {{"kv_events.engines=a", "kv_events.engine.a.endpoint=inproc://x"}, "is no place"},
         {{"kv_events.engines=a,b"}, "is that of engine 'a', too"},
+        {{"kv_events.engines=a", "kv_events.listen=127.0.0.1:5557"},
+         "where this node itself tells"},
         {{"kv_events.engines=a", "kv_events.engine.a.endpiont=x"}, "kv_events.engine.NAME.FIELD"},
         {{"kv_events.engines=a", "kv_events.domain=nobody"}, "there is no domain 'nobody'"},
     };

@@ -190,10 +190,10 @@ static void asks_for_what_was_before(void **state)
     end();
 }
 
-static void fills_a_gap(void **state)
+static void fill_a_gap(bool topicless)
 {
-    (void)state;
     begin(true);
+    engine.topicless = topicless;
     say(WF_KV_STORED, WF_KV_GPU, 1, false);
     say(WF_KV_STORED, WF_KV_GPU, 2, false);
     UNTIL(now.hbm_blocks == 2);
@@ -209,6 +209,18 @@ static void fills_a_gap(void **state)
     for (uint32_t i = 2; i <= 5; i++)
         assert_int_equal(where(i), GPU);
     end();
+}
+
+static void fills_a_gap(void **state)
+{
+    (void)state;
+    fill_a_gap(false);
+}
+
+static void fills_a_gap_from_an_older_engine(void **state)
+{
+    (void)state;
+    fill_a_gap(true);
 }
 
 /* A replay that has not all of it, or none, or answers nothing: what was known is in doubt. */
@@ -430,11 +442,17 @@ static int all_stop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(table_knows_places),   cmocka_unit_test(hears_both_encodings),
-        cmocka_unit_test(knows_where),          cmocka_unit_test(asks_for_what_was_before),
-        cmocka_unit_test(fills_a_gap),          cmocka_unit_test(forgets_what_is_in_doubt),
-        cmocka_unit_test(sees_numbers_go_back), cmocka_unit_test(sees_a_lost_connection),
-        cmocka_unit_test(stands_nonsense),      cmocka_unit_test(is_bounded),
+        cmocka_unit_test(table_knows_places),
+        cmocka_unit_test(hears_both_encodings),
+        cmocka_unit_test(knows_where),
+        cmocka_unit_test(asks_for_what_was_before),
+        cmocka_unit_test(fills_a_gap),
+        cmocka_unit_test(fills_a_gap_from_an_older_engine),
+        cmocka_unit_test(forgets_what_is_in_doubt),
+        cmocka_unit_test(sees_numbers_go_back),
+        cmocka_unit_test(sees_a_lost_connection),
+        cmocka_unit_test(stands_nonsense),
+        cmocka_unit_test(is_bounded),
     };
     return cmocka_run_group_tests(tests, all_start, all_stop);
 }
