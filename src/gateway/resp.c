@@ -225,6 +225,7 @@ static void lane_turn(struct wf_resp_lane *lane, struct epoll_event *events, int
     /* Only now, since these may end connections that an event was about. */
     inbox_take(lane);
     wf_resp_lane_loaded(lane);
+    wf_resp_lane_listed(lane);
 }
 
 static void *lane_run(void *context)
@@ -317,6 +318,7 @@ static enum weft_status lane_init(struct wf_resp *resp, uint32_t number)
 
 static void lane_fini(struct wf_resp_lane *lane)
 {
+    wf_resp_lists_drop(lane);
     for (uint32_t i = 0; i < lane->inbox_count; i++)
         close(lane->inbox[i]);
     if (lane->epoll >= 0)

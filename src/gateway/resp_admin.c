@@ -202,33 +202,6 @@ enum wf_resp_done wf_resp_select(struct wf_resp_call *call)
 
 /* -------------------------------------------------------------------------------------- CLIENT */
 
-static int client_line(const struct wf_resp_conn *conn, char *out, size_t room)
-{
-    int length = snprintf(
-        out, room,
-        "id=%llu addr=%s fd=%d name=%s age=%llu idle=%llu flags=N db=%u qbuf=%zu obl=%zu resp=%u "
-        "lib-name=%s user=default\n",
-        (unsigned long long)conn->id, conn->peer, conn->fd, conn->name,
-        (unsigned long long)(conn->lane->now_ms - conn->born_ms) / 1000,
-        (unsigned long long)(conn->lane->now_ms - conn->active_ms) / 1000, conn->database,
-        conn->head_bytes, conn->out.used, conn->protocol, conn->library);
-    return length > 0 && (size_t)length < room ? length : 0;
-}
-
-/* Those of this lane: a thread knows of no other's. */
-static void client_list(struct wf_resp_conn *conn)
-{
-    enum { LINE = 512, LINES = 128 };
-    char *text = malloc((size_t)LINE * LINES);
-    size_t used = 0, lines = 0;
-    for (struct wf_resp_conn *c = conn->lane->conns; text && c && lines < LINES; c = c->next) {
-        used += (size_t)client_line(c, text + used, LINE);
-        lines++;
-    }
-    wf_resp_bulk(conn, text, used);
-    free(text);
-}
-
 enum wf_resp_done wf_resp_client(struct wf_resp_call *call)
 {
     struct wf_resp_conn *conn = call->conn;
@@ -249,9 +222,9 @@ enum wf_resp_done wf_resp_client(struct wf_resp_call *call)
     } else if (wf_resp_argument_is(call, 1, "id") && words == 1) {
         wf_resp_integer(conn, (int64_t)conn->id);
     } else if (wf_resp_argument_is(call, 1, "info") && words == 1) {
-        wf_resp_bulk(conn, line, (size_t)client_line(conn, line, sizeof line));
+        wf_resp_bulk(conn, line, (size_t)wf_resp_client_line(conn, line, sizeof line));
     } else if (wf_resp_argument_is(call, 1, "list")) {
-        client_list(conn);
+        return wf_resp_client_list(conn);
     } else if ((wf_resp_argument_is(call, 1, "no-evict") ||
                 wf_resp_argument_is(call, 1, "no-touch")) &&
                words == 2) {

@@ -88,6 +88,7 @@ void wf_resp_conn_close(struct wf_resp_conn *conn)
         lane->late[conn->late - 1] = NULL;
     wf_resp_aways_drop(conn);
     wf_resp_load_forget(conn);
+    wf_resp_list_forget(conn);
     wf_resp_out_fini(&conn->out);
     wf_resp_parser_fini(&conn->parser);
     close(conn->fd);

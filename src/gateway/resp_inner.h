@@ -6,7 +6,8 @@
  * touches them.  Lanes share the stores, one a trust domain, each behind its lock.
  *
  * One command of a connection runs at a time.  It ends in one turn, or it stays where it is: until
- * what it has answered so far was read (AGAIN), or until blocks have come up from below (WAIT).
+ * what it has answered so far was read (AGAIN), or until blocks have come up from below, or other
+ * lanes have said what they know (WAIT).
  * Meanwhile nothing more is read from that connection, so that what one client makes us hold is
  * bounded: its command's short arguments (COMMAND_BYTES_MAX), one answer's piece (OUT_BYTES) and
  * the pins of it.
@@ -68,6 +69,7 @@ struct wf_resp_guess {
 };
 
 struct wf_resp_load;
+struct wf_resp_list;
 
 struct wf_resp_conn {
     struct wf_resp_lane *lane;
@@ -81,7 +83,7 @@ struct wf_resp_conn {
     uint8_t database, protocol;
     bool closing;      /* when all is sent */
     bool whole;        /* `head` begins with a command that is parsed, and runs */
-    bool waiting;      /* for blocks from below */
+    bool waiting;      /* for blocks from below, or for other lanes' lines */
     bool held_up;      /* `head` has commands that wait until answers were sent */
     bool long_last;    /* its last command had a long value: the next one has, too */
     uint32_t late;     /* its place among the lane's late ones, from 1 on; 0: it is none */
@@ -95,6 +97,7 @@ struct wf_resp_conn {
     uint32_t away_count;
     struct wf_resp_out out;
     struct wf_resp_load *load;
+    struct wf_resp_list *list;
     char name[WF_RESP_NAME_MAX + 1], library[2 * WF_RESP_NAME_MAX + 2];
     char peer[64];
 };
@@ -111,6 +114,7 @@ struct wf_resp_lane {
     int *inbox;           /* accepted descriptors */
     uint32_t inbox_count;
     struct wf_resp_load *loaded;
+    struct wf_resp_list *lists;
     uint8_t *buffer;
     /* Connections whose answers go out with others': a client that is woken once for several of
      * them asks its next questions together, too.  NULL: it has ended. */
@@ -169,7 +173,7 @@ void wf_resp_conn_close(struct wf_resp_conn *conn);
 void wf_resp_conn_run(struct wf_resp_conn *conn, uint32_t events);
 /* Send what was left to be sent together. */
 void wf_resp_lane_answer(struct wf_resp_lane *lane);
-/* The blocks that it waited for are there, or are not to be had. */
+/* What it waited for is there, or is not to be had. */
 void wf_resp_conn_loaded(struct wf_resp_conn *conn);
 
 /* resp_stream.c */
@@ -221,6 +225,15 @@ bool wf_resp_load_failed(const struct wf_resp_conn *conn, const struct wf_resp_b
 void wf_resp_load_forget(struct wf_resp_conn *conn);
 /* What was handed back to a lane. */
 void wf_resp_lane_loaded(struct wf_resp_lane *lane);
+
+/* resp_clients.c: CLIENT LIST and INFO. */
+int wf_resp_client_line(const struct wf_resp_conn *conn, char *out, size_t room);
+enum wf_resp_done wf_resp_client_list(struct wf_resp_conn *conn);
+void wf_resp_list_forget(struct wf_resp_conn *conn);
+/* Lists that came to a lane: it adds its lines, or answers. */
+void wf_resp_lane_listed(struct wf_resp_lane *lane);
+/* Those that are left when no lane runs any more. */
+void wf_resp_lists_drop(struct wf_resp_lane *lane);
 
 /* A command that runs. */
 struct wf_resp_call {

@@ -622,6 +622,75 @@ static void strict_says_that_a_load_failed(void **state)
     come_back_from_below(true);
 }
 
+/* Asks for the list and counts its lines; *out_named: how many of c0 … c7 it names. */
+static int clients_listed(int fd, int *out_named)
+{
+    char head[16] = "", *text;
+    size_t at = 0;
+    say(fd, "CLIENT LIST\r\n");
+    hear(fd, head, 1);
+    assert_int_equal(head[0], '$');
+    do
+        assert_int_equal(hear(fd, head + at, 1), 1);
+    while (head[at++] != '\n' && at < sizeof head - 1);
+    size_t length = strtoul(head, NULL, 10);
+    assert_true(length > 0 && length < 100000);
+    text = calloc(1, length + 3);
+    assert_non_null(text);
+    assert_int_equal(hear(fd, text, length + 2), length + 2);
+    int lines = 0;
+    for (const char *c = text; *c; c++)
+        lines += *c == '\n';
+    *out_named = 0;
+    for (int i = 0; i < 8; i++) {
+        char name[16];
+        snprintf(name, sizeof name, " name=c%d ", i);
+        *out_named += strstr(text, name) != NULL;
+    }
+    free(text);
+    return lines - 1; /* but for the answer's end */
+}
+
+static void a_list_of_clients_has_every_lanes(void **state)
+{
+    (void)state;
+    static const char *const settings[] = {"resp.threads=3", NULL};
+    node_run(settings);
+    int fds[8], named;
+    for (int i = 0; i < 8; i++) {
+        char text[32];
+        fds[i] = dial();
+        snprintf(text, sizeof text, "CLIENT SETNAME c%d\r\n", i);
+        ask(fds[i], text, "+OK\r\n");
+    }
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(clients_listed(fds[i], &named), 8);
+        assert_int_equal(named, 8);
+    }
+    /* Commands behind it wait for it; and who ends while it is under way is missed by nobody. */
+    say(fds[0], "PING\r\nCLIENT LIST\r\nPING\r\nCLIENT SETNAME ");
+    say(fds[0], "c0\r\nECHO end\r\n");
+    expect(fds[0], "+PONG\r\n$");
+    char byte;
+    do
+        assert_int_equal(hear(fds[0], &byte, 1), 1);
+    while (byte != '+');
+    expect(fds[0], "PONG\r\n+OK\r\n$3\r\nend\r\n");
+    for (int i = 0; i < 100; i++) {
+        int fd = dial();
+        say(fd, "CLIENT LIST\r\nCLIENT LIST\r\n");
+        close(fd);
+    }
+    close(fds[7]);
+    while (clients_listed(fds[0], &named) != 7 || named != 7)
+        weftd_sleep_ms(5);
+    for (int i = 0; i < 7; i++) {
+        say(fds[i], "CLIENT LIST\r\n"); /* and the node stops */
+        close(fds[i]);
+    }
+    node_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -643,6 +712,7 @@ int main(void)
         cmocka_unit_test(a_killed_node_begins_empty),
         cmocka_unit_test(values_come_back_from_below),
         cmocka_unit_test(strict_says_that_a_load_failed),
+        cmocka_unit_test(a_list_of_clients_has_every_lanes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
