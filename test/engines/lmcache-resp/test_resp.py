@@ -214,7 +214,8 @@ class Server(Case):
     """The L2 adapter of LMCache's server, which is the native client again."""
 
     def adapter(self, **how):
-        config = RESPL2AdapterConfig.from_dict({"host": "127.0.0.1", "port": self.node.resp_port, "num_workers": 3, **how})
+        config = RESPL2AdapterConfig.from_dict({"host": "127.0.0.1", "port": self.node.resp_port,
+                                                "num_workers": 3, **how})
         adapter = _create_resp_l2_adapter(config)
         self.addCleanup(adapter.close)
         return adapter
