@@ -307,6 +307,37 @@ class WrongReuse(Case):
         self.assertEqual((later.batch_exists(keys), later.batch_get_v1(keys, indices(0, 1, 2))), (3, [True] * 3))
         self.assertEqual(later.counts(), {"hits": 3, "misses": 0, "stored": 0, "not_stored": 0})
 
+    def test_26326_same_host_is_not_same_memory(self):
+        """Two servers of a host: what the other stored was read at the other's address, in one's own memory."""
+        pool = mha()
+        storage, mine = self.stored(pool, seed=1)
+        theirs, settings = keys_of(2, 3), dataclasses.asdict(self.config())
+        code = f"""if True:
+            import json, sys
+            sys.path.insert(0, {os.path.dirname(__file__)!r})
+            import test_hicache as t
+            settings, mine, theirs = json.loads(sys.argv[1])
+            pool = t.mha()
+            storage = t.WeftHiCache(t.HiCacheStorageConfig(**settings), {{}})
+            storage.register_mem_pool_host(pool)
+            for i in range(3):
+                t.fill(pool, i * t.PAGE, 20 + i)
+            assert storage.batch_set_v1(theirs, t.indices(0, 1, 2)) == [True] * 3
+            assert storage.batch_get_v1(mine, t.indices(3, 4, 5)) == [True] * 3
+            print(json.dumps([t.page_of(pool, page * t.PAGE).tolist() for page in range(6)]))"""
+        before = [page_of(pool, page * PAGE) for page in range(3)]
+        pool.kv_buffer.zero_()  # what was stored is in no server's memory any more
+        done = subprocess.run([sys.executable, "-c", code, json.dumps([settings, mine, theirs])], capture_output=True,
+                              text=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        there = json.loads(done.stdout.splitlines()[-1])
+        self.assertEqual(there[3:], [page.tolist() for page in before])
+        for i in range(3):
+            fill(pool, i * PAGE, 70 + i)
+        self.assertEqual(storage.batch_get_v1(theirs, indices(6, 7, 8)), [True] * 3)
+        self.assertEqual([page_of(pool, page * PAGE).tolist() for page in (6, 7, 8)], there[:3])
+        self.assertNotEqual(there[:3], there[3:])
+
     def test_26326_who_shares_is_said_by_the_node_and_not_by_an_address(self):
         _, keys = self.stored(mha())
         other = Node(pool="64MB")
