@@ -84,7 +84,7 @@ def what_leaves_dram_is_below_and_comes_back():
         copy = os.path.join(FOLDER, "deep.copy")
         weft("get", "--key", "deep0", *size, "--blocks", "8", "--output", copy, "--verify", *at)
         check(read(copy) == read(os.path.join(FOLDER, "deep0")), "another chain came back")
-        until, tiers, domain = time.time() + 20, None, None
+        until, tiers, domain, told = time.time() + 20, None, None, None
         while tiers is None or (told != domain["below"]["copies"] and time.time() < until):  # some may be on their way
             domain = answer("status", *at)["domains"][0]
             tiers = {tier["name"]: tier for tier in answer("ls", "tiers", *at)["tiers"]}
@@ -249,7 +249,8 @@ def a_chain_is_moved_and_a_session_waits_by_hand():
             check([(by["name"], by["state"], by["pid"], by["blocks"]) for by in done["held_by"]]
                   == [("talk", "decoding", holder.pid, int(blocks))], done)
             check(f"'talk', of process {holder.pid} is decoding and holds {blocks} blocks" in held.stderr.decode(), held.stderr)
-        check([row["blocks_asked"] for row in answer("status", "--socket", socket)["domains"]] == asked, "looks are counted", asked)
+        check([row["blocks_asked"] for row in answer("status", "--socket", socket)["domains"]] == asked,
+              "looks are counted", asked)
         row = answer("ls", "sessions", "--socket", socket)["sessions"][0]
         check((row["name"], row["state"], row["blocks"], row["in_dram"]) == ("talk", "decoding", 40, 40), row)
         holder.kill()

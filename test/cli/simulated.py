@@ -314,11 +314,13 @@ def sim_says_what_is_wrong():
             (["--trace", trace, "--replicas", "0"], 2, "--replicas"),
             (["--trace", trace, "--objective", "luck"], 2, "ttft"),
             (["--trace", trace, "--tier", "nvm:5"], 2, "nvme"), (["--trace", trace, "--tier", "nvme:0"], 2, "'0'"),
-            (["--trace", trace, "--tier", "nvme"], 2, "KIND:BLOCKS"), (["--trace", trace, "--tier", "kind=nvme"], 2, "too little"),
+            (["--trace", trace, "--tier", "nvme"], 2, "KIND:BLOCKS"),
+            (["--trace", trace, "--tier", "kind=nvme"], 2, "too little"),
             (["--trace", trace, "--tier", "nvme:5", "--tier", "nvme:6"], 2, "twice"),
             (["--trace", trace, "--tier", "kind=nvme,capacity-blocks=5,read-gbps=-1"], 2, "read-gbps=-1"),
             (["--trace", trace, "--stage-blocks", "5"], 2, "--tier"),
-            (["--trace", trace, "--svg", "/nowhere/a.svg"], 6, "/nowhere/a.svg"), (["gen"], 2, "--workload chat"), (["gen", "gen"], 2, "one word too many"),
+            (["--trace", trace, "--svg", "/nowhere/a.svg"], 6, "/nowhere/a.svg"),
+            (["gen"], 2, "--workload chat"), (["gen", "gen"], 2, "one word too many"),
             ([trace], 2, f"a trace is given with --trace {trace}"), (["nowhere.jsonl"], 2, "--trace nowhere.jsonl"),
             (["--trace", trace, "--capacity-blocks", "3kk"], 2, "'3kk'"),
             (["--trace", trace, "--capacity-blocks", "3k,3000"], 2, "3000 twice"),
@@ -327,11 +329,13 @@ def sim_says_what_is_wrong():
             (["gen", "--workload", "rag", "--requests", "0"], 2, "--requests"),
             (["gen", "--workload", "rag", "--output", "/nowhere/a"], 6, "/nowhere/a"),
             (["--trace", trace, "--policy", "lru", "--hints", "trace"], 2, "has a hint"),
-            (["--trace", FOLDER], 6, "is a directory; name a file"), (["--trace", trace, "--requests", "0"], 2, "--requests is 0"),
+            (["--trace", FOLDER], 6, "is a directory; name a file"),
+            (["--trace", trace, "--requests", "0"], 2, "--requests is 0"),
             (["--trace", trace, "--workload", "rag"], 2, "--workload is for gen"),
             (["gen", "--workload", "rag", "--capacity-blocks", "30"], 2, "no use for --capacity-blocks"),
             (["gen", "--workload", "rag", "--strict"], 2, "no use for --strict"),
-            (["--trace", trace, "--tier", "nvme:5,luck=1"], 2, "luck=1"), (["--trace", trace, "--tier", "nvme:5x,read-us=50"], 2, "'5x'")):
+            (["--trace", trace, "--tier", "nvme:5,luck=1"], 2, "luck=1"),
+            (["--trace", trace, "--tier", "nvme:5x,read-us=50"], 2, "'5x'")):
         said = weft("sim", *words, expect=code).stderr.decode()
         lines = [line for line in said.splitlines() if "malformed" not in line]
         check(len(lines) <= 1 and hint in said and said.startswith("weft sim: "), words, said)

@@ -163,7 +163,8 @@ def each_allocation(name, call, want, fail, failed):
 class NoMemory(Case):
     def test_every_allocation_fails(self):
         done = subprocess.run([sys.executable, __file__, "child"], check=False, capture_output=True, text=True,
-                              env={**os.environ, "LD_PRELOAD": LIBRARY, "PYTHONMALLOC": "malloc", "WEFT_SOCKET": self.node.socket})
+                              env={**os.environ, "LD_PRELOAD": LIBRARY, "PYTHONMALLOC": "malloc",
+                                   "WEFT_SOCKET": self.node.socket})
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(len(done.stdout.splitlines()), 17, done.stdout)
         self.assertTrue(all(int(line.split()[-2]) > 0 for line in done.stdout.splitlines()), done.stdout)

@@ -27,7 +27,8 @@ class Hashes(unittest.TestCase):
         self.assertEqual(weft.vllm.block_hashes(seeded["tokens"], 16, seed="0")[1].hex(), seeded["hashes"][1])
 
     def test_refusals(self):
-        for words, how in (("('lora', name, path)", {"extra": [(("lora", "name"),)]}), ("full blocks", {"extra": [None, None, (("cache_salt", "x"),)]}),
+        for words, how in (("('lora', name, path)", {"extra": [(("lora", "name"),)]}),
+                           ("full blocks", {"extra": [None, None, (("cache_salt", "x"),)]}),
                            ("one of them", {"seed": "0", "parent": bytes(32)}), ("0 tokens", {"block_tokens": 0})):
             with self.subTest(words), self.assertRaises(weft.InvalidError) as caught:
                 weft.vllm.block_hashes(range(32), **how)

@@ -218,7 +218,8 @@ class Fakes(Case):
         self.assertEqual("".join(said), plain)
         self.rest(proxy)
         image = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]}
-        for path, handed in (("/completion", {"prompt": "short"}), ("/completion", {"prompt": LONG, "lora": [{"id": 0, "scale": 1.0}]}),
+        for path, handed in (("/completion", {"prompt": "short"}),
+                             ("/completion", {"prompt": LONG, "lora": [{"id": 0, "scale": 1.0}]}),
                              ("/completion", {"prompt": LONG, "id_slot": 0}),
                              ("/completion", {"prompt": LONG, "cache_prompt": False})):
             post(url, handed, path)
