@@ -33,16 +33,16 @@ asked_for() { # pattern
     grep -qE -e "$1" "$work/apt"
 }
 
-machine 0 'shellcheck mandoc clang-format-14 clang-tidy-14'
+machine 0 'shellcheck mandoc flake8 clang-format-14 clang-tidy-14'
 check "all there: success" deps lint
 check "all there: apt-get is not asked" test ! -s "$work/apt"
 
-machine 0 'mandoc clang-format-14'
+machine 0 'mandoc flake8 clang-format-14'
 check "root: success" deps lint
 check "root: the missing, and only those" \
     asked_for '^noninteractive install .*--no-install-recommends clang-tidy-14 shellcheck$'
 
-machine 1000 'mandoc clang-format-14 clang-tidy-14'
+machine 1000 'mandoc flake8 clang-format-14 clang-tidy-14'
 refuse "not root: refused" deps lint
 deps lint 2>"$work/said.txt"
 check "not root: the exact line" \
