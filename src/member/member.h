@@ -42,10 +42,11 @@
 #define WF_MEMBERS_MAX 4096u
 #define WF_SETTING_NAME_MAX 63u
 #define WF_SETTING_MAX 65536u
+#define WF_SETTINGS_MAX 256u
 
 struct wf_member {
     char name[WF_MEMBER_NAME_MAX + 1];       /* a-z, 0-9, dot and hyphen */
-    uint64_t epoch;                          /* from 1 */
+    uint64_t epoch;                          /* from 1; 0: a listed node, see static */
     char addresses[WF_MEMBER_ADDRESSES_MAX]; /* where its nets listen, divided by spaces */
     char details[WF_MEMBER_DETAILS_MAX];     /* JSON, of what it is and has; opaque here */
 };
@@ -70,10 +71,13 @@ struct wf_standing {
 
 struct wf_member_events {
     void *context;
-    /* A member that is new, or has another epoch, addresses or details than before; this node is
-     * told of itself too.  Left: all that is known of it is what it was. */
+    /* A member that is new, or has other addresses or details than before; this node is told of
+     * itself too.  Left: all that is known of it is what it was.  One that is back with another
+     * epoch is told as left first. */
     void (*joined)(void *context, const struct wf_member *member);
     void (*left)(void *context, const struct wf_member *member);
+    /* It is another than before, or was renewed.  Told before all else that a poll has to tell;
+     * that it was lost is told even when it is a member again by now. */
     void (*standing)(void *context, const struct wf_standing *standing);
     /* A setting is new or has changed; value NULL: it was removed.  NULL: nobody asks. */
     void (*setting)(void *context, const char *name, const char *value, uint64_t revision);
@@ -122,9 +126,12 @@ struct wf_member_ops {
     void (*poll)(struct wf_members *members, uint32_t timeout_ms);
 };
 
-extern const struct wf_member_ops wf_member_static; /* two hosts, or a few, that know each other */
-extern const struct wf_member_ops wf_member_etcd;   /* etcd v3 through its JSON gateway */
-extern const struct wf_member_ops wf_member_sim;    /* leases with a seed, in virtual time */
+/* Two hosts, or a few, that know each other.  A listed node is a member all the time, under a name
+ * made of its address and with epoch 0: its own name and epoch are in what it says when a link to
+ * it is up.  A list may name this node's own addresses. */
+extern const struct wf_member_ops wf_member_static;
+extern const struct wf_member_ops wf_member_etcd; /* etcd v3 through its JSON gateway */
+extern const struct wf_member_ops wf_member_sim;  /* leases with a seed, in virtual time */
 
 /* By the form of `registry`; NULL: it is of no form that is known. */
 const struct wf_member_ops *wf_member_by_registry(const char *registry);
