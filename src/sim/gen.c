@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim/random.h"
+#include "base/random.h"
 
 #define PIECES_MAX 512 /* of a session's input; it ends there */
 #define TOKENS_MAX 131072
@@ -119,7 +119,7 @@ struct maker {
 
 static double normal(uint64_t *random)
 {
-    double u = 1 - wf_sim_random_part(random), v = wf_sim_random_part(random);
+    double u = 1 - wf_random_part(random), v = wf_random_part(random);
     return sqrt(-2 * log(u)) * cos(2 * M_PI * v);
 }
 
@@ -145,7 +145,7 @@ static double *zipf_sums(uint32_t count, double s)
 
 static uint32_t zipf(uint64_t *random, const double *sums, uint32_t count)
 {
-    double wanted = wf_sim_random_part(random) * sums[count - 1];
+    double wanted = wf_random_part(random) * sums[count - 1];
     uint32_t low = 0, high = count - 1;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
@@ -176,7 +176,7 @@ static uint64_t prompt_draw(struct maker *maker, double at_s, uint64_t group_tex
 {
     const struct wf_sim_workload *work = maker->gen->workload;
     if (!work->prompts ||
-        (work->prompt_own > 0 && wf_sim_random_part(&maker->random) < work->prompt_own))
+        (work->prompt_own > 0 && wf_random_part(&maker->random) < work->prompt_own))
         return group_text;
     uint64_t rank = zipf(&maker->random, maker->prompt_sums, work->prompts);
     uint64_t drifted = work->drift_s > 0 ? (uint64_t)(at_s / work->drift_s) % work->prompts : 0;
@@ -201,7 +201,7 @@ static void session_begin(struct maker *maker, double at_s, uint64_t group_text)
 static uint64_t hash(uint64_t before, uint64_t word)
 {
     uint64_t state = before ^ (word * 0x9e3779b97f4a7c15u);
-    return wf_sim_random(&state);
+    return wf_random(&state);
 }
 
 static bool room(struct maker *maker, uint64_t ids)
@@ -266,11 +266,11 @@ static bool session_make(struct maker *maker, double at_s, uint64_t group_text)
         request->ids = ids_add(maker);
         request->output = tokens_of(&maker->random, work->output_tokens);
         uint32_t more = tokens_of(&maker->random, work->more_tokens);
-        goes_on = wf_sim_random_part(&maker->random) < work->goes_on &&
+        goes_on = wf_random_part(&maker->random) < work->goes_on &&
                   maker->piece_count + 2 <= PIECES_MAX &&
                   (uint64_t)maker->tokens + request->output + more <= TOKENS_MAX;
         request->goes_on = goes_on;
-        bool pause = wf_sim_random_part(&maker->random) < work->pauses;
+        bool pause = wf_random_part(&maker->random) < work->pauses;
         request->gap_s = draw(&maker->random, pause ? work->pause_s : work->gap_s);
         at_s += request->gap_s;
         piece_add(maker, ++maker->text, request->output);
@@ -293,7 +293,7 @@ static uint32_t tenant_draw(struct maker *maker)
     int count = maker->gen->tenant_count;
     for (int i = 0; i < count; i++)
         all += maker->gen->tenants[i].part;
-    double wanted = count ? all * wf_sim_random_part(&maker->tenant_random) : 0;
+    double wanted = count ? all * wf_random_part(&maker->tenant_random) : 0;
     for (int i = 0; i < count; i++) {
         sum += maker->gen->tenants[i].part;
         if (wanted < sum)
@@ -312,7 +312,7 @@ static bool sessions_make(struct maker *maker)
         double rate = work->sessions_per_s;
         if (work->swing > 0)
             rate *= 1 + work->swing * sin(2 * M_PI * at_s / work->swing_s);
-        at_s -= log(1 - wf_sim_random_part(&maker->random)) / rate;
+        at_s -= log(1 - wf_random_part(&maker->random)) / rate;
         uint64_t group_text = ++maker->text;
         maker->tenant = tenant_draw(maker);
         double sessions = work->group.median > 0 ? ceil(draw(&maker->random, work->group)) : 1;
@@ -360,7 +360,7 @@ static void hints_make(struct maker *maker, struct wf_sim_gen_made *made)
     double go_on_done = mistaken_of(hints, end, go_on, &made->done.precision_missed);
     for (uint64_t i = 0; i < maker->gen->requests; i++) {
         struct request *request = &maker->requests[i];
-        double chance = wf_sim_random_part(&maker->random);
+        double chance = wf_random_part(&maker->random);
         bool right = chance < hints->recall;
         if (!right && chance - hints->recall >= (request->goes_on ? go_on_done : end_wanted))
             continue;

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
+#include "base/random.h"
 #include "sim/belady.h"
-#include "sim/random.h"
 
 static bool worth_room(const struct wf_sim_request *request, const uint8_t *kept)
 {
@@ -52,7 +52,7 @@ enum weft_status wf_sim_hints_make(const struct wf_sim_trace *trace, uint32_t ca
     sum.precision_missed = mistaken > 1;
     for (uint32_t r = 0; r < trace->request_count; r++) {
         bool truth = said[r];
-        bool wanted = wf_sim_random_part(&seed) < (truth ? hints->recall : mistaken);
+        bool wanted = wf_random_part(&seed) < (truth ? hints->recall : mistaken);
         said[r] = wanted ? TRACE_HINT_WANTED : TRACE_HINT_DONE;
         sum.wanted += wanted;
         sum.wanted_true += wanted && truth;

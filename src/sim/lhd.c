@@ -15,8 +15,8 @@
  */
 #include <stdlib.h>
 
+#include "base/random.h"
 #include "sim/cache.h"
-#include "sim/random.h"
 
 #define AGES 20000
 #define CLASSES 16
@@ -143,7 +143,7 @@ static void evict(struct wf_sim_cache *cache)
     uint32_t victim = 0;
     double least = 0;
     for (uint32_t i = 0; i < SAMPLE; i++) {
-        uint32_t place = (uint32_t)(wf_sim_random(&cache->random) % cache->count);
+        uint32_t place = (uint32_t)(wf_random(&cache->random) % cache->count);
         double density = density_of(cache, &cache->blocks[cache->held[place]]);
         if (i == 0 || density < least) {
             least = density;
@@ -182,7 +182,7 @@ static void lhd_touch(struct wf_sim_cache *cache, uint32_t number)
     block->used_at = cache->clock++;
     block->explorer = false;
     if (cache->explorers_left > 0 && cache->evaluations < LEARNED &&
-        wf_sim_random(&cache->random) % EXPLORE_ONE_IN == 0) {
+        wf_random(&cache->random) % EXPLORE_ONE_IN == 0) {
         block->explorer = true;
         cache->explorers_left--;
     }

@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "sim/cache.h"
-#include "sim/random.h"
 
 /* Requests are words; a word's letters are the hash ids of its chain. */
 static void trace_of(struct wf_sim_trace *trace, const char *words)
@@ -164,7 +164,7 @@ static uint32_t hits_with_noise(const struct wf_sim_cache_ops *ops, uint64_t see
     assert_int_equal(wf_sim_trace_init(&trace, 512), WEFT_OK);
     uint64_t random = 5, id = 1000;
     for (int i = 0; i < 60000; i++) {
-        uint64_t block = i % 2 ? wf_sim_random(&random) % 50 : id++;
+        uint64_t block = i % 2 ? wf_random(&random) % 50 : id++;
         struct trace_request request = {.timestamp_s = i,
                                         .input_length = 512,
                                         .hash_ids = &block,
@@ -237,14 +237,14 @@ static uint32_t best(const struct wf_sim_trace *trace, uint32_t capacity)
 static void tree_trace(struct wf_sim_trace *trace, uint64_t *random)
 {
     uint32_t parents[BLOCKS_MAX];
-    uint32_t blocks = 3 + (uint32_t)(wf_sim_random(random) % (BLOCKS_MAX - 2));
+    uint32_t blocks = 3 + (uint32_t)(wf_random(random) % (BLOCKS_MAX - 2));
     for (uint32_t i = 0; i < blocks; i++)
-        parents[i] = (uint32_t)(wf_sim_random(random) % (i + 1)); /* itself: begins a chain */
+        parents[i] = (uint32_t)(wf_random(random) % (i + 1)); /* itself: begins a chain */
     assert_int_equal(wf_sim_trace_init(trace, 16), WEFT_OK);
     for (int r = 0; r < 12; r++) {
         uint64_t chain[BLOCKS_MAX], reversed[BLOCKS_MAX];
         size_t count = 0;
-        uint32_t at = (uint32_t)(wf_sim_random(random) % blocks);
+        uint32_t at = (uint32_t)(wf_random(random) % blocks);
         for (;; at = parents[at]) {
             reversed[count++] = at;
             if (parents[at] == at)
@@ -307,9 +307,9 @@ static void domains_have_their_part(void **state)
     assert_int_equal(wf_sim_trace_init(&trace, 512), WEFT_OK);
     for (int r = 0; r < REQUESTS; r++) {
         struct trace_request request = {.timestamp_s = r, .hash_ids = ids, .hash_count = 8};
-        int domain = r < 3 ? r : (int)(wf_sim_random(&random) % 3);
+        int domain = r < 3 ? r : (int)(wf_random(&random) % 3);
         for (size_t i = 0; i < 8; i++)
-            ids[i] = wf_sim_random(&random) % 12; /* the same ones for all: they share none */
+            ids[i] = wf_random(&random) % 12; /* the same ones for all: they share none */
         snprintf(request.domain, sizeof request.domain, "%s", names[domain]);
         assert_int_equal(wf_sim_trace_add(&trace, &request), WEFT_OK);
     }

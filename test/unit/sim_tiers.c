@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "sim/random.h"
+#include "base/random.h"
 #include "sim/run.h"
 
 /* Requests are words, a second apart; a word's letters are the hash ids of its chain.  A number
@@ -177,12 +177,12 @@ static void talks(struct wf_sim_trace *trace, uint32_t requests)
     uint64_t random = 3, ids[64] = {0};
     assert_int_equal(wf_sim_trace_init(trace, 512), WEFT_OK);
     for (uint32_t i = 0; i < requests; i++) {
-        uint64_t at = wf_sim_random(&random) % 100;
-        if (talk[at].blocks > 40 || wf_sim_random(&random) % 8 == 0)
+        uint64_t at = wf_random(&random) % 100;
+        if (talk[at].blocks > 40 || wf_random(&random) % 8 == 0)
             talk[at].blocks = 0;
         if (!talk[at].blocks)
             talk[at].number = (uint64_t)i + 1;
-        talk[at].blocks += 2 + wf_sim_random(&random) % 4;
+        talk[at].blocks += 2 + wf_random(&random) % 4;
         for (uint64_t k = 1; k < talk[at].blocks; k++)
             ids[k] = talk[at].number * 100 + k;
         struct trace_request request = {.timestamp_s = i,
