@@ -47,9 +47,9 @@ enum weft_status wf_member_make(const char *name, const char *addresses, const c
     if (status != WEFT_OK)
         return status;
     memset(out, 0, sizeof *out);
-    strcpy(out->name, name);
-    strcpy(out->addresses, addresses);
-    strcpy(out->details, details);
+    memcpy(out->name, name, strlen(name));
+    memcpy(out->addresses, addresses, strlen(addresses));
+    memcpy(out->details, details, strlen(details));
     return WEFT_OK;
 }
 

@@ -2,6 +2,7 @@
  *
  * Members by a list, the epochs of who has no registry, and names.
  */
+#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -146,7 +147,7 @@ static void test_lists_that_are_none(void **state)
     one[300] = '\0';
     refused(one, WEFT_E_INVALID, "255");
     for (uint32_t i = 0; i < 66; i++)
-        sprintf(list + strlen(list), "t:%u,", i);
+        snprintf(list + strlen(list), sizeof list - strlen(list), "t:%u,", i);
     refused(list, WEFT_E_LIMIT, "64");
 }
 
@@ -287,7 +288,7 @@ static void test_roster(void **state)
     assert_int_equal(roster.count, WF_MEMBERS_MAX);
     for (uint32_t i = 1; i < roster.count; i++)
         assert_true(strcmp(roster.members[i - 1]->name, roster.members[i]->name) < 0);
-    strcpy(member.name, "one-more");
+    snprintf(member.name, sizeof member.name, "one-more");
     assert_int_equal(wf_roster_put(&roster, &member), WEFT_E_LIMIT);
     assert_null(wf_roster_take(&roster, "one-more"));
     struct wf_member *taken = wf_roster_take(&roster, "n17");
@@ -297,6 +298,12 @@ static void test_roster(void **state)
     assert_non_null(wf_roster_find(&roster, "n18"));
     assert_int_equal(wf_roster_put(&roster, &member), WEFT_OK);
     wf_roster_fini(&roster);
+}
+
+static int remove_entry(const char *path, const struct stat *entry, int kind, struct FTW *walk)
+{
+    (void)entry, (void)kind, (void)walk;
+    return remove(path);
 }
 
 int main(void)
@@ -311,11 +318,9 @@ int main(void)
         cmocka_unit_test(test_epochs_grow),
         cmocka_unit_test(test_two_of_one_name),
     };
-    char command[100];
-    strcpy(state_dir, "/tmp/weft-member-XXXXXX");
+    snprintf(state_dir, sizeof state_dir, "/tmp/weft-member-XXXXXX");
     if (!mkdtemp(state_dir))
         return 1;
     int failed = cmocka_run_group_tests_name("member_static", tests, NULL, NULL);
-    snprintf(command, sizeof command, "rm -rf '%s'", state_dir);
-    return system(command) == 0 ? failed : 1;
+    return nftw(state_dir, remove_entry, 4, FTW_DEPTH | FTW_PHYS) == 0 ? failed : 1;
 }
