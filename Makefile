@@ -20,7 +20,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test test-cxl test-engines asan tsan fuzz torture stress soak crash bench format lint clang wheel install clean help
+.PHONY: build run test test-cxl cluster-test test-engines asan tsan fuzz torture stress soak crash bench format lint clang wheel install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -41,6 +41,12 @@ test-cxl: ## the CXL tier on the real kernel's drivers, in machines that QEMU em
 	@scripts/deps cxl || true # it skips, and says why, without
 	@scripts/build $(BUILD) -Dwerror=$(WERROR)
 	@test/cxl/run.sh $(BUILD) || [ $$? -eq 77 ]
+
+cluster-test: ## many hosts as network namespaces, a real etcd, a network with faults; as root; minutes
+	@scripts/deps build test
+	@scripts/deps cluster || true # it skips, and says why, without
+	@scripts/build $(BUILD) -Dwerror=$(WERROR)
+	@scripts/run-tests $(BUILD) --suite cluster-long
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (build-asan/)
 	@scripts/deps build test
