@@ -103,7 +103,8 @@ struct wf_net_access {
 struct wf_net_events {
     void *context;
     /* A link is up, whoever began it.  `hello` is the other side's; `name` what its certificate
-     * says (common name), "" where there is none.  False: it is not wanted, and closed. */
+     * says (common name), "" where there is none.  False: it is not wanted, and closed; `down`
+     * follows, as it does once for every link that `up` or a connect that went well has named. */
     bool (*up)(void *context, struct wf_net_link *link, const void *hello, uint32_t hello_bytes,
                const char *name);
     /* It is not up any more, or never came up (after connect).  `sentence` says why. */
