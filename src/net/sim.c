@@ -123,7 +123,7 @@ enum weft_status wf_sim_host_get(struct wf_net_sim_world *world, const char *nam
     return WEFT_OK;
 }
 
-/* ---------------------------------------------------------------------------- who has to be polled */
+/* ------------------------------------------------------------------------- who wants to be polled */
 
 static void list(struct wf_net *net)
 {
@@ -215,8 +215,8 @@ static enum weft_status check(const struct wf_net_options *o)
 {
     if (!o->world)
         return wf_fail(WEFT_E_INVALID, "a simulated net needs a world to be in");
-    if (o->listen && (strncmp(o->listen, "sim:", 4) || !o->listen[4] ||
-                      strlen(o->listen) >= WF_NET_ADDRESS_MAX))
+    if (o->listen &&
+        (strncmp(o->listen, "sim:", 4) || !o->listen[4] || strlen(o->listen) >= WF_NET_ADDRESS_MAX))
         return wf_fail(WEFT_E_INVALID, "'%s' is no address in simulation; use sim:NAME", o->listen);
     if (o->hello_bytes > WF_NET_HELLO_MAX)
         return wf_fail(WEFT_E_INVALID, "a hello of %u bytes is too long; up to %u may be said",
@@ -312,8 +312,8 @@ static void sim_destroy(struct wf_net *net)
         if (end->net != net)
             continue;
         if (!net->dead && end->state != WF_SIM_ENDING)
-            wf_sim_say(wf_sim_wire_of(end), end->side,
-                       wf_sim_parcel_new(WF_SIM_BYE, NULL, NULL, 0), 0);
+            wf_sim_say(wf_sim_wire_of(end), end->side, wf_sim_parcel_new(WF_SIM_BYE, NULL, NULL, 0),
+                       0);
         bool both = wf_sim_wire_of(end)->host[0] == wf_sim_wire_of(end)->host[1];
         wf_sim_gone(end, false);
         if (both)
@@ -347,8 +347,7 @@ static void *sim_user(const struct wf_net_link *link)
 
 static const char *sim_peer(const struct wf_net_link *link)
 {
-    const struct wf_sim_wire *wire =
-        WF_SIM_OF(const struct wf_sim_wire, end, link - link->side);
+    const struct wf_sim_wire *wire = WF_SIM_OF(const struct wf_sim_wire, end, link - link->side);
     return wire->host[!link->side]->name;
 }
 
@@ -365,8 +364,8 @@ static enum weft_status sim_send(struct wf_net_link *link, struct wf_net_message
                        message->header_bytes, message->piece_count);
     if (link->waiting >= link->net->queue_max)
         return WEFT_PENDING;
-    struct wf_sim_parcel *parcel =
-        wf_sim_parcel_new(WF_SIM_MESSAGE, link, message->header, message->header_bytes);
+    struct wf_sim_parcel *parcel = wf_sim_parcel_new(WF_SIM_MESSAGE, link, message->header,
+                                                     message->header_bytes);
     if (!parcel)
         return WEFT_E_NO_MEMORY;
     struct wf_net_sim_world *world = link->net->world;

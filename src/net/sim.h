@@ -91,12 +91,12 @@ uint32_t wf_net_sim_break(struct wf_net_sim_world *world, const char *a, const c
                           uint64_t late_ns);
 
 struct wf_net_sim_stats {
-    uint64_t pieces, bytes;    /* that left */
-    uint64_t lost, corrupted;  /* pieces */
-    uint64_t torn;             /* one-sided writes of which a part was done when the link broke */
-    uint64_t broken, silent;   /* links that were reset; that went down for silence */
-    uint64_t held;             /* times that what was on its way had to wait for a fault to end */
-    uint64_t hosts, wires;     /* there are now */
+    uint64_t pieces, bytes;   /* that left */
+    uint64_t lost, corrupted; /* pieces */
+    uint64_t torn;            /* one-sided writes of which a part was done when the link broke */
+    uint64_t broken, silent;  /* links that were reset; that went down for silence */
+    uint64_t held;            /* times that what was on its way had to wait for a fault to end */
+    uint64_t hosts, wires;    /* there are now */
 };
 void wf_net_sim_world_stats(const struct wf_net_sim_world *world, struct wf_net_sim_stats *out);
 

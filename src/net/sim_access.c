@@ -14,7 +14,7 @@
 enum weft_status wf_sim_expose(struct wf_net *net, void *base, size_t bytes,
                                enum wf_net_rights rights, struct wf_net_handle *out)
 {
-    if (!base || !bytes || !rights || (rights & ~(WF_NET_READ | WF_NET_WRITE)))
+    if (!base || !bytes || !rights || (unsigned)rights > (WF_NET_READ | WF_NET_WRITE))
         return wf_fail(WEFT_E_INVALID, "%zu bytes with rights %u can not be exposed", bytes,
                        (unsigned)rights);
     uint32_t number = 0;
@@ -24,8 +24,8 @@ enum weft_status wf_sim_expose(struct wf_net *net, void *base, size_t bytes,
         if (number == WF_SIM_EXPOSED_MAX)
             return wf_fail(WEFT_E_LIMIT, "%u ranges are exposed already; withdraw one", number);
         uint32_t count = number ? 2 * number : 8;
-        struct wf_sim_exposed *more =
-            wf_realloc(net->exposed, count * sizeof *more, "what is exposed");
+        struct wf_sim_exposed *more = wf_realloc(net->exposed, count * sizeof *more,
+                                                 "what is exposed");
         if (!more)
             return WEFT_E_NO_MEMORY;
         memset(more + number, 0, (count - number) * sizeof *more);
@@ -64,8 +64,8 @@ enum weft_status wf_sim_grant(struct wf_net_link *end, struct wf_net_handle hand
     end->grant_count = kept;
     if (kept == WF_SIM_GRANTS_MAX)
         return wf_fail(WEFT_E_LIMIT, "the link may use %u handles already", kept);
-    struct wf_net_handle *more =
-        wf_realloc(end->grants, (kept + 1) * sizeof *more, "what a link may use");
+    struct wf_net_handle *more = wf_realloc(end->grants, (kept + 1) * sizeof *more,
+                                            "what a link may use");
     if (!more)
         return WEFT_E_NO_MEMORY;
     more[kept] = handle;
@@ -125,7 +125,7 @@ static void carry_out(const struct wf_net_access *access, uint8_t *there, uint64
 
 void wf_sim_requested(struct wf_net_link *at, struct wf_sim_parcel *request)
 {
-    if (at->state != WF_SIM_UP || request->severed || !request->from)
+    if (request->severed || !request->from)
         return;
     const struct wf_net_access *access = request->access;
     uint64_t bytes = wf_sim_bytes_of(access->pieces, access->piece_count);

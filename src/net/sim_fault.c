@@ -47,8 +47,8 @@ void wf_net_sim_block(struct wf_net_sim_world *world, const char *from, const ch
     } else if (on && at == world->blocked_count) {
         if (at == world->blocked_max) {
             uint32_t max = at ? 2 * at : 16;
-            struct wf_sim_pair *more =
-                wf_realloc(world->blocked, max * sizeof *more, "blocked pairs");
+            struct wf_sim_pair *more = wf_realloc(world->blocked, max * sizeof *more,
+                                                  "blocked pairs");
             if (!more)
                 return;
             world->blocked = more;
@@ -156,7 +156,8 @@ uint32_t wf_net_sim_break(struct wf_net_sim_world *world, const char *a, const c
         struct wf_sim_wire *wire = wf_sim_wire_of(end);
         if (wire->host[!end->side] != other || end->state != WF_SIM_UP || end->net->dead)
             continue;
-        struct wf_net_link *first = wf_random_below(&world->random, 2) ? end : &wire->end[!end->side];
+        struct wf_net_link *first = wf_random_below(&world->random, 2) ? end
+                                                                       : &wire->end[!end->side];
         if (first->state != WF_SIM_UP || first->net->dead)
             first = end;
         world->stats.broken++;

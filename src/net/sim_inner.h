@@ -27,13 +27,13 @@
 #include "net/sim.h"
 #include "sys/memory.h"
 
-#define WF_SIM_FRAME_BYTES 64u       /* around a message, on the wire */
-#define WF_SIM_AHEAD_NS 20000u       /* what a card takes before it has sent what it has */
-#define WF_SIM_RESEND_NS 200000000u  /* of what is lost, when nothing else told the sender */
-#define WF_SIM_EXPOSED_MAX 65536u    /* of a net */
-#define WF_SIM_GRANTS_MAX 1024u      /* of a link */
+#define WF_SIM_FRAME_BYTES 64u      /* around a message, on the wire */
+#define WF_SIM_AHEAD_NS 20000u      /* what a card takes before it has sent what it has */
+#define WF_SIM_RESEND_NS 200000000u /* of what is lost, when nothing else told the sender */
+#define WF_SIM_EXPOSED_MAX 65536u   /* of a net */
+#define WF_SIM_GRANTS_MAX 1024u     /* of a link */
 
-#define WF_SIM_OF(type, member, pointer)                                                           \
+#define WF_SIM_OF(type, member, pointer) \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 enum wf_sim_kind {
@@ -60,7 +60,7 @@ struct wf_sim_piece {
     struct wf_sim_piece *next;
     struct wf_sim_parcel *parcel;
     uint64_t at_ns;
-    uint64_t bytes; /* of the payload */
+    uint64_t bytes;   /* of the payload */
     uint32_t counted; /* in the window */
     bool first, last, corrupt;
 };
@@ -68,14 +68,14 @@ struct wf_sim_piece {
 struct wf_sim_parcel {
     uint32_t refs; /* of the end's list, and of each piece */
     uint8_t kind;
-    bool copied;     /* the payload, when it leaves; else it is read where it lies */
-    bool severed;    /* the sender's memory is gone: what has not been read is not there */
+    bool copied;  /* the payload, when it leaves; else it is read where it lies */
+    bool severed; /* the sender's memory is gone: what has not been read is not there */
     bool only_taken;
-    enum weft_status status;                                 /* of what ended; RESET, RESPONSE */
-    struct wf_net_link *from;                                /* NULL: nobody is told any more */
-    struct wf_sim_parcel *queue_next;                        /* of those that wait for the card */
-    struct wf_sim_parcel *own_next, **own_back;              /* of those not finished, or of those
-                                                                whose caller has to be told */
+    enum weft_status status;                    /* of what ended; RESET, RESPONSE */
+    struct wf_net_link *from;                   /* NULL: nobody is told any more */
+    struct wf_sim_parcel *queue_next;           /* of those that wait for the card */
+    struct wf_sim_parcel *own_next, **own_back; /* of those not finished, or of those
+                                                   whose caller has to be told */
     struct wf_net_message *message;
     struct wf_net_access *access;
     struct wf_sim_parcel *request; /* RESPONSE, TAKEN: which */
@@ -108,15 +108,15 @@ enum wf_sim_state {
 
 struct wf_net_link {
     uint8_t side, state;
-    bool called;          /* this side began it */
-    bool told;            /* of it: connect() gave it out, or up() took it */
-    bool queued, ready;   /* in the card's, in the net's list */
+    bool called;        /* this side began it */
+    bool told;          /* of it: connect() gave it out, or up() took it */
+    bool queued, ready; /* in the card's, in the net's list */
     bool receiving, dropping;
-    uint32_t waiting;     /* messages that are not sent, and accesses not done */
-    struct wf_net *net;   /* NULL when gone */
+    uint32_t waiting;   /* messages that are not sent, and accesses not done */
+    struct wf_net *net; /* NULL when gone */
     void *user;
     struct wf_net_link *card_next, *ready_next;
-    struct wf_net_link *host_next, **host_back; /* of all ends that a host has, and had */
+    struct wf_net_link *host_next, **host_back;      /* of all ends that a host has, and had */
     struct wf_sim_parcel *queue_first, **queue_last; /* for the card */
     struct wf_sim_parcel *own;                       /* messages and accesses under way */
     struct wf_sim_parcel *over_first, **over_last;   /* to be told of */
@@ -259,8 +259,8 @@ void wf_sim_queue_drop(struct wf_net_link *end);
 /* Say a word on a lane that needs no card: `late_ns` later than it would come. */
 void wf_sim_say(struct wf_sim_wire *wire, uint32_t side, struct wf_sim_parcel *parcel,
                 uint64_t late_ns);
-void wf_sim_reset(struct wf_sim_wire *wire, uint32_t side, enum weft_status status,
-                  const char *why, uint64_t late_ns);
+void wf_sim_reset(struct wf_sim_wire *wire, uint32_t side, enum weft_status status, const char *why,
+                  uint64_t late_ns);
 /* So much of what this lane carried has been read. */
 void wf_sim_was_read(struct wf_sim_wire *wire, uint32_t side, uint64_t bytes);
 /* Whether what one says reaches the other now. */

@@ -88,6 +88,7 @@ static bool call_up(struct wf_net_link *end, const struct wf_sim_parcel *parcel)
     uint64_t words_ns = (other && other->dead_ms < net->dead_ms ? other->dead_ms : net->dead_ms) *
                         UINT64_C(250000);
     end->state = WF_SIM_UP;
+    end->told = true;
     end->heard_ns = wf_sim_now(net->world);
     if (words_ns < net->tick_ns || !net->tick.place) {
         net->tick_ns = words_ns < net->tick_ns ? words_ns : net->tick_ns;
@@ -124,8 +125,7 @@ static bool called(struct wf_net_link *end, const struct wf_sim_parcel *call)
         return false;
     }
     wf_sim_say(wire, 1, wf_sim_parcel_new(WF_SIM_ANSWER, NULL, net->hello, net->hello_bytes), 0);
-    end->told = call_up(end, call);
-    if (!end->told)
+    if (!call_up(end, call))
         wf_sim_close(end);
     return true;
 }
@@ -134,7 +134,7 @@ static void answered(struct wf_net_link *end, const struct wf_sim_parcel *answer
 {
     struct wf_sim_wire *wire = wf_sim_wire_of(end);
     wf_vtime_clear(world_of(wire)->time, &wire->timer);
-    if (!call_up(end, answer) && end->state == WF_SIM_UP)
+    if (!call_up(end, answer))
         wf_sim_close(end);
 }
 

@@ -4,7 +4,6 @@
  *
  * A host has one fault at a time, so that each one's end is plain.
  */
-#include <math.h>
 #include <stdlib.h>
 
 #include "net/sim_inner.h"
@@ -103,7 +102,9 @@ static void act(struct wf_net_sim_storm *s, struct fault *f, bool on)
             break_links(s, f);
         break;
     case WF_SIM_DELAY: wf_net_sim_delay(w, host, strength * 100000); break;
-    case WF_SIM_THIN: wf_net_sim_bandwidth(w, host, on ? w->options.bandwidth / 1000 + 1 : 0); break;
+    case WF_SIM_THIN:
+        wf_net_sim_bandwidth(w, host, on ? w->options.bandwidth / 1000 + 1 : 0);
+        break;
     case WF_SIM_SLOW: wf_net_sim_slow(w, host, strength * 100000); break;
     case WF_SIM_LOSS: wf_net_sim_loss(w, host, (uint32_t)strength * 100); break;
     case WF_SIM_CORRUPT: wf_net_sim_corrupt(w, host, (uint32_t)strength * 500); break;
@@ -134,8 +135,8 @@ static enum wf_net_sim_fault choose(struct wf_net_sim_storm *s)
 
 static void again(struct wf_net_sim_storm *s)
 {
-    double gap = -log1p(-wf_random_part(&s->random)) * (double)s->options.gap_ns;
-    wf_vtime_at(s->world->time, &s->next, wf_sim_now(s->world) + 1 + (uint64_t)gap);
+    uint64_t gap = 1 + below(s, 2 * s->options.gap_ns);
+    wf_vtime_at(s->world->time, &s->next, wf_sim_now(s->world) + gap);
 }
 
 static void begin(struct wf_vtime_event *event)
@@ -157,8 +158,7 @@ static void begin(struct wf_vtime_event *event)
     s->taken[host] = 1;
     s->holding++;
     s->counts[kind]++;
-    uint64_t lasts = s->options.least_ns +
-                     below(s, s->options.most_ns - s->options.least_ns + 1);
+    uint64_t lasts = s->options.least_ns + below(s, s->options.most_ns - s->options.least_ns + 1);
     wf_vtime_at(s->world->time, &f->over, wf_sim_now(s->world) + lasts);
     act(s, f, true);
 }
@@ -172,10 +172,11 @@ enum weft_status wf_net_sim_storm_begin(struct wf_net_sim_world *world,
         weight += options->weights[i];
     if (!weight || !options->host_count || !options->gap_ns ||
         options->most_ns < options->least_ns || options->at_once_max > AT_ONCE_MAX)
-        return wf_fail(WEFT_E_INVALID,
-                       "a storm needs hosts, weights, gap_ns, least_ns up to most_ns, and %u faults "
-                       "at once or fewer",
-                       AT_ONCE_MAX);
+        return wf_fail(
+            WEFT_E_INVALID,
+            "a storm needs hosts, weights, gap_ns, least_ns up to most_ns, and %u faults "
+            "at once or fewer",
+            AT_ONCE_MAX);
     struct wf_net_sim_storm *s = wf_calloc(1, sizeof *s, "a storm");
     if (!s)
         return WEFT_E_NO_MEMORY;

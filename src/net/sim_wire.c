@@ -16,8 +16,8 @@
 struct wf_sim_parcel *wf_sim_parcel_new(enum wf_sim_kind kind, struct wf_net_link *from,
                                         const void *header, uint32_t header_bytes)
 {
-    struct wf_sim_parcel *parcel =
-        wf_calloc(1, sizeof *parcel + header_bytes, "a message in simulation");
+    struct wf_sim_parcel *parcel = wf_calloc(1, sizeof *parcel + header_bytes,
+                                             "a message in simulation");
     if (!parcel)
         return NULL;
     parcel->refs = 1;
@@ -190,12 +190,11 @@ void wf_sim_say(struct wf_sim_wire *wire, uint32_t side, struct wf_sim_parcel *p
     struct wf_sim_piece *piece = piece_new(parcel);
     wf_sim_parcel_put(parcel);
     piece->first = piece->last = true;
-    onto_lane(wire, side, piece,
-              wf_sim_now(wire->host[0]->world) + distance(wire, side) + late_ns);
+    onto_lane(wire, side, piece, wf_sim_now(wire->host[0]->world) + distance(wire, side) + late_ns);
 }
 
-void wf_sim_reset(struct wf_sim_wire *wire, uint32_t side, enum weft_status status,
-                  const char *why, uint64_t late_ns)
+void wf_sim_reset(struct wf_sim_wire *wire, uint32_t side, enum weft_status status, const char *why,
+                  uint64_t late_ns)
 {
     struct wf_sim_parcel *parcel = wf_sim_parcel_new(WF_SIM_RESET, NULL, NULL, 0);
     if (parcel) {
