@@ -8,6 +8,8 @@ DESTDIR    ?=
 FUZZ_SECONDS ?= 30
 N          ?= 200
 FAULTS     ?= both
+MINUTES    ?= 5
+SEED       ?=
 export FUZZ_SECONDS
 
 # gcc warns of things that only its sanitizers made possible, so warnings are no errors here.
@@ -20,7 +22,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test test-cxl cluster-test test-engines asan tsan fuzz torture stress soak crash bench format lint clang wheel install clean help
+.PHONY: build run test test-cxl cluster-test chaos test-engines asan tsan fuzz torture stress soak crash bench format lint clang wheel install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -47,6 +49,10 @@ cluster-test: ## many hosts as network namespaces, a real etcd, a network with f
 	@scripts/deps cluster || true # it skips, and says why, without
 	@scripts/build $(BUILD) -Dwerror=$(WERROR)
 	@scripts/run-tests $(BUILD) --suite cluster-long
+
+chaos: build ## a cluster under faults of every kind by SEED for MINUTES (5), every byte verified; as root
+	@scripts/deps cluster || true
+	@python3 -B test/cluster/chaos.py $(BUILD) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) || [ $$? -eq 77 ]
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer (build-asan/)
 	@scripts/deps build test

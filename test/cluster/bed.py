@@ -136,6 +136,14 @@ def mounts_under(path):
         return [line.split()[1] for line in file if line.split()[1].startswith(path + "/")]
 
 
+def fabric_settings(bed, host, cluster):
+    """What makes a node one of a cluster in the bed's etcd; nothing where weftd knows no fabric yet."""
+    if not bed.knows_fabric():
+        return {}
+    return {"fabric__join": f"etcd://{bed.etcd.address}/{cluster}", "fabric__name": host,
+            "fabric__listen": f"tcp:{bed.address(host)}:7420", "fabric__secret_file": bed.secret("cluster")}
+
+
 class Process:
     """A program in a host's namespace, its output in a log."""
 
@@ -296,7 +304,7 @@ class Etcd:
             "etcd", "--name", "one", "--data-dir", os.path.join(self.folder, "data"), "--listen-client-urls", here,
             "--advertise-client-urls", here, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
             "--initial-cluster", f"one={peer}", "--heartbeat-interval", "50", "--election-timeout", "500",
-            "--log-level", "warn"], self.log)
+            "--logger", "zap", "--log-level", "warn"], self.log)
 
     def start(self):
         self.spawn()
@@ -452,6 +460,11 @@ class Bed:
         node = Node(self, host, {"pool.size": pool, "pool.size_max": pool, **dotted}, tiers, config, variables)
         self.nodes[host] = node
         return node
+
+    def knows_fabric(self):
+        shown = subprocess.run([self.weft, "config", "show"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               env={"WEFT_CONFIG": "/dev/null"}, check=False).stdout
+        return b"fabric" in shown
 
     def start(self, host, **how):
         return self.node(host, **how).start()

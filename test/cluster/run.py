@@ -17,9 +17,10 @@ sys.dont_write_bytecode = True  # nothing appears beside the sources
 from bed import Failed, why_not
 import harness
 import alone
+import chaotic
 import wires
 
-MODULES = (wires, alone)  # their cases run in this order
+MODULES = (wires, alone, chaotic)  # their cases run in this order
 
 
 def main():
