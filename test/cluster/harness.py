@@ -4,9 +4,9 @@ import contextlib
 import os
 import random
 
-from bed import Bed, Failed, check, until
+from bed import Bed, EndedEarly, Failed, check, until
 
-__all__ = ["CASES", "Failed", "a_bed", "case", "check", "slow", "until", "SEED", "blob"]
+__all__ = ["CASES", "EndedEarly", "Failed", "a_bed", "case", "check", "knows_fabric", "slow", "until", "SEED", "blob"]
 
 CASES = []
 SEED = int(os.environ.get("WEFT_TEST_SEED", "0"), 0) or random.SystemRandom().randrange(1, 1 << 32)
@@ -36,6 +36,10 @@ def a_bed(hosts, **how):
             yield bed
         except Exception as error:
             raise Failed(f"{type(error).__name__}: {error}\n{bed.logs()}") from error
+
+
+def knows_fabric():
+    return Bed("", build[0]).knows_fabric()
 
 
 def blob(bed, name, size, seed=1):
