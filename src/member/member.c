@@ -9,8 +9,8 @@ static const struct form {
     const char *begins;
     const struct wf_member_ops *ops; /* NULL: not in this build */
 } forms[] = {
-    {"etcd://", NULL},
-    {"etcds://", NULL},
+    {"etcd://", &wf_member_etcd},
+    {"etcds://", &wf_member_etcd},
     {"sim:", NULL},
 };
 

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "base/log.h"
+#include "member/etcd_inner.h"
+#include "sys/clock.h"
+
+#define BACKOFF_MS 100u /* after all endpoints have failed; doubles */
+#define BACKOFF_MAX_MS 1000u
+
+void wf_etcd_ring(const struct wf_members *m)
+{
+    (void)eventfd_write(m->event, 1);
+}
+
+uint32_t wf_etcd_ask_ms(const struct wf_members *m)
+{
+    uint32_t ms = m->lease_s * 1000 / 4;
+    return ms < 3000 ? ms : 3000;
+}
+
+void wf_etcd_why(struct wf_members *m, const char *why)
+{
+    pthread_mutex_lock(&m->lock);
+    bool other = strncmp(m->lease.why, why, sizeof m->lease.why - 1) != 0;
+    snprintf(m->lease.why, sizeof m->lease.why, "%s", why);
+    pthread_mutex_unlock(&m->lock);
+    if (other)
+        wf_etcd_ring(m);
+}
+
+/* ------------------------------------------------------------------------ asking a question */
+
+void wf_etcd_failed(struct wf_members *m)
+{
+    uint32_t round = m->failures++ / m->target.count;
+    wf_etcd_why(m, wf_last_error());
+    if (m->failures == 1)
+        wf_warn("member", "%s", wf_last_error());
+    wf_etcd_http_stream_end(&m->http);
+    m->watch_ns = 0;
+    wf_etcd_http_next(&m->http);
+    if (m->failures % m->target.count != 0)
+        return;
+    uint32_t ms = round < 4 ? BACKOFF_MS << round : BACKOFF_MAX_MS;
+    if (ms > m->lease_s * 1000 / 8)
+        ms = m->lease_s * 1000 / 8;
+    /* Not all nodes at once. */
+    ms += (uint32_t)(wf_now_ns() >> 10) % (ms / 2 + 1);
+    m->again_ns = wf_now_ns() + ms * 1000000u;
+}
+
+static bool has(const char *text, const char *words)
+{
+    return strstr(text, words) != NULL;
+}
+
+/* What it means that etcd says no. */
+static enum weft_status refusal(const struct wf_members *m, long code)
+{
+    const char *error = m->answer.error, *endpoint = wf_etcd_http_endpoint(&m->http);
+    if (has(error, "lease not found"))
+        return wf_fail(WEFT_E_NOT_FOUND, "etcd at %s knows the lease no more", endpoint);
+    if (has(error, "has been compacted"))
+        return wf_fail(WEFT_E_LIMIT, "etcd at %s has forgotten that revision", endpoint);
+    if (has(error, "user name is empty") && !m->user)
+        return wf_fail(WEFT_E_DENIED,
+                       "etcd at %s asks for a user and a password; set them for the registry",
+                       endpoint);
+    if (code == 403 || has(error, "permission denied") || has(error, "authentication failed"))
+        return wf_fail(WEFT_E_DENIED,
+                       "etcd at %s does not let %s%s in: %s; see to its password, and to a role "
+                       "for /weft/%s/",
+                       endpoint, m->user ? "the user " : "anybody", m->user ? m->user : "", error,
+                       m->target.cluster);
+    return wf_fail(WEFT_E_NODE, "etcd at %s says: %s (HTTP %ld)", endpoint,
+                   error[0] ? error : "nothing", code);
+}
+
+static bool token_is_old(const struct wf_members *m, long code)
+{
+    const char *error = m->answer.error;
+    return m->user && (code == 401 || has(error, "invalid auth token") ||
+                       has(error, "user name is empty") || has(error, "auth store is old"));
+}
+
+/* One question, without regard to who asks. */
+static enum weft_status ask(struct wf_members *m, const char *path, const char *body,
+                            wf_etcd_take *take, void *context, long *out_code)
+{
+    uint32_t ms = wf_etcd_ask_ms(m);
+    if (m->leaving) {
+        uint64_t now = wf_now_ns();
+        uint64_t left = m->leave_until_ns > now ? (m->leave_until_ns - now) / 1000000 : 0;
+        ms = left < ms ? (uint32_t)left : ms;
+    }
+    enum weft_status status = wf_etcd_http_ask(&m->http, path, body, m->token, ms, out_code);
+    if (status == WEFT_OK)
+        status = wf_etcd_read(m->http.answer.bytes ? m->http.answer.bytes : "", m->http.answer.used,
+                              &m->answer, *out_code == 200 ? take : NULL, context);
+    if (status == WEFT_E_PROTOCOL && *out_code != 200)
+        status = WEFT_OK; /* the code says it: a proxy's page */
+    if (status == WEFT_E_PROTOCOL) {
+        char why[200];
+        snprintf(why, sizeof why, "%s", wf_last_error());
+        return wf_fail(WEFT_E_NODE, "what answers at %s is not to be understood: %s",
+                       wf_etcd_http_endpoint(&m->http), why);
+    }
+    if (status == WEFT_OK && *out_code == 200 && m->answer.error[0])
+        *out_code = 500; /* of a stream that has answered one line */
+    return status;
+}
+
+static enum weft_status login(struct wf_members *m)
+{
+    long code = 0;
+    char *body = wf_etcd_say_login(m->user, m->password ? m->password : "");
+    m->token[0] = '\0';
+    enum weft_status status = body ? ask(m, "/v3/auth/authenticate", body, NULL, NULL, &code)
+                                   : WEFT_E_NO_MEMORY;
+    free(body);
+    if (status != WEFT_OK)
+        return status;
+    if (code == 200 && m->answer.token[0]) {
+        memcpy(m->token, m->answer.token, sizeof m->token);
+        return WEFT_OK;
+    }
+    if (has(m->answer.error, "authentication is not enabled")) {
+        m->open_to_all = true;
+        return WEFT_OK;
+    }
+    return refusal(m, code);
+}
+
+enum weft_status wf_etcd_talk(struct wf_members *m, const char *path, char *body,
+                              wf_etcd_take *take, void *context)
+{
+    enum weft_status status = body ? WEFT_OK : WEFT_E_NO_MEMORY;
+    for (int tries = 0; status == WEFT_OK; tries++) {
+        long code = 0;
+        if (m->user && !m->token[0] && !m->open_to_all)
+            status = login(m);
+        if (status == WEFT_OK)
+            status = ask(m, path, body, take, context, &code);
+        if (status != WEFT_OK || code == 200)
+            break;
+        if (token_is_old(m, code) && tries == 0) {
+            m->token[0] = '\0';
+            m->open_to_all = false;
+            continue;
+        }
+        status = refusal(m, code);
+    }
+    free(body);
+    if (status == WEFT_OK && m->failures) {
+        wf_info("member", "etcd at %s answers", wf_etcd_http_endpoint(&m->http));
+        m->failures = 0;
+    }
+    if (status == WEFT_E_NODE || status == WEFT_E_NO_MEMORY) {
+        wf_etcd_failed(m);
+        status = WEFT_E_NODE;
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------ the thread */
+
+static bool closing(struct wf_members *m)
+{
+    pthread_mutex_lock(&m->lock);
+    bool is = m->closing;
+    pthread_mutex_unlock(&m->lock);
+    return is;
+}
+
+/* The owner is to hear of a standing that changed by the clock alone. */
+static bool tick(void *context)
+{
+    struct wf_members *m = context;
+    struct wf_standing standing;
+    pthread_mutex_lock(&m->lock);
+    bool is_closing = m->closing;
+    wf_lease_standing(&m->lease, wf_moment_now(), &standing);
+    pthread_mutex_unlock(&m->lock);
+    if (standing.state != m->rung.state)
+        wf_etcd_ring(m);
+    m->rung = standing;
+    return m->leaving || !is_closing;
+}
+
+static uint64_t tick_at(void *context)
+{
+    struct wf_members *m = context;
+    pthread_mutex_lock(&m->lock);
+    uint64_t at = wf_lease_edge(&m->lease, wf_moment_now());
+    pthread_mutex_unlock(&m->lock);
+    return at;
+}
+
+static void notice_the_end(struct wf_members *m)
+{
+    pthread_mutex_lock(&m->lock);
+    bool over = m->lease.held && !wf_lease_good(&m->lease, wf_moment_now());
+    pthread_mutex_unlock(&m->lock);
+    if (over)
+        wf_etcd_lose(m, "the lease ended before it was renewed");
+    else if (m->erased && m->lease_id)
+        wf_etcd_lose(m, "this node's key was removed from the registry");
+    m->erased = false;
+}
+
+/* Whether it may go on to the next thing that is due: nothing has failed since. */
+static bool may_ask(const struct wf_members *m, uint32_t failures)
+{
+    return m->failures <= failures && wf_now_ns() >= m->again_ns;
+}
+
+static void step(struct wf_members *m)
+{
+    const uint32_t failures = m->failures;
+    notice_the_end(m);
+    if (!may_ask(m, failures))
+        return;
+    if (!m->lease_id && wf_now_ns() >= m->join_ns)
+        wf_etcd_join(m);
+    else if (m->lease_id && wf_now_ns() >= m->renew_ns)
+        wf_etcd_renew(m);
+    if (may_ask(m, failures) && !m->http.streaming && wf_now_ns() >= m->watch_ns)
+        wf_etcd_follow(m);
+    if (may_ask(m, failures))
+        wf_etcd_publish(m);
+    if (may_ask(m, failures))
+        wf_etcd_check(m);
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* When something is to be done again, whatever the watch brings. */
+static uint64_t due(struct wf_members *m)
+{
+    uint64_t at = sooner(m->lease_id ? m->renew_ns : m->join_ns,
+                         m->http.streaming ? m->check_ns : m->watch_ns);
+    if (m->http.streaming && !m->watch_created)
+        at = sooner(at, m->watch_by_ns);
+    pthread_mutex_lock(&m->lock);
+    bool work = m->asked.first || (m->lease_id && m->self_version != m->published_version);
+    uint64_t set_ends = m->asked.first ? m->asked.first->until_ns : UINT64_MAX;
+    bool stops = m->closing;
+    pthread_mutex_unlock(&m->lock);
+    if (work || m->erased)
+        at = 0;
+    if (at < m->again_ns) /* a set that gets no answer in time is told so all the same */
+        at = sooner(m->again_ns, set_ends);
+    return stops ? 0 : at;
+}
+
+void *wf_etcd_run(void *members)
+{
+    struct wf_members *m = members;
+    m->http.context = m;
+    m->http.tick = tick;
+    m->http.tick_at = tick_at;
+    m->http.line_read = wf_etcd_line;
+    while (!closing(m)) {
+        step(m);
+        wf_etcd_set_all(m);
+        uint64_t now = wf_now_ns(), at = due(m);
+        if (at > now)
+            wf_etcd_http_wait(&m->http, at - now);
+        if (m->http.streaming && !m->watch_created && wf_now_ns() >= m->watch_by_ns) {
+            wf_fail_keep("etcd at %s does not begin the watch", wf_etcd_http_endpoint(&m->http));
+            wf_etcd_failed(m);
+        }
+    }
+    m->leaving = true;
+    wf_etcd_leave(m);
+    return NULL;
+}
