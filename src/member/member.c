@@ -11,7 +11,7 @@ static const struct form {
 } forms[] = {
     {"etcd://", &wf_member_etcd},
     {"etcds://", &wf_member_etcd},
-    {"sim:", NULL},
+    {"sim:", &wf_member_sim},
 };
 
 const struct wf_member_ops *wf_member_by_registry(const char *registry)

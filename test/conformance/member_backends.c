@@ -4,6 +4,7 @@
  */
 #include "../support/etcd.h"
 #include "member_world.h"
+#include "member/sim.h"
 #include "sys/clock.h"
 
 static uint64_t real_now_ns(struct world *w)
@@ -83,6 +84,63 @@ static void etcd_forget(struct world *w)
     assert_true(etcd_compact(w->registry));
 }
 
+/* --------------------------------------------------------------------------------------- sim */
+
+struct sim {
+    struct wf_vtime *time;
+    struct wf_member_sim_world *world;
+};
+
+static void sim_begin(struct world *w)
+{
+    static struct sim sim;
+    assert_int_equal(wf_vtime_create(&sim.time), WEFT_OK);
+    struct wf_member_sim_options options = {.time = sim.time, .seed = 7};
+    assert_int_equal(wf_member_sim_world_create(&options, &sim.world), WEFT_OK);
+    w->registry = &sim;
+    snprintf(w->place, sizeof w->place, "sim:test");
+}
+
+static void sim_end(struct world *w)
+{
+    struct sim *sim = w->registry;
+    wf_member_sim_world_destroy(sim->world);
+    wf_vtime_destroy(sim->time);
+}
+
+static void sim_options(struct world *w, struct wf_member_options *options)
+{
+    options->world = ((struct sim *)w->registry)->world;
+}
+
+static void sim_away(struct world *w, bool away)
+{
+    wf_member_sim_away(((struct sim *)w->registry)->world, away);
+}
+
+static void sim_restart(struct world *w)
+{
+    wf_member_sim_restart(((struct sim *)w->registry)->world);
+}
+
+static void sim_forget(struct world *w)
+{
+    wf_member_sim_forget(((struct sim *)w->registry)->world);
+}
+
+static uint64_t sim_now_ns(struct world *w)
+{
+    return wf_vtime_now(((struct sim *)w->registry)->time);
+}
+
+static void sim_pass(struct world *w, uint32_t ms)
+{
+    struct wf_vtime *time = ((struct sim *)w->registry)->time;
+    uint64_t until = wf_vtime_now(time) + ms * UINT64_C(1000000);
+    while (wf_vtime_step(time, until))
+        ;
+}
+
 const struct backend backends[] = {
     {
         .name = "static",
@@ -105,6 +163,21 @@ const struct backend backends[] = {
         .restart = etcd_restart,
         .forget = etcd_forget,
         .now_ns = real_now_ns,
+    },
+    {
+        .name = "sim",
+        .ops = &wf_member_sim,
+        .lease_ms = 2000,
+        .leases = true,
+        .settings = true,
+        .begin = sim_begin,
+        .end = sim_end,
+        .options = sim_options,
+        .away = sim_away,
+        .restart = sim_restart,
+        .forget = sim_forget,
+        .now_ns = sim_now_ns,
+        .pass = sim_pass,
     },
 };
 const size_t backend_count = sizeof backends / sizeof backends[0];
