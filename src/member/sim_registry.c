@@ -208,7 +208,7 @@ static void join(struct wf_msim_request *q)
     }
     if (slot->record && slot->instance != q->instance) {
         q->status = WEFT_E_BUSY;
-        (void)snprintf(q->why, sizeof q->why, "another node is %s, with epoch %llu", q->name,
+        (void)snprintf(q->why, sizeof q->why, "another node is '%s', with epoch %llu", q->name,
                        (unsigned long long)slot->epoch);
         return;
     }
@@ -227,7 +227,7 @@ static void of_lease(struct wf_msim_request *q)
     struct wf_msim_slot *slot = wf_msim_slot(q->registry, q->name, false);
     if (!slot || !slot->record || slot->instance != q->instance || slot->epoch != q->epoch) {
         q->status = WEFT_MISS;
-        (void)snprintf(q->why, sizeof q->why, "the registry knows of no lease of %s", q->name);
+        (void)snprintf(q->why, sizeof q->why, "the registry knows of no lease of '%s'", q->name);
         return;
     }
     q->status = WEFT_OK;

@@ -3,8 +3,8 @@
  * The registries under test.  A new one is one more line in `backends`.
  */
 #include "../support/etcd.h"
-#include "member_world.h"
 #include "member/sim.h"
+#include "member_world.h"
 #include "sys/clock.h"
 
 static uint64_t real_now_ns(struct world *w)
