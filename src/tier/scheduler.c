@@ -299,8 +299,10 @@ static uint64_t cost_of(const struct wf_tier_scheduler *s, const struct wf_tier_
     struct wf_tier_block block;
     if (r->op == WF_TIER_WRITE)
         return r->block.bytes;
-    if (r->op != WF_TIER_READ || !s->schedule.ops->find(s->schedule.tier, r->block.key, &block))
+    if (r->op != WF_TIER_READ)
         return 0;
+    if (!s->schedule.ops->find(s->schedule.tier, r->block.key, &block))
+        block = r->block; /* what the asker knows of it */
     return r->part_count ? (uint64_t)r->part_count * block.part_bytes : block.bytes;
 }
 

@@ -152,6 +152,7 @@ struct wf_tier_host {
 #define WF_TIER_HOSTS_MAX 255u
 
 struct wf_coded_options;
+struct wf_peers;
 
 struct wf_tier_options {
     const char *path;        /* file, directory, device or URL; what it means is the backend's */
@@ -177,6 +178,7 @@ struct wf_tier_options {
                       prefix since is left alone, even if it is of this host.  nvme: no file is made
                       in place of one that is gone */
     const struct wf_coded_options *coded; /* of a tier that codes (coded.h); read by open alone */
+    struct wf_peers *peers; /* of the tier of what other nodes have (fabric/peers.h) */
 };
 
 struct wf_tier;

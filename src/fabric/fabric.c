@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fabric/fabric.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "fabric/inner.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+
+#define TICK_NS 20000000u
+#define COPIES_DEFAULT ((uint64_t)4 << 20)
+
+static uint64_t clock_now(void *context)
+{
+    (void)context;
+    return wf_now_ns();
+}
+
+/* ------------------------------------------------------------------------------------ messages */
+
+static bool is_pong(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_ping *pong = header;
+    if (bytes != sizeof *pong || link->state != WF_LINK_JOINED || pong->sent_ns > wf_fabric_now(f))
+        return false;
+    struct wf_peer_node *peer = link->peer;
+    uint64_t us = (wf_fabric_now(f) - pong->sent_ns) / 1000;
+    peer->rtt_us = peer->rtt_us ? (3 * peer->rtt_us + us) / 4 : us;
+    peer->said = *pong;
+    peer->draining = (pong->flags & WF_FABRIC_DRAINING) != 0;
+    return true;
+}
+
+static bool is_ping(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric_ping pong;
+    if (bytes != sizeof pong || link->state != WF_LINK_JOINED)
+        return false;
+    memcpy(&pong, header, sizeof pong);
+    uint64_t sent_ns = pong.sent_ns;
+    memset(&pong, 0, sizeof pong);
+    pong.head = (struct wf_fabric_head){.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PONG};
+    pong.sent_ns = sent_ns;
+    if (link->fabric->options.host.say)
+        link->fabric->options.host.say(link->fabric->options.host.context, &pong);
+    if (link->fabric->lent) { /* what this one may have of it */
+        struct wf_lent_stats lent;
+        struct wf_lent_owner owner;
+        wf_lent_stats(link->fabric->lent, &lent);
+        wf_lent_owner(link->fabric->lent, link->peer->number, &owner);
+        uint64_t most = owner.limit_bytes ? owner.limit_bytes : lent.bytes;
+        uint64_t unused = lent.bytes - lent.used_bytes;
+        uint64_t due = owner.due_bytes > owner.bytes ? owner.due_bytes - owner.bytes : 0;
+        pong.lent_bytes = most;
+        pong.lent_free_bytes = unused > due ? unused : due;
+        if (owner.bytes + pong.lent_free_bytes > most)
+            pong.lent_free_bytes = most > owner.bytes ? most - owner.bytes : 0;
+    }
+    (void)wf_link_say(link, &pong, sizeof pong);
+    return true;
+}
+
+static uint32_t begun(void *fabric, struct wf_net_link *net, const void *header,
+                      uint32_t header_bytes, uint64_t payload_bytes, struct iovec *out,
+                      void **out_token)
+{
+    struct wf_fabric *f = fabric;
+    struct wf_link *link = f->net_ops->user(net);
+    const struct wf_fabric_head *head = header;
+    bool sane = false;
+    uint32_t pieces = 0;
+    if (!link || link->closing)
+        return 0;
+    unsigned kind = header_bytes >= sizeof *head && head->magic == WF_FABRIC_MAGIC ? head->kind : 0;
+    if (payload_bytes && kind != WF_FABRIC_DATA && kind != WF_FABRIC_PUT)
+        kind = 0;
+    switch (kind) {
+    case WF_FABRIC_IDENT: sane = wf_link_ident(link, header, header_bytes); break;
+    case WF_FABRIC_JOIN: sane = wf_link_join(link, header, header_bytes); break;
+    case WF_FABRIC_EVENTS: sane = wf_stream_heard(link, header, header_bytes); break;
+    case WF_FABRIC_AGAIN: sane = wf_stream_again(link, header_bytes); break;
+    case WF_FABRIC_GET: sane = wf_serve_get(link, header, header_bytes); break;
+    case WF_FABRIC_DATA:
+        pieces = wf_fetch_begun(link, header, header_bytes, payload_bytes, out, out_token, &sane);
+        break;
+    case WF_FABRIC_PUT:
+        pieces = wf_put_begun(link, header, header_bytes, payload_bytes, out, out_token, &sane);
+        break;
+    case WF_FABRIC_PLACED: sane = wf_put_placed(link, header, header_bytes); break;
+    case WF_FABRIC_DROP: sane = wf_put_drop(link, header, header_bytes); break;
+    case WF_FABRIC_PING: sane = is_ping(link, header, header_bytes); break;
+    case WF_FABRIC_PONG: sane = is_pong(link, header, header_bytes); break;
+    default: break;
+    }
+    if (!sane)
+        wf_link_close(link, "%s sent nonsense (a message of kind %u, %u bytes)",
+                      link->peer ? link->peer->name : "somebody", kind, header_bytes);
+    return sane ? pieces : 0;
+}
+
+static void progress(void *fabric, struct wf_net_link *net, void *token, uint64_t bytes)
+{
+    if (wf_put_is(fabric, token))
+        wf_put_progress(token, bytes);
+    else
+        wf_fetch_progress(fabric, net, token, bytes);
+}
+
+static void arrived(void *fabric, struct wf_net_link *net, void *token, enum weft_status status)
+{
+    if (wf_put_is(fabric, token))
+        wf_put_arrived(fabric, token, status);
+    else
+        wf_fetch_arrived(fabric, net, token, status);
+}
+
+/* ------------------------------------------------------------------------------------ registry */
+
+static void standing_changed(void *fabric, const struct wf_standing *standing)
+{
+    struct wf_fabric *f = fabric;
+    uint64_t before = f->standing.epoch;
+    f->standing = *standing;
+    if (standing->state != WF_STANDING_MEMBER)
+        wf_warn("fabric", "%s: %s", f->name, standing->why);
+    if (standing->epoch != before)
+        wf_links_say_again(f);
+}
+
+static void setting_changed(void *fabric, const char *name, const char *value, uint64_t revision)
+{
+    (void)fabric, (void)name, (void)value, (void)revision;
+}
+
+/* ------------------------------------------------------------------------------- create, destroy */
+
+static enum weft_status memory_make(struct wf_fabric *f)
+{
+    size_t small = sizeof(struct wf_note) + WF_NOTE_SMALL;
+    size_t large = (sizeof(struct wf_note) + WF_NOTE_LARGE + 15) / 16 * 16;
+    f->peers = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *f->peers, "other nodes");
+    f->shown = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *f->shown, "other nodes");
+    f->log = wf_calloc(WF_LOG_MAX, sizeof *f->log, "what is told to other nodes");
+    f->inbox = wf_calloc(WF_INBOX_MAX, sizeof *f->inbox, "what is told to other nodes");
+    f->sums = wf_calloc(WF_FETCHES_MAX, sizeof *f->sums, "blocks from other nodes");
+    f->note_memory = wf_calloc(1, WF_NOTES_SMALL * small + WF_NOTES_LARGE * large, "messages");
+    if (!f->peers || !f->shown || !f->log || !f->inbox || !f->sums || !f->note_memory)
+        return WEFT_E_NO_MEMORY;
+    for (uint32_t i = 0; i < WF_NOTES_SMALL + WF_NOTES_LARGE; i++) {
+        bool is_large = i >= WF_NOTES_SMALL;
+        struct wf_note *note = (void *)(f->note_memory +
+                                        (is_large
+                                             ? WF_NOTES_SMALL * small + (i - WF_NOTES_SMALL) * large
+                                             : i * small));
+        struct wf_note **pool = is_large ? &f->large : &f->small;
+        note->fabric = f;
+        note->large = is_large;
+        note->next = *pool;
+        *pool = note;
+    }
+    for (uint32_t i = 0; i < WF_FETCHES_MAX; i++)
+        f->fetch_free[f->fetch_free_count++] = WF_FETCHES_MAX - 1 - i;
+    memset(f->peer_of, 0xff, sizeof f->peer_of); /* WF_PLACE_FREE */
+    enum weft_status status = wf_serves_create(f);
+    return status == WEFT_OK ? wf_puts_create(f) : status;
+}
+
+static enum weft_status watch(struct wf_fabric *f, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    if (fd < 0 || epoll_ctl(f->epoll, EPOLL_CTL_ADD, fd, &event) == 0)
+        return WEFT_OK;
+    return wf_fail(WEFT_E_SYSTEM, "the fabric cannot wait for its events: %s", strerror(errno));
+}
+
+/* In virtual time there is nothing to wait for. */
+static enum weft_status events_watch(struct wf_fabric *f)
+{
+    int net = f->net_ops->event(f->net);
+    if (net < 0)
+        return WEFT_OK;
+    f->epoll = epoll_create1(EPOLL_CLOEXEC);
+    f->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (f->epoll < 0 || f->wake < 0)
+        return wf_fail(WEFT_E_SYSTEM, "no descriptor for the fabric: %s", strerror(errno));
+    enum weft_status status = watch(f, f->wake);
+    if (status == WEFT_OK)
+        status = watch(f, net);
+    return status == WEFT_OK ? watch(f, f->member_ops->event(f->members)) : status;
+}
+
+static enum weft_status net_open(struct wf_fabric *f)
+{
+    const struct wf_fabric_options *o = &f->options;
+    f->net_ops = o->net ? o->net : wf_net_by_address(o->listen ? o->listen : "tcp:");
+    if (!f->net_ops)
+        return wf_fail(WEFT_E_INVALID,
+                       "fabric.listen: '%s' is no address of a kind that this build has; write "
+                       "tcp:ADDRESS:PORT or unix:PATH",
+                       o->listen);
+    static const char hello[] = "weft";
+    const struct wf_net_options options = {
+        .listen = o->listen,
+        .security = o->security,
+        .hello = hello,
+        .hello_bytes = sizeof hello,
+        .links_max = WF_LINKS_MAX,
+        .dead_ms = o->dead_ms,
+        .events = {.context = f,
+                   .up = wf_link_up,
+                   .down = wf_link_down,
+                   .begun = begun,
+                   .progress = progress,
+                   .arrived = arrived},
+        .world = o->net_world,
+    };
+    return f->net_ops->create(&options, &f->net);
+}
+
+static enum weft_status member_open(struct wf_fabric *f)
+{
+    const struct wf_fabric_options *o = &f->options;
+    f->member_ops = o->member ? o->member : wf_member_by_registry(o->registry);
+    if (!f->member_ops)
+        return wf_fail(WEFT_E_INVALID,
+                       "fabric.join: '%s' is no registry; write etcd://HOST:PORT/CLUSTER, or the "
+                       "other host's address, like tcp:10.0.0.2:7420",
+                       o->registry);
+    f->strict = f->member_ops != &wf_member_static;
+    const struct wf_member_options options = {
+        .registry = o->registry,
+        .name = f->name,
+        .addresses = o->advertise ? o->advertise : f->net_ops->address(f->net),
+        .details = "{}",
+        .lease_ms = o->lease_ms,
+        .user = o->user,
+        .password = o->password,
+        .ca = o->ca,
+        .certificate = o->certificate,
+        .key = o->key,
+        .state_dir = o->state_dir,
+        .events = {.context = f,
+                   .joined = wf_peer_joined,
+                   .left = wf_peer_left,
+                   .standing = standing_changed,
+                   .setting = setting_changed},
+        .world = o->member_world,
+    };
+    enum weft_status status = f->member_ops->open(&options, &f->members);
+    if (status != WEFT_OK)
+        return status;
+    f->member_ops->standing(f->members, &f->standing);
+    return WEFT_OK;
+}
+
+enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struct wf_fabric **out)
+{
+    struct wf_fabric *f = wf_calloc(1, sizeof *f, "the fabric");
+    if (!f)
+        return WEFT_E_NO_MEMORY;
+    f->options = *options;
+    f->options.now_ns = options->now_ns ? options->now_ns : clock_now;
+    f->options.fetch_ms = options->fetch_ms ? options->fetch_ms : 1000;
+    f->options.dead_ms = options->dead_ms ? options->dead_ms : 5000;
+    snprintf(f->name, sizeof f->name, "%s", options->name);
+    pthread_mutex_init(&f->lock, NULL);
+    f->asked_end = &f->asked;
+    f->waiting_end = &f->waiting;
+    f->domain_count = options->domain_count;
+    for (uint32_t i = 0; i < f->domain_count && i < WF_FABRIC_DOMAINS_MAX; i++)
+        f->domains[i] = options->domains[i];
+    f->epoll = f->wake = -1;
+    enum weft_status status = f->domain_count <= WF_FABRIC_DOMAINS_MAX
+                                  ? WEFT_OK
+                                  : wf_fail(WEFT_E_LIMIT, "a fabric knows %u domains, not %u",
+                                            WF_FABRIC_DOMAINS_MAX, f->domain_count);
+    if (status == WEFT_OK)
+        status = memory_make(f);
+    uint64_t copies = options->replica_copies ? options->replica_copies : COPIES_DEFAULT;
+    if (status == WEFT_OK)
+        status = wf_places_create(&(struct wf_places_options){.copies_max = copies,
+                                                              .nodes_max = WF_PLACES_USED,
+                                                              .seed = options->seed},
+                                  &f->places);
+    if (status == WEFT_OK)
+        status = net_open(f);
+    if (status == WEFT_OK)
+        status = member_open(f);
+    if (status == WEFT_OK)
+        status = events_watch(f);
+    if (status == WEFT_OK) {
+        *out = f;
+        return WEFT_OK;
+    }
+    char sentence[WF_ERROR_MAX];
+    snprintf(sentence, sizeof sentence, "%s", wf_last_error());
+    wf_fabric_destroy(f, 0);
+    return wf_fail(status, "%s", sentence);
+}
+
+void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
+{
+    if (!f)
+        return;
+    f->stopping = true;
+    if (f->members)
+        f->member_ops->close(f->members, leave_ms);
+    if (f->net)
+        f->net_ops->destroy(f->net); /* ends what is placing, and what is sent */
+    wf_fetches_end(f);
+    wf_puts_end(f);
+    while (f->links) {
+        struct wf_link *link = f->links;
+        f->links = link->next;
+        free(link);
+    }
+    wf_serves_destroy(f);
+    wf_places_destroy(f->places);
+    free(f->peers);
+    free(f->shown);
+    free(f->log);
+    free(f->inbox);
+    free(f->sums);
+    free(f->note_memory);
+    if (f->epoll >= 0)
+        close(f->epoll);
+    if (f->wake >= 0)
+        close(f->wake);
+    pthread_mutex_destroy(&f->lock);
+    free(f);
+}
+
+/* ---------------------------------------------------------------------------------------- poll */
+
+int wf_fabric_event(const struct wf_fabric *f)
+{
+    return f->epoll;
+}
+
+void wf_fabric_wake(struct wf_fabric *f)
+{
+    if (f->wake >= 0)
+        (void)!eventfd_write(f->wake, 1);
+}
+
+void wf_fabric_room_again(struct wf_fabric *f)
+{
+    pthread_mutex_lock(&f->lock);
+    f->room_again = true;
+    pthread_mutex_unlock(&f->lock);
+    wf_fabric_wake(f);
+}
+
+/* The host missed something: everybody is asked to tell it again. */
+static void catch_up(struct wf_fabric *f)
+{
+    pthread_mutex_lock(&f->lock);
+    bool again = f->room_again;
+    f->room_again = false;
+    pthread_mutex_unlock(&f->lock);
+    if (!again || !f->behind)
+        return;
+    f->behind = false;
+    for (struct wf_link *link = f->links; link; link = link->next)
+        link->missed |= link->state == WF_LINK_JOINED;
+}
+
+enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
+{
+    struct epoll_event events[4];
+    eventfd_t ignored;
+    if (f->epoll >= 0) {
+        int wait_ms = f->waiting && timeout_ms ? 1 : (int)(timeout_ms < 20 ? timeout_ms : 20);
+        (void)epoll_wait(f->epoll, events, 4, wait_ms);
+        (void)eventfd_read(f->wake, &ignored);
+    }
+    enum weft_status status = f->net_ops->poll(f->net, 0);
+    f->member_ops->poll(f->members, 0);
+    uint64_t now_ns = wf_fabric_now(f);
+    wf_fetches_run(f, now_ns);
+    wf_puts_run(f, now_ns);
+    catch_up(f);
+    if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0) {
+        f->tick_ns = now_ns;
+        wf_links_tick(f, now_ns);
+        wf_stream_tick(f);
+        wf_puts_tick(f, now_ns);
+        wf_figures_tick(f, now_ns);
+    }
+    wf_stream_run(f);
+    return status;
+}

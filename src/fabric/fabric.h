@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Many nodes, one memory: who the others are, what they have, and their blocks.
+ *
+ * A fabric is this node's part of a cluster.  It finds the other nodes (member/member.h), keeps a
+ * link to each (net/net.h), proves which domains it has, tells what blocks there are of these and
+ * hears what the others tell (wire.h), fetches blocks from them and gives them blocks.  It decides
+ * nothing about this node's memory: that is the host's, which is asked through wf_fabric_host.
+ *
+ * What it promises:
+ *
+ *   - A fetched block is WEFT_OK only when every part of it matched the sum that its sender took,
+ * and its sender was asked for the whole 32 bytes of its key, in a domain of which both have
+ * proved the secret.  Everything else is a miss.
+ *   - What others have is a hint.  It is forgotten when they say so, when their link is gone, when
+ * their lease is, and when a fetch finds it stale.
+ *   - A node that is no member, or speaks under an older epoch than the registry has, is believed
+ * by nobody; and this node, once its own standing is over, takes nothing from others to keep.
+ *
+ * One thread drives it, as it drives its net and its registry; what others may call says so.  It
+ * has no clock of its own and no thread, so that a simulation runs a thousand of them in one.
+ */
+#ifndef WF_FABRIC_FABRIC_H
+#define WF_FABRIC_FABRIC_H
+
+#include "fabric/wire.h"
+#include "member/member.h"
+#include <stdatomic.h>
+
+#include "tier/tier.h"
+
+#define WF_FABRIC_PEERS_MAX 4096u
+#define WF_FABRIC_SECRET_MAX 64u
+
+struct wf_fabric;
+
+/* A domain of this node; its number is its place. */
+struct wf_fabric_domain {
+    uint8_t secret[WF_FABRIC_SECRET_MAX];
+    uint32_t secret_bytes;
+};
+
+/* A block that the host holds for us. */
+struct wf_fabric_held {
+    const void *data;
+    uint64_t bytes;
+    uint64_t version; /* the same as long as it is the same bytes; 0: not said */
+    void *user[8];    /* the host's */
+};
+
+/* What this node has, and what it makes of what others have.  On the fabric's thread. */
+struct wf_fabric_host {
+    void *context;
+    /* Hold a block's payload, so that it stays where it is until let_go.  WEFT_OK, WEFT_MISS;
+     * WEFT_E_BUSY: not now. */
+    enum weft_status (*hold)(void *context, uint32_t domain, const uint8_t key[32], uint64_t bytes,
+                             struct wf_fabric_held *out);
+    void (*let_go)(void *context, struct wf_fabric_held *held);
+    /* All that is here of a domain, a bounded step at a time: calls `found` and moves *cursor,
+     * which is 0 at first; false: that was the end. */
+    bool (*each)(void *context, uint32_t domain, uint64_t *cursor,
+                 void (*found)(void *to, const struct wf_fabric_event *block), void *to);
+    /* Some other node has this block, and nobody had before; or nobody has it any more.  False:
+     * it cannot be taken now, and all is to be told again when room_again is called. */
+    bool (*news)(void *context, const struct wf_fabric_event *block);
+    /* The other node `name` came or went; for people.  NULL: nobody asks. */
+    void (*peer)(void *context, const char *name, bool here, const char *why);
+    /* Fill in what this node says of itself: *_bytes, busy, flags.  NULL: nothing. */
+    void (*say)(void *context, struct wf_fabric_ping *out);
+};
+
+struct wf_fabric_options {
+    const char *name;      /* of this node; WF_MEMBER_NAME_MAX */
+    const char *listen;    /* an address of net.h; NULL: nowhere */
+    const char *advertise; /* what others are told instead of where it listens; NULL: that */
+    const char *registry, *user, *password, *ca, *certificate, *key; /* member.h */
+    const char *state_dir;
+    struct wf_net_security security;
+    const struct wf_net_ops *net;       /* NULL: by the address */
+    const struct wf_member_ops *member; /* NULL: by the registry */
+    struct wf_net_sim_world *net_world;
+    struct wf_member_sim_world *member_world;
+    struct wf_fabric_host host;
+    const struct wf_fabric_domain *domains;
+    uint32_t domain_count;
+    uint64_t lend_bytes;     /* memory that others may put blocks into; 0: none */
+    uint64_t replica_copies; /* how many copies elsewhere it can know of; 0: 4 million */
+    uint64_t seed;           /* of the replica's hash; anything that others do not know */
+    uint32_t lease_ms;       /* 0: 5000 */
+    uint32_t dead_ms;        /* of a link that is silent; 0: 5000 */
+    uint32_t fetch_ms;       /* a holder that has not begun to answer by then: the next is asked;
+                                0: 1000 */
+    uint64_t (*now_ns)(void *context); /* NULL: wf_now_ns() */
+    void *now_context;
+};
+
+enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struct wf_fabric **out);
+/* Leaves the cluster, if that can be said within leave_ms.  Fetches end first. */
+void wf_fabric_destroy(struct wf_fabric *fabric, uint32_t leave_ms);
+
+/* Do what there is to do; wait up to timeout_ms for it. */
+enum weft_status wf_fabric_poll(struct wf_fabric *fabric, uint32_t timeout_ms);
+/* Readable when poll has something to do; poll wants to run every 100 ms besides. */
+int wf_fabric_event(const struct wf_fabric *fabric);
+/* Any thread: have a poll that waits return. */
+void wf_fabric_wake(struct wf_fabric *fabric);
+
+/* --------------------------------------------------------------------------------- any thread */
+
+/* A block came to this node, or went.  Never waits; what does not fit is told anew later on. */
+void wf_fabric_tell(struct wf_fabric *fabric, const struct wf_fabric_event *event);
+
+/* A read of parts of a block that others have: the caller's, and unchanged, until `done`, which is
+ * called exactly once, on the fabric's thread. */
+struct wf_fabric_fetch {
+    uint32_t domain;
+    uint8_t key[32];
+    uint64_t bytes;                  /* of the block */
+    uint32_t part_bytes;             /* its parts, as in tier.h */
+    uint32_t first_part, part_count; /* part_count 0: all */
+    void *data;
+    /* WEFT_OK; WEFT_MISS: nobody has it; WEFT_E_CORRUPT: what came was wrong, everywhere;
+     * WEFT_E_TIMEOUT: nobody answered in time, or it was cancelled. */
+    void (*done)(struct wf_fabric_fetch *fetch, enum weft_status status);
+    void *user;
+    /* The fabric's: */
+    struct wf_fabric_fetch *next;
+    uint64_t began_ns, asked_ns, request, from_epoch;
+    uint64_t moved; /* payload that `done` may count */
+    uint32_t tried_count, from;
+    uint16_t tried[8];
+    enum weft_status worst;
+    _Atomic bool cancelled; /* any thread */
+    bool placing;
+};
+void wf_fabric_fetch(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
+
+/* A block that some other node, one that lends memory, is to keep for this one: the caller's, and
+ * unchanged, until `done`, which is called exactly once, on the fabric's thread. */
+struct wf_fabric_store {
+    struct wf_fabric_event block; /* domain: this node's number */
+    uint32_t part_bytes;
+    const void *data;
+    /* WEFT_OK: `to` has it now.  WEFT_EXISTS: another node put it there.  WEFT_FULL: nobody has
+     * room.  WEFT_E_TIMEOUT, WEFT_E_CORRUPT. */
+    void (*done)(struct wf_fabric_store *store, enum weft_status status);
+    void *user;
+    /* The fabric's: */
+    struct wf_fabric_store *next;
+    uint32_t tried_count, to;
+    uint16_t tried[8];
+    enum weft_status worst;
+};
+void wf_fabric_store(struct wf_fabric *fabric, struct wf_fabric_store *store);
+/* Whoever keeps that block for this node need not any more; best effort. */
+void wf_fabric_drop(struct wf_fabric *fabric, const uint8_t key[32]);
+/* What other nodes lend to this one: what it is due of it all, and what of that it has not used. */
+void wf_fabric_lent_here(struct wf_fabric *fabric, uint64_t *out_bytes, uint64_t *out_free_bytes);
+/* Its `done` comes soon, with WEFT_E_TIMEOUT or its result. */
+void wf_fabric_cancel(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
+
+/* Does any other node have it, as far as is known here? */
+bool wf_fabric_elsewhere(struct wf_fabric *fabric, const uint8_t key[32]);
+/* How often all that some node had told was forgotten: who keeps what wf_fabric_host.news said has
+ * to ask wf_fabric_elsewhere() about it when that grows. */
+uint64_t wf_fabric_forgotten(const struct wf_fabric *fabric);
+/* The host can take news again. */
+void wf_fabric_room_again(struct wf_fabric *fabric);
+
+/* --------------------------------------------------------------------------------- for people */
+
+struct wf_fabric_peer {
+    char name[WF_MEMBER_NAME_MAX + 1];
+    char address[WF_NET_ADDRESS_MAX];
+    char why[256]; /* there is no link; "" */
+    uint64_t epoch;
+    bool up;       /* there is a link, and both have proved what they have to */
+    bool believed; /* it is a member, with that epoch */
+    bool complete; /* all that it has has been told */
+    bool draining;
+    uint32_t domains;        /* that both have */
+    uint64_t blocks;         /* told of, and not gone */
+    uint64_t rtt_us, lag_us; /* fading means; lag: of what it tells */
+    uint64_t read_bytes, reads, read_misses, read_corrupt;
+    double read_gbps; /* of reads from it, while they are under way; 10^9 bits a second */
+    uint64_t served_bytes, serves;
+    uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes; /* as it said last */
+};
+
+struct wf_fabric_figures {
+    struct wf_standing standing;
+    char name[WF_MEMBER_NAME_MAX + 1], address[WF_NET_ADDRESS_MAX], registry[WF_NET_ADDRESS_MAX];
+    uint64_t replica_copies, replica_copies_max, replica_bytes;
+    uint64_t told, heard, told_anew, refused_news;
+    uint64_t lag_us_p50, lag_us_p99; /* from a change there until it is known here */
+    uint64_t fetches, fetch_misses, fetch_corrupt, fetch_timeouts, fetched_bytes;
+    uint64_t serves, serve_misses, served_bytes;
+    uint64_t stores, stored_bytes, store_fulls; /* of this node's blocks, in others' memory */
+    uint64_t lent_bytes, lent_used_bytes, lent_blocks, lent_puts, lent_refused, lent_evicted;
+    struct wf_net_stats net;
+};
+
+/* Any thread: as of not long ago; who asks for the first time in a while gets what was known then,
+ * and the next time what is known now.  Returns how many peers there are. */
+uint32_t wf_fabric_peers(struct wf_fabric *fabric, struct wf_fabric_peer *out, uint32_t max);
+void wf_fabric_figures(struct wf_fabric *fabric, struct wf_fabric_figures *out);
+
+#endif

@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Blocks from other nodes.
+ *
+ * A fetch asks one holder after the other, the one first that is expected to be soonest, until the
+ * parts are there and each matches its sum.  A number that only this side knows, place and
+ * generation, leads from an answer to its fetch; an answer that nobody waits for any more is read
+ * and dropped.  Once an answer has begun to arrive, its memory is the net's until it has arrived or
+ * the link is gone, whoever loses patience.
+ *
+ * Sums are compared while the parts arrive, when they are in the processor's cache still.
+ */
+#include <string.h>
+
+#include "base/sum.h"
+#include "fabric/inner.h"
+
+#define HOLDERS_MAX 16u
+#define RATE_DEFAULT 1e9 /* bytes a second, of a node that was not read from yet */
+
+/* --------------------------------------------------------------------------------- any thread */
+
+void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
+{
+    fetch->next = NULL;
+    fetch->cancelled = fetch->placing = false;
+    fetch->tried_count = 0;
+    fetch->worst = WEFT_MISS;
+    fetch->request = fetch->moved = 0;
+    fetch->began_ns = wf_fabric_now(f);
+    pthread_mutex_lock(&f->lock);
+    bool first = !f->asked;
+    *f->asked_end = fetch;
+    f->asked_end = &fetch->next;
+    pthread_mutex_unlock(&f->lock);
+    if (first)
+        wf_fabric_wake(f);
+}
+
+void wf_fabric_cancel(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
+{
+    pthread_mutex_lock(&f->lock);
+    fetch->cancelled = true;
+    f->cancels = true;
+    pthread_mutex_unlock(&f->lock);
+    wf_fabric_wake(f);
+}
+
+bool wf_fabric_elsewhere(struct wf_fabric *f, const uint8_t key[32])
+{
+    pthread_mutex_lock(&f->lock);
+    bool there = wf_places_count(f->places, key, 1) > 0;
+    pthread_mutex_unlock(&f->lock);
+    return there;
+}
+
+/* ------------------------------------------------------------------------------------ its range */
+
+static uint32_t parts_of(const struct wf_fabric_fetch *fetch)
+{
+    uint32_t all = (uint32_t)((fetch->bytes + fetch->part_bytes - 1) / fetch->part_bytes);
+    return fetch->part_count ? fetch->part_count : all - fetch->first_part;
+}
+
+static uint64_t range_bytes(const struct wf_fabric_fetch *fetch)
+{
+    uint64_t from = (uint64_t)fetch->first_part * fetch->part_bytes;
+    uint64_t to = from + (uint64_t)parts_of(fetch) * fetch->part_bytes;
+    return (to < fetch->bytes ? to : fetch->bytes) - from;
+}
+
+/* ------------------------------------------------------------------------------------- the places */
+
+static uint32_t place_of(const struct wf_fabric_fetch *fetch)
+{
+    return (uint32_t)fetch->request;
+}
+
+static struct wf_fabric_fetch *find(struct wf_fabric *f, uint64_t request)
+{
+    uint32_t place = (uint32_t)request;
+    if (place >= WF_FETCHES_MAX || f->generations[place] != request >> 32)
+        return NULL;
+    return f->fetches[place];
+}
+
+static void place_take(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
+{
+    uint32_t place = f->fetch_free[--f->fetch_free_count];
+    f->fetches[place] = fetch;
+    fetch->request = (uint64_t)f->generations[place] << 32 | place;
+}
+
+static void place_give(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
+{
+    uint32_t place = place_of(fetch);
+    f->fetches[place] = NULL;
+    f->generations[place]++;
+    f->fetch_free[f->fetch_free_count++] = place;
+}
+
+static void asked_no_more(struct wf_fabric *f, const struct wf_fabric_fetch *fetch)
+{
+    struct wf_peer_node *peer = &f->peers[fetch->from];
+    uint64_t bytes = range_bytes(fetch);
+    peer->asked--;
+    peer->asked_bytes -= bytes < peer->asked_bytes ? bytes : peer->asked_bytes;
+    if (peer->asked == 0)
+        peer->read_ns += wf_fabric_now(f) - peer->busy_since_ns;
+}
+
+static void finish(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft_status status)
+{
+    f->figures.fetches++;
+    f->figures.fetch_misses += status == WEFT_MISS;
+    f->figures.fetch_corrupt += status == WEFT_E_CORRUPT;
+    f->figures.fetch_timeouts += status == WEFT_E_TIMEOUT;
+    fetch->moved = status == WEFT_OK ? range_bytes(fetch) : 0;
+    f->figures.fetched_bytes += fetch->moved;
+    fetch->done(fetch, status);
+}
+
+/* -------------------------------------------------------------------------------------- asking */
+
+static double rate_of(const struct wf_peer_node *peer)
+{
+    return peer->read_ns > 1000000 && peer->read_bytes > (1u << 20)
+               ? (double)peer->read_bytes * 1e9 / (double)peer->read_ns
+               : RATE_DEFAULT;
+}
+
+static bool was_tried(const struct wf_fabric_fetch *fetch, uint32_t number)
+{
+    for (uint32_t i = 0; i < fetch->tried_count; i++)
+        if (fetch->tried[i] == number)
+            return true;
+    return false;
+}
+
+/* The holder that should be soonest; NULL: there is none that was not tried. */
+static struct wf_peer_node *choose(struct wf_fabric *f, const struct wf_fabric_fetch *fetch)
+{
+    uint16_t holders[HOLDERS_MAX];
+    struct wf_peer_node *best = NULL;
+    double best_us = 0;
+    if (fetch->tried_count == sizeof fetch->tried / sizeof fetch->tried[0])
+        return NULL;
+    pthread_mutex_lock(&f->lock);
+    uint32_t count = wf_places_holders(f->places, fetch->key, holders, HOLDERS_MAX);
+    pthread_mutex_unlock(&f->lock);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t number = f->peer_of[holders[i]];
+        if (was_tried(fetch, number) || !wf_peer_link(f, number, fetch->domain))
+            continue;
+        struct wf_peer_node *peer = &f->peers[number];
+        double us = (double)peer->rtt_us +
+                    (double)(peer->asked_bytes + range_bytes(fetch)) * 1e6 / rate_of(peer);
+        if (!best || us < best_us) {
+            best = peer;
+            best_us = us;
+        }
+    }
+    return best;
+}
+
+/* WEFT_OK: it was asked for.  WEFT_PENDING: not now.  WEFT_MISS: there is nobody left to ask. */
+static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, uint64_t now_ns)
+{
+    struct wf_peer_node *peer;
+    while ((peer = choose(f, fetch))) {
+        if (f->fetch_free_count == 0)
+            return WEFT_PENDING;
+        struct wf_link *link = peer->link;
+        place_take(f, fetch);
+        struct wf_fabric_get get = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_GET},
+                                    .request = fetch->request,
+                                    .domain = fetch->domain,
+                                    .first_part = fetch->first_part,
+                                    .part_count = parts_of(fetch),
+                                    .part_bytes = fetch->part_bytes,
+                                    .bytes = fetch->bytes};
+        memcpy(get.key, fetch->key, 32);
+        if (!wf_link_say(link, &get, sizeof get)) {
+            place_give(f, fetch);
+            return WEFT_PENDING;
+        }
+        fetch->from = peer->number;
+        fetch->tried[fetch->tried_count++] = (uint16_t)peer->number;
+        fetch->asked_ns = now_ns;
+        if (peer->asked++ == 0)
+            peer->busy_since_ns = now_ns;
+        peer->asked_bytes += range_bytes(fetch);
+        return WEFT_OK;
+    }
+    return WEFT_MISS;
+}
+
+static void wait_again(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
+{
+    fetch->next = NULL;
+    *f->waiting_end = fetch;
+    f->waiting_end = &fetch->next;
+}
+
+/* The holder that was asked has no good answer: the next one. */
+static void go_on(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft_status status)
+{
+    asked_no_more(f, fetch);
+    place_give(f, fetch);
+    if (status < 0 && fetch->worst != WEFT_E_CORRUPT)
+        fetch->worst = status;
+    wait_again(f, fetch);
+}
+
+/* Somebody said it has a block, and has not: it is no holder until it says so again. */
+static void stale(struct wf_fabric *f, const struct wf_fabric_fetch *fetch)
+{
+    struct wf_peer_node *peer = &f->peers[fetch->from];
+    pthread_mutex_lock(&f->lock);
+    if (peer->place != WF_PLACE_NONE)
+        (void)wf_places_remove(f->places, fetch->key, (uint16_t)peer->place);
+    pthread_mutex_unlock(&f->lock);
+}
+
+void wf_fetches_lost(struct wf_fabric *f, struct wf_peer_node *peer)
+{
+    for (uint32_t i = 0; peer->asked && i < WF_FETCHES_MAX; i++) {
+        struct wf_fabric_fetch *fetch = f->fetches[i];
+        if (fetch && fetch->from == peer->number && !fetch->placing)
+            go_on(f, fetch, WEFT_E_TIMEOUT);
+    }
+}
+
+/* ------------------------------------------------------------------------------------- answers */
+
+uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes,
+                        uint64_t payload_bytes, struct iovec *out, void **token, bool *sane)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_data *data = header;
+    *sane = bytes >= sizeof *data && data->part_count <= WF_FABRIC_PARTS_MAX &&
+            bytes == sizeof *data + data->part_count * sizeof data->sums[0] &&
+            (data->status == WEFT_OK) == (payload_bytes > 0);
+    if (!*sane)
+        return 0;
+    struct wf_fabric_fetch *fetch = find(f, data->request);
+    if (!fetch || fetch->placing || !link->peer || fetch->from != link->peer->number)
+        return 0; /* nobody waits for it any more */
+    if (data->status != WEFT_OK) {
+        if (data->status == WEFT_MISS) {
+            stale(f, fetch);
+            link->peer->read_misses++;
+        }
+        go_on(f, fetch, data->status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY);
+        return 0;
+    }
+    if (data->part_count != parts_of(fetch) || payload_bytes != range_bytes(fetch)) {
+        *sane = false;
+        return 0;
+    }
+    memcpy(f->sums[place_of(fetch)], data->sums, data->part_count * sizeof data->sums[0]);
+    fetch->placing = true;
+    fetch->moved = 0; /* parts that were compared */
+    out[0] = (struct iovec){.iov_base = fetch->data, .iov_len = payload_bytes};
+    *token = fetch;
+    return 1;
+}
+
+/* Compare what is there of it, whole parts.  False: one is wrong. */
+static bool compare(struct wf_fabric *f, struct wf_fabric_fetch *fetch, uint64_t bytes)
+{
+    const uint64_t *sums = f->sums[place_of(fetch)];
+    uint64_t all = range_bytes(fetch);
+    for (;;) {
+        uint64_t from = fetch->moved * fetch->part_bytes, to = from + fetch->part_bytes;
+        to = to < all ? to : all;
+        if (from >= all || to > bytes)
+            return true;
+        if (wf_sum64((const uint8_t *)fetch->data + from, to - from) != sums[fetch->moved])
+            return false;
+        fetch->moved++;
+    }
+}
+
+void wf_fetch_progress(void *fabric, struct wf_net_link *net, void *token, uint64_t bytes)
+{
+    struct wf_fabric_fetch *fetch = token;
+    (void)net;
+    if (fetch->worst != WEFT_E_CORRUPT && !compare(fabric, fetch, bytes))
+        fetch->worst = WEFT_E_CORRUPT;
+}
+
+void wf_fetch_arrived(void *fabric, struct wf_net_link *net, void *token, enum weft_status status)
+{
+    struct wf_fabric *f = fabric;
+    struct wf_fabric_fetch *fetch = token;
+    struct wf_peer_node *peer = &f->peers[fetch->from];
+    (void)net;
+    /* Another holder's may have been wrong, and this one's right: what counts is this answer. */
+    uint64_t all = range_bytes(fetch);
+    bool right = status == WEFT_OK && compare(f, fetch, all) &&
+                 fetch->moved * fetch->part_bytes >= all;
+    fetch->placing = false;
+    if (right) {
+        peer->reads++;
+        peer->read_bytes += all;
+        asked_no_more(f, fetch);
+        place_give(f, fetch);
+        finish(f, fetch, fetch->cancelled ? WEFT_E_TIMEOUT : WEFT_OK);
+        return;
+    }
+    if (status == WEFT_OK) {
+        peer->read_corrupt++;
+        fetch->worst = WEFT_E_CORRUPT;
+        stale(f, fetch);
+    }
+    go_on(f, fetch, status == WEFT_OK ? WEFT_E_CORRUPT : WEFT_E_TIMEOUT);
+}
+
+/* ------------------------------------------------------------------------------------ as time goes */
+
+static void impatience(struct wf_fabric *f, uint64_t now_ns)
+{
+    uint64_t patience_ns = (uint64_t)f->options.fetch_ms * 1000000;
+    pthread_mutex_lock(&f->lock);
+    bool cancels = f->cancels;
+    f->cancels = false;
+    pthread_mutex_unlock(&f->lock);
+    for (uint32_t i = 0; i < WF_FETCHES_MAX; i++) {
+        struct wf_fabric_fetch *fetch = f->fetches[i];
+        if (!fetch || fetch->placing)
+            continue;
+        if ((cancels && fetch->cancelled) || now_ns - fetch->asked_ns > patience_ns)
+            go_on(f, fetch, WEFT_E_TIMEOUT);
+    }
+}
+
+void wf_fetches_run(struct wf_fabric *f, uint64_t now_ns)
+{
+    pthread_mutex_lock(&f->lock);
+    struct wf_fabric_fetch *asked = f->asked;
+    f->asked = NULL;
+    f->asked_end = &f->asked;
+    bool cancels = f->cancels;
+    pthread_mutex_unlock(&f->lock);
+    if (asked) {
+        *f->waiting_end = asked;
+        while (*f->waiting_end)
+            f->waiting_end = &(*f->waiting_end)->next;
+    }
+    if (cancels || now_ns - f->impatient_ns > 20000000) {
+        f->impatient_ns = now_ns;
+        impatience(f, now_ns);
+    }
+    struct wf_fabric_fetch *fetch = f->waiting;
+    f->waiting = NULL;
+    f->waiting_end = &f->waiting;
+    while (fetch) {
+        struct wf_fabric_fetch *next = fetch->next;
+        enum weft_status status = fetch->cancelled ? WEFT_E_TIMEOUT : ask(f, fetch, now_ns);
+        if (status == WEFT_PENDING)
+            wait_again(f, fetch);
+        else if (status != WEFT_OK)
+            finish(f, fetch, status == WEFT_MISS ? fetch->worst : status);
+        fetch = next;
+    }
+}
+
+static void end_waiting(struct wf_fabric *f)
+{
+    pthread_mutex_lock(&f->lock);
+    *f->waiting_end = f->asked;
+    f->asked = NULL;
+    f->asked_end = &f->asked;
+    pthread_mutex_unlock(&f->lock);
+    struct wf_fabric_fetch *fetch = f->waiting;
+    f->waiting = NULL;
+    f->waiting_end = &f->waiting;
+    while (fetch) {
+        struct wf_fabric_fetch *next = fetch->next;
+        finish(f, fetch, WEFT_E_TIMEOUT);
+        fetch = next;
+    }
+}
+
+void wf_fetches_end(struct wf_fabric *f)
+{
+    for (uint32_t i = 0; i < WF_FETCHES_MAX; i++) {
+        struct wf_fabric_fetch *fetch = f->fetches[i];
+        if (!fetch)
+            continue;
+        place_give(f, fetch);
+        finish(f, fetch, WEFT_E_TIMEOUT);
+    }
+    end_waiting(f);
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the fabric says of itself: copied now and then by its thread, for others to read.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "fabric/inner.h"
+
+#define SHOW_NS 50000000u
+
+static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer,
+                      struct wf_fabric_peer *out)
+{
+    const struct wf_link *link = peer->link;
+    *out = (struct wf_fabric_peer){
+        .epoch = peer->epoch,
+        .up = link != NULL,
+        .believed = wf_peer_believed(f, peer),
+        .complete = link && link->complete,
+        .draining = peer->draining,
+        .domains = link ? link->shared : 0,
+        .blocks = peer->place != WF_PLACE_NONE ? wf_places_of(f->places, (uint16_t)peer->place) : 0,
+        .rtt_us = peer->rtt_us,
+        .lag_us = peer->lag_us,
+        .read_bytes = peer->read_bytes,
+        .reads = peer->reads,
+        .read_misses = peer->read_misses,
+        .read_corrupt = peer->read_corrupt,
+        .read_gbps = peer->read_ns ? (double)peer->read_bytes * 8 / (double)peer->read_ns : 0,
+        .served_bytes = peer->served_bytes,
+        .serves = peer->serves,
+        .pool_bytes = peer->said.pool_bytes,
+        .free_bytes = peer->said.free_bytes,
+        .lent_bytes = peer->said.lent_bytes,
+        .lent_free_bytes = peer->said.lent_free_bytes,
+    };
+    memcpy(out->name, peer->name, sizeof out->name);
+    memcpy(out->address, peer->address, sizeof out->address);
+    if (link)
+        snprintf(out->address, sizeof out->address, "%s", f->net_ops->peer(link->net));
+    memcpy(out->why, peer->why, sizeof out->why);
+}
+
+/* A node of a static registry that has an address alone until it answers, under its own name. */
+static bool is_shown(const struct wf_fabric *f, const struct wf_peer_node *peer)
+{
+    bool stands_for = !f->strict && peer->answered >= 0 &&
+                      (uint32_t)peer->answered != peer->number && f->peers[peer->answered].used;
+    return peer->used && !stands_for;
+}
+
+uint32_t wf_fabric_peers(struct wf_fabric *f, struct wf_fabric_peer *out, uint32_t max)
+{
+    pthread_mutex_lock(&f->lock);
+    f->figures_wanted = true;
+    uint32_t count = f->shown_count;
+    memcpy(out, f->shown, (count < max ? count : max) * sizeof *out);
+    pthread_mutex_unlock(&f->lock);
+    return count;
+}
+
+void wf_fabric_figures(struct wf_fabric *f, struct wf_fabric_figures *out)
+{
+    pthread_mutex_lock(&f->lock);
+    f->figures_wanted = true;
+    *out = f->shown_figures;
+    pthread_mutex_unlock(&f->lock);
+}
+
+void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
+{
+    struct wf_places_stats places;
+    pthread_mutex_lock(&f->lock);
+    bool wanted = f->figures_wanted || f->shown_ns == 0;
+    pthread_mutex_unlock(&f->lock);
+    if (!wanted || (f->shown_ns && now_ns - f->shown_ns < SHOW_NS))
+        return;
+    f->shown_ns = now_ns;
+    f->figures.standing = f->standing;
+    f->figures.lag_us_p50 = wf_hist_quantile(&f->lag_us, .5);
+    f->figures.lag_us_p99 = wf_hist_quantile(&f->lag_us, .99);
+    f->net_ops->stats(f->net, &f->figures.net);
+    snprintf(f->figures.name, sizeof f->figures.name, "%s", f->name);
+    snprintf(f->figures.address, sizeof f->figures.address, "%s", f->net_ops->address(f->net));
+    snprintf(f->figures.registry, sizeof f->figures.registry, "%s", f->options.registry);
+    pthread_mutex_lock(&f->lock);
+    wf_places_stats(f->places, &places);
+    f->figures.replica_copies = places.copies;
+    f->figures.replica_copies_max = places.copies_max;
+    f->figures.replica_bytes = places.bytes;
+    f->shown_figures = f->figures;
+    f->shown_count = 0;
+    for (uint32_t i = 0; i < f->peer_count; i++)
+        if (is_shown(f, &f->peers[i]))
+            peer_show(f, &f->peers[i], &f->shown[f->shown_count++]);
+    pthread_mutex_unlock(&f->lock);
+}

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of the fabric share.  All of it is the fabric's thread's, but for what `lock`
+ * guards.
+ *
+ *     fabric.c   create, poll, the registry
+ *     links.c    a link to each node: who it is, what it proved, when it is made anew
+ *     stream.c   what is told, and what is heard
+ *     fetch.c    blocks from others
+ *     serve.c    blocks for others
+ *     put.c      blocks in others' memory, and theirs in what is lent here (lent.h)
+ *     figures.c  for people
+ */
+#ifndef WF_FABRIC_INNER_H
+#define WF_FABRIC_INNER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/hist.h"
+#include "core/places.h"
+#include "fabric/fabric.h"
+#include "fabric/lent.h"
+
+#define WF_LOG_MAX 65536u    /* changes that are not told to everybody yet; a power of two */
+#define WF_INBOX_MAX 65536u  /* from the owner to this thread; likewise */
+#define WF_FETCHES_MAX 1024u /* asked for, all links together */
+#define WF_SERVES_MAX 1024u
+#define WF_PUTS_MAX 256u
+#define WF_PLACINGS_MAX 1024u
+#define WF_LINK_EVENTS_MAX 4u /* messages of them on their way to one */
+#define WF_LINKS_MAX (2 * WF_FABRIC_PEERS_MAX)
+
+/* A message without payload, in memory of its own until it is sent: of a pool of small ones, or of
+ * one of large ones. */
+#define WF_NOTE_SMALL 256u
+#define WF_NOTE_LARGE \
+    (sizeof(struct wf_fabric_events) + WF_FABRIC_EVENTS_MAX * sizeof(struct wf_fabric_event))
+#define WF_NOTES_SMALL 4096u
+#define WF_NOTES_LARGE 64u
+struct wf_note {
+    struct wf_net_message message; /* first */
+    struct wf_note *next;
+    struct wf_fabric *fabric;
+    struct wf_link *link; /* which ends after it */
+    bool large;
+    _Alignas(8) uint8_t header[];
+};
+
+enum wf_link_state {
+    WF_LINK_CONNECTING = 0,
+    WF_LINK_UP,     /* IDENT was sent */
+    WF_LINK_KNOWN,  /* IDENT was heard, and JOIN sent */
+    WF_LINK_JOINED, /* JOIN was heard */
+};
+
+struct wf_peer_node;
+
+/* One net link.  There may be two to a node for a moment, when both began one. */
+struct wf_link {
+    struct wf_fabric *fabric;
+    struct wf_net_link *net;
+    struct wf_peer_node *peer; /* NULL: it has not said who it is */
+    struct wf_link *next;      /* of all */
+    enum wf_link_state state;
+    bool ours; /* this side began it */
+    bool closing;
+    char certified[WF_NET_NAME_MAX];
+    uint8_t nonce[32], their_nonce[32];
+    uint64_t epoch;                  /* that it spoke under last */
+    uint32_t large_notes;            /* on their way */
+    struct wf_peer_node *dialled_by; /* whose `dialled` it is; NULL: it was not begun here */
+    bool missed;                     /* something was told that could not be believed then */
+    /* Domains: the other side's number of ours, and the other way round; UINT32_MAX: none. */
+    uint32_t theirs_of[WF_FABRIC_DOMAINS_MAX], ours_of[WF_FABRIC_DOMAINS_MAX];
+    uint32_t shared;
+    /* What is told: */
+    bool telling;   /* all that there is, from `walk` on */
+    bool walk_lent; /* of what is lent, behind what the host has */
+    uint32_t walk_domain;
+    uint64_t walk;
+    uint64_t told_to;     /* of the log */
+    uint64_t sequence;    /* of EVENTS that were sent, and */
+    uint64_t heard;       /* that came */
+    bool reset, complete; /* to be said with the next; said by the other */
+    bool asked_again;     /* AGAIN was sent, and RESET has not come */
+    uint64_t ping_ns;     /* when it was asked last */
+};
+
+/* Another node: as the registry has it, or as a link said. */
+struct wf_peer_node {
+    char name[WF_MEMBER_NAME_MAX + 1];
+    char address[WF_NET_ADDRESS_MAX]; /* of a net that this node has, too; "": none */
+    uint64_t epoch;                   /* as the registry has it, or as its link said */
+    bool used, registered;            /* registered: the registry has it now */
+    uint32_t number;                  /* its place in `peers` */
+    /* Its number in the replica; another one each time that all it told is forgotten, so that
+     * forgetting takes no time.  WF_PLACE_NONE: it told nothing yet. */
+    uint32_t place;
+    struct wf_link *link;        /* that is joined */
+    struct wf_link *dialled;     /* that this side began to its address, whoever answered there */
+    int32_t answered;            /* static: the number of the node that answered there; -1 */
+    uint64_t again_ns, since_ns; /* when it is tried next; when it was registered */
+    uint32_t failures;
+    char why[256];
+    uint64_t rtt_us, lag_us; /* fading means */
+    uint64_t blocks, reads, read_bytes, read_misses, read_corrupt, serves, served_bytes, read_ns;
+    uint32_t asked; /* gets under way */
+    uint64_t asked_bytes;
+    uint64_t busy_since_ns;
+    struct wf_fabric_ping said; /* last */
+    bool draining;
+};
+
+#define WF_PLACE_NONE UINT32_MAX
+#define WF_PLACES_USED (4 * WF_FABRIC_PEERS_MAX)
+
+struct wf_logged {
+    struct wf_fabric_event event;
+    uint64_t at_ns;
+};
+
+struct wf_serve;
+
+struct wf_fabric {
+    struct wf_fabric_options options;
+    char name[WF_MEMBER_NAME_MAX + 1];
+    struct wf_fabric_domain domains[WF_FABRIC_DOMAINS_MAX];
+    uint32_t domain_count;
+    const struct wf_net_ops *net_ops;
+    struct wf_net *net;
+    const struct wf_member_ops *member_ops;
+    struct wf_members *members;
+    struct wf_standing standing;
+    bool strict;                /* the registry says who is a member, and nobody else is */
+    struct wf_peer_node *peers; /* [WF_FABRIC_PEERS_MAX] */
+    uint32_t peer_count;        /* places ever used */
+    struct wf_link *links;
+    uint32_t link_count;
+    struct wf_note *small, *large; /* free ones */
+    uint8_t *note_memory;
+    uint64_t tick_ns;
+    int epoll, wake;
+    struct wf_hist lag_us; /* of what was heard */
+
+    /* Told: a ring of what changed here; place of number n is n % WF_LOG_MAX. */
+    struct wf_logged *log;
+    uint64_t log_end; /* number of the next */
+
+    /* Asked of others: */
+    struct wf_fabric_fetch *fetches[WF_FETCHES_MAX]; /* by the low half of their request */
+    uint32_t generations[WF_FETCHES_MAX];
+    uint32_t fetch_free[WF_FETCHES_MAX], fetch_free_count;
+    uint64_t (*sums)[WF_FABRIC_PARTS_MAX]; /* that came with DATA, a fetch that is placing */
+    struct wf_fabric_fetch *waiting, **waiting_end; /* for one of these */
+    struct wf_serve *serves, *serves_free;
+    struct wf_puts *puts;
+    struct wf_lent *lent; /* NULL: nothing is lent */
+
+    /* Under `lock`: */
+    pthread_mutex_t lock;
+    struct wf_places *places;
+    uint32_t peer_of[WF_PLACES_USED]; /* number in the replica → place in `peers`, or */
+#define WF_PLACE_FREE UINT32_MAX
+#define WF_PLACE_LEAVING (UINT32_MAX - 1)
+    uint32_t place_next;
+    bool places_leaving;     /* some are swept out */
+    struct wf_logged *inbox; /* ring */
+    uint64_t inbox_first, inbox_end;
+    bool inbox_lost;
+    struct wf_fabric_fetch *asked, **asked_end; /* fetches that this thread has not seen */
+    bool cancels;                               /* some fetch was cancelled */
+    bool room_again;
+    uint64_t lenders_bytes, lenders_free_bytes;
+    bool figures_wanted;
+    struct wf_fabric_figures shown_figures;
+    struct wf_fabric_peer *shown; /* [WF_FABRIC_PEERS_MAX] */
+    uint32_t shown_count;
+
+    struct wf_fabric_figures figures; /* the thread's own */
+    uint64_t shown_ns, impatient_ns;
+    _Atomic uint64_t forgotten; /* any thread reads it */
+    bool behind;                /* the host had no room for news */
+    bool stopping;
+};
+
+static inline uint64_t wf_fabric_now(const struct wf_fabric *f)
+{
+    return f->options.now_ns(f->options.now_context);
+}
+
+/* links.c */
+bool wf_link_up(void *fabric, struct wf_net_link *link, const void *hello, uint32_t bytes,
+                const char *name);
+void wf_link_down(void *fabric, struct wf_net_link *link, enum weft_status status,
+                  const char *sentence);
+void wf_peer_joined(void *fabric, const struct wf_member *member);
+void wf_peer_left(void *fabric, const struct wf_member *member);
+void wf_links_tick(struct wf_fabric *f, uint64_t now_ns);
+/* IDENT, JOIN.  False: it is nonsense. */
+bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes);
+/* Say who this is again: it has another epoch. */
+void wf_links_say_again(struct wf_fabric *f);
+/* The joined link over which blocks of that domain may be had from the node; NULL: none. */
+struct wf_link *wf_peer_link(struct wf_fabric *f, uint32_t number, uint32_t domain);
+/* Is what it says to be believed? */
+bool wf_peer_believed(const struct wf_fabric *f, const struct wf_peer_node *peer);
+/* End a link, with the reason. */
+void wf_link_close(struct wf_link *link, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Send a message without payload; false: not now (never for the few that a link begins with). */
+bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_link_can_say(const struct wf_link *link);
+
+/* stream.c */
+void wf_stream_begin(struct wf_link *link);
+void wf_stream_run(struct wf_fabric *f);
+/* EVENTS, AGAIN.  False: nonsense. */
+bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_stream_again(struct wf_link *link, uint32_t bytes);
+/* All that was told of this node is forgotten. */
+void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer);
+/* It has this block, as it said otherwise than by its stream. */
+void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer, const uint8_t key[32]);
+/* On the fabric's thread: tell this of what it lends. */
+void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event);
+/* Go on forgetting, where that takes time. */
+void wf_stream_tick(struct wf_fabric *f);
+
+/* fetch.c */
+void wf_fetches_run(struct wf_fabric *f, uint64_t now_ns);
+/* What was asked of it is asked elsewhere. */
+void wf_fetches_lost(struct wf_fabric *f, struct wf_peer_node *peer);
+uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes,
+                        uint64_t payload_bytes, struct iovec *out, void **token, bool *sane);
+void wf_fetch_progress(void *fabric, struct wf_net_link *net, void *token, uint64_t bytes);
+void wf_fetch_arrived(void *fabric, struct wf_net_link *net, void *token, enum weft_status status);
+/* All of them end now. */
+void wf_fetches_end(struct wf_fabric *f);
+
+/* serve.c */
+enum weft_status wf_serves_create(struct wf_fabric *f);
+void wf_serves_destroy(struct wf_fabric *f);
+bool wf_serve_get(struct wf_link *link, const void *header, uint32_t bytes);
+
+/* put.c */
+enum weft_status wf_puts_create(struct wf_fabric *f);
+/* All of them end now. */
+void wf_puts_end(struct wf_fabric *f);
+void wf_puts_run(struct wf_fabric *f, uint64_t now_ns);
+void wf_puts_tick(struct wf_fabric *f, uint64_t now_ns);
+void wf_puts_lost(struct wf_fabric *f, struct wf_peer_node *peer);
+bool wf_put_placed(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_put_drop(struct wf_link *link, const void *header, uint32_t bytes);
+uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
+                      uint64_t payload_bytes, struct iovec *out, void **token, bool *sane);
+/* Is that the token of a put that comes, and not of a fetch? */
+bool wf_put_is(const struct wf_fabric *f, const void *token);
+void wf_put_progress(void *token, uint64_t bytes);
+void wf_put_arrived(struct wf_fabric *f, void *token, enum weft_status status);
+
+/* figures.c */
+void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns);
+
+#endif

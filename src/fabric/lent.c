@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fabric/lent.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/reserve.h"
+#include "base/table.h"
+#include "shm/arena.h"
+#include "sys/memory.h"
+
+#define GRANULE_LEAST 4096u
+#define GRANULES_MAX (1u << 30)
+#define BLOCK_LEAST 65536u /* entries are as many as blocks of that size, and some */
+#define LESS "lend less (fabric.lend)"
+#define GIVES_MAX 4096u /* blocks that go for one */
+
+enum state { FREE = 0, PLACING, HERE, LEAVING }; /* LEAVING: it goes when it is let go of */
+
+struct entry {
+    uint8_t key[32], parent[32];
+    uint64_t bytes;
+    uint32_t table_next;
+    uint32_t newer, older; /* of its owner; free: newer is the next free one */
+    uint32_t owner, part_bytes, depth;
+    uint32_t slot; /* of the arena */
+    uint32_t holds;
+    uint8_t state, domain, quality;
+};
+
+struct owner {
+    uint64_t bytes, limit, blocks;
+    uint32_t newest, oldest;
+    bool here;
+};
+
+struct wf_lent {
+    struct wf_lent_options options;
+    uint8_t *memory;
+    uint64_t granule;
+    struct wf_slot *slots;
+    uint32_t entries_max, entries_used, entry_free;
+    struct entry *entries;
+    struct wf_table table;
+    struct wf_arena arena;
+    bool arena_made, table_made;
+    struct owner owners[WF_LENT_OWNERS_MAX];
+    uint32_t owners_here, owners_used; /* used: numbers below it were ever seen */
+    struct wf_lent_stats stats;
+};
+
+static uint32_t parts_of(uint64_t bytes, uint32_t part_bytes)
+{
+    return (uint32_t)((bytes + part_bytes - 1) / part_bytes);
+}
+
+/* The sums lie behind the payload, at a multiple of 8. */
+static uint64_t sums_at(uint64_t bytes)
+{
+    return (bytes + 7) / 8 * 8;
+}
+
+static uint8_t *data_of(const struct wf_lent *l, const struct entry *e)
+{
+    return l->memory + (uint64_t)l->slots[e->slot].first * l->granule;
+}
+
+static uint64_t taken_by(const struct wf_lent *l, const struct entry *e)
+{
+    return (uint64_t)l->slots[e->slot].count * l->granule;
+}
+
+/* ------------------------------------------------------------------------------------- by use */
+
+static void unlink_entry(struct wf_lent *l, struct entry *e)
+{
+    struct owner *o = &l->owners[e->owner];
+    uint32_t *newer = e->newer == WF_LENT_NONE ? &o->newest : &l->entries[e->newer].older;
+    uint32_t *older = e->older == WF_LENT_NONE ? &o->oldest : &l->entries[e->older].newer;
+    *newer = e->older;
+    *older = e->newer;
+}
+
+static void link_newest(struct wf_lent *l, struct entry *e)
+{
+    struct owner *o = &l->owners[e->owner];
+    uint32_t number = (uint32_t)(e - l->entries);
+    e->newer = WF_LENT_NONE;
+    e->older = o->newest;
+    if (o->newest != WF_LENT_NONE)
+        l->entries[o->newest].newer = number;
+    else
+        o->oldest = number;
+    o->newest = number;
+}
+
+/* -------------------------------------------------------------------------------------- its end */
+
+static void entry_free(struct wf_lent *l, struct entry *e)
+{
+    struct owner *o = &l->owners[e->owner];
+    uint64_t taken = taken_by(l, e);
+    o->bytes -= taken;
+    o->blocks--;
+    l->stats.used_bytes -= taken;
+    l->stats.blocks--;
+    (void)wf_arena_free(&l->arena, e->slot);
+    e->state = FREE;
+    e->newer = l->entry_free;
+    l->entry_free = (uint32_t)(e - l->entries);
+}
+
+/* Nobody finds it any more; its memory goes when it is not being sent. */
+static void entry_leave(struct wf_lent *l, struct entry *e)
+{
+    unlink_entry(l, e);
+    wf_table_remove(&l->table, (uint32_t)(e - l->entries));
+    if (e->holds > 0)
+        e->state = LEAVING;
+    else
+        entry_free(l, e);
+}
+
+static void describe(const struct entry *e, struct wf_fabric_event *out)
+{
+    *out = (struct wf_fabric_event){.kind = WF_FABRIC_HERE,
+                                    .quality = e->quality,
+                                    .lent = 1,
+                                    .domain = e->domain,
+                                    .depth = e->depth,
+                                    .bytes = e->bytes};
+    memcpy(out->key, e->key, 32);
+    memcpy(out->parent, e->parent, 32);
+}
+
+static void evict(struct wf_lent *l, struct entry *e)
+{
+    struct wf_fabric_event event;
+    describe(e, &event);
+    event.kind = WF_FABRIC_GONE;
+    entry_leave(l, e);
+    l->stats.evicted++;
+    l->options.gone(l->options.context, &event);
+}
+
+/* ---------------------------------------------------------------------------------- allotments */
+
+static uint64_t due_of(const struct wf_lent *l, const struct owner *o)
+{
+    uint64_t due = o->here ? l->options.bytes / (l->owners_here ? l->owners_here : 1) : 0;
+    return o->limit && o->limit < due ? o->limit : due;
+}
+
+/* What was used longest ago of it, and may go. */
+static struct entry *oldest_of(struct wf_lent *l, struct owner *o)
+{
+    uint32_t at = o->oldest;
+    while (at != WF_LENT_NONE && l->entries[at].state != HERE)
+        at = l->entries[at].newer;
+    return at == WF_LENT_NONE ? NULL : &l->entries[at];
+}
+
+/* Whose block goes for one of `wanting`: who has most beyond its due; itself, if that is it. */
+static struct entry *victim(struct wf_lent *l, uint32_t wanting)
+{
+    const struct owner *self = &l->owners[wanting];
+    struct owner *most = NULL;
+    uint64_t most_beyond = 0;
+    for (uint32_t i = 0; i < l->owners_used; i++) {
+        struct owner *o = &l->owners[i];
+        uint64_t due = due_of(l, o);
+        if (o->blocks == 0 || o->bytes <= due || o->bytes - due <= most_beyond || !oldest_of(l, o))
+            continue;
+        most = o;
+        most_beyond = o->bytes - due;
+    }
+    uint64_t due = due_of(l, self);
+    /* Nobody gives for who has its due already: that is told WEFT_FULL, and lets go itself. */
+    if (!most || most == self || (self->bytes >= due && most->here))
+        return NULL;
+    return oldest_of(l, most);
+}
+
+void wf_lent_owner_here(struct wf_lent *l, uint32_t owner, bool here)
+{
+    struct owner *o = &l->owners[owner];
+    if (o->here == here)
+        return;
+    l->owners_used = l->owners_used > owner ? l->owners_used : owner + 1;
+    o->here = here;
+    l->owners_here = here ? l->owners_here + 1 : l->owners_here - 1;
+}
+
+void wf_lent_limit(struct wf_lent *l, uint32_t owner, uint64_t bytes)
+{
+    struct owner *o = &l->owners[owner];
+    struct entry *e;
+    o->limit = bytes;
+    for (uint32_t i = 0; bytes && o->bytes > bytes && (e = oldest_of(l, o)) && i < GIVES_MAX; i++)
+        evict(l, e);
+}
+
+void wf_lent_owner(const struct wf_lent *l, uint32_t owner, struct wf_lent_owner *out)
+{
+    const struct owner *o = &l->owners[owner];
+    *out = (struct wf_lent_owner){.bytes = o->bytes,
+                                  .due_bytes = due_of(l, o),
+                                  .limit_bytes = o->limit,
+                                  .blocks = o->blocks,
+                                  .here = o->here};
+}
+
+/* -------------------------------------------------------------------------------------- blocks */
+
+static struct entry *entry_take(struct wf_lent *l)
+{
+    uint32_t number = l->entry_free;
+    if (number != WF_LENT_NONE)
+        l->entry_free = l->entries[number].newer;
+    else if (l->entries_used < l->entries_max)
+        number = l->entries_used++;
+    return number == WF_LENT_NONE ? NULL : &l->entries[number];
+}
+
+static uint32_t slot_take(struct wf_lent *l, uint32_t owner, uint64_t bytes)
+{
+    const struct owner *o = &l->owners[owner];
+    uint32_t granules = (uint32_t)((bytes + l->granule - 1) / l->granule);
+    if (o->limit && o->bytes + granules * l->granule > o->limit)
+        return WF_SLOT_NONE;
+    for (uint32_t i = 0; i < GIVES_MAX; i++) {
+        uint32_t slot = wf_arena_alloc(&l->arena, granules);
+        struct entry *gives = slot == WF_SLOT_NONE ? victim(l, owner) : NULL;
+        if (!gives)
+            return slot;
+        evict(l, gives);
+    }
+    return WF_SLOT_NONE;
+}
+
+enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
+                               const struct wf_fabric_event *block, uint32_t part_bytes,
+                               uint32_t *out_entry, void **out_data)
+{
+    if (wf_table_find(&l->table, block->key) != WF_TABLE_NONE)
+        return WEFT_EXISTS;
+    uint64_t bytes = sums_at(block->bytes) + 8ull * parts_of(block->bytes, part_bytes);
+    uint32_t slot = slot_take(l, owner, bytes);
+    struct entry *e = slot == WF_SLOT_NONE ? NULL : entry_take(l);
+    if (!e) {
+        if (slot != WF_SLOT_NONE)
+            (void)wf_arena_free(&l->arena, slot);
+        l->stats.refused++;
+        return WEFT_FULL;
+    }
+    *e = (struct entry){.bytes = block->bytes,
+                        .owner = owner,
+                        .part_bytes = part_bytes,
+                        .depth = block->depth,
+                        .slot = slot,
+                        .state = PLACING,
+                        .domain = block->domain,
+                        .quality = block->quality};
+    memcpy(e->key, block->key, 32);
+    memcpy(e->parent, block->parent, 32);
+    struct owner *o = &l->owners[owner];
+    o->bytes += taken_by(l, e);
+    o->blocks++;
+    l->stats.used_bytes += taken_by(l, e);
+    l->stats.blocks++;
+    link_newest(l, e);
+    wf_table_insert(&l->table, (uint32_t)(e - l->entries));
+    *out_entry = (uint32_t)(e - l->entries);
+    *out_data = data_of(l, e);
+    return WEFT_OK;
+}
+
+void wf_lent_end(struct wf_lent *l, uint32_t entry, const uint64_t *sums)
+{
+    struct entry *e = &l->entries[entry];
+    assert(e->state == PLACING);
+    if (!sums) {
+        entry_leave(l, e);
+        return;
+    }
+    memcpy(data_of(l, e) + sums_at(e->bytes), sums, 8ull * parts_of(e->bytes, e->part_bytes));
+    e->state = HERE;
+    l->stats.puts++;
+}
+
+uint32_t wf_lent_hold(struct wf_lent *l, uint32_t domain, const uint8_t key[32],
+                      struct wf_lent_block *out)
+{
+    uint32_t number = wf_table_find(&l->table, key);
+    struct entry *e = number == WF_TABLE_NONE ? NULL : &l->entries[number];
+    if (!e || e->state != HERE || e->domain != domain)
+        return WF_LENT_NONE;
+    e->holds++;
+    unlink_entry(l, e);
+    link_newest(l, e);
+    uint8_t *data = data_of(l, e);
+    *out = (struct wf_lent_block){.data = data,
+                                  .sums = (const uint64_t *)(void *)(data + sums_at(e->bytes)),
+                                  .bytes = e->bytes,
+                                  .part_bytes = e->part_bytes,
+                                  .domain = e->domain};
+    return number;
+}
+
+void wf_lent_let_go(struct wf_lent *l, uint32_t entry)
+{
+    struct entry *e = &l->entries[entry];
+    assert(e->holds > 0);
+    if (--e->holds == 0 && e->state == LEAVING)
+        entry_free(l, e);
+}
+
+bool wf_lent_drop(struct wf_lent *l, uint32_t owner, const uint8_t key[32])
+{
+    uint32_t number = wf_table_find(&l->table, key);
+    if (number == WF_TABLE_NONE || l->entries[number].owner != owner ||
+        l->entries[number].state != HERE)
+        return false;
+    struct wf_fabric_event event;
+    describe(&l->entries[number], &event);
+    event.kind = WF_FABRIC_GONE;
+    entry_leave(l, &l->entries[number]);
+    l->options.gone(l->options.context, &event);
+    return true;
+}
+
+bool wf_lent_each(const struct wf_lent *l, uint32_t domain, uint64_t *cursor, uint32_t looks,
+                  void (*found)(void *to, const struct wf_fabric_event *block), void *to)
+{
+    uint64_t end = *cursor + looks;
+    end = end < l->entries_used ? end : l->entries_used;
+    for (; *cursor < end; (*cursor)++) {
+        const struct entry *e = &l->entries[*cursor];
+        struct wf_fabric_event event;
+        if (e->state != HERE || e->domain != domain)
+            continue;
+        describe(e, &event);
+        found(to, &event);
+    }
+    return *cursor < l->entries_used;
+}
+
+void wf_lent_stats(const struct wf_lent *l, struct wf_lent_stats *out)
+{
+    *out = l->stats;
+    out->bytes = l->options.bytes;
+}
+
+/* ------------------------------------------------------------------------------- create, destroy */
+
+static enum weft_status memory_make(struct wf_lent *l)
+{
+    uint64_t bytes = l->options.bytes;
+    l->granule = GRANULE_LEAST;
+    while (bytes / l->granule > GRANULES_MAX)
+        l->granule *= 2;
+    uint64_t entries = bytes / BLOCK_LEAST + 1024;
+    l->entries_max = entries < (1u << 30) ? (uint32_t)entries : 1u << 30;
+    l->entry_free = WF_LENT_NONE;
+    l->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (l->memory == MAP_FAILED) {
+        l->memory = NULL;
+        return wf_fail(WEFT_E_NO_MEMORY,
+                       "%llu bytes to be lent to other nodes cannot be mapped: %s",
+                       (unsigned long long)bytes, strerror(errno));
+    }
+    wf_advise_huge(l->memory, bytes);
+    l->slots = wf_reserve((uint64_t)l->entries_max * 2 * sizeof *l->slots, "memory that is lent",
+                          LESS);
+    l->entries = wf_reserve((uint64_t)l->entries_max * sizeof *l->entries, "memory that is lent",
+                            LESS);
+    return l->slots && l->entries ? WEFT_OK : WEFT_E_NO_MEMORY;
+}
+
+enum weft_status wf_lent_create(const struct wf_lent_options *options, struct wf_lent **out)
+{
+    struct wf_lent *l = wf_calloc(1, sizeof *l, "memory that is lent");
+    if (!l)
+        return WEFT_E_NO_MEMORY;
+    l->options = *options;
+    for (uint32_t i = 0; i < WF_LENT_OWNERS_MAX; i++)
+        l->owners[i].newest = l->owners[i].oldest = WF_LENT_NONE;
+    enum weft_status status = memory_make(l);
+    uint32_t first;
+    uint32_t granules = (uint32_t)(options->bytes / (l->granule ? l->granule : 1));
+    if (status == WEFT_OK)
+        status = wf_arena_init(&l->arena, l->slots, 2 * l->entries_max, granules);
+    l->arena_made = status == WEFT_OK;
+    if (status == WEFT_OK)
+        (void)wf_arena_back(&l->arena, granules, granules, &first);
+    const struct wf_table_items items = {.first = l->entries,
+                                         .max = l->entries_max,
+                                         .bytes = sizeof *l->entries,
+                                         .key_offset = offsetof(struct entry, key),
+                                         .next_offset = offsetof(struct entry, table_next)};
+    if (status == WEFT_OK)
+        status = wf_table_init(&l->table, &items, options->seed);
+    l->table_made = status == WEFT_OK;
+    if (status != WEFT_OK) {
+        wf_lent_destroy(l);
+        return status;
+    }
+    *out = l;
+    return WEFT_OK;
+}
+
+void wf_lent_destroy(struct wf_lent *l)
+{
+    if (!l)
+        return;
+    if (l->table_made)
+        wf_table_fini(&l->table);
+    if (l->arena_made)
+        wf_arena_fini(&l->arena);
+    if (l->memory)
+        munmap(l->memory, l->options.bytes);
+    wf_unreserve(l->slots, (uint64_t)l->entries_max * 2 * sizeof *l->slots);
+    wf_unreserve(l->entries, (uint64_t)l->entries_max * sizeof *l->entries);
+    free(l);
+}
+
+void wf_lent_verify(const struct wf_lent *l)
+{
+    uint64_t used = 0, blocks = 0, linked = 0;
+    for (uint32_t i = 0; i < l->entries_used; i++) {
+        const struct entry *e = &l->entries[i];
+        if (e->state == FREE)
+            continue;
+        used += taken_by(l, e);
+        blocks++;
+        linked += e->state != LEAVING;
+        assert(e->state == LEAVING || wf_table_find(&l->table, e->key) == i);
+        assert(e->state != LEAVING || e->holds > 0);
+    }
+    for (uint32_t i = 0; i < WF_LENT_OWNERS_MAX; i++) {
+        uint32_t before = WF_LENT_NONE;
+        for (uint32_t at = l->owners[i].newest; at != WF_LENT_NONE; at = l->entries[at].older) {
+            assert(l->entries[at].owner == i && l->entries[at].newer == before);
+            before = at;
+            linked--;
+        }
+        assert(l->owners[i].oldest == before);
+    }
+    assert(linked == 0 && used == l->stats.used_bytes && blocks == l->stats.blocks);
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Memory that this node lends to others: their blocks, which they put here and anyone may read.
+ *
+ * The memory is cut into ranges (shm/arena.h), one a block, with the sums of its parts behind the
+ * payload, so that what is sent is what was put and the processor of a node that only has memory
+ * has nothing to compute.
+ *
+ * Each node that puts has an *allotment*: what it is due when there is not enough for all, in equal
+ * parts unless an operator said otherwise.  Who needs room and has less than it is due gets it from
+ * who has most beyond; what goes is what was used longest ago.  Blocks of a node that has gone stay
+ * readable, and go before any other.  A block that is being sent stays until it has been.
+ *
+ * One thread.  Nothing here outlives the node.
+ */
+#ifndef WF_FABRIC_LENT_H
+#define WF_FABRIC_LENT_H
+
+#include "fabric/wire.h"
+
+#define WF_LENT_OWNERS_MAX 4096u
+#define WF_LENT_NONE UINT32_MAX
+
+struct wf_lent;
+
+struct wf_lent_options {
+    uint64_t bytes; /* of memory, in all */
+    uint64_t seed;
+    /* A block went, though nobody asked for that. */
+    void (*gone)(void *context, const struct wf_fabric_event *block);
+    void *context;
+};
+
+struct wf_lent_block {
+    const uint8_t *data;
+    const uint64_t *sums;
+    uint64_t bytes;
+    uint32_t part_bytes, domain;
+};
+
+struct wf_lent_owner {
+    uint64_t bytes, due_bytes, limit_bytes; /* limit: 0: none was set */
+    uint64_t blocks;
+    bool here;
+};
+
+struct wf_lent_stats {
+    uint64_t bytes, used_bytes, blocks, puts, refused, evicted;
+};
+
+enum weft_status wf_lent_create(const struct wf_lent_options *options, struct wf_lent **out);
+void wf_lent_destroy(struct wf_lent *lent);
+
+/* Owner `owner` (a number below WF_LENT_OWNERS_MAX) is here, or has gone. */
+void wf_lent_owner_here(struct wf_lent *lent, uint32_t owner, bool here);
+/* Never more than that for it; 0: whatever it is due. */
+void wf_lent_limit(struct wf_lent *lent, uint32_t owner, uint64_t bytes);
+void wf_lent_owner(const struct wf_lent *lent, uint32_t owner, struct wf_lent_owner *out);
+
+/* Room for a block.  WEFT_OK: its payload is to be written to *out_data, and wf_lent_end() follows.
+ * WEFT_EXISTS; WEFT_FULL. */
+enum weft_status wf_lent_begin(struct wf_lent *lent, uint32_t owner,
+                               const struct wf_fabric_event *block, uint32_t part_bytes,
+                               uint32_t *out_entry, void **out_data);
+/* It is there, with the sums of its parts; or it is not to be (NULL). */
+void wf_lent_end(struct wf_lent *lent, uint32_t entry, const uint64_t *sums);
+
+/* WF_LENT_NONE, or a block that stays until wf_lent_let_go(). */
+uint32_t wf_lent_hold(struct wf_lent *lent, uint32_t domain, const uint8_t key[32],
+                      struct wf_lent_block *out);
+void wf_lent_let_go(struct wf_lent *lent, uint32_t entry);
+
+/* Its owner wants it no more.  False: it has none such there. */
+bool wf_lent_drop(struct wf_lent *lent, uint32_t owner, const uint8_t key[32]);
+
+/* All blocks of a domain from *cursor on, which is 0 at first; looks at `looks` entries at most.
+ * False: that was the end. */
+bool wf_lent_each(const struct wf_lent *lent, uint32_t domain, uint64_t *cursor, uint32_t looks,
+                  void (*found)(void *to, const struct wf_fabric_event *block), void *to);
+
+void wf_lent_stats(const struct wf_lent *lent, struct wf_lent_stats *out);
+/* Asserts every invariant; for tests. */
+void wf_lent_verify(const struct wf_lent *lent);
+
+#endif

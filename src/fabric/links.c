@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A link to each other node: made, proved, and made anew.
+ *
+ * Of two nodes the one whose name comes first begins the link; the other waits for a while before
+ * it tries, for where only one way is open.  When both did, that of the first name stays.  Who says
+ * the name that a joined link has already, over a link begun by the same side, is the same node
+ * after a restart, and the older link goes.
+ *
+ * In a cluster with a registry nobody is believed whom it does not have, under the epoch that it
+ * has (wf_peer_believed): the link may be there before the registry's word is, or after.
+ */
+#include <openssl/crypto.h>
+#include <openssl/hmac.h>
+#include <openssl/rand.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "fabric/inner.h"
+#include "sys/memory.h"
+
+#define PROOF_TAG "weft fabric domain 1"
+#define AGAIN_NS_FIRST 100000000u
+#define AGAIN_NS_MAX 5000000000u
+#define OTHER_WAITS_NS 3000000000u /* the node whose name comes later, before it begins a link */
+#define PING_NS 1000000000u
+
+/* ---------------------------------------------------------------------------------------- notes */
+
+static void note_sent(struct wf_net_message *message, enum weft_status status)
+{
+    struct wf_note *note = (struct wf_note *)message;
+    struct wf_fabric *f = note->fabric;
+    (void)status; /* what was not sent is lost with its link */
+    if (note->large && note->link)
+        note->link->large_notes--;
+    struct wf_note **pool = note->large ? &f->large : &f->small;
+    note->next = *pool;
+    *pool = note;
+}
+
+bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric *f = link->fabric;
+    bool large = bytes > WF_NOTE_SMALL;
+    struct wf_note **pool = large ? &f->large : &f->small, *note = *pool;
+    if (!note || link->closing || bytes > WF_NOTE_LARGE)
+        return false;
+    *pool = note->next;
+    memcpy(note->header, header, bytes);
+    note->link = link;
+    note->message =
+        (struct wf_net_message){.header = note->header, .header_bytes = bytes, .sent = note_sent};
+    link->large_notes += large;
+    if (f->net_ops->send(link->net, &note->message) == WEFT_OK)
+        return true;
+    note_sent(&note->message, WEFT_E_NODE);
+    return false;
+}
+
+bool wf_link_can_say(const struct wf_link *link)
+{
+    return !link->closing && link->fabric->large && link->large_notes < WF_LINK_EVENTS_MAX;
+}
+
+/* ---------------------------------------------------------------------------------------- nodes */
+
+static struct wf_peer_node *peer_find(struct wf_fabric *f, const char *name)
+{
+    for (uint32_t i = 0; i < f->peer_count; i++)
+        if (f->peers[i].used && strcmp(f->peers[i].name, name) == 0)
+            return &f->peers[i];
+    return NULL;
+}
+
+static struct wf_peer_node *peer_make(struct wf_fabric *f, const char *name)
+{
+    struct wf_peer_node *peer = peer_find(f, name);
+    if (peer)
+        return peer;
+    uint32_t i = 0;
+    while (i < f->peer_count && f->peers[i].used)
+        i++;
+    if (i == WF_FABRIC_PEERS_MAX)
+        return NULL;
+    if (i == f->peer_count)
+        f->peer_count++;
+    peer = &f->peers[i];
+    memset(peer, 0, sizeof *peer);
+    snprintf(peer->name, sizeof peer->name, "%s", name);
+    peer->used = true;
+    peer->number = i;
+    peer->place = WF_PLACE_NONE;
+    peer->answered = -1;
+    return peer;
+}
+
+static void peer_settle(struct wf_fabric *f, struct wf_peer_node *peer)
+{
+    if (peer->registered || peer->link || peer->dialled)
+        return;
+    wf_stream_forget(f, peer);
+    wf_fetches_lost(f, peer);
+    peer->used = false;
+}
+
+bool wf_peer_believed(const struct wf_fabric *f, const struct wf_peer_node *peer)
+{
+    if (!peer->link || peer->link->closing)
+        return false;
+    return !f->strict || (peer->registered && peer->epoch == peer->link->epoch);
+}
+
+struct wf_link *wf_peer_link(struct wf_fabric *f, uint32_t number, uint32_t domain)
+{
+    struct wf_peer_node *peer = number < f->peer_count ? &f->peers[number] : NULL;
+    if (!peer || !peer->used || !wf_peer_believed(f, peer))
+        return NULL;
+    return peer->link->theirs_of[domain] != UINT32_MAX ? peer->link : NULL;
+}
+
+/* One of its addresses that is of this node's kind of net. */
+static void address_choose(const struct wf_fabric *f, const char *addresses, char *out)
+{
+    out[0] = 0;
+    while (*addresses) {
+        size_t length = strcspn(addresses, " ,");
+        char one[WF_NET_ADDRESS_MAX];
+        if (length > 0 && length < sizeof one) {
+            memcpy(one, addresses, length);
+            one[length] = 0;
+            if (wf_net_by_address(one) == f->net_ops) {
+                memcpy(out, one, length + 1);
+                return;
+            }
+        }
+        addresses += length + (addresses[length] != 0);
+    }
+}
+
+void wf_peer_joined(void *fabric, const struct wf_member *member)
+{
+    struct wf_fabric *f = fabric;
+    if (strcmp(member->name, f->name) == 0)
+        return;
+    struct wf_peer_node *peer = peer_make(f, member->name);
+    if (!peer) {
+        wf_warn("fabric", "%s is left alone: there are %u other nodes already", member->name,
+                WF_FABRIC_PEERS_MAX);
+        return;
+    }
+    bool fresh = !peer->registered || peer->epoch != member->epoch;
+    peer->registered = true;
+    if (f->strict)
+        peer->epoch = member->epoch;
+    address_choose(f, member->addresses, peer->address);
+    if (!peer->address[0])
+        snprintf(peer->why, sizeof peer->why,
+                 "it listens at no address that this node can use: %.100s",
+                 member->addresses[0] ? member->addresses : "none");
+    if (fresh) {
+        peer->since_ns = wf_fabric_now(f);
+        peer->again_ns = 0;
+        peer->failures = 0;
+    }
+    if (peer->link && !wf_peer_believed(f, peer))
+        wf_stream_forget(f, peer);
+}
+
+void wf_peer_left(void *fabric, const struct wf_member *member)
+{
+    struct wf_fabric *f = fabric;
+    struct wf_peer_node *peer = peer_find(f, member->name);
+    if (!peer)
+        return;
+    peer->registered = false;
+    wf_stream_forget(f, peer);
+    if (f->options.host.peer)
+        f->options.host.peer(f->options.host.context, peer->name, false, "its lease is over");
+    if (peer->link)
+        wf_link_close(peer->link, "%s is no member any more", peer->name);
+    peer_settle(f, peer);
+}
+
+/* ---------------------------------------------------------------------------------------- links */
+
+static struct wf_link *link_make(struct wf_fabric *f, struct wf_net_link *net)
+{
+    struct wf_link *link = f->link_count < WF_LINKS_MAX ? wf_calloc(1, sizeof *link, "a link")
+                                                        : NULL;
+    if (!link)
+        return NULL;
+    link->fabric = f;
+    link->net = net;
+    for (uint32_t i = 0; i < WF_FABRIC_DOMAINS_MAX; i++)
+        link->theirs_of[i] = link->ours_of[i] = UINT32_MAX;
+    if (RAND_bytes(link->nonce, sizeof link->nonce) != 1) {
+        free(link);
+        return NULL;
+    }
+    link->next = f->links;
+    f->links = link;
+    f->link_count++;
+    return link;
+}
+
+static void link_free(struct wf_link *link)
+{
+    struct wf_fabric *f = link->fabric;
+    struct wf_link **at = &f->links;
+    while (*at != link)
+        at = &(*at)->next;
+    *at = link->next;
+    f->link_count--;
+    free(link);
+}
+
+void wf_link_close(struct wf_link *link, const char *format, ...)
+{
+    char why[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(why, sizeof why, format, arguments);
+    va_end(arguments);
+    if (link->closing)
+        return;
+    struct wf_peer_node *told = link->peer ? link->peer : link->dialled_by;
+    if (told)
+        snprintf(told->why, sizeof told->why, "%s", why);
+    wf_debug("fabric", "link to %s ends: %s", link->peer ? link->peer->name : "a stranger", why);
+    link->closing = true;
+    link->fabric->net_ops->close(link->net);
+}
+
+static bool say_ident(struct wf_link *link)
+{
+    struct wf_fabric *f = link->fabric;
+    struct wf_fabric_ident ident = {
+        .head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_IDENT},
+        .version = WF_FABRIC_VERSION,
+        .epoch = f->standing.epoch,
+    };
+    memcpy(ident.nonce, link->nonce, sizeof ident.nonce);
+    memcpy(ident.name, f->name, strlen(f->name));
+    return wf_link_say(link, &ident, sizeof ident);
+}
+
+bool wf_link_up(void *fabric, struct wf_net_link *net, const void *hello, uint32_t bytes,
+                const char *name)
+{
+    struct wf_fabric *f = fabric;
+    struct wf_link *link = f->net_ops->user(net);
+    (void)hello, (void)bytes;
+    if (!link) {
+        link = link_make(f, net);
+        if (!link)
+            return false;
+        f->net_ops->set_user(net, link);
+    }
+    snprintf(link->certified, sizeof link->certified, "%s", name ? name : "");
+    link->state = WF_LINK_UP;
+    if (!say_ident(link))
+        wf_link_close(link, "there is no room to say who this is");
+    return true;
+}
+
+void wf_link_down(void *fabric, struct wf_net_link *net, enum weft_status status,
+                  const char *sentence)
+{
+    struct wf_fabric *f = fabric;
+    struct wf_link *link = f->net_ops->user(net);
+    (void)status;
+    if (!link)
+        return;
+    struct wf_peer_node *peer = link->peer, *by = link->dialled_by;
+    f->net_ops->set_user(net, NULL);
+    uint64_t now_ns = wf_fabric_now(f);
+    if (by) {
+        uint64_t wait_ns = (uint64_t)AGAIN_NS_FIRST << (by->failures < 6 ? by->failures : 6);
+        by->dialled = NULL;
+        by->failures++;
+        by->again_ns = now_ns + (wait_ns < AGAIN_NS_MAX ? wait_ns : AGAIN_NS_MAX);
+        if (!link->closing)
+            snprintf(by->why, sizeof by->why, "%s", sentence);
+    }
+    if (peer && peer->link == link) {
+        peer->link = NULL;
+        if (!link->closing)
+            snprintf(peer->why, sizeof peer->why, "%s", sentence);
+        wf_info("fabric", "no link to %s: %s", peer->name, peer->why);
+        if (f->options.host.peer)
+            f->options.host.peer(f->options.host.context, peer->name, false, peer->why);
+        wf_stream_forget(f, peer);
+        wf_fetches_lost(f, peer);
+        wf_puts_lost(f, peer);
+    }
+    link_free(link);
+    if (by)
+        peer_settle(f, by);
+    if (peer && peer != by)
+        peer_settle(f, peer);
+}
+
+void wf_links_say_again(struct wf_fabric *f)
+{
+    for (struct wf_link *link = f->links; link; link = link->next) {
+        if (link->state == WF_LINK_CONNECTING || link->closing)
+            continue;
+        if (!say_ident(link))
+            wf_link_close(link, "there is no room to say who this is");
+        else if (link->state == WF_LINK_JOINED)
+            wf_stream_begin(link);
+    }
+}
+
+/* ------------------------------------------------------------------------- who is on the other side */
+
+static void proof_make(const struct wf_fabric_domain *domain, const uint8_t from[32],
+                       const uint8_t to[32], uint8_t out[32])
+{
+    uint8_t text[sizeof PROOF_TAG - 1 + 64];
+    unsigned bytes = 32;
+    memcpy(text, PROOF_TAG, sizeof PROOF_TAG - 1);
+    memcpy(text + sizeof PROOF_TAG - 1, from, 32);
+    memcpy(text + sizeof PROOF_TAG - 1 + 32, to, 32);
+    HMAC(EVP_sha256(), domain->secret, (int)domain->secret_bytes, text, sizeof text, out, &bytes);
+}
+
+static bool say_join(struct wf_link *link)
+{
+    struct wf_fabric *f = link->fabric;
+    union {
+        struct wf_fabric_join join;
+        uint8_t bytes[sizeof(struct wf_fabric_join) + WF_FABRIC_DOMAINS_MAX * 32];
+    } m = {.join = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_JOIN},
+                    .count = f->domain_count}};
+    for (uint32_t i = 0; i < f->domain_count; i++)
+        proof_make(&f->domains[i], link->nonce, link->their_nonce, m.join.proof[i]);
+    return wf_link_say(link, &m, (uint32_t)sizeof m.join + f->domain_count * 32);
+}
+
+/* Both began a link, or it is here again before its end was noticed. */
+static bool is_better(const struct wf_link *link, const struct wf_link *than)
+{
+    const struct wf_fabric *f = link->fabric;
+    if (link->ours == than->ours)
+        return true;
+    return link->ours == (strcmp(f->name, link->peer->name) < 0);
+}
+
+bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_ident *ident = header;
+    if (bytes != sizeof *ident || link->state == WF_LINK_CONNECTING ||
+        memchr(ident->name, 0, sizeof ident->name) == NULL || !ident->name[0])
+        return false;
+    if (ident->version != WF_FABRIC_VERSION) {
+        wf_link_close(link, "%s speaks version %u of the fabric, this node %u; run one release",
+                      ident->name, ident->version, WF_FABRIC_VERSION);
+        return true;
+    }
+    if (link->certified[0] && strcmp(link->certified, ident->name) != 0) {
+        wf_link_close(link, "who calls itself %s has the certificate of %s", ident->name,
+                      link->certified);
+        return true;
+    }
+    if (link->state != WF_LINK_UP) { /* once more: another epoch */
+        if (strcmp(ident->name, link->peer->name) != 0 ||
+            memcmp(ident->nonce, link->their_nonce, 32) != 0)
+            return false;
+        if (ident->epoch != link->epoch)
+            wf_stream_forget(f, link->peer);
+        link->epoch = ident->epoch;
+        link->complete = false;
+        if (!f->strict)
+            link->peer->epoch = ident->epoch;
+        return true;
+    }
+    if (strcmp(ident->name, f->name) == 0) {
+        wf_link_close(link,
+                      "the node there is called %s, as this one is; if it is another, give it "
+                      "a fabric.name of its own",
+                      ident->name);
+        return true;
+    }
+    link->peer = peer_make(f, ident->name);
+    if (!link->peer) {
+        wf_link_close(link, "there are %u other nodes already", WF_FABRIC_PEERS_MAX);
+        return true;
+    }
+    if (link->dialled_by)
+        link->dialled_by->answered = (int32_t)link->peer->number;
+    link->epoch = ident->epoch;
+    memcpy(link->their_nonce, ident->nonce, 32);
+    link->state = WF_LINK_KNOWN;
+    if (!say_join(link))
+        wf_link_close(link, "there is no room to say what this node has");
+    return true;
+}
+
+bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_join *join = header;
+    uint8_t proof[32];
+    if (bytes < sizeof *join || link->state != WF_LINK_KNOWN ||
+        join->count > WF_FABRIC_DOMAINS_MAX || bytes != sizeof *join + join->count * 32)
+        return false;
+    struct wf_peer_node *peer = link->peer;
+    if (peer->link && !is_better(link, peer->link)) {
+        wf_link_close(link, "there is another link to %s already", peer->name);
+        return true;
+    }
+    for (uint32_t d = 0; d < f->domain_count; d++) {
+        proof_make(&f->domains[d], link->their_nonce, link->nonce, proof);
+        for (uint32_t i = 0; i < join->count; i++)
+            if (link->ours_of[i] == UINT32_MAX && CRYPTO_memcmp(proof, join->proof[i], 32) == 0) {
+                link->theirs_of[d] = i;
+                link->ours_of[i] = d;
+                link->shared++;
+                break;
+            }
+    }
+    struct wf_link *older = peer->link;
+    peer->link = link;
+    link->state = WF_LINK_JOINED;
+    if (!f->strict)
+        peer->epoch = link->epoch;
+    peer->failures = 0;
+    peer->why[0] = 0;
+    if (link->dialled_by)
+        link->dialled_by->failures = 0;
+    if (older) {
+        wf_stream_forget(f, peer);
+        wf_fetches_lost(f, peer);
+        wf_puts_lost(f, peer);
+        wf_link_close(older, "there is a newer link to %s", peer->name);
+    }
+    wf_info("fabric", "%s is there, at %s; %u domain%s in common", peer->name,
+            f->net_ops->peer(link->net), link->shared, link->shared == 1 ? "" : "s");
+    if (f->options.host.peer)
+        f->options.host.peer(f->options.host.context, peer->name, true, "");
+    wf_stream_begin(link);
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------ as time goes */
+
+static void dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_ns)
+{
+    struct wf_link *link = link_make(f, NULL);
+    if (!link)
+        return;
+    link->ours = true;
+    link->dialled_by = peer;
+    enum weft_status status = f->net_ops->connect(f->net, peer->address, link, &link->net);
+    if (status != WEFT_OK) {
+        snprintf(peer->why, sizeof peer->why, "%s", wf_last_error());
+        peer->again_ns = now_ns + AGAIN_NS_MAX;
+        link_free(link);
+        return;
+    }
+    peer->dialled = link;
+}
+
+static bool is_wanted(const struct wf_fabric *f, const struct wf_peer_node *peer, uint64_t now_ns)
+{
+    if (!peer->used || !peer->registered || !peer->address[0] || peer->link || peer->dialled ||
+        now_ns < peer->again_ns)
+        return false;
+    if (!f->strict)
+        return peer->answered < 0 || !f->peers[peer->answered].link;
+    return strcmp(f->name, peer->name) < 0 || now_ns - peer->since_ns > OTHER_WAITS_NS;
+}
+
+static void ask(struct wf_link *link, uint64_t now_ns)
+{
+    struct wf_fabric_ping ping = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PING},
+                                  .sent_ns = now_ns};
+    link->ping_ns = now_ns;
+    (void)wf_link_say(link, &ping, sizeof ping);
+}
+
+void wf_links_tick(struct wf_fabric *f, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < f->peer_count; i++)
+        if (is_wanted(f, &f->peers[i], now_ns))
+            dial(f, &f->peers[i], now_ns);
+    for (struct wf_link *link = f->links; link; link = link->next) {
+        if (link->state != WF_LINK_JOINED || link->closing)
+            continue;
+        if (now_ns - link->ping_ns >= PING_NS)
+            ask(link, now_ns);
+        if (link->missed && !link->asked_again && wf_peer_believed(f, link->peer)) {
+            struct wf_fabric_head again = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_AGAIN};
+            link->asked_again = wf_link_say(link, &again, sizeof again);
+            link->missed = false;
+        }
+    }
+}

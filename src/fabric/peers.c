@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fabric/peers.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "sys/clock.h"
+#include "sys/memory.h"
+#include "tier/check.h"
+#include "tier/queue.h"
+
+#define NEWS_MAX 65536u /* that the tier has not been asked for yet; a power of two */
+#define NEWS_STEP 4096u /* in one news() */
+
+struct item {
+    struct wf_fabric_fetch fetch; /* first */
+    struct wf_tier_request *request;
+    struct tier *tier;
+    struct item *next;
+};
+
+struct wf_peers {
+    uint8_t tags[WF_FABRIC_DOMAINS_MAX][32];
+    uint32_t domain_count;
+    uint32_t (*part_bytes)(uint64_t block_bytes);
+    pthread_mutex_t lock;
+    pthread_cond_t idle;
+    struct wf_fabric *fabric;
+    uint32_t fetching;
+    struct wf_fabric_event *news;
+    uint64_t news_first, news_end;
+    bool refused; /* some news found no room */
+};
+
+struct tier {
+    struct wf_peers *peers;
+    char *name;
+    uint32_t queue_depth;
+    int event;
+    struct item *items, *free; /* the driving thread's */
+    struct wf_tier_stats stats;
+    pthread_mutex_t lock;
+    struct wf_tier_queue done; /* under lock */
+    uint32_t out;              /* with the fabric; under lock */
+};
+
+static struct tier *of(const struct wf_tier *tier)
+{
+    return (struct tier *)(uintptr_t)tier;
+}
+
+/* ------------------------------------------------------------------------------------ the crossing */
+
+enum weft_status wf_peers_create(const uint8_t (*tags)[32], uint32_t domain_count,
+                                 uint32_t (*part_bytes)(uint64_t block_bytes),
+                                 struct wf_peers **out)
+{
+    struct wf_peers *p = wf_calloc(1, sizeof *p, "what other nodes have");
+    if (!p)
+        return WEFT_E_NO_MEMORY;
+    p->news = wf_calloc(NEWS_MAX, sizeof *p->news, "what other nodes have");
+    if (!p->news) {
+        free(p);
+        return WEFT_E_NO_MEMORY;
+    }
+    memcpy(p->tags, tags, domain_count * sizeof p->tags[0]);
+    p->domain_count = domain_count;
+    p->part_bytes = part_bytes;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->idle, NULL);
+    *out = p;
+    return WEFT_OK;
+}
+
+void wf_peers_destroy(struct wf_peers *p)
+{
+    if (!p)
+        return;
+    pthread_mutex_destroy(&p->lock);
+    pthread_cond_destroy(&p->idle);
+    free(p->news);
+    free(p);
+}
+
+void wf_peers_attach(struct wf_peers *p, struct wf_fabric *fabric)
+{
+    pthread_mutex_lock(&p->lock);
+    p->fabric = fabric;
+    while (!fabric && p->fetching)
+        pthread_cond_wait(&p->idle, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+}
+
+bool wf_peers_news(void *peers, const struct wf_fabric_event *block)
+{
+    struct wf_peers *p = peers;
+    pthread_mutex_lock(&p->lock);
+    bool room = p->news_end - p->news_first < NEWS_MAX;
+    if (room)
+        p->news[p->news_end++ % NEWS_MAX] = *block;
+    else
+        p->refused = true;
+    pthread_mutex_unlock(&p->lock);
+    return room;
+}
+
+static enum weft_status
+tier_news(struct wf_tier *tier,
+          void (*told)(void *context, const struct wf_tier_block *block, bool there), void *context)
+{
+    struct wf_peers *p = of(tier)->peers;
+    bool more = true;
+    for (uint32_t i = 0; i < NEWS_STEP && more; i++) {
+        struct wf_fabric_event event;
+        pthread_mutex_lock(&p->lock);
+        more = p->news_first < p->news_end;
+        if (more)
+            event = p->news[p->news_first++ % NEWS_MAX];
+        if (!more && p->refused && p->fabric) {
+            p->refused = false;
+            wf_fabric_room_again(p->fabric);
+        }
+        pthread_mutex_unlock(&p->lock);
+        if (!more || event.domain >= p->domain_count)
+            continue;
+        struct wf_tier_block block = {.depth = event.depth,
+                                      .bytes = event.bytes,
+                                      .part_bytes = p->part_bytes(event.bytes),
+                                      .plain_quality = event.quality};
+        memcpy(block.key, event.key, 32);
+        memcpy(block.parent, event.parent, 32);
+        memcpy(block.format, p->tags[event.domain], 32);
+        told(context, &block, event.kind == WF_FABRIC_HERE);
+    }
+    return more ? WEFT_PENDING : WEFT_OK;
+}
+
+/* --------------------------------------------------------------------------------------- reads */
+
+static void finish(struct tier *t, struct wf_tier_request *request, enum weft_status status,
+                   uint64_t bytes)
+{
+    request->status = status;
+    request->bytes = bytes;
+    pthread_mutex_lock(&t->lock);
+    wf_tier_queue_add(&t->done, request);
+    pthread_mutex_unlock(&t->lock);
+    (void)eventfd_write(t->event, 1);
+}
+
+/* On the fabric's thread. */
+static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
+{
+    struct item *item = (struct item *)fetch;
+    struct tier *t = item->tier;
+    struct wf_peers *p = t->peers;
+    finish(t, item->request, status, fetch->moved);
+    pthread_mutex_lock(&t->lock);
+    t->out--;
+    pthread_mutex_unlock(&t->lock);
+    pthread_mutex_lock(&p->lock);
+    if (--p->fetching == 0)
+        pthread_cond_broadcast(&p->idle);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static uint32_t domain_of(const struct wf_peers *p, const uint8_t tag[32])
+{
+    uint32_t d = 0;
+    while (d < p->domain_count && memcmp(p->tags[d], tag, 32) != 0)
+        d++;
+    return d;
+}
+
+static enum weft_status check(const struct tier *t, const struct wf_tier_request *r)
+{
+    enum weft_status status = wf_tier_check_request(r, r->op == WF_TIER_READ ? &r->block : NULL);
+    if (status != WEFT_OK)
+        return status;
+    if (r->op == WF_TIER_WRITE)
+        return wf_fail(WEFT_E_INVALID,
+                       "tier %s: it is what other nodes have, and cannot be written", t->name);
+    if (r->op == WF_TIER_FLUSH)
+        return wf_fail(WEFT_E_INVALID, "tier %s: it is memory, and nothing in it is durable",
+                       t->name);
+    return WEFT_OK;
+}
+
+static enum weft_status tier_submit(struct wf_tier *tier, struct wf_tier_request *r)
+{
+    struct tier *t = of(tier);
+    struct wf_peers *p = t->peers;
+    struct item *item = t->free;
+    if (!item)
+        return WEFT_PENDING;
+    if (r->op == WF_TIER_READ && (r->block.bytes == 0 || r->block.part_bytes == 0))
+        return WEFT_MISS; /* of a size that nobody told of */
+    enum weft_status status = check(t, r);
+    uint32_t domain = domain_of(p, r->block.format);
+    if (status != WEFT_OK || domain == p->domain_count)
+        return status != WEFT_OK ? status : WEFT_MISS;
+    r->lost = (uint32_t)r->block.plain_quality;
+    item->request = r;
+    item->fetch = (struct wf_fabric_fetch){.domain = domain,
+                                           .bytes = r->block.bytes,
+                                           .part_bytes = r->block.part_bytes,
+                                           .first_part = r->first_part,
+                                           .part_count = r->part_count,
+                                           .data = r->data,
+                                           .done = fetched};
+    memcpy(item->fetch.key, r->block.key, 32);
+    pthread_mutex_lock(&p->lock);
+    struct wf_fabric *fabric = p->fabric;
+    p->fetching += fabric != NULL;
+    if (fabric) {
+        pthread_mutex_lock(&t->lock);
+        t->out++;
+        pthread_mutex_unlock(&t->lock);
+        wf_fabric_fetch(fabric, &item->fetch);
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (!fabric)
+        return WEFT_MISS;
+    t->free = item->next;
+    memcpy(r->private, &item, sizeof(struct item *));
+    t->stats.in_flight++;
+    return WEFT_OK;
+}
+
+static struct item *item_of(const struct wf_tier_request *r)
+{
+    struct item *item;
+    memcpy(&item, r->private, sizeof(struct item *));
+    return item;
+}
+
+static struct wf_tier_request *take_done(struct tier *t)
+{
+    pthread_mutex_lock(&t->lock);
+    struct wf_tier_request *r = wf_tier_queue_take(&t->done);
+    pthread_mutex_unlock(&t->lock);
+    return r;
+}
+
+static uint32_t tier_reap(struct wf_tier *tier, struct wf_tier_request **out, uint32_t max,
+                          uint32_t timeout_ms)
+{
+    struct tier *t = of(tier);
+    struct wf_tier_request *r;
+    eventfd_t ignored;
+    uint32_t count = 0;
+    if (timeout_ms && t->stats.in_flight)
+        (void)poll(&(struct pollfd){.fd = t->event, .events = POLLIN}, 1, (int)timeout_ms);
+    (void)eventfd_read(t->event, &ignored);
+    while (count < max && (r = take_done(t))) {
+        struct item *item = item_of(r);
+        item->next = t->free;
+        t->free = item;
+        t->stats.in_flight--;
+        t->stats.reads += r->status == WEFT_OK;
+        t->stats.read_bytes += r->bytes;
+        if (r->status == WEFT_E_CORRUPT) {
+            t->stats.corrupt++;
+            (void)wf_fail(WEFT_E_CORRUPT,
+                          "tier %s: a block came from another node, and was not what its checksum "
+                          "says",
+                          t->name);
+        }
+        out[count++] = r;
+    }
+    if (count == max)
+        (void)eventfd_write(t->event, 1);
+    return count;
+}
+
+static void tier_cancel(struct wf_tier *tier, struct wf_tier_request *r)
+{
+    struct tier *t = of(tier);
+    struct wf_peers *p = t->peers;
+    /* Who is with the fabric still is there as long as `fetching` counts it. */
+    pthread_mutex_lock(&p->lock);
+    if (p->fabric)
+        wf_fabric_cancel(p->fabric, &item_of(r)->fetch);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static int tier_event(const struct wf_tier *tier)
+{
+    return of(tier)->event;
+}
+
+static bool tier_find(const struct wf_tier *tier, const uint8_t key[32], struct wf_tier_block *out)
+{
+    (void)tier, (void)key, (void)out;
+    return false;
+}
+
+/* Only this node forgets it. */
+static enum weft_status tier_remove(struct wf_tier *tier, const uint8_t key[32])
+{
+    (void)tier, (void)key;
+    return WEFT_OK;
+}
+
+static void tier_each(const struct wf_tier *tier,
+                      void (*found)(void *context, const struct wf_tier_block *block),
+                      void *context)
+{
+    (void)tier, (void)found, (void)context; /* all of it is news */
+}
+
+static void tier_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
+{
+    *out = of(tier)->stats;
+}
+
+/* --------------------------------------------------------------------------------- open and close */
+
+static void tier_close(struct wf_tier *tier)
+{
+    struct tier *t = of(tier);
+    if (!t)
+        return;
+    for (;;) { /* what is with the fabric writes to somebody's memory */
+        pthread_mutex_lock(&t->lock);
+        bool out = t->out > 0;
+        pthread_mutex_unlock(&t->lock);
+        if (!out)
+            break;
+        wf_nap(1000000);
+    }
+    if (t->event >= 0)
+        close(t->event);
+    pthread_mutex_destroy(&t->lock);
+    free(t->items);
+    free(t->name);
+    free(t);
+}
+
+static enum weft_status tier_open(const struct wf_tier_options *options, struct wf_tier **out)
+{
+    struct tier *t = wf_calloc(1, sizeof *t, "what other nodes have");
+    if (!t)
+        return WEFT_E_NO_MEMORY;
+    t->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pthread_mutex_init(&t->lock, NULL);
+    t->peers = options->peers;
+    t->queue_depth = options->queue_depth;
+    t->name = wf_strdup(options->path, "a name");
+    t->items = wf_calloc(options->queue_depth, sizeof *t->items, "reads of other nodes' blocks");
+    enum weft_status status = t->name && t->items ? WEFT_OK : WEFT_E_NO_MEMORY;
+    if (status == WEFT_OK && t->event < 0)
+        status = wf_fail(WEFT_E_SYSTEM, "tier %s: no descriptor is left: %s", t->name,
+                         strerror(errno));
+    for (uint32_t i = 0; status == WEFT_OK && i < options->queue_depth; i++) {
+        t->items[i].tier = t;
+        t->items[i].next = t->free;
+        t->free = &t->items[i];
+    }
+    t->stats.queue_depth = options->queue_depth;
+    t->stats.block_bytes_max = UINT32_MAX;
+    t->stats.forgets = true;
+    if (status == WEFT_OK)
+        *out = (struct wf_tier *)t;
+    else
+        tier_close((struct wf_tier *)t);
+    return status;
+}
+
+const struct wf_tier_ops wf_tier_peers = {
+    .name = "peers",
+    .open = tier_open,
+    .close = tier_close,
+    .submit = tier_submit,
+    .reap = tier_reap,
+    .cancel = tier_cancel,
+    .event = tier_event,
+    .find = tier_find,
+    .remove = tier_remove,
+    .each = tier_each,
+    .stats = tier_stats,
+    .news = tier_news,
+};

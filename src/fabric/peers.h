@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What other nodes have, as a tier of this node that is read only (tier/tier.h).
+ *
+ * It is where two threads meet: the fabric's brings news and blocks, and the one that drives the
+ * tier asks for them.  The tier knows no block by itself: who reads says its size and parts, which
+ * came with the news of it, and where it is the fabric knows.
+ */
+#ifndef WF_FABRIC_PEERS_H
+#define WF_FABRIC_PEERS_H
+
+#include "fabric/fabric.h"
+
+struct wf_peers;
+
+/* `tags` of the domains, by number, are what its blocks are called by (wf_tier_block.format). */
+enum weft_status wf_peers_create(const uint8_t (*tags)[32], uint32_t domain_count,
+                                 uint32_t (*part_bytes)(uint64_t block_bytes),
+                                 struct wf_peers **out);
+/* When neither the tier nor the fabric uses it any more. */
+void wf_peers_destroy(struct wf_peers *peers);
+
+/* Blocks come from there from now on; NULL: from nowhere, and when it returns no fetch of the
+ * tier's is with the fabric that was there.  That one must run still, in another thread. */
+void wf_peers_attach(struct wf_peers *peers, struct wf_fabric *fabric);
+
+/* wf_fabric_host.news, whose context is the struct wf_peers. */
+bool wf_peers_news(void *peers, const struct wf_fabric_event *block);
+
+/* Of wf_tier_options `peers` alone is looked at, queue_depth, and `path` as its name in sentences.
+ */
+extern const struct wf_tier_ops wf_tier_peers;
+
+#endif

@@ -1,0 +1,511 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Blocks of this node in memory that others lend, and theirs in what this node lends (lent.h).
+ *
+ * A put takes its sums here, from the bytes that are sent, and is there when the other side has
+ * compared them with what came and said so.  Which of the lenders gets a block: the one with most
+ * room that was not tried.  What was dropped, or evicted there, its lender tells to all like any
+ * other change.
+ *
+ * Fencing: a node keeps nothing for one whose lease is over, or that speaks under an older one, and
+ * nothing at all once its own is.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/sum.h"
+#include "fabric/inner.h"
+#include "sys/memory.h"
+
+#define DROPS_MAX 65536u
+
+/* One on its way there. */
+struct wf_put {
+    struct wf_net_message message; /* first */
+    struct wf_put *next;
+    struct wf_fabric *fabric;
+    struct wf_fabric_store *store; /* NULL: nobody waits for it any more */
+    uint32_t generation;
+    uint64_t asked_ns;
+    bool sending;
+    enum weft_status ended; /* what the other side said while it was; WEFT_PENDING: nothing */
+    struct iovec piece;
+    union {
+        struct wf_fabric_put put;
+        uint64_t words[sizeof(struct wf_fabric_put) / 8 + WF_FABRIC_PARTS_MAX];
+    } header;
+};
+
+/* One that comes. */
+struct wf_placing {
+    struct wf_placing *next;
+    struct wf_link *link;
+    uint64_t request;
+    uint32_t entry, part_bytes, part_count, compared;
+    uint64_t bytes;
+    const uint8_t *data;
+    bool wrong;
+    struct wf_fabric_event block;
+    uint64_t sums[WF_FABRIC_PARTS_MAX];
+};
+
+struct wf_puts {
+    struct wf_put puts[WF_PUTS_MAX], *free;
+    struct wf_placing placings[WF_PLACINGS_MAX], *placing_free;
+    struct wf_fabric_store *waiting, **waiting_end;
+    /* Under the fabric's lock: */
+    struct wf_fabric_store *asked, **asked_end;
+    uint8_t (*drops)[32];
+    uint32_t drop_count;
+};
+
+/* ---------------------------------------------------------------------------------- any thread */
+
+void wf_fabric_store(struct wf_fabric *f, struct wf_fabric_store *store)
+{
+    store->next = NULL;
+    store->tried_count = 0;
+    store->worst = WEFT_FULL;
+    pthread_mutex_lock(&f->lock);
+    bool first = !f->puts->asked;
+    *f->puts->asked_end = store;
+    f->puts->asked_end = &store->next;
+    pthread_mutex_unlock(&f->lock);
+    if (first)
+        wf_fabric_wake(f);
+}
+
+void wf_fabric_drop(struct wf_fabric *f, const uint8_t key[32])
+{
+    pthread_mutex_lock(&f->lock);
+    if (f->puts->drop_count < DROPS_MAX)
+        memcpy(f->puts->drops[f->puts->drop_count++], key, 32);
+    pthread_mutex_unlock(&f->lock);
+    wf_fabric_wake(f);
+}
+
+void wf_fabric_lent_here(struct wf_fabric *f, uint64_t *out_bytes, uint64_t *out_free_bytes)
+{
+    pthread_mutex_lock(&f->lock);
+    *out_bytes = f->lenders_bytes;
+    *out_free_bytes = f->lenders_free_bytes;
+    pthread_mutex_unlock(&f->lock);
+}
+
+/* ---------------------------------------------------------------------------------------- put */
+
+static void put_free(struct wf_put *put)
+{
+    struct wf_puts *puts = put->fabric->puts;
+    put->next = puts->free;
+    puts->free = put;
+}
+
+static void store_wait(struct wf_fabric *f, struct wf_fabric_store *store)
+{
+    store->next = NULL;
+    *f->puts->waiting_end = store;
+    f->puts->waiting_end = &store->next;
+}
+
+static void store_end(struct wf_fabric *f, struct wf_fabric_store *store, enum weft_status status)
+{
+    f->figures.stores += status == WEFT_OK;
+    f->figures.store_fulls += status == WEFT_FULL;
+    f->figures.stored_bytes += status == WEFT_OK ? store->block.bytes : 0;
+    store->done(store, status);
+}
+
+/* That lender does not take it: the next. */
+static void refused(struct wf_put *put, enum weft_status status)
+{
+    struct wf_fabric_store *store = put->store;
+    put->store = NULL;
+    put->generation++;
+    if (status != WEFT_FULL)
+        store->worst = status;
+    store_wait(put->fabric, store);
+    put_free(put);
+}
+
+static void done(struct wf_put *put, enum weft_status status)
+{
+    struct wf_fabric_store *store = put->store;
+    put->store = NULL;
+    put->generation++;
+    put_free(put);
+    store_end(put->fabric, store, status);
+}
+
+/* Its memory is the caller's again; the answer may have come before, or comes later. */
+static void sent(struct wf_net_message *message, enum weft_status status)
+{
+    struct wf_put *put = (struct wf_put *)message;
+    put->sending = false;
+    if (!put->store) {
+        put_free(put);
+    } else if (put->ended == WEFT_OK || put->ended == WEFT_EXISTS) {
+        done(put, put->ended);
+    } else if (put->ended != WEFT_PENDING || status != WEFT_OK) {
+        refused(put, put->ended != WEFT_PENDING ? put->ended : WEFT_E_TIMEOUT);
+    }
+}
+
+static struct wf_peer_node *lender_choose(struct wf_fabric *f, const struct wf_fabric_store *store)
+{
+    struct wf_peer_node *best = NULL;
+    for (uint32_t i = 0; i < f->peer_count; i++) {
+        struct wf_peer_node *peer = &f->peers[i];
+        bool tried = store->tried_count == sizeof store->tried / sizeof store->tried[0];
+        for (uint32_t t = 0; t < store->tried_count; t++)
+            tried |= store->tried[t] == i;
+        if (tried || !peer->said.lent_bytes || peer->draining ||
+            !wf_peer_link(f, i, store->block.domain))
+            continue;
+        if (!best || peer->said.lent_free_bytes > best->said.lent_free_bytes)
+            best = peer;
+    }
+    return best;
+}
+
+static uint32_t parts_of(const struct wf_fabric_store *store)
+{
+    return (uint32_t)((store->block.bytes + store->part_bytes - 1) / store->part_bytes);
+}
+
+static void header_make(struct wf_put *put, const struct wf_fabric_store *store, uint64_t request)
+{
+    struct wf_fabric_put *h = &put->header.put;
+    *h = (struct wf_fabric_put){.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PUT},
+                                .request = request,
+                                .part_bytes = store->part_bytes,
+                                .part_count = parts_of(store),
+                                .block = store->block};
+    const uint8_t *data = store->data;
+    for (uint32_t i = 0; i < h->part_count; i++) {
+        uint64_t from = (uint64_t)i * store->part_bytes, left = store->block.bytes - from;
+        h->sums[i] = wf_sum64(data + from, left < store->part_bytes ? left : store->part_bytes);
+    }
+}
+
+/* WEFT_OK: it is on its way.  WEFT_PENDING: not now.  Else it is refused by all. */
+static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *store, uint64_t now_ns)
+{
+    struct wf_peer_node *peer = lender_choose(f, store);
+    struct wf_put *put = f->puts->free;
+    if (!peer)
+        return store->worst;
+    if (!put)
+        return WEFT_PENDING;
+    f->puts->free = put->next;
+    put->fabric = f;
+    put->store = store;
+    put->ended = WEFT_PENDING;
+    put->asked_ns = now_ns;
+    store->to = peer->number;
+    store->tried[store->tried_count++] = (uint16_t)peer->number;
+    uint64_t request = (uint64_t)put->generation << 32 | (uint32_t)(put - f->puts->puts);
+    header_make(put, store, request);
+    put->piece = (struct iovec){.iov_base = (void *)(uintptr_t)store->data,
+                                .iov_len = store->block.bytes};
+    put->message = (struct wf_net_message){
+        .header = &put->header,
+        .header_bytes = (uint32_t)(sizeof put->header.put + put->header.put.part_count * 8),
+        .pieces = &put->piece,
+        .piece_count = 1,
+        .sent = sent};
+    put->sending = true;
+    uint64_t guess = store->block.bytes;
+    enum weft_status status = f->net_ops->send(peer->link->net, &put->message);
+    if (status != WEFT_OK) {
+        put->sending = false;
+        put->store = NULL;
+        put->generation++;
+        put_free(put);
+        if (status == WEFT_PENDING)
+            store->tried_count--;
+        return WEFT_PENDING;
+    }
+    peer->said.lent_free_bytes -= guess < peer->said.lent_free_bytes
+                                      ? guess
+                                      : peer->said.lent_free_bytes; /* until it says anew */
+    return WEFT_OK;
+}
+
+bool wf_put_placed(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_placed *placed = header;
+    if (bytes != sizeof *placed || !link->peer)
+        return false;
+    uint32_t number = (uint32_t)placed->request;
+    struct wf_put *put = number < WF_PUTS_MAX ? &f->puts->puts[number] : NULL;
+    if (!put || !put->store || put->generation != placed->request >> 32 ||
+        put->store->to != link->peer->number)
+        return true; /* nobody waits for it any more */
+    enum weft_status status = placed->status == WEFT_OK || placed->status == WEFT_EXISTS ||
+                                      placed->status == WEFT_FULL
+                                  ? (enum weft_status)placed->status
+                                  : WEFT_E_BUSY;
+    if (status == WEFT_OK)
+        wf_stream_note(f, link->peer, put->store->block.key);
+    if (put->sending) /* its bytes are read still */
+        put->ended = status;
+    else if (status == WEFT_OK || status == WEFT_EXISTS)
+        done(put, status);
+    else
+        refused(put, status);
+    return true;
+}
+
+void wf_puts_lost(struct wf_fabric *f, struct wf_peer_node *peer)
+{
+    for (uint32_t i = 0; i < WF_PUTS_MAX; i++) {
+        struct wf_put *put = &f->puts->puts[i];
+        if (put->store && put->store->to == peer->number && !put->sending)
+            refused(put, WEFT_E_TIMEOUT);
+    }
+}
+
+/* ---------------------------------------------------------------------------------- for others */
+
+static void answer(struct wf_link *link, uint64_t request, enum weft_status status)
+{
+    struct wf_fabric_placed placed = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PLACED},
+                                      .request = request,
+                                      .status = status};
+    (void)wf_link_say(link, &placed, sizeof placed);
+}
+
+static bool put_right(const struct wf_link *link, const struct wf_fabric_put *put, uint32_t bytes,
+                      uint64_t payload_bytes)
+{
+    if (bytes < sizeof *put || put->part_count > WF_FABRIC_PARTS_MAX || put->part_count == 0 ||
+        bytes != sizeof *put + put->part_count * 8 || put->part_bytes == 0)
+        return false;
+    return put->block.bytes == payload_bytes &&
+           (payload_bytes + put->part_bytes - 1) / put->part_bytes == put->part_count &&
+           put->block.domain < WF_FABRIC_DOMAINS_MAX &&
+           link->ours_of[put->block.domain] != UINT32_MAX && link->state == WF_LINK_JOINED;
+}
+
+static bool may_keep(const struct wf_fabric *f, const struct wf_link *link)
+{
+    return f->lent && f->standing.state == WF_STANDING_MEMBER &&
+           f->standing.until_ns > wf_fabric_now(f) && wf_peer_believed(f, link->peer);
+}
+
+uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
+                      uint64_t payload_bytes, struct iovec *out, void **token, bool *sane)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_put *put = header;
+    struct wf_placing *p = f->puts->placing_free;
+    void *data = NULL;
+    uint32_t entry = 0;
+    *sane = put_right(link, put, bytes, payload_bytes);
+    if (!*sane)
+        return 0;
+    enum weft_status status = !may_keep(f, link) ? WEFT_E_DENIED : p ? WEFT_OK : WEFT_E_BUSY;
+    struct wf_fabric_event block = put->block;
+    block.domain = (uint8_t)link->ours_of[put->block.domain];
+    if (status == WEFT_OK)
+        status = wf_lent_begin(f->lent, link->peer->number, &block, put->part_bytes, &entry, &data);
+    if (status != WEFT_OK) {
+        answer(link, put->request, status);
+        return 0;
+    }
+    f->puts->placing_free = p->next;
+    *p = (struct wf_placing){.link = link,
+                             .request = put->request,
+                             .entry = entry,
+                             .part_bytes = put->part_bytes,
+                             .part_count = put->part_count,
+                             .bytes = payload_bytes,
+                             .data = data,
+                             .block = block};
+    memcpy(p->sums, put->sums, put->part_count * sizeof p->sums[0]);
+    out[0] = (struct iovec){.iov_base = data, .iov_len = payload_bytes};
+    *token = p;
+    return 1;
+}
+
+bool wf_put_is(const struct wf_fabric *f, const void *token)
+{
+    const struct wf_placing *p = token;
+    return p >= f->puts->placings && p < f->puts->placings + WF_PLACINGS_MAX;
+}
+
+void wf_put_progress(void *token, uint64_t bytes)
+{
+    struct wf_placing *p = token;
+    while (p->compared < p->part_count) {
+        uint64_t from = (uint64_t)p->compared * p->part_bytes, to = from + p->part_bytes;
+        to = to < p->bytes ? to : p->bytes;
+        if (to > bytes)
+            return;
+        p->wrong |= wf_sum64(p->data + from, to - from) != p->sums[p->compared];
+        p->compared++;
+    }
+}
+
+void wf_put_arrived(struct wf_fabric *f, void *token, enum weft_status status)
+{
+    struct wf_placing *p = token;
+    if (status == WEFT_OK)
+        wf_put_progress(p, p->bytes);
+    bool keep = status == WEFT_OK && !p->wrong && may_keep(f, p->link);
+    wf_lent_end(f->lent, p->entry, keep ? p->sums : NULL);
+    if (keep) {
+        struct wf_fabric_event event = p->block;
+        event.kind = WF_FABRIC_HERE;
+        event.lent = 1;
+        wf_stream_log(f, &event);
+    }
+    if (status == WEFT_OK)
+        answer(p->link, p->request, keep ? WEFT_OK : p->wrong ? WEFT_E_CORRUPT : WEFT_E_DENIED);
+    p->next = f->puts->placing_free;
+    f->puts->placing_free = p;
+}
+
+bool wf_put_drop(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    const struct wf_fabric_drop *drop = header;
+    if (bytes != sizeof *drop || link->state != WF_LINK_JOINED)
+        return false;
+    if (link->fabric->lent && wf_peer_believed(link->fabric, link->peer))
+        (void)wf_lent_drop(link->fabric->lent, link->peer->number, drop->key);
+    return true;
+}
+
+/* ----------------------------------------------------------------------------------- as time goes */
+
+static void drops_say(struct wf_fabric *f)
+{
+    struct wf_fabric_drop drop = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_DROP}};
+    for (uint32_t n = 0; n < 256; n++) {
+        pthread_mutex_lock(&f->lock);
+        bool some = f->puts->drop_count > 0;
+        if (some)
+            memcpy(drop.key, f->puts->drops[--f->puts->drop_count], 32);
+        uint16_t holders[16];
+        uint32_t count = some ? wf_places_holders(f->places, drop.key, holders, 16) : 0;
+        pthread_mutex_unlock(&f->lock);
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t number = f->peer_of[holders[i]];
+            if (number < f->peer_count && f->peers[number].link && f->peers[number].said.lent_bytes)
+                (void)wf_link_say(f->peers[number].link, &drop, sizeof drop);
+        }
+        if (!some)
+            return;
+    }
+}
+
+static void impatience(struct wf_fabric *f, uint64_t now_ns)
+{
+    uint64_t patience_ns = 4 * (uint64_t)f->options.fetch_ms * 1000000;
+    for (uint32_t i = 0; i < WF_PUTS_MAX; i++) {
+        struct wf_put *put = &f->puts->puts[i];
+        if (put->store && !put->sending && now_ns - put->asked_ns > patience_ns)
+            refused(put, WEFT_E_TIMEOUT);
+    }
+}
+
+static void lenders_count(struct wf_fabric *f)
+{
+    uint64_t bytes = 0, unused = 0;
+    for (uint32_t i = 0; i < f->peer_count; i++)
+        if (f->peers[i].used && wf_peer_believed(f, &f->peers[i])) {
+            bytes += f->peers[i].said.lent_bytes;
+            unused += f->peers[i].said.lent_free_bytes;
+        }
+    pthread_mutex_lock(&f->lock);
+    f->lenders_bytes = bytes;
+    f->lenders_free_bytes = unused;
+    pthread_mutex_unlock(&f->lock);
+}
+
+void wf_puts_tick(struct wf_fabric *f, uint64_t now_ns)
+{
+    impatience(f, now_ns);
+    lenders_count(f);
+    for (uint32_t i = 0; f->lent && i < f->peer_count; i++)
+        wf_lent_owner_here(f->lent, i, f->peers[i].used && wf_peer_believed(f, &f->peers[i]));
+}
+
+void wf_puts_run(struct wf_fabric *f, uint64_t now_ns)
+{
+    struct wf_puts *puts = f->puts;
+    pthread_mutex_lock(&f->lock);
+    bool drops = puts->drop_count > 0;
+    *puts->waiting_end = puts->asked;
+    puts->asked = NULL;
+    puts->asked_end = &puts->asked;
+    pthread_mutex_unlock(&f->lock);
+    if (drops)
+        drops_say(f);
+    struct wf_fabric_store *store = puts->waiting;
+    puts->waiting = NULL;
+    puts->waiting_end = &puts->waiting;
+    while (store) {
+        struct wf_fabric_store *next = store->next;
+        enum weft_status status = put_one(f, store, now_ns);
+        if (status == WEFT_PENDING)
+            store_wait(f, store);
+        else if (status != WEFT_OK)
+            store_end(f, store, status);
+        store = next;
+    }
+}
+
+/* -------------------------------------------------------------------------------- begin and end */
+
+static void went(void *context, const struct wf_fabric_event *block)
+{
+    wf_stream_log(context, block);
+}
+
+enum weft_status wf_puts_create(struct wf_fabric *f)
+{
+    struct wf_puts *puts = wf_calloc(1, sizeof *puts, "blocks in other nodes' memory");
+    if (!puts)
+        return WEFT_E_NO_MEMORY;
+    f->puts = puts;
+    puts->waiting_end = &puts->waiting;
+    puts->asked_end = &puts->asked;
+    for (uint32_t i = WF_PUTS_MAX; i-- > 0;) {
+        puts->puts[i].fabric = f;
+        put_free(&puts->puts[i]);
+    }
+    for (uint32_t i = WF_PLACINGS_MAX; i-- > 0;) {
+        puts->placings[i].next = puts->placing_free;
+        puts->placing_free = &puts->placings[i];
+    }
+    puts->drops = wf_calloc(DROPS_MAX, sizeof *puts->drops, "blocks in other nodes' memory");
+    if (!puts->drops)
+        return WEFT_E_NO_MEMORY;
+    const struct wf_lent_options options = {.bytes = f->options.lend_bytes,
+                                            .seed = f->options.seed,
+                                            .gone = went,
+                                            .context = f};
+    return options.bytes ? wf_lent_create(&options, &f->lent) : WEFT_OK;
+}
+
+void wf_puts_end(struct wf_fabric *f)
+{
+    struct wf_puts *puts = f->puts;
+    if (!puts)
+        return;
+    for (uint32_t i = 0; i < WF_PUTS_MAX; i++)
+        if (puts->puts[i].store)
+            store_end(f, puts->puts[i].store, WEFT_E_TIMEOUT);
+    *puts->waiting_end = puts->asked;
+    for (struct wf_fabric_store *store = puts->waiting, *next; store; store = next) {
+        next = store->next;
+        store_end(f, store, WEFT_E_TIMEOUT);
+    }
+    wf_lent_destroy(f->lent);
+    free(puts->drops);
+    free(puts);
+    f->puts = NULL;
+}

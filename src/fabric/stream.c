@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What this node has is told to the others, and what they tell is kept.
+ *
+ * The host tells of changes (wf_fabric_tell) into a ring, from which they go to a log of the last
+ * WF_LOG_MAX; each link has a place in it.  A new link is told all that there is, by a walk over
+ * what the host has, and the changes meanwhile between its batches: a block that the walk saw and
+ * that went later is told as here first and as gone behind it, since both go through this thread.
+ * A link that falls behind the log begins anew with RESET, and so does every link when the ring was
+ * full: nothing is ever lost silently, and the memory for it is bounded.
+ *
+ * What is heard goes into the replica (core/places.h), and, when a block is the first or the last
+ * copy elsewhere, to the host.
+ */
+#include <string.h>
+
+#include "fabric/inner.h"
+
+#define BATCHES 4u /* to a link, in one turn */
+#define LENT_LOOKS 256u
+#define SWEEP_BUCKETS 16384u
+
+/* --------------------------------------------------------------------------------------- told */
+
+void wf_fabric_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    uint64_t now_ns = wf_fabric_now(f);
+    pthread_mutex_lock(&f->lock);
+    bool first = f->inbox_first == f->inbox_end;
+    if (f->inbox_end - f->inbox_first == WF_INBOX_MAX)
+        f->inbox_lost = true;
+    else
+        f->inbox[f->inbox_end++ % WF_INBOX_MAX] = (struct wf_logged){.event = *event,
+                                                                     .at_ns = now_ns};
+    pthread_mutex_unlock(&f->lock);
+    if (first)
+        wf_fabric_wake(f);
+}
+
+void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    f->log[f->log_end++ % WF_LOG_MAX] = (struct wf_logged){.event = *event,
+                                                           .at_ns = wf_fabric_now(f)};
+}
+
+void wf_stream_begin(struct wf_link *link)
+{
+    link->telling = link->reset = true;
+    link->walk_lent = false;
+    link->walk_domain = 0;
+    link->walk = 0;
+    link->told_to = link->fabric->log_end;
+    link->sequence = 0;
+}
+
+struct batch {
+    struct wf_link *link;
+    union {
+        struct wf_fabric_events events;
+        uint8_t bytes[WF_NOTE_LARGE];
+    } m;
+};
+
+static void batch_add(struct batch *batch, const struct wf_fabric_event *event)
+{
+    struct wf_fabric_event *out = &batch->m.events.events[batch->m.events.count++];
+    *out = *event;
+}
+
+/* A walk tells a step's worth, of which there may be more than is left: what does not fit is told
+ * again, since the cursor is where the step began then. */
+struct walking {
+    struct batch *batch;
+    uint32_t domain;
+    bool full;
+};
+
+static void walked(void *to, const struct wf_fabric_event *block)
+{
+    struct walking *w = to;
+    if (w->batch->m.events.count == WF_FABRIC_EVENTS_MAX) {
+        w->full = true;
+        return;
+    }
+    struct wf_fabric_event event = *block;
+    event.kind = WF_FABRIC_HERE;
+    event.domain = (uint8_t)w->domain;
+    batch_add(w->batch, &event);
+}
+
+/* A step of what there is of a domain: what the host has, and then what is lent of it. */
+static bool walk(struct wf_fabric *f, struct wf_link *link, struct walking *w)
+{
+    uint32_t domain = link->walk_domain;
+    if (link->theirs_of[domain] == UINT32_MAX)
+        return false;
+    if (!link->walk_lent) {
+        if (f->options.host.each(f->options.host.context, domain, &link->walk, walked, w) ||
+            w->full)
+            return true;
+        link->walk_lent = true;
+        link->walk = 0;
+        return f->lent != NULL;
+    }
+    return f->lent && wf_lent_each(f->lent, domain, &link->walk, LENT_LOOKS, walked, w);
+}
+
+static void fill_from_walk(struct wf_fabric *f, struct batch *batch)
+{
+    struct wf_link *link = batch->link;
+    while (link->telling && batch->m.events.count < WF_FABRIC_EVENTS_MAX) {
+        if (link->walk_domain == f->domain_count) {
+            link->telling = false;
+            batch->m.events.flags |= WF_FABRIC_COMPLETE;
+            return;
+        }
+        uint64_t before = link->walk;
+        uint32_t count = batch->m.events.count;
+        bool lent = link->walk_lent;
+        struct walking w = {.batch = batch, .domain = link->walk_domain};
+        bool more = walk(f, link, &w);
+        if (w.full) { /* the step did not fit: it is the next batch's */
+            batch->m.events.count = count;
+            link->walk = before;
+            link->walk_lent = lent;
+            return;
+        }
+        if (!more) {
+            link->walk_domain++;
+            link->walk = 0;
+            link->walk_lent = false;
+        }
+    }
+}
+
+static void fill_from_log(struct wf_fabric *f, struct batch *batch, uint64_t now_ns)
+{
+    struct wf_link *link = batch->link;
+    while (link->told_to < f->log_end && batch->m.events.count < WF_FABRIC_EVENTS_MAX) {
+        const struct wf_logged *logged = &f->log[link->told_to++ % WF_LOG_MAX];
+        if (link->theirs_of[logged->event.domain] == UINT32_MAX)
+            continue;
+        uint64_t age_us = (now_ns - logged->at_ns) / 1000;
+        if (age_us > batch->m.events.age_us)
+            batch->m.events.age_us = age_us;
+        batch_add(batch, &logged->event);
+    }
+}
+
+/* False: there was nothing to say, or no way to say it now. */
+static bool tell_some(struct wf_link *link, uint64_t now_ns)
+{
+    static _Thread_local struct batch batch;
+    struct wf_fabric *f = link->fabric;
+    if (f->log_end - link->told_to > WF_LOG_MAX) {
+        wf_stream_begin(link);
+        f->figures.told_anew++;
+    }
+    if ((!link->telling && link->told_to == f->log_end) || !wf_link_can_say(link))
+        return false;
+    struct wf_link before = *link;
+    batch.link = link;
+    memset(&batch.m.events, 0, sizeof batch.m.events);
+    batch.m.events.head = (struct wf_fabric_head){.magic = WF_FABRIC_MAGIC,
+                                                  .kind = WF_FABRIC_EVENTS};
+    batch.m.events.flags = link->reset ? WF_FABRIC_RESET : 0;
+    batch.m.events.sequence = link->sequence + 1;
+    fill_from_log(f, &batch, now_ns);
+    fill_from_walk(f, &batch);
+    if (batch.m.events.count == 0 && batch.m.events.flags == 0)
+        return false;
+    uint32_t bytes = (uint32_t)(sizeof batch.m.events +
+                                batch.m.events.count * sizeof(struct wf_fabric_event));
+    if (!wf_link_say(link, &batch.m, bytes)) {
+        link->telling = before.telling;
+        link->walk = before.walk;
+        link->walk_domain = before.walk_domain;
+        link->walk_lent = before.walk_lent;
+        link->told_to = before.told_to;
+        return false;
+    }
+    link->reset = false;
+    link->sequence++;
+    f->figures.told += batch.m.events.count;
+    return true;
+}
+
+static void take_inbox(struct wf_fabric *f)
+{
+    bool lost;
+    pthread_mutex_lock(&f->lock);
+    while (f->inbox_first < f->inbox_end)
+        f->log[f->log_end++ % WF_LOG_MAX] = f->inbox[f->inbox_first++ % WF_INBOX_MAX];
+    lost = f->inbox_lost;
+    f->inbox_lost = false;
+    pthread_mutex_unlock(&f->lock);
+    for (struct wf_link *link = f->links; lost && link; link = link->next)
+        if (link->state == WF_LINK_JOINED) {
+            wf_stream_begin(link);
+            f->figures.told_anew++;
+        }
+}
+
+/* Only a node in good standing has anything to say. */
+void wf_stream_run(struct wf_fabric *f)
+{
+    uint64_t now_ns = wf_fabric_now(f);
+    take_inbox(f);
+    if (f->standing.state == WF_STANDING_LOST || f->standing.until_ns <= now_ns)
+        return;
+    for (struct wf_link *link = f->links; link; link = link->next)
+        for (uint32_t i = 0; i < BATCHES && link->state == WF_LINK_JOINED; i++)
+            if (!tell_some(link, now_ns))
+                break;
+}
+
+/* -------------------------------------------------------------------------------------- heard */
+
+/* A number for it in the replica. */
+static bool place_take(struct wf_fabric *f, struct wf_peer_node *peer)
+{
+    for (uint32_t i = 0; i < WF_PLACES_USED; i++) {
+        uint32_t place = f->place_next++ % WF_PLACES_USED;
+        if (f->peer_of[place] != WF_PLACE_FREE)
+            continue;
+        f->peer_of[place] = peer->number;
+        peer->place = place;
+        return true;
+    }
+    return false;
+}
+
+static bool here(struct wf_fabric *f, struct wf_peer_node *peer,
+                 const struct wf_fabric_event *event)
+{
+    pthread_mutex_lock(&f->lock);
+    bool placed = peer->place != WF_PLACE_NONE || place_take(f, peer);
+    bool first = wf_places_count(f->places, event->key, 1) == 0;
+    bool added = placed && wf_places_add(f->places, event->key, (uint16_t)peer->place);
+    pthread_mutex_unlock(&f->lock);
+    return !first || !added || f->options.host.news(f->options.host.context, event);
+}
+
+static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
+                 const struct wf_fabric_event *event)
+{
+    pthread_mutex_lock(&f->lock);
+    bool had = peer->place != WF_PLACE_NONE &&
+               wf_places_remove(f->places, event->key, (uint16_t)peer->place);
+    bool left = wf_places_count(f->places, event->key, 1) > 0;
+    pthread_mutex_unlock(&f->lock);
+    return left || !had || f->options.host.news(f->options.host.context, event);
+}
+
+void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer)
+{
+    if (peer->place != WF_PLACE_NONE) {
+        pthread_mutex_lock(&f->lock);
+        wf_places_leave(f->places, (uint16_t)peer->place);
+        f->peer_of[peer->place] = WF_PLACE_LEAVING;
+        f->places_leaving = true;
+        pthread_mutex_unlock(&f->lock);
+        peer->place = WF_PLACE_NONE;
+        atomic_fetch_add_explicit(&f->forgotten, 1, memory_order_release);
+    }
+    if (peer->link)
+        peer->link->complete = false;
+}
+
+uint64_t wf_fabric_forgotten(const struct wf_fabric *f)
+{
+    return atomic_load_explicit(&f->forgotten, memory_order_acquire);
+}
+
+void wf_stream_tick(struct wf_fabric *f)
+{
+    pthread_mutex_lock(&f->lock);
+    if (f->places_leaving && wf_places_sweep(f->places, SWEEP_BUCKETS)) {
+        f->places_leaving = false;
+        for (uint32_t i = 0; i < WF_PLACES_USED; i++)
+            if (f->peer_of[i] == WF_PLACE_LEAVING)
+                f->peer_of[i] = WF_PLACE_FREE;
+    }
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void lag(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t age_us)
+{
+    uint64_t us = age_us + peer->rtt_us / 2;
+    wf_hist_record(&f->lag_us, us);
+    peer->lag_us = peer->lag_us ? (7 * peer->lag_us + us) / 8 : us;
+}
+
+bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_events *events = header;
+    if (link->state != WF_LINK_JOINED || bytes < sizeof *events ||
+        events->count > WF_FABRIC_EVENTS_MAX ||
+        bytes != sizeof *events + events->count * sizeof events->events[0])
+        return false;
+    if (events->flags & WF_FABRIC_RESET) {
+        wf_stream_forget(f, link->peer);
+        link->asked_again = link->missed = link->complete = false;
+    } else if (events->sequence != link->heard + 1) {
+        return false; /* of messages that come in order, each once */
+    }
+    link->heard = events->sequence;
+    if (!wf_peer_believed(f, link->peer)) {
+        link->missed = true;
+        return true;
+    }
+    for (uint32_t i = 0; i < events->count; i++) {
+        struct wf_fabric_event event = events->events[i];
+        if (event.domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[event.domain] == UINT32_MAX ||
+            (event.kind != WF_FABRIC_HERE && event.kind != WF_FABRIC_GONE) || event.bytes == 0)
+            return false;
+        event.domain = (uint8_t)link->ours_of[event.domain];
+        bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event)
+                                                  : gone(f, link->peer, &event);
+        f->figures.heard++;
+        if (!taken) {
+            f->figures.refused_news++;
+            f->behind = true;
+        }
+    }
+    if (events->age_us || events->count)
+        lag(f, link->peer, events->age_us);
+    link->complete |= (events->flags & WF_FABRIC_COMPLETE) != 0;
+    return true;
+}
+
+void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer, const uint8_t key[32])
+{
+    pthread_mutex_lock(&f->lock);
+    if (peer->place != WF_PLACE_NONE || place_take(f, peer))
+        (void)wf_places_add(f->places, key, (uint16_t)peer->place);
+    pthread_mutex_unlock(&f->lock);
+}
+
+bool wf_stream_again(struct wf_link *link, uint32_t bytes)
+{
+    if (bytes != sizeof(struct wf_fabric_head) || link->state != WF_LINK_JOINED)
+        return false;
+    wf_stream_begin(link);
+    link->fabric->figures.told_anew++;
+    return true;
+}

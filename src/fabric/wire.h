@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What nodes say to each other, in the headers of a net's messages (net/net.h).
+ *
+ * Every message begins with a head; all numbers are little-endian, and a message of another length
+ * than its kind has is nonsense, which ends the link.
+ *
+ *     0      4      6      8
+ *    +------+------+------+----------------------+
+ *    | magic| kind | 0    | body of this kind …  |
+ *    +------+------+------+----------------------+
+ *
+ * A link begins with IDENT from both sides, and then JOIN, by which each proves which domains it
+ * has; nothing else is heard before.  From then on a side tells, in EVENTS, what blocks it has of
+ * the domains that both have: all of them after one that says RESET, in any order and among what
+ * changes meanwhile; a batch with COMPLETE says that all have been told.
+ *
+ *     A                                         B
+ *     IDENT name, epoch, nonce  ───────────────►
+ *                               ◄───────────────  IDENT
+ *     JOIN  a proof a domain    ───────────────►
+ *                               ◄───────────────  JOIN
+ *     EVENTS reset, here …      ───────────────►
+ *     EVENTS complete           ───────────────►
+ *                               ◄───────────────  GET key, parts
+ *     DATA  sums │ payload      ───────────────►
+ *
+ * A domain is named by the number that its sender gave it in its own JOIN.  The proof of a domain
+ * is HMAC-SHA-256(its secret, "weft fabric domain 1" ‖ nonce of who proves ‖ nonce of who is told):
+ * it says nothing to who does not have the secret, and nothing on another link.
+ *
+ * What is told is a hint.  Who gets a block compares what comes with the sums in DATA, and knows by
+ * the whole key what it asked for; who has it no more says WEFT_MISS.
+ */
+#ifndef WF_FABRIC_WIRE_H
+#define WF_FABRIC_WIRE_H
+
+#include <assert.h>
+#include <stdint.h>
+
+#include "net/net.h"
+
+#define WF_FABRIC_MAGIC 0x31464657u /* "WFF1" */
+#define WF_FABRIC_VERSION 1u
+#define WF_FABRIC_DOMAINS_MAX 64u
+#define WF_FABRIC_EVENTS_MAX 512u /* in one message */
+#define WF_FABRIC_PARTS_MAX 1024u
+
+enum wf_fabric_kind {
+    WF_FABRIC_IDENT = 1,
+    WF_FABRIC_JOIN = 2,
+    WF_FABRIC_EVENTS = 3,
+    WF_FABRIC_AGAIN = 4, /* tell all anew: some of it was lost here */
+    WF_FABRIC_GET = 5,
+    WF_FABRIC_DATA = 6,
+    WF_FABRIC_PING = 7,
+    WF_FABRIC_PONG = 8,
+    WF_FABRIC_PUT = 9, /* a block for the memory that the other side lends, as payload */
+    WF_FABRIC_PLACED = 10,
+    WF_FABRIC_DROP = 11,  /* of what was put there */
+    WF_FABRIC_OFFER = 12, /* have this chain from me: the end of a hand-over */
+};
+
+struct wf_fabric_head {
+    uint32_t magic;
+    uint16_t kind, zero;
+};
+static_assert(sizeof(struct wf_fabric_head) == 8, "wire format");
+
+/* Said once a link, and again when the epoch is another: all that was told under the older one is
+ * forgotten then. */
+struct wf_fabric_ident {
+    struct wf_fabric_head head;
+    uint32_t version, zero;
+    uint64_t epoch; /* of its lease */
+    uint8_t nonce[32];
+    char name[64]; /* zero-terminated, and zeros behind */
+};
+static_assert(sizeof(struct wf_fabric_ident) == 120, "wire format");
+
+struct wf_fabric_join {
+    struct wf_fabric_head head;
+    uint32_t count, zero;
+    uint8_t proof[][32]; /* by number */
+};
+
+enum wf_fabric_event_kind {
+    WF_FABRIC_HERE = 1,
+    WF_FABRIC_GONE = 2, /* of the rest only domain and key count */
+};
+struct wf_fabric_event {
+    uint8_t kind, quality; /* enum weft_quality, 0: exact */
+    uint8_t lent;          /* it lies in memory that is lent, and not in the pool */
+    uint8_t domain;
+    uint32_t depth;
+    uint64_t bytes;
+    uint8_t key[32], parent[32];
+};
+static_assert(sizeof(struct wf_fabric_event) == 80, "wire format");
+
+enum wf_fabric_events_flags {
+    WF_FABRIC_RESET = 1,    /* what was told before is forgotten */
+    WF_FABRIC_COMPLETE = 2, /* all that is there has been told since RESET */
+};
+struct wf_fabric_events {
+    struct wf_fabric_head head;
+    uint32_t count, flags;
+    uint64_t sequence; /* of messages of this kind, from 1 with RESET: one that is missing is asked
+                          for with AGAIN */
+    uint64_t age_us;   /* how long the oldest change in it has waited */
+    struct wf_fabric_event events[];
+};
+static_assert(sizeof(struct wf_fabric_events) +
+                      WF_FABRIC_EVENTS_MAX * sizeof(struct wf_fabric_event) <=
+                  WF_NET_HEADER_MAX,
+              "a batch fits a message");
+
+struct wf_fabric_get {
+    struct wf_fabric_head head;
+    uint64_t request; /* given back in DATA */
+    uint32_t domain, first_part, part_count, part_bytes;
+    uint64_t bytes; /* of the whole block; one of another size is a miss */
+    uint8_t key[32];
+};
+static_assert(sizeof(struct wf_fabric_get) == 72, "wire format");
+
+/* With the parts as payload, when status is WEFT_OK: a sum (XXH3-64) of each. */
+struct wf_fabric_data {
+    struct wf_fabric_head head;
+    uint64_t request;
+    int32_t status; /* WEFT_OK, WEFT_MISS, WEFT_E_BUSY */
+    uint32_t part_count;
+    uint32_t quality; /* enum weft_quality of what comes */
+    uint32_t zero;
+    uint64_t sums[];
+};
+static_assert(sizeof(struct wf_fabric_data) == 32, "wire format");
+
+/* A block that the other side is to keep, as payload, with the sum of each part; `block.domain` is
+ * a number of the sender's. */
+struct wf_fabric_put {
+    struct wf_fabric_head head;
+    uint64_t request; /* given back in PLACED */
+    uint32_t part_bytes, part_count;
+    struct wf_fabric_event block;
+    uint64_t sums[];
+};
+static_assert(sizeof(struct wf_fabric_put) == 104, "wire format");
+
+struct wf_fabric_placed {
+    struct wf_fabric_head head;
+    uint64_t request;
+    int32_t
+        status; /* WEFT_OK, WEFT_EXISTS, WEFT_FULL, WEFT_E_CORRUPT, WEFT_E_DENIED, WEFT_E_BUSY */
+    uint32_t zero;
+};
+static_assert(sizeof(struct wf_fabric_placed) == 24, "wire format");
+
+struct wf_fabric_drop {
+    struct wf_fabric_head head;
+    uint8_t key[32];
+};
+static_assert(sizeof(struct wf_fabric_drop) == 40, "wire format");
+
+struct wf_fabric_ping { /* and PONG, which repeats it and says of itself */
+    struct wf_fabric_head head;
+    uint64_t sent_ns; /* on the clock of who asked */
+    uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes;
+    uint32_t busy; /* gets that wait there */
+    uint32_t flags;
+};
+static_assert(sizeof(struct wf_fabric_ping) == 56, "wire format");
+enum wf_fabric_ping_flags { WF_FABRIC_DRAINING = 1 };
+
+#endif

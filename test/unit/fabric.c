@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The fabric between a few nodes in virtual time (net/sim.h): what one has the others hear of, and
+ * fetch; what one lends the others use.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/vtime.h"
+#include "fabric/fabric.h"
+#include "net/sim.h"
+
+#define NODES 3
+#define BLOCKS_MAX 4096
+#define PART 4096u
+#define MS 1000000ull
+
+/* A block's bytes are a function of its key. */
+static void content(const uint8_t key[32], uint8_t *out, uint64_t bytes)
+{
+    for (uint64_t i = 0; i < bytes; i++)
+        out[i] = (uint8_t)(key[i % 32] + i / 32);
+}
+
+struct block {
+    struct wf_fabric_event event;
+    uint8_t *data;
+    bool here;
+};
+
+struct known {
+    uint8_t key[32];
+    bool there;
+    bool lent;
+};
+
+struct node {
+    struct wf_fabric *fabric;
+    struct block blocks[BLOCKS_MAX];
+    uint32_t count, held;
+    struct known known[BLOCKS_MAX];
+    uint32_t known_count;
+    bool deaf; /* takes no news */
+};
+
+static struct wf_vtime *vtime;
+static struct wf_net_sim_world *world;
+static struct node nodes[NODES];
+static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c"};
+static const uint8_t secret[32] = "everybody's domain has this one";
+
+static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[32], uint64_t bytes,
+                             struct wf_fabric_held *out)
+{
+    struct node *n = context;
+    for (uint32_t i = 0; i < n->count; i++) {
+        struct block *b = &n->blocks[i];
+        if (!b->here || b->event.domain != domain || memcmp(b->event.key, key, 32) != 0)
+            continue;
+        if (b->event.bytes != bytes)
+            return WEFT_MISS;
+        *out = (struct wf_fabric_held){.data = b->data, .bytes = bytes};
+        n->held++;
+        return WEFT_OK;
+    }
+    return WEFT_MISS;
+}
+
+static void let_go(void *context, struct wf_fabric_held *held)
+{
+    struct node *n = context;
+    assert_non_null(held->data);
+    n->held--;
+}
+
+static bool each(void *context, uint32_t domain, uint64_t *cursor,
+                 void (*found)(void *to, const struct wf_fabric_event *block), void *to)
+{
+    struct node *n = context;
+    uint64_t end = *cursor + 7 < n->count ? *cursor + 7 : n->count;
+    for (; *cursor < end; (*cursor)++)
+        if (n->blocks[*cursor].here && n->blocks[*cursor].event.domain == domain)
+            found(to, &n->blocks[*cursor].event);
+    return *cursor < n->count;
+}
+
+static bool news(void *context, const struct wf_fabric_event *block)
+{
+    struct node *n = context;
+    uint32_t i = 0;
+    if (n->deaf)
+        return false;
+    while (i < n->known_count && memcmp(n->known[i].key, block->key, 32) != 0)
+        i++;
+    if (i == n->known_count)
+        n->known_count++;
+    memcpy(n->known[i].key, block->key, 32);
+    n->known[i].there = block->kind == WF_FABRIC_HERE;
+    n->known[i].lent = block->lent;
+    return true;
+}
+
+static bool knows(const struct node *n, const uint8_t key[32])
+{
+    for (uint32_t i = 0; i < n->known_count; i++)
+        if (memcmp(n->known[i].key, key, 32) == 0)
+            return n->known[i].there && wf_fabric_elsewhere(n->fabric, key);
+    return false;
+}
+
+/* Time passes: so many milliseconds. */
+static void pass(uint64_t ms)
+{
+    uint64_t until = wf_vtime_now(vtime) + ms * MS;
+    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
+        while (wf_vtime_step(vtime, at))
+            for (int i = 0; i < NODES; i++)
+                if (nodes[i].fabric)
+                    assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
+        for (int i = 0; i < NODES; i++)
+            if (nodes[i].fabric)
+                assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
+    }
+}
+
+struct spec {
+    const uint8_t *secret;
+    uint64_t lend;
+};
+
+static void node_begin(int i, const struct spec *spec)
+{
+    char registry[64] = "";
+    for (int k = 0; k < NODES; k++)
+        if (k != i)
+            sprintf(registry + strlen(registry), "%s%s", registry[0] ? "," : "", names[k]);
+    struct wf_fabric_domain domain = {.secret_bytes = 32};
+    memcpy(domain.secret, spec && spec->secret ? spec->secret : secret, 32);
+    const struct wf_fabric_options options = {
+        .name = names[i] + 4,
+        .listen = names[i],
+        .registry = registry,
+        .net = &wf_net_sim,
+        .member = &wf_member_static,
+        .net_world = world,
+        .host = {.context = &nodes[i], .hold = hold, .let_go = let_go, .each = each, .news = news},
+        .domains = &domain,
+        .domain_count = 1,
+        .lend_bytes = spec ? spec->lend : 0,
+        .replica_copies = 16384,
+        .now_ns = wf_vtime_now,
+        .now_context = vtime,
+    };
+    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+}
+
+static void begin(const struct spec *specs)
+{
+    const struct wf_net_sim_options options = {.seed = 7};
+    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
+    struct wf_net_sim_options with = options;
+    with.time = vtime;
+    assert_int_equal(wf_net_sim_world_create(&with, &world), WEFT_OK);
+    memset(nodes, 0, sizeof nodes);
+    for (int i = 0; i < NODES; i++)
+        node_begin(i, specs ? &specs[i] : NULL);
+    pass(1500);
+}
+
+static void end(void)
+{
+    for (int i = 0; i < NODES; i++) {
+        wf_fabric_destroy(nodes[i].fabric, 0);
+        assert_int_equal(nodes[i].held, 0);
+        for (uint32_t b = 0; b < nodes[i].count; b++)
+            free(nodes[i].blocks[b].data);
+    }
+    wf_net_sim_world_destroy(world);
+    wf_vtime_destroy(vtime);
+}
+
+static struct wf_fabric_event event_of(uint32_t number, uint64_t bytes)
+{
+    struct wf_fabric_event event = {.kind = WF_FABRIC_HERE, .depth = number, .bytes = bytes};
+    for (int i = 0; i < 32; i++)
+        event.key[i] = (uint8_t)((number * 2654435761u) >> (i % 4 * 8)) ^ (uint8_t)(i * 37);
+    return event;
+}
+
+static const uint8_t *have(struct node *n, uint32_t number, uint64_t bytes, bool tell)
+{
+    struct block *b = &n->blocks[n->count++];
+    b->event = event_of(number, bytes);
+    b->data = malloc(bytes);
+    b->here = true;
+    content(b->event.key, b->data, bytes);
+    if (tell)
+        wf_fabric_tell(n->fabric, &b->event);
+    return b->event.key;
+}
+
+static void lose(struct node *n, uint32_t at)
+{
+    n->blocks[at].here = false;
+    struct wf_fabric_event event = n->blocks[at].event;
+    event.kind = WF_FABRIC_GONE;
+    wf_fabric_tell(n->fabric, &event);
+}
+
+static enum weft_status outcome;
+static bool ended;
+
+static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
+{
+    (void)fetch;
+    assert_false(ended);
+    ended = true;
+    outcome = status;
+}
+
+static enum weft_status fetch_parts(struct node *n, const uint8_t key[32], uint64_t bytes,
+                                    uint32_t first, uint32_t count, uint8_t *data)
+{
+    struct wf_fabric_fetch fetch = {.bytes = bytes,
+                                    .part_bytes = PART,
+                                    .first_part = first,
+                                    .part_count = count,
+                                    .data = data,
+                                    .done = fetched};
+    memcpy(fetch.key, key, 32);
+    ended = false;
+    wf_fabric_fetch(n->fabric, &fetch);
+    for (int i = 0; i < 40 && !ended; i++)
+        pass(500);
+    assert_true(ended);
+    return outcome;
+}
+
+static enum weft_status fetch(struct node *n, const uint8_t key[32], uint64_t bytes)
+{
+    uint8_t *data = calloc(1, bytes), *right = malloc(bytes);
+    enum weft_status status = fetch_parts(n, key, bytes, 0, 0, data);
+    content(key, right, bytes);
+    if (status == WEFT_OK)
+        assert_memory_equal(data, right, bytes);
+    free(data);
+    free(right);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------- tests */
+
+static void what_one_has_the_others_fetch(void **state)
+{
+    (void)state;
+    begin(NULL);
+    const uint8_t *key = have(&nodes[0], 1, 100000, true);
+    pass(100);
+    assert_true(knows(&nodes[1], key));
+    assert_true(knows(&nodes[2], key));
+    assert_false(knows(&nodes[0], key));
+    assert_int_equal(fetch(&nodes[1], key, 100000), WEFT_OK);
+    uint8_t data[2 * PART], right[100000];
+    content(key, right, sizeof right);
+    assert_int_equal(fetch_parts(&nodes[2], key, 100000, 3, 2, data), WEFT_OK);
+    assert_memory_equal(data, right + 3 * PART, sizeof data);
+    assert_int_equal(fetch_parts(&nodes[2], key, 100000, 24, 1, data), WEFT_OK);
+    assert_memory_equal(data, right + 24 * PART, 100000 - 24 * PART);
+    end();
+}
+
+static void what_was_there_before_is_told(void **state)
+{
+    (void)state;
+    begin(NULL);
+    wf_fabric_destroy(nodes[2].fabric, 0);
+    nodes[2].fabric = NULL;
+    for (uint32_t i = 0; i < 2000; i++)
+        have(&nodes[0], i, 5000, true);
+    pass(1000);
+    node_begin(2, NULL);
+    pass(4000);
+    for (uint32_t i = 0; i < 2000; i++) {
+        assert_true(knows(&nodes[1], nodes[0].blocks[i].event.key));
+        assert_true(knows(&nodes[2], nodes[0].blocks[i].event.key));
+    }
+    assert_int_equal(fetch(&nodes[2], nodes[0].blocks[1999].event.key, 5000), WEFT_OK);
+    end();
+}
+
+static void what_went_is_a_miss(void **state)
+{
+    (void)state;
+    begin(NULL);
+    const uint8_t *key = have(&nodes[0], 1, 50000, true);
+    pass(100);
+    nodes[0].blocks[0].here = false; /* without a word: the hint is stale */
+    assert_int_equal(fetch(&nodes[1], key, 50000), WEFT_MISS);
+    assert_false(knows(&nodes[1], key));
+    assert_true(knows(&nodes[2], key));
+    lose(&nodes[0], 0);
+    pass(100);
+    assert_false(knows(&nodes[2], key));
+    assert_int_equal(fetch(&nodes[2], key, 50000), WEFT_MISS);
+    end();
+}
+
+static void another_holder_is_asked(void **state)
+{
+    (void)state;
+    begin(NULL);
+    const uint8_t *key = have(&nodes[0], 1, 50000, true);
+    have(&nodes[2], 1, 50000, true);
+    pass(100);
+    nodes[0].blocks[0].here = false;
+    assert_int_equal(fetch(&nodes[1], key, 50000), WEFT_OK);
+    nodes[0].blocks[0].here = true;
+    lose(&nodes[2], 0);
+    wf_fabric_tell(nodes[0].fabric, &nodes[0].blocks[0].event);
+    pass(100);
+    assert_int_equal(fetch(&nodes[1], key, 50000), WEFT_OK);
+    end();
+}
+
+static void what_comes_wrong_is_not_handed_out(void **state)
+{
+    (void)state;
+    begin(NULL);
+    const uint8_t *key = have(&nodes[0], 1, 1000000, true);
+    pass(100);
+    wf_net_sim_corrupt(world, "b", 1000000);
+    assert_int_equal(fetch(&nodes[1], key, 1000000), WEFT_E_CORRUPT);
+    wf_net_sim_corrupt(world, "b", 0);
+    wf_fabric_tell(nodes[0].fabric, &nodes[0].blocks[0].event);
+    pass(100);
+    assert_int_equal(fetch(&nodes[1], key, 1000000), WEFT_OK);
+    struct wf_fabric_figures figures;
+    wf_fabric_figures(nodes[1].fabric, &figures);
+    pass(200);
+    wf_fabric_figures(nodes[1].fabric, &figures);
+    assert_int_equal(figures.fetch_corrupt, 1);
+    end();
+}
+
+static void a_node_that_goes_is_forgotten(void **state)
+{
+    (void)state;
+    begin(NULL);
+    uint8_t key[32];
+    memcpy(key, have(&nodes[0], 1, 50000, true), 32);
+    pass(100);
+    uint64_t before = wf_fabric_forgotten(nodes[1].fabric);
+    wf_net_sim_kill(world, "a", true); /* its host, so that nobody is told */
+    wf_fabric_destroy(nodes[0].fabric, 0);
+    nodes[0].fabric = NULL;
+    assert_int_equal(fetch(&nodes[1], key, 50000), WEFT_E_TIMEOUT);
+    pass(6000);
+    assert_true(wf_fabric_forgotten(nodes[1].fabric) > before);
+    assert_false(wf_fabric_elsewhere(nodes[1].fabric, key));
+    assert_int_equal(fetch(&nodes[1], key, 50000), WEFT_MISS);
+    node_begin(0, NULL);
+    pass(8000);
+    assert_true(wf_fabric_elsewhere(nodes[1].fabric, key));
+    assert_int_equal(fetch(&nodes[1], key, 50000), WEFT_OK);
+    end();
+}
+
+static void domains_with_another_secret_see_nothing(void **state)
+{
+    (void)state;
+    static const uint8_t other[32] = "this one nobody else has at all";
+    const struct spec specs[NODES] = {[2] = {.secret = other}};
+    begin(specs);
+    const uint8_t *key = have(&nodes[0], 1, 5000, true);
+    pass(200);
+    assert_true(knows(&nodes[1], key));
+    assert_false(knows(&nodes[2], key));
+    assert_int_equal(nodes[2].known_count, 0);
+    assert_int_equal(fetch(&nodes[2], key, 5000), WEFT_MISS);
+    end();
+}
+
+static void who_had_no_room_hears_it_again(void **state)
+{
+    (void)state;
+    begin(NULL);
+    nodes[1].deaf = true;
+    const uint8_t *key = have(&nodes[0], 1, 5000, true);
+    pass(200);
+    assert_false(knows(&nodes[1], key));
+    nodes[1].deaf = false;
+    wf_fabric_room_again(nodes[1].fabric);
+    pass(500);
+    assert_true(knows(&nodes[1], key));
+    end();
+}
+
+static void more_changes_than_the_log_holds_are_told_anew(void **state)
+{
+    (void)state;
+    begin(NULL);
+    for (uint32_t i = 0; i < 3000; i++)
+        have(&nodes[0], i, 100, false);
+    for (uint32_t i = 0; i < 100000; i++) /* 65,536 fit */
+        wf_fabric_tell(nodes[0].fabric, &nodes[0].blocks[i % 3000].event);
+    pass(3000);
+    for (uint32_t i = 0; i < 3000; i++)
+        assert_true(knows(&nodes[1], nodes[0].blocks[i].event.key));
+    end();
+}
+
+/* ---------------------------------------------------------------------------------------- lent */
+
+static void stored(struct wf_fabric_store *store, enum weft_status status)
+{
+    (void)store;
+    assert_false(ended);
+    ended = true;
+    outcome = status;
+}
+
+static enum weft_status store(struct node *n, uint32_t number, uint64_t bytes)
+{
+    uint8_t *data = malloc(bytes);
+    struct wf_fabric_store s = {.block = event_of(number, bytes),
+                                .part_bytes = PART,
+                                .data = data,
+                                .done = stored};
+    content(s.block.key, data, bytes);
+    ended = false;
+    wf_fabric_store(n->fabric, &s);
+    for (int i = 0; i < 100 && !ended; i++)
+        pass(100);
+    assert_true(ended);
+    free(data);
+    return outcome;
+}
+
+static void memory_that_is_lent_is_everybodys(void **state)
+{
+    (void)state;
+    const struct spec specs[NODES] = {[1] = {.lend = 16 << 20}};
+    begin(specs);
+    struct wf_fabric_event event = event_of(5, 123456);
+    assert_int_equal(store(&nodes[0], 5, 123456), WEFT_OK);
+    assert_int_equal(store(&nodes[2], 5, 123456), WEFT_EXISTS);
+    pass(200);
+    assert_true(knows(&nodes[2], event.key));
+    assert_int_equal(fetch(&nodes[0], event.key, 123456), WEFT_OK);
+    assert_int_equal(fetch(&nodes[2], event.key, 123456), WEFT_OK);
+    wf_fabric_drop(nodes[2].fabric, event.key); /* it is not its own */
+    pass(200);
+    assert_int_equal(fetch(&nodes[2], event.key, 123456), WEFT_OK);
+    wf_fabric_drop(nodes[0].fabric, event.key);
+    pass(200);
+    assert_int_equal(fetch(&nodes[2], event.key, 123456), WEFT_MISS);
+    end();
+}
+
+static void what_is_lent_is_shared_when_it_is_short(void **state)
+{
+    (void)state;
+    const struct spec specs[NODES] = {[1] = {.lend = 16 << 20}};
+    begin(specs);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < 40; i++) /* a MiB each; all of it is free */
+        kept += store(&nodes[0], i, 1 << 20) == WEFT_OK;
+    assert_in_range(kept, 14, 15);
+    for (uint32_t i = 100; i < 140; i++)
+        kept += store(&nodes[2], i, 1 << 20) == WEFT_OK;
+    pass(500);
+    uint32_t first = 0, second = 0;
+    for (uint32_t i = 0; i < 40; i++)
+        first += knows(&nodes[1], event_of(i, 1).key) || knows(&nodes[2], event_of(i, 1).key);
+    for (uint32_t i = 100; i < 140; i++)
+        second += knows(&nodes[0], event_of(i, 1).key);
+    assert_in_range(first, 6, 9);
+    assert_in_range(second, 6, 9);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_one_has_the_others_fetch),
+        cmocka_unit_test(what_was_there_before_is_told),
+        cmocka_unit_test(what_went_is_a_miss),
+        cmocka_unit_test(another_holder_is_asked),
+        cmocka_unit_test(what_comes_wrong_is_not_handed_out),
+        cmocka_unit_test(a_node_that_goes_is_forgotten),
+        cmocka_unit_test(domains_with_another_secret_see_nothing),
+        cmocka_unit_test(who_had_no_room_hears_it_again),
+        cmocka_unit_test(more_changes_than_the_log_holds_are_told_anew),
+        cmocka_unit_test(memory_that_is_lent_is_everybodys),
+        cmocka_unit_test(what_is_lent_is_shared_when_it_is_short),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
