@@ -438,12 +438,13 @@ WEFT_API uint64_t weft_session_id(const struct weft_session *s);
 
 enum weft_tier {
     WEFT_TIER_DRAM = 0,
-    WEFT_TIER_CXL = 1,  /* CXL memory, another far NUMA node, memory beyond the pool */
-    WEFT_TIER_NVME = 2, /* a file or block device */
-    WEFT_TIER_S3 = 3,   /* an object store */
+    WEFT_TIER_CXL = 1,    /* CXL memory, another far NUMA node, memory beyond the pool */
+    WEFT_TIER_NVME = 2,   /* a file or block device */
+    WEFT_TIER_S3 = 3,     /* an object store */
+    WEFT_TIER_REMOTE = 4, /* another node's memory */
 };
 
-/* "dram", "cxl", "nvme", "s3"; a static string, also for values that are none. */
+/* "dram", "cxl", "nvme", "s3", "remote"; a static string, also for values that are none. */
 WEFT_API const char *weft_tier_name(enum weft_tier tier);
 
 struct weft_match {

@@ -34,7 +34,7 @@
 
 const char *weft_tier_name(enum weft_tier tier)
 {
-    static const char *const names[] = {"dram", "cxl", "nvme", "s3"};
+    static const char *const names[] = {"dram", "cxl", "nvme", "s3", "remote"};
     return (unsigned)tier < sizeof names / sizeof names[0] ? names[tier] : "unknown";
 }
 

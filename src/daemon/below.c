@@ -17,6 +17,7 @@
 #include "daemon/coding.h"
 #include "daemon/profiles.h"
 #include "daemon/telemetry.h"
+#include "fabric/peers.h"
 #include "sys/clock.h"
 #include "sys/cxl.h"
 #include "sys/memory.h"
@@ -101,7 +102,7 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
     bool stays = strcmp(below->dropping, "parent") == 0 && wf_archives_waiting(below) &&
                  wf_archive_tiers(below) >> lower->number & 1;
     if (below->losing || stays) {
-        if ((below->losing && below->losing->own) || lower->own)
+        if ((below->losing && below->losing->others) || lower->others)
             return; /* other hosts tell again what they have */
         struct wf_tier_block aside = {.bytes = block->bytes,
                                       .depth = block->depth,
@@ -315,7 +316,7 @@ static void changed(void *context, enum wf_mover_state state, const char *senten
         lower->below->losing = NULL;
         lower->foreign_bytes = lower->left_alone = 0; /* counted anew when it comes back */
         wf_archives_failed(lower);
-        if (lower->own)
+        if (lower->others)
             wf_others_lost(lower);
     }
 }
@@ -355,6 +356,8 @@ void wf_below_tick(struct wf_below *below)
 
 static const struct wf_tier_ops *ops_of(const struct wf_tier_config *config)
 {
+    if (config->peers)
+        return &wf_tier_peers;
     if (config->others_of)
         return &wf_tier_cxl_others;
     switch (config->kind) {
@@ -410,7 +413,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
     lower->below = below;
     lower->config = config;
     lower->number = number;
-    lower->kind = kinds[config->kind];
+    lower->kind = config->peers ? WEFT_TIER_REMOTE : kinds[config->kind];
     lower->kind_name = ops_of(config)->name;
     enum weft_status status = path_resolve(lower);
     if (status != WEFT_OK)
@@ -422,15 +425,17 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
     below->order[number] = number;
     lower->expansion = 1;
     status = wf_lower_removals_create(lower);
-    if (status == WEFT_OK && config->others_of)
-        status = wf_others_create(lower, &below->tiers[config->others_of - 1]);
+    if (status == WEFT_OK && (config->others_of || config->peers))
+        status = wf_others_create(lower,
+                                  config->peers ? NULL : &below->tiers[config->others_of - 1]);
     if (status != WEFT_OK)
         return status;
     const struct wf_domain *first = &below->node->domains[0];
     bool still = below->node->pages == WF_PAGES_HUGE; /* its pages never change hands */
     struct wf_mover_options options = {
         .name = config->name,
-        .ops = wf_coding_begin(lower, ops_of(config)),
+        /* Other nodes send blocks as they are. */
+        .ops = config->peers ? ops_of(config) : wf_coding_begin(lower, ops_of(config)),
         .tier = {.path = lower->path,
                  .capacity_bytes = config->size_bytes,
                  .queue_depth = config->queue_depth,
@@ -443,7 +448,8 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                  .shared = config->shared,
                  .held = wf_volume_recall(lower),
                  .host = (uint8_t)config->host,
-                 .coded = &lower->coding.options},
+                 .coded = &lower->coding.options,
+                 .peers = below->node->peers},
         .jobs_max = JOBS_MAX,
         .timeout_ms = config->timeout_ms,
         .background_depth = config->queue_depth > 1 ? config->queue_depth / 2 : 1,
@@ -451,8 +457,8 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                    [WF_TIER_PREFETCH] = 600,
                    [WF_TIER_DEMOTE] = 350,
                    [WF_TIER_SCRUB] = 50},
-        .found = lower->own ? wf_others_found : wf_lower_found,
-        .gone = lower->own ? wf_others_gone : NULL,
+        .found = lower->others ? wf_others_found : wf_lower_found,
+        .gone = lower->others ? wf_others_gone : NULL,
         .opened = opened,
         .changed = changed,
         .context = lower,
@@ -462,7 +468,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
 
 enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out)
 {
-    if (node->config.tier_count == 0) {
+    if (node->config.lower_count == 0) {
         *out = NULL;
         return WEFT_OK;
     }

@@ -57,8 +57,8 @@ struct wf_lower {
     const struct wf_tier_config *config;
     char path[WF_PATH_MAX];   /* the configured one, or what `auto` found */
     unsigned number;          /* in the directory and the far table */
-    struct wf_lower *own;     /* of a tier of other hosts' blocks: this host's on the same device */
-    struct wf_others *others; /* and what is known of it besides; both NULL for all other tiers */
+    struct wf_others *others; /* of a tier of other hosts' blocks, or other nodes'; else NULL */
+    struct wf_lower *own;     /* of one of other hosts: this host's on the same device; else NULL */
     enum weft_tier kind;      /* as clients are told */
     const char *kind_name;    /* "nvme" and the like: what it really is */
     bool durable, emulated;

@@ -174,7 +174,7 @@ static void orphans_end(struct wf_below *below)
     for (uint32_t i = 0; i < count; i++) {
         struct wf_tier_block *orphan = &below->orphans[i];
         struct wf_lower *lower = &below->tiers[orphan->part_bytes];
-        bool stays = !below->limited && !lower->own &&
+        bool stays = !below->limited && !lower->others &&
                      ((lower->durable && lower->config->archive) || !wf_lower_may_remove(lower));
         if (stays) {
             blocks[lower->number]++;
@@ -242,7 +242,7 @@ void wf_below_orphans_settle(struct wf_below *below)
         return;                                 /* nothing came since */
     for (uint32_t i = 0; i < below->count; i++) /* another host may have it; or not be there */
         all &= below->tiers[i].complete ||
-               (below->tiers[i].own && below->tiers[i].stats.state == WF_MOVER_FAILED);
+               (below->tiers[i].others && below->tiers[i].stats.state == WF_MOVER_FAILED);
     while (some && below->orphan_count) {
         some = orphans_round(below, false);
         some |= orphans_round(below, true);

@@ -105,10 +105,12 @@ void wf_coding_opened(struct wf_lower *lower)
 {
     struct wf_coding *coding = &lower->coding;
     bool before = coding->on;
+    if (lower->config->peers)
+        return;
     coding->link_read_mbps = lower->stats.read_mbps;
     coding->link_write_mbps = lower->stats.write_mbps;
     coding->on = choose(lower);
-    if (lower->own)
+    if (lower->others)
         return;
     wf_info("codec", "tier %s: blocks that are to be exact are written %s: %s", lower->config->name,
             coding->on ? "encoded" : "as they are", coding->why);

@@ -44,6 +44,8 @@ void wf_config_defaults(struct wf_config *config)
         .events_replay_batches = 10000,
         .events_replay_bytes = 64 * MIB,
         .events_engine_memory = 64 * MIB,
+        .fabric_lease_ms = 5000,
+        .fabric_replica_bytes = 64 * MIB,
         .pool_bytes = memory / 4 / MIB * MIB,
         .pool_bytes_max = memory,
         .pool_huge = WF_HUGE_AUTO,
@@ -64,6 +66,7 @@ void wf_config_defaults(struct wf_config *config)
         .log_level = WF_LOG_INFO,
         .domain_count = 1,
     };
+    wf_config_fabric_name(config);
     wf_host_socket(config->socket);
     wf_host_state(config->state_dir, sizeof config->state_dir);
     wf_config_lists[WF_LIST_DOMAINS].defaults(&config->domains[0]);
@@ -507,6 +510,8 @@ enum weft_status wf_config_finish(struct wf_config *config)
                        config->resp_domain);
     if (status == WEFT_OK)
         status = wf_config_finish_events(config);
+    if (status == WEFT_OK)
+        status = wf_config_finish_fabric(config);
     return status == WEFT_OK ? wf_config_finish_tiers(config) : status;
 }
 

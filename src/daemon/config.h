@@ -25,13 +25,15 @@
 #define WF_ALLOW_MAX 32
 #define WF_ALLOW_TEXT_MAX 1023
 #define WF_TIERS_MAX 8
+#define WF_FABRIC_NAME_MAX 63
+#define WF_PEERS_NAME "peers"    /* what the tier of other nodes' blocks is called */
 #define WF_OTHERS_SUFFIX "-hosts" /* of a shared tier's name: what other hosts have there */
 #define WF_TIER_NAME_MAX 31
 #define WF_PATH_MAX 256
 #define WF_TOKEN_MAX 128
 #define WF_ADDRESS_BYTES 64 /* of a numeric address, with its end */
 #define WF_CONFIG_FILE_BYTES_MAX (1u << 20)
-#define WF_CONFIG_FIELDS_MAX 64 /* static_assert'ed beside the tables */
+#define WF_CONFIG_FIELDS_MAX 96 /* static_assert'ed beside the tables */
 #define WF_DOMAIN_FIELDS_MAX 13
 #define WF_TIER_FIELDS_MAX 20
 #define WF_ENGINE_FIELDS_MAX 5
@@ -121,6 +123,7 @@ struct wf_tier_config {
                                    of it, less may be read (below_scrub.c) */
     /* 0, or the number + 1 of the shared tier whose other hosts' blocks this is: read only */
     uint32_t others_of;
+    bool peers; /* what other nodes of the fabric have: read only */
     struct wf_config_origin origin[WF_TIER_FIELDS_MAX]; /* a field of the table each */
 };
 
@@ -169,6 +172,17 @@ struct wf_config {
     uint64_t events_replay_bytes;   /* 64 MiB */
     uint64_t events_engine_memory;  /* of what one engine says that it holds; 64 MiB */
 
+    char fabric_join[WF_PATH_MAX];         /* registry; "": no fabric, unless it listens */
+    char fabric_name[WF_FABRIC_NAME_MAX + 1];
+    char fabric_listen[WF_PATH_MAX], fabric_advertise[WF_PATH_MAX]; /* "": by what is known */
+    char fabric_secret_file[WF_PATH_MAX];
+    bool fabric_encrypt;
+    char fabric_certificate[WF_PATH_MAX], fabric_key[WF_PATH_MAX], fabric_ca[WF_PATH_MAX];
+    char fabric_user[WF_TOKEN_MAX + 1], fabric_password[WF_TOKEN_MAX + 1]; /* of the registry */
+    char fabric_registry_ca[WF_PATH_MAX];
+    uint32_t fabric_lease_ms;      /* 5000 */
+    uint64_t fabric_replica_bytes; /* of what is known of others' blocks; 64 MiB */
+
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */
     uint64_t pool_bytes_max; /* how far weft_lend may grow it; default: the host's memory */
     enum wf_huge pool_huge;
@@ -208,6 +222,12 @@ struct wf_config {
     struct wf_config_origin origin[WF_CONFIG_FIELDS_MAX]; /* a field of the table each */
     struct wf_config_origin domains_origin, tiers_origin, engines_origin;
 };
+
+/* Does it belong to a cluster, or let others belong to it? */
+static inline bool wf_config_has_fabric(const struct wf_config *config)
+{
+    return config->fabric_join[0] || config->fabric_listen[0];
+}
 
 /* Defaults for this host. */
 void wf_config_defaults(struct wf_config *config);

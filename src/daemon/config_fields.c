@@ -117,6 +117,47 @@ const struct wf_field wf_config_fields[] = {
     {"kv_events.engine_memory", WF_VALUE_SIZE, AT(events_engine_memory), MIB, TIB, NULL, NULL,
      "Memory of weftd, beside the pool, for what each of kv_events.engines says that it holds; "
      "beyond it, blocks are not taken up."},
+    {"fabric.join", WF_VALUE_WORD, AT(fabric_join), TEXT(struct wf_config, fabric_join), NULL, NULL,
+     "The cluster that this node belongs to: etcd://HOST:PORT/CLUSTER (etcds:// with TLS; more "
+     "HOST:PORT with commas), or, without etcd, the other nodes' addresses, like "
+     "tcp:10.0.0.2:7420. Nothing: none."},
+    {"fabric.name", WF_VALUE_NAME, AT(fabric_name), TEXT(struct wf_config, fabric_name), NULL,
+     "the host's name", "What this node is called in the cluster; no two have one name."},
+    {"fabric.listen", WF_VALUE_WORD, AT(fabric_listen), TEXT(struct wf_config, fabric_listen), NULL,
+     "with fabric.secret_file or fabric.certificate port 7420 of the address by which fabric.join "
+     "is reached, else a free port of 127.0.0.1",
+     "Where other nodes connect to: tcp:ADDRESS:PORT, ucx:ADDRESS:PORT or unix:PATH. An address "
+     "that is not loopback needs fabric.secret_file or fabric.certificate."},
+    {"fabric.advertise", WF_VALUE_WORD, AT(fabric_advertise),
+     TEXT(struct wf_config, fabric_advertise), NULL, "fabric.listen",
+     "The address that other nodes are told, where it is another."},
+    {"fabric.secret_file", WF_VALUE_PATH, AT(fabric_secret_file),
+     TEXT(struct wf_config, fabric_secret_file), NULL, NULL,
+     "A file of 32 bytes or more that every node of the cluster has, and nobody else: nodes prove "
+     "to each other that they know it. Domains without a secret_file have secrets that are made of "
+     "it, so that the same name means the same domain on every node."},
+    {"fabric.encrypt", WF_VALUE_BOOL, AT(fabric_encrypt), 0, 0, NULL, NULL,
+     "Whether what nodes say and send is encrypted (TLS 1.3, keyed by fabric.secret_file). Without "
+     "it they prove who they are, and blocks cross in the clear, with checksums."},
+    {"fabric.certificate", WF_VALUE_PATH, AT(fabric_certificate),
+     TEXT(struct wf_config, fabric_certificate), NULL, NULL,
+     "This node's certificate (PEM), whose common name is fabric.name: TLS 1.3, in both directions, "
+     "instead of the secret. With fabric.key and fabric.ca."},
+    {"fabric.key", WF_VALUE_PATH, AT(fabric_key), TEXT(struct wf_config, fabric_key), NULL, NULL,
+     "The key of fabric.certificate (PEM)."},
+    {"fabric.ca", WF_VALUE_PATH, AT(fabric_ca), TEXT(struct wf_config, fabric_ca), NULL, NULL,
+     "Who signed the certificates of all nodes (PEM)."},
+    {"fabric.registry_user", WF_VALUE_WORD, AT(fabric_user), TEXT(struct wf_config, fabric_user),
+     NULL, NULL, "User of etcd, where it asks for one."},
+    {"fabric.registry_password", WF_VALUE_TOKEN, AT(fabric_password),
+     TEXT(struct wf_config, fabric_password), NULL, NULL, "The password of fabric.registry_user."},
+    {"fabric.registry_ca", WF_VALUE_PATH, AT(fabric_registry_ca),
+     TEXT(struct wf_config, fabric_registry_ca), NULL, "the system's",
+     "Who signed etcd's certificate (PEM), for etcds://."},
+    {"fabric.lease", WF_VALUE_DURATION, AT(fabric_lease_ms), 2000, 600000, NULL, NULL,
+     "How long a node that says nothing stays a member of the cluster."},
+    {"fabric.replica", WF_VALUE_SIZE, AT(fabric_replica_bytes), MIB, 64 * GIB, NULL, NULL,
+     "Memory of weftd, beside the pool, for where other nodes' blocks are: 9 bytes a copy."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,
      "a quarter of the host's memory", "Bytes of the DRAM pool."},
     {"pool.size_max", WF_VALUE_SIZE, AT(pool_bytes_max), MIB, 64 * TIB, NULL,

@@ -116,6 +116,11 @@ const char *wf_config_emulated(const char *path);
 /* wf_config_finish() for KV events, in and out. */
 enum weft_status wf_config_finish_events(const struct wf_config *config);
 
+/* What the node is called when nobody says. */
+void wf_config_fabric_name(struct wf_config *config);
+/* wf_config_finish() for the fabric. */
+enum weft_status wf_config_finish_fabric(struct wf_config *config);
+
 /* wf_config_finish() for the tiers. */
 enum weft_status wf_config_finish_tiers(const struct wf_config *config);
 

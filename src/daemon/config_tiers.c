@@ -15,6 +15,7 @@
 #define DRAM_NAME "dram0" /* what the pool itself is called among the tiers */
 #define S3_SCHEME "s3://"
 #define EMULATION "file-emulation:"
+#define PEERS_DEPTH 256u   /* reads of other nodes' blocks at a time */
 #define SIZE_LETTERS_MAX 4 /* no unit has more */
 
 static const struct wf_config_list *const list = &wf_config_lists[WF_LIST_TIERS];
@@ -166,9 +167,26 @@ static enum weft_status finish_shared(const struct wf_config *config,
     return WEFT_OK;
 }
 
+/* What other nodes have is a tier inside the node, too. */
+static void add_peers(struct wf_config *config)
+{
+    struct wf_tier_config *peers = &config->tiers[config->lower_count++];
+    list->defaults(peers);
+    snprintf(peers->name, sizeof peers->name, "%s", WF_PEERS_NAME);
+    peers->kind = WF_KIND_DRAM;
+    peers->peers = true;
+    peers->queue_depth = PEERS_DEPTH;
+    peers->admit = WF_ADMIT_NEVER;
+    peers->codec = WF_CODE_NONE;
+    peers->archive = false;
+    peers->scrub_bytes_per_s = 0; /* their owners do that */
+}
+
 void wf_config_add_others(struct wf_config *config)
 {
     config->lower_count = config->tier_count;
+    if (wf_config_has_fabric(config) && config->lower_count < WF_TIERS_MAX)
+        add_peers(config);
     for (uint32_t i = 0; i < config->tier_count && config->lower_count < WF_TIERS_MAX; i++) {
         const struct wf_tier_config *tier = &config->tiers[i];
         if (!tier->shared)
@@ -195,6 +213,11 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
             return wf_fail(WEFT_E_INVALID,
                            "%s: tier '%s': that is the pool's own name; choose another",
                            wf_list_where(list, config, tier, 0, where), tier->name);
+        if (strcmp(tier->name, WF_PEERS_NAME) == 0 && wf_config_has_fabric(config))
+            return wf_fail(WEFT_E_INVALID,
+                           "%s: tier '%s': that name is kept for what other nodes have; choose "
+                           "another",
+                           wf_list_where(list, config, tier, 0, where), tier->name);
         bool placed = tier->kind != WF_KIND_DRAM;
         if (placed && tier->origin[path_index].layer == WF_FROM_DEFAULT)
             return wf_fail(WEFT_E_INVALID,
@@ -218,10 +241,12 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
                                wf_list_where(list, config, tier, path_index, where), tier->name,
                                tier->path, config->tiers[k].name);
     }
-    if (config->tier_count + shared > WF_TIERS_MAX)
+    bool fabric = wf_config_has_fabric(config);
+    if (config->tier_count + shared + fabric > WF_TIERS_MAX)
         return wf_fail(WEFT_E_INVALID,
-                       "tiers: %u, and %u of them are shared, which count twice; %d is the most",
-                       config->tier_count, shared, WF_TIERS_MAX);
+                       "tiers: %u, and %u of them are shared, which count twice%s; %d is the most",
+                       config->tier_count, shared,
+                       fabric ? ", and one for what other nodes have" : "", WF_TIERS_MAX);
     return WEFT_OK;
 }
 

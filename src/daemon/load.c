@@ -21,6 +21,7 @@
 
 #include "base/hooks.h"
 #include "daemon/described.h"
+#include "daemon/fabric.h"
 #include "daemon/load.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -283,6 +284,7 @@ static void finish(struct load *load)
         wf_telemetry_moved(domain, load->key, &move);
         wf_below_entered(domain, load->key, true);
         wf_described_changed(domain, load->key);
+        wf_node_fabric_here(domain, load->slot);
     }
     children_tell(load, status != WEFT_OK && status != WEFT_EXISTS);
     load_free(load);

@@ -16,6 +16,7 @@
 #include "base/size.h"
 #include "daemon/config_fields.h"
 #include "daemon/devices.h"
+#include "daemon/fabric.h"
 #include "daemon/gateway.h"
 #include "daemon/node.h"
 
@@ -45,7 +46,8 @@ static const char usage_text[] =
     "\n"
     "usage: weftd [--config FILE] [--socket PATH] [--pool SIZE] [--http ADDRESS:PORT|off]\n"
     "             [--tier nvme:PATH:SIZE|cxl:DEVICE|s3://BUCKET/PREFIX[,KEY=VALUE]...]...\n"
-    "             [--set KEY=VALUE]... [--log LEVEL]\n"
+    "             [--join etcd://HOST:PORT/CLUSTER|tcp:ADDRESS:PORT] [--set KEY=VALUE]...\n"
+    "             [--log LEVEL]\n"
     "       weftd --check-config [--json]      say what is wrong with the configuration; no start\n"
     "       weftd --devices[=SYSFS]            CXL and other memory beyond DRAM, as JSON\n"
     "       weftd --help-config                every key with its default and meaning\n"
@@ -157,6 +159,7 @@ static void arguments_read(int argc, char **argv, struct arguments *out)
         {"http", required_argument, NULL, 'w'},
         {"set", required_argument, NULL, 'o'},
         {"tier", required_argument, NULL, 't'},
+        {"join", required_argument, NULL, 'j'},
         {"log", required_argument, NULL, 'l'},
         {"check-config", no_argument, NULL, CHECK},
         {"devices", optional_argument, NULL, DEVICES},
@@ -173,6 +176,7 @@ static void arguments_read(int argc, char **argv, struct arguments *out)
         case 'p': setting_add(out, "pool.size", optarg); break;
         case 'w': setting_add(out, "http.listen", optarg); break;
         case 'l': setting_add(out, "log.level", optarg); break;
+        case 'j': setting_add(out, "fabric.join", optarg); break;
         case 'o': setting_add(out, "", optarg); break;
         case 't':
             if (out->tier_count < SETTINGS_MAX)
@@ -264,6 +268,8 @@ static int serve(const struct wf_config *config)
         status = wf_server_start(node, listener, lock);
     if (status == WEFT_OK)
         status = wf_gateway_start(node);
+    if (status == WEFT_OK)
+        status = wf_node_fabric_start(node);
     if (status == WEFT_OK) {
         wf_info("weftd", "version %s, pid %d, socket %s, pool dram0 %s in %s pages, %u domain%s",
                 WF_VERSION, (int)getpid(), config->socket,
@@ -291,7 +297,8 @@ static int serve(const struct wf_config *config)
     }
     if (node) {
         wf_server_stop(node);
-        wf_gateway_stop(node); /* which is a client, and waits for no answer any more */
+        wf_node_fabric_stop(node);
+        wf_gateway_stop(node); /* which are clients, and wait for no answer any more */
     }
     wf_node_destroy(node);
     return result;

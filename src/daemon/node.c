@@ -17,6 +17,7 @@
 #include "daemon/ahead.h"
 #include "daemon/below.h"
 #include "daemon/described.h"
+#include "daemon/fabric.h"
 #include "daemon/huge.h"
 #include "daemon/profiles.h"
 #include "daemon/telemetry.h"
@@ -227,6 +228,7 @@ static void gone(void *context, const uint8_t key[32], const struct wf_gone *gon
     wf_ahead_gone(domain, gone);
     wf_below_gone(domain, key, gone);
     wf_described_changed(domain, key);
+    wf_node_fabric_gone(domain, key);
 }
 
 bool wf_node_busy(const struct wf_node *node)
@@ -308,7 +310,7 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
     uint64_t bytes = quota < config->pool_bytes_max ? quota : config->pool_bytes_max;
     bytes = (bytes + WF_HUGE_BYTES - 1) / WF_HUGE_BYTES * WF_HUGE_BYTES;
     uint32_t slots = slots_for(config, bytes);
-    uint32_t far = config->tier_count ? config->below_max : 0;
+    uint32_t far = config->lower_count ? config->below_max : 0;
     domain->arriving.head = WF_SLOT_NONE;
     enum weft_status status = wf_secret_load(config, domain->config, domain->secret,
                                              &domain->secret_bytes);
@@ -351,7 +353,7 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
                 .now_us = now_us,
                 .scan_pins = scan_pins,
                 .cost_s_gib = config->objective == WF_OBJECTIVE_TTFT ? wf_below_cost_s_gib : NULL,
-                .leave = config->tier_count ? wf_demote_leave : NULL,
+                .leave = config->lower_count ? wf_demote_leave : NULL,
                 .gone = gone},
     };
     return wf_store_init(&domain->store, &options);
@@ -481,7 +483,7 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
         status = domain_init(node, &node->domains[node->domain_count], node->domain_count);
     if (status == WEFT_OK)
         wf_shares_settle(node);
-    if (status == WEFT_OK && config->tier_count)
+    if (status == WEFT_OK && node->config.lower_count)
         status = secrets_differ(node);
     if (status == WEFT_OK && config->pool_prefault)
         status = prefault(node);
@@ -495,6 +497,8 @@ enum weft_status wf_node_create(const struct wf_config *config, struct wf_node *
         status = wf_telemetry_create(node);
     if (status == WEFT_OK)
         status = wf_profiles_create(node, &node->profiles);
+    if (status == WEFT_OK)
+        status = wf_node_fabric_create(node);
     if (status == WEFT_OK)
         status = wf_below_create(node, &node->below);
     if (status != WEFT_OK) {
@@ -514,8 +518,10 @@ void wf_node_destroy(struct wf_node *node)
     wf_huge_destroy(node->huge);
     node->workers = NULL;
     node->huge = NULL;
+    wf_node_fabric_stop(node);
     node->device_lives_on |= !wf_below_destroy(node->below);
     node->below = NULL;
+    wf_node_fabric_destroy(node);
     wf_telemetry_destroy(node);
     if (node->device_lives_on)
         return;

@@ -186,6 +186,9 @@ struct wf_telemetry;
 struct wf_below;
 struct wf_profile;
 struct wf_profiles;
+struct wf_node_fabric;
+struct wf_fabric;
+struct wf_peers;
 
 struct wf_node {
     struct wf_config config;
@@ -219,6 +222,9 @@ struct wf_node {
     struct wf_resp *resp;                     /* the RESP gateway; NULL: off */
     struct wf_resp_figures resp_told;
     uint64_t resp_told_ns;
+    struct wf_node_fabric *cluster; /* fabric.h; NULL: this node is alone */
+    struct wf_fabric *fabric;       /* its fabric, once it runs */
+    struct wf_peers *peers;
     struct wf_below *below; /* NULL: no tiers */
     struct wf_profiles *profiles;
     uint32_t scrubs;      /* blocks of DRAM that are being checked, and held meanwhile */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What other hosts have on a tier that they share with this one: in the directory like blocks of
- * our own, so that clients match it and loads read it, and yet nobody's here to move or to drop.
+ * What other hosts have on a tier that they share with this one, and what other nodes of the fabric
+ * have: in the directory like blocks of our own, so that clients match it and loads read it, and
+ * yet nobody's here to move or to drop.
  *
  * Another host writes a block below when it must, the end of a chain first; so a block may be there
  * long before its parent is, or while its parent is in that host's DRAM alone.  Such a block waits
@@ -17,11 +18,14 @@
 
 #include "daemon/below.h"
 #include "daemon/telemetry.h"
+#include "fabric/fabric.h"
 #include "sys/memory.h"
 
 #define WAITING_MAX 65536u
 #define TRIES 1024u        /* a tick */
 #define FORGET_LOOKS 4096u /* more than that are not searched for one that went */
+
+#define SWEEPS 1024u /* blocks a tick whose nodes may have gone */
 
 #define FENCE_NS 8000000000u
 #define ALIVE_MS 5000u /* who was silent for less is not dead by just any word */
@@ -43,6 +47,8 @@ struct wf_others {
     uint32_t later_count, later_capacity;
     struct wf_tier_block *waiting; /* for their parents, or for room in the directory */
     uint32_t count, at, oldest;
+    uint64_t forgotten; /* of other nodes: how often all of one was, at the last look, */
+    uint32_t swept;     /* and a cursor in the directory; 0: it has seen all */
 };
 
 enum weft_status wf_others_create(struct wf_lower *lower, struct wf_lower *own)
@@ -168,11 +174,40 @@ static void try_again(struct wf_lower *lower)
     }
 }
 
+/* Another node went, and what only it had is nowhere now: it need not say so. */
+static void sweep(struct wf_lower *lower)
+{
+    struct wf_below *below = lower->below;
+    struct wf_others *others = lower->others;
+    struct wf_fabric *fabric = below->node->fabric;
+    uint64_t forgotten = fabric ? wf_fabric_forgotten(fabric) : 0;
+    if (!fabric || (others->forgotten == forgotten && others->swept == 0))
+        return;
+    if (others->forgotten != forgotten)
+        others->swept = 0;
+    others->forgotten = forgotten;
+    below->dropping = "parent";
+    for (uint32_t i = 0; i < SWEEPS; i++) {
+        struct wf_directory_block block;
+        uint32_t entry = wf_directory_next(below->directory, lower->number, &others->swept);
+        if (entry == WF_DIRECTORY_NONE)
+            return; /* a whole round */
+        wf_directory_read(below->directory, entry, &block);
+        if (wf_fabric_elsewhere(fabric, block.key))
+            continue;
+        wf_directory_lose(below->directory, entry, lower->number);
+        lower->lost++;
+    }
+}
+
 void wf_others_tick(struct wf_below *below)
 {
     for (uint32_t i = 0; i < below->count; i++)
-        if (below->tiers[i].own && wf_lower_usable(&below->tiers[i]))
+        if (below->tiers[i].others && wf_lower_usable(&below->tiers[i])) {
             try_again(&below->tiers[i]);
+            if (below->tiers[i].config->peers)
+                sweep(&below->tiers[i]);
+        }
 }
 
 /* It is told of again when its extent changes. */
@@ -180,9 +215,9 @@ bool wf_others_yield(struct wf_below *below)
 {
     for (uint32_t i = 0; i < below->count; i++) {
         struct wf_lower *lower = &below->tiers[i];
-        uint32_t entry = lower->own ? wf_directory_victim(below->directory, lower->number,
-                                                          WF_DIRECTORY_DOMAINS_ALL)
-                                    : WF_DIRECTORY_NONE;
+        uint32_t entry = lower->others ? wf_directory_victim(below->directory, lower->number,
+                                                             WF_DIRECTORY_DOMAINS_ALL)
+                                       : WF_DIRECTORY_NONE;
         if (entry == WF_DIRECTORY_NONE)
             continue;
         below->dropping = "parent";

@@ -16,6 +16,7 @@
 #include "base/sum.h"
 #include "daemon/below.h"
 #include "daemon/described.h"
+#include "daemon/fabric.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -286,6 +287,7 @@ static void publish(struct commit_job *commit)
             wf_desc_key_read(&store->index.desc[slot], key);
             wf_below_entered(domain, key, false);
             wf_described_changed(domain, key);
+            wf_node_fabric_here(domain, slot);
             domain->puts++;
             domain->put_bytes += atomic_load_explicit(&store->index.desc[slot].bytes,
                                                       memory_order_relaxed);

@@ -15,6 +15,7 @@
 #include "daemon/below.h"
 #include "daemon/devices.h"
 #include "daemon/engines.h"
+#include "daemon/fabric.h"
 #include "daemon/gateway.h"
 #include "daemon/huge.h"
 #include "daemon/node.h"
@@ -67,7 +68,7 @@ static json_t *below_json(const struct wf_domain *domain, const struct wf_use *u
         const struct wf_lower *lower = &below->tiers[i];
         if (wf_lower_opening(lower))
             json_array_append_new(opening, json_string(lower->config->name));
-        else if (lower->stats.state == WF_MOVER_FAILED && !lower->own)
+        else if (lower->stats.state == WF_MOVER_FAILED && !lower->others)
             json_array_append_new(failed, json_string(lower->config->name));
     }
     double load_us = domain->promoted ? (double)domain->load_us / (double)domain->promoted : 0;
@@ -439,7 +440,7 @@ static enum weft_status refused(const struct wf_node *node, const char *what,
         "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], "
         "sessions, session WORD, regions, domains, formats, archives, archive NAME, engines "
         "[key=DIGITS], "
-        "events or, as the node's user, tiers, devices and config",
+        "events or, as the node's user, tiers, devices, fabric and config",
         what);
 }
 
@@ -481,8 +482,10 @@ static char *answer_to(const struct wf_client *client, const struct wf_query *re
         return wf_telemetry_events(node, only, cursor);
     if (strcmp(what, "below") == 0 || strncmp(what, "below ", 6) == 0)
         return wf_query_below(domain, what + strlen("below"), cursor, status);
+    if (strcmp(what, "fabric") == 0 && owner)
+        return wf_query_fabric(node, cursor);
     bool tiers = strcmp(what, "tiers") == 0, devices = strcmp(what, "devices") == 0;
-    if (!tiers && !devices && strcmp(what, "config") != 0)
+    if (!tiers && !devices && strcmp(what, "config") != 0 && strcmp(what, "fabric") != 0)
         *status = WEFT_E_INVALID;
     else if (!owner)
         *status = WEFT_E_DENIED;

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -181,6 +183,58 @@ static enum weft_status place_open(const struct wf_config *config,
     return status;
 }
 
+/* The file as it is; WF_SECRET_BYTES_MAX of it count. */
+static enum weft_status read_cluster(const struct wf_config *config, uint8_t *out,
+                                     size_t *out_bytes)
+{
+    const char *path = config->fabric_secret_file;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t bytes = fd >= 0 ? read(fd, out, WF_SECRET_BYTES_MAX) : -1;
+    int error = errno;
+    if (fd >= 0)
+        close(fd);
+    if (bytes < 0)
+        return wf_fail(WEFT_E_SYSTEM,
+                       "fabric.secret_file: cannot read '%s': %s; make one with `head -c 32 "
+                       "/dev/urandom >FILE`, and give the same to every node",
+                       path, strerror(error));
+    if (bytes < WF_SECRET_BYTES_MIN)
+        return wf_fail(WEFT_E_INVALID,
+                       "fabric.secret_file: '%s' has %zd bytes; %d are needed: make one with `head "
+                       "-c 32 /dev/urandom >FILE`, and give the same to every node",
+                       path, bytes, WF_SECRET_BYTES_MIN);
+    *out_bytes = (size_t)bytes;
+    return WEFT_OK;
+}
+
+static enum weft_status derive(const struct wf_config *config, const char *tag, const char *name,
+                               uint8_t out[WF_SECRET_BYTES_MIN])
+{
+    uint8_t secret[WF_SECRET_BYTES_MAX];
+    char text[WF_DOMAIN_NAME_MAX + 64];
+    size_t bytes = 0;
+    unsigned length = WF_SECRET_BYTES_MIN;
+    enum weft_status status = read_cluster(config, secret, &bytes);
+    if (status == WEFT_OK) {
+        int count = snprintf(text, sizeof text, "%s %s", tag, name);
+        HMAC(EVP_sha256(), secret, (int)bytes, (const uint8_t *)text, (size_t)count, out, &length);
+    }
+    explicit_bzero(secret, sizeof secret);
+    return status;
+}
+
+enum weft_status wf_secret_cluster(const struct wf_config *config, uint8_t out[WF_SECRET_BYTES_MIN])
+{
+    return derive(config, "weft cluster 1", "", out);
+}
+
+static enum weft_status of_cluster(const struct wf_config *config,
+                                   const struct wf_domain_config *domain,
+                                   uint8_t out[WF_SECRET_BYTES_MIN])
+{
+    return derive(config, "weft cluster domain 1", domain->name, out);
+}
+
 enum weft_status wf_secret_load(const struct wf_config *config,
                                 const struct wf_domain_config *domain,
                                 uint8_t out[WF_SECRET_BYTES_MAX], size_t *out_bytes)
@@ -191,6 +245,8 @@ enum weft_status wf_secret_load(const struct wf_config *config,
     enum weft_status status;
     if (domain->secret_file[0]) {
         status = load_given(domain, secret, &bytes);
+    } else if (config->fabric_secret_file[0]) {
+        status = of_cluster(config, domain, secret);
     } else if (!config->tier_count) {
         status = random_secret(secret, bytes);
     } else {

@@ -5,7 +5,8 @@
  * Keys derive from it (docs/IDENTITY.md), so what lies below DRAM is found after a restart only
  * with the secret that it was put with.  A node with tiers therefore keeps the secret of a domain
  * that has no secret_file in STATE_DIR/DOMAIN.secret, 32 bytes that its user alone may read.  A
- * node without tiers forgets it at its end.
+ * node without tiers forgets it at its end.  In a cluster with a secret it is made of that and the
+ * domain's name, so that it is the same on every node.
  *
  * The file is written beside its place, made durable and renamed under a lock on the directory:
  * whoever dies in between leaves no secret or a whole one, and of two nodes that start at once both
@@ -24,5 +25,9 @@
 enum weft_status wf_secret_load(const struct wf_config *config,
                                 const struct wf_domain_config *domain,
                                 uint8_t out[WF_SECRET_BYTES_MAX], size_t *out_bytes);
+
+/* What nodes of one cluster prove to each other that they know, of fabric.secret_file. */
+enum weft_status wf_secret_cluster(const struct wf_config *config,
+                                   uint8_t out[WF_SECRET_BYTES_MIN]);
 
 #endif

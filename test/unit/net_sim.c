@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 
@@ -560,122 +559,6 @@ static void test_a_waiting_poll_has_time_pass(void **state)
     assert_int_equal(now() - began, 70 * MS);
 }
 
-/* ------------------------------------------------------------------------- a thousand hosts */
-
-#define MANY 1000u
-#define EACH 30u
-
-struct crowd {
-    struct wf_net *nets[MANY];
-    struct wf_net_link *links[MANY][EACH];
-    struct mail mails[MANY];
-    uint64_t heard, random;
-};
-
-static bool crowd_up(void *context, struct wf_net_link *link, const void *hello,
-                     uint32_t hello_bytes, const char *name)
-{
-    (void)context, (void)link, (void)hello, (void)hello_bytes, (void)name;
-    return true;
-}
-
-static void crowd_down(void *context, struct wf_net_link *link, enum weft_status status,
-                       const char *sentence)
-{
-    (void)context, (void)link, (void)status;
-    fail_msg("a link went down: %s", sentence);
-}
-
-static uint32_t crowd_begun(void *context, struct wf_net_link *link, const void *header,
-                            uint32_t header_bytes, uint64_t payload_bytes, struct iovec *out,
-                            void **out_token)
-{
-    (void)link, (void)header, (void)header_bytes, (void)payload_bytes, (void)out, (void)out_token;
-    ((struct crowd *)context)->heard++;
-    return 0;
-}
-
-static void crowd_arrived(void *context, struct wf_net_link *link, void *token,
-                          enum weft_status status)
-{
-    (void)context, (void)link, (void)token, (void)status;
-    fail_msg("nothing was to arrive");
-}
-
-/* Who sent one sends another, to somebody else. */
-static void crowd_sent(struct wf_net_message *message, enum weft_status status)
-{
-    struct crowd *c = message->user;
-    assert_int_equal(status, WEFT_OK);
-    uint64_t from = (uint64_t)((struct mail *)message - c->mails);
-    if (c->heard < 1000000)
-        assert_int_equal(ops->send(c->links[from][c->random++ % EACH], message), WEFT_OK);
-}
-
-static void test_a_thousand_hosts_cost_no_more_an_event(void **state)
-{
-    (void)state;
-    struct crowd *c = calloc(1, sizeof *c);
-    assert_non_null(c);
-    for (uint32_t i = 0; i < MANY; i++) {
-        char listen[32];
-        (void)snprintf(listen, sizeof listen, "sim:many%u", i);
-        struct wf_net_options options = {
-            .listen = listen,
-            .events = {c, crowd_up, crowd_down, crowd_begun, NULL, crowd_arrived},
-            .world = the->net,
-        };
-        assert_int_equal(ops->create(&options, &c->nets[i]), WEFT_OK);
-    }
-    for (uint32_t i = 0; i < MANY; i++) {
-        for (uint32_t j = 0; j < EACH; j++) {
-            char address[32];
-            (void)snprintf(address, sizeof address, "sim:many%u", (i + 1 + j * 31) % MANY);
-            assert_int_equal(ops->connect(c->nets[i], address, NULL, &c->links[i][j]), WEFT_OK);
-        }
-    }
-    struct wf_net *net;
-    void *context;
-    uint64_t until = now() + 10 * MS;
-    do {
-        while ((net = wf_net_sim_next(the->net, &context)))
-            (void)ops->poll(net, 0);
-    } while (wf_vtime_step(the->time, until));
-    for (uint32_t i = 0; i < MANY; i++) {
-        c->mails[i].message = (struct wf_net_message){.header = "head",
-                                                      .header_bytes = 4,
-                                                      .sent = crowd_sent,
-                                                      .user = c};
-        assert_int_equal(ops->send(c->links[i][0], &c->mails[i].message), WEFT_OK);
-    }
-    struct timespec a, b;
-    uint64_t events = wf_vtime_count(the->time), began = now();
-    clock_gettime(CLOCK_MONOTONIC, &a);
-    while (c->heard < 1000000) {
-        while ((net = wf_net_sim_next(the->net, &context)))
-            (void)ops->poll(net, 0);
-        (void)wf_vtime_step(the->time, WF_VTIME_NEVER);
-    }
-    clock_gettime(CLOCK_MONOTONIC, &b);
-    double s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) * 1e-9;
-    print_message("# %u hosts, %u links each: %.0f messages and %.0f events a second\n", MANY,
-                  2 * EACH, (double)c->heard / s, (double)(wf_vtime_count(the->time) - events) / s);
-    clock_gettime(CLOCK_MONOTONIC, &a);
-    events = wf_vtime_count(the->time);
-    until = now() + 20000 * MS;
-    do {
-        while ((net = wf_net_sim_next(the->net, &context)))
-            (void)ops->poll(net, 0);
-    } while (wf_vtime_step(the->time, until));
-    clock_gettime(CLOCK_MONOTONIC, &b);
-    s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) * 1e-9;
-    print_message("# and nothing to say: %.1f ms a second of theirs\n", s * 1000 / 20);
-    assert_true(now() > began);
-    for (uint32_t i = 0; i < MANY; i++)
-        ops->destroy(c->nets[i]);
-    free(c);
-}
-
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -694,7 +577,6 @@ int main(void)
         T(test_delay_loss_and_slowness_are_time),
         T(test_one_sided_access_needs_a_grant_and_no_processor),
         T(test_a_waiting_poll_has_time_pass),
-        T(test_a_thousand_hosts_cost_no_more_an_event),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

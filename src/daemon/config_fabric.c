@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The fabric in the configuration: what nodes must prove before one listens beyond its host.
+ */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/config_fields.h"
+
+/* The host's name as a node's: what is no letter or digit is a hyphen. */
+void wf_config_fabric_name(struct wf_config *config)
+{
+    char host[256] = "";
+    (void)gethostname(host, sizeof host - 1);
+    snprintf(config->fabric_name, sizeof config->fabric_name, "%.63s", host[0] ? host : "node");
+    for (char *at = config->fabric_name; *at; at++)
+        *at = isalnum((unsigned char)*at) || *at == '.' ? (char)tolower((unsigned char)*at) : '-';
+}
+
+/* "tcp:ADDRESS:PORT" and the like: is ADDRESS this host's own, or the address a file? */
+static bool is_near(const char *address)
+{
+    const char *at = strchr(address, ':'), *colon = at ? strrchr(at + 1, ':') : NULL;
+    char host[WF_ADDRESS_BYTES];
+    if (strncmp(address, "unix:", 5) == 0)
+        return true;
+    if (!colon || (size_t)(colon - at) > sizeof host)
+        return false;
+    bool brackets = at[1] == '[' && colon[-1] == ']';
+    snprintf(host, sizeof host, "%.*s", (int)(colon - at - 1 - 2 * brackets), at + 1 + brackets);
+    return wf_config_is_loopback(host);
+}
+
+static bool has_scheme(const char *address)
+{
+    static const char *const schemes[] = {"tcp:", "unix:", "ucx:"};
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
+        if (strncmp(address, schemes[i], strlen(schemes[i])) == 0)
+            return true;
+    return false;
+}
+
+enum weft_status wf_config_finish_fabric(struct wf_config *config)
+{
+    char where[WF_ORIGIN_TEXT_MAX];
+    bool certified = config->fabric_certificate[0] != 0;
+    bool proof = config->fabric_secret_file[0] || certified;
+    if (!wf_config_has_fabric(config))
+        return WEFT_OK;
+    if (config->fabric_listen[0] && !has_scheme(config->fabric_listen))
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: fabric.listen: '%s' is no address of a net; write tcp:ADDRESS:PORT, "
+                       "ucx:ADDRESS:PORT or unix:PATH",
+                       wf_config_where(config, wf_config_field("fabric.listen"), where),
+                       config->fabric_listen);
+    if (config->fabric_listen[0] && !is_near(config->fabric_listen) && !proof)
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: fabric.listen: '%s' can be reached from other hosts; set "
+                       "fabric.secret_file to a file that all nodes have, or fabric.certificate, "
+                       "or listen on tcp:127.0.0.1:PORT",
+                       wf_config_where(config, wf_config_field("fabric.listen"), where),
+                       config->fabric_listen);
+    if (certified && (!config->fabric_key[0] || !config->fabric_ca[0]))
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: fabric.certificate: without %s it proves nothing; set that, too",
+                       wf_config_where(config, wf_config_field("fabric.certificate"), where),
+                       config->fabric_key[0] ? "fabric.ca" : "fabric.key");
+    if (config->fabric_encrypt && !proof)
+        return wf_fail(WEFT_E_INVALID,
+                       "%s: fabric.encrypt: there is nothing to encrypt with; set "
+                       "fabric.secret_file, or fabric.certificate",
+                       wf_config_where(config, wf_config_field("fabric.encrypt"), where));
+    return WEFT_OK;
+}

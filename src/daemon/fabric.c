@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/fabric.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/below.h"
+#include "daemon/telemetry.h"
+#include "fabric/peers.h"
+#include "sys/clock.h"
+
+#define PORT_DEFAULT "7420"
+#define SIZES_MAX 64u   /* of blocks that others ask for, a domain */
+#define WALK_SLOTS 256u /* looked at in a step */
+#define CONNECT_AGAIN_NS 1000000000u
+#define COPY_BYTES 9u /* of the replica, a copy */
+#define LEAVE_MS 500u
+#define PAGE_NODES 64u /* in an answer */
+
+/* A domain, as the fabric's thread reads it. */
+struct reader {
+    struct wf_domain *domain;
+    struct weft *weft;
+    uint64_t again_ns;
+    struct size {
+        uint64_t bytes;
+        struct weft_format *format;
+    } sizes[SIZES_MAX];
+    uint32_t size_count;
+};
+
+struct wf_node_fabric {
+    struct wf_node *node;
+    struct wf_fabric *fabric;
+    pthread_t thread;
+    bool runs;
+    _Atomic bool stopping;
+    struct reader readers[WF_DOMAINS_MAX];
+    char listen[WF_PATH_MAX];
+    struct wf_fabric_peer *peers; /* for QUERY */
+};
+
+/* ------------------------------------------------------------------ what the fabric sees of a domain */
+
+static bool reader_connect(struct reader *reader)
+{
+    const struct wf_config *config = &reader->domain->node->config;
+    uint64_t now_ns = wf_now_ns();
+    if (reader->weft || now_ns < reader->again_ns)
+        return reader->weft != NULL;
+    const struct weft_connect_options options = {
+        .socket = config->socket,
+        .domain = reader->domain->config->name,
+        .token = reader->domain->config->token[0] ? reader->domain->config->token : NULL,
+        .timeout_ms = 1000,
+    };
+    if (weft_connect(&options, &reader->weft) == WEFT_OK)
+        return true;
+    wf_warn("fabric", "domain %s cannot be read for other nodes: %s", reader->domain->config->name,
+            weft_last_error());
+    reader->weft = NULL;
+    reader->again_ns = now_ns + CONNECT_AGAIN_NS;
+    return false;
+}
+
+/* A format of blocks of that size; its other fields say nothing here. */
+static struct weft_format *format_of(struct reader *reader, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < reader->size_count; i++)
+        if (reader->sizes[i].bytes == bytes)
+            return reader->sizes[i].format;
+    if (reader->size_count == SIZES_MAX || !reader_connect(reader))
+        return NULL;
+    struct size *size = &reader->sizes[reader->size_count];
+    const struct weft_format_spec spec = {
+        .model = "fabric",
+        .layers = 1,
+        .kv_heads = 1,
+        .head_dim = 1,
+        .dtype = WEFT_INT8,
+        .block_tokens = 1,
+        .block_bytes = bytes,
+        .quality = WEFT_LOSSLESS,
+    };
+    if (weft_format_open(reader->weft, &spec, &size->format) != WEFT_OK) {
+        wf_warn("fabric", "blocks of %llu bytes cannot be read for other nodes: %s",
+                (unsigned long long)bytes, weft_last_error());
+        return NULL;
+    }
+    size->bytes = bytes;
+    reader->size_count++;
+    return size->format;
+}
+
+static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[32], uint64_t bytes,
+                             struct wf_fabric_held *out)
+{
+    struct wf_node_fabric *nf = context;
+    struct weft_key name;
+    struct weft_pin pin;
+    struct weft_format *format = format_of(&nf->readers[domain], bytes);
+    if (!format)
+        return WEFT_E_BUSY;
+    memcpy(name.bytes, key, 32);
+    enum weft_status status = weft_pin(format, &name, &pin);
+    if (status != WEFT_OK)
+        return status;
+    static_assert(sizeof pin <= sizeof out->user, "a pin is kept there");
+    *out = (struct wf_fabric_held){.data = pin.data, .bytes = pin.bytes};
+    memcpy(out->user, &pin, sizeof pin);
+    return WEFT_OK;
+}
+
+static void let_go(void *context, struct wf_fabric_held *held)
+{
+    struct weft_pin pin;
+    (void)context;
+    memcpy(&pin, held->user, sizeof pin);
+    weft_unpin(&pin);
+}
+
+/* A block that is being evicted counts: it may stay, and if it goes that will be told. */
+static bool is_there(uint64_t word)
+{
+    enum wf_slot_state state = wf_word_state(word);
+    return (state == WF_SLOT_COMMITTED || state == WF_SLOT_EVICTING) &&
+           wf_word_quality(word) == WEFT_LOSSLESS;
+}
+
+/* What the slot has, as of one moment: while a block is there so is its parent. */
+static bool slot_read(const struct wf_index *index, uint32_t slot, struct wf_fabric_event *out)
+{
+    const struct wf_desc *desc = &index->desc[slot];
+    uint64_t word = atomic_load_explicit(&desc->word, memory_order_acquire);
+    if (!is_there(word))
+        return false;
+    memset(out, 0, sizeof *out);
+    out->depth = wf_word_depth(word);
+    out->bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
+    wf_desc_key_read(desc, out->key);
+    uint32_t parent = atomic_load_explicit(&desc->parent, memory_order_relaxed);
+    if (parent != WF_SLOT_NONE && parent < index->slots_max)
+        wf_desc_key_read(&index->desc[parent], out->parent);
+    atomic_thread_fence(memory_order_acquire);
+    uint64_t again = atomic_load_explicit(&desc->word, memory_order_relaxed);
+    return wf_word_generation(again) == wf_word_generation(word) && is_there(again) &&
+           out->bytes > 0;
+}
+
+static bool each(void *context, uint32_t domain, uint64_t *cursor,
+                 void (*found)(void *to, const struct wf_fabric_event *block), void *to)
+{
+    struct wf_node_fabric *nf = context;
+    const struct wf_index *index = &nf->readers[domain].domain->store.index;
+    uint64_t end = *cursor + WALK_SLOTS;
+    end = end < index->slots_max ? end : index->slots_max;
+    for (uint64_t slot = *cursor; slot < end; slot++) {
+        struct wf_fabric_event event;
+        if (slot_read(index, (uint32_t)slot, &event))
+            found(to, &event);
+    }
+    *cursor = end;
+    return end < index->slots_max;
+}
+
+static bool news(void *context, const struct wf_fabric_event *block)
+{
+    struct wf_node_fabric *nf = context;
+    return wf_peers_news(nf->node->peers, block);
+}
+
+/* -------------------------------------------------------------------------------- what is told */
+
+void wf_node_fabric_here(struct wf_domain *domain, uint32_t slot)
+{
+    struct wf_fabric_event event;
+    if (!domain->node->fabric || !slot_read(&domain->store.index, slot, &event))
+        return;
+    event.kind = WF_FABRIC_HERE;
+    event.domain = (uint8_t)domain->id;
+    wf_fabric_tell(domain->node->fabric, &event);
+}
+
+void wf_node_fabric_gone(struct wf_domain *domain, const uint8_t key[32])
+{
+    if (!domain->node->fabric)
+        return;
+    struct wf_fabric_event event = {.kind = WF_FABRIC_GONE,
+                                    .domain = (uint8_t)domain->id,
+                                    .bytes = 1};
+    memcpy(event.key, key, 32);
+    wf_fabric_tell(domain->node->fabric, &event);
+}
+
+/* ------------------------------------------------------------------------------ begin and end */
+
+static void *run(void *context)
+{
+    struct wf_node_fabric *nf = context;
+    while (!atomic_load_explicit(&nf->stopping, memory_order_acquire))
+        if (wf_fabric_poll(nf->fabric, 100) != WEFT_OK) {
+            wf_error("fabric", "%s; this node is alone from now on", wf_last_error());
+            break;
+        }
+    return NULL;
+}
+
+/* The address of this host by which the first HOST:PORT in `registry` is reached. */
+static bool local_address(const char *registry, char *out, size_t capacity)
+{
+    const char *host = strstr(registry, "://");
+    host = host ? host + 3 : strchr(registry, ':') ? strchr(registry, ':') + 1 : registry;
+    char name[256];
+    size_t length = strcspn(host, ",/");
+    if (length == 0 || length >= sizeof name)
+        return false;
+    memcpy(name, host, length);
+    name[length] = 0;
+    char *colon = strrchr(name, ':');
+    if (colon)
+        *colon = 0;
+    struct addrinfo hints = {.ai_socktype = SOCK_DGRAM}, *found = NULL;
+    char *bare = name[0] == '[' ? name + 1 : name;
+    bare[strcspn(bare, "]")] = 0;
+    if (getaddrinfo(bare, colon ? colon + 1 : PORT_DEFAULT, &hints, &found) != 0)
+        return false;
+    int fd = socket(found->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_storage own;
+    socklen_t bytes = sizeof own;
+    bool known = fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen) == 0 &&
+                 getsockname(fd, (struct sockaddr *)&own, &bytes) == 0 &&
+                 getnameinfo((struct sockaddr *)&own, bytes, out, (socklen_t)capacity, NULL, 0,
+                             NI_NUMERICHOST) == 0;
+    if (fd >= 0)
+        close(fd);
+    freeaddrinfo(found);
+    return known;
+}
+
+static enum weft_status listen_choose(struct wf_node_fabric *nf)
+{
+    const struct wf_config *config = &nf->node->config;
+    char address[WF_ADDRESS_BYTES + 16];
+    bool proof = config->fabric_secret_file[0] || config->fabric_certificate[0];
+    if (config->fabric_listen[0]) {
+        snprintf(nf->listen, sizeof nf->listen, "%s", config->fabric_listen);
+        return WEFT_OK;
+    }
+    if (!proof || strncmp(config->fabric_join, "unix:", 5) == 0) {
+        snprintf(nf->listen, sizeof nf->listen, "tcp:127.0.0.1:0");
+        return WEFT_OK;
+    }
+    if (!local_address(config->fabric_join, address, sizeof address))
+        return wf_fail(WEFT_E_INVALID,
+                       "fabric.join: '%s': no way there is known from this host, so fabric.listen "
+                       "cannot be chosen; set it, like tcp:10.0.0.1:" PORT_DEFAULT,
+                       config->fabric_join);
+    bool brackets = strchr(address, ':') != NULL;
+    snprintf(nf->listen, sizeof nf->listen, "tcp:%s%s%s:" PORT_DEFAULT, brackets ? "[" : "",
+             address, brackets ? "]" : "");
+    return WEFT_OK;
+}
+
+static enum weft_status security_read(const struct wf_config *config, struct wf_net_security *out)
+{
+    *out = (struct wf_net_security){.proof = WF_NET_PROOF_NONE};
+    if (config->fabric_certificate[0]) {
+        out->proof = WF_NET_PROOF_TLS;
+        out->certificate = config->fabric_certificate;
+        out->key = config->fabric_key;
+        out->ca = config->fabric_ca;
+        return WEFT_OK;
+    }
+    if (!config->fabric_secret_file[0])
+        return WEFT_OK;
+    out->proof = config->fabric_encrypt ? WF_NET_PROOF_TLS_SECRET : WF_NET_PROOF_SECRET;
+    return wf_secret_cluster(config, out->secret);
+}
+
+enum weft_status wf_node_fabric_create(struct wf_node *node)
+{
+    uint8_t tags[WF_DOMAINS_MAX][32];
+    if (!wf_config_has_fabric(&node->config))
+        return WEFT_OK;
+    struct wf_node_fabric *nf = wf_calloc(1, sizeof *nf, "the fabric");
+    if (!nf)
+        return WEFT_E_NO_MEMORY;
+    node->cluster = nf;
+    nf->node = node;
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        nf->readers[i].domain = &node->domains[i];
+        memcpy(tags[i], node->domains[i].tag, 32);
+    }
+    nf->peers = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *nf->peers, "other nodes");
+    if (!nf->peers)
+        return WEFT_E_NO_MEMORY;
+    return wf_peers_create(tags, node->domain_count, wf_below_part_bytes, &node->peers);
+}
+
+enum weft_status wf_node_fabric_start(struct wf_node *node)
+{
+    struct wf_node_fabric *nf = node->cluster;
+    const struct wf_config *config = &node->config;
+    struct wf_fabric_domain domains[WF_DOMAINS_MAX];
+    if (!nf)
+        return WEFT_OK;
+    enum weft_status status = listen_choose(nf);
+    struct wf_fabric_options options = {
+        .name = config->fabric_name,
+        .listen = nf->listen,
+        .advertise = config->fabric_advertise[0] ? config->fabric_advertise : NULL,
+        .registry = config->fabric_join,
+        .user = config->fabric_user[0] ? config->fabric_user : NULL,
+        .password = config->fabric_password[0] ? config->fabric_password : NULL,
+        .ca = config->fabric_registry_ca[0] ? config->fabric_registry_ca : NULL,
+        .state_dir = config->state_dir,
+        .host = {.context = nf, .hold = hold, .let_go = let_go, .each = each, .news = news},
+        .domains = domains,
+        .domain_count = node->domain_count,
+        .replica_copies = config->fabric_replica_bytes / COPY_BYTES,
+        .seed = node->epoch,
+        .lease_ms = config->fabric_lease_ms,
+    };
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        memcpy(domains[i].secret, node->domains[i].secret, sizeof domains[i].secret);
+        domains[i].secret_bytes = (uint32_t)node->domains[i].secret_bytes;
+    }
+    if (status == WEFT_OK)
+        status = security_read(config, &options.security);
+    if (status == WEFT_OK)
+        status = wf_fabric_create(&options, &nf->fabric);
+    explicit_bzero(domains, sizeof domains);
+    explicit_bzero(&options.security, sizeof options.security);
+    if (status != WEFT_OK)
+        return status;
+    node->fabric = nf->fabric;
+    wf_peers_attach(node->peers, nf->fabric);
+    int error = pthread_create(&nf->thread, NULL, run, nf);
+    if (error != 0)
+        return wf_fail(WEFT_E_SYSTEM, "no thread for the fabric: %s", strerror(error));
+    nf->runs = true;
+    wf_info("fabric", "%s listens on %s, and joins %s", config->fabric_name, nf->listen,
+            config->fabric_join[0] ? config->fabric_join : "whoever comes");
+    return WEFT_OK;
+}
+
+void wf_node_fabric_stop(struct wf_node *node)
+{
+    struct wf_node_fabric *nf = node->cluster;
+    if (!nf || !nf->fabric)
+        return;
+    wf_peers_attach(node->peers, NULL);
+    node->fabric = NULL;
+    if (nf->runs) {
+        atomic_store_explicit(&nf->stopping, true, memory_order_release);
+        wf_fabric_wake(nf->fabric);
+        pthread_join(nf->thread, NULL);
+    }
+    wf_fabric_destroy(nf->fabric, LEAVE_MS);
+    nf->fabric = NULL;
+    for (uint32_t i = 0; i < node->domain_count; i++) {
+        struct reader *reader = &nf->readers[i];
+        for (uint32_t s = 0; s < reader->size_count; s++)
+            weft_format_close(reader->sizes[s].format);
+        weft_close(reader->weft);
+    }
+}
+
+void wf_node_fabric_destroy(struct wf_node *node)
+{
+    struct wf_node_fabric *nf = node->cluster;
+    wf_node_fabric_stop(node);
+    wf_peers_destroy(node->peers);
+    node->peers = NULL;
+    if (nf)
+        free(nf->peers);
+    free(nf);
+    node->cluster = NULL;
+}
+
+/* ---------------------------------------------------------------------------------- for people */
+
+static const char *standing_name(enum wf_standing_state state)
+{
+    static const char *const names[] = {"joining", "member", "doubtful", "lost", "refused"};
+    return (size_t)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
+}
+
+static json_t *peer_json(const struct wf_fabric_peer *p)
+{
+    const char *state = !p->up         ? "away"
+                        : !p->believed ? "no member"
+                        : p->draining  ? "draining"
+                        : p->complete  ? "ok"
+                                       : "telling";
+    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "name", p->name,
+                            "address", p->address, "state", state, "why", p->why, "epoch",
+                            (json_int_t)p->epoch, "domains", (json_int_t)p->domains, "blocks",
+                            (json_int_t)p->blocks, "rtt_us", (json_int_t)p->rtt_us, "lag_us",
+                            (json_int_t)p->lag_us, "read_gbps", p->read_gbps);
+    const struct {
+        const char *name;
+        uint64_t value;
+    } more[] = {{"reads", p->reads},
+                {"read_bytes", p->read_bytes},
+                {"read_misses", p->read_misses},
+                {"read_corrupt", p->read_corrupt},
+                {"serves", p->serves},
+                {"served_bytes", p->served_bytes},
+                {"pool_bytes", p->pool_bytes},
+                {"free_bytes", p->free_bytes},
+                {"lent_bytes", p->lent_bytes},
+                {"lent_free_bytes", p->lent_free_bytes}};
+    for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
+        json_object_set_new(out, more[i].name, json_integer((json_int_t)more[i].value));
+    return out;
+}
+
+static json_t *figures_json(const struct wf_fabric_figures *f)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } rows[] = {{"epoch", f->standing.epoch},
+                {"replica_copies", f->replica_copies},
+                {"replica_copies_max", f->replica_copies_max},
+                {"replica_bytes", f->replica_bytes},
+                {"lag_us_p50", f->lag_us_p50},
+                {"lag_us_p99", f->lag_us_p99},
+                {"events_told", f->told},
+                {"events_heard", f->heard},
+                {"told_anew", f->told_anew},
+                {"fetches", f->fetches},
+                {"fetch_misses", f->fetch_misses},
+                {"fetch_corrupt", f->fetch_corrupt},
+                {"fetch_timeouts", f->fetch_timeouts},
+                {"fetched_bytes", f->fetched_bytes},
+                {"serves", f->serves},
+                {"serve_misses", f->serve_misses},
+                {"served_bytes", f->served_bytes},
+                {"links_refused", f->net.refused},
+                {"links_nonsense", f->net.nonsense}};
+    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", f->name, "address", f->address,
+                            "registry", f->registry, "standing", standing_name(f->standing.state),
+                            "why", f->standing.why);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        json_object_set_new(out, rows[i].name, json_integer((json_int_t)rows[i].value));
+    return out;
+}
+
+char *wf_query_fabric(struct wf_node *node, uint64_t cursor)
+{
+    struct wf_node_fabric *nf = node->cluster;
+    json_t *nodes = json_array(), *self = json_null();
+    uint64_t next = 0;
+    if (nf && nf->fabric) {
+        struct wf_fabric_figures figures;
+        wf_fabric_figures(nf->fabric, &figures);
+        self = figures_json(&figures);
+        uint32_t count = wf_fabric_peers(nf->fabric, nf->peers, WF_FABRIC_PEERS_MAX);
+        next = cursor + PAGE_NODES < count ? cursor + PAGE_NODES : 0;
+        for (uint64_t i = cursor; i < count && i < cursor + PAGE_NODES; i++)
+            json_array_append_new(nodes, peer_json(&nf->peers[i]));
+    }
+    json_t *out = json_pack("{s:o, s:o, s:I}", "self", self, "nodes", nodes, "next",
+                            (json_int_t)next);
+    char *answer = json_dumps(out, JSON_COMPACT);
+    json_decref(out);
+    return answer;
+}
