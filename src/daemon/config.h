@@ -26,7 +26,7 @@
 #define WF_ALLOW_TEXT_MAX 1023
 #define WF_TIERS_MAX 8
 #define WF_FABRIC_NAME_MAX 63
-#define WF_PEERS_NAME "peers"    /* what the tier of other nodes' blocks is called */
+#define WF_PEERS_NAME "peers"     /* what the tier of other nodes' blocks is called */
 #define WF_OTHERS_SUFFIX "-hosts" /* of a shared tier's name: what other hosts have there */
 #define WF_TIER_NAME_MAX 31
 #define WF_PATH_MAX 256
@@ -172,7 +172,7 @@ struct wf_config {
     uint64_t events_replay_bytes;   /* 64 MiB */
     uint64_t events_engine_memory;  /* of what one engine says that it holds; 64 MiB */
 
-    char fabric_join[WF_PATH_MAX];         /* registry; "": no fabric, unless it listens */
+    char fabric_join[WF_PATH_MAX]; /* registry; "": no fabric, unless it listens */
     char fabric_name[WF_FABRIC_NAME_MAX + 1];
     char fabric_listen[WF_PATH_MAX], fabric_advertise[WF_PATH_MAX]; /* "": by what is known */
     char fabric_secret_file[WF_PATH_MAX];
