@@ -387,7 +387,7 @@ static void sim_memory(struct wf_net *net, void *base, size_t bytes)
 
 static int sim_event(const struct wf_net *net)
 {
-    if (net->event < 0) {
+    if (net->event < 0 && net->world->options.descriptors) {
         struct wf_net *mine = (struct wf_net *)(uintptr_t)net;
         mine->event = eventfd(net->ready || wf_sim_has_work(net), EFD_CLOEXEC | EFD_NONBLOCK);
     }

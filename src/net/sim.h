@@ -42,6 +42,8 @@ struct wf_net_sim_options {
     uint64_t bandwidth;    /* of a host's card, each way, bytes a second; 0: 12.5e9 */
     uint32_t piece_bytes;  /* what goes through the card at a time; 0: 256 KiB */
     uint32_t window_bytes; /* 0: 1 MiB */
+    bool descriptors;      /* event() is one, readable when poll has something to do; else -1, for
+                              who asks wf_net_sim_next() */
 };
 
 /* WEFT_E_NO_MEMORY. */
