@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * TLS 1.3 between two buffers of fixed size: what came from the wire and what is to go there.
+ *
+ * OpenSSL reads and writes them through a BIO of ours, so nothing grows and what is in flight stays
+ * where it is.  Both sides prove themselves or there is no connection: each with a certificate that
+ * `ca` signed, or both with the secret as an external pre-shared key (RFC 8446, 4.2.11), for which
+ * no certificate stands in.  Nothing older than TLS 1.3, no renegotiation, no tickets.
+ */
+#include "net/tcp_inner.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sys/memory.h"
+
+#define PSK_NAME "weft-net"
+#define RECORD_BYTES 16384u
+#define RECORD_MORE 512u /* what a record and its neighbours take beyond their content */
+
+struct tcp_tls_context {
+    SSL_CTX *context;
+    BIO_METHOD *method;
+    enum wf_net_proof proof;
+    uint8_t secret[32];
+};
+
+struct tcp_tls {
+    SSL *ssl;
+    struct tcp_tls_context *context;
+    uint32_t in_at, in_end, out_at, out_end;
+    uint8_t in[TCP_CIPHER_IN];
+    uint8_t out[TCP_CIPHER_OUT];
+};
+
+static enum weft_status tls_fail(enum weft_status status, const char *what)
+{
+    char words[160] = "no reason is given";
+    unsigned long error = ERR_get_error();
+    if (error)
+        snprintf(words, sizeof words, "%s",
+                 ERR_reason_error_string(error) ? ERR_reason_error_string(error) : "?");
+    ERR_clear_error();
+    return wf_fail(status, "%s: %s", what, words);
+}
+
+/* --------------------------------------------------------------------------------------- BIO */
+
+static int bio_read(BIO *bio, char *to, int most)
+{
+    struct tcp_tls *tls = BIO_get_data(bio);
+    uint32_t bytes = tls->in_end - tls->in_at;
+    BIO_clear_retry_flags(bio);
+    if (!bytes) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
+    if (bytes > (uint32_t)most)
+        bytes = (uint32_t)most;
+    memcpy(to, tls->in + tls->in_at, bytes);
+    tls->in_at += bytes;
+    return (int)bytes;
+}
+
+static int bio_write(BIO *bio, const char *from, int count)
+{
+    struct tcp_tls *tls = BIO_get_data(bio);
+    uint32_t room = TCP_CIPHER_OUT - tls->out_end;
+    BIO_clear_retry_flags(bio);
+    if (room > (uint32_t)count)
+        room = (uint32_t)count;
+    if (!room) {
+        BIO_set_retry_write(bio);
+        return -1;
+    }
+    memcpy(tls->out + tls->out_end, from, room);
+    tls->out_end += room;
+    return (int)room;
+}
+
+static long bio_control(BIO *bio, int command, long number, void *pointer)
+{
+    (void)bio, (void)number, (void)pointer;
+    return command == BIO_CTRL_FLUSH;
+}
+
+/* ------------------------------------------------------------------------------------- secret */
+
+static SSL_SESSION *psk_session(SSL *ssl)
+{
+    const struct tcp_tls_context *context = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), 0);
+    static const unsigned char aes_128_gcm_sha256[] = {0x13, 0x01};
+    const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, aes_128_gcm_sha256);
+    SSL_SESSION *session = SSL_SESSION_new();
+    if (session && cipher &&
+        SSL_SESSION_set1_master_key(session, context->secret, sizeof context->secret) &&
+        SSL_SESSION_set_cipher(session, cipher) &&
+        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION))
+        return session;
+    SSL_SESSION_free(session);
+    return NULL;
+}
+
+static int psk_use(SSL *ssl, const EVP_MD *digest, const unsigned char **out_name,
+                   size_t *out_bytes, SSL_SESSION **out)
+{
+    (void)digest;
+    *out = psk_session(ssl);
+    *out_name = (const unsigned char *)PSK_NAME;
+    *out_bytes = strlen(PSK_NAME);
+    return *out != NULL;
+}
+
+static int psk_find(SSL *ssl, const unsigned char *name, size_t bytes, SSL_SESSION **out)
+{
+    *out = NULL;
+    if (bytes == strlen(PSK_NAME) && !memcmp(name, PSK_NAME, bytes))
+        *out = psk_session(ssl);
+    return 1;
+}
+
+/* ------------------------------------------------------------------------------------ context */
+
+void wf_tcp_tls_context_free(struct tcp_tls_context *context)
+{
+    if (!context)
+        return;
+    SSL_CTX_free(context->context);
+    BIO_meth_free(context->method);
+    OPENSSL_cleanse(context, sizeof *context);
+    free(context);
+}
+
+static enum weft_status certificates_load(SSL_CTX *context, const struct wf_net_security *security)
+{
+    if (!security->certificate || !security->key || !security->ca)
+        return wf_fail(WEFT_E_INVALID,
+                       "TLS asks for a certificate, its key and the CA that signed the others'");
+    if (SSL_CTX_use_certificate_chain_file(context, security->certificate) != 1)
+        return tls_fail(WEFT_E_INVALID, security->certificate);
+    if (SSL_CTX_use_PrivateKey_file(context, security->key, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_check_private_key(context) != 1)
+        return tls_fail(WEFT_E_INVALID, security->key);
+    if (SSL_CTX_load_verify_file(context, security->ca) != 1)
+        return tls_fail(WEFT_E_INVALID, security->ca);
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    return WEFT_OK;
+}
+
+static enum weft_status context_set(struct tcp_tls_context *tls,
+                                    const struct wf_net_security *security)
+{
+    SSL_CTX *context = tls->context;
+    if (!context || !tls->method || SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1 ||
+        SSL_CTX_set_num_tickets(context, 0) != 1 || SSL_CTX_set_ex_data(context, 0, tls) != 1)
+        return tls_fail(WEFT_E_SYSTEM, "TLS can not be set up");
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    BIO_meth_set_read(tls->method, bio_read);
+    BIO_meth_set_write(tls->method, bio_write);
+    BIO_meth_set_ctrl(tls->method, bio_control);
+    if (security->proof == WF_NET_PROOF_TLS)
+        return certificates_load(context, security);
+    /* The key's hash has to be the cipher's.  A side without the key ends up without a certificate
+     * to show either. */
+    if (SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256") != 1)
+        return tls_fail(WEFT_E_SYSTEM, "TLS can not be set up");
+    SSL_CTX_set_psk_use_session_callback(context, psk_use);
+    SSL_CTX_set_psk_find_session_callback(context, psk_find);
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
+    return WEFT_OK;
+}
+
+enum weft_status wf_tcp_tls_context(const struct wf_net_security *security,
+                                    struct tcp_tls_context **out)
+{
+    struct tcp_tls_context *tls = wf_calloc(1, sizeof *tls, "TLS");
+    if (!tls)
+        return WEFT_E_NO_MEMORY;
+    ERR_clear_error();
+    tls->proof = security->proof;
+    memcpy(tls->secret, security->secret, sizeof tls->secret);
+    tls->context = SSL_CTX_new(TLS_method());
+    tls->method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weft buffers");
+    enum weft_status status = context_set(tls, security);
+    if (status == WEFT_OK)
+        *out = tls;
+    else
+        wf_tcp_tls_context_free(tls);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------- connections */
+
+enum weft_status wf_tcp_tls_open(struct tcp_tls_context *context, bool connector,
+                                 struct tcp_tls **out)
+{
+    struct tcp_tls *tls = wf_calloc(1, sizeof *tls, "a stream's TLS");
+    BIO *bio = NULL;
+    if (!tls)
+        return WEFT_E_NO_MEMORY;
+    ERR_clear_error();
+    tls->context = context;
+    tls->ssl = SSL_new(context->context);
+    if (tls->ssl)
+        bio = BIO_new(context->method);
+    if (!bio) {
+        wf_tcp_tls_close(tls);
+        return tls_fail(WEFT_E_NO_MEMORY, "no TLS for a stream");
+    }
+    BIO_set_data(bio, tls);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(tls->ssl, bio, bio);
+    if (connector)
+        SSL_set_connect_state(tls->ssl);
+    else
+        SSL_set_accept_state(tls->ssl);
+    *out = tls;
+    return WEFT_OK;
+}
+
+void wf_tcp_tls_close(struct tcp_tls *tls)
+{
+    if (!tls)
+        return;
+    SSL_free(tls->ssl);
+    free(tls);
+}
+
+void *wf_tcp_tls_room(struct tcp_tls *tls, size_t *out_bytes)
+{
+    if (tls->in_at == tls->in_end) {
+        tls->in_at = tls->in_end = 0;
+    } else if (tls->in_at) {
+        memmove(tls->in, tls->in + tls->in_at, tls->in_end - tls->in_at);
+        tls->in_end -= tls->in_at;
+        tls->in_at = 0;
+    }
+    *out_bytes = TCP_CIPHER_IN - tls->in_end;
+    return tls->in + tls->in_end;
+}
+
+void wf_tcp_tls_came(struct tcp_tls *tls, size_t bytes)
+{
+    tls->in_end += (uint32_t)bytes;
+}
+
+const void *wf_tcp_tls_out(const struct tcp_tls *tls, size_t *out_bytes)
+{
+    *out_bytes = tls->out_end - tls->out_at;
+    return tls->out + tls->out_at;
+}
+
+/* What follows has to stay where it is only while it is in flight, and now nothing is. */
+void wf_tcp_tls_went(struct tcp_tls *tls, size_t bytes)
+{
+    tls->out_at += (uint32_t)bytes;
+    if (tls->out_at == tls->out_end) {
+        tls->out_at = tls->out_end = 0;
+    } else if (tls->out_at > TCP_CIPHER_OUT / 2) {
+        memmove(tls->out, tls->out + tls->out_at, tls->out_end - tls->out_at);
+        tls->out_end -= tls->out_at;
+        tls->out_at = 0;
+    }
+}
+
+/* What a call that gave `result` <= 0 means. */
+static enum weft_status tls_result(struct tcp_tls *tls, int result)
+{
+    switch (SSL_get_error(tls->ssl, result)) {
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE: return WEFT_PENDING;
+    case SSL_ERROR_ZERO_RETURN: return wf_fail(WEFT_E_NODE, "the other side closed the connection");
+    default:
+        return tls_fail(SSL_is_init_finished(tls->ssl) ? WEFT_E_PROTOCOL : WEFT_E_DENIED,
+                        SSL_is_init_finished(tls->ssl) ? "TLS with the other side broke"
+                                                       : "the other side and this one do not "
+                                                         "prove themselves to each other by TLS");
+    }
+}
+
+static void peer_name(const struct tcp_tls *tls, char *out)
+{
+    X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
+    char name[WF_NET_NAME_MAX];
+    *out = 0;
+    int bytes = certificate ? X509_NAME_get_text_by_NID(X509_get_subject_name(certificate),
+                                                        NID_commonName, name, sizeof name)
+                            : -1;
+    if (bytes > 0 && (size_t)bytes == strlen(name))
+        memcpy(out, name, (size_t)bytes + 1);
+}
+
+enum weft_status wf_tcp_tls_shake(struct tcp_tls *tls, char *out_name)
+{
+    ERR_clear_error();
+    int result = SSL_do_handshake(tls->ssl);
+    if (result != 1)
+        return tls_result(tls, result);
+    if (tls->context->proof == WF_NET_PROOF_TLS) {
+        if (!SSL_get0_peer_certificate(tls->ssl) || SSL_get_verify_result(tls->ssl) != X509_V_OK)
+            return wf_fail(WEFT_E_DENIED, "the other side shows no certificate that the CA signed");
+        peer_name(tls, out_name);
+    } else if (!SSL_session_reused(tls->ssl)) {
+        return wf_fail(WEFT_E_DENIED, "the other side does not use the secret under TLS");
+    }
+    return WEFT_OK;
+}
+
+enum weft_status wf_tcp_tls_read(struct tcp_tls *tls, void *to, size_t bytes, size_t *out_bytes)
+{
+    ERR_clear_error();
+    int result = SSL_read_ex(tls->ssl, to, bytes, out_bytes);
+    return result == 1 ? WEFT_OK : tls_result(tls, result);
+}
+
+enum weft_status wf_tcp_tls_write(struct tcp_tls *tls, const void *from, size_t bytes,
+                                  size_t *out_bytes)
+{
+    /* A record is written whole or not at all: one that waits in OpenSSL would have to be asked for
+     * with the same bytes again. */
+    if (bytes > RECORD_BYTES)
+        bytes = RECORD_BYTES;
+    if (TCP_CIPHER_OUT - tls->out_end < bytes + RECORD_MORE)
+        return WEFT_PENDING;
+    ERR_clear_error();
+    int result = SSL_write_ex(tls->ssl, from, bytes, out_bytes);
+    return result == 1 ? WEFT_OK : tls_result(tls, result);
+}
