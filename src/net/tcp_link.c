@@ -101,6 +101,8 @@ static void link_up(struct tcp_link *link)
     link->say_ms = (theirs < mine ? theirs : mine) / 4;
     if (link->say_ms < SAY_MS_MIN)
         link->say_ms = SAY_MS_MIN;
+    if (net->tick_ms > net->now_ms + link->say_ms / 2)
+        net->tick_ms = net->now_ms + link->say_ms / 2;
     link->state = TCP_LINK_UP;
     link->named = true;
     for (uint32_t i = 0; i < link->stream_count; i++)

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -122,7 +123,9 @@ static enum weft_status ring_start(struct tcp_net *net)
 
 static bool enable(struct ring_engine *engine)
 {
-    if (!engine->enabled && io_uring_enable_rings(&engine->ring) == 0)
+    /* liburing 2.3 has a name for this, and does not export it. */
+    if (!engine->enabled && syscall(__NR_io_uring_register, engine->ring.ring_fd,
+                                    IORING_REGISTER_ENABLE_RINGS, NULL, 0) == 0)
         engine->enabled = true;
     return engine->enabled;
 }

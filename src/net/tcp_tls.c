@@ -171,7 +171,6 @@ static enum weft_status context_set(struct tcp_tls_context *tls,
         return tls_fail(WEFT_E_SYSTEM, "TLS can not be set up");
     SSL_CTX_set_psk_use_session_callback(context, psk_use);
     SSL_CTX_set_psk_find_session_callback(context, psk_find);
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
     return WEFT_OK;
 }
 
@@ -219,6 +218,9 @@ enum weft_status wf_tcp_tls_open(struct tcp_tls_context *context, bool connector
         SSL_set_connect_state(tls->ssl);
     else
         SSL_set_accept_state(tls->ssl);
+    /* With a secret the acceptor has no certificate; one that shows one is not it. */
+    if (connector)
+        SSL_set_verify(tls->ssl, SSL_VERIFY_PEER, NULL);
     *out = tls;
     return WEFT_OK;
 }
