@@ -22,6 +22,7 @@
 #define CONNECT_AGAIN_NS 1000000000u
 #define COPY_BYTES 9u /* of the replica, a copy */
 #define LEAVE_MS 500u
+#define SHOW_MS 100u
 #define PAGE_NODES 64u /* in an answer */
 
 /* A domain, as the fabric's thread reads it. */
@@ -39,9 +40,15 @@ struct reader {
 struct wf_node_fabric {
     struct wf_node *node;
     struct wf_fabric *fabric;
+    struct wf_fabric_options options; /* for its begin */
     pthread_t thread;
     bool runs;
     _Atomic bool stopping;
+    pthread_mutex_t lock; /* of the four below, until it has begun */
+    pthread_cond_t changed;
+    bool started;
+    enum weft_status status;
+    char sentence[WF_ERROR_MAX];
     struct reader readers[WF_DOMAINS_MAX];
     char listen[WF_PATH_MAX];
     struct wf_fabric_peer *peers; /* for QUERY */
@@ -201,14 +208,27 @@ void wf_node_fabric_gone(struct wf_domain *domain, const uint8_t key[32])
 
 /* ------------------------------------------------------------------------------ begin and end */
 
+/* All of the fabric's calls are of this thread, from its first to its last. */
 static void *run(void *context)
 {
     struct wf_node_fabric *nf = context;
-    while (!atomic_load_explicit(&nf->stopping, memory_order_acquire))
-        if (wf_fabric_poll(nf->fabric, 100) != WEFT_OK) {
+    pthread_mutex_lock(&nf->lock);
+    nf->status = wf_fabric_create(&nf->options, &nf->fabric);
+    nf->started = true;
+    snprintf(nf->sentence, sizeof nf->sentence, "%s", wf_last_error());
+    struct wf_fabric *fabric = nf->status == WEFT_OK ? nf->fabric : NULL;
+    pthread_cond_signal(&nf->changed);
+    pthread_mutex_unlock(&nf->lock);
+    bool works = fabric != NULL;
+    while (fabric && !atomic_load_explicit(&nf->stopping, memory_order_acquire)) {
+        if (works && wf_fabric_poll(fabric, 100) == WEFT_OK)
+            continue;
+        if (works)
             wf_error("fabric", "%s; this node is alone from now on", wf_last_error());
-            break;
-        }
+        works = false;
+        wf_nap(20000000);
+    }
+    wf_fabric_destroy(fabric, LEAVE_MS);
     return NULL;
 }
 
@@ -294,6 +314,8 @@ enum weft_status wf_node_fabric_create(struct wf_node *node)
         return WEFT_E_NO_MEMORY;
     node->cluster = nf;
     nf->node = node;
+    pthread_mutex_init(&nf->lock, NULL);
+    pthread_cond_init(&nf->changed, NULL);
     for (uint32_t i = 0; i < node->domain_count; i++) {
         nf->readers[i].domain = &node->domains[i];
         memcpy(tags[i], node->domains[i].tag, 32);
@@ -304,15 +326,11 @@ enum weft_status wf_node_fabric_create(struct wf_node *node)
     return wf_peers_create(tags, node->domain_count, wf_below_part_bytes, &node->peers);
 }
 
-enum weft_status wf_node_fabric_start(struct wf_node *node)
+static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *domains)
 {
-    struct wf_node_fabric *nf = node->cluster;
+    const struct wf_node *node = nf->node;
     const struct wf_config *config = &node->config;
-    struct wf_fabric_domain domains[WF_DOMAINS_MAX];
-    if (!nf)
-        return WEFT_OK;
-    enum weft_status status = listen_choose(nf);
-    struct wf_fabric_options options = {
+    nf->options = (struct wf_fabric_options){
         .name = config->fabric_name,
         .listen = nf->listen,
         .advertise = config->fabric_advertise[0] ? config->fabric_advertise : NULL,
@@ -326,26 +344,49 @@ enum weft_status wf_node_fabric_start(struct wf_node *node)
         .domain_count = node->domain_count,
         .replica_copies = config->fabric_replica_bytes / COPY_BYTES,
         .seed = node->epoch,
+        .show_ms = SHOW_MS,
         .lease_ms = config->fabric_lease_ms,
     };
     for (uint32_t i = 0; i < node->domain_count; i++) {
         memcpy(domains[i].secret, node->domains[i].secret, sizeof domains[i].secret);
         domains[i].secret_bytes = (uint32_t)node->domains[i].secret_bytes;
     }
-    if (status == WEFT_OK)
-        status = security_read(config, &options.security);
-    if (status == WEFT_OK)
-        status = wf_fabric_create(&options, &nf->fabric);
-    explicit_bzero(domains, sizeof domains);
-    explicit_bzero(&options.security, sizeof options.security);
-    if (status != WEFT_OK)
-        return status;
-    node->fabric = nf->fabric;
-    wf_peers_attach(node->peers, nf->fabric);
+}
+
+/* The thread begins, and has or has not a fabric. */
+static enum weft_status begin(struct wf_node_fabric *nf)
+{
     int error = pthread_create(&nf->thread, NULL, run, nf);
     if (error != 0)
         return wf_fail(WEFT_E_SYSTEM, "no thread for the fabric: %s", strerror(error));
     nf->runs = true;
+    pthread_mutex_lock(&nf->lock);
+    while (!nf->started)
+        pthread_cond_wait(&nf->changed, &nf->lock);
+    pthread_mutex_unlock(&nf->lock);
+    return nf->status == WEFT_OK ? WEFT_OK : wf_fail(nf->status, "%s", nf->sentence);
+}
+
+enum weft_status wf_node_fabric_start(struct wf_node *node)
+{
+    struct wf_node_fabric *nf = node->cluster;
+    const struct wf_config *config = &node->config;
+    struct wf_fabric_domain domains[WF_DOMAINS_MAX];
+    if (!nf)
+        return WEFT_OK;
+    enum weft_status status = listen_choose(nf);
+    options_make(nf, domains);
+    if (status == WEFT_OK)
+        status = security_read(config, &nf->options.security);
+    if (status == WEFT_OK)
+        status = begin(nf);
+    explicit_bzero(domains, sizeof domains);
+    explicit_bzero(&nf->options.security, sizeof nf->options.security);
+    nf->options.domains = NULL;
+    if (status != WEFT_OK)
+        return status;
+    node->fabric = nf->fabric;
+    wf_peers_attach(node->peers, nf->fabric);
     wf_info("fabric", "%s listens on %s, and joins %s", config->fabric_name, nf->listen,
             config->fabric_join[0] ? config->fabric_join : "whoever comes");
     return WEFT_OK;
@@ -354,22 +395,23 @@ enum weft_status wf_node_fabric_start(struct wf_node *node)
 void wf_node_fabric_stop(struct wf_node *node)
 {
     struct wf_node_fabric *nf = node->cluster;
-    if (!nf || !nf->fabric)
+    if (!nf || !nf->runs)
         return;
     wf_peers_attach(node->peers, NULL);
     node->fabric = NULL;
-    if (nf->runs) {
-        atomic_store_explicit(&nf->stopping, true, memory_order_release);
+    atomic_store_explicit(&nf->stopping, true, memory_order_release);
+    if (nf->fabric)
         wf_fabric_wake(nf->fabric);
-        pthread_join(nf->thread, NULL);
-    }
-    wf_fabric_destroy(nf->fabric, LEAVE_MS);
+    pthread_join(nf->thread, NULL);
+    nf->runs = false;
     nf->fabric = NULL;
     for (uint32_t i = 0; i < node->domain_count; i++) {
         struct reader *reader = &nf->readers[i];
         for (uint32_t s = 0; s < reader->size_count; s++)
             weft_format_close(reader->sizes[s].format);
         weft_close(reader->weft);
+        reader->weft = NULL;
+        reader->size_count = 0;
     }
 }
 
@@ -379,8 +421,11 @@ void wf_node_fabric_destroy(struct wf_node *node)
     wf_node_fabric_stop(node);
     wf_peers_destroy(node->peers);
     node->peers = NULL;
-    if (nf)
+    if (nf) {
+        pthread_mutex_destroy(&nf->lock);
+        pthread_cond_destroy(&nf->changed);
         free(nf->peers);
+    }
     free(nf);
     node->cluster = NULL;
 }

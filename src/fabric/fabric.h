@@ -90,6 +90,7 @@ struct wf_fabric_options {
     uint32_t dead_ms;        /* of a link that is silent; 0: 5000 */
     uint32_t fetch_ms;       /* a holder that has not begun to answer by then: the next is asked;
                                 0: 1000 */
+    uint32_t show_ms;        /* how often figures are made, asked for or not; 0: when asked for */
     uint64_t (*now_ns)(void *context); /* NULL: wf_now_ns() */
     void *now_context;
 };

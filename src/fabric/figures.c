@@ -73,6 +73,7 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
     struct wf_places_stats places;
     pthread_mutex_lock(&f->lock);
     bool wanted = f->figures_wanted || f->shown_ns == 0;
+    wanted |= f->options.show_ms && now_ns - f->shown_ns >= f->options.show_ms * 1000000ull;
     pthread_mutex_unlock(&f->lock);
     if (!wanted || (f->shown_ns && now_ns - f->shown_ns < SHOW_NS))
         return;

@@ -29,9 +29,7 @@ struct wf_peers {
     uint32_t domain_count;
     uint32_t (*part_bytes)(uint64_t block_bytes);
     pthread_mutex_t lock;
-    pthread_cond_t idle;
     struct wf_fabric *fabric;
-    uint32_t fetching;
     struct wf_fabric_event *news;
     uint64_t news_first, news_end;
     bool refused; /* some news found no room */
@@ -72,7 +70,6 @@ enum weft_status wf_peers_create(const uint8_t (*tags)[32], uint32_t domain_coun
     p->domain_count = domain_count;
     p->part_bytes = part_bytes;
     pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->idle, NULL);
     *out = p;
     return WEFT_OK;
 }
@@ -82,7 +79,6 @@ void wf_peers_destroy(struct wf_peers *p)
     if (!p)
         return;
     pthread_mutex_destroy(&p->lock);
-    pthread_cond_destroy(&p->idle);
     free(p->news);
     free(p);
 }
@@ -91,8 +87,6 @@ void wf_peers_attach(struct wf_peers *p, struct wf_fabric *fabric)
 {
     pthread_mutex_lock(&p->lock);
     p->fabric = fabric;
-    while (!fabric && p->fetching)
-        pthread_cond_wait(&p->idle, &p->lock);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -158,15 +152,10 @@ static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
 {
     struct item *item = (struct item *)fetch;
     struct tier *t = item->tier;
-    struct wf_peers *p = t->peers;
     finish(t, item->request, status, fetch->moved);
     pthread_mutex_lock(&t->lock);
     t->out--;
     pthread_mutex_unlock(&t->lock);
-    pthread_mutex_lock(&p->lock);
-    if (--p->fetching == 0)
-        pthread_cond_broadcast(&p->idle);
-    pthread_mutex_unlock(&p->lock);
 }
 
 static uint32_t domain_of(const struct wf_peers *p, const uint8_t tag[32])
@@ -216,7 +205,6 @@ static enum weft_status tier_submit(struct wf_tier *tier, struct wf_tier_request
     memcpy(item->fetch.key, r->block.key, 32);
     pthread_mutex_lock(&p->lock);
     struct wf_fabric *fabric = p->fabric;
-    p->fetching += fabric != NULL;
     if (fabric) {
         pthread_mutex_lock(&t->lock);
         t->out++;
@@ -282,7 +270,6 @@ static void tier_cancel(struct wf_tier *tier, struct wf_tier_request *r)
 {
     struct tier *t = of(tier);
     struct wf_peers *p = t->peers;
-    /* Who is with the fabric still is there as long as `fetching` counts it. */
     pthread_mutex_lock(&p->lock);
     if (p->fabric)
         wf_fabric_cancel(p->fabric, &item_of(r)->fetch);

@@ -20,8 +20,8 @@ enum weft_status wf_peers_create(const uint8_t (*tags)[32], uint32_t domain_coun
 /* When neither the tier nor the fabric uses it any more. */
 void wf_peers_destroy(struct wf_peers *peers);
 
-/* Blocks come from there from now on; NULL: from nowhere, and when it returns no fetch of the
- * tier's is with the fabric that was there.  That one must run still, in another thread. */
+/* Blocks come from there from now on; NULL: from nowhere, and no new fetch goes to the fabric that
+ * was there, whose end ends those that it has. */
 void wf_peers_attach(struct wf_peers *peers, struct wf_fabric *fabric);
 
 /* wf_fabric_host.news, whose context is the struct wf_peers. */
