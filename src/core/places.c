@@ -424,8 +424,9 @@ static uint32_t lengthen(const struct wf_places *p, struct page page, uint32_t h
 static void ask_for_half(const struct wf_places *p, const uint8_t (*keys)[32], uint32_t low,
                          uint32_t high)
 {
-    struct page page = half_page(p, keys[low + (high - low) / 2]);
+    struct page page = page_of(p, keys[low + (high - low) / 2]);
     __builtin_prefetch(bucket_words(p, page.bucket[0]));
+    __builtin_prefetch(bucket_words(p, page.bucket[1]));
 }
 
 /* So many nodes hold keys[low] and not keys[high]: where their prefixes end.  One look finds all

@@ -39,7 +39,7 @@
 #define WF_PLACES_NODES_MAX 65535u               /* nodes are 0 … 65534 */
 #define WF_PLACES_COPIES_MAX ((uint64_t)1 << 36) /* half a terabyte of table */
 #define WF_PLACES_PAGE 4u                        /* copies of one key in one pair of buckets */
-#define WF_PLACES_NODE_WORDS(nodes) ((nodes + 63u) / 64u) /* of a bitmap of nodes */
+#define WF_PLACES_NODE_WORDS(nodes) (((nodes) + 63u) / 64u) /* of a bitmap of nodes */
 
 struct wf_places;
 
