@@ -64,8 +64,11 @@ void wf_sim_piece_free(struct wf_sim_piece *piece)
 uint64_t wf_sim_bytes_of(const struct iovec *pieces, uint32_t count)
 {
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        if (pieces[i].iov_len > UINT64_MAX - bytes)
+            return UINT64_MAX; /* more than any payload, and not what it wraps to */
         bytes += pieces[i].iov_len;
+    }
     return bytes;
 }
 

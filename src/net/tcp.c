@@ -381,7 +381,6 @@ static void net_wake(struct wf_net *net)
 static void net_stats(const struct wf_net *of, struct wf_net_stats *out)
 {
     *out = net_of(of)->stats;
-    out->links = net_of(of)->link_count;
 }
 
 const struct wf_net_ops wf_net_tcp = {

@@ -258,9 +258,11 @@ static struct tcp_job *access_job(struct wf_net_access *access)
 enum weft_status wf_tcp_access(struct tcp_link *link, struct wf_net_access *access)
 {
     uint64_t total;
-    if (!access->done || !wf_tcp_pieces_total(access->pieces, access->piece_count, &total))
+    if (!access->done || !wf_tcp_pieces_total(access->pieces, access->piece_count, &total) ||
+        !total)
         return wf_fail(WEFT_E_INVALID,
-                       "an access with %u pieces; up to %u of 4 GiB together, and `done`, may be",
+                       "an access with %u pieces; 1 to %u of up to 4 GiB together, and "
+                       "`done`, may be",
                        access->piece_count, WF_NET_PIECES_MAX);
     if (link->state != TCP_LINK_UP)
         return wf_fail(WEFT_E_NODE, "the link to %s is not up", link->peer);

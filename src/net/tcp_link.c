@@ -105,6 +105,7 @@ static void link_up(struct tcp_link *link)
         net->tick_ms = net->now_ms + link->say_ms / 2;
     link->state = TCP_LINK_UP;
     link->named = true;
+    net->stats.links++;
     for (uint32_t i = 0; i < link->stream_count; i++)
         link->streams[i]->heard_ms = link->streams[i]->said_ms = net->now_ms;
     wf_tcp_link_mark(link, true);
