@@ -17,7 +17,7 @@
 #include "daemon/coding.h"
 #include "daemon/profiles.h"
 #include "daemon/telemetry.h"
-#include "fabric/peers.h"
+#include "fabric/remote.h"
 #include "sys/clock.h"
 #include "sys/cxl.h"
 #include "sys/memory.h"
@@ -119,7 +119,10 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
                                  .tier = lower->config->name,
                                  .bytes = block->bytes};
     wf_telemetry_moved(domain, block->key, &move);
-    wf_lower_remove(lower, block->key);
+    if (lower->config->peers)
+        wf_others_keep(lower, block);
+    else
+        wf_lower_remove(lower, block->key);
 }
 
 void wf_below_unread(struct wf_domain *domain)
@@ -169,6 +172,14 @@ void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct
                            (float)reuse.weight);
     below->dropping = "parent";
     wf_directory_leave_dram(below->directory, entry);
+}
+
+uint8_t wf_below_peers(const struct wf_below *below)
+{
+    uint8_t peers = 0;
+    for (uint32_t i = 0; i < below->count; i++)
+        peers |= (uint8_t)((unsigned)below->tiers[i].config->peers << i);
+    return peers;
 }
 
 const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32])
@@ -356,8 +367,8 @@ void wf_below_tick(struct wf_below *below)
 
 static const struct wf_tier_ops *ops_of(const struct wf_tier_config *config)
 {
-    if (config->peers)
-        return &wf_tier_peers;
+    if (config->peers || config->remote)
+        return config->peers ? &wf_tier_peers : &wf_tier_remote;
     if (config->others_of)
         return &wf_tier_cxl_others;
     switch (config->kind) {
@@ -413,7 +424,7 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
     lower->below = below;
     lower->config = config;
     lower->number = number;
-    lower->kind = config->peers ? WEFT_TIER_REMOTE : kinds[config->kind];
+    lower->kind = config->peers || config->remote ? WEFT_TIER_REMOTE : kinds[config->kind];
     lower->kind_name = ops_of(config)->name;
     enum weft_status status = path_resolve(lower);
     if (status != WEFT_OK)
@@ -435,7 +446,8 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
     struct wf_mover_options options = {
         .name = config->name,
         /* Other nodes send blocks as they are. */
-        .ops = config->peers ? ops_of(config) : wf_coding_begin(lower, ops_of(config)),
+        .ops = config->peers || config->remote ? ops_of(config)
+                                               : wf_coding_begin(lower, ops_of(config)),
         .tier = {.path = lower->path,
                  .capacity_bytes = config->size_bytes,
                  .queue_depth = config->queue_depth,
@@ -458,7 +470,9 @@ static enum weft_status lower_init(struct wf_below *below, unsigned number)
                    [WF_TIER_DEMOTE] = 350,
                    [WF_TIER_SCRUB] = 50},
         .found = lower->others ? wf_others_found : wf_lower_found,
-        .gone = lower->others ? wf_others_gone : NULL,
+        .gone = lower->others    ? wf_others_gone
+                : config->remote ? wf_lower_gone
+                                 : NULL,
         .opened = opened,
         .changed = changed,
         .context = lower,

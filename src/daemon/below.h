@@ -182,6 +182,8 @@ void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct
  * of their profile, leave their tiers, so that it can be written there.  False: not now, or not as
  * long as it is part of an archive. */
 bool wf_below_replace(struct wf_domain *domain, const uint8_t key[32]);
+/* The tiers, a bit each, that are what other nodes have. */
+uint8_t wf_below_peers(const struct wf_below *below);
 /* The nearest tier that has the block, by name; NULL: none. */
 const char *wf_below_where(const struct wf_domain *domain, const uint8_t key[32]);
 /* Someone asked to drop the block: out of all tiers, with what extends it.  How many. */
@@ -236,6 +238,8 @@ void wf_lower_removals_destroy(struct wf_lower *lower);
 /* below_found.c */
 /* wf_mover_options.found, of a tier of the node's own. */
 void wf_lower_found(void *context, const struct wf_tier_block *blocks, uint32_t count);
+/* wf_mover_options.gone: they left the tier without this node's doing. */
+void wf_lower_gone(void *context, const struct wf_tier_block *blocks, uint32_t count);
 /* One whose parent is not known (yet) waits for it. */
 void wf_below_orphan_keep(struct wf_lower *lower, const struct wf_tier_block *block);
 /* Those of one tier, which tells of them again when it is back. */
@@ -356,6 +360,9 @@ void wf_others_destroy(struct wf_lower *lower);
 /* What came and what went there; wf_mover_options. */
 void wf_others_found(void *lower, const struct wf_tier_block *blocks, uint32_t count);
 void wf_others_gone(void *lower, const struct wf_tier_block *blocks, uint32_t count);
+/* The directory let go of one that another node has still, for want of what it extends: it waits.
+ */
+void wf_others_keep(struct wf_lower *lower, const struct wf_directory_dropped *block);
 /* The tier failed: all of it will be told again. */
 void wf_others_lost(struct wf_lower *lower);
 void wf_others_tick(struct wf_below *below);

@@ -102,6 +102,20 @@ void wf_lower_found(void *context, const struct wf_tier_block *blocks, uint32_t 
             wf_below_orphan_keep(lower, &blocks[i]);
 }
 
+void wf_lower_gone(void *context, const struct wf_tier_block *blocks, uint32_t count)
+{
+    struct wf_lower *lower = context;
+    struct wf_below *below = lower->below;
+    below->dropping = "parent";
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t entry = wf_directory_find(below->directory, blocks[i].key);
+        if (entry == WF_DIRECTORY_NONE)
+            continue;
+        wf_directory_lose(below->directory, entry, lower->number);
+        lower->lost++;
+    }
+}
+
 /* ------------------------------------------------------------------------------ without parents */
 
 void wf_below_orphan_keep(struct wf_lower *lower, const struct wf_tier_block *block)

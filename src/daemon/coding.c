@@ -105,7 +105,7 @@ void wf_coding_opened(struct wf_lower *lower)
 {
     struct wf_coding *coding = &lower->coding;
     bool before = coding->on;
-    if (lower->config->peers)
+    if (lower->config->peers || lower->config->remote)
         return;
     coding->link_read_mbps = lower->stats.read_mbps;
     coding->link_write_mbps = lower->stats.write_mbps;
@@ -255,6 +255,8 @@ enum wf_coding_how wf_coding_plan(const struct wf_lower *lower, const struct wf_
     struct wf_format_entry *format = ask->format ? &node->formats[ask->format - 1]
                                                  : guess(domain, ask->bytes, &sure);
     *out = (struct wf_coded_plan){.quality = WEFT_LOSSLESS};
+    if (lower->config->remote) /* blocks cross as they are, and exact ones alone */
+        return lossy ? WF_CODING_NOT : WF_CODING_AS_IT_IS;
     if (!format || !layout_of(format->request, ask->bytes, &out->layout))
         return lossy ? WF_CODING_NOT : WF_CODING_AS_IT_IS;
     bool may = lossy ? sure : ask->format && lower->config->codec == WF_CODE_AUTO;

@@ -26,7 +26,8 @@
 #define WF_ALLOW_TEXT_MAX 1023
 #define WF_TIERS_MAX 8
 #define WF_FABRIC_NAME_MAX 63
-#define WF_PEERS_NAME "peers"     /* what the tier of other nodes' blocks is called */
+#define WF_PEERS_NAME "peers"     /* what the tier of other nodes' blocks is called, */
+#define WF_REMOTE_NAME "remote"   /* and that of the memory that they lend */
 #define WF_OTHERS_SUFFIX "-hosts" /* of a shared tier's name: what other hosts have there */
 #define WF_TIER_NAME_MAX 31
 #define WF_PATH_MAX 256
@@ -123,7 +124,8 @@ struct wf_tier_config {
                                    of it, less may be read (below_scrub.c) */
     /* 0, or the number + 1 of the shared tier whose other hosts' blocks this is: read only */
     uint32_t others_of;
-    bool peers; /* what other nodes of the fabric have: read only */
+    bool peers;  /* what other nodes of the fabric have: read only */
+    bool remote; /* what they lend */
     struct wf_config_origin origin[WF_TIER_FIELDS_MAX]; /* a field of the table each */
 };
 
@@ -181,6 +183,7 @@ struct wf_config {
     char fabric_user[WF_TOKEN_MAX + 1], fabric_password[WF_TOKEN_MAX + 1]; /* of the registry */
     char fabric_registry_ca[WF_PATH_MAX];
     uint32_t fabric_lease_ms;      /* 5000 */
+    uint64_t fabric_lend_bytes;    /* 0 */
     uint64_t fabric_replica_bytes; /* of what is known of others' blocks; 64 MiB */
 
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */

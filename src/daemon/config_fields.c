@@ -156,6 +156,9 @@ const struct wf_field wf_config_fields[] = {
      "Who signed etcd's certificate (PEM), for etcds://."},
     {"fabric.lease", WF_VALUE_DURATION, AT(fabric_lease_ms), 2000, 600000, NULL, NULL,
      "How long a node that says nothing stays a member of the cluster."},
+    {"fabric.lend", WF_VALUE_SIZE, AT(fabric_lend_bytes), 0, 1024 * TIB, NULL, NULL,
+     "Memory of this host, beside the pool, that other nodes may put blocks into; 0 for none. A "
+     "node that only has memory has a small pool and lends the rest."},
     {"fabric.replica", WF_VALUE_SIZE, AT(fabric_replica_bytes), MIB, 64 * GIB, NULL, NULL,
      "Memory of weftd, beside the pool, for where other nodes' blocks are: 9 bytes a copy."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,

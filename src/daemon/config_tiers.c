@@ -15,7 +15,7 @@
 #define DRAM_NAME "dram0" /* what the pool itself is called among the tiers */
 #define S3_SCHEME "s3://"
 #define EMULATION "file-emulation:"
-#define PEERS_DEPTH 256u   /* reads of other nodes' blocks at a time */
+#define FABRIC_DEPTH 256u  /* requests to other nodes at a time */
 #define SIZE_LETTERS_MAX 4 /* no unit has more */
 
 static const struct wf_config_list *const list = &wf_config_lists[WF_LIST_TIERS];
@@ -167,26 +167,29 @@ static enum weft_status finish_shared(const struct wf_config *config,
     return WEFT_OK;
 }
 
-/* What other nodes have is a tier inside the node, too. */
-static void add_peers(struct wf_config *config)
+/* What other nodes have, and what they lend, are tiers inside the node, too. */
+static void add_fabric(struct wf_config *config, const char *name, bool peers)
 {
-    struct wf_tier_config *peers = &config->tiers[config->lower_count++];
-    list->defaults(peers);
-    snprintf(peers->name, sizeof peers->name, "%s", WF_PEERS_NAME);
-    peers->kind = WF_KIND_DRAM;
-    peers->peers = true;
-    peers->queue_depth = PEERS_DEPTH;
-    peers->admit = WF_ADMIT_NEVER;
-    peers->codec = WF_CODE_NONE;
-    peers->archive = false;
-    peers->scrub_bytes_per_s = 0; /* their owners do that */
+    struct wf_tier_config *tier = &config->tiers[config->lower_count++];
+    list->defaults(tier);
+    snprintf(tier->name, sizeof tier->name, "%s", name);
+    tier->kind = WF_KIND_DRAM;
+    tier->peers = peers;
+    tier->remote = !peers;
+    tier->queue_depth = FABRIC_DEPTH;
+    tier->admit = peers ? WF_ADMIT_NEVER : WF_ADMIT_AUTO;
+    tier->codec = WF_CODE_NONE;
+    tier->archive = false;
+    tier->scrub_bytes_per_s = 0; /* their owners do that */
 }
 
 void wf_config_add_others(struct wf_config *config)
 {
     config->lower_count = config->tier_count;
-    if (wf_config_has_fabric(config) && config->lower_count < WF_TIERS_MAX)
-        add_peers(config);
+    if (wf_config_has_fabric(config) && config->lower_count + 2 <= WF_TIERS_MAX) {
+        add_fabric(config, WF_PEERS_NAME, true);
+        add_fabric(config, WF_REMOTE_NAME, false);
+    }
     for (uint32_t i = 0; i < config->tier_count && config->lower_count < WF_TIERS_MAX; i++) {
         const struct wf_tier_config *tier = &config->tiers[i];
         if (!tier->shared)
@@ -213,10 +216,11 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
             return wf_fail(WEFT_E_INVALID,
                            "%s: tier '%s': that is the pool's own name; choose another",
                            wf_list_where(list, config, tier, 0, where), tier->name);
-        if (strcmp(tier->name, WF_PEERS_NAME) == 0 && wf_config_has_fabric(config))
+        if ((strcmp(tier->name, WF_PEERS_NAME) == 0 || strcmp(tier->name, WF_REMOTE_NAME) == 0) &&
+            wf_config_has_fabric(config))
             return wf_fail(WEFT_E_INVALID,
-                           "%s: tier '%s': that name is kept for what other nodes have; choose "
-                           "another",
+                           "%s: tier '%s': that name is kept for what other nodes have, or lend; "
+                           "choose another",
                            wf_list_where(list, config, tier, 0, where), tier->name);
         bool placed = tier->kind != WF_KIND_DRAM;
         if (placed && tier->origin[path_index].layer == WF_FROM_DEFAULT)
@@ -242,11 +246,11 @@ enum weft_status wf_config_finish_tiers(const struct wf_config *config)
                                tier->path, config->tiers[k].name);
     }
     bool fabric = wf_config_has_fabric(config);
-    if (config->tier_count + shared + fabric > WF_TIERS_MAX)
+    if (config->tier_count + shared + 2 * fabric > WF_TIERS_MAX)
         return wf_fail(WEFT_E_INVALID,
                        "tiers: %u, and %u of them are shared, which count twice%s; %d is the most",
                        config->tier_count, shared,
-                       fabric ? ", and one for what other nodes have" : "", WF_TIERS_MAX);
+                       fabric ? ", and two for what other nodes have and lend" : "", WF_TIERS_MAX);
     return WEFT_OK;
 }
 

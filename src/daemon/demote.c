@@ -373,9 +373,12 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
     uint32_t entry = wf_below_find(domain, key);
     if (entry != WF_DIRECTORY_NONE)
         wf_directory_read(below->directory, entry, &block);
-    if (block.good)
+    /* What other nodes have may go with them, and what this one has below of its chain would go
+     * along: it does not count then. */
+    uint8_t ours = (uint8_t)~wf_below_peers(below);
+    if (block.good & ours || (block.good && !(block.leads & ours)))
         return WF_LEAVE_NOW;
-    if (block.tiers && !wf_below_replace(domain, key))
+    if (!block.good && block.tiers && !wf_below_replace(domain, key))
         return otherwise;
     if (!may_be_below(domain, slot)) {
         wf_below_refused(below, key, &(struct wf_refusal){.why = why_never(domain, slot)});
@@ -701,7 +704,8 @@ static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, boo
     if (below->demotes->moves == MOVES_MAX || !wf_lower_quiet(to))
         return false;
     wf_directory_read(below->directory, entry, &block);
-    struct write *write = write_get(below);
+    bool exact = wf_directory_quality(&block, from->number) <= WEFT_LOSSLESS;
+    struct write *write = exact || !to->config->remote ? write_get(below) : NULL;
     if (!write)
         return false;
     struct wf_tier_request *request = &write->job.job.request;

@@ -343,6 +343,7 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
         .domains = domains,
         .domain_count = node->domain_count,
         .replica_copies = config->fabric_replica_bytes / COPY_BYTES,
+        .lend_bytes = config->fabric_lend_bytes,
         .seed = node->epoch,
         .show_ms = SHOW_MS,
         .lease_ms = config->fabric_lease_ms,

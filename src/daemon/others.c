@@ -97,6 +97,22 @@ static void wait(struct wf_others *others, const struct wf_tier_block *block)
         others->waiting[others->oldest++ % WAITING_MAX] = *block;
 }
 
+void wf_others_keep(struct wf_lower *lower, const struct wf_directory_dropped *dropped)
+{
+    const struct wf_node *node = lower->below->node;
+    struct wf_tier_block block = {.bytes = dropped->bytes,
+                                  .part_bytes = wf_below_part_bytes(dropped->bytes),
+                                  .depth = dropped->depth,
+                                  .plain_quality = (uint32_t)dropped->quality};
+    if (!node->fabric || !wf_fabric_elsewhere(node->fabric, dropped->key))
+        return;
+    memcpy(block.key, dropped->key, 32);
+    if (dropped->parent)
+        memcpy(block.parent, dropped->parent, 32);
+    memcpy(block.format, node->domains[dropped->domain].tag, 32);
+    wait(lower->others, &block);
+}
+
 void wf_others_found(void *context, const struct wf_tier_block *blocks, uint32_t count)
 {
     struct wf_lower *lower = context;

@@ -149,10 +149,11 @@ static enum weft_status memory_make(struct wf_fabric *f)
     f->peers = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *f->peers, "other nodes");
     f->shown = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *f->shown, "other nodes");
     f->log = wf_calloc(WF_LOG_MAX, sizeof *f->log, "what is told to other nodes");
+    f->going = wf_calloc(WF_GOING_MAX, sizeof *f->going, "what other nodes let go");
     f->inbox = wf_calloc(WF_INBOX_MAX, sizeof *f->inbox, "what is told to other nodes");
     f->sums = wf_calloc(WF_FETCHES_MAX, sizeof *f->sums, "blocks from other nodes");
     f->note_memory = wf_calloc(1, WF_NOTES_SMALL * small + WF_NOTES_LARGE * large, "messages");
-    if (!f->peers || !f->shown || !f->log || !f->inbox || !f->sums || !f->note_memory)
+    if (!f->peers || !f->shown || !f->going || !f->log || !f->inbox || !f->sums || !f->note_memory)
         return WEFT_E_NO_MEMORY;
     for (uint32_t i = 0; i < WF_NOTES_SMALL + WF_NOTES_LARGE; i++) {
         bool is_large = i >= WF_NOTES_SMALL;
@@ -327,6 +328,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     free(f->peers);
     free(f->shown);
     free(f->log);
+    free(f->going);
     free(f->inbox);
     free(f->sums);
     free(f->note_memory);

@@ -165,6 +165,8 @@ bool wf_fabric_elsewhere(struct wf_fabric *fabric, const uint8_t key[32]);
 /* How often all that some node had told was forgotten: who keeps what wf_fabric_host.news said has
  * to ask wf_fabric_elsewhere() about it when that grows. */
 uint64_t wf_fabric_forgotten(const struct wf_fabric *fabric);
+/* The same, and how often some block went that nobody else has. */
+uint64_t wf_fabric_changed(const struct wf_fabric *fabric);
 /* The host can take news again. */
 void wf_fabric_room_again(struct wf_fabric *fabric);
 

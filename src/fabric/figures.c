@@ -39,7 +39,8 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
     memcpy(out->address, peer->address, sizeof out->address);
     if (link)
         snprintf(out->address, sizeof out->address, "%s", f->net_ops->peer(link->net));
-    memcpy(out->why, peer->why, sizeof out->why);
+    if (!link)
+        memcpy(out->why, peer->why, sizeof out->why);
 }
 
 /* A node of a static registry that has an address alone until it answers, under its own name. */

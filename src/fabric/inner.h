@@ -28,6 +28,7 @@
 #define WF_SERVES_MAX 1024u
 #define WF_PUTS_MAX 256u
 #define WF_PLACINGS_MAX 1024u
+#define WF_GOING_MAX 16384u
 #define WF_LINK_EVENTS_MAX 4u /* messages of them on their way to one */
 #define WF_LINKS_MAX (2 * WF_FABRIC_PEERS_MAX)
 
@@ -143,6 +144,10 @@ struct wf_fabric {
     int epoll, wake;
     struct wf_hist lag_us; /* of what was heard */
 
+    /* Last copies that went: told to the host when nobody had them again for a moment. */
+    struct wf_logged *going;
+    uint64_t going_first, going_end;
+
     /* Told: a ring of what changed here; place of number n is n % WF_LOG_MAX. */
     struct wf_logged *log;
     uint64_t log_end; /* number of the next */
@@ -179,8 +184,8 @@ struct wf_fabric {
 
     struct wf_fabric_figures figures; /* the thread's own */
     uint64_t shown_ns, impatient_ns;
-    _Atomic uint64_t forgotten; /* any thread reads it */
-    bool behind;                /* the host had no room for news */
+    _Atomic uint64_t forgotten, last_went; /* any thread reads them */
+    bool behind;                           /* the host had no room for news */
     bool stopping;
 };
 

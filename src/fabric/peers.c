@@ -90,6 +90,30 @@ void wf_peers_attach(struct wf_peers *p, struct wf_fabric *fabric)
     pthread_mutex_unlock(&p->lock);
 }
 
+struct wf_fabric *wf_peers_enter(struct wf_peers *p)
+{
+    pthread_mutex_lock(&p->lock);
+    return p->fabric;
+}
+
+void wf_peers_leave(struct wf_peers *p)
+{
+    pthread_mutex_unlock(&p->lock);
+}
+
+void wf_peers_tag(const struct wf_peers *p, uint32_t domain, uint8_t out[32])
+{
+    memcpy(out, p->tags[domain], 32);
+}
+
+uint32_t wf_peers_domain(const struct wf_peers *p, const uint8_t tag[32])
+{
+    for (uint32_t d = 0; d < p->domain_count; d++)
+        if (memcmp(p->tags[d], tag, 32) == 0)
+            return d;
+    return WF_FABRIC_DOMAINS_MAX;
+}
+
 bool wf_peers_news(void *peers, const struct wf_fabric_event *block)
 {
     struct wf_peers *p = peers;
@@ -143,8 +167,9 @@ static void finish(struct tier *t, struct wf_tier_request *request, enum weft_st
     request->bytes = bytes;
     pthread_mutex_lock(&t->lock);
     wf_tier_queue_add(&t->done, request);
-    pthread_mutex_unlock(&t->lock);
+    t->out--;
     (void)eventfd_write(t->event, 1);
+    pthread_mutex_unlock(&t->lock);
 }
 
 /* On the fabric's thread. */
@@ -153,17 +178,6 @@ static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
     struct item *item = (struct item *)fetch;
     struct tier *t = item->tier;
     finish(t, item->request, status, fetch->moved);
-    pthread_mutex_lock(&t->lock);
-    t->out--;
-    pthread_mutex_unlock(&t->lock);
-}
-
-static uint32_t domain_of(const struct wf_peers *p, const uint8_t tag[32])
-{
-    uint32_t d = 0;
-    while (d < p->domain_count && memcmp(p->tags[d], tag, 32) != 0)
-        d++;
-    return d;
 }
 
 static enum weft_status check(const struct tier *t, const struct wf_tier_request *r)
@@ -190,8 +204,8 @@ static enum weft_status tier_submit(struct wf_tier *tier, struct wf_tier_request
     if (r->op == WF_TIER_READ && (r->block.bytes == 0 || r->block.part_bytes == 0))
         return WEFT_MISS; /* of a size that nobody told of */
     enum weft_status status = check(t, r);
-    uint32_t domain = domain_of(p, r->block.format);
-    if (status != WEFT_OK || domain == p->domain_count)
+    uint32_t domain = wf_peers_domain(p, r->block.format);
+    if (status != WEFT_OK || domain == WF_FABRIC_DOMAINS_MAX)
         return status != WEFT_OK ? status : WEFT_MISS;
     r->lost = (uint32_t)r->block.plain_quality;
     item->request = r;
@@ -203,15 +217,14 @@ static enum weft_status tier_submit(struct wf_tier *tier, struct wf_tier_request
                                            .data = r->data,
                                            .done = fetched};
     memcpy(item->fetch.key, r->block.key, 32);
-    pthread_mutex_lock(&p->lock);
-    struct wf_fabric *fabric = p->fabric;
+    struct wf_fabric *fabric = wf_peers_enter(p);
     if (fabric) {
         pthread_mutex_lock(&t->lock);
         t->out++;
         pthread_mutex_unlock(&t->lock);
         wf_fabric_fetch(fabric, &item->fetch);
     }
-    pthread_mutex_unlock(&p->lock);
+    wf_peers_leave(p);
     if (!fabric)
         return WEFT_MISS;
     t->free = item->next;
@@ -270,10 +283,10 @@ static void tier_cancel(struct wf_tier *tier, struct wf_tier_request *r)
 {
     struct tier *t = of(tier);
     struct wf_peers *p = t->peers;
-    pthread_mutex_lock(&p->lock);
-    if (p->fabric)
-        wf_fabric_cancel(p->fabric, &item_of(r)->fetch);
-    pthread_mutex_unlock(&p->lock);
+    struct wf_fabric *fabric = wf_peers_enter(p);
+    if (fabric)
+        wf_fabric_cancel(fabric, &item_of(r)->fetch);
+    wf_peers_leave(p);
 }
 
 static int tier_event(const struct wf_tier *tier)

@@ -24,6 +24,13 @@ void wf_peers_destroy(struct wf_peers *peers);
  * was there, whose end ends those that it has. */
 void wf_peers_attach(struct wf_peers *peers, struct wf_fabric *fabric);
 
+/* The fabric, which does not go until wf_peers_leave(); NULL: there is none. */
+struct wf_fabric *wf_peers_enter(struct wf_peers *peers);
+void wf_peers_leave(struct wf_peers *peers);
+/* What a domain is called, and back: WF_FABRIC_DOMAINS_MAX when there is none such. */
+void wf_peers_tag(const struct wf_peers *peers, uint32_t domain, uint8_t out[32]);
+uint32_t wf_peers_domain(const struct wf_peers *peers, const uint8_t tag[32]);
+
 /* wf_fabric_host.news, whose context is the struct wf_peers. */
 bool wf_peers_news(void *peers, const struct wf_fabric_event *block);
 

@@ -18,6 +18,7 @@
 
 #define BATCHES 4u /* to a link, in one turn */
 #define LENT_LOOKS 256u
+#define GRACE_NS 200000000u
 #define SWEEP_BUCKETS 16384u
 
 /* --------------------------------------------------------------------------------------- told */
@@ -241,6 +242,18 @@ static bool here(struct wf_fabric *f, struct wf_peer_node *peer,
     return !first || !added || f->options.host.news(f->options.host.context, event);
 }
 
+/* The oldest of the last copies that went: if nobody has it again by now, the host hears of it. */
+static bool go(struct wf_fabric *f)
+{
+    const struct wf_fabric_event *event = &f->going[f->going_first++ % WF_GOING_MAX].event;
+    if (wf_fabric_elsewhere(f, event->key))
+        return true;
+    atomic_fetch_add_explicit(&f->last_went, 1, memory_order_release);
+    return f->options.host.news(f->options.host.context, event);
+}
+
+/* A block that moves from one node to another is told of by both, in any order: between two words
+ * nobody has it. */
 static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
                  const struct wf_fabric_event *event)
 {
@@ -249,7 +262,13 @@ static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
                wf_places_remove(f->places, event->key, (uint16_t)peer->place);
     bool left = wf_places_count(f->places, event->key, 1) > 0;
     pthread_mutex_unlock(&f->lock);
-    return left || !had || f->options.host.news(f->options.host.context, event);
+    if (left || !had)
+        return true;
+    if (f->going_end - f->going_first == WF_GOING_MAX && !go(f))
+        return false;
+    f->going[f->going_end++ % WF_GOING_MAX] = (struct wf_logged){.event = *event,
+                                                                 .at_ns = wf_fabric_now(f)};
+    return true;
 }
 
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer)
@@ -272,8 +291,17 @@ uint64_t wf_fabric_forgotten(const struct wf_fabric *f)
     return atomic_load_explicit(&f->forgotten, memory_order_acquire);
 }
 
+uint64_t wf_fabric_changed(const struct wf_fabric *f)
+{
+    return wf_fabric_forgotten(f) + atomic_load_explicit(&f->last_went, memory_order_acquire);
+}
+
 void wf_stream_tick(struct wf_fabric *f)
 {
+    uint64_t now_ns = wf_fabric_now(f);
+    while (f->going_first < f->going_end &&
+           now_ns - f->going[f->going_first % WF_GOING_MAX].at_ns >= GRACE_NS)
+        f->behind |= !go(f);
     pthread_mutex_lock(&f->lock);
     if (f->places_leaving && wf_places_sweep(f->places, SWEEP_BUCKETS)) {
         f->places_leaving = false;

@@ -307,7 +307,7 @@ static void what_went_is_a_miss(void **state)
     assert_false(knows(&nodes[1], key));
     assert_true(knows(&nodes[2], key));
     lose(&nodes[0], 0);
-    pass(100);
+    pass(400);
     assert_false(knows(&nodes[2], key));
     assert_int_equal(fetch(&nodes[2], key, 50000), WEFT_MISS);
     end();
