@@ -134,6 +134,11 @@ const struct backend *backend_of(const char *name);
 /* member_etcd.c: of etcd alone */
 extern const struct CMUnitTest etcd_tests[];
 extern const size_t etcd_test_count;
+/* member_guards.c */
+void test_a_user_and_a_password(void **state);
+void test_certificates(void **state);
+void test_answers_that_are_hostile(void **state);
+void test_a_member_among_hostile_answers(void **state);
 /* This program again, as a node that stops itself: see there. */
 int stopped_node(const char *registry);
 
