@@ -61,11 +61,11 @@ static void refused(struct wf_members *m)
     pthread_mutex_lock(&m->lock);
     bool new = m->lease.otherwise != WF_STANDING_REFUSED;
     m->lease.otherwise = WF_STANDING_REFUSED;
+    snprintf(m->lease.why, sizeof m->lease.why, "%s", wf_last_error());
     pthread_mutex_unlock(&m->lock);
     m->join_ns = wf_now_ns() + (again < AGAIN_NS ? again : AGAIN_NS);
     if (new)
         wf_warn("member", "%s", wf_last_error());
-    wf_etcd_why(m, wf_last_error());
     wf_etcd_ring(m);
 }
 
