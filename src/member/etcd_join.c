@@ -238,7 +238,7 @@ void wf_etcd_publish(struct wf_members *m)
         m->published_version = version;
     else if (status == WEFT_OK || status == WEFT_E_NOT_FOUND)
         m->erased = true;
-    else if (status == WEFT_E_DENIED)
+    else if (status == WEFT_E_DENIED || status == WEFT_E_LIMIT)
         wf_etcd_failed(m);
 }
 

@@ -135,13 +135,20 @@ static enum weft_status login(struct wf_members *m)
     return refusal(m, code);
 }
 
+/* A lease may be renewed by whoever knows it.  A password takes etcd long to check, on purpose, and
+ * a renewal must not stand behind those of all nodes when it has forgotten their tokens. */
+static bool needs_token(const char *path)
+{
+    return strcmp(path, "/v3/lease/keepalive") != 0;
+}
+
 enum weft_status wf_etcd_talk(struct wf_members *m, const char *path, char *body,
                               wf_etcd_take *take, void *context)
 {
     enum weft_status status = body ? WEFT_OK : WEFT_E_NO_MEMORY;
     for (int tries = 0; status == WEFT_OK; tries++) {
         long code = 0;
-        if (m->user && !m->token[0] && !m->open_to_all)
+        if (m->user && !m->token[0] && !m->open_to_all && (needs_token(path) || tries))
             status = login(m);
         if (status == WEFT_OK)
             status = ask(m, path, body, take, context, &code);

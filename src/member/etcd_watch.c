@@ -260,9 +260,11 @@ static void take_newest(void *context, const struct wf_etcd_kv *kv)
 
 void wf_etcd_check(struct wf_members *m)
 {
+    const uint64_t length_ns = (uint64_t)m->lease_s * 1000000000u;
     uint64_t newest = 0;
     if (!m->http.streaming || !m->watch_created || wf_now_ns() < m->check_ns)
         return;
+    m->check_ns = wf_now_ns() + 2 * length_ns;
     enum weft_status status = wf_etcd_talk(m, "/v3/kv/txn", wf_etcd_say_newest(m->target.cluster),
                                            take_newest, &newest);
     if (status == WEFT_E_DENIED)
@@ -273,11 +275,11 @@ void wf_etcd_check(struct wf_members *m)
     bool same = newest <= m->newest &&
                 (m->strangers || (m->answer.counts[0] == view->members.count &&
                                   m->answer.counts[1] == view->settings.count));
-    uint64_t length_ns = (uint64_t)m->lease_s * 1000000000u;
     /* What the watch has yet to bring looks the same as what it will never bring, for a while. */
     bool silent = !same && m->checked_revision == m->seen_revision;
     m->checked_revision = same ? 0 : m->seen_revision;
-    m->check_ns = wf_now_ns() + (same ? 2 * length_ns : length_ns / 4);
+    if (!same)
+        m->check_ns = wf_now_ns() + length_ns / 4;
     if (!silent)
         return;
     wf_warn("member", "etcd at %s is silent about what changes; all is read again",

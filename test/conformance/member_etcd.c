@@ -14,6 +14,7 @@
 #include "../support/between.h"
 #include "../support/etcd.h"
 #include "base/log.h"
+#include "member/etcd_text.h"
 #include "member_world.h"
 
 #define LEASE_MS 2000u
@@ -299,6 +300,33 @@ static void test_an_epoch_that_is_none(void **state)
     assert_int_equal(standing_of(a).epoch, 8);
 }
 
+/* Between its look and its join another of that name has come and gone: that one's epoch is not
+ * given out again. */
+static void test_an_epoch_that_another_got_meanwhile(void **state)
+{
+    struct world *w = *state;
+    char answer[2000];
+    struct wf_member self = {.name = "alpha", .epoch = 2, .addresses = "x", .details = "{}"};
+    struct node *a = node_open(w, 0, "alpha");
+    WAIT(w, PATIENCE, is_in(a));
+    node_close(a,
+               PATIENCE); /* epoch 1; the key has a revision now, that who looked before has not */
+    for (int late = 1; late >= 0; late--) {
+        char *look = wf_etcd_say_look(cluster_of(w), "alpha");
+        assert_int_equal(etcd_ask(etcd_of(w), NULL, "/v3/kv/txn", look, answer, sizeof answer),
+                         200);
+        const char *mod = strstr(answer, "\"mod_revision\":\"");
+        assert_non_null(mod);
+        uint64_t revision = strtoull(mod + strlen("\"mod_revision\":\""), NULL, 10);
+        char *join = wf_etcd_say_join(cluster_of(w), &self, 0, late ? 0 : revision);
+        assert_int_equal(etcd_ask(etcd_of(w), NULL, "/v3/kv/txn", join, answer, sizeof answer),
+                         200);
+        assert_int_equal(strstr(answer, "\"succeeded\":true") != NULL, !late);
+        free(look);
+        free(join);
+    }
+}
+
 static void test_keys_that_nobody_understands(void **state)
 {
     struct world *w = *state;
@@ -494,20 +522,13 @@ static void test_a_process_that_is_stopped(void **state)
 }
 
 const struct CMUnitTest etcd_tests[] = {
-    TEST(test_a_user_and_a_password),
-    TEST(test_certificates),
-    TEST(test_answers_that_are_hostile),
-    TEST(test_a_member_among_hostile_answers),
-    TEST(test_options_that_are_wrong),
-    TEST(test_the_next_endpoint),
-    TEST(test_a_node_that_is_cut_off),
-    TEST(test_a_watch_that_breaks),
-    TEST(test_a_watch_that_is_silent),
-    TEST(test_a_key_that_is_removed_by_hand),
-    TEST(test_an_epoch_that_is_none),
-    TEST(test_keys_that_nobody_understands),
-    TEST(test_many_members),
-    TEST(test_a_wall_clock_that_jumps),
-    TEST(test_a_process_that_is_stopped),
+    TEST(test_a_user_and_a_password),        TEST(test_certificates),
+    TEST(test_answers_that_are_hostile),     TEST(test_a_member_among_hostile_answers),
+    TEST(test_options_that_are_wrong),       TEST(test_the_next_endpoint),
+    TEST(test_a_node_that_is_cut_off),       TEST(test_a_watch_that_breaks),
+    TEST(test_a_watch_that_is_silent),       TEST(test_a_key_that_is_removed_by_hand),
+    TEST(test_an_epoch_that_is_none),        TEST(test_an_epoch_that_another_got_meanwhile),
+    TEST(test_keys_that_nobody_understands), TEST(test_many_members),
+    TEST(test_a_wall_clock_that_jumps),      TEST(test_a_process_that_is_stopped),
 };
 const size_t etcd_test_count = sizeof etcd_tests / sizeof etcd_tests[0];
