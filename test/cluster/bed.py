@@ -34,6 +34,7 @@ NAME = re.compile(r"weft-(\d+)-(\d+)-(\d+)(-[a-z0-9]+)?")
 COUNT = itertools.count(1)  # of the beds of this process
 LIBC = ctypes.CDLL(None, use_errno=True)
 SUBNET = "10.77.0"
+SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>; Python has no name for it
 
 
 class Failed(Exception):
@@ -137,10 +138,10 @@ def mounts_under(path):
 
 
 def fabric_settings(bed, host, cluster):
-    """What makes a node one of a cluster in the bed's etcd; nothing where weftd knows no fabric yet."""
-    if not bed.knows_fabric():
+    """What makes a node one of a cluster in the bed's etcd; nothing where weftd knows no fabric."""
+    if not bed.knows("fabric.join"):
         return {}
-    return {"fabric__join": f"etcd://{bed.etcd.address}/{cluster}", "fabric__name": host,
+    return {"fabric__join": f"etcd://{bed.etcd.address}/{cluster}" if cluster else "", "fabric__name": host,
             "fabric__listen": f"tcp:{bed.address(host)}:7420", "fabric__secret_file": bed.secret("cluster")}
 
 
@@ -414,6 +415,28 @@ class Bed:
         with inside(self.namespace(host)):
             return socket.socket(socket.AF_INET, kind)
 
+    def listen_in(self, host):
+        """Hear all frames of a host from now on; calling what is returned ends that and gives them."""
+        with inside(self.namespace(host)):
+            tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
+        tap.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
+        tap.settimeout(0.2)
+        frames, ending = [], threading.Event()
+
+        def hear():
+            while not ending.is_set():
+                with contextlib.suppress(TimeoutError):
+                    frames.append(tap.recv(65536))
+        ear = threading.Thread(target=hear)
+        ear.start()
+
+        def end():
+            ending.set()
+            ear.join()
+            tap.close()
+            return frames
+        return end
+
     def listening(self, host):
         """{(address, port)} of all TCP sockets that listen on a host."""
         found = set()
@@ -461,10 +484,12 @@ class Bed:
         self.nodes[host] = node
         return node
 
-    def knows_fabric(self):
-        shown = subprocess.run([self.weft, "config", "show"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               env={"WEFT_CONFIG": "/dev/null"}, check=False).stdout
-        return b"fabric" in shown
+    def knows(self, setting):
+        """Does this weftd have such a key in its configuration?"""
+        shown = subprocess.run([self.weftd, "--help-config"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               env={"WEFT_CONFIG": "/dev/null"}, check=False).stdout.decode()
+        variable = "WEFT_" + setting.upper().replace(".", "_")
+        return re.search(rf"\b{variable}\b", shown) is not None
 
     def start(self, host, **how):
         return self.node(host, **how).start()

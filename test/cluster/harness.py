@@ -6,7 +6,7 @@ import random
 
 from bed import Bed, EndedEarly, Failed, check, until
 
-__all__ = ["CASES", "EndedEarly", "Failed", "a_bed", "case", "check", "knows_fabric", "slow", "until", "SEED", "blob"]
+__all__ = ["CASES", "EndedEarly", "Failed", "a_bed", "case", "check", "knows", "slow", "until", "SEED", "blob"]
 
 CASES = []
 SEED = int(os.environ.get("WEFT_TEST_SEED", "0"), 0) or random.SystemRandom().randrange(1, 1 << 32)
@@ -38,8 +38,8 @@ def a_bed(hosts, **how):
             raise Failed(f"{type(error).__name__}: {error}\n{bed.logs()}") from error
 
 
-def knows_fabric():
-    return Bed("", build[0]).knows_fabric()
+def knows(setting):
+    return Bed("", build[0]).knows(setting)
 
 
 def blob(bed, name, size, seed=1):

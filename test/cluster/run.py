@@ -18,9 +18,10 @@ from bed import Failed, why_not
 import harness
 import alone
 import chaotic
+import fabric
 import wires
 
-MODULES = (wires, alone, chaotic)  # their cases run in this order
+MODULES = (wires, alone, fabric, chaotic)  # their cases run in this order
 
 
 def main():

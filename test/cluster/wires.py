@@ -10,11 +10,10 @@ import sys
 import threading
 import time
 
-from bed import Bed, start_time
+from bed import Bed, SO_RCVBUFFORCE, start_time
 from harness import SEED, a_bed, case, check, slow, until
 
 PORT = 7000
-SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>; Python has no name for it
 
 
 class Pair:
