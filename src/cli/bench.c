@@ -14,6 +14,7 @@
 struct bench_options wf_bench_options = {.block_bytes = BENCH_UNSAID,
                                          .blocks = BENCH_UNSAID,
                                          .tier_bytes = BENCH_UNSAID,
+                                         .nodes = BENCH_UNSAID,
                                          .rounds = 5,
                                          .readers = 1,
                                          .records = 20000,
@@ -27,6 +28,7 @@ static const struct cli_word words[] = {
     {"restart", "a node stopped, and killed, with a million blocks below: how soon it serves them"},
     {"overlap", "an engine's time to the first token with its KV in DRAM, and below it"},
     {"resp", "SET and GET over RESP, against weftd and a redis-server"},
+    {"cluster", "a trace on nodes with a part of the memory each: alone, as a fabric, as one node"},
     {NULL},
 };
 
@@ -47,6 +49,12 @@ static const struct cli_option options[] = {
     {"shape", CLI_TEXT, "LIST", &wf_bench_options.shape,
      "overlap: the random one's, see tinyllm(1)"},
     {"readers", CLI_NUMBER, "N", &wf_bench_options.readers, "watch: reading processes (1)"},
+    {"nodes", CLI_NUMBER, "N", &wf_bench_options.nodes, "cluster: nodes (4)"},
+    {"trace", CLI_TEXT, "FILE", &wf_bench_options.trace,
+     "cluster: the requests, as weft replay has them (Mooncake's conversation trace, where it is)"},
+    {"policy", CLI_TEXT, "weft|lru", &wf_bench_options.policy,
+     "cluster: what lets blocks go (lru: what weft weighs are hours, and here they are seconds)"},
+    {"requests", CLI_NUMBER, "N", &wf_bench_options.requests, "cluster: the first so many (all)"},
     {"records", CLI_NUMBER, "N", &wf_bench_options.records, "watch: records in each way (20000)"},
     {NULL},
 };
@@ -66,6 +74,8 @@ static const char *const examples[] = {
     "weft bench watch --readers 3",
     "the RESP gateway beside Redis",
     "weft bench resp --json",
+    "does a fabric of four nodes hit like one node with all their memory?",
+    "weft bench cluster --json --nodes 4",
     NULL,
 };
 
@@ -132,14 +142,15 @@ void wf_bench_forget(struct bench_series *series)
 static int run(struct cli *cli)
 {
     static int (*const runs[])(struct cli *) = {wf_bench_local,   wf_bench_watch,   wf_bench_nvme,
-                                                wf_bench_restart, wf_bench_overlap, wf_bench_resp};
+                                                wf_bench_restart, wf_bench_overlap, wf_bench_resp,
+                                                wf_bench_cluster};
     return wf_cli_run_word(cli, runs);
 }
 
 const struct cli_command wf_cmd_bench = {
     .name = "bench",
     .summary = "measure a node against its yardsticks",
-    .synopsis = "local|watch|nvme|restart|overlap|resp",
+    .synopsis = "local|watch|nvme|restart|overlap|resp|cluster",
     .about =
         "Measures, and runs the yardstick beside each figure in the same run: memcpy for put and "
         "get, one probe a key for match, SHA-256 for keys, a Redis GET of the same block for pin.  "
@@ -190,7 +201,12 @@ const struct cli_command wf_cmd_bench = {
         "64 bytes on 50 connections, one command at a time and 16 (commands a second).  A figure "
         "is the median of the rounds.  Without a redis-server its figures are null.  limit is a "
         "server that keeps nothing: it receives values into memory and sends them from there, with "
-        "one call of the kernel a command.",
+        "one call of the kernel a command.\n\n"
+        "cluster plays a trace three times: on nodes that know nothing of each other, on the same "
+        "nodes as one fabric, and on one node with all their memory (--blocks of 4 KiB in all, "
+        "24000 unless said).  Requests come to the nodes in turn, one after the other, and every "
+        "byte that is a hit is checked.  The nodes are processes of this host, joined by Unix "
+        "sockets, so that hit rates count and times do not.",
     .words = words,
     .options = options,
     .examples = examples,

@@ -123,6 +123,7 @@ struct wf_mover {
     char last_error[256];
     uint64_t warned_ns;
 
+    bool rung;                   /* the tier's event was readable in this round */
     uint64_t news_ms, hosts_ms;  /* when to look again */
     struct wf_tier_block sample; /* one of what was told as news, to measure with; bytes 0: none */
 

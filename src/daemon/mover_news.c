@@ -70,7 +70,8 @@ static void look_at_hosts(struct wf_mover *m)
 void wf_mover_news(struct wf_mover *m)
 {
     uint64_t now_ms = wf_now_ms();
-    if (!m->ops->news || now_ms < m->news_ms)
+    bool rung = m->rung && m->ops->news_rings;
+    if (!m->ops->news || (now_ms < m->news_ms && !rung))
         return;
     m->news_ms = now_ms + (look(m) == WEFT_PENDING ? MORE_MS : NEWS_MS);
     if (!m->ops->hosts || now_ms < m->hosts_ms)

@@ -142,6 +142,7 @@ static uint32_t wait_for_work(struct wf_mover *m)
     if (news_ms >= 0 && (timeout_ms < 0 || news_ms < timeout_ms))
         timeout_ms = news_ms;
     int ready = poll(fds, event < 0 ? 1 : 2, timeout_ms);
+    m->rung = ready > 0 && event >= 0 && fds[1].revents;
     return event < 0 && ready == 0 && !at_once ? BLIND_MS : 0;
 }
 

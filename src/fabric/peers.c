@@ -33,6 +33,7 @@ struct wf_peers {
     struct wf_fabric_event *news;
     uint64_t news_first, news_end;
     bool refused; /* some news found no room */
+    int ring;     /* the tier's event; -1: it is not open */
 };
 
 struct tier {
@@ -69,6 +70,7 @@ enum weft_status wf_peers_create(const uint8_t (*tags)[32], uint32_t domain_coun
     memcpy(p->tags, tags, domain_count * sizeof p->tags[0]);
     p->domain_count = domain_count;
     p->part_bytes = part_bytes;
+    p->ring = -1;
     pthread_mutex_init(&p->lock, NULL);
     *out = p;
     return WEFT_OK;
@@ -119,6 +121,8 @@ bool wf_peers_news(void *peers, const struct wf_fabric_event *block)
     struct wf_peers *p = peers;
     pthread_mutex_lock(&p->lock);
     bool room = p->news_end - p->news_first < NEWS_MAX;
+    if (p->news_first == p->news_end && p->ring >= 0)
+        (void)eventfd_write(p->ring, 1);
     if (room)
         p->news[p->news_end++ % NEWS_MAX] = *block;
     else
@@ -321,6 +325,13 @@ static void tier_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
 
 /* --------------------------------------------------------------------------------- open and close */
 
+static void ring_is(struct tier *t, int event)
+{
+    pthread_mutex_lock(&t->peers->lock);
+    t->peers->ring = event;
+    pthread_mutex_unlock(&t->peers->lock);
+}
+
 static void tier_close(struct wf_tier *tier)
 {
     struct tier *t = of(tier);
@@ -334,6 +345,7 @@ static void tier_close(struct wf_tier *tier)
             break;
         wf_nap(1000000);
     }
+    ring_is(t, -1);
     if (t->event >= 0)
         close(t->event);
     pthread_mutex_destroy(&t->lock);
@@ -366,6 +378,8 @@ static enum weft_status tier_open(const struct wf_tier_options *options, struct 
     t->stats.block_bytes_max = UINT32_MAX;
     t->stats.forgets = true;
     if (status == WEFT_OK)
+        ring_is(t, t->event);
+    if (status == WEFT_OK)
         *out = (struct wf_tier *)t;
     else
         tier_close((struct wf_tier *)t);
@@ -385,4 +399,5 @@ const struct wf_tier_ops wf_tier_peers = {
     .each = tier_each,
     .stats = tier_stats,
     .news = tier_news,
+    .news_rings = true,
 };

@@ -220,6 +220,7 @@ struct wf_tier_ops {
                              void (*told)(void *context, const struct wf_tier_block *block,
                                           bool there),
                              void *context);
+    bool news_rings; /* event() is readable when there is news, too */
     /* NULL, but for what tells of a shared medium: its hosts, as they were when they were last
      * looked at; returns how many. */
     uint32_t (*hosts)(struct wf_tier *tier, struct wf_tier_host *out, uint32_t max);
