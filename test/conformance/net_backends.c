@@ -253,6 +253,54 @@ static void sim_dispose(struct world *world)
 }
 #endif
 
+/* --------------------------------------------------------------------------------------- UCX */
+
+#if WF_NET_HAS_UCX
+/* A net takes UCX's settings from the environment when it is made. */
+static void ucx_prepare(const char *transports, struct wf_net_options *options)
+{
+    static int has = -1;
+    setenv("UCX_TLS", transports, 1);
+    setenv("UCX_NET_DEVICES", "lo", 1);
+    if (has < 0) {
+        struct wf_net *net;
+        struct wf_net_options probe = {.events = options->events};
+        has = wf_net_ucx.create(&probe, &net) == WEFT_OK;
+        if (has)
+            wf_net_ucx.destroy(net);
+        else
+            print_message("# %s\n", wf_last_error());
+    }
+    if (!has)
+        skip();
+    options->listen = "ucx:127.0.0.1:0";
+}
+
+static void ucx_tcp_prepare(struct world *world, uint32_t number, struct wf_net_options *options)
+{
+    (void)world, (void)number;
+    ucx_prepare("tcp,self", options);
+}
+
+static void ucx_shm_prepare(struct world *world, uint32_t number, struct wf_net_options *options)
+{
+    (void)world, (void)number;
+    ucx_prepare("posix,sysv,cma,self", options);
+}
+
+static void ucx_secret_prepare(struct world *world, uint32_t number, struct wf_net_options *options)
+{
+    ucx_shm_prepare(world, number, options);
+    options->security.proof = WF_NET_PROOF_SECRET;
+    memcpy(options->security.secret, secret, sizeof secret);
+}
+
+static void ucx_dispose(struct world *world)
+{
+    (void)world;
+}
+#endif
+
 /* -------------------------------------------------------------------------------------- table */
 
 const struct backend backends[] = {
@@ -271,6 +319,11 @@ const struct backend backends[] = {
     {"tls secret", &wf_net_tcp, psk_prepare, forget_engine, .wire = true, .proves = true},
 #if WF_NET_HAS_SIM
     {"sim", &wf_net_sim, sim_prepare, sim_dispose},
+#endif
+#if WF_NET_HAS_UCX
+    {"ucx", &wf_net_ucx, ucx_tcp_prepare, ucx_dispose},
+    {"ucx-shm", &wf_net_ucx, ucx_shm_prepare, ucx_dispose},
+    {"ucx-shm secret", &wf_net_ucx, ucx_secret_prepare, ucx_dispose, .proves = true},
 #endif
 };
 const uint32_t backend_count = sizeof backends / sizeof backends[0];
