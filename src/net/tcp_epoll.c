@@ -148,9 +148,11 @@ static void epoll_cancel(struct tcp_stream *stream)
     ready_add(stream);
 }
 
+/* Memory was named, and has not been touched; now it will not be. */
 static void epoll_settle(struct tcp_stream *stream)
 {
-    (void)stream;
+    stream->settled = true;
+    ready_add(stream);
 }
 
 static void epoll_flush(struct tcp_net *net)
@@ -197,8 +199,10 @@ static void try_send(struct tcp_stream *stream)
 /* A stream is freed in wf_tcp_attend() alone, never here. */
 static void try_all(struct tcp_stream *stream)
 {
-    if (stream->cancelled) {
+    if (stream->cancelled || stream->settled) {
+        stream->settled = false;
         complete_cancelled(stream);
+        ready_add(stream);
         return;
     }
     if (stream->sending && stream->writable)

@@ -136,7 +136,7 @@ struct tcp_stream {
     struct msghdr in, out;
     struct iovec in_pieces[TCP_RECEIVE_PIECES + 1];
     struct tcp_stream *ready_next; /* epoll */
-    bool readable, writable, on_ready, in_epoll;
+    bool readable, writable, on_ready, in_epoll, settled;
     bool kernel_receives, kernel_sends; /* ring: what was begun has not come back */
     uint32_t watch_events;
 

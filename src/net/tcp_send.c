@@ -313,11 +313,21 @@ static void job_continue(struct tcp_stream *stream, struct tcp_batch *batch)
         wf_tcp_job_remove(link, job);
 }
 
-/* Whether the next message may begin: not between the chunks of another on a single stream, and
- * not so far ahead of their payloads that the receiver would have to wait. */
+/* Whether the next message may begin: not between the chunks of another on a single stream.  With
+ * several, the receiver reads no further on stream 0 than to a message that it has no slot for, or
+ * that has no payload and so waits for those before it: whatever those still need of stream 0 has
+ * to come first. */
 static bool message_may_begin(const struct tcp_link *link)
 {
-    return link->fresh && link->striped < (link->stream_count > 1 ? TCP_INCOMING_MAX / 4 : 1);
+    const struct tcp_job *job = link->jobs;
+    if (!link->fresh || !link->striped)
+        return link->fresh;
+    if (link->stream_count == 1 || link->fresh->payload_bytes == 0 ||
+        link->striped >= TCP_INCOMING_MAX / 4)
+        return false;
+    while (job->kind != TCP_JOB_MESSAGE)
+        job = job->next;
+    return link->out_number - job->number < TCP_INCOMING_MAX - 1;
 }
 
 static bool batch_add(struct tcp_stream *stream, struct tcp_batch *batch)

@@ -41,12 +41,12 @@ static void test_order(void **state)
     struct world *world = *state;
     struct node *a = world_node(world, NULL), *b = world_node(world, NULL);
     struct end *ab, *ba;
-    uint64_t count = 1500, next_ab = 0, next_ba = 0;
+    uint64_t count = 900, next_ab = 0, next_ba = 0;
     struct wf_net_stats stats;
     world->plan = (struct plan){.seed = random_next(&world->random),
                                 .header_max = 3000,
                                 .pieces_max = 40,
-                                .payload_max = 150000,
+                                .payload_max = 400000,
                                 .drop_one_in = 50};
     world_meet(a, b, &ab, &ba);
     while (ab->begun < count || ba->begun < count || world->out) {
