@@ -125,7 +125,7 @@ class Chaos:
         self.archives, self.clients, self.gone = {}, {}, []
         self.done = self.hangs = self.crashes = 0
         self.notes, self.down, self.last = [], set(), ""
-        self.states = collections.Counter()
+        self.states, self.figures = collections.Counter(), collections.Counter()
         self.began = time.monotonic()
 
     # ------------------------------------------------------------------------------------ what is seen
@@ -236,6 +236,26 @@ class Chaos:
         for host in self.hosts:
             self.bed.nodes[host].ready()
         until("etcd is well", self.bed.etcd.well, 60)
+        if not self.settings(self.hosts[0]):
+            return
+        for host in self.hosts:
+            until(f"{host} sees the others again", lambda host=host: self.sees_all(host), 60, 0.2)
+            self.figures.update({key: value for key, value in self.bed.nodes[host].answer("fabric")["self"].items()
+                                 if isinstance(value, int)})
+
+    def sees_all(self, host):
+        said = self.bed.nodes[host].answer("fabric")
+        return said["self"]["standing"] == "member" and \
+            sum(node["state"] == "ok" for node in said["nodes"]) == len(self.hosts) - 1
+
+    def settings(self, host):
+        """One of the nodes lends memory; by the seed, what they say to each other is encrypted."""
+        settings = fabric_settings(self.bed, host, "chaos")
+        if settings and host == self.hosts[-1] and self.bed.knows("fabric.lend"):
+            settings["fabric__lend"] = "32MB"
+        if settings and self.options.seed % 2 == 0:
+            settings["fabric__encrypt"] = "true"
+        return settings
 
     def check_archives(self):
         """Every node killed, started, and asked for its archives while it sees nobody."""
@@ -273,7 +293,7 @@ def work(bed, options, faults):
     seconds = options.minutes * 60
     try:
         for number, host in enumerate(chaos.hosts):
-            bed.node(host, pool=POOL, tiers=SMALL_TIER if number == 1 else TIER, **fabric_settings(bed, host, "chaos"))
+            bed.node(host, pool=POOL, tiers=SMALL_TIER if number == 1 else TIER, **chaos.settings(host))
             bed.nodes[host].spawn()
         for host in chaos.hosts:
             bed.nodes[host].ready()
@@ -298,7 +318,8 @@ def report(chaos, options):
               "faults": chaos.done, "wrong_bytes": total["wrong"] + chaos.states["wrong"],
               "hangs": total["hangs"] + chaos.hangs, "lost_archives": chaos.states["lost"], "crashes": chaos.crashes,
               "seed": options.seed, "minutes": options.minutes, "nodes": options.nodes,
-              "fabric": bool(fabric_settings(chaos.bed, "a", "chaos")),
+              "fabric": bool(chaos.settings("a")), "encrypted": "fabric__encrypt" in chaos.settings("a"),
+              **{key: chaos.figures[key] for key in ("fetches", "fetch_misses", "fetch_corrupt", "fetched_bytes")},
               "puts": total["puts"], "gets": total["gets"], "misses": total["misses"],
               "blocks_verified": total["blocks"], "archives": len(chaos.archives),
               "archives_right": chaos.states["right"], "errors": total["errors"],
