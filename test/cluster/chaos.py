@@ -28,8 +28,8 @@ from bed import Bed, Failed, Process, fabric_settings, until, why_not
 
 POOL, TIER = "24MB", ("nvme:@/nvme:96MB",)
 SMALL_TIER = ("nvme:@/nvme:24MB",)  # of one node: archives find no room there
-CHAINS = 160
-BOUND_MS = 20000  # of a call; nodes are stopped for less than what makes that a hang
+CHAINS = 400
+BOUND_MS = 12000  # of a call; nodes are stopped for less than what makes that a hang
 Fault = collections.namedtuple("Fault", "at seconds what on")  # from `at` on, for so long
 
 # What happens: weight, seconds from and to, what it takes while it lasts ("node", or a word of its own).

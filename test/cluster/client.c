@@ -327,7 +327,7 @@ static void *work(void *user)
         if (!take_chain(k, one < other ? one : other))
             continue;
         const uint32_t what = random_below(&k->r, 100);
-        if (what < 40)
+        if (what < 30)
             put(k);
         else if (what < 90)
             get(k);
