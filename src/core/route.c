@@ -246,6 +246,13 @@ static uint32_t in_scratch(const struct wf_route *route, uint16_t node)
     return node < route->options.nodes_max ? route->blocks[node] : 0;
 }
 
+static void look_coming(const struct wf_route *route, const uint8_t (*keys)[32], uint32_t count,
+                        struct wf_route_node *nodes, uint32_t node_count)
+{
+    for (uint32_t i = 0; i < node_count; i++)
+        nodes[i].coming_blocks = coming_of(route, nodes[i].node, keys, nodes[i].held_blocks, count);
+}
+
 void wf_route_look(struct wf_route *route, const struct wf_places *near,
                    const struct wf_places *below, const uint8_t (*keys)[32], uint32_t count,
                    struct wf_route_node *nodes, uint32_t node_count)
@@ -259,8 +266,15 @@ void wf_route_look(struct wf_route *route, const struct wf_places *near,
         struct wf_route_node *node = &nodes[i];
         if (below && in_scratch(route, node->node) > node->held_blocks)
             node->held_blocks = in_scratch(route, node->node);
-        node->coming_blocks = coming_of(route, node->node, keys, node->held_blocks, count);
     }
+    look_coming(route, keys, count, nodes, node_count);
+}
+
+void wf_route_coming(struct wf_route *route, const uint8_t (*keys)[32], uint32_t count,
+                     struct wf_route_node *nodes, uint32_t node_count, double now_s)
+{
+    coming_age(route, now_s);
+    look_coming(route, keys, count, nodes, node_count);
 }
 
 /* --------------------------------------------------------------------------- the model */

@@ -127,6 +127,10 @@ struct wf_route_links {
 void wf_route_look(struct wf_route *route, const struct wf_places *near,
                    const struct wf_places *below, const uint8_t (*keys)[32], uint32_t count,
                    struct wf_route_node *nodes, uint32_t node_count);
+/* coming_blocks alone, of nodes whose held_blocks the caller has from elsewhere; what must have
+ * come by now is forgotten first. */
+void wf_route_coming(struct wf_route *route, const uint8_t (*keys)[32], uint32_t count,
+                     struct wf_route_node *nodes, uint32_t node_count, double now_s);
 
 /* ------------------------------------------------------------------------- an answer */
 

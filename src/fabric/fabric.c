@@ -170,6 +170,7 @@ static enum weft_status memory_make(struct wf_fabric *f)
     for (uint32_t i = 0; i < WF_FETCHES_MAX; i++)
         f->fetch_free[f->fetch_free_count++] = WF_FETCHES_MAX - 1 - i;
     memset(f->peer_of, 0xff, sizeof f->peer_of); /* WF_PLACE_FREE */
+    memset(f->place_of, 0xff, sizeof f->place_of);
     enum weft_status status = wf_serves_create(f);
     return status == WEFT_OK ? wf_puts_create(f) : status;
 }
@@ -325,6 +326,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     }
     wf_serves_destroy(f);
     wf_places_destroy(f->places);
+    wf_routes_destroy(f->routes);
     free(f->peers);
     free(f->shown);
     free(f->log);

@@ -23,6 +23,7 @@
 #ifndef WF_FABRIC_FABRIC_H
 #define WF_FABRIC_FABRIC_H
 
+#include "fabric/route.h"
 #include "fabric/wire.h"
 #include "member/member.h"
 #include <stdatomic.h>
@@ -67,6 +68,10 @@ struct wf_fabric_host {
     void (*peer)(void *context, const char *name, bool here, const char *why);
     /* Fill in what this node says of itself: *_bytes, busy, flags.  NULL: nothing. */
     void (*say)(void *context, struct wf_fabric_ping *out);
+    /* What of a chain is here, without a hole, on any thread that asks where a request should run;
+     * it must not call the fabric.  NULL: nothing is known to be here. */
+    void (*own)(void *context, uint32_t domain, const uint8_t (*keys)[32], uint32_t count,
+                struct wf_routes_own *out);
 };
 
 struct wf_fabric_options {
@@ -181,7 +186,9 @@ struct wf_fabric_peer {
     bool believed; /* it is a member, with that epoch */
     bool complete; /* all that it has has been told */
     bool draining;
-    uint32_t domains;        /* that both have */
+    uint32_t domains;        /* that both have, */
+    uint64_t domain_mask;    /* and which of this node's these are: a bit a domain */
+    uint32_t number;         /* below WF_FABRIC_PEERS_MAX, its own as long as it is known of */
     uint64_t blocks;         /* told of, and not gone */
     uint64_t rtt_us, lag_us; /* fading means; lag: of what it tells */
     uint64_t read_bytes, reads, read_misses, read_corrupt;
@@ -207,5 +214,12 @@ struct wf_fabric_figures {
  * and the next time what is known now.  Returns how many peers there are. */
 uint32_t wf_fabric_peers(struct wf_fabric *fabric, struct wf_fabric_peer *out, uint32_t max);
 void wf_fabric_figures(struct wf_fabric *fabric, struct wf_fabric_figures *out);
+
+/* ------------------------------------------------------------------------------------ routing */
+
+/* Any thread: where a request should run (route.h).  Waits for nobody but for others that ask. */
+enum weft_status wf_fabric_route(struct wf_fabric *fabric,
+                                 const struct wf_routes_question *question,
+                                 struct wf_routes_answer *out);
 
 #endif

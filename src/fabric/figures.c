@@ -9,6 +9,14 @@
 
 #define SHOW_NS 50000000u
 
+static uint64_t mask_of(const struct wf_fabric *f, const struct wf_link *link)
+{
+    uint64_t mask = 0;
+    for (uint32_t i = 0; link && i < f->domain_count; i++)
+        mask |= (uint64_t)(link->theirs_of[i] != UINT32_MAX) << i;
+    return mask;
+}
+
 static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer,
                       struct wf_fabric_peer *out)
 {
@@ -20,6 +28,8 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         .complete = link && link->complete,
         .draining = peer->draining,
         .domains = link ? link->shared : 0,
+        .domain_mask = mask_of(f, link),
+        .number = peer->number,
         .blocks = peer->place != WF_PLACE_NONE ? wf_places_of(f->places, (uint16_t)peer->place) : 0,
         .rtt_us = peer->rtt_us,
         .lag_us = peer->lag_us,
@@ -96,5 +106,6 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
     for (uint32_t i = 0; i < f->peer_count; i++)
         if (is_shown(f, &f->peers[i]))
             peer_show(f, &f->peers[i], &f->shown[f->shown_count++]);
+    f->shown_serial++;
     pthread_mutex_unlock(&f->lock);
 }

@@ -10,6 +10,7 @@
  *     serve.c    blocks for others
  *     put.c      blocks in others' memory, and theirs in what is lent here (lent.h)
  *     figures.c  for people
+ *     route.c    where a request should run; it has nothing of the thread's
  */
 #ifndef WF_FABRIC_INNER_H
 #define WF_FABRIC_INNER_H
@@ -168,6 +169,7 @@ struct wf_fabric {
     uint32_t peer_of[WF_PLACES_USED]; /* number in the replica → place in `peers`, or */
 #define WF_PLACE_FREE UINT32_MAX
 #define WF_PLACE_LEAVING (UINT32_MAX - 1)
+    uint32_t place_of[WF_FABRIC_PEERS_MAX]; /* the other way round; WF_PLACE_NONE */
     uint32_t place_next;
     bool places_leaving;     /* some are swept out */
     struct wf_logged *inbox; /* ring */
@@ -181,6 +183,8 @@ struct wf_fabric {
     struct wf_fabric_figures shown_figures;
     struct wf_fabric_peer *shown; /* [WF_FABRIC_PEERS_MAX] */
     uint32_t shown_count;
+    uint64_t shown_serial;    /* how often that was made */
+    struct wf_routes *routes; /* since somebody asked */
 
     struct wf_fabric_figures figures; /* the thread's own */
     uint64_t shown_ns, impatient_ns;

@@ -226,6 +226,7 @@ static bool place_take(struct wf_fabric *f, struct wf_peer_node *peer)
             continue;
         f->peer_of[place] = peer->number;
         peer->place = place;
+        f->place_of[peer->number] = place;
         return true;
     }
     return false;
@@ -277,6 +278,7 @@ void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer)
         pthread_mutex_lock(&f->lock);
         wf_places_leave(f->places, (uint16_t)peer->place);
         f->peer_of[peer->place] = WF_PLACE_LEAVING;
+        f->place_of[peer->number] = WF_PLACE_NONE;
         f->places_leaving = true;
         pthread_mutex_unlock(&f->lock);
         peer->place = WF_PLACE_NONE;

@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fabric/route.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "fabric/inner.h"
+#include "sys/clock.h"
+#include "sys/memory.h"
+
+/* Of a link on which nothing was measured yet: 10 Gbit/s, not far. */
+#define LATENCY_S 200e-6
+#define BYTES_S 1.25e9
+#define LEAST_BYTES_S 1000.0 /* a measured rate below is none */
+
+#define SELF WF_FABRIC_PEERS_MAX /* the seat of this node; those of others are their numbers */
+#define SEATS (WF_FABRIC_PEERS_MAX + 1)
+#define TABLE 16384u /* a power of two, and more than twice the seats */
+#define NO_SEAT UINT16_MAX
+
+/* A node that is, or was, known by that name. */
+struct seat {
+    char name[WF_MEMBER_NAME_MAX + 1];
+    bool taken;
+    enum wf_routes_why why;
+    uint64_t domains;          /* a bit each, of those that it has, too */
+    double latency_s, bytes_s; /* between it and this node; 0: not measured */
+};
+
+struct wf_routes {
+    char name[WF_MEMBER_NAME_MAX + 1];
+    struct wf_routes_options options;
+    struct seat *seats;                         /* [SEATS] */
+    uint16_t table[TABLE];                      /* by name */
+    uint16_t there[SEATS], there_count;         /* of seats that are taken, but for this node's */
+    uint64_t serial;                            /* of the figures that this is from */
+    struct wf_route *of[WF_FABRIC_DOMAINS_MAX]; /* a domain that asked */
+    /* Of one answer: */
+    struct wf_fabric *fabric; /* NULL: this node is alone */
+    uint32_t domain;
+    uint32_t blocks[WF_PLACES_USED];
+    uint16_t seat_of[WF_ROUTES_NODES_MAX];
+    struct wf_route_node nodes[WF_ROUTES_NODES_MAX];
+    struct wf_route_term terms[WF_ROUTES_NODES_MAX];
+};
+
+/* ---------------------------------------------------------------------------------------- seats */
+
+static uint32_t place_of_name(const char *name)
+{
+    return (uint32_t)(XXH3_64bits(name, strlen(name)) >> 32) & (TABLE - 1);
+}
+
+static void seat_index(struct wf_routes *r, uint16_t number)
+{
+    uint32_t at = place_of_name(r->seats[number].name);
+    while (r->table[at] != NO_SEAT)
+        at = (at + 1) & (TABLE - 1);
+    r->table[at] = number;
+}
+
+static uint16_t seat_find(const struct wf_routes *r, const char *name)
+{
+    uint32_t at = place_of_name(name);
+    for (; r->table[at] != NO_SEAT; at = (at + 1) & (TABLE - 1))
+        if (strcmp(r->seats[r->table[at]].name, name) == 0)
+            return r->table[at];
+    return NO_SEAT;
+}
+
+/* Somebody else has this seat now: what was known of its load says nothing. */
+static void seat_give(struct wf_routes *r, uint16_t number, const char *name)
+{
+    struct seat *seat = &r->seats[number];
+    if (strcmp(seat->name, name) == 0)
+        return;
+    for (uint32_t d = 0; d < WF_FABRIC_DOMAINS_MAX; d++)
+        if (r->of[d])
+            wf_route_forget(r->of[d], number);
+    snprintf(seat->name, sizeof seat->name, "%s", name);
+}
+
+/* The lock is held. */
+static void seats_refresh(struct wf_routes *r, struct wf_fabric *f)
+{
+    f->figures_wanted = true;
+    if (r->serial == f->shown_serial)
+        return;
+    r->serial = f->shown_serial;
+    memset(r->table, 0xff, sizeof r->table);
+    for (uint32_t i = 0; i < r->there_count; i++)
+        r->seats[r->there[i]].taken = false;
+    r->there_count = 0;
+    seat_index(r, SELF);
+    for (uint32_t i = 0; i < f->shown_count; i++) {
+        const struct wf_fabric_peer *peer = &f->shown[i];
+        struct seat *seat = &r->seats[peer->number];
+        if (!peer->name[0] || seat->taken || strcmp(peer->name, r->name) == 0)
+            continue;
+        seat_give(r, (uint16_t)peer->number, peer->name);
+        seat->taken = true;
+        seat->why = !peer->up         ? WF_ROUTES_AWAY
+                    : !peer->believed ? WF_ROUTES_NO_MEMBER
+                    : peer->draining  ? WF_ROUTES_DRAINING
+                                      : WF_ROUTES_SERVES;
+        seat->domains = seat->why == WF_ROUTES_AWAY || seat->why == WF_ROUTES_NO_MEMBER
+                            ? 0
+                            : peer->domain_mask;
+        seat->latency_s = (double)peer->rtt_us * 1e-6;
+        seat->bytes_s = peer->read_gbps * 1e9 / 8 > LEAST_BYTES_S ? peer->read_gbps * 1e9 / 8 : 0;
+        r->there[r->there_count++] = (uint16_t)peer->number;
+        seat_index(r, (uint16_t)peer->number);
+    }
+}
+
+/* ---------------------------------------------------------------------------- create, destroy */
+
+enum weft_status wf_routes_create(const struct wf_routes_options *options, struct wf_routes **out)
+{
+    struct wf_routes *r = wf_calloc(1, sizeof *r, "where requests run");
+    if (!r)
+        return WEFT_E_NO_MEMORY;
+    r->seats = wf_calloc(SEATS, sizeof *r->seats, "where requests run");
+    if (!r->seats) {
+        free(r);
+        return WEFT_E_NO_MEMORY;
+    }
+    r->options = *options;
+    snprintf(r->name, sizeof r->name, "%s", options->name);
+    snprintf(r->seats[SELF].name, sizeof r->seats[SELF].name, "%s", options->name);
+    r->seats[SELF].taken = true;
+    r->seats[SELF].domains = UINT64_MAX;
+    memset(r->table, 0xff, sizeof r->table);
+    seat_index(r, SELF);
+    *out = r;
+    return WEFT_OK;
+}
+
+void wf_routes_destroy(struct wf_routes *r)
+{
+    if (!r)
+        return;
+    for (uint32_t i = 0; i < WF_FABRIC_DOMAINS_MAX; i++)
+        wf_route_destroy(r->of[i]);
+    free(r->seats);
+    free(r);
+}
+
+static enum weft_status route_of(struct wf_routes *r, uint32_t domain, struct wf_route **out)
+{
+    if (!r->of[domain]) {
+        const struct wf_route_options options = {.nodes_max = SEATS,
+                                                 .seed = r->options.seed,
+                                                 .work_price = -1,
+                                                 .tie_part = -1,
+                                                 .coming_s = -1};
+        enum weft_status status = wf_route_create(&options, &r->of[domain]);
+        if (status != WEFT_OK)
+            return status;
+    }
+    *out = r->of[domain];
+    return WEFT_OK;
+}
+
+/* ------------------------------------------------------------------------------------- a question */
+
+static enum weft_status check(const struct wf_routes_question *q)
+{
+    if (q->domain >= WF_FABRIC_DOMAINS_MAX)
+        return wf_fail(WEFT_E_INVALID, "a route in domain %u; there are %u", q->domain,
+                       WF_FABRIC_DOMAINS_MAX);
+    if (q->count > WF_ROUTES_KEYS_MAX)
+        return wf_fail(WEFT_E_LIMIT,
+                       "a route by %u keys; give %u at most, every so many-th of a longer chain",
+                       q->count, WF_ROUTES_KEYS_MAX);
+    if (q->candidate_count > WF_ROUTES_CANDIDATES_MAX)
+        return wf_fail(WEFT_E_LIMIT, "a route among %u candidates; name %u at most",
+                       q->candidate_count, WF_ROUTES_CANDIDATES_MAX);
+    return WEFT_OK;
+}
+
+/* What others have of the chain goes to r->blocks, by their number in the replica. */
+static uint32_t blocks_of(const struct wf_routes *r, uint16_t seat)
+{
+    uint32_t place = seat < SELF && r->fabric ? r->fabric->place_of[seat] : WF_PLACE_NONE;
+    return place < WF_PLACES_USED && (r->seats[seat].domains >> r->domain & 1) ? r->blocks[place]
+                                                                               : 0;
+}
+
+static struct wf_route_node *node_add(struct wf_routes *r, struct wf_routes_answer *a,
+                                      uint16_t seat, const char *name, enum wf_routes_why why)
+{
+    uint32_t i = a->count + a->others;
+    struct wf_routes_term *term = &a->terms[i];
+    r->seat_of[i] = seat;
+    memset(term, 0, sizeof *term);
+    snprintf(term->name, sizeof term->name, "%s", name);
+    term->why = why;
+    /* Who is not known has a number that the router does not have, and so serves nothing. */
+    r->nodes[i] = (struct wf_route_node){.node = seat, .serves = why == WF_ROUTES_SERVES};
+    r->nodes[i].near_blocks = r->nodes[i].held_blocks = seat == NO_SEAT ? 0 : blocks_of(r, seat);
+    return &r->nodes[i];
+}
+
+static void candidates_named(struct wf_routes *r, struct wf_route *route,
+                             const struct wf_routes_question *q, double now_s,
+                             struct wf_routes_answer *a)
+{
+    for (uint32_t i = 0; i < q->candidate_count; i++) {
+        const struct wf_routes_candidate *c = &q->candidates[i];
+        uint16_t seat = seat_find(r, c->name);
+        enum wf_routes_why why = seat == NO_SEAT ? WF_ROUTES_UNKNOWN
+                                 : seat == SELF
+                                     ? (q->closed ? WF_ROUTES_DRAINING : WF_ROUTES_SERVES)
+                                     : r->seats[seat].why;
+        for (uint32_t k = 0; k < i && seat != NO_SEAT; k++)
+            if (r->seat_of[k] == seat)
+                why = WF_ROUTES_NOT_ASKED; /* it was named before */
+        if (why != WF_ROUTES_UNKNOWN && c->loaded)
+            wf_route_report(route, seat, &c->load, now_s - c->age_s);
+        if (why == WF_ROUTES_SERVES && c->loaded && c->load.closed)
+            why = WF_ROUTES_CLOSED;
+        (void)node_add(r, a, seat, c->name, why);
+        a->count++;
+    }
+}
+
+/* This node, then those that have something of it, then the others, beginning somewhere. */
+static void candidates_all(struct wf_routes *r, const struct wf_routes_question *q,
+                           struct wf_routes_answer *a)
+{
+    uint32_t n = r->there_count;
+    (void)node_add(r, a, SELF, r->name, q->closed ? WF_ROUTES_DRAINING : WF_ROUTES_SERVES);
+    a->count++;
+    for (int pass = 0; pass < 2; pass++) {
+        uint32_t first = pass && n ? (uint32_t)(q->request.id * 0x9e3779b97f4a7c15u >> 33) % n : 0;
+        for (uint32_t i = 0; i < n && a->count < WF_ROUTES_CANDIDATES_MAX; i++) {
+            uint16_t seat = r->there[(first + i) % n];
+            const struct seat *s = &r->seats[seat];
+            if (s->why != WF_ROUTES_SERVES || (blocks_of(r, seat) == 0) != pass)
+                continue;
+            (void)node_add(r, a, seat, s->name, WF_ROUTES_SERVES);
+            a->count++;
+        }
+    }
+}
+
+static bool is_among(const struct wf_routes *r, const struct wf_routes_answer *a, uint16_t seat)
+{
+    for (uint32_t i = 0; i < a->count + a->others; i++)
+        if (r->seat_of[i] == seat)
+            return true;
+    return false;
+}
+
+/* Those that have most of it, of nodes that are no candidates; this one, if it is none, first. */
+static void sources_add(struct wf_routes *r, struct wf_routes_answer *a)
+{
+    uint16_t best[WF_ROUTE_SOURCES];
+    uint32_t found = 0;
+    if (!is_among(r, a, SELF)) {
+        (void)node_add(r, a, SELF, r->name, WF_ROUTES_NOT_ASKED);
+        a->others++;
+    }
+    for (uint32_t i = 0; i < r->there_count; i++) {
+        uint16_t seat = r->there[i];
+        uint32_t has = blocks_of(r, seat), at = found;
+        if (!has || (found == WF_ROUTE_SOURCES && blocks_of(r, best[found - 1]) >= has) ||
+            is_among(r, a, seat))
+            continue;
+        at = found < WF_ROUTE_SOURCES ? found++ : found - 1;
+        for (; at > 0 && blocks_of(r, best[at - 1]) < has; at--)
+            best[at] = best[at - 1];
+        best[at] = seat;
+    }
+    for (uint32_t i = 0; i < found; i++) {
+        (void)node_add(r, a, best[i], r->seats[best[i]].name, WF_ROUTES_NOT_ASKED);
+        a->others++;
+    }
+}
+
+static void own_look(struct wf_routes *r, const struct wf_routes_question *q,
+                     const struct wf_routes_answer *a)
+{
+    struct wf_routes_own own = {.near_blocks = 0};
+    if (r->options.own && q->count)
+        r->options.own(r->options.context, q->domain, q->keys, q->count, &own);
+    for (uint32_t i = 0; i < a->count + a->others; i++) {
+        if (r->seat_of[i] != SELF)
+            continue;
+        r->nodes[i].near_blocks = own.near_blocks;
+        r->nodes[i].held_blocks = own.held_blocks;
+        r->nodes[i].below = own.below;
+    }
+}
+
+/* ------------------------------------------------------------------------------------- the links */
+
+/* Both ways the same, and between two others as between each of them and this node: that is all
+ * that is measured here. */
+static struct wf_route_way way(void *context, uint32_t from, uint32_t to)
+{
+    const struct wf_routes *r = context;
+    struct wf_route_way out = {.latency_s = 0, .bytes_s = 0};
+    if (r->seat_of[from] == NO_SEAT || r->seat_of[to] == NO_SEAT ||
+        r->seat_of[from] == r->seat_of[to])
+        return out;
+    const struct seat *ends[2] = {&r->seats[r->seat_of[from]], &r->seats[r->seat_of[to]]};
+    double bytes_s = 0;
+    for (int i = 0; i < 2; i++) {
+        if (!(ends[i]->domains >> r->domain & 1))
+            return out;
+        if (ends[i] == &r->seats[SELF])
+            continue;
+        double latency_s = ends[i]->latency_s > 0 ? ends[i]->latency_s : LATENCY_S;
+        out.latency_s = latency_s > out.latency_s ? latency_s : out.latency_s;
+        if (ends[i]->bytes_s > 0 && (bytes_s <= 0 || ends[i]->bytes_s < bytes_s))
+            bytes_s = ends[i]->bytes_s;
+    }
+    out.bytes_s = bytes_s > 0 ? bytes_s : BYTES_S;
+    return out;
+}
+
+/* -------------------------------------------------------------------------------------- an answer */
+
+/* From groups of blocks to blocks. */
+static void term_copy(const struct wf_routes *r, uint32_t i, uint32_t stride,
+                      struct wf_routes_term *out)
+{
+    out->near_blocks = r->nodes[i].near_blocks * stride;
+    out->held_blocks = r->nodes[i].held_blocks * stride;
+    out->term = r->terms[i];
+    out->term.load_blocks *= stride;
+    out->term.fetch_blocks *= stride;
+}
+
+/* With a fabric its lock is held. */
+static enum weft_status ask(struct wf_routes *r, struct wf_fabric *f, uint64_t now_ns,
+                            const struct wf_routes_question *q, struct wf_routes_answer *a)
+{
+    struct wf_route *route;
+    enum weft_status status = check(q);
+    if (status == WEFT_OK)
+        status = route_of(r, q->domain, &route);
+    if (status != WEFT_OK)
+        return status;
+    uint32_t stride = q->stride ? q->stride : 1;
+    double now_s = (double)now_ns * 1e-9;
+    r->fabric = f;
+    r->domain = q->domain;
+    if (f) {
+        seats_refresh(r, f);
+        (void)wf_places_prefixes(f->places, q->keys, q->count, 0, NULL, r->blocks);
+    }
+    a->count = a->others = 0;
+    if (q->candidate_count)
+        candidates_named(r, route, q, now_s, a);
+    else
+        candidates_all(r, q, a);
+    sources_add(r, a);
+    own_look(r, q, a);
+    uint32_t nodes = a->count + a->others;
+    if (q->count)
+        wf_route_coming(route, q->keys, q->count, r->nodes, nodes, now_s);
+    struct wf_route_request request = q->request;
+    request.block_tokens *= stride;
+    request.block_bytes *= stride;
+    const struct wf_route_links links = {.way = way, .context = r};
+    struct wf_route_answer chosen;
+    wf_route_choose(route, &request, r->nodes, nodes, &links, now_s, r->terms, &chosen);
+    if (!q->asks_only)
+        wf_route_sent(route, r->nodes, &chosen, q->count ? q->keys : NULL, q->count, now_s);
+    a->chosen = chosen.chosen;
+    a->request = q->request;
+    for (uint32_t i = 0; i < nodes; i++)
+        term_copy(r, i, stride, &a->terms[i]);
+    r->fabric = NULL;
+    return WEFT_OK;
+}
+
+enum weft_status wf_routes_ask(struct wf_routes *r, uint64_t now_ns,
+                               const struct wf_routes_question *question,
+                               struct wf_routes_answer *out)
+{
+    uint64_t began_ns = wf_now_ns();
+    enum weft_status status = ask(r, NULL, now_ns, question, out);
+    out->took_ns = wf_now_ns() - began_ns;
+    return status;
+}
+
+enum weft_status wf_fabric_route(struct wf_fabric *f, const struct wf_routes_question *question,
+                                 struct wf_routes_answer *out)
+{
+    uint64_t began_ns = wf_now_ns();
+    const struct wf_routes_options options = {.name = f->name,
+                                              .seed = f->options.seed,
+                                              .context = f->options.host.context,
+                                              .own = f->options.host.own};
+    pthread_mutex_lock(&f->lock);
+    enum weft_status status = f->routes ? WEFT_OK : wf_routes_create(&options, &f->routes);
+    if (status == WEFT_OK)
+        status = ask(f->routes, f, wf_fabric_now(f), question, out);
+    pthread_mutex_unlock(&f->lock);
+    out->took_ns = wf_now_ns() - began_ns;
+    return status;
+}
+
+/* ---------------------------------------------------------------------------------------- in words */
+
+int wf_routes_say(const struct wf_routes_answer *answer, uint32_t index, char *out, size_t size)
+{
+    static const char *const why[] = {
+        [WF_ROUTES_SERVES] = "it takes no requests",
+        [WF_ROUTES_UNKNOWN] = "no node of that name is known here",
+        [WF_ROUTES_AWAY] = "there is no link to it",
+        [WF_ROUTES_NO_MEMBER] = "it is no member of the cluster",
+        [WF_ROUTES_DRAINING] = "it drains",
+        [WF_ROUTES_CLOSED] = "it takes no requests",
+        [WF_ROUTES_NOT_ASKED] = "it was not named, or named before",
+    };
+    const struct wf_routes_term *t = &answer->terms[index];
+    if (t->term.action == WF_ROUTE_CLOSED)
+        return snprintf(out, size, "%s", why[t->why]);
+    int used = wf_route_say(&t->term, &answer->request, out, size);
+    if (used < 0 || (size_t)used >= size || t->term.source == WF_ROUTE_NONE)
+        return used;
+    int more = snprintf(out + used, size - (size_t)used, ": %s",
+                        answer->terms[t->term.source].name);
+    return more < 0 ? more : used + more;
+}

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Where a request should run, by what the fabric of each of a few nodes in virtual time knows.
+ *
+ * With --measure N K it prints instead what an answer takes, of N nodes and a chain of K blocks.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/vtime.h"
+#include "fabric/fabric.h"
+#include "net/sim.h"
+#include "sys/clock.h"
+
+#define NODES_MAX 32
+#define BLOCKS_MAX 2048
+#define MS 1000000ull
+
+struct node {
+    struct wf_fabric *fabric;
+    char address[16];
+    uint8_t keys[BLOCKS_MAX][32];
+    uint32_t count;
+    uint32_t near, held; /* of whatever chain it is asked about itself */
+};
+
+static struct wf_vtime *vtime;
+static struct wf_net_sim_world *world;
+static struct node nodes[NODES_MAX];
+static int node_count;
+static uint8_t chain[BLOCKS_MAX][32];
+static struct wf_routes_answer answer;
+
+static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[32], uint64_t bytes,
+                             struct wf_fabric_held *out)
+{
+    (void)context, (void)domain, (void)key, (void)bytes, (void)out;
+    return WEFT_MISS;
+}
+
+static void let_go(void *context, struct wf_fabric_held *held)
+{
+    (void)context, (void)held;
+}
+
+static struct wf_fabric_event event_of(const uint8_t key[32])
+{
+    struct wf_fabric_event event = {.kind = WF_FABRIC_HERE, .bytes = 1 << 20};
+    memcpy(event.key, key, 32);
+    return event;
+}
+
+static bool each(void *context, uint32_t domain, uint64_t *cursor,
+                 void (*found)(void *to, const struct wf_fabric_event *block), void *to)
+{
+    struct node *n = context;
+    (void)domain;
+    for (; *cursor < n->count; (*cursor)++) {
+        struct wf_fabric_event event = event_of(n->keys[*cursor]);
+        found(to, &event);
+    }
+    return false;
+}
+
+static bool news(void *context, const struct wf_fabric_event *block)
+{
+    (void)context, (void)block;
+    return true;
+}
+
+static void own(void *context, uint32_t domain, const uint8_t (*keys)[32], uint32_t count,
+                struct wf_routes_own *out)
+{
+    const struct node *n = context;
+    (void)domain, (void)keys;
+    out->near_blocks = n->near < count ? n->near : count;
+    out->held_blocks = n->held < count ? n->held : count;
+    if (out->held_blocks < out->near_blocks)
+        out->held_blocks = out->near_blocks;
+    out->below = (struct wf_route_way){.latency_s = 1e-4, .bytes_s = 1e9};
+}
+
+static void poll_all(void)
+{
+    for (int i = 0; i < node_count; i++)
+        if (nodes[i].fabric)
+            assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
+}
+
+static void pass(uint64_t ms)
+{
+    uint64_t until = wf_vtime_now(vtime) + ms * MS;
+    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
+        while (wf_vtime_step(vtime, at))
+            poll_all();
+        poll_all();
+    }
+}
+
+static void node_begin(int i, const char *secret)
+{
+    char registry[16 * NODES_MAX] = "";
+    for (int k = 0; k < node_count; k++)
+        if (k != i)
+            sprintf(registry + strlen(registry), "%s%s", registry[0] ? "," : "", nodes[k].address);
+    struct wf_fabric_domain domain = {.secret_bytes = 32};
+    snprintf((char *)domain.secret, sizeof domain.secret, "%s", secret);
+    const struct wf_fabric_options options = {
+        .name = nodes[i].address + 4,
+        .listen = nodes[i].address,
+        .registry = registry,
+        .net = &wf_net_sim,
+        .member = &wf_member_static,
+        .net_world = world,
+        .host = {.context = &nodes[i],
+                 .hold = hold,
+                 .let_go = let_go,
+                 .each = each,
+                 .news = news,
+                 .own = own},
+        .domains = &domain,
+        .domain_count = 1,
+        .replica_copies = 65536,
+        .show_ms = 100,
+        .seed = 5,
+        .now_ns = wf_vtime_now,
+        .now_context = vtime,
+    };
+    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+}
+
+/* `last_secret`: of the last node's domain. */
+static void begin_with(int count, const char *last_secret)
+{
+    struct wf_net_sim_options options = {.seed = 7};
+    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
+    options.time = vtime;
+    assert_int_equal(wf_net_sim_world_create(&options, &world), WEFT_OK);
+    memset(nodes, 0, sizeof nodes);
+    node_count = count;
+    for (int i = 0; i < count; i++)
+        snprintf(nodes[i].address, sizeof nodes[i].address, "sim:%c%d", 'a' + i, i);
+    for (int i = 0; i < count; i++)
+        node_begin(i, i == count - 1 ? last_secret : "one for all");
+    for (uint32_t i = 0; i < BLOCKS_MAX; i++)
+        for (uint32_t b = 0; b < 32; b++)
+            chain[i][b] = (uint8_t)(((i + 1) * 2654435761u) >> (b % 4 * 8)) ^ (uint8_t)(b * 37);
+    pass(2500);
+}
+
+static void begin(void)
+{
+    begin_with(3, "one for all");
+}
+
+static void end(void)
+{
+    for (int i = 0; i < node_count; i++)
+        wf_fabric_destroy(nodes[i].fabric, 0);
+    wf_net_sim_world_destroy(world);
+    wf_vtime_destroy(vtime);
+}
+
+/* It has the first `blocks` of the chain. */
+static void have(int i, uint32_t blocks)
+{
+    struct node *n = &nodes[i];
+    for (; n->count < blocks; n->count++) {
+        memcpy(n->keys[n->count], chain[n->count], 32);
+        struct wf_fabric_event event = event_of(chain[n->count]);
+        wf_fabric_tell(n->fabric, &event);
+    }
+    n->near = blocks;
+    pass(200);
+}
+
+static struct wf_routes_question question_of(uint32_t blocks)
+{
+    return (struct wf_routes_question){
+        .keys = (const uint8_t(*)[32])chain,
+        .count = blocks,
+        .request = {.tokens = blocks * 16.0,
+                    .block_tokens = 16,
+                    .block_bytes = 2 << 20,
+                    .layers = 32,
+                    .prefill = {.token_s = 1e-4, .attended_s = 1e-9}},
+    };
+}
+
+static struct wf_routes_candidate candidate(int i, double queued_tokens)
+{
+    struct wf_routes_candidate out = {.loaded = true,
+                                      .load = {.queued_tokens = queued_tokens, .tokens_s = 10000}};
+    memcpy(out.name, nodes[i].address + 4, sizeof nodes[i].address - 4);
+    return out;
+}
+
+static void route(int i, const struct wf_routes_question *question)
+{
+    if (wf_fabric_route(nodes[i].fabric, question, &answer) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+}
+
+static const struct wf_routes_term *chosen(void)
+{
+    assert_true(answer.chosen < answer.count);
+    return &answer.terms[answer.chosen];
+}
+
+static const struct wf_routes_term *term_of(int i)
+{
+    for (uint32_t k = 0; k < answer.count + answer.others; k++)
+        if (strcmp(answer.terms[k].name, nodes[i].address + 4) == 0)
+            return &answer.terms[k];
+    fail_msg("there is no %s", nodes[i].address + 4);
+    return NULL;
+}
+
+/* --------------------------------------------------------------------------------------- tests */
+
+static void a_node_alone_is_the_answer(void **state)
+{
+    (void)state;
+    struct node one = {.near = 8, .held = 12};
+    const struct wf_routes_options options = {.name = "one", .context = &one, .own = own};
+    struct wf_routes *routes;
+    char say[256];
+    assert_int_equal(wf_routes_create(&options, &routes), WEFT_OK);
+    struct wf_routes_question q = question_of(20);
+    assert_int_equal(wf_routes_ask(routes, 1000 * MS, &q, &answer), WEFT_OK);
+    assert_string_equal(chosen()->name, "one");
+    assert_int_equal(answer.count, 1);
+    assert_int_equal(chosen()->near_blocks, 8);
+    assert_int_equal(chosen()->held_blocks, 12);
+    assert_int_equal(chosen()->term.action, WF_ROUTE_LOCAL);
+    assert_true(chosen()->term.hit_tokens >= 8 * 16 && chosen()->term.hit_tokens <= 12 * 16);
+    assert_true(wf_routes_say(&answer, answer.chosen, say, sizeof say) > 0);
+    assert_non_null(strstr(say, "of 320 tokens"));
+    q.closed = true;
+    assert_int_equal(wf_routes_ask(routes, 1000 * MS, &q, &answer), WEFT_OK);
+    assert_int_equal(answer.chosen, WF_ROUTE_NONE);
+    wf_routes_destroy(routes);
+}
+
+static void it_runs_where_its_blocks_are(void **state)
+{
+    (void)state;
+    begin();
+    have(0, 64);
+    struct wf_routes_question q = question_of(64);
+    for (int i = 0; i < 3; i++) {
+        q.asks_only = true;
+        route(i, &q);
+        assert_int_equal(answer.count, 3);
+        assert_string_equal(chosen()->name, nodes[0].address + 4);
+        assert_int_equal(chosen()->term.action, WF_ROUTE_LOCAL);
+        assert_int_equal(chosen()->term.load_blocks, 64);
+        assert_int_equal(term_of(1)->held_blocks, 0);
+    }
+    end();
+}
+
+static void blocks_go_where_the_request_does(void **state)
+{
+    (void)state;
+    char say[256];
+    begin();
+    have(0, 64);
+    const struct wf_routes_candidate busy[] = {candidate(0, 500000), candidate(1, 0)};
+    struct wf_routes_question q = question_of(64);
+    q.candidates = busy;
+    q.candidate_count = 2;
+    route(2, &q);
+    assert_int_equal(answer.chosen, 1);
+    assert_int_equal(chosen()->term.action, WF_ROUTE_FETCH);
+    assert_int_equal(chosen()->term.source, 0);
+    assert_int_equal(chosen()->term.fetch_blocks, 64);
+    assert_true(chosen()->term.ttft_s < term_of(0)->term.ttft_s);
+    assert_true(wf_routes_say(&answer, 1, say, sizeof say) > 0);
+    assert_non_null(strstr(say, "from another: a0"));
+    /* Who has it need not be a candidate. */
+    q.candidates = &busy[1];
+    q.candidate_count = 1;
+    q.asks_only = true;
+    pass(60000); /* what is on its way from the first question is forgotten */
+    route(2, &q);
+    assert_int_equal(answer.chosen, 0);
+    assert_int_equal(chosen()->term.action, WF_ROUTE_FETCH);
+    assert_true(chosen()->term.source >= answer.count);
+    assert_string_equal(answer.terms[chosen()->term.source].name, "a0");
+    end();
+}
+
+static void nobody_becomes_a_hot_spot(void **state)
+{
+    (void)state;
+    uint32_t sent[3] = {0};
+    begin();
+    have(0, 64);
+    struct wf_routes_question q = question_of(64);
+    q.request.tokens += 4000; /* that nobody has */
+    for (uint64_t i = 0; i < 300; i++) {
+        q.request.id = i;
+        route(1, &q);
+        for (uint32_t k = 0; k < 3; k++)
+            sent[k] += strcmp(chosen()->name, nodes[k].address + 4) == 0;
+        pass(20);
+    }
+    for (int k = 0; k < 3; k++)
+        assert_true(sent[k] >= 60);
+    end();
+}
+
+static void who_cannot_serve_says_why(void **state)
+{
+    (void)state;
+    begin();
+    have(0, 64);
+    struct wf_routes_candidate c[4] = {candidate(0, 0), candidate(1, 0), candidate(1, 0),
+                                       candidate(2, 0)};
+    snprintf(c[3].name, sizeof c[3].name, "nobody");
+    c[1].load.closed = true;
+    struct wf_routes_question q = question_of(64);
+    q.candidates = c;
+    q.candidate_count = 4;
+    q.asks_only = true;
+    route(2, &q);
+    assert_string_equal(chosen()->name, "a0");
+    assert_int_equal(answer.terms[1].why, WF_ROUTES_CLOSED);
+    assert_int_equal(answer.terms[2].why, WF_ROUTES_NOT_ASKED);
+    assert_int_equal(answer.terms[3].why, WF_ROUTES_UNKNOWN);
+    wf_net_sim_kill(world, "a0", true);
+    wf_fabric_destroy(nodes[0].fabric, 0);
+    nodes[0].fabric = NULL;
+    pass(7000);
+    c[1].load.closed = false;
+    route(2, &q);
+    enum wf_routes_why why = term_of(0)->why; /* without a registry its name goes with its link */
+    assert_true(why == WF_ROUTES_AWAY || why == WF_ROUTES_UNKNOWN);
+    assert_string_equal(chosen()->name, "b1");
+    assert_int_equal(chosen()->term.action, WF_ROUTE_RECOMPUTE);
+    node_begin(0, "one for all"); /* it has another number in the replica from now on */
+    pass(9000);
+    route(2, &q);
+    assert_string_equal(chosen()->name, "a0");
+    assert_int_equal(chosen()->held_blocks, 64);
+    end();
+}
+
+static void every_fourth_key_will_do(void **state)
+{
+    (void)state;
+    static uint8_t some[16][32];
+    begin();
+    have(0, 50);
+    for (int i = 0; i < 16; i++)
+        memcpy(some[i], chain[4 * i + 3], 32);
+    struct wf_routes_question q = question_of(64);
+    q.keys = (const uint8_t(*)[32])some;
+    q.count = 16;
+    q.stride = 4;
+    route(1, &q);
+    assert_string_equal(chosen()->name, "a0");
+    assert_int_equal(chosen()->held_blocks, 48);
+    assert_int_equal(chosen()->term.load_blocks, 48);
+    assert_true(chosen()->term.hit_tokens == 48 * 16);
+    end();
+}
+
+static void a_domain_of_another_secret_is_no_source(void **state)
+{
+    (void)state;
+    begin_with(3, "another one");
+    have(0, 64);
+    const struct wf_routes_candidate c[] = {candidate(0, 1e6), candidate(2, 0)};
+    struct wf_routes_question q = question_of(64);
+    q.candidates = c;
+    q.candidate_count = 2;
+    q.asks_only = true;
+    route(1, &q);
+    assert_string_equal(chosen()->name, "c2");
+    assert_int_equal(chosen()->term.action, WF_ROUTE_RECOMPUTE);
+    route(2, &q); /* nor does it hear of it */
+    assert_int_equal(term_of(0)->held_blocks, 0);
+    end();
+}
+
+static void too_much_is_refused(void **state)
+{
+    (void)state;
+    begin();
+    struct wf_routes_question q = question_of(WF_ROUTES_KEYS_MAX + 1);
+    assert_int_equal(wf_fabric_route(nodes[0].fabric, &q, &answer), WEFT_E_LIMIT);
+    q = question_of(1);
+    q.candidate_count = WF_ROUTES_CANDIDATES_MAX + 1;
+    assert_int_equal(wf_fabric_route(nodes[0].fabric, &q, &answer), WEFT_E_LIMIT);
+    q = question_of(1);
+    q.domain = WF_FABRIC_DOMAINS_MAX;
+    assert_int_equal(wf_fabric_route(nodes[0].fabric, &q, &answer), WEFT_E_INVALID);
+    q = question_of(0);
+    q.request.tokens = 100;
+    route(0, &q);
+    assert_int_equal(chosen()->term.action, WF_ROUTE_RECOMPUTE);
+    end();
+}
+
+/* ----------------------------------------------------------------------------------- measurement */
+
+static int compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int measure(int count, uint32_t blocks)
+{
+    enum { ROUNDS = 20000 };
+    static uint64_t ns[ROUNDS];
+    static struct wf_routes_candidate candidates[NODES_MAX];
+    if (count < 1 || count > NODES_MAX || blocks < 1 || blocks > WF_ROUTES_KEYS_MAX)
+        return 2;
+    begin_with(count, "one for all");
+    for (int i = 0; i < count; i++) {
+        have(i, blocks * (uint32_t)(i + 1) / (uint32_t)count);
+        candidates[i] = candidate(i, 1000.0 * i);
+    }
+    struct wf_routes_question q = question_of(blocks);
+    q.candidates = candidates;
+    q.candidate_count = (uint32_t)count;
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t began_ns = wf_now_ns();
+        q.request.id = (uint64_t)i;
+        route(0, &q);
+        ns[i] = wf_now_ns() - began_ns;
+    }
+    qsort(ns, ROUNDS, sizeof ns[0], compare);
+    printf("{\"nodes\": %d, \"blocks\": %u, \"route_us_p50\": %.2f, \"route_us_p99\": %.2f}\n",
+           count, blocks, (double)ns[ROUNDS / 2] / 1e3, (double)ns[ROUNDS / 100 * 99] / 1e3);
+    end();
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_node_alone_is_the_answer),
+        cmocka_unit_test(it_runs_where_its_blocks_are),
+        cmocka_unit_test(blocks_go_where_the_request_does),
+        cmocka_unit_test(nobody_becomes_a_hot_spot),
+        cmocka_unit_test(who_cannot_serve_says_why),
+        cmocka_unit_test(every_fourth_key_will_do),
+        cmocka_unit_test(a_domain_of_another_secret_is_no_source),
+        cmocka_unit_test(too_much_is_refused),
+    };
+    if (argc == 4 && strcmp(argv[1], "--measure") == 0)
+        return measure(atoi(argv[2]), (uint32_t)atoi(argv[3]));
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
