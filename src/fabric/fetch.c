@@ -310,9 +310,9 @@ void wf_fetch_arrived(void *fabric, struct wf_net_link *net, void *token, enum w
         return;
     }
     if (status == WEFT_OK) {
+        /* It has the block still, for all that is known; the next fetch may come through. */
         peer->read_corrupt++;
         fetch->worst = WEFT_E_CORRUPT;
-        stale(f, fetch);
     }
     go_on(f, fetch, status == WEFT_OK ? WEFT_E_CORRUPT : WEFT_E_TIMEOUT);
 }

@@ -310,6 +310,13 @@ uint32_t wf_lent_hold(struct wf_lent *l, uint32_t domain, const uint8_t key[32],
     return number;
 }
 
+bool wf_lent_has(const struct wf_lent *l, uint32_t domain, const uint8_t key[32])
+{
+    uint32_t number = wf_table_find(&l->table, key);
+    return number != WF_TABLE_NONE && l->entries[number].state == HERE &&
+           l->entries[number].domain == domain;
+}
+
 void wf_lent_let_go(struct wf_lent *l, uint32_t entry)
 {
     struct entry *e = &l->entries[entry];

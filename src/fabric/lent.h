@@ -69,6 +69,8 @@ void wf_lent_end(struct wf_lent *lent, uint32_t entry, const uint64_t *sums);
 uint32_t wf_lent_hold(struct wf_lent *lent, uint32_t domain, const uint8_t key[32],
                       struct wf_lent_block *out);
 void wf_lent_let_go(struct wf_lent *lent, uint32_t entry);
+/* Whether that would be one. */
+bool wf_lent_has(const struct wf_lent *lent, uint32_t domain, const uint8_t key[32]);
 
 /* Its owner wants it no more.  False: it has none such there. */
 bool wf_lent_drop(struct wf_lent *lent, uint32_t owner, const uint8_t key[32]);

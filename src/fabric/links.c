@@ -372,7 +372,7 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
         if (strcmp(ident->name, link->peer->name) != 0 ||
             memcmp(ident->nonce, link->their_nonce, 32) != 0)
             return false;
-        if (ident->epoch != link->epoch)
+        if (ident->epoch != link->epoch && link->peer->link == link)
             wf_stream_forget(f, link->peer);
         link->epoch = ident->epoch;
         link->complete = false;
@@ -498,7 +498,7 @@ void wf_links_tick(struct wf_fabric *f, uint64_t now_ns)
         if (link->missed && !link->asked_again && wf_peer_believed(f, link->peer)) {
             struct wf_fabric_head again = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_AGAIN};
             link->asked_again = wf_link_say(link, &again, sizeof again);
-            link->missed = false;
+            link->missed = !link->asked_again;
         }
     }
 }

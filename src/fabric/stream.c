@@ -38,8 +38,26 @@ void wf_fabric_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
         wf_fabric_wake(f);
 }
 
+/* A block may be here twice, the host's and lent: it is gone when neither is here. */
+static bool is_here_still(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    const struct wf_fabric_host *host = &f->options.host;
+    struct wf_fabric_held held;
+    if (event->kind != WF_FABRIC_GONE)
+        return false;
+    if (!event->lent)
+        return f->lent && wf_lent_has(f->lent, event->domain, event->key);
+    enum weft_status status = host->hold(host->context, event->domain, event->key, event->bytes,
+                                         &held);
+    if (status == WEFT_OK)
+        host->let_go(host->context, &held);
+    return status != WEFT_MISS;
+}
+
 void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event)
 {
+    if (is_here_still(f, event))
+        return;
     f->log[f->log_end++ % WF_LOG_MAX] = (struct wf_logged){.event = *event,
                                                            .at_ns = wf_fabric_now(f)};
 }
@@ -190,8 +208,11 @@ static void take_inbox(struct wf_fabric *f)
 {
     bool lost;
     pthread_mutex_lock(&f->lock);
-    while (f->inbox_first < f->inbox_end)
-        f->log[f->log_end++ % WF_LOG_MAX] = f->inbox[f->inbox_first++ % WF_INBOX_MAX];
+    while (f->inbox_first < f->inbox_end) {
+        const struct wf_logged *logged = &f->inbox[f->inbox_first++ % WF_INBOX_MAX];
+        if (!is_here_still(f, &logged->event))
+            f->log[f->log_end++ % WF_LOG_MAX] = *logged;
+    }
     lost = f->inbox_lost;
     f->inbox_lost = false;
     pthread_mutex_unlock(&f->lock);
