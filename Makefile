@@ -22,7 +22,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test test-cxl cluster-test chaos test-engines asan tsan fuzz torture stress soak crash bench format lint clang wheel install clean help
+.PHONY: build run test test-cxl cluster-test chaos test-engines asan tsan fuzz torture stress soak crash sim bench format lint clang wheel install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -84,6 +84,9 @@ soak: build ## hours
 
 crash: build ## a node killed N times (200) under load, every block verified; FAULTS=none, both, only
 	@$(BUILD)/test/test_cycles $(N) $(FAULTS)
+
+sim: build ## a cluster in virtual time: SEED=n NODES=n (50) SECONDS=n (8) of faults; SEEDS=n of them; CORRUPT=0
+	@SEED=$(or $(SEED),1) NODES=$(NODES) SECONDS=$(SECONDS) SEEDS=$(SEEDS) CORRUPT=$(CORRUPT) $(BUILD)/test/test_sim_cluster
 
 bench: ## the budgets of docs/PERFORMANCE.md, measured on a release build (build-release/)
 	@scripts/deps build bench

@@ -56,6 +56,11 @@ uint64_t wf_net_sim_digest(const struct wf_net_sim_world *world)
     return world->digest;
 }
 
+void wf_net_sim_tap(struct wf_net_sim_world *world, const struct wf_net_sim_tap *tap)
+{
+    world->tap = tap ? *tap : (struct wf_net_sim_tap){NULL, NULL};
+}
+
 void wf_net_sim_world_stats(const struct wf_net_sim_world *world, struct wf_net_sim_stats *out)
 {
     *out = world->stats;

@@ -59,6 +59,21 @@ struct wf_net *wf_net_sim_next(struct wf_net_sim_world *world, void **out_contex
 /* Of all that was sent, arrived, came up and went down, in its order and at its time. */
 uint64_t wf_net_sim_digest(const struct wf_net_sim_world *world);
 
+/* Be told of every message that is handed over, after who it is for was.  NULL: nobody. */
+struct wf_net_sim_handed {
+    const char *from, *to;
+    uint64_t lane; /* a number of this link and direction, as there never is another */
+    const void *header;
+    uint32_t header_bytes;
+    uint32_t pieces; /* that it wants the payload in; 0: it does not */
+    uint64_t payload_bytes;
+};
+struct wf_net_sim_tap {
+    void *context;
+    void (*handed)(void *context, const struct wf_net_sim_handed *message);
+};
+void wf_net_sim_tap(struct wf_net_sim_world *world, const struct wf_net_sim_tap *tap);
+
 /* ------------------------------------------------------------------------------------- faults
  *
  * Hosts are named without "sim:"; one that nobody has seen yet is made.  They hold until changed.

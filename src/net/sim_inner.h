@@ -204,6 +204,7 @@ struct wf_net_sim_world {
     uint32_t blocked_count, blocked_max;
     struct wf_net *ready_first, **ready_last;
     struct wf_net_sim_stats stats;
+    struct wf_net_sim_tap tap;
 };
 
 static inline struct wf_sim_wire *wf_sim_wire_of(struct wf_net_link *end)

@@ -347,6 +347,15 @@ static bool begin_message(struct wf_net_link *end, const struct wf_sim_parcel *p
     uint32_t count = net->events.begun(net->events.context, end, parcel->header,
                                        parcel->header_bytes, parcel->payload_bytes, net->out,
                                        &end->token);
+    const struct wf_net_sim_tap *tap = &net->world->tap;
+    if (tap->handed) {
+        struct wf_sim_wire *wire = wf_sim_wire_of(end);
+        tap->handed(tap->context,
+                    &(struct wf_net_sim_handed){wire->host[!end->side]->name, net->host->name,
+                                                wire->number * 2 + !end->side, parcel->header,
+                                                parcel->header_bytes, count,
+                                                parcel->payload_bytes});
+    }
     if (!parcel->payload_bytes)
         return true;
     end->dropping = count == 0;

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The simulation itself: faults for a while, then peace, in which all have to come to know what
+ * there is, and then some work without faults, of which the lag is measured.
+ *
+ *     test_sim_cluster                   50 nodes, a few seeds: what `make test` runs
+ *     SEED=n NODES=n SECONDS=n …         one of that seed; FIRST=n SEEDS=n: so many
+ *
+ * A failure says its seed, and with that it happens again.
+ */
+#include "cluster.h"
+
+#include <stdarg.h>
+#include <time.h>
+
+#define SETTLES_NS (90 * SECOND)
+#define IDLE_NS (50 * MS) /* polls of a node that has nothing to do */
+#define TRUTHS 24u        /* nodes whose knowledge is compared in full, in a large cluster */
+
+static double real_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+void failed(const struct cluster *c, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    (void)fflush(stdout);
+    (void)fprintf(stderr, "sim_cluster: seed %llu, %u nodes, at %.6f s: ",
+                  (unsigned long long)c->config.seed, c->config.nodes,
+                  (double)(now(c) - SECOND) / (double)SECOND);
+    (void)vfprintf(stderr, format, arguments);
+    (void)fprintf(stderr, "\n  again: make sim SEED=%llu NODES=%u SECONDS=%llu CORRUPT=%d\n",
+                  (unsigned long long)c->config.seed, c->config.nodes,
+                  (unsigned long long)(c->config.storm_ns / SECOND), c->config.corrupt);
+    va_end(arguments);
+    abort();
+}
+
+/* --------------------------------------------------------------------------------------- nodes */
+
+static void turn(struct wf_vtime_event *event)
+{
+    struct node *node = (struct node *)((char *)event - offsetof(struct node, turn));
+    struct cluster *c = node->cluster;
+    node->turning = false;
+    wf_vtime_at(c->time, event, now(c) + IDLE_NS);
+    if (!node->fabric || node->paused)
+        return;
+    c->counts.polls++;
+    if (wf_fabric_poll(node->fabric, 0) != WEFT_OK)
+        failed(c, "%s: %s", node->name, wf_last_error());
+}
+
+void node_wake(struct node *node)
+{
+    struct cluster *c = node->cluster;
+    if (node->turning || !node->fabric || node->paused)
+        return;
+    node->turning = true;
+    wf_vtime_at(c->time, &node->turn, now(c) + c->config.turn_ns);
+}
+
+void node_start(struct node *node)
+{
+    struct cluster *c = node->cluster;
+    struct wf_fabric_domain domains[DOMAINS] = {{.secret = "the secret of the first domain",
+                                                 .secret_bytes = 32},
+                                                {.secret = "that of the second, which not all have",
+                                                 .secret_bytes = 40}};
+    struct wf_fabric_options options = {
+        .name = node->name,
+        .listen = node->listen,
+        .registry = "sim:cluster",
+        .net = &wf_net_sim,
+        .member = watched_member(),
+        .net_world = c->net,
+        .member_world = c->registry,
+        .host = store_host(node),
+        .domains = domains,
+        .domain_count = node->has_both ? 2 : 1,
+        .lend_bytes = node->number % 5 == 0 ? 256u << 10 : 0,
+        .replica_copies = (uint64_t)c->config.nodes * (c->config.node_blocks + 80),
+        .seed = c->config.seed + node->number,
+        .lease_ms = LEASE_MS,
+        .dead_ms = DEAD_MS,
+        .fetch_ms = FETCH_MS,
+        .now_ns = wf_vtime_now,
+        .now_context = c->time,
+    };
+    node->lives++;
+    c->counts.lives++;
+    if (wf_fabric_create(&options, &node->fabric) != WEFT_OK)
+        failed(c, "%s: %s", node->name, wf_last_error());
+    node_wake(node);
+}
+
+void node_stop(struct node *node, bool dark, bool leaves)
+{
+    struct cluster *c = node->cluster;
+    struct wf_fabric *fabric = node->fabric;
+    if (!leaves) {
+        wf_net_sim_kill(c->net, node->name, dark);
+        wf_member_sim_kill(c->registry, node->name);
+    }
+    node->fabric = NULL;
+    wf_fabric_destroy(fabric, leaves ? 100 : 0);
+    if (node->errands)
+        failed(c, "%s has ended, and an errand of it has not", node->name);
+    store_clear(node);
+}
+
+static void node_init(struct cluster *c, uint32_t number)
+{
+    struct node *node = &c->nodes[number];
+    node->cluster = c;
+    node->number = number;
+    node->has_both = number % 2 == 0;
+    (void)snprintf(node->name, sizeof node->name, "n%u", number);
+    (void)snprintf(node->listen, sizeof node->listen, "sim:%s", node->name);
+    c->names[number] = node->name;
+    node->told_epochs = calloc(c->config.nodes, sizeof *node->told_epochs);
+    if (!node->told_epochs)
+        failed(c, "out of memory");
+    node->turn.happens = turn;
+    store_init(node);
+    node_start(node);
+    work_begin(node);
+}
+
+/* ------------------------------------------------------------------------------------- cluster */
+
+static void watchdog(struct wf_vtime_event *event)
+{
+    struct cluster *c = (struct cluster *)((char *)event - offsetof(struct cluster, watchdog));
+    for (uint32_t i = 0; i < c->config.nodes; i++)
+        errands_check(&c->nodes[i]);
+    wf_vtime_at(c->time, event, now(c) + SECOND);
+}
+
+static void cluster_init(struct cluster *c, const struct config *config)
+{
+    *c = (struct cluster){.config = *config, .random = config->seed};
+    c->indices = config->chains * DEPTH;
+    c->nodes = calloc(config->nodes, sizeof *c->nodes);
+    c->names = calloc(config->nodes, sizeof *c->names);
+    c->keys = calloc(c->indices, sizeof *c->keys);
+    if (!c->nodes || !c->names || !c->keys || wf_vtime_create(&c->time) != WEFT_OK)
+        abort();
+    keys_make(c);
+    struct wf_net_sim_options net = {.time = c->time, .seed = config->seed * 3 + 1};
+    struct wf_member_sim_options registry = {.time = c->time, .seed = config->seed * 5 + 2};
+    if (wf_net_sim_world_create(&net, &c->net) != WEFT_OK ||
+        wf_member_sim_world_create(&registry, &c->registry) != WEFT_OK)
+        failed(c, "%s", wf_last_error());
+    watch_begin(c);
+    for (uint32_t i = 0; i < config->nodes; i++)
+        node_init(c, i);
+    c->watchdog.happens = watchdog;
+    wf_vtime_at(c->time, &c->watchdog, now(c) + SECOND);
+}
+
+static void cluster_fini(struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->config.nodes; i++) {
+        struct node *node = &c->nodes[i];
+        wf_vtime_clear(c->time, &node->turn);
+        wf_vtime_clear(c->time, &node->work);
+        node_stop(node, false, true);
+        free(node->blocks);
+        free(node->have);
+        free(node->changed_ns);
+        free(node->told_epochs);
+    }
+    watch_end();
+    wf_member_sim_world_destroy(c->registry);
+    wf_net_sim_world_destroy(c->net);
+    wf_vtime_destroy(c->time);
+    free(c->nodes);
+    free(c->names);
+    free(c->keys);
+    free(c->said_epochs);
+}
+
+static void run(struct cluster *c, uint64_t ns)
+{
+    uint64_t until = now(c) + ns;
+    do {
+        void *context;
+        struct wf_net *net;
+        struct wf_members *members;
+        while ((net = wf_net_sim_next(c->net, &context)))
+            node_wake(node_of_fabric(context));
+        while ((members = wf_member_sim_next(c->registry, &context)))
+            node_wake(context);
+    } while (wf_vtime_step(c->time, until));
+}
+
+/* All know what there is, at once or after a while of nothing new. */
+static uint64_t settle(struct cluster *c)
+{
+    char why[256] = "";
+    uint64_t began = now(c);
+    uint32_t step = c->config.nodes / TRUTHS ? c->config.nodes / TRUTHS : 1;
+    while (now(c) - began < SETTLES_NS) {
+        bool right = true;
+        run(c, SECOND);
+        for (uint32_t i = 0; right && i < c->config.nodes; i += step)
+            right = knows_truth(&c->nodes[i], why, sizeof why);
+        if (right)
+            return now(c) - began;
+    }
+    failed(c, "%.0f s after the last fault and the last change %s",
+           (double)SETTLES_NS / (double)SECOND, why);
+}
+
+static void report(struct cluster *c, double real_s, uint64_t events, uint64_t settled_ns)
+{
+    const struct counts *n = &c->counts;
+    struct wf_fabric_figures f;
+    wf_fabric_figures(c->nodes[0].fabric, &f);
+    run(c, 200 * MS);
+    wf_fabric_figures(c->nodes[0].fabric, &f);
+    printf("# seed %llu, %u nodes: %llu gets, %llu fetches (%llu hits, %llu misses, %llu corrupt, "
+           "%llu timeouts), %llu of %llu stores, %llu lives; wrong %llu, hangs %llu, fenced %llu\n",
+           (unsigned long long)c->config.seed, c->config.nodes, (unsigned long long)n->gets,
+           (unsigned long long)n->fetches, (unsigned long long)n->hits,
+           (unsigned long long)n->misses, (unsigned long long)n->corrupt,
+           (unsigned long long)n->timeouts, (unsigned long long)n->stored,
+           (unsigned long long)n->stores, (unsigned long long)n->lives,
+           (unsigned long long)n->wrong, (unsigned long long)n->hangs,
+           (unsigned long long)n->fenced);
+    printf("#   settled after %.0f s; replica: %.1f bytes a copy with room for all, %llu of %llu; "
+           "lag of news p50 %llu us, p99 %llu us\n",
+           (double)settled_ns / (double)SECOND,
+           (double)f.replica_bytes / (double)(f.replica_copies_max ? f.replica_copies_max : 1),
+           (unsigned long long)f.replica_copies, (unsigned long long)f.replica_copies_max,
+           (unsigned long long)wf_hist_quantile(&c->lag_us, .5),
+           (unsigned long long)wf_hist_quantile(&c->lag_us, .99));
+    printf("#   %llu events, %llu messages, %llu polls in %.1f s: %.0f events a second\n",
+           (unsigned long long)events, (unsigned long long)c->messages,
+           (unsigned long long)n->polls, real_s, (double)events / real_s);
+    (void)fflush(stdout);
+}
+
+/* Returns the history's digest. */
+static uint64_t simulate(const struct config *config)
+{
+    struct cluster c;
+    double began = real_now();
+    cluster_init(&c, config);
+    run(&c, 3 * SECOND);
+    c.working = true;
+    faults_begin(&c);
+    run(&c, config->storm_ns);
+    faults_end(&c);
+    c.working = false;
+    uint64_t settled_ns = settle(&c);
+    c.working = c.measuring = true;
+    run(&c, 3 * SECOND);
+    c.working = false;
+    run(&c, 2 * SECOND);
+    c.measuring = false;
+    (void)settle(&c);
+    uint64_t digest = wf_net_sim_digest(c.net) ^ wf_member_sim_digest(c.registry);
+    if (!c.counts.hits || !c.counts.stored || !c.counts.puts_taken)
+        failed(&c, "nothing happened");
+    if (!config->quiet)
+        report(&c, real_now() - began, wf_vtime_count(c.time), settled_ns);
+    cluster_fini(&c);
+    return digest;
+}
+
+static uint64_t number_of(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+    return text && *text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+int main(void)
+{
+    uint64_t nodes = number_of("NODES", 50), seeds = number_of("SEEDS", 1);
+    struct config config = {.seed = number_of("SEED", 1),
+                            .nodes = (uint32_t)nodes,
+                            .chains = (uint32_t)number_of("CHAINS", 200),
+                            .node_blocks = (uint32_t)number_of("BLOCKS", 96),
+                            .storm_ns = number_of("SECONDS", 8) * SECOND,
+                            .request_ns = number_of("REQUEST_MS", 60) * MS,
+                            .turn_ns = number_of("TURN_US", nodes > 200 ? 2000 : 50) * 1000,
+                            .gap_ns = 150 * MS,
+                            .corrupt = number_of("CORRUPT", 1)};
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
+    if (getenv("SEED")) {
+        for (uint64_t i = 0; i < seeds; i++, config.seed++)
+            (void)simulate(&config);
+        return 0;
+    }
+    for (; config.seed < 3; config.seed++, config.nodes /= 2)
+        (void)simulate(&config);
+    config.nodes = 12;
+    config.quiet = true;
+    uint64_t first = simulate(&config), second = simulate(&config);
+    printf("# the same seed twice: %016llx, %016llx\n", (unsigned long long)first,
+           (unsigned long long)second);
+    return first != second;
+}
