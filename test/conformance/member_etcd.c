@@ -490,6 +490,30 @@ static pid_t run_stopped(const char *registry)
     return pid;
 }
 
+/* Its owner does not look while the lease ends and another begins: it is told of both all the same,
+ * and first (the world looks after that). */
+static void test_an_owner_that_does_not_look(void **state)
+{
+    struct world *w = *state;
+    struct node *a = node_open(w, 0, "alpha");
+    WAIT(w, PATIENCE, all_know_all(w));
+    uint64_t epoch = standing_of(a).epoch;
+    uint32_t heard = a->heard_count;
+    etcd_pause(etcd_of(w), true);
+    for (uint64_t end = world_now(w) + PATIENCE * UINT64_C(1000000);
+         standing_of(a).epoch == epoch && world_now(w) < end;) {
+        if (standing_of(a).state == WF_STANDING_LOST)
+            etcd_pause(etcd_of(w), false);
+        usleep(5000);
+    }
+    assert_true(standing_of(a).epoch > epoch);
+    WAIT(w, PATIENCE, all_know_all(w));
+    assert_int_equal(a->heard[heard].kind, HEARD_STANDING);
+    assert_int_equal(a->heard[heard].state, WF_STANDING_LOST);
+    assert_int_equal(a->heard[heard].epoch, epoch);
+    assert_int_equal(heard_count(a, HEARD_LEFT, "alpha"), 1);
+}
+
 static void wait_stopped(struct world *w, pid_t pid)
 {
     int status = 0;
@@ -530,5 +554,6 @@ const struct CMUnitTest etcd_tests[] = {
     TEST(test_an_epoch_that_is_none),        TEST(test_an_epoch_that_another_got_meanwhile),
     TEST(test_keys_that_nobody_understands), TEST(test_many_members),
     TEST(test_a_wall_clock_that_jumps),      TEST(test_a_process_that_is_stopped),
+    TEST(test_an_owner_that_does_not_look),
 };
 const size_t etcd_test_count = sizeof etcd_tests / sizeof etcd_tests[0];
