@@ -91,6 +91,8 @@ struct wf_members {
     bool leaving;      /* closing has been noticed, and does not interrupt any more */
     uint32_t failures; /* one after another */
     uint64_t again_ns; /* nothing is asked before */
+    uint32_t login_failures;
+    uint64_t quiet_ns; /* nothing but a renewal is asked before */
     struct wf_standing rung;
 
     uint64_t lease_id, old_lease_id; /* held; to be given back before another is asked for */

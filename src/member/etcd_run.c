@@ -10,6 +10,9 @@
 
 #define BACKOFF_MS 100u /* after all endpoints have failed; doubles */
 #define BACKOFF_MAX_MS 1000u
+#define LOGIN_MS 10000u       /* for a password to be checked, where no lease waits for us */
+#define LOGIN_BACKOFF_MS 250u /* after a login that failed; doubles */
+#define LOGIN_BACKOFF_MAX_MS 30000u
 
 void wf_etcd_ring(const struct wf_members *m)
 {
@@ -88,10 +91,9 @@ static bool token_is_old(const struct wf_members *m, long code)
 }
 
 /* One question, without regard to who asks. */
-static enum weft_status ask(struct wf_members *m, const char *path, const char *body,
+static enum weft_status ask(struct wf_members *m, const char *path, const char *body, uint32_t ms,
                             wf_etcd_take *take, void *context, long *out_code)
 {
-    uint32_t ms = wf_etcd_ask_ms(m);
     if (m->leaving) {
         uint64_t now = wf_now_ns();
         uint64_t left = m->leave_until_ns > now ? (m->leave_until_ns - now) / 1000000 : 0;
@@ -114,29 +116,52 @@ static enum weft_status ask(struct wf_members *m, const char *path, const char *
     return status;
 }
 
+/* etcd takes long to check a password, on purpose, and goes on with it though nobody waits for the
+ * answer any more: whoever asks again at once makes it slower for all.  So it gets all the time
+ * that there is until the lease wants to be renewed, and after a failure a pause that grows. */
+static uint32_t login_ms(const struct wf_members *m)
+{
+    uint64_t now = wf_now_ns(), least = wf_etcd_ask_ms(m);
+    uint64_t left = m->renew_ns > now ? (m->renew_ns - now) / 1000000 : 0;
+    if (!m->lease_id)
+        return LOGIN_MS;
+    return (uint32_t)(left < least ? least : left);
+}
+
+static void pause_login(struct wf_members *m)
+{
+    uint32_t ms = LOGIN_BACKOFF_MAX_MS;
+    if (m->login_failures < 7)
+        ms = LOGIN_BACKOFF_MS << m->login_failures;
+    m->login_failures++;
+    ms = ms / 2 + (uint32_t)(wf_now_ns() >> 10) % (ms / 2 + 1); /* not all nodes at once */
+    m->quiet_ns = wf_now_ns() + (uint64_t)ms * 1000000u;
+}
+
 static enum weft_status login(struct wf_members *m)
 {
     long code = 0;
     char *body = wf_etcd_say_login(m->user, m->password ? m->password : "");
     m->token[0] = '\0';
-    enum weft_status status = body ? ask(m, "/v3/auth/authenticate", body, NULL, NULL, &code)
-                                   : WEFT_E_NO_MEMORY;
+    enum weft_status status = WEFT_E_NO_MEMORY;
+    if (body)
+        status = ask(m, "/v3/auth/authenticate", body, login_ms(m), NULL, NULL, &code);
     free(body);
-    if (status != WEFT_OK)
-        return status;
-    if (code == 200 && m->answer.token[0]) {
+    if (status == WEFT_OK && code == 200 && m->answer.token[0])
         memcpy(m->token, m->answer.token, sizeof m->token);
-        return WEFT_OK;
-    }
-    if (has(m->answer.error, "authentication is not enabled")) {
+    else if (status == WEFT_OK && has(m->answer.error, "authentication is not enabled"))
         m->open_to_all = true;
-        return WEFT_OK;
-    }
-    return refusal(m, code);
+    else if (status == WEFT_OK)
+        status = refusal(m, code);
+    if (status == WEFT_OK)
+        m->login_failures = 0;
+    else if (status != WEFT_PENDING)
+        pause_login(m);
+    return status;
 }
 
-/* A lease may be renewed by whoever knows it.  A password takes etcd long to check, on purpose, and
- * a renewal must not stand behind those of all nodes when it has forgotten their tokens. */
+/* A lease may be renewed by whoever knows it, and must not wait for a password: when etcd was
+ * restarted it has forgotten all tokens, and all nodes send theirs. */
 static bool needs_token(const char *path)
 {
     return strcmp(path, "/v3/lease/keepalive") != 0;
@@ -151,7 +176,7 @@ enum weft_status wf_etcd_talk(struct wf_members *m, const char *path, char *body
         if (m->user && !m->token[0] && !m->open_to_all && (needs_token(path) || tries))
             status = login(m);
         if (status == WEFT_OK)
-            status = ask(m, path, body, take, context, &code);
+            status = ask(m, path, body, wf_etcd_ask_ms(m), take, context, &code);
         if (status != WEFT_OK || code == 200)
             break;
         if (token_is_old(m, code) && tries == 0) {
@@ -222,19 +247,19 @@ static void notice_the_end(struct wf_members *m)
 /* Whether it may go on to the next thing that is due: nothing has failed since. */
 static bool may_ask(const struct wf_members *m, uint32_t failures)
 {
-    return m->failures <= failures && wf_now_ns() >= m->again_ns;
+    return m->failures <= failures && wf_now_ns() >= m->again_ns && wf_now_ns() >= m->quiet_ns;
 }
 
 static void step(struct wf_members *m)
 {
     const uint32_t failures = m->failures;
     notice_the_end(m);
-    if (!may_ask(m, failures))
+    if (wf_now_ns() < m->again_ns)
         return;
-    if (!m->lease_id && wf_now_ns() >= m->join_ns)
-        wf_etcd_join(m);
-    else if (m->lease_id && wf_now_ns() >= m->renew_ns)
+    if (m->lease_id && wf_now_ns() >= m->renew_ns)
         wf_etcd_renew(m);
+    if (may_ask(m, failures) && !m->lease_id && wf_now_ns() >= m->join_ns)
+        wf_etcd_join(m);
     if (may_ask(m, failures) && !m->http.streaming && wf_now_ns() >= m->watch_ns)
         wf_etcd_follow(m);
     if (may_ask(m, failures))
@@ -251,20 +276,26 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 /* When something is to be done again, whatever the watch brings. */
 static uint64_t due(struct wf_members *m)
 {
-    uint64_t at = sooner(m->lease_id ? m->renew_ns : m->join_ns,
-                         m->http.streaming ? m->check_ns : m->watch_ns);
+    uint64_t at = m->http.streaming ? m->check_ns : m->watch_ns;
     if (m->http.streaming && !m->watch_created)
         at = sooner(at, m->watch_by_ns);
+    if (!m->lease_id)
+        at = sooner(at, m->join_ns);
     pthread_mutex_lock(&m->lock);
     bool work = m->asked.first || (m->lease_id && m->self_version != m->published_version);
     uint64_t set_ends = m->asked.first ? m->asked.first->until_ns : UINT64_MAX;
     bool stops = m->closing;
     pthread_mutex_unlock(&m->lock);
-    if (work || m->erased)
+    if (work)
         at = 0;
-    if (at < m->again_ns) /* a set that gets no answer in time is told so all the same */
-        at = sooner(m->again_ns, set_ends);
-    return stops ? 0 : at;
+    if (at < m->quiet_ns)
+        at = m->quiet_ns;
+    if (m->lease_id)
+        at = m->erased ? 0 : sooner(at, m->renew_ns);
+    if (at < m->again_ns)
+        at = m->again_ns;
+    /* A set that gets no answer in time is told so all the same. */
+    return stops ? 0 : sooner(at, set_ends);
 }
 
 void *wf_etcd_run(void *members)

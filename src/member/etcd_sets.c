@@ -40,7 +40,7 @@ static enum weft_status try_it(struct wf_members *m, struct wf_etcd_set *set)
     struct found found = {.set = set};
     if (wf_now_ns() >= set->until_ns)
         return WEFT_E_NODE;
-    if (wf_now_ns() < m->again_ns)
+    if (wf_now_ns() < m->again_ns || wf_now_ns() < m->quiet_ns)
         return WEFT_PENDING;
     enum weft_status status = wf_etcd_talk(m, "/v3/kv/txn",
                                            wf_etcd_say_set(m->target.cluster, set->name, set->value,
