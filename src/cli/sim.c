@@ -19,13 +19,17 @@ static struct {
     const char *trace, *format, *capacities, *policies, *hints, *csv, *svg, *speed, *model;
     const char *workload, *output, *explain, *admit, *objective;
     struct cli_list tiers, shares, tenants;
-    uint64_t seed, replicas, requests, stage;
-    double warmup;
+    uint64_t seed, replicas, requests, stage, nodes;
+    double warmup, link_gbps;
     bool strict;
-} given = {.replicas = SIM_NUMBER_UNSAID, .seed = 1, .requests = SIM_NUMBER_UNSAID};
+} given = {.replicas = SIM_NUMBER_UNSAID,
+           .nodes = SIM_NUMBER_UNSAID,
+           .seed = 1,
+           .requests = SIM_NUMBER_UNSAID};
 
 static const struct cli_word words[] = {
     {"gen", "make a trace instead: write --requests of a --workload to --output, or to stdout"},
+    {"cluster", "the trace on several --nodes, isolated and as one memory, by value and by route"},
     {NULL},
 };
 
@@ -67,6 +71,10 @@ static const struct cli_option options[] = {
      "whose sessions gen makes, one option each (nobody's)"},
     {"requests", CLI_NUMBER, "N", &given.requests,
      "only the first N requests of the trace (all); gen: how many it makes (10000)"},
+    {"nodes", CLI_NUMBER, "N", &given.nodes,
+     "cluster: how many nodes, of an engine each, have the capacity together (4)"},
+    {"link-gbps", CLI_REAL, "N", &given.link_gbps,
+     "cluster: each node's way to the others, in Gbit/s (200)"},
     {"output", CLI_TEXT, "FILE", &given.output, "where gen writes them (stdout)"},
     {"strict", CLI_FLAG, NULL, &given.strict, "stop at the first malformed line"},
     {NULL},
@@ -90,6 +98,9 @@ static const char *const examples[] = {
     "two tenants, one of which paid for half of the pool",
     ("weft sim gen --workload chat --tenant gold:0.3:2 --tenant free:0.7 --output two.jsonl && "
      "weft sim --trace two.jsonl --policy weft --share gold:floor=50%"),
+    "what four nodes hit as one memory that have a quarter of the blocks each",
+    ("weft sim cluster --nodes 4 --trace mooncake_conversation.jsonl --capacity-blocks 10000 "
+     "--json"),
     "agents, whose hints are right nine times of ten, and what a node makes of them",
     ("weft sim gen --workload agentic --requests 20000 --hints precision=0.9,recall=0.9 --output "
      "agents.jsonl && weft sim --trace agents.jsonl --hints trace"),
@@ -139,6 +150,43 @@ static int options_settle(struct cli *cli, bool gen)
                                  "weft sim gen",
                                  option->name);
     }
+    return CLI_OK;
+}
+
+/* Of a cluster, and not of it: the same. */
+static int cluster_options_check(struct cli *cli, bool cluster)
+{
+    static const char *const alone[] = {"nodes", "link-gbps"};
+    static const char *const others[] = {"policy", "hints", "replicas",  "tier",
+                                         "admit",  "share", "explain",   "stage-blocks",
+                                         "csv",    "svg",   "objective", NULL};
+    for (const struct cli_option *option = options; option->name; option++) {
+        bool is_alone = strcmp(alone[0], option->name) == 0 || strcmp(alone[1], option->name) == 0;
+        bool is_other = false;
+        for (int i = 0; others[i]; i++)
+            is_other |= strcmp(others[i], option->name) == 0;
+        if (!is_said(option) || (cluster ? !is_other : !is_alone))
+            continue;
+        return cluster ? wf_cli_fail(cli, CLI_USAGE,
+                                     "cluster goes by value and has no use for --%s; leave it out",
+                                     option->name)
+                       : wf_cli_fail(cli, CLI_USAGE,
+                                     "--%s is for cluster; leave it out, or say weft sim cluster",
+                                     option->name);
+    }
+    return CLI_OK;
+}
+
+static void defaults_set(bool gen, bool cluster)
+{
+    if (cluster && !given.capacities)
+        given.capacities = "10000";
+    if (cluster)
+        given.policies = "weft";
+    if (given.nodes == SIM_NUMBER_UNSAID)
+        given.nodes = 4;
+    if (!(given.link_gbps > 0 || given.link_gbps < 0))
+        given.link_gbps = 200;
     if (!given.policies)
         given.policies = given.shares.count ? "lru_leaf,weft" : "all";
     if (!given.capacities)
@@ -151,7 +199,6 @@ static int options_settle(struct cli *cli, bool gen)
         given.replicas = 4;
     if (given.requests == SIM_NUMBER_UNSAID)
         given.requests = gen ? 10000 : UINT64_MAX;
-    return CLI_OK;
 }
 
 static int policies_read(struct cli *cli, struct sim_plan *plan)
@@ -440,21 +487,28 @@ static int run(struct cli *cli)
                            "'%s' is one word too many; the trace goes after --trace",
                            cli->words[1]);
     const char *word = cli->word_count ? cli->words[0] : "gen";
-    if (strcmp(word, "gen") != 0 && (strpbrk(word, "./") || access(word, F_OK) == 0))
+    bool cluster = strcmp(word, "cluster") == 0, gen = cli->word_count && !cluster;
+    if (strcmp(word, "gen") != 0 && !cluster && (strpbrk(word, "./") || access(word, F_OK) == 0))
         return wf_cli_fail(cli, CLI_USAGE,
                            "'%s' is no word of it; a trace is given with --trace %s", word, word);
     if (cli->word_count && wf_cli_choose(cli) < 0)
         return CLI_USAGE;
-    int code = options_settle(cli, cli->word_count != 0);
+    int code = options_settle(cli, gen);
+    if (code == CLI_OK)
+        code = cluster_options_check(cli, cluster);
     if (code != CLI_OK)
         return code;
-    if (cli->word_count)
+    defaults_set(gen, cluster);
+    if (gen)
         return wf_sim_gen_run(cli,
                               &(struct sim_gen_given){given.workload, given.format, given.hints,
                                                       given.output, given.requests, given.seed,
                                                       &given.tenants});
     struct sim_plan plan = {0};
+    const struct sim_cluster_given nodes = {given.nodes, given.seed, given.link_gbps};
     code = plan_read(cli, &plan);
+    if (code == CLI_OK && cluster)
+        code = wf_sim_cluster_check(cli, &plan, &nodes);
     if (code != CLI_OK)
         return code;
     enum trace_format format = TRACE_UNSAID;
@@ -482,11 +536,13 @@ static int run(struct cli *cli)
         *runs.story = (struct sim_story){.question = plan.question};
         code = status == WEFT_OK ? wf_sim_explain_begin(cli, &trace, runs.story) : CLI_OK;
     }
-    for (int i = 0; i < plan.capacity_count && status == WEFT_OK && code == CLI_OK; i++)
+    for (int i = 0; i < plan.capacity_count && status == WEFT_OK && code == CLI_OK && !cluster; i++)
         status = capacity_run(&runs, plan.capacities[i], &progress);
     wf_cli_progress_fini(&progress.bar);
     if (status == WEFT_OK)
-        code = code == CLI_OK ? report(cli, &runs) : code;
+        code = code != CLI_OK ? code
+               : cluster      ? wf_sim_cluster_print(cli, &plan, &trace, &nodes)
+                              : report(cli, &runs);
     else
         code = wf_cli_fail(cli, status == WEFT_E_INVALID ? CLI_USAGE : CLI_SYSTEM, "%s",
                            wf_sim_error());
@@ -561,6 +617,14 @@ const struct cli_command wf_cmd_sim = {
         "refused, why a part of a request was not stored, or computed though it was there, when a "
         "session's blocks were fetched ahead; and when the block was really wanted again.  Exit "
         "status 1: nothing happened there.\n\n"
+        "cluster takes the trace through --nodes nodes, each with an even part of the capacity, "
+        "the policy weft and an engine, over links of --link-gbps: as one big node that has it "
+        "all; isolated, a request each in turn, and by affinity (the node that has most of it, if "
+        "that is half, else the idlest); and as one fabric, where the router of weftd "
+        "(docs/CLUSTER.md) says which node a request goes to, and what of its blocks is fetched "
+        "from another.  A fetched block is a hit; blocks are there, and known of, from the "
+        "arrival of the request that brings them.  route_us_p50 is measured, all else is "
+        "simulated.\n\n"
         "The same seed and trace give the same hits.\n\n"
         "gen makes traces.  Sessions arrive as a Poisson process; a turn's input is all of the "
         "turn before, its output, and what is new; up to 131,072 tokens.  Lengths (in tokens) and "

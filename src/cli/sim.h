@@ -85,6 +85,15 @@ struct sim_gen_given {
     const struct cli_list *tenants;
 };
 int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given);
+/* sim_cluster.c: `weft sim cluster`.  Enum cli_exit. */
+struct sim_cluster_given {
+    uint64_t nodes, seed;
+    double link_gbps; /* Gbit/s of each node's way to the others */
+};
+int wf_sim_cluster_check(struct cli *cli, const struct sim_plan *plan,
+                         const struct sim_cluster_given *given);
+int wf_sim_cluster_print(struct cli *cli, const struct sim_plan *plan,
+                         const struct wf_sim_trace *trace, const struct sim_cluster_given *given);
 /* "precision=P,recall=R" into `out`: an enum cli_exit. */
 int wf_sim_hints_read(struct cli *cli, const char *text, struct wf_sim_hints *out);
 

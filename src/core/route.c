@@ -11,6 +11,9 @@
 #define WORK_PRICE 2.0
 #define TIE_PART 0.02
 #define TOKENS_S 10000.0
+#define HOME_PRICE 2.0
+#define HOMES_MAX 65536u
+#define HOME_WAYS 4u /* marks that a place in the table has */
 #define COMING_MAX 16384u
 #define COMING_S 2.0
 #define COMING_GROUPS 1024u
@@ -36,8 +39,18 @@ struct group {
     uint16_t node;
 };
 
+/* The end of a chain, and where it was sent last. */
+struct mark {
+    uint32_t key; /* a part of its last block's; 0: none */
+    uint16_t node;
+    uint16_t shared;
+    double sent_s;
+};
+
 struct wf_route {
     struct wf_route_options options;
+    struct mark (*homes)[HOME_WAYS]; /* [home_lines] the newest first */
+    uint32_t home_lines;
     struct wf_places *coming; /* who is about to have what */
     uint8_t (*keys)[32];      /* [coming_max] a ring, the oldest at key_first */
     uint32_t key_first, key_count;
@@ -69,6 +82,13 @@ enum weft_status wf_route_create(const struct wf_route_options *options, struct 
         route->options.tokens_s = TOKENS_S;
     if (!options->routers)
         route->options.routers = 1;
+    if (options->home_price < 0)
+        route->options.home_price = HOME_PRICE;
+    if (!options->homes_max)
+        route->options.homes_max = HOMES_MAX;
+    /* A chain has several marks, and as many ways. */
+    route->home_lines = route->options.homes_max * WF_ROUTE_MARKS / HOME_WAYS;
+    route->homes = get(route->home_lines, sizeof *route->homes);
     if (!options->coming_max)
         route->options.coming_max = COMING_MAX;
     if (options->coming_s < 0)
@@ -83,7 +103,7 @@ enum weft_status wf_route_create(const struct wf_route_options *options, struct 
     route->keys = get(route->options.coming_max, sizeof *route->keys);
     route->peers = get(options->nodes_max, sizeof *route->peers);
     route->blocks = get(options->nodes_max, sizeof *route->blocks);
-    if (!route->peers || !route->blocks || !route->keys) {
+    if (!route->peers || !route->blocks || !route->keys || !route->homes) {
         wf_route_destroy(route);
         return wf_fail(WEFT_E_NO_MEMORY, "no memory for a router of %u nodes; ask for fewer",
                        options->nodes_max);
@@ -100,6 +120,7 @@ void wf_route_destroy(struct wf_route *route)
         return;
     wf_places_destroy(route->coming);
     free(route->keys);
+    free(route->homes);
     free(route->peers);
     free(route->blocks);
     free(route);
@@ -211,6 +232,54 @@ static uint32_t coming_of(const struct wf_route *route, uint16_t node, const uin
     return low + 1;
 }
 
+/* ----------------------------------------------------------------------- where it is at home */
+
+static uint64_t mixed(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+static struct mark *line_of(const struct wf_route *route, const uint8_t key[32], uint32_t *out_key)
+{
+    uint64_t part;
+    memcpy(&part, key, sizeof part);
+    part = mixed(part ^ route->options.seed);
+    *out_key = (uint32_t)part ? (uint32_t)part : 1;
+    return route->homes[(part >> 32) * route->home_lines >> 32];
+}
+
+static void home_set(struct wf_route *route, const uint8_t key[32], uint16_t node, double now_s)
+{
+    uint32_t its, at = 0;
+    struct mark *line = line_of(route, key, &its);
+    while (at < HOME_WAYS - 1 && line[at].key != its)
+        at++;
+    struct mark mark = {.key = its, .node = node, .sent_s = now_s};
+    if (line[at].key == its)
+        mark.shared = line[at].shared || now_s - line[at].sent_s < WF_ROUTE_SHARED_S;
+    memmove(line + 1, line, at * sizeof *line);
+    line[0] = mark;
+}
+
+/* The deepest block by which it is known, and by whom. */
+static uint32_t home_of(const struct wf_route *route, const uint8_t (*keys)[32], uint32_t count,
+                        uint16_t *out_node)
+{
+    for (uint32_t i = count; i-- > 0;) {
+        uint32_t its;
+        const struct mark *line = line_of(route, keys[i], &its);
+        for (unsigned at = 0; at < HOME_WAYS; at++) {
+            if (line[at].key == its) {
+                *out_node = line[at].node;
+                return line[at].shared ? 0 : i + 1;
+            }
+        }
+    }
+    return 0;
+}
+
 void wf_route_sent(struct wf_route *route, const struct wf_route_node *nodes,
                    const struct wf_route_answer *answer, const uint8_t (*keys)[32], uint32_t count,
                    double now_s)
@@ -236,6 +305,8 @@ void wf_route_sent(struct wf_route *route, const struct wf_route_node *nodes,
     }
     uint32_t has = own_blocks(to);
     coming_age(route, now_s);
+    for (uint32_t i = count < WF_ROUTE_MARKS ? 0 : count - WF_ROUTE_MARKS; keys && i < count; i++)
+        home_set(route, keys[i], to->node, now_s);
     if (keys && count > has)
         coming_add(route, to->node, keys + has, count - has,
                    now_s + term->ttft_s + route->options.coming_s);
@@ -249,8 +320,12 @@ static uint32_t in_scratch(const struct wf_route *route, uint16_t node)
 static void look_coming(const struct wf_route *route, const uint8_t (*keys)[32], uint32_t count,
                         struct wf_route_node *nodes, uint32_t node_count)
 {
-    for (uint32_t i = 0; i < node_count; i++)
+    uint16_t at_home = 0;
+    uint32_t home = home_of(route, keys, count, &at_home);
+    for (uint32_t i = 0; i < node_count; i++) {
+        nodes[i].home_blocks = nodes[i].node == at_home ? home : 0;
         nodes[i].coming_blocks = coming_of(route, nodes[i].node, keys, nodes[i].held_blocks, count);
+    }
 }
 
 void wf_route_look(struct wf_route *route, const struct wf_places *near,
@@ -469,13 +544,6 @@ static struct wf_route_term best_of(const struct wf_route *route, struct questio
     return best;
 }
 
-static uint64_t mixed(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
 /* Among those that are about as good as the best, and have no less of it themselves. */
 static uint32_t among_equals(const struct wf_route *route, const struct wf_route_request *request,
                              const struct wf_route_node *nodes, const struct wf_route_term *terms,
@@ -502,7 +570,9 @@ void wf_route_choose(const struct wf_route *route, const struct wf_route_request
                      struct wf_route_term *out_terms, struct wf_route_answer *out)
 {
     uint32_t sources[WF_ROUTE_SOURCES], source_count = sources_of(route, nodes, count, sources);
-    uint32_t best = WF_ROUTE_NONE;
+    uint32_t best = WF_ROUTE_NONE, home = 0;
+    for (uint32_t i = 0; i < count; i++)
+        home = nodes[i].home_blocks > home ? nodes[i].home_blocks : home;
     for (uint32_t i = 0; i < count; i++) {
         out_terms[i] = (struct wf_route_term){.action = WF_ROUTE_CLOSED,
                                               .source = WF_ROUTE_NONE,
@@ -513,6 +583,10 @@ void wf_route_choose(const struct wf_route *route, const struct wf_route_request
             continue;
         struct question q = ask(route, request, &nodes[i], now_s);
         out_terms[i] = best_of(route, &q, nodes, i, sources, source_count, links, now_s);
+        out_terms[i].away_s = route->options.home_price * q.slower *
+                              wf_prefill_s(request->prefill, 0,
+                                           (home - nodes[i].home_blocks) * request->block_tokens);
+        out_terms[i].score_s += out_terms[i].away_s;
         if (best == WF_ROUTE_NONE || out_terms[i].score_s < out_terms[best].score_s)
             best = i;
     }

@@ -28,6 +28,11 @@
  * computed or fetched somewhere are there by the time that the next request's turn comes, and no
  * event said so yet.  Without that, what begins anew and is asked for often is computed everywhere.
  *
+ * Where a chain was sent last it is at home, though it may be gone there: that node knows how often
+ * it came and where others branched off, which is what eviction by value goes by, and going on
+ * there makes no copies.  Elsewhere its prefill counts home_price times on top.  What is sent again
+ * within WF_ROUTE_SHARED_S is no session, but shared, and at home nowhere.
+ *
  * The terms are those of others: hit blocks and load in one cost (the KV router of Dynamo), precise
  * prefixes of each node and not guesses (llm-d, whose measurements also show what affinity alone
  * does to the tail), time to first token as the measure and transfers in it (Mooncake's conductor:
@@ -49,6 +54,8 @@
 
 #define WF_ROUTE_SOURCES 8u /* nodes from which fetching is thought about, those that have most */
 #define WF_ROUTE_SENT 32u   /* requests sent to one node that are remembered apart */
+#define WF_ROUTE_MARKS 4u   /* last blocks of a chain by which it is known again */
+#define WF_ROUTE_SHARED_S 2.0
 #define WF_ROUTE_NONE UINT32_MAX
 
 struct wf_route;
@@ -57,6 +64,9 @@ struct wf_route_options {
     uint32_t nodes_max; /* node numbers are below that; some 900 bytes each */
     uint64_t seed;
     double work_price;   /* seconds of others' that a second of prefill costs; below 0: 2 */
+    double home_price;   /* seconds of waiting for a second of prefill of what is at home elsewhere;
+                            below 0: 2 */
+    uint32_t homes_max;  /* chains whose home is remembered; 0: 65536; 64 bytes each */
     double tie_part;     /* who is within that part of the best score is as good; below 0: 0.02 */
     double tokens_s;     /* prefill of a node that does not say its speed; 0: 10000 */
     uint32_t routers;    /* that send to these nodes, this one included; 0: 1 */
@@ -110,6 +120,7 @@ struct wf_route_node {
     /* How many blocks, from the first on, are nearest in HBM, in HBM or DRAM, anywhere on it.  Each
      * at least the one before. */
     uint32_t hbm_blocks, near_blocks, held_blocks;
+    uint32_t home_blocks;     /* it was sent here last, up to that block */
     uint32_t coming_blocks;   /* and with those that are on their way: for itself as good as near */
     struct wf_route_way host; /* from DRAM into the engine's; bytes_s 0: it costs nothing */
     struct wf_route_way below; /* from its tier to its DRAM, for what is not near */
@@ -121,14 +132,14 @@ struct wf_route_links {
     void *context;
 };
 
-/* near_blocks, held_blocks and coming_blocks of all nodes, from tables of what lies in DRAM, and
+/* near_, held_, coming_ and home_blocks of all nodes, from tables of what lies in DRAM, and
  * below (NULL: nothing does), and what this router sent.  Their nodes_max is at most the router's.
  */
 void wf_route_look(struct wf_route *route, const struct wf_places *near,
                    const struct wf_places *below, const uint8_t (*keys)[32], uint32_t count,
                    struct wf_route_node *nodes, uint32_t node_count);
-/* coming_blocks alone, of nodes whose held_blocks the caller has from elsewhere; what must have
- * come by now is forgotten first. */
+/* coming_blocks and home_blocks alone, of nodes whose held_blocks the caller has from elsewhere;
+ * what must have come by now is forgotten first. */
 void wf_route_coming(struct wf_route *route, const uint8_t (*keys)[32], uint32_t count,
                      struct wf_route_node *nodes, uint32_t node_count, double now_s);
 
@@ -152,6 +163,7 @@ struct wf_route_term {
     double latency_s, data_s; /* of what is loaded, from arrival */
     double fetch_s;           /* until what comes from the source is there */
     double prefill_s;         /* of the rest */
+    double away_s;            /* in the score: for not being where it is at home */
     double done_s, ttft_s, score_s;
 };
 

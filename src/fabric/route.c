@@ -154,6 +154,7 @@ static enum weft_status route_of(struct wf_routes *r, uint32_t domain, struct wf
         const struct wf_route_options options = {.nodes_max = SEATS,
                                                  .seed = r->options.seed,
                                                  .work_price = -1,
+                                                 .home_price = -1,
                                                  .tie_part = -1,
                                                  .coming_s = -1};
         enum weft_status status = wf_route_create(&options, &r->of[domain]);

@@ -73,6 +73,11 @@ extern const struct wf_sim_cache_ops wf_sim_lru, wf_sim_lfuda, wf_sim_arc, wf_si
     wf_sim_sieve, wf_sim_wtinylfu, wf_sim_gdsf, wf_sim_lhd, wf_sim_lru_leaf, wf_sim_weft,
     wf_sim_belady;
 
+/* Of wf_sim_weft: this chain's blocks from `first` on were copied to another node, which goes on
+ * with them: as far as no other chain has them, they go first.  Returns how many. */
+uint32_t wf_sim_weft_moved(struct wf_sim_cache *cache, const uint32_t *blocks, uint32_t first,
+                           uint32_t count);
+
 /* All of them, in the order of tables and plots; NULL at the end. */
 extern const struct wf_sim_cache_ops *const wf_sim_caches[];
 const struct wf_sim_cache_ops *wf_sim_cache_find(const char *name);

@@ -286,6 +286,21 @@ static void weft_request(struct wf_sim_cache *cache, uint32_t request, uint32_t 
         cache->ops->enter(policy_of(cache, tip), tip);
 }
 
+uint32_t wf_sim_weft_moved(struct wf_sim_cache *cache, const uint32_t *blocks, uint32_t first,
+                           uint32_t count)
+{
+    uint32_t cooled = 0;
+    for (uint32_t i = count; i-- > first; cooled++) {
+        if (!cache->slot_of[blocks[i]])
+            continue;
+        uint32_t slot = cache->slot_of[blocks[i]] - 1;
+        if (cache->slots[slot].children > (cooled > 0))
+            break;
+        cache->ops->cool(policy_of(cache, slot), slot);
+    }
+    return cooled;
+}
+
 const struct wf_sim_cache_ops wf_sim_lru_leaf = {
     .name = "lru_leaf",
     .source = "least recently used among leaves (vLLM, SGLang)",

@@ -39,6 +39,24 @@ def sim_says_what_a_policy_hits():
 
 
 @case
+def sim_makes_a_cluster_of_nodes():
+    trace = trace_make("sim.jsonl", "--requests", "1500")
+    common = ["sim", "cluster", "--trace", trace, "--nodes", "4", "--capacity-blocks", "800"]
+    one = answer(*common)
+    check(one["simulated"] is True and one["nodes"] == 4, one)
+    check(one["hit_rate_isolated"] < one["hit_rate_fabric"] <= one["hit_rate_one_big_node"] + 0.02, one)
+    check(one["route_us_p50"] > 0 and one["copies_mean"] >= 1, one)
+    check("one big node" in weft(*common).stdout.decode())
+    for extra, why in (["--policy", "lru"], "no use for --policy"), (["--nodes", "0"], "--nodes is 0"), \
+                      (["--link-gbps", "-1"], "--link-gbps is -1"), (["--nodes", "900"], "give 1 to 256"):
+        check(why in weft(*common, *extra, expect=2).stderr.decode(), extra)
+    why = weft("sim", "cluster", "--trace", trace, "--capacity-blocks", "1k,2k", expect=2).stderr.decode()
+    check("cluster takes one" in why, why)
+    why = weft("sim", "--trace", trace, "--nodes", "4", expect=2).stderr.decode()
+    check("say weft sim cluster" in why, why)
+
+
+@case
 def sim_knows_formats_apart():
     trace = trace_make("sim.jsonl", "--requests", "200")
     short = os.path.join(FOLDER, "short.jsonl")

@@ -25,6 +25,7 @@ static struct wf_route *router(double work_price, uint32_t routers)
                                              .work_price = work_price,
                                              .tie_part = -1,
                                              .coming_s = -1,
+                                             .home_price = -1,
                                              .routers = routers};
     assert_int_equal(wf_route_create(&options, &route), WEFT_OK);
     return route;
@@ -302,6 +303,53 @@ static void what_is_coming_has_a_cap(void **state)
     wf_route_destroy(route);
 }
 
+/* A chain that was evicted goes where it was last, unless all want it at once. */
+static void a_chain_has_a_home(void **state)
+{
+    (void)state;
+    static uint8_t keys[100][32];
+    struct wf_route *route = router(0, 1);
+    struct wf_places *places;
+    const struct wf_places_options options = {1000, NODES, 1};
+    struct wf_route_node nodes[4];
+    struct wf_route_term terms[4];
+    struct wf_route_answer answer;
+    assert_int_equal(wf_places_create(&options, &places), WEFT_OK);
+    for (uint16_t n = 0; n < 4; n++)
+        nodes[n] = (struct wf_route_node){.node = n, .serves = true};
+    for (uint64_t k = 0; k < 100; k++)
+        random_key(k, keys[k]);
+    wf_route_look(route, places, NULL, keys, 60, nodes, 4);
+    wf_route_choose(route, &plain, nodes, 4, NULL, 0, terms, &answer);
+    uint32_t home = answer.chosen;
+    wf_route_sent(route, nodes, &answer, keys, 60, 0);
+    /* Long after, nobody holds anything; it has grown. */
+    struct wf_route_request request = plain;
+    for (uint64_t id = 100; id < 120; id++) {
+        request.id = id;
+        wf_route_look(route, places, NULL, keys, 100, nodes, 4);
+        wf_route_choose(route, &request, nodes, 4, NULL, 50, terms, &answer);
+        assert_int_equal(answer.chosen, home);
+        assert_int_equal(nodes[home].home_blocks, 60);
+        assert_true(terms[home].away_s == 0 && terms[(home + 1) % 4].away_s > 1.1);
+    }
+    /* It waits there for so long, and no longer. */
+    tell(route, (uint16_t)home, 1, 50);
+    wf_route_choose(route, &request, nodes, 4, NULL, 50, terms, &answer);
+    assert_int_equal(answer.chosen, home);
+    tell(route, (uint16_t)home, 2, 50);
+    wf_route_choose(route, &request, nodes, 4, NULL, 50, terms, &answer);
+    assert_int_not_equal(answer.chosen, home);
+    /* Twice within a moment: it is shared, and at home nowhere. */
+    wf_route_sent(route, nodes, &answer, keys, 100, 50);
+    wf_route_sent(route, nodes, &answer, keys, 100, 50.5);
+    wf_route_look(route, places, NULL, keys, 100, nodes, 4);
+    for (int n = 0; n < 4; n++)
+        assert_int_equal(nodes[n].home_blocks, 0);
+    wf_places_destroy(places);
+    wf_route_destroy(route);
+}
+
 static void a_full_batch_is_waited_for(void **state)
 {
     (void)state;
@@ -547,6 +595,7 @@ int main(void)
         cmocka_unit_test(what_was_sent_counts_at_once),
         cmocka_unit_test(what_is_coming_is_known),
         cmocka_unit_test(what_is_coming_has_a_cap),
+        cmocka_unit_test(a_chain_has_a_home),
         cmocka_unit_test(a_full_batch_is_waited_for),
         cmocka_unit_test(a_second_of_prefill_has_its_price),
         cmocka_unit_test(ties_are_broken_by_lot),

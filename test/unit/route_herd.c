@@ -240,6 +240,7 @@ static struct outcome simulate(enum how how, const struct plan *plan)
                                            .work_price = plan->work_price,
                                            .tie_part = -1,
                                            .coming_s = -1,
+                                           .home_price = -1,
                                            .tokens_s = TOKENS_S};
     const struct wf_places_options places = {PREFIXES_MAX * CHAIN_MAX * NODES, NODES, plan->seed};
     assert_int_equal(wf_route_create(&route, &w.route), WEFT_OK);
