@@ -15,6 +15,7 @@ struct bench_options wf_bench_options = {.block_bytes = BENCH_UNSAID,
                                          .blocks = BENCH_UNSAID,
                                          .tier_bytes = BENCH_UNSAID,
                                          .nodes = BENCH_UNSAID,
+                                         .seconds = BENCH_UNSAID,
                                          .rounds = 5,
                                          .readers = 1,
                                          .records = 20000,
@@ -29,12 +30,13 @@ static const struct cli_word words[] = {
     {"overlap", "an engine's time to the first token with its KV in DRAM, and below it"},
     {"resp", "SET and GET over RESP, against weftd and a redis-server"},
     {"cluster", "a trace on nodes with a part of the memory each: alone, as a fabric, as one node"},
+    {"net", "blocks between two hosts that are network namespaces, with iperf3 beside it"},
     {NULL},
 };
 
 static const struct cli_option options[] = {
     {"block-bytes", CLI_SIZE, "SIZE", &wf_bench_options.block_bytes,
-     "payload of a block (local 2 MiB, nvme 1 MiB, restart 4 KiB)"},
+     "payload of a block (local 2 MiB, nvme and net 1 MiB, restart 4 KiB)"},
     {"blocks", CLI_NUMBER, "N", &wf_bench_options.blocks,
      "blocks in the working set (1024; nvme 1 GiB of them; restart 1000000)"},
     {"rounds", CLI_NUMBER, "N", &wf_bench_options.rounds, "rounds over the working set (5)"},
@@ -49,12 +51,13 @@ static const struct cli_option options[] = {
     {"shape", CLI_TEXT, "LIST", &wf_bench_options.shape,
      "overlap: the random one's, see tinyllm(1)"},
     {"readers", CLI_NUMBER, "N", &wf_bench_options.readers, "watch: reading processes (1)"},
-    {"nodes", CLI_NUMBER, "N", &wf_bench_options.nodes, "cluster: nodes (4)"},
+    {"nodes", CLI_NUMBER, "N", &wf_bench_options.nodes, "cluster: nodes (4); net: 2"},
     {"trace", CLI_TEXT, "FILE", &wf_bench_options.trace,
      "cluster: the requests, as weft replay has them (Mooncake's conversation trace, where it is)"},
     {"policy", CLI_TEXT, "weft|lru", &wf_bench_options.policy,
      "cluster: what lets blocks go (lru: what weft weighs are hours, and here they are seconds)"},
     {"requests", CLI_NUMBER, "N", &wf_bench_options.requests, "cluster: the first so many (all)"},
+    {"seconds", CLI_NUMBER, "N", &wf_bench_options.seconds, "net: of each figure in a round (2)"},
     {"records", CLI_NUMBER, "N", &wf_bench_options.records, "watch: records in each way (20000)"},
     {NULL},
 };
@@ -76,6 +79,8 @@ static const char *const examples[] = {
     "weft bench resp --json",
     "does a fabric of four nodes hit like one node with all their memory?",
     "weft bench cluster --json --nodes 4",
+    "blocks over TCP beside iperf3",
+    "weft bench net --json --nodes 2",
     NULL,
 };
 
@@ -143,14 +148,14 @@ static int run(struct cli *cli)
 {
     static int (*const runs[])(struct cli *) = {wf_bench_local,   wf_bench_watch,   wf_bench_nvme,
                                                 wf_bench_restart, wf_bench_overlap, wf_bench_resp,
-                                                wf_bench_cluster};
+                                                wf_bench_cluster, wf_bench_net};
     return wf_cli_run_word(cli, runs);
 }
 
 const struct cli_command wf_cmd_bench = {
     .name = "bench",
     .summary = "measure a node against its yardsticks",
-    .synopsis = "local|watch|nvme|restart|overlap|resp|cluster",
+    .synopsis = "local|watch|nvme|restart|overlap|resp|cluster|net",
     .about =
         "Measures, and runs the yardstick beside each figure in the same run: memcpy for put and "
         "get, one probe a key for match, SHA-256 for keys, a Redis GET of the same block for pin.  "
@@ -206,7 +211,15 @@ const struct cli_command wf_cmd_bench = {
         "nodes as one fabric, and on one node with all their memory (--blocks of 4 KiB in all, "
         "24000 unless said).  Requests come to the nodes in turn, one after the other, and every "
         "byte that is a hit is checked.  The nodes are processes of this host, joined by Unix "
-        "sockets, so that hit rates count and times do not.",
+        "sockets, so that hit rates count and times do not.\n\n"
+        "net makes two network namespaces with a veth pair between them (an emulated network: it "
+        "needs root and ip, and says so and uses loopback where it has them not), and moves blocks "
+        "between a process in each, over the tcp transport with a secret, 8 at a time, from 256 "
+        "MiB of memory to as much of the other's.  A block is summed where it arrives and compared "
+        "with the sum that its sender has beside it.  get asks for blocks and put sends them; "
+        "iperf3 runs on the same path by turns, and get_of_iperf and put_of_iperf are the medians "
+        "of the rounds' own ratios.  get_64k is one block of 64 KiB from the request until it was "
+        "found right, ping a message there and one back.  Figures of what is missing are null.",
     .words = words,
     .options = options,
     .examples = examples,

@@ -27,9 +27,9 @@
  * been placed; with flag MISS: not all of what was sent is what was asked for, or it was not
  * placed.
  *
- * A receiver has TCP_INCOMING_MAX messages that have begun and not arrived, and has a message without
- * payload wait for those before it; so a sender begins neither the one after those, nor one without
- * payload, before all CHUNKs of those before it are in streams.
+ * A receiver has TCP_INCOMING_MAX messages that have begun and not arrived, and a message without
+ * payload waits there for those before it.  So a sender begins neither the one after those, nor one
+ * without payload, before all CHUNKs of those before it are in streams.
  *
  * The body has no checksum here: what it is for has its own.  The sum keeps a wire that flips bits
  * from naming other memory; against people there is TLS.

@@ -94,6 +94,22 @@ def bench_watch_measures():
 
 
 @case
+def bench_net_measures():
+    figures = answer("bench", "net", "--nodes", "2", "--rounds", "1", "--seconds", "1")
+    check(figures.pop("network") in ("veth", "loopback"))
+    check(figures.pop("block_bytes") == 1 << 20)
+    figures.pop("ucx_missing", None)
+    for key in "get_gbps", "put_gbps", "get_64k_us_p50", "get_64k_us_p99", "ping_us_p50":
+        check(figures.pop(key) > 0, key)
+    for key in "iperf_gbps", "get_of_iperf", "put_of_iperf", "ucx_get_gbps", "ucx_perftest_gbps":
+        value = figures.pop(key)
+        check(value is None or value > 0, key, value)
+    check(not figures, "more than is documented:", figures)
+    check("2 nodes" in weft("bench", "net", "--nodes", "3", expect=2).stderr.decode())
+    check("--socket" in weft("bench", "net", "--socket", SOCKET, expect=2).stderr.decode())
+
+
+@case
 def bench_resp_measures():
     figures = answer("bench", "resp", "--rounds", "1", WEFT_SOCKET="")
     sizes, ways = ["64KiB", "1MiB", "16MiB"], ["one", "pipelined"]

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of weft bench net share.
+ */
+#ifndef WF_CLI_BENCH_NET_H
+#define WF_CLI_BENCH_NET_H
+
+#include <sys/types.h>
+
+#include "cli/bench.h"
+#include "net/net.h"
+
+#define BENCH_NET_WINDOW 8u /* blocks asked for, or sent, at a time */
+
+/* Two hosts and a cable: network namespaces of processes that hold them, and a veth pair; or, where
+ * that is not allowed, this host twice. */
+struct bench_net_bed {
+    bool emulated; /* else loopback */
+    char why[200]; /* … and why */
+    pid_t holders[2];
+    int spaces[2]; /* their namespaces; -1: this one */
+    char addresses[2][64];
+};
+
+/* What a run of requester and responder measured.  GB/s of payload; NaN where it was not. */
+struct bench_net_figures {
+    double get_gbps, put_gbps, get_64k_us_p50, get_64k_us_p99, ping_us_p50;
+    uint64_t zero_copy;
+    char why[256]; /* not empty: it failed */
+};
+
+struct bench_net_job {
+    const struct wf_net_ops *ops;
+    const char *scheme; /* "tcp", "ucx" */
+    uint64_t block_bytes, blocks;
+    double seconds; /* of each figure */
+    uint32_t streams;
+};
+
+/* One run over the bed, in two processes. */
+void wf_bench_net_run(const struct bench_net_bed *bed, const struct bench_net_job *job,
+                      struct bench_net_figures *out);
+
+/* Run a program in a namespace; what it prints to `out` (NULL: nowhere), its exit status or -1. */
+int wf_bench_net_exec(int space, char *const *arguments, char *out, size_t out_bytes);
+/* The same without waiting; its process. */
+pid_t wf_bench_net_begin(int space, char *const *arguments);
+void wf_bench_net_end(pid_t pid);
+void wf_bench_net_enter(int space);
+
+/* UCX beside it (bench_net_ucx.c): median figures over the rounds, and ucx_perftest's.  False, with
+ * a reason: there is none. */
+bool wf_bench_net_ucx(const struct bench_net_bed *bed, const struct bench_net_job *job,
+                      double *out_get_gbps, double *out_perftest_gbps, char *why, size_t why_bytes);
+
+#endif
