@@ -21,7 +21,7 @@
 #define LEASE_MS 5000u
 #define LEASE_MS_MIN 2000u
 #define LEASE_MS_MAX 600000u
-#define SET_NS_MIN 2000000000u
+#define SET_NS_MIN 5000000000u
 
 /* -------------------------------------------------------------------------- open and close */
 

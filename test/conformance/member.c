@@ -25,11 +25,10 @@ static void test_a_node_alone(void **state)
         assert_true(strcmp(list[i - 1].name, list[i].name) < 0);
     assert_true(w->ops->event(a->members) >= 0);
     if (w->backend->leases) { /* and it goes on being one */
-        world_pass(w, 2 * w->backend->lease_ms);
+        world_pass(w, 2 * w->lease_ms);
         assert_int_equal(standing_of(a).epoch, standing.epoch);
         assert_true(standing_of(a).until_ns > standing.until_ns);
-        assert_true(standing_of(a).until_ns <=
-                    world_now(w) + (uint64_t)w->backend->lease_ms * 1000000u);
+        assert_true(standing_of(a).until_ns <= world_now(w) + (uint64_t)w->lease_ms * 1000000u);
     }
 }
 
@@ -127,7 +126,7 @@ static void test_two_of_one_name(void **state)
     struct node *b = node_open(w, 1, "alpha");
     WAIT(w, PATIENCE, standing_of(b).state == WF_STANDING_REFUSED);
     assert_non_null(strstr(standing_of(b).why, "'alpha'"));
-    world_pass(w, w->backend->lease_ms * 3 / 2);
+    world_pass(w, w->lease_ms * 3 / 2);
     assert_int_equal(standing_of(b).state, WF_STANDING_REFUSED);
     assert_int_equal(standing_of(b).until_ns, 0);
     assert_int_equal(standing_of(a).epoch, epoch);
@@ -248,7 +247,7 @@ static void test_a_registry_that_is_away_for_longer_than_a_lease(void **state)
     assert_true(world_now(w) < until);
     WAIT(w, PATIENCE, standing_of(a).state == WF_STANDING_LOST);
     assert_true(world_now(w) >= until);
-    world_pass(w, w->backend->lease_ms / 2);
+    world_pass(w, w->lease_ms / 2);
     assert_int_equal(standing_of(a).state, WF_STANDING_LOST);
     assert_int_equal(standing_of(b).state, WF_STANDING_LOST);
     /* Nobody knows of the others, so nobody has left. */
@@ -274,9 +273,9 @@ static void test_a_registry_that_is_away_for_a_moment(void **state)
     WAIT(w, PATIENCE, all_know_all(w));
     uint64_t epoch = standing_of(a).epoch;
     w->backend->away(w, true);
-    world_pass(w, w->backend->lease_ms / 4);
+    world_pass(w, w->lease_ms / 4);
     w->backend->away(w, false);
-    world_pass(w, w->backend->lease_ms);
+    world_pass(w, w->lease_ms);
     assert_int_equal(standing_of(a).epoch, epoch);
     assert_int_equal(standing_of(a).state, WF_STANDING_MEMBER);
     assert_int_equal(heard_count(a, HEARD_LEFT, "alpha"), 0);
@@ -314,7 +313,7 @@ static void test_a_node_that_comes_before_the_registry(void **state)
     struct world *w = *state;
     w->backend->away(w, true);
     struct node *a = node_open(w, 0, "alpha");
-    world_pass(w, w->backend->lease_ms / 2);
+    world_pass(w, w->lease_ms / 2);
     assert_int_equal(standing_of(a).state, WF_STANDING_JOINING);
     assert_int_equal(standing_of(a).epoch, 0);
     assert_int_equal(standing_of(a).until_ns, 0);

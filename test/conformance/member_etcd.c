@@ -17,8 +17,6 @@
 #include "member/etcd_text.h"
 #include "member_world.h"
 
-#define LEASE_MS 2000u
-
 /* This program's wall clock, for libraries too. */
 static int64_t wall_added_s;
 
@@ -150,10 +148,10 @@ static void test_the_next_endpoint(void **state)
     uint64_t epoch = standing_of(a).epoch;
     /* One that refuses, then one that is deaf: within a lease the other has it. */
     between_set(first, BETWEEN_CUT);
-    world_pass(w, LEASE_MS / 2);
+    world_pass(w, w->lease_ms / 2);
     between_set(first, BETWEEN_PASS);
     between_set(second, BETWEEN_DEAF);
-    world_pass(w, LEASE_MS + LEASE_MS / 4);
+    world_pass(w, w->lease_ms + w->lease_ms / 4);
     assert_int_equal(standing_of(a).epoch, epoch);
     assert_true(is_in(a));
     node_close(b, PATIENCE);
@@ -382,7 +380,7 @@ static void test_many_members(void **state)
     }
     struct wf_member_options options = {.registry = w->place,
                                         .name = "alpha",
-                                        .lease_ms = LEASE_MS};
+                                        .lease_ms = w->lease_ms};
     assert_int_equal(w->ops->open(&options, &m), WEFT_OK);
     uint64_t end = world_now(w) + PATIENCE * UINT64_C(1000000);
     while (w->ops->list(m, list, 0) <= NODES && world_now(w) < end)
@@ -410,9 +408,9 @@ static void test_a_wall_clock_that_jumps(void **state)
     for (int i = 0; i < 2; i++) {
         __atomic_store_n(&wall_added_s, i ? -86400 : 86400, __ATOMIC_RELAXED);
         uint64_t until = standing_of(a).until_ns;
-        world_pass(w, LEASE_MS * 3 / 4);
+        world_pass(w, w->lease_ms * 3 / 4);
         assert_true(standing_of(a).until_ns > until);
-        assert_true(standing_of(a).until_ns <= world_now(w) + LEASE_MS * UINT64_C(1000000));
+        assert_true(standing_of(a).until_ns <= world_now(w) + w->lease_ms * UINT64_C(1000000));
     }
     __atomic_store_n(&wall_added_s, 0, __ATOMIC_RELAXED);
     assert_int_equal(standing_of(a).epoch, epoch);
@@ -450,7 +448,7 @@ int stopped_node(const char *registry)
     struct wf_members *m;
     struct wf_member_options options = {.registry = registry,
                                         .name = "stopped",
-                                        .lease_ms = LEASE_MS,
+                                        .lease_ms = 2000,
                                         .events = {&stopped, stopped_joined, stopped_joined,
                                                    stopped_standing, NULL}};
     if (wf_member_etcd.open(&options, &m) != WEFT_OK)

@@ -11,12 +11,22 @@ static int remove_entry(const char *path, const struct stat *entry, int kind, st
     return remove(path);
 }
 
+/* How much longer leases are where so much else runs that a short one is over before its renewal
+ * is answered. */
+static uint32_t busy(void)
+{
+    double load = 0;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    return getloadavg(&load, 1) == 1 && load > 3 * (double)processors ? 2 : 1;
+}
+
 int world_setup(void **state)
 {
     struct world *w = calloc(1, sizeof *w);
     assert_non_null(w);
     w->backend = *state; /* its initial one */
     w->ops = w->backend->ops;
+    w->lease_ms = w->backend->lease_ms * (w->backend->pass ? 1 : busy());
     snprintf(w->state_dir, sizeof w->state_dir, "/tmp/weft-member-XXXXXX");
     assert_non_null(mkdtemp(w->state_dir));
     *state = w;
@@ -161,7 +171,7 @@ struct node *node_open(struct world *w, uint32_t number, const char *name)
         .name = node->name,
         .addresses = "tcp:127.0.0.1:1",
         .details = "{\"what\":\"\\\"test\\\"\"}",
-        .lease_ms = w->backend->lease_ms,
+        .lease_ms = w->lease_ms,
         .state_dir = w->state_dir,
         .events = {node, on_joined, on_left, on_standing, on_setting},
     };

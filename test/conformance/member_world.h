@@ -78,6 +78,7 @@ struct node {
 struct world {
     const struct backend *backend;
     const struct wf_member_ops *ops;
+    uint32_t lease_ms; /* of its nodes */
     struct node nodes[NODES_MAX];
     void *registry;  /* the backend's */
     char place[200]; /* what `registry` of the options is */
