@@ -7,7 +7,8 @@
  *   rounds    isolated nodes, one request each in turn; what another has is computed again
  *   affinity  isolated nodes, the one that has most of it, of equals the idlest
  *   fabric    by core/route.h over core/places.h: what another has is fetched where that is sooner
- *             done, and what goes and what stays by core/keep.h
+ *             done.  Of what was fetched the source keeps what others use, too; the rest, which its
+ *             session took along, goes first there
  *
  * A block is there from the arrival of the request that computes or fetches it, and is known of at
  * once, as in sim/run.h; queues are known as of up to REPORT_S ago.  Deterministic but for
