@@ -199,7 +199,7 @@ class Chaos:
     def undo(self, fault):
         what, on, node = fault.what, fault.on, self.bed.nodes.get(fault.on if isinstance(fault.on, str) else None)
         if what in ("kill", "end"):
-            if what == "end" and node.process.running():
+            if what == "end":
                 status = node.process.end(signal.SIGTERM, 60)
                 if status != 0:
                     self.crashed(f"weftd on {on} ended with {status} when it was told to")

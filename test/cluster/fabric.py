@@ -3,6 +3,7 @@
 end, whatever happens to hosts, to the network and to etcd."""
 import contextlib
 import os
+import shutil
 import struct
 import threading
 import time
@@ -348,6 +349,73 @@ def etcd_is_lost_and_comes_back():
         bed.etcd.start()
         whole(bed, "ab", 60)
         reads(b, f"k{number}", os.path.join(bed.folder, f"k{number}.{number}"))
+    return None
+
+
+@slow
+def an_etcd_that_lost_everything_is_joined_anew():
+    if why := needed():
+        return why
+    with cluster("ab", fabric__lease=f"{LEASE_MS}ms") as bed:
+        path = put(bed.nodes["a"], "k", 1)
+        reads(bed.nodes["b"], "k", path)
+        bed.etcd.kill()
+        shutil.rmtree(os.path.join(bed.etcd.folder, "data"))
+        bed.etcd.start()
+        whole(bed, "ab", 60)
+        path = put(bed.nodes["a"], "new", 2)
+        reads(bed.nodes["b"], "new", path)
+        bed.nodes["b"].restart()
+        whole(bed, "ab", 60)
+        reads(bed.nodes["b"], "k", os.path.join(bed.folder, "k.1"))
+    return None
+
+
+@slow
+def the_side_of_a_partition_that_has_etcd_goes_on():
+    if why := needed():
+        return why
+    with cluster("abcd", fabric__lease=f"{LEASE_MS}ms") as bed:
+        bed.wire(*(f"cut {one}<>{other}" for one in "ab" for other in ("c", "d", "etcd")))
+        for one, other in ("cd", "dc"):
+            until(f"{one} and {other} alone are members", lambda one=one: set(seen(bed.nodes[one])) == set("cd"),
+                  3 * (LEASE_MS + DEAD_MS) / 1000)
+        path = put(bed.nodes["c"], "k", 1)
+        reads(bed.nodes["d"], "k", path)
+        until("a and b are no members, and know it", lambda: not any(
+            bed.nodes[host].answer("fabric")["self"]["standing"] == "member" for host in "ab"), 3 * LEASE_MS / 1000)
+        for host in "ab":
+            path = put(bed.nodes[host], f"of-{host}", 2)
+            check(read(bed.nodes[host], f"of-{host}", path), host, "does not serve itself")
+        bed.wire("clear *<>*")
+        whole(bed, "abcd", 60)
+        for host in "abcd":
+            reads(bed.nodes[host], "k", os.path.join(bed.folder, "k.1"))
+            reads(bed.nodes[host], "of-b", os.path.join(bed.folder, "of-b.2"))
+    return None
+
+
+@slow
+def eight_nodes_behave_as_one():
+    if why := needed():
+        return why
+    hosts = "abcdefgh"
+    with cluster(hosts, network="bridge", pool="16MB") as bed:
+        paths = {host: put(bed.nodes[host], f"of-{host}", number) for number, host in enumerate(hosts)}
+        for number, host in enumerate(hosts):
+            for other in (hosts[number - 1], hosts[number - 3]):
+                reads(bed.nodes[host], f"of-{other}", paths[other], 30)
+        for host in "aceg":
+            bed.nodes[host].kill()
+        for host in "bdfh":
+            until(f"{host} knows who is gone", lambda host=host: set(seen(bed.nodes[host])) == set("bdfh"), 30)
+            reads(bed.nodes[host], "of-h", paths["h"], 30)
+        for host in "aceg":
+            bed.nodes[host].spawn()
+        for host in "aceg":
+            bed.nodes[host].ready()
+        whole(bed, hosts, 60)
+        reads(bed.nodes["a"], "of-b", paths["b"], 30)
     return None
 
 
