@@ -152,6 +152,8 @@ struct wf_fabric {
     /* Told: a ring of what changed here; place of number n is n % WF_LOG_MAX. */
     struct wf_logged *log;
     uint64_t log_end; /* number of the next */
+    bool all_told;    /* every link was told all, up to here: */
+    uint64_t all_told_end;
 
     /* Asked of others: */
     struct wf_fabric_fetch *fetches[WF_FETCHES_MAX]; /* by the low half of their request */

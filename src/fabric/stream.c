@@ -70,6 +70,7 @@ void wf_stream_begin(struct wf_link *link)
     link->walk = 0;
     link->told_to = link->fabric->log_end;
     link->sequence = 0;
+    link->fabric->all_told = false;
 }
 
 struct batch {
@@ -230,10 +231,17 @@ void wf_stream_run(struct wf_fabric *f)
     take_inbox(f);
     if (f->standing.state == WF_STANDING_LOST || f->standing.until_ns <= now_ns)
         return;
-    for (struct wf_link *link = f->links; link; link = link->next)
+    if (f->all_told && f->all_told_end == f->log_end)
+        return; /* as is the rule: most polls are for something else */
+    bool all = true;
+    for (struct wf_link *link = f->links; link; link = link->next) {
         for (uint32_t i = 0; i < BATCHES && link->state == WF_LINK_JOINED; i++)
             if (!tell_some(link, now_ns))
                 break;
+        all &= link->state != WF_LINK_JOINED || (!link->telling && link->told_to == f->log_end);
+    }
+    f->all_told = all;
+    f->all_told_end = f->log_end;
 }
 
 /* -------------------------------------------------------------------------------------- heard */

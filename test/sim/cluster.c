@@ -15,7 +15,7 @@
 
 #define SETTLES_NS (90 * SECOND)
 #define IDLE_NS (50 * MS) /* polls of a node that has nothing to do */
-#define TRUTHS 24u        /* nodes whose knowledge is compared in full, in a large cluster */
+#define TRUTHS 12u        /* nodes whose knowledge is compared in full, in a large cluster */
 
 static double real_now(void)
 {
@@ -289,7 +289,10 @@ int main(void)
                             .node_blocks = (uint32_t)number_of("BLOCKS", 96),
                             .storm_ns = number_of("SECONDS", 8) * SECOND,
                             .request_ns = number_of("REQUEST_MS", 60) * MS,
-                            .turn_ns = number_of("TURN_US", nodes > 200 ? 2000 : 50) * 1000,
+                            .turn_ns = number_of("TURN_US", nodes > 200  ? 2000
+                                                            : nodes > 64 ? 500
+                                                                         : 50) *
+                                       1000,
                             .gap_ns = 150 * MS,
                             .corrupt = number_of("CORRUPT", 1)};
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
