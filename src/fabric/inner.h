@@ -161,7 +161,8 @@ struct wf_fabric {
     uint32_t fetch_free[WF_FETCHES_MAX], fetch_free_count;
     uint64_t (*sums)[WF_FABRIC_PARTS_MAX]; /* that came with DATA, a fetch that is placing */
     struct wf_fabric_fetch *waiting, **waiting_end; /* for one of these */
-    struct wf_serve *serves, *serves_free;
+    struct wf_serve *serves, *serves_free;          /* free: those that were used before */
+    uint32_t serves_used;
     struct wf_puts *puts;
     struct wf_lent *lent; /* NULL: nothing is lent */
 

@@ -51,7 +51,8 @@ struct wf_placing {
 
 struct wf_puts {
     struct wf_put puts[WF_PUTS_MAX], *free;
-    struct wf_placing placings[WF_PLACINGS_MAX], *placing_free;
+    struct wf_placing placings[WF_PLACINGS_MAX], *placing_free; /* free: used before */
+    uint32_t placing_used;
     struct wf_fabric_store *waiting, **waiting_end;
     /* Under the fabric's lock: */
     struct wf_fabric_store *asked, **asked_end;
@@ -295,12 +296,28 @@ static bool may_keep(const struct wf_fabric *f, const struct wf_link *link)
            f->standing.until_ns > wf_fabric_now(f) && wf_peer_believed(f, link->peer);
 }
 
+/* One that was not used yet costs no memory, so those that were go first.  NULL: there is none. */
+static struct wf_placing *placing_free(struct wf_puts *puts)
+{
+    if (puts->placing_free)
+        return puts->placing_free;
+    return puts->placing_used < WF_PLACINGS_MAX ? &puts->placings[puts->placing_used] : NULL;
+}
+
+static void placing_take(struct wf_puts *puts, struct wf_placing *p)
+{
+    if (p == puts->placing_free)
+        puts->placing_free = p->next;
+    else
+        puts->placing_used++;
+}
+
 uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
                       uint64_t payload_bytes, struct iovec *out, void **token, bool *sane)
 {
     struct wf_fabric *f = link->fabric;
     const struct wf_fabric_put *put = header;
-    struct wf_placing *p = f->puts->placing_free;
+    struct wf_placing *p = placing_free(f->puts);
     void *data = NULL;
     uint32_t entry = 0;
     *sane = put_right(link, put, bytes, payload_bytes);
@@ -315,7 +332,7 @@ uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
         answer(link, put->request, status);
         return 0;
     }
-    f->puts->placing_free = p->next;
+    placing_take(f->puts, p);
     *p = (struct wf_placing){.link = link,
                              .request = put->request,
                              .entry = entry,
@@ -476,10 +493,6 @@ enum weft_status wf_puts_create(struct wf_fabric *f)
     for (uint32_t i = WF_PUTS_MAX; i-- > 0;) {
         puts->puts[i].fabric = f;
         put_free(&puts->puts[i]);
-    }
-    for (uint32_t i = WF_PLACINGS_MAX; i-- > 0;) {
-        puts->placings[i].next = puts->placing_free;
-        puts->placing_free = &puts->placings[i];
     }
     puts->drops = wf_calloc(DROPS_MAX, sizeof *puts->drops, "blocks in other nodes' memory");
     if (!puts->drops)

@@ -32,11 +32,24 @@ enum weft_status wf_serves_create(struct wf_fabric *f)
     f->serves = wf_calloc(WF_SERVES_MAX, sizeof *f->serves, "blocks for other nodes");
     if (!f->serves)
         return WEFT_E_NO_MEMORY;
-    for (uint32_t i = WF_SERVES_MAX; i-- > 0;) {
-        f->serves[i].next = f->serves_free;
-        f->serves_free = &f->serves[i];
-    }
     return WEFT_OK;
+}
+
+/* One that was not used yet costs no memory, so those that were go first. */
+static struct wf_serve *serve_take(struct wf_fabric *f)
+{
+    struct wf_serve *serve = f->serves_free;
+    if (serve)
+        f->serves_free = serve->next;
+    else if (f->serves_used < WF_SERVES_MAX)
+        serve = &f->serves[f->serves_used++];
+    return serve;
+}
+
+static void serve_give(struct wf_fabric *f, struct wf_serve *serve)
+{
+    serve->next = f->serves_free;
+    f->serves_free = serve;
 }
 
 void wf_serves_destroy(struct wf_fabric *f)
@@ -59,8 +72,7 @@ static void sent(struct wf_net_message *message, enum weft_status status)
         wf_lent_let_go(f->lent, serve->lent);
     else
         f->options.host.let_go(f->options.host.context, &serve->held);
-    serve->next = f->serves_free;
-    f->serves_free = serve;
+    serve_give(f, serve);
 }
 
 static bool refuse(struct wf_link *link, const struct wf_fabric_get *get, enum weft_status status)
@@ -122,14 +134,15 @@ bool wf_serve_get(struct wf_link *link, const void *header, uint32_t bytes)
     if (bytes != sizeof *get || link->state != WF_LINK_JOINED || !range_right(get) ||
         get->domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[get->domain] == UINT32_MAX)
         return false;
-    struct wf_serve *serve = f->serves_free;
+    struct wf_serve *serve = serve_take(f);
     if (!serve)
         return refuse(link, get, WEFT_E_BUSY);
     const uint64_t *sums = NULL;
     enum weft_status status = hold(link, get, serve, &sums);
-    if (status != WEFT_OK)
+    if (status != WEFT_OK) {
+        serve_give(f, serve);
         return refuse(link, get, status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY);
-    f->serves_free = serve->next;
+    }
     uint64_t from = (uint64_t)get->first_part * get->part_bytes;
     uint64_t to = from + (uint64_t)get->part_count * get->part_bytes;
     to = to < get->bytes ? to : get->bytes;

@@ -260,9 +260,9 @@ static uint64_t simulate(const struct config *config)
     c.working = false;
     uint64_t settled_ns = settle(&c);
     c.working = c.measuring = true;
-    run(&c, 3 * SECOND);
+    run(&c, config->nodes > 200 ? SECOND : 3 * SECOND);
     c.working = false;
-    run(&c, 2 * SECOND);
+    run(&c, SECOND);
     c.measuring = false;
     (void)settle(&c);
     uint64_t digest = wf_net_sim_digest(c.net) ^ wf_member_sim_digest(c.registry);
