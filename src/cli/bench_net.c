@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,8 +27,13 @@
 
 void wf_bench_net_enter(int space)
 {
-    if (space >= 0 && setns(space, CLONE_NEWNET) != 0)
+    if (space < 0)
+        return;
+    if (setns(space, CLONE_NEWNET) != 0)
         _exit(126);
+    /* /sys shows the interfaces of whoever mounted it, and UCX looks there for its devices. */
+    if (unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0)
+        (void)!mount("weft", "/sys", "sysfs", 0, NULL);
 }
 
 static pid_t begin(int space, char *const *arguments, int out)
