@@ -11,7 +11,7 @@
 #define WORK_PRICE 2.0
 #define TIE_PART 0.02
 #define TOKENS_S 10000.0
-#define HOME_PRICE 2.0
+#define HOME_PRICE 3.0
 #define HOMES_MAX 65536u
 #define HOME_WAYS 4u /* marks that a place in the table has */
 #define COMING_MAX 16384u

@@ -65,7 +65,7 @@ struct wf_route_options {
     uint64_t seed;
     double work_price;   /* seconds of others' that a second of prefill costs; below 0: 2 */
     double home_price;   /* seconds of waiting for a second of prefill of what is at home elsewhere;
-                            below 0: 2 */
+                            below 0: 3 */
     uint32_t homes_max;  /* chains whose home is remembered; 0: 65536; 64 bytes each */
     double tie_part;     /* who is within that part of the best score is as good; below 0: 0.02 */
     double tokens_s;     /* prefill of a node that does not say its speed; 0: 10000 */

@@ -337,7 +337,7 @@ static void a_chain_has_a_home(void **state)
     tell(route, (uint16_t)home, 1, 50);
     wf_route_choose(route, &request, nodes, 4, NULL, 50, terms, &answer);
     assert_int_equal(answer.chosen, home);
-    tell(route, (uint16_t)home, 2, 50);
+    tell(route, (uint16_t)home, 3, 50);
     wf_route_choose(route, &request, nodes, 4, NULL, 50, terms, &answer);
     assert_int_not_equal(answer.chosen, home);
     /* Twice within a moment: it is shared, and at home nowhere. */
