@@ -26,23 +26,32 @@ static const struct {
     [TCP_ANSWER] = {"answer", false, false, 0, 0},
 };
 
-static uint64_t frame_sum(const struct tcp_frame *frame, const void *header, uint64_t seed)
+static uint32_t frame_sum(const struct tcp_frame *frame, uint64_t seed)
 {
-    uint64_t sum = wf_sum64_seeded(frame, offsetof(struct tcp_frame, sum), seed);
-    return frame->header_bytes ? wf_sum64_seeded(header, frame->header_bytes, sum) : sum;
+    return (uint32_t)wf_sum64_seeded(frame, offsetof(struct tcp_frame, sum), seed);
+}
+
+static uint32_t header_sum(const struct tcp_frame *frame, const void *header, uint64_t seed)
+{
+    return frame->header_bytes
+               ? (uint32_t)wf_sum64_seeded(header, frame->header_bytes, seed + frame->sequence)
+               : 0;
 }
 
 void wf_tcp_frame_seal(struct tcp_frame *frame, const void *header, uint64_t seed)
 {
     memcpy(frame->magic, magic, sizeof magic);
-    frame->sum = frame_sum(frame, header, seed);
+    frame->sum = frame_sum(frame, seed);
+    frame->header_sum = header_sum(frame, header, seed);
 }
 
-enum weft_status wf_tcp_frame_check(const struct tcp_frame *frame, uint32_t stream,
+enum weft_status wf_tcp_frame_check(const struct tcp_frame *frame, uint64_t seed, uint32_t stream,
                                     uint64_t sequence)
 {
     if (memcmp(frame->magic, magic, sizeof magic) != 0)
         return wf_fail(WEFT_E_PROTOCOL, "the other side sent bytes that are no frame");
+    if (frame->sum != frame_sum(frame, seed))
+        return wf_fail(WEFT_E_PROTOCOL, "a frame arrived that is not as it was sent");
     if (frame->kind == 0 || frame->kind >= TCP_KINDS ||
         (frame->flags && (frame->flags != TCP_MISS || frame->kind != TCP_ANSWER)))
         return wf_fail(WEFT_E_PROTOCOL, "the other side sent a frame of kind %u, flags %u",
@@ -71,8 +80,8 @@ enum weft_status wf_tcp_frame_check(const struct tcp_frame *frame, uint32_t stre
 enum weft_status wf_tcp_frame_verify(const struct tcp_frame *frame, const void *header,
                                      uint64_t seed)
 {
-    if (frame->sum != frame_sum(frame, header, seed))
-        return wf_fail(WEFT_E_PROTOCOL, "a %s arrived that is not as it was sent",
+    if (frame->header_sum != header_sum(frame, header, seed))
+        return wf_fail(WEFT_E_PROTOCOL, "the header of a %s arrived that is not as it was sent",
                        kinds[frame->kind].name);
     return WEFT_OK;
 }

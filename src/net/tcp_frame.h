@@ -11,7 +11,9 @@
  *      8 header_bytes u32 | 12 body_bytes u32
  *     16 sequence u64: of this stream, from 0
  *     24 first u64 | 32 second u64
- *     40 sum u64: XXH3-64 of the 40 bytes above and the header, with a seed that both sides derived
+ *     40 sum u32: of the 40 bytes above | 44 header_sum u32: of the header; the lower halves of
+ * XXH3-64, with a seed that both sides derived.  So no length is believed that is not as it was
+ * sent.
  *
  *     kind        stream  first                second             header            body
  *     MESSAGE     0       number, from 0       payload_bytes      the message's     as much of the
@@ -61,7 +63,7 @@ struct tcp_frame {
     uint32_t header_bytes, body_bytes;
     uint64_t sequence;
     uint64_t first, second;
-    uint64_t sum;
+    uint32_t sum, header_sum;
 };
 _Static_assert(sizeof(struct tcp_frame) == TCP_FRAME_BYTES, "as drawn");
 _Static_assert(offsetof(struct tcp_frame, first) == 24, "as drawn");
@@ -77,11 +79,12 @@ _Static_assert(sizeof(struct tcp_range) == 24, "as drawn");
 /* Give a frame its magic and its sum. */
 void wf_tcp_frame_seal(struct tcp_frame *frame, const void *header, uint64_t seed);
 
-/* The 48 bytes alone: whether the rest can be what they say.  WEFT_E_PROTOCOL with a sentence. */
-enum weft_status wf_tcp_frame_check(const struct tcp_frame *frame, uint32_t stream,
+/* The 48 bytes alone: whether they are as they were sent, and the rest can be what they say.
+ * WEFT_E_PROTOCOL with a sentence. */
+enum weft_status wf_tcp_frame_check(const struct tcp_frame *frame, uint64_t seed, uint32_t stream,
                                     uint64_t sequence);
 
-/* With its header: whether both are as they were sent. */
+/* Its header: whether it is as it was sent. */
 enum weft_status wf_tcp_frame_verify(const struct tcp_frame *frame, const void *header,
                                      uint64_t seed);
 

@@ -331,7 +331,7 @@ enum weft_status wf_tcp_receive_parse(struct tcp_stream *stream)
         if (there < TCP_FRAME_BYTES)
             break;
         memcpy(&frame, stream->stage + stream->stage_at, sizeof frame);
-        status = wf_tcp_frame_check(&frame, stream->index, stream->in_sequence);
+        status = wf_tcp_frame_check(&frame, link->seed, stream->index, stream->in_sequence);
         if (status != WEFT_OK || there < TCP_FRAME_BYTES + frame.header_bytes)
             break;
         const uint8_t *header = stream->stage + stream->stage_at + TCP_FRAME_BYTES;
