@@ -61,15 +61,21 @@ void wf_lower_lost(struct wf_lower *lower, const struct wf_domain *domain, const
         return;
     wf_directory_read(below->directory, entry, &block);
     bool corrupt = status == WEFT_E_CORRUPT;
+    /* What was damaged between two nodes is whole where it came from, for all that is known, and
+     * that node would not tell of it again. */
+    bool stays = corrupt && lower->config->peers;
     struct wf_block_move lost = {
         .what = corrupt ? "corrupt" : "missing",
         .reason = corrupt ? "corrupt" : "missing",
         .tier = lower->config->name,
         .bytes = block.bytes,
-        .text = corrupt ? "it is not what its checksum says; that copy was dropped"
-                        : "the tier does not have it any more",
+        .text = stays     ? "what came from another node is not what its checksum says"
+                : corrupt ? "it is not what its checksum says; that copy was dropped"
+                          : "the tier does not have it any more",
     };
     wf_telemetry_moved(domain, key, &lost);
+    if (stays)
+        return;
     lower->lost++;
     below->dropping = "parent";
     wf_archive_missed(below, domain, entry);
