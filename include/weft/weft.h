@@ -698,6 +698,23 @@ WEFT_CHECKED WEFT_API enum weft_status weft_reclaim(struct weft *w, const char *
 WEFT_CHECKED WEFT_API enum weft_status weft_fence(struct weft *w, const char *tier, uint32_t host,
                                                   int force);
 
+/* Hand the chain that ends in `tip` over to another node of the cluster, by its name (weft fabric):
+ * it fetches what it does not have, beginning at once, so that a decode there finds what a prefill
+ * here has made.  May be called again for each block that is committed, and costs what is new.
+ * Returns when this node has been told; weft_match() there says what has arrived.  All of the chain
+ * must be in this node's DRAM, as it was put.  WEFT_E_NOT_FOUND: no such node, or no such block;
+ * WEFT_E_BUSY: too many chains are on their way; WEFT_E_INVALID: this node is alone. */
+WEFT_CHECKED WEFT_API enum weft_status weft_hand_over(struct weft *w, const struct weft_key *tip,
+                                                      const char *node);
+
+/* Of the memory that this node lends to others (fabric.lend): no more than `bytes` for node `name`
+ * (0: its part of it all); lend so much from now on; and take nothing from others any more, neither
+ * blocks nor requests (`on` 0: again).  What lies beyond goes.  For the node's own user only. */
+WEFT_CHECKED WEFT_API enum weft_status weft_fabric_allot(struct weft *w, const char *name,
+                                                         uint64_t bytes);
+WEFT_CHECKED WEFT_API enum weft_status weft_fabric_lend(struct weft *w, uint64_t bytes);
+WEFT_CHECKED WEFT_API enum weft_status weft_fabric_drain(struct weft *w, int on);
+
 /* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status",
  * "blocks", "below" (what of the domain is on tiers below DRAM, of one with "below tier=NAME", of
  * keys that begin alike with "below key=DIGITS"), "sessions", "session WORD" (one, by number or
@@ -705,8 +722,8 @@ WEFT_CHECKED WEFT_API enum weft_status weft_fence(struct weft *w, const char *ti
  * "domains", "regions", "formats", "archives", "archive NAME" (one, with its format and keys;
  * WEFT_PENDING while the node, after its start, still reads which ones there are), "engines" (whose
  * KV events are heard; with "engines key=DIGITS", which of them have that block), "events" or, for
- * the node's own user, "tiers", "devices" and "config".  `cursor` 0 starts; the answer's "next"
- * goes on (0: the end).  A domain sees its own things only. */
+ * the node's own user, "tiers", "devices", "fabric" and "config".  `cursor` 0 starts; the answer's
+ * "next" goes on (0: the end).  A domain sees its own things only. */
 WEFT_CHECKED WEFT_API enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor,
                                                   char **out_json);
 WEFT_API void weft_text_free(char *text);

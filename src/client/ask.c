@@ -70,6 +70,53 @@ enum weft_status weft_fence(struct weft *w, const char *tier, uint32_t host, int
     return status;
 }
 
+static enum weft_status fabric_say(struct weft *w, enum wf_fabric_say what, const char *name,
+                                   uint64_t bytes, const struct weft_key *tip)
+{
+    enum weft_status status = WEFT_OK;
+    if (name && (!*name || strlen(name) >= WF_NAME_BYTES))
+        return wf_fail(WEFT_E_INVALID,
+                       "a node's name has 1 to %d characters, not %zu; weft fabric "
+                       "lists them",
+                       WF_NAME_BYTES - 1, strlen(name));
+    struct attachment *a = wf_client_attach(w, &status);
+    if (!a)
+        return status;
+    pthread_mutex_lock(&w->lock);
+    struct wf_fabric_say_message *request = (struct wf_fabric_say_message *)(void *)w->request;
+    memset(request, 0, sizeof *request);
+    request->what = what;
+    request->bytes = bytes;
+    if (name)
+        memcpy(request->name, name, strlen(name));
+    if (tip)
+        memcpy(request->tip, tip->bytes, sizeof request->tip);
+    status = wf_client_exchange(w, a, WF_OP_FABRIC, sizeof *request, sizeof(struct wf_message),
+                                NULL, NULL);
+    pthread_mutex_unlock(&w->lock);
+    return status;
+}
+
+enum weft_status weft_hand_over(struct weft *w, const struct weft_key *tip, const char *node)
+{
+    return fabric_say(w, WF_SAY_HAND_OVER, node ? node : "", 0, tip);
+}
+
+enum weft_status weft_fabric_allot(struct weft *w, const char *name, uint64_t bytes)
+{
+    return fabric_say(w, WF_SAY_ALLOT, name ? name : "", bytes, NULL);
+}
+
+enum weft_status weft_fabric_lend(struct weft *w, uint64_t bytes)
+{
+    return fabric_say(w, WF_SAY_LEND, NULL, bytes, NULL);
+}
+
+enum weft_status weft_fabric_drain(struct weft *w, int on)
+{
+    return fabric_say(w, WF_SAY_DRAIN, NULL, on != 0, NULL);
+}
+
 enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor, char **out_json)
 {
     enum weft_status status = WEFT_OK;

@@ -52,6 +52,7 @@ struct wf_node_fabric {
     struct reader readers[WF_DOMAINS_MAX];
     char listen[WF_PATH_MAX];
     struct wf_fabric_peer *peers; /* for QUERY */
+    struct wf_wanted_chains *wanted;
 };
 
 /* ------------------------------------------------------------------ what the fabric sees of a domain */
@@ -195,6 +196,20 @@ void wf_node_fabric_here(struct wf_domain *domain, uint32_t slot)
     wf_fabric_tell(domain->node->fabric, &event);
 }
 
+bool wf_node_fabric_event(const struct wf_domain *domain, uint32_t slot,
+                          struct wf_fabric_event *out)
+{
+    bool there = slot_read(&domain->store.index, slot, out);
+    out->kind = WF_FABRIC_HERE;
+    out->domain = (uint8_t)domain->id;
+    return there;
+}
+
+struct wf_wanted_chains *wf_wanted_of(void *cluster)
+{
+    return ((struct wf_node_fabric *)cluster)->wanted;
+}
+
 void wf_node_fabric_gone(struct wf_domain *domain, const uint8_t key[32])
 {
     if (!domain->node->fabric)
@@ -321,7 +336,8 @@ enum weft_status wf_node_fabric_create(struct wf_node *node)
         memcpy(tags[i], node->domains[i].tag, 32);
     }
     nf->peers = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *nf->peers, "other nodes");
-    if (!nf->peers)
+    nf->wanted = wf_wanted_create();
+    if (!nf->peers || !nf->wanted)
         return WEFT_E_NO_MEMORY;
     return wf_peers_create(tags, node->domain_count, wf_below_part_bytes, &node->peers);
 }
@@ -339,7 +355,12 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
         .password = config->fabric_password[0] ? config->fabric_password : NULL,
         .ca = config->fabric_registry_ca[0] ? config->fabric_registry_ca : NULL,
         .state_dir = config->state_dir,
-        .host = {.context = nf, .hold = hold, .let_go = let_go, .each = each, .news = news},
+        .host = {.context = nf,
+                 .hold = hold,
+                 .let_go = let_go,
+                 .each = each,
+                 .news = news,
+                 .offered = wf_node_fabric_offered},
         .domains = domains,
         .domain_count = node->domain_count,
         .replica_copies = config->fabric_replica_bytes / COPY_BYTES,
@@ -426,6 +447,7 @@ void wf_node_fabric_destroy(struct wf_node *node)
         pthread_mutex_destroy(&nf->lock);
         pthread_cond_destroy(&nf->changed);
         free(nf->peers);
+        wf_wanted_destroy(nf->wanted);
     }
     free(nf);
     node->cluster = NULL;
@@ -463,7 +485,10 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
                 {"pool_bytes", p->pool_bytes},
                 {"free_bytes", p->free_bytes},
                 {"lent_bytes", p->lent_bytes},
-                {"lent_free_bytes", p->lent_free_bytes}};
+                {"lent_free_bytes", p->lent_free_bytes},
+                {"held_bytes", p->held_bytes},
+                {"due_bytes", p->due_bytes},
+                {"limit_bytes", p->limit_bytes}};
     for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
         json_object_set_new(out, more[i].name, json_integer((json_int_t)more[i].value));
     return out;
@@ -491,11 +516,23 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"serves", f->serves},
                 {"serve_misses", f->serve_misses},
                 {"served_bytes", f->served_bytes},
+                {"stores", f->stores},
+                {"stored_bytes", f->stored_bytes},
+                {"store_fulls", f->store_fulls},
+                {"lent_bytes", f->lent_bytes},
+                {"lent_used_bytes", f->lent_used_bytes},
+                {"lent_blocks", f->lent_blocks},
+                {"lent_puts", f->lent_puts},
+                {"lent_refused", f->lent_refused},
+                {"lent_evicted", f->lent_evicted},
+                {"handed_over", f->offers},
+                {"taken_over", f->offered},
                 {"links_refused", f->net.refused},
                 {"links_nonsense", f->net.nonsense}};
-    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", f->name, "address", f->address,
-                            "registry", f->registry, "standing", standing_name(f->standing.state),
-                            "why", f->standing.why);
+    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "name", f->name, "address",
+                            f->address, "registry", f->registry, "standing",
+                            standing_name(f->standing.state), "why", f->standing.why, "draining",
+                            (int)f->draining);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         json_object_set_new(out, rows[i].name, json_integer((json_int_t)rows[i].value));
     return out;

@@ -15,7 +15,12 @@
 
 #include "daemon/node.h"
 
-struct wf_fabric_gauges;
+struct wf_fabric_event;
+struct wf_wanted_chains;
+struct wf_wanted_chains *wf_wanted_create(void);
+void wf_wanted_destroy(struct wf_wanted_chains *wanted);
+/* Of a struct wf_node_fabric. */
+struct wf_wanted_chains *wf_wanted_of(void *cluster);
 
 /* Before the tiers are made: nothing, when the configuration names no cluster. */
 enum weft_status wf_node_fabric_create(struct wf_node *node);
@@ -29,6 +34,17 @@ void wf_node_fabric_destroy(struct wf_node *node);
 /* A block of this slot was committed; the block of this key left DRAM. */
 void wf_node_fabric_here(struct wf_domain *domain, uint32_t slot);
 void wf_node_fabric_gone(struct wf_domain *domain, const uint8_t key[32]);
+
+/* Chains that were handed over to this node are fetched. */
+void wf_node_fabric_tick(struct wf_node *node);
+void wf_handle_fabric(struct wf_client *client, const struct wf_fabric_say_message *request);
+/* fabric_say.c, on the fabric's thread: such a chain. */
+void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain,
+                            const uint8_t tip[32]);
+
+/* A block of DRAM as others are told of it.  False: there is none, or not as it was put. */
+bool wf_node_fabric_event(const struct wf_domain *domain, uint32_t slot,
+                          struct wf_fabric_event *out);
 
 /* For QUERY "fabric"; caller frees. */
 char *wf_query_fabric(struct wf_node *node, uint64_t cursor);

@@ -13,6 +13,7 @@
 #include "daemon/archive.h"
 #include "daemon/below.h"
 #include "daemon/described.h"
+#include "daemon/fabric.h"
 #include "daemon/node.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -440,6 +441,7 @@ static const uint16_t sizes[WF_OP_COUNT] = {
     [WF_OP_ARCHIVE] = sizeof(struct wf_archive),
     [WF_OP_FENCE] = sizeof(struct wf_fence),
     [WF_OP_DESCRIBE] = sizeof(struct wf_describe),
+    [WF_OP_FABRIC] = sizeof(struct wf_fabric_say_message),
 };
 
 static void handle(struct wf_client *client, const struct wf_message *m)
@@ -467,6 +469,7 @@ static void handle(struct wf_client *client, const struct wf_message *m)
     case WF_OP_ARCHIVE: wf_handle_archive(client, request); break;
     case WF_OP_FENCE: wf_handle_fence(client, request); break;
     case WF_OP_DESCRIBE: wf_handle_describe(client, request); break;
+    case WF_OP_FABRIC: wf_handle_fabric(client, request); break;
     case WF_OP_COUNT: break;
     }
 }

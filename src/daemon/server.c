@@ -23,6 +23,7 @@
 #include "daemon/below.h"
 #include "daemon/described.h"
 #include "daemon/engines.h"
+#include "daemon/fabric.h"
 #include "daemon/gateway.h"
 #include "daemon/node.h"
 #include "daemon/profiles.h"
@@ -359,6 +360,7 @@ static void tick(struct wf_node *node)
     if (node->below)
         wf_below_tick(node->below);
     wf_profiles_tick(node->profiles);
+    wf_node_fabric_tick(node);
     wf_gateway_tick(node);
     wf_described_tick(node->described);
     wf_engines_tick(node);

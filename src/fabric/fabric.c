@@ -51,6 +51,8 @@ static bool is_ping(struct wf_link *link, const void *header, uint32_t bytes)
     pong.sent_ns = sent_ns;
     if (link->fabric->options.host.say)
         link->fabric->options.host.say(link->fabric->options.host.context, &pong);
+    if (atomic_load_explicit(&link->fabric->draining, memory_order_relaxed))
+        pong.flags |= WF_FABRIC_DRAINING;
     if (link->fabric->lent) { /* what this one may have of it */
         struct wf_lent_stats lent;
         struct wf_lent_owner owner;
@@ -95,6 +97,7 @@ static uint32_t begun(void *fabric, struct wf_net_link *net, const void *header,
         pieces = wf_put_begun(link, header, header_bytes, payload_bytes, out, out_token, &sane);
         break;
     case WF_FABRIC_PLACED: sane = wf_put_placed(link, header, header_bytes); break;
+    case WF_FABRIC_OFFER: sane = wf_offer_heard(link, header, header_bytes); break;
     case WF_FABRIC_DROP: sane = wf_put_drop(link, header, header_bytes); break;
     case WF_FABRIC_PING: sane = is_ping(link, header, header_bytes); break;
     case WF_FABRIC_PONG: sane = is_pong(link, header, header_bytes); break;
@@ -276,6 +279,7 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
     pthread_mutex_init(&f->lock, NULL);
     f->asked_end = &f->asked;
     f->waiting_end = &f->waiting;
+    f->orders_end = &f->orders;
     f->domain_count = options->domain_count;
     for (uint32_t i = 0; i < f->domain_count && i < WF_FABRIC_DOMAINS_MAX; i++)
         f->domains[i] = options->domains[i];
@@ -319,6 +323,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
         f->net_ops->destroy(f->net); /* ends what is placing, and what is sent */
     wf_fetches_end(f);
     wf_puts_end(f);
+    wf_orders_end(f);
     while (f->links) {
         struct wf_link *link = f->links;
         f->links = link->next;
@@ -391,6 +396,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     uint64_t now_ns = wf_fabric_now(f);
     wf_fetches_run(f, now_ns);
     wf_puts_run(f, now_ns);
+    wf_orders_run(f);
     catch_up(f);
     if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0) {
         f->tick_ns = now_ns;

@@ -66,6 +66,9 @@ struct wf_fabric_host {
     bool (*news)(void *context, const struct wf_fabric_event *block);
     /* The other node `name` came or went; for people.  NULL: nobody asks. */
     void (*peer)(void *context, const char *name, bool here, const char *why);
+    /* Another node hands over the chain that ends in this block: it is wanted here soon.  NULL:
+     * nobody takes what is handed over. */
+    void (*offered)(void *context, const char *from, uint32_t domain, const uint8_t tip[32]);
     /* Fill in what this node says of itself: *_bytes, busy, flags.  NULL: nothing. */
     void (*say)(void *context, struct wf_fabric_ping *out);
     /* What of a chain is here, without a hole, on any thread that asks where a request should run;
@@ -165,6 +168,21 @@ void wf_fabric_lent_here(struct wf_fabric *fabric, uint64_t *out_bytes, uint64_t
 /* Its `done` comes soon, with WEFT_E_TIMEOUT or its result. */
 void wf_fabric_cancel(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
 
+/* Have the node `name` fetch a chain from this one: blocks of it with their parents first, up to
+ * WF_FABRIC_OFFER_MAX.  WEFT_E_NOT_FOUND: there is no such node; WEFT_E_BUSY: too many chains are
+ * on their way; WEFT_E_NO_MEMORY.  That it was told is all that is promised. */
+#define WF_FABRIC_OFFER_MAX 16384u
+enum weft_status wf_fabric_offer(struct wf_fabric *fabric, const char *name,
+                                 const struct wf_fabric_event *blocks, uint32_t count);
+
+/* Of the memory that this node lends, no more than that for node `name` (0: what it is due);
+ * WEFT_E_NOT_FOUND; WEFT_E_INVALID: nothing is lent. */
+enum weft_status wf_fabric_allot(struct wf_fabric *fabric, const char *name, uint64_t bytes);
+/* Lend so much from now on, up to what was set at the start; what lies beyond goes. */
+enum weft_status wf_fabric_lend(struct wf_fabric *fabric, uint64_t bytes);
+/* Draining: nobody puts anything here any more, and no request is routed here. */
+void wf_fabric_drain(struct wf_fabric *fabric, bool on);
+
 /* Does any other node have it, as far as is known here? */
 bool wf_fabric_elsewhere(struct wf_fabric *fabric, const uint8_t key[32]);
 /* How often all that some node had told was forgotten: who keeps what wf_fabric_host.news said has
@@ -186,6 +204,10 @@ struct wf_fabric_peer {
     bool believed; /* it is a member, with that epoch */
     bool complete; /* all that it has has been told */
     bool draining;
+    /* Of what is lent here: its blocks, what it is due, and the most that it may have (0: not
+     * said).
+     */
+    uint64_t held_bytes, due_bytes, limit_bytes;
     uint32_t domains;        /* that both have, */
     uint64_t domain_mask;    /* and which of this node's these are: a bit a domain */
     uint32_t number;         /* below WF_FABRIC_PEERS_MAX, its own as long as it is known of */
@@ -206,6 +228,8 @@ struct wf_fabric_figures {
     uint64_t fetches, fetch_misses, fetch_corrupt, fetch_timeouts, fetched_bytes;
     uint64_t serves, serve_misses, served_bytes;
     uint64_t stores, stored_bytes, store_fulls; /* of this node's blocks, in others' memory */
+    bool draining;                              /* this node */
+    uint64_t offers, offered;                   /* chains handed over to others, and by others */
     uint64_t lent_bytes, lent_used_bytes, lent_blocks, lent_puts, lent_refused, lent_evicted;
     struct wf_net_stats net;
 };

@@ -45,6 +45,13 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         .lent_bytes = peer->said.lent_bytes,
         .lent_free_bytes = peer->said.lent_free_bytes,
     };
+    if (f->lent) {
+        struct wf_lent_owner owner;
+        wf_lent_owner(f->lent, peer->number, &owner);
+        out->held_bytes = owner.bytes;
+        out->due_bytes = owner.due_bytes;
+        out->limit_bytes = owner.limit_bytes;
+    }
     memcpy(out->name, peer->name, sizeof out->name);
     memcpy(out->address, peer->address, sizeof out->address);
     if (link)
@@ -90,6 +97,17 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
         return;
     f->shown_ns = now_ns;
     f->figures.standing = f->standing;
+    f->figures.draining = atomic_load_explicit(&f->draining, memory_order_relaxed);
+    if (f->lent) {
+        struct wf_lent_stats lent;
+        wf_lent_stats(f->lent, &lent);
+        f->figures.lent_bytes = lent.bytes;
+        f->figures.lent_used_bytes = lent.used_bytes;
+        f->figures.lent_blocks = lent.blocks;
+        f->figures.lent_puts = lent.puts;
+        f->figures.lent_refused = lent.refused;
+        f->figures.lent_evicted = lent.evicted;
+    }
     f->figures.lag_us_p50 = wf_hist_quantile(&f->lag_us, .5);
     f->figures.lag_us_p99 = wf_hist_quantile(&f->lag_us, .99);
     f->net_ops->stats(f->net, &f->figures.net);

@@ -9,6 +9,7 @@
  *     fetch.c    blocks from others
  *     serve.c    blocks for others
  *     put.c      blocks in others' memory, and theirs in what is lent here (lent.h)
+ *     orders.c   what operators say, and chains that are handed over
  *     figures.c  for people
  *     route.c    where a request should run; it has nothing of the thread's
  */
@@ -182,6 +183,9 @@ struct wf_fabric {
     bool cancels;                               /* some fetch was cancelled */
     bool room_again;
     uint64_t lenders_bytes, lenders_free_bytes;
+    struct wf_order *orders, **orders_end; /* of operators and of hand-overs */
+    uint32_t order_count;
+    _Atomic bool draining; /* any thread reads it */
     bool figures_wanted;
     struct wf_fabric_figures shown_figures;
     struct wf_fabric_peer *shown; /* [WF_FABRIC_PEERS_MAX] */
@@ -235,6 +239,8 @@ bool wf_stream_again(struct wf_link *link, uint32_t bytes);
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer);
 /* It has this block, as it said otherwise than by its stream. */
 void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer, const uint8_t key[32]);
+/* A word of another node's about one block.  False: it is no such word. */
+bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *event);
 /* On the fabric's thread: tell this of what it lends. */
 void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event);
 /* Go on forgetting, where that takes time. */
@@ -271,6 +277,11 @@ uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
 bool wf_put_is(const struct wf_fabric *f, const void *token);
 void wf_put_progress(void *token, uint64_t bytes);
 void wf_put_arrived(struct wf_fabric *f, void *token, enum weft_status status);
+
+/* orders.c */
+void wf_orders_run(struct wf_fabric *f);
+void wf_orders_end(struct wf_fabric *f);
+bool wf_offer_heard(struct wf_link *link, const void *header, uint32_t bytes);
 
 /* figures.c */
 void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns);

@@ -48,6 +48,7 @@ struct wf_lent {
     struct wf_arena arena;
     bool arena_made, table_made;
     struct owner owners[WF_LENT_OWNERS_MAX];
+    uint64_t cap;                      /* of used_bytes */
     uint32_t owners_here, owners_used; /* used: numbers below it were ever seen */
     struct wf_lent_stats stats;
 };
@@ -150,7 +151,7 @@ static void evict(struct wf_lent *l, struct entry *e)
 
 static uint64_t due_of(const struct wf_lent *l, const struct owner *o)
 {
-    uint64_t due = o->here ? l->options.bytes / (l->owners_here ? l->owners_here : 1) : 0;
+    uint64_t due = o->here ? l->cap / (l->owners_here ? l->owners_here : 1) : 0;
     return o->limit && o->limit < due ? o->limit : due;
 }
 
@@ -203,6 +204,41 @@ void wf_lent_limit(struct wf_lent *l, uint32_t owner, uint64_t bytes)
         evict(l, e);
 }
 
+/* Of who has most, whoever it is. */
+static struct entry *victim_of_host(struct wf_lent *l)
+{
+    struct owner *most = NULL;
+    for (uint32_t i = 0; i < l->owners_used; i++)
+        if ((!most || l->owners[i].bytes > most->bytes) && oldest_of(l, &l->owners[i]))
+            most = &l->owners[i];
+    return most ? oldest_of(l, most) : NULL;
+}
+
+static void punch(void *context, uint64_t first, uint64_t count)
+{
+    struct wf_lent *l = context;
+    (void)madvise(l->memory + first * l->granule, count * l->granule, MADV_DONTNEED);
+}
+
+void wf_lent_resize(struct wf_lent *l, uint64_t bytes)
+{
+    struct entry *e;
+    uint32_t first;
+    uint64_t cap = bytes < l->options.bytes ? bytes : l->options.bytes;
+    if (cap > l->cap) { /* what was given back is taken again */
+        uint32_t missing = (uint32_t)((cap - l->cap) / l->granule), got = 1;
+        for (; missing && got; missing -= got)
+            got = wf_arena_back(&l->arena, 1, missing, &first);
+        l->cap = cap;
+        return;
+    }
+    uint64_t less = (l->cap - cap) / l->granule;
+    l->cap = cap;
+    while (l->stats.used_bytes > cap && (e = victim_of_host(l)))
+        evict(l, e);
+    (void)wf_arena_trim(&l->arena, less, punch, l);
+}
+
 void wf_lent_owner(const struct wf_lent *l, uint32_t owner, struct wf_lent_owner *out)
 {
     const struct owner *o = &l->owners[owner];
@@ -232,7 +268,8 @@ static uint32_t slot_take(struct wf_lent *l, uint32_t owner, uint64_t bytes)
     if (o->limit && o->bytes + granules * l->granule > o->limit)
         return WF_SLOT_NONE;
     for (uint32_t i = 0; i < GIVES_MAX; i++) {
-        uint32_t slot = wf_arena_alloc(&l->arena, granules);
+        bool room = l->stats.used_bytes + granules * l->granule <= l->cap;
+        uint32_t slot = room ? wf_arena_alloc(&l->arena, granules) : WF_SLOT_NONE;
         struct entry *gives = slot == WF_SLOT_NONE ? victim(l, owner) : NULL;
         if (!gives)
             return slot;
@@ -358,7 +395,7 @@ bool wf_lent_each(const struct wf_lent *l, uint32_t domain, uint64_t *cursor, ui
 void wf_lent_stats(const struct wf_lent *l, struct wf_lent_stats *out)
 {
     *out = l->stats;
-    out->bytes = l->options.bytes;
+    out->bytes = l->cap;
 }
 
 /* ------------------------------------------------------------------------------- create, destroy */
@@ -394,6 +431,7 @@ enum weft_status wf_lent_create(const struct wf_lent_options *options, struct wf
     if (!l)
         return WEFT_E_NO_MEMORY;
     l->options = *options;
+    l->cap = options->bytes;
     for (uint32_t i = 0; i < WF_LENT_OWNERS_MAX; i++)
         l->owners[i].newest = l->owners[i].oldest = WF_LENT_NONE;
     enum weft_status status = memory_make(l);

@@ -53,6 +53,9 @@ void wf_lent_destroy(struct wf_lent *lent);
 
 /* Owner `owner` (a number below WF_LENT_OWNERS_MAX) is here, or has gone. */
 void wf_lent_owner_here(struct wf_lent *lent, uint32_t owner, bool here);
+/* Lend so much from now on, up to options.bytes; what is beyond goes, what was used longest ago of
+ * who has most, and its memory is the host's again. */
+void wf_lent_resize(struct wf_lent *lent, uint64_t bytes);
 /* Never more than that for it; 0: whatever it is due. */
 void wf_lent_limit(struct wf_lent *lent, uint32_t owner, uint64_t bytes);
 void wf_lent_owner(const struct wf_lent *lent, uint32_t owner, struct wf_lent_owner *out);

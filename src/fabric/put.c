@@ -292,8 +292,9 @@ static bool put_right(const struct wf_link *link, const struct wf_fabric_put *pu
 
 static bool may_keep(const struct wf_fabric *f, const struct wf_link *link)
 {
-    return f->lent && f->standing.state == WF_STANDING_MEMBER &&
-           f->standing.until_ns > wf_fabric_now(f) && wf_peer_believed(f, link->peer);
+    return f->lent && !atomic_load_explicit(&f->draining, memory_order_relaxed) &&
+           f->standing.state == WF_STANDING_MEMBER && f->standing.until_ns > wf_fabric_now(f) &&
+           wf_peer_believed(f, link->peer);
 }
 
 /* One that was not used yet costs no memory, so those that were go first.  NULL: there is none. */

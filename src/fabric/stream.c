@@ -160,7 +160,7 @@ static void fill_from_log(struct wf_fabric *f, struct batch *batch, uint64_t now
         const struct wf_logged *logged = &f->log[link->told_to++ % WF_LOG_MAX];
         if (link->theirs_of[logged->event.domain] == UINT32_MAX)
             continue;
-        uint64_t age_us = (now_ns - logged->at_ns) / 1000;
+        uint64_t age_us = now_ns > logged->at_ns ? (now_ns - logged->at_ns) / 1000 : 0;
         if (age_us > batch->m.events.age_us)
             batch->m.events.age_us = age_us;
         batch_add(batch, &logged->event);
@@ -350,6 +350,22 @@ static void lag(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t age_us)
     peer->lag_us = peer->lag_us ? (7 * peer->lag_us + us) / 8 : us;
 }
 
+bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *told)
+{
+    struct wf_fabric *f = link->fabric;
+    struct wf_fabric_event event = *told;
+    if (event.domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[event.domain] == UINT32_MAX ||
+        (event.kind != WF_FABRIC_HERE && event.kind != WF_FABRIC_GONE) || event.bytes == 0)
+        return false;
+    event.domain = (uint8_t)link->ours_of[event.domain];
+    bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event)
+                                              : gone(f, link->peer, &event);
+    f->figures.heard++;
+    f->figures.refused_news += !taken;
+    f->behind |= !taken;
+    return true;
+}
+
 bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
@@ -369,20 +385,9 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
         link->missed = true;
         return true;
     }
-    for (uint32_t i = 0; i < events->count; i++) {
-        struct wf_fabric_event event = events->events[i];
-        if (event.domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[event.domain] == UINT32_MAX ||
-            (event.kind != WF_FABRIC_HERE && event.kind != WF_FABRIC_GONE) || event.bytes == 0)
+    for (uint32_t i = 0; i < events->count; i++)
+        if (!wf_stream_take(link, &events->events[i]))
             return false;
-        event.domain = (uint8_t)link->ours_of[event.domain];
-        bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event)
-                                                  : gone(f, link->peer, &event);
-        f->figures.heard++;
-        if (!taken) {
-            f->figures.refused_news++;
-            f->behind = true;
-        }
-    }
     if (events->age_us || events->count)
         lag(f, link->peer, events->age_us);
     link->complete |= (events->flags & WF_FABRIC_COMPLETE) != 0;

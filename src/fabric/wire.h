@@ -170,6 +170,16 @@ struct wf_fabric_ping { /* and PONG, which repeats it and says of itself */
     uint32_t flags;
 };
 static_assert(sizeof(struct wf_fabric_ping) == 56, "wire format");
+/* A chain, or a part of it, that the other side should have soon: as many events, each HERE, whose
+ * parents come first.  With LAST the last of them is its end. */
+enum wf_fabric_offer_flags { WF_FABRIC_LAST = 1 };
+struct wf_fabric_offer {
+    struct wf_fabric_head head;
+    uint32_t count, flags;
+    struct wf_fabric_event events[];
+};
+static_assert(sizeof(struct wf_fabric_offer) == 16, "wire format");
+
 enum wf_fabric_ping_flags { WF_FABRIC_DRAINING = 1 };
 
 #endif

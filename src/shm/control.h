@@ -50,7 +50,8 @@ enum wf_op {
     WF_OP_ARCHIVE = 19,
     WF_OP_FENCE = 20,
     WF_OP_DESCRIBE = 21,
-    WF_OP_COUNT = 22,
+    WF_OP_FABRIC = 22,
+    WF_OP_COUNT = 23,
 };
 
 struct wf_message {
@@ -291,6 +292,21 @@ struct wf_describe {
     uint8_t body[];
 };
 static_assert(sizeof(struct wf_describe) % 4 == 0, "tokens are read where they lie");
+
+/* What is said of the fabric; answered with nothing. */
+enum wf_fabric_say {
+    WF_SAY_HAND_OVER = 1, /* the chain that ends in `tip` goes to node `name`: any client */
+    WF_SAY_ALLOT = 2,     /* and these are for the node's own user */
+    WF_SAY_LEND = 3,
+    WF_SAY_DRAIN = 4, /* bytes 0: not any more */
+};
+struct wf_fabric_say_message {
+    struct wf_message message;
+    uint32_t what, reserved;
+    uint64_t bytes;
+    char name[WF_NAME_BYTES]; /* zero-terminated */
+    uint8_t tip[32];
+};
 
 /* A client found that a block's bytes do not match its checksum. */
 struct wf_corrupt {

@@ -54,6 +54,7 @@ static const uint16_t fixed[WF_OP_COUNT] = {
     [WF_OP_ARCHIVE] = sizeof(struct wf_archive),
     [WF_OP_FENCE] = sizeof(struct wf_fence),
     [WF_OP_DESCRIBE] = sizeof(struct wf_describe),
+    [WF_OP_FABRIC] = sizeof(struct wf_fabric_say_message),
 };
 
 /* The node, a good client of it, and what the node had before the test. */

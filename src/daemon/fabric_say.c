@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is said of the fabric to a node: by operators, by clients that hand a chain over, and by the
+ * other node that does.
+ *
+ * A chain that is handed over to this node is wanted before the directory knows of all of its
+ * blocks, since what is told of them comes through the tier `peers`: it is kept for a moment, until
+ * its end is known, and then brought up like any that is prefetched.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/below.h"
+#include "daemon/fabric.h"
+#include "daemon/telemetry.h"
+#include "fabric/fabric.h"
+#include "sys/clock.h"
+
+#define WANTED_MAX 256u
+#define WANTED_NS 2000000000u /* until a chain that was handed over is known here, or is not */
+
+struct wanted {
+    uint8_t tip[32];
+    uint32_t domain;
+    uint64_t since_ns;
+    char from[WF_MEMBER_NAME_MAX + 1];
+};
+
+struct wf_wanted_chains {
+    pthread_mutex_t lock;
+    struct wanted chains[WANTED_MAX];
+    uint32_t count;
+};
+
+struct wf_wanted_chains *wf_wanted_create(void)
+{
+    struct wf_wanted_chains *wanted = wf_calloc(1, sizeof *wanted, "chains that are handed over");
+    if (wanted)
+        pthread_mutex_init(&wanted->lock, NULL);
+    return wanted;
+}
+
+void wf_wanted_destroy(struct wf_wanted_chains *wanted)
+{
+    if (wanted)
+        pthread_mutex_destroy(&wanted->lock);
+    free(wanted);
+}
+
+/* On the fabric's thread.  Beyond WANTED_MAX they are fetched when somebody asks for them. */
+void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain, const uint8_t tip[32])
+{
+    struct wf_wanted_chains *w = wf_wanted_of(cluster);
+    pthread_mutex_lock(&w->lock);
+    if (w->count < WANTED_MAX) {
+        struct wanted *chain = &w->chains[w->count++];
+        *chain = (struct wanted){.domain = domain, .since_ns = wf_now_ns()};
+        memcpy(chain->tip, tip, 32);
+        memcpy(chain->from, from, strnlen(from, WF_MEMBER_NAME_MAX));
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* True: there is nothing more to do for it. */
+static bool fetch(struct wf_node *node, const struct wanted *chain, uint64_t now_ns)
+{
+    struct wf_domain *domain = &node->domains[chain->domain];
+    struct wf_fetched fetched;
+    if (wf_store_find(&domain->store, chain->tip) != WF_SLOT_NONE)
+        return true;
+    if (wf_below_find(domain, chain->tip) == WF_DIRECTORY_NONE)
+        return now_ns - chain->since_ns > WANTED_NS;
+    wf_prefetch_chain(domain, chain->tip, 0, "handed over", &fetched);
+    wf_telemetry_event(node, domain, "handed_over",
+                       "%s handed over a chain: %u blocks of it are on their way, %u were here",
+                       chain->from, fetched.begun, fetched.blocks - fetched.begun);
+    return true;
+}
+
+void wf_node_fabric_tick(struct wf_node *node)
+{
+    if (!node->fabric)
+        return;
+    struct wf_wanted_chains *w = wf_wanted_of(node->cluster);
+    uint64_t now_ns = wf_now_ns();
+    pthread_mutex_lock(&w->lock);
+    for (uint32_t i = 0; i < w->count;) {
+        if (fetch(node, &w->chains[i], now_ns))
+            w->chains[i] = w->chains[--w->count];
+        else
+            i++;
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* --------------------------------------------------------------------------------------- said */
+
+static enum weft_status hand_over(struct wf_domain *domain, const char *name, const uint8_t tip[32])
+{
+    static struct wf_fabric_event events[WF_FABRIC_OFFER_MAX];
+    const struct wf_store *store = &domain->store;
+    uint32_t slot = wf_store_find(store, tip), first = WF_FABRIC_OFFER_MAX;
+    if (slot == WF_SLOT_NONE)
+        return wf_fail(WEFT_E_NOT_FOUND, "the chain's end is not in this node's DRAM; prefetch it "
+                                         "first, or hand over what is there");
+    while (slot != WF_SLOT_NONE && first > 0) {
+        if (!wf_node_fabric_event(domain, slot, &events[first - 1]))
+            return wf_fail(WEFT_E_INVALID, "a block of the chain is not bit for bit what was put, "
+                                           "and such blocks do not leave their node");
+        first--;
+        slot = atomic_load_explicit(&store->index.desc[slot].parent, memory_order_relaxed);
+    }
+    if (slot != WF_SLOT_NONE)
+        return wf_fail(WEFT_E_LIMIT, "the chain has more than %u blocks", WF_FABRIC_OFFER_MAX);
+    return wf_fabric_offer(domain->node->fabric, name, &events[first], WF_FABRIC_OFFER_MAX - first);
+}
+
+static enum weft_status operator_says(struct wf_node *node,
+                                      const struct wf_fabric_say_message *request)
+{
+    switch ((enum wf_fabric_say)request->what) {
+    case WF_SAY_ALLOT: return wf_fabric_allot(node->fabric, request->name, request->bytes);
+    case WF_SAY_LEND: return wf_fabric_lend(node->fabric, request->bytes);
+    case WF_SAY_DRAIN:
+        wf_fabric_drain(node->fabric, request->bytes != 0);
+        wf_telemetry_event(node, NULL, "fabric", "this node %s",
+                           request->bytes ? "drains: nothing is put here or routed here any more"
+                                          : "drains no more");
+        return WEFT_OK;
+    case WF_SAY_HAND_OVER: break;
+    }
+    return wf_fail(WEFT_E_INVALID, "%u is nothing that can be said of the fabric", request->what);
+}
+
+void wf_handle_fabric(struct wf_client *client, const struct wf_fabric_say_message *request)
+{
+    struct wf_node *node = client->node;
+    bool owner = client->peer.uid == 0 || client->peer.uid == node->owner_uid;
+    enum weft_status status;
+    if (!node->fabric)
+        status = wf_fail(WEFT_E_INVALID,
+                         "this node is alone; weftd --join says to which cluster it belongs");
+    else if (memchr(request->name, 0, sizeof request->name) == NULL)
+        status = wf_fail(WEFT_E_PROTOCOL, "a node's name does not end");
+    else if (request->what == WF_SAY_HAND_OVER)
+        status = hand_over(client->domain, request->name, request->tip);
+    else if (!owner)
+        status = wf_fail(WEFT_E_DENIED, "only the node's own user may say that of the fabric");
+    else
+        status = operator_says(node, request);
+    if (status == WEFT_OK)
+        wf_answer(client, &request->message, WEFT_OK, sizeof(struct wf_message), NULL, 0);
+    else
+        wf_answer_failure(client, &request->message, status);
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What operators say of this node, and chains that go from one node to another.
+ *
+ * Other threads leave an order, and the fabric's thread carries it out.  A chain is handed over by
+ * its blocks' events, parents first, on the link that tells of blocks anyway, and the word which of
+ * them is its end: the other side knows where they are then, before its own stream would have said
+ * so, and fetches them like any others.  So a chain that is being computed is handed over as it
+ * grows, block by block, each fetched while the next is made.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "fabric/inner.h"
+#include "sys/memory.h"
+
+#define ORDERS_MAX 1024u
+#define OFFER_EVENTS 400u /* in a message */
+
+enum order_kind { ALLOT, LEND, OFFER };
+
+struct wf_order {
+    struct wf_order *next;
+    enum order_kind kind;
+    char name[WF_MEMBER_NAME_MAX + 1];
+    uint64_t bytes;
+    uint32_t count, said; /* OFFER: of events, and how many the other was told */
+    struct wf_fabric_event events[];
+};
+
+/* ---------------------------------------------------------------------------------- any thread */
+
+static bool is_known(struct wf_fabric *f, const char *name)
+{
+    bool known = false;
+    pthread_mutex_lock(&f->lock);
+    for (uint32_t i = 0; i < f->shown_count && !known; i++)
+        known = strcmp(f->shown[i].name, name) == 0;
+    pthread_mutex_unlock(&f->lock);
+    return known;
+}
+
+static enum weft_status leave(struct wf_fabric *f, enum order_kind kind, const char *name,
+                              uint64_t bytes, const struct wf_fabric_event *events, uint32_t count)
+{
+    if (name[0] && !is_known(f, name))
+        return wf_fail(WEFT_E_NOT_FOUND, "no node is called '%.63s'; weft fabric lists them", name);
+    struct wf_order *order = wf_calloc(1, sizeof *order + count * sizeof *events, "an order");
+    if (!order)
+        return WEFT_E_NO_MEMORY;
+    order->kind = kind;
+    order->bytes = bytes;
+    order->count = count;
+    memcpy(order->name, name, strnlen(name, WF_MEMBER_NAME_MAX));
+    if (count)
+        memcpy(order->events, events, count * sizeof *events);
+    pthread_mutex_lock(&f->lock);
+    bool room = f->order_count < ORDERS_MAX;
+    if (room) {
+        *f->orders_end = order;
+        f->orders_end = &order->next;
+        f->order_count++;
+    }
+    pthread_mutex_unlock(&f->lock);
+    if (!room) {
+        free(order);
+        return wf_fail(WEFT_E_BUSY, "%u chains are on their way to other nodes; try again",
+                       ORDERS_MAX);
+    }
+    wf_fabric_wake(f);
+    return WEFT_OK;
+}
+
+enum weft_status wf_fabric_offer(struct wf_fabric *f, const char *name,
+                                 const struct wf_fabric_event *blocks, uint32_t count)
+{
+    if (count == 0 || count > WF_FABRIC_OFFER_MAX)
+        return wf_fail(WEFT_E_INVALID, "a chain of %u blocks cannot be handed over; 1 to %u can",
+                       count, WF_FABRIC_OFFER_MAX);
+    return leave(f, OFFER, name, 0, blocks, count);
+}
+
+enum weft_status wf_fabric_allot(struct wf_fabric *f, const char *name, uint64_t bytes)
+{
+    if (!f->lent)
+        return wf_fail(WEFT_E_INVALID, "this node lends no memory; set fabric.lend");
+    return leave(f, ALLOT, name, bytes, NULL, 0);
+}
+
+enum weft_status wf_fabric_lend(struct wf_fabric *f, uint64_t bytes)
+{
+    if (!f->lent)
+        return wf_fail(WEFT_E_INVALID, "this node lends no memory; set fabric.lend, which is also "
+                                       "the most that can be lent until its next start");
+    if (bytes > f->options.lend_bytes)
+        return wf_fail(WEFT_E_INVALID, "%llu bytes are more than fabric.lend, which is %llu",
+                       (unsigned long long)bytes, (unsigned long long)f->options.lend_bytes);
+    return leave(f, LEND, "", bytes, NULL, 0);
+}
+
+void wf_fabric_drain(struct wf_fabric *f, bool on)
+{
+    atomic_store_explicit(&f->draining, on, memory_order_relaxed);
+}
+
+/* --------------------------------------------------------------------------------- carried out */
+
+static struct wf_peer_node *peer_find(struct wf_fabric *f, const char *name)
+{
+    for (uint32_t i = 0; i < f->peer_count; i++)
+        if (f->peers[i].used && strcmp(f->peers[i].name, name) == 0)
+            return &f->peers[i];
+    return NULL;
+}
+
+/* True: nothing is left to be done. */
+static bool offer(struct wf_fabric *f, struct wf_order *order)
+{
+    static _Thread_local union {
+        struct wf_fabric_offer offer;
+        uint8_t
+            bytes[sizeof(struct wf_fabric_offer) + OFFER_EVENTS * sizeof(struct wf_fabric_event)];
+    } m;
+    const struct wf_peer_node *peer = peer_find(f, order->name);
+    while (peer && peer->link && order->said < order->count) {
+        struct wf_link *link = peer->link;
+        uint32_t count = order->count - order->said;
+        if (!wf_link_can_say(link))
+            return false;
+        count = count < OFFER_EVENTS ? count : OFFER_EVENTS;
+        m.offer =
+            (struct wf_fabric_offer){.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_OFFER},
+                                     .count = count,
+                                     .flags = order->said + count == order->count ? WF_FABRIC_LAST
+                                                                                  : 0};
+        memcpy(m.offer.events, order->events + order->said, count * sizeof order->events[0]);
+        uint32_t bytes = (uint32_t)(sizeof m.offer + count * sizeof order->events[0]);
+        if (link->theirs_of[order->events[0].domain] == UINT32_MAX)
+            return true; /* it does not have that domain */
+        if (!wf_link_say(link, &m, bytes))
+            return false;
+        order->said += count;
+        f->figures.offers += m.offer.flags != 0;
+    }
+    return true;
+}
+
+static bool carry_out(struct wf_fabric *f, struct wf_order *order)
+{
+    const struct wf_peer_node *peer;
+    switch (order->kind) {
+    case ALLOT:
+        peer = peer_find(f, order->name);
+        if (peer)
+            wf_lent_limit(f->lent, peer->number, order->bytes);
+        return true;
+    case LEND: wf_lent_resize(f->lent, order->bytes); return true;
+    case OFFER: return offer(f, order);
+    }
+    return true;
+}
+
+void wf_orders_run(struct wf_fabric *f)
+{
+    for (;;) {
+        pthread_mutex_lock(&f->lock);
+        struct wf_order *order = f->orders;
+        pthread_mutex_unlock(&f->lock);
+        if (!order || !carry_out(f, order))
+            return;
+        pthread_mutex_lock(&f->lock);
+        f->orders = order->next;
+        if (!f->orders)
+            f->orders_end = &f->orders;
+        f->order_count--;
+        pthread_mutex_unlock(&f->lock);
+        free(order);
+    }
+}
+
+void wf_orders_end(struct wf_fabric *f)
+{
+    while (f->orders) {
+        struct wf_order *order = f->orders;
+        f->orders = order->next;
+        free(order);
+    }
+}
+
+bool wf_offer_heard(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_offer *told = header;
+    if (link->state != WF_LINK_JOINED || bytes < sizeof *told || told->count == 0 ||
+        told->count > WF_FABRIC_EVENTS_MAX ||
+        bytes != sizeof *told + told->count * sizeof told->events[0])
+        return false;
+    if (!wf_peer_believed(f, link->peer))
+        return true;
+    for (uint32_t i = 0; i < told->count; i++)
+        if (told->events[i].kind != WF_FABRIC_HERE || !wf_stream_take(link, &told->events[i]))
+            return false;
+    const struct wf_fabric_event *last = &told->events[told->count - 1];
+    if (!(told->flags & WF_FABRIC_LAST) || !f->options.host.offered)
+        return true;
+    f->figures.offered++;
+    f->options.host.offered(f->options.host.context, link->peer->name, link->ours_of[last->domain],
+                            last->key);
+    return true;
+}
