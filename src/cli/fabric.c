@@ -6,11 +6,35 @@
 
 #include "cli/commands.h"
 
+static bool off;
+static uint64_t blocks = 1;
+
+static const struct cli_word words[] = {
+    {"show", "who is there, how far, and what they have; also when no word is given"},
+    {"hand-over", "have another node fetch a chain from this one: hand-over NODE --key NAME"},
+    {"allot", "the most that a node may have of what this one lends: allot NODE SIZE"},
+    {"lend", "lend so much from now on, up to fabric.lend: lend SIZE"},
+    {"drain", "take no blocks and no requests of others any more"},
+    {NULL},
+};
+
+static const struct cli_option options[] = {
+    {"blocks", CLI_NUMBER, "N", &blocks, "hand-over: blocks of the chain, with --key (1)"},
+    {"off", CLI_FLAG, NULL, &off, "drain: take them again"},
+    {NULL},
+};
+
 static const char *const examples[] = {
     "who is there, and how far away",
     "weft fabric",
     "how long until others know what is here",
     "weft fabric --json | jq .self.lag_us_p99",
+    "what a prefill made here is wanted on another node",
+    "weft fabric hand-over decode-3 --key prompt-4f2a --block-bytes 2MiB --blocks 40",
+    "no more than 2 TB of what this box lends for host-7",
+    "weft fabric allot host-7 2TB",
+    "this host will be taken down",
+    "weft fabric drain",
     NULL,
 };
 
@@ -61,14 +85,10 @@ static void nodes_print(const json_t *nodes)
             printf("%s: %s\n", text_of(from, "name"), text_of(from, "why"));
 }
 
-static int run(struct cli *cli)
+static int show(struct cli *cli)
 {
-    if (cli->word_count)
-        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[0]);
-    int code = wf_cli_connect(cli);
     json_t *answer;
-    if (code == CLI_OK)
-        code = wf_cli_query(cli, "fabric", 0, 0, &answer);
+    int code = wf_cli_query(cli, "fabric", 0, 0, &answer);
     if (code != CLI_OK)
         return code;
     const json_t *self = json_object_get(answer, "self"), *nodes = json_object_get(answer, "nodes");
@@ -89,10 +109,116 @@ static int run(struct cli *cli)
     return CLI_OK;
 }
 
+static int done(struct cli *cli, enum weft_status status, const char *what, const char *sentence)
+{
+    if (status != WEFT_OK)
+        return wf_cli_fail_status(cli, status, what);
+    if (cli->json) {
+        json_t *answer = json_object();
+        wf_cli_json_set(answer, "done", json_string(sentence));
+        wf_cli_json_print(answer);
+    } else {
+        printf("%s\n", sentence);
+    }
+    return CLI_OK;
+}
+
+static int hand_over(struct cli *cli)
+{
+    struct cli_chain chain = {0};
+    char sentence[256];
+    if (cli->word_count != 2)
+        return wf_cli_fail(cli, CLI_USAGE, "say to whom: weft fabric hand-over NODE --key NAME");
+    int code = wf_cli_chain_open(cli, blocks, &chain);
+    if (code == CLI_OK)
+        code = wf_cli_chain_look(cli, &chain);
+    if (code == CLI_OK && !chain.present)
+        code = wf_cli_fail(cli, CLI_MISS, "no block of that chain is here");
+    if (code == CLI_OK) {
+        enum weft_status status = weft_hand_over(cli->weft, &chain.keys[chain.present - 1],
+                                                 cli->words[1]);
+        snprintf(sentence, sizeof sentence, "%.63s was told of %zu block%s", cli->words[1],
+                 chain.present, wf_cli_s(chain.present));
+        code = done(cli, status, "the chain is not handed over", sentence);
+    }
+    wf_cli_chain_close(&chain);
+    return code;
+}
+
+static int size_read(struct cli *cli, const char *text, uint64_t *out)
+{
+    if (text && weft_size_parse(text, out) == WEFT_OK)
+        return CLI_OK;
+    return wf_cli_fail(cli, CLI_USAGE, "'%.40s' is no size; write it like 512MB or 2TB",
+                       text ? text : "");
+}
+
+static int allot(struct cli *cli)
+{
+    uint64_t bytes;
+    char sentence[256];
+    if (cli->word_count != 3)
+        return wf_cli_fail(cli, CLI_USAGE, "say whom and how much: weft fabric allot NODE SIZE");
+    int code = size_read(cli, cli->words[2], &bytes);
+    if (code == CLI_OK)
+        code = wf_cli_connect(cli);
+    if (code != CLI_OK)
+        return code;
+    snprintf(sentence, sizeof sentence, "%.63s may have %.40s of what this node lends",
+             cli->words[1], bytes ? cli->words[2] : "its part");
+    return done(cli, weft_fabric_allot(cli->weft, cli->words[1], bytes), "it is not allotted",
+                sentence);
+}
+
+static int lend(struct cli *cli)
+{
+    uint64_t bytes;
+    char sentence[256];
+    if (cli->word_count != 2)
+        return wf_cli_fail(cli, CLI_USAGE, "say how much: weft fabric lend SIZE");
+    int code = size_read(cli, cli->words[1], &bytes);
+    if (code == CLI_OK)
+        code = wf_cli_connect(cli);
+    if (code != CLI_OK)
+        return code;
+    snprintf(sentence, sizeof sentence, "this node lends %.40s from now on", cli->words[1]);
+    return done(cli, weft_fabric_lend(cli->weft, bytes), "it is not lent", sentence);
+}
+
+static int drain(struct cli *cli)
+{
+    int code = cli->word_count == 1
+                   ? wf_cli_connect(cli)
+                   : wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
+    if (code != CLI_OK)
+        return code;
+    return done(cli, weft_fabric_drain(cli->weft, !off), "it is not drained",
+                off ? "this node takes blocks and requests of others again"
+                    : "this node takes no blocks and no requests of others any more");
+}
+
+static int run(struct cli *cli)
+{
+    static int (*const runs[])(struct cli *) = {show, hand_over, allot, lend, drain};
+    if (cli->word_count == 0) {
+        int code = wf_cli_connect(cli);
+        return code == CLI_OK ? show(cli) : code;
+    }
+    int which = wf_cli_choose(cli);
+    if (which < 0)
+        return CLI_USAGE;
+    if (which > 0)
+        return runs[which](cli);
+    if (cli->word_count > 1)
+        return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
+    int code = wf_cli_connect(cli);
+    return code == CLI_OK ? show(cli) : code;
+}
+
 const struct cli_command wf_cmd_fabric = {
     .name = "fabric",
     .summary = "the other nodes: who is there, how far, and what they have",
-    .synopsis = "",
+    .synopsis = "[show|hand-over NODE|allot NODE SIZE|lend SIZE|drain]",
     .about =
         "A node is ok when there is a link to it, it is a member of the cluster, and it has told "
         "all that it has; telling, before it has told all; no member, when its lease is over or it "
@@ -101,7 +227,15 @@ const struct cli_command wf_cmd_fabric = {
         "blocks counts copies that it told of and that have not gone, of domains that both nodes "
         "have: those with the same name in one cluster, or with the same secret.  lag_us is how "
         "long it took of late from a change there until it was known here, and read_gbps, in 10^9 "
-        "bits a second, what reads from it reached while there were some.",
+        "bits a second, what reads from it reached while there were some.\n\n"
+        "What a node lends (fabric.lend) is due to the others in equal parts; one that has more "
+        "gives it back when another wants its own.  allot sets the most that one may have, and 0 "
+        "lets it have its part again.  A node that drains keeps what it has and serves it, and "
+        "stops in order when it is told to (SIGTERM), with what only it had written to tiers and "
+        "to the memory of others as far as there is time (drain).",
+    .words = words,
+    .options = options,
+    .groups = {wf_cli_key_group, wf_cli_format_group},
     .examples = examples,
     .run = run,
 };

@@ -53,6 +53,7 @@ struct wf_node_fabric {
     char listen[WF_PATH_MAX];
     struct wf_fabric_peer *peers; /* for QUERY */
     struct wf_wanted_chains *wanted;
+    _Atomic uint64_t pool_bytes, free_bytes; /* as of the last tick, for others */
 };
 
 /* ------------------------------------------------------------------ what the fabric sees of a domain */
@@ -184,7 +185,23 @@ static bool news(void *context, const struct wf_fabric_event *block)
     return wf_peers_news(nf->node->peers, block);
 }
 
+static void say(void *context, struct wf_fabric_ping *out)
+{
+    struct wf_node_fabric *nf = context;
+    out->pool_bytes = atomic_load_explicit(&nf->pool_bytes, memory_order_relaxed);
+    out->free_bytes = atomic_load_explicit(&nf->free_bytes, memory_order_relaxed);
+}
+
 /* -------------------------------------------------------------------------------- what is told */
+
+void wf_node_fabric_sum(struct wf_node *node)
+{
+    uint64_t unused = node->budget_free;
+    for (uint32_t i = 0; i < node->domain_count; i++)
+        unused += node->domains[i].store.arena.backed.granules * WF_GRANULE;
+    atomic_store_explicit(&node->cluster->pool_bytes, node->pool_bytes, memory_order_relaxed);
+    atomic_store_explicit(&node->cluster->free_bytes, unused, memory_order_relaxed);
+}
 
 void wf_node_fabric_here(struct wf_domain *domain, uint32_t slot)
 {
@@ -360,7 +377,8 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
                  .let_go = let_go,
                  .each = each,
                  .news = news,
-                 .offered = wf_node_fabric_offered},
+                 .offered = wf_node_fabric_offered,
+                 .say = say},
         .domains = domains,
         .domain_count = node->domain_count,
         .replica_copies = config->fabric_replica_bytes / COPY_BYTES,

@@ -35,6 +35,8 @@ void wf_node_fabric_destroy(struct wf_node *node);
 void wf_node_fabric_here(struct wf_domain *domain, uint32_t slot);
 void wf_node_fabric_gone(struct wf_domain *domain, const uint8_t key[32]);
 
+/* What others are told of this node's memory. */
+void wf_node_fabric_sum(struct wf_node *node);
 /* Chains that were handed over to this node are fetched. */
 void wf_node_fabric_tick(struct wf_node *node);
 void wf_handle_fabric(struct wf_client *client, const struct wf_fabric_say_message *request);
