@@ -68,8 +68,3 @@ char *wf_size_format(uint64_t bytes, char *buffer, size_t capacity)
     snprintf(buffer, capacity, whole ? "%.0f %s" : "%.1f %s", value, names[unit]);
     return buffer;
 }
-
-enum weft_status weft_size_parse(const char *text, uint64_t *out_bytes)
-{
-    return wf_size_parse(text, out_bytes);
-}

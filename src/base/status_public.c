@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the public header promises of status codes.  A file of its own, so that a program which uses
- * libweft.so and also keeps sentences of its own (status.c) does not stand in the library's way.
+ * What the public header promises of status codes, and what leaves a sentence without a node.  A
+ * file of its own, so that a program which uses libweft.so and also keeps sentences of its own
+ * (status.c) does not stand in the library's way.
  */
+#include "base/size.h"
 #include "base/status.h"
 
 const char *weft_last_error(void)
 {
     return wf_last_error();
+}
+
+enum weft_status weft_size_parse(const char *text, uint64_t *out_bytes)
+{
+    return wf_size_parse(text, out_bytes);
 }
 
 const char *weft_status_name(enum weft_status status)
