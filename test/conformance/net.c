@@ -503,6 +503,9 @@ static void test_reentry(void **state)
     }
 }
 
+#define TESTS_MAX 2048
+#define TESTS_OF_ONE_MAX 64
+
 #define TEST(name)  \
     {               \
 #name, name \
@@ -525,10 +528,11 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-    static struct CMUnitTest all[512];
-    static char names[512][80];
+    static struct CMUnitTest all[TESTS_MAX];
+    static char names[TESTS_MAX][80];
     size_t count = 0;
     for (uint32_t i = 0; i < backend_count; i++) {
+        assert_true(count + TESTS_OF_ONE_MAX <= TESTS_MAX);
         for (size_t k = 0; k < sizeof tests / sizeof tests[0]; k++, count++) {
             snprintf(names[count], sizeof names[count], "%s: %s", backends[i].name,
                      tests[k].name + strlen("test_"));
