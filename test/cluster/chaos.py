@@ -4,7 +4,7 @@
 
 Nodes on hosts of a test bed (bed.py), a real etcd, a client (client.c) at each node that puts and reads chains whose
 every byte follows from their keys, and a schedule of faults that the seed alone makes (--list prints it): nodes
-killed, stopped, ended; the network parted, cut in one direction, late, lossy, slow, doubling, reordering, damaging;
+killed, stopped, ended, drained; the network parted, cut in one direction, late, lossy, slow, doubling, reordering, damaging;
 etcd killed, stopped, cut off; clients killed.  At the end all faults are taken back, every node is killed once more
 and every archive that a client was told of is read from the node that has it, alone.
 
@@ -34,6 +34,7 @@ Fault = collections.namedtuple("Fault", "at seconds what on")  # from `at` on, f
 
 # What happens: weight, seconds from and to, what it takes while it lasts ("node", or a word of its own).
 KINDS = {"kill": (5, 0, 4, "node"), "stop": (4, 0.5, 8, "node"), "end": (2, 0, 3, "node"),
+         "drain": (2, 1, 6, "node"),
          "part": (3, 1, 10, "cut"), "one-way": (3, 1, 10, "cut"), "alone": (2, 1, 10, "cut"),
          "loss": (3, 2, 15, "loss"), "delay": (3, 2, 15, "delay"), "reorder": (2, 2, 15, "reorder"),
          "duplicate": (2, 2, 15, "duplicate"), "rate": (2, 2, 15, "rate"), "corrupt": (3, 2, 15, "corrupt"),
@@ -45,7 +46,7 @@ def random_fault(dice, at, what, hosts):
     one, other = dice.sample(hosts, 2)
     link = dice.choice([f"{one}<>{other}", f"{one}>{other}", f"{one}<>*", "*<>*"])
     group = sorted(dice.sample(hosts, len(hosts) // 2)) + dice.choice([[], ["etcd"]])
-    on = {"kill": one, "stop": one, "end": one, "client-kill": one, "part": group, "one-way": f"{one}>{other}",
+    on = {"kill": one, "stop": one, "end": one, "drain": one, "client-kill": one, "part": group, "one-way": f"{one}>{other}",
           "alone": f"{one}<>*", "loss": [link, f"{dice.choice([1, 5, 20])}%"],
           "delay": [link, f"{dice.choice([1, 10, 50])}ms", f"{dice.choice([0, 1, 20])}ms"],
           "reorder": [link, f"{dice.choice([1, 10])}%", f"{dice.choice([1, 5])}ms"],
@@ -185,6 +186,8 @@ class Chaos:
             node.kill() if what == "kill" else node.process.tell(signal.SIGTERM)
         elif what == "stop":
             node.pause()
+        elif what == "drain":
+            node.run("fabric", "drain")
         elif KINDS[what][3] == "cut":
             self.bed.wire(*(f"cut {link}" for link in self.cuts(fault)))
         elif what in ("etcd-kill", "etcd-stop"):
@@ -207,6 +210,8 @@ class Chaos:
             self.down.discard(on)
         elif what == "stop":
             node.resume()
+        elif what == "drain":
+            node.run("fabric", "drain", "--off")
         elif KINDS[what][3] == "cut":
             self.bed.wire(*(f"heal {link}" for link in self.cuts(fault)))
         elif what in ("etcd-kill", "etcd-stop"):

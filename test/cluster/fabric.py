@@ -15,6 +15,7 @@ from harness import a_bed, blob, check, slow, until
 BLOCK, BLOCKS = 256 << 10, 16
 SIZE = ["--block-bytes", str(BLOCK)]
 LEASE_MS, DEAD_MS = 3000, 5000
+STATES = ("ok", "telling", "draining")  # of those that are believed
 BOUND = 20  # seconds that a read may take whatever happens: a client's timeout and some tries
 
 
@@ -42,7 +43,7 @@ def seen(node):
     """{name: what the node says} of those that it believes, itself among them while it is a member."""
     said = node.answer("fabric")
     mine = [said["self"]] if said["self"]["standing"] in ("member", "doubtful") else []
-    return {each["name"]: each for each in mine + [one for one in said["nodes"] if one["state"] in ("ok", "telling")]}
+    return {each["name"]: each for each in mine + [one for one in said["nodes"] if one["state"] in STATES]}
 
 
 def whole(bed, hosts, seconds=30):
@@ -163,6 +164,34 @@ def what_is_encrypted_cannot_be_read_or_changed_on_the_way():
         whole(bed, "ab")
         path = put(a, "k3", 3)
         reads(b, "k3", path)
+    return None
+
+
+@slow
+def what_a_node_hands_over_or_drains_outlives_it():
+    if why := needed("fabric.lend"):
+        return why
+    with a_bed("abm", etcd=True) as bed:
+        bed.start("m", fabric__lend="128MB", **fabric_settings(bed, "m", "test"))
+        for host in "ab":
+            bed.start(host, pool="32MB", **fabric_settings(bed, host, "test"))
+        whole(bed, "abm")
+        a, b = bed.nodes["a"], bed.nodes["b"]
+        if "drain" not in a.weft("fabric", "--help").stdout.decode():
+            return "this weft knows no drain"
+        handed, left = put(a, "handed", 1), put(a, "left", 2)
+        a.weft("fabric", "hand-over", "b", "--key", "handed", *SIZE, "--blocks", str(BLOCKS))
+        comes(b, "left")
+        a.weft("fabric", "drain")
+        until("b sees that a drains", lambda: seen(b)["a"]["state"] == "draining")
+        reads(b, "handed", handed)
+        a.weft("fabric", "drain", "--off")
+        until("b sees that it does not any more", lambda: seen(b)["a"]["state"] == "ok")
+        a.weft("fabric", "drain")
+        a.stop()
+        until("b sees that a left", lambda: "a" not in seen(b))
+        check(read(b, "handed", handed), "what was handed over went with its node")
+        reads(b, "left", left)  # from the memory that m lends
     return None
 
 
