@@ -238,11 +238,10 @@ static bool side_begin(struct side *side, const char *listen, bool fill)
         .streams = job->streams,
         .events = {side, on_up, on_down, on_begun, on_progress, on_arrived},
     };
-    side->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    side->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (side->memory == MAP_FAILED || job->ops->create(&options, &side->net) != WEFT_OK)
         return false;
-    madvise(side->memory, bytes, MADV_HUGEPAGE);
+    madvise(side->memory, bytes, MADV_HUGEPAGE); /* as a pool has them */
     job->ops->memory(side->net, side->memory, bytes);
     for (uint64_t i = 0; i < bytes / 8; i++)
         ((uint64_t *)(void *)side->memory)[i] = (i + 1) * 0x9e3779b97f4a7c15u ^ fill;

@@ -50,7 +50,7 @@
 #define TCP_ZERO_COPY_BYTES (64u << 10) /* of payload in a batch, for it to be worth a try */
 #define TCP_STRIPE_BYTES (256u << 10)   /* a chunk, where there are several streams */
 #define TCP_INLINE_BYTES (64u << 10)    /* with several streams: larger payloads are striped */
-#define TCP_SLICE_BYTES (256u << 10)    /* what is received at once of a payload, and told of */
+#define TCP_SLICE_BYTES (128u << 10)    /* what is received at once of a payload, and told of */
 #define TCP_STAGE_BYTES (TCP_FRAME_BYTES + WF_NET_HEADER_MAX + 65536u)
 #define TCP_READ_AHEAD_MIN 4096u
 #define TCP_READ_AHEAD_MAX 65536u
