@@ -13,7 +13,7 @@
 #define KINDS                                                                                 \
     "evict|remove|full|corrupt|client_gone|lend|reclaim|demote|promote|move|let_go|missing|"  \
     "load_failed|late|prefetch|archive|archive_removed|archive_waits|archive_lost|tier_open|" \
-    "tier_state|tier_failed|tier_lost|host_fenced|codec|gateway"
+    "tier_state|tier_failed|tier_lost|host_fenced|codec|gateway|fabric|handed_over"
 
 static bool follow, all;
 static uint64_t limit = 50;

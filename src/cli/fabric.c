@@ -218,7 +218,7 @@ static int run(struct cli *cli)
 const struct cli_command wf_cmd_fabric = {
     .name = "fabric",
     .summary = "the other nodes: who is there, how far, and what they have",
-    .synopsis = "[show|hand-over NODE|allot NODE SIZE|lend SIZE|drain]",
+    .synopsis = "show|hand-over NODE|allot NODE SIZE|lend SIZE|drain",
     .about =
         "A node is ok when there is a link to it, it is a member of the cluster, and it has told "
         "all that it has; telling, before it has told all; no member, when its lease is over or it "
