@@ -356,6 +356,94 @@ WEFT_CHECKED WEFT_API enum weft_status weft_remove_keys(struct weft_format *f,
                                                         const struct weft_key *keys, size_t count,
                                                         enum weft_status *out_statuses);
 
+/* ------------------------------------------------------------------------------------- routing */
+
+#define WEFT_NODE_NAME_MAX 63         /* bytes of a node's name */
+#define WEFT_ROUTE_CANDIDATES_MAX 256 /* in one question */
+#define WEFT_ROUTE_WHY_MAX 192
+
+/* A node that a request may run on, and how its engine is. */
+struct weft_candidate {
+    const char *node;            /* its name, as `weft fabric` lists it */
+    int loaded;                  /* the rest says how it is; 0: what was said of it last counts */
+    double age_s;                /* so old is what it says; 0: now */
+    double queued_tokens;        /* prefill that waits, and what is left of what runs */
+    double tokens_s;             /* prefill; 0: not known */
+    uint32_t running, batch_max; /* decodes, and how many there may be; batch_max 0: no limit */
+    double decode_s;             /* a request's decoding takes so long as a rule */
+    int closed;                  /* it takes nothing new */
+};
+
+enum weft_route_flags {
+    WEFT_ROUTE_ASK = 1, /* only asked: the request is not sent there, and nothing is remembered */
+    WEFT_ROUTE_WHY = 2, /* a sentence for every candidate that it finds room for, not for the
+                           chosen one alone */
+};
+
+/* All is borrowed for the call. */
+struct weft_route_question {
+    const struct weft_key *keys; /* of the prompt's full blocks, a chain; NULL with count 0 */
+    size_t count;
+    double tokens;        /* of the prompt; 0: those of the full blocks */
+    double output_tokens; /* expected; 0: not known */
+    const struct weft_candidate *candidates;
+    size_t candidate_count; /* 0: every node that is there */
+    uint64_t id;            /* of the request: decides between equals */
+    uint32_t flags;
+};
+
+enum weft_route_action {
+    WEFT_ROUTE_LOCAL = 0,     /* it runs on what the node has */
+    WEFT_ROUTE_FETCH = 1,     /* and on what that fetches from another */
+    WEFT_ROUTE_RECOMPUTE = 2, /* all is computed */
+    WEFT_ROUTE_CLOSED = 3,    /* the node serves nothing */
+};
+
+/* "local", "fetch", "recompute", "closed"; a static string, also for values that are none. */
+WEFT_API const char *weft_route_action_name(enum weft_route_action action);
+
+/* What is expected of one candidate.  Times are seconds, and INFINITY where it serves nothing. */
+struct weft_route_term {
+    char node[WEFT_NODE_NAME_MAX + 1];
+    enum weft_route_action action;
+    char source[WEFT_NODE_NAME_MAX + 1]; /* WEFT_ROUTE_FETCH: from there; else "" */
+    uint32_t held_blocks;                /* that it has itself, from the first on */
+    uint32_t load_blocks;                /* that are not computed, from the first on; */
+    uint32_t fetch_blocks;               /* of these, from the source */
+    double hit_tokens;                   /* that are not computed */
+    double queue_s;    /* behind others, for prefill and for a place in the batch */
+    double transfer_s; /* of what is loaded, from arrival, if nothing else were done */
+    double compute_s;  /* prefill of the rest */
+    double ttft_s;     /* until the first token: the three, as far as they do not overlap */
+    double score_s;    /* least is chosen: ttft_s, and what its compute takes from others */
+    char why[WEFT_ROUTE_WHY_MAX]; /* a sentence without a full stop; "": see WEFT_ROUTE_WHY */
+};
+
+struct weft_routed {
+    struct weft_route_term term; /* of the chosen one */
+    size_t candidates;           /* that there are */
+    size_t chosen;               /* which of them it is; SIZE_MAX: nobody serves */
+    uint32_t stride;             /* every so many-th key was sent; 1: all of them */
+    uint32_t took_us;            /* of the node */
+};
+
+/* Where a request should run: on the node with the least modelled time to its first token, of
+ * queue, transfer and prefill, so that neither affinity makes a hot spot of one node nor balance
+ * computes what lies elsewhere.  One exchange with this machine's node, which answers in
+ * microseconds from what it knows of the others; no other is asked.
+ *
+ * The request is taken to go there, with WEFT_ROUTE_ASK it is not: until a later word of that
+ * node's load its queue is that much longer for who asks next in this domain, and the chain's
+ * blocks are expected there.
+ *
+ * out_terms (may be NULL) gets up to terms_max of the candidates, in the order in which they were
+ * given; `out` all but those.  Of a chain of more than 1024 blocks every second, fourth, … key is
+ * sent, and counts are in steps of that.  WEFT_MISS: no candidate serves.  WEFT_E_LIMIT: more than
+ * WEFT_ROUTE_CANDIDATES_MAX.  WEFT_E_INVALID: a number that is none, or a name too long. */
+WEFT_CHECKED WEFT_API enum weft_status
+weft_route(struct weft_format *f, const struct weft_route_question *question,
+           struct weft_routed *out, struct weft_route_term *out_terms, size_t terms_max);
+
 /* ------------------------------------------------------------------------- what keys stand for */
 
 #define WEFT_ENGINE_HASH_MAX 64

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "daemon/below.h"
+#include "daemon/route.h"
 #include "daemon/telemetry.h"
 #include "fabric/peers.h"
 #include "sys/clock.h"
@@ -190,6 +191,13 @@ static void say(void *context, struct wf_fabric_ping *out)
     struct wf_node_fabric *nf = context;
     out->pool_bytes = atomic_load_explicit(&nf->pool_bytes, memory_order_relaxed);
     out->free_bytes = atomic_load_explicit(&nf->free_bytes, memory_order_relaxed);
+}
+
+static void own(void *context, uint32_t domain, const uint8_t (*keys)[32], uint32_t count,
+                struct wf_routes_own *out)
+{
+    struct wf_node_fabric *nf = context;
+    wf_node_own(nf->node, domain, keys, count, out);
 }
 
 /* -------------------------------------------------------------------------------- what is told */
@@ -378,7 +386,8 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
                  .each = each,
                  .news = news,
                  .offered = wf_node_fabric_offered,
-                 .say = say},
+                 .say = say,
+                 .own = own},
         .domains = domains,
         .domain_count = node->domain_count,
         .replica_copies = config->fabric_replica_bytes / COPY_BYTES,

@@ -67,6 +67,7 @@ static const char *const op_names[WF_OP_COUNT] = {
     [WF_OP_FENCE] = "fence",
     [WF_OP_DESCRIBE] = "describe",
     [WF_OP_FABRIC] = "fabric",
+    [WF_OP_ROUTE] = "route",
 };
 
 /* `pooled`: it happens to blocks, so it happens in a pool. */

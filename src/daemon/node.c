@@ -3,6 +3,7 @@
  * Domains and the memory budget.
  */
 #include "daemon/node.h"
+#include "daemon/route.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -522,6 +523,7 @@ void wf_node_destroy(struct wf_node *node)
     node->device_lives_on |= !wf_below_destroy(node->below);
     node->below = NULL;
     wf_node_fabric_destroy(node);
+    wf_node_routes_destroy(node);
     wf_telemetry_destroy(node);
     if (node->device_lives_on)
         return;

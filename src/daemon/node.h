@@ -189,6 +189,7 @@ struct wf_profiles;
 struct wf_node_fabric;
 struct wf_fabric;
 struct wf_peers;
+struct wf_node_routes;
 
 struct wf_node {
     struct wf_config config;
@@ -225,7 +226,8 @@ struct wf_node {
     struct wf_node_fabric *cluster; /* fabric.h; NULL: this node is alone */
     struct wf_fabric *fabric;       /* its fabric, once it runs */
     struct wf_peers *peers;
-    struct wf_below *below; /* NULL: no tiers */
+    struct wf_node_routes *routes; /* route.h; NULL: nobody asked yet */
+    struct wf_below *below;        /* NULL: no tiers */
     struct wf_profiles *profiles;
     uint32_t scrubs;      /* blocks of DRAM that are being checked, and held meanwhile */
     bool device_lives_on; /* it may write to the pools: they stay mapped until the process ends */

@@ -51,7 +51,8 @@ enum wf_op {
     WF_OP_FENCE = 20,
     WF_OP_DESCRIBE = 21,
     WF_OP_FABRIC = 22,
-    WF_OP_COUNT = 23,
+    WF_OP_ROUTE = 23,
+    WF_OP_COUNT = 24,
 };
 
 struct wf_message {
@@ -306,6 +307,65 @@ struct wf_fabric_say_message {
     uint64_t bytes;
     char name[WF_NAME_BYTES]; /* zero-terminated */
     uint8_t tip[32];
+};
+
+/* ------------------------------------------------------------------------------------ routing
+ *
+ * Where a request should run: fabric/route.h has the model, weft.h the fields.
+ *
+ *     ROUTE    │ fixed part │ candidates × 112 │ keys × 32 │
+ *     answer   │ fixed part │ terms × 176      │ sentences │
+ */
+#define WF_ROUTING_CANDIDATES_MAX 256u
+#define WF_ROUTING_KEYS_MAX 1024u
+
+enum wf_routing_flags {
+    WF_ROUTING_ASK = 1, /* the request is not sent */
+    WF_ROUTING_WHY = 2, /* a sentence for each, as many as find room */
+};
+enum wf_routing_candidate_flags { WF_ROUTING_LOADED = 1, WF_ROUTING_CLOSED = 2 };
+
+struct wf_routing_candidate {
+    char node[WF_NAME_BYTES]; /* zero-terminated */
+    double queued_tokens, tokens_s, decode_s, age_s;
+    uint32_t running, batch_max, flags, reserved;
+};
+static_assert(sizeof(struct wf_routing_candidate) == 112, "wire format");
+
+/* keys[i] names block (i + 1) · stride - 1. */
+struct wf_routing {
+    struct wf_message message;
+    uint32_t format, count, stride, candidates;
+    uint32_t flags, reserved;
+    uint64_t id;
+    double tokens, output_tokens;
+    uint8_t body[];
+};
+static_assert(sizeof(struct wf_routing) % 8 == 0, "candidates are read where they lie");
+static_assert(sizeof(struct wf_routing) +
+                      WF_ROUTING_CANDIDATES_MAX * sizeof(struct wf_routing_candidate) +
+                      WF_ROUTING_KEYS_MAX * 32u <=
+                  WF_MESSAGE_MAX,
+              "all of it fits into one message");
+
+struct wf_routing_term {
+    char node[WF_NAME_BYTES];
+    uint32_t action; /* enum weft_route_action */
+    uint32_t source; /* FETCH: a term's number */
+    uint32_t load_blocks, fetch_blocks, near_blocks, held_blocks;
+    uint32_t text_at, text_bytes; /* its sentence, of the text */
+    double hit_tokens, queue_s, slot_s, latency_s, data_s, fetch_s, prefill_s, done_s, ttft_s,
+        score_s;
+};
+static_assert(sizeof(struct wf_routing_term) == 176, "wire format");
+
+struct wf_routing_answer {
+    struct wf_message message;
+    uint32_t candidates, others; /* terms: others are sources alone */
+    uint32_t chosen;             /* UINT32_MAX: nobody serves */
+    uint32_t text_bytes;
+    uint64_t took_ns;
+    struct wf_routing_term terms[]; /* the text behind them */
 };
 
 /* A client found that a block's bytes do not match its checksum. */

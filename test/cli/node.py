@@ -51,6 +51,26 @@ def a_miss_leaves_the_file_as_it_was():
 
 
 @case
+def a_request_runs_on_the_only_node():
+    path, size = blob("routed", 6 * 4096), ["--key", "routed", "--block-bytes", "4096", "--blocks", "8"]
+    weft("put", "--key", "routed", "--block-bytes", "4096", path)
+    said = answer("route", *size)
+    golden("route", said)
+    check((said["action"], said["load_blocks"], said["held_blocks"]) == ("local", 6, 6), said)
+    name = said["node"]
+    # What it is said to have before it is waited for; a request that is sent waits for nobody, and is waited for.
+    busy = answer("route", *size, "--candidate", f"{name}=90000:3:9000")
+    check(busy["queue_ms"] > 9000, busy)
+    queued = [answer("route", *size, "--sent", "--candidate", f"{name}=0:0:0.001")["queue_ms"] for _ in range(2)]
+    check(queued[0] == 0 and answer("route", *size)["queue_ms"] > 0, queued)
+    gone = answer("route", *size, "--candidate", "nobody", expect=1)
+    check(gone["node"] is None and "no node of that name" in gone["candidates"][0]["why"], gone)
+    for wrong in ("x=", "=1", "x=1:", "x=-1", "x=1:2:3:4", "x=nan", "y" * 64):
+        weft("route", *size, "--candidate", wrong, expect=2)
+    weft("rm", "--key", "routed", "--block-bytes", "4096")
+
+
+@case
 def chains_are_put_matched_and_dropped():
     path, copy = blob("chain", 40 * 4096), os.path.join(FOLDER, "chain.copy")
     size = ["--block-bytes", "4096"]

@@ -55,6 +55,7 @@ static const uint16_t fixed[WF_OP_COUNT] = {
     [WF_OP_FENCE] = sizeof(struct wf_fence),
     [WF_OP_DESCRIBE] = sizeof(struct wf_describe),
     [WF_OP_FABRIC] = sizeof(struct wf_fabric_say_message),
+    [WF_OP_ROUTE] = sizeof(struct wf_routing),
 };
 
 /* The node, a good client of it, and what the node had before the test. */
