@@ -123,10 +123,10 @@ static bool holder_begin(struct bench_net_bed *bed, int number)
 
 static bool ip(int space, const char *words)
 {
-    char line[160], *arguments[16] = {(char *)"ip"};
+    char line[160], *arguments[16] = {(char *)"ip"}, *rest = line, *word;
     int count = 1;
     snprintf(line, sizeof line, "%s", words);
-    for (char *word = strtok(line, " "); word && count < 15; word = strtok(NULL, " "))
+    while ((word = strsep(&rest, " ")) && count < 15)
         arguments[count++] = word;
     return wf_bench_net_exec(space, arguments, NULL, 0) == 0;
 }

@@ -20,7 +20,7 @@
 static double parse(char *text)
 {
     double mib = NAN;
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+    for (char *line; (line = strsep(&text, "\n"));) {
         double figure[8];
         int count = 0;
         char *at = strncmp(line, "Final:", 6) ? line : line + 6, *end;

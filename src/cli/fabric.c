@@ -227,7 +227,7 @@ const struct cli_command wf_cmd_fabric = {
         "blocks counts copies that it told of and that have not gone, of domains that both nodes "
         "have: those with the same name in one cluster, or with the same secret.  lag_us is how "
         "long it took of late from a change there until it was known here, and read_gbps, in 10^9 "
-        "bits a second, what reads from it reached while there were some.\n\n"
+        "bytes a second, what reads from it reached while there were some.\n\n"
         "What a node lends (fabric.lend) is due to the others in equal parts; one that has more "
         "gives it back when another wants its own.  allot sets the most that one may have, and 0 "
         "lets it have its part again.  A node that drains keeps what it has and serves it, and "

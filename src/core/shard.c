@@ -144,7 +144,7 @@ void wf_shards_moved(const struct wf_shards *before, const struct wf_shards *aft
     }
 }
 
-/* ------------------------------------------------------------------------------ which of the two */
+/* ----------------------------------------------------------------------------- which of the two */
 
 static uint64_t part_of(double all, const struct wf_shard_need *need)
 {

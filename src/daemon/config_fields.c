@@ -141,8 +141,8 @@ const struct wf_field wf_config_fields[] = {
      "it they prove who they are, and blocks cross in the clear, with checksums."},
     {"fabric.certificate", WF_VALUE_PATH, AT(fabric_certificate),
      TEXT(struct wf_config, fabric_certificate), NULL, NULL,
-     "This node's certificate (PEM), whose common name is fabric.name: TLS 1.3, in both directions, "
-     "instead of the secret. With fabric.key and fabric.ca."},
+     "This node's certificate (PEM), whose common name is fabric.name: TLS 1.3, in both "
+     "directions, instead of the secret. With fabric.key and fabric.ca."},
     {"fabric.key", WF_VALUE_PATH, AT(fabric_key), TEXT(struct wf_config, fabric_key), NULL, NULL,
      "The key of fabric.certificate (PEM)."},
     {"fabric.ca", WF_VALUE_PATH, AT(fabric_ca), TEXT(struct wf_config, fabric_ca), NULL, NULL,

@@ -57,7 +57,7 @@ struct wf_node_fabric {
     _Atomic uint64_t pool_bytes, free_bytes; /* as of the last tick, for others */
 };
 
-/* ------------------------------------------------------------------ what the fabric sees of a domain */
+/* ------------------------------------------------------------- what the fabric sees of a domain */
 
 static bool reader_connect(struct reader *reader)
 {

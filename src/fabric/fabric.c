@@ -143,7 +143,7 @@ static void setting_changed(void *fabric, const char *name, const char *value, u
     (void)fabric, (void)name, (void)value, (void)revision;
 }
 
-/* ------------------------------------------------------------------------------- create, destroy */
+/* ------------------------------------------------------------------------------ create, destroy */
 
 static enum weft_status memory_make(struct wf_fabric *f)
 {

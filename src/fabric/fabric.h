@@ -214,7 +214,7 @@ struct wf_fabric_peer {
     uint64_t blocks;         /* told of, and not gone */
     uint64_t rtt_us, lag_us; /* fading means; lag: of what it tells */
     uint64_t read_bytes, reads, read_misses, read_corrupt;
-    double read_gbps; /* of reads from it, while they are under way; 10^9 bits a second */
+    double read_gbps; /* of reads from it, while they are under way; 10^9 bytes a second */
     uint64_t served_bytes, serves;
     uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes; /* as it said last */
 };

@@ -69,7 +69,7 @@ static uint64_t range_bytes(const struct wf_fabric_fetch *fetch)
     return (to < fetch->bytes ? to : fetch->bytes) - from;
 }
 
-/* ------------------------------------------------------------------------------------- the places */
+/* ----------------------------------------------------------------------------------- the places */
 
 static uint32_t place_of(const struct wf_fabric_fetch *fetch)
 {
@@ -317,7 +317,7 @@ void wf_fetch_arrived(void *fabric, struct wf_net_link *net, void *token, enum w
     go_on(f, fetch, status == WEFT_OK ? WEFT_E_CORRUPT : WEFT_E_TIMEOUT);
 }
 
-/* ------------------------------------------------------------------------------------ as time goes */
+/* --------------------------------------------------------------------------------- as time goes */
 
 static void impatience(struct wf_fabric *f, uint64_t now_ns)
 {

@@ -37,7 +37,7 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         .reads = peer->reads,
         .read_misses = peer->read_misses,
         .read_corrupt = peer->read_corrupt,
-        .read_gbps = peer->read_ns ? (double)peer->read_bytes * 8 / (double)peer->read_ns : 0,
+        .read_gbps = peer->read_ns ? (double)peer->read_bytes / (double)peer->read_ns : 0,
         .served_bytes = peer->served_bytes,
         .serves = peer->serves,
         .pool_bytes = peer->said.pool_bytes,

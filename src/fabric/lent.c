@@ -398,7 +398,7 @@ void wf_lent_stats(const struct wf_lent *l, struct wf_lent_stats *out)
     out->bytes = l->cap;
 }
 
-/* ------------------------------------------------------------------------------- create, destroy */
+/* ------------------------------------------------------------------------------ create, destroy */
 
 static enum weft_status memory_make(struct wf_lent *l)
 {

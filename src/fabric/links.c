@@ -316,7 +316,7 @@ void wf_links_say_again(struct wf_fabric *f)
     }
 }
 
-/* ------------------------------------------------------------------------- who is on the other side */
+/* --------------------------------------------------------------------- who is on the other side */
 
 static void proof_make(const struct wf_fabric_domain *domain, const uint8_t from[32],
                        const uint8_t to[32], uint8_t out[32])
@@ -448,7 +448,7 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
     return true;
 }
 
-/* ------------------------------------------------------------------------------------ as time goes */
+/* --------------------------------------------------------------------------------- as time goes */
 
 static void dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_ns)
 {

@@ -53,7 +53,7 @@ static struct tier *of(const struct wf_tier *tier)
     return (struct tier *)(uintptr_t)tier;
 }
 
-/* ------------------------------------------------------------------------------------ the crossing */
+/* --------------------------------------------------------------------------------- the crossing */
 
 enum weft_status wf_peers_create(const uint8_t (*tags)[32], uint32_t domain_count,
                                  uint32_t (*part_bytes)(uint64_t block_bytes),
@@ -323,7 +323,7 @@ static void tier_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     *out = of(tier)->stats;
 }
 
-/* --------------------------------------------------------------------------------- open and close */
+/* ------------------------------------------------------------------------------- open and close */
 
 static void ring_is(struct tier *t, int event)
 {

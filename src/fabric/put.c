@@ -396,7 +396,7 @@ bool wf_put_drop(struct wf_link *link, const void *header, uint32_t bytes)
     return true;
 }
 
-/* ----------------------------------------------------------------------------------- as time goes */
+/* --------------------------------------------------------------------------------- as time goes */
 
 static void drops_say(struct wf_fabric *f)
 {

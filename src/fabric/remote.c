@@ -98,7 +98,7 @@ static void block_of(const struct tier *t, const struct item *item, struct wf_ti
     wf_peers_tag(t->peers, item->domain, out->format);
 }
 
-/* -------------------------------------------------------------------------------------- requests */
+/* ------------------------------------------------------------------------------------- requests */
 
 static void finish(struct op *op, enum weft_status status, uint64_t bytes)
 {

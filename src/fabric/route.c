@@ -109,7 +109,7 @@ static void seats_refresh(struct wf_routes *r, struct wf_fabric *f)
                             ? 0
                             : peer->domain_mask;
         seat->latency_s = (double)peer->rtt_us * 1e-6;
-        seat->bytes_s = peer->read_gbps * 1e9 / 8 > LEAST_BYTES_S ? peer->read_gbps * 1e9 / 8 : 0;
+        seat->bytes_s = peer->read_gbps * 1e9 > LEAST_BYTES_S ? peer->read_gbps * 1e9 : 0;
         r->there[r->there_count++] = (uint16_t)peer->number;
         seat_index(r, (uint16_t)peer->number);
     }
@@ -165,7 +165,7 @@ static enum weft_status route_of(struct wf_routes *r, uint32_t domain, struct wf
     return WEFT_OK;
 }
 
-/* ------------------------------------------------------------------------------------- a question */
+/* ----------------------------------------------------------------------------------- a question */
 
 static enum weft_status check(const struct wf_routes_question *q)
 {
@@ -297,7 +297,7 @@ static void own_look(struct wf_routes *r, const struct wf_routes_question *q,
     }
 }
 
-/* ------------------------------------------------------------------------------------- the links */
+/* ------------------------------------------------------------------------------------ the links */
 
 /* Both ways the same, and between two others as between each of them and this node: that is all
  * that is measured here. */
@@ -324,7 +324,7 @@ static struct wf_route_way way(void *context, uint32_t from, uint32_t to)
     return out;
 }
 
-/* -------------------------------------------------------------------------------------- an answer */
+/* ------------------------------------------------------------------------------------ an answer */
 
 /* From groups of blocks to blocks. */
 static void term_copy(const struct wf_routes *r, uint32_t i, uint32_t stride,
@@ -408,7 +408,7 @@ enum weft_status wf_fabric_route(struct wf_fabric *f, const struct wf_routes_que
     return status;
 }
 
-/* ---------------------------------------------------------------------------------------- in words */
+/* ------------------------------------------------------------------------------------- in words */
 
 int wf_routes_say(const struct wf_routes_answer *answer, uint32_t index, char *out, size_t size)
 {

@@ -97,7 +97,7 @@ enum weft_status wf_net_address_parse(const char *text, struct wf_net_address *o
                        "'%s' is no address of a net; write tcp:ADDRESS:PORT, unix:PATH or "
                        "ucx:ADDRESS:PORT",
                        text);
-    strcpy(address.name, text + scheme_bytes + 1);
+    snprintf(address.name, sizeof address.name, "%s", text + scheme_bytes + 1);
     enum weft_status status = WEFT_OK;
     if (address.scheme == WF_NET_SCHEME_UNIX)
         status = unix_parse(text, &address);

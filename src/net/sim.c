@@ -128,7 +128,7 @@ enum weft_status wf_sim_host_get(struct wf_net_sim_world *world, const char *nam
     return WEFT_OK;
 }
 
-/* ------------------------------------------------------------------------- who wants to be polled */
+/* ----------------------------------------------------------------------- who wants to be polled */
 
 static void list(struct wf_net *net)
 {

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -267,7 +268,7 @@ static enum weft_status net_connect(struct wf_net *of, const char *text, void *u
     link->user = user;
     link->connector = link->named = true;
     link->address = address;
-    strcpy(link->peer, text);
+    snprintf(link->peer, sizeof link->peer, "%s", text);
     status = wf_tcp_link_connect(link);
     if (status != WEFT_OK)
         wf_tcp_link_end(link, status, NULL);

@@ -188,8 +188,8 @@ enum weft_status wf_tcp_link_decide(struct tcp_stream *stream)
         return status;
     }
     link->deadline_ms = stream->deadline_ms;
-    strcpy(link->peer, stream->peer);
-    strcpy(link->name, stream->name);
+    memcpy(link->peer, stream->peer, sizeof link->peer);
+    memcpy(link->name, stream->name, sizeof link->name);
     link->stream_count = wanted < net->options.streams ? wanted : net->options.streams;
     link->streams[0] = stream;
     stream->link = link;

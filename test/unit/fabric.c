@@ -140,7 +140,8 @@ static void node_begin(int i, const struct spec *spec)
     char registry[64] = "";
     for (int k = 0; k < NODES; k++)
         if (k != i)
-            sprintf(registry + strlen(registry), "%s%s", registry[0] ? "," : "", names[k]);
+            snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
+                     registry[0] ? "," : "", names[k]);
     struct wf_fabric_domain domain = {.secret_bytes = 32};
     memcpy(domain.secret, spec && spec->secret ? spec->secret : secret, 32);
     const struct wf_fabric_options options = {

@@ -109,7 +109,8 @@ static void node_begin(int i, const char *secret)
     char registry[16 * NODES_MAX] = "";
     for (int k = 0; k < node_count; k++)
         if (k != i)
-            sprintf(registry + strlen(registry), "%s%s", registry[0] ? "," : "", nodes[k].address);
+            snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
+                     registry[0] ? "," : "", nodes[k].address);
     struct wf_fabric_domain domain = {.secret_bytes = 32};
     snprintf((char *)domain.secret, sizeof domain.secret, "%s", secret);
     const struct wf_fabric_options options = {
@@ -412,7 +413,7 @@ static void too_much_is_refused(void **state)
     end();
 }
 
-/* ----------------------------------------------------------------------------------- measurement */
+/* ---------------------------------------------------------------------------------- measurement */
 
 static int compare(const void *a, const void *b)
 {
@@ -461,6 +462,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(too_much_is_refused),
     };
     if (argc == 4 && strcmp(argv[1], "--measure") == 0)
-        return measure(atoi(argv[2]), (uint32_t)atoi(argv[3]));
+        return measure((int)strtol(argv[2], NULL, 10), (uint32_t)strtoul(argv[3], NULL, 10));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,7 +81,7 @@ static bool carry(struct pair *pair, struct wf_net_hello *from, struct wf_net_he
     wf_net_hello_sent(from, count);
     *said = wf_net_hello_take(to, bytes, count);
     if (*said < 0)
-        strcpy(why, wf_last_error());
+        snprintf(why, WF_ERROR_MAX, "%s", wf_last_error());
     return true;
 }
 

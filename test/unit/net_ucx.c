@@ -21,6 +21,7 @@
 #include <cmocka.h>
 #include <signal.h>
 
+#include "base/random.h"
 #include "net/net.h"
 #include "sys/clock.h"
 
@@ -123,7 +124,7 @@ static void until(struct side *side, const uint32_t *counter, uint32_t target)
     assert_int_equal(*counter, target);
 }
 
-/* -------------------------------------------------------------------------------- another process */
+/* ------------------------------------------------------------------------------ another process */
 
 struct other {
     pid_t pid;
@@ -183,7 +184,7 @@ static void other_end(struct other *other)
     waitpid(other->pid, NULL, 0);
 }
 
-/* ------------------------------------------------------------------------------------- operations */
+/* ----------------------------------------------------------------------------------- operations */
 
 struct operation {
     struct side *side;
@@ -281,13 +282,13 @@ static void test_killed(void **state)
 {
     static struct operation operations[OPERATIONS];
     (void)state;
-    srand(seed);
+    uint64_t random = seed;
     for (uint32_t round = 0; round < 8; round++) {
         struct side side;
         struct other other;
         linked(&side, &other);
         operations_start(&side, operations);
-        for (int polls = rand() % 200; polls > 0 && side.downs == 0; polls--)
+        for (int polls = (int)wf_random_below(&random, 200); polls > 0 && side.downs == 0; polls--)
             ops->poll(side.net, 0);
         uint64_t began = wf_now_ms();
         other_end(&other);
@@ -394,11 +395,11 @@ static void test_withdrawn(void **state)
     static struct operation operations[OPERATIONS];
     struct pair pair;
     (void)state;
-    srand(seed);
+    uint64_t random = seed;
     for (uint32_t round = 0; round < 12; round++) {
         pair_open(&pair);
         operations_start(&pair.a, operations);
-        for (int polls = rand() % 60; polls > 0; polls--)
+        for (int polls = (int)wf_random_below(&random, 60); polls > 0; polls--)
             pair_poll(&pair);
         uint64_t began = wf_now_ms();
         ops->withdraw(pair.b.net, pair.a.handle);
