@@ -2,11 +2,14 @@
  *
  * weft bench cluster: a trace on several nodes with a part of the memory each.
  *
- * Three times the same requests, in the trace's order, and as much memory in all: on nodes that
- * know nothing of each other, on the same nodes as one fabric, and on one node that has it all.
- * Each request matches its chain on the node that it comes to, reads what is there, checking every
- * byte, and puts the rest.  Nodes are processes of this host, joined by Unix sockets: hit rates are
- * those of any network, times are not.
+ * The same requests again and again, in the trace's order, and as much memory in all: on nodes that
+ * know nothing of each other; on the same nodes as one fabric, to which requests come in turn, or
+ * are sent where weft_route() says; and on one node that has it all.  Nothing is computed here, so
+ * what an engine's load would be is modelled for the router, on the trace's clock: the tokens that
+ * were no hits, worked off at PREFILL_TOKENS_S.  Each request matches
+ * its chain on the node that it comes to, reads what is there, checking every byte, and puts the
+ * rest.  Nodes are processes of this host, joined by Unix sockets: hit rates are those of any
+ * network, times are not.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -23,18 +26,22 @@
 #define BLOCK_BYTES 4096u
 #define BLOCKS 24000u /* of memory in all, unless said */
 #define JOIN_S 20.0
+#define PREFILL_TOKENS_S 14000.0 /* of one engine */
 
-enum mode { ISOLATED = 0, FABRIC, ONE, MODES };
-static const char *const mode_names[MODES] = {"isolated", "fabric", "one_big_node"};
+enum mode { ISOLATED = 0, IN_TURN, FABRIC, ONE, MODES };
+static const char *const mode_names[MODES] = {"isolated", "fabric, in turn", "fabric",
+                                              "one_big_node"};
 
 struct seat { /* a node, and a client there */
     struct cli cli;
     struct cli_node node;
     struct weft_format *format;
+    double queued_tokens, queued_at_s; /* as modelled, at that time of the trace */
 };
 
 struct result {
     uint64_t requests, blocks, hits, remote, wrong, vanished;
+    uint64_t at[NODES_MAX], most; /* requests that ran on each; on which there were most */
     double seconds;
 };
 
@@ -93,7 +100,7 @@ static void settings_make(const struct cluster *c, enum mode mode, uint32_t numb
     out[n] = room[n], n++;
     snprintf(room[n], sizeof room[n], "pool.policy=%s", wf_bench_options.policy);
     out[n] = room[n], n++;
-    if (mode == FABRIC) {
+    if (mode == FABRIC || mode == IN_TURN) {
         char others[1600] = "";
         for (uint32_t i = 0; i < count; i++)
             if (i != number)
@@ -183,7 +190,8 @@ static int seats_open(struct cli *cli, struct cluster *c, enum mode mode, uint32
         code = seat_open(cli, c, &c->seats[c->count], mode, c->count, count, pool_bytes);
         c->count++;
     }
-    return code == CLI_OK && mode == FABRIC ? join_wait(cli, c) : code;
+    bool joined = mode == FABRIC || mode == IN_TURN;
+    return code == CLI_OK && joined ? join_wait(cli, c) : code;
 }
 
 /* ----------------------------------------------------------------------------------- a request */
@@ -250,21 +258,58 @@ static enum weft_status rest_write(struct cluster *c, struct seat *seat, size_t 
     return WEFT_OK;
 }
 
-/* Which node it comes to. */
-static uint32_t seat_choose(struct cluster *c, enum mode mode, uint64_t number)
+/* It computes until that time. */
+static void seat_work(struct seat *seat, double now_s)
 {
-    (void)mode;
-    return (uint32_t)(number % c->count);
+    double done = (now_s - seat->queued_at_s) * PREFILL_TOKENS_S;
+    seat->queued_tokens = done < seat->queued_tokens ? seat->queued_tokens - done : 0;
+    seat->queued_at_s = now_s;
+}
+
+/* Where the fabric says that it should run; the first node is asked. */
+static enum weft_status seat_route(struct cluster *c, const struct trace_request *request,
+                                   uint64_t number, uint32_t *out)
+{
+    struct weft_candidate candidates[NODES_MAX];
+    char names[NODES_MAX][8];
+    for (uint32_t i = 0; i < c->count; i++) {
+        snprintf(names[i], sizeof names[i], "n%u", i);
+        seat_work(&c->seats[i], request->timestamp_s);
+        candidates[i] = (struct weft_candidate){.node = names[i],
+                                                .loaded = 1,
+                                                .queued_tokens = c->seats[i].queued_tokens,
+                                                .tokens_s = PREFILL_TOKENS_S};
+    }
+    const struct weft_route_question question = {.keys = c->keys,
+                                                 .count = request->hash_count,
+                                                 .tokens = (double)request->input_length,
+                                                 .output_tokens = (double)request->output_length,
+                                                 .candidates = candidates,
+                                                 .candidate_count = c->count,
+                                                 .id = number};
+    struct weft_routed routed;
+    double began_s = wf_cli_now_s();
+    enum weft_status status = weft_route(c->seats[0].format, &question, &routed, NULL, 0);
+    wf_bench_add(&c->route_us, 1e6 * (wf_cli_now_s() - began_s));
+    *out = status == WEFT_OK && routed.chosen < c->count ? (uint32_t)routed.chosen
+                                                         : (uint32_t)(number % c->count);
+    return status;
 }
 
 static enum weft_status request_run(struct cluster *c, enum mode mode,
                                     const struct trace_request *request, struct result *result)
 {
-    struct seat *seat = &c->seats[seat_choose(c, mode, result->requests)];
+    uint32_t number = (uint32_t)(result->requests % c->count);
     struct weft_pins pins = {0};
     size_t hit = 0;
-    enum weft_status status = keys_make(c, seat, request);
-    if (status == WEFT_OK)
+    enum weft_status status = keys_make(c, &c->seats[0], request);
+    if (status == WEFT_OK && mode == FABRIC)
+        status = seat_route(c, request, result->requests, &number);
+    struct seat *seat = &c->seats[number];
+    result->most = result->at[number]++ < result->most ? result->most : result->at[number];
+    if (status == WEFT_OK && mode == ISOLATED)
+        status = keys_make(c, seat, request);
+    if (status >= 0)
         status = hits_read(c, seat, request->hash_count, result, &hit, &pins);
     if (status == WEFT_OK)
         status = rest_write(c, seat, hit, request->hash_count);
@@ -272,6 +317,8 @@ static enum weft_status request_run(struct cluster *c, enum mode mode,
     result->requests++;
     result->blocks += request->hash_count;
     result->hits += hit;
+    double missed = (double)request->input_length - (double)hit * c->block_tokens;
+    seat->queued_tokens += missed > 0 ? missed : 0;
     return status;
 }
 
@@ -342,12 +389,17 @@ static void report(struct cli *cli, struct cluster *c, const struct result *resu
         wf_cli_json_set(answer, "blocks", json_integer((json_int_t)wf_bench_options.blocks));
         wf_cli_json_set(answer, "requests", json_integer((json_int_t)results[ONE].requests));
         wf_cli_json_set(answer, "hit_rate_isolated", json_real(rate(&results[ISOLATED])));
+        wf_cli_json_set(answer, "hit_rate_fabric_in_turn", json_real(rate(&results[IN_TURN])));
         wf_cli_json_set(answer, "hit_rate_fabric", json_real(rate(&results[FABRIC])));
         wf_cli_json_set(answer, "hit_rate_one_big_node", json_real(rate(&results[ONE])));
         wf_cli_json_set(answer, "route_us_p50",
                         c->route_us.count ? json_real(route_us) : json_null());
         wf_cli_json_set(answer, "fabric_remote_hits",
                         json_integer((json_int_t)results[FABRIC].remote));
+        wf_cli_json_set(answer, "busiest_node_part",
+                        json_real(
+                            (double)results[FABRIC].most /
+                            (double)(results[FABRIC].requests ? results[FABRIC].requests : 1)));
         wf_cli_json_set(answer, "fabric_vanished",
                         json_integer((json_int_t)results[FABRIC].vanished));
         wf_cli_json_set(answer, "wrong_bytes", json_integer((json_int_t)wrong));
@@ -358,8 +410,12 @@ static void report(struct cli *cli, struct cluster *c, const struct result *resu
            (unsigned long long)results[ONE].requests, wf_bench_options.trace, nodes,
            (unsigned long long)wf_bench_options.blocks);
     for (int i = 0; i < MODES; i++)
-        printf("%-14s hit rate %6.2f %%   %8.1f s\n", mode_names[i], 100 * rate(&results[i]),
+        printf("%-16s hit rate %6.2f %%   %8.1f s\n", mode_names[i], 100 * rate(&results[i]),
                results[i].seconds);
+    printf("a route took %.0f us (p50); the busiest node ran %.0f %% of the requests\n", route_us,
+           results[FABRIC].requests
+               ? 100.0 * (double)results[FABRIC].most / (double)results[FABRIC].requests
+               : 0);
     printf("of the fabric's hits %llu came from another node, and %llu went in between; %llu wrong "
            "bytes\n",
            (unsigned long long)results[FABRIC].remote, (unsigned long long)results[FABRIC].vanished,
