@@ -23,9 +23,21 @@ struct wf_http {
     char token[WF_TOKEN_MAX + 1]; /* zeroes after its end, for a comparison of fixed length */
     uint16_t port;
     int epoll_fd;
+    /* Of the last MHD_run(): pieces of bodies, after which more may be there without an event, and
+     * questions that were answered. */
+    uint32_t pieces, answered;
 };
 
+#define PIECES_A_RUN 32 /* of half of a connection's 16 KiB: 256 KiB */
+
 #define JSON_TYPE "application/json"
+#define BODY_TOO_LARGE 413
+
+/* A request that was admitted, and what came of its body. */
+struct request {
+    size_t bytes, room;
+    char *body; /* NULL: nothing */
+};
 
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *type,
                               const char *header, const char *header_value, char *text)
@@ -139,18 +151,42 @@ static enum MHD_Result events(const struct wf_http *http, struct MHD_Connection 
                        http->handlers.events_json(http->handlers.context, cursor));
 }
 
-enum page { NO_PAGE, METRICS, HEALTH, STATUS, EVENTS };
+enum page { NO_PAGE, METRICS, HEALTH, STATUS, EVENTS, ROUTE };
 
 static enum page page_of(const char *url)
 {
     static const char *const urls[] = {[METRICS] = "/metrics",
                                        [HEALTH] = "/healthz",
                                        [STATUS] = "/v1/status",
-                                       [EVENTS] = "/v1/events"};
-    for (size_t i = METRICS; i <= EVENTS; i++)
+                                       [EVENTS] = "/v1/events",
+                                       [ROUTE] = "/v1/route"};
+    for (size_t i = METRICS; i <= ROUTE; i++)
         if (strcmp(url, urls[i]) == 0)
             return (enum page)i;
     return NO_PAGE;
+}
+
+/* A body that may come. */
+static enum MHD_Result admit_body(struct MHD_Connection *connection, const char *method,
+                                  bool *out_refused)
+{
+    const char *type = MHD_lookup_connection_value(connection, MHD_HEADER_KIND,
+                                                   MHD_HTTP_HEADER_CONTENT_TYPE);
+    const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND,
+                                                     MHD_HTTP_HEADER_CONTENT_LENGTH);
+    if (strcmp(method, MHD_HTTP_METHOD_POST) != 0)
+        return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, MHD_HTTP_HEADER_ALLOW, "POST",
+                      "/v1/route takes a question as JSON; POST it");
+    if (!type || strncasecmp(type, JSON_TYPE, strlen(JSON_TYPE)) != 0)
+        return refuse(connection, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, NULL, NULL,
+                      "/v1/route takes JSON; send it as `Content-Type: application/json`");
+    /* Libmicrohttpd has checked that it is a number. */
+    if (length && strtoull(length, NULL, 10) > WF_HTTP_BODY_MAX)
+        return refuse(
+            connection, BODY_TOO_LARGE, NULL, NULL,
+            "the body is larger than 1 MiB; send keys instead of tokens, or fewer of them");
+    *out_refused = false;
+    return MHD_YES;
 }
 
 /* Who asks, for what, and how; MHD_YES when all is well and nothing was answered yet. */
@@ -173,8 +209,10 @@ static enum MHD_Result admit(const struct wf_http *http, struct MHD_Connection *
             "set http.token");
     if (page_of(url) == NO_PAGE)
         return refuse(connection, MHD_HTTP_NOT_FOUND, NULL, NULL,
-                      "there is no such page; there are /metrics, /healthz, /v1/status and "
-                      "/v1/events?cursor=N");
+                      "there is no such page; there are /metrics, /healthz, /v1/status, "
+                      "/v1/events?cursor=N and, to POST to, /v1/route");
+    if (page_of(url) == ROUTE)
+        return admit_body(connection, method, out_refused);
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
         return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, MHD_HTTP_HEADER_ALLOW, "GET, HEAD",
                       "this node is only read over HTTP; use GET");
@@ -187,26 +225,74 @@ static enum MHD_Result admit(const struct wf_http *http, struct MHD_Connection *
     return MHD_YES;
 }
 
-/* libmicrohttpd calls once when the headers are there and once when the body is.  A refusal goes
- * out at the first, which closes the connection and spares us the body; an answer at the second,
- * which keeps it. */
+/* False: it is more than it may be, or than there is memory for. */
+static bool body_add(struct request *request, const char *data, size_t bytes)
+{
+    if (bytes > WF_HTTP_BODY_MAX - request->bytes)
+        return false;
+    if (bytes > request->room - request->bytes) {
+        size_t room = request->room ? 2 * request->room : 16384;
+        while (room < request->bytes + bytes)
+            room *= 2;
+        char *body = realloc(request->body, room);
+        if (!body)
+            return false;
+        request->body = body;
+        request->room = room;
+    }
+    memcpy(request->body + request->bytes, data, bytes);
+    request->bytes += bytes;
+    return true;
+}
+
+static void completed(void *context, struct MHD_Connection *connection, void **request,
+                      enum MHD_RequestTerminationCode code)
+{
+    (void)context, (void)connection, (void)code;
+    struct request *of = *request;
+    if (of)
+        free(of->body);
+    free(of);
+    *request = NULL;
+}
+
+static enum MHD_Result route(struct wf_http *http, struct MHD_Connection *connection,
+                             const struct request *request)
+{
+    unsigned status = MHD_HTTP_OK;
+    http->answered++;
+    char *text = http->handlers.route_json(http->handlers.context,
+                                           request->body ? request->body : "", request->bytes,
+                                           &status);
+    return text ? answer(connection, status, JSON_TYPE, NULL, NULL, text)
+                : answer_made(connection, JSON_TYPE, NULL);
+}
+
+/* libmicrohttpd calls once when the headers are there, for each piece of a body, and once when all
+ * is there.  A refusal goes out at the first, which closes the connection and spares us the body;
+ * an answer at the last, which keeps it. */
 static enum MHD_Result handle(void *context, struct MHD_Connection *connection, const char *url,
                               const char *method, const char *version, const char *upload,
                               size_t *upload_bytes, void **request)
 {
-    static char admitted;
     struct wf_http *http = context;
     const struct wf_http_handlers *handlers = &http->handlers;
-    (void)version, (void)upload;
-    if (*request != &admitted) {
+    (void)version;
+    if (!*request) {
         bool refused;
         enum MHD_Result result = admit(http, connection, url, method, &refused);
-        if (!refused)
-            *request = &admitted;
-        return result;
+        if (refused)
+            return result;
+        *request = wf_calloc(1, sizeof(struct request), "an HTTP request");
+        return *request ? MHD_YES : MHD_NO;
     }
-    if (*upload_bytes)
-        return MHD_NO; /* a GET with a body: nobody of ours */
+    if (*upload_bytes) { /* of a GET it is nobody of ours */
+        if (page_of(url) != ROUTE || !body_add(*request, upload, *upload_bytes))
+            return MHD_NO;
+        *upload_bytes = 0;
+        http->pieces++;
+        return MHD_YES;
+    }
     switch (page_of(url)) {
     case METRICS:
         return answer_made(connection, WF_METRICS_CONTENT_TYPE,
@@ -215,6 +301,7 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
         return answer_made(connection, JSON_TYPE, handlers->status_json(handlers->context));
     case HEALTH: return health(http, connection);
     case EVENTS: return events(http, connection);
+    case ROUTE: return route(http, connection, *request);
     case NO_PAGE: break;
     }
     return MHD_NO;
@@ -260,7 +347,8 @@ static enum weft_status listen_on(struct wf_http *http, const char *address, uin
                                     MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)WF_HTTP_IDLE_SECONDS,
                                     MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                                     (size_t)WF_HTTP_HEADER_BYTES_MAX, MHD_OPTION_STRICT_FOR_CLIENT,
-                                    1, MHD_OPTION_END);
+                                    1, MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
+                                    MHD_OPTION_END);
     if (!http->daemon)
         return wf_fail(WEFT_E_SYSTEM,
                        "cannot listen on %s port %u: %s; set http.listen to a free port, or off",
@@ -326,13 +414,20 @@ int wf_http_epoll_fd(const struct wf_http *http)
 
 void wf_http_run(struct wf_http *http)
 {
-    if (MHD_run(http->daemon) != MHD_YES)
-        wf_warn("http", "libmicrohttpd could not do its work this time: %s", strerror(errno));
+    uint32_t pieces = 0;
+    do { /* each reads once from each connection */
+        http->pieces = http->answered = 0;
+        if (MHD_run(http->daemon) != MHD_YES)
+            wf_warn("http", "libmicrohttpd could not do its work this time: %s", strerror(errno));
+        pieces += http->pieces;
+    } while (http->pieces && !http->answered && pieces < PIECES_A_RUN);
 }
 
 int wf_http_timeout_ms(const struct wf_http *http)
 {
     MHD_UNSIGNED_LONG_LONG ms;
+    if (http->pieces)
+        return 0;
     if (MHD_get_timeout(http->daemon, &ms) != MHD_YES)
         return -1;
     return ms < INT_MAX ? (int)ms : INT_MAX;

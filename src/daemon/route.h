@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where a request should run, for clients (op ROUTE).
+ * Where a request should run, for clients (op ROUTE) and over HTTP (POST /v1/route).
  *
  * fabric/route.h has the answer; here is what this node has of a chain, and questions from
- * strangers' bytes.  On the owner thread, which it costs microseconds.
+ * strangers' bytes.  On the owner thread, which it costs microseconds, and over HTTP what reading
+ * JSON and deriving keys takes besides: 0.3 ms for 7,000 tokens, and some 5 ms for as many tokens,
+ * keys or candidates as one question may have (its processor time, p50; WF_ROUTE_TOKENS_MAX).
  */
 #ifndef WF_DAEMON_ROUTE_H
 #define WF_DAEMON_ROUTE_H
@@ -29,6 +31,10 @@ void wf_node_route_request(const struct wf_format_entry *entry, double tokens, d
 enum weft_status wf_node_route(struct wf_node *node, struct wf_routes_question *question);
 
 void wf_handle_route(struct wf_client *client, const struct wf_routing *request);
+
+/* POST /v1/route: the answer to a body, malloc()ed, and its status of HTTP; NULL: no memory.
+ * `context` is the node. */
+char *wf_route_http(void *context, const char *body, size_t bytes, unsigned *out_status);
 
 void wf_node_routes_destroy(struct wf_node *node);
 

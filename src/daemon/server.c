@@ -430,6 +430,8 @@ enum weft_status wf_server_run(struct wf_node *node)
             return wf_fail(WEFT_E_SYSTEM, "epoll_wait: %s", strerror(errno));
         for (int i = 0; i < count; i++)
             dispatch(node, events[i].data.u64);
+        if (wf_telemetry_wait_ms(node, 1) == 0)
+            wf_telemetry_run(node); /* what no event tells of */
         wf_node_reclaim_step(node);
         wf_sessions_wake(node);
         wf_sessions_hurry(node);

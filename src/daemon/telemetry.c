@@ -20,6 +20,7 @@
 #include "daemon/gateway.h"
 #include "daemon/http.h"
 #include "daemon/metrics.h"
+#include "daemon/route.h"
 #include "sys/clock.h"
 
 #define HTTP_EVENTS_BYTES_MAX (256 * 1024)
@@ -395,6 +396,7 @@ static enum weft_status http_start(struct wf_node *node)
         .status_json = status_json,
         .events_json = events_json,
         .draining = draining,
+        .route_json = wf_route_http,
         .private_pages = node->domain_count > 1,
     };
     if (!config->http_address[0])

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the programs say without a node: help, mistakes, configuration, manual pages."""
+import http.client
 import json
 import os
 import re
 import shutil
 import subprocess
+import time
+from socket import create_server
 
 from harness import (FOLDER, ROOT, WEFT, WEFTD, answer, blob, case, check, environment, golden, read, start_node,
                      stop_node, weft)
@@ -243,6 +246,46 @@ def a_start_does_what_the_check_says():
             check(node.returncode == 2 and len(refused) == 1 and refused[0] in said, tier, node.stderr)
             check(not os.path.exists(socket), "a socket was left")
         check(not os.path.exists(path), tier, "left a file")
+
+
+@case
+def a_long_question_is_answered_over_http_at_once():
+    with create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = os.path.join(FOLDER, "asked.sock")
+    node = start_node("64MB", place, http=f"127.0.0.1:{port}")
+    tokens = list(range(100000, 230000))  # 1 MiB of text
+    weft("put", "--model", "asked", "--tokens", ",".join(map(str, tokens[:48])), "--block-tokens", "16", "--dtype", "bf16",
+         "--socket", place, blob("asked", 192))
+
+    def ask(**question):
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        line.request("POST", "/v1/route", json.dumps(question), {"Content-Type": "application/json"})
+        said = line.getresponse()
+        text = json.loads(said.read())
+        line.close()
+        return said.status, text
+
+    status, said = ask(model="asked", tokens=tokens[:64], ask=True)
+    check((status, said["held_blocks"], said["hit_tokens"], said["stride"]) == (200, 3, 48, 1), status, said)
+    keys = [row["key"] for row in answer("ls", "blocks", "--socket", place)["blocks"]]
+    status, said = ask(keys=keys[:1], ask=True)
+    check((status, said["held_blocks"], said["candidates"][0]["node"]) == (200, 1, said["node"]), status, said)
+    # Ten pieces a second would be ten seconds.
+    begin = time.monotonic()
+    status, said = ask(model="asked", tokens=tokens, ask=True)
+    check(status == 200 and said["stride"] == 8 and time.monotonic() - begin < 5, status, said, time.monotonic() - begin)
+    for question, code, hint in (({"model": "none", "tokens": [1]}, 404, "no client has opened"),
+                                 ({"model": "asked", "tokens": [1.5]}, 400, "whole numbers"),
+                                 ({"model": "asked", "tokens": 7}, 400, "give a list"),
+                                 ({"tokens": [1]}, 400, "without `format` or `model`"),
+                                 ({"keys": ["00"]}, 400, "64 hex digits"), ({"keys": [], "block_tokens": 0}, 400, "at least 1"),
+                                 ({"keys": [], "tokens": []}, 400, "one of both"), ({"kys": []}, 400, "no such member"),
+                                 ({"keys": [], "candidates": [{}]}, 400, "its name"),
+                                 ({"keys": [], "domain": "other"}, 404, "there is none")):
+        status, said = ask(**question)
+        check(status == code and hint in said["error"], question, status, said)
+    stop_node(node)
 
 
 @case

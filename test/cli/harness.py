@@ -92,9 +92,9 @@ def golden(name, got):
     check(complaint is None, complaint)
 
 
-def start_node(pool="256MB", socket=SOCKET, tiers=(), **variables):
+def start_node(pool="256MB", socket=SOCKET, tiers=(), http="off", **variables):
     words = [word for tier in tiers for word in ("--tier", tier)]
-    node = subprocess.Popen([WEFTD, "--socket", socket, "--pool", pool, "--http", "off", "--log", "warn", *words],
+    node = subprocess.Popen([WEFTD, "--socket", socket, "--pool", pool, "--http", http, "--log", "warn", *words],
                             env=environment(**{"WEFT_STATE_DIR": FOLDER, **variables}), stderr=subprocess.PIPE)
     NODES.append(node)
     until = time.time() + 60

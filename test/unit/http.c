@@ -67,7 +67,18 @@ static bool draining(void *context)
     return atomic_load(&node.draining);
 }
 
-static struct wf_http_handlers handlers = {.metrics_text = metrics_text,
+/* It says how long the body was, and what it began with. */
+static char *route_json(void *context, const char *body, size_t bytes, unsigned *out_status)
+{
+    char text[96];
+    (void)context;
+    *out_status = bytes ? 200 : 400;
+    snprintf(text, sizeof text, "{\"bytes\": %zu, \"first\": %d}", bytes, bytes ? body[0] : -1);
+    return atomic_load(&node.no_memory) ? NULL : strdup(text);
+}
+
+static struct wf_http_handlers handlers = {.route_json = route_json,
+                                           .metrics_text = metrics_text,
                                            .status_json = status_json,
                                            .events_json = events_json,
                                            .draining = draining};
@@ -240,6 +251,50 @@ static void what_is_not_there_gets_a_sentence(void **state)
     answer = ask(GET("/metrics") END);
     says(answer, "HTTP/1.1 500");
     says(answer, "no memory");
+}
+
+#define POST(length)                                                                   \
+    "POST /v1/route HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" \
+    "Content-Length: " length "\r\n" END
+
+static void a_body_is_taken_up_to_its_limit(void **state)
+{
+    (void)state;
+    static char large[WF_HTTP_BODY_MAX + 1024];
+    says(ask(POST("2") "{}"), "{\"bytes\": 2, \"first\": 123}");
+    says(ask(POST("0")), "HTTP/1.1 400");
+    says(ask(POST("1048577") "{"), "HTTP/1.1 413");
+    says(ask(POST("99999999999999999999") "{"), "HTTP/1.1 4");
+    says(ask("POST /v1/route HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n" END "{}"),
+         "HTTP/1.1 415");
+    says(ask("POST /v1/route HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+             "Content-Length: 2\r\n" END "{}"),
+         "HTTP/1.1 415");
+    const char *answer = ask(GET("/v1/route") END);
+    says(answer, "HTTP/1.1 405");
+    says(answer, "Allow: POST");
+    int fd = dial();
+    memset(large, ' ', sizeof large);
+    send_text(fd, POST("1048576"), strlen(POST("1048576")));
+    send_text(fd, large, WF_HTTP_BODY_MAX);
+    says(read_all(fd), "{\"bytes\": 1048576, \"first\": 32}");
+    close(fd);
+    /* One that does not say how long it is gets no further than that, either. */
+    fd = dial();
+    static const char chunked[] =
+        "POST /v1/route HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        "application/json\r\nTransfer-Encoding: chunked\r\n\r\n100001\r\n";
+    send_text(fd, chunked, strlen(chunked));
+    send_text(fd, large, sizeof large);
+    assert_null(strstr(read_all(fd), "HTTP/1.1 200"));
+    close(fd);
+    /* Who goes away in the middle leaves nothing. */
+    fd = dial();
+    send_text(fd, POST("1048576"), strlen(POST("1048576")));
+    send_text(fd, large, 100000);
+    close(fd);
+    atomic_store(&node.no_memory, true);
+    says(ask(POST("2") "{}"), "HTTP/1.1 500");
 }
 
 static void a_connection_serves_many_requests(void **state)
@@ -456,6 +511,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(pages_are_served, start_open, stop),
         cmocka_unit_test_setup_teardown(health_says_when_it_drains, start_open, stop),
+        cmocka_unit_test_setup_teardown(a_body_is_taken_up_to_its_limit, start_open, stop),
         cmocka_unit_test_setup_teardown(what_is_not_there_gets_a_sentence, start_open, stop),
         cmocka_unit_test_setup_teardown(a_connection_serves_many_requests, start_open, stop),
         cmocka_unit_test_setup_teardown(a_token_is_asked_for_on_every_page, start_with_token, stop),
