@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/config_fields.h"
+#include "net/address.h"
 
 /* The host's name as a node's: what is no letter or digit is a hyphen. */
 void wf_config_fabric_name(struct wf_config *config)
@@ -33,13 +34,34 @@ static bool is_near(const char *address)
     return wf_config_is_loopback(host);
 }
 
-static bool has_scheme(const char *address)
+/* An address of a net, as the nets themselves read it; `key` is where it was said. */
+static enum weft_status check_address(const struct wf_config *config, const char *key,
+                                      const char *address)
 {
-    static const char *const schemes[] = {"tcp:", "unix:", "ucx:"};
-    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
-        if (strncmp(address, schemes[i], strlen(schemes[i])) == 0)
-            return true;
-    return false;
+    char where[WF_ORIGIN_TEXT_MAX], sentence[WF_ERROR_MAX];
+    struct wf_net_address read;
+    if (wf_net_address_parse(address, &read) == WEFT_OK && read.scheme != WF_NET_SCHEME_SIM)
+        return WEFT_OK;
+    snprintf(sentence, sizeof sentence, "%s", wf_last_error());
+    return wf_fail(WEFT_E_INVALID, "%s: %s: %.300s",
+                   wf_config_where(config, wf_config_field(key), where), key, sentence);
+}
+
+/* A registry, or a list of the other nodes' addresses. */
+static enum weft_status check_join(const struct wf_config *config)
+{
+    enum weft_status status = WEFT_OK;
+    char address[WF_NET_ADDRESS_MAX];
+    if (strncmp(config->fabric_join, "etcd://", 7) == 0 ||
+        strncmp(config->fabric_join, "etcds://", 8) == 0)
+        return WEFT_OK;
+    for (const char *at = config->fabric_join; *at && status == WEFT_OK;) {
+        size_t length = strcspn(at, ",");
+        snprintf(address, sizeof address, "%.*s", (int)length, at);
+        status = check_address(config, "fabric.join", address);
+        at += length + (at[length] == ',');
+    }
+    return status;
 }
 
 enum weft_status wf_config_finish_fabric(struct wf_config *config)
@@ -49,12 +71,19 @@ enum weft_status wf_config_finish_fabric(struct wf_config *config)
     bool proof = config->fabric_secret_file[0] || certified;
     if (!wf_config_has_fabric(config))
         return WEFT_OK;
-    if (config->fabric_listen[0] && !has_scheme(config->fabric_listen))
-        return wf_fail(WEFT_E_INVALID,
-                       "%s: fabric.listen: '%s' is no address of a net; write tcp:ADDRESS:PORT, "
-                       "ucx:ADDRESS:PORT or unix:PATH",
-                       wf_config_where(config, wf_config_field("fabric.listen"), where),
-                       config->fabric_listen);
+    if (strchr(config->fabric_name, '_'))
+        return wf_fail(
+            WEFT_E_INVALID,
+            "%s: fabric.name: '%s' has an underscore; a node's name is made of a-z, 0-9, "
+            "dot and hyphen",
+            wf_config_where(config, wf_config_field("fabric.name"), where), config->fabric_name);
+    enum weft_status status = check_join(config);
+    if (status == WEFT_OK && config->fabric_listen[0])
+        status = check_address(config, "fabric.listen", config->fabric_listen);
+    if (status == WEFT_OK && config->fabric_advertise[0])
+        status = check_address(config, "fabric.advertise", config->fabric_advertise);
+    if (status != WEFT_OK)
+        return status;
     if (config->fabric_listen[0] && !is_near(config->fabric_listen) && !proof)
         return wf_fail(WEFT_E_INVALID,
                        "%s: fabric.listen: '%s' can be reached from other hosts; set "

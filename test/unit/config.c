@@ -105,9 +105,13 @@ static void every_field_is_set_by_every_layer(void **state)
 
         if (strstr(field->key, "token_file") || strstr(field->key, "password_file"))
             continue; /* a load reads the file, which is another test's matter */
-        if (strcmp(field->key, "fabric.listen") == 0 || strcmp(field->key, "fabric.encrypt") == 0 ||
-            strcmp(field->key, "fabric.certificate") == 0)
-            continue; /* and these are nothing without others */
+        static const char *const bound[] = {"fabric.join", "fabric.listen", "fabric.advertise",
+                                            "fabric.encrypt", "fabric.certificate"};
+        bool alone = true;
+        for (size_t b = 0; b < sizeof bound / sizeof bound[0]; b++)
+            alone &= strcmp(field->key, bound[b]) != 0;
+        if (!alone)
+            continue; /* addresses, or nothing without others */
         setenv(wf_config_variable(field->key, variable), value, 1);
         bool shrinks = strcmp(field->key, "pool.size_max") == 0;
         const char *const flags[] = {shrinks ? "pool.size=1MB"
@@ -121,6 +125,42 @@ static void every_field_is_set_by_every_layer(void **state)
                                                      ? WF_FROM_ENVIRONMENT
                                                      : WF_FROM_FLAG);
         assert_string_equal(wf_value_text(field, &config, got, sizeof got), value);
+    }
+}
+
+static void a_cluster_is_named_in_a_way_that_is_known(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *said[3], *sentence;
+    } wrong[] = {
+        {{"fabric.join=foo"}, "fabric.join: 'foo'"},
+        {{"fabric.join=tcp:127.0.0.1"}, "has no port"},
+        {{"fabric.join=tcp:127.0.0.1:7420,sim:x"}, "fabric.join"},
+        {{"fabric.listen=tcp:127.0.0.1:99999"}, "fabric.listen"},
+        {{"fabric.listen=tcp:0.0.0.0:7420"}, "fabric.secret_file"},
+        {{"fabric.join=tcp:127.0.0.1:9", "fabric.name=a_b"}, "underscore"},
+        {{"fabric.join=tcp:127.0.0.1:9", "fabric.encrypt=true"}, "nothing to encrypt with"},
+        {{"fabric.join=tcp:127.0.0.1:9", "fabric.certificate=/c"}, "fabric.key"},
+        {{"fabric.join=tcp:127.0.0.1:9", "fabric.advertise=here"}, "fabric.advertise"},
+    };
+    static const char *const right[][3] = {
+        {"fabric.join=etcd://127.0.0.1:2379/prod"},
+        {"fabric.join=tcp:127.0.0.1:7420,tcp:[::1]:7421", "fabric.name=a-1.b"},
+        {"fabric.listen=unix:/tmp/x"},
+        {"fabric.listen=tcp:0.0.0.0:7420", "fabric.secret_file=/s", "fabric.encrypt=true"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        size_t count = wrong[i].said[1] ? 2 : 1;
+        assert_int_equal(wf_config_load("/dev/null", wrong[i].said, count, &config),
+                         WEFT_E_INVALID);
+        if (!strstr(wf_last_error(), wrong[i].sentence))
+            fail_msg("%s: %s", wrong[i].said[0], wf_last_error());
+    }
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        size_t count = right[i][2] ? 3 : right[i][1] ? 2 : 1;
+        if (wf_config_load("/dev/null", right[i], count, &config) != WEFT_OK)
+            fail_msg("%s: %s", right[i][0], wf_last_error());
     }
 }
 
@@ -690,6 +730,7 @@ int main(void)
         cmocka_unit_test_setup(each_layer_wins_over_the_one_below, clean_environment),
         cmocka_unit_test_setup(the_file_can_be_named_by_a_variable, clean_environment),
         cmocka_unit_test_setup(every_field_is_set_by_every_layer, clean_environment),
+        cmocka_unit_test_setup(a_cluster_is_named_in_a_way_that_is_known, clean_environment),
         cmocka_unit_test_setup(domains_come_from_file_and_flags, clean_environment),
         cmocka_unit_test_setup(flags_that_are_wrong_are_refused, clean_environment),
         cmocka_unit_test_setup(mistakes_get_a_sentence, clean_environment),
