@@ -6,7 +6,7 @@
 
 #include "cli/commands.h"
 
-#define TIERS 4 /* enum weft_tier */
+#define TIERS (WEFT_TIER_REMOTE + 1) /* enum weft_tier */
 #define BAR 40
 
 static uint64_t blocks = 1;

@@ -565,6 +565,18 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
     return out;
 }
 
+bool wf_node_fabric_figures(const struct wf_node *node, struct wf_fabric_figures *out,
+                            const struct wf_fabric_peer **out_peers, uint32_t *out_count)
+{
+    struct wf_node_fabric *nf = node->cluster;
+    if (!node->fabric)
+        return false;
+    wf_fabric_figures(node->fabric, out);
+    *out_peers = nf->peers;
+    *out_count = wf_fabric_peers(node->fabric, nf->peers, WF_FABRIC_PEERS_MAX);
+    return true;
+}
+
 char *wf_query_fabric(struct wf_node *node, uint64_t cursor)
 {
     struct wf_node_fabric *nf = node->cluster;

@@ -48,6 +48,16 @@ void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain,
 bool wf_node_fabric_event(const struct wf_domain *domain, uint32_t slot,
                           struct wf_fabric_event *out);
 
+/* False: there is no fabric.  *out_peers is good until the next call of this or of
+ * wf_query_fabric(). */
+struct wf_fabric_figures;
+struct wf_fabric_peer;
+bool wf_node_fabric_figures(const struct wf_node *node, struct wf_fabric_figures *out,
+                            const struct wf_fabric_peer **out_peers, uint32_t *out_count);
+/* fabric_metrics.c */
+void wf_node_fabric_render(FILE *out, const struct wf_fabric_figures *now,
+                           const struct wf_fabric_peer *peers, uint32_t count);
+
 /* For QUERY "fabric"; caller frees. */
 char *wf_query_fabric(struct wf_node *node, uint64_t cursor);
 

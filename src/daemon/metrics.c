@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/metrics.h"
 #include "daemon/engines.h"
+#include "daemon/fabric.h"
 #include "daemon/gateway.h"
 
 #include <assert.h>
@@ -449,6 +450,9 @@ char *wf_metrics_render(const struct wf_metrics *metrics,
         wf_metrics_render_tiers(out, gauges);
         if (gauges->tier_count)
             render_not_below(out, metrics, gauges);
+        if (gauges->has_fabric)
+            wf_node_fabric_render(out, &gauges->fabric, gauges->fabric_peers,
+                                  gauges->fabric_peer_count);
         if (gauges->has_resp)
             wf_gateway_render(out, &gauges->resp);
         if (gauges->has_events)

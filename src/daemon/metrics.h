@@ -18,6 +18,7 @@
 #include "base/status.h"
 #include "daemon/config.h"
 #include "daemon/gateway_figures.h"
+#include "fabric/fabric.h"
 #include "gateway/resp.h"
 #include "shm/control.h"
 
@@ -113,6 +114,10 @@ struct wf_gauges {
     uint64_t draining;        /* 0 or 1 */
     uint64_t archives_lost;   /* times that one was found not to be whole, or not readable */
     uint64_t archives_made;   /* at this moment */
+    bool has_fabric;
+    struct wf_fabric_figures fabric;
+    const struct wf_fabric_peer *fabric_peers;
+    uint32_t fabric_peer_count;
     bool has_resp;
     struct wf_resp_figures resp;
     bool has_events;

@@ -17,6 +17,7 @@
 #include "daemon/below.h"
 #include "daemon/engines.h"
 #include "daemon/events.h"
+#include "daemon/fabric.h"
 #include "daemon/gateway.h"
 #include "daemon/http.h"
 #include "daemon/metrics.h"
@@ -197,6 +198,8 @@ static void fill(void *context, struct wf_gauges *gauges)
     gauges->draining = node->draining;
     gauges->has_events = wf_gateway_events_figures(node, &gauges->events);
     wf_engines_figures(node, &gauges->engines);
+    gauges->has_fabric = wf_node_fabric_figures(node, &gauges->fabric, &gauges->fabric_peers,
+                                                &gauges->fabric_peer_count);
     gauges->has_resp = wf_gateway_figures(node, &gauges->resp);
 }
 

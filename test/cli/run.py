@@ -14,13 +14,14 @@ from harness import CASES, FOLDER, kill_nodes, start_node, stop_node, tier_paths
 import alone
 import node
 import below
+import cluster
 import codec
 import exported
 import own
 import sessions
 import simulated
 
-MODULES = (alone, node, below, exported, own, sessions, simulated, codec)  # their cases run in this order
+MODULES = (alone, node, below, exported, own, sessions, simulated, codec, cluster)  # their cases run in this order
 
 
 def main():

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The fabric's figures for Prometheus.  Labels are names of nodes, of which no more than
+ * PEERS_SHOWN are shown.
+ */
+#include <stddef.h>
+
+#include "daemon/fabric.h"
+#include "daemon/metrics.h"
+#include "fabric/fabric.h"
+
+#define PEERS_SHOWN 256u
+
+#define AT(member) offsetof(struct wf_fabric_figures, member)
+static const struct {
+    const char *name, *help;
+    size_t at;
+    bool counter;
+} figures[] = {
+    {"epoch", "Of the lease that this node has, or had last.", AT(standing.epoch), false},
+    {"replica_copies", "Copies of blocks known of on other nodes.", AT(replica_copies), false},
+    {"replica_copies_max", "How many there is room for.", AT(replica_copies_max), false},
+    {"replica_bytes", "Memory that these take.", AT(replica_bytes), false},
+    {"events_told", "Changes told to other nodes, once each.", AT(told), true},
+    {"events_heard", "Changes that other nodes told.", AT(heard), true},
+    {"told_anew", "Times that all was told anew, as a node had fallen behind.", AT(told_anew),
+     true},
+    {"fetches", "Reads of blocks of other nodes.", AT(fetches), true},
+    {"fetch_misses", "Of them, those that nobody had any more.", AT(fetch_misses), true},
+    {"fetch_corrupt", "Of them, those that were wrong wherever they came from.", AT(fetch_corrupt),
+     true},
+    {"fetch_timeouts", "Of them, those that nobody answered in time.", AT(fetch_timeouts), true},
+    {"fetched_bytes", "Payload read from other nodes.", AT(fetched_bytes), true},
+    {"serves", "Reads of other nodes that were answered with bytes.", AT(serves), true},
+    {"serve_misses", "Reads of other nodes for what was not here.", AT(serve_misses), true},
+    {"served_bytes", "Payload sent to other nodes.", AT(served_bytes), true},
+    {"stores", "Blocks put into memory of other nodes.", AT(stores), true},
+    {"stored_bytes", "Their payload.", AT(stored_bytes), true},
+    {"store_fulls", "Blocks that no other node had room for.", AT(store_fulls), true},
+    {"lent_bytes", "Memory that this node lends.", AT(lent_bytes), false},
+    {"lent_used_bytes", "Of it, what other nodes' blocks take.", AT(lent_used_bytes), false},
+    {"lent_blocks", "Blocks of other nodes there.", AT(lent_blocks), false},
+    {"lent_puts", "Blocks that other nodes put there.", AT(lent_puts), true},
+    {"lent_refused", "Blocks that there was no room for.", AT(lent_refused), true},
+    {"lent_evicted", "Blocks that went for others.", AT(lent_evicted), true},
+    {"handed_over", "Chains handed over to other nodes.", AT(offers), true},
+    {"taken_over", "Chains that other nodes handed over.", AT(offered), true},
+    {"links_refused", "Links whose other side proved nothing, or the wrong thing.", AT(net.refused),
+     true},
+    {"links_nonsense", "Links that ended in nonsense.", AT(net.nonsense), true},
+};
+
+static void render_peers(FILE *out, const struct wf_fabric_peer *peers, uint32_t count)
+{
+    static const struct {
+        const char *name, *help;
+        bool counter;
+    } rows[] = {
+        {"up", "Whether it is there, is believed, and has told all that it has.", false},
+        {"blocks", "Copies that it told of and that have not gone.", false},
+        {"rtt_seconds", "There and back, a fading mean.", false},
+        {"lag_seconds", "From a change there until it is known here, a fading mean.", false},
+        {"read_bytes", "Payload read from it.", true},
+        {"served_bytes", "Payload sent to it.", true},
+    };
+    char name[64];
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        snprintf(name, sizeof name, "weft_fabric_peer_%s%s", rows[r].name,
+                 rows[r].counter ? "_total" : "");
+        wf_metrics_head(out, name, rows[r].counter ? "counter" : "gauge", rows[r].help);
+        for (uint32_t i = 0; i < count && i < PEERS_SHOWN; i++) {
+            const struct wf_fabric_peer *p = &peers[i];
+            const double values[] = {p->up && p->believed && p->complete,
+                                     (double)p->blocks,
+                                     (double)p->rtt_us * 1e-6,
+                                     (double)p->lag_us * 1e-6,
+                                     (double)p->read_bytes,
+                                     (double)p->served_bytes};
+            fprintf(out, "%s{node=\"%s\"} %.15g\n", name, p->name, values[r]);
+        }
+    }
+}
+
+void wf_node_fabric_render(FILE *out, const struct wf_fabric_figures *now,
+                           const struct wf_fabric_peer *peers, uint32_t count)
+{
+    char name[64];
+    wf_metrics_head(out, "weft_fabric_member", "gauge",
+                    "Whether this node is a member of its cluster now.");
+    fprintf(out, "weft_fabric_member %d\n", now->standing.state == WF_STANDING_MEMBER);
+    wf_metrics_head(out, "weft_fabric_lag_seconds", "gauge",
+                    "From a change on another node until it is known here.");
+    fprintf(out, "weft_fabric_lag_seconds{quantile=\"0.5\"} %.15g\n",
+            (double)now->lag_us_p50 * 1e-6);
+    fprintf(out, "weft_fabric_lag_seconds{quantile=\"0.99\"} %.15g\n",
+            (double)now->lag_us_p99 * 1e-6);
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+        snprintf(name, sizeof name, "weft_fabric_%s%s", figures[i].name,
+                 figures[i].counter ? "_total" : "");
+        wf_metrics_head(out, name, figures[i].counter ? "counter" : "gauge", figures[i].help);
+        fprintf(out, "%s %llu\n", name,
+                (unsigned long long)*(const uint64_t *)(const void *)((const char *)now +
+                                                                      figures[i].at));
+    }
+    render_peers(out, peers, count);
+}

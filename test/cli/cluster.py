@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two nodes of one cluster, joined by Unix sockets: what one has the other reads, and what is said of it."""
+import os
+import subprocess
+import time
+
+from harness import FOLDER, WEFT, answer, blob, case, check, environment, golden, read, start_node, stop_node, weft
+
+NAMES = ("left", "right")
+
+
+def place(name):
+    return os.path.join(FOLDER, name)
+
+
+def start(name, secret, **more):
+    other = NAMES[1 - NAMES.index(name)]
+    return start_node("64MB", place(name + ".sock"), WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(name),
+                      WEFT_FABRIC_LISTEN="unix:" + place(name + ".net"), WEFT_FABRIC_JOIN="unix:" + place(other + ".net"),
+                      WEFT_FABRIC_SECRET_FILE=secret, **more)
+
+
+def until(what, holds):
+    end = time.time() + 60
+    while not holds():
+        check(time.time() < end, "never:", what)
+        time.sleep(0.05)
+
+
+def sees(name):
+    nodes = answer("fabric", "--socket", place(name + ".sock"))["nodes"]
+    return [node for node in nodes if node["state"] in ("ok", "draining")]
+
+
+def refused(*words):
+    done = subprocess.run([WEFT, *words], env=environment(), timeout=60, capture_output=True, text=True, check=False)
+    check(done.returncode != 0, "not refused:", words)
+    return done.stderr
+
+
+@case
+def two_nodes_are_one_memory():
+    secret, data = blob("cluster.secret", 32, 5), blob("cluster.data", 5 << 20, 6)
+    os.chmod(secret, 0o600)
+    nodes = [start("left", secret), start("right", secret, WEFT_FABRIC_LEND="32MB")]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    chain = ("--key", "shared", "--block-bytes", "1MiB")
+    until("both see each other", lambda: len(sees("left")) == 1 and len(sees("right")) == 1)
+    golden("fabric", answer("fabric", *left))
+    check("right" in weft("fabric", *left).stdout.decode(), "the table names nobody")
+    weft("put", *chain, data, *left)
+    until("what is put on one is matched on the other",
+          lambda: answer("match", *chain, "--blocks", "5", *right)["present"] == 5)
+    check(answer("match", *chain, "--blocks", "5", *right)["tiers"]["remote"] == 5, "it is not on another node")
+    copy = place("cluster.copy")
+    weft("get", *chain, "--blocks", "5", "--output", copy, *right)
+    check(read(copy) == read(data), "other bytes")
+    until("what was read is counted", lambda: answer("fabric", *right)["self"]["fetches"] == 5)
+
+    other = ("--key", "handed", "--block-bytes", "1MiB")
+    weft("put", *other, data, *left)
+    weft("fabric", "hand-over", "right", *other, "--blocks", "5", *left)
+    until("a chain that is handed over is there",
+          lambda: answer("fabric", *right)["self"]["taken_over"] == 1 and
+          answer("fabric", *right)["self"]["fetches"] == 10)
+    routed = answer("route", *chain, "--blocks", "5", *left)
+    check(sorted(each["node"] for each in routed["candidates"]) == sorted(NAMES), routed)
+
+    weft("fabric", "allot", "left", "8MB", *right)
+    weft("fabric", "lend", "16MB", *right)
+    until("what is lent is what was said", lambda: answer("fabric", *right)["self"]["lent_bytes"] == 16 << 20)
+    until("what is allotted is what was said",
+          lambda: answer("fabric", *right)["nodes"][0]["limit_bytes"] == 8 << 20)
+    check("more than fabric.lend" in refused("fabric", "lend", "64MB", *right), "lends more than it has")
+    check("no node is called" in refused("fabric", "allot", "nobody", "1MB", *right), "allots to nobody")
+    check("lends no memory" in refused("fabric", "allot", "right", "1MB", *left), "lends what it has not")
+    weft("fabric", "drain", *right)
+    until("a node that drains is seen to", lambda: sees("left")[0]["state"] == "draining")
+    weft("fabric", "drain", "--off", *right)
+    until("and not any more", lambda: sees("left")[0]["state"] == "ok")
+    stop_node(nodes[1])
+    until("a node that is gone is away", lambda: not sees("left"))
+    stop_node(nodes[0])
+
+
+@case
+def another_secret_is_another_cluster():
+    ours, theirs = blob("cluster.ours", 32, 7), blob("cluster.theirs", 32, 8)
+    nodes = [start("left", ours), start("right", theirs)]
+    until("who does not know the secret is refused",
+          lambda: any("secret" in node["why"] for name in NAMES
+                      for node in answer("fabric", "--socket", place(name + ".sock"))["nodes"]))
+    check(not sees("left") and not sees("right"), "they see each other")
+    for node in nodes:
+        stop_node(node)
+
+
+@case
+def a_node_that_is_alone_says_so():
+    check("alone" in weft("fabric").stdout.decode(), "it is not")
+    check(answer("fabric")["self"] is None, "it is not")
+    check("alone" in refused("fabric", "drain"), "it drains")
+    check("say to whom" in refused("fabric", "hand-over"), "to nobody")
+    check("is no size" in refused("fabric", "allot", "left", "much"), "much")
