@@ -88,6 +88,8 @@ static const struct point {
     {"watch.publish.torn", UNIT, 1, "watch.c"},
     {"watch.publish.before_newest", UNIT, 1, "watch.c"},
     {"watch.publish.before_wake", UNIT, 1, "watch.c"},
+    {"epoch.written", UNIT, 1, "member_static.c"},
+    {"epoch.renamed", UNIT, 1, "member_static.c"},
     {"secret.written", UNIT, 1, "secret.c"},
     {"secret.renamed", UNIT, 1, "secret.c"},
     {"archive.written", UNIT, 1, "../below/archive.c"},
@@ -630,7 +632,7 @@ static void test_every_point_is_known(void **state)
     (void)state;
     static const char *const folders[] = {"base", "sys",     "shm",    "core",   "codec",
                                           "tier", "net",     "member", "client", "daemon",
-                                          "gpu",  "gateway", "cli"};
+                                          "gpu",  "gateway", "cli",    "fabric"};
     uint32_t found = 0;
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
         char path[4096];

@@ -4,6 +4,7 @@
  */
 #include <ftw.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -227,6 +229,40 @@ static void test_epochs_grow(void **state)
     wf_log_level_set(WF_LOG_WARN);
 }
 
+/* A start that dies at `point`, which this program is once more. */
+static void die_at(const char *point)
+{
+    int how = -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        setenv("WEFT_CRASH_AT", point, 1);
+        execl("/proc/self/exe", "member_static", "--start", state_dir, (char *)NULL);
+        _exit(127);
+    }
+    assert_true(pid > 0);
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
+}
+
+/* What was given out before is never given out again, whoever died in between. */
+static void test_a_start_that_dies(void **state)
+{
+    (void)state;
+    char text[64];
+    uint64_t ahead = epoch_of_a_start() + ((uint64_t)1 << 60);
+    snprintf(text, sizeof text, "%020llu %020llu\n", (unsigned long long)ahead,
+             (unsigned long long)~ahead);
+    write_epoch(text);
+    die_at("epoch.written"); /* beside its place only: nobody heard of it */
+    assert_int_equal(epoch_of_a_start(), ahead + 1);
+    die_at("epoch.renamed"); /* ahead + 2, of which nobody can be sure */
+    assert_int_equal(epoch_of_a_start(), ahead + 3);
+    write_epoch("");
+    wf_log_level_set(WF_LOG_OFF);
+    (void)epoch_of_a_start(); /* by the clock again, for the others */
+    wf_log_level_set(WF_LOG_WARN);
+}
+
 static void test_two_of_one_name(void **state)
 {
     (void)state;
@@ -306,8 +342,12 @@ static int remove_entry(const char *path, const struct stat *entry, int kind, st
     return remove(path);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--start") == 0) {
+        snprintf(state_dir, sizeof state_dir, "%s", argv[2]);
+        return epoch_of_a_start() == 0;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forms),
         cmocka_unit_test(test_names),
@@ -316,6 +356,7 @@ int main(void)
         cmocka_unit_test(test_lists_that_are_none),
         cmocka_unit_test(test_long_addresses_stay_apart),
         cmocka_unit_test(test_epochs_grow),
+        cmocka_unit_test(test_a_start_that_dies),
         cmocka_unit_test(test_two_of_one_name),
     };
     snprintf(state_dir, sizeof state_dir, "/tmp/weft-member-XXXXXX");
