@@ -227,6 +227,18 @@ static void test_generations(void **state)
 
 /* While it is being read: what is answered with OK was all read before, and nothing is read after,
  * when the owner has it for something else. */
+/* A transport whose devices do not let go of memory while the other side does not go on ends that
+ * link, so that nobody uses the memory; here both sides are one thread, and the other cannot. */
+static bool may_cut(const struct world *world)
+{
+    return strcmp(OPS(world)->name, "ucx") == 0;
+}
+
+static bool was_cut(const struct pair *pair)
+{
+    return pair->ab->down || pair->ba->down;
+}
+
 static void test_withdraw_reads(void **state)
 {
     struct world *world = *state;
@@ -249,8 +261,8 @@ static void test_withdraw_reads(void **state)
         for (int i = 0; i < SHARES; i++) {
             if (probes[i].status == WEFT_OK)
                 assert_memory_equal(probes[i].memory, as_was + ((size_t)i * SHARE), SHARE);
-            else
-                assert_int_equal(probes[i].status, WEFT_MISS);
+            else if (probes[i].status != WEFT_MISS)
+                assert_true(may_cut(world) && probes[i].status == WEFT_E_NODE);
             for (size_t k = 0, run = 0; k < SHARE; k++) {
                 run = probes[i].memory[k] == 0xaa ? run + 1 : 0;
                 if (run == 16)
@@ -259,7 +271,7 @@ static void test_withdraw_reads(void **state)
             free(probes[i].memory);
         }
         free(as_was);
-        assert_false(pair.ab->down || pair.ba->down);
+        assert_false(was_cut(&pair) && !may_cut(world));
         pair_end(world, &pair);
         OPS(world)->destroy(pair.a->net);
         pair.a->net = NULL;
@@ -290,10 +302,11 @@ static void test_withdraw_writes(void **state)
             if (pair.region[i] != 0xaa)
                 fail_msg("byte %zu was written after it was withdrawn", i);
         for (int i = 0; i < SHARES; i++) {
-            assert_true(probes[i].status == WEFT_OK || probes[i].status == WEFT_MISS);
+            bool ended = probes[i].status == WEFT_E_NODE && may_cut(world);
+            assert_true(probes[i].status == WEFT_OK || probes[i].status == WEFT_MISS || ended);
             free(probes[i].memory);
         }
-        assert_false(pair.ab->down || pair.ba->down);
+        assert_false(was_cut(&pair) && !may_cut(world));
         pair_end(world, &pair);
         OPS(world)->destroy(pair.a->net);
         pair.a->net = NULL;
