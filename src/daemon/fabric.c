@@ -45,7 +45,7 @@ struct wf_node_fabric {
     pthread_t thread;
     bool runs;
     _Atomic bool stopping;
-    pthread_mutex_t lock; /* of the four below, until it has begun */
+    pthread_mutex_t lock; /* of the four below, until it has begun; of waking it for its end */
     pthread_cond_t changed;
     bool started;
     enum weft_status status;
@@ -268,6 +268,9 @@ static void *run(void *context)
         works = false;
         wf_nap(20000000);
     }
+    /* A poll may have ended by itself: who says stop may be about to wake this one. */
+    pthread_mutex_lock(&nf->lock);
+    pthread_mutex_unlock(&nf->lock);
     wf_fabric_destroy(fabric, LEAVE_MS);
     return NULL;
 }
@@ -448,9 +451,12 @@ void wf_node_fabric_stop(struct wf_node *node)
         return;
     wf_peers_attach(node->peers, NULL);
     node->fabric = NULL;
+    /* It is not destroyed before the lock is free. */
+    pthread_mutex_lock(&nf->lock);
     atomic_store_explicit(&nf->stopping, true, memory_order_release);
     if (nf->fabric)
         wf_fabric_wake(nf->fabric);
+    pthread_mutex_unlock(&nf->lock);
     pthread_join(nf->thread, NULL);
     nf->runs = false;
     nf->fabric = NULL;
