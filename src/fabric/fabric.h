@@ -129,7 +129,8 @@ struct wf_fabric_fetch {
     uint32_t first_part, part_count; /* part_count 0: all */
     void *data;
     /* WEFT_OK; WEFT_MISS: nobody has it; WEFT_E_CORRUPT: what came was wrong, everywhere;
-     * WEFT_E_TIMEOUT: nobody answered in time, or it was cancelled. */
+     * WEFT_E_BUSY: who has it cannot give it now, as a node that stops; WEFT_E_TIMEOUT: nobody
+     * answered in time, or it was cancelled. */
     void (*done)(struct wf_fabric_fetch *fetch, enum weft_status status);
     void *user;
     /* The fabric's: */

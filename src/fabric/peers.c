@@ -275,6 +275,9 @@ static uint32_t tier_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
                           "tier %s: a block came from another node, and was not what its checksum "
                           "says",
                           t->name);
+        } else if (r->status < 0 && r->status != WEFT_E_TIMEOUT) {
+            (void)wf_fail(r->status, "tier %s: the node that has the block cannot give it now",
+                          t->name);
         }
         out[count++] = r;
     }

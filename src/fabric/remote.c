@@ -248,6 +248,9 @@ static void reaped(struct tier *t, struct wf_tier_request *r)
 {
     struct op *op = op_of(r);
     bool ok = r->status == WEFT_OK;
+    if (r->status < 0)
+        (void)wf_fail(r->status, "tier %s: the node that lends the memory cannot %s now", t->name,
+                      r->op == WF_TIER_WRITE ? "take the block" : "give the block");
     if (r->op == WF_TIER_WRITE && ok) {
         t->items[op->item].there = true;
         t->stats.used_bytes += t->items[op->item].bytes;

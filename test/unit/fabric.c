@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #include "base/vtime.h"
-#include "fabric/fabric.h"
+#include "fabric/peers.h"
 #include "net/sim.h"
 
 #define NODES 3
@@ -48,6 +48,7 @@ struct node {
     struct known known[BLOCKS_MAX];
     uint32_t known_count;
     bool deaf; /* takes no news */
+    bool busy; /* gives no blocks */
 };
 
 static struct wf_vtime *vtime;
@@ -60,6 +61,8 @@ static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[3
                              struct wf_fabric_held *out)
 {
     struct node *n = context;
+    if (n->busy)
+        return WEFT_E_BUSY;
     for (uint32_t i = 0; i < n->count; i++) {
         struct block *b = &n->blocks[i];
         if (!b->here || b->event.domain != domain || memcmp(b->event.key, key, 32) != 0)
@@ -488,6 +491,45 @@ static void what_is_lent_is_shared_when_it_is_short(void **state)
     end();
 }
 
+static uint32_t parts(uint64_t block_bytes)
+{
+    (void)block_bytes;
+    return PART;
+}
+
+/* Who reads the tier says what its sentence is: never that of something else that went wrong. */
+static void a_node_that_cannot_give_now_is_named_as_that(void **state)
+{
+    (void)state;
+    static _Alignas(4096) uint8_t data[13 * PART];
+    const uint8_t tags[1][32] = {"the domain"};
+    struct wf_peers *peers;
+    struct wf_tier *tier;
+    struct wf_tier_request read = {.op = WF_TIER_READ,
+                                   .block = {.bytes = sizeof data, .part_bytes = PART},
+                                   .data = data},
+                           *done;
+    begin(NULL);
+    memcpy(read.block.key, have(&nodes[0], 1, sizeof data, true), 32);
+    memcpy(read.block.format, tags[0], 32);
+    pass(100);
+    assert_int_equal(wf_peers_create(tags, 1, parts, &peers), WEFT_OK);
+    wf_peers_attach(peers, nodes[1].fabric);
+    const struct wf_tier_options options = {.path = "peers", .queue_depth = 1, .peers = peers};
+    assert_int_equal(wf_tier_peers.open(&options, &tier), WEFT_OK);
+    nodes[0].busy = true;
+    (void)wf_fail(WEFT_E_INVALID, "something else");
+    assert_int_equal(wf_tier_peers.submit(tier, &read), WEFT_OK);
+    pass(2000);
+    assert_int_equal(wf_tier_peers.reap(tier, &done, 1, 0), 1);
+    assert_int_equal(done->status, WEFT_E_BUSY);
+    assert_non_null(strstr(wf_last_error(), "cannot give it now"));
+    wf_tier_peers.close(tier);
+    wf_peers_attach(peers, NULL);
+    end();
+    wf_peers_destroy(peers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -497,6 +539,7 @@ int main(void)
         cmocka_unit_test(another_holder_is_asked),
         cmocka_unit_test(what_comes_wrong_is_not_handed_out),
         cmocka_unit_test(a_node_that_goes_is_forgotten),
+        cmocka_unit_test(a_node_that_cannot_give_now_is_named_as_that),
         cmocka_unit_test(domains_with_another_secret_see_nothing),
         cmocka_unit_test(who_had_no_room_hears_it_again),
         cmocka_unit_test(more_changes_than_the_log_holds_are_told_anew),
