@@ -70,12 +70,22 @@ static bool is_ping(struct wf_link *link, const void *header, uint32_t bytes)
     return true;
 }
 
-static uint32_t begun(void *fabric, struct wf_net_link *net, const void *header,
+/* A net has a header where it came to lie; what is read here as a struct of 8-byte fields lies as
+ * these have to. */
+static const void *aligned(struct wf_fabric *f, const void *header, uint32_t bytes)
+{
+    if ((uintptr_t)header % _Alignof(uint64_t) == 0 || bytes > sizeof f->header)
+        return header;
+    return memcpy(f->header, header, bytes);
+}
+
+static uint32_t begun(void *fabric, struct wf_net_link *net, const void *said,
                       uint32_t header_bytes, uint64_t payload_bytes, struct iovec *out,
                       void **out_token)
 {
     struct wf_fabric *f = fabric;
     struct wf_link *link = f->net_ops->user(net);
+    const void *header = aligned(f, said, header_bytes);
     const struct wf_fabric_head *head = header;
     bool sane = false;
     uint32_t pieces = 0;

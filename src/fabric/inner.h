@@ -142,6 +142,7 @@ struct wf_fabric {
     uint32_t link_count;
     struct wf_note *small, *large; /* free ones */
     uint8_t *note_memory;
+    _Alignas(8) uint8_t header[WF_NET_HEADER_MAX]; /* that is read, where the net had it askew */
     uint64_t tick_ns;
     int epoll, wake;
     struct wf_hist lag_us; /* of what was heard */
