@@ -286,6 +286,8 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
     f->options.fetch_ms = options->fetch_ms ? options->fetch_ms : 1000;
     f->options.dead_ms = options->dead_ms ? options->dead_ms : 5000;
     snprintf(f->name, sizeof f->name, "%s", options->name);
+    snprintf(f->figures.registry, sizeof f->figures.registry, "%s",
+             options->registry ? options->registry : "");
     pthread_mutex_init(&f->lock, NULL);
     f->asked_end = &f->asked;
     f->waiting_end = &f->waiting;

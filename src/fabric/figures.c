@@ -113,7 +113,6 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
     f->net_ops->stats(f->net, &f->figures.net);
     snprintf(f->figures.name, sizeof f->figures.name, "%s", f->name);
     snprintf(f->figures.address, sizeof f->figures.address, "%s", f->net_ops->address(f->net));
-    snprintf(f->figures.registry, sizeof f->figures.registry, "%s", f->options.registry);
     pthread_mutex_lock(&f->lock);
     wf_places_stats(f->places, &places);
     f->figures.replica_copies = places.copies;
