@@ -60,15 +60,16 @@ static void saw_events(struct cluster *c, const struct node *from,
 
 static void handed(void *context, const struct wf_net_sim_handed *m)
 {
+    static _Alignas(8) uint8_t header[WF_NET_HEADER_MAX]; /* it may lie askew where it is */
     struct cluster *c = context;
     struct node *from = node_of(c, m->from), *to = node_of(c, m->to);
-    const struct wf_fabric_head *head = m->header;
+    const struct wf_fabric_head *head = memcpy(header, m->header, m->header_bytes);
     c->messages++;
     if (!from || !to || m->header_bytes < sizeof *head)
         failed(c, "a message that is none, from %s to %s", m->from, m->to);
     switch (head->kind) {
     case WF_FABRIC_IDENT:
-        *said_over(c, m->lane) = ((const struct wf_fabric_ident *)m->header)->epoch;
+        *said_over(c, m->lane) = ((const struct wf_fabric_ident *)(const void *)header)->epoch;
         break;
     case WF_FABRIC_PUT:
         if (m->pieces)
@@ -76,7 +77,7 @@ static void handed(void *context, const struct wf_net_sim_handed *m)
         break;
     case WF_FABRIC_EVENTS:
         c->event_bytes += m->header_bytes;
-        saw_events(c, from, m->header);
+        saw_events(c, from, (const void *)header);
         break;
     default: break;
     }
