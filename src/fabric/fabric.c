@@ -148,11 +148,6 @@ static void standing_changed(void *fabric, const struct wf_standing *standing)
         wf_links_say_again(f);
 }
 
-static void setting_changed(void *fabric, const char *name, const char *value, uint64_t revision)
-{
-    (void)fabric, (void)name, (void)value, (void)revision;
-}
-
 /* ------------------------------------------------------------------------------ create, destroy */
 
 static enum weft_status memory_make(struct wf_fabric *f)
@@ -265,8 +260,7 @@ static enum weft_status member_open(struct wf_fabric *f)
         .events = {.context = f,
                    .joined = wf_peer_joined,
                    .left = wf_peer_left,
-                   .standing = standing_changed,
-                   .setting = setting_changed},
+                   .standing = standing_changed},
         .world = o->member_world,
     };
     enum weft_status status = f->member_ops->open(&options, &f->members);
@@ -328,7 +322,6 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
 {
     if (!f)
         return;
-    f->stopping = true;
     if (f->members)
         f->member_ops->close(f->members, leave_ms);
     if (f->net)

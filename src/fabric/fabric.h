@@ -45,8 +45,7 @@ struct wf_fabric_domain {
 struct wf_fabric_held {
     const void *data;
     uint64_t bytes;
-    uint64_t version; /* the same as long as it is the same bytes; 0: not said */
-    void *user[8];    /* the host's */
+    void *user[8]; /* the host's */
 };
 
 /* What this node has, and what it makes of what others have.  On the fabric's thread. */
@@ -64,8 +63,6 @@ struct wf_fabric_host {
     /* Some other node has this block, and nobody had before; or nobody has it any more.  False:
      * it cannot be taken now, and all is to be told again when room_again is called. */
     bool (*news)(void *context, const struct wf_fabric_event *block);
-    /* The other node `name` came or went; for people.  NULL: nobody asks. */
-    void (*peer)(void *context, const char *name, bool here, const char *why);
     /* Another node hands over the chain that ends in this block: it is wanted here soon.  NULL:
      * nobody takes what is handed over. */
     void (*offered)(void *context, const char *from, uint32_t domain, const uint8_t tip[32]);
@@ -135,7 +132,7 @@ struct wf_fabric_fetch {
     void *user;
     /* The fabric's: */
     struct wf_fabric_fetch *next;
-    uint64_t began_ns, asked_ns, request, from_epoch;
+    uint64_t asked_ns, request;
     uint64_t moved; /* payload that `done` may count */
     uint32_t tried_count, from;
     uint16_t tried[8];

@@ -27,7 +27,6 @@ void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
     fetch->tried_count = 0;
     fetch->worst = WEFT_MISS;
     fetch->request = fetch->moved = 0;
-    fetch->began_ns = wf_fabric_now(f);
     pthread_mutex_lock(&f->lock);
     bool first = !f->asked;
     *f->asked_end = fetch;

@@ -107,7 +107,7 @@ struct wf_peer_node {
     uint32_t failures;
     char why[256];
     uint64_t rtt_us, lag_us; /* fading means */
-    uint64_t blocks, reads, read_bytes, read_misses, read_corrupt, serves, served_bytes, read_ns;
+    uint64_t reads, read_bytes, read_misses, read_corrupt, serves, served_bytes, read_ns;
     uint32_t asked; /* gets under way */
     uint64_t asked_bytes;
     uint64_t busy_since_ns;
@@ -198,7 +198,6 @@ struct wf_fabric {
     uint64_t shown_ns, impatient_ns;
     _Atomic uint64_t forgotten, last_went; /* any thread reads them */
     bool behind;                           /* the host had no room for news */
-    bool stopping;
 };
 
 static inline uint64_t wf_fabric_now(const struct wf_fabric *f)
@@ -221,6 +220,8 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes);
 void wf_links_say_again(struct wf_fabric *f);
 /* The joined link over which blocks of that domain may be had from the node; NULL: none. */
 struct wf_link *wf_peer_link(struct wf_fabric *f, uint32_t number, uint32_t domain);
+/* NULL: there is none such. */
+struct wf_peer_node *wf_peer_find(struct wf_fabric *f, const char *name);
 /* Is what it says to be believed? */
 bool wf_peer_believed(const struct wf_fabric *f, const struct wf_peer_node *peer);
 /* End a link, with the reason. */

@@ -68,7 +68,7 @@ bool wf_link_can_say(const struct wf_link *link)
 
 /* ---------------------------------------------------------------------------------------- nodes */
 
-static struct wf_peer_node *peer_find(struct wf_fabric *f, const char *name)
+struct wf_peer_node *wf_peer_find(struct wf_fabric *f, const char *name)
 {
     for (uint32_t i = 0; i < f->peer_count; i++)
         if (f->peers[i].used && strcmp(f->peers[i].name, name) == 0)
@@ -78,7 +78,7 @@ static struct wf_peer_node *peer_find(struct wf_fabric *f, const char *name)
 
 static struct wf_peer_node *peer_make(struct wf_fabric *f, const char *name)
 {
-    struct wf_peer_node *peer = peer_find(f, name);
+    struct wf_peer_node *peer = wf_peer_find(f, name);
     if (peer)
         return peer;
     uint32_t i = 0;
@@ -173,13 +173,11 @@ void wf_peer_joined(void *fabric, const struct wf_member *member)
 void wf_peer_left(void *fabric, const struct wf_member *member)
 {
     struct wf_fabric *f = fabric;
-    struct wf_peer_node *peer = peer_find(f, member->name);
+    struct wf_peer_node *peer = wf_peer_find(f, member->name);
     if (!peer)
         return;
     peer->registered = false;
     wf_stream_forget(f, peer);
-    if (f->options.host.peer)
-        f->options.host.peer(f->options.host.context, peer->name, false, "its lease is over");
     if (peer->link)
         wf_link_close(peer->link, "%s is no member any more", peer->name);
     peer_settle(f, peer);
@@ -291,8 +289,6 @@ void wf_link_down(void *fabric, struct wf_net_link *net, enum weft_status status
         if (!link->closing)
             snprintf(peer->why, sizeof peer->why, "%s", sentence);
         wf_info("fabric", "no link to %s: %s", peer->name, peer->why);
-        if (f->options.host.peer)
-            f->options.host.peer(f->options.host.context, peer->name, false, peer->why);
         wf_stream_forget(f, peer);
         wf_fetches_lost(f, peer);
         wf_puts_lost(f, peer);
@@ -442,8 +438,6 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
     }
     wf_info("fabric", "%s is there, at %s; %u domain%s in common", peer->name,
             f->net_ops->peer(link->net), link->shared, link->shared == 1 ? "" : "s");
-    if (f->options.host.peer)
-        f->options.host.peer(f->options.host.context, peer->name, true, "");
     wf_stream_begin(link);
     return true;
 }

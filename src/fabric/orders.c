@@ -106,14 +106,6 @@ void wf_fabric_drain(struct wf_fabric *f, bool on)
 
 /* --------------------------------------------------------------------------------- carried out */
 
-static struct wf_peer_node *peer_find(struct wf_fabric *f, const char *name)
-{
-    for (uint32_t i = 0; i < f->peer_count; i++)
-        if (f->peers[i].used && strcmp(f->peers[i].name, name) == 0)
-            return &f->peers[i];
-    return NULL;
-}
-
 /* True: nothing is left to be done. */
 static bool offer(struct wf_fabric *f, struct wf_order *order)
 {
@@ -122,7 +114,7 @@ static bool offer(struct wf_fabric *f, struct wf_order *order)
         uint8_t
             bytes[sizeof(struct wf_fabric_offer) + OFFER_EVENTS * sizeof(struct wf_fabric_event)];
     } m;
-    const struct wf_peer_node *peer = peer_find(f, order->name);
+    const struct wf_peer_node *peer = wf_peer_find(f, order->name);
     while (peer && peer->link && order->said < order->count) {
         struct wf_link *link = peer->link;
         uint32_t count = order->count - order->said;
@@ -151,7 +143,7 @@ static bool carry_out(struct wf_fabric *f, struct wf_order *order)
     const struct wf_peer_node *peer;
     switch (order->kind) {
     case ALLOT:
-        peer = peer_find(f, order->name);
+        peer = wf_peer_find(f, order->name);
         if (peer)
             wf_lent_limit(f->lent, peer->number, order->bytes);
         return true;

@@ -242,7 +242,7 @@ struct wf_net_link {
     struct wf_ucx_accesses asking;   /* not wholly asked for yet */
     struct wf_ucx_accesses answered; /* `done` is to be called */
 
-    struct wf_net_link *next; /* todo */
+    struct wf_net_link *next; /* of those that have something to do */
 
     struct wf_ucx_out outs[WF_UCX_WINDOW];
     struct wf_ucx_in ins[WF_UCX_WINDOW];
