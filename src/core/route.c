@@ -17,6 +17,7 @@
 #define COMING_MAX 16384u
 #define COMING_S 2.0
 #define COMING_GROUPS 1024u
+#define FLOWS 5u     /* that run beside one another, and none */
 #define EQUAL_S 1e-6 /* times that differ by less are the same */
 
 /* What is known of a node, and what was sent there. */
@@ -370,13 +371,28 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* One more flow that runs beside the others. */
-static void flow(struct wf_route_term *term, const struct wf_route_way *way, double bytes)
+/* One more flow that runs beside the others: the `which`th. */
+static void flow(struct wf_route_term *term, const struct wf_route_way *way, double bytes,
+                 uint8_t which)
 {
     if (bytes <= 0)
         return;
+    double data_s = way->bytes_s > 0 ? bytes / way->bytes_s : INFINITY;
     term->latency_s = fmax(term->latency_s, way->latency_s + way->queue_s);
-    term->data_s = fmax(term->data_s, way->bytes_s > 0 ? bytes / way->bytes_s : INFINITY);
+    if (data_s > term->data_s) {
+        term->data_s = data_s;
+        term->piece = which;
+    }
+}
+
+/* Of which of its parts wf_overlap_s() is the largest. */
+static uint8_t waits_for(const struct wf_route_term *term, double wait_s, double layers)
+{
+    if (term->data_s > term->prefill_s)
+        return term->latency_s - wait_s + term->data_s + term->prefill_s / layers > term->prefill_s
+                   ? 2 * FLOWS
+                   : 0;
+    return term->latency_s - wait_s + term->data_s / layers > 0 ? FLOWS : 0;
 }
 
 /* The first `blocks` are loaded. */
@@ -389,26 +405,26 @@ static struct wf_route_term model(const struct question *q, uint32_t blocks)
                                  .slot_s = q->slot_s};
     uint32_t own = least(blocks, own_blocks(q->to)), held = least(own, q->to->held_blocks);
     uint32_t near = least(held, q->to->near_blocks), hbm = least(near, q->to->hbm_blocks);
-    flow(&term, &q->to->below, (held - near) * r->block_bytes);
+    flow(&term, &q->to->below, (held - near) * r->block_bytes, 1);
     if (blocks > own) {
         uint32_t theirs = q->from->near_blocks > own ? q->from->near_blocks - own : 0;
         term.fetch_blocks = blocks - own;
         term.source = q->source;
         double bytes = term.fetch_blocks * r->block_bytes;
-        flow(&term, &q->link, bytes);
+        flow(&term, &q->link, bytes, 2);
         flow(&term, &q->from->below,
-             (term.fetch_blocks - least(theirs, term.fetch_blocks)) * r->block_bytes);
+             (term.fetch_blocks - least(theirs, term.fetch_blocks)) * r->block_bytes, 3);
         term.fetch_s = q->link.queue_s + q->link.latency_s + bytes / q->link.bytes_s;
     }
     if (q->to->host.bytes_s > 0)
-        flow(&term, &q->to->host, (blocks - hbm) * r->block_bytes);
+        flow(&term, &q->to->host, (blocks - hbm) * r->block_bytes, 4);
     /* The last token is computed in any case: its output comes first. */
     term.hit_tokens = fmin(blocks * r->block_tokens, fmax(0, r->tokens - 1));
     term.prefill_s = q->slower *
                      wf_prefill_s(r->prefill, term.hit_tokens, r->tokens - term.hit_tokens);
-    double wait_s = q->queue_s + q->slot_s;
-    term.done_s = wf_overlap_s(term.latency_s - wait_s, term.data_s, term.prefill_s,
-                               r->layers ? r->layers : 1);
+    double wait_s = q->queue_s + q->slot_s, layers = r->layers ? r->layers : 1;
+    term.done_s = wf_overlap_s(term.latency_s - wait_s, term.data_s, term.prefill_s, layers);
+    term.piece = (uint8_t)(term.piece + waits_for(&term, wait_s, layers));
     if (blocks == hbm)
         term.done_s = term.prefill_s;
     term.ttft_s = wait_s + term.done_s;
@@ -424,26 +440,36 @@ static void keep_better(struct wf_route_term *best, const struct wf_route_term *
         *best = *other;
 }
 
-/* The best number of blocks after `first`, up to `last`, all of which come from one place: there
- * the score falls and then rises, since what is loaded costs ever more and what is computed the
- * same or less. */
+/* Between two numbers of blocks in one piece the score has no dip: what is loaded costs the same
+ * for each block, and what is computed gets cheaper by ever more. So only the pieces' ends are
+ * looked at, and a piece never comes back once another has begun. */
+static void pieces(const struct question *q, const struct wf_route_term *low,
+                   const struct wf_route_term *high, struct wf_route_term *best)
+{
+    uint32_t between = high->load_blocks - low->load_blocks;
+    if (between < 2 || low->piece == high->piece)
+        return;
+    struct wf_route_term middle = model(q, low->load_blocks + between / 2);
+    keep_better(best, &middle);
+    pieces(q, low, &middle, best);
+    pieces(q, &middle, high, best);
+}
+
+/* The best number of blocks after `first`, up to `last`, all of which come from one place. The last
+ * stands alone: of it a token may have to be computed in any case. */
 static void stretch(const struct question *q, uint32_t first, uint32_t last,
                     struct wf_route_term *best)
 {
     if (first >= last)
         return;
-    struct wf_route_term at = model(q, last);
-    keep_better(best, &at);
-    for (uint32_t low = first + 1, high = last; low < high;) {
-        /* As a rule it falls all the way: look there first. */
-        uint32_t middle = high == last ? high - 1 : low + (high - low) / 2;
-        struct wf_route_term term = model(q, middle), next = model(q, middle + 1);
-        keep_better(best, &term);
-        if (next.score_s <= term.score_s)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    struct wf_route_term all = model(q, last);
+    keep_better(best, &all);
+    if (last - first < 2)
+        return;
+    struct wf_route_term low = model(q, first + 1), high = model(q, last - 1);
+    keep_better(best, &low);
+    keep_better(best, &high);
+    pieces(q, &low, &high, best);
 }
 
 /* The least score that so many blocks could have, were they there at once. */

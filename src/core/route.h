@@ -165,6 +165,7 @@ struct wf_route_term {
     double prefill_s;         /* of the rest */
     double away_s;            /* in the score: for not being where it is at home */
     double done_s, ttft_s, score_s;
+    uint8_t piece; /* which of its ways is slowest, and what waits for what */
 };
 
 struct wf_route_answer {
