@@ -22,7 +22,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test test-cxl cluster-test chaos test-engines asan tsan fuzz torture stress soak crash sim bench format lint clang wheel install clean help
+.PHONY: build run test test-cxl cluster-test chaos test-engines asan tsan fuzz seeds torture stress soak crash sim bench format lint clang wheel install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -72,6 +72,10 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (30); FUZZ_KEEP=1 keeps new inputs in
 
 test-engines: build ## Weft inside real engines, each in a venv (build/engines/); downloads, compiles llama.cpp; ONLY=ENGINE
 	@test/engines/run.py --build $(BUILD) $(if $(ONLY),--only $(ONLY))
+
+seeds: build ## the tests that choose at random, ROUNDS times (10), each time another seed
+	@for round in $$(seq $(or $(ROUNDS),10)); do echo "round $$round" && scripts/run-tests $(BUILD) --random \
+	    --suite unit --suite below --suite conformance || exit 1; done
 
 torture: build ## the Nth allocation or system call fails, for every N
 	@scripts/run-tests $(BUILD) --suite torture
