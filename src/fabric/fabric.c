@@ -285,6 +285,8 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
     pthread_mutex_init(&f->lock, NULL);
     f->asked_end = &f->asked;
     f->waiting_end = &f->waiting;
+    f->read_end = &f->read;
+    f->reads_end = &f->reads;
     f->orders_end = &f->orders;
     f->domain_count = options->domain_count;
     for (uint32_t i = 0; i < f->domain_count && i < WF_FABRIC_DOMAINS_MAX; i++)
@@ -302,6 +304,11 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
                                                               .nodes_max = WF_PLACES_USED,
                                                               .seed = options->seed},
                                   &f->places);
+    if (status == WEFT_OK) /* its pages are touched as it is used */
+        status = wf_places_create(&(struct wf_places_options){.copies_max = copies,
+                                                              .nodes_max = WF_PLACES_USED,
+                                                              .seed = options->seed},
+                                  &f->below);
     if (status == WEFT_OK)
         status = net_open(f);
     if (status == WEFT_OK)
@@ -327,6 +334,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     if (f->net)
         f->net_ops->destroy(f->net); /* ends what is placing, and what is sent */
     wf_fetches_end(f);
+    wf_serves_end(f);
     wf_puts_end(f);
     wf_orders_end(f);
     while (f->links) {
@@ -336,6 +344,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     }
     wf_serves_destroy(f);
     wf_places_destroy(f->places);
+    wf_places_destroy(f->below);
     wf_routes_destroy(f->routes);
     free(f->peers);
     free(f->shown);
@@ -400,6 +409,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     f->member_ops->poll(f->members, 0);
     uint64_t now_ns = wf_fabric_now(f);
     wf_fetches_run(f, now_ns);
+    wf_serves_run(f, now_ns);
     wf_puts_run(f, now_ns);
     wf_orders_run(f);
     catch_up(f);

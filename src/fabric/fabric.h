@@ -48,6 +48,22 @@ struct wf_fabric_held {
     void *user[8]; /* the host's */
 };
 
+/* Parts of a block that lies below, read for another node.  The fabric's from read() until its done
+ * was called; from then on what is at `data` is the host's until read_free(). */
+struct wf_fabric_read {
+    uint32_t domain;
+    uint8_t key[32];
+    uint64_t bytes; /* of the block */
+    uint32_t part_bytes, first_part, part_count;
+    /* The host's, set before it is done: */
+    const void *data; /* the first of these parts */
+    void *user[2];
+    /* The fabric's: */
+    struct wf_fabric_read *next;
+    enum weft_status status;
+    void *serve;
+};
+
 /* What this node has, and what it makes of what others have.  On the fabric's thread. */
 struct wf_fabric_host {
     void *context;
@@ -56,8 +72,17 @@ struct wf_fabric_host {
     enum weft_status (*hold)(void *context, uint32_t domain, const uint8_t key[32], uint64_t bytes,
                              struct wf_fabric_held *out);
     void (*let_go)(void *context, struct wf_fabric_held *held);
+    /* What hold() has not may be below: read it into memory of the host's own.  WEFT_PENDING:
+     * wf_fabric_read_done() says how it ended, once, unless the fabric is destroyed before.
+     * WEFT_E_BUSY: not now, and it is asked again in a moment; WEFT_MISS.  NULL: nothing is below.
+     */
+    enum weft_status (*read)(void *context, struct wf_fabric_read *read);
+    void (*read_free)(void *context, struct wf_fabric_read *read);
+    /* Is it below, as far as that is known without asking anybody?  NULL: nothing is. */
+    bool (*below)(void *context, uint32_t domain, const uint8_t key[32]);
     /* All that is here of a domain, a bounded step at a time: calls `found` and moves *cursor,
-     * which is 0 at first; false: that was the end. */
+     * which is 0 at first; false: that was the end.  What is below may have to be asked for first:
+     * then the cursor stays, nothing is found, and the host wakes the fabric when it is there. */
     bool (*each)(void *context, uint32_t domain, uint64_t *cursor,
                  void (*found)(void *to, const struct wf_fabric_event *block), void *to);
     /* Some other node has this block, and nobody had before; or nobody has it any more.  False:
@@ -94,7 +119,8 @@ struct wf_fabric_options {
     uint32_t lease_ms;       /* 0: 5000 */
     uint32_t dead_ms;        /* of a link that is silent; 0: 5000 */
     uint32_t fetch_ms;       /* a holder that has not begun to answer by then: the next is asked;
-                                0: 1000 */
+                                0: 1000.  Where the block is below, four times that; and who has it
+                                there says that it cannot be given after three times */
     uint32_t show_ms;        /* how often figures are made, asked for or not; 0: when asked for */
     uint64_t (*now_ns)(void *context); /* NULL: wf_now_ns() */
     void *now_context;
@@ -115,6 +141,12 @@ void wf_fabric_wake(struct wf_fabric *fabric);
 
 /* A block came to this node, or went.  Never waits; what does not fit is told anew later on. */
 void wf_fabric_tell(struct wf_fabric *fabric, const struct wf_fabric_event *event);
+
+/* Host: a read has ended.  WEFT_OK: its parts are at `data`.  WEFT_EXISTS: the block is in memory
+ * by now, to be held.  Anything else is as of a block that is not there (WEFT_MISS,
+ * WEFT_E_CORRUPT), or cannot be given now. */
+void wf_fabric_read_done(struct wf_fabric *fabric, struct wf_fabric_read *read,
+                         enum weft_status status);
 
 /* A read of parts of a block that others have: the caller's, and unchanged, until `done`, which is
  * called exactly once, on the fabric's thread. */
@@ -139,6 +171,7 @@ struct wf_fabric_fetch {
     enum weft_status worst;
     _Atomic bool cancelled; /* any thread */
     bool placing;
+    bool slow; /* it is below where it was asked for */
 };
 void wf_fabric_fetch(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
 
@@ -209,22 +242,27 @@ struct wf_fabric_peer {
     uint32_t domains;        /* that both have, */
     uint64_t domain_mask;    /* and which of this node's these are: a bit a domain */
     uint32_t number;         /* below WF_FABRIC_PEERS_MAX, its own as long as it is known of */
-    uint64_t blocks;         /* told of, and not gone */
+    uint64_t blocks;         /* told of, and not gone, */
+    uint64_t below_blocks;   /* and of these on its tiers alone */
     uint64_t rtt_us, lag_us; /* fading means; lag: of what it tells */
     uint64_t read_bytes, reads, read_misses, read_corrupt;
     double read_gbps; /* of reads from it, while they are under way; 10^9 bytes a second */
     uint64_t served_bytes, serves;
-    uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes; /* as it said last */
+    uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes; /* as it said last; */
+    uint32_t below_latency_us, below_mbps;                        /* of its tiers */
 };
 
 struct wf_fabric_figures {
     struct wf_standing standing;
     char name[WF_MEMBER_NAME_MAX + 1], address[WF_NET_ADDRESS_MAX], registry[WF_NET_ADDRESS_MAX];
     uint64_t replica_copies, replica_copies_max, replica_bytes;
+    uint64_t replica_below; /* of these copies, on others' tiers alone */
     uint64_t told, heard, told_anew, refused_news;
     uint64_t lag_us_p50, lag_us_p99; /* from a change there until it is known here */
     uint64_t fetches, fetch_misses, fetch_corrupt, fetch_timeouts, fetched_bytes;
     uint64_t serves, serve_misses, served_bytes;
+    uint64_t serves_below, served_below_bytes;  /* of these, what was read from a tier for it */
+    uint64_t serves_busy;                       /* asked for, and not to be given then */
     uint64_t stores, stored_bytes, store_fulls; /* of this node's blocks, in others' memory */
     bool draining;                              /* this node */
     uint64_t offers, offered;                   /* chains handed over to others, and by others */

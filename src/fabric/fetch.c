@@ -16,14 +16,15 @@
 #include "fabric/inner.h"
 
 #define HOLDERS_MAX 16u
-#define RATE_DEFAULT 1e9 /* bytes a second, of a node that was not read from yet */
+#define RATE_DEFAULT 1e9  /* bytes a second, of a node that was not read from yet */
+#define PATIENCE_BELOW 4u /* times as much, with one that has the block on a tier */
 
 /* --------------------------------------------------------------------------------- any thread */
 
 void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
 {
     fetch->next = NULL;
-    fetch->cancelled = fetch->placing = false;
+    fetch->cancelled = fetch->placing = fetch->slow = false;
     fetch->tried_count = 0;
     fetch->worst = WEFT_MISS;
     fetch->request = fetch->moved = 0;
@@ -136,16 +137,26 @@ static bool was_tried(const struct wf_fabric_fetch *fetch, uint32_t number)
     return false;
 }
 
+/* What its tiers add, as it said. */
+static double below_us(const struct wf_peer_node *peer, uint64_t bytes)
+{
+    double mbps = peer->said.below_mbps ? peer->said.below_mbps : 1000;
+    return peer->said.below_latency_us + (double)bytes / mbps;
+}
+
 /* The holder that should be soonest; NULL: there is none that was not tried. */
-static struct wf_peer_node *choose(struct wf_fabric *f, const struct wf_fabric_fetch *fetch)
+static struct wf_peer_node *choose(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
 {
     uint16_t holders[HOLDERS_MAX];
+    bool below[HOLDERS_MAX];
     struct wf_peer_node *best = NULL;
     double best_us = 0;
     if (fetch->tried_count == sizeof fetch->tried / sizeof fetch->tried[0])
         return NULL;
     pthread_mutex_lock(&f->lock);
     uint32_t count = wf_places_holders(f->places, fetch->key, holders, HOLDERS_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        below[i] = wf_places_holds(f->below, fetch->key, holders[i]);
     pthread_mutex_unlock(&f->lock);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t number = f->peer_of[holders[i]];
@@ -154,9 +165,12 @@ static struct wf_peer_node *choose(struct wf_fabric *f, const struct wf_fabric_f
         struct wf_peer_node *peer = &f->peers[number];
         double us = (double)peer->rtt_us +
                     (double)(peer->asked_bytes + range_bytes(fetch)) * 1e6 / rate_of(peer);
+        if (below[i])
+            us += below_us(peer, range_bytes(fetch));
         if (!best || us < best_us) {
             best = peer;
             best_us = us;
+            fetch->slow = below[i];
         }
     }
     return best;
@@ -217,7 +231,7 @@ static void stale(struct wf_fabric *f, const struct wf_fabric_fetch *fetch)
     struct wf_peer_node *peer = &f->peers[fetch->from];
     pthread_mutex_lock(&f->lock);
     if (peer->place != WF_PLACE_NONE)
-        (void)wf_places_remove(f->places, fetch->key, (uint16_t)peer->place);
+        (void)wf_stream_unplace(f, peer, fetch->key);
     pthread_mutex_unlock(&f->lock);
 }
 
@@ -329,7 +343,8 @@ static void impatience(struct wf_fabric *f, uint64_t now_ns)
         struct wf_fabric_fetch *fetch = f->fetches[i];
         if (!fetch || fetch->placing)
             continue;
-        if ((cancels && fetch->cancelled) || now_ns - fetch->asked_ns > patience_ns)
+        uint64_t most_ns = fetch->slow ? PATIENCE_BELOW * patience_ns : patience_ns;
+        if ((cancels && fetch->cancelled) || now_ns - fetch->asked_ns > most_ns)
             go_on(f, fetch, WEFT_E_TIMEOUT);
     }
 }

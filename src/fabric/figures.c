@@ -31,6 +31,8 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         .domain_mask = mask_of(f, link),
         .number = peer->number,
         .blocks = peer->place != WF_PLACE_NONE ? wf_places_of(f->places, (uint16_t)peer->place) : 0,
+        .below_blocks = peer->place != WF_PLACE_NONE ? wf_places_of(f->below, (uint16_t)peer->place)
+                                                     : 0,
         .rtt_us = peer->rtt_us,
         .lag_us = peer->lag_us,
         .read_bytes = peer->read_bytes,
@@ -44,6 +46,8 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         .free_bytes = peer->said.free_bytes,
         .lent_bytes = peer->said.lent_bytes,
         .lent_free_bytes = peer->said.lent_free_bytes,
+        .below_latency_us = peer->said.below_latency_us,
+        .below_mbps = peer->said.below_mbps,
     };
     if (f->lent) {
         struct wf_lent_owner owner;
@@ -118,6 +122,9 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
     f->figures.replica_copies = places.copies;
     f->figures.replica_copies_max = places.copies_max;
     f->figures.replica_bytes = places.bytes;
+    wf_places_stats(f->below, &places);
+    f->figures.replica_below = places.copies;
+    f->figures.replica_bytes += places.bytes;
     f->shown_figures = f->figures;
     f->shown_count = 0;
     for (uint32_t i = 0; i < f->peer_count; i++)

@@ -165,12 +165,17 @@ struct wf_fabric {
     struct wf_fabric_fetch *waiting, **waiting_end; /* for one of these */
     struct wf_serve *serves, *serves_free;          /* free: those that were used before */
     uint32_t serves_used;
+    struct wf_serve *reads, **reads_end; /* of what is below, which the host has no room for yet */
+    uint32_t reading;                    /* and those that it has begun */
+    uint64_t reads_ns;                   /* when they were looked at last */
     struct wf_puts *puts;
     struct wf_lent *lent; /* NULL: nothing is lent */
 
     /* Under `lock`: */
     pthread_mutex_t lock;
-    struct wf_places *places;
+    struct wf_places *places; /* who has what, in memory or below */
+    struct wf_places *below;  /* of these copies the ones that are below alone; one that finds no
+                                 room here counts as in memory, which is a wrong price and no more */
     uint32_t peer_of[WF_PLACES_USED]; /* number in the replica → place in `peers`, or */
 #define WF_PLACE_FREE UINT32_MAX
 #define WF_PLACE_LEAVING (UINT32_MAX - 1)
@@ -182,6 +187,7 @@ struct wf_fabric {
     bool inbox_lost;
     struct wf_fabric_fetch *asked, **asked_end; /* fetches that this thread has not seen */
     bool cancels;                               /* some fetch was cancelled */
+    struct wf_fabric_read *read, **read_end;    /* done by the host */
     bool room_again;
     uint64_t lenders_bytes, lenders_free_bytes;
     struct wf_order *orders, **orders_end; /* of operators and of hand-overs */
@@ -239,6 +245,8 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_stream_again(struct wf_link *link, uint32_t bytes);
 /* All that was told of this node is forgotten. */
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer);
+/* The lock is held: it has no copy of this.  False: none was known of. */
+bool wf_stream_unplace(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32]);
 /* It has this block, as it said otherwise than by its stream. */
 void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer, const uint8_t key[32]);
 /* A word of another node's about one block.  False: it is no such word. */
@@ -263,6 +271,12 @@ void wf_fetches_end(struct wf_fabric *f);
 enum weft_status wf_serves_create(struct wf_fabric *f);
 void wf_serves_destroy(struct wf_fabric *f);
 bool wf_serve_get(struct wf_link *link, const void *header, uint32_t bytes);
+/* Reads from below: those that are done are sent, others begun, and late ones answered. */
+void wf_serves_run(struct wf_fabric *f, uint64_t now_ns);
+/* Nobody hears what was to be sent there. */
+void wf_serves_lost(struct wf_fabric *f, const struct wf_link *link);
+/* What is read ends with the fabric: the host has it alone. */
+void wf_serves_end(struct wf_fabric *f);
 
 /* put.c */
 enum weft_status wf_puts_create(struct wf_fabric *f);

@@ -129,7 +129,7 @@ static void describe(const struct entry *e, struct wf_fabric_event *out)
 {
     *out = (struct wf_fabric_event){.kind = WF_FABRIC_HERE,
                                     .quality = e->quality,
-                                    .lent = 1,
+                                    .where = WF_FABRIC_IN_LENT,
                                     .domain = e->domain,
                                     .depth = e->depth,
                                     .bytes = e->bytes};

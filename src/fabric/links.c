@@ -293,6 +293,7 @@ void wf_link_down(void *fabric, struct wf_net_link *net, enum weft_status status
         wf_fetches_lost(f, peer);
         wf_puts_lost(f, peer);
     }
+    wf_serves_lost(f, link);
     link_free(link);
     if (by)
         peer_settle(f, by);

@@ -377,7 +377,7 @@ void wf_put_arrived(struct wf_fabric *f, void *token, enum weft_status status)
     if (keep) {
         struct wf_fabric_event event = p->block;
         event.kind = WF_FABRIC_HERE;
-        event.lent = 1;
+        event.where = WF_FABRIC_IN_LENT;
         wf_stream_log(f, &event);
     }
     if (status == WEFT_OK)

@@ -13,6 +13,7 @@
 /* Of a link on which nothing was measured yet: 10 Gbit/s, not far. */
 #define LATENCY_S 200e-6
 #define BYTES_S 1.25e9
+#define BELOW_BYTES_S 1e9    /* of tiers of which nothing was said yet */
 #define LEAST_BYTES_S 1000.0 /* a measured rate below is none */
 
 #define SELF WF_FABRIC_PEERS_MAX /* the seat of this node; those of others are their numbers */
@@ -27,6 +28,7 @@ struct seat {
     enum wf_routes_why why;
     uint64_t domains;          /* a bit each, of those that it has, too */
     double latency_s, bytes_s; /* between it and this node; 0: not measured */
+    struct wf_route_way below; /* its tiers, as it said; bytes_s 0: it did not */
 };
 
 struct wf_routes {
@@ -40,6 +42,7 @@ struct wf_routes {
     /* Of one answer: */
     struct wf_fabric *fabric; /* NULL: this node is alone */
     uint32_t domain;
+    const uint8_t (*keys)[32];
     uint32_t blocks[WF_PLACES_USED];
     uint16_t seat_of[WF_ROUTES_NODES_MAX];
     struct wf_route_node nodes[WF_ROUTES_NODES_MAX];
@@ -110,6 +113,8 @@ static void seats_refresh(struct wf_routes *r, struct wf_fabric *f)
                             : peer->domain_mask;
         seat->latency_s = (double)peer->rtt_us * 1e-6;
         seat->bytes_s = peer->read_gbps * 1e9 > LEAST_BYTES_S ? peer->read_gbps * 1e9 : 0;
+        seat->below = (struct wf_route_way){.latency_s = peer->below_latency_us * 1e-6,
+                                            .bytes_s = peer->below_mbps * 1e6};
         r->there[r->there_count++] = (uint16_t)peer->number;
         seat_index(r, (uint16_t)peer->number);
     }
@@ -190,6 +195,25 @@ static uint32_t blocks_of(const struct wf_routes *r, uint16_t seat)
                                                                                : 0;
 }
 
+/* Of what it has, the part that is in its memory: as in DRAM anywhere, a parent outlives its
+ * children there, so that what is below begins somewhere and goes on to the end. */
+static uint32_t near_of(const struct wf_routes *r, uint16_t seat, uint32_t held)
+{
+    const struct wf_places *below = r->fabric->below;
+    uint16_t place = (uint16_t)r->fabric->place_of[seat];
+    uint32_t low = 0, high = wf_places_of(below, place) ? held : 0;
+    if (!high)
+        return held;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (wf_places_holds(below, r->keys[middle], place))
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
 static struct wf_route_node *node_add(struct wf_routes *r, struct wf_routes_answer *a,
                                       uint16_t seat, const char *name, enum wf_routes_why why)
 {
@@ -201,7 +225,14 @@ static struct wf_route_node *node_add(struct wf_routes *r, struct wf_routes_answ
     term->why = why;
     /* Who is not known has a number that the router does not have, and so serves nothing. */
     r->nodes[i] = (struct wf_route_node){.node = seat, .serves = why == WF_ROUTES_SERVES};
-    r->nodes[i].near_blocks = r->nodes[i].held_blocks = seat == NO_SEAT ? 0 : blocks_of(r, seat);
+    uint32_t held = seat == NO_SEAT ? 0 : blocks_of(r, seat);
+    r->nodes[i].near_blocks = r->nodes[i].held_blocks = held;
+    if (held) {
+        r->nodes[i].near_blocks = near_of(r, seat, held);
+        r->nodes[i].below = r->seats[seat].below;
+        if (r->nodes[i].below.bytes_s <= 0)
+            r->nodes[i].below.bytes_s = BELOW_BYTES_S;
+    }
     return &r->nodes[i];
 }
 
@@ -351,6 +382,7 @@ static enum weft_status ask(struct wf_routes *r, struct wf_fabric *f, uint64_t n
     double now_s = (double)now_ns * 1e-9;
     r->fabric = f;
     r->domain = q->domain;
+    r->keys = q->keys;
     if (f) {
         seats_refresh(r, f);
         (void)wf_places_prefixes(f->places, q->keys, q->count, 0, NULL, r->blocks);

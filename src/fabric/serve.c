@@ -5,6 +5,12 @@
  * A block that is asked for is held by the host until its bytes have been sent, from where they
  * lie.  Sums are taken at that moment, part by part: what was damaged in memory before is the
  * scrubber's to find, what is damaged behind is the other side's, by these sums.
+ *
+ * What is not in memory may be below.  The host reads it then, into memory of its own, while this
+ * thread goes on; what it has no room for yet waits in line.  So that the tier is never what the
+ * other side waits for in vain, whoever was not answered within READ_LATE times fetch_ms is told
+ * that it cannot be given now.  The read goes on, as devices have no way back, and its memory is
+ * the host's again when it ends.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,13 +19,21 @@
 #include "fabric/inner.h"
 #include "sys/memory.h"
 
+#define READ_LATE 3u /* of PATIENCE_BELOW in fetch.c, so that the answer is there in time */
+#define LOOK_NS 20000000u
+
 struct wf_serve {
     struct wf_net_message message; /* first */
-    struct wf_serve *next;
+    struct wf_serve *next;         /* of free ones, or of those that wait for the host */
     struct wf_fabric *fabric;
-    uint32_t number; /* of the node that asked */
+    struct wf_link *link; /* that asked; NULL: it is gone, or was answered */
+    uint32_t number;      /* of the node */
+    struct wf_fabric_get get;
+    uint64_t since_ns;
+    enum { NOTHING, HELD, LENT, READ } state; /* what there is of the block */
     struct wf_fabric_held held;
-    uint32_t lent; /* or what is held of what is lent; WF_LENT_NONE */
+    uint32_t lent; /* what is held of what is lent; WF_LENT_NONE */
+    struct wf_fabric_read read;
     struct iovec piece;
     union {
         struct wf_fabric_data data;
@@ -36,18 +50,38 @@ enum weft_status wf_serves_create(struct wf_fabric *f)
 }
 
 /* One that was not used yet costs no memory, so those that were go first. */
-static struct wf_serve *serve_take(struct wf_fabric *f)
+static struct wf_serve *serve_take(struct wf_link *link, const struct wf_fabric_get *get)
 {
+    struct wf_fabric *f = link->fabric;
     struct wf_serve *serve = f->serves_free;
     if (serve)
         f->serves_free = serve->next;
     else if (f->serves_used < WF_SERVES_MAX)
         serve = &f->serves[f->serves_used++];
+    if (!serve)
+        return NULL;
+    serve->fabric = f;
+    serve->link = link;
+    serve->number = link->peer->number;
+    serve->get = *get;
+    serve->since_ns = wf_fabric_now(f);
+    serve->state = NOTHING;
     return serve;
 }
 
-static void serve_give(struct wf_fabric *f, struct wf_serve *serve)
+/* What it has of the block is the host's again. */
+static void serve_give(struct wf_serve *serve)
 {
+    struct wf_fabric *f = serve->fabric;
+    const struct wf_fabric_host *host = &f->options.host;
+    switch (serve->state) {
+    case HELD: host->let_go(host->context, &serve->held); break;
+    case LENT: wf_lent_let_go(f->lent, serve->lent); break;
+    case READ: host->read_free(host->context, &serve->read); break;
+    case NOTHING: break;
+    }
+    serve->link = NULL;
+    serve->state = NOTHING;
     serve->next = f->serves_free;
     f->serves_free = serve;
 }
@@ -65,14 +99,12 @@ static void sent(struct wf_net_message *message, enum weft_status status)
     if (status == WEFT_OK) {
         f->figures.serves++;
         f->figures.served_bytes += serve->piece.iov_len;
+        f->figures.serves_below += serve->state == READ;
+        f->figures.served_below_bytes += serve->state == READ ? serve->piece.iov_len : 0;
         f->peers[serve->number].serves++;
         f->peers[serve->number].served_bytes += serve->piece.iov_len;
     }
-    if (serve->lent != WF_LENT_NONE)
-        wf_lent_let_go(f->lent, serve->lent);
-    else
-        f->options.host.let_go(f->options.host.context, &serve->held);
-    serve_give(f, serve);
+    serve_give(serve);
 }
 
 static bool refuse(struct wf_link *link, const struct wf_fabric_get *get, enum weft_status status)
@@ -81,6 +113,7 @@ static bool refuse(struct wf_link *link, const struct wf_fabric_get *get, enum w
                                   .request = get->request,
                                   .status = status};
     link->fabric->figures.serve_misses += status == WEFT_MISS;
+    link->fabric->figures.serves_busy += status == WEFT_E_BUSY;
     (void)wf_link_say(link, &data, sizeof data); /* who hears nothing asks elsewhere */
     return true;
 }
@@ -95,37 +128,222 @@ static bool range_right(const struct wf_fabric_get *get)
            get->part_count <= parts - get->first_part;
 }
 
-static void sums_take(struct wf_serve *serve, const struct wf_fabric_get *get)
+static void sums_take(struct wf_serve *serve)
 {
     const uint8_t *data = serve->piece.iov_base;
     uint64_t left = serve->piece.iov_len;
-    for (uint32_t i = 0; i < get->part_count; i++) {
-        uint64_t now = left < get->part_bytes ? left : get->part_bytes;
+    for (uint32_t i = 0; i < serve->get.part_count; i++) {
+        uint64_t now = left < serve->get.part_bytes ? left : serve->get.part_bytes;
         serve->header.data.sums[i] = wf_sum64(data, now);
         data += now;
         left -= now;
     }
 }
 
-/* In memory that is lent it has its sums already, if its parts are those that are asked for. */
-static enum weft_status hold(struct wf_link *link, const struct wf_fabric_get *get,
-                             struct wf_serve *serve, const uint64_t **out_sums)
+/* Send what it has, to the link that it has still.  `data` is the first of the parts that were
+ * asked for; `sums` are theirs, where somebody has them. */
+static void serve_send(struct wf_serve *serve, const void *data, const uint64_t *sums)
 {
-    struct wf_fabric *f = link->fabric;
-    uint32_t domain = link->ours_of[get->domain];
+    struct wf_link *link = serve->link;
+    const struct wf_fabric_get *get = &serve->get;
+    uint64_t from = (uint64_t)get->first_part * get->part_bytes;
+    uint64_t to = from + (uint64_t)get->part_count * get->part_bytes;
+    to = to < get->bytes ? to : get->bytes;
+    serve->piece = (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = to - from};
+    serve->header.data = (struct wf_fabric_data){.head = {.magic = WF_FABRIC_MAGIC,
+                                                          .kind = WF_FABRIC_DATA},
+                                                 .request = get->request,
+                                                 .status = WEFT_OK,
+                                                 .part_count = get->part_count};
+    if (sums)
+        memcpy(serve->header.data.sums, sums, get->part_count * 8ull);
+    else
+        sums_take(serve);
+    serve->message = (struct wf_net_message){.header = &serve->header,
+                                             .header_bytes = (uint32_t)(sizeof serve->header.data +
+                                                                        get->part_count * 8),
+                                             .pieces = &serve->piece,
+                                             .piece_count = 1,
+                                             .sent = sent};
+    if (serve->fabric->net_ops->send(link->net, &serve->message) == WEFT_OK)
+        return;
+    refuse(link, get, WEFT_E_BUSY);
+    serve_give(serve);
+}
+
+/* ---------------------------------------------------------------------------------- from memory */
+
+/* WEFT_OK: it is on its way.  In memory that is lent it has its sums already, if its parts are
+ * those that are asked for. */
+static enum weft_status serve_from_memory(struct wf_serve *serve)
+{
+    struct wf_fabric *f = serve->fabric;
+    const struct wf_fabric_get *get = &serve->get;
+    uint32_t domain = serve->link->ours_of[get->domain];
     struct wf_lent_block lent;
     serve->lent = f->lent ? wf_lent_hold(f->lent, domain, get->key, &lent) : WF_LENT_NONE;
-    if (serve->lent == WF_LENT_NONE)
-        return f->options.host.hold(f->options.host.context, domain, get->key, get->bytes,
-                                    &serve->held);
+    if (serve->lent == WF_LENT_NONE) {
+        enum weft_status status = f->options.host.hold(f->options.host.context, domain, get->key,
+                                                       get->bytes, &serve->held);
+        if (status != WEFT_OK)
+            return status;
+        serve->state = HELD;
+        const uint8_t *data = serve->held.data;
+        serve_send(serve, data + (uint64_t)get->first_part * get->part_bytes, NULL);
+        return WEFT_OK;
+    }
+    serve->state = LENT;
     if (lent.bytes != get->bytes || lent.part_bytes != get->part_bytes) {
         wf_lent_let_go(f->lent, serve->lent);
+        serve->state = NOTHING;
         return WEFT_MISS;
     }
-    serve->held = (struct wf_fabric_held){.data = lent.data, .bytes = lent.bytes};
-    *out_sums = lent.sums;
+    const uint8_t *data = lent.data;
+    serve_send(serve, data + (uint64_t)get->first_part * get->part_bytes,
+               lent.sums + get->first_part);
     return WEFT_OK;
 }
+
+/* ----------------------------------------------------------------------------------- from below */
+
+void wf_fabric_read_done(struct wf_fabric *f, struct wf_fabric_read *read, enum weft_status status)
+{
+    read->status = status;
+    read->next = NULL;
+    pthread_mutex_lock(&f->lock);
+    bool first = !f->read;
+    *f->read_end = read;
+    f->read_end = &read->next;
+    pthread_mutex_unlock(&f->lock);
+    if (first)
+        wf_fabric_wake(f);
+}
+
+static bool is_below(const struct wf_serve *serve)
+{
+    const struct wf_fabric_host *host = &serve->fabric->options.host;
+    return host->read && host->below &&
+           host->below(host->context, serve->link->ours_of[serve->get.domain], serve->get.key);
+}
+
+/* As host.read(). */
+static enum weft_status read_begin(struct wf_serve *serve)
+{
+    struct wf_fabric *f = serve->fabric;
+    const struct wf_fabric_get *get = &serve->get;
+    serve->read = (struct wf_fabric_read){.domain = serve->link->ours_of[get->domain],
+                                          .bytes = get->bytes,
+                                          .part_bytes = get->part_bytes,
+                                          .first_part = get->first_part,
+                                          .part_count = get->part_count,
+                                          .serve = serve};
+    memcpy(serve->read.key, get->key, 32);
+    enum weft_status status = f->options.host.read(f->options.host.context, &serve->read);
+    f->reading += status == WEFT_PENDING;
+    return status;
+}
+
+static void wait_in_line(struct wf_serve *serve)
+{
+    serve->next = NULL;
+    *serve->fabric->reads_end = serve;
+    serve->fabric->reads_end = &serve->next;
+}
+
+/* Nothing can be given of it; it has nothing of the block. */
+static void serve_end(struct wf_serve *serve, enum weft_status status)
+{
+    if (serve->link)
+        refuse(serve->link, &serve->get, status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY);
+    serve_give(serve);
+}
+
+static void read_ended(struct wf_serve *serve, enum weft_status status)
+{
+    serve->fabric->reading--;
+    if (status == WEFT_OK) {
+        serve->state = READ;
+        if (serve->link)
+            serve_send(serve, serve->read.data, NULL);
+        else
+            serve_give(serve);
+        return;
+    }
+    if (status == WEFT_EXISTS && serve->link) {
+        status = serve_from_memory(serve);
+        if (status == WEFT_OK)
+            return;
+    }
+    serve_end(serve, status == WEFT_E_CORRUPT ? WEFT_MISS : status);
+}
+
+/* Those that the host had no room for, in their order. */
+static void reads_go_on(struct wf_fabric *f)
+{
+    while (f->reads) {
+        struct wf_serve *serve = f->reads;
+        enum weft_status status = serve->link ? read_begin(serve) : WEFT_MISS;
+        if (status == WEFT_E_BUSY)
+            return;
+        f->reads = serve->next;
+        if (!f->reads)
+            f->reads_end = &f->reads;
+        if (status != WEFT_PENDING)
+            serve_end(serve, status);
+    }
+}
+
+/* Whoever waited for too long is told so. */
+static void reads_look(struct wf_fabric *f, uint64_t now_ns)
+{
+    uint64_t late_ns = (uint64_t)READ_LATE * f->options.fetch_ms * 1000000;
+    for (uint32_t i = 0; i < f->serves_used; i++) {
+        struct wf_serve *serve = &f->serves[i];
+        if (!serve->link || serve->state != NOTHING || now_ns - serve->since_ns <= late_ns)
+            continue;
+        refuse(serve->link, &serve->get, WEFT_E_BUSY);
+        serve->link = NULL;
+    }
+}
+
+void wf_serves_run(struct wf_fabric *f, uint64_t now_ns)
+{
+    pthread_mutex_lock(&f->lock);
+    struct wf_fabric_read *read = f->read;
+    f->read = NULL;
+    f->read_end = &f->read;
+    pthread_mutex_unlock(&f->lock);
+    while (read) {
+        struct wf_fabric_read *next = read->next;
+        read_ended(read->serve, read->status);
+        read = next;
+    }
+    reads_go_on(f);
+    if ((f->reading || f->reads) && now_ns - f->reads_ns >= LOOK_NS) {
+        f->reads_ns = now_ns;
+        reads_look(f, now_ns);
+    }
+}
+
+void wf_serves_lost(struct wf_fabric *f, const struct wf_link *link)
+{
+    for (uint32_t i = 0; i < f->serves_used; i++)
+        if (f->serves[i].link == link)
+            f->serves[i].link = NULL;
+}
+
+void wf_serves_end(struct wf_fabric *f)
+{
+    for (uint32_t i = 0; i < f->serves_used; i++)
+        f->serves[i].link = NULL;
+    for (struct wf_fabric_read *read = f->read, *next; read; read = next) {
+        next = read->next;
+        read_ended(read->serve, read->status);
+    }
+    f->read = NULL;
+}
+
+/* ------------------------------------------------------------------------------------ asked for */
 
 bool wf_serve_get(struct wf_link *link, const void *header, uint32_t bytes)
 {
@@ -134,40 +352,19 @@ bool wf_serve_get(struct wf_link *link, const void *header, uint32_t bytes)
     if (bytes != sizeof *get || link->state != WF_LINK_JOINED || !range_right(get) ||
         get->domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[get->domain] == UINT32_MAX)
         return false;
-    struct wf_serve *serve = serve_take(f);
+    struct wf_serve *serve = serve_take(link, get);
     if (!serve)
         return refuse(link, get, WEFT_E_BUSY);
-    const uint64_t *sums = NULL;
-    enum weft_status status = hold(link, get, serve, &sums);
-    if (status != WEFT_OK) {
-        serve_give(f, serve);
-        return refuse(link, get, status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY);
+    enum weft_status status = serve_from_memory(serve);
+    if (status != WEFT_MISS || !is_below(serve)) {
+        if (status != WEFT_OK)
+            serve_end(serve, status);
+        return true;
     }
-    uint64_t from = (uint64_t)get->first_part * get->part_bytes;
-    uint64_t to = from + (uint64_t)get->part_count * get->part_bytes;
-    to = to < get->bytes ? to : get->bytes;
-    serve->fabric = f;
-    serve->number = link->peer->number;
-    serve->piece = (struct iovec){.iov_base = (uint8_t *)(uintptr_t)serve->held.data + from,
-                                  .iov_len = to - from};
-    serve->header.data = (struct wf_fabric_data){.head = {.magic = WF_FABRIC_MAGIC,
-                                                          .kind = WF_FABRIC_DATA},
-                                                 .request = get->request,
-                                                 .status = WEFT_OK,
-                                                 .part_count = get->part_count};
-    if (sums)
-        memcpy(serve->header.data.sums, sums + get->first_part, get->part_count * 8ull);
-    else
-        sums_take(serve, get);
-    serve->message = (struct wf_net_message){.header = &serve->header,
-                                             .header_bytes = (uint32_t)(sizeof serve->header.data +
-                                                                        get->part_count * 8),
-                                             .pieces = &serve->piece,
-                                             .piece_count = 1,
-                                             .sent = sent};
-    if (f->net_ops->send(link->net, &serve->message) != WEFT_OK) {
-        sent(&serve->message, WEFT_E_BUSY);
-        return refuse(link, get, WEFT_E_BUSY);
-    }
+    status = f->reads ? WEFT_E_BUSY : read_begin(serve);
+    if (status == WEFT_E_BUSY)
+        wait_in_line(serve);
+    else if (status != WEFT_PENDING)
+        serve_end(serve, status);
     return true;
 }

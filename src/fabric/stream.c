@@ -38,20 +38,23 @@ void wf_fabric_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
         wf_fabric_wake(f);
 }
 
-/* A block may be here twice, the host's and lent: it is gone when neither is here. */
+/* A block may be here twice, the host's and lent: it is gone when neither is here, and below when
+ * it is in no memory.  Of one that was lent and is below the word is kept back: it is to be had as
+ * before, if later. */
 static bool is_here_still(struct wf_fabric *f, const struct wf_fabric_event *event)
 {
     const struct wf_fabric_host *host = &f->options.host;
     struct wf_fabric_held held;
-    if (event->kind != WF_FABRIC_GONE)
+    if (event->kind != WF_FABRIC_GONE && event->where != WF_FABRIC_BELOW)
         return false;
-    if (!event->lent)
+    if (event->where != WF_FABRIC_IN_LENT)
         return f->lent && wf_lent_has(f->lent, event->domain, event->key);
     enum weft_status status = host->hold(host->context, event->domain, event->key, event->bytes,
                                          &held);
     if (status == WEFT_OK)
         host->let_go(host->context, &held);
-    return status != WEFT_MISS;
+    return status != WEFT_MISS ||
+           (host->below && host->below(host->context, event->domain, event->key));
 }
 
 void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event)
@@ -145,6 +148,8 @@ static void fill_from_walk(struct wf_fabric *f, struct batch *batch)
             link->walk_lent = lent;
             return;
         }
+        if (more && link->walk == before && batch->m.events.count == count)
+            return; /* the host is still looking */
         if (!more) {
             link->walk_domain++;
             link->walk = 0;
@@ -268,6 +273,10 @@ static bool here(struct wf_fabric *f, struct wf_peer_node *peer,
     bool placed = peer->place != WF_PLACE_NONE || place_take(f, peer);
     bool first = wf_places_count(f->places, event->key, 1) == 0;
     bool added = placed && wf_places_add(f->places, event->key, (uint16_t)peer->place);
+    if (added && event->where == WF_FABRIC_BELOW)
+        (void)wf_places_add(f->below, event->key, (uint16_t)peer->place);
+    else if (added)
+        (void)wf_places_remove(f->below, event->key, (uint16_t)peer->place);
     pthread_mutex_unlock(&f->lock);
     return !first || !added || f->options.host.news(f->options.host.context, event);
 }
@@ -282,14 +291,19 @@ static bool go(struct wf_fabric *f)
     return f->options.host.news(f->options.host.context, event);
 }
 
+bool wf_stream_unplace(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32])
+{
+    (void)wf_places_remove(f->below, key, (uint16_t)peer->place);
+    return wf_places_remove(f->places, key, (uint16_t)peer->place);
+}
+
 /* A block that moves from one node to another is told of by both, in any order: between two words
  * nobody has it. */
 static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
                  const struct wf_fabric_event *event)
 {
     pthread_mutex_lock(&f->lock);
-    bool had = peer->place != WF_PLACE_NONE &&
-               wf_places_remove(f->places, event->key, (uint16_t)peer->place);
+    bool had = peer->place != WF_PLACE_NONE && wf_stream_unplace(f, peer, event->key);
     bool left = wf_places_count(f->places, event->key, 1) > 0;
     pthread_mutex_unlock(&f->lock);
     if (left || !had)
@@ -306,6 +320,7 @@ void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer)
     if (peer->place != WF_PLACE_NONE) {
         pthread_mutex_lock(&f->lock);
         wf_places_leave(f->places, (uint16_t)peer->place);
+        wf_places_leave(f->below, (uint16_t)peer->place);
         f->peer_of[peer->place] = WF_PLACE_LEAVING;
         f->place_of[peer->number] = WF_PLACE_NONE;
         f->places_leaving = true;
@@ -334,7 +349,8 @@ void wf_stream_tick(struct wf_fabric *f)
            now_ns - f->going[f->going_first % WF_GOING_MAX].at_ns >= GRACE_NS)
         f->behind |= !go(f);
     pthread_mutex_lock(&f->lock);
-    if (f->places_leaving && wf_places_sweep(f->places, SWEEP_BUCKETS)) {
+    bool swept = f->places_leaving && wf_places_sweep(f->places, SWEEP_BUCKETS);
+    if (swept && wf_places_sweep(f->below, SWEEP_BUCKETS)) {
         f->places_leaving = false;
         for (uint32_t i = 0; i < WF_PLACES_USED; i++)
             if (f->peer_of[i] == WF_PLACE_LEAVING)
@@ -355,7 +371,8 @@ bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *told)
     struct wf_fabric *f = link->fabric;
     struct wf_fabric_event event = *told;
     if (event.domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[event.domain] == UINT32_MAX ||
-        (event.kind != WF_FABRIC_HERE && event.kind != WF_FABRIC_GONE) || event.bytes == 0)
+        (event.kind != WF_FABRIC_HERE && event.kind != WF_FABRIC_GONE) || event.bytes == 0 ||
+        event.where > WF_FABRIC_BELOW)
         return false;
     event.domain = (uint8_t)link->ours_of[event.domain];
     bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event)

@@ -29,6 +29,9 @@
  * is HMAC-SHA-256(its secret, "weft fabric domain 1" ‖ nonce of who proves ‖ nonce of who is told):
  * it says nothing to who does not have the secret, and nothing on another link.
  *
+ * An event says whether the block is in its node's memory or on one of its tiers alone; in either
+ * case it may be asked for, and what a tier takes is in PONG.
+ *
  * What is told is a hint.  Who gets a block compares what comes with the sums in DATA, and knows by
  * the whole key what it asked for; who has it no more says WEFT_MISS.
  */
@@ -41,7 +44,7 @@
 #include "net/net.h"
 
 #define WF_FABRIC_MAGIC 0x31464657u /* "WFF1" */
-#define WF_FABRIC_VERSION 1u
+#define WF_FABRIC_VERSION 2u
 #define WF_FABRIC_DOMAINS_MAX 64u
 #define WF_FABRIC_EVENTS_MAX 512u /* in one message */
 #define WF_FABRIC_PARTS_MAX 1024u
@@ -88,9 +91,15 @@ enum wf_fabric_event_kind {
     WF_FABRIC_HERE = 1,
     WF_FABRIC_GONE = 2, /* of the rest only domain and key count */
 };
+/* The nearest place where its node has it, from now on: what was said of it before is over. */
+enum wf_fabric_where {
+    WF_FABRIC_IN_POOL = 0,
+    WF_FABRIC_IN_LENT = 1, /* memory as well, that the node lends */
+    WF_FABRIC_BELOW = 2,   /* on a tier of the node's own, and not in its memory */
+};
 struct wf_fabric_event {
     uint8_t kind, quality; /* enum weft_quality, 0: exact */
-    uint8_t lent;          /* it lies in memory that is lent, and not in the pool */
+    uint8_t where;         /* enum wf_fabric_where; GONE: from there, BELOW as IN_POOL */
     uint8_t domain;
     uint32_t depth;
     uint64_t bytes;
@@ -168,8 +177,10 @@ struct wf_fabric_ping { /* and PONG, which repeats it and says of itself */
     uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes;
     uint32_t busy; /* gets that wait there */
     uint32_t flags;
+    /* Of its tiers, as blocks lie there on average; 0: that is not known, or nothing is there. */
+    uint32_t below_latency_us, below_mbps; /* 10^6 bytes a second */
 };
-static_assert(sizeof(struct wf_fabric_ping) == 56, "wire format");
+static_assert(sizeof(struct wf_fabric_ping) == 64, "wire format");
 /* A chain, or a part of it, that the other side should have soon: as many events, each HERE, whose
  * parents come first.  With LAST the last of them is its end. */
 enum wf_fabric_offer_flags { WF_FABRIC_LAST = 1 };

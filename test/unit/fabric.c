@@ -106,7 +106,7 @@ static bool news(void *context, const struct wf_fabric_event *block)
         n->known_count++;
     memcpy(n->known[i].key, block->key, 32);
     n->known[i].there = block->kind == WF_FABRIC_HERE;
-    n->known[i].lent = block->lent;
+    n->known[i].lent = block->where == WF_FABRIC_IN_LENT;
     return true;
 }
 
