@@ -460,7 +460,10 @@ static void why_print(const json_t *why)
         printf("; it lay beside what had come free, and one piece was needed");
         return;
     }
-    printf("; %s of %llu end%s of chains",
+    printf("; %s%s of %llu end%s of chains",
+           json_is_true(json_object_get(why, "elsewhere"))
+               ? "another node has it, too, and of those that come before it nobody else has any; "
+               : "",
            strcmp(rule, "lru_leaf") == 0 ? "the least recently used"
            : strcmp(rule, "lfuda") == 0  ? "the least frequently used"
                                          : "the least valuable",

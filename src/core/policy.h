@@ -73,6 +73,8 @@ struct wf_policy_reason {
     double weight;     /* of its waiting, as somebody said; 1 as a rule */
     int hint;          /* -1: none; else enum wf_policy_hint_kind */
     int aside;         /* below 0: cooled, and first to go; above: last, until it is older */
+    bool elsewhere;    /* who asked for a victim took it for that: another node has it, too, and
+                          nobody else has what would have gone */
 };
 
 struct wf_policy_ops {

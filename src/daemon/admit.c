@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "base/size.h"
+#include "core/keep.h"
 #include "daemon/archive.h"
 #include "daemon/below.h"
 #include "sys/clock.h"
@@ -341,6 +342,34 @@ float wf_below_cost_s_gib(void *context, uint32_t slot)
     struct wf_directory_block block;
     block_of(context, slot, &block);
     return (float)cost_s_gib(context, block.key, block.bytes, block.depth);
+}
+
+/* The other node may let its copy go before it is wanted here. */
+#define STAYS 0.9
+
+float wf_below_lose_part(void *context, uint32_t slot)
+{
+    const struct wf_domain *domain = context;
+    const struct wf_below *below = domain->node->below;
+    struct wf_directory_block block, found;
+    struct wf_place place;
+    uint8_t peers = below ? wf_below_peers(below) : 0;
+    block_of(domain, slot, &block);
+    uint32_t entry = peers ? wf_below_find(domain, block.key) : WF_DIRECTORY_NONE;
+    if (entry == WF_DIRECTORY_NONE)
+        return 1;
+    wf_directory_read(below->directory, entry, &found);
+    if (!(found.good & peers))
+        return 1;
+    place_of(&below->tiers[__builtin_ctz(peers)], block.bytes, &place);
+    struct wf_keep_copy copy = {.others = 1,
+                                .stays = STAYS,
+                                .transfer_s = place.latency_s / (block.depth + 1.0) +
+                                              block.bytes / place.read_bytes_s,
+                                .recompute_s = compute_s(domain, block.bytes, block.depth)};
+    if (!(copy.recompute_s > 0))
+        copy.recompute_s = wf_prefill_guess_s(block.bytes, block.depth + 1.0, &place, 1);
+    return (float)(wf_keep_cost_s(&copy) / copy.recompute_s);
 }
 
 /* --------------------------------------------------------------------------------- who is asked */

@@ -288,6 +288,8 @@ bool wf_below_reuse(const struct wf_domain *domain, const struct wf_policy_reaso
                     const struct wf_directory_block *block, struct wf_reuse *out);
 /* What it expects of a block of DRAM. */
 bool wf_below_estimate(const struct wf_domain *domain, uint32_t slot, struct wf_reuse *out);
+/* wf_store_env.lose_part: as wf_keep_cost_s() has it of a block that another node has, too. */
+float wf_below_lose_part(void *context, uint32_t slot);
 /* wf_store_env.cost_s_gib: to compute it, or to read it from the nearest tier that has a copy, if
  * that is sooner.  0: nobody said how fast engines are, or what format it is of. */
 float wf_below_cost_s_gib(void *context, uint32_t slot);

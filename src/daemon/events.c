@@ -177,6 +177,8 @@ static bool put_why(json_t *object, const struct wf_event *event)
                put(out, "hint", hint ? json_string(hint) : json_null());
     }
     good = good && put_number(out, "candidates", event->candidates);
+    if (good && why->elsewhere)
+        good = put(out, "elsewhere", json_true());
     if (good)
         return put(object, "why", out);
     json_decref(out);

@@ -354,6 +354,7 @@ static enum weft_status domain_init(struct wf_node *node, struct wf_domain *doma
                 .now_us = now_us,
                 .scan_pins = scan_pins,
                 .cost_s_gib = config->objective == WF_OBJECTIVE_TTFT ? wf_below_cost_s_gib : NULL,
+                .lose_part = wf_config_has_fabric(config) ? wf_below_lose_part : NULL,
                 .leave = config->lower_count ? wf_demote_leave : NULL,
                 .gone = gone},
     };

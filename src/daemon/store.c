@@ -24,7 +24,7 @@ enum weft_status wf_store_init(struct wf_store *store, const struct wf_store_opt
     store->env = options->env;
     store->quota_bytes = options->quota_bytes;
     store->policy_ops = options->policy;
-    store->dead = WF_SLOT_NONE;
+    store->dead = store->goes_on.slot = WF_SLOT_NONE;
     store->freed_last = WF_SLOT_NONE;
     struct wf_index_shape shape = {.slots_max = options->slots_max,
                                    .far_blocks_max = options->far_blocks_max,

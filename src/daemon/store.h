@@ -71,6 +71,9 @@ struct wf_store_env {
     /* What it takes to have the block of this slot again, as struct wf_policy_use has it.  NULL: it
      * is not known of any. */
     float (*cost_s_gib)(void *context, uint32_t slot);
+    /* What it takes to have it again, in parts of computing it: below 1 where another node has it.
+     * NULL: it is 1 of all. */
+    float (*lose_part)(void *context, uint32_t slot);
     /* A block that nobody holds is about to go, to make room.  NULL: any may. */
     enum wf_leave (*leave)(void *context, uint32_t slot);
     /* A block has gone from the index, children before their parents. */
@@ -92,7 +95,13 @@ struct wf_store {
     uint64_t worth_more; /* blocks that found no room for what would have had to go */
     uint32_t freed_last; /* the free range that the last release made or grew */
     uint64_t leaving;    /* blocks that are WF_LEAVE_LATER */
-    uint32_t dead;       /* head of the list of DEAD slots that wait for their holders */
+    uint64_t elsewhere;  /* blocks that went before others, since another node has them, too */
+    uint32_t looks;      /* for one of these: so many are earned */
+    struct {             /* what the last of them extended */
+        uint32_t slot, generation;
+        uint64_t age;
+    } goes_on;
+    uint32_t dead; /* head of the list of DEAD slots that wait for their holders */
 };
 
 struct wf_store_options {

@@ -13,9 +13,16 @@
 /* Blocks that one call of wf_store_look_ahead() looks at. */
 #define LOOKS 1024u
 
+/* One that another node has, too, goes before up to so many that nobody else has: where losing it
+ * costs no more than this part of computing it.  A victim earns LOOKS_EACH looks for one. */
+#define NEXT 256u
+#define LOOKS_EACH 32u
+#define CHEAP 0.75f
+
 struct batch {
     uint32_t slot[BATCH];
     bool pinned[BATCH];
+    bool elsewhere[BATCH]; /* it is there for that alone */
     uint32_t count;
     enum wf_choice choice;
     int16_t place[4 * BATCH]; /* open addressing: index + 1 in slot[] */
@@ -32,7 +39,8 @@ static void batch_add(struct batch *batch, uint32_t slot)
     uint32_t at = batch_home(slot);
     while (batch->place[at])
         at = (at + 1) % (4 * BATCH);
-    batch->slot[batch->count++] = slot;
+    batch->slot[batch->count] = slot;
+    batch->elsewhere[batch->count++] = false;
     batch->place[at] = (int16_t)batch->count;
 }
 
@@ -59,7 +67,7 @@ struct wf_gone wf_store_gone(const struct wf_store *store, uint32_t slot,
         wf_desc_key_read(&store->index.desc[parent], key);
         memcpy(gone.parent, key, sizeof gone.parent);
     }
-    if (choice == WF_CHOICE_POLICY)
+    if (choice == WF_CHOICE_POLICY || choice == WF_CHOICE_ELSEWHERE)
         store->policy_ops->explain(store->policy, slot, &gone.why);
     else if (choice == WF_CHOICE_BESIDE)
         gone.why.rule = WF_GONE_BESIDE;
@@ -71,7 +79,9 @@ void wf_store_drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason r
 {
     uint8_t key[32];
     wf_desc_key_read(&store->index.desc[slot], key);
-    const struct wf_gone gone = wf_store_gone(store, slot, reason, choice);
+    struct wf_gone gone = wf_store_gone(store, slot, reason, choice);
+    gone.why.elsewhere = choice == WF_CHOICE_ELSEWHERE;
+    store->elsewhere += gone.why.elsewhere;
     store->policy_ops->gone(store->policy, slot, name_of(store, slot));
     wf_index_remove(&store->index, slot);
     WF_CRASH("store.evict.unindexed");
@@ -128,7 +138,8 @@ static void batch_settle(struct wf_store *store, struct batch *batch, enum wf_ev
         bool go = !batch->pinned[i] && may_go(store, slot, round) && leaf;
         if (go) {
             round->freed += store->slots[slot].count;
-            wf_store_drop(store, slot, reason, batch->choice);
+            wf_store_drop(store, slot, reason,
+                          batch->elsewhere[i] ? WF_CHOICE_ELSEWHERE : batch->choice);
             continue;
         }
         round->passed_over += leaf && batch->pinned[i];
@@ -140,6 +151,73 @@ static void batch_settle(struct wf_store *store, struct batch *batch, enum wf_ev
     }
 }
 
+/* The policy's next ones that nobody else has, in its order: they wait while there may be one
+ * behind them that another node has, too, which is cheaper to lose. */
+struct last_ones {
+    uint32_t slot[BATCH + NEXT];
+    uint32_t first, count; /* first: the next that goes of those that wait */
+};
+
+static bool is_cheap(const struct wf_store *store, uint32_t slot)
+{
+    return store->env.lose_part && store->env.lose_part(store->env.context, slot) <= CHEAP;
+}
+
+/* What the last one that went for being elsewhere extended goes for the same reason, when nothing
+ * else extends it and it was not used since.  WF_SLOT_NONE: it is none such. */
+static uint32_t chain_goes_on(struct wf_store *store)
+{
+    uint32_t slot = store->goes_on.slot;
+    store->goes_on.slot = WF_SLOT_NONE;
+    if (slot == WF_SLOT_NONE || wf_store_generation(store, slot) != store->goes_on.generation ||
+        !store->policy_ops->holds(store->policy, slot) ||
+        store->policy_ops->age(store->policy, slot) < store->goes_on.age || !is_cheap(store, slot))
+        return WF_SLOT_NONE;
+    store->policy_ops->leave(store->policy, slot);
+    return slot;
+}
+
+static void chain_note(struct wf_store *store, uint32_t slot)
+{
+    uint32_t parent = parent_of(store, slot);
+    store->goes_on.slot = parent;
+    if (parent == WF_SLOT_NONE)
+        return;
+    store->goes_on.generation = wf_store_generation(store, parent);
+    store->goes_on.age = store->policy_ops->age(store->policy, slot);
+}
+
+/* The next to go; it has left the policy.  What is looked at is earned by those that go, so that it
+ * costs LOOKS_EACH a victim, as a mean, however few there are to be found. */
+static uint32_t victim_next(struct wf_store *store, uint64_t now_us, float bar,
+                            struct last_ones *last, bool *out_elsewhere)
+{
+    uint32_t goes_on = chain_goes_on(store);
+    *out_elsewhere = goes_on != WF_SLOT_NONE;
+    if (*out_elsewhere) {
+        chain_note(store, goes_on);
+        return goes_on;
+    }
+    store->looks += store->looks < NEXT ? LOOKS_EACH : 0;
+    while (last->first == last->count || (store->looks && last->count - last->first < NEXT)) {
+        uint32_t slot = last->count < BATCH + NEXT
+                            ? store->policy_ops->victim(store->policy, now_us, bar)
+                            : WF_POLICY_NONE;
+        if (slot == WF_POLICY_NONE)
+            break;
+        store->looks -= store->looks > 0;
+        if (is_cheap(store, slot)) {
+            *out_elsewhere = last->count > last->first;
+            chain_note(store, slot);
+            return slot;
+        }
+        last->slot[last->count++] = slot;
+        if (!store->env.lose_part)
+            break;
+    }
+    return last->first < last->count ? last->slot[last->first++] : WF_POLICY_NONE;
+}
+
 /* Evict up to `granules` worth of blocks with one look at the pin tables.  False: nobody may go.
  *
  * Chains go from their ends, also inside one batch: taking a leaf may make its parent the next
@@ -149,9 +227,11 @@ static bool evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict
                         struct round *round)
 {
     struct batch batch = {.choice = WF_CHOICE_POLICY};
+    struct last_ones last = {.count = 0};
     uint64_t chosen = 0, now_us = clock_of(store);
     while (batch.count < BATCH && chosen < granules) {
-        uint32_t slot = store->policy_ops->victim(store->policy, now_us, round->bar);
+        bool elsewhere;
+        uint32_t slot = victim_next(store, now_us, round->bar, &last, &elsewhere);
         if (slot == WF_POLICY_NONE)
             break;
         uint64_t goes = (chosen + store->slots[slot].count) * WF_GRANULE;
@@ -162,7 +242,10 @@ static bool evict_batch(struct wf_store *store, uint64_t granules, enum wf_evict
         }
         chosen += store->slots[slot].count;
         batch_take(store, &batch, slot);
+        batch.elsewhere[batch.count - 1] = elsewhere;
     }
+    while (last.first < last.count)
+        offer(store, last.slot[last.first++]);
     if (batch.count)
         batch_settle(store, &batch, reason, round);
     return batch.count > 0;

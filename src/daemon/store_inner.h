@@ -149,6 +149,7 @@ static inline void release(struct wf_store *store, uint32_t slot)
 enum wf_choice {
     WF_CHOICE_NAMED = 0, /* it was to be this one */
     WF_CHOICE_POLICY,
+    WF_CHOICE_ELSEWHERE, /* the policy's, among its next ones, since another node has it, too */
     WF_CHOICE_BESIDE,
 };
 void wf_store_drop(struct wf_store *store, uint32_t slot, enum wf_evict_reason reason,

@@ -87,6 +87,30 @@ def two_nodes_are_one_memory():
 
 
 @case
+def the_last_copy_stays_longer():
+    secret = blob("cluster.secret", 32, 5)
+    os.chmod(secret, 0o600)
+    nodes = [start(name, secret, WEFT_POOL_POLICY="lru") for name in NAMES]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until("both see each other", lambda: all(len(sees(name)) == 1 for name in NAMES))
+    chains = {}
+    for name, blocks in (("alone", 16), ("shared", 16), ("new", 40)):
+        chains[name] = ("--key", name, "--block-bytes", "1MiB", "--blocks", str(blocks))
+        data = blob("cluster." + name, blocks << 20, 6)
+        if name == "new":  # the other node has what was used later
+            weft("get", *chains["shared"], "--output", place("cluster.copy"), *right)
+            until("both have it", lambda: sees("left")[0]["blocks"] == 16)
+        weft("put", *chains[name][:4], data, *left)
+    found = {name: answer("match", *chains[name], *left)["tiers"] for name in chains}
+    check(found["alone"].get("dram", 0) == 16, "what nobody else has went:", found)
+    check(found["shared"].get("remote", 0) >= 8, "what another node has stayed:", found)
+    gone = [event for event in answer("events", *left)["events"] if event["what"] == "evict"]
+    check(gone and all(event["why"].get("elsewhere") for event in gone[-4:]), "it does not say why:", gone[-4:])
+    for node in nodes:
+        stop_node(node)
+
+
+@case
 def another_secret_is_another_cluster():
     ours, theirs = blob("cluster.ours", 32, 7), blob("cluster.theirs", 32, 8)
     nodes = [start("left", ours), start("right", theirs)]

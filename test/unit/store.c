@@ -432,6 +432,67 @@ static void test_order_is_lru(void **state)
     }
 }
 
+/* Of blocks that were last used at about the same time, those that another node has go first; one
+ * that is used more than the next few are is no victim for that. */
+static uint64_t elsewhere_from, elsewhere_to, asked;
+
+static float lose_part(void *context, uint32_t slot)
+{
+    const struct world *w = context;
+    uint8_t key[32], other[32];
+    asked++;
+    wf_desc_key_read(&w->store.index.desc[slot], key);
+    for (uint64_t i = elsewhere_from; i < elsewhere_to; i++) {
+        random_key(i, other);
+        if (memcmp(key, other, 32) == 0)
+            return 0.2f;
+    }
+    return 1;
+}
+
+static void test_what_another_node_has_goes_first(void **state)
+{
+    struct world *w = *state;
+    uint32_t slot, count = (uint32_t)(w->store.quota_bytes / WF_GRANULE);
+    assert_in_range(count, 16, 64);
+    w->store.env.lose_part = lose_part;
+    for (uint32_t i = 0; i < count; i++)
+        (void)put(w, i, WF_SLOT_NONE);
+    elsewhere_from = 4;
+    elsewhere_to = 8;
+    static const uint64_t goes[] = {4, 5, 6, 7, 0, 1};
+    for (uint32_t i = 0; i < sizeof goes / sizeof goes[0]; i++) {
+        uint8_t key[32];
+        assert_int_equal(reserve(w, ALICE, 100 + i, 1, WF_SLOT_NONE, &slot), WEFT_OK);
+        random_key(goes[i], key);
+        assert_memory_equal(w->gone_key, key, 32);
+        assert_int_equal(w->gone.why.elsewhere, i < 4);
+        wf_store_verify(&w->store);
+    }
+    assert_int_equal(w->store.elsewhere, 4);
+    elsewhere_from = elsewhere_to = 0;
+}
+
+/* The look for one costs about as many victims as go. */
+static void test_the_look_for_another_nodes_is_bounded(void **state)
+{
+    struct world *w = *state;
+    uint32_t slot, count = (uint32_t)(w->store.quota_bytes / WF_GRANULE);
+    w->store.env.lose_part = lose_part;
+    for (uint32_t i = 0; i < count; i++)
+        (void)put(w, i, WF_SLOT_NONE);
+    asked = 0;
+    for (uint32_t i = 0; i + 8 < count; i++) { /* nobody has any: the order is as it was */
+        uint8_t key[32];
+        assert_int_equal(reserve(w, ALICE, 100 + i, 1, WF_SLOT_NONE, &slot), WEFT_OK);
+        random_key(i, key);
+        assert_memory_equal(w->gone_key, key, 32);
+        assert_false(w->gone.why.elsewhere);
+    }
+    assert_in_range(asked, count - 8, 32 * count);
+    wf_store_verify(&w->store);
+}
+
 /* ----------------------------------------------------------------------------- remove, condemn */
 
 static void test_remove(void **state)
@@ -562,6 +623,8 @@ int main(void)
         TEST(test_huge_blocks_are_refused),
         TEST(test_out_of_slots),
         TEST(test_order_is_lru),
+        TEST(test_what_another_node_has_goes_first),
+        TEST(test_the_look_for_another_nodes_is_bounded),
         TEST(test_remove),
         TEST(test_condemn_with_pins),
         TEST(test_condemn_under_a_duplicate),
