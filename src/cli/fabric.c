@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/fabric.h"
 
 static bool off;
 static uint64_t blocks = 1;
 
 static const struct cli_word words[] = {
     {"show", "who is there, how far, and what they have; also when no word is given"},
+    {"topology", "how this host is built, and where the nodes stand"},
     {"hand-over", "have another node fetch a chain from this one: hand-over NODE --key NAME"},
     {"allot", "the most that a node may have of what this one lends: allot NODE SIZE"},
     {"lend", "lend so much from now on, up to fabric.lend: lend SIZE"},
@@ -29,6 +31,8 @@ static const char *const examples[] = {
     "weft fabric",
     "how long until others know what is here",
     "weft fabric --json | jq .self.lag_us_p99",
+    "is the NIC on the GPU's side of the host, and which nodes are near",
+    "weft fabric topology",
     "what a prefill made here is wanted on another node",
     "weft fabric hand-over decode-3 --key prompt-4f2a --block-bytes 2MiB --blocks 40",
     "no more than 2 TB of what this box lends for host-7",
@@ -199,7 +203,8 @@ static int drain(struct cli *cli)
 
 static int run(struct cli *cli)
 {
-    static int (*const runs[])(struct cli *) = {show, hand_over, allot, lend, drain};
+    static int (*const runs[])(
+        struct cli *) = {show, wf_cli_fabric_topology, hand_over, allot, lend, drain};
     if (cli->word_count == 0) {
         int code = wf_cli_connect(cli);
         return code == CLI_OK ? show(cli) : code;
@@ -218,7 +223,7 @@ static int run(struct cli *cli)
 const struct cli_command wf_cmd_fabric = {
     .name = "fabric",
     .summary = "the other nodes: who is there, how far, and what they have",
-    .synopsis = "show|hand-over NODE|allot NODE SIZE|lend SIZE|drain",
+    .synopsis = "show|topology|hand-over NODE|allot NODE SIZE|lend SIZE|drain",
     .about =
         "A node is ok when there is a link to it, it is a member of the cluster, and it has told "
         "all that it has; telling, before it has told all; no member, when its lease is over or it "
@@ -228,6 +233,12 @@ const struct cli_command wf_cmd_fabric = {
         "have: those with the same name in one cluster, or with the same secret.  lag_us is how "
         "long it took of late from a change there until it was known here, and read_gbps, in 10^9 "
         "bytes a second, what reads from it reached while there were some.\n\n"
+        "topology shows NUMA nodes with what the firmware says of their distances, where "
+        "network cards, drives, GPUs and memory beyond DRAM hang (a PCI address, and the "
+        "bridges above it), what the link to each carries now and could carry, and which of "
+        "them the fabric or a tier uses; then the nodes of the cluster by fabric.place, a "
+        "level of switches a step.  distance is how many levels of both paths are not the "
+        "same.\n\n"
         "What a node lends (fabric.lend) is due to the others in equal parts; one that has more "
         "gives it back when another wants its own.  allot sets the most that one may have, and 0 "
         "lets it have its part again.  A node that drains keeps what it has and serves it, and "

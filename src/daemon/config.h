@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "core/locality.h"
 
 #define WF_DOMAINS_MAX 64
 #define WF_DOMAIN_NAME_MAX 63
@@ -176,6 +177,7 @@ struct wf_config {
 
     char fabric_join[WF_PATH_MAX]; /* registry; "": no fabric, unless it listens */
     char fabric_name[WF_FABRIC_NAME_MAX + 1];
+    char fabric_place[WF_LOCALITY_MAX + 1];                         /* "": not said */
     char fabric_listen[WF_PATH_MAX], fabric_advertise[WF_PATH_MAX]; /* "": by what is known */
     char fabric_secret_file[WF_PATH_MAX];
     bool fabric_encrypt;

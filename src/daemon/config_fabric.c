@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/locality.h"
 #include "daemon/config_fields.h"
 #include "net/address.h"
 
@@ -77,6 +78,12 @@ enum weft_status wf_config_finish_fabric(struct wf_config *config)
             "%s: fabric.name: '%s' has an underscore; a node's name is made of a-z, 0-9, "
             "dot and hyphen",
             wf_config_where(config, wf_config_field("fabric.name"), where), config->fabric_name);
+    if (wf_locality_check(config->fabric_place) != WEFT_OK) {
+        char sentence[WF_ERROR_MAX];
+        snprintf(sentence, sizeof sentence, "%s", wf_last_error());
+        return wf_fail(WEFT_E_INVALID, "%s: fabric.place: %.300s",
+                       wf_config_where(config, wf_config_field("fabric.place"), where), sentence);
+    }
     enum weft_status status = check_join(config);
     if (status == WEFT_OK && config->fabric_listen[0])
         status = check_address(config, "fabric.listen", config->fabric_listen);

@@ -123,6 +123,11 @@ const struct wf_field wf_config_fields[] = {
      "tcp:10.0.0.2:7420. Nothing: none."},
     {"fabric.name", WF_VALUE_NAME, AT(fabric_name), TEXT(struct wf_config, fabric_name), NULL,
      "the host's name", "What this node is called in the cluster; no two have one name."},
+    {"fabric.place", WF_VALUE_WORD, AT(fabric_place), TEXT(struct wf_config, fabric_place), NULL,
+     NULL,
+     "Where this node stands: the switches above it from the top down, and itself, like "
+     "rack12/switch3/host7; up to 8 levels. Of nodes that are equal otherwise the one with more "
+     "levels in common is read from and lent to."},
     {"fabric.listen", WF_VALUE_WORD, AT(fabric_listen), TEXT(struct wf_config, fabric_listen), NULL,
      "with fabric.secret_file or fabric.certificate port 7420 of the address by which fabric.join "
      "is reached, else a free port of 127.0.0.1",

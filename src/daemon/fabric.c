@@ -376,6 +376,7 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
     const struct wf_config *config = &node->config;
     nf->options = (struct wf_fabric_options){
         .name = config->fabric_name,
+        .locality = config->fabric_place,
         .listen = nf->listen,
         .advertise = config->fabric_advertise[0] ? config->fabric_advertise : NULL,
         .registry = config->fabric_join,
@@ -522,6 +523,10 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
                 {"held_bytes", p->held_bytes},
                 {"due_bytes", p->due_bytes},
                 {"limit_bytes", p->limit_bytes}};
+    json_object_set_new(out, "place", json_string(p->locality));
+    json_object_set_new(out, "distance",
+                        p->distance < WF_LOCALITY_UNKNOWN ? json_integer(p->distance)
+                                                          : json_null());
     for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
         json_object_set_new(out, more[i].name, json_integer((json_int_t)more[i].value));
     return out;
@@ -562,8 +567,8 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"taken_over", f->offered},
                 {"links_refused", f->net.refused},
                 {"links_nonsense", f->net.nonsense}};
-    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "name", f->name, "address",
-                            f->address, "registry", f->registry, "standing",
+    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "name", f->name, "place",
+                            f->locality, "address", f->address, "registry", f->registry, "standing",
                             standing_name(f->standing.state), "why", f->standing.why, "draining",
                             (int)f->draining);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)

@@ -22,6 +22,7 @@
 #include "daemon/profiles.h"
 #include "daemon/query.h"
 #include "daemon/telemetry.h"
+#include "daemon/topology.h"
 #include "sys/clock.h"
 
 void wf_query_hex(const uint8_t *bytes, size_t count, char *out)
@@ -440,7 +441,7 @@ static enum weft_status refused(const struct wf_node *node, const char *what,
         "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], "
         "sessions, session WORD, regions, domains, formats, archives, archive NAME, engines "
         "[key=DIGITS], "
-        "events or, as the node's user, tiers, devices, fabric and config",
+        "events or, as the node's user, tiers, devices, fabric, topology and config",
         what);
 }
 
@@ -485,15 +486,18 @@ static char *answer_to(const struct wf_client *client, const struct wf_query *re
     if (strcmp(what, "fabric") == 0 && owner)
         return wf_query_fabric(node, cursor);
     bool tiers = strcmp(what, "tiers") == 0, devices = strcmp(what, "devices") == 0;
-    if (!tiers && !devices && strcmp(what, "config") != 0 && strcmp(what, "fabric") != 0)
+    bool topology = strcmp(what, "topology") == 0;
+    if (!tiers && !devices && !topology && strcmp(what, "config") != 0 &&
+        strcmp(what, "fabric") != 0)
         *status = WEFT_E_INVALID;
     else if (!owner)
         *status = WEFT_E_DENIED;
     if (*status != WEFT_OK)
         return NULL;
-    return tiers     ? wf_query_tiers(node)
-           : devices ? wf_devices_json(node->below, NULL)
-                     : wf_config_json(&node->config);
+    return tiers      ? wf_query_tiers(node)
+           : devices  ? wf_devices_json(node->below, NULL)
+           : topology ? wf_topology_json(node, NULL)
+                      : wf_config_json(&node->config);
 }
 
 void wf_handle_query(struct wf_client *client, const struct wf_query *request)

@@ -280,6 +280,7 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
     f->options.fetch_ms = options->fetch_ms ? options->fetch_ms : 1000;
     f->options.dead_ms = options->dead_ms ? options->dead_ms : 5000;
     snprintf(f->name, sizeof f->name, "%s", options->name);
+    snprintf(f->locality, sizeof f->locality, "%s", options->locality ? options->locality : "");
     snprintf(f->figures.registry, sizeof f->figures.registry, "%s",
              options->registry ? options->registry : "");
     pthread_mutex_init(&f->lock, NULL);

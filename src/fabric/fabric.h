@@ -101,6 +101,7 @@ struct wf_fabric_host {
 
 struct wf_fabric_options {
     const char *name;      /* of this node; WF_MEMBER_NAME_MAX */
+    const char *locality;  /* where it stands (core/locality.h); NULL: not said */
     const char *listen;    /* an address of net.h; NULL: nowhere */
     const char *advertise; /* what others are told instead of where it listens; NULL: that */
     const char *registry, *user, *password, *ca, *certificate, *key; /* member.h */
@@ -229,7 +230,9 @@ void wf_fabric_room_again(struct wf_fabric *fabric);
 struct wf_fabric_peer {
     char name[WF_MEMBER_NAME_MAX + 1];
     char address[WF_NET_ADDRESS_MAX];
-    char why[256]; /* there is no link; "" */
+    char why[256];                      /* there is no link; "" */
+    char locality[WF_LOCALITY_MAX + 1]; /* as it says; "" */
+    uint32_t distance;                  /* of that and this node's; WF_LOCALITY_UNKNOWN */
     uint64_t epoch;
     bool up;       /* there is a link, and both have proved what they have to */
     bool believed; /* it is a member, with that epoch */
@@ -246,7 +249,8 @@ struct wf_fabric_peer {
     uint64_t below_blocks;   /* and of these on its tiers alone */
     uint64_t rtt_us, lag_us; /* fading means; lag: of what it tells */
     uint64_t read_bytes, reads, read_misses, read_corrupt;
-    double read_gbps; /* of reads from it, while they are under way; 10^9 bytes a second */
+    double read_gbps;    /* of reads from it, while they are under way; 10^9 bytes a second */
+    double assumed_gbps; /* the same, by its distance, until there is that; 0: neither is known */
     uint64_t served_bytes, serves;
     uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes; /* as it said last; */
     uint32_t below_latency_us, below_mbps;                        /* of its tiers */
@@ -255,6 +259,7 @@ struct wf_fabric_peer {
 struct wf_fabric_figures {
     struct wf_standing standing;
     char name[WF_MEMBER_NAME_MAX + 1], address[WF_NET_ADDRESS_MAX], registry[WF_NET_ADDRESS_MAX];
+    char locality[WF_LOCALITY_MAX + 1];
     uint64_t replica_copies, replica_copies_max, replica_bytes;
     uint64_t replica_below; /* of these copies, on others' tiers alone */
     uint64_t told, heard, told_anew, refused_news;

@@ -16,8 +16,8 @@
 #include "fabric/inner.h"
 
 #define HOLDERS_MAX 16u
-#define RATE_DEFAULT 1e9  /* bytes a second, of a node that was not read from yet */
 #define PATIENCE_BELOW 4u /* times as much, with one that has the block on a tier */
+#define FARTHER (1. / 64) /* a level more is worth so much: of equals the nearer is asked */
 
 /* --------------------------------------------------------------------------------- any thread */
 
@@ -122,13 +122,6 @@ static void finish(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft
 
 /* -------------------------------------------------------------------------------------- asking */
 
-static double rate_of(const struct wf_peer_node *peer)
-{
-    return peer->read_ns > 1000000 && peer->read_bytes > (1u << 20)
-               ? (double)peer->read_bytes * 1e9 / (double)peer->read_ns
-               : RATE_DEFAULT;
-}
-
 static bool was_tried(const struct wf_fabric_fetch *fetch, uint32_t number)
 {
     for (uint32_t i = 0; i < fetch->tried_count; i++)
@@ -164,9 +157,10 @@ static struct wf_peer_node *choose(struct wf_fabric *f, struct wf_fabric_fetch *
             continue;
         struct wf_peer_node *peer = &f->peers[number];
         double us = (double)peer->rtt_us +
-                    (double)(peer->asked_bytes + range_bytes(fetch)) * 1e6 / rate_of(peer);
+                    (double)(peer->asked_bytes + range_bytes(fetch)) * 1e6 / wf_peer_rate(f, peer);
         if (below[i])
             us += below_us(peer, range_bytes(fetch));
+        us *= 1 + FARTHER * (double)peer->distance;
         if (!best || us < best_us) {
             best = peer;
             best_us = us;

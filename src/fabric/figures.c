@@ -27,6 +27,7 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         .believed = wf_peer_believed(f, peer),
         .complete = link && link->complete,
         .draining = peer->draining,
+        .distance = peer->distance,
         .domains = link ? link->shared : 0,
         .domain_mask = mask_of(f, link),
         .number = peer->number,
@@ -40,6 +41,9 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         .read_misses = peer->read_misses,
         .read_corrupt = peer->read_corrupt,
         .read_gbps = peer->read_ns ? (double)peer->read_bytes / (double)peer->read_ns : 0,
+        .assumed_gbps = peer->distance < WF_LOCALITY_UNKNOWN && !wf_peer_measured(peer)
+                            ? wf_peer_rate(f, peer) / 1e9
+                            : 0,
         .served_bytes = peer->served_bytes,
         .serves = peer->serves,
         .pool_bytes = peer->said.pool_bytes,
@@ -57,6 +61,7 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         out->limit_bytes = owner.limit_bytes;
     }
     memcpy(out->name, peer->name, sizeof out->name);
+    memcpy(out->locality, peer->locality, sizeof out->locality);
     memcpy(out->address, peer->address, sizeof out->address);
     if (link)
         snprintf(out->address, sizeof out->address, "%s", f->net_ops->peer(link->net));
@@ -116,6 +121,7 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
     f->figures.lag_us_p99 = wf_hist_quantile(&f->lag_us, .99);
     f->net_ops->stats(f->net, &f->figures.net);
     snprintf(f->figures.name, sizeof f->figures.name, "%s", f->name);
+    memcpy(f->figures.locality, f->locality, sizeof f->figures.locality);
     snprintf(f->figures.address, sizeof f->figures.address, "%s", f->net_ops->address(f->net));
     pthread_mutex_lock(&f->lock);
     wf_places_stats(f->places, &places);

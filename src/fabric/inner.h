@@ -93,10 +93,12 @@ struct wf_link {
 /* Another node: as the registry has it, or as a link said. */
 struct wf_peer_node {
     char name[WF_MEMBER_NAME_MAX + 1];
-    char address[WF_NET_ADDRESS_MAX]; /* of a net that this node has, too; "": none */
-    uint64_t epoch;                   /* as the registry has it, or as its link said */
-    bool used, registered;            /* registered: the registry has it now */
-    uint32_t number;                  /* its place in `peers` */
+    char address[WF_NET_ADDRESS_MAX];   /* of a net that this node has, too; "": none */
+    char locality[WF_LOCALITY_MAX + 1]; /* where it stands, as it said; "" */
+    uint32_t distance;                  /* from this node */
+    uint64_t epoch;                     /* as the registry has it, or as its link said */
+    bool used, registered;              /* registered: the registry has it now */
+    uint32_t number;                    /* its place in `peers` */
     /* Its number in the replica; another one each time that all it told is forgotten, so that
      * forgetting takes no time.  WF_PLACE_NONE: it told nothing yet. */
     uint32_t place;
@@ -127,7 +129,8 @@ struct wf_serve;
 
 struct wf_fabric {
     struct wf_fabric_options options;
-    char name[WF_MEMBER_NAME_MAX + 1];
+    char name[WF_MEMBER_NAME_MAX + 1], locality[WF_LOCALITY_MAX + 1];
+    double assumed_rate[WF_LOCALITY_UNKNOWN + 1]; /* bytes a second, by distance: links.c */
     struct wf_fabric_domain domains[WF_FABRIC_DOMAINS_MAX];
     uint32_t domain_count;
     const struct wf_net_ops *net_ops;
@@ -228,6 +231,9 @@ void wf_links_say_again(struct wf_fabric *f);
 struct wf_link *wf_peer_link(struct wf_fabric *f, uint32_t number, uint32_t domain);
 /* NULL: there is none such. */
 struct wf_peer_node *wf_peer_find(struct wf_fabric *f, const char *name);
+/* Bytes a second that reads from it reach: as measured, or as assumed by its distance. */
+bool wf_peer_measured(const struct wf_peer_node *peer);
+double wf_peer_rate(const struct wf_fabric *f, const struct wf_peer_node *peer);
 /* Is what it says to be believed? */
 bool wf_peer_believed(const struct wf_fabric *f, const struct wf_peer_node *peer);
 /* End a link, with the reason. */

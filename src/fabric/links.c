@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "core/locality.h"
 #include "fabric/inner.h"
 #include "sys/memory.h"
 
@@ -27,6 +28,9 @@
 #define AGAIN_NS_MAX 5000000000u
 #define OTHER_WAITS_NS 3000000000u /* the node whose name comes later, before it begins a link */
 #define PING_NS 1000000000u
+/* Bytes a second, of a node that was not read from: beside this one, and less a level. */
+#define RATE_DEFAULT 1e9
+#define RATE_LEVEL .75
 
 /* ---------------------------------------------------------------------------------------- notes */
 
@@ -95,6 +99,7 @@ static struct wf_peer_node *peer_make(struct wf_fabric *f, const char *name)
     peer->number = i;
     peer->place = WF_PLACE_NONE;
     peer->answered = -1;
+    peer->distance = WF_LOCALITY_UNKNOWN;
     return peer;
 }
 
@@ -120,6 +125,44 @@ struct wf_link *wf_peer_link(struct wf_fabric *f, uint32_t number, uint32_t doma
     if (!peer || !peer->used || !wf_peer_believed(f, peer))
         return NULL;
     return peer->link->theirs_of[domain] != UINT32_MAX ? peer->link : NULL;
+}
+
+/* ---------------------------------------------------------------------------------- how far */
+
+bool wf_peer_measured(const struct wf_peer_node *peer)
+{
+    return peer->read_ns > 1000000 && peer->read_bytes > (1u << 20);
+}
+
+static double measured_rate(const struct wf_peer_node *peer)
+{
+    return (double)peer->read_bytes * 1e9 / (double)peer->read_ns;
+}
+
+double wf_peer_rate(const struct wf_fabric *f, const struct wf_peer_node *peer)
+{
+    return wf_peer_measured(peer) ? measured_rate(peer) : f->assumed_rate[peer->distance];
+}
+
+/* A node that nothing was read from yet is taken to be as fast as the fastest that is as far or
+ * farther, and no faster than what is nearer. */
+static void rates_assume(struct wf_fabric *f)
+{
+    double measured[WF_LOCALITY_UNKNOWN + 1] = {0}, beyond = 0, rate = RATE_DEFAULT;
+    for (uint32_t i = 0; i < f->peer_count; i++) {
+        const struct wf_peer_node *peer = &f->peers[i];
+        if (peer->used && wf_peer_measured(peer) && measured_rate(peer) > measured[peer->distance])
+            measured[peer->distance] = measured_rate(peer);
+    }
+    for (uint32_t d = WF_LOCALITY_UNKNOWN + 1; d-- > 0;) {
+        beyond = measured[d] > beyond ? measured[d] : beyond;
+        f->assumed_rate[d] = beyond;
+    }
+    for (uint32_t d = 0; d <= WF_LOCALITY_UNKNOWN; d++, rate *= RATE_LEVEL) {
+        if (f->assumed_rate[d] > 0)
+            rate = f->assumed_rate[d];
+        f->assumed_rate[d] = rate;
+    }
 }
 
 /* One of its addresses that is of this node's kind of net. */
@@ -243,6 +286,7 @@ static bool say_ident(struct wf_link *link)
     };
     memcpy(ident.nonce, link->nonce, sizeof ident.nonce);
     memcpy(ident.name, f->name, strlen(f->name));
+    memcpy(ident.locality, f->locality, strlen(f->locality));
     return wf_link_say(link, &ident, sizeof ident);
 }
 
@@ -348,6 +392,16 @@ static bool is_better(const struct wf_link *link, const struct wf_link *than)
     return link->ours == (strcmp(f->name, link->peer->name) < 0);
 }
 
+/* What is no path says nothing: it is shown to people, too. */
+static void locality_take(const struct wf_fabric *f, struct wf_peer_node *peer,
+                          const struct wf_fabric_ident *ident)
+{
+    bool ends = memchr(ident->locality, 0, sizeof ident->locality) != NULL;
+    bool right = ends && wf_locality_check(ident->locality) == WEFT_OK;
+    snprintf(peer->locality, sizeof peer->locality, "%s", right ? ident->locality : "");
+    peer->distance = wf_locality_distance(f->locality, peer->locality);
+}
+
 bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
@@ -389,6 +443,7 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
         wf_link_close(link, "there are %u other nodes already", WF_FABRIC_PEERS_MAX);
         return true;
     }
+    locality_take(f, link->peer, ident);
     if (link->dialled_by)
         link->dialled_by->answered = (int32_t)link->peer->number;
     link->epoch = ident->epoch;
@@ -482,6 +537,7 @@ static void ask(struct wf_link *link, uint64_t now_ns)
 
 void wf_links_tick(struct wf_fabric *f, uint64_t now_ns)
 {
+    rates_assume(f);
     for (uint32_t i = 0; i < f->peer_count; i++)
         if (is_wanted(f, &f->peers[i], now_ns))
             dial(f, &f->peers[i], now_ns);

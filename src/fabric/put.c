@@ -3,9 +3,9 @@
  * Blocks of this node in memory that others lend, and theirs in what this node lends (lent.h).
  *
  * A put takes its sums here, from the bytes that are sent, and is there when the other side has
- * compared them with what came and said so.  Which of the lenders gets a block: the one with most
- * room that was not tried.  What was dropped, or evicted there, its lender tells to all like any
- * other change.
+ * compared them with what came and said so.  Which of the lenders gets a block: of the nearest with
+ * room for it, the one with most that was not tried.  What was dropped, or evicted there, its
+ * lender tells to all like any other change.
  *
  * Fencing: a node keeps nothing for one whose lease is over, or that speaks under an older one, and
  * nothing at all once its own is.
@@ -152,6 +152,18 @@ static void sent(struct wf_net_message *message, enum weft_status status)
     }
 }
 
+/* One that has room is better than one that has not, then the nearer, then who has more. */
+static bool lends_better(const struct wf_peer_node *one, const struct wf_peer_node *than,
+                         uint64_t bytes)
+{
+    bool room = one->said.lent_free_bytes >= bytes, others = than->said.lent_free_bytes >= bytes;
+    if (room != others)
+        return room;
+    if (room && one->distance != than->distance)
+        return one->distance < than->distance;
+    return one->said.lent_free_bytes > than->said.lent_free_bytes;
+}
+
 static struct wf_peer_node *lender_choose(struct wf_fabric *f, const struct wf_fabric_store *store)
 {
     struct wf_peer_node *best = NULL;
@@ -163,7 +175,7 @@ static struct wf_peer_node *lender_choose(struct wf_fabric *f, const struct wf_f
         if (tried || !peer->said.lent_bytes || peer->draining ||
             !wf_peer_link(f, i, store->block.domain))
             continue;
-        if (!best || peer->said.lent_free_bytes > best->said.lent_free_bytes)
+        if (!best || lends_better(peer, best, store->block.bytes))
             best = peer;
     }
     return best;

@@ -112,7 +112,8 @@ static void seats_refresh(struct wf_routes *r, struct wf_fabric *f)
                             ? 0
                             : peer->domain_mask;
         seat->latency_s = (double)peer->rtt_us * 1e-6;
-        seat->bytes_s = peer->read_gbps * 1e9 > LEAST_BYTES_S ? peer->read_gbps * 1e9 : 0;
+        double gbps = peer->assumed_gbps > 0 ? peer->assumed_gbps : peer->read_gbps;
+        seat->bytes_s = gbps * 1e9 > LEAST_BYTES_S ? gbps * 1e9 : 0;
         seat->below = (struct wf_route_way){.latency_s = peer->below_latency_us * 1e-6,
                                             .bytes_s = peer->below_mbps * 1e6};
         r->there[r->there_count++] = (uint16_t)peer->number;

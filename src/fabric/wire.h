@@ -41,6 +41,7 @@
 #include <assert.h>
 #include <stdint.h>
 
+#include "core/locality.h"
 #include "net/net.h"
 
 #define WF_FABRIC_MAGIC 0x31464657u /* "WFF1" */
@@ -78,8 +79,10 @@ struct wf_fabric_ident {
     uint64_t epoch; /* of its lease */
     uint8_t nonce[32];
     char name[64]; /* zero-terminated, and zeros behind */
+    /* Where it stands (core/locality.h), likewise; what is no path of that kind says nothing. */
+    char locality[WF_LOCALITY_MAX + 1];
 };
-static_assert(sizeof(struct wf_fabric_ident) == 120, "wire format");
+static_assert(sizeof(struct wf_fabric_ident) == 248, "wire format");
 
 struct wf_fabric_join {
     struct wf_fabric_head head;

@@ -16,6 +16,7 @@ def place(name):
 def start(name, secret, **more):
     other = NAMES[1 - NAMES.index(name)]
     return start_node("64MB", place(name + ".sock"), WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(name),
+                      WEFT_FABRIC_PLACE=f"hall/rack{1 + NAMES.index(name)}/{name}",
                       WEFT_FABRIC_LISTEN="unix:" + place(name + ".net"), WEFT_FABRIC_JOIN="unix:" + place(other + ".net"),
                       WEFT_FABRIC_SECRET_FILE=secret, **more)
 
@@ -51,6 +52,9 @@ def two_nodes_are_one_memory():
                       for name in NAMES))
     golden("fabric", answer("fabric", *left))
     check("right" in weft("fabric", *left).stdout.decode(), "the table names nobody")
+    golden("fabric-topology", answer("fabric", "topology", *left))
+    shown = weft("fabric", "topology", *left).stdout.decode()
+    check("numa_node" in shown and "hall\n  rack1\n    left  left: this node\n  rack2\n    right  right: ok" in shown, shown)
     weft("put", *chain, data, *left)
     until("what is put on one is matched on the other",
           lambda: answer("match", *chain, "--blocks", "5", *right)["present"] == 5)
@@ -126,6 +130,8 @@ def another_secret_is_another_cluster():
 def a_node_that_is_alone_says_so():
     check("alone" in weft("fabric").stdout.decode(), "it is not")
     check(answer("fabric")["self"] is None, "it is not")
+    check(answer("fabric", "topology")["name"] is None, "it has no name")
+    check("too many" in refused("fabric", "topology", "left"), "left")
     check("alone" in refused("fabric", "drain"), "it drains")
     check("say to whom" in refused("fabric", "hand-over"), "to nobody")
     check("is no size" in refused("fabric", "allot", "left", "much"), "much")
