@@ -227,8 +227,7 @@ struct bench {
     struct bench_net_bed bed;
     struct bench_net_job job;
     struct bench_series series[FIGURES];
-    double ucx_get_gbps, ucx_perftest_gbps;
-    char ucx_why[200];
+    struct bench_net_ucx ucx[BENCH_NET_UCX_KINDS];
 };
 
 static void note(struct bench *bench, enum figure figure, double value)
@@ -255,25 +254,50 @@ static int round_run(struct bench *bench)
     return CLI_OK;
 }
 
+/* "ucx_get_gbps", "ucx_shm_get_gbps" and the like. */
+static void report_ucx_json(json_t *out, const char *name, const struct bench_net_ucx *ucx)
+{
+    const struct {
+        const char *key;
+        double value;
+    } rows[] = {{"get_gbps", ucx->get_gbps},
+                {"hot_gbps", ucx->hot_gbps},
+                {"perftest_gbps", ucx->perftest_gbps},
+                {"perftest_get_gbps", ucx->perftest_get_gbps},
+                {"of_perftest", ucx->hot_gbps / ucx->perftest_gbps}};
+    char key[64];
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        snprintf(key, sizeof key, "%s_%s", name, rows[i].key);
+        wf_cli_json_set(out, key, ucx->why[0] ? json_null() : wf_cli_json_real(rows[i].value, 3));
+    }
+    snprintf(key, sizeof key, "%s_%s", name, ucx->why[0] ? "missing" : "perftest_test");
+    wf_cli_json_set(out, key, json_string(ucx->why[0] ? ucx->why : ucx->perftest_test));
+}
+
 static void report_json(struct bench *bench)
 {
     json_t *out = json_object();
-    bool ucx = !bench->ucx_why[0];
     for (int i = 0; i < FIGURES; i++)
         wf_cli_json_set(out, figures[i].key,
                         bench->series[i].count
                             ? wf_cli_json_real(wf_bench_at(&bench->series[i], 0.5),
                                                figures[i].digits)
                             : json_null());
-    wf_cli_json_set(out, "ucx_get_gbps",
-                    ucx ? wf_cli_json_real(bench->ucx_get_gbps, 3) : json_null());
-    wf_cli_json_set(out, "ucx_perftest_gbps",
-                    ucx ? wf_cli_json_real(bench->ucx_perftest_gbps, 3) : json_null());
-    if (!ucx)
-        wf_cli_json_set(out, "ucx_missing", json_string(bench->ucx_why));
+    report_ucx_json(out, "ucx", &bench->ucx[BENCH_NET_UCX_NAMED]);
+    report_ucx_json(out, "ucx_shm", &bench->ucx[BENCH_NET_UCX_SHM]);
     wf_cli_json_set(out, "network", json_string(bench->bed.emulated ? "veth" : "loopback"));
     wf_cli_json_set(out, "block_bytes", json_integer((json_int_t)bench->job.block_bytes));
     wf_cli_json_print(out);
+}
+
+static void report_ucx(const char *name, const struct bench_net_ucx *ucx)
+{
+    if (ucx->why[0])
+        printf("%-12s %s\n", name, ucx->why);
+    else
+        printf("%-12s %9.3f GB/s; hot %.3f GB/s, %.1f%% of ucx_perftest %s, %.3f GB/s\n", name,
+               ucx->get_gbps, ucx->hot_gbps, 100 * ucx->hot_gbps / ucx->perftest_gbps,
+               ucx->perftest_test, ucx->perftest_gbps);
 }
 
 static void line(struct bench *bench, const char *name, enum figure figure, enum figure of)
@@ -294,11 +318,8 @@ static void report(struct bench *bench)
     printf("get 64 KiB   %9.1f us p50, %.1f us p99\n", wf_bench_at(&bench->series[SMALL_P50], 0.5),
            wf_bench_at(&bench->series[SMALL_P99], 0.5));
     printf("ping         %9.1f us p50\n", wf_bench_at(&bench->series[PING], 0.5));
-    if (bench->ucx_why[0])
-        printf("ucx          %s\n", bench->ucx_why);
-    else
-        printf("ucx get      %9.3f GB/s, ucx_perftest %.3f GB/s\n", bench->ucx_get_gbps,
-               bench->ucx_perftest_gbps);
+    report_ucx("ucx get", &bench->ucx[BENCH_NET_UCX_NAMED]);
+    report_ucx("ucx shm get", &bench->ucx[BENCH_NET_UCX_SHM]);
     if (!bench->series[IPERF].count)
         printf("\nno iperf3 is installed; install it (Debian: apt-get install iperf3) to have its "
                "figure beside these\n");
@@ -341,10 +362,8 @@ int wf_bench_net(struct cli *cli)
         wf_cli_progress_step(&progress, (double)i / (double)wf_bench_options.rounds, "");
         code = round_run(&bench);
     }
-    if (code == CLI_OK &&
-        !wf_bench_net_ucx(&bench.bed, &bench.job, &bench.ucx_get_gbps, &bench.ucx_perftest_gbps,
-                          bench.ucx_why, sizeof bench.ucx_why))
-        bench.ucx_get_gbps = bench.ucx_perftest_gbps = 0;
+    for (int i = 0; i < BENCH_NET_UCX_KINDS && code == CLI_OK; i++)
+        wf_bench_net_ucx(&bench.bed, &bench.job, (enum bench_net_ucx_kind)i, &bench.ucx[i]);
     wf_cli_progress_fini(&progress);
     if (code == CLI_OK && cli->json)
         report_json(&bench);

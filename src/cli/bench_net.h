@@ -35,6 +35,8 @@ struct bench_net_job {
     uint64_t block_bytes, blocks;
     double seconds; /* of each figure */
     uint32_t streams;
+    bool get_alone; /* nothing else is measured */
+    bool bare;      /* nothing is summed */
 };
 
 /* One run over the bed, in two processes. */
@@ -48,9 +50,17 @@ pid_t wf_bench_net_begin(int space, char *const *arguments);
 void wf_bench_net_end(pid_t pid);
 void wf_bench_net_enter(int space);
 
-/* UCX beside it (bench_net_ucx.c): median figures over the rounds, and ucx_perftest's.  False, with
- * a reason: there is none. */
-bool wf_bench_net_ucx(const struct bench_net_bed *bed, const struct bench_net_job *job,
-                      double *out_get_gbps, double *out_perftest_gbps, char *why, size_t why_bytes);
+/* UCX beside ucx_perftest (bench_net_ucx.c): medians over the rounds, GB/s. */
+struct bench_net_ucx {
+    double get_gbps;           /* as over tcp: many blocks, each summed where it arrives */
+    double hot_gbps;           /* as ucx_perftest does it */
+    double perftest_gbps;      /* the best that it has between endpoints like ours, and */
+    double perftest_get_gbps;  /* its one-sided read */
+    const char *perftest_test; /* which was the best */
+    char why[200];             /* not empty: there is none, and why */
+};
+enum bench_net_ucx_kind { BENCH_NET_UCX_NAMED, BENCH_NET_UCX_SHM, BENCH_NET_UCX_KINDS };
+void wf_bench_net_ucx(const struct bench_net_bed *bed, const struct bench_net_job *job,
+                      enum bench_net_ucx_kind kind, struct bench_net_ucx *out);
 
 #endif

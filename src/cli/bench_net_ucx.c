@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * weft bench net: the ucx transport beside ucx_perftest, in turns: the same devices, the same size
- * of a read, as many at a time.
+ * weft bench net: the ucx transport beside ucx_perftest, in turns, over the same devices, with the
+ * same size of a block and as many at a time.
  *
- * What ucx_perftest reads with (ucp_get) is one-sided; a block that is got over the ucx transport
- * is asked for, sent by rendezvous and summed.  Which is faster is the devices' affair: over UCX's
- * TCP, where a one-sided read is one only in name, it is the block.
+ * ucx_perftest moves one buffer again and again, which the caches have, and looks at none of it.
+ * So ours is measured twice: as a node uses it (blocks in memory of many times the caches' size,
+ * each summed where it arrives) and hot, as ucx_perftest does.  Of ucx_perftest's tests the best is
+ * the yardstick: over UCX's TCP, where a one-sided read is one only in name, tagged or active
+ * messages are three times as fast as ucp_get.
+ *
+ * Over shared memory the yardstick's endpoints tell when a peer has died (-e), as ours have to:
+ * without that UCX 1.13 has the receiver copy out of the sender (CMA), with it, it does not, and
+ * every byte is copied twice.  ucp_get is told beside it: it reads memory that UCX itself made and
+ * mapped on both sides, which a pool is not.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -34,29 +41,45 @@ static double parse(char *text)
     return mib * 1048576 / 1e9;
 }
 
-/* GB/s of one run of as many reads as `gbps` would do in a quarter of a figure's time: over UCX's
- * TCP it takes many times as long for them. */
+static const struct {
+    const char *test;
+    bool one_sided;
+} tests[] = {{"ucp_get", true}, {"tag_bw", false}, {"ucp_am_bw", false}};
+#define TESTS (sizeof tests / sizeof tests[0])
+
+/* GB/s of one run of as many blocks as `gbps` would do in a quarter of a figure's time: some of the
+ * tests take many times as long for them. */
 static double perftest(const struct bench_net_bed *bed, const struct bench_net_job *job,
-                       const char *program, double gbps)
+                       const char *program, const char *test, bool errors, double gbps)
 {
     static char answer[ANSWER_MAX];
+    static unsigned runs;
     char port[16], bytes[24], times[24], depth[16];
-    double reads = gbps * 1e9 * job->seconds / 4 / (double)job->block_bytes, found = NAN;
-    snprintf(port, sizeof port, "%d", 20000 + getpid() % 20000);
+    double blocks = gbps * 1e9 * job->seconds / 4 / (double)job->block_bytes, found = NAN;
+    snprintf(port, sizeof port, "%u", 20000 + ((unsigned)getpid() + runs++) % 20000);
     snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)job->block_bytes);
-    snprintf(times, sizeof times, "%.0f", reads > 100 ? reads : 100);
+    snprintf(times, sizeof times, "%.0f", blocks > 100 ? blocks : 100);
     snprintf(depth, sizeof depth, "%u", BENCH_NET_WINDOW);
-    char *serve[] = {(char *)program, (char *)"-p", port, NULL};
-    char *ask[] = {(char *)program, (char *)bed->addresses[1],
-                   (char *)"-p",    port,
-                   (char *)"-t",    (char *)"ucp_get",
-                   (char *)"-s",    bytes,
-                   (char *)"-n",    times,
-                   (char *)"-w",    (char *)"50",
-                   (char *)"-O",    depth,
-                   (char *)"-f",    NULL};
+    char *serve[] = {(char *)program, (char *)"-p", port, errors ? (char *)"-e" : NULL, NULL};
+    char *ask[] = {(char *)program,
+                   (char *)bed->addresses[1],
+                   (char *)"-p",
+                   port,
+                   (char *)"-t",
+                   (char *)test,
+                   (char *)"-s",
+                   bytes,
+                   (char *)"-n",
+                   times,
+                   (char *)"-w",
+                   (char *)"50",
+                   (char *)"-O",
+                   depth,
+                   (char *)"-f",
+                   errors ? (char *)"-e" : NULL,
+                   NULL};
     pid_t server = wf_bench_net_begin(bed->spaces[1], serve);
-    for (int tries = 0; tries < 50 && isnan(found); tries++) {
+    for (int tries = 0; tries < 20 && isnan(found); tries++) {
         usleep(100000); /* until it listens */
         if (wf_bench_net_exec(bed->spaces[0], ask, answer, sizeof answer) == 0)
             found = parse(answer);
@@ -65,42 +88,89 @@ static double perftest(const struct bench_net_bed *bed, const struct bench_net_j
     return found;
 }
 
-bool wf_bench_net_ucx(const struct bench_net_bed *bed, const struct bench_net_job *job,
-                      double *out_get_gbps, double *out_perftest_gbps, char *why, size_t why_bytes)
+struct series {
+    struct bench_series get, hot, tests[TESTS];
+};
+
+static void round_run(const struct bench_net_bed *bed, const struct bench_net_job *job,
+                      const char *program, bool errors, struct series *series,
+                      struct bench_net_ucx *out)
 {
-    struct bench_series get = {0}, yardstick = {0};
+    struct bench_net_job hot = *job;
+    struct bench_net_figures cold_figures, hot_figures = {0};
+    hot.bare = true;
+    hot.blocks = 1;
+    wf_bench_net_run(bed, job, &cold_figures);
+    if (!cold_figures.why[0])
+        wf_bench_net_run(bed, &hot, &hot_figures);
+    const char *why = cold_figures.why[0] ? cold_figures.why : hot_figures.why;
+    snprintf(out->why, sizeof out->why, "%.*s", (int)sizeof out->why - 1, why);
+    if (out->why[0])
+        return;
+    wf_bench_add(&series->get, cold_figures.get_gbps);
+    wf_bench_add(&series->hot, hot_figures.get_gbps);
+    for (size_t i = 0; i < TESTS; i++) {
+        double found = perftest(bed, job, program, tests[i].test, errors && !tests[i].one_sided,
+                                hot_figures.get_gbps);
+        if (isnan(found))
+            snprintf(out->why, sizeof out->why, "ucx_perftest -t %s did not come to an end",
+                     tests[i].test);
+        else
+            wf_bench_add(&series->tests[i], found);
+    }
+}
+
+static void sum_up(struct series *series, bool one_sided_counts, struct bench_net_ucx *out)
+{
+    out->get_gbps = wf_bench_at(&series->get, 0.5);
+    out->hot_gbps = wf_bench_at(&series->hot, 0.5);
+    out->perftest_gbps = 0;
+    for (size_t i = 0; i < TESTS; i++) {
+        double gbps = wf_bench_at(&series->tests[i], 0.5);
+        if (tests[i].one_sided)
+            out->perftest_get_gbps = gbps;
+        if ((!tests[i].one_sided || one_sided_counts) && gbps > out->perftest_gbps) {
+            out->perftest_gbps = gbps;
+            out->perftest_test = tests[i].test;
+        }
+    }
+}
+
+void wf_bench_net_ucx(const struct bench_net_bed *bed, const struct bench_net_job *job,
+                      enum bench_net_ucx_kind kind, struct bench_net_ucx *out)
+{
+    static const struct bench_net_bed here = {.holders = {-1, -1},
+                                              .spaces = {-1, -1},
+                                              .addresses = {"127.0.0.1", "127.0.0.1"}};
+    struct series series = {0};
     struct bench_net_job ours = *job;
-    struct bench_net_figures figures;
     char program[256];
-    bool has = wf_cli_program_find("ucx_perftest", program, sizeof program);
+    bool shm = kind == BENCH_NET_UCX_SHM;
+    *out = (struct bench_net_ucx){0};
     ours.ops = wf_net_by_address("ucx:");
     ours.scheme = "ucx";
-    why[0] = 0;
+    ours.get_alone = true;
     if (!ours.ops)
-        snprintf(why, why_bytes, "this build has no ucx transport (Debian: libucx-dev)");
-    else if (!has)
-        snprintf(why, why_bytes, "ucx_perftest is not installed (Debian: ucx-utils)");
-    /* Devices that the user names are what is measured; else UCX's TCP, which is everywhere. */
-    setenv("UCX_TLS", "tcp", 0);
-    setenv("UCX_NET_DEVICES", bed->emulated ? "wf0" : "lo", 0);
-    for (uint64_t i = 0; i < wf_bench_options.rounds && !why[0]; i++) {
-        wf_bench_net_run(bed, &ours, &figures);
-        if (figures.why[0]) {
-            snprintf(why, why_bytes, "%s", figures.why);
-            break;
-        }
-        wf_bench_add(&get, figures.get_gbps);
-        double found = perftest(bed, job, program, figures.get_gbps);
-        if (isnan(found))
-            snprintf(why, why_bytes, "ucx_perftest did not come to an end");
-        else
-            wf_bench_add(&yardstick, found);
+        snprintf(out->why, sizeof out->why, "this build has no ucx transport (Debian: libucx-dev)");
+    else if (!wf_cli_program_find("ucx_perftest", program, sizeof program))
+        snprintf(out->why, sizeof out->why, "ucx_perftest is not installed (Debian: ucx-utils)");
+    if (shm) { /* which wakes its peer through a socket of the network namespace */
+        bed = &here;
+        setenv("UCX_TLS", "posix,sysv,cma,self", 1);
+        setenv("UCX_POSIX_ERROR_HANDLING", "y", 1);
+        setenv("UCX_SYSV_ERROR_HANDLING", "y", 1);
+        unsetenv("UCX_NET_DEVICES");
+    } else { /* devices that the user names are what is measured; else UCX's TCP, which is
+                everywhere */
+        setenv("UCX_TLS", "tcp", 0);
+        setenv("UCX_NET_DEVICES", bed->emulated ? "wf0" : "lo", 0);
     }
-    if (!why[0]) {
-        *out_get_gbps = wf_bench_at(&get, 0.5);
-        *out_perftest_gbps = wf_bench_at(&yardstick, 0.5);
-    }
-    wf_bench_forget(&get);
-    wf_bench_forget(&yardstick);
-    return !why[0];
+    for (uint64_t i = 0; i < wf_bench_options.rounds && !out->why[0]; i++)
+        round_run(bed, &ours, program, shm, &series, out);
+    if (!out->why[0])
+        sum_up(&series, !shm, out);
+    wf_bench_forget(&series.get);
+    wf_bench_forget(&series.hot);
+    for (size_t i = 0; i < TESTS; i++)
+        wf_bench_forget(&series.tests[i]);
 }

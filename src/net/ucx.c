@@ -9,12 +9,18 @@
  * UCX has put off because a peer's shared memory is full are announced by nobody; so while UCX has
  * requests, the wait is cut into steps of PENDING_MS.
  *
+ * Where it has to look again and again (sends that are put off can not be waited for), or does so
+ * for a moment because something is on its way, it offers its processor to others in between: the
+ * other side may be waiting for just that one, and would otherwise get it when this side's slice of
+ * time ends.
+ *
  * event() is one epoll over everything; from the first time that it is asked for, every poll leaves
  * UCX armed and whatever is noted between polls makes it readable.
  */
 #include "net/ucx.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +35,7 @@
 #define PENDING_MS 10u
 #define PROGRESS_MAX 64u /* rounds of UCX before callbacks are called */
 #define DESTROY_MS 3000u
+#define LINGER_NS 50000u
 
 /* Tags of descriptors in the epoll; a link's are its generation and its number. */
 enum { TAG_WAKE = 1, TAG_LISTENER, TAG_UCX, TAG_TIMER, TAGS };
@@ -56,7 +63,7 @@ static void config_tcp(const struct wf_ucx_lib *lib, ucp_config_t *config)
 {
     config_default(lib, config, "PUT_ENABLE", "UCX_TCP_PUT_ENABLE", "n");
     config_default(lib, config, "ZCOPY_THRESH", "UCX_ZCOPY_THRESH", "inf");
-    config_default(lib, config, "TX_SEG_SIZE", "UCX_TCP_TX_SEG_SIZE", "64k");
+    config_default(lib, config, "TX_SEG_SIZE", "UCX_TCP_TX_SEG_SIZE", "256k");
     config_default(lib, config, "RX_SEG_SIZE", "UCX_TCP_RX_SEG_SIZE", "256k");
 }
 
@@ -359,14 +366,38 @@ static bool wait_for(struct wf_net *net, uint32_t ms)
     return woken;
 }
 
+static uint32_t progress(struct wf_net *net)
+{
+    uint32_t rounds = 0;
+    while (rounds < PROGRESS_MAX && net->lib->ucp_worker_progress(net->worker))
+        rounds++;
+    return rounds;
+}
+
+/* While UCX has requests the next thing to do is at most microseconds away, and whoever sleeps
+ * then is late for it.  The processor is offered to others after each look that found nothing: the
+ * other side may be among them. */
+static bool linger(struct wf_net *net, uint32_t rounds, uint64_t until_ms)
+{
+    if (!net->in_flight || net->now_ms >= until_ms)
+        return false;
+    uint64_t now_ns = wf_now_ns();
+    if (rounds)
+        net->fruitful_ns = now_ns;
+    else
+        sched_yield();
+    net->now_ms = now_ns / 1000000;
+    return now_ns - net->fruitful_ns < LINGER_NS;
+}
+
 /* Everything is to be done that there is before somebody waits for event(). */
 static void leave_armed(struct wf_net *net)
 {
     ucs_status_t status = UCS_ERR_BUSY;
     for (uint32_t i = 0; i < PROGRESS_MAX && status == UCS_ERR_BUSY && !net->todo_head; i++) {
         status = net->lib->ucp_worker_arm(net->worker);
-        if (status == UCS_ERR_BUSY)
-            net->lib->ucp_worker_progress(net->worker);
+        if (status == UCS_ERR_BUSY && !net->lib->ucp_worker_progress(net->worker))
+            sched_yield();
     }
     timer_set(net, net->in_flight || net->lingering ? PENDING_MS : net->tick_every_ms);
     if (status != UCS_OK)
@@ -379,8 +410,7 @@ static enum weft_status net_poll(struct wf_net *net, uint32_t timeout_ms)
     bool woken = false, worked = false, waited = !timeout_ms;
     net->polling = true;
     for (;;) {
-        for (uint32_t i = 0; i < PROGRESS_MAX && net->lib->ucp_worker_progress(net->worker);)
-            i++;
+        uint32_t rounds = progress(net);
         if (net->now_ms != net->looked_ms)
             woken = wait_for(net, 0);
         tick(net);
@@ -390,6 +420,8 @@ static enum weft_status net_poll(struct wf_net *net, uint32_t timeout_ms)
         }
         if (woken || worked || (net->now_ms >= until && waited))
             break;
+        if (linger(net, rounds, until))
+            continue;
         ucs_status_t status = net->lib->ucp_worker_arm(net->worker);
         if (status == UCS_OK) {
             uint64_t ms = until > net->now_ms ? until - net->now_ms : 0;
@@ -402,6 +434,7 @@ static enum weft_status net_poll(struct wf_net *net, uint32_t timeout_ms)
                            net->lib->ucs_status_string(status));
         } else {
             /* UCX has things to do, be it only to try again to reach a peer. */
+            sched_yield();
             net->now_ms = wf_now_ms();
             waited = true;
         }

@@ -276,7 +276,7 @@ struct wf_net {
     bool watched;    /* somebody waits for event() */
     bool polling;    /* what is noted is for this poll */
     bool destroying; /* no `down` */
-    uint64_t now_ms, tick_ms, looked_ms;
+    uint64_t now_ms, tick_ms, looked_ms, fruitful_ns;
     uint32_t tick_every_ms, timer_ms;
     uint64_t in_flight; /* requests that UCX has, of all links */
 

@@ -98,10 +98,15 @@ def bench_net_measures():
     figures = answer("bench", "net", "--nodes", "2", "--rounds", "1", "--seconds", "1")
     check(figures.pop("network") in ("veth", "loopback"))
     check(figures.pop("block_bytes") == 1 << 20)
-    figures.pop("ucx_missing", None)
+    for name in "ucx", "ucx_shm":
+        missing, test = figures.pop(name + "_missing", None), figures.pop(name + "_perftest_test", None)
+        check((missing is None) == (test in ("ucp_get", "tag_bw", "ucp_am_bw")), name, missing, test)
+        for key in "get_gbps", "hot_gbps", "perftest_gbps", "perftest_get_gbps", "of_perftest":
+            value = figures.pop(f"{name}_{key}")
+            check(value is None if missing else value > 0, name, key, value)
     for key in "get_gbps", "put_gbps", "get_64k_us_p50", "get_64k_us_p99", "ping_us_p50":
         check(figures.pop(key) > 0, key)
-    for key in "iperf_gbps", "get_of_iperf", "put_of_iperf", "ucx_get_gbps", "ucx_perftest_gbps":
+    for key in "iperf_gbps", "get_of_iperf", "put_of_iperf":
         value = figures.pop(key)
         check(value is None or value > 0, key, value)
     check(not figures, "more than is documented:", figures)
