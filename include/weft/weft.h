@@ -349,9 +349,18 @@ WEFT_API void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, s
 WEFT_CHECKED WEFT_API enum weft_status weft_remove(struct weft_format *f,
                                                    const struct weft_key *key, size_t *out_removed);
 
-/* The same for up to WEFT_BATCH_MAX keys in one message, each by itself: out_statuses[i] becomes
- * WEFT_OK, WEFT_MISS or WEFT_E_BUSY, as weft_remove() has it, but what is in the way of one of
- * several is not waited for. */
+/* The same on all nodes of the cluster that are there, waiting up to timeout_ms (0: not at all)
+ * until none of them has the block.  WEFT_OK: it was here, and is nowhere now; WEFT_MISS: it was
+ * not here, and is nowhere now.  WEFT_E_BUSY: as above, and then nothing is dropped anywhere, or
+ * another node has it still, where it is in use or archived.  *out_removed counts blocks of this
+ * node.  A node that is away keeps what it has. */
+WEFT_CHECKED WEFT_API enum weft_status weft_remove_everywhere(struct weft_format *f,
+                                                              const struct weft_key *key,
+                                                              int timeout_ms, size_t *out_removed);
+
+/* As weft_remove(), for up to WEFT_BATCH_MAX keys in one message, each by itself: out_statuses[i]
+ * becomes WEFT_OK, WEFT_MISS or WEFT_E_BUSY, as weft_remove() has it, but what is in the way of one
+ * of several is not waited for. */
 WEFT_CHECKED WEFT_API enum weft_status weft_remove_keys(struct weft_format *f,
                                                         const struct weft_key *keys, size_t count,
                                                         enum weft_status *out_statuses);

@@ -11,7 +11,19 @@ static const char *const examples[] = {
     "weft rm --key prompt-4f2a --block-bytes 2MiB",
     "a block that weft ls blocks showed",
     "weft rm --raw-key 3f0c…d1 --block-bytes 2MiB",
+    "the same, wherever it was copied to",
+    "weft rm --raw-key 3f0c…d1 --block-bytes 2MiB --everywhere",
     NULL,
+};
+
+#define EVERYWHERE_MS 5000
+
+static bool everywhere;
+
+static const struct cli_option options[] = {
+    {"everywhere", CLI_FLAG, NULL, &everywhere,
+     "on all nodes of the cluster that are there, waiting up to 5 s for that"},
+    {NULL},
 };
 
 static int run(struct cli *cli)
@@ -25,7 +37,9 @@ static int run(struct cli *cli)
     enum weft_status status = WEFT_OK;
     if (code == CLI_OK) {
         /* With tokens, the first block and so the whole chain. */
-        status = weft_remove(chain.format, &chain.keys[0], &removed);
+        status = everywhere
+                     ? weft_remove_everywhere(chain.format, &chain.keys[0], EVERYWHERE_MS, &removed)
+                     : weft_remove(chain.format, &chain.keys[0], &removed);
         if (status == WEFT_MISS)
             code = CLI_MISS;
         else if (status != WEFT_OK)
@@ -54,8 +68,11 @@ const struct cli_command wf_cmd_rm = {
     .about =
         "Drops the block and all blocks that have it as parent, directly or not.  When one of "
         "them is pinned or in use, nothing is dropped and the exit code is 4.  With --tokens "
-        "it is the first block that is dropped, and so the whole chain.  What another host has of "
-        "it on a tier that hosts share stays until that host drops it.",
+        "it is the first block that is dropped, and so the whole chain.  With --everywhere it goes "
+        "from all nodes of the cluster that are there; one that is away keeps what it has.  What "
+        "another host that is no node has of it on a tier that hosts share stays until that host "
+        "drops it.",
+    .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},
     .examples = examples,
     .run = run,

@@ -4,9 +4,11 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/size.h"
 #include "client/client.h"
+#include "sys/clock.h"
 #include "sys/memory.h"
 
 #define FENCE_MS 10000u /* the node answers within that */
@@ -100,6 +102,22 @@ static enum weft_status fabric_say(struct weft *w, enum wf_fabric_say what, cons
 enum weft_status weft_hand_over(struct weft *w, const struct weft_key *tip, const char *node)
 {
     return fabric_say(w, WF_SAY_HAND_OVER, node ? node : "", 0, tip);
+}
+
+enum weft_status weft_remove_everywhere(struct weft_format *f, const struct weft_key *key,
+                                        int timeout_ms, size_t *out_removed)
+{
+    uint64_t until_ns = wf_now_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000000;
+    enum weft_status here = weft_remove(f, key, out_removed);
+    if (here != WEFT_OK && here != WEFT_MISS)
+        return here;
+    for (uint64_t pause_ns = 1000000;; pause_ns = pause_ns < 100000000 ? 2 * pause_ns : pause_ns) {
+        enum weft_status status = fabric_say(f->weft, WF_SAY_FORGET, NULL, 0, key);
+        if (status != WEFT_E_BUSY || wf_now_ns() >= until_ns)
+            return status == WEFT_OK ? here : status;
+        struct timespec pause = {0, (long)pause_ns};
+        nanosleep(&pause, NULL);
+    }
 }
 
 enum weft_status weft_fabric_allot(struct weft *w, const char *name, uint64_t bytes)

@@ -390,6 +390,7 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
                  .each = each,
                  .news = news,
                  .offered = wf_node_fabric_offered,
+                 .forget = wf_node_fabric_forget,
                  .say = say,
                  .own = own},
         .domains = domains,

@@ -44,6 +44,9 @@ void wf_handle_fabric(struct wf_client *client, const struct wf_fabric_say_messa
 void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain,
                             const uint8_t tip[32]);
 
+/* The same: another node has it removed. */
+void wf_node_fabric_forget(void *cluster, const char *from, uint32_t domain, const uint8_t key[32]);
+
 /* A block of DRAM as others are told of it.  False: there is none, or not as it was put. */
 bool wf_node_fabric_event(const struct wf_domain *domain, uint32_t slot,
                           struct wf_fabric_event *out);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What is said of the fabric to a node: by operators, by clients that hand a chain over, and by the
- * other node that does.
+ * What is said of the fabric to a node: by operators, by clients that hand a chain over or want one
+ * removed everywhere, and by the other node that does.
  *
  * A chain that is handed over to this node is wanted before the directory knows of all of its
  * blocks, since what is told of them comes through the tier `peers`: it is kept for a moment, until
@@ -18,7 +18,9 @@
 #include "sys/clock.h"
 
 #define WANTED_MAX 256u
-#define WANTED_NS 2000000000u /* until a chain that was handed over is known here, or is not */
+#define UNWANTED_MAX 1024u
+#define UNWANTED_NS 5000000000u /* so long a block may be in use that is to be removed */
+#define WANTED_NS 2000000000u   /* until a chain that was handed over is known here, or is not */
 
 struct wanted {
     uint8_t tip[32];
@@ -29,8 +31,8 @@ struct wanted {
 
 struct wf_wanted_chains {
     pthread_mutex_t lock;
-    struct wanted chains[WANTED_MAX];
-    uint32_t count;
+    struct wanted chains[WANTED_MAX], unwanted[UNWANTED_MAX];
+    uint32_t count, unwanted_count;
 };
 
 struct wf_wanted_chains *wf_wanted_create(void)
@@ -60,6 +62,42 @@ void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain, co
         memcpy(chain->from, from, strnlen(from, WF_MEMBER_NAME_MAX));
     }
     pthread_mutex_unlock(&w->lock);
+}
+
+/* On the fabric's thread.  Beyond UNWANTED_MAX whoever asked sees that it is there, and asks again.
+ */
+void wf_node_fabric_forget(void *cluster, const char *from, uint32_t domain, const uint8_t key[32])
+{
+    struct wf_wanted_chains *w = wf_wanted_of(cluster);
+    bool known = false;
+    pthread_mutex_lock(&w->lock);
+    for (uint32_t i = 0; i < w->unwanted_count && !known; i++)
+        known = w->unwanted[i].domain == domain && memcmp(w->unwanted[i].tip, key, 32) == 0;
+    if (!known && w->unwanted_count < UNWANTED_MAX) {
+        struct wanted *block = &w->unwanted[w->unwanted_count++];
+        *block = (struct wanted){.domain = domain, .since_ns = wf_now_ns()};
+        memcpy(block->tip, key, 32);
+        memcpy(block->from, from, strnlen(from, WF_MEMBER_NAME_MAX));
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* True: there is nothing more to do for it. */
+static bool forget(struct wf_node *node, const struct wanted *block, uint64_t now_ns)
+{
+    struct wf_domain *domain = &node->domains[block->domain];
+    uint64_t removed = 0;
+    bool later;
+    enum weft_status status = wf_domain_remove(domain, block->tip, &removed, &later);
+    if (status == WEFT_E_BUSY && later && now_ns - block->since_ns < UNWANTED_NS)
+        return false;
+    if (status == WEFT_OK)
+        wf_telemetry_event(node, domain, "remove", "%s had %llu blocks removed everywhere",
+                           block->from, (unsigned long long)removed);
+    else if (status != WEFT_MISS)
+        wf_telemetry_event(node, domain, "remove", "%s wanted a block removed, and it stays: %s",
+                           block->from, wf_last_error());
+    return true;
 }
 
 /* True: there is nothing more to do for it. */
@@ -92,6 +130,12 @@ void wf_node_fabric_tick(struct wf_node *node)
         else
             i++;
     }
+    for (uint32_t i = 0; i < w->unwanted_count;) {
+        if (forget(node, &w->unwanted[i], now_ns))
+            w->unwanted[i] = w->unwanted[--w->unwanted_count];
+        else
+            i++;
+    }
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -117,6 +161,20 @@ static enum weft_status hand_over(struct wf_domain *domain, const char *name, co
     return wf_fabric_offer(domain->node->fabric, name, &events[first], WF_FABRIC_OFFER_MAX - first);
 }
 
+/* What was told of it is forgotten when it goes there. */
+static enum weft_status forget_elsewhere(const struct wf_domain *domain, const uint8_t key[32])
+{
+    const struct wf_node *node = domain->node;
+    if (!node->fabric)
+        return WEFT_OK;
+    enum weft_status status = wf_fabric_forget(node->fabric, (uint32_t)(domain - node->domains),
+                                               key);
+    if (status == WEFT_OK && wf_fabric_elsewhere(node->fabric, key))
+        status = wf_fail(WEFT_E_BUSY, "another node has the block still: it is in use or archived "
+                                      "there, or has not been removed yet");
+    return status;
+}
+
 static enum weft_status operator_says(struct wf_node *node,
                                       const struct wf_fabric_say_message *request)
 {
@@ -129,7 +187,8 @@ static enum weft_status operator_says(struct wf_node *node,
                            request->bytes ? "drains: nothing is put here or routed here any more"
                                           : "drains no more");
         return WEFT_OK;
-    case WF_SAY_HAND_OVER: break;
+    case WF_SAY_HAND_OVER:
+    case WF_SAY_FORGET: break;
     }
     return wf_fail(WEFT_E_INVALID, "%u is nothing that can be said of the fabric", request->what);
 }
@@ -139,7 +198,9 @@ void wf_handle_fabric(struct wf_client *client, const struct wf_fabric_say_messa
     struct wf_node *node = client->node;
     bool owner = client->peer.uid == 0 || client->peer.uid == node->owner_uid;
     enum weft_status status;
-    if (!node->fabric)
+    if (request->what == WF_SAY_FORGET)
+        status = forget_elsewhere(client->domain, request->tip);
+    else if (!node->fabric)
         status = wf_fail(WEFT_E_INVALID,
                          "this node is alone; weftd --join says to which cluster it belongs");
     else if (memchr(request->name, 0, sizeof request->name) == NULL)

@@ -279,15 +279,14 @@ static const struct wf_lower *crowded(struct wf_below *below)
     return NULL;
 }
 
-/* Drop what `key` names.  *out_later: what is in the way is worth waiting for. */
-static enum weft_status remove_one(struct wf_client *client, const uint8_t *key,
-                                   uint64_t *out_removed, bool *out_later)
+enum weft_status wf_domain_remove(struct wf_domain *domain, const uint8_t *key,
+                                  uint64_t *out_removed, bool *out_later)
 {
-    struct wf_below *below = client->node->below;
-    struct wf_store *store = &client->domain->store;
+    struct wf_below *below = domain->node->below;
+    struct wf_store *store = &domain->store;
     uint32_t slot = wf_store_find(store, key);
     *out_later = false;
-    if (wf_archived(client->domain, key))
+    if (wf_archived(domain, key))
         return wf_fail(WEFT_E_BUSY, "the block belongs to an archive; let that go first "
                                     "(weft session rm)");
     *out_later = true;
@@ -298,7 +297,7 @@ static enum weft_status remove_one(struct wf_client *client, const uint8_t *key,
                        "in a moment",
                        lower->config->name);
     bool waits = below && wf_archives_waiting(below);
-    if (waits || wf_archive_takes(client->domain, key))
+    if (waits || wf_archive_takes(domain, key))
         return wf_fail(WEFT_E_BUSY,
                        waits ? "the block may be part of an archive, of which a tier has "
                                "the rest that does not work; mend that tier, or take it "
@@ -310,7 +309,7 @@ static enum weft_status remove_one(struct wf_client *client, const uint8_t *key,
     /* It may be in use only because it is being written below. */
     *out_later = status == WEFT_E_BUSY && store->leaving;
     if (status == WEFT_OK || status == WEFT_MISS) {
-        uint64_t far = wf_below_remove(client->domain, key);
+        uint64_t far = wf_below_remove(domain, key);
         removed = removed > far ? removed : far; /* most are in both */
         status = removed ? WEFT_OK : WEFT_MISS;
         *out_removed = removed;
@@ -325,8 +324,9 @@ static void remove_many(struct wf_client *client, const struct wf_remove *reques
     bool later;
     memset(answer, 0, sizeof *answer);
     for (uint32_t i = 0; i < count; i++)
-        answer->status[i] = remove_one(client, i ? request->more[i - 1] : request->key, &removed,
-                                       &later);
+        answer->status[i] = wf_domain_remove(client->domain,
+                                             i ? request->more[i - 1] : request->key, &removed,
+                                             &later);
     answer->count = count;
     wf_answer(client, &request->message, WEFT_OK, sizeof *answer + count * sizeof answer->status[0],
               NULL, 0);
@@ -347,7 +347,7 @@ static void handle_remove(struct wf_client *client, const struct wf_remove *requ
         remove_many(client, request, (uint32_t)more + 1);
         return;
     }
-    enum weft_status status = remove_one(client, request->key, &removed, &later);
+    enum weft_status status = wf_domain_remove(client->domain, request->key, &removed, &later);
     if (status == WEFT_E_BUSY && later && wf_client_park(client, &request->message, REMOVE_WAIT_NS))
         return;
     answer_count(client, &request->message, status, removed);

@@ -108,6 +108,7 @@ static uint32_t begun(void *fabric, struct wf_net_link *net, const void *said,
         break;
     case WF_FABRIC_PLACED: sane = wf_put_placed(link, header, header_bytes); break;
     case WF_FABRIC_OFFER: sane = wf_offer_heard(link, header, header_bytes); break;
+    case WF_FABRIC_FORGET: sane = wf_forget_heard(link, header, header_bytes); break;
     case WF_FABRIC_DROP: sane = wf_put_drop(link, header, header_bytes); break;
     case WF_FABRIC_PING: sane = is_ping(link, header, header_bytes); break;
     case WF_FABRIC_PONG: sane = is_pong(link, header, header_bytes); break;

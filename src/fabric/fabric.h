@@ -91,6 +91,9 @@ struct wf_fabric_host {
     /* Another node hands over the chain that ends in this block: it is wanted here soon.  NULL:
      * nobody takes what is handed over. */
     void (*offered)(void *context, const char *from, uint32_t domain, const uint8_t tip[32]);
+    /* A client of that domain at another node wants a block and all that extends it removed.  NULL:
+     * only what is lent goes. */
+    void (*forget)(void *context, const char *from, uint32_t domain, const uint8_t key[32]);
     /* Fill in what this node says of itself: *_bytes, busy, flags.  NULL: nothing. */
     void (*say)(void *context, struct wf_fabric_ping *out);
     /* What of a chain is here, without a hole, on any thread that asks where a request should run;
@@ -206,6 +209,10 @@ void wf_fabric_cancel(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
 #define WF_FABRIC_OFFER_MAX 16384u
 enum weft_status wf_fabric_offer(struct wf_fabric *fabric, const char *name,
                                  const struct wf_fabric_event *blocks, uint32_t count);
+
+/* Have all nodes that are there, and have that domain, remove a block and all that extends it.
+ * WEFT_E_BUSY, WEFT_E_NO_MEMORY.  wf_fabric_elsewhere() tells when it is done. */
+enum weft_status wf_fabric_forget(struct wf_fabric *fabric, uint32_t domain, const uint8_t key[32]);
 
 /* Of the memory that this node lends, no more than that for node `name` (0: what it is due);
  * WEFT_E_NOT_FOUND; WEFT_E_INVALID: nothing is lent. */

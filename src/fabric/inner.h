@@ -178,7 +178,7 @@ struct wf_fabric {
     pthread_mutex_t lock;
     struct wf_places *places; /* who has what, in memory or below */
     struct wf_places *below;  /* of these copies the ones that are below alone; one that finds no
-                                 room here counts as in memory, which is a wrong price and no more */
+                                 room here counts as in memory: a wrong price and no more */
     uint32_t peer_of[WF_PLACES_USED]; /* number in the replica → place in `peers`, or */
 #define WF_PLACE_FREE UINT32_MAX
 #define WF_PLACE_LEAVING (UINT32_MAX - 1)
@@ -304,6 +304,7 @@ void wf_put_arrived(struct wf_fabric *f, void *token, enum weft_status status);
 void wf_orders_run(struct wf_fabric *f);
 void wf_orders_end(struct wf_fabric *f);
 bool wf_offer_heard(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_forget_heard(struct wf_link *link, const void *header, uint32_t bytes);
 
 /* figures.c */
 void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns);

@@ -362,17 +362,32 @@ void wf_lent_let_go(struct wf_lent *l, uint32_t entry)
         entry_free(l, e);
 }
 
+static void leave_and_tell(struct wf_lent *l, struct entry *e)
+{
+    struct wf_fabric_event event;
+    describe(e, &event);
+    event.kind = WF_FABRIC_GONE;
+    entry_leave(l, e);
+    l->options.gone(l->options.context, &event);
+}
+
 bool wf_lent_drop(struct wf_lent *l, uint32_t owner, const uint8_t key[32])
 {
     uint32_t number = wf_table_find(&l->table, key);
     if (number == WF_TABLE_NONE || l->entries[number].owner != owner ||
         l->entries[number].state != HERE)
         return false;
-    struct wf_fabric_event event;
-    describe(&l->entries[number], &event);
-    event.kind = WF_FABRIC_GONE;
-    entry_leave(l, &l->entries[number]);
-    l->options.gone(l->options.context, &event);
+    leave_and_tell(l, &l->entries[number]);
+    return true;
+}
+
+bool wf_lent_forget(struct wf_lent *l, uint32_t domain, const uint8_t key[32])
+{
+    uint32_t number = wf_table_find(&l->table, key);
+    if (number == WF_TABLE_NONE || l->entries[number].domain != domain ||
+        l->entries[number].state != HERE)
+        return false;
+    leave_and_tell(l, &l->entries[number]);
     return true;
 }
 

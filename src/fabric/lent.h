@@ -78,6 +78,9 @@ bool wf_lent_has(const struct wf_lent *lent, uint32_t domain, const uint8_t key[
 /* Its owner wants it no more.  False: it has none such there. */
 bool wf_lent_drop(struct wf_lent *lent, uint32_t owner, const uint8_t key[32]);
 
+/* Nobody is to have it any more, whoever put it here.  False: it is not here. */
+bool wf_lent_forget(struct wf_lent *lent, uint32_t domain, const uint8_t key[32]);
+
 /* All blocks of a domain from *cursor on, which is 0 at first; looks at `looks` entries at most.
  * False: that was the end. */
 bool wf_lent_each(const struct wf_lent *lent, uint32_t domain, uint64_t *cursor, uint32_t looks,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What operators say of this node, and chains that go from one node to another.
+ * What operators say of this node, chains that go from one node to another, and what all nodes are
+ * to remove.
  *
  * Other threads leave an order, and the fabric's thread carries it out.  A chain is handed over by
  * its blocks' events, parents first, on the link that tells of blocks anyway, and the word which of
@@ -18,14 +19,15 @@
 #define ORDERS_MAX 1024u
 #define OFFER_EVENTS 400u /* in a message */
 
-enum order_kind { ALLOT, LEND, OFFER };
+enum order_kind { ALLOT, LEND, OFFER, FORGET };
 
 struct wf_order {
     struct wf_order *next;
     enum order_kind kind;
     char name[WF_MEMBER_NAME_MAX + 1];
     uint64_t bytes;
-    uint32_t count, said; /* OFFER: of events, and how many the other was told */
+    uint32_t count, said; /* events, and how many the other was told; FORGET: 1, and which node of
+                             `peers` is told next */
     struct wf_fabric_event events[];
 };
 
@@ -79,6 +81,13 @@ enum weft_status wf_fabric_offer(struct wf_fabric *f, const char *name,
         return wf_fail(WEFT_E_INVALID, "a chain of %u blocks cannot be handed over; 1 to %u can",
                        count, WF_FABRIC_OFFER_MAX);
     return leave(f, OFFER, name, 0, blocks, count);
+}
+
+enum weft_status wf_fabric_forget(struct wf_fabric *f, uint32_t domain, const uint8_t key[32])
+{
+    struct wf_fabric_event block = {.kind = WF_FABRIC_GONE, .domain = (uint8_t)domain};
+    memcpy(block.key, key, 32);
+    return leave(f, FORGET, "", 0, &block, 1);
 }
 
 enum weft_status wf_fabric_allot(struct wf_fabric *f, const char *name, uint64_t bytes)
@@ -138,6 +147,22 @@ static bool offer(struct wf_fabric *f, struct wf_order *order)
     return true;
 }
 
+static bool forget(struct wf_fabric *f, struct wf_order *order)
+{
+    const struct wf_fabric_event *block = &order->events[0];
+    for (; order->said < f->peer_count; order->said++) {
+        struct wf_link *link = f->peers[order->said].link;
+        if (!link || link->theirs_of[block->domain] == UINT32_MAX)
+            continue;
+        struct wf_fabric_forget say = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_FORGET},
+                                       .domain = block->domain};
+        memcpy(say.key, block->key, 32);
+        if (!wf_link_can_say(link) || !wf_link_say(link, &say, sizeof say))
+            return false;
+    }
+    return true;
+}
+
 static bool carry_out(struct wf_fabric *f, struct wf_order *order)
 {
     const struct wf_peer_node *peer;
@@ -149,6 +174,7 @@ static bool carry_out(struct wf_fabric *f, struct wf_order *order)
         return true;
     case LEND: wf_lent_resize(f->lent, order->bytes); return true;
     case OFFER: return offer(f, order);
+    case FORGET: return forget(f, order);
     }
     return true;
 }
@@ -199,5 +225,22 @@ bool wf_offer_heard(struct wf_link *link, const void *header, uint32_t bytes)
     f->figures.offered++;
     f->options.host.offered(f->options.host.context, link->peer->name, link->ours_of[last->domain],
                             last->key);
+    return true;
+}
+
+bool wf_forget_heard(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_forget *say = header;
+    if (link->state != WF_LINK_JOINED || bytes != sizeof *say ||
+        say->domain >= WF_FABRIC_DOMAINS_MAX)
+        return false;
+    uint32_t domain = link->ours_of[say->domain];
+    if (domain == UINT32_MAX || !wf_peer_believed(f, link->peer))
+        return true;
+    if (f->lent)
+        (void)wf_lent_forget(f->lent, domain, say->key);
+    if (f->options.host.forget)
+        f->options.host.forget(f->options.host.context, link->peer->name, domain, say->key);
     return true;
 }

@@ -61,8 +61,9 @@ enum wf_fabric_kind {
     WF_FABRIC_PONG = 8,
     WF_FABRIC_PUT = 9, /* a block for the memory that the other side lends, as payload */
     WF_FABRIC_PLACED = 10,
-    WF_FABRIC_DROP = 11,  /* of what was put there */
-    WF_FABRIC_OFFER = 12, /* have this chain from me: the end of a hand-over */
+    WF_FABRIC_DROP = 11,   /* of what was put there */
+    WF_FABRIC_OFFER = 12,  /* have this chain from me: the end of a hand-over */
+    WF_FABRIC_FORGET = 13, /* remove a block, and all that extends it, for whose domain it is */
 };
 
 struct wf_fabric_head {
@@ -193,6 +194,14 @@ struct wf_fabric_offer {
     struct wf_fabric_event events[];
 };
 static_assert(sizeof(struct wf_fabric_offer) == 16, "wire format");
+
+/* Nothing is answered: what goes is told as ever. */
+struct wf_fabric_forget {
+    struct wf_fabric_head head;
+    uint32_t domain, zero; /* a number of the sender's */
+    uint8_t key[32];
+};
+static_assert(sizeof(struct wf_fabric_forget) == 48, "wire format");
 
 enum wf_fabric_ping_flags { WF_FABRIC_DRAINING = 1 };
 

@@ -299,7 +299,9 @@ enum wf_fabric_say {
     WF_SAY_HAND_OVER = 1, /* the chain that ends in `tip` goes to node `name`: any client */
     WF_SAY_ALLOT = 2,     /* and these are for the node's own user */
     WF_SAY_LEND = 3,
-    WF_SAY_DRAIN = 4, /* bytes 0: not any more */
+    WF_SAY_DRAIN = 4,  /* bytes 0: not any more */
+    WF_SAY_FORGET = 5, /* any client: `tip`, and what extends it, is to go from all other nodes;
+                          WEFT_E_BUSY while one of them has it */
 };
 struct wf_fabric_say_message {
     struct wf_message message;

@@ -70,6 +70,19 @@ def two_nodes_are_one_memory():
     until("a chain that is handed over is there",
           lambda: answer("fabric", *right)["self"]["taken_over"] == 1 and
           answer("fabric", *right)["self"]["fetches"] == 10)
+
+    gone = ("--key", "gone", "--block-bytes", "1MiB")
+    weft("put", *gone, data, *left)
+    until("it is known there, too",
+          lambda: answer("match", *gone, "--blocks", "5", *right, expect=None)["present"] == 5)
+    weft("get", *gone, "--blocks", "5", "--output", copy, *right)
+    check(answer("rm", *gone, *left)["removed"] == 5, "it was not all here")
+    check(answer("match", *gone, "--blocks", "5", *right, expect=None)["present"] == 5, "the other has it no more")
+    missed = subprocess.run([WEFT, "rm", "--everywhere", *gone, *left], env=environment(), timeout=60, check=False)
+    check(missed.returncode in (0, 1), "not removed everywhere:", missed)
+    until("it is nowhere", lambda: all(answer("match", *gone, "--blocks", "5", *end, expect=None)["present"] == 0
+                                       for end in (left, right)))
+
     routed = answer("route", *chain, "--blocks", "5", *left)
     check(sorted(each["node"] for each in routed["candidates"]) == sorted(NAMES), routed)
 
