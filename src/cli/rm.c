@@ -41,7 +41,7 @@ static int run(struct cli *cli)
                      ? weft_remove_everywhere(chain.format, &chain.keys[0], EVERYWHERE_MS, &removed)
                      : weft_remove(chain.format, &chain.keys[0], &removed);
         if (status == WEFT_MISS)
-            code = CLI_MISS;
+            code = everywhere ? CLI_OK : CLI_MISS;
         else if (status != WEFT_OK)
             code = wf_cli_fail_status(cli, status, "cannot drop it");
     }
@@ -54,7 +54,8 @@ static int run(struct cli *cli)
             puts("no such block");
             wf_cli_failed_say(cli);
         } else {
-            printf("%zu block%s dropped\n", removed, wf_cli_s(removed));
+            printf("%zu block%s dropped%s\n", removed, wf_cli_s(removed),
+                   everywhere ? " here, and no other node that is there has it" : "");
         }
     }
     wf_cli_chain_close(&chain);
