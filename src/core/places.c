@@ -13,6 +13,7 @@
 #define PATHS_MAX 384u /* buckets looked at to make room for one word */
 #define AHEAD 16u      /* keys whose lines are asked for before they are needed */
 #define PAGES_ASKED 8u /* of one key */
+#define WALK_AHEAD 6u  /* pages of one key, likewise, when it has more than one */
 #define NODE_MASK 0xffffu
 
 static_assert(SLOTS * sizeof(uint64_t) == 64, "a bucket is a cache line");
@@ -159,22 +160,41 @@ static unsigned words_of(const struct wf_places *p, const struct page *page,
     return count;
 }
 
+/* A key that many hold has as many pages, and where each is does not depend on what lies there:
+ * from the second one on, lines are asked for before they are needed. */
+struct walk {
+    struct page page, ahead; /* ahead: the furthest that was asked for */
+    unsigned between;
+};
+
+static void walk_on(const struct wf_places *p, struct walk *walk)
+{
+    if (!walk->between)
+        walk->ahead = walk->page;
+    for (; walk->between < WALK_AHEAD; walk->between++) {
+        walk->ahead = next_page(p, &walk->ahead);
+        __builtin_prefetch(bucket_words(p, walk->ahead.bucket[0]));
+        __builtin_prefetch(bucket_words(p, walk->ahead.bucket[1]));
+    }
+    walk->page = next_page(p, &walk->page);
+    walk->between--;
+}
+
 /* The node's word of a key; NULL: there is none.  *out_page is the page that it is on, or the last
  * one, which has room. */
 static uint64_t *find(const struct wf_places *p, const uint8_t key[32], uint16_t node,
                       struct page *out_page)
 {
-    *out_page = page_of(p, key);
-    for (;;) {
-        uint64_t *words[WF_PLACES_PAGE], sought = word_of(out_page->fragment, node);
-        unsigned count = words_of(p, out_page, words);
+    for (struct walk walk = {.page = page_of(p, key)};; walk_on(p, &walk)) {
+        uint64_t *words[WF_PLACES_PAGE], sought = word_of(walk.page.fragment, node);
+        unsigned count = words_of(p, &walk.page, words);
+        *out_page = walk.page;
         for (unsigned i = 0; i < count; i++) {
             if (*words[i] == sought)
                 return words[i];
         }
         if (count < WF_PLACES_PAGE)
             return NULL;
-        *out_page = next_page(p, out_page);
     }
 }
 
@@ -244,27 +264,6 @@ static uint64_t *slot_for(struct wf_places *p, const struct page *page)
 
 /* --------------------------------------------------------------------------- change */
 
-bool wf_places_add(struct wf_places *p, const uint8_t key[32], uint16_t node)
-{
-    struct page page;
-    uint64_t *slot = NULL;
-    if (node >= p->nodes_max || has_left(p, node) || p->of[node] == UINT32_MAX) {
-        p->refused++;
-        return false;
-    }
-    if (find(p, key, node, &page))
-        return true;
-    slot = slot_for(p, &page);
-    if (!slot) {
-        p->refused++;
-        return false;
-    }
-    *slot = word_of(page.fragment, node);
-    p->of[node]++;
-    p->copies++;
-    return true;
-}
-
 static void forget(struct wf_places *p, uint16_t node)
 {
     p->of[node]--;
@@ -304,6 +303,49 @@ static void take_out(struct wf_places *p, const struct page *page, uint64_t *hol
         }
         forget(p, node);
     }
+}
+
+/* Words of nodes that have left go from the buckets of a page. */
+static void reclaim(struct wf_places *p, const struct page *page)
+{
+    for (unsigned b = 0; b < 2; b++) {
+        uint64_t *words = bucket_words(p, page->bucket[b]);
+        for (unsigned i = 0; i < SLOTS; i++) {
+            if (!words[i] || !has_left(p, node_of(words[i])))
+                continue;
+            struct page its = page_at(p, words[i], page->bucket[b]);
+            take_out(p, &its, words + i);
+        }
+    }
+}
+
+bool wf_places_add(struct wf_places *p, const uint8_t key[32], uint16_t node)
+{
+    struct page page;
+    if (node >= p->nodes_max || has_left(p, node) || p->of[node] == UINT32_MAX) {
+        p->refused++;
+        return false;
+    }
+    if (find(p, key, node, &page))
+        return true;
+    uint64_t *slot = slot_for(p, &page);
+    /* First from where it would lie; then, as a last resort, from everywhere. */
+    for (int all = 0; all < 2 && !slot && p->leaving; all++) {
+        if (all)
+            (void)wf_places_sweep(p, UINT64_MAX);
+        else
+            reclaim(p, &page);
+        (void)find(p, key, node, &page); /* what went may have been of this key */
+        slot = slot_for(p, &page);
+    }
+    if (!slot) {
+        p->refused++;
+        return false;
+    }
+    *slot = word_of(page.fragment, node);
+    p->of[node]++;
+    p->copies++;
+    return true;
 }
 
 bool wf_places_remove(struct wf_places *p, const uint8_t key[32], uint16_t node)

@@ -118,6 +118,37 @@ static void a_key_may_be_held_by_all(void **state)
     wf_places_destroy(p);
 }
 
+/* A table as full as it gets, and all that is in it leaves: as much finds room before any sweep. */
+static void what_leaves_makes_room(void **state)
+{
+    (void)state;
+    enum { MANY = 4000 };
+    uint8_t key[32];
+    struct wf_places *p = places_of(MANY, 8, 3);
+    for (uint64_t k = 0; k < MANY; k++) {
+        random_key(k, key);
+        assert_true(wf_places_add(p, key, (uint16_t)(k % 4)));
+    }
+    for (uint16_t n = 0; n < 4; n++)
+        wf_places_leave(p, n);
+    for (uint64_t k = 0; k < MANY; k++) {
+        random_key(MANY / 2 + k, key); /* half of them are the same keys */
+        assert_true(wf_places_add(p, key, (uint16_t)(4 + k % 4)));
+    }
+    sound(p);
+    assert_int_equal(stats_of(p).refused, 0);
+    while (!wf_places_sweep(p, 10))
+        ;
+    sound(p);
+    assert_int_equal(stats_of(p).copies, MANY);
+    for (uint64_t k = 0; k < MANY; k++) {
+        random_key(MANY / 2 + k, key);
+        assert_int_equal(wf_places_count(p, key, 2), 1);
+        assert_true(wf_places_holds(p, key, (uint16_t)(4 + k % 4)));
+    }
+    wf_places_destroy(p);
+}
+
 /* ------------------------------------------------------------------ against a plain set */
 
 #define KEYS 3000u
@@ -409,6 +440,7 @@ int main(void)
         cmocka_unit_test(a_copy_is_known_until_it_goes),
         cmocka_unit_test(what_can_not_be_is_said),
         cmocka_unit_test(a_key_may_be_held_by_all),
+        cmocka_unit_test(what_leaves_makes_room),
         cmocka_unit_test(it_is_a_set),
         cmocka_unit_test(it_holds_what_it_was_made_for),
         cmocka_unit_test(full_loses_nothing),
