@@ -39,33 +39,41 @@ static bool is_pong(struct wf_link *link, const void *header, uint32_t bytes)
     return true;
 }
 
+void wf_link_self(const struct wf_link *link, struct wf_fabric_ping *out)
+{
+    const struct wf_fabric *f = link->fabric;
+    if (f->options.host.say)
+        f->options.host.say(f->options.host.context, out);
+    if (atomic_load_explicit(&f->draining, memory_order_relaxed))
+        out->flags |= WF_FABRIC_DRAINING;
+    if (!f->lent)
+        return;
+    struct wf_lent_stats lent; /* what this one may have of it */
+    struct wf_lent_owner owner;
+    wf_lent_stats(f->lent, &lent);
+    wf_lent_owner(f->lent, link->peer->number, &owner);
+    uint64_t most = owner.limit_bytes ? owner.limit_bytes : lent.bytes;
+    uint64_t unused = lent.bytes - lent.used_bytes;
+    uint64_t due = owner.due_bytes > owner.bytes ? owner.due_bytes - owner.bytes : 0;
+    out->lent_bytes = most;
+    out->lent_free_bytes = unused > due ? unused : due;
+    if (owner.bytes + out->lent_free_bytes > most)
+        out->lent_free_bytes = most > owner.bytes ? most - owner.bytes : 0;
+}
+
 static bool is_ping(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric_ping pong;
     if (bytes != sizeof pong || link->state != WF_LINK_JOINED)
         return false;
     memcpy(&pong, header, sizeof pong);
+    link->peer->said = pong;
+    link->peer->draining = (pong.flags & WF_FABRIC_DRAINING) != 0;
     uint64_t sent_ns = pong.sent_ns;
     memset(&pong, 0, sizeof pong);
     pong.head = (struct wf_fabric_head){.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PONG};
     pong.sent_ns = sent_ns;
-    if (link->fabric->options.host.say)
-        link->fabric->options.host.say(link->fabric->options.host.context, &pong);
-    if (atomic_load_explicit(&link->fabric->draining, memory_order_relaxed))
-        pong.flags |= WF_FABRIC_DRAINING;
-    if (link->fabric->lent) { /* what this one may have of it */
-        struct wf_lent_stats lent;
-        struct wf_lent_owner owner;
-        wf_lent_stats(link->fabric->lent, &lent);
-        wf_lent_owner(link->fabric->lent, link->peer->number, &owner);
-        uint64_t most = owner.limit_bytes ? owner.limit_bytes : lent.bytes;
-        uint64_t unused = lent.bytes - lent.used_bytes;
-        uint64_t due = owner.due_bytes > owner.bytes ? owner.due_bytes - owner.bytes : 0;
-        pong.lent_bytes = most;
-        pong.lent_free_bytes = unused > due ? unused : due;
-        if (owner.bytes + pong.lent_free_bytes > most)
-            pong.lent_free_bytes = most > owner.bytes ? most - owner.bytes : 0;
-    }
+    wf_link_self(link, &pong);
     (void)wf_link_say(link, &pong, sizeof pong);
     return true;
 }
@@ -151,31 +159,27 @@ static void standing_changed(void *fabric, const struct wf_standing *standing)
 
 /* ------------------------------------------------------------------------------ create, destroy */
 
+static bool notes_make(struct wf_note_pool *pool, uint32_t max, size_t header_bytes)
+{
+    pool->max = max;
+    pool->each = (sizeof(struct wf_note) + header_bytes + 15) / 16 * 16;
+    pool->memory = wf_calloc(max, pool->each, "messages");
+    return pool->memory != NULL;
+}
+
 static enum weft_status memory_make(struct wf_fabric *f)
 {
-    size_t small = sizeof(struct wf_note) + WF_NOTE_SMALL;
-    size_t large = (sizeof(struct wf_note) + WF_NOTE_LARGE + 15) / 16 * 16;
     f->peers = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *f->peers, "other nodes");
     f->shown = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *f->shown, "other nodes");
     f->log = wf_calloc(WF_LOG_MAX, sizeof *f->log, "what is told to other nodes");
     f->going = wf_calloc(WF_GOING_MAX, sizeof *f->going, "what other nodes let go");
     f->inbox = wf_calloc(WF_INBOX_MAX, sizeof *f->inbox, "what is told to other nodes");
     f->sums = wf_calloc(WF_FETCHES_MAX, sizeof *f->sums, "blocks from other nodes");
-    f->note_memory = wf_calloc(1, WF_NOTES_SMALL * small + WF_NOTES_LARGE * large, "messages");
-    if (!f->peers || !f->shown || !f->going || !f->log || !f->inbox || !f->sums || !f->note_memory)
+    f->by_name = wf_calloc(WF_NAMES, sizeof *f->by_name, "other nodes");
+    if (!f->peers || !f->shown || !f->going || !f->log || !f->inbox || !f->sums || !f->by_name ||
+        !notes_make(&f->small, WF_NOTES_SMALL, WF_NOTE_SMALL) ||
+        !notes_make(&f->large, WF_NOTES_LARGE, WF_NOTE_LARGE))
         return WEFT_E_NO_MEMORY;
-    for (uint32_t i = 0; i < WF_NOTES_SMALL + WF_NOTES_LARGE; i++) {
-        bool is_large = i >= WF_NOTES_SMALL;
-        struct wf_note *note = (void *)(f->note_memory +
-                                        (is_large
-                                             ? WF_NOTES_SMALL * small + (i - WF_NOTES_SMALL) * large
-                                             : i * small));
-        struct wf_note **pool = is_large ? &f->large : &f->small;
-        note->fabric = f;
-        note->large = is_large;
-        note->next = *pool;
-        *pool = note;
-    }
     for (uint32_t i = 0; i < WF_FETCHES_MAX; i++)
         f->fetch_free[f->fetch_free_count++] = WF_FETCHES_MAX - 1 - i;
     memset(f->peer_of, 0xff, sizeof f->peer_of); /* WF_PLACE_FREE */
@@ -290,6 +294,7 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
     f->read_end = &f->read;
     f->reads_end = &f->reads;
     f->orders_end = &f->orders;
+    f->ping_last = &f->ping_first;
     f->domain_count = options->domain_count;
     for (uint32_t i = 0; i < f->domain_count && i < WF_FABRIC_DOMAINS_MAX; i++)
         f->domains[i] = options->domains[i];
@@ -354,7 +359,9 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     free(f->going);
     free(f->inbox);
     free(f->sums);
-    free(f->note_memory);
+    free(f->small.memory);
+    free(f->large.memory);
+    free(f->by_name);
     if (f->epoll >= 0)
         close(f->epoll);
     if (f->wake >= 0)
@@ -396,6 +403,7 @@ static void catch_up(struct wf_fabric *f)
     f->behind = false;
     for (struct wf_link *link = f->links; link; link = link->next)
         link->missed |= link->state == WF_LINK_JOINED;
+    f->some_missed = true;
 }
 
 enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)

@@ -191,6 +191,7 @@ static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, 
             place_give(f, fetch);
             return WEFT_PENDING;
         }
+        wf_link_used(link, now_ns);
         fetch->from = peer->number;
         fetch->tried[fetch->tried_count++] = (uint16_t)peer->number;
         fetch->asked_ns = now_ns;
@@ -333,7 +334,7 @@ static void impatience(struct wf_fabric *f, uint64_t now_ns)
     bool cancels = f->cancels;
     f->cancels = false;
     pthread_mutex_unlock(&f->lock);
-    for (uint32_t i = 0; i < WF_FETCHES_MAX; i++) {
+    for (uint32_t i = 0; i < WF_FETCHES_MAX && f->fetch_free_count < WF_FETCHES_MAX; i++) {
         struct wf_fabric_fetch *fetch = f->fetches[i];
         if (!fetch || fetch->placing)
             continue;

@@ -33,13 +33,14 @@
 #define WF_GOING_MAX 16384u
 #define WF_LINK_EVENTS_MAX 4u /* messages of them on their way to one */
 #define WF_LINKS_MAX (2 * WF_FABRIC_PEERS_MAX)
+#define WF_NAMES 4096u /* a power of two */
 
 /* A message without payload, in memory of its own until it is sent: of a pool of small ones, or of
  * one of large ones. */
 #define WF_NOTE_SMALL 256u
 #define WF_NOTE_LARGE \
     (sizeof(struct wf_fabric_events) + WF_FABRIC_EVENTS_MAX * sizeof(struct wf_fabric_event))
-#define WF_NOTES_SMALL 4096u
+#define WF_NOTES_SMALL 16384u
 #define WF_NOTES_LARGE 64u
 struct wf_note {
     struct wf_net_message message; /* first */
@@ -48,6 +49,14 @@ struct wf_note {
     struct wf_link *link; /* which ends after it */
     bool large;
     _Alignas(8) uint8_t header[];
+};
+
+/* Memory that was never used is none: those that were go first. */
+struct wf_note_pool {
+    struct wf_note *free;
+    uint8_t *memory;
+    uint32_t used, max;
+    size_t each;
 };
 
 enum wf_link_state {
@@ -63,8 +72,8 @@ struct wf_peer_node;
 struct wf_link {
     struct wf_fabric *fabric;
     struct wf_net_link *net;
-    struct wf_peer_node *peer; /* NULL: it has not said who it is */
-    struct wf_link *next;      /* of all */
+    struct wf_peer_node *peer;    /* NULL: it has not said who it is */
+    struct wf_link *next, **back; /* of all */
     enum wf_link_state state;
     bool ours; /* this side began it */
     bool closing;
@@ -74,20 +83,22 @@ struct wf_link {
     uint32_t large_notes;            /* on their way */
     struct wf_peer_node *dialled_by; /* whose `dialled` it is; NULL: it was not begun here */
     bool missed;                     /* something was told that could not be believed then */
-    /* Domains: the other side's number of ours, and the other way round; UINT32_MAX: none. */
-    uint32_t theirs_of[WF_FABRIC_DOMAINS_MAX], ours_of[WF_FABRIC_DOMAINS_MAX];
+    /* Domains: the other side's number of ours, and the other way round. */
+    uint8_t theirs_of[WF_FABRIC_DOMAINS_MAX], ours_of[WF_FABRIC_DOMAINS_MAX];
+#define WF_DOMAIN_NONE UINT8_MAX
     uint32_t shared;
     /* What is told: */
     bool telling;   /* all that there is, from `walk` on */
     bool walk_lent; /* of what is lent, behind what the host has */
     uint32_t walk_domain;
     uint64_t walk;
-    uint64_t told_to;     /* of the log */
-    uint64_t sequence;    /* of EVENTS that were sent, and */
-    uint64_t heard;       /* that came */
-    bool reset, complete; /* to be said with the next; said by the other */
-    bool asked_again;     /* AGAIN was sent, and RESET has not come */
-    uint64_t ping_ns;     /* when it was asked last */
+    uint64_t told_to;                       /* of the log */
+    uint64_t sequence;                      /* of EVENTS that were sent, and */
+    uint64_t heard;                         /* that came */
+    bool reset, complete;                   /* to be said with the next; said by the other */
+    bool asked_again;                       /* AGAIN was sent, and RESET has not come */
+    uint64_t ping_ns;                       /* when it was asked last */
+    struct wf_link *ping_next, **ping_back; /* joined ones, who was asked longest ago first */
 };
 
 /* Another node: as the registry has it, or as a link said. */
@@ -98,6 +109,7 @@ struct wf_peer_node {
     uint32_t distance;                  /* from this node */
     uint64_t epoch;                     /* as the registry has it, or as its link said */
     bool used, registered;              /* registered: the registry has it now */
+    uint32_t name_next;                 /* of those whose names are one in `by_name` */
     uint32_t number;                    /* its place in `peers` */
     /* Its number in the replica; another one each time that all it told is forgotten, so that
      * forgetting takes no time.  WF_PLACE_NONE: it told nothing yet. */
@@ -141,10 +153,20 @@ struct wf_fabric {
     bool strict;                /* the registry says who is a member, and nobody else is */
     struct wf_peer_node *peers; /* [WF_FABRIC_PEERS_MAX] */
     uint32_t peer_count;        /* places ever used */
+    uint32_t peer_low;          /* all before it are used */
+    uint32_t *by_name;          /* [WF_NAMES] the first of its peers, by the hash; its place + 1 */
     struct wf_link *links;
     uint32_t link_count;
-    struct wf_note *small, *large; /* free ones */
-    uint8_t *note_memory;
+    /* What is done for one link or node after the other is done when it is due, and not looked for
+     * at each tick: there may be a thousand. */
+    struct wf_link *ping_first, **ping_last;
+    uint32_t joined_count; /* links in that list */
+    uint64_t dial_ns;      /* some node may have to be called then, and none before */
+    uint64_t rates_ns;     /* when what is assumed of links is worked out again */
+    uint64_t lenders_ns;   /* when what others lend is added up again */
+    bool some_missed;      /* some link's `missed` is set */
+    bool drain_said;       /* what all were told of `draining` */
+    struct wf_note_pool small, large;
     _Alignas(8) uint8_t header[WF_NET_HEADER_MAX]; /* that is read, where the net had it askew */
     uint64_t tick_ns;
     int epoll, wake;
@@ -242,6 +264,10 @@ void wf_link_close(struct wf_link *link, const char *format, ...)
 /* Send a message without payload; false: not now (never for the few that a link begins with). */
 bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_link_can_say(const struct wf_link *link);
+/* What this node says of itself to that one, in a PING or a PONG. */
+void wf_link_self(const struct wf_link *link, struct wf_fabric_ping *out);
+/* It is used just now: what it says of itself should be no older than a second. */
+void wf_link_used(struct wf_link *link, uint64_t now_ns);
 
 /* stream.c */
 void wf_stream_begin(struct wf_link *link);

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/sum.h"
 #include "core/locality.h"
 #include "fabric/inner.h"
 #include "sys/memory.h"
@@ -31,6 +32,8 @@
 /* Bytes a second, of a node that was not read from: beside this one, and less a level. */
 #define RATE_DEFAULT 1e9
 #define RATE_LEVEL .75
+#define RATES_NS 200000u /* for each node, between two looks at what was measured */
+#define PINGS_S 128u     /* where there are more links, each is asked less often */
 
 /* ---------------------------------------------------------------------------------------- notes */
 
@@ -41,19 +44,41 @@ static void note_sent(struct wf_net_message *message, enum weft_status status)
     (void)status; /* what was not sent is lost with its link */
     if (note->large && note->link)
         note->link->large_notes--;
-    struct wf_note **pool = note->large ? &f->large : &f->small;
-    note->next = *pool;
-    *pool = note;
+    struct wf_note_pool *pool = note->large ? &f->large : &f->small;
+    note->next = pool->free;
+    pool->free = note;
+}
+
+/* NULL: all are on their way. */
+static struct wf_note *note_take(struct wf_fabric *f, struct wf_note_pool *pool)
+{
+    struct wf_note *note = pool->free;
+    if (note) {
+        pool->free = note->next;
+        return note;
+    }
+    if (pool->used == pool->max)
+        return NULL;
+    note = (void *)(pool->memory + pool->used++ * pool->each);
+    note->fabric = f;
+    note->large = pool == &f->large;
+    return note;
+}
+
+static bool has_note(const struct wf_note_pool *pool)
+{
+    return pool->free || pool->used < pool->max;
 }
 
 bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
     bool large = bytes > WF_NOTE_SMALL;
-    struct wf_note **pool = large ? &f->large : &f->small, *note = *pool;
-    if (!note || link->closing || bytes > WF_NOTE_LARGE)
+    struct wf_note *note = link->closing || bytes > WF_NOTE_LARGE
+                               ? NULL
+                               : note_take(f, large ? &f->large : &f->small);
+    if (!note)
         return false;
-    *pool = note->next;
     memcpy(note->header, header, bytes);
     note->link = link;
     note->message =
@@ -67,16 +92,22 @@ bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes)
 
 bool wf_link_can_say(const struct wf_link *link)
 {
-    return !link->closing && link->fabric->large && link->large_notes < WF_LINK_EVENTS_MAX;
+    return !link->closing && has_note(&link->fabric->large) &&
+           link->large_notes < WF_LINK_EVENTS_MAX;
 }
 
 /* ---------------------------------------------------------------------------------------- nodes */
 
+static uint32_t *named(const struct wf_fabric *f, const char *name)
+{
+    return &f->by_name[wf_sum64(name, strlen(name)) % WF_NAMES];
+}
+
 struct wf_peer_node *wf_peer_find(struct wf_fabric *f, const char *name)
 {
-    for (uint32_t i = 0; i < f->peer_count; i++)
-        if (f->peers[i].used && strcmp(f->peers[i].name, name) == 0)
-            return &f->peers[i];
+    for (uint32_t i = *named(f, name); i; i = f->peers[i - 1].name_next)
+        if (strcmp(f->peers[i - 1].name, name) == 0)
+            return &f->peers[i - 1];
     return NULL;
 }
 
@@ -85,9 +116,10 @@ static struct wf_peer_node *peer_make(struct wf_fabric *f, const char *name)
     struct wf_peer_node *peer = wf_peer_find(f, name);
     if (peer)
         return peer;
-    uint32_t i = 0;
+    uint32_t i = f->peer_low;
     while (i < f->peer_count && f->peers[i].used)
         i++;
+    f->peer_low = i;
     if (i == WF_FABRIC_PEERS_MAX)
         return NULL;
     if (i == f->peer_count)
@@ -100,6 +132,8 @@ static struct wf_peer_node *peer_make(struct wf_fabric *f, const char *name)
     peer->place = WF_PLACE_NONE;
     peer->answered = -1;
     peer->distance = WF_LOCALITY_UNKNOWN;
+    peer->name_next = *named(f, name);
+    *named(f, name) = i + 1;
     return peer;
 }
 
@@ -109,7 +143,12 @@ static void peer_settle(struct wf_fabric *f, struct wf_peer_node *peer)
         return;
     wf_stream_forget(f, peer);
     wf_fetches_lost(f, peer);
+    uint32_t *at = named(f, peer->name);
+    while (*at != peer->number + 1)
+        at = &f->peers[*at - 1].name_next;
+    *at = peer->name_next;
     peer->used = false;
+    f->peer_low = peer->number < f->peer_low ? peer->number : f->peer_low;
 }
 
 bool wf_peer_believed(const struct wf_fabric *f, const struct wf_peer_node *peer)
@@ -124,7 +163,7 @@ struct wf_link *wf_peer_link(struct wf_fabric *f, uint32_t number, uint32_t doma
     struct wf_peer_node *peer = number < f->peer_count ? &f->peers[number] : NULL;
     if (!peer || !peer->used || !wf_peer_believed(f, peer))
         return NULL;
-    return peer->link->theirs_of[domain] != UINT32_MAX ? peer->link : NULL;
+    return peer->link->theirs_of[domain] != WF_DOMAIN_NONE ? peer->link : NULL;
 }
 
 /* ---------------------------------------------------------------------------------- how far */
@@ -204,6 +243,7 @@ void wf_peer_joined(void *fabric, const struct wf_member *member)
         snprintf(peer->why, sizeof peer->why,
                  "it listens at no address that this node can use: %.100s",
                  member->addresses[0] ? member->addresses : "none");
+    f->dial_ns = 0;
     if (fresh) {
         peer->since_ns = wf_fabric_now(f);
         peer->again_ns = 0;
@@ -237,25 +277,54 @@ static struct wf_link *link_make(struct wf_fabric *f, struct wf_net_link *net)
     link->fabric = f;
     link->net = net;
     for (uint32_t i = 0; i < WF_FABRIC_DOMAINS_MAX; i++)
-        link->theirs_of[i] = link->ours_of[i] = UINT32_MAX;
+        link->theirs_of[i] = link->ours_of[i] = WF_DOMAIN_NONE;
     if (RAND_bytes(link->nonce, sizeof link->nonce) != 1) {
         free(link);
         return NULL;
     }
     link->next = f->links;
+    link->back = &f->links;
+    if (link->next)
+        link->next->back = &link->next;
     f->links = link;
     f->link_count++;
     return link;
 }
 
+/* It is the one that was asked last, from now on. */
+static void ping_list(struct wf_link *link)
+{
+    struct wf_fabric *f = link->fabric;
+    link->ping_next = NULL;
+    link->ping_back = f->ping_last;
+    *f->ping_last = link;
+    f->ping_last = &link->ping_next;
+    f->joined_count++;
+}
+
+static void ping_unlist(struct wf_link *link)
+{
+    struct wf_fabric *f = link->fabric;
+    if (!link->ping_back)
+        return;
+    *link->ping_back = link->ping_next;
+    if (link->ping_next)
+        link->ping_next->ping_back = link->ping_back;
+    else
+        f->ping_last = link->ping_back;
+    link->ping_back = NULL;
+    f->joined_count--;
+}
+
 static void link_free(struct wf_link *link)
 {
     struct wf_fabric *f = link->fabric;
-    struct wf_link **at = &f->links;
-    while (*at != link)
-        at = &(*at)->next;
-    *at = link->next;
+    ping_unlist(link);
+    *link->back = link->next;
+    if (link->next)
+        link->next->back = link->back;
     f->link_count--;
+    f->dial_ns = 0; /* whom it led to may be wanted */
     free(link);
 }
 
@@ -355,6 +424,40 @@ void wf_links_say_again(struct wf_fabric *f)
         else if (link->state == WF_LINK_JOINED)
             wf_stream_begin(link);
     }
+}
+
+/* -------------------------------------------------------------------------------------- asking */
+
+static void ping(struct wf_link *link, uint64_t now_ns)
+{
+    struct wf_fabric_ping ping = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PING},
+                                  .sent_ns = now_ns};
+    wf_link_self(link, &ping);
+    link->ping_ns = now_ns;
+    ping_unlist(link);
+    ping_list(link);
+    (void)wf_link_say(link, &ping, sizeof ping);
+}
+
+void wf_link_used(struct wf_link *link, uint64_t now_ns)
+{
+    if (now_ns - link->ping_ns >= PING_NS && link->state == WF_LINK_JOINED)
+        ping(link, now_ns);
+}
+
+/* Those that were asked longest ago, so many a second that it is no work; all of them when there is
+ * something that nobody may hear late. */
+static void pings(struct wf_fabric *f, uint64_t now_ns)
+{
+    uint64_t every_ns = f->joined_count > PINGS_S ? (uint64_t)PING_NS / PINGS_S * f->joined_count
+                                                  : PING_NS;
+    bool draining = atomic_load_explicit(&f->draining, memory_order_relaxed);
+    for (struct wf_link *link = f->links; link && draining != f->drain_said; link = link->next)
+        if (link->state == WF_LINK_JOINED && !link->closing)
+            ping(link, now_ns);
+    f->drain_said = draining;
+    while (f->ping_first && now_ns - f->ping_first->ping_ns >= every_ns)
+        ping(f->ping_first, now_ns);
 }
 
 /* --------------------------------------------------------------------- who is on the other side */
@@ -470,9 +573,10 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
     for (uint32_t d = 0; d < f->domain_count; d++) {
         proof_make(&f->domains[d], link->their_nonce, link->nonce, proof);
         for (uint32_t i = 0; i < join->count; i++)
-            if (link->ours_of[i] == UINT32_MAX && CRYPTO_memcmp(proof, join->proof[i], 32) == 0) {
-                link->theirs_of[d] = i;
-                link->ours_of[i] = d;
+            if (link->ours_of[i] == WF_DOMAIN_NONE &&
+                CRYPTO_memcmp(proof, join->proof[i], 32) == 0) {
+                link->theirs_of[d] = (uint8_t)i;
+                link->ours_of[i] = (uint8_t)d;
                 link->shared++;
                 break;
             }
@@ -480,6 +584,7 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
     struct wf_link *older = peer->link;
     peer->link = link;
     link->state = WF_LINK_JOINED;
+    ping(link, wf_fabric_now(f));
     if (!f->strict)
         peer->epoch = link->epoch;
     peer->failures = 0;
@@ -517,39 +622,59 @@ static void dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_ns
     peer->dialled = link;
 }
 
-static bool is_wanted(const struct wf_fabric *f, const struct wf_peer_node *peer, uint64_t now_ns)
+/* When a link to it is to be begun; never, as it is. */
+static uint64_t wanted_ns(const struct wf_fabric *f, const struct wf_peer_node *peer)
 {
-    if (!peer->used || !peer->registered || !peer->address[0] || peer->link || peer->dialled ||
-        now_ns < peer->again_ns)
-        return false;
+    if (!peer->used || !peer->registered || !peer->address[0] || peer->link || peer->dialled)
+        return UINT64_MAX;
     if (!f->strict)
-        return peer->answered < 0 || !f->peers[peer->answered].link;
-    return strcmp(f->name, peer->name) < 0 || now_ns - peer->since_ns > OTHER_WAITS_NS;
+        return peer->answered < 0 || !f->peers[peer->answered].link ? peer->again_ns : UINT64_MAX;
+    uint64_t first_ns = strcmp(f->name, peer->name) < 0 ? 0 : peer->since_ns + OTHER_WAITS_NS + 1;
+    return first_ns > peer->again_ns ? first_ns : peer->again_ns;
 }
 
-static void ask(struct wf_link *link, uint64_t now_ns)
+static void dials(struct wf_fabric *f, uint64_t now_ns)
 {
-    struct wf_fabric_ping ping = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PING},
-                                  .sent_ns = now_ns};
-    link->ping_ns = now_ns;
-    (void)wf_link_say(link, &ping, sizeof ping);
-}
-
-void wf_links_tick(struct wf_fabric *f, uint64_t now_ns)
-{
-    rates_assume(f);
-    for (uint32_t i = 0; i < f->peer_count; i++)
-        if (is_wanted(f, &f->peers[i], now_ns))
+    uint64_t next_ns = UINT64_MAX;
+    if (now_ns < f->dial_ns)
+        return;
+    f->dial_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < f->peer_count; i++) {
+        uint64_t at_ns = wanted_ns(f, &f->peers[i]);
+        if (at_ns <= now_ns) {
             dial(f, &f->peers[i], now_ns);
-    for (struct wf_link *link = f->links; link; link = link->next) {
-        if (link->state != WF_LINK_JOINED || link->closing)
+            at_ns = wanted_ns(f, &f->peers[i]);
+        }
+        next_ns = at_ns < next_ns ? at_ns : next_ns;
+    }
+    /* What came to be wanted meanwhile has set it to 0. */
+    f->dial_ns = next_ns < f->dial_ns ? next_ns : f->dial_ns;
+}
+
+/* Who told something that could not be believed is asked for it again, once that it can be. */
+static void ask_again(struct wf_fabric *f)
+{
+    bool some = false;
+    for (struct wf_link *link = f->links; link && f->some_missed; link = link->next) {
+        if (!link->missed || link->state != WF_LINK_JOINED || link->closing || link->asked_again)
             continue;
-        if (now_ns - link->ping_ns >= PING_NS)
-            ask(link, now_ns);
-        if (link->missed && !link->asked_again && wf_peer_believed(f, link->peer)) {
+        if (wf_peer_believed(f, link->peer)) {
             struct wf_fabric_head again = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_AGAIN};
             link->asked_again = wf_link_say(link, &again, sizeof again);
             link->missed = !link->asked_again;
         }
+        some |= link->missed;
     }
+    f->some_missed = some;
+}
+
+void wf_links_tick(struct wf_fabric *f, uint64_t now_ns)
+{
+    if (now_ns >= f->rates_ns) {
+        f->rates_ns = now_ns + (uint64_t)f->peer_count * RATES_NS;
+        rates_assume(f);
+    }
+    dials(f, now_ns);
+    pings(f, now_ns);
+    ask_again(f);
 }

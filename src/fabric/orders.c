@@ -137,7 +137,7 @@ static bool offer(struct wf_fabric *f, struct wf_order *order)
                                                                                   : 0};
         memcpy(m.offer.events, order->events + order->said, count * sizeof order->events[0]);
         uint32_t bytes = (uint32_t)(sizeof m.offer + count * sizeof order->events[0]);
-        if (link->theirs_of[order->events[0].domain] == UINT32_MAX)
+        if (link->theirs_of[order->events[0].domain] == WF_DOMAIN_NONE)
             return true; /* it does not have that domain */
         if (!wf_link_say(link, &m, bytes))
             return false;

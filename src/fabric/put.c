@@ -18,6 +18,7 @@
 #include "sys/memory.h"
 
 #define DROPS_MAX 65536u
+#define LENDERS_NS 200000u /* for each node, between two looks at what all of them lend */
 
 /* One on its way there. */
 struct wf_put {
@@ -51,6 +52,7 @@ struct wf_placing {
 
 struct wf_puts {
     struct wf_put puts[WF_PUTS_MAX], *free;
+    uint32_t out;                                               /* that are not free */
     struct wf_placing placings[WF_PLACINGS_MAX], *placing_free; /* free: used before */
     uint32_t placing_used;
     struct wf_fabric_store *waiting, **waiting_end;
@@ -100,6 +102,7 @@ static void put_free(struct wf_put *put)
     struct wf_puts *puts = put->fabric->puts;
     put->next = puts->free;
     puts->free = put;
+    puts->out--;
 }
 
 static void store_wait(struct wf_fabric *f, struct wf_fabric_store *store)
@@ -211,6 +214,7 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
     if (!put)
         return WEFT_PENDING;
     f->puts->free = put->next;
+    f->puts->out++;
     put->fabric = f;
     put->store = store;
     put->ended = WEFT_PENDING;
@@ -239,6 +243,7 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
             store->tried_count--;
         return WEFT_PENDING;
     }
+    wf_link_used(peer->link, now_ns);
     peer->said.lent_free_bytes -= guess < peer->said.lent_free_bytes
                                       ? guess
                                       : peer->said.lent_free_bytes; /* until it says anew */
@@ -273,7 +278,7 @@ bool wf_put_placed(struct wf_link *link, const void *header, uint32_t bytes)
 
 void wf_puts_lost(struct wf_fabric *f, struct wf_peer_node *peer)
 {
-    for (uint32_t i = 0; i < WF_PUTS_MAX; i++) {
+    for (uint32_t i = 0; i < WF_PUTS_MAX && f->puts->out; i++) {
         struct wf_put *put = &f->puts->puts[i];
         if (put->store && put->store->to == peer->number && !put->sending)
             refused(put, WEFT_E_TIMEOUT);
@@ -299,7 +304,7 @@ static bool put_right(const struct wf_link *link, const struct wf_fabric_put *pu
     return put->block.bytes == payload_bytes &&
            (payload_bytes + put->part_bytes - 1) / put->part_bytes == put->part_count &&
            put->block.domain < WF_FABRIC_DOMAINS_MAX &&
-           link->ours_of[put->block.domain] != UINT32_MAX && link->state == WF_LINK_JOINED;
+           link->ours_of[put->block.domain] != WF_DOMAIN_NONE && link->state == WF_LINK_JOINED;
 }
 
 static bool may_keep(const struct wf_fabric *f, const struct wf_link *link)
@@ -338,7 +343,7 @@ uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
         return 0;
     enum weft_status status = !may_keep(f, link) ? WEFT_E_DENIED : p ? WEFT_OK : WEFT_E_BUSY;
     struct wf_fabric_event block = put->block;
-    block.domain = (uint8_t)link->ours_of[put->block.domain];
+    block.domain = link->ours_of[put->block.domain];
     if (status == WEFT_OK)
         status = wf_lent_begin(f->lent, link->peer->number, &block, put->part_bytes, &entry, &data);
     if (status != WEFT_OK) {
@@ -434,7 +439,7 @@ static void drops_say(struct wf_fabric *f)
 static void impatience(struct wf_fabric *f, uint64_t now_ns)
 {
     uint64_t patience_ns = 4 * (uint64_t)f->options.fetch_ms * 1000000;
-    for (uint32_t i = 0; i < WF_PUTS_MAX; i++) {
+    for (uint32_t i = 0; i < WF_PUTS_MAX && f->puts->out; i++) {
         struct wf_put *put = &f->puts->puts[i];
         if (put->store && !put->sending && now_ns - put->asked_ns > patience_ns)
             refused(put, WEFT_E_TIMEOUT);
@@ -458,6 +463,9 @@ static void lenders_count(struct wf_fabric *f)
 void wf_puts_tick(struct wf_fabric *f, uint64_t now_ns)
 {
     impatience(f, now_ns);
+    if (now_ns < f->lenders_ns)
+        return;
+    f->lenders_ns = now_ns + (uint64_t)f->peer_count * LENDERS_NS;
     lenders_count(f);
     for (uint32_t i = 0; f->lent && i < f->peer_count; i++)
         wf_lent_owner_here(f->lent, i, f->peers[i].used && wf_peer_believed(f, &f->peers[i]));
@@ -505,7 +513,8 @@ enum weft_status wf_puts_create(struct wf_fabric *f)
     puts->asked_end = &puts->asked;
     for (uint32_t i = WF_PUTS_MAX; i-- > 0;) {
         puts->puts[i].fabric = f;
-        put_free(&puts->puts[i]);
+        puts->puts[i].next = puts->free;
+        puts->free = &puts->puts[i];
     }
     puts->drops = wf_calloc(DROPS_MAX, sizeof *puts->drops, "blocks in other nodes' memory");
     if (!puts->drops)

@@ -350,7 +350,7 @@ bool wf_serve_get(struct wf_link *link, const void *header, uint32_t bytes)
     struct wf_fabric *f = link->fabric;
     const struct wf_fabric_get *get = header;
     if (bytes != sizeof *get || link->state != WF_LINK_JOINED || !range_right(get) ||
-        get->domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[get->domain] == UINT32_MAX)
+        get->domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[get->domain] == WF_DOMAIN_NONE)
         return false;
     struct wf_serve *serve = serve_take(link, get);
     if (!serve)

@@ -115,7 +115,7 @@ static void walked(void *to, const struct wf_fabric_event *block)
 static bool walk(struct wf_fabric *f, struct wf_link *link, struct walking *w)
 {
     uint32_t domain = link->walk_domain;
-    if (link->theirs_of[domain] == UINT32_MAX)
+    if (link->theirs_of[domain] == WF_DOMAIN_NONE)
         return false;
     if (!link->walk_lent) {
         if (f->options.host.each(f->options.host.context, domain, &link->walk, walked, w) ||
@@ -163,7 +163,7 @@ static void fill_from_log(struct wf_fabric *f, struct batch *batch, uint64_t now
     struct wf_link *link = batch->link;
     while (link->told_to < f->log_end && batch->m.events.count < WF_FABRIC_EVENTS_MAX) {
         const struct wf_logged *logged = &f->log[link->told_to++ % WF_LOG_MAX];
-        if (link->theirs_of[logged->event.domain] == UINT32_MAX)
+        if (link->theirs_of[logged->event.domain] == WF_DOMAIN_NONE)
             continue;
         uint64_t age_us = now_ns > logged->at_ns ? (now_ns - logged->at_ns) / 1000 : 0;
         if (age_us > batch->m.events.age_us)
@@ -370,11 +370,11 @@ bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *told)
 {
     struct wf_fabric *f = link->fabric;
     struct wf_fabric_event event = *told;
-    if (event.domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[event.domain] == UINT32_MAX ||
+    if (event.domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[event.domain] == WF_DOMAIN_NONE ||
         (event.kind != WF_FABRIC_HERE && event.kind != WF_FABRIC_GONE) || event.bytes == 0 ||
         event.where > WF_FABRIC_BELOW)
         return false;
-    event.domain = (uint8_t)link->ours_of[event.domain];
+    event.domain = link->ours_of[event.domain];
     bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event)
                                               : gone(f, link->peer, &event);
     f->figures.heard++;
@@ -399,7 +399,7 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
     }
     link->heard = events->sequence;
     if (!wf_peer_believed(f, link->peer)) {
-        link->missed = true;
+        link->missed = f->some_missed = true;
         return true;
     }
     for (uint32_t i = 0; i < events->count; i++)

@@ -207,11 +207,8 @@ static uint64_t settle(struct cluster *c)
     uint64_t began = now(c);
     uint32_t step = c->config.nodes / TRUTHS ? c->config.nodes / TRUTHS : 1;
     while (now(c) - began < SETTLES_NS) {
-        bool right = true;
         run(c, SECOND);
-        for (uint32_t i = 0; right && i < c->config.nodes; i += step)
-            right = knows_truth(&c->nodes[i], why, sizeof why);
-        if (right)
+        if (all_know_truth(c, step, why, sizeof why))
             return now(c) - began;
     }
     failed(c, "%.0f s after the last fault and the last change %s",

@@ -179,9 +179,9 @@ void watch_end(void);
 const struct wf_member_ops *watched_member(void);
 
 /* cluster_truth.c */
-/* Whether node `a` knows what all others have, and nothing else.  False: `out` says what is
- * wrong. */
-bool knows_truth(const struct node *a, char *out, size_t out_bytes);
+/* Whether nodes, each `step`-th of them, know what all others have, and nothing else.  False: `out`
+ * says what is wrong. */
+bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t out_bytes);
 struct node *node_of_fabric(const void *fabric);
 
 /* cluster.c */

@@ -38,55 +38,94 @@ static void lent_of(const struct node *node, bool *out)
     }
 }
 
-static const struct wf_peer_node *peer_of(const struct node *a, const struct node *b)
+/* What there is, of all nodes, with as much about a node as one look at `a` needs. */
+struct truth {
+    bool *there;         /* [nodes] of one block */
+    uint32_t *number_of; /* [WF_FABRIC_PEERS_MAX] by `a`'s place for it; UINT32_MAX: none */
+    bool *lent;          /* [nodes][indices] */
+    uint16_t *holders;   /* [nodes] */
+};
+
+static bool is_linked(const struct node *a, const struct node *b, uint32_t *number_of, char *out,
+                      size_t out_bytes)
 {
-    for (uint32_t i = 0; i < a->fabric->peer_count; i++)
-        if (a->fabric->peers[i].used && !strcmp(a->fabric->peers[i].name, b->name))
-            return &a->fabric->peers[i];
-    return NULL;
+    const struct wf_peer_node *peer = wf_peer_find(a->fabric, b->name);
+    if (peer && peer->link && peer->registered) {
+        number_of[peer->number] = b->number;
+        return true;
+    }
+    (void)snprintf(out, out_bytes, "%s has no link to %s (%s)", a->name, b->name,
+                   peer ? peer->why : "it never heard of it");
+    return false;
 }
 
-/* What `a` knows of `b`. */
-static bool knows(const struct node *a, const struct node *b, const bool *lent, char *out,
+/* What `a` knows of one block. */
+static bool knows(const struct node *a, uint32_t index, struct truth *t, char *out,
                   size_t out_bytes)
 {
     const struct cluster *c = a->cluster;
-    const struct wf_peer_node *peer = peer_of(a, b);
-    if (!peer || !peer->link || !peer->registered) {
-        (void)snprintf(out, out_bytes, "%s has no link to %s (%s)", a->name, b->name,
-                       peer ? peer->why : "it never heard of it");
-        return false;
+    const struct wf_fabric *f = a->fabric;
+    uint32_t nodes = c->config.nodes;
+    for (uint32_t b = 0; b < nodes; b++) {
+        const struct node *other = &c->nodes[b];
+        bool shared = domain_of(c, index) == 0 || (a->has_both && other->has_both);
+        t->there[b] = b != a->number && other->fabric && shared &&
+                      (other->blocks[index] || t->lent[(size_t)b * c->indices + index]);
     }
-    for (uint32_t i = 0; i < c->indices; i++) {
-        bool shared = domain_of(c, i) == 0 || (a->has_both && b->has_both);
-        bool there = shared && (b->blocks[i] || lent[i]);
-        bool known = peer->place != WF_PLACE_NONE &&
-                     wf_places_holds(a->fabric->places, c->keys[i], (uint16_t)peer->place);
-        if (there == known)
-            continue;
-        (void)snprintf(out, out_bytes, "%s %s that %s has block %u (%s)", a->name,
-                       known ? "believes" : "does not know", b->name, i,
-                       b->blocks[i] ? "in its store"
-                       : lent[i]    ? "lent"
-                                    : "which it has not");
-        return false;
+    uint32_t count = wf_places_holders(f->places, c->keys[index], t->holders, nodes), wrong = nodes;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t peer = f->peer_of[t->holders[i]];
+        uint32_t b = peer < WF_FABRIC_PEERS_MAX ? t->number_of[peer] : UINT32_MAX;
+        if (b == UINT32_MAX || t->there[b])
+            t->there[b == UINT32_MAX ? a->number : b] = false;
+        else
+            wrong = b;
     }
+    bool believes = wrong < nodes;
+    for (uint32_t b = 0; b < nodes && !believes; b++)
+        wrong = t->there[b] ? b : wrong;
+    if (wrong == nodes)
+        return true;
+    (void)snprintf(out, out_bytes, "%s %s that %s has block %u (%s)", a->name,
+                   believes ? "believes" : "does not know", c->nodes[wrong].name, index,
+                   c->nodes[wrong].blocks[index]                 ? "in its store"
+                   : t->lent[(size_t)wrong * c->indices + index] ? "lent"
+                                                                 : "which it has not");
+    return false;
+}
+
+static bool truth_is_known(const struct node *a, struct truth *t, char *out, size_t out_bytes)
+{
+    const struct cluster *c = a->cluster;
+    memset(t->number_of, 0xff, WF_FABRIC_PEERS_MAX * sizeof *t->number_of);
+    for (uint32_t b = 0; b < c->config.nodes; b++)
+        if (b != a->number && c->nodes[b].fabric &&
+            !is_linked(a, &c->nodes[b], t->number_of, out, out_bytes))
+            return false;
+    for (uint32_t i = 0; i < c->indices; i++)
+        if (!knows(a, i, t, out, out_bytes))
+            return false;
     return true;
 }
 
-bool knows_truth(const struct node *a, char *out, size_t out_bytes)
+bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t out_bytes)
 {
-    const struct cluster *c = a->cluster;
-    bool *lent = malloc(c->indices * sizeof *lent), right = true;
-    if (!lent)
+    uint32_t nodes = c->config.nodes;
+    struct truth t = {.there = malloc(nodes * sizeof *t.there),
+                      .number_of = malloc(WF_FABRIC_PEERS_MAX * sizeof *t.number_of),
+                      .lent = malloc((size_t)nodes * c->indices * sizeof *t.lent),
+                      .holders = malloc(nodes * sizeof *t.holders)};
+    if (!t.there || !t.number_of || !t.lent || !t.holders)
         failed(c, "out of memory");
-    for (uint32_t i = 0; right && i < c->config.nodes; i++) {
-        const struct node *b = &c->nodes[i];
-        if (a == b || !b->fabric)
-            continue;
-        lent_of(b, lent);
-        right = knows(a, b, lent, out, out_bytes);
-    }
-    free(lent);
+    for (uint32_t i = 0; i < nodes; i++)
+        if (c->nodes[i].fabric)
+            lent_of(&c->nodes[i], t.lent + (size_t)i * c->indices);
+    bool right = true;
+    for (uint32_t i = 0; right && i < nodes; i += step)
+        right = truth_is_known(&c->nodes[i], &t, out, out_bytes);
+    free(t.there);
+    free(t.number_of);
+    free(t.lent);
+    free(t.holders);
     return right;
 }
