@@ -47,6 +47,8 @@ struct wf_note {
     struct wf_note *next;
     struct wf_fabric *fabric;
     struct wf_link *link; /* which ends after it */
+    struct wf_note *body; /* what is said lies there, for more than one link; NULL: here */
+    uint32_t refs;        /* of a body */
     bool large;
     _Alignas(8) uint8_t header[];
 };
@@ -87,13 +89,14 @@ struct wf_link {
     uint8_t theirs_of[WF_FABRIC_DOMAINS_MAX], ours_of[WF_FABRIC_DOMAINS_MAX];
 #define WF_DOMAIN_NONE UINT8_MAX
     uint32_t shared;
+    uint64_t domains; /* of this node's, that both have: a bit each */
     /* What is told: */
     bool telling;   /* all that there is, from `walk` on */
     bool walk_lent; /* of what is lent, behind what the host has */
     uint32_t walk_domain;
     uint64_t walk;
     uint64_t told_to;                       /* of the log */
-    uint64_t sequence;                      /* of EVENTS that were sent, and */
+    uint64_t said_to;                       /* `to` of the EVENTS that were sent last, and */
     uint64_t heard;                         /* that came */
     bool reset, complete;                   /* to be said with the next; said by the other */
     bool asked_again;                       /* AGAIN was sent, and RESET has not come */
@@ -264,6 +267,10 @@ void wf_link_close(struct wf_link *link, const char *format, ...)
 /* Send a message without payload; false: not now (never for the few that a link begins with). */
 bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_link_can_say(const struct wf_link *link);
+/* The same for many: made once, said to each, and let go.  NULL, false: not now. */
+struct wf_note *wf_body_make(struct wf_fabric *f, const void *header, uint32_t bytes);
+bool wf_link_say_body(struct wf_link *link, struct wf_note *body);
+void wf_body_let_go(struct wf_note *body);
 /* What this node says of itself to that one, in a PING or a PONG. */
 void wf_link_self(const struct wf_link *link, struct wf_fabric_ping *out);
 /* It is used just now: what it says of itself should be no older than a second. */

@@ -37,16 +37,30 @@
 
 /* ---------------------------------------------------------------------------------------- notes */
 
-static void note_sent(struct wf_net_message *message, enum weft_status status)
+static void note_give(struct wf_note *note)
 {
-    struct wf_note *note = (struct wf_note *)message;
     struct wf_fabric *f = note->fabric;
-    (void)status; /* what was not sent is lost with its link */
-    if (note->large && note->link)
-        note->link->large_notes--;
     struct wf_note_pool *pool = note->large ? &f->large : &f->small;
     note->next = pool->free;
     pool->free = note;
+}
+
+void wf_body_let_go(struct wf_note *body)
+{
+    if (--body->refs == 0)
+        note_give(body);
+}
+
+static void note_sent(struct wf_net_message *message, enum weft_status status)
+{
+    struct wf_note *note = (struct wf_note *)message;
+    (void)status; /* what was not sent is lost with its link */
+    if (note->large || note->body)
+        note->link->large_notes--;
+    if (note->body)
+        wf_body_let_go(note->body);
+    note->body = NULL;
+    note_give(note);
 }
 
 /* NULL: all are on their way. */
@@ -94,6 +108,38 @@ bool wf_link_can_say(const struct wf_link *link)
 {
     return !link->closing && has_note(&link->fabric->large) &&
            link->large_notes < WF_LINK_EVENTS_MAX;
+}
+
+struct wf_note *wf_body_make(struct wf_fabric *f, const void *header, uint32_t bytes)
+{
+    struct wf_note *body = note_take(f, bytes > WF_NOTE_SMALL ? &f->large : &f->small);
+    if (!body)
+        return NULL;
+    body->refs = 1;
+    body->message.header_bytes = bytes;
+    memcpy(body->header, header, bytes);
+    return body;
+}
+
+bool wf_link_say_body(struct wf_link *link, struct wf_note *body)
+{
+    struct wf_fabric *f = link->fabric;
+    struct wf_note *note = link->closing || link->large_notes >= WF_LINK_EVENTS_MAX
+                               ? NULL
+                               : note_take(f, &f->small);
+    if (!note)
+        return false;
+    note->link = link;
+    note->body = body;
+    body->refs++;
+    link->large_notes++;
+    note->message = (struct wf_net_message){.header = body->header,
+                                            .header_bytes = body->message.header_bytes,
+                                            .sent = note_sent};
+    if (f->net_ops->send(link->net, &note->message) == WEFT_OK)
+        return true;
+    note_sent(&note->message, WEFT_E_NODE);
+    return false;
 }
 
 /* ---------------------------------------------------------------------------------------- nodes */
@@ -577,6 +623,7 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
                 CRYPTO_memcmp(proof, join->proof[i], 32) == 0) {
                 link->theirs_of[d] = (uint8_t)i;
                 link->ours_of[i] = (uint8_t)d;
+                link->domains |= (uint64_t)1 << d;
                 link->shared++;
                 break;
             }

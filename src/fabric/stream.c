@@ -72,7 +72,6 @@ void wf_stream_begin(struct wf_link *link)
     link->walk_domain = 0;
     link->walk = 0;
     link->told_to = link->fabric->log_end;
-    link->sequence = 0;
     link->fabric->all_told = false;
 }
 
@@ -163,7 +162,7 @@ static void fill_from_log(struct wf_fabric *f, struct batch *batch, uint64_t now
     struct wf_link *link = batch->link;
     while (link->told_to < f->log_end && batch->m.events.count < WF_FABRIC_EVENTS_MAX) {
         const struct wf_logged *logged = &f->log[link->told_to++ % WF_LOG_MAX];
-        if (link->theirs_of[logged->event.domain] == WF_DOMAIN_NONE)
+        if (!(link->domains >> logged->event.domain & 1))
             continue;
         uint64_t age_us = now_ns > logged->at_ns ? (now_ns - logged->at_ns) / 1000 : 0;
         if (age_us > batch->m.events.age_us)
@@ -172,8 +171,76 @@ static void fill_from_log(struct wf_fabric *f, struct batch *batch, uint64_t now
     }
 }
 
+/* What the log has for this link, and, while it is told all, some of that; nothing: 0 bytes. */
+static uint32_t batch_fill(struct batch *batch, uint64_t now_ns)
+{
+    struct wf_link *link = batch->link;
+    struct wf_fabric_events *events = &batch->m.events;
+    memset(events, 0, sizeof *events);
+    events->head = (struct wf_fabric_head){.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_EVENTS};
+    events->flags = link->reset ? WF_FABRIC_RESET : 0;
+    events->from = link->said_to;
+    fill_from_log(link->fabric, batch, now_ns);
+    fill_from_walk(link->fabric, batch);
+    events->to = link->told_to;
+    if (events->count == 0 && events->flags == 0)
+        return 0;
+    return (uint32_t)(sizeof *events + events->count * sizeof events->events[0]);
+}
+
+/* What was made for one link is for all that have been told the same so far. */
+#define SHARED 4u
+struct shared {
+    uint64_t domains, said_to, told_to, to;
+    struct wf_note *body; /* NULL: there was nothing for those domains */
+    uint32_t count;
+    bool made;
+};
+
+struct telling {
+    uint64_t now_ns;
+    struct shared shared[SHARED];
+    uint32_t next;
+};
+
+static const struct shared *shared_for(struct wf_link *link, struct telling *t)
+{
+    static _Thread_local struct batch batch;
+    struct shared *s = t->shared;
+    for (; s < t->shared + SHARED; s++)
+        if (s->made && s->domains == link->domains && s->said_to == link->said_to &&
+            s->told_to == link->told_to)
+            return s;
+    s = &t->shared[t->next++ % SHARED];
+    if (s->body)
+        wf_body_let_go(s->body);
+    *s = (struct shared){.domains = link->domains,
+                         .said_to = link->said_to,
+                         .told_to = link->told_to};
+    batch.link = link;
+    uint32_t bytes = batch_fill(&batch, t->now_ns);
+    s->to = link->told_to;
+    link->told_to = s->told_to;
+    s->count = batch.m.events.count;
+    s->body = bytes ? wf_body_make(link->fabric, &batch.m, bytes) : NULL;
+    s->made = s->body || !bytes;
+    return s->made ? s : NULL;
+}
+
+static bool tell_log(struct wf_link *link, struct telling *t)
+{
+    const struct shared *s = shared_for(link, t);
+    if (!s || (s->body && !wf_link_say_body(link, s->body)))
+        return false;
+    link->told_to = s->to;
+    if (s->body)
+        link->said_to = s->to;
+    link->fabric->figures.told += s->count;
+    return true;
+}
+
 /* False: there was nothing to say, or no way to say it now. */
-static bool tell_some(struct wf_link *link, uint64_t now_ns)
+static bool tell_some(struct wf_link *link, struct telling *t)
 {
     static _Thread_local struct batch batch;
     struct wf_fabric *f = link->fabric;
@@ -181,21 +248,17 @@ static bool tell_some(struct wf_link *link, uint64_t now_ns)
         wf_stream_begin(link);
         f->figures.told_anew++;
     }
-    if ((!link->telling && link->told_to == f->log_end) || !wf_link_can_say(link))
+    if (!link->telling && link->told_to == f->log_end)
+        return false;
+    if (!link->telling && !link->reset)
+        return tell_log(link, t);
+    if (!wf_link_can_say(link))
         return false;
     struct wf_link before = *link;
     batch.link = link;
-    memset(&batch.m.events, 0, sizeof batch.m.events);
-    batch.m.events.head = (struct wf_fabric_head){.magic = WF_FABRIC_MAGIC,
-                                                  .kind = WF_FABRIC_EVENTS};
-    batch.m.events.flags = link->reset ? WF_FABRIC_RESET : 0;
-    batch.m.events.sequence = link->sequence + 1;
-    fill_from_log(f, &batch, now_ns);
-    fill_from_walk(f, &batch);
-    if (batch.m.events.count == 0 && batch.m.events.flags == 0)
+    uint32_t bytes = batch_fill(&batch, t->now_ns);
+    if (bytes == 0)
         return false;
-    uint32_t bytes = (uint32_t)(sizeof batch.m.events +
-                                batch.m.events.count * sizeof(struct wf_fabric_event));
     if (!wf_link_say(link, &batch.m, bytes)) {
         link->telling = before.telling;
         link->walk = before.walk;
@@ -205,7 +268,7 @@ static bool tell_some(struct wf_link *link, uint64_t now_ns)
         return false;
     }
     link->reset = false;
-    link->sequence++;
+    link->said_to = batch.m.events.to;
     f->figures.told += batch.m.events.count;
     return true;
 }
@@ -239,12 +302,16 @@ void wf_stream_run(struct wf_fabric *f)
     if (f->all_told && f->all_told_end == f->log_end)
         return; /* as is the rule: most polls are for something else */
     bool all = true;
+    struct telling telling = {.now_ns = now_ns};
     for (struct wf_link *link = f->links; link; link = link->next) {
         for (uint32_t i = 0; i < BATCHES && link->state == WF_LINK_JOINED; i++)
-            if (!tell_some(link, now_ns))
+            if (!tell_some(link, &telling))
                 break;
         all &= link->state != WF_LINK_JOINED || (!link->telling && link->told_to == f->log_end);
     }
+    for (uint32_t i = 0; i < SHARED; i++)
+        if (telling.shared[i].body)
+            wf_body_let_go(telling.shared[i].body);
     f->all_told = all;
     f->all_told_end = f->log_end;
 }
@@ -394,10 +461,10 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
     if (events->flags & WF_FABRIC_RESET) {
         wf_stream_forget(f, link->peer);
         link->asked_again = link->missed = link->complete = false;
-    } else if (events->sequence != link->heard + 1) {
+    } else if (events->from != link->heard) {
         return false; /* of messages that come in order, each once */
     }
-    link->heard = events->sequence;
+    link->heard = events->to;
     if (!wf_peer_believed(f, link->peer)) {
         link->missed = f->some_missed = true;
         return true;

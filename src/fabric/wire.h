@@ -118,9 +118,10 @@ enum wf_fabric_events_flags {
 struct wf_fabric_events {
     struct wf_fabric_head head;
     uint32_t count, flags;
-    uint64_t sequence; /* of messages of this kind, from 1 with RESET: one that is missing is asked
-                          for with AGAIN */
-    uint64_t age_us;   /* how long the oldest change in it has waited */
+    /* Of all that ever changed there, numbered: what this is about.  `from` is `to` of the one
+     * before, but with RESET.  So those that have heard the same are told the same. */
+    uint64_t from, to;
+    uint64_t age_us; /* how long the oldest change in it has waited */
     struct wf_fabric_event events[];
 };
 static_assert(sizeof(struct wf_fabric_events) +
