@@ -123,6 +123,8 @@ struct cluster {
     struct wf_hist lag_us;
     struct counts counts;
     uint64_t messages, event_bytes;
+    /* While nothing goes wrong and all have requests: */
+    uint64_t measured_from_ns, measured_ns, measured_messages, measured_bytes;
     uint64_t *said_epochs, lane_max; /* by lane of a link: as its sender's IDENT said */
 };
 

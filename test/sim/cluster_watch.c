@@ -53,7 +53,8 @@ static void saw_events(struct cluster *c, const struct node *from,
 {
     for (uint32_t i = 0; c->measuring && i < events->count; i++) {
         uint32_t index = index_of(c, events->events[i].key);
-        if (index < c->indices && events->events[i].where != WF_FABRIC_IN_LENT)
+        if (index < c->indices && from->changed_ns[index] >= c->measured_from_ns &&
+            events->events[i].where != WF_FABRIC_IN_LENT)
             wf_hist_record(&c->lag_us, (now(c) - from->changed_ns[index]) / 1000);
     }
 }
