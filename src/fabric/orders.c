@@ -152,7 +152,7 @@ static bool forget(struct wf_fabric *f, struct wf_order *order)
     const struct wf_fabric_event *block = &order->events[0];
     for (; order->said < f->peer_count; order->said++) {
         struct wf_link *link = f->peers[order->said].link;
-        if (!link || link->theirs_of[block->domain] == UINT32_MAX)
+        if (!link || link->theirs_of[block->domain] == WF_DOMAIN_NONE)
             continue;
         struct wf_fabric_forget say = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_FORGET},
                                        .domain = block->domain};
@@ -236,7 +236,7 @@ bool wf_forget_heard(struct wf_link *link, const void *header, uint32_t bytes)
         say->domain >= WF_FABRIC_DOMAINS_MAX)
         return false;
     uint32_t domain = link->ours_of[say->domain];
-    if (domain == UINT32_MAX || !wf_peer_believed(f, link->peer))
+    if (domain == WF_DOMAIN_NONE || !wf_peer_believed(f, link->peer))
         return true;
     if (f->lent)
         (void)wf_lent_forget(f->lent, domain, say->key);

@@ -313,7 +313,7 @@ int main(void)
                                                             : nodes > 64 ? 500
                                                                          : 50) *
                                        1000,
-                            .gap_ns = 150 * MS,
+                            .gap_ns = number_of("GAP_MS", 150) * MS,
                             .corrupt = number_of("CORRUPT", 1)};
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
     if (getenv("SEED")) {
