@@ -63,17 +63,18 @@ static void self_print(const json_t *self)
            number_of(self, "epoch"));
     if (text_of(self, "why")[0])
         printf("  %s\n", text_of(self, "why"));
-    printf("knows of %lld copies elsewhere, in %s; lag p50 %lld us, p99 %lld us\n",
-           number_of(self, "replica_copies"),
+    printf("knows of %lld copies elsewhere, %lld of them on tiers alone, in %s; lag p50 %lld us, "
+           "p99 %lld us\n",
+           number_of(self, "replica_copies"), number_of(self, "replica_below"),
            wf_cli_size(bytes > 0 ? (uint64_t)bytes : 0, replica, sizeof replica),
            number_of(self, "lag_us_p50"), number_of(self, "lag_us_p99"));
 }
 
 static void nodes_print(const json_t *nodes)
 {
-    static const char *const shown[] = {"name",   "state",        "rtt_us", "read_gbps",
-                                        "blocks", "lag_us",       "reads",  "read_bytes",
-                                        "serves", "served_bytes", "address"};
+    static const char *const shown[] = {"name",       "state",        "rtt_us",       "read_gbps",
+                                        "blocks",     "below_blocks", "lag_us",       "reads",
+                                        "read_bytes", "serves",       "served_bytes", "address"};
     json_t *rows = json_array(), *from;
     size_t index;
     json_array_foreach ((json_t *)(uintptr_t)nodes, index, from) {
@@ -230,7 +231,8 @@ const struct cli_command wf_cmd_fabric = {
         "speaks under an older one, so that nothing it says is believed; away, when there is no "
         "link, and then the reason stands below the table.\n\n"
         "blocks counts copies that it told of and that have not gone, of domains that both nodes "
-        "have: those with the same name in one cluster, or with the same secret.  lag_us is how "
+        "have: those with the same name in one cluster, or with the same secret; below_blocks those "
+        "of them that are on the node's tiers alone, and are read there for whoever asks.  lag_us is how "
         "long it took of late from a change there until it was known here, and read_gbps, in 10^9 "
         "bytes a second, what reads from it reached while there were some.\n\n"
         "topology shows NUMA nodes with what the firmware says of their distances, where "

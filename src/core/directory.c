@@ -197,11 +197,13 @@ static void quality_set(struct entry *e, unsigned tier, enum weft_quality qualit
 struct showing {
     int tier;
     enum weft_quality quality;
+    uint8_t tiers;
+    uint16_t qualities;
 };
 
 static struct showing showing_of(const struct wf_directory *d, const struct entry *e)
 {
-    struct showing showing = {-1, WEFT_LOSSLESS};
+    struct showing showing = {-1, WEFT_LOSSLESS, e->tiers, e->qualities};
     uint8_t fit = fit_tiers(d, e);
     for (unsigned left = fit; e->qualities && left; left &= left - 1) {
         enum weft_quality quality = (enum weft_quality)quality_on(e, (unsigned)__builtin_ctz(left));
@@ -218,6 +220,20 @@ static void show(const struct wf_directory *d, const struct entry *e, const stru
     struct showing is = showing_of(d, e);
     if (is.tier != was->tier || is.quality != was->quality)
         d->env.shown(d->env.context, e->domain, e->key, is.tier, is.quality);
+    if (!d->env.moved || (is.tiers == was->tiers && is.qualities == was->qualities))
+        return;
+    const struct wf_directory_moved moved = {
+        .key = e->key,
+        .parent = e->parent != WF_DIRECTORY_NONE ? d->entries[e->parent].key : NULL,
+        .domain = e->domain,
+        .bytes = e->bytes,
+        .depth = e->depth,
+        .tiers = is.tiers,
+        .tiers_were = was->tiers,
+        .qualities = is.qualities,
+        .qualities_were = was->qualities,
+    };
+    d->env.moved(d->env.context, &moved);
 }
 
 /* -------------------------------------------------------------------------------- the tree */

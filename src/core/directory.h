@@ -70,7 +70,16 @@ struct wf_directory_dropped {
     enum weft_quality quality; /* of its copy there */
 };
 
-/* Neither may call the directory. */
+/* On which tiers a block is, and was, and how exact: as wf_directory_block has it. */
+struct wf_directory_moved {
+    const uint8_t *key, *parent; /* [32]; parent NULL: it begins a chain, or goes */
+    uint16_t domain;
+    uint32_t bytes, depth;
+    uint8_t tiers, tiers_were;
+    uint16_t qualities, qualities_were;
+};
+
+/* None may call the directory. */
 struct wf_directory_env {
     void *context;
     /* The nearest tier that has the block as exact as its domain asks is `tier` now, and the worst
@@ -82,6 +91,9 @@ struct wf_directory_env {
     /* The block must leave that tier: something that it extends is gone, or it was removed.  The
      * directory has forgotten it.  After shown(-1) of the same block, nearest tier first. */
     void (*dropped)(void *context, const struct wf_directory_dropped *block);
+    /* Behind shown(), of every block that came to a tier or left one, shown or not.  NULL: nobody
+     * wants to know. */
+    void (*moved)(void *context, const struct wf_directory_moved *block);
 };
 
 /* `seed` is of the hash, so that nobody can aim keys at one bucket.  WEFT_E_INVALID: blocks_max is

@@ -15,6 +15,7 @@
 #include "base/size.h"
 #include "daemon/archive.h"
 #include "daemon/coding.h"
+#include "daemon/fabric.h"
 #include "daemon/profiles.h"
 #include "daemon/telemetry.h"
 #include "fabric/remote.h"
@@ -95,6 +96,12 @@ static void shown(void *context, uint16_t domain, const uint8_t key[32], int tie
         wf_far_clear(&index->far, key);
     else if (!wf_far_set(&index->far, key, (unsigned)tier, quality))
         below->node->domains[domain].hidden++; /* found by a load, and not by a match */
+}
+
+static void moved(void *context, const struct wf_directory_moved *block)
+{
+    const struct wf_below *below = context;
+    wf_node_fabric_moved(below->node, block);
 }
 
 /* What a failed tier takes along is still on the others, and is taken up again when it is back. */
@@ -498,7 +505,10 @@ enum weft_status wf_below_create(struct wf_node *node, struct wf_below **out)
     below->node = node;
     below->writing = "room";
     below->dropping = "parent";
-    struct wf_directory_env env = {.context = below, .shown = shown, .dropped = dropped};
+    struct wf_directory_env env = {.context = below,
+                                   .shown = shown,
+                                   .dropped = dropped,
+                                   .moved = moved};
     uint64_t seed = node->epoch;
     enum weft_status status = wf_directory_create(node->config.below_max, seed, &env,
                                                   &below->directory);

@@ -165,7 +165,7 @@ const struct wf_field wf_config_fields[] = {
      "Memory of this host, beside the pool, that other nodes may put blocks into; 0 for none. A "
      "node that only has memory has a small pool and lends the rest."},
     {"fabric.replica", WF_VALUE_SIZE, AT(fabric_replica_bytes), MIB, 64 * GIB, NULL, NULL,
-     "Memory of weftd, beside the pool, for where other nodes' blocks are: 9 bytes a copy."},
+     "Memory of weftd, beside the pool, for where other nodes' blocks are: 14 bytes a copy."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,
      "a quarter of the host's memory", "Bytes of the DRAM pool."},
     {"pool.size_max", WF_VALUE_SIZE, AT(pool_bytes_max), MIB, 64 * TIB, NULL,

@@ -21,7 +21,7 @@
 #define SIZES_MAX 64u   /* of blocks that others ask for, a domain */
 #define WALK_SLOTS 256u /* looked at in a step */
 #define CONNECT_AGAIN_NS 1000000000u
-#define COPY_BYTES 9u /* of the replica, a copy */
+#define COPY_BYTES 14u /* of the replica, a copy: half of them take as much again, being below */
 #define LEAVE_MS 500u
 #define SHOW_MS 100u
 #define PAGE_NODES 64u /* in an answer */
@@ -54,6 +54,8 @@ struct wf_node_fabric {
     char listen[WF_PATH_MAX];
     struct wf_fabric_peer *peers; /* for QUERY */
     struct wf_wanted_chains *wanted;
+    struct wf_served *served; /* what is below, for others */
+    _Atomic uint32_t below_latency_us, below_mbps;
     _Atomic uint64_t pool_bytes, free_bytes; /* as of the last tick, for others */
 };
 
@@ -169,6 +171,8 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
 {
     struct wf_node_fabric *nf = context;
     const struct wf_index *index = &nf->readers[domain].domain->store.index;
+    if (*cursor > index->slots_max)
+        return wf_served_each(nf->served, domain, cursor, found, to);
     uint64_t end = *cursor + WALK_SLOTS;
     end = end < index->slots_max ? end : index->slots_max;
     for (uint64_t slot = *cursor; slot < end; slot++) {
@@ -176,8 +180,26 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
         if (slot_read(index, (uint32_t)slot, &event))
             found(to, &event);
     }
-    *cursor = end;
-    return end < index->slots_max;
+    *cursor = end < index->slots_max ? end : wf_served_walk(nf->served);
+    return *cursor != 0;
+}
+
+static enum weft_status read_below(void *context, struct wf_fabric_read *read)
+{
+    struct wf_node_fabric *nf = context;
+    return wf_served_read(nf->served, read);
+}
+
+static void read_free(void *context, struct wf_fabric_read *read)
+{
+    (void)context;
+    wf_served_read_free(read);
+}
+
+static bool below(void *context, uint32_t domain, const uint8_t key[32])
+{
+    struct wf_node_fabric *nf = context;
+    return wf_served_below(nf->served, domain, key);
 }
 
 static bool news(void *context, const struct wf_fabric_event *block)
@@ -191,6 +213,8 @@ static void say(void *context, struct wf_fabric_ping *out)
     struct wf_node_fabric *nf = context;
     out->pool_bytes = atomic_load_explicit(&nf->pool_bytes, memory_order_relaxed);
     out->free_bytes = atomic_load_explicit(&nf->free_bytes, memory_order_relaxed);
+    out->below_latency_us = atomic_load_explicit(&nf->below_latency_us, memory_order_relaxed);
+    out->below_mbps = atomic_load_explicit(&nf->below_mbps, memory_order_relaxed);
 }
 
 static void own(void *context, uint32_t domain, const uint8_t (*keys)[32], uint32_t count,
@@ -209,6 +233,10 @@ void wf_node_fabric_sum(struct wf_node *node)
         unused += node->domains[i].store.arena.backed.granules * WF_GRANULE;
     atomic_store_explicit(&node->cluster->pool_bytes, node->pool_bytes, memory_order_relaxed);
     atomic_store_explicit(&node->cluster->free_bytes, unused, memory_order_relaxed);
+    uint32_t latency_us, mbps;
+    wf_served_speed(node->cluster->served, &latency_us, &mbps);
+    atomic_store_explicit(&node->cluster->below_latency_us, latency_us, memory_order_relaxed);
+    atomic_store_explicit(&node->cluster->below_mbps, mbps, memory_order_relaxed);
 }
 
 void wf_node_fabric_here(struct wf_domain *domain, uint32_t slot)
@@ -243,7 +271,24 @@ void wf_node_fabric_gone(struct wf_domain *domain, const uint8_t key[32])
                                     .domain = (uint8_t)domain->id,
                                     .bytes = 1};
     memcpy(event.key, key, 32);
+    (void)wf_served_event(domain->node->cluster->served, domain, key, &event);
     wf_fabric_tell(domain->node->fabric, &event);
+}
+
+void wf_node_fabric_moved(struct wf_node *node, const struct wf_directory_moved *block)
+{
+    if (node->fabric)
+        wf_served_moved(node->cluster->served, block);
+}
+
+int wf_node_fabric_fd(const struct wf_node *node)
+{
+    return node->cluster ? wf_served_fd(node->cluster->served) : -1;
+}
+
+void wf_node_fabric_run(struct wf_node *node)
+{
+    wf_served_run(node->cluster->served);
 }
 
 /* ------------------------------------------------------------------------------ begin and end */
@@ -367,6 +412,9 @@ enum weft_status wf_node_fabric_create(struct wf_node *node)
     nf->wanted = wf_wanted_create();
     if (!nf->peers || !nf->wanted)
         return WEFT_E_NO_MEMORY;
+    enum weft_status status = wf_served_create(node, &nf->served);
+    if (status != WEFT_OK)
+        return status;
     return wf_peers_create(tags, node->domain_count, wf_below_part_bytes, &node->peers);
 }
 
@@ -387,6 +435,9 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
         .host = {.context = nf,
                  .hold = hold,
                  .let_go = let_go,
+                 .read = read_below,
+                 .read_free = read_free,
+                 .below = below,
                  .each = each,
                  .news = news,
                  .offered = wf_node_fabric_offered,
@@ -441,6 +492,7 @@ enum weft_status wf_node_fabric_start(struct wf_node *node)
         return status;
     node->fabric = nf->fabric;
     wf_peers_attach(node->peers, nf->fabric);
+    wf_served_attach(nf->served, nf->fabric);
     wf_info("fabric", "%s listens on %s, and joins %s", config->fabric_name, nf->listen,
             config->fabric_join[0] ? config->fabric_join : "whoever comes");
     return WEFT_OK;
@@ -462,6 +514,7 @@ void wf_node_fabric_stop(struct wf_node *node)
     pthread_join(nf->thread, NULL);
     nf->runs = false;
     nf->fabric = NULL;
+    wf_served_attach(nf->served, NULL);
     for (uint32_t i = 0; i < node->domain_count; i++) {
         struct reader *reader = &nf->readers[i];
         for (uint32_t s = 0; s < reader->size_count; s++)
@@ -483,6 +536,7 @@ void wf_node_fabric_destroy(struct wf_node *node)
         pthread_cond_destroy(&nf->changed);
         free(nf->peers);
         wf_wanted_destroy(nf->wanted);
+        wf_served_destroy(nf->served);
     }
     free(nf);
     node->cluster = NULL;
@@ -503,11 +557,12 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
                         : p->draining  ? "draining"
                         : p->complete  ? "ok"
                                        : "telling";
-    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "name", p->name,
-                            "address", p->address, "state", state, "why", p->why, "epoch",
+    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "name",
+                            p->name, "address", p->address, "state", state, "why", p->why, "epoch",
                             (json_int_t)p->epoch, "domains", (json_int_t)p->domains, "blocks",
-                            (json_int_t)p->blocks, "rtt_us", (json_int_t)p->rtt_us, "lag_us",
-                            (json_int_t)p->lag_us, "read_gbps", p->read_gbps);
+                            (json_int_t)p->blocks, "below_blocks", (json_int_t)p->below_blocks,
+                            "rtt_us", (json_int_t)p->rtt_us, "lag_us", (json_int_t)p->lag_us,
+                            "read_gbps", p->read_gbps);
     const struct {
         const char *name;
         uint64_t value;
@@ -521,6 +576,8 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
                 {"free_bytes", p->free_bytes},
                 {"lent_bytes", p->lent_bytes},
                 {"lent_free_bytes", p->lent_free_bytes},
+                {"below_latency_us", p->below_latency_us},
+                {"below_mbps", p->below_mbps},
                 {"held_bytes", p->held_bytes},
                 {"due_bytes", p->due_bytes},
                 {"limit_bytes", p->limit_bytes}};
@@ -540,6 +597,7 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
         uint64_t value;
     } rows[] = {{"epoch", f->standing.epoch},
                 {"replica_copies", f->replica_copies},
+                {"replica_below", f->replica_below},
                 {"replica_copies_max", f->replica_copies_max},
                 {"replica_bytes", f->replica_bytes},
                 {"lag_us_p50", f->lag_us_p50},
@@ -555,6 +613,9 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"serves", f->serves},
                 {"serve_misses", f->serve_misses},
                 {"served_bytes", f->served_bytes},
+                {"serves_below", f->serves_below},
+                {"served_below_bytes", f->served_below_bytes},
+                {"serves_busy", f->serves_busy},
                 {"stores", f->stores},
                 {"stored_bytes", f->stored_bytes},
                 {"store_fulls", f->store_fulls},

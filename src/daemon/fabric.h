@@ -6,6 +6,9 @@
  * is pinned, and the owner thread has nothing to do for it.  What there is it reads in the index,
  * and what changes the owner tells.  Blocks of other nodes are the tier `peers` (fabric/peers.h).
  *
+ * What is in no memory of the node's but on one of its own tiers is told as that, and read for who
+ * asks (fabric_below.c): the directory and the movers are the owner thread's, which is asked.
+ *
  * Only blocks that are as they were put are told of and sent.
  */
 #ifndef WF_DAEMON_FABRIC_H
@@ -15,7 +18,9 @@
 
 #include "daemon/node.h"
 
+struct wf_directory_moved;
 struct wf_fabric_event;
+struct wf_fabric_read;
 struct wf_wanted_chains;
 struct wf_wanted_chains *wf_wanted_create(void);
 void wf_wanted_destroy(struct wf_wanted_chains *wanted);
@@ -31,9 +36,41 @@ void wf_node_fabric_stop(struct wf_node *node);
 /* Behind the tiers. */
 void wf_node_fabric_destroy(struct wf_node *node);
 
-/* A block of this slot was committed; the block of this key left DRAM. */
+/* A block of this slot was committed; the block of this key left DRAM, and may be below. */
 void wf_node_fabric_here(struct wf_domain *domain, uint32_t slot);
 void wf_node_fabric_gone(struct wf_domain *domain, const uint8_t key[32]);
+
+/* A block came to a tier, or left one. */
+void wf_node_fabric_moved(struct wf_node *node, const struct wf_directory_moved *block);
+/* Readable when the fabric wants something of the owner thread (-1: there is none), which run()
+ * does then. */
+int wf_node_fabric_fd(const struct wf_node *node);
+void wf_node_fabric_run(struct wf_node *node);
+
+/* fabric_below.c: what is below, for others.  Of the owner thread, but for what says otherwise. */
+struct wf_served;
+enum weft_status wf_served_create(struct wf_node *node, struct wf_served **out);
+/* Behind the tiers. */
+void wf_served_destroy(struct wf_served *served);
+/* Whom to tell that a read has ended; NULL, when the fabric has gone: nobody. */
+void wf_served_attach(struct wf_served *served, struct wf_fabric *fabric);
+int wf_served_fd(const struct wf_served *served);
+void wf_served_run(struct wf_served *served);
+/* A block that is on a tier of the node's own, as others are told of it.  False: it is on none. */
+bool wf_served_event(const struct wf_served *served, const struct wf_domain *domain,
+                     const uint8_t key[32], struct wf_fabric_event *out);
+void wf_served_moved(const struct wf_served *served, const struct wf_directory_moved *moved);
+/* What a read of what lies there takes on average; 0: nothing does, or that is not measured. */
+void wf_served_speed(const struct wf_served *served, uint32_t *out_latency_us, uint32_t *out_mbps);
+/* On any thread, as clients see it. */
+bool wf_served_below(const struct wf_served *served, uint32_t domain, const uint8_t key[32]);
+/* On the fabric's thread: wf_fabric_host.read, read_free, and each, of which walk() gives the first
+ * cursor (0: there is nothing to walk over). */
+enum weft_status wf_served_read(struct wf_served *served, struct wf_fabric_read *read);
+void wf_served_read_free(struct wf_fabric_read *read);
+uint64_t wf_served_walk(struct wf_served *served);
+bool wf_served_each(struct wf_served *served, uint32_t domain, uint64_t *cursor,
+                    void (*found)(void *to, const struct wf_fabric_event *block), void *to);
 
 /* What others are told of this node's memory. */
 void wf_node_fabric_sum(struct wf_node *node);

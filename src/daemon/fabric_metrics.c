@@ -19,6 +19,7 @@ static const struct {
 } figures[] = {
     {"epoch", "Of the lease that this node has, or had last.", AT(standing.epoch), false},
     {"replica_copies", "Copies of blocks known of on other nodes.", AT(replica_copies), false},
+    {"replica_below", "Of them, those on other nodes' tiers alone.", AT(replica_below), false},
     {"replica_copies_max", "How many there is room for.", AT(replica_copies_max), false},
     {"replica_bytes", "Memory that these take.", AT(replica_bytes), false},
     {"events_told", "Changes told to other nodes, once each.", AT(told), true},
@@ -34,6 +35,10 @@ static const struct {
     {"serves", "Reads of other nodes that were answered with bytes.", AT(serves), true},
     {"serve_misses", "Reads of other nodes for what was not here.", AT(serve_misses), true},
     {"served_bytes", "Payload sent to other nodes.", AT(served_bytes), true},
+    {"serves_below", "Of the reads answered, those of what was on a tier.", AT(serves_below), true},
+    {"served_below_bytes", "Their payload.", AT(served_below_bytes), true},
+    {"serves_busy", "Reads of other nodes for what could not be given then.", AT(serves_busy),
+     true},
     {"stores", "Blocks put into memory of other nodes.", AT(stores), true},
     {"stored_bytes", "Their payload.", AT(stored_bytes), true},
     {"store_fulls", "Blocks that no other node had room for.", AT(store_fulls), true},
@@ -58,6 +63,7 @@ static void render_peers(FILE *out, const struct wf_fabric_peer *peers, uint32_t
     } rows[] = {
         {"up", "Whether it is there, is believed, and has told all that it has.", false},
         {"blocks", "Copies that it told of and that have not gone.", false},
+        {"below_blocks", "Of them, those on its tiers alone.", false},
         {"rtt_seconds", "There and back, a fading mean.", false},
         {"lag_seconds", "From a change there until it is known here, a fading mean.", false},
         {"read_bytes", "Payload read from it.", true},
@@ -72,6 +78,7 @@ static void render_peers(FILE *out, const struct wf_fabric_peer *peers, uint32_t
             const struct wf_fabric_peer *p = &peers[i];
             const double values[] = {p->up && p->believed && p->complete,
                                      (double)p->blocks,
+                                     (double)p->below_blocks,
                                      (double)p->rtt_us * 1e-6,
                                      (double)p->lag_us * 1e-6,
                                      (double)p->read_bytes,

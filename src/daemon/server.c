@@ -36,7 +36,16 @@
 
 /* What an epoll event is about: small numbers for our own descriptors, clients from FIRST_CLIENT.
  */
-enum source { LISTENER, SIGNALS, TIMER, WORKERS, HTTP, TIER, FIRST_CLIENT = TIER + WF_TIERS_MAX };
+enum source {
+    LISTENER,
+    SIGNALS,
+    TIMER,
+    WORKERS,
+    HTTP,
+    FABRIC,
+    TIER,
+    FIRST_CLIENT = TIER + WF_TIERS_MAX
+};
 
 static enum weft_status watch(struct wf_node *node, int fd, uint64_t source)
 {
@@ -80,6 +89,8 @@ enum weft_status wf_server_start(struct wf_node *node, int listener, int lock)
         status = watch(node, wf_workers_fd(node->workers), WORKERS);
     if (status == WEFT_OK && wf_telemetry_fd(node) >= 0)
         status = watch(node, wf_telemetry_fd(node), HTTP);
+    if (status == WEFT_OK && wf_node_fabric_fd(node) >= 0)
+        status = watch(node, wf_node_fabric_fd(node), FABRIC);
     for (uint32_t i = 0; status == WEFT_OK && i < node->config.lower_count; i++)
         status = watch(node, wf_below_fd(node->below, i), TIER + i);
     return status;
@@ -379,6 +390,7 @@ static void dispatch(struct wf_node *node, uint64_t source)
     case TIMER: tick(node); break;
     case WORKERS: wf_workers_reap(node->workers); break;
     case HTTP: wf_telemetry_run(node); break;
+    case FABRIC: wf_node_fabric_run(node); break;
     default:
         if (source < FIRST_CLIENT)
             wf_below_run(node->below, (uint32_t)(source - TIER));

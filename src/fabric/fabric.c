@@ -311,8 +311,8 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
                                                               .nodes_max = WF_PLACES_USED,
                                                               .seed = options->seed},
                                   &f->places);
-    if (status == WEFT_OK) /* its pages are touched as it is used */
-        status = wf_places_create(&(struct wf_places_options){.copies_max = copies,
+    if (status == WEFT_OK)
+        status = wf_places_create(&(struct wf_places_options){.copies_max = copies / 2 + 1,
                                                               .nodes_max = WF_PLACES_USED,
                                                               .seed = options->seed},
                                   &f->below);

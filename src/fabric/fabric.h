@@ -118,7 +118,8 @@ struct wf_fabric_options {
     const struct wf_fabric_domain *domains;
     uint32_t domain_count;
     uint64_t lend_bytes;     /* memory that others may put blocks into; 0: none */
-    uint64_t replica_copies; /* how many copies elsewhere it can know of; 0: 4 million */
+    uint64_t replica_copies; /* how many copies elsewhere it can know of, and of half of them that
+                                they are below; 0: 4 million */
     uint64_t seed;           /* of the replica's hash; anything that others do not know */
     uint32_t lease_ms;       /* 0: 5000 */
     uint32_t dead_ms;        /* of a link that is silent; 0: 5000 */

@@ -13,9 +13,9 @@ def place(name):
     return os.path.join(FOLDER, name)
 
 
-def start(name, secret, **more):
+def start(name, secret, tiers=(), **more):
     other = NAMES[1 - NAMES.index(name)]
-    return start_node("64MB", place(name + ".sock"), WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(name),
+    return start_node("64MB", place(name + ".sock"), tiers, WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(name),
                       WEFT_FABRIC_PLACE=f"hall/rack{1 + NAMES.index(name)}/{name}",
                       WEFT_FABRIC_LISTEN="unix:" + place(name + ".net"), WEFT_FABRIC_JOIN="unix:" + place(other + ".net"),
                       WEFT_FABRIC_SECRET_FILE=secret, **more)
@@ -103,6 +103,79 @@ def two_nodes_are_one_memory():
     stop_node(nodes[1])
     until("a node that is gone is away", lambda: not sees("left"))
     stop_node(nodes[0])
+
+
+def of_left():
+    """What the right one says of the left one."""
+    return next(iter(sees("right")), {"blocks": 0, "below_blocks": 0})
+
+
+def damage(path, data, every):
+    """A byte of each so-many-th MiB of the data, where it lies in the file."""
+    with open(path, "r+b") as file:
+        held, done = file.read(), 0
+        for at in range(0, len(data), every):
+            found = held.find(data[at:at + 4096])
+            check(found >= 0, "the data is not in the file as it is")
+            file.seek(found + 1000)
+            file.write(bytes([held[found + 1000] ^ 1]))
+            done += 1
+    return done
+
+
+@case
+def what_is_on_a_tier_of_one_is_read_by_the_other():
+    secret = blob("below.secret", 32, 9)
+    os.chmod(secret, 0o600)
+    tier = "nvme:" + place("left.nvme") + ":256MB"
+    chains = {name: blob("below." + name, 5 << 20, seed) for name, seed in (("one", 10), ("two", 11), ("three", 12))}
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    size = ("--block-bytes", "1MiB")
+    nodes = [start("left", secret, [tier]), start("right", secret)]
+    for name, path in chains.items():
+        weft("put", "--key", name, *size, path, *left)
+        weft("demote", "--key", name, *size, "--blocks", "5", *left)
+    until("what went down is told as that", lambda: of_left()["blocks"] == of_left()["below_blocks"] == 15)
+    self = answer("fabric", *right)["self"]
+    check(self["replica_copies"] == self["replica_below"] == 15, self)
+    check(of_left()["below_mbps"] > 0, "nothing is said of the tier's speed")
+
+    def reads(name):
+        until(name + " is matched", lambda: answer("match", "--key", name, *size, "--blocks", "5", *right,
+                                                   expect=None)["present"] == 5)
+        weft("get", "--key", name, *size, "--blocks", "5", "--output", place("copy"), "--verify", *right)
+        check(read(place("copy")) == read(chains[name]), "other bytes of", name)
+
+    routed = answer("route", "--key", "one", *size, "--blocks", "5", *right)
+    check("left" in [each["node"] for each in routed["candidates"]], routed)
+    reads("one")
+    until("what was read is counted", lambda: answer("fabric", *left)["self"]["serves_below"] >= 5)
+    said = answer("fabric", *left)["self"]
+    check(said["serves"] == said["serves_below"] and said["served_below_bytes"] == 5 << 20, said)
+    there = answer("match", "--key", "one", *size, "--blocks", "5", *left)
+    check(there["tiers"]["nvme"] == 5, "it came up for another node:", there)
+    check(of_left()["below_blocks"] == 15, of_left())
+
+    nodes[0].kill()
+    nodes[0].wait()
+    until("a node that died is away", lambda: not sees("right"))
+    nodes[0] = start("left", secret, [tier])
+    until("what it finds on its tier is told", lambda: of_left()["below_blocks"] == 15)
+    reads("two")
+
+    nodes[0].kill()
+    nodes[0].wait()
+    check(damage(place("left.nvme"), read(chains["three"]), 1 << 20) == 5, "nothing was damaged")
+    nodes[0] = start("left", secret, [tier])
+    until("it tells of it again", lambda: of_left()["below_blocks"] == 15)
+    until("it is matched", lambda: answer("match", "--key", "three", *size, "--blocks", "5", *right,
+                                          expect=None)["present"] == 5)
+    weft("get", "--key", "three", *size, "--blocks", "5", "--output", place("copy"), "--verify", *right, expect=1)
+    until("what is damaged is there no more", lambda: of_left()["below_blocks"] == 10)
+    check(answer("match", "--key", "three", *size, "--blocks", "5", *left, expect=1)["present"] == 0, "it is still there")
+    check(any(event["key"] for event in answer("events", "--what", "corrupt", *left)["events"]), "nobody says so")
+    for node in nodes:
+        stop_node(node)
 
 
 @case
