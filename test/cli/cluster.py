@@ -136,9 +136,9 @@ def what_is_on_a_tier_of_one_is_read_by_the_other():
         weft("put", "--key", name, *size, path, *left)
         weft("demote", "--key", name, *size, "--blocks", "5", *left)
     until("what went down is told as that", lambda: of_left()["blocks"] == of_left()["below_blocks"] == 15)
-    self = answer("fabric", *right)["self"]
-    check(self["replica_copies"] == self["replica_below"] == 15, self)
-    check(of_left()["below_mbps"] > 0, "nothing is said of the tier's speed")
+    replica = lambda: [answer("fabric", *right)["self"][key] for key in ("replica_copies", "replica_below")]
+    until("what an older link told is swept out", lambda: replica() == [15, 15])
+    until("the tier's speed is said", lambda: of_left()["below_mbps"] > 0)
 
     def reads(name):
         until(name + " is matched", lambda: answer("match", "--key", name, *size, "--blocks", "5", *right,
