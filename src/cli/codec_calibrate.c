@@ -3,9 +3,10 @@
  * Calibration with a model at hand: windows of a text go in, a profile comes out, with settings for
  * each quality and what they were seen to cost.
  *
- * Most windows make the bases (codec/calibrate.h).  The rest, which the bases have not seen, tell
- * what errors cost: first each plane alone, coded at a step of its own while all others stay exact;
- * then all together, at a range of settings.  The setting for a quality is read off that curve.
+ * Most windows make the bases (codec/calibrate.h).  The rest, which the bases have not seen, and
+ * where windows are few the last of the others tell what errors cost: first each plane alone, coded
+ * at a step of its own while all others stay exact; then all together, at a range of settings.  The
+ * setting for a quality is read off that curve.
  *
  * A quality that none of these settings reaches, and one by which KV would be no smaller than
  * lossless makes it, gets none: its parameter is 0, and who reads the profile takes a better one.
@@ -32,17 +33,24 @@
 #define TRY_TO 56
 #define TRY_BY 8
 #define TRIES ((TRY_TO - TRY_FROM) / TRY_BY + 1)
-/* Of what a quality allows, so much is used, and what was measured counts with so many of its
- * standard errors on top: another text costs more or less than this one. */
-#define MARGIN 0.75
+/* What was measured counts with so many of its standard errors on top: another text costs more or
+ * less than this one.  What has none is of a window that is hardly longer than a block: as if it
+ * had one of a quarter. */
 #define ERRORS 2
-/* A single window has no standard error; as if it had one of a quarter. */
 #define ALONE_ERROR 0.25
 
-/* So many times smaller is what a quality is chosen for; more of it is worth less than exactness.
- */
-#define TRANSPARENT_ENOUGH 4
-#define ECONOMY_ENOUGH 8
+/* How much of what a quality allows is used: a fifth, unless more is needed for KV so many times
+ * smaller as is enough, and all of it for what is the least that a quality is chosen for, a little
+ * more than that, as the text of the calibration flatters. */
+#define EASILY 0.15
+#define MARGIN 0.75
+struct wanted {
+    double least, enough; /* ratios */
+    double least_errors;  /* standard errors that perplexity may lie above, below `least`, */
+    double errors;        /* and else */
+};
+static const struct wanted transparent_wanted = {3.6, 4, 2, 2};
+static const struct wanted economy_wanted = {6.2, 8, 1, 0};
 
 static const double transparent_kl = 1e-3;
 static const double economy_pct = 1;
@@ -51,8 +59,8 @@ struct work {
     struct cli *cli;
     const struct codec_subject *subject;
     struct wf_calibration *c;
-    uint32_t design_end, held_end; /* windows 0 … design_end − 1 … held_end − 1 */
-    uint32_t held_first;
+    uint32_t design_end, held_end; /* windows 0 … design_end − 1 make bases, */
+    uint32_t held_first;           /* held_first … held_end − 1 are measured */
 
     /* A window on its way in: [layers][length][…] */
     float *keys, *values, *queries;
@@ -315,21 +323,25 @@ static struct setting between(const struct trial *trials, uint32_t parameter)
 }
 
 /* The coarsest setting that may cost up to `most`, and was not seen to cost more of perplexity than
- * `pct_most`; but where KV is `enough` times smaller before that, no more than reaches it, down to
- * a fifth of the cost: what is easily had is not gambled with. */
+ * `pct_most`, with so many standard errors as `wanted` says; but only a part of that for more than
+ * the least that is wanted, and less still for more than enough: what is easily had is not gambled
+ * with. */
 static struct setting setting_for(const struct work *w, const struct trial *trials, double most,
-                                  double pct_most, double enough)
+                                  double pct_most, const struct wanted *wanted)
 {
-    struct setting chosen = between(trials, WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM);
-    for (int32_t away = TRY_FROM + 1; away <= TRY_TO; away++) {
+    struct setting chosen = {0};
+    for (int32_t away = TRY_FROM; away <= TRY_TO; away++) {
         struct setting next = between(trials, (uint32_t)((int32_t)WF_TRANSFORM_UNIT + away));
-        if (next.cost > most || (double)next.point.ppl_pct > pct_most ||
-            (next.cost > most / 5 && (double)chosen.point.ratio >= enough))
+        double ratio = (double)chosen.point.ratio;
+        double errors = ratio < wanted->least ? wanted->least_errors : wanted->errors;
+        double part = ratio < wanted->least ? 1 : ratio < wanted->enough ? MARGIN : EASILY;
+        next.met = next.cost <= part * most &&
+                   (double)next.point.ppl_pct <= pct_most + errors * next.pct_error;
+        if (!next.met && away > TRY_FROM)
             break;
         chosen = next;
     }
     chosen.most = most;
-    chosen.met = chosen.cost <= most && (double)chosen.point.ppl_pct <= pct_most;
     chosen.smaller = chosen.point.ratio > (float)lossless_ratio(w);
     return chosen;
 }
@@ -419,9 +431,11 @@ static json_t *says(const struct work *w, const struct trial *alone, const struc
                     const struct setting *transparent, const struct setting *economy)
 {
     json_t *a = json_object(), *planes = json_array();
+    uint32_t latest = w->held_first > w->design_end ? w->held_first : w->design_end;
     wf_cli_json_set(a, "design_windows", json_integer(w->design_end));
     wf_cli_json_set(a, "held_windows", json_integer(w->held_end - w->held_first));
     wf_cli_json_set(a, "held_apart", json_boolean(w->held_first >= w->design_end));
+    wf_cli_json_set(a, "held_apart_windows", json_integer(w->held_end - latest));
     wf_cli_json_set(a, "lossless_ratio", wf_cli_json_real(lossless_ratio(w), 3));
     wf_cli_json_set(a, "transparent", setting_json(transparent));
     wf_cli_json_set(a, "economy", setting_json(economy));
@@ -452,9 +466,9 @@ static bool settings(struct work *w, const struct trial *alone, struct codec_pro
         return false;
     double kl = given->kl > 0 ? given->kl : transparent_kl;
     double pct = given->ppl_pct > 0 ? given->ppl_pct : economy_pct;
-    struct setting transparent = setting_for(w, trials, MARGIN * kl, HUGE_VAL, TRANSPARENT_ENOUGH);
     /* A model that is as sure as it should be loses as much likelihood as the KL says. */
-    struct setting economy = setting_for(w, trials, MARGIN * log1p(pct / 100), pct, ECONOMY_ENOUGH);
+    struct setting transparent = setting_for(w, trials, kl, 100 * expm1(kl), &transparent_wanted);
+    struct setting economy = setting_for(w, trials, log1p(pct / 100), pct, &economy_wanted);
     if (usable(&transparent))
         points[WEFT_TRANSPARENT] = transparent.point;
     if (usable(&economy))
@@ -498,12 +512,15 @@ static bool create(struct work *w)
     return wf_calibration_create(&shape, &w->c) == WEFT_OK || failed();
 }
 
+/* Where windows are few, some that the bases have seen are measured too: what that flatters is less
+ * than what one window or two are off. */
 static void windows_of(struct work *w, uint32_t windows)
 {
-    uint32_t held = (windows + 2) / 3 < HELD_WINDOWS_MAX ? (windows + 2) / 3 : HELD_WINDOWS_MAX;
+    uint32_t most = HELD_WINDOWS_MAX;
+    uint32_t apart = (windows + 2) / 3 < most ? (windows + 2) / 3 : most;
     w->held_end = windows;
-    w->held_first = windows - held;
-    w->design_end = w->held_first < 1 ? 1 : w->held_first;
+    w->held_first = windows < most ? 0 : windows - most;
+    w->design_end = windows - apart < 1 ? 1 : windows - apart;
     if (w->design_end > DESIGN_WINDOWS_MAX)
         w->design_end = DESIGN_WINDOWS_MAX;
 }

@@ -18,6 +18,9 @@
 
 #define BLOCK_TOKENS 64
 
+/* What windows are shortened to for a short text: two blocks of 16, and one token more. */
+#define WINDOW_LEAST 33u
+
 /* Up to here a vocabulary may be one of bytes, with marks of its own besides. */
 #define BYTES_VOCAB_MAX 384
 
@@ -75,9 +78,16 @@ static bool read_real(struct codec_subject *out)
     if (given->tokenizer ? !wf_tokenizer_load(given->tokenizer, vocab, &tokenizer)
                          : !wf_tokenizer_bytes(vocab, &tokenizer))
         return false;
-    bool ok = wf_windows_read(given->text, &tokenizer, (uint32_t)window_length(&out->model),
-                              tokens_max(out), &out->windows);
+    uint32_t length = (uint32_t)window_length(&out->model);
+    uint32_t least = given->window || length < WINDOW_LEAST ? length : WINDOW_LEAST;
+    bool ok = wf_windows_read(given->text, &tokenizer, length, least, tokens_max(out),
+                              &out->windows);
     wf_tokenizer_free(&tokenizer);
+    if (ok && out->windows.length < length)
+        fprintf(stderr,
+                "weft codec: %u tokens of %s are too few for %u windows of the model's context; "
+                "windows are of %u tokens, and answers are those of shorter contexts\n",
+                out->windows.count, given->text, WF_WINDOWS_MIN, out->windows.length);
     if (ok && !given->tokenizer)
         fprintf(stderr, "no --tokenizer: a token is a byte, which is for models that learned so\n");
     return ok;

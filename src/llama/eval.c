@@ -30,6 +30,8 @@ struct tally {
 
 struct score {
     struct tally apart, kl; /* nll - nll of the exact run; KL */
+    /* The same of stretches (STRETCH), but for the tokens that see no block, which cost nothing. */
+    struct tally apart_near, kl_near;
 };
 
 /* The next few tokens of a window. */
@@ -82,8 +84,12 @@ struct run {
 
 /* --------------------------------------------------------------------------------------- sums */
 
-/* Fewer observations than this have no standard error. */
+/* Fewer observations than this have no standard error; and the spread of fewer windows than that
+ * is as uncertain as what it is to be the error of: then tokens that lie together count as
+ * observations too. */
 #define WINDOWS_MIN 1.5
+#define WINDOWS_MANY 6
+#define STRETCH 64u
 
 static void tally_end(struct tally *t, uint32_t tokens)
 {
@@ -102,16 +108,30 @@ static double tally_mean(const struct tally *t)
     return t->n > 0 ? t->sum / t->n : 0;
 }
 
+static double tally_windows(const struct tally *t)
+{
+    return t->lengths > 0 ? t->n * t->n / t->lengths : 0;
+}
+
 /* Of the mean, tokens of one window not being independent (the usual ratio estimator).  Windows
  * count as many as they would be, were they equally long (Kish's effective sample size): a long one
  * and the text's short end are one observation, whose spread about its own mean says nothing. */
 static double tally_error(const struct tally *t)
 {
-    double mean = tally_mean(t), w = t->lengths > 0 ? t->n * t->n / t->lengths : 0;
+    double mean = tally_mean(t), w = tally_windows(t);
     if (w < WINDOWS_MIN)
         return 0;
     double spread = t->square - 2 * mean * t->cross + mean * mean * t->lengths;
     return sqrt(fmax(spread, 0) * w / (w - 1)) / t->n;
+}
+
+/* Of few windows: the larger of what these say and what their stretches do. */
+static double error_of(const struct tally *windows, const struct tally *near)
+{
+    double error = tally_error(windows);
+    if (tally_windows(windows) >= WINDOWS_MANY || !(windows->n > 0))
+        return error;
+    return fmax(error, tally_error(near) * near->n / windows->n);
 }
 
 /* --------------------------------------------------------------------------------------- hooks */
@@ -173,6 +193,17 @@ static void compare_part(void *context, unsigned member, size_t first, size_t en
     }
 }
 
+/* Token t of the step was the last of its stretch, or of its window. */
+static void near_end(const struct run *run, struct score *score, const struct step *step,
+                     uint32_t t)
+{
+    uint32_t seen = step->start + t + 1 - run->plan->block_tokens, rest = seen % STRETCH;
+    if (rest && step->start + t + 2 < step->length)
+        return;
+    tally_end(&score->apart_near, rest ? rest : STRETCH);
+    tally_end(&score->kl_near, rest ? rest : STRETCH);
+}
+
 static void on_logits(void *context, uint32_t first, uint32_t count, const float *logits)
 {
     struct lane *lane = context;
@@ -191,6 +222,9 @@ static void on_logits(void *context, uint32_t first, uint32_t count, const float
         struct score *score = &run->scores[lane->turn - 1];
         score->apart.window += lane->at[t].apart;
         score->kl.window += lane->at[t].kl;
+        score->apart_near.window += lane->at[t].apart;
+        score->kl_near.window += lane->at[t].kl;
+        near_end(run, score, &lane->exact->step, t);
     }
 }
 
@@ -396,8 +430,8 @@ static void results_set(const struct run *run, uint64_t tokens, struct wf_eval_r
             .nll_exact = run->nll_exact_sum / n,
             .nll = run->nll_exact_sum / n + tally_mean(&score->apart),
             .kl = tally_mean(&score->kl),
-            .nll_error = tally_error(&score->apart),
-            .kl_error = tally_error(&score->kl),
+            .nll_error = error_of(&score->apart, &score->apart_near),
+            .kl_error = error_of(&score->kl, &score->kl_near),
         };
     }
 }

@@ -36,10 +36,11 @@ struct wf_windows {
     bool cut;             /* the text goes on */
 };
 
-/* Read a text, but no more than `tokens_max` tokens (1 … WF_WINDOWS_TOKENS_MAX) of it.  False, with
- * a sentence: no text, or too short for WF_WINDOWS_MIN windows. */
+/* Read a text, but no more than `tokens_max` tokens (1 … WF_WINDOWS_TOKENS_MAX) of it, in windows
+ * of `length`; where these are fewer than WF_WINDOWS_MIN, in the longest that are as many, but no
+ * shorter than `length_least`.  False, with a sentence: no text, or too short for that. */
 bool wf_windows_read(const char *path, const struct wf_tokenizer *tokenizer, uint32_t length,
-                     uint32_t tokens_max, struct wf_windows *out);
+                     uint32_t length_least, uint32_t tokens_max, struct wf_windows *out);
 /* Of tokens that are there; they belong to `out` then.  `name` is for the sentence. */
 bool wf_windows_of(const char *name, uint32_t *tokens, uint32_t count, uint32_t length,
                    struct wf_windows *out);
@@ -85,8 +86,9 @@ struct wf_eval_result {
     uint64_t tokens;
     double nll_exact, nll; /* perplexity is exp() of these */
     double kl;             /* of the exact distribution to the variant's */
-    /* Standard errors of nll - nll_exact and of kl, a window taken as one observation; 0 where
-     * there are too few (one, or one and a short end). */
+    /* Standard errors of nll - nll_exact and of kl, a window taken as one observation, and where
+     * these are fewer than 6, 64 neighbouring tokens too: then the larger of both.  0 where there
+     * is one observation. */
     double nll_error, kl_error;
 };
 

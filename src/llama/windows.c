@@ -133,8 +133,15 @@ bool wf_windows_of(const char *name, uint32_t *tokens, uint32_t count, uint32_t 
     return windows_of(name, tokens, count, length, false, out);
 }
 
+/* Of so many tokens, the longest windows from `least` to `length` that are WF_WINDOWS_MIN. */
+static uint32_t length_for(uint32_t count, uint32_t length, uint32_t least)
+{
+    uint32_t longest = count ? (count - 1) / (WF_WINDOWS_MIN - 1) + 1 : 0;
+    return longest >= length ? length : longest > least ? longest : least;
+}
+
 bool wf_windows_read(const char *path, const struct wf_tokenizer *tokenizer, uint32_t length,
-                     uint32_t tokens_max, struct wf_windows *out)
+                     uint32_t length_least, uint32_t tokens_max, struct wf_windows *out)
 {
     struct wf_windows w = {0};
     if (tokens_max == 0 || tokens_max > WF_WINDOWS_TOKENS_MAX)
@@ -147,7 +154,8 @@ bool wf_windows_read(const char *path, const struct wf_tokenizer *tokenizer, uin
     r->file = fopen(path, "rbe");
     bool ok = r->file || wf_say_failed("cannot open the text %s: %s", path, strerror(errno));
     uint32_t *tokens = ok ? read_tokens(r, tokenizer, tokens_max, &w) : NULL;
-    ok = ok && tokens && windows_of(path, tokens, w.count, length, w.cut, out);
+    ok = ok && tokens &&
+         windows_of(path, tokens, w.count, length_for(w.count, length, length_least), w.cut, out);
     if (!ok)
         free(tokens);
     if (r->file)

@@ -98,8 +98,10 @@ def codec_says_what_is_wrong():
                         (["ppl", "--model", cut, "--text", long], "bytes"),
                         (["ppl", "--model", long, "--text", long], "not a llama2.c checkpoint"),
                         (["ppl", "--model", model, "--text", binary], "zero byte"),
-                        (["ppl", "--model", model, "--text", long, "--tokens", "300"], "300 tokens of"),
-                        (["ppl", "--model", model, "--text", written("short.txt", b"a word " * 40)], "longer text"),
+                        (["ppl", "--model", model, "--text", long, "--tokens", "60"], "60 tokens of"),
+                        (["ppl", "--model", model, "--text", written("short.txt", b"a word " * 10)], "longer text"),
+                        (["ppl", "--model", model, "--text", long, "--tokens", "300", "--window", "128"],
+                         "or for shorter windows"),
                         (["ppl", "--model", model, "--text", long, "--codec", "int8", "--profile", model], "--profile"),
                         (["ppl", "--model", model, "--tokenizer", model, "--text", long], "tokenizer"),
                         (["ppl", "--model", checkpoint("words.bin", vocab=512), "--text", long],
@@ -280,6 +282,16 @@ def codec_bench_says_what_is_wrong():
     check(row["dtype"] == "bf16", row)
     check("/nowhere" in weft("codec", "bench", "--input", "/nowhere", "--format", form, expect=6).stderr.decode())
     check("/nowhere" in weft("codec", "bench", "--input", blocks, "--format", "/nowhere", expect=6).stderr.decode())
+
+
+@case
+def codec_ppl_reads_short_texts():
+    """Too few tokens for four windows of the model's context: shorter ones, which is said."""
+    done = weft("codec", "ppl", "--model", checkpoint(), "--text", written("few.txt", b"a few words, " * 20),
+                "--codec", "transparent", "--json")
+    row = json.loads(done.stdout)
+    check(row["window"] == 87 and row["windows"] == 3 and row["block_tokens"] == 32, row)
+    check("windows are of 87 tokens" in done.stderr.decode(), done.stderr)
 
 
 @case

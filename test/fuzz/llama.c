@@ -87,7 +87,7 @@ static void as_text(const char *path, uint32_t length)
     uint32_t tokens[2 + 255];
     if (!wf_tokenizer_bytes(300, &tokenizer))
         abort();
-    if (!wf_windows_read(path, &tokenizer, length, 1000, &windows)) {
+    if (!wf_windows_read(path, &tokenizer, length, length / 2, 1000, &windows)) {
         refused();
     } else {
         uint64_t sum = 0;

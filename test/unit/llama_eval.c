@@ -226,6 +226,33 @@ static void errors_are_of_windows(void **state)
     assert_true(fabs(all.nll_error - sqrt(spread / (7 * 6))) < 1e-9);
 }
 
+/* A window that is long enough is a sample by itself: of what lies together in it. */
+static void one_long_window_has_an_error(void **state)
+{
+    (void)state;
+    uint32_t count = 3 * 256 + 200, *tokens = malloc(count * sizeof(*tokens));
+    struct wf_model_shape longer = shape;
+    struct wf_model other;
+    struct wf_windows few;
+    float step = 0.5f;
+    struct wf_eval_variant variant = {&step, coarsen};
+    struct wf_eval_result one, all;
+    longer.context = 257;
+    assert_non_null(tokens);
+    for (uint32_t i = 0; i < count; i++)
+        tokens[i] = i * i * 37 % 300;
+    assert_true(wf_model_random(&longer, 3, &other));
+    assert_true(wf_windows_of("it", tokens, count, 257, &few));
+    struct wf_eval_plan plan = plan_of(1);
+    plan.model = &other;
+    assert_true(wf_eval_run(&plan, &few, 0, 1, &variant, 1, &one));
+    assert_true(one.kl_error > 0 && one.kl_error < one.kl && one.nll_error > 0);
+    assert_true(wf_eval_run(&plan, &few, 0, 4, &variant, 1, &all));
+    assert_true(all.kl_error > 0 && all.kl_error < all.kl);
+    wf_windows_free(&few);
+    wf_model_free(&other);
+}
+
 /* ---------------------------------------------------------------------------------------- hooks */
 
 struct seen {
@@ -388,7 +415,7 @@ static void a_text_becomes_windows(void **state)
     for (size_t i = 0; i < sizeof(text); i++)
         text[i] = i % 7 == 6 ? ' ' : (char)('a' + i % 26);
     write_text(path, text, sizeof(text));
-    assert_true(wf_windows_read(path, &bytes, 101, WF_WINDOWS_TOKENS_MAX, &w));
+    assert_true(wf_windows_read(path, &bytes, 101, 101, WF_WINDOWS_TOKENS_MAX, &w));
     assert_int_equal(w.count, sizeof(text) + 1); /* a space goes before the first word */
     assert_int_equal(w.windows, 2001);
     assert_int_equal(w.calibration, 500);
@@ -401,38 +428,52 @@ static void a_text_becomes_windows(void **state)
     assert_int_equal(last[1], w.tokens[sizeof(text)]);
     wf_windows_free(&w);
 
-    assert_true(wf_windows_read(path, &bytes, 101, 70000, &w));
+    assert_true(wf_windows_read(path, &bytes, 101, 101, 70000, &w));
     assert_int_equal(w.count, 70000);
     assert_int_equal(w.windows, 700);
     assert_true(w.cut);
     wf_windows_free(&w);
-    assert_true(wf_windows_read(path, &bytes, 101, 301, &w)); /* three and one token more */
+    assert_true(wf_windows_read(path, &bytes, 101, 101, 301, &w)); /* three and one token more */
     assert_int_equal(w.windows, 4);
     assert_int_equal(w.calibration, 1);
     wf_windows_free(&w);
-    assert_false(wf_windows_read(path, &bytes, 101, 300, &w));
+    assert_false(wf_windows_read(path, &bytes, 101, 101, 300, &w));
     assert_non_null(strstr(wf_say_last(), "300 tokens of"));
     assert_non_null(strstr(wf_say_last(), "ask for more"));
-    assert_false(wf_windows_read(path, &bytes, 1, 300, &w));
-    assert_false(wf_windows_read(path, &bytes, 101, 0, &w));
+    /* Shorter ones, where that is allowed: the longest that are four. */
+    assert_true(wf_windows_read(path, &bytes, 101, 33, 300, &w));
+    assert_int_equal(w.length, 100);
+    assert_int_equal(w.windows, 4);
+    assert_int_equal(w.calibration, 1);
+    wf_windows_free(&w);
+    assert_true(wf_windows_read(path, &bytes, 101, 33, 301, &w));
+    assert_int_equal(w.length, 101);
+    wf_windows_free(&w);
+    assert_true(wf_windows_read(path, &bytes, 101, 33, 97, &w));
+    assert_int_equal(w.length, 33);
+    assert_int_equal(w.windows, 4);
+    wf_windows_free(&w);
+    assert_false(wf_windows_read(path, &bytes, 101, 33, 96, &w));
+    assert_false(wf_windows_read(path, &bytes, 1, 1, 300, &w));
+    assert_false(wf_windows_read(path, &bytes, 101, 101, 0, &w));
     unlink(path);
 
     memset(text, 'x', sizeof(text)); /* a word that no piece holds */
     write_text(path, text, sizeof(text));
-    assert_true(wf_windows_read(path, &bytes, 101, WF_WINDOWS_TOKENS_MAX, &w));
+    assert_true(wf_windows_read(path, &bytes, 101, 101, WF_WINDOWS_TOKENS_MAX, &w));
     assert_int_equal(w.count, sizeof(text) + 1);
     wf_windows_free(&w);
     unlink(path);
-    assert_false(wf_windows_read(path, &bytes, 101, 300, &w));
+    assert_false(wf_windows_read(path, &bytes, 101, 101, 300, &w));
     assert_non_null(strstr(wf_say_last(), path));
     write_text(path, "a\0b", 3);
-    assert_false(wf_windows_read(path, &bytes, 101, 300, &w));
+    assert_false(wf_windows_read(path, &bytes, 101, 101, 300, &w));
     assert_non_null(strstr(wf_say_last(), "no text"));
     unlink(path);
     write_text(path, "", 0);
-    assert_false(wf_windows_read(path, &bytes, 101, 300, &w));
+    assert_false(wf_windows_read(path, &bytes, 101, 101, 300, &w));
     unlink(path);
-    assert_false(wf_windows_read("/", &bytes, 101, 300, &w));
+    assert_false(wf_windows_read("/", &bytes, 101, 101, 300, &w));
     wf_tokenizer_free(&bytes);
 }
 
@@ -444,6 +485,7 @@ int main(void)
         cmocka_unit_test(a_block_is_exact_to_its_own_tokens),
         cmocka_unit_test(what_is_coarser_costs_more),
         cmocka_unit_test(errors_are_of_windows),
+        cmocka_unit_test(one_long_window_has_an_error),
         cmocka_unit_test(whoever_looks_sees_it_all),
         cmocka_unit_test(what_cannot_be_has_a_sentence),
         cmocka_unit_test(likelihoods_are_right),
