@@ -375,6 +375,9 @@ static json_t *rows_shown(const json_t *archives)
                 json_object_set_new(shown, "created", when((uint64_t)json_integer_value(value)));
             else if (strcmp(key, "waits_for") != 0 && strcmp(key, "tier") != 0)
                 json_object_set(shown, key, value);
+        const char *state_is = json_string_value(json_object_get(row, "state"));
+        if (state_is && strcmp(state_is, "unreadable") == 0)
+            json_object_set_new(shown, "state", json_string("unreadable, its profile is not here"));
         const char *waits = json_string_value(json_array_get(json_object_get(row, "waits_for"), 0));
         if (waits) {
             char state[96];
@@ -492,7 +495,8 @@ const struct cli_command wf_cmd_session = {
         "An archive is a session's chain of blocks on a tier that outlives the machine's power and "
         "may hold archives: it survives a restart, and nothing evicts it from there until rm.  "
         "Archiving again under the same name writes what is new and replaces the archive.\n\n"
-        "ls says of each archive whether it is whole (ok), waits for a tier that does not work or "
+        "ls says of each archive whether it is whole (ok), whole but stored by a profile that is "
+        "not here (unreadable until it is), waits for a tier that does not work or "
         "is still being opened (unavailable), or has lost blocks for good (damaged), and which "
         "tiers hold some of it: blocks that were durable before stay where they were, so losing "
         "any of these tiers may damage it.  In JSON, tiers are those, and tier is the one that has "

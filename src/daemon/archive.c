@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/profiles.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
@@ -196,24 +197,48 @@ void wf_archive_redo(struct wf_archives *archives, const struct wf_lower *lower,
 
 /* ----------------------------------------------------------------------------- whole or damaged */
 
-/* Is every block of the chain where archives may lie?  O(blocks). */
-static bool chain_whole(const struct wf_below *below, uint32_t tip, uint32_t blocks,
-                        uint8_t *out_on)
+/* Are all copies there of no use now, for want of the profile that they were stored by?  It is told
+ * of a block that a load failed for that, and holds until other profiles come; and nothing lossy of
+ * a format can be read by no profile. */
+static bool block_unread(const struct wf_archive_kept *kept, const struct wf_directory_block *block,
+                         uint8_t tiers, bool profile)
 {
+    const struct wf_profiles *profiles = kept->domain->node->profiles;
+    bool told = kept->domain->unread == 1 + wf_profiles_generation(profiles);
+    for (unsigned left = block->tiers & tiers; left; left &= left - 1) {
+        unsigned tier = (unsigned)__builtin_ctz(left);
+        if (wf_directory_quality(block, tier) == WEFT_LOSSLESS ||
+            (profile && !(told && block->fit & ~block->good & 1u << tier)))
+            return false;
+    }
+    return true;
+}
+
+/* Is every block of the chain where archives may lie?  Then ->on and ->unread are set, too.
+ * O(blocks). */
+static bool chain_whole(const struct wf_below *below, struct wf_archive_kept *kept)
+{
+    struct wf_manifest manifest;
     uint8_t tiers = wf_archive_tiers(below), on = 0;
-    uint32_t count = 0;
-    while (tip != WF_DIRECTORY_NONE && count <= blocks) {
+    uint32_t count = 0, tip = kept->entry;
+    bool unread = false,
+         profile = wf_manifest_read(kept->raw, kept->raw_bytes, &manifest) == WEFT_OK &&
+                   wf_profiles_for(below->node->profiles, &manifest.format);
+    while (tip != WF_DIRECTORY_NONE && count <= kept->blocks) {
         struct wf_directory_block block;
         wf_directory_read(below->directory, tip, &block);
         if (!(block.tiers & tiers))
             return false;
+        unread |= block_unread(kept, &block, tiers, profile);
         on |= block.tiers & tiers;
         tip = block.parent;
         count++;
     }
-    if (count == blocks)
-        *out_on = on;
-    return count == blocks;
+    if (count != kept->blocks)
+        return false;
+    kept->on = on;
+    kept->unread = unread;
+    return true;
 }
 
 /* Count the archive on its chain no more; what is gone counts nothing. */
@@ -275,8 +300,8 @@ void wf_archive_check(struct wf_archives *archives, struct wf_archive_kept *kept
             kept->entry = entry;
         }
     }
-    kept->whole = kept->entry != WF_DIRECTORY_NONE &&
-                  chain_whole(below, kept->entry, kept->blocks, &kept->on);
+    kept->unread = false;
+    kept->whole = kept->entry != WF_DIRECTORY_NONE && chain_whole(below, kept);
     kept->durable &= kept->whole;
     if (kept->whole || !wf_archives_settled(below)) {
         kept->told &= !kept->whole;

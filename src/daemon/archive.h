@@ -42,7 +42,8 @@ struct wf_archive_kept {
     uint8_t tip[32];
     uint32_t entry; /* of the tip, held and counted; WF_DIRECTORY_NONE: the tip is not there */
     uint8_t on;     /* tiers that its blocks were on when it was whole; 0: not known */
-    bool whole;     /* every block is on a tier that may hold archives */
+    bool whole;     /* every block is on a tier that may hold archives, */
+    bool unread;    /* but what some were stored by is not here: they cannot be read now */
     bool durable;   /* and this node flushed them all, and no tier lost one of the domain since */
     bool told;      /* that it is damaged; */
     bool missed;    /* that it waits for tiers */

@@ -20,17 +20,19 @@ static json_t *names_of(const struct wf_below *below, uint8_t tiers)
     return names;
 }
 
-/* "tier" has the manifest, and "tiers" are all that hold some of the archive.  "unavailable": the
- * tiers that it waits for may have what is not there; "damaged": none has. */
+/* "tier" has the manifest, and "tiers" are all that hold some of the archive.  "unreadable": all
+ * of it is there, and a profile is not that some was stored by; "unavailable": the tiers that it
+ * waits for may have what is not there; "damaged": none has. */
 static json_t *row_of(const struct wf_archives *archives, const struct wf_archive_kept *kept,
                       const struct wf_manifest *manifest)
 {
     char tip[65];
     uint8_t waits = wf_archive_waits(archives, kept);
-    const char *state = kept->gone    ? "damaged"
-                        : kept->whole ? "ok"
-                        : waits       ? "unavailable"
-                                      : "damaged";
+    const char *state = kept->gone     ? "damaged"
+                        : kept->unread ? "unreadable"
+                        : kept->whole  ? "ok"
+                        : waits        ? "unavailable"
+                                       : "damaged";
     json_t *on = names_of(archives->below, wf_archive_on(kept));
     json_t *names = names_of(archives->below, waits);
     wf_query_hex(kept->tip, sizeof kept->tip, tip);

@@ -138,9 +138,12 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
         wf_lower_remove(lower, block->key);
 }
 
-void wf_below_unread(struct wf_domain *domain)
+void wf_below_unread(struct wf_domain *domain, const uint8_t key[32])
 {
+    uint32_t entry = wf_below_find(domain, key);
     domain->unread = 1 + wf_profiles_generation(domain->node->profiles);
+    if (entry != WF_DIRECTORY_NONE)
+        wf_directory_unread(domain->node->below->directory, entry, true);
 }
 
 /* Of which load failed first is no matter: the rest of its chain is of no use without that block,

@@ -176,7 +176,7 @@ uint32_t wf_below_find(const struct wf_domain *domain, const uint8_t key[32]);
 void wf_below_entered(struct wf_domain *domain, const uint8_t key[32], bool promoted);
 /* A block of the domain's could not be read for want of its profile: as long as no other profile
  * comes, what is put there counts as not written yet where it lies with loss. */
-void wf_below_unread(struct wf_domain *domain);
+void wf_below_unread(struct wf_domain *domain, const uint8_t key[32]);
 void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct wf_gone *gone);
 /* Copies of a block of DRAM that are worse than its domain asks for now, or cannot be read for want
  * of their profile, leave their tiers, so that it can be written there.  False: not now, or not as

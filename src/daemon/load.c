@@ -258,7 +258,7 @@ static void finish(struct load *load)
                                      .bytes = load->bytes};
         wf_telemetry_moved(domain, load->key, &move);
         if (load->failure == WEFT_E_NOT_FOUND)
-            wf_below_unread(domain);
+            wf_below_unread(domain, load->key);
     } else {
         WF_CRASH("load.before_arrival");
         domain->profile_of[load->slot] = load->profile;

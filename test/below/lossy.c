@@ -661,7 +661,7 @@ static void an_archive_without_its_profile_is_made_anew(void **state)
     down(l);
     assert_int_equal(unlink(l->file), 0);
     up(l);
-    assert_true(archives_settle(&l->w, "ok", 1));
+    assert_true(archives_settle(&l->w, "unreadable", 1));
     assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), 0);
     assert_int_equal(weft_archive_remove(l->w.w, "lossy"), WEFT_OK);
     assert_int_equal(put_chain(l, 1), LINKS);
@@ -669,6 +669,32 @@ static void an_archive_without_its_profile_is_made_anew(void **state)
     down_and_up(l);
     assert_true(archives_settle(&l->w, "ok", 1));
     assert_int_equal(get_chain(l, 1, WEFT_LOSSLESS), LINKS);
+}
+
+/* It is not said to be well while it cannot be read: without any profile, by a look alone; by
+ * another one, as soon as somebody has tried; and is well again with its own. */
+static void an_archive_without_its_profile_is_not_said_to_be_well(void **state)
+{
+    struct lossy *l = *state;
+    char aside[160];
+    up(l);
+    assert_int_equal(put_chain(l, 1), LINKS);
+    down_and_up(l);
+    assert_int_equal(archive_chain(l, 1), WEFT_OK);
+    assert_true(archives_settle(&l->w, "ok", 1));
+    down(l);
+    snprintf(aside, sizeof aside, "%s.aside", l->file);
+    assert_int_equal(rename(l->file, aside), 0);
+    up(l);
+    assert_true(archives_settle(&l->w, "unreadable", 1));
+    down(l);
+    profile_make(MODEL, 1, l->file);
+    up(l);
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), 0);
+    assert_true(archives_settle(&l->w, "unreadable", 1));
+    assert_int_equal(rename(aside, l->file), 0); /* while it runs */
+    assert_true(archives_settle(&l->w, "ok", 1));
+    assert_int_equal(get_chain(l, 1, WEFT_TRANSPARENT), LINKS);
 }
 
 #define TEST(test, settings) \
@@ -688,6 +714,7 @@ int main(void)
         TEST(what_was_lost_elsewhere_can_be_put, one_tier),
         TEST(what_cannot_say_that_it_lost_is_not_stored, one_tier),
         TEST(an_archive_without_its_profile_is_made_anew, one_tier),
+        TEST(an_archive_without_its_profile_is_not_said_to_be_well, one_tier),
         TEST(why_it_is_not_stored_is_said, one_tier),
         TEST(formats_without_profiles_are_told_once, one_tier),
         TEST(a_profile_that_is_not_used_is_warned_of, one_tier),
