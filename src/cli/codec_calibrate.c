@@ -29,7 +29,7 @@
 /* The cost that the steps of a profile are predicted to have at WF_TRANSFORM_UNIT. */
 #define UNIT_KL 1e-3
 /* Settings that are tried: from and to, around WF_TRANSFORM_UNIT. */
-#define TRY_FROM (-40)
+#define TRY_FROM (-72)
 #define TRY_TO 56
 #define TRY_BY 8
 #define TRIES ((TRY_TO - TRY_FROM) / TRY_BY + 1)
@@ -39,18 +39,21 @@
 #define ERRORS 2
 #define ALONE_ERROR 0.25
 
-/* How much of what a quality allows is used: a fifth, unless more is needed for KV so many times
- * smaller as is enough, and all of it for what is the least that a quality is chosen for, a little
+/* How much of what a quality allows is used: little, unless more is needed for KV so many times
+ * smaller as is enough, and all of it for what is the least that a quality is chosen for; a little
  * more than that, as the text of the calibration flatters. */
 #define EASILY 0.15
 #define MARGIN 0.75
 struct wanted {
     double least, enough; /* ratios */
-    double least_errors;  /* standard errors that perplexity may lie above, below `least`, */
-    double errors;        /* and else */
+    double errors;        /* standard errors by which likelihood may be off: where it is less that
+                             may be lost, it is known worse */
 };
-static const struct wanted transparent_wanted = {3.6, 4, 2, 2};
-static const struct wanted economy_wanted = {6.2, 8, 1, 0};
+static const struct wanted transparent_wanted = {3.6, 4, 2}, economy_wanted = {6.2, 8, 1};
+/* Settings that tell what likelihood goes with KL: by how much less, or more, of it they may cost
+ * than a quality may. */
+#define GROWTH_LESS 8
+#define GROWTH_MORE 4
 
 static const double transparent_kl = 1e-3;
 static const double economy_pct = 1;
@@ -79,8 +82,9 @@ struct work {
 /* What a quality is given, and how sure that is. */
 struct setting {
     struct wf_profile_point point; /* .parameter: also where it is not for use */
-    double cost, most;             /* KL with standard errors on top, and what it may be */
+    double cost, most;             /* KL to be on the safe side, and what it may be */
     double kl_error, pct_error;    /* standard errors of what the point says */
+    double growth, growth_error;   /* growth_of() */
     bool met, smaller;             /* the bound; and than lossless.  Else it is not for use */
 };
 
@@ -292,21 +296,46 @@ static double lossless_ratio(const struct work *w)
     return w->exact.encoded ? (double)w->exact.bytes / (double)w->exact.encoded : 0;
 }
 
-/* KL that it may cost, to be on the safe side. */
-static double cost_of(const struct trial *t)
+/* Nats of likelihood that are lost for a nat of KL, and the standard error of that: one where a
+ * model is as sure as it should be; on a text that it does not know they may be several, by
+ * the curvature of the loss on that text, and by what is rounded to zero.  What one setting shows
+ * of it is mostly noise, so all tell of it that cost about as much as may be, each as much as its
+ * standard error allows. */
+struct growth {
+    double mean, error;
+};
+
+static struct growth growth_of(const struct trial *trials, double most)
+{
+    double above = 0, below = 0;
+    for (uint32_t i = 0; i < TRIES; i++) {
+        const struct wf_eval_result *r = &trials[i].result;
+        if (!(r->kl >= most / GROWTH_LESS && r->kl <= most * GROWTH_MORE && r->nll_error > 0))
+            continue;
+        above += (r->nll - r->nll_exact) * r->kl / (r->nll_error * r->nll_error);
+        below += r->kl * r->kl / (r->nll_error * r->nll_error);
+    }
+    return below > 0 ? (struct growth){above / below, 1 / sqrt(below)} : (struct growth){1, 0};
+}
+
+/* KL that it may cost, to be on the safe side: with its standard errors, or as much as likelihood
+ * surely goes with it. */
+static double cost_of(const struct trial *t, const struct growth *growth)
 {
     const struct wf_eval_result *r = &t->result;
     double error = r->kl_error > 0 ? r->kl_error : ALONE_ERROR * r->kl;
-    return r->kl + ERRORS * error;
+    return fmax(r->kl + ERRORS * error, (growth->mean - ERRORS * growth->error) * r->kl);
 }
 
 /* A setting between two tries, as the logarithms of what they cost lie; `parameter` is one that was
  * tried, or between such. */
-static struct setting between(const struct trial *trials, uint32_t parameter)
+static struct setting between(const struct trial *trials, const struct growth *growth,
+                              uint32_t parameter)
 {
     uint32_t away = parameter - (WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM), i = away / TRY_BY;
     const struct trial *a = &trials[i], *b = &trials[i + 1 < TRIES ? i + 1 : i];
-    double part = (double)(away % TRY_BY) / TRY_BY, low = cost_of(a), high = cost_of(b);
+    double part = (double)(away % TRY_BY) / TRY_BY, low = cost_of(a, growth),
+           high = cost_of(b, growth);
     double pct_a = pct_error_of(a), pct_b = pct_error_of(b);
     bool known = low > 0 && high > 0 && a->result.kl > 0 && b->result.kl > 0;
     struct setting s = {.cost = known ? low * pow(high / low, part) : fmax(low, high)};
@@ -322,26 +351,28 @@ static struct setting between(const struct trial *trials, uint32_t parameter)
     return s;
 }
 
-/* The coarsest setting that may cost up to `most`, and was not seen to cost more of perplexity than
- * `pct_most`, with so many standard errors as `wanted` says; but only a part of that for more than
- * the least that is wanted, and less still for more than enough: what is easily had is not gambled
- * with. */
+/* The coarsest setting that may cost up to `most`, and was not surely seen to cost more likelihood
+ * than that; but only a part of it for more than the least that is wanted, and less still for more
+ * than enough: what is easily had is not gambled with. */
 static struct setting setting_for(const struct work *w, const struct trial *trials, double most,
-                                  double pct_most, const struct wanted *wanted)
+                                  const struct wanted *wanted)
 {
     struct setting chosen = {0};
+    struct growth growth = growth_of(trials, most);
     for (int32_t away = TRY_FROM; away <= TRY_TO; away++) {
-        struct setting next = between(trials, (uint32_t)((int32_t)WF_TRANSFORM_UNIT + away));
+        uint32_t parameter = (uint32_t)((int32_t)WF_TRANSFORM_UNIT + away);
+        struct setting next = between(trials, &growth, parameter);
         double ratio = (double)chosen.point.ratio;
-        double errors = ratio < wanted->least ? wanted->least_errors : wanted->errors;
         double part = ratio < wanted->least ? 1 : ratio < wanted->enough ? MARGIN : EASILY;
-        next.met = next.cost <= part * most &&
-                   (double)next.point.ppl_pct <= pct_most + errors * next.pct_error;
+        double pct = (double)next.point.ppl_pct - wanted->errors * next.pct_error;
+        next.met = next.cost <= part * most && pct <= 100 * expm1(most);
         if (!next.met && away > TRY_FROM)
             break;
         chosen = next;
     }
     chosen.most = most;
+    chosen.growth = growth.mean;
+    chosen.growth_error = growth.error;
     chosen.smaller = chosen.point.ratio > (float)lossless_ratio(w);
     return chosen;
 }
@@ -361,7 +392,7 @@ static void warn(const struct work *w, const struct setting *s, enum weft_qualit
     if (!s->met)
         fprintf(stderr,
                 "weft codec: %s is not calibrated: the finest setting that is tried costs a KL of "
-                "%.2g nats a token (%.2g with two standard errors) and %+.2g %% of perplexity, and "
+                "%.2g nats a token (%.2g to be on the safe side) and %+.2g %% of perplexity, and "
                 "--%s %g allows a KL of %.2g; what asks for it is stored %s; allow more, or give a "
                 "longer text\n",
                 name, (double)s->point.kl, s->cost, (double)s->point.ppl_pct, option, given,
@@ -385,6 +416,8 @@ static json_t *setting_json(const struct setting *s)
     wf_cli_json_set(a, "ppl_delta_pct_error",
                     wf_cli_codec_error(s->pct_error, (double)s->point.kl, 4));
     wf_cli_json_set(a, "ratio", wf_cli_json_real((double)s->point.ratio, 3));
+    wf_cli_json_set(a, "likelihood_per_kl", wf_cli_json_real(s->growth, 3));
+    wf_cli_json_set(a, "likelihood_per_kl_error", wf_cli_json_real(s->growth_error, 3));
     return a;
 }
 
@@ -466,9 +499,8 @@ static bool settings(struct work *w, const struct trial *alone, struct codec_pro
         return false;
     double kl = given->kl > 0 ? given->kl : transparent_kl;
     double pct = given->ppl_pct > 0 ? given->ppl_pct : economy_pct;
-    /* A model that is as sure as it should be loses as much likelihood as the KL says. */
-    struct setting transparent = setting_for(w, trials, kl, 100 * expm1(kl), &transparent_wanted);
-    struct setting economy = setting_for(w, trials, log1p(pct / 100), pct, &economy_wanted);
+    struct setting transparent = setting_for(w, trials, kl, &transparent_wanted);
+    struct setting economy = setting_for(w, trials, log1p(pct / 100), &economy_wanted);
     if (usable(&transparent))
         points[WEFT_TRANSPARENT] = transparent.point;
     if (usable(&economy))
