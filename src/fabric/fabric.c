@@ -87,12 +87,12 @@ static const void *aligned(struct wf_fabric *f, const void *header, uint32_t byt
     return memcpy(f->header, header, bytes);
 }
 
-static uint32_t begun(void *fabric, struct wf_net_link *net, const void *said,
-                      uint32_t header_bytes, uint64_t payload_bytes, struct iovec *out,
-                      void **out_token)
+static uint32_t begun(void *of, struct wf_net_link *net, const void *said, uint32_t header_bytes,
+                      uint64_t payload_bytes, struct iovec *out, void **out_token)
 {
-    struct wf_fabric *f = fabric;
-    struct wf_link *link = f->net_ops->user(net);
+    const struct wf_fabric_net *over = of;
+    struct wf_fabric *f = over->fabric;
+    struct wf_link *link = over->ops->user(net);
     const void *header = aligned(f, said, header_bytes);
     const struct wf_fabric_head *head = header;
     bool sane = false;
@@ -100,7 +100,8 @@ static uint32_t begun(void *fabric, struct wf_net_link *net, const void *said,
     if (!link || link->closing)
         return 0;
     unsigned kind = header_bytes >= sizeof *head && head->magic == WF_FABRIC_MAGIC ? head->kind : 0;
-    if (payload_bytes && kind != WF_FABRIC_DATA && kind != WF_FABRIC_PUT)
+    if (payload_bytes && kind != WF_FABRIC_DATA && kind != WF_FABRIC_PUT &&
+        kind != WF_FABRIC_PROBED)
         kind = 0;
     switch (kind) {
     case WF_FABRIC_IDENT: sane = wf_link_ident(link, header, header_bytes); break;
@@ -120,6 +121,10 @@ static uint32_t begun(void *fabric, struct wf_net_link *net, const void *said,
     case WF_FABRIC_DROP: sane = wf_put_drop(link, header, header_bytes); break;
     case WF_FABRIC_PING: sane = is_ping(link, header, header_bytes); break;
     case WF_FABRIC_PONG: sane = is_pong(link, header, header_bytes); break;
+    case WF_FABRIC_PROBE: sane = wf_way_probe(link, header, header_bytes); break;
+    case WF_FABRIC_PROBED:
+        pieces = wf_way_probed(link, header, header_bytes, payload_bytes, out, out_token, &sane);
+        break;
     default: break;
     }
     if (!sane)
@@ -128,20 +133,25 @@ static uint32_t begun(void *fabric, struct wf_net_link *net, const void *said,
     return sane ? pieces : 0;
 }
 
-static void progress(void *fabric, struct wf_net_link *net, void *token, uint64_t bytes)
+static void progress(void *of, struct wf_net_link *net, void *token, uint64_t bytes)
 {
-    if (wf_put_is(fabric, token))
+    struct wf_fabric *f = ((const struct wf_fabric_net *)of)->fabric;
+    if (wf_put_is(f, token))
         wf_put_progress(token, bytes);
-    else
-        wf_fetch_progress(fabric, net, token, bytes);
+    else if (token != &f->trial)
+        wf_fetch_progress(f, net, token, bytes);
 }
 
-static void arrived(void *fabric, struct wf_net_link *net, void *token, enum weft_status status)
+static void arrived(void *of, struct wf_net_link *net, void *token, enum weft_status status)
 {
-    if (wf_put_is(fabric, token))
-        wf_put_arrived(fabric, token, status);
+    const struct wf_fabric_net *over = of;
+    struct wf_fabric *f = over->fabric;
+    if (wf_put_is(f, token))
+        wf_put_arrived(f, token, status);
+    else if (token == &f->trial)
+        wf_way_arrived(over->ops->user(net), status);
     else
-        wf_fetch_arrived(fabric, net, token, status);
+        wf_fetch_arrived(f, net, token, status);
 }
 
 /* ------------------------------------------------------------------------------------ registry */
@@ -176,7 +186,10 @@ static enum weft_status memory_make(struct wf_fabric *f)
     f->inbox = wf_calloc(WF_INBOX_MAX, sizeof *f->inbox, "what is told to other nodes");
     f->sums = wf_calloc(WF_FETCHES_MAX, sizeof *f->sums, "blocks from other nodes");
     f->by_name = wf_calloc(WF_NAMES, sizeof *f->by_name, "other nodes");
-    if (!f->peers || !f->shown || !f->going || !f->log || !f->inbox || !f->sums || !f->by_name ||
+    f->trial.out = wf_calloc(1, WF_FABRIC_PROBE_BYTES, "measuring links");
+    f->trial.in = wf_calloc(1, WF_FABRIC_PROBE_BYTES, "measuring links");
+    if (!f->trial.out || !f->trial.in || !f->peers || !f->shown || !f->going || !f->log ||
+        !f->inbox || !f->sums || !f->by_name ||
         !notes_make(&f->small, WF_NOTES_SMALL, WF_NOTE_SMALL) ||
         !notes_make(&f->large, WF_NOTES_LARGE, WF_NOTE_LARGE))
         return WEFT_E_NO_MEMORY;
@@ -199,50 +212,27 @@ static enum weft_status watch(struct wf_fabric *f, int fd)
 /* In virtual time there is nothing to wait for. */
 static enum weft_status events_watch(struct wf_fabric *f)
 {
-    int net = f->net_ops->event(f->net);
-    if (net < 0)
+    if (f->nets[0].ops->event(f->nets[0].net) < 0)
         return WEFT_OK;
     f->epoll = epoll_create1(EPOLL_CLOEXEC);
     f->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (f->epoll < 0 || f->wake < 0)
         return wf_fail(WEFT_E_SYSTEM, "no descriptor for the fabric: %s", strerror(errno));
     enum weft_status status = watch(f, f->wake);
-    if (status == WEFT_OK)
-        status = watch(f, net);
+    for (uint32_t i = 0; i < f->net_count && status == WEFT_OK; i++)
+        status = watch(f, f->nets[i].ops->event(f->nets[i].net));
     return status == WEFT_OK ? watch(f, f->member_ops->event(f->members)) : status;
-}
-
-static enum weft_status net_open(struct wf_fabric *f)
-{
-    const struct wf_fabric_options *o = &f->options;
-    f->net_ops = o->net ? o->net : wf_net_by_address(o->listen ? o->listen : "tcp:");
-    if (!f->net_ops)
-        return wf_fail(WEFT_E_INVALID,
-                       "fabric.listen: '%s' is no address of a kind that this build has; write "
-                       "tcp:ADDRESS:PORT or unix:PATH",
-                       o->listen);
-    static const char hello[] = "weft";
-    const struct wf_net_options options = {
-        .listen = o->listen,
-        .security = o->security,
-        .hello = hello,
-        .hello_bytes = sizeof hello,
-        .links_max = WF_LINKS_MAX,
-        .dead_ms = o->dead_ms,
-        .events = {.context = f,
-                   .up = wf_link_up,
-                   .down = wf_link_down,
-                   .begun = begun,
-                   .progress = progress,
-                   .arrived = arrived},
-        .world = o->net_world,
-    };
-    return f->net_ops->create(&options, &f->net);
 }
 
 static enum weft_status member_open(struct wf_fabric *f)
 {
     const struct wf_fabric_options *o = &f->options;
+    char addresses[WF_MEMBER_ADDRESSES_MAX];
+    wf_nets_address(f, addresses, sizeof addresses);
+    if (o->advertise)
+        snprintf(addresses, sizeof addresses, "%s", o->advertise);
+    for (char *at = addresses; *at; at++)
+        *at = *at == ',' ? ' ' : *at;
     f->member_ops = o->member ? o->member : wf_member_by_registry(o->registry);
     if (!f->member_ops)
         return wf_fail(WEFT_E_INVALID,
@@ -253,7 +243,7 @@ static enum weft_status member_open(struct wf_fabric *f)
     const struct wf_member_options options = {
         .registry = o->registry,
         .name = f->name,
-        .addresses = o->advertise ? o->advertise : f->net_ops->address(f->net),
+        .addresses = addresses,
         .details = "{}",
         .lease_ms = o->lease_ms,
         .user = o->user,
@@ -317,7 +307,11 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
                                                               .seed = options->seed},
                                   &f->below);
     if (status == WEFT_OK)
-        status = net_open(f);
+        status = wf_nets_open(f, &(struct wf_net_events){.up = wf_link_up,
+                                                         .down = wf_link_down,
+                                                         .begun = begun,
+                                                         .progress = progress,
+                                                         .arrived = arrived});
     if (status == WEFT_OK)
         status = member_open(f);
     if (status == WEFT_OK)
@@ -338,8 +332,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
         return;
     if (f->members)
         f->member_ops->close(f->members, leave_ms);
-    if (f->net)
-        f->net_ops->destroy(f->net); /* ends what is placing, and what is sent */
+    wf_nets_close(f); /* ends what is placing, and what is sent */
     wf_fetches_end(f);
     wf_serves_end(f);
     wf_puts_end(f);
@@ -362,6 +355,8 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     free(f->small.memory);
     free(f->large.memory);
     free(f->by_name);
+    free(f->trial.out);
+    free(f->trial.in);
     if (f->epoll >= 0)
         close(f->epoll);
     if (f->wake >= 0)
@@ -415,7 +410,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
         (void)epoll_wait(f->epoll, events, 4, wait_ms);
         (void)eventfd_read(f->wake, &ignored);
     }
-    enum weft_status status = f->net_ops->poll(f->net, 0);
+    enum weft_status status = wf_nets_poll(f);
     f->member_ops->poll(f->members, 0);
     uint64_t now_ns = wf_fabric_now(f);
     wf_fetches_run(f, now_ns);
@@ -426,6 +421,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0) {
         f->tick_ns = now_ns;
         wf_links_tick(f, now_ns);
+        wf_ways_tick(f, now_ns);
         wf_stream_tick(f);
         wf_puts_tick(f, now_ns);
         wf_figures_tick(f, now_ns);

@@ -32,6 +32,7 @@
 
 #define WF_FABRIC_PEERS_MAX 4096u
 #define WF_FABRIC_SECRET_MAX 64u
+#define WF_FABRIC_NETS_MAX 4u
 
 struct wf_fabric;
 
@@ -103,9 +104,10 @@ struct wf_fabric_host {
 };
 
 struct wf_fabric_options {
-    const char *name;      /* of this node; WF_MEMBER_NAME_MAX */
-    const char *locality;  /* where it stands (core/locality.h); NULL: not said */
-    const char *listen;    /* an address of net.h; NULL: nowhere */
+    const char *name;     /* of this node; WF_MEMBER_NAME_MAX */
+    const char *locality; /* where it stands (core/locality.h); NULL: not said */
+    const char
+        *listen; /* addresses of net.h, divided by commas, WF_FABRIC_NETS_MAX; NULL: nowhere */
     const char *advertise; /* what others are told instead of where it listens; NULL: that */
     const char *registry, *user, *password, *ca, *certificate, *key; /* member.h */
     const char *state_dir;
@@ -235,6 +237,15 @@ void wf_fabric_room_again(struct wf_fabric *fabric);
 
 /* --------------------------------------------------------------------------------- for people */
 
+/* An address of a node that this one can use, and what it was measured to be; 0: it was not. */
+#define WF_FABRIC_WAYS_MAX 4u
+struct wf_fabric_way {
+    char address[WF_NET_ADDRESS_MAX];
+    uint64_t ping_us;
+    double gbps;
+    char why[128]; /* it could not be measured; "" */
+};
+
 struct wf_fabric_peer {
     char name[WF_MEMBER_NAME_MAX + 1];
     char address[WF_NET_ADDRESS_MAX];
@@ -250,6 +261,9 @@ struct wf_fabric_peer {
      * said).
      */
     uint64_t held_bytes, due_bytes, limit_bytes;
+    struct wf_fabric_way ways[WF_FABRIC_WAYS_MAX];
+    uint32_t way_count, way; /* which of them the link has, if it was begun here */
+    bool way_measured;       /* … because it was found to be the best */
     uint32_t domains;        /* that both have, */
     uint64_t domain_mask;    /* and which of this node's these are: a bit a domain */
     uint32_t number;         /* below WF_FABRIC_PEERS_MAX, its own as long as it is known of */

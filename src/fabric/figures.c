@@ -62,9 +62,13 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
     }
     memcpy(out->name, peer->name, sizeof out->name);
     memcpy(out->locality, peer->locality, sizeof out->locality);
-    memcpy(out->address, peer->address, sizeof out->address);
+    memcpy(out->address, peer->ways[peer->way].address, sizeof out->address);
+    memcpy(out->ways, peer->ways, sizeof out->ways);
+    out->way_count = peer->way_count;
+    out->way = link && link->ours ? link->way : WF_FABRIC_WAYS_MAX;
+    out->way_measured = peer->way_measured;
     if (link)
-        snprintf(out->address, sizeof out->address, "%s", f->net_ops->peer(link->net));
+        snprintf(out->address, sizeof out->address, "%s", link->ops->peer(link->net));
     if (!link)
         memcpy(out->why, peer->why, sizeof out->why);
 }
@@ -119,10 +123,10 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
     }
     f->figures.lag_us_p50 = wf_hist_quantile(&f->lag_us, .5);
     f->figures.lag_us_p99 = wf_hist_quantile(&f->lag_us, .99);
-    f->net_ops->stats(f->net, &f->figures.net);
+    wf_nets_stats(f, &f->figures.net);
     snprintf(f->figures.name, sizeof f->figures.name, "%s", f->name);
     memcpy(f->figures.locality, f->locality, sizeof f->figures.locality);
-    snprintf(f->figures.address, sizeof f->figures.address, "%s", f->net_ops->address(f->net));
+    wf_nets_address(f, f->figures.address, sizeof f->figures.address);
     pthread_mutex_lock(&f->lock);
     wf_places_stats(f->places, &places);
     f->figures.replica_copies = places.copies;

@@ -4,7 +4,9 @@
  * guards.
  *
  *     fabric.c   create, poll, the registry
+ *     nets.c     the nets of all addresses that this node listens on
  *     links.c    a link to each node: who it is, what it proved, when it is made anew
+ *     ways.c     over which of a node's addresses, by measurement
  *     stream.c   what is told, and what is heard
  *     fetch.c    blocks from others
  *     serve.c    blocks for others
@@ -66,19 +68,31 @@ enum wf_link_state {
     WF_LINK_UP,     /* IDENT was sent */
     WF_LINK_KNOWN,  /* IDENT was heard, and JOIN sent */
     WF_LINK_JOINED, /* JOIN was heard */
+    WF_LINK_TRIED,  /* IDENT was heard, and it is on trial: nothing but that is said on it */
 };
 
 struct wf_peer_node;
 
+struct wf_fabric_net {
+    struct wf_fabric *fabric;
+    const struct wf_net_ops *ops;
+    struct wf_net *net;
+};
+
 /* One net link.  There may be two to a node for a moment, when both began one. */
 struct wf_link {
     struct wf_fabric *fabric;
+    const struct wf_net_ops *ops;
     struct wf_net_link *net;
-    struct wf_peer_node *peer;    /* NULL: it has not said who it is */
+    struct wf_peer_node *peer;    /* NULL: it has not said who it is, or is on trial */
     struct wf_link *next, **back; /* of all */
     enum wf_link_state state;
     bool ours; /* this side began it */
     bool closing;
+    bool trial;      /* ours: it is to be measured, and no more */
+    uint32_t way;    /* ours: which of the peer's */
+    uint32_t probes; /* TRIED, not ours: that were answered */
+    uint64_t since_ns;
     char certified[WF_NET_NAME_MAX];
     uint8_t nonce[32], their_nonce[32];
     uint64_t epoch;                  /* that it spoke under last */
@@ -107,7 +121,12 @@ struct wf_link {
 /* Another node: as the registry has it, or as a link said. */
 struct wf_peer_node {
     char name[WF_MEMBER_NAME_MAX + 1];
-    char address[WF_NET_ADDRESS_MAX];   /* of a net that this node has, too; "": none */
+    /* Its addresses that are of nets that this node has, too; the one that its link has, or that
+     * is tried next; that was chosen because it is the best; when they are measured next. */
+    struct wf_fabric_way ways[WF_FABRIC_WAYS_MAX];
+    uint32_t way_count, way;
+    bool way_measured;
+    uint64_t trial_ns;
     char locality[WF_LOCALITY_MAX + 1]; /* where it stands, as it said; "" */
     uint32_t distance;                  /* from this node */
     uint64_t epoch;                     /* as the registry has it, or as its link said */
@@ -142,14 +161,29 @@ struct wf_logged {
 
 struct wf_serve;
 
+/* The measuring of one node's ways, one after the other. */
+struct wf_trial {
+    struct wf_peer_node *peer; /* NULL: nobody's */
+    struct wf_link *link;      /* NULL: it is gone */
+    uint32_t way, pings, asked, got;
+    uint64_t began_ns, asked_ns, first_ns, after_ns; /* after: when the next one may begin */
+    struct wf_fabric_way found[WF_FABRIC_WAYS_MAX];
+    uint32_t next;     /* peer to look at */
+    uint32_t guests;   /* trials of others here */
+    uint8_t *out, *in; /* WF_FABRIC_PROBE_BYTES each: what is sent, and where it goes */
+    struct iovec piece;
+};
+
 struct wf_fabric {
+    struct wf_fabric_net
+        nets[WF_FABRIC_NETS_MAX]; /* the first is first: its context is the fabric */
+    uint32_t net_count;
+    struct wf_trial trial;
     struct wf_fabric_options options;
     char name[WF_MEMBER_NAME_MAX + 1], locality[WF_LOCALITY_MAX + 1];
     double assumed_rate[WF_LOCALITY_UNKNOWN + 1]; /* bytes a second, by distance: links.c */
     struct wf_fabric_domain domains[WF_FABRIC_DOMAINS_MAX];
     uint32_t domain_count;
-    const struct wf_net_ops *net_ops;
-    struct wf_net *net;
     const struct wf_member_ops *member_ops;
     struct wf_members *members;
     struct wf_standing standing;
@@ -239,10 +273,39 @@ static inline uint64_t wf_fabric_now(const struct wf_fabric *f)
     return f->options.now_ns(f->options.now_context);
 }
 
+/* nets.c */
+enum weft_status wf_nets_open(struct wf_fabric *f, const struct wf_net_events *events);
+void wf_nets_close(struct wf_fabric *f);
+/* The net that reaches that address; NULL: none. */
+struct wf_fabric_net *wf_nets_for(struct wf_fabric *f, const char *address);
+/* Where it listens: addresses, divided by spaces. */
+void wf_nets_address(const struct wf_fabric *f, char *out, size_t bytes);
+enum weft_status wf_nets_poll(struct wf_fabric *f);
+void wf_nets_stats(const struct wf_fabric *f, struct wf_net_stats *out);
+
+/* ways.c */
+void wf_ways_take(struct wf_fabric *f, struct wf_peer_node *peer, const char *addresses);
+/* A link over the peer's way did not come up, or went down: it is another's turn.  True: at once.
+ */
+bool wf_ways_turn(struct wf_peer_node *peer, const struct wf_link *link);
+void wf_ways_joined(struct wf_fabric *f, struct wf_peer_node *peer);
+void wf_ways_tick(struct wf_fabric *f, uint64_t now_ns);
+/* IDENT was heard on a link that is on trial. */
+void wf_way_known(struct wf_link *link, const struct wf_fabric_ident *ident);
+/* PROBE, PROBED.  False: nonsense. */
+bool wf_way_probe(struct wf_link *link, const void *header, uint32_t bytes);
+uint32_t wf_way_probed(struct wf_link *link, const void *header, uint32_t bytes,
+                       uint64_t payload_bytes, struct iovec *out, void **token, bool *sane);
+void wf_way_arrived(struct wf_link *link, enum weft_status status);
+/* A link that was on trial is gone. */
+void wf_way_down(struct wf_link *link, const char *sentence);
+/* The peer goes: it is not to be measured any more. */
+void wf_ways_forget(struct wf_fabric *f, struct wf_peer_node *peer);
+
 /* links.c */
-bool wf_link_up(void *fabric, struct wf_net_link *link, const void *hello, uint32_t bytes,
+bool wf_link_up(void *net, struct wf_net_link *link, const void *hello, uint32_t bytes,
                 const char *name);
-void wf_link_down(void *fabric, struct wf_net_link *link, enum weft_status status,
+void wf_link_down(void *net, struct wf_net_link *link, enum weft_status status,
                   const char *sentence);
 void wf_peer_joined(void *fabric, const struct wf_member *member);
 void wf_peer_left(void *fabric, const struct wf_member *member);
@@ -266,6 +329,14 @@ void wf_link_close(struct wf_link *link, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Send a message without payload; false: not now (never for the few that a link begins with). */
 bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes);
+/* The same, with payload that lasts as long as the fabric. */
+bool wf_link_say_with(struct wf_link *link, const void *header, uint32_t bytes,
+                      const struct iovec *piece);
+/* Begin a link over a way of the peer's; NULL: wf_last_error() says why not. */
+struct wf_link *wf_link_begin(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t way,
+                              bool trial);
+/* Begin one that is to take the place of what there is, over the peer's way. */
+void wf_peer_dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_ns);
 bool wf_link_can_say(const struct wf_link *link);
 /* The same for many: made once, said to each, and let go.  NULL, false: not now. */
 struct wf_note *wf_body_make(struct wf_fabric *f, const void *header, uint32_t bytes);

@@ -86,6 +86,12 @@ static bool has_note(const struct wf_note_pool *pool)
 
 bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes)
 {
+    return wf_link_say_with(link, header, bytes, NULL);
+}
+
+bool wf_link_say_with(struct wf_link *link, const void *header, uint32_t bytes,
+                      const struct iovec *piece)
+{
     struct wf_fabric *f = link->fabric;
     bool large = bytes > WF_NOTE_SMALL;
     struct wf_note *note = link->closing || bytes > WF_NOTE_LARGE
@@ -95,10 +101,13 @@ bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes)
         return false;
     memcpy(note->header, header, bytes);
     note->link = link;
-    note->message =
-        (struct wf_net_message){.header = note->header, .header_bytes = bytes, .sent = note_sent};
+    note->message = (struct wf_net_message){.header = note->header,
+                                            .header_bytes = bytes,
+                                            .sent = note_sent,
+                                            .pieces = piece,
+                                            .piece_count = piece != NULL};
     link->large_notes += large;
-    if (f->net_ops->send(link->net, &note->message) == WEFT_OK)
+    if (link->ops->send(link->net, &note->message) == WEFT_OK)
         return true;
     note_sent(&note->message, WEFT_E_NODE);
     return false;
@@ -136,7 +145,7 @@ bool wf_link_say_body(struct wf_link *link, struct wf_note *body)
     note->message = (struct wf_net_message){.header = body->header,
                                             .header_bytes = body->message.header_bytes,
                                             .sent = note_sent};
-    if (f->net_ops->send(link->net, &note->message) == WEFT_OK)
+    if (link->ops->send(link->net, &note->message) == WEFT_OK)
         return true;
     note_sent(&note->message, WEFT_E_NODE);
     return false;
@@ -189,6 +198,7 @@ static void peer_settle(struct wf_fabric *f, struct wf_peer_node *peer)
         return;
     wf_stream_forget(f, peer);
     wf_fetches_lost(f, peer);
+    wf_ways_forget(f, peer);
     uint32_t *at = named(f, peer->name);
     while (*at != peer->number + 1)
         at = &f->peers[*at - 1].name_next;
@@ -250,25 +260,6 @@ static void rates_assume(struct wf_fabric *f)
     }
 }
 
-/* One of its addresses that is of this node's kind of net. */
-static void address_choose(const struct wf_fabric *f, const char *addresses, char *out)
-{
-    out[0] = 0;
-    while (*addresses) {
-        size_t length = strcspn(addresses, " ,");
-        char one[WF_NET_ADDRESS_MAX];
-        if (length > 0 && length < sizeof one) {
-            memcpy(one, addresses, length);
-            one[length] = 0;
-            if (wf_net_by_address(one) == f->net_ops) {
-                memcpy(out, one, length + 1);
-                return;
-            }
-        }
-        addresses += length + (addresses[length] != 0);
-    }
-}
-
 void wf_peer_joined(void *fabric, const struct wf_member *member)
 {
     struct wf_fabric *f = fabric;
@@ -284,8 +275,8 @@ void wf_peer_joined(void *fabric, const struct wf_member *member)
     peer->registered = true;
     if (f->strict)
         peer->epoch = member->epoch;
-    address_choose(f, member->addresses, peer->address);
-    if (!peer->address[0])
+    wf_ways_take(f, peer, member->addresses);
+    if (!peer->way_count)
         snprintf(peer->why, sizeof peer->why,
                  "it listens at no address that this node can use: %.100s",
                  member->addresses[0] ? member->addresses : "none");
@@ -314,14 +305,17 @@ void wf_peer_left(void *fabric, const struct wf_member *member)
 
 /* ---------------------------------------------------------------------------------------- links */
 
-static struct wf_link *link_make(struct wf_fabric *f, struct wf_net_link *net)
+static struct wf_link *link_make(struct wf_fabric *f, const struct wf_net_ops *ops,
+                                 struct wf_net_link *net)
 {
     struct wf_link *link = f->link_count < WF_LINKS_MAX ? wf_calloc(1, sizeof *link, "a link")
                                                         : NULL;
     if (!link)
         return NULL;
     link->fabric = f;
+    link->ops = ops;
     link->net = net;
+    link->since_ns = wf_fabric_now(f);
     for (uint32_t i = 0; i < WF_FABRIC_DOMAINS_MAX; i++)
         link->theirs_of[i] = link->ours_of[i] = WF_DOMAIN_NONE;
     if (RAND_bytes(link->nonce, sizeof link->nonce) != 1) {
@@ -388,7 +382,7 @@ void wf_link_close(struct wf_link *link, const char *format, ...)
         snprintf(told->why, sizeof told->why, "%s", why);
     wf_debug("fabric", "link to %s ends: %s", link->peer ? link->peer->name : "a stranger", why);
     link->closing = true;
-    link->fabric->net_ops->close(link->net);
+    link->ops->close(link->net);
 }
 
 static bool say_ident(struct wf_link *link)
@@ -397,6 +391,7 @@ static bool say_ident(struct wf_link *link)
     struct wf_fabric_ident ident = {
         .head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_IDENT},
         .version = WF_FABRIC_VERSION,
+        .flags = link->trial ? WF_FABRIC_TRIAL : 0,
         .epoch = f->standing.epoch,
     };
     memcpy(ident.nonce, link->nonce, sizeof ident.nonce);
@@ -405,17 +400,17 @@ static bool say_ident(struct wf_link *link)
     return wf_link_say(link, &ident, sizeof ident);
 }
 
-bool wf_link_up(void *fabric, struct wf_net_link *net, const void *hello, uint32_t bytes,
+bool wf_link_up(void *of, struct wf_net_link *net, const void *hello, uint32_t bytes,
                 const char *name)
 {
-    struct wf_fabric *f = fabric;
-    struct wf_link *link = f->net_ops->user(net);
+    const struct wf_fabric_net *over = of;
+    struct wf_link *link = over->ops->user(net);
     (void)hello, (void)bytes;
     if (!link) {
-        link = link_make(f, net);
+        link = link_make(over->fabric, over->ops, net);
         if (!link)
             return false;
-        f->net_ops->set_user(net, link);
+        over->ops->set_user(net, link);
     }
     snprintf(link->certified, sizeof link->certified, "%s", name ? name : "");
     link->state = WF_LINK_UP;
@@ -424,22 +419,26 @@ bool wf_link_up(void *fabric, struct wf_net_link *net, const void *hello, uint32
     return true;
 }
 
-void wf_link_down(void *fabric, struct wf_net_link *net, enum weft_status status,
-                  const char *sentence)
+void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, const char *sentence)
 {
-    struct wf_fabric *f = fabric;
-    struct wf_link *link = f->net_ops->user(net);
+    const struct wf_fabric_net *over = of;
+    struct wf_fabric *f = over->fabric;
+    struct wf_link *link = over->ops->user(net);
     (void)status;
     if (!link)
         return;
     struct wf_peer_node *peer = link->peer, *by = link->dialled_by;
-    f->net_ops->set_user(net, NULL);
+    over->ops->set_user(net, NULL);
     uint64_t now_ns = wf_fabric_now(f);
-    if (by) {
-        uint64_t wait_ns = (uint64_t)AGAIN_NS_FIRST << (by->failures < 6 ? by->failures : 6);
+    if (link->trial || link->state == WF_LINK_TRIED)
+        wf_way_down(link, sentence);
+    if (by && by->dialled == link) {
+        bool at_once = wf_ways_turn(by, link);
+        uint32_t turns = by->failures / (by->way_count ? by->way_count : 1);
+        uint64_t wait_ns = (uint64_t)AGAIN_NS_FIRST << (turns < 6 ? turns : 6);
         by->dialled = NULL;
         by->failures++;
-        by->again_ns = now_ns + (wait_ns < AGAIN_NS_MAX ? wait_ns : AGAIN_NS_MAX);
+        by->again_ns = now_ns + (at_once ? 0 : wait_ns < AGAIN_NS_MAX ? wait_ns : AGAIN_NS_MAX);
         if (!link->closing)
             snprintf(by->why, sizeof by->why, "%s", sentence);
     }
@@ -463,7 +462,8 @@ void wf_link_down(void *fabric, struct wf_net_link *net, enum weft_status status
 void wf_links_say_again(struct wf_fabric *f)
 {
     for (struct wf_link *link = f->links; link; link = link->next) {
-        if (link->state == WF_LINK_CONNECTING || link->closing)
+        if (link->state == WF_LINK_CONNECTING || link->closing || link->trial ||
+            link->state == WF_LINK_TRIED)
             continue;
         if (!say_ident(link))
             wf_link_close(link, "there is no room to say who this is");
@@ -568,6 +568,13 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
                       link->certified);
         return true;
     }
+    if (link->state == WF_LINK_TRIED)
+        return false;
+    if (link->trial ||
+        (!link->ours && link->state == WF_LINK_UP && (ident->flags & WF_FABRIC_TRIAL))) {
+        wf_way_known(link, ident);
+        return true;
+    }
     if (link->state != WF_LINK_UP) { /* once more: another epoch */
         if (strcmp(ident->name, link->peer->name) != 0 ||
             memcmp(ident->nonce, link->their_nonce, 32) != 0)
@@ -585,6 +592,10 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
                       "the node there is called %s, as this one is; if it is another, give it "
                       "a fabric.name of its own",
                       ident->name);
+        return true;
+    }
+    if (f->strict && link->dialled_by && strcmp(link->dialled_by->name, ident->name) != 0) {
+        wf_link_close(link, "%s answers at an address of %s", ident->name, link->dialled_by->name);
         return true;
     }
     link->peer = peer_make(f, ident->name);
@@ -645,34 +656,49 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
         wf_link_close(older, "there is a newer link to %s", peer->name);
     }
     wf_info("fabric", "%s is there, at %s; %u domain%s in common", peer->name,
-            f->net_ops->peer(link->net), link->shared, link->shared == 1 ? "" : "s");
+            link->ops->peer(link->net), link->shared, link->shared == 1 ? "" : "s");
+    if (link->ours)
+        wf_ways_joined(f, peer);
     wf_stream_begin(link);
     return true;
 }
 
 /* --------------------------------------------------------------------------------- as time goes */
 
-static void dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_ns)
+struct wf_link *wf_link_begin(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t way,
+                              bool trial)
 {
-    struct wf_link *link = link_make(f, NULL);
+    const char *address = peer->ways[way].address;
+    const struct wf_fabric_net *over = wf_nets_for(f, address);
+    struct wf_link *link = over ? link_make(f, over->ops, NULL) : NULL;
     if (!link)
-        return;
+        return NULL;
     link->ours = true;
-    link->dialled_by = peer;
-    enum weft_status status = f->net_ops->connect(f->net, peer->address, link, &link->net);
-    if (status != WEFT_OK) {
+    link->trial = trial;
+    link->way = way;
+    if (over->ops->connect(over->net, address, link, &link->net) == WEFT_OK)
+        return link;
+    link_free(link);
+    return NULL;
+}
+
+void wf_peer_dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_ns)
+{
+    struct wf_link *link = wf_link_begin(f, peer, peer->way, false);
+    if (!link) {
         snprintf(peer->why, sizeof peer->why, "%s", wf_last_error());
         peer->again_ns = now_ns + AGAIN_NS_MAX;
-        link_free(link);
+        peer->way = (peer->way + 1) % peer->way_count;
         return;
     }
+    link->dialled_by = peer;
     peer->dialled = link;
 }
 
 /* When a link to it is to be begun; never, as it is. */
 static uint64_t wanted_ns(const struct wf_fabric *f, const struct wf_peer_node *peer)
 {
-    if (!peer->used || !peer->registered || !peer->address[0] || peer->link || peer->dialled)
+    if (!peer->used || !peer->registered || !peer->way_count || peer->link || peer->dialled)
         return UINT64_MAX;
     if (!f->strict)
         return peer->answered < 0 || !f->peers[peer->answered].link ? peer->again_ns : UINT64_MAX;
@@ -689,7 +715,7 @@ static void dials(struct wf_fabric *f, uint64_t now_ns)
     for (uint32_t i = 0; i < f->peer_count; i++) {
         uint64_t at_ns = wanted_ns(f, &f->peers[i]);
         if (at_ns <= now_ns) {
-            dial(f, &f->peers[i], now_ns);
+            wf_peer_dial(f, &f->peers[i], now_ns);
             at_ns = wanted_ns(f, &f->peers[i]);
         }
         next_ns = at_ns < next_ns ? at_ns : next_ns;

@@ -233,7 +233,7 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
         .sent = sent};
     put->sending = true;
     uint64_t guess = store->block.bytes;
-    enum weft_status status = f->net_ops->send(peer->link->net, &put->message);
+    enum weft_status status = peer->link->ops->send(peer->link->net, &put->message);
     if (status != WEFT_OK) {
         put->sending = false;
         put->store = NULL;

@@ -165,7 +165,7 @@ static void serve_send(struct wf_serve *serve, const void *data, const uint64_t 
                                              .pieces = &serve->piece,
                                              .piece_count = 1,
                                              .sent = sent};
-    if (serve->fabric->net_ops->send(link->net, &serve->message) == WEFT_OK)
+    if (link->ops->send(link->net, &serve->message) == WEFT_OK)
         return;
     refuse(link, get, WEFT_E_BUSY);
     serve_give(serve);

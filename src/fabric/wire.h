@@ -61,8 +61,10 @@ enum wf_fabric_kind {
     WF_FABRIC_PONG = 8,
     WF_FABRIC_PUT = 9, /* a block for the memory that the other side lends, as payload */
     WF_FABRIC_PLACED = 10,
-    WF_FABRIC_DROP = 11,   /* of what was put there */
-    WF_FABRIC_OFFER = 12,  /* have this chain from me: the end of a hand-over */
+    WF_FABRIC_DROP = 11,  /* of what was put there */
+    WF_FABRIC_OFFER = 12, /* have this chain from me: the end of a hand-over */
+    WF_FABRIC_PROBE = 20, /* on a link that is on trial: say PROBED, with so much payload */
+    WF_FABRIC_PROBED = 21,
     WF_FABRIC_FORGET = 13, /* remove a block, and all that extends it, for whose domain it is */
 };
 
@@ -76,7 +78,7 @@ static_assert(sizeof(struct wf_fabric_head) == 8, "wire format");
  * forgotten then. */
 struct wf_fabric_ident {
     struct wf_fabric_head head;
-    uint32_t version, zero;
+    uint32_t version, flags;
     uint64_t epoch; /* of its lease */
     uint8_t nonce[32];
     char name[64]; /* zero-terminated, and zeros behind */
@@ -84,6 +86,19 @@ struct wf_fabric_ident {
     char locality[WF_LOCALITY_MAX + 1];
 };
 static_assert(sizeof(struct wf_fabric_ident) == 248, "wire format");
+
+/* Who began the link measures it: no JOIN follows, only PROBEs, and then its end. */
+enum wf_fabric_ident_flags { WF_FABRIC_TRIAL = 1 };
+
+/* Asked one at a time without payload, how long an answer takes; then with, WF_FABRIC_PROBE_BYTES
+ * each, what the way carries.  WF_FABRIC_PROBES_MAX of them a link. */
+#define WF_FABRIC_PROBE_BYTES 262144u
+#define WF_FABRIC_PROBES_MAX 24u
+struct wf_fabric_probe { /* and PROBED, which repeats it */
+    struct wf_fabric_head head;
+    uint32_t number, bytes; /* of payload with the answer: 0 or WF_FABRIC_PROBE_BYTES */
+};
+static_assert(sizeof(struct wf_fabric_probe) == 16, "wire format");
 
 struct wf_fabric_join {
     struct wf_fabric_head head;

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Nodes with several addresses, in virtual time: the link goes over the best one, leaves one that
+ * dies at once, and trials are bounded, whoever asks for them.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/vtime.h"
+#include "fabric/fabric.h"
+#include "member/sim.h"
+#include "net/sim.h"
+
+#define NODES 3
+#define MS 1000000ull
+#define BLOCK 100000u
+#define PART 4096u
+
+struct node {
+    struct wf_fabric *fabric;
+    bool has; /* the block */
+};
+
+static struct wf_vtime *vtime;
+static struct wf_net_sim_world *world;
+static struct wf_member_sim_world *registry;
+static struct node nodes[NODES];
+static const char *const names[NODES] = {"a", "b", "c"};
+static uint8_t block[BLOCK];
+static const struct wf_fabric_event event = {.kind = WF_FABRIC_HERE, .bytes = BLOCK, .key = {7}};
+
+static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[32], uint64_t bytes,
+                             struct wf_fabric_held *out)
+{
+    const struct node *n = context;
+    if (!n->has || domain || memcmp(key, event.key, 32) != 0 || bytes != BLOCK)
+        return WEFT_MISS;
+    *out = (struct wf_fabric_held){.data = block, .bytes = BLOCK};
+    return WEFT_OK;
+}
+
+static void let_go(void *context, struct wf_fabric_held *held)
+{
+    (void)context, (void)held;
+}
+
+static bool each(void *context, uint32_t domain, uint64_t *cursor,
+                 void (*found)(void *to, const struct wf_fabric_event *block), void *to)
+{
+    const struct node *n = context;
+    if (n->has && !domain && !*cursor)
+        found(to, &event);
+    *cursor = 1;
+    return false;
+}
+
+static bool news(void *context, const struct wf_fabric_event *told)
+{
+    (void)context, (void)told;
+    return true;
+}
+
+static void pass(uint64_t ms)
+{
+    uint64_t until = wf_vtime_now(vtime) + ms * MS;
+    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
+        bool more = true;
+        while (more) {
+            more = wf_vtime_step(vtime, at);
+            for (int i = 0; i < NODES; i++)
+                if (nodes[i].fabric)
+                    assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
+        }
+    }
+}
+
+static void node_begin(int i, const char *listen, const char *advertise)
+{
+    struct wf_fabric_domain domain = {.secret = "one secret", .secret_bytes = 10};
+    const struct wf_fabric_options options = {
+        .name = names[i],
+        .listen = listen,
+        .advertise = advertise,
+        .registry = "sim:cluster",
+        .net = &wf_net_sim,
+        .member = &wf_member_sim,
+        .net_world = world,
+        .member_world = registry,
+        .host = {.context = &nodes[i], .hold = hold, .let_go = let_go, .each = each, .news = news},
+        .domains = &domain,
+        .domain_count = 1,
+        .replica_copies = 1024,
+        .dead_ms = 400,
+        .now_ns = wf_vtime_now,
+        .now_context = vtime,
+    };
+    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+}
+
+static int world_begin(void **state)
+{
+    (void)state;
+    memset(nodes, 0, sizeof nodes);
+    for (uint32_t i = 0; i < BLOCK; i++)
+        block[i] = (uint8_t)(i * 31 + (i >> 8));
+    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
+    struct wf_net_sim_options net = {.time = vtime, .seed = 5};
+    struct wf_member_sim_options member = {.time = vtime, .seed = 6};
+    assert_int_equal(wf_net_sim_world_create(&net, &world), WEFT_OK);
+    assert_int_equal(wf_member_sim_world_create(&member, &registry), WEFT_OK);
+    return 0;
+}
+
+static int world_end(void **state)
+{
+    (void)state;
+    for (int i = 0; i < NODES; i++)
+        wf_fabric_destroy(nodes[i].fabric, 0);
+    wf_member_sim_world_destroy(registry);
+    wf_net_sim_world_destroy(world);
+    wf_vtime_destroy(vtime);
+    return 0;
+}
+
+/* As the node sees another; figures are made when they are asked for, and known a moment later. */
+static struct wf_fabric_peer seen(int i, const char *name)
+{
+    static struct wf_fabric_peer peers[NODES];
+    (void)wf_fabric_peers(nodes[i].fabric, peers, NODES);
+    pass(100);
+    uint32_t count = wf_fabric_peers(nodes[i].fabric, peers, NODES);
+    for (uint32_t k = 0; k < count; k++)
+        if (strcmp(peers[k].name, name) == 0)
+            return peers[k];
+    fail_msg("%s does not know %s", names[i], name);
+    return peers[0];
+}
+
+static enum weft_status outcome;
+static bool ended;
+
+static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
+{
+    (void)fetch;
+    ended = true;
+    outcome = status;
+}
+
+static void fetch_right(int i)
+{
+    static uint8_t data[BLOCK];
+    struct wf_fabric_fetch fetch = {.bytes = BLOCK,
+                                    .part_bytes = PART,
+                                    .data = data,
+                                    .done = fetched};
+    memcpy(fetch.key, event.key, 32);
+    memset(data, 0, sizeof data);
+    ended = false;
+    wf_fabric_fetch(nodes[i].fabric, &fetch);
+    for (int t = 0; t < 50 && !ended; t++)
+        pass(100);
+    assert_true(ended);
+    assert_int_equal(outcome, WEFT_OK);
+    assert_memory_equal(data, block, BLOCK);
+}
+
+static uint32_t told_anew(int i)
+{
+    static struct wf_fabric_figures figures;
+    wf_fabric_figures(nodes[i].fabric, &figures);
+    pass(100);
+    wf_fabric_figures(nodes[i].fabric, &figures);
+    return (uint32_t)figures.told_anew;
+}
+
+static void the_better_way_is_taken(void **state)
+{
+    (void)state;
+    wf_net_sim_delay(world, "b1", 3 * MS);
+    nodes[1].has = true;
+    node_begin(0, "sim:a1,sim:a2", NULL);
+    node_begin(1, "sim:b1,sim:b2", NULL);
+    pass(400);
+    struct wf_fabric_peer b = seen(0, "b");
+    assert_true(b.up);
+    assert_string_equal(b.ways[b.way].address, "sim:b1"); /* the first that answered */
+    assert_false(b.way_measured);
+    pass(2000);
+    b = seen(0, "b");
+    assert_true(b.up && b.believed && b.complete);
+    assert_int_equal(b.way_count, 2);
+    assert_string_equal(b.ways[b.way].address, "sim:b2");
+    assert_true(b.way_measured);
+    assert_true(b.ways[0].ping_us >= 6000 && b.ways[0].ping_us < 8000);
+    assert_true(b.ways[1].ping_us >= 20 && b.ways[1].ping_us < 1100);
+    assert_true(b.ways[1].gbps > b.ways[0].gbps && b.ways[0].gbps > 0);
+    fetch_right(0);
+    /* Who was linked to sees the link, and measures nothing. */
+    struct wf_fabric_peer a = seen(1, "a");
+    assert_true(a.up && a.believed);
+    assert_false(a.way_measured);
+    assert_int_equal(a.way, WF_FABRIC_WAYS_MAX);
+}
+
+static void it_is_bandwidth_that_counts_for_blocks(void **state)
+{
+    (void)state;
+    wf_net_sim_bandwidth(world, "b1", 100000000); /* near, and thin */
+    wf_net_sim_delay(world, "b2", MS);            /* farther */
+    node_begin(0, "sim:a1", NULL);
+    node_begin(1, "sim:b1,sim:b2", NULL);
+    pass(3000);
+    struct wf_fabric_peer b = seen(0, "b");
+    assert_string_equal(b.ways[b.way].address, "sim:b2");
+    assert_true(b.ways[0].ping_us < b.ways[1].ping_us);
+}
+
+static void a_little_better_is_not_worth_it(void **state)
+{
+    (void)state;
+    wf_net_sim_delay(world, "b1", 5000);
+    node_begin(0, "sim:a1", NULL);
+    node_begin(1, "sim:b1,sim:b2", NULL);
+    pass(400);
+    uint32_t before = told_anew(0);
+    pass(3000);
+    struct wf_fabric_peer b = seen(0, "b");
+    assert_true(b.way_measured);
+    assert_string_equal(b.ways[b.way].address, "sim:b1");
+    assert_true(b.ways[1].gbps > 0);
+    assert_int_equal(told_anew(0), before);
+}
+
+static void a_way_that_dies_is_left_at_once(void **state)
+{
+    (void)state;
+    wf_net_sim_delay(world, "b1", 3 * MS);
+    nodes[1].has = true;
+    node_begin(0, "sim:a1", NULL);
+    node_begin(1, "sim:b1,sim:b2", NULL);
+    pass(3000);
+    struct wf_fabric_peer b = seen(0, "b");
+    assert_string_equal(b.ways[b.way].address, "sim:b2");
+    wf_net_sim_mute(world, "b2", true, true);
+    pass(400 + 100); /* dead_ms, and a tick or two */
+    b = seen(0, "b");
+    assert_true(b.up);
+    assert_string_equal(b.ways[b.way].address, "sim:b1");
+    fetch_right(0);
+    pass(3000);
+    b = seen(0, "b"); /* measured again: nothing answers there */
+    assert_string_equal(b.ways[b.way].address, "sim:b1");
+    assert_true(b.way_measured);
+    assert_true(b.ways[1].gbps == 0 && b.ways[1].why[0]);
+    fetch_right(0);
+}
+
+static void who_answers_under_another_name_is_not_taken(void **state)
+{
+    (void)state;
+    wf_net_sim_delay(world, "c1", 3 * MS);
+    node_begin(0, "sim:a1", NULL);
+    node_begin(1, "sim:b1", NULL);
+    node_begin(2, "sim:c1", "sim:b1,sim:c1"); /* the first is b's */
+    pass(4000);
+    struct wf_fabric_peer c = seen(0, "c");
+    assert_true(c.up);
+    assert_string_equal(c.ways[c.way].address, "sim:c1");
+    assert_string_equal(c.ways[0].why, "b answers there");
+    assert_true(seen(0, "b").up);
+}
+
+/* ------------------------------------------------------------------------ who asks for too much */
+
+static struct wf_net_link *stranger_link;
+static bool stranger_down;
+static uint32_t stranger_answers;
+
+static bool stranger_up(void *context, struct wf_net_link *link, const void *hello, uint32_t bytes,
+                        const char *name)
+{
+    (void)context, (void)hello, (void)bytes, (void)name;
+    stranger_link = link;
+    return true;
+}
+
+static void stranger_ends(void *context, struct wf_net_link *link, enum weft_status status,
+                          const char *sentence)
+{
+    (void)context, (void)link, (void)status, (void)sentence;
+    stranger_down = true;
+}
+
+static uint32_t stranger_begun(void *context, struct wf_net_link *link, const void *header,
+                               uint32_t header_bytes, uint64_t payload_bytes, struct iovec *out,
+                               void **out_token)
+{
+    const struct wf_fabric_head *head = header;
+    (void)context, (void)link, (void)header_bytes, (void)payload_bytes, (void)out, (void)out_token;
+    stranger_answers += head->kind == WF_FABRIC_PROBED;
+    return 0;
+}
+
+static void stranger_arrived(void *context, struct wf_net_link *link, void *token,
+                             enum weft_status status)
+{
+    (void)context, (void)link, (void)token, (void)status;
+}
+
+static void said(struct wf_net_message *message, enum weft_status status)
+{
+    (void)status;
+    free(message->user);
+    free(message);
+}
+
+static void stranger_says(const void *header, uint32_t bytes)
+{
+    struct wf_net_message *message = calloc(1, sizeof *message);
+    message->user = malloc(bytes);
+    memcpy(message->user, header, bytes);
+    message->header = message->user;
+    message->header_bytes = bytes;
+    message->sent = said;
+    if (wf_net_sim.send(stranger_link, message) != WEFT_OK)
+        said(message, WEFT_E_NODE);
+}
+
+static void stranger_waits(struct wf_net *net, uint32_t ms)
+{
+    for (uint32_t i = 0; i < ms && !stranger_down; i++) {
+        pass(1);
+        assert_int_equal(wf_net_sim.poll(net, 0), WEFT_OK);
+    }
+}
+
+static struct wf_net *stranger_begin(void)
+{
+    struct wf_net *net;
+    struct wf_net_link *link;
+    const struct wf_net_options options = {.events = {NULL, stranger_up, stranger_ends,
+                                                      stranger_begun, NULL, stranger_arrived},
+                                           .world = world};
+    stranger_link = NULL;
+    stranger_down = false;
+    stranger_answers = 0;
+    assert_int_equal(wf_net_sim.create(&options, &net), WEFT_OK);
+    assert_int_equal(wf_net_sim.connect(net, "sim:b1", NULL, &link), WEFT_OK);
+    stranger_waits(net, 50);
+    assert_non_null(stranger_link);
+    const struct wf_fabric_ident ident = {.head = {.magic = WF_FABRIC_MAGIC,
+                                                   .kind = WF_FABRIC_IDENT},
+                                          .version = WF_FABRIC_VERSION,
+                                          .flags = WF_FABRIC_TRIAL,
+                                          .name = "stranger"};
+    stranger_says(&ident, sizeof ident);
+    stranger_waits(net, 20);
+    assert_false(stranger_down);
+    return net;
+}
+
+static void trials_are_bounded(void **state)
+{
+    (void)state;
+    const struct wf_fabric_probe probe = {
+        .head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PROBE}};
+    const struct wf_fabric_join join = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_JOIN}};
+    node_begin(1, "sim:b1", NULL);
+    pass(100);
+    struct wf_net *net = stranger_begin();
+    for (uint32_t i = 0; i < WF_FABRIC_PROBES_MAX; i++)
+        stranger_says(&probe, sizeof probe);
+    stranger_waits(net, 50);
+    assert_int_equal(stranger_answers, WF_FABRIC_PROBES_MAX);
+    assert_false(stranger_down);
+    stranger_says(&probe, sizeof probe); /* one too many */
+    stranger_waits(net, 50);
+    assert_true(stranger_down);
+    wf_net_sim.destroy(net);
+
+    net = stranger_begin(); /* a trial is no way in */
+    stranger_says(&join, sizeof join);
+    stranger_waits(net, 50);
+    assert_true(stranger_down);
+    wf_net_sim.destroy(net);
+
+    struct wf_fabric_probe large = probe;
+    large.bytes = 1u << 30;
+    net = stranger_begin();
+    stranger_says(&large, sizeof large);
+    stranger_waits(net, 50);
+    assert_true(stranger_down);
+    assert_int_equal(stranger_answers, 0);
+    wf_net_sim.destroy(net);
+
+    net = stranger_begin(); /* nor a place to stay */
+    stranger_waits(net, 4000);
+    assert_false(stranger_down);
+    stranger_waits(net, 2000);
+    assert_true(stranger_down);
+    wf_net_sim.destroy(net);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, world_begin, world_end)
+    const struct CMUnitTest tests[] = {
+        TEST(the_better_way_is_taken),
+        TEST(it_is_bandwidth_that_counts_for_blocks),
+        TEST(a_little_better_is_not_worth_it),
+        TEST(a_way_that_dies_is_left_at_once),
+        TEST(who_answers_under_another_name_is_not_taken),
+        TEST(trials_are_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
