@@ -74,7 +74,8 @@ static void nodes_print(const json_t *nodes)
 {
     static const char *const shown[] = {"name",       "state",        "rtt_us",       "read_gbps",
                                         "blocks",     "below_blocks", "lag_us",       "reads",
-                                        "read_bytes", "serves",       "served_bytes", "address"};
+                                        "read_bytes", "serves",       "served_bytes", "transport",
+                                        "address"};
     json_t *rows = json_array(), *from;
     size_t index;
     json_array_foreach ((json_t *)(uintptr_t)nodes, index, from) {

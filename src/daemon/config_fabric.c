@@ -11,6 +11,8 @@
 #include "daemon/config_fields.h"
 #include "net/address.h"
 
+#define ADDRESSES_MAX 4u /* of a node: WF_FABRIC_NETS_MAX, WF_FABRIC_WAYS_MAX */
+
 /* The host's name as a node's: what is no letter or digit is a hyphen. */
 void wf_config_fabric_name(struct wf_config *config)
 {
@@ -48,21 +50,36 @@ static enum weft_status check_address(const struct wf_config *config, const char
                    wf_config_where(config, wf_config_field(key), where), key, sentence);
 }
 
+/* Addresses, divided by commas, `most` of them; *out_near: all are this host's own. */
+static enum weft_status check_list(const struct wf_config *config, const char *key,
+                                   const char *list, uint32_t most, bool *out_near)
+{
+    char where[WF_ORIGIN_TEXT_MAX], address[WF_NET_ADDRESS_MAX];
+    enum weft_status status = WEFT_OK;
+    bool near = true;
+    uint32_t count = 0;
+    for (const char *at = list; *at && status == WEFT_OK; count++) {
+        size_t length = strcspn(at, ",");
+        snprintf(address, sizeof address, "%.*s", (int)length, at);
+        status = check_address(config, key, address);
+        near = near && is_near(address);
+        at += length + (at[length] == ',');
+    }
+    *out_near = near;
+    if (status != WEFT_OK || count <= most)
+        return status;
+    return wf_fail(WEFT_E_INVALID, "%s: %s: '%s' has %u addresses; a node has up to %u",
+                   wf_config_where(config, wf_config_field(key), where), key, list, count, most);
+}
+
 /* A registry, or a list of the other nodes' addresses. */
 static enum weft_status check_join(const struct wf_config *config)
 {
-    enum weft_status status = WEFT_OK;
-    char address[WF_NET_ADDRESS_MAX];
+    bool near;
     if (strncmp(config->fabric_join, "etcd://", 7) == 0 ||
         strncmp(config->fabric_join, "etcds://", 8) == 0)
         return WEFT_OK;
-    for (const char *at = config->fabric_join; *at && status == WEFT_OK;) {
-        size_t length = strcspn(at, ",");
-        snprintf(address, sizeof address, "%.*s", (int)length, at);
-        status = check_address(config, "fabric.join", address);
-        at += length + (at[length] == ',');
-    }
-    return status;
+    return check_list(config, "fabric.join", config->fabric_join, UINT32_MAX, &near);
 }
 
 enum weft_status wf_config_finish_fabric(struct wf_config *config)
@@ -84,14 +101,16 @@ enum weft_status wf_config_finish_fabric(struct wf_config *config)
         return wf_fail(WEFT_E_INVALID, "%s: fabric.place: %.300s",
                        wf_config_where(config, wf_config_field("fabric.place"), where), sentence);
     }
+    bool near = true, advertised_near;
     enum weft_status status = check_join(config);
     if (status == WEFT_OK && config->fabric_listen[0])
-        status = check_address(config, "fabric.listen", config->fabric_listen);
+        status = check_list(config, "fabric.listen", config->fabric_listen, ADDRESSES_MAX, &near);
     if (status == WEFT_OK && config->fabric_advertise[0])
-        status = check_address(config, "fabric.advertise", config->fabric_advertise);
+        status = check_list(config, "fabric.advertise", config->fabric_advertise, ADDRESSES_MAX,
+                            &advertised_near);
     if (status != WEFT_OK)
         return status;
-    if (config->fabric_listen[0] && !is_near(config->fabric_listen) && !proof)
+    if (!near && !proof)
         return wf_fail(WEFT_E_INVALID,
                        "%s: fabric.listen: '%s' can be reached from other hosts; set "
                        "fabric.secret_file to a file that all nodes have, or fabric.certificate, "

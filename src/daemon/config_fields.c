@@ -131,7 +131,8 @@ const struct wf_field wf_config_fields[] = {
     {"fabric.listen", WF_VALUE_WORD, AT(fabric_listen), TEXT(struct wf_config, fabric_listen), NULL,
      "with fabric.secret_file or fabric.certificate port 7420 of the address by which fabric.join "
      "is reached, else a free port of 127.0.0.1",
-     "Where other nodes connect to: tcp:ADDRESS:PORT, ucx:ADDRESS:PORT or unix:PATH. An address "
+     "Where other nodes connect to: tcp:ADDRESS:PORT, ucx:ADDRESS:PORT or unix:PATH, or up to 4 of "
+     "them with commas, of which others use the one that they measure to be the best. An address "
      "that is not loopback needs fabric.secret_file or fabric.certificate."},
     {"fabric.advertise", WF_VALUE_WORD, AT(fabric_advertise),
      TEXT(struct wf_config, fabric_advertise), NULL, "fabric.listen",

@@ -550,6 +550,31 @@ static const char *standing_name(enum wf_standing_state state)
     return (size_t)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
 }
 
+/* Over which transport, why that one, and what each of the node's addresses was measured to be. */
+static void ways_json(const struct wf_fabric_peer *p, json_t *out)
+{
+    json_t *ways = json_array();
+    bool ours = p->way < p->way_count;
+    const char *why = !p->up             ? ""
+                      : p->way_count < 2 ? "it has no other address that this node can use"
+                      : !ours            ? "the other node began the link, and chose"
+                      : p->way_measured
+                          ? "the best of those measured, or not much worse than it"
+                          : "the first that answered; measured when nothing is fetched";
+    for (uint32_t i = 0; i < p->way_count; i++) {
+        const struct wf_fabric_way *way = &p->ways[i];
+        json_array_append_new(ways, json_pack("{s:s, s:b, s:I, s:f, s:s}", "address", way->address,
+                                              "used", (int)(p->up && ours && i == p->way),
+                                              "ping_us", (json_int_t)way->ping_us, "gbps",
+                                              way->gbps, "why", way->why));
+    }
+    const char *address = p->up && ours ? p->ways[p->way].address : p->address;
+    json_object_set_new(out, "transport",
+                        p->up ? json_stringn(address, strcspn(address, ":")) : json_string(""));
+    json_object_set_new(out, "transport_why", json_string(why));
+    json_object_set_new(out, "ways", ways);
+}
+
 static json_t *peer_json(const struct wf_fabric_peer *p)
 {
     const char *state = !p->up         ? "away"
@@ -585,6 +610,7 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
     json_object_set_new(out, "distance",
                         p->distance < WF_LOCALITY_UNKNOWN ? json_integer(p->distance)
                                                           : json_null());
+    ways_json(p, out);
     for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
         json_object_set_new(out, more[i].name, json_integer((json_int_t)more[i].value));
     return out;
