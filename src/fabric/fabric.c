@@ -101,7 +101,7 @@ static uint32_t begun(void *of, struct wf_net_link *net, const void *said, uint3
         return 0;
     unsigned kind = header_bytes >= sizeof *head && head->magic == WF_FABRIC_MAGIC ? head->kind : 0;
     if (payload_bytes && kind != WF_FABRIC_DATA && kind != WF_FABRIC_PUT &&
-        kind != WF_FABRIC_PROBED)
+        kind != WF_FABRIC_PROBED && kind != WF_FABRIC_LAYER)
         kind = 0;
     switch (kind) {
     case WF_FABRIC_IDENT: sane = wf_link_ident(link, header, header_bytes); break;
@@ -118,6 +118,14 @@ static uint32_t begun(void *of, struct wf_net_link *net, const void *said, uint3
     case WF_FABRIC_PLACED: sane = wf_put_placed(link, header, header_bytes); break;
     case WF_FABRIC_OFFER: sane = wf_offer_heard(link, header, header_bytes); break;
     case WF_FABRIC_FORGET: sane = wf_forget_heard(link, header, header_bytes); break;
+    case WF_FABRIC_PUSH: sane = wf_reception_push(link, header, header_bytes); break;
+    case WF_FABRIC_ROOM: sane = wf_push_room(link, header, header_bytes); break;
+    case WF_FABRIC_LAYER:
+        pieces = wf_reception_begun(link, header, header_bytes, payload_bytes, out, out_token,
+                                    &sane);
+        break;
+    case WF_FABRIC_PUSH_END: sane = wf_reception_end(link, header, header_bytes); break;
+    case WF_FABRIC_PUSHED: sane = wf_push_pushed(link, header, header_bytes); break;
     case WF_FABRIC_DROP: sane = wf_put_drop(link, header, header_bytes); break;
     case WF_FABRIC_PING: sane = is_ping(link, header, header_bytes); break;
     case WF_FABRIC_PONG: sane = is_pong(link, header, header_bytes); break;
@@ -138,6 +146,8 @@ static void progress(void *of, struct wf_net_link *net, void *token, uint64_t by
     struct wf_fabric *f = ((const struct wf_fabric_net *)of)->fabric;
     if (wf_put_is(f, token))
         wf_put_progress(token, bytes);
+    else if (wf_reception_is(f, token))
+        wf_reception_progress(token, bytes);
     else if (token != &f->trial)
         wf_fetch_progress(f, net, token, bytes);
 }
@@ -148,6 +158,8 @@ static void arrived(void *of, struct wf_net_link *net, void *token, enum weft_st
     struct wf_fabric *f = over->fabric;
     if (wf_put_is(f, token))
         wf_put_arrived(f, token, status);
+    else if (wf_reception_is(f, token))
+        wf_reception_arrived(f, token, status);
     else if (token == &f->trial)
         wf_way_arrived(over->ops->user(net), status);
     else
@@ -198,6 +210,10 @@ static enum weft_status memory_make(struct wf_fabric *f)
     memset(f->peer_of, 0xff, sizeof f->peer_of); /* WF_PLACE_FREE */
     memset(f->place_of, 0xff, sizeof f->place_of);
     enum weft_status status = wf_serves_create(f);
+    if (status == WEFT_OK)
+        status = wf_pushes_create(f);
+    if (status == WEFT_OK)
+        status = wf_receptions_create(f);
     return status == WEFT_OK ? wf_puts_create(f) : status;
 }
 
@@ -335,6 +351,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     wf_nets_close(f); /* ends what is placing, and what is sent */
     wf_fetches_end(f);
     wf_serves_end(f);
+    wf_pushes_end(f);
     wf_puts_end(f);
     wf_orders_end(f);
     while (f->links) {
@@ -343,6 +360,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
         free(link);
     }
     wf_serves_destroy(f);
+    wf_receptions_destroy(f);
     wf_places_destroy(f->places);
     wf_places_destroy(f->below);
     wf_routes_destroy(f->routes);
@@ -413,6 +431,8 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     enum weft_status status = wf_nets_poll(f);
     f->member_ops->poll(f->members, 0);
     uint64_t now_ns = wf_fabric_now(f);
+    wf_pushes_run(f, now_ns); /* first: an engine computes meanwhile, and another waits */
+    wf_receptions_run(f, now_ns);
     wf_fetches_run(f, now_ns);
     wf_serves_run(f, now_ns);
     wf_puts_run(f, now_ns);

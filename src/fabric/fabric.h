@@ -35,6 +35,7 @@
 #define WF_FABRIC_NETS_MAX 4u
 
 struct wf_fabric;
+struct wf_fabric_pushed;
 
 /* A domain of this node; its number is its place. */
 struct wf_fabric_domain {
@@ -95,6 +96,10 @@ struct wf_fabric_host {
     /* A client of that domain at another node wants a block and all that extends it removed.  NULL:
      * only what is lent goes. */
     void (*forget)(void *context, const char *from, uint32_t domain, const uint8_t key[32]);
+    /* Another node pushes blocks: room for them, and later what becomes of it.  Each is answered by
+     * wf_fabric_pushed_answer(), at once or later on, on any thread.  NULL: nobody takes any. */
+    void (*push_room)(void *context, struct wf_fabric_pushed *pushed);
+    void (*push_end)(void *context, struct wf_fabric_pushed *pushed);
     /* Fill in what this node says of itself: *_bytes, busy, flags.  NULL: nothing. */
     void (*say)(void *context, struct wf_fabric_ping *out);
     /* What of a chain is here, without a hole, on any thread that asks where a request should run;
@@ -217,6 +222,67 @@ enum weft_status wf_fabric_offer(struct wf_fabric *fabric, const char *name,
  * WEFT_E_BUSY, WEFT_E_NO_MEMORY.  wf_fabric_elsewhere() tells when it is done. */
 enum weft_status wf_fabric_forget(struct wf_fabric *fabric, uint32_t domain, const uint8_t key[32]);
 
+/* Blocks that are being written here and go to one other node meanwhile, layer by layer.  All is
+ * the caller's, and the blocks' memory stays, until `done`, which is called exactly once, on the
+ * fabric's thread. */
+struct wf_fabric_push {
+    char to[WF_MEMBER_NAME_MAX + 1];
+    uint32_t count, layers;
+    struct wf_fabric_event blocks[WF_FABRIC_PUSH_BLOCKS_MAX]; /* HERE, their parents first; of one
+                                                                 domain and size */
+    const uint8_t *data[WF_FABRIC_PUSH_BLOCKS_MAX];
+    uint64_t keep[WF_FABRIC_PUSH_WORDS]; /* a bit a block; said before wf_fabric_push_end() */
+    /* WEFT_OK: all that was kept is there now.  Anything else: not all of it, or not known. */
+    void (*done)(struct wf_fabric_push *push, enum weft_status status);
+    void *user;
+    /* The fabric's: */
+    struct wf_fabric_push *next;
+    struct wf_link *link;
+    _Atomic uint32_t written, end;
+    uint32_t state, number, layer, block, flight;
+    enum weft_status status;
+    uint64_t handle, since_ns, wanted[WF_FABRIC_PUSH_WORDS];
+    uint64_t flight_bytes, sent_bytes, published; /* the last two `done` may look at */
+};
+#define WF_FABRIC_PUSHES_MAX 64u /* at a time, here and there */
+/* WEFT_OK: `done` follows.  WEFT_E_NOT_FOUND: there is no such node.  WEFT_E_INVALID. */
+enum weft_status wf_fabric_push(struct wf_fabric *fabric, struct wf_fabric_push *push);
+/* The first `layers` of all its blocks have been written, and do not change any more. */
+void wf_fabric_push_written(struct wf_fabric *fabric, struct wf_fabric_push *push, uint32_t layers);
+/* All of them: those in `keep` were committed, and may be published there.  Or none is to be. */
+void wf_fabric_push_end(struct wf_fabric *fabric, struct wf_fabric_push *push, bool committed);
+/* Does node `name` have that block, as far as is known here? */
+bool wf_fabric_has(struct wf_fabric *fabric, const char *name, const uint8_t key[32]);
+
+/* Blocks that another node pushes to this one.  The fabric's, but for what the host is asked for.
+ */
+struct wf_fabric_pushed {
+    char from[WF_MEMBER_NAME_MAX + 1];
+    uint32_t number; /* its place, below WF_FABRIC_PUSHES_MAX */
+    uint32_t domain, count, layers;
+    uint64_t bytes;                                           /* of each block */
+    struct wf_fabric_event blocks[WF_FABRIC_PUSH_BLOCKS_MAX]; /* `domain` is this node's */
+    /* push_room is answered with WEFT_OK, and where blocks go: memory that stays until push_end,
+     * which follows then; NULL: this one is not wanted.  Or with another status of struct
+     * wf_fabric_room, and the host holds nothing. */
+    enum weft_status status;
+    uint8_t *data[WF_FABRIC_PUSH_BLOCKS_MAX];
+    /* push_end: those of `keep` have come whole and may be published, the others are given back;
+     * `committed` are those that the other node has published itself.  Answered with how many of
+     * these are published now, were there already, or are not there. */
+    uint64_t keep[WF_FABRIC_PUSH_WORDS], committed[WF_FABRIC_PUSH_WORDS];
+    uint32_t published, existing, missing;
+    /* The fabric's: */
+    struct wf_fabric_pushed *next;
+    struct wf_link *link; /* NULL: it is gone */
+    uint32_t state, generation, placing;
+    uint64_t request, since_ns;
+    bool wrong; /* some sum was */
+    uint16_t begun[WF_FABRIC_PUSH_BLOCKS_MAX], arrived[WF_FABRIC_PUSH_BLOCKS_MAX]; /* layers */
+    bool bad[WF_FABRIC_PUSH_BLOCKS_MAX];
+};
+void wf_fabric_pushed_answer(struct wf_fabric *fabric, struct wf_fabric_pushed *pushed);
+
 /* Of the memory that this node lends, no more than that for node `name` (0: what it is due);
  * WEFT_E_NOT_FOUND; WEFT_E_INVALID: nothing is lent. */
 enum weft_status wf_fabric_allot(struct wf_fabric *fabric, const char *name, uint64_t bytes);
@@ -293,6 +359,9 @@ struct wf_fabric_figures {
     uint64_t stores, stored_bytes, store_fulls; /* of this node's blocks, in others' memory */
     bool draining;                              /* this node */
     uint64_t offers, offered;                   /* chains handed over to others, and by others */
+    uint64_t pushed, pushed_bytes, push_fails;  /* blocks that others have by a push, its payload,
+                                                   and pushes that did not come through */
+    uint64_t taken, taken_bytes, taken_lost;    /* the same, of what others pushed here */
     uint64_t lent_bytes, lent_used_bytes, lent_blocks, lent_puts, lent_refused, lent_evicted;
     struct wf_net_stats net;
 };

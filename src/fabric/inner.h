@@ -11,6 +11,7 @@
  *     fetch.c    blocks from others
  *     serve.c    blocks for others
  *     put.c      blocks in others' memory, and theirs in what is lent here (lent.h)
+ *     push.c     blocks that are being written, to one node; pushed.c: from others
  *     orders.c   what operators say, and chains that are handed over
  *     figures.c  for people
  *     route.c    where a request should run; it has nothing of the thread's
@@ -232,6 +233,8 @@ struct wf_fabric {
     uint64_t reads_ns;                   /* when they were looked at last */
     struct wf_puts *puts;
     struct wf_lent *lent; /* NULL: nothing is lent */
+    struct wf_pushes *pushes;
+    struct wf_receptions *receptions;
 
     /* Under `lock`: */
     pthread_mutex_t lock;
@@ -404,7 +407,42 @@ bool wf_put_is(const struct wf_fabric *f, const void *token);
 void wf_put_progress(void *token, uint64_t bytes);
 void wf_put_arrived(struct wf_fabric *f, void *token, enum weft_status status);
 
+/* push.c */
+enum weft_status wf_pushes_create(struct wf_fabric *f);
+/* All of them end now. */
+void wf_pushes_end(struct wf_fabric *f);
+void wf_pushes_run(struct wf_fabric *f, uint64_t now_ns);
+void wf_pushes_lost(struct wf_link *link);
+/* ROOM, PUSHED.  False: nonsense. */
+bool wf_push_room(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_push_pushed(struct wf_link *link, const void *header, uint32_t bytes);
+
+/* pushed.c */
+enum weft_status wf_receptions_create(struct wf_fabric *f);
+void wf_receptions_destroy(struct wf_fabric *f);
+void wf_receptions_run(struct wf_fabric *f, uint64_t now_ns);
+void wf_receptions_lost(struct wf_link *link);
+/* PUSH, PUSH_END. */
+bool wf_reception_push(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_reception_end(struct wf_link *link, const void *header, uint32_t bytes);
+uint32_t wf_reception_begun(struct wf_link *link, const void *header, uint32_t bytes,
+                            uint64_t payload_bytes, struct iovec *out, void **token, bool *sane);
+/* Is that the token of a layer that comes? */
+bool wf_reception_is(const struct wf_fabric *f, const void *token);
+void wf_reception_progress(void *token, uint64_t bytes);
+void wf_reception_arrived(struct wf_fabric *f, void *token, enum weft_status status);
+static inline bool wf_bit(const uint64_t *words, uint32_t bit)
+{
+    return words[bit / 64] >> (bit % 64) & 1;
+}
+static inline void wf_bit_set(uint64_t *words, uint32_t bit)
+{
+    words[bit / 64] |= 1ull << (bit % 64);
+}
+
 /* orders.c */
+/* Any thread: is there a node of that name? */
+bool wf_fabric_is_known(struct wf_fabric *f, const char *name);
 void wf_orders_run(struct wf_fabric *f);
 void wf_orders_end(struct wf_fabric *f);
 bool wf_offer_heard(struct wf_link *link, const void *header, uint32_t bytes);

@@ -429,6 +429,8 @@ void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, co
         return;
     struct wf_peer_node *peer = link->peer, *by = link->dialled_by;
     over->ops->set_user(net, NULL);
+    wf_pushes_lost(link);
+    wf_receptions_lost(link);
     uint64_t now_ns = wf_fabric_now(f);
     if (link->trial || link->state == WF_LINK_TRIED)
         wf_way_down(link, sentence);

@@ -33,7 +33,7 @@ struct wf_order {
 
 /* ---------------------------------------------------------------------------------- any thread */
 
-static bool is_known(struct wf_fabric *f, const char *name)
+bool wf_fabric_is_known(struct wf_fabric *f, const char *name)
 {
     bool known = false;
     pthread_mutex_lock(&f->lock);
@@ -46,7 +46,7 @@ static bool is_known(struct wf_fabric *f, const char *name)
 static enum weft_status leave(struct wf_fabric *f, enum order_kind kind, const char *name,
                               uint64_t bytes, const struct wf_fabric_event *events, uint32_t count)
 {
-    if (name[0] && !is_known(f, name))
+    if (name[0] && !wf_fabric_is_known(f, name))
         return wf_fail(WEFT_E_NOT_FOUND, "no node is called '%.63s'; weft fabric lists them", name);
     struct wf_order *order = wf_calloc(1, sizeof *order + count * sizeof *events, "an order");
     if (!order)

@@ -66,6 +66,11 @@ enum wf_fabric_kind {
     WF_FABRIC_PROBE = 20, /* on a link that is on trial: say PROBED, with so much payload */
     WF_FABRIC_PROBED = 21,
     WF_FABRIC_FORGET = 13, /* remove a block, and all that extends it, for whose domain it is */
+    WF_FABRIC_PUSH = 14,   /* 14 to 18: a push, below */
+    WF_FABRIC_ROOM = 15,
+    WF_FABRIC_LAYER = 16,
+    WF_FABRIC_PUSH_END = 17,
+    WF_FABRIC_PUSHED = 18,
 };
 
 struct wf_fabric_head {
@@ -220,5 +225,78 @@ struct wf_fabric_forget {
 static_assert(sizeof(struct wf_fabric_forget) == 48, "wire format");
 
 enum wf_fabric_ping_flags { WF_FABRIC_DRAINING = 1 };
+
+/* A push: blocks that A still writes come to B layer by layer, so that with the last layer's end
+ * little is left to send.  B keeps them in room of its own, where nobody sees them, and publishes
+ * those that A committed and of which every layer came and matched its sum.
+ *
+ *     A                                         B
+ *     PUSH  keys, sizes, layers ───────────────►
+ *                               ◄───────────────  ROOM handle, which are wanted
+ *     LAYER 0, sums │ payload   ───────────────►
+ *     LAYER 1, sums │ payload   ───────────────►
+ *     …
+ *     PUSH_END  which to keep   ───────────────►
+ *                               ◄───────────────  PUSHED  how many are there now
+ *
+ * A names a push by `request` and B by `handle`: a number with a generation that the other side
+ * gives back and that is looked up, never an address.  A's PUSH_END may come before the last layer,
+ * and keeps none then.  B ends a push by PUSHED at any time; what A still sends of it is dropped.
+ * Blocks of one push are of one domain and one size, which the layers divide evenly, and layer n of
+ * each is sent when layer n - 1 was. */
+#define WF_FABRIC_PUSH_BLOCKS_MAX 512u
+#define WF_FABRIC_PUSH_LAYERS_MAX 1024u
+#define WF_FABRIC_PUSH_WORDS (WF_FABRIC_PUSH_BLOCKS_MAX / 64)
+
+struct wf_fabric_push_said {
+    struct wf_fabric_head head;
+    uint64_t request;
+    uint32_t count, layers;
+    struct wf_fabric_event blocks[]; /* each HERE, whose parents come first */
+};
+static_assert(sizeof(struct wf_fabric_push_said) == 24, "wire format");
+static_assert(sizeof(struct wf_fabric_push_said) +
+                      WF_FABRIC_PUSH_BLOCKS_MAX * sizeof(struct wf_fabric_event) <=
+                  WF_NET_HEADER_MAX,
+              "a push fits a message");
+
+struct wf_fabric_room {
+    struct wf_fabric_head head;
+    uint64_t request, handle;
+    int32_t status; /* WEFT_OK; WEFT_EXISTS, WEFT_FULL, WEFT_E_PARENT, WEFT_E_DENIED, WEFT_E_BUSY:
+                       nothing is wanted, and there is no handle */
+    uint32_t zero;
+    uint64_t wanted[WF_FABRIC_PUSH_WORDS]; /* a bit a block */
+};
+static_assert(sizeof(struct wf_fabric_room) == 96, "wire format");
+
+struct wf_fabric_layer_piece {
+    uint32_t block, zero; /* by its place in PUSH, ascending */
+    uint64_t sum;         /* XXH3-64 of its layer */
+};
+/* With that layer of `count` blocks as payload. */
+struct wf_fabric_layer {
+    struct wf_fabric_head head;
+    uint64_t handle;
+    uint32_t layer, count;
+    struct wf_fabric_layer_piece pieces[];
+};
+static_assert(sizeof(struct wf_fabric_layer) == 24, "wire format");
+
+struct wf_fabric_push_end {
+    struct wf_fabric_head head;
+    uint64_t handle;
+    uint64_t keep[WF_FABRIC_PUSH_WORDS];
+};
+static_assert(sizeof(struct wf_fabric_push_end) == 80, "wire format");
+
+struct wf_fabric_pushed_said {
+    struct wf_fabric_head head;
+    uint64_t request;
+    int32_t status; /* WEFT_OK: all that was to be kept is there; WEFT_MISS, WEFT_E_CORRUPT:
+                       `missing` of it are not; WEFT_E_TIMEOUT */
+    uint32_t published, existing, missing;
+};
+static_assert(sizeof(struct wf_fabric_pushed_said) == 32, "wire format");
 
 #endif
