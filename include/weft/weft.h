@@ -804,6 +804,38 @@ WEFT_CHECKED WEFT_API enum weft_status weft_fence(struct weft *w, const char *ti
 WEFT_CHECKED WEFT_API enum weft_status weft_hand_over(struct weft *w, const struct weft_key *tip,
                                                       const char *node);
 
+/* The same for blocks that are still being written: each layer goes while the next is computed, so
+ * that little is left to send when the last is done. */
+struct weft_push {
+    struct weft *weft; /* private, as are these: */
+    uint64_t number, epoch;
+    uint32_t layers;
+};
+
+/* Blocks among `slots` that are reserved (weft_reserve_keys, or those of a fill) go to `node` while
+ * they are written; the others are passed over, and up to WEFT_BATCH_MAX are taken.  `slots` have
+ * their parents first.  Layer n of a block is the n-th of format.layers equal parts of its payload.
+ *
+ * The other node keeps what comes where nobody sees it.  A block is published there when it was
+ * committed here and every byte of it came and was right; weft_commit_slots(), weft_commit() or an
+ * abort of all of the slots is the push's end, and nothing has to be given back.  What did not come
+ * through, for whatever reason, that node is told of when it is committed, as by weft_hand_over().
+ * Nothing of this delays a commit, or makes it fail.
+ *
+ * WEFT_EXISTS: no slot is to be written, so weft_hand_over() is enough.  WEFT_E_NOT_FOUND: no such
+ * node.  WEFT_E_BUSY: too many pushes are on their way.  WEFT_E_INVALID: this node is alone, the
+ * domain has `writes: copied`, or layers are not equal.  The blocks can be written and committed
+ * all the same. */
+WEFT_CHECKED WEFT_API enum weft_status weft_push_begin(struct weft_format *f,
+                                                       const struct weft_slot *slots, size_t count,
+                                                       const char *node, struct weft_push *out);
+
+/* The first `layers` of all blocks of the push have been written, and do not change any more.  One
+ * exchange with this machine's node; layers need not be told of one by one, and a commit says that
+ * all are written.  WEFT_MISS: nothing more is sent by this push (the other node has all of it, or
+ * no room, or went), so that what is committed is handed over; there is no use in calling again. */
+WEFT_CHECKED WEFT_API enum weft_status weft_push_layers(struct weft_push *push, uint32_t layers);
+
 /* Of the memory that this node lends to others (fabric.lend): no more than `bytes` for node `name`
  * (0: its part of it all); lend so much from now on; and take nothing from others any more, neither
  * blocks nor requests (`on` 0: again).  What lies beyond goes.  For the node's own user only. */

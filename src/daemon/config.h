@@ -186,6 +186,7 @@ struct wf_config {
     char fabric_registry_ca[WF_PATH_MAX];
     uint32_t fabric_lease_ms;      /* 5000 */
     uint64_t fabric_lend_bytes;    /* 0 */
+    uint64_t fabric_push_max;      /* 0: an eighth of the pool */
     uint64_t fabric_replica_bytes; /* of what is known of others' blocks; 64 MiB */
 
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */

@@ -165,6 +165,9 @@ const struct wf_field wf_config_fields[] = {
     {"fabric.lend", WF_VALUE_SIZE, AT(fabric_lend_bytes), 0, 1024 * TIB, NULL, NULL,
      "Memory of this host, beside the pool, that other nodes may put blocks into; 0 for none. A "
      "node that only has memory has a small pool and lends the rest."},
+    {"fabric.push_max", WF_VALUE_SIZE, AT(fabric_push_max), 0, 1024 * TIB, NULL, NULL,
+     "Room in the pool that blocks which other nodes push here, layer by layer, may take before "
+     "they are complete; 0 for an eighth of it."},
     {"fabric.replica", WF_VALUE_SIZE, AT(fabric_replica_bytes), MIB, 64 * GIB, NULL, NULL,
      "Memory of weftd, beside the pool, for where other nodes' blocks are: 14 bytes a copy."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "daemon/below.h"
+#include "daemon/push.h"
 #include "daemon/route.h"
 #include "daemon/telemetry.h"
 #include "fabric/peers.h"
@@ -217,6 +218,18 @@ static void say(void *context, struct wf_fabric_ping *out)
     out->below_mbps = atomic_load_explicit(&nf->below_mbps, memory_order_relaxed);
 }
 
+static void push_room(void *context, struct wf_fabric_pushed *pushed)
+{
+    struct wf_node_fabric *nf = context;
+    wf_node_push_room(nf->node, pushed);
+}
+
+static void push_end(void *context, struct wf_fabric_pushed *pushed)
+{
+    struct wf_node_fabric *nf = context;
+    wf_node_push_end(nf->node, pushed);
+}
+
 static void own(void *context, uint32_t domain, const uint8_t (*keys)[32], uint32_t count,
                 struct wf_routes_own *out)
 {
@@ -413,6 +426,8 @@ enum weft_status wf_node_fabric_create(struct wf_node *node)
     if (!nf->peers || !nf->wanted)
         return WEFT_E_NO_MEMORY;
     enum weft_status status = wf_served_create(node, &nf->served);
+    if (status == WEFT_OK)
+        status = wf_node_pushes_create(node);
     if (status != WEFT_OK)
         return status;
     return wf_peers_create(tags, node->domain_count, wf_below_part_bytes, &node->peers);
@@ -442,6 +457,8 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
                  .news = news,
                  .offered = wf_node_fabric_offered,
                  .forget = wf_node_fabric_forget,
+                 .push_room = push_room,
+                 .push_end = push_end,
                  .say = say,
                  .own = own},
         .domains = domains,
@@ -515,6 +532,7 @@ void wf_node_fabric_stop(struct wf_node *node)
     nf->runs = false;
     nf->fabric = NULL;
     wf_served_attach(nf->served, NULL);
+    wf_node_pushes_end(node);
     for (uint32_t i = 0; i < node->domain_count; i++) {
         struct reader *reader = &nf->readers[i];
         for (uint32_t s = 0; s < reader->size_count; s++)
@@ -531,6 +549,7 @@ void wf_node_fabric_destroy(struct wf_node *node)
     wf_node_fabric_stop(node);
     wf_peers_destroy(node->peers);
     node->peers = NULL;
+    wf_node_pushes_destroy(node);
     if (nf) {
         pthread_mutex_destroy(&nf->lock);
         pthread_cond_destroy(&nf->changed);
@@ -653,6 +672,12 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"lent_evicted", f->lent_evicted},
                 {"handed_over", f->offers},
                 {"taken_over", f->offered},
+                {"pushed", f->pushed},
+                {"pushed_bytes", f->pushed_bytes},
+                {"push_fails", f->push_fails},
+                {"taken", f->taken},
+                {"taken_bytes", f->taken_bytes},
+                {"taken_lost", f->taken_lost},
                 {"links_refused", f->net.refused},
                 {"links_nonsense", f->net.nonsense}};
     json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "name", f->name, "place",

@@ -13,6 +13,7 @@
 
 #include "daemon/below.h"
 #include "daemon/fabric.h"
+#include "daemon/push.h"
 #include "daemon/telemetry.h"
 #include "fabric/fabric.h"
 #include "sys/clock.h"
@@ -121,6 +122,7 @@ void wf_node_fabric_tick(struct wf_node *node)
     if (!node->fabric)
         return;
     wf_node_fabric_sum(node);
+    wf_pushed_rooms_tick(node);
     struct wf_wanted_chains *w = wf_wanted_of(node->cluster);
     uint64_t now_ns = wf_now_ns();
     pthread_mutex_lock(&w->lock);
@@ -141,7 +143,8 @@ void wf_node_fabric_tick(struct wf_node *node)
 
 /* --------------------------------------------------------------------------------------- said */
 
-static enum weft_status hand_over(struct wf_domain *domain, const char *name, const uint8_t tip[32])
+enum weft_status wf_node_hand_over(struct wf_domain *domain, const char *name,
+                                   const uint8_t tip[32])
 {
     static struct wf_fabric_event events[WF_FABRIC_OFFER_MAX];
     const struct wf_store *store = &domain->store;
@@ -206,7 +209,7 @@ void wf_handle_fabric(struct wf_client *client, const struct wf_fabric_say_messa
     else if (memchr(request->name, 0, sizeof request->name) == NULL)
         status = wf_fail(WEFT_E_PROTOCOL, "a node's name does not end");
     else if (request->what == WF_SAY_HAND_OVER)
-        status = hand_over(client->domain, request->name, request->tip);
+        status = wf_node_hand_over(client->domain, request->name, request->tip);
     else if (!owner)
         status = wf_fail(WEFT_E_DENIED, "only the node's own user may say that of the fabric");
     else

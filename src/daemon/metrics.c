@@ -69,6 +69,7 @@ static const char *const op_names[WF_OP_COUNT] = {
     [WF_OP_DESCRIBE] = "describe",
     [WF_OP_FABRIC] = "fabric",
     [WF_OP_ROUTE] = "route",
+    [WF_OP_PUSH] = "push",
 };
 
 /* `pooled`: it happens to blocks, so it happens in a pool. */

@@ -117,6 +117,7 @@ struct wf_client {
     struct wf_message *parked; /* a request that is to be handled again; owned */
     uint64_t parked_until_ns;
     uint64_t connected_ns;
+    uint32_t pushes; /* of blocks that it has reserved, or had: push.h */
 };
 
 struct wf_format_entry {
@@ -190,6 +191,7 @@ struct wf_node_fabric;
 struct wf_fabric;
 struct wf_peers;
 struct wf_node_routes;
+struct wf_node_pushes;
 
 struct wf_node {
     struct wf_config config;
@@ -226,6 +228,7 @@ struct wf_node {
     struct wf_node_fabric *cluster; /* fabric.h; NULL: this node is alone */
     struct wf_fabric *fabric;       /* its fabric, once it runs */
     struct wf_peers *peers;
+    struct wf_node_pushes *pushes; /* push.h; NULL: this node is alone */
     struct wf_node_routes *routes; /* route.h; NULL: nobody asked yet */
     struct wf_below *below;        /* NULL: no tiers */
     struct wf_profiles *profiles;

@@ -18,6 +18,7 @@
 #include "daemon/described.h"
 #include "daemon/fabric.h"
 #include "daemon/node.h"
+#include "daemon/push.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 
@@ -282,6 +283,8 @@ static void publish(struct commit_job *commit)
                               memory_order_relaxed);
         enum weft_status status = wf_store_commit(store, &client->reserved, &slot);
         answer->status[i] = status;
+        wf_push_settled(client, block->asked.slot, block->asked.generation,
+                        status == WEFT_OK || status == WEFT_EXISTS);
         if (status == WEFT_OK) {
             uint8_t key[32];
             wf_desc_key_read(&store->index.desc[slot], key);
@@ -416,10 +419,13 @@ void wf_handle_abort(struct wf_client *client, const struct wf_commit *request)
         return;
     }
     /* Children before parents, so that no slot has to wait for another. */
-    for (uint32_t i = count; i-- > 0;)
-        if (wf_store_is_reserved(store, client->id, request->blocks[i].slot,
-                                 request->blocks[i].generation))
-            wf_store_abort(store, &client->reserved, request->blocks[i].slot);
+    for (uint32_t i = count; i-- > 0;) {
+        const struct wf_commit_block *block = &request->blocks[i];
+        if (!wf_store_is_reserved(store, client->id, block->slot, block->generation))
+            continue;
+        wf_store_abort(store, &client->reserved, block->slot);
+        wf_push_settled(client, block->slot, block->generation, false);
+    }
     struct wf_count_answer *answer = (struct wf_count_answer *)(void *)client->node->answer;
     answer->count = count;
     wf_answer(client, to, WEFT_OK, sizeof *answer, NULL, 0);

@@ -15,6 +15,7 @@
 #include "daemon/described.h"
 #include "daemon/fabric.h"
 #include "daemon/node.h"
+#include "daemon/push.h"
 #include "daemon/route.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
@@ -444,6 +445,7 @@ static const uint16_t sizes[WF_OP_COUNT] = {
     [WF_OP_DESCRIBE] = sizeof(struct wf_describe),
     [WF_OP_FABRIC] = sizeof(struct wf_fabric_say_message),
     [WF_OP_ROUTE] = sizeof(struct wf_routing),
+    [WF_OP_PUSH] = sizeof(struct wf_push_message),
 };
 
 static void handle(struct wf_client *client, const struct wf_message *m)
@@ -473,6 +475,7 @@ static void handle(struct wf_client *client, const struct wf_message *m)
     case WF_OP_DESCRIBE: wf_handle_describe(client, request); break;
     case WF_OP_FABRIC: wf_handle_fabric(client, request); break;
     case WF_OP_ROUTE: wf_handle_route(client, request); break;
+    case WF_OP_PUSH: wf_handle_push(client, request); break;
     case WF_OP_COUNT: break;
     }
 }

@@ -27,6 +27,7 @@
 #include "daemon/gateway.h"
 #include "daemon/node.h"
 #include "daemon/profiles.h"
+#include "daemon/push.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 
@@ -43,6 +44,7 @@ enum source {
     WORKERS,
     HTTP,
     FABRIC,
+    PUSHES,
     TIER,
     FIRST_CLIENT = TIER + WF_TIERS_MAX
 };
@@ -91,6 +93,8 @@ enum weft_status wf_server_start(struct wf_node *node, int listener, int lock)
         status = watch(node, wf_telemetry_fd(node), HTTP);
     if (status == WEFT_OK && wf_node_fabric_fd(node) >= 0)
         status = watch(node, wf_node_fabric_fd(node), FABRIC);
+    if (status == WEFT_OK && wf_node_pushes_fd(node) >= 0)
+        status = watch(node, wf_node_pushes_fd(node), PUSHES);
     for (uint32_t i = 0; status == WEFT_OK && i < node->config.lower_count; i++)
         status = watch(node, wf_below_fd(node->below, i), TIER + i);
     return status;
@@ -116,6 +120,7 @@ void wf_client_close(struct wf_client *client, const char *why)
                                "pid %u left with %u reserved blocks, which were given back",
                                client->peer.pid, client->reserved.count);
         wf_sessions_drop(client);
+        wf_push_client_gone(client);
         wf_regions_drop(client);
     }
     /* seq_cst: a client that is alive after all, but was cut off, sees this after it took a pin,
@@ -391,6 +396,7 @@ static void dispatch(struct wf_node *node, uint64_t source)
     case WORKERS: wf_workers_reap(node->workers); break;
     case HTTP: wf_telemetry_run(node); break;
     case FABRIC: wf_node_fabric_run(node); break;
+    case PUSHES: wf_node_pushes_run(node); break;
     default:
         if (source < FIRST_CLIENT)
             wf_below_run(node->below, (uint32_t)(source - TIER));

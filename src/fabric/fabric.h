@@ -222,6 +222,16 @@ enum weft_status wf_fabric_offer(struct wf_fabric *fabric, const char *name,
  * WEFT_E_BUSY, WEFT_E_NO_MEMORY.  wf_fabric_elsewhere() tells when it is done. */
 enum weft_status wf_fabric_forget(struct wf_fabric *fabric, uint32_t domain, const uint8_t key[32]);
 
+/* A bit a block, as pushes say which they mean. */
+static inline bool wf_bit(const uint64_t *words, uint32_t bit)
+{
+    return words[bit / 64] >> (bit % 64) & 1;
+}
+static inline void wf_bit_set(uint64_t *words, uint32_t bit)
+{
+    words[bit / 64] |= 1ull << (bit % 64);
+}
+
 /* Blocks that are being written here and go to one other node meanwhile, layer by layer.  All is
  * the caller's, and the blocks' memory stays, until `done`, which is called exactly once, on the
  * fabric's thread. */

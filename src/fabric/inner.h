@@ -431,14 +431,6 @@ uint32_t wf_reception_begun(struct wf_link *link, const void *header, uint32_t b
 bool wf_reception_is(const struct wf_fabric *f, const void *token);
 void wf_reception_progress(void *token, uint64_t bytes);
 void wf_reception_arrived(struct wf_fabric *f, void *token, enum weft_status status);
-static inline bool wf_bit(const uint64_t *words, uint32_t bit)
-{
-    return words[bit / 64] >> (bit % 64) & 1;
-}
-static inline void wf_bit_set(uint64_t *words, uint32_t bit)
-{
-    words[bit / 64] |= 1ull << (bit % 64);
-}
 
 /* orders.c */
 /* Any thread: is there a node of that name? */

@@ -52,7 +52,8 @@ enum wf_op {
     WF_OP_DESCRIBE = 21,
     WF_OP_FABRIC = 22,
     WF_OP_ROUTE = 23,
-    WF_OP_COUNT = 24,
+    WF_OP_PUSH = 24,
+    WF_OP_COUNT = 25,
 };
 
 struct wf_message {
@@ -309,6 +310,26 @@ struct wf_fabric_say_message {
     uint64_t bytes;
     char name[WF_NAME_BYTES]; /* zero-terminated */
     uint8_t tip[32];
+};
+
+/* Blocks that this client has reserved go to node `name` while it writes them.  Answered with a
+ * wf_count_answer: a number for the push, which WRITTEN says how far it is.  Its end is that of its
+ * slots: COMMIT or ABORT. */
+enum wf_push_what {
+    WF_PUSH_BEGIN = 1,
+    WF_PUSH_WRITTEN = 2, /* the first `layers` of all of them are; answered WEFT_OK, or WEFT_MISS:
+                            it goes no further */
+};
+struct wf_push_slot {
+    uint32_t slot, generation;
+};
+struct wf_push_message {
+    struct wf_message message;
+    uint32_t what, layers; /* BEGIN: how many there are, which divide a block evenly */
+    uint64_t push;         /* WRITTEN */
+    uint32_t count, reserved;
+    char name[WF_NAME_BYTES];    /* BEGIN; zero-terminated */
+    struct wf_push_slot slots[]; /* BEGIN; parents first */
 };
 
 /* ------------------------------------------------------------------------------------ routing
