@@ -16,6 +16,9 @@ struct bench_options wf_bench_options = {.block_bytes = BENCH_UNSAID,
                                          .tier_bytes = BENCH_UNSAID,
                                          .nodes = BENCH_UNSAID,
                                          .seconds = BENCH_UNSAID,
+                                         .layers = BENCH_UNSAID,
+                                         .layer_ms = BENCH_UNSAID,
+                                         .mbit = BENCH_UNSAID,
                                          .rounds = 5,
                                          .readers = 1,
                                          .records = 20000,
@@ -31,6 +34,7 @@ static const struct cli_word words[] = {
     {"resp", "SET and GET over RESP, against weftd and a redis-server"},
     {"cluster", "a trace on nodes with a part of the memory each: alone, as a fabric, as one node"},
     {"net", "blocks between two hosts that are network namespaces, with iperf3 beside it"},
+    {"hand-over", "from a prefill's end on one node until another has its chain"},
     {NULL},
 };
 
@@ -58,6 +62,10 @@ static const struct cli_option options[] = {
      "cluster: what lets blocks go (lru: what weft weighs are hours, and here they are seconds)"},
     {"requests", CLI_NUMBER, "N", &wf_bench_options.requests, "cluster: the first so many (all)"},
     {"seconds", CLI_NUMBER, "N", &wf_bench_options.seconds, "net: of each figure in a round (2)"},
+    {"layers", CLI_NUMBER, "N", &wf_bench_options.layers, "hand-over: of a block (32)"},
+    {"layer-ms", CLI_NUMBER, "MS", &wf_bench_options.layer_ms,
+     "hand-over: so long a layer of all blocks is computed (10)"},
+    {"mbit", CLI_NUMBER, "N", &wf_bench_options.mbit, "hand-over: the link's Mbit/s (2500)"},
     {"records", CLI_NUMBER, "N", &wf_bench_options.records, "watch: records in each way (20000)"},
     {NULL},
 };
@@ -79,6 +87,8 @@ static const char *const examples[] = {
     "weft bench resp --json",
     "does a fabric of four nodes hit like one node with all their memory?",
     "weft bench cluster --json --nodes 4",
+    "how soon a decode node has what a prefill node computed",
+    "weft bench hand-over --json",
     "blocks over TCP beside iperf3",
     "weft bench net --json --nodes 2",
     NULL,
@@ -146,16 +156,17 @@ void wf_bench_forget(struct bench_series *series)
 
 static int run(struct cli *cli)
 {
-    static int (*const runs[])(struct cli *) = {wf_bench_local,   wf_bench_watch,   wf_bench_nvme,
-                                                wf_bench_restart, wf_bench_overlap, wf_bench_resp,
-                                                wf_bench_cluster, wf_bench_net};
+    static int (*const runs[])(
+        struct cli *) = {wf_bench_local,   wf_bench_watch,   wf_bench_nvme,
+                         wf_bench_restart, wf_bench_overlap, wf_bench_resp,
+                         wf_bench_cluster, wf_bench_net,     wf_bench_hand_over};
     return wf_cli_run_word(cli, runs);
 }
 
 const struct cli_command wf_cmd_bench = {
     .name = "bench",
     .summary = "measure a node against its yardsticks",
-    .synopsis = "local|watch|nvme|restart|overlap|resp|cluster|net",
+    .synopsis = "local|watch|nvme|restart|overlap|resp|cluster|net|hand-over",
     .about =
         "Measures, and runs the yardstick beside each figure in the same run: memcpy for put and "
         "get, one probe a key for match, SHA-256 for keys, a Redis GET of the same block for pin.  "
@@ -222,7 +233,13 @@ const struct cli_command wf_cmd_bench = {
         "with the sum that its sender has beside it.  get asks for blocks and put sends them; "
         "iperf3 runs on the same path by turns, and get_of_iperf and put_of_iperf are the medians "
         "of the rounds' own ratios.  get_64k is one block of 64 KiB from the request until it was "
-        "found right, ping a message there and one back.  Figures of what is missing are null.",
+        "found right, ping a message there and one back.  Figures of what is missing are null.\n\n"
+        "hand-over has two nodes in such namespaces, with the link held to --mbit by tc, and a "
+        "prefill of which each layer of all --blocks takes --layer-ms.  push_ms, hand_over_ms and "
+        "fetch_ms are from its end until the other node has every block in DRAM: pushed layer by "
+        "layer (weft_push_begin(3)), handed over when it is committed (weft_hand_over(3)), or "
+        "fetched once it is told of.  chain_on_link_ms and layer_on_link_ms are what the link "
+        "alone would take.  Every byte is compared.",
     .words = words,
     .options = options,
     .examples = examples,

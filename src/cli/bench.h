@@ -11,7 +11,7 @@
 
 struct bench_options { /* BENCH_UNSAID: what suits the benchmark */
     uint64_t block_bytes, blocks, rounds, pool_bytes, readers, records, tier_bytes, depth, nodes,
-        requests, seconds;
+        requests, seconds, layers, layer_ms, mbit;
     const char *dir, *model, *shape, *trace, *policy;
 };
 extern struct bench_options wf_bench_options;
@@ -24,6 +24,7 @@ int wf_bench_overlap(struct cli *cli);
 int wf_bench_resp(struct cli *cli);
 int wf_bench_cluster(struct cli *cli);
 int wf_bench_net(struct cli *cli);
+int wf_bench_hand_over(struct cli *cli);
 
 void wf_bench_default(uint64_t *option, uint64_t value);
 

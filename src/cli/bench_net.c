@@ -131,7 +131,7 @@ static bool ip(int space, const char *words)
     return wf_bench_net_exec(space, arguments, NULL, 0) == 0;
 }
 
-static void bed_end(struct bench_net_bed *bed)
+void wf_bench_net_bed_end(struct bench_net_bed *bed)
 {
     for (int i = 0; i < 2; i++) {
         if (bed->spaces[i] >= 0)
@@ -142,7 +142,7 @@ static void bed_end(struct bench_net_bed *bed)
     }
 }
 
-static void bed_make(struct bench_net_bed *bed)
+void wf_bench_net_bed_make(struct bench_net_bed *bed)
 {
     char words[160], path[256];
     *bed = (struct bench_net_bed){.holders = {-1, -1}, .spaces = {-1, -1}};
@@ -166,7 +166,7 @@ static void bed_make(struct bench_net_bed *bed)
     }
     if (bed->emulated)
         return;
-    bed_end(bed);
+    wf_bench_net_bed_end(bed);
     for (int i = 0; i < 2; i++)
         snprintf(bed->addresses[i], sizeof bed->addresses[i], "127.0.0.1");
 }
@@ -354,7 +354,7 @@ int wf_bench_net(struct cli *cli)
         .seconds = (double)wf_bench_options.seconds,
         .streams = 1,
     };
-    bed_make(&bench.bed);
+    wf_bench_net_bed_make(&bench.bed);
     if (!bench.bed.emulated)
         fprintf(stderr, "bench net: %s; both ends are on loopback\n", bench.bed.why);
     wf_cli_progress_init(&progress, "bench net");
@@ -371,6 +371,6 @@ int wf_bench_net(struct cli *cli)
         report(&bench);
     for (int i = 0; i < FIGURES; i++)
         wf_bench_forget(&bench.series[i]);
-    bed_end(&bench.bed);
+    wf_bench_net_bed_end(&bench.bed);
     return code;
 }

@@ -22,6 +22,10 @@ struct bench_net_bed {
     char addresses[2][64];
 };
 
+/* `emulated` says whether there are namespaces. */
+void wf_bench_net_bed_make(struct bench_net_bed *bed);
+void wf_bench_net_bed_end(struct bench_net_bed *bed);
+
 /* What a run of requester and responder measured.  GB/s of payload; NaN where it was not. */
 struct bench_net_figures {
     double get_gbps, put_gbps, get_64k_us_p50, get_64k_us_p99, ping_us_p50;

@@ -261,7 +261,7 @@ enum weft_status wf_fabric_push(struct wf_fabric *fabric, struct wf_fabric_push 
 void wf_fabric_push_written(struct wf_fabric *fabric, struct wf_fabric_push *push, uint32_t layers);
 /* All of them: those in `keep` were committed, and may be published there.  Or none is to be. */
 void wf_fabric_push_end(struct wf_fabric *fabric, struct wf_fabric_push *push, bool committed);
-/* Does node `name` have that block, as far as is known here? */
+/* Does node `name` have that block in memory, as far as is known here? */
 bool wf_fabric_has(struct wf_fabric *fabric, const char *name, const uint8_t key[32]);
 
 /* Blocks that another node pushes to this one.  The fabric's, but for what the host is asked for.

@@ -109,7 +109,8 @@ bool wf_fabric_has(struct wf_fabric *f, const char *name, const uint8_t key[32])
     for (uint32_t i = 0; i < f->shown_count && !has; i++) {
         uint32_t place = f->place_of[f->shown[i].number];
         has = strcmp(f->shown[i].name, name) == 0 && place != WF_PLACE_NONE &&
-              wf_places_holds(f->places, key, (uint16_t)place);
+              wf_places_holds(f->places, key, (uint16_t)place) &&
+              !wf_places_holds(f->below, key, (uint16_t)place);
     }
     pthread_mutex_unlock(&f->lock);
     return has;
@@ -318,7 +319,7 @@ static void go_on(struct wf_fabric *f, struct wf_fabric_push *push, uint64_t now
     switch ((enum push_state)push->state) {
     case ASKED: tell(f, push, now_ns); return;
     case WAITS:
-        if (now_ns - push->since_ns > ROOM_NS)
+        if (now_ns > push->since_ns + ROOM_NS)
             fail(f, push, WEFT_E_TIMEOUT);
         return;
     case SENDS:
@@ -326,7 +327,7 @@ static void go_on(struct wf_fabric *f, struct wf_fabric_push *push, uint64_t now
             end(push, now_ns);
         return;
     case ENDS:
-        if (push->flight == 0 && now_ns - push->since_ns > PUSHED_NS)
+        if (push->flight == 0 && now_ns > push->since_ns + PUSHED_NS)
             fail(f, push, WEFT_E_TIMEOUT);
         return;
     case FAILED: return;

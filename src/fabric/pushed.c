@@ -230,7 +230,7 @@ void wf_receptions_run(struct wf_fabric *f, uint64_t now_ns)
     }
     for (uint32_t i = 0; i < WF_FABRIC_PUSHES_MAX; i++) {
         pushed = &receptions->all[i];
-        if (pushed->state == OPEN && now_ns - pushed->since_ns > IDLE_NS)
+        if (pushed->state == OPEN && now_ns > pushed->since_ns + IDLE_NS)
             close_it(f, pushed);
     }
 }

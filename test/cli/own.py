@@ -94,6 +94,22 @@ def bench_watch_measures():
 
 
 @case
+def bench_hand_over_measures():
+    figures = answer("bench", "hand-over", "--rounds", "1", "--blocks", "8", "--block-bytes", "128KiB", "--layers", "4",
+                     "--layer-ms", "20", WEFT_SOCKET="")
+    check(figures.pop("network") in ("veth, held down", "unix"))
+    for key in "link_mbit", "chain_on_link_ms", "layer_on_link_ms":
+        value = figures.pop(key)
+        check(value is None or value > 0, key, value)
+    for key in "push_ms", "hand_over_ms", "fetch_ms":
+        check(figures.pop(key) > 0, key)
+    check(figures == {"blocks": 8, "block_bytes": 128 << 10, "layers": 4, "layer_ms": 20, "push_fails": 0,
+                      "wrong_bytes": 0}, figures)
+    check(not left_behind(), "left behind:", left_behind())
+    check("evenly" in weft("bench", "hand-over", "--layers", "3", expect=2).stderr.decode())
+
+
+@case
 def bench_net_measures():
     figures = answer("bench", "net", "--nodes", "2", "--rounds", "1", "--seconds", "1")
     check(figures.pop("network") in ("veth", "loopback"))

@@ -106,6 +106,13 @@ static bool news(void *context, const struct wf_fabric_event *block)
     return true;
 }
 
+/* A clock that moves while a node does something, as clocks do. */
+static uint64_t now(void *context)
+{
+    static uint64_t looks;
+    return wf_vtime_now(context) + ++looks;
+}
+
 static void poll_all(void)
 {
     for (int i = 0; i < 2; i++)
@@ -140,7 +147,7 @@ static void node_begin(int i)
         .domain_count = 1,
         .replica_copies = 1024,
         .show_ms = 50,
-        .now_ns = wf_vtime_now,
+        .now_ns = now,
         .now_context = vtime,
     };
     if (wf_fabric_create(&options, &fabrics[i]) != WEFT_OK)
