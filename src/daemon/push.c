@@ -15,7 +15,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/hooks.h"
 #include "base/log.h"
 #include "daemon/fabric.h"
 #include "daemon/push.h"
@@ -338,7 +337,6 @@ static enum weft_status written(struct wf_client *client, const struct wf_push_m
     if (o->ended || !client->node->fabric)
         return WEFT_MISS;
     wf_fabric_push_written(client->node->fabric, &o->push, request->layers);
-    WF_CRASH("push.written");
     return WEFT_OK;
 }
 

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hooks.h"
 #include "daemon/below.h"
 #include "daemon/described.h"
 #include "daemon/fabric.h"
@@ -168,7 +167,6 @@ static void look_for_room(struct wf_node *node, struct wf_push_event *event)
         pushed->status = WEFT_E_BUSY;
     else
         pushed->status = reserve(rooms, room);
-    WF_CRASH("push.room");
     if (node->fabric)
         wf_fabric_pushed_answer(node->fabric, pushed);
 }
@@ -219,10 +217,8 @@ static void conclude(struct wf_node *node, struct room *room)
     struct wf_fabric_pushed *pushed = room->pushed;
     struct wf_domain *domain = room->domain;
     for (uint32_t i = 0; i < room->count; i++)
-        if (room->slots[i] != WF_SLOT_NONE && wf_bit(pushed->keep, i)) {
+        if (room->slots[i] != WF_SLOT_NONE && wf_bit(pushed->keep, i))
             pushed->published += publish(room, i);
-            WF_CRASH("push.published");
-        }
     give_back(wf_pushed_rooms_of(node), room);
     uint32_t kept = 0;
     for (uint32_t i = 0; i < pushed->count; i++) {

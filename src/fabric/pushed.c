@@ -98,7 +98,7 @@ static bool push_right(const struct wf_link *link, const struct wf_fabric_push_s
     const struct wf_fabric_event *first = &said->blocks[0];
     if (first->bytes == 0 || first->bytes > WF_NET_PAYLOAD_MAX ||
         first->bytes % said->layers != 0 || first->domain >= WF_FABRIC_DOMAINS_MAX ||
-        link->ours_of[first->domain] == UINT32_MAX)
+        link->ours_of[first->domain] == WF_DOMAIN_NONE)
         return false;
     for (uint32_t i = 0; i < said->count; i++)
         if (said->blocks[i].kind != WF_FABRIC_HERE || said->blocks[i].bytes != first->bytes ||
