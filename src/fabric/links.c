@@ -194,8 +194,12 @@ static struct wf_peer_node *peer_make(struct wf_fabric *f, const char *name)
 
 static void peer_settle(struct wf_fabric *f, struct wf_peer_node *peer)
 {
-    if (peer->registered || peer->link || peer->dialled)
+    if (!peer->used || peer->registered || peer->link || peer->dialled)
         return;
+    /* Of two that both sides began one goes when it is known who is there; the other is to come. */
+    for (const struct wf_link *link = f->links; link; link = link->next)
+        if (link->peer == peer)
+            return;
     wf_stream_forget(f, peer);
     wf_fetches_lost(f, peer);
     wf_ways_forget(f, peer);
