@@ -164,6 +164,30 @@ static PyObject *fabric_archive_remove(PyObject *self, PyObject *args, PyObject 
     return within(self, args, kwargs, archive_remove);
 }
 
+static PyObject *hand_over(struct fabric *fabric, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"tip", "node", NULL};
+    PyObject *from;
+    const char *node;
+    struct weft_key tip;
+    bool given;
+    enum weft_status status;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Os:hand_over", names, &from, &node) ||
+        !wp_key_take(from, &tip, &given))
+        return NULL;
+    if (!given)
+        return wp_error(WEFT_E_INVALID, "a chain ends in a key");
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_hand_over(fabric->weft, &tip, node);
+    Py_END_ALLOW_THREADS
+    return status == WEFT_OK ? Py_NewRef(Py_None) : wp_raise(status);
+}
+
+static PyObject *fabric_hand_over(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return within(self, args, kwargs, hand_over);
+}
+
 /* fabric.load(path, ...): weft._weights.load() does it. */
 static PyObject *fabric_load(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -212,6 +236,8 @@ static PyMethodDef fabric_methods[] = {
     {"counters", fabric_counters, METH_NOARGS, "What this connection's process did so far."},
     {"archive_remove", WP_KEYWORDS(fabric_archive_remove),
      "Make an archive's blocks ordinary ones again.  False: it goes on without you."},
+    {"hand_over", WP_KEYWORDS(fabric_hand_over),
+     "Have another node of the cluster fetch the chain that ends in the key `tip`."},
     {"close", fabric_close, METH_NOARGS, "Close it, and all that was made from it."},
     {"__enter__", wp_itself, METH_NOARGS, NULL},
     {"__exit__", fabric_close, METH_VARARGS, NULL},

@@ -18,6 +18,7 @@ struct slots {
     struct handle handle;
     struct format *of;       /* kept alive by the handle */
     struct session *session; /* whose fill it is; NULL: of keys */
+    struct weft_push push;   /* once push() was said */
     struct weft_fill fill;   /* fill.slots and fill.blocks are used for both */
     _Atomic uint32_t *views; /* [blocks] */
     enum weft_status *told;  /* [blocks]: as reserved, or as committed */
@@ -266,6 +267,42 @@ static PyObject *slots_write(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     PyBuffer_Release(&bytes);
     return result;
+}
+
+/* ----------------------------------------------------------------------------------------- push */
+
+static PyObject *slots_push(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"node", NULL};
+    struct slots *s = slots_of(self);
+    const char *node;
+    enum weft_status status;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s:push", names, &node) || !enter_writing(s))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_push_begin(s->of->format, s->fill.slots, s->blocks, node, &s->push);
+    Py_END_ALLOW_THREADS
+    wp_handle_leave(&s->handle);
+    return status < 0 ? wp_raise(status) : PyBool_FromLong(status == WEFT_OK);
+}
+
+static PyObject *slots_written(PyObject *self, PyObject *number)
+{
+    struct slots *s = slots_of(self);
+    unsigned long layers = PyLong_AsUnsignedLong(number);
+    enum weft_status status;
+    if ((layers == (unsigned long)-1 && PyErr_Occurred()) || !enter_writing(s))
+        return NULL;
+    if (!s->push.weft) {
+        wp_error(WEFT_E_INVALID, "these blocks go to no node yet; push(node) comes first");
+        wp_handle_leave(&s->handle);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    status = weft_push_layers(&s->push, layers <= UINT32_MAX ? (uint32_t)layers : UINT32_MAX);
+    Py_END_ALLOW_THREADS
+    wp_handle_leave(&s->handle);
+    return status < 0 ? wp_raise(status) : PyBool_FromLong(status == WEFT_OK);
 }
 
 /* --------------------------------------------------------------------------------------- commit */
@@ -532,6 +569,11 @@ static PyMethodDef slots_methods[] = {
     {"status", slots_status, METH_O,
      "'reserved', 'exists' or 'full'; after commit() as that said."},
     {"statuses", slots_statuses, METH_NOARGS, "status() of each."},
+    {"push", WP_KEYWORDS(slots_push),
+     "Have them go to another node while they are written.  False: none is to be written."},
+    {"written", slots_written, METH_O,
+     "So many layers of all of them have been, and go now.  False: nothing more goes by this push; "
+     "what is committed is handed over."},
     {"commit", slots_commit, METH_NOARGS,
      "Publish; a status each: 'stored', 'exists', 'full', 'parent', 'corrupt' or 'lost'."},
     {"abort", slots_abort, METH_NOARGS, "Give the room back unpublished."},
