@@ -650,6 +650,59 @@ static void formats_without_profiles_are_told_once(void **state)
     assert_int_equal(logged_at(l, "info", "no profile fits this format"), 1);
 }
 
+static void as_domain(struct lossy *l, struct weft *w)
+{
+    weft_format_close(l->f);
+    l->w.w = w;
+    l->f = format_of(l, WEFT_QUALITY_DEFAULT);
+}
+
+/* On one node and one tier, of the same model and the same tokens: each has its own quality, and
+ * one's loss is none of the other's, whichever was put first, or has changed since. */
+static void domains_side_by_side_have_their_own(void **state)
+{
+    static const enum weft_quality mine[] = {WEFT_TRANSPARENT, WEFT_TRANSPARENT};
+    static const enum weft_quality theirs[] = {WEFT_LOSSLESS, WEFT_ECONOMY};
+    struct lossy *l = *state;
+    char secret[160];
+    snprintf(secret, sizeof secret, "%s/guest", l->w.node.directory);
+    FILE *file = fopen(secret, "wxe");
+    assert_non_null(file);
+    assert_int_equal(fchmod(fileno(file), 0600), 0);
+    fputs("another secret of more than thirty-two bytes, for tests alone", file);
+    assert_int_equal(fclose(file), 0);
+    set(&l->w, "domains=default,guest");
+    set(&l->w, "domain.guest.secret_file=%d/guest");
+    for (int round = 0; round < 2; round++) {
+        uint64_t chain = 1 + (uint64_t)round;
+        enum weft_quality quality;
+        set(&l->w, round ? "domain.guest.quality=economy" : "domain.guest.quality=lossless");
+        for (int time = 0; time < 2; time++) { /* when it is put, and from below */
+            up(l);
+            struct weft *own = l->w.w, *guest = weftd_connect(&l->w.node, "guest");
+            assert_non_null(guest);
+            for (int who = 0; who < 2; who++) {
+                enum weft_quality has = who == round ? mine[round] : theirs[round];
+                as_domain(l, who == round ? own : guest);
+                assert_int_equal(matched(l, chain, &quality), time ? LINKS : 0);
+                if (time)
+                    assert_int_equal(quality, has);
+                if (time == 0)
+                    assert_int_equal(put_chain(l, chain), LINKS);
+                assert_int_equal(get_chain(l, chain, time ? has : WEFT_LOSSLESS), LINKS);
+            }
+            /* What the other stored exactly will do for one that asks for less now. */
+            as_domain(l, guest);
+            if (round && time)
+                assert_int_equal(get_chain(l, 1, WEFT_LOSSLESS), LINKS);
+            as_domain(l, own);
+            weft_close(guest);
+            if (!round || !time)
+                down(l);
+        }
+    }
+}
+
 /* What an archive keeps waits for its profile, too; or it is removed, put and archived anew. */
 static void an_archive_without_its_profile_is_made_anew(void **state)
 {
@@ -713,6 +766,7 @@ int main(void)
         TEST(what_is_stored_twice_loses_once, one_tier),
         TEST(what_was_lost_elsewhere_can_be_put, one_tier),
         TEST(what_cannot_say_that_it_lost_is_not_stored, one_tier),
+        TEST(domains_side_by_side_have_their_own, one_tier),
         TEST(an_archive_without_its_profile_is_made_anew, one_tier),
         TEST(an_archive_without_its_profile_is_not_said_to_be_well, one_tier),
         TEST(why_it_is_not_stored_is_said, one_tier),
