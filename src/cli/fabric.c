@@ -70,18 +70,37 @@ static void self_print(const json_t *self)
            number_of(self, "lag_us_p50"), number_of(self, "lag_us_p99"));
 }
 
+/* What crosses encoded between this node and that, and how many times smaller. */
+static json_t *codec_of(const json_t *node)
+{
+    char text[64] = "";
+    static const char *const ways[][3] = {{"in", "codec_in", "ratio_in"},
+                                          {"out", "codec_out", "ratio_out"}};
+    for (size_t i = 0; i < 2; i++) {
+        size_t length = strlen(text);
+        if (strcmp(text_of(node, ways[i][1]), "lossless") != 0)
+            continue;
+        snprintf(text + length, sizeof text - length, "%s%s %.2f", length ? ", " : "", ways[i][0],
+                 json_number_value(json_object_get(node, ways[i][2])));
+    }
+    return json_string(text[0] ? text : "-");
+}
+
 static void nodes_print(const json_t *nodes)
 {
     static const char *const shown[] = {"name",       "state",        "rtt_us",       "read_gbps",
                                         "blocks",     "below_blocks", "lag_us",       "reads",
-                                        "read_bytes", "serves",       "served_bytes", "transport",
-                                        "address"};
+                                        "read_bytes", "serves",       "served_bytes", "codec",
+                                        "transport",  "address"};
     json_t *rows = json_array(), *from;
     size_t index;
     json_array_foreach ((json_t *)(uintptr_t)nodes, index, from) {
         json_t *row = json_object();
         for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
-            wf_cli_json_set(row, shown[i], json_incref(json_object_get(from, shown[i])));
+            wf_cli_json_set(row, shown[i],
+                            strcmp(shown[i], "codec") == 0
+                                ? codec_of(from)
+                                : json_incref(json_object_get(from, shown[i])));
         json_array_append_new(rows, row);
     }
     wf_cli_table_print(rows, stdout);
@@ -236,6 +255,9 @@ const struct cli_command wf_cmd_fabric = {
         "those of them that are on the node's tiers alone, and are read there for whoever asks.  "
         "lag_us is how long it took of late from a change there until it was known here, and "
         "read_gbps, in 10^9 bytes a second, what reads from it reached while there were some.\n\n"
+        "codec says which way blocks cross encoded, without loss, and how many times smaller they "
+        "are then: where the link is slow enough that they are there sooner so (fabric.codec).  "
+        "With --json, link_mbps is how fast bytes come over the link, in 10^6 a second.\n\n"
         "topology shows NUMA nodes with what the firmware says of their distances, where "
         "network cards, drives, GPUs and memory beyond DRAM hang (a PCI address, and the "
         "bridges above it), what the link to each carries now and could carry, and which of "

@@ -24,11 +24,14 @@
  */
 #include "daemon/coding.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "codec/worth.h"
 #include "daemon/below.h"
+#include "daemon/fabric.h"
 #include "daemon/profiles.h"
 #include "daemon/rates.h"
 #include "daemon/telemetry.h"
@@ -39,10 +42,10 @@
 #define FRAME_PLANE_BYTES 96u /* of a frame, a plane's entry and the states of its coder */
 #define MISS_LOG_NS UINT64_C(60000000000) /* between two lines of formats without profiles */
 
-/* Once a process. */
-static const struct wf_rates *rates_here(const struct wf_codec *codec)
+const struct wf_rates *wf_coding_rates(void)
 {
     static struct wf_rates rates;
+    const struct wf_codec *codec = wf_coding_codec(WEFT_LOSSLESS);
     if (rates.encode_mbps <= 0) {
         rates = wf_rates_measure(codec);
         wf_info("codec",
@@ -53,13 +56,23 @@ static const struct wf_rates *rates_here(const struct wf_codec *codec)
     return &rates;
 }
 
+/* A medium that is not known is not slower than a codec would be. */
+static bool not_slower(const struct wf_codec_speed *speed, double link_mbps, double ratio)
+{
+    return link_mbps <= 0 || wf_codec_gain(speed, link_mbps, ratio, INFINITY) >= 1;
+}
+
 static bool by_link(struct wf_lower *lower)
 {
     struct wf_coding *coding = &lower->coding;
-    const struct wf_rates *rates = rates_here(coding->options.codec);
+    const struct wf_rates *rates = wf_coding_rates();
     double threads = coding->options.workers;
-    bool reads = threads * rates->decode_mbps >= coding->link_read_mbps;
-    bool writes = threads * rates->encode_mbps >= coding->link_write_mbps;
+    const struct wf_codec_speed decode = {.decode_mbps = rates->decode_mbps,
+                                          .decode_threads = coding->options.workers};
+    const struct wf_codec_speed encode = {.encode_mbps = rates->encode_mbps,
+                                          .encode_threads = coding->options.workers};
+    bool reads = not_slower(&decode, coding->link_read_mbps, rates->ratio);
+    bool writes = not_slower(&encode, coding->link_write_mbps, rates->ratio);
     snprintf(coding->why, sizeof coding->why,
              "%s, at %.0f MB/s, is %s than %g codec threads, at %.0f MB/s",
              reads ? "writing there" : "reading there",
@@ -160,7 +173,7 @@ static void profile_miss(struct wf_node *node, struct wf_format_entry *format)
            can_be ? "; make one with weft codec calibrate --name" : "");
 }
 
-static bool layout_of(const struct wf_format_open *f, uint64_t bytes, struct wf_layout *out)
+bool wf_coding_layout(const struct wf_format_open *f, uint64_t bytes, struct wf_layout *out)
 {
     return f->block_bytes
                ? wf_layout_opaque(f->dtype, bytes, out)
@@ -174,7 +187,8 @@ static struct wf_format_entry *guess(const struct wf_domain *domain, uint64_t by
     struct wf_format_entry *found = NULL;
     *out_only = true;
     for (uint32_t i = node->format_count; i-- > 0;) {
-        if (node->formats[i].domain != domain->id || node->formats[i].block_bytes != bytes)
+        if (node->formats[i].domain != domain->id || node->formats[i].block_bytes != bytes ||
+            wf_node_fabric_reads(&node->formats[i]))
             continue;
         *out_only = !found;
         found = found ? found : &node->formats[i];
@@ -257,7 +271,7 @@ enum wf_coding_how wf_coding_plan(const struct wf_lower *lower, const struct wf_
     *out = (struct wf_coded_plan){.quality = WEFT_LOSSLESS};
     if (lower->config->remote) /* blocks cross as they are, and exact ones alone */
         return lossy ? WF_CODING_NOT : WF_CODING_AS_IT_IS;
-    if (!format || !layout_of(format->request, ask->bytes, &out->layout))
+    if (!format || !wf_coding_layout(format->request, ask->bytes, &out->layout))
         return lossy ? WF_CODING_NOT : WF_CODING_AS_IT_IS;
     bool may = lossy ? sure : ask->format && lower->config->codec == WF_CODE_AUTO;
     if (may && format->quality > WEFT_LOSSLESS && with_loss(node, format, ask, out))

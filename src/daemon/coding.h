@@ -16,8 +16,10 @@
 
 struct wf_domain;
 struct wf_format_entry;
+struct wf_format_open;
 struct wf_lower;
 struct wf_node;
+struct wf_rates;
 
 /* Of a tier. */
 struct wf_coding {
@@ -61,6 +63,12 @@ enum wf_coding_how wf_coding_plan_slot(const struct wf_lower *lower, const struc
 
 /* What a block that is encoded at a quality is encoded by. */
 const struct wf_codec *wf_coding_codec(enum weft_quality quality);
+
+/* How a block of that format lies in its bytes.  False: there is no such layout. */
+bool wf_coding_layout(const struct wf_format_open *format, uint64_t bytes, struct wf_layout *out);
+
+/* How fast the lossless codec is here: measured when it is first asked for, once a process. */
+const struct wf_rates *wf_coding_rates(void);
 
 /* By what blocks of a format are stored with loss; NULL: they are not. */
 const struct wf_profile *wf_coding_profile(struct wf_node *node, struct wf_format_entry *format);

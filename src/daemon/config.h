@@ -184,10 +184,11 @@ struct wf_config {
     char fabric_certificate[WF_PATH_MAX], fabric_key[WF_PATH_MAX], fabric_ca[WF_PATH_MAX];
     char fabric_user[WF_TOKEN_MAX + 1], fabric_password[WF_TOKEN_MAX + 1]; /* of the registry */
     char fabric_registry_ca[WF_PATH_MAX];
-    uint32_t fabric_lease_ms;      /* 5000 */
-    uint64_t fabric_lend_bytes;    /* 0 */
-    uint64_t fabric_push_max;      /* 0: an eighth of the pool */
-    uint64_t fabric_replica_bytes; /* of what is known of others' blocks; 64 MiB */
+    uint32_t fabric_lease_ms;        /* 5000 */
+    uint64_t fabric_lend_bytes;      /* 0 */
+    uint64_t fabric_push_max;        /* 0: an eighth of the pool */
+    uint64_t fabric_replica_bytes;   /* of what is known of others' blocks; 64 MiB */
+    enum wf_tier_codec fabric_codec; /* auto: where the link is slower than the codec */
 
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */
     uint64_t pool_bytes_max; /* how far weft_lend may grow it; default: the host's memory */

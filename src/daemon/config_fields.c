@@ -168,6 +168,10 @@ const struct wf_field wf_config_fields[] = {
     {"fabric.push_max", WF_VALUE_SIZE, AT(fabric_push_max), 0, 1024 * TIB, NULL, NULL,
      "Room in the pool that blocks which other nodes push here, layer by layer, may take before "
      "they are complete; 0 for an eighth of it."},
+    {"fabric.codec", WF_VALUE_CHOICE, AT(fabric_codec), 0, 0, codec_choices, NULL,
+     "Whether blocks cross between this node and others encoded, without loss: `auto` where they "
+     "are there sooner so, by the link's measured speed and the codec's on both nodes; `lossless` "
+     "all that become smaller; `none` not at all, in either direction."},
     {"fabric.replica", WF_VALUE_SIZE, AT(fabric_replica_bytes), MIB, 64 * GIB, NULL, NULL,
      "Memory of weftd, beside the pool, for where other nodes' blocks are: 14 bytes a copy."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,

@@ -19,6 +19,7 @@
 #include "sys/clock.h"
 
 #define PORT_DEFAULT "7420"
+#define FORMAT "fabric" /* the model of formats that say nothing but a size */
 #define SIZES_MAX 64u   /* of blocks that others ask for, a domain */
 #define WALK_SLOTS 256u /* looked at in a step */
 #define CONNECT_AGAIN_NS 1000000000u
@@ -57,6 +58,7 @@ struct wf_node_fabric {
     struct wf_wanted_chains *wanted;
     struct wf_served *served; /* what is below, for others */
     _Atomic uint32_t below_latency_us, below_mbps;
+    struct wf_wire *wire;
     _Atomic uint64_t pool_bytes, free_bytes; /* as of the last tick, for others */
 };
 
@@ -93,7 +95,7 @@ static struct weft_format *format_of(struct reader *reader, uint64_t bytes)
         return NULL;
     struct size *size = &reader->sizes[reader->size_count];
     const struct weft_format_spec spec = {
-        .model = "fabric",
+        .model = FORMAT,
         .layers = 1,
         .kv_heads = 1,
         .head_dim = 1,
@@ -271,6 +273,16 @@ bool wf_node_fabric_event(const struct wf_domain *domain, uint32_t slot,
     return there;
 }
 
+struct wf_wire *wf_wire_of(void *cluster)
+{
+    return ((struct wf_node_fabric *)cluster)->wire;
+}
+
+bool wf_node_fabric_reads(const struct wf_format_entry *format)
+{
+    return format->request->block_bytes && strcmp(format->request->model, FORMAT) == 0;
+}
+
 struct wf_wanted_chains *wf_wanted_of(void *cluster)
 {
     return ((struct wf_node_fabric *)cluster)->wanted;
@@ -423,7 +435,8 @@ enum weft_status wf_node_fabric_create(struct wf_node *node)
     }
     nf->peers = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *nf->peers, "other nodes");
     nf->wanted = wf_wanted_create();
-    if (!nf->peers || !nf->wanted)
+    nf->wire = wf_wire_create();
+    if (!nf->peers || !nf->wanted || !nf->wire)
         return WEFT_E_NO_MEMORY;
     enum weft_status status = wf_served_create(node, &nf->served);
     if (status == WEFT_OK)
@@ -460,6 +473,8 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
                  .push_room = push_room,
                  .push_end = push_end,
                  .say = say,
+                 .layout = wf_wire_layout,
+                 .chose = wf_wire_chose,
                  .own = own},
         .domains = domains,
         .domain_count = node->domain_count,
@@ -469,6 +484,7 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
         .show_ms = SHOW_MS,
         .lease_ms = config->fabric_lease_ms,
     };
+    wf_wire_options(node, &nf->options);
     for (uint32_t i = 0; i < node->domain_count; i++) {
         memcpy(domains[i].secret, node->domains[i].secret, sizeof domains[i].secret);
         domains[i].secret_bytes = (uint32_t)node->domains[i].secret_bytes;
@@ -556,6 +572,7 @@ void wf_node_fabric_destroy(struct wf_node *node)
         free(nf->peers);
         wf_wanted_destroy(nf->wanted);
         wf_served_destroy(nf->served);
+        wf_wire_destroy(nf->wire);
     }
     free(nf);
     node->cluster = NULL;
@@ -594,6 +611,16 @@ static void ways_json(const struct wf_fabric_peer *p, json_t *out)
     json_object_set_new(out, "ways", ways);
 }
 
+/* Of what crosses between this node and that one, each way. */
+static void codec_json(const struct wf_fabric_peer *p, json_t *out)
+{
+    json_object_set_new(out, "codec_in", json_string(p->codec_in ? "lossless" : "none"));
+    json_object_set_new(out, "codec_out", json_string(p->codec_out ? "lossless" : "none"));
+    json_object_set_new(out, "ratio_in", json_real(p->ratio_in));
+    json_object_set_new(out, "ratio_out", json_real(p->ratio_out));
+    json_object_set_new(out, "link_mbps", json_real(p->link_mbps));
+}
+
 static json_t *peer_json(const struct wf_fabric_peer *p)
 {
     const char *state = !p->up         ? "away"
@@ -607,6 +634,7 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
                             (json_int_t)p->blocks, "below_blocks", (json_int_t)p->below_blocks,
                             "rtt_us", (json_int_t)p->rtt_us, "lag_us", (json_int_t)p->lag_us,
                             "read_gbps", p->read_gbps);
+    codec_json(p, out);
     const struct {
         const char *name;
         uint64_t value;
@@ -614,6 +642,8 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
                 {"read_bytes", p->read_bytes},
                 {"read_misses", p->read_misses},
                 {"read_corrupt", p->read_corrupt},
+                {"frames_in", p->frames_in},
+                {"frames_out", p->frames_out},
                 {"serves", p->serves},
                 {"served_bytes", p->served_bytes},
                 {"pool_bytes", p->pool_bytes},
@@ -670,6 +700,13 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"lent_puts", f->lent_puts},
                 {"lent_refused", f->lent_refused},
                 {"lent_evicted", f->lent_evicted},
+                {"frames_in", f->frames_in},
+                {"frames_in_bytes", f->frames_in_bytes},
+                {"frames_in_plain_bytes", f->frames_in_plain},
+                {"frames_out", f->frames_out},
+                {"frames_out_bytes", f->frames_out_bytes},
+                {"frames_out_plain_bytes", f->frames_out_plain},
+                {"frames_busy", f->frames_busy},
                 {"handed_over", f->offers},
                 {"taken_over", f->offered},
                 {"pushed", f->pushed},

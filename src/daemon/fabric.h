@@ -21,11 +21,30 @@
 struct wf_directory_moved;
 struct wf_fabric_event;
 struct wf_fabric_read;
+struct wf_fabric_options;
+struct wf_format_entry;
+struct wf_layout;
 struct wf_wanted_chains;
 struct wf_wanted_chains *wf_wanted_create(void);
 void wf_wanted_destroy(struct wf_wanted_chains *wanted);
 /* Of a struct wf_node_fabric. */
 struct wf_wanted_chains *wf_wanted_of(void *cluster);
+
+/* fabric_codec.c: how blocks cross to other nodes. */
+struct wf_wire;
+struct wf_wire *wf_wire_create(void);
+void wf_wire_destroy(struct wf_wire *wire);
+/* Of a struct wf_node_fabric. */
+struct wf_wire *wf_wire_of(void *cluster);
+void wf_wire_options(const struct wf_node *node, struct wf_fabric_options *out);
+/* A format was opened. */
+void wf_wire_format(struct wf_node *node, const struct wf_format_entry *format);
+/* wf_fabric_host.layout and .chose. */
+bool wf_wire_layout(void *cluster, uint32_t domain, uint64_t bytes, struct wf_layout *out);
+void wf_wire_chose(void *cluster, const char *sentence);
+void wf_wire_tick(struct wf_node *node);
+/* Is that a format by which the fabric's thread reads blocks, whatever they are? */
+bool wf_node_fabric_reads(const struct wf_format_entry *format);
 
 /* Before the tiers are made: nothing, when the configuration names no cluster. */
 enum weft_status wf_node_fabric_create(struct wf_node *node);

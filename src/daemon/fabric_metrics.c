@@ -48,6 +48,14 @@ static const struct {
     {"lent_puts", "Blocks that other nodes put there.", AT(lent_puts), true},
     {"lent_refused", "Blocks that there was no room for.", AT(lent_refused), true},
     {"lent_evicted", "Blocks that went for others.", AT(lent_evicted), true},
+    {"frames_in", "Ranges of blocks that came encoded.", AT(frames_in), true},
+    {"frames_in_bytes", "What of them crossed.", AT(frames_in_bytes), true},
+    {"frames_in_plain_bytes", "What they are.", AT(frames_in_plain), true},
+    {"frames_out", "Ranges of blocks that went encoded.", AT(frames_out), true},
+    {"frames_out_bytes", "What of them crossed.", AT(frames_out_bytes), true},
+    {"frames_out_plain_bytes", "What they are.", AT(frames_out_plain), true},
+    {"frames_busy", "Those that went as they are for want of memory to encode into.",
+     AT(frames_busy), true},
     {"handed_over", "Chains handed over to other nodes.", AT(offers), true},
     {"taken_over", "Chains that other nodes handed over.", AT(offered), true},
     {"pushed", "Blocks that other nodes have by a push, layer by layer.", AT(pushed), true},
@@ -74,6 +82,10 @@ static void render_peers(FILE *out, const struct wf_fabric_peer *peers, uint32_t
         {"lag_seconds", "From a change there until it is known here, a fading mean.", false},
         {"read_bytes", "Payload read from it.", true},
         {"served_bytes", "Payload sent to it.", true},
+        {"codec_in", "Whether what is asked of it is to come encoded.", false},
+        {"codec_out", "Whether what goes there goes encoded.", false},
+        {"link_bytes_per_second", "How fast bytes come from it while they do, a fading mean.",
+         false},
     };
     char name[64];
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
@@ -88,7 +100,10 @@ static void render_peers(FILE *out, const struct wf_fabric_peer *peers, uint32_t
                                      (double)p->rtt_us * 1e-6,
                                      (double)p->lag_us * 1e-6,
                                      (double)p->read_bytes,
-                                     (double)p->served_bytes};
+                                     (double)p->served_bytes,
+                                     p->codec_in,
+                                     p->codec_out,
+                                     p->link_mbps * 1e6};
             fprintf(out, "%s{node=\"%s\"} %.15g\n", name, p->name, values[r]);
         }
     }

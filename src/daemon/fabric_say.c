@@ -123,6 +123,7 @@ void wf_node_fabric_tick(struct wf_node *node)
         return;
     wf_node_fabric_sum(node);
     wf_pushed_rooms_tick(node);
+    wf_wire_tick(node);
     struct wf_wanted_chains *w = wf_wanted_of(node->cluster);
     uint64_t now_ns = wf_now_ns();
     pthread_mutex_lock(&w->lock);

@@ -232,6 +232,7 @@ static enum weft_status format_register(struct wf_client *client,
     memcpy(entry->request, request, sizeof *request);
     entry->request->quality = (uint32_t)spec->quality;
     *out = node->format_count++;
+    wf_wire_format(node, entry);
     return WEFT_OK;
 }
 

@@ -209,7 +209,9 @@ static enum weft_status memory_make(struct wf_fabric *f)
         f->fetch_free[f->fetch_free_count++] = WF_FETCHES_MAX - 1 - i;
     memset(f->peer_of, 0xff, sizeof f->peer_of); /* WF_PLACE_FREE */
     memset(f->place_of, 0xff, sizeof f->place_of);
-    enum weft_status status = wf_serves_create(f);
+    enum weft_status status = wf_frames_create(f);
+    if (status == WEFT_OK)
+        status = wf_serves_create(f);
     if (status == WEFT_OK)
         status = wf_pushes_create(f);
     if (status == WEFT_OK)
@@ -349,6 +351,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     if (f->members)
         f->member_ops->close(f->members, leave_ms);
     wf_nets_close(f); /* ends what is placing, and what is sent */
+    wf_coder_stop(f->coder);
     wf_fetches_end(f);
     wf_serves_end(f);
     wf_pushes_end(f);
@@ -361,6 +364,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     }
     wf_serves_destroy(f);
     wf_receptions_destroy(f);
+    wf_frames_destroy(f);
     wf_places_destroy(f->places);
     wf_places_destroy(f->below);
     wf_routes_destroy(f->routes);
@@ -419,6 +423,13 @@ static void catch_up(struct wf_fabric *f)
     f->some_missed = true;
 }
 
+/* Without threads of its own the coder works here, twice: what came, and what goes. */
+static void frames_reap(struct wf_fabric *f)
+{
+    if (f->coder)
+        wf_coder_reap(f->coder);
+}
+
 enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
 {
     struct epoll_event events[4];
@@ -433,9 +444,11 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     uint64_t now_ns = wf_fabric_now(f);
     wf_pushes_run(f, now_ns); /* first: an engine computes meanwhile, and another waits */
     wf_receptions_run(f, now_ns);
+    frames_reap(f);
     wf_fetches_run(f, now_ns);
     wf_serves_run(f, now_ns);
     wf_puts_run(f, now_ns);
+    frames_reap(f);
     wf_orders_run(f);
     catch_up(f);
     if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0) {

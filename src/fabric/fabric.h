@@ -23,6 +23,8 @@
 #ifndef WF_FABRIC_FABRIC_H
 #define WF_FABRIC_FABRIC_H
 
+#include "codec/frame.h"
+#include "fabric/choice.h"
 #include "fabric/route.h"
 #include "fabric/wire.h"
 #include "member/member.h"
@@ -102,6 +104,12 @@ struct wf_fabric_host {
     void (*push_end)(void *context, struct wf_fabric_pushed *pushed);
     /* Fill in what this node says of itself: *_bytes, busy, flags.  NULL: nothing. */
     void (*say)(void *context, struct wf_fabric_ping *out);
+    /* How a block of that size lies in its bytes, for who encodes it; a wrong answer costs some of
+     * the gain.  False: that is not known, and such blocks cross as they are.  NULL: of none. */
+    bool (*layout)(void *context, uint32_t domain, uint64_t bytes, struct wf_layout *out);
+    /* Blocks go encoded to a node, or come so from it, or do no more: a sentence.  NULL: nobody
+     * asks. */
+    void (*chose)(void *context, const char *sentence);
     /* What of a chain is here, without a hole, on any thread that asks where a request should run;
      * it must not call the fabric.  NULL: nothing is known to be here. */
     void (*own)(void *context, uint32_t domain, const uint8_t (*keys)[32], uint32_t count,
@@ -133,7 +141,10 @@ struct wf_fabric_options {
     uint32_t fetch_ms;       /* a holder that has not begun to answer by then: the next is asked;
                                 0: 1000.  Where the block is below, four times that; and who has it
                                 there says that it cannot be given after three times */
-    uint32_t show_ms;        /* how often figures are made, asked for or not; 0: when asked for */
+    enum wf_fabric_codec codec;
+    struct wf_codec_speed codec_speed; /* of this node; decode_threads are all that it has */
+    uint64_t codec_bytes;              /* for frames that go out; 0: 64 MiB */
+    uint32_t show_ms; /* how often figures are made, asked for or not; 0: when asked for */
     uint64_t (*now_ns)(void *context); /* NULL: wf_now_ns() */
     void *now_context;
 };
@@ -182,8 +193,9 @@ struct wf_fabric_fetch {
     uint16_t tried[8];
     enum weft_status worst;
     _Atomic bool cancelled; /* any thread */
-    bool placing;
-    bool slow; /* it is below where it was asked for */
+    bool placing, framed;
+    bool slow;            /* it is below where it was asked for */
+    uint64_t frame_bytes; /* that come; 0: it comes as it is */
 };
 void wf_fabric_fetch(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
 
@@ -350,6 +362,12 @@ struct wf_fabric_peer {
     double read_gbps;    /* of reads from it, while they are under way; 10^9 bytes a second */
     double assumed_gbps; /* the same, by its distance, until there is that; 0: neither is known */
     uint64_t served_bytes, serves;
+    /* Encoded, from it and to it: whether that is the choice now, and of what went so, how many
+     * times smaller it was (0: nothing did) and how many there were.  link_mbps: how fast payload
+     * comes from it, in 10^6 bytes a second as they cross; 0: that is not known yet. */
+    bool codec_in, codec_out;
+    double ratio_in, ratio_out, link_mbps;
+    uint64_t frames_in, frames_out;
     uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes; /* as it said last; */
     uint32_t below_latency_us, below_mbps;                        /* of its tiers */
 };
@@ -373,6 +391,10 @@ struct wf_fabric_figures {
                                                    and pushes that did not come through */
     uint64_t taken, taken_bytes, taken_lost;    /* the same, of what others pushed here */
     uint64_t lent_bytes, lent_used_bytes, lent_blocks, lent_puts, lent_refused, lent_evicted;
+    enum wf_fabric_codec codec;
+    uint64_t frames_out, frames_out_bytes, frames_out_plain; /* payload that went encoded, */
+    uint64_t frames_in, frames_in_bytes, frames_in_plain;    /* and that came so */
+    uint64_t frames_busy; /* that went as they are for want of memory */
     struct wf_net_stats net;
 };
 

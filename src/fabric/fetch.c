@@ -8,7 +8,9 @@
  * and dropped.  Once an answer has begun to arrive, its memory is the net's until it has arrived or
  * the link is gone, whoever loses patience.
  *
- * Sums are compared while the parts arrive, when they are in the processor's cache still.
+ * Sums are compared while the parts arrive, when they are in the processor's cache still.  What
+ * comes encoded is decoded by a worker (coder.h), which compares them when it has, and the fetch's
+ * memory is the worker's meanwhile.
  */
 #include <string.h>
 
@@ -24,7 +26,8 @@
 void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
 {
     fetch->next = NULL;
-    fetch->cancelled = fetch->placing = fetch->slow = false;
+    fetch->cancelled = fetch->placing = fetch->framed = fetch->slow = false;
+    fetch->frame_bytes = 0;
     fetch->tried_count = 0;
     fetch->worst = WEFT_MISS;
     fetch->request = fetch->moved = 0;
@@ -104,6 +107,7 @@ static void asked_no_more(struct wf_fabric *f, const struct wf_fabric_fetch *fet
     struct wf_peer_node *peer = &f->peers[fetch->from];
     uint64_t bytes = range_bytes(fetch);
     peer->asked--;
+    peer->asked_framed -= fetch->framed;
     peer->asked_bytes -= bytes < peer->asked_bytes ? bytes : peer->asked_bytes;
     if (peer->asked == 0)
         peer->read_ns += wf_fabric_now(f) - peer->busy_since_ns;
@@ -178,6 +182,7 @@ static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, 
         if (f->fetch_free_count == 0)
             return WEFT_PENDING;
         struct wf_link *link = peer->link;
+        bool framed = wf_frames_ask(f, peer, range_bytes(fetch));
         place_take(f, fetch);
         struct wf_fabric_get get = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_GET},
                                     .request = fetch->request,
@@ -185,7 +190,8 @@ static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, 
                                     .first_part = fetch->first_part,
                                     .part_count = parts_of(fetch),
                                     .part_bytes = fetch->part_bytes,
-                                    .bytes = fetch->bytes};
+                                    .bytes = fetch->bytes,
+                                    .codecs = framed ? WF_FABRIC_FRAMES : 0};
         memcpy(get.key, fetch->key, 32);
         if (!wf_link_say(link, &get, sizeof get)) {
             place_give(f, fetch);
@@ -195,6 +201,8 @@ static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, 
         fetch->from = peer->number;
         fetch->tried[fetch->tried_count++] = (uint16_t)peer->number;
         fetch->asked_ns = now_ns;
+        fetch->framed = framed;
+        peer->asked_framed += framed;
         if (peer->asked++ == 0)
             peer->busy_since_ns = now_ns;
         peer->asked_bytes += range_bytes(fetch);
@@ -241,6 +249,17 @@ void wf_fetches_lost(struct wf_fabric *f, struct wf_peer_node *peer)
 
 /* ------------------------------------------------------------------------------------- answers */
 
+/* Is the payload as long as it has to be, and of a form that was asked for? */
+static bool form_right(const struct wf_fabric_fetch *fetch, const struct wf_fabric_data *data,
+                       uint64_t payload_bytes)
+{
+    uint64_t bytes = range_bytes(fetch);
+    if (data->form == WF_FABRIC_FRAME)
+        return fetch->framed && payload_bytes < bytes;
+    return (data->form == WF_FABRIC_PLAIN || data->form == WF_FABRIC_TRIED) &&
+           payload_bytes == bytes;
+}
+
 uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes,
                         uint64_t payload_bytes, struct iovec *out, void **token, bool *sane)
 {
@@ -262,14 +281,19 @@ uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes
         go_on(f, fetch, data->status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY);
         return 0;
     }
-    if (data->part_count != parts_of(fetch) || payload_bytes != range_bytes(fetch)) {
+    if (data->part_count != parts_of(fetch) || !form_right(fetch, data, payload_bytes)) {
         *sane = false;
         return 0;
     }
     memcpy(f->sums[place_of(fetch)], data->sums, data->part_count * sizeof data->sums[0]);
     fetch->placing = true;
     fetch->moved = 0; /* parts that were compared */
-    out[0] = (struct iovec){.iov_base = fetch->data, .iov_len = payload_bytes};
+    fetch->frame_bytes = data->form == WF_FABRIC_FRAME ? payload_bytes : 0;
+    if (data->form == WF_FABRIC_TRIED)
+        wf_choice_seen(&link->peer->choice_in, payload_bytes, payload_bytes);
+    wf_line_begun(&link->peer->line, wf_fabric_now(f));
+    uint8_t *at = (uint8_t *)fetch->data + (range_bytes(fetch) - payload_bytes); /* coder.h */
+    out[0] = (struct iovec){.iov_base = at, .iov_len = payload_bytes};
     *token = fetch;
     return 1;
 }
@@ -294,24 +318,19 @@ void wf_fetch_progress(void *fabric, struct wf_net_link *net, void *token, uint6
 {
     struct wf_fabric_fetch *fetch = token;
     (void)net;
-    if (fetch->worst != WEFT_E_CORRUPT && !compare(fabric, fetch, bytes))
+    if (!fetch->frame_bytes && fetch->worst != WEFT_E_CORRUPT && !compare(fabric, fetch, bytes))
         fetch->worst = WEFT_E_CORRUPT;
 }
 
-void wf_fetch_arrived(void *fabric, struct wf_net_link *net, void *token, enum weft_status status)
+/* All of it is there, and right or wrong; or it is not all there. */
+static void answered(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft_status status,
+                     bool right)
 {
-    struct wf_fabric *f = fabric;
-    struct wf_fabric_fetch *fetch = token;
     struct wf_peer_node *peer = &f->peers[fetch->from];
-    (void)net;
-    /* Another holder's may have been wrong, and this one's right: what counts is this answer. */
-    uint64_t all = range_bytes(fetch);
-    bool right = status == WEFT_OK && compare(f, fetch, all) &&
-                 fetch->moved * fetch->part_bytes >= all;
     fetch->placing = false;
     if (right) {
         peer->reads++;
-        peer->read_bytes += all;
+        peer->read_bytes += range_bytes(fetch);
         asked_no_more(f, fetch);
         place_give(f, fetch);
         finish(f, fetch, fetch->cancelled ? WEFT_E_TIMEOUT : WEFT_OK);
@@ -323,6 +342,59 @@ void wf_fetch_arrived(void *fabric, struct wf_net_link *net, void *token, enum w
         fetch->worst = WEFT_E_CORRUPT;
     }
     go_on(f, fetch, status == WEFT_OK ? WEFT_E_CORRUPT : WEFT_E_TIMEOUT);
+}
+
+static void unframed(struct wf_coder_job *job)
+{
+    struct wf_unframing *u = (struct wf_unframing *)job;
+    struct wf_fabric *f = u->fabric;
+    struct wf_peer_node *peer = &f->peers[u->fetch->from];
+    bool right = job->result == WEFT_OK;
+    if (right) {
+        wf_choice_seen(&peer->choice_in, job->plain_bytes, job->frame_bytes);
+        f->figures.frames_in++;
+        f->figures.frames_in_plain += job->plain_bytes;
+        f->figures.frames_in_bytes += job->frame_bytes;
+    }
+    peer->works--;
+    answered(f, u->fetch, WEFT_OK, right);
+    wf_peer_settle(f, peer);
+}
+
+static void unframe(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
+{
+    struct wf_unframing *u = &f->unframings[place_of(fetch)];
+    *u = (struct wf_unframing){.job = {.plain = fetch->data,
+                                       .plain_bytes = range_bytes(fetch),
+                                       .part_bytes = fetch->part_bytes,
+                                       .part_count = parts_of(fetch),
+                                       .sums = f->sums[place_of(fetch)],
+                                       .frame_bytes = fetch->frame_bytes,
+                                       .done = unframed},
+                               .fabric = f,
+                               .fetch = fetch};
+    f->peers[fetch->from].works++;
+    wf_coder_submit(f->coder, &u->job);
+}
+
+void wf_fetch_arrived(void *fabric, struct wf_net_link *net, void *token, enum weft_status status)
+{
+    struct wf_fabric *f = fabric;
+    struct wf_fabric_fetch *fetch = token;
+    struct wf_peer_node *peer = &f->peers[fetch->from];
+    uint64_t all = range_bytes(fetch), came = fetch->frame_bytes ? fetch->frame_bytes : all;
+    (void)net;
+    if (status == WEFT_OK)
+        wf_line_arrived(&peer->line, wf_fabric_now(f), came,
+                        peer->asked > 1 && peer->asked_framed == 0);
+    if (status == WEFT_OK && fetch->frame_bytes) {
+        unframe(f, fetch);
+        return;
+    }
+    /* Another holder's may have been wrong, and this one's right: what counts is this answer. */
+    bool right = status == WEFT_OK && compare(f, fetch, all) &&
+                 fetch->moved * fetch->part_bytes >= all;
+    answered(f, fetch, status, right);
 }
 
 /* --------------------------------------------------------------------------------- as time goes */

@@ -17,6 +17,11 @@ static uint64_t mask_of(const struct wf_fabric *f, const struct wf_link *link)
     return mask;
 }
 
+static double ratio(uint64_t plain_bytes, uint64_t frame_bytes)
+{
+    return frame_bytes ? (double)plain_bytes / (double)frame_bytes : 0;
+}
+
 static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer,
                       struct wf_fabric_peer *out)
 {
@@ -52,7 +57,16 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         .lent_free_bytes = peer->said.lent_free_bytes,
         .below_latency_us = peer->said.below_latency_us,
         .below_mbps = peer->said.below_mbps,
+        .codec_in = peer->choice_in.on,
+        .codec_out = peer->choice_out.on || peer->serves_framed,
+        .link_mbps = peer->line.mbps,
+        .frames_in = peer->choice_in.frames,
+        .frames_out = peer->choice_out.frames + peer->served_frames,
     };
+    uint64_t plain = peer->choice_out.plain_bytes + peer->served_plain;
+    uint64_t encoded = peer->choice_out.frame_bytes + peer->served_encoded;
+    out->ratio_in = ratio(peer->choice_in.plain_bytes, peer->choice_in.frame_bytes);
+    out->ratio_out = ratio(plain, encoded);
     if (f->lent) {
         struct wf_lent_owner owner;
         wf_lent_owner(f->lent, peer->number, &owner);

@@ -12,6 +12,7 @@
  *     serve.c    blocks for others
  *     put.c      blocks in others' memory, and theirs in what is lent here (lent.h)
  *     push.c     blocks that are being written, to one node; pushed.c: from others
+ *     frames.c   blocks that cross encoded (coder.h, choice.h)
  *     orders.c   what operators say, and chains that are handed over
  *     figures.c  for people
  *     route.c    where a request should run; it has nothing of the thread's
@@ -24,6 +25,7 @@
 
 #include "base/hist.h"
 #include "core/places.h"
+#include "fabric/coder.h"
 #include "fabric/fabric.h"
 #include "fabric/lent.h"
 
@@ -40,11 +42,13 @@
 
 /* A message without payload, in memory of its own until it is sent: of a pool of small ones, or of
  * one of large ones. */
-#define WF_NOTE_SMALL 256u
+#define WF_NOTE_SMALL 320u
 #define WF_NOTE_LARGE \
     (sizeof(struct wf_fabric_events) + WF_FABRIC_EVENTS_MAX * sizeof(struct wf_fabric_event))
 #define WF_NOTES_SMALL 16384u
 #define WF_NOTES_LARGE 64u
+static_assert(sizeof(struct wf_fabric_ident) <= WF_NOTE_SMALL,
+              "who this is is said before anything large is");
 struct wf_note {
     struct wf_net_message message; /* first */
     struct wf_note *next;
@@ -117,6 +121,8 @@ struct wf_link {
     bool asked_again;                       /* AGAIN was sent, and RESET has not come */
     uint64_t ping_ns;                       /* when it was asked last */
     struct wf_link *ping_next, **ping_back; /* joined ones, who was asked longest ago first */
+    uint64_t frames_memory;                 /* of frames that go out here, or are being made */
+    uint32_t frameless;                     /* serves that wait for more of it */
 };
 
 /* Another node: as the registry has it, or as a link said. */
@@ -150,6 +156,18 @@ struct wf_peer_node {
     uint64_t busy_since_ns;
     struct wf_fabric_ping said; /* last */
     bool draining;
+    /* Encoded, or not: */
+    uint32_t codecs;                        /* as its link said; 0: none */
+    struct wf_codec_speed codec;            /* likewise */
+    struct wf_line line;                    /* what comes from it */
+    double arrives_mbps;                    /* what goes there, as it says */
+    struct wf_choice choice_in, choice_out; /* gets from it, puts there */
+    uint32_t asked_framed;                  /* gets under way, for frames */
+    uint32_t putting;                       /* puts under way, */
+    uint32_t put_frames;                    /* and frames of such */
+    uint32_t works; /* that a coder has; its place is not another's until then */
+    uint64_t served_frames, served_plain, served_encoded; /* of what was served encoded */
+    bool serves_framed;                                   /* what it asked for last may go so */
 };
 
 #define WF_PLACE_NONE UINT32_MAX
@@ -232,7 +250,10 @@ struct wf_fabric {
     uint32_t reading;                    /* and those that it has begun */
     uint64_t reads_ns;                   /* when they were looked at last */
     struct wf_puts *puts;
-    struct wf_lent *lent; /* NULL: nothing is lent */
+    struct wf_lent *lent;                        /* NULL: nothing is lent */
+    struct wf_coder *coder;                      /* NULL: nothing is encoded */
+    struct wf_unframing *unframings;             /* [WF_FETCHES_MAX], by place */
+    struct wf_serve *frameless, **frameless_end; /* serves that wait for memory for their frame */
     struct wf_pushes *pushes;
     struct wf_receptions *receptions;
 
@@ -327,6 +348,8 @@ bool wf_peer_measured(const struct wf_peer_node *peer);
 double wf_peer_rate(const struct wf_fabric *f, const struct wf_peer_node *peer);
 /* Is what it says to be believed? */
 bool wf_peer_believed(const struct wf_fabric *f, const struct wf_peer_node *peer);
+/* It may be nobody's any more. */
+void wf_peer_settle(struct wf_fabric *f, struct wf_peer_node *peer);
 /* End a link, with the reason. */
 void wf_link_close(struct wf_link *link, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -370,6 +393,12 @@ void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event);
 void wf_stream_tick(struct wf_fabric *f);
 
 /* fetch.c */
+/* A fetch whose frame is being decoded. */
+struct wf_unframing {
+    struct wf_coder_job job; /* first */
+    struct wf_fabric *fabric;
+    struct wf_fabric_fetch *fetch;
+};
 void wf_fetches_run(struct wf_fabric *f, uint64_t now_ns);
 /* What was asked of it is asked elsewhere. */
 void wf_fetches_lost(struct wf_fabric *f, struct wf_peer_node *peer);
@@ -398,6 +427,8 @@ void wf_puts_end(struct wf_fabric *f);
 void wf_puts_run(struct wf_fabric *f, uint64_t now_ns);
 void wf_puts_tick(struct wf_fabric *f, uint64_t now_ns);
 void wf_puts_lost(struct wf_fabric *f, struct wf_peer_node *peer);
+/* Who put what has come, and is not decoded yet, hears no answer. */
+void wf_puts_cut(struct wf_fabric *f, const struct wf_link *link);
 bool wf_put_placed(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_put_drop(struct wf_link *link, const void *header, uint32_t bytes);
 uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
@@ -431,6 +462,18 @@ uint32_t wf_reception_begun(struct wf_link *link, const void *header, uint32_t b
 bool wf_reception_is(const struct wf_fabric *f, const void *token);
 void wf_reception_progress(void *token, uint64_t bytes);
 void wf_reception_arrived(struct wf_fabric *f, void *token, enum weft_status status);
+/* frames.c */
+enum weft_status wf_frames_create(struct wf_fabric *f);
+void wf_frames_destroy(struct wf_fabric *f);
+/* What this node says of itself; what another said. */
+void wf_frames_say(const struct wf_fabric *f, struct wf_fabric_ident *ident);
+void wf_frames_heard(struct wf_peer_node *peer, const struct wf_fabric_ident *ident);
+/* Is what is asked of it now to come encoded?  Is what goes there to be? */
+bool wf_frames_ask(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes);
+bool wf_frames_put(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes);
+/* How these bytes of a block lie.  False: they cross as they are. */
+bool wf_frames_layout(struct wf_fabric *f, uint32_t domain, uint64_t block_bytes, uint64_t from,
+                      uint64_t bytes, struct wf_layout *out);
 
 /* orders.c */
 /* Any thread: is there a node of that name? */

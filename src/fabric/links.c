@@ -192,9 +192,9 @@ static struct wf_peer_node *peer_make(struct wf_fabric *f, const char *name)
     return peer;
 }
 
-static void peer_settle(struct wf_fabric *f, struct wf_peer_node *peer)
+void wf_peer_settle(struct wf_fabric *f, struct wf_peer_node *peer)
 {
-    if (!peer->used || peer->registered || peer->link || peer->dialled)
+    if (!peer->used || peer->registered || peer->link || peer->dialled || peer->works)
         return;
     /* Of two that both sides began one goes when it is known who is there; the other is to come. */
     for (const struct wf_link *link = f->links; link; link = link->next)
@@ -304,7 +304,7 @@ void wf_peer_left(void *fabric, const struct wf_member *member)
     wf_stream_forget(f, peer);
     if (peer->link)
         wf_link_close(peer->link, "%s is no member any more", peer->name);
-    peer_settle(f, peer);
+    wf_peer_settle(f, peer);
 }
 
 /* ---------------------------------------------------------------------------------------- links */
@@ -401,6 +401,7 @@ static bool say_ident(struct wf_link *link)
     memcpy(ident.nonce, link->nonce, sizeof ident.nonce);
     memcpy(ident.name, f->name, strlen(f->name));
     memcpy(ident.locality, f->locality, strlen(f->locality));
+    wf_frames_say(f, &ident);
     return wf_link_say(link, &ident, sizeof ident);
 }
 
@@ -456,13 +457,15 @@ void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, co
         wf_stream_forget(f, peer);
         wf_fetches_lost(f, peer);
         wf_puts_lost(f, peer);
+        wf_line_cut(&peer->line);
     }
     wf_serves_lost(f, link);
+    wf_puts_cut(f, link);
     link_free(link);
     if (by)
-        peer_settle(f, by);
+        wf_peer_settle(f, by);
     if (peer && peer != by)
-        peer_settle(f, peer);
+        wf_peer_settle(f, peer);
 }
 
 void wf_links_say_again(struct wf_fabric *f)
@@ -561,14 +564,17 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
     const struct wf_fabric_ident *ident = header;
-    if (bytes != sizeof *ident || link->state == WF_LINK_CONNECTING ||
-        memchr(ident->name, 0, sizeof ident->name) == NULL || !ident->name[0])
-        return false;
+    if (bytes < offsetof(struct wf_fabric_ident, locality) || bytes > sizeof *ident ||
+        link->state == WF_LINK_CONNECTING || memchr(ident->name, 0, sizeof ident->name) == NULL ||
+        !ident->name[0])
+        return false; /* so long were those of older versions, too */
     if (ident->version != WF_FABRIC_VERSION) {
         wf_link_close(link, "%s speaks version %u of the fabric, this node %u; run one release",
                       ident->name, ident->version, WF_FABRIC_VERSION);
         return true;
     }
+    if (bytes != sizeof *ident)
+        return false;
     if (link->certified[0] && strcmp(link->certified, ident->name) != 0) {
         wf_link_close(link, "who calls itself %s has the certificate of %s", ident->name,
                       link->certified);
@@ -613,6 +619,7 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
     if (link->dialled_by)
         link->dialled_by->answered = (int32_t)link->peer->number;
     link->epoch = ident->epoch;
+    wf_frames_heard(link->peer, ident);
     memcpy(link->their_nonce, ident->nonce, 32);
     link->state = WF_LINK_KNOWN;
     if (!say_join(link))

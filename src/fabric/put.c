@@ -7,6 +7,9 @@
  * room for it, the one with most that was not tried.  What was dropped, or evicted there, its
  * lender tells to all like any other change.
  *
+ * A put may be encoded (frames.c); it lies there as it was before.  While a worker has it, here or
+ * there, it is on its way as one that is being sent.
+ *
  * Fencing: a node keeps nothing for one whose lease is over, or that speaks under an older one, and
  * nothing at all once its own is.
  */
@@ -29,7 +32,9 @@ struct wf_put {
     uint32_t generation;
     uint64_t asked_ns;
     bool sending;
-    enum weft_status ended; /* what the other side said while it was; WEFT_PENDING: nothing */
+    enum weft_status ended;  /* what the other side said while it was; WEFT_PENDING: nothing */
+    struct wf_coder_job job; /* its frame, */
+    uint32_t to;             /* and whose it is */
     struct iovec piece;
     union {
         struct wf_fabric_put put;
@@ -40,11 +45,15 @@ struct wf_put {
 /* One that comes. */
 struct wf_placing {
     struct wf_placing *next;
-    struct wf_link *link;
+    struct wf_coder_job job; /* it came encoded */
+    struct wf_fabric *fabric;
+    struct wf_link *link; /* NULL: gone, while it was decoded */
+    uint32_t peer;
+    uint64_t frame_bytes; /* 0: it comes as it is */
     uint64_t request;
     uint32_t entry, part_bytes, part_count, compared;
     uint64_t bytes;
-    const uint8_t *data;
+    uint8_t *data;
     bool wrong;
     struct wf_fabric_event block;
     uint64_t sums[WF_FABRIC_PARTS_MAX];
@@ -97,9 +106,18 @@ void wf_fabric_lent_here(struct wf_fabric *f, uint64_t *out_bytes, uint64_t *out
 
 /* ---------------------------------------------------------------------------------------- put */
 
+static void frame_give(struct wf_put *put)
+{
+    if (!put->job.frame)
+        return;
+    put->fabric->peers[put->to].put_frames--;
+    wf_coder_memory_give(put->fabric->coder, &put->job);
+}
+
 static void put_free(struct wf_put *put)
 {
     struct wf_puts *puts = put->fabric->puts;
+    frame_give(put);
     put->next = puts->free;
     puts->free = put;
     puts->out--;
@@ -120,12 +138,19 @@ static void store_end(struct wf_fabric *f, struct wf_fabric_store *store, enum w
     store->done(store, status);
 }
 
+/* Nobody is answered by it any more. */
+static void put_over(struct wf_put *put)
+{
+    put->fabric->peers[put->store->to].putting--;
+    put->store = NULL;
+    put->generation++;
+}
+
 /* That lender does not take it: the next. */
 static void refused(struct wf_put *put, enum weft_status status)
 {
     struct wf_fabric_store *store = put->store;
-    put->store = NULL;
-    put->generation++;
+    put_over(put);
     if (status != WEFT_FULL)
         store->worst = status;
     store_wait(put->fabric, store);
@@ -135,8 +160,7 @@ static void refused(struct wf_put *put, enum weft_status status)
 static void done(struct wf_put *put, enum weft_status status)
 {
     struct wf_fabric_store *store = put->store;
-    put->store = NULL;
-    put->generation++;
+    put_over(put);
     put_free(put);
     store_end(put->fabric, store, status);
 }
@@ -146,6 +170,7 @@ static void sent(struct wf_net_message *message, enum weft_status status)
 {
     struct wf_put *put = (struct wf_put *)message;
     put->sending = false;
+    frame_give(put);
     if (!put->store) {
         put_free(put);
     } else if (put->ended == WEFT_OK || put->ended == WEFT_EXISTS) {
@@ -197,6 +222,11 @@ static void header_make(struct wf_put *put, const struct wf_fabric_store *store,
                                 .part_bytes = store->part_bytes,
                                 .part_count = parts_of(store),
                                 .block = store->block};
+}
+
+static void sums_take(struct wf_put *put, const struct wf_fabric_store *store)
+{
+    struct wf_fabric_put *h = &put->header.put;
     const uint8_t *data = store->data;
     for (uint32_t i = 0; i < h->part_count; i++) {
         uint64_t from = (uint64_t)i * store->part_bytes, left = store->block.bytes - from;
@@ -204,7 +234,86 @@ static void header_make(struct wf_put *put, const struct wf_fabric_store *store,
     }
 }
 
-/* WEFT_OK: it is on its way.  WEFT_PENDING: not now.  Else it is refused by all. */
+static void put_send(struct wf_put *put)
+{
+    struct wf_fabric *f = put->fabric;
+    struct wf_fabric_store *store = put->store;
+    struct wf_link *link = wf_peer_link(f, store->to, store->block.domain);
+    put->message = (struct wf_net_message){
+        .header = &put->header,
+        .header_bytes = (uint32_t)(sizeof put->header.put + put->header.put.part_count * 8),
+        .pieces = &put->piece,
+        .piece_count = 1,
+        .sent = sent};
+    put->sending = true;
+    enum weft_status status = link ? link->ops->send(link->net, &put->message) : WEFT_E_NODE;
+    if (status == WEFT_OK) {
+        wf_link_used(link, wf_fabric_now(f));
+        return;
+    }
+    put->sending = false;
+    put_over(put);
+    put_free(put);
+    if (status == WEFT_PENDING)
+        store->tried_count--;
+    store_wait(f, store);
+}
+
+static void encoded(struct wf_coder_job *job)
+{
+    struct wf_put *put = job->done_for;
+    struct wf_fabric *f = put->fabric;
+    struct wf_peer_node *peer = &f->peers[put->store->to];
+    bool smaller = job->result == WEFT_OK;
+    put->header.put.form = smaller ? WF_FABRIC_FRAME : WF_FABRIC_TRIED;
+    wf_choice_seen(&peer->choice_out, job->plain_bytes,
+                   smaller ? job->frame_bytes : job->plain_bytes);
+    if (smaller) {
+        put->piece = (struct iovec){.iov_base = job->frame, .iov_len = job->frame_bytes};
+        f->figures.frames_out++;
+        f->figures.frames_out_plain += job->plain_bytes;
+        f->figures.frames_out_bytes += job->frame_bytes;
+    } else {
+        frame_give(put);
+    }
+    peer->works--;
+    put_send(put);
+    wf_peer_settle(f, peer);
+}
+
+/* WEFT_OK: a worker has it.  WEFT_MISS: it is to go as it is.  WEFT_PENDING: not now. */
+static enum weft_status encode(struct wf_put *put, struct wf_peer_node *peer)
+{
+    struct wf_fabric *f = put->fabric;
+    const struct wf_fabric_store *store = put->store;
+    put->job = (struct wf_coder_job){.encode = true,
+                                     .plain = (uint8_t *)(uintptr_t)store->data,
+                                     .plain_bytes = store->block.bytes,
+                                     .part_bytes = store->part_bytes,
+                                     .part_count = put->header.put.part_count,
+                                     .sums = put->header.put.sums,
+                                     .done = encoded,
+                                     .done_for = put};
+    if (!wf_frames_layout(f, store->block.domain, store->block.bytes, 0, store->block.bytes,
+                          &put->job.layout))
+        return WEFT_MISS;
+    bool room = wf_coder_memory_take(f->coder, &put->job);
+    if (!room && peer->put_frames)
+        return WEFT_PENDING; /* behind those it would wait anyway */
+    if (!wf_frames_put(f, peer, store->block.bytes) || !room) {
+        f->figures.frames_busy += !room;
+        wf_coder_memory_give(f->coder, &put->job);
+        return WEFT_MISS;
+    }
+    put->to = peer->number;
+    put->sending = true;
+    peer->works++;
+    peer->put_frames++;
+    wf_coder_submit(f->coder, &put->job);
+    return WEFT_OK;
+}
+
+/* WEFT_OK: it is on its way, or waits again.  WEFT_PENDING: not now.  Else it is refused by all. */
 static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *store, uint64_t now_ns)
 {
     struct wf_peer_node *peer = lender_choose(f, store);
@@ -213,40 +322,32 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
         return store->worst;
     if (!put)
         return WEFT_PENDING;
-    f->puts->free = put->next;
-    f->puts->out++;
     put->fabric = f;
     put->store = store;
-    put->ended = WEFT_PENDING;
-    put->asked_ns = now_ns;
-    store->to = peer->number;
-    store->tried[store->tried_count++] = (uint16_t)peer->number;
     uint64_t request = (uint64_t)put->generation << 32 | (uint32_t)(put - f->puts->puts);
     header_make(put, store, request);
-    put->piece = (struct iovec){.iov_base = (void *)(uintptr_t)store->data,
-                                .iov_len = store->block.bytes};
-    put->message = (struct wf_net_message){
-        .header = &put->header,
-        .header_bytes = (uint32_t)(sizeof put->header.put + put->header.put.part_count * 8),
-        .pieces = &put->piece,
-        .piece_count = 1,
-        .sent = sent};
-    put->sending = true;
-    uint64_t guess = store->block.bytes;
-    enum weft_status status = peer->link->ops->send(peer->link->net, &put->message);
-    if (status != WEFT_OK) {
-        put->sending = false;
+    store->to = peer->number;
+    enum weft_status status = encode(put, peer);
+    if (status == WEFT_PENDING) {
         put->store = NULL;
-        put->generation++;
-        put_free(put);
-        if (status == WEFT_PENDING)
-            store->tried_count--;
-        return WEFT_PENDING;
+        return status;
     }
-    wf_link_used(peer->link, now_ns);
+    f->puts->free = put->next;
+    f->puts->out++;
+    put->ended = WEFT_PENDING;
+    put->asked_ns = now_ns;
+    peer->putting++;
+    store->tried[store->tried_count++] = (uint16_t)peer->number;
+    uint64_t guess = store->block.bytes;
     peer->said.lent_free_bytes -= guess < peer->said.lent_free_bytes
                                       ? guess
                                       : peer->said.lent_free_bytes; /* until it says anew */
+    if (status == WEFT_OK)
+        return WEFT_OK;
+    sums_take(put, store);
+    put->piece = (struct iovec){.iov_base = (void *)(uintptr_t)store->data,
+                                .iov_len = store->block.bytes};
+    put_send(put);
     return WEFT_OK;
 }
 
@@ -261,6 +362,7 @@ bool wf_put_placed(struct wf_link *link, const void *header, uint32_t bytes)
     if (!put || !put->store || put->generation != placed->request >> 32 ||
         put->store->to != link->peer->number)
         return true; /* nobody waits for it any more */
+    link->peer->arrives_mbps = placed->arrives_mbps;
     enum weft_status status = placed->status == WEFT_OK || placed->status == WEFT_EXISTS ||
                                       placed->status == WEFT_FULL
                                   ? (enum weft_status)placed->status
@@ -291,7 +393,8 @@ static void answer(struct wf_link *link, uint64_t request, enum weft_status stat
 {
     struct wf_fabric_placed placed = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PLACED},
                                       .request = request,
-                                      .status = status};
+                                      .status = status,
+                                      .arrives_mbps = (uint32_t)link->peer->line.mbps};
     (void)wf_link_say(link, &placed, sizeof placed);
 }
 
@@ -301,8 +404,12 @@ static bool put_right(const struct wf_link *link, const struct wf_fabric_put *pu
     if (bytes < sizeof *put || put->part_count > WF_FABRIC_PARTS_MAX || put->part_count == 0 ||
         bytes != sizeof *put + put->part_count * 8 || put->part_bytes == 0)
         return false;
-    return put->block.bytes == payload_bytes &&
-           (payload_bytes + put->part_bytes - 1) / put->part_bytes == put->part_count &&
+    bool framed = put->form == WF_FABRIC_FRAME;
+    if (framed ? payload_bytes == 0 || payload_bytes >= put->block.bytes || !link->fabric->coder
+               : put->block.bytes != payload_bytes || put->form > WF_FABRIC_TRIED)
+        return false;
+    return put->block.bytes <= WF_NET_PAYLOAD_MAX &&
+           (put->block.bytes + put->part_bytes - 1) / put->part_bytes == put->part_count &&
            put->block.domain < WF_FABRIC_DOMAINS_MAX &&
            link->ours_of[put->block.domain] != WF_DOMAIN_NONE && link->state == WF_LINK_JOINED;
 }
@@ -351,16 +458,21 @@ uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
         return 0;
     }
     placing_take(f->puts, p);
-    *p = (struct wf_placing){.link = link,
+    *p = (struct wf_placing){.fabric = f,
+                             .link = link,
+                             .peer = link->peer->number,
+                             .frame_bytes = put->form == WF_FABRIC_FRAME ? payload_bytes : 0,
                              .request = put->request,
                              .entry = entry,
                              .part_bytes = put->part_bytes,
                              .part_count = put->part_count,
-                             .bytes = payload_bytes,
+                             .bytes = put->block.bytes,
                              .data = data,
                              .block = block};
     memcpy(p->sums, put->sums, put->part_count * sizeof p->sums[0]);
-    out[0] = (struct iovec){.iov_base = data, .iov_len = payload_bytes};
+    wf_line_begun(&link->peer->line, wf_fabric_now(f));
+    out[0] = (struct iovec){.iov_base = p->data + (p->bytes - payload_bytes), /* coder.h */
+                            .iov_len = payload_bytes};
     *token = p;
     return 1;
 }
@@ -374,7 +486,7 @@ bool wf_put_is(const struct wf_fabric *f, const void *token)
 void wf_put_progress(void *token, uint64_t bytes)
 {
     struct wf_placing *p = token;
-    while (p->compared < p->part_count) {
+    while (!p->frame_bytes && p->compared < p->part_count) {
         uint64_t from = (uint64_t)p->compared * p->part_bytes, to = from + p->part_bytes;
         to = to < p->bytes ? to : p->bytes;
         if (to > bytes)
@@ -384,12 +496,11 @@ void wf_put_progress(void *token, uint64_t bytes)
     }
 }
 
-void wf_put_arrived(struct wf_fabric *f, void *token, enum weft_status status)
+/* It is there and right; or it is not, or its memory is no use any more. */
+static void placed(struct wf_placing *p, enum weft_status status)
 {
-    struct wf_placing *p = token;
-    if (status == WEFT_OK)
-        wf_put_progress(p, p->bytes);
-    bool keep = status == WEFT_OK && !p->wrong && may_keep(f, p->link);
+    struct wf_fabric *f = p->fabric;
+    bool keep = status == WEFT_OK && !p->wrong && p->link && may_keep(f, p->link);
     wf_lent_end(f->lent, p->entry, keep ? p->sums : NULL);
     if (keep) {
         struct wf_fabric_event event = p->block;
@@ -397,10 +508,61 @@ void wf_put_arrived(struct wf_fabric *f, void *token, enum weft_status status)
         event.where = WF_FABRIC_IN_LENT;
         wf_stream_log(f, &event);
     }
-    if (status == WEFT_OK)
+    if (status == WEFT_OK && p->link)
         answer(p->link, p->request, keep ? WEFT_OK : p->wrong ? WEFT_E_CORRUPT : WEFT_E_DENIED);
+    p->link = NULL;
     p->next = f->puts->placing_free;
     f->puts->placing_free = p;
+}
+
+static void decoded(struct wf_coder_job *job)
+{
+    struct wf_placing *p = job->done_for;
+    struct wf_fabric *f = p->fabric;
+    struct wf_peer_node *peer = &f->peers[p->peer];
+    p->wrong = job->result != WEFT_OK;
+    if (p->wrong) {
+        peer->read_corrupt++;
+    } else {
+        f->figures.frames_in++;
+        f->figures.frames_in_plain += job->plain_bytes;
+        f->figures.frames_in_bytes += job->frame_bytes;
+    }
+    peer->works--;
+    placed(p, WEFT_OK);
+    wf_peer_settle(f, peer);
+}
+
+void wf_put_arrived(struct wf_fabric *f, void *token, enum weft_status status)
+{
+    struct wf_placing *p = token;
+    struct wf_peer_node *peer = &f->peers[p->peer];
+    if (status == WEFT_OK) {
+        wf_put_progress(p, p->bytes);
+        wf_line_arrived(&peer->line, wf_fabric_now(f), p->frame_bytes ? p->frame_bytes : p->bytes,
+                        false);
+    }
+    if (status != WEFT_OK || !p->frame_bytes) {
+        placed(p, status);
+        return;
+    }
+    p->job = (struct wf_coder_job){.plain = p->data,
+                                   .plain_bytes = p->bytes,
+                                   .part_bytes = p->part_bytes,
+                                   .part_count = p->part_count,
+                                   .sums = p->sums,
+                                   .frame_bytes = p->frame_bytes,
+                                   .done = decoded,
+                                   .done_for = p};
+    peer->works++;
+    wf_coder_submit(f->coder, &p->job);
+}
+
+void wf_puts_cut(struct wf_fabric *f, const struct wf_link *link)
+{
+    for (uint32_t i = 0; i < f->puts->placing_used; i++)
+        if (f->puts->placings[i].link == link)
+            f->puts->placings[i].link = NULL;
 }
 
 bool wf_put_drop(struct wf_link *link, const void *header, uint32_t bytes)

@@ -11,6 +11,10 @@
  * other side waits for in vain, whoever was not answered within READ_LATE times fetch_ms is told
  * that it cannot be given now.  The read goes on, as devices have no way back, and its memory is
  * the host's again when it ends.
+ *
+ * Who takes it encoded has it so, if there is memory for the frame (coder.h).  Without, it goes as
+ * it is, unless frames are on their way on the same link: behind these it would wait anyway, and
+ * waits for the memory of one.  No link has more than half of it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +28,7 @@
 
 struct wf_serve {
     struct wf_net_message message; /* first */
-    struct wf_serve *next;         /* of free ones, or of those that wait for the host */
+    struct wf_serve *next; /* of free ones, or of those that wait: for the host, for memory */
     struct wf_fabric *fabric;
     struct wf_link *link; /* that asked; NULL: it is gone, or was answered */
     uint32_t number;      /* of the node */
@@ -34,7 +38,9 @@ struct wf_serve {
     struct wf_fabric_held held;
     uint32_t lent; /* what is held of what is lent; WF_LENT_NONE */
     struct wf_fabric_read read;
-    struct iovec piece;
+    struct wf_coder_job job; /* its frame */
+    struct iovec piece;      /* what is asked for, */
+    struct iovec frame;      /* or the same, encoded */
     union {
         struct wf_fabric_data data;
         uint64_t words[sizeof(struct wf_fabric_data) / 8 + WF_FABRIC_PARTS_MAX];
@@ -69,10 +75,20 @@ static struct wf_serve *serve_take(struct wf_link *link, const struct wf_fabric_
     return serve;
 }
 
+static void frame_give(struct wf_serve *serve)
+{
+    if (!serve->job.frame)
+        return;
+    if (serve->link)
+        serve->link->frames_memory -= serve->job.frame_memory;
+    wf_coder_memory_give(serve->fabric->coder, &serve->job);
+}
+
 /* What it has of the block is the host's again. */
 static void serve_give(struct wf_serve *serve)
 {
     struct wf_fabric *f = serve->fabric;
+    frame_give(serve);
     const struct wf_fabric_host *host = &f->options.host;
     switch (serve->state) {
     case HELD: host->let_go(host->context, &serve->held); break;
@@ -92,6 +108,17 @@ void wf_serves_destroy(struct wf_fabric *f)
     f->serves = f->serves_free = NULL;
 }
 
+static void count_frame(struct wf_fabric *f, const struct wf_serve *serve)
+{
+    struct wf_peer_node *peer = &f->peers[serve->number];
+    f->figures.frames_out++;
+    f->figures.frames_out_plain += serve->piece.iov_len;
+    f->figures.frames_out_bytes += serve->frame.iov_len;
+    peer->served_frames++;
+    peer->served_plain += serve->piece.iov_len;
+    peer->served_encoded += serve->frame.iov_len;
+}
+
 static void sent(struct wf_net_message *message, enum weft_status status)
 {
     struct wf_serve *serve = (struct wf_serve *)message;
@@ -103,6 +130,8 @@ static void sent(struct wf_net_message *message, enum weft_status status)
         f->figures.served_below_bytes += serve->state == READ ? serve->piece.iov_len : 0;
         f->peers[serve->number].serves++;
         f->peers[serve->number].served_bytes += serve->piece.iov_len;
+        if (serve->header.data.form == WF_FABRIC_FRAME)
+            count_frame(f, serve);
     }
     serve_give(serve);
 }
@@ -128,11 +157,12 @@ static bool range_right(const struct wf_fabric_get *get)
            get->part_count <= parts - get->first_part;
 }
 
+/* Unless somebody had them. */
 static void sums_take(struct wf_serve *serve)
 {
     const uint8_t *data = serve->piece.iov_base;
     uint64_t left = serve->piece.iov_len;
-    for (uint32_t i = 0; i < serve->get.part_count; i++) {
+    for (uint32_t i = 0; serve->job.sums && i < serve->get.part_count; i++) {
         uint64_t now = left < serve->get.part_bytes ? left : serve->get.part_bytes;
         serve->header.data.sums[i] = wf_sum64(data, now);
         data += now;
@@ -140,11 +170,86 @@ static void sums_take(struct wf_serve *serve)
     }
 }
 
+/* ---------------------------------------------------------------------------------- on its way */
+
+static void message_send(struct wf_serve *serve)
+{
+    struct wf_link *link = serve->link;
+    struct wf_fabric_data *data = &serve->header.data;
+    serve->message = (struct wf_net_message){
+        .header = &serve->header,
+        .header_bytes = (uint32_t)(sizeof *data + data->part_count * sizeof data->sums[0]),
+        .pieces = data->form == WF_FABRIC_FRAME ? &serve->frame : &serve->piece,
+        .piece_count = 1,
+        .sent = sent};
+    if (link->ops->send(link->net, &serve->message) == WEFT_OK)
+        return;
+    refuse(link, &serve->get, WEFT_E_BUSY);
+    serve_give(serve);
+}
+
+static void send_plain(struct wf_serve *serve)
+{
+    sums_take(serve);
+    message_send(serve);
+}
+
+static void encoded(struct wf_coder_job *job)
+{
+    struct wf_serve *serve = job->done_for;
+    if (!serve->link) {
+        serve_give(serve);
+        return;
+    }
+    serve->header.data.form = job->result == WEFT_OK ? WF_FABRIC_FRAME : WF_FABRIC_TRIED;
+    serve->frame = (struct iovec){.iov_base = job->frame, .iov_len = job->frame_bytes};
+    if (job->result != WEFT_OK)
+        frame_give(serve);
+    message_send(serve);
+}
+
+/* False: there is no memory for it now. */
+static bool encode(struct wf_serve *serve)
+{
+    struct wf_coder *coder = serve->fabric->coder;
+    struct wf_link *link = serve->link;
+    uint64_t most = wf_coder_memory(coder) / 2;
+    if ((link->frames_memory > 0 && link->frames_memory + serve->job.plain_bytes > most) ||
+        !wf_coder_memory_take(coder, &serve->job))
+        return false;
+    link->frames_memory += serve->job.frame_memory;
+    wf_coder_submit(coder, &serve->job);
+    return true;
+}
+
+/* Behind the frames of its link, if it has any on their way; else, false, it is to go as it is. */
+static bool frame_wait(struct wf_serve *serve)
+{
+    struct wf_fabric *f = serve->fabric;
+    if (!serve->link->frames_memory) {
+        f->figures.frames_busy++;
+        return false;
+    }
+    serve->link->frameless++;
+    serve->next = NULL;
+    *f->frameless_end = serve;
+    f->frameless_end = &serve->next;
+    return true;
+}
+
+static bool is_for_frame(struct wf_serve *serve)
+{
+    const struct wf_fabric_get *get = &serve->get;
+    return get->codecs & WF_FABRIC_FRAMES &&
+           wf_frames_layout(serve->fabric, serve->link->ours_of[get->domain], get->bytes,
+                            (uint64_t)get->first_part * get->part_bytes, serve->piece.iov_len,
+                            &serve->job.layout);
+}
+
 /* Send what it has, to the link that it has still.  `data` is the first of the parts that were
  * asked for; `sums` are theirs, where somebody has them. */
 static void serve_send(struct wf_serve *serve, const void *data, const uint64_t *sums)
 {
-    struct wf_link *link = serve->link;
     const struct wf_fabric_get *get = &serve->get;
     uint64_t from = (uint64_t)get->first_part * get->part_bytes;
     uint64_t to = from + (uint64_t)get->part_count * get->part_bytes;
@@ -157,18 +262,37 @@ static void serve_send(struct wf_serve *serve, const void *data, const uint64_t 
                                                  .part_count = get->part_count};
     if (sums)
         memcpy(serve->header.data.sums, sums, get->part_count * 8ull);
-    else
-        sums_take(serve);
-    serve->message = (struct wf_net_message){.header = &serve->header,
-                                             .header_bytes = (uint32_t)(sizeof serve->header.data +
-                                                                        get->part_count * 8),
-                                             .pieces = &serve->piece,
-                                             .piece_count = 1,
-                                             .sent = sent};
-    if (link->ops->send(link->net, &serve->message) == WEFT_OK)
-        return;
-    refuse(link, get, WEFT_E_BUSY);
-    serve_give(serve);
+    serve->job = (struct wf_coder_job){.encode = true,
+                                       .plain = serve->piece.iov_base,
+                                       .plain_bytes = serve->piece.iov_len,
+                                       .part_bytes = get->part_bytes,
+                                       .part_count = get->part_count,
+                                       .sums = sums ? NULL : serve->header.data.sums,
+                                       .done = encoded,
+                                       .done_for = serve};
+    serve->link->peer->serves_framed = (get->codecs & WF_FABRIC_FRAMES) != 0;
+    bool framed = is_for_frame(serve) &&
+                  ((!serve->link->frameless && encode(serve)) || frame_wait(serve));
+    if (!framed)
+        send_plain(serve);
+}
+
+/* In their order, but for those whose link has its half. */
+static void frameless_go_on(struct wf_fabric *f)
+{
+    struct wf_serve *serve = f->frameless;
+    f->frameless = NULL;
+    f->frameless_end = &f->frameless;
+    while (serve) {
+        struct wf_serve *next = serve->next;
+        if (serve->link)
+            serve->link->frameless--;
+        if (!serve->link)
+            serve_give(serve);
+        else if (!encode(serve) && !frame_wait(serve))
+            send_plain(serve);
+        serve = next;
+    }
 }
 
 /* ---------------------------------------------------------------------------------- from memory */
@@ -319,6 +443,7 @@ void wf_serves_run(struct wf_fabric *f, uint64_t now_ns)
         read = next;
     }
     reads_go_on(f);
+    frameless_go_on(f);
     if ((f->reading || f->reads) && now_ns - f->reads_ns >= LOOK_NS) {
         f->reads_ns = now_ns;
         reads_look(f, now_ns);
@@ -341,6 +466,11 @@ void wf_serves_end(struct wf_fabric *f)
         read_ended(read->serve, read->status);
     }
     f->read = NULL;
+    for (uint32_t i = 0; i < f->serves_used; i++) /* a worker had it, or it waited for memory */
+        if (f->serves[i].state != NOTHING)
+            serve_give(&f->serves[i]);
+    f->frameless = NULL;
+    f->frameless_end = &f->frameless;
 }
 
 /* ------------------------------------------------------------------------------------ asked for */

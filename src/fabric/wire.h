@@ -22,7 +22,7 @@
  *                               ◄───────────────  JOIN
  *     EVENTS reset, here …      ───────────────►
  *     EVENTS complete           ───────────────►
- *                               ◄───────────────  GET key, parts
+ *                               ◄───────────────  GET key, parts, forms
  *     DATA  sums │ payload      ───────────────►
  *
  * A domain is named by the number that its sender gave it in its own JOIN.  The proof of a domain
@@ -31,6 +31,16 @@
  *
  * An event says whether the block is in its node's memory or on one of its tiers alone; in either
  * case it may be asked for, and what a tier takes is in PONG.
+ *
+ * A payload has a form, which its message says:
+ *
+ *     PLAIN, TRIED   | part 0 | part 1 | part 2 |      as they are, as many bytes as are due
+ *     FRAME          | head, table | planes     |      codec/frame.h: exact, and shorter than that
+ *
+ * FRAME is sent to who takes it, by its GET or its IDENT; TRIED is as PLAIN, and says that a frame
+ * would not have been shorter.  The sums are those of the parts, encoded or not.  A frame says all
+ * that it takes to decode it, and nothing of it is believed: what it decodes to is as long as what
+ * was asked for and matches the sums, or is wrong.
  *
  * What is told is a hint.  Who gets a block compares what comes with the sums in DATA, and knows by
  * the whole key what it asked for; who has it no more says WEFT_MISS.
@@ -73,6 +83,17 @@ enum wf_fabric_kind {
     WF_FABRIC_PUSHED = 18,
 };
 
+/* How the payload of DATA and PUT lies. */
+enum wf_fabric_form {
+    WF_FABRIC_PLAIN = 0,
+    WF_FABRIC_TRIED = 1, /* it would not be smaller */
+    WF_FABRIC_FRAME = 2,
+};
+
+enum wf_fabric_codecs {
+    WF_FABRIC_FRAMES = 1, /* frames of lossless codecs, of this build's versions */
+};
+
 struct wf_fabric_head {
     uint32_t magic;
     uint16_t kind, zero;
@@ -89,8 +110,11 @@ struct wf_fabric_ident {
     char name[64]; /* zero-terminated, and zeros behind */
     /* Where it stands (core/locality.h), likewise; what is no path of that kind says nothing. */
     char locality[WF_LOCALITY_MAX + 1];
+    /* What it encodes for others and takes from them (enum wf_fabric_codecs), how fast a thread of
+     * it does that, in 10^6 bytes a second, and how many there are. */
+    uint32_t codecs, encode_mbps, decode_mbps, threads;
 };
-static_assert(sizeof(struct wf_fabric_ident) == 248, "wire format");
+static_assert(sizeof(struct wf_fabric_ident) == 264, "wire format");
 
 /* Who began the link measures it: no JOIN follows, only PROBEs, and then its end. */
 enum wf_fabric_ident_flags { WF_FABRIC_TRIAL = 1 };
@@ -155,8 +179,10 @@ struct wf_fabric_get {
     uint32_t domain, first_part, part_count, part_bytes;
     uint64_t bytes; /* of the whole block; one of another size is a miss */
     uint8_t key[32];
+    uint32_t codecs; /* enum wf_fabric_codecs: it may come so */
+    uint32_t zero;
 };
-static_assert(sizeof(struct wf_fabric_get) == 72, "wire format");
+static_assert(sizeof(struct wf_fabric_get) == 80, "wire format");
 
 /* With the parts as payload, when status is WEFT_OK: a sum (XXH3-64) of each. */
 struct wf_fabric_data {
@@ -165,7 +191,7 @@ struct wf_fabric_data {
     int32_t status; /* WEFT_OK, WEFT_MISS, WEFT_E_BUSY */
     uint32_t part_count;
     uint32_t quality; /* enum weft_quality of what comes */
-    uint32_t zero;
+    uint32_t form;    /* enum wf_fabric_form */
     uint64_t sums[];
 };
 static_assert(sizeof(struct wf_fabric_data) == 32, "wire format");
@@ -176,17 +202,20 @@ struct wf_fabric_put {
     struct wf_fabric_head head;
     uint64_t request; /* given back in PLACED */
     uint32_t part_bytes, part_count;
+    uint32_t form; /* enum wf_fabric_form */
+    uint32_t zero;
     struct wf_fabric_event block;
     uint64_t sums[];
 };
-static_assert(sizeof(struct wf_fabric_put) == 104, "wire format");
+static_assert(sizeof(struct wf_fabric_put) == 112, "wire format");
 
 struct wf_fabric_placed {
     struct wf_fabric_head head;
     uint64_t request;
     int32_t
         status; /* WEFT_OK, WEFT_EXISTS, WEFT_FULL, WEFT_E_CORRUPT, WEFT_E_DENIED, WEFT_E_BUSY */
-    uint32_t zero;
+    uint32_t arrives_mbps; /* how fast payload came over this link, 10^6 bytes a second; 0: it is
+                              not known */
 };
 static_assert(sizeof(struct wf_fabric_placed) == 24, "wire format");
 

@@ -78,6 +78,9 @@ struct wf_coded_options {
  * (news, hosts, fence) is forwarded.  Its options must have `coded`. */
 const struct wf_tier_ops *wf_tier_coded_over(const struct wf_tier_ops *behind);
 
+/* Can such blocks be encoded: has it not too many planes, or too large ones? */
+bool wf_coded_workable(const struct wf_layout *layout);
+
 #if WF_TEST_HOOKS
 /* As if the process had died: `crash` does that to the tier behind. */
 void wf_tier_coded_crash(struct wf_tier *tier, void (*crash)(struct wf_tier *behind));

@@ -31,7 +31,7 @@ static uint64_t plane_bytes(const struct wf_layout *layout)
     return wf_plane_bytes(&plane);
 }
 
-static bool workable(const struct wf_layout *layout)
+bool wf_coded_workable(const struct wf_layout *layout)
 {
     return layout->planes >= 1 && layout->planes <= WF_CODED_PLANES_MAX &&
            plane_bytes(layout) <= WF_CODED_PLANE_BYTES_MAX &&
@@ -99,7 +99,7 @@ bool wf_coded_wanted(const struct wf_tier *t, const struct wf_tier_request *r)
         return false;
     const struct wf_layout *layout = &r->plan->layout;
     return block->bytes >= WF_CODED_BYTES_LEAST && block->bytes <= UINT32_MAX &&
-           layout->bytes == block->bytes && workable(layout) &&
+           layout->bytes == block->bytes && wf_coded_workable(layout) &&
            wf_coded_write_memory(t, layout) <= wf_coded_memory_for_writes(t);
 }
 
@@ -174,7 +174,7 @@ static enum weft_status open_frame(const struct wf_tier *t, const struct wf_code
     enum weft_status status = wf_frame_open(op->lead, op->lead_bytes, out);
     if (status != WEFT_OK)
         return status == WEFT_PENDING ? not_right(t) : status;
-    if (out->head.flags & WF_FRAME_STORED || !out->table || !workable(&out->layout) ||
+    if (out->head.flags & WF_FRAME_STORED || !out->table || !wf_coded_workable(&out->layout) ||
         out->head.quality != op->there.plain_quality ||
         !(out->head.flags & WF_FRAME_LOSSY) != !out->head.quality ||
         out->head.bytes != op->there.plain_bytes || out->head.encoded != op->there.bytes)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two nodes of one cluster, joined by Unix sockets: what one has the other reads, and what is said of it."""
 import os
+import random
+import struct
 import subprocess
 import time
 
@@ -174,6 +176,58 @@ def what_is_on_a_tier_of_one_is_read_by_the_other():
     until("what is damaged is there no more", lambda: of_left()["below_blocks"] == 10)
     check(answer("match", "--key", "three", *size, "--blocks", "5", *left, expect=1)["present"] == 0, "it is still there")
     check(any(event["key"] for event in answer("events", "--what", "corrupt", *left)["events"]), "nobody says so")
+
+
+def numbers(name, count):
+    """bf16 as KV has it: near a normal distribution."""
+    path, draw = place(name), random.Random(7)
+    with open(path, "wb") as file:
+        file.write(b"".join(struct.pack("<f", draw.gauss(0, 1))[2:] for _ in range(count)))
+    return path
+
+
+@case
+def blocks_cross_encoded():
+    secret, data = blob("cluster.secret", 32, 5), numbers("cluster.numbers", 8 * 65536)
+    os.chmod(secret, 0o600)
+    nodes = [start(name, secret, WEFT_FABRIC_CODEC="lossless", WEFT_FABRIC_LEND="8MB") for name in NAMES]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until("both see each other", lambda: all(len(sees(name)) == 1 for name in NAMES))
+    chain = ("--key", "numbers", "--layers", "4", "--kv-heads", "4", "--head-dim", "128", "--dtype", "bf16",
+             "--block-tokens", "16")
+    weft("put", *chain, data, *left)
+    until("what is put on one is matched on the other",
+          lambda: answer("match", *chain, "--blocks", "8", *right)["present"] == 8)
+    copy = place("cluster.copy")
+    weft("get", *chain, "--blocks", "8", "--output", copy, *right)
+    check(read(copy) == read(data), "other bytes")
+    until("what crossed is counted", lambda: answer("fabric", *right)["self"]["frames_in_plain_bytes"] >= 8 * 131072)
+    fabric = answer("fabric", *right)
+    came, peer = fabric["self"], fabric["nodes"][0]
+    check(came["frames_in"] >= 8 and came["frames_in_plain_bytes"] == came["fetched_bytes"], came)
+    check(came["frames_in_bytes"] * 1.2 < came["frames_in_plain_bytes"], came)
+    check(peer["codec_in"] == "lossless" and peer["codec_out"] == "none" and peer["ratio_in"] > 1.2, peer)
+    check("in 1." in weft("fabric", *right).stdout.decode(), "the table does not say so")
+    went = answer("fabric", *left)
+    until("and on the other side", lambda: answer("fabric", *left)["nodes"][0]["codec_out"] == "lossless")
+    check(went["self"]["frames_out_bytes"] == came["frames_in_bytes"], went["self"])
+    for node in nodes:
+        stop_node(node)
+
+
+@case
+def a_node_without_a_codec_hears_none():
+    secret, data = blob("cluster.secret", 32, 5), numbers("cluster.numbers", 2 * 65536)
+    os.chmod(secret, 0o600)
+    nodes = [start("left", secret, WEFT_FABRIC_CODEC="lossless"), start("right", secret, WEFT_FABRIC_CODEC="none")]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until("both see each other", lambda: all(len(sees(name)) == 1 for name in NAMES))
+    chain = ("--key", "numbers", "--block-bytes", "128KiB", "--dtype", "bf16")
+    weft("put", *chain, data, *left)
+    until("it is matched", lambda: answer("match", *chain, "--blocks", "2", *right)["present"] == 2)
+    weft("get", *chain, "--blocks", "2", "--output", place("cluster.copy"), *right)
+    check(read(place("cluster.copy")) == read(data), "other bytes")
+    check(answer("fabric", *right)["self"]["frames_in"] == 0, "it was asked for encoded")
     for node in nodes:
         stop_node(node)
 
