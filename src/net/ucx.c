@@ -14,6 +14,8 @@
  * other side may be waiting for just that one, and would otherwise get it when this side's slice of
  * time ends.
  *
+ * RDMA with UCX up to 1.13 only where UCX_TLS names it: verbs_trusted().
+ *
  * event() is one epoll over everything; from the first time that it is asked for, every poll leaves
  * UCX armed and whatever is noted between polls makes it readable.
  */
@@ -36,6 +38,7 @@
 #define PROGRESS_MAX 64u /* rounds of UCX before callbacks are called */
 #define DESTROY_MS 3000u
 #define LINGER_NS 50000u
+#define VERBS_MINOR_FEARED 13u
 
 /* Tags of descriptors in the epoll; a link's are its generation and its number. */
 enum { TAG_WAKE = 1, TAG_LISTENER, TAG_UCX, TAG_TIMER, TAGS };
@@ -67,6 +70,34 @@ static void config_tcp(const struct wf_ucx_lib *lib, ucp_config_t *config)
     config_default(lib, config, "RX_SEG_SIZE", "UCX_TCP_RX_SEG_SIZE", "256k");
 }
 
+/* UCX 1.13 ends the process when an endpoint over verbs is closed before it is wired up, which a
+ * peer that dies at that moment has it do (seen with rdma_rxe).  So up to that release verbs are
+ * for whom names them; they may have a release of UCX with a repair.  False: they are not to be
+ * chosen. */
+static bool verbs_trusted(const struct wf_ucx_lib *lib, const char *named)
+{
+    static const char *const verbs[] = {"ib", "rc", "ud", "dc", "all"};
+    unsigned major, minor, release;
+    bool are_named = false;
+    lib->ucp_get_version(&major, &minor, &release);
+    if (major > 1 || minor > VERBS_MINOR_FEARED || access("/sys/class/infiniband", F_OK) != 0)
+        return true;
+    for (size_t i = 0; named && named[0] != '^' && i < sizeof verbs / sizeof verbs[0]; i++)
+        are_named = are_named || strstr(named, verbs[i]);
+    if (are_named || (named && named[0] == '^'))
+        wf_warn("ucx",
+                "UCX %u.%u.%u ends this process when a peer dies while an RDMA link to it is made; "
+                "UCX_TLS=%s may choose RDMA all the same; a newer UCX, or tcp, is safer",
+                major, minor, release, named);
+    else if (!named)
+        wf_warn("ucx",
+                "UCX %u.%u.%u ends this process when a peer dies while an RDMA link to it is made, "
+                "so RDMA is not used; install a newer UCX, or name it all the same, as with "
+                "UCX_TLS=rc,ud,self",
+                major, minor, release);
+    return false;
+}
+
 static enum weft_status context_open(struct wf_net *net)
 {
     const struct wf_ucx_lib *lib = net->lib;
@@ -79,8 +110,9 @@ static enum weft_status context_open(struct wf_net *net)
     ucs_status_t status = lib->ucp_config_read(NULL, NULL, &config);
     if (status != UCS_OK)
         return refused(net, "configuration", status);
-    config_default(lib, config, "TLS", "UCX_TLS", "^tcp");
     const char *transports = getenv("UCX_TLS");
+    config_default(lib, config, "TLS", "UCX_TLS",
+                   verbs_trusted(lib, transports) ? "^tcp" : "^tcp,ib");
     if (transports && strstr(transports, "tcp"))
         config_tcp(lib, config);
     /* Shared memory tells of a peer that died only when it is asked to. */

@@ -18,6 +18,7 @@
 #include "base/status.h"
 
 #define WF_UCX_FUNCTIONS(X)           \
+    X(ucp_get_version)                \
     X(ucp_config_read)                \
     X(ucp_config_modify)              \
     X(ucp_config_release)             \

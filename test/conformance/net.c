@@ -527,12 +527,27 @@ static const struct {
     TEST(test_many),           TEST(test_reentry),
 };
 
+/* "@tcp", "@tls", "@ucx": those whose names begin so; "@others": those of none of these.  So most
+ * of the time, in which something is waited for, is that of several processes at once. */
+static bool is_of(const char *group, const char *backend)
+{
+    static const char *const groups[] = {"tcp", "tls", "ucx"};
+    bool others = strcmp(group, "@others") == 0;
+    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++)
+        if (strncmp(backend, groups[i], strlen(groups[i])) == 0)
+            return strcmp(group + 1, groups[i]) == 0;
+    return others;
+}
+
 int main(int argc, char **argv)
 {
+    const char *group = argc > 1 && argv[1][0] == '@' ? argv[1] : NULL;
     static struct CMUnitTest all[TESTS_MAX];
     static char names[TESTS_MAX][80];
     size_t count = 0;
     for (uint32_t i = 0; i < backend_count; i++) {
+        if (group && !is_of(group, backends[i].name))
+            continue;
         assert_true(count + TESTS_OF_ONE_MAX <= TESTS_MAX);
         for (size_t k = 0; k < sizeof tests / sizeof tests[0]; k++, count++) {
             snprintf(names[count], sizeof names[count], "%s: %s", backends[i].name,
@@ -545,7 +560,7 @@ int main(int argc, char **argv)
     }
     if (getenv("WEFT_TEST_LOG"))
         wf_log_level_set(WF_LOG_DEBUG);
-    if (argc > 1)
+    if (argc > 1 && !group)
         cmocka_set_test_filter(argv[1]);
     return _cmocka_run_group_tests("net", all, count, NULL, NULL);
 }
