@@ -3,6 +3,7 @@
 end, whatever happens to hosts, to the network and to etcd."""
 import contextlib
 import os
+import random
 import shutil
 import struct
 import threading
@@ -591,3 +592,49 @@ def a_host_with_memory_alone_is_a_pool_to_others():
         for number, path in enumerate(paths):
             read(a, f"k{number}", path)
     return None
+
+
+# ------------------------------------------------------------------------------------------------ encoded
+
+def numbers(node, blocks):
+    """bf16 as KV has it, near a normal distribution; a MiB of it, again and again."""
+    path, draw = os.path.join(node.folder, "numbers"), random.Random(7)
+    piece = b"".join(struct.pack("<f", draw.gauss(0, 1))[2:] for _ in range(1 << 19))
+    with open(path, "wb") as file:
+        file.write(piece * (blocks * BLOCK // len(piece)))
+    return path
+
+
+def over_a_slow_link(codec, blocks, rate):
+    """Seconds to read so many blocks of another host, and the bytes that crossed for them."""
+    layout = ["--layers", "4", "--kv-heads", "8", "--head-dim", "128", "--dtype", "bf16", "--block-tokens", "16"]
+    with cluster("ab", pool="160MB", variables={"WEFT_FABRIC_CODEC": codec}) as bed:
+        a, b = bed.nodes["a"], bed.nodes["b"]
+        path, copy = numbers(a, blocks), os.path.join(b.folder, "copy")
+        for key in ("learn", "timed"):
+            a.weft("put", "--key", key, *layout, path)
+            until("it is heard of", lambda key=key: b.answer(
+                "match", "--key", key, *layout, "--blocks", str(blocks), expect=None)["present"] == blocks)
+        bed.wire(f"rate a>b {rate}")
+        for key in ("learn", "timed"):
+            before, began = bed.link("a", "b")["bytes"], time.monotonic()
+            b.weft("get", "--key", key, *layout, "--blocks", str(blocks), "--output", copy)
+            took, crossed = time.monotonic() - began, bed.link("a", "b")["bytes"] - before
+            with open(copy, "rb") as one, open(path, "rb") as other:
+                check(one.read() == other.read(), "wrong bytes of", key)
+        said = next(each for each in b.answer("fabric")["nodes"] if each["name"] == "a")
+        print(f"# codec {codec}, {rate}/s: {blocks * BLOCK >> 20} MiB in {took:.2f} s, {crossed / 1e6:.1f} MB crossed; "
+              f"codec_in {said['codec_in']}, ratio_in {said['ratio_in']:.2f}, link_mbps {said['link_mbps']:.1f}")
+        return took, crossed, said["codec_in"]
+
+
+@slow
+def over_a_slow_link_blocks_cross_encoded():
+    if why := needed("fabric.codec"):
+        return why
+    plain_took, plain, chosen = over_a_slow_link("none", 192, "20MB")
+    check(chosen == "none", "it encodes nevertheless")
+    took, crossed, chosen = over_a_slow_link("auto", 192, "20MB")
+    check(chosen == "lossless", "it does not encode over a link of 20 MB/s")
+    check(crossed < plain * 0.85, crossed, "bytes crossed, and", plain, "as they are")
+    check(took < plain_took, took, "seconds, and", plain_took, "as they are")
