@@ -89,8 +89,8 @@ soak: build ## hours
 crash: build ## a node killed N times (200) under load, every block verified; FAULTS=none, both, only
 	@$(BUILD)/test/test_cycles $(N) $(FAULTS)
 
-sim: build ## a cluster in virtual time: SEED=n NODES=n (50) SECONDS=n (8) of faults; SEEDS=n of them; BLOCKS=n of a node; REQUEST_MS=n between requests; GAP_MS=n between faults; CORRUPT=0
-	@SEED=$(or $(SEED),1) NODES=$(NODES) SECONDS=$(SECONDS) SEEDS=$(SEEDS) CORRUPT=$(CORRUPT) BLOCKS=$(BLOCKS) REQUEST_MS=$(REQUEST_MS) GAP_MS=$(GAP_MS) $(BUILD)/test/test_sim_cluster
+sim: build ## a cluster in virtual time: SEED=n NODES=n (50) SECONDS=n (8) of faults; SEEDS=n of them; BLOCKS=n of a node; REQUEST_MS=n between requests; GAP_MS=n between faults; PARTS=1; CORRUPT=0
+	@SEED=$(or $(SEED),1) NODES=$(NODES) SECONDS=$(SECONDS) SEEDS=$(SEEDS) CORRUPT=$(CORRUPT) BLOCKS=$(BLOCKS) REQUEST_MS=$(REQUEST_MS) GAP_MS=$(GAP_MS) PARTS=$(PARTS) $(BUILD)/test/test_sim_cluster
 
 bench: ## the budgets of docs/PERFORMANCE.md, measured on a release build (build-release/)
 	@scripts/deps build bench

@@ -127,6 +127,9 @@ static uint32_t begun(void *of, struct wf_net_link *net, const void *said, uint3
     case WF_FABRIC_PUSH_END: sane = wf_reception_end(link, header, header_bytes); break;
     case WF_FABRIC_PUSHED: sane = wf_push_pushed(link, header, header_bytes); break;
     case WF_FABRIC_DROP: sane = wf_put_drop(link, header, header_bytes); break;
+    case WF_FABRIC_WANT: sane = wf_want_heard(link, header, header_bytes); break;
+    case WF_FABRIC_LOOKUP: sane = wf_lookup_heard(link, header, header_bytes); break;
+    case WF_FABRIC_FOUND: sane = wf_found_heard(link, header, header_bytes); break;
     case WF_FABRIC_PING: sane = is_ping(link, header, header_bytes); break;
     case WF_FABRIC_PONG: sane = is_pong(link, header, header_bytes); break;
     case WF_FABRIC_PROBE: sane = wf_way_probe(link, header, header_bytes); break;
@@ -210,6 +213,8 @@ static enum weft_status memory_make(struct wf_fabric *f)
     memset(f->peer_of, 0xff, sizeof f->peer_of); /* WF_PLACE_FREE */
     memset(f->place_of, 0xff, sizeof f->place_of);
     enum weft_status status = wf_frames_create(f);
+    if (status == WEFT_OK)
+        status = wf_parts_create(f);
     if (status == WEFT_OK)
         status = wf_serves_create(f);
     if (status == WEFT_OK)
@@ -333,6 +338,8 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
     if (status == WEFT_OK)
         status = member_open(f);
     if (status == WEFT_OK)
+        status = wf_parts_begin(f);
+    if (status == WEFT_OK)
         status = events_watch(f);
     if (status == WEFT_OK) {
         *out = f;
@@ -365,6 +372,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     wf_serves_destroy(f);
     wf_receptions_destroy(f);
     wf_frames_destroy(f);
+    wf_parts_destroy(f);
     wf_places_destroy(f->places);
     wf_places_destroy(f->below);
     wf_routes_destroy(f->routes);
@@ -456,6 +464,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
         wf_links_tick(f, now_ns);
         wf_ways_tick(f, now_ns);
         wf_stream_tick(f);
+        wf_parts_tick(f, now_ns);
         wf_puts_tick(f, now_ns);
         wf_figures_tick(f, now_ns);
     }

@@ -116,6 +116,14 @@ struct wf_fabric_host {
                 struct wf_routes_own *out);
 };
 
+/* Whether this node knows where all blocks of all nodes are, or a part of that, and asks for the
+ * rest (parts.c); auto: by what it costs, all as long as that is within replica_copies. */
+enum wf_fabric_directory {
+    WF_FABRIC_DIRECTORY_AUTO = 0,
+    WF_FABRIC_DIRECTORY_FULL,
+    WF_FABRIC_DIRECTORY_PARTS,
+};
+
 struct wf_fabric_options {
     const char *name;     /* of this node; WF_MEMBER_NAME_MAX */
     const char *locality; /* where it stands (core/locality.h); NULL: not said */
@@ -135,12 +143,14 @@ struct wf_fabric_options {
     uint64_t lend_bytes;     /* memory that others may put blocks into; 0: none */
     uint64_t replica_copies; /* how many copies elsewhere it can know of, and of half of them that
                                 they are below; 0: 4 million */
-    uint64_t seed;           /* of the replica's hash; anything that others do not know */
-    uint32_t lease_ms;       /* 0: 5000 */
-    uint32_t dead_ms;        /* of a link that is silent; 0: 5000 */
-    uint32_t fetch_ms;       /* a holder that has not begun to answer by then: the next is asked;
-                                0: 1000.  Where the block is below, four times that; and who has it
-                                there says that it cannot be given after three times */
+    enum wf_fabric_directory directory;
+    uint64_t directory_bytes_s; /* auto: more than that of news is too much; 0: no limit */
+    uint64_t seed;              /* of the replica's hash; anything that others do not know */
+    uint32_t lease_ms;          /* 0: 5000 */
+    uint32_t dead_ms;           /* of a link that is silent; 0: 5000 */
+    uint32_t fetch_ms;          /* a holder that has not begun to answer by then: the next is asked;
+                                   0: 1000.  Where the block is below, four times that; and who has it
+                                   there says that it cannot be given after three times */
     enum wf_fabric_codec codec;
     struct wf_codec_speed codec_speed; /* of this node; decode_threads are all that it has */
     uint64_t codec_bytes;              /* for frames that go out; 0: 64 MiB */
@@ -192,10 +202,10 @@ struct wf_fabric_fetch {
     uint32_t tried_count, from;
     uint16_t tried[8];
     enum weft_status worst;
-    _Atomic bool cancelled; /* any thread */
-    bool placing, framed;
-    bool slow;            /* it is below where it was asked for */
-    uint64_t frame_bytes; /* that come; 0: it comes as it is */
+    _Atomic bool cancelled;       /* any thread */
+    bool placing, framed, looked; /* looked: an owner of its shard was asked */
+    bool slow;                    /* it is below where it was asked for */
+    uint64_t frame_bytes;         /* that come; 0: it comes as it is */
 };
 void wf_fabric_fetch(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
 
@@ -315,6 +325,14 @@ void wf_fabric_drain(struct wf_fabric *fabric, bool on);
 
 /* Does any other node have it, as far as is known here? */
 bool wf_fabric_elsewhere(struct wf_fabric *fabric, const uint8_t key[32]);
+/* Blocks that this node wants to know of: where it keeps a part of the directory, and does not know
+ * who has them, owners of their shards are asked, and host.news tells of those that somebody has,
+ * as soon as that is known; their `kind` 0: it is not told.  Up to WF_FABRIC_OFFER_MAX.
+ * WEFT_E_BUSY: too many are on their way; WEFT_E_NO_MEMORY. */
+enum weft_status wf_fabric_look(struct wf_fabric *fabric, const struct wf_fabric_event *blocks,
+                                uint32_t count);
+/* Whether it keeps a part: what it does not know may be elsewhere all the same. */
+bool wf_fabric_in_parts(const struct wf_fabric *fabric);
 /* How often all that some node had told was forgotten: who keeps what wf_fabric_host.news said has
  * to ask wf_fabric_elsewhere() about it when that grows. */
 uint64_t wf_fabric_forgotten(const struct wf_fabric *fabric);
@@ -385,6 +403,9 @@ struct wf_fabric_figures {
     uint64_t serves_below, served_below_bytes;  /* of these, what was read from a tier for it */
     uint64_t serves_busy;                       /* asked for, and not to be given then */
     uint64_t stores, stored_bytes, store_fulls; /* of this node's blocks, in others' memory */
+    bool in_parts;                              /* of the directory it keeps a part */
+    uint64_t lookups, lookup_misses, looked_up; /* asked, found nobody; asked by others */
+    uint64_t shards_moved;                      /* to and from this node */
     bool draining;                              /* this node */
     uint64_t offers, offered;                   /* chains handed over to others, and by others */
     uint64_t pushed, pushed_bytes, push_fails;  /* blocks that others have by a push, its payload,

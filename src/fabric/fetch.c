@@ -26,7 +26,7 @@
 void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
 {
     fetch->next = NULL;
-    fetch->cancelled = fetch->placing = fetch->framed = fetch->slow = false;
+    fetch->looked = fetch->cancelled = fetch->placing = fetch->framed = fetch->slow = false;
     fetch->frame_bytes = 0;
     fetch->tried_count = 0;
     fetch->worst = WEFT_MISS;
@@ -441,7 +441,7 @@ void wf_fetches_run(struct wf_fabric *f, uint64_t now_ns)
         enum weft_status status = fetch->cancelled ? WEFT_E_TIMEOUT : ask(f, fetch, now_ns);
         if (status == WEFT_PENDING)
             wait_again(f, fetch);
-        else if (status != WEFT_OK)
+        else if (status != WEFT_OK && !(status == WEFT_MISS && wf_parts_look(f, fetch, now_ns)))
             finish(f, fetch, status == WEFT_MISS ? fetch->worst : status);
         fetch = next;
     }
@@ -466,6 +466,7 @@ static void end_waiting(struct wf_fabric *f)
 
 void wf_fetches_end(struct wf_fabric *f)
 {
+    wf_parts_end(f);
     for (uint32_t i = 0; i < WF_FETCHES_MAX; i++) {
         struct wf_fabric_fetch *fetch = f->fetches[i];
         if (!fetch)

@@ -14,6 +14,7 @@
  *     push.c     blocks that are being written, to one node; pushed.c: from others
  *     frames.c   blocks that cross encoded (coder.h, choice.h)
  *     orders.c   what operators say, and chains that are handed over
+ *     parts.c    the directory in parts: who is told, and who is asked
  *     figures.c  for people
  *     route.c    where a request should run; it has nothing of the thread's
  */
@@ -92,7 +93,8 @@ struct wf_link {
     struct wf_peer_node *peer;    /* NULL: it has not said who it is, or is on trial */
     struct wf_link *next, **back; /* of all */
     enum wf_link_state state;
-    bool ours; /* this side began it */
+    bool ours;          /* this side began it */
+    bool parts, retell; /* it is told of its shards alone; of which some are others now */
     bool closing;
     bool trial;      /* ours: it is to be measured, and no more */
     uint32_t way;    /* ours: which of the peer's */
@@ -139,6 +141,7 @@ struct wf_peer_node {
     uint64_t epoch;                     /* as the registry has it, or as its link said */
     bool used, registered;              /* registered: the registry has it now */
     uint32_t name_next;                 /* of those whose names are one in `by_name` */
+    uint64_t member;                    /* wf_shard_member() of its name */
     uint32_t number;                    /* its place in `peers` */
     /* Its number in the replica; another one each time that all it told is forgotten, so that
      * forgetting takes no time.  WF_PLACE_NONE: it told nothing yet. */
@@ -179,6 +182,7 @@ struct wf_logged {
 };
 
 struct wf_serve;
+struct wf_parts;
 
 /* The measuring of one node's ways, one after the other. */
 struct wf_trial {
@@ -210,7 +214,7 @@ struct wf_fabric {
     struct wf_peer_node *peers; /* [WF_FABRIC_PEERS_MAX] */
     uint32_t peer_count;        /* places ever used */
     uint32_t peer_low;          /* all before it are used */
-    uint32_t *by_name;          /* [WF_NAMES] the first of its peers, by the hash; its place + 1 */
+    uint32_t *by_name; /* [WF_NAMES] by the hash of a name, the first of its peers: place + 1 */
     struct wf_link *links;
     uint32_t link_count;
     /* What is done for one link or node after the other is done when it is due, and not looked for
@@ -250,6 +254,8 @@ struct wf_fabric {
     uint32_t reading;                    /* and those that it has begun */
     uint64_t reads_ns;                   /* when they were looked at last */
     struct wf_puts *puts;
+    struct wf_parts *parts;
+    _Atomic bool in_parts;                       /* any thread reads it */
     struct wf_lent *lent;                        /* NULL: nothing is lent */
     struct wf_coder *coder;                      /* NULL: nothing is encoded */
     struct wf_unframing *unframings;             /* [WF_FETCHES_MAX], by place */
@@ -341,6 +347,8 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes);
 void wf_links_say_again(struct wf_fabric *f);
 /* The joined link over which blocks of that domain may be had from the node; NULL: none. */
 struct wf_link *wf_peer_link(struct wf_fabric *f, uint32_t number, uint32_t domain);
+/* By wf_shard_member(); NULL: there is none such. */
+struct wf_peer_node *wf_peer_member(struct wf_fabric *f, uint64_t member);
 /* NULL: there is none such. */
 struct wf_peer_node *wf_peer_find(struct wf_fabric *f, const char *name);
 /* Bytes a second that reads from it reach: as measured, or as assumed by its distance. */
@@ -384,7 +392,16 @@ void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer);
 /* The lock is held: it has no copy of this.  False: none was known of. */
 bool wf_stream_unplace(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32]);
 /* It has this block, as it said otherwise than by its stream. */
-void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer, const uint8_t key[32]);
+void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer,
+                    const struct wf_fabric_event *event);
+/* Somebody else said that it has this block; false: there was no room for that. */
+bool wf_stream_found(struct wf_fabric *f, struct wf_peer_node *peer,
+                     const struct wf_fabric_event *event, bool tell);
+/* That was too long ago. */
+void wf_stream_lapsed(struct wf_fabric *f, struct wf_peer_node *peer,
+                      const struct wf_fabric_event *event, bool tell);
+/* It offers a block that it has. */
+bool wf_stream_offered(struct wf_link *link, const struct wf_fabric_event *event);
 /* A word of another node's about one block.  False: it is no such word. */
 bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *event);
 /* On the fabric's thread: tell this of what it lends. */
@@ -474,6 +491,34 @@ bool wf_frames_put(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t byte
 /* How these bytes of a block lie.  False: they cross as they are. */
 bool wf_frames_layout(struct wf_fabric *f, uint32_t domain, uint64_t block_bytes, uint64_t from,
                       uint64_t bytes, struct wf_layout *out);
+
+/* parts.c */
+#define WF_FOUND_NS 5000000000u
+enum weft_status wf_parts_create(struct wf_fabric *f);
+enum weft_status wf_parts_begin(struct wf_fabric *f);
+void wf_parts_destroy(struct wf_fabric *f);
+/* Fetches that wait for an owner wait no longer. */
+void wf_parts_end(struct wf_fabric *f);
+void wf_parts_tick(struct wf_fabric *f, uint64_t now_ns);
+/* The list of members has changed. */
+void wf_parts_members(struct wf_fabric *f);
+/* Does this node keep a part?  Is the other side to be told of that key? */
+bool wf_parts_on(const struct wf_fabric *f);
+bool wf_parts_tells(const struct wf_link *link, const uint8_t key[32]);
+/* The other side keeps a part, as it said first. */
+void wf_parts_wanted(struct wf_link *link);
+/* Nobody asks this one any more. */
+void wf_parts_lost(struct wf_fabric *f, const struct wf_peer_node *peer);
+/* True: an owner was asked, and the fetch goes to those that wait when that is over. */
+bool wf_parts_look(struct wf_fabric *f, struct wf_fabric_fetch *fetch, uint64_t now_ns);
+void wf_parts_ask(struct wf_fabric *f, const struct wf_fabric_event *events, uint32_t count);
+/* It has this block, as was said otherwise than by its stream: believed for a while. */
+void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
+                   const struct wf_fabric_event *event, bool tell);
+void wf_parts_lapse(struct wf_fabric *f, uint64_t before_ns);
+bool wf_want_heard(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_found_heard(struct wf_link *link, const void *header, uint32_t bytes);
 
 /* orders.c */
 /* Any thread: is there a node of that name? */

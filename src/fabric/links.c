@@ -19,8 +19,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "base/sum.h"
 #include "core/locality.h"
+#include "core/shard.h"
 #include "fabric/inner.h"
 #include "sys/memory.h"
 
@@ -153,14 +153,22 @@ bool wf_link_say_body(struct wf_link *link, struct wf_note *body)
 
 /* ---------------------------------------------------------------------------------------- nodes */
 
-static uint32_t *named(const struct wf_fabric *f, const char *name)
+static uint32_t *named(const struct wf_fabric *f, uint64_t member)
 {
-    return &f->by_name[wf_sum64(name, strlen(name)) % WF_NAMES];
+    return &f->by_name[member % WF_NAMES];
+}
+
+struct wf_peer_node *wf_peer_member(struct wf_fabric *f, uint64_t member)
+{
+    for (uint32_t i = *named(f, member); i; i = f->peers[i - 1].name_next)
+        if (f->peers[i - 1].member == member)
+            return &f->peers[i - 1];
+    return NULL;
 }
 
 struct wf_peer_node *wf_peer_find(struct wf_fabric *f, const char *name)
 {
-    for (uint32_t i = *named(f, name); i; i = f->peers[i - 1].name_next)
+    for (uint32_t i = *named(f, wf_shard_member(name)); i; i = f->peers[i - 1].name_next)
         if (strcmp(f->peers[i - 1].name, name) == 0)
             return &f->peers[i - 1];
     return NULL;
@@ -187,8 +195,9 @@ static struct wf_peer_node *peer_make(struct wf_fabric *f, const char *name)
     peer->place = WF_PLACE_NONE;
     peer->answered = -1;
     peer->distance = WF_LOCALITY_UNKNOWN;
-    peer->name_next = *named(f, name);
-    *named(f, name) = i + 1;
+    peer->member = wf_shard_member(name);
+    peer->name_next = *named(f, peer->member);
+    *named(f, peer->member) = i + 1;
     return peer;
 }
 
@@ -203,7 +212,7 @@ void wf_peer_settle(struct wf_fabric *f, struct wf_peer_node *peer)
     wf_stream_forget(f, peer);
     wf_fetches_lost(f, peer);
     wf_ways_forget(f, peer);
-    uint32_t *at = named(f, peer->name);
+    uint32_t *at = named(f, peer->member);
     while (*at != peer->number + 1)
         at = &f->peers[*at - 1].name_next;
     *at = peer->name_next;
@@ -276,6 +285,8 @@ void wf_peer_joined(void *fabric, const struct wf_member *member)
         return;
     }
     bool fresh = !peer->registered || peer->epoch != member->epoch;
+    if (!peer->registered)
+        wf_parts_members(f);
     peer->registered = true;
     if (f->strict)
         peer->epoch = member->epoch;
@@ -301,6 +312,7 @@ void wf_peer_left(void *fabric, const struct wf_member *member)
     if (!peer)
         return;
     peer->registered = false;
+    wf_parts_members(f);
     wf_stream_forget(f, peer);
     if (peer->link)
         wf_link_close(peer->link, "%s is no member any more", peer->name);
@@ -395,7 +407,7 @@ static bool say_ident(struct wf_link *link)
     struct wf_fabric_ident ident = {
         .head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_IDENT},
         .version = WF_FABRIC_VERSION,
-        .flags = link->trial ? WF_FABRIC_TRIAL : 0,
+        .flags = (link->trial ? WF_FABRIC_TRIAL : 0) | (wf_parts_on(f) ? WF_FABRIC_PARTS : 0),
         .epoch = f->standing.epoch,
     };
     memcpy(ident.nonce, link->nonce, sizeof ident.nonce);
@@ -458,6 +470,7 @@ void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, co
         wf_fetches_lost(f, peer);
         wf_puts_lost(f, peer);
         wf_line_cut(&peer->line);
+        wf_parts_lost(f, peer);
     }
     wf_serves_lost(f, link);
     wf_puts_cut(f, link);
@@ -622,6 +635,8 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
     wf_frames_heard(link->peer, ident);
     memcpy(link->their_nonce, ident->nonce, 32);
     link->state = WF_LINK_KNOWN;
+    if (ident->flags & WF_FABRIC_PARTS)
+        wf_parts_wanted(link);
     if (!say_join(link))
         wf_link_close(link, "there is no room to say what this node has");
     return true;
@@ -666,6 +681,7 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
         wf_stream_forget(f, peer);
         wf_fetches_lost(f, peer);
         wf_puts_lost(f, peer);
+        wf_parts_lost(f, peer);
         wf_link_close(older, "there is a newer link to %s", peer->name);
     }
     wf_info("fabric", "%s is there, at %s; %u domain%s in common", peer->name,

@@ -19,7 +19,7 @@
 #define ORDERS_MAX 1024u
 #define OFFER_EVENTS 400u /* in a message */
 
-enum order_kind { ALLOT, LEND, OFFER, FORGET };
+enum order_kind { ALLOT, LEND, OFFER, FORGET, LOOK };
 
 struct wf_order {
     struct wf_order *next;
@@ -88,6 +88,22 @@ enum weft_status wf_fabric_forget(struct wf_fabric *f, uint32_t domain, const ui
     struct wf_fabric_event block = {.kind = WF_FABRIC_GONE, .domain = (uint8_t)domain};
     memcpy(block.key, key, 32);
     return leave(f, FORGET, "", 0, &block, 1);
+}
+
+enum weft_status wf_fabric_look(struct wf_fabric *f, const struct wf_fabric_event *blocks,
+                                uint32_t count)
+{
+    if (count == 0 || !wf_fabric_in_parts(f))
+        return WEFT_OK;
+    if (count > WF_FABRIC_OFFER_MAX)
+        return wf_fail(WEFT_E_INVALID, "%u blocks cannot be looked for at once; %u can", count,
+                       WF_FABRIC_OFFER_MAX);
+    return leave(f, LOOK, "", 0, blocks, count);
+}
+
+bool wf_fabric_in_parts(const struct wf_fabric *f)
+{
+    return atomic_load_explicit(&f->in_parts, memory_order_relaxed);
 }
 
 enum weft_status wf_fabric_allot(struct wf_fabric *f, const char *name, uint64_t bytes)
@@ -175,6 +191,7 @@ static bool carry_out(struct wf_fabric *f, struct wf_order *order)
     case LEND: wf_lent_resize(f->lent, order->bytes); return true;
     case OFFER: return offer(f, order);
     case FORGET: return forget(f, order);
+    case LOOK: wf_parts_ask(f, order->events, order->count); return true;
     }
     return true;
 }
@@ -217,7 +234,7 @@ bool wf_offer_heard(struct wf_link *link, const void *header, uint32_t bytes)
     if (!wf_peer_believed(f, link->peer))
         return true;
     for (uint32_t i = 0; i < told->count; i++)
-        if (told->events[i].kind != WF_FABRIC_HERE || !wf_stream_take(link, &told->events[i]))
+        if (told->events[i].kind != WF_FABRIC_HERE || !wf_stream_offered(link, &told->events[i]))
             return false;
     const struct wf_fabric_event *last = &told->events[told->count - 1];
     if (!(told->flags & WF_FABRIC_LAST) || !f->options.host.offered)

@@ -368,7 +368,7 @@ bool wf_put_placed(struct wf_link *link, const void *header, uint32_t bytes)
                                   ? (enum weft_status)placed->status
                                   : WEFT_E_BUSY;
     if (status == WEFT_OK)
-        wf_stream_note(f, link->peer, put->store->block.key);
+        wf_stream_note(f, link->peer, &put->store->block);
     if (put->sending) /* its bytes are read still */
         put->ended = status;
     else if (status == WEFT_OK || status == WEFT_EXISTS)

@@ -369,6 +369,31 @@ static void term_copy(const struct wf_routes *r, uint32_t i, uint32_t stride,
     out->term.fetch_blocks *= stride;
 }
 
+/* Where this node keeps a part of the directory: so many of a chain's keys are asked about, and
+ * answered by. */
+#define LOOKS 128u
+static uint32_t looks_stride(const struct wf_fabric *f, const struct wf_routes_question *q)
+{
+    return wf_fabric_in_parts(f) ? (q->count + LOOKS - 1) / LOOKS : 0;
+}
+
+/* Owners are asked who has what of it: who asks again soon is answered by that. */
+static void look(struct wf_fabric *f, const struct wf_routes_question *q)
+{
+    struct wf_fabric_event events[LOOKS + 1];
+    uint32_t count = 0, stride = looks_stride(f, q);
+    memset(events, 0, sizeof events);
+    for (uint32_t at = 0; stride && count <= LOOKS; at += stride) {
+        at = at < q->count ? at : q->count - 1;
+        events[count].domain = (uint8_t)q->domain;
+        events[count].bytes = (uint64_t)q->request.block_bytes;
+        memcpy(events[count++].key, q->keys[at], 32);
+        if (at == q->count - 1)
+            break;
+    }
+    (void)wf_fabric_look(f, events, count); /* too many are on their way: it is known later */
+}
+
 /* With a fabric its lock is held. */
 static enum weft_status ask(struct wf_routes *r, struct wf_fabric *f, uint64_t now_ns,
                             const struct wf_routes_question *q, struct wf_routes_answer *a)
@@ -386,7 +411,7 @@ static enum weft_status ask(struct wf_routes *r, struct wf_fabric *f, uint64_t n
     r->keys = q->keys;
     if (f) {
         seats_refresh(r, f);
-        (void)wf_places_prefixes(f->places, q->keys, q->count, 0, NULL, r->blocks);
+        (void)wf_places_prefixes(f->places, q->keys, q->count, looks_stride(f, q), NULL, r->blocks);
     }
     a->count = a->others = 0;
     if (q->candidate_count)
@@ -432,6 +457,9 @@ enum weft_status wf_fabric_route(struct wf_fabric *f, const struct wf_routes_que
                                               .seed = f->options.seed,
                                               .context = f->options.host.context,
                                               .own = f->options.host.own};
+    if (wf_fabric_in_parts(f) && question->domain < f->domain_count &&
+        question->count <= WF_ROUTES_KEYS_MAX)
+        look(f, question);
     pthread_mutex_lock(&f->lock);
     enum weft_status status = f->routes ? WEFT_OK : wf_routes_create(&options, &f->routes);
     if (status == WEFT_OK)

@@ -16,7 +16,8 @@
 
 #include "fabric/inner.h"
 
-#define BATCHES 4u /* to a link, in one turn */
+#define BATCHES 4u     /* to a link, in one turn */
+#define WALK_STEPS 64u /* for one batch: of a walk little may be for this link */
 #define LENT_LOOKS 256u
 #define GRACE_NS 200000000u
 #define SWEEP_BUCKETS 16384u
@@ -105,6 +106,8 @@ static void walked(void *to, const struct wf_fabric_event *block)
         return;
     }
     struct wf_fabric_event event = *block;
+    if (!wf_parts_tells(w->batch->link, block->key))
+        return;
     event.kind = WF_FABRIC_HERE;
     event.domain = (uint8_t)w->domain;
     batch_add(w->batch, &event);
@@ -130,7 +133,9 @@ static bool walk(struct wf_fabric *f, struct wf_link *link, struct walking *w)
 static void fill_from_walk(struct wf_fabric *f, struct batch *batch)
 {
     struct wf_link *link = batch->link;
-    while (link->telling && batch->m.events.count < WF_FABRIC_EVENTS_MAX) {
+    for (uint32_t steps = 0;
+         link->telling && steps < WALK_STEPS && batch->m.events.count < WF_FABRIC_EVENTS_MAX;
+         steps++) {
         if (link->walk_domain == f->domain_count) {
             link->telling = false;
             batch->m.events.flags |= WF_FABRIC_COMPLETE;
@@ -162,7 +167,8 @@ static void fill_from_log(struct wf_fabric *f, struct batch *batch, uint64_t now
     struct wf_link *link = batch->link;
     while (link->told_to < f->log_end && batch->m.events.count < WF_FABRIC_EVENTS_MAX) {
         const struct wf_logged *logged = &f->log[link->told_to++ % WF_LOG_MAX];
-        if (!(link->domains >> logged->event.domain & 1))
+        if (!(link->domains >> logged->event.domain & 1) ||
+            !wf_parts_tells(link, logged->event.key))
             continue;
         uint64_t age_us = now_ns > logged->at_ns ? (now_ns - logged->at_ns) / 1000 : 0;
         if (age_us > batch->m.events.age_us)
@@ -250,7 +256,7 @@ static bool tell_some(struct wf_link *link, struct telling *t)
     }
     if (!link->telling && link->told_to == f->log_end)
         return false;
-    if (!link->telling && !link->reset)
+    if (!link->telling && !link->reset && !link->parts)
         return tell_log(link, t);
     if (!wf_link_can_say(link))
         return false;
@@ -334,7 +340,7 @@ static bool place_take(struct wf_fabric *f, struct wf_peer_node *peer)
 }
 
 static bool here(struct wf_fabric *f, struct wf_peer_node *peer,
-                 const struct wf_fabric_event *event)
+                 const struct wf_fabric_event *event, bool tell)
 {
     pthread_mutex_lock(&f->lock);
     bool placed = peer->place != WF_PLACE_NONE || place_take(f, peer);
@@ -345,7 +351,7 @@ static bool here(struct wf_fabric *f, struct wf_peer_node *peer,
     else if (added)
         (void)wf_places_remove(f->below, event->key, (uint16_t)peer->place);
     pthread_mutex_unlock(&f->lock);
-    return !first || !added || f->options.host.news(f->options.host.context, event);
+    return !tell || !first || !added || f->options.host.news(f->options.host.context, event);
 }
 
 /* The oldest of the last copies that went: if nobody has it again by now, the host hears of it. */
@@ -367,13 +373,13 @@ bool wf_stream_unplace(struct wf_fabric *f, const struct wf_peer_node *peer, con
 /* A block that moves from one node to another is told of by both, in any order: between two words
  * nobody has it. */
 static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
-                 const struct wf_fabric_event *event)
+                 const struct wf_fabric_event *event, bool tell)
 {
     pthread_mutex_lock(&f->lock);
     bool had = peer->place != WF_PLACE_NONE && wf_stream_unplace(f, peer, event->key);
     bool left = wf_places_count(f->places, event->key, 1) > 0;
     pthread_mutex_unlock(&f->lock);
-    if (left || !had)
+    if (left || !had || !tell)
         return true;
     if (f->going_end - f->going_first == WF_GOING_MAX && !go(f))
         return false;
@@ -442,8 +448,9 @@ bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *told)
         event.where > WF_FABRIC_BELOW)
         return false;
     event.domain = link->ours_of[event.domain];
-    bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event)
-                                              : gone(f, link->peer, &event);
+    bool tell = !wf_parts_on(f); /* of single blocks of chains nobody makes use */
+    bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event, tell)
+                                              : gone(f, link->peer, &event, tell);
     f->figures.heard++;
     f->figures.refused_news += !taken;
     f->behind |= !taken;
@@ -478,12 +485,44 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
     return true;
 }
 
-void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer, const uint8_t key[32])
+bool wf_stream_found(struct wf_fabric *f, struct wf_peer_node *peer,
+                     const struct wf_fabric_event *event, bool tell)
 {
+    bool taken = here(f, peer, event, tell);
+    f->figures.refused_news += !taken;
+    return peer->place != WF_PLACE_NONE;
+}
+
+void wf_stream_lapsed(struct wf_fabric *f, struct wf_peer_node *peer,
+                      const struct wf_fabric_event *event, bool tell)
+{
+    f->behind |= !gone(f, peer, event, tell);
+}
+
+void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer,
+                    const struct wf_fabric_event *event)
+{
+    if (wf_parts_on(f)) {
+        wf_parts_note(f, peer, event, false);
+        return;
+    }
     pthread_mutex_lock(&f->lock);
     if (peer->place != WF_PLACE_NONE || place_take(f, peer))
-        (void)wf_places_add(f->places, key, (uint16_t)peer->place);
+        (void)wf_places_add(f->places, event->key, (uint16_t)peer->place);
     pthread_mutex_unlock(&f->lock);
+}
+
+bool wf_stream_offered(struct wf_link *link, const struct wf_fabric_event *told)
+{
+    struct wf_fabric_event event = *told;
+    if (!wf_parts_on(link->fabric))
+        return wf_stream_take(link, told);
+    if (event.domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[event.domain] == WF_DOMAIN_NONE ||
+        event.bytes == 0 || event.where > WF_FABRIC_BELOW)
+        return false;
+    event.domain = link->ours_of[event.domain];
+    wf_parts_note(link->fabric, link->peer, &event, true);
+    return true;
 }
 
 bool wf_stream_again(struct wf_link *link, uint32_t bytes)

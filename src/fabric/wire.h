@@ -81,6 +81,9 @@ enum wf_fabric_kind {
     WF_FABRIC_LAYER = 16,
     WF_FABRIC_PUSH_END = 17,
     WF_FABRIC_PUSHED = 18,
+    WF_FABRIC_WANT = 22,   /* of the directory all is to be told, or a part; as in IDENT */
+    WF_FABRIC_LOOKUP = 23, /* who holds this?  Asked of an owner of the key's shard */
+    WF_FABRIC_FOUND = 24,
 };
 
 /* How the payload of DATA and PUT lies. */
@@ -104,8 +107,8 @@ static_assert(sizeof(struct wf_fabric_head) == 8, "wire format");
  * forgotten then. */
 struct wf_fabric_ident {
     struct wf_fabric_head head;
-    uint32_t version, flags;
-    uint64_t epoch; /* of its lease */
+    uint32_t version, flags; /* flags, as below */
+    uint64_t epoch;          /* of its lease */
     uint8_t nonce[32];
     char name[64]; /* zero-terminated, and zeros behind */
     /* Where it stands (core/locality.h), likewise; what is no path of that kind says nothing. */
@@ -117,7 +120,12 @@ struct wf_fabric_ident {
 static_assert(sizeof(struct wf_fabric_ident) == 264, "wire format");
 
 /* Who began the link measures it: no JOIN follows, only PROBEs, and then its end. */
-enum wf_fabric_ident_flags { WF_FABRIC_TRIAL = 1 };
+enum wf_fabric_ident_flags {
+    WF_FABRIC_TRIAL = 1,
+    /* This node keeps only the shards of the directory that it owns (core/shard.h), and is to be
+     * told only of their keys. */
+    WF_FABRIC_PARTS = 2,
+};
 
 /* Asked one at a time without payload, how long an answer takes; then with, WF_FABRIC_PROBE_BYTES
  * each, what the way carries.  WF_FABRIC_PROBES_MAX of them a link. */
@@ -252,6 +260,30 @@ struct wf_fabric_forget {
     uint8_t key[32];
 };
 static_assert(sizeof(struct wf_fabric_forget) == 48, "wire format");
+
+struct wf_fabric_want {
+    struct wf_fabric_head head;
+    uint32_t parts, zero; /* 1, or 0: all */
+};
+static_assert(sizeof(struct wf_fabric_want) == 16, "wire format");
+
+struct wf_fabric_lookup {
+    struct wf_fabric_head head;
+    uint64_t request; /* given back in FOUND */
+    uint64_t bytes;   /* of the block; 0: who asks does not know */
+    uint32_t domain, zero;
+    uint8_t key[32];
+};
+static_assert(sizeof(struct wf_fabric_lookup) == 64, "wire format");
+
+#define WF_FABRIC_FOUND_MAX 8u
+struct wf_fabric_found {
+    struct wf_fabric_head head;
+    uint64_t request;
+    uint32_t count, zero;
+    uint64_t members[]; /* who holds it, of those that the owner has a link to: wf_shard_member() */
+};
+static_assert(sizeof(struct wf_fabric_found) == 24, "wire format");
 
 enum wf_fabric_ping_flags { WF_FABRIC_DRAINING = 1 };
 

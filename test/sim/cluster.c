@@ -34,9 +34,11 @@ void failed(const struct cluster *c, const char *format, ...)
                   (unsigned long long)c->config.seed, c->config.nodes,
                   (double)(now(c) - SECOND) / (double)SECOND);
     (void)vfprintf(stderr, format, arguments);
-    (void)fprintf(stderr, "\n  again: make sim SEED=%llu NODES=%u SECONDS=%llu CORRUPT=%d\n",
+    (void)fprintf(stderr,
+                  "\n  again: make sim SEED=%llu NODES=%u SECONDS=%llu CORRUPT=%d PARTS=%d\n",
                   (unsigned long long)c->config.seed, c->config.nodes,
-                  (unsigned long long)(c->config.storm_ns / SECOND), c->config.corrupt);
+                  (unsigned long long)(c->config.storm_ns / SECOND), c->config.corrupt,
+                  c->config.parts);
     va_end(arguments);
     abort();
 }
@@ -85,6 +87,7 @@ void node_start(struct node *node)
         .domain_count = node->has_both ? 2 : 1,
         .lend_bytes = node->number % 5 == 0 ? 256u << 10 : 0,
         .replica_copies = (uint64_t)c->config.nodes * (c->config.node_blocks + 80),
+        .directory = c->config.parts ? WF_FABRIC_DIRECTORY_PARTS : WF_FABRIC_DIRECTORY_FULL,
         .seed = c->config.seed + node->number,
         .lease_ms = LEASE_MS,
         .dead_ms = DEAD_MS,
@@ -238,6 +241,9 @@ static void report(struct cluster *c, double processor_s, uint64_t events, uint6
            (unsigned long long)f.replica_copies, (unsigned long long)f.replica_copies_max,
            (unsigned long long)wf_hist_quantile(&c->lag_us, .5),
            (unsigned long long)wf_hist_quantile(&c->lag_us, .99));
+    if (c->config.parts)
+        printf("#   in parts: %llu questions to owners, %llu that nobody could answer\n",
+               (unsigned long long)n->lookups, (unsigned long long)n->lookup_misses);
     double seconds = (double)c->measured_ns / (double)SECOND, nodes = c->config.nodes;
     printf("#   without faults each node hears %.0f messages and %.3f MB a second\n",
            (double)c->measured_messages / seconds / nodes,
@@ -247,6 +253,14 @@ static void report(struct cluster *c, double processor_s, uint64_t events, uint6
            (unsigned long long)events, (unsigned long long)c->messages,
            (unsigned long long)n->polls, processor_s, (double)events / processor_s);
     (void)fflush(stdout);
+}
+
+static void lookups_count(struct cluster *c)
+{
+    for (uint32_t i = 0; i < c->config.nodes; i++) {
+        c->counts.lookups += lookups_of(&c->nodes[i]);
+        c->counts.lookup_misses += lookup_misses_of(&c->nodes[i]);
+    }
 }
 
 /* Work without faults, of which it is said what it costs and how late news are. */
@@ -288,6 +302,9 @@ static uint64_t simulate(const struct config *config)
     uint64_t digest = wf_net_sim_digest(c.net) ^ wf_member_sim_digest(c.registry);
     if (!c.counts.hits || !c.counts.stored || !c.counts.puts_taken)
         failed(&c, "nothing happened");
+    lookups_count(&c);
+    if (config->parts && c.counts.lookups == c.counts.lookup_misses)
+        failed(&c, "no owner was asked, or none knew anything");
     if (!config->quiet)
         report(&c, processor_now() - began, wf_vtime_count(c.time), settled_ns);
     cluster_fini(&c);
@@ -314,7 +331,8 @@ int main(void)
                                                                          : 50) *
                                        1000,
                             .gap_ns = number_of("GAP_MS", 150) * MS,
-                            .corrupt = number_of("CORRUPT", 1)};
+                            .corrupt = number_of("CORRUPT", 1),
+                            .parts = number_of("PARTS", 0)};
     (void)setvbuf(stdout, NULL, _IOLBF, 0);
     if (getenv("SEED")) {
         for (uint64_t i = 0; i < seeds; i++, config.seed++)
@@ -323,6 +341,9 @@ int main(void)
     }
     for (; config.seed < 3; config.seed++, config.nodes /= 2)
         (void)simulate(&config);
+    config.parts = true;
+    config.nodes = 40;
+    (void)simulate(&config);
     config.nodes = 12;
     config.quiet = true;
     uint64_t first = simulate(&config), second = simulate(&config);

@@ -54,6 +54,7 @@ struct config {
     uint64_t turn_ns;     /* a node that has something to do does it so much later */
     uint64_t gap_ns;      /* between faults */
     bool quiet, corrupt;  /* say less; bits change on the way, too */
+    bool parts;           /* each node keeps its part of the directory */
 };
 
 /* A block in a store, or in two hands that hold it. */
@@ -103,6 +104,7 @@ struct node {
 
 struct counts {
     uint64_t gets, fetches, hits, misses, corrupt, timeouts, cancels, computed, evicted;
+    uint64_t lookups, lookup_misses; /* nodes that are there at the end */
     uint64_t stores, stored, drops, puts_taken, lives, polls;
     uint64_t wrong, hangs, fenced; /* all 0, or it has failed */
 };
@@ -184,6 +186,8 @@ const struct wf_member_ops *watched_member(void);
 /* Whether nodes, each `step`-th of them, know what all others have, and nothing else.  False: `out`
  * says what is wrong. */
 bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t out_bytes);
+uint64_t lookups_of(const struct node *node);
+uint64_t lookup_misses_of(const struct node *node);
 struct node *node_of_fabric(const void *fabric);
 
 /* cluster.c */

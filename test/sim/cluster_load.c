@@ -132,8 +132,8 @@ static void want(struct node *node)
     uint32_t depth = 1 + (uint32_t)chance(c, DEPTH);
     for (uint32_t d = 0; d < depth; d++) {
         uint32_t index = chain * DEPTH + d;
-        if (!node->blocks[index] &&
-            (wf_fabric_elsewhere(node->fabric, c->keys[index]) || chance(c, 20) == 0))
+        if (!node->blocks[index] && (wf_fabric_elsewhere(node->fabric, c->keys[index]) ||
+                                     c->config.parts || chance(c, 20) == 0))
             fetch(node, index, get);
     }
     if (--get->pending == 0)

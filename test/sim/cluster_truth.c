@@ -5,11 +5,22 @@
  */
 #include "cluster.h"
 
+#include "core/shard.h"
 #include "fabric/inner.h"
 
 struct node *node_of_fabric(const void *fabric)
 {
     return ((const struct wf_fabric *)fabric)->options.host.context;
+}
+
+uint64_t lookups_of(const struct node *node)
+{
+    return node->fabric ? node->fabric->figures.lookups : 0;
+}
+
+uint64_t lookup_misses_of(const struct node *node)
+{
+    return node->fabric ? node->fabric->figures.lookup_misses : 0;
 }
 
 struct lent {
@@ -40,10 +51,11 @@ static void lent_of(const struct node *node, bool *out)
 
 /* What there is, of all nodes, with as much about a node as one look at `a` needs. */
 struct truth {
-    bool *there;         /* [nodes] of one block */
-    uint32_t *number_of; /* [WF_FABRIC_PEERS_MAX] by `a`'s place for it; UINT32_MAX: none */
-    bool *lent;          /* [nodes][indices] */
-    uint16_t *holders;   /* [nodes] */
+    bool *there;              /* [nodes] of one block */
+    uint32_t *number_of;      /* [WF_FABRIC_PEERS_MAX] by `a`'s place for it; UINT32_MAX: none */
+    bool *lent;               /* [nodes][indices] */
+    struct wf_shards *shards; /* NULL: each node knows all */
+    uint16_t *holders;        /* [nodes] */
 };
 
 static bool is_linked(const struct node *a, const struct node *b, uint32_t *number_of, char *out,
@@ -81,8 +93,10 @@ static bool knows(const struct node *a, uint32_t index, struct truth *t, char *o
         else
             wrong = b;
     }
-    bool believes = wrong < nodes;
-    for (uint32_t b = 0; b < nodes && !believes; b++)
+    bool believes = wrong < nodes, owns = true;
+    if (t->shards)
+        owns = wf_shards_owns(t->shards, wf_shard_of(c->keys[index]), wf_shard_member(a->name));
+    for (uint32_t b = 0; b < nodes && owns && !believes; b++)
         wrong = t->there[b] ? b : wrong;
     if (wrong == nodes)
         return true;
@@ -108,6 +122,20 @@ static bool truth_is_known(const struct node *a, struct truth *t, char *out, siz
     return true;
 }
 
+/* Who is there owns them. */
+static void shards_make(const struct cluster *c, struct truth *t)
+{
+    uint64_t *members = malloc(c->config.nodes * sizeof *members);
+    uint32_t count = 0;
+    for (uint32_t i = 0; members && i < c->config.nodes; i++)
+        if (c->nodes[i].fabric)
+            members[count++] = wf_shard_member(c->nodes[i].name);
+    if (!members || wf_shards_create(0, &t->shards) != WEFT_OK ||
+        wf_shards_set(t->shards, members, count) != WEFT_OK)
+        failed(c, "%s", wf_last_error());
+    free(members);
+}
+
 bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t out_bytes)
 {
     uint32_t nodes = c->config.nodes;
@@ -121,8 +149,11 @@ bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t ou
         if (c->nodes[i].fabric)
             lent_of(&c->nodes[i], t.lent + (size_t)i * c->indices);
     bool right = true;
+    if (c->config.parts)
+        shards_make(c, &t);
     for (uint32_t i = 0; right && i < nodes; i += step)
         right = truth_is_known(&c->nodes[i], &t, out, out_bytes);
+    wf_shards_destroy(t.shards);
     free(t.there);
     free(t.number_of);
     free(t.lent);
