@@ -313,8 +313,8 @@ enum weft_status weft_prefetch_keys(struct weft_format *f, const struct weft_key
     enum weft_status status = WEFT_OK;
     while (status == WEFT_OK && blocks < count) {
         size_t held = 0, n = count - blocks < WEFT_BATCH_MAX ? count - blocks : WEFT_BATCH_MAX;
-        status = load_batch(f, NULL, chain + blocks, n, WF_LOAD_PREFETCH | WF_LOAD_BLOCKS,
-                            within_ms, NULL, &held);
+        uint32_t flags = WF_LOAD_PREFETCH | WF_LOAD_BLOCKS | (blocks == 0 ? WF_LOAD_ROOT : 0);
+        status = load_batch(f, NULL, chain + blocks, n, flags, within_ms, NULL, &held);
         blocks += (uint32_t)held;
         if (held < n)
             break;

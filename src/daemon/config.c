@@ -46,6 +46,7 @@ void wf_config_defaults(struct wf_config *config)
         .events_engine_memory = 64 * MIB,
         .fabric_lease_ms = 5000,
         .fabric_replica_bytes = 64 * MIB,
+        .fabric_directory = 1,
         .pool_bytes = memory / 4 / MIB * MIB,
         .pool_bytes_max = memory,
         .pool_huge = WF_HUGE_AUTO,

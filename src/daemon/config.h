@@ -189,6 +189,7 @@ struct wf_config {
     uint64_t fabric_push_max;        /* 0: an eighth of the pool */
     uint64_t fabric_replica_bytes;   /* of what is known of others' blocks; 64 MiB */
     enum wf_tier_codec fabric_codec; /* auto: where the link is slower than the codec */
+    uint32_t fabric_directory;       /* enum wf_fabric_directory; full */
 
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */
     uint64_t pool_bytes_max; /* how far weft_lend may grow it; default: the host's memory */

@@ -91,6 +91,13 @@ uint64_t wf_served_walk(struct wf_served *served);
 bool wf_served_each(struct wf_served *served, uint32_t domain, uint64_t *cursor,
                     void (*found)(void *to, const struct wf_fabric_event *block), void *to);
 
+/* fabric_say.c: a prefetch found nothing of its keys from `first` on.  Where this node keeps a part
+ * of the directory, owners are asked; what somebody has is on the tier `peers` then, for the next
+ * match or prefetch. */
+struct wf_load_answer;
+void wf_node_fabric_look(const struct wf_client *client, const struct wf_load *request,
+                         uint32_t first, const struct wf_load_answer *answer);
+
 /* What others are told of this node's memory. */
 void wf_node_fabric_sum(struct wf_node *node);
 /* Chains that were handed over to this node are fetched. */

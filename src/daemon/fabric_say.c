@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "daemon/below.h"
 #include "daemon/fabric.h"
 #include "daemon/push.h"
@@ -140,6 +141,35 @@ void wf_node_fabric_tick(struct wf_node *node)
             i++;
     }
     pthread_mutex_unlock(&w->lock);
+}
+
+void wf_node_fabric_look(const struct wf_client *client, const struct wf_load *request,
+                         uint32_t first, const struct wf_load_answer *answer)
+{
+    struct wf_fabric_event events[WEFT_BATCH_MAX];
+    const struct wf_node *node = client->node;
+    const struct wf_domain *domain = client->domain;
+    uint32_t depth = 0, count = 0;
+    if (!node->fabric || !wf_fabric_in_parts(node->fabric) || request->format >= node->format_count)
+        return;
+    if (first > 0) {
+        const struct wf_desc *before = &domain->store.index.desc[answer->blocks[first - 1].slot];
+        depth = wf_word_depth(atomic_load_explicit(&before->word, memory_order_relaxed)) + 1;
+    } else if (!(request->flags & WF_LOAD_ROOT)) {
+        return; /* how deep it is is not known here */
+    }
+    memset(events, 0, sizeof events);
+    for (uint32_t i = first; i < request->count; i++, count++) {
+        events[count].kind = WF_FABRIC_HERE;
+        events[count].domain = (uint8_t)domain->id;
+        events[count].depth = depth + count;
+        events[count].bytes = node->formats[request->format].block_bytes;
+        memcpy(events[count].key, request->keys[i], 32);
+        if (i > 0)
+            memcpy(events[count].parent, request->keys[i - 1], 32);
+    }
+    if (wf_fabric_look(node->fabric, events, count) != WEFT_OK)
+        wf_debug("fabric", "nobody is asked who has a chain: %s", wf_last_error());
 }
 
 /* --------------------------------------------------------------------------------------- said */

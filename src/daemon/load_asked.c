@@ -5,6 +5,7 @@
  */
 #include "base/hooks.h"
 #include "daemon/ahead.h"
+#include "daemon/fabric.h"
 #include "daemon/load.h"
 #include "sys/clock.h"
 
@@ -102,6 +103,8 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
         wf_loads_pump(node->below);
     if (prefetch && node->below && first < count)
         wf_rest_keep(domain, request, first, answer, &asked);
+    if (prefetch && first < count)
+        wf_node_fabric_look(client, request, first, answer);
     if (prefetch)
         wf_ahead_asked(client, request, &asked);
     WF_CRASH("load.before_answer");

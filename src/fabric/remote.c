@@ -350,7 +350,8 @@ static void remote_each(const struct wf_tier *tier,
     (void)tier, (void)found, (void)context; /* nothing outlives a node */
 }
 
-/* What lenders let go, or took with them. */
+/* What lenders let go, or took with them.  Of a directory of which this node keeps a part it does
+ * not hear that: a read finds it. */
 static enum weft_status remote_news(struct wf_tier *tier,
                                     void (*told)(void *context, const struct wf_tier_block *block,
                                                  bool there),
@@ -358,7 +359,9 @@ static enum weft_status remote_news(struct wf_tier *tier,
 {
     struct tier *t = of(tier);
     struct wf_fabric *fabric = wf_peers_enter(t->peers);
-    uint64_t forgotten = fabric ? wf_fabric_changed(fabric) : t->forgotten;
+    bool hears = fabric && !wf_fabric_in_parts(fabric);
+    uint64_t forgotten = hears ? wf_fabric_changed(fabric) : t->forgotten;
+    t->sweeping &= hears || !fabric;
     if (forgotten != t->forgotten &&
         !t->sweeping) { /* what changes meanwhile is the next round's */
         t->forgotten = forgotten;

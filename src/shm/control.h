@@ -220,6 +220,7 @@ struct wf_count_answer {
 enum wf_load_flags {
     WF_LOAD_PREFETCH = 1, /* nobody waits for it yet: nothing is pinned */
     WF_LOAD_BLOCKS = 2,   /* whole blocks in their order, not the first layers of all first */
+    WF_LOAD_ROOT = 4,     /* the first key begins its chain */
 };
 
 /* Bring blocks up: keys of one chain, each the parent of the next; the parent of the first is in
