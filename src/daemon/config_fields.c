@@ -176,10 +176,10 @@ const struct wf_field wf_config_fields[] = {
     {"fabric.replica", WF_VALUE_SIZE, AT(fabric_replica_bytes), MIB, 64 * GIB, NULL, NULL,
      "Memory of weftd, beside the pool, for where other nodes' blocks are: 14 bytes a copy."},
     {"fabric.directory", WF_VALUE_CHOICE, AT(fabric_directory), 0, 0, directory_choices, NULL,
-     "How much of that a node knows: `full`, all of it, as far as fabric.replica has room; `parts`, "
-     "its share, and for the rest it asks the nodes that have that as theirs, which needs etcd; "
-     "`auto`, all until nine tenths of fabric.replica are used, and its share from then on. In "
-     "parts a match finds what a prefetch or a route asked for before."},
+     "How much of that a node knows: `full`, all of it, as far as fabric.replica has room; "
+     "`parts`, its share, and for the rest it asks the nodes that have that as theirs, which needs "
+     "etcd; `auto`, all until nine tenths of fabric.replica are used, and its share from then on. "
+     "In parts a match finds what a prefetch or a route asked for before."},
     {"pool.size", WF_VALUE_SIZE, AT(pool_bytes), MIB, 64 * TIB, NULL,
      "a quarter of the host's memory", "Bytes of the DRAM pool."},
     {"pool.size_max", WF_VALUE_SIZE, AT(pool_bytes_max), MIB, 64 * TIB, NULL,

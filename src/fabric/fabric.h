@@ -149,8 +149,8 @@ struct wf_fabric_options {
     uint32_t lease_ms;          /* 0: 5000 */
     uint32_t dead_ms;           /* of a link that is silent; 0: 5000 */
     uint32_t fetch_ms;          /* a holder that has not begun to answer by then: the next is asked;
-                                   0: 1000.  Where the block is below, four times that; and who has it
-                                   there says that it cannot be given after three times */
+                                   0: 1000.  Where the block is below, four times that; and who has
+                                   it there says that it cannot be given after three times */
     enum wf_fabric_codec codec;
     struct wf_codec_speed codec_speed; /* of this node; decode_threads are all that it has */
     uint64_t codec_bytes;              /* for frames that go out; 0: 64 MiB */

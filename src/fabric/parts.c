@@ -152,7 +152,7 @@ bool wf_parts_on(const struct wf_fabric *f)
     return f->parts->on;
 }
 
-/* -------------------------------------------------------------------------------- what is wanted */
+/* ------------------------------------------------------------------------ what is wanted */
 
 static bool want_say(struct wf_link *link)
 {
