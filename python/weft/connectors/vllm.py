@@ -11,7 +11,8 @@ is not known are refused when they are registered.
 
 The scheduler's half looks blocks up in shared memory.  The worker's half loads in a thread, checks every block's
 checksum, and reports each block that did not come as one that failed; it saves after the forward pass and before the
-step ends, as long as vLLM holds the blocks still.  docs/engines/vllm.md has the recipe.
+step ends, as long as vLLM holds the blocks still.  With `hand_over` each layer is saved when it is computed, and goes
+to the node of that name meanwhile.  docs/engines/vllm.md has the recipe.
 """
 import concurrent.futures
 import dataclasses
@@ -32,6 +33,7 @@ logger = logging.getLogger("vllm.weft")
 # Forms of a layer's tensor, by what a block's page is in logical order.
 PACKED = "HNC"  # (blocks, heads, tokens, K and V side by side): vLLM's from 0.26 on, whatever its KVCacheLayout
 SPLIT = "2NHD"  # (2, blocks, tokens, heads, size) or (blocks, 2, tokens, heads, size): before
+PUSHED_MAX = 512  # blocks of a request and a step: weft.h's WEFT_BATCH_MAX
 CPU = "CPU-"    # and an instruction set: PACKED's shape, but inside of a page K lies transposed, or both lie in tiles
 
 # A shape does not say what lies inside of it: ROCm's and the CPU's backends have shapes of others and orders of their
@@ -91,6 +93,18 @@ class Transfer:
     blocks: list
     names: list
     parent: bytes = b""
+
+
+@dataclasses.dataclass
+class _Push:
+    """Blocks that are saved layer by layer, and go to another node meanwhile."""
+    transfer: Transfer
+    keys: object
+    slots: object
+    wanted: list    # of them, by number: the others are there
+    indices: object  # of these, in vLLM's cache
+    begun: bool = False
+    goes: bool = False
 
 
 @dataclasses.dataclass
@@ -307,6 +321,7 @@ class _Worker:
         self._pool = concurrent.futures.ThreadPoolExecutor(connector.threads, "weft-load")
         self._lock = threading.Lock()
         self._done, self._bad = set(), set()
+        self._pushes, self._written = [], 0  # of this step, and how many layers of them
 
     def register(self, caches):
         missing = [name for name in self._shape.names if name not in caches]
@@ -410,6 +425,70 @@ class _Worker:
             if any(status not in ("stored", "exists") for status in slots.statuses()):
                 return
             parent = part[-1]
+        if self._connector.hand_over and parent:
+            self.hand_over(parent)
+
+    # With hand_over: what a step will have computed is known before it begins.
+
+    def begin(self, transfer):
+        """Room for its blocks, which go to the other node as they are written.  What finds none is saved at the end."""
+        fmt, node = self._format, self._connector.hand_over
+        keys = fmt.keys_from_bytes(transfer.names[:PUSHED_MAX])
+        try:
+            slots = fmt.reserve(keys, parent=fmt.key(transfer.parent) if transfer.parent else None)
+        except weft.Error:
+            return
+        wanted = [i for i in range(len(keys)) if slots.status(i) == "reserved"]
+        push = _Push(transfer, keys, slots, wanted, self._indices([transfer.blocks[i] for i in wanted]))
+        self._pushes.append(push)
+        try:
+            push.begun = push.goes = slots.push(node)
+        except weft.Error as error:
+            self._connector.warn("push", "blocks do not go to %s while they are computed (%s); it hears of them when they "
+                                 "are", node, error)
+
+    def computed(self, name):
+        """A layer of all blocks of the step is written in vLLM's cache."""
+        if self._pushes and self._written < len(self._layers) and name == self._shape.names[self._written]:
+            self._write_layer()
+
+    def _write_layer(self):
+        layer, page = self._written, self._shape.page
+        tensor, dim = self._layers[layer]
+        for push in self._pushes:
+            pages = self._gather(tensor, dim, push.indices).numpy() if push.wanted else ()
+            for row, i in enumerate(push.wanted):
+                with push.slots[i] as memory:
+                    memory[layer * page:(layer + 1) * page] = pages[row].data
+            push.goes = push.goes and push.slots.written(layer + 1)
+        self._written += 1
+
+    def end(self):
+        """Publish what was begun; yields what is still to be saved, in its order."""
+        pushes, node = self._pushes, self._connector.hand_over
+        try:
+            while pushes and self._written < len(self._layers):
+                self._write_layer()
+            for push in pushes:
+                told = push.slots.commit()
+                if any(status not in ("stored", "exists") for status in told):
+                    continue
+                if not push.begun:
+                    self.hand_over(push.keys[-1])
+                done = len(push.keys)
+                if done < len(push.transfer.names):
+                    yield Transfer(push.transfer.request, push.transfer.blocks[done:], push.transfer.names[done:],
+                                   push.transfer.names[done - 1])
+        finally:
+            for push in pushes:
+                push.slots.abort()  # those that were committed are nothing to it
+            self._pushes, self._written = [], 0
+
+    def is_begun(self, transfer):
+        return any(push.transfer is transfer for push in self._pushes)
+
+    def hand_over(self, tip):
+        self._connector.fabric.hand_over(tip, self._connector.hand_over)
 
     def finished(self):
         with self._lock:
@@ -427,10 +506,11 @@ class _Worker:
 
 class WeftConnector(KVConnectorBase_V1):
     """Settings, in kv_connector_extra_config: socket, domain, token (weft.connect()); weights ("auto": a digest of the
-    model's files; or a text that changes when they do); salt; threads; form."""
+    model's files; or a text that changes when they do); salt; threads; form; hand_over (a node of the cluster, by name,
+    that decodes what this one computes: it has each layer while the next is computed)."""
 
     _SETTINGS = {"socket": None, "domain": None, "token": None, "weights": "auto", "salt": "", "threads": 2,
-                 "form": None, "timeout": 5.0}
+                 "form": None, "timeout": 5.0, "hand_over": None}
 
     def __init__(self, vllm_config, role, kv_cache_config):
         super().__init__(vllm_config, role, kv_cache_config)
@@ -447,6 +527,7 @@ class WeftConnector(KVConnectorBase_V1):
         which = vllm_config.kv_transfer_config.kv_role
         self.loads, self.saves = which in ("kv_both", "kv_consumer"), which in ("kv_both", "kv_producer")
         self.threads = int(settings["threads"])
+        self.hand_over = settings["hand_over"]
         self._warned = set()
         self._half = None
         shape = _Shape(vllm_config, kv_cache_config)
@@ -473,6 +554,10 @@ class WeftConnector(KVConnectorBase_V1):
             self._half = _Scheduler(self, formats, shape.tokens)
         else:
             self._half = _Worker(self, formats[0], shape, form, vllm_config.compilation_config.static_forward_context)
+
+    @property
+    def fabric(self):
+        return self._fabric
 
     @property
     def requires_kv_delivery(self):
@@ -507,17 +592,32 @@ class WeftConnector(KVConnectorBase_V1):
         self._half.register(kv_caches)
 
     def start_load_kv(self, forward_context, **kwargs):
-        for transfer in self._get_connector_metadata().loads:
+        metadata = self._get_connector_metadata()
+        for transfer in metadata.loads:
             self._half.load(transfer)
+        for transfer in metadata.saves if self.hand_over else ():
+            self._half.begin(transfer)
 
     def wait_for_layer_load(self, layer_name):
         return  # loads are asynchronous: what runs now has all of its blocks
 
     def save_kv_layer(self, layer_name, kv_layer, attn_metadata, **kwargs):
-        return  # wait_for_save() does, with every layer's blocks at rest
+        if not self.hand_over:
+            return  # wait_for_save() does, with every layer's blocks at rest
+        try:
+            self._half.computed(layer_name)
+        except weft.Error as error:
+            self.warn("push", "a layer could not be saved while the next is computed (%s)", error)
 
     def wait_for_save(self):
-        for transfer in self._get_connector_metadata().saves:
+        saves = self._get_connector_metadata().saves
+        if self.hand_over:
+            saves = [transfer for transfer in saves if not self._half.is_begun(transfer)]
+            try:
+                saves = [*self._half.end(), *saves]
+            except weft.Error as error:
+                self.warn("save", "blocks could not be saved (%s); they will be computed again", error)
+        for transfer in saves:
             try:
                 self._half.save(transfer)
             except weft.Error as error:
