@@ -16,7 +16,7 @@ static const struct cli_word words[] = {
     {"hand-over", "have another node fetch a chain from this one: hand-over NODE --key NAME"},
     {"allot", "the most that a node may have of what this one lends: allot NODE SIZE"},
     {"lend", "lend so much from now on, up to fabric.lend: lend SIZE"},
-    {"drain", "take no blocks and no requests of others any more"},
+    {"drain", "take no blocks and no requests of others any more, and give them what is here"},
     {NULL},
 };
 
@@ -53,6 +53,32 @@ static long long number_of(const json_t *object, const char *key)
     return (long long)json_integer_value(json_object_get(object, key));
 }
 
+/* What is to go from this node to others' memory, and for how long that will be. */
+static void moves_print(const json_t *self)
+{
+    static const struct {
+        const char *key, *what;
+    } parts[] = {{"move_last_bytes", "that nobody else has"},
+                 {"move_few_bytes", "that have too few copies"},
+                 {"move_share_bytes", "that are beyond its share"}};
+    char text[32];
+    bool any = false;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        long long bytes = number_of(self, parts[i].key);
+        if (bytes <= 0)
+            continue;
+        printf("%s%s %s", any ? ", " : "gives others' memory ",
+               wf_cli_size((uint64_t)bytes, text, sizeof text), parts[i].what);
+        any = true;
+    }
+    if (any)
+        printf(": %.1f s more\n", (double)number_of(self, "move_left_ms") / 1e3);
+    else if (json_is_true(json_object_get(self, "drained")))
+        printf("is drained: others have all that is in its memory, and it may be stopped\n");
+    else if (json_is_true(json_object_get(self, "draining")))
+        printf("drains: what it has is being looked at\n");
+}
+
 static void self_print(const json_t *self)
 {
     char replica[32];
@@ -68,6 +94,7 @@ static void self_print(const json_t *self)
            number_of(self, "replica_copies"), number_of(self, "replica_below"),
            wf_cli_size(bytes > 0 ? (uint64_t)bytes : 0, replica, sizeof replica),
            number_of(self, "lag_us_p50"), number_of(self, "lag_us_p99"));
+    moves_print(self);
 }
 
 /* What crosses encoded between this node and that, and how many times smaller. */
@@ -217,9 +244,11 @@ static int drain(struct cli *cli)
                    : wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
     if (code != CLI_OK)
         return code;
-    return done(cli, weft_fabric_drain(cli->weft, !off), "it is not drained",
-                off ? "this node takes blocks and requests of others again"
-                    : "this node takes no blocks and no requests of others any more");
+    return done(
+        cli, weft_fabric_drain(cli->weft, !off), "it is not drained",
+        off ? "this node takes blocks and requests of others again"
+            : "this node takes no blocks and no requests of others any more, and gives them "
+              "what nobody else has; weft fabric says when that is done");
 }
 
 static int run(struct cli *cli)
@@ -266,9 +295,16 @@ const struct cli_command wf_cmd_fabric = {
         "same.\n\n"
         "What a node lends (fabric.lend) is due to the others in equal parts; one that has more "
         "gives it back when another wants its own.  allot sets the most that one may have, and 0 "
-        "lets it have its part again.  A node that drains keeps what it has and serves it, and "
-        "stops in order when it is told to (SIGTERM), with what only it had written to tiers and "
-        "to the memory of others as far as there is time (drain).",
+        "lets it have its part again.  A node that drains serves what it has, and puts what "
+        "nobody else has into memory that others lend: of what it lends itself what was used last "
+        "first, then of its pool, beginnings first, at fabric.move_rate. When weft fabric says "
+        "there that it is drained, it may be stopped; what is on its tiers stays there. With --off "
+        "it moves nothing any more.\n\n"
+        "At the same rate, blocks of which there should be more copies (fabric.copies) are copied "
+        "again when a node that had one is gone, by the one of the others whose name comes first; "
+        "and who lends more than a twentieth of its memory beyond what all are "
+        "full on average gives "
+        "that to who has less, as it does with what does not fit when it lends less.",
     .words = words,
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},

@@ -17,16 +17,8 @@ double wf_keep_cost_s(const struct wf_keep_copy *copy)
     return fmin(fetched_s, copy->recompute_s);
 }
 
-double wf_keep_copy_gain(const struct wf_keep_demand *demand)
-{
-    if (demand->copies_max && demand->copies >= demand->copies_max)
-        return -INFINITY;
-    return demand->rate * demand->transfer_s - demand->bytes * demand->room_s_byte_s;
-}
-
 /* ---------------------------------------------------------------------- what is moved */
 
-/* A heap; what goes when there is no room is looked for among its leaves. */
 struct wf_keep {
     struct wf_keep_options options;
     struct wf_keep_job *jobs; /* [jobs_max] a heap, the most urgent first */
@@ -89,7 +81,7 @@ enum wf_keep_rule wf_keep_judge(const struct wf_keep_job *job)
         return WF_KEEP_LAST;
     if (job->copies < job->wanted)
         return WF_KEEP_FEW;
-    return job->more ? WF_KEEP_MORE : WF_KEEP_ENOUGH;
+    return job->share ? WF_KEEP_SHARE : WF_KEEP_ENOUGH;
 }
 
 static bool more_urgent(const struct wf_keep_job *a, const struct wf_keep_job *b)
@@ -138,39 +130,29 @@ static void sum(struct wf_keep *keep, const struct wf_keep_job *job, double sign
         keep->stats.last_bytes += sign * job->bytes;
 }
 
-/* The least urgent is a leaf: one of the last half. */
-static uint32_t least_urgent(const struct wf_keep *keep)
-{
-    uint32_t least = keep->count / 2;
-    for (uint32_t at = least + 1; at < keep->count; at++) {
-        if (more_urgent(&keep->jobs[least], &keep->jobs[at]))
-            least = at;
-    }
-    return least;
-}
-
-bool wf_keep_add(struct wf_keep *keep, const struct wf_keep_job *job, uint32_t *out_dropped)
+bool wf_keep_add(struct wf_keep *keep, const struct wf_keep_job *job)
 {
     if (wf_keep_judge(job) == WF_KEEP_ENOUGH)
         return true;
-    if (keep->count < keep->options.jobs_max) {
-        keep->jobs[keep->count] = *job;
-        sum(keep, job, 1);
-        sift_up(keep, keep->count++);
-        return true;
-    }
-    uint32_t least = least_urgent(keep);
-    keep->stats.refused++;
-    if (!more_urgent(job, &keep->jobs[least])) {
-        *out_dropped = job->number;
+    if (keep->count == keep->options.jobs_max)
         return false;
-    }
-    *out_dropped = keep->jobs[least].number;
-    sum(keep, &keep->jobs[least], -1);
-    keep->jobs[least] = *job;
+    keep->jobs[keep->count] = *job;
     sum(keep, job, 1);
-    sift_up(keep, least);
-    return false;
+    sift_up(keep, keep->count++);
+    return true;
+}
+
+void wf_keep_clear(struct wf_keep *keep)
+{
+    keep->count = 0;
+    keep->stats.bytes = keep->stats.last_bytes = 0;
+}
+
+void wf_keep_unspent(struct wf_keep *keep, const struct wf_keep_job *job)
+{
+    keep->tokens = fmin(keep->tokens + job->bytes, bucket(keep));
+    keep->stats.moved--;
+    keep->stats.moved_bytes -= job->bytes;
 }
 
 enum weft_status wf_keep_next(struct wf_keep *keep, double now_s, struct wf_keep_job *out,

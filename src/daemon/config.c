@@ -45,6 +45,8 @@ void wf_config_defaults(struct wf_config *config)
         .events_replay_bytes = 64 * MIB,
         .events_engine_memory = 64 * MIB,
         .fabric_lease_ms = 5000,
+        .fabric_copies = 1,
+        .fabric_move_rate = (uint64_t)120 << 20,
         .fabric_replica_bytes = 64 * MIB,
         .fabric_directory = 1,
         .pool_bytes = memory / 4 / MIB * MIB,

@@ -187,6 +187,8 @@ struct wf_config {
     uint32_t fabric_lease_ms;        /* 5000 */
     uint64_t fabric_lend_bytes;      /* 0 */
     uint64_t fabric_push_max;        /* 0: an eighth of the pool */
+    uint32_t fabric_copies;          /* 1 */
+    uint64_t fabric_move_rate;       /* 120 MiB, a second */
     uint64_t fabric_replica_bytes;   /* of what is known of others' blocks; 64 MiB */
     enum wf_tier_codec fabric_codec; /* auto: where the link is slower than the codec */
     uint32_t fabric_directory;       /* enum wf_fabric_directory; full */

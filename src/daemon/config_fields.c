@@ -173,6 +173,13 @@ const struct wf_field wf_config_fields[] = {
      "Whether blocks cross between this node and others encoded, without loss: `auto` where they "
      "are there sooner so, by the link's measured speed and the codec's on both nodes; `lossless` "
      "all that become smaller; `none` not at all, in either direction."},
+    {"fabric.copies", WF_VALUE_COUNT, AT(fabric_copies), 1, 8, NULL, NULL,
+     "How many copies there are to be of a block of this node's in memory that others lend, each "
+     "on another node, as far as there is room. When one of these nodes is gone, the others see to "
+     "it that there are as many again."},
+    {"fabric.move_rate", WF_VALUE_SIZE, AT(fabric_move_rate), MIB, 1024 * GIB, NULL, NULL,
+     "Bytes a second at which this node hands blocks to others that lend memory: when it drains, "
+     "when one is gone that had a copy of them, and when it has more than its share."},
     {"fabric.replica", WF_VALUE_SIZE, AT(fabric_replica_bytes), MIB, 64 * GIB, NULL, NULL,
      "Memory of weftd, beside the pool, for where other nodes' blocks are: 14 bytes a copy."},
     {"fabric.directory", WF_VALUE_CHOICE, AT(fabric_directory), 0, 0, directory_choices, NULL,

@@ -472,6 +472,7 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
                  .forget = wf_node_fabric_forget,
                  .push_room = push_room,
                  .push_end = push_end,
+                 .part_bytes = wf_below_part_bytes,
                  .say = say,
                  .layout = wf_wire_layout,
                  .chose = wf_wire_chose,
@@ -481,6 +482,8 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
         .replica_copies = config->fabric_replica_bytes / COPY_BYTES,
         .directory = (enum wf_fabric_directory)config->fabric_directory,
         .lend_bytes = config->fabric_lend_bytes,
+        .copies = config->fabric_copies,
+        .move_bytes_s = config->fabric_move_rate,
         .seed = node->epoch,
         .show_ms = SHOW_MS,
         .lease_ms = config->fabric_lease_ms,
@@ -655,7 +658,8 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
                 {"below_mbps", p->below_mbps},
                 {"held_bytes", p->held_bytes},
                 {"due_bytes", p->due_bytes},
-                {"limit_bytes", p->limit_bytes}};
+                {"limit_bytes", p->limit_bytes},
+                {"left_bytes", p->left_bytes}};
     json_object_set_new(out, "place", json_string(p->locality));
     json_object_set_new(out, "distance",
                         p->distance < WF_LOCALITY_UNKNOWN ? json_integer(p->distance)
@@ -712,6 +716,14 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"frames_out_bytes", f->frames_out_bytes},
                 {"frames_out_plain_bytes", f->frames_out_plain},
                 {"frames_busy", f->frames_busy},
+                {"lent_given", f->lent_given},
+                {"move_last_bytes", f->move_last_bytes},
+                {"move_few_bytes", f->move_few_bytes},
+                {"move_share_bytes", f->move_share_bytes},
+                {"move_left_ms", f->move_left_ms},
+                {"moved", f->moved},
+                {"moved_bytes", f->moved_bytes},
+                {"move_fails", f->move_fails},
                 {"handed_over", f->offers},
                 {"taken_over", f->offered},
                 {"pushed", f->pushed},
@@ -722,10 +734,10 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"taken_lost", f->taken_lost},
                 {"links_refused", f->net.refused},
                 {"links_nonsense", f->net.nonsense}};
-    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "name", f->name, "place",
+    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b}", "name", f->name, "place",
                             f->locality, "address", f->address, "registry", f->registry, "standing",
                             standing_name(f->standing.state), "why", f->standing.why, "draining",
-                            (int)f->draining);
+                            (int)f->draining, "drained", (int)f->drained);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         json_object_set_new(out, rows[i].name, json_integer((json_int_t)rows[i].value));
     return out;

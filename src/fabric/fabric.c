@@ -15,6 +15,7 @@
 #include "sys/memory.h"
 
 #define TICK_NS 20000000u
+#define MOVE_BYTES_S 125000000u
 #define COPIES_DEFAULT ((uint64_t)4 << 20)
 
 static uint64_t clock_now(void *context)
@@ -46,6 +47,7 @@ void wf_link_self(const struct wf_link *link, struct wf_fabric_ping *out)
         f->options.host.say(f->options.host.context, out);
     if (atomic_load_explicit(&f->draining, memory_order_relaxed))
         out->flags |= WF_FABRIC_DRAINING;
+    out->left_bytes = wf_moves_left(f);
     if (!f->lent)
         return;
     struct wf_lent_stats lent; /* what this one may have of it */
@@ -53,8 +55,10 @@ void wf_link_self(const struct wf_link *link, struct wf_fabric_ping *out)
     wf_lent_stats(f->lent, &lent);
     wf_lent_owner(f->lent, link->peer->number, &owner);
     uint64_t most = owner.limit_bytes ? owner.limit_bytes : lent.bytes;
-    uint64_t unused = lent.bytes - lent.used_bytes;
+    uint64_t unused = lent.bytes > lent.used_bytes ? lent.bytes - lent.used_bytes : 0;
     uint64_t due = owner.due_bytes > owner.bytes ? owner.due_bytes - owner.bytes : 0;
+    out->lends_bytes = lent.bytes;
+    out->lends_used_bytes = lent.used_bytes;
     out->lent_bytes = most;
     out->lent_free_bytes = unused > due ? unused : due;
     if (owner.bytes + out->lent_free_bytes > most)
@@ -221,7 +225,9 @@ static enum weft_status memory_make(struct wf_fabric *f)
         status = wf_pushes_create(f);
     if (status == WEFT_OK)
         status = wf_receptions_create(f);
-    return status == WEFT_OK ? wf_puts_create(f) : status;
+    if (status == WEFT_OK)
+        status = wf_puts_create(f);
+    return status == WEFT_OK ? wf_moves_create(f) : status;
 }
 
 static enum weft_status watch(struct wf_fabric *f, int fd)
@@ -296,6 +302,8 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
     f->options = *options;
     f->options.now_ns = options->now_ns ? options->now_ns : clock_now;
     f->options.fetch_ms = options->fetch_ms ? options->fetch_ms : 1000;
+    f->options.copies = options->copies ? options->copies : 1;
+    f->options.move_bytes_s = options->move_bytes_s ? options->move_bytes_s : MOVE_BYTES_S;
     f->options.dead_ms = options->dead_ms ? options->dead_ms : 5000;
     snprintf(f->name, sizeof f->name, "%s", options->name);
     snprintf(f->locality, sizeof f->locality, "%s", options->locality ? options->locality : "");
@@ -363,6 +371,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     wf_serves_end(f);
     wf_pushes_end(f);
     wf_puts_end(f);
+    wf_moves_destroy(f);
     wf_orders_end(f);
     while (f->links) {
         struct wf_link *link = f->links;
@@ -455,6 +464,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     frames_reap(f);
     wf_fetches_run(f, now_ns);
     wf_serves_run(f, now_ns);
+    wf_moves_run(f, now_ns);
     wf_puts_run(f, now_ns);
     frames_reap(f);
     wf_orders_run(f);
@@ -466,6 +476,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
         wf_stream_tick(f);
         wf_parts_tick(f, now_ns);
         wf_puts_tick(f, now_ns);
+        wf_moves_tick(f, now_ns);
         wf_figures_tick(f, now_ns);
     }
     wf_stream_run(f);

@@ -102,6 +102,9 @@ struct wf_fabric_host {
      * wf_fabric_pushed_answer(), at once or later on, on any thread.  NULL: nobody takes any. */
     void (*push_room)(void *context, struct wf_fabric_pushed *pushed);
     void (*push_end)(void *context, struct wf_fabric_pushed *pushed);
+    /* Of how many bytes a block's parts are.  NULL: what the host has does not go to others when
+     * this node drains. */
+    uint32_t (*part_bytes)(uint64_t bytes);
     /* Fill in what this node says of itself: *_bytes, busy, flags.  NULL: nothing. */
     void (*say)(void *context, struct wf_fabric_ping *out);
     /* How a block of that size lies in its bytes, for who encodes it; a wrong answer costs some of
@@ -143,6 +146,8 @@ struct wf_fabric_options {
     uint64_t lend_bytes;     /* memory that others may put blocks into; 0: none */
     uint64_t replica_copies; /* how many copies elsewhere it can know of, and of half of them that
                                 they are below; 0: 4 million */
+    uint32_t copies;         /* that there are to be of what is put there; 0: 1 */
+    uint64_t move_bytes_s;   /* at which blocks are moved to others' memory; 0: 125 million */
     enum wf_fabric_directory directory;
     uint64_t directory_bytes_s; /* auto: more than that of news is too much; 0: no limit */
     uint64_t seed;              /* of the replica's hash; anything that others do not know */
@@ -209,8 +214,9 @@ struct wf_fabric_fetch {
 };
 void wf_fabric_fetch(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
 
-/* A block that some other node, one that lends memory, is to keep for this one: the caller's, and
- * unchanged, until `done`, which is called exactly once, on the fabric's thread. */
+/* A block that some other node, one that lends memory, is to keep for this one, or options.copies
+ * of them, as far as there are so many that have room: the caller's, and unchanged, until `done`,
+ * which is called exactly once, on the fabric's thread. */
 struct wf_fabric_store {
     struct wf_fabric_event block; /* domain: this node's number */
     uint32_t part_bytes;
@@ -224,6 +230,11 @@ struct wf_fabric_store {
     uint32_t tried_count, to;
     uint16_t tried[8];
     enum weft_status worst;
+    uint32_t copies;       /* that there should be in lenders' memory, */
+    uint32_t wanted, made; /* and how many of these this makes, and has made */
+    const uint64_t *sums;  /* of its parts; NULL: they are taken when it is sent */
+    double fill_max;       /* no lender that is fuller; 0: any */
+    char owner[WF_MEMBER_NAME_MAX + 1];
 };
 void wf_fabric_store(struct wf_fabric *fabric, struct wf_fabric_store *store);
 /* Whoever keeps that block for this node need not any more; best effort. */
@@ -318,9 +329,11 @@ void wf_fabric_pushed_answer(struct wf_fabric *fabric, struct wf_fabric_pushed *
 /* Of the memory that this node lends, no more than that for node `name` (0: what it is due);
  * WEFT_E_NOT_FOUND; WEFT_E_INVALID: nothing is lent. */
 enum weft_status wf_fabric_allot(struct wf_fabric *fabric, const char *name, uint64_t bytes);
-/* Lend so much from now on, up to what was set at the start; what lies beyond goes. */
+/* Lend so much from now on, up to what was set at the start; what lies beyond goes to other lenders
+ * as far as these have room, and is lost where they have none. */
 enum weft_status wf_fabric_lend(struct wf_fabric *fabric, uint64_t bytes);
-/* Draining: nobody puts anything here any more, and no request is routed here. */
+/* Draining: nobody puts anything here any more, no request is routed here, and what nobody else has
+ * is put into other lenders' memory, until figures.drained says that there is nothing such. */
 void wf_fabric_drain(struct wf_fabric *fabric, bool on);
 
 /* Does any other node have it, as far as is known here? */
@@ -388,6 +401,7 @@ struct wf_fabric_peer {
     uint64_t frames_in, frames_out;
     uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes; /* as it said last; */
     uint32_t below_latency_us, below_mbps;                        /* of its tiers */
+    uint64_t left_bytes; /* that are to go from there to others, as it said */
 };
 
 struct wf_fabric_figures {
@@ -416,6 +430,13 @@ struct wf_fabric_figures {
     uint64_t frames_out, frames_out_bytes, frames_out_plain; /* payload that went encoded, */
     uint64_t frames_in, frames_in_bytes, frames_in_plain;    /* and that came so */
     uint64_t frames_busy; /* that went as they are for want of memory */
+    uint64_t lent_given;  /* blocks that went since another lender has them now */
+    /* What is to go to other lenders, as of the last look: what nobody else has and this node is to
+     * be without; what has too few copies; what is beyond this lender's share. */
+    uint64_t move_last_bytes, move_few_bytes, move_share_bytes;
+    uint64_t move_left_ms; /* at options.move_bytes_s */
+    uint64_t moved, moved_bytes, move_fails;
+    bool drained; /* it drains, and others have all that is here */
     struct wf_net_stats net;
 };
 

@@ -55,6 +55,7 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         .free_bytes = peer->said.free_bytes,
         .lent_bytes = peer->said.lent_bytes,
         .lent_free_bytes = peer->said.lent_free_bytes,
+        .left_bytes = peer->said.left_bytes,
         .below_latency_us = peer->said.below_latency_us,
         .below_mbps = peer->said.below_mbps,
         .codec_in = peer->choice_in.on,
@@ -134,7 +135,9 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
         f->figures.lent_puts = lent.puts;
         f->figures.lent_refused = lent.refused;
         f->figures.lent_evicted = lent.evicted;
+        f->figures.lent_given = lent.given;
     }
+    f->figures.move_left_ms = wf_moves_left(f) * 1000 / f->options.move_bytes_s;
     f->figures.lag_us_p50 = wf_hist_quantile(&f->lag_us, .5);
     f->figures.lag_us_p99 = wf_hist_quantile(&f->lag_us, .99);
     wf_nets_stats(f, &f->figures.net);

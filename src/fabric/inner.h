@@ -13,6 +13,7 @@
  *     put.c      blocks in others' memory, and theirs in what is lent here (lent.h)
  *     push.c     blocks that are being written, to one node; pushed.c: from others
  *     frames.c   blocks that cross encoded (coder.h, choice.h)
+ *     moves.c    blocks that go to other lenders: drain, repair, shares
  *     orders.c   what operators say, and chains that are handed over
  *     parts.c    the directory in parts: who is told, and who is asked
  *     figures.c  for people
@@ -262,6 +263,7 @@ struct wf_fabric {
     struct wf_serve *frameless, **frameless_end; /* serves that wait for memory for their frame */
     struct wf_pushes *pushes;
     struct wf_receptions *receptions;
+    struct wf_moves *moves;
 
     /* Under `lock`: */
     pthread_mutex_t lock;
@@ -450,6 +452,8 @@ bool wf_put_placed(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_put_drop(struct wf_link *link, const void *header, uint32_t bytes);
 uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
                       uint64_t payload_bytes, struct iovec *out, void **token, bool *sane);
+/* One of this thread's own, all of it set. */
+void wf_put_move(struct wf_fabric *f, struct wf_fabric_store *store);
 /* Is that the token of a put that comes, and not of a fetch? */
 bool wf_put_is(const struct wf_fabric *f, const void *token);
 void wf_put_progress(void *token, uint64_t bytes);
@@ -519,6 +523,18 @@ void wf_parts_lapse(struct wf_fabric *f, uint64_t before_ns);
 bool wf_want_heard(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_found_heard(struct wf_link *link, const void *header, uint32_t bytes);
+
+/* moves.c */
+enum weft_status wf_moves_create(struct wf_fabric *f);
+/* When none is under way: after wf_puts_end(). */
+void wf_moves_destroy(struct wf_fabric *f);
+void wf_moves_run(struct wf_fabric *f, uint64_t now_ns);
+void wf_moves_tick(struct wf_fabric *f, uint64_t now_ns);
+/* Something has changed: look at the next tick. */
+void wf_moves_soon(struct wf_fabric *f);
+uint64_t wf_moves_left(const struct wf_fabric *f);
+/* How full the memory is that it lends, as it said; 1: it lends none. */
+double wf_moves_fill(const struct wf_peer_node *peer);
 
 /* orders.c */
 /* Any thread: is there a node of that name? */

@@ -28,7 +28,8 @@ struct entry {
     uint32_t owner, part_bytes, depth;
     uint32_t slot; /* of the arena */
     uint32_t holds;
-    uint8_t state, domain, quality;
+    uint8_t state, domain, quality, copies;
+    uint64_t used; /* of `uses` */
 };
 
 struct owner {
@@ -48,7 +49,10 @@ struct wf_lent {
     struct wf_arena arena;
     bool arena_made, table_made;
     struct owner owners[WF_LENT_OWNERS_MAX];
-    uint64_t cap;                      /* of used_bytes */
+    uint64_t cap;  /* of used_bytes */
+    uint64_t soon; /* what it is to be when what is beyond has gone */
+    bool shrinks;
+    uint64_t uses;
     uint32_t owners_here, owners_used; /* used: numbers below it were ever seen */
     struct wf_lent_stats stats;
 };
@@ -108,6 +112,7 @@ static void entry_free(struct wf_lent *l, struct entry *e)
     o->blocks--;
     l->stats.used_bytes -= taken;
     l->stats.blocks--;
+    l->stats.many -= e->copies > 1;
     (void)wf_arena_free(&l->arena, e->slot);
     e->state = FREE;
     e->newer = l->entry_free;
@@ -137,21 +142,32 @@ static void describe(const struct entry *e, struct wf_fabric_event *out)
     memcpy(out->parent, e->parent, 32);
 }
 
-static void evict(struct wf_lent *l, struct entry *e)
+/* It goes, and that is told. */
+static void let_leave(struct wf_lent *l, struct entry *e)
 {
     struct wf_fabric_event event;
     describe(e, &event);
     event.kind = WF_FABRIC_GONE;
     entry_leave(l, e);
-    l->stats.evicted++;
     l->options.gone(l->options.context, &event);
+}
+
+static void evict(struct wf_lent *l, struct entry *e)
+{
+    l->stats.evicted++;
+    let_leave(l, e);
 }
 
 /* ---------------------------------------------------------------------------------- allotments */
 
+static uint64_t cap_of(const struct wf_lent *l)
+{
+    return l->shrinks ? l->soon : l->cap;
+}
+
 static uint64_t due_of(const struct wf_lent *l, const struct owner *o)
 {
-    uint64_t due = o->here ? l->cap / (l->owners_here ? l->owners_here : 1) : 0;
+    uint64_t due = o->here ? cap_of(l) / (l->owners_here ? l->owners_here : 1) : 0;
     return o->limit && o->limit < due ? o->limit : due;
 }
 
@@ -225,6 +241,7 @@ void wf_lent_resize(struct wf_lent *l, uint64_t bytes)
     struct entry *e;
     uint32_t first;
     uint64_t cap = bytes < l->options.bytes ? bytes : l->options.bytes;
+    l->shrinks = false;
     if (cap > l->cap) { /* what was given back is taken again */
         uint32_t missing = (uint32_t)((cap - l->cap) / l->granule), got = 1;
         for (; missing && got; missing -= got)
@@ -237,6 +254,19 @@ void wf_lent_resize(struct wf_lent *l, uint64_t bytes)
     while (l->stats.used_bytes > cap && (e = victim_of_host(l)))
         evict(l, e);
     (void)wf_arena_trim(&l->arena, less, punch, l);
+}
+
+void wf_lent_shrink(struct wf_lent *l, uint64_t bytes)
+{
+    l->shrinks = bytes < l->cap;
+    l->soon = bytes;
+    if (!l->shrinks)
+        wf_lent_resize(l, bytes);
+}
+
+bool wf_lent_shrinks(const struct wf_lent *l)
+{
+    return l->shrinks;
 }
 
 void wf_lent_owner(const struct wf_lent *l, uint32_t owner, struct wf_lent_owner *out)
@@ -268,7 +298,7 @@ static uint32_t slot_take(struct wf_lent *l, uint32_t owner, uint64_t bytes)
     if (o->limit && o->bytes + granules * l->granule > o->limit)
         return WF_SLOT_NONE;
     for (uint32_t i = 0; i < GIVES_MAX; i++) {
-        bool room = l->stats.used_bytes + granules * l->granule <= l->cap;
+        bool room = l->stats.used_bytes + granules * l->granule <= cap_of(l);
         uint32_t slot = room ? wf_arena_alloc(&l->arena, granules) : WF_SLOT_NONE;
         struct entry *gives = slot == WF_SLOT_NONE ? victim(l, owner) : NULL;
         if (!gives)
@@ -280,7 +310,7 @@ static uint32_t slot_take(struct wf_lent *l, uint32_t owner, uint64_t bytes)
 
 enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
                                const struct wf_fabric_event *block, uint32_t part_bytes,
-                               uint32_t *out_entry, void **out_data)
+                               uint32_t copies, uint32_t *out_entry, void **out_data)
 {
     if (wf_table_find(&l->table, block->key) != WF_TABLE_NONE)
         return WEFT_EXISTS;
@@ -300,7 +330,9 @@ enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
                         .slot = slot,
                         .state = PLACING,
                         .domain = block->domain,
-                        .quality = block->quality};
+                        .quality = block->quality,
+                        .copies = (uint8_t)(copies < 255 ? copies : 255),
+                        .used = ++l->uses};
     memcpy(e->key, block->key, 32);
     memcpy(e->parent, block->parent, 32);
     struct owner *o = &l->owners[owner];
@@ -308,6 +340,7 @@ enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
     o->blocks++;
     l->stats.used_bytes += taken_by(l, e);
     l->stats.blocks++;
+    l->stats.many += e->copies > 1;
     link_newest(l, e);
     wf_table_insert(&l->table, (uint32_t)(e - l->entries));
     *out_entry = (uint32_t)(e - l->entries);
@@ -328,7 +361,7 @@ void wf_lent_end(struct wf_lent *l, uint32_t entry, const uint64_t *sums)
     l->stats.puts++;
 }
 
-uint32_t wf_lent_hold(struct wf_lent *l, uint32_t domain, const uint8_t key[32],
+uint32_t wf_lent_keep(struct wf_lent *l, uint32_t domain, const uint8_t key[32],
                       struct wf_lent_block *out)
 {
     uint32_t number = wf_table_find(&l->table, key);
@@ -336,14 +369,25 @@ uint32_t wf_lent_hold(struct wf_lent *l, uint32_t domain, const uint8_t key[32],
     if (!e || e->state != HERE || e->domain != domain)
         return WF_LENT_NONE;
     e->holds++;
-    unlink_entry(l, e);
-    link_newest(l, e);
     uint8_t *data = data_of(l, e);
     *out = (struct wf_lent_block){.data = data,
                                   .sums = (const uint64_t *)(void *)(data + sums_at(e->bytes)),
                                   .bytes = e->bytes,
                                   .part_bytes = e->part_bytes,
                                   .domain = e->domain};
+    return number;
+}
+
+uint32_t wf_lent_hold(struct wf_lent *l, uint32_t domain, const uint8_t key[32],
+                      struct wf_lent_block *out)
+{
+    uint32_t number = wf_lent_keep(l, domain, key, out);
+    if (number == WF_LENT_NONE)
+        return number;
+    struct entry *e = &l->entries[number];
+    e->used = ++l->uses;
+    unlink_entry(l, e);
+    link_newest(l, e);
     return number;
 }
 
@@ -362,22 +406,13 @@ void wf_lent_let_go(struct wf_lent *l, uint32_t entry)
         entry_free(l, e);
 }
 
-static void leave_and_tell(struct wf_lent *l, struct entry *e)
-{
-    struct wf_fabric_event event;
-    describe(e, &event);
-    event.kind = WF_FABRIC_GONE;
-    entry_leave(l, e);
-    l->options.gone(l->options.context, &event);
-}
-
 bool wf_lent_drop(struct wf_lent *l, uint32_t owner, const uint8_t key[32])
 {
     uint32_t number = wf_table_find(&l->table, key);
     if (number == WF_TABLE_NONE || l->entries[number].owner != owner ||
         l->entries[number].state != HERE)
         return false;
-    leave_and_tell(l, &l->entries[number]);
+    let_leave(l, &l->entries[number]);
     return true;
 }
 
@@ -387,8 +422,36 @@ bool wf_lent_forget(struct wf_lent *l, uint32_t domain, const uint8_t key[32])
     if (number == WF_TABLE_NONE || l->entries[number].domain != domain ||
         l->entries[number].state != HERE)
         return false;
-    leave_and_tell(l, &l->entries[number]);
+    let_leave(l, &l->entries[number]);
     return true;
+}
+
+void wf_lent_give(struct wf_lent *l, const uint8_t key[32])
+{
+    uint32_t number = wf_table_find(&l->table, key);
+    if (number == WF_TABLE_NONE || l->entries[number].state != HERE)
+        return;
+    l->stats.given++;
+    let_leave(l, &l->entries[number]);
+}
+
+bool wf_lent_all(const struct wf_lent *l, uint64_t *cursor, uint32_t looks,
+                 void (*found)(void *to, const struct wf_lent_found *block), void *to)
+{
+    uint64_t end = *cursor + looks;
+    end = end < l->entries_used ? end : l->entries_used;
+    for (; *cursor < end; (*cursor)++) {
+        const struct entry *e = &l->entries[*cursor];
+        struct wf_lent_found block = {.owner = e->owner,
+                                      .part_bytes = e->part_bytes,
+                                      .copies = e->copies,
+                                      .used = e->used};
+        if (e->state != HERE)
+            continue;
+        describe(e, &block.block);
+        found(to, &block);
+    }
+    return *cursor < l->entries_used;
 }
 
 bool wf_lent_each(const struct wf_lent *l, uint32_t domain, uint64_t *cursor, uint32_t looks,
@@ -410,7 +473,7 @@ bool wf_lent_each(const struct wf_lent *l, uint32_t domain, uint64_t *cursor, ui
 void wf_lent_stats(const struct wf_lent *l, struct wf_lent_stats *out)
 {
     *out = l->stats;
-    out->bytes = l->cap;
+    out->bytes = cap_of(l);
 }
 
 /* ------------------------------------------------------------------------------ create, destroy */

@@ -44,8 +44,17 @@ struct wf_lent_owner {
     bool here;
 };
 
+/* Of a block, what whoever moves it wants to know. */
+struct wf_lent_found {
+    struct wf_fabric_event block;
+    uint32_t owner, part_bytes, copies; /* copies: that there should be, in all lenders' memory */
+    uint64_t used;                      /* the greater, the later */
+};
+
 struct wf_lent_stats {
     uint64_t bytes, used_bytes, blocks, puts, refused, evicted;
+    uint64_t many;  /* blocks of which there should be more copies than one */
+    uint64_t given; /* that went since another lender has them */
 };
 
 enum weft_status wf_lent_create(const struct wf_lent_options *options, struct wf_lent **out);
@@ -56,6 +65,9 @@ void wf_lent_owner_here(struct wf_lent *lent, uint32_t owner, bool here);
 /* Lend so much from now on, up to options.bytes; what is beyond goes, what was used longest ago of
  * who has most, and its memory is the host's again. */
 void wf_lent_resize(struct wf_lent *lent, uint64_t bytes);
+/* The same, but what is beyond does not go yet: until wf_lent_resize() with the same. */
+void wf_lent_shrink(struct wf_lent *lent, uint64_t bytes);
+bool wf_lent_shrinks(const struct wf_lent *lent);
 /* Never more than that for it; 0: whatever it is due. */
 void wf_lent_limit(struct wf_lent *lent, uint32_t owner, uint64_t bytes);
 void wf_lent_owner(const struct wf_lent *lent, uint32_t owner, struct wf_lent_owner *out);
@@ -64,12 +76,15 @@ void wf_lent_owner(const struct wf_lent *lent, uint32_t owner, struct wf_lent_ow
  * WEFT_EXISTS; WEFT_FULL. */
 enum weft_status wf_lent_begin(struct wf_lent *lent, uint32_t owner,
                                const struct wf_fabric_event *block, uint32_t part_bytes,
-                               uint32_t *out_entry, void **out_data);
+                               uint32_t copies, uint32_t *out_entry, void **out_data);
 /* It is there, with the sums of its parts; or it is not to be (NULL). */
 void wf_lent_end(struct wf_lent *lent, uint32_t entry, const uint64_t *sums);
 
 /* WF_LENT_NONE, or a block that stays until wf_lent_let_go(). */
 uint32_t wf_lent_hold(struct wf_lent *lent, uint32_t domain, const uint8_t key[32],
+                      struct wf_lent_block *out);
+/* The same, and it is not used by that. */
+uint32_t wf_lent_keep(struct wf_lent *lent, uint32_t domain, const uint8_t key[32],
                       struct wf_lent_block *out);
 void wf_lent_let_go(struct wf_lent *lent, uint32_t entry);
 /* Whether that would be one. */
@@ -81,6 +96,12 @@ bool wf_lent_drop(struct wf_lent *lent, uint32_t owner, const uint8_t key[32]);
 /* Nobody is to have it any more, whoever put it here.  False: it is not here. */
 bool wf_lent_forget(struct wf_lent *lent, uint32_t domain, const uint8_t key[32]);
 
+/* Another lender has it now: it goes. */
+void wf_lent_give(struct wf_lent *lent, const uint8_t key[32]);
+
+/* All blocks from *cursor on, as below. */
+bool wf_lent_all(const struct wf_lent *lent, uint64_t *cursor, uint32_t looks,
+                 void (*found)(void *to, const struct wf_lent_found *block), void *to);
 /* All blocks of a domain from *cursor on, which is 0 at first; looks at `looks` entries at most.
  * False: that was the end. */
 bool wf_lent_each(const struct wf_lent *lent, uint32_t domain, uint64_t *cursor, uint32_t looks,

@@ -179,6 +179,19 @@ static bool forget(struct wf_fabric *f, struct wf_order *order)
     return true;
 }
 
+/* What is beyond goes elsewhere first, where there is an elsewhere. */
+static void lend(struct wf_fabric *f, uint64_t bytes)
+{
+    struct wf_lent_stats lent;
+    wf_lent_stats(f->lent, &lent);
+    bool draining = atomic_load_explicit(&f->draining, memory_order_relaxed);
+    if (lent.used_bytes > bytes && f->lenders_free_bytes > 0 && !draining)
+        wf_lent_shrink(f->lent, bytes);
+    else
+        wf_lent_resize(f->lent, bytes);
+    wf_moves_soon(f);
+}
+
 static bool carry_out(struct wf_fabric *f, struct wf_order *order)
 {
     const struct wf_peer_node *peer;
@@ -188,7 +201,7 @@ static bool carry_out(struct wf_fabric *f, struct wf_order *order)
         if (peer)
             wf_lent_limit(f->lent, peer->number, order->bytes);
         return true;
-    case LEND: wf_lent_resize(f->lent, order->bytes); return true;
+    case LEND: lend(f, order->bytes); return true;
     case OFFER: return offer(f, order);
     case FORGET: return forget(f, order);
     case LOOK: wf_parts_ask(f, order->events, order->count); return true;

@@ -76,8 +76,12 @@ struct wf_puts {
 void wf_fabric_store(struct wf_fabric *f, struct wf_fabric_store *store)
 {
     store->next = NULL;
-    store->tried_count = 0;
+    store->tried_count = store->made = 0;
     store->worst = WEFT_FULL;
+    store->wanted = store->copies = f->options.copies;
+    store->sums = NULL;
+    store->fill_max = 0;
+    memset(store->owner, 0, sizeof store->owner);
     pthread_mutex_lock(&f->lock);
     bool first = !f->puts->asked;
     *f->puts->asked_end = store;
@@ -157,12 +161,21 @@ static void refused(struct wf_put *put, enum weft_status status)
     put_free(put);
 }
 
+/* That lender has it; is another one wanted? */
 static void done(struct wf_put *put, enum weft_status status)
 {
     struct wf_fabric_store *store = put->store;
     put_over(put);
     put_free(put);
-    store_end(put->fabric, store, status);
+    if (++store->made < store->wanted)
+        store_wait(put->fabric, store);
+    else
+        store_end(put->fabric, store, status);
+}
+
+void wf_put_move(struct wf_fabric *f, struct wf_fabric_store *store)
+{
+    store_wait(f, store);
 }
 
 /* Its memory is the caller's again; the answer may have come before, or comes later. */
@@ -201,6 +214,7 @@ static struct wf_peer_node *lender_choose(struct wf_fabric *f, const struct wf_f
         for (uint32_t t = 0; t < store->tried_count; t++)
             tried |= store->tried[t] == i;
         if (tried || !peer->said.lent_bytes || peer->draining ||
+            (store->fill_max > 0 && wf_moves_fill(peer) >= store->fill_max) ||
             !wf_peer_link(f, i, store->block.domain))
             continue;
         if (!best || lends_better(peer, best, store->block.bytes))
@@ -221,12 +235,18 @@ static void header_make(struct wf_put *put, const struct wf_fabric_store *store,
                                 .request = request,
                                 .part_bytes = store->part_bytes,
                                 .part_count = parts_of(store),
-                                .block = store->block};
+                                .block = store->block,
+                                .copies = store->copies};
+    memcpy(h->owner, store->owner, strnlen(store->owner, sizeof h->owner - 1));
 }
 
 static void sums_take(struct wf_put *put, const struct wf_fabric_store *store)
 {
     struct wf_fabric_put *h = &put->header.put;
+    if (store->sums) {
+        memcpy(h->sums, store->sums, h->part_count * sizeof h->sums[0]);
+        return;
+    }
     const uint8_t *data = store->data;
     for (uint32_t i = 0; i < h->part_count; i++) {
         uint64_t from = (uint64_t)i * store->part_bytes, left = store->block.bytes - from;
@@ -327,7 +347,8 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
     uint64_t request = (uint64_t)put->generation << 32 | (uint32_t)(put - f->puts->puts);
     header_make(put, store, request);
     store->to = peer->number;
-    enum weft_status status = encode(put, peer);
+    /* What was lent goes with the sums that it came with. */
+    enum weft_status status = store->sums ? WEFT_MISS : encode(put, peer);
     if (status == WEFT_PENDING) {
         put->store = NULL;
         return status;
@@ -342,6 +363,7 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
     peer->said.lent_free_bytes -= guess < peer->said.lent_free_bytes
                                       ? guess
                                       : peer->said.lent_free_bytes; /* until it says anew */
+    peer->said.lends_used_bytes += guess;
     if (status == WEFT_OK)
         return WEFT_OK;
     sums_take(put, store);
@@ -398,6 +420,14 @@ static void answer(struct wf_link *link, uint64_t request, enum weft_status stat
     (void)wf_link_say(link, &placed, sizeof placed);
 }
 
+/* Whose it is: one that nobody knows here is the sender's. */
+static uint32_t owner_of(struct wf_fabric *f, const struct wf_link *link,
+                         const struct wf_fabric_put *put)
+{
+    const struct wf_peer_node *peer = put->owner[0] ? wf_peer_find(f, put->owner) : NULL;
+    return peer ? peer->number : link->peer->number;
+}
+
 static bool put_right(const struct wf_link *link, const struct wf_fabric_put *put, uint32_t bytes,
                       uint64_t payload_bytes)
 {
@@ -408,7 +438,8 @@ static bool put_right(const struct wf_link *link, const struct wf_fabric_put *pu
     if (framed ? payload_bytes == 0 || payload_bytes >= put->block.bytes || !link->fabric->coder
                : put->block.bytes != payload_bytes || put->form > WF_FABRIC_TRIED)
         return false;
-    return put->block.bytes <= WF_NET_PAYLOAD_MAX &&
+    return put->copies >= 1 && memchr(put->owner, 0, sizeof put->owner) &&
+           put->block.bytes <= WF_NET_PAYLOAD_MAX &&
            (put->block.bytes + put->part_bytes - 1) / put->part_bytes == put->part_count &&
            put->block.domain < WF_FABRIC_DOMAINS_MAX &&
            link->ours_of[put->block.domain] != WF_DOMAIN_NONE && link->state == WF_LINK_JOINED;
@@ -452,7 +483,8 @@ uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
     struct wf_fabric_event block = put->block;
     block.domain = link->ours_of[put->block.domain];
     if (status == WEFT_OK)
-        status = wf_lent_begin(f->lent, link->peer->number, &block, put->part_bytes, &entry, &data);
+        status = wf_lent_begin(f->lent, owner_of(f, link, put), &block, put->part_bytes,
+                               put->copies, &entry, &data);
     if (status != WEFT_OK) {
         answer(link, put->request, status);
         return 0;
@@ -653,7 +685,7 @@ void wf_puts_run(struct wf_fabric *f, uint64_t now_ns)
         if (status == WEFT_PENDING)
             store_wait(f, store);
         else if (status != WEFT_OK)
-            store_end(f, store, status);
+            store_end(f, store, store->made ? WEFT_OK : status);
         store = next;
     }
 }

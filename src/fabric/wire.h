@@ -210,12 +210,14 @@ struct wf_fabric_put {
     struct wf_fabric_head head;
     uint64_t request; /* given back in PLACED */
     uint32_t part_bytes, part_count;
-    uint32_t form; /* enum wf_fabric_form */
-    uint32_t zero;
+    uint32_t form;   /* enum wf_fabric_form */
+    uint32_t copies; /* that there should be in the memory that nodes lend, at least 1 */
     struct wf_fabric_event block;
+    char owner[64]; /* whose it is, as in IDENT, where another lender has it moved; zeros: the
+                       sender's */
     uint64_t sums[];
 };
-static_assert(sizeof(struct wf_fabric_put) == 112, "wire format");
+static_assert(sizeof(struct wf_fabric_put) == 176, "wire format");
 
 struct wf_fabric_placed {
     struct wf_fabric_head head;
@@ -241,8 +243,10 @@ struct wf_fabric_ping { /* and PONG, which repeats it and says of itself */
     uint32_t flags;
     /* Of its tiers, as blocks lie there on average; 0: that is not known, or nothing is there. */
     uint32_t below_latency_us, below_mbps; /* 10^6 bytes a second */
+    /* Of all that it lends, to whomever; and what is to go from there to others' memory. */
+    uint64_t lends_bytes, lends_used_bytes, left_bytes;
 };
-static_assert(sizeof(struct wf_fabric_ping) == 64, "wire format");
+static_assert(sizeof(struct wf_fabric_ping) == 88, "wire format");
 /* A chain, or a part of it, that the other side should have soon: as many events, each HERE, whose
  * parents come first.  With LAST the last of them is its end. */
 enum wf_fabric_offer_flags { WF_FABRIC_LAST = 1 };

@@ -86,6 +86,8 @@ void node_start(struct node *node)
         .domains = domains,
         .domain_count = node->has_both ? 2 : 1,
         .lend_bytes = node->number % 5 == 0 ? 256u << 10 : 0,
+        .copies = 1 + node->number % 3,
+        .move_bytes_s = 400u << 10,
         .replica_copies = (uint64_t)c->config.nodes * (c->config.node_blocks + 80),
         .directory = c->config.parts ? WF_FABRIC_DIRECTORY_PARTS : WF_FABRIC_DIRECTORY_FULL,
         .seed = c->config.seed + node->number,
@@ -110,6 +112,7 @@ void node_stop(struct node *node, bool dark, bool leaves)
         wf_net_sim_kill(c->net, node->name, dark);
         wf_member_sim_kill(c->registry, node->name);
     }
+    c->counts.moved += moved_by(node);
     node->fabric = NULL;
     wf_fabric_destroy(fabric, leaves ? 100 : 0);
     if (node->errands)
@@ -226,13 +229,14 @@ static void report(struct cluster *c, double processor_s, uint64_t events, uint6
     run(c, 200 * MS);
     wf_fabric_figures(c->nodes[0].fabric, &f);
     printf("# seed %llu, %u nodes: %llu gets, %llu fetches (%llu hits, %llu misses, %llu corrupt, "
-           "%llu timeouts), %llu of %llu stores, %llu lives; wrong %llu, hangs %llu, fenced %llu\n",
+           "%llu timeouts), %llu of %llu stores, %llu moves, %llu lives; "
+           "wrong %llu, hangs %llu, fenced %llu\n",
            (unsigned long long)c->config.seed, c->config.nodes, (unsigned long long)n->gets,
            (unsigned long long)n->fetches, (unsigned long long)n->hits,
            (unsigned long long)n->misses, (unsigned long long)n->corrupt,
            (unsigned long long)n->timeouts, (unsigned long long)n->stored,
-           (unsigned long long)n->stores, (unsigned long long)n->lives,
-           (unsigned long long)n->wrong, (unsigned long long)n->hangs,
+           (unsigned long long)n->stores, (unsigned long long)n->moved,
+           (unsigned long long)n->lives, (unsigned long long)n->wrong, (unsigned long long)n->hangs,
            (unsigned long long)n->fenced);
     printf("#   settled after %.0f s; replica: %.1f bytes a copy with room for all, %llu of %llu; "
            "lag of news p50 %llu us, p99 %llu us\n",
@@ -300,7 +304,9 @@ static uint64_t simulate(const struct config *config)
     c.measuring = false;
     (void)settle(&c);
     uint64_t digest = wf_net_sim_digest(c.net) ^ wf_member_sim_digest(c.registry);
-    if (!c.counts.hits || !c.counts.stored || !c.counts.puts_taken)
+    for (uint32_t i = 0; i < c.config.nodes; i++)
+        c.counts.moved += moved_by(&c.nodes[i]);
+    if (!c.counts.moved || !c.counts.hits || !c.counts.stored || !c.counts.puts_taken)
         failed(&c, "nothing happened");
     lookups_count(&c);
     if (config->parts && c.counts.lookups == c.counts.lookup_misses)

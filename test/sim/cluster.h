@@ -106,6 +106,7 @@ struct counts {
     uint64_t gets, fetches, hits, misses, corrupt, timeouts, cancels, computed, evicted;
     uint64_t lookups, lookup_misses; /* nodes that are there at the end */
     uint64_t stores, stored, drops, puts_taken, lives, polls;
+    uint64_t moved;                /* to other lenders: drains, repairs, shares */
     uint64_t wrong, hangs, fenced; /* all 0, or it has failed */
 };
 
@@ -189,6 +190,8 @@ bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t ou
 uint64_t lookups_of(const struct node *node);
 uint64_t lookup_misses_of(const struct node *node);
 struct node *node_of_fabric(const void *fabric);
+/* Blocks that it has handed to other lenders in this life of its. */
+uint64_t moved_by(const struct node *node);
 
 /* cluster.c */
 void node_start(struct node *node);

@@ -28,7 +28,16 @@ static void registry_fault(struct wf_vtime_event *event)
                                            offsetof(struct cluster, registry_fault));
     struct node *node = &c->nodes[chance(c, c->config.nodes)];
     wf_vtime_at(c->time, event, now(c) + 1 + chance(c, 6 * c->config.gap_ns));
-    switch (chance(c, 8)) {
+    switch (chance(c, 12)) {
+    case 8: /* what is here goes to others that lend, and comes half-way */
+    case 9:
+        if (node->fabric)
+            wf_fabric_drain(node->fabric, chance(c, 2));
+        break;
+    case 10:
+        if (node->fabric && node->number % 5 == 0)
+            (void)wf_fabric_lend(node->fabric, (64 + 64ull * chance(c, 4)) << 10);
+        break;
     case 0:
         c->registry_away = !c->registry_away && chance(c, 2);
         wf_member_sim_away(c->registry, c->registry_away);
@@ -75,6 +84,9 @@ void faults_end(struct cluster *c)
     wf_vtime_clear(c->time, &c->registry_fault);
     wf_member_sim_away(c->registry, false);
     wf_member_sim_delay(c->registry, 0);
+    for (uint32_t i = 0; i < c->config.nodes; i++)
+        if (c->nodes[i].fabric)
+            wf_fabric_drain(c->nodes[i].fabric, false);
     for (uint32_t i = 0; i < c->config.nodes; i++)
         wf_member_sim_cut(c->registry, c->nodes[i].name, false);
     for (uint32_t i = 0; i < WF_SIM_FAULTS && !c->config.quiet; i++)

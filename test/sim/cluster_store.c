@@ -228,8 +228,18 @@ static bool news(void *context, const struct wf_fabric_event *block)
     return true;
 }
 
+static uint32_t part_bytes(uint64_t bytes)
+{
+    (void)bytes;
+    return PART;
+}
+
 struct wf_fabric_host store_host(struct node *node)
 {
-    return (struct wf_fabric_host){
-        .context = node, .hold = hold, .let_go = let_go, .each = each, .news = news};
+    return (struct wf_fabric_host){.context = node,
+                                   .hold = hold,
+                                   .let_go = let_go,
+                                   .each = each,
+                                   .news = news,
+                                   .part_bytes = part_bytes};
 }

@@ -13,6 +13,11 @@ struct node *node_of_fabric(const void *fabric)
     return ((const struct wf_fabric *)fabric)->options.host.context;
 }
 
+uint64_t moved_by(const struct node *node)
+{
+    return node->fabric ? node->fabric->figures.moved : 0;
+}
+
 uint64_t lookups_of(const struct node *node)
 {
     return node->fabric ? node->fabric->figures.lookups : 0;

@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Blocks that go from this node to memory that others lend: what a node that drains has and nobody
+ * else, what was to have more copies than it has since a lender is gone, and what lies in more than
+ * its share of the lenders' memory.
+ *
+ * Rounds: all that is here is looked at, a step a tick, and what is to be moved becomes a job of
+ * core/keep.h, up to JOBS_MAX; then the jobs are carried out, the most urgent first, at
+ * options.move_bytes_s; then the next round begins.  So a job is never there twice, and what a full
+ * queue has no room for is found again.  A job is looked at again when its turn comes: who has the
+ * block may be another by then.
+ *
+ * A move is a put (put.c): the other side compares every part with the sum that was taken when the
+ * block came here, or is taken now.  Only what lay beyond this node's share leaves it then, when
+ * the other has said that it has it.  So whatever ends half-way leaves two copies at worst.
+ *
+ * Of the lenders that have a block which wants for copies, the one whose name comes first copies
+ * it; it has the bytes, and the node that put them need not be there any more.
+ *
+ * The fabric's thread.  Nothing allocates after create.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/keep.h"
+#include "fabric/inner.h"
+#include "sys/memory.h"
+
+#define JOBS_MAX 65536u
+#define LOOKS 8192u /* at blocks, a step */
+#define HOST_STEPS 16u
+#define MOVES_MAX 16u
+#define HOLDERS_MAX 16u
+#define ROUND_NS 500000000u  /* at least, from one to the next */
+#define QUIET_NS 5000000000u /* where the last found nothing, and no node has gone */
+#define FULL_NS 1000000000u  /* nobody has room: that is asked again */
+#define BURST_S 0.25
+#define SHARE_SLACK 0.05 /* of a lender's memory, beyond the mean of all, that is let be */
+
+struct todo {
+    struct wf_lent_found found; /* owner WF_LENT_NONE: it is the host's */
+    enum wf_keep_rule rule;
+    uint32_t next; /* free ones */
+};
+
+struct move {
+    struct wf_fabric_store store; /* first */
+    struct move *next;
+    struct wf_fabric *fabric;
+    struct wf_fabric_held held; /* of the host's */
+    uint32_t entry;             /* of what is lent; WF_LENT_NONE */
+    enum wf_keep_rule rule;
+};
+
+struct wf_moves {
+    struct wf_keep *keep;
+    struct todo *todos; /* [JOBS_MAX] by the job's number */
+    uint32_t todo_free, todos_used;
+    struct move moves[MOVES_MAX], *free;
+    uint32_t moving;
+    enum { IDLE = 0, LOOKING_LENT, LOOKING_HOST, MOVING } state;
+    uint64_t cursor;
+    uint32_t domain;
+    uint64_t since_ns, full_ns;    /* of the round; nobody had room */
+    uint64_t forgotten;            /* of the fabric, when it began */
+    uint64_t bytes[WF_KEEP_RULES]; /* found in it, by rule */
+    double excess;                 /* bytes beyond the share, not found yet */
+    double mean;                   /* of all lenders, how full they are */
+    bool draining;                 /* it is a round of that */
+};
+
+/* ------------------------------------------------------------------------------ who else has it */
+
+struct copies {
+    uint32_t others;  /* nodes that have it and stay, */
+    uint32_t lenders; /* and of these, in memory that they lend, as it seems */
+    bool first;       /* this lender's name comes first */
+    uint16_t holders[HOLDERS_MAX];
+    uint32_t count;
+};
+
+static void copies_of(struct wf_fabric *f, const uint8_t key[32], struct copies *out)
+{
+    *out = (struct copies){.first = true};
+    pthread_mutex_lock(&f->lock);
+    uint32_t count = wf_places_holders(f->places, key, out->holders, HOLDERS_MAX);
+    pthread_mutex_unlock(&f->lock);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t number = f->peer_of[out->holders[i]];
+        if (number >= f->peer_count)
+            continue;
+        const struct wf_peer_node *peer = &f->peers[number];
+        out->holders[out->count++] = (uint16_t)number;
+        if (!peer->link || peer->draining || !wf_peer_believed(f, peer))
+            continue;
+        out->others++;
+        out->lenders += peer->said.lends_bytes > 0;
+        out->first &= peer->said.lends_bytes == 0 || strcmp(f->name, peer->name) < 0;
+    }
+}
+
+static bool is_draining(const struct wf_fabric *f)
+{
+    return atomic_load_explicit(&f->draining, memory_order_relaxed);
+}
+
+/* ------------------------------------------------------------------------------------ the share */
+
+/* How full this lender is, and how full all of them are. */
+static double fill_of(const struct wf_fabric *f, double *out_mean)
+{
+    struct wf_lent_stats lent = {.bytes = 0};
+    if (f->lent)
+        wf_lent_stats(f->lent, &lent);
+    double used = (double)lent.used_bytes, bytes = (double)lent.bytes;
+    double fill = bytes > 0 ? used / bytes : 1;
+    uint32_t lenders = 0;
+    for (uint32_t i = 0; i < f->peer_count; i++) {
+        const struct wf_peer_node *peer = &f->peers[i];
+        if (!peer->used || !peer->link || peer->draining || !wf_peer_believed(f, peer) ||
+            peer->said.lends_bytes == 0)
+            continue;
+        used += (double)peer->said.lends_used_bytes;
+        bytes += (double)peer->said.lends_bytes;
+        lenders++;
+    }
+    *out_mean = lenders && bytes > 0 ? used / bytes : 1;
+    return f->lent && lenders ? fill : 0;
+}
+
+double wf_moves_fill(const struct wf_peer_node *peer)
+{
+    return peer->said.lends_bytes
+               ? (double)peer->said.lends_used_bytes / (double)peer->said.lends_bytes
+               : 1;
+}
+
+/* -------------------------------------------------------------------------------------- looking */
+
+static void todos_reset(struct wf_moves *m)
+{
+    wf_keep_clear(m->keep);
+    m->todos_used = 0;
+    m->todo_free = WF_LENT_NONE;
+}
+
+static uint32_t todo_take(struct wf_moves *m)
+{
+    uint32_t number = m->todo_free;
+    if (number != WF_LENT_NONE)
+        m->todo_free = m->todos[number].next;
+    else if (m->todos_used < JOBS_MAX)
+        number = m->todos_used++;
+    return number;
+}
+
+static void todo_give(struct wf_moves *m, uint32_t number)
+{
+    m->todos[number].next = m->todo_free;
+    m->todo_free = number;
+}
+
+/* How many there are and should be.  Who drains sees to it that one stays; where a lender has one,
+ * that sees to the others.  What was used last is worth most, and beginnings are used whenever what
+ * extends them is. */
+static void judge(struct wf_fabric *f, const struct wf_lent_found *found, bool share,
+                  struct wf_keep_job *out)
+{
+    struct copies copies;
+    copies_of(f, found->block.key, &copies);
+    *out = (struct wf_keep_job){.depth = found->block.depth,
+                                .bytes = (double)found->block.bytes,
+                                .worth_s = (double)found->used * (double)found->block.bytes,
+                                .share = share};
+    if (is_draining(f)) {
+        out->copies = copies.others;
+        out->wanted = copies.lenders ? 1 : found->copies;
+    } else {
+        out->copies = 1 + copies.lenders;
+        /* With a directory in parts nobody knows of all copies: none is made then. */
+        out->wanted = copies.first && !wf_parts_on(f) ? found->copies : 0;
+    }
+}
+
+static void job_add(struct wf_fabric *f, const struct wf_lent_found *found, bool share)
+{
+    struct wf_moves *m = f->moves;
+    struct wf_keep_job job;
+    judge(f, found, share, &job);
+    enum wf_keep_rule rule = wf_keep_judge(&job);
+    m->bytes[rule] += found->block.bytes;
+    job.number = rule == WF_KEEP_ENOUGH ? WF_LENT_NONE : todo_take(m);
+    if (job.number == WF_LENT_NONE)
+        return; /* or it is the next round's */
+    if (rule == WF_KEEP_SHARE)
+        m->excess -= (double)found->block.bytes;
+    m->todos[job.number] = (struct todo){.found = *found, .rule = rule};
+    wf_keep_add(m->keep, &job);
+}
+
+static void lent_found(void *to, const struct wf_lent_found *found)
+{
+    struct wf_fabric *f = to;
+    bool share = !f->moves->draining && f->moves->excess > 0;
+    if (f->moves->draining || share || found->copies > 1)
+        job_add(f, found, share);
+}
+
+struct looking {
+    struct wf_fabric *fabric;
+    uint32_t domain;
+};
+
+static void host_found(void *to, const struct wf_fabric_event *block)
+{
+    const struct looking *looking = to;
+    struct wf_fabric *f = looking->fabric;
+    if (block->where != WF_FABRIC_IN_POOL) /* what is below stays there when the node ends */
+        return;
+    if (f->lent && wf_lent_has(f->lent, looking->domain, block->key))
+        return;
+    struct wf_lent_found found = {.block = *block,
+                                  .owner = WF_LENT_NONE,
+                                  .part_bytes = f->options.host.part_bytes(block->bytes),
+                                  .copies = 1};
+    found.block.domain = (uint8_t)looking->domain;
+    job_add(f, &found, false);
+}
+
+/* All was looked at: that is what there is to be moved. */
+static void looked(struct wf_fabric *f)
+{
+    struct wf_moves *m = f->moves;
+    m->state = MOVING;
+    f->figures.move_last_bytes = m->bytes[WF_KEEP_LAST];
+    f->figures.move_few_bytes = m->bytes[WF_KEEP_FEW];
+    f->figures.move_share_bytes = m->bytes[WF_KEEP_SHARE];
+    f->figures.drained = m->draining && !m->bytes[WF_KEEP_LAST] && !m->bytes[WF_KEEP_FEW] &&
+                         !m->moving;
+}
+
+static void look_lent(struct wf_fabric *f)
+{
+    struct wf_moves *m = f->moves;
+    if (f->lent && wf_lent_all(f->lent, &m->cursor, LOOKS, lent_found, f))
+        return;
+    m->cursor = m->domain = 0;
+    m->state = LOOKING_HOST;
+}
+
+static void look_host(struct wf_fabric *f)
+{
+    struct wf_moves *m = f->moves;
+    const struct wf_fabric_host *host = &f->options.host;
+    bool any = m->draining && host->part_bytes;
+    for (uint32_t i = 0; any && i < HOST_STEPS && m->domain < f->domain_count; i++) {
+        struct looking looking = {f, m->domain};
+        if (host->each(host->context, m->domain, &m->cursor, host_found, &looking))
+            continue;
+        m->domain++;
+        m->cursor = 0;
+    }
+    if (!any || m->domain == f->domain_count)
+        looked(f);
+}
+
+/* --------------------------------------------------------------------------------------- moving */
+
+static void less(uint64_t *left, uint64_t bytes)
+{
+    *left -= bytes < *left ? bytes : *left;
+}
+
+static void moved(struct wf_fabric_store *store, enum weft_status status)
+{
+    struct move *move = (struct move *)store;
+    struct wf_fabric *f = move->fabric;
+    struct wf_moves *m = f->moves;
+    bool there = status == WEFT_OK || status == WEFT_EXISTS, share = move->rule == WF_KEEP_SHARE;
+    f->figures.moved += status == WEFT_OK;
+    f->figures.moved_bytes += status == WEFT_OK ? store->block.bytes : 0;
+    f->figures.move_fails += !there;
+    if (status == WEFT_FULL)
+        m->full_ns = wf_fabric_now(f);
+    if (there)
+        less(share                        ? &f->figures.move_share_bytes
+             : move->rule == WF_KEEP_LAST ? &f->figures.move_last_bytes
+                                          : &f->figures.move_few_bytes,
+             store->block.bytes);
+    if (move->entry != WF_LENT_NONE)
+        wf_lent_let_go(f->lent, move->entry);
+    else
+        f->options.host.let_go(f->options.host.context, &move->held);
+    if (there && share)
+        wf_lent_give(f->lent, store->block.key);
+    move->next = m->free;
+    m->free = move;
+    m->moving--;
+}
+
+/* Hold its bytes.  False: it is gone, or cannot be had now. */
+static bool hold(struct wf_fabric *f, const struct todo *todo, struct move *move)
+{
+    const struct wf_fabric_host *host = &f->options.host;
+    const struct wf_fabric_event *block = &todo->found.block;
+    struct wf_lent_block lent;
+    move->entry = WF_LENT_NONE;
+    if (todo->found.owner == WF_LENT_NONE) {
+        bool held = host->hold(host->context, block->domain, block->key, block->bytes,
+                               &move->held) == WEFT_OK;
+        move->store.data = held ? move->held.data : NULL;
+        return held;
+    }
+    move->entry = wf_lent_keep(f->lent, block->domain, block->key, &lent);
+    if (move->entry == WF_LENT_NONE)
+        return false;
+    move->store.data = lent.data;
+    move->store.sums = lent.sums;
+    return true;
+}
+
+/* False: it is not to be moved any more, or cannot be. */
+static bool begin(struct wf_fabric *f, const struct todo *todo)
+{
+    struct wf_moves *m = f->moves;
+    struct move *move = m->free;
+    struct wf_fabric_store *store = &move->store;
+    struct wf_keep_job job;
+    struct copies copies;
+    judge(f, &todo->found, todo->rule == WF_KEEP_SHARE, &job);
+    if (wf_keep_judge(&job) == WF_KEEP_ENOUGH)
+        return false;
+    copies_of(f, todo->found.block.key, &copies);
+    *store = (struct wf_fabric_store){.block = todo->found.block,
+                                      .part_bytes = todo->found.part_bytes,
+                                      .done = moved,
+                                      .copies = todo->found.copies,
+                                      .wanted = 1,
+                                      .fill_max = todo->rule == WF_KEEP_SHARE ? m->mean : 0,
+                                      .worst = WEFT_FULL};
+    /* Not to who has it; when that are more than can be named, to nobody. */
+    uint32_t most = sizeof store->tried / sizeof store->tried[0];
+    for (uint32_t i = 0; i < copies.count && store->tried_count < most; i++)
+        store->tried[store->tried_count++] = copies.holders[i];
+    if (store->tried_count == most || !hold(f, todo, move))
+        return false;
+    uint32_t owner = todo->found.owner;
+    if (owner != WF_LENT_NONE && f->peers[owner].used)
+        memcpy(store->owner, f->peers[owner].name, sizeof store->owner);
+    m->free = move->next;
+    m->moving++;
+    move->rule = todo->rule;
+    wf_put_move(f, store);
+    return true;
+}
+
+static void round_end(struct wf_moves *m)
+{
+    todos_reset(m);
+    m->state = IDLE;
+}
+
+void wf_moves_run(struct wf_fabric *f, uint64_t now_ns)
+{
+    struct wf_moves *m = f->moves;
+    struct wf_keep_job job;
+    enum weft_status status = WEFT_OK;
+    double at_s;
+    if (!m || m->state != MOVING)
+        return;
+    while (m->free && !m->full_ns && status == WEFT_OK) {
+        status = wf_keep_next(m->keep, (double)now_ns * 1e-9, &job, &at_s);
+        if (status != WEFT_OK)
+            break;
+        const struct todo todo = m->todos[job.number];
+        todo_give(m, job.number);
+        if (!begin(f, &todo))
+            wf_keep_unspent(m->keep, &job);
+    }
+    if ((status == WEFT_MISS || m->full_ns) && !m->moving)
+        round_end(m);
+}
+
+/* -------------------------------------------------------------------------------- as time goes */
+
+/* Less is lent from now on, and what lies beyond goes elsewhere first, for as long as that goes on:
+ * then it goes at once. */
+static void shrink(struct wf_fabric *f, double fill)
+{
+    struct wf_moves *m = f->moves;
+    struct wf_lent_stats lent;
+    wf_lent_stats(f->lent, &lent);
+    if (lent.used_bytes <= lent.bytes || is_draining(f) || m->full_ns ||
+        fill <= m->mean + SHARE_SLACK)
+        wf_lent_resize(f->lent, lent.bytes);
+}
+
+static bool is_due(const struct wf_fabric *f, uint64_t now_ns)
+{
+    const struct wf_moves *m = f->moves;
+    uint64_t wait_ns = m->full_ns                             ? FULL_NS
+                       : m->draining || m->bytes[WF_KEEP_FEW] ? ROUND_NS
+                       : m->forgotten != atomic_load_explicit(&f->forgotten, memory_order_relaxed)
+                           ? ROUND_NS
+                           : QUIET_NS;
+    return now_ns - m->since_ns >= wait_ns;
+}
+
+static void round_begin(struct wf_fabric *f, uint64_t now_ns)
+{
+    struct wf_moves *m = f->moves;
+    struct wf_lent_stats lent = {.bytes = 0};
+    double fill = fill_of(f, &m->mean);
+    if (f->lent)
+        wf_lent_stats(f->lent, &lent);
+    if (f->lent && wf_lent_shrinks(f->lent))
+        shrink(f, fill);
+    bool over = !m->draining && fill > m->mean + SHARE_SLACK;
+    m->since_ns = now_ns;
+    m->full_ns = 0;
+    m->forgotten = atomic_load_explicit(&f->forgotten, memory_order_relaxed);
+    m->excess = over ? (fill - m->mean) * (double)lent.bytes : 0;
+    memset(m->bytes, 0, sizeof m->bytes);
+    m->cursor = 0;
+    m->state = LOOKING_LENT;
+    if (!m->draining && !over && lent.many == 0) { /* there is nothing to look for */
+        looked(f);
+        m->state = IDLE;
+    }
+}
+
+void wf_moves_tick(struct wf_fabric *f, uint64_t now_ns)
+{
+    struct wf_moves *m = f->moves;
+    if (!m)
+        return;
+    if (m->draining != is_draining(f) && m->moving == 0) {
+        m->draining = is_draining(f);
+        f->figures.drained = false;
+        f->figures.move_last_bytes = f->figures.move_few_bytes = f->figures.move_share_bytes = 0;
+        m->full_ns = m->since_ns = 0;
+        round_end(m);
+    }
+    if (m->state == IDLE && (m->since_ns == 0 || is_due(f, now_ns)))
+        round_begin(f, now_ns);
+    if (m->state == LOOKING_LENT)
+        look_lent(f);
+    else if (m->state == LOOKING_HOST)
+        look_host(f);
+}
+
+void wf_moves_soon(struct wf_fabric *f)
+{
+    if (f->moves && f->moves->state == IDLE)
+        f->moves->since_ns = 0;
+}
+
+uint64_t wf_moves_left(const struct wf_fabric *f)
+{
+    const struct wf_fabric_figures *figures = &f->figures;
+    return figures->move_last_bytes + figures->move_few_bytes + figures->move_share_bytes;
+}
+
+/* -------------------------------------------------------------------------------- begin and end */
+
+enum weft_status wf_moves_create(struct wf_fabric *f)
+{
+    struct wf_moves *m = wf_calloc(1, sizeof *m, "blocks that go to other nodes");
+    if (!m)
+        return WEFT_E_NO_MEMORY;
+    f->moves = m;
+    m->todos = wf_calloc(JOBS_MAX, sizeof *m->todos, "blocks that go to other nodes");
+    if (!m->todos)
+        return WEFT_E_NO_MEMORY;
+    const struct wf_keep_options options = {.jobs_max = JOBS_MAX,
+                                            .bytes_s = (double)f->options.move_bytes_s,
+                                            .burst_s = BURST_S};
+    enum weft_status status = wf_keep_create(&options, (double)wf_fabric_now(f) * 1e-9, &m->keep);
+    if (status != WEFT_OK)
+        return status;
+    todos_reset(m);
+    for (uint32_t i = MOVES_MAX; i-- > 0;) {
+        m->moves[i].fabric = f;
+        m->moves[i].next = m->free;
+        m->free = &m->moves[i];
+    }
+    return WEFT_OK;
+}
+
+void wf_moves_destroy(struct wf_fabric *f)
+{
+    if (!f->moves)
+        return;
+    wf_keep_destroy(f->moves->keep);
+    free(f->moves->todos);
+    free(f->moves);
+    f->moves = NULL;
+}

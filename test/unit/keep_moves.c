@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Blocks that go to other lenders, between a few nodes in virtual time: a lender that drains, one
+ * that is lost, one that has more than its share; and what ends half-way.
+ *
+ * Node a computes and has a pool; b, c and d lend memory.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/vtime.h"
+#include "fabric/fabric.h"
+#include "net/sim.h"
+
+#define NODES 4
+#define PART 4096u
+#define BYTES 65536u
+#define POOL 64u
+#define MS 1000000ull
+#define RATE 4000000u /* bytes a second at which blocks move: 61 blocks */
+
+struct node {
+    struct wf_fabric *fabric;
+    uint32_t first, count; /* of what is in its pool */
+    uint32_t held;
+};
+
+static struct wf_vtime *vtime;
+static struct wf_net_sim_world *world;
+static struct node nodes[NODES];
+static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c", "sim:d"};
+enum { A, B, C, D };
+static uint32_t copies;
+
+static struct wf_fabric_event event_of(uint32_t number)
+{
+    struct wf_fabric_event event = {.kind = WF_FABRIC_HERE, .depth = number % 8, .bytes = BYTES};
+    for (int i = 0; i < 32; i++)
+        event.key[i] = (uint8_t)((number * 2654435761u) >> (i % 4 * 8)) ^ (uint8_t)(i * 37);
+    return event;
+}
+
+static const uint8_t *content(uint32_t number)
+{
+    static uint8_t data[POOL * 4][BYTES];
+    for (uint32_t i = 0; i < BYTES && !data[number][BYTES - 1]; i++)
+        data[number][i] = (uint8_t)(1 + (number * 7 + i / 5) % 255);
+    return data[number];
+}
+
+static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[32], uint64_t bytes,
+                             struct wf_fabric_held *out)
+{
+    struct node *n = context;
+    for (uint32_t i = n->first; i < n->first + n->count; i++) {
+        struct wf_fabric_event event = event_of(i);
+        if (memcmp(event.key, key, 32) != 0 || domain != 0)
+            continue;
+        *out = (struct wf_fabric_held){.data = content(i), .bytes = bytes};
+        n->held++;
+        return WEFT_OK;
+    }
+    return WEFT_MISS;
+}
+
+static void let_go(void *context, struct wf_fabric_held *held)
+{
+    assert_non_null(held->data);
+    ((struct node *)context)->held--;
+}
+
+static bool each(void *context, uint32_t domain, uint64_t *cursor,
+                 void (*found)(void *to, const struct wf_fabric_event *block), void *to)
+{
+    struct node *n = context;
+    (void)domain;
+    for (uint32_t i = 0; i < 5 && *cursor < n->count; i++, (*cursor)++) {
+        struct wf_fabric_event event = event_of(n->first + (uint32_t)*cursor);
+        found(to, &event);
+    }
+    return *cursor < n->count;
+}
+
+static bool news(void *context, const struct wf_fabric_event *block)
+{
+    (void)context, (void)block;
+    return true;
+}
+
+static uint32_t part_bytes(uint64_t bytes)
+{
+    (void)bytes;
+    return PART;
+}
+
+static void pass(uint64_t ms)
+{
+    uint64_t until = wf_vtime_now(vtime) + ms * MS;
+    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
+        bool more = true;
+        while (more) {
+            more = wf_vtime_step(vtime, at);
+            for (int i = 0; i < NODES; i++)
+                if (nodes[i].fabric)
+                    assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
+        }
+    }
+}
+
+static void node_begin(int i, uint64_t lend)
+{
+    char registry[64] = "";
+    for (int k = 0; k < NODES; k++)
+        if (k != i)
+            snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
+                     registry[0] ? "," : "", names[k]);
+    const struct wf_fabric_domain domain = {.secret = "everybody's", .secret_bytes = 32};
+    const struct wf_fabric_options options = {
+        .name = names[i] + 4,
+        .listen = names[i],
+        .registry = registry,
+        .net = &wf_net_sim,
+        .member = &wf_member_static,
+        .net_world = world,
+        .host = {.context = &nodes[i],
+                 .hold = hold,
+                 .let_go = let_go,
+                 .each = each,
+                 .news = news,
+                 .part_bytes = part_bytes},
+        .domains = &domain,
+        .domain_count = 1,
+        .lend_bytes = lend,
+        .copies = copies,
+        .move_bytes_s = RATE,
+        .replica_copies = 16384,
+        .show_ms = 10,
+        .now_ns = wf_vtime_now,
+        .now_context = vtime,
+    };
+    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+}
+
+static void begin(const uint64_t lend[NODES], uint32_t copies_wanted)
+{
+    copies = copies_wanted;
+    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
+    const struct wf_net_sim_options options = {.seed = 7, .time = vtime};
+    assert_int_equal(wf_net_sim_world_create(&options, &world), WEFT_OK);
+    memset(nodes, 0, sizeof nodes);
+    for (int i = 0; i < NODES; i++)
+        if (i < 3 || lend[i])
+            node_begin(i, lend[i]);
+    pass(2500);
+}
+
+static void node_end(int i)
+{
+    wf_fabric_destroy(nodes[i].fabric, 0);
+    nodes[i].fabric = NULL;
+    assert_int_equal(nodes[i].held, 0);
+}
+
+static void end(void)
+{
+    for (int i = 0; i < NODES; i++)
+        if (nodes[i].fabric)
+            node_end(i);
+    wf_net_sim_world_destroy(world);
+    wf_vtime_destroy(vtime);
+}
+
+static struct wf_fabric_figures figures_of(int i)
+{
+    struct wf_fabric_figures figures;
+    wf_fabric_figures(nodes[i].fabric, &figures);
+    pass(120);
+    wf_fabric_figures(nodes[i].fabric, &figures);
+    return figures;
+}
+
+/* -------------------------------------------------------------------------------- put and read */
+
+static enum weft_status outcome;
+static bool ended;
+
+static void stored(struct wf_fabric_store *store, enum weft_status status)
+{
+    (void)store;
+    assert_false(ended);
+    ended = true;
+    outcome = status;
+}
+
+static void put(uint32_t number)
+{
+    struct wf_fabric_store s = {.block = event_of(number),
+                                .part_bytes = PART,
+                                .data = content(number),
+                                .done = stored};
+    ended = false;
+    wf_fabric_store(nodes[A].fabric, &s);
+    for (int i = 0; i < 200 && !ended; i++)
+        pass(20);
+    assert_true(ended);
+    assert_int_equal(outcome, WEFT_OK);
+}
+
+static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
+{
+    (void)fetch;
+    assert_false(ended);
+    ended = true;
+    outcome = status;
+}
+
+static enum weft_status get(int node, uint32_t number)
+{
+    static uint8_t data[BYTES];
+    struct wf_fabric_fetch f = {.bytes = BYTES, .part_bytes = PART, .data = data, .done = fetched};
+    struct wf_fabric_event event = event_of(number);
+    memcpy(f.key, event.key, 32);
+    memset(data, 0, sizeof data);
+    ended = false;
+    wf_fabric_fetch(nodes[node].fabric, &f);
+    for (int i = 0; i < 400 && !ended; i++)
+        pass(20);
+    assert_true(ended);
+    if (outcome == WEFT_OK)
+        assert_memory_equal(data, content(number), BYTES);
+    return outcome;
+}
+
+static uint32_t readable(int node, uint32_t first, uint32_t count)
+{
+    uint32_t found = 0;
+    for (uint32_t i = first; i < first + count; i++)
+        found += get(node, i) == WEFT_OK;
+    return found;
+}
+
+/* --------------------------------------------------------------------------------------- tests */
+
+static const uint64_t two[NODES] = {0, 8 << 20, 8 << 20, 0};
+static const uint64_t three[NODES] = {0, 8 << 20, 8 << 20, 8 << 20};
+
+static void a_lender_that_drains_is_empty_at_last(void **state)
+{
+    (void)state;
+    begin(two, 1);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    uint64_t had = figures_of(B).lent_blocks, moved = 0;
+    assert_in_range(had, POOL / 4, POOL / 4 * 3);
+    struct wf_fabric_figures f;
+    wf_fabric_drain(nodes[B].fabric, true);
+    for (int i = 0; i < 40 && moved == 0; i++) {
+        f = figures_of(B);
+        moved = f.moved;
+        assert_true(f.moved_bytes <= RATE / 4 + (uint64_t)(i + 1) * RATE / 8);
+    }
+    assert_false(f.drained);
+    assert_in_range(f.move_last_bytes, BYTES, had * BYTES);
+    assert_in_range(f.move_left_ms, 1, 1100);
+    pass(3000);
+    f = figures_of(B);
+    assert_true(f.drained);
+    assert_int_equal(f.moved, had);
+    assert_int_equal(f.move_last_bytes + f.move_few_bytes + f.move_share_bytes, 0);
+    node_end(B);
+    pass(6000);
+    assert_int_equal(readable(A, 0, POOL), POOL);
+    struct wf_fabric_peer peers[NODES];
+    (void)figures_of(C);
+    uint32_t count = wf_fabric_peers(nodes[C].fabric, peers, NODES);
+    for (uint32_t i = 0; i < count; i++) /* they are still a's, though b had them moved */
+        if (strcmp(peers[i].name, "a") == 0)
+            assert_in_range(peers[i].held_bytes, POOL * BYTES, 2 * POOL * BYTES);
+    end();
+}
+
+static void off_again_moves_no_more(void **state)
+{
+    (void)state;
+    begin(two, 1);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    wf_fabric_drain(nodes[B].fabric, true);
+    pass(300);
+    wf_fabric_drain(nodes[B].fabric, false);
+    pass(300);
+    uint64_t moved = figures_of(B).moved;
+    assert_false(figures_of(B).drained);
+    pass(5000);
+    assert_int_equal(figures_of(B).moved, moved);
+    assert_int_equal(figures_of(B).move_last_bytes, 0);
+    assert_int_equal(readable(A, 0, POOL), POOL);
+    end();
+}
+
+/* A node that only computes hands its pool to those that lend. */
+static void a_pool_is_drained_too(void **state)
+{
+    (void)state;
+    begin(two, 1);
+    nodes[A].count = POOL;
+    for (uint32_t i = 0; i < POOL; i++) {
+        struct wf_fabric_event event = event_of(i);
+        wf_fabric_tell(nodes[A].fabric, &event);
+    }
+    pass(500);
+    wf_fabric_drain(nodes[A].fabric, true);
+    pass(4000);
+    assert_true(figures_of(A).drained);
+    node_end(A);
+    pass(6000);
+    uint32_t at_b = (uint32_t)figures_of(B).lent_blocks, at_c = (uint32_t)figures_of(C).lent_blocks;
+    assert_int_equal(at_b + at_c, POOL);
+    assert_in_range(at_b, POOL / 4, POOL / 4 * 3); /* to both */
+    assert_int_equal(readable(B, 0, POOL), at_c);  /* the rest it has itself */
+    end();
+}
+
+static void without_room_it_says_so(void **state)
+{
+    (void)state;
+    const uint64_t lend[NODES] = {0, 8 << 20, 1 << 20, 0};
+    begin(lend, 1);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    wf_fabric_drain(nodes[B].fabric, true);
+    pass(8000);
+    struct wf_fabric_figures f = figures_of(B);
+    assert_false(f.drained);
+    assert_in_range(f.move_last_bytes, 30 * BYTES, POOL * BYTES);
+    assert_int_equal(readable(A, 0, POOL), POOL);
+    end();
+}
+
+static void what_a_lost_lender_had_is_copied_again(void **state)
+{
+    (void)state;
+    begin(three, 2);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    pass(500);
+    uint64_t blocks = 0;
+    for (int i = B; i <= D; i++)
+        blocks += figures_of(i).lent_blocks;
+    assert_int_equal(blocks, 2 * POOL); /* as many as were asked for */
+    uint64_t lost = figures_of(D).lent_blocks;
+    assert_in_range(lost, POOL / 3, POOL);
+    node_end(D);
+    uint64_t owed = 0;
+    for (int i = 0; i < 100 && owed == 0; i++)
+        owed = figures_of(B).move_few_bytes + figures_of(C).move_few_bytes;
+    assert_in_range(owed, 1, lost * BYTES);
+    pass(9000);
+    assert_int_equal(figures_of(B).lent_blocks, POOL);
+    assert_int_equal(figures_of(C).lent_blocks, POOL);
+    assert_int_equal(figures_of(B).moved + figures_of(C).moved, lost); /* none of it twice */
+    assert_int_equal(figures_of(B).move_few_bytes + figures_of(C).move_few_bytes, 0);
+    node_end(C);
+    pass(6000);
+    assert_int_equal(readable(A, 0, POOL), POOL);
+    end();
+}
+
+/* The lender that a draining one hands its blocks to dies in the middle, or the draining one does:
+ * what was not lost with its only holder is there, and is right. */
+static void what_ends_half_way_is_there_once_at_least(void **state)
+{
+    (void)state;
+    for (int dies = B; dies <= C; dies++) {
+        begin(three, 1);
+        for (uint32_t i = 0; i < POOL; i++)
+            put(i);
+        uint64_t had[NODES];
+        for (int i = B; i <= D; i++)
+            had[i] = figures_of(i).lent_blocks;
+        wf_fabric_drain(nodes[B].fabric, true);
+        pass(100);
+        node_end(dies);
+        pass(9000);
+        uint32_t found = readable(A, 0, POOL);
+        if (dies == B) { /* it died with what it had not handed over */
+            assert_in_range(found, had[C] + had[D], POOL);
+        } else {
+            assert_true(figures_of(B).drained);
+            assert_in_range(found, had[B] + had[D], POOL);
+        }
+        end();
+    }
+}
+
+static void who_joins_gets_its_share(void **state)
+{
+    (void)state;
+    const uint64_t lend[NODES] = {0, 8 << 20, 0, 0};
+    begin(lend, 1);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    node_end(C);
+    node_begin(C, 8 << 20);
+    pass(12000);
+    uint64_t at_b = figures_of(B).lent_blocks, at_c = figures_of(C).lent_blocks;
+    assert_int_equal(at_b + at_c, POOL); /* each in one place */
+    assert_in_range(at_c, POOL / 2 - 8, POOL / 2 + 4);
+    uint64_t moved = figures_of(B).moved + figures_of(C).moved;
+    pass(10000);
+    assert_int_equal(figures_of(B).moved + figures_of(C).moved, moved); /* and rests there */
+    assert_int_equal(readable(A, 0, POOL), POOL);
+    end();
+}
+
+static void who_lends_less_loses_nothing_that_finds_room(void **state)
+{
+    (void)state;
+    begin(two, 1);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    assert_int_equal(wf_fabric_lend(nodes[B].fabric, 1 << 20), WEFT_OK);
+    pass(9000);
+    struct wf_fabric_figures f = figures_of(B);
+    assert_int_equal(f.lent_bytes, 1 << 20);
+    assert_in_range(f.lent_used_bytes, 0, 1 << 20);
+    assert_int_equal(f.lent_evicted, 0);
+    assert_int_equal(f.lent_blocks + figures_of(C).lent_blocks, POOL);
+    assert_int_equal(readable(A, 0, POOL), POOL);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_lender_that_drains_is_empty_at_last),
+        cmocka_unit_test(off_again_moves_no_more),
+        cmocka_unit_test(a_pool_is_drained_too),
+        cmocka_unit_test(without_room_it_says_so),
+        cmocka_unit_test(what_a_lost_lender_had_is_copied_again),
+        cmocka_unit_test(what_ends_half_way_is_there_once_at_least),
+        cmocka_unit_test(who_joins_gets_its_share),
+        cmocka_unit_test(who_lends_less_loses_nothing_that_finds_room),
+    };
+    return cmocka_run_group_tests_name("keep_moves", tests, NULL, NULL);
+}
