@@ -363,7 +363,9 @@ static struct setting setting_for(const struct work *w, const struct trial *tria
         uint32_t parameter = (uint32_t)((int32_t)WF_TRANSFORM_UNIT + away);
         struct setting next = between(trials, &growth, parameter);
         double ratio = (double)chosen.point.ratio;
-        double part = ratio < wanted->least ? 1 : ratio < wanted->enough ? MARGIN : EASILY;
+        double part = ratio < wanted->least    ? 1
+                      : ratio < wanted->enough ? MARGIN
+                                               : EASILY * sqrt(wanted->enough / ratio);
         double pct = (double)next.point.ppl_pct - wanted->errors * next.pct_error;
         next.met = next.cost <= part * most && pct <= 100 * expm1(most);
         if (!next.met && away > TRY_FROM)
