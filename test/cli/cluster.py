@@ -62,7 +62,7 @@ def two_nodes_are_one_memory():
     check("numa_node" in shown and "hall\n  rack1\n    left  left: this node\n  rack2\n    right  right: ok" in shown, shown)
     weft("put", *chain, data, *left)
     until("what is put on one is matched on the other",
-          lambda: answer("match", *chain, "--blocks", "5", *right)["present"] == 5)
+          lambda: answer("match", *chain, "--blocks", "5", *right, expect=None)["present"] == 5)
     check(answer("match", *chain, "--blocks", "5", *right)["tiers"]["remote"] == 5, "it is not on another node")
     copy = place("cluster.copy")
     weft("get", *chain, "--blocks", "5", "--output", copy, *right)
@@ -197,7 +197,7 @@ def blocks_cross_encoded():
              "--block-tokens", "16")
     weft("put", *chain, data, *left)
     until("what is put on one is matched on the other",
-          lambda: answer("match", *chain, "--blocks", "8", *right)["present"] == 8)
+          lambda: answer("match", *chain, "--blocks", "8", *right, expect=None)["present"] == 8)
     copy = place("cluster.copy")
     weft("get", *chain, "--blocks", "8", "--output", copy, *right)
     check(read(copy) == read(data), "other bytes")
@@ -224,7 +224,7 @@ def a_node_without_a_codec_hears_none():
     until("both see each other", lambda: all(len(sees(name)) == 1 for name in NAMES))
     chain = ("--key", "numbers", "--block-bytes", "128KiB", "--dtype", "bf16")
     weft("put", *chain, data, *left)
-    until("it is matched", lambda: answer("match", *chain, "--blocks", "2", *right)["present"] == 2)
+    until("it is matched", lambda: answer("match", *chain, "--blocks", "2", *right, expect=None)["present"] == 2)
     weft("get", *chain, "--blocks", "2", "--output", place("cluster.copy"), *right)
     check(read(place("cluster.copy")) == read(data), "other bytes")
     check(answer("fabric", *right)["self"]["frames_in"] == 0, "it was asked for encoded")

@@ -15,7 +15,8 @@ os.environ["WEFTD"] = os.path.abspath(sys.argv[1])
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 MODULES = ("test_keys", "test_blocks", "test_lifetimes", "test_regions", "test_sessions", "test_weights",
-           "test_concurrent", "test_tour", "test_vllm", "test_leaks", "test_no_memory", "test_describe", "test_push", "test_push_connector")
+           "test_concurrent", "test_tour", "test_vllm", "test_leaks", "test_no_memory", "test_describe", "test_push",
+           "test_push_connector")
 
 
 class Tap(unittest.TestResult):
