@@ -244,9 +244,11 @@ def the_last_copy_stays_longer():
         chains[name] = ("--key", name, "--block-bytes", "1MiB", "--blocks", str(blocks))
         data = blob("cluster." + name, blocks << 20, 6)
         if name == "new":  # the other node has what was used later
+            until("the other knows of it",
+                  lambda: answer("match", *chains["shared"], *right, expect=None)["present"] == 16)
             weft("get", *chains["shared"], "--output", place("cluster.copy"), *right)
-            until("the other knows that both have it", lambda: [tier["blocks"] for tier in answer("ls", "tiers", *left)["tiers"]
-                                                                if tier["kind"] == "peers"] == [16])
+            until("both know that both have it",
+                  lambda: [tier["blocks"] for tier in answer("ls", "tiers", *left)["tiers"] if tier["kind"] == "peers"] == [16])
         weft("put", *chains[name][:4], data, *left)
     found = {name: answer("match", *chains[name], *left)["tiers"] for name in chains}
     check(found["alone"].get("dram", 0) == 16, "what nobody else has went:", found)

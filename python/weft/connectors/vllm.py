@@ -465,7 +465,7 @@ class _Worker:
 
     def end(self):
         """Publish what was begun; yields what is still to be saved, in its order."""
-        pushes, node = self._pushes, self._connector.hand_over
+        pushes = self._pushes
         try:
             while pushes and self._written < len(self._layers):
                 self._write_layer()
