@@ -130,7 +130,9 @@ static int ask(struct cli *cli, const char *name, struct session_head *head, str
                            "archive '%s' is not whole as long as tier %s does not work; `weft ls "
                            "tiers` says what is wrong with it",
                            name, json_string_value(waits));
-    if (code == CLI_OK && (!keys || count != head->blocks || !state || strcmp(state, "ok") != 0))
+    /* Of one that is whole but unreadable the load says why. */
+    bool whole = state && (strcmp(state, "ok") == 0 || strcmp(state, "unreadable") == 0);
+    if (code == CLI_OK && (!keys || count != head->blocks || !whole))
         code = wf_cli_fail(cli, CLI_WRONG,
                            "archive '%s' is damaged: not all of its blocks are there; archive its "
                            "session again, or import a file of it",
