@@ -320,6 +320,7 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
     for (uint32_t i = 0; i < f->domain_count && i < WF_FABRIC_DOMAINS_MAX; i++)
         f->domains[i] = options->domains[i];
     f->epoll = f->wake = -1;
+    wf_sends_create(f);
     enum weft_status status = f->domain_count <= WF_FABRIC_DOMAINS_MAX
                                   ? WEFT_OK
                                   : wf_fail(WEFT_E_LIMIT, "a fabric knows %u domains, not %u",
@@ -365,6 +366,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
         return;
     if (f->members)
         f->member_ops->close(f->members, leave_ms);
+    wf_sends_end(f);
     wf_nets_close(f); /* ends what is placing, and what is sent */
     wf_coder_stop(f->coder);
     wf_fetches_end(f);
@@ -452,7 +454,9 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     struct epoll_event events[4];
     eventfd_t ignored;
     if (f->epoll >= 0) {
-        int wait_ms = f->waiting && timeout_ms ? 1 : (int)(timeout_ms < 20 ? timeout_ms : 20);
+        int wait_ms = (f->waiting || f->sends_waiting) && timeout_ms
+                          ? 1
+                          : (int)(timeout_ms < 20 ? timeout_ms : 20);
         (void)epoll_wait(f->epoll, events, 4, wait_ms);
         (void)eventfd_read(f->wake, &ignored);
     }
@@ -467,6 +471,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     wf_moves_run(f, now_ns);
     wf_puts_run(f, now_ns);
     frames_reap(f);
+    wf_sends_run(f, now_ns);
     wf_orders_run(f);
     catch_up(f);
     if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0) {
@@ -477,6 +482,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
         wf_parts_tick(f, now_ns);
         wf_puts_tick(f, now_ns);
         wf_moves_tick(f, now_ns);
+        wf_sends_tick(f, now_ns);
         wf_figures_tick(f, now_ns);
     }
     wf_stream_run(f);

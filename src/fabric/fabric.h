@@ -43,6 +43,20 @@ struct wf_fabric_pushed;
 struct wf_fabric_domain {
     uint8_t secret[WF_FABRIC_SECRET_MAX];
     uint32_t secret_bytes;
+    uint32_t share;       /* of a link that several domains want; 0: 1 */
+    uint64_t max_bytes_s; /* that leave this node, on all links together; 0: no bound */
+};
+
+/* How much may be sent to a node. */
+#define WF_FABRIC_LINKS_NAMED 64u
+struct wf_fabric_link_limit {
+    char name[WF_MEMBER_NAME_MAX + 1];
+    uint64_t bytes_s; /* 0: no bound */
+};
+enum wf_fabric_limit {
+    WF_FABRIC_LIMIT_LINK = 1,   /* bytes a second to a node; "": to each that has none of its own */
+    WF_FABRIC_LIMIT_DOMAIN = 2, /* bytes a second of a domain, on all links together */
+    WF_FABRIC_LIMIT_SHARE = 3,  /* a domain's weight */
 };
 
 /* A block that the host holds for us. */
@@ -143,6 +157,9 @@ struct wf_fabric_options {
     struct wf_fabric_host host;
     const struct wf_fabric_domain *domains;
     uint32_t domain_count;
+    uint64_t link_bytes_s; /* the most to each node that is not among `links`; 0: no bound */
+    const struct wf_fabric_link_limit *links;
+    uint32_t link_count;
     uint64_t lend_bytes;     /* memory that others may put blocks into; 0: none */
     uint64_t replica_copies; /* how many copies elsewhere it can know of, and of half of them that
                                 they are below; 0: 4 million */
@@ -195,6 +212,7 @@ struct wf_fabric_fetch {
     uint32_t part_bytes;             /* its parts, as in tier.h */
     uint32_t first_part, part_count; /* part_count 0: all */
     void *data;
+    bool background; /* nobody waits for it: it goes behind what somebody waits for */
     /* WEFT_OK; WEFT_MISS: nobody has it; WEFT_E_CORRUPT: what came was wrong, everywhere;
      * WEFT_E_BUSY: who has it cannot give it now, as a node that stops; WEFT_E_TIMEOUT: nobody
      * answered in time, or it was cancelled. */
@@ -332,6 +350,10 @@ enum weft_status wf_fabric_allot(struct wf_fabric *fabric, const char *name, uin
 /* Lend so much from now on, up to what was set at the start; what lies beyond goes to other lenders
  * as far as these have room, and is lost where they have none. */
 enum weft_status wf_fabric_lend(struct wf_fabric *fabric, uint64_t bytes);
+/* From now on, until the next start; 0: no bound, or a share of 1.  WEFT_E_LIMIT: so many nodes
+ * have one of their own already. */
+enum weft_status wf_fabric_limit(struct wf_fabric *fabric, enum wf_fabric_limit what,
+                                 const char *name, uint32_t domain, uint64_t value);
 /* Draining: nobody puts anything here any more, no request is routed here, and what nobody else has
  * is put into other lenders' memory, until figures.drained says that there is nothing such. */
 void wf_fabric_drain(struct wf_fabric *fabric, bool on);
@@ -363,6 +385,12 @@ struct wf_fabric_way {
     uint64_t ping_us;
     double gbps;
     char why[128]; /* it could not be measured; "" */
+};
+
+/* Of what is sent by turns. */
+struct wf_fabric_sent {
+    uint64_t bytes, bytes_s;       /* in all; in the last second */
+    uint64_t waits, wait_us, late; /* blocks that waited in line; how long, together; given up */
 };
 
 struct wf_fabric_peer {
@@ -399,9 +427,18 @@ struct wf_fabric_peer {
     bool codec_in, codec_out;
     double ratio_in, ratio_out, link_mbps;
     uint64_t frames_in, frames_out;
+    uint64_t max_bytes_s; /* that this node sends there; 0: no bound */
+    uint32_t waiting;     /* blocks that are to be sent there */
+    struct wf_fabric_sent sent;
     uint64_t pool_bytes, free_bytes, lent_bytes, lent_free_bytes; /* as it said last; */
     uint32_t below_latency_us, below_mbps;                        /* of its tiers */
     uint64_t left_bytes; /* that are to go from there to others, as it said */
+};
+
+struct wf_fabric_sends {
+    uint32_t share;
+    uint64_t max_bytes_s;
+    struct wf_fabric_sent sent;
 };
 
 struct wf_fabric_figures {
@@ -438,6 +475,7 @@ struct wf_fabric_figures {
     uint64_t moved, moved_bytes, move_fails;
     bool drained; /* it drains, and others have all that is here */
     struct wf_net_stats net;
+    struct wf_fabric_sends sends[WF_FABRIC_DOMAINS_MAX]; /* by domain */
 };
 
 /* Any thread: as of not long ago; who asks for the first time in a while gets what was known then,

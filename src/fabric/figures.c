@@ -22,6 +22,15 @@ static double ratio(uint64_t plain_bytes, uint64_t frame_bytes)
     return frame_bytes ? (double)plain_bytes / (double)frame_bytes : 0;
 }
 
+static struct wf_fabric_sent sent_of(const struct wf_send_meter *meter)
+{
+    return (struct wf_fabric_sent){.bytes = meter->bytes,
+                                   .bytes_s = meter->bytes_s,
+                                   .waits = meter->waits,
+                                   .wait_us = meter->wait_us,
+                                   .late = meter->late};
+}
+
 static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer,
                       struct wf_fabric_peer *out)
 {
@@ -82,6 +91,11 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
     out->way_count = peer->way_count;
     out->way = link && link->ours ? link->way : WF_FABRIC_WAYS_MAX;
     out->way_measured = peer->way_measured;
+    if (link) {
+        out->max_bytes_s = link->sends.bucket.bytes_s;
+        out->waiting = link->sends.waiting;
+        out->sent = sent_of(&link->sends.meter);
+    }
     if (link)
         snprintf(out->address, sizeof out->address, "%s", link->ops->peer(link->net));
     if (!link)
@@ -141,6 +155,12 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
     f->figures.lag_us_p50 = wf_hist_quantile(&f->lag_us, .5);
     f->figures.lag_us_p99 = wf_hist_quantile(&f->lag_us, .99);
     wf_nets_stats(f, &f->figures.net);
+    for (uint32_t d = 0; d < f->domain_count; d++)
+        f->figures.sends[d] =
+            (struct wf_fabric_sends){.share = f->send_domains[d].share ? f->send_domains[d].share
+                                                                       : 1,
+                                     .max_bytes_s = f->send_domains[d].bucket.bytes_s,
+                                     .sent = sent_of(&f->send_domains[d].meter)};
     snprintf(f->figures.name, sizeof f->figures.name, "%s", f->name);
     memcpy(f->figures.locality, f->locality, sizeof f->figures.locality);
     wf_nets_address(f, f->figures.address, sizeof f->figures.address);

@@ -10,6 +10,7 @@
  *     stream.c   what is told, and what is heard
  *     fetch.c    blocks from others
  *     serve.c    blocks for others
+ *     sends.c    who gets how much of a link
  *     put.c      blocks in others' memory, and theirs in what is lent here (lent.h)
  *     push.c     blocks that are being written, to one node; pushed.c: from others
  *     frames.c   blocks that cross encoded (coder.h, choice.h)
@@ -34,7 +35,7 @@
 #define WF_LOG_MAX 65536u    /* changes that are not told to everybody yet; a power of two */
 #define WF_INBOX_MAX 65536u  /* from the owner to this thread; likewise */
 #define WF_FETCHES_MAX 1024u /* asked for, all links together */
-#define WF_SERVES_MAX 1024u
+#define WF_SERVES_MAX 2048u
 #define WF_PUTS_MAX 256u
 #define WF_PLACINGS_MAX 1024u
 #define WF_GOING_MAX 16384u
@@ -68,6 +69,67 @@ struct wf_note_pool {
     uint8_t *memory;
     uint32_t used, max;
     size_t each;
+};
+
+/* ------------------------------------------------------------------- what leaves (sends.c) */
+
+enum wf_send_class { WF_SEND_DEMAND = 0, WF_SEND_BACKGROUND, WF_SEND_CLASSES };
+
+/* A message with a payload in one piece, that takes its turn.  `done` is called once, as `sent` of
+ * a message is; WEFT_E_BUSY: it waited until until_ns. */
+struct wf_sending {
+    struct wf_net_message message; /* first */
+    void (*done)(struct wf_net_message *message, enum weft_status status);
+    struct wf_sending *next;
+    struct wf_link *link;
+    uint64_t since_ns, until_ns;
+    uint8_t domain, class;
+    bool late; /* it waited in line */
+};
+
+struct wf_bucket {
+    uint64_t bytes_s; /* 0: no bound */
+    double tokens;
+    uint64_t filled_ns;
+};
+
+struct wf_send_meter {
+    uint64_t bytes, bytes_s; /* that were sent; of late */
+    uint64_t waits, wait_us,
+        late; /* messages that waited in line; for how long, together; given up */
+    uint64_t before, since_ns;
+};
+
+struct wf_send_line {
+    struct wf_sending *first, *last;
+    double tag;
+};
+
+struct wf_sends {
+    struct wf_send_line lines[WF_SEND_CLASSES][WF_FABRIC_DOMAINS_MAX];
+    uint64_t some[WF_SEND_CLASSES]; /* lines that are not empty, a bit each */
+    double virtual[WF_SEND_CLASSES], owed;
+    uint32_t waiting, flying; /* flying: with the net */
+    uint64_t waiting_bytes, flying_bytes;
+    bool pumping;
+    struct wf_bucket bucket;
+    struct wf_send_meter meter;
+};
+
+/* As it was said last, on any thread. */
+struct wf_send_limits {
+    bool changed;
+    uint32_t share[WF_FABRIC_DOMAINS_MAX];
+    uint64_t bytes_s[WF_FABRIC_DOMAINS_MAX];
+    uint64_t link_bytes_s; /* of a link to who is not among: */
+    struct wf_fabric_link_limit links[WF_FABRIC_LINKS_NAMED];
+    uint32_t link_count;
+};
+
+struct wf_send_domain {
+    uint32_t share;
+    struct wf_bucket bucket;
+    struct wf_send_meter meter;
 };
 
 enum wf_link_state {
@@ -126,6 +188,8 @@ struct wf_link {
     struct wf_link *ping_next, **ping_back; /* joined ones, who was asked longest ago first */
     uint64_t frames_memory;                 /* of frames that go out here, or are being made */
     uint32_t frameless;                     /* serves that wait for more of it */
+    struct wf_sends sends;
+    uint32_t serving, putting; /* serves that are for it; puts that have not been sent there */
 };
 
 /* Another node: as the registry has it, or as a link said. */
@@ -250,7 +314,7 @@ struct wf_fabric {
     uint64_t (*sums)[WF_FABRIC_PARTS_MAX]; /* that came with DATA, a fetch that is placing */
     struct wf_fabric_fetch *waiting, **waiting_end; /* for one of these */
     struct wf_serve *serves, *serves_free;          /* free: those that were used before */
-    uint32_t serves_used;
+    uint32_t serves_used, serving;                  /* serving: those that are not free */
     struct wf_serve *reads, **reads_end; /* of what is below, which the host has no room for yet */
     uint32_t reading;                    /* and those that it has begun */
     uint64_t reads_ns;                   /* when they were looked at last */
@@ -261,12 +325,17 @@ struct wf_fabric {
     struct wf_coder *coder;                      /* NULL: nothing is encoded */
     struct wf_unframing *unframings;             /* [WF_FETCHES_MAX], by place */
     struct wf_serve *frameless, **frameless_end; /* serves that wait for memory for their frame */
+    struct wf_send_domain send_domains[WF_FABRIC_DOMAINS_MAX];
+    uint32_t sends_waiting;     /* all links together */
+    struct wf_link *sends_turn; /* where the next turn begins; NULL: at the first */
+    bool sends_ended;
     struct wf_pushes *pushes;
     struct wf_receptions *receptions;
     struct wf_moves *moves;
 
     /* Under `lock`: */
     pthread_mutex_t lock;
+    struct wf_send_limits limits;
     struct wf_places *places; /* who has what, in memory or below */
     struct wf_places *below;  /* of these copies the ones that are below alone; one that finds no
                                  room here counts as in memory: a wrong price and no more */
@@ -438,6 +507,19 @@ void wf_serves_run(struct wf_fabric *f, uint64_t now_ns);
 void wf_serves_lost(struct wf_fabric *f, const struct wf_link *link);
 /* What is read ends with the fabric: the host has it alone. */
 void wf_serves_end(struct wf_fabric *f);
+
+/* sends.c */
+void wf_sends_create(struct wf_fabric *f);
+/* Nothing is sent any more; what waits ends. */
+void wf_sends_end(struct wf_fabric *f);
+/* The link is joined; it is gone, and what waits for it ends. */
+void wf_sends_begin(struct wf_link *link);
+void wf_sends_lost(struct wf_link *link);
+/* `done` follows, from here or later. */
+void wf_link_send(struct wf_link *link, struct wf_sending *sending, uint32_t domain,
+                  enum wf_send_class class, uint64_t until_ns);
+void wf_sends_run(struct wf_fabric *f, uint64_t now_ns);
+void wf_sends_tick(struct wf_fabric *f, uint64_t now_ns);
 
 /* put.c */
 enum weft_status wf_puts_create(struct wf_fabric *f);

@@ -472,6 +472,7 @@ void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, co
         wf_line_cut(&peer->line);
         wf_parts_lost(f, peer);
     }
+    wf_sends_lost(link);
     wf_serves_lost(f, link);
     wf_puts_cut(f, link);
     link_free(link);
@@ -688,6 +689,7 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
             link->ops->peer(link->net), link->shared, link->shared == 1 ? "" : "s");
     if (link->ours)
         wf_ways_joined(f, peer);
+    wf_sends_begin(link);
     wf_stream_begin(link);
     return true;
 }

@@ -219,6 +219,7 @@ static enum weft_status tier_submit(struct wf_tier *tier, struct wf_tier_request
                                            .first_part = r->first_part,
                                            .part_count = r->part_count,
                                            .data = r->data,
+                                           .background = r->background,
                                            .done = fetched};
     memcpy(item->fetch.key, r->block.key, 32);
     struct wf_fabric *fabric = wf_peers_enter(p);

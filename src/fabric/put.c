@@ -25,7 +25,7 @@
 
 /* One on its way there. */
 struct wf_put {
-    struct wf_net_message message; /* first */
+    struct wf_sending out; /* first */
     struct wf_put *next;
     struct wf_fabric *fabric;
     struct wf_fabric_store *store; /* NULL: nobody waits for it any more */
@@ -118,6 +118,12 @@ static void frame_give(struct wf_put *put)
     wf_coder_memory_give(put->fabric->coder, &put->job);
 }
 
+/* For its turn, and then for the answer. */
+static uint64_t patience_ns(const struct wf_fabric *f)
+{
+    return 4 * (uint64_t)f->options.fetch_ms * 1000000;
+}
+
 static void put_free(struct wf_put *put)
 {
     struct wf_puts *puts = put->fabric->puts;
@@ -184,6 +190,8 @@ static void sent(struct wf_net_message *message, enum weft_status status)
     struct wf_put *put = (struct wf_put *)message;
     put->sending = false;
     frame_give(put);
+    put->asked_ns = wf_fabric_now(put->fabric); /* the answer's time begins now */
+    put->out.link->putting--;
     if (!put->store) {
         put_free(put);
     } else if (put->ended == WEFT_OK || put->ended == WEFT_EXISTS) {
@@ -205,7 +213,9 @@ static bool lends_better(const struct wf_peer_node *one, const struct wf_peer_no
     return one->said.lent_free_bytes > than->said.lent_free_bytes;
 }
 
-static struct wf_peer_node *lender_choose(struct wf_fabric *f, const struct wf_fabric_store *store)
+/* *busy: there is one more, whose link has as many on their way as are left for others. */
+static struct wf_peer_node *lender_choose(struct wf_fabric *f, const struct wf_fabric_store *store,
+                                          bool *busy)
 {
     struct wf_peer_node *best = NULL;
     for (uint32_t i = 0; i < f->peer_count; i++) {
@@ -217,6 +227,10 @@ static struct wf_peer_node *lender_choose(struct wf_fabric *f, const struct wf_f
             (store->fill_max > 0 && wf_moves_fill(peer) >= store->fill_max) ||
             !wf_peer_link(f, i, store->block.domain))
             continue;
+        if (peer->link->putting >= WF_PUTS_MAX - f->puts->out) {
+            *busy = true;
+            continue;
+        }
         if (!best || lends_better(peer, best, store->block.bytes))
             best = peer;
     }
@@ -259,23 +273,24 @@ static void put_send(struct wf_put *put)
     struct wf_fabric *f = put->fabric;
     struct wf_fabric_store *store = put->store;
     struct wf_link *link = wf_peer_link(f, store->to, store->block.domain);
-    put->message = (struct wf_net_message){
+    put->out.message = (struct wf_net_message){
         .header = &put->header,
         .header_bytes = (uint32_t)(sizeof put->header.put + put->header.put.part_count * 8),
         .pieces = &put->piece,
-        .piece_count = 1,
-        .sent = sent};
-    put->sending = true;
-    enum weft_status status = link ? link->ops->send(link->net, &put->message) : WEFT_E_NODE;
-    if (status == WEFT_OK) {
-        wf_link_used(link, wf_fabric_now(f));
+        .piece_count = 1};
+    put->out.done = sent;
+    if (link) {
+        uint64_t now_ns = wf_fabric_now(f);
+        put->sending = true;
+        link->putting++;
+        wf_link_send(link, &put->out, store->block.domain, WF_SEND_BACKGROUND,
+                     now_ns + patience_ns(f));
+        wf_link_used(link, now_ns);
         return;
     }
     put->sending = false;
     put_over(put);
     put_free(put);
-    if (status == WEFT_PENDING)
-        store->tried_count--;
     store_wait(f, store);
 }
 
@@ -336,10 +351,11 @@ static enum weft_status encode(struct wf_put *put, struct wf_peer_node *peer)
 /* WEFT_OK: it is on its way, or waits again.  WEFT_PENDING: not now.  Else it is refused by all. */
 static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *store, uint64_t now_ns)
 {
-    struct wf_peer_node *peer = lender_choose(f, store);
+    bool busy = false;
+    struct wf_peer_node *peer = lender_choose(f, store, &busy);
     struct wf_put *put = f->puts->free;
     if (!peer)
-        return store->worst;
+        return busy ? WEFT_PENDING : store->worst;
     if (!put)
         return WEFT_PENDING;
     put->fabric = f;
@@ -632,10 +648,9 @@ static void drops_say(struct wf_fabric *f)
 
 static void impatience(struct wf_fabric *f, uint64_t now_ns)
 {
-    uint64_t patience_ns = 4 * (uint64_t)f->options.fetch_ms * 1000000;
     for (uint32_t i = 0; i < WF_PUTS_MAX && f->puts->out; i++) {
         struct wf_put *put = &f->puts->puts[i];
-        if (put->store && !put->sending && now_ns - put->asked_ns > patience_ns)
+        if (put->store && !put->sending && now_ns - put->asked_ns > patience_ns(f))
             refused(put, WEFT_E_TIMEOUT);
     }
 }

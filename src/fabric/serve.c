@@ -27,7 +27,7 @@
 #define LOOK_NS 20000000u
 
 struct wf_serve {
-    struct wf_net_message message; /* first */
+    struct wf_sending out; /* first */
     struct wf_serve *next; /* of free ones, or of those that wait: for the host, for memory */
     struct wf_fabric *fabric;
     struct wf_link *link; /* that asked; NULL: it is gone, or was answered */
@@ -60,6 +60,8 @@ static struct wf_serve *serve_take(struct wf_link *link, const struct wf_fabric_
 {
     struct wf_fabric *f = link->fabric;
     struct wf_serve *serve = f->serves_free;
+    if (link->serving >= WF_SERVES_MAX - f->serving) /* as many are left for others */
+        return NULL;
     if (serve)
         f->serves_free = serve->next;
     else if (f->serves_used < WF_SERVES_MAX)
@@ -68,6 +70,8 @@ static struct wf_serve *serve_take(struct wf_link *link, const struct wf_fabric_
         return NULL;
     serve->fabric = f;
     serve->link = link;
+    link->serving++;
+    f->serving++;
     serve->number = link->peer->number;
     serve->get = *get;
     serve->since_ns = wf_fabric_now(f);
@@ -84,6 +88,14 @@ static void frame_give(struct wf_serve *serve)
     wf_coder_memory_give(serve->fabric->coder, &serve->job);
 }
 
+/* It is for nobody any more. */
+static void serve_unlink(struct wf_serve *serve)
+{
+    if (serve->link)
+        serve->link->serving--;
+    serve->link = NULL;
+}
+
 /* What it has of the block is the host's again. */
 static void serve_give(struct wf_serve *serve)
 {
@@ -96,7 +108,8 @@ static void serve_give(struct wf_serve *serve)
     case READ: host->read_free(host->context, &serve->read); break;
     case NOTHING: break;
     }
-    serve->link = NULL;
+    serve_unlink(serve);
+    f->serving--;
     serve->state = NOTHING;
     serve->next = f->serves_free;
     f->serves_free = serve;
@@ -119,6 +132,17 @@ static void count_frame(struct wf_fabric *f, const struct wf_serve *serve)
     peer->served_encoded += serve->frame.iov_len;
 }
 
+static bool refuse(struct wf_link *link, const struct wf_fabric_get *get, enum weft_status status)
+{
+    struct wf_fabric_data data = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_DATA},
+                                  .request = get->request,
+                                  .status = status};
+    link->fabric->figures.serve_misses += status == WEFT_MISS;
+    link->fabric->figures.serves_busy += status == WEFT_E_BUSY;
+    (void)wf_link_say(link, &data, sizeof data); /* who hears nothing asks elsewhere */
+    return true;
+}
+
 static void sent(struct wf_net_message *message, enum weft_status status)
 {
     struct wf_serve *serve = (struct wf_serve *)message;
@@ -133,18 +157,9 @@ static void sent(struct wf_net_message *message, enum weft_status status)
         if (serve->header.data.form == WF_FABRIC_FRAME)
             count_frame(f, serve);
     }
+    if (status == WEFT_E_BUSY && serve->link) /* it waited too long for its turn */
+        refuse(serve->link, &serve->get, WEFT_E_BUSY);
     serve_give(serve);
-}
-
-static bool refuse(struct wf_link *link, const struct wf_fabric_get *get, enum weft_status status)
-{
-    struct wf_fabric_data data = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_DATA},
-                                  .request = get->request,
-                                  .status = status};
-    link->fabric->figures.serve_misses += status == WEFT_MISS;
-    link->fabric->figures.serves_busy += status == WEFT_E_BUSY;
-    (void)wf_link_say(link, &data, sizeof data); /* who hears nothing asks elsewhere */
-    return true;
 }
 
 /* Is the range one of a block of so many bytes? */
@@ -176,16 +191,17 @@ static void message_send(struct wf_serve *serve)
 {
     struct wf_link *link = serve->link;
     struct wf_fabric_data *data = &serve->header.data;
-    serve->message = (struct wf_net_message){
+    serve->out.message = (struct wf_net_message){
         .header = &serve->header,
         .header_bytes = (uint32_t)(sizeof *data + data->part_count * sizeof data->sums[0]),
         .pieces = data->form == WF_FABRIC_FRAME ? &serve->frame : &serve->piece,
-        .piece_count = 1,
-        .sent = sent};
-    if (link->ops->send(link->net, &serve->message) == WEFT_OK)
-        return;
-    refuse(link, &serve->get, WEFT_E_BUSY);
-    serve_give(serve);
+        .piece_count = 1};
+    serve->out.done = sent;
+    /* Who asked asks elsewhere before fetch_ms is over. */
+    const struct wf_fabric_get *get = &serve->get;
+    uint64_t until_ns = serve->since_ns + serve->fabric->options.fetch_ms * 750000ull;
+    wf_link_send(link, &serve->out, link->ours_of[get->domain],
+                 get->flags & WF_FABRIC_BACKGROUND ? WF_SEND_BACKGROUND : WF_SEND_DEMAND, until_ns);
 }
 
 static void send_plain(struct wf_serve *serve)
@@ -426,7 +442,7 @@ static void reads_look(struct wf_fabric *f, uint64_t now_ns)
         if (!serve->link || serve->state != NOTHING || now_ns - serve->since_ns <= late_ns)
             continue;
         refuse(serve->link, &serve->get, WEFT_E_BUSY);
-        serve->link = NULL;
+        serve_unlink(serve);
     }
 }
 
@@ -454,13 +470,13 @@ void wf_serves_lost(struct wf_fabric *f, const struct wf_link *link)
 {
     for (uint32_t i = 0; i < f->serves_used; i++)
         if (f->serves[i].link == link)
-            f->serves[i].link = NULL;
+            serve_unlink(&f->serves[i]);
 }
 
 void wf_serves_end(struct wf_fabric *f)
 {
     for (uint32_t i = 0; i < f->serves_used; i++)
-        f->serves[i].link = NULL;
+        serve_unlink(&f->serves[i]);
     for (struct wf_fabric_read *read = f->read, *next; read; read = next) {
         next = read->next;
         read_ended(read->serve, read->status);

@@ -181,10 +181,12 @@ static_assert(sizeof(struct wf_fabric_events) +
                   WF_NET_HEADER_MAX,
               "a batch fits a message");
 
+enum wf_fabric_get_flags { WF_FABRIC_BACKGROUND = 1 /* nobody waits for it */ };
 struct wf_fabric_get {
     struct wf_fabric_head head;
-    uint64_t request; /* given back in DATA */
-    uint32_t domain, first_part, part_count, part_bytes;
+    uint64_t request;       /* given back in DATA */
+    uint16_t domain, flags; /* enum wf_fabric_get_flags */
+    uint32_t first_part, part_count, part_bytes;
     uint64_t bytes; /* of the whole block; one of another size is a miss */
     uint8_t key[32];
     uint32_t codecs; /* enum wf_fabric_codecs: it may come so */

@@ -484,6 +484,7 @@ static void feed(struct wf_tier_scheduler *s)
         struct wf_tier_job *job = choose(s);
         if (!job)
             return;
+        job->request.background = job->urgent != WF_TIER_WAITED;
         enum weft_status status = s->schedule.ops->submit(s->schedule.tier, &job->request);
         if (status == WEFT_PENDING)
             return;

@@ -87,6 +87,8 @@ struct wf_tier_request {
      * codes finds its stored_bytes); such a tier says in `block` what that is, from submit's
      * WEFT_OK on: bytes, part_bytes and plain_…, the rest is the caller's. */
     bool as_stored;
+    bool
+        background; /* nobody waits for it: a tier that has a say in what goes first may use that */
     void *user;
     /* The tier's: */
     enum weft_status

@@ -33,7 +33,9 @@ struct node {
 /* What a test says of one, or of all. */
 struct spec {
     const char *locality;
-    uint64_t lend;
+    uint64_t lend, max_to_c;
+    uint32_t share[DOMAINS];
+    uint64_t max[DOMAINS];
 };
 
 static struct wf_vtime *vtime;
@@ -97,8 +99,12 @@ static void node_begin(int i, const struct spec *spec)
 {
     struct wf_fabric_domain domains[DOMAINS] = {{.secret_bytes = 32}, {.secret_bytes = 32}};
     char registry[64] = "";
-    for (int d = 0; d < DOMAINS; d++)
+    for (int d = 0; d < DOMAINS; d++) {
         memset(domains[d].secret, 'a' + d, 32);
+        domains[d].share = spec->share[d];
+        domains[d].max_bytes_s = spec->max[d];
+    }
+    const struct wf_fabric_link_limit to_c = {.name = "c", .bytes_s = spec->max_to_c};
     for (int k = 0; k < NODES; k++)
         if (k != i)
             snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
@@ -115,6 +121,8 @@ static void node_begin(int i, const struct spec *spec)
         .domains = domains,
         .domain_count = DOMAINS,
         .lend_bytes = spec->lend,
+        .links = &to_c,
+        .link_count = 1,
         .replica_copies = 16384,
         .now_ns = wf_vtime_now,
         .now_context = vtime,
@@ -168,7 +176,7 @@ struct stream {
     int node;
     uint32_t domain, next, depth;
     uint64_t done, failed;
-    bool stops;
+    bool stops, background;
     struct wf_fabric_fetch fetches[FETCHES];
 };
 static uint8_t sink[BLOCK]; /* what comes is the same in each */
@@ -193,6 +201,7 @@ static void stream_ask(struct stream *s, struct wf_fabric_fetch *fetch)
                                       .bytes = BLOCK,
                                       .part_bytes = PART,
                                       .data = sink,
+                                      .background = s->background,
                                       .done = fetched,
                                       .user = s};
     memcpy(fetch->key, event.key, 32);
@@ -344,6 +353,182 @@ static void a_nearer_lender_is_lent_from(void **state)
     end();
 }
 
+/* -------------------------------------------------------------------------------------- shares */
+
+#define CARD (200u << 20) /* bytes a second */
+
+static void blocks_at_a(void)
+{
+    for (uint32_t n = 0; n < FETCHES; n++)
+        for (uint32_t d = 0; d < DOMAINS; d++)
+            tell(0, d, n);
+    pass(400);
+}
+
+static struct wf_fabric_figures figures_of(int node)
+{
+    static struct wf_fabric_figures figures;
+    wf_fabric_figures(nodes[node].fabric, &figures);
+    pass(100);
+    wf_fabric_figures(nodes[node].fabric, &figures);
+    return figures;
+}
+
+/* What came of both in the next `ms`, in bytes a second. */
+static void measure(uint64_t ms, double *of_first, double *of_second)
+{
+    uint64_t before = first.done, other = second.done;
+    pass(ms);
+    *of_first = (double)(first.done - before) * BLOCK * 1000 / (double)ms;
+    *of_second = (double)(second.done - other) * BLOCK * 1000 / (double)ms;
+}
+
+static void assert_near(double is, double should, double tolerance)
+{
+    if (is < should * (1 - tolerance) || is > should * (1 + tolerance))
+        fail_msg("%.1f MB/s are not %.1f", is / 1e6, should / 1e6);
+}
+
+static void two_domains_share_a_link(void **state)
+{
+    (void)state;
+    const struct spec specs[NODES] = {{.share = {3, 1}}};
+    double three, one;
+    begin(specs, CARD);
+    blocks_at_a();
+    stream_begin(&first, 1, 0, 96);
+    stream_begin(&second, 1, 1, 96);
+    pass(1500);
+    measure(3000, &three, &one);
+    assert_near(three + one, CARD, .1);
+    assert_near(three, .75 * CARD, .1);
+    assert_near(one, .25 * CARD, .1);
+    struct wf_fabric_figures figures = figures_of(0);
+    assert_int_equal(figures.sends[0].share, 3);
+    assert_near((double)figures.sends[0].sent.bytes_s, three, .15);
+    assert_near((double)figures.sends[1].sent.bytes_s, one, .15);
+    assert_true(figures.sends[1].sent.waits > 100);
+    assert_true(figures.sends[1].sent.wait_us / figures.sends[1].sent.waits >
+                figures.sends[0].sent.wait_us / figures.sends[0].sent.waits);
+    /* What the other leaves. */
+    stream_end(&first);
+    measure(1000, &three, &one);
+    assert_near(one, CARD, .1);
+    /* Who was idle has saved nothing up, and a share can be another from now on. */
+    assert_int_equal(wf_fabric_limit(nodes[0].fabric, WF_FABRIC_LIMIT_SHARE, "", 1, 3), WEFT_OK);
+    stream_begin(&first, 1, 0, 96);
+    pass(1000);
+    measure(2000, &three, &one);
+    assert_near(three, .5 * CARD, .1);
+    assert_near(one, .5 * CARD, .1);
+    stream_end(&first);
+    stream_end(&second);
+    end();
+}
+
+static void a_bound_holds(void **state)
+{
+    (void)state;
+    const struct spec specs[NODES] = {{.max = {20u << 20, 0}}};
+    double bounded, other;
+    begin(specs, CARD);
+    blocks_at_a();
+    stream_begin(&first, 1, 0, 8);
+    stream_begin(&second, 2, 1, 32);
+    pass(1000);
+    measure(4000, &bounded, &other);
+    assert_near(bounded, 20u << 20, .05);
+    assert_near(other, CARD - (20u << 20), .15);
+    assert_int_equal(wf_fabric_limit(nodes[0].fabric, WF_FABRIC_LIMIT_DOMAIN, "", 0, 0), WEFT_OK);
+    pass(500);
+    measure(1000, &bounded, &other);
+    assert_true(bounded > 40u << 20);
+    /* A bound of one link: the other one is not held back. */
+    assert_int_equal(wf_fabric_limit(nodes[0].fabric, WF_FABRIC_LIMIT_LINK, "b", 0, 10u << 20),
+                     WEFT_OK);
+    pass(1000);
+    measure(3000, &bounded, &other);
+    assert_near(bounded, 10u << 20, .05);
+    assert_near(other, CARD - (10u << 20), .15);
+    stream_end(&first);
+    stream_end(&second);
+    assert_int_equal(figures_of(0).sends[0].max_bytes_s, 0);
+    assert_int_equal(peer_of(0, "b")->max_bytes_s, 10u << 20);
+    assert_int_equal(peer_of(0, "c")->max_bytes_s, 0);
+    end();
+}
+
+/* It has many blocks asked for, and takes them slowly: nobody else waits for that. */
+static void a_slow_node_holds_nobody_back(void **state)
+{
+    (void)state;
+    const struct spec specs[NODES] = {{.max_to_c = 1u << 20}};
+    double slow, other;
+    begin(specs, CARD);
+    blocks_at_a();
+    stream_begin(&first, 2, 0, FETCHES);
+    pass(200);
+    stream_begin(&second, 1, 0, 32);
+    pass(1000);
+    measure(3000, &slow, &other);
+    assert_near(other, CARD, .1);
+    assert_near(slow, 1u << 20, .3);
+    /* What cannot have its turn in time is told so, and is no hang. */
+    assert_true(first.failed > 100);
+    assert_int_equal(second.failed, 0);
+    assert_true(peer_of(0, "c")->sent.late > 100);
+    stream_end(&first);
+    stream_end(&second);
+    end();
+}
+
+/* Both want one link: what nobody waits for has a sixteenth of it. */
+static void what_nobody_waits_for_goes_last(void **state)
+{
+    (void)state;
+    const struct spec specs[NODES] = {{0}};
+    double demand, background;
+    begin(specs, CARD);
+    blocks_at_a();
+    stream_begin(&first, 1, 0, 64);
+    stream_begin(&second, 1, 1, 0);
+    second.background = true;
+    second.depth = 64;
+    for (uint32_t i = 0; i < second.depth; i++)
+        stream_ask(&second, &second.fetches[i]);
+    pass(1000);
+    measure(3000, &demand, &background);
+    assert_near(demand, CARD * 15. / 16, .1);
+    assert_near(background, CARD / 16., .3);
+    stream_end(&first);
+    measure(1000, &demand, &background);
+    assert_near(background, CARD, .1);
+    stream_end(&second);
+    end();
+}
+
+/* A node that ends, or goes, while much waits for its turn: everything ends once. */
+static void what_waits_ends_with_its_link(void **state)
+{
+    (void)state;
+    const struct spec specs[NODES] = {{.max = {1u << 20, 1u << 20}}};
+    begin(specs, CARD);
+    blocks_at_a();
+    stream_begin(&first, 1, 0, 128);
+    stream_begin(&second, 2, 1, 128);
+    pass(50);
+    assert_true(wf_net_sim_break(world, "a", "b", 5 * MS) > 0);
+    first.stops = second.stops = true;
+    pass(100);
+    assert_true(nodes[0].held > 0);
+    wf_fabric_destroy(nodes[0].fabric, 0);
+    nodes[0].fabric = NULL;
+    assert_int_equal(nodes[0].held, 0);
+    stream_end(&first);
+    stream_end(&second);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +536,11 @@ int main(void)
         cmocka_unit_test(the_nearer_of_equals_is_asked),
         cmocka_unit_test(what_was_measured_wins),
         cmocka_unit_test(a_nearer_lender_is_lent_from),
+        cmocka_unit_test(two_domains_share_a_link),
+        cmocka_unit_test(a_bound_holds),
+        cmocka_unit_test(a_slow_node_holds_nobody_back),
+        cmocka_unit_test(what_nobody_waits_for_goes_last),
+        cmocka_unit_test(what_waits_ends_with_its_link),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
