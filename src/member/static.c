@@ -7,10 +7,15 @@
  * one is told of with a name made of its address, and with epoch 0, and its hello has the real
  * ones. The list may be the same on every host: this node's own addresses in it are passed over.
  *
- * Standing is MEMBER from the first poll, without an end; its epoch is epoch.h's.  There are no
- * settings: whoever wants the same on all hosts writes it into their configurations.
+ * Standing is MEMBER from the first poll, without an end; its epoch is epoch.h's.
+ *
+ * Settings are this node's alone: no other is told of them.  They are in STATE_DIR/NAME.settings,
+ * one JSON object of texts, which is written beside, made durable and renamed; a crash leaves the
+ * one before or the one after.  Without a state directory they end with the node.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,13 +23,25 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/hooks.h"
+#include "base/log.h"
 #include "member/checks.h"
 #include "member/epoch.h"
 #include "member/roster.h"
+#include "member/settings.h"
 #include "sys/memory.h"
 
 #define ADDRESS_MAX 255u
 #define LISTED_MAX 64u /* more hosts than that want a registry */
+
+/* A setting that was changed, or could not be: to be told by the next poll. */
+struct set {
+    struct set *next;
+    char name[WF_SETTING_NAME_MAX + 1];
+    enum weft_status status;
+    void (*done)(void *context, enum weft_status status);
+    void *context;
+};
 
 struct wf_members {
     struct wf_member_events events;
@@ -32,6 +49,10 @@ struct wf_members {
     struct wf_member self; /* as it is to be told of */
     struct wf_standing standing;
     int event, locked;
+    struct wf_settings settings;
+    uint64_t revision; /* of the last that changed */
+    char *state_dir;   /* NULL: none */
+    struct set *sets, **sets_end;
     bool begun;   /* the list was told */
     bool changed; /* self was not */
 };
@@ -127,6 +148,113 @@ static enum weft_status take_list(struct wf_members *members, const char *list)
     return WEFT_OK;
 }
 
+/* ------------------------------------------------------------------------------------ settings */
+
+static void file_name(const struct wf_members *members, char *out, size_t capacity)
+{
+    snprintf(out, capacity, "%s.settings", members->self.name);
+}
+
+static enum weft_status settings_read(struct wf_members *members)
+{
+    char file[WF_MEMBER_NAME_MAX + 16], path[4096];
+    const char *name;
+    json_t *value;
+    file_name(members, file, sizeof file);
+    snprintf(path, sizeof path, "%s/%s", members->state_dir, file);
+    json_error_t why;
+    FILE *from = fopen(path, "re");
+    json_t *all = from ? json_loadf(from, JSON_REJECT_DUPLICATES, &why) : NULL;
+    enum weft_status status = WEFT_OK;
+    if (from && !json_is_object(all))
+        wf_warn("member", "'%s' holds no settings that can be read (%s); there are none now", path,
+                all ? "it is no object" : why.text);
+    json_object_foreach (all, name, value) {
+        const char *text = json_string_value(value);
+        if (status != WEFT_OK || !text || wf_setting_check(name, text) != WEFT_OK)
+            continue;
+        status = wf_settings_put(&members->settings, name, text, ++members->revision);
+    }
+    json_decref(all);
+    if (from)
+        fclose(from);
+    return status;
+}
+
+static bool write_all(int directory, const char *file, const char *text)
+{
+    char beside[WF_MEMBER_NAME_MAX + 32];
+    snprintf(beside, sizeof beside, "%s.new", file);
+    (void)unlinkat(directory, beside, 0);
+    int fd = WF_FAILS("open")
+                 ? (errno = EMFILE, -1)
+                 : openat(directory, beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    size_t bytes = strlen(text), wrote = 0;
+    while (fd >= 0 && wrote < bytes) {
+        ssize_t now = WF_FAILS("write") ? (errno = ENOSPC, -1)
+                                        : write(fd, text + wrote, bytes - wrote);
+        if (now <= 0)
+            break;
+        wrote += (size_t)now;
+    }
+    bool good = fd >= 0 && wrote == bytes && !WF_FAILS("fsync") && fsync(fd) == 0;
+    if (fd >= 0)
+        close(fd);
+    return good && renameat(directory, beside, directory, file) == 0 && !WF_FAILS("fsync") &&
+           fsync(directory) == 0;
+}
+
+/* Durable, when it returns WEFT_OK. */
+static enum weft_status settings_write(const struct wf_members *members)
+{
+    char file[WF_MEMBER_NAME_MAX + 16];
+    if (!members->state_dir)
+        return WEFT_OK;
+    json_t *all = json_object();
+    for (uint32_t i = 0; i < members->settings.count; i++)
+        json_object_set_new(all, members->settings.items[i].name,
+                            json_string(members->settings.items[i].value));
+    char *text = json_dumps(all, JSON_INDENT(1));
+    json_decref(all);
+    file_name(members, file, sizeof file);
+    int directory = open(members->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool good = text && directory >= 0 && write_all(directory, file, text);
+    if (directory >= 0)
+        close(directory);
+    free(text);
+    return good ? WEFT_OK
+                : wf_fail(WEFT_E_SYSTEM,
+                          "cannot keep the node's settings in '%s/%s': %s; make room there or set "
+                          "state_dir elsewhere",
+                          members->state_dir, file, strerror(errno));
+}
+
+/* It is changed here and on disk, or in neither. */
+static enum weft_status settings_change(struct wf_members *members, const char *name,
+                                        const char *value)
+{
+    const struct wf_setting *setting = wf_settings_find(&members->settings, name);
+    char *before = setting ? wf_strdup(setting->value, "a setting") : NULL;
+    uint64_t revision = setting ? setting->revision : 0;
+    if (setting && !before)
+        return WEFT_E_NO_MEMORY;
+    enum weft_status status = WEFT_OK;
+    if (value)
+        status = wf_settings_put(&members->settings, name, value, members->revision + 1);
+    else
+        wf_settings_remove(&members->settings, name);
+    if (status == WEFT_OK)
+        status = settings_write(members);
+    if (status == WEFT_OK)
+        members->revision++;
+    else if (before)
+        (void)wf_settings_put(&members->settings, name, before, revision);
+    else
+        wf_settings_remove(&members->settings, name);
+    free(before);
+    return status;
+}
+
 static void static_close(struct wf_members *members, uint32_t leave_ms)
 {
     (void)leave_ms;
@@ -136,6 +264,13 @@ static void static_close(struct wf_members *members, uint32_t leave_ms)
         close(members->event);
     if (members->locked >= 0)
         close(members->locked);
+    while (members->sets) {
+        struct set *set = members->sets;
+        members->sets = set->next;
+        free(set);
+    }
+    wf_settings_fini(&members->settings);
+    free(members->state_dir);
     wf_roster_fini(&members->roster);
     free(members);
 }
@@ -148,6 +283,7 @@ static enum weft_status static_open(const struct wf_member_options *options,
         return WEFT_E_NO_MEMORY;
     members->events = options->events;
     members->locked = -1;
+    members->sets_end = &members->sets;
     members->event = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
     enum weft_status status =
         members->event >= 0
@@ -161,6 +297,10 @@ static enum weft_status static_open(const struct wf_member_options *options,
     if (status == WEFT_OK)
         status = wf_epoch_next(options->state_dir, options->name, &members->self.epoch,
                                &members->locked);
+    if (status == WEFT_OK && options->state_dir) {
+        members->state_dir = wf_strdup(options->state_dir, "a folder's name");
+        status = members->state_dir ? settings_read(members) : WEFT_E_NO_MEMORY;
+    }
     if (status == WEFT_OK)
         status = wf_roster_put(&members->roster, &members->self);
     if (status != WEFT_OK) {
@@ -201,11 +341,19 @@ static uint32_t static_list(const struct wf_members *members, struct wf_member *
     return wf_roster_list(&members->roster, out, max);
 }
 
+/* As it is known here. */
 static enum weft_status static_setting(const struct wf_members *members, const char *name,
                                        char *out, size_t out_bytes, uint64_t *out_revision)
 {
-    (void)members, (void)name, (void)out, (void)out_bytes, (void)out_revision;
-    return WEFT_MISS;
+    const struct wf_setting *setting = wf_settings_find(&members->settings, name);
+    if (!setting)
+        return WEFT_MISS;
+    if (strlen(setting->value) >= out_bytes)
+        return wf_fail(WEFT_E_LIMIT, "the setting '%s' has %zu bytes; there is room for %zu", name,
+                       strlen(setting->value), out_bytes ? out_bytes - 1 : 0);
+    memcpy(out, setting->value, strlen(setting->value) + 1);
+    *out_revision = setting->revision;
+    return WEFT_OK;
 }
 
 static enum weft_status static_set(struct wf_members *members, const char *name, const char *value,
@@ -213,11 +361,25 @@ static enum weft_status static_set(struct wf_members *members, const char *name,
                                    void (*done)(void *context, enum weft_status status),
                                    void *context)
 {
-    (void)members, (void)value, (void)revision, (void)done, (void)context;
-    return wf_fail(WEFT_E_INVALID,
-                   "the setting '%.63s' can be kept nowhere: these nodes have a list of each other "
-                   "and no registry; write it into every node's configuration, or use etcd://…",
-                   name ? name : "");
+    enum weft_status status = wf_setting_check(name, value);
+    if (status != WEFT_OK)
+        return status;
+    const struct wf_setting *old = wf_settings_find(&members->settings, name);
+    if (value && !old && members->settings.count == WF_SETTINGS_MAX)
+        return wf_fail(WEFT_E_LIMIT, "there are %u settings already", WF_SETTINGS_MAX);
+    struct set *set = wf_calloc(1, sizeof *set, "a setting");
+    if (!set)
+        return WEFT_E_NO_MEMORY;
+    set->done = done;
+    set->context = context;
+    snprintf(set->name, sizeof set->name, "%s", name);
+    set->status = (old ? old->revision : 0) == revision && (old || value)
+                      ? settings_change(members, name, value)
+                      : WEFT_E_BUSY;
+    *members->sets_end = set;
+    members->sets_end = &set->next;
+    (void)eventfd_write(members->event, 1);
+    return WEFT_OK;
 }
 
 static int static_event(const struct wf_members *members)
@@ -229,6 +391,14 @@ static void tell_joined(const struct wf_members *members, const struct wf_member
 {
     if (members->events.joined)
         members->events.joined(members->events.context, member);
+}
+
+static void tell_setting(const struct wf_members *members, const char *name)
+{
+    const struct wf_setting *setting = wf_settings_find(&members->settings, name);
+    if (members->events.setting)
+        members->events.setting(members->events.context, name, setting ? setting->value : NULL,
+                                setting ? setting->revision : 0);
 }
 
 static void static_poll(struct wf_members *members, uint32_t timeout_ms)
@@ -248,6 +418,19 @@ static void static_poll(struct wf_members *members, uint32_t timeout_ms)
     for (uint32_t i = 0; first && i < members->roster.count; i++)
         if (strcmp(members->roster.members[i]->name, members->self.name) != 0)
             tell_joined(members, members->roster.members[i]);
+    for (uint32_t i = 0; first && i < members->settings.count; i++)
+        tell_setting(members, members->settings.items[i].name);
+    while (members->sets) {
+        struct set *set = members->sets;
+        members->sets = set->next;
+        if (!members->sets)
+            members->sets_end = &members->sets;
+        if (!first && set->status == WEFT_OK)
+            tell_setting(members, set->name);
+        if (set->done)
+            set->done(set->context, set->status);
+        free(set);
+    }
 }
 
 const struct wf_member_ops wf_member_static = {
