@@ -33,7 +33,7 @@ struct entry {
 };
 
 struct owner {
-    uint64_t bytes, limit, blocks;
+    uint64_t bytes, least, limit, blocks;
     uint32_t newest, oldest;
     bool here;
 };
@@ -52,6 +52,7 @@ struct wf_lent {
     uint64_t cap;  /* of used_bytes */
     uint64_t soon; /* what it is to be when what is beyond has gone */
     bool shrinks;
+    uint64_t least_here; /* of those that are */
     uint64_t uses;
     uint32_t owners_here, owners_used; /* used: numbers below it were ever seen */
     struct wf_lent_stats stats;
@@ -167,7 +168,14 @@ static uint64_t cap_of(const struct wf_lent *l)
 
 static uint64_t due_of(const struct wf_lent *l, const struct owner *o)
 {
-    uint64_t due = o->here ? cap_of(l) / (l->owners_here ? l->owners_here : 1) : 0;
+    if (!o->here)
+        return 0;
+    uint64_t least = o->least, cap = cap_of(l), rest = cap - l->least_here;
+    if (l->least_here > cap) {
+        least = (uint64_t)((double)least / (double)l->least_here * (double)cap);
+        rest = 0;
+    }
+    uint64_t due = least + rest / (l->owners_here ? l->owners_here : 1);
     return o->limit && o->limit < due ? o->limit : due;
 }
 
@@ -208,6 +216,7 @@ void wf_lent_owner_here(struct wf_lent *l, uint32_t owner, bool here)
         return;
     l->owners_used = l->owners_used > owner ? l->owners_used : owner + 1;
     o->here = here;
+    l->least_here = here ? l->least_here + o->least : l->least_here - o->least;
     l->owners_here = here ? l->owners_here + 1 : l->owners_here - 1;
 }
 
@@ -218,6 +227,14 @@ void wf_lent_limit(struct wf_lent *l, uint32_t owner, uint64_t bytes)
     o->limit = bytes;
     for (uint32_t i = 0; bytes && o->bytes > bytes && (e = oldest_of(l, o)) && i < GIVES_MAX; i++)
         evict(l, e);
+}
+
+void wf_lent_least(struct wf_lent *l, uint32_t owner, uint64_t bytes)
+{
+    struct owner *o = &l->owners[owner];
+    if (o->here)
+        l->least_here = l->least_here - o->least + bytes;
+    o->least = bytes;
 }
 
 /* Of who has most, whoever it is. */
@@ -274,6 +291,7 @@ void wf_lent_owner(const struct wf_lent *l, uint32_t owner, struct wf_lent_owner
     const struct owner *o = &l->owners[owner];
     *out = (struct wf_lent_owner){.bytes = o->bytes,
                                   .due_bytes = due_of(l, o),
+                                  .least_bytes = o->least,
                                   .limit_bytes = o->limit,
                                   .blocks = o->blocks,
                                   .here = o->here};
@@ -553,7 +571,7 @@ void wf_lent_destroy(struct wf_lent *l)
 
 void wf_lent_verify(const struct wf_lent *l)
 {
-    uint64_t used = 0, blocks = 0, linked = 0;
+    uint64_t used = 0, blocks = 0, linked = 0, least = 0;
     for (uint32_t i = 0; i < l->entries_used; i++) {
         const struct entry *e = &l->entries[i];
         if (e->state == FREE)
@@ -566,6 +584,7 @@ void wf_lent_verify(const struct wf_lent *l)
     }
     for (uint32_t i = 0; i < WF_LENT_OWNERS_MAX; i++) {
         uint32_t before = WF_LENT_NONE;
+        least += l->owners[i].here ? l->owners[i].least : 0;
         for (uint32_t at = l->owners[i].newest; at != WF_LENT_NONE; at = l->entries[at].older) {
             assert(l->entries[at].owner == i && l->entries[at].newer == before);
             before = at;
@@ -573,5 +592,6 @@ void wf_lent_verify(const struct wf_lent *l)
         }
         assert(l->owners[i].oldest == before);
     }
+    assert(least == l->least_here);
     assert(linked == 0 && used == l->stats.used_bytes && blocks == l->stats.blocks);
 }

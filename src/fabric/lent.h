@@ -7,9 +7,10 @@
  * has nothing to compute.
  *
  * Each node that puts has an *allotment*: what it is due when there is not enough for all, in equal
- * parts unless an operator said otherwise.  Who needs room and has less than it is due gets it from
- * who has most beyond; what goes is what was used longest ago.  Blocks of a node that has gone stay
- * readable, and go before any other.  A block that is being sent stays until it has been.
+ * parts unless an operator said otherwise: what it is due at least is taken off first, and what it
+ * may have at most bounds it.  Who needs room and has less than it is due gets it from who has most
+ * beyond; what goes is what was used longest ago.  Blocks of a node that has gone stay readable,
+ * and go before any other.  A block that is being sent stays until it has been.
  *
  * One thread.  Nothing here outlives the node.
  */
@@ -39,7 +40,7 @@ struct wf_lent_block {
 };
 
 struct wf_lent_owner {
-    uint64_t bytes, due_bytes, limit_bytes; /* limit: 0: none was set */
+    uint64_t bytes, due_bytes, least_bytes, limit_bytes; /* limit: 0: none was set */
     uint64_t blocks;
     bool here;
 };
@@ -70,6 +71,9 @@ void wf_lent_shrink(struct wf_lent *lent, uint64_t bytes);
 bool wf_lent_shrinks(const struct wf_lent *lent);
 /* Never more than that for it; 0: whatever it is due. */
 void wf_lent_limit(struct wf_lent *lent, uint32_t owner, uint64_t bytes);
+/* It is due that much while it is here, whoever else is.  All of these together fit what is lent:
+ * who says them sees to that, and while they do not, each is due its part of what there is. */
+void wf_lent_least(struct wf_lent *lent, uint32_t owner, uint64_t bytes);
 void wf_lent_owner(const struct wf_lent *lent, uint32_t owner, struct wf_lent_owner *out);
 
 /* Room for a block.  WEFT_OK: its payload is to be written to *out_data, and wf_lent_end() follows.
