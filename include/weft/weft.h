@@ -836,13 +836,33 @@ WEFT_CHECKED WEFT_API enum weft_status weft_push_begin(struct weft_format *f,
  * no room, or went), so that what is committed is handed over; there is no use in calling again. */
 WEFT_CHECKED WEFT_API enum weft_status weft_push_layers(struct weft_push *push, uint32_t layers);
 
-/* Of the memory that this node lends to others (fabric.lend): no more than `bytes` for node `name`
- * (0: its part of it all); lend so much from now on; and take nothing from others any more, neither
- * blocks nor requests (`on` 0: again).  What lies beyond goes.  For the node's own user only. */
-WEFT_CHECKED WEFT_API enum weft_status weft_fabric_allot(struct weft *w, const char *name,
-                                                         uint64_t bytes);
-WEFT_CHECKED WEFT_API enum weft_status weft_fabric_lend(struct weft *w, uint64_t bytes);
+/* Of the memory that node `lender` lends to others (fabric.lend; NULL: this one): at most `most`
+ * for node `name` (0: as much as there is), which is due at least `least`; and lend so much from
+ * now on. The cluster's registry keeps both, so that any node may say them and they outlive the
+ * lender; where nodes have a list of each other instead, each keeps its own.  What lies beyond
+ * goes, soon after WEFT_OK.  And: take nothing from others any more, neither blocks nor requests
+ * (`on` 0: again).  For the node's own user only.  WEFT_E_INVALID: more would be due at least than
+ * is lent; WEFT_E_NODE: the registry does not answer. */
+WEFT_CHECKED WEFT_API enum weft_status weft_fabric_allot(struct weft *w, const char *lender,
+                                                         const char *name, uint64_t most,
+                                                         uint64_t least);
+WEFT_CHECKED WEFT_API enum weft_status weft_fabric_lend(struct weft *w, const char *lender,
+                                                        uint64_t bytes);
 WEFT_CHECKED WEFT_API enum weft_status weft_fabric_drain(struct weft *w, int on);
+
+/* What is sent to other nodes: no more than so many bytes a second to node `name` (NULL: to each
+ * that has no bound of its own), or of domain `name` to all of them together; or domain `name`'s
+ * share of a link that several want (1 to 1,000,000).  0: no bound.  Until the node's next start,
+ * which takes fabric.link_max, fabric.links and the domains' fabric_max and fabric_share.  For the
+ * node's own user only.  WEFT_E_NOT_FOUND: no such domain; WEFT_E_LIMIT: 64 nodes have a bound of
+ * their own already. */
+enum weft_limit {
+    WEFT_LIMIT_LINK = 1,
+    WEFT_LIMIT_DOMAIN = 2,
+    WEFT_LIMIT_SHARE = 3,
+};
+WEFT_CHECKED WEFT_API enum weft_status weft_fabric_limit(struct weft *w, enum weft_limit what,
+                                                         const char *name, uint64_t value);
 
 /* Ask the node something and get a JSON text, to be freed with weft_text_free().  `what`: "status",
  * "blocks", "below" (what of the domain is on tiers below DRAM, of one with "below tier=NAME", of

@@ -8,20 +8,24 @@
 #include "cli/fabric.h"
 
 static bool off;
-static uint64_t blocks = 1;
+static uint64_t blocks = 1, least;
+static const char *lender;
 
 static const struct cli_word words[] = {
     {"show", "who is there, how far, and what they have; also when no word is given"},
     {"topology", "how this host is built, and where the nodes stand"},
     {"hand-over", "have another node fetch a chain from this one: hand-over NODE --key NAME"},
-    {"allot", "the most that a node may have of what this one lends: allot NODE SIZE"},
+    {"allot", "the most that a node may have of what one lends: allot NODE SIZE [--min SIZE]"},
     {"lend", "lend so much from now on, up to fabric.lend: lend SIZE"},
+    {"limit", "what is sent: limit link NODE|all SIZE, limit domain NAME SIZE, limit share NAME N"},
     {"drain", "take no blocks and no requests of others any more, and give them what is here"},
     {NULL},
 };
 
 static const struct cli_option options[] = {
     {"blocks", CLI_NUMBER, "N", &blocks, "hand-over: blocks of the chain, with --key (1)"},
+    {"lender", CLI_TEXT, "NODE", &lender, "allot, lend: of what that node lends (this one)"},
+    {"min", CLI_SIZE, "SIZE", &least, "allot: what it is due at least, whoever else wants some"},
     {"off", CLI_FLAG, NULL, &off, "drain: take them again"},
     {NULL},
 };
@@ -37,6 +41,10 @@ static const char *const examples[] = {
     "weft fabric hand-over decode-3 --key prompt-4f2a --block-bytes 2MiB --blocks 40",
     "no more than 2 TB of what this box lends for host-7",
     "weft fabric allot host-7 2TB",
+    "no more than 2 GB a second to host-9, which is behind a thin line",
+    "weft fabric limit link host-9 2GB",
+    "three parts of four for chat, when batch wants the links, too",
+    "weft fabric limit share chat 3",
     "this host will be taken down",
     "weft fabric drain",
     NULL,
@@ -216,10 +224,10 @@ static int allot(struct cli *cli)
         code = wf_cli_connect(cli);
     if (code != CLI_OK)
         return code;
-    snprintf(sentence, sizeof sentence, "%.63s may have %.40s of what this node lends",
-             cli->words[1], bytes ? cli->words[2] : "its part");
-    return done(cli, weft_fabric_allot(cli->weft, cli->words[1], bytes), "it is not allotted",
-                sentence);
+    snprintf(sentence, sizeof sentence, "%.63s may have %.40s of what %.63s lends", cli->words[1],
+             bytes ? cli->words[2] : "its part", lender ? lender : "this node");
+    return done(cli, weft_fabric_allot(cli->weft, lender, cli->words[1], bytes, least),
+                "it is not allotted", sentence);
 }
 
 static int lend(struct cli *cli)
@@ -233,8 +241,43 @@ static int lend(struct cli *cli)
         code = wf_cli_connect(cli);
     if (code != CLI_OK)
         return code;
-    snprintf(sentence, sizeof sentence, "this node lends %.40s from now on", cli->words[1]);
-    return done(cli, weft_fabric_lend(cli->weft, bytes), "it is not lent", sentence);
+    snprintf(sentence, sizeof sentence, "%.63s lends %.40s from now on",
+             lender ? lender : "this node", cli->words[1]);
+    return done(cli, weft_fabric_lend(cli->weft, lender, bytes), "it is not lent", sentence);
+}
+
+static int limit(struct cli *cli)
+{
+    static const char *const kinds[] = {"link", "domain", "share"};
+    uint64_t value = 0;
+    char sentence[256];
+    enum weft_limit what = WEFT_LIMIT_LINK;
+    if (cli->word_count != 4)
+        return wf_cli_fail(cli, CLI_USAGE,
+                           "say of what, and how much: weft fabric limit link NODE|all SIZE, limit "
+                           "domain NAME SIZE, or limit share NAME N");
+    while (what <= WEFT_LIMIT_SHARE && strcmp(cli->words[1], kinds[what - 1]) != 0)
+        what++;
+    if (what > WEFT_LIMIT_SHARE)
+        return wf_cli_fail(cli, CLI_USAGE, "'%.40s' is none of link, domain and share",
+                           cli->words[1]);
+    int code = size_read(cli, cli->words[3], &value);
+    if (code == CLI_OK)
+        code = wf_cli_connect(cli);
+    if (code != CLI_OK)
+        return code;
+    bool all = what == WEFT_LIMIT_LINK && strcmp(cli->words[2], "all") == 0;
+    if (what == WEFT_LIMIT_SHARE)
+        snprintf(sentence, sizeof sentence, "the share of %.63s is %.40s from now on",
+                 cli->words[2], cli->words[3]);
+    else
+        snprintf(sentence, sizeof sentence, "%.63s: %.40s%s is sent %s from now on", cli->words[2],
+                 value ? cli->words[3] : "as much as there is", value ? " a second at most" : "",
+                 all                       ? "to each node"
+                 : what == WEFT_LIMIT_LINK ? "to it"
+                                           : "of it");
+    return done(cli, weft_fabric_limit(cli->weft, what, all ? NULL : cli->words[2], value),
+                "it is not limited", sentence);
 }
 
 static int drain(struct cli *cli)
@@ -254,7 +297,7 @@ static int drain(struct cli *cli)
 static int run(struct cli *cli)
 {
     static int (*const runs[])(
-        struct cli *) = {show, wf_cli_fabric_topology, hand_over, allot, lend, drain};
+        struct cli *) = {show, wf_cli_fabric_topology, hand_over, allot, lend, limit, drain};
     if (cli->word_count == 0) {
         int code = wf_cli_connect(cli);
         return code == CLI_OK ? show(cli) : code;
@@ -273,12 +316,12 @@ static int run(struct cli *cli)
 const struct cli_command wf_cmd_fabric = {
     .name = "fabric",
     .summary = "the other nodes: who is there, how far, and what they have",
-    .synopsis = "show|topology|hand-over NODE|allot NODE SIZE|lend SIZE|drain",
+    .synopsis = "show|topology|hand-over NODE|allot NODE SIZE|lend SIZE|limit|drain",
     .about =
         "A node is ok when there is a link to it, it is a member of the cluster, and it has told "
-        "all that it has; telling, before it has told all; no member, when its lease is over or it "
-        "speaks under an older one, so that nothing it says is believed; away, when there is no "
-        "link, and then the reason stands below the table.\n\n"
+        "all that it has; telling, before it has told all; no member, when its lease is over or "
+        "it speaks under an older one, so that nothing it says is believed; away, when there is "
+        "no link, and then the reason stands below the table.\n\n"
         "blocks counts copies that it told of and that have not gone, of domains that both nodes "
         "have: those with the same name in one cluster, or with the same secret; below_blocks "
         "those of them that are on the node's tiers alone, and are read there for whoever asks.  "
@@ -295,16 +338,27 @@ const struct cli_command wf_cmd_fabric = {
         "same.\n\n"
         "What a node lends (fabric.lend) is due to the others in equal parts; one that has more "
         "gives it back when another wants its own.  allot sets the most that one may have, and 0 "
-        "lets it have its part again.  A node that drains serves what it has, and puts what "
-        "nobody else has into memory that others lend: of what it lends itself what was used last "
-        "first, then of its pool, beginnings first, at fabric.move_rate. When weft fabric says "
-        "there that it is drained, it may be stopped; what is on its tiers stays there. With --off "
-        "it moves nothing any more.\n\n"
+        "lets it have its part again; --min is due to it whoever else wants some, and all of "
+        "these together fit what is lent.  The registry keeps what allot and lend say, so that "
+        "any node may say it for any lender (--lender) and it outlives both; where nodes have a "
+        "list of each other, each lender keeps its own, in state_dir.\n\n"
+        "Blocks that leave this node take their turn.  Domains that want more of a link than "
+        "there is have it by their shares (domains: fabric_share), what nobody waits for, as "
+        "prefetches and blocks that go to memory of others, has a sixteenth of what somebody "
+        "waits for, and limit sets bounds in bytes a second: of what goes to a node, or of a "
+        "domain to all of them.  What limit says is forgotten when the node starts anew "
+        "(fabric.link_max, fabric.links, fabric_max).  --json has in sent what went, in bytes_s "
+        "how much in the last second, in waits and wait_us how many blocks waited in line and "
+        "how long all of them together, and in late how many could not go in time.\n\n"
+        "A node that drains serves what it has, and puts what nobody else has into memory that "
+        "others lend: of what it lends itself what was used last first, then of its pool, "
+        "beginnings first, at fabric.move_rate. When weft fabric says there that it is drained, it "
+        "may be stopped; what is on its tiers stays there. With --off it moves nothing any "
+        "more.\n\n"
         "At the same rate, blocks of which there should be more copies (fabric.copies) are copied "
         "again when a node that had one is gone, by the one of the others whose name comes first; "
-        "and who lends more than a twentieth of its memory beyond what all are "
-        "full on average gives "
-        "that to who has less, as it does with what does not fit when it lends less.",
+        "and who lends more than a twentieth of its memory beyond what all are full on average "
+        "gives that to who has less, as it does with what does not fit when it lends less.",
     .words = words,
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},

@@ -11,6 +11,9 @@
 #include "sys/clock.h"
 #include "sys/memory.h"
 
+#define KEEP_TRIES 600u /* of KEEP_NAP_NS: longer than the node tries itself */
+#define KEEP_NAP_NS 10000000u
+
 #define FENCE_MS 10000u /* the node answers within that */
 
 static enum weft_status lend_or_reclaim(struct weft *w, enum wf_op op, const char *size,
@@ -72,47 +75,65 @@ enum weft_status weft_fence(struct weft *w, const char *tier, uint32_t host, int
     return status;
 }
 
-static enum weft_status fabric_say(struct weft *w, enum wf_fabric_say what, const char *name,
-                                   uint64_t bytes, const struct weft_key *tip)
+/* What is said of the fabric: its message is that, but for its head. */
+static enum weft_status fabric_say(struct weft *w, const struct wf_fabric_say_message *say)
 {
     enum weft_status status = WEFT_OK;
-    if (name && (!*name || strlen(name) >= WF_NAME_BYTES))
-        return wf_fail(WEFT_E_INVALID,
-                       "a node's name has 1 to %d characters, not %zu; weft fabric "
-                       "lists them",
-                       WF_NAME_BYTES - 1, strlen(name));
     struct attachment *a = wf_client_attach(w, &status);
     if (!a)
         return status;
     pthread_mutex_lock(&w->lock);
     struct wf_fabric_say_message *request = (struct wf_fabric_say_message *)(void *)w->request;
-    memset(request, 0, sizeof *request);
-    request->what = what;
-    request->bytes = bytes;
-    if (name)
-        memcpy(request->name, name, strlen(name));
-    if (tip)
-        memcpy(request->tip, tip->bytes, sizeof request->tip);
+    *request = *say;
     status = wf_client_exchange(w, a, WF_OP_FABRIC, sizeof *request, sizeof(struct wf_message),
                                 NULL, NULL);
     pthread_mutex_unlock(&w->lock);
     return status;
 }
 
+static enum weft_status name_set(const char *name, char out[WF_NAME_BYTES])
+{
+    if (!*name || strlen(name) >= WF_NAME_BYTES)
+        return wf_fail(WEFT_E_INVALID,
+                       "a name has 1 to %d characters, not %zu; weft fabric and weft ls domains "
+                       "have them",
+                       WF_NAME_BYTES - 1, strlen(name));
+    memcpy(out, name, strlen(name) + 1);
+    return WEFT_OK;
+}
+
+/* What a registry keeps takes a moment. */
+static enum weft_status fabric_say_until(struct weft *w, const struct wf_fabric_say_message *say)
+{
+    enum weft_status status = fabric_say(w, say);
+    for (uint32_t i = 0; status == WEFT_PENDING && i < KEEP_TRIES; i++) {
+        wf_nap(KEEP_NAP_NS);
+        status = fabric_say(w, say);
+    }
+    return status != WEFT_PENDING
+               ? status
+               : wf_fail(WEFT_E_TIMEOUT, "the node cannot say whether it was kept");
+}
+
 enum weft_status weft_hand_over(struct weft *w, const struct weft_key *tip, const char *node)
 {
-    return fabric_say(w, WF_SAY_HAND_OVER, node ? node : "", 0, tip);
+    struct wf_fabric_say_message say = {.what = WF_SAY_HAND_OVER};
+    memcpy(say.tip, tip->bytes, sizeof say.tip);
+    enum weft_status status = name_set(node ? node : "", say.name);
+    return status == WEFT_OK ? fabric_say(w, &say) : status;
 }
 
 enum weft_status weft_remove_everywhere(struct weft_format *f, const struct weft_key *key,
                                         int timeout_ms, size_t *out_removed)
 {
     uint64_t until_ns = wf_now_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000000;
+    struct wf_fabric_say_message say = {.what = WF_SAY_FORGET};
+    memcpy(say.tip, key->bytes, sizeof say.tip);
     enum weft_status here = weft_remove(f, key, out_removed);
     if (here != WEFT_OK && here != WEFT_MISS)
         return here;
     for (uint64_t pause_ns = 1000000;; pause_ns = pause_ns < 100000000 ? 2 * pause_ns : pause_ns) {
-        enum weft_status status = fabric_say(f->weft, WF_SAY_FORGET, NULL, 0, key);
+        enum weft_status status = fabric_say(f->weft, &say);
         if (status != WEFT_E_BUSY || wf_now_ns() >= until_ns)
             return status == WEFT_OK ? here : status;
         struct timespec pause = {0, (long)pause_ns};
@@ -120,19 +141,35 @@ enum weft_status weft_remove_everywhere(struct weft_format *f, const struct weft
     }
 }
 
-enum weft_status weft_fabric_allot(struct weft *w, const char *name, uint64_t bytes)
+enum weft_status weft_fabric_allot(struct weft *w, const char *lender, const char *name,
+                                   uint64_t most, uint64_t least)
 {
-    return fabric_say(w, WF_SAY_ALLOT, name ? name : "", bytes, NULL);
+    struct wf_fabric_say_message say = {.what = WF_SAY_ALLOT, .bytes = most, .least = least};
+    enum weft_status status = name_set(name ? name : "", say.name);
+    if (status == WEFT_OK && lender)
+        status = name_set(lender, say.lender);
+    return status == WEFT_OK ? fabric_say_until(w, &say) : status;
 }
 
-enum weft_status weft_fabric_lend(struct weft *w, uint64_t bytes)
+enum weft_status weft_fabric_lend(struct weft *w, const char *lender, uint64_t bytes)
 {
-    return fabric_say(w, WF_SAY_LEND, NULL, bytes, NULL);
+    struct wf_fabric_say_message say = {.what = WF_SAY_LEND, .bytes = bytes};
+    enum weft_status status = lender ? name_set(lender, say.lender) : WEFT_OK;
+    return status == WEFT_OK ? fabric_say_until(w, &say) : status;
 }
 
 enum weft_status weft_fabric_drain(struct weft *w, int on)
 {
-    return fabric_say(w, WF_SAY_DRAIN, NULL, on != 0, NULL);
+    return fabric_say(w, &(struct wf_fabric_say_message){.what = WF_SAY_DRAIN, .bytes = on != 0});
+}
+
+enum weft_status weft_fabric_limit(struct weft *w, enum weft_limit what, const char *name,
+                                   uint64_t value)
+{
+    struct wf_fabric_say_message say = {.what = WF_SAY_LIMIT, .limit = what, .bytes = value};
+    enum weft_status status = name || what != WEFT_LIMIT_LINK ? name_set(name ? name : "", say.name)
+                                                              : WEFT_OK;
+    return status == WEFT_OK ? fabric_say(w, &say) : status;
 }
 
 enum weft_status weft_query(struct weft *w, const char *what, uint64_t cursor, char **out_json)

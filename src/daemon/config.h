@@ -39,6 +39,8 @@
 #define WF_DOMAIN_FIELDS_MAX 13
 #define WF_TIER_FIELDS_MAX 20
 #define WF_ENGINE_FIELDS_MAX 5
+#define WF_LINK_FIELDS_MAX 2
+#define WF_LINKS_MAX_NAMED 64
 
 #define WF_CONFIG_FILE_DEFAULT "/etc/weft/weftd.yaml"
 
@@ -82,6 +84,8 @@ struct wf_domain_config {
     char name[WF_DOMAIN_NAME_MAX + 1]; /* [a-z0-9._-], 1 to 63 */
     uint64_t quota_bytes;              /* 0: the whole pool */
     uint32_t share;                    /* a weight, in all domains or in none; 0: by the quota */
+    uint32_t fabric_share;             /* a weight on links to other nodes; 0: 1 */
+    uint64_t fabric_max;               /* bytes a second to other nodes; 0: no bound */
     uint64_t floor_bytes;              /* of DRAM, that no other domain takes from it */
     enum wf_priority priority;         /* normal */
     enum wf_writes writes;
@@ -140,6 +144,13 @@ struct wf_engine_config {
     struct wf_config_origin origin[WF_ENGINE_FIELDS_MAX]; /* a field of the table each */
 };
 
+/* A node to which no more is sent than that. */
+struct wf_link_config {
+    char name[WF_FABRIC_NAME_MAX + 1];
+    uint64_t max_bytes_s; /* 0: no bound */
+    struct wf_config_origin origin[WF_LINK_FIELDS_MAX];
+};
+
 struct wf_config {
     char socket[108];                    /* Unix socket path */
     char state_dir[WF_PATH_MAX];         /* what the node keeps for its next start */
@@ -192,6 +203,7 @@ struct wf_config {
     uint64_t fabric_replica_bytes;   /* of what is known of others' blocks; 64 MiB */
     enum wf_tier_codec fabric_codec; /* auto: where the link is slower than the codec */
     uint32_t fabric_directory;       /* enum wf_fabric_directory; full */
+    uint64_t fabric_link_max;        /* bytes a second to a node that is not in fabric.links; 0 */
 
     uint64_t pool_bytes;     /* dram0; default: a quarter of the host's memory */
     uint64_t pool_bytes_max; /* how far weft_lend may grow it; default: the host's memory */
@@ -228,9 +240,12 @@ struct wf_config {
     struct wf_engine_config engines[WF_ENGINES_MAX];
     uint32_t engine_count; /* default: none */
 
+    struct wf_link_config links[WF_LINKS_MAX_NAMED];
+    uint32_t link_count; /* default: none */
+
     char file[WF_PATH_MAX];                               /* where it was read from; "": no file */
     struct wf_config_origin origin[WF_CONFIG_FIELDS_MAX]; /* a field of the table each */
-    struct wf_config_origin domains_origin, tiers_origin, engines_origin;
+    struct wf_config_origin domains_origin, tiers_origin, engines_origin, links_origin;
 };
 
 /* Does it belong to a cluster, or let others belong to it? */

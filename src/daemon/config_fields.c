@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define AT(member) offsetof(struct wf_config, member)
+#define IN_LINK(member) offsetof(struct wf_link_config, member)
 #define IN_DOMAIN(member) offsetof(struct wf_domain_config, member)
 #define IN_TIER(member) offsetof(struct wf_tier_config, member)
 #define IN_ENGINE(member) offsetof(struct wf_engine_config, member)
@@ -180,6 +181,9 @@ const struct wf_field wf_config_fields[] = {
     {"fabric.move_rate", WF_VALUE_SIZE, AT(fabric_move_rate), MIB, 1024 * GIB, NULL, NULL,
      "Bytes a second at which this node hands blocks to others that lend memory: when it drains, "
      "when one is gone that had a copy of them, and when it has more than its share."},
+    {"fabric.link_max", WF_VALUE_SIZE, AT(fabric_link_max), 0, 1024 * TIB, NULL, NULL,
+     "The most that is sent to each other node that is not in fabric.links, in bytes a second; 0 "
+     "for no bound."},
     {"fabric.replica", WF_VALUE_SIZE, AT(fabric_replica_bytes), MIB, 64 * GIB, NULL, NULL,
      "Memory of weftd, beside the pool, for where other nodes' blocks are: 14 bytes a copy."},
     {"fabric.directory", WF_VALUE_CHOICE, AT(fabric_directory), 0, 0, directory_choices, NULL,
@@ -252,6 +256,11 @@ static const struct wf_field domain_fields[] = {
      "the weight. All domains have one, or none has."},
     {"floor", WF_VALUE_SIZE, IN_DOMAIN(floor_bytes), 0, 64 * TIB, NULL, NULL,
      "Bytes of DRAM that no other domain takes from it. All floors together fit pool.size."},
+    {"fabric_share", WF_VALUE_COUNT, IN_DOMAIN(fabric_share), 0, 1000000, NULL, NULL,
+     "Its weight when several domains want more of a link to another node than there is; 0 for 1."},
+    {"fabric_max", WF_VALUE_SIZE, IN_DOMAIN(fabric_max), 0, 1024 * TIB, NULL, NULL,
+     "The most that is sent of it to other nodes, all together, in bytes a second; 0 for no "
+     "bound."},
     {"priority", WF_VALUE_CHOICE, IN_DOMAIN(priority), 0, 0, priority_choices, NULL,
      "What domains hold beyond their due is given back when it is wanted: by those of `low` first, "
      "by those of `high` last."},
@@ -340,6 +349,13 @@ static const struct wf_field engine_fields[] = {
      "before the last @, with or without what is before a colon. Empty: of no format here."},
 };
 
+static const struct wf_field link_fields[] = {
+    {"name", WF_VALUE_NAME, IN_LINK(name), WORD(struct wf_link_config, name), NULL, NULL,
+     "The node, as its fabric.name is."},
+    {"max", WF_VALUE_SIZE, IN_LINK(max_bytes_s), 0, 1024 * TIB, NULL, NULL,
+     "The most that is sent to it, in bytes a second; 0 for no bound."},
+};
+
 static void domain_defaults(void *entry)
 {
     struct wf_domain_config *domain = entry;
@@ -365,6 +381,12 @@ static void engine_defaults(void *entry)
 {
     struct wf_engine_config *engine = entry;
     *engine = (struct wf_engine_config){.endpoint = "tcp://127.0.0.1:5557"};
+}
+
+static void link_defaults(void *entry)
+{
+    struct wf_link_config *link = entry;
+    *link = (struct wf_link_config){.max_bytes_s = 0};
 }
 
 const struct wf_config_list wf_config_lists[WF_LIST_COUNT] = {
@@ -425,6 +447,24 @@ const struct wf_config_list wf_config_lists[WF_LIST_COUNT] = {
                     "None unless said.",
             .example = "vllm0",
         },
+    [WF_LIST_LINKS] =
+        {
+            .key = "fabric.links",
+            .one = "fabric.link",
+            .fields = link_fields,
+            .field_count = sizeof link_fields / sizeof link_fields[0],
+            .max = WF_LINKS_MAX_NAMED,
+            .name_max = WF_FABRIC_NAME_MAX,
+            .entries_at = AT(links),
+            .entry_bytes = sizeof(struct wf_link_config),
+            .count_at = AT(link_count),
+            .origin_at = AT(links_origin),
+            .origins_at = IN_LINK(origin),
+            .defaults = link_defaults,
+            .over = "set fabric.link_max for the others",
+            .help = "Nodes to which no more than so much is sent. None unless said.",
+            .example = "host-9",
+        },
 };
 
 static_assert(sizeof wf_config_fields / sizeof wf_config_fields[0] <= WF_CONFIG_FIELDS_MAX,
@@ -435,6 +475,10 @@ static_assert(sizeof tier_fields / sizeof tier_fields[0] <= WF_TIER_FIELDS_MAX,
               "every field has its origin in struct wf_tier_config");
 static_assert(sizeof engine_fields / sizeof engine_fields[0] <= WF_ENGINE_FIELDS_MAX,
               "every field has its origin in struct wf_engine_config");
+static_assert(sizeof link_fields / sizeof link_fields[0] <= WF_LINK_FIELDS_MAX,
+              "every field has its origin in struct wf_link_config");
+static_assert(WF_FABRIC_NAME_MAX <= WF_LIST_NAME_MAX && IN_LINK(name) == 0,
+              "an entry begins with its name, for which keys and origins have room");
 static_assert(WF_TIER_FIELDS_MAX <= WF_LIST_FIELDS_MAX &&
                   WF_DOMAIN_FIELDS_MAX <= WF_LIST_FIELDS_MAX &&
                   WF_ENGINE_FIELDS_MAX <= WF_LIST_FIELDS_MAX,

@@ -62,7 +62,7 @@ struct wf_config_list {
     const char *example; /* the entry that the help shows, commented out, when there is none */
 };
 
-enum { WF_LIST_DOMAINS = 0, WF_LIST_TIERS, WF_LIST_ENGINES, WF_LIST_COUNT };
+enum { WF_LIST_DOMAINS = 0, WF_LIST_TIERS, WF_LIST_ENGINES, WF_LIST_LINKS, WF_LIST_COUNT };
 extern const struct wf_config_list wf_config_lists[WF_LIST_COUNT];
 
 /* Index of the field named `key`, or -1. */

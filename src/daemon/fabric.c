@@ -446,7 +446,10 @@ enum weft_status wf_node_fabric_create(struct wf_node *node)
     return wf_peers_create(tags, node->domain_count, wf_below_part_bytes, &node->peers);
 }
 
-static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *domains)
+static_assert(WF_LINKS_MAX_NAMED <= WF_FABRIC_LINKS_NAMED, "every link that is named has a bound");
+
+static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *domains,
+                         struct wf_fabric_link_limit *links)
 {
     const struct wf_node *node = nf->node;
     const struct wf_config *config = &node->config;
@@ -484,14 +487,23 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
         .lend_bytes = config->fabric_lend_bytes,
         .copies = config->fabric_copies,
         .move_bytes_s = config->fabric_move_rate,
+        .link_bytes_s = config->fabric_link_max,
+        .links = links,
+        .link_count = config->link_count,
         .seed = node->epoch,
         .show_ms = SHOW_MS,
         .lease_ms = config->fabric_lease_ms,
     };
     wf_wire_options(node, &nf->options);
+    for (uint32_t i = 0; i < config->link_count; i++) {
+        memcpy(links[i].name, config->links[i].name, sizeof links[i].name);
+        links[i].bytes_s = config->links[i].max_bytes_s;
+    }
     for (uint32_t i = 0; i < node->domain_count; i++) {
         memcpy(domains[i].secret, node->domains[i].secret, sizeof domains[i].secret);
         domains[i].secret_bytes = (uint32_t)node->domains[i].secret_bytes;
+        domains[i].share = node->domains[i].config->fabric_share;
+        domains[i].max_bytes_s = node->domains[i].config->fabric_max;
     }
 }
 
@@ -514,10 +526,11 @@ enum weft_status wf_node_fabric_start(struct wf_node *node)
     struct wf_node_fabric *nf = node->cluster;
     const struct wf_config *config = &node->config;
     struct wf_fabric_domain domains[WF_DOMAINS_MAX];
+    struct wf_fabric_link_limit links[WF_LINKS_MAX_NAMED];
     if (!nf)
         return WEFT_OK;
     enum weft_status status = listen_choose(nf);
-    options_make(nf, domains);
+    options_make(nf, domains, links);
     if (status == WEFT_OK)
         status = security_read(config, &nf->options.security);
     if (status == WEFT_OK)
@@ -525,6 +538,7 @@ enum weft_status wf_node_fabric_start(struct wf_node *node)
     explicit_bzero(domains, sizeof domains);
     explicit_bzero(&nf->options.security, sizeof nf->options.security);
     nf->options.domains = NULL;
+    nf->options.links = NULL;
     if (status != WEFT_OK)
         return status;
     node->fabric = nf->fabric;
@@ -625,6 +639,13 @@ static void codec_json(const struct wf_fabric_peer *p, json_t *out)
     json_object_set_new(out, "link_mbps", json_real(p->link_mbps));
 }
 
+static json_t *sent_json(const struct wf_fabric_sent *sent)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)sent->bytes, "bytes_s",
+                     (json_int_t)sent->bytes_s, "waits", (json_int_t)sent->waits, "wait_us",
+                     (json_int_t)sent->wait_us, "late", (json_int_t)sent->late);
+}
+
 static json_t *peer_json(const struct wf_fabric_peer *p)
 {
     const char *state = !p->up         ? "away"
@@ -658,8 +679,12 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
                 {"below_mbps", p->below_mbps},
                 {"held_bytes", p->held_bytes},
                 {"due_bytes", p->due_bytes},
+                {"least_bytes", p->least_bytes},
                 {"limit_bytes", p->limit_bytes},
+                {"max_bytes_s", p->max_bytes_s},
+                {"waiting", p->waiting},
                 {"left_bytes", p->left_bytes}};
+    json_object_set_new(out, "sent", sent_json(&p->sent));
     json_object_set_new(out, "place", json_string(p->locality));
     json_object_set_new(out, "distance",
                         p->distance < WF_LOCALITY_UNKNOWN ? json_integer(p->distance)
@@ -755,6 +780,19 @@ bool wf_node_fabric_figures(const struct wf_node *node, struct wf_fabric_figures
     return true;
 }
 
+/* What each domain is due of a link, and what it got of all. */
+static json_t *domains_json(const struct wf_node *node, const struct wf_fabric_figures *f)
+{
+    json_t *out = json_array();
+    for (uint32_t d = 0; d < node->domain_count; d++)
+        json_array_append_new(out, json_pack("{s:s, s:I, s:I, s:o}", "name",
+                                             node->domains[d].config->name, "share",
+                                             (json_int_t)f->sends[d].share, "max_bytes_s",
+                                             (json_int_t)f->sends[d].max_bytes_s, "sent",
+                                             sent_json(&f->sends[d].sent)));
+    return out;
+}
+
 char *wf_query_fabric(struct wf_node *node, uint64_t cursor)
 {
     struct wf_node_fabric *nf = node->cluster;
@@ -764,6 +802,7 @@ char *wf_query_fabric(struct wf_node *node, uint64_t cursor)
         struct wf_fabric_figures figures;
         wf_fabric_figures(nf->fabric, &figures);
         self = figures_json(&figures);
+        json_object_set_new(self, "domains", domains_json(node, &figures));
         uint32_t count = wf_fabric_peers(nf->fabric, nf->peers, WF_FABRIC_PEERS_MAX);
         next = cursor + PAGE_NODES < count ? cursor + PAGE_NODES : 0;
         for (uint64_t i = cursor; i < count && i < cursor + PAGE_NODES; i++)

@@ -209,18 +209,45 @@ static enum weft_status forget_elsewhere(const struct wf_domain *domain, const u
     return status;
 }
 
+static enum weft_status limit(struct wf_node *node, const struct wf_fabric_say_message *request)
+{
+    uint32_t domain = 0;
+    if (request->limit == WEFT_LIMIT_LINK)
+        return wf_fabric_limit(node->fabric, WF_FABRIC_LIMIT_LINK, request->name, 0,
+                               request->bytes);
+    if (request->limit != WEFT_LIMIT_DOMAIN && request->limit != WEFT_LIMIT_SHARE)
+        return wf_fail(WEFT_E_INVALID, "%u is nothing of which there could be less",
+                       request->limit);
+    while (domain < node->domain_count &&
+           strcmp(node->domains[domain].config->name, request->name) != 0)
+        domain++;
+    if (domain == node->domain_count)
+        return wf_fail(WEFT_E_NOT_FOUND, "no domain is called '%.63s'; weft ls domains has them",
+                       request->name);
+    if (request->limit == WEFT_LIMIT_SHARE && (request->bytes == 0 || request->bytes > 1000000))
+        return wf_fail(WEFT_E_INVALID, "a share is 1 to 1000000, not %llu",
+                       (unsigned long long)request->bytes);
+    return wf_fabric_limit(node->fabric,
+                           request->limit == WEFT_LIMIT_SHARE ? WF_FABRIC_LIMIT_SHARE
+                                                              : WF_FABRIC_LIMIT_DOMAIN,
+                           "", domain, request->bytes);
+}
+
 static enum weft_status operator_says(struct wf_node *node,
                                       const struct wf_fabric_say_message *request)
 {
     switch ((enum wf_fabric_say)request->what) {
-    case WF_SAY_ALLOT: return wf_fabric_allot(node->fabric, request->name, request->bytes);
-    case WF_SAY_LEND: return wf_fabric_lend(node->fabric, request->bytes);
+    case WF_SAY_ALLOT:
+        return wf_fabric_allot(node->fabric, request->lender, request->name, request->bytes,
+                               request->least);
+    case WF_SAY_LEND: return wf_fabric_lend(node->fabric, request->lender, request->bytes);
     case WF_SAY_DRAIN:
         wf_fabric_drain(node->fabric, request->bytes != 0);
         wf_telemetry_event(node, NULL, "fabric", "this node %s",
                            request->bytes ? "drains: nothing is put here or routed here any more"
                                           : "drains no more");
         return WEFT_OK;
+    case WF_SAY_LIMIT: return limit(node, request);
     case WF_SAY_HAND_OVER:
     case WF_SAY_FORGET: break;
     }
@@ -237,7 +264,8 @@ void wf_handle_fabric(struct wf_client *client, const struct wf_fabric_say_messa
     else if (!node->fabric)
         status = wf_fail(WEFT_E_INVALID,
                          "this node is alone; weftd --join says to which cluster it belongs");
-    else if (memchr(request->name, 0, sizeof request->name) == NULL)
+    else if (!memchr(request->name, 0, sizeof request->name) ||
+             !memchr(request->lender, 0, sizeof request->lender))
         status = wf_fail(WEFT_E_PROTOCOL, "a node's name does not end");
     else if (request->what == WF_SAY_HAND_OVER)
         status = wf_node_hand_over(client->domain, request->name, request->tip);
@@ -245,8 +273,8 @@ void wf_handle_fabric(struct wf_client *client, const struct wf_fabric_say_messa
         status = wf_fail(WEFT_E_DENIED, "only the node's own user may say that of the fabric");
     else
         status = operator_says(node, request);
-    if (status == WEFT_OK)
-        wf_answer(client, &request->message, WEFT_OK, sizeof(struct wf_message), NULL, 0);
+    if (status >= 0)
+        wf_answer(client, &request->message, status, sizeof(struct wf_message), NULL, 0);
     else
         wf_answer_failure(client, &request->message, status);
 }

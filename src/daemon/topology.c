@@ -16,6 +16,8 @@
 #include "sys/memory.h"
 #include "sys/topology.h"
 
+#define INTERFACES_MAX 8u /* that the fabric listens on */
+
 static void set(json_t *object, const char *key, json_t *value)
 {
     json_object_set_new(object, key, value);
@@ -58,12 +60,16 @@ static bool tier_drive(const char *sysfs, const char *path, char out[WF_TOPOLOGY
 }
 
 /* Names of what uses the device. */
-static json_t *used_by(const struct wf_node *node, const char *sysfs, const char *interface,
+static json_t *used_by(const struct wf_node *node, const char *sysfs,
+                       char interfaces[][WF_TOPOLOGY_NAME_MAX + 1],
                        const struct wf_topology_device *device)
 {
     json_t *out = json_array();
     char drive[WF_TOPOLOGY_NAME_MAX + 1];
-    if (device->kind == WF_TOPOLOGY_NIC && strcmp(device->name, interface) == 0)
+    bool carries = false;
+    for (uint32_t i = 0; i < INTERFACES_MAX && device->kind == WF_TOPOLOGY_NIC; i++)
+        carries |= strcmp(device->name, interfaces[i]) == 0;
+    if (carries)
         json_array_append_new(out, json_string("fabric"));
     for (uint32_t i = 0; node->below && i < node->below->count; i++) {
         const struct wf_lower *tier = &node->below->tiers[i];
@@ -98,35 +104,43 @@ static json_t *device_json(const struct wf_topology_device *device)
     return out;
 }
 
-/* The network device that the fabric's address is of; "": none, or it is not known. */
-static void interface_find(const struct wf_node *node, char out[WF_TOPOLOGY_NAME_MAX + 1])
+/* The network devices that the fabric's addresses are of; "": none, or it is not known. */
+static void interfaces_find(const struct wf_node *node, char out[][WF_TOPOLOGY_NAME_MAX + 1])
 {
     struct wf_fabric_figures figures;
     struct wf_net_address address;
-    out[0] = '\0';
+    uint32_t count = 0;
+    memset(out, 0, INTERFACES_MAX * sizeof out[0]);
     if (!node->fabric)
         return;
     wf_fabric_figures(node->fabric, &figures);
     const char *advertise = node->config.fabric_advertise;
-    if (wf_net_address_parse(advertise[0] ? advertise : figures.address, &address) == WEFT_OK &&
-        !wf_topology_interface(&address.socket, out))
-        out[0] = '\0';
+    const char *at = advertise[0] ? advertise : figures.address;
+    while (*at && count < INTERFACES_MAX) {
+        char one[WF_NET_ADDRESS_MAX];
+        size_t length = strcspn(at, " ,");
+        snprintf(one, sizeof one, "%.*s", (int)length, at);
+        if (length && wf_net_address_parse(one, &address) == WEFT_OK &&
+            wf_topology_interface(&address.socket, out[count]))
+            count++;
+        at += length + (at[length] != '\0');
+    }
 }
 
 char *wf_topology_json(const struct wf_node *node, const char *sysfs)
 {
-    char interface[WF_TOPOLOGY_NAME_MAX + 1];
+    char interfaces[INTERFACES_MAX][WF_TOPOLOGY_NAME_MAX + 1];
     struct wf_topology *host = wf_calloc(1, sizeof *host, "what the host is built of");
     if (!host)
         return NULL;
     json_t *out = json_object(), *nodes = json_array(), *devices = json_array();
     wf_topology_read(sysfs, host);
-    interface_find(node, interface);
+    interfaces_find(node, interfaces);
     for (uint32_t i = 0; i < host->node_count; i++)
         json_array_append_new(nodes, node_json(&host->nodes[i], node->config.pool_numa_node));
     for (uint32_t i = 0; i < host->device_count; i++) {
         json_t *device = device_json(&host->devices[i]);
-        set(device, "used_by", used_by(node, sysfs, interface, &host->devices[i]));
+        set(device, "used_by", used_by(node, sysfs, interfaces, &host->devices[i]));
         json_array_append_new(devices, device);
     }
     set(out, "place", json_string(node->config.fabric_place));

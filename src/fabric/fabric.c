@@ -2,6 +2,7 @@
 #include "fabric/fabric.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -204,11 +205,12 @@ static enum weft_status memory_make(struct wf_fabric *f)
     f->going = wf_calloc(WF_GOING_MAX, sizeof *f->going, "what other nodes let go");
     f->inbox = wf_calloc(WF_INBOX_MAX, sizeof *f->inbox, "what is told to other nodes");
     f->sums = wf_calloc(WF_FETCHES_MAX, sizeof *f->sums, "blocks from other nodes");
+    f->setting_text = wf_calloc(1, WF_SETTING_MAX + 1, "settings");
     f->by_name = wf_calloc(WF_NAMES, sizeof *f->by_name, "other nodes");
     f->trial.out = wf_calloc(1, WF_FABRIC_PROBE_BYTES, "measuring links");
     f->trial.in = wf_calloc(1, WF_FABRIC_PROBE_BYTES, "measuring links");
-    if (!f->trial.out || !f->trial.in || !f->peers || !f->shown || !f->going || !f->log ||
-        !f->inbox || !f->sums || !f->by_name ||
+    if (!f->setting_text || !f->trial.out || !f->trial.in || !f->peers || !f->shown || !f->going ||
+        !f->log || !f->inbox || !f->sums || !f->by_name ||
         !notes_make(&f->small, WF_NOTES_SMALL, WF_NOTE_SMALL) ||
         !notes_make(&f->large, WF_NOTES_LARGE, WF_NOTE_LARGE))
         return WEFT_E_NO_MEMORY;
@@ -284,7 +286,8 @@ static enum weft_status member_open(struct wf_fabric *f)
         .events = {.context = f,
                    .joined = wf_peer_joined,
                    .left = wf_peer_left,
-                   .standing = standing_changed},
+                   .standing = standing_changed,
+                   .setting = wf_allot_heard},
         .world = o->member_world,
     };
     enum weft_status status = f->member_ops->open(&options, &f->members);
@@ -473,6 +476,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     frames_reap(f);
     wf_sends_run(f, now_ns);
     wf_orders_run(f);
+    wf_allots_run(f, now_ns);
     catch_up(f);
     if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0) {
         f->tick_ns = now_ns;

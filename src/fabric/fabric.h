@@ -344,12 +344,18 @@ struct wf_fabric_pushed {
 };
 void wf_fabric_pushed_answer(struct wf_fabric *fabric, struct wf_fabric_pushed *pushed);
 
-/* Of the memory that this node lends, no more than that for node `name` (0: what it is due);
- * WEFT_E_NOT_FOUND; WEFT_E_INVALID: nothing is lent. */
-enum weft_status wf_fabric_allot(struct wf_fabric *fabric, const char *name, uint64_t bytes);
-/* Lend so much from now on, up to what was set at the start; what lies beyond goes to other lenders
- * as far as these have room, and is lost where they have none. */
-enum weft_status wf_fabric_lend(struct wf_fabric *fabric, uint64_t bytes);
+/* Of the memory that `lender` lends (NULL: this node), at most so much for node `name` (0: as much
+ * as there is) and at least so much; what all are due at least fits what is lent.  And: it lends so
+ * much from now on, up to its fabric.lend; what lies beyond goes to other lenders as far as these
+ * have room, and is lost where they have none.  The registry keeps it, or, where there is none,
+ * this node for itself.
+ *
+ * WEFT_PENDING: it is being changed; say the same again in a moment, until it is something else.
+ * WEFT_OK: it is kept, and the lender will hear of it.  WEFT_E_NOT_FOUND; WEFT_E_INVALID, with a
+ * sentence; WEFT_E_NODE: the registry does not answer; WEFT_E_BUSY. */
+enum weft_status wf_fabric_allot(struct wf_fabric *fabric, const char *lender, const char *name,
+                                 uint64_t most, uint64_t least);
+enum weft_status wf_fabric_lend(struct wf_fabric *fabric, const char *lender, uint64_t bytes);
 /* From now on, until the next start; 0: no bound, or a share of 1.  WEFT_E_LIMIT: so many nodes
  * have one of their own already. */
 enum weft_status wf_fabric_limit(struct wf_fabric *fabric, enum wf_fabric_limit what,
@@ -407,7 +413,7 @@ struct wf_fabric_peer {
     /* Of what is lent here: its blocks, what it is due, and the most that it may have (0: not
      * said).
      */
-    uint64_t held_bytes, due_bytes, limit_bytes;
+    uint64_t held_bytes, due_bytes, least_bytes, limit_bytes;
     struct wf_fabric_way ways[WF_FABRIC_WAYS_MAX];
     uint32_t way_count, way; /* which of them the link has, if it was begun here */
     bool way_measured;       /* … because it was found to be the best */

@@ -82,6 +82,7 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         wf_lent_owner(f->lent, peer->number, &owner);
         out->held_bytes = owner.bytes;
         out->due_bytes = owner.due_bytes;
+        out->least_bytes = owner.least_bytes;
         out->limit_bytes = owner.limit_bytes;
     }
     memcpy(out->name, peer->name, sizeof out->name);

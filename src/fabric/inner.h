@@ -15,8 +15,9 @@
  *     push.c     blocks that are being written, to one node; pushed.c: from others
  *     frames.c   blocks that cross encoded (coder.h, choice.h)
  *     moves.c    blocks that go to other lenders: drain, repair, shares
- *     orders.c   what operators say, and chains that are handed over
  *     parts.c    the directory in parts: who is told, and who is asked
+ *     orders.c   chains that are handed over; draining
+ *     allot.c    who may have how much of what a node lends
  *     figures.c  for people
  *     route.c    where a request should run; it has nothing of the thread's
  */
@@ -126,6 +127,23 @@ struct wf_send_limits {
     uint32_t link_count;
 };
 
+/* A change of a setting that somebody asked for (allot.c).  Under the fabric's lock, but that one
+ * which is NEW or SETTING changes on the fabric's thread alone. */
+#define WF_CHANGES_MAX 64u
+enum wf_change_kind { WF_CHANGE_ALLOT = 1, WF_CHANGE_LEND, WF_CHANGE_PUBLISH };
+enum wf_change_state { WF_CHANGE_FREE = 0, WF_CHANGE_NEW, WF_CHANGE_SETTING, WF_CHANGE_DONE };
+struct wf_change {
+    enum wf_change_kind kind;
+    enum wf_change_state state;
+    char lender[WF_MEMBER_NAME_MAX + 1], node[WF_MEMBER_NAME_MAX + 1];
+    uint64_t most, least;
+    uint64_t since_ns, revision; /* revision: on which it was made last */
+    uint32_t tries;
+    enum weft_status status; /* DONE */
+    char sentence[WF_ERROR_MAX];
+    struct wf_fabric *fabric;
+};
+
 struct wf_send_domain {
     uint32_t share;
     struct wf_bucket bucket;
@@ -223,6 +241,7 @@ struct wf_peer_node {
     uint64_t asked_bytes;
     uint64_t busy_since_ns;
     struct wf_fabric_ping said; /* last */
+    bool allotted;              /* what the setting says of it is said to `lent` */
     bool draining;
     /* Encoded, or not: */
     uint32_t codecs;                        /* as its link said; 0: none */
@@ -329,13 +348,18 @@ struct wf_fabric {
     uint32_t sends_waiting;     /* all links together */
     struct wf_link *sends_turn; /* where the next turn begins; NULL: at the first */
     bool sends_ended;
+    uint64_t meters_ns; /* when what was sent was counted up last */
     struct wf_pushes *pushes;
     struct wf_receptions *receptions;
     struct wf_moves *moves;
+    char *setting_text;  /* one that is read */
+    void *allotments;    /* json_t, of this node; NULL: none */
+    uint64_t publish_ns; /* when it is looked at again whether the setting has its word */
 
     /* Under `lock`: */
     pthread_mutex_t lock;
     struct wf_send_limits limits;
+    struct wf_change changes[WF_CHANGES_MAX];
     struct wf_places *places; /* who has what, in memory or below */
     struct wf_places *below;  /* of these copies the ones that are below alone; one that finds no
                                  room here counts as in memory: a wrong price and no more */
@@ -353,7 +377,7 @@ struct wf_fabric {
     struct wf_fabric_read *read, **read_end;    /* done by the host */
     bool room_again;
     uint64_t lenders_bytes, lenders_free_bytes;
-    struct wf_order *orders, **orders_end; /* of operators and of hand-overs */
+    struct wf_order *orders, **orders_end; /* hand-overs */
     uint32_t order_count;
     _Atomic bool draining; /* any thread reads it */
     bool figures_wanted;
@@ -577,6 +601,11 @@ bool wf_frames_put(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t byte
 /* How these bytes of a block lie.  False: they cross as they are. */
 bool wf_frames_layout(struct wf_fabric *f, uint32_t domain, uint64_t block_bytes, uint64_t from,
                       uint64_t bytes, struct wf_layout *out);
+/* allot.c */
+void wf_allots_run(struct wf_fabric *f, uint64_t now_ns);
+/* wf_member_events.setting */
+void wf_allot_heard(void *fabric, const char *name, const char *value, uint64_t revision);
+void wf_allot_peer(struct wf_fabric *f, struct wf_peer_node *peer);
 
 /* parts.c */
 #define WF_FOUND_NS 5000000000u

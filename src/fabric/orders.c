@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What operators say of this node, chains that go from one node to another, and what all nodes are
- * to remove.
+ * Chains that go from one node to another, what all nodes are to remove, and that this one drains.
  *
  * Other threads leave an order, and the fabric's thread carries it out.  A chain is handed over by
  * its blocks' events, parents first, on the link that tells of blocks anyway, and the word which of
@@ -19,13 +18,12 @@
 #define ORDERS_MAX 1024u
 #define OFFER_EVENTS 400u /* in a message */
 
-enum order_kind { ALLOT, LEND, OFFER, FORGET, LOOK };
+enum order_kind { OFFER, FORGET, LOOK };
 
 struct wf_order {
     struct wf_order *next;
     enum order_kind kind;
     char name[WF_MEMBER_NAME_MAX + 1];
-    uint64_t bytes;
     uint32_t count, said; /* events, and how many the other was told; FORGET: 1, and which node of
                              `peers` is told next */
     struct wf_fabric_event events[];
@@ -44,7 +42,7 @@ bool wf_fabric_is_known(struct wf_fabric *f, const char *name)
 }
 
 static enum weft_status leave(struct wf_fabric *f, enum order_kind kind, const char *name,
-                              uint64_t bytes, const struct wf_fabric_event *events, uint32_t count)
+                              const struct wf_fabric_event *events, uint32_t count)
 {
     if (name[0] && !wf_fabric_is_known(f, name))
         return wf_fail(WEFT_E_NOT_FOUND, "no node is called '%.63s'; weft fabric lists them", name);
@@ -52,11 +50,9 @@ static enum weft_status leave(struct wf_fabric *f, enum order_kind kind, const c
     if (!order)
         return WEFT_E_NO_MEMORY;
     order->kind = kind;
-    order->bytes = bytes;
     order->count = count;
     memcpy(order->name, name, strnlen(name, WF_MEMBER_NAME_MAX));
-    if (count)
-        memcpy(order->events, events, count * sizeof *events);
+    memcpy(order->events, events, count * sizeof *events);
     pthread_mutex_lock(&f->lock);
     bool room = f->order_count < ORDERS_MAX;
     if (room) {
@@ -80,14 +76,14 @@ enum weft_status wf_fabric_offer(struct wf_fabric *f, const char *name,
     if (count == 0 || count > WF_FABRIC_OFFER_MAX)
         return wf_fail(WEFT_E_INVALID, "a chain of %u blocks cannot be handed over; 1 to %u can",
                        count, WF_FABRIC_OFFER_MAX);
-    return leave(f, OFFER, name, 0, blocks, count);
+    return leave(f, OFFER, name, blocks, count);
 }
 
 enum weft_status wf_fabric_forget(struct wf_fabric *f, uint32_t domain, const uint8_t key[32])
 {
     struct wf_fabric_event block = {.kind = WF_FABRIC_GONE, .domain = (uint8_t)domain};
     memcpy(block.key, key, 32);
-    return leave(f, FORGET, "", 0, &block, 1);
+    return leave(f, FORGET, "", &block, 1);
 }
 
 enum weft_status wf_fabric_look(struct wf_fabric *f, const struct wf_fabric_event *blocks,
@@ -98,30 +94,12 @@ enum weft_status wf_fabric_look(struct wf_fabric *f, const struct wf_fabric_even
     if (count > WF_FABRIC_OFFER_MAX)
         return wf_fail(WEFT_E_INVALID, "%u blocks cannot be looked for at once; %u can", count,
                        WF_FABRIC_OFFER_MAX);
-    return leave(f, LOOK, "", 0, blocks, count);
+    return leave(f, LOOK, "", blocks, count);
 }
 
 bool wf_fabric_in_parts(const struct wf_fabric *f)
 {
     return atomic_load_explicit(&f->in_parts, memory_order_relaxed);
-}
-
-enum weft_status wf_fabric_allot(struct wf_fabric *f, const char *name, uint64_t bytes)
-{
-    if (!f->lent)
-        return wf_fail(WEFT_E_INVALID, "this node lends no memory; set fabric.lend");
-    return leave(f, ALLOT, name, bytes, NULL, 0);
-}
-
-enum weft_status wf_fabric_lend(struct wf_fabric *f, uint64_t bytes)
-{
-    if (!f->lent)
-        return wf_fail(WEFT_E_INVALID, "this node lends no memory; set fabric.lend, which is also "
-                                       "the most that can be lent until its next start");
-    if (bytes > f->options.lend_bytes)
-        return wf_fail(WEFT_E_INVALID, "%llu bytes are more than fabric.lend, which is %llu",
-                       (unsigned long long)bytes, (unsigned long long)f->options.lend_bytes);
-    return leave(f, LEND, "", bytes, NULL, 0);
 }
 
 void wf_fabric_drain(struct wf_fabric *f, bool on)
@@ -179,29 +157,9 @@ static bool forget(struct wf_fabric *f, struct wf_order *order)
     return true;
 }
 
-/* What is beyond goes elsewhere first, where there is an elsewhere. */
-static void lend(struct wf_fabric *f, uint64_t bytes)
-{
-    struct wf_lent_stats lent;
-    wf_lent_stats(f->lent, &lent);
-    bool draining = atomic_load_explicit(&f->draining, memory_order_relaxed);
-    if (lent.used_bytes > bytes && f->lenders_free_bytes > 0 && !draining)
-        wf_lent_shrink(f->lent, bytes);
-    else
-        wf_lent_resize(f->lent, bytes);
-    wf_moves_soon(f);
-}
-
 static bool carry_out(struct wf_fabric *f, struct wf_order *order)
 {
-    const struct wf_peer_node *peer;
     switch (order->kind) {
-    case ALLOT:
-        peer = wf_peer_find(f, order->name);
-        if (peer)
-            wf_lent_limit(f->lent, peer->number, order->bytes);
-        return true;
-    case LEND: lend(f, order->bytes); return true;
     case OFFER: return offer(f, order);
     case FORGET: return forget(f, order);
     case LOOK: wf_parts_ask(f, order->events, order->count); return true;

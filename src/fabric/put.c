@@ -676,8 +676,11 @@ void wf_puts_tick(struct wf_fabric *f, uint64_t now_ns)
         return;
     f->lenders_ns = now_ns + (uint64_t)f->peer_count * LENDERS_NS;
     lenders_count(f);
-    for (uint32_t i = 0; f->lent && i < f->peer_count; i++)
+    for (uint32_t i = 0; f->lent && i < f->peer_count; i++) {
+        if (f->peers[i].used)
+            wf_allot_peer(f, &f->peers[i]);
         wf_lent_owner_here(f->lent, i, f->peers[i].used && wf_peer_believed(f, &f->peers[i]));
+    }
 }
 
 void wf_puts_run(struct wf_fabric *f, uint64_t now_ns)

@@ -32,6 +32,7 @@
 #define WINDOW_MESSAGES 256u
 #define WINDOW_LEAST 2u /* messages, however large */
 #define BACKGROUND_PART 16u
+#define METERS_NS 1000000000u
 #define BURST_PART 20u /* of a second */
 #define BURST_LEAST 65536.0
 
@@ -39,6 +40,8 @@
 
 static void bucket_fill(struct wf_bucket *bucket, uint64_t now_ns)
 {
+    if (now_ns <= bucket->filled_ns) /* a poll's beginning may be earlier than what came in it */
+        return;
     double burst = (double)bucket->bytes_s / BURST_PART + BURST_LEAST;
     bucket->tokens += (double)bucket->bytes_s * (double)(now_ns - bucket->filled_ns) / 1e9;
     bucket->tokens = bucket->tokens < burst ? bucket->tokens : burst;
@@ -158,7 +161,7 @@ static void charge(struct wf_link *link, const struct wf_sending *s, double byte
 static void waited(struct wf_link *link, const struct wf_sending *s, uint64_t now_ns)
 {
     struct wf_send_domain *domain = &link->fabric->send_domains[s->domain];
-    uint64_t us = (now_ns - s->since_ns) / 1000;
+    uint64_t us = now_ns > s->since_ns ? (now_ns - s->since_ns) / 1000 : 0;
     link->sends.meter.waits++;
     link->sends.meter.wait_us += us;
     domain->meter.waits++;
@@ -268,8 +271,6 @@ static void expire(struct wf_link *link, uint64_t now_ns)
 static void meter_tick(struct wf_send_meter *meter, uint64_t now_ns)
 {
     uint64_t ns = now_ns - meter->since_ns;
-    if (ns < 1000000000u)
-        return;
     meter->bytes_s = meter->since_ns
                          ? (uint64_t)((double)(meter->bytes - meter->before) * 1e9 / (double)ns)
                          : 0;
@@ -279,13 +280,18 @@ static void meter_tick(struct wf_send_meter *meter, uint64_t now_ns)
 
 void wf_sends_tick(struct wf_fabric *f, uint64_t now_ns)
 {
+    bool measure = now_ns - f->meters_ns >= METERS_NS;
+    if (!measure && !f->sends_waiting)
+        return;
     for (struct wf_link *link = f->links; link; link = link->next) {
-        meter_tick(&link->sends.meter, now_ns);
+        if (measure)
+            meter_tick(&link->sends.meter, now_ns);
         if (link->sends.waiting)
             expire(link, now_ns);
     }
-    for (uint32_t d = 0; d < f->domain_count; d++)
+    for (uint32_t d = 0; measure && d < f->domain_count; d++)
         meter_tick(&f->send_domains[d].meter, now_ns);
+    f->meters_ns = measure ? now_ns : f->meters_ns;
 }
 
 /* ------------------------------------------------------------------------------------- limits */

@@ -299,17 +299,19 @@ static_assert(sizeof(struct wf_describe) % 4 == 0, "tokens are read where they l
 /* What is said of the fabric; answered with nothing. */
 enum wf_fabric_say {
     WF_SAY_HAND_OVER = 1, /* the chain that ends in `tip` goes to node `name`: any client */
-    WF_SAY_ALLOT = 2,     /* and these are for the node's own user */
+    WF_SAY_ALLOT = 2,     /* and these are for the node's own user; WEFT_PENDING: say it again */
     WF_SAY_LEND = 3,
     WF_SAY_DRAIN = 4,  /* bytes 0: not any more */
     WF_SAY_FORGET = 5, /* any client: `tip`, and what extends it, is to go from all other nodes;
                           WEFT_E_BUSY while one of them has it */
+    WF_SAY_LIMIT = 6,  /* for the node's own user: `limit` of node or domain `name` is `bytes` */
 };
 struct wf_fabric_say_message {
     struct wf_message message;
-    uint32_t what, reserved;
+    uint32_t what, limit; /* enum wf_fabric_say, enum weft_limit */
     uint64_t bytes;
-    char name[WF_NAME_BYTES]; /* zero-terminated */
+    uint64_t least;                                  /* ALLOT */
+    char name[WF_NAME_BYTES], lender[WF_NAME_BYTES]; /* zero-terminated; lender "": this node */
     uint8_t tip[32];
 };
 

@@ -95,15 +95,36 @@ def two_nodes_are_one_memory():
     until("what is lent is what was said", lambda: answer("fabric", *right)["self"]["lent_bytes"] == 16 << 20)
     until("what is allotted is what was said",
           lambda: answer("fabric", *right)["nodes"][0]["limit_bytes"] == 8 << 20)
+    weft("fabric", "allot", "left", "8MB", "--min", "4MB", *right)
+    until("what is due at least is what was said",
+          lambda: answer("fabric", *right)["nodes"][0]["least_bytes"] == 4 << 20)
+    check("due at least" in refused("fabric", "lend", "2MB", *right), "lends less than is due")
+    check("on right itself" in refused("fabric", "allot", "left", "8MB", "--lender", "right", *left), "without a registry")
     check("more than fabric.lend" in refused("fabric", "lend", "64MB", *right), "lends more than it has")
     check("no node is called" in refused("fabric", "allot", "nobody", "1MB", *right), "allots to nobody")
     check("lends no memory" in refused("fabric", "allot", "right", "1MB", *left), "lends what it has not")
+    weft("fabric", "limit", "link", "left", "64MB", *right)
+    weft("fabric", "limit", "share", "default", "3", *right)
+    weft("fabric", "limit", "domain", "default", "32MB", *right)
+    until("what is sent is bounded",
+          lambda: [(domain["share"], domain["max_bytes_s"]) for domain in answer("fabric", *right)["self"]["domains"]]
+          == [(3, 32 << 20)] and answer("fabric", *right)["nodes"][0]["max_bytes_s"] == 64 << 20)
+    check("no domain is called" in refused("fabric", "limit", "domain", "nobody", "1MB", *right), "bounds nobody")
+    check("1 to 1000000" in refused("fabric", "limit", "share", "default", "0", *right), "a share of nothing")
+    check("none of link" in refused("fabric", "limit", "cable", "left", "1MB", *right), "bounds a cable")
+    until("what was sent is counted", lambda: answer("fabric", *left)["self"]["domains"][0]["sent"]["bytes"] > 0)
     weft("fabric", "drain", *right)
     until("a node that drains is seen to", lambda: sees("left")[0]["state"] == "draining")
     weft("fabric", "drain", "--off", *right)
     until("and not any more", lambda: sees("left")[0]["state"] == "ok")
     stop_node(nodes[1])
     until("a node that is gone is away", lambda: not sees("left"))
+    nodes[1] = start("right", secret, WEFT_FABRIC_LEND="32MB")
+    until("what is lent, and to whom, outlives the lender",
+          lambda: answer("fabric", *right)["self"]["lent_bytes"] == 16 << 20 and
+          [(node["least_bytes"], node["limit_bytes"]) for node in answer("fabric", *right)["nodes"]
+           if node["name"] == "left"] == [(4 << 20, 8 << 20)])
+    stop_node(nodes[1])
     stop_node(nodes[0])
 
 

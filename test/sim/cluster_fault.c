@@ -36,7 +36,7 @@ static void registry_fault(struct wf_vtime_event *event)
         break;
     case 10:
         if (node->fabric && node->number % 5 == 0)
-            (void)wf_fabric_lend(node->fabric, (64 + 64ull * chance(c, 4)) << 10);
+            (void)wf_fabric_lend(node->fabric, NULL, (64 + 64ull * chance(c, 4)) << 10);
         break;
     case 0:
         c->registry_away = !c->registry_away && chance(c, 2);

@@ -570,6 +570,8 @@ static void the_man_page_lists_every_key(void **state)
             list = TIERS;
         if (strcmp(line, ".Sh ENGINES\n") == 0)
             list = ENGINES;
+        if (strcmp(line, ".Sh LINKS\n") == 0)
+            list = &wf_config_lists[WF_LIST_LINKS];
         if (sscanf(line, ".It Cm %63s :", key) != 1)
             continue;
         listed++;
@@ -606,6 +608,37 @@ static void help_is_a_configuration_that_says_the_defaults(void **state)
         if (strcspn(line, "\n") > 120)
             fail_msg("too long: %.130s", line);
     free(help);
+}
+
+static void bounds_of_links_come_from_file_and_flags(void **state)
+{
+    (void)state;
+    const char *path = write_file("links.yaml",
+                                  "fabric:\n"
+                                  "  link_max: 1GB\n"
+                                  "  links:\n"
+                                  "    - {name: host-9, max: 2MB}\n"
+                                  "    - name: host-8\n"
+                                  "domains:\n"
+                                  "  - {name: default, fabric_share: 3, fabric_max: 5MB}\n",
+                                  0600);
+    const char *const flags[] = {"fabric.link.host-8.max=3MB"};
+    if (wf_config_load(path, flags, 1, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_int_equal(config.fabric_link_max, 1u << 30);
+    assert_int_equal(config.link_count, 2);
+    assert_string_equal(config.links[0].name, "host-9");
+    assert_int_equal(config.links[0].max_bytes_s, 2u << 20);
+    assert_int_equal(config.links[1].max_bytes_s, 3u << 20);
+    assert_int_equal(config.domains[0].fabric_share, 3);
+    assert_int_equal(config.domains[0].fabric_max, 5u << 20);
+    static const char *const wrong[] = {"fabric.link.host-7.max=3MB", "fabric.link.host-8.max=much",
+                                        "domain.default.fabric_share=1000001",
+                                        "fabric.place=rack//host"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        const char *const flag[] = {wrong[i], "fabric.join=unix:/tmp/x"};
+        assert_int_equal(wf_config_load(path, flag, 2, &config), WEFT_E_INVALID);
+    }
 }
 
 /* Engines are a list inside a section, by file, variable and flag. */
@@ -745,6 +778,7 @@ int main(void)
         cmocka_unit_test(the_man_page_lists_every_key),
         cmocka_unit_test_setup(help_is_a_configuration_that_says_the_defaults, clean_environment),
         cmocka_unit_test_setup(engines_come_from_file_and_flags, clean_environment),
+        cmocka_unit_test_setup(bounds_of_links_come_from_file_and_flags, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_this_host, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_a_shared_socket_directory, clean_environment),
     };

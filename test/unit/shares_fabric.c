@@ -15,6 +15,7 @@
 
 #include "base/vtime.h"
 #include "fabric/fabric.h"
+#include "member/sim.h"
 #include "net/sim.h"
 
 #define NODES 4
@@ -40,6 +41,7 @@ struct spec {
 
 static struct wf_vtime *vtime;
 static struct wf_net_sim_world *world;
+static struct wf_member_sim_world *cluster; /* NULL: they have a list of each other */
 static struct node nodes[NODES];
 static uint8_t bytes_of_all[BLOCK];
 static struct wf_fabric_peer peers[WF_FABRIC_PEERS_MAX];
@@ -113,9 +115,10 @@ static void node_begin(int i, const struct spec *spec)
         .name = names[i] + 4,
         .locality = spec->locality,
         .listen = names[i],
-        .registry = registry,
+        .registry = cluster ? "sim:cluster" : registry,
         .net = &wf_net_sim,
-        .member = &wf_member_static,
+        .member = cluster ? &wf_member_sim : &wf_member_static,
+        .member_world = cluster,
         .net_world = world,
         .host = {.context = &nodes[i], .hold = hold, .let_go = let_go, .each = each, .news = news},
         .domains = domains,
@@ -529,6 +532,136 @@ static void what_waits_ends_with_its_link(void **state)
     end();
 }
 
+/* ----------------------------------------------------------------------------------- allotments */
+
+/* Say it until it is kept, or is not. */
+static enum weft_status allot(int at, const char *lender, const char *node, uint64_t most,
+                              uint64_t least)
+{
+    enum weft_status status = WEFT_PENDING;
+    for (int i = 0; i < 100 && status == WEFT_PENDING; i++) {
+        status = wf_fabric_allot(nodes[at].fabric, lender, node, most, least);
+        pass(100);
+    }
+    return status;
+}
+
+static enum weft_status lend(int at, const char *lender, uint64_t bytes)
+{
+    enum weft_status status = WEFT_PENDING;
+    for (int i = 0; i < 100 && status == WEFT_PENDING; i++) {
+        status = wf_fabric_lend(nodes[at].fabric, lender, bytes);
+        pass(100);
+    }
+    return status;
+}
+
+static const struct spec lenders[NODES] = {[2] = {.lend = 64u << 20}};
+
+static void cluster_begin(void)
+{
+    vtime = NULL;
+    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
+    const struct wf_net_sim_options net = {.seed = 12, .time = vtime};
+    const struct wf_member_sim_options member = {.seed = 13, .time = vtime};
+    assert_int_equal(wf_net_sim_world_create(&net, &world), WEFT_OK);
+    assert_int_equal(wf_member_sim_world_create(&member, &cluster), WEFT_OK);
+    memset(nodes, 0, sizeof nodes);
+    for (int i = 0; i < NODES; i++)
+        node_begin(i, &lenders[i]);
+    pass(6000);
+}
+
+static void cluster_end(void)
+{
+    for (int i = 0; i < NODES; i++)
+        wf_fabric_destroy(nodes[i].fabric, 0);
+    wf_net_sim_world_destroy(world);
+    wf_member_sim_world_destroy(cluster);
+    wf_vtime_destroy(vtime);
+    cluster = NULL;
+}
+
+static void any_node_allots_and_the_lender_keeps_it(void **state)
+{
+    (void)state;
+    cluster_begin();
+    /* A node that lends nothing says what the lender gives to another. */
+    assert_int_equal(allot(0, "c", "b", 20u << 20, 8u << 20), WEFT_OK);
+    assert_int_equal(peer_of(2, "b")->limit_bytes, 20u << 20);
+    assert_int_equal(peer_of(2, "b")->least_bytes, 8u << 20);
+    /* 8 MiB, and a third of what is left, but no more than it may have. */
+    assert_int_equal(peer_of(2, "b")->due_bytes, 20u << 20);
+    assert_int_equal(peer_of(2, "a")->due_bytes, (56u << 20) / 3);
+    assert_int_equal(lend(1, "c", 32u << 20), WEFT_OK);
+    assert_int_equal(figures_of(2).lent_bytes, 32u << 20);
+
+    assert_int_equal(allot(0, "c", "a", 0, 25u << 20), WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "--min"));
+    assert_int_equal(lend(0, "c", 4u << 20), WEFT_E_INVALID);
+    assert_int_equal(lend(0, "c", 65u << 20), WEFT_E_INVALID);
+    assert_int_equal(allot(0, "c", "b", 1u << 20, 2u << 20), WEFT_E_INVALID);
+    assert_int_equal(allot(0, "b", "c", 1u << 20, 0), WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "lends no memory"));
+    assert_int_equal(allot(0, "c", "nobody", 1u << 20, 0), WEFT_E_NOT_FOUND);
+    assert_int_equal(peer_of(2, "a")->least_bytes, 0);
+
+    /* The lender is another process, and has it again. */
+    wf_fabric_destroy(nodes[2].fabric, 100);
+    nodes[2].fabric = NULL;
+    pass(8000);
+    node_begin(2, &lenders[2]);
+    pass(8000);
+    assert_int_equal(figures_of(2).lent_bytes, 32u << 20);
+    assert_int_equal(peer_of(2, "b")->limit_bytes, 20u << 20);
+    assert_int_equal(peer_of(2, "b")->least_bytes, 8u << 20);
+    /* And nothing of it, when that is said. */
+    assert_int_equal(allot(3, "c", "b", 0, 0), WEFT_OK);
+    assert_int_equal(peer_of(2, "b")->limit_bytes, 0);
+    assert_int_equal(peer_of(2, "b")->least_bytes, 0);
+    cluster_end();
+}
+
+/* Of many who change the same lender's at once none is lost; and without a registry it is said. */
+static void changes_at_once_are_all_made(void **state)
+{
+    (void)state;
+    static const char *const who[] = {"a", "b", "d"};
+    static const int at[] = {0, 1, 3};
+    enum weft_status status[3] = {WEFT_PENDING, WEFT_PENDING, WEFT_PENDING};
+    cluster_begin();
+    for (int i = 0; i < 100; i++) {
+        for (int k = 0; k < 3; k++)
+            if (status[k] == WEFT_PENDING)
+                status[k] = wf_fabric_allot(nodes[at[k]].fabric, "c", who[k], 9u << 20, 1u << 20);
+        pass(100);
+    }
+    for (int k = 0; k < 3; k++) {
+        assert_int_equal(status[k], WEFT_OK);
+        assert_int_equal(peer_of(2, who[k])->least_bytes, 1u << 20);
+    }
+    wf_member_sim_away(cluster, true);
+    assert_int_equal(allot(0, "c", "b", 7u << 20, 0), WEFT_E_NODE);
+    wf_member_sim_away(cluster, false);
+    pass(8000);
+    assert_int_equal(peer_of(2, "b")->limit_bytes, 9u << 20);
+    cluster_end();
+}
+
+static void without_a_registry_a_lender_keeps_its_own(void **state)
+{
+    (void)state;
+    begin(lenders, 0);
+    assert_int_equal(allot(0, "c", "b", 1u << 20, 0), WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "on c itself"));
+    assert_int_equal(allot(2, NULL, "b", 20u << 20, 8u << 20), WEFT_OK);
+    assert_int_equal(lend(2, "c", 32u << 20), WEFT_OK);
+    assert_int_equal(peer_of(2, "b")->limit_bytes, 20u << 20);
+    assert_int_equal(figures_of(2).lent_bytes, 32u << 20);
+    assert_int_equal(allot(0, NULL, "b", 20u << 20, 0), WEFT_E_INVALID);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -541,6 +674,9 @@ int main(void)
         cmocka_unit_test(a_slow_node_holds_nobody_back),
         cmocka_unit_test(what_nobody_waits_for_goes_last),
         cmocka_unit_test(what_waits_ends_with_its_link),
+        cmocka_unit_test(any_node_allots_and_the_lender_keeps_it),
+        cmocka_unit_test(changes_at_once_are_all_made),
+        cmocka_unit_test(without_a_registry_a_lender_keeps_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
