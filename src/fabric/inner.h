@@ -76,14 +76,14 @@ struct wf_note_pool {
 
 enum wf_send_class { WF_SEND_DEMAND = 0, WF_SEND_BACKGROUND, WF_SEND_CLASSES };
 
-/* A message with a payload in one piece, that takes its turn.  `done` is called once, as `sent` of
- * a message is; WEFT_E_BUSY: it waited until until_ns. */
+/* A message with a payload that takes its turn.  `done` is called once, as `sent` of a message is;
+ * WEFT_E_BUSY: it waited until until_ns, which may be made 0 while it waits, and that is soon. */
 struct wf_sending {
     struct wf_net_message message; /* first */
     void (*done)(struct wf_net_message *message, enum weft_status status);
     struct wf_sending *next;
     struct wf_link *link;
-    uint64_t since_ns, until_ns;
+    uint64_t bytes, since_ns, until_ns;
     uint8_t domain, class;
     bool late; /* it waited in line */
 };

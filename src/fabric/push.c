@@ -9,6 +9,10 @@
  * What goes wrong, here or there, ends the push and nothing else: blocks that were committed are
  * told of like any others, and the other node fetches what it has not.
  *
+ * Layers take their turn with whatever else leaves this node for the other (sends.c), as what
+ * somebody waits for, and in their order.  The word that a push ends goes past what is in line, so
+ * it is said when all is sent; and what is in line of one that fails is not sent any more.
+ *
  * At a time so many pushes (WF_FABRIC_PUSHES_MAX), so many messages of all (MESSAGES_MAX) and so
  * many bytes of each (FLIGHT_BYTES) are under way; each gets its turn.
  */
@@ -36,10 +40,10 @@ enum push_state {
 enum push_end { GOES_ON = 0, COMMITTED, GIVEN_UP };
 
 struct message {
-    struct wf_net_message message; /* first */
+    struct wf_sending out; /* first */
     struct message *next;
     struct wf_fabric *fabric;
-    struct wf_fabric_push *push;
+    struct wf_fabric_push *push; /* NULL: it is free */
     uint64_t bytes;
     struct iovec pieces[WF_FABRIC_PUSH_BLOCKS_MAX];
     union {
@@ -137,6 +141,14 @@ static void drop(struct wf_link *link, uint64_t handle)
     (void)wf_link_say(link, &end, sizeof end);
 }
 
+/* What is in line of it is not sent any more; what is with the net, is. */
+static void withdraw(struct wf_pushes *pushes, const struct wf_fabric_push *push)
+{
+    for (uint32_t i = 0; i < MESSAGES_MAX; i++)
+        if (pushes->messages[i].push == push)
+            pushes->messages[i].out.until_ns = 0;
+}
+
 static void fail(struct wf_fabric *f, struct wf_fabric_push *push, enum weft_status status)
 {
     if (push->state == FAILED)
@@ -147,6 +159,8 @@ static void fail(struct wf_fabric *f, struct wf_fabric_push *push, enum weft_sta
     push->status = status;
     if (push->flight == 0)
         finish(f, push, status);
+    else
+        withdraw(f->pushes, push);
 }
 
 static struct wf_fabric_push *find(struct wf_link *link, uint64_t request)
@@ -175,6 +189,7 @@ void wf_pushes_lost(struct wf_link *link)
 
 static void message_free(struct wf_pushes *pushes, struct message *message)
 {
+    message->push = NULL;
     message->next = pushes->free;
     pushes->free = message;
 }
@@ -222,41 +237,36 @@ static bool layer_take(struct wf_fabric_push *push, struct message *message)
     return header->count > 0;
 }
 
-/* One message of it.  False: there is nothing to send now. */
+/* One message of it.  False: there is nothing to send now.  The push may be over after it. */
 static bool send_one(struct wf_fabric *f, struct wf_fabric_push *push, uint32_t written)
 {
     struct wf_pushes *pushes = f->pushes;
     struct message *message = pushes->free;
     if (push->state != SENDS || push->layer >= written || !message ||
-        push->flight_bytes >= FLIGHT_BYTES)
+        push->flight_bytes >= FLIGHT_BYTES || push->link->closing)
         return false;
     pushes->free = message->next;
-    uint32_t block = push->block;
-    if (!layer_take(push, message)) {
-        message_free(pushes, message);
-    } else {
-        message->push = push;
-        message->message = (struct wf_net_message){
-            .header = &message->header,
-            .header_bytes = (uint32_t)(sizeof message->header.layer +
-                                       message->header.layer.count *
-                                           sizeof message->header.layer.pieces[0]),
-            .pieces = message->pieces,
-            .piece_count = message->header.layer.count,
-            .sent = sent};
-        if (push->link->closing ||
-            push->link->ops->send(push->link->net, &message->message) != WEFT_OK) {
-            push->block = block; /* another time, or its link is about to be gone */
-            message_free(pushes, message);
-            return false;
-        }
-        push->flight++;
-        push->flight_bytes += message->bytes;
-    }
+    bool any = layer_take(push, message);
     if (push->block == push->count) {
         push->block = 0;
         push->layer++;
     }
+    if (!any) {
+        message_free(pushes, message);
+        return true;
+    }
+    message->push = push;
+    message->out.message = (struct wf_net_message){
+        .header = &message->header,
+        .header_bytes = (uint32_t)(sizeof message->header.layer +
+                                   message->header.layer.count *
+                                       sizeof message->header.layer.pieces[0]),
+        .pieces = message->pieces,
+        .piece_count = message->header.layer.count};
+    message->out.done = sent;
+    push->flight++;
+    push->flight_bytes += message->bytes;
+    wf_link_send(push->link, &message->out, push->blocks[0].domain, WF_SEND_DEMAND, UINT64_MAX);
     return true;
 }
 
@@ -323,7 +333,8 @@ static void go_on(struct wf_fabric *f, struct wf_fabric_push *push, uint64_t now
             fail(f, push, WEFT_E_TIMEOUT);
         return;
     case SENDS:
-        if (how == COMMITTED && push->layer == push->layers && !push->link->closing)
+        if (how == COMMITTED && push->layer == push->layers && push->flight == 0 &&
+            !push->link->closing)
             end(push, now_ns);
         return;
     case ENDS:

@@ -74,7 +74,7 @@ static void line_add(struct wf_link *link, struct wf_sending *s)
     }
     line->first = line->first ? line->first : s;
     sends->waiting++;
-    sends->waiting_bytes += s->message.pieces->iov_len;
+    sends->waiting_bytes += s->bytes;
     link->fabric->sends_waiting++;
 }
 
@@ -88,7 +88,7 @@ static struct wf_sending *line_take(struct wf_link *link, uint32_t class, uint32
         sends->some[class] &= ~(1ull << domain);
     s->next = NULL;
     sends->waiting--;
-    sends->waiting_bytes -= s->message.pieces->iov_len;
+    sends->waiting_bytes -= s->bytes;
     link->fabric->sends_waiting--;
     return s;
 }
@@ -103,7 +103,7 @@ static void line_return(struct wf_link *link, struct wf_sending *s)
     line->first = s;
     link->sends.some[s->class] |= 1ull << s->domain;
     link->sends.waiting++;
-    link->sends.waiting_bytes += s->message.pieces->iov_len;
+    link->sends.waiting_bytes += s->bytes;
     link->fabric->sends_waiting++;
 }
 
@@ -175,7 +175,7 @@ static void sent(struct wf_net_message *message, enum weft_status status)
     struct wf_sending *s = (struct wf_sending *)message;
     struct wf_link *link = s->link;
     struct wf_fabric *f = link->fabric;
-    uint64_t bytes = message->pieces->iov_len;
+    uint64_t bytes = s->bytes;
     link->sends.flying--;
     link->sends.flying_bytes -= bytes;
     if (status == WEFT_OK) {
@@ -207,7 +207,7 @@ static void pump(struct wf_link *link, uint64_t now_ns)
             bucket_fill(&f->send_domains[d].bucket, now_ns);
     while (sends->waiting && window_open(sends) && bucket_open(&sends->bucket) &&
            (s = choose(link))) {
-        uint64_t bytes = s->message.pieces->iov_len;
+        uint64_t bytes = s->bytes;
         bool late = s->late;
         sends->flying++;
         sends->flying_bytes += bytes;
@@ -237,6 +237,9 @@ void wf_link_send(struct wf_link *link, struct wf_sending *s, uint32_t domain,
 {
     uint64_t now_ns = wf_fabric_now(link->fabric);
     s->message.sent = sent;
+    s->bytes = 0;
+    for (uint32_t i = 0; i < s->message.piece_count; i++)
+        s->bytes += s->message.pieces[i].iov_len;
     s->link = link;
     s->next = NULL;
     s->domain = (uint8_t)domain;
@@ -253,17 +256,44 @@ void wf_link_send(struct wf_link *link, struct wf_sending *s, uint32_t domain,
 
 /* ------------------------------------------------------------------------------- as time goes */
 
+/* Out of the line, in its order: those whose time is over, first to last. */
+static struct wf_sending *late_take(struct wf_link *link, struct wf_send_line *line,
+                                    uint64_t now_ns)
+{
+    struct wf_sends *sends = &link->sends;
+    struct wf_sending *late = NULL, **late_end = &late, *last = NULL, *s;
+    for (struct wf_sending **at = &line->first; (s = *at);) {
+        if (s->until_ns > now_ns) {
+            last = s;
+            at = &s->next;
+            continue;
+        }
+        *at = s->next;
+        s->next = NULL;
+        *late_end = s;
+        late_end = &s->next;
+        sends->waiting--;
+        sends->waiting_bytes -= s->bytes;
+        link->fabric->sends_waiting--;
+    }
+    line->last = last;
+    return late;
+}
+
 static void expire(struct wf_link *link, uint64_t now_ns)
 {
     for (uint32_t class = 0; class < WF_SEND_CLASSES; class ++)
         for (uint64_t left = link->sends.some[class]; left; left &= left - 1) {
             uint32_t d = (uint32_t)__builtin_ctzll(left);
-            const struct wf_send_line *line = &link->sends.lines[class][d];
-            while (line->first && line->first->until_ns <= now_ns) {
-                struct wf_sending *s = line_take(link, class, d);
-                link->sends.meter.late++;
-                link->fabric->send_domains[d].meter.late++;
-                s->done(&s->message, WEFT_E_BUSY);
+            struct wf_send_line *line = &link->sends.lines[class][d];
+            struct wf_sending *late = late_take(link, line, now_ns), *next;
+            if (!line->first)
+                link->sends.some[class] &= ~(1ull << d);
+            for (; late; late = next) {
+                next = late->next;
+                link->sends.meter.late += late->until_ns > 0;
+                link->fabric->send_domains[d].meter.late += late->until_ns > 0;
+                late->done(&late->message, WEFT_E_BUSY);
             }
         }
 }

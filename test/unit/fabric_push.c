@@ -279,6 +279,51 @@ static void a_commit_says_that_all_is_written(void **state)
     assert_int_equal(outcome, WEFT_OK);
 }
 
+/* A bound of the link holds for layers, too. */
+static void layers_take_their_turn(void **state)
+{
+    (void)state;
+    assert_int_equal(wf_fabric_limit(fabrics[0], WF_FABRIC_LIMIT_LINK, "b", 0, 2000000), WEFT_OK);
+    pass(10);
+    push_it();
+    write_layers(0, LAYERS, 5);
+    commit(ALL);
+    pass(460);
+    assert_in_range(push.sent_bytes, 800000, 1400000);
+    assert_false(ended);
+    assert_int_equal(check(0), 0);
+    pass(1000);
+    assert_true(ended);
+    assert_int_equal(outcome, WEFT_OK);
+    assert_int_equal(check(ALL), BLOCKS);
+}
+
+/* What is in line of one that is given up is not sent, and its memory is free at once. */
+static void what_waits_is_withdrawn(void **state)
+{
+    (void)state;
+    assert_int_equal(wf_fabric_limit(fabrics[0], WF_FABRIC_LIMIT_LINK, "b", 0, 2000000), WEFT_OK);
+    pass(10);
+    push_it();
+    write_layers(0, LAYERS, 5);
+    pass(160);
+    wf_fabric_push_end(fabrics[0], &push, false);
+    pass(50);
+    assert_true(ended);
+    assert_int_equal(outcome, WEFT_MISS);
+    assert_int_equal(host.ends, 1);
+    assert_in_range(push.sent_bytes, 200000, 900000);
+    ended = false;
+    assert_int_equal(wf_fabric_limit(fabrics[0], WF_FABRIC_LIMIT_LINK, "b", 0, 0), WEFT_OK);
+    push_it(); /* the link is as it was */
+    write_layers(0, LAYERS, 5);
+    commit(ALL);
+    pass(100);
+    assert_true(ended);
+    assert_int_equal(outcome, WEFT_OK);
+    assert_int_equal(check(ALL), BLOCKS);
+}
+
 static void what_was_not_committed_is_not_published(void **state)
 {
     (void)state;
@@ -595,6 +640,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(layers_go_while_the_next_is_written),
         TEST(a_commit_says_that_all_is_written),
+        TEST(layers_take_their_turn),
+        TEST(what_waits_is_withdrawn),
         TEST(what_was_not_committed_is_not_published),
         TEST(loss_and_delay_change_nothing),
         TEST(wrong_bytes_are_not_published),
