@@ -26,7 +26,8 @@
 void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
 {
     fetch->next = NULL;
-    fetch->looked = fetch->cancelled = fetch->placing = fetch->framed = fetch->slow = false;
+    fetch->looked = fetch->placing = fetch->framed = fetch->slow = false;
+    atomic_init(&fetch->cancelled, false);
     fetch->frame_bytes = 0;
     fetch->tried_count = 0;
     fetch->worst = WEFT_MISS;
