@@ -267,14 +267,16 @@ uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes
 {
     struct wf_fabric *f = link->fabric;
     const struct wf_fabric_data *data = header;
-    *sane = bytes >= sizeof *data && data->part_count <= WF_FABRIC_PARTS_MAX &&
+    *sane = link->state == WF_LINK_JOINED && bytes >= sizeof *data &&
+            data->part_count <= WF_FABRIC_PARTS_MAX &&
             bytes == sizeof *data + data->part_count * sizeof data->sums[0] &&
             (data->status == WEFT_OK) == (payload_bytes > 0);
     if (!*sane)
         return 0;
     struct wf_fabric_fetch *fetch = find(f, data->request);
-    if (!fetch || fetch->placing || !link->peer || fetch->from != link->peer->number)
-        return 0; /* nobody waits for it any more */
+    if (!fetch || fetch->placing || fetch->from != link->peer->number ||
+        link->theirs_of[fetch->domain] == WF_DOMAIN_NONE)
+        return 0; /* nobody waits for it any more, of this one */
     if (data->status != WEFT_OK) {
         if (data->status == WEFT_MISS) {
             stale(f, fetch);

@@ -393,13 +393,14 @@ bool wf_put_placed(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
     const struct wf_fabric_placed *placed = header;
-    if (bytes != sizeof *placed || !link->peer)
+    if (bytes != sizeof *placed || link->state != WF_LINK_JOINED)
         return false;
     uint32_t number = (uint32_t)placed->request;
     struct wf_put *put = number < WF_PUTS_MAX ? &f->puts->puts[number] : NULL;
     if (!put || !put->store || put->generation != placed->request >> 32 ||
-        put->store->to != link->peer->number)
-        return true; /* nobody waits for it any more */
+        put->store->to != link->peer->number ||
+        link->theirs_of[put->store->block.domain] == WF_DOMAIN_NONE)
+        return true; /* nobody waits for it any more, of this one */
     link->peer->arrives_mbps = placed->arrives_mbps;
     enum weft_status status = placed->status == WEFT_OK || placed->status == WEFT_EXISTS ||
                                       placed->status == WEFT_FULL
