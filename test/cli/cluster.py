@@ -197,6 +197,8 @@ def what_is_on_a_tier_of_one_is_read_by_the_other():
     until("what is damaged is there no more", lambda: of_left()["below_blocks"] == 10)
     check(answer("match", "--key", "three", *size, "--blocks", "5", *left, expect=1)["present"] == 0, "it is still there")
     check(any(event["key"] for event in answer("events", "--what", "corrupt", *left)["events"]), "nobody says so")
+    for node in nodes:
+        stop_node(node)
 
 
 def numbers(name, count):

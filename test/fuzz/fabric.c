@@ -155,9 +155,9 @@ static void order(struct input *in)
     case 0: ignored = wf_fabric_offer(world.fabric, name, events, 1 + what / 16 % 3); break;
     case 1: ignored = wf_fabric_forget(world.fabric, domain, events[0].key); break;
     case 2: wf_fabric_drop(world.fabric, events[0].key); break;
-    case 3: ignored = wf_fabric_lend(world.fabric, which * 256u); break;
+    case 3: ignored = wf_fabric_lend(world.fabric, what & 32 ? name : NULL, which * 256u); break;
     case 4: wf_fabric_drain(world.fabric, what & 16); break;
-    case 5: ignored = wf_fabric_allot(world.fabric, name, which * 64u); break;
+    case 5: ignored = wf_fabric_allot(world.fabric, NULL, name, which * 64u, what & 32); break;
     case 6: ignored = wf_fabric_look(world.fabric, events, 3); break;
     case 7: wf_fabric_room_again(world.fabric); break;
     case 8: world.deaf = what & 16, world.busy = what & 32, world.late = what & 64; break;
@@ -311,7 +311,8 @@ static void say_get(struct input *in, struct wf_net_link *link)
     uint32_t all = (uint32_t)((b->bytes + PART - 1) / PART);
     struct wf_fabric_get get = {.head = {WF_FABRIC_MAGIC, WF_FABRIC_GET, 0},
                                 .request = parts,
-                                .domain = (which % 2 ^ link->swap) ^ (how & 1u),
+                                .domain = (uint16_t)((which % 2 ^ link->swap) ^ (how & 1u)),
+                                .flags = how >> 3 & 1,
                                 .first_part = parts % 16 % all,
                                 .part_bytes = PART,
                                 .bytes = b->bytes + (how & 2),

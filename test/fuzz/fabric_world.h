@@ -94,6 +94,12 @@ struct wf_members {
     struct wf_member_options options;
     bool there[4];
     uint64_t epoch;
+    /* Its one setting, and who waits for a change of it. */
+    char setting_name[WF_SETTING_NAME_MAX + 1], setting[WF_SETTING_MAX + 1];
+    uint64_t revision;
+    void (*done)(void *context, enum weft_status status);
+    void *done_context;
+    enum weft_status done_status;
 };
 
 static struct {
@@ -395,6 +401,38 @@ static void members_standing(const struct wf_members *members, struct wf_standin
                                 .until_ns = UINT64_MAX};
 }
 
+static enum weft_status members_setting(const struct wf_members *members, const char *name,
+                                        char *out, size_t out_bytes, uint64_t *out_revision)
+{
+    *out_revision = 0;
+    if (!members->revision || strcmp(name, members->setting_name) != 0)
+        return WEFT_MISS;
+    must(strlen(members->setting) < out_bytes);
+    snprintf(out, out_bytes, "%s", members->setting);
+    *out_revision = members->revision;
+    return WEFT_OK;
+}
+
+static enum weft_status members_set(struct wf_members *members, const char *name, const char *value,
+                                    uint64_t revision,
+                                    void (*done)(void *context, enum weft_status status),
+                                    void *context)
+{
+    bool same = members->revision && strcmp(name, members->setting_name) == 0;
+    if (members->done)
+        return WEFT_E_BUSY;
+    members->done = done;
+    members->done_context = context;
+    members->done_status = revision == (same ? members->revision : 0) ? WEFT_OK : WEFT_E_BUSY;
+    if (members->done_status != WEFT_OK)
+        return WEFT_OK;
+    must(strlen(name) <= WF_SETTING_NAME_MAX && (!value || strlen(value) <= WF_SETTING_MAX));
+    snprintf(members->setting_name, sizeof members->setting_name, "%s", name);
+    snprintf(members->setting, sizeof members->setting, "%s", value ? value : "{}");
+    members->revision++;
+    return WEFT_OK;
+}
+
 static int members_event(const struct wf_members *members)
 {
     (void)members;
@@ -403,13 +441,24 @@ static int members_event(const struct wf_members *members)
 
 static void members_poll(struct wf_members *members, uint32_t timeout_ms)
 {
-    (void)members, (void)timeout_ms;
+    const struct wf_member_events *events = &members->options.events;
+    void (*done)(void *context, enum weft_status status) = members->done;
+    (void)timeout_ms;
+    members->done = NULL;
+    if (!done)
+        return;
+    if (members->done_status == WEFT_OK && events->setting)
+        events->setting(events->context, members->setting_name, members->setting,
+                        members->revision);
+    done(members->done_context, members->done_status);
 }
 
 static const struct wf_member_ops fake_members = {.name = "fuzz",
                                                   .open = members_open,
                                                   .close = members_close,
                                                   .standing = members_standing,
+                                                  .setting = members_setting,
+                                                  .set = members_set,
                                                   .event = members_event,
                                                   .poll = members_poll};
 
