@@ -365,3 +365,11 @@ void wf_allots_run(struct wf_fabric *f, uint64_t now_ns)
             change_begin(f, change);
     }
 }
+
+void wf_allots_destroy(struct wf_fabric *f)
+{
+    json_decref(f->allotments);
+    free(f->setting_text);
+    f->allotments = NULL;
+    f->setting_text = NULL;
+}

@@ -399,6 +399,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
     free(f->small.memory);
     free(f->large.memory);
     free(f->by_name);
+    wf_allots_destroy(f);
     free(f->trial.out);
     free(f->trial.in);
     if (f->epoll >= 0)

@@ -603,6 +603,7 @@ bool wf_frames_layout(struct wf_fabric *f, uint32_t domain, uint64_t block_bytes
                       uint64_t bytes, struct wf_layout *out);
 /* allot.c */
 void wf_allots_run(struct wf_fabric *f, uint64_t now_ns);
+void wf_allots_destroy(struct wf_fabric *f);
 /* wf_member_events.setting */
 void wf_allot_heard(void *fabric, const char *name, const char *value, uint64_t revision);
 void wf_allot_peer(struct wf_fabric *f, struct wf_peer_node *peer);
