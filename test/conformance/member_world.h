@@ -34,7 +34,7 @@ struct backend {
     const struct wf_member_ops *ops;
     uint32_t lease_ms;
     bool leases;   /* nodes see each other, and one that dies leaves when its lease is over */
-    bool settings; /* are kept */
+    bool settings; /* are the cluster's; else each node keeps its own */
     /* Make a registry that is empty; may skip() with a sentence. */
     void (*begin)(struct world *w);
     void (*end)(struct world *w);
