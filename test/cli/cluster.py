@@ -23,16 +23,23 @@ def start(name, secret, tiers=(), **more):
                       WEFT_FABRIC_SECRET_FILE=secret, **more)
 
 
-def until(what, holds):
+def until(what, holds, *seen):
     end = time.time() + 60
     while not holds():
-        check(time.time() < end, "never:", what)
+        check(time.time() < end, "never:", what, *seen)
         time.sleep(0.05)
 
 
 def sees(name):
     nodes = answer("fabric", "--socket", place(name + ".sock"))["nodes"]
     return [node for node in nodes if node["state"] in ("ok", "draining")]
+
+
+def until_both_see_each_other():
+    """... and nobody else: an address of the list stands for itself until its node has answered there."""
+    until("both see each other, and nobody else",
+          lambda: all(len(sees(name)) == 1 == len(answer("fabric", "--socket", place(name + ".sock"))["nodes"])
+                      for name in NAMES))
 
 
 def refused(*words):
@@ -48,10 +55,7 @@ def two_nodes_are_one_memory():
     nodes = [start("left", secret), start("right", secret, WEFT_FABRIC_LEND="32MB")]
     left, right = (("--socket", place(name + ".sock")) for name in NAMES)
     chain = ("--key", "shared", "--block-bytes", "1MiB")
-    # An address of the list stands for itself until its node has answered there.
-    until("both see each other, and nobody else",
-          lambda: all(len(sees(name)) == 1 == len(answer("fabric", "--socket", place(name + ".sock"))["nodes"])
-                      for name in NAMES))
+    until_both_see_each_other()
     known = {}
     # Of two links that both began for a moment one goes, and all is told anew.
     until("all has been told", lambda: known.update(answer("fabric", *left)) or known["nodes"][0]["state"] == "ok")
@@ -215,7 +219,7 @@ def blocks_cross_encoded():
     os.chmod(secret, 0o600)
     nodes = [start(name, secret, WEFT_FABRIC_CODEC="lossless", WEFT_FABRIC_LEND="8MB") for name in NAMES]
     left, right = (("--socket", place(name + ".sock")) for name in NAMES)
-    until("both see each other", lambda: all(len(sees(name)) == 1 for name in NAMES))
+    until_both_see_each_other()
     chain = ("--key", "numbers", "--layers", "4", "--kv-heads", "4", "--head-dim", "128", "--dtype", "bf16",
              "--block-tokens", "16")
     weft("put", *chain, data, *left)
@@ -224,16 +228,19 @@ def blocks_cross_encoded():
     copy = place("cluster.copy")
     weft("get", *chain, "--blocks", "8", "--output", copy, *right)
     check(read(copy) == read(data), "other bytes")
-    until("what crossed is counted", lambda: answer("fabric", *right)["self"]["frames_in_plain_bytes"] >= 8 * 131072)
-    fabric = answer("fabric", *right)
-    came, peer = fabric["self"], fabric["nodes"][0]
-    check(came["frames_in"] >= 8 and came["frames_in_plain_bytes"] == came["fetched_bytes"], came)
-    check(came["frames_in_bytes"] * 1.2 < came["frames_in_plain_bytes"], came)
+    seen = {}
+
+    def counted():
+        seen.update(right=answer("fabric", *right), left=answer("fabric", *left))
+        came, went = seen["right"]["self"], seen["left"]["self"]
+        return came["frames_in_plain_bytes"] == came["fetched_bytes"] == 8 * 131072 and \
+            went["frames_out_bytes"] == came["frames_in_bytes"] and seen["left"]["nodes"][0]["codec_out"] == "lossless"
+
+    until("what crossed is counted on both sides:", counted, seen)
+    came, peer = seen["right"]["self"], seen["right"]["nodes"][0]
+    check(came["frames_in"] >= 8 and came["frames_in_bytes"] * 1.2 < came["frames_in_plain_bytes"], came)
     check(peer["codec_in"] == "lossless" and peer["codec_out"] == "none" and peer["ratio_in"] > 1.2, peer)
     check("in 1." in weft("fabric", *right).stdout.decode(), "the table does not say so")
-    went = answer("fabric", *left)
-    until("and on the other side", lambda: answer("fabric", *left)["nodes"][0]["codec_out"] == "lossless")
-    check(went["self"]["frames_out_bytes"] == came["frames_in_bytes"], went["self"])
     for node in nodes:
         stop_node(node)
 
@@ -244,7 +251,7 @@ def a_node_without_a_codec_hears_none():
     os.chmod(secret, 0o600)
     nodes = [start("left", secret, WEFT_FABRIC_CODEC="lossless"), start("right", secret, WEFT_FABRIC_CODEC="none")]
     left, right = (("--socket", place(name + ".sock")) for name in NAMES)
-    until("both see each other", lambda: all(len(sees(name)) == 1 for name in NAMES))
+    until_both_see_each_other()
     chain = ("--key", "numbers", "--block-bytes", "128KiB", "--dtype", "bf16")
     weft("put", *chain, data, *left)
     until("it is matched", lambda: answer("match", *chain, "--blocks", "2", *right, expect=None)["present"] == 2)
@@ -261,7 +268,7 @@ def the_last_copy_stays_longer():
     os.chmod(secret, 0o600)
     nodes = [start(name, secret, WEFT_POOL_POLICY="lru") for name in NAMES]
     left, right = (("--socket", place(name + ".sock")) for name in NAMES)
-    until("both see each other", lambda: all(len(sees(name)) == 1 for name in NAMES))
+    until_both_see_each_other()
     chains = {}
     for name, blocks in (("alone", 16), ("shared", 16), ("new", 40)):
         chains[name] = ("--key", name, "--block-bytes", "1MiB", "--blocks", str(blocks))

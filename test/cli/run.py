@@ -40,6 +40,7 @@ def main():
             print(f"not ok {number} - {name}", flush=True)
             for line in str(error).splitlines():
                 print(f"# {line}", flush=True)
+        kill_nodes(but=running)  # of a case that failed half-way: the next may start nodes of the same names
     stop_node(running)
     kill_nodes()
     shutil.rmtree(FOLDER, ignore_errors=True)

@@ -10,7 +10,7 @@ mkdir "$tree"
 cat >"$tree/meson.build" <<'END'
 project('counted')
 sh = find_program('sh')
-t = 'printf "ok 1 - a\nnot ok 2 - b\nok 3 # SKIP c\n1..3\n"'
+t = 'printf "ok 1 - a\nnot ok 2 - b\n# for b reasons\nok 3 # SKIP c\n1..3\n"'
 test('tap-good', sh, args: ['-c', 'printf "1..2\nok 1 - a\nok 2 # SKIP b\n"'], protocol: 'tap', suite: 'good')
 test('plain-good', sh, args: ['-c', 'exit 0'], suite: 'good')
 test('plain-skip', sh, args: ['-c', 'echo no such device; exit 77'], suite: 'good')
@@ -41,6 +41,7 @@ check "all good" closes_with '2 passed, 0 failed, 3 skipped' 0 --suite good
 check "failures" closes_with '1 passed, 2 failed, 1 skipped' 1 --suite bad
 check "failures: their output is shown" grep -q 'these are last words' "$work/output"
 check "failures: they are named" grep -q '^FAILED  tap-bad: not ok 2 - b' "$work/output"
+check "failures: and why" sh -c "grep -A1 '^FAILED  tap-bad: not ok 2 - b' '$work/output' | grep -q 'for b reasons'"
 check "killed half-way" closes_with '1 passed, 1 failed, 0 skipped' 1 --suite died
 check "the default leaves long suites out" closes_with '4 passed, 4 failed, 5 skipped' 1
 check "a long suite when asked" closes_with '0 passed, 1 failed, 0 skipped' 1 --suite soak
