@@ -3,24 +3,13 @@
  * The fabric between a few nodes in virtual time (net/sim.h): what one has the others hear of, and
  * fetch; what one lends the others use.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/vtime.h"
 #include "fabric/peers.h"
-#include "net/sim.h"
+
+#include "fabric_world.h"
 
 #define NODES 3
 #define BLOCKS_MAX 4096
 #define PART 4096u
-#define MS 1000000ull
 
 /* A block's bytes are a function of its key. */
 static void content(const uint8_t key[32], uint8_t *out, uint64_t bytes)
@@ -51,8 +40,6 @@ struct node {
     bool busy; /* gives no blocks */
 };
 
-static struct wf_vtime *vtime;
-static struct wf_net_sim_world *world;
 static struct node nodes[NODES];
 static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c"};
 static const uint8_t secret[32] = "everybody's domain has this one";
@@ -118,21 +105,6 @@ static bool knows(const struct node *n, const uint8_t key[32])
     return false;
 }
 
-/* Time passes: so many milliseconds. */
-static void pass(uint64_t ms)
-{
-    uint64_t until = wf_vtime_now(vtime) + ms * MS;
-    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
-        while (wf_vtime_step(vtime, at))
-            for (int i = 0; i < NODES; i++)
-                if (nodes[i].fabric)
-                    assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-        for (int i = 0; i < NODES; i++)
-            if (nodes[i].fabric)
-                assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-    }
-}
-
 struct spec {
     const uint8_t *secret;
     uint64_t lend;
@@ -140,40 +112,21 @@ struct spec {
 
 static void node_begin(int i, const struct spec *spec)
 {
-    char registry[64] = "";
-    for (int k = 0; k < NODES; k++)
-        if (k != i)
-            snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
-                     registry[0] ? "," : "", names[k]);
+    struct wf_fabric_options options = world_options(names, NODES, i);
     struct wf_fabric_domain domain = {.secret_bytes = 32};
     memcpy(domain.secret, spec && spec->secret ? spec->secret : secret, 32);
-    const struct wf_fabric_options options = {
-        .name = names[i] + 4,
-        .listen = names[i],
-        .registry = registry,
-        .net = &wf_net_sim,
-        .member = &wf_member_static,
-        .net_world = world,
-        .host = {.context = &nodes[i], .hold = hold, .let_go = let_go, .each = each, .news = news},
-        .domains = &domain,
-        .domain_count = 1,
-        .lend_bytes = spec ? spec->lend : 0,
-        .replica_copies = 16384,
-        .now_ns = wf_vtime_now,
-        .now_context = vtime,
-    };
-    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
+    options.domains = &domain;
+    options.host.hold = hold;
+    options.host.let_go = let_go;
+    options.host.each = each;
+    options.host.news = news;
+    options.lend_bytes = spec ? spec->lend : 0;
+    world_node(i, &options);
 }
 
 static void begin(const struct spec *specs)
 {
-    const struct wf_net_sim_options options = {.seed = 7};
-    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
-    struct wf_net_sim_options with = options;
-    with.time = vtime;
-    assert_int_equal(wf_net_sim_world_create(&with, &world), WEFT_OK);
-    memset(nodes, 0, sizeof nodes);
+    world_begin(nodes, sizeof nodes[0], NODES, &(struct wf_net_sim_options){.seed = 7});
     for (int i = 0; i < NODES; i++)
         node_begin(i, specs ? &specs[i] : NULL);
     pass(1500);
@@ -181,14 +134,12 @@ static void begin(const struct spec *specs)
 
 static void end(void)
 {
+    world_end();
     for (int i = 0; i < NODES; i++) {
-        wf_fabric_destroy(nodes[i].fabric, 0);
         assert_int_equal(nodes[i].held, 0);
         for (uint32_t b = 0; b < nodes[i].count; b++)
             free(nodes[i].blocks[b].data);
     }
-    wf_net_sim_world_destroy(world);
-    wf_vtime_destroy(vtime);
 }
 
 static struct wf_fabric_event event_of(uint32_t number, uint64_t bytes)
@@ -219,17 +170,6 @@ static void lose(struct node *n, uint32_t at)
     wf_fabric_tell(n->fabric, &event);
 }
 
-static enum weft_status outcome;
-static bool ended;
-
-static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
-{
-    (void)fetch;
-    assert_false(ended);
-    ended = true;
-    outcome = status;
-}
-
 static enum weft_status fetch_parts(struct node *n, const uint8_t key[32], uint64_t bytes,
                                     uint32_t first, uint32_t count, uint8_t *data)
 {
@@ -242,10 +182,7 @@ static enum weft_status fetch_parts(struct node *n, const uint8_t key[32], uint6
     memcpy(fetch.key, key, 32);
     ended = false;
     wf_fabric_fetch(n->fabric, &fetch);
-    for (int i = 0; i < 40 && !ended; i++)
-        pass(500);
-    assert_true(ended);
-    return outcome;
+    return until_over(20000, 500);
 }
 
 static enum weft_status fetch(struct node *n, const uint8_t key[32], uint64_t bytes)
@@ -346,11 +283,7 @@ static void what_comes_wrong_is_not_handed_out(void **state)
     wf_fabric_tell(nodes[0].fabric, &nodes[0].blocks[0].event);
     pass(100);
     assert_int_equal(fetch(&nodes[1], key, 1000000), WEFT_OK);
-    struct wf_fabric_figures figures;
-    wf_fabric_figures(nodes[1].fabric, &figures);
-    pass(200);
-    wf_fabric_figures(nodes[1].fabric, &figures);
-    assert_int_equal(figures.fetch_corrupt, 1);
+    assert_int_equal(figures_of(1).fetch_corrupt, 1);
     end();
 }
 
@@ -426,9 +359,7 @@ static void more_changes_than_the_log_holds_are_told_anew(void **state)
 static void stored(struct wf_fabric_store *store, enum weft_status status)
 {
     (void)store;
-    assert_false(ended);
-    ended = true;
-    outcome = status;
+    over(status);
 }
 
 static enum weft_status store(struct node *n, uint32_t number, uint64_t bytes)
@@ -441,9 +372,7 @@ static enum weft_status store(struct node *n, uint32_t number, uint64_t bytes)
     content(s.block.key, data, bytes);
     ended = false;
     wf_fabric_store(n->fabric, &s);
-    for (int i = 0; i < 100 && !ended; i++)
-        pass(100);
-    assert_true(ended);
+    (void)until_over(10000, 100);
     free(data);
     return outcome;
 }

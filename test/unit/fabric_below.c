@@ -4,26 +4,13 @@
  * counted, read when another asks, and neither a tier that hangs nor one that is damaged harms
  * anybody.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/vtime.h"
-#include "fabric/fabric.h"
-#include "net/sim.h"
+#include "fabric_world.h"
 
 #define NODES 3
 #define BLOCKS_MAX 64
 #define READS_MAX 64
 #define PART 4096u
 #define BYTES (10 * PART - 100)
-#define MS 1000000ull
 
 struct block {
     struct wf_fabric_event event;
@@ -43,8 +30,6 @@ struct node {
     enum weft_status ends; /* as that; WEFT_OK: with its bytes */
 };
 
-static struct wf_vtime *vtime;
-static struct wf_net_sim_world *world;
 static struct node nodes[NODES];
 static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c"};
 
@@ -120,12 +105,6 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return *cursor < n->count;
 }
 
-static bool news(void *context, const struct wf_fabric_event *block)
-{
-    (void)context, (void)block;
-    return true;
-}
-
 static void say(void *context, struct wf_fabric_ping *out)
 {
     const struct node *n = context;
@@ -145,66 +124,32 @@ static void read_end(struct node *n, uint32_t at, enum weft_status status)
     wf_fabric_read_done(n->fabric, read, status);
 }
 
-static void pass(uint64_t ms)
+static void devices_work(void)
 {
-    uint64_t until = wf_vtime_now(vtime) + ms * MS;
-    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
-        while (wf_vtime_step(vtime, at))
-            for (int i = 0; i < NODES; i++)
-                if (nodes[i].fabric)
-                    assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-        for (int i = 0; i < NODES; i++) {
-            if (!nodes[i].fabric)
-                continue;
-            assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-            if (nodes[i].read_count && !nodes[i].hangs)
-                read_end(&nodes[i], 0, nodes[i].ends);
-        }
-    }
+    for (int i = 0; i < NODES; i++)
+        if (nodes[i].fabric && nodes[i].read_count && !nodes[i].hangs)
+            read_end(&nodes[i], 0, nodes[i].ends);
 }
 
 static void node_begin(int i)
 {
-    static const struct wf_fabric_domain domain = {.secret = "of them all", .secret_bytes = 32};
-    char registry[64] = "";
-    for (int k = 0; k < NODES; k++)
-        if (k != i)
-            snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
-                     registry[0] ? "," : "", names[k]);
-    const struct wf_fabric_options options = {
-        .name = names[i] + 4,
-        .listen = names[i],
-        .registry = registry,
-        .net = &wf_net_sim,
-        .member = &wf_member_static,
-        .net_world = world,
-        .host = {.context = &nodes[i],
-                 .hold = hold,
-                 .let_go = let_go,
-                 .read = begin_read,
-                 .read_free = free_read,
-                 .below = is_below,
-                 .each = each,
-                 .news = news,
-                 .say = say},
-        .domains = &domain,
-        .domain_count = 1,
-        .lend_bytes = i == 2 ? 1 << 20 : 0,
-        .replica_copies = 16384,
-        .now_ns = wf_vtime_now,
-        .now_context = vtime,
-    };
-    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
+    struct wf_fabric_options options = world_options(names, NODES, i);
+    options.host.hold = hold;
+    options.host.let_go = let_go;
+    options.host.read = begin_read;
+    options.host.read_free = free_read;
+    options.host.below = is_below;
+    options.host.each = each;
+    options.host.say = say;
+    options.lend_bytes = i == 2 ? 1 << 20 : 0;
+    world_node(i, &options);
 }
 
 static int begin(void **state)
 {
     (void)state;
-    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
-    const struct wf_net_sim_options options = {.seed = 7, .time = vtime};
-    assert_int_equal(wf_net_sim_world_create(&options, &world), WEFT_OK);
-    memset(nodes, 0, sizeof nodes);
+    world_begin(nodes, sizeof nodes[0], NODES, &(struct wf_net_sim_options){.seed = 7});
+    world_nodes.after_ms = devices_work;
     for (int i = 0; i < NODES; i++) {
         nodes[i].room = 8;
         nodes[i].latency_us = 100;
@@ -218,13 +163,11 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
+    world_end();
     for (int i = 0; i < NODES; i++) {
-        wf_fabric_destroy(nodes[i].fabric, 0);
         assert_int_equal(nodes[i].held, 0);
         assert_int_equal(nodes[i].buffers, nodes[i].read_count); /* and those nobody waits for */
     }
-    wf_net_sim_world_destroy(world);
-    wf_vtime_destroy(vtime);
     return 0;
 }
 
@@ -258,17 +201,6 @@ static struct block *put_below(int node, uint32_t number)
     return b;
 }
 
-static enum weft_status outcome;
-static bool ended;
-
-static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
-{
-    (void)fetch;
-    assert_false(ended);
-    ended = true;
-    outcome = status;
-}
-
 static struct wf_fabric_fetch fetch_of(const struct block *b, uint8_t *data)
 {
     struct wf_fabric_fetch fetch = {.bytes = BYTES,
@@ -296,29 +228,6 @@ static enum weft_status fetch(int node, const struct block *b, uint32_t *out_ms)
     if (out_ms)
         *out_ms = ms;
     return outcome;
-}
-
-static struct wf_fabric_peer peer_of(int node, const char *name)
-{
-    struct wf_fabric_peer peers[NODES + 4];
-    pass(200);
-    (void)wf_fabric_peers(nodes[node].fabric, peers, NODES + 4);
-    pass(200);
-    uint32_t count = wf_fabric_peers(nodes[node].fabric, peers, NODES + 4);
-    for (uint32_t i = 0; i < count && i < NODES + 4; i++)
-        if (strcmp(peers[i].name, name) == 0)
-            return peers[i];
-    fail_msg("%s is not known", name);
-    return peers[0];
-}
-
-static struct wf_fabric_figures figures_of(int node)
-{
-    struct wf_fabric_figures figures;
-    wf_fabric_figures(nodes[node].fabric, &figures);
-    pass(200);
-    wf_fabric_figures(nodes[node].fabric, &figures);
-    return figures;
 }
 
 /* --------------------------------------------------------------------------------------- tests */
@@ -536,8 +445,7 @@ static void nobody_waits_for_it_any_more(void **state)
 static void stored(struct wf_fabric_store *store, enum weft_status status)
 {
     (void)store;
-    ended = true;
-    outcome = status;
+    over(status);
 }
 
 /* What goes from memory that is lent, and is on a tier of its node as well, is to be had still. */

@@ -4,26 +4,14 @@
  * is the block or a miss, whatever came.  Between nodes in virtual time (net/sim.h), whose codec is
  * as fast as they say.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "base/sum.h"
-#include "base/vtime.h"
 #include "fabric/coder.h"
-#include "fabric/fabric.h"
-#include "net/sim.h"
+
+#include "fabric_world.h"
 
 #define NODES 3
 #define BLOCKS_MAX 512u
 #define PART 65536u
-#define MS 1000000ull
 #define GBIT ((uint64_t)125000000)
 /* K and V of 16 layers: 32 KiB a plane, 1 MiB in all. */
 #define LAYERS 16u
@@ -49,8 +37,6 @@ struct spec {
     uint64_t lend, memory;
 };
 
-static struct wf_vtime *vtime;
-static struct wf_net_sim_world *world;
 static struct node nodes[NODES];
 static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c"};
 
@@ -111,12 +97,6 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return false;
 }
 
-static bool news(void *context, const struct wf_fabric_event *block)
-{
-    (void)context, (void)block;
-    return true;
-}
-
 static bool layout(void *context, uint32_t domain, uint64_t bytes, struct wf_layout *out)
 {
     (void)context, (void)domain;
@@ -129,64 +109,28 @@ static void chose(void *context, const char *sentence)
     ((struct node *)context)->choices++;
 }
 
-static void pass(uint64_t ms)
-{
-    uint64_t until = wf_vtime_now(vtime) + ms * MS;
-    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
-        while (wf_vtime_step(vtime, at))
-            for (int i = 0; i < NODES; i++)
-                assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-        for (int i = 0; i < NODES; i++)
-            assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-    }
-}
-
 static void node_begin(int i, const struct spec *spec)
 {
-    char registry[64] = "";
-    for (int k = 0; k < NODES; k++)
-        if (k != i)
-            snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
-                     registry[0] ? "," : "", names[k]);
-    const struct wf_fabric_domain domain = {.secret = "a secret", .secret_bytes = 32};
-    const struct wf_fabric_options options = {
-        .name = names[i] + 4,
-        .listen = names[i],
-        .registry = registry,
-        .net = &wf_net_sim,
-        .member = &wf_member_static,
-        .net_world = world,
-        .host = {.context = &nodes[i],
-                 .hold = hold,
-                 .let_go = let_go,
-                 .each = each,
-                 .news = news,
-                 .layout = layout,
-                 .chose = chose},
-        .domains = &domain,
-        .domain_count = 1,
-        .lend_bytes = spec->lend,
-        .replica_copies = 16384,
-        .codec = spec->codec,
-        .codec_speed = {.encode_mbps = 1500, .decode_mbps = 2000},
-        .codec_bytes = spec->memory,
-        .fetch_ms = 20000,
-        .now_ns = wf_vtime_now,
-        .now_context = vtime,
-    };
-    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
+    struct wf_fabric_options options = world_options(names, NODES, i);
+    options.host.hold = hold;
+    options.host.let_go = let_go;
+    options.host.each = each;
+    options.host.layout = layout;
+    options.host.chose = chose;
+    options.lend_bytes = spec->lend;
+    options.codec = spec->codec;
+    options.codec_speed = (struct wf_codec_speed){.encode_mbps = 1500, .decode_mbps = 2000};
+    options.codec_bytes = spec->memory;
+    options.fetch_ms = 20000;
+    world_node(i, &options);
 }
 
 static void begin(const struct spec specs[NODES], uint64_t bandwidth)
 {
-    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
-    const struct wf_net_sim_options options = {.seed = 11,
-                                               .time = vtime,
-                                               .bandwidth = bandwidth,
-                                               .piece_bytes = 16384};
-    assert_int_equal(wf_net_sim_world_create(&options, &world), WEFT_OK);
-    memset(nodes, 0, sizeof nodes);
+    const struct wf_net_sim_options net = {.seed = 11,
+                                           .bandwidth = bandwidth,
+                                           .piece_bytes = 16384};
+    world_begin(nodes, sizeof nodes[0], NODES, &net);
     for (int i = 0; i < NODES; i++)
         node_begin(i, &specs[i]);
     pass(1500);
@@ -194,15 +138,12 @@ static void begin(const struct spec specs[NODES], uint64_t bandwidth)
 
 static void end(void)
 {
-    for (int i = 0; i < NODES; i++)
-        wf_fabric_destroy(nodes[i].fabric, 0);
+    world_end();
     for (int i = 0; i < NODES; i++) {
         assert_int_equal(nodes[i].held, 0);
         for (uint32_t b = 0; b < nodes[i].count; b++)
             free(nodes[i].blocks[b].data);
     }
-    wf_net_sim_world_destroy(world);
-    wf_vtime_destroy(vtime);
 }
 
 static struct wf_fabric_event event_of(uint32_t number)
@@ -234,7 +175,7 @@ struct asked {
     bool ended;
 };
 
-static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
+static void asked_over(struct wf_fabric_fetch *fetch, enum weft_status status)
 {
     struct asked *a = fetch->user;
     assert_false(a->ended);
@@ -251,7 +192,7 @@ static void ask(struct node *n, struct asked *a, uint32_t number, uint32_t first
                                   .first_part = first,
                                   .part_count = count,
                                   .data = calloc(1, BLOCK),
-                                  .done = fetched}};
+                                  .done = asked_over}};
     assert_non_null(a->fetch.data);
     a->fetch.user = a;
     memcpy(a->fetch.key, event.key, 32);
@@ -296,28 +237,6 @@ static uint32_t fetch_all(struct node *n, uint32_t from, uint32_t to, uint32_t d
     return right;
 }
 
-static struct wf_fabric_figures figures_of(const struct node *n)
-{
-    struct wf_fabric_figures figures;
-    wf_fabric_figures(n->fabric, &figures);
-    pass(200);
-    wf_fabric_figures(n->fabric, &figures);
-    return figures;
-}
-
-static struct wf_fabric_peer peer_of(const struct node *n, const char *name)
-{
-    struct wf_fabric_peer peers[NODES + 1];
-    uint32_t count = wf_fabric_peers(n->fabric, peers, NODES + 1);
-    pass(200);
-    count = wf_fabric_peers(n->fabric, peers, NODES + 1);
-    for (uint32_t i = 0; i < count; i++)
-        if (strcmp(peers[i].name, name) == 0)
-            return peers[i];
-    fail_msg("no node is called %s", name);
-    return peers[0];
-}
-
 static uint64_t crossed(void)
 {
     struct wf_net_sim_stats stats;
@@ -343,7 +262,7 @@ static void over_a_slow_link_blocks_cross_encoded(void **state)
     uint64_t before = crossed();
     assert_int_equal(fetch_all(&nodes[1], 32, 96, 8, false, WEFT_OK), 64);
     double ratio = (double)(64 * BLOCK) / (double)(crossed() - before);
-    struct wf_fabric_peer peer = peer_of(&nodes[1], "a");
+    struct wf_fabric_peer peer = peer_of(1, "a");
     print_message("link %.0f MB/s, ratio %.3f, on the wire %.3f\n", peer.link_mbps, peer.ratio_in,
                   ratio);
     assert_true(peer.codec_in);
@@ -351,7 +270,7 @@ static void over_a_slow_link_blocks_cross_encoded(void **state)
     assert_true(peer.ratio_in > 1.2);
     assert_true(ratio > peer.ratio_in * .93 && ratio < peer.ratio_in * 1.01);
     assert_int_equal(nodes[1].choices, 1);
-    struct wf_fabric_figures out = figures_of(&nodes[0]), in = figures_of(&nodes[1]);
+    struct wf_fabric_figures out = figures_of(0), in = figures_of(1);
     assert_true(in.frames_in >= 60);
     assert_int_equal(in.frames_in, out.frames_out);
     assert_int_equal(in.frames_in_bytes, out.frames_out_bytes);
@@ -365,7 +284,7 @@ static void over_a_fast_link_they_cross_as_they_are(void **state)
     begin(all_auto, 12500000000u);
     have(&nodes[0], 0, 64, false);
     assert_int_equal(fetch_all(&nodes[1], 0, 64, 8, false, WEFT_OK), 64);
-    struct wf_fabric_peer peer = peer_of(&nodes[1], "a");
+    struct wf_fabric_peer peer = peer_of(1, "a");
     assert_false(peer.codec_in);
     assert_true(peer.link_mbps > 4000);
     assert_int_equal(peer.frames_in, 0);
@@ -380,15 +299,15 @@ static void a_link_that_becomes_faster_is_judged_anew(void **state)
     begin(all_auto, GBIT);
     have(&nodes[0], 0, 300, false);
     assert_int_equal(fetch_all(&nodes[1], 0, 48, 8, false, WEFT_OK), 48);
-    assert_true(peer_of(&nodes[1], "a").codec_in);
+    assert_true(peer_of(1, "a").codec_in);
     wf_net_sim_bandwidth(world, "a", 12500000000u);
     wf_net_sim_bandwidth(world, "b", 12500000000u);
     assert_int_equal(fetch_all(&nodes[1], 48, 250, 8, false, WEFT_OK), 202);
-    assert_false(peer_of(&nodes[1], "a").codec_in);
+    assert_false(peer_of(1, "a").codec_in);
     assert_int_equal(nodes[1].choices, 2);
-    uint64_t frames = figures_of(&nodes[1]).frames_in;
+    uint64_t frames = figures_of(1).frames_in;
     assert_int_equal(fetch_all(&nodes[1], 250, 300, 8, false, WEFT_OK), 50);
-    assert_int_equal(figures_of(&nodes[1]).frames_in, frames);
+    assert_int_equal(figures_of(1).frames_in, frames);
     end();
 }
 
@@ -398,7 +317,7 @@ static void what_does_not_become_smaller_is_left_alone(void **state)
     begin(all_auto, GBIT);
     have(&nodes[0], 0, 64, true);
     assert_int_equal(fetch_all(&nodes[1], 0, 64, 8, true, WEFT_OK), 64);
-    struct wf_fabric_peer peer = peer_of(&nodes[1], "a");
+    struct wf_fabric_peer peer = peer_of(1, "a");
     assert_false(peer.codec_in);
     assert_int_equal(peer.frames_in, 0);
     end();
@@ -414,10 +333,10 @@ static void the_configuration_has_the_last_word(void **state)
     have(&nodes[0], 0, 8, false);
     have(&nodes[2], 8, 16, false);
     assert_int_equal(fetch_all(&nodes[1], 0, 16, 4, false, WEFT_OK), 16);
-    assert_int_equal(peer_of(&nodes[1], "a").frames_in, 8);
-    assert_int_equal(peer_of(&nodes[1], "c").frames_in, 0);
+    assert_int_equal(peer_of(1, "a").frames_in, 8);
+    assert_int_equal(peer_of(1, "c").frames_in, 0);
     assert_int_equal(fetch_all(&nodes[2], 0, 8, 4, false, WEFT_OK), 8);
-    assert_int_equal(figures_of(&nodes[2]).frames_in, 0);
+    assert_int_equal(figures_of(2).frames_in, 0);
     end();
 }
 
@@ -434,7 +353,7 @@ static void parts_of_a_block_cross_encoded_too(void **state)
         ask(&nodes[1], &a, 0, ranges[i].first, ranges[i].count);
         assert_true(take(&a, false, WEFT_OK));
     }
-    assert_int_equal(figures_of(&nodes[1]).frames_in, 5);
+    assert_int_equal(figures_of(1).frames_in, 5);
     end();
 }
 
@@ -451,8 +370,8 @@ static void more_than_there_is_memory_for_waits_or_goes_as_it_is(void **state)
     have(&nodes[0], 0, 64, false);
     have(&nodes[2], 64, 72, false);
     assert_int_equal(fetch_all(&nodes[1], 0, 72, 72, false, WEFT_OK), 72);
-    assert_int_equal(figures_of(&nodes[0]).frames_out, 64);
-    assert_int_equal(figures_of(&nodes[2]).frames_out, 0);
+    assert_int_equal(figures_of(0).frames_out, 64);
+    assert_int_equal(figures_of(2).frames_out, 0);
     end();
 }
 
@@ -488,7 +407,7 @@ static void what_comes_wrong_is_had_elsewhere_or_is_a_miss(void **state)
     have(&nodes[2], 0, 40, false);
     wf_net_sim_corrupt(world, "b", 10000); /* of pieces of 16 KiB, of which a frame has 50 */
     uint32_t right = fetch_all(&nodes[1], 0, 40, 4, false, WEFT_E_CORRUPT);
-    uint64_t corrupt = peer_of(&nodes[1], "a").read_corrupt + peer_of(&nodes[1], "c").read_corrupt;
+    uint64_t corrupt = peer_of(1, "a").read_corrupt + peer_of(1, "c").read_corrupt;
     print_message("%u of 40 right, %llu answers wrong\n", right, (unsigned long long)corrupt);
     assert_in_range(corrupt, 5, 60);
     assert_true(right > 40 - corrupt); /* some were right at the next holder */
@@ -552,14 +471,14 @@ static void what_is_put_elsewhere_crosses_encoded(void **state)
     store_all(&nodes[0], 24, 72);
     assert_int_equal(stores_right, 48);
     double ratio = (double)(48 * BLOCK) / (double)(crossed() - before);
-    struct wf_fabric_peer peer = peer_of(&nodes[0], "b");
-    struct wf_fabric_figures shown = figures_of(&nodes[0]);
+    struct wf_fabric_peer peer = peer_of(0, "b");
+    struct wf_fabric_figures shown = figures_of(0);
     print_message("ratio %.3f, on the wire %.3f; %llu frames, %llu without memory\n",
                   peer.ratio_out, ratio, (unsigned long long)shown.frames_out,
                   (unsigned long long)shown.frames_busy);
     assert_true(peer.codec_out);
     assert_true(ratio > 1.15 && ratio > peer.ratio_out * .85);
-    assert_int_equal(figures_of(&nodes[0]).frames_out, figures_of(&nodes[1]).frames_in);
+    assert_int_equal(figures_of(0).frames_out, figures_of(1).frames_in);
     assert_int_equal(fetch_all(&nodes[2], 0, 72, 8, false, WEFT_OK), 72);
     end();
 }
@@ -575,7 +494,7 @@ static void what_is_put_wrong_is_not_kept(void **state)
     store_all(&nodes[0], 0, 8);
     assert_int_equal(stores_right, 0);
     wf_net_sim_corrupt(world, "b", 0);
-    assert_int_equal(figures_of(&nodes[1]).lent_blocks, 0);
+    assert_int_equal(figures_of(1).lent_blocks, 0);
     store_all(&nodes[0], 0, 8);
     assert_int_equal(stores_right, 8);
     assert_int_equal(fetch_all(&nodes[2], 0, 8, 8, false, WEFT_OK), 8);

@@ -3,31 +3,17 @@
  * A push from one node to another in virtual time: what is published there is whole, right, and was
  * committed here, whatever the network, the two nodes and their hosts do meanwhile.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "base/sum.h"
-#include "base/vtime.h"
 #include "fabric/inner.h"
-#include "net/sim.h"
 
-#define MS 1000000ull
+#include "fabric_world.h"
+
 #define LAYERS 8u
 #define LAYER_BYTES 24576u
 #define BYTES ((uint64_t)LAYERS * LAYER_BYTES)
 #define BLOCKS 12u
 
-static struct wf_vtime *vtime;
-static struct wf_net_sim_world *world;
 static struct wf_fabric *fabrics[2];
-static const uint8_t secret[32] = "everybody's domain has this one";
 
 /* The receiving host. */
 static struct {
@@ -43,8 +29,6 @@ static struct {
 /* The sending one. */
 static struct wf_fabric_push push;
 static uint8_t *sources[BLOCKS];
-static bool ended;
-static enum weft_status outcome;
 
 static uint8_t byte_of(uint32_t block, uint64_t at)
 {
@@ -93,19 +77,6 @@ static void push_end(void *context, struct wf_fabric_pushed *pushed)
     wf_fabric_pushed_answer(fabrics[1], pushed);
 }
 
-static bool each(void *context, uint32_t domain, uint64_t *cursor,
-                 void (*found)(void *to, const struct wf_fabric_event *block), void *to)
-{
-    (void)context, (void)domain, (void)cursor, (void)found, (void)to;
-    return false;
-}
-
-static bool news(void *context, const struct wf_fabric_event *block)
-{
-    (void)context, (void)block;
-    return true;
-}
-
 /* A clock that moves while a node does something, as clocks do. */
 static uint64_t now(void *context)
 {
@@ -113,45 +84,16 @@ static uint64_t now(void *context)
     return wf_vtime_now(context) + ++looks;
 }
 
-static void poll_all(void)
-{
-    for (int i = 0; i < 2; i++)
-        if (fabrics[i])
-            assert_int_equal(wf_fabric_poll(fabrics[i], 0), WEFT_OK);
-}
-
-static void pass(uint64_t ms)
-{
-    uint64_t until = wf_vtime_now(vtime) + ms * MS;
-    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
-        while (wf_vtime_step(vtime, at))
-            poll_all();
-        poll_all();
-    }
-}
-
 static void node_begin(int i)
 {
     static const char *const names[2] = {"sim:a", "sim:b"};
-    struct wf_fabric_domain domain = {.secret_bytes = 32};
-    memcpy(domain.secret, secret, 32);
-    const struct wf_fabric_options options = {
-        .name = names[i] + 4,
-        .listen = names[i],
-        .registry = names[1 - i],
-        .net = &wf_net_sim,
-        .member = &wf_member_static,
-        .net_world = world,
-        .host = {.each = each, .news = news, .push_room = push_room, .push_end = push_end},
-        .domains = &domain,
-        .domain_count = 1,
-        .replica_copies = 1024,
-        .show_ms = 50,
-        .now_ns = now,
-        .now_context = vtime,
-    };
-    if (wf_fabric_create(&options, &fabrics[i]) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
+    struct wf_fabric_options options = world_options(names, 2, i);
+    options.host.push_room = push_room;
+    options.host.push_end = push_end;
+    options.replica_copies = 1024;
+    options.show_ms = 50;
+    options.now_ns = now;
+    world_node(i, &options);
 }
 
 static int begin(void **state)
@@ -159,9 +101,7 @@ static int begin(void **state)
     (void)state;
     memset(&host, 0, sizeof host);
     ended = false;
-    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
-    const struct wf_net_sim_options options = {.seed = 11, .time = vtime};
-    assert_int_equal(wf_net_sim_world_create(&options, &world), WEFT_OK);
+    world_begin(fabrics, sizeof fabrics[0], 2, &(struct wf_net_sim_options){.seed = 11});
     for (uint32_t i = 0; i < BLOCKS; i++)
         sources[i] = calloc(1, BYTES);
     node_begin(0);
@@ -173,26 +113,19 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
-    for (int i = 0; i < 2; i++)
-        if (fabrics[i])
-            wf_fabric_destroy(fabrics[i], 0);
-    fabrics[0] = fabrics[1] = NULL;
+    world_end();
     for (uint32_t i = 0; i < BLOCKS; i++) {
         free(sources[i]);
         free(host.memory[i]);
         free(host.blocks[i]);
     }
-    wf_net_sim_world_destroy(world);
-    wf_vtime_destroy(vtime);
     return 0;
 }
 
 static void done(struct wf_fabric_push *of, enum weft_status status)
 {
     assert_ptr_equal(of, &push);
-    assert_false(ended);
-    ended = true;
-    outcome = status;
+    over(status);
 }
 
 static void push_it(void)

@@ -4,24 +4,12 @@
  *
  * With --measure N K it prints instead what an answer takes, of N nodes and a chain of K blocks.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/vtime.h"
-#include "fabric/fabric.h"
-#include "net/sim.h"
 #include "sys/clock.h"
+
+#include "fabric_world.h"
 
 #define NODES_MAX 32
 #define BLOCKS_MAX 2048
-#define MS 1000000ull
 
 struct node {
     struct wf_fabric *fabric;
@@ -31,8 +19,6 @@ struct node {
     uint32_t near, held; /* of whatever chain it is asked about itself */
 };
 
-static struct wf_vtime *vtime;
-static struct wf_net_sim_world *world;
 static struct node nodes[NODES_MAX];
 static int node_count;
 static uint8_t chain[BLOCKS_MAX][32];
@@ -69,12 +55,6 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return false;
 }
 
-static bool news(void *context, const struct wf_fabric_event *block)
-{
-    (void)context, (void)block;
-    return true;
-}
-
 static void own(void *context, uint32_t domain, const uint8_t (*keys)[32], uint32_t count,
                 struct wf_routes_own *out)
 {
@@ -87,66 +67,30 @@ static void own(void *context, uint32_t domain, const uint8_t (*keys)[32], uint3
     out->below = (struct wf_route_way){.latency_s = 1e-4, .bytes_s = 1e9};
 }
 
-static void poll_all(void)
-{
-    for (int i = 0; i < node_count; i++)
-        if (nodes[i].fabric)
-            assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-}
-
-static void pass(uint64_t ms)
-{
-    uint64_t until = wf_vtime_now(vtime) + ms * MS;
-    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
-        while (wf_vtime_step(vtime, at))
-            poll_all();
-        poll_all();
-    }
-}
-
 static void node_begin(int i, const char *secret)
 {
-    char registry[16 * NODES_MAX] = "";
+    const char *names[NODES_MAX];
     for (int k = 0; k < node_count; k++)
-        if (k != i)
-            snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
-                     registry[0] ? "," : "", nodes[k].address);
+        names[k] = nodes[k].address;
+    struct wf_fabric_options options = world_options(names, node_count, i);
     struct wf_fabric_domain domain = {.secret_bytes = 32};
     snprintf((char *)domain.secret, sizeof domain.secret, "%s", secret);
-    const struct wf_fabric_options options = {
-        .name = nodes[i].address + 4,
-        .listen = nodes[i].address,
-        .registry = registry,
-        .net = &wf_net_sim,
-        .member = &wf_member_static,
-        .net_world = world,
-        .host = {.context = &nodes[i],
-                 .hold = hold,
-                 .let_go = let_go,
-                 .each = each,
-                 .news = news,
-                 .own = own},
-        .domains = &domain,
-        .domain_count = 1,
-        .replica_copies = 65536,
-        .show_ms = 100,
-        .seed = 5,
-        .now_ns = wf_vtime_now,
-        .now_context = vtime,
-    };
-    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
+    options.domains = &domain;
+    options.host.hold = hold;
+    options.host.let_go = let_go;
+    options.host.each = each;
+    options.host.own = own;
+    options.replica_copies = 65536;
+    options.show_ms = 100;
+    options.seed = 5;
+    world_node(i, &options);
 }
 
 /* `last_secret`: of the last node's domain. */
 static void begin_with(int count, const char *last_secret)
 {
-    struct wf_net_sim_options options = {.seed = 7};
-    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
-    options.time = vtime;
-    assert_int_equal(wf_net_sim_world_create(&options, &world), WEFT_OK);
-    memset(nodes, 0, sizeof nodes);
     node_count = count;
+    world_begin(nodes, sizeof nodes[0], NODES_MAX, &(struct wf_net_sim_options){.seed = 7});
     for (int i = 0; i < count; i++)
         snprintf(nodes[i].address, sizeof nodes[i].address, "sim:%c%d", 'a' + i, i);
     for (int i = 0; i < count; i++)
@@ -160,14 +104,6 @@ static void begin_with(int count, const char *last_secret)
 static void begin(void)
 {
     begin_with(3, "one for all");
-}
-
-static void end(void)
-{
-    for (int i = 0; i < node_count; i++)
-        wf_fabric_destroy(nodes[i].fabric, 0);
-    wf_net_sim_world_destroy(world);
-    wf_vtime_destroy(vtime);
 }
 
 /* It has the first `blocks` of the chain. */
@@ -266,7 +202,7 @@ static void it_runs_where_its_blocks_are(void **state)
         assert_int_equal(chosen()->term.load_blocks, 64);
         assert_int_equal(term_of(1)->held_blocks, 0);
     }
-    end();
+    world_end();
 }
 
 static void blocks_go_where_the_request_does(void **state)
@@ -297,7 +233,7 @@ static void blocks_go_where_the_request_does(void **state)
     assert_int_equal(chosen()->term.action, WF_ROUTE_FETCH);
     assert_true(chosen()->term.source >= answer.count);
     assert_string_equal(answer.terms[chosen()->term.source].name, "a0");
-    end();
+    world_end();
 }
 
 static void nobody_becomes_a_hot_spot(void **state)
@@ -317,7 +253,7 @@ static void nobody_becomes_a_hot_spot(void **state)
     }
     for (int k = 0; k < 3; k++)
         assert_true(sent[k] >= 60);
-    end();
+    world_end();
 }
 
 static void who_cannot_serve_says_why(void **state)
@@ -353,7 +289,7 @@ static void who_cannot_serve_says_why(void **state)
     route(2, &q);
     assert_string_equal(chosen()->name, "a0");
     assert_int_equal(chosen()->held_blocks, 64);
-    end();
+    world_end();
 }
 
 static void every_fourth_key_will_do(void **state)
@@ -373,7 +309,7 @@ static void every_fourth_key_will_do(void **state)
     assert_int_equal(chosen()->held_blocks, 48);
     assert_int_equal(chosen()->term.load_blocks, 48);
     assert_true(chosen()->term.hit_tokens == 48 * 16);
-    end();
+    world_end();
 }
 
 static void a_domain_of_another_secret_is_no_source(void **state)
@@ -391,7 +327,7 @@ static void a_domain_of_another_secret_is_no_source(void **state)
     assert_int_equal(chosen()->term.action, WF_ROUTE_RECOMPUTE);
     route(2, &q); /* nor does it hear of it */
     assert_int_equal(term_of(0)->held_blocks, 0);
-    end();
+    world_end();
 }
 
 static void too_much_is_refused(void **state)
@@ -410,7 +346,7 @@ static void too_much_is_refused(void **state)
     q.request.tokens = 100;
     route(0, &q);
     assert_int_equal(chosen()->term.action, WF_ROUTE_RECOMPUTE);
-    end();
+    world_end();
 }
 
 /* ---------------------------------------------------------------------------------- measurement */
@@ -445,7 +381,7 @@ static int measure(int count, uint32_t blocks)
     qsort(ns, ROUNDS, sizeof ns[0], compare);
     printf("{\"nodes\": %d, \"blocks\": %u, \"route_us_p50\": %.2f, \"route_us_p99\": %.2f}\n",
            count, blocks, (double)ns[ROUNDS / 2] / 1e3, (double)ns[ROUNDS / 100 * 99] / 1e3);
-    end();
+    world_end();
     return 0;
 }
 

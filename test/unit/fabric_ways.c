@@ -3,23 +3,11 @@
  * Nodes with several addresses, in virtual time: the link goes over the best one, leaves one that
  * dies at once, and trials are bounded, whoever asks for them.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/vtime.h"
-#include "fabric/fabric.h"
 #include "member/sim.h"
-#include "net/sim.h"
+
+#include "fabric_world.h"
 
 #define NODES 3
-#define MS 1000000ull
 #define BLOCK 100000u
 #define PART 4096u
 
@@ -28,11 +16,9 @@ struct node {
     bool has; /* the block */
 };
 
-static struct wf_vtime *vtime;
-static struct wf_net_sim_world *world;
 static struct wf_member_sim_world *registry;
 static struct node nodes[NODES];
-static const char *const names[NODES] = {"a", "b", "c"};
+static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c"};
 static uint8_t block[BLOCK];
 static const struct wf_fabric_event event = {.kind = WF_FABRIC_HERE, .bytes = BLOCK, .key = {7}};
 
@@ -61,97 +47,41 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return false;
 }
 
-static bool news(void *context, const struct wf_fabric_event *told)
-{
-    (void)context, (void)told;
-    return true;
-}
-
-static void pass(uint64_t ms)
-{
-    uint64_t until = wf_vtime_now(vtime) + ms * MS;
-    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
-        bool more = true;
-        while (more) {
-            more = wf_vtime_step(vtime, at);
-            for (int i = 0; i < NODES; i++)
-                if (nodes[i].fabric)
-                    assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-        }
-    }
-}
-
 static void node_begin(int i, const char *listen, const char *advertise)
 {
-    struct wf_fabric_domain domain = {.secret = "one secret", .secret_bytes = 10};
-    const struct wf_fabric_options options = {
-        .name = names[i],
-        .listen = listen,
-        .advertise = advertise,
-        .registry = "sim:cluster",
-        .net = &wf_net_sim,
-        .member = &wf_member_sim,
-        .net_world = world,
-        .member_world = registry,
-        .host = {.context = &nodes[i], .hold = hold, .let_go = let_go, .each = each, .news = news},
-        .domains = &domain,
-        .domain_count = 1,
-        .replica_copies = 1024,
-        .dead_ms = 400,
-        .now_ns = wf_vtime_now,
-        .now_context = vtime,
-    };
-    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
+    struct wf_fabric_options options = world_options(names, NODES, i);
+    options.listen = listen;
+    options.advertise = advertise;
+    options.registry = "sim:cluster";
+    options.member = &wf_member_sim;
+    options.member_world = registry;
+    options.host.hold = hold;
+    options.host.let_go = let_go;
+    options.host.each = each;
+    options.replica_copies = 1024;
+    options.dead_ms = 400;
+    world_node(i, &options);
 }
 
-static int world_begin(void **state)
+static int ways_begin(void **state)
 {
     (void)state;
-    memset(nodes, 0, sizeof nodes);
     for (uint32_t i = 0; i < BLOCK; i++)
         block[i] = (uint8_t)(i * 31 + (i >> 8));
-    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
-    struct wf_net_sim_options net = {.time = vtime, .seed = 5};
-    struct wf_member_sim_options member = {.time = vtime, .seed = 6};
-    assert_int_equal(wf_net_sim_world_create(&net, &world), WEFT_OK);
+    world_begin(nodes, sizeof nodes[0], NODES, &(struct wf_net_sim_options){.seed = 5});
+    const struct wf_member_sim_options member = {.time = vtime, .seed = 6};
     assert_int_equal(wf_member_sim_world_create(&member, &registry), WEFT_OK);
     return 0;
 }
 
-static int world_end(void **state)
+static int ways_end(void **state)
 {
     (void)state;
     for (int i = 0; i < NODES; i++)
-        wf_fabric_destroy(nodes[i].fabric, 0);
+        world_node_end(i);
     wf_member_sim_world_destroy(registry);
-    wf_net_sim_world_destroy(world);
-    wf_vtime_destroy(vtime);
+    world_end();
     return 0;
-}
-
-/* As the node sees another; figures are made when they are asked for, and known a moment later. */
-static struct wf_fabric_peer seen(int i, const char *name)
-{
-    static struct wf_fabric_peer peers[NODES];
-    (void)wf_fabric_peers(nodes[i].fabric, peers, NODES);
-    pass(100);
-    uint32_t count = wf_fabric_peers(nodes[i].fabric, peers, NODES);
-    for (uint32_t k = 0; k < count; k++)
-        if (strcmp(peers[k].name, name) == 0)
-            return peers[k];
-    fail_msg("%s does not know %s", names[i], name);
-    return peers[0];
-}
-
-static enum weft_status outcome;
-static bool ended;
-
-static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
-{
-    (void)fetch;
-    ended = true;
-    outcome = status;
 }
 
 static void fetch_right(int i)
@@ -165,20 +95,8 @@ static void fetch_right(int i)
     memset(data, 0, sizeof data);
     ended = false;
     wf_fabric_fetch(nodes[i].fabric, &fetch);
-    for (int t = 0; t < 50 && !ended; t++)
-        pass(100);
-    assert_true(ended);
-    assert_int_equal(outcome, WEFT_OK);
+    assert_int_equal(until_over(5000, 100), WEFT_OK);
     assert_memory_equal(data, block, BLOCK);
-}
-
-static uint32_t told_anew(int i)
-{
-    static struct wf_fabric_figures figures;
-    wf_fabric_figures(nodes[i].fabric, &figures);
-    pass(100);
-    wf_fabric_figures(nodes[i].fabric, &figures);
-    return (uint32_t)figures.told_anew;
 }
 
 static void the_better_way_is_taken(void **state)
@@ -189,12 +107,12 @@ static void the_better_way_is_taken(void **state)
     node_begin(0, "sim:a1,sim:a2", NULL);
     node_begin(1, "sim:b1,sim:b2", NULL);
     pass(400);
-    struct wf_fabric_peer b = seen(0, "b");
+    struct wf_fabric_peer b = peer_of(0, "b");
     assert_true(b.up);
     assert_string_equal(b.ways[b.way].address, "sim:b1"); /* the first that answered */
     assert_false(b.way_measured);
     pass(2000);
-    b = seen(0, "b");
+    b = peer_of(0, "b");
     assert_true(b.up && b.believed && b.complete);
     assert_int_equal(b.way_count, 2);
     assert_string_equal(b.ways[b.way].address, "sim:b2");
@@ -204,7 +122,7 @@ static void the_better_way_is_taken(void **state)
     assert_true(b.ways[1].gbps > b.ways[0].gbps && b.ways[0].gbps > 0);
     fetch_right(0);
     /* Who was linked to sees the link, and measures nothing. */
-    struct wf_fabric_peer a = seen(1, "a");
+    struct wf_fabric_peer a = peer_of(1, "a");
     assert_true(a.up && a.believed);
     assert_false(a.way_measured);
     assert_int_equal(a.way, WF_FABRIC_WAYS_MAX);
@@ -218,7 +136,7 @@ static void it_is_bandwidth_that_counts_for_blocks(void **state)
     node_begin(0, "sim:a1", NULL);
     node_begin(1, "sim:b1,sim:b2", NULL);
     pass(3000);
-    struct wf_fabric_peer b = seen(0, "b");
+    struct wf_fabric_peer b = peer_of(0, "b");
     assert_string_equal(b.ways[b.way].address, "sim:b2");
     assert_true(b.ways[0].ping_us < b.ways[1].ping_us);
 }
@@ -230,13 +148,13 @@ static void a_little_better_is_not_worth_it(void **state)
     node_begin(0, "sim:a1", NULL);
     node_begin(1, "sim:b1,sim:b2", NULL);
     pass(400);
-    uint32_t before = told_anew(0);
+    uint64_t before = figures_of(0).told_anew;
     pass(3000);
-    struct wf_fabric_peer b = seen(0, "b");
+    struct wf_fabric_peer b = peer_of(0, "b");
     assert_true(b.way_measured);
     assert_string_equal(b.ways[b.way].address, "sim:b1");
     assert_true(b.ways[1].gbps > 0);
-    assert_int_equal(told_anew(0), before);
+    assert_int_equal(figures_of(0).told_anew, before);
 }
 
 static void a_way_that_dies_is_left_at_once(void **state)
@@ -247,16 +165,16 @@ static void a_way_that_dies_is_left_at_once(void **state)
     node_begin(0, "sim:a1", NULL);
     node_begin(1, "sim:b1,sim:b2", NULL);
     pass(3000);
-    struct wf_fabric_peer b = seen(0, "b");
+    struct wf_fabric_peer b = peer_of(0, "b");
     assert_string_equal(b.ways[b.way].address, "sim:b2");
     wf_net_sim_mute(world, "b2", true, true);
     pass(400 + 100); /* dead_ms, and a tick or two */
-    b = seen(0, "b");
+    b = peer_of(0, "b");
     assert_true(b.up);
     assert_string_equal(b.ways[b.way].address, "sim:b1");
     fetch_right(0);
     pass(3000);
-    b = seen(0, "b"); /* measured again: nothing answers there */
+    b = peer_of(0, "b"); /* measured again: nothing answers there */
     assert_string_equal(b.ways[b.way].address, "sim:b1");
     assert_true(b.way_measured);
     assert_true(b.ways[1].gbps == 0 && b.ways[1].why[0]);
@@ -271,11 +189,11 @@ static void who_answers_under_another_name_is_not_taken(void **state)
     node_begin(1, "sim:b1", NULL);
     node_begin(2, "sim:c1", "sim:b1,sim:c1"); /* the first is b's */
     pass(4000);
-    struct wf_fabric_peer c = seen(0, "c");
+    struct wf_fabric_peer c = peer_of(0, "c");
     assert_true(c.up);
     assert_string_equal(c.ways[c.way].address, "sim:c1");
     assert_string_equal(c.ways[0].why, "b answers there");
-    assert_true(seen(0, "b").up);
+    assert_true(peer_of(0, "b").up);
 }
 
 /* ------------------------------------------------------------------------ who asks for too much */
@@ -411,7 +329,7 @@ static void trials_are_bounded(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, world_begin, world_end)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, ways_begin, ways_end)
     const struct CMUnitTest tests[] = {
         TEST(the_better_way_is_taken),
         TEST(it_is_bandwidth_that_counts_for_blocks),

@@ -5,25 +5,12 @@
  *
  * Node a computes and has a pool; b, c and d lend memory.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/vtime.h"
-#include "fabric/fabric.h"
-#include "net/sim.h"
+#include "fabric_world.h"
 
 #define NODES 4
 #define PART 4096u
 #define BYTES 65536u
 #define POOL 64u
-#define MS 1000000ull
 #define RATE 4000000u /* bytes a second at which blocks move: 61 blocks */
 
 struct node {
@@ -32,8 +19,6 @@ struct node {
     uint32_t held;
 };
 
-static struct wf_vtime *vtime;
-static struct wf_net_sim_world *world;
 static struct node nodes[NODES];
 static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c", "sim:d"};
 enum { A, B, C, D };
@@ -88,74 +73,30 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return *cursor < n->count;
 }
 
-static bool news(void *context, const struct wf_fabric_event *block)
-{
-    (void)context, (void)block;
-    return true;
-}
-
 static uint32_t part_bytes(uint64_t bytes)
 {
     (void)bytes;
     return PART;
 }
 
-static void pass(uint64_t ms)
-{
-    uint64_t until = wf_vtime_now(vtime) + ms * MS;
-    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
-        bool more = true;
-        while (more) {
-            more = wf_vtime_step(vtime, at);
-            for (int i = 0; i < NODES; i++)
-                if (nodes[i].fabric)
-                    assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-        }
-    }
-}
-
 static void node_begin(int i, uint64_t lend)
 {
-    char registry[64] = "";
-    for (int k = 0; k < NODES; k++)
-        if (k != i)
-            snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
-                     registry[0] ? "," : "", names[k]);
-    const struct wf_fabric_domain domain = {.secret = "everybody's", .secret_bytes = 32};
-    const struct wf_fabric_options options = {
-        .name = names[i] + 4,
-        .listen = names[i],
-        .registry = registry,
-        .net = &wf_net_sim,
-        .member = &wf_member_static,
-        .net_world = world,
-        .host = {.context = &nodes[i],
-                 .hold = hold,
-                 .let_go = let_go,
-                 .each = each,
-                 .news = news,
-                 .part_bytes = part_bytes},
-        .domains = &domain,
-        .domain_count = 1,
-        .lend_bytes = lend,
-        .copies = copies,
-        .move_bytes_s = RATE,
-        .replica_copies = 16384,
-        .show_ms = 10,
-        .now_ns = wf_vtime_now,
-        .now_context = vtime,
-    };
-    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
+    struct wf_fabric_options options = world_options(names, NODES, i);
+    options.host.hold = hold;
+    options.host.let_go = let_go;
+    options.host.each = each;
+    options.host.part_bytes = part_bytes;
+    options.lend_bytes = lend;
+    options.copies = copies;
+    options.move_bytes_s = RATE;
+    options.show_ms = 10;
+    world_node(i, &options);
 }
 
 static void begin(const uint64_t lend[NODES], uint32_t copies_wanted)
 {
     copies = copies_wanted;
-    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
-    const struct wf_net_sim_options options = {.seed = 7, .time = vtime};
-    assert_int_equal(wf_net_sim_world_create(&options, &world), WEFT_OK);
-    memset(nodes, 0, sizeof nodes);
+    world_begin(nodes, sizeof nodes[0], NODES, &(struct wf_net_sim_options){.seed = 7});
     for (int i = 0; i < NODES; i++)
         if (i < 3 || lend[i])
             node_begin(i, lend[i]);
@@ -164,40 +105,23 @@ static void begin(const uint64_t lend[NODES], uint32_t copies_wanted)
 
 static void node_end(int i)
 {
-    wf_fabric_destroy(nodes[i].fabric, 0);
-    nodes[i].fabric = NULL;
+    world_node_end(i);
     assert_int_equal(nodes[i].held, 0);
 }
 
 static void end(void)
 {
     for (int i = 0; i < NODES; i++)
-        if (nodes[i].fabric)
-            node_end(i);
-    wf_net_sim_world_destroy(world);
-    wf_vtime_destroy(vtime);
-}
-
-static struct wf_fabric_figures figures_of(int i)
-{
-    struct wf_fabric_figures figures;
-    wf_fabric_figures(nodes[i].fabric, &figures);
-    pass(120);
-    wf_fabric_figures(nodes[i].fabric, &figures);
-    return figures;
+        node_end(i);
+    world_end();
 }
 
 /* -------------------------------------------------------------------------------- put and read */
 
-static enum weft_status outcome;
-static bool ended;
-
 static void stored(struct wf_fabric_store *store, enum weft_status status)
 {
     (void)store;
-    assert_false(ended);
-    ended = true;
-    outcome = status;
+    over(status);
 }
 
 static void put(uint32_t number)
@@ -208,18 +132,7 @@ static void put(uint32_t number)
                                 .done = stored};
     ended = false;
     wf_fabric_store(nodes[A].fabric, &s);
-    for (int i = 0; i < 200 && !ended; i++)
-        pass(20);
-    assert_true(ended);
-    assert_int_equal(outcome, WEFT_OK);
-}
-
-static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
-{
-    (void)fetch;
-    assert_false(ended);
-    ended = true;
-    outcome = status;
+    assert_int_equal(until_over(4000, 20), WEFT_OK);
 }
 
 static enum weft_status get(int node, uint32_t number)
@@ -231,10 +144,7 @@ static enum weft_status get(int node, uint32_t number)
     memset(data, 0, sizeof data);
     ended = false;
     wf_fabric_fetch(nodes[node].fabric, &f);
-    for (int i = 0; i < 400 && !ended; i++)
-        pass(20);
-    assert_true(ended);
-    if (outcome == WEFT_OK)
+    if (until_over(8000, 20) == WEFT_OK)
         assert_memory_equal(data, content(number), BYTES);
     return outcome;
 }

@@ -3,26 +3,14 @@
  * Who of several nodes is asked and lent to, and who gets how much of a link: in virtual time
  * (net/sim.h), with a block of one byte value for every key.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/vtime.h"
-#include "fabric/fabric.h"
 #include "member/sim.h"
-#include "net/sim.h"
+
+#include "fabric_world.h"
 
 #define NODES 4
 #define DOMAINS 2
 #define BLOCK (256u << 10)
 #define PART 65536u
-#define MS 1000000ull
 #define FETCHES 512
 
 struct node {
@@ -39,12 +27,9 @@ struct spec {
     uint64_t max[DOMAINS];
 };
 
-static struct wf_vtime *vtime;
-static struct wf_net_sim_world *world;
 static struct wf_member_sim_world *cluster; /* NULL: they have a list of each other */
 static struct node nodes[NODES];
 static uint8_t bytes_of_all[BLOCK];
-static struct wf_fabric_peer peers[WF_FABRIC_PEERS_MAX];
 static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c", "sim:d"};
 
 static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[32], uint64_t bytes,
@@ -67,79 +52,36 @@ static void let_go(void *context, struct wf_fabric_held *held)
     n->held--;
 }
 
-static bool each(void *context, uint32_t domain, uint64_t *cursor,
-                 void (*found)(void *to, const struct wf_fabric_event *block), void *to)
-{
-    (void)context, (void)domain, (void)cursor, (void)found, (void)to;
-    return false;
-}
-
-static bool news(void *context, const struct wf_fabric_event *block)
-{
-    (void)context, (void)block;
-    return true;
-}
-
-static void poll_all(void)
-{
-    for (int i = 0; i < NODES; i++)
-        if (nodes[i].fabric)
-            assert_int_equal(wf_fabric_poll(nodes[i].fabric, 0), WEFT_OK);
-}
-
-static void pass(uint64_t ms)
-{
-    uint64_t until = wf_vtime_now(vtime) + ms * MS;
-    for (uint64_t at = wf_vtime_now(vtime); at <= until; at += MS) {
-        while (wf_vtime_step(vtime, at))
-            poll_all();
-        poll_all();
-    }
-}
-
 static void node_begin(int i, const struct spec *spec)
 {
+    struct wf_fabric_options options = world_options(names, NODES, i);
     struct wf_fabric_domain domains[DOMAINS] = {{.secret_bytes = 32}, {.secret_bytes = 32}};
-    char registry[64] = "";
     for (int d = 0; d < DOMAINS; d++) {
         memset(domains[d].secret, 'a' + d, 32);
         domains[d].share = spec->share[d];
         domains[d].max_bytes_s = spec->max[d];
     }
     const struct wf_fabric_link_limit to_c = {.name = "c", .bytes_s = spec->max_to_c};
-    for (int k = 0; k < NODES; k++)
-        if (k != i)
-            snprintf(registry + strlen(registry), sizeof registry - strlen(registry), "%s%s",
-                     registry[0] ? "," : "", names[k]);
-    const struct wf_fabric_options options = {
-        .name = names[i] + 4,
-        .locality = spec->locality,
-        .listen = names[i],
-        .registry = cluster ? "sim:cluster" : registry,
-        .net = &wf_net_sim,
-        .member = cluster ? &wf_member_sim : &wf_member_static,
-        .member_world = cluster,
-        .net_world = world,
-        .host = {.context = &nodes[i], .hold = hold, .let_go = let_go, .each = each, .news = news},
-        .domains = domains,
-        .domain_count = DOMAINS,
-        .lend_bytes = spec->lend,
-        .links = &to_c,
-        .link_count = 1,
-        .replica_copies = 16384,
-        .now_ns = wf_vtime_now,
-        .now_context = vtime,
-    };
-    if (wf_fabric_create(&options, &nodes[i].fabric) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
+    if (cluster) {
+        options.registry = "sim:cluster";
+        options.member = &wf_member_sim;
+        options.member_world = cluster;
+    }
+    options.locality = spec->locality;
+    options.host.hold = hold;
+    options.host.let_go = let_go;
+    options.domains = domains;
+    options.domain_count = DOMAINS;
+    options.lend_bytes = spec->lend;
+    options.links = &to_c;
+    options.link_count = 1;
+    world_node(i, &options);
 }
 
 static void begin(const struct spec specs[NODES], uint64_t bandwidth)
 {
-    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
-    const struct wf_net_sim_options with = {.seed = 11, .time = vtime, .bandwidth = bandwidth};
-    assert_int_equal(wf_net_sim_world_create(&with, &world), WEFT_OK);
-    memset(nodes, 0, sizeof nodes);
+    const struct wf_net_sim_options net = {.seed = 11, .bandwidth = bandwidth};
+    world_begin(nodes, sizeof nodes[0], NODES, &net);
     memset(bytes_of_all, 'b', sizeof bytes_of_all);
     for (int i = 0; i < NODES; i++)
         node_begin(i, &specs[i]);
@@ -148,12 +90,9 @@ static void begin(const struct spec specs[NODES], uint64_t bandwidth)
 
 static void end(void)
 {
-    for (int i = 0; i < NODES; i++) {
-        wf_fabric_destroy(nodes[i].fabric, 0);
+    world_end();
+    for (int i = 0; i < NODES; i++)
         assert_int_equal(nodes[i].held, 0);
-    }
-    wf_net_sim_world_destroy(world);
-    wf_vtime_destroy(vtime);
 }
 
 static struct wf_fabric_event event_of(uint32_t domain, uint32_t number)
@@ -186,7 +125,7 @@ static uint8_t sink[BLOCK]; /* what comes is the same in each */
 
 static void stream_ask(struct stream *s, struct wf_fabric_fetch *fetch);
 
-static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
+static void stream_over(struct wf_fabric_fetch *fetch, enum weft_status status)
 {
     struct stream *s = fetch->user;
     s->done += status == WEFT_OK;
@@ -205,7 +144,7 @@ static void stream_ask(struct stream *s, struct wf_fabric_fetch *fetch)
                                       .part_bytes = PART,
                                       .data = sink,
                                       .background = s->background,
-                                      .done = fetched,
+                                      .done = stream_over,
                                       .user = s};
     memcpy(fetch->key, event.key, 32);
     wf_fabric_fetch(nodes[s->node].fabric, fetch);
@@ -231,18 +170,6 @@ static void stream_end(struct stream *s)
 
 static struct stream first, second;
 
-static const struct wf_fabric_peer *peer_of(int node, const char *name)
-{
-    uint32_t count = wf_fabric_peers(nodes[node].fabric, peers, WF_FABRIC_PEERS_MAX);
-    pass(100);
-    count = wf_fabric_peers(nodes[node].fabric, peers, WF_FABRIC_PEERS_MAX);
-    for (uint32_t i = 0; i < count; i++)
-        if (strcmp(peers[i].name, name) == 0)
-            return &peers[i];
-    fail_msg("%s knows no %s", names[node], name);
-    return NULL;
-}
-
 /* ---------------------------------------------------------------------------------------- near */
 
 static const struct spec racks[NODES] = {{.locality = "rack1/a"},
@@ -254,13 +181,13 @@ static void the_distance_is_known(void **state)
 {
     (void)state;
     begin(racks, 0);
-    assert_int_equal(peer_of(0, "b")->distance, 2);
-    assert_string_equal(peer_of(0, "b")->locality, "rack2/b");
-    assert_int_equal(peer_of(0, "c")->distance, 1);
-    assert_int_equal(peer_of(0, "d")->distance, WF_LOCALITY_UNKNOWN);
-    assert_int_equal(peer_of(3, "a")->distance, WF_LOCALITY_UNKNOWN);
-    assert_true(peer_of(0, "c")->assumed_gbps > peer_of(0, "b")->assumed_gbps);
-    assert_true(peer_of(0, "b")->assumed_gbps > 0);
+    assert_int_equal(peer_of(0, "b").distance, 2);
+    assert_string_equal(peer_of(0, "b").locality, "rack2/b");
+    assert_int_equal(peer_of(0, "c").distance, 1);
+    assert_int_equal(peer_of(0, "d").distance, WF_LOCALITY_UNKNOWN);
+    assert_int_equal(peer_of(3, "a").distance, WF_LOCALITY_UNKNOWN);
+    assert_true(peer_of(0, "c").assumed_gbps > peer_of(0, "b").assumed_gbps);
+    assert_true(peer_of(0, "b").assumed_gbps > 0);
     end();
 }
 
@@ -298,8 +225,8 @@ static void what_was_measured_wins(void **state)
     pass(500);
     stream_end(&first);
     stream_end(&second);
-    assert_true(peer_of(0, "c")->read_gbps < peer_of(0, "b")->read_gbps / 2);
-    assert_true(peer_of(0, "c")->assumed_gbps == 0);
+    assert_true(peer_of(0, "c").read_gbps < peer_of(0, "b").read_gbps / 2);
+    assert_true(peer_of(0, "c").assumed_gbps == 0);
     for (uint32_t n = 0; n < FETCHES; n++)
         tell(1, 0, n);
     pass(200);
@@ -312,14 +239,10 @@ static void what_was_measured_wins(void **state)
     end();
 }
 
-static enum weft_status stored_as;
-static bool stored_ended;
-
 static void stored(struct wf_fabric_store *store, enum weft_status status)
 {
     (void)store;
-    stored_as = status;
-    stored_ended = true;
+    over(status);
 }
 
 static uint32_t lender_of(uint32_t number)
@@ -329,12 +252,9 @@ static uint32_t lender_of(uint32_t number)
                                      .part_bytes = PART,
                                      .data = bytes_of_all,
                                      .done = stored};
-    stored_ended = false;
+    ended = false;
     wf_fabric_store(nodes[0].fabric, &store);
-    for (int i = 0; i < 50 && !stored_ended; i++)
-        pass(20);
-    assert_true(stored_ended);
-    assert_int_equal(stored_as, WEFT_OK);
+    assert_int_equal(until_over(1000, 20), WEFT_OK);
     return store.to;
 }
 
@@ -346,7 +266,7 @@ static void a_nearer_lender_is_lent_from(void **state)
     specs[1].lend = 64u << 20;
     specs[2].lend = 4u << 20; /* the nearer has less */
     begin(specs, 0);
-    uint32_t near = peer_of(0, "c")->number, far = peer_of(0, "b")->number, n = 0;
+    uint32_t near = peer_of(0, "c").number, far = peer_of(0, "b").number, n = 0;
     while (n < 8)
         assert_int_equal(lender_of(n++), near);
     while (n < 64 && lender_of(n) == near)
@@ -366,15 +286,6 @@ static void blocks_at_a(void)
         for (uint32_t d = 0; d < DOMAINS; d++)
             tell(0, d, n);
     pass(400);
-}
-
-static struct wf_fabric_figures figures_of(int node)
-{
-    static struct wf_fabric_figures figures;
-    wf_fabric_figures(nodes[node].fabric, &figures);
-    pass(100);
-    wf_fabric_figures(nodes[node].fabric, &figures);
-    return figures;
 }
 
 /* What came of both in the next `ms`, in bytes a second. */
@@ -456,8 +367,8 @@ static void a_bound_holds(void **state)
     stream_end(&first);
     stream_end(&second);
     assert_int_equal(figures_of(0).sends[0].max_bytes_s, 0);
-    assert_int_equal(peer_of(0, "b")->max_bytes_s, 10u << 20);
-    assert_int_equal(peer_of(0, "c")->max_bytes_s, 0);
+    assert_int_equal(peer_of(0, "b").max_bytes_s, 10u << 20);
+    assert_int_equal(peer_of(0, "c").max_bytes_s, 0);
     end();
 }
 
@@ -479,7 +390,7 @@ static void a_slow_node_holds_nobody_back(void **state)
     /* What cannot have its turn in time is told so, and is no hang. */
     assert_true(first.failed > 100);
     assert_int_equal(second.failed, 0);
-    assert_true(peer_of(0, "c")->sent.late > 100);
+    assert_true(peer_of(0, "c").sent.late > 100);
     stream_end(&first);
     stream_end(&second);
     end();
@@ -560,13 +471,9 @@ static const struct spec lenders[NODES] = {[2] = {.lend = 64u << 20}};
 
 static void cluster_begin(void)
 {
-    vtime = NULL;
-    assert_int_equal(wf_vtime_create(&vtime), WEFT_OK);
-    const struct wf_net_sim_options net = {.seed = 12, .time = vtime};
+    world_begin(nodes, sizeof nodes[0], NODES, &(struct wf_net_sim_options){.seed = 12});
     const struct wf_member_sim_options member = {.seed = 13, .time = vtime};
-    assert_int_equal(wf_net_sim_world_create(&net, &world), WEFT_OK);
     assert_int_equal(wf_member_sim_world_create(&member, &cluster), WEFT_OK);
-    memset(nodes, 0, sizeof nodes);
     for (int i = 0; i < NODES; i++)
         node_begin(i, &lenders[i]);
     pass(6000);
@@ -575,11 +482,10 @@ static void cluster_begin(void)
 static void cluster_end(void)
 {
     for (int i = 0; i < NODES; i++)
-        wf_fabric_destroy(nodes[i].fabric, 0);
-    wf_net_sim_world_destroy(world);
+        world_node_end(i);
     wf_member_sim_world_destroy(cluster);
-    wf_vtime_destroy(vtime);
     cluster = NULL;
+    world_end();
 }
 
 static void any_node_allots_and_the_lender_keeps_it(void **state)
@@ -588,11 +494,11 @@ static void any_node_allots_and_the_lender_keeps_it(void **state)
     cluster_begin();
     /* A node that lends nothing says what the lender gives to another. */
     assert_int_equal(allot(0, "c", "b", 20u << 20, 8u << 20), WEFT_OK);
-    assert_int_equal(peer_of(2, "b")->limit_bytes, 20u << 20);
-    assert_int_equal(peer_of(2, "b")->least_bytes, 8u << 20);
+    assert_int_equal(peer_of(2, "b").limit_bytes, 20u << 20);
+    assert_int_equal(peer_of(2, "b").least_bytes, 8u << 20);
     /* 8 MiB, and a third of what is left, but no more than it may have. */
-    assert_int_equal(peer_of(2, "b")->due_bytes, 20u << 20);
-    assert_int_equal(peer_of(2, "a")->due_bytes, (56u << 20) / 3);
+    assert_int_equal(peer_of(2, "b").due_bytes, 20u << 20);
+    assert_int_equal(peer_of(2, "a").due_bytes, (56u << 20) / 3);
     assert_int_equal(lend(1, "c", 32u << 20), WEFT_OK);
     assert_int_equal(figures_of(2).lent_bytes, 32u << 20);
 
@@ -604,7 +510,7 @@ static void any_node_allots_and_the_lender_keeps_it(void **state)
     assert_int_equal(allot(0, "b", "c", 1u << 20, 0), WEFT_E_INVALID);
     assert_non_null(strstr(wf_last_error(), "lends no memory"));
     assert_int_equal(allot(0, "c", "nobody", 1u << 20, 0), WEFT_E_NOT_FOUND);
-    assert_int_equal(peer_of(2, "a")->least_bytes, 0);
+    assert_int_equal(peer_of(2, "a").least_bytes, 0);
 
     /* The lender is another process, and has it again. */
     wf_fabric_destroy(nodes[2].fabric, 100);
@@ -613,12 +519,12 @@ static void any_node_allots_and_the_lender_keeps_it(void **state)
     node_begin(2, &lenders[2]);
     pass(8000);
     assert_int_equal(figures_of(2).lent_bytes, 32u << 20);
-    assert_int_equal(peer_of(2, "b")->limit_bytes, 20u << 20);
-    assert_int_equal(peer_of(2, "b")->least_bytes, 8u << 20);
+    assert_int_equal(peer_of(2, "b").limit_bytes, 20u << 20);
+    assert_int_equal(peer_of(2, "b").least_bytes, 8u << 20);
     /* And nothing of it, when that is said. */
     assert_int_equal(allot(3, "c", "b", 0, 0), WEFT_OK);
-    assert_int_equal(peer_of(2, "b")->limit_bytes, 0);
-    assert_int_equal(peer_of(2, "b")->least_bytes, 0);
+    assert_int_equal(peer_of(2, "b").limit_bytes, 0);
+    assert_int_equal(peer_of(2, "b").least_bytes, 0);
     cluster_end();
 }
 
@@ -638,13 +544,13 @@ static void changes_at_once_are_all_made(void **state)
     }
     for (int k = 0; k < 3; k++) {
         assert_int_equal(status[k], WEFT_OK);
-        assert_int_equal(peer_of(2, who[k])->least_bytes, 1u << 20);
+        assert_int_equal(peer_of(2, who[k]).least_bytes, 1u << 20);
     }
     wf_member_sim_away(cluster, true);
     assert_int_equal(allot(0, "c", "b", 7u << 20, 0), WEFT_E_NODE);
     wf_member_sim_away(cluster, false);
     pass(8000);
-    assert_int_equal(peer_of(2, "b")->limit_bytes, 9u << 20);
+    assert_int_equal(peer_of(2, "b").limit_bytes, 9u << 20);
     cluster_end();
 }
 
@@ -656,7 +562,7 @@ static void without_a_registry_a_lender_keeps_its_own(void **state)
     assert_non_null(strstr(wf_last_error(), "on c itself"));
     assert_int_equal(allot(2, NULL, "b", 20u << 20, 8u << 20), WEFT_OK);
     assert_int_equal(lend(2, "c", 32u << 20), WEFT_OK);
-    assert_int_equal(peer_of(2, "b")->limit_bytes, 20u << 20);
+    assert_int_equal(peer_of(2, "b").limit_bytes, 20u << 20);
     assert_int_equal(figures_of(2).lent_bytes, 32u << 20);
     assert_int_equal(allot(0, NULL, "b", 20u << 20, 0), WEFT_E_INVALID);
     end();
