@@ -48,7 +48,7 @@ void wf_table_prefetch(const struct wf_table *table, const uint8_t key[32]);
 /* WF_TABLE_NONE when it is not there. */
 uint32_t wf_table_find(const struct wf_table *table, const uint8_t key[32]);
 
-/* The item's key is written, and no item with that key is in. */
+/* The item's key is written.  Of items with one key find() has any. */
 void wf_table_insert(struct wf_table *table, uint32_t item);
 
 /* The item is in. */

@@ -167,9 +167,9 @@ static void finish_active(struct tier *t, enum weft_status status)
 /* A block that is not what its checksum says is gone; the medium goes on. */
 static void corrupt(struct tier *t, struct wf_tier_request *r, uint64_t sequence)
 {
-    uint32_t item = wf_cxl_index_find(&t->volume.index, r->block.key);
+    uint32_t item = wf_tier_index_find(&t->volume.index, r->block.key);
     t->stats.corrupt++;
-    if (item != WF_CXL_NONE && t->volume.index.items[item].sequence == sequence)
+    if (item != WF_TIER_NONE && t->volume.index.items[item].sequence == sequence)
         wf_cxl_forget(&t->volume, item);
     (void)wf_fail(WEFT_E_CORRUPT, "tier %s: a block is not what its checksum says; it was dropped",
                   t->volume.path);
@@ -201,7 +201,7 @@ static enum weft_status begin_write(struct tier *t, struct wf_tier_request *r)
     const struct wf_tier_block *b = &r->block;
     uint32_t parts = wf_tier_parts(b);
     uint64_t granules = wf_cxl_block_granules(parts, b->bytes), granule;
-    if (wf_cxl_index_find(&t->volume.index, b->key) != WF_CXL_NONE)
+    if (wf_tier_index_find(&t->volume.index, b->key) != WF_TIER_NONE)
         return WEFT_EXISTS;
     if (!wf_cxl_space_take(&t->volume, granules, &granule)) {
         if (t->volume.shared && !r->private[CLAIMED])
@@ -239,13 +239,13 @@ static enum weft_status begin_write(struct tier *t, struct wf_tier_request *r)
 static enum weft_status begin_read(struct tier *t, struct wf_tier_request *r)
 {
     struct active *a = &t->active;
-    uint32_t item = wf_cxl_index_find(&t->volume.index, r->block.key);
-    const struct wf_cxl_item *i = &t->volume.index.items[item];
-    if (item == WF_CXL_NONE || i->sequence != r->private[0])
+    uint32_t item = wf_tier_index_find(&t->volume.index, r->block.key);
+    const struct wf_tier_item *i = &t->volume.index.items[item];
+    if (item == WF_TIER_NONE || i->sequence != r->private[0])
         return WEFT_MISS;
     a->request = r;
     a->sequence = i->sequence;
-    a->granule = (uint64_t)i->extent * WF_CXL_EXTENT_GRANULES + i->granule;
+    a->granule = (uint64_t)i->group * WF_CXL_EXTENT_GRANULES + i->offset;
     struct reading reading = {.t = t};
     enum wf_fault fault = wf_cxl_guarded(&t->volume, read_header, &reading);
     if (fault != WF_FAULT_NONE) {
@@ -274,8 +274,8 @@ static void advance(struct tier *t, uint64_t *budget)
     struct wf_tier_request *r = a->request;
     bool write = r->op == WF_TIER_WRITE;
     if (!write) { /* removed meanwhile, and its space may be another's */
-        uint32_t item = wf_cxl_index_find(&t->volume.index, r->block.key);
-        if (item == WF_CXL_NONE || t->volume.index.items[item].sequence != a->sequence) {
+        uint32_t item = wf_tier_index_find(&t->volume.index, r->block.key);
+        if (item == WF_TIER_NONE || t->volume.index.items[item].sequence != a->sequence) {
             finish_active(t, WEFT_MISS);
             return;
         }
@@ -385,16 +385,16 @@ static void commit(struct tier *t, struct wf_tier_request *r)
 {
     struct commit c = {t, r->private[FIRST_GRANULE], r -> private[COMMIT_WORD]};
     uint64_t granules = r->private[GRANULES];
-    if (wf_cxl_index_find(&t->volume.index, r->block.key) != WF_CXL_NONE) {
+    if (wf_tier_index_find(&t->volume.index, r->block.key) != WF_TIER_NONE) {
         wf_cxl_space_give(&t->volume, c.granule, granules);
         r->status = WEFT_EXISTS;
         r->bytes = 0;
         return;
     }
-    uint32_t item = wf_cxl_index_insert(&t->volume.index, &r->block, c.word >> 16,
-                                        (uint32_t)(c.granule / WF_CXL_EXTENT_GRANULES),
-                                        (uint32_t)(c.granule % WF_CXL_EXTENT_GRANULES));
-    if (item == WF_CXL_NONE) {
+    uint32_t item = wf_tier_index_insert(&t->volume.index, &r->block, c.word >> 16,
+                                         (uint32_t)(c.granule / WF_CXL_EXTENT_GRANULES),
+                                         (uint32_t)(c.granule % WF_CXL_EXTENT_GRANULES));
+    if (item == WF_TIER_NONE) {
         wf_cxl_space_give(&t->volume, c.granule, granules);
         r->status = wf_fail(WEFT_FULL, "tier %s: its index has no room for another block or format",
                             t->volume.path);
@@ -402,7 +402,7 @@ static void commit(struct tier *t, struct wf_tier_request *r)
         return;
     }
     if (t->volume.failed || wf_cxl_guarded(&t->volume, commit_word, &c) != WF_FAULT_NONE) {
-        wf_cxl_index_remove(&t->volume.index, item);
+        wf_tier_index_remove(&t->volume.index, item);
         t->stats.errors++;
         r->status = out_of_use(t);
         r->bytes = 0;
@@ -493,9 +493,9 @@ void wf_tier_cxl_crash(struct wf_tier *tier)
 static enum weft_status check(const struct tier *t, const struct wf_tier_request *r, uint32_t item)
 {
     struct wf_tier_block there;
-    if (item != WF_CXL_NONE)
-        wf_cxl_index_block(&t->volume.index, item, &there);
-    enum weft_status status = wf_tier_check_request(r, item != WF_CXL_NONE ? &there : NULL);
+    if (item != WF_TIER_NONE)
+        wf_tier_index_block(&t->volume.index, item, &there);
+    enum weft_status status = wf_tier_check_request(r, item != WF_TIER_NONE ? &there : NULL);
     if (status != WEFT_OK)
         return status;
     if (r->op == WF_TIER_FLUSH && t->volume.medium == WF_CXL_MEDIUM_NODE)
@@ -515,8 +515,8 @@ static enum weft_status cxl_submit(struct wf_tier *tier, struct wf_tier_request 
     struct tier *t = of(tier);
     if (t->stats.in_flight >= t->queue_depth)
         return WEFT_PENDING;
-    uint32_t item = r->op == WF_TIER_FLUSH ? WF_CXL_NONE
-                                           : wf_cxl_index_find(&t->volume.index, r->block.key);
+    uint32_t item = r->op == WF_TIER_FLUSH ? WF_TIER_NONE
+                                           : wf_tier_index_find(&t->volume.index, r->block.key);
     enum weft_status status = check(t, r, item);
     if (status != WEFT_OK)
         return status;
@@ -525,7 +525,7 @@ static enum weft_status cxl_submit(struct wf_tier *tier, struct wf_tier_request 
     r->bytes = 0;
     if (t->volume.failed) {
         finish(t, r, out_of_use(t));
-    } else if (r->op == WF_TIER_READ && item == WF_CXL_NONE) {
+    } else if (r->op == WF_TIER_READ && item == WF_TIER_NONE) {
         finish(t, r, WEFT_MISS);
     } else {
         bool idle = !t->work.first && !t->active.request;
@@ -593,18 +593,18 @@ static int cxl_event(const struct wf_tier *tier)
 
 static bool cxl_find(const struct wf_tier *tier, const uint8_t key[32], struct wf_tier_block *out)
 {
-    const struct wf_cxl_index *index = &of(tier)->volume.index;
-    uint32_t item = wf_cxl_index_find(index, key);
-    if (item != WF_CXL_NONE && out)
-        wf_cxl_index_block(index, item, out);
-    return item != WF_CXL_NONE;
+    const struct wf_tier_index *index = &of(tier)->volume.index;
+    uint32_t item = wf_tier_index_find(index, key);
+    if (item != WF_TIER_NONE && out)
+        wf_tier_index_block(index, item, out);
+    return item != WF_TIER_NONE;
 }
 
 static enum weft_status cxl_remove(struct wf_tier *tier, const uint8_t key[32])
 {
     struct tier *t = of(tier);
-    uint32_t item = wf_cxl_index_find(&t->volume.index, key);
-    if (item == WF_CXL_NONE)
+    uint32_t item = wf_tier_index_find(&t->volume.index, key);
+    if (item == WF_TIER_NONE)
         return WEFT_MISS;
     wf_cxl_forget(&t->volume, item);
     return WEFT_OK;
@@ -613,7 +613,7 @@ static enum weft_status cxl_remove(struct wf_tier *tier, const uint8_t key[32])
 static void cxl_each(const struct wf_tier *tier,
                      void (*found)(void *context, const struct wf_tier_block *block), void *context)
 {
-    wf_cxl_index_each(&of(tier)->volume.index, found, context);
+    wf_tier_index_each(&of(tier)->volume.index, found, context);
 }
 
 static void cxl_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
@@ -624,7 +624,7 @@ static void cxl_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     out->block_bytes_max =
         (wf_cxl_granules(&t->volume) - wf_cxl_header_granules(WF_TIER_PARTS_MAX)) * WF_CXL_GRANULE;
     out->used_bytes = t->volume.used_granules * WF_CXL_GRANULE;
-    out->blocks = t->volume.index.count;
+    out->blocks = t->volume.index.table.count;
     out->queue_depth = t->queue_depth;
     out->failed = t->volume.failed;
     out->forgets = t->volume.medium == WF_CXL_MEDIUM_NODE;

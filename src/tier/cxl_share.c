@@ -44,8 +44,8 @@ struct wf_cxl_share {
     struct news news;
     uint64_t bytes;               /* of blocks that are known */
     uint64_t owned[WF_CXL_HOSTS]; /* extents, by `extents` */
-    struct wf_cxl_index index;
-    struct wf_cxl_index
+    struct wf_tier_index index;
+    struct wf_tier_index
         covered; /* by blocks of the same keys in `index`; a key may be there twice */
     struct seen *extents;
     uint64_t published[WF_CXL_HOSTS];
@@ -75,10 +75,10 @@ enum weft_status wf_cxl_share_create(struct wf_tier *tier, struct wf_cxl_share *
     s->to_go = volume->extents;
     uint64_t blocks = wf_cxl_granules(volume) / 2;
     uint32_t extents = (uint32_t)volume->extents;
-    enum weft_status status = s->extents ? wf_cxl_index_init(&s->index, blocks, extents)
+    enum weft_status status = s->extents ? wf_tier_index_init(&s->index, blocks, extents)
                                          : WEFT_E_NO_MEMORY;
     if (status == WEFT_OK)
-        status = wf_cxl_index_init(&s->covered, blocks, extents);
+        status = wf_tier_index_init(&s->covered, blocks, extents);
     if (status != WEFT_OK) {
         wf_cxl_share_destroy(s);
         return status;
@@ -92,9 +92,9 @@ void wf_cxl_share_destroy(struct wf_cxl_share *s)
     if (!s)
         return;
     if (s->index.items)
-        wf_cxl_index_fini(&s->index);
+        wf_tier_index_fini(&s->index);
     if (s->covered.items)
-        wf_cxl_index_fini(&s->covered);
+        wf_tier_index_fini(&s->covered);
     free(s->extents);
     free(s);
 }
@@ -119,9 +119,9 @@ static void look_again(struct wf_cxl_share *s, uint64_t extent)
 static void uncover(struct wf_cxl_share *s, const uint8_t key[32])
 {
     uint32_t item;
-    while ((item = wf_cxl_index_find(&s->covered, key)) != WF_CXL_NONE) {
-        look_again(s, s->covered.items[item].extent);
-        wf_cxl_index_remove(&s->covered, item);
+    while ((item = wf_tier_index_find(&s->covered, key)) != WF_TIER_NONE) {
+        look_again(s, s->covered.items[item].group);
+        wf_tier_index_remove(&s->covered, item);
     }
 }
 
@@ -130,26 +130,26 @@ static void forget(struct wf_cxl_share *s, uint32_t item)
     uint8_t *key = s->news.gone[s->news.gone_count++];
     memcpy(key, s->index.items[item].key, 32);
     s->bytes -= s->index.items[item].bytes;
-    wf_cxl_index_remove(&s->index, item);
+    wf_tier_index_remove(&s->index, item);
     uncover(s, key);
 }
 
 /* Blocks that are known of an extent and are not there any more; sets the bits of those that are.
  * Touches the medium. */
-static void drop_old(struct wf_cxl_share *s, struct wf_cxl_index *index, uint64_t extent,
+static void drop_old(struct wf_cxl_share *s, struct wf_tier_index *index, uint64_t extent,
                      bool foreign, uint64_t *known)
 {
     const struct wf_cxl_directory *directory = &s->volume->directories[extent];
-    for (uint32_t item = index->heads[extent], next; item != WF_CXL_NONE; item = next) {
-        const struct wf_cxl_item *i = &index->items[item];
-        uint64_t word = __atomic_load_n(&directory->words[i->granule], __ATOMIC_ACQUIRE);
+    for (uint32_t item = index->heads[extent], next; item != WF_TIER_NONE; item = next) {
+        const struct wf_tier_item *i = &index->items[item];
+        uint64_t word = __atomic_load_n(&directory->words[i->offset], __ATOMIC_ACQUIRE);
         next = i->list_next;
         if (foreign && word >> 16 == i->sequence)
-            known[i->granule / 64] |= UINT64_C(1) << i->granule % 64;
+            known[i->offset / 64] |= UINT64_C(1) << i->offset % 64;
         else if (index == &s->index)
             forget(s, item);
         else
-            wf_cxl_index_remove(index, item);
+            wf_tier_index_remove(index, item);
     }
 }
 
@@ -175,10 +175,10 @@ static void read_extent(struct wf_cxl_share *s, uint64_t extent, uint8_t owner)
             !wf_cxl_header_read(t, granule, word, owner, header_of(s)))
             continue;
         wf_cxl_header_block(header_of(s), &block);
-        bool second = wf_cxl_index_find(&s->index, block.key) != WF_CXL_NONE;
-        uint32_t item = wf_cxl_index_insert(second ? &s->covered : &s->index, &block, word >> 16,
-                                            (uint32_t)extent, i);
-        if (second || item == WF_CXL_NONE)
+        bool second = wf_tier_index_find(&s->index, block.key) != WF_TIER_NONE;
+        uint32_t item = wf_tier_index_insert(second ? &s->covered : &s->index, &block, word >> 16,
+                                             (uint32_t)extent, i);
+        if (second || item == WF_TIER_NONE)
             continue;
         s->bytes += block.bytes;
         s->news.fresh[s->news.fresh_count++] = item;
@@ -193,7 +193,7 @@ static void tell(struct wf_cxl_share *s)
         s->told(s->context, &block, false);
     }
     for (uint32_t i = 0; s->told && i < s->news.fresh_count; i++) {
-        wf_cxl_index_block(&s->index, s->news.fresh[i], &block);
+        wf_tier_index_block(&s->index, s->news.fresh[i], &block);
         s->told(s->context, &block, true);
     }
     s->news.gone_count = s->news.fresh_count = 0;
@@ -358,17 +358,17 @@ static void look_at(void *context)
 
 static enum weft_status look_up(struct wf_cxl_share *s, struct looking *l)
 {
-    uint32_t item = wf_cxl_index_find(&s->index, l->key);
+    uint32_t item = wf_tier_index_find(&s->index, l->key);
     if (s->volume->failed)
         return out_of_use(s->volume);
-    if (item == WF_CXL_NONE) {
+    if (item == WF_TIER_NONE) {
         s->stats.missed++;
         return WEFT_MISS;
     }
-    const struct wf_cxl_item *i = &s->index.items[item];
+    const struct wf_tier_item *i = &s->index.items[item];
     l->s = s;
     l->sequence = i->sequence;
-    l->granule = (uint64_t)i->extent * WF_CXL_EXTENT_GRANULES + i->granule;
+    l->granule = (uint64_t)i->group * WF_CXL_EXTENT_GRANULES + i->offset;
     enum wf_fault fault = wf_cxl_guarded(s->volume, look_at, l);
     if (fault == WF_FAULT_GONE)
         return out_of_use(s->volume);
@@ -379,7 +379,7 @@ static enum weft_status look_up(struct wf_cxl_share *s, struct looking *l)
         return WEFT_OK;
     }
     s->bytes -= i->bytes;
-    wf_cxl_index_remove(&s->index, item);
+    wf_tier_index_remove(&s->index, item);
     uncover(s, l->key);
     if (l->status == WEFT_MISS) {
         s->stats.missed++;
@@ -413,10 +413,10 @@ enum weft_status wf_cxl_share_locate(struct wf_cxl_share *s, const uint8_t key[3
 bool wf_cxl_share_known(const struct wf_cxl_share *s, const uint8_t key[32],
                         struct wf_tier_block *out)
 {
-    uint32_t item = wf_cxl_index_find(&s->index, key);
-    if (item != WF_CXL_NONE && out)
-        wf_cxl_index_block(&s->index, item, out);
-    return item != WF_CXL_NONE;
+    uint32_t item = wf_tier_index_find(&s->index, key);
+    if (item != WF_TIER_NONE && out)
+        wf_tier_index_block(&s->index, item, out);
+    return item != WF_TIER_NONE;
 }
 
 struct checking {
@@ -444,7 +444,7 @@ enum weft_status wf_cxl_share_check(struct wf_cxl_share *s, const struct wf_cxl_
 void wf_cxl_share_stats(const struct wf_cxl_share *s, struct wf_cxl_share_stats *out)
 {
     *out = s->stats;
-    out->blocks = s->index.count;
+    out->blocks = s->index.table.count;
     out->bytes = s->bytes;
 }
 

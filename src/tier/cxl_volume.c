@@ -263,7 +263,7 @@ void wf_cxl_extent_drop(struct wf_cxl *t, uint64_t extent)
 
 /* -------------------------------------------------------------------------------- what is there */
 
-static uint64_t block_granules(const struct wf_cxl_item *item)
+static uint64_t block_granules(const struct wf_tier_item *item)
 {
     uint64_t parts = (item->bytes - 1) / item->part_bytes + 1;
     return wf_cxl_block_granules((uint32_t)parts, item->bytes);
@@ -284,11 +284,11 @@ static void take_back(void *context)
 
 void wf_cxl_forget(struct wf_cxl *t, uint32_t item)
 {
-    const struct wf_cxl_item *i = &t->index.items[item];
-    uint64_t first = (uint64_t)i->extent * WF_CXL_EXTENT_GRANULES + i->granule;
+    const struct wf_tier_item *i = &t->index.items[item];
+    uint64_t first = (uint64_t)i->group * WF_CXL_EXTENT_GRANULES + i->offset;
     uint64_t granules = block_granules(i);
     struct word_change change = {t, first};
-    wf_cxl_index_remove(&t->index, item);
+    wf_tier_index_remove(&t->index, item);
     /* Where the word cannot be taken back, its space must not be written over. */
     if (t->failed || wf_cxl_guarded(t, take_back, &change) != WF_FAULT_NONE)
         return;
@@ -312,23 +312,23 @@ static bool take_up(struct wf_cxl *t, const struct wf_cxl_header *h)
     uint64_t granules = wf_cxl_block_granules(h->parts, h->bytes);
     if (!all_vacant(t, h->granule, granules))
         return false;
-    uint32_t other = wf_cxl_index_find(&t->index, h->key);
-    if (other != WF_CXL_NONE) {
-        const struct wf_cxl_item *i = &t->index.items[other];
+    uint32_t other = wf_tier_index_find(&t->index, h->key);
+    if (other != WF_TIER_NONE) {
+        const struct wf_tier_item *i = &t->index.items[other];
         if (i->sequence >= h->sequence)
             return false;
-        uint64_t first = (uint64_t)i->extent * WF_CXL_EXTENT_GRANULES + i->granule;
+        uint64_t first = (uint64_t)i->group * WF_CXL_EXTENT_GRANULES + i->offset;
         uint64_t had = block_granules(i);
         wf_cxl_publish(wf_cxl_word(t, first), 0);
-        wf_cxl_index_remove(&t->index, other);
+        wf_tier_index_remove(&t->index, other);
         wf_cxl_space_give(t, first, had);
         t->dropped++;
     }
     struct wf_tier_block block;
     wf_cxl_header_block(h, &block);
-    if (wf_cxl_index_insert(&t->index, &block, h->sequence,
-                            (uint32_t)(h->granule / WF_CXL_EXTENT_GRANULES),
-                            (uint32_t)(h->granule % WF_CXL_EXTENT_GRANULES)) == WF_CXL_NONE)
+    if (wf_tier_index_insert(&t->index, &block, h->sequence,
+                             (uint32_t)(h->granule / WF_CXL_EXTENT_GRANULES),
+                             (uint32_t)(h->granule % WF_CXL_EXTENT_GRANULES)) == WF_TIER_NONE)
         return false;
     mark(t, h->granule, granules, false);
     t->used_granules += granules;
@@ -502,7 +502,7 @@ static enum weft_status make_tables(struct wf_cxl *t)
     if (!t->vacant || !t->vacant_count || !t->words)
         return WEFT_E_NO_MEMORY;
     /* The smallest block takes two granules. */
-    return wf_cxl_index_init(&t->index, granules / 2, (uint32_t)t->extents);
+    return wf_tier_index_init(&t->index, granules / 2, (uint32_t)t->extents);
 }
 
 /* An extent whose word is damaged holds nothing that could be believed.  Unshared it is given a
@@ -572,7 +572,7 @@ enum weft_status wf_cxl_volume_open(struct wf_cxl *t, const struct wf_tier_optio
         wf_info("tier",
                 "%s (%s): %llu extents of 2 MiB, %llu ours, %u blocks, %llu torn ones dropped",
                 t->path, wf_tier_cxl_medium_name(t->medium), (unsigned long long)t->extents,
-                (unsigned long long)t->owned, t->index.count, (unsigned long long)t->dropped);
+                (unsigned long long)t->owned, t->index.table.count, (unsigned long long)t->dropped);
     return status;
 }
 
@@ -599,7 +599,7 @@ bool wf_cxl_volume_same(const struct wf_cxl *t)
 void wf_cxl_volume_close(struct wf_cxl *t)
 {
     if (t->index.items)
-        wf_cxl_index_fini(&t->index);
+        wf_tier_index_fini(&t->index);
     free(t->vacant);
     free(t->vacant_count);
     free(t->words);

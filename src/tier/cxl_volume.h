@@ -20,7 +20,7 @@
 #include "tier/check.h"
 #include "tier/cxl.h"
 #include "tier/cxl_format.h"
-#include "tier/cxl_index.h"
+#include "tier/index.h"
 
 #define WF_CXL_PATH_BYTES 256u
 
@@ -43,7 +43,7 @@ struct wf_cxl {
     bool shared, failed;
     uint64_t session, sequence;
 
-    struct wf_cxl_index index;      /* of our blocks; by extent */
+    struct wf_tier_index index;     /* of our blocks; by extent */
     uint64_t *vacant;               /* a bit a granule: ours and free */
     uint16_t *vacant_count;         /* of each extent */
     uint64_t *words;                /* of each extent that is ours, as we wrote it; 0: not ours */

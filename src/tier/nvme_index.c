@@ -8,6 +8,7 @@
 
 #include "base/reserve.h"
 #include "sys/memory.h"
+#include "tier/walk.h"
 
 #define ITEMS_MIN 1024u
 #define FORMAT_SLOTS (2u * WF_NVME_FORMATS_MAX)
@@ -160,32 +161,43 @@ void wf_nvme_index_block(const struct wf_nvme_index *index, uint32_t at, struct 
     out->stored_bytes = 0;
 }
 
-/* Ancestors that were not told of yet go onto a stack and come off it root first.  Each item is
- * marked when it is stacked, so that parents that form a ring end the walk too. */
+/* What is walked, and who hears of it. */
+struct listing {
+    const struct wf_nvme_index *index;
+    const uint8_t (*parents)[32];
+    void (*found)(void *context, const struct wf_tier_block *block);
+};
+
+static bool is_block(const void *listing, uint32_t at)
+{
+    return ((const struct listing *)listing)->index->items[at].bytes != 0;
+}
+
+static uint32_t parent_of(const void *listing, uint32_t at)
+{
+    static const uint8_t none[32];
+    const struct listing *l = listing;
+    return memcmp(l->parents[at], none, 32) != 0 ? wf_nvme_index_find(l->index, l->parents[at])
+                                                 : WF_NVME_NONE;
+}
+
+static void tell(const void *listing, uint32_t at, void *context)
+{
+    const struct listing *l = listing;
+    struct wf_tier_block block;
+    wf_nvme_index_block(l->index, at, &block);
+    memcpy(block.parent, l->parents[at], 32);
+    l->found(context, &block);
+}
+
 void wf_nvme_index_each(const struct wf_nvme_index *index, const uint8_t (*parents)[32],
                         void (*found)(void *context, const struct wf_tier_block *block),
                         void *context)
 {
-    static const uint8_t none[32];
-    if (!index->items_used)
-        return;
-    uint32_t *stack = wf_calloc(index->items_used, sizeof *stack, "the walk over a tier");
-    uint8_t *told = wf_calloc(index->items_used, 1, "the walk over a tier");
-    for (uint32_t i = 0; stack && told && i < index->items_used; i++) {
-        uint32_t depth = 0, at = index->items[i].bytes ? i : WF_NVME_NONE;
-        while (at != WF_NVME_NONE && !told[at]) {
-            told[at] = 1;
-            stack[depth++] = at;
-            at = memcmp(parents[at], none, 32) != 0 ? wf_nvme_index_find(index, parents[at])
-                                                    : WF_NVME_NONE;
-        }
-        while (depth > 0) {
-            struct wf_tier_block block;
-            wf_nvme_index_block(index, stack[--depth], &block);
-            memcpy(block.parent, parents[stack[depth]], 32);
-            found(context, &block);
-        }
-    }
-    free(told);
-    free(stack);
+    const struct listing listing = {.index = index, .parents = parents, .found = found};
+    const struct wf_tier_walk walk = {.items = index->items_used,
+                                      .is_block = is_block,
+                                      .parent = parent_of,
+                                      .found = tell};
+    wf_tier_walk(&walk, &listing, context);
 }

@@ -91,13 +91,13 @@ static void entry_removed(struct wf_s3 *t, const struct wf_s3_slot *slot, uint32
 void wf_s3_forget(struct wf_s3 *t, uint32_t item)
 {
     struct wf_tier_block block;
-    uint32_t at = t->index.items[item].slot;
+    uint32_t at = t->index.items[item].group;
     struct wf_s3_slot *slot = &t->slots[at];
-    wf_s3_table_block(&t->index, item, &block);
+    wf_tier_index_block(&t->index, item, &block);
     uint32_t bytes = (uint32_t)wf_s3_record_bytes(&block);
     if (slot->state == WF_S3_SLOT_BUFFERED)
         entry_removed(t, slot, t->index.items[item].offset);
-    wf_s3_table_remove(&t->index, item);
+    wf_tier_index_remove(&t->index, item);
     slot->live -= bytes;
     slot->dead += bytes;
     slot->count--;
@@ -188,8 +188,8 @@ static void read_finish(struct wf_s3 *t, struct wf_s3_read *r, enum weft_status 
         t->stats.corrupt++;
         (void)wf_fail(status, "tier %s: a block is not what its checksum says; it was dropped",
                       t->path);
-        uint32_t item = wf_s3_table_find(&t->index, r->block.key);
-        if (item != WF_S3_NONE && t->index.items[item].sequence == r->sequence)
+        uint32_t item = wf_tier_index_find(&t->index, r->block.key);
+        if (item != WF_TIER_NONE && t->index.items[item].sequence == r->sequence)
             wf_s3_forget(t, item);
     }
     wf_s3_finish(t, request, status);
@@ -216,7 +216,7 @@ static void call_restart(struct wf_s3_call *call)
 static void vanished(struct wf_s3 *t, uint32_t slot)
 {
     uint32_t item;
-    while ((item = t->index.heads[slot]) != WF_S3_NONE)
+    while ((item = t->index.heads[slot]) != WF_TIER_NONE)
         wf_s3_forget(t, item);
 }
 
@@ -227,7 +227,7 @@ static void call_done(void *context, struct wf_s3_call *call)
 {
     struct wf_s3 *t = context;
     struct wf_s3_read *r = call->user;
-    uint32_t item = wf_s3_table_find(&t->index, r->block.key);
+    uint32_t item = wf_tier_index_find(&t->index, r->block.key);
     if (call->outcome == WF_S3_CANCELLED) {
         read_finish(t, r, wf_fail(WEFT_E_TIMEOUT, "a read from tier %s was cancelled", t->path));
     } else if (call->outcome == WF_S3_DONE && r->part == r->end) {
@@ -236,7 +236,7 @@ static void call_done(void *context, struct wf_s3_call *call)
         const struct wf_s3_slot *slot = &t->slots[r->slot];
         if (slot->number == r->number && slot->state == WF_S3_SLOT_STORED) {
             vanished(t, r->slot);
-        } else if (item != WF_S3_NONE && t->index.items[item].sequence == r->sequence) {
+        } else if (item != WF_TIER_NONE && t->index.items[item].sequence == r->sequence) {
             read_start(t, r, item, call); /* it was moved meanwhile */
             return;
         }
@@ -253,14 +253,14 @@ static void call_done(void *context, struct wf_s3_call *call)
 static void read_start(struct wf_s3 *t, struct wf_s3_read *r, uint32_t item,
                        struct wf_s3_call *call)
 {
-    const struct wf_s3_item *i = &t->index.items[item];
-    const struct wf_s3_slot *slot = &t->slots[i->slot];
+    const struct wf_tier_item *i = &t->index.items[item];
+    const struct wf_s3_slot *slot = &t->slots[i->group];
     uint64_t from = i->offset + wf_s3_part_at(&r->block, r->first);
     uint64_t end = i->offset + (r->end == wf_tier_parts(&r->block)
                                     ? wf_s3_record_bytes(&r->block)
                                     : wf_s3_part_at(&r->block, r->end));
     r->sequence = i->sequence;
-    r->slot = i->slot;
+    r->slot = i->group;
     r->number = slot->number;
     read_begin(r);
     if (slot->state == WF_S3_SLOT_BUFFERED) {
@@ -334,7 +334,7 @@ static void destroy(struct wf_s3 *t)
         unmap(t->buffers[i].entries, WF_S3_ENTRIES_MAX * sizeof(struct wf_s3_entry));
     }
     if (t->index.items)
-        wf_s3_table_fini(&t->index);
+        wf_tier_index_fini(&t->index);
     unmap(t->slots, WF_S3_PACKS_MAX * sizeof *t->slots);
     unmap(t->reclaim.memory, WF_S3_OBJECT_MAX);
     explicit_bzero(&t->fetch, sizeof t->fetch);
@@ -372,7 +372,7 @@ static enum weft_status make_memory(struct wf_s3 *t, const struct wf_tier_option
     }
     if (items > WF_S3_ITEMS_MAX)
         items = WF_S3_ITEMS_MAX;
-    return wf_s3_table_init(&t->index, items, WF_S3_PACKS_MAX);
+    return wf_tier_index_init(&t->index, items, WF_S3_PACKS_MAX);
 }
 
 static enum weft_status s3_open(const struct wf_tier_options *options, struct wf_tier **out)
@@ -386,8 +386,8 @@ static enum weft_status s3_open(const struct wf_tier_options *options, struct wf
     t->http.epoll = t->http.timer = -1;
     t->http.stall_seconds = options->stall_seconds ? options->stall_seconds : 10;
     t->open_seconds = options->open_seconds ? options->open_seconds : 600;
-    t->open = t->slots_free = WF_S3_NONE;
-    t->reclaim.drained = t->reclaim.leaving = t->reclaim.victim = WF_S3_NONE;
+    t->open = t->slots_free = WF_TIER_NONE;
+    t->reclaim.drained = t->reclaim.leaving = t->reclaim.victim = WF_TIER_NONE;
     t->capacity_bytes = options->capacity_bytes ? options->capacity_bytes
                                                 : (uint64_t)WF_S3_PACKS_MAX * WF_S3_PACK_BYTES / 2;
     wf_s3_queue_init(&t->waiting);
@@ -449,9 +449,9 @@ static enum weft_status check(const struct wf_s3 *t, const struct wf_tier_reques
                               uint32_t item)
 {
     struct wf_tier_block there;
-    if (item != WF_S3_NONE)
-        wf_s3_table_block(&t->index, item, &there);
-    enum weft_status status = wf_tier_check_request(request, item != WF_S3_NONE ? &there : NULL);
+    if (item != WF_TIER_NONE)
+        wf_tier_index_block(&t->index, item, &there);
+    enum weft_status status = wf_tier_check_request(request, item != WF_TIER_NONE ? &there : NULL);
     if (status != WEFT_OK || request->op != WF_TIER_WRITE)
         return status;
     if (request->block.bytes > WF_S3_PACK_MAX ||
@@ -466,7 +466,7 @@ static enum weft_status check(const struct wf_s3 *t, const struct wf_tier_reques
 
 static void submit_read(struct wf_s3 *t, struct wf_tier_request *request, uint32_t item)
 {
-    bool buffered = t->slots[t->index.items[item].slot].state == WF_S3_SLOT_BUFFERED;
+    bool buffered = t->slots[t->index.items[item].group].state == WF_S3_SLOT_BUFFERED;
     if (t->failed && !buffered) {
         wf_s3_finish(t, request, wf_fail(WEFT_E_SYSTEM, "tier %s: not read: %s", t->path, t->why));
         return;
@@ -475,7 +475,7 @@ static void submit_read(struct wf_s3 *t, struct wf_tier_request *request, uint32
     t->reads_free = r->next;
     memset(r, 0, sizeof *r);
     r->request = request;
-    wf_s3_table_block(&t->index, item, &r->block);
+    wf_tier_index_block(&t->index, item, &r->block);
     r->first = request->first_part;
     r->end = request->part_count ? request->first_part + request->part_count
                                  : wf_tier_parts(&r->block);
@@ -487,8 +487,9 @@ static enum weft_status s3_submit(struct wf_tier *tier, struct wf_tier_request *
     struct wf_s3 *t = of(tier);
     if (t->stats.in_flight >= t->queue_depth)
         return WEFT_PENDING;
-    uint32_t item = request->op == WF_TIER_FLUSH ? WF_S3_NONE
-                                                 : wf_s3_table_find(&t->index, request->block.key);
+    uint32_t item = request->op == WF_TIER_FLUSH
+                        ? WF_TIER_NONE
+                        : wf_tier_index_find(&t->index, request->block.key);
     enum weft_status status = check(t, request, item);
     if (status != WEFT_OK)
         return status;
@@ -496,7 +497,7 @@ static enum weft_status s3_submit(struct wf_tier *tier, struct wf_tier_request *
     request->bytes = 0;
     request->private[0] = 0;
     if (request->op == WF_TIER_READ) {
-        if (item == WF_S3_NONE)
+        if (item == WF_TIER_NONE)
             wf_s3_finish(t, request, WEFT_MISS);
         else
             submit_read(t, request, item);
@@ -557,19 +558,19 @@ static int s3_event(const struct wf_tier *tier)
 static bool s3_find(const struct wf_tier *tier, const uint8_t key[32], struct wf_tier_block *out)
 {
     struct wf_s3 *t = of(tier);
-    uint32_t item = wf_s3_table_find(&t->index, key);
-    if (item == WF_S3_NONE)
+    uint32_t item = wf_tier_index_find(&t->index, key);
+    if (item == WF_TIER_NONE)
         return false;
     if (out)
-        wf_s3_table_block(&t->index, item, out);
+        wf_tier_index_block(&t->index, item, out);
     return true;
 }
 
 static enum weft_status s3_remove(struct wf_tier *tier, const uint8_t key[32])
 {
     struct wf_s3 *t = of(tier);
-    uint32_t item = wf_s3_table_find(&t->index, key);
-    if (item == WF_S3_NONE)
+    uint32_t item = wf_tier_index_find(&t->index, key);
+    if (item == WF_TIER_NONE)
         return WEFT_MISS;
     wf_s3_forget(t, item);
     return WEFT_OK;
@@ -578,7 +579,7 @@ static enum weft_status s3_remove(struct wf_tier *tier, const uint8_t key[32])
 static void s3_each(const struct wf_tier *tier,
                     void (*found)(void *context, const struct wf_tier_block *block), void *context)
 {
-    wf_s3_table_each(&of(tier)->index, found, context);
+    wf_tier_index_each(&of(tier)->index, found, context);
 }
 
 static void s3_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
@@ -589,7 +590,7 @@ static void s3_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     uint64_t heads = WF_TIER_PARTS_MAX * sizeof(struct wf_s3_part), most = record_bytes_max(t);
     out->block_bytes_max = most > heads ? most - heads : 1;
     out->used_bytes = t->live_bytes;
-    out->blocks = t->index.count;
+    out->blocks = t->index.table.count;
     out->queue_depth = t->queue_depth;
     out->failed = t->failed;
     out->claim = t->owner_id;

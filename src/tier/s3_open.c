@@ -354,8 +354,8 @@ static void listed(void *context, const struct wf_s3_found *found)
     const char *name = found->key + strlen(prefix);
     if (wf_s3_name_read(name, 'p', &number, &tag)) {
         uint32_t at = wf_s3_slot_take(t);
-        list->full = list->full || at == WF_S3_NONE;
-        if (at == WF_S3_NONE)
+        list->full = list->full || at == WF_TIER_NONE;
+        if (at == WF_TIER_NONE)
             return;
         struct wf_s3_slot *s = &t->slots[at];
         s->number = number;
@@ -457,15 +457,15 @@ static void load_entry(struct wf_s3 *t, uint32_t slot, const struct wf_s3_entry 
     struct wf_tier_block block;
     wf_s3_entry_block(entry, &block);
     uint32_t bytes = (uint32_t)wf_s3_record_bytes(&block);
-    uint32_t there = wf_s3_table_find(&t->index, block.key);
-    if (there != WF_S3_NONE) {
-        uint32_t other = t->index.items[there].slot;
+    uint32_t there = wf_tier_index_find(&t->index, block.key);
+    if (there != WF_TIER_NONE) {
+        uint32_t other = t->index.items[there].group;
         if (other == slot || t->slots[other].number > s->number)
             return; /* the later one counts */
         wf_s3_forget(t, there);
     }
-    if (wf_s3_table_insert(&t->index, &block, ++t->sequence, slot, (uint32_t)entry->offset) ==
-        WF_S3_NONE)
+    if (wf_tier_index_insert(&t->index, &block, ++t->sequence, slot, (uint32_t)entry->offset) ==
+        WF_TIER_NONE)
         return;
     s->live += bytes;
     s->dead -= bytes;
@@ -609,7 +609,7 @@ static void loaded_footer(void *context, struct wf_s3_call *call)
 static bool load_begin(struct wf_s3 *t, struct loader *l, const char *name, uint32_t at,
                        uint64_t from, uint64_t bytes, void (*done)(void *, struct wf_s3_call *))
 {
-    while (l->free == WF_S3_NONE)
+    while (l->free == WF_TIER_NONE)
         run(t);
     struct loading *one = &l->loading[l->free];
     one->room = wf_calloc(bytes, 1, "a tier's index");
@@ -691,7 +691,7 @@ static void sort_out(struct wf_s3 *t)
 
 static enum weft_status make_index(struct wf_s3 *t)
 {
-    struct loader l = {.status = WEFT_OK, .free = WF_S3_NONE};
+    struct loader l = {.status = WEFT_OK, .free = WF_TIER_NONE};
     l.count = t->queue_depth < 64 ? t->queue_depth : 64;
     l.loading = wf_calloc(l.count, sizeof *l.loading, "a tier's index");
     if (!l.loading)

@@ -20,13 +20,13 @@
 uint32_t wf_s3_slot_take(struct wf_s3 *t)
 {
     uint32_t slot = t->slots_free;
-    if (slot != WF_S3_NONE)
+    if (slot != WF_TIER_NONE)
         t->slots_free = t->slots[slot].next;
     else if (t->slots_used < WF_S3_PACKS_MAX)
         slot = t->slots_used++;
     else
-        return WF_S3_NONE;
-    t->slots[slot] = (struct wf_s3_slot){.next = WF_S3_NONE};
+        return WF_TIER_NONE;
+    t->slots[slot] = (struct wf_s3_slot){.next = WF_TIER_NONE};
     return slot;
 }
 
@@ -47,8 +47,8 @@ static bool open_pack(struct wf_s3 *t)
     uint32_t at = 0;
     while (at < WF_S3_BUFFERS && t->buffers[at].state != WF_S3_BUFFER_FREE)
         at++;
-    uint32_t slot = at < WF_S3_BUFFERS ? wf_s3_slot_take(t) : WF_S3_NONE;
-    if (slot == WF_S3_NONE)
+    uint32_t slot = at < WF_S3_BUFFERS ? wf_s3_slot_take(t) : WF_TIER_NONE;
+    if (slot == WF_TIER_NONE)
         return false;
     struct wf_s3_buffer *b = &t->buffers[at];
     struct wf_s3_slot *s = &t->slots[slot];
@@ -81,12 +81,12 @@ static void send_pack(struct wf_s3 *t, struct wf_s3_buffer *b);
 
 void wf_s3_close_pack(struct wf_s3 *t)
 {
-    if (t->open == WF_S3_NONE)
+    if (t->open == WF_TIER_NONE)
         return;
     struct wf_s3_buffer *b = &t->buffers[t->open];
     struct wf_s3_slot *s = &t->slots[b->slot];
     if (s->count == 0 && s->unreaped == 0) {
-        t->open = WF_S3_NONE;
+        t->open = WF_TIER_NONE;
         b->object_bytes = b->used;
         free_buffer(b);
         wf_s3_slot_give(t, b->slot);
@@ -107,7 +107,7 @@ void wf_s3_close_pack(struct wf_s3 *t)
     memcpy(b->memory + footer.object_bytes - sizeof footer, &footer, sizeof footer);
     b->object_bytes = footer.object_bytes;
     s->object_bytes = (uint32_t)footer.object_bytes;
-    t->open = WF_S3_NONE;
+    t->open = WF_TIER_NONE;
     b->phase = b->object_bytes > WF_S3_SINGLE_MAX ? WF_S3_BEGIN : WF_S3_WHOLE;
     send_pack(t, b);
 }
@@ -331,13 +331,13 @@ static void send_pack(struct wf_s3 *t, struct wf_s3_buffer *b)
 static struct wf_s3_buffer *place(struct wf_s3 *t, const struct wf_tier_block *block)
 {
     uint64_t bytes = wf_s3_record_bytes(block);
-    if (t->open != WF_S3_NONE) {
+    if (t->open != WF_TIER_NONE) {
         const struct wf_s3_buffer *b = &t->buffers[t->open];
         if (b->count == WF_S3_ENTRIES_MAX ||
             (b->count && b->used + bytes > WF_S3_PACK_BYTES + WF_S3_PACK_BYTES / 4))
             wf_s3_close_pack(t);
     }
-    if (t->open == WF_S3_NONE && !open_pack(t))
+    if (t->open == WF_TIER_NONE && !open_pack(t))
         return NULL;
     return &t->buffers[t->open];
 }
@@ -365,7 +365,7 @@ bool wf_s3_append_record(struct wf_s3 *t, const struct wf_tier_block *block, con
 
 static bool written_already(const struct wf_s3 *t, const uint8_t key[32])
 {
-    if (wf_s3_table_find(&t->index, key) != WF_S3_NONE)
+    if (wf_tier_index_find(&t->index, key) != WF_TIER_NONE)
         return true;
     for (const struct wf_tier_request *r = t->done.first; r; r = r->next)
         if (r->op == WF_TIER_WRITE && r->status == WEFT_OK && !memcmp(r->block.key, key, 32))
@@ -407,9 +407,9 @@ void wf_s3_write_reaped(struct wf_s3 *t, struct wf_tier_request *request)
     struct wf_s3_slot *s = &t->slots[slot];
     uint32_t bytes = (uint32_t)wf_s3_record_bytes(&request->block);
     s->unreaped--;
-    uint32_t item = wf_s3_table_insert(&t->index, &request->block, ++t->sequence, slot,
-                                       (uint32_t)request->private[2]);
-    if (item == WF_S3_NONE) {
+    uint32_t item = wf_tier_index_insert(&t->index, &request->block, ++t->sequence, slot,
+                                         (uint32_t)request->private[2]);
+    if (item == WF_TIER_NONE) {
         request->status = WEFT_FULL;
         request->bytes = 0;
         t->live_bytes -= bytes;
@@ -462,7 +462,7 @@ static void flush_step(struct wf_s3 *t)
 
 void wf_s3_pack_step(struct wf_s3 *t, uint64_t now)
 {
-    if (t->open != WF_S3_NONE && t->buffers[t->open].count &&
+    if (t->open != WF_TIER_NONE && t->buffers[t->open].count &&
         now - t->buffers[t->open].opened_ms >= WF_S3_PACK_AGE_MS)
         wf_s3_close_pack(t);
     for (uint32_t i = 0; i < WF_S3_BUFFERS; i++) {

@@ -94,7 +94,7 @@ static void pack_deleted(void *context, struct wf_s3_call *call)
 
 static void delete_some(struct wf_s3 *t)
 {
-    while (t->reclaim.leaving != WF_S3_NONE && t->reclaim.deletes < DELETES_MAX) {
+    while (t->reclaim.leaving != WF_TIER_NONE && t->reclaim.deletes < DELETES_MAX) {
         struct wf_s3_call *call = wf_s3_http_take(&t->http);
         if (!call)
             return;
@@ -133,7 +133,7 @@ static void victim_end(struct wf_s3 *t)
     struct wf_s3_slot *s = &t->slots[slot];
     if (s->object_bytes > 2 * WF_S3_PACK_BYTES)
         (void)madvise(t->reclaim.memory, WF_S3_OBJECT_MAX, MADV_DONTNEED);
-    t->reclaim.victim = WF_S3_NONE;
+    t->reclaim.victim = WF_TIER_NONE;
     t->reclaim.victim_here = false;
     if (s->count || s->unreaped)
         return; /* it was not to be had; it stays as it is */
@@ -146,7 +146,7 @@ static void victim_end(struct wf_s3 *t)
 static void move_block(struct wf_s3 *t, uint32_t item, uint32_t slot, uint32_t offset,
                        uint64_t bytes)
 {
-    struct wf_s3_slot *from = &t->slots[t->index.items[item].slot], *to = &t->slots[slot];
+    struct wf_s3_slot *from = &t->slots[t->index.items[item].group], *to = &t->slots[slot];
     from->live -= (uint32_t)bytes;
     from->dead += (uint32_t)bytes;
     from->count--;
@@ -155,7 +155,7 @@ static void move_block(struct wf_s3 *t, uint32_t item, uint32_t slot, uint32_t o
     t->live_bytes -= bytes; /* the new place has counted it */
     t->dead_bytes += bytes;
     t->stats.moved_bytes += t->index.items[item].bytes;
-    wf_s3_table_move(&t->index, item, slot, offset);
+    wf_tier_index_move(&t->index, item, slot, offset);
 }
 
 /* As far as there is room in buffers. */
@@ -163,9 +163,9 @@ static void move_some(struct wf_s3 *t)
 {
     struct wf_s3_slot *s = &t->slots[t->reclaim.victim];
     uint32_t item, slot, offset;
-    while ((item = t->index.heads[t->reclaim.victim]) != WF_S3_NONE) {
+    while ((item = t->index.heads[t->reclaim.victim]) != WF_TIER_NONE) {
         struct wf_tier_block block;
-        wf_s3_table_block(&t->index, item, &block);
+        wf_tier_index_block(&t->index, item, &block);
         uint64_t bytes = wf_s3_record_bytes(&block), at = t->index.items[item].offset;
         const uint8_t *record = t->reclaim.memory + at;
         if (at + bytes > s->object_bytes || !record_right(&block, record)) {
@@ -184,10 +184,10 @@ static void move_some(struct wf_s3 *t)
 static bool victim_right(const struct wf_s3 *t)
 {
     uint32_t slot = t->reclaim.victim;
-    for (uint32_t item = t->index.heads[slot]; item != WF_S3_NONE;
+    for (uint32_t item = t->index.heads[slot]; item != WF_TIER_NONE;
          item = t->index.items[item].list_next) {
         struct wf_tier_block block;
-        wf_s3_table_block(&t->index, item, &block);
+        wf_tier_index_block(&t->index, item, &block);
         uint64_t at = t->index.items[item].offset;
         if (at + wf_s3_record_bytes(&block) > t->slots[slot].object_bytes ||
             !record_right(&block, t->reclaim.memory + at))
@@ -224,14 +224,14 @@ static bool too_much_is_dead(const struct wf_s3 *t)
 
 static void compact(struct wf_s3 *t)
 {
-    uint32_t best = WF_S3_NONE;
+    uint32_t best = WF_TIER_NONE;
     for (uint32_t i = 0; i < t->slots_used; i++) {
         const struct wf_s3_slot *s = &t->slots[i];
         if (s->state == WF_S3_SLOT_STORED && s->dead > s->object_bytes / 4 && !s->unreaped &&
-            (best == WF_S3_NONE || s->dead > t->slots[best].dead))
+            (best == WF_TIER_NONE || s->dead > t->slots[best].dead))
             best = i;
     }
-    struct wf_s3_call *call = best != WF_S3_NONE ? wf_s3_http_take(&t->http) : NULL;
+    struct wf_s3_call *call = best != WF_TIER_NONE ? wf_s3_http_take(&t->http) : NULL;
     if (!call) {
         t->reclaim.rest_until_ms = wf_now_ms() + 100;
         return;
@@ -249,7 +249,7 @@ static void compact(struct wf_s3 *t)
 static void let_drained_go(struct wf_s3 *t)
 {
     uint32_t *link = &t->reclaim.drained;
-    while (*link != WF_S3_NONE) {
+    while (*link != WF_TIER_NONE) {
         uint32_t slot = *link;
         if (wf_s3_stored_until(t, t->slots[slot].until)) {
             *link = t->slots[slot].next;
@@ -303,11 +303,11 @@ static uint64_t put_footer(const struct wf_s3 *t, uint32_t slot, uint8_t *out)
                                   .object_bytes = s->object_bytes,
                                   .records_bytes = sizeof(struct wf_s3_pack) + s->live + s->dead};
     uint8_t *entries = out + sizeof footer;
-    for (uint32_t item = t->index.heads[slot]; item != WF_S3_NONE;
+    for (uint32_t item = t->index.heads[slot]; item != WF_TIER_NONE;
          item = t->index.items[item].list_next) {
         struct wf_tier_block block;
         struct wf_s3_entry entry;
-        wf_s3_table_block(&t->index, item, &block);
+        wf_tier_index_block(&t->index, item, &block);
         wf_s3_entry_of(&entry, &block, t->index.items[item].offset);
         memcpy(entries + footer.count++ * sizeof entry, &entry, sizeof entry);
     }
@@ -391,14 +391,14 @@ static void gather(struct wf_s3 *t, bool more)
 
 void wf_s3_reclaim_step(struct wf_s3 *t, uint64_t now)
 {
-    if (t->reclaim.victim != WF_S3_NONE && t->reclaim.victim_here)
+    if (t->reclaim.victim != WF_TIER_NONE && t->reclaim.victim_here)
         move_some(t);
     let_drained_go(t);
     if (t->failed || t->closing || now < t->reclaim.rest_until_ms)
         return;
     if (t->reclaim.deletes < DELETES_MAX)
         delete_some(t);
-    if (t->reclaim.victim == WF_S3_NONE && too_much_is_dead(t))
+    if (t->reclaim.victim == WF_TIER_NONE && too_much_is_dead(t))
         compact(t);
     if (!t->reclaim.gather.data) {
         if (t->reclaim.small >= WF_S3_GATHER_MORE)

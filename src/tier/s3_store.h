@@ -21,9 +21,9 @@
 #ifndef WF_TIER_S3_STORE_H
 #define WF_TIER_S3_STORE_H
 
+#include "tier/index.h"
 #include "tier/s3_format.h"
 #include "tier/s3_http.h"
-#include "tier/s3_table.h"
 #include "tier/s3_xml.h"
 
 #define WF_S3_BUFFERS 6u
@@ -139,7 +139,7 @@ struct loader; /* s3_open.c's own */
 struct wf_s3 {
     char *path;
     struct wf_s3_http http;
-    struct wf_s3_table index;
+    struct wf_tier_index index;
     struct wf_tier_stats stats;
     uint64_t capacity_bytes;
     uint32_t queue_depth;
@@ -148,7 +148,7 @@ struct wf_s3 {
     struct wf_s3_slot *slots;
     uint32_t slots_used, slots_free;
     struct wf_s3_buffer *buffers; /* WF_S3_BUFFERS */
-    uint32_t open;                /* the one that is written into; WF_S3_NONE: none */
+    uint32_t open;                /* the one that is written into; WF_TIER_NONE: none */
     struct wf_s3_read *reads, *reads_free;
     struct wf_s3_queue waiting, flushing, done;
 
@@ -171,7 +171,7 @@ struct wf_s3 {
         uint32_t uncovered, small;          /* stored slots without index; small indexes */
         struct wf_s3_index_object *indexes; /* [0] is none */
         uint32_t indexes_used;              /* beyond are none */
-        uint32_t victim;                    /* slot that is being compacted; WF_S3_NONE: none */
+        uint32_t victim;                    /* slot that is being compacted; WF_TIER_NONE: none */
         uint64_t victim_number;
         bool victim_here; /* its bytes are in `memory` */
         uint8_t *memory;

@@ -221,12 +221,12 @@ unsigned s3_count(const char *path, char kind, char *first)
 bool s3_flip(struct wf_tier *tier, const char *path, const uint8_t key[32], uint64_t at)
 {
     struct wf_s3 *t = (struct wf_s3 *)(void *)tier;
-    uint32_t item = wf_s3_table_find(&t->index, key);
+    uint32_t item = wf_tier_index_find(&t->index, key);
     char name[WF_S3_NAME_MAX];
     size_t got = 0, room_bytes = 32 << 20;
-    if (item == WF_S3_NONE)
+    if (item == WF_TIER_NONE)
         return false;
-    const struct wf_s3_slot *slot = &t->slots[t->index.items[item].slot];
+    const struct wf_s3_slot *slot = &t->slots[t->index.items[item].group];
     uint8_t *room = malloc(room_bytes);
     wf_s3_name_write(name, 'p', slot->number, slot->tag);
     bool good = slot->state == WF_S3_SLOT_STORED && room &&
