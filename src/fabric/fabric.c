@@ -143,9 +143,11 @@ static uint32_t begun(void *of, struct wf_net_link *net, const void *said, uint3
         break;
     default: break;
     }
-    if (!sane)
+    if (!sane) {
+        f->nonsense++;
         wf_link_close(link, "%s sent nonsense (a message of kind %u, %u bytes)",
                       link->peer ? link->peer->name : "somebody", kind, header_bytes);
+    }
     return sane ? pieces : 0;
 }
 

@@ -388,6 +388,7 @@ struct wf_fabric {
     struct wf_routes *routes; /* since somebody asked */
 
     struct wf_fabric_figures figures; /* the thread's own */
+    uint64_t nonsense;                /* messages that a link ended for */
     uint64_t shown_ns, impatient_ns;
     _Atomic uint64_t forgotten, last_went; /* any thread reads them */
     bool behind;                           /* the host had no room for news */

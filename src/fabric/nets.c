@@ -99,7 +99,7 @@ enum weft_status wf_nets_poll(struct wf_fabric *f)
 void wf_nets_stats(const struct wf_fabric *f, struct wf_net_stats *out)
 {
     struct wf_net_stats one;
-    *out = (struct wf_net_stats){0};
+    *out = (struct wf_net_stats){.nonsense = f->nonsense};
     for (uint32_t i = 0; i < f->net_count; i++) {
         f->nets[i].ops->stats(f->nets[i].net, &one);
         out->links += one.links;

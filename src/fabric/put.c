@@ -362,6 +362,8 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
     put->store = store;
     uint64_t request = (uint64_t)put->generation << 32 | (uint32_t)(put - f->puts->puts);
     header_make(put, store, request);
+    put->piece = (struct iovec){.iov_base = (void *)(uintptr_t)store->data,
+                                .iov_len = store->block.bytes}; /* unless a frame of it goes */
     store->to = peer->number;
     /* What was lent goes with the sums that it came with. */
     enum weft_status status = store->sums ? WEFT_MISS : encode(put, peer);
@@ -383,8 +385,6 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
     if (status == WEFT_OK)
         return WEFT_OK;
     sums_take(put, store);
-    put->piece = (struct iovec){.iov_base = (void *)(uintptr_t)store->data,
-                                .iov_len = store->block.bytes};
     put_send(put);
     return WEFT_OK;
 }

@@ -434,7 +434,7 @@ static void stored(struct wf_fabric_store *store, enum weft_status status)
     stores_right += status == WEFT_OK;
 }
 
-static void store_all(struct node *n, uint32_t from, uint32_t to)
+static void store_all(struct node *n, uint32_t from, uint32_t to, bool noise)
 {
     struct wf_fabric_store *all = calloc(to - from, sizeof *all);
     assert_non_null(all);
@@ -442,7 +442,7 @@ static void store_all(struct node *n, uint32_t from, uint32_t to)
     for (uint32_t i = 0; i < to - from; i++) {
         uint8_t *data = malloc(BLOCK);
         assert_non_null(data);
-        fill(from + i, data, BLOCK, false);
+        fill(from + i, data, BLOCK, noise);
         all[i] = (struct wf_fabric_store){.block = event_of(from + i),
                                           .part_bytes = PART,
                                           .data = data,
@@ -465,10 +465,10 @@ static void what_is_put_elsewhere_crosses_encoded(void **state)
     specs[1].lend = (uint64_t)128 << 20;
     specs[0].memory = 4 * BLOCK;
     begin(specs, GBIT);
-    store_all(&nodes[0], 0, 24);
+    store_all(&nodes[0], 0, 24, false);
     assert_int_equal(stores_right, 24);
     uint64_t before = crossed();
-    store_all(&nodes[0], 24, 72);
+    store_all(&nodes[0], 24, 72, false);
     assert_int_equal(stores_right, 48);
     double ratio = (double)(48 * BLOCK) / (double)(crossed() - before);
     struct wf_fabric_peer peer = peer_of(0, "b");
@@ -483,6 +483,23 @@ static void what_is_put_elsewhere_crosses_encoded(void **state)
     end();
 }
 
+/* Of memory that the frames before it were made in, nothing goes with it. */
+static void what_does_not_become_smaller_is_put_as_it_is(void **state)
+{
+    (void)state;
+    struct spec specs[NODES];
+    memcpy(specs, all_lossless, sizeof specs);
+    specs[1].lend = (uint64_t)64 << 20;
+    begin(specs, GBIT);
+    for (uint32_t round = 0; round < 3; round++) {
+        bool noise = round != 1;
+        store_all(&nodes[0], 8 * round, 8 * round + 8, noise);
+        assert_int_equal(stores_right, 8);
+        assert_int_equal(fetch_all(&nodes[2], 8 * round, 8 * round + 8, 8, noise, WEFT_OK), 8);
+    }
+    end();
+}
+
 static void what_is_put_wrong_is_not_kept(void **state)
 {
     (void)state;
@@ -491,11 +508,11 @@ static void what_is_put_wrong_is_not_kept(void **state)
     specs[1].lend = (uint64_t)64 << 20;
     begin(specs, GBIT);
     wf_net_sim_corrupt(world, "b", 1000000);
-    store_all(&nodes[0], 0, 8);
+    store_all(&nodes[0], 0, 8, false);
     assert_int_equal(stores_right, 0);
     wf_net_sim_corrupt(world, "b", 0);
     assert_int_equal(figures_of(1).lent_blocks, 0);
-    store_all(&nodes[0], 0, 8);
+    store_all(&nodes[0], 0, 8, false);
     assert_int_equal(stores_right, 8);
     assert_int_equal(fetch_all(&nodes[2], 0, 8, 8, false, WEFT_OK), 8);
     end();
@@ -597,6 +614,7 @@ int main(void)
         cmocka_unit_test(a_link_that_breaks_leaves_nothing_held),
         cmocka_unit_test(what_comes_wrong_is_had_elsewhere_or_is_a_miss),
         cmocka_unit_test(what_is_put_elsewhere_crosses_encoded),
+        cmocka_unit_test(what_does_not_become_smaller_is_put_as_it_is),
         cmocka_unit_test(what_is_put_wrong_is_not_kept),
         cmocka_unit_test(a_frame_that_was_changed_gives_the_block_or_nothing),
     };
