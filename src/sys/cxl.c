@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sys/cxl.h"
 
-#include <ctype.h>
 #include <dirent.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,71 +11,7 @@
 #include <unistd.h>
 
 #include "sys/cxl_libs.h"
-
-#define PATH_BYTES 512u
-
-/* ---------------------------------------------------------------------------- one file of sysfs */
-
-/* The first line of folder/name, without its end. */
-static bool read_line(const char *folder, const char *name, char *out, size_t bytes)
-{
-    char path[PATH_BYTES];
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
-        return false;
-    FILE *file = fopen(path, "re");
-    bool read = file && fgets(out, (int)bytes, file);
-    if (file)
-        fclose(file);
-    if (read)
-        out[strcspn(out, "\n")] = '\0';
-    return read;
-}
-
-/* A number, decimal or with 0x before it; nothing but spaces may follow. */
-static bool read_number(const char *folder, const char *name, uint64_t *out)
-{
-    char text[64], *end;
-    if (!read_line(folder, name, text, sizeof text) || !isdigit((unsigned char)text[0]))
-        return false;
-    errno = 0;
-    uint64_t value = strtoull(text, &end, 0);
-    if (errno != 0 || end[strspn(end, " \t")] != '\0')
-        return false;
-    *out = value;
-    return true;
-}
-
-static uint32_t read_u32(const char *folder, const char *name)
-{
-    uint64_t value;
-    return read_number(folder, name, &value) && value <= UINT32_MAX ? (uint32_t)value : 0;
-}
-
-static int read_node(const char *folder, const char *name)
-{
-    uint64_t value;
-    return read_number(folder, name, &value) && value <= INT_MAX ? (int)value : -1;
-}
-
-/* "MemTotal" or another field of a node's meminfo, in bytes. */
-static uint64_t node_memory(const char *folder, const char *field)
-{
-    char path[PATH_BYTES], line[256];
-    uint64_t bytes = 0;
-    snprintf(path, sizeof path, "%s/meminfo", folder);
-    FILE *file = fopen(path, "re");
-    for (int lines = 0; file && lines < 256 && fgets(line, sizeof line, file); lines++) {
-        const char *at = strstr(line, field);
-        if (!at || at[strlen(field)] != ':')
-            continue;
-        uint64_t kb = strtoull(at + strlen(field) + 1, NULL, 10);
-        bytes = kb <= UINT64_MAX / 1024 ? kb * 1024 : 0;
-        break;
-    }
-    if (file)
-        fclose(file);
-    return bytes;
-}
+#include "sys/sysfs.h"
 
 /* Entries of `folder` that `wanted` takes, as numbers to sort by and to find them again. */
 static uint32_t list(const char *folder, bool (*wanted)(const char *name, uint64_t *out_number),
@@ -143,7 +77,8 @@ static bool is_region(const char *name, uint64_t *out_number)
 
 static uint32_t sysfs_devices(const char *sysfs, struct wf_cxl_device *out, uint32_t max)
 {
-    char bus[PATH_BYTES], folder[PATH_BYTES + 64], link[PATH_BYTES + 80], driver[PATH_BYTES];
+    char bus[WF_SYSFS_PATH_BYTES], folder[WF_SYSFS_PATH_BYTES + 64], link[WF_SYSFS_PATH_BYTES + 80],
+        driver[WF_SYSFS_PATH_BYTES];
     uint64_t numbers[WF_CXL_DEVICES_MAX];
     uint32_t count = 0;
     snprintf(bus, sizeof bus, "%s/bus/dax/devices", sysfs);
@@ -160,14 +95,14 @@ static uint32_t sysfs_devices(const char *sysfs, struct wf_cxl_device *out, uint
         const char *name = strrchr(driver, '/');
         name = name ? name + 1 : driver;
         /* kmem: it is system RAM, and found as a node; none: disabled. */
-        if (strcmp(name, "device_dax") != 0 || !read_number(folder, "size", &d->bytes) ||
+        if (strcmp(name, "device_dax") != 0 || !wf_sysfs_number(folder, "size", &d->bytes) ||
             d->bytes == 0)
             continue;
-        if (!read_number(folder, "align", &d->align_bytes))
+        if (!wf_sysfs_number(folder, "align", &d->align_bytes))
             d->align_bytes = 2u << 20;
-        if (!read_number(folder, "resource", &d->resource))
+        if (!wf_sysfs_number(folder, "resource", &d->resource))
             d->resource = 0;
-        d->numa_node = read_node(folder, "target_node");
+        d->numa_node = wf_sysfs_node(folder, "target_node");
         count++;
     }
     return count;
@@ -175,7 +110,7 @@ static uint32_t sysfs_devices(const char *sysfs, struct wf_cxl_device *out, uint
 
 static uint32_t sysfs_regions(const char *sysfs, struct wf_cxl_region *out, uint32_t max)
 {
-    char bus[PATH_BYTES], folder[PATH_BYTES + 64];
+    char bus[WF_SYSFS_PATH_BYTES], folder[WF_SYSFS_PATH_BYTES + 64];
     uint64_t numbers[WF_CXL_REGIONS_MAX];
     uint32_t count = 0;
     snprintf(bus, sizeof bus, "%s/bus/cxl/devices", sysfs);
@@ -185,12 +120,12 @@ static uint32_t sysfs_regions(const char *sysfs, struct wf_cxl_region *out, uint
         *r = (struct wf_cxl_region){0};
         snprintf(r->name, sizeof r->name, "region%u", (unsigned)numbers[i]);
         snprintf(folder, sizeof folder, "%s/%s", bus, r->name);
-        if (!read_number(folder, "resource", &r->resource) ||
-            !read_number(folder, "size", &r->bytes))
+        if (!wf_sysfs_number(folder, "resource", &r->resource) ||
+            !wf_sysfs_number(folder, "size", &r->bytes))
             continue;
-        r->interleave_ways = read_u32(folder, "interleave_ways");
+        r->interleave_ways = wf_sysfs_u32(folder, "interleave_ways");
         char uuid[64] = "";
-        if (read_line(folder, "uuid", uuid, sizeof uuid) && strlen(uuid) == 36 &&
+        if (wf_sysfs_line(folder, "uuid", uuid, sizeof uuid) && strlen(uuid) == 36 &&
             strspn(uuid, "0123456789abcdefABCDEF-") == 36)
             memcpy(r->uuid, uuid, sizeof r->uuid);
         count++;
@@ -220,22 +155,22 @@ static void place(struct wf_cxl_device *d, const struct wf_cxl_region *regions, 
  * nanoseconds and MB/s. */
 static void attributes(const char *sysfs, struct wf_cxl_device *d)
 {
-    char folder[PATH_BYTES];
+    char folder[WF_SYSFS_PATH_BYTES];
     if (d->numa_node < 0)
         return;
     snprintf(folder, sizeof folder, "%s/devices/system/node/node%d/access0/initiators", sysfs,
              d->numa_node);
-    d->read_latency_ns = read_u32(folder, "read_latency");
-    d->write_latency_ns = read_u32(folder, "write_latency");
-    d->read_mbps = read_u32(folder, "read_bandwidth");
-    d->write_mbps = read_u32(folder, "write_bandwidth");
+    d->read_latency_ns = wf_sysfs_u32(folder, "read_latency");
+    d->write_latency_ns = wf_sysfs_u32(folder, "write_latency");
+    d->read_mbps = wf_sysfs_u32(folder, "read_bandwidth");
+    d->write_mbps = wf_sysfs_u32(folder, "write_bandwidth");
 }
 
 /* A node without processors has an empty line there; one without the file is no answer. */
 static bool lists_processors(const char *folder, bool *out_any)
 {
     char processors[256];
-    if (!read_line(folder, "cpulist", processors, sizeof processors))
+    if (!wf_sysfs_line(folder, "cpulist", processors, sizeof processors))
         return false;
     *out_any = processors[strspn(processors, " \t")] != '\0';
     return true;
@@ -243,7 +178,7 @@ static bool lists_processors(const char *folder, bool *out_any)
 
 static uint32_t sysfs_nodes(const char *sysfs, struct wf_cxl_device *out, uint32_t max)
 {
-    char bus[PATH_BYTES], folder[PATH_BYTES + 64];
+    char bus[WF_SYSFS_PATH_BYTES], folder[WF_SYSFS_PATH_BYTES + 64];
     uint64_t numbers[WF_CXL_DEVICES_MAX];
     uint32_t count = 0;
     snprintf(bus, sizeof bus, "%s/devices/system/node", sysfs);
@@ -252,7 +187,7 @@ static uint32_t sysfs_nodes(const char *sysfs, struct wf_cxl_device *out, uint32
         struct wf_cxl_device *d = &out[count];
         int node = (int)numbers[i];
         snprintf(folder, sizeof folder, "%s/node%d", bus, node);
-        uint64_t bytes = node_memory(folder, "MemTotal");
+        uint64_t bytes = wf_sysfs_memory(folder, "MemTotal");
         bool processors;
         if (bytes == 0 || !lists_processors(folder, &processors) || processors)
             continue;
@@ -337,12 +272,12 @@ enum weft_status wf_cxl_find(const struct wf_cxl_search *search, struct wf_cxl_d
 enum weft_status wf_cxl_dax_geometry(int fd, uint64_t *out_bytes, uint64_t *out_align)
 {
     struct stat is;
-    char folder[PATH_BYTES];
+    char folder[WF_SYSFS_PATH_BYTES];
     uint64_t bytes, align;
     if (fstat(fd, &is) != 0 || !S_ISCHR(is.st_mode))
         return wf_fail(WEFT_E_INVALID, "it is no character device; name one such as /dev/dax0.0");
     snprintf(folder, sizeof folder, "/sys/dev/char/%u:%u", major(is.st_rdev), minor(is.st_rdev));
-    if (!read_number(folder, "size", &bytes) || !read_number(folder, "align", &align) ||
+    if (!wf_sysfs_number(folder, "size", &bytes) || !wf_sysfs_number(folder, "align", &align) ||
         align == 0 || (align & (align - 1)) != 0)
         return wf_fail(WEFT_E_INVALID,
                        "character device %u:%u has no size and alignment in sysfs; name a DAX "
@@ -355,14 +290,14 @@ enum weft_status wf_cxl_dax_geometry(int fd, uint64_t *out_bytes, uint64_t *out_
 
 uint64_t wf_cxl_node_free_bytes(const char *sysfs, int node)
 {
-    char folder[PATH_BYTES];
+    char folder[WF_SYSFS_PATH_BYTES];
     snprintf(folder, sizeof folder, "%s/devices/system/node/node%d", sysfs ? sysfs : "/sys", node);
-    return node < 0 ? 0 : node_memory(folder, "MemFree");
+    return node < 0 ? 0 : wf_sysfs_memory(folder, "MemFree");
 }
 
 bool wf_cxl_node_has_processors(const char *sysfs, int node)
 {
-    char folder[PATH_BYTES];
+    char folder[WF_SYSFS_PATH_BYTES];
     bool any = false;
     snprintf(folder, sizeof folder, "%s/devices/system/node/node%d", sysfs ? sysfs : "/sys", node);
     return node >= 0 && lists_processors(folder, &any) && any;

@@ -3,7 +3,6 @@
 
 #include <ctype.h>
 #include <dirent.h>
-#include <errno.h>
 #include <ifaddrs.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -14,8 +13,8 @@
 #include <unistd.h>
 
 #include "sys/cxl.h"
+#include "sys/sysfs.h"
 
-#define PATH_BYTES 512u
 #define ENTRIES_MAX 4096u /* of a folder of sysfs */
 
 /* ---------------------------------------------------------------------------- one file of sysfs */
@@ -28,55 +27,20 @@ static void copy(char *out, const char *text, size_t bytes)
     out[length] = '\0';
 }
 
-/* The first line of folder/name, without its end. */
-static bool read_line(const char *folder, const char *name, char *out, size_t bytes)
+static uint64_t number_of(const char *folder, const char *name)
 {
-    char path[PATH_BYTES];
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
-        return false;
-    FILE *file = fopen(path, "re");
-    bool read = file && fgets(out, (int)bytes, file);
-    if (file)
-        fclose(file);
-    if (read)
-        out[strcspn(out, "\n")] = '\0';
-    return read;
-}
-
-/* What a line begins with as a number; 0: it does not, or it is negative, as of what is down. */
-static uint64_t read_number(const char *folder, const char *name)
-{
-    char text[64];
-    if (!read_line(folder, name, text, sizeof text) || !isdigit((unsigned char)text[0]))
-        return 0;
-    errno = 0;
-    uint64_t value = strtoull(text, NULL, 0);
-    return errno == 0 ? value : 0;
-}
-
-static uint32_t read_u32(const char *folder, const char *name)
-{
-    uint64_t value = read_number(folder, name);
-    return value <= UINT32_MAX ? (uint32_t)value : 0;
+    uint64_t value;
+    return wf_sysfs_number(folder, name, &value) ? value : 0;
 }
 
 /* "16.0 GT/s PCIe" → 16000. */
 static uint32_t read_mts(const char *folder, const char *name)
 {
     char text[64], *end;
-    if (!read_line(folder, name, text, sizeof text) || !isdigit((unsigned char)text[0]))
+    if (!wf_sysfs_line(folder, name, text, sizeof text) || !isdigit((unsigned char)text[0]))
         return 0;
     double gts = strtod(text, &end);
     return strncmp(end, " GT/s", 5) == 0 && gts < 1000 ? (uint32_t)(gts * 1000 + .5) : 0;
-}
-
-static int read_node(const char *folder)
-{
-    char text[64];
-    if (!read_line(folder, "numa_node", text, sizeof text) || !isdigit((unsigned char)text[0]))
-        return -1;
-    long node = strtol(text, NULL, 10);
-    return node <= INT_MAX ? (int)node : -1;
 }
 
 /* --------------------------------------------------------------------------------- NUMA nodes */
@@ -87,33 +51,13 @@ static int by_number(const void *a, const void *b)
     return one->number < other->number ? -1 : one->number > other->number;
 }
 
-static uint64_t memory_of(const char *folder, const char *field)
-{
-    char path[PATH_BYTES], line[256];
-    uint64_t bytes = 0;
-    if ((size_t)snprintf(path, sizeof path, "%s/meminfo", folder) >= sizeof path)
-        return 0;
-    FILE *file = fopen(path, "re");
-    for (int lines = 0; file && lines < 256 && fgets(line, sizeof line, file); lines++) {
-        const char *at = strstr(line, field);
-        if (at && at[strlen(field)] == ':') {
-            uint64_t kb = strtoull(at + strlen(field) + 1, NULL, 10);
-            bytes = kb <= UINT64_MAX / 1024 ? kb * 1024 : 0;
-            break;
-        }
-    }
-    if (file)
-        fclose(file);
-    return bytes;
-}
-
 static void node_read(const char *folder, struct wf_topology_node *node)
 {
     char line[1024];
-    (void)read_line(folder, "cpulist", node->cpus, sizeof node->cpus);
-    node->memory_bytes = memory_of(folder, "MemTotal");
-    node->free_bytes = memory_of(folder, "MemFree");
-    if (!read_line(folder, "distance", line, sizeof line))
+    (void)wf_sysfs_line(folder, "cpulist", node->cpus, sizeof node->cpus);
+    node->memory_bytes = wf_sysfs_memory(folder, "MemTotal");
+    node->free_bytes = wf_sysfs_memory(folder, "MemFree");
+    if (!wf_sysfs_line(folder, "distance", line, sizeof line))
         return;
     char *at = line, *end;
     for (; node->distance_count < WF_TOPOLOGY_NODES_MAX; at = end) {
@@ -126,7 +70,7 @@ static void node_read(const char *folder, struct wf_topology_node *node)
 
 static void nodes_read(const char *sysfs, struct wf_topology *t)
 {
-    char bus[PATH_BYTES / 2], folder[PATH_BYTES];
+    char bus[WF_SYSFS_PATH_BYTES / 2], folder[WF_SYSFS_PATH_BYTES];
     snprintf(bus, sizeof bus, "%s/devices/system/node", sysfs);
     DIR *directory = opendir(bus);
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
@@ -191,13 +135,13 @@ static bool pci_find(const char *sysfs, const char *path, char out[PATH_MAX],
 
 static void pci_read(const char *folder, struct wf_topology_device *device)
 {
-    device->numa_node = read_node(folder);
-    device->vendor = read_u32(folder, "vendor");
-    device->product = read_u32(folder, "device");
+    device->numa_node = wf_sysfs_node(folder, "numa_node");
+    device->vendor = wf_sysfs_u32(folder, "vendor");
+    device->product = wf_sysfs_u32(folder, "device");
     device->link_mts = read_mts(folder, "current_link_speed");
     device->link_mts_max = read_mts(folder, "max_link_speed");
-    device->link_width = read_u32(folder, "current_link_width");
-    device->link_width_max = read_u32(folder, "max_link_width");
+    device->link_width = wf_sysfs_u32(folder, "current_link_width");
+    device->link_width_max = wf_sysfs_u32(folder, "max_link_width");
 }
 
 static struct wf_topology_device *device_add(struct wf_topology *t,
@@ -217,7 +161,7 @@ static struct wf_topology_device *device_add(struct wf_topology *t,
 static void class_read(const char *sysfs, const char *class, enum wf_topology_kind kind,
                        struct wf_topology *t)
 {
-    char bus[PATH_BYTES / 2], link[PATH_BYTES], folder[PATH_MAX];
+    char bus[WF_SYSFS_PATH_BYTES / 2], link[WF_SYSFS_PATH_BYTES], folder[PATH_MAX];
     snprintf(bus, sizeof bus, "%s/%s", sysfs, class);
     DIR *directory = opendir(bus);
     uint32_t entries = 0;
@@ -234,11 +178,11 @@ static void class_read(const char *sysfs, const char *class, enum wf_topology_ki
         copy(device.name, entry->d_name, sizeof device.name);
         pci_read(folder, &device);
         if (kind == WF_TOPOLOGY_NIC)
-            device.port_mbps = read_u32(link, "speed");
+            device.port_mbps = wf_sysfs_u32(link, "speed");
         else if (kind == WF_TOPOLOGY_DRIVE)
-            device.bytes = read_number(link, "size") * 512;
+            device.bytes = number_of(link, "size") * 512;
         else
-            device.bytes = read_number(link, "ram/size") + read_number(link, "pmem/size");
+            device.bytes = number_of(link, "ram/size") + number_of(link, "pmem/size");
         (void)device_add(t, &device);
     }
     if (directory)
@@ -263,7 +207,7 @@ static int by_pci(const void *a, const void *b)
 /* They have no name that does not depend on their driver, so they are counted. */
 static void gpus_read(const char *sysfs, struct wf_topology *t)
 {
-    char bus[PATH_BYTES / 2], link[PATH_BYTES], folder[PATH_MAX];
+    char bus[WF_SYSFS_PATH_BYTES / 2], link[WF_SYSFS_PATH_BYTES], folder[PATH_MAX];
     uint32_t first = t->device_count, entries = 0;
     snprintf(bus, sizeof bus, "%s/bus/pci/devices", sysfs);
     DIR *directory = opendir(bus);
@@ -272,7 +216,7 @@ static void gpus_read(const char *sysfs, struct wf_topology *t)
         if (!is_pci(entry->d_name, strlen(entry->d_name)) || entries++ == ENTRIES_MAX)
             continue;
         snprintf(link, sizeof link, "%s/%s", bus, entry->d_name);
-        if (!is_gpu(read_u32(link, "class"), read_u32(link, "vendor")) ||
+        if (!is_gpu(wf_sysfs_u32(link, "class"), wf_sysfs_u32(link, "vendor")) ||
             !pci_find(sysfs, link, folder, &device))
             continue;
         pci_read(folder, &device);
@@ -331,7 +275,7 @@ const char *wf_topology_kind_name(enum wf_topology_kind kind)
 
 bool wf_topology_drive(const char *sysfs, dev_t number, char out[WF_TOPOLOGY_NAME_MAX + 1])
 {
-    char link[PATH_BYTES], path[PATH_MAX], partition[PATH_MAX + 16];
+    char link[WF_SYSFS_PATH_BYTES], path[PATH_MAX], partition[PATH_MAX + 16];
     snprintf(link, sizeof link, "%s/dev/block/%u:%u", sysfs ? sysfs : "/sys", major(number),
              minor(number));
     if (!realpath(link, path))
