@@ -492,10 +492,10 @@ void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer,
                     const struct wf_fabric_event *event);
 /* Somebody else said that it has this block; false: there was no room for that. */
 bool wf_stream_found(struct wf_fabric *f, struct wf_peer_node *peer,
-                     const struct wf_fabric_event *event, bool tell);
+                     const struct wf_fabric_event *event);
 /* That was too long ago. */
 void wf_stream_lapsed(struct wf_fabric *f, struct wf_peer_node *peer,
-                      const struct wf_fabric_event *event, bool tell);
+                      const struct wf_fabric_event *event);
 /* It offers a block that it has. */
 bool wf_stream_offered(struct wf_link *link, const struct wf_fabric_event *event);
 /* A word of another node's about one block.  False: it is no such word. */

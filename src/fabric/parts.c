@@ -18,6 +18,10 @@
  * does not answer in time, or knows nobody, leads to the next one: so a lookup ends after as many
  * waits as a shard has owners.  A lookup is asked for by a fetch, which waits for it, or by
  * wf_fabric_look from any thread, which does not.
+ *
+ * The host is told of no block but those that it asks for, as it makes no use of single blocks of
+ * chains: of these it hears that they are elsewhere, whether an owner said so or this node owns the
+ * shard and knew, and after WF_FOUND_NS that this is over.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +34,7 @@
 #define LOOKS_MAX 4096u
 #define FOUND_MAX 65536u  /* a ring: the oldest lapses early */
 #define MISSED_MAX 16384u /* by hash: the newer one stays; a power of two */
+#define NEWEST_MAX 65536u /* likewise: what is not there lapses early */
 #define MISSED_NS 100000000u
 #define PATIENCE_NS 50000000u
 #define OWNERS 2u
@@ -49,11 +54,11 @@ struct look {
     bool used, tell;           /* tell: the host hears of what is found */
 };
 
+/* A copy that is believed to be there; or, of no peer, a block that the host was told of. */
 struct found {
     struct wf_fabric_event event;
     uint64_t at_ns;
-    uint32_t peer, place;
-    bool tell;
+    uint32_t peer, place; /* peer NONE: the host */
 };
 
 struct wf_parts {
@@ -68,6 +73,9 @@ struct wf_parts {
     struct missed {
         uint64_t hash, until_ns;
     } * missed;
+    struct newest { /* of the same copy: when it was said last */
+        uint64_t hash, at_ns;
+    } * newest;
     uint64_t ids[WF_SHARD_MEMBERS_MAX];
 };
 
@@ -193,6 +201,10 @@ static void turn(struct wf_fabric *f, bool on, uint64_t now_ns)
         map_make(f, now_ns);
     p->on = on;
     p->switched_ns = now_ns;
+    /* The host is told of all from now on: of nothing it counts as heard before. */
+    for (uint32_t i = 0; !on && i < f->peer_count; i++)
+        if (f->peers[i].used)
+            wf_stream_forget(f, &f->peers[i]);
     f->figures.in_parts = on;
     atomic_store_explicit(&f->in_parts, on, memory_order_relaxed);
     for (struct wf_link *link = f->links; link; link = link->next)
@@ -241,14 +253,79 @@ static void decide(struct wf_fabric *f, uint64_t now_ns)
     turn(f, !p->on, now_ns);
 }
 
-/* ------------------------------------------------------------------------------------- looking */
-
 static uint64_t hash_of(const uint8_t key[32])
 {
     uint64_t hash;
     memcpy(&hash, key + 8, sizeof hash);
     return hash;
 }
+
+/* ----------------------------------------------------------------------------------- believed */
+
+static void found_add(struct wf_fabric *f, const struct wf_fabric_event *event, uint32_t peer,
+                      uint32_t place)
+{
+    struct wf_parts *p = f->parts;
+    uint64_t now_ns = wf_fabric_now(f), hash = hash_of(event->key) ^ (peer + 1) * 0x9e3779b97f4aull;
+    if (p->found_end - p->found_first == FOUND_MAX)
+        wf_parts_lapse(f, UINT64_MAX);
+    p->found[p->found_end++ % FOUND_MAX] =
+        (struct found){.event = *event, .at_ns = now_ns, .peer = peer, .place = place};
+    p->newest[hash % NEWEST_MAX] = (struct newest){hash, now_ns};
+}
+
+static void host_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    if (f->options.host.news(f->options.host.context, event))
+        found_add(f, event, NONE, 0);
+    else
+        f->figures.refused_news++;
+}
+
+void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
+                   const struct wf_fabric_event *event, bool tell)
+{
+    /* Of what is its own it hears. */
+    if (wf_stream_found(f, peer, event) && !owns(f, f->parts->member, event->key))
+        found_add(f, event, peer->number, peer->place);
+    if (tell)
+        host_tell(f, event);
+}
+
+static void lapse(struct wf_fabric *f, const struct found *found)
+{
+    const struct wf_parts *p = f->parts;
+    uint64_t hash = hash_of(found->event.key) ^ (found->peer + 1) * 0x9e3779b97f4aull;
+    const struct newest *newest = &p->newest[hash % NEWEST_MAX];
+    struct wf_fabric_event event = found->event;
+    event.kind = WF_FABRIC_GONE;
+    if (newest->hash == hash && newest->at_ns > found->at_ns)
+        return; /* it was said again */
+    if (found->peer != NONE) {
+        struct wf_peer_node *peer = &f->peers[found->peer];
+        if (peer->used && peer->place == found->place && !owns(f, p->member, event.key))
+            wf_stream_lapsed(f, peer, &event);
+    } else if (p->on || !wf_fabric_elsewhere(f, event.key)) {
+        f->behind |= !f->options.host.news(f->options.host.context, &event);
+    }
+}
+
+/* The oldest of what was found, as far as it is older than that; one at least with UINT64_MAX. */
+void wf_parts_lapse(struct wf_fabric *f, uint64_t before_ns)
+{
+    struct wf_parts *p = f->parts;
+    while (p->found_first < p->found_end) {
+        const struct found found = p->found[p->found_first % FOUND_MAX];
+        if (found.at_ns >= before_ns)
+            return;
+        p->found_first++;
+        lapse(f, &found);
+        if (before_ns == UINT64_MAX)
+            return;
+    }
+}
+
+/* ------------------------------------------------------------------------------------- looking */
 
 static struct look *look_find(struct wf_parts *p, const uint8_t key[32])
 {
@@ -376,8 +453,11 @@ void wf_parts_ask(struct wf_fabric *f, const struct wf_fabric_event *events, uin
 {
     uint64_t now_ns = wf_fabric_now(f);
     for (uint32_t i = 0; i < count && f->parts->on; i++) {
-        if (wf_fabric_elsewhere(f, events[i].key))
+        if (wf_fabric_elsewhere(f, events[i].key)) {
+            if (events[i].kind == WF_FABRIC_HERE)
+                host_tell(f, &events[i]);
             continue;
+        }
         struct look *look = look_begin(f, &events[i], now_ns);
         if (!look)
             continue;
@@ -437,38 +517,6 @@ bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes)
     return true;
 }
 
-void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
-                   const struct wf_fabric_event *event, bool tell)
-{
-    struct wf_parts *p = f->parts;
-    if (!wf_stream_found(f, peer, event, tell) || owns(f, p->member, event->key))
-        return; /* of what is its own it hears */
-    if (p->found_end - p->found_first == FOUND_MAX)
-        wf_parts_lapse(f, UINT64_MAX);
-    p->found[p->found_end++ % FOUND_MAX] = (struct found){.event = *event,
-                                                          .at_ns = wf_fabric_now(f),
-                                                          .peer = peer->number,
-                                                          .place = peer->place,
-                                                          .tell = tell};
-}
-
-/* The oldest of what was found, as far as it is older than that; one at least with UINT64_MAX. */
-void wf_parts_lapse(struct wf_fabric *f, uint64_t before_ns)
-{
-    struct wf_parts *p = f->parts;
-    while (p->found_first < p->found_end) {
-        const struct found *found = &p->found[p->found_first % FOUND_MAX];
-        struct wf_peer_node *peer = &f->peers[found->peer];
-        if (found->at_ns >= before_ns)
-            return;
-        p->found_first++;
-        if (peer->used && peer->place == found->place)
-            wf_stream_lapsed(f, peer, &found->event, found->tell);
-        if (before_ns == UINT64_MAX)
-            return;
-    }
-}
-
 bool wf_found_heard(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
@@ -487,7 +535,7 @@ bool wf_found_heard(struct wf_link *link, const void *header, uint32_t bytes)
         struct wf_peer_node *peer = wf_peer_member(f, found->members[i]);
         if (!peer || !wf_peer_link(f, peer->number, look->event.domain))
             continue;
-        wf_parts_note(f, peer, &look->event, look->tell);
+        wf_parts_note(f, peer, &look->event, look->tell && taken == 0);
         taken++;
     }
     if (taken)
@@ -540,7 +588,8 @@ enum weft_status wf_parts_create(struct wf_fabric *f)
     memset(p->by_key, 0xff, sizeof p->by_key);
     p->found = wf_calloc(FOUND_MAX, sizeof *p->found, "what owners said");
     p->missed = wf_calloc(MISSED_MAX, sizeof *p->missed, "what owners said");
-    if (!p->found || !p->missed)
+    p->newest = wf_calloc(NEWEST_MAX, sizeof *p->newest, "what owners said");
+    if (!p->found || !p->missed || !p->newest)
         return WEFT_E_NO_MEMORY;
     enum weft_status status = wf_shards_create(OWNERS, &p->map);
     return status == WEFT_OK ? wf_shards_create(OWNERS, &p->before) : status;
@@ -566,5 +615,6 @@ void wf_parts_destroy(struct wf_fabric *f)
     wf_shards_destroy(f->parts->before);
     free(f->parts->found);
     free(f->parts->missed);
+    free(f->parts->newest);
     free(f->parts);
 }

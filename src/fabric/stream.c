@@ -486,17 +486,16 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
 }
 
 bool wf_stream_found(struct wf_fabric *f, struct wf_peer_node *peer,
-                     const struct wf_fabric_event *event, bool tell)
+                     const struct wf_fabric_event *event)
 {
-    bool taken = here(f, peer, event, tell);
-    f->figures.refused_news += !taken;
+    (void)here(f, peer, event, false);
     return peer->place != WF_PLACE_NONE;
 }
 
 void wf_stream_lapsed(struct wf_fabric *f, struct wf_peer_node *peer,
-                      const struct wf_fabric_event *event, bool tell)
+                      const struct wf_fabric_event *event)
 {
-    f->behind |= !gone(f, peer, event, tell);
+    (void)gone(f, peer, event, false);
 }
 
 void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer,
