@@ -217,7 +217,7 @@ def numbers(name, count):
 def blocks_cross_encoded():
     secret, data = blob("cluster.secret", 32, 5), numbers("cluster.numbers", 8 * 65536)
     os.chmod(secret, 0o600)
-    nodes = [start(name, secret, WEFT_FABRIC_CODEC="lossless", WEFT_FABRIC_LEND="8MB") for name in NAMES]
+    nodes = [start(name, secret, WEFT_FABRIC_CODEC="lossless") for name in NAMES]
     left, right = (("--socket", place(name + ".sock")) for name in NAMES)
     until_both_see_each_other()
     chain = ("--key", "numbers", "--layers", "4", "--kv-heads", "4", "--head-dim", "128", "--dtype", "bf16",
