@@ -11,7 +11,6 @@
  * rest.  Nodes are processes of this host, joined by Unix sockets: hit rates are those of any
  * network, times are not.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,10 +18,11 @@
 #include <unistd.h>
 
 #include "cli/bench.h"
+#include "cli/bench_fabric.h"
 #include "sim/trace.h"
 
 #define MODEL "weft-bench-cluster@1"
-#define NODES_MAX 16u
+#define NODES_MAX BENCH_FABRIC_NODES_MAX
 #define BLOCK_BYTES 4096u
 #define BLOCKS 24000u /* of memory in all, unless said */
 #define JOIN_S 20.0
@@ -48,7 +48,7 @@ struct result {
 struct cluster {
     struct seat seats[NODES_MAX];
     uint32_t count, block_tokens;
-    char folder[80];
+    struct bench_fabric fabric;
     struct weft_key *keys;
     struct weft_slot slots[WEFT_BATCH_MAX];
     struct bench_series route_us;
@@ -56,40 +56,6 @@ struct cluster {
 };
 
 /* -------------------------------------------------------------------------------------- nodes */
-
-static int secret_make(struct cli *cli, struct cluster *c)
-{
-    char path[128];
-    uint8_t secret[32];
-    snprintf(c->folder, sizeof c->folder, "/tmp/weft-net-%d-XXXXXX", (int)getpid());
-    FILE *random = fopen("/dev/urandom", "r");
-    bool made = random && fread(secret, sizeof secret, 1, random) == 1 && mkdtemp(c->folder);
-    if (random)
-        fclose(random);
-    snprintf(path, sizeof path, "%s/secret", c->folder);
-    FILE *file = made ? fopen(path, "w") : NULL;
-    made = file && chmod(path, 0600) == 0 && fwrite(secret, sizeof secret, 1, file) == 1;
-    if (file)
-        made &= fclose(file) == 0;
-    return made ? CLI_OK
-                : wf_cli_fail(cli, CLI_SYSTEM, "cannot make a secret in %s: %s", c->folder,
-                              strerror(errno));
-}
-
-static void folder_go(struct cluster *c)
-{
-    char path[128];
-    if (!c->folder[0])
-        return;
-    snprintf(path, sizeof path, "%s/secret", c->folder);
-    unlink(path);
-    for (uint32_t i = 0; i < NODES_MAX; i++) {
-        snprintf(path, sizeof path, "%s/n%u", c->folder, i);
-        unlink(path);
-    }
-    rmdir(c->folder);
-    c->folder[0] = '\0';
-}
 
 /* What node `number` of `count` is told; NULL behind the last. */
 static void settings_make(const struct cluster *c, enum mode mode, uint32_t number, uint32_t count,
@@ -105,14 +71,14 @@ static void settings_make(const struct cluster *c, enum mode mode, uint32_t numb
         for (uint32_t i = 0; i < count; i++)
             if (i != number)
                 snprintf(others + strlen(others), sizeof others - strlen(others), "%sunix:%s/n%u",
-                         others[0] ? "," : "", c->folder, i);
+                         others[0] ? "," : "", c->fabric.folder, i);
         snprintf(room[n], sizeof room[n], "fabric.join=%s", others);
         out[n] = room[n], n++;
-        snprintf(room[n], sizeof room[n], "fabric.listen=unix:%s/n%u", c->folder, number);
+        snprintf(room[n], sizeof room[n], "fabric.listen=unix:%s/n%u", c->fabric.folder, number);
         out[n] = room[n], n++;
         snprintf(room[n], sizeof room[n], "fabric.name=n%u", number);
         out[n] = room[n], n++;
-        snprintf(room[n], sizeof room[n], "fabric.secret_file=%s/secret", c->folder);
+        snprintf(room[n], sizeof room[n], "fabric.secret_file=%s/secret", c->fabric.folder);
         out[n] = room[n], n++;
     }
     out[n] = NULL;
@@ -153,34 +119,6 @@ static void seats_close(struct cluster *c)
     c->count = 0;
 }
 
-/* Until every node has heard of all the others. */
-static int join_wait(struct cli *cli, struct cluster *c)
-{
-    double until = wf_cli_now_s() + JOIN_S;
-    for (uint32_t i = 0; i < c->count;) {
-        json_t *answer, *row;
-        size_t index;
-        uint32_t ok = 0;
-        int code = wf_cli_query(&c->seats[i].cli, "fabric", 0, 0, &answer);
-        if (code != CLI_OK)
-            return code;
-        json_array_foreach (json_object_get(answer, "nodes"), index, row) {
-            const char *state = json_string_value(json_object_get(row, "state"));
-            ok += state && strcmp(state, "ok") == 0;
-        }
-        json_decref(answer);
-        if (ok == c->count - 1) {
-            i++;
-            continue;
-        }
-        if (wf_cli_now_s() > until)
-            return wf_cli_fail(cli, CLI_NODE, "node %u sees %u of %u others after %.0f s", i, ok,
-                               c->count - 1, JOIN_S);
-        usleep(20000);
-    }
-    return CLI_OK;
-}
-
 static int seats_open(struct cli *cli, struct cluster *c, enum mode mode, uint32_t nodes)
 {
     uint32_t count = mode == ONE ? 1 : nodes;
@@ -190,8 +128,11 @@ static int seats_open(struct cli *cli, struct cluster *c, enum mode mode, uint32
         code = seat_open(cli, c, &c->seats[c->count], mode, c->count, count, pool_bytes);
         c->count++;
     }
+    struct cli *clis[NODES_MAX];
+    for (uint32_t i = 0; i < c->count; i++)
+        clis[i] = &c->seats[i].cli;
     bool joined = mode == FABRIC || mode == IN_TURN;
-    return code == CLI_OK && joined ? join_wait(cli, c) : code;
+    return code == CLI_OK && joined ? wf_bench_fabric_join(cli, clis, c->count, JOIN_S) : code;
 }
 
 /* ----------------------------------------------------------------------------------- a request */
@@ -446,7 +387,7 @@ int wf_bench_cluster(struct cli *cli)
     c->block_tokens = 512;
     c->keys = wf_cli_alloc(TRACE_HASH_IDS_MAX * sizeof *c->keys);
     wf_cli_progress_init(&c->progress, "bench cluster");
-    int code = secret_make(cli, c);
+    int code = wf_bench_fabric_make(cli, &c->fabric);
     for (int mode = 0; mode < MODES && code == CLI_OK; mode++) {
         code = seats_open(cli, c, (enum mode)mode, nodes);
         if (code == CLI_OK)
@@ -460,6 +401,6 @@ int wf_bench_cluster(struct cli *cli)
         code = results[mode].wrong ? CLI_WRONG : CLI_OK;
     wf_bench_forget(&c->route_us);
     free(c->keys);
-    folder_go(c);
+    wf_bench_fabric_remove(&c->fabric);
     return code;
 }

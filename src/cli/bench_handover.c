@@ -9,14 +9,13 @@
  * the other node hears of it then, and fetches it when it is asked for.  Who may make no namespaces
  * has the nodes on Unix sockets, with no rate, and is told so.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/bench_fabric.h"
 #include "cli/bench_net.h"
 
 #define MODEL "weft-bench-hand-over@1"
@@ -35,7 +34,7 @@ struct seat {
 struct bench {
     struct bench_net_bed bed;
     struct seat seats[2];
-    char folder[80];
+    struct bench_fabric fabric;
     uint64_t blocks, block_bytes, layers, layer_ms, mbit;
     uint64_t serial, wrong, fails;
     uint8_t *content; /* a whole chain */
@@ -45,36 +44,6 @@ struct bench {
 };
 
 /* --------------------------------------------------------------------------------------- nodes */
-
-static int secret_make(struct cli *cli, struct bench *b)
-{
-    char path[128];
-    uint8_t secret[32];
-    snprintf(b->folder, sizeof b->folder, "/tmp/weft-over-%d-XXXXXX", (int)getpid());
-    FILE *random = fopen("/dev/urandom", "r");
-    bool made = random && fread(secret, sizeof secret, 1, random) == 1 && mkdtemp(b->folder);
-    if (random)
-        fclose(random);
-    snprintf(path, sizeof path, "%s/secret", b->folder);
-    FILE *file = made ? fopen(path, "w") : NULL;
-    made = file && chmod(path, 0600) == 0 && fwrite(secret, sizeof secret, 1, file) == 1;
-    if (file)
-        made &= fclose(file) == 0;
-    return made ? CLI_OK
-                : wf_cli_fail(cli, CLI_SYSTEM, "cannot make a secret in %s: %s", b->folder,
-                              strerror(errno));
-}
-
-static void folder_go(const struct bench *b)
-{
-    static const char *const names[] = {"secret", "n0", "n1"};
-    char path[128];
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        snprintf(path, sizeof path, "%s/%s", b->folder, names[i]);
-        unlink(path);
-    }
-    rmdir(b->folder);
-}
 
 /* Hold the link down; false: there is no tc, or it cannot. */
 static bool rate_set(const struct bench *b)
@@ -113,10 +82,10 @@ static int seat_open(struct cli *cli, struct bench *b, int number)
         if (b->bed.emulated)
             snprintf(room[i], sizeof room[i], "%s=tcp:%s:7420", key, b->bed.addresses[of]);
         else
-            snprintf(room[i], sizeof room[i], "%s=unix:%s/n%d", key, b->folder, of);
+            snprintf(room[i], sizeof room[i], "%s=unix:%s/n%d", key, b->fabric.folder, of);
     }
     snprintf(room[2], sizeof room[2], "fabric.name=n%d", number);
-    snprintf(room[3], sizeof room[3], "fabric.secret_file=%s/secret", b->folder);
+    snprintf(room[3], sizeof room[3], "fabric.secret_file=%s/secret", b->fabric.folder);
     snprintf(room[4], sizeof room[4], "fabric.push_max=%llu", (unsigned long long)(2 * chain));
     const struct cli_node_plan plan = {.pool_bytes = 8 * chain + (64u << 20), .settings = settings};
     seat->cli = *cli;
@@ -140,25 +109,6 @@ static int seat_open(struct cli *cli, struct bench *b, int number)
                                           .block_bytes = b->block_bytes};
     enum weft_status status = weft_format_open(seat->cli.weft, &spec, &seat->format);
     return status == WEFT_OK ? CLI_OK : wf_cli_fail_status(cli, status, "the format is refused");
-}
-
-static int join_wait(struct cli *cli, struct bench *b)
-{
-    double until = wf_cli_now_s() + WAIT_S;
-    for (int i = 0; i < 2; usleep(20000)) {
-        json_t *answer;
-        int code = wf_cli_query(&b->seats[i].cli, "fabric", 0, 0, &answer);
-        if (code != CLI_OK)
-            return code;
-        const json_t *other = json_array_get(json_object_get(answer, "nodes"), 0);
-        const char *state = json_string_value(json_object_get(other, "state"));
-        i += state && strcmp(state, "ok") == 0;
-        json_decref(answer);
-        if (wf_cli_now_s() > until)
-            return wf_cli_fail(cli, CLI_NODE, "the nodes do not see each other after %.0f s",
-                               WAIT_S);
-    }
-    return CLI_OK;
 }
 
 /* --------------------------------------------------------------------------------------- a run */
@@ -360,11 +310,12 @@ int wf_bench_hand_over(struct cli *cli)
                  "tc cannot hold a link down here (Debian: iproute2)");
     }
     b->content = wf_cli_alloc(b->blocks * b->block_bytes);
-    code = secret_make(cli, b);
+    code = wf_bench_fabric_make(cli, &b->fabric);
     for (int i = 0; i < 2 && code == CLI_OK; i++)
         code = seat_open(cli, b, i);
     if (code == CLI_OK)
-        code = join_wait(cli, b);
+        code = wf_bench_fabric_join(cli, (struct cli *[]){&b->seats[0].cli, &b->seats[1].cli}, 2,
+                                    WAIT_S);
     wf_cli_progress_init(&progress, "bench hand-over");
     for (uint64_t round = 0; round < wf_bench_options.rounds && code == CLI_OK; round++)
         for (int way = 0; way < WAYS && code == CLI_OK; way++) {
@@ -387,7 +338,7 @@ int wf_bench_hand_over(struct cli *cli)
     for (int way = 0; way < WAYS; way++)
         wf_bench_forget(&b->ms[way]);
     wf_bench_net_bed_end(&b->bed);
-    folder_go(b);
+    wf_bench_fabric_remove(&b->fabric);
     free(b->content);
     return code;
 }
