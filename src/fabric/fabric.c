@@ -27,6 +27,17 @@ static uint64_t clock_now(void *context)
 
 /* ------------------------------------------------------------------------------------ messages */
 
+/* What it says of itself.  False: it is not believed. */
+static bool says(struct wf_link *link, const struct wf_fabric_ping *what)
+{
+    struct wf_peer_node *peer = link->peer;
+    if (!wf_link_proven(link) || peer->link != link)
+        return false;
+    peer->said = *what;
+    peer->draining = (what->flags & WF_FABRIC_DRAINING) != 0;
+    return true;
+}
+
 static bool is_pong(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
@@ -35,9 +46,8 @@ static bool is_pong(struct wf_link *link, const void *header, uint32_t bytes)
         return false;
     struct wf_peer_node *peer = link->peer;
     uint64_t us = (wf_fabric_now(f) - pong->sent_ns) / 1000;
-    peer->rtt_us = peer->rtt_us ? (3 * peer->rtt_us + us) / 4 : us;
-    peer->said = *pong;
-    peer->draining = (pong->flags & WF_FABRIC_DRAINING) != 0;
+    if (says(link, pong))
+        peer->rtt_us = peer->rtt_us ? (3 * peer->rtt_us + us) / 4 : us;
     return true;
 }
 
@@ -72,8 +82,7 @@ static bool is_ping(struct wf_link *link, const void *header, uint32_t bytes)
     if (bytes != sizeof pong || link->state != WF_LINK_JOINED)
         return false;
     memcpy(&pong, header, sizeof pong);
-    link->peer->said = pong;
-    link->peer->draining = (pong.flags & WF_FABRIC_DRAINING) != 0;
+    (void)says(link, &pong);
     uint64_t sent_ns = pong.sent_ns;
     memset(&pong, 0, sizeof pong);
     pong.head = (struct wf_fabric_head){.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PONG};

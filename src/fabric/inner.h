@@ -6,6 +6,7 @@
  *     fabric.c   create, poll, the registry
  *     nets.c     the nets of all addresses that this node listens on
  *     links.c    a link to each node: who it is, what it proved, when it is made anew
+ *     notes.c    messages without payload
  *     ways.c     over which of a node's addresses, by measurement
  *     stream.c   what is told, and what is heard
  *     fetch.c    blocks from others
@@ -183,6 +184,7 @@ struct wf_link {
     uint64_t since_ns;
     char certified[WF_NET_NAME_MAX];
     uint8_t nonce[32], their_nonce[32];
+    struct wf_fabric_ident said;     /* KNOWN: of itself, which is believed once it is proved */
     uint64_t epoch;                  /* that it spoke under last */
     uint32_t large_notes;            /* on their way */
     struct wf_peer_node *dialled_by; /* whose `dialled` it is; NULL: it was not begun here */
@@ -231,7 +233,8 @@ struct wf_peer_node {
     uint32_t place;
     struct wf_link *link;        /* that is joined */
     struct wf_link *dialled;     /* that this side began to its address, whoever answered there */
-    int32_t answered;            /* static: the number of the node that answered there; -1 */
+    int32_t answered;            /* static: the number of the node that answered there; -1, */
+    uint64_t answered_ns;        /* and when, if that was not proved; UINT64_MAX: it was */
     uint64_t again_ns, since_ns; /* when it is tried next; when it was registered */
     uint32_t failures;
     char why[256];
@@ -454,28 +457,33 @@ double wf_peer_rate(const struct wf_fabric *f, const struct wf_peer_node *peer);
 bool wf_peer_believed(const struct wf_fabric *f, const struct wf_peer_node *peer);
 /* It may be nobody's any more. */
 void wf_peer_settle(struct wf_fabric *f, struct wf_peer_node *peer);
+/* Has the other side proved anything: that it is of this cluster, or that it has a domain of this
+ * node's?  Of who has not, what it says of itself is no ground for anything. */
+bool wf_link_proven(const struct wf_link *link);
 /* End a link, with the reason. */
 void wf_link_close(struct wf_link *link, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* Send a message without payload; false: not now (never for the few that a link begins with). */
-bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes);
-/* The same, with payload that lasts as long as the fabric. */
-bool wf_link_say_with(struct wf_link *link, const void *header, uint32_t bytes,
-                      const struct iovec *piece);
 /* Begin a link over a way of the peer's; NULL: wf_last_error() says why not. */
 struct wf_link *wf_link_begin(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t way,
                               bool trial);
 /* Begin one that is to take the place of what there is, over the peer's way. */
 void wf_peer_dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_ns);
+/* What this node says of itself to that one, in a PING or a PONG. */
+void wf_link_self(const struct wf_link *link, struct wf_fabric_ping *out);
+/* It is used just now: what it says of itself should be no older than a second. */
+void wf_link_used(struct wf_link *link, uint64_t now_ns);
+
+/* notes.c */
+/* Send a message without payload; false: not now (never for the few that a link begins with). */
+bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes);
+/* The same, with payload that lasts as long as the fabric. */
+bool wf_link_say_with(struct wf_link *link, const void *header, uint32_t bytes,
+                      const struct iovec *piece);
 bool wf_link_can_say(const struct wf_link *link);
 /* The same for many: made once, said to each, and let go.  NULL, false: not now. */
 struct wf_note *wf_body_make(struct wf_fabric *f, const void *header, uint32_t bytes);
 bool wf_link_say_body(struct wf_link *link, struct wf_note *body);
 void wf_body_let_go(struct wf_note *body);
-/* What this node says of itself to that one, in a PING or a PONG. */
-void wf_link_self(const struct wf_link *link, struct wf_fabric_ping *out);
-/* It is used just now: what it says of itself should be no older than a second. */
-void wf_link_used(struct wf_link *link, uint64_t now_ns);
 
 /* stream.c */
 void wf_stream_begin(struct wf_link *link);

@@ -5,7 +5,11 @@
  * Of two nodes the one whose name comes first begins the link; the other waits for a while before
  * it tries, for where only one way is open.  When both did, that of the first name stays.  Who says
  * the name that a joined link has already, over a link begun by the same side, is the same node
- * after a restart, and the older link goes.
+ * after a restart, and the older link goes; but it does not for who proves less than what the older
+ * link proved.
+ *
+ * What a node says of itself in IDENT is kept with the link, and is the node's own word with JOIN,
+ * if that proves anything (wf_link_proven): before that anybody may have said it, in any name.
  *
  * In a cluster with a registry nobody is believed whom it does not have, under the epoch that it
  * has (wf_peer_believed): the link may be there before the registry's word is, or after.
@@ -28,128 +32,13 @@
 #define AGAIN_NS_FIRST 100000000u
 #define AGAIN_NS_MAX 5000000000u
 #define OTHER_WAITS_NS 3000000000u /* the node whose name comes later, before it begins a link */
+#define ANSWER_NS 60000000000u     /* so long it is believed who is at an address, without proof */
 #define PING_NS 1000000000u
 /* Bytes a second, of a node that was not read from: beside this one, and less a level. */
 #define RATE_DEFAULT 1e9
 #define RATE_LEVEL .75
 #define RATES_NS 200000u /* for each node, between two looks at what was measured */
 #define PINGS_S 128u     /* where there are more links, each is asked less often */
-
-/* ---------------------------------------------------------------------------------------- notes */
-
-static void note_give(struct wf_note *note)
-{
-    struct wf_fabric *f = note->fabric;
-    struct wf_note_pool *pool = note->large ? &f->large : &f->small;
-    note->next = pool->free;
-    pool->free = note;
-}
-
-void wf_body_let_go(struct wf_note *body)
-{
-    if (--body->refs == 0)
-        note_give(body);
-}
-
-static void note_sent(struct wf_net_message *message, enum weft_status status)
-{
-    struct wf_note *note = (struct wf_note *)message;
-    (void)status; /* what was not sent is lost with its link */
-    if (note->large || note->body)
-        note->link->large_notes--;
-    if (note->body)
-        wf_body_let_go(note->body);
-    note->body = NULL;
-    note_give(note);
-}
-
-/* NULL: all are on their way. */
-static struct wf_note *note_take(struct wf_fabric *f, struct wf_note_pool *pool)
-{
-    struct wf_note *note = pool->free;
-    if (note) {
-        pool->free = note->next;
-        return note;
-    }
-    if (pool->used == pool->max)
-        return NULL;
-    note = (void *)(pool->memory + pool->used++ * pool->each);
-    note->fabric = f;
-    note->large = pool == &f->large;
-    return note;
-}
-
-static bool has_note(const struct wf_note_pool *pool)
-{
-    return pool->free || pool->used < pool->max;
-}
-
-bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes)
-{
-    return wf_link_say_with(link, header, bytes, NULL);
-}
-
-bool wf_link_say_with(struct wf_link *link, const void *header, uint32_t bytes,
-                      const struct iovec *piece)
-{
-    struct wf_fabric *f = link->fabric;
-    bool large = bytes > WF_NOTE_SMALL;
-    struct wf_note *note = link->closing || bytes > WF_NOTE_LARGE
-                               ? NULL
-                               : note_take(f, large ? &f->large : &f->small);
-    if (!note)
-        return false;
-    memcpy(note->header, header, bytes);
-    note->link = link;
-    note->message = (struct wf_net_message){.header = note->header,
-                                            .header_bytes = bytes,
-                                            .sent = note_sent,
-                                            .pieces = piece,
-                                            .piece_count = piece != NULL};
-    link->large_notes += large;
-    if (link->ops->send(link->net, &note->message) == WEFT_OK)
-        return true;
-    note_sent(&note->message, WEFT_E_NODE);
-    return false;
-}
-
-bool wf_link_can_say(const struct wf_link *link)
-{
-    return !link->closing && has_note(&link->fabric->large) &&
-           link->large_notes < WF_LINK_EVENTS_MAX;
-}
-
-struct wf_note *wf_body_make(struct wf_fabric *f, const void *header, uint32_t bytes)
-{
-    struct wf_note *body = note_take(f, bytes > WF_NOTE_SMALL ? &f->large : &f->small);
-    if (!body)
-        return NULL;
-    body->refs = 1;
-    body->message.header_bytes = bytes;
-    memcpy(body->header, header, bytes);
-    return body;
-}
-
-bool wf_link_say_body(struct wf_link *link, struct wf_note *body)
-{
-    struct wf_fabric *f = link->fabric;
-    struct wf_note *note = link->closing || link->large_notes >= WF_LINK_EVENTS_MAX
-                               ? NULL
-                               : note_take(f, &f->small);
-    if (!note)
-        return false;
-    note->link = link;
-    note->body = body;
-    body->refs++;
-    link->large_notes++;
-    note->message = (struct wf_net_message){.header = body->header,
-                                            .header_bytes = body->message.header_bytes,
-                                            .sent = note_sent};
-    if (link->ops->send(link->net, &note->message) == WEFT_OK)
-        return true;
-    note_sent(&note->message, WEFT_E_NODE);
-    return false;
-}
 
 /* ---------------------------------------------------------------------------------------- nodes */
 
@@ -574,6 +463,16 @@ static void locality_take(const struct wf_fabric *f, struct wf_peer_node *peer,
     peer->distance = wf_locality_distance(f->locality, peer->locality);
 }
 
+/* Two addresses of a list may be one node's, which needs no second link. */
+static void answered(const struct wf_link *link, bool proved)
+{
+    struct wf_peer_node *there = link->dialled_by;
+    if (!there)
+        return;
+    there->answered = (int32_t)link->peer->number;
+    there->answered_ns = proved ? UINT64_MAX : wf_fabric_now(link->fabric);
+}
+
 bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
@@ -605,11 +504,12 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
         if (strcmp(ident->name, link->peer->name) != 0 ||
             memcmp(ident->nonce, link->their_nonce, 32) != 0)
             return false;
-        if (ident->epoch != link->epoch && link->peer->link == link)
+        bool its = link->peer->link == link;
+        if (ident->epoch != link->epoch && its)
             wf_stream_forget(f, link->peer);
         link->epoch = ident->epoch;
         link->complete = false;
-        if (!f->strict)
+        if (!f->strict && its)
             link->peer->epoch = ident->epoch;
         return true;
     }
@@ -629,11 +529,9 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
         wf_link_close(link, "there are %u other nodes already", WF_FABRIC_PEERS_MAX);
         return true;
     }
-    locality_take(f, link->peer, ident);
-    if (link->dialled_by)
-        link->dialled_by->answered = (int32_t)link->peer->number;
+    answered(link, false);
     link->epoch = ident->epoch;
-    wf_frames_heard(link->peer, ident);
+    link->said = *ident;
     memcpy(link->their_nonce, ident->nonce, 32);
     link->state = WF_LINK_KNOWN;
     if (ident->flags & WF_FABRIC_PARTS)
@@ -643,19 +541,10 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
     return true;
 }
 
-bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
+static void proofs_take(struct wf_link *link, const struct wf_fabric_join *join)
 {
     struct wf_fabric *f = link->fabric;
-    const struct wf_fabric_join *join = header;
     uint8_t proof[32];
-    if (bytes < sizeof *join || link->state != WF_LINK_KNOWN ||
-        join->count > WF_FABRIC_DOMAINS_MAX || bytes != sizeof *join + join->count * 32)
-        return false;
-    struct wf_peer_node *peer = link->peer;
-    if (peer->link && !is_better(link, peer->link)) {
-        wf_link_close(link, "there is another link to %s already", peer->name);
-        return true;
-    }
     for (uint32_t d = 0; d < f->domain_count; d++) {
         proof_make(&f->domains[d], link->their_nonce, link->nonce, proof);
         for (uint32_t i = 0; i < join->count; i++)
@@ -668,6 +557,43 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
                 break;
             }
     }
+}
+
+bool wf_link_proven(const struct wf_link *link)
+{
+    return link->shared || link->fabric->options.security.proof != WF_NET_PROOF_NONE;
+}
+
+/* It is the node's link from now on; what was proved of the node before stays. */
+static void believe(struct wf_link *link)
+{
+    if (!wf_link_proven(link))
+        return;
+    locality_take(link->fabric, link->peer, &link->said);
+    wf_frames_heard(link->peer, &link->said);
+}
+
+bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric *f = link->fabric;
+    const struct wf_fabric_join *join = header;
+    if (bytes < sizeof *join || link->state != WF_LINK_KNOWN ||
+        join->count > WF_FABRIC_DOMAINS_MAX || bytes != sizeof *join + join->count * 32)
+        return false;
+    struct wf_peer_node *peer = link->peer;
+    proofs_take(link, join);
+    if (wf_link_proven(link))
+        answered(link, true);
+    if (peer->link && peer->link->domains & ~link->domains) {
+        wf_link_close(link, "there is a link to %s already, which proved more domains than this",
+                      peer->name);
+        return true;
+    }
+    if (peer->link && !is_better(link, peer->link)) {
+        wf_link_close(link, "there is another link to %s already", peer->name);
+        return true;
+    }
+    believe(link);
     struct wf_link *older = peer->link;
     peer->link = link;
     link->state = WF_LINK_JOINED;
@@ -731,8 +657,13 @@ static uint64_t wanted_ns(const struct wf_fabric *f, const struct wf_peer_node *
 {
     if (!peer->used || !peer->registered || !peer->way_count || peer->link || peer->dialled)
         return UINT64_MAX;
-    if (!f->strict)
-        return peer->answered < 0 || !f->peers[peer->answered].link ? peer->again_ns : UINT64_MAX;
+    if (!f->strict) {
+        bool there = peer->answered >= 0 && f->peers[peer->answered].link;
+        if (there && peer->answered_ns == UINT64_MAX)
+            return UINT64_MAX;
+        uint64_t then_ns = there ? peer->answered_ns + ANSWER_NS : 0;
+        return then_ns > peer->again_ns ? then_ns : peer->again_ns;
+    }
     uint64_t first_ns = strcmp(f->name, peer->name) < 0 ? 0 : peer->since_ns + OTHER_WAITS_NS + 1;
     return first_ns > peer->again_ns ? first_ns : peer->again_ns;
 }

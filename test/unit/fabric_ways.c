@@ -5,7 +5,7 @@
  */
 #include "member/sim.h"
 
-#include "fabric_world.h"
+#include "fabric_stranger.h"
 
 #define NODES 3
 #define BLOCK 100000u
@@ -198,91 +198,14 @@ static void who_answers_under_another_name_is_not_taken(void **state)
 
 /* ------------------------------------------------------------------------ who asks for too much */
 
-static struct wf_net_link *stranger_link;
-static bool stranger_down;
-static uint32_t stranger_answers;
-
-static bool stranger_up(void *context, struct wf_net_link *link, const void *hello, uint32_t bytes,
-                        const char *name)
+static void trial_begin(struct stranger *s)
 {
-    (void)context, (void)hello, (void)bytes, (void)name;
-    stranger_link = link;
-    return true;
-}
-
-static void stranger_ends(void *context, struct wf_net_link *link, enum weft_status status,
-                          const char *sentence)
-{
-    (void)context, (void)link, (void)status, (void)sentence;
-    stranger_down = true;
-}
-
-static uint32_t stranger_begun(void *context, struct wf_net_link *link, const void *header,
-                               uint32_t header_bytes, uint64_t payload_bytes, struct iovec *out,
-                               void **out_token)
-{
-    const struct wf_fabric_head *head = header;
-    (void)context, (void)link, (void)header_bytes, (void)payload_bytes, (void)out, (void)out_token;
-    stranger_answers += head->kind == WF_FABRIC_PROBED;
-    return 0;
-}
-
-static void stranger_arrived(void *context, struct wf_net_link *link, void *token,
-                             enum weft_status status)
-{
-    (void)context, (void)link, (void)token, (void)status;
-}
-
-static void said(struct wf_net_message *message, enum weft_status status)
-{
-    (void)status;
-    free(message->user);
-    free(message);
-}
-
-static void stranger_says(const void *header, uint32_t bytes)
-{
-    struct wf_net_message *message = calloc(1, sizeof *message);
-    message->user = malloc(bytes);
-    memcpy(message->user, header, bytes);
-    message->header = message->user;
-    message->header_bytes = bytes;
-    message->sent = said;
-    if (wf_net_sim.send(stranger_link, message) != WEFT_OK)
-        said(message, WEFT_E_NODE);
-}
-
-static void stranger_waits(struct wf_net *net, uint32_t ms)
-{
-    for (uint32_t i = 0; i < ms && !stranger_down; i++) {
-        pass(1);
-        assert_int_equal(wf_net_sim.poll(net, 0), WEFT_OK);
-    }
-}
-
-static struct wf_net *stranger_begin(void)
-{
-    struct wf_net *net;
-    struct wf_net_link *link;
-    const struct wf_net_options options = {.events = {NULL, stranger_up, stranger_ends,
-                                                      stranger_begun, NULL, stranger_arrived},
-                                           .world = world};
-    stranger_link = NULL;
-    stranger_down = false;
-    stranger_answers = 0;
-    assert_int_equal(wf_net_sim.create(&options, &net), WEFT_OK);
-    assert_int_equal(wf_net_sim.connect(net, "sim:b1", NULL, &link), WEFT_OK);
-    stranger_waits(net, 50);
-    assert_non_null(stranger_link);
-    const struct wf_fabric_ident ident = {.head = {.magic = WF_FABRIC_MAGIC,
-                                                   .kind = WF_FABRIC_IDENT},
-                                          .version = WF_FABRIC_VERSION,
-                                          .flags = WF_FABRIC_TRIAL,
-                                          .name = "stranger"};
-    stranger_says(&ident, sizeof ident);
-    stranger_waits(net, 20);
-    assert_false(stranger_down);
-    return net;
+    struct wf_fabric_ident ident = stranger_ident("stranger");
+    ident.flags = WF_FABRIC_TRIAL;
+    stranger_begin(s, NULL, "sim:b1");
+    stranger_says(s, &ident, sizeof ident);
+    stranger_waits(s, 20);
+    assert_false(s->down);
 }
 
 static void trials_are_bounded(void **state)
@@ -290,41 +213,41 @@ static void trials_are_bounded(void **state)
     (void)state;
     const struct wf_fabric_probe probe = {
         .head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PROBE}};
-    const struct wf_fabric_join join = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_JOIN}};
+    struct stranger s;
     node_begin(1, "sim:b1", NULL);
     pass(100);
-    struct wf_net *net = stranger_begin();
+    trial_begin(&s);
     for (uint32_t i = 0; i < WF_FABRIC_PROBES_MAX; i++)
-        stranger_says(&probe, sizeof probe);
-    stranger_waits(net, 50);
-    assert_int_equal(stranger_answers, WF_FABRIC_PROBES_MAX);
-    assert_false(stranger_down);
-    stranger_says(&probe, sizeof probe); /* one too many */
-    stranger_waits(net, 50);
-    assert_true(stranger_down);
-    wf_net_sim.destroy(net);
+        stranger_says(&s, &probe, sizeof probe);
+    stranger_waits(&s, 50);
+    assert_int_equal(s.probed, WF_FABRIC_PROBES_MAX);
+    assert_false(s.down);
+    stranger_says(&s, &probe, sizeof probe); /* one too many */
+    stranger_waits(&s, 50);
+    assert_true(s.down);
+    stranger_end(&s);
 
-    net = stranger_begin(); /* a trial is no way in */
-    stranger_says(&join, sizeof join);
-    stranger_waits(net, 50);
-    assert_true(stranger_down);
-    wf_net_sim.destroy(net);
+    trial_begin(&s); /* a trial is no way in */
+    stranger_joins(&s, NULL, 0);
+    stranger_waits(&s, 50);
+    assert_true(s.down);
+    stranger_end(&s);
 
     struct wf_fabric_probe large = probe;
     large.bytes = 1u << 30;
-    net = stranger_begin();
-    stranger_says(&large, sizeof large);
-    stranger_waits(net, 50);
-    assert_true(stranger_down);
-    assert_int_equal(stranger_answers, 0);
-    wf_net_sim.destroy(net);
+    trial_begin(&s);
+    stranger_says(&s, &large, sizeof large);
+    stranger_waits(&s, 50);
+    assert_true(s.down);
+    assert_int_equal(s.probed, 0);
+    stranger_end(&s);
 
-    net = stranger_begin(); /* nor a place to stay */
-    stranger_waits(net, 4000);
-    assert_false(stranger_down);
-    stranger_waits(net, 2000);
-    assert_true(stranger_down);
-    wf_net_sim.destroy(net);
+    trial_begin(&s); /* nor a place to stay */
+    stranger_waits(&s, 4000);
+    assert_false(s.down);
+    stranger_waits(&s, 2000);
+    assert_true(s.down);
+    stranger_end(&s);
 }
 
 int main(void)

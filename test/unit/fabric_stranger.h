@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Somebody who has a net and says what the test says, to nodes of fabric_world.h: whatever name it
+ * likes, and proofs of the domains whose secrets it was given.
+ */
+#ifndef WF_TEST_FABRIC_STRANGER_H
+#define WF_TEST_FABRIC_STRANGER_H
+
+#include <openssl/hmac.h>
+
+#include "fabric/wire.h"
+#include "fabric_world.h"
+
+struct stranger {
+    struct wf_net *net;
+    struct wf_net_link *link;
+    bool down;
+    uint32_t probed; /* that it heard */
+    uint8_t their_nonce[32];
+};
+
+static inline bool stranger_up(void *context, struct wf_net_link *link, const void *hello,
+                               uint32_t bytes, const char *name)
+{
+    (void)hello, (void)bytes, (void)name;
+    ((struct stranger *)context)->link = link;
+    return true;
+}
+
+static inline void stranger_down(void *context, struct wf_net_link *link, enum weft_status status,
+                                 const char *sentence)
+{
+    struct stranger *s = context;
+    (void)link, (void)status, (void)sentence;
+    s->link = NULL;
+    s->down = true;
+}
+
+static inline uint32_t stranger_begun(void *context, struct wf_net_link *link, const void *header,
+                                      uint32_t header_bytes, uint64_t payload_bytes,
+                                      struct iovec *out, void **out_token)
+{
+    struct stranger *s = context;
+    const struct wf_fabric_head *head = header;
+    (void)link, (void)payload_bytes, (void)out, (void)out_token;
+    s->probed += head->kind == WF_FABRIC_PROBED;
+    if (head->kind == WF_FABRIC_IDENT && header_bytes == sizeof(struct wf_fabric_ident))
+        memcpy(s->their_nonce, ((const struct wf_fabric_ident *)header)->nonce, 32);
+    return 0;
+}
+
+static inline void stranger_arrived(void *context, struct wf_net_link *link, void *token,
+                                    enum weft_status status)
+{
+    (void)context, (void)link, (void)token, (void)status;
+}
+
+static inline void stranger_waits(struct stranger *s, uint32_t ms)
+{
+    for (uint32_t i = 0; i < ms && !s->down; i++) {
+        pass(1);
+        assert_int_equal(wf_net_sim.poll(s->net, 0), WEFT_OK);
+    }
+}
+
+/* `listen`: where it waits for a link; or NULL, and it begins one to `to`. */
+static inline void stranger_begin(struct stranger *s, const char *listen, const char *to)
+{
+    const struct wf_net_options options = {.listen = listen,
+                                           .hello = "weft",
+                                           .hello_bytes = 5,
+                                           .events = {s, stranger_up, stranger_down, stranger_begun,
+                                                      NULL, stranger_arrived},
+                                           .world = world};
+    struct wf_net_link *link;
+    *s = (struct stranger){0};
+    if (wf_net_sim.create(&options, &s->net) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    if (!to)
+        return;
+    assert_int_equal(wf_net_sim.connect(s->net, to, NULL, &link), WEFT_OK);
+    stranger_waits(s, 50);
+    assert_non_null(s->link);
+}
+
+static inline void stranger_end(struct stranger *s)
+{
+    wf_net_sim.destroy(s->net);
+    s->net = NULL;
+}
+
+static inline void stranger_said(struct wf_net_message *message, enum weft_status status)
+{
+    (void)status;
+    free(message->user);
+    free(message);
+}
+
+static inline void stranger_says(struct stranger *s, const void *header, uint32_t bytes)
+{
+    struct wf_net_message *message = calloc(1, sizeof *message);
+    assert_non_null(message);
+    message->user = malloc(bytes);
+    assert_non_null(message->user);
+    memcpy(message->user, header, bytes);
+    message->header = message->user;
+    message->header_bytes = bytes;
+    message->sent = stranger_said;
+    if (!s->link || wf_net_sim.send(s->link, message) != WEFT_OK)
+        stranger_said(message, WEFT_E_NODE);
+}
+
+static inline struct wf_fabric_ident stranger_ident(const char *name)
+{
+    struct wf_fabric_ident ident = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_IDENT},
+                                    .version = WF_FABRIC_VERSION,
+                                    .nonce = "a number used once"};
+    snprintf(ident.name, sizeof ident.name, "%s", name);
+    return ident;
+}
+
+/* With a proof of each of these secrets, of 32 bytes. */
+static inline void stranger_joins(struct stranger *s, const char *const *secrets, uint32_t count)
+{
+    static const char tag[] = "weft fabric domain 1";
+    const struct wf_fabric_ident ident = stranger_ident("");
+    struct {
+        struct wf_fabric_join join;
+        uint8_t proof[4][32];
+    } m = {.join = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_JOIN}, .count = count}};
+    assert_true(count <= 4);
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t text[sizeof tag - 1 + 64], secret[32] = {0};
+        memcpy(secret, secrets[i], strlen(secrets[i]));
+        memcpy(text, tag, sizeof tag - 1);
+        memcpy(text + sizeof tag - 1, ident.nonce, 32);
+        memcpy(text + sizeof tag - 1 + 32, s->their_nonce, 32);
+        HMAC(EVP_sha256(), secret, 32, text, sizeof text, m.proof[i], NULL);
+    }
+    stranger_says(s, &m, (uint32_t)(sizeof m.join + count * 32));
+}
+
+#endif
