@@ -11,6 +11,7 @@
 
 #include "base/reserve.h"
 #include "base/table.h"
+#include "fabric/inner.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
 #include "tier/check.h"
@@ -18,6 +19,9 @@
 
 #define BLOCKS_MAX (1u << 28)
 #define SWEEP_STEP 4096u
+/* A lender says what it has left now and then (pings in links.c: every second, of very many nodes
+ * every eighth), and one that is not believed for a moment says nothing. */
+#define SAID_NS 8000000000u
 
 /* A block of this node's in another's memory. */
 struct item {
@@ -51,7 +55,9 @@ struct tier {
     uint32_t items_used, item_free;
     struct wf_table table;
     struct wf_tier_stats stats;
-    uint64_t forgotten; /* of the fabric, at the last look */
+    uint64_t forgotten;               /* of the fabric, at the last look */
+    uint64_t writing_bytes;           /* on their way there */
+    uint64_t most_bytes[2], begun_ns; /* of the capacity, since then and in SAID_NS before */
     uint32_t swept;
     bool sweeping, table_made;
     pthread_mutex_t lock;
@@ -234,6 +240,7 @@ static enum weft_status remote_submit(struct wf_tier *tier, struct wf_tier_reque
     t->free = op->next;
     memcpy(r->private, &op, sizeof(struct op *));
     t->stats.in_flight++;
+    t->writing_bytes += r->op == WF_TIER_WRITE ? r->block.bytes : 0;
     return WEFT_OK;
 }
 
@@ -251,6 +258,7 @@ static void reaped(struct tier *t, struct wf_tier_request *r)
     if (r->status < 0)
         (void)wf_fail(r->status, "tier %s: the node that lends the memory cannot %s now", t->name,
                       r->op == WF_TIER_WRITE ? "take the block" : "give the block");
+    t->writing_bytes -= r->op == WF_TIER_WRITE ? r->block.bytes : 0;
     if (r->op == WF_TIER_WRITE && ok) {
         t->items[op->item].there = true;
         t->stats.used_bytes += t->items[op->item].bytes;
@@ -383,6 +391,22 @@ static enum weft_status remote_news(struct wf_tier *tier,
     return t->sweeping ? WEFT_PENDING : WEFT_OK;
 }
 
+/* What others have put there is not this node's to fill, and what is left is as of the lenders'
+ * last word.  What was dropped since is in neither, so that to believe that at once were to drop
+ * more, for room that there is, and more again: the most that it came to lately is what there is.
+ */
+static uint64_t capacity_of(struct tier *t, uint64_t unused, uint64_t now_ns)
+{
+    uint64_t bytes = t->stats.used_bytes + t->writing_bytes + unused;
+    if (now_ns - t->begun_ns >= SAID_NS) {
+        t->most_bytes[1] = now_ns - t->begun_ns < (uint64_t)2 * SAID_NS ? t->most_bytes[0] : 0;
+        t->most_bytes[0] = 0;
+        t->begun_ns = now_ns;
+    }
+    t->most_bytes[0] = bytes > t->most_bytes[0] ? bytes : t->most_bytes[0];
+    return t->most_bytes[t->most_bytes[1] > t->most_bytes[0]];
+}
+
 static void remote_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
 {
     struct tier *t = of(tier);
@@ -390,10 +414,10 @@ static void remote_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     struct wf_fabric *fabric = wf_peers_enter(t->peers);
     if (fabric)
         wf_fabric_lent_here(fabric, &bytes, &unused);
+    uint64_t now_ns = fabric ? wf_fabric_now(fabric) : wf_now_ns();
     wf_peers_leave(t->peers);
     *out = t->stats;
-    /* What others have put there is not this node's to fill. */
-    out->capacity_bytes = t->stats.used_bytes + unused;
+    out->capacity_bytes = capacity_of(t, unused, now_ns);
 }
 
 /* ------------------------------------------------------------------------------- open and close */

@@ -4,6 +4,7 @@
  * fetch; what one lends the others use.
  */
 #include "fabric/peers.h"
+#include "fabric/remote.h"
 
 #include "fabric_world.h"
 
@@ -459,6 +460,70 @@ static void a_node_that_cannot_give_now_is_named_as_that(void **state)
     wf_peers_destroy(peers);
 }
 
+static uint64_t capacity(const struct wf_tier *tier)
+{
+    struct wf_tier_stats stats;
+    wf_tier_remote.stats(tier, &stats);
+    return stats.capacity_bytes;
+}
+
+/* Room in others' memory is as of their last word.  Who drops a block for room, and takes what it
+ * held to be gone with it, drops the next one for the same, and so on. */
+static void what_is_dropped_is_room_before_the_lender_says_so(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 64, BYTES = 16 * PART };
+    static _Alignas(4096) uint8_t data[BYTES];
+    struct spec specs[NODES] = {{0}, {.lend = (uint64_t)2 * BLOCKS * BYTES}, {0}};
+    const uint8_t tags[1][32] = {"the domain"};
+    struct wf_peers *peers;
+    struct wf_tier *tier;
+    struct wf_tier_request write[BLOCKS], *done;
+    begin(specs);
+    assert_int_equal(wf_peers_create(tags, 1, parts, &peers), WEFT_OK);
+    wf_peers_attach(peers, nodes[0].fabric);
+    const struct wf_tier_options options = {.path = "remote",
+                                            .queue_depth = BLOCKS,
+                                            .peers = peers};
+    assert_int_equal(wf_tier_remote.open(&options, &tier), WEFT_OK);
+    pass(1500);
+    uint64_t room = capacity(tier);
+    assert_int_equal(room, 2 * BLOCKS * BYTES);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        write[i] = (struct wf_tier_request){.op = WF_TIER_WRITE,
+                                            .block = {.bytes = BYTES, .part_bytes = PART},
+                                            .data = data};
+        write[i].block.key[0] = (uint8_t)i;
+        memcpy(write[i].block.format, tags[0], 32);
+        assert_int_equal(wf_tier_remote.submit(tier, &write[i]), WEFT_OK);
+        assert_true(capacity(tier) >= room);
+    }
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        while (wf_tier_remote.reap(tier, &done, 1, 0) == 0)
+            pass(1);
+        assert_int_equal(done->status, WEFT_OK);
+        assert_true(capacity(tier) >= room);
+    }
+    pass(20000); /* what may have been counted twice on its way is not for ever */
+    (void)capacity(tier);
+    pass(20000);
+    assert_in_range(capacity(tier), room - (uint64_t)BLOCKS * 4096, room); /* with sums */
+    room = capacity(tier);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        assert_int_equal(wf_tier_remote.remove(tier, write[i].block.key), WEFT_OK);
+        assert_int_equal(capacity(tier), room);
+    }
+    world_node_end(1); /* with what it lent */
+    pass(20000);
+    (void)capacity(tier);
+    pass(20000);
+    assert_int_equal(capacity(tier), 0);
+    wf_tier_remote.close(tier);
+    wf_peers_attach(peers, NULL);
+    end();
+    wf_peers_destroy(peers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -474,6 +539,7 @@ int main(void)
         cmocka_unit_test(more_changes_than_the_log_holds_are_told_anew),
         cmocka_unit_test(memory_that_is_lent_is_everybodys),
         cmocka_unit_test(what_is_lent_is_shared_when_it_is_short),
+        cmocka_unit_test(what_is_dropped_is_room_before_the_lender_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
