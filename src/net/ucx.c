@@ -14,7 +14,7 @@
  * other side may be waiting for just that one, and would otherwise get it when this side's slice of
  * time ends.
  *
- * RDMA with UCX up to 1.13 only where UCX_TLS names it: verbs_trusted().
+ * RDMA with UCX up to 1.13 only where UCX_TLS names it (ucx_verbs.h).
  *
  * event() is one epoll over everything; from the first time that it is asked for, every poll leaves
  * UCX armed and whatever is noted between polls makes it readable.
@@ -31,6 +31,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "net/ucx_verbs.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
 
@@ -38,7 +39,6 @@
 #define PROGRESS_MAX 64u /* rounds of UCX before callbacks are called */
 #define DESTROY_MS 3000u
 #define LINGER_NS 50000u
-#define VERBS_MINOR_FEARED 13u
 
 /* Tags of descriptors in the epoll; a link's are its generation and its number. */
 enum { TAG_WAKE = 1, TAG_LISTENER, TAG_UCX, TAG_TIMER, TAGS };
@@ -70,32 +70,17 @@ static void config_tcp(const struct wf_ucx_lib *lib, ucp_config_t *config)
     config_default(lib, config, "RX_SEG_SIZE", "UCX_TCP_RX_SEG_SIZE", "256k");
 }
 
-/* UCX 1.13 ends the process when an endpoint over verbs is closed before it is wired up, which a
- * peer that dies at that moment has it do (seen with rdma_rxe).  So up to that release verbs are
- * for whom names them; they may have a release of UCX with a repair.  False: they are not to be
- * chosen. */
+/* Is RDMA to be chosen where nothing is said of it? */
 static bool verbs_trusted(const struct wf_ucx_lib *lib, const char *named)
 {
-    static const char *const verbs[] = {"ib", "rc", "ud", "dc", "all"};
-    unsigned major, minor, release;
-    bool are_named = false;
-    lib->ucp_get_version(&major, &minor, &release);
-    if (major > 1 || minor > VERBS_MINOR_FEARED || access("/sys/class/infiniband", F_OK) != 0)
-        return true;
-    for (size_t i = 0; named && named[0] != '^' && i < sizeof verbs / sizeof verbs[0]; i++)
-        are_named = are_named || strstr(named, verbs[i]);
-    if (are_named || (named && named[0] == '^'))
-        wf_warn("ucx",
-                "UCX %u.%u.%u ends this process when a peer dies while an RDMA link to it is made; "
-                "UCX_TLS=%s may choose RDMA all the same; a newer UCX, or tcp, is safer",
-                major, minor, release, named);
-    else if (!named)
-        wf_warn("ucx",
-                "UCX %u.%u.%u ends this process when a peer dies while an RDMA link to it is made, "
-                "so RDMA is not used; install a newer UCX, or name it all the same, as with "
-                "UCX_TLS=rc,ud,self",
-                major, minor, release);
-    return false;
+    struct wf_ucx_version version;
+    char sentence[512];
+    lib->ucp_get_version(&version.major, &version.minor, &version.release);
+    bool cards = access("/sys/class/infiniband", F_OK) == 0;
+    bool trusted = wf_ucx_verbs_trusted(&version, cards, named, sentence, sizeof sentence);
+    if (sentence[0])
+        wf_warn("ucx", "%s", sentence);
+    return trusted;
 }
 
 static enum weft_status context_open(struct wf_net *net)
