@@ -205,6 +205,8 @@ static bool block_unread(const struct wf_archive_kept *kept, const struct wf_dir
 {
     const struct wf_profiles *profiles = kept->domain->node->profiles;
     bool told = kept->domain->unread == 1 + wf_profiles_generation(profiles);
+    if (!(block->tiers & tiers))
+        return false;
     for (unsigned left = block->tiers & tiers; left; left &= left - 1) {
         unsigned tier = (unsigned)__builtin_ctz(left);
         if (wf_directory_quality(block, tier) == WEFT_LOSSLESS ||
@@ -212,6 +214,15 @@ static bool block_unread(const struct wf_archive_kept *kept, const struct wf_dir
             return false;
     }
     return true;
+}
+
+/* What cannot be read makes way for what was put anew: it is there again in a moment. */
+static bool is_written(const struct wf_below *below, uint8_t tiers, const uint8_t key[32])
+{
+    bool written = false;
+    for (uint32_t i = 0; i < below->count; i++)
+        written |= (tiers >> i & 1) && wf_demote_writes(&below->tiers[i], key);
+    return written;
 }
 
 /* Is every block of the chain where archives may lie?  Then ->on and ->unread are set, too.
@@ -227,7 +238,7 @@ static bool chain_whole(const struct wf_below *below, struct wf_archive_kept *ke
     while (tip != WF_DIRECTORY_NONE && count <= kept->blocks) {
         struct wf_directory_block block;
         wf_directory_read(below->directory, tip, &block);
-        if (!(block.tiers & tiers))
+        if (!(block.tiers & tiers) && !is_written(below, tiers, block.key))
             return false;
         unread |= block_unread(kept, &block, tiers, profile);
         on |= block.tiers & tiers;

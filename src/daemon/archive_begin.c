@@ -104,7 +104,7 @@ struct needs {
     uint8_t tip; /* where the tip is, if it is only the manifest that is missing */
 };
 
-static struct needs needs_of(struct wf_archive_run *run, uint8_t tiers)
+static struct needs needs_of(struct wf_archive_run *run)
 {
     struct needs needs = {.bytes = WF_ARCHIVE_BYTES_MAX};
     for (uint32_t i = 0; i < run->count; i++) {
@@ -117,7 +117,7 @@ static struct needs needs_of(struct wf_archive_run *run, uint8_t tiers)
                                                     memory_order_relaxed);
         needs.grows += block.archives ? 0 : bytes;
         needs.grows_blocks += block.archives == 0;
-        needs.tip = block.tiers & tiers;
+        needs.tip = wf_archive_step_there(run, &run->steps[i], &block);
         if (needs.tip)
             continue;
         needs.bytes += bytes;
@@ -140,7 +140,7 @@ enum weft_status wf_archive_tier_choose(struct wf_archive_run *run)
         return wf_fail(WEFT_E_INVALID,
                        "the node has no tier that may hold archives; give it one that is durable "
                        "and has archive: true in `tiers`");
-    const struct needs needs = needs_of(run, tiers);
+    const struct needs needs = needs_of(run);
     for (uint32_t i = 0; i < 2 * below->count; i++) {
         bool first = i < below->count;
         struct wf_lower *lower = &below->tiers[below->order[first ? i : i - below->count]];

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "daemon/archive_run.h"
+#include "daemon/profiles.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
@@ -238,6 +239,27 @@ static void written(void *context, enum weft_status status)
     wf_archive_advance(run);
 }
 
+/* Where it is that an archive may count on.  Nowhere, if what is there cannot be read for want of
+ * its profile and the block was put anew: that takes its place. */
+uint8_t wf_archive_step_there(const struct wf_archive_run *run, const struct wf_archive_step *step,
+                              const struct wf_directory_block *block)
+{
+    const struct wf_store *store = &run->domain->store;
+    uint32_t slot = wf_store_find(store, step->key);
+    bool anew = slot != WF_SLOT_NONE && wf_store_quality(store, slot) == WEFT_LOSSLESS;
+    return anew && wf_below_makes_way(block)
+               ? 0
+               : block->tiers & wf_archive_tiers(run->archives->below);
+}
+
+/* It lies there with loss, and what DRAM has did not come from there: can it be read at all? */
+static bool is_doubtful(const struct wf_archive_run *run, const struct wf_archive_step *step,
+                        const struct wf_directory_block *block)
+{
+    uint32_t slot = wf_store_find(&run->domain->store, step->key);
+    return slot != WF_SLOT_NONE && block->qualities && !run->domain->profile_of[slot];
+}
+
 /* True: this block is done with, or on its way. */
 static bool write_step(struct wf_archive_run *run, uint32_t at)
 {
@@ -254,8 +276,8 @@ static bool write_step(struct wf_archive_run *run, uint32_t at)
                                 at));
         return true;
     }
-    if (block.tiers & wf_archive_tiers(below)) {
-        step->verify |= block.archives == 0 || run->doubted;
+    if (wf_archive_step_there(run, step, &block)) {
+        step->verify |= block.archives == 0 || run->doubted || is_doubtful(run, step, &block);
         return true;
     }
     uint32_t slot = wf_store_find(&run->domain->store, step->key);
@@ -462,6 +484,18 @@ static void flush_what(struct wf_archive_run *run)
     }
 }
 
+/* It is whole, but stored by a profile that is not here.  True: it was put anew, which is to take
+ * its place. */
+static bool is_to_be_replaced(struct wf_archive_run *run, struct wf_archive_step *step, uint64_t id)
+{
+    struct wf_directory_block block;
+    if (!id || wf_profiles_by_id(run->archives->below->node->profiles, id))
+        return false;
+    wf_below_unread(run->domain, step->key);
+    wf_archive_step_hold(run, step, &block);
+    return !wf_archive_step_there(run, step, &block);
+}
+
 static void verified(struct wf_mover_job *job)
 {
     struct wf_archive_task *task = (struct wf_archive_task *)job;
@@ -470,6 +504,7 @@ static void verified(struct wf_mover_job *job)
     enum weft_status status = job->job.request.status;
     if (status == WEFT_OK) {
         step->verify = false;
+        run->again |= is_to_be_replaced(run, step, job->job.request.profile);
     } else if (status == WEFT_E_CORRUPT || status == WEFT_MISS) {
         wf_telemetry_event(run->archives->below->node, run->domain, "corrupt",
                            "block %02x%02x%02x%02x… was written to tier %s and did not come back "

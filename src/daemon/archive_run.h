@@ -77,5 +77,7 @@ bool wf_archive_active(const struct wf_archive_run *run);
 /* Hold the entry that a block has by now. */
 void wf_archive_step_hold(struct wf_archive_run *run, struct wf_archive_step *step,
                           struct wf_directory_block *out);
+uint8_t wf_archive_step_there(const struct wf_archive_run *run, const struct wf_archive_step *step,
+                              const struct wf_directory_block *block);
 
 #endif

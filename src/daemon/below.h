@@ -182,6 +182,15 @@ void wf_below_gone(struct wf_domain *domain, const uint8_t key[32], const struct
  * of their profile, leave their tiers, so that it can be written there.  False: not now, or not as
  * long as it is part of an archive. */
 bool wf_below_replace(struct wf_domain *domain, const uint8_t key[32]);
+/* Those of them that only their profile could read, though it is held, or part of an archive: what
+ * DRAM has is about to be written where archives may lie.  Only then, since their profile may be
+ * back.  False: not now. */
+bool wf_below_make_way(struct wf_domain *domain, const uint8_t key[32]);
+/* Has it such copies alone? */
+static inline bool wf_below_makes_way(const struct wf_directory_block *block)
+{
+    return block->fit && block->fit == block->tiers && !block->good;
+}
 /* The tiers, a bit each, that are what other nodes have. */
 uint8_t wf_below_peers(const struct wf_below *below);
 /* The nearest tier that has the block, by name; NULL: none. */

@@ -259,26 +259,20 @@ bool wf_lower_room_claimed(struct wf_lower *lower, const struct wf_domain *domai
     return false;
 }
 
-bool wf_below_replace(struct wf_domain *domain, const uint8_t key[32])
+/* Its copies on those tiers go.  False: not all of them now. */
+static bool replace_on(struct wf_domain *domain, const uint8_t key[32], uint32_t entry,
+                       const struct wf_directory_block *block, unsigned tiers)
 {
     struct wf_below *below = domain->node->below;
-    struct wf_directory_block block;
-    uint32_t entry = wf_below_find(domain, key);
-    if (entry == WF_DIRECTORY_NONE)
-        return true;
-    wf_directory_read(below->directory, entry, &block);
-    unsigned unfit = block.tiers & ~(unsigned)block.good;
-    if (unfit && (block.archives || block.holds || !block.in_dram))
-        return false;
-    for (; unfit; unfit &= unfit - 1) {
-        struct wf_lower *lower = &below->tiers[__builtin_ctz(unfit)];
-        const char *why = block.fit >> lower->number & 1 ? "profile" : "quality";
+    for (; tiers; tiers &= tiers - 1) {
+        struct wf_lower *lower = &below->tiers[__builtin_ctz(tiers)];
+        const char *why = block->fit >> lower->number & 1 ? "profile" : "quality";
         if (!wf_lower_may_remove(lower))
             return false;
         struct wf_block_move move = {.what = "let_go",
                                      .reason = why,
                                      .tier = lower->config->name,
-                                     .bytes = block.bytes};
+                                     .bytes = block->bytes};
         wf_telemetry_moved(domain, key, &move);
         below->dropping = why;
         wf_directory_lose(below->directory, entry, lower->number);
@@ -287,4 +281,32 @@ bool wf_below_replace(struct wf_domain *domain, const uint8_t key[32])
             break; /* that was its last place, and nothing extends it */
     }
     return true;
+}
+
+bool wf_below_replace(struct wf_domain *domain, const uint8_t key[32])
+{
+    struct wf_directory_block block;
+    uint32_t entry = wf_below_find(domain, key);
+    if (entry == WF_DIRECTORY_NONE)
+        return true;
+    wf_directory_read(domain->node->below->directory, entry, &block);
+    unsigned unfit = block.tiers & ~(unsigned)block.good;
+    if (unfit && (block.archives || block.holds || !block.in_dram))
+        return false;
+    return replace_on(domain, key, entry, &block, unfit);
+}
+
+bool wf_below_make_way(struct wf_domain *domain, const uint8_t key[32])
+{
+    struct wf_below *below = domain->node->below;
+    struct wf_directory_block block;
+    uint32_t entry = wf_below_find(domain, key);
+    if (entry == WF_DIRECTORY_NONE)
+        return true;
+    wf_directory_read(below->directory, entry, &block);
+    unsigned unread = block.fit & ~(unsigned)block.good;
+    if (!block.in_dram || !unread)
+        return true;
+    wf_archive_missed(below, domain, entry); /* what was flushed of it is not what will be there */
+    return replace_on(domain, key, entry, &block, unread);
 }

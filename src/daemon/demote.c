@@ -273,6 +273,24 @@ static void demote_done(struct wf_mover_job *job)
     demote_end(write, status);
 }
 
+/* Is it on its way from one tier to another? */
+static bool is_moving(const struct wf_demotes *writes, const uint8_t key[32])
+{
+    for (uint32_t i = 0; writes->moves && i < WF_WRITES_MAX; i++)
+        if (writes->all[i].to && writes->all[i].from &&
+            memcmp(writes->all[i].job.job.request.block.key, key, 32) == 0)
+            return true;
+    return false;
+}
+
+/* What an archive has of the block, and nobody can read, goes in the moment in which the block is
+ * written, and no sooner. */
+static bool make_way(struct wf_domain *domain, struct wf_lower *to, const uint8_t key[32])
+{
+    return !is_moving(to->below->demotes, key) && wf_below_make_way(domain, key) &&
+           wf_lower_quiet(to);
+}
+
 bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
                   const struct wf_ended *ended)
 {
@@ -282,7 +300,8 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
     const struct wf_desc *desc = &domain->store.index.desc[slot];
     struct wf_tier_request *request = &write->job.job.request;
     enum wf_coding_how how = wf_coding_plan_slot(to, domain, slot, &write->plan);
-    if (how == WF_CODING_NOT) {
+    describe(domain, slot, &request->block);
+    if (how == WF_CODING_NOT || !make_way(domain, to, request->block.key)) {
         write_put(write);
         return false;
     }
@@ -291,7 +310,6 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
     write->slot = slot;
     write->why = to->below->writing;
     write->generation = wf_store_generation(&domain->store, slot);
-    describe(domain, slot, &request->block);
     (void)wf_below_estimate(domain, slot, &write->reuse);
     request->op = WF_TIER_WRITE;
     request->data = (uint8_t *)domain->pool.memory +
@@ -378,7 +396,8 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
     uint8_t ours = (uint8_t)~wf_below_peers(below);
     if (block.good & ours || (block.good && !(block.leads & ours)))
         return WF_LEAVE_NOW;
-    if (!block.good && block.tiers && !wf_below_replace(domain, key))
+    bool way = block.archives && wf_below_makes_way(&block);
+    if (!block.good && block.tiers && !way && !wf_below_replace(domain, key))
         return otherwise;
     if (!may_be_below(domain, slot)) {
         wf_below_refused(below, key, &(struct wf_refusal){.why = why_never(domain, slot)});
@@ -409,6 +428,8 @@ static enum wf_leave consider(struct wf_domain *domain, uint32_t slot, enum caus
         refusal = (struct wf_refusal){.why = WF_NOT_EXACT};
         to = NULL;
     }
+    if (to && way && !(wf_archive_tiers(below) >> to->number & 1))
+        return otherwise; /* what the archive has stays what it has */
     if (!to) {
         if (refusal.by_worth)
             domain->refused[slot / 8] |= (uint8_t)(1u << (slot % 8));

@@ -230,8 +230,10 @@ static void verify_ended(struct wf_mover *m)
 {
     const struct wf_tier_request *request = &m->part.job.request;
     m->part_flying = false;
-    if (request->status == WEFT_OK && request->as_stored && m->verified_parts == 0)
+    if (request->status == WEFT_OK && request->as_stored && m->verified_parts == 0) {
         m->verified = request->block;
+        m->verify.first->job.request.profile = request->profile;
+    }
     if (request->status != WEFT_OK) {
         verify_done(m, request->status);
     } else if (request->as_stored && (request->block.bytes != m->verified.bytes ||

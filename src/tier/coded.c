@@ -53,6 +53,18 @@ static void tell_made(struct wf_coded_op *op)
     op->outer->profile = head.profile;
 }
 
+/* The same of what was read as it lies, from its front. */
+static void tell_profile(struct wf_tier_request *r)
+{
+    struct wf_frame_head head;
+    if (r->op != WF_TIER_READ || r->status != WEFT_OK || !r->as_stored || r->first_part != 0 ||
+        !r->block.plain_bytes || r->bytes < sizeof head)
+        return;
+    memcpy(&head, r->data, sizeof head);
+    if (head.magic == WF_FRAME_MAGIC)
+        r->profile = head.profile;
+}
+
 /* What there is now that it was written, or was before. */
 static void tell_lost(const struct wf_tier *t, struct wf_tier_request *r)
 {
@@ -349,6 +361,7 @@ static void passed(struct wf_tier *t, struct wf_tier_request *r)
     t->with_behind--;
     count(t, r);
     tell_lost(t, r);
+    tell_profile(r);
     if (r->op == WF_TIER_WRITE && r->status == WEFT_OK && r->block.plain_bytes) {
         wf_coded_lead_drop(t, r->block.key);
         wf_coded_hold(t, &r->block);
