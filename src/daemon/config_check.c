@@ -292,6 +292,7 @@ enum weft_status wf_config_check(const struct wf_config *config,
             "so that no domain's users read another's figures");
     check_private(&remarks, config->http_token_file, "http.token_file");
     check_resp(&remarks);
+    wf_config_check_fabric(&remarks);
     check_private(&remarks, config->fabric_secret_file, "fabric.secret_file");
     check_private(&remarks, config->fabric_key, "fabric.key");
     if (tokens_inside)

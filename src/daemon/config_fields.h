@@ -136,5 +136,6 @@ void wf_remark(struct wf_remarks *remarks, enum wf_remark_kind kind, const char 
 
 /* wf_config_check() for the tiers and what is kept for them. */
 void wf_config_check_tiers(struct wf_remarks *remarks);
+void wf_config_check_fabric(struct wf_remarks *remarks);
 
 #endif

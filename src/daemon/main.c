@@ -289,11 +289,12 @@ static int serve(const struct wf_config *config)
         /* A WEFT_SOCKET that is meant for clients counts for weftd, too, and before the file. */
         char where[WF_ORIGIN_TEXT_MAX + 32] = "", origin[WF_ORIGIN_TEXT_MAX];
         int field = wf_config_field("socket");
-        if (status == WEFT_E_BUSY && config->origin[field].layer != WF_FROM_DEFAULT)
+        bool running = status == WEFT_E_BUSY && strstr(wf_last_error(), config->socket);
+        if (running && config->origin[field].layer != WF_FROM_DEFAULT)
             snprintf(where, sizeof where, " (the path is from: %s)",
                      wf_config_where(config, field, origin));
         fprintf(stderr, "weftd: %s%s\n", wf_last_error(), where);
-        result = status == WEFT_E_BUSY ? EXIT_RUNNING : EXIT_FAILED;
+        result = running ? EXIT_RUNNING : EXIT_FAILED;
     }
     if (node) {
         wf_server_stop(node);

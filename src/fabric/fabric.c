@@ -192,7 +192,8 @@ static void standing_changed(void *fabric, const struct wf_standing *standing)
     struct wf_fabric *f = fabric;
     uint64_t before = f->standing.epoch;
     f->standing = *standing;
-    if (standing->state != WF_STANDING_MEMBER)
+    /* Why a name is refused, and that etcd does not answer, has been said by who asked it. */
+    if (standing->state == WF_STANDING_DOUBTFUL || standing->state == WF_STANDING_LOST)
         wf_warn("fabric", "%s: %s", f->name, standing->why);
     if (standing->epoch != before)
         wf_links_say_again(f);

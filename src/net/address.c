@@ -41,6 +41,9 @@ static enum weft_status inet_parse(const char *text, struct wf_net_address *out)
     char host[WF_NET_ADDRESS_MAX];
     const char *colon = strrchr(out->name, ':');
     uint16_t port;
+    if (colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) &&
+        !port_parse(colon + 1, &port))
+        return wf_fail(WEFT_E_INVALID, "'%s' has a port beyond 65535, which is the last", text);
     if (!colon || !port_parse(colon + 1, &port))
         return wf_fail(WEFT_E_INVALID,
                        "'%s' has no port; write %s:ADDRESS:PORT, such as %s:192.0.2.1:7440", text,

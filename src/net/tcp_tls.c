@@ -135,18 +135,25 @@ void wf_tcp_tls_context_free(struct tcp_tls_context *context)
     free(context);
 }
 
+static enum weft_status file_fail(const char *what, const char *path)
+{
+    char sentence[256];
+    snprintf(sentence, sizeof sentence, "%s (PEM) cannot be read from '%.120s'", what, path);
+    return tls_fail(WEFT_E_INVALID, sentence);
+}
+
 static enum weft_status certificates_load(SSL_CTX *context, const struct wf_net_security *security)
 {
     if (!security->certificate || !security->key || !security->ca)
         return wf_fail(WEFT_E_INVALID,
                        "TLS asks for a certificate, its key and the CA that signed the others'");
     if (SSL_CTX_use_certificate_chain_file(context, security->certificate) != 1)
-        return tls_fail(WEFT_E_INVALID, security->certificate);
+        return file_fail("the certificate", security->certificate);
     if (SSL_CTX_use_PrivateKey_file(context, security->key, SSL_FILETYPE_PEM) != 1 ||
         SSL_CTX_check_private_key(context) != 1)
-        return tls_fail(WEFT_E_INVALID, security->key);
+        return file_fail("the certificate's key", security->key);
     if (SSL_CTX_load_verify_file(context, security->ca) != 1)
-        return tls_fail(WEFT_E_INVALID, security->ca);
+        return file_fail("who signed the others' certificates", security->ca);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     return WEFT_OK;
 }

@@ -143,11 +143,23 @@ static void a_cluster_is_named_in_a_way_that_is_known(void **state)
         {{"fabric.join=tcp:127.0.0.1:9", "fabric.encrypt=true"}, "nothing to encrypt with"},
         {{"fabric.join=tcp:127.0.0.1:9", "fabric.certificate=/c"}, "fabric.key"},
         {{"fabric.join=tcp:127.0.0.1:9", "fabric.advertise=here"}, "fabric.advertise"},
+        {{"fabric.join=http://h/c"}, "etcd://HOST:PORT/CLUSTER"},
+        {{"fabric.join=tcp:127.0.0.1:99999"}, "beyond 65535"},
+        {{"fabric.join=etcd://h"}, "fabric.join: the registry 'etcd://h' names no cluster"},
+        {{"fabric.join=etcd://h/UPPER"}, "fabric.join: the cluster's name 'UPPER'"},
+        {{"fabric.join=etcds://h:0/c"}, "fabric.join: 'h:0'"},
+        {{"fabric.listen=tcp:127.0.0.1:7,unix:/x,tcp:127.0.0.1:7"}, "there twice"},
+        {{"fabric.join=tcp:127.0.0.1:9", "fabric.ca=/c"}, "without fabric.certificate"},
+        {{"fabric.join=tcp:127.0.0.1:9", "fabric.key=/c"}, "without fabric.certificate"},
+        {{"fabric.join=tcp:127.0.0.1:9", "fabric.lend=1000"}, "1MB or more"},
+        {{"fabric.join=tcp:127.0.0.1:9", "fabric.directory=parts"}, "needs a registry"},
     };
     static const char *const right[][3] = {
         {"fabric.join=etcd://127.0.0.1:2379/prod"},
         {"fabric.join=tcp:127.0.0.1:7420,tcp:[::1]:7421", "fabric.name=a-1.b"},
         {"fabric.listen=unix:/tmp/x"},
+        {"fabric.listen=tcp:127.0.0.1:0,tcp:127.0.0.1:0"},
+        {"fabric.join=etcds://h/c", "fabric.directory=parts", "fabric.lend=1MB"},
         {"fabric.listen=tcp:0.0.0.0:7420", "fabric.secret_file=/s", "fabric.encrypt=true"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
@@ -738,6 +750,19 @@ static void check_remarks_on_this_host(void **state)
     snprintf(yaml, sizeof yaml, "domains: [{name: a, secret_file: %s}]\n",
              write_file("secret", "short", 0644));
     said(remarks_on(yaml), true, "has 5 bytes and 32 are needed");
+    snprintf(yaml, sizeof yaml, "fabric: {join: 'tcp:127.0.0.1:1', secret_file: %s}\n",
+             write_file("secret", "short", 0600));
+    said(remarks_on(yaml), true, "fabric.secret_file");
+    said(remarks_on("fabric: {join: 'tcp:127.0.0.1:1', secret_file: /nowhere/s}\n"), true,
+         "fabric.secret_file: cannot open '/nowhere/s'");
+    said(remarks_on("fabric: {join: 'tcp:127.0.0.1:1', certificate: /nowhere/c, key: /nowhere/k, "
+                    "ca: /nowhere/a}\n"),
+         true, "fabric.certificate: cannot open '/nowhere/c'");
+    said(remarks_on("fabric: {join: 'etcds://h/c', registry_ca: /nowhere/a}\n"), true,
+         "fabric.registry_ca: cannot open '/nowhere/a'");
+    said(remarks_on("fabric: {join: 'tcp:127.0.0.1:1', registry_user: me}\n"), false,
+         "a list of nodes has no etcd");
+    said(remarks_on("fabric: {lend: 1GB}\n"), false, "fabric.lend: this node is alone");
     setenv("WEFT_POOL_SZIE", "1GB", 1);
     said(remarks_on("pool: {size: 1MB}\n"), false, "did you mean WEFT_POOL_SIZE?");
 }
