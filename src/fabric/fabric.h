@@ -366,11 +366,17 @@ void wf_fabric_drain(struct wf_fabric *fabric, bool on);
 
 /* Does any other node have it, as far as is known here? */
 bool wf_fabric_elsewhere(struct wf_fabric *fabric, const uint8_t key[32]);
-/* Blocks that this node wants to know of: where it keeps a part of the directory, and does not know
- * who has them, owners of their shards are asked, and host.news tells of those that somebody has,
- * as soon as that is known; their `kind` 0: it is not told.  Up to WF_FABRIC_OFFER_MAX.
- * WEFT_E_BUSY: too many are on their way; WEFT_E_NO_MEMORY. */
+/* A chain that this node wants to know of, or every n-th block of one, parents first: where it
+ * keeps a part of the directory, and does not know who has them, owners of their shards are asked
+ * and who they name (walks.c), and host.news tells of those that somebody has, as soon as that is
+ * known; their `kind` 0: it is not told.  Up to WF_FABRIC_OFFER_MAX.  WEFT_E_BUSY: too many are on
+ * their way; WEFT_E_NO_MEMORY. */
 enum weft_status wf_fabric_look(struct wf_fabric *fabric, const struct wf_fabric_event *blocks,
+                                uint32_t count);
+/* The same, and how that stands.  WEFT_PENDING: they are being asked, or the host is being told.
+ * WEFT_MISS: nobody has the first block, as of 100 ms ago at most, or this node knows of all there
+ * is.  Asked for again and again until it is something else. */
+enum weft_status wf_fabric_find(struct wf_fabric *fabric, const struct wf_fabric_event *blocks,
                                 uint32_t count);
 /* Whether it keeps a part: what it does not know may be elsewhere all the same. */
 bool wf_fabric_in_parts(const struct wf_fabric *fabric);

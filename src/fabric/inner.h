@@ -17,6 +17,7 @@
  *     frames.c   blocks that cross encoded (coder.h, choice.h)
  *     moves.c    blocks that go to other lenders: drain, repair, shares
  *     parts.c    the directory in parts: who is told, and who is asked
+ *     walks.c    … about a chain
  *     orders.c   chains that are handed over; draining
  *     allot.c    who may have how much of what a node lends
  *     figures.c  for people
@@ -270,6 +271,7 @@ struct wf_logged {
 
 struct wf_serve;
 struct wf_parts;
+struct wf_walks;
 
 /* The measuring of one node's ways, one after the other. */
 struct wf_trial {
@@ -342,6 +344,7 @@ struct wf_fabric {
     uint64_t reads_ns;                   /* when they were looked at last */
     struct wf_puts *puts;
     struct wf_parts *parts;
+    struct wf_walks *walks;
     _Atomic bool in_parts;                       /* any thread reads it */
     struct wf_lent *lent;                        /* NULL: nothing is lent */
     struct wf_coder *coder;                      /* NULL: nothing is encoded */
@@ -636,7 +639,15 @@ void wf_parts_wanted(struct wf_link *link);
 void wf_parts_lost(struct wf_fabric *f, const struct wf_peer_node *peer);
 /* True: an owner was asked, and the fetch goes to those that wait when that is over. */
 bool wf_parts_look(struct wf_fabric *f, struct wf_fabric_fetch *fetch, uint64_t now_ns);
-void wf_parts_ask(struct wf_fabric *f, const struct wf_fabric_event *events, uint32_t count);
+/* Owners of the key's shard, the first to ask first; whether this node is one. */
+uint32_t wf_parts_owners(const struct wf_fabric *f, const uint8_t key[32], uint64_t *out);
+bool wf_parts_owns(const struct wf_fabric *f, const uint8_t key[32]);
+/* Nobody has it, as it seems, and is asked again in a moment; was that so just now?  That may be
+ * asked on any thread, with the lock. */
+void wf_parts_miss(struct wf_fabric *f, const uint8_t key[32]);
+bool wf_parts_missed(const struct wf_fabric *f, const uint8_t key[32]);
+/* The host asked for this, and somebody has it: it is told, and after a while that this is over. */
+void wf_parts_host_tell(struct wf_fabric *f, const struct wf_fabric_event *event);
 /* It has this block, as was said otherwise than by its stream: believed for a while. */
 void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
                    const struct wf_fabric_event *event, bool tell);
@@ -644,6 +655,18 @@ void wf_parts_lapse(struct wf_fabric *f, uint64_t before_ns);
 bool wf_want_heard(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_found_heard(struct wf_link *link, const void *header, uint32_t bytes);
+
+/* walks.c */
+#define WF_FABRIC_WALKS 0x10000u /* requests' numbers from here on are walks' */
+enum weft_status wf_walks_create(struct wf_fabric *f);
+void wf_walks_destroy(struct wf_fabric *f);
+/* Find out who has a chain; takes `memory`, which has the events, and frees it.  False: there is no
+ * room, or all of the directory is here; then it does not. */
+bool wf_walk_begin(struct wf_fabric *f, void *memory, const struct wf_fabric_event *events,
+                   uint32_t count);
+void wf_walk_found(struct wf_link *link, const struct wf_fabric_found *found);
+void wf_walks_lost(struct wf_fabric *f, const struct wf_peer_node *peer);
+void wf_walks_tick(struct wf_fabric *f, uint64_t now_ns);
 
 /* moves.c */
 enum weft_status wf_moves_create(struct wf_fabric *f);

@@ -162,7 +162,7 @@ static bool carry_out(struct wf_fabric *f, struct wf_order *order)
     switch (order->kind) {
     case OFFER: return offer(f, order);
     case FORGET: return forget(f, order);
-    case LOOK: wf_parts_ask(f, order->events, order->count); return true;
+    case LOOK: break;
     }
     return true;
 }
@@ -173,7 +173,7 @@ void wf_orders_run(struct wf_fabric *f)
         pthread_mutex_lock(&f->lock);
         struct wf_order *order = f->orders;
         pthread_mutex_unlock(&f->lock);
-        if (!order || !carry_out(f, order))
+        if (!order || (order->kind != LOOK && !carry_out(f, order)))
             return;
         pthread_mutex_lock(&f->lock);
         f->orders = order->next;
@@ -181,6 +181,9 @@ void wf_orders_run(struct wf_fabric *f)
             f->orders_end = &f->orders;
         f->order_count--;
         pthread_mutex_unlock(&f->lock);
+        /* A walk that takes it frees it, perhaps at once. */
+        if (order->kind == LOOK && wf_walk_begin(f, order, order->events, order->count))
+            continue;
         free(order);
     }
 }

@@ -16,8 +16,8 @@
  *
  * What was found is believed for WF_FOUND_NS, and that nobody was for MISSED_NS.  An owner that
  * does not answer in time, or knows nobody, leads to the next one: so a lookup ends after as many
- * waits as a shard has owners.  A lookup is asked for by a fetch, which waits for it, or by
- * wf_fabric_look from any thread, which does not.
+ * waits as a shard has owners.  A lookup is asked for by a fetch, which waits for it; about chains,
+ * of which nobody waits here, walks.c asks.
  *
  * The host is told of no block but those that it asks for, as it makes no use of single blocks of
  * chains: of these it hears that they are elsewhere, whether an owner said so or this node owns the
@@ -34,7 +34,10 @@
 #define LOOKS_MAX 4096u
 #define FOUND_MAX 65536u  /* a ring: the oldest lapses early */
 #define MISSED_MAX 16384u /* by hash: the newer one stays; a power of two */
-#define NEWEST_MAX 65536u /* likewise: what is not there lapses early */
+#define NEWEST_MAX                                                                  \
+    131072u /* of FOUND_MAX; likewise, but of a few places the oldest goes: what is \
+               not there lapses early */
+#define NEWEST_WAYS 8u
 #define MISSED_NS 100000000u
 #define PATIENCE_NS 50000000u
 #define OWNERS 2u
@@ -44,6 +47,8 @@
 #define HOLDERS_MAX 64u
 #define NONE UINT32_MAX
 
+static_assert(LOOKS_MAX <= WF_FABRIC_WALKS, "numbers of requests");
+
 struct look {
     struct wf_fabric_event event;
     struct wf_fabric_fetch *fetches; /* that wait for it */
@@ -51,7 +56,7 @@ struct look {
     uint32_t generation, next; /* of the same hash; of the free ones */
     uint32_t owner;            /* which of the shard's is asked */
     uint32_t peer;             /* its number; NONE: nobody is asked now */
-    bool used, tell;           /* tell: the host hears of what is found */
+    bool used;
 };
 
 /* A copy that is believed to be there; or, of no peer, a block that the host was told of. */
@@ -153,6 +158,16 @@ static bool owns(const struct wf_fabric *f, uint64_t member, const uint8_t key[3
 bool wf_parts_tells(const struct wf_link *link, const uint8_t key[32])
 {
     return !link->parts || owns(link->fabric, link->peer->member, key);
+}
+
+bool wf_parts_owns(const struct wf_fabric *f, const uint8_t key[32])
+{
+    return owns(f, f->parts->member, key);
+}
+
+uint32_t wf_parts_owners(const struct wf_fabric *f, const uint8_t key[32], uint64_t *out)
+{
+    return wf_shards_owners(f->parts->map, wf_shard_of(key), out);
 }
 
 bool wf_parts_on(const struct wf_fabric *f)
@@ -262,19 +277,54 @@ static uint64_t hash_of(const uint8_t key[32])
 
 /* ----------------------------------------------------------------------------------- believed */
 
+static uint64_t copy_hash(const uint8_t key[32], uint32_t peer)
+{
+    return hash_of(key) ^ (peer + 1) * 0x9e3779b97f4aull;
+}
+
+/* The place that has this copy, or else the oldest of those that it may have. */
+static struct newest *newest_of(struct wf_parts *p, const uint8_t key[32], uint32_t peer)
+{
+    uint64_t hash = copy_hash(key, peer);
+    struct newest *oldest = NULL;
+    for (uint32_t i = 0; i < NEWEST_WAYS; i++) {
+        struct newest *n = &p->newest[(hash + i) % NEWEST_MAX];
+        if (n->hash == hash)
+            return n;
+        if (!oldest || n->at_ns < oldest->at_ns)
+            oldest = n;
+    }
+    return oldest;
+}
+
 static void found_add(struct wf_fabric *f, const struct wf_fabric_event *event, uint32_t peer,
                       uint32_t place)
 {
     struct wf_parts *p = f->parts;
-    uint64_t now_ns = wf_fabric_now(f), hash = hash_of(event->key) ^ (peer + 1) * 0x9e3779b97f4aull;
+    struct newest *newest = newest_of(p, event->key, peer);
+    uint64_t now_ns = wf_fabric_now(f);
     if (p->found_end - p->found_first == FOUND_MAX)
         wf_parts_lapse(f, UINT64_MAX);
     p->found[p->found_end++ % FOUND_MAX] =
         (struct found){.event = *event, .at_ns = now_ns, .peer = peer, .place = place};
-    p->newest[hash % NEWEST_MAX] = (struct newest){hash, now_ns};
+    *newest = (struct newest){copy_hash(event->key, peer), now_ns};
 }
 
-static void host_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
+void wf_parts_miss(struct wf_fabric *f, const uint8_t key[32])
+{
+    uint64_t hash = hash_of(key);
+    pthread_mutex_lock(&f->lock);
+    f->parts->missed[hash % MISSED_MAX] = (struct missed){hash, wf_fabric_now(f) + MISSED_NS};
+    pthread_mutex_unlock(&f->lock);
+}
+
+bool wf_parts_missed(const struct wf_fabric *f, const uint8_t key[32])
+{
+    const struct missed *missed = &f->parts->missed[hash_of(key) % MISSED_MAX];
+    return missed->hash == hash_of(key) && missed->until_ns > wf_fabric_now(f);
+}
+
+void wf_parts_host_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
 {
     if (f->options.host.news(f->options.host.context, event))
         found_add(f, event, NONE, 0);
@@ -289,14 +339,14 @@ void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
     if (wf_stream_found(f, peer, event) && !owns(f, f->parts->member, event->key))
         found_add(f, event, peer->number, peer->place);
     if (tell)
-        host_tell(f, event);
+        wf_parts_host_tell(f, event);
 }
 
 static void lapse(struct wf_fabric *f, const struct found *found)
 {
-    const struct wf_parts *p = f->parts;
-    uint64_t hash = hash_of(found->event.key) ^ (found->peer + 1) * 0x9e3779b97f4aull;
-    const struct newest *newest = &p->newest[hash % NEWEST_MAX];
+    struct wf_parts *p = f->parts;
+    uint64_t hash = copy_hash(found->event.key, found->peer);
+    const struct newest *newest = newest_of(p, found->event.key, found->peer);
     struct wf_fabric_event event = found->event;
     event.kind = WF_FABRIC_GONE;
     if (newest->hash == hash && newest->at_ns > found->at_ns)
@@ -379,20 +429,22 @@ static void look_end(struct wf_fabric *f, struct look *look)
 /* Ask the next owner that can be asked.  False: there is none left. */
 static bool look_ask(struct wf_fabric *f, struct look *look, uint64_t now_ns)
 {
-    const struct wf_parts *p = f->parts;
+    union {
+        struct wf_fabric_lookup ask;
+        uint8_t bytes[sizeof(struct wf_fabric_lookup) + 32];
+    } m = {.ask = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_LOOKUP},
+                   .request = (uint64_t)look->generation << 32 | (uint32_t)(look - f->parts->looks),
+                   .bytes = look->event.bytes,
+                   .domain = look->event.domain,
+                   .count = 1}};
     uint64_t owners[WF_SHARD_OWNERS_MAX];
-    uint32_t count = wf_shards_owners(p->map, wf_shard_of(look->event.key), owners);
+    uint32_t count = wf_parts_owners(f, look->event.key, owners);
+    memcpy(m.ask.keys[0], look->event.key, 32);
     look->peer = NONE;
     while (look->owner < count) {
         struct wf_peer_node *peer = wf_peer_member(f, owners[look->owner++]);
         struct wf_link *link = peer ? wf_peer_link(f, peer->number, look->event.domain) : NULL;
-        struct wf_fabric_lookup ask = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_LOOKUP},
-                                       .request = (uint64_t)look->generation << 32 |
-                                                  (uint32_t)(look - p->looks),
-                                       .bytes = look->event.bytes,
-                                       .domain = look->event.domain};
-        memcpy(ask.key, look->event.key, 32);
-        if (!link || !wf_link_say(link, &ask, sizeof ask))
+        if (!link || !wf_link_say(link, &m, sizeof m.bytes))
             continue;
         look->peer = peer->number;
         look->asked_ns = now_ns;
@@ -407,8 +459,7 @@ static void look_next(struct wf_fabric *f, struct look *look, uint64_t now_ns)
     if (look_ask(f, look, now_ns))
         return;
     f->figures.lookup_misses++;
-    f->parts->missed[hash_of(look->event.key) % MISSED_MAX] =
-        (struct missed){hash_of(look->event.key), now_ns + MISSED_NS};
+    wf_parts_miss(f, look->event.key);
     look_end(f, look);
 }
 
@@ -417,12 +468,10 @@ static struct look *look_begin(struct wf_fabric *f, const struct wf_fabric_event
                                uint64_t now_ns)
 {
     struct wf_parts *p = f->parts;
-    const struct missed *missed = &p->missed[hash_of(event->key) % MISSED_MAX];
     struct look *look = look_find(p, event->key);
     if (look)
         return look;
-    if (owns(f, p->member, event->key) ||
-        (missed->hash == hash_of(event->key) && missed->until_ns > now_ns))
+    if (wf_parts_owns(f, event->key) || wf_parts_missed(f, event->key))
         return NULL;
     look = look_new(p, event);
     if (look && !look_ask(f, look, now_ns)) {
@@ -449,36 +498,18 @@ bool wf_parts_look(struct wf_fabric *f, struct wf_fabric_fetch *fetch, uint64_t 
     return true;
 }
 
-void wf_parts_ask(struct wf_fabric *f, const struct wf_fabric_event *events, uint32_t count)
-{
-    uint64_t now_ns = wf_fabric_now(f);
-    for (uint32_t i = 0; i < count && f->parts->on; i++) {
-        if (wf_fabric_elsewhere(f, events[i].key)) {
-            if (events[i].kind == WF_FABRIC_HERE)
-                host_tell(f, &events[i]);
-            continue;
-        }
-        struct look *look = look_begin(f, &events[i], now_ns);
-        if (!look)
-            continue;
-        look->event = events[i]; /* a fetch knows less of it */
-        look->tell = events[i].kind == WF_FABRIC_HERE;
-    }
-}
-
 /* ------------------------------------------------------------------------------------- answers */
 
-static bool is_here(struct wf_fabric *f, uint32_t domain, const struct wf_fabric_lookup *ask)
+static bool is_here(struct wf_fabric *f, uint32_t domain, const uint8_t key[32], uint64_t bytes)
 {
     const struct wf_fabric_host *host = &f->options.host;
     struct wf_fabric_held held;
-    if (f->lent && wf_lent_has(f->lent, domain, ask->key))
+    if (f->lent && wf_lent_has(f->lent, domain, key))
         return true;
-    if (host->below && host->below(host->context, domain, ask->key))
+    if (host->below && host->below(host->context, domain, key))
         return true;
-    enum weft_status status = ask->bytes
-                                  ? host->hold(host->context, domain, ask->key, ask->bytes, &held)
-                                  : WEFT_MISS;
+    enum weft_status status = bytes ? host->hold(host->context, domain, key, bytes, &held)
+                                    : WEFT_MISS;
     if (status == WEFT_OK)
         host->let_go(host->context, &held);
     return status == WEFT_OK || status == WEFT_E_BUSY;
@@ -493,7 +524,8 @@ bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes)
         uint8_t bytes[sizeof(struct wf_fabric_found) + WF_FABRIC_FOUND_MAX * 8];
     } m = {.found = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_FOUND}}};
     uint16_t holders[HOLDERS_MAX];
-    if (bytes != sizeof *ask || link->state != WF_LINK_JOINED ||
+    if (bytes < sizeof *ask || link->state != WF_LINK_JOINED || ask->count == 0 ||
+        ask->count > WF_FABRIC_LOOKUP_MAX || bytes != sizeof *ask + ask->count * 32 ||
         ask->domain >= WF_FABRIC_DOMAINS_MAX)
         return false;
     uint32_t domain = link->ours_of[ask->domain], count = 0;
@@ -501,11 +533,14 @@ bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes)
     f->figures.looked_up++;
     if (domain != WF_DOMAIN_NONE && wf_peer_believed(f, link->peer)) {
         pthread_mutex_lock(&f->lock);
-        count = wf_places_holders(f->places, ask->key, holders, HOLDERS_MAX);
+        count = wf_places_holders(f->places, ask->keys[0], holders, HOLDERS_MAX);
         pthread_mutex_unlock(&f->lock);
-        if (is_here(f, domain, ask))
-            m.found.members[m.found.count++] = f->parts->member;
+        while (m.found.blocks < ask->count &&
+               is_here(f, domain, ask->keys[m.found.blocks], ask->bytes))
+            m.found.blocks++;
     }
+    if (m.found.blocks)
+        m.found.members[m.found.count++] = f->parts->member;
     /* Of many, others to each who asks. */
     for (uint32_t i = 0; i < count && m.found.count < WF_FABRIC_FOUND_MAX; i++) {
         uint32_t number = f->peer_of[holders[(i + f->figures.looked_up) % count]];
@@ -526,6 +561,10 @@ bool wf_found_heard(struct wf_link *link, const void *header, uint32_t bytes)
         found->count > WF_FABRIC_FOUND_MAX || bytes != sizeof *found + found->count * 8)
         return false;
     uint32_t number = (uint32_t)found->request;
+    if (number >= WF_FABRIC_WALKS) {
+        wf_walk_found(link, found);
+        return true;
+    }
     struct look *look = number < p->used ? &p->looks[number] : NULL;
     if (!look || !look->used || look->generation != found->request >> 32 ||
         look->peer != link->peer->number)
@@ -535,7 +574,7 @@ bool wf_found_heard(struct wf_link *link, const void *header, uint32_t bytes)
         struct wf_peer_node *peer = wf_peer_member(f, found->members[i]);
         if (!peer || !wf_peer_link(f, peer->number, look->event.domain))
             continue;
-        wf_parts_note(f, peer, &look->event, look->tell && taken == 0);
+        wf_parts_note(f, peer, &look->event, false);
         taken++;
     }
     if (taken)
@@ -553,6 +592,7 @@ void wf_parts_lost(struct wf_fabric *f, const struct wf_peer_node *peer)
     for (uint32_t i = 0; p->on && i < p->used; i++)
         if (p->looks[i].used && p->looks[i].peer == peer->number)
             look_next(f, &p->looks[i], wf_fabric_now(f));
+    wf_walks_lost(f, peer);
 }
 
 void wf_parts_tick(struct wf_fabric *f, uint64_t now_ns)
@@ -564,6 +604,7 @@ void wf_parts_tick(struct wf_fabric *f, uint64_t now_ns)
     for (uint32_t i = 0; i < p->used; i++)
         if (p->looks[i].used && now_ns - p->looks[i].asked_ns > PATIENCE_NS)
             look_next(f, &p->looks[i], now_ns);
+    wf_walks_tick(f, now_ns);
     wf_parts_lapse(f, now_ns > WF_FOUND_NS ? now_ns - WF_FOUND_NS : 0);
 }
 
@@ -592,7 +633,9 @@ enum weft_status wf_parts_create(struct wf_fabric *f)
     if (!p->found || !p->missed || !p->newest)
         return WEFT_E_NO_MEMORY;
     enum weft_status status = wf_shards_create(OWNERS, &p->map);
-    return status == WEFT_OK ? wf_shards_create(OWNERS, &p->before) : status;
+    if (status == WEFT_OK)
+        status = wf_shards_create(OWNERS, &p->before);
+    return status == WEFT_OK ? wf_walks_create(f) : status;
 }
 
 /* When it is known whether the registry says who is a member. */
@@ -611,6 +654,7 @@ void wf_parts_destroy(struct wf_fabric *f)
 {
     if (!f->parts)
         return;
+    wf_walks_destroy(f);
     wf_shards_destroy(f->parts->map);
     wf_shards_destroy(f->parts->before);
     free(f->parts->found);

@@ -55,7 +55,7 @@
 #include "net/net.h"
 
 #define WF_FABRIC_MAGIC 0x31464657u /* "WFF1" */
-#define WF_FABRIC_VERSION 2u
+#define WF_FABRIC_VERSION 3u
 #define WF_FABRIC_DOMAINS_MAX 64u
 #define WF_FABRIC_EVENTS_MAX 512u /* in one message */
 #define WF_FABRIC_PARTS_MAX 1024u
@@ -82,7 +82,8 @@ enum wf_fabric_kind {
     WF_FABRIC_PUSH_END = 17,
     WF_FABRIC_PUSHED = 18,
     WF_FABRIC_WANT = 22,   /* of the directory all is to be told, or a part; as in IDENT */
-    WF_FABRIC_LOOKUP = 23, /* who holds this?  Asked of an owner of the key's shard */
+    WF_FABRIC_LOOKUP = 23, /* who holds this, asked of an owner of its shard; or how much of this
+                              have you */
     WF_FABRIC_FOUND = 24,
 };
 
@@ -273,21 +274,30 @@ struct wf_fabric_want {
 };
 static_assert(sizeof(struct wf_fabric_want) == 16, "wire format");
 
+/* Keys of one chain, in its order; who owns the shard of the first knows who holds that one, and
+ * who has it, how many of them it has from there on. */
+#define WF_FABRIC_LOOKUP_MAX 512u
 struct wf_fabric_lookup {
     struct wf_fabric_head head;
     uint64_t request; /* given back in FOUND */
-    uint64_t bytes;   /* of the block; 0: who asks does not know */
-    uint32_t domain, zero;
-    uint8_t key[32];
+    uint64_t bytes;   /* of each block; 0: who asks does not know */
+    uint16_t domain, count;
+    uint32_t zero;
+    uint8_t keys[][32]; /* 1 to WF_FABRIC_LOOKUP_MAX */
 };
-static_assert(sizeof(struct wf_fabric_lookup) == 64, "wire format");
+static_assert(sizeof(struct wf_fabric_lookup) == 32, "wire format");
+static_assert(sizeof(struct wf_fabric_lookup) + WF_FABRIC_LOOKUP_MAX * 32 <= WF_NET_HEADER_MAX,
+              "a question fits a message");
 
 #define WF_FABRIC_FOUND_MAX 8u
 struct wf_fabric_found {
     struct wf_fabric_head head;
     uint64_t request;
-    uint32_t count, zero;
-    uint64_t members[]; /* who holds it, of those that the owner has a link to: wf_shard_member() */
+    uint16_t count;
+    uint16_t blocks; /* of the keys, from the first on, that it has itself */
+    uint32_t zero;
+    uint64_t members[]; /* who holds the first, of those that the owner has a link to:
+                           wf_shard_member() */
 };
 static_assert(sizeof(struct wf_fabric_found) == 24, "wire format");
 

@@ -421,7 +421,9 @@ static void say_answer(struct input *in, struct wf_net_link *link)
     struct {
         struct wf_fabric_found found;
         uint64_t members[4];
-    } found = {{{WF_FABRIC_MAGIC, WF_FABRIC_FOUND, 0}, asked->look_request, how >> 3 & 3, 0}, {0}};
+    } found = {
+        {{WF_FABRIC_MAGIC, WF_FABRIC_FOUND, 0}, asked->look_request, how >> 3 & 3, how & 7, 0},
+        {0}};
     for (uint32_t i = 0; i < 4; i++)
         found.members[i] = member_of((how + i) % 4);
     struct wf_fabric_ping pong = {.head = {WF_FABRIC_MAGIC, WF_FABRIC_PONG, 0},
@@ -434,7 +436,7 @@ static void say_answer(struct input *in, struct wf_net_link *link)
     case 0: deliver(link, &placed, sizeof placed, NULL, 0, false); break;
     case 1: deliver(link, &room, sizeof room, NULL, 0, false); break;
     case 2: deliver(link, &pushed, sizeof pushed, NULL, 0, false); break;
-    case 3: deliver(link, &found, 24 + 8 * found.found.count, NULL, 0, false); break;
+    case 3: deliver(link, &found, 24 + 8u * found.found.count, NULL, 0, false); break;
     case 4: deliver(link, &pong, sizeof pong, NULL, 0, false); break;
     default: {
         struct wf_fabric_probe probed = asked->probe;

@@ -487,6 +487,124 @@ static void what_is_asked_is_bounded(void **state)
     end();
 }
 
+/* ------------------------------------------------------------------------------------- a chain */
+
+static struct wf_fabric_event chain[BLOCKS];
+
+static enum weft_status find(int i, uint32_t first, uint32_t count)
+{
+    for (uint32_t k = 0; k < count; k++)
+        chain[k] = event_of(first + k);
+    return wf_fabric_find(nodes[i].fabric, chain, count);
+}
+
+/* How long it takes until that is answered, in milliseconds; up to `most`. */
+static uint64_t find_ends(int i, uint32_t first, uint32_t count, uint64_t most)
+{
+    uint64_t ms = 0;
+    for (; find(i, first, count) == WEFT_PENDING; ms++) {
+        if (ms == most)
+            fail_msg("still asked about after %llu ms", (unsigned long long)ms);
+        pass(1);
+    }
+    assert_int_equal(find(i, first, count), WEFT_MISS);
+    return ms;
+}
+
+static void a_chain_takes_a_few_messages(void **state)
+{
+    enum { LONG = 300, SHORT = 100, PIECE = 2000 };
+    (void)state;
+    begin(NODES, WF_FABRIC_DIRECTORY_PARTS, 65536);
+    for (uint32_t b = 0; b < LONG; b++)
+        have(0, b, true);
+    for (uint32_t b = 0; b < SHORT; b++)
+        have(3, b, true);
+    pass(300);
+    const struct wf_fabric_figures *figures = &nodes[1].fabric->figures;
+    uint64_t asked = figures->lookups;
+    look(1, 0, LONG + 50);
+    pass(60);
+    for (uint32_t b = 0; b < LONG + 50; b++)
+        if (nodes[1].known[b] != (b < LONG) || knows(1, b) != (b < LONG))
+            fail_msg("block %u is %s", b, nodes[1].known[b] ? "said" : "not said");
+    asked = figures->lookups - asked;
+    assert_true(asked > 1 && asked < 16);
+    struct wf_fabric_event event = event_of(0);
+    assert_int_equal(wf_places_count(nodes[1].fabric->places, event.key, 9), 2);
+
+    /* A node has one piece and another the next: it goes on there. */
+    for (uint32_t b = PIECE; b < PIECE + 60; b++)
+        have(b < PIECE + 30 ? 2 : 4, b, true);
+    pass(300);
+    look(1, PIECE, 100);
+    pass(60);
+    for (uint32_t b = PIECE; b < PIECE + 100; b++)
+        assert_true(nodes[1].known[b] == (b < PIECE + 60));
+    end();
+}
+
+static void it_is_said_how_a_question_stands(void **state)
+{
+    (void)state;
+    begin(NODES, WF_FABRIC_DIRECTORY_PARTS, 65536);
+    for (uint32_t b = 0; b < 40; b++)
+        have(0, b, true);
+    pass(300);
+    uint64_t asked = nodes[1].fabric->figures.lookups;
+    assert_true(find_ends(1, 5000, 40, 30) > 0); /* nobody has it */
+    assert_true(nodes[1].fabric->figures.lookups - asked <= OWNERS);
+    assert_int_equal(find(1, 0, 40), WEFT_PENDING);
+    asked = nodes[1].fabric->figures.lookups;
+    for (int i = 0; i < 15; i++) { /* it is asked once, however often somebody wants to know */
+        (void)find(1, 0, 40);
+        pass(1);
+    }
+    for (uint32_t b = 0; b < 40; b++)
+        assert_true(nodes[1].known[b]);
+    assert_true(nodes[1].fabric->figures.lookups - asked < 8);
+
+    /* Owners that are dead: a miss, as soon as nobody is left to ask. */
+    uint32_t b = 6000;
+    while (owns(0, b) || owns(1, b))
+        b++;
+    for (int i = 2; i < NODES; i++)
+        wf_net_sim_mute(world, names[i] + 4, true, true);
+    uint64_t ms = find_ends(1, b, 20, 200);
+    assert_true(ms >= 90 && ms <= 150);
+    end();
+}
+
+static void more_questions_than_can_be_asked_at_once_are_asked_later(void **state)
+{
+    enum { CHAINS = 200, DEPTH = 20 };
+    (void)state;
+    begin(4, WF_FABRIC_DIRECTORY_PARTS, 65536);
+    for (uint32_t b = 0; b < CHAINS * DEPTH; b++)
+        have(0, b, true);
+    pass(500);
+    /* Two of the three that could be asked do not answer. */
+    wf_net_sim_mute(world, "c", true, true);
+    wf_net_sim_mute(world, "d", true, true);
+    for (uint32_t k = 0; k < CHAINS; k++)
+        look(1, k * DEPTH, DEPTH);
+    pass(300); /* as long as a walk may last, and no longer */
+    uint64_t asked = nodes[1].fabric->figures.lookups;
+    pass(100);
+    assert_int_equal(nodes[1].fabric->figures.lookups, asked);
+    wf_net_sim_mute(world, "c", false, false);
+    wf_net_sim_mute(world, "d", false, false);
+    pass(1500);
+    for (uint32_t k = 0; k < CHAINS; k++) {
+        look(1, k * DEPTH, DEPTH);
+        pass(20);
+    }
+    for (uint32_t b = 0; b < CHAINS * DEPTH; b++)
+        if (!nodes[1].known[b])
+            fail_msg("block %u of chain %u is not said", b % DEPTH, b / DEPTH);
+    end();
+}
+
 /* ------------------------------------------------------------------------------- all, or a part */
 
 static int in_parts(void)
@@ -555,6 +673,9 @@ int main(void)
         cmocka_unit_test(a_stale_answer_is_a_miss),
         cmocka_unit_test(an_owner_that_is_dead_is_not_waited_for),
         cmocka_unit_test(what_is_asked_is_bounded),
+        cmocka_unit_test(a_chain_takes_a_few_messages),
+        cmocka_unit_test(it_is_said_how_a_question_stands),
+        cmocka_unit_test(more_questions_than_can_be_asked_at_once_are_asked_later),
         cmocka_unit_test(all_is_kept_or_a_part_by_what_it_costs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
