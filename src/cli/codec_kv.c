@@ -69,6 +69,15 @@ static json_t *format_of(const struct codec_subject *subject, uint64_t blocks)
     return f;
 }
 
+/* False, with errno: it is not there whole. */
+static bool write_format(const json_t *format, const char *path)
+{
+    FILE *file = fopen(path, "we");
+    bool written = file && json_dumpf(format, file, JSON_INDENT(2)) == 0 &&
+                   fputc('\n', file) != EOF;
+    return (!file || fclose(file) == 0) && written;
+}
+
 int wf_cli_codec_kv(struct cli *cli)
 {
     const struct codec_options *given = &wf_cli_codec_options;
@@ -83,7 +92,7 @@ int wf_cli_codec_kv(struct cli *cli)
         return code;
     code = write_blocks(cli, &subject, &writing);
     json_t *format = code == CLI_OK ? format_of(&subject, writing.blocks) : NULL;
-    if (format && json_dump_file(format, given->format_output, JSON_INDENT(2)) != 0)
+    if (format && !write_format(format, given->format_output))
         code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", given->format_output,
                            strerror(errno));
     if (code == CLI_OK && cli->json) {

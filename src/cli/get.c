@@ -161,8 +161,12 @@ static void miss_say(struct cli *cli, struct weft_format *format, const struct w
     else
         fprintf(stderr,
                 "weft get: there is no such block of %zu bytes; a key is of one model, layout, "
-                "size and salt, and weft ls blocks shows what is there\n",
-                weft_format_block_bytes(format));
+                "size and salt%s, and weft ls blocks shows what is there\n",
+                weft_format_block_bytes(format),
+                wf_cli_format_options.quality
+                    ? ", and of a quality where that is more than its domain's "
+                      "(--quality)"
+                    : "");
 }
 
 /* Takes over `missing`, which is NULL when all was there. */

@@ -142,6 +142,17 @@ static bool map_file(const char *path, struct wf_model *m)
            wf_say_failed("%s is not a llama2.c checkpoint: it is too short for a header", path);
 }
 
+/* Of another kind of model file, what it is; NULL: it is none of those. */
+static const char *other_kind(const void *head)
+{
+    const char *bytes = head;
+    if (memcmp(bytes, "GGUF", 4) == 0)
+        return "a GGUF file";
+    if (bytes[8] == '{' && memcmp(bytes + 4, "\0\0\0", 4) == 0) /* behind the header's length */
+        return "a file of safetensors";
+    return NULL;
+}
+
 bool wf_model_load(const char *path, struct wf_model *out)
 {
     struct wf_model m = {0};
@@ -165,6 +176,12 @@ bool wf_model_load(const char *path, struct wf_model *out)
         .vocab = own_classifier ? 0u - (uint32_t)header[5] : (uint32_t)header[5],
         .context = (uint32_t)header[6],
     };
+    const char *other = other_kind(m.memory);
+    if (other) {
+        wf_say_keep("%s is not a llama2.c checkpoint: it is %s, which is not read here", path,
+                    other);
+        goto fail;
+    }
     if (!shape_set(&m, &shape)) {
         char why[256];
         snprintf(why, sizeof(why), "%s", wf_say_last());
