@@ -86,17 +86,21 @@ uint64_t wf_cli_tier_lossy(const json_t *tier)
     return blocks_of(tier, 0, &one) + blocks_of(tier, 1, &one);
 }
 
-/* What lies there with loss, and how much smaller. */
+/* What lies there with loss, how much smaller, and how fast that went so far. */
 static void qualities_print(const json_t *tier, FILE *to)
 {
-    char ratio[32];
+    char ratio[32], encode[32], decode[32];
     for (size_t q = 0; q < sizeof lossy / sizeof lossy[0]; q++) {
         json_t *one;
         uint64_t blocks = blocks_of(tier, q, &one);
         if (blocks)
-            fprintf(to, "%s: %llu block%s with loss: %s, %s times smaller\n", word(tier, "name"),
-                    (unsigned long long)blocks, wf_cli_s(blocks), lossy[q],
-                    measured(one, "ratio", ratio, sizeof ratio));
+            fprintf(to,
+                    "%s: %llu block%s with loss: %s, %s times smaller; a thread encodes %s and "
+                    "decodes %s MB/s\n",
+                    word(tier, "name"), (unsigned long long)blocks, wf_cli_s(blocks), lossy[q],
+                    measured(one, "ratio", ratio, sizeof ratio),
+                    measured(one, "encode_mbps", encode, sizeof encode),
+                    measured(one, "decode_mbps", decode, sizeof decode));
     }
 }
 

@@ -181,12 +181,15 @@ static void loss_is_shown_where_there_is_some(void **state)
     (void)state;
     tiers_answer =
         "{\"tiers\":[{\"name\":\"a\",\"codec\":{\"qualities\":{\"lossless\":{\"blocks\":9},"
-        "\"transparent\":{\"blocks\":42,\"ratio\":7.91},\"economy\":{\"blocks\":1,"
+        "\"transparent\":{\"blocks\":42,\"ratio\":7.91,"
+        "\"encode_mbps\":301,\"decode_mbps\":null},\"economy\":{\"blocks\":1,"
         "\"ratio\":15.5}}}},{\"name\":\"b\",\"codec\":{\"qualities\":{\"lossless\":"
         "{\"blocks\":9},\"transparent\":{\"blocks\":0}}}}],\"next\":0}";
     assert_int_equal(run(&wf_cmd_ls, false, "tiers"), CLI_OK);
-    has("a: 42 blocks with loss: transparent, 7.91 times smaller\n"
-        "a: 1 block with loss: economy, 15.5 times smaller\n");
+    has("a: 42 blocks with loss: transparent, 7.91 times smaller; a thread encodes 301 and "
+        "decodes - MB/s\n"
+        "a: 1 block with loss: economy, 15.5 times smaller; a thread encodes - and decodes - "
+        "MB/s\n");
     has_not("b: ");
     assert_int_equal(run(&wf_cmd_status, false, NULL), CLI_OK);
     has("a: 42 blocks with loss");
