@@ -40,7 +40,8 @@
 #define FRAMES_BYTES (64u << 20) /* a tier has so much address space for them */
 #define PART_BYTES (64u << 10)
 #define FRAME_PLANE_BYTES 96u /* of a frame, a plane's entry and the states of its coder */
-#define MISS_LOG_NS UINT64_C(60000000000) /* between two lines of formats without profiles */
+#define LOG_NS \
+    UINT64_C(60000000000) /* between two lines of formats whose blocks are not stored so */
 
 const struct wf_rates *wf_coding_rates(void)
 {
@@ -147,8 +148,17 @@ const struct wf_profile *wf_coding_profile(struct wf_node *node, struct wf_forma
     return format->profile;
 }
 
-/* Once for each format, when the first of its blocks is written without one.  Who opens formats by
- * the hundred has one line of the log a minute, and an event each. */
+/* Who opens formats by the hundred has one line of the log a minute, and an event each. */
+static bool may_log(struct wf_node *node)
+{
+    uint64_t now_ns = wf_now_ns();
+    if (node->profile_logged_ns && now_ns - node->profile_logged_ns < LOG_NS)
+        return false;
+    node->profile_logged_ns = now_ns;
+    return true;
+}
+
+/* Once for each format, when the first of its blocks is written without one. */
 static void profile_miss(struct wf_node *node, struct wf_format_entry *format)
 {
     char folder[WF_PATH_MAX + 16], why[256];
@@ -159,10 +169,8 @@ static void profile_miss(struct wf_node *node, struct wf_format_entry *format)
     bool can_be = wf_profiles_why(node->profiles, format->request, why, sizeof why);
     wf_telemetry_event(node, &node->domains[format->domain], "codec",
                        "no profile for %.48s: %s; stored losslessly", format->request->model, why);
-    uint64_t now_ns = wf_now_ns();
-    if (node->profile_missed_ns && now_ns - node->profile_missed_ns < MISS_LOG_NS)
+    if (!may_log(node))
         return;
-    node->profile_missed_ns = now_ns;
     /* Who made one for the model takes it to be used. */
     bool refused = can_be && wf_profiles_named(node->profiles, format->request->model);
     wf_log(refused ? WF_LOG_WARN : WF_LOG_INFO, "codec",
@@ -291,4 +299,34 @@ enum wf_coding_how wf_coding_plan_slot(const struct wf_lower *lower, const struc
         .profile = domain->profile_of[slot],
     };
     return wf_coding_plan(lower, domain, &ask, out);
+}
+
+void wf_coding_declined(struct wf_domain *domain, uint32_t slot, const struct wf_coded_plan *plan)
+{
+    struct wf_node *node = domain->node;
+    uint32_t number = domain->format_of[slot];
+    struct wf_format_entry *format = number ? &node->formats[number - 1] : NULL;
+    if (!format)
+        return;
+    format->declined++;
+    if (format->declined_by == plan->profile)
+        return;
+    format->declined_by = plan->profile;
+    const char *name = wf_profiles_name(node->profiles, plan->profile);
+    bool small = plan->layout.bytes < WF_CODED_BYTES_LEAST;
+    wf_telemetry_event(node, domain, "codec", "%s, for %.48s: a block is stored exactly: %s", name,
+                       format->request->model,
+                       small ? "it is too small to be encoded"
+                             : "its frame would be twice as large as the profile says, or no "
+                               "smaller than the block");
+    if (may_log(node))
+        wf_info("codec",
+                "domain %s: a block of model %s that was to be stored as %s, by profile %s, is "
+                "stored exactly: %s; weft ls formats counts them",
+                domain->config->name, format->request->model,
+                weft_quality_name((enum weft_quality)plan->quality), name,
+                small ? "what has less than 8 KiB is not encoded"
+                      : "its frame would be more than twice as large as in the calibration, or no "
+                        "smaller than the block; is it that model's KV, and does each chain begin "
+                        "at position 0?");
 }

@@ -61,6 +61,10 @@ enum wf_coding_how wf_coding_plan(const struct wf_lower *lower, const struct wf_
 enum wf_coding_how wf_coding_plan_slot(const struct wf_lower *lower, const struct wf_domain *domain,
                                        uint32_t slot, struct wf_coded_plan *out);
 
+/* A block of DRAM that was to be stored by that plan, with loss, was written, and is exact: its
+ * frame was too large for KV that the profile is for, or it is none that can be encoded. */
+void wf_coding_declined(struct wf_domain *domain, uint32_t slot, const struct wf_coded_plan *plan);
+
 /* What a block that is encoded at a quality is encoded by. */
 const struct wf_codec *wf_coding_codec(enum weft_quality quality);
 

@@ -324,7 +324,7 @@ static void check_state(struct wf_remarks *remarks)
                   path, (unsigned)geteuid(), above);
 }
 
-/* Of the folder that was named; the one in state_dir is made. */
+/* Of the folder that was named; the one in state_dir need not be there. */
 static void check_profiles(struct wf_remarks *remarks)
 {
     const char *path = remarks->config->profiles;

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "daemon/archive.h"
 #include "daemon/below.h"
+#include "daemon/coding.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
@@ -251,6 +252,9 @@ static void demote_done(struct wf_mover_job *job)
         if (entered == WEFT_OK) {
             WF_CRASH("demote.entered");
             write->to->demoted++;
+            if (status == WEFT_OK && job->job.request.plan && write->plan.quality > WEFT_LOSSLESS &&
+                write->quality == WEFT_LOSSLESS)
+                wf_coding_declined(domain, write->slot, &write->plan);
             struct wf_block_move move = {.what = "demote",
                                          .reason = write->why,
                                          .tier = write->to->config->name,

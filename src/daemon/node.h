@@ -129,7 +129,11 @@ struct wf_format_entry {
     /* By what its blocks are stored with loss, as of that generation of profiles; coding.c. */
     const struct wf_profile *profile;
     uint64_t profile_generation;
-    bool profile_missed;            /* there was none, and that was told */
+    bool profile_missed; /* there was none, and that was told */
+    /* Blocks that were to be stored with loss and lie exact all the same, and by which profile that
+     * was told last. */
+    uint64_t declined;
+    const struct wf_profile *declined_by;
     struct wf_format_open *request; /* as it was asked for, but that its quality is what is part of
                                        its keys; owned */
 };
@@ -238,7 +242,7 @@ struct wf_node {
     int epoll, listener, lock, signals, timer;
     int spare; /* given up for a moment to turn someone away when no other descriptor is left */
     bool draining, stopping, hurried; /* by a second signal */
-    uint64_t profile_missed_ns;       /* when the log said so of a format last; coding.c */
+    uint64_t profile_logged_ns;       /* when the log told of a format's profile last; coding.c */
     uint64_t drain_until_ns, busy_ns; /* last time that a client moved data */
     uint32_t owner_uid;
     _Alignas(8) uint8_t message[WF_MESSAGE_MAX], answer[WF_MESSAGE_MAX];

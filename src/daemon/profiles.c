@@ -30,6 +30,7 @@
 #include "base/sum.h"
 #include "daemon/events.h"
 #include "daemon/node.h"
+#include "daemon/query.h"
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
@@ -362,6 +363,27 @@ void wf_profiles_tick(struct wf_profiles *p)
     p->looking = wf_workers_submit(p->node->workers, &p->job);
 }
 
+/* Who asks for a loss and has no profile at all learns it before the first block is written. */
+static void tell_none(const struct wf_profiles *p)
+{
+    const struct wf_node *node = p->node;
+    for (uint32_t i = 0; i < node->config.domain_count; i++) {
+        const struct wf_domain_config *config = &node->config.domains[i];
+        enum weft_quality quality = wf_domain_quality(config);
+        if (quality == WEFT_LOSSLESS || p->told)
+            continue;
+        wf_info("profiles",
+                "domain %s asks for %s, and %s%s; until one is there (weft codec calibrate, weft "
+                "codec install) its blocks are stored losslessly",
+                config->name, weft_quality_name(quality),
+                p->folder[0] ? "there is no profile in "
+                             : "there is no folder of profiles: "
+                               "set state_dir or profiles",
+                p->folder);
+        return;
+    }
+}
+
 enum weft_status wf_profiles_create(struct wf_node *node, struct wf_profiles **out)
 {
     struct wf_profiles *p = wf_calloc(1, sizeof *p, "the table of profiles");
@@ -382,6 +404,7 @@ enum weft_status wf_profiles_create(struct wf_node *node, struct wf_profiles **o
         p->starting = false;
         tell(p);
     }
+    tell_none(p);
     *out = p;
     return WEFT_OK;
 }
@@ -499,10 +522,15 @@ static void say_rope(struct sentence *s, const struct wf_rope *rope, double thet
         say(s, " not ones that are not turned");
 }
 
+static const char *dtype_name(uint32_t dtype)
+{
+    static const char *const names[] = {"?", "f32", "f16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8"};
+    return names[dtype <= WEFT_INT8 ? dtype : 0];
+}
+
 static void say_differences(struct sentence *s, const struct kept *kept,
                             const struct wf_format_open *format)
 {
-    static const char *const dtypes[] = {"?", "f32", "f16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8"};
     const struct wf_profile_head *head = &kept->profile->head;
     const struct {
         const char *name;
@@ -523,8 +551,7 @@ static void say_differences(struct sentence *s, const struct kept *kept,
         separator = ";";
     }
     if (!wf_profile_rounds_alike(head, format->dtype))
-        say(s, "%s %s, not %s", separator, dtypes[head->dtype <= WEFT_INT8 ? head->dtype : 0],
-            dtypes[format->dtype <= WEFT_INT8 ? format->dtype : 0]);
+        say(s, "%s %s, not %s", separator, dtype_name(head->dtype), dtype_name(format->dtype));
 }
 
 bool wf_profiles_why(const struct wf_profiles *p, const struct wf_format_open *format, char *out,
@@ -558,4 +585,33 @@ const char *wf_profiles_name(const struct wf_profiles *p, const struct wf_profil
         if (p->kept[i].profile == profile)
             return p->kept[i].name;
     return "";
+}
+
+char *wf_profiles_list(const struct wf_profiles *p, uint64_t cursor)
+{
+    json_t *rows = json_array();
+    size_t room = WF_PAGE_BYTES;
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_acquire);
+    uint64_t i = cursor;
+    for (; i < count; i++) {
+        const struct kept *kept = &p->kept[i];
+        const struct wf_profile_head *head = &kept->profile->head;
+        bool there = atomic_load_explicit(&kept->there_ns, memory_order_relaxed) != 0;
+        char id[20];
+        snprintf(id, sizeof id, "%016llx", (unsigned long long)kept->profile->id);
+        if (!wf_query_row(rows, &room,
+                          json_pack("{s:o, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:b}", "file",
+                                    json_string(kept->name), "model", head->model, "id", id,
+                                    "layers", (json_int_t)head->layers, "kv_heads",
+                                    (json_int_t)head->heads, "head_dim", (json_int_t)head->head_dim,
+                                    "dtype", dtype_name(head->dtype), "bytes",
+                                    (json_int_t)head->bytes, "there", there)))
+            break;
+    }
+    json_t *out = json_pack("{s:o, s:o, s:I}", "folder",
+                            p->folder[0] ? json_string(p->folder) : json_null(), "profiles", rows,
+                            "next", (json_int_t)(i < count ? i : 0));
+    char *text = json_dumps(out, JSON_COMPACT);
+    json_decref(out);
+    return text;
 }

@@ -51,6 +51,9 @@ bool wf_profiles_named(const struct wf_profiles *profiles, const char *model);
 /* Its file's name, for people; "": none of these. */
 const char *wf_profiles_name(const struct wf_profiles *profiles, const struct wf_profile *profile);
 
+/* QUERY "profiles": the folder, and what was read from it; text for free(). */
+char *wf_profiles_list(const struct wf_profiles *profiles, uint64_t cursor);
+
 /* Where they are read from; "": nowhere, since the node keeps no state. */
 void wf_profiles_folder(const struct wf_node *node, char *out, size_t capacity);
 

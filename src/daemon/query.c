@@ -345,10 +345,15 @@ static char *list_domains(struct wf_node *node, const struct wf_domain *only)
     return wf_query_page("domains", rows, 0);
 }
 
-/* By what its blocks are stored with loss; NULL: they are not. */
-static const char *profile_of(struct wf_node *node, struct wf_format_entry *format)
+/* By what its blocks are stored with loss; NULL: they are not, and where its domain would allow it
+ * *out_why says why. */
+static const char *profile_of(struct wf_node *node, struct wf_format_entry *format,
+                              char out_why[256])
 {
     const struct wf_profile *profile = wf_coding_profile(node, format);
+    out_why[0] = '\0';
+    if (!profile && format->quality > WEFT_LOSSLESS)
+        (void)wf_profiles_why(node->profiles, format->request, out_why, 256);
     return profile ? wf_profiles_name(node->profiles, profile) : NULL;
 }
 
@@ -361,15 +366,17 @@ static char *list_formats(struct wf_node *node, const struct wf_domain *domain, 
         struct wf_format_entry *f = &node->formats[i];
         if (f->domain != domain->id)
             continue;
-        char digest[65];
+        char digest[65], why[256];
+        const char *profile = profile_of(node, f, why);
         wf_query_hex(f->digest, sizeof f->digest, digest);
         if (!wf_query_row(rows, &room,
-                          json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:s?}", "format",
+                          json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:s?, s:o, s:I}", "format",
                                     (json_int_t)i, "model", f->request->model, "digest", digest,
                                     "block_bytes", (json_int_t)f->block_bytes, "block_tokens",
                                     (json_int_t)f->block_tokens, "layers", (json_int_t)f->layers,
-                                    "quality", weft_quality_name(f->quality), "profile",
-                                    profile_of(node, f))))
+                                    "quality", weft_quality_name(f->quality), "profile", profile,
+                                    "profile_why", why[0] ? json_string(why) : json_null(),
+                                    "declined", (json_int_t)f->declined)))
             break;
     }
     return wf_query_page("formats", rows, i < node->format_count ? i : 0);
@@ -441,7 +448,7 @@ static enum weft_status refused(const struct wf_node *node, const char *what,
         "query '%.31s': ask for status, blocks, below [tier=NAME] [key=DIGITS], "
         "sessions, session WORD, regions, domains, formats, archives, archive NAME, engines "
         "[key=DIGITS], "
-        "events or, as the node's user, tiers, devices, fabric, topology and config",
+        "events or, as the node's user, tiers, profiles, devices, fabric, topology and config",
         what);
 }
 
@@ -486,8 +493,8 @@ static char *answer_to(const struct wf_client *client, const struct wf_query *re
     if (strcmp(what, "fabric") == 0 && owner)
         return wf_query_fabric(node, cursor);
     bool tiers = strcmp(what, "tiers") == 0, devices = strcmp(what, "devices") == 0;
-    bool topology = strcmp(what, "topology") == 0;
-    if (!tiers && !devices && !topology && strcmp(what, "config") != 0 &&
+    bool topology = strcmp(what, "topology") == 0, profiles = strcmp(what, "profiles") == 0;
+    if (!tiers && !devices && !topology && !profiles && strcmp(what, "config") != 0 &&
         strcmp(what, "fabric") != 0)
         *status = WEFT_E_INVALID;
     else if (!owner)
@@ -497,6 +504,7 @@ static char *answer_to(const struct wf_client *client, const struct wf_query *re
     return tiers      ? wf_query_tiers(node)
            : devices  ? wf_devices_json(node->below, NULL)
            : topology ? wf_topology_json(node, NULL)
+           : profiles ? wf_profiles_list(node->profiles, cursor)
                       : wf_config_json(&node->config);
 }
 

@@ -650,6 +650,64 @@ static void formats_without_profiles_are_told_once(void **state)
     assert_int_equal(logged_at(l, "info", "no profile fits this format"), 1);
 }
 
+/* KV that no profile is made for: by it, it would not become small. */
+static void put_noise(const struct lossy *l, uint64_t chain)
+{
+    struct weft_key keys[LINKS];
+    struct weft_slot slots[LINKS];
+    uint32_t state = 12345;
+    keys_of(l->f, chain, LINKS, keys);
+    assert_int_equal(weft_reserve_keys(l->f, NULL, keys, LINKS, WEFT_CHAINED, slots), WEFT_OK);
+    for (uint32_t i = 0; i < LINKS; i++) {
+        uint16_t *numbers = slots[i].data;
+        assert_int_equal(slots[i].status, WEFT_OK);
+        for (size_t at = 0; at < PROFILE_BLOCK_BYTES / sizeof *numbers; at++) {
+            uint32_t bits;
+            state = state * 1664525 + 1013904223;
+            float number = 1e4f * ((float)(state >> 8) / (float)(1u << 23) - 1);
+            memcpy(&bits, &number, sizeof bits);
+            numbers[at] = (uint16_t)(bits >> 16);
+        }
+    }
+    assert_int_equal(weft_commit_slots(l->f, slots, LINKS), WEFT_OK);
+}
+
+/* It is stored exactly, which is counted, and told once. */
+static void what_its_profile_is_not_for_is_told(void **state)
+{
+    struct lossy *l = *state;
+    char word[64], *events;
+    up(l);
+    assert_false(told(&l->w, "formats", "\"declined\":1"));
+    put_noise(l, 1);
+    assert_int_equal(archive_chain(l, 1), WEFT_OK); /* it is written now */
+    snprintf(word, sizeof word, "\"declined\":%d}", LINKS);
+    assert_true(told(&l->w, "formats", word));
+    assert_int_equal(weft_query(l->w.w, "events", 0, &events), WEFT_OK);
+    assert_int_equal(times_in(events, "small.wfprofile, for " MODEL ": a block is stored exactly"),
+                     1);
+    weft_text_free(events);
+    assert_int_equal(logged_at(l, "info", "is stored exactly: its frame"), 1);
+    put_chain(l, 2); /* its own goes as ever */
+    assert_int_equal(weft_archive_remove(l->w.w, "lossy"), WEFT_OK);
+    assert_int_equal(archive_chain(l, 2), WEFT_OK);
+    assert_true(told(&l->w, "formats", word));
+}
+
+/* Who asks for a loss and has no profile hears of it before a block is written, and where. */
+static void a_folder_without_profiles_is_told_at_the_start(void **state)
+{
+    struct lossy *l = *state;
+    assert_int_equal(unlink(l->file), 0);
+    up(l);
+    assert_int_equal(logged_at(l, "info", "asks for transparent, and there is no profile in "), 1);
+    assert_true(told(&l->w, "profiles", "\"profiles\":[]"));
+    assert_true(told(&l->w, "formats", "\"profile_why\":\"none names that model\""));
+    profile_make(MODEL, 0, l->file);
+    assert_true(told(&l->w, "profiles", "\"file\":\"small.wfprofile\",\"model\":\"" MODEL "\""));
+    assert_true(told(&l->w, "formats", "\"profile_why\":null"));
+}
+
 static void as_domain(struct lossy *l, struct weft *w)
 {
     weft_format_close(l->f);
@@ -772,6 +830,8 @@ int main(void)
         TEST(why_it_is_not_stored_is_said, one_tier),
         TEST(formats_without_profiles_are_told_once, one_tier),
         TEST(a_profile_that_is_not_used_is_warned_of, one_tier),
+        TEST(what_its_profile_is_not_for_is_told, one_tier),
+        TEST(a_folder_without_profiles_is_told_at_the_start, one_tier),
     };
     return cmocka_run_group_tests_name("lossy", tests, NULL, NULL);
 }
