@@ -28,6 +28,7 @@ static const struct cli_word words[] = {
     {"ppl", "what a codec does to a model's perplexity, and how much smaller it makes its KV"},
     {"calibrate", "find what KV of a model can lose, and write it to a profile"},
     {"show", "what a profile is for, what it costs and how many bits it gives to which layer"},
+    {"install", "put a profile where this machine's node reads it, and see that it does"},
     {"kv", "write the KV blocks of a model and a text to a file"},
     {NULL},
 };
@@ -88,6 +89,8 @@ static const char *const examples[] = {
     "--name tinyllm-1@7c3d9e2a6b0f41c8",
     "what is in it, as JSON",
     "weft codec show m.wfprofile --json",
+    "and to the node",
+    "weft codec install m.wfprofile",
     "real KV for a benchmark",
     "weft codec kv --model m.bin --tokenizer tok.bin --text t.txt --output kv.bin --format-output "
     "kv.json",
@@ -136,21 +139,24 @@ static int run(struct cli *cli)
 {
     static int (*const runs[])(struct cli *) = {wf_cli_codec_list, wf_cli_codec_bench,
                                                 wf_cli_codec_ppl,  wf_cli_codec_calibrate,
-                                                wf_cli_codec_show, wf_cli_codec_kv};
+                                                wf_cli_codec_show, wf_cli_codec_install,
+                                                wf_cli_codec_kv};
     int code = zeros_refuse(cli);
     if (code != CLI_OK)
         return code;
     if (cli->word_count && strcmp(cli->words[0], "show") == 0)
-        return wf_cli_codec_show(cli); /* the only one with a word of its own */
+        return wf_cli_codec_show(cli); /* it has a word of its own, as install */
+    if (cli->word_count && strcmp(cli->words[0], "install") == 0)
+        return wf_cli_codec_install(cli);
     return wf_cli_run_word(cli, runs);
 }
 
 const struct cli_command wf_cmd_codec = {
     .name = "codec",
     .summary = "measure what codecs make of KV, by themselves and by a model's answers",
-    .synopsis = "list|bench|ppl|calibrate|show FILE|kv",
+    .synopsis = "list|bench|ppl|calibrate|show FILE|install FILE|kv",
     .about =
-        "Works without a node.\n\n"
+        "Works without a node, but for install.\n\n"
         "bench puts KV through each codec on one core, beside zstd -1, zstd -3, lz4 and memcpy on "
         "the same bytes.  The KV is that of --input, of --model and --text, or of made-up weights, "
         "which it then says; blocks are repeated until they fill --working-set, so that none is in "
@@ -215,6 +221,11 @@ const struct cli_command wf_cmd_codec = {
         "has the bits an element that the profile predicts for each layer's K and V, by the "
         "entropy of what it expects, without tables and first tokens.  A file that is no profile, "
         "or not a whole one, is refused with a sentence.\n\n"
+        "install copies the profile in FILE into the folder that the node reads (weft ls profiles "
+        "names it), under the same name, and waits until the node has read it.  It takes the right "
+        "to write there: be the node's user, or root.  No profile is replaced, since blocks may "
+        "be stored by it: one of that name that is another stays, and the new one has its id in "
+        "its name.  Of several for a format the newest counts, which is this one then.\n\n"
         "kv writes the blocks themselves, one after the other, each as engines give it to Weft: "
         "for each layer K, then V, [tokens][kv_heads][head_dim] of --dtype, K rotated.  "
         "Each window of "

@@ -28,6 +28,7 @@ int wf_cli_codec_ppl(struct cli *cli);
 int wf_cli_codec_kv(struct cli *cli);
 int wf_cli_codec_calibrate(struct cli *cli);
 int wf_cli_codec_show(struct cli *cli);
+int wf_cli_codec_install(struct cli *cli);
 
 /* ----------------------------------------------------------------------------- the subject */
 
@@ -87,6 +88,8 @@ int wf_cli_codec_calibration(struct cli *cli, const struct codec_subject *subjec
                              struct codec_profile *out);
 int wf_cli_codec_profile_read(struct cli *cli, const char *path, const struct wf_layout *layout,
                               struct codec_profile *out);
+/* Any profile, whatever it is for. */
+int wf_cli_codec_profile_load(struct cli *cli, const char *path, struct codec_profile *out);
 void wf_cli_codec_profile_free(struct codec_profile *profile);
 
 struct codec_plan {

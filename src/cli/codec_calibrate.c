@@ -624,9 +624,8 @@ static void print(const struct codec_profile *made, const char *path)
         print_error(point, "ppl_delta_pct_error", " ± %.3f");
         printf(" %%\n");
     }
-    printf("a node uses it for model %s: put it into its folder of profiles, which "
-           "`weft config show` names, or else is `profiles` in its state_dir\n",
-           made->profile->head.model);
+    printf("for KV of model %s; to use it: weft codec install %s\n", made->profile->head.model,
+           path);
 }
 
 int wf_cli_codec_calibrate(struct cli *cli)

@@ -75,6 +75,11 @@ int wf_cli_codec_profile_read(struct cli *cli, const char *path, const struct wf
     return code;
 }
 
+int wf_cli_codec_profile_load(struct cli *cli, const char *path, struct codec_profile *out)
+{
+    return load(cli, "", path, out);
+}
+
 /* ---------------------------------------------------------------------------------------- show */
 
 static const enum weft_quality qualities[] = {WEFT_TRANSPARENT, WEFT_ECONOMY};

@@ -21,7 +21,9 @@ static const struct cli_word words[] = {
      "their floor, and what they have beyond their due (lent); others only for the node's own "
      "user"},
     {"regions", "named and private regions"},
-    {"formats", "the layouts that clients have registered"},
+    {"formats", "the domain's layouts that clients have registered, with the profile by which "
+                "their blocks are stored with loss, where that is allowed"},
+    {"profiles", "what was read from the node's folder of profiles; there: its file is still"},
     {"engines",
      "engines whose KV events are heard (kv_events.engines), with how many blocks they hold, in "
      "HBM and in all, and whether what is known of them is whole"},
@@ -97,6 +99,40 @@ static void domains_print(const json_t *list)
     rows_print(list, shown, sizeof shown / sizeof shown[0]);
 }
 
+/* And why blocks are not stored as their domain allows. */
+static void formats_print(const json_t *list)
+{
+    static const char *const shown[] = {"format",       "model",  "digest",  "block_bytes",
+                                        "block_tokens", "layers", "quality", "profile"};
+    size_t index;
+    json_t *row;
+    rows_print(list, shown, sizeof shown / sizeof shown[0]);
+    json_array_foreach ((json_t *)(uintptr_t)list, index, row) {
+        const char *why = json_string_value(json_object_get(row, "profile_why"));
+        const char *model = json_string_value(json_object_get(row, "model"));
+        json_int_t declined = json_integer_value(json_object_get(row, "declined"));
+        if (why)
+            printf("%s: no profile: %s; stored losslessly\n", model, why);
+        if (declined > 0)
+            printf("%s: %lld block%s stored exactly all the same: what the profile makes of them "
+                   "is not small; is it that model's KV, in chains that begin at position 0?\n",
+                   model, (long long)declined, declined == 1 ? " was" : "s were");
+    }
+}
+
+static void profiles_print(const json_t *answer, const json_t *list)
+{
+    const char *folder = json_string_value(json_object_get(answer, "folder"));
+    if (json_array_size(list))
+        wf_cli_table_print(list, stdout);
+    else
+        printf("no profiles\n");
+    if (folder)
+        printf("read from %s; weft codec install puts one there\n", folder);
+    else
+        printf("the node has no folder of profiles: set profiles, or state_dir\n");
+}
+
 /* Of engines as well. */
 static void engines_print(const json_t *list)
 {
@@ -149,6 +185,10 @@ static int run(struct cli *cli)
         wf_cli_tiers_print(list, stdout);
     else if (strcmp(words[which].name, "domains") == 0 && json_array_size(list))
         domains_print(list);
+    else if (strcmp(words[which].name, "formats") == 0 && json_array_size(list))
+        formats_print(list);
+    else if (strcmp(words[which].name, "profiles") == 0)
+        profiles_print(answer, list);
     else if (strcmp(words[which].name, "engines") == 0 && json_array_size(list))
         engines_print(list);
     else if (json_array_size(list))
@@ -161,17 +201,23 @@ static int run(struct cli *cli)
 
 const struct cli_command wf_cmd_ls = {
     .name = "ls",
-    .summary = "list blocks, sessions, domains, regions, formats, engines or tiers",
-    .synopsis = "blocks|sessions|domains|regions|formats|engines|tiers",
+    .summary = "list blocks, sessions, domains, regions, formats, profiles, engines or tiers",
+    .synopsis = "blocks|sessions|domains|regions|formats|profiles|engines|tiers",
     .about =
         "Lists what the node holds.  A domain sees its own things only.  What lies on a tier "
         "that failed is not known: of blocks below, that is said, with exit status 1.\n\n"
         "Of tiers, ratio is how much smaller those blocks are that were encoded on their way "
         "there, heads and tables counted; blocks that are stored as they came are not part of "
         "it, so that a tier may hold less than its bytes times its ratio.  A tier where "
-        "blocks lie with loss has a line that says how many, and at which quality.  With "
+        "blocks lie with loss has a line that says how many, at which quality, and how fast a "
+        "thread encodes and decodes them, in 10^6 plain bytes a second.  With "
         "--json, name and why of codec are of blocks that are to be exact, lossy is what "
         "others are stored by (none: there are none), and qualities has what lies there.\n\n"
+        "Of formats whose domain allows a loss, profile is the file by which their blocks are "
+        "stored, and profile_why says why there is none.  declined counts blocks that were to be "
+        "stored by it and lie exact all the same: what it made of them was more than twice as "
+        "large as in the calibration, or no smaller than the block.  profiles are for the node's "
+        "own user.\n\n"
         "An engine is live when its events are heard; asking while what was missed is asked "
         "for; away when nobody is at its endpoint.  Whatever puts what is known of it in doubt "
         "(a gap that is not filled, a restart, a lost connection) has it forgotten.  dropped "

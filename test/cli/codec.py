@@ -408,6 +408,48 @@ def codec_profiles_that_are_none():
 
 
 @case
+def codec_install_puts_a_profile_where_the_node_reads_it():
+    """With a name that nothing else has there, and until the node says that it has read it."""
+    state, at = os.path.join(FOLDER, "install"), ["--socket", os.path.join(FOLDER, "install.sock")]
+    made, other = (os.path.join(FOLDER, name) for name in ("mine.wfprofile", "other.wfprofile"))
+    given = ["codec", "calibrate", "--model", checkpoint(), "--text", text()]
+    weft(*given, "--name", "tiny", "--output", made)
+    weft(*given, "--name", "another", "--output", other)
+    cut = written("cut.wfprofile", read(made)[:-9])
+    os.mkdir(state)
+    check("/nowhere/w.sock" in weft("codec", "install", made, "--socket", "/nowhere/w.sock", expect=3).stderr.decode())
+    node = start_node("16MB", at[1], WEFT_STATE_DIR=state)
+    try:
+        known = answer("ls", "profiles", *at)
+        check(known["folder"] == f"{state}/profiles" and known["profiles"] == [], known)
+        check("copy it again" in weft("codec", "install", cut, *at, expect=2).stderr.decode())
+        check("say which profile" in weft("codec", "install", *at, expect=2).stderr.decode())
+        done = answer("codec", "install", made, *at)
+        golden("codec_install", done)
+        check(done["file"] == f"{state}/profiles/mine.wfprofile" and done["installed"], done)
+        check(read(done["file"]) == read(made), "another file")
+        again = answer("codec", "install", made, *at)
+        check(not again["installed"] and again["file"] == done["file"], again)
+        os.replace(other, made)  # another profile of that name: both are kept
+        beside = answer("codec", "install", made, *at)
+        check(beside["file"] == f"{state}/profiles/mine-{beside['id']}.wfprofile", beside)
+        check(beside["model"] == "another" and read(beside["file"]) == read(made), beside)
+        check(sorted(os.listdir(f"{state}/profiles")) == sorted(os.path.basename(p["file"]) for p in (done, beside)), "more files")
+        known = answer("ls", "profiles", *at)
+        golden("ls_profiles", known)
+        check([p["model"] for p in known["profiles"]] == ["tiny", "another"], known)
+        shown = weft("ls", "profiles", *at).stdout.decode()
+        check(f"read from {state}/profiles" in shown, shown)
+        os.unlink(done["file"])
+        end = time.time() + 60
+        while answer("ls", "profiles", *at)["profiles"][0]["there"]:
+            check(time.time() < end, "a file that is gone is there for ever")
+            time.sleep(0.05)
+    finally:
+        stop_node(node)
+
+
+@case
 def what_a_chain_lost_is_said():
     """Blocks that a node stored with loss: who exports them, gets them or lists domains is told."""
     at, folder = ["--socket", os.path.join(FOLDER, "lossy.sock")], os.path.join(FOLDER, "lossy")
