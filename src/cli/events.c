@@ -176,8 +176,8 @@ const struct cli_command wf_cmd_events = {
         "session is due back); move, it went to the next tier, being cold; let_go, a tier dropped "
         "it: cold, spare (another has it), parent (what it extends is gone), quality (it lay there "
         "with more loss than its domain allows) or removed; missing "
-        "and load_failed, a tier did not give it (missing, timeout, device, profile: the one that "
-        "it was stored by is not here); late, blocks did not "
+        "and load_failed, a tier did not give it (missing, timeout, device, busy: another "
+        "node could not give it in time, profile: the one that it was stored by is not here); late, blocks did not "
         "come from a tier within its timeout.\n\n"
         "prefetch is a decision on a chain, for a session that is due back or a client that asked: "
         "now (it is begun), asked (it is begun, by when was said), late (begun, and it will not be "
@@ -187,6 +187,9 @@ const struct cli_command wf_cmd_events = {
         "tier with a part of it does not work; archive_lost, it is damaged; tier_open, tier_state, "
         "tier_failed (it cannot be opened), tier_lost (its blocks cannot be read); host_fenced, a "
         "host that shares a tier was declared dead.\n\n"
+        "fabric: another node came or went, or this one's standing in the cluster is another; it "
+        "drains, or is drained.  handed_over: a chain came from another node, or a push ended.  "
+        "codec: blocks cross encoded from or to a node, or do no more.\n\n"
         "gateway: it began to listen, or refused clients, passwords or values since the last time.",
     .options = options,
     .examples = examples,

@@ -14,6 +14,7 @@ static const char *lender;
 static const struct cli_word words[] = {
     {"show", "who is there, how far, and what they have; also when no word is given"},
     {"topology", "how this host is built, and where the nodes stand"},
+    {"lent", "what this node lends, and who has how much of it; what others lend to it"},
     {"hand-over", "have another node fetch a chain from this one: hand-over NODE --key NAME"},
     {"allot", "the most that a node may have of what one lends: allot NODE SIZE [--min SIZE]"},
     {"lend", "lend so much from now on, up to fabric.lend: lend SIZE"},
@@ -39,6 +40,8 @@ static const char *const examples[] = {
     "weft fabric topology",
     "what a prefill made here is wanted on another node",
     "weft fabric hand-over decode-3 --key prompt-4f2a --block-bytes 2MiB --blocks 40",
+    "who has how much of what this box lends",
+    "weft fabric lent",
     "no more than 2 TB of what this box lends for host-7",
     "weft fabric allot host-7 2TB",
     "no more than 2 GB a second to host-9, which is behind a thin line",
@@ -115,8 +118,11 @@ static json_t *codec_of(const json_t *node)
         size_t length = strlen(text);
         if (strcmp(text_of(node, ways[i][1]), "lossless") != 0)
             continue;
-        snprintf(text + length, sizeof text - length, "%s%s %.2f", length ? ", " : "", ways[i][0],
-                 json_number_value(json_object_get(node, ways[i][2])));
+        double ratio = json_number_value(json_object_get(node, ways[i][2]));
+        snprintf(text + length, sizeof text - length, "%s%s", length ? ", " : "", ways[i][0]);
+        length = strlen(text);
+        if (ratio > 0) /* else nothing has crossed yet */
+            snprintf(text + length, sizeof text - length, " %.2f", ratio);
     }
     return json_string(text[0] ? text : "-");
 }
@@ -145,7 +151,44 @@ static void nodes_print(const json_t *nodes)
             printf("%s: %s\n", text_of(from, "name"), text_of(from, "why"));
 }
 
-static int show(struct cli *cli)
+/* What this node lends, and who has how much of it; what others lend to this one. */
+static void lent_print(const json_t *self, const json_t *nodes)
+{
+    static const char *const shown[] = {"held_bytes", "due_bytes", "least_bytes", "limit_bytes"};
+    char lends[32], used[32], unused[32];
+    long long bytes = number_of(self, "lent_bytes"), has = number_of(self, "lent_used_bytes");
+    json_t *rows = json_array(), *from;
+    size_t index;
+    if (bytes > 0)
+        printf("lends %s, of which %s are used by %lld block%s; %lld were put there, %lld refused, "
+               "%lld went for others\n",
+               wf_cli_size((uint64_t)bytes, lends, sizeof lends),
+               wf_cli_size(has > 0 ? (uint64_t)has : 0, used, sizeof used),
+               number_of(self, "lent_blocks"), number_of(self, "lent_blocks") == 1 ? "" : "s",
+               number_of(self, "lent_puts"), number_of(self, "lent_refused"),
+               number_of(self, "lent_evicted"));
+    else
+        printf("this node lends nothing (fabric.lend)\n");
+    json_array_foreach ((json_t *)(uintptr_t)nodes, index, from) {
+        json_t *row = json_object();
+        wf_cli_json_set(row, "to", json_incref(json_object_get(from, "name")));
+        for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
+            wf_cli_json_set(row, shown[i], json_incref(json_object_get(from, shown[i])));
+        json_array_append_new(rows, row);
+    }
+    if (bytes > 0 && json_array_size(rows))
+        wf_cli_table_print(rows, stdout);
+    json_decref(rows);
+    json_array_foreach ((json_t *)(uintptr_t)nodes, index, from) {
+        long long most = number_of(from, "lent_bytes"), left = number_of(from, "lent_free_bytes");
+        if (most > 0)
+            printf("%s lends this node %s at most; %s of it can be had now\n",
+                   text_of(from, "name"), wf_cli_size((uint64_t)most, lends, sizeof lends),
+                   wf_cli_size(left > 0 ? (uint64_t)left : 0, unused, sizeof unused));
+    }
+}
+
+static int answer_show(struct cli *cli, bool lent)
 {
     json_t *answer;
     int code = wf_cli_query(cli, "fabric", 0, 0, &answer);
@@ -156,7 +199,9 @@ static int show(struct cli *cli)
         wf_cli_json_print(answer);
         return CLI_OK;
     }
-    if (json_is_object(self)) {
+    if (json_is_object(self) && lent) {
+        lent_print(self, nodes);
+    } else if (json_is_object(self)) {
         self_print(self);
         if (json_array_size(nodes))
             nodes_print(nodes);
@@ -167,6 +212,19 @@ static int show(struct cli *cli)
     }
     json_decref(answer);
     return CLI_OK;
+}
+
+static int show(struct cli *cli)
+{
+    return answer_show(cli, false);
+}
+
+static int lent(struct cli *cli)
+{
+    int code = cli->word_count == 1
+                   ? wf_cli_connect(cli)
+                   : wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);
+    return code == CLI_OK ? answer_show(cli, true) : code;
 }
 
 static int done(struct cli *cli, enum weft_status status, const char *what, const char *sentence)
@@ -216,7 +274,7 @@ static int size_read(struct cli *cli, const char *text, uint64_t *out)
 static int allot(struct cli *cli)
 {
     uint64_t bytes;
-    char sentence[256];
+    char sentence[256], due[32], floor[64] = "";
     if (cli->word_count != 3)
         return wf_cli_fail(cli, CLI_USAGE, "say whom and how much: weft fabric allot NODE SIZE");
     int code = size_read(cli, cli->words[2], &bytes);
@@ -224,8 +282,11 @@ static int allot(struct cli *cli)
         code = wf_cli_connect(cli);
     if (code != CLI_OK)
         return code;
-    snprintf(sentence, sizeof sentence, "%.63s may have %.40s of what %.63s lends", cli->words[1],
-             bytes ? cli->words[2] : "its part", lender ? lender : "this node");
+    if (least)
+        snprintf(floor, sizeof floor, ", and is due %s at least",
+                 wf_cli_size(least, due, sizeof due));
+    snprintf(sentence, sizeof sentence, "%.63s may have %.40s of what %.63s lends%s", cli->words[1],
+             bytes ? cli->words[2] : "its part", lender ? lender : "this node", floor);
     return done(cli, weft_fabric_allot(cli->weft, lender, cli->words[1], bytes, least),
                 "it is not allotted", sentence);
 }
@@ -244,6 +305,19 @@ static int lend(struct cli *cli)
     snprintf(sentence, sizeof sentence, "%.63s lends %.40s from now on",
              lender ? lender : "this node", cli->words[1]);
     return done(cli, weft_fabric_lend(cli->weft, lender, bytes), "it is not lent", sentence);
+}
+
+static bool is_there(struct cli *cli, const char *name)
+{
+    json_t *answer, *node;
+    size_t index;
+    bool there = false;
+    if (wf_cli_query(cli, "fabric", 0, 0, &answer) != CLI_OK)
+        return true;
+    json_array_foreach (json_object_get(answer, "nodes"), index, node)
+        there |= strcmp(text_of(node, "name"), name) == 0;
+    json_decref(answer);
+    return there;
 }
 
 static int limit(struct cli *cli)
@@ -276,6 +350,11 @@ static int limit(struct cli *cli)
                  all                       ? "to each node"
                  : what == WEFT_LIMIT_LINK ? "to it"
                                            : "of it");
+    if (what == WEFT_LIMIT_LINK && !all && !is_there(cli, cli->words[2])) {
+        size_t length = strlen(sentence);
+        snprintf(sentence + length, sizeof sentence - length,
+                 "; no node of that name is there now");
+    }
     return done(cli, weft_fabric_limit(cli->weft, what, all ? NULL : cli->words[2], value),
                 "it is not limited", sentence);
 }
@@ -297,7 +376,7 @@ static int drain(struct cli *cli)
 static int run(struct cli *cli)
 {
     static int (*const runs[])(
-        struct cli *) = {show, wf_cli_fabric_topology, hand_over, allot, lend, limit, drain};
+        struct cli *) = {show, wf_cli_fabric_topology, lent, hand_over, allot, lend, limit, drain};
     if (cli->word_count == 0) {
         int code = wf_cli_connect(cli);
         return code == CLI_OK ? show(cli) : code;
@@ -316,7 +395,7 @@ static int run(struct cli *cli)
 const struct cli_command wf_cmd_fabric = {
     .name = "fabric",
     .summary = "the other nodes: who is there, how far, and what they have",
-    .synopsis = "show|topology|hand-over NODE|allot NODE SIZE|lend SIZE|limit|drain",
+    .synopsis = "show|topology|lent|hand-over NODE|allot NODE SIZE|lend SIZE|limit|drain",
     .about =
         "A node is ok when there is a link to it, it is a member of the cluster, and it has told "
         "all that it has; telling, before it has told all; no member, when its lease is over or "
@@ -337,7 +416,9 @@ const struct cli_command wf_cmd_fabric = {
         "level of switches a step.  distance is how many levels of both paths are not the "
         "same.\n\n"
         "What a node lends (fabric.lend) is due to the others in equal parts; one that has more "
-        "gives it back when another wants its own.  allot sets the most that one may have, and 0 "
+        "gives it back when another wants its own.  lent shows who has how much (held_bytes), what "
+        "it is due, at least (least_bytes, 0: its part) and at most (limit_bytes, 0: no bound), "
+        "and what others lend to this node.  allot sets the most that one may have, and 0 "
         "lets it have its part again; --min is due to it whoever else wants some, and all of "
         "these together fit what is lent.  The registry keeps what allot and lend say, so that "
         "any node may say it for any lender (--lender) and it outlives both; where nodes have a "

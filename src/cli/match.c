@@ -66,8 +66,9 @@ static void shown_print(const struct there *there, size_t count, uint64_t block_
         return;
     for (unsigned t = 0; t < TIERS; t++)
         if (there->on[t])
-            printf("%c  %zu in %s%s\n", weft_tier_name((enum weft_tier)t)[0], there->on[t],
-                   weft_tier_name((enum weft_tier)t),
+            printf("%c  %zu %s%s%s\n", weft_tier_name((enum weft_tier)t)[0], there->on[t],
+                   t == WEFT_TIER_REMOTE ? "on other nodes" : "in ",
+                   t == WEFT_TIER_REMOTE ? "" : weft_tier_name((enum weft_tier)t),
                    t == WEFT_TIER_CXL ? ", or memory beyond the pool" : "");
     if (there->load_us)
         printf("to have all in DRAM takes about %.1f ms\n", there->load_us / 1e3);
@@ -137,7 +138,7 @@ const struct cli_command wf_cmd_match = {
         "Counts the blocks of a chain that are present, from the first, and shows where they "
         "are, a letter a block, or of a chain of more than 40 blocks 40 letters, each of every "
         "so-many-th: d for DRAM, c for CXL memory, n for NVMe, s for an object "
-        "store, a dot for one that is not there; load_us is what it would take to have all "
+        "store, r for other nodes, a dot for one that is not there; load_us is what it would take to have all "
         "in DRAM, as modelled from what was measured.  It says at which quality they were stored, "
         "the worst of them.  It holds nothing: a moment later there "
         "may be fewer.  While the node opens a tier, after its start, not all that lies there "

@@ -479,6 +479,7 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
                  .say = say,
                  .layout = wf_wire_layout,
                  .chose = wf_wire_chose,
+                 .told = wf_wire_told,
                  .own = own},
         .domains = domains,
         .domain_count = node->domain_count,

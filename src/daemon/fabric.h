@@ -42,6 +42,7 @@ void wf_wire_format(struct wf_node *node, const struct wf_format_entry *format);
 /* wf_fabric_host.layout and .chose. */
 bool wf_wire_layout(void *cluster, uint32_t domain, uint64_t bytes, struct wf_layout *out);
 void wf_wire_chose(void *cluster, const char *sentence);
+void wf_wire_told(void *cluster, const char *sentence);
 void wf_wire_tick(struct wf_node *node);
 /* Is that a format by which the fabric's thread reads blocks, whatever they are? */
 bool wf_node_fabric_reads(const struct wf_format_entry *format);

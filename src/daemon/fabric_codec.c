@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Blocks that cross encoded: how they lie, for the fabric's thread, and what it chose, for people.
+ * Blocks that cross encoded: how they lie, for the fabric's thread; and what it chose, and saw of
+ * other nodes, for people.
  *
  * The owner thread notes the layout of each format that is opened, by the size of its blocks: as on
  * tiers (coding.c) a block is taken to be of the domain's youngest format of its size, since a
@@ -29,7 +30,10 @@ struct layouts {
 struct wf_wire {
     pthread_mutex_t lock;
     struct layouts domains[WF_DOMAINS_MAX];
-    char sentences[SENTENCES_MAX][256];
+    struct {
+        const char *kind;
+        char text[256];
+    } sentences[SENTENCES_MAX];
     uint32_t sentence_count;
 };
 
@@ -104,16 +108,27 @@ bool wf_wire_layout(void *cluster, uint32_t domain, uint64_t bytes, struct wf_la
     return at != NULL;
 }
 
-/* -------------------------------------------------------------------------------- what it chose */
+/* ----------------------------------------------------------------- what it chose, and what it saw */
+
+static void event(struct wf_wire *wire, const char *kind, const char *sentence)
+{
+    pthread_mutex_lock(&wire->lock);
+    if (wire->sentence_count < SENTENCES_MAX) {
+        uint32_t i = wire->sentence_count++;
+        wire->sentences[i].kind = kind;
+        snprintf(wire->sentences[i].text, sizeof wire->sentences[i].text, "%s", sentence);
+    }
+    pthread_mutex_unlock(&wire->lock);
+}
 
 void wf_wire_chose(void *cluster, const char *sentence)
 {
-    struct wf_wire *wire = wf_wire_of(cluster);
-    pthread_mutex_lock(&wire->lock);
-    if (wire->sentence_count < SENTENCES_MAX)
-        snprintf(wire->sentences[wire->sentence_count++], sizeof wire->sentences[0], "%s",
-                 sentence);
-    pthread_mutex_unlock(&wire->lock);
+    event(wf_wire_of(cluster), "codec", sentence);
+}
+
+void wf_wire_told(void *cluster, const char *sentence)
+{
+    event(wf_wire_of(cluster), "fabric", sentence);
 }
 
 void wf_wire_tick(struct wf_node *node)
@@ -121,7 +136,7 @@ void wf_wire_tick(struct wf_node *node)
     struct wf_wire *wire = wf_wire_of(node->cluster);
     pthread_mutex_lock(&wire->lock);
     for (uint32_t i = 0; i < wire->sentence_count; i++)
-        wf_telemetry_event(node, NULL, "codec", "%s", wire->sentences[i]);
+        wf_telemetry_event(node, NULL, wire->sentences[i].kind, "%s", wire->sentences[i].text);
     wire->sentence_count = 0;
     pthread_mutex_unlock(&wire->lock);
 }

@@ -15,13 +15,13 @@
  * A change is asked for by any thread, again and again until it is done (wf_fabric_allot); the
  * fabric's carries it out.
  */
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "base/size.h"
 #include "fabric/inner.h"
 #include "sys/memory.h"
 
@@ -107,6 +107,7 @@ static enum weft_status allot_change(json_t *setting, const struct wf_change *ch
 static enum weft_status setting_change(json_t *setting, const struct wf_change *change)
 {
     uint64_t most = number_of(setting, "most");
+    char wanted[16], there[16];
     if (change->kind == WF_CHANGE_PUBLISH) {
         json_object_set_new(setting, "most", json_integer((json_int_t)change->most));
         return WEFT_OK;
@@ -117,9 +118,9 @@ static enum weft_status setting_change(json_t *setting, const struct wf_change *
                        change->lender);
     if (change->kind == WF_CHANGE_LEND) {
         if (change->most > most)
-            return wf_fail(WEFT_E_INVALID,
-                           "%" PRIu64 " bytes are more than fabric.lend of %s, which is %" PRIu64,
-                           change->most, change->lender, most);
+            return wf_fail(WEFT_E_INVALID, "%s are more than fabric.lend of %s, which is %s",
+                           wf_size_format(change->most, wanted, sizeof wanted), change->lender,
+                           wf_size_format(most, there, sizeof there));
         json_object_set_new(setting, "lend", json_integer((json_int_t)change->most));
     } else {
         enum weft_status status = allot_change(setting, change);
@@ -128,10 +129,10 @@ static enum weft_status setting_change(json_t *setting, const struct wf_change *
     }
     if (least_of(setting) > lent_of(setting))
         return wf_fail(WEFT_E_INVALID,
-                       "%" PRIu64
-                       " bytes are due at least to all nodes together then, and %s lends "
-                       "%" PRIu64 "; give some of them less (--min)",
-                       least_of(setting), change->lender, lent_of(setting));
+                       "%s are due at least to all nodes together then, and %s lends %s; give "
+                       "some of them less (--min)",
+                       wf_size_format(least_of(setting), wanted, sizeof wanted), change->lender,
+                       wf_size_format(lent_of(setting), there, sizeof there));
     return WEFT_OK;
 }
 
@@ -256,16 +257,20 @@ enum weft_status wf_fabric_allot(struct wf_fabric *f, const char *lender, const 
                                  uint64_t most, uint64_t least)
 {
     struct wf_change change = {.kind = WF_CHANGE_ALLOT, .most = most, .least = least};
+    char due[16], may[16];
     if (most && least > most)
         return wf_fail(WEFT_E_INVALID,
-                       "what is due at least, %" PRIu64 ", is more than what there may be at most, "
-                       "%" PRIu64,
-                       least, most);
+                       "what is due at least, %s, is more than what there may be at most, %s",
+                       wf_size_format(least, due, sizeof due),
+                       wf_size_format(most, may, sizeof may));
     if (most > INT64_MAX || least > INT64_MAX)
         return wf_fail(WEFT_E_INVALID, "no node has so much memory");
     enum weft_status status = named(lender, f->name, change.lender);
     if (status == WEFT_OK)
         status = named(node, "", change.node);
+    if (status == WEFT_OK && (most || least) && strcmp(change.lender, change.node) == 0)
+        status = wf_fail(WEFT_E_INVALID, "%s lends to the others, and nothing to itself",
+                         change.node);
     return status == WEFT_OK ? ask(f, &change) : status;
 }
 

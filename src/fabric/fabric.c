@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,14 +188,49 @@ static void arrived(void *of, struct wf_net_link *net, void *token, enum weft_st
 
 /* ------------------------------------------------------------------------------------ registry */
 
+void wf_fabric_say(struct wf_fabric *f, const char *format, ...)
+{
+    char sentence[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    va_end(arguments);
+    wf_info("fabric", "%s", sentence);
+    if (f->options.host.told)
+        f->options.host.told(f->options.host.context, sentence);
+}
+
+/* What an operator who looks at events afterwards wants to know of it. */
+static void standing_tell(const struct wf_fabric *f)
+{
+    static const char *const words[] = {[WF_STANDING_JOINING] = NULL,
+                                        [WF_STANDING_MEMBER] = "is a member",
+                                        [WF_STANDING_DOUBTFUL] = "is in doubt",
+                                        [WF_STANDING_LOST] = "is no member any more",
+                                        [WF_STANDING_REFUSED] = "is refused"};
+    char sentence[256];
+    const char *word = words[f->standing.state];
+    if (!word || !f->options.host.told)
+        return;
+    if (f->standing.state == WF_STANDING_MEMBER)
+        snprintf(sentence, sizeof sentence, "this node %s, epoch %llu", word,
+                 (unsigned long long)f->standing.epoch);
+    else
+        snprintf(sentence, sizeof sentence, "this node %s: %.200s", word, f->standing.why);
+    f->options.host.told(f->options.host.context, sentence);
+}
+
 static void standing_changed(void *fabric, const struct wf_standing *standing)
 {
     struct wf_fabric *f = fabric;
     uint64_t before = f->standing.epoch;
+    bool other = standing->state != f->standing.state || standing->epoch != before;
     f->standing = *standing;
     /* Why a name is refused, and that etcd does not answer, has been said by who asked it. */
     if (standing->state == WF_STANDING_DOUBTFUL || standing->state == WF_STANDING_LOST)
         wf_warn("fabric", "%s: %s", f->name, standing->why);
+    if (other)
+        standing_tell(f);
     if (standing->epoch != before)
         wf_links_say_again(f);
 }

@@ -127,6 +127,9 @@ struct wf_fabric_host {
     /* Blocks go encoded to a node, or come so from it, or do no more: a sentence.  NULL: nobody
      * asks. */
     void (*chose)(void *context, const char *sentence);
+    /* Another node came or went, this one's standing is another, or it is drained: a sentence.
+     * NULL: nobody asks. */
+    void (*told)(void *context, const char *sentence);
     /* What of a chain is here, without a hole, on any thread that asks where a request should run;
      * it must not call the fabric.  NULL: nothing is known to be here. */
     void (*own)(void *context, uint32_t domain, const uint8_t (*keys)[32], uint32_t count,

@@ -85,7 +85,8 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         out->least_bytes = owner.least_bytes;
         out->limit_bytes = owner.limit_bytes;
     }
-    memcpy(out->name, peer->name, sizeof out->name);
+    bool left = !f->strict && peer->was[0]; /* known by its address alone, and by who was there */
+    memcpy(out->name, left ? peer->was : peer->name, sizeof out->name);
     memcpy(out->locality, peer->locality, sizeof out->locality);
     memcpy(out->address, peer->ways[peer->way].address, sizeof out->address);
     memcpy(out->ways, peer->ways, sizeof out->ways);
@@ -104,11 +105,12 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
 }
 
 /* A node of a static registry that has an address alone until it answers, under its own name. */
-static bool is_shown(const struct wf_fabric *f, const struct wf_peer_node *peer)
+static bool is_shown(struct wf_fabric *f, const struct wf_peer_node *peer)
 {
     bool stands_for = !f->strict && peer->answered >= 0 &&
                       (uint32_t)peer->answered != peer->number && f->peers[peer->answered].used;
-    return peer->used && !stands_for;
+    bool here = !f->strict && peer->was[0] && wf_peer_find(f, peer->was);
+    return peer->used && !stands_for && !here;
 }
 
 uint32_t wf_fabric_peers(struct wf_fabric *f, struct wf_fabric_peer *out, uint32_t max)

@@ -239,6 +239,7 @@ struct wf_peer_node {
     uint64_t again_ns, since_ns; /* when it is tried next; when it was registered */
     uint32_t failures;
     char why[256];
+    char was[WF_MEMBER_NAME_MAX + 1]; /* static: who proved itself there last; "": nobody */
     uint64_t rtt_us, lag_us; /* fading means */
     uint64_t reads, read_bytes, read_misses, read_corrupt, serves, served_bytes, read_ns;
     uint32_t asked; /* gets under way */
@@ -442,6 +443,10 @@ void wf_link_down(void *net, struct wf_net_link *link, enum weft_status status,
 void wf_peer_joined(void *fabric, const struct wf_member *member);
 void wf_peer_left(void *fabric, const struct wf_member *member);
 void wf_links_tick(struct wf_fabric *f, uint64_t now_ns);
+/* For people: to the log, and to the host. */
+void wf_fabric_say(struct wf_fabric *f, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 /* IDENT, JOIN.  False: it is nonsense. */
 bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes);

@@ -354,7 +354,7 @@ void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, co
         peer->link = NULL;
         if (!link->closing)
             snprintf(peer->why, sizeof peer->why, "%s", sentence);
-        wf_info("fabric", "no link to %s: %s", peer->name, peer->why);
+        wf_fabric_say(f, "no link to %s: %s", peer->name, peer->why);
         wf_stream_forget(f, peer);
         wf_fetches_lost(f, peer);
         wf_puts_lost(f, peer);
@@ -470,6 +470,8 @@ static void answered(const struct wf_link *link, bool proved)
     if (!there)
         return;
     there->answered = (int32_t)link->peer->number;
+    if (proved)
+        memcpy(there->was, link->peer->name, sizeof there->was);
     there->answered_ns = proved ? UINT64_MAX : wf_fabric_now(link->fabric);
 }
 
@@ -611,8 +613,11 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
         wf_parts_lost(f, peer);
         wf_link_close(older, "there is a newer link to %s", peer->name);
     }
-    wf_info("fabric", "%s is there, at %s; %u domain%s in common", peer->name,
-            link->ops->peer(link->net), link->shared, link->shared == 1 ? "" : "s");
+    if (older)
+        wf_info("fabric", "%s has a newer link, at %s", peer->name, link->ops->peer(link->net));
+    else
+        wf_fabric_say(f, "%s is there, at %s; %u domain%s in common", peer->name,
+                      link->ops->peer(link->net), link->shared, link->shared == 1 ? "" : "s");
     if (link->ours)
         wf_ways_joined(f, peer);
     wf_sends_begin(link);

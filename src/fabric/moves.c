@@ -235,8 +235,10 @@ static void looked(struct wf_fabric *f)
     f->figures.move_last_bytes = m->bytes[WF_KEEP_LAST];
     f->figures.move_few_bytes = m->bytes[WF_KEEP_FEW];
     f->figures.move_share_bytes = m->bytes[WF_KEEP_SHARE];
-    f->figures.drained = m->draining && !m->bytes[WF_KEEP_LAST] && !m->bytes[WF_KEEP_FEW] &&
-                         !m->moving;
+    bool drained = m->draining && !m->bytes[WF_KEEP_LAST] && !m->bytes[WF_KEEP_FEW] && !m->moving;
+    if (drained && !f->figures.drained)
+        wf_fabric_say(f, "this node is drained, and may be stopped");
+    f->figures.drained = drained;
 }
 
 static void look_lent(struct wf_fabric *f)

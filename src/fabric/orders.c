@@ -44,6 +44,9 @@ bool wf_fabric_is_known(struct wf_fabric *f, const char *name)
 static enum weft_status leave(struct wf_fabric *f, enum order_kind kind, const char *name,
                               const struct wf_fabric_event *events, uint32_t count)
 {
+    if (name[0] && strcmp(name, f->name) == 0)
+        return wf_fail(WEFT_E_INVALID,
+                       "%.63s is this node; name another, as weft fabric lists them", name);
     if (name[0] && !wf_fabric_is_known(f, name))
         return wf_fail(WEFT_E_NOT_FOUND, "no node is called '%.63s'; weft fabric lists them", name);
     struct wf_order *order = wf_calloc(1, sizeof *order + count * sizeof *events, "an order");

@@ -73,6 +73,9 @@ enum weft_status wf_fabric_push(struct wf_fabric *f, struct wf_fabric_push *push
                        "whose layers divide them evenly",
                        push->count, (unsigned long long)bytes, push->layers,
                        WF_FABRIC_PUSH_BLOCKS_MAX);
+    if (strcmp(push->to, f->name) == 0)
+        return wf_fail(WEFT_E_INVALID,
+                       "%.63s is this node; name another, as weft fabric lists them", push->to);
     if (!wf_fabric_is_known(f, push->to))
         return wf_fail(WEFT_E_NOT_FOUND, "no node is called '%.63s'; weft fabric lists them",
                        push->to);

@@ -302,6 +302,40 @@ def another_secret_is_another_cluster():
 
 
 @case
+def who_lends_and_who_came_and_went_is_shown():
+    secret = blob("cluster.secret", 32, 5)
+    os.chmod(secret, 0o600)
+    nodes = [start("left", secret, WEFT_FABRIC_LEND="32MB"), start("right", secret)]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until_both_see_each_other()
+    said = weft("fabric", "allot", "right", "16MB", "--min", "8MB", *left).stdout.decode()
+    check("due 8 MiB at least" in said, said)
+
+    def shown(words, *socket):
+        return lambda: words in weft("fabric", "lent", *socket).stdout.decode()
+    until("who has how much is shown", shown("16 MiB", *left))
+    check("lends 32 MiB" in weft("fabric", "lent", *left).stdout.decode(), "it lends less")
+    until("what is lent to it is shown", shown("left lends this node 16 MiB at most", *right))
+    check("nothing to itself" in refused("fabric", "allot", "left", "1MB", *left), "left")
+    check("8 MiB, is more" in refused("fabric", "allot", "right", "1MB", "--min", "8MB", *left), "least")
+    check("no node of that name" in weft("fabric", "limit", "link", "rihgt", "1MB", *left).stdout.decode(), "rihgt")
+    check("no node of that" not in weft("fabric", "limit", "link", "right", "1MB", *left).stdout.decode(), "right")
+    key = ("--key", "x", "--block-bytes", "4KiB")
+    weft("put", *key, "--pad", blob("cluster.x", 4096, 9), *left)
+    check("left is this node" in refused("fabric", "hand-over", "left", *key, *left), "left")
+    stop_node(nodes.pop())
+
+    def told(words):
+        return lambda: words in weft("events", "--what", "fabric", *left).stdout.decode()
+    until("who went is told", told("no link to right: "))
+    check(told("right is there, at ")(), "who came is not")
+    until("who is away has its name",
+          lambda: [(node["name"], node["state"]) for node in answer("fabric", *left)["nodes"]] == [("right", "away")])
+    for node in nodes:
+        stop_node(node)
+
+
+@case
 def a_node_that_is_alone_says_so():
     check("alone" in weft("fabric").stdout.decode(), "it is not")
     check(answer("fabric")["self"] is None, "it is not")

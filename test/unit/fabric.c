@@ -37,8 +37,9 @@ struct node {
     uint32_t count, held;
     struct known known[BLOCKS_MAX];
     uint32_t known_count;
-    bool deaf; /* takes no news */
-    bool busy; /* gives no blocks */
+    char said[4096]; /* for people, a line each */
+    bool deaf;       /* takes no news */
+    bool busy;       /* gives no blocks */
 };
 
 static struct node nodes[NODES];
@@ -106,6 +107,21 @@ static bool knows(const struct node *n, const uint8_t key[32])
     return false;
 }
 
+static void told(void *context, const char *sentence)
+{
+    struct node *n = context;
+    size_t length = strlen(n->said);
+    snprintf(n->said + length, sizeof n->said - length, "%s\n", sentence);
+}
+
+static uint32_t times(const struct node *n, const char *words)
+{
+    uint32_t count = 0;
+    for (const char *at = strstr(n->said, words); at; at = strstr(at + 1, words))
+        count++;
+    return count;
+}
+
 struct spec {
     const uint8_t *secret;
     uint64_t lend;
@@ -121,6 +137,7 @@ static void node_begin(int i, const struct spec *spec)
     options.host.let_go = let_go;
     options.host.each = each;
     options.host.news = news;
+    options.host.told = told;
     options.lend_bytes = spec ? spec->lend : 0;
     world_node(i, &options);
 }
@@ -308,6 +325,34 @@ static void a_node_that_goes_is_forgotten(void **state)
     pass(8000);
     assert_true(wf_fabric_elsewhere(nodes[1].fabric, key));
     assert_int_equal(fetch(&nodes[1], key, 50000), WEFT_OK);
+    end();
+}
+
+/* In a list nobody has a name but by his own word: who is away keeps the one that he had. */
+static void who_comes_and_goes_is_told_by_name(void **state)
+{
+    (void)state;
+    struct wf_fabric_event event = {.kind = WF_FABRIC_HERE, .bytes = PART};
+    begin(NULL);
+    assert_int_equal(times(&nodes[0], "b is there, at"), 1);
+    assert_int_equal(times(&nodes[0], "c is there, at"), 1);
+    assert_true(peer_of(0, "b").up);
+    assert_int_equal(wf_fabric_offer(nodes[0].fabric, "a", &event, 1), WEFT_E_INVALID);
+    assert_non_null(strstr(wf_last_error(), "a is this node"));
+    assert_int_equal(wf_fabric_offer(nodes[0].fabric, "d", &event, 1), WEFT_E_NOT_FOUND);
+    for (int round = 1; round <= 2; round++) {
+        world_node_end(1);
+        pass(8000);
+        assert_int_equal(times(&nodes[0], "no link to b: "), round);
+        assert_false(peer_of(0, "b").up);
+        node_begin(1, NULL);
+        pass(8000);
+        assert_int_equal(times(&nodes[0], "b is there, at"), round + 1);
+        assert_true(peer_of(0, "b").up);
+    }
+    static struct wf_fabric_peer peers[WF_FABRIC_PEERS_MAX];
+    assert_int_equal(wf_fabric_peers(nodes[0].fabric, peers, WF_FABRIC_PEERS_MAX), 2);
+    assert_int_equal(times(&nodes[0], "c is there, at"), 1);
     end();
 }
 
@@ -533,6 +578,7 @@ int main(void)
         cmocka_unit_test(another_holder_is_asked),
         cmocka_unit_test(what_comes_wrong_is_not_handed_out),
         cmocka_unit_test(a_node_that_goes_is_forgotten),
+        cmocka_unit_test(who_comes_and_goes_is_told_by_name),
         cmocka_unit_test(a_node_that_cannot_give_now_is_named_as_that),
         cmocka_unit_test(domains_with_another_secret_see_nothing),
         cmocka_unit_test(who_had_no_room_hears_it_again),
