@@ -240,7 +240,7 @@ struct wf_peer_node {
     uint32_t failures;
     char why[256];
     char was[WF_MEMBER_NAME_MAX + 1]; /* static: who proved itself there last; "": nobody */
-    uint64_t rtt_us, lag_us; /* fading means */
+    uint64_t rtt_us, lag_us;          /* fading means */
     uint64_t reads, read_bytes, read_misses, read_corrupt, serves, served_bytes, read_ns;
     uint32_t asked; /* gets under way */
     uint64_t asked_bytes;
