@@ -2,6 +2,7 @@
 """chaos.py itself: a short run is clean, and one that was spoiled says so."""
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,10 @@ def chaos(*words, expect=0):
     done = subprocess.run([sys.executable, "-B", os.path.join(os.path.dirname(__file__), "chaos.py"), harness.build[0],
                            *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600, check=False)
     check(done.returncode == expect, "chaos", *words, "ended with", done.returncode, done.stdout, done.stderr)
-    return json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout
+    if not done.stdout.startswith("{"):
+        return done.stdout
+    notes = [line for line in done.stderr.splitlines() if re.match(r" *[0-9.]+ s  ", line)]
+    return {**json.loads(done.stdout), "notes": notes[-20:]}
 
 
 @slow
