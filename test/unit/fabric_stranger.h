@@ -41,11 +41,14 @@ static inline uint32_t stranger_begun(void *context, struct wf_net_link *link, c
                                       struct iovec *out, void **out_token)
 {
     struct stranger *s = context;
-    const struct wf_fabric_head *head = header;
+    struct wf_fabric_head head; /* a net has it where it came to lie */
     (void)link, (void)payload_bytes, (void)out, (void)out_token;
-    s->probed += head->kind == WF_FABRIC_PROBED;
-    if (head->kind == WF_FABRIC_IDENT && header_bytes == sizeof(struct wf_fabric_ident))
-        memcpy(s->their_nonce, ((const struct wf_fabric_ident *)header)->nonce, 32);
+    assert_true(header_bytes >= sizeof head);
+    memcpy(&head, header, sizeof head);
+    s->probed += head.kind == WF_FABRIC_PROBED;
+    if (head.kind == WF_FABRIC_IDENT && header_bytes == sizeof(struct wf_fabric_ident))
+        memcpy(s->their_nonce, (const uint8_t *)header + offsetof(struct wf_fabric_ident, nonce),
+               32);
     return 0;
 }
 
