@@ -18,6 +18,7 @@
 
 #include "cli/codec.h"
 #include "codec/calibrate.h"
+#include "codec/choice.h"
 #include "codec/transform.h"
 #include "llama/say.h"
 
@@ -33,30 +34,9 @@
 #define TRY_TO 56
 #define TRY_BY 8
 #define TRIES ((TRY_TO - TRY_FROM) / TRY_BY + 1)
-/* What was measured counts with so many of its standard errors on top: another text costs more or
- * less than this one.  What has none is of a window that is hardly longer than a block: as if it
- * had one of a quarter. */
-#define ERRORS 2
-#define ALONE_ERROR 0.25
-
-/* How much of what a quality allows is used: little, unless more is needed for KV so many times
- * smaller as is enough, and all of it for what is the least that a quality is chosen for; a little
- * more than that, as the text of the calibration flatters. */
-#define EASILY 0.15
-#define MARGIN 0.75
-struct wanted {
-    double least, enough; /* ratios */
-    double errors;        /* standard errors by which likelihood may be off: where it is less that
-                             may be lost, it is known worse */
-};
-static const struct wanted transparent_wanted = {3.6, 4, 2}, economy_wanted = {6.2, 8, 1};
-/* Settings that tell what likelihood goes with KL: by how much less, or more, of it they may cost
- * than a quality may. */
-#define GROWTH_LESS 8
-#define GROWTH_MORE 4
-
-static const double transparent_kl = 1e-3;
-static const double economy_pct = 1;
+/* What may be lost where nothing is said, and how many times smaller KV is to be for it. */
+static const struct wf_wanted transparent_wanted = {1e-3, 3.6, 4, 2};
+static const struct wf_wanted economy_wanted = {0.00995033, 6.2, 8, 1}; /* 1 % of perplexity */
 
 struct work {
     struct cli *cli;
@@ -79,13 +59,11 @@ struct work {
     struct wf_profile *profile;
 };
 
-/* What a quality is given, and how sure that is. */
+/* What a quality is given. */
 struct setting {
-    struct wf_profile_point point; /* .parameter: also where it is not for use */
-    double cost, most;             /* KL to be on the safe side, and what it may be */
-    double kl_error, pct_error;    /* standard errors of what the point says */
-    double growth, growth_error;   /* growth_of() */
-    bool met, smaller;             /* the bound; and than lossless.  Else it is not for use */
+    struct wf_choice choice;
+    double most;
+    bool smaller; /* than lossless.  Else, and where the choice is not met, it is not for use */
 };
 
 struct trial {
@@ -296,92 +274,46 @@ static double lossless_ratio(const struct work *w)
     return w->exact.encoded ? (double)w->exact.bytes / (double)w->exact.encoded : 0;
 }
 
-/* Nats of likelihood that are lost for a nat of KL, and the standard error of that: one where a
- * model is as sure as it should be; on a text that it does not know they may be several, by
- * the curvature of the loss on that text, and by what is rounded to zero.  What one setting shows
- * of it is mostly noise, so all tell of it that cost about as much as may be, each as much as its
- * standard error allows. */
-struct growth {
-    double mean, error;
-};
-
-static struct growth growth_of(const struct trial *trials, double most)
+static struct setting setting_for(const struct work *w, const struct trial *trials,
+                                  struct wf_wanted wanted, double most)
 {
-    double above = 0, below = 0;
+    struct wf_tried tried[TRIES];
+    wanted.most = most > 0 ? most : wanted.most;
     for (uint32_t i = 0; i < TRIES; i++) {
         const struct wf_eval_result *r = &trials[i].result;
-        if (!(r->kl >= most / GROWTH_LESS && r->kl <= most * GROWTH_MORE && r->nll_error > 0))
-            continue;
-        above += (r->nll - r->nll_exact) * r->kl / (r->nll_error * r->nll_error);
-        below += r->kl * r->kl / (r->nll_error * r->nll_error);
+        tried[i] = (struct wf_tried){
+            .parameter = trials[i].plan.all.parameter,
+            .kl = r->kl,
+            .kl_error = r->kl_error,
+            .loss = r->nll - r->nll_exact,
+            .loss_error = r->nll_error,
+            .ratio = ratio_of(&trials[i]),
+        };
     }
-    return below > 0 ? (struct growth){above / below, 1 / sqrt(below)} : (struct growth){1, 0};
-}
-
-/* KL that it may cost, to be on the safe side: with its standard errors, or as much as likelihood
- * surely goes with it. */
-static double cost_of(const struct trial *t, const struct growth *growth)
-{
-    const struct wf_eval_result *r = &t->result;
-    double error = r->kl_error > 0 ? r->kl_error : ALONE_ERROR * r->kl;
-    return fmax(r->kl + ERRORS * error, (growth->mean - ERRORS * growth->error) * r->kl);
-}
-
-/* A setting between two tries, as the logarithms of what they cost lie; `parameter` is one that was
- * tried, or between such. */
-static struct setting between(const struct trial *trials, const struct growth *growth,
-                              uint32_t parameter)
-{
-    uint32_t away = parameter - (WF_TRANSFORM_UNIT + (uint32_t)TRY_FROM), i = away / TRY_BY;
-    const struct trial *a = &trials[i], *b = &trials[i + 1 < TRIES ? i + 1 : i];
-    double part = (double)(away % TRY_BY) / TRY_BY, low = cost_of(a, growth),
-           high = cost_of(b, growth);
-    double pct_a = pct_error_of(a), pct_b = pct_error_of(b);
-    bool known = low > 0 && high > 0 && a->result.kl > 0 && b->result.kl > 0;
-    struct setting s = {.cost = known ? low * pow(high / low, part) : fmax(low, high)};
-    s.point = (struct wf_profile_point){
-        .parameter = (uint16_t)parameter,
-        .kl = (float)(known ? a->result.kl * pow(b->result.kl / a->result.kl, part)
-                            : fmax(a->result.kl, b->result.kl)),
-        .ppl_pct = (float)(pct_of(a) + part * (pct_of(b) - pct_of(a))),
-        .ratio = (float)(ratio_of(a) + part * (ratio_of(b) - ratio_of(a))),
-    };
-    s.kl_error = a->result.kl_error + part * (b->result.kl_error - a->result.kl_error);
-    s.pct_error = pct_a + part * (pct_b - pct_a);
+    struct setting s = {.choice = wf_choice_of(tried, TRIES, &wanted), .most = wanted.most};
+    s.smaller = s.choice.setting.ratio > lossless_ratio(w);
     return s;
-}
-
-/* The coarsest setting that may cost up to `most`, and was not surely seen to cost more likelihood
- * than that; but only a part of it for more than the least that is wanted, and less still for more
- * than enough: what is easily had is not gambled with. */
-static struct setting setting_for(const struct work *w, const struct trial *trials, double most,
-                                  const struct wanted *wanted)
-{
-    struct setting chosen = {0};
-    struct growth growth = growth_of(trials, most);
-    for (int32_t away = TRY_FROM; away <= TRY_TO; away++) {
-        uint32_t parameter = (uint32_t)((int32_t)WF_TRANSFORM_UNIT + away);
-        struct setting next = between(trials, &growth, parameter);
-        double ratio = (double)chosen.point.ratio;
-        double part = ratio < wanted->least    ? 1
-                      : ratio < wanted->enough ? MARGIN
-                                               : EASILY * sqrt(wanted->enough / ratio);
-        double pct = (double)next.point.ppl_pct - wanted->errors * next.pct_error;
-        next.met = next.cost <= part * most && pct <= 100 * expm1(most);
-        if (!next.met && away > TRY_FROM)
-            break;
-        chosen = next;
-    }
-    chosen.most = most;
-    chosen.growth = growth.mean;
-    chosen.growth_error = growth.error;
-    chosen.smaller = chosen.point.ratio > (float)lossless_ratio(w);
-    return chosen;
 }
 
 static bool usable(const struct setting *s)
 {
-    return s->met && s->smaller;
+    return s->choice.met && s->smaller;
+}
+
+static double setting_pct(const struct setting *s)
+{
+    return 100 * expm1(s->choice.setting.loss);
+}
+
+static struct wf_profile_point point_of(const struct setting *s)
+{
+    const struct wf_tried *t = &s->choice.setting;
+    return (struct wf_profile_point){
+        .parameter = (uint16_t)t->parameter,
+        .kl = (float)t->kl,
+        .ppl_pct = (float)setting_pct(s),
+        .ratio = (float)t->ratio,
+    };
 }
 
 /* Why a quality is not in the profile. */
@@ -391,35 +323,36 @@ static void warn(const struct work *w, const struct setting *s, enum weft_qualit
     const char *name = weft_quality_name(quality);
     if (usable(s))
         return;
-    if (!s->met)
+    if (!s->choice.met)
         fprintf(stderr,
                 "weft codec: %s is not calibrated: the finest setting that is tried costs a KL of "
                 "%.2g nats a token (%.2g to be on the safe side) and %+.2g %% of perplexity, and "
                 "--%s %g allows a KL of %.2g; what asks for it is stored %s; allow more, or give a "
                 "longer text\n",
-                name, (double)s->point.kl, s->cost, (double)s->point.ppl_pct, option, given,
-                s->most, instead);
+                name, s->choice.setting.kl, s->choice.cost, setting_pct(s), option, given, s->most,
+                instead);
     else
         fprintf(stderr,
                 "weft codec: %s is not calibrated: KV would be %.2f times smaller, and lossless "
                 "makes it %.2f times smaller; what asks for it is stored %s\n",
-                name, (double)s->point.ratio, lossless_ratio(w), instead);
+                name, s->choice.setting.ratio, lossless_ratio(w), instead);
 }
 
 static json_t *setting_json(const struct setting *s)
 {
+    const struct wf_tried *t = &s->choice.setting;
     json_t *a = json_object();
-    wf_cli_json_set(a, "parameter", json_integer(usable(s) ? s->point.parameter : 0));
-    wf_cli_json_set(a, "met", json_boolean(s->met));
+    wf_cli_json_set(a, "parameter", json_integer(usable(s) ? t->parameter : 0));
+    wf_cli_json_set(a, "met", json_boolean(s->choice.met));
     wf_cli_json_set(a, "smaller_than_lossless", json_boolean(s->smaller));
-    wf_cli_json_set(a, "kl", wf_cli_json_real((double)s->point.kl, 9));
-    wf_cli_json_set(a, "kl_error", wf_cli_codec_error(s->kl_error, (double)s->point.kl, 9));
-    wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real((double)s->point.ppl_pct, 4));
+    wf_cli_json_set(a, "kl", wf_cli_json_real(t->kl, 9));
+    wf_cli_json_set(a, "kl_error", wf_cli_codec_error(t->kl_error, t->kl, 9));
+    wf_cli_json_set(a, "ppl_delta_pct", wf_cli_json_real(setting_pct(s), 4));
     wf_cli_json_set(a, "ppl_delta_pct_error",
-                    wf_cli_codec_error(s->pct_error, (double)s->point.kl, 4));
-    wf_cli_json_set(a, "ratio", wf_cli_json_real((double)s->point.ratio, 3));
-    wf_cli_json_set(a, "likelihood_per_kl", wf_cli_json_real(s->growth, 3));
-    wf_cli_json_set(a, "likelihood_per_kl_error", wf_cli_json_real(s->growth_error, 3));
+                    wf_cli_codec_error(100 * exp(t->loss) * t->loss_error, t->kl, 4));
+    wf_cli_json_set(a, "ratio", wf_cli_json_real(t->ratio, 3));
+    wf_cli_json_set(a, "likelihood_per_kl", wf_cli_json_real(s->choice.growth.mean, 3));
+    wf_cli_json_set(a, "likelihood_per_kl_error", wf_cli_json_real(s->choice.growth.error, 3));
     return a;
 }
 
@@ -499,16 +432,14 @@ static bool settings(struct work *w, const struct trial *alone, struct codec_pro
     w->observing = false;
     if (!try_all(w, trials, TRIES, 0.25, false))
         return false;
-    double kl = given->kl > 0 ? given->kl : transparent_kl;
-    double pct = given->ppl_pct > 0 ? given->ppl_pct : economy_pct;
-    struct setting transparent = setting_for(w, trials, kl, &transparent_wanted);
-    struct setting economy = setting_for(w, trials, log1p(pct / 100), &economy_wanted);
+    struct setting transparent = setting_for(w, trials, transparent_wanted, given->kl);
+    struct setting economy = setting_for(w, trials, economy_wanted, log1p(given->ppl_pct / 100));
     if (usable(&transparent))
-        points[WEFT_TRANSPARENT] = transparent.point;
+        points[WEFT_TRANSPARENT] = point_of(&transparent);
     if (usable(&economy))
-        points[WEFT_ECONOMY] = economy.point;
-    warn(w, &transparent, WEFT_TRANSPARENT, "kl", kl, "losslessly");
-    warn(w, &economy, WEFT_ECONOMY, "ppl-pct", pct,
+        points[WEFT_ECONOMY] = point_of(&economy);
+    warn(w, &transparent, WEFT_TRANSPARENT, "kl", transparent.most, "losslessly");
+    warn(w, &economy, WEFT_ECONOMY, "ppl-pct", 100 * expm1(economy.most),
          usable(&transparent) ? "as transparent is" : "losslessly");
     out->says = says(w, alone, trials, &transparent, &economy);
     return profile_made(w, points, &out->file, &out->bytes);

@@ -253,6 +253,37 @@ static void one_long_window_has_an_error(void **state)
     wf_model_free(&other);
 }
 
+/* Windows that are all the same: by windows there is no error, by what lies together in them there
+ * is.  Of five both count, of six the windows alone. */
+static void stretches_count_where_windows_are_few(void **state)
+{
+    (void)state;
+    enum { LONG = 193, MANY = 6 };
+    uint32_t count = MANY * (LONG - 1), *tokens = malloc(count * sizeof(*tokens));
+    struct wf_model_shape longer = shape;
+    struct wf_model other;
+    struct wf_windows same;
+    float step = 0.5f;
+    struct wf_eval_variant variant = {&step, coarsen};
+    struct wf_eval_result five, six;
+    longer.context = LONG;
+    assert_non_null(tokens);
+    for (uint32_t i = 0; i < count; i++)
+        tokens[i] = (i % (LONG - 1)) * (i % (LONG - 1)) * 37 % 300;
+    assert_true(wf_model_random(&longer, 3, &other));
+    assert_true(wf_windows_of("it", tokens, count, LONG, &same));
+    assert_int_equal(same.windows, MANY);
+    struct wf_eval_plan plan = plan_of(1);
+    plan.model = &other;
+    assert_true(wf_eval_run(&plan, &same, 0, 5, &variant, 1, &five));
+    assert_true(wf_eval_run(&plan, &same, 0, 6, &variant, 1, &six));
+    assert_true(five.kl > 0 && fabs(five.kl - six.kl) < 1e-12);
+    assert_true(five.kl_error > 1e-3 * five.kl && five.nll_error > 1e-3 * five.kl);
+    assert_true(six.kl_error < 1e-6 * six.kl && six.nll_error < 1e-6 * six.kl);
+    wf_windows_free(&same);
+    wf_model_free(&other);
+}
+
 /* ---------------------------------------------------------------------------------------- hooks */
 
 struct seen {
@@ -486,6 +517,7 @@ int main(void)
         cmocka_unit_test(what_is_coarser_costs_more),
         cmocka_unit_test(errors_are_of_windows),
         cmocka_unit_test(one_long_window_has_an_error),
+        cmocka_unit_test(stretches_count_where_windows_are_few),
         cmocka_unit_test(whoever_looks_sees_it_all),
         cmocka_unit_test(what_cannot_be_has_a_sentence),
         cmocka_unit_test(likelihoods_are_right),
