@@ -167,10 +167,12 @@ static bool find_means(const struct wf_lossless_kernels *kernels, const struct w
 }
 
 /* Means as they are stored: the least, then four bits a channel over it.  Returns their bytes. */
-static size_t set_bases(uint32_t channels, const struct wf_means *means, struct workplace *place)
+static size_t set_bases(uint32_t channels, const struct wf_means *means, struct workplace *place,
+                        uint32_t *bits)
 {
     uint8_t least = means->most > means->least + 15 ? (uint8_t)(means->most - 15) : means->least;
     place->bases[0] = least;
+    *bits = means->most - least < 8 ? 3 : 4;
     for (uint32_t c = 0; c < channels; c++)
         place->tile[c] = means->mean[c] > least ? means->mean[c] : least;
     memset(place->tile + channels, least, sizeof(uint64_t)); /* where there is no second of two */
@@ -191,6 +193,9 @@ struct decision {
     enum wf_lossless_mode mode;
     struct wf_symbols symbols;
     size_t bases_bytes;
+    uint32_t bases_bits; /* that would do */
+    bool is_small;
+    struct wf_small small;
 };
 
 /* Bytes that n symbols take by what a sample's did, in 1/256 bit. */
@@ -204,7 +209,7 @@ static void decide_codes(const struct shape *s, enum wf_lossless_mode mode,
 {
     uint64_t rest = s->elements * (s->split.bits + 8 * s->split.lows) / 8 + out->bases_bytes;
     uint64_t entropy = rest + STATES_BYTES, fixed = 0;
-    uint32_t width, bits;
+    uint32_t width = 0, bits;
     if (mode == 0) { /* most small planes are decided without making codes */
         fixed = rest + bytes_of(wf_symbols_fixed_bits(ranking, &width), s->padded);
         fixed -= fixed / FIXED_MAY_BE_LARGER;
@@ -218,8 +223,14 @@ static void decide_codes(const struct shape *s, enum wf_lossless_mode mode,
             (mode == WF_LOSSLESS_ENTROPY || fixed > entropy + bytes_of(bits, s->padded)))
             return;
     }
-    wf_symbols_fixed(ranking, &out->symbols);
     out->mode = WF_LOSSLESS_FIXED;
+    if (width == 0)
+        wf_symbols_fixed_bits(ranking, &width);
+    out->is_small = s->elements <= WF_SMALL_ELEMENTS_MAX &&
+                    wf_symbols_window(ranking, width, s->elements, &out->symbols,
+                                      &out->small.below);
+    if (!out->is_small)
+        wf_symbols_fixed(ranking, &out->symbols);
 }
 
 static void decide(const struct wf_lossless_kernels *kernels, const struct wf_plane *plane,
@@ -229,11 +240,12 @@ static void decide(const struct wf_lossless_kernels *kernels, const struct wf_pl
     struct wf_ranking ranking;
     struct wf_means means = {.mean = place->escapes}; /* which are yet to come */
     uint8_t middle = 0;
-    out->bases_bytes = 0;
+    out->bases_bytes = out->bases_bits = 0;
+    out->is_small = false;
     if (may_have_bases(plane) &&
         find_means(kernels, plane, s->channels, place->symbols, &means, &middle)) {
         struct wf_tile tile;
-        out->bases_bytes = set_bases(s->channels, &means, place);
+        out->bases_bytes = set_bases(s->channels, &means, place, &out->bases_bits);
         fill_tile(&tile, place->tile, s->channels);
         tile.at = 0;
         kernels->subtract(&tile, s->groups, place->symbols);
@@ -403,6 +415,65 @@ static void put_lengths(const struct wf_symbols *s, struct output *out)
     put(out, packed, s->symbols / 2 + 1);
 }
 
+/* With a head of its own, and tables. */
+static void put_whole(const struct wf_lossless_kernels *kernels, const struct wf_plane *plane,
+                      const struct shape *s, const uint8_t *plain, const struct decision *d,
+                      struct workplace *place, struct output *out)
+{
+    uint8_t *first = out->at;
+    struct wf_lossless_head head = {
+        .mode = (uint8_t)d->mode,
+        .flags = d->bases_bytes ? WF_LOSSLESS_BASES : 0,
+        .symbols = (uint8_t)d->symbols.symbols,
+        .width = d->mode == WF_LOSSLESS_FIXED ? (uint8_t)d->symbols.width : 0,
+    };
+    put(out, &head, sizeof head);
+    put(out, d->symbols.value, d->symbols.symbols);
+    if (d->mode == WF_LOSSLESS_ENTROPY)
+        put_lengths(&d->symbols, out);
+    put(out, place->bases, d->bases_bytes);
+    if (d->mode == WF_LOSSLESS_ENTROPY)
+        put_entropy(kernels, s, d, place, out, &head);
+    else
+        put_fixed(kernels, s, d, place, out, &head);
+    head.flags = (uint8_t)(head.flags | put_rest(kernels, plane, s, plain, place, out));
+    if (!out->full)
+        memcpy(first, &head, sizeof head);
+}
+
+/* By a window, with three bytes for all that. */
+static void put_small(const struct wf_lossless_kernels *kernels, const struct wf_plane *plane,
+                      const struct shape *s, const uint8_t *plain, const struct decision *d,
+                      struct workplace *place, struct output *out)
+{
+    uint8_t *first = out->at, bytes[WF_SMALL_BYTES] = {0};
+    struct wf_small small = {
+        .width = d->symbols.width,
+        .first = (uint8_t)(d->symbols.value[0] - d->small.below),
+        .below = d->small.below,
+        .bases_bits = d->bases_bits,
+    };
+    struct wf_lossless_head head = {0};
+    put(out, bytes, sizeof bytes);
+    if (d->bases_bits) {
+        small.first = (uint8_t)(small.first + place->bases[0]);
+        if (d->bases_bits == 3)
+            wf_small_bases_pack(s->channels, place->bases + 1);
+        put(out, place->bases + 1, wf_small_bases_bytes(s->channels, d->bases_bits));
+    }
+    put_fixed(kernels, s, d, place, out, &head);
+    for (uint32_t i = 0; d->bases_bits && !out->full && i < head.escapes; i++)
+        out->at[-1 - (ptrdiff_t)i] = (uint8_t)(out->at[-1 - (ptrdiff_t)i] + place->bases[0]);
+    small.same = put_rest(kernels, plane, s, plain, place, out) / WF_LOSSLESS_SAME;
+    small.odd = head.words % 2;
+    small.escaped = head.escapes != 0;
+    uint8_t escapes[2] = {(uint8_t)head.escapes, (uint8_t)(head.escapes >> 8)};
+    if (small.escaped)
+        put(out, escapes, sizeof escapes);
+    if (!out->full)
+        wf_small_put(&small, first);
+}
+
 enum weft_status wf_lossless_encode_by(const struct wf_lossless_kernels *kernels,
                                        const struct wf_plane *plane, enum wf_lossless_mode mode,
                                        const void *plain, void *bytes, size_t *out_bytes,
@@ -419,26 +490,13 @@ enum weft_status wf_lossless_encode_by(const struct wf_lossless_kernels *kernels
     for (size_t i = s.elements; i < s.padded; i++)
         place.symbols[i] = d.symbols.value[0];
 
-    struct wf_lossless_head head = {
-        .mode = (uint8_t)d.mode,
-        .flags = d.bases_bytes ? WF_LOSSLESS_BASES : 0,
-        .symbols = (uint8_t)d.symbols.symbols,
-        .width = d.mode == WF_LOSSLESS_FIXED ? (uint8_t)d.symbols.width : 0,
-    };
     struct output out = {.at = bytes, .end = (uint8_t *)bytes + wf_plane_bytes(plane)};
-    put(&out, &head, sizeof head);
-    put(&out, d.symbols.value, d.symbols.symbols);
-    if (d.mode == WF_LOSSLESS_ENTROPY)
-        put_lengths(&d.symbols, &out);
-    put(&out, place.bases, d.bases_bytes);
-    if (d.mode == WF_LOSSLESS_ENTROPY)
-        put_entropy(kernels, &s, &d, &place, &out, &head);
+    if (d.is_small)
+        put_small(kernels, plane, &s, plain, &d, &place, &out);
     else
-        put_fixed(kernels, &s, &d, &place, &out, &head);
-    head.flags = (uint8_t)(head.flags | put_rest(kernels, plane, &s, plain, &place, &out));
+        put_whole(kernels, plane, &s, plain, &d, &place, &out);
     if (out.full)
         return WEFT_MISS;
-    memcpy(bytes, &head, sizeof head);
     *out_bytes = (size_t)(out.at - (uint8_t *)bytes);
     return WEFT_OK;
 }
@@ -489,6 +547,47 @@ static bool read_symbols(struct input *in, const struct wf_lossless_head *head,
     for (uint32_t i = 0; i <= out->symbols; i++)
         out->length[i] = lengths[i / 2] >> i % 2 * 4 & 15;
     return wf_symbols_codes(out, true);
+}
+
+/* The first bytes of a small plane, and what follows from them and its length.  False: they are
+ * none of this plane. */
+static bool read_small(struct input *in, const struct wf_plane *plane, const struct shape *s,
+                       struct wf_lossless_head *head, struct wf_symbols *symbols,
+                       struct wf_tile *tile, struct workplace *place)
+{
+    struct wf_small small;
+    const uint8_t *bytes = take(in, WF_SMALL_BYTES);
+    if (!bytes || !wf_small_get(bytes, &small) || small.same >> (1 + s->split.lows) ||
+        s->elements > WF_SMALL_ELEMENTS_MAX || (small.bases_bits && !may_have_bases(plane)))
+        return false;
+    *head = (struct wf_lossless_head){
+        .mode = WF_LOSSLESS_FIXED,
+        .flags = (uint8_t)(small.same * WF_LOSSLESS_SAME),
+        .width = (uint8_t)small.width,
+    };
+    if (small.escaped) {
+        if (in->end - in->at < 2)
+            return false;
+        in->end -= 2;
+        head->escapes = (uint32_t)in->end[0] | (uint32_t)in->end[1] << 8;
+    }
+    wf_symbols_of_window(small.width, (uint8_t)small.first, small.below, symbols);
+    *tile = no_bases;
+    if (small.bases_bits) {
+        const uint8_t *bases = take(in, wf_small_bases_bytes(s->channels, small.bases_bits));
+        if (!bases)
+            return false;
+        wf_small_bases_unpack(s->channels, small.bases_bits, bases, place->tile);
+        fill_tile(tile, place->tile, s->channels);
+    }
+    uint64_t others = (uint64_t)s->groups * small.width * 8 + head->escapes;
+    for (uint32_t i = 0; i <= s->split.lows; i++)
+        others += small.same >> i & 1 ? 1 : part_bytes(s, i);
+    uint64_t left = (uint64_t)(in->end - in->at);
+    if (left < others || left - others > s->padded || (small.odd && left == others))
+        return false;
+    head->words = (uint32_t)(2 * (left - others) - small.odd);
+    return true;
 }
 
 static bool read_bases(struct input *in, const struct wf_plane *plane,
@@ -619,13 +718,21 @@ enum weft_status wf_lossless_decode_by(const struct wf_lossless_kernels *kernels
     struct wf_reader r = {.symbols = &symbols};
     struct input in = {.at = bytes, .end = (const uint8_t *)bytes + count};
     layout_workplace(&s, scratch, &place);
-    const uint8_t *start = take(&in, sizeof head);
-    if (!start)
-        return corrupt("it is shorter than its head");
-    memcpy(&head, start, sizeof head);
-    if (head.flags >= WF_LOSSLESS_SAME << (1 + s.split.lows) || !read_symbols(&in, &head, &symbols))
-        return corrupt("its codes are none");
-    if (!read_bases(&in, plane, &head, &s, &place, &r.tile) || !read_codes(&in, &head, &s, &r))
+    if (count && in.at[0] & WF_LOSSLESS_SMALL) {
+        if (!read_small(&in, plane, &s, &head, &symbols, &r.tile, &place))
+            return corrupt("its head is not that of such a plane");
+    } else {
+        const uint8_t *start = take(&in, sizeof head);
+        if (!start)
+            return corrupt("it is shorter than its head");
+        memcpy(&head, start, sizeof head);
+        if (head.flags >= WF_LOSSLESS_SAME << (1 + s.split.lows) ||
+            !read_symbols(&in, &head, &symbols))
+            return corrupt("its codes are none");
+        if (!read_bases(&in, plane, &head, &s, &place, &r.tile))
+            return corrupt("it is shorter than its head says");
+    }
+    if (!read_codes(&in, &head, &s, &r))
         return corrupt("it is shorter than its head says");
     struct wf_rest rest = {.dtype = plane->dtype};
     for (uint32_t i = 0; i <= s.split.lows; i++) {

@@ -41,7 +41,25 @@
  * table of 64 entries lies in four registers, and no load depends on what was decoded.  The last
  * states are 2^16.
  *
- * Numbers are little-endian.  The last group of 64 is filled up with the most frequent symbol.
+ * Numbers are little-endian.  The last group of 64 is filled up with a symbol that has a code.
+ *
+ * Of a small plane the head and the tables would be a thirtieth.  Where the symbols lie together,
+ * as exponents do, fixed needs three bytes of them (lossless_small.c): codes are those of a window
+ * of values, and what else the head says follows from how long the plane is.
+ *
+ *     0   +--------------------------------------------------------------+
+ *         | 1, bits of a code − 1 (2 bits), 0, escapes there, an odd     |
+ *         |   number of second codes, bases of 3 bits, bases; from bit 7 |
+ *         | the window's least value, the least base added               |
+ *         | 0, WF_LOSSLESS_SAME of part 2, 1, 0; how many values of the  |
+ *         |   window lie below those that have a code of their own       |
+ *         +--------------------------------------------------------------+
+ *         | bases: 3 or 4 bits a channel over the least                  |
+ *         +--------------------------------------------------------------+
+ *         | bit planes, second codes, escaped symbols, rest: as above    |
+ *         +--------------------------------------------------------------+
+ *         | where there are escapes: how many bytes, 16 bits             |
+ *         +--------------------------------------------------------------+
  */
 #ifndef WF_CODEC_LOSSLESS_H
 #define WF_CODEC_LOSSLESS_H
@@ -74,6 +92,10 @@ struct wf_lossless_head {
     uint32_t escapes; /* bytes */
 };
 static_assert(sizeof(struct wf_lossless_head) == 12, "plane format");
+
+/* The first byte of a small plane, of which the others' modes are none. */
+#define WF_LOSSLESS_SMALL 0x80u
+#define WF_SMALL_ELEMENTS_MAX 32768u
 
 #define WF_LANES 16
 #define WF_GROUP 64u
@@ -241,9 +263,38 @@ uint32_t wf_symbols_fixed(const struct wf_ranking *ranking, struct wf_symbols *o
 uint32_t wf_symbols_fixed_bits(const struct wf_ranking *ranking, uint32_t *out_width);
 /* No more than entropy() would say, at a small part of its cost. */
 uint32_t wf_symbols_entropy_least(const struct wf_ranking *ranking);
+/* The same by a window of values, for small planes: false where those that would have a code of
+ * their own do not lie side by side, or more than a few of `elements` would be escaped.  `below`:
+ * how many values of the window lie below them. */
+bool wf_symbols_window(const struct wf_ranking *ranking, uint32_t width, size_t elements,
+                       struct wf_symbols *out, uint32_t *below);
+void wf_symbols_of_window(uint32_t width, uint8_t first, uint32_t below, struct wf_symbols *out);
 /* code[] from length[], and decode[] if it is wanted; false: these are no lengths of a full prefix
  * code. */
 bool wf_symbols_codes(struct wf_symbols *s, bool decode);
+
+/* ----------------------------------------------------------------------------------- small planes */
+
+/* What the first three bytes of one say, and its bases. */
+struct wf_small {
+    uint32_t width, first, below; /* of the window; `first` is that of the symbols as they are */
+    uint32_t bases_bits;          /* 0: none */
+    uint32_t same;                /* one bit a part of the rest */
+    bool odd, escaped;
+};
+#define WF_SMALL_BYTES 3u
+
+void wf_small_put(const struct wf_small *small, uint8_t out[WF_SMALL_BYTES]);
+/* False: no small plane begins so. */
+bool wf_small_get(const uint8_t in[WF_SMALL_BYTES], struct wf_small *out);
+static inline size_t wf_small_bases_bytes(uint32_t channels, uint32_t bits)
+{
+    return ((size_t)channels * bits + 7) / 8;
+}
+/* Of 4 bits a channel 3, in place.  Up to 3 bytes behind the last may be written. */
+void wf_small_bases_pack(uint32_t channels, uint8_t *bases);
+/* A byte a channel; up to 8 bytes behind the last may be written. */
+void wf_small_bases_unpack(uint32_t channels, uint32_t bits, const uint8_t *in, uint8_t *out);
 
 /* --------------------------------------------------------------------------------------- splits */
 

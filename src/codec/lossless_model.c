@@ -12,6 +12,9 @@
  * saves 8 bits for the symbol.  So it pays from one symbol in 355 on. */
 #define WORTH_A_CODE 355u
 
+/* A window saves a small plane about 20 bytes. */
+#define OUTSIDE_MAX 8u
+
 void wf_symbols_count(const uint16_t histogram[256], struct wf_counts *out)
 {
     uint32_t peak = 1;
@@ -264,4 +267,63 @@ uint32_t wf_symbols_fixed(const struct wf_ranking *ranking, struct wf_symbols *o
     take(ranking, most < ranking->found ? most : ranking->found, out);
     out->width = width;
     return bits;
+}
+
+/* From `first` on; those with a code of their own lie together, and the others are in order. */
+void wf_symbols_of_window(uint32_t width, uint8_t first, uint32_t below, struct wf_symbols *out)
+{
+    uint8_t direct = (uint8_t)((1u << width) - 1), under = (uint8_t)below;
+    uint8_t values[WF_WINDOW];
+    for (uint8_t i = 0; i < WF_WINDOW; i++)
+        values[i] = (uint8_t)(first + under + i);
+    memcpy(out->value, values, sizeof out->value);
+    for (uint8_t i = 0; i < 16; i++)
+        values[i] = (uint8_t)(first + i + (i < under ? 0 : direct));
+    memcpy(out->value + direct, values, WF_SECOND_RAW);
+    memset(out->value + direct + WF_SECOND_RAW, 0, WF_WINDOW - WF_SECOND_RAW - direct);
+    out->symbols = direct + WF_SECOND_RAW;
+    out->width = width;
+}
+
+/* What encoding wants besides. */
+static void rank_window(uint8_t first, uint32_t below, struct wf_symbols *s)
+{
+    uint8_t symbols = (uint8_t)s->symbols, direct = (uint8_t)(symbols - WF_SECOND_RAW);
+    uint8_t under = (uint8_t)below, zero = (uint8_t)-first, rank[WF_WINDOW];
+    for (uint8_t i = 0; i < WF_WINDOW; i++) {
+        uint8_t inside = (uint8_t)(i - under);
+        uint8_t second = i < under ? (uint8_t)(i + direct) : i;
+        rank[i] = inside < direct ? inside : second < symbols ? second : symbols;
+    }
+    memcpy(s->rank, rank, sizeof s->rank);
+    s->window = first;
+    s->zero = zero < WF_WINDOW ? rank[zero] : symbols;
+}
+
+bool wf_symbols_window(const struct wf_ranking *ranking, uint32_t width, size_t elements,
+                       struct wf_symbols *out, uint32_t *below)
+{
+    uint32_t direct = (1u << width) - 1, most = direct < ranking->found ? direct : ranking->found;
+    uint32_t low = WF_WINDOW, high = 0, least = WF_WINDOW, covered = 0;
+    for (uint32_t i = 0; i < ranking->found; i++) {
+        uint8_t at = (uint8_t)(ranking->value[i] - ranking->window);
+        if (at >= WF_WINDOW && i < most)
+            return false;
+        least = at < least ? at : least;
+        low = i < most && at < low ? at : low;
+        high = i < most && at > high ? at : high;
+    }
+    if (most == 0 || high - low >= direct)
+        return false;
+    uint32_t first = low - least > WF_SECOND_RAW ? low - WF_SECOND_RAW : least;
+    for (uint32_t i = 0; i < ranking->found; i++) {
+        uint8_t at = (uint8_t)(ranking->value[i] - ranking->window - first);
+        covered += at < direct + WF_SECOND_RAW ? ranking->count[i] : 0;
+    }
+    if ((uint64_t)(ranking->total - covered) * elements > (uint64_t)OUTSIDE_MAX * ranking->total)
+        return false;
+    *below = low - first;
+    wf_symbols_of_window(width, (uint8_t)(ranking->window + first), *below, out);
+    rank_window((uint8_t)(ranking->window + first), *below, out);
+    return true;
 }
