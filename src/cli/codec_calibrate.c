@@ -11,7 +11,6 @@
  * A quality that none of these settings reaches, and one by which KV would be no smaller than
  * lossless makes it, gets none: its parameter is 0, and who reads the profile takes a better one.
  */
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -570,29 +569,24 @@ int wf_cli_codec_calibrate(struct cli *cli)
     if (name && (!*name || strlen(name) >= WF_PROFILE_MODEL_BYTES))
         return wf_cli_fail(cli, CLI_USAGE, "--name has %zu bytes; a model's has 1 to %u",
                            strlen(name), WF_PROFILE_MODEL_BYTES - 1);
+    if (name && wf_profile_model_check("--name", name) != WEFT_OK)
+        return wf_cli_fail(cli, CLI_USAGE, "%s", wf_last_error());
     int code = wf_cli_codec_open(cli, false, &subject);
     if (code != CLI_OK)
         return code;
-    /* Before minutes are spent on what cannot be written. */
-    FILE *file = fopen(path, "abe");
-    if (!file) {
-        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", path, strerror(errno));
-        wf_cli_codec_close(&subject);
-        return code;
-    }
-    (void)fclose(file);
-    code = wf_cli_codec_calibration(cli, &subject, subject.windows.windows, &made);
+    struct codec_file file = {.path = path};
+    code = wf_cli_codec_file_begin(cli, path, &file); /* before minutes are spent in vain */
+    if (code == CLI_OK)
+        code = wf_cli_codec_calibration(cli, &subject, subject.windows.windows, &made);
     if (code == CLI_OK) {
-        file = fopen(path, "wbe");
-        bool written = file && fwrite(made.file, 1, made.bytes, file) == made.bytes;
-        if ((file && fclose(file) != 0) || !written)
-            code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", path, strerror(errno));
-        else if (cli->json)
+        code = wf_cli_codec_file_end(cli, &file, made.file, made.bytes);
+        if (code == CLI_OK && cli->json)
             wf_cli_json_print(json_incref(made.says));
-        else
+        else if (code == CLI_OK)
             print(&made, path);
         wf_cli_codec_profile_free(&made);
     }
+    wf_cli_codec_file_drop(&file);
     wf_cli_codec_close(&subject);
     return code;
 }

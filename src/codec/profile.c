@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/sum.h"
+#include "base/text.h"
 #include "codec/laplace.h"
 
 #define GROUP_HEAD_FLOATS 4u
@@ -84,6 +85,11 @@ uint64_t wf_profile_seal(void *file, uint64_t bytes)
     return head->checksum;
 }
 
+enum weft_status wf_profile_model_check(const char *what, const char *model)
+{
+    return wf_text_check(what, model, WF_PROFILE_MODEL_BYTES - 1, false);
+}
+
 static enum weft_status check_head(const struct wf_profile_head *head, size_t count)
 {
     if (head->magic != WF_PROFILE_MAGIC)
@@ -103,7 +109,8 @@ static enum weft_status check_head(const struct wf_profile_head *head, size_t co
         return wf_fail(WEFT_E_CORRUPT,
                        "the profile has %zu bytes, and its shape needs %llu; copy it again", count,
                        (unsigned long long)bytes);
-    return WEFT_OK;
+    /* It is shown to people, and only equal to the name of a format, which is text. */
+    return wf_profile_model_check("the profile's model", head->model);
 }
 
 static bool all_finite(const float *numbers, size_t count)

@@ -141,6 +141,10 @@ uint64_t wf_profile_seal(void *file, uint64_t bytes);
 uint64_t wf_profile_group_offset(const struct wf_profile_head *head, uint32_t layer, bool value,
                                  uint32_t index);
 
+/* Text that may be shown, and not too long; WEFT_E_INVALID leaves a sentence that starts with
+ * `what`. */
+enum weft_status wf_profile_model_check(const char *what, const char *model);
+
 /* May planes of such blocks be coded by it? */
 bool wf_profile_fits(const struct wf_profile *profile, const struct wf_plane *plane);
 /* Does its bound hold for numbers of `dtype`?  What was rounded to fewer bits than the calibration

@@ -3,10 +3,12 @@
 import json
 import os
 import random
+import resource
 import struct
+import subprocess
 import time
 
-from harness import FOLDER, answer, case, check, golden, read, start_node, stop_node, weft
+from harness import FOLDER, WEFT, answer, case, check, golden, read, start_node, stop_node, weft
 
 SHAPE = {"dim": 48, "hidden_dim": 64, "layers": 2, "heads": 4, "kv_heads": 2, "vocab": 300, "context": 128}
 
@@ -447,6 +449,34 @@ def codec_install_puts_a_profile_where_the_node_reads_it():
             time.sleep(0.05)
     finally:
         stop_node(node)
+
+
+@case
+def codec_calibrate_leaves_a_whole_profile_or_none():
+    """Whoever dies, or finds no room, leaves the profile that was there, and no part of one."""
+    given = [WEFT, "codec", "calibrate", "--model", checkpoint(), "--text", text(), "--block-tokens", "16", "--output"]
+    old, fresh = (os.path.join(FOLDER, name + ".wfprofile") for name in ("old", "fresh"))
+    check(subprocess.run([*given, old], capture_output=True).returncode == 0)
+    whole = open(old, "rb").read()
+    os.chmod(old, 0o640)
+    small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)) # which this process ignores the signal of
+    for path in (old, fresh):
+        done = subprocess.run([*given, path], capture_output=True, preexec_fn=small, restore_signals=False)
+        check(done.returncode == 6 and done.stderr.decode().count(path) == 1, done)
+        check(not os.path.exists(path + ".part"), path)
+    for path in (old, fresh):
+        dies = subprocess.Popen([*given, path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not os.path.exists(path + ".part") and dies.poll() is None:
+            time.sleep(0.001)
+        dies.kill()
+        check(dies.wait() == -9, "it was done before it was killed")
+    check(open(old, "rb").read() == whole and not os.path.exists(fresh))
+    link = os.path.join(FOLDER, "link.wfprofile")
+    os.symlink(old, link)
+    check(subprocess.run([*given, link, "--name", "another"], capture_output=True).returncode == 0)
+    check(os.path.islink(link) and open(old, "rb").read() != whole and not os.path.exists(old + ".part"))
+    check(os.stat(old).st_mode & 0o777 == 0o640, "its rights are others now")
+    check("0x1b" in weft(*given[1:], fresh, "--name", "\x1b[31m", expect=2).stderr.decode())
 
 
 @case

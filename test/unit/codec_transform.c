@@ -583,6 +583,12 @@ static void profiles_that_lie_are_refused(void **state)
     assert_true(with(file, bytes, group, &nan, 4) < 0);
     assert_true(with(file, bytes, group, &negative, 4) < 0);
     assert_true(with(file, bytes, bytes - 4, &big, 4) < 0);
+    /* A terminal shows it. */
+    static const char *const names[] = {"a\x1b[31m", "a\nb", "\xff\xfe"};
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(with(file, bytes, offsetof(struct wf_profile_head, model), names[i],
+                              strlen(names[i]) + 1),
+                         WEFT_E_INVALID);
     assert_int_equal(with(file, bytes, 24, (uint8_t *)file + 24, 4), WEFT_OK);
     seed = 9;
     for (int i = 0; i < 200; i++) {
