@@ -6,7 +6,8 @@
  * it tries, for where only one way is open.  When both did, that of the first name stays.  Who says
  * the name that a joined link has already, over a link begun by the same side, is the same node
  * after a restart, and the older link goes; but it does not for who proves less than what the older
- * link proved.
+ * link proved, nor for who speaks under an older epoch: of two nodes of one name the one that began
+ * later has it, or they would take turns for ever.
  *
  * What a node says of itself in IDENT is kept with the link, and is the node's own word with JOIN,
  * if that proves anything (wf_link_proven): before that anybody may have said it, in any name.
@@ -34,6 +35,7 @@
 #define OTHER_WAITS_NS 3000000000u /* the node whose name comes later, before it begins a link */
 #define ANSWER_NS 60000000000u     /* so long it is believed who is at an address, without proof */
 #define PING_NS 1000000000u
+#define TWIN_SAY_NS 60000000000u
 /* Bytes a second, of a node that was not read from: beside this one, and less a level. */
 #define RATE_DEFAULT 1e9
 #define RATE_LEVEL .75
@@ -575,6 +577,18 @@ static void believe(struct wf_link *link)
     wf_frames_heard(link->peer, &link->said);
 }
 
+static void twin_say(struct wf_fabric *f, const struct wf_peer_node *peer)
+{
+    uint64_t now_ns = wf_fabric_now(f);
+    if (now_ns < f->twin_ns)
+        return;
+    f->twin_ns = now_ns + TWIN_SAY_NS;
+    wf_fabric_say(f,
+                  "two nodes call themselves %s; the one that began later, at %s, is taken for it: "
+                  "give each a fabric.name of its own",
+                  peer->name, peer->link->ops->peer(peer->link->net));
+}
+
 bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
@@ -589,6 +603,11 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
     if (peer->link && peer->link->domains & ~link->domains) {
         wf_link_close(link, "there is a link to %s already, which proved more domains than this",
                       peer->name);
+        return true;
+    }
+    if (peer->link && link->epoch < peer->link->epoch) {
+        twin_say(f, peer);
+        wf_link_close(link, "a node called %s is there already, and began later", peer->name);
         return true;
     }
     if (peer->link && !is_better(link, peer->link)) {

@@ -124,6 +124,7 @@ static uint32_t times(const struct node *n, const char *words)
 
 struct spec {
     const uint8_t *secret;
+    const char *name; /* NULL: its own */
     uint64_t lend;
 };
 
@@ -138,6 +139,8 @@ static void node_begin(int i, const struct spec *spec)
     options.host.each = each;
     options.host.news = news;
     options.host.told = told;
+    if (spec && spec->name)
+        options.name = spec->name;
     options.lend_bytes = spec ? spec->lend : 0;
     world_node(i, &options);
 }
@@ -353,6 +356,28 @@ static void who_comes_and_goes_is_told_by_name(void **state)
     static struct wf_fabric_peer peers[WF_FABRIC_PEERS_MAX];
     assert_int_equal(wf_fabric_peers(nodes[0].fabric, peers, WF_FABRIC_PEERS_MAX), 2);
     assert_int_equal(times(&nodes[0], "c is there, at"), 1);
+    end();
+}
+
+static void of_two_nodes_of_one_name_one_has_it(void **state)
+{
+    (void)state;
+    const struct spec specs[NODES] = {[2] = {.name = "a"}};
+    begin(specs);
+    uint8_t key[32];
+    memcpy(key, have(&nodes[2], 1, 50000, true), 32);
+    pass(10000);
+    assert_int_equal(times(&nodes[1], "two nodes call themselves a"), 1);
+    assert_true(knows(&nodes[1], key));
+    uint64_t forgotten = wf_fabric_forgotten(nodes[1].fabric);
+    pass(20000);
+    assert_int_equal(wf_fabric_forgotten(nodes[1].fabric), forgotten);
+    assert_int_equal(fetch(&nodes[1], key, 50000), WEFT_OK);
+    assert_int_equal(times(&nodes[1], "two nodes call themselves a"), 1);
+    world_node_end(2); /* and when that is gone, the other */
+    memcpy(key, have(&nodes[0], 2, 50000, true), 32);
+    pass(10000);
+    assert_true(knows(&nodes[1], key));
     end();
 }
 
@@ -579,6 +604,7 @@ int main(void)
         cmocka_unit_test(what_comes_wrong_is_not_handed_out),
         cmocka_unit_test(a_node_that_goes_is_forgotten),
         cmocka_unit_test(who_comes_and_goes_is_told_by_name),
+        cmocka_unit_test(of_two_nodes_of_one_name_one_has_it),
         cmocka_unit_test(a_node_that_cannot_give_now_is_named_as_that),
         cmocka_unit_test(domains_with_another_secret_see_nothing),
         cmocka_unit_test(who_had_no_room_hears_it_again),
