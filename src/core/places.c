@@ -15,6 +15,9 @@
 #define PAGES_ASKED 8u /* of one key */
 #define WALK_AHEAD 6u  /* pages of one key, likewise, when it has more than one */
 #define NODE_MASK 0xffffu
+#define CLASS_SHIFT 16
+#define FRAGMENT_SHIFT 18
+#define NO_CLASS (WF_PLACES_CLASS_MAX + 1)
 
 static_assert(SLOTS * sizeof(uint64_t) == 64, "a bucket is a cache line");
 static_assert((AHEAD & (AHEAD - 1)) == 0, "it is the size of a ring");
@@ -55,7 +58,7 @@ static uint64_t scale(uint64_t hash, uint64_t buckets)
 
 static uint64_t fragment_of(uint64_t hash)
 {
-    uint64_t fragment = hash >> 16;
+    uint64_t fragment = hash >> FRAGMENT_SHIFT;
     return fragment ? fragment : 1;
 }
 
@@ -86,7 +89,7 @@ static struct page page_of(const struct wf_places *p, const uint8_t key[32])
 /* The page of a word that lies there, whichever of its buckets that is. */
 static struct page page_at(const struct wf_places *p, uint64_t word, uint64_t bucket)
 {
-    uint64_t fragment = word >> 16;
+    uint64_t fragment = word >> FRAGMENT_SHIFT;
     return (struct page){fragment, {bucket, other_bucket(p, fragment, bucket)}};
 }
 
@@ -106,14 +109,19 @@ static uint64_t *bucket_words(const struct wf_places *p, uint64_t bucket)
     return p->words + bucket * SLOTS;
 }
 
-static uint64_t word_of(uint64_t fragment, uint16_t node)
+static uint64_t word_of(uint64_t fragment, uint16_t node, unsigned class)
 {
-    return fragment << 16 | (node + 1u);
+    return fragment << FRAGMENT_SHIFT | (uint64_t) class << CLASS_SHIFT | (node + 1u);
 }
 
 static uint16_t node_of(uint64_t word)
 {
     return (uint16_t)((word & NODE_MASK) - 1);
+}
+
+static unsigned class_of(uint64_t word)
+{
+    return (unsigned)(word >> CLASS_SHIFT) & WF_PLACES_CLASS_MAX;
 }
 
 static bool in_map(const uint64_t *map, uint16_t node)
@@ -131,7 +139,7 @@ static unsigned matches(const uint64_t *words, uint64_t fragment)
 {
     unsigned mask = 0;
     for (unsigned i = 0; i < SLOTS; i++)
-        mask |= (unsigned)(words[i] >> 16 == fragment) << i;
+        mask |= (unsigned)(words[i] >> FRAGMENT_SHIFT == fragment) << i;
     return mask;
 }
 
@@ -186,11 +194,11 @@ static uint64_t *find(const struct wf_places *p, const uint8_t key[32], uint16_t
                       struct page *out_page)
 {
     for (struct walk walk = {.page = page_of(p, key)};; walk_on(p, &walk)) {
-        uint64_t *words[WF_PLACES_PAGE], sought = word_of(walk.page.fragment, node);
+        uint64_t *words[WF_PLACES_PAGE];
         unsigned count = words_of(p, &walk.page, words);
         *out_page = walk.page;
         for (unsigned i = 0; i < count; i++) {
-            if (*words[i] == sought)
+            if (node_of(*words[i]) == node) /* its fragment is the page's */
                 return words[i];
         }
         if (count < WF_PLACES_PAGE)
@@ -235,7 +243,7 @@ static uint64_t *make_room(struct wf_places *p, const struct page *page)
         const uint64_t *words = bucket_words(p, steps[at].bucket);
         uint64_t others[SLOTS];
         for (unsigned i = 0; i < SLOTS; i++) {
-            others[i] = other_bucket(p, words[i] >> 16, steps[at].bucket);
+            others[i] = other_bucket(p, words[i] >> FRAGMENT_SHIFT, steps[at].bucket);
             __builtin_prefetch(bucket_words(p, others[i]));
         }
         for (unsigned i = 0; i < SLOTS; i++) {
@@ -296,9 +304,10 @@ static void take_out(struct wf_places *p, const struct page *page, uint64_t *hol
             return;
         }
         uint16_t node = node_of(*behind[in_last - 1]);
+        unsigned class = class_of(*behind[in_last - 1]);
         *behind[in_last - 1] = 0;
         if (!has_left(p, node)) {
-            *hole = word_of(page->fragment, node);
+            *hole = word_of(page->fragment, node, class);
             return;
         }
         forget(p, node);
@@ -319,16 +328,20 @@ static void reclaim(struct wf_places *p, const struct page *page)
     }
 }
 
-bool wf_places_add(struct wf_places *p, const uint8_t key[32], uint16_t node)
+bool wf_places_add_as(struct wf_places *p, const uint8_t key[32], uint16_t node, unsigned class)
 {
     struct page page;
+    assert(class <= WF_PLACES_CLASS_MAX);
     if (node >= p->nodes_max || has_left(p, node) || p->of[node] == UINT32_MAX) {
         p->refused++;
         return false;
     }
-    if (find(p, key, node, &page))
+    uint64_t *slot = find(p, key, node, &page);
+    if (slot) {
+        *slot = word_of(page.fragment, node, class);
         return true;
-    uint64_t *slot = slot_for(p, &page);
+    }
+    slot = slot_for(p, &page);
     /* First from where it would lie; then, as a last resort, from everywhere. */
     for (int all = 0; all < 2 && !slot && p->leaving; all++) {
         if (all)
@@ -342,10 +355,15 @@ bool wf_places_add(struct wf_places *p, const uint8_t key[32], uint16_t node)
         p->refused++;
         return false;
     }
-    *slot = word_of(page.fragment, node);
+    *slot = word_of(page.fragment, node, class);
     p->of[node]++;
     p->copies++;
     return true;
+}
+
+bool wf_places_add(struct wf_places *p, const uint8_t key[32], uint16_t node)
+{
+    return wf_places_add_as(p, key, node, 0);
 }
 
 bool wf_places_remove(struct wf_places *p, const uint8_t key[32], uint16_t node)
@@ -392,15 +410,15 @@ void wf_places_clear(struct wf_places *p)
 
 /* --------------------------------------------------------------------------- questions */
 
-uint32_t wf_places_holders(const struct wf_places *p, const uint8_t key[32], uint16_t *out,
-                           uint32_t max)
+uint32_t wf_places_holders(const struct wf_places *p, const uint8_t key[32], unsigned worst,
+                           uint16_t *out, uint32_t max)
 {
     struct page page = page_of(p, key);
     for (uint32_t found = 0;;) {
         uint64_t *words[WF_PLACES_PAGE];
         unsigned count = words_of(p, &page, words);
         for (unsigned i = 0; i < count && found < max; i++) {
-            if (!has_left(p, node_of(*words[i])))
+            if (class_of(*words[i]) <= worst && !has_left(p, node_of(*words[i])))
                 out[found++] = node_of(*words[i]);
         }
         if (count < WF_PLACES_PAGE || found >= max)
@@ -423,10 +441,33 @@ uint32_t wf_places_count(const struct wf_places *p, const uint8_t key[32], uint3
     }
 }
 
-bool wf_places_holds(const struct wf_places *p, const uint8_t key[32], uint16_t node)
+unsigned wf_places_best(const struct wf_places *p, const uint8_t key[32])
+{
+    struct page page = page_of(p, key);
+    for (unsigned best = NO_CLASS;;) {
+        uint64_t *words[WF_PLACES_PAGE];
+        unsigned count = words_of(p, &page, words);
+        for (unsigned i = 0; i < count; i++) {
+            if (class_of(*words[i]) < best && !has_left(p, node_of(*words[i])))
+                best = class_of(*words[i]);
+        }
+        if (count < WF_PLACES_PAGE || best == 0)
+            return best;
+        page = next_page(p, &page);
+    }
+}
+
+unsigned wf_places_class(const struct wf_places *p, const uint8_t key[32], uint16_t node)
 {
     struct page page;
-    return node < p->nodes_max && !has_left(p, node) && find(p, key, node, &page);
+    const uint64_t *word = node < p->nodes_max && !has_left(p, node) ? find(p, key, node, &page)
+                                                                     : NULL;
+    return word ? class_of(*word) : NO_CLASS;
+}
+
+bool wf_places_holds(const struct wf_places *p, const uint8_t key[32], uint16_t node)
+{
+    return wf_places_class(p, key, node) <= WF_PLACES_CLASS_MAX;
 }
 
 uint64_t wf_places_of(const struct wf_places *p, uint16_t node)
@@ -434,10 +475,16 @@ uint64_t wf_places_of(const struct wf_places *p, uint16_t node)
     return node < p->nodes_max && !has_left(p, node) ? p->of[node] : 0;
 }
 
+/* Which nodes count, and in which class. */
+struct counted {
+    const uint64_t *among; /* NULL: all */
+    unsigned worst;
+};
+
 /* Nodes whose prefix is `had` long and that hold this key get one of `has`.  Stops when `need` are
  * found; returns how many were. */
 static uint32_t lengthen(const struct wf_places *p, struct page page, uint32_t had, uint32_t has,
-                         uint32_t need, const uint64_t *among, uint32_t *blocks)
+                         uint32_t need, const struct counted *counted, uint32_t *blocks)
 {
     for (uint32_t found = 0;;) {
         unsigned words = 0;
@@ -448,9 +495,11 @@ static uint32_t lengthen(const struct wf_places *p, struct page page, uint32_t h
                 break;
             const uint64_t *bucket = bucket_words(p, page.bucket[b]);
             for (unsigned mask = matches(bucket, page.fragment); mask; mask &= mask - 1) {
-                uint16_t node = node_of(bucket[__builtin_ctz(mask)]);
+                uint64_t word = bucket[__builtin_ctz(mask)];
+                uint16_t node = node_of(word);
                 words++;
-                if (blocks[node] != had || (among && !in_map(among, node)) || has_left(p, node))
+                if (blocks[node] != had || class_of(word) > counted->worst ||
+                    (counted->among && !in_map(counted->among, node)) || has_left(p, node))
                     continue;
                 blocks[node] = has;
                 if (++found == need)
@@ -474,20 +523,20 @@ static void ask_for_half(const struct wf_places *p, const uint8_t (*keys)[32], u
 /* So many nodes hold keys[low] and not keys[high]: where their prefixes end.  One look finds all
  * nodes' that end on the same side; as deep as the chain is halved. */
 static void halve(const struct wf_places *p, const uint8_t (*keys)[32], uint32_t low, uint32_t high,
-                  uint32_t alive, const uint64_t *among, uint32_t *blocks)
+                  uint32_t alive, const struct counted *counted, uint32_t *blocks)
 {
     while (high - low > 1) {
         uint32_t middle = low + (high - low) / 2;
         ask_for_half(p, keys, low, middle);
         ask_for_half(p, keys, middle, high);
-        uint32_t found = lengthen(p, half_page(p, keys[middle]), low + 1, middle + 1, alive, among,
-                                  blocks);
+        uint32_t found = lengthen(p, half_page(p, keys[middle]), low + 1, middle + 1, alive,
+                                  counted, blocks);
         if (found == 0) {
             high = middle;
             continue;
         }
         if (found < alive)
-            halve(p, keys, low, middle, alive - found, among, blocks);
+            halve(p, keys, low, middle, alive - found, counted, blocks);
         alive = found;
         low = middle;
     }
@@ -513,9 +562,11 @@ static void ask_for(const struct wf_places *p, struct page page, uint32_t holder
 }
 
 uint32_t wf_places_prefixes(const struct wf_places *p, const uint8_t (*keys)[32], uint32_t count,
-                            uint32_t stride, const uint64_t *among, uint32_t *out_blocks)
+                            uint32_t stride, unsigned worst, const uint64_t *among,
+                            uint32_t *out_blocks)
 {
     struct page ring[AHEAD];
+    const struct counted counted = {among, worst};
     uint32_t alive = UINT32_MAX, longest = 0, last = 0, asked = 0, asked_at = 0;
     memset(out_blocks, 0, p->nodes_max * sizeof *out_blocks);
     if (!count || p->copies == 0)
@@ -529,10 +580,10 @@ uint32_t wf_places_prefixes(const struct wf_places *p, const uint8_t (*keys)[32]
             ask_for(p, *page, alive <= p->nodes_max ? alive : 1);
             asked_at = asked_at < count - 1 ? step_on(asked_at, stride, count) : count;
         }
-        uint32_t found = lengthen(p, ring[looked % AHEAD], longest, at + 1, alive, among,
+        uint32_t found = lengthen(p, ring[looked % AHEAD], longest, at + 1, alive, &counted,
                                   out_blocks);
         if (found < alive && at - last > 1)
-            halve(p, keys, last, at, alive - found, among, out_blocks);
+            halve(p, keys, last, at, alive - found, &counted, out_blocks);
         if (found)
             longest = at + 1;
         if (!found || at == count - 1)
@@ -639,8 +690,9 @@ enum weft_status wf_places_verify(const struct wf_places *p)
         unsigned words = 0, same = 0;
         for (unsigned k = 0; k < 2 && (k == 0 || page.bucket[1] != page.bucket[0]); k++) {
             for (unsigned i = 0; i < SLOTS; i++) {
-                words += bucket_words(p, page.bucket[k])[i] >> 16 == page.fragment;
-                same += bucket_words(p, page.bucket[k])[i] == word;
+                uint64_t other = bucket_words(p, page.bucket[k])[i];
+                words += other >> FRAGMENT_SHIFT == page.fragment;
+                same += other >> FRAGMENT_SHIFT == page.fragment && node_of(other) == node_of(word);
             }
         }
         if ((word & NODE_MASK) == 0 || node_of(word) >= p->nodes_max)

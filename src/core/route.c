@@ -333,11 +333,11 @@ void wf_route_look(struct wf_route *route, const struct wf_places *near,
                    const struct wf_places *below, const uint8_t (*keys)[32], uint32_t count,
                    struct wf_route_node *nodes, uint32_t node_count)
 {
-    wf_places_prefixes(near, keys, count, 0, NULL, route->blocks);
+    wf_places_prefixes(near, keys, count, 0, WF_PLACES_CLASS_MAX, NULL, route->blocks);
     for (uint32_t i = 0; i < node_count; i++)
         nodes[i].near_blocks = nodes[i].held_blocks = in_scratch(route, nodes[i].node);
     if (below)
-        wf_places_prefixes(below, keys, count, 0, NULL, route->blocks);
+        wf_places_prefixes(below, keys, count, 0, WF_PLACES_CLASS_MAX, NULL, route->blocks);
     for (uint32_t i = 0; i < node_count; i++) {
         struct wf_route_node *node = &nodes[i];
         if (below && in_scratch(route, node->node) > node->held_blocks)

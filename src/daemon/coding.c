@@ -277,8 +277,8 @@ enum wf_coding_how wf_coding_plan(const struct wf_lower *lower, const struct wf_
     struct wf_format_entry *format = ask->format ? &node->formats[ask->format - 1]
                                                  : guess(domain, ask->bytes, &sure);
     *out = (struct wf_coded_plan){.quality = WEFT_LOSSLESS};
-    if (lower->config->remote) /* blocks cross as they are, and exact ones alone */
-        return lossy ? WF_CODING_NOT : WF_CODING_AS_IT_IS;
+    if (lower->config->remote) /* blocks cross as they are, with how exact that is */
+        return WF_CODING_AS_IT_IS;
     if (!format || !wf_coding_layout(format->request, ask->bytes, &out->layout))
         return lossy ? WF_CODING_NOT : WF_CODING_AS_IT_IS;
     bool may = lossy ? sure : ask->format && lower->config->codec == WF_CODE_AUTO;

@@ -319,8 +319,13 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
     request->data = (uint8_t *)domain->pool.memory +
                     atomic_load_explicit(&desc->offset, memory_order_relaxed);
     request->plan = how == WF_CODING_ENCODED ? &write->plan : NULL;
+    enum weft_quality quality = wf_store_quality(&domain->store, slot);
+    if (to->config->remote && quality > WEFT_LOSSLESS) {
+        request->lost = (uint32_t)quality;
+        request->profile = domain->profile_of[slot];
+    }
     write->quality = how == WF_CODING_ENCODED ? wf_quality_told(write->plan.quality)
-                                              : WEFT_LOSSLESS;
+                                              : wf_quality_told(request->lost);
     write->job.kind = WF_MOVE_WRITE;
     write->job.job.class = WF_TIER_DEMOTE;
     write->job.checksum = atomic_load_explicit(&desc->checksum, memory_order_relaxed);

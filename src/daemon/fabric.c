@@ -102,7 +102,6 @@ static struct weft_format *format_of(struct reader *reader, uint64_t bytes)
         .dtype = WEFT_INT8,
         .block_tokens = 1,
         .block_bytes = bytes,
-        .quality = WEFT_LOSSLESS,
     };
     if (weft_format_open(reader->weft, &spec, &size->format) != WEFT_OK) {
         wf_warn("fabric", "blocks of %llu bytes cannot be read for other nodes: %s",
@@ -129,6 +128,12 @@ static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[3
         return status;
     static_assert(sizeof pin <= sizeof out->user, "a pin is kept there");
     *out = (struct wf_fabric_held){.data = pin.data, .bytes = pin.bytes};
+    enum weft_quality quality = weft_pin_quality(&pin);
+    if (quality > WEFT_LOSSLESS) {
+        /* It was set before the block could be seen, and stays while it is pinned. */
+        out->quality = (uint8_t)quality;
+        out->profile = nf->readers[domain].domain->profile_of[pin.slot];
+    }
     memcpy(out->user, &pin, sizeof pin);
     return WEFT_OK;
 }
@@ -145,8 +150,7 @@ static void let_go(void *context, struct wf_fabric_held *held)
 static bool is_there(uint64_t word)
 {
     enum wf_slot_state state = wf_word_state(word);
-    return (state == WF_SLOT_COMMITTED || state == WF_SLOT_EVICTING) &&
-           wf_word_quality(word) == WEFT_LOSSLESS;
+    return state == WF_SLOT_COMMITTED || state == WF_SLOT_EVICTING;
 }
 
 /* What the slot has, as of one moment: while a block is there so is its parent. */
@@ -158,6 +162,7 @@ static bool slot_read(const struct wf_index *index, uint32_t slot, struct wf_fab
         return false;
     memset(out, 0, sizeof *out);
     out->depth = wf_word_depth(word);
+    out->quality = wf_word_quality(word) > WEFT_LOSSLESS ? (uint8_t)wf_word_quality(word) : 0;
     out->bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);
     wf_desc_key_read(desc, out->key);
     uint32_t parent = atomic_load_explicit(&desc->parent, memory_order_relaxed);
@@ -257,8 +262,9 @@ void wf_node_fabric_sum(struct wf_node *node)
 void wf_node_fabric_here(struct wf_domain *domain, uint32_t slot)
 {
     struct wf_fabric_event event;
-    if (!domain->node->fabric || !slot_read(&domain->store.index, slot, &event))
-        return;
+    if (!domain->node->fabric || !slot_read(&domain->store.index, slot, &event) ||
+        wf_served_better(domain->node->cluster->served, domain, event.key, event.quality))
+        return; /* or it is told of as it is below */
     event.kind = WF_FABRIC_HERE;
     event.domain = (uint8_t)domain->id;
     wf_fabric_tell(domain->node->fabric, &event);
@@ -419,7 +425,7 @@ static enum weft_status security_read(const struct wf_config *config, struct wf_
 
 enum weft_status wf_node_fabric_create(struct wf_node *node)
 {
-    uint8_t tags[WF_DOMAINS_MAX][32];
+    uint8_t tags[WF_DOMAINS_MAX][32], accept[WF_DOMAINS_MAX];
     if (!wf_config_has_fabric(&node->config))
         return WEFT_OK;
     struct wf_node_fabric *nf = wf_calloc(1, sizeof *nf, "the fabric");
@@ -432,6 +438,7 @@ enum weft_status wf_node_fabric_create(struct wf_node *node)
     for (uint32_t i = 0; i < node->domain_count; i++) {
         nf->readers[i].domain = &node->domains[i];
         memcpy(tags[i], node->domains[i].tag, 32);
+        accept[i] = (uint8_t)wf_domain_quality(node->domains[i].config);
     }
     nf->peers = wf_calloc(WF_FABRIC_PEERS_MAX, sizeof *nf->peers, "other nodes");
     nf->wanted = wf_wanted_create();
@@ -443,7 +450,7 @@ enum weft_status wf_node_fabric_create(struct wf_node *node)
         status = wf_node_pushes_create(node);
     if (status != WEFT_OK)
         return status;
-    return wf_peers_create(tags, node->domain_count, wf_below_part_bytes, &node->peers);
+    return wf_peers_create(tags, accept, node->domain_count, wf_below_part_bytes, &node->peers);
 }
 
 static_assert(WF_LINKS_MAX_NAMED <= WF_FABRIC_LINKS_NAMED, "every link that is named has a bound");
@@ -503,6 +510,7 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
     for (uint32_t i = 0; i < node->domain_count; i++) {
         memcpy(domains[i].secret, node->domains[i].secret, sizeof domains[i].secret);
         domains[i].secret_bytes = (uint32_t)node->domains[i].secret_bytes;
+        domains[i].quality = (uint8_t)wf_domain_quality(node->domains[i].config);
         domains[i].share = node->domains[i].config->fabric_share;
         domains[i].max_bytes_s = node->domains[i].config->fabric_max;
     }
@@ -717,10 +725,12 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"told_anew", f->told_anew},
                 {"fetches", f->fetches},
                 {"fetch_misses", f->fetch_misses},
+                {"fetches_lossy", f->fetches_lossy},
                 {"fetch_corrupt", f->fetch_corrupt},
                 {"fetch_timeouts", f->fetch_timeouts},
                 {"fetched_bytes", f->fetched_bytes},
                 {"serves", f->serves},
+                {"serves_lossy", f->serves_lossy},
                 {"serve_misses", f->serve_misses},
                 {"served_bytes", f->served_bytes},
                 {"serves_below", f->serves_below},

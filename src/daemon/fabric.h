@@ -9,7 +9,8 @@
  * What is in no memory of the node's but on one of its own tiers is told as that, and read for who
  * asks (fabric_below.c): the directory and the movers are the owner thread's, which is asked.
  *
- * Only blocks that are as they were put are told of and sent.
+ * Of a block that is here twice, in DRAM and below, the more exact copy is told of, and DRAM's of
+ * equals.  A copy that is worse than its domain asks for is found by nobody here, and not told of.
  */
 #ifndef WF_DAEMON_FABRIC_H
 #define WF_DAEMON_FABRIC_H
@@ -82,6 +83,9 @@ bool wf_served_event(const struct wf_served *served, const struct wf_domain *dom
 void wf_served_moved(const struct wf_served *served, const struct wf_directory_moved *moved);
 /* What a read of what lies there takes on average; 0: nothing does, or that is not measured. */
 void wf_served_speed(const struct wf_served *served, uint32_t *out_latency_us, uint32_t *out_mbps);
+/* Has one of these a more exact copy than that (as in struct wf_fabric_event)? */
+bool wf_served_better(const struct wf_served *served, const struct wf_domain *domain,
+                      const uint8_t key[32], uint8_t quality);
 /* On any thread, as clients see it. */
 bool wf_served_below(const struct wf_served *served, uint32_t domain, const uint8_t key[32]);
 /* On the fabric's thread: wf_fabric_host.read, read_free, and each, of which walk() gives the first
@@ -111,7 +115,7 @@ void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain,
 /* The same: another node has it removed. */
 void wf_node_fabric_forget(void *cluster, const char *from, uint32_t domain, const uint8_t key[32]);
 
-/* A block of DRAM as others are told of it.  False: there is none, or not as it was put. */
+/* A block of DRAM as others are told of it.  False: there is none. */
 bool wf_node_fabric_event(const struct wf_domain *domain, uint32_t slot,
                           struct wf_fabric_event *out);
 

@@ -6,8 +6,8 @@
  * asks, and goes on meanwhile.  Both meet in `lock`, which is held for list operations.
  *
  *   fabric's thread                              owner thread
- *   read():  a buffer, and into the line   ───►  the nearest tier that has it, exact: a read by its
- *                                                mover, behind what anybody here waits for
+ *   read():  a buffer, and into the line   ───►  the nearest tier that has it, exact enough: a read
+ *                                                by its mover, behind what anybody here waits for
  *   sends it, read_free()                  ◄───  done: its bytes, or why not
  *   each():  a step of a walk is wanted    ───►  up to STEP blocks of the directory
  *   tells those that are there still       ◄───  and where the next step begins
@@ -133,26 +133,34 @@ int wf_served_fd(const struct wf_served *s)
 
 /* ------------------------------------------------------------------------------- what is there */
 
-static bool is_exact(const struct wf_directory_block *block, unsigned tier)
+#define NO_COPY (WEFT_ECONOMY + 1u) /* worse than any */
+
+/* As in struct wf_fabric_event; NO_COPY: it is not there. */
+static unsigned quality_on(const struct wf_directory_block *block, unsigned tier)
 {
-    return block->tiers >> tier & 1 && wf_directory_quality(block, tier) == WEFT_LOSSLESS;
+    if (!(block->tiers >> tier & 1))
+        return NO_COPY;
+    enum weft_quality quality = wf_directory_quality(block, tier);
+    return quality > WEFT_LOSSLESS ? quality : 0;
 }
 
-/* Is it on a tier of the node's own, exact? */
-static bool is_below(const struct wf_served *s, const struct wf_directory_block *block)
+/* Of its copies on tiers of the node's own the most exact, if its domain takes that. */
+static unsigned best_below(const struct wf_served *s, const struct wf_domain *domain,
+                           const struct wf_directory_block *block)
 {
+    unsigned best = NO_COPY;
     for (unsigned tier = 0; tier < s->own_count; tier++)
-        if (is_exact(block, tier))
-            return true;
-    return false;
+        best = quality_on(block, tier) < best ? quality_on(block, tier) : best;
+    return best <= (unsigned)wf_domain_quality(domain->config) ? best : NO_COPY;
 }
 
-/* Exact, as others are told of it. */
-static bool in_dram(const struct wf_domain *domain, const uint8_t key[32])
+/* Likewise, as others are told of it. */
+static unsigned in_dram(const struct wf_domain *domain, const uint8_t key[32])
 {
     struct wf_fabric_event event;
     uint32_t slot = wf_store_find(&domain->store, key);
-    return slot != WF_SLOT_NONE && wf_node_fabric_event(domain, slot, &event);
+    bool there = slot != WF_SLOT_NONE && wf_node_fabric_event(domain, slot, &event);
+    return there ? event.quality : NO_COPY;
 }
 
 /* What clients see, on any thread. */
@@ -163,9 +171,10 @@ bool wf_served_below(const struct wf_served *s, uint32_t domain, const uint8_t k
 }
 
 static void describe(const struct wf_served *s, const struct wf_directory_block *block,
-                     struct wf_fabric_event *out)
+                     unsigned quality, struct wf_fabric_event *out)
 {
     *out = (struct wf_fabric_event){.kind = WF_FABRIC_HERE,
+                                    .quality = (uint8_t)quality,
                                     .where = WF_FABRIC_BELOW,
                                     .domain = (uint8_t)block->domain,
                                     .depth = block->depth,
@@ -178,17 +187,31 @@ static void describe(const struct wf_served *s, const struct wf_directory_block 
     }
 }
 
+static unsigned below_of(const struct wf_served *s, const struct wf_domain *domain,
+                         const uint8_t key[32], struct wf_directory_block *out)
+{
+    uint32_t entry = s->node->below ? wf_below_find(domain, key) : WF_DIRECTORY_NONE;
+    if (entry == WF_DIRECTORY_NONE)
+        return NO_COPY;
+    wf_directory_read(s->node->below->directory, entry, out);
+    return best_below(s, domain, out);
+}
+
+bool wf_served_better(const struct wf_served *s, const struct wf_domain *domain,
+                      const uint8_t key[32], uint8_t quality)
+{
+    struct wf_directory_block block;
+    return quality > 0 && below_of(s, domain, key, &block) < quality;
+}
+
 bool wf_served_event(const struct wf_served *s, const struct wf_domain *domain,
                      const uint8_t key[32], struct wf_fabric_event *out)
 {
     struct wf_directory_block block;
-    uint32_t entry = s->node->below ? wf_below_find(domain, key) : WF_DIRECTORY_NONE;
-    if (entry == WF_DIRECTORY_NONE)
+    unsigned quality = below_of(s, domain, key, &block);
+    if (quality == NO_COPY)
         return false;
-    wf_directory_read(s->node->below->directory, entry, &block);
-    if (!is_below(s, &block))
-        return false;
-    describe(s, &block, out);
+    describe(s, &block, quality, out);
     return true;
 }
 
@@ -198,11 +221,19 @@ void wf_served_moved(const struct wf_served *s, const struct wf_directory_moved 
     struct wf_directory_block was = {.tiers = moved->tiers_were,
                                      .qualities = moved->qualities_were},
                               is = {.tiers = moved->tiers, .qualities = moved->qualities};
-    bool there = is_below(s, &is);
-    if (there == is_below(s, &was) || !s->node->fabric || in_dram(domain, moved->key))
-        return; /* what leaves DRAM is told of then */
-    struct wf_fabric_event event = {.kind = there ? WF_FABRIC_HERE : WF_FABRIC_GONE,
-                                    .where = WF_FABRIC_BELOW,
+    unsigned before = best_below(s, domain, &was), now = best_below(s, domain, &is);
+    if (now == before || !s->node->fabric)
+        return;
+    unsigned dram = in_dram(domain, moved->key);
+    if (dram <= before && dram <= now && dram != NO_COPY)
+        return; /* that is told of; what leaves DRAM is when it does */
+    bool near = dram <= now && dram != NO_COPY;
+    struct wf_fabric_event event = {.kind = near || now != NO_COPY ? WF_FABRIC_HERE
+                                                                   : WF_FABRIC_GONE,
+                                    .quality = (uint8_t)(near             ? dram
+                                                         : now != NO_COPY ? now
+                                                                          : 0),
+                                    .where = near ? WF_FABRIC_IN_POOL : WF_FABRIC_BELOW,
                                     .domain = (uint8_t)moved->domain,
                                     .depth = moved->depth,
                                     .bytes = moved->bytes};
@@ -343,7 +374,7 @@ bool wf_served_each(struct wf_served *s, uint32_t domain, uint64_t *cursor,
     for (uint32_t i = 0; i < walk->count; i++) {
         const struct wf_fabric_event *event = &walk->events[i];
         if (wf_served_below(s, domain, event->key) &&
-            !in_dram(&s->node->domains[domain], event->key))
+            in_dram(&s->node->domains[domain], event->key) > event->quality)
             found(to, event);
     }
     bool more = walk->next != 0;
@@ -374,7 +405,8 @@ static bool choose(struct read *read, const struct wf_directory_block *block, bo
     *out_later = false;
     for (uint32_t i = 0; i < below->count; i++) {
         unsigned tier = below->order[i];
-        if (tier >= read->served->own_count || read->tried >> tier & 1 || !is_exact(block, tier))
+        if (tier >= read->served->own_count || read->tried >> tier & 1 ||
+            quality_on(block, tier) > read->of->accept)
             continue;
         if (wf_lower_usable(&below->tiers[tier])) {
             read->tier = tier;
@@ -395,7 +427,7 @@ static void begin(struct read *read)
     bool later;
     uint32_t entry = s->fabric && below && !below->stopping ? wf_below_find(read->domain, of->key)
                                                             : WF_DIRECTORY_NONE;
-    if (s->fabric && in_dram(read->domain, of->key)) {
+    if (s->fabric && in_dram(read->domain, of->key) <= of->accept) {
         end(read, WEFT_EXISTS);
         return;
     }
@@ -439,13 +471,16 @@ static void read_done(struct wf_mover_job *job)
     struct wf_served *s = read->served;
     struct wf_below *below = s->node->below;
     enum weft_status status = job->job.request.status;
-    bool lossy = wf_quality_told(job->job.request.lost) != WEFT_LOSSLESS;
+    enum weft_quality quality = wf_quality_told(job->job.request.lost);
+    bool lossy = quality > WEFT_LOSSLESS;
     wf_directory_unhold(below->directory, read->entry);
     if (below->stopping || !s->fabric) {
         end(read, WEFT_E_BUSY);
         return;
     }
-    if (status == WEFT_OK && !lossy) {
+    if (status == WEFT_OK && (!lossy || quality <= (enum weft_quality)read->of->accept)) {
+        read->of->quality = lossy ? (uint8_t)quality : 0;
+        read->of->profile = lossy ? job->job.request.profile : 0;
         end(read, WEFT_OK);
         return;
     }
@@ -474,8 +509,9 @@ static void walk_make(const struct wf_served *s, struct walk *walk)
             break;
         looked += at - before;
         wf_directory_read(below->directory, entry, &block);
-        if (is_below(s, &block) && !in_dram(domain, block.key))
-            describe(s, &block, &walk->events[walk->count++]);
+        unsigned quality = best_below(s, domain, &block);
+        if (quality < in_dram(domain, block.key))
+            describe(s, &block, quality, &walk->events[walk->count++]);
     }
     walk->next = at && below ? (walk->cursor & ~(uint64_t)UINT32_MAX) | at : 0;
 }

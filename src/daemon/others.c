@@ -97,15 +97,25 @@ static void wait(struct wf_others *others, const struct wf_tier_block *block)
         others->waiting[others->oldest++ % WAITING_MAX] = *block;
 }
 
+/* Has another node a copy that the block's domain takes? */
+static bool is_elsewhere(const struct wf_node *node, uint32_t domain, const uint8_t key[32],
+                         enum weft_quality *out_best)
+{
+    *out_best = wf_fabric_best(node->fabric, key);
+    return *out_best != WEFT_QUALITY_DEFAULT &&
+           *out_best <= wf_domain_quality(node->domains[domain].config);
+}
+
 void wf_others_keep(struct wf_lower *lower, const struct wf_directory_dropped *dropped)
 {
     const struct wf_node *node = lower->below->node;
+    enum weft_quality best;
     struct wf_tier_block block = {.bytes = dropped->bytes,
                                   .part_bytes = wf_below_part_bytes(dropped->bytes),
-                                  .depth = dropped->depth,
-                                  .plain_quality = (uint32_t)dropped->quality};
-    if (!node->fabric || !wf_fabric_elsewhere(node->fabric, dropped->key))
+                                  .depth = dropped->depth};
+    if (!node->fabric || !is_elsewhere(node, dropped->domain, dropped->key, &best))
         return;
+    block.plain_quality = best;
     memcpy(block.key, dropped->key, 32);
     if (dropped->parent)
         memcpy(block.parent, dropped->parent, 32);
@@ -113,12 +123,36 @@ void wf_others_keep(struct wf_lower *lower, const struct wf_directory_dropped *d
     wait(lower->others, &block);
 }
 
+/* What is there is so exact now. */
+static void is_now(struct wf_lower *lower, uint32_t entry, uint32_t quality)
+{
+    struct wf_directory *directory = lower->below->directory;
+    struct wf_directory_block known, parent;
+    wf_directory_read(directory, entry, &known);
+    struct wf_tier_block block = {.bytes = known.bytes,
+                                  .part_bytes = wf_below_part_bytes(known.bytes),
+                                  .depth = known.depth,
+                                  .plain_quality = quality};
+    memcpy(block.key, known.key, 32);
+    memcpy(block.format, lower->below->node->domains[known.domain].tag, 32);
+    if (known.parent != WF_DIRECTORY_NONE) {
+        wf_directory_read(directory, known.parent, &parent);
+        memcpy(block.parent, parent.key, 32);
+    }
+    if (known.tiers >> lower->number & 1)
+        (void)wf_lower_enter(lower, &block);
+}
+
 void wf_others_found(void *context, const struct wf_tier_block *blocks, uint32_t count)
 {
     struct wf_lower *lower = context;
     lower->opened = true;
     for (uint32_t i = 0; i < count; i++)
-        if (!take_up(lower, &blocks[i]))
+        if (!blocks[i].bytes) {
+            uint32_t entry = wf_directory_find(lower->below->directory, blocks[i].key);
+            if (entry != WF_DIRECTORY_NONE)
+                is_now(lower, entry, blocks[i].plain_quality);
+        } else if (!take_up(lower, &blocks[i]))
             wait(lower->others, &blocks[i]);
 }
 
@@ -209,8 +243,12 @@ static void sweep(struct wf_lower *lower)
         if (entry == WF_DIRECTORY_NONE)
             return; /* a whole round */
         wf_directory_read(below->directory, entry, &block);
-        if (wf_fabric_elsewhere(fabric, block.key))
+        enum weft_quality best;
+        if (is_elsewhere(below->node, block.domain, block.key, &best)) {
+            if (best != wf_directory_quality(&block, lower->number))
+                is_now(lower, entry, best);
             continue;
+        }
         wf_directory_lose(below->directory, entry, lower->number);
         lower->lost++;
     }

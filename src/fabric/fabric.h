@@ -43,6 +43,8 @@ struct wf_fabric_pushed;
 struct wf_fabric_domain {
     uint8_t secret[WF_FABRIC_SECRET_MAX];
     uint32_t secret_bytes;
+    uint8_t quality;      /* enum weft_quality that it asks for; 0: exact.  Worse copies elsewhere
+                             are none */
     uint32_t share;       /* of a link that several domains want; 0: 1 */
     uint64_t max_bytes_s; /* that leave this node, on all links together; 0: no bound */
 };
@@ -63,7 +65,9 @@ enum wf_fabric_limit {
 struct wf_fabric_held {
     const void *data;
     uint64_t bytes;
-    void *user[8]; /* the host's */
+    uint8_t quality;  /* enum weft_quality; 0: exact */
+    uint64_t profile; /* by which it was stored with loss; 0: by none that is known */
+    void *user[8];    /* the host's */
 };
 
 /* Parts of a block that lies below, read for another node.  The fabric's from read() until its done
@@ -73,8 +77,11 @@ struct wf_fabric_read {
     uint8_t key[32];
     uint64_t bytes; /* of the block */
     uint32_t part_bytes, first_part, part_count;
+    uint8_t accept; /* enum weft_quality: nothing worse; 0: exact */
     /* The host's, set before it is done: */
     const void *data; /* the first of these parts */
+    uint8_t quality;  /* as of wf_fabric_held */
+    uint64_t profile;
     void *user[2];
     /* The fabric's: */
     struct wf_fabric_read *next;
@@ -103,8 +110,10 @@ struct wf_fabric_host {
      * then the cursor stays, nothing is found, and the host wakes the fabric when it is there. */
     bool (*each)(void *context, uint32_t domain, uint64_t *cursor,
                  void (*found)(void *to, const struct wf_fabric_event *block), void *to);
-    /* Some other node has this block, and nobody had before; or nobody has it any more.  False:
-     * it cannot be taken now, and all is to be told again when room_again is called. */
+    /* Some other node has this block, in a quality that its domain asks for, and nobody had before,
+     * or only a worse one; or nobody has it any more.  HERE without bytes: what is known of it is
+     * right, but its quality, which is worse now.  False: it cannot be taken now, and all is to be
+     * told again when room_again is called. */
     bool (*news)(void *context, const struct wf_fabric_event *block);
     /* Another node hands over the chain that ends in this block: it is wanted here soon.  NULL:
      * nobody takes what is handed over. */
@@ -216,6 +225,10 @@ struct wf_fabric_fetch {
     uint32_t first_part, part_count; /* part_count 0: all */
     void *data;
     bool background; /* nobody waits for it: it goes behind what somebody waits for */
+    uint8_t accept;  /* enum weft_quality: nothing worse; 0: exact */
+    /* When it is WEFT_OK: what came, as of wf_fabric_held. */
+    uint8_t quality;
+    uint64_t profile;
     /* WEFT_OK; WEFT_MISS: nobody has it; WEFT_E_CORRUPT: what came was wrong, everywhere;
      * WEFT_E_BUSY: who has it cannot give it now, as a node that stops; WEFT_E_TIMEOUT: nobody
      * answered in time, or it was cancelled. */
@@ -241,6 +254,7 @@ void wf_fabric_fetch(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
 struct wf_fabric_store {
     struct wf_fabric_event block; /* domain: this node's number */
     uint32_t part_bytes;
+    uint64_t profile; /* as of wf_fabric_held */
     const void *data;
     /* WEFT_OK: `to` has it now.  WEFT_EXISTS: another node put it there.  WEFT_FULL: nobody has
      * room.  WEFT_E_TIMEOUT, WEFT_E_CORRUPT. */
@@ -369,6 +383,8 @@ void wf_fabric_drain(struct wf_fabric *fabric, bool on);
 
 /* Does any other node have it, as far as is known here? */
 bool wf_fabric_elsewhere(struct wf_fabric *fabric, const uint8_t key[32]);
+/* In which quality, at best?  WEFT_QUALITY_DEFAULT: nobody has it. */
+enum weft_quality wf_fabric_best(struct wf_fabric *fabric, const uint8_t key[32]);
 /* A chain that this node wants to know of, or every n-th block of one, parents first: where it
  * keeps a part of the directory, and does not know who has them, owners of their shards are asked
  * and who they name (walks.c), and host.news tells of those that somebody has, as soon as that is
@@ -384,7 +400,7 @@ enum weft_status wf_fabric_find(struct wf_fabric *fabric, const struct wf_fabric
 /* Whether it keeps a part: what it does not know may be elsewhere all the same. */
 bool wf_fabric_in_parts(const struct wf_fabric *fabric);
 /* How often all that some node had told was forgotten: who keeps what wf_fabric_host.news said has
- * to ask wf_fabric_elsewhere() about it when that grows. */
+ * to ask wf_fabric_best() about it when that grows. */
 uint64_t wf_fabric_forgotten(const struct wf_fabric *fabric);
 /* The same, and how often some block went that nobody else has. */
 uint64_t wf_fabric_changed(const struct wf_fabric *fabric);
@@ -465,6 +481,7 @@ struct wf_fabric_figures {
     uint64_t told, heard, told_anew, refused_news;
     uint64_t lag_us_p50, lag_us_p99; /* from a change there until it is known here */
     uint64_t fetches, fetch_misses, fetch_corrupt, fetch_timeouts, fetched_bytes;
+    uint64_t fetches_lossy, serves_lossy; /* of blocks that are not exact */
     uint64_t serves, serve_misses, served_bytes;
     uint64_t serves_below, served_below_bytes;  /* of these, what was read from a tier for it */
     uint64_t serves_busy;                       /* asked for, and not to be given then */

@@ -31,7 +31,8 @@ void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
     fetch->frame_bytes = 0;
     fetch->tried_count = 0;
     fetch->worst = WEFT_MISS;
-    fetch->request = fetch->moved = 0;
+    fetch->request = fetch->moved = fetch->profile = 0;
+    fetch->quality = 0;
     pthread_mutex_lock(&f->lock);
     bool first = !f->asked;
     *f->asked_end = fetch;
@@ -56,6 +57,16 @@ bool wf_fabric_elsewhere(struct wf_fabric *f, const uint8_t key[32])
     bool there = wf_places_count(f->places, key, 1) > 0;
     pthread_mutex_unlock(&f->lock);
     return there;
+}
+
+enum weft_quality wf_fabric_best(struct wf_fabric *f, const uint8_t key[32])
+{
+    pthread_mutex_lock(&f->lock);
+    unsigned best = wf_places_best(f->places, key);
+    pthread_mutex_unlock(&f->lock);
+    return best > WEFT_ECONOMY ? WEFT_QUALITY_DEFAULT
+           : best              ? (enum weft_quality)best
+                               : WEFT_LOSSLESS;
 }
 
 /* ------------------------------------------------------------------------------------ its range */
@@ -122,6 +133,7 @@ static void finish(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft
     f->figures.fetch_timeouts += status == WEFT_E_TIMEOUT;
     fetch->moved = status == WEFT_OK ? range_bytes(fetch) : 0;
     f->figures.fetched_bytes += fetch->moved;
+    f->figures.fetches_lossy += status == WEFT_OK && fetch->quality > 0;
     fetch->done(fetch, status);
 }
 
@@ -152,7 +164,8 @@ static struct wf_peer_node *choose(struct wf_fabric *f, struct wf_fabric_fetch *
     if (fetch->tried_count == sizeof fetch->tried / sizeof fetch->tried[0])
         return NULL;
     pthread_mutex_lock(&f->lock);
-    uint32_t count = wf_places_holders(f->places, fetch->key, holders, HOLDERS_MAX);
+    uint32_t count = wf_places_holders(f->places, fetch->key, wf_quality_class(fetch->accept),
+                                       holders, HOLDERS_MAX);
     for (uint32_t i = 0; i < count; i++)
         below[i] = wf_places_holds(f->below, fetch->key, holders[i]);
     pthread_mutex_unlock(&f->lock);
@@ -193,7 +206,8 @@ static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, 
                                     .part_count = parts_of(fetch),
                                     .part_bytes = fetch->part_bytes,
                                     .bytes = fetch->bytes,
-                                    .codecs = framed ? WF_FABRIC_FRAMES : 0};
+                                    .codecs = framed ? WF_FABRIC_FRAMES : 0,
+                                    .quality = wf_quality_class(fetch->accept)};
         memcpy(get.key, fetch->key, 32);
         if (!wf_link_say(link, &get, sizeof get)) {
             place_give(f, fetch);
@@ -285,10 +299,14 @@ uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes
         go_on(f, fetch, data->status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY);
         return 0;
     }
-    if (data->part_count != parts_of(fetch) || !form_right(fetch, data, payload_bytes)) {
+    if (data->part_count != parts_of(fetch) || !form_right(fetch, data, payload_bytes) ||
+        !wf_quality_sane(data->quality) ||
+        wf_quality_class(data->quality) > wf_quality_class(fetch->accept)) {
         *sane = false;
         return 0;
     }
+    fetch->quality = wf_quality_class(data->quality);
+    fetch->profile = fetch->quality ? data->profile : 0;
     memcpy(f->sums[place_of(fetch)], data->sums, data->part_count * sizeof data->sums[0]);
     fetch->placing = true;
     fetch->moved = 0; /* parts that were compared */

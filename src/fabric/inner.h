@@ -402,6 +402,18 @@ struct wf_fabric {
     bool behind;                           /* the host had no room for news */
 };
 
+/* What a quality is in the replica, and in messages: 0 for what is exact.  Of messages it was
+ * checked first (wf_quality_sane). */
+static inline uint8_t wf_quality_class(uint32_t quality)
+{
+    return quality > WEFT_LOSSLESS ? (uint8_t)quality : 0;
+}
+static inline bool wf_quality_sane(uint32_t quality)
+{
+    return quality <= WEFT_ECONOMY;
+}
+static_assert(WEFT_ECONOMY <= WF_PLACES_CLASS_MAX, "a quality is a class");
+
 static inline uint64_t wf_fabric_now(const struct wf_fabric *f)
 {
     return f->options.now_ns(f->options.now_context);
@@ -513,6 +525,8 @@ bool wf_stream_found(struct wf_fabric *f, struct wf_peer_node *peer,
 /* That was too long ago. */
 void wf_stream_lapsed(struct wf_fabric *f, struct wf_peer_node *peer,
                       const struct wf_fabric_event *event);
+/* Has anybody a copy of it that this node's domain takes? */
+bool wf_stream_fits(struct wf_fabric *f, const struct wf_fabric_event *event);
 /* It offers a block that it has. */
 bool wf_stream_offered(struct wf_link *link, const struct wf_fabric_event *event);
 /* A word of another node's about one block.  False: it is no such word. */
@@ -660,6 +674,8 @@ void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
 void wf_parts_lapse(struct wf_fabric *f, uint64_t before_ns);
 bool wf_want_heard(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes);
+/* Of its member number `member`; of its own blocks that of number WF_FABRIC_FOUND_MAX. */
+uint8_t wf_found_quality(const struct wf_fabric_found *found, uint32_t member);
 bool wf_found_heard(struct wf_link *link, const void *header, uint32_t bytes);
 
 /* walks.c */

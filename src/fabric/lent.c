@@ -30,6 +30,7 @@ struct entry {
     uint32_t holds;
     uint8_t state, domain, quality, copies;
     uint64_t used; /* of `uses` */
+    uint64_t profile;
 };
 
 struct owner {
@@ -327,11 +328,17 @@ static uint32_t slot_take(struct wf_lent *l, uint32_t owner, uint64_t bytes)
 }
 
 enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
-                               const struct wf_fabric_event *block, uint32_t part_bytes,
-                               uint32_t copies, uint32_t *out_entry, void **out_data)
+                               const struct wf_fabric_event *block, uint64_t profile,
+                               uint32_t part_bytes, uint32_t copies, uint32_t *out_entry,
+                               void **out_data)
 {
-    if (wf_table_find(&l->table, block->key) != WF_TABLE_NONE)
+    uint32_t here = wf_table_find(&l->table, block->key);
+    if (here != WF_TABLE_NONE &&
+        (l->entries[here].state != HERE || l->entries[here].domain != block->domain ||
+         l->entries[here].quality <= block->quality))
         return WEFT_EXISTS;
+    if (here != WF_TABLE_NONE)
+        let_leave(l, &l->entries[here]);
     uint64_t bytes = sums_at(block->bytes) + 8ull * parts_of(block->bytes, part_bytes);
     uint32_t slot = slot_take(l, owner, bytes);
     struct entry *e = slot == WF_SLOT_NONE ? NULL : entry_take(l);
@@ -349,6 +356,7 @@ enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
                         .state = PLACING,
                         .domain = block->domain,
                         .quality = block->quality,
+                        .profile = profile,
                         .copies = (uint8_t)(copies < 255 ? copies : 255),
                         .used = ++l->uses};
     memcpy(e->key, block->key, 32);
@@ -391,8 +399,10 @@ uint32_t wf_lent_keep(struct wf_lent *l, uint32_t domain, const uint8_t key[32],
     *out = (struct wf_lent_block){.data = data,
                                   .sums = (const uint64_t *)(void *)(data + sums_at(e->bytes)),
                                   .bytes = e->bytes,
+                                  .profile = e->profile,
                                   .part_bytes = e->part_bytes,
-                                  .domain = e->domain};
+                                  .domain = e->domain,
+                                  .quality = e->quality};
     return number;
 }
 
@@ -409,9 +419,12 @@ uint32_t wf_lent_hold(struct wf_lent *l, uint32_t domain, const uint8_t key[32],
     return number;
 }
 
-bool wf_lent_has(const struct wf_lent *l, uint32_t domain, const uint8_t key[32])
+bool wf_lent_has(const struct wf_lent *l, uint32_t domain, const uint8_t key[32],
+                 uint8_t *out_quality)
 {
     uint32_t number = wf_table_find(&l->table, key);
+    if (number != WF_TABLE_NONE && out_quality)
+        *out_quality = l->entries[number].quality;
     return number != WF_TABLE_NONE && l->entries[number].state == HERE &&
            l->entries[number].domain == domain;
 }
@@ -463,7 +476,8 @@ bool wf_lent_all(const struct wf_lent *l, uint64_t *cursor, uint32_t looks,
         struct wf_lent_found block = {.owner = e->owner,
                                       .part_bytes = e->part_bytes,
                                       .copies = e->copies,
-                                      .used = e->used};
+                                      .used = e->used,
+                                      .profile = e->profile};
         if (e->state != HERE)
             continue;
         describe(e, &block.block);

@@ -35,8 +35,9 @@ struct wf_lent_options {
 struct wf_lent_block {
     const uint8_t *data;
     const uint64_t *sums;
-    uint64_t bytes;
+    uint64_t bytes, profile;
     uint32_t part_bytes, domain;
+    uint8_t quality; /* 0: exact */
 };
 
 struct wf_lent_owner {
@@ -50,6 +51,7 @@ struct wf_lent_found {
     struct wf_fabric_event block;
     uint32_t owner, part_bytes, copies; /* copies: that there should be, in all lenders' memory */
     uint64_t used;                      /* the greater, the later */
+    uint64_t profile;
 };
 
 struct wf_lent_stats {
@@ -77,10 +79,11 @@ void wf_lent_least(struct wf_lent *lent, uint32_t owner, uint64_t bytes);
 void wf_lent_owner(const struct wf_lent *lent, uint32_t owner, struct wf_lent_owner *out);
 
 /* Room for a block.  WEFT_OK: its payload is to be written to *out_data, and wf_lent_end() follows.
- * WEFT_EXISTS; WEFT_FULL. */
+ * WEFT_EXISTS; WEFT_FULL.  One that is here and less exact goes for it. */
 enum weft_status wf_lent_begin(struct wf_lent *lent, uint32_t owner,
-                               const struct wf_fabric_event *block, uint32_t part_bytes,
-                               uint32_t copies, uint32_t *out_entry, void **out_data);
+                               const struct wf_fabric_event *block, uint64_t profile,
+                               uint32_t part_bytes, uint32_t copies, uint32_t *out_entry,
+                               void **out_data);
 /* It is there, with the sums of its parts; or it is not to be (NULL). */
 void wf_lent_end(struct wf_lent *lent, uint32_t entry, const uint64_t *sums);
 
@@ -91,8 +94,9 @@ uint32_t wf_lent_hold(struct wf_lent *lent, uint32_t domain, const uint8_t key[3
 uint32_t wf_lent_keep(struct wf_lent *lent, uint32_t domain, const uint8_t key[32],
                       struct wf_lent_block *out);
 void wf_lent_let_go(struct wf_lent *lent, uint32_t entry);
-/* Whether that would be one. */
-bool wf_lent_has(const struct wf_lent *lent, uint32_t domain, const uint8_t key[32]);
+/* Whether that would be one, and how exact (NULL: that does not matter). */
+bool wf_lent_has(const struct wf_lent *lent, uint32_t domain, const uint8_t key[32],
+                 uint8_t *out_quality);
 
 /* Its owner wants it no more.  False: it has none such there. */
 bool wf_lent_drop(struct wf_lent *lent, uint32_t owner, const uint8_t key[32]);

@@ -69,7 +69,7 @@ struct wf_moves {
     bool draining;                 /* it is a round of that */
 };
 
-/* ------------------------------------------------------------------------------ who else has it */
+/* ---------------------------------------------- who else has it, no less exact than this one is */
 
 struct copies {
     uint32_t others;  /* nodes that have it and stay, */
@@ -79,11 +79,12 @@ struct copies {
     uint32_t count;
 };
 
-static void copies_of(struct wf_fabric *f, const uint8_t key[32], struct copies *out)
+static void copies_of(struct wf_fabric *f, const struct wf_fabric_event *block, struct copies *out)
 {
     *out = (struct copies){.first = true};
     pthread_mutex_lock(&f->lock);
-    uint32_t count = wf_places_holders(f->places, key, out->holders, HOLDERS_MAX);
+    uint32_t count = wf_places_holders(f->places, block->key, wf_quality_class(block->quality),
+                                       out->holders, HOLDERS_MAX);
     pthread_mutex_unlock(&f->lock);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t number = f->peer_of[out->holders[i]];
@@ -167,7 +168,7 @@ static void judge(struct wf_fabric *f, const struct wf_lent_found *found, bool s
                   struct wf_keep_job *out)
 {
     struct copies copies;
-    copies_of(f, found->block.key, &copies);
+    copies_of(f, &found->block, &copies);
     *out = (struct wf_keep_job){.depth = found->block.depth,
                                 .bytes = (double)found->block.bytes,
                                 .worth_s = (double)found->used * (double)found->block.bytes,
@@ -217,7 +218,9 @@ static void host_found(void *to, const struct wf_fabric_event *block)
     struct wf_fabric *f = looking->fabric;
     if (block->where != WF_FABRIC_IN_POOL) /* what is below stays there when the node ends */
         return;
-    if (f->lent && wf_lent_has(f->lent, looking->domain, block->key))
+    uint8_t lent;
+    if (f->lent && wf_lent_has(f->lent, looking->domain, block->key, &lent) &&
+        lent <= wf_quality_class(block->quality))
         return;
     struct wf_lent_found found = {.block = *block,
                                   .owner = WF_LENT_NONE,
@@ -311,6 +314,11 @@ static bool hold(struct wf_fabric *f, const struct todo *todo, struct move *move
         bool held = host->hold(host->context, block->domain, block->key, block->bytes,
                                &move->held) == WEFT_OK;
         move->store.data = held ? move->held.data : NULL;
+        move->store.profile = held ? move->held.profile : 0;
+        if (held && wf_quality_class(move->held.quality) != wf_quality_class(block->quality)) {
+            host->let_go(host->context, &move->held); /* another copy, by now: the next round's */
+            return false;
+        }
         return held;
     }
     move->entry = wf_lent_keep(f->lent, block->domain, block->key, &lent);
@@ -318,7 +326,11 @@ static bool hold(struct wf_fabric *f, const struct todo *todo, struct move *move
         return false;
     move->store.data = lent.data;
     move->store.sums = lent.sums;
-    return true;
+    move->store.profile = lent.profile;
+    if (lent.quality == wf_quality_class(block->quality))
+        return true;
+    wf_lent_let_go(f->lent, move->entry);
+    return false;
 }
 
 /* False: it is not to be moved any more, or cannot be. */
@@ -332,7 +344,7 @@ static bool begin(struct wf_fabric *f, const struct todo *todo)
     judge(f, &todo->found, todo->rule == WF_KEEP_SHARE, &job);
     if (wf_keep_judge(&job) == WF_KEEP_ENOUGH)
         return false;
-    copies_of(f, todo->found.block.key, &copies);
+    copies_of(f, &todo->found.block, &copies);
     *store = (struct wf_fabric_store){.block = todo->found.block,
                                       .part_bytes = todo->found.part_bytes,
                                       .done = moved,

@@ -326,7 +326,9 @@ bool wf_parts_missed(const struct wf_fabric *f, const uint8_t key[32])
 
 void wf_parts_host_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
 {
-    if (f->options.host.news(f->options.host.context, event))
+    struct wf_fabric_event said = *event;
+    said.quality = wf_quality_class(wf_fabric_best(f, event->key));
+    if (f->options.host.news(f->options.host.context, &said))
         found_add(f, event, NONE, 0);
     else
         f->figures.refused_news++;
@@ -338,7 +340,7 @@ void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
     /* Of what is its own it hears. */
     if (wf_stream_found(f, peer, event) && !owns(f, f->parts->member, event->key))
         found_add(f, event, peer->number, peer->place);
-    if (tell)
+    if (tell && wf_stream_fits(f, event))
         wf_parts_host_tell(f, event);
 }
 
@@ -355,7 +357,7 @@ static void lapse(struct wf_fabric *f, const struct found *found)
         struct wf_peer_node *peer = &f->peers[found->peer];
         if (peer->used && peer->place == found->place && !owns(f, p->member, event.key))
             wf_stream_lapsed(f, peer, &event);
-    } else if (p->on || !wf_fabric_elsewhere(f, event.key)) {
+    } else if (p->on || !wf_stream_fits(f, &event)) {
         f->behind |= !f->options.host.news(f->options.host.context, &event);
     }
 }
@@ -436,7 +438,8 @@ static bool look_ask(struct wf_fabric *f, struct look *look, uint64_t now_ns)
                    .request = (uint64_t)look->generation << 32 | (uint32_t)(look - f->parts->looks),
                    .bytes = look->event.bytes,
                    .domain = look->event.domain,
-                   .count = 1}};
+                   .count = 1,
+                   .quality = wf_quality_class(f->domains[look->event.domain].quality)}};
     uint64_t owners[WF_SHARD_OWNERS_MAX];
     uint32_t count = wf_parts_owners(f, look->event.key, owners);
     memcpy(m.ask.keys[0], look->event.key, 32);
@@ -500,19 +503,36 @@ bool wf_parts_look(struct wf_fabric *f, struct wf_fabric_fetch *fetch, uint64_t 
 
 /* ------------------------------------------------------------------------------------- answers */
 
-static bool is_here(struct wf_fabric *f, uint32_t domain, const uint8_t key[32], uint64_t bytes)
+/* In which class; one beyond: it is not.  What is not known of a copy is that it is as this node's
+ * domain has it, at worst. */
+static unsigned is_here(struct wf_fabric *f, uint32_t domain, const uint8_t key[32], uint64_t bytes)
 {
     const struct wf_fabric_host *host = &f->options.host;
     struct wf_fabric_held held;
-    if (f->lent && wf_lent_has(f->lent, domain, key))
-        return true;
+    uint8_t lent;
+    unsigned worst = wf_quality_class(f->domains[domain].quality);
+    if (f->lent && wf_lent_has(f->lent, domain, key, &lent))
+        return lent;
     if (host->below && host->below(host->context, domain, key))
-        return true;
+        return worst;
     enum weft_status status = bytes ? host->hold(host->context, domain, key, bytes, &held)
                                     : WEFT_MISS;
-    if (status == WEFT_OK)
+    if (status == WEFT_OK) {
         host->let_go(host->context, &held);
-    return status == WEFT_OK || status == WEFT_E_BUSY;
+        return wf_quality_class(held.quality);
+    }
+    return status == WEFT_E_BUSY ? worst : WF_PLACES_CLASS_MAX + 1;
+}
+
+uint8_t wf_found_quality(const struct wf_fabric_found *found, uint32_t member)
+{
+    return wf_quality_class(found->qualities >> 2 * member & WF_PLACES_CLASS_MAX);
+}
+
+static void found_name(struct wf_fabric_found *found, uint64_t member, unsigned class)
+{
+    found->qualities |= class << 2 * found->count;
+    found->members[found->count++] = member;
 }
 
 bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes)
@@ -526,27 +546,36 @@ bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes)
     uint16_t holders[HOLDERS_MAX];
     if (bytes < sizeof *ask || link->state != WF_LINK_JOINED || ask->count == 0 ||
         ask->count > WF_FABRIC_LOOKUP_MAX || bytes != sizeof *ask + ask->count * 32 ||
-        ask->domain >= WF_FABRIC_DOMAINS_MAX)
+        ask->domain >= WF_FABRIC_DOMAINS_MAX || !wf_quality_sane(ask->quality))
         return false;
     uint32_t domain = link->ours_of[ask->domain], count = 0;
+    unsigned classes[HOLDERS_MAX], worst = wf_quality_class(ask->quality);
     m.found.request = ask->request;
     f->figures.looked_up++;
     if (domain != WF_DOMAIN_NONE && wf_peer_believed(f, link->peer)) {
         pthread_mutex_lock(&f->lock);
-        count = wf_places_holders(f->places, ask->keys[0], holders, HOLDERS_MAX);
+        count = wf_places_holders(f->places, ask->keys[0], worst, holders, HOLDERS_MAX);
+        for (uint32_t i = 0; i < count; i++)
+            classes[i] = wf_places_class(f->places, ask->keys[0], holders[i]);
         pthread_mutex_unlock(&f->lock);
+        unsigned own = 0, of_all = 0, first = 0;
         while (m.found.blocks < ask->count &&
-               is_here(f, domain, ask->keys[m.found.blocks], ask->bytes))
+               (own = is_here(f, domain, ask->keys[m.found.blocks], ask->bytes)) <= worst) {
+            first = m.found.blocks ? first : own;
+            of_all = own > of_all ? own : of_all;
             m.found.blocks++;
+        }
+        if (m.found.blocks)
+            found_name(&m.found, f->parts->member, first);
+        m.found.qualities |= of_all << 2 * WF_FABRIC_FOUND_MAX;
     }
-    if (m.found.blocks)
-        m.found.members[m.found.count++] = f->parts->member;
     /* Of many, others to each who asks. */
     for (uint32_t i = 0; i < count && m.found.count < WF_FABRIC_FOUND_MAX; i++) {
-        uint32_t number = f->peer_of[holders[(i + f->figures.looked_up) % count]];
+        uint32_t at = (uint32_t)((i + f->figures.looked_up) % count);
+        uint32_t number = f->peer_of[holders[at]];
         if (number < f->peer_count && &f->peers[number] != link->peer &&
             wf_peer_link(f, number, domain))
-            m.found.members[m.found.count++] = f->peers[number].member;
+            found_name(&m.found, f->peers[number].member, classes[at]);
     }
     (void)wf_link_say(link, &m, (uint32_t)(sizeof m.found + m.found.count * 8));
     return true;
@@ -574,7 +603,9 @@ bool wf_found_heard(struct wf_link *link, const void *header, uint32_t bytes)
         struct wf_peer_node *peer = wf_peer_member(f, found->members[i]);
         if (!peer || !wf_peer_link(f, peer->number, look->event.domain))
             continue;
-        wf_parts_note(f, peer, &look->event, false);
+        struct wf_fabric_event event = look->event;
+        event.quality = wf_found_quality(found, i);
+        wf_parts_note(f, peer, &event, false);
         taken++;
     }
     if (taken)

@@ -26,6 +26,7 @@ struct item {
 
 struct wf_peers {
     uint8_t tags[WF_FABRIC_DOMAINS_MAX][32];
+    uint8_t accept[WF_FABRIC_DOMAINS_MAX]; /* enum weft_quality */
     uint32_t domain_count;
     uint32_t (*part_bytes)(uint64_t block_bytes);
     pthread_mutex_t lock;
@@ -55,7 +56,8 @@ static struct tier *of(const struct wf_tier *tier)
 
 /* --------------------------------------------------------------------------------- the crossing */
 
-enum weft_status wf_peers_create(const uint8_t (*tags)[32], uint32_t domain_count,
+enum weft_status wf_peers_create(const uint8_t (*tags)[32], const uint8_t *accept,
+                                 uint32_t domain_count,
                                  uint32_t (*part_bytes)(uint64_t block_bytes),
                                  struct wf_peers **out)
 {
@@ -68,6 +70,8 @@ enum weft_status wf_peers_create(const uint8_t (*tags)[32], uint32_t domain_coun
         return WEFT_E_NO_MEMORY;
     }
     memcpy(p->tags, tags, domain_count * sizeof p->tags[0]);
+    if (accept)
+        memcpy(p->accept, accept, domain_count);
     p->domain_count = domain_count;
     p->part_bytes = part_bytes;
     p->ring = -1;
@@ -181,6 +185,8 @@ static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
 {
     struct item *item = (struct item *)fetch;
     struct tier *t = item->tier;
+    item->request->lost = fetch->quality;
+    item->request->profile = fetch->profile;
     finish(t, item->request, status, fetch->moved);
 }
 
@@ -211,7 +217,6 @@ static enum weft_status tier_submit(struct wf_tier *tier, struct wf_tier_request
     uint32_t domain = wf_peers_domain(p, r->block.format);
     if (status != WEFT_OK || domain == WF_FABRIC_DOMAINS_MAX)
         return status != WEFT_OK ? status : WEFT_MISS;
-    r->lost = (uint32_t)r->block.plain_quality;
     item->request = r;
     item->fetch = (struct wf_fabric_fetch){.domain = domain,
                                            .bytes = r->block.bytes,
@@ -220,6 +225,7 @@ static enum weft_status tier_submit(struct wf_tier *tier, struct wf_tier_request
                                            .part_count = r->part_count,
                                            .data = r->data,
                                            .background = r->background,
+                                           .accept = p->accept[domain],
                                            .done = fetched};
     memcpy(item->fetch.key, r->block.key, 32);
     struct wf_fabric *fabric = wf_peers_enter(p);

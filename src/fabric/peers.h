@@ -13,8 +13,10 @@
 
 struct wf_peers;
 
-/* `tags` of the domains, by number, are what its blocks are called by (wf_tier_block.format). */
-enum weft_status wf_peers_create(const uint8_t (*tags)[32], uint32_t domain_count,
+/* `tags` of the domains, by number, are what its blocks are called by (wf_tier_block.format);
+ * `accept` (enum weft_quality) is the worst that each takes, NULL: nothing but what is exact. */
+enum weft_status wf_peers_create(const uint8_t (*tags)[32], const uint8_t *accept,
+                                 uint32_t domain_count,
                                  uint32_t (*part_bytes)(uint64_t block_bytes),
                                  struct wf_peers **out);
 /* When neither the tier nor the fabric uses it any more. */

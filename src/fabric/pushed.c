@@ -102,7 +102,7 @@ static bool push_right(const struct wf_link *link, const struct wf_fabric_push_s
         return false;
     for (uint32_t i = 0; i < said->count; i++)
         if (said->blocks[i].kind != WF_FABRIC_HERE || said->blocks[i].bytes != first->bytes ||
-            said->blocks[i].domain != first->domain)
+            said->blocks[i].domain != first->domain || said->blocks[i].quality > WEFT_LOSSLESS)
             return false;
     return true;
 }

@@ -250,7 +250,9 @@ static void header_make(struct wf_put *put, const struct wf_fabric_store *store,
                                 .part_bytes = store->part_bytes,
                                 .part_count = parts_of(store),
                                 .block = store->block,
-                                .copies = store->copies};
+                                .copies = store->copies,
+                                .profile = store->profile};
+    h->block.quality = wf_quality_class(store->block.quality);
     memcpy(h->owner, store->owner, strnlen(store->owner, sizeof h->owner - 1));
 }
 
@@ -455,8 +457,8 @@ static bool put_right(const struct wf_link *link, const struct wf_fabric_put *pu
     if (framed ? payload_bytes == 0 || payload_bytes >= put->block.bytes || !link->fabric->coder
                : put->block.bytes != payload_bytes || put->form > WF_FABRIC_TRIED)
         return false;
-    return put->copies >= 1 && memchr(put->owner, 0, sizeof put->owner) &&
-           put->block.bytes <= WF_NET_PAYLOAD_MAX &&
+    return put->copies >= 1 && wf_quality_sane(put->block.quality) &&
+           memchr(put->owner, 0, sizeof put->owner) && put->block.bytes <= WF_NET_PAYLOAD_MAX &&
            (put->block.bytes + put->part_bytes - 1) / put->part_bytes == put->part_count &&
            put->block.domain < WF_FABRIC_DOMAINS_MAX &&
            link->ours_of[put->block.domain] != WF_DOMAIN_NONE && link->state == WF_LINK_JOINED;
@@ -499,9 +501,11 @@ uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
     enum weft_status status = !may_keep(f, link) ? WEFT_E_DENIED : p ? WEFT_OK : WEFT_E_BUSY;
     struct wf_fabric_event block = put->block;
     block.domain = link->ours_of[put->block.domain];
+    block.quality = wf_quality_class(put->block.quality);
     if (status == WEFT_OK)
-        status = wf_lent_begin(f->lent, owner_of(f, link, put), &block, put->part_bytes,
-                               put->copies, &entry, &data);
+        status = wf_lent_begin(f->lent, owner_of(f, link, put), &block,
+                               block.quality ? put->profile : 0, put->part_bytes, put->copies,
+                               &entry, &data);
     if (status != WEFT_OK) {
         answer(link, put->request, status);
         return 0;
@@ -635,7 +639,8 @@ static void drops_say(struct wf_fabric *f)
         if (some)
             memcpy(drop.key, f->puts->drops[--f->puts->drop_count], 32);
         uint16_t holders[16];
-        uint32_t count = some ? wf_places_holders(f->places, drop.key, holders, 16) : 0;
+        uint32_t count =
+            some ? wf_places_holders(f->places, drop.key, WF_PLACES_CLASS_MAX, holders, 16) : 0;
         pthread_mutex_unlock(&f->lock);
         for (uint32_t i = 0; i < count; i++) {
             uint32_t number = f->peer_of[holders[i]];

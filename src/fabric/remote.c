@@ -121,7 +121,10 @@ static void finish(struct op *op, enum weft_status status, uint64_t bytes)
 /* Both on the fabric's thread. */
 static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
 {
-    finish(fetch->user, status, fetch->moved);
+    struct op *op = fetch->user;
+    op->request->lost = fetch->quality;
+    op->request->profile = fetch->profile;
+    finish(op, status, fetch->moved);
 }
 
 static void stored(struct wf_fabric_store *store, enum weft_status status)
@@ -162,6 +165,7 @@ static void fetch_begin(struct op *op, struct wf_fabric *fabric, uint32_t domain
                                            .first_part = r->first_part,
                                            .part_count = r->part_count,
                                            .data = r->data,
+                                           .accept = item->quality,
                                            .done = fetched,
                                            .user = op};
     memcpy(op->u.fetch.key, r->block.key, 32);
@@ -177,7 +181,7 @@ static void store_begin(struct op *op, struct wf_fabric *fabric, uint32_t domain
                           .part_bytes = r->block.part_bytes,
                           .depth = r->block.depth,
                           .domain = (uint16_t)domain,
-                          .quality = (uint8_t)r->block.plain_quality};
+                          .quality = (uint8_t)r->lost};
     memcpy(item->key, r->block.key, 32);
     memcpy(item->parent, r->block.parent, 32);
     wf_table_insert(&t->table, op->item);
@@ -187,6 +191,7 @@ static void store_begin(struct op *op, struct wf_fabric *fabric, uint32_t domain
                                                      .depth = item->depth,
                                                      .bytes = item->bytes},
                                            .part_bytes = item->part_bytes,
+                                           .profile = r->profile,
                                            .data = r->data,
                                            .done = stored,
                                            .user = op};

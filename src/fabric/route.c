@@ -411,7 +411,8 @@ static enum weft_status ask(struct wf_routes *r, struct wf_fabric *f, uint64_t n
     r->keys = q->keys;
     if (f) {
         seats_refresh(r, f);
-        (void)wf_places_prefixes(f->places, q->keys, q->count, looks_stride(f, q), NULL, r->blocks);
+        (void)wf_places_prefixes(f->places, q->keys, q->count, looks_stride(f, q),
+                                 wf_quality_class(f->domains[q->domain].quality), NULL, r->blocks);
     }
     a->count = a->others = 0;
     if (q->candidate_count)

@@ -151,6 +151,7 @@ static void sent(struct wf_net_message *message, enum weft_status status)
         f->figures.serves++;
         f->figures.served_bytes += serve->piece.iov_len;
         f->figures.serves_below += serve->state == READ;
+        f->figures.serves_lossy += serve->header.data.quality > 0;
         f->figures.served_below_bytes += serve->state == READ ? serve->piece.iov_len : 0;
         f->peers[serve->number].serves++;
         f->peers[serve->number].served_bytes += serve->piece.iov_len;
@@ -262,19 +263,35 @@ static bool is_for_frame(struct wf_serve *serve)
                             &serve->job.layout);
 }
 
-/* Send what it has, to the link that it has still.  `data` is the first of the parts that were
- * asked for; `sums` are theirs, where somebody has them. */
-static void serve_send(struct wf_serve *serve, const void *data, const uint64_t *sums)
+/* What there is, and how exact that is. */
+struct copy {
+    const void *data;     /* the first of the parts that were asked for */
+    const uint64_t *sums; /* theirs; NULL: nobody has them yet */
+    uint8_t quality;
+    uint64_t profile;
+};
+
+/* Is it as exact as was asked for? */
+static bool good_enough(const struct wf_serve *serve, uint8_t quality)
 {
+    return wf_quality_class(quality) <= wf_quality_class(serve->get.quality);
+}
+
+/* Send what it has, to the link that it has still. */
+static void serve_send(struct wf_serve *serve, const struct copy *copy)
+{
+    const uint64_t *sums = copy->sums;
     const struct wf_fabric_get *get = &serve->get;
     uint64_t from = (uint64_t)get->first_part * get->part_bytes;
     uint64_t to = from + (uint64_t)get->part_count * get->part_bytes;
     to = to < get->bytes ? to : get->bytes;
-    serve->piece = (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = to - from};
+    serve->piece = (struct iovec){.iov_base = (void *)(uintptr_t)copy->data, .iov_len = to - from};
     serve->header.data = (struct wf_fabric_data){.head = {.magic = WF_FABRIC_MAGIC,
                                                           .kind = WF_FABRIC_DATA},
                                                  .request = get->request,
                                                  .status = WEFT_OK,
+                                                 .quality = wf_quality_class(copy->quality),
+                                                 .profile = copy->profile,
                                                  .part_count = get->part_count};
     if (sums)
         memcpy(serve->header.data.sums, sums, get->part_count * 8ull);
@@ -313,6 +330,26 @@ static void frameless_go_on(struct wf_fabric *f)
 
 /* ---------------------------------------------------------------------------------- from memory */
 
+static enum weft_status serve_from_host(struct wf_serve *serve, uint32_t domain)
+{
+    const struct wf_fabric_host *host = &serve->fabric->options.host;
+    const struct wf_fabric_get *get = &serve->get;
+    struct wf_fabric_held *held = &serve->held;
+    enum weft_status status = host->hold(host->context, domain, get->key, get->bytes, held);
+    if (status != WEFT_OK)
+        return status;
+    if (!good_enough(serve, held->quality)) {
+        host->let_go(host->context, held);
+        return WEFT_MISS; /* or what is below is better */
+    }
+    serve->state = HELD;
+    const uint8_t *data = held->data;
+    serve_send(serve, &(struct copy){.data = data + (uint64_t)get->first_part * get->part_bytes,
+                                     .quality = held->quality,
+                                     .profile = held->profile});
+    return WEFT_OK;
+}
+
 /* WEFT_OK: it is on its way.  In memory that is lent it has its sums already, if its parts are
  * those that are asked for. */
 static enum weft_status serve_from_memory(struct wf_serve *serve)
@@ -322,25 +359,22 @@ static enum weft_status serve_from_memory(struct wf_serve *serve)
     uint32_t domain = serve->link->ours_of[get->domain];
     struct wf_lent_block lent;
     serve->lent = f->lent ? wf_lent_hold(f->lent, domain, get->key, &lent) : WF_LENT_NONE;
-    if (serve->lent == WF_LENT_NONE) {
-        enum weft_status status = f->options.host.hold(f->options.host.context, domain, get->key,
-                                                       get->bytes, &serve->held);
-        if (status != WEFT_OK)
-            return status;
-        serve->state = HELD;
-        const uint8_t *data = serve->held.data;
-        serve_send(serve, data + (uint64_t)get->first_part * get->part_bytes, NULL);
-        return WEFT_OK;
-    }
+    bool good = serve->lent != WF_LENT_NONE && good_enough(serve, lent.quality);
+    if (serve->lent != WF_LENT_NONE && !good)
+        wf_lent_let_go(f->lent, serve->lent);
+    if (!good)
+        return serve_from_host(serve, domain);
     serve->state = LENT;
     if (lent.bytes != get->bytes || lent.part_bytes != get->part_bytes) {
         wf_lent_let_go(f->lent, serve->lent);
         serve->state = NOTHING;
         return WEFT_MISS;
     }
-    const uint8_t *data = lent.data;
-    serve_send(serve, data + (uint64_t)get->first_part * get->part_bytes,
-               lent.sums + get->first_part);
+    serve_send(serve,
+               &(struct copy){.data = lent.data + (uint64_t)get->first_part * get->part_bytes,
+                              .sums = lent.sums + get->first_part,
+                              .quality = lent.quality,
+                              .profile = lent.profile});
     return WEFT_OK;
 }
 
@@ -376,6 +410,7 @@ static enum weft_status read_begin(struct wf_serve *serve)
                                           .part_bytes = get->part_bytes,
                                           .first_part = get->first_part,
                                           .part_count = get->part_count,
+                                          .accept = wf_quality_class(get->quality),
                                           .serve = serve};
     memcpy(serve->read.key, get->key, 32);
     enum weft_status status = f->options.host.read(f->options.host.context, &serve->read);
@@ -402,11 +437,14 @@ static void read_ended(struct wf_serve *serve, enum weft_status status)
 {
     serve->fabric->reading--;
     if (status == WEFT_OK) {
+        const struct wf_fabric_read *read = &serve->read;
         serve->state = READ;
-        if (serve->link)
-            serve_send(serve, serve->read.data, NULL);
+        if (serve->link && good_enough(serve, read->quality))
+            serve_send(serve, &(struct copy){.data = read->data,
+                                             .quality = read->quality,
+                                             .profile = read->profile});
         else
-            serve_give(serve);
+            serve_end(serve, WEFT_MISS);
         return;
     }
     if (status == WEFT_EXISTS && serve->link) {
@@ -496,7 +534,8 @@ bool wf_serve_get(struct wf_link *link, const void *header, uint32_t bytes)
     struct wf_fabric *f = link->fabric;
     const struct wf_fabric_get *get = header;
     if (bytes != sizeof *get || link->state != WF_LINK_JOINED || !range_right(get) ||
-        get->domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[get->domain] == WF_DOMAIN_NONE)
+        !wf_quality_sane(get->quality) || get->domain >= WF_FABRIC_DOMAINS_MAX ||
+        link->ours_of[get->domain] == WF_DOMAIN_NONE)
         return false;
     struct wf_serve *serve = serve_take(link, get);
     if (!serve)

@@ -39,23 +39,36 @@ void wf_fabric_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
         wf_fabric_wake(f);
 }
 
-/* A block may be here twice, the host's and lent: it is gone when neither is here, and below when
- * it is in no memory.  Of one that was lent and is below the word is kept back: it is to be had as
- * before, if later. */
-static bool is_here_still(struct wf_fabric *f, const struct wf_fabric_event *event)
+/* Of what is lent: would the host's copy be told of instead? */
+static bool host_has(struct wf_fabric *f, const struct wf_fabric_event *event)
 {
     const struct wf_fabric_host *host = &f->options.host;
     struct wf_fabric_held held;
-    if (event->kind != WF_FABRIC_GONE && event->where != WF_FABRIC_BELOW)
-        return false;
-    if (event->where != WF_FABRIC_IN_LENT)
-        return f->lent && wf_lent_has(f->lent, event->domain, event->key);
     enum weft_status status = host->hold(host->context, event->domain, event->key, event->bytes,
                                          &held);
-    if (status == WEFT_OK)
+    bool here = event->kind == WF_FABRIC_HERE;
+    if (status == WEFT_OK) {
         host->let_go(host->context, &held);
-    return status != WEFT_MISS ||
-           (host->below && host->below(host->context, event->domain, event->key));
+        return !here || wf_quality_class(held.quality) <= event->quality;
+    }
+    return !here && (status != WEFT_MISS ||
+                     (host->below && host->below(host->context, event->domain, event->key)));
+}
+
+/* A block may be here twice, the host's and lent: it is gone when neither is here, and below when
+ * it is in no memory.  Of one that was lent and is below, no more exact, the word is kept back: it
+ * is to be had as before, if later; and so it is of one that is lent and less exact than the
+ * host's. */
+static bool is_here_still(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    uint8_t lent;
+    bool here = event->kind == WF_FABRIC_HERE;
+    if (event->where == WF_FABRIC_IN_LENT)
+        return (!here || event->quality) && host_has(f, event);
+    if (here && event->where != WF_FABRIC_BELOW)
+        return false;
+    return f->lent && wf_lent_has(f->lent, event->domain, event->key, &lent) &&
+           (!here || lent <= event->quality);
 }
 
 void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event)
@@ -339,27 +352,62 @@ static bool place_take(struct wf_fabric *f, struct wf_peer_node *peer)
     return false;
 }
 
+static bool go(struct wf_fabric *f);
+
+/* A block that moves from one node to another is told of by both, in any order: between two words
+ * nobody has it. */
+static bool went(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    if (f->going_end - f->going_first == WF_GOING_MAX && !go(f))
+        return false;
+    f->going[f->going_end++ % WF_GOING_MAX] = (struct wf_logged){.event = *event,
+                                                                 .at_ns = wf_fabric_now(f)};
+    return true;
+}
+
+/* The best copy that others have has changed.  In the class `is` it counts here, by what its domain
+ * asks for, or does not. */
+static bool fits(const struct wf_fabric *f, const struct wf_fabric_event *event, unsigned is)
+{
+    return is <= wf_quality_class(f->domains[event->domain].quality);
+}
+
 static bool here(struct wf_fabric *f, struct wf_peer_node *peer,
                  const struct wf_fabric_event *event, bool tell)
 {
     pthread_mutex_lock(&f->lock);
     bool placed = peer->place != WF_PLACE_NONE || place_take(f, peer);
-    bool first = wf_places_count(f->places, event->key, 1) == 0;
-    bool added = placed && wf_places_add(f->places, event->key, (uint16_t)peer->place);
+    unsigned was = wf_places_best(f->places, event->key);
+    bool added = placed &&
+                 wf_places_add_as(f->places, event->key, (uint16_t)peer->place, event->quality);
+    unsigned is = wf_places_best(f->places, event->key);
     if (added && event->where == WF_FABRIC_BELOW)
         (void)wf_places_add(f->below, event->key, (uint16_t)peer->place);
     else if (added)
         (void)wf_places_remove(f->below, event->key, (uint16_t)peer->place);
     pthread_mutex_unlock(&f->lock);
-    return !tell || !first || !added || f->options.host.news(f->options.host.context, event);
+    if (!tell || !added || is == was)
+        return true;
+    if (!fits(f, event, is))
+        return !fits(f, event, was) || went(f, event);
+    struct wf_fabric_event said = *event;
+    said.quality = (uint8_t)is;
+    return f->options.host.news(f->options.host.context, &said);
+}
+
+bool wf_stream_fits(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    enum weft_quality best = wf_fabric_best(f, event->key);
+    return best != WEFT_QUALITY_DEFAULT && fits(f, event, wf_quality_class(best));
 }
 
 /* The oldest of the last copies that went: if nobody has it again by now, the host hears of it. */
 static bool go(struct wf_fabric *f)
 {
-    const struct wf_fabric_event *event = &f->going[f->going_first++ % WF_GOING_MAX].event;
-    if (wf_fabric_elsewhere(f, event->key))
+    struct wf_fabric_event *event = &f->going[f->going_first++ % WF_GOING_MAX].event;
+    if (wf_stream_fits(f, event))
         return true;
+    event->kind = WF_FABRIC_GONE;
     atomic_fetch_add_explicit(&f->last_went, 1, memory_order_release);
     return f->options.host.news(f->options.host.context, event);
 }
@@ -370,22 +418,23 @@ bool wf_stream_unplace(struct wf_fabric *f, const struct wf_peer_node *peer, con
     return wf_places_remove(f->places, key, (uint16_t)peer->place);
 }
 
-/* A block that moves from one node to another is told of by both, in any order: between two words
- * nobody has it. */
 static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
                  const struct wf_fabric_event *event, bool tell)
 {
     pthread_mutex_lock(&f->lock);
+    unsigned was = wf_places_best(f->places, event->key);
     bool had = peer->place != WF_PLACE_NONE && wf_stream_unplace(f, peer, event->key);
-    bool left = wf_places_count(f->places, event->key, 1) > 0;
+    unsigned is = wf_places_best(f->places, event->key);
     pthread_mutex_unlock(&f->lock);
-    if (left || !had || !tell)
+    if (!had || !tell || is == was || !fits(f, event, was))
         return true;
-    if (f->going_end - f->going_first == WF_GOING_MAX && !go(f))
-        return false;
-    f->going[f->going_end++ % WF_GOING_MAX] = (struct wf_logged){.event = *event,
-                                                                 .at_ns = wf_fabric_now(f)};
-    return true;
+    if (!fits(f, event, is))
+        return went(f, event);
+    struct wf_fabric_event said = {.kind = WF_FABRIC_HERE,
+                                   .quality = (uint8_t)is,
+                                   .domain = event->domain};
+    memcpy(said.key, event->key, 32);
+    return f->options.host.news(f->options.host.context, &said);
 }
 
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer)
@@ -445,9 +494,10 @@ bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *told)
     struct wf_fabric_event event = *told;
     if (event.domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[event.domain] == WF_DOMAIN_NONE ||
         (event.kind != WF_FABRIC_HERE && event.kind != WF_FABRIC_GONE) || event.bytes == 0 ||
-        event.where > WF_FABRIC_BELOW)
+        event.where > WF_FABRIC_BELOW || !wf_quality_sane(event.quality))
         return false;
     event.domain = link->ours_of[event.domain];
+    event.quality = wf_quality_class(event.quality);
     bool tell = !wf_parts_on(f); /* of single blocks of chains nobody makes use */
     bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event, tell)
                                               : gone(f, link->peer, &event, tell);
@@ -507,7 +557,8 @@ void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer,
     }
     pthread_mutex_lock(&f->lock);
     if (peer->place != WF_PLACE_NONE || place_take(f, peer))
-        (void)wf_places_add(f->places, event->key, (uint16_t)peer->place);
+        (void)wf_places_add_as(f->places, event->key, (uint16_t)peer->place,
+                               wf_quality_class(event->quality));
     pthread_mutex_unlock(&f->lock);
 }
 
@@ -517,9 +568,10 @@ bool wf_stream_offered(struct wf_link *link, const struct wf_fabric_event *told)
     if (!wf_parts_on(link->fabric))
         return wf_stream_take(link, told);
     if (event.domain >= WF_FABRIC_DOMAINS_MAX || link->ours_of[event.domain] == WF_DOMAIN_NONE ||
-        event.bytes == 0 || event.where > WF_FABRIC_BELOW)
+        event.bytes == 0 || event.where > WF_FABRIC_BELOW || !wf_quality_sane(event.quality))
         return false;
     event.domain = link->ours_of[event.domain];
+    event.quality = wf_quality_class(event.quality);
     wf_parts_note(link->fabric, link->peer, &event, true);
     return true;
 }

@@ -96,12 +96,14 @@ static bool lookup_say(struct wf_fabric *f, struct walk *w, uint32_t which, uint
     uint32_t walk = (uint32_t)(w - f->walks->walks), count = w->count - w->at;
     struct wf_link *link = wf_peer_link(f, number, events->domain);
     count = count < max ? count : max;
-    m.ask = (struct wf_fabric_lookup){.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_LOOKUP},
-                                      .request = (uint64_t)w->generation << 32 |
-                                                 (WF_FABRIC_WALKS + walk * ASKS + which),
-                                      .bytes = events->bytes,
-                                      .domain = events->domain,
-                                      .count = (uint16_t)count};
+    m.ask =
+        (struct wf_fabric_lookup){.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_LOOKUP},
+                                  .request = (uint64_t)w->generation << 32 |
+                                             (WF_FABRIC_WALKS + walk * ASKS + which),
+                                  .bytes = events->bytes,
+                                  .domain = events->domain,
+                                  .count = (uint16_t)count,
+                                  .quality = wf_quality_class(f->domains[events->domain].quality)};
     for (uint32_t i = 0; i < count; i++)
         memcpy(m.ask.keys[i], events[i].key, 32);
     if (!link || !wf_link_say(link, &m, (uint32_t)(sizeof m.ask + count * 32)))
@@ -130,7 +132,7 @@ static void owner_ask(struct wf_fabric *f, struct walk *w, uint64_t now_ns)
 /* On from what is known by now. */
 static void step(struct wf_fabric *f, struct walk *w, uint64_t now_ns)
 {
-    while (w->at < w->count && wf_fabric_elsewhere(f, w->events[w->at].key)) {
+    while (w->at < w->count && wf_stream_fits(f, &w->events[w->at])) {
         if (w->events[w->at].kind == WF_FABRIC_HERE)
             wf_parts_host_tell(f, &w->events[w->at]);
         w->at++;
@@ -208,13 +210,18 @@ void wf_walk_found(struct wf_link *link, const struct wf_fabric_found *found)
         ask->peer != link->peer->number)
         return; /* nobody waits for it any more */
     ask->waits = false;
-    for (uint32_t i = 0; i < found->blocks && i < ask->blocks && wf_parts_on(f); i++)
-        wf_parts_note(f, link->peer, &w->events[w->at + i], false);
+    for (uint32_t i = 0; i < found->blocks && i < ask->blocks && wf_parts_on(f); i++) {
+        struct wf_fabric_event event = w->events[w->at + i];
+        event.quality = wf_found_quality(found, WF_FABRIC_FOUND_MAX);
+        wf_parts_note(f, link->peer, &event, false);
+    }
     for (uint32_t i = 0; i < found->count && !w->holders && wf_parts_on(f); i++) {
         struct wf_peer_node *peer = wf_peer_member(f, found->members[i]);
         if (!peer || !wf_peer_link(f, peer->number, w->events[w->at].domain))
             continue;
-        wf_parts_note(f, peer, &w->events[w->at], false);
+        struct wf_fabric_event event = w->events[w->at];
+        event.quality = wf_found_quality(found, i);
+        wf_parts_note(f, peer, &event, false);
         if (count < ASKS)
             holders[count++] = peer->number;
     }

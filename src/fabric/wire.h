@@ -42,6 +42,12 @@
  * that it takes to decode it, and nothing of it is believed: what it decodes to is as long as what
  * was asked for and matches the sums, or is wrong.
  *
+ * Every copy has a quality (enum weft_quality; 0 on the wire: bit for bit what was put), which an
+ * event says, a GET bounds, and DATA, PUT and FOUND say.  Nothing worse than what a GET accepts is
+ * sent: the owner looks at the copy that it has, and who asked does not take what is worse.  With
+ * what lost something goes the profile that it was made by, so that whoever stores it again knows
+ * which.  The sums are of the bytes that are sent, decoded.
+ *
  * What is told is a hint.  Who gets a block compares what comes with the sums in DATA, and knows by
  * the whole key what it asked for; who has it no more says WEFT_MISS.
  */
@@ -55,7 +61,7 @@
 #include "net/net.h"
 
 #define WF_FABRIC_MAGIC 0x31464657u /* "WFF1" */
-#define WF_FABRIC_VERSION 3u
+#define WF_FABRIC_VERSION 4u
 #define WF_FABRIC_DOMAINS_MAX 64u
 #define WF_FABRIC_EVENTS_MAX 512u /* in one message */
 #define WF_FABRIC_PARTS_MAX 1024u
@@ -190,8 +196,8 @@ struct wf_fabric_get {
     uint32_t first_part, part_count, part_bytes;
     uint64_t bytes; /* of the whole block; one of another size is a miss */
     uint8_t key[32];
-    uint32_t codecs; /* enum wf_fabric_codecs: it may come so */
-    uint32_t zero;
+    uint32_t codecs;  /* enum wf_fabric_codecs: it may come so */
+    uint32_t quality; /* enum weft_quality: nothing worse; 0: exact */
 };
 static_assert(sizeof(struct wf_fabric_get) == 80, "wire format");
 
@@ -201,11 +207,12 @@ struct wf_fabric_data {
     uint64_t request;
     int32_t status; /* WEFT_OK, WEFT_MISS, WEFT_E_BUSY */
     uint32_t part_count;
-    uint32_t quality; /* enum weft_quality of what comes */
+    uint32_t quality; /* enum weft_quality of what comes; 0: exact */
     uint32_t form;    /* enum wf_fabric_form */
+    uint64_t profile; /* by which it was stored with loss; 0: that is not known, or it was not */
     uint64_t sums[];
 };
-static_assert(sizeof(struct wf_fabric_data) == 32, "wire format");
+static_assert(sizeof(struct wf_fabric_data) == 40, "wire format");
 
 /* A block that the other side is to keep, as payload, with the sum of each part; `block.domain` is
  * a number of the sender's. */
@@ -216,11 +223,12 @@ struct wf_fabric_put {
     uint32_t form;   /* enum wf_fabric_form */
     uint32_t copies; /* that there should be in the memory that nodes lend, at least 1 */
     struct wf_fabric_event block;
-    char owner[64]; /* whose it is, as in IDENT, where another lender has it moved; zeros: the
-                       sender's */
+    char owner[64];   /* whose it is, as in IDENT, where another lender has it moved; zeros: the
+                         sender's */
+    uint64_t profile; /* as in DATA */
     uint64_t sums[];
 };
-static_assert(sizeof(struct wf_fabric_put) == 176, "wire format");
+static_assert(sizeof(struct wf_fabric_put) == 184, "wire format");
 
 struct wf_fabric_placed {
     struct wf_fabric_head head;
@@ -282,7 +290,7 @@ struct wf_fabric_lookup {
     uint64_t request; /* given back in FOUND */
     uint64_t bytes;   /* of each block; 0: who asks does not know */
     uint16_t domain, count;
-    uint32_t zero;
+    uint32_t quality;   /* as in GET */
     uint8_t keys[][32]; /* 1 to WF_FABRIC_LOOKUP_MAX */
 };
 static_assert(sizeof(struct wf_fabric_lookup) == 32, "wire format");
@@ -294,8 +302,9 @@ struct wf_fabric_found {
     struct wf_fabric_head head;
     uint64_t request;
     uint16_t count;
-    uint16_t blocks; /* of the keys, from the first on, that it has itself */
-    uint32_t zero;
+    uint16_t blocks;    /* of the keys, from the first on, that it has itself */
+    uint32_t qualities; /* enum weft_quality, two bits each: of each member's copy, the first's
+                           lowest, and at WF_FABRIC_FOUND_MAX the worst of `blocks` */
     uint64_t members[]; /* who holds the first, of those that the owner has a link to:
                            wf_shard_member() */
 };

@@ -95,7 +95,9 @@ struct wf_tier_request {
         status;     /* when reaped: WEFT_OK, WEFT_MISS (READ), WEFT_FULL (WRITE), WEFT_E_… */
     uint64_t bytes; /* when reaped: payload bytes moved */
     /* When reaped, from a tier that codes: what lies there, as it is in fact, with WEFT_OK and also
-     * with WEFT_EXISTS.  `lost` as plain_quality; READ: `profile` that it was made by.  0: none. */
+     * with WEFT_EXISTS.  `lost` as plain_quality; READ: `profile` that it was made by.  0: none.
+     * WRITE to what other nodes lend (fabric/remote.h): both of what is at `data`, as it was given,
+     * and as it is there then. */
     uint32_t lost;
     uint64_t profile;
     struct wf_tier_request *next;

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import time
 
+from codec import checkpoint, text, written
 from harness import FOLDER, WEFT, answer, blob, case, check, environment, golden, read, start_node, stop_node, weft
 
 NAMES = ("left", "right")
@@ -243,6 +244,73 @@ def blocks_cross_encoded():
     check("in 1." in weft("fabric", *right).stdout.decode(), "the table does not say so")
     for node in nodes:
         stop_node(node)
+
+
+@case
+def what_was_stored_with_loss_is_read_as_that():
+    """By who asks for no more than that, which keeps it as that; and by nobody else."""
+    secret = blob("cluster.secret", 32, 5)
+    os.chmod(secret, 0o600)
+    name, blocks, profiles = "shared@1", place("lossy.kv"), place("lossy.profiles")
+    given = ("--model", checkpoint("long.bin", context=512, kv_heads=4), "--text", text())
+    os.makedirs(profiles, exist_ok=True)
+    weft("codec", "calibrate", *given, "--name", name, "--kl", "0.1",
+         "--output", os.path.join(profiles, "shared.wfprofile"))
+    shape = answer("codec", "kv", *given, "--tokens", "2048", "--output", blocks, "--format-output", place("lossy.json"))
+    count, size = shape["blocks_per_sequence"], shape["block_bytes"]  # of one window: its positions are a chain's
+    with open(blocks, "r+b") as file:
+        file.truncate(count * size)
+    data = read(blocks)
+    form = ("--model", name, "--layers", "2", "--kv-heads", "4", "--head-dim", "12", "--dtype", "bf16",
+            "--block-tokens", "64", "--rope-theta", "10000")
+    chain, asked = ("--key", "lossy", *form), ("--blocks", str(count))
+    left, right = (("--socket", place(who + ".sock")) for who in NAMES)
+
+    def node(who, quality):
+        config = written(f"lossy.{who}.yaml", f"domains:\n  - name: default\n    quality: {quality}\n".encode())
+        return start(who, secret, ["nvme:" + place(f"lossy.{who}.nvme") + ":64MB"], WEFT_PROFILES=profiles,
+                     WEFT_CONFIG=config)
+
+    def known():
+        """Of the chain, on the right: how many, and the worst of them."""
+        there = answer("match", *chain, *asked, *right, expect=None)
+        return there["present"], there.get("quality")
+
+    def got(socket, expect=0):
+        weft("get", *chain, *asked, "--output", place("lossy.copy"), *socket, expect=expect)
+        return read(place("lossy.copy"))
+
+    nodes = [node("left", "transparent"), node("right", "transparent")]
+    until_both_see_each_other()
+    weft("put", *chain, blocks, *left)
+    until("what is as it was put is known as that", lambda: known() == (count, "lossless"))
+    weft("demote", *chain, *asked, *left)
+    until("what lies below with loss is known as that", lambda: known() == (count, "transparent"))
+    came = got(right)
+    check(came != data and len(came) == len(data), "nothing was lost")
+    until("it is counted", lambda: answer("fabric", *right)["self"]["fetches_lossy"] >= count)
+    check(known() == (count, "transparent"), known())
+    check(got(left) == came, "both have other bytes")
+
+    # When nobody else has it, it goes down here, by the profile that it came with.
+    stop_node(nodes[0])
+    until("nobody has it there", lambda: [tier["blocks"] for tier in answer("ls", "tiers", *right)["tiers"]
+                                         if tier["name"] == "peers"] == [0])
+    weft("demote", *chain, *asked, *right)
+    until("it is on a tier here", lambda: answer("match", *chain, *asked, *right)["tiers"]["nvme"] == count)
+    check(known() == (count, "transparent") and len(got(right)) == len(data), known())
+    stop_node(nodes[1])
+
+    # Who asks for what is exact finds nothing of it, and has all of it as soon as that is there.
+    nodes = [node("left", "transparent"), node("right", "lossless")]
+    until_both_see_each_other()
+    until("the left one has it", lambda: answer("match", *chain, *asked, *left, expect=None)["present"] == count)
+    until("all is told", lambda: answer("fabric", *right)["nodes"][0]["blocks"] == count)
+    check(known()[0] == 0, known())
+    weft("get", *chain, *asked, "--output", place("lossy.copy"), *right, expect=1)
+    check(answer("fabric", *left)["self"]["serves"] == 0, "a block was sent")
+    for stopped in nodes:
+        stop_node(stopped)
 
 
 @case

@@ -49,6 +49,8 @@ static void fetch_done(struct wf_fabric_fetch *fetch, enum weft_status status)
     slot->busy = false;
     if (status == WEFT_OK)
         may_hear(fetch->domain);
+    must(status != WEFT_OK ||
+         fetch->quality <= (fetch->accept > WEFT_LOSSLESS ? fetch->accept : 0));
     uint64_t from = (uint64_t)fetch->first_part * PART;
     uint64_t to = fetch->part_count ? from + (uint64_t)fetch->part_count * PART : fetch->bytes;
     to = to < fetch->bytes ? to : fetch->bytes;
@@ -74,6 +76,7 @@ static void fetch_begin(struct input *in)
                                            .part_bytes = PART,
                                            .first_part = first,
                                            .part_count = count,
+                                           .accept = which >> 4 & 3,
                                            .done = fetch_done};
     uint64_t to = count ? (uint64_t)(first + count) * PART : b->bytes;
     to = to < b->bytes ? to : b->bytes;
@@ -104,6 +107,7 @@ static void store_begin(struct input *in)
         return;
     *slot = (struct store_slot){.busy = true,
                                 .store = {.block = event_of(which % 2, which / 2 % BLOCKS),
+                                          .profile = which,
                                           .part_bytes = PART,
                                           .data = b->data,
                                           .done = store_done}};
@@ -256,6 +260,7 @@ static void say_events(struct input *in, struct wf_net_link *link, bool offer)
         event.kind = (uint8_t)(1 + (what & 1));
         event.where = what >> 1 & 3;
         event.domain = (uint8_t)(which % 2 ^ link->swap ^ (what >> 3 & 1));
+        event.quality = which >> 4 & 7;
         event.bytes = what & 16 ? event.bytes + take8(in) : event.bytes;
         memcpy(m.bytes + head + i * sizeof event, &event, sizeof event);
     }
@@ -269,9 +274,8 @@ static void say_data(struct input *in, struct wf_net_link *link)
         struct wf_fabric_data data;
         uint64_t words[sizeof(struct wf_fabric_data) / 8 + PARTS];
     } m = {.data = {.head = {WF_FABRIC_MAGIC, WF_FABRIC_DATA, 0}}};
-    struct wf_net_link *asked = &world.links[take8(in) % LINKS];
-    uint8_t how = take8(in);
-    const struct wf_fabric_get *get = &asked->get;
+    uint8_t who = take8(in), how = take8(in);
+    const struct wf_fabric_get *get = &world.links[who % LINKS].get;
     uint64_t from = (uint64_t)get->first_part * PART, to = from + (uint64_t)get->part_count * PART;
     bool proven = link->proven >> get->domain & 1;
     if (get->part_bytes != PART || get->part_count > PARTS || get->first_part >= PARTS)
@@ -280,6 +284,8 @@ static void say_data(struct input *in, struct wf_net_link *link)
     m.data.request = get->request + (how & 1 ? take8(in) : 0);
     m.data.part_count = get->part_count;
     m.data.form = how >> 1 & 3;
+    m.data.quality = who >> 3 & 7;
+    m.data.profile = who;
     if (how & 8) {
         m.data.status = how & 16 ? WEFT_MISS : WEFT_E_BUSY;
         deliver(link, &m, sizeof m.data + 8 * get->part_count, NULL, 0, false);
@@ -316,7 +322,8 @@ static void say_get(struct input *in, struct wf_net_link *link)
                                 .first_part = parts % 16 % all,
                                 .part_bytes = PART,
                                 .bytes = b->bytes + (how & 2),
-                                .codecs = how >> 2 & 1};
+                                .codecs = how >> 2 & 1,
+                                .quality = which >> 4 & 7};
     get.part_count = parts / 16 ? parts / 16u : all - get.first_part;
     memcpy(get.key, b->key, 32);
     deliver(link, &get, sizeof get, NULL, 0, false);
@@ -336,6 +343,7 @@ static void say_put(struct input *in, struct wf_net_link *link)
     m.put.form = how >> 2 & 3;
     m.put.block = event_of(which % 2, which / 2 % BLOCKS);
     m.put.block.domain = (uint8_t)(which % 2 ^ link->swap ^ (how & 1));
+    m.put.block.quality = which >> 4 & 7;
     if (how & 16)
         snprintf(m.put.owner, sizeof m.put.owner, "%s", peer_names[take8(in) % 4]);
     uint8_t *said = malloc(b->bytes);

@@ -86,6 +86,7 @@ static void heard(struct wf_net_link *link, const struct wf_net_message *message
         struct wf_fabric_events events;
         struct wf_fabric_offer offer;
         struct wf_fabric_get get;
+        struct wf_fabric_data data;
         struct wf_fabric_put put;
         struct wf_fabric_push_said push;
         struct wf_fabric_room room;
@@ -102,6 +103,9 @@ static void heard(struct wf_net_link *link, const struct wf_net_message *message
     case WF_FABRIC_GET:
         link->get = m->get;
         may_say(link, m->get.domain);
+        break;
+    case WF_FABRIC_DATA: /* nothing worse than what was asked for */
+        must(m->data.quality <= link->accepts[m->data.request & 255]);
         break;
     case WF_FABRIC_PUT:
         link->put_request = m->put.request;
@@ -140,6 +144,18 @@ static enum weft_status net_send(struct wf_net_link *link, struct wf_net_message
     link->queue_end = &message->next;
     link->queued++;
     return WEFT_OK;
+}
+
+/* What is asked of the fabric may be answered so. */
+static void asked(struct wf_net_link *link, const void *header, uint32_t bytes)
+{
+    struct wf_fabric_get get;
+    if (bytes != sizeof get)
+        return;
+    memcpy(&get, header, sizeof get);
+    uint8_t *accepts = &link->accepts[get.request & 255];
+    if (get.head.kind == WF_FABRIC_GET && get.quality > *accepts)
+        *accepts = get.quality > WEFT_ECONOMY ? WEFT_ECONOMY : (uint8_t)get.quality;
 }
 
 /* All of it is read until then. */
@@ -269,6 +285,7 @@ static void deliver(struct wf_net_link *link, const void *header, uint32_t heade
     void *token = NULL;
     must(copy != NULL);
     memcpy(copy + askew, header, header_bytes);
+    asked(link, header, header_bytes);
     world.hearing = link;
     uint32_t count = events->begun(events->context, link, copy + askew, header_bytes, bytes,
                                    link->pieces, &token);

@@ -62,6 +62,7 @@ struct block {
     uint8_t *data; /* exactly so many bytes */
     uint64_t bytes;
     bool near, below; /* this node has it in memory, on a tier */
+    uint8_t quality;  /* of that copy */
 };
 
 struct wf_net {
@@ -85,6 +86,8 @@ struct wf_net_link {
     uint64_t said_bytes, placed;
     /* What the fabric asked for last: */
     struct wf_fabric_get get;
+    uint8_t
+        accepts[256]; /* the worst that a request said it takes, by the low byte of its number */
     struct wf_fabric_probe probe;
     uint64_t put_request, push_request, look_request, ping_sent, handle, told;
     uint32_t pushed_domain;
@@ -122,6 +125,9 @@ static struct {
     uint8_t *rooms[WF_FABRIC_PUSHES_MAX][2];
 } world;
 
+/* What the domains ask for, as in struct wf_fabric_event. */
+static const uint8_t demands[2] = {0, WEFT_TRANSPARENT};
+
 static const char *const peer_names[4] = {"b", "c", "sim-b", "d"};
 
 static uint64_t member_of(uint32_t i)
@@ -140,6 +146,7 @@ static struct wf_fabric_event event_of(uint32_t domain, uint32_t i)
 {
     const struct block *b = &world.blocks[domain][i];
     struct wf_fabric_event event = {.kind = WF_FABRIC_HERE,
+                                    .quality = b->quality,
                                     .domain = (uint8_t)domain,
                                     .depth = i,
                                     .bytes = b->bytes};
@@ -173,6 +180,7 @@ static void blocks_make(void)
                 b->data[at] = byte_of(b->key, at);
             b->near = i % 4 == 0 || i == 3;
             b->below = i % 4 == 1;
+            b->quality = i == 4 ? WEFT_ECONOMY : i == 5 ? WEFT_TRANSPARENT : 0;
         }
 }
 
@@ -214,7 +222,7 @@ static enum weft_status host_hold(void *context, uint32_t domain, const uint8_t 
         return WEFT_MISS;
     if (world.busy)
         return WEFT_E_BUSY;
-    *out = (struct wf_fabric_held){.data = b->data, .bytes = bytes};
+    *out = (struct wf_fabric_held){.data = b->data, .bytes = bytes, .quality = b->quality};
     world.held++;
     return WEFT_OK;
 }
@@ -269,6 +277,7 @@ static void reads_end(uint8_t how)
         for (uint64_t at = from; at < to; at++)
             ((uint8_t *)read->user[0])[at - from] = byte_of(read->key, at);
         read->data = read->user[0];
+        read->quality = how / 64; /* whatever was asked for */
         world.buffers++;
     }
     wf_fabric_read_done(world.fabric, read, status);
@@ -302,6 +311,7 @@ static bool host_news(void *context, const struct wf_fabric_event *block)
 {
     (void)context;
     must(world.alive && block->domain < 2 && (world.ever >> block->domain & 1));
+    must(block->kind == WF_FABRIC_GONE || block->quality <= demands[block->domain]);
     return !world.deaf;
 }
 
@@ -528,6 +538,7 @@ static void world_begin(uint8_t mode, uint8_t proves)
     for (uint32_t i = 0; i < 2; i++) {
         memset(world.secrets[i], (int)(i + 1), 32);
         memcpy(domains[i].secret, world.secrets[i], 32);
+        domains[i].quality = demands[i];
     }
     blocks_make();
     bool strict = mode & 1;

@@ -89,7 +89,9 @@ static bool knows(const struct node *a, uint32_t index, struct truth *t, char *o
         t->there[b] = b != a->number && other->fabric && shared &&
                       (other->blocks[index] || t->lent[(size_t)b * c->indices + index]);
     }
-    uint32_t count = wf_places_holders(f->places, c->keys[index], t->holders, nodes), wrong = nodes;
+    uint32_t count = wf_places_holders(f->places, c->keys[index], WF_PLACES_CLASS_MAX, t->holders,
+                                       nodes),
+             wrong = nodes;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t peer = f->peer_of[t->holders[i]];
         uint32_t b = peer < WF_FABRIC_PEERS_MAX ? t->number_of[peer] : UINT32_MAX;

@@ -513,7 +513,7 @@ static void a_node_that_cannot_give_now_is_named_as_that(void **state)
     memcpy(read.block.key, have(&nodes[0], 1, sizeof data, true), 32);
     memcpy(read.block.format, tags[0], 32);
     pass(100);
-    assert_int_equal(wf_peers_create(tags, 1, parts, &peers), WEFT_OK);
+    assert_int_equal(wf_peers_create(tags, NULL, 1, parts, &peers), WEFT_OK);
     wf_peers_attach(peers, nodes[1].fabric);
     const struct wf_tier_options options = {.path = "peers", .queue_depth = 1, .peers = peers};
     assert_int_equal(wf_tier_peers.open(&options, &tier), WEFT_OK);
@@ -550,7 +550,7 @@ static void what_is_dropped_is_room_before_the_lender_says_so(void **state)
     struct wf_tier *tier;
     struct wf_tier_request write[BLOCKS], *done;
     begin(specs);
-    assert_int_equal(wf_peers_create(tags, 1, parts, &peers), WEFT_OK);
+    assert_int_equal(wf_peers_create(tags, NULL, 1, parts, &peers), WEFT_OK);
     wf_peers_attach(peers, nodes[0].fabric);
     const struct wf_tier_options options = {.path = "remote",
                                             .queue_depth = BLOCKS,

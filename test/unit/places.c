@@ -45,13 +45,13 @@ static void a_copy_is_known_until_it_goes(void **state)
     random_key(1, one);
     random_key(2, two);
     struct wf_places *p = places_of(100, 0, 1);
-    assert_int_equal(wf_places_holders(p, one, who, 4), 0);
+    assert_int_equal(wf_places_holders(p, one, WF_PLACES_CLASS_MAX, who, 4), 0);
     assert_true(wf_places_add(p, one, 0));
     assert_true(wf_places_add(p, one, 65534));
     assert_true(wf_places_add(p, one, 0));
-    assert_int_equal(wf_places_holders(p, one, who, 4), 2);
+    assert_int_equal(wf_places_holders(p, one, WF_PLACES_CLASS_MAX, who, 4), 2);
     assert_int_equal(who[0] + who[1], 65534);
-    assert_int_equal(wf_places_holders(p, one, who, 1), 1);
+    assert_int_equal(wf_places_holders(p, one, WF_PLACES_CLASS_MAX, who, 1), 1);
     assert_int_equal(wf_places_count(p, one, UINT32_MAX), 2);
     assert_int_equal(wf_places_count(p, two, UINT32_MAX), 0);
     assert_true(wf_places_holds(p, one, 65534) && !wf_places_holds(p, one, 1));
@@ -93,7 +93,7 @@ static void a_key_may_be_held_by_all(void **state)
     struct wf_places *p = places_of(2 * ALL, ALL, 2);
     for (uint16_t n = 0; n < ALL; n++)
         assert_true(wf_places_add(p, key, n));
-    assert_int_equal(wf_places_holders(p, key, who, ALL), ALL);
+    assert_int_equal(wf_places_holders(p, key, WF_PLACES_CLASS_MAX, who, ALL), ALL);
     memset(seen, 0, sizeof seen);
     for (int i = 0; i < ALL; i++) {
         assert_false(seen[who[i]]);
@@ -167,7 +167,7 @@ static void compare(const struct model *m)
         uint16_t who[NODES];
         bool said[NODES] = {false};
         random_key(k, key);
-        uint32_t count = wf_places_holders(m->places, key, who, NODES);
+        uint32_t count = wf_places_holders(m->places, key, WF_PLACES_CLASS_MAX, who, NODES);
         for (uint32_t i = 0; i < count; i++) {
             assert_true(who[i] < NODES && !said[who[i]]);
             said[who[i]] = true;
@@ -304,7 +304,7 @@ static void prefixes_by_hand(void **state)
     struct wf_places *p = places_of(10000, 8, 3);
     for (uint32_t k = 0; k < CHAIN; k++)
         random_key(1000 + k, keys[k]);
-    assert_int_equal(wf_places_prefixes(p, keys, CHAIN, 1, NULL, blocks), 0);
+    assert_int_equal(wf_places_prefixes(p, keys, CHAIN, 1, WF_PLACES_CLASS_MAX, NULL, blocks), 0);
     for (uint32_t k = 0; k < CHAIN; k++) {
         (void)wf_places_add(p, keys[k], 0); /* all of it */
         if (k < 10)
@@ -316,18 +316,21 @@ static void prefixes_by_hand(void **state)
         if (k < 77)
             (void)wf_places_add(p, keys[k], 4);
     }
-    assert_int_equal(wf_places_prefixes(p, keys, CHAIN, 1, NULL, blocks), CHAIN);
+    assert_int_equal(wf_places_prefixes(p, keys, CHAIN, 1, WF_PLACES_CLASS_MAX, NULL, blocks),
+                     CHAIN);
     assert_true(blocks[0] == CHAIN && blocks[1] == 10 && blocks[2] == 5 && blocks[3] == 0 &&
                 blocks[4] == 77 && blocks[5] == 0);
-    assert_int_equal(wf_places_prefixes(p, keys, 7, 1, NULL, blocks), 7);
+    assert_int_equal(wf_places_prefixes(p, keys, 7, 1, WF_PLACES_CLASS_MAX, NULL, blocks), 7);
     assert_true(blocks[0] == 7 && blocks[1] == 7 && blocks[2] == 5);
-    assert_int_equal(wf_places_prefixes(p, keys, 0, 1, NULL, blocks), 0);
+    assert_int_equal(wf_places_prefixes(p, keys, 0, 1, WF_PLACES_CLASS_MAX, NULL, blocks), 0);
     assert_int_equal(blocks[0], 0);
     const uint64_t among = 1u << 1 | 1u << 4;
-    assert_int_equal(wf_places_prefixes(p, keys, CHAIN, 1, &among, blocks), 77);
+    assert_int_equal(wf_places_prefixes(p, keys, CHAIN, 1, WF_PLACES_CLASS_MAX, &among, blocks),
+                     77);
     assert_true(blocks[0] == 0 && blocks[1] == 10 && blocks[4] == 77);
     wf_places_leave(p, 4);
-    assert_int_equal(wf_places_prefixes(p, keys, CHAIN, 1, &among, blocks), 10);
+    assert_int_equal(wf_places_prefixes(p, keys, CHAIN, 1, WF_PLACES_CLASS_MAX, &among, blocks),
+                     10);
     assert_int_equal(blocks[4], 0);
     wf_places_destroy(p);
 }
@@ -358,7 +361,9 @@ static void prefixes_are_those_of_a_plain_set(void **state)
                 length[n] = hole;
             longest = length[n] > longest ? length[n] : longest;
         }
-        assert_int_equal(wf_places_prefixes(p, keys, count, stride, NULL, blocks), longest);
+        assert_int_equal(wf_places_prefixes(p, keys, count, stride, WF_PLACES_CLASS_MAX, NULL,
+                                            blocks),
+                         longest);
         for (uint32_t n = 0; n < NODES; n++)
             assert_int_equal(blocks[n], length[n]);
         wf_places_destroy(p);
@@ -391,7 +396,8 @@ static double prefixes_us(const struct wf_places *p, uint64_t first, uint32_t co
         for (uint32_t k = 0; k < count; k++)
             random_key(first + t % chains * 8192 + k, keys[k]);
         double began = now_us();
-        uint32_t longest = wf_places_prefixes(p, keys, count, stride, NULL, blocks);
+        uint32_t longest = wf_places_prefixes(p, keys, count, stride, WF_PLACES_CLASS_MAX, NULL,
+                                              blocks);
         took[t] = now_us() - began;
         assert_int_equal(longest, count);
     }
@@ -434,6 +440,46 @@ static void how_fast_it_is(void **state)
     wf_places_destroy(p);
 }
 
+/* A copy's class changes in place, and who asks for a good one sees no worse. */
+static void classes(void **state)
+{
+    (void)state;
+    struct wf_places *p = places_of(1000, 100, 5);
+    uint8_t key[32], keys[4][32];
+    uint16_t who[8];
+    uint32_t blocks[100];
+    random_key(1, key);
+    assert_true(wf_places_best(p, key) > WF_PLACES_CLASS_MAX);
+    for (uint16_t n = 0; n < 6; n++) /* two pages */
+        assert_true(wf_places_add_as(p, key, n, n % 3 + 1));
+    assert_int_equal(wf_places_best(p, key), 1);
+    assert_int_equal(wf_places_holders(p, key, 0, who, 8), 0);
+    assert_int_equal(wf_places_holders(p, key, 2, who, 8), 4);
+    assert_int_equal(wf_places_holders(p, key, 3, who, 8), 6);
+    assert_true(wf_places_add_as(p, key, 5, 0));
+    assert_int_equal(wf_places_best(p, key), 0);
+    assert_int_equal(wf_places_class(p, key, 5), 0);
+    assert_int_equal(wf_places_class(p, key, 4), 2);
+    assert_true(wf_places_class(p, key, 6) > WF_PLACES_CLASS_MAX);
+    assert_int_equal(wf_places_count(p, key, UINT32_MAX), 6);
+    assert_int_equal(wf_places_of(p, 5), 1);
+    /* What fills a hole has the class that it had. */
+    assert_true(wf_places_remove(p, key, 0));
+    for (uint16_t n = 1; n < 6; n++)
+        assert_int_equal(wf_places_class(p, key, n), n == 5 ? 0 : n % 3 + 1);
+    for (uint32_t i = 0; i < 4; i++) {
+        random_key(100 + i, keys[i]);
+        assert_true(wf_places_add_as(p, keys[i], 7, i == 2 ? 3 : 0));
+    }
+    assert_int_equal(wf_places_prefixes(p, keys, 4, 1, 3, NULL, blocks), 4);
+    assert_int_equal(wf_places_prefixes(p, keys, 4, 1, 2, NULL, blocks), 2);
+    assert_int_equal(blocks[7], 2);
+    sound(p);
+    wf_places_leave(p, 5);
+    assert_int_equal(wf_places_best(p, key), 1);
+    wf_places_destroy(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -441,6 +487,7 @@ int main(void)
         cmocka_unit_test(what_can_not_be_is_said),
         cmocka_unit_test(a_key_may_be_held_by_all),
         cmocka_unit_test(what_leaves_makes_room),
+        cmocka_unit_test(classes),
         cmocka_unit_test(it_is_a_set),
         cmocka_unit_test(it_holds_what_it_was_made_for),
         cmocka_unit_test(full_loses_nothing),
