@@ -206,6 +206,8 @@ const struct cli_command wf_cmd_ls = {
     .about =
         "Lists what the node holds.  A domain sees its own things only.  What lies on a tier "
         "that failed is not known: of blocks below, that is said, with exit status 1.\n\n"
+        "quality, of a block, is how exact it is; of one below, its copy on the nearest of its "
+        "tiers.\n\n"
         "Of tiers, ratio is how much smaller those blocks are that were encoded on their way "
         "there, heads and tables counted; blocks that are stored as they came are not part of "
         "it, so that a tier may hold less than its bytes times its ratio.  A tier where "

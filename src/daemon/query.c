@@ -206,7 +206,7 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
         uint32_t parent = atomic_load_explicit(&desc->parent, memory_order_relaxed);
         if (!wf_query_row(
                 rows, &room,
-                json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:b}", "key", text, "state",
+                json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:b, s:s}", "key", text, "state",
                           state == WF_SLOT_COMMITTED ? "committed" : "reserved", "bytes",
                           (json_int_t)atomic_load_explicit(&desc->bytes, memory_order_relaxed),
                           "depth", (json_int_t)wf_word_depth(word), "parent_slot",
@@ -215,7 +215,8 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
                           "age_uses",
                           (json_int_t)store->policy_ops->age(store->policy, (uint32_t)slot),
                           "checked",
-                          atomic_load_explicit(&desc->checksum, memory_order_relaxed) != 0)))
+                          atomic_load_explicit(&desc->checksum, memory_order_relaxed) != 0,
+                          "quality", weft_quality_name(wf_store_quality(store, (uint32_t)slot)))))
             break;
     }
     return wf_query_page("blocks", rows, slot < store->arena.slots_used ? slot : 0);

@@ -288,12 +288,16 @@ static json_t *below_row(const struct wf_below *below, const struct wf_directory
                          const char *key)
 {
     json_t *tiers = json_array();
-    for (uint32_t i = 0; i < below->count; i++)
-        if (block->tiers >> below->order[i] & 1)
-            json_array_append_new(tiers, text(below->tiers[below->order[i]].config->name));
-    json_t *row = json_pack("{s:s, s:I, s:I, s:o, s:b, s:b}", "key", key, "bytes",
+    enum weft_quality nearest_has = WEFT_LOSSLESS;
+    for (uint32_t i = below->count; i-- > 0;)
+        if (block->tiers >> below->order[i] & 1) {
+            nearest_has = wf_directory_quality(block, below->order[i]);
+            json_array_insert_new(tiers, 0, text(below->tiers[below->order[i]].config->name));
+        }
+    json_t *row = json_pack("{s:s, s:I, s:I, s:o, s:b, s:b, s:s}", "key", key, "bytes",
                             (json_int_t)block->bytes, "depth", (json_int_t)block->depth, "tiers",
-                            tiers, "in_dram", block->in_dram, "archived", block->archives > 0);
+                            tiers, "in_dram", block->in_dram, "archived", block->archives > 0,
+                            "quality", weft_quality_name(nearest_has));
     if (block->tiers && !block->fit) {
         unsigned nearest = (unsigned)__builtin_ctz(block->tiers);
         enum weft_quality quality = wf_directory_quality(block, nearest);
