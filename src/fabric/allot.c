@@ -151,8 +151,8 @@ static void was_set(void *context, enum weft_status status)
     pthread_mutex_lock(&f->lock);
     if (status == WEFT_E_BUSY && ++change->tries < CHANGE_TRIES)
         change->state = WF_CHANGE_NEW; /* somebody was faster: on what there is now */
-    else if (status == WEFT_OK)
-        change_end(change, WEFT_OK);
+    else if (status == WEFT_OK || (!f->strict && status != WEFT_E_BUSY))
+        change_end(change, status); /* a list says why its file cannot be written */
     else
         change_end(change,
                    wf_fail(status,

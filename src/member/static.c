@@ -39,6 +39,7 @@ struct set {
     struct set *next;
     char name[WF_SETTING_NAME_MAX + 1];
     enum weft_status status;
+    char why[WF_ERROR_MAX]; /* the sentence of an error */
     void (*done)(void *context, enum weft_status status);
     void *context;
 };
@@ -376,6 +377,8 @@ static enum weft_status static_set(struct wf_members *members, const char *name,
     set->status = (old ? old->revision : 0) == revision && (old || value)
                       ? settings_change(members, name, value)
                       : WEFT_E_BUSY;
+    if (set->status < 0 && set->status != WEFT_E_BUSY)
+        snprintf(set->why, sizeof set->why, "%s", wf_last_error());
     *members->sets_end = set;
     members->sets_end = &set->next;
     (void)eventfd_write(members->event, 1);
@@ -427,6 +430,8 @@ static void static_poll(struct wf_members *members, uint32_t timeout_ms)
             members->sets_end = &members->sets;
         if (!first && set->status == WEFT_OK)
             tell_setting(members, set->name);
+        if (set->why[0])
+            (void)wf_fail(set->status, "%s", set->why);
         if (set->done)
             set->done(set->context, set->status);
         free(set);

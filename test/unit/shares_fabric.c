@@ -3,6 +3,9 @@
  * Who of several nodes is asked and lent to, and who gets how much of a link: in virtual time
  * (net/sim.h), with a block of one byte value for every key.
  */
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "member/sim.h"
 
 #include "fabric_world.h"
@@ -21,7 +24,7 @@ struct node {
 
 /* What a test says of one, or of all. */
 struct spec {
-    const char *locality;
+    const char *locality, *state_dir;
     uint64_t lend, max_to_c;
     uint32_t share[DOMAINS];
     uint64_t max[DOMAINS];
@@ -61,6 +64,7 @@ static void node_begin(int i, const struct spec *spec)
         domains[d].share = spec->share[d];
         domains[d].max_bytes_s = spec->max[d];
     }
+    options.state_dir = spec->state_dir;
     const struct wf_fabric_link_limit to_c = {.name = "c", .bytes_s = spec->max_to_c};
     if (cluster) {
         options.registry = "sim:cluster";
@@ -568,6 +572,34 @@ static void without_a_registry_a_lender_keeps_its_own(void **state)
     end();
 }
 
+/* No registry is blamed for a disk that is full, or away. */
+static void what_cannot_be_kept_is_not_changed(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/weft-shares-XXXXXX", path[64];
+    struct spec specs[NODES];
+    memcpy(specs, lenders, sizeof specs);
+    assert_non_null(mkdtemp(folder));
+    specs[2].state_dir = folder;
+    begin(specs, 0);
+    assert_int_equal(lend(2, NULL, 48u << 20), WEFT_OK);
+    snprintf(path, sizeof path, "%s/c.settings.new", folder); /* where it is written beside */
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(lend(2, NULL, 32u << 20), WEFT_E_SYSTEM);
+    assert_non_null(strstr(wf_last_error(), "cannot keep the node's settings"));
+    assert_int_equal(figures_of(2).lent_bytes, 48u << 20);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(lend(2, NULL, 32u << 20), WEFT_OK);
+    assert_int_equal(figures_of(2).lent_bytes, 32u << 20);
+    end();
+    static const char *const left[] = {"c.settings", "c.epoch", "c.epoch.lock"};
+    for (size_t i = 0; i < sizeof left / sizeof left[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, left[i]);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -583,6 +615,7 @@ int main(void)
         cmocka_unit_test(any_node_allots_and_the_lender_keeps_it),
         cmocka_unit_test(changes_at_once_are_all_made),
         cmocka_unit_test(without_a_registry_a_lender_keeps_its_own),
+        cmocka_unit_test(what_cannot_be_kept_is_not_changed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
