@@ -273,7 +273,7 @@ void wf_symbols_of_window(uint32_t width, uint8_t first, uint32_t below, struct 
  * code. */
 bool wf_symbols_codes(struct wf_symbols *s, bool decode);
 
-/* ----------------------------------------------------------------------------------- small planes */
+/* --------------------------------------------------------------------------------- small planes */
 
 /* What the first three bytes of one say, and its bases. */
 struct wf_small {

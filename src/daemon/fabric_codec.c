@@ -108,7 +108,7 @@ bool wf_wire_layout(void *cluster, uint32_t domain, uint64_t bytes, struct wf_la
     return at != NULL;
 }
 
-/* ----------------------------------------------------------------- what it chose, and what it saw */
+/* --------------------------------------------------------------- what it chose, and what it saw */
 
 static void event(struct wf_wire *wire, const char *kind, const char *sentence)
 {
