@@ -222,8 +222,17 @@ WEFT_CHECKED WEFT_API enum weft_status weft_match_keys(struct weft_format *f,
                                                        const struct weft_key *chain, size_t count,
                                                        size_t *out_present);
 
-/* The same, and where each of them is: `out_tiers` of `count` gets an enum weft_tier for every
- * block that is present, and *out_load_us what it would take to have all of them in DRAM, as
+/* The same, and what of the chain this node does not know of is asked of others first, where nodes
+ * keep a directory in parts (docs/CLUSTER.md): what somebody has counts as present then.  It takes
+ * calls to the node, unlike weft_match_keys, and up to within_ms.  WEFT_OK: that is all that there
+ * is.  WEFT_PENDING: it is still being asked about, and *out_present is what is known so far; so it
+ * is, as a rule, with within_ms 0, which asks and does not wait. */
+WEFT_CHECKED WEFT_API enum weft_status weft_find_keys(struct weft_format *f,
+                                                      const struct weft_key *chain, size_t count,
+                                                      uint32_t within_ms, size_t *out_present);
+
+/* As weft_match_keys, and where each of them is: `out_tiers` of `count` gets an enum weft_tier for
+ * every block that is present, and *out_load_us what it would take to have all of them in DRAM, as
  * modelled from what was measured (0: all are there).  O(present).  It is a look, and not
  * counted as a match in the node's hit rate. */
 WEFT_CHECKED WEFT_API enum weft_status weft_locate_keys(struct weft_format *f,

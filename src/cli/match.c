@@ -9,10 +9,15 @@
 #define TIERS (WEFT_TIER_REMOTE + 1) /* enum weft_tier */
 #define BAR 40
 
-static uint64_t blocks = 1;
+#define WITHIN_MS_MAX 3600000u
+
+static uint64_t blocks = 1, within_ms;
 
 static const struct cli_option options[] = {
     {"blocks", CLI_NUMBER, "N", &blocks, "blocks of the chain, with --key (1)"},
+    {"within", CLI_NUMBER, "MS", &within_ms,
+     "ask other nodes first for what this one does not know of, where they keep a directory in "
+     "parts, and wait up to so many milliseconds for that (0: nobody is asked)"},
     {NULL},
 };
 
@@ -89,14 +94,21 @@ static int run(struct cli *cli)
 {
     if (cli->word_count)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[0]);
+    if (within_ms > WITHIN_MS_MAX)
+        return wf_cli_fail(cli, CLI_USAGE, "--within takes up to %u milliseconds", WITHIN_MS_MAX);
     struct cli_chain chain;
     struct there there = {.present = 0, .quality = WEFT_LOSSLESS};
     int code = wf_cli_chain_open(cli, blocks, &chain);
     size_t count = chain.count;
     if (code == CLI_OK) {
         there.tier = wf_cli_alloc(count + 1);
-        enum weft_status status = weft_locate_keys(chain.format, chain.keys, count, there.tier,
-                                                   &there.present, &there.load_us);
+        enum weft_status status = WEFT_OK;
+        if (within_ms)
+            status = weft_find_keys(chain.format, chain.keys, count, (uint32_t)within_ms,
+                                    &there.present);
+        if (status >= 0)
+            status = weft_locate_keys(chain.format, chain.keys, count, there.tier, &there.present,
+                                      &there.load_us);
         if (status == WEFT_OK)
             status = weft_quality_keys(chain.format, chain.keys, there.present, &there.quality);
         locate(&there);

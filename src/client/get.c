@@ -31,6 +31,7 @@
 #include "sys/memory.h"
 
 #define NAP_NS 2000000u
+#define FIND_NAP_NS 500000u /* between two looks: an answer of others takes a few of them */
 
 const char *weft_tier_name(enum weft_tier tier)
 {
@@ -322,4 +323,38 @@ enum weft_status weft_prefetch_keys(struct weft_format *f, const struct weft_key
     if (status == WEFT_OK && out_blocks)
         *out_blocks = blocks;
     return status;
+}
+
+/* ----------------------------------------------------------------------------------------- find */
+
+enum weft_status weft_find_keys(struct weft_format *f, const struct weft_key *chain, size_t count,
+                                uint32_t within_ms, size_t *out_present)
+{
+    uint64_t until_ns = wf_now_ns() + (uint64_t)within_ms * 1000000u;
+    bool asked = true;
+    enum weft_status status = WEFT_OK;
+    while (asked && status == WEFT_OK) {
+        size_t near, held = 0, present;
+        enum weft_quality worst;
+        const struct attachment *a = wf_client_attach(f->weft, &status);
+        if (!a)
+            return status;
+        present = wf_client_present(a, chain, count, &near, &worst);
+        if (present == count)
+            break;
+        size_t from = present ? present - 1 : 0; /* which the node knows: its depth is the rest's */
+        size_t n = count - from < WEFT_BATCH_MAX ? count - from : WEFT_BATCH_MAX;
+        status = load_batch(f, NULL, chain + from, n, WF_LOAD_FIND | (from ? 0 : WF_LOAD_ROOT), 0,
+                            NULL, &held);
+        asked = held == n;
+        if (asked && status == WEFT_OK && wf_now_ns() >= until_ns)
+            status = wf_fail(WEFT_PENDING,
+                             "other nodes are being asked who has a chain, for more "
+                             "than the %u ms that were given",
+                             within_ms);
+        else if (asked)
+            wf_nap(FIND_NAP_NS);
+    }
+    enum weft_status matched = status < 0 ? status : weft_match_keys(f, chain, count, out_present);
+    return matched == WEFT_OK ? status : matched;
 }

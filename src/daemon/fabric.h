@@ -101,7 +101,10 @@ bool wf_served_each(struct wf_served *served, uint32_t domain, uint64_t *cursor,
  * match or prefetch. */
 struct wf_load_answer;
 void wf_node_fabric_look(const struct wf_client *client, const struct wf_load *request,
-                         uint32_t first, const struct wf_load_answer *answer);
+                         uint32_t first);
+/* Likewise, for who waits for that and asks again; its answer's statuses are written. */
+void wf_node_fabric_find(const struct wf_client *client, const struct wf_load *request,
+                         struct wf_load_answer *answer);
 
 /* What others are told of this node's memory. */
 void wf_node_fabric_sum(struct wf_node *node);

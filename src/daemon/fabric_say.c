@@ -143,22 +143,41 @@ void wf_node_fabric_tick(struct wf_node *node)
     pthread_mutex_unlock(&w->lock);
 }
 
-void wf_node_fabric_look(const struct wf_client *client, const struct wf_load *request,
-                         uint32_t first, const struct wf_load_answer *answer)
+/* ------------------------------------------------------------------------------- looked for */
+
+static bool is_known(const struct wf_domain *domain, const uint8_t key[32])
 {
-    struct wf_fabric_event events[WEFT_BATCH_MAX];
+    return wf_store_find(&domain->store, key) != WF_SLOT_NONE ||
+           wf_below_find(domain, key) != WF_DIRECTORY_NONE;
+}
+
+/* In its chain, of a block that is here or below. */
+static uint32_t depth_of(const struct wf_domain *domain, const uint8_t key[32])
+{
+    struct wf_directory_block block;
+    uint32_t slot = wf_store_find(&domain->store, key);
+    if (slot != WF_SLOT_NONE)
+        return wf_word_depth(
+            atomic_load_explicit(&domain->store.index.desc[slot].word, memory_order_relaxed));
+    wf_directory_read(domain->node->below->directory, wf_below_find(domain, key), &block);
+    return block.depth;
+}
+
+/* The request's keys from `first` on, as others would be told of them; 0: how deep they are is not
+ * known here, or how large, or nobody is to be asked. */
+static uint32_t sought(const struct wf_client *client, const struct wf_load *request,
+                       uint32_t first, struct wf_fabric_event events[WEFT_BATCH_MAX])
+{
     const struct wf_node *node = client->node;
     const struct wf_domain *domain = client->domain;
     uint32_t depth = 0, count = 0;
     if (!node->fabric || !wf_fabric_in_parts(node->fabric) || request->format >= node->format_count)
-        return;
-    if (first > 0) {
-        const struct wf_desc *before = &domain->store.index.desc[answer->blocks[first - 1].slot];
-        depth = wf_word_depth(atomic_load_explicit(&before->word, memory_order_relaxed)) + 1;
-    } else if (!(request->flags & WF_LOAD_ROOT)) {
-        return; /* how deep it is is not known here */
-    }
-    memset(events, 0, sizeof events);
+        return 0;
+    if (first > 0 && is_known(domain, request->keys[first - 1]))
+        depth = depth_of(domain, request->keys[first - 1]) + 1;
+    else if (first > 0 || !(request->flags & WF_LOAD_ROOT))
+        return 0;
+    memset(events, 0, (request->count - first) * sizeof *events);
     for (uint32_t i = first; i < request->count; i++, count++) {
         events[count].kind = WF_FABRIC_HERE;
         events[count].domain = (uint8_t)domain->id;
@@ -168,8 +187,32 @@ void wf_node_fabric_look(const struct wf_client *client, const struct wf_load *r
         if (i > 0)
             memcpy(events[count].parent, request->keys[i - 1], 32);
     }
-    if (wf_fabric_look(node->fabric, events, count) != WEFT_OK)
+    return count;
+}
+
+void wf_node_fabric_look(const struct wf_client *client, const struct wf_load *request,
+                         uint32_t first)
+{
+    struct wf_fabric_event events[WEFT_BATCH_MAX];
+    uint32_t count = sought(client, request, first, events);
+    if (count && wf_fabric_look(client->node->fabric, events, count) != WEFT_OK)
         wf_debug("fabric", "nobody is asked who has a chain: %s", wf_last_error());
+}
+
+void wf_node_fabric_find(const struct wf_client *client, const struct wf_load *request,
+                         struct wf_load_answer *answer)
+{
+    struct wf_fabric_event events[WEFT_BATCH_MAX];
+    uint32_t first = 0;
+    while (first < request->count && is_known(client->domain, request->keys[first]))
+        answer->blocks[first++].status = WEFT_OK;
+    uint32_t count = first < request->count ? sought(client, request, first, events) : 0;
+    enum weft_status status = count ? wf_fabric_find(client->node->fabric, events, count)
+                                    : WEFT_MISS;
+    if (status < 0)
+        wf_debug("fabric", "nobody is asked who has a chain: %s", wf_last_error());
+    for (uint32_t i = first; i < request->count; i++)
+        answer->blocks[i].status = status == WEFT_PENDING ? WEFT_PENDING : WEFT_MISS;
 }
 
 /* --------------------------------------------------------------------------------------- said */

@@ -3,6 +3,8 @@
  * Who asks for blocks that are below DRAM: clients, who wait for them or soon will, and hints of
  * sessions.  Owner thread.
  */
+#include <string.h>
+
 #include "base/hooks.h"
 #include "daemon/ahead.h"
 #include "daemon/fabric.h"
@@ -58,6 +60,14 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
     }
     node->busy_ns = wf_now_ns();
     struct wf_load_answer *answer = (struct wf_load_answer *)(void *)node->answer;
+    if (request->flags & WF_LOAD_FIND) {
+        answer->count = count;
+        answer->reserved = 0;
+        memset(answer->blocks, 0, count * sizeof answer->blocks[0]);
+        wf_node_fabric_find(client, request, answer);
+        wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
+        return;
+    }
     struct wf_wanted wanted = {.class = prefetch ? WF_TIER_PREFETCH : WF_TIER_WAITED,
                                .deadline_us =
                                    prefetch ? wf_now_ns() / 1000 + request->within_ms * 1000ull
@@ -104,7 +114,7 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
     if (prefetch && node->below && first < count)
         wf_rest_keep(domain, request, first, answer, &asked);
     if (prefetch && first < count)
-        wf_node_fabric_look(client, request, first, answer);
+        wf_node_fabric_look(client, request, first);
     if (prefetch)
         wf_ahead_asked(client, request, &asked);
     WF_CRASH("load.before_answer");

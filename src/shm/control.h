@@ -221,10 +221,12 @@ enum wf_load_flags {
     WF_LOAD_PREFETCH = 1, /* nobody waits for it yet: nothing is pinned */
     WF_LOAD_BLOCKS = 2,   /* whole blocks in their order, not the first layers of all first */
     WF_LOAD_ROOT = 4,     /* the first key begins its chain */
+    WF_LOAD_FIND = 8,     /* nothing is loaded: who has them is asked, where that is not known here;
+                             WEFT_OK: somewhere, WEFT_PENDING: that is being asked */
 };
 
 /* Bring blocks up: keys of one chain, each the parent of the next; the parent of the first is in
- * DRAM, or it is the first of its chain. */
+ * DRAM, or it is the first of its chain.  FIND: or the first is known. */
 struct wf_load {
     struct wf_message message;
     uint32_t count, flags;

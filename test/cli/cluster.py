@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two nodes of one cluster, joined by Unix sockets: what one has the other reads, and what is said of it."""
+import contextlib
 import os
 import random
+import shutil
+import socket
 import struct
 import subprocess
 import time
+import urllib.request
 
 from codec import checkpoint, text, written
 from harness import FOLDER, WEFT, answer, blob, case, check, environment, golden, read, start_node, stop_node, weft
@@ -355,6 +359,74 @@ def the_last_copy_stays_longer():
     check(gone and all(event["why"].get("elsewhere") for event in gone[-4:]), "it does not say why:", gone[-4:])
     for node in nodes:
         stop_node(node)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def etcd_begin():
+    """One of this case's own, and where it is; it ends with this process."""
+    for _ in range(5):  # somebody else may take the port before it does
+        url, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        process = subprocess.Popen(["etcd", "--name", "one", "--data-dir", place("etcd"), "--listen-client-urls", url,
+                                    "--advertise-client-urls", url, "--listen-peer-urls", peer,
+                                    "--initial-advertise-peer-urls", peer, "--initial-cluster", "one=" + peer,
+                                    "--log-level", "error", "--unsafe-no-fsync"],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.time() + 60
+        while process.poll() is None and time.time() < end:
+            with contextlib.suppress(OSError), urllib.request.urlopen(url + "/health", timeout=5):
+                return process, url.replace("http", "etcd")
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        shutil.rmtree(place("etcd"), ignore_errors=True)
+    raise RuntimeError("etcd does not begin")
+
+
+@case
+def a_directory_in_parts_is_asked():
+    """Three nodes keep two thirds of it each; what one does not know of it asks the others for, when it is to."""
+    if not shutil.which("etcd"):
+        return "there is no program `etcd`"
+    secret, data, names = blob("cluster.secret", 32, 5), blob("parts.data", 32 << 16, 8), ("one", "two", "three")
+    os.chmod(secret, 0o600)
+    etcd, url = etcd_begin()
+    try:
+        nodes = {name: start_node("64MB", place(name + ".sock"), WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(name),
+                                  WEFT_FABRIC_LISTEN="unix:" + place(name + ".net"), WEFT_FABRIC_JOIN=url + "/parts",
+                                  WEFT_FABRIC_SECRET_FILE=secret, WEFT_FABRIC_DIRECTORY="parts") for name in names}
+        for name in names:
+            until(f"{name} sees the others", lambda name=name: len(sees(name)) == 2)
+        chain = ("--key", "k", "--block-bytes", "64KiB", "--blocks", "32")
+        at = {name: ("--socket", place(name + ".sock")) for name in names}
+
+        def matched(name, *words):
+            return answer("match", *chain, *words, *at[name], expect=None)["present"]
+
+        weft("put", *chain[:4], data, *at["one"])
+        check(matched("one") == 32, "it is not where it was put")
+        for name in names[1:]:
+            check(matched(name) == 0, name, "knows of it without asking")
+            until(f"{name} finds it", lambda name=name: matched(name, "--within", "10000") == 32)
+            check(matched(name) == 32, "a match finds what was found")
+            said = answer("fabric", *at[name])["self"]
+            check(said["directory_parts"] == 1 and 0 < said["lookups"], said)
+        weft("get", *chain, "--output", place("parts.copy"), *at["three"])
+        check(read(place("parts.copy")) == read(data), "other bytes")
+        nothing = ("--key", "nothing", *chain[2:])
+        check(answer("match", *nothing, "--within", "10000", *at["two"], expect=None)["present"] == 0, "from nowhere")
+        check("up to 3600000" in refused("match", *chain, "--within", "3600001", *at["two"]), "for ever")
+        for node in nodes.values():
+            stop_node(node)
+    finally:
+        etcd.kill()
+        etcd.wait()
+        shutil.rmtree(place("etcd"), ignore_errors=True)
+    return None
 
 
 @case

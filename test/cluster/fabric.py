@@ -638,3 +638,32 @@ def over_a_slow_link_blocks_cross_encoded():
     check(chosen == "lossless", "it does not encode over a link of 20 MB/s")
     check(crossed < plain * 0.85, crossed, "bytes crossed, and", plain, "as they are")
     check(took < plain_took, took, "seconds, and", plain_took, "as they are")
+
+
+@harness.case
+def a_directory_in_parts_finds_what_is_anywhere():
+    if why := needed("fabric.directory"):
+        return why
+    with cluster("abcd", network="bridge", fabric__directory="parts") as bed:
+        def finds(host, key):
+            return bed.nodes[host].answer("match", "--key", key, *SIZE, "--blocks", str(BLOCKS), "--within", "10000",
+                                          expect=None)["present"] == BLOCKS
+
+        paths = {host: put(bed.nodes[host], f"of-{host}", number) for number, host in enumerate("abcd")}
+        for reader in "badc":
+            for host in "abcd":
+                until(f"{reader} finds what {host} has", lambda reader=reader, host=host: finds(reader, f"of-{host}"))
+                reads(bed.nodes[reader], f"of-{host}", paths[host])
+            said = bed.nodes[reader].answer("fabric")["self"]
+            check(said["directory_parts"] == 1 and said["lookups"] > 0, reader, "asks nobody:", said)
+        check(not finds("a", "nothing"), "from nowhere")
+        # Who owns half of the shards is killed: the others know until its lease is over, and from then on.
+        bed.nodes["d"].kill()
+        path = put(bed.nodes["a"], "late", 9)
+        until("c finds it without d", lambda: finds("c", "late"))
+        reads(bed.nodes["c"], "late", path)
+        until("d is gone", lambda: "d" not in seen(bed.nodes["b"]), 20, 0.1)
+        path = put(bed.nodes["a"], "later", 10)
+        until("b finds what came then", lambda: finds("b", "later"))
+        reads(bed.nodes["b"], "later", path)
+    return None
