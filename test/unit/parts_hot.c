@@ -264,12 +264,12 @@ static int measure(uint32_t count)
 {
     for (int with = 0; with < 2; with++) {
         struct outcome o = simulate(count, with, 1);
-        printf(
-            "{\"nodes\": %u, \"kept\": %s, \"copies\": %u, \"blocks_fetched\": %u, \"servers\": %u, "
-            "\"busiest_share\": %.3f, \"misses\": %u, \"slowest_read_ms\": %llu, \"all_ms\": %llu}\n",
-            count, with ? "true" : "false", o.copies, o.fetches, o.servers,
-            (double)o.busiest / (double)(o.fetches ? o.fetches : 1), o.misses,
-            (unsigned long long)o.took_ms, (unsigned long long)o.all_ms);
+        printf("{\"nodes\": %u, \"kept\": %s, \"copies\": %u, \"blocks_fetched\": %u, ", count,
+               with ? "true" : "false", o.copies, o.fetches);
+        printf("\"servers\": %u, \"busiest_share\": %.3f, \"misses\": %u, ", o.servers,
+               (double)o.busiest / (double)(o.fetches ? o.fetches : 1), o.misses);
+        printf("\"slowest_read_ms\": %llu, \"all_ms\": %llu}\n", (unsigned long long)o.took_ms,
+               (unsigned long long)o.all_ms);
         (void)fflush(stdout);
     }
     return 0;
