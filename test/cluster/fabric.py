@@ -654,8 +654,8 @@ def a_directory_in_parts_finds_what_is_anywhere():
             for host in "abcd":
                 until(f"{reader} finds what {host} has", lambda reader=reader, host=host: finds(reader, f"of-{host}"))
                 reads(bed.nodes[reader], f"of-{host}", paths[host])
-            said = bed.nodes[reader].answer("fabric")["self"]
-            check(said["directory_parts"] == 1 and said["lookups"] > 0, reader, "asks nobody:", said)
+            until(f"{reader} asked", lambda reader=reader: bed.nodes[reader].answer("fabric")["self"]["lookups"] > 0)
+            check(bed.nodes[reader].answer("fabric")["self"]["directory_parts"] == 1, reader, "keeps all of it")
         check(not finds("a", "nothing"), "from nowhere")
         # Who owns half of the shards is killed: the others know until its lease is over, and from then on.
         bed.nodes["d"].kill()
