@@ -7,7 +7,8 @@
  * the name that a joined link has already, over a link begun by the same side, is the same node
  * after a restart, and the older link goes; but it does not for who proves less than what the older
  * link proved, nor for who speaks under an older epoch: of two nodes of one name the one that began
- * later has it, or they would take turns for ever.
+ * later has it, or they would take turns for ever.  Who proves more than the older link did takes
+ * its place in any case: what was said there without that proof keeps nobody out.
  *
  * What a node says of itself in IDENT is kept with the link, and is the node's own word with JOIN,
  * if that proves anything (wf_link_proven): before that anybody may have said it, in any name.
@@ -605,12 +606,13 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
                       peer->name);
         return true;
     }
-    if (peer->link && link->epoch < peer->link->epoch) {
+    bool more = !peer->link || link->domains & ~peer->link->domains;
+    if (!more && link->epoch < peer->link->epoch) {
         twin_say(f, peer);
         wf_link_close(link, "a node called %s is there already, and began later", peer->name);
         return true;
     }
-    if (peer->link && !is_better(link, peer->link)) {
+    if (!more && !is_better(link, peer->link)) {
         wf_link_close(link, "there is another link to %s already", peer->name);
         return true;
     }

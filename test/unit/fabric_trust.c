@@ -67,13 +67,19 @@ static struct wf_fabric_ident ident_of(const char *name)
 }
 
 /* A link to a that has said who it is, and has heard who that is. */
-static void known(struct stranger *s, const char *name)
+static void known_under(struct stranger *s, const char *name, uint64_t epoch)
 {
     struct wf_fabric_ident ident = ident_of(name);
+    ident.epoch = epoch;
     stranger_begin(s, NULL, names[0]);
     stranger_says(s, &ident, sizeof ident);
     stranger_waits(s, 10);
     assert_false(s->down);
+}
+
+static void known(struct stranger *s, const char *name)
+{
+    known_under(s, name, 1);
 }
 
 static void says_of_itself(struct stranger *s)
@@ -188,6 +194,46 @@ static void who_proves_less_does_not_take_the_place(void **state)
     stranger_end(&y);
 }
 
+/* Whenever it says that it began. */
+static void who_proves_nothing_keeps_nobody_out(void **state)
+{
+    (void)state;
+    known_under(&x, "z", UINT64_MAX);
+    stranger_joins(&x, NULL, 0);
+    stranger_waits(&x, 10);
+    const struct wf_link *nothing = at_a("z")->link;
+    assert_non_null(nothing);
+    known(&y, "z");
+    stranger_joins(&y, secrets, 1);
+    stranger_waits(&y, 10);
+    stranger_waits(&x, 10);
+    assert_true(x.down && !y.down);
+    const struct wf_link *one = at_a("z")->link;
+    assert_true(one && one != nothing);
+    stranger_end(&x);
+    known_under(&x, "z", 0); /* nor one domain who proves both */
+    stranger_joins(&x, secrets, 2);
+    stranger_waits(&x, 10);
+    stranger_waits(&y, 10);
+    assert_true(y.down && !x.down);
+    assert_ptr_not_equal(at_a("z")->link, one);
+    stranger_end(&y);
+    known_under(&y, "z", 0);
+    stranger_joins(&y, secrets, 2);
+    stranger_waits(&y, 10);
+    stranger_end(&x);
+    known_under(&x, "z", UINT64_MAX); /* of those that prove the same, the later one has it */
+    stranger_joins(&x, secrets, 2);
+    stranger_waits(&x, 10);
+    stranger_end(&y);
+    known(&y, "z");
+    stranger_joins(&y, secrets, 2);
+    stranger_waits(&y, 10);
+    assert_true(y.down && !x.down);
+    stranger_end(&x);
+    stranger_end(&y);
+}
+
 /* Two links that both know a node, of which one goes before either is joined. */
 static void a_node_is_kept_until_the_last_link_to_it_has_gone(void **state)
 {
@@ -236,6 +282,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_name_alone_changes_nothing, begin, end),
         cmocka_unit_test_setup_teardown(who_proves_nothing_is_there_and_no_more, begin, end),
         cmocka_unit_test_setup_teardown(who_proves_less_does_not_take_the_place, begin, end),
+        cmocka_unit_test_setup_teardown(who_proves_nothing_keeps_nobody_out, begin, end),
         cmocka_unit_test_setup_teardown(a_node_is_kept_until_the_last_link_to_it_has_gone, begin,
                                         end),
         cmocka_unit_test_setup_teardown(an_address_is_tried_again_that_proved_nothing, begin, end),
