@@ -334,11 +334,21 @@ void wf_parts_host_tell(struct wf_fabric *f, const struct wf_fabric_event *event
         f->figures.refused_news++;
 }
 
+static bool had_by(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32])
+{
+    pthread_mutex_lock(&f->lock);
+    bool has = peer->place != WF_PLACE_NONE &&
+               wf_places_holds(f->places, key, (uint16_t)peer->place);
+    pthread_mutex_unlock(&f->lock);
+    return has;
+}
+
 void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
                    const struct wf_fabric_event *event, bool tell)
 {
-    /* Of what is its own it hears. */
-    if (wf_stream_found(f, peer, event) && !owns(f, f->parts->member, event->key))
+    /* Of what is its own it hears, and better: what was said of a chain is of its worst block. */
+    bool own = owns(f, f->parts->member, event->key), heard = own && had_by(f, peer, event->key);
+    if (!heard && wf_stream_found(f, peer, event) && !own)
         found_add(f, event, peer->number, peer->place);
     if (tell && wf_stream_fits(f, event))
         wf_parts_host_tell(f, event);

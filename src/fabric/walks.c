@@ -132,6 +132,7 @@ static void owner_ask(struct wf_fabric *f, struct walk *w, uint64_t now_ns)
 /* On from what is known by now. */
 static void step(struct wf_fabric *f, struct walk *w, uint64_t now_ns)
 {
+    uint32_t from = w->at;
     while (w->at < w->count && wf_stream_fits(f, &w->events[w->at])) {
         if (w->events[w->at].kind == WF_FABRIC_HERE)
             wf_parts_host_tell(f, &w->events[w->at]);
@@ -141,6 +142,8 @@ static void step(struct wf_fabric *f, struct walk *w, uint64_t now_ns)
     w->owner = 0;
     if (w->at == w->count || !wf_parts_on(f) || now_ns - w->began_ns > WALK_NS ||
         wf_parts_missed(f, w->events[w->at].key)) {
+        walk_end(f, w, now_ns);
+    } else if (w->holders && w->at == from) { /* it is had, and finds no room here */
         walk_end(f, w, now_ns);
     } else if (wf_parts_owns(f, w->events[w->at].key)) { /* it would know */
         wf_parts_miss(f, w->events[w->at].key);

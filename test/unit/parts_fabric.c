@@ -24,11 +24,14 @@
 #define BYTES 4096u
 #define MS UINT64_C(1000000)
 #define OWNERS 2u
+#define PROFILE 77u
 
 struct node {
     struct wf_fabric *fabric;          /* NULL: it is not there */
     bool here[BLOCKS], silent[BLOCKS]; /* silent: it has none, and did not say so */
     bool known[BLOCKS];                /* as its fabric told it */
+    uint8_t quality[BLOCKS];           /* of what it has */
+    uint8_t said[BLOCKS];              /* … and of what it was told */
     uint64_t forgotten;
     uint32_t held;
 };
@@ -43,6 +46,7 @@ static uint64_t replica_copies;
 static struct wf_shards *shards; /* of the nodes that are there */
 static uint64_t strays;          /* told to who does not own its shard */
 static bool watches;
+static uint8_t asks[NODES]; /* which quality its domain asks for */
 
 /* --------------------------------------------------------------------------------------- blocks */
 
@@ -79,7 +83,10 @@ static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[3
     if (number >= BLOCKS || !n->here[number] || n->silent[number] || bytes != BYTES)
         return WEFT_MISS;
     content(number, contents); /* sent from there at once: one at a time is asked for here */
-    *out = (struct wf_fabric_held){.data = contents, .bytes = BYTES};
+    *out = (struct wf_fabric_held){.data = contents,
+                                   .bytes = BYTES,
+                                   .quality = n->quality[number],
+                                   .profile = n->quality[number] ? PROFILE : 0};
     n->held++;
     return WEFT_OK;
 }
@@ -99,6 +106,7 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     for (; *cursor < end; (*cursor)++)
         if (n->here[*cursor]) {
             struct wf_fabric_event event = event_of((uint32_t)*cursor);
+            event.quality = n->quality[*cursor];
             found(to, &event);
         }
     return end < BLOCKS;
@@ -109,6 +117,7 @@ static bool news(void *context, const struct wf_fabric_event *block)
     struct node *n = context;
     assert_true(number_of(block->key) < BLOCKS);
     n->known[number_of(block->key)] = block->kind == WF_FABRIC_HERE;
+    n->said[number_of(block->key)] = block->quality;
     return true;
 }
 
@@ -117,7 +126,14 @@ static void have(int i, uint32_t number, bool here)
     struct wf_fabric_event event = event_of(number);
     nodes[i].here[number] = here;
     event.kind = here ? WF_FABRIC_HERE : WF_FABRIC_GONE;
+    event.quality = nodes[i].quality[number];
     wf_fabric_tell(nodes[i].fabric, &event);
+}
+
+static void have_as(int i, uint32_t number, uint8_t quality)
+{
+    nodes[i].quality[number] = quality;
+    have(i, number, true);
 }
 
 /* ---------------------------------------------------------------------------------------- nodes */
@@ -170,7 +186,8 @@ static bool owns(int i, uint32_t number)
 static void node_begin(int i)
 {
     struct wf_fabric_domain domain = {.secret = "everybody's domain has this one",
-                                      .secret_bytes = 32};
+                                      .secret_bytes = 32,
+                                      .quality = asks[i]};
     const struct wf_fabric_options options = {
         .name = names[i] + 4,
         .listen = names[i],
@@ -256,6 +273,7 @@ static void end(void)
     wf_net_sim_world_destroy(world);
     wf_vtime_destroy(vtime);
     wf_shards_destroy(shards);
+    memset(asks, 0, sizeof asks);
 }
 
 static bool knows(int i, uint32_t number)
@@ -292,12 +310,11 @@ static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
 /* It ends within so many milliseconds. */
 static enum weft_status fetch(int i, uint32_t number, uint64_t within_ms)
 {
+    uint8_t accept = asks[i];
     static uint8_t data[BYTES], right[BYTES];
     struct wf_fabric_event event = event_of(number);
-    struct wf_fabric_fetch fetch = {.bytes = BYTES,
-                                    .part_bytes = BYTES,
-                                    .data = data,
-                                    .done = fetched};
+    struct wf_fabric_fetch fetch = {
+        .bytes = BYTES, .part_bytes = BYTES, .data = data, .accept = accept, .done = fetched};
     memcpy(fetch.key, event.key, 32);
     memset(data, 0, sizeof data);
     ended = false;
@@ -308,6 +325,7 @@ static enum weft_status fetch(int i, uint32_t number, uint64_t within_ms)
         fail_msg("block %u is waited for after %llu ms", number, (unsigned long long)within_ms);
     content(number, right);
     assert_true(outcome != WEFT_OK || memcmp(data, right, BYTES) == 0);
+    assert_true(outcome != WEFT_OK || fetch.quality <= (accept > WEFT_LOSSLESS ? accept : 0));
     return outcome;
 }
 
@@ -605,6 +623,84 @@ static void more_questions_than_can_be_asked_at_once_are_asked_later(void **stat
     end();
 }
 
+/* An owner names who has it good enough for who asks, and a holder counts what it has as good. */
+static void what_lost_something_is_found_by_who_takes_it(void **state)
+{
+    enum { LONG = 40, SHORT = 25, REST = 100 };
+    (void)state;
+    memcpy(asks, (uint8_t[NODES]){3, 1, 2, 3, 3, 3}, sizeof asks);
+    begin(NODES, WF_FABRIC_DIRECTORY_PARTS, 65536);
+    for (uint32_t b = 0; b < LONG; b++) {
+        have_as(0, b, b < SHORT ? WEFT_TRANSPARENT : WEFT_ECONOMY);
+        have_as(3, REST + b, b < SHORT ? 0 : WEFT_TRANSPARENT);
+    }
+    pass(300);
+    for (uint32_t first = 0; first <= REST; first += REST) {
+        uint32_t exact = first ? SHORT : 0, transparent = first ? LONG : SHORT;
+        for (int i = 1; i <= 4; i += i < 2 ? 1 : 2) { /* b, c and e */
+            uint32_t most = asks[i] == 1 ? exact : asks[i] == 2 ? transparent : LONG;
+            look(i, first, LONG);
+            pass(100);
+            for (uint32_t b = 0; b < LONG; b++)
+                if (nodes[i].known[first + b] != (b < most) ||
+                    (b < most && nodes[i].said[first + b] > (asks[i] > 1 ? asks[i] : 0)))
+                    fail_msg("block %u is %s to %s, of quality %u", first + b,
+                             nodes[i].known[first + b] ? "said" : "not said", names[i],
+                             nodes[i].said[first + b]);
+            pass(200);
+            for (uint32_t b = 0; b < LONG; b += 3)
+                assert_int_equal(fetch(i, first + b, 500), b < most ? WEFT_OK : WEFT_MISS);
+        }
+    }
+    end();
+}
+
+/* Of a chain only the worst is said; of its own shards' blocks a node has heard how they are. */
+static void what_an_owner_was_told_is_not_worse_for_a_chain(void **state)
+{
+    (void)state;
+    memset(asks, WEFT_ECONOMY, sizeof asks);
+    begin(NODES, WF_FABRIC_DIRECTORY_PARTS, 65536);
+    uint32_t b = 0;
+    while (owns(1, b) || !owns(1, b + 1))
+        b++;
+    have_as(0, b, WEFT_ECONOMY);
+    have_as(0, b + 1, 0);
+    pass(300);
+    struct wf_fabric_event own = event_of(b + 1);
+    assert_int_equal(wf_fabric_best(nodes[1].fabric, own.key), WEFT_LOSSLESS);
+    look(1, b, 2);
+    pass(100);
+    assert_true(nodes[1].known[b] && nodes[1].known[b + 1]);
+    assert_int_equal(wf_fabric_best(nodes[1].fabric, own.key), WEFT_LOSSLESS);
+    end();
+}
+
+/* It is not asked over and over what there is no room to know. */
+static void a_chain_that_finds_no_room_is_given_up(void **state)
+{
+    enum { DEPTH = 10, MANY = 4000 };
+    (void)state;
+    begin(4, WF_FABRIC_DIRECTORY_PARTS, 64);
+    uint32_t b = 0;
+    while (owns(0, b) || owns(1, b))
+        b++;
+    for (uint32_t k = 0; k < DEPTH; k++)
+        have(0, b + k, true);
+    pass(300);
+    for (uint32_t k = b + DEPTH; k < MANY; k++)
+        if (owns(1, k))
+            have(0, k, true);
+    pass(1000);
+    uint64_t asked = nodes[1].fabric->figures.lookups;
+    look(1, b, DEPTH);
+    pass(400);
+    asked = nodes[1].fabric->figures.lookups - asked;
+    assert_true(asked > 0 && asked < 16);
+    assert_false(nodes[1].known[b]);
+    end();
+}
+
 /* ------------------------------------------------------------------------------- all, or a part */
 
 static int in_parts(void)
@@ -676,6 +772,9 @@ int main(void)
         cmocka_unit_test(a_chain_takes_a_few_messages),
         cmocka_unit_test(it_is_said_how_a_question_stands),
         cmocka_unit_test(more_questions_than_can_be_asked_at_once_are_asked_later),
+        cmocka_unit_test(what_lost_something_is_found_by_who_takes_it),
+        cmocka_unit_test(what_an_owner_was_told_is_not_worse_for_a_chain),
+        cmocka_unit_test(a_chain_that_finds_no_room_is_given_up),
         cmocka_unit_test(all_is_kept_or_a_part_by_what_it_costs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
