@@ -195,9 +195,14 @@ static int read_format(struct cli *cli, const char *path, struct codec_set *out)
     return code;
 }
 
+/* Of smaller blocks so many would take minutes, and their frames many times the set: what there is
+ * beside a block's bytes takes as much room and time. */
+#define BLOCK_COUNTS_LEAST 256u
+
 static uint64_t blocks_wanted(uint64_t distinct, uint64_t bytes)
 {
     uint64_t set = wf_cli_codec_options.working_set;
+    bytes = bytes > BLOCK_COUNTS_LEAST ? bytes : BLOCK_COUNTS_LEAST;
     uint64_t least = (set + bytes - 1) / bytes;
     return distinct > least ? distinct : least;
 }

@@ -214,6 +214,28 @@ def codec_bench_takes_what_is_no_number():
 
 
 @case
+def codec_bench_takes_odd_blocks():
+    """Of a few bytes, of what is no number, of one number all over: exact where the codec is, no larger than it
+    says, and in bounded time."""
+    sizes = {"f32": 4, "f16": 2, "bf16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1}
+    nothing = {"f32": 0x7f800001, "f16": 0x7c01, "bf16": 0x7f81, "fp8_e4m3": 0x7f, "fp8_e5m2": 0x7d}
+    for dtype, size in sizes.items():
+        for dim, tokens in ((1, 1), (3, 1), (80, 16)):
+            count, seeded = 3 * 2 * dim * tokens, random.Random(dim)
+            for element in (lambda: 0, lambda: nothing[dtype], lambda: seeded.randrange(1, 4), lambda: seeded.getrandbits(8 * size)):
+                blocks = written("odd.bin", b"".join(element().to_bytes(size, "little") for _ in range(count)))
+                form = written("odd.json", json.dumps({"layers": 1, "kv_heads": 1, "head_dim": dim, "block_tokens": tokens,
+                                                       "dtype": dtype}).encode())
+                row, = answer("codec", "bench", "--input", blocks, "--format", form, "--codec", "lossless", "--rounds", "1",
+                              "--working-set", "16KiB")
+                block = 2 * dim * tokens * size
+                check(row["lossless"] and row["max_abs_err"] == 0, dtype, row)
+                check(block / row["ratio"] < 1.01 * block + 64.5, dtype, row)
+                # a block counts as 256 bytes at least: who asks for many of a few bytes waits no longer for it
+                check(row["working_set_bytes"] == block * max(3, -(-(16 << 10) // max(block, 256))), dtype, row)
+
+
+@case
 def codec_bench_without_kv_says_so():
     done = weft("codec", "bench", "--working-set", "1MiB", "--rounds", "1", "--codec", "raw", "--tokens", "500",
                 "--window", "100")
