@@ -228,8 +228,8 @@ enum weft_status wf_node_hand_over(struct wf_domain *domain, const char *name,
                                          "first, or hand over what is there");
     while (slot != WF_SLOT_NONE && first > 0) {
         if (!wf_node_fabric_event(domain, slot, &events[first - 1]))
-            return wf_fail(WEFT_E_INVALID, "a block of the chain is not bit for bit what was put, "
-                                           "and such blocks do not leave their node");
+            return wf_fail(WEFT_E_NOT_FOUND, "a block of the chain is leaving this node's DRAM; "
+                                             "prefetch the chain, or hand over what is there");
         first--;
         slot = atomic_load_explicit(&store->index.desc[slot].parent, memory_order_relaxed);
     }
