@@ -437,6 +437,9 @@ static void begin(struct read *read)
     }
     wf_directory_read(below->directory, entry, &block);
     if (block.bytes != of->bytes || !choose(read, &block, &later)) {
+        unsigned best = best_below(s, read->domain, &block);
+        if (block.bytes == of->bytes && best != NO_COPY)
+            read->of->quality = (uint8_t)best;
         end(read, block.bytes == of->bytes && later ? WEFT_E_BUSY : WEFT_MISS);
         return;
     }

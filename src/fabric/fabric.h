@@ -80,7 +80,8 @@ struct wf_fabric_read {
     uint8_t accept; /* enum weft_quality: nothing worse; 0: exact */
     /* The host's, set before it is done: */
     const void *data; /* the first of these parts */
-    uint8_t quality;  /* as of wf_fabric_held */
+    uint8_t quality;  /* as of wf_fabric_held; with WEFT_MISS: of what is there and worse than
+                         `accept`, 0: nothing */
     uint64_t profile;
     void *user[2];
     /* The fabric's: */

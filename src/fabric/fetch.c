@@ -244,10 +244,15 @@ static void go_on(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft_
     wait_again(f, fetch);
 }
 
-/* Somebody said it has a block, and has not: it is no holder until it says so again. */
-static void stale(struct wf_fabric *f, const struct wf_fabric_fetch *fetch)
+/* Somebody said it has a block, and has not: it is no holder until it says so again.  What it has
+ * may be less exact than was asked for: of that it is one. */
+static void stale(struct wf_fabric *f, const struct wf_fabric_fetch *fetch, uint8_t worse)
 {
     struct wf_peer_node *peer = &f->peers[fetch->from];
+    if (worse > wf_quality_class(fetch->accept)) {
+        wf_stream_worse(f, peer, fetch->domain, fetch->key, worse);
+        return;
+    }
     pthread_mutex_lock(&f->lock);
     if (peer->place != WF_PLACE_NONE)
         (void)wf_stream_unplace(f, peer, fetch->key);
@@ -284,7 +289,7 @@ uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes
     *sane = link->state == WF_LINK_JOINED && bytes >= sizeof *data &&
             data->part_count <= WF_FABRIC_PARTS_MAX &&
             bytes == sizeof *data + data->part_count * sizeof data->sums[0] &&
-            (data->status == WEFT_OK) == (payload_bytes > 0);
+            (data->status == WEFT_OK) == (payload_bytes > 0) && wf_quality_sane(data->quality);
     if (!*sane)
         return 0;
     struct wf_fabric_fetch *fetch = find(f, data->request);
@@ -293,14 +298,13 @@ uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes
         return 0; /* nobody waits for it any more, of this one */
     if (data->status != WEFT_OK) {
         if (data->status == WEFT_MISS) {
-            stale(f, fetch);
+            stale(f, fetch, wf_quality_class(data->quality));
             link->peer->read_misses++;
         }
         go_on(f, fetch, data->status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY);
         return 0;
     }
     if (data->part_count != parts_of(fetch) || !form_right(fetch, data, payload_bytes) ||
-        !wf_quality_sane(data->quality) ||
         wf_quality_class(data->quality) > wf_quality_class(fetch->accept)) {
         *sane = false;
         return 0;

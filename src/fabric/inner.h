@@ -516,6 +516,9 @@ bool wf_stream_again(struct wf_link *link, uint32_t bytes);
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer);
 /* The lock is held: it has no copy of this.  False: none was known of. */
 bool wf_stream_unplace(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32]);
+/* What it has of that block is less exact than it was known to be, as it said to who asked. */
+void wf_stream_worse(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t domain,
+                     const uint8_t key[32], uint8_t quality);
 /* It has this block, as it said otherwise than by its stream. */
 void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer,
                     const struct wf_fabric_event *event);

@@ -34,6 +34,7 @@ struct wf_serve {
     uint32_t number;      /* of the node */
     struct wf_fabric_get get;
     uint64_t since_ns;
+    uint8_t worse; /* of copies that are here and not good enough, the best; 0: there is none */
     enum { NOTHING, HELD, LENT, READ } state; /* what there is of the block */
     struct wf_fabric_held held;
     uint32_t lent; /* what is held of what is lent; WF_LENT_NONE */
@@ -76,6 +77,7 @@ static struct wf_serve *serve_take(struct wf_link *link, const struct wf_fabric_
     serve->get = *get;
     serve->since_ns = wf_fabric_now(f);
     serve->state = NOTHING;
+    serve->worse = 0;
     return serve;
 }
 
@@ -132,11 +134,14 @@ static void count_frame(struct wf_fabric *f, const struct wf_serve *serve)
     peer->served_encoded += serve->frame.iov_len;
 }
 
-static bool refuse(struct wf_link *link, const struct wf_fabric_get *get, enum weft_status status)
+/* `worse`: what is here instead, as exact as that; 0: nothing. */
+static bool refuse(struct wf_link *link, const struct wf_fabric_get *get, enum weft_status status,
+                   uint8_t worse)
 {
     struct wf_fabric_data data = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_DATA},
                                   .request = get->request,
-                                  .status = status};
+                                  .status = status,
+                                  .quality = status == WEFT_MISS ? worse : 0};
     link->fabric->figures.serve_misses += status == WEFT_MISS;
     link->fabric->figures.serves_busy += status == WEFT_E_BUSY;
     (void)wf_link_say(link, &data, sizeof data); /* who hears nothing asks elsewhere */
@@ -159,7 +164,7 @@ static void sent(struct wf_net_message *message, enum weft_status status)
             count_frame(f, serve);
     }
     if (status == WEFT_E_BUSY && serve->link) /* it waited too long for its turn */
-        refuse(serve->link, &serve->get, WEFT_E_BUSY);
+        refuse(serve->link, &serve->get, WEFT_E_BUSY, 0);
     serve_give(serve);
 }
 
@@ -271,10 +276,14 @@ struct copy {
     uint64_t profile;
 };
 
-/* Is it as exact as was asked for? */
-static bool good_enough(const struct wf_serve *serve, uint8_t quality)
+/* Is it as exact as was asked for?  What is not may be what somebody else takes. */
+static bool good_enough(struct wf_serve *serve, uint8_t quality)
 {
-    return wf_quality_class(quality) <= wf_quality_class(serve->get.quality);
+    uint8_t class = wf_quality_class(quality);
+    if (class <= wf_quality_class(serve->get.quality))
+        return true;
+    serve->worse = !serve->worse || class < serve->worse ? class : serve->worse;
+    return false;
 }
 
 /* Send what it has, to the link that it has still. */
@@ -429,7 +438,8 @@ static void wait_in_line(struct wf_serve *serve)
 static void serve_end(struct wf_serve *serve, enum weft_status status)
 {
     if (serve->link)
-        refuse(serve->link, &serve->get, status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY);
+        refuse(serve->link, &serve->get, status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY,
+               serve->worse);
     serve_give(serve);
 }
 
@@ -452,6 +462,8 @@ static void read_ended(struct wf_serve *serve, enum weft_status status)
         if (status == WEFT_OK)
             return;
     }
+    if (status == WEFT_MISS)
+        (void)good_enough(serve, serve->read.quality);
     serve_end(serve, status == WEFT_E_CORRUPT ? WEFT_MISS : status);
 }
 
@@ -479,7 +491,7 @@ static void reads_look(struct wf_fabric *f, uint64_t now_ns)
         struct wf_serve *serve = &f->serves[i];
         if (!serve->link || serve->state != NOTHING || now_ns - serve->since_ns <= late_ns)
             continue;
-        refuse(serve->link, &serve->get, WEFT_E_BUSY);
+        refuse(serve->link, &serve->get, WEFT_E_BUSY, 0);
         serve_unlink(serve);
     }
 }
@@ -539,7 +551,7 @@ bool wf_serve_get(struct wf_link *link, const void *header, uint32_t bytes)
         return false;
     struct wf_serve *serve = serve_take(link, get);
     if (!serve)
-        return refuse(link, get, WEFT_E_BUSY);
+        return refuse(link, get, WEFT_E_BUSY, 0);
     enum weft_status status = serve_from_memory(serve);
     if (status != WEFT_MISS || !is_below(serve)) {
         if (status != WEFT_OK)

@@ -548,6 +548,23 @@ void wf_stream_lapsed(struct wf_fabric *f, struct wf_peer_node *peer,
     (void)gone(f, peer, event, false);
 }
 
+void wf_stream_worse(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t domain,
+                     const uint8_t key[32], uint8_t quality)
+{
+    struct wf_fabric_event event = {.kind = WF_FABRIC_HERE,
+                                    .quality = quality,
+                                    .domain = (uint8_t)domain};
+    memcpy(event.key, key, 32);
+    pthread_mutex_lock(&f->lock);
+    bool known = peer->place != WF_PLACE_NONE &&
+                 wf_places_holds(f->places, key, (uint16_t)peer->place);
+    if (known && wf_places_holds(f->below, key, (uint16_t)peer->place))
+        event.where = WF_FABRIC_BELOW;
+    pthread_mutex_unlock(&f->lock);
+    if (known) /* else it has said itself since what it has */
+        f->behind |= !here(f, peer, &event, !wf_parts_on(f));
+}
+
 void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer,
                     const struct wf_fabric_event *event)
 {

@@ -61,7 +61,7 @@
 #include "net/net.h"
 
 #define WF_FABRIC_MAGIC 0x31464657u /* "WFF1" */
-#define WF_FABRIC_VERSION 4u
+#define WF_FABRIC_VERSION 5u
 #define WF_FABRIC_DOMAINS_MAX 64u
 #define WF_FABRIC_EVENTS_MAX 512u /* in one message */
 #define WF_FABRIC_PARTS_MAX 1024u
@@ -207,7 +207,8 @@ struct wf_fabric_data {
     uint64_t request;
     int32_t status; /* WEFT_OK, WEFT_MISS, WEFT_E_BUSY */
     uint32_t part_count;
-    uint32_t quality; /* enum weft_quality of what comes; 0: exact */
+    uint32_t quality; /* enum weft_quality of what comes; 0: exact.  With WEFT_MISS: of what is
+                         there instead, worse than was asked for; 0: nothing is */
     uint32_t form;    /* enum wf_fabric_form */
     uint64_t profile; /* by which it was stored with loss; 0: that is not known, or it was not */
     uint64_t sums[];

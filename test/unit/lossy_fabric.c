@@ -356,13 +356,32 @@ static void the_owner_looks_at_what_it_has(void **state)
     assert_int_equal(fetch(B, b), WEFT_MISS);
     assert_int_equal(figures_of(A).serve_misses, 1);
     assert_int_equal(figures_of(A).serves, 0);
+    /* It was said what is there: whoever takes it has it, and who does not asks no more. */
+    assert_false(known_of(B, b)->there);
+    assert_int_equal(wf_fabric_best(nodes[B].fabric, b->event.key), WEFT_ECONOMY);
+    assert_int_equal(fetch(B, b), WEFT_MISS);
+    assert_int_equal(figures_of(A).serve_misses, 1);
+    assert_int_equal(fetch_as(B, b, WEFT_ECONOMY), WEFT_OK);
+    assert_int_equal(got.quality, WEFT_ECONOMY);
+    assert_int_equal(fetch_as(C, b, WEFT_TRANSPARENT), WEFT_MISS);
+    assert_true(known_of(C, b)->there && known_of(C, b)->quality == WEFT_ECONOMY);
     assert_int_equal(fetch(C, b), WEFT_OK);
     assert_int_equal(got.quality, WEFT_ECONOMY);
     struct block *below = put(A, 2, ABSENT, 0);
     pass(100);
     below->below = WEFT_TRANSPARENT;
     assert_int_equal(fetch(B, below), WEFT_MISS);
+    assert_int_equal(fetch_as(B, below, WEFT_TRANSPARENT), WEFT_OK);
     assert_int_equal(fetch(C, below), WEFT_OK);
+    changes(A, below, ABSENT, ABSENT);
+    pass(400);
+    assert_false(wf_fabric_elsewhere(nodes[B].fabric, below->event.key));
+    /* Who had it once and has nothing of it now is forgotten. */
+    struct block *gone = put(A, 3, WEFT_TRANSPARENT, ABSENT);
+    pass(100);
+    gone->near = ABSENT;
+    assert_int_equal(fetch(C, gone), WEFT_MISS);
+    assert_false(wf_fabric_elsewhere(nodes[C].fabric, gone->event.key));
 }
 
 static void the_best_copy_is_told_of(void **state)
