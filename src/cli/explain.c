@@ -430,6 +430,8 @@ static void move_print(const json_t *event)
         {"load_failed", "timeout", "not read back: %s took too long"},
         {"load_failed", "removed", "not read back from %s: it was removed meanwhile"},
         {"load_failed", "busy", "not read back: who has it on %s could not give it in time"},
+        {"load_failed", "limit",
+         "not read back: who has it on %s may send too little for anybody to wait for it"},
         {"load_failed", "device", "not read back: the device of %s failed"},
         {"load_failed", "profile",
          "not read back from %s: the profile that it was stored by is not here"},

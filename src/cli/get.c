@@ -20,6 +20,7 @@
 #include "cli/commands.h"
 
 #define WINDOW 16u /* blocks held, and on their way up, at a time */
+#define WAIT_S 120 /* for one of them */
 
 static bool verify;
 static const char *output = "-";
@@ -108,11 +109,22 @@ static int write_all(struct cli *cli, struct sink *sink, const uint8_t *data, si
     return CLI_OK;
 }
 
+/* The node ends what does not come; until then it is on its way, however slow a link may be. */
+static enum weft_status wait_for(const struct weft_pins *pins, uint32_t block)
+{
+    double until_s = wf_cli_now_s() + WAIT_S;
+    enum weft_status status;
+    do
+        status = weft_wait_block(pins, block);
+    while (status == WEFT_E_TIMEOUT && wf_cli_now_s() < until_s);
+    return status;
+}
+
 /* One held block; WEFT_MISS in *status ends the chain without being an error. */
 static int block_get(struct cli *cli, const struct weft_pins *pins, uint32_t block,
                      struct sink *sink, uint8_t *copy, uint64_t most, enum weft_status *status)
 {
-    *status = weft_wait_block(pins, block);
+    *status = wait_for(pins, block);
     if (*status == WEFT_MISS)
         return CLI_OK;
     if (*status != WEFT_OK)

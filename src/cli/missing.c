@@ -90,6 +90,12 @@ static json_t *not_read(struct cli *cli, const char *hex, uint64_t block, int64_
                      "block %llu lies on tier %s with loss, and the profile that it was stored by "
                      "is not here; the node's log names it",
                      (unsigned long long)block, word(event, "tier"));
+        else if (strcmp(word(event, "reason"), "limit") == 0)
+            snprintf(text, sizeof text,
+                     "block %llu is on a node that may send too little for it to be waited for "
+                     "(weft fabric limit, fabric.link_max, fabric_max); this node's log has the "
+                     "figures",
+                     (unsigned long long)block);
         else
             snprintf(
                 text, sizeof text,

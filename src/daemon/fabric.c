@@ -736,6 +736,8 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"serves_below", f->serves_below},
                 {"served_below_bytes", f->served_below_bytes},
                 {"serves_busy", f->serves_busy},
+                {"serves_limited", f->serves_limited},
+                {"fetches_patient", f->fetches_patient},
                 {"stores", f->stores},
                 {"stored_bytes", f->stored_bytes},
                 {"store_fulls", f->store_fulls},

@@ -167,7 +167,7 @@ static void look_for_stall(struct wf_mover *m)
     char sentence[sizeof m->stats.reason];
     bool stalled = m->stats.state == WF_MOVER_STALLED; /* only this thread writes it */
     uint64_t age_ms = m->oldest ? (wf_now_ns() - m->oldest->begun_ns) / 1000000u : 0;
-    bool overdue = age_ms > m->options.timeout_ms;
+    bool overdue = age_ms > m->options.timeout_ms && !m->stats.tier.waits;
     if (overdue && !stalled) {
         snprintf(sentence, sizeof sentence,
                  "a request has been with the device for %llu ms; look at the device",

@@ -231,16 +231,24 @@ struct wf_fabric_fetch {
     uint8_t quality;
     uint64_t profile;
     /* WEFT_OK; WEFT_MISS: nobody has it; WEFT_E_CORRUPT: what came was wrong, everywhere;
-     * WEFT_E_BUSY: who has it cannot give it now, as a node that stops; WEFT_E_TIMEOUT: nobody
-     * answered in time, or it was cancelled. */
+     * WEFT_E_BUSY: who has it cannot give it now, as a node that stops; WEFT_E_LIMIT: who has it
+     * may send so little that its turn would come too late, `limit` says by which bound;
+     * WEFT_E_TIMEOUT: nobody answered in time, or it was cancelled. */
     void (*done)(struct wf_fabric_fetch *fetch, enum weft_status status);
     void *user;
+    struct wf_fetch_limit {
+        enum wf_fabric_limited by; /* 0: by none */
+        uint64_t bytes_s;
+        char name[WF_MEMBER_NAME_MAX + 1]; /* of the node that has it */
+    } limit;
     /* The fabric's: */
     struct wf_fabric_fetch *next;
     uint64_t asked_ns, request;
     uint64_t moved; /* payload that `done` may count */
     uint32_t tried_count, from;
     uint16_t tried[8];
+    uint8_t put_off; /* of those a bit each: a bound on what they send makes them late */
+    bool patient;    /* it waits for that now, as nobody else has it */
     enum weft_status worst;
     _Atomic bool cancelled;       /* any thread */
     bool placing, framed, looked; /* looked: an owner of its shard was asked */
@@ -277,6 +285,9 @@ void wf_fabric_store(struct wf_fabric *fabric, struct wf_fabric_store *store);
 void wf_fabric_drop(struct wf_fabric *fabric, const uint8_t key[32]);
 /* What other nodes lend to this one: what it is due of it all, and what of that it has not used. */
 void wf_fabric_lent_here(struct wf_fabric *fabric, uint64_t *out_bytes, uint64_t *out_free_bytes);
+#define WF_FETCH_LIMIT_S 30u /* no turn is waited for that comes later */
+/* Does some fetch wait for as long as a bound on what another node sends takes? */
+bool wf_fabric_patient(const struct wf_fabric *fabric);
 /* Its `done` comes soon, with WEFT_E_TIMEOUT or its result. */
 void wf_fabric_cancel(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
 
@@ -485,7 +496,9 @@ struct wf_fabric_figures {
     uint64_t fetches_lossy, serves_lossy; /* of blocks that are not exact */
     uint64_t serves, serve_misses, served_bytes;
     uint64_t serves_below, served_below_bytes;  /* of these, what was read from a tier for it */
-    uint64_t serves_busy;                       /* asked for, and not to be given then */
+    uint64_t serves_busy;                       /* asked for, and not to be given then; */
+    uint64_t serves_limited;                    /* or not soon, by a bound on what is sent */
+    uint64_t fetches_patient;                   /* that waited for as long as such a bound takes */
     uint64_t stores, stored_bytes, store_fulls; /* of this node's blocks, in others' memory */
     bool in_parts;                              /* of the directory it keeps a part */
     uint64_t lookups, lookup_misses, looked_up; /* asked, found nobody; asked by others */

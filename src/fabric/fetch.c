@@ -8,6 +8,9 @@
  * and dropped.  Once an answer has begun to arrive, its memory is the net's until it has arrived or
  * the link is gone, whoever loses patience.
  *
+ * Who has it may be bounded in what it sends (sends.c).  Then the others that have it are asked
+ * first; when there is nobody else, it is asked again, and waited for as long as its bound takes.
+ *
  * Sums are compared while the parts arrive, when they are in the processor's cache still.  What
  * comes encoded is decoded by a worker (coder.h), which compares them when it has, and the fetch's
  * memory is the worker's meanwhile.
@@ -30,6 +33,9 @@ void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
     atomic_init(&fetch->cancelled, false);
     fetch->frame_bytes = 0;
     fetch->tried_count = 0;
+    fetch->put_off = 0;
+    fetch->patient = false;
+    fetch->limit.by = 0;
     fetch->worst = WEFT_MISS;
     fetch->request = fetch->moved = fetch->profile = 0;
     fetch->quality = 0;
@@ -49,6 +55,11 @@ void wf_fabric_cancel(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
     f->cancels = true;
     pthread_mutex_unlock(&f->lock);
     wf_fabric_wake(f);
+}
+
+bool wf_fabric_patient(const struct wf_fabric *f)
+{
+    return atomic_load_explicit(&f->patient, memory_order_relaxed) > 0;
 }
 
 bool wf_fabric_elsewhere(struct wf_fabric *f, const uint8_t key[32])
@@ -131,6 +142,8 @@ static void finish(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft
     f->figures.fetch_misses += status == WEFT_MISS;
     f->figures.fetch_corrupt += status == WEFT_E_CORRUPT;
     f->figures.fetch_timeouts += status == WEFT_E_TIMEOUT;
+    if (fetch->patient)
+        atomic_fetch_sub_explicit(&f->patient, 1, memory_order_relaxed);
     fetch->moved = status == WEFT_OK ? range_bytes(fetch) : 0;
     f->figures.fetched_bytes += fetch->moved;
     f->figures.fetches_lossy += status == WEFT_OK && fetch->quality > 0;
@@ -188,11 +201,37 @@ static struct wf_peer_node *choose(struct wf_fabric *f, struct wf_fabric_fetch *
     return best;
 }
 
+/* Nobody else has it: those that are bounded in what they send are asked again, and waited for.
+ * False: there is none such, or they were. */
+static bool patience_begin(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
+{
+    uint32_t kept = 0;
+    if (!fetch->put_off || fetch->patient)
+        return false;
+    for (uint32_t i = 0; i < fetch->tried_count; i++)
+        if (!(fetch->put_off >> i & 1))
+            fetch->tried[kept++] = fetch->tried[i];
+    fetch->tried_count = kept;
+    fetch->put_off = 0;
+    fetch->patient = true;
+    f->figures.fetches_patient++;
+    atomic_fetch_add_explicit(&f->patient, 1, memory_order_relaxed);
+    return true;
+}
+
+static uint16_t flags_of(const struct wf_fabric_fetch *fetch)
+{
+    return (uint16_t)((fetch->background ? WF_FABRIC_BACKGROUND : 0u) |
+                      (fetch->patient ? WF_FABRIC_PATIENT : 0u));
+}
+
 /* WEFT_OK: it was asked for.  WEFT_PENDING: not now.  WEFT_MISS: there is nobody left to ask. */
 static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, uint64_t now_ns)
 {
     struct wf_peer_node *peer;
-    while ((peer = choose(f, fetch))) {
+    while ((peer = choose(f, fetch)) || patience_begin(f, fetch)) {
+        if (!peer)
+            continue;
         if (f->fetch_free_count == 0)
             return WEFT_PENDING;
         struct wf_link *link = peer->link;
@@ -201,7 +240,7 @@ static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, 
         struct wf_fabric_get get = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_GET},
                                     .request = fetch->request,
                                     .domain = (uint16_t)fetch->domain,
-                                    .flags = fetch->background ? WF_FABRIC_BACKGROUND : 0,
+                                    .flags = flags_of(fetch),
                                     .first_part = fetch->first_part,
                                     .part_count = parts_of(fetch),
                                     .part_bytes = fetch->part_bytes,
@@ -259,6 +298,20 @@ static void stale(struct wf_fabric *f, const struct wf_fabric_fetch *fetch, uint
     pthread_mutex_unlock(&f->lock);
 }
 
+/* It has it, and says that a bound on what it sends makes it late. */
+static void put_off(struct wf_fabric *f, struct wf_fabric_fetch *fetch,
+                    const struct wf_fabric_data *data)
+{
+    const struct wf_peer_node *peer = &f->peers[fetch->from];
+    fetch->put_off |= (uint8_t)(1u << (fetch->tried_count - 1));
+    fetch->limit = (struct wf_fetch_limit){.by = data->form == WF_FABRIC_LIMITED_DOMAIN
+                                                     ? WF_FABRIC_LIMITED_DOMAIN
+                                                     : WF_FABRIC_LIMITED_LINK,
+                                           .bytes_s = data->profile};
+    memcpy(fetch->limit.name, peer->name, sizeof fetch->limit.name);
+    go_on(f, fetch, WEFT_E_LIMIT);
+}
+
 void wf_fetches_lost(struct wf_fabric *f, struct wf_peer_node *peer)
 {
     for (uint32_t i = 0; peer->asked && i < WF_FETCHES_MAX; i++) {
@@ -296,6 +349,10 @@ uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes
     if (!fetch || fetch->placing || fetch->from != link->peer->number ||
         link->theirs_of[fetch->domain] == WF_DOMAIN_NONE)
         return 0; /* nobody waits for it any more, of this one */
+    if (data->status == WEFT_E_LIMIT) {
+        put_off(f, fetch, data);
+        return 0;
+    }
     if (data->status != WEFT_OK) {
         if (data->status == WEFT_MISS) {
             stale(f, fetch, wf_quality_class(data->quality));
@@ -437,6 +494,8 @@ static void impatience(struct wf_fabric *f, uint64_t now_ns)
         if (!fetch || fetch->placing)
             continue;
         uint64_t most_ns = fetch->slow ? PATIENCE_BELOW * patience_ns : patience_ns;
+        if (fetch->patient)
+            most_ns += WF_SEND_WAIT_NS;
         if ((cancels && fetch->cancelled) || now_ns - fetch->asked_ns > most_ns)
             go_on(f, fetch, WEFT_E_TIMEOUT);
     }

@@ -113,7 +113,7 @@ struct wf_sends {
     uint64_t some[WF_SEND_CLASSES]; /* lines that are not empty, a bit each */
     double virtual[WF_SEND_CLASSES], owed;
     uint32_t waiting, flying; /* flying: with the net */
-    uint64_t waiting_bytes, flying_bytes;
+    uint64_t waiting_bytes[WF_SEND_CLASSES], flying_bytes;
     bool pumping;
     struct wf_bucket bucket;
     struct wf_send_meter meter;
@@ -148,6 +148,7 @@ struct wf_change {
 
 struct wf_send_domain {
     uint32_t share;
+    uint64_t waiting_bytes[WF_SEND_CLASSES]; /* on all links together */
     struct wf_bucket bucket;
     struct wf_send_meter meter;
 };
@@ -336,6 +337,7 @@ struct wf_fabric {
     struct wf_fabric_fetch *fetches[WF_FETCHES_MAX]; /* by the low half of their request */
     uint32_t generations[WF_FETCHES_MAX];
     uint32_t fetch_free[WF_FETCHES_MAX], fetch_free_count;
+    _Atomic uint32_t patient;              /* of them, that wait as long as a bound takes */
     uint64_t (*sums)[WF_FABRIC_PARTS_MAX]; /* that came with DATA, a fetch that is placing */
     struct wf_fabric_fetch *waiting, **waiting_end; /* for one of these */
     struct wf_serve *serves, *serves_free;          /* free: those that were used before */
@@ -574,6 +576,23 @@ void wf_sends_end(struct wf_fabric *f);
 /* The link is joined; it is gone, and what waits for it ends. */
 void wf_sends_begin(struct wf_link *link);
 void wf_sends_lost(struct wf_link *link);
+/* What waits there by a bound, as of now: until when, at the latest, what is sent then has had its
+ * turn, if nobody says another bound. */
+struct wf_send_due {
+    enum wf_fabric_limited by; /* 0: by none; the rest is 0, too */
+    uint64_t bytes_s, ns;
+};
+struct wf_send_due wf_link_due(struct wf_link *link, uint32_t domain, enum wf_send_class class);
+/* Until when a message may wait for its turn there: as long as it would without bounds, or as long
+ * as these make it, with room for who comes between, and WF_SEND_WAIT_NS at most. */
+#define WF_SEND_WAIT_NS 60000000000u
+uint64_t wf_send_until(const struct wf_send_due *due, uint64_t now_ns, uint64_t patience_ns);
+static_assert(WF_SEND_WAIT_NS / 2 == WF_FETCH_LIMIT_S * 1000000000ull, "as it is said");
+/* It would take longer than anybody waits. */
+static inline bool wf_send_hopeless(const struct wf_send_due *due)
+{
+    return due->ns > WF_SEND_WAIT_NS / 2;
+}
 /* `done` follows, from here or later. */
 void wf_link_send(struct wf_link *link, struct wf_sending *sending, uint32_t domain,
                   enum wf_send_class class, uint64_t until_ns);

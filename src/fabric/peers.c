@@ -259,6 +259,19 @@ static struct wf_tier_request *take_done(struct tier *t)
     return r;
 }
 
+static void limit_say(const struct tier *t, const struct wf_fetch_limit *limit)
+{
+    bool link = limit->by == WF_FABRIC_LIMITED_LINK;
+    (void)
+        wf_fail(WEFT_E_LIMIT,
+                "tier %s: node %s has the block, and may send only %llu bytes a second %s, so its "
+                "turn would come in more than %u s; raise %s there, or weft fabric limit %s",
+                t->name, limit->name, (unsigned long long)limit->bytes_s,
+                link ? "to this one" : "of that domain", WF_FETCH_LIMIT_S,
+                link ? "fabric.link_max or fabric.links" : "the domain's fabric_max",
+                link ? "link" : "domain");
+}
+
 static uint32_t tier_reap(struct wf_tier *tier, struct wf_tier_request **out, uint32_t max,
                           uint32_t timeout_ms)
 {
@@ -282,6 +295,8 @@ static uint32_t tier_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
                           "tier %s: a block came from another node, and was not what its checksum "
                           "says",
                           t->name);
+        } else if (r->status == WEFT_E_LIMIT) {
+            limit_say(t, &item->fetch.limit);
         } else if (r->status < 0 && r->status != WEFT_E_TIMEOUT) {
             (void)wf_fail(r->status, "tier %s: the node that has the block cannot give it now",
                           t->name);
@@ -330,7 +345,11 @@ static void tier_each(const struct wf_tier *tier,
 
 static void tier_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
 {
-    *out = of(tier)->stats;
+    struct tier *t = of(tier);
+    struct wf_fabric *fabric = wf_peers_enter(t->peers);
+    *out = t->stats;
+    out->waits = fabric && t->stats.in_flight && wf_fabric_patient(fabric);
+    wf_peers_leave(t->peers);
 }
 
 /* ------------------------------------------------------------------------------- open and close */

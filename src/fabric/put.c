@@ -118,7 +118,7 @@ static void frame_give(struct wf_put *put)
     wf_coder_memory_give(put->fabric->coder, &put->job);
 }
 
-/* For its turn, and then for the answer. */
+/* For its turn, unless a bound makes that longer, and then for the answer. */
 static uint64_t patience_ns(const struct wf_fabric *f)
 {
     return 4 * (uint64_t)f->options.fetch_ms * 1000000;
@@ -283,10 +283,11 @@ static void put_send(struct wf_put *put)
     put->out.done = sent;
     if (link) {
         uint64_t now_ns = wf_fabric_now(f);
+        struct wf_send_due due = wf_link_due(link, store->block.domain, WF_SEND_BACKGROUND);
         put->sending = true;
         link->putting++;
         wf_link_send(link, &put->out, store->block.domain, WF_SEND_BACKGROUND,
-                     now_ns + patience_ns(f));
+                     wf_send_until(&due, now_ns, patience_ns(f)));
         wf_link_used(link, now_ns);
         return;
     }

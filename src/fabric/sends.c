@@ -19,7 +19,9 @@
  *
  * What waits is bounded by what may be in hand at all (WF_SERVES_MAX, WF_PUTS_MAX); a link may have
  * as much of that as is left for others, so that slow ones do not have it all.  What has waited
- * for longer than anybody waits for it ends as WEFT_E_BUSY.
+ * for longer than anybody waits for it ends as WEFT_E_BUSY.  How long that is follows the bounds:
+ * what would wait for its tokens is told when these will be there (wf_link_due), so that a bound
+ * makes slow, and what it would make hopeless is refused at once.
  *
  * On the fabric's thread.
  */
@@ -60,6 +62,22 @@ static void bucket_set(struct wf_bucket *bucket, uint64_t bytes_s, uint64_t now_
 
 /* --------------------------------------------------------------------------------------- lines */
 
+static void waits(struct wf_link *link, const struct wf_sending *s)
+{
+    link->sends.waiting++;
+    link->sends.waiting_bytes[s->class] += s->bytes;
+    link->fabric->send_domains[s->domain].waiting_bytes[s->class] += s->bytes;
+    link->fabric->sends_waiting++;
+}
+
+static void waits_no_more(struct wf_link *link, const struct wf_sending *s)
+{
+    link->sends.waiting--;
+    link->sends.waiting_bytes[s->class] -= s->bytes;
+    link->fabric->send_domains[s->domain].waiting_bytes[s->class] -= s->bytes;
+    link->fabric->sends_waiting--;
+}
+
 static void line_add(struct wf_link *link, struct wf_sending *s)
 {
     struct wf_sends *sends = &link->sends;
@@ -73,9 +91,7 @@ static void line_add(struct wf_link *link, struct wf_sending *s)
         line->last = s;
     }
     line->first = line->first ? line->first : s;
-    sends->waiting++;
-    sends->waiting_bytes += s->bytes;
-    link->fabric->sends_waiting++;
+    waits(link, s);
 }
 
 static struct wf_sending *line_take(struct wf_link *link, uint32_t class, uint32_t domain)
@@ -87,9 +103,7 @@ static struct wf_sending *line_take(struct wf_link *link, uint32_t class, uint32
     if (!line->first)
         sends->some[class] &= ~(1ull << domain);
     s->next = NULL;
-    sends->waiting--;
-    sends->waiting_bytes -= s->bytes;
-    link->fabric->sends_waiting--;
+    waits_no_more(link, s);
     return s;
 }
 
@@ -102,9 +116,7 @@ static void line_return(struct wf_link *link, struct wf_sending *s)
         line->last = s;
     line->first = s;
     link->sends.some[s->class] |= 1ull << s->domain;
-    link->sends.waiting++;
-    link->sends.waiting_bytes += s->bytes;
-    link->fabric->sends_waiting++;
+    waits(link, s);
 }
 
 /* The domain whose turn it is; -1: none that may send now. */
@@ -254,13 +266,53 @@ void wf_link_send(struct wf_link *link, struct wf_sending *s, uint32_t domain,
         s->late = true;
 }
 
+/* ---------------------------------------------------------------------------- when its turn is */
+
+/* Of a class the others have a part of what there is at most, and what somebody waits for does not
+ * wait for what nobody does. */
+static uint64_t before(const uint64_t waiting_bytes[WF_SEND_CLASSES], enum wf_send_class class)
+{
+    uint64_t demand = waiting_bytes[WF_SEND_DEMAND];
+    if (class == WF_SEND_DEMAND)
+        return demand + demand / (BACKGROUND_PART - 1);
+    return demand + waiting_bytes[WF_SEND_BACKGROUND];
+}
+
+static void due_by(struct wf_send_due *due, enum wf_fabric_limited by, struct wf_bucket *bucket,
+                   uint64_t waiting_bytes, uint64_t now_ns)
+{
+    if (!bucket->bytes_s)
+        return;
+    bucket_fill(bucket, now_ns);
+    double bytes = (double)waiting_bytes - bucket->tokens;
+    uint64_t ns = bytes > 0 ? (uint64_t)(bytes * 1e9 / (double)bucket->bytes_s) : 0;
+    if (!due->by || ns > due->ns)
+        *due = (struct wf_send_due){.by = by, .bytes_s = bucket->bytes_s, .ns = ns};
+}
+
+struct wf_send_due wf_link_due(struct wf_link *link, uint32_t domain, enum wf_send_class class)
+{
+    struct wf_send_due due = {.by = 0};
+    struct wf_send_domain *d = &link->fabric->send_domains[domain];
+    uint64_t now_ns = wf_fabric_now(link->fabric);
+    due_by(&due, WF_FABRIC_LIMITED_LINK, &link->sends.bucket,
+           before(link->sends.waiting_bytes, class), now_ns);
+    due_by(&due, WF_FABRIC_LIMITED_DOMAIN, &d->bucket, before(d->waiting_bytes, class), now_ns);
+    return due;
+}
+
+uint64_t wf_send_until(const struct wf_send_due *due, uint64_t now_ns, uint64_t patience_ns)
+{
+    uint64_t ns = 2 * due->ns + patience_ns;
+    return now_ns + (ns < WF_SEND_WAIT_NS ? ns : WF_SEND_WAIT_NS);
+}
+
 /* ------------------------------------------------------------------------------- as time goes */
 
 /* Out of the line, in its order: those whose time is over, first to last. */
 static struct wf_sending *late_take(struct wf_link *link, struct wf_send_line *line,
                                     uint64_t now_ns)
 {
-    struct wf_sends *sends = &link->sends;
     struct wf_sending *late = NULL, **late_end = &late, *last = NULL, *s;
     for (struct wf_sending **at = &line->first; (s = *at);) {
         if (s->until_ns > now_ns) {
@@ -272,9 +324,7 @@ static struct wf_sending *late_take(struct wf_link *link, struct wf_send_line *l
         s->next = NULL;
         *late_end = s;
         late_end = &s->next;
-        sends->waiting--;
-        sends->waiting_bytes -= s->bytes;
-        link->fabric->sends_waiting--;
+        waits_no_more(link, s);
     }
     line->last = last;
     return late;

@@ -148,6 +148,37 @@ static bool refuse(struct wf_link *link, const struct wf_fabric_get *get, enum w
     return true;
 }
 
+static enum wf_send_class class_of(const struct wf_fabric_get *get)
+{
+    return get->flags & WF_FABRIC_BACKGROUND ? WF_SEND_BACKGROUND : WF_SEND_DEMAND;
+}
+
+static struct wf_send_due due_of(struct wf_link *link, const struct wf_fabric_get *get)
+{
+    return wf_link_due(link, link->ours_of[get->domain], class_of(get));
+}
+
+/* Somebody who has it, too, may be asked meanwhile; or it is not worth to wait. */
+static bool refuse_limited(struct wf_link *link, const struct wf_fabric_get *get,
+                           const struct wf_send_due *due)
+{
+    struct wf_fabric_data data = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_DATA},
+                                  .request = get->request,
+                                  .status = WEFT_E_LIMIT,
+                                  .form = due->by,
+                                  .profile = due->bytes_s};
+    link->fabric->figures.serves_limited++;
+    (void)wf_link_say(link, &data, sizeof data);
+    return true;
+}
+
+/* Without a bound, how long a message waits for its turn: who asked asks elsewhere before fetch_ms
+ * is over. */
+static uint64_t patience_ns(const struct wf_fabric *f)
+{
+    return f->options.fetch_ms * 750000ull;
+}
+
 static void sent(struct wf_net_message *message, enum weft_status status)
 {
     struct wf_serve *serve = (struct wf_serve *)message;
@@ -163,8 +194,11 @@ static void sent(struct wf_net_message *message, enum weft_status status)
         if (serve->header.data.form == WF_FABRIC_FRAME)
             count_frame(f, serve);
     }
-    if (status == WEFT_E_BUSY && serve->link) /* it waited too long for its turn */
-        refuse(serve->link, &serve->get, WEFT_E_BUSY, 0);
+    if (status == WEFT_E_BUSY && serve->link) { /* it waited too long for its turn */
+        struct wf_send_due due = due_of(serve->link, &serve->get);
+        (void)(due.by ? refuse_limited(serve->link, &serve->get, &due)
+                      : refuse(serve->link, &serve->get, WEFT_E_BUSY, 0));
+    }
     serve_give(serve);
 }
 
@@ -203,11 +237,15 @@ static void message_send(struct wf_serve *serve)
         .pieces = data->form == WF_FABRIC_FRAME ? &serve->frame : &serve->piece,
         .piece_count = 1};
     serve->out.done = sent;
-    /* Who asked asks elsewhere before fetch_ms is over. */
     const struct wf_fabric_get *get = &serve->get;
-    uint64_t until_ns = serve->since_ns + serve->fabric->options.fetch_ms * 750000ull;
-    wf_link_send(link, &serve->out, link->ours_of[get->domain],
-                 get->flags & WF_FABRIC_BACKGROUND ? WF_SEND_BACKGROUND : WF_SEND_DEMAND, until_ns);
+    struct wf_send_due due = due_of(link, get);
+    uint64_t from_ns = serve->since_ns;
+    if (due.by && get->flags & WF_FABRIC_PATIENT)
+        from_ns = wf_fabric_now(serve->fabric);
+    else
+        due.ns = 0;
+    wf_link_send(link, &serve->out, link->ours_of[get->domain], class_of(get),
+                 wf_send_until(&due, from_ns, patience_ns(serve->fabric)));
 }
 
 static void send_plain(struct wf_serve *serve)
@@ -549,6 +587,9 @@ bool wf_serve_get(struct wf_link *link, const void *header, uint32_t bytes)
         !wf_quality_sane(get->quality) || get->domain >= WF_FABRIC_DOMAINS_MAX ||
         link->ours_of[get->domain] == WF_DOMAIN_NONE)
         return false;
+    struct wf_send_due due = due_of(link, get);
+    if (get->flags & WF_FABRIC_PATIENT ? wf_send_hopeless(&due) : due.ns > patience_ns(f))
+        return refuse_limited(link, get, &due);
     struct wf_serve *serve = serve_take(link, get);
     if (!serve)
         return refuse(link, get, WEFT_E_BUSY, 0);

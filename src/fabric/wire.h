@@ -188,7 +188,16 @@ static_assert(sizeof(struct wf_fabric_events) +
                   WF_NET_HEADER_MAX,
               "a batch fits a message");
 
-enum wf_fabric_get_flags { WF_FABRIC_BACKGROUND = 1 /* nobody waits for it */ };
+enum wf_fabric_get_flags {
+    WF_FABRIC_BACKGROUND = 1, /* nobody waits for it */
+    WF_FABRIC_PATIENT = 2,    /* nobody else has it, so it is waited for as long as a bound on what
+                                 is sent takes */
+};
+/* The bound by which a turn comes too late. */
+enum wf_fabric_limited {
+    WF_FABRIC_LIMITED_LINK = 1,   /* of what goes to that node */
+    WF_FABRIC_LIMITED_DOMAIN = 2, /* of what goes of that domain, to all */
+};
 struct wf_fabric_get {
     struct wf_fabric_head head;
     uint64_t request;       /* given back in DATA */
@@ -205,12 +214,13 @@ static_assert(sizeof(struct wf_fabric_get) == 80, "wire format");
 struct wf_fabric_data {
     struct wf_fabric_head head;
     uint64_t request;
-    int32_t status; /* WEFT_OK, WEFT_MISS, WEFT_E_BUSY */
+    int32_t status; /* WEFT_OK, WEFT_MISS, WEFT_E_BUSY, WEFT_E_LIMIT: its turn comes too late */
     uint32_t part_count;
     uint32_t quality; /* enum weft_quality of what comes; 0: exact.  With WEFT_MISS: of what is
                          there instead, worse than was asked for; 0: nothing is */
-    uint32_t form;    /* enum wf_fabric_form */
-    uint64_t profile; /* by which it was stored with loss; 0: that is not known, or it was not */
+    uint32_t form;    /* enum wf_fabric_form; WEFT_E_LIMIT: enum wf_fabric_limited */
+    uint64_t profile; /* by which it was stored with loss; 0: that is not known, or it was not;
+                         WEFT_E_LIMIT: the bound, in bytes a second */
     uint64_t sums[];
 };
 static_assert(sizeof(struct wf_fabric_data) == 40, "wire format");

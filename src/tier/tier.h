@@ -133,6 +133,8 @@ struct wf_tier_stats {
     bool failed;  /* the medium is gone: every request fails until it is opened again, or, for a
                      store that may come back, until it has */
     bool forgets; /* nothing outlives close */
+    bool waits;   /* requests wait for a turn that comes, by a bound that somebody set: one that
+                     takes long is no sign of a device that hangs */
     struct wf_coded_stats coded; /* zeros but for a tier that codes */
     char why[256];  /* it failed, in a sentence; "": there is none but that the medium is gone */
     uint64_t claim; /* for `held` of the next open, s3: by which it has its prefix, nvme: which

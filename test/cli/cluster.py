@@ -443,6 +443,33 @@ def another_secret_is_another_cluster():
 
 
 @case
+def a_limit_makes_slow_and_breaks_nothing():
+    secret, data = blob("cluster.secret", 32, 5), blob("cluster.data", 4 << 20, 6)
+    os.chmod(secret, 0o600)
+    nodes = [start(name, secret) for name in NAMES]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until_both_see_each_other()
+    weft("fabric", "limit", "link", "right", "500kB", *left)
+    until("it is bounded", lambda: answer("fabric", *left)["nodes"][0]["max_bytes_s"] == 500 << 10)
+    chain, copy = ("--key", "slow", "--block-bytes", "1MiB"), place("cluster.slow")
+    weft("put", *chain, data, *left)
+    until("it is known there", lambda: answer("match", *chain, "--blocks", "4", *right, expect=None)["present"] == 4)
+    weft("get", *chain, "--blocks", "4", "--output", copy, *right)
+    check(read(copy) == read(data), "other bytes")
+    seen = answer("fabric", *right)["self"]
+    check(seen["fetches_patient"] > 0, seen)
+    check(answer("fabric", *left)["self"]["serves_limited"] > 0, "nobody was told")
+    weft("fabric", "limit", "link", "right", "1kB", *left)
+    until("it is bounded more", lambda: answer("fabric", *left)["nodes"][0]["max_bytes_s"] == 1 << 10)
+    more = ("--key", "hopeless", "--block-bytes", "1MiB")
+    weft("put", *more, data, *left)
+    until("it is known there", lambda: answer("match", *more, "--blocks", "4", *right, expect=None)["present"] == 4)
+    check("fabric.link_max" in refused("get", *more, "--blocks", "4", "--output", copy, *right), "hopeless")
+    for node in nodes:
+        stop_node(node)
+
+
+@case
 def who_lends_and_who_came_and_went_is_shown():
     secret = blob("cluster.secret", 32, 5)
     os.chmod(secret, 0o600)
