@@ -329,7 +329,7 @@ struct wf_fabric_push {
     struct wf_fabric_push *next;
     struct wf_link *link;
     _Atomic uint32_t written, end;
-    uint32_t state, number, layer, block, flight;
+    uint32_t state, number, layer, block, flight, agains;
     enum weft_status status;
     uint64_t handle, since_ns, wanted[WF_FABRIC_PUSH_WORDS];
     uint64_t flight_bytes, sent_bytes, published; /* the last two `done` may look at */

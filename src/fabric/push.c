@@ -6,8 +6,12 @@
  * thread sends them from where they lie, each with the sum that it had then.  Its memory is read
  * until the last `sent` of it: whatever happens, `done` is not called before.
  *
- * What goes wrong, here or there, ends the push and nothing else: blocks that were committed are
- * told of like any others, and the other node fetches what it has not.
+ * A link that goes while there is another one to the same node, or one is being made, takes no push
+ * with it: of two that both nodes began one goes, and a better way takes a link's place.  What was
+ * sent is dropped there then, and all of it is sent anew, AGAIN_MAX times.
+ *
+ * What else goes wrong, here or there, ends the push and nothing else: blocks that were committed
+ * are told of like any others, and the other node fetches what it has not.
  *
  * Layers take their turn with whatever else leaves this node for the other (sends.c), as what
  * somebody waits for, and in their order.  The word that a push ends goes past what is in line, so
@@ -29,12 +33,17 @@
 #define FLIGHT_BYTES ((uint64_t)32 << 20)
 #define ROOM_NS 5000000000u    /* until the other node has said what room it has */
 #define PUSHED_NS 15000000000u /* and what became of it, after the last that was sent */
+#define AGAIN_MAX 3u
+#define RELINK_NS 1000000000u /* until the other link is joined */
+#define AGAIN_NS 50000000u    /* until the other has ended what came over the one before */
 
 enum push_state {
     ASKED = 0, /* the other node is to be told */
     WAITS,     /* for its ROOM */
     SENDS,
     ENDS,   /* waits for its PUSHED */
+    CUT,    /* its link could not send: that it is gone is to be heard in a moment */
+    AGAIN,  /* it is gone: waits for what was being sent there, and for another link */
     FAILED, /* waits for what is being sent */
 };
 enum push_end { GOES_ON = 0, COMMITTED, GIVEN_UP };
@@ -82,7 +91,7 @@ enum weft_status wf_fabric_push(struct wf_fabric *f, struct wf_fabric_push *push
     push->next = NULL;
     push->link = NULL;
     push->state = ASKED;
-    push->layer = push->block = push->flight = 0;
+    push->layer = push->block = push->flight = push->agains = 0;
     push->handle = push->flight_bytes = push->sent_bytes = push->published = 0;
     push->status = WEFT_PENDING;
     atomic_store_explicit(&push->written, 0, memory_order_relaxed);
@@ -176,6 +185,27 @@ static struct wf_fabric_push *find(struct wf_link *link, uint64_t request)
     return push && push->link == link ? push : NULL;
 }
 
+/* Is there another link to that node, or one that may become it? */
+static bool is_linked(const struct wf_link *link)
+{
+    const struct wf_peer_node *peer = link->peer;
+    bool other = peer->dialled && peer->dialled != link;
+    for (const struct wf_link *l = link->fabric->links; l && !other; l = l->next)
+        other = l != link && l->peer == peer && !l->closing && l->state >= WF_LINK_KNOWN &&
+                l->state != WF_LINK_TRIED;
+    return other;
+}
+
+static void again(struct wf_fabric_push *push, uint64_t now_ns)
+{
+    push->agains++;
+    push->state = AGAIN;
+    push->since_ns = now_ns;
+    push->handle = 0;
+    push->layer = push->block = 0;
+    memset(push->wanted, 0, sizeof push->wanted);
+}
+
 void wf_pushes_lost(struct wf_link *link)
 {
     struct wf_fabric *f = link->fabric;
@@ -183,8 +213,12 @@ void wf_pushes_lost(struct wf_link *link)
         struct wf_fabric_push *push = f->pushes->active[i];
         if (!push || push->link != link)
             continue;
+        bool anew = push->state != FAILED && push->agains < AGAIN_MAX && is_linked(link);
         push->link = NULL;
-        fail(f, push, WEFT_E_NODE);
+        if (anew)
+            again(push, wf_fabric_now(f));
+        else
+            fail(f, push, WEFT_E_NODE);
     }
 }
 
@@ -211,7 +245,9 @@ static void sent(struct wf_net_message *net, enum weft_status status)
     if (push->state == FAILED) {
         if (push->flight == 0)
             finish(f, push, push->status);
-    } else if (status != WEFT_OK) {
+    } else if (status == WEFT_E_NODE && push->link) {
+        push->state = CUT;
+    } else if (status != WEFT_OK && push->link) {
         fail(f, push, WEFT_E_NODE);
     }
 }
@@ -292,10 +328,10 @@ static void tell(struct wf_fabric *f, struct wf_fabric_push *push, uint64_t now_
     } m;
     const struct wf_peer_node *peer = wf_peer_find(f, push->to);
     struct wf_link *link = peer ? wf_peer_link(f, peer->number, push->blocks[0].domain) : NULL;
-    if (!link) {
+    if (!link && (push->state != AGAIN || now_ns > push->since_ns + RELINK_NS))
         finish(f, push, WEFT_E_NODE);
+    if (!link)
         return;
-    }
     m.said = (struct wf_fabric_push_said){
         .head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PUSH},
         .request = (uint64_t)f->pushes->generations[push->number] << 32 | push->number,
@@ -331,6 +367,11 @@ static void go_on(struct wf_fabric *f, struct wf_fabric_push *push, uint64_t now
     }
     switch ((enum push_state)push->state) {
     case ASKED: tell(f, push, now_ns); return;
+    case AGAIN:
+        if (push->flight == 0 && (push->agains == 1 || now_ns > push->since_ns + AGAIN_NS))
+            tell(f, push, now_ns);
+        return;
+    case CUT:
     case WAITS:
         if (now_ns > push->since_ns + ROOM_NS)
             fail(f, push, WEFT_E_TIMEOUT);
@@ -404,6 +445,11 @@ bool wf_push_room(struct wf_link *link, const void *header, uint32_t bytes)
             drop(link, room->handle);
         return true;
     }
+    if (room->status == WEFT_E_BUSY && push->agains > 0 && push->agains < AGAIN_MAX) {
+        push->link = NULL;
+        again(push, wf_fabric_now(f));
+        return true;
+    }
     if (room->status != WEFT_OK) {
         /* There already: nothing is to be sent, and nothing to be fetched after a commit. */
         fail(f, push,
@@ -426,7 +472,7 @@ bool wf_push_pushed(struct wf_link *link, const void *header, uint32_t bytes)
     if (bytes != sizeof *said || link->state != WF_LINK_JOINED)
         return false;
     struct wf_fabric_push *push = find(link, said->request);
-    if (!push || push->state == ASKED || push->state == WAITS || push->state == FAILED)
+    if (!push || (push->state != SENDS && push->state != ENDS))
         return true;
     bool whole = push->state == ENDS && said->status == WEFT_OK;
     push->handle = 0; /* it knows no more of it */

@@ -119,6 +119,27 @@ static struct wf_fabric_pushed *take(struct wf_fabric *f, const struct wf_link *
     return theirs < PEER_MAX ? unused : NULL;
 }
 
+static void close_it(struct wf_fabric *f, struct wf_fabric_pushed *pushed);
+
+/* Who pushes over another link has lost the one before, which may be heard here later.  False: the
+ * host looks for room for a push that came over that, or a layer of it is still being read, into
+ * memory that the same blocks may be in. */
+static bool older_end(struct wf_fabric *f, const struct wf_link *link)
+{
+    bool ended = true;
+    for (uint32_t i = 0; i < WF_FABRIC_PUSHES_MAX; i++) {
+        struct wf_fabric_pushed *pushed = &f->receptions->all[i];
+        if (pushed->state == FREE || !pushed->link || pushed->link == link ||
+            pushed->link->peer != link->peer)
+            continue;
+        close_it(f, pushed);
+        ended &= pushed->state != CLOSING && pushed->state != ROOMING;
+        if (pushed->state != CLOSING)
+            pushed->link = NULL;
+    }
+    return ended;
+}
+
 bool wf_reception_push(struct wf_link *link, const void *header, uint32_t bytes)
 {
     struct wf_fabric *f = link->fabric;
@@ -126,7 +147,7 @@ bool wf_reception_push(struct wf_link *link, const void *header, uint32_t bytes)
     if (!push_right(link, said, bytes))
         return false;
     struct wf_fabric_pushed *pushed = take(f, link);
-    bool busy = !pushed || !f->options.host.push_room ||
+    bool busy = !pushed || !older_end(f, link) || !f->options.host.push_room ||
                 atomic_load_explicit(&f->draining, memory_order_relaxed);
     if (!may_take(f, link) || busy) {
         room_say(link, said->request, busy ? WEFT_E_BUSY : WEFT_E_DENIED, NULL);

@@ -404,6 +404,38 @@ static void room_is_given_back_when_the_link_went_meanwhile(void **state)
     assert_int_equal(check(0), 0);
 }
 
+/* Two nodes that begin at once both begin a link, and one of these goes a moment later: the push
+ * that is on it goes on over the other. */
+static void a_link_that_another_takes_the_place_of_takes_no_push_along(void **state)
+{
+    (void)state;
+    uint32_t replaced = 0;
+    for (uint64_t later_ms = 5; later_ms <= 105; later_ms += 10) {
+        world_node_end(0);
+        world_node_end(1);
+        pass(500);
+        for (uint32_t i = 0; i < BLOCKS; i++) {
+            free(host.blocks[i]);
+            host.blocks[i] = NULL;
+        }
+        ended = false;
+        node_begin(0);
+        pass(later_ms);
+        node_begin(1);
+        for (int ms = 0; ms < 1000 && !wf_fabric_is_known(fabrics[0], "b"); ms++)
+            pass(1);
+        push_it();
+        write_layers(0, LAYERS, later_ms % 30 + 5);
+        commit(ALL);
+        pass(1500);
+        assert_true(ended);
+        replaced += push.agains > 0;
+        assert_int_equal(outcome, WEFT_OK);
+        assert_int_equal(check(ALL), BLOCKS);
+    }
+    assert_true(replaced > 0);
+}
+
 static void who_says_nothing_loses_its_room(void **state)
 {
     (void)state;
@@ -584,6 +616,7 @@ int main(void)
         TEST(refusals_end_it),
         TEST(room_that_comes_late_is_given_back),
         TEST(room_is_given_back_when_the_link_went_meanwhile),
+        TEST(a_link_that_another_takes_the_place_of_takes_no_push_along),
         TEST(who_says_nothing_loses_its_room),
         TEST(a_push_that_is_nonsense_is_none),
         TEST(a_layer_that_is_nonsense_is_none),
