@@ -6,6 +6,7 @@
  *     fabric.c   create, poll, the registry
  *     nets.c     the nets of all addresses that this node listens on
  *     links.c    a link to each node: who it is, what it proved, when it is made anew
+ *     strangers.c  what a link may ask for before it has said who is there
  *     notes.c    messages without payload
  *     ways.c     over which of a node's addresses, by measurement
  *     stream.c   what is told, and what is heard
@@ -206,6 +207,8 @@ struct wf_link {
     uint64_t heard;                         /* that came */
     bool reset, complete;                   /* to be said with the next; said by the other */
     bool asked_again;                       /* AGAIN was sent, and RESET has not come */
+    uint32_t anew;                          /* how often all was told anew, unasked, */
+    uint64_t anew_ns;                       /* since then */
     uint64_t ping_ns;                       /* when it was asked last */
     struct wf_link *ping_next, **ping_back; /* joined ones, who was asked longest ago first */
     uint64_t frames_memory;                 /* of frames that go out here, or are being made */
@@ -316,6 +319,8 @@ struct wf_fabric {
     uint64_t rates_ns;     /* when what is assumed of links is worked out again */
     uint64_t lenders_ns;   /* when what others lend is added up again */
     bool some_missed;      /* some link's `missed` is set */
+    bool places_short;     /* a node found no number in the replica, until some are swept */
+    uint64_t young_ns;     /* when a link may have taken too long to be joined; 0: never */
     bool drain_said;       /* what all were told of `draining` */
     struct wf_note_pool small, large;
     _Alignas(8) uint8_t header[WF_NET_HEADER_MAX]; /* that is read, where the net had it askew */
@@ -495,6 +500,16 @@ void wf_peer_dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_n
 void wf_link_self(const struct wf_link *link, struct wf_fabric_ping *out);
 /* It is used just now: what it says of itself should be no older than a second. */
 void wf_link_used(struct wf_link *link, uint64_t now_ns);
+
+/* strangers.c */
+/* It is up: it is to be joined in time, and is one of not too many. */
+void wf_link_begun(struct wf_link *link);
+void wf_links_young(struct wf_fabric *f, uint64_t now_ns);
+/* It proved nothing.  True: so did too many, and it ends. */
+bool wf_link_one_too_many(struct wf_link *link);
+/* All that the other side told is to be forgotten, and told anew, and this side has not asked for
+ * that.  True: it was so too often, and it ends. */
+bool wf_link_anew(struct wf_link *link);
 
 /* notes.c */
 /* Send a message without payload; false: not now (never for the few that a link begins with). */

@@ -29,6 +29,7 @@ struct entry {
     uint32_t slot; /* of the arena */
     uint32_t holds;
     uint8_t state, domain, quality, copies;
+    bool aside;    /* PLACING: not in the table, where a less exact one is till it has come */
     uint64_t used; /* of `uses` */
     uint64_t profile;
 };
@@ -125,7 +126,9 @@ static void entry_free(struct wf_lent *l, struct entry *e)
 static void entry_leave(struct wf_lent *l, struct entry *e)
 {
     unlink_entry(l, e);
-    wf_table_remove(&l->table, (uint32_t)(e - l->entries));
+    if (!e->aside)
+        wf_table_remove(&l->table, (uint32_t)(e - l->entries));
+    e->aside = false;
     if (e->holds > 0)
         e->state = LEAVING;
     else
@@ -333,12 +336,13 @@ enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
                                void **out_data)
 {
     uint32_t here = wf_table_find(&l->table, block->key);
-    if (here != WF_TABLE_NONE &&
-        (l->entries[here].state != HERE || l->entries[here].domain != block->domain ||
-         l->entries[here].quality <= block->quality))
+    const struct entry *there = here == WF_TABLE_NONE ? NULL : &l->entries[here];
+    if (there && there->domain != block->domain)
+        return WEFT_FULL;
+    if (there && there->state != HERE)
+        return WEFT_E_BUSY;
+    if (there && there->quality <= block->quality)
         return WEFT_EXISTS;
-    if (here != WF_TABLE_NONE)
-        let_leave(l, &l->entries[here]);
     uint64_t bytes = sums_at(block->bytes) + 8ull * parts_of(block->bytes, part_bytes);
     uint32_t slot = slot_take(l, owner, bytes);
     struct entry *e = slot == WF_SLOT_NONE ? NULL : entry_take(l);
@@ -359,6 +363,8 @@ enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
                         .profile = profile,
                         .copies = (uint8_t)(copies < 255 ? copies : 255),
                         .used = ++l->uses};
+    e->aside = wf_table_find(&l->table, block->key) !=
+               WF_TABLE_NONE; /* unless its room was taken */
     memcpy(e->key, block->key, 32);
     memcpy(e->parent, block->parent, 32);
     struct owner *o = &l->owners[owner];
@@ -368,23 +374,40 @@ enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
     l->stats.blocks++;
     l->stats.many += e->copies > 1;
     link_newest(l, e);
-    wf_table_insert(&l->table, (uint32_t)(e - l->entries));
+    if (!e->aside)
+        wf_table_insert(&l->table, (uint32_t)(e - l->entries));
     *out_entry = (uint32_t)(e - l->entries);
     *out_data = data_of(l, e);
     return WEFT_OK;
 }
 
-void wf_lent_end(struct wf_lent *l, uint32_t entry, const uint64_t *sums)
+/* Which of the two stays?  True: the one that has just come. */
+static bool takes_place(struct wf_lent *l, struct entry *e)
+{
+    uint32_t here = wf_table_find(&l->table, e->key);
+    struct entry *other = here == WF_TABLE_NONE ? NULL : &l->entries[here];
+    if (other &&
+        (other->state != HERE || other->domain != e->domain || other->quality <= e->quality))
+        return false;
+    if (other)
+        let_leave(l, other);
+    e->aside = false;
+    wf_table_insert(&l->table, (uint32_t)(e - l->entries));
+    return true;
+}
+
+enum weft_status wf_lent_end(struct wf_lent *l, uint32_t entry, const uint64_t *sums)
 {
     struct entry *e = &l->entries[entry];
     assert(e->state == PLACING);
-    if (!sums) {
+    if (!sums || (e->aside && !takes_place(l, e))) {
         entry_leave(l, e);
-        return;
+        return WEFT_EXISTS;
     }
     memcpy(data_of(l, e) + sums_at(e->bytes), sums, 8ull * parts_of(e->bytes, e->part_bytes));
     e->state = HERE;
     l->stats.puts++;
+    return WEFT_OK;
 }
 
 uint32_t wf_lent_keep(struct wf_lent *l, uint32_t domain, const uint8_t key[32],
@@ -593,7 +616,8 @@ void wf_lent_verify(const struct wf_lent *l)
         used += taken_by(l, e);
         blocks++;
         linked += e->state != LEAVING;
-        assert(e->state == LEAVING || wf_table_find(&l->table, e->key) == i);
+        assert(e->state == LEAVING || e->aside || wf_table_find(&l->table, e->key) == i);
+        assert(!e->aside || e->state == PLACING);
         assert(e->state != LEAVING || e->holds > 0);
     }
     for (uint32_t i = 0; i < WF_LENT_OWNERS_MAX; i++) {

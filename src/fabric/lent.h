@@ -79,13 +79,15 @@ void wf_lent_least(struct wf_lent *lent, uint32_t owner, uint64_t bytes);
 void wf_lent_owner(const struct wf_lent *lent, uint32_t owner, struct wf_lent_owner *out);
 
 /* Room for a block.  WEFT_OK: its payload is to be written to *out_data, and wf_lent_end() follows.
- * WEFT_EXISTS; WEFT_FULL.  One that is here and less exact goes for it. */
+ * WEFT_EXISTS; WEFT_E_BUSY: it is just being put here, by somebody, and may not come to be here;
+ * WEFT_FULL, also where another domain has a block of that key: nothing is said of that. */
 enum weft_status wf_lent_begin(struct wf_lent *lent, uint32_t owner,
                                const struct wf_fabric_event *block, uint64_t profile,
                                uint32_t part_bytes, uint32_t copies, uint32_t *out_entry,
                                void **out_data);
-/* It is there, with the sums of its parts; or it is not to be (NULL). */
-void wf_lent_end(struct wf_lent *lent, uint32_t entry, const uint64_t *sums);
+/* It is there, with the sums of its parts, and one that was here and is less exact goes for it; or
+ * it is not to be (NULL).  WEFT_EXISTS: one that is as exact has come meanwhile, and stays. */
+enum weft_status wf_lent_end(struct wf_lent *lent, uint32_t entry, const uint64_t *sums);
 
 /* WF_LENT_NONE, or a block that stays until wf_lent_let_go(). */
 uint32_t wf_lent_hold(struct wf_lent *lent, uint32_t domain, const uint8_t key[32],

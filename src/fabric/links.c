@@ -42,7 +42,6 @@
 #define RATE_LEVEL .75
 #define RATES_NS 200000u /* for each node, between two looks at what was measured */
 #define PINGS_S 128u     /* where there are more links, each is asked less often */
-
 /* ---------------------------------------------------------------------------------------- nodes */
 
 static uint32_t *named(const struct wf_fabric *f, uint64_t member)
@@ -323,6 +322,8 @@ bool wf_link_up(void *of, struct wf_net_link *net, const void *hello, uint32_t b
     }
     snprintf(link->certified, sizeof link->certified, "%s", name ? name : "");
     link->state = WF_LINK_UP;
+    link->since_ns = wf_fabric_now(link->fabric);
+    wf_link_begun(link);
     if (!say_ident(link))
         wf_link_close(link, "there is no room to say who this is");
     return true;
@@ -510,6 +511,8 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
             memcmp(ident->nonce, link->their_nonce, 32) != 0)
             return false;
         bool its = link->peer->link == link;
+        if (ident->epoch != link->epoch && wf_link_anew(link))
+            return true;
         if (ident->epoch != link->epoch && its)
             wf_stream_forget(f, link->peer);
         link->epoch = ident->epoch;
@@ -601,6 +604,8 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
     proofs_take(link, join);
     if (wf_link_proven(link))
         answered(link, true);
+    else if (wf_link_one_too_many(link))
+        return true;
     if (peer->link && peer->link->domains & ~link->domains) {
         wf_link_close(link, "there is a link to %s already, which proved more domains than this",
                       peer->name);
@@ -719,7 +724,7 @@ static void ask_again(struct wf_fabric *f)
     for (struct wf_link *link = f->links; link && f->some_missed; link = link->next) {
         if (!link->missed || link->state != WF_LINK_JOINED || link->closing || link->asked_again)
             continue;
-        if (wf_peer_believed(f, link->peer)) {
+        if (!f->places_short && wf_peer_believed(f, link->peer)) {
             struct wf_fabric_head again = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_AGAIN};
             link->asked_again = wf_link_say(link, &again, sizeof again);
             link->missed = !link->asked_again;
@@ -735,6 +740,7 @@ void wf_links_tick(struct wf_fabric *f, uint64_t now_ns)
         f->rates_ns = now_ns + (uint64_t)f->peer_count * RATES_NS;
         rates_assume(f);
     }
+    wf_links_young(f, now_ns);
     dials(f, now_ns);
     pings(f, now_ns);
     ask_again(f);

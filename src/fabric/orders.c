@@ -7,6 +7,9 @@
  * them is its end: the other side knows where they are then, before its own stream would have said
  * so, and fetches them like any others.  So a chain that is being computed is handed over as it
  * grows, block by block, each fetched while the next is made.
+ *
+ * A node that takes nothing now holds up what it is to be told itself, in its order, and nobody
+ * else.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +20,7 @@
 
 #define ORDERS_MAX 1024u
 #define OFFER_EVENTS 400u /* in a message */
+#define STUCK_MAX 16u     /* nodes that take nothing now; behind more of them all orders wait */
 
 enum order_kind { OFFER, FORGET, LOOK };
 
@@ -24,8 +28,8 @@ struct wf_order {
     struct wf_order *next;
     enum order_kind kind;
     char name[WF_MEMBER_NAME_MAX + 1];
-    uint32_t count, said; /* events, and how many the other was told; FORGET: 1, and which node of
-                             `peers` is told next */
+    uint32_t count, said; /* events, and how many the other was told; FORGET: 1, and nothing */
+    uint64_t told[WF_FABRIC_PEERS_MAX / 64]; /* FORGET: a bit each of `peers` */
     struct wf_fabric_event events[];
 };
 
@@ -147,17 +151,20 @@ static bool offer(struct wf_fabric *f, struct wf_order *order)
 static bool forget(struct wf_fabric *f, struct wf_order *order)
 {
     const struct wf_fabric_event *block = &order->events[0];
-    for (; order->said < f->peer_count; order->said++) {
-        struct wf_link *link = f->peers[order->said].link;
-        if (!link || link->theirs_of[block->domain] == WF_DOMAIN_NONE)
+    struct wf_fabric_forget say = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_FORGET},
+                                   .domain = block->domain};
+    bool all = true;
+    memcpy(say.key, block->key, 32);
+    for (uint32_t i = 0; i < f->peer_count; i++) {
+        struct wf_link *link = f->peers[i].link;
+        if (wf_bit(order->told, i) || !link || link->theirs_of[block->domain] == WF_DOMAIN_NONE)
             continue;
-        struct wf_fabric_forget say = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_FORGET},
-                                       .domain = block->domain};
-        memcpy(say.key, block->key, 32);
-        if (!wf_link_can_say(link) || !wf_link_say(link, &say, sizeof say))
-            return false;
+        if (wf_link_can_say(link) && wf_link_say(link, &say, sizeof say))
+            wf_bit_set(order->told, i);
+        else
+            all = false;
     }
-    return true;
+    return all;
 }
 
 static bool carry_out(struct wf_fabric *f, struct wf_order *order)
@@ -170,18 +177,44 @@ static bool carry_out(struct wf_fabric *f, struct wf_order *order)
     return true;
 }
 
+/* Those who are told nothing by this order are told nothing by those behind it. */
+struct stuck {
+    const char *names[STUCK_MAX];
+    uint32_t count;
+};
+
+/* True: it waits, and the next ones are to be looked at. */
+static bool waits(struct wf_fabric *f, struct wf_order *order, struct stuck *stuck)
+{
+    if (order->kind == LOOK)
+        return false;
+    for (uint32_t i = 0; i < stuck->count; i++)
+        if (strcmp(stuck->names[i], order->name) == 0)
+            return true;
+    if (carry_out(f, order))
+        return false;
+    stuck->names[stuck->count++] = order->name;
+    return true;
+}
+
 void wf_orders_run(struct wf_fabric *f)
 {
-    for (;;) {
+    struct stuck stuck = {.count = 0};
+    struct wf_order **at = &f->orders;
+    while (stuck.count < STUCK_MAX) {
         pthread_mutex_lock(&f->lock);
-        struct wf_order *order = f->orders;
+        struct wf_order *order = *at;
         pthread_mutex_unlock(&f->lock);
-        if (!order || (order->kind != LOOK && !carry_out(f, order)))
+        if (!order)
             return;
+        if (waits(f, order, &stuck)) {
+            at = &order->next;
+            continue;
+        }
         pthread_mutex_lock(&f->lock);
-        f->orders = order->next;
-        if (!f->orders)
-            f->orders_end = &f->orders;
+        *at = order->next;
+        if (f->orders_end == &order->next)
+            f->orders_end = at;
         f->order_count--;
         pthread_mutex_unlock(&f->lock);
         /* A walk that takes it frees it, perhaps at once. */

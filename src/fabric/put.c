@@ -555,15 +555,15 @@ static void placed(struct wf_placing *p, enum weft_status status)
 {
     struct wf_fabric *f = p->fabric;
     bool keep = status == WEFT_OK && !p->wrong && p->link && may_keep(f, p->link);
-    wf_lent_end(f->lent, p->entry, keep ? p->sums : NULL);
-    if (keep) {
+    enum weft_status kept = wf_lent_end(f->lent, p->entry, keep ? p->sums : NULL);
+    if (keep && kept == WEFT_OK) {
         struct wf_fabric_event event = p->block;
         event.kind = WF_FABRIC_HERE;
         event.where = WF_FABRIC_IN_LENT;
         wf_stream_log(f, &event);
     }
     if (status == WEFT_OK && p->link)
-        answer(p->link, p->request, keep ? WEFT_OK : p->wrong ? WEFT_E_CORRUPT : WEFT_E_DENIED);
+        answer(p->link, p->request, keep ? kept : p->wrong ? WEFT_E_CORRUPT : WEFT_E_DENIED);
     p->link = NULL;
     p->next = f->puts->placing_free;
     f->puts->placing_free = p;

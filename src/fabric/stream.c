@@ -349,7 +349,17 @@ static bool place_take(struct wf_fabric *f, struct wf_peer_node *peer)
         f->place_of[peer->number] = place;
         return true;
     }
+    f->places_short = true;
     return false;
+}
+
+/* A node whose copies can be kept in mind: what it tells is not lost without a trace. */
+static bool is_placed(struct wf_fabric *f, struct wf_peer_node *peer)
+{
+    pthread_mutex_lock(&f->lock);
+    bool placed = peer->place != WF_PLACE_NONE || place_take(f, peer);
+    pthread_mutex_unlock(&f->lock);
+    return placed;
 }
 
 static bool go(struct wf_fabric *f);
@@ -473,7 +483,7 @@ void wf_stream_tick(struct wf_fabric *f)
     pthread_mutex_lock(&f->lock);
     bool swept = f->places_leaving && wf_places_sweep(f->places, SWEEP_BUCKETS);
     if (swept && wf_places_sweep(f->below, SWEEP_BUCKETS)) {
-        f->places_leaving = false;
+        f->places_leaving = f->places_short = false;
         for (uint32_t i = 0; i < WF_PLACES_USED; i++)
             if (f->peer_of[i] == WF_PLACE_LEAVING)
                 f->peer_of[i] = WF_PLACE_FREE;
@@ -516,13 +526,15 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
         bytes != sizeof *events + events->count * sizeof events->events[0])
         return false;
     if (events->flags & WF_FABRIC_RESET) {
+        if (!link->asked_again && wf_link_anew(link))
+            return true;
         wf_stream_forget(f, link->peer);
         link->asked_again = link->missed = link->complete = false;
     } else if (events->from != link->heard) {
         return false; /* of messages that come in order, each once */
     }
     link->heard = events->to;
-    if (!wf_peer_believed(f, link->peer)) {
+    if (!wf_peer_believed(f, link->peer) || (events->count && !is_placed(f, link->peer))) {
         link->missed = f->some_missed = true;
         return true;
     }

@@ -19,7 +19,9 @@
  *   - For a message with a payload `arrived` is called exactly once after `begun`; from then on
  * nothing writes to the memory that `begun` named, and before it any byte there may be anything.
  *   - A link that is up hears something every `dead_ms`, or goes down: nets say a word by
- * themselves when there is nothing to say.
+ * themselves when there is nothing to say.  Over tcp it goes down, too, when a payload has begun
+ * to arrive and hardly any of it comes for twice as long, or the other side takes nothing of what
+ * is sent for thrice as long, whatever it says.
  *   - After `down` no callback names the link.  Every `sent`, `arrived` and `done` of its has been
  * called before it.
  *   - Whatever the other side sends, nothing is written but what `begun` named and what was exposed

@@ -227,6 +227,8 @@ struct tcp_link {
     /* In. */
     struct tcp_incoming *incoming; /* TCP_INCOMING_MAX, by number */
     uint32_t in_first, in_next;
+    /* While some have begun and not arrived: bytes of them that came in so long; the last look. */
+    uint64_t slow_bytes, slow_ms, slow_at_ms;
 
     /* One-sided. */
     struct wf_net_access *accesses, *last_access, *fresh_access;

@@ -19,6 +19,13 @@
 
 #define TICK_MS_MAX 250u
 #define SAY_MS_MIN 5u
+/* What has begun to come has to come: in SLOW_TURNS times dead_ms so much, or all of it; and of
+ * what is sent the other side has to take some in STALL_TURNS times dead_ms.  Words now and then
+ * are no sign that it serves: it would hold our memory for as long as it likes. */
+#define SLOW_TURNS 2u
+#define SLOW_BYTES (512u << 10)
+#define STALL_TURNS 3u
+#define SLOW_STEP_MS 1000u /* of a time in which this side did not look, so much counts */
 #define DESTROY_WAITS 2000 /* of 10 ms at most: a cancelled operation completes at once */
 
 enum weft_status wf_tcp_link_create(struct tcp_net *net, struct tcp_link **out)
@@ -282,9 +289,28 @@ void wf_tcp_leave(struct tcp_net *net)
 
 /* --------------------------------------------------------------------------------------- time */
 
+/* Payloads that come, and do not come on. */
+static bool link_crawls(struct tcp_link *link, uint64_t asked_ms)
+{
+    uint64_t passed_ms = asked_ms > link->slow_at_ms ? asked_ms - link->slow_at_ms : 0;
+    link->slow_at_ms = asked_ms;
+    if (link->in_first == link->in_next || link->slow_bytes >= SLOW_BYTES) {
+        link->slow_ms = link->slow_bytes = 0;
+        return false;
+    }
+    link->slow_ms += passed_ms < SLOW_STEP_MS ? passed_ms : SLOW_STEP_MS;
+    return link->slow_ms > SLOW_TURNS * (uint64_t)link->dead_ms;
+}
+
 static void link_tick(struct tcp_link *link, uint64_t asked_ms)
 {
     char sentence[128];
+    if (link->state == TCP_LINK_UP && link_crawls(link, asked_ms)) {
+        snprintf(sentence, sizeof sentence,
+                 "of a payload that it sends there came less than %u KiB in %u ms",
+                 SLOW_BYTES >> 10, SLOW_TURNS * link->dead_ms);
+        wf_tcp_link_end(link, WEFT_E_NODE, sentence);
+    }
     if (link->state == TCP_LINK_BEGINS && asked_ms > link->deadline_ms) {
         snprintf(sentence, sizeof sentence, "it was not up within %u ms",
                  link->net->options.connect_ms);
@@ -296,6 +322,12 @@ static void link_tick(struct tcp_link *link, uint64_t asked_ms)
         if (!stream->paused && asked_ms > stream->heard_ms + link->dead_ms) {
             snprintf(sentence, sizeof sentence, "the other side has said nothing for %u ms",
                      link->dead_ms);
+            wf_tcp_link_end(link, WEFT_E_NODE, sentence);
+        } else if (stream->sending &&
+                   asked_ms > stream->said_ms + STALL_TURNS * (uint64_t)link->dead_ms) {
+            snprintf(sentence, sizeof sentence,
+                     "the other side has taken nothing of what is sent for %u ms",
+                     STALL_TURNS * link->dead_ms);
             wf_tcp_link_end(link, WEFT_E_NODE, sentence);
         } else if (!stream->sending && link->net->now_ms >= stream->said_ms + link->say_ms) {
             stream->word_due = true;

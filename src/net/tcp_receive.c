@@ -157,6 +157,7 @@ static void message_body(struct tcp_stream *stream, uint32_t bytes)
     struct tcp_incoming *incoming = incoming_of(link, stream->body_id);
     uint64_t told = incoming->told, from = stream->body_offset - stream->body_left - bytes;
     incoming->done += bytes;
+    link->slow_bytes += bytes;
     net->stats.received_bytes += bytes;
     told_grow(incoming, from, from + bytes);
     if (net->options.events.progress && !incoming->dropped && incoming->told > told)

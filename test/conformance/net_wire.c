@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What strangers and bad wires do: bytes that are no net's, proofs that are none, connections that
- * say nothing, that stop, that change bits, that break.
+ * say nothing, that stop, that change bits, that break, that carry hardly anything, that take
+ * nothing.
  *
  * A proxy between two nodes, in the same thread, carries their bytes until it is told otherwise.
  */
@@ -34,6 +35,8 @@ struct proxy {
     struct wire wires[WIRES];
     uint32_t wire_count;
     bool stopped;     /* nothing is carried */
+    bool deaf;        /* … of who connected */
+    uint64_t drip_ms; /* of who connected a byte is carried, then; 0: as much as there is */
     uint64_t carried; /* bytes, both ways, from when `counts` */
     bool counts;
     uint64_t flip_at; /* a bit of that byte is another */
@@ -66,7 +69,9 @@ static void wire_close(struct wire *wire)
 static void carry(struct proxy *proxy, struct wire *wire, int from)
 {
     int in = wire->ends[from], out = wire->ends[!from];
-    if (in < 0 || out < 0)
+    if (in < 0 || out < 0 || (from == 0 && proxy->deaf))
+        return;
+    if (from == 0 && proxy->drip_ms && world_now_ms() < proxy->drip_ms)
         return;
     if (!wire->count[from]) {
         ssize_t got = recv(in, wire->bytes[from], sizeof wire->bytes[from], 0);
@@ -86,7 +91,8 @@ static void carry(struct proxy *proxy, struct wire *wire, int from)
         }
     }
     while (wire->count[from] && wire->ends[!from] >= 0) {
-        ssize_t gone = send(out, wire->bytes[from] + wire->at[from], wire->count[from],
+        bool drips = from == 0 && proxy->drip_ms;
+        ssize_t gone = send(out, wire->bytes[from] + wire->at[from], drips ? 1 : wire->count[from],
                             MSG_NOSIGNAL);
         if (gone < 0 && errno != EAGAIN)
             wire_close(wire);
@@ -94,6 +100,10 @@ static void carry(struct proxy *proxy, struct wire *wire, int from)
             break;
         wire->at[from] += (size_t)gone;
         wire->count[from] -= (size_t)gone;
+        if (drips) {
+            proxy->drip_ms = world_now_ms() + 5;
+            break;
+        }
     }
 }
 
@@ -190,6 +200,56 @@ static void test_silence(void **state)
     assert_int_equal(ab->status, WEFT_E_NODE);
     assert_int_equal(ba->status, WEFT_E_NODE);
     assert_int_equal(world->out, 0);
+    proxy_end(world);
+}
+
+/* A machine that says nothing for longer ends the link, too, and that is all that is asked. */
+static void at_once(struct wf_net_options *options)
+{
+    options->dead_ms = 800;
+}
+
+static void patient(struct wf_net_options *options)
+{
+    options->dead_ms = 4 * PATIENCE_MS;
+}
+
+/* What has begun comes a byte at a time, so there is no silence: the memory that it is to go to is
+ * not waited for as long as the other side likes. */
+static void test_drips(void **state)
+{
+    struct world *world = *state;
+    struct node *a = world_node(world, patient), *b = world_node(world, at_once);
+    struct proxy *proxy = proxy_begin(world, b);
+    struct end *ab, *ba;
+    meet_through(world, proxy, a, b, &ab, &ba);
+    assert_int_equal(world_send_sized(ab, 0, 100, 4 << 20, 3), WEFT_OK);
+    UNTIL(world, ba->begun);
+    proxy->drip_ms = 1;
+    UNTIL(world, ba->down);
+    assert_int_equal(ba->status, WEFT_E_NODE);
+    assert_int_equal(ba->failed, 1);
+    UNTIL(world, ab->down);
+    assert_int_equal(world->out, 0);
+    proxy_end(world);
+}
+
+/* The other side talks and takes nothing: what is to be sent there is not kept for it for ever. */
+static void test_deaf(void **state)
+{
+    struct world *world = *state;
+    struct node *a = world_node(world, at_once), *b = world_node(world, patient);
+    struct proxy *proxy = proxy_begin(world, b);
+    struct end *ab, *ba;
+    meet_through(world, proxy, a, b, &ab, &ba);
+    proxy->deaf = true;
+    for (uint64_t number = 0; number < 8; number++)
+        assert_int_equal(world_send_sized(ab, number, 100, 4 << 20, 3), WEFT_OK);
+    UNTIL(world, ab->down);
+    assert_int_equal(ab->status, WEFT_E_NODE);
+    assert_int_equal(world->out, 0);
+    proxy->deaf = false;
+    UNTIL(world, ba->down);
     proxy_end(world);
 }
 
@@ -392,8 +452,8 @@ static const struct {
     const char *name;
     CMUnitTestFunction run;
 } tests[] = {
-    TEST(test_silence), TEST(test_broken), TEST(test_changed),  TEST(test_garbage),
-    TEST(test_slow),    TEST(test_flood),  TEST(test_versions), TEST(test_proofs),
+    TEST(test_silence), TEST(test_drips), TEST(test_deaf),  TEST(test_broken),   TEST(test_changed),
+    TEST(test_garbage), TEST(test_slow),  TEST(test_flood), TEST(test_versions), TEST(test_proofs),
 };
 
 size_t net_wire_tests(const struct backend *backend, struct CMUnitTest *out, char (*names)[80])
