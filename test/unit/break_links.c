@@ -85,7 +85,7 @@ static void comes_in(struct stranger *s, const char *name, const char *const *wi
     stranger_waits(s, 10);
 }
 
-/* ------------------------------------------------------------------------------------- beginnings */
+/* --------------------------------------------------------------------------- beginnings */
 
 static void who_does_not_say_who_it_is_goes(void **state)
 {
@@ -147,7 +147,7 @@ static void those_who_prove_nothing_are_few(void **state)
         stranger_end(&crowd[i]);
 }
 
-/* ------------------------------------------------------------------------------------------ anew */
+/* --------------------------------------------------------------------------- anew */
 
 static void tell_anew(struct stranger *s)
 {
@@ -212,7 +212,7 @@ static void what_finds_no_number_is_not_lost(void **state)
     assert_true(wf_fabric_elsewhere(a, event.key));
 }
 
-/* ----------------------------------------------------------------------------------------- orders */
+/* --------------------------------------------------------------------------- orders */
 
 static void who_takes_nothing_holds_up_nobody_else(void **state)
 {
