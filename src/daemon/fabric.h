@@ -25,6 +25,7 @@ struct wf_fabric_read;
 struct wf_fabric_options;
 struct wf_format_entry;
 struct wf_layout;
+struct wf_profile;
 struct wf_wanted_chains;
 struct wf_wanted_chains *wf_wanted_create(void);
 void wf_wanted_destroy(struct wf_wanted_chains *wanted);
@@ -40,7 +41,9 @@ struct wf_wire *wf_wire_of(void *cluster);
 void wf_wire_options(const struct wf_node *node, struct wf_fabric_options *out);
 /* A format was opened. */
 void wf_wire_format(struct wf_node *node, const struct wf_format_entry *format);
-/* wf_fabric_host.layout and .chose. */
+/* wf_fabric_host.profiles, .profile, .layout and .chose. */
+uint64_t wf_wire_profiles(void *cluster);
+const struct wf_profile *wf_wire_profile(void *cluster, uint64_t id);
 bool wf_wire_layout(void *cluster, uint32_t domain, uint64_t bytes, struct wf_layout *out);
 void wf_wire_chose(void *cluster, const char *sentence);
 void wf_wire_told(void *cluster, const char *sentence);

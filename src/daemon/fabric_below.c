@@ -20,6 +20,8 @@
  * gone before it, so each block is looked for again, in what clients see, before it is told; and no
  * step is used by another walk than the one that it was made for.
  *
+ * What lies there encoded is read as it lies, where whoever asked decodes such.
+ *
  * A tier verifies what it reads.  What is damaged or missing there is dropped as if a client had
  * asked, and the next tier is tried; a device that hangs keeps the buffer that it may yet write to.
  */
@@ -459,6 +461,8 @@ static void begin(struct read *read)
     request->data = s->buffer + (uint64_t)read->piece * PIECE;
     request->first_part = of->first_part;
     request->part_count = of->part_count;
+    request->as_cut = of->cut;
+    request->cut_profiles = of->profiles;
     if (wf_mover_submit(below->tiers[read->tier].mover, &read->job) != WEFT_OK) {
         end(read, WEFT_E_BUSY);
         return;
@@ -484,6 +488,7 @@ static void read_done(struct wf_mover_job *job)
     if (status == WEFT_OK && (!lossy || quality <= (enum weft_quality)read->of->accept)) {
         read->of->quality = lossy ? (uint8_t)quality : 0;
         read->of->profile = lossy ? job->job.request.profile : 0;
+        read->of->cut_bytes = job->job.request.cut_bytes;
         end(read, WEFT_OK);
         return;
     }

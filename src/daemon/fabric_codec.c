@@ -14,6 +14,7 @@
 
 #include "daemon/coding.h"
 #include "daemon/fabric.h"
+#include "daemon/profiles.h"
 #include "daemon/rates.h"
 #include "daemon/telemetry.h"
 #include "fabric/fabric.h"
@@ -28,6 +29,7 @@ struct layouts {
 };
 
 struct wf_wire {
+    struct wf_profiles *profiles; /* unchanged once the fabric is there */
     pthread_mutex_t lock;
     struct layouts domains[WF_DOMAINS_MAX];
     struct {
@@ -55,6 +57,7 @@ void wf_wire_destroy(struct wf_wire *wire)
 void wf_wire_options(const struct wf_node *node, struct wf_fabric_options *out)
 {
     const struct wf_config *config = &node->config;
+    wf_wire_of(node->cluster)->profiles = node->profiles;
     out->codec = config->fabric_codec == WF_CODE_NONE       ? WF_FABRIC_CODEC_NONE
                  : config->fabric_codec == WF_CODE_LOSSLESS ? WF_FABRIC_CODEC_LOSSLESS
                                                             : WF_FABRIC_CODEC_AUTO;
@@ -65,6 +68,20 @@ void wf_wire_options(const struct wf_node *node, struct wf_fabric_options *out)
                                                .decode_mbps = rates->decode_mbps,
                                                .encode_threads = config->workers,
                                                .decode_threads = config->workers};
+}
+
+/* ------------------------------------------------------------------------------------ profiles */
+
+uint64_t wf_wire_profiles(void *cluster)
+{
+    struct wf_profiles *profiles = wf_wire_of(cluster)->profiles;
+    return profiles ? wf_profiles_bits(profiles) : 0;
+}
+
+const struct wf_profile *wf_wire_profile(void *cluster, uint64_t id)
+{
+    struct wf_profiles *profiles = wf_wire_of(cluster)->profiles;
+    return profiles ? wf_profiles_by_id(profiles, id) : NULL;
 }
 
 /* ------------------------------------------------------------------------------------- layouts */

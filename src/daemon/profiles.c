@@ -431,6 +431,16 @@ const struct wf_profile *wf_profiles_by_id(void *profiles, uint64_t id)
     return NULL;
 }
 
+uint64_t wf_profiles_bits(void *profiles)
+{
+    const struct wf_profiles *p = profiles;
+    uint64_t bits = 0;
+    uint32_t count = atomic_load_explicit(&p->count, memory_order_acquire);
+    for (uint32_t i = 0; i < count; i++)
+        bits |= 1ull << (p->kept[i].profile->id % 64);
+    return bits;
+}
+
 uint64_t wf_profiles_generation(const struct wf_profiles *p)
 {
     return atomic_load_explicit(&p->generation, memory_order_acquire);

@@ -35,6 +35,9 @@ void wf_profiles_tick(struct wf_profiles *profiles);
 /* By its id; NULL: it is not here.  Any thread, without waiting. */
 const struct wf_profile *wf_profiles_by_id(void *profiles, uint64_t id);
 
+/* Of each that is here the bit id % 64, as the fabric says which there are; likewise. */
+uint64_t wf_profiles_bits(void *profiles);
+
 /* Changes with what wf_profiles_for() may answer. */
 uint64_t wf_profiles_generation(const struct wf_profiles *profiles);
 /* The newest that is made for blocks of such a format; NULL: there is none. */

@@ -15,8 +15,9 @@
 
 #define LEAD_MAX \
     (sizeof(struct wf_frame_head) + WF_CODED_PLANES_MAX * sizeof(struct wf_frame_plane))
-/* For the codec; then a plane that is out of the way, and the lead of its frame. */
-#define SCRATCH_BYTES ((uint64_t)WF_CODED_SCRATCH_BYTES_MAX + WF_CODED_PLANE_BYTES_MAX + LEAD_MAX)
+/* For the codec; then two planes that are out of the way, and the lead of their frame. */
+#define SCRATCH_BYTES \
+    ((uint64_t)WF_CODED_SCRATCH_BYTES_MAX + 2 * (uint64_t)WF_CODED_PLANE_BYTES_MAX + LEAD_MAX)
 #define ALIGN 4096u
 
 struct worker {
@@ -134,72 +135,78 @@ static enum weft_status wrong(const char *what)
     return wf_fail(WEFT_E_CORRUPT, "a block came encoded from another node, and %s", what);
 }
 
-/* Head and table, out of the way; and whether that is a frame of so many bytes that is exact, and
- * none of whose planes is longer than what it becomes. */
-static enum weft_status open_frame(const struct wf_coder_job *job, const uint8_t *frame,
-                                   uint8_t *lead, struct wf_frame *out, uint64_t *out_lead)
+/* Is it what was asked for: an exact frame of its own, or a cut of one that was made so? */
+static bool is_expected(const struct wf_coder_job *job, const struct wf_frame *frame)
 {
-    uint64_t lead_bytes = wf_frame_lead(frame, job->frame_bytes);
+    const struct wf_frame_head *head = &frame->head;
+    bool lossy = head->flags & WF_FRAME_LOSSY;
+    return head->bytes == (job->block_bytes ? job->block_bytes : job->plain_bytes) &&
+           head->quality == job->quality && lossy == (job->quality > 0) &&
+           head->profile == job->profile;
+}
+
+/* Head and table, out of the way; and whether they are those of what was asked for, of which as
+ * much is there as it takes to decode it in its place. */
+static enum weft_status open_frame(const struct wf_coder_job *job, const uint8_t *bytes,
+                                   uint8_t *lead, struct wf_frame *out,
+                                   struct wf_frame_cut *out_cut)
+{
+    uint64_t lead_bytes = wf_frame_lead(bytes, job->frame_bytes);
     if (lead_bytes > LEAD_MAX || lead_bytes > job->frame_bytes)
         return wrong("its frame ends too soon");
-    memcpy(lead, frame, lead_bytes);
+    memcpy(lead, bytes, lead_bytes);
     enum weft_status status = wf_frame_open(lead, lead_bytes, out);
     if (status != WEFT_OK)
         return status == WEFT_PENDING ? wrong("its frame ends too soon") : status;
-    if (!out->table || !wf_coded_workable(&out->layout) || out->head.quality || out->head.profile ||
-        out->head.flags & WF_FRAME_LOSSY || out->head.bytes != job->plain_bytes ||
-        out->head.encoded != job->frame_bytes)
+    if (!out->table || !wf_coded_workable(&out->layout) || !is_expected(job, out) ||
+        !wf_frame_cut_of(out, job->from, job->from + job->plain_bytes, out_cut) ||
+        out_cut->bytes != job->frame_bytes)
         return wrong("its frame is not that of what was asked for");
-    *out_lead = lead_bytes;
     return WEFT_OK;
 }
 
-static enum weft_status decode_planes(const struct wf_coder_job *job, const struct wf_frame *frame,
-                                      uint64_t at, uint8_t *aside, uint8_t *scratch)
+static bool sums_right(const struct wf_coder_job *job, const uint8_t *bytes, uint64_t count)
 {
+    for (uint64_t i = 0, from = 0; from < count; i++, from += job->part_bytes) {
+        uint64_t left = count - from;
+        if (wf_sum64(bytes + from, left < job->part_bytes ? left : job->part_bytes) != job->sums[i])
+            return false;
+    }
+    return true;
+}
+
+static void decode(struct wf_coder *c, struct wf_coder_job *job, uint8_t *scratch)
+{
+    uint8_t *aside = scratch + WF_CODED_SCRATCH_BYTES_MAX,
+            *lead = aside + 2 * (uint64_t)WF_CODED_PLANE_BYTES_MAX;
     const uint8_t *bytes = job->plain + (job->plain_bytes - job->frame_bytes);
-    for (uint32_t i = 0; i < frame->layout.planes; i++) {
-        struct wf_plane plane;
-        uint64_t length = frame->table[i].bytes;
-        wf_layout_plane(&frame->layout, i, 0, NULL, &plane);
-        if (length > wf_plane_bytes(&plane) || length > job->frame_bytes - at)
-            return wrong("a plane of it is longer than it can be");
-        memcpy(aside, bytes + at, length);
-        /* Where the frame would begin, of which only this plane is there. */
-        enum weft_status status = wf_frame_decode(frame, (const void *)((uintptr_t)aside - at), i,
-                                                  i + 1, NULL, job->plain, scratch);
-        if (status != WEFT_OK)
-            return status;
-        at += length;
-    }
-    return WEFT_OK;
-}
-
-static void decode(struct wf_coder_job *job, uint8_t *scratch)
-{
-    uint8_t *aside = scratch + WF_CODED_SCRATCH_BYTES_MAX, *lead = aside + WF_CODED_PLANE_BYTES_MAX;
+    const struct wf_profile *profile = NULL;
     struct wf_frame frame;
-    uint64_t lead_bytes = 0, from = 0;
-    job->result = open_frame(job, job->plain + (job->plain_bytes - job->frame_bytes), lead, &frame,
-                             &lead_bytes);
-    if (job->result == WEFT_OK)
-        job->result = decode_planes(job, &frame, lead_bytes, aside, scratch);
-    for (uint32_t i = 0; job->result == WEFT_OK && i < job->part_count; i++) {
-        uint64_t end = part_end(job, from);
-        if (wf_sum64(job->plain + from, end - from) != job->sums[i])
-            job->result = wrong("it is not what was sent");
-        from = end;
+    struct wf_frame_cut cut;
+    enum weft_status status = WEFT_OK;
+    if (job->block_bytes && !sums_right(job, bytes, job->frame_bytes))
+        status = wrong("it is not what was sent");
+    if (status == WEFT_OK)
+        status = open_frame(job, bytes, lead, &frame, &cut);
+    if (status == WEFT_OK && job->profile && c->options.profile)
+        profile = c->options.profile(c->options.profiles, job->profile);
+    if (status == WEFT_OK && job->profile && !profile) {
+        job->result = WEFT_E_NOT_FOUND;
+        return;
     }
-    if (job->result != WEFT_OK)
-        job->result = WEFT_E_CORRUPT;
+    if (status == WEFT_OK)
+        status = wf_frame_cut_decode(&frame, &cut, profile, job->plain, aside, scratch);
+    if (status == WEFT_OK && !job->block_bytes && !sums_right(job, job->plain, job->plain_bytes))
+        status = wrong("it is not what was sent");
+    job->result = status == WEFT_OK ? WEFT_OK : WEFT_E_CORRUPT;
 }
 
-static void run(struct wf_coder_job *job, uint8_t *scratch)
+static void run(struct wf_coder *c, struct wf_coder_job *job, uint8_t *scratch)
 {
     if (job->encode)
         encode(job, scratch);
     else
-        decode(job, scratch);
+        decode(c, job, scratch);
 }
 
 /* ------------------------------------------------------------------------------------- workers */
@@ -239,7 +246,7 @@ static void *work(void *context)
             continue;
         }
         pthread_mutex_unlock(&c->lock);
-        run(job, worker->scratch);
+        run(c, job, worker->scratch);
         pthread_mutex_lock(&c->lock);
         bool first = !c->done;
         queue_add(&c->done_end, job);
@@ -266,7 +273,7 @@ void wf_coder_reap(struct wf_coder *c)
         return;
     pthread_mutex_lock(&c->lock);
     while (!c->options.threads && (job = next_job(c))) {
-        run(job, c->workers[0].scratch);
+        run(c, job, c->workers[0].scratch);
         queue_add(&c->done_end, job);
     }
     done = c->done;

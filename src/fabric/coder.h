@@ -10,15 +10,16 @@
  *     |                 | head, table | plane 0 | plane 1 | plane 2 |      as it came
  *     | plane 0, decoded  | plane 1, decoded  | plane 2             |      as it is to be
  *
- * each plane moved out of the way first.  None is longer in the frame than in the block, or the
- * frame is refused; so what is decoded never reaches what is not.
+ * each plane moved out of the way first; it is a cut of the whole of that frame
+ * (codec/frame_cut.h).  What is a cut of the frame that a block lies in on a tier elsewhere is
+ * decoded likewise.
  *
  * Without threads (a simulation) reap does the work.
  */
 #ifndef WF_FABRIC_CODER_H
 #define WF_FABRIC_CODER_H
 
-#include "codec/frame.h"
+#include "codec/frame_cut.h"
 
 #define WF_CODER_THREADS_MAX 64u
 #define WF_CODER_BYTES_LEAST 16384u /* nothing is gained by what is smaller */
@@ -33,13 +34,17 @@ struct wf_coder_job {
     uint64_t plain_bytes;
     uint32_t part_bytes, part_count;
     uint64_t *sums; /* of the parts of the payload: encode makes them (NULL: it need not), decode
-                       compares */
+                       compares; of a cut, those of its own bytes in parts as long */
+    /* decode a cut, for the range from byte `from` on of a block of block_bytes (0: it is a frame
+     * of its own, and exact), which was made for `quality` and by `profile`; 0: exact. */
+    uint64_t block_bytes, from, profile;
+    uint8_t quality;
     /* encode */
     struct wf_layout layout; /* .bytes is plain_bytes */
     uint8_t *frame;          /* NULL: it has no memory */
     uint64_t frame_memory;
     /* encode: WEFT_OK, or WEFT_MISS: it does not become smaller, and the sums are made all the
-     * same.  decode: WEFT_OK, or WEFT_E_CORRUPT. */
+     * same.  decode: WEFT_OK, or WEFT_E_CORRUPT; WEFT_E_NOT_FOUND: its profile is not here. */
     enum weft_status result;
     uint64_t frame_bytes;
     void (*done)(struct wf_coder_job *job); /* in reap */
@@ -49,6 +54,9 @@ struct wf_coder_job {
 struct wf_coder_options {
     uint32_t threads;      /* 0: none */
     uint64_t memory_bytes; /* for frames that go out */
+    /* As in struct wf_coded_options. */
+    const struct wf_profile *(*profile)(void *profiles, uint64_t id);
+    void *profiles;
     void (*wake)(void *context);
     void *context;
 };

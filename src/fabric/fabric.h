@@ -78,10 +78,13 @@ struct wf_fabric_read {
     uint64_t bytes; /* of the block */
     uint32_t part_bytes, first_part, part_count;
     uint8_t accept; /* enum weft_quality: nothing worse; 0: exact */
+    bool cut; /* what lies there encoded may be given as a cut of its frame (codec/frame_cut.h) */
+    uint64_t profiles; /* … if it needs none, or one of these: as in struct wf_fabric_get */
     /* The host's, set before it is done: */
-    const void *data; /* the first of these parts */
-    uint8_t quality;  /* as of wf_fabric_held; with WEFT_MISS: of what is there and worse than
-                         `accept`, 0: nothing */
+    const void *data;   /* the first of these parts, */
+    uint64_t cut_bytes; /* or the cut that is for them, shorter than they are; 0: themselves */
+    uint8_t quality;    /* as of wf_fabric_held; with WEFT_MISS: of what is there and worse than
+                           `accept`, 0: nothing */
     uint64_t profile;
     void *user[2];
     /* The fabric's: */
@@ -129,6 +132,10 @@ struct wf_fabric_host {
     /* Of how many bytes a block's parts are.  NULL: what the host has does not go to others when
      * this node drains. */
     uint32_t (*part_bytes)(uint64_t bytes);
+    /* The profiles that are here, a bit each by id % 64; NULL: there are none.  And one of them, on
+     * any thread, several at a time; what it gives outlives the fabric.  NULL: it is not here. */
+    uint64_t (*profiles)(void *context);
+    const struct wf_profile *(*profile)(void *context, uint64_t id);
     /* Fill in what this node says of itself: *_bytes, busy, flags.  NULL: nothing. */
     void (*say)(void *context, struct wf_fabric_ping *out);
     /* How a block of that size lies in its bytes, for who encodes it; a wrong answer costs some of
@@ -253,6 +260,7 @@ struct wf_fabric_fetch {
     _Atomic bool cancelled;       /* any thread */
     bool placing, framed, looked; /* looked: an owner of its shard was asked */
     bool slow;                    /* it is below where it was asked for */
+    bool cuts, cut, decoded;      /* a cut may come; comes; is not to: its profile is not here */
     uint64_t frame_bytes;         /* that come; 0: it comes as it is */
 };
 void wf_fabric_fetch(struct wf_fabric *fabric, struct wf_fabric_fetch *fetch);
@@ -513,6 +521,10 @@ struct wf_fabric_figures {
     uint64_t frames_out, frames_out_bytes, frames_out_plain; /* payload that went encoded, */
     uint64_t frames_in, frames_in_bytes, frames_in_plain;    /* and that came so */
     uint64_t frames_busy; /* that went as they are for want of memory */
+    uint64_t cuts_out, cuts_out_bytes,
+        cuts_out_plain;                             /* that went as they lie on a tier, encoded, */
+    uint64_t cuts_in, cuts_in_bytes, cuts_in_plain; /* and that came so; */
+    uint64_t cuts_unread; /* … and that could not be decoded for want of a profile */
     uint64_t lent_given;  /* blocks that went since another lender has them now */
     /* What is to go to other lenders, as of the last look: what nobody else has and this node is to
      * be without; what has too few copies; what is beyond this lender's share. */

@@ -13,7 +13,8 @@
  *
  * Sums are compared while the parts arrive, when they are in the processor's cache still.  What
  * comes encoded is decoded by a worker (coder.h), which compares them when it has, and the fetch's
- * memory is the worker's meanwhile.
+ * memory is the worker's meanwhile.  A cut for which the profile is not here is asked for again, of
+ * the same node, decoded.
  */
 #include <string.h>
 
@@ -30,6 +31,7 @@ void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
 {
     fetch->next = NULL;
     fetch->looked = fetch->placing = fetch->framed = fetch->slow = false;
+    fetch->cuts = fetch->cut = fetch->decoded = false;
     atomic_init(&fetch->cancelled, false);
     fetch->frame_bytes = 0;
     fetch->tried_count = 0;
@@ -225,6 +227,12 @@ static uint16_t flags_of(const struct wf_fabric_fetch *fetch)
                       (fetch->patient ? WF_FABRIC_PATIENT : 0u));
 }
 
+static uint64_t profiles_of(const struct wf_fabric *f)
+{
+    const struct wf_fabric_host *host = &f->options.host;
+    return host->profiles ? host->profiles(host->context) : 0;
+}
+
 /* WEFT_OK: it was asked for.  WEFT_PENDING: not now.  WEFT_MISS: there is nobody left to ask. */
 static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, uint64_t now_ns)
 {
@@ -236,6 +244,7 @@ static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, 
             return WEFT_PENDING;
         struct wf_link *link = peer->link;
         bool framed = wf_frames_ask(f, peer, range_bytes(fetch));
+        fetch->cuts = !fetch->decoded && wf_frames_cuts(f, peer, range_bytes(fetch));
         place_take(f, fetch);
         struct wf_fabric_get get = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_GET},
                                     .request = fetch->request,
@@ -245,7 +254,9 @@ static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, 
                                     .part_count = parts_of(fetch),
                                     .part_bytes = fetch->part_bytes,
                                     .bytes = fetch->bytes,
-                                    .codecs = framed ? WF_FABRIC_FRAMES : 0,
+                                    .codecs = (framed ? WF_FABRIC_FRAMES : 0u) |
+                                              (fetch->cuts ? WF_FABRIC_CUTS : 0u),
+                                    .profiles = fetch->cuts ? profiles_of(f) : 0,
                                     .quality = wf_quality_class(fetch->accept)};
         memcpy(get.key, fetch->key, 32);
         if (!wf_link_say(link, &get, sizeof get)) {
@@ -323,11 +334,16 @@ void wf_fetches_lost(struct wf_fabric *f, struct wf_peer_node *peer)
 
 /* ------------------------------------------------------------------------------------- answers */
 
-/* Is the payload as long as it has to be, and of a form that was asked for? */
+/* Is the payload as long as it has to be, of a form that was asked for, and are these its sums? */
 static bool form_right(const struct wf_fabric_fetch *fetch, const struct wf_fabric_data *data,
                        uint64_t payload_bytes)
 {
     uint64_t bytes = range_bytes(fetch);
+    if (data->form == WF_FABRIC_CUT)
+        return fetch->cuts && payload_bytes < bytes &&
+               data->part_count == (payload_bytes + fetch->part_bytes - 1) / fetch->part_bytes;
+    if (data->part_count != parts_of(fetch))
+        return false;
     if (data->form == WF_FABRIC_FRAME)
         return fetch->framed && payload_bytes < bytes;
     return (data->form == WF_FABRIC_PLAIN || data->form == WF_FABRIC_TRIED) &&
@@ -361,7 +377,7 @@ uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes
         go_on(f, fetch, data->status == WEFT_MISS ? WEFT_MISS : WEFT_E_BUSY);
         return 0;
     }
-    if (data->part_count != parts_of(fetch) || !form_right(fetch, data, payload_bytes) ||
+    if (!form_right(fetch, data, payload_bytes) ||
         wf_quality_class(data->quality) > wf_quality_class(fetch->accept)) {
         *sane = false;
         return 0;
@@ -371,7 +387,8 @@ uint32_t wf_fetch_begun(struct wf_link *link, const void *header, uint32_t bytes
     memcpy(f->sums[place_of(fetch)], data->sums, data->part_count * sizeof data->sums[0]);
     fetch->placing = true;
     fetch->moved = 0; /* parts that were compared */
-    fetch->frame_bytes = data->form == WF_FABRIC_FRAME ? payload_bytes : 0;
+    fetch->cut = data->form == WF_FABRIC_CUT;
+    fetch->frame_bytes = data->form == WF_FABRIC_FRAME || fetch->cut ? payload_bytes : 0;
     if (data->form == WF_FABRIC_TRIED)
         wf_choice_seen(&link->peer->choice_in, payload_bytes, payload_bytes);
     wf_line_begun(&link->peer->line, wf_fabric_now(f));
@@ -427,13 +444,33 @@ static void answered(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum we
     go_on(f, fetch, status == WEFT_OK ? WEFT_E_CORRUPT : WEFT_E_TIMEOUT);
 }
 
+/* The profile is not here: of whom it came the same is asked again, decoded. */
+static void decoded_there(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
+{
+    fetch->placing = false;
+    fetch->decoded = true;
+    fetch->tried_count--;
+    f->figures.cuts_unread++;
+    go_on(f, fetch, WEFT_OK);
+}
+
 static void unframed(struct wf_coder_job *job)
 {
     struct wf_unframing *u = (struct wf_unframing *)job;
     struct wf_fabric *f = u->fabric;
     struct wf_peer_node *peer = &f->peers[u->fetch->from];
     bool right = job->result == WEFT_OK;
-    if (right) {
+    if (job->result == WEFT_E_NOT_FOUND) {
+        peer->works--;
+        decoded_there(f, u->fetch);
+        wf_peer_settle(f, peer);
+        return;
+    }
+    if (right && u->fetch->cut) {
+        f->figures.cuts_in++;
+        f->figures.cuts_in_plain += job->plain_bytes;
+        f->figures.cuts_in_bytes += job->frame_bytes;
+    } else if (right) {
         wf_choice_seen(&peer->choice_in, job->plain_bytes, job->frame_bytes);
         f->figures.frames_in++;
         f->figures.frames_in_plain += job->plain_bytes;
@@ -447,11 +484,17 @@ static void unframed(struct wf_coder_job *job)
 static void unframe(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
 {
     struct wf_unframing *u = &f->unframings[place_of(fetch)];
+    bool cut = fetch->cut;
     *u = (struct wf_unframing){.job = {.plain = fetch->data,
                                        .plain_bytes = range_bytes(fetch),
                                        .part_bytes = fetch->part_bytes,
                                        .part_count = parts_of(fetch),
                                        .sums = f->sums[place_of(fetch)],
+                                       .block_bytes = cut ? fetch->bytes : 0,
+                                       .from = cut ? (uint64_t)fetch->first_part * fetch->part_bytes
+                                                   : 0,
+                                       .quality = cut ? fetch->quality : 0,
+                                       .profile = cut ? fetch->profile : 0,
                                        .frame_bytes = fetch->frame_bytes,
                                        .done = unframed},
                                .fabric = f,

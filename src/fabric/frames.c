@@ -5,6 +5,10 @@
  * Who asks for a block, or puts one, chooses: it sees how fast the link brings it what it asked
  * for, or is told with PLACED how fast what it put came there.  How fast the other side's codec is
  * its IDENT says.
+ *
+ * What lies on a tier encoded crosses as it lies there, as a cut of its frame, to whoever decodes
+ * such: the bytes are fewer, and where they are decoded makes no difference to the work.  Only who
+ * has no codec, or not the profile, has it decoded before it crosses.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +37,8 @@ enum weft_status wf_frames_create(struct wf_fabric *f)
     const struct wf_coder_options options = {
         .threads = threads < WF_CODER_THREADS_MAX ? threads : WF_CODER_THREADS_MAX,
         .memory_bytes = f->options.codec_bytes ? f->options.codec_bytes : MEMORY_DEFAULT,
+        .profile = f->options.host.profile,
+        .profiles = f->options.host.context,
         .wake = wake,
         .context = f,
     };
@@ -120,6 +126,11 @@ bool wf_frames_put(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t byte
                                          .decode_mbps = peer->codec.decode_mbps,
                                          .decode_threads = peer->codec.decode_threads};
     return next(f, peer, &peer->choice_out, &speed, peer->arrives_mbps, peer->putting + 1);
+}
+
+bool wf_frames_cuts(const struct wf_fabric *f, const struct wf_peer_node *peer, uint64_t bytes)
+{
+    return f->coder && peer->codecs & WF_FABRIC_FRAMES && bytes >= WF_CODER_BYTES_LEAST;
 }
 
 bool wf_frames_layout(struct wf_fabric *f, uint32_t domain, uint64_t block_bytes, uint64_t from,

@@ -667,6 +667,8 @@ void wf_frames_heard(struct wf_peer_node *peer, const struct wf_fabric_ident *id
 /* Is what is asked of it now to come encoded?  Is what goes there to be? */
 bool wf_frames_ask(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes);
 bool wf_frames_put(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes);
+/* May what lies on tiers there come as it lies? */
+bool wf_frames_cuts(const struct wf_fabric *f, const struct wf_peer_node *peer, uint64_t bytes);
 /* How these bytes of a block lie.  False: they cross as they are. */
 bool wf_frames_layout(struct wf_fabric *f, uint32_t domain, uint64_t block_bytes, uint64_t from,
                       uint64_t bytes, struct wf_layout *out);

@@ -12,6 +12,9 @@
  * that it cannot be given now.  The read goes on, as devices have no way back, and its memory is
  * the host's again when it ends.
  *
+ * What lies there encoded is read and sent as it lies, to who takes that (codec/frame_cut.h); the
+ * sums are of these bytes then.
+ *
  * Who takes it encoded has it so, if there is memory for the frame (coder.h).  Without, it goes as
  * it is, unless frames are on their way on the same link: behind these it would wait anyway, and
  * waits for the memory of one.  No link has more than half of it.
@@ -41,7 +44,7 @@ struct wf_serve {
     struct wf_fabric_read read;
     struct wf_coder_job job; /* its frame */
     struct iovec piece;      /* what is asked for, */
-    struct iovec frame;      /* or the same, encoded */
+    struct iovec frame;      /* or the same, encoded, or as it lies below */
     union {
         struct wf_fabric_data data;
         uint64_t words[sizeof(struct wf_fabric_data) / 8 + WF_FABRIC_PARTS_MAX];
@@ -134,6 +137,13 @@ static void count_frame(struct wf_fabric *f, const struct wf_serve *serve)
     peer->served_encoded += serve->frame.iov_len;
 }
 
+static void count_cut(struct wf_fabric *f, const struct wf_serve *serve)
+{
+    f->figures.cuts_out++;
+    f->figures.cuts_out_plain += serve->piece.iov_len;
+    f->figures.cuts_out_bytes += serve->frame.iov_len;
+}
+
 /* `worse`: what is here instead, as exact as that; 0: nothing. */
 static bool refuse(struct wf_link *link, const struct wf_fabric_get *get, enum weft_status status,
                    uint8_t worse)
@@ -193,6 +203,8 @@ static void sent(struct wf_net_message *message, enum weft_status status)
         f->peers[serve->number].served_bytes += serve->piece.iov_len;
         if (serve->header.data.form == WF_FABRIC_FRAME)
             count_frame(f, serve);
+        if (serve->header.data.form == WF_FABRIC_CUT)
+            count_cut(f, serve);
     }
     if (status == WEFT_E_BUSY && serve->link) { /* it waited too long for its turn */
         struct wf_send_due due = due_of(serve->link, &serve->get);
@@ -234,7 +246,8 @@ static void message_send(struct wf_serve *serve)
     serve->out.message = (struct wf_net_message){
         .header = &serve->header,
         .header_bytes = (uint32_t)(sizeof *data + data->part_count * sizeof data->sums[0]),
-        .pieces = data->form == WF_FABRIC_FRAME ? &serve->frame : &serve->piece,
+        .pieces = data->form == WF_FABRIC_FRAME || data->form == WF_FABRIC_CUT ? &serve->frame
+                                                                               : &serve->piece,
         .piece_count = 1};
     serve->out.done = sent;
     const struct wf_fabric_get *get = &serve->get;
@@ -324,15 +337,20 @@ static bool good_enough(struct wf_serve *serve, uint8_t quality)
     return false;
 }
 
+static uint64_t range_bytes(const struct wf_fabric_get *get)
+{
+    uint64_t from = (uint64_t)get->first_part * get->part_bytes;
+    uint64_t to = from + (uint64_t)get->part_count * get->part_bytes;
+    return (to < get->bytes ? to : get->bytes) - from;
+}
+
 /* Send what it has, to the link that it has still. */
 static void serve_send(struct wf_serve *serve, const struct copy *copy)
 {
     const uint64_t *sums = copy->sums;
     const struct wf_fabric_get *get = &serve->get;
-    uint64_t from = (uint64_t)get->first_part * get->part_bytes;
-    uint64_t to = from + (uint64_t)get->part_count * get->part_bytes;
-    to = to < get->bytes ? to : get->bytes;
-    serve->piece = (struct iovec){.iov_base = (void *)(uintptr_t)copy->data, .iov_len = to - from};
+    serve->piece = (struct iovec){.iov_base = (void *)(uintptr_t)copy->data,
+                                  .iov_len = range_bytes(get)};
     serve->header.data = (struct wf_fabric_data){.head = {.magic = WF_FABRIC_MAGIC,
                                                           .kind = WF_FABRIC_DATA},
                                                  .request = get->request,
@@ -355,6 +373,32 @@ static void serve_send(struct wf_serve *serve, const struct copy *copy)
                   ((!serve->link->frameless && encode(serve)) || frame_wait(serve));
     if (!framed)
         send_plain(serve);
+}
+
+/* The same, of what was read as it lies below. */
+static void serve_send_cut(struct wf_serve *serve)
+{
+    const struct wf_fabric_get *get = &serve->get;
+    const struct wf_fabric_read *read = &serve->read;
+    uint32_t parts = (uint32_t)((read->cut_bytes + get->part_bytes - 1) / get->part_bytes);
+    serve->piece = (struct iovec){.iov_len = range_bytes(get)};
+    serve->frame = (struct iovec){.iov_base = (void *)(uintptr_t)read->data,
+                                  .iov_len = read->cut_bytes};
+    serve->job = (struct wf_coder_job){.frame = NULL};
+    serve->header.data = (struct wf_fabric_data){.head = {.magic = WF_FABRIC_MAGIC,
+                                                          .kind = WF_FABRIC_DATA},
+                                                 .request = get->request,
+                                                 .status = WEFT_OK,
+                                                 .quality = wf_quality_class(read->quality),
+                                                 .profile = read->profile,
+                                                 .form = WF_FABRIC_CUT,
+                                                 .part_count = parts};
+    for (uint32_t i = 0; i < parts; i++) {
+        uint64_t from = (uint64_t)i * get->part_bytes, left = read->cut_bytes - from;
+        serve->header.data.sums[i] = wf_sum64((const uint8_t *)read->data + from,
+                                              left < get->part_bytes ? left : get->part_bytes);
+    }
+    message_send(serve);
 }
 
 /* In their order, but for those whose link has its half. */
@@ -458,6 +502,8 @@ static enum weft_status read_begin(struct wf_serve *serve)
                                           .first_part = get->first_part,
                                           .part_count = get->part_count,
                                           .accept = wf_quality_class(get->quality),
+                                          .cut = f->coder && get->codecs & WF_FABRIC_CUTS,
+                                          .profiles = get->profiles,
                                           .serve = serve};
     memcpy(serve->read.key, get->key, 32);
     enum weft_status status = f->options.host.read(f->options.host.context, &serve->read);
@@ -487,7 +533,10 @@ static void read_ended(struct wf_serve *serve, enum weft_status status)
     if (status == WEFT_OK) {
         const struct wf_fabric_read *read = &serve->read;
         serve->state = READ;
-        if (serve->link && good_enough(serve, read->quality))
+        bool good = serve->link && good_enough(serve, read->quality);
+        if (good && read->cut_bytes)
+            serve_send_cut(serve);
+        else if (good)
             serve_send(serve, &(struct copy){.data = read->data,
                                              .quality = read->quality,
                                              .profile = read->profile});

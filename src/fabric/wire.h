@@ -36,17 +36,26 @@
  *
  *     PLAIN, TRIED   | part 0 | part 1 | part 2 |      as they are, as many bytes as are due
  *     FRAME          | head, table | planes     |      codec/frame.h: exact, and shorter than that
+ *     CUT            | head, table | planes     |      codec/frame_cut.h: of the frame that the
+ * block lies in on a tier of the sender's, as it lies there
  *
  * FRAME is sent to who takes it, by its GET or its IDENT; TRIED is as PLAIN, and says that a frame
  * would not have been shorter.  The sums are those of the parts, encoded or not.  A frame says all
  * that it takes to decode it, and nothing of it is believed: what it decodes to is as long as what
  * was asked for and matches the sums, or is wrong.
  *
+ * CUT is sent to who takes it, by its GET, and has the profile if one is needed, as far as its GET
+ * says that: a bit for each that it has, by its id modulo 64.  So it may be sent what it has no
+ * profile for after all, and asks again for what is decoded.  The sender has decoded nothing, and
+ * the sums are of the cut as it is sent, of `part_bytes` each but for the last; besides, each plane
+ * of a frame has a checksum of its own.
+ *
  * Every copy has a quality (enum weft_quality; 0 on the wire: bit for bit what was put), which an
  * event says, a GET bounds, and DATA, PUT and FOUND say.  Nothing worse than what a GET accepts is
  * sent: the owner looks at the copy that it has, and who asked does not take what is worse.  With
  * what lost something goes the profile that it was made by, so that whoever stores it again knows
- * which.  The sums are of the bytes that are sent, decoded.
+ * which.  The sums are of the bytes that are sent, decoded but
+ * for CUT.
  *
  * What is told is a hint.  Who gets a block compares what comes with the sums in DATA, and knows by
  * the whole key what it asked for; who has it no more says WEFT_MISS.
@@ -61,7 +70,7 @@
 #include "net/net.h"
 
 #define WF_FABRIC_MAGIC 0x31464657u /* "WFF1" */
-#define WF_FABRIC_VERSION 5u
+#define WF_FABRIC_VERSION 6u
 #define WF_FABRIC_DOMAINS_MAX 64u
 #define WF_FABRIC_EVENTS_MAX 512u /* in one message */
 #define WF_FABRIC_PARTS_MAX 1024u
@@ -98,10 +107,12 @@ enum wf_fabric_form {
     WF_FABRIC_PLAIN = 0,
     WF_FABRIC_TRIED = 1, /* it would not be smaller */
     WF_FABRIC_FRAME = 2,
+    WF_FABRIC_CUT = 3, /* DATA alone */
 };
 
 enum wf_fabric_codecs {
     WF_FABRIC_FRAMES = 1, /* frames of lossless codecs, of this build's versions */
+    WF_FABRIC_CUTS = 2,   /* GET alone: cuts of frames of any of its codecs */
 };
 
 struct wf_fabric_head {
@@ -205,22 +216,23 @@ struct wf_fabric_get {
     uint32_t first_part, part_count, part_bytes;
     uint64_t bytes; /* of the whole block; one of another size is a miss */
     uint8_t key[32];
-    uint32_t codecs;  /* enum wf_fabric_codecs: it may come so */
-    uint32_t quality; /* enum weft_quality: nothing worse; 0: exact */
+    uint32_t codecs;   /* enum wf_fabric_codecs: it may come so */
+    uint32_t quality;  /* enum weft_quality: nothing worse; 0: exact */
+    uint64_t profiles; /* with CUTS: of those that are here the bits id % 64 */
 };
-static_assert(sizeof(struct wf_fabric_get) == 80, "wire format");
+static_assert(sizeof(struct wf_fabric_get) == 88, "wire format");
 
 /* With the parts as payload, when status is WEFT_OK: a sum (XXH3-64) of each. */
 struct wf_fabric_data {
     struct wf_fabric_head head;
     uint64_t request;
     int32_t status; /* WEFT_OK, WEFT_MISS, WEFT_E_BUSY, WEFT_E_LIMIT: its turn comes too late */
-    uint32_t part_count;
-    uint32_t quality; /* enum weft_quality of what comes; 0: exact.  With WEFT_MISS: of what is
+    uint32_t part_count; /* of what comes: as asked for; of a CUT's own bytes */
+    uint32_t quality;    /* enum weft_quality of what comes; 0: exact.  With WEFT_MISS: of what is
                          there instead, worse than was asked for; 0: nothing is */
-    uint32_t form;    /* enum wf_fabric_form; WEFT_E_LIMIT: enum wf_fabric_limited */
-    uint64_t profile; /* by which it was stored with loss; 0: that is not known, or it was not;
-                         WEFT_E_LIMIT: the bound, in bytes a second */
+    uint32_t form;       /* enum wf_fabric_form; WEFT_E_LIMIT: enum wf_fabric_limited */
+    uint64_t profile;    /* by which it was stored with loss; 0: that is not known, or it was not;
+                            WEFT_E_LIMIT: the bound, in bytes a second */
     uint64_t sums[];
 };
 static_assert(sizeof(struct wf_fabric_data) == 40, "wire format");

@@ -51,6 +51,7 @@ static void tell_made(struct wf_coded_op *op)
     memcpy(&head, op->lead, sizeof head);
     op->outer->lost = op->there.plain_quality;
     op->outer->profile = head.profile;
+    op->outer->cut_bytes = op->cut_bytes;
 }
 
 /* The same of what was read as it lies, from its front. */
@@ -234,6 +235,7 @@ static void begin_anew(struct wf_tier *t, struct wf_coded_op *op)
     op->lead_bytes = 0;
     op->plane = op->plane_end = 0;
     op->piece = op->piece_end = 0;
+    op->cut_bytes = 0;
     begin_piece(t, op);
 }
 
@@ -510,7 +512,7 @@ static enum weft_status coded_submit(struct wf_tier *t, struct wf_tier_request *
     if (t->in_flight == t->depth)
         return WEFT_PENDING;
     r->lost = 0;
-    r->profile = 0;
+    r->profile = r->cut_bytes = 0;
     status = r->op == WF_TIER_WRITE  ? submit_write(t, r)
              : r->op == WF_TIER_READ ? submit_read(t, r)
                                      : pass(t, r);

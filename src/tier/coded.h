@@ -20,7 +20,8 @@
  * exact.  A block that is not has its quality in `plain_quality`, on the medium and as it is given
  * out; the frame says the same, or it is corrupt.  To read it takes the profile that it names:
  * without it a read is WEFT_E_NOT_FOUND and the block stays.  Whether its bytes are whole can be
- * seen all the same: a read `as_stored` verifies them and decodes nothing.
+ * seen all the same: a read `as_stored` verifies them and decodes nothing.  Neither does a read
+ * `as_cut`, which is for who decodes a range elsewhere.
  *
  * What room there is, and what a block takes of it, is the tier's behind.  A block lies there with
  * the frame as its payload, and `plain_bytes` and `plain_part_bytes` say what it decodes to.
@@ -31,7 +32,7 @@
 #ifndef WF_TIER_CODED_H
 #define WF_TIER_CODED_H
 
-#include "codec/frame.h"
+#include "codec/frame_cut.h"
 #include "tier/tier.h"
 
 #define WF_CODED_WORKERS_MAX 64u

@@ -55,6 +55,7 @@ struct wf_coded_op {
     uint64_t from, to;         /* of the payload */
     uint32_t plane, plane_end; /* those to be decoded still; plane_end 0: not known yet */
     uint64_t piece, piece_end; /* of the frame: what is, or is to be, in memory */
+    uint64_t cut_bytes;        /* there is a cut, and it is given; 0: it is decoded */
 };
 
 /* The head and the table of a frame that was read not long ago. */

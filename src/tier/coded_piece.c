@@ -286,6 +286,44 @@ static enum weft_status decode_aside(const struct wf_coded_op *op, const struct 
     return WEFT_OK;
 }
 
+/* As far as they lie in the piece, the planes of the cut go to its place in the caller's memory. */
+static enum weft_status copy_planes(struct wf_coded_op *op, const struct wf_frame *frame,
+                                    const struct wf_frame_cut *cut, uint8_t *scratch)
+{
+    uint8_t *out = op->outer->data;
+    uint32_t within = wf_frame_planes_within(frame, op->piece_end);
+    uint32_t end = within < op->plane_end ? within : op->plane_end;
+    while (op->plane < end && plane_at(frame, cut->lead, op->plane) >= op->piece) {
+        uint64_t at = plane_at(frame, cut->lead, op->plane), bytes = frame->table[op->plane].bytes;
+        uint8_t *aside = scratch + WF_CODED_SCRATCH_BYTES_MAX;
+        /* A lead of another time is found out: what it says of the first plane is not so. */
+        enum weft_status status = WEFT_OK;
+        if (op->plane == cut->first && op->from_cache)
+            status = wf_frame_decode(frame, (const void *)((uintptr_t)op->memory - op->piece),
+                                     op->plane, op->plane + 1, NULL,
+                                     (void *)((uintptr_t)aside -
+                                              op->plane * plane_bytes(&frame->layout)),
+                                     scratch);
+        if (status != WEFT_OK)
+            return status;
+        if (op->plane == cut->first)
+            memcpy(out, op->lead, cut->lead);
+        memcpy(out + cut->lead + (at - cut->at), op->memory + (at - op->piece), bytes);
+        op->plane++;
+    }
+    return WEFT_OK;
+}
+
+/* May it go as it lies?  A frame without loss is known by its planes, when its lead was kept. */
+static bool is_for_cut(const struct wf_coded_op *op, const struct wf_frame *frame,
+                       struct wf_frame_cut *out)
+{
+    const struct wf_tier_request *r = op->outer;
+    uint64_t profile = frame->head.profile;
+    return r->as_cut && (!profile || r->cut_profiles >> (profile % 64) & 1) &&
+           wf_frame_cut_of(frame, op->from, op->to, out);
+}
+
 /* All planes that lie in the piece, as far as they are wanted. */
 static enum weft_status decode_planes(struct wf_coded_op *op, const struct wf_frame *frame,
                                       const struct wf_profile *profile, uint8_t *scratch)
@@ -317,18 +355,21 @@ void wf_coded_decode(const struct wf_tier *t, struct wf_coded_op *op, uint8_t *s
 {
     uint64_t begun_ns = wf_now_ns();
     struct wf_frame frame;
+    struct wf_frame_cut cut;
     const struct wf_profile *profile = NULL;
     op->coded_bytes = 0;
     op->result = op->lead_bytes ? WEFT_OK : take_lead(t, op);
     if (op->result == WEFT_OK)
         op->result = open_frame(t, op, &frame);
-    if (op->result == WEFT_OK)
+    bool cut_wanted = op->result == WEFT_OK && is_for_cut(op, &frame, &cut);
+    op->cut_bytes = cut_wanted ? cut.bytes : 0;
+    if (op->result == WEFT_OK && !cut_wanted)
         op->result = find_profile(t, &frame, &profile);
     if (op->result == WEFT_OK) {
         choose_planes(op, plane_bytes(&frame.layout));
-        op->result = op->plane_end > frame.layout.planes
-                         ? not_right(t)
-                         : decode_planes(op, &frame, profile, scratch);
+        op->result = op->plane_end > frame.layout.planes ? not_right(t)
+                     : cut_wanted                        ? copy_planes(op, &frame, &cut, scratch)
+                                  : decode_planes(op, &frame, profile, scratch);
     }
     if (op->result == WEFT_PENDING)
         op->result = WEFT_OK; /* the next piece will do */
@@ -366,8 +407,10 @@ void wf_coded_lead_keep(struct wf_tier *t, const struct wf_coded_op *op)
 void wf_coded_lead_find(struct wf_tier *t, struct wf_coded_op *op)
 {
     const struct wf_coded_lead *lead = lead_of(t, op->there.key);
-    if (!lead->bytes || memcmp(lead->key, op->there.key, 32) != 0 ||
-        lead->plain_bytes != op->there.plain_bytes || lead->stored_bytes != op->there.bytes)
+    /* A cut of what has lost something is not decoded here, by which that would be found out. */
+    if ((op->outer->as_cut && op->there.plain_quality) || !lead->bytes ||
+        memcmp(lead->key, op->there.key, 32) != 0 || lead->plain_bytes != op->there.plain_bytes ||
+        lead->stored_bytes != op->there.bytes)
         return;
     memcpy(op->lead, lead->data, lead->bytes);
     op->lead_bytes = lead->bytes;

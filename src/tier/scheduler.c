@@ -167,7 +167,7 @@ static struct wf_tier_job **bucket_of(const struct wf_tier_scheduler *s,
 /* What is read as it lies there is other bytes than the block, and who reads it is told what. */
 static bool shares(const struct wf_tier_request *r)
 {
-    return r->op == WF_TIER_READ && !r->as_stored;
+    return r->op == WF_TIER_READ && !r->as_stored && !r->as_cut;
 }
 
 static struct wf_tier_job *same_read(const struct wf_tier_scheduler *s,

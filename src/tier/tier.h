@@ -87,6 +87,11 @@ struct wf_tier_request {
      * codes finds its stored_bytes); such a tier says in `block` what that is, from submit's
      * WEFT_OK on: bytes, part_bytes and plain_…, the rest is the caller's. */
     bool as_stored;
+    /* READ, of a tier that codes: what lies there encoded may be given as a cut of its frame
+     * (codec/frame_cut.h) for these parts, if it needs no profile, or one of `cut_profiles`, in
+     * which there is the bit id % 64 of each.  So nothing is decoded. */
+    bool as_cut;
+    uint64_t cut_profiles;
     bool
         background; /* nobody waits for it: a tier that has a say in what goes first may use that */
     void *user;
@@ -100,6 +105,8 @@ struct wf_tier_request {
      * and as it is there then. */
     uint32_t lost;
     uint64_t profile;
+    uint64_t cut_bytes; /* likewise: the cut at `data`, shorter than the parts, `bytes`, that it is
+                           for; 0: these */
     struct wf_tier_request *next;
     uint64_t private[4];
 };

@@ -292,7 +292,17 @@ def what_was_stored_with_loss_is_read_as_that():
     until("what lies below with loss is known as that", lambda: known() == (count, "transparent"))
     came = got(right)
     check(came != data and len(came) == len(data), "nothing was lost")
-    until("it is counted", lambda: answer("fabric", *right)["self"]["fetches_lossy"] >= count)
+    seen = {}
+
+    def as_it_lies():
+        """All of it came as it lies there, and both sides have counted that."""
+        seen.update({who: answer("fabric", *at)["self"] for who, at in (("left", left), ("right", right))})
+        return seen["right"]["fetches_lossy"] >= count and \
+            seen["right"]["cuts_in_plain_bytes"] == count * size == seen["left"]["cuts_out_plain_bytes"]
+
+    until("it is counted", as_it_lies, seen)
+    check(seen["right"]["cuts_in_bytes"] == seen["left"]["cuts_out_bytes"] < count * size // 2, seen)
+    check(seen["right"]["cuts_unread"] == seen["left"]["frames_out"] == 0, seen)
     check(known() == (count, "transparent"), known())
     check(got(left) == came, "both have other bytes")
 

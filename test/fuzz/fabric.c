@@ -296,18 +296,21 @@ static void say_data(struct input *in, struct wf_net_link *link)
     for (uint64_t at = from; at < to; at++)
         /* Who has not proved the domain may say anything, and is not to be heard. */
         said[at - from] = (uint8_t)(byte_of(get->key, at) ^ !proven);
-    for (uint32_t i = 0; i < get->part_count; i++) {
-        uint64_t bytes = to - from - i * PART < PART ? to - from - i * PART : PART;
-        m.data.sums[i] = wf_sum64(said + i * PART, bytes);
-    }
-    uint64_t bytes = to - from;
+    uint64_t bytes = to - from, cut = 0;
+    if (m.data.form == WF_FABRIC_CUT)
+        cut = cut_of(get->key, !proven, get->bytes, from, to, &said);
+    bytes = cut ? cut : bytes;
+    m.data.part_count = (uint32_t)((bytes + PART - 1) / PART);
+    for (uint32_t i = 0; i < m.data.part_count; i++)
+        m.data.sums[i] = wf_sum64(said + i * PART,
+                                  bytes - i * PART < PART ? bytes - i * PART : PART);
     if (m.data.form == WF_FABRIC_FRAME)
         bytes = frame_of(&said, bytes);
     if (how & 32)
         said[take16(in) % bytes] ^= (uint8_t)(1 + take8(in) % 255);
     if (how & 64)
-        m.data.sums[take8(in) % get->part_count] ^= 1;
-    deliver(link, &m, sizeof m.data + 8 * get->part_count, said, (uint32_t)bytes, how & 128);
+        m.data.sums[take8(in) % m.data.part_count] ^= 1;
+    deliver(link, &m, sizeof m.data + 8 * m.data.part_count, said, (uint32_t)bytes, how & 128);
 }
 
 static void say_get(struct input *in, struct wf_net_link *link)
@@ -322,7 +325,8 @@ static void say_get(struct input *in, struct wf_net_link *link)
                                 .first_part = parts % 16 % all,
                                 .part_bytes = PART,
                                 .bytes = b->bytes + (how & 2),
-                                .codecs = how >> 2 & 1,
+                                .codecs = (how >> 2 & 1u) | (how >> 4 & 2u),
+                                .profiles = how >> 6,
                                 .quality = which >> 4 & 7};
     get.part_count = parts / 16 ? parts / 16u : all - get.first_part;
     memcpy(get.key, b->key, 32);

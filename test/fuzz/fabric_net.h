@@ -104,8 +104,10 @@ static void heard(struct wf_net_link *link, const struct wf_net_message *message
         link->get = m->get;
         may_say(link, m->get.domain);
         break;
-    case WF_FABRIC_DATA: /* nothing worse than what was asked for */
-        must(m->data.quality <= link->accepts[m->data.request & 255]);
+    case WF_FABRIC_DATA: /* nothing worse than what was asked for; of what is not sent it is said */
+        must(m->data.status == WEFT_MISS ||
+             m->data.quality <= link->accepts[m->data.request & 255]);
+        must(m->data.status == WEFT_OK || message->piece_count == 0);
         break;
     case WF_FABRIC_PUT:
         link->put_request = m->put.request;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/codec.h"
+#include "codec/frame_cut.h"
 #include "core/shard.h"
 #include "fabric/fabric.h"
 
@@ -202,6 +202,27 @@ static uint64_t frame_of(uint8_t **plain, uint64_t bytes)
     return out_bytes;
 }
 
+/* A cut for that range of a block of such bytes, if there is one; else *cut is as it was. */
+static uint64_t cut_of(const uint8_t key[32], uint8_t twist, uint64_t all, uint64_t from,
+                       uint64_t to, uint8_t **cut)
+{
+    struct wf_frame frame;
+    struct wf_frame_cut is;
+    uint8_t *block = malloc(all);
+    must(block != NULL);
+    for (uint64_t at = 0; at < all; at++)
+        block[at] = (uint8_t)(byte_of(key, at) ^ twist);
+    uint64_t bytes = frame_of(&block, all), given = 0;
+    must(wf_frame_open(block, bytes, &frame) == WEFT_OK);
+    if (wf_frame_cut_of(&frame, from, to, &is)) {
+        memcpy(*cut, block, is.lead);
+        memcpy(*cut + is.lead, block + is.at, is.bytes - is.lead);
+        given = is.bytes;
+    }
+    free(block);
+    return given;
+}
+
 /* --------------------------------------------------------------------------------------- host */
 
 /* Nothing of a domain for who has not proved it. */
@@ -276,6 +297,9 @@ static void reads_end(uint8_t how)
         must(read->user[0] != NULL);
         for (uint64_t at = from; at < to; at++)
             ((uint8_t *)read->user[0])[at - from] = byte_of(read->key, at);
+        if (read->cut)
+            read->cut_bytes = cut_of(read->key, 0, read->bytes, from, to,
+                                     (uint8_t **)&read->user[0]);
         read->data = read->user[0];
         read->quality = how / 64; /* whatever was asked for */
         world.buffers++;
