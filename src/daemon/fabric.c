@@ -85,12 +85,26 @@ static bool reader_connect(struct reader *reader)
     return false;
 }
 
-/* A format of blocks of that size; its other fields say nothing here. */
-static struct weft_format *format_of(struct reader *reader, uint64_t bytes)
+static struct weft_format *format_known(const struct reader *reader, uint64_t bytes)
 {
     for (uint32_t i = 0; i < reader->size_count; i++)
         if (reader->sizes[i].bytes == bytes)
             return reader->sizes[i].format;
+    return NULL;
+}
+
+/* Is that a block's size here?  Sizes that others make up use up no format. */
+static bool is_of_size(const struct reader *reader, const uint8_t key[32], uint64_t bytes)
+{
+    const struct wf_index *index = &reader->domain->store.index;
+    struct wf_found found;
+    return wf_index_find(index, key, &found) &&
+           atomic_load_explicit(&index->desc[found.slot].bytes, memory_order_relaxed) == bytes;
+}
+
+/* A format of blocks of that size, of which there is one; its other fields say nothing here. */
+static struct weft_format *format_make(struct reader *reader, uint64_t bytes)
+{
     if (reader->size_count == SIZES_MAX || !reader_connect(reader))
         return NULL;
     struct size *size = &reader->sizes[reader->size_count];
@@ -119,7 +133,12 @@ static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[3
     struct wf_node_fabric *nf = context;
     struct weft_key name;
     struct weft_pin pin;
-    struct weft_format *format = format_of(&nf->readers[domain], bytes);
+    struct reader *reader = &nf->readers[domain];
+    struct weft_format *format = format_known(reader, bytes);
+    if (!format && !is_of_size(reader, key, bytes))
+        return WEFT_MISS;
+    if (!format)
+        format = format_make(reader, bytes);
     if (!format)
         return WEFT_E_BUSY;
     memcpy(name.bytes, key, 32);
