@@ -30,6 +30,8 @@ POOL, TIER = "24MB", ("nvme:@/nvme:96MB",)
 SMALL_TIER = ("nvme:@/nvme:24MB",)  # of one node: archives find no room there
 CHAINS = 400
 BOUND_MS = 12000  # of a call; nodes are stopped for less than what makes that a hang
+SABOTAGED_MS = 40  # what no node that is stopped, killed or cut off keeps to
+GAVE_UP = 3  # client.c: a call took thrice its bound, and it waited no longer
 Fault = collections.namedtuple("Fault", "at seconds what on")  # from `at` on, for so long
 
 # What happens: weight, seconds from and to, what it takes while it lasts ("node", or a word of its own).
@@ -79,7 +81,7 @@ class Client:
         self.chaos, self.host, self.counts, self.ended, self.killed = chaos, host, {}, False, False
         spoiled = chaos.options.sabotage
         words = [chaos.program, "--socket", chaos.bed.nodes[host].socket, "--name", host, "--seed", str(seed), "--chains",
-                 str(CHAINS), "--bound", "1000" if spoiled == "hangs" else str(BOUND_MS), "--archives"]
+                 str(CHAINS), "--bound", str(SABOTAGED_MS if spoiled == "hangs" else BOUND_MS), "--archives"]
         if spoiled == "wrong_bytes" and host == "a":
             words.append("--lie")
         self.process = Process(chaos.bed, host, words, os.path.join(chaos.bed.folder, host, "client.log"),
@@ -110,7 +112,16 @@ class Client:
             self.chaos.hangs += 1
         self.close()
         if not self.ended and not self.killed:
-            self.chaos.crashed(f"the client of {self.host} ended with {self.process.popen.returncode}")
+            self.over()
+
+    def over(self):
+        """It ended by itself: a hang that it did not sit out, or a crash."""
+        status = self.process.popen.returncode
+        if status == GAVE_UP:
+            self.chaos.hangs += 1
+            self.chaos.note(f"the client of {self.host} gave up on a call")
+        else:
+            self.chaos.crashed(f"the client of {self.host} ended with {status}")
 
     def close(self):
         self.process.kill()
@@ -147,7 +158,7 @@ class Chaos:
                 self.bed.nodes[host].spawn()
             client = self.clients[host]
             if not client.process.running():
-                self.crashed(f"the client of {host} ended with {client.process.popen.returncode}")
+                client.over()
                 self.new_client(host)
 
     def total(self):
