@@ -42,6 +42,15 @@ uint64_t wf_lower_most_bytes(const struct wf_lower *lower)
     return capacity / 100 * FULL_PERCENT - spare;
 }
 
+/* Blocks are decoded to go to memory that others lend: not what lost something by a profile that is
+ * not here. */
+static bool may_go_there(const struct wf_lower *lower, const struct wf_directory_block *block,
+                         const struct wf_lower *next)
+{
+    bool lossy = wf_directory_quality(block, lower->number) > WEFT_LOSSLESS;
+    return !next->config->remote || !lossy || block->good >> lower->number & 1;
+}
+
 /* The next tier down that takes what this one lets go. */
 static struct wf_lower *next_of(struct wf_lower *lower, const struct wf_directory_block *block)
 {
@@ -53,7 +62,8 @@ static struct wf_lower *next_of(struct wf_lower *lower, const struct wf_director
         struct wf_lower *next = &below->tiers[below->order[i]];
         if (after && wf_lower_usable(next) && next->config->admit != WF_ADMIT_NEVER &&
             wf_lower_fits(next, bytes) && next->full_until_ns < wf_now_ns() &&
-            wf_lower_wants(next, block) && wf_lower_room(next, domain, bytes))
+            may_go_there(lower, block, next) && wf_lower_wants(next, block) &&
+            wf_lower_room(next, domain, bytes))
             return next;
         after |= next == lower;
     }

@@ -691,14 +691,16 @@ static void plan_move(struct write *write)
     request->as_stored = false;
     request->block.part_bytes = wf_below_part_bytes(request->block.bytes);
     request->plan = encoded ? &write->plan : NULL;
-    write->quality = WEFT_LOSSLESS;
+    write->quality = wf_quality_told(request->lost);
 }
 
 /* It lost something, and was decoded: whoever shares the tier replaced it a moment ago, unknown to
- * the directory.  Only the frame says so further down. */
-static bool is_decoded(const struct wf_tier_request *request)
+ * the directory.  Only the frame says so further down, but for memory that others lend. */
+static bool is_decoded(const struct write *write)
 {
-    return !request->as_stored && wf_quality_told(request->lost) > WEFT_LOSSLESS;
+    const struct wf_tier_request *request = &write->job.job.request;
+    return !request->as_stored && !write->to->config->remote &&
+           wf_quality_told(request->lost) > WEFT_LOSSLESS;
 }
 
 static void move_read(struct wf_mover_job *job)
@@ -706,7 +708,7 @@ static void move_read(struct wf_mover_job *job)
     struct write *write = (struct write *)job;
     enum weft_status status = job->job.request.status;
     struct wf_tier_request *request = &job->job.request;
-    if (status == WEFT_OK && is_decoded(request)) {
+    if (status == WEFT_OK && is_decoded(write)) {
         request->as_stored = true;
         if (!write->below->stopping && wf_mover_submit(write->from->mover, job) == WEFT_OK)
             return;
@@ -722,6 +724,8 @@ static void move_read(struct wf_mover_job *job)
         status = WEFT_PENDING;
     } else if (status == WEFT_E_CORRUPT || status == WEFT_MISS) {
         wf_lower_lost(write->from, write->domain, request->block.key, status);
+    } else if (status == WEFT_E_NOT_FOUND) { /* its profile is not here: it does not go there */
+        wf_below_unread(write->domain, request->block.key);
     }
     move_end(write, status);
 }
@@ -734,8 +738,7 @@ static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, boo
     if (below->demotes->moves == MOVES_MAX || !wf_lower_quiet(to))
         return false;
     wf_directory_read(below->directory, entry, &block);
-    bool exact = wf_directory_quality(&block, from->number) <= WEFT_LOSSLESS;
-    struct write *write = exact || !to->config->remote ? write_get(below) : NULL;
+    struct write *write = write_get(below);
     if (!write)
         return false;
     struct wf_tier_request *request = &write->job.job.request;
@@ -759,9 +762,11 @@ static bool move(struct wf_lower *from, struct wf_lower *to, uint32_t entry, boo
     request->block.part_bytes = wf_below_part_bytes(block.bytes);
     request->data = write->buffer;
     /* A frame need not be decoded where the other tier has frames; and one of what was lost says so
-     * only as it is. */
+     * only as it is, but for memory that others lend, which has blocks decoded and what they are.
+     */
     bool unaware = WF_FAILS("move.unaware"); /* of what another host has just replaced */
-    request->as_stored = to->coding.on || (write->quality > WEFT_LOSSLESS && !unaware);
+    request->as_stored = !to->config->remote &&
+                         (to->coding.on || (write->quality > WEFT_LOSSLESS && !unaware));
     write->job.kind = WF_MOVE_READ;
     write->job.job.class = WF_TIER_DEMOTE;
     write->job.done = move_read;

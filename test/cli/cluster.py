@@ -250,30 +250,40 @@ def blocks_cross_encoded():
         stop_node(node)
 
 
+class Lossy:
+    """A chain of KV of which there is a profile, for nodes whose domains ask for that or this quality."""
+    SHAPE = ("--layers", "2", "--kv-heads", "4", "--head-dim", "12", "--dtype", "bf16", "--block-tokens", "64",
+             "--rope-theta", "10000")
+
+    def __init__(self):
+        self.secret, self.blocks, self.profiles = blob("cluster.secret", 32, 5), place("lossy.kv"), place("lossy.profiles")
+        os.chmod(self.secret, 0o600)
+        given = ("--model", checkpoint("long.bin", context=512, kv_heads=4), "--text", text())
+        os.makedirs(self.profiles, exist_ok=True)
+        weft("codec", "calibrate", *given, "--name", "shared@1", "--kl", "0.1",
+             "--output", os.path.join(self.profiles, "shared.wfprofile"))
+        shape = answer("codec", "kv", *given, "--tokens", "2048", "--output", self.blocks,
+                       "--format-output", place("lossy.json"))
+        # Of one window: its positions are a chain's.
+        self.count, self.size = shape["blocks_per_sequence"], shape["block_bytes"]
+        with open(self.blocks, "r+b") as file:
+            file.truncate(self.count * self.size)
+        self.form = ("--model", "shared@1", *self.SHAPE)
+
+    def node(self, who, quality, size="64MB", **more):
+        config = written(f"lossy.{who}.yaml", f"domains:\n  - name: default\n    quality: {quality}\n".encode())
+        return start(who, self.secret, ["nvme:" + place(f"lossy.{who}.nvme") + ":" + size], WEFT_PROFILES=self.profiles,
+                     WEFT_CONFIG=config, **more)
+
+
 @case
 def what_was_stored_with_loss_is_read_as_that():
     """By who asks for no more than that, which keeps it as that; and by nobody else."""
-    secret = blob("cluster.secret", 32, 5)
-    os.chmod(secret, 0o600)
-    name, blocks, profiles = "shared@1", place("lossy.kv"), place("lossy.profiles")
-    given = ("--model", checkpoint("long.bin", context=512, kv_heads=4), "--text", text())
-    os.makedirs(profiles, exist_ok=True)
-    weft("codec", "calibrate", *given, "--name", name, "--kl", "0.1",
-         "--output", os.path.join(profiles, "shared.wfprofile"))
-    shape = answer("codec", "kv", *given, "--tokens", "2048", "--output", blocks, "--format-output", place("lossy.json"))
-    count, size = shape["blocks_per_sequence"], shape["block_bytes"]  # of one window: its positions are a chain's
-    with open(blocks, "r+b") as file:
-        file.truncate(count * size)
+    lossy = Lossy()
+    count, size, blocks, node = lossy.count, lossy.size, lossy.blocks, lossy.node
     data = read(blocks)
-    form = ("--model", name, "--layers", "2", "--kv-heads", "4", "--head-dim", "12", "--dtype", "bf16",
-            "--block-tokens", "64", "--rope-theta", "10000")
-    chain, asked = ("--key", "lossy", *form), ("--blocks", str(count))
+    chain, asked = ("--key", "lossy", *lossy.form), ("--blocks", str(count))
     left, right = (("--socket", place(who + ".sock")) for who in NAMES)
-
-    def node(who, quality):
-        config = written(f"lossy.{who}.yaml", f"domains:\n  - name: default\n    quality: {quality}\n".encode())
-        return start(who, secret, ["nvme:" + place(f"lossy.{who}.nvme") + ":64MB"], WEFT_PROFILES=profiles,
-                     WEFT_CONFIG=config)
 
     def known():
         """Of the chain, on the right: how many, and the worst of them."""
@@ -325,6 +335,46 @@ def what_was_stored_with_loss_is_read_as_that():
     check(answer("fabric", *left)["self"]["serves"] == 0, "a block was sent")
     for stopped in nodes:
         stop_node(stopped)
+
+
+@case
+def what_was_stored_with_loss_goes_on_to_memory_that_is_lent():
+    """As what it is, when its tier has no more room; and back from there to who takes it, and to nobody else."""
+    lossy = Lossy()
+    left, right = (("--socket", place(who + ".sock")) for who in NAMES)
+    asked = ("--blocks", str(lossy.count))
+    for who in NAMES:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(place(f"lossy.{who}.nvme"))
+    nodes = [lossy.node("left", "transparent", "2MB"), lossy.node("right", "lossless", WEFT_FABRIC_LEND="32MB")]
+    until_both_see_each_other()
+    until("the lender's memory is known", lambda: sees("left")[0]["lent_bytes"] > 0)
+    first = ("--key", "chain0", *lossy.form)
+    lent = lambda: answer("fabric", *right)["self"]["lent_blocks"]
+    came = None
+    for number in range(200):
+        chain = ("--key", f"chain{number}", *lossy.form)
+        weft("put", *chain, lossy.blocks, *left)
+        weft("demote", *chain, *asked, *left)
+        if number == 0:
+            weft("get", *chain, *asked, "--output", place("lossy.copy"), *left)
+            came = read(place("lossy.copy"))
+            check(len(came) == lossy.count * lossy.size and came != read(lossy.blocks), "nothing was lost")
+            weft("demote", *chain, *asked, *left)
+        if lent() >= 2 * lossy.count:
+            break
+    moves = [event for event in answer("events", "--what", "move", *left)["events"] if event.get("tier") == "remote"]
+    check(moves and all(event.get("quality") == "transparent" for event in moves), "it did not go there:", moves[:3])
+    # The first chain went first, or is where it was: either way it is what it was.
+    there = answer("match", *first, *asked, *left)
+    check(there["present"] == lossy.count and there["quality"] == "transparent", there)
+    check(there["tiers"].get("remote", 0) > 0, "nothing of it is lent:", there)
+    weft("get", *first, *asked, "--output", place("lossy.copy"), *left)
+    check(read(place("lossy.copy")) == came, "other bytes")
+    check(answer("match", *first, *asked, *right, expect=None)["present"] == 0, "who asks for what is exact finds it")
+    weft("get", *first, *asked, "--output", place("lossy.copy"), *right, expect=1)
+    for node in nodes:
+        stop_node(node)
 
 
 @case
