@@ -6,6 +6,11 @@
  * where it is.  Both sides prove themselves or there is no connection: each with a certificate that
  * `ca` signed, or both with the secret as an external pre-shared key (RFC 8446, 4.2.11), for which
  * no certificate stands in.  Nothing older than TLS 1.3, no renegotiation, no tickets.
+ *
+ * Certificates are renewed while a node runs: before each connection it is looked whether one of
+ * the three files is another now, and then all are read again.  What cannot be used (a certificate
+ * whose key has not been written yet) leaves what there was, until a file changes again.
+ * Connections that there are go on as they were proved.
  */
 #include "net/tcp_inner.h"
 
@@ -15,18 +20,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/log.h"
 #include "sys/memory.h"
 
 #define PSK_NAME "weft-net"
 #define RECORD_BYTES 16384u
 #define RECORD_MORE 512u /* what a record and its neighbours take beyond their content */
 
+#define FILES 3 /* certificate, key, CA */
+
+/* Which of the files it was, when it was read or could not be used. */
+struct stamp {
+    struct timespec changed;
+    ino_t inode;
+    off_t bytes;
+};
+
 struct tcp_tls_context {
     SSL_CTX *context;
     BIO_METHOD *method;
     enum wf_net_proof proof;
     uint8_t secret[32];
+    char *files[FILES]; /* TLS with certificates */
+    struct stamp stamps[FILES];
 };
 
 struct tcp_tls {
@@ -131,6 +149,8 @@ void wf_tcp_tls_context_free(struct tcp_tls_context *context)
         return;
     SSL_CTX_free(context->context);
     BIO_meth_free(context->method);
+    for (int i = 0; i < FILES; i++)
+        free(context->files[i]);
     OPENSSL_cleanse(context, sizeof *context);
     free(context);
 }
@@ -158,10 +178,9 @@ static enum weft_status certificates_load(SSL_CTX *context, const struct wf_net_
     return WEFT_OK;
 }
 
-static enum weft_status context_set(struct tcp_tls_context *tls,
+static enum weft_status context_set(struct tcp_tls_context *tls, SSL_CTX *context,
                                     const struct wf_net_security *security)
 {
-    SSL_CTX *context = tls->context;
     if (!context || !tls->method || SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1 ||
         SSL_CTX_set_num_tickets(context, 0) != 1 || SSL_CTX_set_ex_data(context, 0, tls) != 1)
         return tls_fail(WEFT_E_SYSTEM, "TLS can not be set up");
@@ -181,6 +200,60 @@ static enum weft_status context_set(struct tcp_tls_context *tls,
     return WEFT_OK;
 }
 
+/* A file that is not there is none, and so another. */
+static void stamps_take(const struct tcp_tls_context *tls, struct stamp out[FILES])
+{
+    memset(out, 0, FILES * sizeof out[0]);
+    for (int i = 0; i < FILES; i++) {
+        struct stat is;
+        if (tls->files[i] && stat(tls->files[i], &is) == 0) {
+            out[i].changed = is.st_mtim;
+            out[i].inode = is.st_ino;
+            out[i].bytes = is.st_size;
+        }
+    }
+}
+
+static enum weft_status files_name(struct tcp_tls_context *tls,
+                                   const struct wf_net_security *security)
+{
+    const char *const files[FILES] = {security->certificate, security->key, security->ca};
+    for (int i = 0; tls->proof == WF_NET_PROOF_TLS && i < FILES; i++) {
+        tls->files[i] = files[i] ? wf_strdup(files[i], "TLS") : NULL;
+        if (files[i] && !tls->files[i])
+            return WEFT_E_NO_MEMORY;
+    }
+    stamps_take(tls, tls->stamps);
+    return WEFT_OK;
+}
+
+/* Another certificate, key or CA from now on, if they can be used. */
+static void context_renew(struct tcp_tls_context *tls)
+{
+    struct stamp stamps[FILES];
+    if (tls->proof != WF_NET_PROOF_TLS)
+        return;
+    stamps_take(tls, stamps);
+    if (memcmp(stamps, tls->stamps, sizeof stamps) == 0)
+        return;
+    memcpy(tls->stamps, stamps, sizeof stamps);
+    const struct wf_net_security security = {.proof = tls->proof,
+                                             .certificate = tls->files[0],
+                                             .key = tls->files[1],
+                                             .ca = tls->files[2]};
+    ERR_clear_error();
+    SSL_CTX *context = SSL_CTX_new(TLS_method());
+    if (context_set(tls, context, &security) != WEFT_OK) {
+        wf_warn("net", "certificates were changed, and those from before are used: %s",
+                wf_last_error());
+        SSL_CTX_free(context);
+        return;
+    }
+    SSL_CTX_free(tls->context); /* connections that there are keep it */
+    tls->context = context;
+    wf_info("net", "certificates were changed, and are used from now on");
+}
+
 enum weft_status wf_tcp_tls_context(const struct wf_net_security *security,
                                     struct tcp_tls_context **out)
 {
@@ -192,7 +265,9 @@ enum weft_status wf_tcp_tls_context(const struct wf_net_security *security,
     memcpy(tls->secret, security->secret, sizeof tls->secret);
     tls->context = SSL_CTX_new(TLS_method());
     tls->method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weft buffers");
-    enum weft_status status = context_set(tls, security);
+    enum weft_status status = files_name(tls, security);
+    if (status == WEFT_OK)
+        status = context_set(tls, tls->context, security);
     if (status == WEFT_OK)
         *out = tls;
     else
@@ -209,6 +284,7 @@ enum weft_status wf_tcp_tls_open(struct tcp_tls_context *context, bool connector
     BIO *bio = NULL;
     if (!tls)
         return WEFT_E_NO_MEMORY;
+    context_renew(context);
     ERR_clear_error();
     tls->context = context;
     tls->ssl = SSL_new(context->context);
@@ -285,6 +361,10 @@ static enum weft_status tls_result(struct tcp_tls *tls, int result)
     case SSL_ERROR_WANT_WRITE: return WEFT_PENDING;
     case SSL_ERROR_ZERO_RETURN: return wf_fail(WEFT_E_NODE, "the other side closed the connection");
     default:
+        if (SSL_get_verify_result(tls->ssl) != X509_V_OK)
+            return wf_fail(WEFT_E_DENIED,
+                           "the certificate that the other side shows is not good here: %s",
+                           X509_verify_cert_error_string(SSL_get_verify_result(tls->ssl)));
         return tls_fail(SSL_is_init_finished(tls->ssl) ? WEFT_E_PROTOCOL : WEFT_E_DENIED,
                         SSL_is_init_finished(tls->ssl) ? "TLS with the other side broke"
                                                        : "the other side and this one do not "
