@@ -5,7 +5,8 @@
  *     look      the node's key, which must not be there, and the epoch's, whose revision is R
  *     grant     a lease, which is counted from before this is asked
  *     join      if there is no node's key and the epoch's still has revision R:
- *               node's key = epoch + 1, leased; epoch's key = epoch + 1
+ *               node's key = epoch + 1, leased; epoch's key = epoch + 1; this node's own last
+ *               epoch instead, if that was higher
  *
  * So two who join at once do not get the same epoch, and of one name only one is in.  When the
  * answer to `join` is lost nobody knows whether it happened: the lease is given back before another
@@ -138,7 +139,9 @@ static bool ask_to_join(struct wf_members *m, struct wf_member *self, uint64_t s
     /* A longer one than was asked for would keep the name of a dead node taken for longer; it is
      * not to be had otherwise. */
     wf_lease_count(&lease, asked, ttl_s * 1000000000u);
-    lease.epoch = self->epoch = looked->epoch + 1;
+    /* An etcd that was restored from a backup has an older one; this node knows its last. */
+    uint64_t last = looked->epoch > m->lease.epoch ? looked->epoch : m->lease.epoch;
+    lease.epoch = self->epoch = last + 1;
     m->old_lease_id = id;
     status = wf_etcd_talk(m, "/v3/kv/txn",
                           wf_etcd_say_join(m->target.cluster, self, id, looked->epoch_mod), NULL,

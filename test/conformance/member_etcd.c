@@ -298,6 +298,27 @@ static void test_an_epoch_that_is_none(void **state)
     assert_int_equal(standing_of(a).epoch, 8);
 }
 
+/* etcd is restored from a backup, and knows less than its nodes: epochs grow all the same. */
+static void test_an_epoch_that_goes_back(void **state)
+{
+    struct world *w = *state;
+    char node[200], key[200];
+    struct node *a = node_open(w, 0, "alpha"), *b = node_open(w, 1, "beta");
+    key_of(w, "nodes", "alpha", node);
+    key_of(w, "epochs", "alpha", key);
+    WAIT(w, PATIENCE, all_know_all(w));
+    w->by_hand = true;
+    for (int round = 0; round < 3; round++) {
+        uint64_t epoch = standing_of(a).epoch;
+        if (round)
+            assert_true(etcd_put(etcd_of(w), key, round == 1 ? "1" : NULL));
+        assert_true(etcd_put(etcd_of(w), node, NULL));
+        WAIT(w, PATIENCE, is_in(a) && standing_of(a).epoch != epoch && all_know_all(w));
+        assert_true(standing_of(a).epoch > epoch);
+        assert_int_equal(known(b, "alpha")->epoch, standing_of(a).epoch);
+    }
+}
+
 /* Between its look and its join another of that name has come and gone: that one's epoch is not
  * given out again. */
 static void test_an_epoch_that_another_got_meanwhile(void **state)
@@ -544,14 +565,23 @@ static void test_a_process_that_is_stopped(void **state)
 }
 
 const struct CMUnitTest etcd_tests[] = {
-    TEST(test_a_user_and_a_password),        TEST(test_certificates),
-    TEST(test_answers_that_are_hostile),     TEST(test_a_member_among_hostile_answers),
-    TEST(test_options_that_are_wrong),       TEST(test_the_next_endpoint),
-    TEST(test_a_node_that_is_cut_off),       TEST(test_a_watch_that_breaks),
-    TEST(test_a_watch_that_is_silent),       TEST(test_a_key_that_is_removed_by_hand),
-    TEST(test_an_epoch_that_is_none),        TEST(test_an_epoch_that_another_got_meanwhile),
-    TEST(test_keys_that_nobody_understands), TEST(test_many_members),
-    TEST(test_a_wall_clock_that_jumps),      TEST(test_a_process_that_is_stopped),
+    TEST(test_a_user_and_a_password),
+    TEST(test_certificates),
+    TEST(test_answers_that_are_hostile),
+    TEST(test_a_member_among_hostile_answers),
+    TEST(test_options_that_are_wrong),
+    TEST(test_the_next_endpoint),
+    TEST(test_a_node_that_is_cut_off),
+    TEST(test_a_watch_that_breaks),
+    TEST(test_a_watch_that_is_silent),
+    TEST(test_a_key_that_is_removed_by_hand),
+    TEST(test_an_epoch_that_is_none),
+    TEST(test_an_epoch_that_another_got_meanwhile),
+    TEST(test_an_epoch_that_goes_back),
+    TEST(test_keys_that_nobody_understands),
+    TEST(test_many_members),
+    TEST(test_a_wall_clock_that_jumps),
+    TEST(test_a_process_that_is_stopped),
     TEST(test_an_owner_that_does_not_look),
 };
 const size_t etcd_test_count = sizeof etcd_tests / sizeof etcd_tests[0];
