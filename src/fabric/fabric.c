@@ -18,6 +18,7 @@
 
 #define TICK_NS 20000000u
 #define MOVE_BYTES_S 125000000u
+#define SAID_BYTES_MAX ((uint64_t)1 << 50) /* of one node */
 #define COPIES_DEFAULT ((uint64_t)4 << 20)
 
 static uint64_t clock_now(void *context)
@@ -28,13 +29,27 @@ static uint64_t clock_now(void *context)
 
 /* ------------------------------------------------------------------------------------ messages */
 
-/* What it says of itself.  False: it is not believed. */
+static uint64_t least_of(uint64_t one, uint64_t other)
+{
+    return one < other ? one : other;
+}
+
+/* What it says of itself.  False: it is not believed.  What there cannot be is made less, so that
+ * what all say can be added up. */
 static bool says(struct wf_link *link, const struct wf_fabric_ping *what)
 {
     struct wf_peer_node *peer = link->peer;
     if (!wf_link_proven(link) || peer->link != link)
         return false;
-    peer->said = *what;
+    struct wf_fabric_ping *said = &peer->said;
+    *said = *what;
+    said->pool_bytes = least_of(said->pool_bytes, SAID_BYTES_MAX);
+    said->free_bytes = least_of(said->free_bytes, said->pool_bytes);
+    said->lent_bytes = least_of(said->lent_bytes, SAID_BYTES_MAX);
+    said->lent_free_bytes = least_of(said->lent_free_bytes, said->lent_bytes);
+    said->lends_bytes = least_of(said->lends_bytes, SAID_BYTES_MAX);
+    said->lends_used_bytes = least_of(said->lends_used_bytes, SAID_BYTES_MAX);
+    said->left_bytes = least_of(said->left_bytes, SAID_BYTES_MAX);
     peer->draining = (what->flags & WF_FABRIC_DRAINING) != 0;
     return true;
 }

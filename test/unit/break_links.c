@@ -242,6 +242,43 @@ static void who_takes_nothing_holds_up_nobody_else(void **state)
     assert_int_equal(nodes[2].offered, 2);
 }
 
+/* -------------------------------------------------------------------------------------- riches */
+
+static void says_riches(struct stranger *s)
+{
+    const struct wf_fabric_ping ping = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PING},
+                                        .pool_bytes = UINT64_MAX,
+                                        .free_bytes = UINT64_MAX,
+                                        .lent_bytes = UINT64_MAX - 7,
+                                        .lent_free_bytes = UINT64_MAX,
+                                        .lends_bytes = UINT64_MAX,
+                                        .lends_used_bytes = UINT64_MAX,
+                                        .left_bytes = UINT64_MAX};
+    stranger_says(s, &ping, sizeof ping);
+    stranger_waits(s, 10);
+}
+
+static void what_cannot_be_is_not_added_up(void **state)
+{
+    (void)state;
+    uint64_t bytes, unused;
+    comes_in(&x, "x", secrets, 1);
+    comes_in(&y, "y", secrets, 1);
+    says_riches(&x);
+    says_riches(&y);
+    pass(100);
+    wf_fabric_lent_here(nodes[0].fabric, &bytes, &unused);
+    assert_true(bytes >= (uint64_t)1 << 50);
+    assert_true(bytes <= (uint64_t)1 << 60);
+    assert_true(unused <= bytes);
+    const struct wf_fabric_peer shown = peer_of(0, "x");
+    assert_true((int64_t)shown.lent_bytes > 0 && (int64_t)shown.pool_bytes > 0);
+    assert_true(shown.lent_free_bytes <= shown.lent_bytes);
+    assert_true(shown.free_bytes <= shown.pool_bytes);
+    stranger_end(&x);
+    stranger_end(&y);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -250,6 +287,7 @@ int main(void)
         TEST(who_does_not_say_who_it_is_goes),  TEST(a_mute_node_is_called_again),
         TEST(those_who_prove_nothing_are_few),  TEST(what_is_told_anew_again_and_again_ends),
         TEST(what_finds_no_number_is_not_lost), TEST(who_takes_nothing_holds_up_nobody_else),
+        TEST(what_cannot_be_is_not_added_up),
     };
     return cmocka_run_group_tests_name("links that are misused", tests, NULL, NULL);
 }
