@@ -22,7 +22,7 @@ export ASAN_OPTIONS  ?= halt_on_error=1:abort_on_error=1
 export TSAN_OPTIONS  ?= halt_on_error=1:second_deadlock_stack=1:history_size=4
 
 .DEFAULT_GOAL := build
-.PHONY: build run test test-cxl cluster-test chaos test-engines asan tsan fuzz seeds torture stress soak crash sim bench format lint clang wheel install clean help
+.PHONY: build run test test-cxl test-rdma rdma-test cluster-test chaos test-engines asan tsan fuzz seeds torture stress soak crash sim bench format lint clang wheel install clean help
 
 build: ## build into build/; the programs are in build/bin
 	@scripts/deps build test
@@ -43,6 +43,14 @@ test-cxl: ## the CXL tier on the real kernel's drivers, in machines that QEMU em
 	@scripts/deps cxl || true # it skips, and says why, without
 	@scripts/build $(BUILD) -Dwerror=$(WERROR)
 	@test/cxl/run.sh $(BUILD) || [ $$? -eq 77 ]
+
+test-rdma: ## the ucx transport over RDMA verbs, which the real kernel has in software, in machines that QEMU emulates; minutes
+	@scripts/deps build test
+	@scripts/deps rdma || true # it skips, and says why, without
+	@scripts/build $(BUILD) -Dwerror=$(WERROR)
+	@test/rdma/run.sh $(BUILD) || [ $$? -eq 77 ]
+
+rdma-test: test-rdma
 
 cluster-test: ## many hosts as network namespaces, a real etcd, a network with faults; as root; minutes
 	@scripts/deps build test

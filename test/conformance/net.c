@@ -41,7 +41,7 @@ static void test_order(void **state)
     struct world *world = *state;
     struct node *a = world_node(world, NULL), *b = world_node(world, NULL);
     struct end *ab, *ba;
-    uint64_t count = 900, next_ab = 0, next_ba = 0;
+    uint64_t count = world->backend->slow ? 900 / SLOWER : 900, next_ab = 0, next_ba = 0;
     struct wf_net_stats stats;
     world->plan = (struct plan){.seed = random_next(&world->random),
                                 .header_max = 3000,
@@ -527,11 +527,11 @@ static const struct {
     TEST(test_many),           TEST(test_reentry),
 };
 
-/* "@tcp", "@tls", "@ucx": those whose names begin so; "@others": those of none of these.  So most
- * of the time, in which something is waited for, is that of several processes at once. */
+/* "@tcp", "@tls", "@ucx", "@rdma": those whose names begin so; "@others": those of none of these.
+ * So most of the time, in which something is waited for, is that of several processes at once. */
 static bool is_of(const char *group, const char *backend)
 {
-    static const char *const groups[] = {"tcp", "tls", "ucx"};
+    static const char *const groups[] = {"tcp", "tls", "ucx", "rdma"};
     bool others = strcmp(group, "@others") == 0;
     for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++)
         if (strncmp(backend, groups[i], strlen(groups[i])) == 0)

@@ -406,7 +406,7 @@ static void test_traffic(void **state)
     uint8_t *back = memory_of(REGION, 5);
     struct wf_net_handle handle_back;
     struct probe probes[40] = {0};
-    uint64_t sent_ab = 0, sent_ba = 0, count = 200, asks = 0;
+    uint64_t sent_ab = 0, sent_ba = 0, count = world->backend->slow ? 200 / SLOWER : 200, asks = 0;
     assert_int_equal(OPS(world)->expose(pair.a->net, back, REGION, WF_NET_READ | WF_NET_WRITE,
                                         &handle_back),
                      WEFT_OK);

@@ -257,11 +257,11 @@ static void sim_dispose(struct world *world)
 
 #if WF_NET_HAS_UCX
 /* A net takes UCX's settings from the environment when it is made. */
-static void ucx_prepare(const char *transports, struct wf_net_options *options)
+static void ucx_prepare(const char *transports, const char *devices, struct wf_net_options *options)
 {
     static int has = -1;
     setenv("UCX_TLS", transports, 1);
-    setenv("UCX_NET_DEVICES", "lo", 1);
+    setenv("UCX_NET_DEVICES", devices, 1);
     if (has < 0) {
         struct wf_net *net;
         struct wf_net_options probe = {.events = options->events};
@@ -279,13 +279,13 @@ static void ucx_prepare(const char *transports, struct wf_net_options *options)
 static void ucx_tcp_prepare(struct world *world, uint32_t number, struct wf_net_options *options)
 {
     (void)world, (void)number;
-    ucx_prepare("tcp,self", options);
+    ucx_prepare("tcp,self", "lo", options);
 }
 
 static void ucx_shm_prepare(struct world *world, uint32_t number, struct wf_net_options *options)
 {
     (void)world, (void)number;
-    ucx_prepare("posix,sysv,cma,self", options);
+    ucx_prepare("posix,sysv,cma,self", "lo", options);
 }
 
 static void ucx_secret_prepare(struct world *world, uint32_t number, struct wf_net_options *options)
@@ -293,6 +293,18 @@ static void ucx_secret_prepare(struct world *world, uint32_t number, struct wf_n
     ucx_shm_prepare(world, number, options);
     options->security.proof = WF_NET_PROOF_SECRET;
     memcpy(options->security.secret, secret, sizeof secret);
+}
+
+/* Devices that somebody names: test/rdma/run.sh. */
+static void ucx_named_prepare(struct world *world, uint32_t number, struct wf_net_options *options)
+{
+    const char *transports = getenv("WEFT_TEST_UCX_TLS"),
+               *devices = getenv("WEFT_TEST_UCX_DEVICES");
+    (void)world, (void)number;
+    if (!transports || !devices)
+        skip();
+    ucx_prepare(transports, devices, options);
+    options->connect_ms = options->dead_ms = 20000;
 }
 
 static void ucx_dispose(struct world *world)
@@ -324,6 +336,7 @@ const struct backend backends[] = {
     {"ucx", &wf_net_ucx, ucx_tcp_prepare, ucx_dispose},
     {"ucx-shm", &wf_net_ucx, ucx_shm_prepare, ucx_dispose},
     {"ucx-shm secret", &wf_net_ucx, ucx_secret_prepare, ucx_dispose, .proves = true},
+    {"rdma", &wf_net_ucx, ucx_named_prepare, ucx_dispose, .slow = true},
 #endif
 };
 const uint32_t backend_count = sizeof backends / sizeof backends[0];

@@ -287,6 +287,11 @@ struct node *world_node(struct world *world, void (*change)(struct wf_net_option
     return node;
 }
 
+uint32_t world_patience_ms(const struct world *world)
+{
+    return world->backend->slow ? 4 * PATIENCE_MS : PATIENCE_MS;
+}
+
 void world_step(struct world *world)
 {
     /* One of them waits a little, or time that is simulated would stand still. */
@@ -372,6 +377,8 @@ enum weft_status world_send_sized(struct end *end, uint64_t number, uint32_t hea
     struct parcel *parcel = calloc(1, sizeof *parcel);
     assert_non_null(parcel);
     parcel->end = end;
+    if (end->node->world->backend->slow)
+        payload_bytes = (payload_bytes + SLOWER - 1) / SLOWER;
     if (header_bytes < sizeof(struct header))
         header_bytes = sizeof(struct header);
     return parcel_send(parcel, number, header_bytes, payload_bytes, pieces);

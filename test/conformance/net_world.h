@@ -23,7 +23,8 @@
 
 #define NODES_MAX 8u
 #define LINKS_MAX 128u
-#define PATIENCE_MS 30000u /* until a test that waits has failed */
+#define PATIENCE_MS 30000u /* until a test that waits has failed; fourfold where all is slow */
+#define SLOWER 8u          /* how much less is sent there */
 
 struct world;
 struct node;
@@ -38,6 +39,7 @@ struct backend {
      * tests of net_wire.c. */
     bool wire;
     bool clear;  /* … and what crosses it is not encrypted */
+    bool slow;   /* a processor emulates it in one that another emulates */
     bool proves; /* both sides know a secret, or have certificates */
 };
 extern const struct backend backends[];
@@ -116,24 +118,27 @@ struct node *world_node(struct world *world, void (*change)(struct wf_net_option
 /* From `a` to `b`, until it is up on both sides; ends of it. */
 void world_meet(struct node *a, struct node *b, struct end **out_a, struct end **out_b);
 struct end *world_connect(struct node *node, const char *address);
-/* Poll until that holds; fails after PATIENCE_MS. */
-#define UNTIL(world, condition)                                            \
-    do {                                                                   \
-        uint64_t until_began_ = world_now_ms();                            \
-        while (!(condition)) {                                             \
-            world_step(world);                                             \
-            if (world_now_ms() - until_began_ > PATIENCE_MS)               \
-                fail_msg("%s: not within %u ms", #condition, PATIENCE_MS); \
-        }                                                                  \
+/* Poll until that holds; fails after world_patience_ms(). */
+#define UNTIL(world, condition)                                          \
+    do {                                                                 \
+        uint64_t until_began_ = world_now_ms();                          \
+        uint32_t until_ms_ = world_patience_ms(world);                   \
+        while (!(condition)) {                                           \
+            world_step(world);                                           \
+            if (world_now_ms() - until_began_ > until_ms_)               \
+                fail_msg("%s: not within %u ms", #condition, until_ms_); \
+        }                                                                \
     } while (0)
 uint64_t world_now_ms(void);
+uint32_t world_patience_ms(const struct world *world);
 void world_step(struct world *world);
 /* Some rounds more, in which nothing more should happen. */
 void world_settle(struct world *world);
 
 /* The plan's message of that number, to be sent over an end.  False: the queue is full. */
 bool world_send(struct end *end, uint64_t number);
-/* A message of these sizes, whose bytes are those of the plan's `number`; what send says. */
+/* A message of these sizes (where all is slow its payload is less), whose bytes are those of the
+ * plan's `number`; what send says. */
 enum weft_status world_send_sized(struct end *end, uint64_t number, uint32_t header_bytes,
                                   uint64_t payload_bytes, uint32_t pieces);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What UCX has of its own, over the transports that every machine has: net_ucx tcp|shm
+ * What UCX has of its own, over the transports that every machine has: net_ucx tcp|shm; or over
+ * WEFT_TEST_UCX_TLS and WEFT_TEST_UCX_DEVICES (test/rdma): net_ucx rdma
  *
  * The promises of net.h are for test/conformance/net.c; here are peers that die or stop in the
  * middle of payloads, memory that is withdrawn under them, and what of the process UCX must leave
@@ -21,15 +22,18 @@
 #include <cmocka.h>
 #include <signal.h>
 
+#include "base/log.h"
 #include "base/random.h"
 #include "net/net.h"
 #include "sys/clock.h"
 
-#define EXPOSED ((size_t)32 << 20)
 #define OPERATIONS 24
 
 static const struct wf_net_ops *const ops = &wf_net_ucx;
 static uint32_t seed;
+/* Verbs that a processor emulates in a processor that another emulates are slow. */
+static size_t exposed = (size_t)32 << 20;
+static uint32_t patience_ms = 10000, soon_ms = 8000, connect_ms = 4000, dead_ms = 2500;
 
 struct side {
     struct wf_net *net;
@@ -94,8 +98,8 @@ static struct wf_net_options options_of(struct side *side)
 {
     struct wf_net_options options = {
         .security = {.proof = WF_NET_PROOF_SECRET, .secret = "a secret of tests"},
-        .dead_ms = 2500, /* a sanitizer looks at 32 MiB in between */
-        .connect_ms = 4000,
+        .dead_ms = dead_ms, /* a sanitizer looks at 32 MiB in between */
+        .connect_ms = connect_ms,
         .events = {side, on_up, on_down, on_begun, NULL, on_arrived},
     };
     return options;
@@ -105,7 +109,7 @@ static void side_open(struct side *side, const struct wf_net_options *options)
 {
     if (ops->create(options, &side->net) != WEFT_OK)
         fail_msg("%s", wf_last_error());
-    side->memory = calloc(1, EXPOSED);
+    side->memory = calloc(1, exposed);
     assert_non_null(side->memory);
 }
 
@@ -125,17 +129,17 @@ static bool repeats(const uint8_t *at, size_t bytes, size_t period)
     return !memcmp(at, at + period, bytes - period);
 }
 
-/* Poll until `counter` is `target`, or for ten seconds. */
+/* Poll until `counter` is `target`, or as long as patience lasts. */
 static void until(struct side *side, const uint32_t *counter, uint32_t target)
 {
-    uint64_t end = wf_now_ms() + 10000;
+    uint64_t end = wf_now_ms() + patience_ms;
     while (*counter < target && wf_now_ms() < end)
         assert_int_equal(ops->poll(side->net, 20), WEFT_OK);
     if (*counter != target)
         fail_msg("there were %u and not %u: %s", *counter, target, side->sentence);
 }
 
-/* ------------------------------------------------------------------------------ another process */
+/* ----------------------------------------------------------------------------- another process */
 
 struct other {
     pid_t pid;
@@ -162,10 +166,10 @@ static void other_run(int tell)
     options.events.up = other_up;
     if (ops->create(&options, &side.net) != WEFT_OK)
         _exit(1);
-    side.memory = malloc(EXPOSED);
-    for (size_t i = 0; side.memory && i < EXPOSED; i++)
+    side.memory = malloc(exposed);
+    for (size_t i = 0; side.memory && i < exposed; i++)
         side.memory[i] = (uint8_t)(i % 251);
-    if (!side.memory || ops->expose(side.net, side.memory, EXPOSED, WF_NET_READ | WF_NET_WRITE,
+    if (!side.memory || ops->expose(side.net, side.memory, exposed, WF_NET_READ | WF_NET_WRITE,
                                     &side.handle) != WEFT_OK)
         _exit(1);
     if (write(tell, ops->address(side.net), WF_NET_ADDRESS_MAX) != WF_NET_ADDRESS_MAX)
@@ -195,7 +199,7 @@ static void other_end(struct other *other)
     waitpid(other->pid, NULL, 0);
 }
 
-/* ----------------------------------------------------------------------------------- operations */
+/* ---------------------------------------------------------------------------------- operations */
 
 struct operation {
     struct side *side;
@@ -228,13 +232,13 @@ static void operations_start(struct side *side, struct operation *operations)
     for (uint32_t i = 0; i < OPERATIONS; i++) {
         struct operation *o = &operations[i];
         size_t bytes = (size_t)1 << (10 + i / 3 * 2);
-        bytes = bytes > EXPOSED / 2 ? EXPOSED / 2 : bytes;
+        bytes = bytes > exposed / 2 ? exposed / 2 : bytes;
         *o = (struct operation){.side = side, .piece = {side->memory, bytes}};
         o->access = (struct wf_net_access){.handle = side->handle,
                                            .write = i % 3 == 1,
                                            .piece_count = 1,
                                            .pieces = &o->piece,
-                                           .offset = EXPOSED / 2,
+                                           .offset = exposed / 2,
                                            .done = on_done,
                                            .user = o};
         o->message = (struct wf_net_message){.header = "payload",
@@ -268,7 +272,7 @@ static void test_other_process(void **state)
     struct other other;
     (void)state;
     linked(&side, &other);
-    struct operation read = {.side = &side, .piece = {side.memory, EXPOSED}};
+    struct operation read = {.side = &side, .piece = {side.memory, exposed}};
     read.access = (struct wf_net_access){.handle = side.handle,
                                          .piece_count = 1,
                                          .pieces = &read.piece,
@@ -278,7 +282,7 @@ static void test_other_process(void **state)
     until(&side, &side.done, 1);
     assert_int_equal(side.failed + side.missed, 0);
     assert_int_equal(side.memory[0], 0);
-    assert_true(repeats(side.memory, EXPOSED, 251));
+    assert_true(repeats(side.memory, exposed, 251));
     operations_start(&side, operations);
     until(&side, &side.done, 1 + OPERATIONS / 3 * 2);
     until(&side, &side.sent, OPERATIONS / 3);
@@ -305,14 +309,14 @@ static void test_killed(void **state)
         uint64_t began = wf_now_ms();
         other_end(&other);
         until(&side, &side.downs, 1);
-        assert_true(wf_now_ms() - began < 8000);
+        assert_true(wf_now_ms() - began < soon_ms);
         assert_int_equal(side.done, OPERATIONS / 3 * 2);
         assert_int_equal(side.sent, OPERATIONS / 3);
         assert_true(strlen(side.sentence) > 10);
-        memset(side.memory, 0x5a, EXPOSED);
+        memset(side.memory, 0x5a, exposed);
         ops->poll(side.net, 10);
         assert_int_equal(side.memory[0], 0x5a); /* nothing was written after all was over */
-        assert_true(repeats(side.memory, EXPOSED, 1));
+        assert_true(repeats(side.memory, exposed, 1));
         side_close(&side);
     }
 }
@@ -329,7 +333,7 @@ static void test_stopped(void **state)
     operations_start(&side, operations);
     uint64_t began = wf_now_ms();
     until(&side, &side.downs, 1);
-    assert_true(wf_now_ms() - began < 8000);
+    assert_true(wf_now_ms() - began < soon_ms);
     assert_int_equal(side.down_status, WEFT_E_NODE);
     assert_non_null(strstr(side.sentence, "nothing was heard"));
     assert_int_equal(side.done, OPERATIONS / 3 * 2);
@@ -355,7 +359,7 @@ static void test_destroyed(void **state)
     other_end(&other);
 }
 
-/* ----------------------------------------------------------------------------- two in a process */
+/* ---------------------------------------------------------------------------- two in a process */
 
 struct pair {
     struct side a, b; /* b listens and has exposed its memory */
@@ -369,7 +373,7 @@ static void pair_poll(struct pair *pair)
 
 static void pair_until(struct pair *pair, const uint32_t *counter, uint32_t target)
 {
-    uint64_t end = wf_now_ms() + 10000;
+    uint64_t end = wf_now_ms() + patience_ms;
     while (*counter < target && wf_now_ms() < end)
         pair_poll(pair);
     assert_int_equal(*counter, target);
@@ -387,7 +391,7 @@ static void pair_open(struct pair *pair)
     assert_int_equal(ops->connect(pair->a.net, ops->address(pair->b.net), NULL, &link), WEFT_OK);
     pair_until(pair, &pair->a.ups, 1);
     pair_until(pair, &pair->b.ups, 1);
-    assert_int_equal(ops->expose(pair->b.net, pair->b.memory, EXPOSED, WF_NET_READ | WF_NET_WRITE,
+    assert_int_equal(ops->expose(pair->b.net, pair->b.memory, exposed, WF_NET_READ | WF_NET_WRITE,
                                  &pair->a.handle),
                      WEFT_OK);
     assert_int_equal(ops->grant(pair->b.link, pair->a.handle), WEFT_OK);
@@ -414,12 +418,12 @@ static void test_withdrawn(void **state)
             pair_poll(&pair);
         uint64_t began = wf_now_ms();
         ops->withdraw(pair.b.net, pair.a.handle);
-        assert_true(wf_now_ms() - began < 8000);
-        memset(pair.b.memory, 0x5a, EXPOSED);
-        memset(pair.b.memory, 0, EXPOSED / 2); /* messages arrive there */
+        assert_true(wf_now_ms() - began < soon_ms);
+        memset(pair.b.memory, 0x5a, exposed);
+        memset(pair.b.memory, 0, exposed / 2); /* messages arrive there */
         pair_until(&pair, &pair.a.done, OPERATIONS / 3 * 2);
-        assert_int_equal(pair.b.memory[EXPOSED / 2], 0x5a); /* nothing was after the withdrawal */
-        assert_true(repeats(pair.b.memory + EXPOSED / 2, EXPOSED / 2, 1));
+        assert_int_equal(pair.b.memory[exposed / 2], 0x5a); /* nothing was after the withdrawal */
+        assert_true(repeats(pair.b.memory + exposed / 2, exposed / 2, 1));
         pair_close(&pair);
     }
 }
@@ -463,8 +467,19 @@ int main(int argc, char **argv)
     seed = from ? (uint32_t)strtoul(from, NULL, 10) : 20261122u;
     printf("# NET_UCX_SEED=%u\n", seed);
     fflush(stdout);
-    setenv("UCX_TLS", argc > 1 && !strcmp(argv[1], "shm") ? "posix,sysv,cma,self" : "tcp,self", 1);
-    setenv("UCX_NET_DEVICES", "lo", 1);
+    if (getenv("WEFT_TEST_LOG"))
+        wf_log_level_set(WF_LOG_DEBUG);
+    const char *which = argc > 1 ? argv[1] : "tcp", *named = getenv("WEFT_TEST_UCX_TLS"),
+               *devices = getenv("WEFT_TEST_UCX_DEVICES");
+    bool rdma = !strcmp(which, "rdma") && named && devices;
+    if (rdma) {
+        exposed = (size_t)2 << 20;
+        patience_ms = 60000;
+        soon_ms = connect_ms = 30000;
+        dead_ms = 12000; /* one call of UCX may take seconds there */
+    }
+    setenv("UCX_TLS", rdma ? named : strcmp(which, "shm") ? "tcp,self" : "posix,sysv,cma,self", 1);
+    setenv("UCX_NET_DEVICES", rdma ? devices : "lo", 1);
     pid_t pid = fork();
     if (pid == 0) {
         /* Not in this process: what is forked from one that has UCX has half of it. */
@@ -491,5 +506,5 @@ int main(int argc, char **argv)
         printf("1..0 # SKIP UCX does not work here, so its transport was not tried\n");
         return 77;
     }
-    return cmocka_run_group_tests_name(argc > 1 ? argv[1] : "tcp", tests, NULL, NULL);
+    return cmocka_run_group_tests_name(which, tests, NULL, NULL);
 }
