@@ -304,7 +304,8 @@ static void ucx_named_prepare(struct world *world, uint32_t number, struct wf_ne
     if (!transports || !devices)
         skip();
     ucx_prepare(transports, devices, options);
-    options->connect_ms = options->dead_ms = 20000;
+    options->connect_ms = 60000;
+    options->dead_ms = 20000;
 }
 
 static void ucx_dispose(struct world *world)
