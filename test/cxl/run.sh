@@ -20,7 +20,7 @@ modules=(cxl_acpi cxl_pci cxl_mem cxl_pmem nd_pmem dax_pmem device_dax kmem nfit
 
 # In software also where the processor could do it: it could not run code on emulated memory.
 cxl() { # log, words of the command line, options …
-    machine 240 "$1" "$2" -accel tcg,thread=multi -cpu max,-hypervisor -smp 2 "${@:3}"
+    machine 480 "$1" "$2" -accel tcg,thread=multi -cpu max,-hypervisor -smp 2 "${@:3}"
 }
 
 # A second, empty root port: with one alone this QEMU loses data.  A serial number: without it a

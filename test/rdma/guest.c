@@ -9,15 +9,18 @@
  *   rdma_guest withdrawn ADDRESS   a handle is worth nothing once its memory was withdrawn, and
  *                                  memory that is exposed in its place has another
  *   rdma_guest killed ADDRESS      the server dies while it is read and written
- *   rdma_guest down ADDRESS        the network goes (eth0, by `ip`) while memory is read and
+ *   rdma_guest down ADDRESS        the network goes (eth0) while memory is read and
  * written rdma_guest end ADDRESS         the server ends
  *
  * Exit status 0, or 1 with a sentence.
  */
+#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "../support/random.h"
@@ -269,6 +272,16 @@ static int withdrawn(const char *address)
     return 0;
 }
 
+static void network(bool up)
+{
+    struct ifreq request = {.ifr_name = "eth0"};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    MUST(fd >= 0 && ioctl(fd, SIOCGIFFLAGS, &request) == 0, "the flags of eth0");
+    request.ifr_flags = (short)(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
+    MUST(ioctl(fd, SIOCSIFFLAGS, &request) == 0, "eth0 is not switched");
+    close(fd);
+}
+
 /* Many accesses are on their way when it happens; all of them end, and then the link is down. */
 static void broken(const char *what)
 {
@@ -279,7 +292,7 @@ static void broken(const char *what)
         uint32_t order = DIE;
         say(link_up, &order, sizeof order);
     } else {
-        MUST(system("ip link set eth0 down") == 0, "ip");
+        network(false);
     }
     uint64_t began = wf_now_ms();
     until(&downs, 1);
@@ -311,7 +324,7 @@ int main(int argc, char **argv)
     if (!strcmp(what, "killed") || !strcmp(what, "down")) {
         broken(what);
         if (!strcmp(what, "down"))
-            MUST(system("ip link set eth0 up && ip addr replace 10.9.0.2/24 dev eth0") == 0, "ip");
+            network(true);
     } else if (!strcmp(what, "end")) {
         uint32_t order = END;
         say(link_up, &order, sizeof order);
