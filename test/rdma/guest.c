@@ -285,6 +285,7 @@ static void network(bool up)
 /* Many accesses are on their way when it happens; all of them end, and then the link is down. */
 static void broken(const char *what)
 {
+    uint32_t before = downs; /* whoever was refused at first has had some */
     for (uint32_t i = 0; i < ACCESSES; i++)
         begin(i % 2, 0, EXPOSED);
     until(&done, 1);
@@ -295,7 +296,7 @@ static void broken(const char *what)
         network(false);
     }
     uint64_t began = wf_now_ms();
-    until(&downs, 1);
+    until(&downs, before + 1);
     printf("down after %u ms, %u of %u were done: %s\n", (unsigned)(wf_now_ms() - began),
            done - failed, ACCESSES, sentence);
     MUST(done == ACCESSES, "only %u ended", done);
@@ -326,9 +327,9 @@ int main(int argc, char **argv)
         if (!strcmp(what, "down"))
             network(true);
     } else if (!strcmp(what, "end")) {
-        uint32_t order = END;
+        uint32_t order = END, before = downs;
         say(link_up, &order, sizeof order);
-        until(&downs, 1);
+        until(&downs, before + 1);
     } else {
         return 2;
     }

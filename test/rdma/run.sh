@@ -29,7 +29,7 @@ rdma() { # seconds, log, words of the command line, options …
 
 # A network of two: what one sends the other gets, as datagrams between sockets of this run's.
 pair_machine() { # number, the other's, words of the command line
-    rdma 540 "$run/pair$1" "weft.scenario=pair weft.host=$1 $3" -smp 1 \
+    rdma 900 "$run/pair$1" "weft.scenario=pair weft.host=$1 $3" -smp 1 \
         -netdev "dgram,id=n,local.type=unix,local.path=$run/net$1,remote.type=unix,remote.path=$run/net$2" \
         -device "virtio-net-pci,netdev=n,mac=52:54:00:00:00:0$1"
 }
