@@ -223,10 +223,10 @@ static void read_free(void *context, struct wf_fabric_read *read)
     wf_served_read_free(read);
 }
 
-static bool below(void *context, uint32_t domain, const uint8_t key[32])
+static bool below(void *context, uint32_t domain, const uint8_t key[32], uint8_t *out_quality)
 {
     struct wf_node_fabric *nf = context;
-    return wf_served_below(nf->served, domain, key);
+    return wf_served_below(nf->served, domain, key, out_quality);
 }
 
 static bool news(void *context, const struct wf_fabric_event *block)

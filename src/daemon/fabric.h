@@ -90,7 +90,8 @@ void wf_served_speed(const struct wf_served *served, uint32_t *out_latency_us, u
 bool wf_served_better(const struct wf_served *served, const struct wf_domain *domain,
                       const uint8_t key[32], uint8_t quality);
 /* On any thread, as clients see it. */
-bool wf_served_below(const struct wf_served *served, uint32_t domain, const uint8_t key[32]);
+bool wf_served_below(const struct wf_served *served, uint32_t domain, const uint8_t key[32],
+                     uint8_t *out_quality);
 /* On the fabric's thread: wf_fabric_host.read, read_free, and each, of which walk() gives the first
  * cursor (0: there is nothing to walk over). */
 enum weft_status wf_served_read(struct wf_served *served, struct wf_fabric_read *read);

@@ -166,9 +166,13 @@ static unsigned in_dram(const struct wf_domain *domain, const uint8_t key[32])
 }
 
 /* What clients see, on any thread. */
-bool wf_served_below(const struct wf_served *s, uint32_t domain, const uint8_t key[32])
+bool wf_served_below(const struct wf_served *s, uint32_t domain, const uint8_t key[32],
+                     uint8_t *out_quality)
 {
-    int tier = wf_far_find(&s->node->domains[domain].store.index.far, key);
+    enum weft_quality quality = WEFT_LOSSLESS;
+    int tier = wf_far_look(&s->node->domains[domain].store.index.far, key, &quality);
+    if (out_quality)
+        *out_quality = (uint8_t)quality;
     return tier >= 0 && (unsigned)tier < s->own_count;
 }
 
@@ -375,7 +379,7 @@ bool wf_served_each(struct wf_served *s, uint32_t domain, uint64_t *cursor,
         return true; /* the owner wakes this thread when it is there */
     for (uint32_t i = 0; i < walk->count; i++) {
         const struct wf_fabric_event *event = &walk->events[i];
-        if (wf_served_below(s, domain, event->key) &&
+        if (wf_served_below(s, domain, event->key, NULL) &&
             in_dram(&s->node->domains[domain], event->key) > event->quality)
             found(to, event);
     }

@@ -160,6 +160,8 @@ static uint32_t begun(void *of, struct wf_net_link *net, const void *said, uint3
     case WF_FABRIC_WANT: sane = wf_want_heard(link, header, header_bytes); break;
     case WF_FABRIC_LOOKUP: sane = wf_lookup_heard(link, header, header_bytes); break;
     case WF_FABRIC_FOUND: sane = wf_found_heard(link, header, header_bytes); break;
+    case WF_FABRIC_COPIES: sane = wf_copies_heard(link, header, header_bytes); break;
+    case WF_FABRIC_COPIED: sane = wf_copied_heard(link, header, header_bytes); break;
     case WF_FABRIC_PING: sane = is_ping(link, header, header_bytes); break;
     case WF_FABRIC_PONG: sane = is_pong(link, header, header_bytes); break;
     case WF_FABRIC_PROBE: sane = wf_way_probe(link, header, header_bytes); break;

@@ -107,8 +107,9 @@ struct wf_fabric_host {
      */
     enum weft_status (*read)(void *context, struct wf_fabric_read *read);
     void (*read_free)(void *context, struct wf_fabric_read *read);
-    /* Is it below, as far as that is known without asking anybody?  NULL: nothing is. */
-    bool (*below)(void *context, uint32_t domain, const uint8_t key[32]);
+    /* Is it below, as far as that is known without asking anybody, and in which quality (NULL: that
+     * does not matter)?  NULL: nothing is. */
+    bool (*below)(void *context, uint32_t domain, const uint8_t key[32], uint8_t *out_quality);
     /* All that is here of a domain, a bounded step at a time: calls `found` and moves *cursor,
      * which is 0 at first; false: that was the end.  What is below may have to be asked for first:
      * then the cursor stays, nothing is found, and the host wakes the fabric when it is there. */

@@ -19,6 +19,7 @@
  *     moves.c    blocks that go to other lenders: drain, repair, shares
  *     parts.c    the directory in parts: who is told, and who is asked
  *     walks.c    … about a chain
+ *     copies.c   … about how many copies there are
  *     orders.c   chains that are handed over; draining
  *     allot.c    who may have how much of what a node lends
  *     figures.c  for people
@@ -277,6 +278,7 @@ struct wf_logged {
 struct wf_serve;
 struct wf_parts;
 struct wf_walks;
+struct wf_copies;
 
 /* The measuring of one node's ways, one after the other. */
 struct wf_trial {
@@ -353,6 +355,7 @@ struct wf_fabric {
     struct wf_puts *puts;
     struct wf_parts *parts;
     struct wf_walks *walks;
+    struct wf_copies *copies;
     _Atomic bool in_parts;                       /* any thread reads it */
     struct wf_lent *lent;                        /* NULL: nothing is lent */
     struct wf_coder *coder;                      /* NULL: nothing is encoded */
@@ -691,6 +694,12 @@ void wf_parts_tick(struct wf_fabric *f, uint64_t now_ns);
 void wf_parts_members(struct wf_fabric *f);
 /* Does this node keep a part?  Is the other side to be told of that key? */
 bool wf_parts_on(const struct wf_fabric *f);
+/* How often the directory was cut anew, and whether it has been as it is for so long. */
+uint64_t wf_parts_maps(const struct wf_fabric *f);
+bool wf_parts_settled(const struct wf_fabric *f, uint64_t for_ns);
+uint64_t wf_parts_self(const struct wf_fabric *f);
+/* In which class this node has the block itself; beyond WF_PLACES_CLASS_MAX: it has not. */
+unsigned wf_parts_has(struct wf_fabric *f, uint32_t domain, const uint8_t key[32], uint64_t bytes);
 bool wf_parts_tells(const struct wf_link *link, const uint8_t key[32]);
 /* The other side keeps a part, as it said first. */
 void wf_parts_wanted(struct wf_link *link);
@@ -729,7 +738,30 @@ void wf_walk_found(struct wf_link *link, const struct wf_fabric_found *found);
 void wf_walks_lost(struct wf_fabric *f, const struct wf_peer_node *peer);
 void wf_walks_tick(struct wf_fabric *f, uint64_t now_ns);
 
+/* copies.c */
+/* Who else has a block, as owners of its shard say; known to whom a question was put. */
+struct wf_copies_known {
+    uint64_t at_ns;                               /* 0: nobody was asked */
+    uint16_t holders[2 * WF_FABRIC_COPIED_NAMES]; /* places in `peers` */
+    uint16_t count;
+    bool sure; /* one of them has heard all of what all members have */
+};
+enum weft_status wf_copies_create(struct wf_fabric *f);
+void wf_copies_destroy(struct wf_fabric *f);
+/* How many more questions there is room for. */
+uint32_t wf_copies_room(const struct wf_fabric *f);
+/* Who else has this?  wf_moves_known() has the answer, later.  False: there is no room. */
+bool wf_copies_ask(struct wf_fabric *f, const struct wf_fabric_event *block, uint32_t number);
+void wf_copies_tick(struct wf_fabric *f, uint64_t now_ns);
+/* Nobody asks this one any more. */
+void wf_copies_lost(struct wf_fabric *f, const struct wf_peer_node *peer);
+/* COPIES, COPIED.  False: nonsense. */
+bool wf_copies_heard(struct wf_link *link, const void *header, uint32_t bytes);
+bool wf_copied_heard(struct wf_link *link, const void *header, uint32_t bytes);
+
 /* moves.c */
+/* An answer of copies.c. */
+void wf_moves_known(struct wf_fabric *f, uint32_t number, const struct wf_copies_known *known);
 enum weft_status wf_moves_create(struct wf_fabric *f);
 /* When none is under way: after wf_puts_end(). */
 void wf_moves_destroy(struct wf_fabric *f);

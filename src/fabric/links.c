@@ -298,7 +298,8 @@ static bool say_ident(struct wf_link *link)
     struct wf_fabric_ident ident = {
         .head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_IDENT},
         .version = WF_FABRIC_VERSION,
-        .flags = (link->trial ? WF_FABRIC_TRIAL : 0) | (wf_parts_on(f) ? WF_FABRIC_PARTS : 0),
+        .flags = (link->trial ? WF_FABRIC_TRIAL : 0) | (wf_parts_on(f) ? WF_FABRIC_PARTS : 0) |
+                 WF_FABRIC_COUNTS,
         .epoch = f->standing.epoch,
     };
     memcpy(ident.nonce, link->nonce, sizeof ident.nonce);

@@ -15,7 +15,15 @@
  * the other has said that it has it.  So whatever ends half-way leaves two copies at worst.
  *
  * Of the lenders that have a block which wants for copies, the one whose name comes first copies
- * it; it has the bytes, and the node that put them need not be there any more.
+ * it; it has the bytes, and the node that put them need not be there any more.  That one may have
+ * it in its pool alone, which nobody else can tell, or have been told of fewer copies: so when the
+ * next one finds it wanting still, a round later in which nobody came or went, that one copies it.
+ *
+ * Where this node keeps a part of the directory it does not know who else has a block: before it
+ * judges, the owners of the shard are asked (copies.c), as many blocks at a time as there is room
+ * for questions, and again when a job's turn comes and what they said is older than STALE_NS.  When
+ * no owner is sure, as just after a node went, the block is the next round's; after UNSURE_NS of
+ * that it is judged by what is known.  Since all of it is messages, rounds are rarer there.
  *
  * The fabric's thread.  Nothing allocates after create.
  */
@@ -30,17 +38,28 @@
 #define LOOKS 8192u /* at blocks, a step */
 #define HOST_STEPS 16u
 #define MOVES_MAX 16u
-#define HOLDERS_MAX 16u
+#define HOLDERS_MAX 32u
+#define NAMED_MAX 16u        /* by the replica */
 #define ROUND_NS 500000000u  /* at least, from one to the next */
 #define QUIET_NS 5000000000u /* where the last found nothing, and no node has gone */
 #define FULL_NS 1000000000u  /* nobody has room: that is asked again */
 #define BURST_S 0.25
+#define PARTS_TIMES 4u       /* so much rarer in parts, */
+#define PARTS_QUIET_TIMES 6u /* and those that find nothing */
+#define HOST_ROOM 256u       /* questions that a step of the host's may be */
+#define STALE_NS 3000000000u
+#define AGAIN_MAX 64u
+#define UNSURE_NS 10000000000u
+#define FULLS_MAX 32u    /* blocks that nobody has room for: others of the round find none either */
+#define PUSHES 8u        /* rounds in which a copy that is made again may push others out */
 #define SHARE_SLACK 0.05 /* of a lender's memory, beyond the mean of all, that is let be */
 
 struct todo {
     struct wf_lent_found found; /* owner WF_LENT_NONE: it is the host's */
+    struct wf_copies_known known;
     enum wf_keep_rule rule;
-    uint32_t next; /* free ones */
+    bool share, again; /* again: it was judged before, and counted */
+    uint32_t next;     /* free ones */
 };
 
 struct move {
@@ -61,8 +80,13 @@ struct wf_moves {
     enum { IDLE = 0, LOOKING_LENT, LOOKING_HOST, MOVING } state;
     uint64_t cursor;
     uint32_t domain;
-    uint64_t since_ns, full_ns;    /* of the round; nobody had room */
-    uint64_t forgotten;            /* of the fabric, when it began */
+    uint64_t since_ns, full_ns; /* of the round; nobody had room, for so many: */
+    uint32_t fulls;
+    uint64_t changes;              /* of who is there, when it began, */
+    uint32_t stood;                /* and how many rounds before it began with the same */
+    uint32_t asking, again;        /* questions that are not answered; those of jobs */
+    bool unsure;                   /* of some block no owner knew */
+    uint64_t unsure_ns;            /* since when that is so; 0: it is not */
     uint64_t bytes[WF_KEEP_RULES]; /* found in it, by rule */
     double excess;                 /* bytes beyond the share, not found yet */
     double mean;                   /* of all lenders, how full they are */
@@ -74,35 +98,46 @@ struct wf_moves {
 struct copies {
     uint32_t others;  /* nodes that have it and stay, */
     uint32_t lenders; /* and of these, in memory that they lend, as it seems */
-    bool first;       /* this lender's name comes first */
+    uint32_t rank;    /* of these, whose names come before this one's */
     uint16_t holders[HOLDERS_MAX];
     uint32_t count;
 };
 
-static void copies_of(struct wf_fabric *f, const struct wf_fabric_event *block, struct copies *out)
-{
-    *out = (struct copies){.first = true};
-    pthread_mutex_lock(&f->lock);
-    uint32_t count = wf_places_holders(f->places, block->key, wf_quality_class(block->quality),
-                                       out->holders, HOLDERS_MAX);
-    pthread_mutex_unlock(&f->lock);
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t number = f->peer_of[out->holders[i]];
-        if (number >= f->peer_count)
-            continue;
-        const struct wf_peer_node *peer = &f->peers[number];
-        out->holders[out->count++] = (uint16_t)number;
-        if (!peer->link || peer->draining || !wf_peer_believed(f, peer))
-            continue;
-        out->others++;
-        out->lenders += peer->said.lends_bytes > 0;
-        out->first &= peer->said.lends_bytes == 0 || strcmp(f->name, peer->name) < 0;
-    }
-}
-
 static bool is_draining(const struct wf_fabric *f)
 {
     return atomic_load_explicit(&f->draining, memory_order_relaxed);
+}
+
+static void holder_add(struct wf_fabric *f, struct copies *copies, uint32_t number)
+{
+    for (uint32_t i = 0; i < copies->count; i++)
+        if (copies->holders[i] == number)
+            return;
+    if (number >= f->peer_count || copies->count == HOLDERS_MAX)
+        return;
+    const struct wf_peer_node *peer = &f->peers[number];
+    copies->holders[copies->count++] = (uint16_t)number;
+    if (!peer->used || !peer->link || peer->draining || !wf_peer_believed(f, peer))
+        return;
+    copies->others++;
+    copies->lenders += peer->said.lends_bytes > 0;
+    copies->rank += peer->said.lends_bytes > 0 && strcmp(f->name, peer->name) > 0;
+}
+
+static void copies_of(struct wf_fabric *f, const struct todo *todo, struct copies *out)
+{
+    const struct wf_fabric_event *block = &todo->found.block;
+    uint16_t places[NAMED_MAX];
+    *out = (struct copies){.rank = 0};
+    pthread_mutex_lock(&f->lock);
+    uint32_t count = wf_places_holders(f->places, block->key, wf_quality_class(block->quality),
+                                       places, NAMED_MAX);
+    pthread_mutex_unlock(&f->lock);
+    for (uint32_t i = 0; i < count; i++)
+        if (f->peer_of[places[i]] < f->peer_count)
+            holder_add(f, out, f->peer_of[places[i]]);
+    for (uint32_t i = 0; i < todo->known.count; i++)
+        holder_add(f, out, todo->known.holders[i]);
 }
 
 /* ------------------------------------------------------------------------------------ the share */
@@ -164,11 +199,11 @@ static void todo_give(struct wf_moves *m, uint32_t number)
 /* How many there are and should be.  Who drains sees to it that one stays; where a lender has one,
  * that sees to the others.  What was used last is worth most, and beginnings are used whenever what
  * extends them is. */
-static void judge(struct wf_fabric *f, const struct wf_lent_found *found, bool share,
-                  struct wf_keep_job *out)
+static void judge(struct wf_fabric *f, const struct todo *todo, bool share, struct wf_keep_job *out)
 {
+    const struct wf_lent_found *found = &todo->found;
     struct copies copies;
-    copies_of(f, &found->block, &copies);
+    copies_of(f, todo, &copies);
     *out = (struct wf_keep_job){.depth = found->block.depth,
                                 .bytes = (double)found->block.bytes,
                                 .worth_s = (double)found->used * (double)found->block.bytes,
@@ -178,25 +213,75 @@ static void judge(struct wf_fabric *f, const struct wf_lent_found *found, bool s
         out->wanted = copies.lenders ? 1 : found->copies;
     } else {
         out->copies = 1 + copies.lenders;
-        /* With a directory in parts nobody knows of all copies: none is made then. */
-        out->wanted = copies.first && !wf_parts_on(f) ? found->copies : 0;
+        out->wanted = copies.rank <= f->moves->stood ? found->copies : 0;
     }
+}
+
+/* What is there of it is known: it is a job, or there is nothing to be done.  `number` has it, or
+ * is WF_LENT_NONE. */
+static void job_judge(struct wf_fabric *f, const struct todo *todo, uint32_t number)
+{
+    struct wf_moves *m = f->moves;
+    struct wf_keep_job job;
+    judge(f, todo, todo->share, &job);
+    enum wf_keep_rule rule = wf_keep_judge(&job);
+    m->bytes[rule] += todo->again ? 0 : todo->found.block.bytes;
+    bool wanted = rule != WF_KEEP_ENOUGH && (rule != WF_KEEP_SHARE || todo->again || m->excess > 0);
+    if (!wanted && number != WF_LENT_NONE)
+        todo_give(m, number);
+    else if (wanted && number == WF_LENT_NONE)
+        number = todo_take(m);
+    if (!wanted || number == WF_LENT_NONE)
+        return; /* or it is the next round's */
+    if (rule == WF_KEEP_SHARE && !todo->again)
+        m->excess -= (double)todo->found.block.bytes;
+    struct todo *is = &m->todos[number];
+    *is = *todo;
+    is->rule = rule;
+    is->again = true;
+    job.number = number;
+    wf_keep_add(m->keep, &job);
+}
+
+/* Is it to be known of all copies, and is not? */
+static bool is_to_be_asked(const struct wf_fabric *f, const struct wf_lent_found *found)
+{
+    return wf_parts_on(f) && (f->moves->draining || found->copies > 1);
 }
 
 static void job_add(struct wf_fabric *f, const struct wf_lent_found *found, bool share)
 {
     struct wf_moves *m = f->moves;
-    struct wf_keep_job job;
-    judge(f, found, share, &job);
-    enum wf_keep_rule rule = wf_keep_judge(&job);
-    m->bytes[rule] += found->block.bytes;
-    job.number = rule == WF_KEEP_ENOUGH ? WF_LENT_NONE : todo_take(m);
-    if (job.number == WF_LENT_NONE)
-        return; /* or it is the next round's */
-    if (rule == WF_KEEP_SHARE)
-        m->excess -= (double)found->block.bytes;
-    m->todos[job.number] = (struct todo){.found = *found, .rule = rule};
-    wf_keep_add(m->keep, &job);
+    const struct todo todo = {.found = *found, .share = share};
+    if (!is_to_be_asked(f, found)) {
+        job_judge(f, &todo, WF_LENT_NONE);
+        return;
+    }
+    uint32_t number = wf_copies_room(f) ? todo_take(m) : WF_LENT_NONE;
+    if (number == WF_LENT_NONE) {
+        m->unsure = true; /* the next round's */
+        return;
+    }
+    m->todos[number] = todo;
+    (void)wf_copies_ask(f, &found->block, number);
+    m->asking++;
+}
+
+void wf_moves_known(struct wf_fabric *f, uint32_t number, const struct wf_copies_known *known)
+{
+    struct wf_moves *m = f->moves;
+    struct todo *todo = &m->todos[number];
+    bool overdue = m->unsure_ns && known->at_ns - m->unsure_ns > UNSURE_NS;
+    todo->known = *known;
+    m->asking--;
+    m->again -= todo->again;
+    if (known->sure || overdue) {
+        const struct todo is = *todo;
+        job_judge(f, &is, number);
+        return;
+    }
+    m->unsure = true;
+    todo_give(m, number);
 }
 
 static void lent_found(void *to, const struct wf_lent_found *found)
@@ -235,10 +320,15 @@ static void looked(struct wf_fabric *f)
 {
     struct wf_moves *m = f->moves;
     m->state = MOVING;
+    if (!m->unsure)
+        m->unsure_ns = 0;
+    else if (!m->unsure_ns)
+        m->unsure_ns = wf_fabric_now(f);
     f->figures.move_last_bytes = m->bytes[WF_KEEP_LAST];
     f->figures.move_few_bytes = m->bytes[WF_KEEP_FEW];
     f->figures.move_share_bytes = m->bytes[WF_KEEP_SHARE];
-    bool drained = m->draining && !m->bytes[WF_KEEP_LAST] && !m->bytes[WF_KEEP_FEW] && !m->moving;
+    bool drained = m->draining && !m->bytes[WF_KEEP_LAST] && !m->bytes[WF_KEEP_FEW] && !m->moving &&
+                   !m->unsure;
     if (drained && !f->figures.drained)
         wf_fabric_say(f, "this node is drained, and may be stopped");
     f->figures.drained = drained;
@@ -247,7 +337,8 @@ static void looked(struct wf_fabric *f)
 static void look_lent(struct wf_fabric *f)
 {
     struct wf_moves *m = f->moves;
-    if (f->lent && wf_lent_all(f->lent, &m->cursor, LOOKS, lent_found, f))
+    uint32_t room = wf_parts_on(f) ? wf_copies_room(f) : LOOKS;
+    if (f->lent && (room == 0 || wf_lent_all(f->lent, &m->cursor, room, lent_found, f)))
         return;
     m->cursor = m->domain = 0;
     m->state = LOOKING_HOST;
@@ -260,12 +351,14 @@ static void look_host(struct wf_fabric *f)
     bool any = m->draining && host->part_bytes;
     for (uint32_t i = 0; any && i < HOST_STEPS && m->domain < f->domain_count; i++) {
         struct looking looking = {f, m->domain};
+        if (wf_parts_on(f) && wf_copies_room(f) < HOST_ROOM)
+            break;
         if (host->each(host->context, m->domain, &m->cursor, host_found, &looking))
             continue;
         m->domain++;
         m->cursor = 0;
     }
-    if (!any || m->domain == f->domain_count)
+    if ((!any || m->domain == f->domain_count) && m->asking == 0)
         looked(f);
 }
 
@@ -285,7 +378,8 @@ static void moved(struct wf_fabric_store *store, enum weft_status status)
     f->figures.moved += status == WEFT_OK;
     f->figures.moved_bytes += status == WEFT_OK ? store->block.bytes : 0;
     f->figures.move_fails += !there;
-    if (status == WEFT_FULL)
+    m->fulls += status == WEFT_FULL;
+    if (m->fulls == FULLS_MAX)
         m->full_ns = wf_fabric_now(f);
     if (there)
         less(share                        ? &f->figures.move_share_bytes
@@ -296,7 +390,8 @@ static void moved(struct wf_fabric_store *store, enum weft_status status)
         wf_lent_let_go(f->lent, move->entry);
     else
         f->options.host.let_go(f->options.host.context, &move->held);
-    if (there && share)
+    /* Who had it already counts as another copy, as does the one here. */
+    if (share && (status == WEFT_OK || (there && store->copies == 1)))
         wf_lent_give(f->lent, store->block.key);
     move->next = m->free;
     m->free = move;
@@ -333,6 +428,17 @@ static bool hold(struct wf_fabric *f, const struct todo *todo, struct move *move
     return false;
 }
 
+/* How full a lender may be that takes it; 0: that does not matter.  Copies that are wanted again
+ * push out what was used longest ago, as every put does; but where all together are more than there
+ * is room for, that would never end, each pushing out what another is to copy again. */
+static double fill_max_of(const struct wf_fabric *f, enum wf_keep_rule rule)
+{
+    const struct wf_moves *m = f->moves;
+    if (rule == WF_KEEP_SHARE)
+        return m->mean;
+    return rule == WF_KEEP_FEW && !m->draining && m->stood >= PUSHES ? 1 - SHARE_SLACK : 0;
+}
+
 /* False: it is not to be moved any more, or cannot be. */
 static bool begin(struct wf_fabric *f, const struct todo *todo)
 {
@@ -341,21 +447,22 @@ static bool begin(struct wf_fabric *f, const struct todo *todo)
     struct wf_fabric_store *store = &move->store;
     struct wf_keep_job job;
     struct copies copies;
-    judge(f, &todo->found, todo->rule == WF_KEEP_SHARE, &job);
+    judge(f, todo, todo->rule == WF_KEEP_SHARE, &job);
     if (wf_keep_judge(&job) == WF_KEEP_ENOUGH)
         return false;
-    copies_of(f, &todo->found.block, &copies);
+    copies_of(f, todo, &copies);
     *store = (struct wf_fabric_store){.block = todo->found.block,
                                       .part_bytes = todo->found.part_bytes,
                                       .done = moved,
                                       .copies = todo->found.copies,
                                       .wanted = 1,
-                                      .fill_max = todo->rule == WF_KEEP_SHARE ? m->mean : 0,
+                                      .fill_max = fill_max_of(f, todo->rule),
                                       .worst = WEFT_FULL};
-    /* Not to who has it; when that are more than can be named, to nobody. */
+    /* Not to who has it, of those that lend; when that are more than can be named, to nobody. */
     uint32_t most = sizeof store->tried / sizeof store->tried[0];
     for (uint32_t i = 0; i < copies.count && store->tried_count < most; i++)
-        store->tried[store->tried_count++] = copies.holders[i];
+        if (f->peers[copies.holders[i]].said.lends_bytes)
+            store->tried[store->tried_count++] = copies.holders[i];
     if (store->tried_count == most || !hold(f, todo, move))
         return false;
     uint32_t owner = todo->found.owner;
@@ -365,6 +472,20 @@ static bool begin(struct wf_fabric *f, const struct todo *todo)
     m->moving++;
     move->rule = todo->rule;
     wf_put_move(f, store);
+    return true;
+}
+
+/* What was said of it is old by now: it is asked about, and a job again when that is answered.
+ * False: it is not, or that many are. */
+static bool ask_again(struct wf_fabric *f, uint32_t number, uint64_t now_ns)
+{
+    struct wf_moves *m = f->moves;
+    const struct todo *todo = &m->todos[number];
+    if (!todo->known.at_ns || now_ns - todo->known.at_ns <= STALE_NS || m->again == AGAIN_MAX ||
+        !wf_copies_ask(f, &todo->found.block, number))
+        return false;
+    m->asking++;
+    m->again++;
     return true;
 }
 
@@ -387,11 +508,13 @@ void wf_moves_run(struct wf_fabric *f, uint64_t now_ns)
         if (status != WEFT_OK)
             break;
         const struct todo todo = m->todos[job.number];
-        todo_give(m, job.number);
-        if (!begin(f, &todo))
+        bool asked = ask_again(f, job.number, now_ns);
+        if (!asked)
+            todo_give(m, job.number);
+        if (asked || !begin(f, &todo))
             wf_keep_unspent(m->keep, &job);
     }
-    if ((status == WEFT_MISS || m->full_ns) && !m->moving)
+    if ((status == WEFT_MISS || m->full_ns) && !m->moving && !m->asking)
         round_end(m);
 }
 
@@ -409,14 +532,19 @@ static void shrink(struct wf_fabric *f, double fill)
         wf_lent_resize(f->lent, lent.bytes);
 }
 
+/* How often somebody went, or the directory was cut anew. */
+static uint64_t changes_of(const struct wf_fabric *f)
+{
+    return atomic_load_explicit(&f->forgotten, memory_order_relaxed) + wf_parts_maps(f);
+}
+
 static bool is_due(const struct wf_fabric *f, uint64_t now_ns)
 {
     const struct wf_moves *m = f->moves;
-    uint64_t wait_ns = m->full_ns                             ? FULL_NS
-                       : m->draining || m->bytes[WF_KEEP_FEW] ? ROUND_NS
-                       : m->forgotten != atomic_load_explicit(&f->forgotten, memory_order_relaxed)
-                           ? ROUND_NS
-                           : QUIET_NS;
+    bool some = m->draining || m->bytes[WF_KEEP_FEW] || m->unsure || m->changes != changes_of(f);
+    uint64_t wait_ns = m->full_ns ? FULL_NS : some ? ROUND_NS : QUIET_NS;
+    if (wf_parts_on(f))
+        wait_ns *= some || m->full_ns ? PARTS_TIMES : PARTS_QUIET_TIMES;
     return now_ns - m->since_ns >= wait_ns;
 }
 
@@ -432,7 +560,10 @@ static void round_begin(struct wf_fabric *f, uint64_t now_ns)
     bool over = !m->draining && fill > m->mean + SHARE_SLACK;
     m->since_ns = now_ns;
     m->full_ns = 0;
-    m->forgotten = atomic_load_explicit(&f->forgotten, memory_order_relaxed);
+    m->fulls = 0;
+    m->stood = m->changes == changes_of(f) ? m->stood + 1 : 0;
+    m->changes = changes_of(f);
+    m->unsure = false;
     m->excess = over ? (fill - m->mean) * (double)lent.bytes : 0;
     memset(m->bytes, 0, sizeof m->bytes);
     m->cursor = 0;
@@ -448,7 +579,7 @@ void wf_moves_tick(struct wf_fabric *f, uint64_t now_ns)
     struct wf_moves *m = f->moves;
     if (!m)
         return;
-    if (m->draining != is_draining(f) && m->moving == 0) {
+    if (m->draining != is_draining(f) && m->moving == 0 && m->asking == 0) {
         m->draining = is_draining(f);
         f->figures.drained = false;
         f->figures.move_last_bytes = f->figures.move_few_bytes = f->figures.move_share_bytes = 0;

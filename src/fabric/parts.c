@@ -21,7 +21,7 @@
  *
  * The host is told of no block but those that it asks for, as it makes no use of single blocks of
  * chains: of these it hears that they are elsewhere, whether an owner said so or this node owns the
- * shard and knew, and after WF_FOUND_NS that this is over.
+ * shard and knew, and after WF_FOUND_NS that this is over; of its own shards' at once, if they go.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +71,7 @@ struct wf_parts {
     struct wf_shards *map, *before;
     bool has_map;
     uint64_t member, changed_ns, mapped_ns, decided_ns, switched_ns, heard;
+    uint64_t maps; /* how often it was cut anew */
     struct look looks[LOOKS_MAX];
     uint32_t by_key[LOOKS_MAX], free, used;
     struct found *found;
@@ -99,6 +100,7 @@ static void map_make(struct wf_fabric *f, uint64_t now_ns)
     p->map = last;
     p->mapped_ns = now_ns;
     p->changed_ns = 0;
+    p->maps++;
     if (wf_shards_set(p->map, p->ids, count) == WEFT_OK) {
         p->has_map = true;
         return;
@@ -173,6 +175,22 @@ uint32_t wf_parts_owners(const struct wf_fabric *f, const uint8_t key[32], uint6
 bool wf_parts_on(const struct wf_fabric *f)
 {
     return f->parts->on;
+}
+
+uint64_t wf_parts_maps(const struct wf_fabric *f)
+{
+    return f->parts->maps;
+}
+
+bool wf_parts_settled(const struct wf_fabric *f, uint64_t for_ns)
+{
+    const struct wf_parts *p = f->parts;
+    return !p->on || (p->has_map && !p->changed_ns && wf_fabric_now(f) - p->mapped_ns >= for_ns);
+}
+
+uint64_t wf_parts_self(const struct wf_fabric *f)
+{
+    return f->parts->member;
 }
 
 /* ------------------------------------------------------------------------ what is wanted */
@@ -513,25 +531,27 @@ bool wf_parts_look(struct wf_fabric *f, struct wf_fabric_fetch *fetch, uint64_t 
 
 /* ------------------------------------------------------------------------------------- answers */
 
-/* In which class; one beyond: it is not.  What is not known of a copy is that it is as this node's
- * domain has it, at worst. */
-static unsigned is_here(struct wf_fabric *f, uint32_t domain, const uint8_t key[32], uint64_t bytes)
+/* The best that is here; what is not known of a copy is that it is as this node's domain has it, at
+ * worst. */
+unsigned wf_parts_has(struct wf_fabric *f, uint32_t domain, const uint8_t key[32], uint64_t bytes)
 {
     const struct wf_fabric_host *host = &f->options.host;
     struct wf_fabric_held held;
-    uint8_t lent;
-    unsigned worst = wf_quality_class(f->domains[domain].quality);
-    if (f->lent && wf_lent_has(f->lent, domain, key, &lent))
-        return lent;
-    if (host->below && host->below(host->context, domain, key))
-        return worst;
-    enum weft_status status = bytes ? host->hold(host->context, domain, key, bytes, &held)
-                                    : WEFT_MISS;
+    unsigned worst = wf_quality_class(f->domains[domain].quality), best = WF_PLACES_CLASS_MAX + 1;
+    uint8_t is;
+    if (f->lent && wf_lent_has(f->lent, domain, key, &is))
+        best = is;
+    if (best && host->below && host->below(host->context, domain, key, &is) &&
+        wf_quality_class(is) < best)
+        best = wf_quality_class(is);
+    if (!best || !bytes)
+        return best;
+    enum weft_status status = host->hold(host->context, domain, key, bytes, &held);
     if (status == WEFT_OK) {
         host->let_go(host->context, &held);
-        return wf_quality_class(held.quality);
+        worst = wf_quality_class(held.quality);
     }
-    return status == WEFT_E_BUSY ? worst : WF_PLACES_CLASS_MAX + 1;
+    return (status == WEFT_OK || status == WEFT_E_BUSY) && worst < best ? worst : best;
 }
 
 uint8_t wf_found_quality(const struct wf_fabric_found *found, uint32_t member)
@@ -570,7 +590,7 @@ bool wf_lookup_heard(struct wf_link *link, const void *header, uint32_t bytes)
         pthread_mutex_unlock(&f->lock);
         unsigned own = 0, of_all = 0, first = 0;
         while (m.found.blocks < ask->count &&
-               (own = is_here(f, domain, ask->keys[m.found.blocks], ask->bytes)) <= worst) {
+               (own = wf_parts_has(f, domain, ask->keys[m.found.blocks], ask->bytes)) <= worst) {
             first = m.found.blocks ? first : own;
             of_all = own > of_all ? own : of_all;
             m.found.blocks++;
@@ -634,6 +654,7 @@ void wf_parts_lost(struct wf_fabric *f, const struct wf_peer_node *peer)
         if (p->looks[i].used && p->looks[i].peer == peer->number)
             look_next(f, &p->looks[i], wf_fabric_now(f));
     wf_walks_lost(f, peer);
+    wf_copies_lost(f, peer);
 }
 
 void wf_parts_tick(struct wf_fabric *f, uint64_t now_ns)
@@ -646,6 +667,7 @@ void wf_parts_tick(struct wf_fabric *f, uint64_t now_ns)
         if (p->looks[i].used && now_ns - p->looks[i].asked_ns > PATIENCE_NS)
             look_next(f, &p->looks[i], now_ns);
     wf_walks_tick(f, now_ns);
+    wf_copies_tick(f, now_ns);
     wf_parts_lapse(f, now_ns > WF_FOUND_NS ? now_ns - WF_FOUND_NS : 0);
 }
 
@@ -676,7 +698,9 @@ enum weft_status wf_parts_create(struct wf_fabric *f)
     enum weft_status status = wf_shards_create(OWNERS, &p->map);
     if (status == WEFT_OK)
         status = wf_shards_create(OWNERS, &p->before);
-    return status == WEFT_OK ? wf_walks_create(f) : status;
+    if (status == WEFT_OK)
+        status = wf_walks_create(f);
+    return status == WEFT_OK ? wf_copies_create(f) : status;
 }
 
 /* When it is known whether the registry says who is a member. */
@@ -696,6 +720,7 @@ void wf_parts_destroy(struct wf_fabric *f)
     if (!f->parts)
         return;
     wf_walks_destroy(f);
+    wf_copies_destroy(f);
     wf_shards_destroy(f->parts->map);
     wf_shards_destroy(f->parts->before);
     free(f->parts->found);

@@ -488,7 +488,8 @@ static bool is_below(const struct wf_serve *serve)
 {
     const struct wf_fabric_host *host = &serve->fabric->options.host;
     return host->read && host->below &&
-           host->below(host->context, serve->link->ours_of[serve->get.domain], serve->get.key);
+           host->below(host->context, serve->link->ours_of[serve->get.domain], serve->get.key,
+                       NULL);
 }
 
 /* As host.read(). */

@@ -52,7 +52,7 @@ static bool host_has(struct wf_fabric *f, const struct wf_fabric_event *event)
         return !here || wf_quality_class(held.quality) <= event->quality;
     }
     return !here && (status != WEFT_MISS ||
-                     (host->below && host->below(host->context, event->domain, event->key)));
+                     (host->below && host->below(host->context, event->domain, event->key, NULL)));
 }
 
 /* A block may be here twice, the host's and lent: it is gone when neither is here, and below when
@@ -508,7 +508,8 @@ bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *told)
         return false;
     event.domain = link->ours_of[event.domain];
     event.quality = wf_quality_class(event.quality);
-    bool tell = !wf_parts_on(f); /* of single blocks of chains nobody makes use */
+    /* Of single blocks of chains nobody makes use in parts; but which go, they are to know of. */
+    bool tell = !wf_parts_on(f) || event.kind == WF_FABRIC_GONE;
     bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event, tell)
                                               : gone(f, link->peer, &event, tell);
     f->figures.heard++;

@@ -100,6 +100,8 @@ enum wf_fabric_kind {
     WF_FABRIC_LOOKUP = 23, /* who holds this, asked of an owner of its shard; or how much of this
                               have you */
     WF_FABRIC_FOUND = 24,
+    WF_FABRIC_COPIES = 25, /* who else has each of these, asked of an owner of their shards */
+    WF_FABRIC_COPIED = 26,
 };
 
 /* How the payload of DATA and PUT lies. */
@@ -143,6 +145,7 @@ enum wf_fabric_ident_flags {
     /* This node keeps only the shards of the directory that it owns (core/shard.h), and is to be
      * told only of their keys. */
     WF_FABRIC_PARTS = 2,
+    WF_FABRIC_COUNTS = 4, /* it answers COPIES */
 };
 
 /* Asked one at a time without payload, how long an answer takes; then with, WF_FABRIC_PROBE_BYTES
@@ -332,6 +335,41 @@ struct wf_fabric_found {
                            wf_shard_member() */
 };
 static_assert(sizeof(struct wf_fabric_found) == 24, "wire format");
+
+/* Blocks that the asker has, whatever chains they are of.  Of each the owner names other nodes that
+ * have it, no less exact, and stay, those first that lend memory; so whoever has to see to it that
+ * there are enough copies knows how many there are, if no more than WF_FABRIC_COPIED_NAMES matter.
+ * WHOLE: it has heard all of what all members have. */
+#define WF_FABRIC_COPIES_MAX 128u
+#define WF_FABRIC_COPIED_NAMES 7u
+struct wf_fabric_copies_key {
+    uint8_t key[32];
+    uint64_t bytes;         /* of the block */
+    uint32_t quality, zero; /* as in GET */
+};
+struct wf_fabric_copies {
+    struct wf_fabric_head head;
+    uint64_t request; /* given back in COPIED */
+    uint16_t domain, count;
+    uint32_t zero;
+    struct wf_fabric_copies_key keys[]; /* 1 to WF_FABRIC_COPIES_MAX */
+};
+static_assert(sizeof(struct wf_fabric_copies) == 24, "wire format");
+static_assert(sizeof(struct wf_fabric_copies_key) == 48, "wire format");
+
+enum wf_fabric_copied_flags { WF_FABRIC_WHOLE = 1 };
+struct wf_fabric_copied_key {
+    uint64_t members[WF_FABRIC_COPIED_NAMES]; /* wf_shard_member(); 0: no further one */
+};
+struct wf_fabric_copied {
+    struct wf_fabric_head head;
+    uint64_t request;
+    uint16_t count, flags; /* count: as many as were asked about */
+    uint32_t zero;
+    struct wf_fabric_copied_key keys[];
+};
+static_assert(sizeof(struct wf_fabric_copied) == 24, "wire format");
+static_assert(sizeof(struct wf_fabric_copied_key) == 56, "wire format");
 
 enum wf_fabric_ping_flags { WF_FABRIC_DRAINING = 1 };
 

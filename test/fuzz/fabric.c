@@ -204,6 +204,8 @@ static const uint16_t sizes[] = {
     [WF_FABRIC_WANT] = sizeof(struct wf_fabric_want),
     [WF_FABRIC_LOOKUP] = sizeof(struct wf_fabric_lookup),
     [WF_FABRIC_FOUND] = sizeof(struct wf_fabric_found),
+    [WF_FABRIC_COPIES] = sizeof(struct wf_fabric_copies),
+    [WF_FABRIC_COPIED] = sizeof(struct wf_fabric_copied),
 };
 #define KINDS (sizeof sizes / sizeof sizes[0])
 
@@ -444,7 +446,22 @@ static void say_answer(struct input *in, struct wf_net_link *link)
                                   .lent_free_bytes = how * 512u,
                                   .lends_bytes = how * 2048u,
                                   .flags = how & 1};
-    switch (what % 6) {
+    static struct {
+        struct wf_fabric_copied copied;
+        struct wf_fabric_copied_key keys[WF_FABRIC_COPIES_MAX];
+    } copied;
+    copied.copied = (struct wf_fabric_copied){.head = {WF_FABRIC_MAGIC, WF_FABRIC_COPIED, 0},
+                                              .request = asked->copies_request,
+                                              .count = asked->copies_count,
+                                              .flags = how & 1};
+    for (uint32_t i = 0; i < asked->copies_count; i++)
+        copied.keys[i].members[how >> 1 & 3] = member_of((how + i) % 4);
+    switch (what % 7) {
+    case 6:
+        deliver(link, &copied,
+                (uint32_t)(sizeof copied.copied + asked->copies_count * sizeof copied.keys[0]),
+                NULL, 0, false);
+        break;
     case 0: deliver(link, &placed, sizeof placed, NULL, 0, false); break;
     case 1: deliver(link, &room, sizeof room, NULL, 0, false); break;
     case 2: deliver(link, &pushed, sizeof pushed, NULL, 0, false); break;

@@ -92,6 +92,7 @@ static void heard(struct wf_net_link *link, const struct wf_net_message *message
         struct wf_fabric_room room;
         struct wf_fabric_forget forget;
         struct wf_fabric_lookup lookup;
+        struct wf_fabric_copies copies;
         struct wf_fabric_ping ping;
         struct wf_fabric_probe probe;
         uint8_t bytes[WF_NET_HEADER_MAX];
@@ -116,6 +117,11 @@ static void heard(struct wf_net_link *link, const struct wf_net_message *message
     case WF_FABRIC_LOOKUP:
         link->look_request = m->lookup.request;
         may_say(link, m->lookup.domain);
+        break;
+    case WF_FABRIC_COPIES:
+        link->copies_request = m->copies.request;
+        link->copies_count = m->copies.count;
+        may_say(link, m->copies.domain);
         break;
     case WF_FABRIC_FORGET: may_say(link, m->forget.domain); break;
     case WF_FABRIC_EVENTS: events = m->events.events, count = m->events.count; break;

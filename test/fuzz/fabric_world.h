@@ -90,6 +90,8 @@ struct wf_net_link {
         accepts[256]; /* the worst that a request said it takes, by the low byte of its number */
     struct wf_fabric_probe probe;
     uint64_t put_request, push_request, look_request, ping_sent, handle, told;
+    uint64_t copies_request;
+    uint16_t copies_count;
     uint32_t pushed_domain;
 };
 
@@ -307,12 +309,14 @@ static void reads_end(uint8_t how)
     wf_fabric_read_done(world.fabric, read, status);
 }
 
-static bool host_below(void *context, uint32_t domain, const uint8_t key[32])
+static bool host_below(void *context, uint32_t domain, const uint8_t key[32], uint8_t *out_quality)
 {
     uint32_t of;
     const struct block *b = block_find(key, &of);
     (void)context;
     may_hear(domain);
+    if (out_quality && b)
+        *out_quality = b->quality;
     return b && b->below && of == domain;
 }
 

@@ -81,10 +81,12 @@ static void free_read(void *context, struct wf_fabric_read *read)
     ((struct node *)context)->buffers--;
 }
 
-static bool is_below(void *context, uint32_t domain, const uint8_t key[32])
+static bool is_below(void *context, uint32_t domain, const uint8_t key[32], uint8_t *out_quality)
 {
     const struct block *b = find(context, key);
     (void)domain;
+    if (out_quality)
+        *out_quality = 0;
     return b && b->below;
 }
 

@@ -3,9 +3,13 @@
  * Blocks that go to other lenders, between a few nodes in virtual time: a lender that drains, one
  * that is lost, one that has more than its share; and what ends half-way.
  *
- * Node a computes and has a pool; b, c and d lend memory.
+ * Node a computes and has a pool; b, c and d lend memory.  All of it twice: where each knows of all
+ * copies, and where each keeps a part of the directory.
  */
 #include "fabric_world.h"
+
+#include "fabric/inner.h"
+#include "member/sim.h"
 
 #define NODES 4
 #define PART 4096u
@@ -23,6 +27,8 @@ static struct node nodes[NODES];
 static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c", "sim:d"};
 enum { A, B, C, D };
 static uint32_t copies;
+static bool parts;
+static struct wf_member_sim_world *registry;
 
 static struct wf_fabric_event event_of(uint32_t number)
 {
@@ -90,6 +96,12 @@ static void node_begin(int i, uint64_t lend)
     options.copies = copies;
     options.move_bytes_s = RATE;
     options.show_ms = 10;
+    if (parts) {
+        options.registry = "sim:cluster";
+        options.member = &wf_member_sim;
+        options.member_world = registry;
+        options.directory = WF_FABRIC_DIRECTORY_PARTS;
+    }
     world_node(i, &options);
 }
 
@@ -97,6 +109,8 @@ static void begin(const uint64_t lend[NODES], uint32_t copies_wanted)
 {
     copies = copies_wanted;
     world_begin(nodes, sizeof nodes[0], NODES, &(struct wf_net_sim_options){.seed = 7});
+    struct wf_member_sim_options members = {.time = vtime, .seed = 9};
+    assert_int_equal(wf_member_sim_world_create(&members, &registry), WEFT_OK);
     for (int i = 0; i < NODES; i++)
         if (i < 3 || lend[i])
             node_begin(i, lend[i]);
@@ -113,6 +127,7 @@ static void end(void)
 {
     for (int i = 0; i < NODES; i++)
         node_end(i);
+    wf_member_sim_world_destroy(registry);
     world_end();
 }
 
@@ -239,6 +254,57 @@ static void a_pool_is_drained_too(void **state)
     end();
 }
 
+/* What a node that leaves has and others have as well stays where it is. */
+static void what_others_have_is_not_handed_on(void **state)
+{
+    (void)state;
+    begin(three, 1);
+    nodes[A].count = POOL;
+    for (uint32_t i = 0; i < POOL; i++) {
+        struct wf_fabric_event event = event_of(i);
+        wf_fabric_tell(nodes[A].fabric, &event);
+        if (i % 4)
+            put(i);
+    }
+    pass(6000); /* what a put was answered with is no news any more */
+    uint64_t before = 0, after = 0;
+    for (int i = B; i <= D; i++)
+        before += figures_of(i).lent_blocks;
+    wf_fabric_drain(nodes[A].fabric, true);
+    pass(5000);
+    struct wf_fabric_figures f = figures_of(A);
+    assert_true(f.drained);
+    assert_int_equal(f.moved, POOL / 4);
+    for (int i = B; i <= D; i++)
+        after += figures_of(i).lent_blocks;
+    assert_int_equal(before, POOL / 4 * 3);
+    assert_int_equal(after, POOL);
+    end();
+}
+
+/* One lender after the other goes, and a new one comes for it: what was to be there twice is there
+ * as long as there is time between them to copy it again. */
+static void lenders_go_one_by_one(void **state)
+{
+    (void)state;
+    begin(three, 2);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    for (int round = 0; round < 4; round++) {
+        int goes = B + round % 3;
+        pass(2000);
+        node_end(goes);
+        node_begin(goes, 8 << 20);
+        pass(13000);
+        uint64_t blocks = 0;
+        for (int i = B; i <= D; i++)
+            blocks += figures_of(i).lent_blocks;
+        assert_int_equal(blocks, 2 * POOL);
+    }
+    assert_int_equal(readable(A, 0, POOL), POOL);
+    end();
+}
+
 static void without_room_it_says_so(void **state)
 {
     (void)state;
@@ -281,6 +347,42 @@ static void what_a_lost_lender_had_is_copied_again(void **state)
     node_end(C);
     pass(6000);
     assert_int_equal(readable(A, 0, POOL), POOL);
+    end();
+}
+
+static uint32_t puts_of_c;
+
+static void handed(void *context, const struct wf_net_sim_handed *m)
+{
+    struct wf_fabric_head head;
+    (void)context;
+    memcpy(&head, m->header, sizeof head);
+    puts_of_c += head.kind == WF_FABRIC_PUT && strcmp(m->from, "c") == 0;
+}
+
+/* A node that others hear no more, and that is a member: c hears it, and copies nothing of what it
+ * has, as long as owners of the shards may hear it again. */
+static void who_is_not_heard_is_not_gone(void **state)
+{
+    (void)state;
+    const uint64_t lend[NODES] = {0, 64 << 20, 64 << 20, 64 << 20}; /* so that none is too full */
+    begin(lend, 2);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    pass(500);
+    puts_of_c = 0;
+    wf_net_sim_tap(world, &(struct wf_net_sim_tap){NULL, handed});
+    wf_net_sim_block(world, "d", "a", true);
+    wf_net_sim_block(world, "d", "b", true);
+    for (int i = 0; i < 100 && (peer_of(A, "d").up || peer_of(B, "d").up); i++)
+        ;
+    for (int i = 0; i < 2; i++) {
+        wf_moves_soon(nodes[C].fabric);
+        pass(2500);
+        assert_int_equal(puts_of_c, 0);
+    }
+    pass(20000); /* that is for good */
+    assert_true((puts_of_c > 0) == parts);
     end();
 }
 
@@ -359,11 +461,16 @@ int main(void)
         cmocka_unit_test(a_lender_that_drains_is_empty_at_last),
         cmocka_unit_test(off_again_moves_no_more),
         cmocka_unit_test(a_pool_is_drained_too),
+        cmocka_unit_test(what_others_have_is_not_handed_on),
         cmocka_unit_test(without_room_it_says_so),
         cmocka_unit_test(what_a_lost_lender_had_is_copied_again),
+        cmocka_unit_test(lenders_go_one_by_one),
+        cmocka_unit_test(who_is_not_heard_is_not_gone),
         cmocka_unit_test(what_ends_half_way_is_there_once_at_least),
         cmocka_unit_test(who_joins_gets_its_share),
         cmocka_unit_test(who_lends_less_loses_nothing_that_finds_room),
     };
-    return cmocka_run_group_tests_name("keep_moves", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("keep_moves", tests, NULL, NULL);
+    parts = true;
+    return failed + cmocka_run_group_tests_name("keep_moves in parts", tests, NULL, NULL);
 }

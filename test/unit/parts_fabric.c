@@ -425,6 +425,30 @@ static void what_an_owner_knows_is_found(void **state)
     end();
 }
 
+/* Who owns a block's shard knows at once that nobody has it any more, and so does its host; others
+ * when what they were told is over. */
+static void a_last_copy_that_went_is_no_copy(void **state)
+{
+    (void)state;
+    begin(5, WF_FABRIC_DIRECTORY_PARTS, 65536);
+    for (uint32_t b = 0; b < 100; b++)
+        have(0, b, true);
+    have(3, 0, true);
+    pass(300);
+    look(2, 0, 100);
+    pass(100);
+    for (uint32_t b = 0; b < 100; b++)
+        have(0, b, false);
+    pass(400);
+    for (uint32_t b = 1; b < 100; b++)
+        assert_true(nodes[2].known[b] == !owns(2, b));
+    assert_true(nodes[2].known[0]);
+    pass(WF_FOUND_NS / MS + 500);
+    for (uint32_t b = 0; b < 100; b++)
+        assert_false(nodes[2].known[b]);
+    end();
+}
+
 static void a_stale_answer_is_a_miss(void **state)
 {
     (void)state;
@@ -766,6 +790,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(owners_follow_the_members),
         cmocka_unit_test(what_an_owner_knows_is_found),
+        cmocka_unit_test(a_last_copy_that_went_is_no_copy),
         cmocka_unit_test(a_stale_answer_is_a_miss),
         cmocka_unit_test(an_owner_that_is_dead_is_not_waited_for),
         cmocka_unit_test(what_is_asked_is_bounded),
