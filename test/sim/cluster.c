@@ -14,6 +14,7 @@
 #include <time.h>
 
 #define SETTLES_NS (90 * SECOND)
+#define COPIES_NS (400 * SECOND)
 #define IDLE_NS (50 * MS) /* polls of a node that has nothing to do */
 #define TRUTHS 12u        /* nodes whose knowledge is compared in full, in a large cluster */
 
@@ -85,7 +86,9 @@ void node_start(struct node *node)
         .host = store_host(node),
         .domains = domains,
         .domain_count = node->has_both ? 2 : 1,
-        .lend_bytes = node->number % 5 == 0 ? 256u << 10 : 0,
+        .lend_bytes = node->number % 10 == 0  ? 1u << 20
+                      : node->number % 5 == 0 ? 256u << 10
+                                              : 0,
         .copies = 1 + node->number % 3,
         .move_bytes_s = 400u << 10,
         .replica_copies = (uint64_t)c->config.nodes * (c->config.node_blocks + 80),
@@ -221,7 +224,20 @@ static uint64_t settle(struct cluster *c)
            (double)SETTLES_NS / (double)SECOND, why);
 }
 
-static void report(struct cluster *c, double processor_s, uint64_t events, uint64_t settled_ns)
+/* What lenders that went had is copied again.  Returns how long that took. */
+static uint64_t archives_settle(struct cluster *c, uint64_t *out_blocks)
+{
+    char why[256] = "";
+    uint64_t began = now(c);
+    for (; now(c) - began < COPIES_NS; run(c, SECOND))
+        if (all_are_copied(c, out_blocks, why, sizeof why))
+            return now(c) - began;
+    failed(c, "a lost archive: %.0f s after the last fault %s", (double)COPIES_NS / (double)SECOND,
+           why);
+}
+
+static void report(struct cluster *c, double processor_s, uint64_t events, uint64_t settled_ns,
+                   uint64_t archives_ns, uint64_t archives)
 {
     const struct counts *n = &c->counts;
     struct wf_fabric_figures f;
@@ -245,6 +261,8 @@ static void report(struct cluster *c, double processor_s, uint64_t events, uint6
            (unsigned long long)f.replica_copies, (unsigned long long)f.replica_copies_max,
            (unsigned long long)wf_hist_quantile(&c->lag_us, .5),
            (unsigned long long)wf_hist_quantile(&c->lag_us, .99));
+    printf("#   %llu blocks that are to be there more than once are so %.0f s later\n",
+           (unsigned long long)archives, (double)archives_ns / (double)SECOND);
     if (c->config.parts)
         printf("#   in parts: %llu questions to owners, %llu that nobody could answer\n",
                (unsigned long long)n->lookups, (unsigned long long)n->lookup_misses);
@@ -298,7 +316,7 @@ static uint64_t simulate(const struct config *config)
     run(&c, config->storm_ns);
     faults_end(&c);
     c.working = false;
-    uint64_t settled_ns = settle(&c);
+    uint64_t settled_ns = settle(&c), archives = 0, archives_ns = archives_settle(&c, &archives);
     measure(&c);
     run(&c, SECOND);
     c.measuring = false;
@@ -312,7 +330,8 @@ static uint64_t simulate(const struct config *config)
     if (config->parts && c.counts.lookups == c.counts.lookup_misses)
         failed(&c, "no owner was asked, or none knew anything");
     if (!config->quiet)
-        report(&c, processor_now() - began, wf_vtime_count(c.time), settled_ns);
+        report(&c, processor_now() - began, wf_vtime_count(c.time), settled_ns, archives_ns,
+               archives);
     cluster_fini(&c);
     return digest;
 }
@@ -348,6 +367,7 @@ int main(void)
     for (; config.seed < 3; config.seed++, config.nodes /= 2)
         (void)simulate(&config);
     config.parts = true;
+    config.seed = 4; /* fails when nothing is copied again in parts */
     config.nodes = 40;
     (void)simulate(&config);
     config.nodes = 12;

@@ -14,7 +14,8 @@
  * is read or written after it was freed (payloads are poisoned and freed at the first moment at
  * which they may be, which the bytes and ASan tell); a fetch or a store that does not end; a write
  * taken from a node whose lease is over, or by one.  And when nothing goes wrong any more, all come
- * to know what there is, and nothing else.
+ * to know what there is, and nothing else, and of what is to be there more than once there are as
+ * many copies again, where there is room: an archive is not lost with the next node that goes.
  */
 #ifndef TEST_SIM_CLUSTER_H
 #define TEST_SIM_CLUSTER_H
@@ -187,6 +188,10 @@ const struct wf_member_ops *watched_member(void);
 /* Whether nodes, each `step`-th of them, know what all others have, and nothing else.  False: `out`
  * says what is wrong. */
 bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t out_bytes);
+/* Whether of each block that is lent there are as many copies as there are to be, where lenders
+ * have room for them; *out_blocks: of which there is to be more than one.  False: `out` says which.
+ */
+bool all_are_copied(const struct cluster *c, uint64_t *out_blocks, char *out, size_t out_bytes);
 uint64_t lookups_of(const struct node *node);
 uint64_t lookup_misses_of(const struct node *node);
 struct node *node_of_fabric(const void *fabric);

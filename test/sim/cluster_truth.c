@@ -167,3 +167,70 @@ bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t ou
     free(t.holders);
     return right;
 }
+
+/* ----------------------------------------------------------------------------------- archives */
+
+struct archive {
+    const struct cluster *cluster;
+    bool *lent;       /* [nodes][indices] */
+    uint32_t *wanted; /* [indices]: copies that there are to be; 0: it is not lent */
+};
+
+static void wants(void *to, const struct wf_lent_found *found)
+{
+    struct archive *archive = to;
+    uint32_t index = index_of(archive->cluster, found->block.key);
+    uint32_t *wanted = &archive->wanted[index];
+    *wanted = found->copies > *wanted ? found->copies : *wanted;
+}
+
+/* Who lends has it, or could: one that is nearly full takes no more of who has his due. */
+static bool is_short(const struct archive *a, uint32_t index, uint32_t *out_copies)
+{
+    const struct cluster *c = a->cluster;
+    bool room = false;
+    *out_copies = 0;
+    for (uint32_t i = 0; i < c->config.nodes; i++) {
+        const struct node *node = &c->nodes[i];
+        struct wf_lent_stats stats;
+        if (!node->fabric || !node->fabric->lent || (domain_of(c, index) == 1 && !node->has_both))
+            continue;
+        bool has = node->blocks[index] || a->lent[(size_t)i * c->indices + index];
+        *out_copies += has;
+        wf_lent_stats(node->fabric->lent, &stats);
+        room |= !has && stats.used_bytes < stats.bytes / 4 * 3;
+    }
+    return room && *out_copies < a->wanted[index];
+}
+
+bool all_are_copied(const struct cluster *c, uint64_t *out_blocks, char *out, size_t out_bytes)
+{
+    uint32_t nodes = c->config.nodes, copies;
+    struct archive a = {.cluster = c,
+                        .lent = malloc((size_t)nodes * c->indices * sizeof *a.lent),
+                        .wanted = calloc(c->indices, sizeof *a.wanted)};
+    bool right = true;
+    if (!a.lent || !a.wanted)
+        failed(c, "out of memory");
+    memset(a.lent, 0, (size_t)nodes * c->indices * sizeof *a.lent);
+    for (uint32_t i = 0; i < nodes; i++) {
+        uint64_t cursor = 0;
+        if (!c->nodes[i].fabric)
+            continue;
+        lent_of(&c->nodes[i], a.lent + (size_t)i * c->indices);
+        while (c->nodes[i].fabric->lent &&
+               wf_lent_all(c->nodes[i].fabric->lent, &cursor, 1024, wants, &a))
+            ;
+    }
+    *out_blocks = 0;
+    for (uint32_t i = 0; right && i < c->indices; i++) {
+        *out_blocks += a.wanted[i] > 1;
+        right = a.wanted[i] < 2 || !is_short(&a, i, &copies);
+        if (!right)
+            (void)snprintf(out, out_bytes, "there are %u copies of block %u, and %u should be",
+                           copies, i, a.wanted[i]);
+    }
+    free(a.lent);
+    free(a.wanted);
+    return right;
+}
