@@ -243,12 +243,48 @@ static void hello_end(struct wf_net_link *link)
     link->hello = NULL;
 }
 
+/* UCX pairs the endpoints of two workers in the order in which either side made them.  Would both
+ * sides begin with the link that they asked for, each of these links had an end of the other, and
+ * none outlived it.  So of two nets one makes all their endpoints first, one at a time, and the
+ * other one its own when it hears of it. */
+static bool same_peer(const struct wf_net_hello_self *a, const struct wf_net_hello_self *b)
+{
+    return a->byte_count == b->byte_count && !memcmp(a->bytes, b->bytes, a->byte_count);
+}
+
+static bool leads(const struct wf_net_link *link)
+{
+    const struct wf_net *net = link->net;
+    const struct wf_net_hello_self *peer = &link->hello->peer;
+    size_t bytes = peer->byte_count < net->worker_address_bytes ? peer->byte_count
+                                                                : net->worker_address_bytes;
+    int order = bytes ? memcmp(net->worker_address, peer->bytes, bytes) : 0;
+    return order ? order > 0 : link->connector;
+}
+
+static bool turn(const struct wf_net_link *link)
+{
+    const struct wf_net *net = link->net;
+    for (uint32_t i = 0; i < net->link_slots; i++) {
+        const struct wf_net_link *other = net->links[i];
+        if (other && other != link && other->state < WF_UCX_ENDING && other->endpoint &&
+            !other->first_heard && same_peer(&other->hello->peer, &link->hello->peer))
+            return false;
+    }
+    return true;
+}
+
+static void wire_in_turn(struct wf_net_link *link)
+{
+    if (!link->endpoint && (leads(link) ? turn(link) : link->first_heard))
+        wire(link);
+}
+
 bool wf_ucx_link_wired(struct wf_net_link *link)
 {
-    if (!link->first_heard)
+    wire_in_turn(link);
+    if (!link->endpoint || !link->first_heard)
         return false;
-    if (!link->endpoint)
-        wire(link);
     hello_end(link);
     return link->state == WF_UCX_WIRING;
 }
@@ -305,7 +341,7 @@ static void hello_step(struct wf_net_link *link)
     } else if (link->hello->state == WF_NET_HELLO_PROVEN) {
         known(link);
         wf_net_hello_ready(link->hello);
-        wire(link);
+        wire_in_turn(link);
     }
 }
 
@@ -347,8 +383,12 @@ static void met(struct wf_net_link *link)
 
 void wf_ucx_link_first(struct wf_net_link *link)
 {
+    struct wf_net *net = link->net;
     link->first_heard = true;
     wf_ucx_todo(link);
+    for (uint32_t i = 0; i < net->link_slots; i++) /* it may be another's turn now */
+        if (net->links[i] && net->links[i]->state == WF_UCX_WIRING && !net->links[i]->endpoint)
+            wf_ucx_todo(net->links[i]);
 }
 
 /* -------------------------------------------------------------------------------------- living */
@@ -434,6 +474,8 @@ void wf_ucx_link_tick(struct wf_net_link *link)
             wf_ucx_todo(link);
         return;
     }
+    if (link->state == WF_UCX_WIRING && !link->endpoint)
+        wf_ucx_todo(link); /* whoever had its turn may have failed */
     if (link->state != WF_UCX_UP && net->now_ms - link->began_ms > net->options.connect_ms)
         wf_ucx_link_fail(link, WEFT_E_NODE,
                          link->state == WF_UCX_WIRING

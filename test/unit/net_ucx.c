@@ -428,6 +428,40 @@ static void test_withdrawn(void **state)
     }
 }
 
+/* Each begins a link to the other at once; when one of the two ends, the other goes on. */
+static void test_crossed(void **state)
+{
+    static struct operation operations[OPERATIONS];
+    struct pair pair = {0};
+    struct wf_net_link *ab, *ba;
+    (void)state;
+    struct wf_net_options options = options_of(&pair.a);
+    options.listen = "ucx:127.0.0.1:0";
+    side_open(&pair.a, &options);
+    options = options_of(&pair.b);
+    options.listen = "ucx:127.0.0.1:0";
+    side_open(&pair.b, &options);
+    assert_int_equal(ops->connect(pair.a.net, ops->address(pair.b.net), NULL, &ab), WEFT_OK);
+    assert_int_equal(ops->connect(pair.b.net, ops->address(pair.a.net), NULL, &ba), WEFT_OK);
+    pair_until(&pair, &pair.a.ups, 2);
+    pair_until(&pair, &pair.b.ups, 2);
+    ops->close(ab);
+    pair_until(&pair, &pair.a.downs, 1);
+    pair_until(&pair, &pair.b.downs, 1);
+    pair.b.link = ba;
+    pair.b.handle = (struct wf_net_handle){0, 1}; /* none: they miss, by an answer */
+    operations_start(&pair.b, operations);
+    pair_until(&pair, &pair.b.done, OPERATIONS / 3 * 2);
+    pair_until(&pair, &pair.b.sent, OPERATIONS / 3);
+    for (int i = 0; i < 1000; i++)
+        pair_poll(&pair);
+    if (pair.a.downs + pair.b.downs != 2)
+        fail_msg("the other link went too: %s; %s", pair.a.sentence, pair.b.sentence);
+    assert_int_equal(pair.b.missed, OPERATIONS / 3 * 2);
+    assert_int_equal(pair.b.unsent, 0);
+    pair_close(&pair);
+}
+
 static void test_refused(void **state)
 {
     struct pair pair = {0};
@@ -460,6 +494,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_other_process), cmocka_unit_test(test_killed),
         cmocka_unit_test(test_stopped),       cmocka_unit_test(test_destroyed),
         cmocka_unit_test(test_withdrawn),     cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_crossed),
     };
     struct side side = {0};
     struct wf_net_options options = options_of(&side);
