@@ -167,7 +167,7 @@ static void stream_begin(struct stream *s, int node, uint32_t domain, uint32_t d
 static void stream_end(struct stream *s)
 {
     s->stops = true;
-    for (int i = 0; i < 200 && s->depth; i++)
+    for (int i = 0; i < 700 && s->depth; i++) /* a bound makes them wait for a minute at most */
         pass(100);
     assert_int_equal(s->depth, 0);
 }
@@ -391,10 +391,10 @@ static void a_slow_node_holds_nobody_back(void **state)
     measure(3000, &slow, &other);
     assert_near(other, CARD, .1);
     assert_near(slow, 1u << 20, .3);
-    /* What cannot have its turn in time is told so, and is no hang. */
+    /* What cannot have its turn in time is told so at once, by which bound, and is no hang. */
     assert_true(first.failed > 100);
     assert_int_equal(second.failed, 0);
-    assert_true(peer_of(0, "c").sent.late > 100);
+    assert_true(figures_of(0).serves_limited > 100);
     stream_end(&first);
     stream_end(&second);
     end();
