@@ -30,6 +30,7 @@ struct outgoing {
     uint32_t client; /* 0: nobody's: ancestors, or its client is gone */
     uint32_t generation;
     bool used, ended; /* ended: the fabric is done with it */
+    bool lossy;       /* some of its blocks lost something, by push.profile */
     enum weft_status status;
     uint32_t open; /* blocks that are neither committed nor aborted */
     uint32_t hint; /* where the next that is settled is looked for first */
@@ -138,7 +139,7 @@ static struct outgoing *outgoing_take(struct wf_client *client, const char *name
     return NULL;
 }
 
-/* What a slot has or will have.  False: it is not bit for bit what was put. */
+/* What a slot has or will have.  False: it was stored by another profile than those before it. */
 static bool block_add(struct outgoing *o, uint32_t slot)
 {
     const struct wf_index *index = &o->domain->store.index;
@@ -146,10 +147,16 @@ static bool block_add(struct outgoing *o, uint32_t slot)
     uint64_t word = atomic_load_explicit(&desc->word, memory_order_relaxed);
     uint32_t parent = atomic_load_explicit(&desc->parent, memory_order_relaxed);
     struct wf_fabric_event *event = &o->push.blocks[o->push.count];
-    if (wf_word_quality(word) != WEFT_LOSSLESS)
+    enum weft_quality quality = wf_word_quality(word);
+    bool lossy = quality > WEFT_LOSSLESS;
+    uint64_t profile = lossy ? o->domain->profile_of[slot] : 0;
+    if (lossy && o->lossy && profile != o->push.profile)
         return false;
+    o->lossy |= lossy;
+    o->push.profile = lossy ? profile : o->push.profile;
     *event = (struct wf_fabric_event){
         .kind = WF_FABRIC_HERE,
+        .quality = lossy ? (uint8_t)quality : 0,
         .domain = (uint8_t)o->domain->id,
         .depth = wf_word_depth(word),
         .bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed),
@@ -309,7 +316,8 @@ static enum weft_status begin(struct wf_client *client, const struct wf_push_mes
         if (!block_add(o, request->slots[i].slot) ||
             o->push.blocks[i].bytes != o->push.blocks[0].bytes)
             return wf_fail(WEFT_E_INVALID,
-                           "blocks of one push are of one size, and bit for bit what was put");
+                           "blocks of one push are of one size, and those that lost something of "
+                           "one profile");
     status = send_off(o);
     if (status != WEFT_OK)
         return status;

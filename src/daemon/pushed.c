@@ -136,6 +136,10 @@ static enum weft_status reserve(struct wf_pushed_rooms *rooms, struct room *room
         if (one != WEFT_OK)
             continue;
         slot_clear(room->domain, slot);
+        if (block->quality) { /* the fabric has seen that it is enough for the domain */
+            wf_store_worsen(store, slot, (enum weft_quality)block->quality);
+            room->domain->profile_of[slot] = pushed->profile;
+        }
         room->slots[i] = slot;
         room->bytes += block->bytes;
         rooms->bytes += block->bytes;

@@ -330,12 +330,14 @@ struct wf_fabric_push {
     struct wf_fabric_event blocks[WF_FABRIC_PUSH_BLOCKS_MAX]; /* HERE, their parents first; of one
                                                                  domain and size */
     const uint8_t *data[WF_FABRIC_PUSH_BLOCKS_MAX];
+    uint64_t profile; /* of those of them that lost something, as of wf_fabric_held */
     uint64_t keep[WF_FABRIC_PUSH_WORDS]; /* a bit a block; said before wf_fabric_push_end() */
     /* WEFT_OK: all that was kept is there now.  Anything else: not all of it, or not known. */
     void (*done)(struct wf_fabric_push *push, enum weft_status status);
     void *user;
     /* The fabric's: */
     struct wf_fabric_push *next;
+    void *line, *line_last; /* messages that are encoded, and those behind them */
     struct wf_link *link;
     _Atomic uint32_t written, end;
     uint32_t state, number, layer, block, flight, agains;
@@ -359,7 +361,8 @@ struct wf_fabric_pushed {
     char from[WF_MEMBER_NAME_MAX + 1];
     uint32_t number; /* its place, below WF_FABRIC_PUSHES_MAX */
     uint32_t domain, count, layers;
-    uint64_t bytes;                                           /* of each block */
+    uint64_t bytes;   /* of each block */
+    uint64_t profile; /* of those that lost something, as of wf_fabric_held */
     struct wf_fabric_event blocks[WF_FABRIC_PUSH_BLOCKS_MAX]; /* `domain` is this node's */
     /* push_room is answered with WEFT_OK, and where blocks go: memory that stays until push_end,
      * which follows then; NULL: this one is not wanted.  Or with another status of struct

@@ -117,7 +117,8 @@ bool wf_frames_ask(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t byte
     return next(f, peer, &peer->choice_in, &speed, peer->line.mbps, peer->asked + 1);
 }
 
-bool wf_frames_put(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes)
+bool wf_frames_push(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes,
+                    uint32_t waiting)
 {
     if (!f->coder || !(peer->codecs & WF_FABRIC_FRAMES) || bytes < WF_CODER_BYTES_LEAST)
         return false;
@@ -125,7 +126,12 @@ bool wf_frames_put(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t byte
                                          .encode_threads = f->options.codec_speed.encode_threads,
                                          .decode_mbps = peer->codec.decode_mbps,
                                          .decode_threads = peer->codec.decode_threads};
-    return next(f, peer, &peer->choice_out, &speed, peer->arrives_mbps, peer->putting + 1);
+    return next(f, peer, &peer->choice_out, &speed, peer->arrives_mbps, waiting);
+}
+
+bool wf_frames_put(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes)
+{
+    return wf_frames_push(f, peer, bytes, peer->putting + 1);
 }
 
 bool wf_frames_cuts(const struct wf_fabric *f, const struct wf_peer_node *peer, uint64_t bytes)

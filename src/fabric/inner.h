@@ -670,6 +670,9 @@ void wf_frames_heard(struct wf_peer_node *peer, const struct wf_fabric_ident *id
 /* Is what is asked of it now to come encoded?  Is what goes there to be? */
 bool wf_frames_ask(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes);
 bool wf_frames_put(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes);
+/* The same of what is pushed, of which so many wait. */
+bool wf_frames_push(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t bytes,
+                    uint32_t waiting);
 /* May what lies on tiers there come as it lies? */
 bool wf_frames_cuts(const struct wf_fabric *f, const struct wf_peer_node *peer, uint64_t bytes);
 /* How these bytes of a block lie.  False: they cross as they are. */

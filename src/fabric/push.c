@@ -17,6 +17,10 @@
  * somebody waits for, and in their order.  The word that a push ends goes past what is in line, so
  * it is said when all is sent; and what is in line of one that fails is not sent any more.
  *
+ * Where that is sooner (frames.c) layers are encoded first, one after the other of each message, by
+ * a worker, in memory that is set aside for frames; a message for which there is none goes as it
+ * is. Messages go in their order all the same: one that is ready waits for those before it.
+ *
  * At a time so many pushes (WF_FABRIC_PUSHES_MAX), so many messages of all (MESSAGES_MAX) and so
  * many bytes of each (FLIGHT_BYTES) are under way; each gets its turn.
  */
@@ -28,6 +32,8 @@
 #include "fabric/inner.h"
 #include "sys/memory.h"
 
+/* Of memory for frames, what one of so many bytes takes. */
+#define FRAME_STRIDE(bytes) (((uint64_t)(bytes) + sizeof(struct wf_frame_head) + 63) / 64 * 64)
 #define MESSAGES_MAX 64u
 #define MESSAGE_BYTES (4u << 20) /* or one layer of one block */
 #define FLIGHT_BYTES ((uint64_t)32 << 20)
@@ -53,13 +59,18 @@ struct message {
     struct message *next;
     struct wf_fabric *fabric;
     struct wf_fabric_push *push; /* NULL: it is free */
-    uint64_t bytes;
+    uint64_t bytes;              /* of its layers, as they are */
+    bool encoding;
+    uint32_t piece;           /* that a worker has, */
+    struct wf_coder_job job;  /* so */
+    struct wf_coder_job room; /* which has the memory for all its frames */
     struct iovec pieces[WF_FABRIC_PUSH_BLOCKS_MAX];
     union {
         struct wf_fabric_layer layer;
         uint64_t words[sizeof(struct wf_fabric_layer) / 8 + 2 * WF_FABRIC_PUSH_BLOCKS_MAX];
     } header;
 };
+static_assert(sizeof(struct wf_fabric_layer_piece) == 16, "two words");
 
 struct wf_pushes {
     struct wf_fabric_push *active[WF_FABRIC_PUSHES_MAX]; /* by the low half of their request */
@@ -91,6 +102,7 @@ enum weft_status wf_fabric_push(struct wf_fabric *f, struct wf_fabric_push *push
     push->next = NULL;
     push->link = NULL;
     push->state = ASKED;
+    push->line = push->line_last = NULL;
     push->layer = push->block = push->flight = push->agains = 0;
     push->handle = push->flight_bytes = push->sent_bytes = push->published = 0;
     push->status = WEFT_PENDING;
@@ -226,9 +238,24 @@ void wf_pushes_lost(struct wf_link *link)
 
 static void message_free(struct wf_pushes *pushes, struct message *message)
 {
+    if (message->room.frame)
+        wf_coder_memory_give(message->fabric->coder, &message->room);
     message->push = NULL;
     message->next = pushes->free;
     pushes->free = message;
+}
+
+/* What of it went encoded. */
+static void count_frames(struct wf_fabric *f, const struct wf_fabric_push *push,
+                         const struct message *message)
+{
+    uint64_t each = push->blocks[0].bytes / push->layers;
+    for (uint32_t i = 0; i < message->header.layer.count; i++) {
+        uint64_t bytes = message->header.layer.pieces[i].bytes;
+        f->figures.frames_out += bytes < each;
+        f->figures.frames_out_plain += bytes < each ? each : 0;
+        f->figures.frames_out_bytes += bytes < each ? bytes : 0;
+    }
 }
 
 static void sent(struct wf_net_message *net, enum weft_status status)
@@ -236,6 +263,8 @@ static void sent(struct wf_net_message *net, enum weft_status status)
     struct message *message = (struct message *)net;
     struct wf_fabric *f = message->fabric;
     struct wf_fabric_push *push = message->push;
+    if (status == WEFT_OK)
+        count_frames(f, push, message);
     push->flight--;
     push->flight_bytes -= message->bytes;
     push->since_ns = wf_fabric_now(f);
@@ -269,11 +298,111 @@ static bool layer_take(struct wf_fabric_push *push, struct message *message)
         const uint8_t *data = push->data[push->block] + push->layer * bytes;
         message->pieces[header->count] = (struct iovec){.iov_base = (void *)(uintptr_t)data,
                                                         .iov_len = bytes};
-        header->pieces[header->count++] =
-            (struct wf_fabric_layer_piece){.block = push->block, .sum = wf_sum64(data, bytes)};
+        header->pieces[header->count++] = (struct wf_fabric_layer_piece){.block = push->block,
+                                                                         .bytes = (uint32_t)bytes};
         message->bytes += bytes;
     }
     return header->count > 0;
+}
+
+static void message_send(struct message *message)
+{
+    struct wf_fabric_push *push = message->push;
+    struct wf_fabric_layer *header = &message->header.layer;
+    if (push->state != SENDS) { /* it failed meanwhile, or begins anew */
+        sent(&message->out.message, WEFT_E_NODE);
+        return;
+    }
+    message->out.message = (struct wf_net_message){
+        .header = &message->header,
+        .header_bytes = (uint32_t)(sizeof *header + header->count * sizeof header->pieces[0]),
+        .pieces = message->pieces,
+        .piece_count = header->count};
+    message->out.done = sent;
+    wf_link_send(push->link, &message->out, push->blocks[0].domain, WF_SEND_DEMAND, UINT64_MAX);
+}
+
+/* Those at the front that are ready.  The push may be over after the last. */
+static void line_go_on(struct wf_fabric_push *push)
+{
+    struct message *message;
+    while ((message = push->line) && !message->encoding) {
+        bool last = !message->next;
+        push->line = message->next;
+        message_send(message);
+        if (last)
+            return;
+    }
+}
+
+static void line_add(struct wf_fabric_push *push, struct message *message)
+{
+    message->next = NULL;
+    if (push->line)
+        ((struct message *)push->line_last)->next = message;
+    else
+        push->line = message;
+    push->line_last = message;
+}
+
+static void encoded(struct wf_coder_job *job);
+
+static void piece_encode(struct message *message)
+{
+    uint32_t i = message->piece;
+    struct wf_coder_job *room = &message->room;
+    uint64_t each = message->pieces[i].iov_len;
+    message->job = (struct wf_coder_job){.encode = true,
+                                         .plain = message->pieces[i].iov_base,
+                                         .plain_bytes = each,
+                                         .part_bytes = (uint32_t)each,
+                                         .part_count = 1,
+                                         .sums = &message->header.layer.pieces[i].sum,
+                                         .layout = message->job.layout,
+                                         .frame = room->frame + i * FRAME_STRIDE(each),
+                                         .done = encoded,
+                                         .done_for = message};
+    wf_coder_submit(message->fabric->coder, &message->job);
+}
+
+static void encoded(struct wf_coder_job *job)
+{
+    struct message *message = job->done_for;
+    struct wf_fabric_push *push = message->push;
+    uint32_t i = message->piece++;
+    struct wf_peer_node *peer = push->link ? push->link->peer : NULL;
+    bool smaller = job->result == WEFT_OK;
+    if (peer)
+        wf_choice_seen(&peer->choice_out, job->plain_bytes,
+                       smaller ? job->frame_bytes : job->plain_bytes);
+    if (smaller) {
+        message->pieces[i] = (struct iovec){.iov_base = job->frame, .iov_len = job->frame_bytes};
+        message->header.layer.pieces[i].bytes = (uint32_t)job->frame_bytes;
+    }
+    if (message->piece < message->header.layer.count && push->state == SENDS) {
+        piece_encode(message);
+        return;
+    }
+    message->encoding = false;
+    line_go_on(push);
+}
+
+/* Begin to encode it, if that is sooner and there is memory for it; else its sums are taken. */
+static void message_make(struct wf_fabric *f, struct wf_fabric_push *push, struct message *message)
+{
+    struct wf_fabric_layer *header = &message->header.layer;
+    uint64_t each = push->blocks[0].bytes / push->layers;
+    message->room = (struct wf_coder_job){.frame = NULL};
+    message->room.layout.bytes = header->count * FRAME_STRIDE(each);
+    message->piece = 0;
+    message->encoding = wf_frames_push(f, push->link->peer, each, push->flight + 1) &&
+                        wf_frames_layout(f, push->blocks[0].domain, push->blocks[0].bytes,
+                                         header->layer * each, each, &message->job.layout) &&
+                        wf_coder_memory_take(f->coder, &message->room);
+    if (message->encoding)
+        piece_encode(message);
+    for (uint32_t i = 0; !message->encoding && i < header->count; i++)
+        header->pieces[i].sum = wf_sum64(message->pieces[i].iov_base, each);
 }
 
 /* One message of it.  False: there is nothing to send now.  The push may be over after it. */
@@ -295,17 +424,11 @@ static bool send_one(struct wf_fabric *f, struct wf_fabric_push *push, uint32_t 
         return true;
     }
     message->push = push;
-    message->out.message = (struct wf_net_message){
-        .header = &message->header,
-        .header_bytes = (uint32_t)(sizeof message->header.layer +
-                                   message->header.layer.count *
-                                       sizeof message->header.layer.pieces[0]),
-        .pieces = message->pieces,
-        .piece_count = message->header.layer.count};
-    message->out.done = sent;
     push->flight++;
     push->flight_bytes += message->bytes;
-    wf_link_send(push->link, &message->out, push->blocks[0].domain, WF_SEND_DEMAND, UINT64_MAX);
+    message_make(f, push, message);
+    line_add(push, message);
+    line_go_on(push);
     return true;
 }
 
@@ -336,7 +459,8 @@ static void tell(struct wf_fabric *f, struct wf_fabric_push *push, uint64_t now_
         .head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_PUSH},
         .request = (uint64_t)f->pushes->generations[push->number] << 32 | push->number,
         .count = push->count,
-        .layers = push->layers};
+        .layers = push->layers,
+        .profile = push->profile};
     memcpy(m.said.blocks, push->blocks, push->count * sizeof push->blocks[0]);
     if (!wf_link_can_say(link) ||
         !wf_link_say(link, &m, (uint32_t)(sizeof m.said + push->count * sizeof m.said.blocks[0])))
@@ -458,6 +582,8 @@ bool wf_push_room(struct wf_link *link, const void *header, uint32_t bytes)
                                          : WEFT_E_BUSY);
         return true;
     }
+    if (room->arrives_mbps)
+        link->peer->arrives_mbps = room->arrives_mbps;
     push->handle = room->handle;
     memcpy(push->wanted, room->wanted, sizeof push->wanted);
     push->state = SENDS;

@@ -34,9 +34,13 @@ enum reception_state {
 /* A layer of some blocks that comes. */
 struct placing {
     struct placing *next;
+    struct wf_fabric *fabric;
     struct wf_fabric_pushed *pushed;
     uint32_t count, compared;
-    uint64_t bytes; /* of a layer of one block */
+    uint64_t compared_bytes; /* of the payload */
+    struct wf_coder_job job; /* of the piece that is decoded */
+    uint32_t piece;          /* which is that */
+    uint64_t bytes;          /* of a layer of one block */
     uint32_t layer;
     struct wf_fabric_layer_piece pieces[WF_FABRIC_PUSH_BLOCKS_MAX];
 };
@@ -84,6 +88,7 @@ static void room_say(struct wf_link *link, uint64_t request, enum weft_status st
         if (pushed->data[i])
             wf_bit_set(room.wanted, i);
     room.handle = pushed ? handle_of(pushed) : 0;
+    room.arrives_mbps = (uint32_t)link->peer->line.mbps;
     (void)wf_link_say(link, &room, sizeof room); /* who hears nothing gives up */
 }
 
@@ -102,7 +107,18 @@ static bool push_right(const struct wf_link *link, const struct wf_fabric_push_s
         return false;
     for (uint32_t i = 0; i < said->count; i++)
         if (said->blocks[i].kind != WF_FABRIC_HERE || said->blocks[i].bytes != first->bytes ||
-            said->blocks[i].domain != first->domain || said->blocks[i].quality > WEFT_LOSSLESS)
+            said->blocks[i].domain != first->domain || !wf_quality_sane(said->blocks[i].quality))
+            return false;
+    return true;
+}
+
+/* Is all of it as exact as its domain asks here? */
+static bool is_exact_enough(const struct wf_fabric *f, const struct wf_link *link,
+                            const struct wf_fabric_push_said *said)
+{
+    uint8_t most = wf_quality_class(f->domains[link->ours_of[said->blocks[0].domain]].quality);
+    for (uint32_t i = 0; i < said->count; i++)
+        if (wf_quality_class(said->blocks[i].quality) > most)
             return false;
     return true;
 }
@@ -149,7 +165,7 @@ bool wf_reception_push(struct wf_link *link, const void *header, uint32_t bytes)
     struct wf_fabric_pushed *pushed = take(f, link);
     bool busy = !pushed || !older_end(f, link) || !f->options.host.push_room ||
                 atomic_load_explicit(&f->draining, memory_order_relaxed);
-    if (!may_take(f, link) || busy) {
+    if (!may_take(f, link) || busy || !is_exact_enough(f, link, said)) {
         room_say(link, said->request, busy ? WEFT_E_BUSY : WEFT_E_DENIED, NULL);
         return true;
     }
@@ -159,8 +175,11 @@ bool wf_reception_push(struct wf_link *link, const void *header, uint32_t bytes)
     pushed->layers = said->layers;
     pushed->bytes = said->blocks[0].bytes;
     memcpy(pushed->blocks, said->blocks, said->count * sizeof said->blocks[0]);
-    for (uint32_t i = 0; i < said->count; i++)
+    pushed->profile = said->profile;
+    for (uint32_t i = 0; i < said->count; i++) {
         pushed->blocks[i].domain = (uint8_t)pushed->domain;
+        pushed->blocks[i].quality = wf_quality_class(said->blocks[i].quality);
+    }
     pushed->status = WEFT_PENDING;
     memset(pushed->data, 0, sizeof pushed->data);
     memset(pushed->keep, 0, sizeof pushed->keep);
@@ -311,16 +330,22 @@ static struct placing *placing_take(struct wf_receptions *receptions)
 
 /* Is that the next layer of each of these blocks, and do they have room here?  Of a block that is
  * lost already anything may come. */
-static bool pieces_right(const struct wf_fabric_pushed *pushed, const struct wf_fabric_layer *layer)
+static bool pieces_right(const struct wf_fabric *f, const struct wf_fabric_pushed *pushed,
+                         const struct wf_fabric_layer *layer, uint64_t payload_bytes)
 {
+    uint64_t each = pushed->bytes / pushed->layers, bytes = 0;
     for (uint32_t i = 0; i < layer->count; i++) {
         uint32_t block = layer->pieces[i].block;
+        uint32_t its = layer->pieces[i].bytes;
+        if (its == 0 || its > each || (its < each && !f->coder))
+            return false;
+        bytes += its;
         if (block >= pushed->count || !pushed->data[block] ||
             (i > 0 && block <= layer->pieces[i - 1].block) ||
             (!pushed->bad[block] && pushed->begun[block] != layer->layer))
             return false;
     }
-    return layer->layer < pushed->layers;
+    return layer->layer < pushed->layers && bytes == payload_bytes;
 }
 
 uint32_t wf_reception_begun(struct wf_link *link, const void *header, uint32_t bytes,
@@ -335,7 +360,7 @@ uint32_t wf_reception_begun(struct wf_link *link, const void *header, uint32_t b
     if (!pushed)
         return 0; /* nobody waits for it any more */
     uint64_t each = pushed->bytes / pushed->layers;
-    *sane = payload_bytes == each * layer->count && pieces_right(pushed, layer);
+    *sane = pieces_right(f, pushed, layer, payload_bytes);
     if (!*sane)
         return 0;
     pushed->since_ns = wf_fabric_now(f);
@@ -344,14 +369,19 @@ uint32_t wf_reception_begun(struct wf_link *link, const void *header, uint32_t b
         uint32_t block = layer->pieces[i].block;
         pushed->bad[block] |= !p;
         pushed->begun[block]++;
-        out[i] = (struct iovec){.iov_base = pushed->data[block] + layer->layer * each,
-                                .iov_len = each};
+        /* A frame at the end of its place (coder.h). */
+        uint64_t end = (layer->layer + 1) * each, bytes_of = layer->pieces[i].bytes;
+        out[i] = (struct iovec){.iov_base = pushed->data[block] + (end - bytes_of),
+                                .iov_len = bytes_of};
     }
     if (!p)
         return 0; /* these blocks will be fetched */
+    wf_line_begun(&link->peer->line, wf_fabric_now(f));
+    p->fabric = f;
     p->pushed = pushed;
     p->count = layer->count;
-    p->compared = 0;
+    p->compared = p->piece = 0;
+    p->compared_bytes = 0;
     p->bytes = each;
     p->layer = layer->layer;
     memcpy(p->pieces, layer->pieces, layer->count * sizeof p->pieces[0]);
@@ -371,20 +401,21 @@ void wf_reception_progress(void *token, uint64_t bytes)
 {
     struct placing *p = token;
     struct wf_fabric_pushed *pushed = p->pushed;
-    for (; p->compared < p->count && (p->compared + 1) * p->bytes <= bytes; p->compared++) {
+    for (; p->compared < p->count; p->compared++) {
         const struct wf_fabric_layer_piece *piece = &p->pieces[p->compared];
         const uint8_t *data = pushed->data[piece->block] + p->layer * p->bytes;
-        if (wf_sum64(data, p->bytes) != piece->sum)
+        if (p->compared_bytes + piece->bytes > bytes)
+            return;
+        p->compared_bytes += piece->bytes;
+        if (piece->bytes == p->bytes && wf_sum64(data, p->bytes) != piece->sum)
             pushed->bad[piece->block] = pushed->wrong = true;
     }
 }
 
-void wf_reception_arrived(struct wf_fabric *f, void *token, enum weft_status status)
+static void placed(struct placing *p, enum weft_status status)
 {
-    struct placing *p = token;
+    struct wf_fabric *f = p->fabric;
     struct wf_fabric_pushed *pushed = p->pushed;
-    if (status == WEFT_OK)
-        wf_reception_progress(p, p->count * p->bytes);
     for (uint32_t i = 0; i < p->count; i++) {
         uint32_t block = p->pieces[i].block;
         pushed->arrived[block] = (uint16_t)(pushed->arrived[block] + 1);
@@ -396,6 +427,61 @@ void wf_reception_arrived(struct wf_fabric *f, void *token, enum weft_status sta
     pushed->since_ns = wf_fabric_now(f);
     if (pushed->state == CLOSING)
         close_it(f, pushed);
+}
+
+static void decoded(struct wf_coder_job *job);
+
+/* The next one that came as a frame, by a worker; when there is none, all of it is there. */
+static void decode_next(struct placing *p)
+{
+    while (p->piece < p->count && p->pieces[p->piece].bytes == p->bytes)
+        p->piece++;
+    if (p->piece == p->count) {
+        placed(p, WEFT_OK);
+        return;
+    }
+    struct wf_fabric_layer_piece *piece = &p->pieces[p->piece];
+    p->job = (struct wf_coder_job){.plain = p->pushed->data[piece->block] + p->layer * p->bytes,
+                                   .plain_bytes = p->bytes,
+                                   .part_bytes = (uint32_t)p->bytes,
+                                   .part_count = 1,
+                                   .sums = &piece->sum,
+                                   .frame_bytes = piece->bytes,
+                                   .done = decoded,
+                                   .done_for = p};
+    wf_coder_submit(p->fabric->coder, &p->job);
+}
+
+static void decoded(struct wf_coder_job *job)
+{
+    struct placing *p = job->done_for;
+    struct wf_fabric_figures *figures = &p->fabric->figures;
+    struct wf_fabric_pushed *pushed = p->pushed;
+    if (job->result == WEFT_OK) {
+        figures->frames_in++;
+        figures->frames_in_plain += job->plain_bytes;
+        figures->frames_in_bytes += job->frame_bytes;
+    } else {
+        pushed->bad[p->pieces[p->piece].block] = pushed->wrong = true;
+    }
+    p->piece++;
+    decode_next(p);
+}
+
+void wf_reception_arrived(struct wf_fabric *f, void *token, enum weft_status status)
+{
+    struct placing *p = token;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < p->count; i++)
+        bytes += p->pieces[i].bytes;
+    if (status != WEFT_OK) {
+        placed(p, status);
+        return;
+    }
+    if (p->pushed->link)
+        wf_line_arrived(&p->pushed->link->peer->line, wf_fabric_now(f), bytes, false);
+    wf_reception_progress(p, bytes);
+    decode_next(p);
 }
 
 /* ------------------------------------------------------------------------------- begin and end */

@@ -70,7 +70,7 @@
 #include "net/net.h"
 
 #define WF_FABRIC_MAGIC 0x31464657u /* "WFF1" */
-#define WF_FABRIC_VERSION 6u
+#define WF_FABRIC_VERSION 7u
 #define WF_FABRIC_DOMAINS_MAX 64u
 #define WF_FABRIC_EVENTS_MAX 512u /* in one message */
 #define WF_FABRIC_PARTS_MAX 1024u
@@ -390,7 +390,8 @@ enum wf_fabric_ping_flags { WF_FABRIC_DRAINING = 1 };
  * gives back and that is looked up, never an address.  A's PUSH_END may come before the last layer,
  * and keeps none then.  B ends a push by PUSHED at any time; what A still sends of it is dropped.
  * Blocks of one push are of one domain and one size, which the layers divide evenly, and layer n of
- * each is sent when layer n - 1 was. */
+ * each is sent when layer n - 1 was.  Who asks for better than some block of it is has no room for
+ * it (WEFT_E_DENIED).  Layers are sent encoded to who takes frames, where that is sooner. */
 #define WF_FABRIC_PUSH_BLOCKS_MAX 512u
 #define WF_FABRIC_PUSH_LAYERS_MAX 1024u
 #define WF_FABRIC_PUSH_WORDS (WF_FABRIC_PUSH_BLOCKS_MAX / 64)
@@ -399,9 +400,11 @@ struct wf_fabric_push_said {
     struct wf_fabric_head head;
     uint64_t request;
     uint32_t count, layers;
+    uint64_t profile; /* by which those of them were stored that lost something; 0: that is not
+                         known, or there are none */
     struct wf_fabric_event blocks[]; /* each HERE, whose parents come first */
 };
-static_assert(sizeof(struct wf_fabric_push_said) == 24, "wire format");
+static_assert(sizeof(struct wf_fabric_push_said) == 32, "wire format");
 static_assert(sizeof(struct wf_fabric_push_said) +
                       WF_FABRIC_PUSH_BLOCKS_MAX * sizeof(struct wf_fabric_event) <=
                   WF_NET_HEADER_MAX,
@@ -412,16 +415,17 @@ struct wf_fabric_room {
     uint64_t request, handle;
     int32_t status; /* WEFT_OK; WEFT_EXISTS, WEFT_FULL, WEFT_E_PARENT, WEFT_E_DENIED, WEFT_E_BUSY:
                        nothing is wanted, and there is no handle */
-    uint32_t zero;
+    uint32_t arrives_mbps;                 /* as in PLACED */
     uint64_t wanted[WF_FABRIC_PUSH_WORDS]; /* a bit a block */
 };
 static_assert(sizeof(struct wf_fabric_room) == 96, "wire format");
 
 struct wf_fabric_layer_piece {
-    uint32_t block, zero; /* by its place in PUSH, ascending */
-    uint64_t sum;         /* XXH3-64 of its layer */
+    uint32_t block; /* by its place in PUSH, ascending */
+    uint32_t bytes; /* as it is sent: of its layer, or fewer, of a frame (FRAME) that it is */
+    uint64_t sum;   /* XXH3-64 of its layer */
 };
-/* With that layer of `count` blocks as payload. */
+/* With that layer of `count` blocks as payload, one after the other. */
 struct wf_fabric_layer {
     struct wf_fabric_head head;
     uint64_t handle;

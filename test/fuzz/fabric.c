@@ -382,11 +382,13 @@ static void say_push(struct input *in, struct wf_net_link *link)
         m.push = (struct wf_fabric_push_said){.head = {WF_FABRIC_MAGIC, WF_FABRIC_PUSH, 0},
                                               .request = how,
                                               .count = 2,
-                                              .layers = 4};
+                                              .layers = 4,
+                                              .profile = how};
         link->pushed_domain = domain;
         for (uint32_t i = 0; i < 2; i++) {
             m.push.blocks[i] = event_of(domain, SAME_SIZE + i);
             m.push.blocks[i].domain = (uint8_t)(domain ^ link->swap ^ (how >> 7));
+            m.push.blocks[i].quality = what >> 5; /* some that there are not */
         }
         deliver(link, &m, sizeof m, NULL, 0, false);
     } else if (what % 8 < 6) {
@@ -401,6 +403,9 @@ static void say_push(struct input *in, struct wf_net_link *link)
                                            .count = 1};
         m.layer.pieces[0].block = block;
         m.layer.pieces[0].sum = wf_sum64(said, each);
+        if (how & 32)
+            each = frame_of(&said, each); /* or as much as that would be */
+        m.layer.pieces[0].bytes = (uint32_t)each;
         said[take16(in) % each] ^= how >> 4 & 1;
         deliver(link, &m, sizeof m.layer + sizeof m.layer.pieces[0], said, (uint32_t)each,
                 how & 128);

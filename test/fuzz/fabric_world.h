@@ -370,6 +370,8 @@ static void host_push_room(void *context, struct wf_fabric_pushed *pushed)
 {
     (void)context;
     may_hear(pushed->domain);
+    for (uint32_t i = 0; i < pushed->count; i++)
+        must(pushed->blocks[i].quality <= demands[pushed->domain]);
     if (world.late && !world.waits)
         world.waits = pushed;
     else

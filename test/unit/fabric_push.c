@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A push from one node to another in virtual time: what is published there is whole, right, and was
- * committed here, whatever the network, the two nodes and their hosts do meanwhile.
+ * committed here, whatever the network, the two nodes and their hosts do meanwhile; as it is, and
+ * again encoded.
  */
 #include "base/sum.h"
 #include "fabric/inner.h"
@@ -24,7 +25,12 @@ static struct {
     uint8_t *blocks[BLOCKS];  /* published */
     struct wf_fabric_pushed *asked;
     uint32_t rooms, ends, existing;
+    uint8_t quality[BLOCKS]; /* as it was told */
+    uint64_t profile;
 } host;
+
+static bool coded;      /* the nodes encode what goes from one to the other, */
+static uint8_t demands; /* and ask for that */
 
 /* The sending one. */
 static struct wf_fabric_push push;
@@ -32,7 +38,9 @@ static uint8_t *sources[BLOCKS];
 
 static uint8_t byte_of(uint32_t block, uint64_t at)
 {
-    return (uint8_t)(block * 31 + at / LAYER_BYTES * 7 + at % 251);
+    /* As numbers are: of few sizes. */
+    return (uint8_t)(at % 2 ? 0x3c + (block + at / 2) % 3
+                            : block * 31 + at / LAYER_BYTES * 7 + at % 251);
 }
 
 static void room_give(struct wf_fabric_pushed *pushed)
@@ -41,6 +49,8 @@ static void room_give(struct wf_fabric_pushed *pushed)
     for (uint32_t i = 0; i < pushed->count && host.refuses == WEFT_OK; i++) {
         if (host.has >> i & 1)
             continue;
+        host.quality[i] = pushed->blocks[i].quality;
+        host.profile = pushed->profile;
         host.memory[i] = calloc(1, pushed->bytes);
         pushed->data[i] = host.memory[i];
     }
@@ -84,10 +94,22 @@ static uint64_t now(void *context)
     return wf_vtime_now(context) + ++looks;
 }
 
+static bool layout(void *context, uint32_t domain, uint64_t bytes, struct wf_layout *out)
+{
+    (void)context, (void)domain;
+    return wf_layout_opaque(WEFT_BF16, bytes, out);
+}
+
 static void node_begin(int i)
 {
     static const char *const names[2] = {"sim:a", "sim:b"};
+    const struct wf_fabric_domain domain = {.secret = "one for all",
+                                            .secret_bytes = 32,
+                                            .quality = i == 1 ? demands : WEFT_ECONOMY};
     struct wf_fabric_options options = world_options(names, 2, i);
+    options.domains = &domain;
+    options.host.layout = layout;
+    options.codec = coded ? WF_FABRIC_CODEC_LOSSLESS : WF_FABRIC_CODEC_NONE;
     options.host.push_room = push_room;
     options.host.push_end = push_end;
     options.replica_copies = 1024;
@@ -110,9 +132,23 @@ static int begin(void **state)
     return 0;
 }
 
+static int begin_coded(void **state)
+{
+    coded = true;
+    return begin(state);
+}
+
+static int begin_lossy(void **state)
+{
+    demands = WEFT_TRANSPARENT;
+    return begin_coded(state);
+}
+
 static int end(void **state)
 {
     (void)state;
+    coded = false;
+    demands = 0;
     world_end();
     for (uint32_t i = 0; i < BLOCKS; i++) {
         free(sources[i]);
@@ -128,15 +164,18 @@ static void done(struct wf_fabric_push *of, enum weft_status status)
     over(status);
 }
 
-static void push_it(void)
+/* Of its blocks the last are of that quality. */
+static void push_it_as(uint8_t quality)
 {
     memset(&push, 0, sizeof push);
+    push.profile = quality ? 0x1234567890abcdef : 0;
     memcpy(push.to, "b", 2);
     push.count = BLOCKS;
     push.layers = LAYERS;
     push.done = done;
     for (uint32_t i = 0; i < BLOCKS; i++) {
         push.blocks[i] = (struct wf_fabric_event){.kind = WF_FABRIC_HERE,
+                                                  .quality = i < BLOCKS / 2 ? 0 : quality,
                                                   .depth = i,
                                                   .bytes = BYTES,
                                                   .key = {(uint8_t)(i + 1)},
@@ -144,6 +183,11 @@ static void push_it(void)
         push.data[i] = sources[i];
     }
     assert_int_equal(wf_fabric_push(fabrics[0], &push), WEFT_OK);
+}
+
+static void push_it(void)
+{
+    push_it_as(0);
 }
 
 /* Layers are written as an engine does it, one after the other; so many milliseconds each. */
@@ -210,6 +254,54 @@ static void a_commit_says_that_all_is_written(void **state)
     pass(200);
     assert_int_equal(check(ALL & ~1ull << 3), BLOCKS - 4);
     assert_int_equal(outcome, WEFT_OK);
+}
+
+static void layers_cross_encoded(void **state)
+{
+    (void)state;
+    struct wf_net_sim_stats stats;
+    wf_net_sim_world_stats(world, &stats);
+    uint64_t before = stats.bytes;
+    push_it();
+    write_layers(0, LAYERS, 5);
+    commit(ALL);
+    pass(200);
+    assert_int_equal(outcome, WEFT_OK);
+    assert_int_equal(check(ALL), BLOCKS);
+    assert_int_equal(push.sent_bytes, BLOCKS * BYTES);
+    wf_net_sim_world_stats(world, &stats);
+    print_message("%llu bytes crossed as %llu\n", (unsigned long long)(BLOCKS * BYTES),
+                  (unsigned long long)(stats.bytes - before));
+    assert_true((stats.bytes - before) * 5 < BLOCKS * BYTES * 4);
+    struct wf_fabric_figures out = figures_of(0), in = figures_of(1);
+    assert_int_equal(out.frames_out, BLOCKS * LAYERS);
+    assert_int_equal(in.frames_in, BLOCKS * LAYERS);
+    assert_int_equal(in.frames_in_plain, BLOCKS * BYTES);
+    assert_int_equal(in.frames_in_bytes, out.frames_out_bytes);
+    assert_int_equal(wf_coder_busy(fabrics[0]->coder), 0);
+}
+
+/* Who asks for better is not sent a byte of it. */
+static void what_lost_something_goes_to_who_takes_it(void **state)
+{
+    (void)state;
+    for (uint32_t round = 0; round < 2; round++) {
+        uint8_t worst = round ? WEFT_TRANSPARENT : WEFT_ECONOMY;
+        ended = false;
+        push_it_as(worst);
+        write_layers(0, LAYERS, 5);
+        if (!ended)
+            commit(ALL);
+        pass(200);
+        assert_true(ended);
+        assert_int_equal(outcome, round ? WEFT_OK : WEFT_E_BUSY);
+        assert_int_equal(push.sent_bytes, round ? BLOCKS * BYTES : 0);
+        assert_int_equal(check(ALL), round ? BLOCKS : 0);
+        assert_int_equal(host.rooms, round);
+    }
+    assert_int_equal(host.quality[0], 0);
+    assert_int_equal(host.quality[BLOCKS - 1], WEFT_TRANSPARENT);
+    assert_true(host.profile == 0x1234567890abcdef);
 }
 
 /* A bound of the link holds for layers, too. */
@@ -507,7 +599,8 @@ static bool layer_begins(struct wf_link *link, uint64_t handle, uint32_t layer, 
                      .handle = handle,
                      .layer = layer,
                      .count = 2},
-           .pieces = {{.block = first}, {.block = second}}};
+           .pieces = {{.block = first, .bytes = 1024},
+                      {.block = second, .bytes = payload == 2047 ? 1023 : 1024}}};
     struct iovec out[WF_NET_PIECES_MAX];
     bool sane = false;
     *out_pieces = wf_reception_begun(link, &m, sizeof m, payload, out, token, &sane);
@@ -602,6 +695,10 @@ static void what_cannot_be_pushed_is_refused(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+#define CODED(name)                                     \
+    {                                                   \
+        "encoded: " #name, name, begin_coded, end, NULL \
+    }
     const struct CMUnitTest tests[] = {
         TEST(layers_go_while_the_next_is_written),
         TEST(a_commit_says_that_all_is_written),
@@ -622,6 +719,17 @@ int main(void)
         TEST(a_layer_that_is_nonsense_is_none),
         TEST(answers_that_are_nonsense_are_none),
         TEST(what_cannot_be_pushed_is_refused),
+        CODED(layers_cross_encoded),
+        CODED(a_commit_says_that_all_is_written),
+        CODED(what_waits_is_withdrawn),
+        CODED(what_was_not_committed_is_not_published),
+        CODED(loss_and_delay_change_nothing),
+        CODED(wrong_bytes_are_not_published),
+        CODED(a_sender_that_dies_leaves_nothing),
+        CODED(a_receiver_that_is_cut_off_is_given_up),
+        CODED(what_is_there_is_not_sent),
+        CODED(a_link_that_another_takes_the_place_of_takes_no_push_along),
+        cmocka_unit_test_setup_teardown(what_lost_something_goes_to_who_takes_it, begin_lossy, end),
     };
     return cmocka_run_group_tests_name("fabric_push", tests, NULL, NULL);
 }
