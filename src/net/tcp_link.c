@@ -53,7 +53,7 @@ enum weft_status wf_tcp_link_create(struct tcp_net *net, struct tcp_link **out)
     link->index = index;
     link->stream_count = 1;
     link->zero_copy = true;
-    link->deadline_ms = net->now_ms + net->options.connect_ms;
+    link->deadline_ms = wf_now_ms() + net->options.connect_ms; /* not since the last poll */
     net->links[index] = link;
     net->link_count++;
     *out = link;

@@ -58,10 +58,12 @@ static enum weft_status refused(const struct wf_net *net, const char *what, ucs_
     return wf_fail(WEFT_E_SYSTEM, "UCX gives no %s: %s", what, net->lib->ucs_status_string(status));
 }
 
-/* UCX's own TCP, which is there for machines without better devices, loses its way in what was not
- * sent yet when an endpoint is closed by force (1.13): a put goes on writing into the peer's
- * memory, and a connection in the middle of sending from ours is freed under it (ucx_link.c).
- * Messages from its own buffers are whole, and placed only as long as somebody waits for them. */
+/* UCX's own TCP (1.13), which is there for machines without better devices.  No puts: one goes on
+ * writing into the peer's memory after its endpoint was closed by force.  Nothing is sent from the
+ * caller's memory: what is in the middle of that when its connection breaks UCX completes twice,
+ * and the second time one of its assertions ends the process.  What it sends from buffers of its
+ * own is whole, and placed only as long as somebody waits for it; ucx_drain.c sees to the end of
+ * that. */
 static void config_tcp(const struct wf_ucx_lib *lib, ucp_config_t *config)
 {
     config_default(lib, config, "PUT_ENABLE", "UCX_TCP_PUT_ENABLE", "n");
@@ -83,6 +85,16 @@ static bool verbs_trusted(const struct wf_ucx_lib *lib, const char *named)
     return trusted;
 }
 
+/* May UCX use its TCP, as its variable has it?  Left out it may not, see below. */
+static bool tcp_named(const char *named)
+{
+    if (!named)
+        return false;
+    if (named[0] == '^')
+        return !strstr(named, "tcp");
+    return strstr(named, "tcp") || strstr(named, "all");
+}
+
 static enum weft_status context_open(struct wf_net *net)
 {
     const struct wf_ucx_lib *lib = net->lib;
@@ -98,8 +110,10 @@ static enum weft_status context_open(struct wf_net *net)
     const char *transports = getenv("UCX_TLS");
     config_default(lib, config, "TLS", "UCX_TLS",
                    verbs_trusted(lib, transports) ? "^tcp" : "^tcp,ib");
-    if (transports && strstr(transports, "tcp"))
+    if (tcp_named(transports)) {
+        net->drains = wf_ucx_drain_works();
         config_tcp(lib, config);
+    }
     /* Shared memory tells of a peer that died only when it is asked to. */
     config_default(lib, config, "MM_ERROR_HANDLING", "UCX_POSIX_ERROR_HANDLING", "y");
     /* Copied in and out in pieces that the caches of both sides still have, and in fewer of them

@@ -5,6 +5,7 @@
  *   ucx_lib.c       libucp by name
  *   ucx.c           the net: worker, poll, timers
  *   ucx_link.c      a link's life: meeting, beats, end
+ *   ucx_drain.c     the end of an endpoint over UCX's TCP
  *   ucx_message.c   messages: frames out, frames in, order, credit
  *   ucx_access.c    what is exposed, and reading and writing it
  *
@@ -211,6 +212,8 @@ struct wf_net_link {
     uint32_t peer_hello_bytes;
     uint64_t began_ms, heard_ms, beat_ms;
     uint64_t linger_until_ms; /* ENDING, because the other side closed */
+    uint64_t drain_from_ms;   /* ENDING, and its endpoint may be in the middle of sending */
+    bool drained;             /* no, it is not */
     uint32_t beat_every_ms;
 
     enum weft_status why; /* from ENDING on */
@@ -278,20 +281,22 @@ struct wf_net {
     bool destroying; /* no `down` */
     uint64_t now_ms, tick_ms, looked_ms, fruitful_ns;
     uint32_t tick_every_ms, timer_ms;
-    uint64_t in_flight; /* requests that UCX has, of all links */
+    uint64_t drain_looked_ms; /* when its connections were last looked at */
+    uint64_t in_flight;       /* requests that UCX has, of all links */
 
     struct wf_net_link **links;
     uint32_t link_slots;  /* links_max and strangers */
     uint32_t link_count;  /* begun by us, or proved */
     uint32_t strangers;   /* accepted, nothing proved */
     uint32_t generations; /* of links */
-    uint32_t lingering;   /* links that are not let go yet */
+    uint32_t lingering;   /* links that are not let go yet, counted by reason */
     struct wf_net_link *todo_head, **todo_tail;
 
     struct wf_ucx_exposed exposed[WF_UCX_EXPOSED_MAX];
     ucp_mem_h memory[WF_UCX_MEMORY_MAX];
     uint32_t memory_count;
     bool device_memory; /* some of it is no processor's */
+    bool drains;        /* UCX's TCP may be used, and is watched by ucx_drain.c */
     struct wf_net_stats stats;
 };
 
@@ -318,10 +323,18 @@ bool wf_ucx_link_wired(struct wf_net_link *link);
 /* It ends, for this reason; the first one counts.  Safe in UCX's callbacks: nothing is called. */
 void wf_ucx_link_fail(struct wf_net_link *link, enum weft_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* Have UCX let go of what has failed. */
+/* Have UCX let go of what has failed; called again until it has no endpoint. */
 void wf_ucx_link_let_go(struct wf_net_link *link);
 /* When UCX has: the last callbacks, and it is gone (true). */
 bool wf_ucx_link_end(struct wf_net_link *link);
+
+/* ucx_drain.c */
+
+/* Whether this host tells of connections, and lets them be ended. */
+bool wf_ucx_drain_works(void);
+/* Nothing of an ending link is in the middle: its endpoint may be closed by force, at once.  False:
+ * it is to be asked again. */
+bool wf_ucx_drained(struct wf_net_link *link);
 
 /* ucx_message.c */
 

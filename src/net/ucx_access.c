@@ -104,8 +104,12 @@ enum weft_status wf_ucx_grant(struct wf_net_link *link, struct wf_net_handle han
 static void settle(struct wf_net *net, const struct wf_ucx_exposed *exposed, uint32_t ms)
 {
     uint64_t until = wf_now_ms() + ms;
-    while (exposed->busy && wf_now_ms() < until)
+    while (exposed->busy && wf_now_ms() < until) {
         net->lib->ucp_worker_progress(net->worker);
+        for (uint32_t i = 0; net->lingering && i < net->link_slots; i++)
+            if (net->links[i] && net->links[i]->drain_from_ms)
+                wf_ucx_link_let_go(net->links[i]);
+    }
 }
 
 void wf_ucx_withdraw(struct wf_net *net, struct wf_net_handle handle)

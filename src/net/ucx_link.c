@@ -35,6 +35,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "sys/clock.h"
 #include "sys/memory.h"
 
 struct word {
@@ -149,6 +150,7 @@ enum weft_status wf_ucx_connect(struct wf_net *net, const char *text, void *user
     int fd = socket(address.socket.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return wf_fail(WEFT_E_SYSTEM, "there is no socket for %s: %s", text, strerror(errno));
+    net->now_ms = wf_now_ms(); /* the last poll may be long ago, and connect_ms begins now */
     struct wf_net_link *link = link_new(net, fd, true);
     if (!link) {
         close(fd);
@@ -470,7 +472,7 @@ void wf_ucx_link_tick(struct wf_net_link *link)
 {
     const struct wf_net *net = link->net;
     if (link->state == WF_UCX_ENDING) {
-        if (link->linger_until_ms)
+        if (link->linger_until_ms || link->drain_from_ms)
             wf_ucx_todo(link);
         return;
     }
@@ -546,7 +548,7 @@ void wf_ucx_link_let_go(struct wf_net_link *link)
     if (link->fd >= 0)
         close(link->fd);
     link->fd = -1;
-    if (!link->endpoint)
+    if (!link->endpoint || !wf_ucx_drained(link))
         return;
     ucp_ep_h endpoint = link->endpoint;
     link->endpoint = NULL;
@@ -562,7 +564,7 @@ bool wf_ucx_link_end(struct wf_net_link *link)
     if (net->now_ms < link->linger_until_ms && !net->destroying)
         return false;
     wf_ucx_link_let_go(link);
-    if (link->in_flight)
+    if (link->in_flight || link->endpoint)
         return false;
     wf_ucx_message_end(link, link->why);
     wf_ucx_access_end(link, link->why);
@@ -570,6 +572,7 @@ bool wf_ucx_link_end(struct wf_net_link *link)
         net->options.events.down(net->options.events.context, link, link->why, link->sentence);
     net->links[link->number] = NULL;
     net->lingering -= link->linger_until_ms > 0;
+    net->lingering -= link->drain_from_ms > 0;
     free(link);
     return true;
 }

@@ -7,6 +7,8 @@
  * middle of payloads, memory that is withdrawn under them, and what of the process UCX must leave
  * alone.
  */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -342,6 +344,104 @@ static void test_stopped(void **state)
     side_close(&side);
 }
 
+#define MOVED ((size_t)1 << 20)
+
+static void moved(struct side *side, bool write, uint8_t *at)
+{
+    struct operation one = {.side = side, .piece = {at, MOVED}};
+    one.access = (struct wf_net_access){.handle = side->handle,
+                                        .write = write,
+                                        .piece_count = 1,
+                                        .pieces = &one.piece,
+                                        .done = on_done,
+                                        .user = &one};
+    side->done = side->failed = side->missed = 0;
+    assert_int_equal(ops->access(side->link, &one.access), WEFT_OK);
+    until(side, &side->done, 1);
+    if (side->failed + side->missed)
+        fail_msg("what was %s failed: %s", write ? "written" : "read", side->sentence);
+}
+
+/* All of it is `value`; a poll every MiB, since whoever is not heard of for dead_ms is dead. */
+static void all_is(struct side *side, uint8_t value)
+{
+    for (size_t at = 0; at < exposed; at += MOVED) {
+        assert_int_equal(side->memory[at], value);
+        assert_true(repeats(side->memory + at, MOVED, 1));
+        ops->poll(side->net, 0);
+    }
+}
+
+/* Stopped at any point, and given up, and then it goes on: what is left of the old link, on either
+ * side, ends without harm, while a new one is made and used. */
+static void test_resumed(void **state)
+{
+    static struct operation operations[OPERATIONS];
+    struct side side;
+    struct other other;
+    struct wf_net_link *link;
+    (void)state;
+    uint64_t random = seed;
+    if (exposed < 4 * MOVED)
+        skip(); /* over emulated verbs it has not been tried */
+    linked(&side, &other);
+    for (uint32_t round = 1; round <= 4; round++) {
+        side.done = side.sent = 0;
+        operations_start(&side, operations);
+        for (int polls = (int)wf_random_below(&random, 60); polls >= 0; polls--)
+            ops->poll(side.net, 0);
+        kill(other.pid, SIGSTOP);
+        for (int polls = (int)wf_random_below(&random, 20); polls >= 0; polls--)
+            ops->poll(side.net, 0);
+        ops->close(side.link);
+        until(&side, &side.downs, round);
+        assert_int_equal(side.done, OPERATIONS / 3 * 2);
+        assert_int_equal(side.sent, OPERATIONS / 3);
+        memset(side.memory, 0x5a, exposed);
+        kill(other.pid, SIGCONT);
+        assert_int_equal(ops->connect(side.net, other.address, NULL, &link), WEFT_OK);
+        until(&side, &side.ups, round + 1);
+        all_is(&side, 0x5a); /* nothing was written after all was over */
+        for (uint32_t i = 0; i < 8; i++) {
+            memset(side.memory, (int)(round * 8 + i), MOVED);
+            moved(&side, true, side.memory);
+            moved(&side, false, side.memory + MOVED);
+            assert_memory_equal(side.memory, side.memory + MOVED, MOVED);
+        }
+    }
+    other_end(&other);
+    side_close(&side);
+}
+
+/* How long a link may take to come up counts from its beginning, and not from the last poll. */
+static void test_connected_late(void **state)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof at;
+    struct side side = {0};
+    struct wf_net_options options = options_of(&side);
+    struct wf_net_link *link;
+    char address[WF_NET_ADDRESS_MAX];
+    (void)state;
+    options.connect_ms = 300;
+    side_open(&side, &options);
+    int silent = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(silent, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(silent, 1), 0);
+    assert_int_equal(getsockname(silent, (struct sockaddr *)&at, &bytes), 0);
+    snprintf(address, sizeof address, "ucx:127.0.0.1:%u", ntohs(at.sin_port));
+    ops->poll(side.net, 0);
+    for (uint64_t end = wf_now_ms() + 350; wf_now_ms() < end;)
+        usleep(1000);
+    uint64_t began = wf_now_ms();
+    assert_int_equal(ops->connect(side.net, address, NULL, &link), WEFT_OK);
+    until(&side, &side.downs, 1);
+    assert_non_null(strstr(side.sentence, "did not answer in 300 ms"));
+    assert_true(wf_now_ms() - began >= 300);
+    close(silent);
+    side_close(&side);
+}
+
 /* What is left of a link when the net goes: its callbacks, but no `down`. */
 static void test_destroyed(void **state)
 {
@@ -492,7 +592,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_other_process), cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_stopped),       cmocka_unit_test(test_destroyed),
+        cmocka_unit_test(test_stopped),       cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_destroyed),     cmocka_unit_test(test_connected_late),
         cmocka_unit_test(test_withdrawn),     cmocka_unit_test(test_refused),
         cmocka_unit_test(test_crossed),
     };
