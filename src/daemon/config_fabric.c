@@ -54,8 +54,10 @@ static enum weft_status wrong(const struct wf_config *config, const char *key, c
     va_start(arguments, format);
     vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
-    return wf_fail(WEFT_E_INVALID, "%s: %s: %.400s",
-                   wf_config_where(config, wf_config_field(key), where), key, sentence);
+    wf_config_where(config, wf_config_field(key), where);
+    if (strncmp(where, "flag ", 5) == 0) /* which names the key */
+        return wf_fail(WEFT_E_INVALID, "%s: %.400s", where, sentence);
+    return wf_fail(WEFT_E_INVALID, "%s: %s: %.400s", where, key, sentence);
 }
 
 /* The same, in the words of who looked at it. */
@@ -232,6 +234,11 @@ void wf_config_check_fabric(struct wf_remarks *remarks)
     check_file(remarks, "fabric.key", config->fabric_key, 1);
     check_file(remarks, "fabric.ca", config->fabric_ca, 1);
     check_file(remarks, "fabric.registry_ca", config->fabric_registry_ca, 1);
+    if (strcmp(config->fabric_join, config->fabric_listen) == 0)
+        wf_remark(remarks, WF_REMARK_NOTE,
+                  "fabric.join: '%.200s' is this node's own fabric.listen, so that it looks for "
+                  "nobody; name the other nodes' addresses",
+                  config->fabric_join);
     if (!is_etcd(config) && (config->fabric_user[0] || config->fabric_registry_ca[0]))
         wf_remark(remarks, WF_REMARK_NOTE,
                   "%s: a list of nodes has no etcd that would ask for it; it has no effect",

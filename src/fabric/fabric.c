@@ -248,8 +248,10 @@ static void standing_changed(void *fabric, const struct wf_standing *standing)
         wf_warn("fabric", "%s: %s", f->name, standing->why);
     if (other)
         standing_tell(f);
-    if (standing->epoch != before)
+    if (standing->epoch != before) {
+        f->dial_ns = 0; /* who was never a member began no link */
         wf_links_say_again(f);
+    }
 }
 
 /* ------------------------------------------------------------------------------ create, destroy */

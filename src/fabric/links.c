@@ -33,6 +33,7 @@
 #define PROOF_TAG "weft fabric domain 1"
 #define AGAIN_NS_FIRST 100000000u
 #define AGAIN_NS_MAX 5000000000u
+#define SAY_AFTER 3                /* attempts over each way that came to nothing */
 #define OTHER_WAITS_NS 3000000000u /* the node whose name comes later, before it begins a link */
 #define ANSWER_NS 60000000000u     /* so long it is believed who is at an address, without proof */
 #define PING_NS 1000000000u
@@ -330,6 +331,16 @@ bool wf_link_up(void *of, struct wf_net_link *net, const void *hello, uint32_t b
     return true;
 }
 
+/* Once, until a link comes up, and not of the first attempt: nodes are started one after another.
+ */
+static void in_vain_say(struct wf_fabric *f, const struct wf_peer_node *peer, uint32_t way,
+                        const char *why)
+{
+    if (peer->failures == SAY_AFTER * peer->way_count && !peer->link)
+        wf_fabric_say(f, "no link to %s so far, at %s: %s; it is tried on",
+                      peer->was[0] ? peer->was : peer->name, peer->ways[way].address, why);
+}
+
 void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, const char *sentence)
 {
     const struct wf_fabric_net *over = of;
@@ -354,6 +365,9 @@ void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, co
         by->again_ns = now_ns + (at_once ? 0 : wait_ns < AGAIN_NS_MAX ? wait_ns : AGAIN_NS_MAX);
         if (!link->closing)
             snprintf(by->why, sizeof by->why, "%s", sentence);
+        if (by->failures == SAY_AFTER * by->way_count && !by->link && (!peer || !peer->link))
+            wf_fabric_say(f, "no link to %s so far, at %s: %s; it is tried on", by->name,
+                          by->ways[link->way].address, link->closing && peer ? peer->why : by->why);
     }
     if (peer && peer->link == link) {
         peer->link = NULL;
@@ -677,6 +691,8 @@ void wf_peer_dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_n
     if (!link) {
         snprintf(peer->why, sizeof peer->why, "%s", wf_last_error());
         peer->again_ns = now_ns + AGAIN_NS_MAX;
+        peer->failures++;
+        in_vain_say(f, peer, peer->way, peer->why);
         peer->way = (peer->way + 1) % peer->way_count;
         return;
     }
@@ -688,6 +704,9 @@ void wf_peer_dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_n
 static uint64_t wanted_ns(const struct wf_fabric *f, const struct wf_peer_node *peer)
 {
     if (!peer->used || !peer->registered || !peer->way_count || peer->link || peer->dialled)
+        return UINT64_MAX;
+    /* Who was never a member, as whose name is taken, would be taken for the one that has it. */
+    if (f->strict && !f->standing.epoch)
         return UINT64_MAX;
     if (!f->strict) {
         bool there = peer->answered >= 0 && f->peers[peer->answered].link;

@@ -90,7 +90,11 @@ static enum weft_status listen_open(struct tcp_net *net, int *out_fd)
         int error = errno;
         close(fd);
         return wf_fail(error == EADDRINUSE ? WEFT_E_BUSY : WEFT_E_SYSTEM,
-                       "can not listen at %s: %s", net->options.listen, strerror(error));
+                       "can not listen at %s: %s; listen at %s (of a node: fabric.listen)",
+                       net->options.listen, strerror(error),
+                       error == EADDRINUSE      ? "another port"
+                       : error == EADDRNOTAVAIL ? "an address that this host has"
+                                                : "another address");
     }
     *out_fd = fd;
     return WEFT_OK;

@@ -312,7 +312,9 @@ static void link_tick(struct tcp_link *link, uint64_t asked_ms)
         wf_tcp_link_end(link, WEFT_E_NODE, sentence);
     }
     if (link->state == TCP_LINK_BEGINS && asked_ms > link->deadline_ms) {
-        snprintf(sentence, sizeof sentence, "it was not up within %u ms",
+        snprintf(sentence, sizeof sentence,
+                 "nobody said within %u ms that a node is there; is it the port of its fabric, "
+                 "and open to this host?",
                  link->net->options.connect_ms);
         wf_tcp_link_end(link, WEFT_E_TIMEOUT, sentence);
     }

@@ -546,6 +546,8 @@ def two_of_one_name_are_never_members_at_once():
         time.sleep(2)
         check(read(bed.nodes["c"], "k", path), "c does not serve itself")
         check(present(bed.nodes["a"], "k") == 0, "a believed a second b")
+        with open(bed.nodes["c"].log, encoding="utf-8") as log:
+            check(" is there, at " not in log.read(), "c calls others by a name that is not its own")
         bed.nodes["b"].kill()
         until("the name is c's now", lambda: present(bed.nodes["a"], "k") == BLOCKS, 30)
     return None
