@@ -86,6 +86,7 @@ static void node_check(struct cli *cli, struct doctor *doctor)
     if (status == WEFT_OK) {
         wf_doctor_add(doctor, "node", DOCTOR_OK, "answers");
         doctor->tiers = wf_cli_tiers_ask(cli->weft, doctor->tiers_why, sizeof doctor->tiers_why);
+        (void)wf_cli_query(cli, "fabric", 0, 0, &doctor->fabric);
         return;
     }
     snprintf(doctor->tiers_why, sizeof doctor->tiers_why, "no node answers");
@@ -118,6 +119,48 @@ static void tiers_check(struct doctor *doctor)
     }
     if (doctor->tiers && !wrong)
         wf_doctor_add(doctor, "tiers", DOCTOR_OK, "%zu", count);
+}
+
+/* Of a node of a cluster: what its registry says of it, and who of the others it has no link to. */
+static void cluster_check(struct doctor *doctor)
+{
+    const json_t *self = json_object_get(doctor->fabric, "self"), *node;
+    json_t *nodes = json_object_get(doctor->fabric, "nodes");
+    size_t index, away = 0, count = json_array_size(nodes);
+    const char *first = "", *why = "";
+    if (!json_is_object(self))
+        return;
+    const char *standing = json_string_value(json_object_get(self, "standing"));
+    const char *because = json_string_value(json_object_get(self, "why"));
+    bool member = standing && strcmp(standing, "member") == 0;
+    struct doctor_finding *finding =
+        wf_doctor_add(doctor, "cluster", member ? DOCTOR_OK : DOCTOR_BROKEN, "%.20s of %.120s",
+                      standing ? standing : "",
+                      json_string_value(json_object_get(self, "registry")));
+    if (!member) {
+        snprintf(finding->why, sizeof finding->why, "%.199s", because ? because : "");
+        snprintf(finding->mend, sizeof finding->mend,
+                 "weft fabric   # look after the registry, fabric.join and fabric.name");
+    }
+    json_array_foreach (nodes, index, node) {
+        const char *state = json_string_value(json_object_get(node, "state"));
+        if (!state || (strcmp(state, "away") != 0 && strcmp(state, "no member") != 0))
+            continue;
+        if (!away++) {
+            first = json_string_value(json_object_get(node, "name"));
+            why = json_string_value(json_object_get(node, "why"));
+        }
+    }
+    if (!away) {
+        wf_doctor_add(doctor, "nodes", DOCTOR_OK, "%zu others, none of them away", count);
+        return;
+    }
+    finding = wf_doctor_add(doctor, "nodes", DOCTOR_BROKEN, "%zu of %zu others can not be reached",
+                            away, count);
+    snprintf(finding->why, sizeof finding->why, "%.63s: %.130s", first ? first : "",
+             why && why[0] ? why : "no answer yet");
+    snprintf(finding->mend, sizeof finding->mend,
+             "weft fabric   # says it of each: is weftd up there, its port open, its secret this?");
 }
 
 static void report_json(const struct doctor *doctor, int broken)
@@ -179,6 +222,7 @@ static int run(struct cli *cli)
     wf_doctor_devices(cli, doctor, sysfs);
     wf_doctor_kernel(doctor);
     tiers_check(doctor);
+    cluster_check(doctor);
     int broken = 0;
     for (int i = 0; i < doctor->count; i++)
         broken += doctor->findings[i].state == DOCTOR_BROKEN;
@@ -188,6 +232,7 @@ static int run(struct cli *cli)
         report_people(doctor);
     json_decref(doctor->devices);
     json_decref(doctor->tiers);
+    json_decref(doctor->fabric);
     free(doctor);
     return broken ? CLI_MISS : CLI_OK;
 }
@@ -207,6 +252,8 @@ const struct cli_command wf_cmd_doctor = {
         "a mebibyte takes to read, by the latency, a median of small reads, and the rate that it "
         "measures, whatever they are called.  What is emulated, like CXL memory by a file, says "
         "so.\n\n"
+        "Of a node that belongs to a cluster: whether it is a member, and who of the others it has "
+        "no link to, with the first's reason.\n\n"
         "Exits with 0, or with 1 when something is broken.",
     .options = options,
     .examples = examples,

@@ -29,6 +29,7 @@ struct doctor {
     int count;
     json_t *tiers;       /* as the node tells them; NULL: it does not */
     char tiers_why[200]; /* why not */
+    json_t *fabric;      /* of the cluster's nodes, as the node tells; NULL: it does not */
     json_t *devices;     /* memory beyond DRAM, as the node or weftd tells it; NULL: neither does */
     char devices_why[200];
 };

@@ -18,7 +18,8 @@ static const struct cli_word words[] = {
     {"hand-over", "have another node fetch a chain from this one: hand-over NODE --key NAME"},
     {"allot", "the most that a node may have of what one lends: allot NODE SIZE [--min SIZE]"},
     {"lend", "lend so much from now on, up to fabric.lend: lend SIZE"},
-    {"limit", "what is sent: limit link NODE|all SIZE, limit domain NAME SIZE, limit share NAME N"},
+    {"limit", "what is sent: limit link NODE|all SIZE, limit domain NAME SIZE, limit share NAME N; "
+              "without a word which bounds there are (max_bytes_s, 0: none)"},
     {"drain", "take no blocks and no requests of others any more, and give them what is here"},
     {NULL},
 };
@@ -94,9 +95,17 @@ static void self_print(const json_t *self)
 {
     char replica[32];
     long long bytes = number_of(self, "replica_bytes");
-    printf("%s at %s is %s%s of %s, epoch %lld\n", text_of(self, "name"), text_of(self, "address"),
-           strcmp(text_of(self, "standing"), "member") == 0 ? "a " : "", text_of(self, "standing"),
-           text_of(self, "registry")[0] ? text_of(self, "registry") : "no registry",
+    static const char *const standings[][2] = {{"joining", "joins"},
+                                               {"member", "is a member of"},
+                                               {"doubtful", "is a member, in doubt, of"},
+                                               {"lost", "has no lease any more of"},
+                                               {"refused", "is refused by"}};
+    const char *standing = text_of(self, "standing");
+    for (size_t i = 0; i < sizeof standings / sizeof standings[0]; i++)
+        if (strcmp(standing, standings[i][0]) == 0)
+            standing = standings[i][1];
+    printf("%s at %s %s %s, epoch %lld\n", text_of(self, "name"), text_of(self, "address"),
+           standing, text_of(self, "registry")[0] ? text_of(self, "registry") : "no registry",
            number_of(self, "epoch"));
     if (text_of(self, "why")[0])
         printf("  %s\n", text_of(self, "why"));
@@ -320,12 +329,49 @@ static bool is_there(struct cli *cli, const char *name)
     return there;
 }
 
+/* The bounds that there are: of each domain, and of what goes to each node that is there. */
+static int limits_show(struct cli *cli)
+{
+    json_t *answer, *from, *rows = json_array();
+    size_t index;
+    int code = wf_cli_connect(cli);
+    if (code == CLI_OK)
+        code = wf_cli_query(cli, "fabric", 0, 0, &answer);
+    if (code != CLI_OK) {
+        json_decref(rows);
+        return code;
+    }
+    json_array_foreach (json_object_get(json_object_get(answer, "self"), "domains"), index, from)
+        json_array_append_new(rows, json_pack("{ss, sO, sO, sO}", "of", "domain", "name",
+                                              json_object_get(from, "name"), "max_bytes_s",
+                                              json_object_get(from, "max_bytes_s"), "share",
+                                              json_object_get(from, "share")));
+    json_array_foreach (json_object_get(answer, "nodes"), index, from)
+        json_array_append_new(rows, json_pack("{ss, sO, sO, sn}", "of", "link", "name",
+                                              json_object_get(from, "name"), "max_bytes_s",
+                                              json_object_get(from, "max_bytes_s"), "share"));
+    if (cli->json) {
+        json_t *shown = json_object();
+        wf_cli_json_set(shown, "limits", json_incref(rows));
+        wf_cli_json_print(shown);
+    } else if (json_array_size(rows)) {
+        wf_cli_table_print(rows, stdout);
+    } else {
+        printf("this node is alone, and sends nothing\n");
+    }
+    json_decref(rows);
+    json_decref(answer);
+    return CLI_OK;
+}
+
 static int limit(struct cli *cli)
 {
     static const char *const kinds[] = {"link", "domain", "share"};
     uint64_t value = 0;
     char sentence[256];
     enum weft_limit what = WEFT_LIMIT_LINK;
+    if (cli->word_count == 1)
+        return limits_show(cli);
     if (cli->word_count != 4)
         return wf_cli_fail(cli, CLI_USAGE,
                            "say of what, and how much: weft fabric limit link NODE|all SIZE, limit "

@@ -188,7 +188,7 @@ static void cell_text(const char *key, const json_t *value, char *out, size_t ca
     char size[32];
     if (json_is_string(value)) {
         snprintf(out, capacity, "%s", json_string_value(value));
-    } else if (json_is_integer(value) && ends_with(key, "bytes") &&
+    } else if (json_is_integer(value) && (ends_with(key, "bytes") || ends_with(key, "bytes_s")) &&
                json_integer_value(value) >= 0) {
         snprintf(out, capacity, "%s",
                  wf_cli_size((uint64_t)json_integer_value(value), size, sizeof size));

@@ -118,6 +118,10 @@ def two_nodes_are_one_memory():
     until("what is sent is bounded",
           lambda: [(domain["share"], domain["max_bytes_s"]) for domain in answer("fabric", *right)["self"]["domains"]]
           == [(3, 32 << 20)] and answer("fabric", *right)["nodes"][0]["max_bytes_s"] == 64 << 20)
+    bounds = {(row["of"], row["name"]): (row["max_bytes_s"], row["share"])
+              for row in answer("fabric", "limit", *right)["limits"]}
+    check(bounds == {("domain", "default"): (32 << 20, 3), ("link", "left"): (64 << 20, None)}, bounds)
+    check("64 MiB" in weft("fabric", "limit", *right).stdout.decode(), "the table has no bounds")
     check("no domain is called" in refused("fabric", "limit", "domain", "nobody", "1MB", *right), "bounds nobody")
     check("1 to 1000000" in refused("fabric", "limit", "share", "default", "0", *right), "a share of nothing")
     check("none of link" in refused("fabric", "limit", "cable", "left", "1MB", *right), "bounds a cable")
@@ -128,6 +132,12 @@ def two_nodes_are_one_memory():
     until("and not any more", lambda: sees("left")[0]["state"] == "ok")
     stop_node(nodes[1])
     until("a node that is gone is away", lambda: not sees("left"))
+    found = {finding["name"]: finding for finding in answer("doctor", *left, expect=1)["findings"]}
+    check(found["cluster"]["state"] == "ok" and found["nodes"]["state"] == "broken", found)
+    check(found["nodes"]["why"].startswith("right: ") and found["nodes"]["mend"], found["nodes"])
+    until("that no link came up is said once, with where and why",
+          lambda: sum(" so far, at unix:" in event.get("text", "")
+                      for event in answer("events", *left)["events"]) == 1)
     nodes[1] = start("right", secret, WEFT_FABRIC_LEND="32MB")
     until("what is lent, and to whom, outlives the lender",
           lambda: answer("fabric", *right)["self"]["lent_bytes"] == 16 << 20 and
