@@ -577,6 +577,8 @@ int wf_below_fd(const struct wf_below *below, uint32_t tier)
 void wf_below_run(struct wf_below *below, uint32_t tier)
 {
     wf_mover_reap(below->tiers[tier].mover);
+    if (below->tiers[tier].config->peers)
+        wf_node_fabric_wanted(below->node); /* it had news */
 }
 
 bool wf_lower_opening(const struct wf_lower *lower)

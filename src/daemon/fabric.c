@@ -313,6 +313,16 @@ struct wf_wanted_chains *wf_wanted_of(void *cluster)
     return ((struct wf_node_fabric *)cluster)->wanted;
 }
 
+struct wf_served *wf_served_of(void *cluster)
+{
+    return ((struct wf_node_fabric *)cluster)->served;
+}
+
+struct wf_node *wf_node_of(void *cluster)
+{
+    return ((struct wf_node_fabric *)cluster)->node;
+}
+
 void wf_node_fabric_gone(struct wf_domain *domain, const uint8_t key[32])
 {
     if (!domain->node->fabric)
@@ -791,6 +801,7 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"moved_bytes", f->moved_bytes},
                 {"move_fails", f->move_fails},
                 {"handed_over", f->offers},
+                {"hand_overs_lost", f->offers_lost},
                 {"taken_over", f->offered},
                 {"pushed", f->pushed},
                 {"pushed_bytes", f->pushed_bytes},

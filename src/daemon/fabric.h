@@ -31,6 +31,8 @@ struct wf_wanted_chains *wf_wanted_create(void);
 void wf_wanted_destroy(struct wf_wanted_chains *wanted);
 /* Of a struct wf_node_fabric. */
 struct wf_wanted_chains *wf_wanted_of(void *cluster);
+struct wf_served *wf_served_of(void *cluster);
+struct wf_node *wf_node_of(void *cluster);
 
 /* fabric_codec.c: how blocks cross to other nodes. */
 struct wf_wire;
@@ -112,8 +114,10 @@ void wf_node_fabric_find(const struct wf_client *client, const struct wf_load *r
 
 /* What others are told of this node's memory. */
 void wf_node_fabric_sum(struct wf_node *node);
-/* Chains that were handed over to this node are fetched. */
+/* What is due by the clock. */
 void wf_node_fabric_tick(struct wf_node *node);
+/* Chains that were handed over to this node are fetched, as far as they are known. */
+void wf_node_fabric_wanted(struct wf_node *node);
 void wf_handle_fabric(struct wf_client *client, const struct wf_fabric_say_message *request);
 /* fabric_say.c, on the fabric's thread: such a chain. */
 void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain,

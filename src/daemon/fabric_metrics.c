@@ -87,6 +87,8 @@ static const struct {
     {"moved_bytes", "Their payload.", AT(moved_bytes), true},
     {"move_fails", "Blocks that no other node took.", AT(move_fails), true},
     {"handed_over", "Chains handed over to other nodes.", AT(offers), true},
+    {"hand_overs_lost", "Chains for other nodes, of which these could not be told.",
+     AT(offers_lost), true},
     {"taken_over", "Chains that other nodes handed over.", AT(offered), true},
     {"pushed", "Blocks that other nodes have by a push, layer by layer.", AT(pushed), true},
     {"pushed_bytes", "Payload of pushes that was sent.", AT(pushed_bytes), true},

@@ -5,7 +5,8 @@
  *
  * A chain that is handed over to this node is wanted before the directory knows of all of its
  * blocks, since what is told of them comes through the tier `peers`: it is kept for a moment, until
- * its end is known, and then brought up like any that is prefetched.
+ * its end is known, and then brought up like any that is prefetched.  It is looked at when it is
+ * offered, and when that tier has news; the tick only lets go of what never came.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@ struct wanted {
 };
 
 struct wf_wanted_chains {
+    _Atomic bool some; /* there are chains, or were a moment ago */
     pthread_mutex_t lock;
     struct wanted chains[WANTED_MAX], unwanted[UNWANTED_MAX];
     uint32_t count, unwanted_count;
@@ -62,8 +64,10 @@ void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain, co
         *chain = (struct wanted){.domain = domain, .since_ns = wf_now_ns()};
         memcpy(chain->tip, tip, 32);
         memcpy(chain->from, from, strnlen(from, WF_MEMBER_NAME_MAX));
+        atomic_store_explicit(&w->some, true, memory_order_relaxed);
     }
     pthread_mutex_unlock(&w->lock);
+    wf_node_pushes_ring(wf_node_of(cluster));
 }
 
 /* On the fabric's thread.  Beyond UNWANTED_MAX whoever asked sees that it is there, and asks again.
@@ -118,14 +122,11 @@ static bool fetch(struct wf_node *node, const struct wanted *chain, uint64_t now
     return true;
 }
 
-void wf_node_fabric_tick(struct wf_node *node)
+void wf_node_fabric_wanted(struct wf_node *node)
 {
-    if (!node->fabric)
+    struct wf_wanted_chains *w = node->fabric ? wf_wanted_of(node->cluster) : NULL;
+    if (!w || !atomic_load_explicit(&w->some, memory_order_relaxed))
         return;
-    wf_node_fabric_sum(node);
-    wf_pushed_rooms_tick(node);
-    wf_wire_tick(node);
-    struct wf_wanted_chains *w = wf_wanted_of(node->cluster);
     uint64_t now_ns = wf_now_ns();
     pthread_mutex_lock(&w->lock);
     for (uint32_t i = 0; i < w->count;) {
@@ -134,6 +135,21 @@ void wf_node_fabric_tick(struct wf_node *node)
         else
             i++;
     }
+    atomic_store_explicit(&w->some, w->count > 0, memory_order_relaxed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void wf_node_fabric_tick(struct wf_node *node)
+{
+    if (!node->fabric)
+        return;
+    wf_node_fabric_sum(node);
+    wf_pushed_rooms_tick(node);
+    wf_wire_tick(node);
+    wf_node_fabric_wanted(node);
+    struct wf_wanted_chains *w = wf_wanted_of(node->cluster);
+    uint64_t now_ns = wf_now_ns();
+    pthread_mutex_lock(&w->lock);
     for (uint32_t i = 0; i < w->unwanted_count;) {
         if (forget(node, &w->unwanted[i], now_ns))
             w->unwanted[i] = w->unwanted[--w->unwanted_count];
@@ -217,24 +233,34 @@ void wf_node_fabric_find(const struct wf_client *client, const struct wf_load *r
 
 /* --------------------------------------------------------------------------------------- said */
 
+/* The block as the other node is to know it: in DRAM, or on a tier of this node's own.  False: it
+ * is on neither. */
+static bool block_tell(struct wf_domain *domain, const uint8_t key[32], struct wf_fabric_event *out)
+{
+    uint32_t slot = wf_store_find(&domain->store, key);
+    if (slot != WF_SLOT_NONE && wf_node_fabric_event(domain, slot, out))
+        return true;
+    return wf_served_event(wf_served_of(domain->node->cluster), domain, key, out);
+}
+
 enum weft_status wf_node_hand_over(struct wf_domain *domain, const char *name,
                                    const uint8_t tip[32])
 {
     static struct wf_fabric_event events[WF_FABRIC_OFFER_MAX];
-    const struct wf_store *store = &domain->store;
-    uint32_t slot = wf_store_find(store, tip), first = WF_FABRIC_OFFER_MAX;
-    if (slot == WF_SLOT_NONE)
-        return wf_fail(WEFT_E_NOT_FOUND, "the chain's end is not in this node's DRAM; prefetch it "
-                                         "first, or hand over what is there");
-    while (slot != WF_SLOT_NONE && first > 0) {
-        if (!wf_node_fabric_event(domain, slot, &events[first - 1]))
-            return wf_fail(WEFT_E_NOT_FOUND, "a block of the chain is leaving this node's DRAM; "
-                                             "prefetch the chain, or hand over what is there");
-        first--;
-        slot = atomic_load_explicit(&store->index.desc[slot].parent, memory_order_relaxed);
+    static const uint8_t none[32];
+    const uint8_t *key = tip;
+    uint32_t first = WF_FABRIC_OFFER_MAX;
+    while (memcmp(key, none, 32) != 0) {
+        if (first == 0)
+            return wf_fail(WEFT_E_LIMIT, "the chain has more than %u blocks", WF_FABRIC_OFFER_MAX);
+        if (!block_tell(domain, key, &events[first - 1]))
+            return wf_fail(
+                WEFT_E_NOT_FOUND,
+                "%s is neither in this node's DRAM nor on a tier of its own; prefetch the "
+                "chain, or hand over what is here",
+                key == tip ? "the chain's end" : "a block of the chain");
+        key = events[--first].parent;
     }
-    if (slot != WF_SLOT_NONE)
-        return wf_fail(WEFT_E_LIMIT, "the chain has more than %u blocks", WF_FABRIC_OFFER_MAX);
     return wf_fabric_offer(domain->node->fabric, name, &events[first], WF_FABRIC_OFFER_MAX - first);
 }
 

@@ -97,6 +97,11 @@ void wf_node_pushes_leave(struct wf_node *node, struct wf_push_event *event)
     (void)!eventfd_write(pushes->event, 1);
 }
 
+void wf_node_pushes_ring(struct wf_node *node)
+{
+    (void)!eventfd_write(node->pushes->event, 1);
+}
+
 static struct wf_push_event *queue_take(struct wf_node_pushes *pushes)
 {
     pthread_mutex_lock(&pushes->lock);
@@ -117,6 +122,7 @@ void wf_node_pushes_run(struct wf_node *node)
         event->run(node, event);
         event = next;
     }
+    wf_node_fabric_wanted(node);
 }
 
 /* --------------------------------------------------------------------------------------- begin */

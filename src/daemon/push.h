@@ -31,6 +31,8 @@ void wf_node_pushes_destroy(struct wf_node *node);
 /* Readable when there is something to run; -1: this node is alone. */
 int wf_node_pushes_fd(const struct wf_node *node);
 void wf_node_pushes_run(struct wf_node *node);
+/* Any thread: have it run. */
+void wf_node_pushes_ring(struct wf_node *node);
 /* The fabric's thread; any event is in the queue once. */
 void wf_node_pushes_leave(struct wf_node *node, struct wf_push_event *event);
 

@@ -516,7 +516,8 @@ struct wf_fabric_figures {
     uint64_t lookups, lookup_misses, looked_up; /* asked, found nobody; asked by others */
     uint64_t shards_moved;                      /* to and from this node */
     bool draining;                              /* this node */
-    uint64_t offers, offered;                   /* chains handed over to others, and by others */
+    uint64_t offers, offered;                   /* chains handed over to others, and by others; */
+    uint64_t offers_lost;                       /* to others, of which they could not be told */
     uint64_t pushed, pushed_bytes, push_fails;  /* blocks that others have by a push, its payload,
                                                    and pushes that did not come through */
     uint64_t taken, taken_bytes, taken_lost;    /* the same, of what others pushed here */

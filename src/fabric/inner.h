@@ -405,6 +405,7 @@ struct wf_fabric {
     struct wf_routes *routes; /* since somebody asked */
 
     struct wf_fabric_figures figures; /* the thread's own */
+    uint64_t offers_lost_ns;          /* that an offer was lost is not told of again before */
     uint64_t twin_ns;                 /* two nodes of one name are not told of again before */
     uint64_t nonsense;                /* messages that a link ended for */
     uint64_t shown_ns, impatient_ns;

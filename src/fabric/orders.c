@@ -21,6 +21,7 @@
 #define ORDERS_MAX 1024u
 #define OFFER_EVENTS 400u /* in a message */
 #define STUCK_MAX 16u     /* nodes that take nothing now; behind more of them all orders wait */
+#define LOST_SAY_NS 1000000000u
 
 enum order_kind { OFFER, FORGET, LOOK };
 
@@ -116,6 +117,21 @@ void wf_fabric_drain(struct wf_fabric *f, bool on)
 
 /* --------------------------------------------------------------------------------- carried out */
 
+/* That is one event a second at most; figures count them all. */
+static void offer_lost(struct wf_fabric *f, const struct wf_order *order, const char *why)
+{
+    uint64_t now_ns = wf_fabric_now(f);
+    f->figures.offers_lost++;
+    if (now_ns < f->offers_lost_ns)
+        return;
+    f->offers_lost_ns = now_ns + LOST_SAY_NS;
+    wf_fabric_say(
+        f,
+        "a chain of %u block%s is not handed over to %s: %s; it is fetched from here when "
+        "somebody there asks for it",
+        order->count, order->count == 1 ? "" : "s", order->name, why);
+}
+
 /* True: nothing is left to be done. */
 static bool offer(struct wf_fabric *f, struct wf_order *order)
 {
@@ -138,13 +154,17 @@ static bool offer(struct wf_fabric *f, struct wf_order *order)
                                                                                   : 0};
         memcpy(m.offer.events, order->events + order->said, count * sizeof order->events[0]);
         uint32_t bytes = (uint32_t)(sizeof m.offer + count * sizeof order->events[0]);
-        if (link->theirs_of[order->events[0].domain] == WF_DOMAIN_NONE)
-            return true; /* it does not have that domain */
+        if (link->theirs_of[order->events[0].domain] == WF_DOMAIN_NONE) {
+            offer_lost(f, order, "it does not have that domain");
+            return true;
+        }
         if (!wf_link_say(link, &m, bytes))
             return false;
         order->said += count;
         f->figures.offers += m.offer.flags != 0;
     }
+    if (order->said < order->count)
+        offer_lost(f, order, "there is no link to it now");
     return true;
 }
 

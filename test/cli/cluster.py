@@ -220,6 +220,29 @@ def what_is_on_a_tier_of_one_is_read_by_the_other():
         stop_node(node)
 
 
+@case
+def a_chain_on_a_tier_is_handed_over():
+    secret, data = blob("below.secret", 32, 9), blob("below.handed", 5 << 20, 13)
+    os.chmod(secret, 0o600)
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    chain = ("--key", "handed", "--block-bytes", "1MiB")
+    nodes = [start("left", secret, ["nvme:" + place("left.nvme") + ":256MB"]), start("right", secret)]
+    until_both_see_each_other()
+    weft("put", *chain, data, *left)
+    weft("demote", *chain, "--blocks", "5", *left)
+    until("it went down", lambda: of_left()["below_blocks"] == 5)
+    until("it is matched there", lambda: answer("match", *chain, "--blocks", "5", *right, expect=None)["present"] == 5)
+    said = refused("fabric", "hand-over", "left", *chain, "--blocks", "5", *right)
+    check("nor on a tier of its own" in said, said)
+    weft("fabric", "hand-over", "right", *chain, "--blocks", "5", *left)
+    until("it is in the other's DRAM",
+          lambda: answer("match", *chain, "--blocks", "5", *right, expect=None)["tiers"].get("dram") == 5)
+    weft("get", *chain, "--blocks", "5", "--output", place("copy"), "--verify", *right)
+    check(read(place("copy")) == read(data), "other bytes")
+    for node in nodes:
+        stop_node(node)
+
+
 def numbers(name, count):
     """bf16 as KV has it: near a normal distribution."""
     path, draw = place(name), random.Random(7)

@@ -381,6 +381,32 @@ static void of_two_nodes_of_one_name_one_has_it(void **state)
     end();
 }
 
+/* A chain that cannot be told of is no secret: it is counted, and told of once. */
+static void a_chain_that_cannot_be_handed_over_is_told_of(void **state)
+{
+    (void)state;
+    begin(NULL);
+    const uint8_t *key = have(&nodes[0], 1, 50000, true);
+    struct wf_fabric_event event = event_of(1, 50000);
+    assert_memory_equal(event.key, key, 32);
+    (void)peer_of(0, "b"); /* so that it is shown */
+    assert_int_equal(wf_fabric_offer(nodes[0].fabric, "b", &event, 1), WEFT_OK);
+    pass(100);
+    assert_int_equal(figures_of(0).offers, 1);
+    assert_int_equal(figures_of(0).offers_lost, 0);
+    wf_net_sim_group(world, "b", 1);
+    pass(12000);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(wf_fabric_offer(nodes[0].fabric, "b", &event, 1), WEFT_OK);
+    pass(100);
+    assert_int_equal(figures_of(0).offers, 1);
+    assert_int_equal(figures_of(0).offers_lost, 3);
+    assert_int_equal(times(&nodes[0],
+                           "a chain of 1 block is not handed over to b: there is no link"),
+                     1);
+    end();
+}
+
 static void domains_with_another_secret_see_nothing(void **state)
 {
     (void)state;
@@ -606,6 +632,7 @@ int main(void)
         cmocka_unit_test(who_comes_and_goes_is_told_by_name),
         cmocka_unit_test(of_two_nodes_of_one_name_one_has_it),
         cmocka_unit_test(a_node_that_cannot_give_now_is_named_as_that),
+        cmocka_unit_test(a_chain_that_cannot_be_handed_over_is_told_of),
         cmocka_unit_test(domains_with_another_secret_see_nothing),
         cmocka_unit_test(who_had_no_room_hears_it_again),
         cmocka_unit_test(more_changes_than_the_log_holds_are_told_anew),
