@@ -211,6 +211,8 @@ bool wf_lower_usable(const struct wf_lower *lower);
 uint64_t wf_lower_capacity(const struct wf_lower *lower);
 /* What of that blocks may take. */
 uint64_t wf_lower_most_bytes(const struct wf_lower *lower);
+/* It says that it is full, though it should not be: so much of what is coldest there goes. */
+void wf_lower_make_room(struct wf_lower *lower, const struct wf_domain *domain, uint64_t bytes);
 /* Does it take blocks of that size at all? */
 bool wf_lower_fits(const struct wf_lower *lower, uint64_t bytes);
 /* Make room for `bytes` of a domain by letting go of what is cold there.  False: there is none to

@@ -17,6 +17,8 @@
 #define VICTIMS_MAX 64u                   /* let go for one block's room */
 #define FULL_PERCENT 92u                  /* a log needs room to move in, */
 #define SPARE_BYTES ((uint64_t)512 << 20) /* and some segments in any case */
+#define LENT_SPARE_PART \
+    32u /* what others lend has nothing to move; how much it is, is a moment old */
 #define EXPANSION_BYTES_LEAST (1u << 20)
 #define EXPANSION_MOST 64.0
 #define EXPANSION_LEAST (1 / 64.0) /* blocks may lie there encoded */
@@ -38,6 +40,8 @@ uint64_t wf_lower_most_bytes(const struct wf_lower *lower)
     uint64_t capacity = wf_lower_capacity(lower);
     if (capacity == UINT64_MAX)
         return capacity;
+    if (lower->config->remote)
+        return capacity - capacity / LENT_SPARE_PART;
     uint64_t spare = capacity / 8 < SPARE_BYTES ? capacity / 8 : SPARE_BYTES;
     return capacity / 100 * FULL_PERCENT - spare;
 }
@@ -226,6 +230,16 @@ static uint64_t taken_with(const struct wf_lower *lower, uint64_t bytes)
     return taken(lower, sum.bytes + lower->foreign_bytes + lower->orphan_bytes +
                             lower->writing_bytes + bytes) +
            lower->aside_bytes;
+}
+
+void wf_lower_make_room(struct wf_lower *lower, const struct wf_domain *domain, uint64_t bytes)
+{
+    const struct wish wish = {.domain = domain, .bytes = bytes};
+    struct wf_directory_sum sum;
+    wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
+    uint64_t least = sum.bytes > bytes ? sum.bytes - bytes : 0;
+    for (uint32_t i = 0; i < VICTIMS_MAX && sum.bytes > least && let_go(lower, &wish); i++)
+        wf_directory_sum(lower->below->directory, lower->number, UINT16_MAX, &sum);
 }
 
 uint32_t wf_lower_coldest(const struct wf_lower *lower, const struct wf_domain *domain,

@@ -213,6 +213,8 @@ static enum weft_status enter(struct write *write, enum weft_status written)
 static bool resubmit(struct write *write)
 {
     struct wf_lower *to = write->to;
+    if (to->config->remote && write->tries == 0) /* its lender's room is in pieces, or others' */
+        wf_lower_make_room(to, write->domain, write->job.job.request.block.bytes);
     return ++write->tries < TRIES && !write->below->stopping && wf_lower_usable(to) &&
            wf_lower_room(to, write->domain, 4 * write->job.job.request.block.bytes) &&
            wf_mover_submit(to->mover, &write->job) == WEFT_OK;

@@ -12,7 +12,6 @@
 #include "shm/arena.h"
 #include "sys/memory.h"
 
-#define GRANULE_LEAST 4096u
 #define GRANULES_MAX (1u << 30)
 #define BLOCK_LEAST 65536u /* entries are as many as blocks of that size, and some */
 #define LESS "lend less (fabric.lend)"
@@ -343,8 +342,7 @@ enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
         return WEFT_E_BUSY;
     if (there && there->quality <= block->quality)
         return WEFT_EXISTS;
-    uint64_t bytes = sums_at(block->bytes) + 8ull * parts_of(block->bytes, part_bytes);
-    uint32_t slot = slot_take(l, owner, bytes);
+    uint32_t slot = slot_take(l, owner, wf_lent_takes(block->bytes, part_bytes));
     struct entry *e = slot == WF_SLOT_NONE ? NULL : entry_take(l);
     if (!e) {
         if (slot != WF_SLOT_NONE)
@@ -536,7 +534,7 @@ void wf_lent_stats(const struct wf_lent *l, struct wf_lent_stats *out)
 static enum weft_status memory_make(struct wf_lent *l)
 {
     uint64_t bytes = l->options.bytes;
-    l->granule = GRANULE_LEAST;
+    l->granule = WF_LENT_GRANULE;
     while (bytes / l->granule > GRANULES_MAX)
         l->granule *= 2;
     uint64_t entries = bytes / BLOCK_LEAST + 1024;

@@ -22,6 +22,15 @@
 #define WF_LENT_OWNERS_MAX 4096u
 #define WF_LENT_NONE UINT32_MAX
 
+/* What a block takes there: its payload, the sums of its parts at a multiple of 8 behind it, and
+ * what is left of the last granule.  Of more than 4 TiB that are lent granules are larger. */
+#define WF_LENT_GRANULE 4096u
+static inline uint64_t wf_lent_takes(uint64_t bytes, uint32_t part_bytes)
+{
+    uint64_t with = (bytes + 7) / 8 * 8 + (bytes + part_bytes - 1) / part_bytes * 8;
+    return (with + WF_LENT_GRANULE - 1) / WF_LENT_GRANULE * WF_LENT_GRANULE;
+}
+
 struct wf_lent;
 
 struct wf_lent_options {

@@ -86,7 +86,7 @@ static void item_give(struct tier *t, uint32_t number)
 {
     struct item *item = &t->items[number];
     wf_table_remove(&t->table, number);
-    t->stats.used_bytes -= item->there ? item->bytes : 0;
+    t->stats.used_bytes -= item->there ? wf_lent_takes(item->bytes, item->part_bytes) : 0;
     t->stats.blocks -= item->there;
     memset(item, 0, sizeof *item);
     item->table_next = t->item_free;
@@ -207,6 +207,11 @@ static uint32_t domain_of(const struct tier *t, const struct wf_tier_request *r)
                                  : wf_peers_domain(t->peers, r->block.format);
 }
 
+static uint64_t write_takes(const struct wf_tier_request *r)
+{
+    return wf_lent_takes(r->block.bytes, r->block.part_bytes);
+}
+
 static enum weft_status remote_submit(struct wf_tier *tier, struct wf_tier_request *r)
 {
     struct tier *t = of(tier);
@@ -245,7 +250,7 @@ static enum weft_status remote_submit(struct wf_tier *tier, struct wf_tier_reque
     t->free = op->next;
     memcpy(r->private, &op, sizeof(struct op *));
     t->stats.in_flight++;
-    t->writing_bytes += r->op == WF_TIER_WRITE ? r->block.bytes : 0;
+    t->writing_bytes += r->op == WF_TIER_WRITE ? write_takes(r) : 0;
     return WEFT_OK;
 }
 
@@ -263,10 +268,10 @@ static void reaped(struct tier *t, struct wf_tier_request *r)
     if (r->status < 0)
         (void)wf_fail(r->status, "tier %s: the node that lends the memory cannot %s now", t->name,
                       r->op == WF_TIER_WRITE ? "take the block" : "give the block");
-    t->writing_bytes -= r->op == WF_TIER_WRITE ? r->block.bytes : 0;
+    t->writing_bytes -= r->op == WF_TIER_WRITE ? write_takes(r) : 0;
     if (r->op == WF_TIER_WRITE && ok) {
         t->items[op->item].there = true;
-        t->stats.used_bytes += t->items[op->item].bytes;
+        t->stats.used_bytes += write_takes(r);
         t->stats.blocks++;
         t->stats.writes++;
         t->stats.write_bytes += r->bytes;

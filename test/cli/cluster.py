@@ -221,6 +221,25 @@ def what_is_on_a_tier_of_one_is_read_by_the_other():
 
 
 @case
+def memory_that_is_lent_is_used():
+    secret, data = blob("cluster.secret", 32, 5), blob("lent.data", 4 << 20, 14)
+    os.chmod(secret, 0o600)
+    nodes = [start("left", secret), start("right", secret, WEFT_FABRIC_LEND="16MB")]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until_both_see_each_other()
+    until("what is lent is known", lambda: sees("left")[0]["lent_bytes"] == 16 << 20)
+    for i in range(6):
+        chain = ("--key", f"lent{i}", "--block-bytes", "1MiB", "--blocks", "4")
+        weft("put", *chain[:4], data, *left)
+        until("it went down", lambda: answer("demote", *chain, *left, expect=None) and
+              answer("match", *chain, *left, expect=None)["tiers"].get("dram", 0) == 0)
+    # Of 16 MiB a thirty-second stays unused, and a block with its sums takes some more than 1 MiB.
+    until("it is used", lambda: answer("fabric", *right)["self"]["lent_blocks"] >= 14)
+    for node in nodes:
+        stop_node(node)
+
+
+@case
 def a_chain_on_a_tier_is_handed_over():
     secret, data = blob("below.secret", 32, 9), blob("below.handed", 5 << 20, 13)
     os.chmod(secret, 0o600)
