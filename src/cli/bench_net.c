@@ -264,7 +264,9 @@ static void report_ucx_json(json_t *out, const char *name, const struct bench_ne
                 {"hot_gbps", ucx->hot_gbps},
                 {"perftest_gbps", ucx->perftest_gbps},
                 {"perftest_get_gbps", ucx->perftest_get_gbps},
-                {"of_perftest", ucx->hot_gbps / ucx->perftest_gbps}};
+                {"of_perftest", ucx->hot_gbps / ucx->perftest_gbps},
+                {"perftest_like_gbps", ucx->like_gbps},
+                {"of_perftest_like", ucx->hot_gbps / ucx->like_gbps}};
     char key[64];
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         snprintf(key, sizeof key, "%s_%s", name, rows[i].key);
@@ -272,6 +274,8 @@ static void report_ucx_json(json_t *out, const char *name, const struct bench_ne
     }
     snprintf(key, sizeof key, "%s_%s", name, ucx->why[0] ? "missing" : "perftest_test");
     wf_cli_json_set(out, key, json_string(ucx->why[0] ? ucx->why : ucx->perftest_test));
+    snprintf(key, sizeof key, "%s_perftest_like_test", name);
+    wf_cli_json_set(out, key, ucx->why[0] ? json_null() : json_string(ucx->like));
 }
 
 static void report_json(struct bench *bench)
@@ -298,6 +302,9 @@ static void report_ucx(const char *name, const struct bench_net_ucx *ucx)
         printf("%-12s %9.3f GB/s; hot %.3f GB/s, %.1f%% of ucx_perftest %s, %.3f GB/s\n", name,
                ucx->get_gbps, ucx->hot_gbps, 100 * ucx->hot_gbps / ucx->perftest_gbps,
                ucx->perftest_test, ucx->perftest_gbps);
+    if (!ucx->why[0])
+        printf("%-12s hot %.1f%% of what is like it, %.3f GB/s: %s\n", "",
+               100 * ucx->hot_gbps / ucx->like_gbps, ucx->like_gbps, ucx->like);
 }
 
 static void line(struct bench *bench, const char *name, enum figure figure, enum figure of)

@@ -61,6 +61,8 @@ struct bench_net_ucx {
     double perftest_gbps;      /* the best that it has between endpoints like ours, and */
     double perftest_get_gbps;  /* its one-sided read */
     const char *perftest_test; /* which was the best */
+    double like_gbps;          /* its active messages, set as UCX is set for ours, which are that */
+    char like[200];            /* what that is: test and variables */
     char why[200];             /* not empty: there is none, and why */
 };
 enum bench_net_ucx_kind { BENCH_NET_UCX_NAMED, BENCH_NET_UCX_SHM, BENCH_NET_UCX_KINDS };

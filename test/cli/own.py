@@ -117,7 +117,10 @@ def bench_net_measures():
     for name in "ucx", "ucx_shm":
         missing, test = figures.pop(name + "_missing", None), figures.pop(name + "_perftest_test", None)
         check((missing is None) == (test in ("ucp_get", "tag_bw", "ucp_am_bw")), name, missing, test)
-        for key in "get_gbps", "hot_gbps", "perftest_gbps", "perftest_get_gbps", "of_perftest":
+        like = figures.pop(name + "_perftest_like_test")
+        check(like is None if missing else like.startswith("ucp_am_bw") and "SEG_SIZE=" in like, name, like)
+        for key in ("get_gbps", "hot_gbps", "perftest_gbps", "perftest_get_gbps", "of_perftest",
+                    "perftest_like_gbps", "of_perftest_like"):
             value = figures.pop(f"{name}_{key}")
             check(value is None if missing else value > 0, name, key, value)
     for key in "get_gbps", "put_gbps", "get_64k_us_p50", "get_64k_us_p99", "ping_us_p50":
