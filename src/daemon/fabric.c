@@ -748,6 +748,7 @@ static json_t *figures_json(const struct wf_fabric_figures *f)
                 {"directory_parts", f->in_parts},
                 {"lookups", f->lookups},
                 {"lookup_misses", f->lookup_misses},
+                {"lookups_full", f->lookups_full},
                 {"looked_up", f->looked_up},
                 {"lag_us_p50", f->lag_us_p50},
                 {"lag_us_p99", f->lag_us_p99},

@@ -24,6 +24,8 @@ static const struct {
     {"replica_bytes", "Memory that these take.", AT(replica_bytes), false},
     {"lookups", "Owners of shards that were asked who has a block.", AT(lookups), true},
     {"lookup_misses", "Blocks that no owner knew of.", AT(lookup_misses), true},
+    {"lookups_full", "Chains that were not asked about, as too many others were.", AT(lookups_full),
+     true},
     {"looked_up", "Times that other nodes asked this one.", AT(looked_up), true},
     {"events_told", "Changes told to other nodes, once each.", AT(told), true},
     {"events_heard", "Changes that other nodes told.", AT(heard), true},

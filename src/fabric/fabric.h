@@ -514,6 +514,7 @@ struct wf_fabric_figures {
     uint64_t stores, stored_bytes, store_fulls; /* of this node's blocks, in others' memory */
     bool in_parts;                              /* of the directory it keeps a part */
     uint64_t lookups, lookup_misses, looked_up; /* asked, found nobody; asked by others */
+    uint64_t lookups_full;                      /* chains not asked about: too many were */
     uint64_t shards_moved;                      /* to and from this node */
     bool draining;                              /* this node */
     uint64_t offers, offered;                   /* chains handed over to others, and by others; */

@@ -111,8 +111,8 @@ struct wf_send_line {
 };
 
 struct wf_sends {
-    struct wf_send_line lines[WF_SEND_CLASSES][WF_FABRIC_DOMAINS_MAX];
-    uint64_t some[WF_SEND_CLASSES]; /* lines that are not empty, a bit each */
+    struct wf_send_line *lines[WF_SEND_CLASSES]; /* by this node's domains; behind the link */
+    uint64_t some[WF_SEND_CLASSES];              /* lines that are not empty, a bit each */
     double virtual[WF_SEND_CLASSES], owed;
     uint32_t waiting, flying; /* flying: with the net */
     uint64_t waiting_bytes[WF_SEND_CLASSES], flying_bytes;

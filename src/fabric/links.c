@@ -213,10 +213,15 @@ void wf_peer_left(void *fabric, const struct wf_member *member)
 
 /* ---------------------------------------------------------------------------------------- links */
 
+static size_t link_bytes(const struct wf_fabric *f)
+{
+    return sizeof(struct wf_link) + WF_SEND_CLASSES * f->domain_count * sizeof(struct wf_send_line);
+}
+
 static struct wf_link *link_make(struct wf_fabric *f, const struct wf_net_ops *ops,
                                  struct wf_net_link *net)
 {
-    struct wf_link *link = f->link_count < WF_LINKS_MAX ? wf_calloc(1, sizeof *link, "a link")
+    struct wf_link *link = f->link_count < WF_LINKS_MAX ? wf_calloc(1, link_bytes(f), "a link")
                                                         : NULL;
     if (!link)
         return NULL;
@@ -224,6 +229,8 @@ static struct wf_link *link_make(struct wf_fabric *f, const struct wf_net_ops *o
     link->ops = ops;
     link->net = net;
     link->since_ns = wf_fabric_now(f);
+    for (uint32_t i = 0; i < WF_SEND_CLASSES; i++)
+        link->sends.lines[i] = (struct wf_send_line *)(link + 1) + i * f->domain_count;
     for (uint32_t i = 0; i < WF_FABRIC_DOMAINS_MAX; i++)
         link->theirs_of[i] = link->ours_of[i] = WF_DOMAIN_NONE;
     if (RAND_bytes(link->nonce, sizeof link->nonce) != 1) {

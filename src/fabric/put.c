@@ -60,8 +60,8 @@ struct wf_placing {
 };
 
 struct wf_puts {
-    struct wf_put puts[WF_PUTS_MAX], *free;
-    uint32_t out;                                               /* that are not free */
+    struct wf_put puts[WF_PUTS_MAX], *free;                     /* free: used before */
+    uint32_t out, used;                                         /* out: that are not free */
     struct wf_placing placings[WF_PLACINGS_MAX], *placing_free; /* free: used before */
     uint32_t placing_used;
     struct wf_fabric_store *waiting, **waiting_end;
@@ -357,6 +357,8 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
     bool busy = false;
     struct wf_peer_node *peer = lender_choose(f, store, &busy);
     struct wf_put *put = f->puts->free;
+    if (!put && f->puts->used < WF_PUTS_MAX)
+        put = &f->puts->puts[f->puts->used];
     if (!peer)
         return busy ? WEFT_PENDING : store->worst;
     if (!put)
@@ -374,7 +376,10 @@ static enum weft_status put_one(struct wf_fabric *f, struct wf_fabric_store *sto
         put->store = NULL;
         return status;
     }
-    f->puts->free = put->next;
+    if (put == f->puts->free)
+        f->puts->free = put->next;
+    else
+        f->puts->used++;
     f->puts->out++;
     put->ended = WEFT_PENDING;
     put->asked_ns = now_ns;
@@ -730,11 +735,6 @@ enum weft_status wf_puts_create(struct wf_fabric *f)
     f->puts = puts;
     puts->waiting_end = &puts->waiting;
     puts->asked_end = &puts->asked;
-    for (uint32_t i = WF_PUTS_MAX; i-- > 0;) {
-        puts->puts[i].fabric = f;
-        puts->puts[i].next = puts->free;
-        puts->free = &puts->puts[i];
-    }
     puts->drops = wf_calloc(DROPS_MAX, sizeof *puts->drops, "blocks in other nodes' memory");
     if (!puts->drops)
         return WEFT_E_NO_MEMORY;

@@ -17,8 +17,9 @@
  *                               ◄───────────────  FOUND blocks 7: of these keys, from the first on
  *
  * What is found is believed and told as parts.c says.  Who does not answer within PATIENCE_NS is
- * waited for no longer, and a chain is walked for WALK_NS at most: what is left then is asked about
- * the next time.  When there are WALKS_MAX, a further one does not begin, and nobody hears of it.
+ * waited for no longer, nor counted when he does, since its keys are others than those that are
+ * asked about by then; and a chain is walked for WALK_NS at most: what is left then is asked about
+ * the next time.  When there are WALKS_MAX, a further one does not begin, and is counted.
  *
  * The fabric's thread, but for wf_fabric_find.  A walk owns its order's memory.
  */
@@ -47,8 +48,9 @@ struct ask {
 struct walk {
     void *memory; /* NULL: it is free */
     const struct wf_fabric_event *events;
-    uint32_t count, at; /* at: the first that is not known to be somewhere */
-    uint32_t generation, owner, first;
+    uint32_t count, at;  /* at: the first that is not known to be somewhere */
+    uint32_t generation; /* another one each time that somebody is asked */
+    uint32_t owner, first;
     bool holders; /* these are asked, and not an owner */
     struct ask asks[ASKS];
     uint64_t began_ns, asked_ns;
@@ -118,6 +120,7 @@ static void owner_ask(struct wf_fabric *f, struct walk *w, uint64_t now_ns)
     uint64_t owners[WF_SHARD_OWNERS_MAX];
     uint32_t count = wf_parts_owners(f, w->events[w->at].key, owners);
     w->holders = false;
+    w->generation++;
     w->asked_ns = now_ns;
     while (w->owner < count) {
         struct wf_peer_node *peer = wf_peer_member(f, owners[w->owner++]);
@@ -169,6 +172,7 @@ bool wf_walk_begin(struct wf_fabric *f, void *memory, const struct wf_fabric_eve
         step(f, w, now_ns);
         return true;
     }
+    f->figures.lookups_full += wf_parts_on(f) && count;
     return false;
 }
 
@@ -195,6 +199,7 @@ static void holders_ask(struct wf_fabric *f, struct walk *w, const uint32_t *pee
                         uint64_t now_ns)
 {
     w->holders = true;
+    w->generation++;
     w->asked_ns = now_ns;
     for (uint32_t i = 0; i < count && w->count - w->at > 1; i++)
         (void)lookup_say(f, w, i, peers[i], WF_FABRIC_LOOKUP_MAX);
