@@ -430,7 +430,7 @@ static void begin(struct read *read)
     struct wf_below *below = s->node->below;
     const struct wf_fabric_read *of = read->of;
     struct wf_directory_block block;
-    bool later;
+    bool later = false;
     uint32_t entry = s->fabric && below && !below->stopping ? wf_below_find(read->domain, of->key)
                                                             : WF_DIRECTORY_NONE;
     if (s->fabric && in_dram(read->domain, of->key) <= of->accept) {
