@@ -455,22 +455,40 @@ static void who_lends_less_loses_nothing_that_finds_room(void **state)
     end();
 }
 
+static int in_full(void **state)
+{
+    (void)state;
+    parts = false;
+    return 0;
+}
+
+static int in_parts(void **state)
+{
+    (void)state;
+    parts = true;
+    return 0;
+}
+
+#define BOTH(test)                                    \
+    {#test, test, in_full, NULL, NULL},               \
+    {                                                 \
+#test " in parts", test, in_parts, NULL, NULL \
+    }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_lender_that_drains_is_empty_at_last),
-        cmocka_unit_test(off_again_moves_no_more),
-        cmocka_unit_test(a_pool_is_drained_too),
-        cmocka_unit_test(what_others_have_is_not_handed_on),
-        cmocka_unit_test(without_room_it_says_so),
-        cmocka_unit_test(what_a_lost_lender_had_is_copied_again),
-        cmocka_unit_test(lenders_go_one_by_one),
-        cmocka_unit_test(who_is_not_heard_is_not_gone),
-        cmocka_unit_test(what_ends_half_way_is_there_once_at_least),
-        cmocka_unit_test(who_joins_gets_its_share),
-        cmocka_unit_test(who_lends_less_loses_nothing_that_finds_room),
+        BOTH(a_lender_that_drains_is_empty_at_last),
+        BOTH(off_again_moves_no_more),
+        BOTH(a_pool_is_drained_too),
+        BOTH(what_others_have_is_not_handed_on),
+        BOTH(without_room_it_says_so),
+        BOTH(what_a_lost_lender_had_is_copied_again),
+        BOTH(lenders_go_one_by_one),
+        BOTH(who_is_not_heard_is_not_gone),
+        BOTH(what_ends_half_way_is_there_once_at_least),
+        BOTH(who_joins_gets_its_share),
+        BOTH(who_lends_less_loses_nothing_that_finds_room),
     };
-    int failed = cmocka_run_group_tests_name("keep_moves", tests, NULL, NULL);
-    parts = true;
-    return failed + cmocka_run_group_tests_name("keep_moves in parts", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("keep_moves", tests, NULL, NULL);
 }
