@@ -57,7 +57,7 @@ static const struct cli_option options[] = {
     {"readers", CLI_NUMBER, "N", &wf_bench_options.readers, "watch: reading processes (1)"},
     {"nodes", CLI_NUMBER, "N", &wf_bench_options.nodes, "cluster: nodes (4); net: 2"},
     {"trace", CLI_TEXT, "FILE", &wf_bench_options.trace,
-     "cluster: the requests, as weft replay has them (Mooncake's conversation trace, where it is)"},
+     "cluster: the requests, as weft replay has them (mooncake_conversation.jsonl in this folder)"},
     {"policy", CLI_TEXT, "weft|lru", &wf_bench_options.policy,
      "cluster: what lets blocks go (lru: what weft weighs are hours, and here they are seconds)"},
     {"requests", CLI_NUMBER, "N", &wf_bench_options.requests, "cluster: the first so many (all)"},
@@ -233,7 +233,9 @@ const struct cli_command wf_cmd_bench = {
         "with the sum that its sender has beside it.  get asks for blocks and put sends them; "
         "iperf3 runs on the same path by turns, and get_of_iperf and put_of_iperf are the medians "
         "of the rounds' own ratios.  get_64k is one block of 64 KiB from the request until it was "
-        "found right, ping a message there and one back.  Figures of what is missing are null.\n\n"
+        "found right, ping a message there and one back.  Figures of what is missing are null.  "
+        "With UCX and its ucx_perftest here it takes some three minutes, by --rounds and --seconds "
+        "less or more, and where stderr is no terminal it says there which part has begun.\n\n"
         "hand-over has two nodes in such namespaces, with the link held to --mbit by tc, and a "
         "prefill of which each layer of all --blocks takes --layer-ms.  push_ms, hand_over_ms and "
         "fetch_ms are from its end until the other node has every block in DRAM: pushed layer by "

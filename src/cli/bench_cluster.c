@@ -382,8 +382,9 @@ int wf_bench_cluster(struct cli *cli)
         wf_bench_options.trace = trace_find();
     if (!wf_bench_options.trace)
         return wf_cli_fail(cli, CLI_USAGE,
-                           "which trace?  --trace FILE: Mooncake's conversation trace, or another "
-                           "that weft replay reads; weft sim gen makes one");
+                           "which trace?  There is no mooncake_conversation.jsonl in this folder; "
+                           "say --trace FILE, of any that weft replay reads: weft sim gen makes "
+                           "one");
     c->block_tokens = 512;
     c->keys = wf_cli_alloc(TRACE_HASH_IDS_MAX * sizeof *c->keys);
     wf_cli_progress_init(&c->progress, "bench cluster");

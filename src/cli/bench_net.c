@@ -21,7 +21,7 @@
 
 #define ANSWER_MAX ((size_t)256 << 10)
 #define WORKING_SET ((uint64_t)256 << 20)
-#define ROUNDS_MAX 64u
+#define LINES 8u /* of progress, for the rounds over TCP */
 
 /* --------------------------------------------------------------------------------- processes */
 
@@ -335,11 +335,38 @@ static void report(struct bench *bench)
                          : "loopback: both ends are this host");
 }
 
+/* First over TCP, as many rounds as are wanted, then each kind of UCX, which takes about as long.
+ */
+static int parts_run(struct bench *bench)
+{
+    static const char *const kinds[BENCH_NET_UCX_KINDS] = {
+        [BENCH_NET_UCX_NAMED] = "UCX over the same path",
+        [BENCH_NET_UCX_SHM] = "UCX over shared memory",
+    };
+    const double parts = 1 + BENCH_NET_UCX_KINDS;
+    uint64_t rounds = wf_bench_options.rounds;
+    struct cli_progress progress;
+    int code = CLI_OK;
+    wf_cli_progress_init(&progress, "bench net");
+    for (uint64_t i = 0; i < rounds && code == CLI_OK; i++) {
+        wf_cli_progress_step(&progress, (double)i / (double)rounds / parts, "");
+        if (i == 0 || i * LINES / rounds != (i - 1) * LINES / rounds)
+            wf_cli_progress_line(&progress, "TCP, round %llu of %llu", (unsigned long long)i + 1,
+                                 (unsigned long long)rounds);
+        code = round_run(bench);
+    }
+    for (int i = 0; i < BENCH_NET_UCX_KINDS && code == CLI_OK; i++) {
+        wf_cli_progress_step(&progress, (1 + i) / parts, kinds[i]);
+        wf_cli_progress_line(&progress, "%s, all rounds", kinds[i]);
+        wf_bench_net_ucx(&bench->bed, &bench->job, (enum bench_net_ucx_kind)i, &bench->ucx[i]);
+    }
+    wf_cli_progress_fini(&progress);
+    return code;
+}
+
 int wf_bench_net(struct cli *cli)
 {
     static struct bench bench;
-    struct cli_progress progress;
-    int code = CLI_OK;
     bench = (struct bench){.cli = cli};
     if (cli->socket)
         return wf_cli_fail(cli, CLI_USAGE, "bench net needs no node; leave --socket out");
@@ -364,14 +391,7 @@ int wf_bench_net(struct cli *cli)
     wf_bench_net_bed_make(&bench.bed);
     if (!bench.bed.emulated)
         fprintf(stderr, "bench net: %s; both ends are on loopback\n", bench.bed.why);
-    wf_cli_progress_init(&progress, "bench net");
-    for (uint64_t i = 0; i < wf_bench_options.rounds && code == CLI_OK; i++) {
-        wf_cli_progress_step(&progress, (double)i / (double)wf_bench_options.rounds, "");
-        code = round_run(&bench);
-    }
-    for (int i = 0; i < BENCH_NET_UCX_KINDS && code == CLI_OK; i++)
-        wf_bench_net_ucx(&bench.bed, &bench.job, (enum bench_net_ucx_kind)i, &bench.ucx[i]);
-    wf_cli_progress_fini(&progress);
+    int code = parts_run(&bench);
     if (code == CLI_OK && cli->json)
         report_json(&bench);
     else if (code == CLI_OK)

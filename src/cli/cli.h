@@ -155,6 +155,9 @@ struct cli_progress {
 };
 void wf_cli_progress_init(struct cli_progress *progress, const char *what);
 void wf_cli_progress_step(struct cli_progress *progress, double part, const char *note);
+/* A line instead, where stderr is no terminal: for what takes minutes, some ten of them at most. */
+void wf_cli_progress_line(const struct cli_progress *progress, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 void wf_cli_progress_fini(struct cli_progress *progress);
 
 /* A number type by its name; `otherwise` for none of that name, or NULL. */

@@ -232,7 +232,8 @@ const struct cli_command wf_cmd_codec = {
         "Each window of "
         "the text is a sequence of its own, which begins at position 0: the first "
         "blocks_per_sequence blocks are the first window's, the next ones the next window's; the "
-        "last may have fewer.  The format file says that, and what the blocks are.  Without "
+        "last may have fewer.  The format file says that, and what the blocks are.  Files that "
+        "are there are replaced when all is written.  Without "
         "--model, weights and tokens are drawn from a seed: KV "
         "of such a model is no model's, and says little about one.",
     .words = words,

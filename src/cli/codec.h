@@ -74,18 +74,6 @@ uint64_t wf_cli_codec_block_count(const struct codec_subject *subject);
 
 /* ---------------------------------------------------------------------------------- the plan */
 
-/* A file that takes its place when all of it is written (codec_file.c). */
-struct codec_file {
-    const char *path;   /* as it was given */
-    char *place, *part; /* where it will be, and is written until then; part NULL: it is no file */
-    FILE *stream;
-};
-int wf_cli_codec_file_begin(struct cli *cli, const char *path, struct codec_file *out);
-/* With all that is to be in it.  Then, or without: drop() does what is left to be done. */
-int wf_cli_codec_file_end(struct cli *cli, struct codec_file *file, const void *bytes,
-                          size_t count);
-void wf_cli_codec_file_drop(struct codec_file *file);
-
 /* A profile, and where it is from. */
 struct codec_profile {
     struct wf_profile *profile;

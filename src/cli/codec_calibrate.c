@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "cli/codec.h"
+#include "cli/file.h"
 #include "codec/calibrate.h"
 #include "codec/choice.h"
 #include "codec/transform.h"
@@ -574,19 +575,21 @@ int wf_cli_codec_calibrate(struct cli *cli)
     int code = wf_cli_codec_open(cli, false, &subject);
     if (code != CLI_OK)
         return code;
-    struct codec_file file = {.path = path};
-    code = wf_cli_codec_file_begin(cli, path, &file); /* before minutes are spent in vain */
+    struct cli_file file = {.path = path, .sync = true};
+    code = wf_cli_file_begin(cli, &file); /* before minutes are spent in vain */
     if (code == CLI_OK)
         code = wf_cli_codec_calibration(cli, &subject, subject.windows.windows, &made);
     if (code == CLI_OK) {
-        code = wf_cli_codec_file_end(cli, &file, made.file, made.bytes);
+        code = wf_cli_file_write(cli, &file, made.file, made.bytes);
+        if (code == CLI_OK)
+            code = wf_cli_file_end(cli, &file);
         if (code == CLI_OK && cli->json)
             wf_cli_json_print(json_incref(made.says));
         else if (code == CLI_OK)
             print(&made, path);
         wf_cli_codec_profile_free(&made);
     }
-    wf_cli_codec_file_drop(&file);
+    wf_cli_file_drop(&file);
     wf_cli_codec_close(&subject);
     return code;
 }

@@ -2,9 +2,8 @@
  *
  * weft codec install: a profile into the folder that the node reads.
  *
- * It is written under a name that the node does not look at, and renamed when it is whole and on
- * the disk.  No file that is there is written over: blocks may be stored by it.  What dies half-way
- * leaves a file whose name begins with a dot, which the next install of the same profile replaces.
+ * It is written under a name that the node does not look at, and is there when it is whole and on
+ * the disk (sys/whole.h).  No file that is there is written over: blocks may be stored by it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "cli/codec.h"
+#include "sys/whole.h"
 
 #define SUFFIX ".wfprofile"
 #define NAME_MAX_BYTES 200u /* of a file's name, with its suffix */
@@ -77,37 +77,23 @@ static int place_choose(struct cli *cli, const char *from, const struct codec_pr
 
 static int write_there(struct cli *cli, const struct codec_profile *made, const struct place *to)
 {
-    char part[1400]; /* modes: the node's user is to read it, whatever the umask is here */
-    snprintf(part, sizeof part, "%s/.%s.part", to->folder, to->id);
     bool folder = mkdir(to->folder, 0755) == 0 ? chmod(to->folder, 0755) == 0 : errno == EEXIST;
     if (!folder)
         return wf_cli_fail(cli, CLI_SYSTEM,
                            "cannot make %s, where the node reads profiles: %s; be its user or root",
                            to->folder, strerror(errno));
-    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    bool written = fd >= 0;
-    for (size_t at = 0; written && at < made->bytes;) {
-        ssize_t put = write(fd, (const char *)made->file + at, made->bytes - at);
-        written = put > 0 || (put < 0 && errno == EINTR);
-        at += put > 0 ? (size_t)put : 0;
-    }
-    written = written && fchmod(fd, 0644) == 0 && fsync(fd) == 0;
-    int why = errno;
-    if (fd >= 0 && close(fd) != 0 && written) {
+    struct wf_whole file;
+    bool written = wf_whole_begin(&file, AT_FDCWD, to->path, 0644);
+    /* The node's user reads it, whatever the umask is here; what came there meanwhile stays. */
+    if (written && wf_whole_write(&file, made->file, made->bytes) && fchmod(file.fd, 0644) == 0)
+        written = wf_whole_end(&file, WF_WHOLE_SYNC | WF_WHOLE_FIRST);
+    else
         written = false;
-        why = errno;
-    }
-    /* link() and not rename(): what came there meanwhile stays. */
-    if (written && link(part, to->path) != 0) {
-        written = false;
-        why = errno;
-    }
-    if (fd >= 0)
-        (void)unlink(part);
     if (written)
         return CLI_OK;
+    wf_whole_drop(&file);
     return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s; be the node's user, or root",
-                       to->path, strerror(why));
+                       to->path, strerror(errno));
 }
 
 /* Until the node says that it has it. */

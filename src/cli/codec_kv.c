@@ -1,50 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * weft codec kv: the KV of a model and a text, as a file of blocks and one that says what they are.
+ * Whoever dies, or finds no room, leaves what was there of both, and no part of one.
  */
-#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/codec.h"
+#include "cli/file.h"
 #include "llama/say.h"
 
 struct writing {
-    FILE *file;
+    struct cli *cli;
+    struct cli_file *file;
     struct cli_progress progress;
     uint64_t bytes, blocks, total;
-    bool failed;
+    int code;
 };
 
 static bool write_block(void *context, const struct codec_block *block)
 {
     struct writing *w = context;
-    w->failed = fwrite(block->data, 1, w->bytes, w->file) != w->bytes;
+    w->code = wf_cli_file_write(w->cli, w->file, block->data, w->bytes);
     w->blocks++;
     wf_cli_progress_step(&w->progress, (double)w->blocks / (double)w->total, "");
-    return !w->failed;
+    return w->code == CLI_OK;
 }
 
-static int write_blocks(struct cli *cli, const struct codec_subject *subject, struct writing *w)
+static int write_blocks(struct cli *cli, const struct codec_subject *subject, struct cli_file *file,
+                        uint64_t *out_blocks)
 {
-    const char *path = wf_cli_codec_options.output;
-    *w = (struct writing){
+    struct writing w = {
+        .cli = cli,
+        .file = file,
         .bytes = subject->layout.bytes,
         .total = wf_cli_codec_block_count(subject),
-        .file = fopen(path, "wbe"),
     };
-    if (!w->file)
-        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", path, strerror(errno));
-    wf_cli_progress_init(&w->progress, "codec kv");
-    bool ok = wf_cli_codec_blocks(subject, 0, write_block, w);
-    int why = errno;
-    wf_cli_progress_fini(&w->progress);
-    if (fclose(w->file) != 0 && !w->failed) {
-        w->failed = true;
-        why = errno;
-    }
-    if (w->failed)
-        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", path, strerror(why));
-    return ok ? CLI_OK : wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_say_last());
+    wf_cli_progress_init(&w.progress, "codec kv");
+    bool ok = wf_cli_codec_blocks(subject, 0, write_block, &w);
+    wf_cli_progress_fini(&w.progress);
+    *out_blocks = w.blocks;
+    return ok || w.code != CLI_OK ? w.code : wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_say_last());
 }
 
 static json_t *format_of(const struct codec_subject *subject, uint64_t blocks)
@@ -69,20 +65,36 @@ static json_t *format_of(const struct codec_subject *subject, uint64_t blocks)
     return f;
 }
 
-/* False, with errno: it is not there whole. */
-static bool write_format(const json_t *format, const char *path)
+static int write_format(struct cli *cli, const json_t *format, struct cli_file *file)
 {
-    FILE *file = fopen(path, "we");
-    bool written = file && json_dumpf(format, file, JSON_INDENT(2)) == 0 &&
-                   fputc('\n', file) != EOF;
-    return (!file || fclose(file) == 0) && written;
+    char *text = json_dumps(format, JSON_INDENT(2));
+    if (!text)
+        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: out of memory", file->path);
+    int code = wf_cli_file_write(cli, file, text, strlen(text));
+    free(text);
+    return code == CLI_OK ? wf_cli_file_write(cli, file, "\n", 1) : code;
+}
+
+static void report(struct cli *cli, const struct codec_subject *subject, json_t *format,
+                   uint64_t blocks)
+{
+    char size[32];
+    if (cli->json) {
+        wf_cli_json_print(json_incref(format));
+        return;
+    }
+    printf("%llu blocks of %u tokens, %s each%s\n", (unsigned long long)blocks,
+           subject->layout.tokens, wf_cli_size(subject->layout.bytes, size, sizeof size),
+           subject->made_up ? "; of made-up weights and tokens: give --model and --text for real "
+                              "ones"
+                            : "");
 }
 
 int wf_cli_codec_kv(struct cli *cli)
 {
     const struct codec_options *given = &wf_cli_codec_options;
     struct codec_subject subject;
-    struct writing writing;
+    uint64_t blocks = 0;
     if (!given->output || !given->format_output)
         return wf_cli_fail(cli, CLI_USAGE,
                            "say where the blocks go, and where their format: "
@@ -90,22 +102,28 @@ int wf_cli_codec_kv(struct cli *cli)
     int code = wf_cli_codec_open(cli, true, &subject);
     if (code != CLI_OK)
         return code;
-    code = write_blocks(cli, &subject, &writing);
-    json_t *format = code == CLI_OK ? format_of(&subject, writing.blocks) : NULL;
-    if (format && !write_format(format, given->format_output))
-        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", given->format_output,
-                           strerror(errno));
-    if (code == CLI_OK && cli->json) {
-        wf_cli_json_print(json_incref(format));
-    } else if (code == CLI_OK) {
-        char size[32];
-        printf("%llu blocks of %u tokens, %s each%s\n", (unsigned long long)writing.blocks,
-               subject.layout.tokens, wf_cli_size(subject.layout.bytes, size, sizeof size),
-               subject.made_up
-                   ? "; of made-up weights and tokens: give --model and --text for real "
-                     "ones"
-                   : "");
+    /* Both are begun before minutes are spent in vain, and neither is there without the other
+     * having been written. */
+    struct cli_file kv = {.path = given->output, .sync = true, .in_place = true};
+    struct cli_file form = {.path = given->format_output, .sync = true, .in_place = true};
+    json_t *format = NULL;
+    code = wf_cli_file_begin(cli, &kv);
+    if (code == CLI_OK)
+        code = wf_cli_file_begin(cli, &form);
+    if (code == CLI_OK)
+        code = write_blocks(cli, &subject, &kv, &blocks);
+    if (code == CLI_OK) {
+        format = format_of(&subject, blocks);
+        code = write_format(cli, format, &form);
     }
+    if (code == CLI_OK)
+        code = wf_cli_file_end(cli, &kv);
+    if (code == CLI_OK)
+        code = wf_cli_file_end(cli, &form);
+    if (code == CLI_OK)
+        report(cli, &subject, format, blocks);
+    wf_cli_file_drop(&kv);
+    wf_cli_file_drop(&form);
     json_decref(format);
     wf_cli_codec_close(&subject);
     return code;

@@ -21,6 +21,24 @@ void wf_cli_codec_profile_free(struct codec_profile *profile)
     *profile = (struct codec_profile){0};
 }
 
+/* NULL, or why it is none.  Only what its head says it must be is read whole. */
+static const char *file_read(FILE *file, uint64_t bytes, struct codec_profile *out)
+{
+    struct wf_profile_head head;
+    size_t first = bytes < sizeof head ? (size_t)bytes : sizeof head;
+    if (fread(&head, 1, first, file) != first)
+        return "it cannot be read to its end";
+    if (wf_profile_begins(&head, bytes) != WEFT_OK)
+        return wf_last_error();
+    out->bytes = (size_t)bytes;
+    out->file = wf_cli_alloc(out->bytes);
+    memcpy(out->file, &head, first);
+    if (fread((uint8_t *)out->file + first, 1, out->bytes - first, file) != out->bytes - first)
+        return "it cannot be read to its end";
+    return wf_profile_parse(out->file, out->bytes, &out->profile) == WEFT_OK ? NULL
+                                                                             : wf_last_error();
+}
+
 /* `option` is what stands before the path in sentences: "--profile ", or nothing. */
 static int load(struct cli *cli, const char *option, const char *path, struct codec_profile *out)
 {
@@ -29,17 +47,11 @@ static int load(struct cli *cli, const char *option, const char *path, struct co
     FILE *file = stat(path, &about) == 0 ? fopen(path, "rbe") : NULL;
     if (!file)
         return wf_cli_fail(cli, CLI_SYSTEM, "cannot read %s%s: %s", option, path, strerror(errno));
-    bool fits = S_ISREG(about.st_mode) && (uint64_t)about.st_size <= WF_PROFILE_BYTES_MAX;
-    out->bytes = fits ? (size_t)about.st_size : 0;
-    out->file = wf_cli_alloc(out->bytes + 1);
-    bool whole = fits && fread(out->file, 1, out->bytes, file) == out->bytes;
+    const char *why = S_ISREG(about.st_mode) ? file_read(file, (uint64_t)about.st_size, out)
+                                             : "this is no file; give a profile's";
     fclose(file);
-    if (whole && wf_profile_parse(out->file, out->bytes, &out->profile) == WEFT_OK)
+    if (!why)
         return CLI_OK;
-    const char *why = whole                    ? wf_last_error()
-                      : fits                   ? "it cannot be read to its end"
-                      : S_ISREG(about.st_mode) ? "it is too large for a profile"
-                                               : "this is no file; give a profile's";
     wf_cli_fail(cli, CLI_USAGE, "%s%s: %s", option, path, why);
     wf_cli_codec_profile_free(out);
     return CLI_USAGE;

@@ -126,16 +126,17 @@ static void cluster_check(struct doctor *doctor)
 {
     const json_t *self = json_object_get(doctor->fabric, "self"), *node;
     json_t *nodes = json_object_get(doctor->fabric, "nodes");
-    size_t index, away = 0, count = json_array_size(nodes);
+    size_t index, away = 0, strange = 0, count = json_array_size(nodes);
     const char *first = "", *why = "";
     if (!json_is_object(self))
         return;
     const char *standing = json_string_value(json_object_get(self, "standing"));
     const char *because = json_string_value(json_object_get(self, "why"));
-    bool member = standing && strcmp(standing, "member") == 0;
+    bool refused = because && because[0]; /* something, though the lease goes on */
+    bool member = standing && strcmp(standing, "member") == 0 && !refused;
     struct doctor_finding *finding =
-        wf_doctor_add(doctor, "cluster", member ? DOCTOR_OK : DOCTOR_BROKEN, "%.20s of %.120s",
-                      standing ? standing : "",
+        wf_doctor_add(doctor, "cluster", member ? DOCTOR_OK : DOCTOR_BROKEN, "%.20s%s %.120s",
+                      standing ? standing : "", member ? " of" : ":",
                       json_string_value(json_object_get(self, "registry")));
     if (!member) {
         snprintf(finding->why, sizeof finding->why, "%.199s", because ? because : "");
@@ -144,12 +145,23 @@ static void cluster_check(struct doctor *doctor)
     }
     json_array_foreach (nodes, index, node) {
         const char *state = json_string_value(json_object_get(node, "state"));
+        strange += state && strcmp(state, "away") != 0 &&
+                   json_integer_value(json_object_get(node, "domains")) == 0;
         if (!state || (strcmp(state, "away") != 0 && strcmp(state, "no member") != 0))
             continue;
         if (!away++) {
             first = json_string_value(json_object_get(node, "name"));
             why = json_string_value(json_object_get(node, "why"));
         }
+    }
+    if (!away && strange) {
+        finding = wf_doctor_add(doctor, "nodes", DOCTOR_BROKEN,
+                                "%zu of %zu others have none of this node's domains", strange,
+                                count);
+        snprintf(finding->why, sizeof finding->why, "nothing is shared with them");
+        snprintf(finding->mend, sizeof finding->mend,
+                 "weft fabric   # says of which; give all nodes the same fabric.secret_file");
+        return;
     }
     if (!away) {
         wf_doctor_add(doctor, "nodes", DOCTOR_OK, "%zu others, none of them away", count);

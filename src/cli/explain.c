@@ -48,7 +48,8 @@ static const struct {
      "weft ls tiers: is one not well?"},
     {"below", "left DRAM for a tier below, where it was written before; a get brings it up", ""},
     {"cold", "the last tier that had it let it go: it was the least recently used there",
-     "give that tier more room (its size), or a further one below it: weftd --tier"},
+     "give that tier more room (its size; of remote: weft fabric lend), or a further one below it: "
+     "weftd --tier"},
     {"parent", "what it extends went, so it could not be found any more", ""},
     {"corrupt below", "on a tier, it was not what its checksum says",
      "look after the device: weft ls tiers, smartctl -a"},

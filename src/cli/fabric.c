@@ -2,6 +2,8 @@
  *
  * weft fabric: the cluster as this node sees it.
  */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/commands.h"
@@ -10,6 +12,8 @@
 static bool off;
 static uint64_t blocks = 1, least;
 static const char *lender;
+
+enum { SHOW, TOPOLOGY, LENT, HAND_OVER, ALLOT, LEND, LIMIT, DRAIN }; /* as in words[] */
 
 static const struct cli_word words[] = {
     {"show", "who is there, how far, and what they have; also when no word is given"},
@@ -364,6 +368,19 @@ static int limits_show(struct cli *cli)
     return CLI_OK;
 }
 
+static int share_read(struct cli *cli, const char *text, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    if (!errno && end != text && !*end && *text != '-')
+        return CLI_OK;
+    return wf_cli_fail(cli, CLI_USAGE,
+                       "'%s' is no share; write a number from 1 to 1000000: weft fabric limit "
+                       "share %s 3",
+                       text, cli->words[2]);
+}
+
 static int limit(struct cli *cli)
 {
     static const char *const kinds[] = {"link", "domain", "share"};
@@ -381,7 +398,8 @@ static int limit(struct cli *cli)
     if (what > WEFT_LIMIT_SHARE)
         return wf_cli_fail(cli, CLI_USAGE, "'%.40s' is none of link, domain and share",
                            cli->words[1]);
-    int code = size_read(cli, cli->words[3], &value);
+    int code = what == WEFT_LIMIT_SHARE ? share_read(cli, cli->words[3], &value)
+                                        : size_read(cli, cli->words[3], &value);
     if (code == CLI_OK)
         code = wf_cli_connect(cli);
     if (code != CLI_OK)
@@ -419,18 +437,38 @@ static int drain(struct cli *cli)
               "what nobody else has; weft fabric says when that is done");
 }
 
+/* An option that is another word's is refused: who says `drain --lender NODE` means that node, and
+ * this one would be drained. */
+static int options_check(struct cli *cli, int which)
+{
+    const struct {
+        const char *option, *of, *mend;
+        bool given, known;
+    } all[] = {
+        {"lender", "allot and lend", "; run weft on that node, or with its --socket",
+         lender != NULL, which == ALLOT || which == LEND},
+        {"min", "allot", "; leave it out", least > 0, which == ALLOT},
+        {"off", "drain", "; leave it out", off, which == DRAIN},
+        {"blocks", "hand-over", "; leave it out", blocks != 1, which == HAND_OVER},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i].given && !all[i].known)
+            return wf_cli_fail(cli, CLI_USAGE, "--%s is for %s, not for %s%s", all[i].option,
+                               all[i].of, words[which].name, all[i].mend);
+    return CLI_OK;
+}
+
 static int run(struct cli *cli)
 {
     static int (*const runs[])(
-        struct cli *) = {show, wf_cli_fabric_topology, lent, hand_over, allot, lend, limit, drain};
-    if (cli->word_count == 0) {
-        int code = wf_cli_connect(cli);
-        return code == CLI_OK ? show(cli) : code;
-    }
-    int which = wf_cli_choose(cli);
-    if (which < 0)
+        struct cli *) = {[SHOW] = show,   [TOPOLOGY] = wf_cli_fabric_topology,
+                         [LENT] = lent,   [HAND_OVER] = hand_over,
+                         [ALLOT] = allot, [LEND] = lend,
+                         [LIMIT] = limit, [DRAIN] = drain};
+    int which = cli->word_count ? wf_cli_choose(cli) : SHOW;
+    if (which < 0 || options_check(cli, which) != CLI_OK)
         return CLI_USAGE;
-    if (which > 0)
+    if (which != SHOW)
         return runs[which](cli);
     if (cli->word_count > 1)
         return wf_cli_fail(cli, CLI_USAGE, "'%s' is one word too many", cli->words[1]);

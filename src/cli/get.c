@@ -9,15 +9,13 @@
  * all that is there was written: a miss or a mistake half-way leaves what was in the file before.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/file.h"
+#include "sys/clock.h"
 
 #define WINDOW 16u /* blocks held, and on their way up, at a time */
 #define WAIT_S 120 /* for one of them */
@@ -47,58 +45,19 @@ static const char *const examples[] = {
 
 /* Where the blocks go. */
 struct sink {
-    enum weft_quality worst;                        /* of those that went */
-    int fd;                                         /* -1: no block has come yet */
-    char place[PATH_MAX], temporary[PATH_MAX + 16]; /* temporary "": written where it lies */
+    enum weft_quality worst; /* of those that went */
+    bool to_stdout;
+    struct cli_file file; /* begun with the first block */
 };
-
-/* A device, a pipe, or a file in a folder that may not be written to cannot be replaced, so it is
- * written where it lies; a link keeps pointing where it does. */
-static int sink_open(struct cli *cli, struct sink *sink)
-{
-    struct stat about;
-    bool exists = stat(output, &about) == 0;
-    if (!exists || !realpath(output, sink->place))
-        snprintf(sink->place, sizeof sink->place, "%s", output);
-    if (!exists || S_ISREG(about.st_mode)) {
-        snprintf(sink->temporary, sizeof sink->temporary, "%s.%d", sink->place, getpid());
-        sink->fd = open(sink->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (sink->fd >= 0 && exists && fchmod(sink->fd, about.st_mode & 07777) != 0)
-            errno = 0; /* the bytes matter more than who may read them besides */
-        if (sink->fd >= 0)
-            return CLI_OK;
-        sink->temporary[0] = '\0';
-    }
-    sink->fd = open(output, O_WRONLY | (exists ? O_TRUNC : O_CREAT) | O_CLOEXEC, 0666);
-    if (sink->fd < 0)
-        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", output, strerror(errno));
-    return CLI_OK;
-}
-
-/* `code` is how it went so far. */
-static int sink_close(struct cli *cli, struct sink *sink, int code)
-{
-    if (sink->fd < 0 || sink->fd == STDOUT_FILENO)
-        return code;
-    bool good = close(sink->fd) == 0;
-    if (good && code == CLI_OK && sink->temporary[0])
-        good = rename(sink->temporary, sink->place) == 0;
-    if (code == CLI_OK && !good)
-        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", output, strerror(errno));
-    if (code != CLI_OK && sink->temporary[0])
-        unlink(sink->temporary);
-    return code;
-}
 
 static int write_all(struct cli *cli, struct sink *sink, const uint8_t *data, size_t bytes)
 {
-    if (sink->fd < 0) {
-        int code = sink_open(cli, sink);
-        if (code != CLI_OK)
-            return code;
+    if (!sink->to_stdout) {
+        int code = sink->file.begun ? CLI_OK : wf_cli_file_begin(cli, &sink->file);
+        return code == CLI_OK ? wf_cli_file_write(cli, &sink->file, data, bytes) : code;
     }
     while (bytes) {
-        ssize_t put = write(sink->fd, data, bytes);
+        ssize_t put = write(STDOUT_FILENO, data, bytes);
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
@@ -196,7 +155,7 @@ static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes,
         wf_cli_json_set(answer, "missing", missing ? missing : json_null());
         wf_cli_json_print(answer);
         missing = NULL;
-    } else if (sink->fd != STDOUT_FILENO || got < count) {
+    } else if (!sink->to_stdout || got < count) {
         fprintf(stderr, "%zu of %zu block%s, %s%s\n", got, count, wf_cli_s(count),
                 wf_cli_size(bytes, size, sizeof size), verify ? ", checked" : "");
         if (got && missing)
@@ -217,14 +176,6 @@ static bool again(struct cli *cli, bool *waited)
     return first && wf_cli_opening_wait(cli);
 }
 
-/* As events tell the time. */
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static int get_chain(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
                      size_t count, struct sink *sink)
 {
@@ -237,7 +188,7 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
     struct cli_progress progress;
     wf_cli_progress_init(&progress, "get");
     struct weft_pins pins, behind = {.blocks = 0};
-    int64_t begun_ms = now_ms();
+    int64_t begun_ms = wf_unix_ms(); /* as events tell the time */
     while (code == CLI_OK && status == WEFT_OK && got < count && left) {
         size_t window = count - got < WINDOW ? count - got : WINDOW;
         status = weft_get_keys(format, keys + got, window, WEFT_BLOCK_ORDER, &pins);
@@ -265,7 +216,9 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
     weft_pins_release(&behind);
     wf_cli_progress_fini(&progress);
     free(copy);
-    code = sink_close(cli, sink, code);
+    if (code == CLI_OK && sink->file.begun)
+        code = wf_cli_file_end(cli, &sink->file);
+    wf_cli_file_drop(&sink->file);
     if (code != CLI_OK)
         return code;
     json_t *missing = got < count && left ? wf_cli_missing(cli, &keys[got], got, begun_ms) : NULL;
@@ -290,7 +243,9 @@ static int run(struct cli *cli)
         return wf_cli_fail(cli, CLI_USAGE, "a terminal is no place for blocks; say --output FILE");
     struct cli_chain chain;
     int code = wf_cli_chain_open(cli, blocks, &chain);
-    struct sink sink = {.fd = to_stdout ? STDOUT_FILENO : -1, .worst = WEFT_LOSSLESS};
+    struct sink sink = {.worst = WEFT_LOSSLESS,
+                        .to_stdout = to_stdout,
+                        .file = {.path = output, .in_place = true}};
     if (code == CLI_OK)
         code = get_chain(cli, chain.format, chain.keys, chain.count, &sink);
     wf_cli_chain_close(&chain);

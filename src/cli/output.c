@@ -61,13 +61,27 @@ enum cli_exit wf_cli_exit_of(enum weft_status status)
     return CLI_SYSTEM;
 }
 
+/* A sentence may name what was on the command line, and that need not be UTF-8. */
+static json_t *sentence_json(const char *sentence)
+{
+    char plain[1024];
+    json_t *said = json_string(sentence);
+    if (said)
+        return said;
+    snprintf(plain, sizeof plain, "%s", sentence);
+    for (char *at = plain; *at; at++)
+        if ((unsigned char)*at >= 0x80)
+            *at = '?';
+    return json_string(plain);
+}
+
 static int fail(const struct cli *cli, enum cli_exit code, const char *status, const char *sentence)
 {
     const char *name = cli->command ? cli->command->name : "";
     fprintf(stderr, "weft%s%s: %s\n", *name ? " " : "", name, sentence);
     if (cli->json) {
         json_t *answer = json_object();
-        wf_cli_json_set(answer, "error", json_string(sentence));
+        wf_cli_json_set(answer, "error", sentence_json(sentence));
         wf_cli_json_set(answer, "status", status ? json_string(status) : json_null());
         wf_cli_json_set(answer, "exit", json_integer(code));
         wf_cli_json_print(answer);
@@ -358,6 +372,18 @@ void wf_cli_progress_step(struct cli_progress *progress, double part, const char
     fprintf(stderr, "\r%s %s %3.0f %%  %s%s\033[K", progress->what, bar, 100 * part, left, note);
     progress->drawn_s = now;
     progress->shown = true;
+}
+
+void wf_cli_progress_line(const struct cli_progress *progress, const char *format, ...)
+{
+    char line[160];
+    va_list arguments;
+    if (isatty(STDERR_FILENO))
+        return;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "%s: %s\n", progress->what, line);
 }
 
 void wf_cli_progress_fini(struct cli_progress *progress)

@@ -3,88 +3,36 @@
  * weft session export: an archive into one file.
  *
  * Blocks come up a window at a time, on memory that nothing else needs; the window before is held
- * until the next one is, because it extends it.  The file has a temporary name until all of it is
- * on the disk.
+ * until the next one is, because it extends it.  The file is there when all of it is on the disk.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "cli/file.h"
 #include "cli/session.h"
+#include "sys/clock.h"
 
 #define ASK_US 20000
 
 struct out {
-    const char *name; /* as it was given */
-    char place[4096]; /* the file itself, where that is a link to it */
-    char temporary[4200];
-    int fd;
+    struct cli_file file;
     XXH3_state_t *sum;
     enum weft_quality worst; /* of the blocks that were written */
 };
 
-static int write_all(struct cli *cli, struct out *out, const void *data, size_t bytes)
-{
-    const uint8_t *at = data;
-    while (bytes) {
-        ssize_t put = write(out->fd, at, bytes);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            return wf_cli_fail(cli, CLI_SYSTEM, "cannot write to %s: %s", out->name,
-                               strerror(errno));
-        at += put;
-        bytes -= (size_t)put;
-    }
-    return CLI_OK;
-}
-
 /* A rename would put a file in the place of a device or a pipe, so only a file is replaced. */
-static int out_find(struct cli *cli, struct out *out)
+static int out_check(struct cli *cli, const char *name)
 {
     struct stat about;
-    bool exists = stat(out->name, &about) == 0;
-    if (strcmp(out->name, "-") == 0 || (exists && !S_ISREG(about.st_mode)))
+    if (strcmp(name, "-") == 0 || (stat(name, &about) == 0 && !S_ISREG(about.st_mode)))
         return wf_cli_fail(cli, CLI_USAGE,
                            "--output '%s' is no file; an archive is exported to one, which is "
                            "replaced only when all is written: --output FILE",
-                           out->name);
-    if (!exists || !realpath(out->name, out->place))
-        snprintf(out->place, sizeof out->place, "%s", out->name);
+                           name);
     return CLI_OK;
-}
-
-static int out_open(struct cli *cli, struct out *out)
-{
-    int length = snprintf(out->temporary, sizeof out->temporary, "%s.%d", out->place, getpid());
-    bool fits = length > 0 && length < (int)sizeof out->temporary;
-    out->fd = fits ? open(out->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
-    if (out->fd >= 0)
-        return CLI_OK;
-    if (!fits)
-        errno = ENAMETOOLONG;
-    out->temporary[0] = '\0';
-    return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", out->name, strerror(errno));
-}
-
-static int out_close(struct cli *cli, struct out *out, int code)
-{
-    if (out->fd < 0)
-        return code;
-    bool good = fsync(out->fd) == 0;
-    good &= close(out->fd) == 0;
-    if (good && code == CLI_OK)
-        good = rename(out->temporary, out->place) == 0;
-    if (code == CLI_OK && !good)
-        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", out->name, strerror(errno));
-    if (code != CLI_OK)
-        unlink(out->temporary);
-    return code;
 }
 
 /* The archive's keys, in all pages of the node's answer; its format goes to `head`. */
@@ -197,8 +145,8 @@ static int block_write(struct cli *cli, struct out *out, const struct weft_pins 
     block.checksum = XXH3_64bits(copy, length);
     wf_session_block_write(&block, bytes);
     XXH3_64bits_update(out->sum, bytes, sizeof bytes);
-    int code = write_all(cli, out, bytes, sizeof bytes);
-    return code == CLI_OK ? write_all(cli, out, copy, length) : code;
+    int code = wf_cli_file_write(cli, &out->file, bytes, sizeof bytes);
+    return code == CLI_OK ? wf_cli_file_write(cli, &out->file, copy, length) : code;
 }
 
 static int blocks_write(struct cli *cli, struct out *out, struct weft_format *format,
@@ -209,9 +157,7 @@ static int blocks_write(struct cli *cli, struct out *out, struct weft_format *fo
     uint8_t *copy = wf_cli_alloc(head->block_bytes);
     size_t window = session_window(head->block_bytes);
     int code = CLI_OK;
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    begun_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    begun_ms = wf_unix_ms();
     wf_cli_progress_init(&progress, "export");
     for (uint32_t at = 0; code == CLI_OK && at < head->blocks;) {
         size_t count = head->blocks - at < window ? head->blocks - at : window;
@@ -249,19 +195,22 @@ static int file_write(struct cli *cli, struct out *out, struct weft_format *form
 {
     uint8_t bytes[SESSION_HEAD_BYTES_MAX], foot[SESSION_FOOT_BYTES];
     size_t length = wf_session_head_write(head, bytes);
-    int code = out_open(cli, out);
+    int code = wf_cli_file_begin(cli, &out->file);
     if (code != CLI_OK)
         return code;
     XXH3_64bits_reset(out->sum);
     XXH3_64bits_update(out->sum, bytes, length);
-    code = write_all(cli, out, bytes, length);
+    code = wf_cli_file_write(cli, &out->file, bytes, length);
     if (code == CLI_OK)
         code = blocks_write(cli, out, format, head, keys);
     if (code == CLI_OK) {
         wf_session_foot_write(head->blocks, XXH3_64bits_digest(out->sum), foot);
-        code = write_all(cli, out, foot, sizeof foot);
+        code = wf_cli_file_write(cli, &out->file, foot, sizeof foot);
     }
-    return out_close(cli, out, code);
+    if (code == CLI_OK)
+        code = wf_cli_file_end(cli, &out->file);
+    wf_cli_file_drop(&out->file);
+    return code;
 }
 
 static void say(const struct cli *cli, const struct session_head *head, const struct out *out)
@@ -271,7 +220,7 @@ static void say(const struct cli *cli, const struct session_head *head, const st
     if (cli->json) {
         json_t *answer = json_object();
         wf_cli_json_set(answer, "name", json_string(head->name));
-        wf_cli_json_set(answer, "file", json_string(out->name));
+        wf_cli_json_set(answer, "file", json_string(out->file.path));
         wf_cli_json_set(answer, "blocks", json_integer((json_int_t)head->blocks));
         wf_cli_json_set(answer, "bytes", json_integer((json_int_t)bytes));
         wf_cli_json_set(answer, "quality", json_string(weft_quality_name(out->worst)));
@@ -279,7 +228,7 @@ static void say(const struct cli *cli, const struct session_head *head, const st
         return;
     }
     printf("%s: %u block%s, %s, in %s\n", head->name, head->blocks, wf_cli_s(head->blocks),
-           wf_cli_size(bytes, size, sizeof size), out->name);
+           wf_cli_size(bytes, size, sizeof size), out->file.path);
     if (out->worst > WEFT_LOSSLESS)
         printf("some of them were stored with loss: %s\n", weft_quality_name(out->worst));
 }
@@ -287,10 +236,12 @@ static void say(const struct cli *cli, const struct session_head *head, const st
 int wf_session_export(struct cli *cli, const char *name, const char *output)
 {
     static struct session_head head;
-    struct out out = {.name = output, .fd = -1, .sum = XXH3_createState(), .worst = WEFT_LOSSLESS};
+    struct out out = {.file = {.path = output, .sync = true, .private = true},
+                      .sum = XXH3_createState(),
+                      .worst = WEFT_LOSSLESS};
     struct weft_key *keys = NULL;
     struct weft_format *format = NULL;
-    int code = out.sum ? out_find(cli, &out)
+    int code = out.sum ? out_check(cli, output)
                        : wf_cli_fail(cli, CLI_SYSTEM, "out of memory for a checksum");
     if (code == CLI_OK)
         code = ask(cli, name, &head, &keys);

@@ -88,6 +88,13 @@ INLINE __m256i merge_planes(__m256i symbols, int shift, int field, const uint8_t
     return bytes;
 }
 
+/* Where the `count` planes of 32 elements begin: they are of 64, of which these are one half or the
+ * other.  Symbols without a rest have none. */
+INLINE const uint8_t *planes_at(const uint8_t *top, size_t at, size_t count)
+{
+    return top + at / WF_GROUP * (8 * count) + at % WF_GROUP / 8;
+}
+
 /* 32 symbols and the rest → elements; `at`: the number of the first. */
 INLINE void merge(__m256i symbols, const struct wf_rest *rest, size_t at, uint8_t *out, int kind)
 {
@@ -106,16 +113,14 @@ INLINE void merge(__m256i symbols, const struct wf_rest *rest, size_t at, uint8_
         }
         return;
     }
-    /* Planes are of 64, of which these are one half or the other. */
-    const uint8_t *threes = top + at / WF_GROUP * 24 + at % WF_GROUP / 8;
-    const uint8_t *fours = top + at / WF_GROUP * 32 + at % WF_GROUP / 8;
     switch (kind) {
     case WEFT_F16:
-        interleave(load_32(rest->part[1] + at), merge_planes(symbols, 2, 0x7c, threes), out);
+        interleave(load_32(rest->part[1] + at),
+                   merge_planes(symbols, 2, 0x7c, planes_at(top, at, 3)), out);
         break;
-    case WEFT_FP8_E4M3: store_32(out, merge_planes(symbols, 3, 0x78, fours)); break;
-    case WEFT_FP8_E5M2: store_32(out, merge_planes(symbols, 2, 0x7c, threes)); break;
-    case WEFT_INT8: store_32(out, merge_planes(symbols, 4, 0xf0, fours)); break;
+    case WEFT_FP8_E4M3: store_32(out, merge_planes(symbols, 3, 0x78, planes_at(top, at, 4))); break;
+    case WEFT_FP8_E5M2: store_32(out, merge_planes(symbols, 2, 0x7c, planes_at(top, at, 3))); break;
+    case WEFT_INT8: store_32(out, merge_planes(symbols, 4, 0xf0, planes_at(top, at, 4))); break;
     default: store_32(out, symbols);
     }
 }

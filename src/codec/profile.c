@@ -90,7 +90,7 @@ enum weft_status wf_profile_model_check(const char *what, const char *model)
     return wf_text_check(what, model, WF_PROFILE_MODEL_BYTES - 1, false);
 }
 
-static enum weft_status check_head(const struct wf_profile_head *head, size_t count)
+static enum weft_status check_head(const struct wf_profile_head *head, uint64_t count)
 {
     if (head->magic != WF_PROFILE_MAGIC)
         return wf_fail(WEFT_E_INVALID,
@@ -107,10 +107,21 @@ static enum weft_status check_head(const struct wf_profile_head *head, size_t co
                        head->layers, head->heads, head->head_dim, head->group_heads);
     if (head->bytes != bytes || count != bytes)
         return wf_fail(WEFT_E_CORRUPT,
-                       "the profile has %zu bytes, and its shape needs %llu; copy it again", count,
-                       (unsigned long long)bytes);
+                       "the profile has %llu bytes, and its shape needs %llu; copy it again",
+                       (unsigned long long)count, (unsigned long long)bytes);
     /* It is shown to people, and only equal to the name of a format, which is text. */
     return wf_profile_model_check("the profile's model", head->model);
+}
+
+enum weft_status wf_profile_begins(const void *begin, uint64_t bytes)
+{
+    struct wf_profile_head head;
+    if (bytes < sizeof head)
+        return wf_fail(WEFT_E_INVALID,
+                       "this is no profile: it has %llu bytes, and the head alone has %zu",
+                       (unsigned long long)bytes, sizeof head);
+    memcpy(&head, begin, sizeof head);
+    return check_head(&head, bytes);
 }
 
 static bool all_finite(const float *numbers, size_t count)
@@ -196,15 +207,10 @@ static bool take_groups(const struct wf_profile *p, const uint8_t *file, float *
 enum weft_status wf_profile_parse(const void *bytes, size_t count, struct wf_profile **out)
 {
     struct wf_profile_head head;
-    if (count < sizeof head)
-        return wf_fail(WEFT_E_INVALID,
-                       "this is no profile: it has %zu bytes, and the head alone has %zu", count,
-                       sizeof head);
-    memcpy(&head, bytes, sizeof head);
-    enum weft_status status = check_head(&head, count);
+    enum weft_status status = wf_profile_begins(bytes, count);
     if (status != WEFT_OK)
         return status;
-
+    memcpy(&head, bytes, sizeof head);
     struct kept *kept = calloc(1, sizeof *kept);
     struct wf_profile_group *group = calloc((size_t)head.layers * 2 * groups_of(&head),
                                             sizeof *group);

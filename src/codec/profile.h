@@ -128,6 +128,10 @@ wf_profile_group_of(const struct wf_profile *p, uint32_t layer, bool value, uint
     return &p->group[((size_t)layer * 2 + value) * p->groups + index];
 }
 
+/* Can a file of so many bytes, which begins with these, be a profile?  `begin` has the file's first
+ * sizeof(struct wf_profile_head) bytes, or all of them when it has less.  Asked before a file is
+ * read whole, so that only what can be one takes memory.  Statuses like wf_profile_parse()'s. */
+enum weft_status wf_profile_begins(const void *begin, uint64_t bytes);
 /* Take a file's bytes, which are copied.  WEFT_E_CORRUPT or WEFT_E_INVALID with a sentence: every
  * size and every number in it is checked. */
 enum weft_status wf_profile_parse(const void *bytes, size_t count, struct wf_profile **out);

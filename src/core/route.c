@@ -170,6 +170,35 @@ void wf_route_report(struct wf_route *route, uint16_t node, const struct wf_rout
     peer->sent = peer->fresh;
 }
 
+/* A report leaves the ring itself as it is. */
+void wf_route_suppose(struct wf_route *route, uint16_t node, const struct wf_route_load *load,
+                      double taken_s, struct wf_route_before *out)
+{
+    if (node >= route->options.nodes_max)
+        return;
+    struct peer *peer = &route->peers[node];
+    *out = (struct wf_route_before){.load = peer->load,
+                                    .taken_s = peer->taken_s,
+                                    .work_s = peer->work_s,
+                                    .at_s = peer->at_s,
+                                    .fresh = peer->fresh,
+                                    .sent = peer->sent};
+    wf_route_report(route, node, load, taken_s);
+}
+
+void wf_route_unreport(struct wf_route *route, uint16_t node, const struct wf_route_before *before)
+{
+    if (node >= route->options.nodes_max)
+        return;
+    struct peer *peer = &route->peers[node];
+    peer->load = before->load;
+    peer->taken_s = before->taken_s;
+    peer->work_s = before->work_s;
+    peer->at_s = before->at_s;
+    peer->fresh = before->fresh;
+    peer->sent = before->sent;
+}
+
 /* --------------------------------------------------------------------------- what is coming */
 
 static void group_forget(struct wf_route *route)

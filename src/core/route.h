@@ -93,6 +93,16 @@ struct wf_route_load {
  * before is passed over. */
 void wf_route_report(struct wf_route *route, uint16_t node, const struct wf_route_load *load,
                      double taken_s);
+/* A report that counts for one question alone: what was known before it goes to `out`, and is again
+ * what is known after wf_route_unreport(), of several the last one first. */
+struct wf_route_before {
+    struct wf_route_load load;
+    double taken_s, work_s, at_s;
+    uint32_t fresh, sent;
+};
+void wf_route_suppose(struct wf_route *route, uint16_t node, const struct wf_route_load *load,
+                      double taken_s, struct wf_route_before *out);
+void wf_route_unreport(struct wf_route *route, uint16_t node, const struct wf_route_before *before);
 /* The node is gone, or new: nothing is known of it. */
 void wf_route_forget(struct wf_route *route, uint16_t node);
 

@@ -13,7 +13,8 @@
 struct wf_shards {
     uint32_t owners, count;                         /* count: members */
     uint64_t owner[WF_SHARDS][WF_SHARD_OWNERS_MAX]; /* 0: none */
-    uint64_t members[WF_SHARD_MEMBERS_MAX];
+    uint64_t members[WF_SHARD_MEMBERS_MAX];         /* in order; next: while it is looked at */
+    uint64_t next[WF_SHARD_MEMBERS_MAX];
 };
 
 enum weft_status wf_shards_create(uint32_t owners, struct wf_shards **out)
@@ -68,16 +69,23 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The highest lots, in their order.  Equal ones go by the member. */
-static void draw(struct wf_shards *shards, uint32_t shard)
+/* Of these, who keeps the shard: the highest lots, in their order; equal ones go by the member.
+ * `anew`: of these alone; otherwise of those that keep it, too. */
+static void draw(struct wf_shards *shards, uint32_t shard, const uint64_t *members, uint32_t count,
+                 bool anew)
 {
     uint64_t lots[WF_SHARD_OWNERS_MAX] = {0}, *owner = shards->owner[shard];
     uint32_t found = 0;
-    memset(owner, 0, sizeof shards->owner[shard]);
-    for (uint32_t i = 0; i < shards->count; i++) {
-        uint64_t its = lot(shards->members[i], shard);
+    if (anew)
+        memset(owner, 0, sizeof shards->owner[shard]);
+    for (; found < shards->owners && owner[found]; found++)
+        lots[found] = lot(owner[found], shard);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t its = lot(members[i], shard);
         uint32_t at = found < shards->owners ? found++ : found;
-        for (; at > 0 && lots[at - 1] < its; at--) {
+        for (; at > 0; at--) {
+            if (lots[at - 1] > its || (lots[at - 1] == its && owner[at - 1] < members[i]))
+                break;
             if (at < shards->owners) {
                 lots[at] = lots[at - 1];
                 owner[at] = owner[at - 1];
@@ -85,9 +93,33 @@ static void draw(struct wf_shards *shards, uint32_t shard)
         }
         if (at < shards->owners) {
             lots[at] = its;
-            owner[at] = shards->members[i];
+            owner[at] = members[i];
         }
     }
+}
+
+/* Of two lists in order, what `a` has and `b` has not.  Returns how many. */
+static uint32_t less(const uint64_t *a, uint32_t a_count, const uint64_t *b, uint32_t b_count,
+                     uint64_t *out)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0, k = 0; i < a_count; i++) {
+        while (k < b_count && b[k] < a[i])
+            k++;
+        if (k == b_count || b[k] != a[i])
+            out[count++] = a[i];
+    }
+    return count;
+}
+
+static bool has_owner_of(const struct wf_shards *shards, uint32_t shard, const uint64_t *members,
+                         uint32_t count)
+{
+    const uint64_t *owner = shards->owner[shard];
+    bool any = false;
+    for (uint32_t i = 0; i < shards->owners && owner[i] && count && !any; i++)
+        any = bsearch(&owner[i], members, count, sizeof *members, by_number);
+    return any;
 }
 
 enum weft_status wf_shards_set(struct wf_shards *shards, const uint64_t *members, uint32_t count)
@@ -95,17 +127,24 @@ enum weft_status wf_shards_set(struct wf_shards *shards, const uint64_t *members
     if (count > WF_SHARD_MEMBERS_MAX)
         return wf_fail(WEFT_E_LIMIT, "%u members; shards go by up to %u", count,
                        WF_SHARD_MEMBERS_MAX);
-    uint64_t sorted[WF_SHARD_MEMBERS_MAX];
-    memcpy(sorted, members, count * sizeof *members);
-    qsort(sorted, count, sizeof *sorted, by_number);
+    uint64_t *next = shards->next;
+    memcpy(next, members, count * sizeof *members);
+    qsort(next, count, sizeof *next, by_number);
     for (uint32_t i = 0; i < count; i++) {
-        if (!sorted[i] || (i && sorted[i] == sorted[i - 1]))
+        if (!next[i] || (i && next[i] == next[i - 1]))
             return wf_fail(WEFT_E_INVALID, "a member twice, or none; each is there once");
     }
-    memcpy(shards->members, sorted, count * sizeof *sorted);
+    uint64_t came[WF_SHARD_MEMBERS_MAX], went[WF_SHARD_MEMBERS_MAX];
+    uint32_t came_count = less(next, count, shards->members, shards->count, came);
+    uint32_t went_count = less(shards->members, shards->count, next, count, went);
+    memcpy(shards->members, next, count * sizeof *next);
     shards->count = count;
-    for (uint32_t shard = 0; shard < WF_SHARDS; shard++)
-        draw(shards, shard);
+    for (uint32_t shard = 0; shard < WF_SHARDS; shard++) {
+        if (has_owner_of(shards, shard, went, went_count))
+            draw(shards, shard, shards->members, count, true);
+        else
+            draw(shards, shard, came, came_count, false);
+    }
     return WEFT_OK;
 }
 

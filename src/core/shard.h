@@ -12,7 +12,9 @@
  * the list of members, and when one of n comes or goes, a share of owners ÷ n moves and nothing
  * else.
  *
- * One thread; nothing allocates after create.  wf_shards_set() is O(WF_SHARDS · members).
+ * One thread; nothing allocates after create.  wf_shards_set() draws for those members that the
+ * list before had not, O(WF_SHARDS) each, and anew where an owner went, which is a share of owners
+ * ÷ members of all shards for each that did: O(WF_SHARDS) as well.
  */
 #ifndef WF_CORE_SHARD_H
 #define WF_CORE_SHARD_H

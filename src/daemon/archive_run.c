@@ -563,17 +563,10 @@ static void verify_steps(struct wf_archive_run *run)
 
 /* --------------------------------------------------------------------------------- the manifest */
 
-static uint64_t unix_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
-}
-
 static bool manifest_make(struct wf_archive_run *run)
 {
     struct wf_manifest manifest = {
-        .created_ms = unix_ms(),
+        .created_ms = (uint64_t)wf_unix_ms(),
         .payload_bytes = run->bytes,
         .blocks = run->count,
         .format = run->format,

@@ -19,7 +19,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -27,6 +26,7 @@
 #include "daemon/below.h"
 #include "sys/clock.h"
 #include "sys/paths.h"
+#include "sys/whole.h"
 
 #define TEXT_MAX (WF_PATH_MAX + 128u)
 #define KEPT_LESS (1.0 / 64) /* of the bucket: a minute's */
@@ -37,13 +37,6 @@
 static double now_s(void)
 {
     return (double)wf_now_ns() * 1e-9;
-}
-
-static int64_t today_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static bool place(const struct wf_lower *lower, const char *suffix, char out[WF_PATH_MAX])
@@ -66,18 +59,14 @@ static size_t text_of(const struct wf_lower *lower, int64_t bytes, int64_t most,
 
 static bool write_down(const struct wf_lower *lower, double bytes)
 {
-    char path[WF_PATH_MAX], beside[WF_PATH_MAX], text[TEXT_MAX];
+    char path[WF_PATH_MAX], text[TEXT_MAX];
     double bounded = fmax(-BYTES_MOST, fmin(bytes, BYTES_MOST));
     size_t length = text_of(lower, (int64_t)floor(bounded),
-                            (int64_t)fmin(lower->wear.most_bytes, BYTES_MOST), today_ms(), text);
-    if (!length || !place(lower, ".wear", path) || !place(lower, ".wear.new", beside) ||
+                            (int64_t)fmin(lower->wear.most_bytes, BYTES_MOST), wf_unix_ms(), text);
+    if (!length || !place(lower, ".wear", path) ||
         wf_state_directory(lower->below->node->config.state_dir) != WEFT_OK)
         return false;
-    int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    bool good = fd >= 0 && write(fd, text, length) == (ssize_t)length;
-    if (fd >= 0)
-        close(fd);
-    if (good && rename(beside, path) == 0)
+    if (wf_whole_put(AT_FDCWD, path, 0600, text, length, 0))
         return true;
     int error = errno;
     unlink(path); /* what it says is more than there is */
@@ -117,7 +106,8 @@ static bool recall(struct wf_lower *lower)
         at_ms < 0 || at_ms > MS_MOST || text_of(lower, bytes, most, at_ms, right) != length ||
         memcmp(text, right, length) != 0)
         return false;
-    double away_s = (double)(today_ms() - at_ms) * 1e-3; /* below 0: somebody set the clock back */
+    double away_s = (double)(wf_unix_ms() - at_ms) *
+                    1e-3; /* below 0: somebody set the clock back */
     wf_wear_resume(&lower->wear, (double)bytes, (double)most, away_s);
     return true;
 }

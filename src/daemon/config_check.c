@@ -112,6 +112,16 @@ static void check_socket(struct wf_remarks *remarks)
             directory, (unsigned)found.st_uid);
 }
 
+const char *wf_config_unopened(int error, const char *make, char out[WF_UNOPENED_MAX])
+{
+    if (error == EACCES)
+        snprintf(out, WF_UNOPENED_MAX, "make it and its folder readable for weftd's user, uid %u",
+                 (unsigned)geteuid());
+    else
+        snprintf(out, WF_UNOPENED_MAX, "%s", make);
+    return out;
+}
+
 /* Tokens and secrets are for weftd's user alone. */
 static void check_private(struct wf_remarks *remarks, const char *path, const char *what)
 {
@@ -125,15 +135,15 @@ static void check_private(struct wf_remarks *remarks, const char *path, const ch
 static void check_secret(struct wf_remarks *remarks, const struct wf_domain_config *domain)
 {
     struct stat found;
+    char mend[WF_UNOPENED_MAX];
     const char *path = domain->secret_file;
     if (!path[0])
         return;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &found) != 0)
-        wf_remark(remarks, WF_REMARK_FATAL,
-                  "domain '%s': secret_file: cannot open '%s': %s; make one with `head -c 32 "
-                  "/dev/urandom`",
-                  domain->name, path, strerror(errno));
+        wf_remark(remarks, WF_REMARK_FATAL, "domain '%s': secret_file: cannot open '%s': %s; %s",
+                  domain->name, path, strerror(errno),
+                  wf_config_unopened(errno, "make one with `head -c 32 /dev/urandom`", mend));
     else if (S_ISREG(found.st_mode) && found.st_size < WF_SECRET_BYTES_MIN)
         wf_remark(remarks, WF_REMARK_FATAL,
                   "domain '%s': secret_file: '%s' has %lld bytes and %d are needed; make one with "

@@ -11,12 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "core/locality.h"
 #include "daemon/config_fields.h"
 #include "daemon/secret.h"
 #include "fabric/fabric.h"
 #include "member/etcd_target.h"
 #include "net/address.h"
+#include "sys/host.h"
 
 #define ADDRESSES_MAX 4u /* of a node: WF_FABRIC_NETS_MAX, WF_FABRIC_WAYS_MAX */
 #define LEND_BYTES_LEAST ((uint64_t)1 << 20)
@@ -178,10 +180,6 @@ enum weft_status wf_config_finish_fabric(struct wf_config *config)
 {
     if (!wf_config_has_fabric(config))
         return WEFT_OK;
-    if (strchr(config->fabric_name, '_'))
-        return wrong(config, "fabric.name",
-                     "'%s' has an underscore; a node's name is made of a-z, 0-9, dot and hyphen",
-                     config->fabric_name);
     if (wf_locality_check(config->fabric_place) != WEFT_OK)
         return wrong_as_told(config, "fabric.place");
     bool near = true, advertised_near;
@@ -200,23 +198,74 @@ enum weft_status wf_config_finish_fabric(struct wf_config *config)
 static void check_file(struct wf_remarks *remarks, const char *key, const char *path, off_t least)
 {
     struct stat found;
+    char mend[WF_UNOPENED_MAX];
+    const char *make = least > 1 ? "make one with `head -c 32 /dev/urandom >FILE`, and give the "
+                                   "same to every node"
+                                 : "name a file that is there, in PEM";
     if (!path[0])
         return;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &found) != 0)
-        wf_remark(remarks, WF_REMARK_FATAL, "%s: cannot open '%s': %s%s", key, path,
-                  strerror(errno),
-                  least > 1 ? "; make one with `head -c 32 /dev/urandom >FILE`, and give the same "
-                              "to every node"
-                            : "");
+        wf_remark(remarks, WF_REMARK_FATAL, "%s: cannot open '%s': %s; %s", key, path,
+                  strerror(errno), wf_config_unopened(errno, make, mend));
     else if (S_ISREG(found.st_mode) && found.st_size < least)
-        wf_remark(remarks, WF_REMARK_FATAL, "%s: '%s' has %lld bytes and %d are needed%s", key,
-                  path, (long long)found.st_size, (int)least,
-                  least > 1 ? "; make one with `head -c 32 /dev/urandom >FILE`, and give the same "
-                              "to every node"
-                            : "");
+        wf_remark(remarks, WF_REMARK_FATAL, "%s: '%s' has %lld bytes and %d are needed; %s", key,
+                  path, (long long)found.st_size, (int)least, make);
     if (fd >= 0)
         close(fd);
+}
+
+/* Pages of both come when they are first written to, as those of the pool alone do. */
+static void check_lend(struct wf_remarks *remarks)
+{
+    const struct wf_config *config = remarks->config;
+    char lend[24], pool[24], offered[24];
+    struct wf_host host;
+    wf_host_read(&host);
+    if (!host.memory_bytes || !config->fabric_lend_bytes ||
+        config->fabric_lend_bytes + config->pool_bytes <= host.memory_bytes)
+        return;
+    wf_remark(remarks, WF_REMARK_RISK,
+              "fabric.lend %s and the pool's %s are more than this %s has (%s), and weftd would be "
+              "killed when they fill; lower one",
+              wf_size_format(config->fabric_lend_bytes, lend, sizeof lend),
+              wf_size_format(config->pool_bytes, pool, sizeof pool),
+              host.memory_is_cgroup ? "cgroup" : "host",
+              wf_size_format(host.memory_bytes, offered, sizeof offered));
+}
+
+/* Blocks that a node stored before it had the cluster's secret are below under another one. */
+static void check_kept_secrets(struct wf_remarks *remarks)
+{
+    const struct wf_config *config = remarks->config;
+    char path[WF_SECRET_PATH_MAX];
+    for (uint32_t i = 0; config->tier_count && i < config->domain_count; i++) {
+        const struct wf_domain_config *domain = &config->domains[i];
+        wf_secret_path(config, domain, path);
+        if (!domain->secret_file[0] && access(path, F_OK) == 0)
+            wf_remark(remarks, WF_REMARK_NOTE,
+                      "domain '%s': fabric.secret_file gives it another secret than '%s', and what "
+                      "was stored on tiers by that is not found; give that file to all nodes as "
+                      "the domain's secret_file, or move it away",
+                      domain->name, path);
+    }
+}
+
+/* Other hosts are named, and none of them can reach this node or share a domain with it. */
+static void check_reached(struct wf_remarks *remarks)
+{
+    const struct wf_config *config = remarks->config;
+    const char *join = config->fabric_join;
+    bool near = begins(join, "etcd://127.") || begins(join, "etcd://localhost") || !join[0];
+    if (config->fabric_secret_file[0] || config->fabric_certificate[0] || config->fabric_listen[0])
+        return;
+    if (!near && !is_etcd(config))
+        near = check_list(config, "fabric.join", join, UINT32_MAX, &near) != WEFT_OK || near;
+    if (!near)
+        wf_remark(remarks, WF_REMARK_NOTE,
+                  "fabric.join: without fabric.secret_file this node listens on loopback, where no "
+                  "other host reaches it, and shares no domain; make one with `head -c 32 "
+                  "/dev/urandom >FILE`, and give the same to every node");
 }
 
 void wf_config_check_fabric(struct wf_remarks *remarks)
@@ -230,10 +279,14 @@ void wf_config_check_fabric(struct wf_remarks *remarks)
         return;
     }
     check_file(remarks, "fabric.secret_file", config->fabric_secret_file, WF_SECRET_BYTES_MIN);
+    if (config->fabric_secret_file[0])
+        check_kept_secrets(remarks);
+    check_reached(remarks);
     check_file(remarks, "fabric.certificate", config->fabric_certificate, 1);
     check_file(remarks, "fabric.key", config->fabric_key, 1);
     check_file(remarks, "fabric.ca", config->fabric_ca, 1);
     check_file(remarks, "fabric.registry_ca", config->fabric_registry_ca, 1);
+    check_lend(remarks);
     if (strcmp(config->fabric_join, config->fabric_listen) == 0)
         wf_remark(remarks, WF_REMARK_NOTE,
                   "fabric.join: '%.200s' is this node's own fabric.listen, so that it looks for "

@@ -123,7 +123,7 @@ const struct wf_field wf_config_fields[] = {
      "The cluster that this node belongs to: etcd://HOST:PORT/CLUSTER (etcds:// with TLS; more "
      "HOST:PORT with commas), or, without etcd, the other nodes' addresses, like "
      "tcp:10.0.0.2:7420. Nothing: none."},
-    {"fabric.name", WF_VALUE_NAME, AT(fabric_name), TEXT(struct wf_config, fabric_name), NULL,
+    {"fabric.name", WF_VALUE_MEMBER, AT(fabric_name), TEXT(struct wf_config, fabric_name), NULL,
      "the host's name", "What this node is called in the cluster; no two have one name."},
     {"fabric.place", WF_VALUE_WORD, AT(fabric_place), TEXT(struct wf_config, fabric_place), NULL,
      NULL,
@@ -350,7 +350,7 @@ static const struct wf_field engine_fields[] = {
 };
 
 static const struct wf_field link_fields[] = {
-    {"name", WF_VALUE_NAME, IN_LINK(name), WORD(struct wf_link_config, name), NULL, NULL,
+    {"name", WF_VALUE_MEMBER, IN_LINK(name), WORD(struct wf_link_config, name), NULL, NULL,
      "The node, as its fabric.name is."},
     {"max", WF_VALUE_SIZE, IN_LINK(max_bytes_s), 0, 1024 * TIB, NULL, NULL,
      "The most that is sent to it, in bytes a second; 0 for no bound."},

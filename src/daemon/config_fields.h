@@ -20,6 +20,7 @@ enum wf_value_type {
     WF_VALUE_TOKEN,  /* char[max + 1], printable ASCII without spaces; never shown */
     WF_VALUE_WORD,   /* the same, shown */
     WF_VALUE_NAME,   /* char[max + 1], [a-z0-9._-] */
+    WF_VALUE_MEMBER, /* the same, without _, as a node of a cluster is called (member/checks.h) */
     WF_VALUE_ALLOW,  /* char[max + 1], "any" or a list with commas */
     WF_VALUE_LISTEN, /* char[WF_ADDRESS_BYTES], and a uint16_t port, of which `min` is the offset */
     WF_VALUE_SIZE,   /* uint64_t, "4GB" */
@@ -133,6 +134,11 @@ struct wf_remarks {
 };
 void wf_remark(struct wf_remarks *remarks, enum wf_remark_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The mend for a file that could not be opened: `make` says how one is made; of one that this user
+ * may not read, for whom it has to be readable.  Returns `out`. */
+#define WF_UNOPENED_MAX 128
+const char *wf_config_unopened(int error, const char *make, char out[WF_UNOPENED_MAX]);
 
 /* wf_config_check() for the tiers and what is kept for them. */
 void wf_config_check_tiers(struct wf_remarks *remarks);

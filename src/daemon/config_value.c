@@ -4,6 +4,7 @@
  * right; wf_value_set() puts place, key and value before it.
  */
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -71,6 +72,23 @@ static bool read_name(const struct wf_field *field, void *member, const char *te
 {
     return read_text(field, member, text, mend, is_name_character,
                      "a-z, 0-9, dot, underscore, hyphen");
+}
+
+static bool is_member_character(unsigned char c)
+{
+    return c != '_' && is_name_character(c);
+}
+
+/* Of a node of a cluster. */
+static bool read_member(const struct wf_field *field, void *member, const char *text, char *mend)
+{
+    if (!read_text(field, member, text, mend, is_member_character, "a-z, 0-9, dot, hyphen"))
+        return false;
+    size_t length = strlen(text);
+    if (!length || (isalnum((unsigned char)text[0]) && isalnum((unsigned char)text[length - 1])))
+        return true;
+    snprintf(mend, MEND_MAX, "is no node's name; let a letter or a digit be first and last");
+    return false;
 }
 
 /* Who is behind a name is looked up in wf_config_finish(); here only the form counts. */
@@ -290,6 +308,7 @@ static value_reader *const readers[] = {
     [WF_VALUE_MODE] = read_mode,     [WF_VALUE_DURATION] = read_duration,
     [WF_VALUE_NODE] = read_node,     [WF_VALUE_BOOL] = read_bool,
     [WF_VALUE_CHOICE] = read_choice, [WF_VALUE_DECIMAL] = read_decimal,
+    [WF_VALUE_MEMBER] = read_member,
 };
 
 enum weft_status wf_value_set(const struct wf_field *field, void *base, const char *text,
@@ -341,6 +360,7 @@ char *wf_value_text(const struct wf_field *field, const void *base, char *out, s
     case WF_VALUE_TOKEN:
     case WF_VALUE_WORD:
     case WF_VALUE_NAME:
+    case WF_VALUE_MEMBER:
     case WF_VALUE_ALLOW: snprintf(out, capacity, "%s", (const char *)member); break;
     case WF_VALUE_LISTEN:
         listen_text(member, *(const uint16_t *)(const void *)((const char *)base + field->min), out,

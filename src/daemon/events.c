@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "daemon/config.h"
+#include "sys/clock.h"
 #include "sys/memory.h"
 
 struct entry {
@@ -76,12 +76,10 @@ void wf_events_add(struct wf_events *events, const struct wf_event *event)
 {
     assert(event->what);
     struct ring *ring = &events->rings[ring_of(events, event->domain)];
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
     ring->entries[ring->added++ % events->ring_capacity] = (struct entry){
         .event = *event,
         .sequence = ++events->added,
-        .time_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000,
+        .time_ms = wf_unix_ms(),
     };
 }
 

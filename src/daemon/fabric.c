@@ -26,7 +26,6 @@
 #define COPY_BYTES 14u /* of the replica, a copy: half of them take as much again, being below */
 #define LEAVE_MS 500u
 #define SHOW_MS 100u
-#define PAGE_NODES 64u /* in an answer */
 
 /* A domain, as the fabric's thread reads it. */
 struct reader {
@@ -351,6 +350,18 @@ void wf_node_fabric_run(struct wf_node *node)
     wf_served_run(node->cluster->served);
 }
 
+bool wf_node_fabric_figures(const struct wf_node *node, struct wf_fabric_figures *out,
+                            const struct wf_fabric_peer **out_peers, uint32_t *out_count)
+{
+    struct wf_node_fabric *nf = node->cluster;
+    if (!node->fabric)
+        return false;
+    wf_fabric_figures(node->fabric, out);
+    *out_peers = nf->peers;
+    *out_count = wf_fabric_peers(node->fabric, nf->peers, WF_FABRIC_PEERS_MAX);
+    return true;
+}
+
 /* ------------------------------------------------------------------------------ begin and end */
 
 /* All of the fabric's calls are of this thread, from its first to its last. */
@@ -489,6 +500,8 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
 {
     const struct wf_node *node = nf->node;
     const struct wf_config *config = &node->config;
+    bool tls = strncmp(config->fabric_join, "etcds://", strlen("etcds://")) == 0;
+    bool shown = tls && config->fabric_certificate[0]; /* to an etcd that asks for one */
     nf->options = (struct wf_fabric_options){
         .name = config->fabric_name,
         .locality = config->fabric_place,
@@ -498,6 +511,8 @@ static void options_make(struct wf_node_fabric *nf, struct wf_fabric_domain *dom
         .user = config->fabric_user[0] ? config->fabric_user : NULL,
         .password = config->fabric_password[0] ? config->fabric_password : NULL,
         .ca = config->fabric_registry_ca[0] ? config->fabric_registry_ca : NULL,
+        .certificate = shown ? config->fabric_certificate : NULL,
+        .key = shown ? config->fabric_key : NULL,
         .state_dir = config->state_dir,
         .host = {.context = nf,
                  .hold = hold,
@@ -634,236 +649,4 @@ void wf_node_fabric_destroy(struct wf_node *node)
     }
     free(nf);
     node->cluster = NULL;
-}
-
-/* ---------------------------------------------------------------------------------- for people */
-
-static const char *standing_name(enum wf_standing_state state)
-{
-    static const char *const names[] = {"joining", "member", "doubtful", "lost", "refused"};
-    return (size_t)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
-}
-
-/* Over which transport, why that one, and what each of the node's addresses was measured to be. */
-static void ways_json(const struct wf_fabric_peer *p, json_t *out)
-{
-    json_t *ways = json_array();
-    bool ours = p->way < p->way_count;
-    const char *why = !p->up             ? ""
-                      : p->way_count < 2 ? "it has no other address that this node can use"
-                      : !ours            ? "the other node began the link, and chose"
-                      : p->way_measured
-                          ? "the best of those measured, or not much worse than it"
-                          : "the first that answered; measured when nothing is fetched";
-    for (uint32_t i = 0; i < p->way_count; i++) {
-        const struct wf_fabric_way *way = &p->ways[i];
-        json_array_append_new(ways, json_pack("{s:s, s:b, s:I, s:f, s:s}", "address", way->address,
-                                              "used", (int)(p->up && ours && i == p->way),
-                                              "ping_us", (json_int_t)way->ping_us, "gbps",
-                                              way->gbps, "why", way->why));
-    }
-    const char *address = p->up && ours ? p->ways[p->way].address : p->address;
-    json_object_set_new(out, "transport",
-                        p->up ? json_stringn(address, strcspn(address, ":")) : json_string(""));
-    json_object_set_new(out, "transport_why", json_string(why));
-    json_object_set_new(out, "ways", ways);
-}
-
-/* Of what crosses between this node and that one, each way. */
-static void codec_json(const struct wf_fabric_peer *p, json_t *out)
-{
-    json_object_set_new(out, "codec_in", json_string(p->codec_in ? "lossless" : "none"));
-    json_object_set_new(out, "codec_out", json_string(p->codec_out ? "lossless" : "none"));
-    json_object_set_new(out, "ratio_in", json_real(p->ratio_in));
-    json_object_set_new(out, "ratio_out", json_real(p->ratio_out));
-    json_object_set_new(out, "link_mbps", json_real(p->link_mbps));
-}
-
-static json_t *sent_json(const struct wf_fabric_sent *sent)
-{
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)sent->bytes, "bytes_s",
-                     (json_int_t)sent->bytes_s, "waits", (json_int_t)sent->waits, "wait_us",
-                     (json_int_t)sent->wait_us, "late", (json_int_t)sent->late);
-}
-
-static json_t *peer_json(const struct wf_fabric_peer *p)
-{
-    const char *state = !p->up         ? "away"
-                        : !p->believed ? "no member"
-                        : p->draining  ? "draining"
-                        : p->complete  ? "ok"
-                                       : "telling";
-    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "name",
-                            p->name, "address", p->address, "state", state, "why", p->why, "epoch",
-                            (json_int_t)p->epoch, "domains", (json_int_t)p->domains, "blocks",
-                            (json_int_t)p->blocks, "below_blocks", (json_int_t)p->below_blocks,
-                            "rtt_us", (json_int_t)p->rtt_us, "lag_us", (json_int_t)p->lag_us,
-                            "read_gbps", p->read_gbps);
-    codec_json(p, out);
-    const struct {
-        const char *name;
-        uint64_t value;
-    } more[] = {{"reads", p->reads},
-                {"read_bytes", p->read_bytes},
-                {"read_misses", p->read_misses},
-                {"read_corrupt", p->read_corrupt},
-                {"frames_in", p->frames_in},
-                {"frames_out", p->frames_out},
-                {"serves", p->serves},
-                {"served_bytes", p->served_bytes},
-                {"pool_bytes", p->pool_bytes},
-                {"free_bytes", p->free_bytes},
-                {"lent_bytes", p->lent_bytes},
-                {"lent_free_bytes", p->lent_free_bytes},
-                {"below_latency_us", p->below_latency_us},
-                {"below_mbps", p->below_mbps},
-                {"held_bytes", p->held_bytes},
-                {"due_bytes", p->due_bytes},
-                {"least_bytes", p->least_bytes},
-                {"limit_bytes", p->limit_bytes},
-                {"max_bytes_s", p->max_bytes_s},
-                {"waiting", p->waiting},
-                {"left_bytes", p->left_bytes}};
-    json_object_set_new(out, "sent", sent_json(&p->sent));
-    json_object_set_new(out, "place", json_string(p->locality));
-    json_object_set_new(out, "distance",
-                        p->distance < WF_LOCALITY_UNKNOWN ? json_integer(p->distance)
-                                                          : json_null());
-    ways_json(p, out);
-    for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
-        json_object_set_new(out, more[i].name, json_integer((json_int_t)more[i].value));
-    return out;
-}
-
-static json_t *figures_json(const struct wf_fabric_figures *f)
-{
-    const struct {
-        const char *name;
-        uint64_t value;
-    } rows[] = {{"epoch", f->standing.epoch},
-                {"replica_copies", f->replica_copies},
-                {"replica_below", f->replica_below},
-                {"replica_copies_max", f->replica_copies_max},
-                {"replica_bytes", f->replica_bytes},
-                {"directory_parts", f->in_parts},
-                {"lookups", f->lookups},
-                {"lookup_misses", f->lookup_misses},
-                {"lookups_full", f->lookups_full},
-                {"looked_up", f->looked_up},
-                {"lag_us_p50", f->lag_us_p50},
-                {"lag_us_p99", f->lag_us_p99},
-                {"events_told", f->told},
-                {"events_heard", f->heard},
-                {"told_anew", f->told_anew},
-                {"fetches", f->fetches},
-                {"fetch_misses", f->fetch_misses},
-                {"fetches_lossy", f->fetches_lossy},
-                {"fetch_corrupt", f->fetch_corrupt},
-                {"fetch_timeouts", f->fetch_timeouts},
-                {"fetched_bytes", f->fetched_bytes},
-                {"serves", f->serves},
-                {"serves_lossy", f->serves_lossy},
-                {"serve_misses", f->serve_misses},
-                {"served_bytes", f->served_bytes},
-                {"serves_below", f->serves_below},
-                {"served_below_bytes", f->served_below_bytes},
-                {"serves_busy", f->serves_busy},
-                {"serves_limited", f->serves_limited},
-                {"fetches_patient", f->fetches_patient},
-                {"stores", f->stores},
-                {"stored_bytes", f->stored_bytes},
-                {"store_fulls", f->store_fulls},
-                {"lent_bytes", f->lent_bytes},
-                {"lent_used_bytes", f->lent_used_bytes},
-                {"lent_blocks", f->lent_blocks},
-                {"lent_puts", f->lent_puts},
-                {"lent_refused", f->lent_refused},
-                {"lent_evicted", f->lent_evicted},
-                {"frames_in", f->frames_in},
-                {"frames_in_bytes", f->frames_in_bytes},
-                {"frames_in_plain_bytes", f->frames_in_plain},
-                {"frames_out", f->frames_out},
-                {"frames_out_bytes", f->frames_out_bytes},
-                {"frames_out_plain_bytes", f->frames_out_plain},
-                {"frames_busy", f->frames_busy},
-                {"cuts_in", f->cuts_in},
-                {"cuts_in_bytes", f->cuts_in_bytes},
-                {"cuts_in_plain_bytes", f->cuts_in_plain},
-                {"cuts_out", f->cuts_out},
-                {"cuts_out_bytes", f->cuts_out_bytes},
-                {"cuts_out_plain_bytes", f->cuts_out_plain},
-                {"cuts_unread", f->cuts_unread},
-                {"lent_given", f->lent_given},
-                {"move_last_bytes", f->move_last_bytes},
-                {"move_few_bytes", f->move_few_bytes},
-                {"move_share_bytes", f->move_share_bytes},
-                {"move_left_ms", f->move_left_ms},
-                {"moved", f->moved},
-                {"moved_bytes", f->moved_bytes},
-                {"move_fails", f->move_fails},
-                {"handed_over", f->offers},
-                {"hand_overs_lost", f->offers_lost},
-                {"taken_over", f->offered},
-                {"pushed", f->pushed},
-                {"pushed_bytes", f->pushed_bytes},
-                {"push_fails", f->push_fails},
-                {"taken", f->taken},
-                {"taken_bytes", f->taken_bytes},
-                {"taken_lost", f->taken_lost},
-                {"links_refused", f->net.refused},
-                {"links_nonsense", f->net.nonsense}};
-    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b}", "name", f->name, "place",
-                            f->locality, "address", f->address, "registry", f->registry, "standing",
-                            standing_name(f->standing.state), "why", f->standing.why, "draining",
-                            (int)f->draining, "drained", (int)f->drained);
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        json_object_set_new(out, rows[i].name, json_integer((json_int_t)rows[i].value));
-    return out;
-}
-
-bool wf_node_fabric_figures(const struct wf_node *node, struct wf_fabric_figures *out,
-                            const struct wf_fabric_peer **out_peers, uint32_t *out_count)
-{
-    struct wf_node_fabric *nf = node->cluster;
-    if (!node->fabric)
-        return false;
-    wf_fabric_figures(node->fabric, out);
-    *out_peers = nf->peers;
-    *out_count = wf_fabric_peers(node->fabric, nf->peers, WF_FABRIC_PEERS_MAX);
-    return true;
-}
-
-/* What each domain is due of a link, and what it got of all. */
-static json_t *domains_json(const struct wf_node *node, const struct wf_fabric_figures *f)
-{
-    json_t *out = json_array();
-    for (uint32_t d = 0; d < node->domain_count; d++)
-        json_array_append_new(out, json_pack("{s:s, s:I, s:I, s:o}", "name",
-                                             node->domains[d].config->name, "share",
-                                             (json_int_t)f->sends[d].share, "max_bytes_s",
-                                             (json_int_t)f->sends[d].max_bytes_s, "sent",
-                                             sent_json(&f->sends[d].sent)));
-    return out;
-}
-
-char *wf_query_fabric(struct wf_node *node, uint64_t cursor)
-{
-    struct wf_node_fabric *nf = node->cluster;
-    json_t *nodes = json_array(), *self = json_null();
-    uint64_t next = 0;
-    if (nf && nf->fabric) {
-        struct wf_fabric_figures figures;
-        wf_fabric_figures(nf->fabric, &figures);
-        self = figures_json(&figures);
-        json_object_set_new(self, "domains", domains_json(node, &figures));
-        uint32_t count = wf_fabric_peers(nf->fabric, nf->peers, WF_FABRIC_PEERS_MAX);
-        next = cursor + PAGE_NODES < count ? cursor + PAGE_NODES : 0;
-        for (uint64_t i = cursor; i < count && i < cursor + PAGE_NODES; i++)
-            json_array_append_new(nodes, peer_json(&nf->peers[i]));
-    }
-    json_t *out = json_pack("{s:o, s:o, s:I}", "self", self, "nodes", nodes, "next",
-                            (json_int_t)next);
-    char *answer = json_dumps(out, JSON_COMPACT);
-    json_decref(out);
-    return answer;
 }

@@ -29,6 +29,10 @@ struct wf_profile;
 struct wf_wanted_chains;
 struct wf_wanted_chains *wf_wanted_create(void);
 void wf_wanted_destroy(struct wf_wanted_chains *wanted);
+/* A chain that a node hands over is to be fetched.  False: there is no room, or it has as many as
+ * are left for others. */
+bool wf_wanted_add(struct wf_wanted_chains *wanted, const char *from, uint32_t domain,
+                   const uint8_t tip[32]);
 /* Of a struct wf_node_fabric. */
 struct wf_wanted_chains *wf_wanted_of(void *cluster);
 struct wf_served *wf_served_of(void *cluster);
@@ -140,7 +144,7 @@ bool wf_node_fabric_figures(const struct wf_node *node, struct wf_fabric_figures
 void wf_node_fabric_render(FILE *out, const struct wf_fabric_figures *now,
                            const struct wf_fabric_peer *peers, uint32_t count);
 
-/* For QUERY "fabric"; caller frees. */
+/* fabric_show.c: for QUERY "fabric"; caller frees. */
 char *wf_query_fabric(struct wf_node *node, uint64_t cursor);
 
 #endif

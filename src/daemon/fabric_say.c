@@ -54,12 +54,15 @@ void wf_wanted_destroy(struct wf_wanted_chains *wanted)
     free(wanted);
 }
 
-/* On the fabric's thread.  Beyond WANTED_MAX they are fetched when somebody asks for them. */
-void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain, const uint8_t tip[32])
+bool wf_wanted_add(struct wf_wanted_chains *w, const char *from, uint32_t domain,
+                   const uint8_t tip[32])
 {
-    struct wf_wanted_chains *w = wf_wanted_of(cluster);
+    uint32_t its = 0;
     pthread_mutex_lock(&w->lock);
-    if (w->count < WANTED_MAX) {
+    for (uint32_t i = 0; i < w->count; i++)
+        its += strcmp(w->chains[i].from, from) == 0;
+    bool room = its < WANTED_MAX - w->count;
+    if (room) {
         struct wanted *chain = &w->chains[w->count++];
         *chain = (struct wanted){.domain = domain, .since_ns = wf_now_ns()};
         memcpy(chain->tip, tip, 32);
@@ -67,7 +70,14 @@ void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain, co
         atomic_store_explicit(&w->some, true, memory_order_relaxed);
     }
     pthread_mutex_unlock(&w->lock);
-    wf_node_pushes_ring(wf_node_of(cluster));
+    return room;
+}
+
+/* On the fabric's thread.  What is not kept is fetched when somebody asks for it. */
+void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain, const uint8_t tip[32])
+{
+    if (wf_wanted_add(wf_wanted_of(cluster), from, domain, tip))
+        wf_node_pushes_ring(wf_node_of(cluster));
 }
 
 /* On the fabric's thread.  Beyond UNWANTED_MAX whoever asked sees that it is there, and asks again.

@@ -43,13 +43,96 @@ static uint16_t format_of(const struct wf_client *client, uint32_t format)
     return known ? (uint16_t)(format + 1) : 0;
 }
 
+/* Whether others have it is asked, and nothing is loaded. */
+static void find(struct wf_client *client, const struct wf_load *request,
+                 struct wf_load_answer *answer)
+{
+    memset(answer->blocks, 0, request->count * sizeof answer->blocks[0]);
+    wf_node_fabric_find(client, request, answer);
+}
+
+/* It comes back when something was written below; loads that were begun go on. */
+static bool parked(struct wf_client *client, const struct wf_load *request,
+                   const struct wf_load_answer *answer, uint32_t count)
+{
+    if (!wf_node_busy(client->node) || !wf_client_park(client, &request->message, PARK_NS))
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (answer->blocks[i].entry != UINT32_MAX)
+            wf_pins_clear(&client->pins, answer->blocks[i].entry);
+    return true;
+}
+
+/* Block after block, until one is not to be had: *out_first, and all after it are misses.  False:
+ * the request waits for room. */
+static bool load_each(struct wf_client *client, const struct wf_load *request,
+                      struct wf_wanted *wanted, struct wf_load_answer *answer,
+                      struct wf_ahead_asked *asked, uint32_t *out_first)
+{
+    bool prefetch = request->flags & WF_LOAD_PREFETCH, missed = !client->node->below;
+    *out_first = request->count;
+    for (uint32_t i = 0; i < request->count; i++) {
+        struct wf_loaded *block = &answer->blocks[i];
+        uint32_t slot = WF_SLOT_NONE;
+        *block = (struct wf_loaded){.status = WEFT_MISS, .entry = UINT32_MAX};
+        if (missed)
+            continue;
+        wanted->place = i;
+        enum weft_status status = wf_load_one(client->domain, request->keys[i], wanted, &slot);
+        if (status == WEFT_FULL && !prefetch && parked(client, request, answer, i))
+            return false;
+        asked_note(asked, i, status);
+        if (status != WEFT_OK && status != WEFT_PENDING) {
+            missed = true;
+            *out_first = i;
+            continue;
+        }
+        block->status = status;
+        loaded_fill(client, slot, !prefetch, block);
+        asked->bytes += status == WEFT_PENDING ? block->bytes : 0;
+        missed = block->status == WEFT_MISS;
+    }
+    return true;
+}
+
+/* False: it waits for room, and is not to be answered yet. */
+static bool load(struct wf_client *client, const struct wf_load *request,
+                 struct wf_load_answer *answer)
+{
+    struct wf_node *node = client->node;
+    struct wf_ahead_asked asked = {.blocks = 0};
+    bool prefetch = request->flags & WF_LOAD_PREFETCH;
+    struct wf_wanted wanted = {.class = prefetch ? WF_TIER_PREFETCH : WF_TIER_WAITED,
+                               .deadline_us =
+                                   prefetch ? wf_now_ns() / 1000 + request->within_ms * 1000ull
+                                            : wf_session_due_us(client, request->session),
+                               .of = request->count,
+                               .whole = request->flags & WF_LOAD_BLOCKS,
+                               .why = prefetch ? "prefetch" : "get",
+                               .format = format_of(client, request->format),
+                               .reader = prefetch ? WF_STORE_NODE : client->id};
+    uint32_t first; /* of those that are not to be had */
+    if (!prefetch)
+        wf_session_back(client, request->session);
+    wf_client_touches_drain(client); /* the beginning of its chain, which was in DRAM */
+    bool done = load_each(client, request, &wanted, answer, &asked, &first);
+    if (node->below)
+        wf_loads_pump(node->below);
+    if (!done || !prefetch)
+        return done;
+    if (node->below && first < request->count)
+        wf_rest_keep(client->domain, request, first, answer, &asked);
+    if (first < request->count)
+        wf_node_fabric_look(client, request, first);
+    wf_ahead_asked(client, request, &asked);
+    return true;
+}
+
 void wf_handle_load(struct wf_client *client, const struct wf_load *request)
 {
     struct wf_node *node = client->node;
-    struct wf_domain *domain = client->domain;
     const struct wf_message *to = &request->message;
-    uint32_t count = request->count, first = count; /* first: of those that are not to be had */
-    bool prefetch = request->flags & WF_LOAD_PREFETCH, missed = !node->below;
+    uint32_t count = request->count;
     if (count == 0 || count > WEFT_BATCH_MAX ||
         to->bytes < sizeof *request + (uint64_t)count * sizeof request->keys[0]) {
         wf_answer_failure(client, to,
@@ -60,64 +143,15 @@ void wf_handle_load(struct wf_client *client, const struct wf_load *request)
     }
     node->busy_ns = wf_now_ns();
     struct wf_load_answer *answer = (struct wf_load_answer *)(void *)node->answer;
-    if (request->flags & WF_LOAD_FIND) {
-        answer->count = count;
-        answer->reserved = 0;
-        memset(answer->blocks, 0, count * sizeof answer->blocks[0]);
-        wf_node_fabric_find(client, request, answer);
-        wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
-        return;
-    }
-    struct wf_wanted wanted = {.class = prefetch ? WF_TIER_PREFETCH : WF_TIER_WAITED,
-                               .deadline_us =
-                                   prefetch ? wf_now_ns() / 1000 + request->within_ms * 1000ull
-                                            : wf_session_due_us(client, request->session),
-                               .of = count,
-                               .whole = request->flags & WF_LOAD_BLOCKS,
-                               .why = prefetch ? "prefetch" : "get",
-                               .format = format_of(client, request->format),
-                               .reader = prefetch ? WF_STORE_NODE : client->id};
-    struct wf_ahead_asked asked = {.blocks = 0};
-    if (!prefetch)
-        wf_session_back(client, request->session);
-    wf_client_touches_drain(client); /* the beginning of its chain, which was in DRAM */
     answer->count = count;
     answer->reserved = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t slot = WF_SLOT_NONE;
-        answer->blocks[i] = (struct wf_loaded){.status = WEFT_MISS, .entry = UINT32_MAX};
-        if (missed)
-            continue;
-        wanted.place = i;
-        enum weft_status status = wf_load_one(domain, request->keys[i], &wanted, &slot);
-        if (status == WEFT_FULL && !prefetch && wf_node_busy(node) &&
-            wf_client_park(client, to, PARK_NS)) {
-            /* It comes back here when something was written below; loads that were begun go on. */
-            for (uint32_t before = 0; before < i; before++)
-                if (answer->blocks[before].entry != UINT32_MAX)
-                    wf_pins_clear(&client->pins, answer->blocks[before].entry);
-            wf_loads_pump(node->below);
+    if (request->flags & WF_LOAD_FIND) {
+        find(client, request, answer);
+    } else {
+        if (!load(client, request, answer))
             return;
-        }
-        missed = status != WEFT_OK && status != WEFT_PENDING;
-        asked_note(&asked, i, status);
-        first = missed ? i : first;
-        if (missed)
-            continue;
-        answer->blocks[i].status = status;
-        loaded_fill(client, slot, !prefetch, &answer->blocks[i]);
-        asked.bytes += status == WEFT_PENDING ? answer->blocks[i].bytes : 0;
-        missed = answer->blocks[i].status == WEFT_MISS;
+        WF_CRASH("load.before_answer");
     }
-    if (node->below)
-        wf_loads_pump(node->below);
-    if (prefetch && node->below && first < count)
-        wf_rest_keep(domain, request, first, answer, &asked);
-    if (prefetch && first < count)
-        wf_node_fabric_look(client, request, first);
-    if (prefetch)
-        wf_ahead_asked(client, request, &asked);
-    WF_CRASH("load.before_answer");
     wf_answer(client, to, WEFT_OK, sizeof *answer + count * sizeof answer->blocks[0], NULL, 0);
 }
 

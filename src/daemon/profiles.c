@@ -142,16 +142,28 @@ static uint32_t keep(struct wf_profiles *p, const char *name, struct wf_profile 
     return count;
 }
 
+/* Only what its head says it must be is read whole. */
 static uint32_t take(struct wf_profiles *p, const char *name, int fd, uint64_t bytes)
 {
     struct wf_profile *profile = NULL;
+    uint8_t head[sizeof(struct wf_profile_head)];
+    uint64_t first = bytes < sizeof head ? bytes : sizeof head;
+    if (!read_all(fd, head, first)) {
+        refuse(p, name, "it cannot be read to its end");
+        return NONE;
+    }
+    if (wf_profile_begins(head, bytes) != WEFT_OK) {
+        refuse(p, name, wf_last_error());
+        return NONE;
+    }
     if (bytes > WF_PROFILES_BYTES_MAX - p->bytes) {
         refuse(p, name, "with those that were read before it is more than 1 GiB");
         return NONE;
     }
-    uint8_t *file = malloc(bytes ? bytes : 1);
-    bool whole = file && read_all(fd, file, bytes);
-    if (!whole)
+    uint8_t *file = malloc(bytes);
+    if (file)
+        memcpy(file, head, first);
+    if (!file || !read_all(fd, file + first, bytes - first))
         refuse(p, name, file ? "it cannot be read to its end" : "there is no memory for it");
     else if (wf_profile_parse(file, bytes, &profile) != WEFT_OK)
         refuse(p, name, wf_last_error());

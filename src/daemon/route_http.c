@@ -24,6 +24,7 @@
 #define UNAVAILABLE 503u
 #define NUMBER_MAX 1e12
 #define DERIVED 256u /* keys at a time */
+#define SHOWN_MAX 60 /* bytes of a wrong value in a sentence */
 
 /* One that is read; `status` is of HTTP, and what is no OK has left a sentence. */
 struct reading {
@@ -36,10 +37,19 @@ struct reading {
     unsigned status;
 };
 
-static bool bad(struct reading *r, unsigned status, const char *member, const char *mend)
+/* `value` is what was given, of which the sentence has the beginning; NULL: it shows nothing. */
+static bool bad(struct reading *r, unsigned status, const char *member, const json_t *value,
+                const char *mend)
 {
+    char *text = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII)
+                       : NULL;
     r->status = status;
-    (void)!wf_fail(WEFT_E_INVALID, "%s: %s", member, mend);
+    if (text)
+        (void)!wf_fail(WEFT_E_INVALID, "%s is %.*s%s: %s", member, SHOWN_MAX, text,
+                       strlen(text) > SHOWN_MAX ? "..." : "", mend);
+    else
+        (void)!wf_fail(WEFT_E_INVALID, "%s: %s", member, mend);
+    free(text);
     return false;
 }
 
@@ -52,9 +62,11 @@ static bool members_known(struct reading *r, const json_t *object, const char *c
         while (names[i] && strcmp(names[i], key) != 0)
             i++;
         if (!names[i]) {
-            char short_key[48];
-            snprintf(short_key, sizeof short_key, "'%.40s'", key);
-            return bad(r, BAD, short_key, "there is no such member; docs/CLUSTER.md lists them");
+            json_t *name = json_string(key);
+            (void)bad(r, BAD, "the name of a member", name,
+                      "there is no such member; docs/CLUSTER.md lists them");
+            json_decref(name);
+            return false;
         }
     }
     return true;
@@ -68,7 +80,7 @@ static bool number_read(struct reading *r, const json_t *object, const char *nam
         return true;
     double number = json_number_value(value);
     if (!json_is_number(value) || !(number >= 0 && number <= NUMBER_MAX))
-        return bad(r, BAD, name, "give a number from 0 to 1e12");
+        return bad(r, BAD, name, value, "give a number from 0 to 1e12");
     *out = number;
     return true;
 }
@@ -78,7 +90,7 @@ static const char *text_read(struct reading *r, const json_t *object, const char
 {
     const json_t *value = json_object_get(object, name);
     if (value && !json_is_string(value))
-        (void)bad(r, BAD, name, "give a string");
+        (void)bad(r, BAD, name, value, "give a string");
     return value && json_is_string(value) ? json_string_value(value) : otherwise;
 }
 
@@ -92,13 +104,14 @@ static bool domain_read(struct reading *r)
         return false;
     r->domain = wf_node_domain(r->node, name);
     if (!r->domain)
-        return bad(r, NOT_FOUND, "domain", "there is none of that name on this node");
+        return bad(r, NOT_FOUND, "domain", json_object_get(r->root, "domain"),
+                   "there is none of that name on this node; `weft ls domains` lists them");
     const char *right = r->domain->config->token;
     size_t length = strlen(right);
     if (length && (strlen(token) != length || CRYPTO_memcmp(token, right, length) != 0))
-        return bad(r, FORBIDDEN, "token", "give that of the domain");
+        return bad(r, FORBIDDEN, "token", NULL, "give that of the domain");
     if (!length && r->node->domain_count > 1 && !r->node->config.http_token[0])
-        return bad(r, FORBIDDEN, "domain",
+        return bad(r, FORBIDDEN, "domain", NULL,
                    "of several, one without a token is not for every user of this host; set "
                    "http.token and send it, or give the domain a token");
     return true;
@@ -112,7 +125,7 @@ static bool format_read(struct reading *r)
     if (r->status != OK)
         return false;
     if (number && !json_is_integer(number))
-        return bad(r, BAD, "format", "give its number, as `weft ls formats` lists it");
+        return bad(r, BAD, "format", number, "give its number, as `weft ls formats` lists it");
     for (uint32_t i = 0; (number || model) && i < r->node->format_count; i++) {
         const struct wf_format_entry *entry = &r->node->formats[i];
         if (entry->domain != r->domain->id ||
@@ -124,16 +137,19 @@ static bool format_read(struct reading *r)
     }
     if ((number || model) && !found)
         return bad(r, NOT_FOUND, number ? "format" : "model",
-                   "no client has opened such a format in this domain");
+                   json_object_get(r->root, number ? "format" : "model"),
+                   "no client has opened such a format in this domain of this node; `weft ls "
+                   "formats` lists those that there are");
     if (found > 1)
-        return bad(r, BAD, "model",
+        return bad(r, BAD, "model", json_object_get(r->root, "model"),
                    "several formats are of that model; name one by `format`, its number in `weft "
                    "ls formats`");
     double tokens = r->format ? r->format->block_tokens : 0;
     if (!number_read(r, r->root, "block_tokens", &tokens))
         return false;
     if (r->format && tokens != r->format->block_tokens)
-        return bad(r, BAD, "block_tokens", "the format has another number of them");
+        return bad(r, BAD, "block_tokens", json_object_get(r->root, "block_tokens"),
+                   "the format has another number of them; leave it out");
     return true;
 }
 
@@ -160,7 +176,8 @@ static bool keys_read(struct reading *r)
     double block_tokens = r->format ? r->format->block_tokens : 1;
     (void)number_read(r, r->root, "block_tokens", &block_tokens);
     if (block_tokens < 1)
-        return bad(r, BAD, "block_tokens", "give at least 1");
+        return bad(r, BAD, "block_tokens", json_object_get(r->root, "block_tokens"),
+                   "give at least 1");
     r->question.request.tokens = (double)count * block_tokens;
     r->question.request.block_tokens = block_tokens;
     return true;
@@ -186,7 +203,7 @@ static bool tokens_read(struct reading *r)
 {
     size_t count = r->lists.token_count;
     if (!r->format)
-        return bad(r, BAD, "tokens", "they say nothing without `format` or `model`");
+        return bad(r, BAD, "tokens", NULL, "they say nothing without `format` or `model`");
     size_t blocks = count / r->format->block_tokens;
     uint32_t stride = stride_of(blocks);
     derive(r, r->lists.tokens, blocks, stride);
@@ -203,7 +220,8 @@ static bool chain_read(struct reading *r)
                !json_object_get(r->root, "keys") != !lists->keys;
     wf_node_route_request(r->format, 0, 0, 0, &r->question.request);
     if (odd || !lists->tokens == !lists->keys)
-        return bad(r, BAD, "tokens", "give a list of them, or of keys as `keys`, and one of both");
+        return bad(r, BAD, "tokens", NULL,
+                   "give a list of them, or of keys as `keys`, and one of both");
     r->question.keys = (const uint8_t(*)[32])wf_node_route_keys(r->node);
     return lists->tokens ? tokens_read(r) : keys_read(r);
 }
@@ -221,7 +239,7 @@ static bool candidate_read(struct reading *r, const json_t *from, struct wf_rout
     double running = 0, batch_max = 0;
     *out = (struct wf_routes_candidate){.loaded = json_object_size(from) > 1};
     if (!name || !name[0] || strlen(name) >= sizeof out->name)
-        return bad(r, BAD, "candidates", "each has a `node`, its name of 1 to 63 bytes");
+        return bad(r, BAD, "a candidate", from, "each has a `node`, its name of 1 to 63 bytes");
     memcpy(out->name, name, strlen(name));
     if (json_is_string(from))
         return true;
@@ -233,7 +251,7 @@ static bool candidate_read(struct reading *r, const json_t *from, struct wf_rout
         !number_read(r, from, "batch_max", &batch_max))
         return false;
     if (running > UINT32_MAX || batch_max > UINT32_MAX || (closed && !json_is_boolean(closed)))
-        return bad(r, BAD, "candidates",
+        return bad(r, BAD, "a candidate", from,
                    "`running` and `batch_max` are below 2^32, and `closed` is true or false");
     out->load.running = (uint32_t)running;
     out->load.batch_max = (uint32_t)batch_max;
@@ -247,7 +265,7 @@ static bool candidates_read(struct reading *r)
     struct wf_routes_candidate *candidates = wf_node_route_candidates(r->node);
     size_t count = json_array_size(list);
     if (list && (!json_is_array(list) || count > WF_ROUTES_CANDIDATES_MAX))
-        return bad(r, BAD, "candidates", "give a list of up to 256");
+        return bad(r, BAD, "candidates", NULL, "give a list of up to 256");
     for (size_t i = 0; i < count; i++)
         if (!candidate_read(r, json_array_get(list, i), &candidates[i]))
             return false;
@@ -260,9 +278,9 @@ static bool rest_read(struct reading *r)
 {
     const json_t *id = json_object_get(r->root, "id"), *ask = json_object_get(r->root, "ask");
     if (id && !json_is_integer(id) && !json_is_string(id))
-        return bad(r, BAD, "id", "give a whole number or a string");
+        return bad(r, BAD, "id", id, "give a whole number or a string");
     if (ask && !json_is_boolean(ask))
-        return bad(r, BAD, "ask", "give true or false");
+        return bad(r, BAD, "ask", ask, "give true or false");
     uint64_t number = 0xcbf29ce484222325u; /* FNV-1a */
     for (const char *at = json_string_value(id); at && *at; at++)
         number = (number ^ (uint8_t)*at) * 0x100000001b3u;
@@ -326,7 +344,7 @@ char *wf_route_http(void *context, const char *body, size_t bytes, unsigned *out
     if (listed != WEFT_OK) {
         r.status = listed == WEFT_E_NO_MEMORY ? UNAVAILABLE : BAD;
     } else if (!json_is_object(root)) {
-        (void)bad(&r, BAD, "the body", root ? "give one JSON object" : error.text);
+        (void)bad(&r, BAD, "the body", NULL, root ? "give one JSON object" : error.text);
     } else if (!wf_node_route_answer(r.node)) {
         r.status = UNAVAILABLE;
     } else if (members_known(&r, root, known) && domain_read(&r) && format_read(&r) &&

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/secret.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -15,14 +16,16 @@
 #include "base/hooks.h"
 #include "base/log.h"
 #include "sys/paths.h"
+#include "sys/whole.h"
 
-#define NAME_MAX_BYTES (WF_DOMAIN_NAME_MAX + sizeof ".secret.new")
+#define NAME_MAX_BYTES (WF_DOMAIN_NAME_MAX + sizeof ".secret")
+static_assert(WF_SECRET_PATH_MAX >= WF_PATH_MAX + NAME_MAX_BYTES, "a secret's path has room");
 
 /* A file of the state directory, and how sentences call it. */
 struct place {
     int directory; /* locked while this is open */
-    char name[NAME_MAX_BYTES], beside[NAME_MAX_BYTES];
-    char path[WF_PATH_MAX + NAME_MAX_BYTES];
+    char name[NAME_MAX_BYTES];
+    char path[WF_SECRET_PATH_MAX];
     const char *domain;
 };
 
@@ -124,41 +127,21 @@ static enum weft_status load_kept(const struct place *place, uint8_t *out)
     return status;
 }
 
-static bool write_durably(int fd, const uint8_t *bytes, size_t count)
-{
-    for (size_t used = 0; used < count;) {
-        ssize_t wrote = WF_FAILS("write") ? (errno = ENOSPC, -1)
-                                          : write(fd, bytes + used, count - used);
-        if (wrote > 0)
-            used += (size_t)wrote;
-        else if (wrote == 0 || errno != EINTR)
-            return false;
-    }
-    return !WF_FAILS("fsync") && fsync(fd) == 0;
-}
-
 static enum weft_status keep(const struct place *place, const uint8_t *secret)
 {
-    /* What a node that died here left behind was never anybody's secret. */
-    (void)unlinkat(place->directory, place->beside, 0);
-    int fd = WF_FAILS("open") ? (errno = EMFILE, -1)
-                              : openat(place->directory, place->beside,
-                                       O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool good = fd >= 0 && write_durably(fd, secret, WF_SECRET_BYTES_MIN);
-    if (fd >= 0 && close(fd) != 0)
-        good = false;
-    WF_CRASH("secret.written");
-    good = good && renameat(place->directory, place->beside, place->directory, place->name) == 0;
-    WF_CRASH("secret.renamed");
-    good = good && !WF_FAILS("fsync") && fsync(place->directory) == 0;
-    if (good)
+    if (wf_whole_put(place->directory, place->name, 0600, secret, WF_SECRET_BYTES_MIN,
+                     WF_WHOLE_SYNC))
         return WEFT_OK;
-    enum weft_status status = wf_fail(WEFT_E_SYSTEM,
-                                      "domain %s: cannot keep its secret in '%s': %s; make room "
-                                      "there, set state_dir elsewhere, or give it a secret_file",
-                                      place->domain, place->path, strerror(errno));
-    (void)unlinkat(place->directory, place->beside, 0);
-    return status;
+    return wf_fail(WEFT_E_SYSTEM,
+                   "domain %s: cannot keep its secret in '%s': %s; make room there, set state_dir "
+                   "elsewhere, or give it a secret_file",
+                   place->domain, place->path, strerror(errno));
+}
+
+void wf_secret_path(const struct wf_config *config, const struct wf_domain_config *domain,
+                    char out[WF_SECRET_PATH_MAX])
+{
+    snprintf(out, WF_SECRET_PATH_MAX, "%s/%s.secret", config->state_dir, domain->name);
 }
 
 static enum weft_status place_open(const struct wf_config *config,
@@ -169,8 +152,7 @@ static enum weft_status place_open(const struct wf_config *config,
         return status;
     out->domain = domain->name;
     snprintf(out->name, sizeof out->name, "%s.secret", domain->name);
-    snprintf(out->beside, sizeof out->beside, "%s.secret.new", domain->name);
-    snprintf(out->path, sizeof out->path, "%s/%s", config->state_dir, out->name);
+    wf_secret_path(config, domain, out->path);
     out->directory = WF_FAILS("open") ? (errno = EMFILE, -1)
                                       : open(config->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (out->directory >= 0 && flock(out->directory, LOCK_EX) == 0)

@@ -26,6 +26,11 @@ enum weft_status wf_secret_load(const struct wf_config *config,
                                 const struct wf_domain_config *domain,
                                 uint8_t out[WF_SECRET_BYTES_MAX], size_t *out_bytes);
 
+/* Where the secret of a domain without a secret_file is kept, whether one is there or not. */
+#define WF_SECRET_PATH_MAX (WF_PATH_MAX + WF_DOMAIN_NAME_MAX + 16)
+void wf_secret_path(const struct wf_config *config, const struct wf_domain_config *domain,
+                    char out[WF_SECRET_PATH_MAX]);
+
 /* What nodes of one cluster prove to each other that they know, of fabric.secret_file. */
 enum weft_status wf_secret_cluster(const struct wf_config *config,
                                    uint8_t out[WF_SECRET_BYTES_MIN]);

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/sum.h"
@@ -22,6 +21,7 @@
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/paths.h"
+#include "sys/whole.h"
 
 #define TEXT_MAX (WF_PATH_MAX + 64u)
 #define NONE_AFTER_NS 60000000000u /* that the last archive left is not written down sooner */
@@ -65,24 +65,15 @@ uint64_t wf_volume_recall(struct wf_lower *lower)
 
 static void keep(struct wf_lower *lower, struct wf_volume volume)
 {
-    char path[WF_PATH_MAX], beside[WF_PATH_MAX], text[TEXT_MAX];
+    char path[WF_PATH_MAX], text[TEXT_MAX];
     int length = snprintf(text, sizeof text, "%016" PRIx64 " %d\n%s\n", volume.claim,
                           volume.archives, lower->path);
     /* Where all domains name their secrets, nobody else has made it. */
     bool good = wf_state_directory(lower->below->node->config.state_dir) == WEFT_OK &&
-                wf_volume_place(lower, ".tier", path) &&
-                wf_volume_place(lower, ".tier.new", beside) && length > 0;
+                wf_volume_place(lower, ".tier", path) && length > 0;
     volume.at_ns = wf_now_ns();
     lower->volume = volume; /* also if it fails: it is not tried all the time */
-    int fd = good ? open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600) : -1;
-    good = fd >= 0 && write(fd, text, (size_t)length) == length && fdatasync(fd) == 0 &&
-           rename(beside, path) == 0;
-    if (fd >= 0)
-        close(fd);
-    fd = good ? open(lower->below->node->config.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    good = fd >= 0 && fsync(fd) == 0;
-    if (fd >= 0)
-        close(fd);
+    good = good && wf_whole_put(AT_FDCWD, path, 0600, text, (size_t)length, WF_WHOLE_SYNC);
     if (!good)
         wf_warn("tier",
                 "%s: what it is cannot be written down in '%s': %s; a file that is missing at the "

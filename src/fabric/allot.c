@@ -143,24 +143,38 @@ static void change_end(struct wf_change *change, enum weft_status status)
     snprintf(change->sentence, sizeof change->sentence, "%s", status < 0 ? wf_last_error() : "");
 }
 
+/* Of what this node lends, as it says of itself: who looks after the cluster hears of it once. */
+static bool is_to_be_told(struct wf_fabric *f, const struct wf_change *change)
+{
+    if (change->kind != WF_CHANGE_PUBLISH || change->state != WF_CHANGE_DONE)
+        return false;
+    bool before = f->publish_fails;
+    f->publish_fails = change->status < 0;
+    return f->publish_fails && !before;
+}
+
 /* From the registry. */
 static void was_set(void *context, enum weft_status status)
 {
     struct wf_change *change = context;
     struct wf_fabric *f = change->fabric;
+    char why[WF_ERROR_MAX];
+    snprintf(why, sizeof why, "%s", wf_last_error());
     pthread_mutex_lock(&f->lock);
     if (status == WEFT_E_BUSY && ++change->tries < CHANGE_TRIES)
         change->state = WF_CHANGE_NEW; /* somebody was faster: on what there is now */
     else if (status == WEFT_OK || (!f->strict && status != WEFT_E_BUSY))
         change_end(change, status); /* a list says why its file cannot be written */
+    else if (status == WEFT_E_BUSY)
+        change_end(change, wf_fail(status, "others change the allotments of %s all the time",
+                                   change->lender));
     else
-        change_end(change,
-                   wf_fail(status,
-                           status == WEFT_E_BUSY ? "others change the allotments of %s all the time"
-                                                 : "the registry does not answer, so nothing is "
-                                                   "changed for %s",
-                           change->lender));
+        change_end(change, wf_fail(status, "nothing is changed for %s: %s", change->lender, why));
+    bool told = is_to_be_told(f, change);
     pthread_mutex_unlock(&f->lock);
+    if (told)
+        wf_fabric_say(f, "what this node lends is not known to the others: %.180s",
+                      wf_last_error());
 }
 
 /* The lock is not held, but for what is said of its end. */

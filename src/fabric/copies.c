@@ -86,10 +86,10 @@ static bool is_whole(struct wf_fabric *f)
 bool wf_copies_ask(struct wf_fabric *f, const struct wf_fabric_event *block, uint32_t number)
 {
     struct wf_copies *c = f->copies;
-    struct question *q = c->questions;
     uint64_t owners[WF_SHARD_OWNERS_MAX];
     if (c->open == QUESTIONS_MAX)
         return false;
+    struct question *q = c->questions;
     while (q->used)
         q++;
     *q = (struct question){.block = *block, .used = true, .number = number};
@@ -266,10 +266,11 @@ void wf_copies_tick(struct wf_fabric *f, uint64_t now_ns)
         struct question *q = &c->questions[i];
         if (!q->used || !is_asked(q))
             continue;
+        struct wf_copies_known known = q->known;
+        known.at_ns = now_ns;
         q->used = false;
         c->open--;
-        q->known.at_ns = now_ns;
-        wf_moves_known(f, q->number, &q->known);
+        wf_moves_known(f, q->number, &known);
     }
 }
 
@@ -281,24 +282,22 @@ static uint32_t name(struct wf_fabric *f, const struct wf_link *link, uint32_t d
                      uint32_t named)
 {
     for (uint32_t i = 0; i < count && named < WF_FABRIC_COPIED_NAMES; i++) {
-        uint32_t number = f->peer_of[holders[i]];
-        const struct wf_peer_node *peer = number < f->peer_count ? &f->peers[number] : NULL;
-        if (peer && peer != link->peer && !peer->draining && wf_peer_link(f, number, domain) &&
+        const struct wf_peer_node *peer = &f->peers[holders[i]];
+        if (peer != link->peer && !peer->draining && wf_peer_link(f, peer->number, domain) &&
             (peer->said.lends_bytes > 0) == lenders)
             out[named++] = peer->member;
     }
     return named;
 }
 
-static void copies_of(struct wf_fabric *f, const struct wf_link *link, uint32_t domain,
-                      const struct wf_fabric_copies_key *key, struct wf_fabric_copied_key *out)
+/* All that this node knows to have it and stay, itself included: lenders first. */
+static void copies_name(struct wf_fabric *f, const struct wf_link *link, uint32_t domain,
+                        const struct wf_fabric_copies_key *key, struct wf_fabric_copied_key *out)
 {
     uint16_t holders[HOLDERS_MAX];
     uint8_t is;
     unsigned worst = wf_quality_class(key->quality);
-    pthread_mutex_lock(&f->lock);
-    uint32_t named = 0, count = wf_places_holders(f->places, key->key, worst, holders, HOLDERS_MAX);
-    pthread_mutex_unlock(&f->lock);
+    uint32_t named = 0, count = wf_peer_holders(f, key->key, worst, holders, HOLDERS_MAX);
     bool stays = !atomic_load_explicit(&f->draining, memory_order_relaxed);
     bool lent = stays && f->lent && wf_lent_has(f->lent, domain, key->key, &is) && is <= worst;
     if (lent)
@@ -338,7 +337,7 @@ bool wf_copies_heard(struct wf_link *link, const void *header, uint32_t bytes)
     if (domain != WF_DOMAIN_NONE && wf_peer_believed(f, link->peer)) {
         m.said.flags = is_whole(f) ? WF_FABRIC_WHOLE : 0;
         for (uint32_t i = 0; i < asked->count; i++)
-            copies_of(f, link, domain, &asked->keys[i], &m.said.keys[i]);
+            copies_name(f, link, domain, &asked->keys[i], &m.said.keys[i]);
     }
     (void)wf_link_say(link, &m, answer_bytes); /* or who asked waits no longer */
     return true;

@@ -244,7 +244,7 @@ static void standing_changed(void *fabric, const struct wf_standing *standing)
     bool other = standing->state != f->standing.state || standing->epoch != before;
     f->standing = *standing;
     /* Why a name is refused, and that etcd does not answer, has been said by who asked it. */
-    if (standing->state == WF_STANDING_DOUBTFUL || standing->state == WF_STANDING_LOST)
+    if (other && (standing->state == WF_STANDING_DOUBTFUL || standing->state == WF_STANDING_LOST))
         wf_warn("fabric", "%s: %s", f->name, standing->why);
     if (other)
         standing_tell(f);

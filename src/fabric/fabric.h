@@ -287,6 +287,7 @@ struct wf_fabric_store {
     uint32_t wanted, made; /* and how many of these this makes, and has made */
     const uint64_t *sums;  /* of its parts; NULL: they are taken when it is sent */
     double fill_max;       /* no lender that is fuller; 0: any */
+    bool moves; /* the fabric does that by itself, and the host is told who has it then */
     char owner[WF_MEMBER_NAME_MAX + 1];
 };
 void wf_fabric_store(struct wf_fabric *fabric, struct wf_fabric_store *store);

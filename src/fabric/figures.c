@@ -99,7 +99,7 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         out->sent = sent_of(&link->sends.meter);
     }
     if (link)
-        snprintf(out->address, sizeof out->address, "%s", link->ops->peer(link->net));
+        snprintf(out->address, sizeof out->address, "%s", wf_way_shown(f, peer, link));
     if (!link)
         memcpy(out->why, peer->why, sizeof out->why);
 }

@@ -61,7 +61,7 @@ struct wf_note {
     struct wf_net_message message; /* first */
     struct wf_note *next;
     struct wf_fabric *fabric;
-    struct wf_link *link; /* which ends after it */
+    struct wf_link *link; /* which ends after it; NULL: a body has none */
     struct wf_note *body; /* what is said lies there, for more than one link; NULL: here */
     uint32_t refs;        /* of a body */
     bool large;
@@ -72,7 +72,7 @@ struct wf_note {
 struct wf_note_pool {
     struct wf_note *free;
     uint8_t *memory;
-    uint32_t used, max;
+    uint32_t used, max, out; /* ever used, all, and on their way now */
     size_t each;
 };
 
@@ -190,7 +190,8 @@ struct wf_link {
     uint8_t nonce[32], their_nonce[32];
     struct wf_fabric_ident said;     /* KNOWN: of itself, which is believed once it is proved */
     uint64_t epoch;                  /* that it spoke under last */
-    uint32_t large_notes;            /* on their way */
+    uint32_t large_notes;            /* on their way, with those that many are told */
+    uint32_t notes[2];               /* of its own on their way: small ones, large ones */
     struct wf_peer_node *dialled_by; /* whose `dialled` it is; NULL: it was not begun here */
     bool missed;                     /* something was told that could not be believed then */
     /* Domains: the other side's number of ours, and the other way round. */
@@ -372,6 +373,7 @@ struct wf_fabric {
     char *setting_text;  /* one that is read */
     void *allotments;    /* json_t, of this node; NULL: none */
     uint64_t publish_ns; /* when it is looked at again whether the setting has its word */
+    bool publish_fails;  /* and that it cannot be said was told of */
 
     /* Under `lock`: */
     pthread_mutex_t lock;
@@ -446,6 +448,10 @@ void wf_ways_take(struct wf_fabric *f, struct wf_peer_node *peer, const char *ad
  */
 bool wf_ways_turn(struct wf_peer_node *peer, const struct wf_link *link);
 void wf_ways_joined(struct wf_fabric *f, struct wf_peer_node *peer);
+/* Where a link leads, for people: to the address at which the node can be called, if that is known,
+ * whoever began the link. */
+const char *wf_way_shown(const struct wf_fabric *f, const struct wf_peer_node *peer,
+                         const struct wf_link *link);
 void wf_ways_tick(struct wf_fabric *f, uint64_t now_ns);
 /* IDENT was heard on a link that is on trial. */
 void wf_way_known(struct wf_link *link, const struct wf_fabric_ident *ident);
@@ -485,6 +491,10 @@ struct wf_peer_node *wf_peer_find(struct wf_fabric *f, const char *name);
 /* Bytes a second that reads from it reach: as measured, or as assumed by its distance. */
 bool wf_peer_measured(const struct wf_peer_node *peer);
 double wf_peer_rate(const struct wf_fabric *f, const struct wf_peer_node *peer);
+/* The numbers of those that are known to have a block in a class up to `worst`, in no order: up to
+ * `max` of them.  Returns how many were written. */
+uint32_t wf_peer_holders(struct wf_fabric *f, const uint8_t key[32], unsigned worst, uint16_t *out,
+                         uint32_t max);
 /* Is what it says to be believed? */
 bool wf_peer_believed(const struct wf_fabric *f, const struct wf_peer_node *peer);
 /* It may be nobody's any more. */
@@ -540,9 +550,10 @@ bool wf_stream_unplace(struct wf_fabric *f, const struct wf_peer_node *peer, con
 /* What it has of that block is less exact than it was known to be, as it said to who asked. */
 void wf_stream_worse(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t domain,
                      const uint8_t key[32], uint8_t quality);
-/* It has this block, as it said otherwise than by its stream. */
+/* It keeps this block for this node, as it said otherwise than by its stream, which says nothing
+ * new then; `tell`: to the host, which did not ask for that. */
 void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer,
-                    const struct wf_fabric_event *event);
+                    const struct wf_fabric_event *event, bool tell);
 /* Somebody else said that it has this block; false: there was no room for that. */
 bool wf_stream_found(struct wf_fabric *f, struct wf_peer_node *peer,
                      const struct wf_fabric_event *event);
@@ -633,6 +644,8 @@ uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
                       uint64_t payload_bytes, struct iovec *out, void **token, bool *sane);
 /* One of this thread's own, all of it set. */
 void wf_put_move(struct wf_fabric *f, struct wf_fabric_store *store);
+/* Is there a lender that it has not tried, and may ask?  Whether that has room is not known. */
+bool wf_put_could(struct wf_fabric *f, const struct wf_fabric_store *store);
 /* Is that the token of a put that comes, and not of a fetch? */
 bool wf_put_is(const struct wf_fabric *f, const void *token);
 void wf_put_progress(void *token, uint64_t bytes);
@@ -720,6 +733,8 @@ void wf_parts_miss(struct wf_fabric *f, const uint8_t key[32]);
 bool wf_parts_missed(const struct wf_fabric *f, const uint8_t key[32]);
 /* The host asked for this, and somebody has it: it is told, and after a while that this is over. */
 void wf_parts_host_tell(struct wf_fabric *f, const struct wf_fabric_event *event);
+/* It has just said itself that it has this block: that is believed until it says otherwise. */
+void wf_parts_told(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32]);
 /* It has this block, as was said otherwise than by its stream: believed for a while. */
 void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
                    const struct wf_fabric_event *event, bool tell);

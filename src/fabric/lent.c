@@ -28,10 +28,13 @@ struct entry {
     uint32_t slot; /* of the arena */
     uint32_t holds;
     uint8_t state, domain, quality, copies;
-    bool aside;    /* PLACING: not in the table, where a less exact one is till it has come */
-    uint64_t used; /* of `uses` */
+    bool aside;     /* PLACING: not in the table, where a less exact one is till it has come */
+    uint16_t whose; /* it is here for that one */
+    uint64_t used;  /* of `uses` */
     uint64_t profile;
 };
+
+static_assert(WF_LENT_OWNERS_MAX <= UINT16_MAX, "an owner's number is kept in 16 bits");
 
 struct owner {
     uint64_t bytes, least, limit, blocks;
@@ -360,6 +363,7 @@ enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
                         .quality = block->quality,
                         .profile = profile,
                         .copies = (uint8_t)(copies < 255 ? copies : 255),
+                        .whose = (uint16_t)owner,
                         .used = ++l->uses};
     e->aside = wf_table_find(&l->table, block->key) !=
                WF_TABLE_NONE; /* unless its room was taken */
@@ -377,6 +381,11 @@ enum weft_status wf_lent_begin(struct wf_lent *l, uint32_t owner,
     *out_entry = (uint32_t)(e - l->entries);
     *out_data = data_of(l, e);
     return WEFT_OK;
+}
+
+void wf_lent_for(struct wf_lent *l, uint32_t entry, uint32_t whose)
+{
+    l->entries[entry].whose = (uint16_t)whose;
 }
 
 /* Which of the two stays?  True: the one that has just come. */
@@ -458,11 +467,11 @@ void wf_lent_let_go(struct wf_lent *l, uint32_t entry)
         entry_free(l, e);
 }
 
-bool wf_lent_drop(struct wf_lent *l, uint32_t owner, const uint8_t key[32])
+bool wf_lent_drop(struct wf_lent *l, uint32_t by, const uint8_t key[32])
 {
     uint32_t number = wf_table_find(&l->table, key);
-    if (number == WF_TABLE_NONE || l->entries[number].owner != owner ||
-        l->entries[number].state != HERE)
+    const struct entry *e = number == WF_TABLE_NONE ? NULL : &l->entries[number];
+    if (!e || e->whose != by || e->state != HERE)
         return false;
     let_leave(l, &l->entries[number]);
     return true;
@@ -495,6 +504,7 @@ bool wf_lent_all(const struct wf_lent *l, uint64_t *cursor, uint32_t looks,
     for (; *cursor < end; (*cursor)++) {
         const struct entry *e = &l->entries[*cursor];
         struct wf_lent_found block = {.owner = e->owner,
+                                      .whose = e->whose,
                                       .part_bytes = e->part_bytes,
                                       .copies = e->copies,
                                       .used = e->used,

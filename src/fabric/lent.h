@@ -12,6 +12,9 @@
  * beyond; what goes is what was used longest ago.  Blocks of a node that has gone stay readable,
  * and go before any other.  A block that is being sent stays until it has been.
  *
+ * A block is an allotment's of who puts it, and nobody can fill another's.  Who moves what a third
+ * node put elsewhere says whose it is, and that one may drop it, and nobody else.
+ *
  * One thread.  Nothing here outlives the node.
  */
 #ifndef WF_FABRIC_LENT_H
@@ -59,6 +62,7 @@ struct wf_lent_owner {
 struct wf_lent_found {
     struct wf_fabric_event block;
     uint32_t owner, part_bytes, copies; /* copies: that there should be, in all lenders' memory */
+    uint32_t whose;                     /* it is here for that one: mostly its owner */
     uint64_t used;                      /* the greater, the later */
     uint64_t profile;
 };
@@ -94,6 +98,8 @@ enum weft_status wf_lent_begin(struct wf_lent *lent, uint32_t owner,
                                const struct wf_fabric_event *block, uint64_t profile,
                                uint32_t part_bytes, uint32_t copies, uint32_t *out_entry,
                                void **out_data);
+/* It is here for that one, who may drop it. */
+void wf_lent_for(struct wf_lent *lent, uint32_t entry, uint32_t whose);
 /* It is there, with the sums of its parts, and one that was here and is less exact goes for it; or
  * it is not to be (NULL).  WEFT_EXISTS: one that is as exact has come meanwhile, and stays. */
 enum weft_status wf_lent_end(struct wf_lent *lent, uint32_t entry, const uint64_t *sums);
@@ -109,8 +115,9 @@ void wf_lent_let_go(struct wf_lent *lent, uint32_t entry);
 bool wf_lent_has(const struct wf_lent *lent, uint32_t domain, const uint8_t key[32],
                  uint8_t *out_quality);
 
-/* Its owner wants it no more.  False: it has none such there. */
-bool wf_lent_drop(struct wf_lent *lent, uint32_t owner, const uint8_t key[32]);
+/* Whom it is here for wants it no more.  False: nothing of that key is here for `by`, who may be a
+ * lender that moved it for another and has no use of its own for it. */
+bool wf_lent_drop(struct wf_lent *lent, uint32_t by, const uint8_t key[32]);
 
 /* Nobody is to have it any more, whoever put it here.  False: it is not here. */
 bool wf_lent_forget(struct wf_lent *lent, uint32_t domain, const uint8_t key[32]);

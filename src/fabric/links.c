@@ -66,19 +66,43 @@ struct wf_peer_node *wf_peer_find(struct wf_fabric *f, const char *name)
     return NULL;
 }
 
+static bool has_left_blocks(const struct wf_fabric *f, uint32_t place)
+{
+    struct wf_lent_owner left = {.blocks = 0};
+    if (f->lent)
+        wf_lent_owner(f->lent, place, &left);
+    return left.blocks > 0;
+}
+
+/* A place that is nobody's: the one that this name had.  Not where another's blocks are in what is
+ * lent here, as long as there is one without: they would be this one's. */
+static uint32_t place_for(struct wf_fabric *f, const char *name)
+{
+    uint32_t any = WF_FABRIC_PEERS_MAX, clean = WF_FABRIC_PEERS_MAX;
+    for (uint32_t i = f->peer_low; i < f->peer_count; i++) {
+        if (f->peers[i].used)
+            continue;
+        any = any < i ? any : i;
+        if (strcmp(f->peers[i].name, name) == 0)
+            clean = i;
+        else if (clean == WF_FABRIC_PEERS_MAX && !has_left_blocks(f, i))
+            clean = i;
+    }
+    f->peer_low = any < f->peer_count ? any : f->peer_count;
+    if (clean == WF_FABRIC_PEERS_MAX)
+        clean = f->peer_count < WF_FABRIC_PEERS_MAX ? f->peer_count : any;
+    f->peer_count += clean == f->peer_count;
+    return clean;
+}
+
 static struct wf_peer_node *peer_make(struct wf_fabric *f, const char *name)
 {
     struct wf_peer_node *peer = wf_peer_find(f, name);
     if (peer)
         return peer;
-    uint32_t i = f->peer_low;
-    while (i < f->peer_count && f->peers[i].used)
-        i++;
-    f->peer_low = i;
+    uint32_t i = place_for(f, name);
     if (i == WF_FABRIC_PEERS_MAX)
         return NULL;
-    if (i == f->peer_count)
-        f->peer_count++;
     peer = &f->peers[i];
     memset(peer, 0, sizeof *peer);
     snprintf(peer->name, sizeof peer->name, "%s", name);
@@ -662,10 +686,10 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
         wf_link_close(older, "there is a newer link to %s", peer->name);
     }
     if (older)
-        wf_info("fabric", "%s has a newer link, at %s", peer->name, link->ops->peer(link->net));
+        wf_info("fabric", "%s has a newer link, at %s", peer->name, wf_way_shown(f, peer, link));
     else
         wf_fabric_say(f, "%s is there, at %s; %u domain%s in common", peer->name,
-                      link->ops->peer(link->net), link->shared, link->shared == 1 ? "" : "s");
+                      wf_way_shown(f, peer, link), link->shared, link->shared == 1 ? "" : "s");
     if (link->ours)
         wf_ways_joined(f, peer);
     wf_sends_begin(link);

@@ -50,11 +50,13 @@
 #define STALE_NS 3000000000u
 #define AGAIN_MAX 64u
 #define UNSURE_NS 10000000000u
-#define FULLS_MAX 32u    /* blocks that nobody has room for: others of the round find none either */
+#define FULLS_MAX 32u    /* of a domain that nobody has room for: its others find none either */
+#define PASSED_MAX 256u  /* jobs that come to nothing, in one run */
 #define PUSHES 8u        /* rounds in which a copy that is made again may push others out */
 #define SHARE_SLACK 0.05 /* of a lender's memory, beyond the mean of all, that is let be */
 
-struct todo {
+/* A block that is to be moved, or may be: what there is to a job of core/keep.h. */
+struct job {
     struct wf_lent_found found; /* owner WF_LENT_NONE: it is the host's */
     struct wf_copies_known known;
     enum wf_keep_rule rule;
@@ -73,16 +75,16 @@ struct move {
 
 struct wf_moves {
     struct wf_keep *keep;
-    struct todo *todos; /* [JOBS_MAX] by the job's number */
-    uint32_t todo_free, todos_used;
+    struct job *jobs; /* [JOBS_MAX] by the job's number */
+    uint32_t job_free, jobs_used;
     struct move moves[MOVES_MAX], *free;
     uint32_t moving;
     enum { IDLE = 0, LOOKING_LENT, LOOKING_HOST, MOVING } state;
     uint64_t cursor;
     uint32_t domain;
-    uint64_t since_ns, full_ns; /* of the round; nobody had room, for so many: */
-    uint32_t fulls;
-    uint64_t changes;              /* of who is there, when it began, */
+    uint64_t since_ns, full_ns; /* of the round; nobody had room, for FULLS_MAX of a domain */
+    uint32_t fulls[WF_FABRIC_DOMAINS_MAX], nobody; /* nobody: there was no lender to ask */
+    uint64_t changes;                              /* of who is there, when it began, */
     uint32_t stood;                /* and how many rounds before it began with the same */
     uint32_t asking, again;        /* questions that are not answered; those of jobs */
     bool unsure;                   /* of some block no owner knew */
@@ -124,20 +126,18 @@ static void holder_add(struct wf_fabric *f, struct copies *copies, uint32_t numb
     copies->rank += peer->said.lends_bytes > 0 && strcmp(f->name, peer->name) > 0;
 }
 
-static void copies_of(struct wf_fabric *f, const struct todo *todo, struct copies *out)
+/* As this node knows, and as owners of its shard said. */
+static void copies_count(struct wf_fabric *f, const struct job *job, struct copies *out)
 {
-    const struct wf_fabric_event *block = &todo->found.block;
-    uint16_t places[NAMED_MAX];
+    const struct wf_fabric_event *block = &job->found.block;
+    uint16_t holders[NAMED_MAX];
     *out = (struct copies){.rank = 0};
-    pthread_mutex_lock(&f->lock);
-    uint32_t count = wf_places_holders(f->places, block->key, wf_quality_class(block->quality),
-                                       places, NAMED_MAX);
-    pthread_mutex_unlock(&f->lock);
+    uint32_t count = wf_peer_holders(f, block->key, wf_quality_class(block->quality), holders,
+                                     NAMED_MAX);
     for (uint32_t i = 0; i < count; i++)
-        if (f->peer_of[places[i]] < f->peer_count)
-            holder_add(f, out, f->peer_of[places[i]]);
-    for (uint32_t i = 0; i < todo->known.count; i++)
-        holder_add(f, out, todo->known.holders[i]);
+        holder_add(f, out, holders[i]);
+    for (uint32_t i = 0; i < job->known.count; i++)
+        holder_add(f, out, job->known.holders[i]);
 }
 
 /* ------------------------------------------------------------------------------------ the share */
@@ -173,37 +173,37 @@ double wf_moves_fill(const struct wf_peer_node *peer)
 
 /* -------------------------------------------------------------------------------------- looking */
 
-static void todos_reset(struct wf_moves *m)
+static void jobs_reset(struct wf_moves *m)
 {
     wf_keep_clear(m->keep);
-    m->todos_used = 0;
-    m->todo_free = WF_LENT_NONE;
+    m->jobs_used = 0;
+    m->job_free = WF_LENT_NONE;
 }
 
-static uint32_t todo_take(struct wf_moves *m)
+static uint32_t job_take(struct wf_moves *m)
 {
-    uint32_t number = m->todo_free;
+    uint32_t number = m->job_free;
     if (number != WF_LENT_NONE)
-        m->todo_free = m->todos[number].next;
-    else if (m->todos_used < JOBS_MAX)
-        number = m->todos_used++;
+        m->job_free = m->jobs[number].next;
+    else if (m->jobs_used < JOBS_MAX)
+        number = m->jobs_used++;
     return number;
 }
 
-static void todo_give(struct wf_moves *m, uint32_t number)
+static void job_give(struct wf_moves *m, uint32_t number)
 {
-    m->todos[number].next = m->todo_free;
-    m->todo_free = number;
+    m->jobs[number].next = m->job_free;
+    m->job_free = number;
 }
 
 /* How many there are and should be.  Who drains sees to it that one stays; where a lender has one,
  * that sees to the others.  What was used last is worth most, and beginnings are used whenever what
  * extends them is. */
-static void judge(struct wf_fabric *f, const struct todo *todo, bool share, struct wf_keep_job *out)
+static void judge(struct wf_fabric *f, const struct job *job, bool share, struct wf_keep_job *out)
 {
-    const struct wf_lent_found *found = &todo->found;
+    const struct wf_lent_found *found = &job->found;
     struct copies copies;
-    copies_of(f, todo, &copies);
+    copies_count(f, job, &copies);
     *out = (struct wf_keep_job){.depth = found->block.depth,
                                 .bytes = (double)found->block.bytes,
                                 .worth_s = (double)found->used * (double)found->block.bytes,
@@ -219,28 +219,28 @@ static void judge(struct wf_fabric *f, const struct todo *todo, bool share, stru
 
 /* What is there of it is known: it is a job, or there is nothing to be done.  `number` has it, or
  * is WF_LENT_NONE. */
-static void job_judge(struct wf_fabric *f, const struct todo *todo, uint32_t number)
+static void job_judge(struct wf_fabric *f, const struct job *job, uint32_t number)
 {
     struct wf_moves *m = f->moves;
-    struct wf_keep_job job;
-    judge(f, todo, todo->share, &job);
-    enum wf_keep_rule rule = wf_keep_judge(&job);
-    m->bytes[rule] += todo->again ? 0 : todo->found.block.bytes;
-    bool wanted = rule != WF_KEEP_ENOUGH && (rule != WF_KEEP_SHARE || todo->again || m->excess > 0);
+    struct wf_keep_job judged;
+    judge(f, job, job->share, &judged);
+    enum wf_keep_rule rule = wf_keep_judge(&judged);
+    m->bytes[rule] += job->again ? 0 : job->found.block.bytes;
+    bool wanted = rule != WF_KEEP_ENOUGH && (rule != WF_KEEP_SHARE || job->again || m->excess > 0);
     if (!wanted && number != WF_LENT_NONE)
-        todo_give(m, number);
+        job_give(m, number);
     else if (wanted && number == WF_LENT_NONE)
-        number = todo_take(m);
+        number = job_take(m);
     if (!wanted || number == WF_LENT_NONE)
         return; /* or it is the next round's */
-    if (rule == WF_KEEP_SHARE && !todo->again)
-        m->excess -= (double)todo->found.block.bytes;
-    struct todo *is = &m->todos[number];
-    *is = *todo;
+    if (rule == WF_KEEP_SHARE && !job->again)
+        m->excess -= (double)job->found.block.bytes;
+    struct job *is = &m->jobs[number];
+    *is = *job;
     is->rule = rule;
     is->again = true;
-    job.number = number;
-    wf_keep_add(m->keep, &job);
+    judged.number = number;
+    wf_keep_add(m->keep, &judged);
 }
 
 /* Is it to be known of all copies, and is not? */
@@ -252,17 +252,17 @@ static bool is_to_be_asked(const struct wf_fabric *f, const struct wf_lent_found
 static void job_add(struct wf_fabric *f, const struct wf_lent_found *found, bool share)
 {
     struct wf_moves *m = f->moves;
-    const struct todo todo = {.found = *found, .share = share};
+    const struct job job = {.found = *found, .share = share};
     if (!is_to_be_asked(f, found)) {
-        job_judge(f, &todo, WF_LENT_NONE);
+        job_judge(f, &job, WF_LENT_NONE);
         return;
     }
-    uint32_t number = wf_copies_room(f) ? todo_take(m) : WF_LENT_NONE;
+    uint32_t number = wf_copies_room(f) ? job_take(m) : WF_LENT_NONE;
     if (number == WF_LENT_NONE) {
         m->unsure = true; /* the next round's */
         return;
     }
-    m->todos[number] = todo;
+    m->jobs[number] = job;
     (void)wf_copies_ask(f, &found->block, number);
     m->asking++;
 }
@@ -270,18 +270,18 @@ static void job_add(struct wf_fabric *f, const struct wf_lent_found *found, bool
 void wf_moves_known(struct wf_fabric *f, uint32_t number, const struct wf_copies_known *known)
 {
     struct wf_moves *m = f->moves;
-    struct todo *todo = &m->todos[number];
+    struct job *job = &m->jobs[number];
     bool overdue = m->unsure_ns && known->at_ns - m->unsure_ns > UNSURE_NS;
-    todo->known = *known;
+    job->known = *known;
     m->asking--;
-    m->again -= todo->again;
+    m->again -= job->again;
     if (known->sure || overdue) {
-        const struct todo is = *todo;
+        const struct job is = *job;
         job_judge(f, &is, number);
         return;
     }
     m->unsure = true;
-    todo_give(m, number);
+    job_give(m, number);
 }
 
 static void lent_found(void *to, const struct wf_lent_found *found)
@@ -309,6 +309,7 @@ static void host_found(void *to, const struct wf_fabric_event *block)
         return;
     struct wf_lent_found found = {.block = *block,
                                   .owner = WF_LENT_NONE,
+                                  .whose = WF_LENT_NONE,
                                   .part_bytes = f->options.host.part_bytes(block->bytes),
                                   .copies = 1};
     found.block.domain = (uint8_t)looking->domain;
@@ -378,8 +379,9 @@ static void moved(struct wf_fabric_store *store, enum weft_status status)
     f->figures.moved += status == WEFT_OK;
     f->figures.moved_bytes += status == WEFT_OK ? store->block.bytes : 0;
     f->figures.move_fails += !there;
-    m->fulls += status == WEFT_FULL;
-    if (m->fulls == FULLS_MAX)
+    uint32_t *fulls = &m->fulls[store->block.domain];
+    *fulls += status == WEFT_FULL;
+    if (*fulls >= FULLS_MAX)
         m->full_ns = wf_fabric_now(f);
     if (there)
         less(share                        ? &f->figures.move_share_bytes
@@ -399,13 +401,13 @@ static void moved(struct wf_fabric_store *store, enum weft_status status)
 }
 
 /* Hold its bytes.  False: it is gone, or cannot be had now. */
-static bool hold(struct wf_fabric *f, const struct todo *todo, struct move *move)
+static bool hold(struct wf_fabric *f, const struct job *job, struct move *move)
 {
     const struct wf_fabric_host *host = &f->options.host;
-    const struct wf_fabric_event *block = &todo->found.block;
+    const struct wf_fabric_event *block = &job->found.block;
     struct wf_lent_block lent;
     move->entry = WF_LENT_NONE;
-    if (todo->found.owner == WF_LENT_NONE) {
+    if (job->found.owner == WF_LENT_NONE) {
         bool held = host->hold(host->context, block->domain, block->key, block->bytes,
                                &move->held) == WEFT_OK;
         move->store.data = held ? move->held.data : NULL;
@@ -440,37 +442,44 @@ static double fill_max_of(const struct wf_fabric *f, enum wf_keep_rule rule)
 }
 
 /* False: it is not to be moved any more, or cannot be. */
-static bool begin(struct wf_fabric *f, const struct todo *todo)
+static bool begin(struct wf_fabric *f, const struct job *job)
 {
     struct wf_moves *m = f->moves;
     struct move *move = m->free;
     struct wf_fabric_store *store = &move->store;
-    struct wf_keep_job job;
+    struct wf_keep_job judged;
     struct copies copies;
-    judge(f, todo, todo->rule == WF_KEEP_SHARE, &job);
-    if (wf_keep_judge(&job) == WF_KEEP_ENOUGH)
+    judge(f, job, job->rule == WF_KEEP_SHARE, &judged);
+    if (wf_keep_judge(&judged) == WF_KEEP_ENOUGH)
         return false;
-    copies_of(f, todo, &copies);
-    *store = (struct wf_fabric_store){.block = todo->found.block,
-                                      .part_bytes = todo->found.part_bytes,
+    copies_count(f, job, &copies);
+    *store = (struct wf_fabric_store){.block = job->found.block,
+                                      .part_bytes = job->found.part_bytes,
                                       .done = moved,
-                                      .copies = todo->found.copies,
+                                      .copies = job->found.copies,
                                       .wanted = 1,
-                                      .fill_max = fill_max_of(f, todo->rule),
+                                      .fill_max = fill_max_of(f, job->rule),
                                       .worst = WEFT_FULL};
     /* Not to who has it, of those that lend; when that are more than can be named, to nobody. */
     uint32_t most = sizeof store->tried / sizeof store->tried[0];
     for (uint32_t i = 0; i < copies.count && store->tried_count < most; i++)
         if (f->peers[copies.holders[i]].said.lends_bytes)
             store->tried[store->tried_count++] = copies.holders[i];
-    if (store->tried_count == most || !hold(f, todo, move))
+    if (store->tried_count == most)
         return false;
-    uint32_t owner = todo->found.owner;
-    if (owner != WF_LENT_NONE && f->peers[owner].used)
-        memcpy(store->owner, f->peers[owner].name, sizeof store->owner);
+    if (!wf_put_could(f, store)) { /* it keeps no other from being moved, and takes no time */
+        if (++m->nobody == FULLS_MAX)
+            m->full_ns = wf_fabric_now(f);
+        return false;
+    }
+    if (!hold(f, job, move))
+        return false;
+    uint32_t whose = job->found.whose;
+    if (whose != WF_LENT_NONE && f->peers[whose].used)
+        memcpy(store->owner, f->peers[whose].name, sizeof store->owner);
     m->free = move->next;
     m->moving++;
-    move->rule = todo->rule;
+    move->rule = job->rule;
     wf_put_move(f, store);
     return true;
 }
@@ -480,9 +489,9 @@ static bool begin(struct wf_fabric *f, const struct todo *todo)
 static bool ask_again(struct wf_fabric *f, uint32_t number, uint64_t now_ns)
 {
     struct wf_moves *m = f->moves;
-    const struct todo *todo = &m->todos[number];
-    if (!todo->known.at_ns || now_ns - todo->known.at_ns <= STALE_NS || m->again == AGAIN_MAX ||
-        !wf_copies_ask(f, &todo->found.block, number))
+    const struct job *job = &m->jobs[number];
+    if (!job->known.at_ns || now_ns - job->known.at_ns <= STALE_NS || m->again == AGAIN_MAX ||
+        !wf_copies_ask(f, &job->found.block, number))
         return false;
     m->asking++;
     m->again++;
@@ -491,30 +500,33 @@ static bool ask_again(struct wf_fabric *f, uint32_t number, uint64_t now_ns)
 
 static void round_end(struct wf_moves *m)
 {
-    todos_reset(m);
+    jobs_reset(m);
     m->state = IDLE;
 }
 
 void wf_moves_run(struct wf_fabric *f, uint64_t now_ns)
 {
     struct wf_moves *m = f->moves;
-    struct wf_keep_job job;
+    struct wf_keep_job next;
     enum weft_status status = WEFT_OK;
     double at_s;
     if (!m || m->state != MOVING)
         return;
-    while (m->free && !m->full_ns && status == WEFT_OK) {
-        status = wf_keep_next(m->keep, (double)now_ns * 1e-9, &job, &at_s);
+    for (uint32_t passed = 0; m->free && passed < PASSED_MAX && status == WEFT_OK;) {
+        status = wf_keep_next(m->keep, (double)now_ns * 1e-9, &next, &at_s);
         if (status != WEFT_OK)
             break;
-        const struct todo todo = m->todos[job.number];
-        bool asked = ask_again(f, job.number, now_ns);
+        const struct job job = m->jobs[next.number];
+        bool full = m->fulls[job.found.block.domain] >= FULLS_MAX;
+        bool asked = !full && ask_again(f, next.number, now_ns);
         if (!asked)
-            todo_give(m, job.number);
-        if (asked || !begin(f, &todo))
-            wf_keep_unspent(m->keep, &job);
+            job_give(m, next.number);
+        if (full || asked || !begin(f, &job)) {
+            wf_keep_unspent(m->keep, &next);
+            passed++;
+        }
     }
-    if ((status == WEFT_MISS || m->full_ns) && !m->moving && !m->asking)
+    if (status == WEFT_MISS && !m->moving && !m->asking)
         round_end(m);
 }
 
@@ -560,7 +572,8 @@ static void round_begin(struct wf_fabric *f, uint64_t now_ns)
     bool over = !m->draining && fill > m->mean + SHARE_SLACK;
     m->since_ns = now_ns;
     m->full_ns = 0;
-    m->fulls = 0;
+    memset(m->fulls, 0, sizeof m->fulls);
+    m->nobody = 0;
     m->stood = m->changes == changes_of(f) ? m->stood + 1 : 0;
     m->changes = changes_of(f);
     m->unsure = false;
@@ -614,8 +627,8 @@ enum weft_status wf_moves_create(struct wf_fabric *f)
     if (!m)
         return WEFT_E_NO_MEMORY;
     f->moves = m;
-    m->todos = wf_calloc(JOBS_MAX, sizeof *m->todos, "blocks that go to other nodes");
-    if (!m->todos)
+    m->jobs = wf_calloc(JOBS_MAX, sizeof *m->jobs, "blocks that go to other nodes");
+    if (!m->jobs)
         return WEFT_E_NO_MEMORY;
     const struct wf_keep_options options = {.jobs_max = JOBS_MAX,
                                             .bytes_s = (double)f->options.move_bytes_s,
@@ -623,7 +636,7 @@ enum weft_status wf_moves_create(struct wf_fabric *f)
     enum weft_status status = wf_keep_create(&options, (double)wf_fabric_now(f) * 1e-9, &m->keep);
     if (status != WEFT_OK)
         return status;
-    todos_reset(m);
+    jobs_reset(m);
     for (uint32_t i = MOVES_MAX; i-- > 0;) {
         m->moves[i].fabric = f;
         m->moves[i].next = m->free;
@@ -637,7 +650,7 @@ void wf_moves_destroy(struct wf_fabric *f)
     if (!f->moves)
         return;
     wf_keep_destroy(f->moves->keep);
-    free(f->moves->todos);
+    free(f->moves->jobs);
     free(f->moves);
     f->moves = NULL;
 }

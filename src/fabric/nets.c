@@ -16,13 +16,14 @@ static enum weft_status net_open(struct wf_fabric *f, const char *listen,
     static const char hello[] = "weft";
     const struct wf_fabric_options *o = &f->options;
     struct wf_fabric_net *over = &f->nets[f->net_count];
+    const char *kind = listen ? listen : "tcp:";
     over->fabric = f;
-    over->ops = o->net ? o->net : wf_net_by_address(listen ? listen : "tcp:");
+    over->ops = o->net ? o->net : wf_net_by_address(kind);
     if (!over->ops)
         return wf_fail(WEFT_E_INVALID,
                        "fabric.listen: '%s' is no address of a kind that this build has; write "
                        "tcp:ADDRESS:PORT or unix:PATH",
-                       listen);
+                       kind);
     struct wf_net_options options = {
         .listen = listen,
         .security = o->security,

@@ -2,18 +2,28 @@
  *
  * Messages without payload, in memory of their own until they are sent: a bounded number of small
  * ones, and of large ones.  What many are told is made once, and counts who still has to send it.
+ *
+ * No link has more of them on their way than are left for others besides a quarter: of the small
+ * ones that is for links that have few, of the large ones for what many are told.  So whoever asks
+ * without end, and takes none of the answers, gets no more of them after a while, and the others
+ * do.
  * The fabric's thread.
  */
 #include <string.h>
 
 #include "fabric/inner.h"
 
+#define FEW 4u
+
 static void note_give(struct wf_note *note)
 {
     struct wf_fabric *f = note->fabric;
     struct wf_note_pool *pool = note->large ? &f->large : &f->small;
+    if (note->link)
+        note->link->notes[note->large]--;
     note->next = pool->free;
     pool->free = note;
+    pool->out--;
 }
 
 void wf_body_let_go(struct wf_note *body)
@@ -34,25 +44,35 @@ static void note_sent(struct wf_net_message *message, enum weft_status status)
     note_give(note);
 }
 
-/* NULL: all are on their way. */
-static struct wf_note *note_take(struct wf_fabric *f, struct wf_note_pool *pool)
+/* link NULL: it is no one's. */
+static bool may_take(const struct wf_fabric *f, bool large, const struct wf_link *link)
 {
-    struct wf_note *note = pool->free;
-    if (note) {
-        pool->free = note->next;
-        return note;
-    }
-    if (pool->used == pool->max)
-        return NULL;
-    note = (void *)(pool->memory + pool->used++ * pool->each);
-    note->fabric = f;
-    note->large = pool == &f->large;
-    return note;
+    const struct wf_note_pool *pool = large ? &f->large : &f->small;
+    uint32_t left = pool->max - pool->out;
+    if (!link || (!large && link->notes[large] < FEW))
+        return left > 0;
+    return link->notes[large] + pool->max / 4 < left;
 }
 
-static bool has_note(const struct wf_note_pool *pool)
+/* NULL: not now. */
+static struct wf_note *note_take(struct wf_fabric *f, bool large, struct wf_link *link)
 {
-    return pool->free || pool->used < pool->max;
+    struct wf_note_pool *pool = large ? &f->large : &f->small;
+    struct wf_note *note = pool->free;
+    if (!may_take(f, large, link))
+        return NULL;
+    if (note) {
+        pool->free = note->next;
+    } else {
+        note = (void *)(pool->memory + pool->used++ * pool->each);
+        note->fabric = f;
+        note->large = large;
+    }
+    pool->out++;
+    note->link = link;
+    if (link)
+        link->notes[large]++;
+    return note;
 }
 
 bool wf_link_say(struct wf_link *link, const void *header, uint32_t bytes)
@@ -65,13 +85,11 @@ bool wf_link_say_with(struct wf_link *link, const void *header, uint32_t bytes,
 {
     struct wf_fabric *f = link->fabric;
     bool large = bytes > WF_NOTE_SMALL;
-    struct wf_note *note = link->closing || bytes > WF_NOTE_LARGE
-                               ? NULL
-                               : note_take(f, large ? &f->large : &f->small);
+    struct wf_note *note = link->closing || bytes > WF_NOTE_LARGE ? NULL
+                                                                  : note_take(f, large, link);
     if (!note)
         return false;
     memcpy(note->header, header, bytes);
-    note->link = link;
     note->message = (struct wf_net_message){.header = note->header,
                                             .header_bytes = bytes,
                                             .sent = note_sent,
@@ -86,13 +104,13 @@ bool wf_link_say_with(struct wf_link *link, const void *header, uint32_t bytes,
 
 bool wf_link_can_say(const struct wf_link *link)
 {
-    return !link->closing && has_note(&link->fabric->large) &&
-           link->large_notes < WF_LINK_EVENTS_MAX;
+    const struct wf_note_pool *large = &link->fabric->large;
+    return !link->closing && large->out < large->max && link->large_notes < WF_LINK_EVENTS_MAX;
 }
 
 struct wf_note *wf_body_make(struct wf_fabric *f, const void *header, uint32_t bytes)
 {
-    struct wf_note *body = note_take(f, bytes > WF_NOTE_SMALL ? &f->large : &f->small);
+    struct wf_note *body = note_take(f, bytes > WF_NOTE_SMALL, NULL);
     if (!body)
         return NULL;
     body->refs = 1;
@@ -106,10 +124,9 @@ bool wf_link_say_body(struct wf_link *link, struct wf_note *body)
     struct wf_fabric *f = link->fabric;
     struct wf_note *note = link->closing || link->large_notes >= WF_LINK_EVENTS_MAX
                                ? NULL
-                               : note_take(f, &f->small);
+                               : note_take(f, false, link);
     if (!note)
         return false;
-    note->link = link;
     note->body = body;
     body->refs++;
     link->large_notes++;

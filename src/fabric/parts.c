@@ -14,7 +14,8 @@
  *                               ◄───────────────  FOUND members
  *     GET from one of these
  *
- * What was found is believed for WF_FOUND_NS, and that nobody was for MISSED_NS.  An owner that
+ * What was found is believed for WF_FOUND_NS, unless who has it says so itself meanwhile, and that
+ * nobody was for MISSED_NS.  An owner that
  * does not answer in time, or knows nobody, leads to the next one: so a lookup ends after as many
  * waits as a shard has owners.  A lookup is asked for by a fetch, which waits for it; about chains,
  * of which nobody waits here, walks.c asks.
@@ -79,8 +80,9 @@ struct wf_parts {
     struct missed {
         uint64_t hash, until_ns;
     } * missed;
-    struct newest { /* of the same copy: when it was said last */
+    struct newest { /* of the same copy: when it was said last, and whether by who has it */
         uint64_t hash, at_ns;
+        bool told;
     } * newest;
     uint64_t ids[WF_SHARD_MEMBERS_MAX];
 };
@@ -325,7 +327,7 @@ static void found_add(struct wf_fabric *f, const struct wf_fabric_event *event, 
         wf_parts_lapse(f, UINT64_MAX);
     p->found[p->found_end++ % FOUND_MAX] =
         (struct found){.event = *event, .at_ns = now_ns, .peer = peer, .place = place};
-    *newest = (struct newest){copy_hash(event->key, peer), now_ns};
+    *newest = (struct newest){.hash = copy_hash(event->key, peer), .at_ns = now_ns};
 }
 
 void wf_parts_miss(struct wf_fabric *f, const uint8_t key[32])
@@ -361,12 +363,23 @@ static bool had_by(struct wf_fabric *f, const struct wf_peer_node *peer, const u
     return has;
 }
 
+void wf_parts_told(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32])
+{
+    struct newest *newest = newest_of(f->parts, key, peer->number);
+    if (newest->hash != copy_hash(key, peer->number))
+        return; /* nobody else said so, lately */
+    newest->at_ns = wf_fabric_now(f);
+    newest->told = true;
+}
+
 void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
                    const struct wf_fabric_event *event, bool tell)
 {
-    /* Of what is its own it hears, and better: what was said of a chain is of its worst block. */
-    bool own = owns(f, f->parts->member, event->key), heard = own && had_by(f, peer, event->key);
-    if (!heard && wf_stream_found(f, peer, event) && !own)
+    const struct newest *newest = newest_of(f->parts, event->key, peer->number);
+    bool found = newest->hash == copy_hash(event->key, peer->number) && !newest->told;
+    /* From who has it this node hears better: what was said of a chain is of its worst block. */
+    bool told = !found && had_by(f, peer, event->key);
+    if (!told && wf_stream_found(f, peer, event))
         found_add(f, event, peer->number, peer->place);
     if (tell && wf_stream_fits(f, event))
         wf_parts_host_tell(f, event);
@@ -379,11 +392,11 @@ static void lapse(struct wf_fabric *f, const struct found *found)
     const struct newest *newest = newest_of(p, found->event.key, found->peer);
     struct wf_fabric_event event = found->event;
     event.kind = WF_FABRIC_GONE;
-    if (newest->hash == hash && newest->at_ns > found->at_ns)
-        return; /* it was said again */
+    if (newest->hash == hash && (newest->told || newest->at_ns > found->at_ns))
+        return; /* it was said again, or by who has it, whose word it is that it goes */
     if (found->peer != NONE) {
         struct wf_peer_node *peer = &f->peers[found->peer];
-        if (peer->used && peer->place == found->place && !owns(f, p->member, event.key))
+        if (peer->used && peer->place == found->place)
             wf_stream_lapsed(f, peer, &event);
     } else if (p->on || !wf_stream_fits(f, &event)) {
         f->behind |= !f->options.host.news(f->options.host.context, &event);

@@ -76,7 +76,9 @@ struct wf_pushes {
     struct wf_fabric_push *active[WF_FABRIC_PUSHES_MAX]; /* by the low half of their request */
     uint32_t generations[WF_FABRIC_PUSHES_MAX];
     uint32_t turn;
-    struct message messages[MESSAGES_MAX], *free;
+    struct message messages[MESSAGES_MAX], *free; /* free: used before; what never was takes no
+                                                     memory */
+    uint32_t used;
     /* Under the fabric's lock: */
     struct wf_fabric_push *asked, **asked_end;
 };
@@ -168,7 +170,7 @@ static void drop(struct wf_link *link, uint64_t handle)
 /* What is in line of it is not sent any more; what is with the net, is. */
 static void withdraw(struct wf_pushes *pushes, const struct wf_fabric_push *push)
 {
-    for (uint32_t i = 0; i < MESSAGES_MAX; i++)
+    for (uint32_t i = 0; i < pushes->used; i++)
         if (pushes->messages[i].push == push)
             pushes->messages[i].out.until_ns = 0;
 }
@@ -235,6 +237,20 @@ void wf_pushes_lost(struct wf_link *link)
 }
 
 /* ------------------------------------------------------------------------------------- sending */
+
+/* NULL: all are under way. */
+static struct message *message_take(struct wf_fabric *f)
+{
+    struct wf_pushes *pushes = f->pushes;
+    struct message *message = pushes->free;
+    if (message)
+        pushes->free = message->next;
+    else if (pushes->used < MESSAGES_MAX)
+        message = &pushes->messages[pushes->used++];
+    if (message)
+        message->fabric = f;
+    return message;
+}
 
 static void message_free(struct wf_pushes *pushes, struct message *message)
 {
@@ -409,11 +425,12 @@ static void message_make(struct wf_fabric *f, struct wf_fabric_push *push, struc
 static bool send_one(struct wf_fabric *f, struct wf_fabric_push *push, uint32_t written)
 {
     struct wf_pushes *pushes = f->pushes;
-    struct message *message = pushes->free;
-    if (push->state != SENDS || push->layer >= written || !message ||
-        push->flight_bytes >= FLIGHT_BYTES || push->link->closing)
+    if (push->state != SENDS || push->layer >= written || push->flight_bytes >= FLIGHT_BYTES ||
+        push->link->closing)
         return false;
-    pushes->free = message->next;
+    struct message *message = message_take(f);
+    if (!message)
+        return false;
     bool any = layer_take(push, message);
     if (push->block == push->count) {
         push->block = 0;
@@ -616,10 +633,6 @@ enum weft_status wf_pushes_create(struct wf_fabric *f)
         return WEFT_E_NO_MEMORY;
     f->pushes = pushes;
     pushes->asked_end = &pushes->asked;
-    for (uint32_t i = MESSAGES_MAX; i-- > 0;) {
-        pushes->messages[i].fabric = f;
-        message_free(pushes, &pushes->messages[i]);
-    }
     for (uint32_t i = 0; i < WF_FABRIC_PUSHES_MAX; i++)
         pushes->generations[i] = 1;
     return WEFT_OK;

@@ -46,9 +46,9 @@ struct placing {
 };
 
 struct wf_receptions {
-    struct wf_fabric_pushed all[WF_FABRIC_PUSHES_MAX];
-    struct placing placings[PLACINGS_MAX], *free; /* free: used before */
-    uint32_t used;
+    struct wf_fabric_pushed all[WF_FABRIC_PUSHES_MAX]; /* what was never used takes no memory */
+    struct placing placings[PLACINGS_MAX], *free;      /* free: used before */
+    uint32_t pushed_used, used;
     /* Under the fabric's lock: */
     struct wf_fabric_pushed *answered, **answered_end;
 };
@@ -125,14 +125,22 @@ static bool is_exact_enough(const struct wf_fabric *f, const struct wf_link *lin
 
 static struct wf_fabric_pushed *take(struct wf_fabric *f, const struct wf_link *link)
 {
+    struct wf_receptions *receptions = f->receptions;
     struct wf_fabric_pushed *unused = NULL;
     uint32_t theirs = 0;
-    for (uint32_t i = 0; i < WF_FABRIC_PUSHES_MAX; i++) {
-        struct wf_fabric_pushed *pushed = &f->receptions->all[i];
+    for (uint32_t i = 0; i < receptions->pushed_used; i++) {
+        struct wf_fabric_pushed *pushed = &receptions->all[i];
         theirs += pushed->state != FREE && pushed->link == link;
         unused = pushed->state == FREE && !unused ? pushed : unused;
     }
-    return theirs < PEER_MAX ? unused : NULL;
+    if (theirs >= PEER_MAX)
+        return NULL;
+    if (!unused && receptions->pushed_used < WF_FABRIC_PUSHES_MAX) {
+        unused = &receptions->all[receptions->pushed_used];
+        unused->number = receptions->pushed_used++;
+        unused->generation = 1;
+    }
+    return unused;
 }
 
 static void close_it(struct wf_fabric *f, struct wf_fabric_pushed *pushed);
@@ -143,7 +151,7 @@ static void close_it(struct wf_fabric *f, struct wf_fabric_pushed *pushed);
 static bool older_end(struct wf_fabric *f, const struct wf_link *link)
 {
     bool ended = true;
-    for (uint32_t i = 0; i < WF_FABRIC_PUSHES_MAX; i++) {
+    for (uint32_t i = 0; i < f->receptions->pushed_used; i++) {
         struct wf_fabric_pushed *pushed = &f->receptions->all[i];
         if (pushed->state == FREE || !pushed->link || pushed->link == link ||
             pushed->link->peer != link->peer)
@@ -237,18 +245,21 @@ static void answered(struct wf_fabric *f, struct wf_fabric_pushed *pushed)
         else
             close_it(f, pushed);
     } else if (pushed->state == ENDING) {
+        /* Its end may be on its way here when its time is over: then nothing is to be kept, and who
+         * has committed all of it is not to believe that it is here. */
+        bool some = pushed->published + pushed->existing > 0;
         struct wf_fabric_pushed_said said = {.head = {.magic = WF_FABRIC_MAGIC,
                                                       .kind = WF_FABRIC_PUSHED},
                                              .request = pushed->request,
-                                             .status = pushed->missing == 0 ? WEFT_OK
-                                                       : pushed->wrong      ? WEFT_E_CORRUPT
-                                                                            : WEFT_MISS,
+                                             .status = pushed->missing == 0 && some ? WEFT_OK
+                                                       : pushed->wrong              ? WEFT_E_CORRUPT
+                                                                                    : WEFT_MISS,
                                              .published = pushed->published,
                                              .existing = pushed->existing,
                                              .missing = pushed->missing};
         f->figures.taken += pushed->published;
         f->figures.taken_bytes += pushed->published * pushed->bytes;
-        f->figures.taken_lost += pushed->missing > 0 || pushed->published + pushed->existing == 0;
+        f->figures.taken_lost += pushed->missing > 0 || !some;
         if (pushed->link)
             (void)wf_link_say(pushed->link, &said, sizeof said);
         let_go(pushed);
@@ -268,7 +279,7 @@ void wf_receptions_run(struct wf_fabric *f, uint64_t now_ns)
         answered(f, pushed);
         pushed = next;
     }
-    for (uint32_t i = 0; i < WF_FABRIC_PUSHES_MAX; i++) {
+    for (uint32_t i = 0; i < receptions->pushed_used; i++) {
         pushed = &receptions->all[i];
         if (pushed->state == OPEN && now_ns > pushed->since_ns + IDLE_NS)
             close_it(f, pushed);
@@ -278,7 +289,7 @@ void wf_receptions_run(struct wf_fabric *f, uint64_t now_ns)
 void wf_receptions_lost(struct wf_link *link)
 {
     struct wf_fabric *f = link->fabric;
-    for (uint32_t i = 0; i < WF_FABRIC_PUSHES_MAX; i++) {
+    for (uint32_t i = 0; i < f->receptions->pushed_used; i++) {
         struct wf_fabric_pushed *pushed = &f->receptions->all[i];
         if (pushed->state == FREE || pushed->link != link)
             continue;
@@ -290,9 +301,9 @@ void wf_receptions_lost(struct wf_link *link)
 static struct wf_fabric_pushed *find(struct wf_link *link, uint64_t handle)
 {
     uint32_t number = (uint32_t)handle;
-    struct wf_fabric_pushed *pushed = number < WF_FABRIC_PUSHES_MAX
-                                          ? &link->fabric->receptions->all[number]
-                                          : NULL;
+    struct wf_receptions *receptions = link->fabric->receptions;
+    struct wf_fabric_pushed *pushed = number < receptions->pushed_used ? &receptions->all[number]
+                                                                       : NULL;
     return pushed && pushed->state == OPEN && pushed->link == link &&
                    pushed->generation == handle >> 32
                ? pushed
@@ -493,10 +504,6 @@ enum weft_status wf_receptions_create(struct wf_fabric *f)
         return WEFT_E_NO_MEMORY;
     f->receptions = receptions;
     receptions->answered_end = &receptions->answered;
-    for (uint32_t i = 0; i < WF_FABRIC_PUSHES_MAX; i++) {
-        receptions->all[i].number = i;
-        receptions->all[i].generation = 1;
-    }
     return WEFT_OK;
 }
 

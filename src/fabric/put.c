@@ -81,6 +81,7 @@ void wf_fabric_store(struct wf_fabric *f, struct wf_fabric_store *store)
     store->wanted = store->copies = f->options.copies;
     store->sums = NULL;
     store->fill_max = 0;
+    store->moves = false;
     memset(store->owner, 0, sizeof store->owner);
     pthread_mutex_lock(&f->lock);
     bool first = !f->puts->asked;
@@ -181,6 +182,7 @@ static void done(struct wf_put *put, enum weft_status status)
 
 void wf_put_move(struct wf_fabric *f, struct wf_fabric_store *store)
 {
+    store->moves = true;
     store_wait(f, store);
 }
 
@@ -235,6 +237,12 @@ static struct wf_peer_node *lender_choose(struct wf_fabric *f, const struct wf_f
             best = peer;
     }
     return best;
+}
+
+bool wf_put_could(struct wf_fabric *f, const struct wf_fabric_store *store)
+{
+    bool busy = false;
+    return lender_choose(f, store, &busy) || busy;
 }
 
 static uint32_t parts_of(const struct wf_fabric_store *store)
@@ -415,7 +423,7 @@ bool wf_put_placed(struct wf_link *link, const void *header, uint32_t bytes)
                                   ? (enum weft_status)placed->status
                                   : WEFT_E_BUSY;
     if (status == WEFT_OK)
-        wf_stream_note(f, link->peer, &put->store->block);
+        wf_stream_note(f, link->peer, &put->store->block, put->store->moves);
     if (put->sending) /* its bytes are read still */
         put->ended = status;
     else if (status == WEFT_OK || status == WEFT_EXISTS)
@@ -445,12 +453,19 @@ static void answer(struct wf_link *link, uint64_t request, enum weft_status stat
     (void)wf_link_say(link, &placed, sizeof placed);
 }
 
-/* Whose it is: one that nobody knows here is the sender's. */
-static uint32_t owner_of(struct wf_fabric *f, const struct wf_link *link,
-                         const struct wf_fabric_put *put)
+/* It takes the sender's allotment, whoever it is for: of that one it may be no more than a claim.
+ */
+static enum weft_status room_take(struct wf_link *link, const struct wf_fabric_put *put,
+                                  const struct wf_fabric_event *block, uint32_t *entry, void **data)
 {
-    const struct wf_peer_node *peer = put->owner[0] ? wf_peer_find(f, put->owner) : NULL;
-    return peer ? peer->number : link->peer->number;
+    struct wf_fabric *f = link->fabric;
+    const struct wf_peer_node *whose = put->owner[0] ? wf_peer_find(f, put->owner) : NULL;
+    enum weft_status status = wf_lent_begin(f->lent, link->peer->number, block,
+                                            block->quality ? put->profile : 0, put->part_bytes,
+                                            put->copies, entry, data);
+    if (status == WEFT_OK && whose)
+        wf_lent_for(f->lent, *entry, whose->number);
+    return status;
 }
 
 static bool put_right(const struct wf_link *link, const struct wf_fabric_put *put, uint32_t bytes,
@@ -509,9 +524,7 @@ uint32_t wf_put_begun(struct wf_link *link, const void *header, uint32_t bytes,
     block.domain = link->ours_of[put->block.domain];
     block.quality = wf_quality_class(put->block.quality);
     if (status == WEFT_OK)
-        status = wf_lent_begin(f->lent, owner_of(f, link, put), &block,
-                               block.quality ? put->profile : 0, put->part_bytes, put->copies,
-                               &entry, &data);
+        status = room_take(link, put, &block, &entry, &data);
     if (status != WEFT_OK) {
         answer(link, put->request, status);
         return 0;
@@ -644,17 +657,16 @@ static void drops_say(struct wf_fabric *f)
         bool some = f->puts->drop_count > 0;
         if (some)
             memcpy(drop.key, f->puts->drops[--f->puts->drop_count], 32);
-        uint16_t holders[16];
-        uint32_t count =
-            some ? wf_places_holders(f->places, drop.key, WF_PLACES_CLASS_MAX, holders, 16) : 0;
         pthread_mutex_unlock(&f->lock);
-        for (uint32_t i = 0; i < count; i++) {
-            uint32_t number = f->peer_of[holders[i]];
-            if (number < f->peer_count && f->peers[number].link && f->peers[number].said.lent_bytes)
-                (void)wf_link_say(f->peers[number].link, &drop, sizeof drop);
-        }
         if (!some)
             return;
+        uint16_t holders[16];
+        uint32_t count = wf_peer_holders(f, drop.key, WF_PLACES_CLASS_MAX, holders, 16);
+        for (uint32_t i = 0; i < count; i++) {
+            const struct wf_peer_node *peer = &f->peers[holders[i]];
+            if (peer->link && peer->said.lent_bytes)
+                (void)wf_link_say(peer->link, &drop, sizeof drop);
+        }
     }
 }
 

@@ -47,6 +47,7 @@ struct wf_routes {
     uint16_t seat_of[WF_ROUTES_NODES_MAX];
     struct wf_route_node nodes[WF_ROUTES_NODES_MAX];
     struct wf_route_term terms[WF_ROUTES_NODES_MAX];
+    struct wf_route_before before[WF_ROUTES_CANDIDATES_MAX];
 };
 
 /* ---------------------------------------------------------------------------------------- seats */
@@ -251,13 +252,24 @@ static void candidates_named(struct wf_routes *r, struct wf_route *route,
         for (uint32_t k = 0; k < i && seat != NO_SEAT; k++)
             if (r->seat_of[k] == seat)
                 why = WF_ROUTES_NOT_ASKED; /* it was named before */
-        if (why != WF_ROUTES_UNKNOWN && c->loaded)
+        if (why != WF_ROUTES_UNKNOWN && c->loaded && q->asks_only)
+            wf_route_suppose(route, seat, &c->load, now_s - c->age_s, &r->before[i]);
+        else if (why != WF_ROUTES_UNKNOWN && c->loaded)
             wf_route_report(route, seat, &c->load, now_s - c->age_s);
         if (why == WF_ROUTES_SERVES && c->loaded && c->load.closed)
             why = WF_ROUTES_CLOSED;
         (void)node_add(r, a, seat, c->name, why);
         a->count++;
     }
+}
+
+/* Who only asks says nothing of a candidate's load that is kept. */
+static void candidates_forget(struct wf_routes *r, struct wf_route *route,
+                              const struct wf_routes_question *q)
+{
+    for (uint32_t i = q->candidate_count; q->asks_only && i-- > 0;)
+        if (q->candidates[i].loaded && r->seat_of[i] != NO_SEAT)
+            wf_route_unreport(route, r->seat_of[i], &r->before[i]);
 }
 
 /* This node, then those that have something of it, then the others, beginning somewhere. */
@@ -432,6 +444,7 @@ static enum weft_status ask(struct wf_routes *r, struct wf_fabric *f, uint64_t n
     wf_route_choose(route, &request, r->nodes, nodes, &links, now_s, r->terms, &chosen);
     if (!q->asks_only)
         wf_route_sent(route, r->nodes, &chosen, q->count ? q->keys : NULL, q->count, now_s);
+    candidates_forget(r, route, q);
     a->chosen = chosen.chosen;
     a->request = q->request;
     for (uint32_t i = 0; i < nodes; i++)

@@ -337,6 +337,19 @@ void wf_stream_run(struct wf_fabric *f)
 
 /* -------------------------------------------------------------------------------------- heard */
 
+uint32_t wf_peer_holders(struct wf_fabric *f, const uint8_t key[32], unsigned worst, uint16_t *out,
+                         uint32_t max)
+{
+    uint32_t known = 0;
+    pthread_mutex_lock(&f->lock);
+    uint32_t count = wf_places_holders(f->places, key, worst, out, max);
+    for (uint32_t i = 0; i < count; i++)
+        if (f->peer_of[out[i]] < f->peer_count) /* it is not one that has left */
+            out[known++] = (uint16_t)f->peer_of[out[i]];
+    pthread_mutex_unlock(&f->lock);
+    return known;
+}
+
 /* A number for it in the replica. */
 static bool place_take(struct wf_fabric *f, struct wf_peer_node *peer)
 {
@@ -510,6 +523,8 @@ bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *told)
     event.quality = wf_quality_class(event.quality);
     /* Of single blocks of chains nobody makes use in parts; but which go, they are to know of. */
     bool tell = !wf_parts_on(f) || event.kind == WF_FABRIC_GONE;
+    if (event.kind == WF_FABRIC_HERE && wf_parts_on(f))
+        wf_parts_told(f, link->peer, event.key);
     bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event, tell)
                                               : gone(f, link->peer, &event, tell);
     f->figures.heard++;
@@ -579,17 +594,17 @@ void wf_stream_worse(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t do
 }
 
 void wf_stream_note(struct wf_fabric *f, struct wf_peer_node *peer,
-                    const struct wf_fabric_event *event)
+                    const struct wf_fabric_event *event, bool tell)
 {
     if (wf_parts_on(f)) {
         wf_parts_note(f, peer, event, false);
         return;
     }
-    pthread_mutex_lock(&f->lock);
-    if (peer->place != WF_PLACE_NONE || place_take(f, peer))
-        (void)wf_places_add_as(f->places, event->key, (uint16_t)peer->place,
-                               wf_quality_class(event->quality));
-    pthread_mutex_unlock(&f->lock);
+    struct wf_fabric_event said = *event;
+    said.kind = WF_FABRIC_HERE;
+    said.where = WF_FABRIC_IN_LENT;
+    said.quality = wf_quality_class(event->quality);
+    f->behind |= !here(f, peer, &said, tell);
 }
 
 bool wf_stream_offered(struct wf_link *link, const struct wf_fabric_event *told)

@@ -17,6 +17,7 @@
  * A way that dies is left at once for the next one; only when all have failed is there a pause
  * (links.c).  The fabric's thread.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,6 +39,43 @@
 
 static_assert(PINGS + BLOCKS <= WF_FABRIC_PROBES_MAX, "all of a trial is answered");
 
+/* ----------------------------------------------------------------------------------- for people */
+
+/* How much of two addresses is the same: nothing, the transport, or the host too. */
+static uint32_t likeness(const char *one, const char *other)
+{
+    size_t kind = strcspn(one, ":"),
+           host = strrchr(one, ':') ? (size_t)(strrchr(one, ':') - one) : 0;
+    if (strncmp(one, other, kind + 1) != 0)
+        return 0;
+    return host > kind && strncmp(one, other, host + 1) == 0 ? 2 : 1;
+}
+
+/* A list has the address as a node of its own, at which this one answered. */
+static const struct wf_peer_node *listed(const struct wf_fabric *f, const struct wf_peer_node *peer)
+{
+    for (uint32_t i = 0; i < f->peer_count && !f->strict; i++)
+        if (f->peers[i].used && f->peers[i].way_count &&
+            f->peers[i].answered == (int32_t)peer->number)
+            return &f->peers[i];
+    return peer;
+}
+
+const char *wf_way_shown(const struct wf_fabric *f, const struct wf_peer_node *peer,
+                         const struct wf_link *link)
+{
+    const char *there = link->ops->peer(link->net), *best = there;
+    const struct wf_peer_node *of = listed(f, peer);
+    uint32_t most = 0;
+    /* Who began the link came from a port that nobody can call. */
+    for (uint32_t i = 0; i < of->way_count && !link->ours; i++) {
+        uint32_t like = likeness(of->ways[i].address, there);
+        best = like > most ? of->ways[i].address : best;
+        most = like > most ? like : most;
+    }
+    return best;
+}
+
 /* ---------------------------------------------------------------------------------- the choice */
 
 /* Microseconds for a block of 1 MiB; a way that could not be measured takes for ever. */
@@ -51,6 +89,7 @@ void wf_ways_take(struct wf_fabric *f, struct wf_peer_node *peer, const char *ad
     struct wf_fabric_way before[WF_FABRIC_WAYS_MAX];
     uint32_t count = peer->way_count;
     char used[WF_NET_ADDRESS_MAX];
+    assert(count <= WF_FABRIC_WAYS_MAX);
     memcpy(before, peer->ways, sizeof before);
     memcpy(used, peer->ways[peer->way].address, sizeof used);
     peer->way_count = peer->way = 0;

@@ -249,8 +249,9 @@ struct wf_fabric_put {
     uint32_t form;   /* enum wf_fabric_form */
     uint32_t copies; /* that there should be in the memory that nodes lend, at least 1 */
     struct wf_fabric_event block;
-    char owner[64];   /* whose it is, as in IDENT, where another lender has it moved; zeros: the
-                         sender's */
+    /* Whom it is for, as in IDENT, where another lender has it moved: that one may DROP it, and
+     * nobody else; zeros: the sender.  The room is the sender's. */
+    char owner[64];
     uint64_t profile; /* as in DATA */
     uint64_t sums[];
 };

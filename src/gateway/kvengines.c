@@ -23,6 +23,7 @@
 
 #include "base/log.h"
 #include "gateway/kvengines_table.h"
+#include "gateway/zmq_message.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
 
@@ -137,34 +138,6 @@ static void apply(struct engine *e, uint64_t number, zmq_msg_t *batch)
 
 /* -------------------------------------------------------------------------------------- frames */
 
-/* One message whole, of at most FRAMES frames of interest.  Returns how many it had; 0: none. */
-static int receive(void *socket, zmq_msg_t out[FRAMES])
-{
-    int had = 0, more = 1;
-    for (int i = 0; i < FRAMES; i++)
-        zmq_msg_init(&out[i]);
-    while (more) {
-        zmq_msg_t frame;
-        zmq_msg_init(&frame);
-        if (zmq_msg_recv(&frame, socket, ZMQ_DONTWAIT) < 0) {
-            zmq_msg_close(&frame);
-            break;
-        }
-        more = zmq_msg_more(&frame);
-        if (had < FRAMES)
-            zmq_msg_move(&out[had], &frame);
-        zmq_msg_close(&frame);
-        had += had <= FRAMES; /* more than that is more than enough */
-    }
-    return had;
-}
-
-static void release(zmq_msg_t frames[FRAMES])
-{
-    for (int i = 0; i < FRAMES; i++)
-        zmq_msg_close(&frames[i]);
-}
-
 static bool number_of(zmq_msg_t *frame, uint64_t *out)
 {
     const uint8_t *data = zmq_msg_data(frame);
@@ -253,7 +226,7 @@ static bool replay_run(struct engine *e)
 {
     zmq_msg_t frames[FRAMES];
     uint64_t number = 0;
-    int had = receive(e->dealer, frames);
+    int had = wf_zmq_receive(e->dealer, frames, FRAMES);
     int at = had == FRAMES ? 2 : 1;
     if ((had == FRAMES || had == FRAMES - 1) && number_of(&frames[at], &number)) {
         e->answer_ns = wf_now_ns();
@@ -268,7 +241,7 @@ static bool replay_run(struct engine *e)
     } else if (had) {
         COUNT(e, refused, 1);
     }
-    release(frames);
+    wf_zmq_release(frames, FRAMES);
     return had > 0;
 }
 
@@ -334,12 +307,12 @@ static bool sub_run(struct engine *e)
 {
     zmq_msg_t frames[FRAMES];
     uint64_t number = 0;
-    int had = receive(e->sub, frames);
+    int had = wf_zmq_receive(e->sub, frames, FRAMES);
     if (had == 3 && number_of(&frames[1], &number) && number != UINT64_MAX)
         batch_came(e, number, &frames[2]);
     else if (had)
         COUNT(e, refused, 1);
-    release(frames);
+    wf_zmq_release(frames, FRAMES);
     return had > 0;
 }
 
@@ -348,8 +321,8 @@ static void drain(struct engine *e)
 {
     zmq_msg_t frames[FRAMES];
     for (int had = 1, i = 0; had && i < 2 * WF_KVENGINES_WAITING_MAX; i++) {
-        had = receive(e->sub, frames);
-        release(frames);
+        had = wf_zmq_receive(e->sub, frames, FRAMES);
+        wf_zmq_release(frames, FRAMES);
     }
 }
 
@@ -358,11 +331,11 @@ static void monitor_run(struct engine *e)
 {
     zmq_msg_t frames[FRAMES];
     for (;;) {
-        int had = receive(e->monitor, frames);
+        int had = wf_zmq_receive(e->monitor, frames, FRAMES);
         uint16_t event = 0;
         if (had && zmq_msg_size(&frames[0]) >= sizeof event)
             memcpy(&event, zmq_msg_data(&frames[0]), sizeof event);
-        release(frames);
+        wf_zmq_release(frames, FRAMES);
         if (!had)
             return;
         if (event == ZMQ_EVENT_DISCONNECTED && e->connected) {

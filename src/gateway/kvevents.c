@@ -17,6 +17,7 @@
 #include <zmq.h>
 
 #include "base/log.h"
+#include "gateway/zmq_message.h"
 #include "sys/memory.h"
 
 #define BATCH_MAX 1024u  /* blocks in a batch */
@@ -164,32 +165,11 @@ static bool queue_run(struct wf_kvevents *events)
 
 /* ------------------------------------------------------------------------------- what peers say */
 
-/* One message whole, of at most `frames` frames of interest.  Returns how many it had; 0: none. */
-static int receive(void *socket, zmq_msg_t *out, int frames)
-{
-    int had = 0, more = 1;
-    while (more) {
-        zmq_msg_t frame;
-        zmq_msg_init(&frame);
-        if (zmq_msg_recv(&frame, socket, ZMQ_DONTWAIT) < 0) {
-            zmq_msg_close(&frame);
-            break;
-        }
-        more = zmq_msg_more(&frame);
-        if (had < frames)
-            zmq_msg_move(&out[had], &frame);
-        zmq_msg_close(&frame);
-        had++;
-    }
-    return had;
-}
-
 /* A byte, 1 to subscribe and 0 to end that, and what topics begin with. */
 static bool subscriptions_run(struct wf_kvevents *events)
 {
     zmq_msg_t frame;
-    zmq_msg_init(&frame);
-    int had = receive(events->publisher, &frame, 1);
+    int had = wf_zmq_receive(events->publisher, &frame, 1);
     if (had == 1 && zmq_msg_size(&frame) >= 1) {
         size_t bytes = zmq_msg_size(&frame) - 1;
         const char *data = zmq_msg_data(&frame);
@@ -202,7 +182,7 @@ static bool subscriptions_run(struct wf_kvevents *events)
             atomic_fetch_sub(&events->tally.topics, 1);
         }
     }
-    zmq_msg_close(&frame);
+    wf_zmq_release(&frame, 1);
     return had > 0;
 }
 
@@ -234,15 +214,12 @@ static bool replays_run(struct wf_kvevents *events)
     zmq_msg_t frames[3];
     if (!events->router)
         return false;
-    for (int i = 0; i < 3; i++)
-        zmq_msg_init(&frames[i]);
-    int had = receive(events->router, frames, 3);
+    int had = wf_zmq_receive(events->router, frames, 3);
     if (had == 3 && zmq_msg_size(&frames[1]) == 0 && zmq_msg_size(&frames[2]) == 8)
         replay(events, &frames[0], zmq_msg_data(&frames[2]));
     else if (had)
         count(&events->tally.nonsense, 1);
-    for (int i = 0; i < 3; i++)
-        zmq_msg_close(&frames[i]);
+    wf_zmq_release(frames, 3);
     return had > 0;
 }
 

@@ -201,13 +201,6 @@ static bool stores_pending(struct wf_resp *resp, bool commit)
     return pending;
 }
 
-static uint64_t unix_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static void lane_turn(struct wf_resp_lane *lane, struct epoll_event *events, int count)
 {
     for (int i = 0; i < count; i++) {
@@ -238,7 +231,7 @@ static void *lane_run(void *context)
     while (!resp->stopping) {
         int count = epoll_wait(lane->epoll, events, EVENTS_MAX, pending ? COMMIT_MS : TICK_MS);
         lane->now_ms = wf_now_ms();
-        lane->unix_ms = unix_ms();
+        lane->unix_ms = (uint64_t)wf_unix_ms();
         lane_turn(lane, events, count > 0 ? count : 0);
         /* Whoever sleeps has nothing pending: it is committed when nobody wants anything else. */
         pending = stores_pending(resp, count == 0);
@@ -298,7 +291,7 @@ static enum weft_status lane_init(struct wf_resp *resp, uint32_t number)
     pthread_mutex_init(&lane->lock, NULL);
     resp->lane_count++;
     lane->now_ms = wf_now_ms();
-    lane->unix_ms = unix_ms();
+    lane->unix_ms = (uint64_t)wf_unix_ms();
     lane->buffer = wf_calloc(1, WF_RESP_READ_BYTES, "the RESP gateway");
     lane->inbox = wf_calloc(INBOX_MAX, sizeof *lane->inbox, "the RESP gateway");
     lane->epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -10,10 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/hooks.h"
 #include "base/log.h"
 #include "member/member.h"
 #include "sys/paths.h"
+#include "sys/whole.h"
 
 #define FILE_BYTES 42
 #define EPOCH_MAX ((uint64_t)1 << 62) /* nobody's clock gets there */
@@ -56,25 +56,9 @@ static uint64_t read_kept(int directory, const char *file, const char *state_dir
 
 static enum weft_status keep(int directory, const char *file, const char *state_dir, uint64_t epoch)
 {
-    char text[FILE_BYTES + 1], beside[FILE_NAME_MAX + sizeof ".new"];
-    snprintf(beside, sizeof beside, "%s.new", file);
+    char text[FILE_BYTES + 1];
     write_text(text, epoch);
-    (void)unlinkat(directory, beside, 0);
-    int fd = WF_FAILS("open")
-                 ? (errno = EMFILE, -1)
-                 : openat(directory, beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    ssize_t wrote = -1;
-    if (fd >= 0)
-        wrote = WF_FAILS("write") ? (errno = ENOSPC, -1) : write(fd, text, FILE_BYTES);
-    if (wrote >= 0 && wrote < FILE_BYTES)
-        errno = ENOSPC;
-    bool good = wrote == FILE_BYTES && !WF_FAILS("fsync") && fsync(fd) == 0;
-    if (fd >= 0)
-        close(fd);
-    WF_CRASH("epoch.written");
-    good = good && renameat(directory, beside, directory, file) == 0;
-    WF_CRASH("epoch.renamed");
-    good = good && !WF_FAILS("fsync") && fsync(directory) == 0;
+    bool good = wf_whole_put(directory, file, 0600, text, FILE_BYTES, WF_WHOLE_SYNC);
     return good ? WEFT_OK
                 : wf_fail(WEFT_E_SYSTEM,
                           "cannot keep the node's epoch in '%s/%s': %s; make room there or set "

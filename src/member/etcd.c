@@ -185,16 +185,7 @@ static uint32_t etcd_list(const struct wf_members *m, struct wf_member *out, uin
 static enum weft_status etcd_setting(const struct wf_members *m, const char *name, char *out,
                                      size_t out_bytes, uint64_t *out_revision)
 {
-    const struct wf_setting *setting = wf_settings_find(&m->told.settings, name);
-    if (!setting)
-        return WEFT_MISS;
-    size_t bytes = strlen(setting->value) + 1;
-    if (bytes > out_bytes)
-        return wf_fail(WEFT_E_LIMIT, "the setting '%s' has %zu bytes, and there is room for %zu",
-                       name, bytes, out_bytes);
-    memcpy(out, setting->value, bytes);
-    *out_revision = setting->revision;
-    return WEFT_OK;
+    return wf_settings_read(&m->told.settings, name, out, out_bytes, out_revision);
 }
 
 static enum weft_status etcd_set(struct wf_members *m, const char *name, const char *value,
@@ -381,9 +372,12 @@ static void tell_sets(struct wf_members *m)
     for (const struct wf_etcd_set *set = answered.first; set; set = set->next)
         m->sets_count--;
     pthread_mutex_unlock(&m->lock);
-    for (const struct wf_etcd_set *set = answered.first; set; set = set->next)
+    for (const struct wf_etcd_set *set = answered.first; set; set = set->next) {
+        if (set->status < 0 && set->status != WEFT_E_BUSY)
+            wf_fail_keep("%s", set->why[0] ? set->why : "etcd does not answer");
         if (set->done)
             set->done(set->context, set->status);
+    }
     wf_etcd_sets_free(&answered);
 }
 

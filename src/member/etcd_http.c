@@ -115,6 +115,8 @@ enum weft_status wf_etcd_http_open(struct wf_etcd_http *http)
     if (http->multi && http->ask && http->stream) {
         curl_easy_setopt(http->ask, CURLOPT_WRITEFUNCTION, on_answer);
         curl_easy_setopt(http->ask, CURLOPT_WRITEDATA, http);
+        /* Or the next question would have to wait for a connection in the place of that one. */
+        curl_easy_setopt(http->stream, CURLOPT_FRESH_CONNECT, 1L);
         curl_easy_setopt(http->stream, CURLOPT_WRITEFUNCTION, on_stream);
         curl_easy_setopt(http->stream, CURLOPT_WRITEDATA, http);
         return WEFT_OK;
@@ -233,8 +235,30 @@ static enum weft_status start(struct wf_etcd_http *http, CURL *e, const char *pa
     return WEFT_OK;
 }
 
+/* What there is to do about it that there is no TLS; NULL: it is not that. */
+static const char *tls_mend(const struct wf_etcd_http *http)
+{
+    switch (http->asked) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return "see to fabric.registry_ca, and that the certificate there names this host";
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CACERT_BADFILE:
+        return "see to fabric.registry_ca, fabric.certificate and fabric.key";
+    case CURLE_SSL_CONNECT_ERROR:
+        return strstr(http->ask_error, "wrong version number")
+                   ? "it speaks none there; write etcd:// in fabric.join"
+                   : "see to fabric.registry_ca, fabric.certificate and fabric.key";
+    default: break; /* who is refused in TLS 1.3 hears of it when it reads */
+    }
+    return http->target->tls && strstr(http->ask_error, "alert")
+               ? "it does not accept this node's; see to fabric.certificate and fabric.key"
+               : NULL;
+}
+
 static enum weft_status outcome(const struct wf_etcd_http *http, bool cancelled)
 {
+    const char *mend = tls_mend(http);
+    const char *error = http->ask_error[0] ? http->ask_error : curl_easy_strerror(http->asked);
     if (cancelled)
         return WEFT_PENDING;
     if (http->asked == CURLE_OK)
@@ -242,15 +266,32 @@ static enum weft_status outcome(const struct wf_etcd_http *http, bool cancelled)
     if (http->asked == CURLE_WRITE_ERROR)
         return wf_fail(WEFT_E_NODE, "etcd at %s answers more than %zu bytes; is it something else?",
                        wf_etcd_http_endpoint(http), WF_ETCD_ANSWER_MAX);
-    return wf_fail(WEFT_E_NODE, "etcd at %s does not answer: %s", wf_etcd_http_endpoint(http),
-                   http->ask_error[0] ? http->ask_error : curl_easy_strerror(http->asked));
+    if (mend)
+        return wf_fail(WEFT_E_NODE, "no TLS with etcd at %s: %.100s; %s",
+                       wf_etcd_http_endpoint(http), error, mend);
+    /* What an etcd that speaks TLS alone does to who does not. */
+    bool hangs_up = http->asked == CURLE_GOT_NOTHING && !http->target->tls;
+    return wf_fail(WEFT_E_NODE, "etcd at %s does not answer: %s%s", wf_etcd_http_endpoint(http),
+                   error, hangs_up ? "; if it speaks TLS, write etcds:// in fabric.join" : "");
+}
+
+/* What the connection took, when there had to be one first: as much again as an answer may, at most
+ * (CURLOPT_CONNECTTIMEOUT_MS).  Of a network where each round trip is slow, that is a round trip or
+ * several, and who counted them with the answer would never have one. */
+static uint64_t connected_ns(const struct wf_etcd_http *http)
+{
+    curl_off_t us = 0;
+    if (http->hurry || curl_easy_getinfo(http->ask, CURLINFO_PRETRANSFER_TIME_T, &us) != CURLE_OK)
+        return 0;
+    return us > 0 ? (uint64_t)us * 1000u : 0;
 }
 
 enum weft_status wf_etcd_http_ask(struct wf_etcd_http *http, const char *path, const char *body,
                                   const char *token, uint32_t timeout_ms, long *out_code)
 {
     struct curl_slist *headers = make_headers(token);
-    const uint64_t until_ns = wf_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    const uint64_t least_ns = wf_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    uint64_t until_ns = least_ns;
     bool cancelled = false;
     clear(&http->answer);
     http->ask_error[0] = '\0';
@@ -262,6 +303,7 @@ enum weft_status wf_etcd_http_ask(struct wf_etcd_http *http, const char *path, c
             cancelled = !http->tick(http->context);
             if (!cancelled)
                 go_on(http, until_ns);
+            until_ns = least_ns + connected_ns(http);
         }
         if (http->asking && !cancelled)
             snprintf(http->ask_error, sizeof http->ask_error, "not within %u ms", timeout_ms);

@@ -31,6 +31,7 @@ struct wf_etcd_http {
     struct wf_etcd_buffer answer, line;
     bool asking, streaming;
     CURLcode asked; /* how it went */
+    bool hurry;     /* the time for an answer is that for its connection, too */
     /* The user's: */
     void *context;
     bool (*line_read)(void *context, const char *line, size_t bytes); /* false: end the stream */
@@ -42,7 +43,8 @@ struct wf_etcd_http {
 enum weft_status wf_etcd_http_open(struct wf_etcd_http *http);
 void wf_etcd_http_close(struct wf_etcd_http *http);
 
-/* POST `body` to `path`, "/v3/…".  token "": none.  WEFT_OK: *out_code is HTTP's, and the answer is
+/* POST `body` to `path`, "/v3/…", and wait for so long; as long again for a connection, where there
+ * is none yet.  token "": none.  WEFT_OK: *out_code is HTTP's, and the answer is
  * in http->answer until the next request.  WEFT_E_NODE: there is none, or it is too
  * long; WEFT_PENDING: tick gave up. */
 enum weft_status wf_etcd_http_ask(struct wf_etcd_http *http, const char *path, const char *body,

@@ -42,6 +42,7 @@ struct wf_etcd_set {
     uint64_t until_ns; /* no answer by then is none */
     bool unsure;       /* it was asked once, and may have happened */
     enum weft_status status;
+    char why[256]; /* that it was not, so far; "": nobody was asked */
     void (*done)(void *context, enum weft_status status);
     void *context;
     struct wf_etcd_set *next;
@@ -95,8 +96,8 @@ struct wf_members {
     uint64_t quiet_ns; /* nothing but a renewal is asked before */
     struct wf_standing rung;
 
-    uint64_t lease_id, old_lease_id; /* held; to be given back before another is asked for */
-    uint64_t join_ns, renew_ns;      /* when that is due */
+    uint64_t lease_id, old_lease_id;        /* held; to be given back before another is asked for */
+    uint64_t join_ns, renew_ns, publish_ns; /* when that is due */
     uint64_t joined_revision, published_version;
     bool erased; /* our key is gone, or somebody else's */
 
@@ -124,6 +125,8 @@ uint32_t wf_etcd_ask_ms(const struct wf_members *m);
 void wf_etcd_ring(const struct wf_members *m);
 /* What the registry said last, shown with a standing. */
 void wf_etcd_why(struct wf_members *m, const char *why);
+/* What it refuses this node, member or not; "": nothing any more. */
+void wf_etcd_amiss(struct wf_members *m, const char *what);
 
 /* etcd_join.c */
 void wf_etcd_join(struct wf_members *m);

@@ -104,6 +104,14 @@ static bool give_back(struct wf_members *m)
     return true;
 }
 
+/* A third of a lease has gone by then, with what the answer takes, if that is as long as the last
+ * one took: half of it is never over where etcd is no slower than a sixth. */
+static uint64_t renewal_ns(uint64_t asked_ns, uint64_t length_ns)
+{
+    uint64_t took_ns = wf_now_ns() - asked_ns, most_ns = length_ns / 6;
+    return asked_ns + length_ns / 3 - (took_ns < most_ns ? took_ns : most_ns);
+}
+
 static void joined(struct wf_members *m, const struct wf_lease *lease, uint64_t lease_id,
                    uint64_t asked_ns, uint64_t self_version)
 {
@@ -111,7 +119,7 @@ static void joined(struct wf_members *m, const struct wf_lease *lease, uint64_t 
     m->lease = *lease;
     pthread_mutex_unlock(&m->lock);
     m->lease_id = lease_id;
-    m->renew_ns = asked_ns + lease->length_ns / 3;
+    m->renew_ns = renewal_ns(asked_ns, lease->length_ns);
     m->joined_revision = m->answer.revision;
     m->published_version = self_version;
     m->erased = false;
@@ -215,7 +223,7 @@ void wf_etcd_renew(struct wf_members *m)
     if (good) {
         wf_lease_count(&m->lease, asked, ttl_s * 1000000000u);
         m->lease.why[0] = '\0';
-        m->renew_ns = asked.ns + m->lease.length_ns / 3;
+        m->renew_ns = renewal_ns(asked.ns, m->lease.length_ns);
     }
     pthread_mutex_unlock(&m->lock);
     if (!good)
@@ -227,7 +235,8 @@ void wf_etcd_publish(struct wf_members *m)
 {
     struct wf_member self;
     pthread_mutex_lock(&m->lock);
-    bool due = m->lease_id && m->self_version != m->published_version;
+    bool due = m->lease_id && m->self_version != m->published_version &&
+               wf_now_ns() >= m->publish_ns;
     uint64_t version = m->self_version;
     self = m->self;
     self.epoch = m->lease.epoch;
@@ -241,8 +250,9 @@ void wf_etcd_publish(struct wf_members *m)
         m->published_version = version;
     else if (status == WEFT_OK || status == WEFT_E_NOT_FOUND)
         m->erased = true;
-    else if (status == WEFT_E_DENIED || status == WEFT_E_LIMIT)
+    else if (status == WEFT_E_LIMIT)
         wf_etcd_failed(m);
+    m->publish_ns = status == WEFT_E_DENIED ? wf_now_ns() + AGAIN_NS : 0;
 }
 
 void wf_etcd_leave(struct wf_members *m)

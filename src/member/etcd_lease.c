@@ -62,8 +62,8 @@ void wf_lease_standing(const struct wf_lease *lease, struct wf_moment now, struc
         lease->until.ns - now.ns - left > lease->length_ns / MARGIN_PARTS)
         out->until_ns = now.ns + left;
     if (out->state == WF_STANDING_MEMBER)
-        return;
-    if (lease->why[0])
+        snprintf(out->why, sizeof out->why, "%s", lease->amiss);
+    else if (lease->why[0])
         snprintf(out->why, sizeof out->why, "%s", lease->why);
     else if (out->state == WF_STANDING_LOST)
         snprintf(out->why, sizeof out->why, "the lease ended before it was renewed");

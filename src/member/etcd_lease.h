@@ -25,7 +25,8 @@ struct wf_lease {
     uint64_t epoch;                   /* of this or the last */
     struct wf_moment until;           /* likewise */
     uint64_t length_ns;
-    char why[256]; /* what the registry said, or did not, last */
+    char why[256];   /* what the registry said, or did not, last */
+    char amiss[256]; /* what it refuses while the lease goes on; "": nothing */
 };
 
 struct wf_moment wf_moment_now(void);

@@ -35,6 +35,18 @@ void wf_etcd_why(struct wf_members *m, const char *why)
         wf_etcd_ring(m);
 }
 
+void wf_etcd_amiss(struct wf_members *m, const char *what)
+{
+    pthread_mutex_lock(&m->lock);
+    bool other = strncmp(m->lease.amiss, what, sizeof m->lease.amiss - 1) != 0;
+    snprintf(m->lease.amiss, sizeof m->lease.amiss, "%s", what);
+    pthread_mutex_unlock(&m->lock);
+    if (other && what[0] && m->lease_id) /* of who is not let in that is said already */
+        wf_warn("member", "%s", what);
+    if (other)
+        wf_etcd_ring(m);
+}
+
 /* ------------------------------------------------------------------------ asking a question */
 
 void wf_etcd_failed(struct wf_members *m)
@@ -69,18 +81,34 @@ static enum weft_status refusal(const struct wf_members *m, long code)
         return wf_fail(WEFT_E_NOT_FOUND, "etcd at %s knows the lease no more", endpoint);
     if (has(error, "has been compacted"))
         return wf_fail(WEFT_E_LIMIT, "etcd at %s has forgotten that revision", endpoint);
+    if (has(error, "database space exceeded"))
+        return wf_fail(WEFT_E_DENIED,
+                       "etcd at %s is full (database space exceeded) and takes nothing new; "
+                       "compact and defragment it, and disarm its alarm (etcdctl compact, defrag, "
+                       "alarm disarm)",
+                       endpoint);
     if (has(error, "user name is empty") && !m->user)
         return wf_fail(WEFT_E_DENIED,
-                       "etcd at %s asks for a user and a password; set them for the registry",
+                       "etcd at %s asks for a user and a password; set fabric.registry_user and "
+                       "fabric.registry_password",
                        endpoint);
-    if (code == 403 || has(error, "permission denied") || has(error, "authentication failed"))
+    if (has(error, "authentication failed"))
         return wf_fail(WEFT_E_DENIED,
-                       "etcd at %s does not let %s%s in: %s; see to its password, and to a role "
-                       "for /weft/%s/",
+                       "etcd at %s does not know the user %s by this password: %s; see to "
+                       "fabric.registry_user and fabric.registry_password",
+                       endpoint, m->user ? m->user : "", error);
+    if (code == 403 || has(error, "permission denied"))
+        return wf_fail(WEFT_E_DENIED,
+                       "etcd at %s does not let %s%s do that: %s; give it a role that reads and "
+                       "writes /weft/%s/",
                        endpoint, m->user ? "the user " : "anybody", m->user ? m->user : "", error,
                        m->target.cluster);
-    return wf_fail(WEFT_E_NODE, "etcd at %s says: %s (HTTP %ld)", endpoint,
-                   error[0] ? error : "nothing", code);
+    if (!error[0])
+        return wf_fail(WEFT_E_NODE,
+                       "what answers at %s says nothing that an etcd says (HTTP %ld); is it one of "
+                       "version 3.4 or later, and no proxy (http_proxy)?",
+                       endpoint, code);
+    return wf_fail(WEFT_E_NODE, "etcd at %s says: %s (HTTP %ld)", endpoint, error, code);
 }
 
 static bool token_is_old(const struct wf_members *m, long code)
@@ -98,6 +126,7 @@ static enum weft_status ask(struct wf_members *m, const char *path, const char *
         uint64_t now = wf_now_ns();
         uint64_t left = m->leave_until_ns > now ? (m->leave_until_ns - now) / 1000000 : 0;
         ms = left < ms ? (uint32_t)left : ms;
+        m->http.hurry = true;
     }
     enum weft_status status = wf_etcd_http_ask(&m->http, path, body, m->token, ms, out_code);
     if (status == WEFT_OK)
@@ -260,6 +289,8 @@ static void step(struct wf_members *m)
         wf_etcd_renew(m);
     if (may_ask(m, failures) && !m->lease_id && wf_now_ns() >= m->join_ns)
         wf_etcd_join(m);
+    if (m->lease_id && wf_now_ns() >= m->renew_ns) /* to join has taken that long */
+        wf_etcd_renew(m);
     if (may_ask(m, failures) && !m->http.streaming && wf_now_ns() >= m->watch_ns)
         wf_etcd_follow(m);
     if (may_ask(m, failures))
@@ -282,11 +313,14 @@ static uint64_t due(struct wf_members *m)
     if (!m->lease_id)
         at = sooner(at, m->join_ns);
     pthread_mutex_lock(&m->lock);
-    bool work = m->asked.first || (m->lease_id && m->self_version != m->published_version);
+    bool sets = m->asked.first != NULL;
+    bool publishes = m->lease_id && m->self_version != m->published_version;
     uint64_t set_ends = m->asked.first ? m->asked.first->until_ns : UINT64_MAX;
     bool stops = m->closing;
     pthread_mutex_unlock(&m->lock);
-    if (work)
+    if (publishes)
+        at = sooner(at, m->publish_ns);
+    if (sets)
         at = 0;
     if (at < m->quiet_ns)
         at = m->quiet_ns;

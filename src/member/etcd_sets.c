@@ -3,6 +3,7 @@
  * Settings that are to be changed: asked for by the owner, carried out by the thread in their
  * order, told by the owner's poll.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,7 @@ static enum weft_status try_it(struct wf_members *m, struct wf_etcd_set *set)
         return WEFT_E_NODE;
     if (wf_now_ns() < m->again_ns || wf_now_ns() < m->quiet_ns)
         return WEFT_PENDING;
+    set->why[0] = '\0';
     enum weft_status status = wf_etcd_talk(m, "/v3/kv/txn",
                                            wf_etcd_say_set(m->target.cluster, set->name, set->value,
                                                            set->revision),
@@ -51,6 +53,8 @@ static enum weft_status try_it(struct wf_members *m, struct wf_etcd_set *set)
         bool ours = set->unsure && (set->value ? found.same : !found.there);
         return ours ? WEFT_OK : WEFT_E_BUSY;
     }
+    if (status < 0)
+        snprintf(set->why, sizeof set->why, "%s", wf_last_error());
     set->unsure = set->unsure || status == WEFT_E_NODE;
     if (status == WEFT_E_NODE)
         return WEFT_PENDING;

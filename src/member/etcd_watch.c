@@ -156,7 +156,7 @@ static enum weft_status read_all(struct wf_members *m)
     m->strangers = false;
     enum weft_status status = read_part(m, WF_ETCD_NODES, &view, &revision);
     if (status == WEFT_OK)
-        status = read_part(m, WF_ETCD_SETTINGS, &view, &revision);
+        status = renewed(m) ? read_part(m, WF_ETCD_SETTINGS, &view, &revision) : WEFT_E_NODE;
     if (status != WEFT_OK) {
         view_fini(&view);
         return status;
@@ -185,13 +185,15 @@ void wf_etcd_follow(struct wf_members *m)
     m->watch_ns = wf_now_ns() + AGAIN_NS; /* if this one ends */
     if (status == WEFT_E_DENIED) {
         wf_etcd_why(m, wf_last_error());
+        wf_etcd_amiss(m, wf_last_error());
         m->watch_ns += 3 * AGAIN_NS;
     }
     if (status != WEFT_OK)
         return;
+    wf_etcd_amiss(m, "");
     char *body = wf_etcd_say_watch(m->target.cluster, m->seen_revision + 1);
     m->watch_created = false;
-    m->watch_by_ns = wf_now_ns() + (uint64_t)wf_etcd_ask_ms(m) * 1000000u;
+    m->watch_by_ns = wf_now_ns() + (uint64_t)wf_etcd_ask_ms(m) * 2000000u; /* it connects first */
     m->check_ns = m->watch_by_ns + (uint64_t)m->lease_s * 2000000000u;
     m->checked_revision = 0;
     if (body)
@@ -267,10 +269,11 @@ void wf_etcd_check(struct wf_members *m)
     m->check_ns = wf_now_ns() + 2 * length_ns;
     enum weft_status status = wf_etcd_talk(m, "/v3/kv/txn", wf_etcd_say_newest(m->target.cluster),
                                            take_newest, &newest);
-    if (status == WEFT_E_DENIED)
-        wf_etcd_failed(m);
+    if (status == WEFT_E_DENIED) /* what the watch brings, it brings still */
+        wf_etcd_amiss(m, wf_last_error());
     if (status != WEFT_OK)
         return;
+    wf_etcd_amiss(m, "");
     const struct wf_etcd_view *view = &m->view;
     bool same = newest <= m->newest &&
                 (m->strangers || (m->answer.counts[0] == view->members.count &&

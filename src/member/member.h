@@ -66,7 +66,7 @@ struct wf_standing {
     uint64_t epoch;    /* of the lease that it has, or had last; 0: none yet */
     uint64_t until_ns; /* on the clock of wf_now_ns(): nothing is to be done in this name after it
                           unless it was renewed; UINT64_MAX: it does not end by itself */
-    char why[256];     /* not MEMBER: in a sentence; "" */
+    char why[256];     /* in a sentence; MEMBER: what the registry refuses it nevertheless; "" */
 };
 
 struct wf_member_events {
@@ -118,7 +118,8 @@ struct wf_member_ops {
     enum weft_status (*setting)(const struct wf_members *members, const char *name, char *out,
                                 size_t out_bytes, uint64_t *out_revision);
     /* Change a setting that has that revision now (0: there is none such); value NULL: remove it.
-     * `done` is called from poll: WEFT_OK; WEFT_E_BUSY: it has another; WEFT_E_NODE: no answer. */
+     * `done` is called from poll: WEFT_OK; WEFT_E_BUSY: it has another; WEFT_E_NODE: no answer;
+     * WEFT_E_DENIED: the registry refuses it.  Of the latter two wf_last_error() says why. */
     enum weft_status (*set)(struct wf_members *members, const char *name, const char *value,
                             uint64_t revision, void (*done)(void *context, enum weft_status status),
                             void *context);

@@ -23,6 +23,21 @@ struct wf_setting *wf_settings_find(const struct wf_settings *settings, const ch
     return NULL;
 }
 
+enum weft_status wf_settings_read(const struct wf_settings *settings, const char *name, char *out,
+                                  size_t out_bytes, uint64_t *out_revision)
+{
+    const struct wf_setting *setting = wf_settings_find(settings, name);
+    if (!setting)
+        return WEFT_MISS;
+    size_t bytes = strlen(setting->value) + 1;
+    if (bytes > out_bytes)
+        return wf_fail(WEFT_E_LIMIT, "the setting '%s' has %zu bytes, and there is room for %zu",
+                       name, bytes, out_bytes);
+    memcpy(out, setting->value, bytes);
+    *out_revision = setting->revision;
+    return WEFT_OK;
+}
+
 enum weft_status wf_settings_put(struct wf_settings *settings, const char *name, const char *value,
                                  uint64_t revision)
 {

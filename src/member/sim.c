@@ -539,6 +539,8 @@ static void tell_sets(struct wf_members *node)
         node->set_count--;
         struct wf_msim_set told = *set;
         free(set);
+        if (told.status == WEFT_E_NODE)
+            wf_fail_keep("the registry does not answer");
         if (told.done)
             told.done(told.context, told.status);
     }

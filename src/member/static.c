@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,13 +24,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/hooks.h"
 #include "base/log.h"
 #include "member/checks.h"
 #include "member/epoch.h"
 #include "member/roster.h"
 #include "member/settings.h"
 #include "sys/memory.h"
+#include "sys/whole.h"
 
 #define ADDRESS_MAX 255u
 #define LISTED_MAX 64u /* more hosts than that want a registry */
@@ -151,18 +152,17 @@ static enum weft_status take_list(struct wf_members *members, const char *list)
 
 /* ------------------------------------------------------------------------------------ settings */
 
-static void file_name(const struct wf_members *members, char *out, size_t capacity)
+static void settings_path(const struct wf_members *members, char *out, size_t capacity)
 {
-    snprintf(out, capacity, "%s.settings", members->self.name);
+    snprintf(out, capacity, "%s/%s.settings", members->state_dir, members->self.name);
 }
 
 static enum weft_status settings_read(struct wf_members *members)
 {
-    char file[WF_MEMBER_NAME_MAX + 16], path[4096];
+    char path[PATH_MAX];
     const char *name;
     json_t *value;
-    file_name(members, file, sizeof file);
-    snprintf(path, sizeof path, "%s/%s", members->state_dir, file);
+    settings_path(members, path, sizeof path);
     json_error_t why;
     FILE *from = fopen(path, "re");
     json_t *all = from ? json_loadf(from, JSON_REJECT_DUPLICATES, &why) : NULL;
@@ -182,33 +182,10 @@ static enum weft_status settings_read(struct wf_members *members)
     return status;
 }
 
-static bool write_all(int directory, const char *file, const char *text)
-{
-    char beside[WF_MEMBER_NAME_MAX + 32];
-    snprintf(beside, sizeof beside, "%s.new", file);
-    (void)unlinkat(directory, beside, 0);
-    int fd = WF_FAILS("open")
-                 ? (errno = EMFILE, -1)
-                 : openat(directory, beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    size_t bytes = strlen(text), wrote = 0;
-    while (fd >= 0 && wrote < bytes) {
-        ssize_t now = WF_FAILS("write") ? (errno = ENOSPC, -1)
-                                        : write(fd, text + wrote, bytes - wrote);
-        if (now <= 0)
-            break;
-        wrote += (size_t)now;
-    }
-    bool good = fd >= 0 && wrote == bytes && !WF_FAILS("fsync") && fsync(fd) == 0;
-    if (fd >= 0)
-        close(fd);
-    return good && renameat(directory, beside, directory, file) == 0 && !WF_FAILS("fsync") &&
-           fsync(directory) == 0;
-}
-
 /* Durable, when it returns WEFT_OK. */
 static enum weft_status settings_write(const struct wf_members *members)
 {
-    char file[WF_MEMBER_NAME_MAX + 16];
+    char path[PATH_MAX];
     if (!members->state_dir)
         return WEFT_OK;
     json_t *all = json_object();
@@ -217,17 +194,14 @@ static enum weft_status settings_write(const struct wf_members *members)
                             json_string(members->settings.items[i].value));
     char *text = json_dumps(all, JSON_INDENT(1));
     json_decref(all);
-    file_name(members, file, sizeof file);
-    int directory = open(members->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool good = text && directory >= 0 && write_all(directory, file, text);
-    if (directory >= 0)
-        close(directory);
+    settings_path(members, path, sizeof path);
+    bool good = text && wf_whole_put(AT_FDCWD, path, 0600, text, strlen(text), WF_WHOLE_SYNC);
     free(text);
     return good ? WEFT_OK
                 : wf_fail(WEFT_E_SYSTEM,
-                          "cannot keep the node's settings in '%s/%s': %s; make room there or set "
+                          "cannot keep the node's settings in '%s': %s; make room there or set "
                           "state_dir elsewhere",
-                          members->state_dir, file, strerror(errno));
+                          path, strerror(errno));
 }
 
 /* It is changed here and on disk, or in neither. */
@@ -346,15 +320,7 @@ static uint32_t static_list(const struct wf_members *members, struct wf_member *
 static enum weft_status static_setting(const struct wf_members *members, const char *name,
                                        char *out, size_t out_bytes, uint64_t *out_revision)
 {
-    const struct wf_setting *setting = wf_settings_find(&members->settings, name);
-    if (!setting)
-        return WEFT_MISS;
-    if (strlen(setting->value) >= out_bytes)
-        return wf_fail(WEFT_E_LIMIT, "the setting '%s' has %zu bytes; there is room for %zu", name,
-                       strlen(setting->value), out_bytes ? out_bytes - 1 : 0);
-    memcpy(out, setting->value, strlen(setting->value) + 1);
-    *out_revision = setting->revision;
-    return WEFT_OK;
+    return wf_settings_read(&members->settings, name, out, out_bytes, out_revision);
 }
 
 static enum weft_status static_set(struct wf_members *members, const char *name, const char *value,

@@ -50,7 +50,8 @@
 #define TCP_ZERO_COPY_BYTES (64u << 10) /* of payload in a batch, for it to be worth a try */
 #define TCP_STRIPE_BYTES (256u << 10)   /* a chunk, where there are several streams */
 #define TCP_INLINE_BYTES (64u << 10)    /* with several streams: larger payloads are striped */
-#define TCP_SLICE_BYTES (128u << 10)    /* what is received at once of a payload, and told of */
+#define TCP_SLICE_BYTES (256u << 10)    /* what is received at once of a payload, and told of */
+#define TCP_LOW_WATER_MIN (64u << 10)   /* shorter ones are not waited for as a whole */
 #define TCP_STAGE_BYTES (TCP_FRAME_BYTES + WF_NET_HEADER_MAX + 65536u)
 #define TCP_READ_AHEAD_MIN 4096u
 #define TCP_READ_AHEAD_MAX 65536u
@@ -132,6 +133,8 @@ struct tcp_stream {
     uint32_t operations; /* begun and not completed; zero-copy ones until the kernel let go */
     bool receiving, sending, watching;
     bool receive_all, sending_hello;
+    uint32_t receive_least; /* of what is received next, so much is of a body, and comes */
+    uint32_t low_water;     /* ring: SO_RCVLOWAT of the socket; 0: it has none */
     struct iovec out_bytes;
     struct msghdr in, out;
     struct iovec in_pieces[TCP_RECEIVE_PIECES + 1];

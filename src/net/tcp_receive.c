@@ -80,12 +80,15 @@ uint32_t wf_tcp_receive_room(struct tcp_stream *stream, bool *out_all)
 {
     uint32_t count = 0;
     uint64_t bytes = 0, most = stream->body_left;
+    /* Of several, each its own at once: a link that is slow still has to hear something of each. */
+    uint32_t slice = stream->link->stream_count > 1 ? TCP_SLICE_BYTES / 2 : TCP_SLICE_BYTES;
     if (stream->body == TCP_BODY_WRITE)
         wf_tcp_access_body_check(stream);
     if (most) {
         assert(stream->stage_at == stream->stage_end);
-        count = body_room(stream, most < TCP_SLICE_BYTES ? most : TCP_SLICE_BYTES, &bytes);
+        count = body_room(stream, most < slice ? most : slice, &bytes);
     }
+    stream->receive_least = (uint32_t)bytes;
     *out_all = bytes < most;
     if (*out_all)
         return count;

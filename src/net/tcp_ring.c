@@ -169,15 +169,34 @@ static void ring_watch(struct tcp_stream *stream, uint32_t events)
     stream->operations++;
 }
 
+/* Of what is long and surely comes, be woken once, when all of it is there: else the kernel wakes
+ * this side for each packet or two, to copy so little.  What is waited for may not be more than
+ * what comes, or nobody wakes this side again: so it is set anew for each receive, which then
+ * waits first and ends with what there is.  True: this one waits so. */
+static bool low_water(struct tcp_stream *stream)
+{
+    uint32_t least = stream->receive_least < TCP_LOW_WATER_MIN ? 1 : stream->receive_least;
+    if (stream->low_water && stream->low_water != least) {
+        int bytes = (int)least;
+        if (setsockopt(stream->fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes) != 0)
+            return false;
+        stream->low_water = least;
+    }
+    return stream->low_water > 1;
+}
+
 static void ring_receive(struct tcp_stream *stream)
 {
     struct io_uring_sqe *sqe = sqe_get(engine_of(stream->net));
-    int flags = stream->receive_all ? MSG_WAITALL : 0;
+    bool waits = low_water(stream);
+    int flags = stream->receive_all && !waits ? MSG_WAITALL : 0;
     if (stream->in.msg_iovlen == 1)
         io_uring_prep_recv(sqe, stream->fd, stream->in.msg_iov->iov_base,
                            stream->in.msg_iov->iov_len, flags);
     else
         io_uring_prep_recvmsg(sqe, stream->fd, &stream->in, (unsigned)flags);
+    if (waits)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     sqe_mark(sqe, stream, KIND_RECEIVE);
     stream->kernel_receives = true;
     stream->operations++;

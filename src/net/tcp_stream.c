@@ -95,7 +95,8 @@ static enum weft_status shake_begin(struct tcp_stream *stream)
     struct tcp_net *net = stream->net;
     struct wf_net_hello_self self = net->self;
     enum weft_status status = WEFT_OK;
-    setsockopt(stream->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    bool tcp = setsockopt(stream->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) == 0;
+    stream->low_water = tcp ? 1 : 0;
     self.role = stream->accepted ? WF_NET_ACCEPTOR : WF_NET_CONNECTOR;
     if (stream->index > 0) {
         self.stream = (uint8_t)stream->index;
@@ -220,6 +221,7 @@ static void receive_bytes(struct tcp_stream *stream, void *room, size_t bytes)
     stream->in_pieces[0] = (struct iovec){room, bytes};
     stream->in = (struct msghdr){.msg_iov = stream->in_pieces, .msg_iovlen = 1};
     stream->receive_all = false;
+    stream->receive_least = 0;
     stream->receiving = true;
     stream->net->engine->receive(stream);
 }
@@ -501,7 +503,11 @@ void wf_tcp_received(struct tcp_stream *stream, ssize_t result)
         else
             status = wf_tcp_receive_consume(stream, (size_t)result);
     } else if (result == 0) {
-        status = wf_fail(WEFT_E_NODE, "the other side closed the connection");
+        status = wf_fail(WEFT_E_NODE, "the other side closed the connection%s",
+                         stream->phase == TCP_SHAKES
+                             ? " before both had proved who they are; its log says why, as when "
+                               "fabric.encrypt is not the same on both"
+                             : "");
     } else if (!again(result)) {
         status = wf_fail(WEFT_E_NODE, "the connection broke: %s", strerror((int)-result));
     }

@@ -44,6 +44,7 @@
     X(ucp_mem_query)
 
 struct wf_ucx_lib {
+/* It declares what it names. NOLINTNEXTLINE(bugprone-macro-parentheses) */
 #define WF_UCX_POINTER(name) __typeof__(&(name)) name;
     WF_UCX_FUNCTIONS(WF_UCX_POINTER)
 #undef WF_UCX_POINTER

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Time, as the rest of Weft reads it: monotonic nanoseconds.
+ * Time, as the rest of Weft reads it: monotonic nanoseconds; and the time of day, which somebody
+ * may set, for people and for what outlives the process.
  */
 #ifndef WF_SYS_CLOCK_H
 #define WF_SYS_CLOCK_H
@@ -19,6 +20,14 @@ static inline uint64_t wf_now_ns(void)
 static inline uint64_t wf_now_ms(void)
 {
     return wf_now_ns() / 1000000u;
+}
+
+/* Since 1970. */
+static inline int64_t wf_unix_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static inline void wf_nap(uint32_t ns)

@@ -58,6 +58,11 @@ def without_a_node_it_says_so():
     for words, code in ((["status", "--socket", nowhere], 3), (["lend", "a lot"], 2), (["put", "/nowhere"], 6),
                         (["status", "--domain", "nope"], 4), (["region", "open", "nope"], 1)):
         check(answer(*words, expect=code)["exit"] == code, words)
+    # What is cut in a sentence, or no text at all, is told all the same.
+    for word in (b"\xff\xfe", ("x" + 40 * "\u00e9").encode()):
+        done = subprocess.run([WEFT, "fabric", "limit", word, "a", "1MB", "--json"], env=environment(), timeout=60,
+                              capture_output=True, check=False)
+        check(done.returncode == 2 and "none of link" in json.loads(done.stdout)["error"], done)
     for words in (["put", "--key", "a", blob("tiny", 10)], ["ls", "blocks"], ["lend", "1GB"],
                   ["region", "ls"], ["events"], ["top", "--count", "1"],
                   ["bench", "local"], ["get", "--key", "a", "--block-bytes", "10", "--output", "/dev/null"]):
@@ -275,14 +280,17 @@ def a_long_question_is_answered_over_http_at_once():
     begin = time.monotonic()
     status, said = ask(model="asked", tokens=tokens, ask=True)
     check(status == 200 and said["stride"] == 8 and time.monotonic() - begin < 5, status, said, time.monotonic() - begin)
-    for question, code, hint in (({"model": "none", "tokens": [1]}, 404, "no client has opened"),
+    for question, code, hint in (({"model": "none", "tokens": [1]}, 404, 'model is "none": no client has opened'),
                                  ({"model": "asked", "tokens": [1.5]}, 400, "whole numbers"),
                                  ({"model": "asked", "tokens": 7}, 400, "give a list"),
                                  ({"tokens": [1]}, 400, "without `format` or `model`"),
                                  ({"keys": ["00"]}, 400, "64 hex digits"), ({"keys": [], "block_tokens": 0}, 400, "at least 1"),
-                                 ({"keys": [], "tokens": []}, 400, "one of both"), ({"kys": []}, 400, "no such member"),
+                                 ({"keys": [], "tokens": []}, 400, "one of both"), ({"kys": []}, 400, '"kys": there is no'),
                                  ({"keys": [], "candidates": [{}]}, 400, "its name"),
-                                 ({"keys": [], "domain": "other"}, 404, "there is none")):
+                                 ({"keys": [], "candidates": [{"node": "a", "queued_tokens": -5}]}, 400,
+                                  "queued_tokens is -5: give a number"),
+                                 ({"keys": [], 39 * "k" + 40 * "\u00e9": 1}, 400, "there is no such member"),
+                                 ({"keys": [], "domain": "other"}, 404, 'domain is "other": there is none')):
         status, said = ask(**question)
         check(status == code and hint in said["error"], question, status, said)
     stop_node(node)

@@ -11,7 +11,8 @@ import time
 import urllib.request
 
 from codec import checkpoint, text, written
-from harness import FOLDER, WEFT, answer, blob, case, check, environment, golden, read, start_node, stop_node, weft
+from harness import (FOLDER, WEFT, answer, blob, case, check, environment, golden, read, start_node, stop_node, until,
+                     weft)
 
 NAMES = ("left", "right")
 
@@ -34,13 +35,6 @@ def forget():
         shutil.rmtree(place(name), ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             os.remove(place(name + ".nvme"))
-
-
-def until(what, holds, *seen):
-    end = time.time() + 60
-    while not holds():
-        check(time.time() < end, "never:", what, *seen)
-        time.sleep(0.05)
 
 
 def sees(name):
@@ -73,6 +67,9 @@ def two_nodes_are_one_memory():
     # Of two links that both began for a moment one goes, and all is told anew.
     until("all has been told", lambda: known.update(answer("fabric", *left)) or known["nodes"][0]["state"] == "ok")
     golden("fabric", known)
+    # Whoever began the link: where the other can be called, and not where it came from.
+    for name, other in (NAMES, NAMES[::-1]):
+        check([node["address"] for node in sees(name)] == ["unix:" + place(other + ".net")], name, sees(name))
     check("right" in weft("fabric", *left).stdout.decode(), "the table names nobody")
     golden("fabric-topology", answer("fabric", "topology", *left))
     shown = weft("fabric", "topology", *left).stdout.decode()
@@ -133,6 +130,9 @@ def two_nodes_are_one_memory():
     check("no domain is called" in refused("fabric", "limit", "domain", "nobody", "1MB", *right), "bounds nobody")
     check("1 to 1000000" in refused("fabric", "limit", "share", "default", "0", *right), "a share of nothing")
     check("none of link" in refused("fabric", "limit", "cable", "left", "1MB", *right), "bounds a cable")
+    check("a number from 1" in refused("fabric", "limit", "share", "default", "3MB", *right), "a share in bytes")
+    check("for allot and lend, not for drain" in refused("fabric", "drain", "--lender", "left", *right), "drains another")
+    check("for drain, not for show" in refused("fabric", "--off", *right), "shows off")
     until("what was sent is counted", lambda: answer("fabric", *left)["self"]["domains"][0]["sent"]["bytes"] > 0)
     weft("fabric", "drain", *right)
     until("a node that drains is seen to", lambda: sees("left")[0]["state"] == "draining")
@@ -562,6 +562,22 @@ def another_secret_is_another_cluster():
           lambda: any("secret" in node["why"] for name in NAMES
                       for node in answer("fabric", "--socket", place(name + ".sock"))["nodes"]))
     check(not sees("left") and not sees("right"), "they see each other")
+    for node in nodes:
+        stop_node(node)
+
+
+@case
+def nodes_without_a_domain_in_common_say_so():
+    """Without a cluster's secret each has one of its own: there is a link, and nothing crosses it."""
+    nodes = [start(name, "") for name in NAMES]
+    until_both_see_each_other()
+    for name in NAMES:
+        at = ("--socket", place(name + ".sock"))
+        seen = answer("fabric", *at)["nodes"][0]
+        check(seen["domains"] == 0 and "fabric.secret_file" in seen["why"], seen)
+        check("none of this node's domains" in weft("fabric", *at).stdout.decode(), name, "does not say it")
+        found = {finding["name"]: finding for finding in answer("doctor", *at, expect=1)["findings"]}
+        check(found["nodes"]["state"] == "broken" and "fabric.secret_file" in found["nodes"]["mend"], found["nodes"])
     for node in nodes:
         stop_node(node)
 

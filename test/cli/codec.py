@@ -134,7 +134,7 @@ def codec_says_what_is_wrong():
 
 @case
 def codec_kv_writes_blocks():
-    blocks, form = (os.path.join(FOLDER, name) for name in ("kv.bin", "kv.json"))
+    blocks, form = (os.path.join(FOLDER, name) for name in ("codec-kv.bin", "codec-kv.json"))
     outputs = ["--output", blocks, "--format-output", form]
     said = answer("codec", "kv", "--model", checkpoint(), "--text", text(), "--block-tokens", "16", *outputs)
     golden("codec_kv", said)
@@ -155,6 +155,15 @@ def codec_kv_writes_blocks():
     check(all(abs(a - b) <= abs(a) / 256 for a, b in zip(first, near)), first, near)
     made_up = answer("codec", "kv", "--tokens", "500", "--window", "100", *outputs)
     check(made_up["made_up"] and made_up["model"].startswith("made-up@"), made_up)
+    kept = [open(path, "rb").read() for path in (blocks, form)]
+    small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)) # which this process ignores the signal of
+    for places in (outputs, ["--output", blocks + ".fresh", "--format-output", form + ".fresh"]):
+        full = subprocess.run([WEFT, "codec", "kv", "--tokens", "1000", "--window", "100", *places], capture_output=True,
+                              preexec_fn=small, restore_signals=False)
+        check(full.returncode == 6 and full.stderr.decode().count(places[1]) == 1, full)
+    check([open(path, "rb").read() for path in (blocks, form)] == kept, "what had no room replaced something")
+    left = [name for name in os.listdir(FOLDER) if name.startswith("codec-kv.") and name not in ("codec-kv.bin", "codec-kv.json")]
+    check(not left, left)
     check("/nowhere/kv" in weft("codec", "kv", "--tokens", "500", "--window", "100", "--output", "/nowhere/kv",
                                 "--format-output", form, expect=6).stderr.decode())
     if os.path.exists("/dev/full"):
@@ -222,7 +231,8 @@ def codec_bench_takes_odd_blocks():
     for dtype, size in sizes.items():
         for dim, tokens in ((1, 1), (3, 1), (80, 16)):
             count, seeded = 3 * 2 * dim * tokens, random.Random(dim)
-            for element in (lambda: 0, lambda: nothing[dtype], lambda: seeded.randrange(1, 4), lambda: seeded.getrandbits(8 * size)):
+            for element in (lambda: 0, lambda: nothing[dtype], lambda: seeded.randrange(1, 4),
+                            lambda: seeded.getrandbits(8 * size)):
                 blocks = written("odd.bin", b"".join(element().to_bytes(size, "little") for _ in range(count)))
                 form = written("odd.json", json.dumps({"layers": 1, "kv_heads": 1, "head_dim": dim, "block_tokens": tokens,
                                                        "dtype": dtype}).encode())
@@ -458,7 +468,8 @@ def codec_install_puts_a_profile_where_the_node_reads_it():
         beside = answer("codec", "install", made, *at)
         check(beside["file"] == f"{state}/profiles/mine-{beside['id']}.wfprofile", beside)
         check(beside["model"] == "another" and read(beside["file"]) == read(made), beside)
-        check(sorted(os.listdir(f"{state}/profiles")) == sorted(os.path.basename(p["file"]) for p in (done, beside)), "more files")
+        there = sorted(os.path.basename(p["file"]) for p in (done, beside))
+        check(sorted(os.listdir(f"{state}/profiles")) == there, "more files")
         known = answer("ls", "profiles", *at)
         golden("ls_profiles", known)
         check([p["model"] for p in known["profiles"]] == ["tiny", "another"], known)
@@ -485,10 +496,10 @@ def codec_calibrate_leaves_a_whole_profile_or_none():
     for path in (old, fresh):
         done = subprocess.run([*given, path], capture_output=True, preexec_fn=small, restore_signals=False)
         check(done.returncode == 6 and done.stderr.decode().count(path) == 1, done)
-        check(not os.path.exists(path + ".part"), path)
+        check(not os.path.exists(path + ".new"), path)
     for path in (old, fresh):
         dies = subprocess.Popen([*given, path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not os.path.exists(path + ".part") and dies.poll() is None:
+        while not os.path.exists(path + ".new") and dies.poll() is None:
             time.sleep(0.001)
         dies.kill()
         check(dies.wait() == -9, "it was done before it was killed")
@@ -496,7 +507,7 @@ def codec_calibrate_leaves_a_whole_profile_or_none():
     link = os.path.join(FOLDER, "link.wfprofile")
     os.symlink(old, link)
     check(subprocess.run([*given, link, "--name", "another"], capture_output=True).returncode == 0)
-    check(os.path.islink(link) and open(old, "rb").read() != whole and not os.path.exists(old + ".part"))
+    check(os.path.islink(link) and open(old, "rb").read() != whole and not os.path.exists(old + ".new"))
     check(os.stat(old).st_mode & 0o777 == 0o640, "its rights are others now")
     check("0x1b" in weft(*given[1:], fresh, "--name", "\x1b[31m", expect=2).stderr.decode())
 

@@ -106,6 +106,19 @@ def start_node(pool="256MB", socket=SOCKET, tiers=(), http="off", **variables):
     return node
 
 
+def until(what, holds, *seen):
+    end = time.time() + 60
+    while not holds():
+        check(time.time() < end, "never:", what, *seen)
+        time.sleep(0.05)
+
+
+def tiers_open(socket=SOCKET):
+    """All of them, so that what a node says of each is what it says from then on."""
+    until("the tiers are open", lambda: all(tier["state"] != "opening"
+                                            for tier in answer("ls", "tiers", "--socket", socket)["tiers"]))
+
+
 def stop_node(node):
     node.send_signal(signal.SIGTERM)
     try:

@@ -4,9 +4,11 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import shutil
 import signal
+import subprocess
 import time
 
 from harness import FOLDER, WEFT, answer, blob, case, check, environment, golden, read, start_node, stop_node, weft
@@ -47,7 +49,13 @@ def a_miss_leaves_the_file_as_it_was():
     check(os.stat(copy).st_mode & 0o777 == 0o640, "another mode")
     weft("get", "--key", "kept", "--block-bytes", "50000", "--output", "/dev/null")
     weft("get", "--key", "kept", "--block-bytes", "50000", "--output", os.path.join(FOLDER, "no", "x"), expect=6)
-    check(not [name for name in os.listdir(FOLDER) if re.fullmatch(r"kept\.copy\.[0-9]+", name)], "left behind")
+    shutil.copy(blob("before", 1000, seed=3), copy)
+    before = read(copy)
+    small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)) # which this process ignores the signal of
+    full = subprocess.run([WEFT, "get", "--key", "kept", "--block-bytes", "50000", "--output", copy], capture_output=True,
+                          env=environment(), preexec_fn=small, restore_signals=False)
+    check(full.returncode == 6 and b"File too large" in full.stderr and read(copy) == before, full)
+    check(not [name for name in os.listdir(FOLDER) if name.startswith("kept.copy.")], "left behind")
 
 
 @case

@@ -111,7 +111,9 @@ def bench_hand_over_measures():
 
 @case
 def bench_net_measures():
-    figures = answer("bench", "net", "--nodes", "2", "--rounds", "1", "--seconds", "1")
+    done = weft("bench", "net", "--nodes", "2", "--rounds", "1", "--seconds", "1", "--json")
+    figures, parts = json.loads(done.stdout), re.findall(r"^bench net: (TCP|UCX)", done.stderr.decode(), re.M)
+    check(parts == ["TCP", "UCX", "UCX"], done.stderr)  # nobody waits for minutes and hears nothing
     check(figures.pop("network") in ("veth", "loopback"))
     check(figures.pop("block_bytes") == 1 << 20)
     for name in "ucx", "ucx_shm":

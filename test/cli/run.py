@@ -10,7 +10,7 @@ import sys
 
 sys.dont_write_bytecode = True  # nothing appears beside the sources
 
-from harness import CASES, FOLDER, kill_nodes, start_node, stop_node, tier_paths
+from harness import CASES, FOLDER, kill_nodes, start_node, stop_node, tier_paths, tiers_open
 import alone
 import node
 import below
@@ -29,6 +29,7 @@ def main():
     cases = [each for each in CASES if not words or any(word in each.__name__ for word in words)]
     print(f"1..{len(cases)}")
     running = start_node(tiers=tier_paths("main"), WEFT_POOL_SIZE_MAX="1GB")
+    tiers_open()
     failed = 0
     for number, function in enumerate(cases, 1):
         name = function.__name__.replace("_", " ")

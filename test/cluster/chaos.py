@@ -3,10 +3,12 @@
 """Everything that can happen to a cluster, by a seed: chaos.py BUILD [--seed N] [--minutes M] [--nodes N] [--list]
 
 Nodes on hosts of a test bed (bed.py), a real etcd, a client (client.c) at each node that puts and reads chains whose
-every byte follows from their keys, and a schedule of faults that the seed alone makes (--list prints it): nodes
-killed, stopped, ended, drained; the network parted, cut in one direction, late, lossy, slow, doubling, reordering, damaging;
-etcd killed, stopped, cut off; clients killed.  At the end all faults are taken back, every node is killed once more
-and every archive that a client was told of is read from the node that has it, alone.
+every byte follows from their keys, and that pushes some of them to other nodes while it writes them, and a schedule of
+faults that the seed alone makes (--list prints it): nodes killed, stopped, ended, drained, and that in the middle of each
+other; the network parted, cut in one direction, late, lossy, slow, doubling, reordering, damaging; etcd killed, stopped,
+cut off; clients killed.  By the seed blocks that are lent have two copies, and hosts' clocks are a year apart.  At the
+end all faults are taken back, no node drains or has room reserved for anybody, every node is killed once more and every
+archive that a client was told of is read from the node that has it, alone.
 
 Prints one line of JSON; all of wrong_bytes (blocks with one), hangs, lost_archives and crashes (programs that ended
 by themselves) must be 0, else the exit status is 1.  77: this machine has no network namespaces, or no etcd.
@@ -17,6 +19,7 @@ import json
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -36,7 +39,7 @@ Fault = collections.namedtuple("Fault", "at seconds what on")  # from `at` on, f
 
 # What happens: weight, seconds from and to, what it takes while it lasts ("node", or a word of its own).
 KINDS = {"kill": (5, 0, 4, "node"), "stop": (4, 0.5, 8, "node"), "end": (2, 0, 3, "node"),
-         "drain": (2, 1, 6, "node"),
+         "drain": (2, 1, 6, "drain"),
          "part": (3, 1, 10, "cut"), "one-way": (3, 1, 10, "cut"), "alone": (2, 1, 10, "cut"),
          "loss": (3, 2, 15, "loss"), "delay": (3, 2, 15, "delay"), "reorder": (2, 2, 15, "reorder"),
          "duplicate": (2, 2, 15, "duplicate"), "rate": (2, 2, 15, "rate"), "corrupt": (3, 2, 15, "corrupt"),
@@ -66,7 +69,7 @@ def schedule(seed, seconds, hosts):
         if fault.at + fault.seconds > seconds:
             return faults
         takes = KINDS[fault.what][3]
-        takes = fault.on if takes == "node" else fault.on + takes if takes == "client" else takes
+        takes = fault.on if takes == "node" else fault.on + takes if takes in ("client", "drain") else takes
         if busy.get(takes, 0) > fault.at:
             continue
         # A node that was killed has some time to start before it meets the next one.
@@ -81,7 +84,8 @@ class Client:
         self.chaos, self.host, self.counts, self.ended, self.killed = chaos, host, {}, False, False
         spoiled = chaos.options.sabotage
         words = [chaos.program, "--socket", chaos.bed.nodes[host].socket, "--name", host, "--seed", str(seed), "--chains",
-                 str(CHAINS), "--bound", str(SABOTAGED_MS if spoiled == "hangs" else BOUND_MS), "--archives"]
+                 str(CHAINS), "--bound", str(SABOTAGED_MS if spoiled == "hangs" else BOUND_MS), "--archives",
+                 "--others", ",".join(other for other in chaos.hosts if other != host)]
         if spoiled == "wrong_bytes" and host == "a":
             words.append("--lie")
         self.process = Process(chaos.bed, host, words, os.path.join(chaos.bed.folder, host, "client.log"),
@@ -136,7 +140,7 @@ class Chaos:
         self.hosts = [host for host in bed.hosts if host != "etcd"]
         self.archives, self.clients, self.gone = {}, {}, []
         self.done = self.hangs = self.crashes = 0
-        self.notes, self.down, self.last = [], set(), ""
+        self.notes, self.down, self.last, self.said = [], set(), "", []
         self.states, self.figures = collections.Counter(), collections.Counter()
         self.began = time.monotonic()
 
@@ -198,7 +202,7 @@ class Chaos:
         elif what == "stop":
             node.pause()
         elif what == "drain":
-            node.run("fabric", "drain")
+            self.say(node, "drain")
         elif KINDS[what][3] == "cut":
             self.bed.wire(*(f"cut {link}" for link in self.cuts(fault)))
         elif what in ("etcd-kill", "etcd-stop"):
@@ -209,6 +213,21 @@ class Chaos:
             self.new_client(on)
         else:
             self.bed.wire(" ".join([what, *on]))
+
+    def say(self, node, *words):
+        """Have weft say it to a node that may be dead or stopped, in which case it says so, and ends."""
+        def run():
+            try:
+                done = node.run("fabric", *words)
+            except subprocess.TimeoutExpired:
+                self.hangs += 1
+                self.note(f"weft fabric {words} on {node.host} does not end")
+                return
+            if done.returncode < 0 or (done.returncode and not done.stderr.startswith(b"weft fabric: ")):
+                self.crashed(f"weft fabric {words} on {node.host} ended with {done.returncode}: {done.stderr}")
+        thread = threading.Thread(target=run)
+        self.said.append(thread)
+        thread.start()
 
     def undo(self, fault):
         what, on, node = fault.what, fault.on, self.bed.nodes.get(fault.on if isinstance(fault.on, str) else None)
@@ -222,7 +241,7 @@ class Chaos:
         elif what == "stop":
             node.resume()
         elif what == "drain":
-            node.run("fabric", "drain", "--off")
+            self.say(node, "drain", "--off")
         elif KINDS[what][3] == "cut":
             self.bed.wire(*(f"heal {link}" for link in self.cuts(fault)))
         elif what in ("etcd-kill", "etcd-stop"):
@@ -254,6 +273,10 @@ class Chaos:
         until("etcd is well", self.bed.etcd.well, 60)
         if not self.settings(self.hosts[0]):
             return
+        for thread in self.said:
+            thread.join()
+        for host in self.hosts:  # one that was stopped or dead has not heard that it is not to drain any more
+            self.bed.nodes[host].weft("fabric", "drain", "--off")
         for host in self.hosts:
             until(f"{host} sees the others again", lambda host=host: self.sees_all(host), 60, 0.2)
             self.figures.update({key: value for key, value in self.bed.nodes[host].answer("fabric")["self"].items()
@@ -264,14 +287,33 @@ class Chaos:
         return said["self"]["standing"] == "member" and \
             sum(node["state"] == "ok" for node in said["nodes"]) == len(self.hosts) - 1
 
+    def given_back(self):
+        """No client is there, and nobody writes: what was reserved by clients or for pushes is free again."""
+        for host in self.hosts:
+            until(f"nothing is reserved on {host}", lambda host=host: all(
+                domain["blocks_reserved"] == 0 for domain in self.bed.nodes[host].answer("ls", "domains")["domains"]), 60, 0.2)
+
     def settings(self, host):
-        """One of the nodes lends memory; by the seed, what they say to each other is encrypted."""
-        settings = fabric_settings(self.bed, host, "chaos")
-        if settings and host == self.hosts[-1] and self.bed.knows("fabric.lend"):
+        """One of the nodes lends memory, or, by the seed, three do and have two copies of what is there; by the seed,
+        what they say to each other is encrypted."""
+        settings, copies = fabric_settings(self.bed, host, "chaos"), 1 + (self.options.seed // 2) % 2
+        if settings and host in self.hosts[-1 if copies == 1 else -3:] and self.bed.knows("fabric.lend"):
             settings["fabric__lend"] = "32MB"
+        if settings and copies > 1:
+            settings["fabric__copies"] = copies
         if settings and self.options.seed % 2 == 0:
             settings["fabric__encrypt"] = "true"
         return settings
+
+    def clock(self, host):
+        """By the seed, this host's is years from others', or goes right; variables for its node."""
+        library = os.path.join(os.path.abspath(self.options.build), "test", "test_clock.so")
+        if (self.options.seed // 4) % 2 == 0 or not os.path.exists(library):
+            return {}
+        path = os.path.join(self.bed.folder, f"clock.{host}")
+        with open(path, "wb") as file:
+            file.write(struct.pack("<q", (self.hosts.index(host) - 1) * 366 * 86400))
+        return {"LD_PRELOAD": library, "WEFT_TEST_CLOCK": path}
 
     def check_archives(self):
         """Every node killed, started, and asked for its archives while it sees nobody."""
@@ -309,7 +351,8 @@ def work(bed, options, faults):
     seconds = options.minutes * 60
     try:
         for number, host in enumerate(chaos.hosts):
-            bed.node(host, pool=POOL, tiers=SMALL_TIER if number == 1 else TIER, **chaos.settings(host))
+            bed.node(host, pool=POOL, tiers=SMALL_TIER if number == 1 else TIER, variables=chaos.clock(host),
+                     **chaos.settings(host))
             bed.nodes[host].spawn()
         for host in chaos.hosts:
             bed.nodes[host].ready()
@@ -318,6 +361,7 @@ def work(bed, options, faults):
         chaos.recover()
         for client in chaos.clients.values():
             client.finish()
+        chaos.given_back()
         chaos.check_archives()
     except (Failed, OSError, subprocess.TimeoutExpired) as error:
         chaos.crashed(f"{type(error).__name__}: {error}")
@@ -336,7 +380,8 @@ def report(chaos, options):
               "seed": options.seed, "minutes": options.minutes, "nodes": options.nodes,
               "fabric": bool(chaos.settings("a")), "encrypted": "fabric__encrypt" in chaos.settings("a"),
               **{key: chaos.figures[key] for key in ("fetches", "fetch_misses", "fetch_corrupt", "fetched_bytes",
-                                                     "serves", "serves_below", "serves_busy")},
+                                                     "serves", "serves_below", "serves_busy", "moved", "pushed",
+                                                     "push_fails", "taken", "taken_lost", "taken_over")},
               "puts": total["puts"], "gets": total["gets"], "misses": total["misses"],
               "blocks_verified": total["blocks"], "archives": len(chaos.archives),
               "archives_right": chaos.states["right"], "errors": total["errors"],

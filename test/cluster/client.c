@@ -4,7 +4,7 @@
  * put, archives some, and checks every byte, which follows from the block's key.
  *
  *     client --socket PATH --name NAME --seed N [--chains N] [--timeout MS] [--bound MS]
- *            [--pause US] [--archives] [--lie]
+ *            [--pause US] [--archives] [--lie] [--others NAME,NAME…]
  *     client --socket PATH --name NAME --check        lines "ARCHIVE CHAIN BLOCKS" on stdin
  *
  * Keys follow from a chain's number, so all clients of nodes whose domains have one secret speak of
@@ -12,6 +12,9 @@
  * is counted and nothing more; but every call has to return within `bound`, which is longer than
  * `timeout`, the node's time to answer, as a call may have to ask more than once.  One that does
  * not is a hang, said when it is seen; after thrice the bound the process ends with status 3.
+ *
+ * With --others some of what it puts is pushed to one of these nodes, layer by layer, or handed
+ * over to it when it is there.
  *
  * With --lie the last bytes of what it puts are not what they should be: others have to notice.
  *
@@ -41,6 +44,7 @@
 #define LAYERS 8
 #define BLOCK_BYTES 65536u
 #define CHECK_TRIES 50
+#define OTHERS_MAX 16u
 
 enum count {
     PUTS,
@@ -52,6 +56,7 @@ enum count {
     MATCHES,
     ARCHIVES,
     REFUSED,
+    PUSHES,
     NODE_LOST,
     TIMEOUTS,
     LOST_ON_THE_WAY,
@@ -60,14 +65,15 @@ enum count {
     HANGS,
     COUNTS
 };
-static const char *const count_names[COUNTS] = {"puts",      "existing", "full",
-                                                "gets",      "misses",   "blocks",
-                                                "matches",   "archives", "refused",
-                                                "node_lost", "timeouts", "lost_on_the_way",
-                                                "errors",    "wrong",    "hangs"};
+static const char *const count_names[COUNTS] = {
+    "puts",     "existing", "full",   "gets",      "misses",   "blocks",          "matches",
+    "archives", "refused",  "pushes", "node_lost", "timeouts", "lost_on_the_way", "errors",
+    "wrong",    "hangs"};
 
 static struct {
     const char *socket, *name;
+    char others[OTHERS_MAX][64];
+    uint32_t other_count;
     uint64_t seed;
     uint32_t chains, timeout_ms, bound_ms, pause_us;
     bool archives, check, lie;
@@ -239,16 +245,57 @@ static void archive(struct worker *k, uint32_t blocks)
     fflush(stdout);
 }
 
+/* A status that says what the other node, or the number of pushes, is like now. */
+static enum weft_status of_another(enum weft_status status)
+{
+    return status == WEFT_E_NOT_FOUND || status == WEFT_E_INVALID ? WEFT_E_BUSY : status;
+}
+
+static const char *another(struct worker *k)
+{
+    return options.others[random_below(&k->r, options.other_count)];
+}
+
+/* A layer of all blocks after the other, told of each, with a rest in which somebody may die.  The
+ * blocks are committed whatever becomes of it. */
+static void fill_pushed(struct worker *k, const struct weft_slot *slots, uint32_t blocks)
+{
+    static _Thread_local uint8_t plain[BLOCK_BYTES];
+    const size_t layer = BLOCK_BYTES / LAYERS;
+    struct weft_push push;
+    begin(k, "push_begin");
+    const enum weft_status begun = weft_push_begin(k->f, slots, blocks, another(k), &push);
+    bool goes = end(k, of_another(begun)) && begun == WEFT_OK;
+    add(PUSHES, goes);
+    for (uint32_t n = 0; n < LAYERS; n++) {
+        for (uint32_t i = 0; i < blocks; i++) {
+            if (slots[i].status != WEFT_OK)
+                continue;
+            payload_fill(plain, BLOCK_BYTES - 8 * options.lie, k->keys[i].bytes);
+            memcpy((uint8_t *)slots[i].data + n * layer, plain + n * layer, layer);
+        }
+        if (!goes)
+            continue;
+        begin(k, "push_layers");
+        const enum weft_status status = weft_push_layers(&push, n + 1);
+        goes = end(k, of_another(status)) && status == WEFT_OK;
+        rest_us(random_below(&k->r, 20000));
+    }
+}
+
 static void put(struct worker *k)
 {
     struct weft_slot slots[DEPTH];
     const uint32_t blocks = 1 + random_below(&k->r, DEPTH);
+    const bool pushed = options.other_count && random_below(&k->r, 3) == 0;
     uint32_t there = 0;
     begin(k, "reserve");
     if (!end(k, weft_reserve_keys(k->f, NULL, k->keys, blocks, WEFT_CHAINED, slots)))
         return;
+    if (pushed)
+        fill_pushed(k, slots, blocks);
     for (uint32_t i = 0; i < blocks; i++) {
-        if (slots[i].status == WEFT_OK)
+        if (slots[i].status == WEFT_OK && !pushed)
             payload_fill(slots[i].data, BLOCK_BYTES - 8 * options.lie, k->keys[i].bytes);
         add(slots[i].status == WEFT_OK       ? PUTS
             : slots[i].status == WEFT_EXISTS ? EXISTING
@@ -266,6 +313,10 @@ static void put(struct worker *k)
         return;
     while (there < blocks && (slots[there].status == WEFT_OK || slots[there].status == WEFT_EXISTS))
         there++;
+    if (options.other_count && there && random_below(&k->r, 6) == 0) {
+        begin(k, "hand_over");
+        (void)end(k, of_another(weft_hand_over(k->w, &k->keys[there - 1], another(k))));
+    }
     if (options.archives && there && random_below(&k->r, 12) == 0)
         archive(k, there);
 }
@@ -431,6 +482,18 @@ static int run(void)
     return 0;
 }
 
+static bool read_others(const char *list)
+{
+    while (*list && options.other_count < OTHERS_MAX) {
+        const size_t length = strcspn(list, ",");
+        if (length == 0 || length >= sizeof options.others[0])
+            return false;
+        memcpy(options.others[options.other_count++], list, length);
+        list += length + (list[length] == ',');
+    }
+    return *list == '\0';
+}
+
 static bool read_options(int count, char *words[])
 {
     for (int i = 1; i < count; i++) {
@@ -447,7 +510,10 @@ static bool read_options(int count, char *words[])
             options.socket = words[i];
         else if (strcmp(word, "--name") == 0)
             options.name = words[i];
-        else if (strcmp(word, "--seed") == 0)
+        else if (strcmp(word, "--others") == 0) {
+            if (!read_others(words[i]))
+                return false;
+        } else if (strcmp(word, "--seed") == 0)
             options.seed = strtoull(words[i], NULL, 0);
         else if (strcmp(word, "--chains") == 0)
             options.chains = (uint32_t)strtoul(words[i], NULL, 0);
@@ -467,7 +533,8 @@ int main(int count, char *words[])
 {
     if (!read_options(count, words)) {
         fprintf(stderr, "client --socket PATH --name NAME [--seed N] [--chains N] [--timeout MS] "
-                        "[--bound MS] [--pause US] [--archives] [--lie] [--check]\n");
+                        "[--bound MS] [--pause US] [--archives] [--lie] [--others NAME,NAME] "
+                        "[--check]\n");
         return 2;
     }
     return options.check ? check_archives() : run();

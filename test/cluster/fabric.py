@@ -99,6 +99,8 @@ def what_is_put_on_one_host_is_read_on_another():
                 comes(bed.nodes[reader], f"of-{host}")
                 check(read(bed.nodes[reader], f"of-{host}", paths[host]), reader, "does not read what", host, "has")
         for host in "abc":
+            shown = {each["name"]: each["address"] for each in bed.nodes[host].answer("fabric")["nodes"]}
+            check(shown == {other: f"tcp:{bed.address(other)}:7420" for other in "abc" if other != host}, host, shown)
             places = bed.listening(host)
             check(places == {(bed.address(host), 7420)}, host, "listens at", places)
         check("nobody" not in seen(bed.nodes["a"]) and present(bed.nodes["b"], "nothing") == 0, "from nowhere")

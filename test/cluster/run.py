@@ -17,11 +17,13 @@ sys.dont_write_bytecode = True  # nothing appears beside the sources
 from bed import Failed, why_not
 import harness
 import alone
+import broken
 import chaotic
 import fabric
+import registry
 import wires
 
-MODULES = (wires, alone, fabric, chaotic)  # their cases run in this order
+MODULES = (wires, alone, fabric, registry, broken, chaotic)  # their cases run in this order
 
 
 def main():

@@ -567,6 +567,7 @@ static void test_a_process_that_is_stopped(void **state)
 const struct CMUnitTest etcd_tests[] = {
     TEST(test_a_user_and_a_password),
     TEST(test_certificates),
+    TEST(test_an_etcd_that_is_full),
     TEST(test_answers_that_are_hostile),
     TEST(test_a_member_among_hostile_answers),
     TEST(test_options_that_are_wrong),

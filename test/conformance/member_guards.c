@@ -152,7 +152,7 @@ void test_a_user_and_a_password(void **state)
     assert_true(guest_is(&wrong, WF_STANDING_REFUSED, MEMBER_MS));
     assert_true(guest_is(&other, WF_STANDING_REFUSED, MEMBER_MS));
     assert_true(guest_is(&none, WF_STANDING_REFUSED, MEMBER_MS));
-    assert_why(&wrong, "user weft");
+    assert_why(&wrong, "does not know the user weft by this password");
     assert_why(&other, "permission denied");
     assert_why(&none, "asks for a user and a password");
     guest_close(&wrong);
@@ -172,6 +172,84 @@ void test_a_user_and_a_password(void **state)
     assert_true(guest_is(&right, WF_STANDING_MEMBER, MEMBER_MS));
     guest_close(&right);
     assert_true(guest_knows(&early, "right", false));
+    guest_close(&early);
+    wf_log_level_set(WF_LOG_WARN);
+    etcd_stop(&etcd);
+}
+
+/* --------------------------------------------------------------------------------- no room */
+
+/* As if its quota was used up (etcdctl alarm), until that is over. */
+static void full(const struct etcd *etcd, const char *action)
+{
+    char answer[1000], body[200];
+    assert_int_equal(etcd_ask(etcd, NULL, "/v3/maintenance/status", "{}", answer, sizeof answer),
+                     200);
+    const char *member = strstr(answer, "\"member_id\":\"");
+    assert_non_null(member);
+    snprintf(body, sizeof body, "{\"action\":\"%s\",\"memberID\":\"%llu\",\"alarm\":\"NOSPACE\"}",
+             action, strtoull(member + strlen("\"member_id\":\""), NULL, 10));
+    asked(etcd, NULL, "/v3/maintenance/alarm", body);
+}
+
+struct change {
+    bool ended;
+    enum weft_status status;
+    char sentence[WF_ERROR_MAX];
+};
+
+static void changed(void *context, enum weft_status status)
+{
+    struct change *change = context;
+    change->ended = true;
+    change->status = status;
+    snprintf(change->sentence, sizeof change->sentence, "%s", wf_last_error());
+}
+
+static void change_setting(struct guest *guest, const char *name, struct change *change)
+{
+    *change = (struct change){.ended = false};
+    assert_int_equal(wf_member_etcd.set(guest->members, name, "1", 0, changed, change), WEFT_OK);
+    for (uint64_t end = wf_now_ms() + MEMBER_MS; !change->ended && wf_now_ms() < end;)
+        wf_member_etcd.poll(guest->members, 20);
+    assert_true(change->ended);
+}
+
+/* Whoever is in stays; who comes, and who wants something changed, hears why not. */
+void test_an_etcd_that_is_full(void **state)
+{
+    (void)state;
+    struct etcd etcd;
+    struct guest early = {.left = 0}, late = {.left = 0};
+    struct change change;
+    start(&etcd, false);
+    wf_log_level_set(WF_LOG_OFF);
+    guest_open(&early, "early", "etcd", "127.0.0.1", etcd.port);
+    assert_true(guest_is(&early, WF_STANDING_MEMBER, MEMBER_MS));
+    uint64_t epoch = early.standing.epoch;
+    full(&etcd, "ACTIVATE");
+    guest_open(&late, "late", "etcd", "127.0.0.1", etcd.port);
+    assert_true(guest_is(&late, WF_STANDING_REFUSED, MEMBER_MS));
+    assert_why(&late, "is full (database space exceeded)");
+    assert_why(&late, "etcdctl compact, defrag, alarm disarm");
+    change_setting(&early, "s", &change);
+    assert_int_equal(change.status, WEFT_E_DENIED);
+    assert_non_null(strstr(change.sentence, "is full (database space exceeded)"));
+    assert_int_equal(wf_member_etcd.publish(early.members, "elsewhere", "{}"), WEFT_OK);
+    for (uint64_t end = wf_now_ms() + 3000; wf_now_ms() < end;) { /* longer than a lease */
+        wf_member_etcd.poll(early.members, 20);
+        wf_member_etcd.poll(late.members, 20);
+        assert_int_equal(early.standing.epoch, epoch);
+        assert_int_not_equal(late.standing.state, WF_STANDING_MEMBER);
+    }
+    full(&etcd, "DEACTIVATE");
+    assert_true(guest_is(&late, WF_STANDING_MEMBER, MEMBER_MS));
+    assert_true(guest_is(&early, WF_STANDING_MEMBER, MEMBER_MS));
+    assert_int_equal(early.standing.epoch, epoch);
+    assert_true(guest_knows(&early, "late", true));
+    change_setting(&early, "s", &change);
+    assert_int_equal(change.status, WEFT_OK);
+    guest_close(&late);
     guest_close(&early);
     wf_log_level_set(WF_LOG_WARN);
     etcd_stop(&etcd);
@@ -201,10 +279,15 @@ void test_certificates(void **state)
     guest_open(&plain, "plain", "etcd", "127.0.0.1", etcd.port);  /* without TLS */
     assert_true(guest_is(&right, WF_STANDING_MEMBER, MEMBER_MS));
     struct guest *others[] = {&bare, &alone, &named, &plain};
+    static const char *const mends[] = {"see to fabric.certificate and fabric.key",
+                                        "see to fabric.registry_ca",
+                                        "that the certificate there names this host",
+                                        "write etcds:// in fabric.join"};
     for (size_t i = 0; i < 4; i++) {
         assert_false(guest_is(others[i], WF_STANDING_MEMBER, 300));
         assert_int_equal(others[i]->standing.epoch, 0);
         assert_why(others[i], "etcd at ");
+        assert_why(others[i], mends[i]);
         guest_close(others[i]);
     }
     assert_true(guest_is(&right, WF_STANDING_MEMBER, MEMBER_MS));

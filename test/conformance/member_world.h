@@ -138,6 +138,7 @@ extern const size_t etcd_test_count;
 /* member_guards.c */
 void test_a_user_and_a_password(void **state);
 void test_certificates(void **state);
+void test_an_etcd_that_is_full(void **state);
 void test_answers_that_are_hostile(void **state);
 void test_a_member_among_hostile_answers(void **state);
 /* This program again, as a node that stops itself: see there. */

@@ -8,6 +8,8 @@
  *     cluster_load.c    requests: chains that are wanted, fetched, computed, lent
  *     cluster_fault.c   what goes wrong, by a seed
  *     cluster_truth.c   what nodes know of each other, against what there is
+ *     cluster_lent.c    what lenders keep: each byte of it, and that nothing goes unaccounted for
+ *     cluster_proof.c   when nothing goes wrong any more: what is promised for then, tried out
  *     cluster_watch.c   messages as they arrive: who may write, and how late news are
  *
  * What a history must never show: a byte that is not its block's, handed out or placed; memory that
@@ -16,6 +18,13 @@
  * taken from a node whose lease is over, or by one.  And when nothing goes wrong any more, all come
  * to know what there is, and nothing else, and of what is to be there more than once there are as
  * many copies again, where there is room: an archive is not lost with the next node that goes.
+ * That is tried: a lender goes.  So it is with what else is promised then: what somebody has can be
+ * read, a node that is drained may leave and takes nothing along, and whatever was held or asked
+ * for has been let go.
+ *
+ * What is wrong and covered up counts, too.  A sum that does not match has a bit for its reason
+ * that the network changed, so there are never more of them than of these; and a block goes from a
+ * lender's memory because its owner dropped it, or is counted by the lender that let it go.
  */
 #ifndef TEST_SIM_CLUSTER_H
 #define TEST_SIM_CLUSTER_H
@@ -60,6 +69,7 @@ struct config {
 
 /* A block in a store, or in two hands that hold it. */
 struct block {
+    struct cluster *cluster;
     uint32_t index, holds;
     bool gone; /* from the store: it is free when nobody holds it */
     uint64_t bytes;
@@ -78,6 +88,8 @@ struct errand {
     uint32_t index;
     uint64_t began_ns;
     bool is_store;
+    uint64_t losses;        /* STORE: of lenders, when it began */
+    enum weft_status *came; /* a fetch that proves something: how it ends goes there */
     uint8_t *data;
     uint64_t data_bytes, from; /* of the block's bytes */
     struct wf_fabric_fetch fetch;
@@ -101,6 +113,14 @@ struct node {
     struct errand *errands;
     uint64_t *changed_ns;  /* by index: when it was told last */
     uint64_t *told_epochs; /* by node: as the registry told this one; 0: no member */
+    bool *told;            /* by index: the fabric said that somebody else has it, */
+    uint64_t forgotten;    /* and how often it had forgotten all of some node, at the last look */
+    bool *lent_out;        /* by index: it was, in some life */
+    struct keeping {       /* what it lends, at the last look */
+        bool *there;       /* by index; NULL: it lends nothing */
+        uint32_t lives;
+        uint64_t evicted, given;
+    } keeping;
 };
 
 struct counts {
@@ -109,6 +129,9 @@ struct counts {
     uint64_t stores, stored, drops, puts_taken, lives, polls;
     uint64_t moved;                /* to other lenders: drains, repairs, shares */
     uint64_t wrong, hangs, fenced; /* all 0, or it has failed */
+    uint64_t corrupt_seen;         /* sums that did not match, by nodes that are gone */
+    /* What was tried: */
+    uint64_t stores_seen, looks, reads, drained, undrained, survived, pushed_out;
 };
 
 struct cluster {
@@ -124,6 +147,13 @@ struct cluster {
     uint32_t indices;
     uint64_t random;
     bool registry_away, working, measuring;
+    bool proving; /* who has a block gives it at once */
+    bool peace;   /* the network changes no bits any more, and so many had been noticed by then: */
+    uint64_t corrupt_before;
+    uint64_t blocks; /* of stores, that are not freed */
+    uint64_t deaths; /* of lenders; and, at the last look, */
+    uint64_t deaths_seen, evicted_seen;
+    uint64_t *dropped; /* by index: when somebody who had lent it out wanted it no more */
     struct wf_hist lag_us;
     struct counts counts;
     uint64_t messages, event_bytes;
@@ -158,6 +188,8 @@ void content_fill(const struct cluster *c, uint32_t index, uint8_t *out);
 /* So many bytes from `from` on are the block's. */
 bool content_right(const struct cluster *c, uint32_t index, const uint8_t *data, uint64_t from,
                    uint64_t bytes);
+/* By its domain. */
+bool may_have(const struct node *node, uint32_t index);
 void store_init(struct node *node);
 /* The node dies: all that nobody holds is freed, and nobody holds anything. */
 void store_clear(struct node *node);
@@ -172,6 +204,8 @@ void poison_and_free(uint8_t *data, uint64_t bytes);
 /* cluster_load.c */
 void work_begin(struct node *node);
 void lend_out(struct node *node, struct block *block);
+/* Fetch all of a block, for nobody's use; *came is WEFT_PENDING until that has ended. */
+void fetch_proof(struct node *node, uint32_t index, enum weft_status *came);
 /* Errands that should have ended long ago; counted as hangs. */
 void errands_check(struct node *node);
 
@@ -188,17 +222,68 @@ const struct wf_member_ops *watched_member(void);
 /* Whether nodes, each `step`-th of them, know what all others have, and nothing else.  False: `out`
  * says what is wrong. */
 bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t out_bytes);
-/* Whether of each block that is lent there are as many copies as there are to be, where lenders
- * have room for them; *out_blocks: of which there is to be more than one.  False: `out` says which.
+/* How many copies there are to be of each block that is lent now, by index, or more, where more
+ * were wanted already; `least` (NULL: never mind): as the lender has it that wants fewest. */
+void wanted_add(const struct cluster *c, uint32_t *wanted, uint32_t *least);
+/* Whether of each block there are as many copies as are wanted, where lenders have room for them;
+ * *out_blocks: of which more than one is.  False: `out` says which. */
+bool all_are_copied(const struct cluster *c, const uint32_t *wanted, uint64_t *out_blocks,
+                    char *out, size_t out_bytes);
+/* What of these blocks lenders have, each. */
+/* Does a lender have it for that node, whatever that knows of it? */
+bool is_lent_for(const struct node *node, uint32_t index);
+uint32_t copies_lent(const struct cluster *c, uint32_t index);
+/* Somebody but `node` who lends has room for a copy. */
+bool have_room(const struct cluster *c, const struct node *node, uint32_t index);
+/* In its store, or in what it lends. */
+bool has_block(const struct node *node, uint32_t index);
+/* Somebody from whom it may have it. */
+bool others_have(const struct node *node, uint32_t index);
+/* By index: somebody knows who has it.  In parts an owner knows nothing of a domain that it has
+ * not.
  */
-bool all_are_copied(const struct cluster *c, uint64_t *out_blocks, char *out, size_t out_bytes);
+void findable(const struct cluster *c, bool *out);
+/* What it lends, by index. */
+void lent_of(const struct node *node, bool *out);
+bool is_drained(const struct node *node);
+/* Sums that did not match there. */
+uint64_t corrupt_at(const struct node *node);
+/* Blocks that it sends just now. */
+uint32_t serving_of(const struct node *node);
 uint64_t lookups_of(const struct node *node);
 uint64_t lookup_misses_of(const struct node *node);
 struct node *node_of_fabric(const void *fabric);
 /* Blocks that it has handed to other lenders in this life of its. */
 uint64_t moved_by(const struct node *node);
 
+/* cluster_lent.c */
+void lent_init(struct node *node);
+/* Every second: what has changed, and each byte. */
+void lent_watch(struct cluster *c);
+/* Somebody who had lent it out wanted it no more, and that word may be on its way. */
+bool dropped_lately(const struct cluster *c, uint32_t index);
+/* How often lenders that live have made room; how often some lender has let go of a block for that
+ * or since another has it, or has died. */
+uint64_t lent_evicted(const struct cluster *c);
+uint64_t lent_losses(const struct cluster *c);
+
+/* cluster_proof.c */
+/* All that was asked for has ended, and nothing is held. */
+void prove_quiet(struct cluster *c);
+/* What somebody has is read, and what nobody has is not. */
+void prove_reads(struct cluster *c);
+/* Nodes are drained and leave. */
+void prove_drains(struct cluster *c);
+/* A lender dies; all are known to have settled before. */
+void prove_archives(struct cluster *c);
+
 /* cluster.c */
+void run(struct cluster *c, uint64_t ns);
+/* Until all know what there is; returns how long that took. */
+uint64_t settle(struct cluster *c);
+/* Until there are as many copies as are wanted, by index, of what there is at all; returns how long
+ * that took.  `wanted` NULL: as lenders have it then. */
+uint64_t archives_settle(struct cluster *c, const uint32_t *wanted, uint64_t *out_blocks);
 void node_start(struct node *node);
 /* `dark`: the host loses power.  `leaves`: it goes in good order. */
 void node_stop(struct node *node, bool dark, bool leaves);

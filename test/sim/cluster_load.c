@@ -75,20 +75,23 @@ static void fetched(struct wf_fabric_fetch *fetch, enum weft_status status)
     }
     if (get)
         get->came[e->index % DEPTH] = status == WEFT_OK;
+    if (e->came)
+        *e->came = status;
     errand_free(e);
     if (get && --get->pending == 0)
         get_over(get);
 }
 
 /* All of a block, or, for nobody's use, some parts of it. */
-static void fetch(struct node *node, uint32_t index, struct get *get)
+static void fetch(struct node *node, uint32_t index, struct get *get, enum weft_status *came)
 {
     struct cluster *c = node->cluster;
     struct errand *e = errand_new(node, index);
     uint64_t bytes = bytes_of(c, index);
     uint32_t parts = (uint32_t)((bytes + PART - 1) / PART), first = 0, count = 0;
     e->get = get;
-    if (!get && chance(c, 2)) {
+    e->came = came;
+    if (!get && !came && chance(c, 2)) {
         first = (uint32_t)chance(c, parts);
         count = 1 + (uint32_t)chance(c, parts - first);
     }
@@ -114,13 +117,34 @@ static void fetch(struct node *node, uint32_t index, struct get *get)
     node_wake(node);
 }
 
+void fetch_proof(struct node *node, uint32_t index, enum weft_status *came)
+{
+    *came = WEFT_PENDING;
+    fetch(node, index, NULL, came);
+}
+
+/* In parts: who has the chain is asked, as by a prefetch, and nobody waits for that. */
+static void look_for(struct node *node, uint32_t chain)
+{
+    struct cluster *c = node->cluster;
+    struct wf_fabric_event events[DEPTH];
+    for (uint32_t d = 0; d < DEPTH; d++)
+        events[d] = event_of(c, chain * DEPTH + d, WF_FABRIC_HERE);
+    enum weft_status status = wf_fabric_look(node->fabric, events, DEPTH);
+    if (status != WEFT_OK && status != WEFT_E_BUSY)
+        failed(c, "%s cannot look for a chain: %s", node->name, wf_last_error());
+    node_wake(node);
+}
+
 static void want(struct node *node)
 {
     struct cluster *c = node->cluster;
     double part = wf_random_part(&c->random);
     uint32_t chain = (uint32_t)((double)c->config.chains * part * part * part);
-    if (domain_of(c, chain * DEPTH) == 1 && !node->has_both)
+    if (!may_have(node, chain * DEPTH))
         return;
+    if (c->config.parts && chance(c, 4) == 0)
+        look_for(node, chain);
     struct get *get = calloc(1, sizeof *get);
     if (!get)
         failed(c, "out of memory");
@@ -134,7 +158,7 @@ static void want(struct node *node)
         uint32_t index = chain * DEPTH + d;
         if (!node->blocks[index] && (wf_fabric_elsewhere(node->fabric, c->keys[index]) ||
                                      c->config.parts || chance(c, 20) == 0))
-            fetch(node, index, get);
+            fetch(node, index, get, NULL);
     }
     if (--get->pending == 0)
         get_over(get);
@@ -142,10 +166,18 @@ static void want(struct node *node)
 
 /* ---------------------------------------------------------------------------------------- lend */
 
+/* What was said to be kept is, unless some lender has let go of something since, or has died. */
 static void stored(struct wf_fabric_store *store, enum weft_status status)
 {
     struct errand *e = store->user;
-    e->node->cluster->counts.stored += status == WEFT_OK;
+    struct cluster *c = e->node->cluster;
+    bool sure = status == WEFT_OK && e->losses == lent_losses(c) && !dropped_lately(c, e->index);
+    c->counts.stored += status == WEFT_OK;
+    c->counts.stores_seen += sure;
+    if (!c->config.parts && (status == WEFT_OK || status == WEFT_EXISTS)) /* nobody says so again */
+        e->node->told[e->index] = wf_fabric_elsewhere(e->node->fabric, c->keys[e->index]);
+    if (sure && !copies_lent(c, e->index))
+        failed(c, "%s was told that block %u is kept, and nobody has it", e->node->name, e->index);
     block_let_go(e->block);
     errand_free(e);
 }
@@ -157,6 +189,8 @@ void lend_out(struct node *node, struct block *block)
     block->holds++;
     e->is_store = true;
     e->block = block;
+    e->losses = lent_losses(c);
+    node->lent_out[block->index] = true;
     e->store = (struct wf_fabric_store){.block = event_of(c, block->index, WF_FABRIC_HERE),
                                         .part_bytes = PART,
                                         .data = block->data,
@@ -168,6 +202,21 @@ void lend_out(struct node *node, struct block *block)
 }
 
 /* ---------------------------------------------------------------------------------------- work */
+
+/* Often one that it has lent out. */
+static void drop_one(struct node *node, uint32_t index)
+{
+    struct cluster *c = node->cluster;
+    bool aimed = chance(c, 4) == 0;
+    for (uint32_t i = 0; aimed && i < c->indices && !node->lent_out[index]; i++)
+        index = (index + 1) % c->indices;
+    c->counts.drops++;
+    /* A node that was killed, or was not told that it is there, has it lent all the same. */
+    if (node->lent_out[index] || is_lent_for(node, index))
+        c->dropped[index] = now(c);
+    wf_fabric_drop(node->fabric, c->keys[index]);
+    node_wake(node);
+}
 
 static void cancel_one(struct node *node)
 {
@@ -190,15 +239,11 @@ static void work(struct wf_vtime_event *event)
     switch (chance(c, 32)) {
     case 0: store_evict(node); break;
     case 1: cancel_one(node); break;
-    case 2:
-        c->counts.drops++;
-        wf_fabric_drop(node->fabric, c->keys[index]);
-        node_wake(node);
-        break;
+    case 2: drop_one(node, index); break;
     case 3:
     case 4:
-        if (domain_of(c, index) == 0 || node->has_both)
-            fetch(node, index, NULL);
+        if (may_have(node, index))
+            fetch(node, index, NULL, NULL);
         break;
     default: want(node);
     }

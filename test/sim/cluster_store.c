@@ -37,6 +37,11 @@ uint32_t domain_of(const struct cluster *c, uint32_t index)
     return index / DEPTH % 4 == 3 ? 1 : 0;
 }
 
+bool may_have(const struct node *node, uint32_t index)
+{
+    return domain_of(node->cluster, index) == 0 || node->has_both;
+}
+
 struct wf_fabric_event event_of(const struct cluster *c, uint32_t index,
                                 enum wf_fabric_event_kind kind)
 {
@@ -93,12 +98,15 @@ void store_init(struct node *node)
     node->blocks = calloc(c->indices, sizeof(struct block *));
     node->have = calloc(c->config.chains, 1);
     node->changed_ns = calloc(c->indices, sizeof *node->changed_ns);
-    if (!node->blocks || !node->have || !node->changed_ns)
+    node->told = calloc(c->indices, sizeof *node->told);
+    node->lent_out = calloc(c->indices, sizeof *node->lent_out);
+    if (!node->blocks || !node->have || !node->changed_ns || !node->told || !node->lent_out)
         failed(c, "out of memory");
 }
 
 static void block_free(struct block *block)
 {
+    block->cluster->blocks--;
     poison_and_free(block->data, block->bytes);
     free(block);
 }
@@ -121,6 +129,8 @@ void store_clear(struct node *node)
         node->blocks[i] = NULL;
     }
     memset(node->have, 0, c->config.chains);
+    memset(node->told, 0, c->indices * sizeof *node->told);
+    node->forgotten = 0;
     node->count = 0;
 }
 
@@ -145,7 +155,9 @@ void store_add(struct node *node, uint32_t index)
     uint8_t *data = malloc(bytes_of(c, index));
     if (!block || !data)
         failed(c, "out of memory");
-    *block = (struct block){.index = index, .bytes = bytes_of(c, index), .data = data};
+    *block =
+        (struct block){.cluster = c, .index = index, .bytes = bytes_of(c, index), .data = data};
+    c->blocks++;
     content_fill(c, index, data);
     node->blocks[index] = block;
     node->have[index / DEPTH]++;
@@ -170,7 +182,7 @@ void store_evict(struct node *node)
     tell(node, index, WF_FABRIC_GONE);
     block->gone = true;
     block->holds++;
-    if (domain_of(c, index) == 0 && chance(c, 4) == 0)
+    if (chance(c, 4) == 0)
         lend_out(node, block);
     block_let_go(block);
 }
@@ -186,7 +198,7 @@ static enum weft_status hold(void *context, uint32_t domain, const uint8_t key[3
     if (index == c->indices || domain_of(c, index) != domain || !node->blocks[index] ||
         bytes != bytes_of(c, index))
         return WEFT_MISS;
-    if (chance(c, 100) == 0)
+    if (!c->proving && chance(c, 100) == 0)
         return WEFT_E_BUSY;
     struct block *block = node->blocks[index];
     block->holds++;
@@ -222,9 +234,9 @@ static bool news(void *context, const struct wf_fabric_event *block)
     struct node *node = context;
     const struct cluster *c = node->cluster;
     uint32_t index = index_of(c, block->key);
-    if (index == c->indices || block->domain != domain_of(c, index) ||
-        (block->domain == 1 && !node->has_both))
+    if (index == c->indices || block->domain != domain_of(c, index) || !may_have(node, index))
         failed(c, "%s is told of a block that it can not know", node->name);
+    node->told[index] = block->kind == WF_FABRIC_HERE;
     return true;
 }
 

@@ -18,6 +18,19 @@ uint64_t moved_by(const struct node *node)
     return node->fabric ? node->fabric->figures.moved : 0;
 }
 
+uint64_t corrupt_at(const struct node *node)
+{
+    uint64_t corrupt = 0;
+    for (uint32_t i = 0; node->fabric && i < node->fabric->peer_count; i++)
+        corrupt += node->fabric->peers[i].read_corrupt;
+    return corrupt;
+}
+
+uint32_t serving_of(const struct node *node)
+{
+    return node->fabric ? node->fabric->serving : 0;
+}
+
 uint64_t lookups_of(const struct node *node)
 {
     return node->fabric ? node->fabric->figures.lookups : 0;
@@ -42,7 +55,7 @@ static void found(void *to, const struct wf_fabric_event *block)
     lent->there[index] = true;
 }
 
-static void lent_of(const struct node *node, bool *out)
+void lent_of(const struct node *node, bool *out)
 {
     const struct cluster *c = node->cluster;
     struct lent lent = {c, out};
@@ -76,6 +89,27 @@ static bool is_linked(const struct node *a, const struct node *b, uint32_t *numb
     return false;
 }
 
+/* What it was told last is so: in parts, if it was told that it is there. */
+static bool was_told(const struct node *a, uint32_t index, bool any, char *out, size_t out_bytes)
+{
+    if (a->told[index] == any || (a->cluster->config.parts && any))
+        return true;
+    (void)snprintf(out, out_bytes, "%s was told last that %s has block %u", a->name,
+                   any ? "nobody" : "somebody", index);
+    return false;
+}
+
+/* When all of some node was forgotten, whoever keeps what was told asks again, as fabric.h has it.
+ */
+static void ask_again(struct node *a)
+{
+    uint64_t forgotten = wf_fabric_forgotten(a->fabric);
+    for (uint32_t i = 0; i < a->cluster->indices && forgotten != a->forgotten; i++)
+        if (a->told[i])
+            a->told[i] = wf_fabric_elsewhere(a->fabric, a->cluster->keys[i]);
+    a->forgotten = forgotten;
+}
+
 /* What `a` knows of one block. */
 static bool knows(const struct node *a, uint32_t index, struct truth *t, char *out,
                   size_t out_bytes)
@@ -83,12 +117,16 @@ static bool knows(const struct node *a, uint32_t index, struct truth *t, char *o
     const struct cluster *c = a->cluster;
     const struct wf_fabric *f = a->fabric;
     uint32_t nodes = c->config.nodes;
+    bool any = false;
     for (uint32_t b = 0; b < nodes; b++) {
         const struct node *other = &c->nodes[b];
-        bool shared = domain_of(c, index) == 0 || (a->has_both && other->has_both);
-        t->there[b] = b != a->number && other->fabric && shared &&
+        t->there[b] = b != a->number && other->fabric && may_have(a, index) &&
+                      may_have(other, index) &&
                       (other->blocks[index] || t->lent[(size_t)b * c->indices + index]);
+        any |= t->there[b];
     }
+    if (!was_told(a, index, any, out, out_bytes))
+        return false;
     uint32_t count = wf_places_holders(f->places, c->keys[index], WF_PLACES_CLASS_MAX, t->holders,
                                        nodes),
              wrong = nodes;
@@ -115,9 +153,10 @@ static bool knows(const struct node *a, uint32_t index, struct truth *t, char *o
     return false;
 }
 
-static bool truth_is_known(const struct node *a, struct truth *t, char *out, size_t out_bytes)
+static bool truth_is_known(struct node *a, struct truth *t, char *out, size_t out_bytes)
 {
     const struct cluster *c = a->cluster;
+    ask_again(a);
     memset(t->number_of, 0xff, WF_FABRIC_PEERS_MAX * sizeof *t->number_of);
     for (uint32_t b = 0; b < c->config.nodes; b++)
         if (b != a->number && c->nodes[b].fabric &&
@@ -130,17 +169,31 @@ static bool truth_is_known(const struct node *a, struct truth *t, char *out, siz
 }
 
 /* Who is there owns them. */
-static void shards_make(const struct cluster *c, struct truth *t)
+static struct wf_shards *shards_make(const struct cluster *c)
 {
+    struct wf_shards *shards;
     uint64_t *members = malloc(c->config.nodes * sizeof *members);
     uint32_t count = 0;
     for (uint32_t i = 0; members && i < c->config.nodes; i++)
         if (c->nodes[i].fabric)
             members[count++] = wf_shard_member(c->nodes[i].name);
-    if (!members || wf_shards_create(0, &t->shards) != WEFT_OK ||
-        wf_shards_set(t->shards, members, count) != WEFT_OK)
+    if (!members || wf_shards_create(0, &shards) != WEFT_OK ||
+        wf_shards_set(shards, members, count) != WEFT_OK)
         failed(c, "%s", wf_last_error());
     free(members);
+    return shards;
+}
+
+void findable(const struct cluster *c, bool *out)
+{
+    struct wf_shards *shards = c->config.parts ? shards_make(c) : NULL;
+    for (uint32_t i = 0; i < c->indices; i++) {
+        uint32_t shard = wf_shard_of(c->keys[i]);
+        out[i] = !shards || domain_of(c, i) == 0;
+        for (uint32_t b = 0; b < c->config.nodes && !out[i]; b += 2) /* who has both domains */
+            out[i] = wf_shards_owns(shards, shard, wf_shard_member(c->nodes[b].name));
+    }
+    wf_shards_destroy(shards);
 }
 
 bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t out_bytes)
@@ -157,9 +210,9 @@ bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t ou
             lent_of(&c->nodes[i], t.lent + (size_t)i * c->indices);
     bool right = true;
     if (c->config.parts)
-        shards_make(c, &t);
+        t.shards = shards_make(c);
     for (uint32_t i = 0; right && i < nodes; i += step)
-        right = truth_is_known(&c->nodes[i], &t, out, out_bytes);
+        right = !c->nodes[i].fabric || truth_is_known(&c->nodes[i], &t, out, out_bytes);
     wf_shards_destroy(t.shards);
     free(t.there);
     free(t.number_of);
@@ -170,67 +223,132 @@ bool all_know_truth(const struct cluster *c, uint32_t step, char *out, size_t ou
 
 /* ----------------------------------------------------------------------------------- archives */
 
-struct archive {
+struct wanting {
     const struct cluster *cluster;
-    bool *lent;       /* [nodes][indices] */
-    uint32_t *wanted; /* [indices]: copies that there are to be; 0: it is not lent */
+    uint32_t *wanted, *least;
 };
 
 static void wants(void *to, const struct wf_lent_found *found)
 {
-    struct archive *archive = to;
-    uint32_t index = index_of(archive->cluster, found->block.key);
-    uint32_t *wanted = &archive->wanted[index];
+    struct wanting *w = to;
+    uint32_t index = index_of(w->cluster, found->block.key), *wanted = &w->wanted[index];
     *wanted = found->copies > *wanted ? found->copies : *wanted;
+    if (w->least && (!w->least[index] || found->copies < w->least[index]))
+        w->least[index] = found->copies;
 }
 
-/* Who lends has it, or could: one that is nearly full takes no more of who has his due. */
-static bool is_short(const struct archive *a, uint32_t index, uint32_t *out_copies)
+void wanted_add(const struct cluster *c, uint32_t *wanted, uint32_t *least)
 {
-    const struct cluster *c = a->cluster;
-    bool room = false;
-    *out_copies = 0;
+    struct wanting w = {c, wanted, least};
     for (uint32_t i = 0; i < c->config.nodes; i++) {
-        const struct node *node = &c->nodes[i];
-        struct wf_lent_stats stats;
-        if (!node->fabric || !node->fabric->lent || (domain_of(c, index) == 1 && !node->has_both))
-            continue;
-        bool has = node->blocks[index] || a->lent[(size_t)i * c->indices + index];
-        *out_copies += has;
-        wf_lent_stats(node->fabric->lent, &stats);
-        room |= !has && stats.used_bytes < stats.bytes / 4 * 3;
-    }
-    return room && *out_copies < a->wanted[index];
-}
-
-bool all_are_copied(const struct cluster *c, uint64_t *out_blocks, char *out, size_t out_bytes)
-{
-    uint32_t nodes = c->config.nodes, copies;
-    struct archive a = {.cluster = c,
-                        .lent = malloc((size_t)nodes * c->indices * sizeof *a.lent),
-                        .wanted = calloc(c->indices, sizeof *a.wanted)};
-    bool right = true;
-    if (!a.lent || !a.wanted)
-        failed(c, "out of memory");
-    memset(a.lent, 0, (size_t)nodes * c->indices * sizeof *a.lent);
-    for (uint32_t i = 0; i < nodes; i++) {
         uint64_t cursor = 0;
-        if (!c->nodes[i].fabric)
-            continue;
-        lent_of(&c->nodes[i], a.lent + (size_t)i * c->indices);
-        while (c->nodes[i].fabric->lent &&
-               wf_lent_all(c->nodes[i].fabric->lent, &cursor, 1024, wants, &a))
+        const struct wf_fabric *f = c->nodes[i].fabric;
+        while (f && f->lent && wf_lent_all(f->lent, &cursor, 1024, wants, &w))
             ;
     }
-    *out_blocks = 0;
-    for (uint32_t i = 0; right && i < c->indices; i++) {
-        *out_blocks += a.wanted[i] > 1;
-        right = a.wanted[i] < 2 || !is_short(&a, i, &copies);
-        if (!right)
-            (void)snprintf(out, out_bytes, "there are %u copies of block %u, and %u should be",
-                           copies, i, a.wanted[i]);
+}
+
+static bool lends(const struct node *node, uint32_t index)
+{
+    const struct wf_fabric *f = node->fabric;
+    return f && f->lent &&
+           wf_lent_has(f->lent, domain_of(node->cluster, index), node->cluster->keys[index], NULL);
+}
+
+struct looking_for {
+    const struct wf_fabric *lender;
+    const char *name;
+    const uint8_t *key;
+    bool found;
+};
+
+static void look_for(void *to, const struct wf_lent_found *found)
+{
+    struct looking_for *l = to;
+    l->found |= memcmp(found->block.key, l->key, 32) == 0 &&
+                strcmp(l->lender->peers[found->whose].name, l->name) == 0;
+}
+
+bool is_lent_for(const struct node *node, uint32_t index)
+{
+    const struct cluster *c = node->cluster;
+    struct looking_for l = {NULL, node->name, c->keys[index], false};
+    for (uint32_t i = 0; i < c->config.nodes && !l.found; i++) {
+        uint64_t cursor = 0;
+        if (!lends(&c->nodes[i], index))
+            continue;
+        l.lender = c->nodes[i].fabric;
+        while (wf_lent_all(l.lender->lent, &cursor, 1024, look_for, &l))
+            ;
     }
-    free(a.lent);
-    free(a.wanted);
-    return right;
+    return l.found;
+}
+
+uint32_t copies_lent(const struct cluster *c, uint32_t index)
+{
+    uint32_t copies = 0;
+    for (uint32_t i = 0; i < c->config.nodes; i++)
+        copies += lends(&c->nodes[i], index);
+    return copies;
+}
+
+bool has_block(const struct node *node, uint32_t index)
+{
+    return node->fabric && (node->blocks[index] || lends(node, index));
+}
+
+bool others_have(const struct node *node, uint32_t index)
+{
+    const struct cluster *c = node->cluster;
+    bool any = false;
+    for (uint32_t i = 0; i < c->config.nodes && !any; i++)
+        any = i != node->number && has_block(&c->nodes[i], index) &&
+              may_have(&c->nodes[i], index) && may_have(node, index);
+    return any;
+}
+
+/* One that is nearly full takes no more of who has his due. */
+bool have_room(const struct cluster *c, const struct node *node, uint32_t index)
+{
+    bool room = false;
+    for (uint32_t i = 0; i < c->config.nodes && !room; i++) {
+        const struct node *other = &c->nodes[i];
+        struct wf_lent_stats stats;
+        if (other == node || !other->fabric || !other->fabric->lent || !may_have(other, index))
+            continue;
+        wf_lent_stats(other->fabric->lent, &stats);
+        room = !has_block(other, index) && stats.used_bytes < stats.bytes / 4 * 3;
+    }
+    return room;
+}
+
+/* Who lends has it, in that memory or in its own. */
+static bool is_short(const struct cluster *c, uint32_t index, uint32_t wanted, uint32_t *out_copies)
+{
+    *out_copies = 0;
+    for (uint32_t i = 0; i < c->config.nodes; i++)
+        *out_copies += c->nodes[i].fabric && c->nodes[i].fabric->lent &&
+                       has_block(&c->nodes[i], index);
+    return *out_copies < wanted && have_room(c, NULL, index);
+}
+
+bool all_are_copied(const struct cluster *c, const uint32_t *wanted, uint64_t *out_blocks,
+                    char *out, size_t out_bytes)
+{
+    uint32_t copies;
+    *out_blocks = 0;
+    for (uint32_t i = 0; i < c->indices; i++) {
+        *out_blocks += wanted[i] > 1;
+        if (wanted[i] < 2 || !is_short(c, i, wanted[i], &copies))
+            continue;
+        (void)snprintf(out, out_bytes, "there are %u copies of block %u, and %u should be", copies,
+                       i, wanted[i]);
+        return false;
+    }
+    return true;
+}
+
+bool is_drained(const struct node *node)
+{
+    return node->fabric->figures.drained;
 }

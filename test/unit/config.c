@@ -2,13 +2,6 @@
  *
  * The configuration: four layers, one over the other, and a sentence for every mistake.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <jansson.h>
-
 #include "base/log.h"
 #include "config_world.h"
 
@@ -81,7 +74,7 @@ static void every_field_is_set_by_every_layer(void **state)
         [WF_VALUE_PATH] = "/p",   [WF_VALUE_TOKEN] = "secretsecret", [WF_VALUE_LISTEN] = "[::1]:17",
         [WF_VALUE_SIZE] = "32MB", [WF_VALUE_MODE] = "0640",          [WF_VALUE_DURATION] = "7s",
         [WF_VALUE_NODE] = "1",    [WF_VALUE_BOOL] = "true",          [WF_VALUE_NAME] = "default",
-        [WF_VALUE_WORD] = "word"};
+        [WF_VALUE_WORD] = "word", [WF_VALUE_MEMBER] = "node-1.a"};
     for (size_t i = 0; i < wf_config_field_count; i++) {
         const struct wf_field *field = &wf_config_fields[i];
         char number[24];
@@ -139,7 +132,11 @@ static void a_cluster_is_named_in_a_way_that_is_known(void **state)
         {{"fabric.join=tcp:127.0.0.1:7420,sim:x"}, "fabric.join"},
         {{"fabric.listen=tcp:127.0.0.1:99999"}, "fabric.listen"},
         {{"fabric.listen=tcp:0.0.0.0:7420"}, "fabric.secret_file"},
-        {{"fabric.join=tcp:127.0.0.1:9", "fabric.name=a_b"}, "underscore"},
+        {{"fabric.name=a_b"}, "'a_b' has a character that may not be there; use a-z, 0-9, dot, h"},
+        {{"fabric.name=C_1"}, "'C_1' has a character that may not be there; use a-z, 0-9, dot, h"},
+        {{"fabric.name=-a"}, "'-a' is no node's name; let a letter or a digit be first and last"},
+        {{"fabric.name=a."}, "'a.' is no node's name; let a letter or a digit be first and last"},
+        {{"fabric.links=a_b"}, "fabric.links"},
         {{"fabric.join=tcp:127.0.0.1:9", "fabric.encrypt=true"}, "nothing to encrypt with"},
         {{"fabric.join=tcp:127.0.0.1:9", "fabric.certificate=/c"}, "fabric.key"},
         {{"fabric.join=tcp:127.0.0.1:9", "fabric.advertise=here"}, "fabric.advertise"},
@@ -220,6 +217,93 @@ static void domains_come_from_file_and_flags(void **state)
     assert_string_equal(config.domains[0].token, "bobbobbobbobbobbob");
     assert_string_equal(config.domains[1].name, "carol");
     assert_int_equal(config.domains[1].quota_bytes, 3 * MIB);
+}
+
+static void bounds_of_links_come_from_file_and_flags(void **state)
+{
+    (void)state;
+    const char *path = write_file("links.yaml",
+                                  "fabric:\n"
+                                  "  link_max: 1GB\n"
+                                  "  links:\n"
+                                  "    - {name: host-9, max: 2MB}\n"
+                                  "    - name: host-8\n"
+                                  "domains:\n"
+                                  "  - {name: default, fabric_share: 3, fabric_max: 5MB}\n",
+                                  0600);
+    const char *const flags[] = {"fabric.link.host-8.max=3MB"};
+    if (wf_config_load(path, flags, 1, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_int_equal(config.fabric_link_max, 1u << 30);
+    assert_int_equal(config.link_count, 2);
+    assert_string_equal(config.links[0].name, "host-9");
+    assert_int_equal(config.links[0].max_bytes_s, 2u << 20);
+    assert_int_equal(config.links[1].max_bytes_s, 3u << 20);
+    assert_int_equal(config.domains[0].fabric_share, 3);
+    assert_int_equal(config.domains[0].fabric_max, 5u << 20);
+    static const char *const wrong[] = {"fabric.link.host-7.max=3MB", "fabric.link.host-8.max=much",
+                                        "domain.default.fabric_share=1000001",
+                                        "fabric.place=rack//host"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        const char *const flag[] = {wrong[i], "fabric.join=unix:/tmp/x"};
+        assert_int_equal(wf_config_load(path, flag, 2, &config), WEFT_E_INVALID);
+    }
+}
+
+/* Engines are a list inside a section, by file, variable and flag. */
+static void engines_come_from_file_and_flags(void **state)
+{
+    (void)state;
+    const char *path = write_file("engines.yaml",
+                                  "kv_events:\n"
+                                  "  topic: kv@here\n"
+                                  "  engines:\n"
+                                  "    - name: vllm0\n"
+                                  "      endpoint: tcp://127.0.0.1:5557\n"
+                                  "      replay: \"tcp://[::1]:5558\"\n"
+                                  "      model: meta-llama/Llama-3.1-8B\n"
+                                  "    - {name: sglang, endpoint: \"ipc:///run/sglang/events\"}\n"
+                                  "  memory: 1MB\n",
+                                  0600);
+    const char *const flags[] = {"kv_events.engine.sglang.topic=kv@"};
+    if (wf_config_load(path, flags, 1, &config) != WEFT_OK)
+        fail_msg("%s", wf_last_error());
+    assert_int_equal(config.engine_count, 2);
+    assert_string_equal(config.engines[0].replay, "tcp://[::1]:5558");
+    assert_string_equal(config.engines[0].model, "meta-llama/Llama-3.1-8B");
+    assert_string_equal(config.engines[1].topic, "kv@");
+    assert_int_equal(config.events_memory, 1 << 20);
+    static const struct {
+        const char *flags[2], *sentence;
+    } wrong[] = {
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://10.0.0.7:5557"},
+         "is not on this host"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://gpu7:5557"},
+         "set kv_events.public"},
+        {{"kv_events.engines=a", "kv_events.engine.a.replay=tcp://10.0.0.7:5558"},
+         "engine 'a': replay:"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=127.0.0.1:5557"},
+         "write tcp://HOST:PORT"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://127.0.0.1"}, "is no place"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://::1:5557"}, "is no place"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://127.0.0.1:70000"},
+         "is no place"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=inproc://x"}, "is no place"},
+        {{"kv_events.engines=a,b"}, "is that of engine 'a', too"},
+        {{"kv_events.engines=a", "kv_events.listen=127.0.0.1:5557"},
+         "where this node itself tells"},
+        {{"kv_events.engines=a", "kv_events.engine.a.endpiont=x"}, "kv_events.engine.NAME.FIELD"},
+        {{"kv_events.engines=a", "kv_events.domain=nobody"}, "there is no domain 'nobody'"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        size_t count = wrong[i].flags[1] ? 2 : 1;
+        assert_true(wf_config_load("/dev/null", wrong[i].flags, count, &config) < 0);
+        if (!strstr(wf_last_error(), wrong[i].sentence))
+            fail_msg("'%s' instead of '%s'", wf_last_error(), wrong[i].sentence);
+    }
+    const char *const public[] = {"kv_events.engines=a", "kv_events.public=true",
+                                  "kv_events.engine.a.endpoint=tcp://gpu7:5557"};
+    assert_int_equal(wf_config_load("/dev/null", public, 3, &config), WEFT_OK);
 }
 
 static void flags_that_are_wrong_are_refused(void **state)
@@ -434,281 +518,6 @@ static void tokens_come_from_files(void **state)
     assert_string_equal(config.http_token_file, "");
 }
 
-/* ------------------------------------------------------------------------------- JSON and help */
-
-static void json_tells_values_and_origins_but_no_token(void **state)
-{
-    (void)state;
-    const char *path = write_file("json.yaml",
-                                  "pool: {size: 4MB}\nhttp: {token: do-not-tell-anyone}\n"
-                                  "domains: [{name: a, token: do-not-tell-either}]\n"
-                                  "tiers: [{name: n, path: /x, size: 1GB}]\n",
-                                  0600);
-    setenv("WEFT_DRAIN", "2s", 1);
-    assert_int_equal(wf_config_load(path, NULL, 0, &config), WEFT_OK);
-    char *text = wf_config_json(&config);
-    assert_non_null(text);
-    assert_null(strstr(text, "do-not-tell"));
-    json_t *root = json_loads(text, 0, NULL), *settings = json_object_get(root, "settings");
-    assert_non_null(root);
-    assert_int_equal(json_object_size(settings), wf_config_field_count);
-    const char *origin, *file;
-    json_int_t value;
-    assert_int_equal(json_unpack(root, "{s:s, s:{s:{s:I, s:s}}}", "file", &file, "settings",
-                                 "pool.size", "value", &value, "origin", &origin),
-                     0);
-    assert_string_equal(file, path);
-    assert_int_equal(value, 4 * MIB);
-    assert_non_null(strstr(origin, "json.yaml:1"));
-    assert_int_equal(json_unpack(settings, "{s:{s:I, s:s}}", "drain", "value", &value, "origin",
-                                 &origin),
-                     0);
-    assert_int_equal(value, 2000);
-    assert_string_equal(origin, "env WEFT_DRAIN");
-    const char *token;
-    assert_int_equal(json_unpack(root, "{s:{s:{s:{s:s, s:s}}}}", "domains", "a", "token", "value",
-                                 &token, "origin", &origin),
-                     0);
-    assert_string_equal(token, "***");
-    assert_non_null(strstr(origin, "json.yaml:3"));
-    assert_int_equal(json_object_size(json_object_get(root, "tiers")), 1);
-    assert_int_equal(json_unpack(root, "{s:{s:{s:{s:I, s:s}}}}", "tiers", "n", "size", "value",
-                                 &value, "origin", &origin),
-                     0);
-    assert_int_equal(value, GIB);
-    assert_non_null(strstr(origin, "json.yaml:4"));
-    json_t *tier = json_object_get(json_object_get(root, "tiers"), "n");
-    assert_int_equal(json_object_size(tier), TIERS->field_count - 1);
-    json_decref(root);
-    free(text);
-}
-
-/* `config` was read from a file: it says every default that does not depend on the host, and no
- * other. */
-static void says_the_defaults(void)
-{
-    struct wf_config *defaults = malloc(sizeof *defaults);
-    assert_non_null(defaults);
-    wf_config_defaults(defaults);
-    for (size_t i = 0; i < wf_config_field_count; i++) {
-        const struct wf_field *field = &wf_config_fields[i];
-        char expected[WF_CONFIG_VALUE_MAX], got[WF_CONFIG_VALUE_MAX];
-        wf_value_text(field, defaults, expected, sizeof expected);
-        assert_string_equal(wf_value_text(field, &config, got, sizeof got), expected);
-        bool said = config.origin[i].layer == WF_FROM_FILE;
-        if (said == (field->host_default != NULL))
-            fail_msg("%s: %s", field->key, said ? "this host's value is there" : "is missing");
-    }
-    assert_int_equal(config.domain_count, 1);
-    assert_int_equal(config.tier_count, 0);
-    assert_int_equal(config.engine_count, 0);
-    for (size_t i = 0; i < DOMAINS->field_count; i++) {
-        const struct wf_field *field = &DOMAINS->fields[i];
-        char expected[WF_CONFIG_VALUE_MAX], got[WF_CONFIG_VALUE_MAX];
-        wf_value_text(field, &defaults->domains[0], expected, sizeof expected);
-        assert_string_equal(wf_value_text(field, &config.domains[0], got, sizeof got), expected);
-        if (config.domains[0].origin[i].layer != WF_FROM_FILE)
-            fail_msg("domain: %s is missing", field->key);
-    }
-    free(defaults);
-}
-
-static void the_packaged_file_says_the_defaults(void **state)
-{
-    (void)state;
-    if (wf_config_load(PACKAGED_CONFIG, NULL, 0, &config) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
-    says_the_defaults();
-}
-
-/* Whether a line of `text`, a comment or not, starts with the last word of `key` and a colon. */
-static bool documents(const char *text, const char *key)
-{
-    const char *dot = strrchr(key, '.');
-    const char *word = dot ? dot + 1 : key;
-    size_t length = strlen(word);
-    for (const char *line = text; *line;
-         line += strcspn(line, "\n") + (strchr(line, '\n') != NULL)) {
-        const char *at = line + strspn(line, " #-");
-        if (strncmp(at, word, length) == 0 && at[length] == ':')
-            return true;
-    }
-    return false;
-}
-
-static void the_packaged_file_documents_every_key(void **state)
-{
-    (void)state;
-    static char text[64 * 1024];
-    FILE *file = fopen(PACKAGED_CONFIG, "r");
-    assert_non_null(file);
-    text[fread(text, 1, sizeof text - 1, file)] = '\0';
-    fclose(file);
-    assert_false(documents(text, "pool.no_such_key"));
-    for (size_t i = 0; i < wf_config_field_count; i++)
-        if (!documents(text, wf_config_fields[i].key))
-            fail_msg("packaging/weftd.yaml does not name %s", wf_config_fields[i].key);
-    for (size_t k = 0; k < WF_LIST_COUNT; k++) {
-        const struct wf_config_list *list = &wf_config_lists[k];
-        char head[64];
-        const char *dot = strchr(list->key, '.');
-        snprintf(head, sizeof head, "\n%s:", list->key);
-        const char *from = strstr(text, head);
-        snprintf(head, sizeof head, "\n%s# %s:", dot ? "  " : "", dot ? dot + 1 : list->key);
-        from = from ? from : strstr(text, head);
-        if (!from)
-            fail_msg("packaging/weftd.yaml does not name %s", list->key);
-        for (size_t i = 0; from && i < list->field_count; i++)
-            if (!documents(from, list->fields[i].key))
-                fail_msg("packaging/weftd.yaml does not name %s[].%s", list->key,
-                         list->fields[i].key);
-    }
-}
-
-/* Every ".It Cm key :" of the page is a field, and every field has one. */
-static void the_man_page_lists_every_key(void **state)
-{
-    (void)state;
-    FILE *page = fopen(CONFIG_MAN_PAGE, "r");
-    assert_non_null(page);
-    char line[256], key[WF_CONFIG_KEY_MAX + 1], text[65536] = "";
-    const struct wf_config_list *list = NULL;
-    size_t listed = 0, expected = wf_config_field_count;
-    while (fgets(line, sizeof line, page)) {
-        append(text, sizeof text, "%s", line);
-        if (strcmp(line, ".Sh DOMAINS\n") == 0)
-            list = DOMAINS;
-        if (strcmp(line, ".Sh TIERS\n") == 0)
-            list = TIERS;
-        if (strcmp(line, ".Sh ENGINES\n") == 0)
-            list = ENGINES;
-        if (strcmp(line, ".Sh LINKS\n") == 0)
-            list = &wf_config_lists[WF_LIST_LINKS];
-        if (sscanf(line, ".It Cm %63s :", key) != 1)
-            continue;
-        listed++;
-        if ((list ? wf_list_field(list, key) : wf_config_field(key)) < 0)
-            fail_msg("the page has %s, which weftd has not", key);
-    }
-    fclose(page);
-    for (size_t i = 0; i < WF_LIST_COUNT; i++)
-        expected += wf_config_lists[i].field_count;
-    assert_int_equal(listed, expected);
-    for (size_t i = 0; i < wf_config_field_count; i++) {
-        char variable[WF_CONFIG_KEY_MAX + 6];
-        snprintf(line, sizeof line, ".Pq Ev %s\n",
-                 wf_config_variable(wf_config_fields[i].key, variable));
-        if (!strstr(text, line))
-            fail_msg("the page does not name %s", variable);
-    }
-}
-
-static void help_is_a_configuration_that_says_the_defaults(void **state)
-{
-    (void)state;
-    char *help = wf_config_help();
-    assert_non_null(help);
-    if (parse(help) != WEFT_OK)
-        fail_msg("%s in:\n%s", wf_last_error(), help);
-    says_the_defaults();
-    for (size_t i = 0; i < wf_config_field_count; i++) {
-        char variable[WF_CONFIG_KEY_MAX + 6];
-        if (!strstr(help, wf_config_variable(wf_config_fields[i].key, variable)))
-            fail_msg("the help does not name %s", variable);
-    }
-    for (const char *line = help; *line; line += strcspn(line, "\n") + 1)
-        if (strcspn(line, "\n") > 120)
-            fail_msg("too long: %.130s", line);
-    free(help);
-}
-
-static void bounds_of_links_come_from_file_and_flags(void **state)
-{
-    (void)state;
-    const char *path = write_file("links.yaml",
-                                  "fabric:\n"
-                                  "  link_max: 1GB\n"
-                                  "  links:\n"
-                                  "    - {name: host-9, max: 2MB}\n"
-                                  "    - name: host-8\n"
-                                  "domains:\n"
-                                  "  - {name: default, fabric_share: 3, fabric_max: 5MB}\n",
-                                  0600);
-    const char *const flags[] = {"fabric.link.host-8.max=3MB"};
-    if (wf_config_load(path, flags, 1, &config) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
-    assert_int_equal(config.fabric_link_max, 1u << 30);
-    assert_int_equal(config.link_count, 2);
-    assert_string_equal(config.links[0].name, "host-9");
-    assert_int_equal(config.links[0].max_bytes_s, 2u << 20);
-    assert_int_equal(config.links[1].max_bytes_s, 3u << 20);
-    assert_int_equal(config.domains[0].fabric_share, 3);
-    assert_int_equal(config.domains[0].fabric_max, 5u << 20);
-    static const char *const wrong[] = {"fabric.link.host-7.max=3MB", "fabric.link.host-8.max=much",
-                                        "domain.default.fabric_share=1000001",
-                                        "fabric.place=rack//host"};
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        const char *const flag[] = {wrong[i], "fabric.join=unix:/tmp/x"};
-        assert_int_equal(wf_config_load(path, flag, 2, &config), WEFT_E_INVALID);
-    }
-}
-
-/* Engines are a list inside a section, by file, variable and flag. */
-static void engines_come_from_file_and_flags(void **state)
-{
-    (void)state;
-    const char *path = write_file("engines.yaml",
-                                  "kv_events:\n"
-                                  "  topic: kv@here\n"
-                                  "  engines:\n"
-                                  "    - name: vllm0\n"
-                                  "      endpoint: tcp://127.0.0.1:5557\n"
-                                  "      replay: \"tcp://[::1]:5558\"\n"
-                                  "      model: meta-llama/Llama-3.1-8B\n"
-                                  "    - {name: sglang, endpoint: \"ipc:///run/sglang/events\"}\n"
-                                  "  memory: 1MB\n",
-                                  0600);
-    const char *const flags[] = {"kv_events.engine.sglang.topic=kv@"};
-    if (wf_config_load(path, flags, 1, &config) != WEFT_OK)
-        fail_msg("%s", wf_last_error());
-    assert_int_equal(config.engine_count, 2);
-    assert_string_equal(config.engines[0].replay, "tcp://[::1]:5558");
-    assert_string_equal(config.engines[0].model, "meta-llama/Llama-3.1-8B");
-    assert_string_equal(config.engines[1].topic, "kv@");
-    assert_int_equal(config.events_memory, 1 << 20);
-    static const struct {
-        const char *flags[2], *sentence;
-    } wrong[] = {
-        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://10.0.0.7:5557"},
-         "is not on this host"},
-        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://gpu7:5557"},
-         "set kv_events.public"},
-        {{"kv_events.engines=a", "kv_events.engine.a.replay=tcp://10.0.0.7:5558"},
-         "engine 'a': replay:"},
-        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=127.0.0.1:5557"},
-         "write tcp://HOST:PORT"},
-        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://127.0.0.1"}, "is no place"},
-        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://::1:5557"}, "is no place"},
-        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=tcp://127.0.0.1:70000"},
-         "is no place"},
-        {{"kv_events.engines=a", "kv_events.engine.a.endpoint=inproc://x"}, "is no place"},
-        {{"kv_events.engines=a,b"}, "is that of engine 'a', too"},
-        {{"kv_events.engines=a", "kv_events.listen=127.0.0.1:5557"},
-         "where this node itself tells"},
-        {{"kv_events.engines=a", "kv_events.engine.a.endpiont=x"}, "kv_events.engine.NAME.FIELD"},
-        {{"kv_events.engines=a", "kv_events.domain=nobody"}, "there is no domain 'nobody'"},
-    };
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        size_t count = wrong[i].flags[1] ? 2 : 1;
-        assert_true(wf_config_load("/dev/null", wrong[i].flags, count, &config) < 0);
-        if (!strstr(wf_last_error(), wrong[i].sentence))
-            fail_msg("'%s' instead of '%s'", wf_last_error(), wrong[i].sentence);
-    }
-    const char *const public[] = {"kv_events.engines=a", "kv_events.public=true",
-                                  "kv_events.engine.a.endpoint=tcp://gpu7:5557"};
-    assert_int_equal(wf_config_load("/dev/null", public, 3, &config), WEFT_OK);
-}
-
 /* --------------------------------------------------------------------------------------- check */
 
 static void check_remarks_on_this_host(void **state)
@@ -754,7 +563,7 @@ static void check_remarks_on_this_host(void **state)
              write_file("secret", "short", 0600));
     said(remarks_on(yaml), true, "fabric.secret_file");
     said(remarks_on("fabric: {join: 'tcp:127.0.0.1:1', secret_file: /nowhere/s}\n"), true,
-         "fabric.secret_file: cannot open '/nowhere/s'");
+         "fabric.secret_file: cannot open '/nowhere/s': No such file or directory; make one");
     said(remarks_on("fabric: {join: 'tcp:127.0.0.1:1', certificate: /nowhere/c, key: /nowhere/k, "
                     "ca: /nowhere/a}\n"),
          true, "fabric.certificate: cannot open '/nowhere/c'");
@@ -763,8 +572,65 @@ static void check_remarks_on_this_host(void **state)
     said(remarks_on("fabric: {join: 'tcp:127.0.0.1:1', registry_user: me}\n"), false,
          "a list of nodes has no etcd");
     said(remarks_on("fabric: {lend: 1GB}\n"), false, "fabric.lend: this node is alone");
+    said(remarks_on("pool: {size: 1MB}\nfabric: {join: 'tcp:127.0.0.1:9', lend: 900TB}\n"), false,
+         "fabric.lend 900 TiB and the pool's 1 MiB are more than this");
+    said(remarks_on("fabric: {join: 'etcd://h/c'}\n"), false, "where no other host reaches it");
+    said(remarks_on("fabric: {join: 'tcp:192.0.2.1:7420'}\n"), false, "no other host reaches it");
+    struct heard near = remarks_on("fabric: {join: 'tcp:127.0.0.1:7420'}\n");
+    if (strstr(near.all, "reaches it"))
+        fail_msg("all are on this host: %s", near.all);
     setenv("WEFT_POOL_SZIE", "1GB", 1);
     said(remarks_on("pool: {size: 1MB}\n"), false, "did you mean WEFT_POOL_SIZE?");
+}
+
+static void check_says_who_has_to_be_able_to_read_a_file(void **state)
+{
+    (void)state;
+    uid_t user = geteuid();
+    char yaml[512];
+    struct heard heard = {0};
+    write_file("closed", "0123456789abcdef0123456789abcdef", 0);
+    snprintf(yaml, sizeof yaml,
+             "fabric: {join: 'tcp:127.0.0.1:1', secret_file: %s/closed}\n"
+             "domains: [{name: a, secret_file: %s/closed}]\n",
+             directory, directory);
+    assert_int_equal(wf_config_load(write_file("c.yaml", yaml, 0644), NULL, 0, &config), WEFT_OK);
+    if (user == 0) /* whom no mode keeps out */
+        assert_int_equal(seteuid(65534), 0);
+    enum weft_status status = wf_config_check(&config, hear, &heard);
+    assert_int_equal(seteuid(user), 0);
+    assert_int_equal(status, WEFT_E_INVALID);
+    said(heard, true, "fabric.secret_file: cannot open");
+    said(heard, true, "domain 'a': secret_file: cannot open");
+    said(heard, true, "Permission denied; make it and its folder readable for weftd's user, uid");
+    if (strstr(heard.all, "/dev/urandom"))
+        fail_msg("a file that is there is to be made: %s", heard.all);
+}
+
+static struct heard remarks_on_a_member(const char *more)
+{
+    char yaml[512];
+    snprintf(yaml, sizeof yaml,
+             "state_dir: %s\nfabric: {join: 'tcp:127.0.0.1:1', secret_file: %s/secret}\n"
+             "tiers: [{name: a, kind: dram, size: 1MB}]\ndomains: [{name: d%s}]\n",
+             directory, directory, more);
+    return remarks_on(yaml);
+}
+
+static void check_warns_of_a_secret_that_counts_no_more(void **state)
+{
+    (void)state;
+    char own[160];
+    write_file("secret", "0123456789abcdef0123456789abcdef", 0600);
+    struct heard heard = remarks_on_a_member("");
+    if (strstr(heard.all, "another secret"))
+        fail_msg("there was none before: %s", heard.all);
+    write_file("d.secret", "fedcba9876543210fedcba9876543210", 0600);
+    said(remarks_on_a_member(""), false, "d.secret', and what was stored on tiers by that is not");
+    snprintf(own, sizeof own, ", secret_file: %s/d.secret", directory);
+    heard = remarks_on_a_member(own);
+    if (strstr(heard.all, "another secret"))
+        fail_msg("the domain has it: %s", heard.all);
 }
 
 static void check_remarks_on_a_shared_socket_directory(void **state)
@@ -797,14 +663,11 @@ int main(void)
         cmocka_unit_test_setup(a_file_that_is_none_is_refused, clean_environment),
         cmocka_unit_test_setup(a_listener_that_others_reach_asks_for_a_token, clean_environment),
         cmocka_unit_test_setup(tokens_come_from_files, clean_environment),
-        cmocka_unit_test_setup(json_tells_values_and_origins_but_no_token, clean_environment),
-        cmocka_unit_test_setup(the_packaged_file_says_the_defaults, clean_environment),
-        cmocka_unit_test(the_packaged_file_documents_every_key),
-        cmocka_unit_test(the_man_page_lists_every_key),
-        cmocka_unit_test_setup(help_is_a_configuration_that_says_the_defaults, clean_environment),
         cmocka_unit_test_setup(engines_come_from_file_and_flags, clean_environment),
         cmocka_unit_test_setup(bounds_of_links_come_from_file_and_flags, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_this_host, clean_environment),
+        cmocka_unit_test_setup(check_says_who_has_to_be_able_to_read_a_file, clean_environment),
+        cmocka_unit_test_setup(check_warns_of_a_secret_that_counts_no_more, clean_environment),
         cmocka_unit_test_setup(check_remarks_on_a_shared_socket_directory, clean_environment),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

@@ -541,6 +541,26 @@ static void who_says_nothing_loses_its_room(void **state)
     assert_int_equal(outcome, WEFT_MISS);
 }
 
+/* The word that it has no room any more, and the one that all of it was committed, cross. */
+static void an_end_that_comes_too_late_publishes_nothing(void **state)
+{
+    (void)state;
+    push_it();
+    write_layers(0, LAYERS, 10);
+    pass(29000);
+    wf_net_sim_delay(world, "b", 30 * MS);
+    for (int ms = 0; ms < 2000 && host.ends == 0; ms++)
+        pass(1);
+    assert_int_equal(host.ends, 1);
+    assert_false(ended);
+    commit(ALL);
+    pass(200);
+    assert_true(ended);
+    assert_int_equal(outcome, WEFT_MISS); /* so the chain is handed over */
+    assert_int_equal(check(ALL), 0);
+    wf_net_sim_delay(world, "b", 0);
+}
+
 /* ------------------------------------------------------------------- what nobody should send */
 
 struct any {
@@ -715,6 +735,7 @@ int main(void)
         TEST(room_is_given_back_when_the_link_went_meanwhile),
         TEST(a_link_that_another_takes_the_place_of_takes_no_push_along),
         TEST(who_says_nothing_loses_its_room),
+        TEST(an_end_that_comes_too_late_publishes_nothing),
         TEST(a_push_that_is_nonsense_is_none),
         TEST(a_layer_that_is_nonsense_is_none),
         TEST(answers_that_are_nonsense_are_none),

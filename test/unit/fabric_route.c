@@ -236,6 +236,39 @@ static void blocks_go_where_the_request_does(void **state)
     world_end();
 }
 
+static void who_only_asks_says_nothing_of_loads(void **state)
+{
+    (void)state;
+    begin();
+    have(0, 64);
+    struct wf_routes_candidate c[] = {candidate(0, 500000), candidate(1, 0), candidate(0, 900000)};
+    struct wf_routes_question q = question_of(64);
+    q.candidates = c;
+    q.candidate_count = 3;
+    q.asks_only = true;
+    route(2, &q);
+    assert_int_equal(answer.chosen, 1);
+    assert_true(term_of(0)->term.queue_s > 1);
+    c[0].loaded = c[1].loaded = c[2].loaded = false;
+    route(2, &q);
+    assert_int_equal(answer.chosen, 0);
+    assert_true(term_of(0)->term.queue_s <= 0);
+    /* What a request that goes somewhere says is kept, also when somebody asks meanwhile. */
+    c[0].loaded = true;
+    q.candidate_count = 2;
+    q.asks_only = false;
+    route(2, &q);
+    c[0].load.queued_tokens = 0;
+    q.asks_only = true;
+    route(2, &q);
+    assert_true(term_of(0)->term.queue_s <= 0);
+    c[0].loaded = false;
+    route(2, &q);
+    assert_int_equal(answer.chosen, 1);
+    assert_true(term_of(0)->term.queue_s > 1);
+    world_end();
+}
+
 static void nobody_becomes_a_hot_spot(void **state)
 {
     (void)state;
@@ -391,6 +424,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_node_alone_is_the_answer),
         cmocka_unit_test(it_runs_where_its_blocks_are),
         cmocka_unit_test(blocks_go_where_the_request_does),
+        cmocka_unit_test(who_only_asks_says_nothing_of_loads),
         cmocka_unit_test(nobody_becomes_a_hot_spot),
         cmocka_unit_test(who_cannot_serve_says_why),
         cmocka_unit_test(every_fourth_key_will_do),

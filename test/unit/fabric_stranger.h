@@ -122,24 +122,29 @@ static inline struct wf_fabric_ident stranger_ident(const char *name)
     return ident;
 }
 
-/* With a proof of each of these secrets, of 32 bytes. */
-static inline void stranger_joins(struct stranger *s, const char *const *secrets, uint32_t count)
+/* That it has this secret, of 32 bytes, said to who said that nonce. */
+static inline void stranger_proves(const char *of, const uint8_t their_nonce[32], uint8_t out[32])
 {
     static const char tag[] = "weft fabric domain 1";
     const struct wf_fabric_ident ident = stranger_ident("");
+    uint8_t text[sizeof tag - 1 + 64], secret[32] = {0};
+    memcpy(secret, of, strlen(of));
+    memcpy(text, tag, sizeof tag - 1);
+    memcpy(text + sizeof tag - 1, ident.nonce, 32);
+    memcpy(text + sizeof tag - 1 + 32, their_nonce, 32);
+    HMAC(EVP_sha256(), secret, 32, text, sizeof text, out, NULL);
+}
+
+/* With a proof of each of these secrets. */
+static inline void stranger_joins(struct stranger *s, const char *const *secrets, uint32_t count)
+{
     struct {
         struct wf_fabric_join join;
         uint8_t proof[4][32];
     } m = {.join = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_JOIN}, .count = count}};
     assert_true(count <= 4);
-    for (uint32_t i = 0; i < count; i++) {
-        uint8_t text[sizeof tag - 1 + 64], secret[32] = {0};
-        memcpy(secret, secrets[i], strlen(secrets[i]));
-        memcpy(text, tag, sizeof tag - 1);
-        memcpy(text + sizeof tag - 1, ident.nonce, 32);
-        memcpy(text + sizeof tag - 1 + 32, s->their_nonce, 32);
-        HMAC(EVP_sha256(), secret, 32, text, sizeof text, m.proof[i], NULL);
-    }
+    for (uint32_t i = 0; i < count; i++)
+        stranger_proves(secrets[i], s->their_nonce, m.proof[i]);
     stranger_says(s, &m, (uint32_t)(sizeof m.join + count * 32));
 }
 

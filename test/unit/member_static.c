@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -183,7 +184,10 @@ static void test_settings_are_kept(void **state)
     char folder[] = "/tmp/weft-settings-XXXXXX", file[64], value[64];
     struct told told = {0};
     struct wf_members *members;
+    struct rlimit all;
     uint64_t revision;
+    (void)signal(SIGXFSZ, SIG_IGN); /* a limit is to be an error */
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
     assert_non_null(mkdtemp(folder));
     struct wf_member_options options = options_of(&told, "tcp:10.0.0.2:7411");
     options.state_dir = folder;
@@ -218,6 +222,11 @@ static void test_settings_are_kept(void **state)
     assert_int_equal(mkdir(file, 0700), 0);
     assert_int_equal(set(members, "{}", revision), WEFT_E_SYSTEM);
     assert_int_equal(rmdir(file), 0);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &(const struct rlimit){8, all.rlim_max}), 0);
+    enum weft_status status = set(members, "{\"a\": 3}", revision);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+    assert_int_equal(status, WEFT_E_SYSTEM);
+    assert_int_equal(access(file, F_OK), -1); /* and no part of it is left */
     assert_int_equal(wf_member_static.setting(members, "lend.alpha", value, 64, &first), WEFT_OK);
     assert_string_equal(value, "{\"a\": 2}");
     assert_int_equal(first, revision);
@@ -356,9 +365,9 @@ static void test_a_start_that_dies(void **state)
     snprintf(text, sizeof text, "%020llu %020llu\n", (unsigned long long)ahead,
              (unsigned long long)~ahead);
     write_epoch(text);
-    die_at("epoch.written"); /* beside its place only: nobody heard of it */
+    die_at("whole.written"); /* beside its place only: nobody heard of it */
     assert_int_equal(epoch_of_a_start(), ahead + 1);
-    die_at("epoch.renamed"); /* ahead + 2, of which nobody can be sure */
+    die_at("whole.renamed"); /* ahead + 2, of which nobody can be sure */
     assert_int_equal(epoch_of_a_start(), ahead + 3);
     write_epoch("");
     wf_log_level_set(WF_LOG_OFF);

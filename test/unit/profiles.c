@@ -221,6 +221,28 @@ static void what_is_none_does_no_harm(void **state)
     wf_profiles_destroy(p);
 }
 
+/* Its first bytes say what it is; so large a file would have been too much to read. */
+static void what_cannot_be_one_is_not_read(void **state)
+{
+    (void)state;
+    static const char *const why[] = {"its shape needs", "its first bytes are another file's"};
+    for (size_t i = 0; i < 2; i++) {
+        make("large.wfprofile", "one", 0, 100);
+        int fd = open(path_of("large.wfprofile"), O_WRONLY | O_CLOEXEC);
+        assert_true(fd >= 0);
+        if (i == 1)
+            assert_int_equal(pwrite(fd, "no profile", 10, 0), 10);
+        assert_int_equal(ftruncate(fd, 2 * (off_t)WF_PROFILES_BYTES_MAX), 0);
+        assert_int_equal(close(fd), 0);
+        aged("large.wfprofile", 10);
+        struct wf_profiles *p = open_all();
+        assert_non_null(strstr(wf_last_error(), why[i]));
+        struct wf_format_open one = format_of("one");
+        assert_null(chosen(p, &one));
+        wf_profiles_destroy(p);
+    }
+}
+
 static void there_are_no_more_than_there_may_be(void **state)
 {
     (void)state;
@@ -317,6 +339,7 @@ int main(void)
         TEST(what_does_not_fit_is_not_used),
         TEST(what_differs_is_said),
         TEST(what_is_none_does_no_harm),
+        TEST(what_cannot_be_one_is_not_read),
         TEST(there_are_no_more_than_there_may_be),
         TEST(what_comes_later_is_found_and_what_goes_is_kept_for_readers),
         TEST(what_is_written_over_in_place_is_read_again),

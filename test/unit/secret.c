@@ -267,11 +267,11 @@ static void a_node_that_dies_leaves_none_or_a_whole_one(void **state)
 {
     (void)state;
     uint8_t none[WF_SECRET_BYTES_MIN], first[WF_SECRET_BYTES_MAX], second[WF_SECRET_BYTES_MIN];
-    int how = child("WEFT_CRASH_AT", "secret.written", none);
+    int how = child("WEFT_CRASH_AT", "whole.written", none);
     assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
     assert_int_equal(access(kept, F_OK), -1); /* written beside its place only */
     assert_int_equal(entries(), 1);
-    how = child("WEFT_CRASH_AT", "secret.renamed", none);
+    how = child("WEFT_CRASH_AT", "whole.renamed", none);
     assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
     assert_int_equal(access(kept, F_OK), 0);
     assert_int_equal(entries(), 1); /* what the first one left is gone */

@@ -125,6 +125,42 @@ static void little_moves(void **state)
     wf_shards_destroy(after);
 }
 
+static void assert_same(const struct wf_shards *a, const struct wf_shards *b, uint32_t step)
+{
+    for (uint32_t s = 0; s < WF_SHARDS; s++) {
+        uint64_t of_a[WF_SHARD_OWNERS_MAX] = {0}, of_b[WF_SHARD_OWNERS_MAX] = {0};
+        uint32_t count = wf_shards_owners(a, s, of_a);
+        if (count != wf_shards_owners(b, s, of_b) || memcmp(of_a, of_b, sizeof of_a) != 0)
+            fail_msg("step %u: shard %u has other owners than a map that began with these", step,
+                     s);
+    }
+}
+
+/* A map that has been through many lists is the one that a new one of the last list is. */
+static void what_was_before_leaves_no_trace(void **state)
+{
+    (void)state;
+    struct random_source r = {11};
+    for (uint32_t owners = 1; owners <= WF_SHARD_OWNERS_MAX; owners++) {
+        struct wf_shards *map = map_of(members, 0, owners);
+        bool in[MANY] = {false};
+        for (uint32_t step = 0; step < 60; step++) {
+            uint64_t who[MANY] = {0};
+            uint32_t count = 0, changes = random_below(&r, step % 10 ? 4 : MANY);
+            for (uint32_t i = 0; i < changes; i++)
+                in[random_below(&r, step % 7 ? MANY : 5)] ^= true;
+            for (uint32_t m = 0; m < MANY; m++)
+                if (in[m])
+                    who[count++] = members[m];
+            assert_int_equal(wf_shards_set(map, who, count), WEFT_OK);
+            struct wf_shards *fresh = map_of(who, count, owners);
+            assert_same(map, fresh, step);
+            wf_shards_destroy(fresh);
+        }
+        wf_shards_destroy(map);
+    }
+}
+
 static void what_can_not_be_is_said(void **state)
 {
     (void)state;
@@ -198,6 +234,7 @@ int main(void)
         cmocka_unit_test(all_are_kept_and_evenly),
         cmocka_unit_test(it_follows_from_the_members_alone),
         cmocka_unit_test(little_moves),
+        cmocka_unit_test(what_was_before_leaves_no_trace),
         cmocka_unit_test(what_can_not_be_is_said),
         cmocka_unit_test(keys_spread_over_shards),
         cmocka_unit_test(the_size_decides),
