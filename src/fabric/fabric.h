@@ -343,7 +343,7 @@ struct wf_fabric_push {
     _Atomic uint32_t written, end;
     uint32_t state, number, layer, block, flight, agains;
     enum weft_status status;
-    uint64_t handle, since_ns, wanted[WF_FABRIC_PUSH_WORDS];
+    uint64_t handle, since_ns, lost_ns, next_ns, wanted[WF_FABRIC_PUSH_WORDS];
     uint64_t flight_bytes, sent_bytes, published; /* the last two `done` may look at */
 };
 #define WF_FABRIC_PUSHES_MAX 64u /* at a time, here and there */

@@ -8,7 +8,8 @@
  *
  * A link that goes while there is another one to the same node, or one is being made, takes no push
  * with it: of two that both nodes began one goes, and a better way takes a link's place.  What was
- * sent is dropped there then, and all of it is sent anew, AGAIN_MAX times.
+ * sent is dropped there then, and all of it is sent anew, AGAIN_MAX times; the other node may be
+ * busy with what came before, for a while.  A push that is asked for between two links waits too.
  *
  * What else goes wrong, here or there, ends the push and nothing else: blocks that were committed
  * are told of like any others, and the other node fetches what it has not.
@@ -107,6 +108,7 @@ enum weft_status wf_fabric_push(struct wf_fabric *f, struct wf_fabric_push *push
     push->line = push->line_last = NULL;
     push->layer = push->block = push->flight = push->agains = 0;
     push->handle = push->flight_bytes = push->sent_bytes = push->published = 0;
+    push->lost_ns = push->next_ns = 0;
     push->status = WEFT_PENDING;
     atomic_store_explicit(&push->written, 0, memory_order_relaxed);
     atomic_store_explicit(&push->end, GOES_ON, memory_order_relaxed);
@@ -199,22 +201,22 @@ static struct wf_fabric_push *find(struct wf_link *link, uint64_t request)
     return push && push->link == link ? push : NULL;
 }
 
-/* Is there another link to that node, or one that may become it? */
-static bool is_linked(const struct wf_link *link)
+/* Is there a link to that node but this one, or one that may become it? */
+static bool is_linked(const struct wf_fabric *f, const struct wf_peer_node *peer,
+                      const struct wf_link *but)
 {
-    const struct wf_peer_node *peer = link->peer;
-    bool other = peer->dialled && peer->dialled != link;
-    for (const struct wf_link *l = link->fabric->links; l && !other; l = l->next)
-        other = l != link && l->peer == peer && !l->closing && l->state >= WF_LINK_KNOWN &&
+    bool other = peer->dialled && peer->dialled != but;
+    for (const struct wf_link *l = f->links; l && !other; l = l->next)
+        other = l != but && l->peer == peer && !l->closing && l->state >= WF_LINK_KNOWN &&
                 l->state != WF_LINK_TRIED;
     return other;
 }
 
-static void again(struct wf_fabric_push *push, uint64_t now_ns)
+static void again(struct wf_fabric_push *push, uint64_t now_ns, uint64_t after_ns)
 {
-    push->agains++;
     push->state = AGAIN;
     push->since_ns = now_ns;
+    push->next_ns = now_ns + after_ns;
     push->handle = 0;
     push->layer = push->block = 0;
     memset(push->wanted, 0, sizeof push->wanted);
@@ -227,12 +229,16 @@ void wf_pushes_lost(struct wf_link *link)
         struct wf_fabric_push *push = f->pushes->active[i];
         if (!push || push->link != link)
             continue;
-        bool anew = push->state != FAILED && push->agains < AGAIN_MAX && is_linked(link);
+        bool anew = push->state != FAILED && push->agains < AGAIN_MAX &&
+                    is_linked(f, link->peer, link);
         push->link = NULL;
-        if (anew)
-            again(push, wf_fabric_now(f));
-        else
+        if (anew) {
+            push->agains++;
+            push->lost_ns = wf_fabric_now(f);
+            again(push, push->lost_ns, 0);
+        } else {
             fail(f, push, WEFT_E_NODE);
+        }
     }
 }
 
@@ -468,7 +474,8 @@ static void tell(struct wf_fabric *f, struct wf_fabric_push *push, uint64_t now_
     } m;
     const struct wf_peer_node *peer = wf_peer_find(f, push->to);
     struct wf_link *link = peer ? wf_peer_link(f, peer->number, push->blocks[0].domain) : NULL;
-    if (!link && (push->state != AGAIN || now_ns > push->since_ns + RELINK_NS))
+    if (!link && (now_ns > push->since_ns + RELINK_NS ||
+                  (push->state == ASKED && !(peer && is_linked(f, peer, NULL)))))
         finish(f, push, WEFT_E_NODE);
     if (!link)
         return;
@@ -509,7 +516,7 @@ static void go_on(struct wf_fabric *f, struct wf_fabric_push *push, uint64_t now
     switch ((enum push_state)push->state) {
     case ASKED: tell(f, push, now_ns); return;
     case AGAIN:
-        if (push->flight == 0 && (push->agains == 1 || now_ns > push->since_ns + AGAIN_NS))
+        if (push->flight == 0 && now_ns >= push->next_ns)
             tell(f, push, now_ns);
         return;
     case CUT:
@@ -545,6 +552,7 @@ static void take_asked(struct wf_fabric *f)
             number++;
         if (number < WF_FABRIC_PUSHES_MAX) {
             push->number = number;
+            push->since_ns = wf_fabric_now(f);
             pushes->active[number] = push;
         } else {
             f->figures.push_fails++;
@@ -586,9 +594,10 @@ bool wf_push_room(struct wf_link *link, const void *header, uint32_t bytes)
             drop(link, room->handle);
         return true;
     }
-    if (room->status == WEFT_E_BUSY && push->agains > 0 && push->agains < AGAIN_MAX) {
+    uint64_t now_ns = wf_fabric_now(f);
+    if (room->status == WEFT_E_BUSY && push->agains > 0 && now_ns < push->lost_ns + ROOM_NS) {
         push->link = NULL;
-        again(push, wf_fabric_now(f));
+        again(push, now_ns, AGAIN_NS);
         return true;
     }
     if (room->status != WEFT_OK) {
@@ -604,7 +613,7 @@ bool wf_push_room(struct wf_link *link, const void *header, uint32_t bytes)
     push->handle = room->handle;
     memcpy(push->wanted, room->wanted, sizeof push->wanted);
     push->state = SENDS;
-    push->since_ns = wf_fabric_now(f);
+    push->since_ns = now_ns;
     return true;
 }
 

@@ -145,16 +145,16 @@ static struct wf_fabric_pushed *take(struct wf_fabric *f, const struct wf_link *
 
 static void close_it(struct wf_fabric *f, struct wf_fabric_pushed *pushed);
 
-/* Who pushes over another link has lost the one before, which may be heard here later.  False: the
- * host looks for room for a push that came over that, or a layer of it is still being read, into
- * memory that the same blocks may be in. */
+/* Who pushes over another link has lost the one before, which may be heard here later, or was.
+ * False: the host looks for room for a push that came over that, or a layer of it is still being
+ * read, into memory that the same blocks may be in: they would be taken to be on their way. */
 static bool older_end(struct wf_fabric *f, const struct wf_link *link)
 {
     bool ended = true;
     for (uint32_t i = 0; i < f->receptions->pushed_used; i++) {
         struct wf_fabric_pushed *pushed = &f->receptions->all[i];
-        if (pushed->state == FREE || !pushed->link || pushed->link == link ||
-            pushed->link->peer != link->peer)
+        if (pushed->state == FREE || pushed->link == link ||
+            strcmp(pushed->from, link->peer->name) != 0)
             continue;
         close_it(f, pushed);
         ended &= pushed->state != CLOSING && pushed->state != ROOMING;

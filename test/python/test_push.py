@@ -12,7 +12,7 @@ from node import Node
 
 import weft
 
-LAYERS, LAYER, BLOCKS = 4, 16384, 6
+LAYERS, LAYER, BLOCKS, MOST = 4, 16384, 6, 12
 BLOCK = LAYERS * LAYER
 FORMAT = {"model": "pushed@1", "layers": LAYERS, "kv_heads": 1, "head_dim": 1, "dtype": "int8", "block_bytes": BLOCK}
 # A client that pushes, writes half of it, says so, and waits to be killed.
@@ -92,6 +92,24 @@ class Push(unittest.TestCase):
                 pins.read_into(0, found)
                 self.assertEqual(bytes(found), content(name, i))
 
+    def all_room_is_free(self, name):
+        """A push that takes most of what the right allows goes through."""
+        tries = 0
+
+        def pushed():
+            nonlocal tries
+            tries += 1
+            taken, again = self.figure("taken"), f"after {name} {tries}"
+            keys = self.keys(again, MOST)
+            slots = self.here.reserve(keys)
+            slots.push("right")
+            self.prefill(slots, again, MOST)
+            slots.commit()
+            self.check(keys, again)  # if not by the push, by a fetch
+            return self.figure("taken") == taken + MOST
+
+        self.until(pushed)
+
     def test_what_is_written_here_is_there_when_it_is_committed(self):
         keys, taken, fetches = self.keys("whole"), self.figure("taken"), self.figure("fetches")
         slots = self.here.reserve(keys)
@@ -118,24 +136,26 @@ class Push(unittest.TestCase):
         self.assertEqual(self.figure("fetches"), fetches)
 
     def test_what_is_given_up_is_nowhere(self):
-        keys, lost = self.keys("given up"), self.figure("taken_lost")
+        keys, fails = self.keys("given up"), self.figure("push_fails", self.left)
         slots = self.here.reserve(keys)
         slots.push("right")
         self.prefill(slots, "given up")
         slots.abort()
-        self.until(lambda: self.figure("taken_lost") > lost)
+        self.until(lambda: self.figure("push_fails", self.left) > fails)
         self.assertEqual(self.here.match(keys) + self.there.match(keys), 0)
+        self.all_room_is_free("given up")
 
     def test_a_client_that_dies_leaves_nothing(self):
-        lost = self.figure("taken_lost")
+        fails = self.figure("push_fails", self.left)
         client = subprocess.Popen([sys.executable, "-c", DIES, self.nodes["left"].socket, repr(FORMAT)],
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.assertEqual(client.stdout.readline(), b"half\n")
         client.send_signal(signal.SIGKILL)
         client.communicate()
-        self.until(lambda: self.figure("taken_lost") > lost)
+        self.until(lambda: self.figure("push_fails", self.left) > fails)
         keys = self.keys("dies")
         self.assertEqual(self.here.match(keys) + self.there.match(keys), 0)
+        self.all_room_is_free("dies")
 
     def test_who_has_it_is_sent_nothing(self):
         keys = self.keys("both")

@@ -496,6 +496,24 @@ static void room_is_given_back_when_the_link_went_meanwhile(void **state)
     assert_int_equal(check(0), 0);
 }
 
+/* The second so much later; the first has just heard of it. */
+static void begin_anew(uint64_t later_ms)
+{
+    world_node_end(0);
+    world_node_end(1);
+    pass(500);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        free(host.blocks[i]);
+        host.blocks[i] = NULL;
+    }
+    ended = false;
+    node_begin(0);
+    pass(later_ms);
+    node_begin(1);
+    for (int ms = 0; ms < 1000 && !wf_fabric_is_known(fabrics[0], "b"); ms++)
+        pass(1);
+}
+
 /* Two nodes that begin at once both begin a link, and one of these goes a moment later: the push
  * that is on it goes on over the other. */
 static void a_link_that_another_takes_the_place_of_takes_no_push_along(void **state)
@@ -503,25 +521,45 @@ static void a_link_that_another_takes_the_place_of_takes_no_push_along(void **st
     (void)state;
     uint32_t replaced = 0;
     for (uint64_t later_ms = 5; later_ms <= 105; later_ms += 10) {
-        world_node_end(0);
-        world_node_end(1);
-        pass(500);
-        for (uint32_t i = 0; i < BLOCKS; i++) {
-            free(host.blocks[i]);
-            host.blocks[i] = NULL;
-        }
-        ended = false;
-        node_begin(0);
-        pass(later_ms);
-        node_begin(1);
-        for (int ms = 0; ms < 1000 && !wf_fabric_is_known(fabrics[0], "b"); ms++)
-            pass(1);
+        begin_anew(later_ms);
         push_it();
         write_layers(0, LAYERS, later_ms % 30 + 5);
         commit(ALL);
         pass(1500);
         assert_true(ended);
         replaced += push.agains > 0;
+        assert_int_equal(outcome, WEFT_OK);
+        assert_int_equal(check(ALL), BLOCKS);
+    }
+    assert_true(replaced > 0);
+}
+
+/* And its room there may be looked for until long after the link went: no more is asked for before
+ * that was given back, for it would seem to be on its way. */
+static void a_push_waits_for_the_room_that_it_had_before_its_link_was_replaced(void **state)
+{
+    (void)state;
+    uint32_t replaced = 0;
+    wf_net_sim_delay(world, "b", 3 * MS);
+    for (uint64_t later_ms = 5; later_ms <= 105; later_ms += 10) {
+        uint32_t rooms = host.rooms;
+        host.asked = NULL;
+        host.late = true;
+        begin_anew(later_ms);
+        push_it();
+        for (int ms = 0; ms < 50 && !host.asked; ms++)
+            pass(1);
+        uint32_t before = push.agains; /* when its room was asked for at first */
+        write_layers(0, LAYERS, 1);
+        commit(ALL);
+        pass(1000);
+        assert_false(ended);
+        assert_int_equal(host.rooms, rooms + 1);
+        replaced += push.agains > before;
+        host.late = false;
+        room_give(host.asked);
+        pass(1000);
+        assert_true(ended);
         assert_int_equal(outcome, WEFT_OK);
         assert_int_equal(check(ALL), BLOCKS);
     }
@@ -734,6 +772,7 @@ int main(void)
         TEST(room_that_comes_late_is_given_back),
         TEST(room_is_given_back_when_the_link_went_meanwhile),
         TEST(a_link_that_another_takes_the_place_of_takes_no_push_along),
+        TEST(a_push_waits_for_the_room_that_it_had_before_its_link_was_replaced),
         TEST(who_says_nothing_loses_its_room),
         TEST(an_end_that_comes_too_late_publishes_nothing),
         TEST(a_push_that_is_nonsense_is_none),
