@@ -299,14 +299,10 @@ static void go_on(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft_
 static void stale(struct wf_fabric *f, const struct wf_fabric_fetch *fetch, uint8_t worse)
 {
     struct wf_peer_node *peer = &f->peers[fetch->from];
-    if (worse > wf_quality_class(fetch->accept)) {
+    if (worse > wf_quality_class(fetch->accept))
         wf_stream_worse(f, peer, fetch->domain, fetch->key, worse);
-        return;
-    }
-    pthread_mutex_lock(&f->lock);
-    if (peer->place != WF_PLACE_NONE)
-        (void)wf_stream_unplace(f, peer, fetch->key);
-    pthread_mutex_unlock(&f->lock);
+    else
+        wf_stream_missed(f, peer, fetch->domain, fetch->key);
 }
 
 /* It has it, and says that a bound on what it sends makes it late. */

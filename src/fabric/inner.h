@@ -545,8 +545,9 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_stream_again(struct wf_link *link, uint32_t bytes);
 /* All that was told of this node is forgotten. */
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer);
-/* The lock is held: it has no copy of this.  False: none was known of. */
-bool wf_stream_unplace(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32]);
+/* It has no copy of that block, as it said to who asked. */
+void wf_stream_missed(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t domain,
+                      const uint8_t key[32]);
 /* What it has of that block is less exact than it was known to be, as it said to who asked. */
 void wf_stream_worse(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t domain,
                      const uint8_t key[32], uint8_t quality);

@@ -435,7 +435,7 @@ static bool go(struct wf_fabric *f)
     return f->options.host.news(f->options.host.context, event);
 }
 
-bool wf_stream_unplace(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32])
+static bool unplace(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32])
 {
     (void)wf_places_remove(f->below, key, (uint16_t)peer->place);
     return wf_places_remove(f->places, key, (uint16_t)peer->place);
@@ -446,7 +446,7 @@ static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
 {
     pthread_mutex_lock(&f->lock);
     unsigned was = wf_places_best(f->places, event->key);
-    bool had = peer->place != WF_PLACE_NONE && wf_stream_unplace(f, peer, event->key);
+    bool had = peer->place != WF_PLACE_NONE && unplace(f, peer, event->key);
     unsigned is = wf_places_best(f->places, event->key);
     pthread_mutex_unlock(&f->lock);
     if (!had || !tell || is == was || !fits(f, event, was))
@@ -574,6 +574,14 @@ void wf_stream_lapsed(struct wf_fabric *f, struct wf_peer_node *peer,
                       const struct wf_fabric_event *event)
 {
     (void)gone(f, peer, event, false);
+}
+
+void wf_stream_missed(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t domain,
+                      const uint8_t key[32])
+{
+    struct wf_fabric_event event = {.kind = WF_FABRIC_GONE, .domain = (uint8_t)domain};
+    memcpy(event.key, key, 32);
+    f->behind |= !gone(f, peer, &event, true);
 }
 
 void wf_stream_worse(struct wf_fabric *f, struct wf_peer_node *peer, uint32_t domain,
