@@ -384,9 +384,15 @@ static uint64_t simulate(const struct config *config)
     for (uint32_t i = 0; i < c.config.nodes; i++)
         c.counts.moved += moved_by(&c.nodes[i]);
     if (!c.counts.moved || !c.counts.hits || !c.counts.stored || !c.counts.puts_taken)
-        failed(&c, "nothing happened");
+        failed(&c, "nothing happened: %llu moved, %llu hits, %llu stored, %llu puts taken",
+               (unsigned long long)c.counts.moved, (unsigned long long)c.counts.hits,
+               (unsigned long long)c.counts.stored, (unsigned long long)c.counts.puts_taken);
     if (!c.counts.reads || !c.counts.drained || !c.counts.stores_seen || !c.counts.looks)
-        failed(&c, "nothing was tried");
+        failed(&c,
+               "nothing was tried: %llu reads, %llu blocks drained, %llu stores and %llu lent "
+               "blocks looked at",
+               (unsigned long long)c.counts.reads, (unsigned long long)c.counts.drained,
+               (unsigned long long)c.counts.stores_seen, (unsigned long long)c.counts.looks);
     lookups_count(&c);
     if (config->parts && c.counts.lookups == c.counts.lookup_misses)
         failed(&c, "no owner was asked, or none knew anything");
