@@ -126,14 +126,18 @@ static void holder_add(struct wf_fabric *f, struct copies *copies, uint32_t numb
     copies->rank += peer->said.lends_bytes > 0 && strcmp(f->name, peer->name) > 0;
 }
 
-/* As this node knows, and as owners of its shard said. */
+/* As this node knows, and as owners of its shard said.  Of a shard that it does not own it knows
+ * what it found or put there within the last seconds, of which it does not hear when it goes: where
+ * an owner is sure, that counts alone. */
 static void copies_count(struct wf_fabric *f, const struct job *job, struct copies *out)
 {
     const struct wf_fabric_event *block = &job->found.block;
     uint16_t holders[NAMED_MAX];
+    uint32_t count = 0;
     *out = (struct copies){.rank = 0};
-    uint32_t count = wf_peer_holders(f, block->key, wf_quality_class(block->quality), holders,
-                                     NAMED_MAX);
+    if (!job->known.sure || wf_parts_owns(f, block->key))
+        count = wf_peer_holders(f, block->key, wf_quality_class(block->quality), holders,
+                                NAMED_MAX);
     for (uint32_t i = 0; i < count; i++)
         holder_add(f, out, holders[i]);
     for (uint32_t i = 0; i < job->known.count; i++)

@@ -282,6 +282,38 @@ static void what_others_have_is_not_handed_on(void **state)
     end();
 }
 
+/* A lender may have to let go of a block as soon as it has it.  Who drains in parts hears of that
+ * from who owns the block's shard alone, and believes no longer what its put was answered with. */
+static void what_went_from_a_lender_is_handed_on_again(void **state)
+{
+    (void)state;
+    begin(two, 1);
+    nodes[A].count = POOL;
+    for (uint32_t i = 0; i < POOL; i++) {
+        struct wf_fabric_event event = event_of(i);
+        wf_fabric_tell(nodes[A].fabric, &event);
+    }
+    pass(500);
+    wf_fabric_drain(nodes[A].fabric, true);
+    for (int ms = 0; ms < 5000 && !figures_of(A).drained; ms += 20)
+        pass(20);
+    assert_true(figures_of(A).drained);
+    uint32_t went = 0;
+    for (uint32_t i = 0; i < POOL; i++) {
+        struct wf_fabric_event event = event_of(i);
+        for (int n = B; n <= C && !wf_parts_owns(nodes[A].fabric, event.key); n++)
+            went += wf_lent_forget(nodes[n].fabric->lent, 0, event.key);
+    }
+    assert_in_range(went, POOL / 8, POOL);
+    pass(2500); /* the next round, of which what was moved is 4 s old at most */
+    uint64_t there = figures_of(B).lent_blocks + figures_of(C).lent_blocks;
+    assert_true(there == POOL || !figures_of(A).drained);
+    pass(3000);
+    assert_true(figures_of(A).drained);
+    assert_int_equal(figures_of(B).lent_blocks + figures_of(C).lent_blocks, POOL);
+    end();
+}
+
 /* One lender after the other goes, and a new one comes for it: what was to be there twice is there
  * as long as there is time between them to copy it again. */
 static void lenders_go_one_by_one(void **state)
@@ -482,6 +514,7 @@ int main(void)
         BOTH(off_again_moves_no_more),
         BOTH(a_pool_is_drained_too),
         BOTH(what_others_have_is_not_handed_on),
+        BOTH(what_went_from_a_lender_is_handed_on_again),
         BOTH(without_room_it_says_so),
         BOTH(what_a_lost_lender_had_is_copied_again),
         BOTH(lenders_go_one_by_one),
