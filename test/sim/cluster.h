@@ -153,7 +153,8 @@ struct cluster {
     uint64_t blocks; /* of stores, that are not freed */
     uint64_t deaths; /* of lenders; and, at the last look, */
     uint64_t deaths_seen, evicted_seen;
-    uint64_t *dropped; /* by index: when somebody who had lent it out wanted it no more */
+    uint64_t losses_of_dead; /* blocks that lenders let go of and gave before they died */
+    uint64_t *dropped;       /* by index: when somebody who had lent it out wanted it no more */
     struct wf_hist lag_us;
     struct counts counts;
     uint64_t messages, event_bytes;
@@ -250,6 +251,10 @@ bool is_drained(const struct node *node);
 uint64_t corrupt_at(const struct node *node);
 /* Blocks that it sends just now. */
 uint32_t serving_of(const struct node *node);
+/* Blocks that it waits for an answer about. */
+uint32_t fetching_of(const struct node *node);
+/* After its turn: whoever it waits for an answer of, it has a link to. */
+void waits_check(const struct node *node);
 uint64_t lookups_of(const struct node *node);
 uint64_t lookup_misses_of(const struct node *node);
 struct node *node_of_fabric(const void *fabric);
@@ -266,6 +271,8 @@ bool dropped_lately(const struct cluster *c, uint32_t index);
  * or since another has it, or has died. */
 uint64_t lent_evicted(const struct cluster *c);
 uint64_t lent_losses(const struct cluster *c);
+/* It is about to: what it counted is not lost. */
+void lent_died(const struct node *node);
 
 /* cluster_proof.c */
 /* All that was asked for has ended, and nothing is held. */

@@ -49,7 +49,18 @@ uint64_t lent_losses(const struct cluster *c)
 {
     uint64_t evicted, given;
     count(c, &evicted, &given);
-    return evicted + given + c->deaths;
+    return evicted + given + c->deaths + c->losses_of_dead;
+}
+
+void lent_died(const struct node *node)
+{
+    struct cluster *c = node->cluster;
+    struct wf_lent_stats stats;
+    if (node->number % 5 || !node->fabric)
+        return;
+    wf_lent_stats(node->fabric->lent, &stats);
+    c->losses_of_dead += stats.evicted + stats.given;
+    c->deaths++;
 }
 
 bool dropped_lately(const struct cluster *c, uint32_t index)

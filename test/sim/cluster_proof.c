@@ -23,6 +23,7 @@ static bool is_quiet(const struct cluster *c, char *out, size_t out_bytes)
             if (node->blocks[index] && node->blocks[index]->holds)
                 what = "holds a block";
         what = serving_of(node) ? "sends a block" : what;
+        what = fetching_of(node) ? "asks for a block" : what;
         if (what) {
             (void)snprintf(out, out_bytes, "%s still %s, and nobody wants anything", node->name,
                            what);

@@ -31,6 +31,25 @@ uint32_t serving_of(const struct node *node)
     return node->fabric ? node->fabric->serving : 0;
 }
 
+uint32_t fetching_of(const struct node *node)
+{
+    return node->fabric ? WF_FETCHES_MAX - node->fabric->fetch_free_count : 0;
+}
+
+void waits_check(const struct node *node)
+{
+    const struct wf_fabric *f = node->fabric;
+    for (uint32_t i = 0; i < f->peer_count; i++) {
+        const struct wf_peer_node *peer = &f->peers[i];
+        if (!peer->link && (peer->asked || peer->asked_bytes || peer->putting))
+            failed(node->cluster, "%s waits for an answer of %s, to which it has no link",
+                   node->name, peer->name);
+        if (!peer->asked && peer->asked_bytes)
+            failed(node->cluster, "%s waits for nothing of %s, and that has %llu bytes", node->name,
+                   peer->name, (unsigned long long)peer->asked_bytes);
+    }
+}
+
 uint64_t lookups_of(const struct node *node)
 {
     return node->fabric ? node->fabric->figures.lookups : 0;
