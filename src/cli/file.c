@@ -85,3 +85,30 @@ void wf_cli_file_drop(struct cli_file *file)
     else
         wf_whole_drop(&file->whole);
 }
+
+FILE *wf_cli_file_open(struct cli *cli, struct cli_file *file)
+{
+    if (wf_cli_file_begin(cli, file) != CLI_OK)
+        return NULL;
+    int fd = fcntl(file->whole.fd, F_DUPFD_CLOEXEC, 0);
+    FILE *stream = fd >= 0 ? fdopen(fd, "w") : NULL;
+    if (stream)
+        return stream;
+    (void)fail(cli, file);
+    if (fd >= 0)
+        (void)close(fd);
+    wf_cli_file_drop(file);
+    return NULL;
+}
+
+int wf_cli_file_close(struct cli *cli, struct cli_file *file, FILE *stream, bool good)
+{
+    bool written = fflush(stream) == 0 && !ferror(stream);
+    int code = written ? CLI_OK : fail(cli, file); /* before errno is another's */
+    if (fclose(stream) != 0 && written)
+        code = fail(cli, file);
+    if (good && code == CLI_OK)
+        return wf_cli_file_end(cli, file);
+    wf_cli_file_drop(file);
+    return code;
+}

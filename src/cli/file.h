@@ -27,4 +27,9 @@ int wf_cli_file_write(struct cli *cli, struct cli_file *file, const void *bytes,
 int wf_cli_file_end(struct cli *cli, struct cli_file *file);
 void wf_cli_file_drop(struct cli_file *file);
 
+/* For what is printed: begin(), and a stream to print to; NULL after a sentence.  Then close(),
+ * which is end() if `good` and all was written, and else drop(). */
+FILE *wf_cli_file_open(struct cli *cli, struct cli_file *file);
+int wf_cli_file_close(struct cli *cli, struct cli_file *file, FILE *stream, bool good);
+
 #endif

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/file.h"
 
 static const char *latency = "normal", *share = "coherent", *file;
 static uint64_t seconds;
@@ -127,25 +128,34 @@ static int copy_in(struct cli *cli, const struct open_region *region)
     return code;
 }
 
+static int to_stdout_write(struct cli *cli, const struct open_region *region)
+{
+    for (size_t at = 0; at < region->bytes;) {
+        ssize_t put = write(STDOUT_FILENO, region->memory + at, region->bytes - at);
+        if (put > 0)
+            at += (size_t)put;
+        else if (errno != EINTR)
+            return wf_cli_fail(cli, CLI_SYSTEM, "cannot write stdout: %s", strerror(errno));
+    }
+    return CLI_OK;
+}
+
 static int copy_out(struct cli *cli, const struct open_region *region)
 {
     bool to_stdout = !file || strcmp(file, "-") == 0;
     if (to_stdout && (isatty(STDOUT_FILENO) || cli->json))
         return wf_cli_fail(cli, CLI_USAGE, "say --file FILE: stdout is %s",
                            cli->json ? "for the JSON answer" : "a terminal");
-    int fd = to_stdout ? STDOUT_FILENO : open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    int code = CLI_OK;
-    for (size_t at = 0; fd >= 0 && at < region->bytes && code == CLI_OK;) {
-        ssize_t put = write(fd, region->memory + at, region->bytes - at);
-        if (put > 0)
-            at += (size_t)put;
-        else if (errno != EINTR)
-            code = CLI_SYSTEM;
-    }
-    if (fd < 0 || code != CLI_OK || (!to_stdout && close(fd) != 0))
-        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", to_stdout ? "stdout" : file,
-                           strerror(errno));
-    return CLI_OK;
+    if (to_stdout)
+        return to_stdout_write(cli, region);
+    struct cli_file output = {.path = file, .in_place = true};
+    int code = wf_cli_file_begin(cli, &output);
+    if (code == CLI_OK)
+        code = wf_cli_file_write(cli, &output, region->memory, region->bytes);
+    if (code == CLI_OK)
+        code = wf_cli_file_end(cli, &output);
+    wf_cli_file_drop(&output);
+    return code;
 }
 
 /* ------------------------------------------------------------------------------------- holding */

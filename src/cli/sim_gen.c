@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cli/file.h"
 #include "cli/sim.h"
 
 static int gen_read(struct cli *cli, const struct sim_gen_given *given,
@@ -50,18 +51,19 @@ int wf_sim_gen_run(struct cli *cli, const struct sim_gen_given *given)
     int code = gen_read(cli, given, tenants, &gen);
     if (code != CLI_OK)
         return code;
-    const char *name = given->output ? given->output : "stdout";
-    FILE *file = given->output ? fopen(given->output, "we") : stdout;
+    struct cli_file output = {.path = given->output, .in_place = true};
+    FILE *file = given->output ? wf_cli_file_open(cli, &output) : stdout;
     if (!file)
-        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", name, strerror(errno));
+        return CLI_SYSTEM;
     enum weft_status status = wf_sim_gen_write(&gen, file, &made);
-    bool failed = fflush(file) != 0 || ferror(file);
     if (given->output)
-        failed |= fclose(file) != 0;
-    if (status != WEFT_OK)
-        return wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_sim_error());
-    if (failed)
-        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", name, strerror(errno));
+        code = wf_cli_file_close(cli, &output, file, status == WEFT_OK);
+    else if (fflush(file) != 0 || ferror(file))
+        code = wf_cli_fail(cli, CLI_SYSTEM, "cannot write stdout: %s", strerror(errno));
+    if (code == CLI_OK && status != WEFT_OK)
+        code = wf_cli_fail(cli, CLI_SYSTEM, "%s", wf_sim_error());
+    if (code != CLI_OK)
+        return code;
     missed_say("wanted", "end", &made.wanted);
     missed_say("done", "go on", &made.done);
     return CLI_OK;

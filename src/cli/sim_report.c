@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/file.h"
 #include "cli/sim.h"
 #include "sim/plot.h"
 
@@ -175,26 +176,10 @@ void wf_sim_table_print(const struct sim_runs *runs)
 
 /* --------------------------------------------------------------------------------------- files */
 
-static int file_done(struct cli *cli, FILE *file, const char *path)
-{
-    bool failed = ferror(file) != 0;
-    failed |= fclose(file) != 0;
-    if (failed)
-        return wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", path, strerror(errno));
-    return CLI_OK;
-}
-
-static FILE *file_open(struct cli *cli, const char *path)
-{
-    FILE *file = fopen(path, "we");
-    if (!file)
-        wf_cli_fail(cli, CLI_SYSTEM, "cannot write %s: %s", path, strerror(errno));
-    return file;
-}
-
 int wf_sim_csv_write(struct cli *cli, const struct sim_runs *runs, const char *path)
 {
-    FILE *file = file_open(cli, path);
+    struct cli_file output = {.path = path, .in_place = true};
+    FILE *file = wf_cli_file_open(cli, &output);
     if (!file)
         return CLI_SYSTEM;
     fputs("policy,capacity_blocks,requests,blocks_requested,blocks_hit,hit_rate,gap_closed,"
@@ -222,7 +207,7 @@ int wf_sim_csv_write(struct cli *cli, const struct sim_runs *runs, const char *p
         wf_sim_domains_csv(runs->trace, run, file);
         fputc('\n', file);
     }
-    return file_done(cli, file, path);
+    return wf_cli_file_close(cli, &output, file, true);
 }
 
 int wf_sim_svg_write(struct cli *cli, const struct sim_runs *runs, const char *path)
@@ -245,7 +230,8 @@ int wf_sim_svg_write(struct cli *cli, const struct sim_runs *runs, const char *p
                                                      : WF_SIM_PLOT_PLAIN,
         };
     }
-    FILE *file = file_open(cli, path);
+    struct cli_file output = {.path = path, .in_place = true};
+    FILE *file = wf_cli_file_open(cli, &output);
     if (!file)
         return CLI_SYSTEM;
     char x_label[64];
@@ -258,5 +244,5 @@ int wf_sim_svg_write(struct cli *cli, const struct sim_runs *runs, const char *p
                                             .lines = lines,
                                             .count = (size_t)plan->policy_count},
                       file);
-    return file_done(cli, file, path);
+    return wf_cli_file_close(cli, &output, file, true);
 }

@@ -5,10 +5,12 @@ A golden file is the answer with placeholders where a value may differ: "<int>",
 "<key>" (64 hex digits), "<bool>", "<any>"; a list with one entry and "..." is any number of such entries.
 Keys and their order are exact.
 """
+import contextlib
 import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -104,6 +106,25 @@ def start_node(pool="256MB", socket=SOCKET, tiers=(), http="off", **variables):
             raise Failed("weftd did not start: " + node.stderr.read().decode())
         time.sleep(0.05)
     return node
+
+
+def no_room(path, *words):
+    """A command whose files may have 4 KiB leaves what was at `path` as it was, and nothing beside it."""
+    def small():  # a signal that this process ignores, so that it is an error
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    for before in b"before", None:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+        if before:
+            with open(path, "wb") as file:
+                file.write(before)
+        done = subprocess.run([WEFT, *words], env=environment(), capture_output=True, preexec_fn=small,
+                              restore_signals=False, check=False)
+        check(done.returncode == 6 and done.stderr.decode().count("File too large") == 1, words, done)
+        check(not os.path.exists(path + ".new") and os.path.exists(path) == bool(before), path)
+        if before:
+            with open(path, "rb") as file:
+                check(file.read() == before, "a part of it is there:", path)
 
 
 def until(what, holds, *seen):

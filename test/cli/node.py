@@ -11,7 +11,8 @@ import signal
 import subprocess
 import time
 
-from harness import FOLDER, WEFT, answer, blob, case, check, environment, golden, read, start_node, stop_node, weft
+from harness import FOLDER, WEFT, answer, blob, case, check, environment, golden, no_room, read, start_node, \
+    stop_node, weft
 
 
 @case
@@ -312,6 +313,7 @@ def regions_are_held_and_released():
         golden("region_ls", answer("region", "ls"))
         weft("region", "dump", "weights", "--file", copy)
         check(read(copy) == read(data), "the dump differs")
+        no_room(copy, "region", "dump", "weights", "--file", copy)
         weft("region", "create", "weights", "1MB", "--background", expect=4)
         weft("region", "load", "weights", stdin=b"x", expect=4)
     finally:

@@ -7,7 +7,7 @@ import os
 import re
 import xml.etree.ElementTree as xml
 
-from harness import FOLDER, answer, case, check, golden, read, trace_make, weft
+from harness import FOLDER, answer, case, check, golden, no_room, read, trace_make, weft
 
 
 def figures(runs):
@@ -101,6 +101,10 @@ def sim_runs_all_policies_under_the_bound():
     words = ["sim", "--trace", trace, "--capacity-blocks", "900,300", "--seed", "7"]
     runs = answer(*words, "--csv", sheet, "--svg", picture)["runs"]
     check(figures(runs) == figures(answer(*words)["runs"]), "another time, other figures")
+    full = os.path.join(FOLDER, "sim.full")
+    no_room(full, *words, "--svg", full)
+    no_room(full, *words[:4], ",".join(map(str, range(300, 310))), "--csv", full)
+    no_room(full, "sim", "gen", "--workload", "chat", "--requests", "300", "--output", full)
     check(sorted({run["capacity_blocks"] for run in runs}) == [300, 900], runs)
     names = [run["policy"] for run in runs[: len(runs) // 2]]
     check({"lru", "lru_leaf", "lfuda", "arc", "s3fifo", "sieve", "wtinylfu", "gdsf", "lhd", "belady"} <= set(names), names)
