@@ -78,6 +78,13 @@ static int place_choose(struct cli *cli, const char *from, const struct codec_pr
 static int write_there(struct cli *cli, const struct codec_profile *made, const struct place *to)
 {
     bool folder = mkdir(to->folder, 0755) == 0 ? chmod(to->folder, 0755) == 0 : errno == EEXIST;
+    if (!folder && errno == ENOENT)
+        return wf_cli_fail(
+            cli, CLI_SYSTEM,
+            "cannot make %s, where the node reads profiles: the folder that it is to "
+            "lie in is not there; make that, as the node's user, or give a domain "
+            "of the node a quality, for which it makes it when it starts",
+            to->folder);
     if (!folder)
         return wf_cli_fail(cli, CLI_SYSTEM,
                            "cannot make %s, where the node reads profiles: %s; be its user or root",

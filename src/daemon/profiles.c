@@ -34,6 +34,7 @@
 #include "daemon/telemetry.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
+#include "sys/paths.h"
 
 #define FILES_MAX 256u       /* of which something is remembered */
 #define LOOK_NS 1000000000u  /* between two glances */
@@ -396,6 +397,17 @@ static void tell_none(const struct wf_profiles *p)
     }
 }
 
+/* So that whoever brings a profile finds a folder of the node's own to put it in. */
+static void folder_ready(const struct wf_node *node)
+{
+    bool wanted = false;
+    for (uint32_t i = 0; i < node->config.domain_count; i++)
+        wanted |= wf_domain_quality(&node->config.domains[i]) != WEFT_LOSSLESS;
+    if (wanted && !node->config.profiles[0] && node->config.state_dir[0] &&
+        wf_state_directory(node->config.state_dir) != WEFT_OK)
+        wf_warn("profiles", "%s", wf_last_error());
+}
+
 enum weft_status wf_profiles_create(struct wf_node *node, struct wf_profiles **out)
 {
     struct wf_profiles *p = wf_calloc(1, sizeof *p, "the table of profiles");
@@ -407,6 +419,7 @@ enum weft_status wf_profiles_create(struct wf_node *node, struct wf_profiles **o
     }
     p->node = node;
     p->files = files;
+    folder_ready(node);
     wf_profiles_folder(node, p->folder, sizeof p->folder);
     p->glanced_ns = wf_now_ns();
     if (p->folder[0]) {

@@ -450,9 +450,13 @@ def codec_install_puts_a_profile_where_the_node_reads_it():
     weft(*given, "--name", "tiny", "--output", made)
     weft(*given, "--name", "another", "--output", other)
     cut = written("cut.wfprofile", read(made)[:-9])
-    os.mkdir(state)
-    check("/nowhere/w.sock" in weft("codec", "install", made, "--socket", "/nowhere/w.sock", expect=3).stderr.decode())
+    # A node that is to store nothing with loss has no folder for it; one that is to makes it when it starts.
     node = start_node("16MB", at[1], WEFT_STATE_DIR=state)
+    check("the folder that it is to lie in is not there" in weft("codec", "install", made, *at, expect=6).stderr.decode())
+    stop_node(node)
+    config = written("install.yaml", b"domains:\n  - name: default\n    quality: economy\n")
+    check("/nowhere/w.sock" in weft("codec", "install", made, "--socket", "/nowhere/w.sock", expect=3).stderr.decode())
+    node = start_node("16MB", at[1], WEFT_STATE_DIR=state, WEFT_CONFIG=config)
     try:
         known = answer("ls", "profiles", *at)
         check(known["folder"] == f"{state}/profiles" and known["profiles"] == [], known)
