@@ -293,22 +293,31 @@ static json_t *row_of(const json_t *list, const char *key)
     return NULL;
 }
 
-/* "nvme0 and s3" */
+/* " and " and the like, and the next word of a list, as far as there is room. */
+static void word_add(char *out, size_t capacity, const char *between, const json_t *next)
+{
+    size_t used = strlen(out);
+    snprintf(out + used, capacity - used, "%s%s", between, json_string_value(next));
+}
+
+/* "nvme0 and s3", "nvme0 and peers (other nodes with it: m, b)" */
 static const char *tiers_text(const json_t *row, char *out, size_t capacity)
 {
-    size_t index, used = 0;
-    json_t *tier;
+    size_t index;
+    json_t *tier, *node;
     out[0] = '\0';
     json_array_foreach (json_object_get(row, "tiers"), index, tier)
-        if (used < capacity)
-            used += (size_t)snprintf(out + used, capacity - used, "%s%s", index ? " and " : "",
-                                     json_string_value(tier));
+        word_add(out, capacity, index ? " and " : "", tier);
+    json_array_foreach (json_object_get(row, "nodes"), index, node)
+        word_add(out, capacity, index ? ", " : " (other nodes with it: ", node);
+    if (index)
+        snprintf(out + strlen(out), capacity - strlen(out), ")");
     return out;
 }
 
 static void present_print(const json_t *dram, const json_t *below)
 {
-    char size[32], tiers[256];
+    char size[32], tiers[1400]; /* of 16 nodes, with names of up to 63 bytes */
     size_t index;
     json_t *row;
     json_array_foreach ((json_t *)(uintptr_t)dram, index, row) {

@@ -14,6 +14,7 @@
 
 #include "daemon/below.h"
 #include "daemon/query.h"
+#include "fabric/fabric.h"
 #include "tier/cxl.h"
 
 static json_t *number(uint64_t value)
@@ -306,6 +307,17 @@ static json_t *below_row(const struct wf_below *below, const struct wf_directory
     return row;
 }
 
+/* Which other nodes have it, in their pools, in what they lend or below, as far as is known. */
+static json_t *nodes_json(const struct wf_node *node, const uint8_t key[32])
+{
+    char names[WF_FABRIC_HOLDERS_MAX][WF_MEMBER_NAME_MAX + 1];
+    uint32_t count = wf_fabric_holders(node->fabric, key, names, WF_FABRIC_HOLDERS_MAX);
+    json_t *out = json_array();
+    for (uint32_t i = 0; i < count; i++)
+        json_array_append_new(out, text(names[i]));
+    return out;
+}
+
 /* Into the page, if it is asked for; false: the page is full. */
 static bool below_take(const struct wf_domain *domain, uint32_t entry, const struct filter *filter,
                        json_t *rows, size_t *room)
@@ -315,9 +327,13 @@ static bool below_take(const struct wf_domain *domain, uint32_t entry, const str
     char key[65];
     wf_directory_read(below->directory, entry, &block);
     wf_query_hex(block.key, sizeof block.key, key);
-    return block.domain != domain->id || !(block.tiers & filter->tiers) ||
-           strncmp(key, filter->digits, strlen(filter->digits)) != 0 ||
-           wf_query_row(rows, room, below_row(below, &block, key));
+    if (block.domain != domain->id || !(block.tiers & filter->tiers) ||
+        strncmp(key, filter->digits, strlen(filter->digits)) != 0)
+        return true;
+    json_t *row = below_row(below, &block, key);
+    if (domain->node->fabric && filter->digits[0])
+        json_object_set_new(row, "nodes", nodes_json(domain->node, block.key));
+    return wf_query_row(rows, room, row);
 }
 
 /* The entry of a whole key, as hex digits. */

@@ -408,6 +408,11 @@ void wf_fabric_drain(struct wf_fabric *fabric, bool on);
 
 /* Does any other node have it, as far as is known here? */
 bool wf_fabric_elsewhere(struct wf_fabric *fabric, const uint8_t key[32]);
+/* The names of those, in no order: up to `max`, and up to WF_FABRIC_HOLDERS_MAX.  Returns how many
+ * were written. */
+#define WF_FABRIC_HOLDERS_MAX 16u
+uint32_t wf_fabric_holders(struct wf_fabric *fabric, const uint8_t key[32],
+                           char out[][WF_MEMBER_NAME_MAX + 1], uint32_t max);
 /* In which quality, at best?  WEFT_QUALITY_DEFAULT: nobody has it. */
 enum weft_quality wf_fabric_best(struct wf_fabric *fabric, const uint8_t key[32]);
 /* A chain that this node wants to know of, or every n-th block of one, parents first: where it

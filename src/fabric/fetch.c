@@ -72,6 +72,22 @@ bool wf_fabric_elsewhere(struct wf_fabric *f, const uint8_t key[32])
     return there;
 }
 
+uint32_t wf_fabric_holders(struct wf_fabric *f, const uint8_t key[32],
+                           char out[][WF_MEMBER_NAME_MAX + 1], uint32_t max)
+{
+    uint16_t holders[WF_FABRIC_HOLDERS_MAX];
+    uint32_t named = 0;
+    pthread_mutex_lock(&f->lock);
+    uint32_t count = wf_places_holders(f->places, key, WF_PLACES_CLASS_MAX, holders,
+                                       max < WF_FABRIC_HOLDERS_MAX ? max : WF_FABRIC_HOLDERS_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        for (uint32_t n = 0; n < f->shown_count; n++)
+            if (f->shown[n].number == f->peer_of[holders[i]])
+                memcpy(out[named++], f->shown[n].name, sizeof out[0]);
+    pthread_mutex_unlock(&f->lock);
+    return named;
+}
+
 enum weft_quality wf_fabric_best(struct wf_fabric *f, const uint8_t key[32])
 {
     pthread_mutex_lock(&f->lock);

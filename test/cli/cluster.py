@@ -78,6 +78,9 @@ def two_nodes_are_one_memory():
     until("what is put on one is matched on the other",
           lambda: answer("match", *chain, "--blocks", "5", *right, expect=None)["present"] == 5)
     check(answer("match", *chain, "--blocks", "5", *right)["tiers"]["remote"] == 5, "it is not on another node")
+    key = answer("ls", "blocks", *left)["blocks"][0]["key"]
+    check(answer("explain", key, *right)["below"][0]["nodes"] == ["left"], "it does not say on which")
+    check("on peers (other nodes with it: left)" in weft("explain", key, *right).stdout.decode(), "nor in words")
     copy = place("cluster.copy")
     weft("get", *chain, "--blocks", "5", "--output", copy, *right)
     check(read(copy) == read(data), "other bytes")
