@@ -274,6 +274,18 @@ enum weft_status wf_node_hand_over(struct wf_domain *domain, const char *name,
     return wf_fabric_offer(domain->node->fabric, name, &events[first], WF_FABRIC_OFFER_MAX - first);
 }
 
+/* Would a client of this node find it on another?  News take their way to what clients see. */
+static bool is_found_elsewhere(const struct wf_domain *domain, const uint8_t key[32])
+{
+    const struct wf_below *below = domain->node->below;
+    uint32_t entry = below ? wf_below_find(domain, key) : WF_DIRECTORY_NONE;
+    struct wf_directory_block block;
+    if (entry == WF_DIRECTORY_NONE)
+        return false;
+    wf_directory_read(below->directory, entry, &block);
+    return block.tiers & wf_below_peers(below);
+}
+
 /* What was told of it is forgotten when it goes there. */
 static enum weft_status forget_elsewhere(const struct wf_domain *domain, const uint8_t key[32])
 {
@@ -282,7 +294,8 @@ static enum weft_status forget_elsewhere(const struct wf_domain *domain, const u
         return WEFT_OK;
     enum weft_status status = wf_fabric_forget(node->fabric, (uint32_t)(domain - node->domains),
                                                key);
-    if (status == WEFT_OK && wf_fabric_elsewhere(node->fabric, key))
+    if (status == WEFT_OK &&
+        (wf_fabric_elsewhere(node->fabric, key) || is_found_elsewhere(domain, key)))
         status = wf_fail(WEFT_E_BUSY, "another node has the block still: it is in use or archived "
                                       "there, or has not been removed yet");
     return status;

@@ -175,6 +175,8 @@ static bool forget(struct wf_fabric *f, struct wf_order *order)
                                    .domain = block->domain};
     bool all = true;
     memcpy(say.key, block->key, 32);
+    if (f->lent) /* what others have put here is not in the host's pool */
+        (void)wf_lent_forget(f->lent, block->domain, say.key);
     for (uint32_t i = 0; i < f->peer_count; i++) {
         struct wf_link *link = f->peers[i].link;
         if (wf_bit(order->told, i) || !link || link->theirs_of[block->domain] == WF_DOMAIN_NONE)

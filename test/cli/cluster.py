@@ -101,6 +101,7 @@ def two_nodes_are_one_memory():
     check(answer("rm", *gone, *left)["removed"] == 5, "it was not all here")
     check(answer("match", *gone, "--blocks", "5", *right, expect=None)["present"] == 5, "the other has it no more")
     weft("rm", "--everywhere", *gone, *left)
+    check(answer("match", *gone, *left, expect=None)["present"] == 0, "it is found still")
     until("it is nowhere", lambda: all(answer("match", *gone, "--blocks", "5", *end, expect=None)["present"] == 0
                                        for end in (left, right)))
 
@@ -247,6 +248,17 @@ def memory_that_is_lent_is_used():
               answer("match", *chain, *left, expect=None)["tiers"].get("dram", 0) == 0)
     # Of 16 MiB a thirty-second stays unused, and a block with its sums takes some more than 1 MiB.
     until("it is used", lambda: answer("fabric", *right)["self"]["lent_blocks"] >= 14)
+    # Who lends it removes it, too: it is not in its own pool, and whom it is for need not be there.
+    chain = ("--key", "lent5", "--block-bytes", "1MiB")
+    check(answer("match", *chain, "--blocks", "4", *left, expect=None)["present"] == 4, "it is not lent")
+    nodes[0].kill()
+    nodes[0].wait(60)
+    until("left has gone", lambda: not sees("right"))
+    weft("rm", "--everywhere", *chain, *right, expect=None)
+    nodes[0] = start("left", secret)
+    until_both_see_each_other()
+    until("left has heard all", lambda: sees("left")[0]["blocks"] >= 10)
+    check(answer("match", *chain, "--blocks", "4", *left, expect=None)["present"] == 0, "it is there still")
     for node in nodes:
         stop_node(node)
 
