@@ -87,9 +87,18 @@ static void moves_print(const json_t *self)
                wf_cli_size((uint64_t)bytes, text, sizeof text), parts[i].what);
         any = true;
     }
+    long long full = any ? number_of(self, "move_full_bytes") : 0;
     if (any)
         printf(": %.1f s more\n", (double)number_of(self, "move_left_ms") / 1e3);
-    else if (json_is_true(json_object_get(self, "drained")))
+    if (full > 0)
+        printf(
+            "  no other node that lends has room for %s of it: lend more elsewhere (fabric.lend, "
+            "weft fabric lend), or stop this node without that; what is in its pool it writes "
+            "to its own tiers then, if it has some\n",
+            wf_cli_size((uint64_t)full, text, sizeof text));
+    if (any)
+        return;
+    if (json_is_true(json_object_get(self, "drained")))
         printf("is drained: others have all that is in its memory, and it may be stopped\n");
     else if (json_is_true(json_object_get(self, "draining")))
         printf("drains: what it has is being looked at\n");
@@ -518,8 +527,8 @@ const struct cli_command wf_cmd_fabric = {
         "A node that drains serves what it has, and puts what nobody else has into memory that "
         "others lend: of what it lends itself what was used last first, then of its pool, "
         "beginnings first, at fabric.move_rate. When weft fabric says there that it is drained, it "
-        "may be stopped; what is on its tiers stays there. With --off it moves nothing any "
-        "more.\n\n"
+        "may be stopped; what is on its tiers stays there. For what no lender has room for it "
+        "goes on trying, which weft fabric says, too. With --off it moves nothing any more.\n\n"
         "At the same rate, blocks of which there should be more copies (fabric.copies) are copied "
         "again when a node that had one is gone, by the one of the others whose name comes first; "
         "and who lends more than a twentieth of its memory beyond what all are full on average "

@@ -375,7 +375,7 @@ static bool was_refused(struct wf_domain *domain, uint32_t slot)
 {
     uint64_t now_ns = wf_now_ns();
     if (now_ns - domain->refused_ns > REFUSED_NS) {
-        memset(domain->refused, 0, domain->store.arena.slots_used / 8 + 1);
+        memset(domain->refused, 0, wf_arena_slots_used(&domain->store.arena) / 8 + 1);
         domain->refused_ns = now_ns;
     }
     return domain->refused[slot / 8] >> (slot % 8) & 1;
@@ -538,7 +538,7 @@ bool wf_demote_sweep(struct wf_below *below)
             return !again;
         }
         struct wf_domain *domain = &below->node->domains[demotes->sweep_domain];
-        if (demotes->sweep_slot >= domain->store.arena.slots_used) {
+        if (demotes->sweep_slot >= wf_arena_slots_used(&domain->store.arena)) {
             demotes->sweep_domain++;
             demotes->sweep_slot = 0;
         } else if (sweep_slot(domain, demotes->sweep_slot, &demotes->sweep_begun)) {
@@ -576,7 +576,7 @@ uint64_t wf_demote_unwritten(const struct wf_below *below, uint64_t *out_bytes)
     *out_bytes = 0;
     for (uint32_t d = 0; d < below->node->domain_count; d++) {
         struct wf_domain *domain = &below->node->domains[d];
-        for (uint32_t slot = 0; slot < domain->store.arena.slots_used; slot++) {
+        for (uint32_t slot = 0; slot < wf_arena_slots_used(&domain->store.arena); slot++) {
             const struct wf_desc *desc = &domain->store.index.desc[slot];
             uint64_t word = atomic_load_explicit(&desc->word, memory_order_relaxed);
             uint64_t bytes = atomic_load_explicit(&desc->bytes, memory_order_relaxed);

@@ -196,17 +196,19 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
                  void (*found)(void *to, const struct wf_fabric_event *block), void *to)
 {
     struct wf_node_fabric *nf = context;
-    const struct wf_index *index = &nf->readers[domain].domain->store.index;
+    const struct wf_store *store = &nf->readers[domain].domain->store;
+    const struct wf_index *index = &store->index;
     if (*cursor > index->slots_max)
         return wf_served_each(nf->served, domain, cursor, found, to);
-    uint64_t end = *cursor + WALK_SLOTS;
-    end = end < index->slots_max ? end : index->slots_max;
+    /* What came to a slot that was never used before is told besides, as of any that comes. */
+    uint64_t used = wf_arena_slots_used(&store->arena), end = *cursor + WALK_SLOTS;
+    end = end < used ? end : used;
     for (uint64_t slot = *cursor; slot < end; slot++) {
         struct wf_fabric_event event;
         if (slot_read(index, (uint32_t)slot, &event))
             found(to, &event);
     }
-    *cursor = end < index->slots_max ? end : wf_served_walk(nf->served);
+    *cursor = end < used ? end : wf_served_walk(nf->served);
     return *cursor != 0;
 }
 

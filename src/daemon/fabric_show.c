@@ -176,6 +176,7 @@ static const struct {
     {"move_last_bytes", AT(move_last_bytes)},
     {"move_few_bytes", AT(move_few_bytes)},
     {"move_share_bytes", AT(move_share_bytes)},
+    {"move_full_bytes", AT(move_full_bytes)},
     {"move_left_ms", AT(move_left_ms)},
     {"moved", AT(moved)},
     {"moved_bytes", AT(moved_bytes)},

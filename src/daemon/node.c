@@ -269,7 +269,7 @@ static void touched(void *context, uint32_t slot)
 {
     const struct wf_client *client = context;
     struct wf_domain *domain = client->domain;
-    if (slot < domain->store.arena.slots_used) {
+    if (slot < wf_arena_slots_used(&domain->store.arena)) {
         domain->used_again[slot / 8] |= (uint8_t)(1u << (slot % 8));
         domain->refused[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
     }

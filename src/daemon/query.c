@@ -193,7 +193,8 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
     json_t *rows = json_array();
     size_t room = WF_PAGE_BYTES;
     uint64_t slot = cursor;
-    for (; slot < store->arena.slots_used && json_array_size(rows) < WF_PAGE_ROWS; slot++) {
+    for (; slot < wf_arena_slots_used(&store->arena) && json_array_size(rows) < WF_PAGE_ROWS;
+         slot++) {
         const struct wf_desc *desc = &store->index.desc[slot];
         uint64_t word = atomic_load_explicit(&desc->word, memory_order_relaxed);
         enum wf_slot_state state = wf_word_state(word);
@@ -219,7 +220,7 @@ static char *list_blocks(const struct wf_domain *domain, uint64_t cursor)
                           "quality", weft_quality_name(wf_store_quality(store, (uint32_t)slot)))))
             break;
     }
-    return wf_query_page("blocks", rows, slot < store->arena.slots_used ? slot : 0);
+    return wf_query_page("blocks", rows, slot < wf_arena_slots_used(&store->arena) ? slot : 0);
 }
 
 /* Blocks below DRAM that one page of sessions looks at; a chain that has more has null for what of

@@ -112,7 +112,7 @@ static bool scrub_submit(struct wf_domain *domain, uint32_t slot, uint64_t word,
 
 bool wf_scrub_soon(struct wf_domain *domain, uint32_t slot, uint32_t generation)
 {
-    if (slot >= domain->store.arena.slots_used)
+    if (slot >= wf_arena_slots_used(&domain->store.arena))
         return false;
     uint64_t bytes = 0;
     uint64_t word = atomic_load_explicit(&domain->store.index.desc[slot].word,
@@ -130,12 +130,13 @@ void wf_scrub_step(struct wf_node *node)
         struct wf_domain *domain = &node->domains[d];
         struct wf_store *store = &domain->store;
         /* Once around at most: a small store is not checked over and over in one tick. */
-        uint32_t most = store->arena.slots_used < STEP_SLOTS ? store->arena.slots_used : STEP_SLOTS;
+        uint32_t used = wf_arena_slots_used(&store->arena);
+        uint32_t most = used < STEP_SLOTS ? used : STEP_SLOTS;
         /* What is checked is held: there must be enough left to make room of. */
         uint64_t until = bytes + store->quota_bytes / STEP_SHARE;
         until = until < STEP_BYTES ? until : STEP_BYTES;
         for (uint32_t looked = 0; store->blocks && looked < most && bytes < until; looked++) {
-            if (domain->scrub_at >= store->arena.slots_used)
+            if (domain->scrub_at >= wf_arena_slots_used(&store->arena))
                 domain->scrub_at = 0;
             uint32_t slot = (uint32_t)domain->scrub_at++;
             uint64_t word = atomic_load_explicit(&store->index.desc[slot].word,

@@ -82,7 +82,7 @@ enum weft_status wf_store_parent_by_key(const struct wf_store *store, const uint
 bool wf_store_is_reserved(const struct wf_store *store, uint32_t client, uint32_t slot,
                           uint32_t generation)
 {
-    return slot < store->arena.slots_used && state_of(store, slot) == WF_SLOT_RESERVED &&
+    return slot < wf_arena_slots_used(&store->arena) && state_of(store, slot) == WF_SLOT_RESERVED &&
            wf_store_generation(store, slot) == generation && store->slots[slot].owner == client;
 }
 
@@ -119,7 +119,7 @@ void wf_store_unhold(struct wf_store *store, uint32_t slot)
 
 void wf_store_used(struct wf_store *store, uint32_t slot, uint32_t reader)
 {
-    if (slot < store->arena.slots_used && state_of(store, slot) == WF_SLOT_COMMITTED)
+    if (slot < wf_arena_slots_used(&store->arena) && state_of(store, slot) == WF_SLOT_COMMITTED)
         policy_used(store, slot, reader);
 }
 
@@ -590,7 +590,7 @@ void wf_store_verify(const struct wf_store *store)
 {
     uint64_t blocks = 0, used = 0;
     wf_arena_verify(&store->arena, verify_free, (void *)(uintptr_t)store);
-    for (uint32_t slot = 0; slot < store->arena.slots_used; slot++) {
+    for (uint32_t slot = 0; slot < wf_arena_slots_used(&store->arena); slot++) {
         enum wf_slot_state state = state_of(store, slot);
         if (state != WF_SLOT_FREE)
             used += range_bytes(store, slot);

@@ -110,9 +110,10 @@ struct wf_fabric_host {
     /* Is it below, as far as that is known without asking anybody, and in which quality (NULL: that
      * does not matter)?  NULL: nothing is. */
     bool (*below)(void *context, uint32_t domain, const uint8_t key[32], uint8_t *out_quality);
-    /* All that is here of a domain, a bounded step at a time: calls `found` and moves *cursor,
-     * which is 0 at first; false: that was the end.  What is below may have to be asked for first:
-     * then the cursor stays, nothing is found, and the host wakes the fabric when it is there. */
+    /* All that is here of a domain, a bounded step at a time, what is in the pool before what is
+     * below: calls `found` and moves *cursor, which is 0 at first; false: that was the end.  What
+     * is below may have to be asked for first: then the cursor stays, nothing is found, and the
+     * host wakes the fabric when it is there. */
     bool (*each)(void *context, uint32_t domain, uint64_t *cursor,
                  void (*found)(void *to, const struct wf_fabric_event *block), void *to);
     /* Some other node has this block, in a quality that its domain asks for, and nobody had before,
@@ -541,7 +542,8 @@ struct wf_fabric_figures {
     /* What is to go to other lenders, as of the last look: what nobody else has and this node is to
      * be without; what has too few copies; what is beyond this lender's share. */
     uint64_t move_last_bytes, move_few_bytes, move_share_bytes;
-    uint64_t move_left_ms; /* at options.move_bytes_s */
+    uint64_t move_full_bytes; /* of them while it drains, what no lender had room for */
+    uint64_t move_left_ms;    /* at options.move_bytes_s */
     uint64_t moved, moved_bytes, move_fails;
     bool drained; /* it drains, and others have all that is here */
     struct wf_net_stats net;

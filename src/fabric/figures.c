@@ -154,7 +154,8 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
         f->figures.lent_evicted = lent.evicted;
         f->figures.lent_given = lent.given;
     }
-    f->figures.move_left_ms = wf_moves_left(f) * 1000 / f->options.move_bytes_s;
+    uint64_t left = wf_moves_left(f), full = f->figures.move_full_bytes;
+    f->figures.move_left_ms = (left - (full < left ? full : left)) * 1000 / f->options.move_bytes_s;
     f->figures.lag_us_p50 = wf_hist_quantile(&f->lag_us, .5);
     f->figures.lag_us_p99 = wf_hist_quantile(&f->lag_us, .99);
     wf_nets_stats(f, &f->figures.net);

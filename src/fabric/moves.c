@@ -89,7 +89,8 @@ struct wf_moves {
     uint32_t asking, again;        /* questions that are not answered; those of jobs */
     bool unsure;                   /* of some block no owner knew */
     uint64_t unsure_ns;            /* since when that is so; 0: it is not */
-    uint64_t bytes[WF_KEEP_RULES]; /* found in it, by rule */
+    uint64_t bytes[WF_KEEP_RULES]; /* found in it, by rule, */
+    uint64_t full_bytes;           /* and that no lender had room for, while this node drains */
     double excess;                 /* bytes beyond the share, not found yet */
     double mean;                   /* of all lenders, how full they are */
     bool draining;                 /* it is a round of that */
@@ -299,14 +300,17 @@ static void lent_found(void *to, const struct wf_lent_found *found)
 struct looking {
     struct wf_fabric *fabric;
     uint32_t domain;
+    bool below; /* the pool's have all been found */
 };
 
 static void host_found(void *to, const struct wf_fabric_event *block)
 {
-    const struct looking *looking = to;
+    struct looking *looking = to;
     struct wf_fabric *f = looking->fabric;
-    if (block->where != WF_FABRIC_IN_POOL) /* what is below stays there when the node ends */
+    if (block->where != WF_FABRIC_IN_POOL) { /* what is below stays there when the node ends */
+        looking->below = true;
         return;
+    }
     uint8_t lent;
     if (f->lent && wf_lent_has(f->lent, looking->domain, block->key, &lent) &&
         lent <= wf_quality_class(block->quality))
@@ -332,6 +336,8 @@ static void looked(struct wf_fabric *f)
     f->figures.move_last_bytes = m->bytes[WF_KEEP_LAST];
     f->figures.move_few_bytes = m->bytes[WF_KEEP_FEW];
     f->figures.move_share_bytes = m->bytes[WF_KEEP_SHARE];
+    if (!m->bytes[WF_KEEP_LAST] && !m->bytes[WF_KEEP_FEW])
+        f->figures.move_full_bytes = 0;
     bool drained = m->draining && !m->bytes[WF_KEEP_LAST] && !m->bytes[WF_KEEP_FEW] && !m->moving &&
                    !m->unsure;
     if (drained && !f->figures.drained)
@@ -355,10 +361,11 @@ static void look_host(struct wf_fabric *f)
     const struct wf_fabric_host *host = &f->options.host;
     bool any = m->draining && host->part_bytes;
     for (uint32_t i = 0; any && i < HOST_STEPS && m->domain < f->domain_count; i++) {
-        struct looking looking = {f, m->domain};
+        struct looking looking = {f, m->domain, false};
         if (wf_parts_on(f) && wf_copies_room(f) < HOST_ROOM)
             break;
-        if (host->each(host->context, m->domain, &m->cursor, host_found, &looking))
+        if (host->each(host->context, m->domain, &m->cursor, host_found, &looking) &&
+            !looking.below)
             continue;
         m->domain++;
         m->cursor = 0;
@@ -368,6 +375,12 @@ static void look_host(struct wf_fabric *f)
 }
 
 /* --------------------------------------------------------------------------------------- moving */
+
+/* There was no room for it.  A share may stay. */
+static void found_full(struct wf_moves *m, const struct wf_fabric_event *block)
+{
+    m->full_bytes += m->draining ? block->bytes : 0;
+}
 
 static void less(uint64_t *left, uint64_t bytes)
 {
@@ -387,6 +400,8 @@ static void moved(struct wf_fabric_store *store, enum weft_status status)
     *fulls += status == WEFT_FULL;
     if (*fulls >= FULLS_MAX)
         m->full_ns = wf_fabric_now(f);
+    if (status == WEFT_FULL)
+        found_full(m, &store->block);
     if (there)
         less(share                        ? &f->figures.move_share_bytes
              : move->rule == WF_KEEP_LAST ? &f->figures.move_last_bytes
@@ -474,6 +489,7 @@ static bool begin(struct wf_fabric *f, const struct job *job)
     if (!wf_put_could(f, store)) { /* it keeps no other from being moved, and takes no time */
         if (++m->nobody == FULLS_MAX)
             m->full_ns = wf_fabric_now(f);
+        found_full(m, &job->found.block);
         return false;
     }
     if (!hold(f, job, move))
@@ -502,8 +518,15 @@ static bool ask_again(struct wf_fabric *f, uint32_t number, uint64_t now_ns)
     return true;
 }
 
-static void round_end(struct wf_moves *m)
+static void round_end(struct wf_fabric *f)
 {
+    struct wf_moves *m = f->moves;
+    if (m->full_bytes && !f->figures.move_full_bytes)
+        wf_fabric_say(f,
+                      "this node drains, and of what only it has no lender has room for %llu "
+                      "bytes",
+                      (unsigned long long)m->full_bytes);
+    f->figures.move_full_bytes = m->full_bytes;
     jobs_reset(m);
     m->state = IDLE;
 }
@@ -525,13 +548,15 @@ void wf_moves_run(struct wf_fabric *f, uint64_t now_ns)
         bool asked = !full && ask_again(f, next.number, now_ns);
         if (!asked)
             job_give(m, next.number);
+        if (full)
+            found_full(m, &job.found.block);
         if (full || asked || !begin(f, &job)) {
             wf_keep_unspent(m->keep, &next);
             passed++;
         }
     }
     if (status == WEFT_MISS && !m->moving && !m->asking)
-        round_end(m);
+        round_end(f);
 }
 
 /* -------------------------------------------------------------------------------- as time goes */
@@ -583,6 +608,7 @@ static void round_begin(struct wf_fabric *f, uint64_t now_ns)
     m->unsure = false;
     m->excess = over ? (fill - m->mean) * (double)lent.bytes : 0;
     memset(m->bytes, 0, sizeof m->bytes);
+    m->full_bytes = 0;
     m->cursor = 0;
     m->state = LOOKING_LENT;
     if (!m->draining && !over && lent.many == 0) { /* there is nothing to look for */
@@ -600,8 +626,8 @@ void wf_moves_tick(struct wf_fabric *f, uint64_t now_ns)
         m->draining = is_draining(f);
         f->figures.drained = false;
         f->figures.move_last_bytes = f->figures.move_few_bytes = f->figures.move_share_bytes = 0;
-        m->full_ns = m->since_ns = 0;
-        round_end(m);
+        m->full_ns = m->since_ns = m->full_bytes = 0;
+        round_end(f);
     }
     if (m->state == IDLE && (m->since_ns == 0 || is_due(f, now_ns)))
         round_begin(f, now_ns);

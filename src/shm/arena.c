@@ -105,8 +105,8 @@ static uint32_t spare_take(struct wf_arena *arena)
     uint32_t slot = arena->spare;
     if (slot != WF_SLOT_NONE)
         arena->spare = arena->slots[slot].next;
-    else if (arena->slots_used < arena->slots_max)
-        slot = arena->slots_used++;
+    else if (wf_arena_slots_used(arena) < arena->slots_max)
+        slot = atomic_fetch_add_explicit(&arena->slots_used, 1, memory_order_relaxed);
     else
         return WF_SLOT_NONE;
     arena->slots[slot] = (struct wf_slot){

@@ -45,9 +45,10 @@ struct wf_arena_bins {
 
 struct wf_arena {
     struct wf_slot *slots;
-    uint32_t slots_max, slots_used; /* slots beyond slots_used have never been used */
-    uint32_t spare;                 /* head of the list of slots without a range */
-    uint32_t first;                 /* slot with the lowest range: the address list starts here */
+    uint32_t slots_max;
+    _Atomic uint32_t slots_used; /* slots from here on have never been used; it only grows */
+    uint32_t spare;              /* head of the list of slots without a range */
+    uint32_t first;              /* slot with the lowest range: the address list starts here */
     uint64_t granules;
     struct wf_arena_bins backed, unbacked;
     uint8_t *kind; /* bit set: this slot's free range is backed; one bit a slot */
@@ -58,10 +59,16 @@ enum weft_status wf_arena_init(struct wf_arena *arena, struct wf_slot *slots, ui
                                uint64_t granules);
 void wf_arena_fini(struct wf_arena *arena);
 
+/* Any thread: who was told of a slot, by the thread that uses the arena, finds it below that. */
+static inline uint32_t wf_arena_slots_used(const struct wf_arena *arena)
+{
+    return atomic_load_explicit(&arena->slots_used, memory_order_relaxed);
+}
+
 /* Is there a slot to name one more range with? */
 static inline bool wf_arena_has_slot(const struct wf_arena *arena)
 {
-    return arena->spare != WF_SLOT_NONE || arena->slots_used < arena->slots_max;
+    return arena->spare != WF_SLOT_NONE || wf_arena_slots_used(arena) < arena->slots_max;
 }
 
 /* A slot with a range of `granules`, from backed memory; WF_SLOT_NONE when none fits.  When no slot

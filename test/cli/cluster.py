@@ -264,6 +264,32 @@ def memory_that_is_lent_is_used():
 
 
 @case
+def a_drain_ends_soon_or_says_what_is_in_its_way():
+    """However many blocks there might be: looking at what never was used took minutes."""
+    secret, data = blob("cluster.secret", 32, 5), blob("drain.data", 4 << 20, 15)
+    os.chmod(secret, 0o600)
+    forget()
+    most = {"WEFT_POOL_SIZE_MAX": "64GB", "WEFT_POOL_BLOCK_BYTES_MIN": "4KB"}
+    nodes = [start("left", secret, **most), start("right", secret, WEFT_FABRIC_LEND="16MB")]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until_both_see_each_other()
+    weft("fabric", "lend", "1MB", *right)
+    until("less is lent", lambda: sees("left")[0]["lent_bytes"] == 1 << 20)
+    weft("put", "--key", "drained", "--block-bytes", "1MiB", data, *left)
+    weft("fabric", "drain", *left)
+    until("it has no room", lambda: answer("fabric", *left)["self"]["move_full_bytes"] == 4 << 20)
+    said = weft("fabric", *left).stdout.decode()
+    check("no other node that lends has room for 4 MiB of it" in said and ": 0.0 s more" in said, said)
+    until("it says so once", lambda: weft("events", "--what", "fabric", *left).stdout.decode()
+          .count("no lender has room for 4194304 bytes") == 1)
+    weft("fabric", "lend", "16MB", *right)
+    until("it is drained", lambda: answer("fabric", *left)["self"]["drained"])
+    check(answer("fabric", *left)["self"]["move_full_bytes"] == 0, "it has room by now")
+    for node in nodes:
+        stop_node(node)
+
+
+@case
 def a_chain_on_a_tier_is_handed_over():
     secret, data = blob("below.secret", 32, 9), blob("below.handed", 5 << 20, 13)
     os.chmod(secret, 0o600)
