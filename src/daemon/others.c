@@ -233,9 +233,8 @@ static void sweep(struct wf_lower *lower)
     uint64_t forgotten = fabric ? wf_fabric_forgotten(fabric) : 0;
     if (!fabric || (others->forgotten == forgotten && others->swept == 0))
         return;
-    if (others->forgotten != forgotten)
-        others->swept = 0;
-    others->forgotten = forgotten;
+    if (others->swept == 0) /* else the next round is for that: each comes to its end */
+        others->forgotten = forgotten;
     below->dropping = "parent";
     for (uint32_t i = 0; i < SWEEPS; i++) {
         struct wf_directory_block block;

@@ -137,7 +137,7 @@ static uint32_t begun(void *of, struct wf_net_link *net, const void *said, uint3
     case WF_FABRIC_IDENT: sane = wf_link_ident(link, header, header_bytes); break;
     case WF_FABRIC_JOIN: sane = wf_link_join(link, header, header_bytes); break;
     case WF_FABRIC_EVENTS: sane = wf_stream_heard(link, header, header_bytes); break;
-    case WF_FABRIC_AGAIN: sane = wf_stream_again(link, header_bytes); break;
+    case WF_FABRIC_AGAIN: sane = wf_stream_again(link, header, header_bytes); break;
     case WF_FABRIC_GET: sane = wf_serve_get(link, header, header_bytes); break;
     case WF_FABRIC_DATA:
         pieces = wf_fetch_begun(link, header, header_bytes, payload_bytes, out, out_token, &sane);
@@ -498,19 +498,15 @@ void wf_fabric_room_again(struct wf_fabric *f)
     wf_fabric_wake(f);
 }
 
-/* The host missed something: everybody is asked to tell it again. */
+/* The host missed something: who told that is asked for it again. */
 static void catch_up(struct wf_fabric *f)
 {
     pthread_mutex_lock(&f->lock);
     bool again = f->room_again;
     f->room_again = false;
     pthread_mutex_unlock(&f->lock);
-    if (!again || !f->behind)
-        return;
-    f->behind = false;
-    for (struct wf_link *link = f->links; link; link = link->next)
-        link->missed |= link->state == WF_LINK_JOINED;
-    f->some_missed = true;
+    if (again)
+        wf_stream_room(f);
 }
 
 /* Without threads of its own the coder works here, twice: what came, and what goes. */

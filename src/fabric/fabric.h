@@ -118,8 +118,8 @@ struct wf_fabric_host {
                  void (*found)(void *to, const struct wf_fabric_event *block), void *to);
     /* Some other node has this block, in a quality that its domain asks for, and nobody had before,
      * or only a worse one; or nobody has it any more.  HERE without bytes: what is known of it is
-     * right, but its quality, which is worse now.  False: it cannot be taken now, and all is to be
-     * told again when room_again is called. */
+     * right, but its quality, which is worse now.  False: it cannot be taken now; it is told again
+     * some time after room_again was called, or wf_fabric_forgotten() grows. */
     bool (*news)(void *context, const struct wf_fabric_event *block);
     /* Another node hands over the chain that ends in this block: it is wanted here soon.  NULL:
      * nobody takes what is handed over. */

@@ -209,6 +209,9 @@ struct wf_link {
     uint64_t heard;                         /* that came */
     bool reset, complete;                   /* to be said with the next; said by the other */
     bool asked_again;                       /* AGAIN was sent, and RESET has not come */
+    bool behind, more;                      /* the host had no room for what was told; has it now */
+    bool walked;                            /* it tells all: COMPLETE is to come */
+    uint64_t more_ns;                       /* not asked to do so again before */
     uint32_t anew;                          /* how often all was told anew, unasked, */
     uint64_t anew_ns;                       /* since then */
     uint64_t ping_ns;                       /* when it was asked last */
@@ -321,7 +324,7 @@ struct wf_fabric {
     uint64_t dial_ns;      /* some node may have to be called then, and none before */
     uint64_t rates_ns;     /* when what is assumed of links is worked out again */
     uint64_t lenders_ns;   /* when what others lend is added up again */
-    bool some_missed;      /* some link's `missed` is set */
+    bool some_missed;      /* some link's `missed` or `more` is set */
     bool places_short;     /* a node found no number in the replica, until some are swept */
     uint64_t young_ns;     /* when a link may have taken too long to be joined; 0: never */
     bool drain_said;       /* what all were told of `draining` */
@@ -411,8 +414,9 @@ struct wf_fabric {
     uint64_t twin_ns;                 /* two nodes of one name are not told of again before */
     uint64_t nonsense;                /* messages that a link ended for */
     uint64_t shown_ns, impatient_ns;
-    _Atomic uint64_t forgotten, last_went; /* any thread reads them */
-    bool behind;                           /* the host had no room for news */
+    _Atomic uint64_t forgotten, last_went; /* any thread reads them, */
+    _Atomic uint64_t unheard; /* and how often it had no room to hear that something went */
+    bool behind;              /* it had none, just now */
 };
 
 /* What a quality is in the replica, and in messages: 0 for what is exact.  Of messages it was
@@ -542,7 +546,11 @@ void wf_stream_begin(struct wf_link *link);
 void wf_stream_run(struct wf_fabric *f);
 /* EVENTS, AGAIN.  False: nonsense. */
 bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes);
-bool wf_stream_again(struct wf_link *link, uint32_t bytes);
+bool wf_stream_again(struct wf_link *link, const void *header, uint32_t bytes);
+/* What was told here and could not be taken is asked for again, if it can be now. */
+void wf_stream_ask(struct wf_link *link, uint64_t now_ns);
+/* The host has room for news again. */
+void wf_stream_room(struct wf_fabric *f);
 /* All that was told of this node is forgotten. */
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer);
 /* It has no copy of that block, as it said to who asked. */

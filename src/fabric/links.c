@@ -768,19 +768,15 @@ static void dials(struct wf_fabric *f, uint64_t now_ns)
     f->dial_ns = next_ns < f->dial_ns ? next_ns : f->dial_ns;
 }
 
-/* Who told something that could not be believed is asked for it again, once that it can be. */
-static void ask_again(struct wf_fabric *f)
+/* Who told something that could not be believed, or kept, is asked for it again, once that it can
+ * be. */
+static void ask_again(struct wf_fabric *f, uint64_t now_ns)
 {
     bool some = false;
     for (struct wf_link *link = f->links; link && f->some_missed; link = link->next) {
-        if (!link->missed || link->state != WF_LINK_JOINED || link->closing || link->asked_again)
-            continue;
-        if (!f->places_short && wf_peer_believed(f, link->peer)) {
-            struct wf_fabric_head again = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_AGAIN};
-            link->asked_again = wf_link_say(link, &again, sizeof again);
-            link->missed = !link->asked_again;
-        }
-        some |= link->missed;
+        if (link->missed || link->more)
+            wf_stream_ask(link, now_ns);
+        some |= link->missed || link->more;
     }
     f->some_missed = some;
 }
@@ -794,5 +790,5 @@ void wf_links_tick(struct wf_fabric *f, uint64_t now_ns)
     wf_links_young(f, now_ns);
     dials(f, now_ns);
     pings(f, now_ns);
-    ask_again(f);
+    ask_again(f, now_ns);
 }

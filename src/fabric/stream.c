@@ -10,7 +10,10 @@
  * full: nothing is ever lost silently, and the memory for it is bounded.
  *
  * What is heard goes into the replica (core/places.h), and, when a block is the first or the last
- * copy elsewhere, to the host.
+ * copy elsewhere, to the host.  What the host has no room for does not go into the replica either,
+ * so that it is news when it is told once more: who told it, and nobody else, is asked for that
+ * when there is room, when it has told all that it had begun to, and once a while at most.  Of what
+ * went meanwhile the host asks itself (wf_fabric_forgotten()).
  */
 #include <string.h>
 
@@ -20,6 +23,7 @@
 #define WALK_STEPS 64u /* for one batch: of a walk little may be for this link */
 #define LENT_LOOKS 256u
 #define GRACE_NS 200000000u
+#define MORE_NS 1000000000u /* between two times that the same is asked for what found no room */
 #define SWEEP_BUCKETS 16384u
 
 /* --------------------------------------------------------------------------------------- told */
@@ -79,14 +83,21 @@ void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event)
                                                            .at_ns = wf_fabric_now(f)};
 }
 
-void wf_stream_begin(struct wf_link *link)
+/* It is told all that there is, besides what changes. */
+static void walk_begin(struct wf_link *link)
 {
-    link->telling = link->reset = true;
+    link->telling = true;
     link->walk_lent = false;
     link->walk_domain = 0;
     link->walk = 0;
-    link->told_to = link->fabric->log_end;
     link->fabric->all_told = false;
+}
+
+void wf_stream_begin(struct wf_link *link)
+{
+    walk_begin(link);
+    link->reset = true;
+    link->told_to = link->fabric->log_end;
 }
 
 struct batch {
@@ -395,11 +406,39 @@ static bool fits(const struct wf_fabric *f, const struct wf_fabric_event *event,
     return is <= wf_quality_class(f->domains[event->domain].quality);
 }
 
+static bool host_told(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    bool told = f->options.host.news(f->options.host.context, event);
+    f->figures.refused_news += !told;
+    return told;
+}
+
+/* The lock is held: it has no copy of this.  False: none was known of. */
+static bool unplace(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32])
+{
+    (void)wf_places_remove(f->below, key, (uint16_t)peer->place);
+    return wf_places_remove(f->places, key, (uint16_t)peer->place);
+}
+
+/* The host had no room for a copy that was not known before, and it is not known now. */
+static void unheard(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32])
+{
+    pthread_mutex_lock(&f->lock);
+    (void)unplace(f, peer, key);
+    pthread_mutex_unlock(&f->lock);
+    if (peer->link) { /* else it tells all when there is one */
+        peer->link->behind = true;
+        peer->link->complete = false;
+    }
+}
+
+/* False: what the host keeps of it is to be looked at again, as it could not be told. */
 static bool here(struct wf_fabric *f, struct wf_peer_node *peer,
                  const struct wf_fabric_event *event, bool tell)
 {
     pthread_mutex_lock(&f->lock);
     bool placed = peer->place != WF_PLACE_NONE || place_take(f, peer);
+    bool had = placed && wf_places_holds(f->places, event->key, (uint16_t)peer->place);
     unsigned was = wf_places_best(f->places, event->key);
     bool added = placed &&
                  wf_places_add_as(f->places, event->key, (uint16_t)peer->place, event->quality);
@@ -415,7 +454,10 @@ static bool here(struct wf_fabric *f, struct wf_peer_node *peer,
         return !fits(f, event, was) || went(f, event);
     struct wf_fabric_event said = *event;
     said.quality = (uint8_t)is;
-    return f->options.host.news(f->options.host.context, &said);
+    bool told = host_told(f, &said);
+    if (!told && !had)
+        unheard(f, peer, event->key);
+    return told || !had;
 }
 
 bool wf_stream_fits(struct wf_fabric *f, const struct wf_fabric_event *event)
@@ -432,13 +474,7 @@ static bool go(struct wf_fabric *f)
         return true;
     event->kind = WF_FABRIC_GONE;
     atomic_fetch_add_explicit(&f->last_went, 1, memory_order_release);
-    return f->options.host.news(f->options.host.context, event);
-}
-
-static bool unplace(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32])
-{
-    (void)wf_places_remove(f->below, key, (uint16_t)peer->place);
-    return wf_places_remove(f->places, key, (uint16_t)peer->place);
+    return host_told(f, event);
 }
 
 static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
@@ -457,7 +493,7 @@ static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
                                    .quality = (uint8_t)is,
                                    .domain = event->domain};
     memcpy(said.key, event->key, 32);
-    return f->options.host.news(f->options.host.context, &said);
+    return host_told(f, &said);
 }
 
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer)
@@ -479,7 +515,8 @@ void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer)
 
 uint64_t wf_fabric_forgotten(const struct wf_fabric *f)
 {
-    return atomic_load_explicit(&f->forgotten, memory_order_acquire);
+    return atomic_load_explicit(&f->forgotten, memory_order_acquire) +
+           atomic_load_explicit(&f->unheard, memory_order_acquire);
 }
 
 uint64_t wf_fabric_changed(const struct wf_fabric *f)
@@ -528,7 +565,6 @@ bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *told)
     bool taken = event.kind == WF_FABRIC_HERE ? here(f, link->peer, &event, tell)
                                               : gone(f, link->peer, &event, tell);
     f->figures.heard++;
-    f->figures.refused_news += !taken;
     f->behind |= !taken;
     return true;
 }
@@ -545,7 +581,8 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
         if (!link->asked_again && wf_link_anew(link))
             return true;
         wf_stream_forget(f, link->peer);
-        link->asked_again = link->missed = link->complete = false;
+        link->asked_again = link->missed = link->complete = link->behind = link->more = false;
+        link->walked = true;
     } else if (events->from != link->heard) {
         return false; /* of messages that come in order, each once */
     }
@@ -559,7 +596,10 @@ bool wf_stream_heard(struct wf_link *link, const void *header, uint32_t bytes)
             return false;
     if (events->age_us || events->count)
         lag(f, link->peer, events->age_us);
-    link->complete |= (events->flags & WF_FABRIC_COMPLETE) != 0;
+    if (events->flags & WF_FABRIC_COMPLETE) {
+        link->walked = false;
+        link->complete = !link->behind && !link->more;
+    }
     return true;
 }
 
@@ -629,11 +669,47 @@ bool wf_stream_offered(struct wf_link *link, const struct wf_fabric_event *told)
     return true;
 }
 
-bool wf_stream_again(struct wf_link *link, uint32_t bytes)
+bool wf_stream_again(struct wf_link *link, const void *header, uint32_t bytes)
 {
-    if (bytes != sizeof(struct wf_fabric_head) || link->state != WF_LINK_JOINED)
+    const struct wf_fabric_again *again = header;
+    if (bytes != sizeof *again || link->state != WF_LINK_JOINED)
         return false;
-    wf_stream_begin(link);
+    if (again->flags & WF_FABRIC_KEPT)
+        walk_begin(link);
+    else
+        wf_stream_begin(link);
     link->fabric->figures.told_anew++;
     return true;
+}
+
+void wf_stream_ask(struct wf_link *link, uint64_t now_ns)
+{
+    struct wf_fabric_again again = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_AGAIN}};
+    bool believed = !link->fabric->places_short && wf_peer_believed(link->fabric, link->peer);
+    if (link->state != WF_LINK_JOINED || link->closing || link->asked_again || !believed)
+        return;
+    if (link->missed) {
+        link->asked_again = wf_link_say(link, &again, sizeof again);
+        link->missed = !link->asked_again;
+        return;
+    }
+    again.flags = WF_FABRIC_KEPT;
+    if (!link->more || link->walked || now_ns < link->more_ns ||
+        !wf_link_say(link, &again, sizeof again))
+        return;
+    link->more = false;
+    link->walked = true;
+    link->more_ns = now_ns + MORE_NS;
+}
+
+void wf_stream_room(struct wf_fabric *f)
+{
+    if (f->behind)
+        atomic_fetch_add_explicit(&f->unheard, 1, memory_order_release);
+    f->behind = false;
+    for (struct wf_link *link = f->links; link; link = link->next) {
+        link->more |= link->behind;
+        link->behind = false;
+        f->some_missed |= link->more;
+    }
 }

@@ -70,7 +70,7 @@
 #include "net/net.h"
 
 #define WF_FABRIC_MAGIC 0x31464657u /* "WFF1" */
-#define WF_FABRIC_VERSION 7u
+#define WF_FABRIC_VERSION 8u
 #define WF_FABRIC_DOMAINS_MAX 64u
 #define WF_FABRIC_EVENTS_MAX 512u /* in one message */
 #define WF_FABRIC_PARTS_MAX 1024u
@@ -79,7 +79,7 @@ enum wf_fabric_kind {
     WF_FABRIC_IDENT = 1,
     WF_FABRIC_JOIN = 2,
     WF_FABRIC_EVENTS = 3,
-    WF_FABRIC_AGAIN = 4, /* tell all anew: some of it was lost here */
+    WF_FABRIC_AGAIN = 4, /* tell all again: some of it was lost here */
     WF_FABRIC_GET = 5,
     WF_FABRIC_DATA = 6,
     WF_FABRIC_PING = 7,
@@ -201,6 +201,14 @@ static_assert(sizeof(struct wf_fabric_events) +
                       WF_FABRIC_EVENTS_MAX * sizeof(struct wf_fabric_event) <=
                   WF_NET_HEADER_MAX,
               "a batch fits a message");
+
+/* What was told is kept: all that there is is told besides what changes, without RESET. */
+#define WF_FABRIC_KEPT 1u
+struct wf_fabric_again {
+    struct wf_fabric_head head;
+    uint32_t flags, zero;
+};
+static_assert(sizeof(struct wf_fabric_again) == 16, "wire format");
 
 enum wf_fabric_get_flags {
     WF_FABRIC_BACKGROUND = 1, /* nobody waits for it */

@@ -15,7 +15,7 @@ struct stranger {
     struct wf_net *net;
     struct wf_net_link *link;
     bool down;
-    uint32_t probed; /* that it heard */
+    uint32_t probed, agains; /* that it heard */
     uint8_t their_nonce[32];
 };
 
@@ -46,6 +46,7 @@ static inline uint32_t stranger_begun(void *context, struct wf_net_link *link, c
     assert_true(header_bytes >= sizeof head);
     memcpy(&head, header, sizeof head);
     s->probed += head.kind == WF_FABRIC_PROBED;
+    s->agains += head.kind == WF_FABRIC_AGAIN;
     if (head.kind == WF_FABRIC_IDENT && header_bytes == sizeof(struct wf_fabric_ident))
         memcpy(s->their_nonce, (const uint8_t *)header + offsetof(struct wf_fabric_ident, nonce),
                32);
