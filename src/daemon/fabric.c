@@ -230,10 +230,10 @@ static bool below(void *context, uint32_t domain, const uint8_t key[32], uint8_t
     return wf_served_below(nf->served, domain, key, out_quality);
 }
 
-static bool news(void *context, const struct wf_fabric_event *block)
+static bool news(void *context, uint32_t from, const struct wf_fabric_event *block)
 {
     struct wf_node_fabric *nf = context;
-    return wf_peers_news(nf->node->peers, block);
+    return wf_peers_news(nf->node->peers, from, block);
 }
 
 static void say(void *context, struct wf_fabric_ping *out)

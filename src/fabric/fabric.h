@@ -116,11 +116,12 @@ struct wf_fabric_host {
      * host wakes the fabric when it is there. */
     bool (*each)(void *context, uint32_t domain, uint64_t *cursor,
                  void (*found)(void *to, const struct wf_fabric_event *block), void *to);
-    /* Some other node has this block, in a quality that its domain asks for, and nobody had before,
-     * or only a worse one; or nobody has it any more.  HERE without bytes: what is known of it is
-     * right, but its quality, which is worse now.  False: it cannot be taken now; it is told again
-     * some time after room_again was called, or wf_fabric_forgotten() grows. */
-    bool (*news)(void *context, const struct wf_fabric_event *block);
+    /* Some other node, number `from`, has this block, in a quality that its domain asks for, and
+     * nobody had before, or only a worse one; or nobody has it any more.  HERE without bytes: what
+     * is known of it is right, but its quality, which is worse now.  False: it cannot be taken now;
+     * it is told again some time after room_again was called, or wf_fabric_forgotten() grows. */
+#define WF_FABRIC_NOBODY WF_FABRIC_PEERS_MAX /* it is no one node's word */
+    bool (*news)(void *context, uint32_t from, const struct wf_fabric_event *block);
     /* Another node hands over the chain that ends in this block: it is wanted here soon.  NULL:
      * nobody takes what is handed over. */
     void (*offered)(void *context, const char *from, uint32_t domain, const uint8_t tip[32]);

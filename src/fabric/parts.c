@@ -348,7 +348,7 @@ void wf_parts_host_tell(struct wf_fabric *f, const struct wf_fabric_event *event
 {
     struct wf_fabric_event said = *event;
     said.quality = wf_quality_class(wf_fabric_best(f, event->key));
-    if (f->options.host.news(f->options.host.context, &said))
+    if (f->options.host.news(f->options.host.context, WF_FABRIC_NOBODY, &said))
         found_add(f, event, NONE, 0);
     else
         f->figures.refused_news++;
@@ -399,7 +399,7 @@ static void lapse(struct wf_fabric *f, const struct found *found)
         if (peer->used && peer->place == found->place)
             wf_stream_lapsed(f, peer, &event);
     } else if (p->on || !wf_stream_fits(f, &event)) {
-        f->behind |= !f->options.host.news(f->options.host.context, &event);
+        f->behind |= !f->options.host.news(f->options.host.context, WF_FABRIC_NOBODY, &event);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "tier/queue.h"
 
 #define NEWS_MAX 65536u /* that the tier has not been asked for yet; a power of two */
+#define NEWS_FEW 16u    /* of one node: these find room as long as there is any */
 #define NEWS_STEP 4096u /* in one news() */
 
 struct item {
@@ -24,6 +25,11 @@ struct item {
     struct item *next;
 };
 
+struct told {
+    struct wf_fabric_event event;
+    uint32_t from;
+};
+
 struct wf_peers {
     uint8_t tags[WF_FABRIC_DOMAINS_MAX][32];
     uint8_t accept[WF_FABRIC_DOMAINS_MAX]; /* enum weft_quality */
@@ -31,10 +37,11 @@ struct wf_peers {
     uint32_t (*part_bytes)(uint64_t block_bytes);
     pthread_mutex_t lock;
     struct wf_fabric *fabric;
-    struct wf_fabric_event *news;
+    struct told *news;
     uint64_t news_first, news_end;
-    bool refused; /* some news found no room */
-    int ring;     /* the tier's event; -1: it is not open */
+    uint32_t news_of[WF_FABRIC_NOBODY + 1]; /* of them, by who told it */
+    bool refused;                           /* some news found no room */
+    int ring;                               /* the tier's event; -1: it is not open */
 };
 
 struct tier {
@@ -120,19 +127,50 @@ uint32_t wf_peers_domain(const struct wf_peers *p, const uint8_t tag[32])
     return WF_FABRIC_DOMAINS_MAX;
 }
 
-bool wf_peers_news(void *peers, const struct wf_fabric_event *block)
+/* Nobody has more of them on their way than are left for others besides a quarter; and of what went
+ * less has to be found out again than of what came. */
+static bool has_room(const struct wf_peers *p, uint32_t from)
+{
+    uint64_t left = NEWS_MAX - (p->news_end - p->news_first);
+    if (from == WF_FABRIC_NOBODY)
+        return left > NEWS_MAX / 8;
+    return left > 0 && (p->news_of[from] < NEWS_FEW || p->news_of[from] + NEWS_MAX / 4 < left);
+}
+
+bool wf_peers_news(void *peers, uint32_t from, const struct wf_fabric_event *block)
 {
     struct wf_peers *p = peers;
     pthread_mutex_lock(&p->lock);
-    bool room = p->news_end - p->news_first < NEWS_MAX;
+    bool room = has_room(p, from);
     if (p->news_first == p->news_end && p->ring >= 0)
         (void)eventfd_write(p->ring, 1);
-    if (room)
-        p->news[p->news_end++ % NEWS_MAX] = *block;
-    else
+    if (room) {
+        p->news[p->news_end++ % NEWS_MAX] = (struct told){.event = *block, .from = from};
+        p->news_of[from]++;
+    } else {
         p->refused = true;
+    }
     pthread_mutex_unlock(&p->lock);
     return room;
+}
+
+/* The oldest.  False: there is none.  Who tells without end keeps it from being empty, so there is
+ * room again before that. */
+static bool news_take(struct wf_peers *p, struct wf_fabric_event *out)
+{
+    pthread_mutex_lock(&p->lock);
+    bool some = p->news_first < p->news_end;
+    if (some) {
+        const struct told *told = &p->news[p->news_first++ % NEWS_MAX];
+        *out = told->event;
+        p->news_of[told->from]--;
+    }
+    if (p->refused && p->fabric && p->news_end - p->news_first <= NEWS_MAX / 2) {
+        p->refused = false;
+        wf_fabric_room_again(p->fabric);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return some;
 }
 
 static enum weft_status
@@ -143,15 +181,7 @@ tier_news(struct wf_tier *tier,
     bool more = true;
     for (uint32_t i = 0; i < NEWS_STEP && more; i++) {
         struct wf_fabric_event event;
-        pthread_mutex_lock(&p->lock);
-        more = p->news_first < p->news_end;
-        if (more)
-            event = p->news[p->news_first++ % NEWS_MAX];
-        if (!more && p->refused && p->fabric) {
-            p->refused = false;
-            wf_fabric_room_again(p->fabric);
-        }
-        pthread_mutex_unlock(&p->lock);
+        more = news_take(p, &event);
         if (!more || event.domain >= p->domain_count)
             continue;
         struct wf_tier_block block = {.depth = event.depth,

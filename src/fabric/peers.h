@@ -34,7 +34,7 @@ void wf_peers_tag(const struct wf_peers *peers, uint32_t domain, uint8_t out[32]
 uint32_t wf_peers_domain(const struct wf_peers *peers, const uint8_t tag[32]);
 
 /* wf_fabric_host.news, whose context is the struct wf_peers. */
-bool wf_peers_news(void *peers, const struct wf_fabric_event *block);
+bool wf_peers_news(void *peers, uint32_t from, const struct wf_fabric_event *block);
 
 /* Of wf_tier_options `peers` alone is looked at, queue_depth, and `path` as its name in sentences.
  */

@@ -406,9 +406,9 @@ static bool fits(const struct wf_fabric *f, const struct wf_fabric_event *event,
     return is <= wf_quality_class(f->domains[event->domain].quality);
 }
 
-static bool host_told(struct wf_fabric *f, const struct wf_fabric_event *event)
+static bool host_told(struct wf_fabric *f, uint32_t from, const struct wf_fabric_event *event)
 {
-    bool told = f->options.host.news(f->options.host.context, event);
+    bool told = f->options.host.news(f->options.host.context, from, event);
     f->figures.refused_news += !told;
     return told;
 }
@@ -454,7 +454,7 @@ static bool here(struct wf_fabric *f, struct wf_peer_node *peer,
         return !fits(f, event, was) || went(f, event);
     struct wf_fabric_event said = *event;
     said.quality = (uint8_t)is;
-    bool told = host_told(f, &said);
+    bool told = host_told(f, peer->number, &said);
     if (!told && !had)
         unheard(f, peer, event->key);
     return told || !had;
@@ -474,7 +474,7 @@ static bool go(struct wf_fabric *f)
         return true;
     event->kind = WF_FABRIC_GONE;
     atomic_fetch_add_explicit(&f->last_went, 1, memory_order_release);
-    return host_told(f, event);
+    return host_told(f, WF_FABRIC_NOBODY, event);
 }
 
 static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
@@ -493,7 +493,7 @@ static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
                                    .quality = (uint8_t)is,
                                    .domain = event->domain};
     memcpy(said.key, event->key, 32);
-    return host_told(f, &said);
+    return host_told(f, WF_FABRIC_NOBODY, &said);
 }
 
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer)

@@ -335,9 +335,9 @@ static bool host_each(void *context, uint32_t domain, uint64_t *cursor,
     return *cursor < BLOCKS;
 }
 
-static bool host_news(void *context, const struct wf_fabric_event *block)
+static bool host_news(void *context, uint32_t from, const struct wf_fabric_event *block)
 {
-    (void)context;
+    (void)context, (void)from;
     must(world.alive && block->domain < 2 && (world.ever >> block->domain & 1));
     must(block->kind == WF_FABRIC_GONE || block->quality <= demands[block->domain]);
     return !world.deaf;

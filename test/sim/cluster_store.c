@@ -229,11 +229,12 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return end < c->indices;
 }
 
-static bool news(void *context, const struct wf_fabric_event *block)
+static bool news(void *context, uint32_t from, const struct wf_fabric_event *block)
 {
     struct node *node = context;
     const struct cluster *c = node->cluster;
     uint32_t index = index_of(c, block->key);
+    (void)from;
     if (index == c->indices || block->domain != domain_of(c, index) || !may_have(node, index))
         failed(c, "%s is told of a block that it can not know", node->name);
     node->told[index] = block->kind == WF_FABRIC_HERE;

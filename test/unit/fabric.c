@@ -83,10 +83,11 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return *cursor < n->count;
 }
 
-static bool news(void *context, const struct wf_fabric_event *block)
+static bool news(void *context, uint32_t from, const struct wf_fabric_event *block)
 {
     struct node *n = context;
     uint32_t i = 0;
+    (void)from;
     if (n->deaf)
         return false;
     while (i < n->known_count && memcmp(n->known[i].key, block->key, 32) != 0)

@@ -72,9 +72,9 @@ static inline void world_end(void)
     wf_vtime_destroy(vtime);
 }
 
-static inline bool world_news(void *context, const struct wf_fabric_event *block)
+static inline bool world_news(void *context, uint32_t from, const struct wf_fabric_event *block)
 {
-    (void)context, (void)block;
+    (void)context, (void)from, (void)block;
     return true;
 }
 

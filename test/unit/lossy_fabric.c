@@ -132,10 +132,11 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return false;
 }
 
-static bool news(void *context, const struct wf_fabric_event *block)
+static bool news(void *context, uint32_t from, const struct wf_fabric_event *block)
 {
     struct node *n = context;
     struct known *k = n->known;
+    (void)from;
     while (k < n->known + n->known_count && memcmp(k->key, block->key, 32) != 0)
         k++;
     if (k == n->known + n->known_count) {

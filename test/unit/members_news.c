@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A host that has no room for news: what it was not told comes once more, from who told it and from
- * nobody else, and no more often than once a second, whatever is told.  In virtual time.
+ * nobody else, and no more often than once a second, whatever is told.  And whoever tells without
+ * end leaves room for others.  In virtual time.
  */
 #include "fabric/inner.h"
+#include "fabric/peers.h"
 #include "fabric_stranger.h"
 
 #define NODES 3
@@ -37,9 +39,10 @@ static struct wf_fabric_event block(uint32_t number)
     return event;
 }
 
-static bool news(void *context, const struct wf_fabric_event *event)
+static bool news(void *context, uint32_t from, const struct wf_fabric_event *event)
 {
     struct node *node = context;
+    (void)from;
     if (node->deaf || node->ring == RING) {
         node->refused++;
         return false;
@@ -213,6 +216,51 @@ static void who_floods_is_asked_seldom(void **state)
     stranger_end(&x);
 }
 
+static uint32_t part_bytes(uint64_t bytes)
+{
+    return (uint32_t)bytes;
+}
+
+static void seen(void *context, const struct wf_tier_block *block, bool there)
+{
+    (void)block, (void)there;
+    ++*(uint32_t *)context;
+}
+
+/* How many of these find room. */
+static uint32_t told_by(struct wf_peers *peers, uint32_t from, uint32_t count)
+{
+    const struct wf_fabric_event event = block(0);
+    uint32_t told = 0;
+    for (uint32_t i = 0; i < count; i++)
+        told += wf_peers_news(peers, from, &event);
+    return told;
+}
+
+static void who_floods_leaves_room_for_others(void **state)
+{
+    (void)state;
+    static const uint8_t tags[1][32];
+    struct wf_peers *peers;
+    struct wf_tier *tier;
+    uint32_t taken = 0;
+    assert_int_equal(wf_peers_create(tags, NULL, 1, part_bytes, &peers), WEFT_OK);
+    const struct wf_tier_options options = {.path = "peers", .peers = peers, .queue_depth = 1};
+    assert_int_equal(wf_tier_peers.open(&options, &tier), WEFT_OK);
+    uint32_t first = told_by(peers, 7, 100000), went = told_by(peers, WF_FABRIC_NOBODY, 100000);
+    assert_true(first > 20000);
+    assert_int_equal(told_by(peers, 7, 1), 0);
+    for (uint32_t from = 0; from < 7; from++)
+        assert_int_equal(told_by(peers, from, 16), 16);
+    assert_true(told_by(peers, 8, 100) >= 16);
+    while (wf_tier_peers.news(tier, seen, &taken) == WEFT_PENDING)
+        ;
+    assert_true(taken > first + went);
+    assert_int_equal(told_by(peers, 7, 100000), first); /* all of it is there again */
+    wf_tier_peers.close(tier);
+    wf_peers_destroy(peers);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -222,6 +270,7 @@ int main(void)
         TEST(what_went_unheard_is_asked_about),
         TEST(who_has_much_is_known_at_last),
         TEST(who_floods_is_asked_seldom),
+        cmocka_unit_test(who_floods_leaves_room_for_others),
     };
     return cmocka_run_group_tests_name("a host that has no room for news", tests, NULL, NULL);
 }

@@ -92,9 +92,9 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return false;
 }
 
-static bool news(void *context, const struct wf_fabric_event *block)
+static bool news(void *context, uint32_t from, const struct wf_fabric_event *block)
 {
-    (void)context, (void)block;
+    (void)context, (void)from, (void)block;
     return true;
 }
 

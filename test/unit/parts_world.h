@@ -116,9 +116,10 @@ static inline bool each(void *context, uint32_t domain, uint64_t *cursor,
     return end < BLOCKS;
 }
 
-static inline bool news(void *context, const struct wf_fabric_event *block)
+static inline bool news(void *context, uint32_t from, const struct wf_fabric_event *block)
 {
     struct node *n = context;
+    (void)from;
     assert_true(number_of(block->key) < BLOCKS);
     n->known[number_of(block->key)] = block->kind == WF_FABRIC_HERE;
     n->said[number_of(block->key)] = block->quality;
